@@ -1,0 +1,1 @@
+//! The configuration file: format, checks, diagnostics, JSON Schema.

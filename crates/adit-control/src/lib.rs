@@ -1,0 +1,1 @@
+//! An overlay's life: its kernel objects, its data plane, its socket.
