@@ -1,0 +1,38 @@
+//! The protocol field of the IPv4 header (IANA "Assigned Internet Protocol Numbers").
+
+use core::fmt;
+
+/// What an IP datagram carries. Any of the 256 values can be held; those Adit knows have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// Internet Control Message Protocol, RFC 792.
+    pub const ICMP: Protocol = Protocol(1);
+    /// IPv4 in IP, RFC 2003: the tunnel.
+    pub const IPIP: Protocol = Protocol(4);
+    /// Transmission Control Protocol, RFC 9293.
+    pub const TCP: Protocol = Protocol(6);
+    /// User Datagram Protocol, RFC 768.
+    pub const UDP: Protocol = Protocol(17);
+    /// IPv6 in IP, RFC 4213.
+    pub const IPV6: Protocol = Protocol(41);
+    /// ICMP for IPv6, RFC 4443.
+    pub const ICMPV6: Protocol = Protocol(58);
+}
+
+/// The name where there is one (`TCP`), else `protocol 132`.
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match *self {
+            Protocol::ICMP => "ICMP",
+            Protocol::IPIP => "IPIP",
+            Protocol::TCP => "TCP",
+            Protocol::UDP => "UDP",
+            Protocol::IPV6 => "IPV6",
+            Protocol::ICMPV6 => "ICMPV6",
+            Protocol(other) => return write!(f, "protocol {other}"),
+        };
+        f.pad(name)
+    }
+}

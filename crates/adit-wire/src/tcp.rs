@@ -1,0 +1,367 @@
+//! The TCP header, RFC 9293, and the one thing a tunnel changes in it: the maximum segment size.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+
+use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::Protocol;
+use crate::checksum::{self, ChecksumState};
+use crate::ipv4::Ipv4Header;
+
+/// Bytes of a header without options.
+pub const HEADER_LEN: usize = 20;
+
+/// Where the checksum lies in the header.
+const CHECKSUM_OFFSET: usize = 16;
+
+const OPTION_END: u8 = 0;
+const OPTION_NOP: u8 = 1;
+const OPTION_MSS: u8 = 2;
+const OPTION_WINDOW_SCALE: u8 = 3;
+const OPTION_SACK_PERMITTED: u8 = 4;
+const OPTION_SACK: u8 = 5;
+const OPTION_TIMESTAMPS: u8 = 8;
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Fields {
+    source_port: U16,
+    destination_port: U16,
+    sequence: U32,
+    acknowledgment: U32,
+    offset_reserved: u8,
+    flags: u8,
+    window: U16,
+    checksum: U16,
+    urgent: U16,
+}
+
+impl Fields {
+    const fn header_len(&self) -> usize {
+        (self.offset_reserved >> 4) as usize * 4
+    }
+}
+
+/// The control bits of a segment (RFC 9293 section 3.1; CWR and ECE by RFC 3168).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: TcpFlags = TcpFlags(0x01);
+    /// Synchronises sequence numbers.
+    pub const SYN: TcpFlags = TcpFlags(0x02);
+    /// Resets the connection.
+    pub const RST: TcpFlags = TcpFlags(0x04);
+    /// Push.
+    pub const PSH: TcpFlags = TcpFlags(0x08);
+    /// The acknowledgment number counts.
+    pub const ACK: TcpFlags = TcpFlags(0x10);
+    /// The urgent pointer counts.
+    pub const URG: TcpFlags = TcpFlags(0x20);
+    /// ECN echo.
+    pub const ECE: TcpFlags = TcpFlags(0x40);
+    /// Congestion window reduced.
+    pub const CWR: TcpFlags = TcpFlags(0x80);
+
+    /// Whether all of the other's bits are set.
+    #[inline]
+    #[must_use]
+    pub const fn contains(self, other: TcpFlags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The bits of both.
+    #[inline]
+    #[must_use]
+    pub const fn union(self, other: TcpFlags) -> TcpFlags {
+        TcpFlags(self.0 | other.0)
+    }
+}
+
+/// Why bytes are not a TCP segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TcpError {
+    /// Fewer bytes than the header needs.
+    Truncated {
+        /// Bytes needed.
+        expected: usize,
+        /// Bytes there are.
+        found: usize,
+    },
+    /// A data offset below the header's own 20 bytes.
+    DataOffset {
+        /// Bytes, by the field.
+        found: usize,
+    },
+}
+
+impl fmt::Display for TcpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            TcpError::Truncated { expected, found } => {
+                write!(f, "TCP header cut short: {expected} bytes expected, {found} found")
+            }
+            TcpError::DataOffset { found } => {
+                write!(f, "TCP data offset of at least 20 bytes expected, the field says {found}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for TcpError {}
+
+/// A checked view of one TCP segment.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpHeader<'a> {
+    fields: &'a Fields,
+    /// INVARIANT: at least as long as the data offset says.
+    bytes: &'a [u8],
+}
+
+impl<'a> TcpHeader<'a> {
+    /// Checks that the header fits; `bytes` is the whole segment, its payload included. The checksum is
+    /// looked at by [`Self::checksum_ok`].
+    ///
+    /// # Errors
+    ///
+    /// [`TcpError`], when the header does not fit in the bytes.
+    pub fn parse(bytes: &'a [u8]) -> Result<TcpHeader<'a>, TcpError> {
+        let found = bytes.len();
+        let Ok((fields, _)) = Fields::ref_from_prefix(bytes) else {
+            return Err(TcpError::Truncated { expected: HEADER_LEN, found });
+        };
+        let header_len = fields.header_len();
+        if header_len < HEADER_LEN {
+            return Err(TcpError::DataOffset { found: header_len });
+        }
+        if header_len > found {
+            return Err(TcpError::Truncated { expected: header_len, found });
+        }
+        Ok(TcpHeader { fields, bytes })
+    }
+
+    /// The source port.
+    #[must_use]
+    pub fn source_port(&self) -> u16 {
+        self.fields.source_port.get()
+    }
+
+    /// The destination port.
+    #[must_use]
+    pub fn destination_port(&self) -> u16 {
+        self.fields.destination_port.get()
+    }
+
+    /// The sequence number of the first byte.
+    #[must_use]
+    pub fn sequence(&self) -> u32 {
+        self.fields.sequence.get()
+    }
+
+    /// The acknowledgment number; it counts only with [`TcpFlags::ACK`].
+    #[must_use]
+    pub fn acknowledgment(&self) -> u32 {
+        self.fields.acknowledgment.get()
+    }
+
+    /// The control bits.
+    #[must_use]
+    pub fn flags(&self) -> TcpFlags {
+        TcpFlags(self.fields.flags)
+    }
+
+    /// The window field, not scaled.
+    #[must_use]
+    pub fn window(&self) -> u16 {
+        self.fields.window.get()
+    }
+
+    /// The checksum field, in host order.
+    #[must_use]
+    pub fn checksum(&self) -> u16 {
+        self.fields.checksum.get()
+    }
+
+    /// The urgent pointer; it counts only with [`TcpFlags::URG`].
+    #[must_use]
+    pub fn urgent_pointer(&self) -> u16 {
+        self.fields.urgent.get()
+    }
+
+    /// Bytes of the header, options included, 20 to 60: the data offset.
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        self.fields.header_len()
+    }
+
+    /// The options.
+    #[must_use]
+    pub fn options(&self) -> TcpOptions<'a> {
+        TcpOptions { rest: self.bytes.get(HEADER_LEN..self.header_len()).unwrap_or_default() }
+    }
+
+    /// What follows the header.
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        self.bytes.get(self.header_len()..).unwrap_or_default()
+    }
+
+    /// Whether the checksum of the segment is right for these addresses.
+    #[must_use]
+    pub fn checksum_ok(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
+        let Ok(len) = u16::try_from(self.bytes.len()) else {
+            return false;
+        };
+        let sum = checksum::pseudo_header_v4(source, destination, Protocol::TCP, len);
+        sum.add_bytes(self.bytes).checksum() == 0
+    }
+}
+
+/// One option of a TCP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TcpOption<'a> {
+    /// The end of the list; what follows is padding.
+    End,
+    /// Padding between options.
+    NoOperation,
+    /// The largest segment the sender of the SYN wants to receive, in bytes (RFC 9293 section 3.7.1).
+    MaximumSegmentSize(u16),
+    /// The window is shifted left by this (RFC 7323 section 2).
+    WindowScale(u8),
+    /// Selective acknowledgment may be used (RFC 2018 section 2).
+    SackPermitted,
+    /// Selective acknowledgment: pairs of 32-bit edges (RFC 2018 section 3).
+    Sack(&'a [u8]),
+    /// Timestamps (RFC 7323 section 3).
+    Timestamps {
+        /// The sender's clock.
+        value: u32,
+        /// The other side's clock, as last seen.
+        echo: u32,
+    },
+    /// Any other, or one of the above with a length that is not its own.
+    Other {
+        /// Its kind.
+        kind: u8,
+        /// What follows kind and length.
+        data: &'a [u8],
+    },
+    /// A length that does not fit; nothing after it can be read.
+    Malformed,
+}
+
+/// The options of a TCP header, in order. Ends after [`TcpOption::End`] and [`TcpOption::Malformed`].
+#[derive(Debug, Clone)]
+pub struct TcpOptions<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for TcpOptions<'a> {
+    type Item = TcpOption<'a>;
+
+    fn next(&mut self) -> Option<TcpOption<'a>> {
+        let (&kind, rest) = self.rest.split_first()?;
+        if kind == OPTION_NOP {
+            self.rest = rest;
+            return Some(TcpOption::NoOperation);
+        }
+        if kind == OPTION_END {
+            self.rest = &[];
+            return Some(TcpOption::End);
+        }
+        let whole = rest.first().map_or(0, |&len| usize::from(len));
+        let split = self.rest.split_at_checked(whole);
+        let Some(([_, _, data @ ..], rest)) = split else {
+            self.rest = &[];
+            return Some(TcpOption::Malformed);
+        };
+        self.rest = rest;
+        Some(match (kind, data) {
+            (OPTION_MSS, &[a, b]) => TcpOption::MaximumSegmentSize(u16::from_be_bytes([a, b])),
+            (OPTION_WINDOW_SCALE, &[shift]) => TcpOption::WindowScale(shift),
+            (OPTION_SACK_PERMITTED, []) => TcpOption::SackPermitted,
+            (OPTION_SACK, edges) if !edges.is_empty() && edges.len() % 8 == 0 => TcpOption::Sack(edges),
+            (OPTION_TIMESTAMPS, &[a, b, c, d, e, f, g, h]) => TcpOption::Timestamps {
+                value: u32::from_be_bytes([a, b, c, d]),
+                echo: u32::from_be_bytes([e, f, g, h]),
+            },
+            (kind, data) => TcpOption::Other { kind, data },
+        })
+    }
+}
+
+/// Lowers the maximum segment size of a TCP SYN to `max_mss` bytes and gives the old value; `None` if
+/// there was nothing to lower.
+///
+/// `packet` is a whole IPv4 datagram whose header was checked. Only a first fragment (or a whole
+/// datagram) has the option; the value is never raised. The TCP checksum is adjusted by RFC 1624
+/// unless it is [`ChecksumState::Partial`]. Costs a few comparisons when the datagram is not a SYN.
+#[inline]
+pub fn clamp_mss(packet: &mut [u8], max_mss: u16, checksum: ChecksumState) -> Option<u16> {
+    let (header, _) = Ipv4Header::ref_from_prefix(packet).ok()?;
+    if header.version() != 4 || header.protocol() != Protocol::TCP || header.fragment_offset() != 0 {
+        return None;
+    }
+    let tcp = header.header_len();
+    let end = usize::from(header.total_len()).min(packet.len());
+    clamp_segment(packet.get_mut(tcp..end)?, max_mss, checksum)
+}
+
+#[inline]
+fn clamp_segment(segment: &mut [u8], max_mss: u16, state: ChecksumState) -> Option<u16> {
+    let (fields, _) = Fields::ref_from_prefix(segment).ok()?;
+    if !TcpFlags(fields.flags).contains(TcpFlags::SYN) {
+        return None;
+    }
+    let header = segment.get_mut(..fields.header_len())?;
+    let mut before = None;
+    let mut at = HEADER_LEN;
+    // A receiver may take any one of several such options, so all are lowered; the first is reported.
+    // Every round takes at least one of the at most 40 bytes of options.
+    while let Some(&kind) = header.get(at) {
+        if kind == OPTION_NOP {
+            at += 1;
+            continue;
+        }
+        if kind == OPTION_END {
+            break;
+        }
+        let Some(&len) = header.get(at + 1) else { break };
+        if len < 2 {
+            break;
+        }
+        if kind == OPTION_MSS && len == 4 {
+            let old = lower_word(header, at + 2, max_mss, state);
+            before = before.or(old);
+        }
+        at += usize::from(len);
+    }
+    before
+}
+
+/// Lowers the big-endian word at an offset that may be odd.
+#[inline]
+fn lower_word(header: &mut [u8], at: usize, max: u16, state: ChecksumState) -> Option<u16> {
+    let field = header.get_mut(at..)?.first_chunk_mut::<2>()?;
+    let old = u16::from_be_bytes(*field);
+    if old <= max {
+        return None;
+    }
+    *field = max.to_be_bytes();
+    if state == ChecksumState::Complete {
+        let sum = header.get_mut(CHECKSUM_OFFSET..)?.first_chunk_mut::<2>()?;
+        let before = u16::from_be_bytes(*sum);
+        // At an odd offset the value's two bytes lie in two words, each in the other half: what they
+        // add to the sum is the value with its bytes swapped (RFC 1071 section 2.B).
+        let after = if at.is_multiple_of(2) {
+            checksum::update(before, old, max)
+        } else {
+            checksum::update(before, old.swap_bytes(), max.swap_bytes())
+        };
+        *sum = after.to_be_bytes();
+    }
+    Some(old)
+}
