@@ -1,0 +1,27 @@
+//! Every system call Adit makes: TUN, sockets, netlink, namespaces. Nothing here decides
+//! anything; and whoever calls has no `unsafe` and knows no file descriptor by number.
+#![expect(unsafe_code, reason = "the one crate that talks to the kernel directly")]
+
+pub mod capture;
+pub mod error;
+pub mod frames;
+pub mod icmp_socket;
+pub mod netlink;
+pub mod netns;
+pub mod packet;
+pub mod poll;
+pub mod process;
+pub mod raw;
+pub mod raw_frames;
+pub mod signal;
+pub mod sysctl;
+#[doc(hidden)]
+pub mod testing;
+pub mod tun;
+pub mod udp;
+pub mod udp_batch;
+pub mod virtio_net;
+pub mod xdp;
+
+/// `errno` of a datagram too large for where it goes.
+pub const EMSGSIZE: i32 = libc::EMSGSIZE;

@@ -1,0 +1,341 @@
+//! IPv4 routes, and asking the kernel which one it would take.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::Netlink;
+use crate::error::{Error, Result};
+
+/// The protocol number that marks routes as Adit's own (`ip route show proto 173`).
+pub const ROUTE_PROTOCOL: u8 = 173;
+/// The table that `ip route` shows (`RT_TABLE_MAIN`).
+pub const MAIN_TABLE: u32 = 254;
+
+/// An IPv4 route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub destination: Ipv4Net,
+    /// The interface it leaves by. None for one that leads nowhere, and for one with several next
+    /// hops, of which nothing more is told here.
+    pub device: Option<u32>,
+    /// The next router; none where the destination is on the link itself.
+    pub gateway: Option<Ipv4Addr>,
+    /// The source of what this host sends that has not chosen one.
+    pub preferred_source: Option<Ipv4Addr>,
+    /// Who made it (`RTPROT_*`); ours are [`ROUTE_PROTOCOL`].
+    pub protocol: u8,
+    /// The table it is in; [`MAIN_TABLE`] by default.
+    pub table: u32,
+    /// Of two with the same destination the lower wins; none is 0.
+    pub metric: Option<u32>,
+    /// The longest datagram, in bytes, where that is not the interface's.
+    pub mtu: Option<u32>,
+    /// What is done with what it matches.
+    pub kind: RouteKind,
+    /// How far the destination is. None for one that is to be made has it follow from the rest, as
+    /// ip(8) does; when removing it matches any.
+    pub scope: Option<RouteScope>,
+    /// Whether the gateway is taken to be on the link though no route says so.
+    pub onlink: bool,
+}
+
+impl Default for Route {
+    /// The default route of the main table, ours, with neither device nor gateway.
+    fn default() -> Self {
+        Self {
+            destination: Ipv4Net::default(),
+            device: None,
+            gateway: None,
+            preferred_source: None,
+            protocol: ROUTE_PROTOCOL,
+            table: MAIN_TABLE,
+            metric: None,
+            mtu: None,
+            kind: RouteKind::Unicast,
+            scope: None,
+            onlink: false,
+        }
+    }
+}
+
+/// What is done with a datagram (`RTN_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouteKind {
+    /// It is sent to one host.
+    #[default]
+    Unicast,
+    /// It is this host's.
+    Local,
+    /// It is sent to all hosts of a link.
+    Broadcast,
+    /// It is sent to those who joined its group.
+    Multicast,
+    /// It is dropped without a word.
+    Blackhole,
+    /// It is dropped, and the sender told that the destination is unreachable.
+    Unreachable,
+    /// It is dropped, and the sender told that this is not allowed.
+    Prohibit,
+    /// Another, by its number.
+    Other(u8),
+}
+
+/// How far a destination is (`RT_SCOPE_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteScope {
+    /// Anywhere.
+    Universe,
+    /// On the link.
+    Link,
+    /// On this host.
+    Host,
+    /// Another, by its number.
+    Other(u8),
+}
+
+/// What the kernel would do with a datagram now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteLookup {
+    /// The interface it would leave by; for [`RouteKind::Local`] the loopback.
+    pub device: u32,
+    /// Where on the link it would be sent to: the router, or the destination itself.
+    pub next_hop: Ipv4Addr,
+    /// The source it would get, had it none.
+    pub source: Option<Ipv4Addr>,
+    /// The path's MTU in bytes, where the kernel knows one that is not the interface's: of the
+    /// route, or as ICMP told it (RFC 1191).
+    pub mtu: Option<u32>,
+    /// What would be done with it.
+    pub kind: RouteKind,
+}
+
+impl Netlink {
+    /// The routes of the main table.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn routes(&mut self) -> Result<Vec<Route>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.attributes.push(RouteAttribute::Table(MAIN_TABLE));
+        let what = || "cannot list the routes".to_owned();
+        let answers = match self.socket.dump(&RouteNetlinkMessage::GetRoute(message), what) {
+            // In a namespace that has never had a route the table is yet to be made.
+            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
+            result => result?,
+        };
+        let routes = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => of_message(message),
+            _ => None,
+        });
+        Ok(routes.filter(|route| route.table == MAIN_TABLE).collect())
+    }
+
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// There is one with the same destination, metric and table (`EEXIST`); the gateway cannot be
+    /// reached, the preferred source is not ours, the interface is down; no CAP_NET_ADMIN.
+    pub fn add_route(&mut self, route: &Route) -> Result<()> {
+        self.put_route(route, NLM_F_CREATE | NLM_F_EXCL, "add")
+    }
+
+    /// Adds a route in place of the one with the same destination, metric and table, whoever made
+    /// that, if there is one. What is sent meanwhile takes either.
+    ///
+    /// # Errors
+    /// As [`Self::add_route`], but for the first.
+    pub fn replace_route(&mut self, route: &Route) -> Result<()> {
+        self.put_route(route, NLM_F_CREATE | NLM_F_REPLACE, "set")
+    }
+
+    fn put_route(&mut self, route: &Route, flags: u16, verb: &str) -> Result<()> {
+        let mut message = about(route);
+        message.header.scope = route.scope.unwrap_or_else(|| natural_scope(route)).number().into();
+        let what = || format!("cannot {verb} the route to {}", describe(route));
+        self.socket.request(RouteNetlinkMessage::NewRoute(message), flags, what).map(drop)
+    }
+
+    /// Removes a route: that which agrees with `route` in all that is given.
+    ///
+    /// # Errors
+    /// There is none (`ESRCH`), no CAP_NET_ADMIN.
+    pub fn delete_route(&mut self, route: &Route) -> Result<()> {
+        let mut message = about(route);
+        message.header.scope = route.scope.map_or(libc::RT_SCOPE_NOWHERE, RouteScope::number).into();
+        let what = || format!("cannot remove the route to {}", describe(route));
+        self.socket.request(RouteNetlinkMessage::DelRoute(message), 0, what).map(drop)
+    }
+
+    /// What the kernel would do with a datagram to `destination`, from `source` where one is given,
+    /// which must then be an address of this host. Looks at all tables and rules, and at what ICMP
+    /// has told about the path.
+    ///
+    /// # Errors
+    /// No route (`ENETUNREACH`, or what a route that forbids it says), not our source (`EINVAL`).
+    pub fn route_to(&mut self, destination: Ipv4Addr, source: Option<Ipv4Addr>) -> Result<RouteLookup> {
+        let what = || format!("cannot find the way to {destination}");
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
+        if let Some(source) = source {
+            message.header.source_prefix_length = 32;
+            message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(source)));
+        }
+        let answers = self.socket.request(RouteNetlinkMessage::GetRoute(message), 0, what)?;
+        let found = answers.into_iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => of_message(message),
+            _ => None,
+        });
+        match found {
+            Some(Route { device: Some(device), gateway, preferred_source, mtu, kind, .. }) => {
+                Ok(RouteLookup {
+                    device,
+                    next_hop: gateway.unwrap_or(destination),
+                    source: preferred_source,
+                    mtu,
+                    kind,
+                })
+            }
+            _ => Err(Error::from_errno(what(), libc::ENETUNREACH)),
+        }
+    }
+}
+
+fn about(route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = route.destination.prefix_len();
+    message.header.protocol = RouteProtocol::from(route.protocol);
+    message.header.kind = RouteType::from(route.kind.number());
+    // The header has a byte for the table; the attribute is what counts.
+    message.header.table = u8::try_from(route.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
+    if route.onlink {
+        message.header.flags = RouteFlags::Onlink;
+    }
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Table(route.table));
+    if route.destination.prefix_len() > 0 {
+        attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.destination.network())));
+    }
+    attributes.extend(route.device.map(RouteAttribute::Oif));
+    attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(RouteAddress::Inet(gateway))));
+    attributes
+        .extend(route.preferred_source.map(|source| RouteAttribute::PrefSource(RouteAddress::Inet(source))));
+    attributes.extend(route.metric.map(RouteAttribute::Priority));
+    attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
+    message
+}
+
+fn natural_scope(route: &Route) -> RouteScope {
+    match route.kind {
+        RouteKind::Local => RouteScope::Host,
+        RouteKind::Unicast | RouteKind::Broadcast | RouteKind::Multicast if route.gateway.is_none() => {
+            RouteScope::Link
+        }
+        _ => RouteScope::Universe,
+    }
+}
+
+fn describe(route: &Route) -> String {
+    let mut text = route.destination.to_string();
+    if let Some(gateway) = route.gateway {
+        text += &format!(" via {gateway}");
+    }
+    if let Some(device) = route.device {
+        text += &format!(" by interface {device}");
+    }
+    text
+}
+
+/// `None` for an IPv6 route.
+fn of_message(message: RouteMessage) -> Option<Route> {
+    if message.header.address_family != AddressFamily::Inet {
+        return None;
+    }
+    let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut route = Route {
+        protocol: message.header.protocol.into(),
+        table: u32::from(message.header.table),
+        kind: RouteKind::of(message.header.kind.into()),
+        scope: Some(RouteScope::of(message.header.scope.into())),
+        onlink: message.header.flags.contains(RouteFlags::Onlink),
+        ..Route::default()
+    };
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address,
+            RouteAttribute::Oif(index) => route.device = Some(index),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => route.gateway = Some(address),
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => route.preferred_source = Some(address),
+            RouteAttribute::Table(table) => route.table = table,
+            RouteAttribute::Priority(metric) => route.metric = Some(metric),
+            RouteAttribute::Metrics(metrics) => {
+                route.mtu = metrics.into_iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    route.destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    Some(route)
+}
+
+impl RouteKind {
+    fn number(self) -> u8 {
+        match self {
+            Self::Unicast => libc::RTN_UNICAST,
+            Self::Local => libc::RTN_LOCAL,
+            Self::Broadcast => libc::RTN_BROADCAST,
+            Self::Multicast => libc::RTN_MULTICAST,
+            Self::Blackhole => libc::RTN_BLACKHOLE,
+            Self::Unreachable => libc::RTN_UNREACHABLE,
+            Self::Prohibit => libc::RTN_PROHIBIT,
+            Self::Other(number) => number,
+        }
+    }
+
+    fn of(number: u8) -> Self {
+        match number {
+            libc::RTN_UNICAST => Self::Unicast,
+            libc::RTN_LOCAL => Self::Local,
+            libc::RTN_BROADCAST => Self::Broadcast,
+            libc::RTN_MULTICAST => Self::Multicast,
+            libc::RTN_BLACKHOLE => Self::Blackhole,
+            libc::RTN_UNREACHABLE => Self::Unreachable,
+            libc::RTN_PROHIBIT => Self::Prohibit,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl RouteScope {
+    fn number(self) -> u8 {
+        match self {
+            Self::Universe => libc::RT_SCOPE_UNIVERSE,
+            Self::Link => libc::RT_SCOPE_LINK,
+            Self::Host => libc::RT_SCOPE_HOST,
+            Self::Other(number) => number,
+        }
+    }
+
+    fn of(number: u8) -> Self {
+        match number {
+            libc::RT_SCOPE_UNIVERSE => Self::Universe,
+            libc::RT_SCOPE_LINK => Self::Link,
+            libc::RT_SCOPE_HOST => Self::Host,
+            other => Self::Other(other),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The netlink socket: a request, its answers, its acknowledgement.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::SocketAddr;
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::error::{Error, Result};
+
+/// The kernel fills at most 32 KiB of a listing at a time, if we offer that much.
+const RECEIVE_BUFFER: usize = 64 * 1024;
+/// A listing that changes while it is made is made again, but not for ever.
+const LISTINGS: usize = 16;
+const NETLINK_HEADER: usize = 16;
+// linux/netlink.h
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    socket: netlink_sys::Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// What one datagram or listing made of a request.
+enum Outcome {
+    Done,
+    /// Something changed while it was listed; parts may be missing.
+    Interrupted,
+}
+
+impl Socket {
+    /// A socket that is told what happens in the given multicast groups.
+    pub(super) fn open(groups: &[u32]) -> Result<Self> {
+        let failed = |step: &str, error| Error::new(format!("cannot {step} a netlink socket"), error);
+        let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE).map_err(|error| failed("open", error))?;
+        socket.bind_auto().map_err(|error| failed("bind", error))?;
+        socket.connect(&SocketAddr::new(0, 0)).map_err(|error| failed("connect", error))?;
+        let strict = |error| {
+            failed("set up", error)
+                .with_hint("Linux 4.20 or newer is needed: extended acknowledgements, strict checks")
+        };
+        socket.set_ext_ack(true).map_err(strict)?;
+        socket.set_cap_ack(true).map_err(strict)?;
+        socket.set_netlink_get_strict_chk(true).map_err(strict)?;
+        for &group in groups {
+            socket.add_membership(group).map_err(|error| failed("subscribe", error))?;
+        }
+        Ok(Self { socket, sequence: 0, buffer: vec![0; RECEIVE_BUFFER] })
+    }
+
+    /// Sends a request that changes or looks something up, and returns what it was answered.
+    /// `what` reads "cannot ...".
+    pub(super) fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        what: impl Fn() -> String,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        let mut answers = Vec::new();
+        self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags, &what)?;
+        self.collect(&mut answers, &what)?;
+        Ok(answers)
+    }
+
+    /// Lists all that `message` matches.
+    pub(super) fn dump(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        what: impl Fn() -> String,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        for _ in 0..LISTINGS {
+            let mut answers = Vec::new();
+            self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &what)?;
+            match self.collect(&mut answers, &what)? {
+                Outcome::Done => return Ok(answers),
+                Outcome::Interrupted => {}
+            }
+        }
+        Err(Error::from_errno(what(), libc::EAGAIN).with_hint("it changes faster than it can be listed"))
+    }
+
+    fn send(&mut self, message: RouteNetlinkMessage, flags: u16, what: &impl Fn() -> String) -> Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map(drop).map_err(|error| Error::new(what(), error))
+    }
+
+    /// Collects answers until the acknowledgement or the end of the listing.
+    fn collect(
+        &mut self,
+        answers: &mut Vec<RouteNetlinkMessage>,
+        what: &impl Fn() -> String,
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::Done;
+        loop {
+            let len = self.receive(0).map_err(|error| Error::new(what(), error))?;
+            for raw in messages(&self.buffer[..len]) {
+                // What is left of a request that failed half-way.
+                if raw.sequence_number() != self.sequence {
+                    continue;
+                }
+                if raw.flags() & NLM_F_DUMP_INTR != 0 {
+                    outcome = Outcome::Interrupted;
+                }
+                let Some(message) = decode(raw.into_inner()) else { continue };
+                match message.payload {
+                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                    NetlinkPayload::Error(error) => {
+                        return match error.code {
+                            None => Ok(outcome),
+                            Some(code) => {
+                                let text = kernel_text(message.header.flags, &error.header);
+                                Err(refused(what(), code.get(), text))
+                            }
+                        };
+                    }
+                    NetlinkPayload::Done(done) if done.code < 0 => {
+                        return Err(refused(what(), done.code, message_attribute(&done.extended_ack)));
+                    }
+                    NetlinkPayload::Done(_) => return Ok(outcome),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// What has happened in the groups; `None` when nothing waits. The error is `ENOBUFS` when
+    /// more has than was read.
+    pub(super) fn notifications(&mut self) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+        let len = match self.receive(libc::MSG_DONTWAIT) {
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let heard = messages(&self.buffer[..len]).filter_map(|raw| decode(raw.into_inner()));
+        let heard = heard.filter_map(|message| match message.payload {
+            NetlinkPayload::InnerMessage(message) => Some(message),
+            _ => None,
+        });
+        Ok(Some(heard.collect()))
+    }
+
+    pub(super) fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        self.socket.set_rx_buf_sz(bytes)
+    }
+
+    fn receive(&mut self, flags: libc::c_int) -> io::Result<usize> {
+        loop {
+            match self.socket.recv(&mut &mut self.buffer[..], flags) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn refused(what: String, code: i32, text: Option<String>) -> Error {
+    let error = Error::from_errno(what, code.saturating_abs());
+    let error = match text {
+        Some(text) => error.with_kernel_text(text),
+        None => error,
+    };
+    error.needing("CAP_NET_ADMIN")
+}
+
+/// The messages of one datagram, up to the first that is not whole.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+    std::iter::from_fn(move || {
+        let len = NetlinkBuffer::new_checked(bytes).ok()?.length() as usize;
+        let (message, rest) = bytes.split_at_checked(len)?;
+        // Each starts on a multiple of four; the last need not be filled up to one.
+        bytes = rest.get(len.next_multiple_of(4) - len..).unwrap_or_default();
+        Some(NetlinkBuffer::new(message))
+    })
+}
+
+/// `None`, and a note, for what the decoder does not know: some other program's exotic link or
+/// route is no reason to fail, and what we look for we have made ourselves.
+fn decode(bytes: &[u8]) -> Option<NetlinkMessage<RouteNetlinkMessage>> {
+    NetlinkMessage::deserialize(bytes)
+        .inspect_err(|error| tracing::debug!(%error, "the kernel described something that is passed over"))
+        .ok()
+}
+
+/// The kernel's words in an acknowledgement. `rest` is what follows the error number.
+fn kernel_text(flags: u16, rest: &[u8]) -> Option<String> {
+    if flags & NLM_F_ACK_TLVS == 0 {
+        return None;
+    }
+    // First the request: its header alone when capped, which was asked for but need not be obeyed.
+    let request = match flags & NLM_F_CAPPED {
+        0 => NetlinkBuffer::new_checked(rest).ok()?.length() as usize,
+        _ => NETLINK_HEADER,
+    };
+    message_attribute(rest.get(request.next_multiple_of(4)..)?)
+}
+
+fn message_attribute(attributes: &[u8]) -> Option<String> {
+    let text =
+        NlasIterator::new(attributes).flatten().find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)?;
+    let text = String::from_utf8_lossy(text.value());
+    Some(text.trim_end_matches('\0').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `nlattr` NLMSGERR_ATTR_MSG "no", padded.
+    const WORDS: [u8; 8] = [7, 0, 1, 0, b'n', b'o', 0, 0];
+
+    #[test]
+    fn kernel_text_follows_capped_request() {
+        let mut rest = vec![0; NETLINK_HEADER];
+        rest.extend(WORDS);
+        assert_eq!(kernel_text(NLM_F_ACK_TLVS | NLM_F_CAPPED, &rest).as_deref(), Some("no"));
+        assert_eq!(kernel_text(NLM_F_CAPPED, &rest), None);
+    }
+
+    #[test]
+    fn kernel_text_follows_whole_request() {
+        let mut rest = vec![0; NETLINK_HEADER + 4];
+        rest[0] = (NETLINK_HEADER + 4) as u8;
+        rest.extend(WORDS);
+        assert_eq!(kernel_text(NLM_F_ACK_TLVS, &rest).as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn truncated_acknowledgements_have_no_text() {
+        let mut rest = vec![0; NETLINK_HEADER];
+        rest.extend(WORDS);
+        for len in 0..NETLINK_HEADER + 7 {
+            assert_eq!(kernel_text(NLM_F_ACK_TLVS | NLM_F_CAPPED, &rest[..len]), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn datagram_is_split_at_aligned_ends() {
+        // Lengths 17 and 16: the first is followed by three bytes of padding.
+        let mut bytes = vec![0; 36];
+        bytes[0] = 17;
+        bytes[20] = 16;
+        let lengths: Vec<u32> = messages(&bytes).map(|message| message.length()).collect();
+        assert_eq!(lengths, [17, 16]);
+        assert_eq!(messages(&bytes[..35]).count(), 1);
+    }
+}
