@@ -1,1 +1,56 @@
-//! The tunnel as a pure function: peers, policy, path MTU, ICMP, drop reasons.
+//! IP in IP (RFC 2003) as a pure function: peers, policy, path MTU, ICMP, drop reasons.
+//!
+//! [`Tunnel`] decides what becomes of a datagram; whoever calls it moves the bytes. It does no I/O,
+//! reads no clock (every call is told the time) and allocates nothing for a packet. All calls take
+//! `&self`, so that the threads of a data plane share one tunnel; each counts into [`Counters`] of its own.
+//!
+//! ```text
+//!                     inner datagram                              outer datagram
+//!   this host's   ───────────────────►  Tunnel::encapsulate  ──────────────────────►  underlay
+//!   networks      ◄───────────────────  Tunnel::decapsulate  ◄──────────────────────
+//!                     (or an ICMP error)                      Tunnel::on_underlay_icmp ◄─ ICMP
+//! ```
+//!
+//! Nothing is dropped without a [`DropReason`], and every reason names the RFC it comes from.
+#![warn(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable
+)]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::indexing_slicing,
+        clippy::expect_used,
+        reason = "a test that goes out of bounds has failed, which is what it should do"
+    )
+)]
+
+mod config;
+mod counters;
+mod decapsulate;
+mod drop_reason;
+mod encapsulate;
+mod peers;
+mod reply;
+mod soft_state;
+mod time;
+mod tunnel;
+mod underlay_icmp;
+
+pub use config::{PeerConfig, TunnelConfig, TunnelError};
+pub use counters::{Counters, IcmpTotals, PeerTotals, Totals};
+pub use decapsulate::{Decapsulated, Outer};
+pub use drop_reason::{DropReason, Stage};
+pub use encapsulate::{Encapsulated, Inner, Origin};
+pub use peers::{Owner, PeerIndex, PeerTable};
+pub use reply::Reply;
+pub use soft_state::{
+    ICMP_BURST, ICMP_PER_SECOND, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PENDING_LIFETIME, PathMtu,
+    Reachability, UnreachableCause,
+};
+pub use time::Instant;
+pub use tunnel::Tunnel;
+pub use underlay_icmp::UnderlayIcmp;

@@ -1,0 +1,299 @@
+//! The way into the tunnel, RFC 2003 sections 3.1, 3.2 and 5.1.
+
+use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
+use adit_wire::icmpv4::{self, Icmpv4Error, unreachable};
+use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
+use adit_wire::{Protocol, Validation};
+
+use crate::counters::Counters;
+use crate::drop_reason::DropReason;
+use crate::peers::{Owner, PeerIndex};
+use crate::reply::Reply;
+use crate::time::Instant;
+use crate::tunnel::{Peer, Tunnel};
+
+/// What is to go into the tunnel.
+#[derive(Debug, Clone, Copy)]
+pub struct Inner<'a> {
+    /// A datagram, or a superpacket whose total length covers all of it. Nothing may follow it.
+    pub bytes: &'a [u8],
+    /// Bytes of the largest datagram that it becomes on the wire, headers included: `bytes.len()` where
+    /// it is not a superpacket.
+    pub largest_datagram: usize,
+    /// How many datagrams it becomes: 1 where it is not a superpacket.
+    pub segments: u16,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl<'a> Inner<'a> {
+    /// One ordinary datagram.
+    pub fn datagram(bytes: &'a [u8], origin: Origin) -> Inner<'a> {
+        Inner { bytes, largest_datagram: bytes.len(), segments: 1, origin }
+    }
+}
+
+/// Whether the gateway itself sent an inner datagram or forwards it for someone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The gateway sent it, and may use its own addresses as the source.
+    Local,
+    /// It arrived to be forwarded: a source that is one of the gateway's own addresses is a forgery
+    /// (RFC 2003 section 3.2).
+    Forwarded,
+    /// It cannot be told (a TUN device); the host's own forwarding has refused such forgeries already.
+    Unknown,
+}
+
+/// What to do with an inner datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encapsulated {
+    /// Send it to the peer behind this header.
+    Forward {
+        /// To whom.
+        peer: PeerIndex,
+        /// The outer header for a datagram of `largest_datagram` bytes; for the other segments of a
+        /// superpacket see [`OuterHeader::for_segment`], with identifications that count up from this
+        /// one's (which is 0, and may stay 0, where DF is set: RFC 6864 section 4.1).
+        outer: OuterHeader,
+        /// For a TCP SYN, the MSS to lower it to: call `tcp::clamp_mss` on the inner datagram.
+        max_mss: Option<u16>,
+    },
+    /// It may be fragmented and must be: split the *inner* datagram, then encapsulate each fragment
+    /// (RFC 4459 section 3.4), so that the peer has nothing to reassemble.
+    Fragment {
+        /// To whom.
+        peer: PeerIndex,
+        /// Bytes of the longest inner fragment, header included.
+        max_datagram: usize,
+        /// The outer header for a fragment of `max_datagram` bytes: a template for the others. Where its
+        /// DF is clear, each fragment needs an identification: [`Tunnel::identifications`].
+        outer: OuterHeader,
+        /// As in `Forward`.
+        max_mss: Option<u16>,
+    },
+    /// Dropped, and its sender is owed this ICMP error: [`Reply::write`] with the inner datagram.
+    Reply {
+        /// The error.
+        reply: Reply,
+        /// Why it was dropped; counted already.
+        reason: DropReason,
+    },
+    /// Dropped; counted already.
+    Drop(DropReason),
+}
+
+/// What the sender hears of a drop.
+enum Answer {
+    Nothing,
+    Error(Icmpv4Error),
+}
+
+/// A drop on its way out of the checks.
+struct Refused {
+    reason: DropReason,
+    peer: Option<PeerIndex>,
+    answer: Answer,
+}
+
+impl Refused {
+    fn silently(reason: DropReason, peer: Option<PeerIndex>) -> Refused {
+        Refused { reason, peer, answer: Answer::Nothing }
+    }
+
+    fn saying(error: Icmpv4Error, reason: DropReason, peer: Option<PeerIndex>) -> Refused {
+        Refused { reason, peer, answer: Answer::Error(error) }
+    }
+}
+
+impl Tunnel {
+    /// Decides what becomes of an inner datagram. Counts it, as sent or as dropped.
+    ///
+    /// Costs a header checksum and two lookups in the networks; allocates nothing.
+    #[inline]
+    pub fn encapsulate(&self, inner: &Inner<'_>, now: Instant, counters: &Counters) -> Encapsulated {
+        let packet = match parse(inner) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                counters.count_drop(reason, None, 1);
+                return Encapsulated::Drop(reason);
+            }
+        };
+        let admitted = self.admit(inner, &packet).and_then(|(peer, state)| {
+            if state.soft.has_pending() {
+                self.report_pending(peer, state, &packet, now)?;
+            }
+            self.forward(peer, state, inner, &packet, now)
+        });
+        match admitted {
+            Ok((peer, verdict)) => {
+                counters.count_tx(peer, u64::from(inner.segments), inner.bytes.len() as u64);
+                verdict
+            }
+            Err(refused) => self.refuse(refused, inner, &packet, now, counters),
+        }
+    }
+
+    /// Reserves `count` consecutive identifications for outer datagrams to a peer that may be fragmented
+    /// on their way, and returns the first.
+    pub fn identifications(&self, peer: PeerIndex, count: u16) -> u16 {
+        self.peer_state(peer).map_or(0, |peer| peer.soft.identifications(count))
+    }
+
+    /// Who may send what to whom (RFC 2003 sections 3.1 and 3.2, RFC 2827).
+    #[inline]
+    fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &Peer), Refused> {
+        if packet.ttl() == 0 {
+            return Err(ttl_zero(inner.origin));
+        }
+        if packet.protocol() == Protocol::IPIP && self.is_own_outer(packet) {
+            return Err(Refused::silently(DropReason::NestedEncapsulation, None));
+        }
+        let (source, destination) = (packet.source(), packet.destination());
+        let found = self.table.lookup_inner(destination);
+        let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
+            let error = Icmpv4Error::DestinationUnreachable { code: unreachable::NET };
+            return Err(Refused::saying(error, DropReason::InnerDestinationUnknown, None));
+        };
+        if source == state.underlay {
+            return Err(Refused::silently(DropReason::InnerSourceIsTunnelExit, Some(peer)));
+        }
+        if inner.origin == Origin::Forwarded && self.is_local(source) {
+            return Err(Refused::silently(DropReason::InnerSourceIsOwnForwarded, Some(peer)));
+        }
+        match self.table.owner(source) {
+            Some(Owner::Ours) => Ok((peer, state)),
+            Some(Owner::Peer(from)) if from == peer => {
+                Err(Refused::silently(DropReason::RelayToSamePeer, Some(peer)))
+            }
+            Some(Owner::Peer(_)) => Ok((peer, state)),
+            None => {
+                let error = Icmpv4Error::DestinationUnreachable { code: unreachable::PROHIBITED };
+                Err(Refused::saying(error, DropReason::InnerSourceDenied, Some(peer)))
+            }
+        }
+    }
+
+    /// The outer header, unless the datagram is too big for the path (RFC 2003 section 5.1).
+    #[inline]
+    fn forward(
+        &self,
+        peer: PeerIndex,
+        state: &Peer,
+        inner: &Inner<'_>,
+        packet: &Ipv4Packet<'_>,
+        now: Instant,
+    ) -> Result<(PeerIndex, Encapsulated), Refused> {
+        let mtu = state.soft.mtu(now);
+        let max_datagram = usize::from(mtu).saturating_sub(OVERHEAD_V4);
+        let inner_df = packet.dont_fragment();
+        let too_big = inner.largest_datagram > max_datagram;
+        let error = Icmpv4Error::TooBig { mtu: max_datagram as u16 };
+        if too_big && inner_df {
+            return Err(Refused::saying(error, DropReason::InnerTooBig, Some(peer)));
+        }
+        // RFC 6864 section 4.1: an atomic outer datagram may carry any identification. In a fragment
+        // train the caller takes as many as it makes.
+        let atomic = self.outer_policy().df || inner_df;
+        let identification = if atomic || too_big { 0 } else { state.soft.identifications(inner.segments) };
+        let length = if too_big { max_datagram } else { inner.largest_datagram };
+        let outer = OuterHeader::v4(
+            self.outer_policy(),
+            self.underlay,
+            state.underlay,
+            packet.tos(),
+            packet.ttl(),
+            inner_df,
+            length,
+            identification,
+        );
+        // `length` is below an MTU of 16 bits, so that there always is a header.
+        let Some(outer) = outer else {
+            return Err(Refused::saying(error, DropReason::InnerTooBig, Some(peer)));
+        };
+        let max_mss = self.max_mss(packet, mtu);
+        let verdict = if too_big {
+            Encapsulated::Fragment { peer, max_datagram, outer, max_mss }
+        } else {
+            Encapsulated::Forward { peer, outer, max_mss }
+        };
+        Ok((peer, verdict))
+    }
+
+    /// RFC 2003 section 4: an error came from inside the tunnel that did not quote enough to tell whom it
+    /// is for; the sender of this datagram hears of it instead. A datagram that may not be answered
+    /// passes, and the error waits on.
+    #[cold]
+    fn report_pending(
+        &self,
+        peer: PeerIndex,
+        state: &Peer,
+        packet: &Ipv4Packet<'_>,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let Some(cause) = state.soft.pending(now) else {
+            state.soft.clear_pending();
+            return Ok(());
+        };
+        if !icmpv4::may_answer(packet) {
+            return Ok(());
+        }
+        state.soft.clear_pending();
+        let code = self.unreachable_code(cause, packet.source());
+        let error = Icmpv4Error::DestinationUnreachable { code };
+        Err(Refused::saying(error, DropReason::PeerUnreachable, Some(peer)))
+    }
+
+    /// Counts a drop and, where its sender may be told, makes the answer.
+    #[cold]
+    fn refuse(
+        &self,
+        refused: Refused,
+        inner: &Inner<'_>,
+        packet: &Ipv4Packet<'_>,
+        now: Instant,
+        counters: &Counters,
+    ) -> Encapsulated {
+        let Refused { reason, peer, answer } = refused;
+        counters.count_drop(reason, peer, u64::from(inner.segments));
+        let Answer::Error(error) = answer else {
+            return Encapsulated::Drop(reason);
+        };
+        match self.answer(peer, packet, error, now) {
+            Ok(reply) => {
+                counters.count_icmp_sent();
+                Encapsulated::Reply { reply, reason }
+            }
+            Err(_) => {
+                counters.count_icmp_suppressed();
+                Encapsulated::Drop(reason)
+            }
+        }
+    }
+}
+
+/// RFC 2003 section 3.1: a sender whose datagram ran out of hops while being forwarded is told; one that
+/// sent a TTL of 0 from here has only itself to ask.
+fn ttl_zero(origin: Origin) -> Refused {
+    match origin {
+        Origin::Local => Refused::silently(DropReason::InnerTtlZero, None),
+        Origin::Forwarded | Origin::Unknown => {
+            Refused::saying(Icmpv4Error::TimeExceeded { code: 0 }, DropReason::InnerTtlZero, None)
+        }
+    }
+}
+
+/// The inner header, checked: version, lengths, checksum, and that the caller's description fits it.
+#[inline]
+fn parse<'a>(inner: &Inner<'a>) -> Result<Ipv4Packet<'a>, DropReason> {
+    if inner.bytes.first().is_some_and(|first| first >> 4 != 4) {
+        return Err(DropReason::InnerNotIpv4);
+    }
+    let packet =
+        Ipv4Packet::parse(inner.bytes, Validation::Datapath).map_err(|_| DropReason::InnerMalformed)?;
+    let whole = packet.total_len() == inner.bytes.len() && inner.bytes.len() <= MAX_TOTAL_LEN;
+    let described = inner.segments > 0
+        && inner.largest_datagram <= inner.bytes.len()
+        && inner.largest_datagram >= packet.header_len();
+    if whole && described { Ok(packet) } else { Err(DropReason::InnerMalformed) }
+}

@@ -1,0 +1,196 @@
+//! Who is behind which address: peers by inner prefix (longest match) and by outer address.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use prefix_trie::PrefixMap;
+
+/// The number of a peer in its [`Tunnel`](crate::Tunnel): its place in the configuration, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerIndex(u32);
+
+impl PeerIndex {
+    /// The peer with this place in the configuration.
+    #[inline]
+    pub const fn new(index: u32) -> PeerIndex {
+        PeerIndex(index)
+    }
+
+    /// Its place in the configuration.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Whose an inner address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// In our own networks.
+    Ours,
+    /// In the networks of this peer.
+    Peer(PeerIndex),
+}
+
+/// The two tables that every datagram is looked up in. Neither lookup allocates.
+#[derive(Debug, Default)]
+pub struct PeerTable {
+    inner: PrefixMap<Ipv4Net, Owner>,
+    outer: HashMap<u32, PeerIndex, BuildHasherDefault<AddressHasher>>,
+}
+
+impl PeerTable {
+    /// A table that knows nobody.
+    pub fn new() -> PeerTable {
+        PeerTable::default()
+    }
+
+    /// Gives a network (its host bits are ignored) to an owner; returns whose exactly this network was
+    /// before.
+    pub fn insert_network(&mut self, network: Ipv4Net, owner: Owner) -> Option<Owner> {
+        self.inner.insert(network.trunc(), owner)
+    }
+
+    /// Gives an outer address to a peer; returns whose it was before.
+    pub fn insert_underlay(&mut self, underlay: Ipv4Addr, peer: PeerIndex) -> Option<PeerIndex> {
+        self.outer.insert(underlay.to_bits(), peer)
+    }
+
+    /// Whose the longest prefix around an inner address is. A few dependent memory reads, whatever the
+    /// number of prefixes.
+    #[inline]
+    pub fn owner(&self, address: Ipv4Addr) -> Option<Owner> {
+        self.inner.get_lpm(&Ipv4Net::from(address)).map(|(_, owner)| *owner)
+    }
+
+    /// The peer that an inner address is behind, by longest prefix; `None` also for our own networks.
+    #[inline]
+    pub fn lookup_inner(&self, address: Ipv4Addr) -> Option<PeerIndex> {
+        match self.owner(address) {
+            Some(Owner::Peer(peer)) => Some(peer),
+            Some(Owner::Ours) | None => None,
+        }
+    }
+
+    /// The peer with this outer address.
+    #[inline]
+    pub fn lookup_outer(&self, address: Ipv4Addr) -> Option<PeerIndex> {
+        self.outer.get(&address.to_bits()).copied()
+    }
+}
+
+/// One multiplication in place of SipHash. The keys in the table come from the configuration alone, so
+/// a stranger who picks addresses can look up at worst the longest chain that the configuration made.
+#[derive(Debug, Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    #[inline]
+    fn write_u32(&mut self, word: u32) {
+        // Multiplying only moves bits upwards; the table takes its bucket from the low bits and its tag
+        // from the high ones, so the halves are folded together.
+        let product = (self.0 ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Few distinct leading bits, so that random prefixes nest and random addresses hit them.
+    fn address() -> impl Strategy<Value = Ipv4Addr> {
+        (0u8..2, 0u8..4, any::<u8>(), any::<u8>())
+            .prop_map(|(a, b, c, d)| Ipv4Addr::new(10 + a, b << 6, c, d))
+    }
+
+    fn owner() -> impl Strategy<Value = Owner> {
+        (0u32..9).prop_map(|n| if n == 0 { Owner::Ours } else { Owner::Peer(PeerIndex::new(n - 1)) })
+    }
+
+    fn network() -> impl Strategy<Value = Ipv4Net> {
+        (address(), 0u8..=32).prop_map(|(a, len)| Ipv4Net::new(a, len).expect("0 to 32 is a prefix length"))
+    }
+
+    proptest! {
+        #[test]
+        fn the_longest_prefix_wins_as_in_a_linear_model(
+            networks in proptest::collection::vec((network(), owner()), 0..60),
+            addresses in proptest::collection::vec(address(), 1..60),
+        ) {
+            let mut table = PeerTable::new();
+            let mut model: Vec<(Ipv4Net, Owner)> = Vec::new();
+            for (network, owner) in networks {
+                let before = table.insert_network(network, owner);
+                let place = model.iter().position(|(n, _)| *n == network.trunc());
+                prop_assert_eq!(before, place.map(|place| model[place].1));
+                match place {
+                    Some(place) => model[place].1 = owner,
+                    None => model.push((network.trunc(), owner)),
+                }
+            }
+            let edges = model.iter().flat_map(|(n, _)| [n.network(), n.broadcast()]).collect::<Vec<_>>();
+            for address in addresses.into_iter().chain(edges) {
+                let expected = model
+                    .iter()
+                    .filter(|(network, _)| network.contains(&address))
+                    .max_by_key(|(network, _)| network.prefix_len())
+                    .map(|(_, owner)| *owner);
+                prop_assert_eq!(table.owner(address), expected, "{}", address);
+                let peer = match expected { Some(Owner::Peer(peer)) => Some(peer), _ => None };
+                prop_assert_eq!(table.lookup_inner(address), peer);
+            }
+        }
+
+        #[test]
+        fn outer_addresses_are_found_as_in_a_list(
+            known in proptest::collection::btree_set(any::<u32>(), 0..200),
+            strangers in proptest::collection::vec(any::<u32>(), 1..50),
+        ) {
+            let mut table = PeerTable::new();
+            for (index, bits) in known.iter().enumerate() {
+                prop_assert_eq!(table.insert_underlay(Ipv4Addr::from_bits(*bits), PeerIndex::new(index as u32)), None);
+            }
+            for bits in known.iter().chain(&strangers) {
+                let expected = known.iter().position(|k| k == bits).map(|index| PeerIndex::new(index as u32));
+                prop_assert_eq!(table.lookup_outer(Ipv4Addr::from_bits(*bits)), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn ten_thousand_peers_with_ten_networks_each() {
+        let mut table = PeerTable::new();
+        for peer in 0..10_000u32 {
+            table.insert_underlay(Ipv4Addr::from_bits(0xcb00_0000 + peer), PeerIndex::new(peer));
+            for n in 0..10 {
+                let base = Ipv4Addr::from_bits(0x0a00_0000 + (peer * 10 + n) * 64);
+                let network = Ipv4Net::new(base, 26).expect("26 is a prefix length");
+                assert_eq!(table.insert_network(network, Owner::Peer(PeerIndex::new(peer))), None);
+            }
+        }
+        for peer in (0..10_000u32).step_by(7) {
+            let address = Ipv4Addr::from_bits(0x0a00_0000 + peer * 640 + 639);
+            assert_eq!(table.lookup_inner(address), Some(PeerIndex::new(peer)));
+            assert_eq!(
+                table.lookup_outer(Ipv4Addr::from_bits(0xcb00_0000 + peer)),
+                Some(PeerIndex::new(peer))
+            );
+        }
+        assert_eq!(table.lookup_inner(Ipv4Addr::from_bits(0x0a00_0000 + 6_400_000)), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! The tunnel itself: configuration, peers and their soft state.
+
+use std::net::Ipv4Addr;
+
+use adit_wire::Protocol;
+use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy};
+use adit_wire::icmpv4::{self, Icmpv4Error};
+use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_wire::tcp::{self, TcpFlags};
+
+use crate::config::{Checked, PeerConfig, TunnelConfig, TunnelError};
+use crate::counters::Counters;
+use crate::drop_reason::DropReason;
+use crate::peers::{PeerIndex, PeerTable};
+use crate::reply::Reply;
+use crate::soft_state::{PathMtu, Reachability, SoftState, TokenBucket};
+use crate::time::Instant;
+
+/// A tunnel with any number of peers.
+///
+/// It stands behind the host's own forwarding, which has decremented the inner TTL already where the
+/// datagram was forwarded and not where it was sent from here: just what RFC 2003 section 3.1 wants. So
+/// the tunnel never changes the inner TTL, and neither does it at the exit, where the host forwards again.
+///
+/// Shared by all threads: nothing here is locked, and nothing is written on the usual way of a datagram
+/// but the caller's own [`Counters`].
+#[derive(Debug)]
+pub struct Tunnel {
+    config: TunnelConfig,
+    pub(crate) underlay: Ipv4Addr,
+    pub(crate) table: PeerTable,
+    peers: Vec<Peer>,
+    local: Vec<Ipv4Addr>,
+    /// For answers about datagrams that belong to no peer.
+    icmp: TokenBucket,
+}
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) soft: SoftState,
+    pub(crate) underlay: Ipv4Addr,
+}
+
+impl Tunnel {
+    /// Checks the configuration and makes the tunnel; the path to every peer is thought to take what
+    /// the underlay takes.
+    ///
+    /// # Errors
+    ///
+    /// IPv6 anywhere (not supported yet), two sides with one address or one network, an underlay address
+    /// inside a peer's network, an outer TTL of 0.
+    pub fn new(config: TunnelConfig) -> Result<Tunnel, TunnelError> {
+        let Checked { underlay, local, peer_underlays, table } = config.check()?;
+        let peers = peer_underlays
+            .into_iter()
+            .map(|underlay| Peer { soft: SoftState::new(config.underlay_mtu), underlay })
+            .collect();
+        Ok(Tunnel { config, underlay, table, peers, local, icmp: TokenBucket::new() })
+    }
+
+    /// A shard of counters for one thread that works with this tunnel.
+    pub fn counters(&self) -> Counters {
+        Counters::new(self.peers.len())
+    }
+
+    /// Takes over path MTU, reachability and rate limits of the peers that `previous` had under the same
+    /// underlay address, so that a changed configuration does not forget what was learned.
+    pub fn inherit(&self, previous: &Tunnel) {
+        for peer in &self.peers {
+            let old = previous.table.lookup_outer(peer.underlay);
+            if let Some(old) = old.and_then(|old| previous.peers.get(old.index())) {
+                peer.soft.inherit(&old.soft);
+            }
+        }
+    }
+
+    /// What the tunnel was made from.
+    pub fn config(&self) -> &TunnelConfig {
+        &self.config
+    }
+
+    /// A peer.
+    ///
+    /// # Panics
+    ///
+    /// If the index is not of this tunnel.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "documented; every index that this tunnel gives out is in range"
+    )]
+    pub fn peer(&self, peer: PeerIndex) -> &PeerConfig {
+        &self.config.peers[peer.index()]
+    }
+
+    /// All peers with their numbers.
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = (PeerIndex, &PeerConfig)> {
+        self.config.peers.iter().enumerate().map(|(n, peer)| (PeerIndex::new(n as u32), peer))
+    }
+
+    /// The peer that an inner destination is behind.
+    pub fn lookup_inner(&self, address: Ipv4Addr) -> Option<PeerIndex> {
+        self.table.lookup_inner(address)
+    }
+
+    /// The peer with an underlay address.
+    pub fn lookup_outer(&self, address: Ipv4Addr) -> Option<PeerIndex> {
+        self.table.lookup_outer(address)
+    }
+
+    /// What is known of the path to a peer, as of the last [`Tunnel::on_deadline`]. A peer that is not
+    /// of this tunnel has the underlay's MTU.
+    pub fn path_mtu(&self, peer: PeerIndex) -> PathMtu {
+        let unknown = PathMtu { mtu: self.config.underlay_mtu, learned: false, expires: None };
+        self.peers.get(peer.index()).map_or(unknown, |peer| peer.soft.path_mtu())
+    }
+
+    /// Whether the peer is thought to be in reach.
+    pub fn reachability(&self, peer: PeerIndex) -> Reachability {
+        self.peers.get(peer.index()).map_or(Reachability::Assumed, |peer| peer.soft.reachability())
+    }
+
+    /// The underlay's interface towards a peer takes `mtu` bytes from now on (less than 88 is taken as 88).
+    pub fn set_underlay_mtu(&self, peer: PeerIndex, mtu: u16) {
+        if let Some(peer) = self.peers.get(peer.index()) {
+            peer.soft.set_underlay_mtu(mtu);
+        }
+    }
+
+    /// When [`Tunnel::on_deadline`] has something to do next. Linear in the number of peers: for the
+    /// loop that waits, not for every packet.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.peers.iter().filter_map(|peer| peer.soft.deadline()).min()
+    }
+
+    /// Forgets soft state that has expired. Being late is harmless: what has expired is not used anyway.
+    pub fn on_deadline(&self, now: Instant) {
+        self.peers.iter().for_each(|peer| peer.soft.expire(now));
+    }
+
+    pub(crate) fn outer_policy(&self) -> &OuterPolicy {
+        &self.config.outer
+    }
+
+    #[inline]
+    pub(crate) fn peer_state(&self, peer: PeerIndex) -> Option<&Peer> {
+        self.peers.get(peer.index())
+    }
+
+    /// Whether the gateway itself has this address.
+    #[inline]
+    pub(crate) fn is_local(&self, address: Ipv4Addr) -> bool {
+        address == self.underlay || self.local.contains(&address)
+    }
+
+    /// Whether this outer datagram, found inside the tunnel, is one of the tunnel's own.
+    pub(crate) fn is_own_outer(&self, packet: &Ipv4Packet<'_>) -> bool {
+        packet.source() == self.underlay || self.table.lookup_outer(packet.destination()).is_some()
+    }
+
+    /// The error to send about an inner datagram, if one may be sent: `Err` says why not. A token of the
+    /// peer (or of the tunnel) is taken.
+    pub(crate) fn answer(
+        &self,
+        peer: Option<PeerIndex>,
+        packet: &Ipv4Packet<'_>,
+        error: Icmpv4Error,
+        now: Instant,
+    ) -> Result<Reply, DropReason> {
+        if !icmpv4::may_answer(packet) {
+            return Err(DropReason::IcmpNotAnswerable);
+        }
+        let allowed = match peer.and_then(|peer| self.peer_state(peer)) {
+            Some(peer) => peer.soft.may_send_icmp(now),
+            None => self.icmp.take(now),
+        };
+        if !allowed {
+            return Err(DropReason::IcmpRateLimited);
+        }
+        Ok(Reply { destination: packet.source(), error })
+    }
+
+    /// The MSS to clamp to, if this is a TCP SYN: what is left of the path MTU after both IP headers and
+    /// TCP's own, without options (RFC 9293 section 3.7.1).
+    #[inline]
+    pub(crate) fn max_mss(&self, packet: &Ipv4Packet<'_>, mtu: u16) -> Option<u16> {
+        const FLAGS: usize = 13;
+        let tcp = self.config.mss_clamp && packet.protocol() == Protocol::TCP;
+        if !tcp || !packet.is_first_fragment_or_whole() {
+            return None;
+        }
+        let flags = TcpFlags(*packet.payload().get(FLAGS)?);
+        let headers = (OVERHEAD_V4 + ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16;
+        flags.contains(TcpFlags::SYN).then(|| mtu.saturating_sub(headers))
+    }
+}

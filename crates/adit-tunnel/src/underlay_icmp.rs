@@ -1,0 +1,279 @@
+//! ICMP that comes back from inside the tunnel, RFC 2003 section 4.
+//!
+//! | from inside the tunnel | what becomes of it | section |
+//! |---|---|---|
+//! | Network Unreachable and its kin (3/0, 6, 9, 11) | Unreachable, code 1 to our own networks, else 0 | 4.1 |
+//! | Host Unreachable and its kin (3/1, 7, 8, 10, 12 to 15) | Host Unreachable | 4.1 |
+//! | Protocol Unreachable (3/2) | Unreachable, code 1 to our own networks, else 0 | 4.1 |
+//! | Port Unreachable (3/3), Source Route Failed (3/5) | not relayed | 4.1 |
+//! | Datagram Too Big (3/4) | Too Big with the MTU less the outer header; path MTU learned | 4.1, 5.1 |
+//! | Source Quench (4), Redirect (5) | not relayed, not acted upon | 4.2, 4.3, RFC 6633 |
+//! | Time Exceeded (11) | Host Unreachable | 4.4 |
+//! | Parameter Problem (12) | relayed if about a field copied from the inner header, else not | 4.5 |
+//!
+//! What is relayed is relayed at once where the quote holds the inner header and 8 bytes more. Where it
+//! holds less, Too Big works by the path MTU, and an unreachable exit is told to the sender of the peer's
+//! next datagram.
+
+use std::net::Ipv4Addr;
+use std::ops::Range;
+
+use adit_wire::dscp::DscpPolicy;
+use adit_wire::ecn::EcnMode;
+use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
+use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message, Quote, unreachable};
+use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_wire::{Protocol, Validation};
+
+use crate::counters::Counters;
+use crate::drop_reason::DropReason;
+use crate::peers::{Owner, PeerIndex};
+use crate::reply::Reply;
+use crate::soft_state::{SoftState, UnreachableCause, plateau_below};
+use crate::time::Instant;
+use crate::tunnel::Tunnel;
+
+/// What became of an ICMP message from the underlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnderlayIcmp {
+    /// The original sender is owed this error: [`Reply::write`] with the bytes of the message at
+    /// `offending`. The soft state has learned from it too.
+    Relay {
+        /// Whose tunnel it is about.
+        peer: PeerIndex,
+        /// The error.
+        reply: Reply,
+        /// Where in the message the quoted inner datagram lies.
+        offending: Range<usize>,
+    },
+    /// The soft state has learned from it; nobody is told yet.
+    StateChanged {
+        /// Whose tunnel it is about.
+        peer: PeerIndex,
+    },
+    /// None of the tunnel's business: a query or an answer to one, or an error about other traffic.
+    NotOurs,
+    /// Not relayed; counted already. For [`DropReason::IcmpNotAnswerable`] and
+    /// [`DropReason::IcmpRateLimited`] the soft state has learned from it all the same.
+    Ignored(DropReason),
+}
+
+/// What an error means for a tunnel, before anything is known of the original sender.
+enum Meaning {
+    Unreachable(UnreachableCause),
+    TooBig { mtu: u16 },
+    ParameterProblem { code: u8, pointer: u8 },
+    NotRelayed,
+}
+
+/// RFC 2003 section 4, row by row. The codes from 6 on are younger than its list (RFC 1812 section
+/// 5.2.7.1): each is taken as the one of the first two that it is a special case of.
+fn meaning(error: Icmpv4Error) -> Meaning {
+    match error {
+        Icmpv4Error::DestinationUnreachable { code } => match code {
+            unreachable::NET | 6 | 9 | 11 => Meaning::Unreachable(UnreachableCause::Network),
+            unreachable::HOST | 7 | 8 | 10 | 12..=15 => Meaning::Unreachable(UnreachableCause::Host),
+            unreachable::PROTOCOL => Meaning::Unreachable(UnreachableCause::Protocol),
+            _ => Meaning::NotRelayed,
+        },
+        Icmpv4Error::TooBig { mtu } => Meaning::TooBig { mtu },
+        Icmpv4Error::TimeExceeded { .. } => Meaning::Unreachable(UnreachableCause::TimeExceeded),
+        Icmpv4Error::ParameterProblem { code, pointer } => Meaning::ParameterProblem { code, pointer },
+        Icmpv4Error::SourceQuench | Icmpv4Error::Redirect { .. } => Meaning::NotRelayed,
+    }
+}
+
+/// The octet of the inner header that an octet of the outer one was copied from (RFC 2003 section 4.5);
+/// `None` if the encapsulator wrote it. Beyond the outer header lies the inner one itself.
+fn copied_from_inner(policy: &OuterPolicy, pointer: u8) -> Option<u8> {
+    const TOS: u8 = 1;
+    const FLAGS: u8 = 6;
+    const TTL: u8 = 8;
+    let copied = match pointer {
+        TOS => policy.dscp == DscpPolicy::Inherit && policy.ecn == EcnMode::Normal,
+        FLAGS => !policy.df,
+        TTL => policy.ttl == TtlPolicy::Inherit,
+        _ => false,
+    };
+    if copied { Some(pointer) } else { pointer.checked_sub(OVERHEAD_V4 as u8) }
+}
+
+/// An error that is believed.
+struct Believed<'t, 'a> {
+    peer: PeerIndex,
+    soft: &'t SoftState,
+    error: Icmpv4Error,
+    /// The datagram that the tunnel sent, in bytes.
+    outer_len: u16,
+    outer_df: bool,
+    /// The inner datagram, if there is enough of it to answer its sender.
+    inner: Option<Ipv4Packet<'a>>,
+    /// Where in the message what was quoted of the inner datagram lies.
+    offending: Range<usize>,
+}
+
+impl Tunnel {
+    /// Takes in an ICMP message: `packet` is the whole IPv4 datagram, as a raw ICMP socket gives it.
+    ///
+    /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one count.
+    pub fn on_underlay_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
+        let mut peer = None;
+        let outcome = self.believe(packet).and_then(|believed| match believed {
+            Some(believed) => {
+                peer = Some(believed.peer);
+                self.act(&believed, now)
+            }
+            None => Ok(UnderlayIcmp::NotOurs),
+        });
+        match outcome {
+            Ok(outcome) => {
+                match outcome {
+                    UnderlayIcmp::Relay { .. } => counters.count_icmp_relayed(),
+                    UnderlayIcmp::StateChanged { .. } => counters.count_icmp_state_changed(),
+                    UnderlayIcmp::NotOurs | UnderlayIcmp::Ignored(_) => counters.count_icmp_not_ours(),
+                }
+                outcome
+            }
+            Err(reason) => {
+                counters.count_drop(reason, peer, 1);
+                UnderlayIcmp::Ignored(reason)
+            }
+        }
+    }
+
+    /// Reads the message and checks its quote against what this tunnel could have sent (RFC 5927
+    /// section 4). `Ok(None)`: none of ours.
+    fn believe<'a>(&self, bytes: &'a [u8]) -> Result<Option<Believed<'_, 'a>>, DropReason> {
+        let packet = Ipv4Packet::parse(bytes, Validation::Datapath).map_err(|_| DropReason::IcmpMalformed)?;
+        if packet.protocol() != Protocol::ICMP {
+            return Ok(None);
+        }
+        if packet.is_fragment() {
+            return Err(DropReason::IcmpMalformed);
+        }
+        let message = Icmpv4Message::parse(packet.payload()).map_err(|_| DropReason::IcmpMalformed)?;
+        let Some(error) = message.error() else {
+            return Ok(None);
+        };
+        let quote = message.quote().ok_or(DropReason::IcmpMalformed)?;
+        let outer = quote.packet();
+        if outer.protocol() != Protocol::IPIP {
+            return Ok(None);
+        }
+        let found = self.table.lookup_outer(outer.destination());
+        let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
+            return Err(DropReason::IcmpUnbelievable);
+        };
+        let sent_by_us = outer.source() == self.underlay
+            && packet.destination() == self.underlay
+            && outer.header_len() == OVERHEAD_V4
+            && outer.fragment_offset() == 0;
+        if !sent_by_us {
+            return Err(DropReason::IcmpUnbelievable);
+        }
+        let inner = self.quoted_inner(peer, &quote)?;
+        let start = packet.header_len() + icmpv4::HEADER_LEN + outer.header_len();
+        Ok(Some(Believed {
+            peer,
+            soft: &state.soft,
+            error,
+            outer_len: sent_len(&quote),
+            outer_df: outer.dont_fragment(),
+            inner,
+            offending: start..start + quote.payload().len(),
+        }))
+    }
+
+    /// What the quote holds of the inner datagram, if that is its header and 8 bytes more (or all of it).
+    /// As far as it reaches, it must be one that the tunnel would have sent to that peer.
+    fn quoted_inner<'a>(
+        &self,
+        peer: PeerIndex,
+        quote: &Quote<'a>,
+    ) -> Result<Option<Ipv4Packet<'a>>, DropReason> {
+        const TRANSPORT_BYTES: usize = 8;
+        let bytes = quote.payload();
+        if bytes.first().is_some_and(|first| first >> 4 != 4) {
+            return Err(DropReason::IcmpUnbelievable);
+        }
+        if bytes.len() < ipv4::HEADER_LEN {
+            return Ok(None);
+        }
+        let inner =
+            Ipv4Packet::parse(bytes, Validation::Lenient).map_err(|_| DropReason::IcmpUnbelievable)?;
+        let from = match self.table.owner(inner.source()) {
+            Some(Owner::Ours) => true,
+            Some(Owner::Peer(from)) => from != peer,
+            None => false,
+        };
+        if !from || self.table.lookup_inner(inner.destination()) != Some(peer) {
+            return Err(DropReason::IcmpUnbelievable);
+        }
+        let enough = (inner.header_len() + TRANSPORT_BYTES).min(inner.total_len());
+        Ok((bytes.len() >= enough).then_some(inner))
+    }
+
+    /// Changes the soft state, and answers the original sender where that is due.
+    fn act(&self, believed: &Believed<'_, '_>, now: Instant) -> Result<UnderlayIcmp, DropReason> {
+        let Believed { peer, soft, inner, .. } = *believed;
+        let error = match meaning(believed.error) {
+            Meaning::NotRelayed => return Err(DropReason::IcmpNotRelayed),
+            Meaning::Unreachable(cause) => {
+                soft.report_unreachable(cause, now);
+                let Some(inner) = inner else {
+                    soft.set_pending(cause, now);
+                    return Ok(UnderlayIcmp::StateChanged { peer });
+                };
+                Icmpv4Error::DestinationUnreachable { code: self.unreachable_code(cause, inner.source()) }
+            }
+            Meaning::TooBig { mtu } => {
+                let mtu = believable_mtu(believed, mtu).ok_or(DropReason::IcmpUnbelievable)?;
+                soft.learn_mtu(mtu, now);
+                if inner.is_none() {
+                    return Ok(UnderlayIcmp::StateChanged { peer });
+                }
+                Icmpv4Error::TooBig { mtu: soft.mtu(now).saturating_sub(OVERHEAD_V4 as u16) }
+            }
+            Meaning::ParameterProblem { code, pointer } => {
+                let pointer =
+                    copied_from_inner(self.outer_policy(), pointer).ok_or(DropReason::IcmpNotRelayed)?;
+                Icmpv4Error::ParameterProblem { code, pointer }
+            }
+        };
+        let inner = inner.ok_or(DropReason::IcmpNotRelayed)?;
+        let reply = self.answer(Some(peer), &inner, error, now)?;
+        Ok(UnderlayIcmp::Relay { peer, reply, offending: believed.offending.clone() })
+    }
+
+    /// The code that a sender hears when the exit is unreachable for this cause (RFC 2003 sections 4.1
+    /// and 4.4).
+    pub(crate) fn unreachable_code(&self, cause: UnreachableCause, sender: Ipv4Addr) -> u8 {
+        match cause {
+            UnreachableCause::Host | UnreachableCause::TimeExceeded => unreachable::HOST,
+            // Code 1 may be said to senders on our own networks, as if the destination were on a network
+            // here; all others must hear code 0.
+            UnreachableCause::Network | UnreachableCause::Protocol => match self.table.owner(sender) {
+                Some(Owner::Ours) => unreachable::HOST,
+                _ if self.is_local(sender) => unreachable::HOST,
+                Some(Owner::Peer(_)) | None => unreachable::NET,
+            },
+        }
+    }
+}
+
+/// Bytes of the datagram that the tunnel sent: by the inner header where the quote reaches it, because
+/// some routers change the outer length before they quote it.
+fn sent_len(quote: &Quote<'_>) -> u16 {
+    match quote.payload() {
+        [_, _, high, low, ..] => u16::from_be_bytes([*high, *low]).saturating_add(OVERHEAD_V4 as u16),
+        _ => u16::try_from(quote.packet().total_len()).unwrap_or(u16::MAX),
+    }
+}
+
+/// The path MTU that a Too Big tells, if it can be true: only a datagram with DF is refused, and only by
+/// a link that takes less (RFC 5927 section 7.2). A router that does not tell an MTU gets the next plateau
+/// (RFC 1191 section 5).
+fn believable_mtu(believed: &Believed<'_, '_>, mtu: u16) -> Option<u16> {
+    let told = if mtu == 0 { plateau_below(believed.outer_len) } else { mtu };
+    (believed.outer_df && told < believed.outer_len).then_some(told)
+}
