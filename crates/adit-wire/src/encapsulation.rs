@@ -112,6 +112,20 @@ impl OuterHeader {
         self.len as usize
     }
 
+    /// Whether DF is set: then the identification means nothing (RFC 6864).
+    #[inline]
+    #[must_use]
+    pub const fn dont_fragment(&self) -> bool {
+        self.bytes[6] & 0x40 != 0
+    }
+
+    /// The identification, in host byte order.
+    #[inline]
+    #[must_use]
+    pub const fn identification(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[4], self.bytes[5]])
+    }
+
     /// The same header for another segment of a superpacket, by incremental checksum (RFC 1624).
     ///
     /// `inner_len` is in bytes of the inner datagram, its header included, and no more than the 65,515

@@ -1,0 +1,102 @@
+//! Many UDP datagrams in one system call, for generators of load.
+
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+
+/// Sends the same datagram many times in a call.
+pub struct UdpBatchSender<'a> {
+    socket: &'a UdpSocket,
+    // Pointed to by `messages`.
+    _vector: Box<libc::iovec>,
+    messages: Vec<libc::mmsghdr>,
+}
+
+impl<'a> UdpBatchSender<'a> {
+    /// For batches of `count` datagrams with this payload, over a connected socket.
+    #[must_use]
+    pub fn new(socket: &'a UdpSocket, count: usize, payload: &'a [u8]) -> Self {
+        let mut vector =
+            Box::new(libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() });
+        let messages = (0..count)
+            .map(|_| {
+                // SAFETY: `mmsghdr` is plain old data, for which all zeros is a value.
+                let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                message.msg_hdr.msg_iov = &raw mut *vector;
+                message.msg_hdr.msg_iovlen = 1;
+                message
+            })
+            .collect();
+        Self { socket, _vector: vector, messages }
+    }
+
+    /// Sends a batch; how many the kernel took. Waits while its buffer is full.
+    pub fn send(&mut self) -> usize {
+        // SAFETY: the messages point to one iovec that `self` owns, which points to a payload
+        // that outlives `self`; sending only reads it.
+        let sent = unsafe {
+            libc::sendmmsg(self.socket.as_raw_fd(), self.messages.as_mut_ptr(), self.messages.len() as u32, 0)
+        };
+        usize::try_from(sent).unwrap_or(0)
+    }
+}
+
+/// Receives many datagrams in a call.
+pub struct UdpBatchReceiver<'a> {
+    socket: &'a UdpSocket,
+    arena: Box<[u8]>,
+    // Pointed to by `messages`.
+    _vectors: Box<[libc::iovec]>,
+    messages: Vec<libc::mmsghdr>,
+    room: usize,
+}
+
+impl<'a> UdpBatchReceiver<'a> {
+    /// For batches of `count` datagrams of at most `room` bytes. Asks for a large buffer and a
+    /// receive timeout, so that [`Self::receive`] returns now and then.
+    #[must_use]
+    pub fn new(socket: &'a UdpSocket, count: usize, room: usize) -> Self {
+        crate::packet::enlarge_receive_buffer(socket);
+        let _ = socket.set_read_timeout(Some(std::time::Duration::from_millis(20)));
+        let mut arena = vec![0u8; count * room].into_boxed_slice();
+        let base = arena.as_mut_ptr();
+        let mut vectors: Box<[libc::iovec]> = (0..count)
+            .map(|slot| libc::iovec {
+                // SAFETY: slot * room lies inside the arena, which has count * room bytes.
+                iov_base: unsafe { base.add(slot * room) }.cast(),
+                iov_len: room,
+            })
+            .collect();
+        let messages = vectors
+            .iter_mut()
+            .map(|vector| {
+                // SAFETY: `mmsghdr` is plain old data, for which all zeros is a value.
+                let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                message.msg_hdr.msg_iov = vector;
+                message.msg_hdr.msg_iovlen = 1;
+                message
+            })
+            .collect();
+        Self { socket, arena, _vectors: vectors, messages, room }
+    }
+
+    /// Waits for at least one datagram, takes all that are there; none when the time is up.
+    pub fn receive(&mut self) -> impl Iterator<Item = &[u8]> {
+        // SAFETY: the messages point to iovecs and memory that `self` owns, and the kernel
+        // writes no more than the lengths given.
+        let received = unsafe {
+            libc::recvmmsg(
+                self.socket.as_raw_fd(),
+                self.messages.as_mut_ptr(),
+                self.messages.len() as u32,
+                libc::MSG_WAITFORONE,
+                std::ptr::null_mut(),
+            )
+        };
+        let received = usize::try_from(received).unwrap_or(0);
+        let room = self.room;
+        self.messages[..received]
+            .iter()
+            .zip(self.arena.chunks_exact(room))
+            .map(move |(message, bytes)| &bytes[..(message.msg_len as usize).min(room)])
+    }
+}

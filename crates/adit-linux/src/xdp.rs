@@ -1,0 +1,395 @@
+//! AF_XDP sending: frames are written into memory the kernel shares, and one call sends all of
+//! them, without the price of a message header and an I/O vector each. Sending only, in copy
+//! mode, which every interface can do and for which no BPF program is needed.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::Error;
+use crate::frames::{FrameSender, LINK_HEADER, Sent};
+use crate::packet::set_socket_option;
+use crate::virtio_net::PartialChecksum;
+
+// linux/if_xdp.h
+const AF_XDP: libc::c_int = 44;
+const SOL_XDP: libc::c_int = 283;
+const XDP_MMAP_OFFSETS: libc::c_int = 1;
+const XDP_TX_RING: libc::c_int = 3;
+const XDP_UMEM_REG: libc::c_int = 4;
+const XDP_UMEM_FILL_RING: libc::c_int = 5;
+const XDP_UMEM_COMPLETION_RING: libc::c_int = 6;
+const XDP_COPY: u16 = 1 << 1;
+const XDP_UMEM_TX_METADATA_LEN: u32 = 1 << 2;
+const XDP_PGOFF_TX_RING: libc::off_t = 0x8000_0000;
+const XDP_UMEM_PGOFF_COMPLETION_RING: libc::off_t = 0x1_8000_0000;
+const XDP_TX_METADATA: u32 = 1 << 1;
+const XDP_TXMD_FLAGS_CHECKSUM: u64 = 1 << 1;
+
+/// Bytes of `struct xsk_tx_metadata`, which lies before each frame.
+const METADATA: usize = 24;
+/// Two frames a page: the largest power of two that holds what an Ethernet of 1500 carries.
+const CHUNK: usize = 2048;
+/// Frames, and entries of each ring. More than a batch, because the kernel gives a frame back
+/// only when the interface is done with it.
+const FRAMES: usize = 1024;
+
+#[repr(C)]
+struct UmemReg {
+    addr: u64,
+    len: u64,
+    chunk_size: u32,
+    headroom: u32,
+    flags: u32,
+    tx_metadata_len: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct RingOffset {
+    producer: u64,
+    consumer: u64,
+    desc: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct MmapOffsets {
+    rx: RingOffset,
+    tx: RingOffset,
+    fill: RingOffset,
+    completion: RingOffset,
+}
+
+#[repr(C)]
+struct SockaddrXdp {
+    family: u16,
+    flags: u16,
+    ifindex: u32,
+    queue_id: u32,
+    shared_umem_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Descriptor {
+    addr: u64,
+    len: u32,
+    options: u32,
+}
+
+/// A sender over AF_XDP, bound to one queue of one interface.
+pub struct XdpSender {
+    // Dropped in this order: the socket before the memory it uses.
+    socket: OwnedFd,
+    tx: Ring<Descriptor>,
+    completion: Ring<u64>,
+    umem: Mapping,
+    /// Chunks nobody uses, by number.
+    free: Vec<u32>,
+    /// The chunk that was lent last.
+    lent: Option<u32>,
+    /// Frames committed since the last flush, and how many make one due.
+    queued: usize,
+    batch: usize,
+    sent: Sent,
+}
+
+impl XdpSender {
+    /// Opens a sender on queue `queue` of the interface `index`, in the calling thread's network
+    /// namespace, that sends `batch` frames in a call.
+    ///
+    /// # Errors
+    /// A kernel without AF_XDP or its transmit metadata (Linux 6.8), a queue that another program
+    /// holds, no CAP_NET_RAW, too small a limit of locked memory. The caller then uses a
+    /// [`crate::packet::PacketSender`].
+    pub fn open(index: u32, queue: u32, batch: usize) -> Result<Self, Error> {
+        let what = |step: &str| format!("cannot {step} for AF_XDP on interface {index}");
+        // SAFETY: a plain system call; the descriptor it returns is ours alone.
+        let fd = unsafe { libc::socket(AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(Error::last_os(what("open a socket")));
+        }
+        // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let umem =
+            Mapping::anonymous(FRAMES * CHUNK).map_err(|error| Error::new(what("map memory"), error))?;
+        let registration = UmemReg {
+            addr: umem.base.as_ptr() as u64,
+            len: umem.len as u64,
+            chunk_size: CHUNK as u32,
+            headroom: 0,
+            flags: XDP_UMEM_TX_METADATA_LEN,
+            tx_metadata_len: METADATA as u32,
+        };
+        set_socket_option(&socket, SOL_XDP, XDP_UMEM_REG, registration)
+            .map_err(|error| Error::new(what("register memory"), error))?;
+        // The kernel insists on a fill ring, though nothing is ever received.
+        for ring in [XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_TX_RING] {
+            set_socket_option(&socket, SOL_XDP, ring, FRAMES as u32)
+                .map_err(|error| Error::new(what("size a ring"), error))?;
+        }
+        let offsets =
+            mmap_offsets(&socket).map_err(|error| Error::new(what("learn the rings' layout"), error))?;
+        let tx = Ring::map(&socket, XDP_PGOFF_TX_RING, offsets.tx)
+            .map_err(|error| Error::new(what("map the transmit ring"), error))?;
+        let completion = Ring::map(&socket, XDP_UMEM_PGOFF_COMPLETION_RING, offsets.completion)
+            .map_err(|error| Error::new(what("map the completion ring"), error))?;
+        let address = SockaddrXdp {
+            family: AF_XDP as u16,
+            flags: XDP_COPY,
+            ifindex: index,
+            queue_id: queue,
+            shared_umem_fd: 0,
+        };
+        // SAFETY: the address is a `sockaddr_xdp` of the length given and outlives the call.
+        let done = unsafe {
+            libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size_of::<SockaddrXdp>() as u32)
+        };
+        if done < 0 {
+            return Err(Error::last_os(what("bind")));
+        }
+        crate::packet::enlarge_send_buffer(&socket);
+        let free = (0..FRAMES as u32).rev().collect();
+        Ok(Self { socket, tx, completion, umem, free, lent: None, queued: 0, batch, sent: Sent::default() })
+    }
+
+    /// Takes back the frames the interface is done with.
+    fn reclaim(&mut self) {
+        while let Some(address) = self.completion.consume() {
+            self.free.push((address / CHUNK as u64) as u32);
+        }
+    }
+
+    /// Has the kernel send what the transmit ring holds; it does so in bites of its own.
+    fn kick(&mut self) {
+        // A bound: with the ring full of frames that a jammed interface does not take, give up
+        // and let them wait for the next call.
+        for _ in 0..4 * FRAMES / 32 {
+            // SAFETY: a null buffer of no length; the kernel reads only the ring.
+            let done = unsafe {
+                libc::sendto(
+                    self.socket.as_raw_fd(),
+                    std::ptr::null(),
+                    0,
+                    libc::MSG_DONTWAIT,
+                    std::ptr::null(),
+                    0,
+                )
+            };
+            if done >= 0 {
+                break;
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR | libc::EBUSY) => {
+                    if self.tx.is_drained() {
+                        break;
+                    }
+                    self.reclaim();
+                }
+                // The frame that could not be sent has been consumed with its error.
+                Some(libc::ENOBUFS) => self.sent.refuse(&error),
+                _ => {
+                    self.sent.refuse(&error);
+                    break;
+                }
+            }
+        }
+        self.reclaim();
+    }
+
+    fn chunk(&mut self, number: u32) -> &mut [u8] {
+        let start = number as usize * CHUNK;
+        // SAFETY: chunk `number` lies inside the mapping, is owned by us and not by the kernel
+        // (it is neither in the transmit ring nor awaiting completion), and borrowed only once.
+        unsafe { std::slice::from_raw_parts_mut(self.umem.base.as_ptr().add(start), CHUNK) }
+    }
+}
+
+impl FrameSender for XdpSender {
+    fn capacity(&self) -> usize {
+        CHUNK - METADATA - LINK_HEADER
+    }
+
+    fn completes_checksums(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn frame(&mut self) -> &mut [u8] {
+        let number = match self.lent {
+            Some(number) => number,
+            None => loop {
+                if let Some(number) = self.free.pop() {
+                    break number;
+                }
+                self.kick();
+                if self.free.is_empty() {
+                    wait_writable(&self.socket);
+                }
+            },
+        };
+        self.lent = Some(number);
+        &mut self.chunk(number)[METADATA..]
+    }
+
+    #[inline]
+    fn commit(&mut self, len: usize, checksum: Option<PartialChecksum>) {
+        let Some(number) = self.lent.take() else { return };
+        let mut options = 0;
+        if let Some(partial) = checksum {
+            options = XDP_TX_METADATA;
+            let start = partial.start + LINK_HEADER as u16;
+            let metadata = &mut self.chunk(number)[..METADATA];
+            metadata[..8].copy_from_slice(&XDP_TXMD_FLAGS_CHECKSUM.to_ne_bytes());
+            metadata[8..10].copy_from_slice(&start.to_ne_bytes());
+            metadata[10..12].copy_from_slice(&partial.offset.to_ne_bytes());
+            metadata[12..].fill(0);
+        }
+        let addr = number as u64 * CHUNK as u64 + METADATA as u64;
+        // The ring has an entry for every chunk, so there is always room.
+        self.tx.produce(Descriptor { addr, len: (LINK_HEADER + len) as u32, options });
+        self.sent.taken += 1;
+        self.queued += 1;
+        if self.queued == self.batch {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.queued == 0 && self.tx.is_drained() {
+            return;
+        }
+        self.queued = 0;
+        self.kick();
+    }
+
+    fn take_sent(&mut self) -> Sent {
+        std::mem::take(&mut self.sent)
+    }
+}
+
+/// Waits a little for a jammed interface; bounded, so that a dead one cannot hold the thread.
+fn wait_writable(socket: &OwnedFd) {
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one `pollfd`, which outlives the call.
+    let _ = unsafe { libc::poll(&raw mut poll, 1, 1) };
+}
+
+fn mmap_offsets(socket: &OwnedFd) -> io::Result<MmapOffsets> {
+    let mut offsets = MmapOffsets::default();
+    let mut len = size_of::<MmapOffsets>() as u32;
+    // SAFETY: the kernel writes at most `len` bytes into `offsets`.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            SOL_XDP,
+            XDP_MMAP_OFFSETS,
+            (&raw mut offsets).cast(),
+            &raw mut len,
+        )
+    };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (len as usize) < size_of::<MmapOffsets>() {
+        // Before Linux 5.4 the offsets had no flags; such a kernel has no metadata either.
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    Ok(offsets)
+}
+
+/// Memory mapped until dropped.
+struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to whoever owns the value, on whichever thread.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn anonymous(len: usize) -> io::Result<Self> {
+        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE, -1, 0)
+    }
+
+    fn new(len: usize, flags: libc::c_int, fd: libc::c_int, offset: libc::off_t) -> io::Result<Self> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        Ok(Self { base, len })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the mapping that `new` made, and nobody borrows from it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A ring shared with the kernel, of which we are the only user of our side.
+struct Ring<T> {
+    mapping: Mapping,
+    offset: RingOffset,
+    marker: std::marker::PhantomData<T>,
+}
+
+impl<T: Copy> Ring<T> {
+    fn map(socket: &OwnedFd, page_offset: libc::off_t, offset: RingOffset) -> io::Result<Self> {
+        let len = offset.desc as usize + FRAMES * size_of::<T>();
+        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+        let mapping = Mapping::new(len, flags, socket.as_raw_fd(), page_offset)?;
+        Ok(Self { mapping, offset, marker: std::marker::PhantomData })
+    }
+
+    fn index(&self, at: u64) -> &AtomicU32 {
+        // SAFETY: the kernel says that an aligned u32 lies at this offset of the mapping; both
+        // sides only ever access it atomically.
+        unsafe { &*self.mapping.base.as_ptr().add(at as usize).cast::<AtomicU32>() }
+    }
+
+    fn entry(&self, position: u32) -> *mut T {
+        let slot = position as usize & (FRAMES - 1);
+        // SAFETY: FRAMES entries of T lie behind `desc`, inside the mapping.
+        unsafe { self.mapping.base.as_ptr().add(self.offset.desc as usize).cast::<T>().add(slot) }
+    }
+
+    /// Whether the kernel has consumed all that was produced.
+    fn is_drained(&self) -> bool {
+        let produced = self.index(self.offset.producer).load(Ordering::Relaxed);
+        produced == self.index(self.offset.consumer).load(Ordering::Acquire)
+    }
+
+    /// Hands the kernel an entry. The ring must have room, which a ring as long as there are
+    /// frames always has.
+    fn produce(&self, value: T) {
+        let producer = self.index(self.offset.producer);
+        let position = producer.load(Ordering::Relaxed);
+        // SAFETY: the slot is ours until the producer index moves past it.
+        unsafe { self.entry(position).write_volatile(value) };
+        producer.store(position.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Takes an entry the kernel has produced.
+    fn consume(&self) -> Option<T> {
+        let consumer = self.index(self.offset.consumer);
+        let position = consumer.load(Ordering::Relaxed);
+        if position == self.index(self.offset.producer).load(Ordering::Acquire) {
+            return None;
+        }
+        // SAFETY: the kernel has produced this slot and leaves it alone until we consume it.
+        let value = unsafe { self.entry(position).read_volatile() };
+        consumer.store(position.wrapping_add(1), Ordering::Release);
+        Some(value)
+    }
+}

@@ -1,0 +1,396 @@
+//! rtnetlink against the running kernel, in network namespaces of the tests' own.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use adit_linux::netlink::{
+    Event, Events, Group, LinkLayer, NeighbourState, Netlink, Network, ROUTE_PROTOCOL, Route, RouteKind,
+    RouteScope,
+};
+use adit_linux::netns::NetNs;
+use adit_linux::sysctl;
+use adit_linux::testing::require_root;
+
+/// Far longer than anything here takes: what does not come within this does not come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Two namespaces with a veth between them: 192.0.2.1/24 on `left`, 192.0.2.2/24 on `right`.
+struct Pair {
+    left: NetNs,
+    right: NetNs,
+    left_netlink: Netlink,
+    right_netlink: Netlink,
+    left_index: u32,
+    right_index: u32,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let left = NetNs::fresh().unwrap();
+        let right = NetNs::fresh().unwrap();
+        let mut left_netlink = left.run(Netlink::open).unwrap().unwrap();
+        let mut right_netlink = right.run(Netlink::open).unwrap().unwrap();
+        let left_index = left_netlink.add_veth("to-right", "to-left", &right).unwrap();
+        let right_index =
+            right_netlink.link("to-left").unwrap().expect("the peer is in the other namespace").index;
+        for (netlink, index, address) in [
+            (&mut left_netlink, left_index, "192.0.2.1/24"),
+            (&mut right_netlink, right_index, "192.0.2.2/24"),
+        ] {
+            netlink.add_address(index, address.parse().unwrap()).unwrap();
+            netlink.set_up(index).unwrap();
+            let loopback = netlink.link("lo").unwrap().unwrap();
+            netlink.set_up(loopback.index).unwrap();
+        }
+        Self { left, right, left_netlink, right_netlink, left_index, right_index }
+    }
+}
+
+/// The first event that `wanted` makes something of.
+fn await_event<T>(events: &mut Events, what: &str, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    while Instant::now() < deadline {
+        if let Some(event) = events.next(deadline - Instant::now()).unwrap() {
+            seen.push(format!("{event:?}"));
+            if let Some(found) = wanted(event) {
+                return found;
+            }
+        }
+    }
+    panic!("no event: {what}; seen: {seen:#?}");
+}
+
+#[test]
+fn veth_spans_two_namespaces() {
+    if !require_root("veth_spans_two_namespaces") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let here = pair.left_netlink.link("to-right").unwrap().unwrap();
+    assert_eq!(here.index, pair.left_index);
+    assert_eq!((here.hardware, here.mtu, here.kind.as_deref()), (LinkLayer::Ethernet, 1500, Some("veth")));
+    assert!(here.up && here.running && here.mac.is_some());
+    assert_eq!(pair.left_netlink.link("to-left").unwrap(), None, "the peer is not here");
+    assert_eq!(pair.left_netlink.link_by_index(here.index).unwrap().as_ref(), Some(&here));
+    assert_eq!(pair.left_netlink.link_by_index(9999).unwrap(), None);
+    let names: Vec<String> = pair.left_netlink.links().unwrap().into_iter().map(|link| link.name).collect();
+    assert_eq!(names, ["lo", "to-right"]);
+    assert_eq!(pair.left_netlink.links().unwrap()[0].hardware, LinkLayer::Loopback);
+
+    pair.left_netlink.delete_link(here.index).unwrap();
+    assert_eq!(pair.right_netlink.link("to-left").unwrap(), None, "one end does not outlive the other");
+}
+
+#[test]
+fn link_is_what_it_was_set_to() {
+    if !require_root("link_is_what_it_was_set_to") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let mac = [0x02, 0, 0, 0, 0, 0x2a];
+    netlink.set_mtu(index, 1400).unwrap();
+    netlink.set_alias(index, "adit paris").unwrap();
+    netlink.set_mac(index, mac).unwrap();
+    netlink.set_txqueuelen(index, 4096).unwrap();
+    netlink.set_down(index).unwrap();
+    netlink.rename(index, "renamed").unwrap();
+    let link = netlink.link("renamed").unwrap().unwrap();
+    assert_eq!(
+        (link.index, link.mtu, link.mac, link.up, link.running),
+        (index, 1400, Some(mac), false, false)
+    );
+    assert_eq!(link.alias.as_deref(), Some("adit paris"));
+    // Its queue is not part of a `Link`; ip(8) reads it where we are.
+    let shown = pair
+        .left
+        .run(|| std::process::Command::new("ip").args(["link", "show", "renamed"]).output())
+        .unwrap();
+    let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
+    assert!(shown.contains("qlen 4096"), "{shown}");
+}
+
+#[test]
+fn refusals_name_the_attempt_and_the_reason() {
+    if !require_root("refusals_name_the_attempt_and_the_reason") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let taken = netlink.add_veth("to-right", "other", &pair.right).unwrap_err();
+    assert!(taken.is_exists(), "{taken}");
+    assert!(
+        taken.to_string().starts_with("cannot make the veth pair to-right and other: File exists"),
+        "{taken}"
+    );
+
+    let twice = netlink.add_address(index, "192.0.2.1/24".parse().unwrap()).unwrap_err();
+    assert!(twice.is_exists(), "{twice}");
+    let words = twice.kernel_text().expect("the kernel says more than a number");
+    assert!(words.contains("already"), "{words}");
+    assert!(twice.to_string().contains(words), "{twice}");
+
+    let unreachable = Route {
+        destination: "10.9.0.0/16".parse().unwrap(),
+        gateway: Some(Ipv4Addr::new(203, 0, 113, 1)),
+        ..Route::default()
+    };
+    let error = netlink.add_route(&unreachable).unwrap_err();
+    assert!(error.kernel_text().is_some_and(|text| text.contains("gateway")), "{error}");
+
+    for name in ["", "sixteen-is-a-lot"] {
+        assert_eq!(netlink.link(name).unwrap_err().errno(), Some(libc::EINVAL), "{name}");
+    }
+    // What was asked before does not confuse what is asked next.
+    assert_eq!(netlink.link("to-right").unwrap().unwrap().index, index);
+}
+
+#[test]
+fn addresses_come_and_go() {
+    if !require_root("addresses_come_and_go") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let second = "10.1.0.1/31".parse().unwrap();
+    netlink.add_address(index, second).unwrap();
+    let prefixes: Vec<_> =
+        netlink.addresses(Some(index)).unwrap().into_iter().map(|address| address.prefix).collect();
+    assert_eq!(prefixes, ["192.0.2.1/24".parse().unwrap(), second]);
+    let all = netlink.addresses(None).unwrap();
+    assert_eq!(all.len(), 3, "those two and the loopback's: {all:?}");
+    netlink.delete_address(index, second).unwrap();
+    assert_eq!(netlink.addresses(Some(index)).unwrap().len(), 1);
+    assert_eq!(netlink.delete_address(index, second).unwrap_err().errno(), Some(libc::EADDRNOTAVAIL));
+}
+
+#[test]
+fn routes_carry_protocol_and_source() {
+    if !require_root("routes_carry_protocol_and_source") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    netlink.add_address(index, "10.1.0.1/32".parse().unwrap()).unwrap();
+    let mut route = Route {
+        destination: "10.2.0.0/16".parse().unwrap(),
+        device: Some(index),
+        preferred_source: Some(Ipv4Addr::new(10, 1, 0, 1)),
+        mtu: Some(1380),
+        ..Route::default()
+    };
+    netlink.add_route(&route).unwrap();
+    let ours = |netlink: &mut Netlink| -> Vec<Route> {
+        netlink.routes().unwrap().into_iter().filter(|route| route.protocol == ROUTE_PROTOCOL).collect()
+    };
+    let expected = Route { scope: Some(RouteScope::Link), ..route.clone() };
+    assert_eq!(ours(netlink), [expected]);
+    let again = netlink.add_route(&route).unwrap_err();
+    assert!(again.is_exists(), "{again}");
+
+    route.mtu = None;
+    route.gateway = Some(Ipv4Addr::new(192, 0, 2, 2));
+    netlink.replace_route(&route).unwrap();
+    let expected = Route { scope: Some(RouteScope::Universe), ..route.clone() };
+    assert_eq!(ours(netlink), [expected], "replaced, not added");
+
+    let blackhole =
+        Route { destination: "10.3.0.0/16".parse().unwrap(), kind: RouteKind::Blackhole, ..Route::default() };
+    netlink.add_route(&blackhole).unwrap();
+    assert!(ours(netlink).iter().any(|route| route.kind == RouteKind::Blackhole && route.device.is_none()));
+
+    // As another program would see it.
+    let shown =
+        pair.left.run(|| std::process::Command::new("ip").args(["route", "show", "proto", "173"]).output());
+    let shown = String::from_utf8(shown.unwrap().unwrap().stdout).unwrap();
+    assert!(shown.contains("10.2.0.0/16 via 192.0.2.2 dev to-right src 10.1.0.1"), "{shown}");
+    assert!(shown.contains("blackhole 10.3.0.0/16"), "{shown}");
+
+    netlink.delete_route(&route).unwrap();
+    netlink.delete_route(&blackhole).unwrap();
+    assert_eq!(ours(netlink), []);
+    assert_eq!(netlink.delete_route(&route).unwrap_err().errno(), Some(libc::ESRCH));
+}
+
+#[test]
+fn namespace_without_routes_lists_none() {
+    if !require_root("namespace_without_routes_lists_none") {
+        return;
+    }
+    let mut netlink = NetNs::fresh().unwrap().run(Netlink::open).unwrap().unwrap();
+    assert_eq!(netlink.routes().unwrap(), []);
+    assert_eq!(netlink.addresses(None).unwrap(), []);
+    let lost = netlink.route_to(Ipv4Addr::new(192, 0, 2, 2), None).unwrap_err();
+    assert_eq!(lost.errno(), Some(libc::ENETUNREACH), "{lost}");
+}
+
+#[test]
+fn route_to_tells_next_hop_source_and_mtu() {
+    if !require_root("route_to_tells_next_hop_source_and_mtu") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let [here, there, beyond] = [[192, 0, 2, 1], [192, 0, 2, 2], [198, 51, 100, 7]].map(Ipv4Addr::from);
+    netlink
+        .add_route(&Route {
+            destination: "198.51.100.0/24".parse().unwrap(),
+            gateway: Some(there),
+            mtu: Some(1400),
+            ..Route::default()
+        })
+        .unwrap();
+    let on_link = netlink.route_to(there, None).unwrap();
+    assert_eq!((on_link.device, on_link.next_hop, on_link.source), (index, there, Some(here)));
+    assert_eq!((on_link.mtu, on_link.kind), (None, RouteKind::Unicast));
+    let routed = netlink.route_to(beyond, Some(here)).unwrap();
+    assert_eq!((routed.device, routed.next_hop, routed.mtu), (index, there, Some(1400)));
+    assert_eq!(netlink.route_to(here, None).unwrap().kind, RouteKind::Local);
+    let stranger = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9))).unwrap_err();
+    assert!(stranger.errno().is_some(), "{stranger}");
+}
+
+#[test]
+fn neighbour_is_found_by_being_used() {
+    if !require_root("neighbour_is_found_by_being_used") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let there = Ipv4Addr::new(192, 0, 2, 2);
+    let nobody = Ipv4Addr::new(192, 0, 2, 77);
+    let mut events = pair.left.run(|| Events::open(&[Group::Neighbour])).unwrap().unwrap();
+    assert_eq!(netlink.neighbour(index, there).unwrap(), None);
+    netlink.use_neighbour(index, there).unwrap();
+    let mac = pair.right_netlink.link_by_index(pair.right_index).unwrap().unwrap().mac;
+    assert!(mac.is_some());
+    await_event(&mut events, "the neighbour answers", |event| match event {
+        Event::NeighbourChanged(known) if known.ip == there && known.state.is_usable() => Some(()),
+        _ => None,
+    });
+    let known = netlink.neighbour(index, there).unwrap().expect("it has answered");
+    assert_eq!((known.index, known.ip, known.mac), (index, there, mac));
+
+    netlink.set_neighbour(index, nobody, [2, 0, 0, 0, 0, 7]).unwrap();
+    let listed = netlink.neighbours(index).unwrap();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let set = netlink.neighbour(index, nobody).unwrap().unwrap();
+    assert_eq!((set.mac, set.state), (Some([2, 0, 0, 0, 0, 7]), NeighbourState::Permanent));
+    assert_eq!(netlink.neighbours(1).unwrap(), [], "another interface's are not listed");
+    netlink.delete_neighbour(index, nobody).unwrap();
+    assert!(!netlink.neighbour(index, nobody).unwrap().is_some_and(|known| known.state.is_usable()));
+}
+
+#[test]
+fn events_tell_what_changes() {
+    if !require_root("events_tell_what_changes") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (left, index) = (&mut pair.left_netlink, pair.left_index);
+    let mut events =
+        pair.left.run(|| Events::open(&[Group::Link, Group::Address, Group::Route])).unwrap().unwrap();
+    assert_eq!(events.try_next().unwrap(), None, "only what happens from now on");
+    assert_eq!(events.next(Duration::from_millis(1)).unwrap(), None);
+
+    left.add_address(index, "10.1.0.1/32".parse().unwrap()).unwrap();
+    await_event(&mut events, "the address comes", |event| match event {
+        Event::AddressChanged { address, gone: false } => {
+            (address.prefix.to_string() == "10.1.0.1/32").then_some(())
+        }
+        _ => None,
+    });
+    left.add_route(&Route {
+        destination: "10.2.0.0/16".parse().unwrap(),
+        device: Some(index),
+        ..Route::default()
+    })
+    .unwrap();
+    await_event(&mut events, "the route comes", |event| (event == Event::RouteChanged).then_some(()));
+    // The far end goes down: here the link is wanted still, but carries nothing.
+    pair.right_netlink.set_down(pair.right_index).unwrap();
+    await_event(&mut events, "the link stops running", |event| match event {
+        Event::Link(link) if link.index == index && link.up && !link.running => Some(()),
+        _ => None,
+    });
+    pair.right_netlink.delete_link(pair.right_index).unwrap();
+    await_event(&mut events, "the link goes", |event| (event == Event::LinkGone(index)).then_some(()));
+}
+
+#[test]
+fn overrun_is_told_and_survived() {
+    if !require_root("overrun_is_told_and_survived") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let mut events = pair.left.run(|| Events::open(&[Group::Link])).unwrap().unwrap();
+    // The kernel's least: a few messages fill it.
+    events.set_receive_buffer(1).unwrap();
+    for mtu in 1000..1100 {
+        netlink.set_mtu(index, mtu).unwrap();
+    }
+    await_event(&mut events, "more than could be kept", |event| (event == Event::Overrun).then_some(()));
+    while events.try_next().unwrap().is_some() {}
+    netlink.set_mtu(index, 1280).unwrap();
+    await_event(&mut events, "what happens afterwards", |event| match event {
+        Event::Link(link) => (link.mtu == 1280).then_some(()),
+        _ => None,
+    });
+}
+
+#[test]
+fn settings_are_the_namespaces_own() {
+    if !require_root("settings_are_the_namespaces_own") {
+        return;
+    }
+    let pair = Pair::new();
+    let knob = "net/ipv4/conf/to-right/forwarding";
+    pair.left.run(|| sysctl::write(knob, "1")).unwrap().unwrap();
+    assert_eq!(pair.left.run(|| sysctl::read(knob)).unwrap().unwrap(), "1");
+    assert!(pair.right.run(|| sysctl::read(knob)).unwrap().is_err(), "the interface is not there");
+    assert!(sysctl::read(knob).is_err(), "nor on the host");
+}
+
+#[test]
+fn work_runs_inside_and_panics_come_out() {
+    if !require_root("work_runs_inside_and_panics_come_out") {
+        return;
+    }
+    let host = NetNs::current().unwrap();
+    let fresh = NetNs::fresh().unwrap();
+    assert!(!fresh.is_same(&host));
+    let text = String::from("borrowed");
+    let (inside, len) = fresh.run(|| (NetNs::current().unwrap(), text.len())).unwrap();
+    assert!(inside.is_same(&fresh));
+    assert_eq!(len, 8);
+    assert!(NetNs::current().unwrap().is_same(&host), "the caller's thread stays where it was");
+
+    let handle = fresh
+        .spawn("inside", || (NetNs::current().unwrap(), std::thread::current().name().map(str::to_owned)));
+    let (spawned, name) = handle.unwrap().join().unwrap();
+    assert!(spawned.is_same(&fresh));
+    assert_eq!(name.as_deref(), Some("inside"));
+
+    let panic = std::panic::catch_unwind(|| fresh.run(|| panic!("from inside"))).unwrap_err();
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"from inside"));
+
+    for name in ["", "..", "a/b"] {
+        assert_eq!(NetNs::named(name).unwrap_err().errno(), Some(libc::EINVAL), "{name}");
+    }
+    let missing = NetNs::named("adit-no-such-namespace").unwrap_err().to_string();
+    assert!(missing.starts_with("cannot open the network namespace `adit-no-such-namespace`: "), "{missing}");
+}
+
+#[test]
+fn netlink_is_a_network() {
+    if !require_root("netlink_is_a_network") {
+        return;
+    }
+    fn names(network: &mut dyn Network) -> Vec<String> {
+        network.links().unwrap().into_iter().map(|link| link.name).collect()
+    }
+    let mut netlink = NetNs::fresh().unwrap().run(Netlink::open).unwrap().unwrap();
+    assert_eq!(names(&mut netlink), ["lo"]);
+}

@@ -1,0 +1,198 @@
+//! Raw and UDP sockets against the running kernel, across a veth between two namespaces.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use adit_linux::netlink::{Netlink, Route};
+use adit_linux::netns::NetNs;
+use adit_linux::raw::RawSocket;
+use adit_linux::sysctl;
+use adit_linux::testing::require_root;
+use adit_linux::udp::{Origin, PathSocket};
+
+const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const BEYOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+/// Far longer than an answer takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Two namespaces with a veth between them, `HERE` and `THERE`.
+struct Pair {
+    here: NetNs,
+    there: NetNs,
+    there_netlink: Netlink,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let here = NetNs::fresh().unwrap();
+        let there = NetNs::fresh().unwrap();
+        let mut here_netlink = here.run(Netlink::open).unwrap().unwrap();
+        let mut there_netlink = there.run(Netlink::open).unwrap().unwrap();
+        here_netlink.add_veth("a", "b", &there).unwrap();
+        for (netlink, name, address) in [(&mut here_netlink, "a", HERE), (&mut there_netlink, "b", THERE)] {
+            let index = netlink.link(name).unwrap().unwrap().index;
+            netlink.add_address(index, format!("{address}/24").parse().unwrap()).unwrap();
+            netlink.set_up(index).unwrap();
+        }
+        let beyond = Route {
+            destination: format!("{BEYOND}/32").parse().unwrap(),
+            gateway: Some(THERE),
+            ..Route::default()
+        };
+        here_netlink.add_route(&beyond).unwrap();
+        // Many errors are expected at once; the kernel would hold most of them back.
+        there.run(|| sysctl::write("net/ipv4/icmp_ratelimit", "0")).unwrap().unwrap();
+        Self { here, there, there_netlink }
+    }
+}
+
+/// An IPv4 datagram; source and checksum are the kernel's to fill in.
+fn datagram(protocol: u8, destination: Ipv4Addr, ttl: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0, 0, ttl, protocol, 0, 0, 0, 0, 0, 0];
+    bytes.extend(destination.octets());
+    bytes.extend(payload);
+    bytes
+}
+
+/// The ICMP message in a datagram: type, code, and the identification that the quoted datagram's
+/// payload starts with.
+fn icmp(datagram: &[u8]) -> (u8, u8, [u8; 2]) {
+    let header = usize::from(datagram[0] & 15) * 4;
+    let icmp = &datagram[header..];
+    let quoted = &icmp[8..];
+    let payload = &quoted[usize::from(quoted[0] & 15) * 4..];
+    (icmp[0], icmp[1], [payload[0], payload[1]])
+}
+
+fn next_error(errors: &RawSocket) -> (u8, u8, [u8; 2]) {
+    let mut buffer = [0; 2048];
+    let len = errors.recv_within(&mut buffer, PATIENCE).unwrap().expect("an ICMP error comes");
+    icmp(&buffer[..len])
+}
+
+#[test]
+fn silencer_silences() {
+    if !require_root("silencer_silences") {
+        return;
+    }
+    let pair = Pair::new();
+    let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
+    let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
+    let probe =
+        |number: u8, protocol| sender.send(&datagram(protocol, THERE, 64, &[0xad, number, 0, 0, 0, 0, 0, 0]));
+
+    probe(1, 4).unwrap();
+    assert_eq!(next_error(&errors), (3, 2, [0xad, 1]), "without it, Protocol Unreachable");
+
+    let silencer = pair.there.run(|| RawSocket::silencer(THERE)).unwrap().unwrap();
+    probe(2, 4).unwrap();
+    // A protocol nobody speaks is answered as ever: once that answer is here, one to the datagram
+    // before it would have been.
+    probe(3, 253).unwrap();
+    assert_eq!(next_error(&errors), (3, 2, [0xad, 3]), "with it, nothing for protocol 4");
+    silencer.set_nonblocking(true).unwrap();
+    assert_eq!(silencer.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+
+    drop(silencer);
+    probe(4, 4).unwrap();
+    assert_eq!(next_error(&errors), (3, 2, [0xad, 4]), "and again once it is gone");
+}
+
+#[test]
+fn icmp_errors_are_only_errors() {
+    if !require_root("icmp_errors_are_only_errors") {
+        return;
+    }
+    let pair = Pair::new();
+    let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
+    let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
+    assert_eq!(errors.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    // Echo, which is answered with type 0, and from there a message of a type above 31.
+    let echo = [8, 0, 0xf7, 0xfe, 0, 1, 0, 0];
+    sender.send(&datagram(1, THERE, 64, &echo)).unwrap();
+    let back = pair.there.run(RawSocket::sender).unwrap().unwrap();
+    back.send(&datagram(1, HERE, 64, &[42, 0, 0xd5, 0xff, 0, 0, 0, 0])).unwrap();
+    pair.there.run(|| sysctl::write("net/ipv4/ip_forward", "1")).unwrap().unwrap();
+    sender.send(&datagram(253, BEYOND, 1, &[0xad, 9, 0, 0, 0, 0, 0, 0])).unwrap();
+    assert_eq!(next_error(&errors), (11, 0, [0xad, 9]), "Time Exceeded, and nothing before it");
+}
+
+#[test]
+fn batch_is_sent_whole() {
+    if !require_root("batch_is_sent_whole") {
+        return;
+    }
+    let pair = Pair::new();
+    let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
+    let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
+    let datagrams: Vec<Vec<u8>> =
+        (0..8).map(|number| datagram(253, THERE, 64, &[0xba, number, 0, 0, 0, 0, 0, 0])).collect();
+    let slices: Vec<&[u8]> = datagrams.iter().map(Vec::as_slice).collect();
+    assert_eq!(sender.send_batch(&slices).unwrap(), 8);
+    for number in 0..8 {
+        assert_eq!(next_error(&errors), (3, 2, [0xba, number]));
+    }
+    assert_eq!(sender.send(&[0x45; 19]).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    let long = datagram(253, THERE, 64, &[0; 1481]);
+    assert_eq!(sender.send(&long).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+}
+
+#[test]
+fn silencer_needs_an_address_of_ours() {
+    if !require_root("silencer_needs_an_address_of_ours") {
+        return;
+    }
+    let error = NetNs::fresh().unwrap().run(|| RawSocket::silencer(THERE)).unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot bind a raw socket to 192.0.2.2: Cannot assign requested address (os error 99); \
+         no interface has this address: `ip address` shows those there are"
+    );
+}
+
+#[test]
+fn path_errors_say_who_and_why() {
+    if !require_root("path_errors_say_who_and_why") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let open = |remote| {
+        let local = SocketAddrV4::new(HERE, 0);
+        pair.here.run(|| PathSocket::connect(local, SocketAddrV4::new(remote, 9))).unwrap().unwrap()
+    };
+    let refused = open(THERE);
+    assert_eq!(refused.path_mtu().unwrap(), 1500);
+    assert_eq!(refused.take_error().unwrap(), None);
+    refused.send(b"nobody listens").unwrap();
+    let error = refused.take_error_within(PATIENCE).unwrap().expect("Port Unreachable comes");
+    assert_eq!((error.origin, error.errno, error.kind, error.code), (Origin::Icmp, libc::ECONNREFUSED, 3, 3));
+    assert_eq!((error.offender, error.mtu), (Some(THERE), None));
+
+    assert_eq!(refused.send(&[0; 1473]).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
+    let error = refused.take_error().unwrap().expect("this host says so itself");
+    assert_eq!((error.origin, error.errno, error.mtu), (Origin::Local, libc::EMSGSIZE, Some(1500)));
+
+    // A router with a smaller MTU behind it.
+    let far = NetNs::fresh().unwrap();
+    pair.there_netlink.add_veth("c", "d", &far).unwrap();
+    let narrow = pair.there_netlink.link("c").unwrap().unwrap().index;
+    pair.there_netlink.set_mtu(narrow, 1300).unwrap();
+    pair.there_netlink.add_address(narrow, "198.51.100.1/24".parse().unwrap()).unwrap();
+    pair.there_netlink.set_up(narrow).unwrap();
+    pair.there.run(|| sysctl::write("net/ipv4/ip_forward", "1")).unwrap().unwrap();
+    pair.there_netlink.set_neighbour(narrow, BEYOND, [2, 0, 0, 0, 0, 7]).unwrap();
+    let mut far_netlink = far.run(Netlink::open).unwrap().unwrap();
+    let far_index = far_netlink.link("d").unwrap().unwrap().index;
+    far_netlink.set_up(far_index).unwrap();
+
+    let path = open(BEYOND);
+    path.send(&[0; 1400]).unwrap();
+    let error = path.take_error_within(PATIENCE).unwrap().expect("Fragmentation Needed comes");
+    assert_eq!((error.origin, error.errno, error.kind, error.code), (Origin::Icmp, libc::EMSGSIZE, 3, 4));
+    assert_eq!((error.offender, error.mtu), (Some(THERE), Some(1300)));
+    assert_eq!(path.path_mtu().unwrap(), 1300);
+    // What ICMP told is in the lookup too.
+    let lookup = pair.here.run(|| Netlink::open()?.route_to(BEYOND, Some(HERE))).unwrap().unwrap();
+    assert_eq!(lookup.mtu, Some(1300));
+}
