@@ -1,0 +1,11 @@
+//! What moves the packets. A data plane takes a [`Tunnel`](adit_tunnel::Tunnel), which decides,
+//! and a device, and forwards between that device and the underlay until it is shut down.
+//!
+//! [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN.
+
+pub mod clock;
+pub mod next_hop;
+pub mod plane;
+pub mod userspace;
+
+pub use plane::{DataPlane, PlaneKind};

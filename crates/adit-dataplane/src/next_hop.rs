@@ -1,0 +1,158 @@
+//! Which frame a datagram for a peer travels in: the interface and the MAC addresses its route
+//! leads to. The packet threads read it without a lock; the underlay thread, which listens to
+//! the kernel, writes it. A peer without a usable entry is sent to through the kernel's own
+//! routing, slower and always right.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use adit_tunnel::PeerIndex;
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// The next hops of all peers.
+#[derive(Debug)]
+pub struct NextHops {
+    /// Interface index, and the generation it belongs to; 0: none.
+    device: AtomicU64,
+    /// Our address on it.
+    source: AtomicU64,
+    /// A peer: valid, generation, address; 0: let the kernel route.
+    peers: Box<[AtomicU64]>,
+}
+
+const VALID: u64 = 1 << 63;
+const GENERATION_SHIFT: u32 = 48;
+const GENERATION_MASK: u64 = 0x7fff;
+const MAC_MASK: u64 = 0xffff_ffff_ffff;
+
+/// An interface that frames leave by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkDevice {
+    /// Its index.
+    pub index: u32,
+    /// Our address on it.
+    pub mac: Mac,
+}
+
+impl NextHops {
+    /// For `peers` peers, all routed by the kernel.
+    #[must_use]
+    pub fn new(peers: usize) -> Self {
+        Self {
+            device: AtomicU64::new(0),
+            source: AtomicU64::new(0),
+            peers: (0..peers).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// The destination address of frames for `peer`, with the interface they leave by; `None`
+    /// when the kernel is to route them.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, peer: PeerIndex) -> Option<(LinkDevice, Mac)> {
+        let entry = self.peers.get(peer.index())?.load(Ordering::Acquire);
+        if entry & VALID == 0 {
+            return None;
+        }
+        let source = self.source.load(Ordering::Acquire);
+        let device = self.device.load(Ordering::Acquire);
+        // An entry written for another interface than the one just read is not used.
+        if device >> 32 != (entry >> GENERATION_SHIFT) & GENERATION_MASK {
+            return None;
+        }
+        let device = LinkDevice { index: device as u32, mac: unpack(source) };
+        Some((device, unpack(entry)))
+    }
+
+    /// Lets frames leave by another interface (or none). All peers are routed by the kernel
+    /// until they are set again.
+    pub fn set_device(&self, device: Option<LinkDevice>) {
+        if self.device() == device {
+            return;
+        }
+        for peer in &self.peers {
+            peer.store(0, Ordering::Release);
+        }
+        let generation = (self.device.load(Ordering::Relaxed) >> 32) + 1 & GENERATION_MASK;
+        let index = device.map_or(0, |device| device.index);
+        self.device.store(generation << 32 | u64::from(index), Ordering::Release);
+        self.source.store(device.map_or(0, |device| pack(device.mac)), Ordering::Release);
+    }
+
+    /// The interface frames leave by now.
+    #[must_use]
+    pub fn device(&self) -> Option<LinkDevice> {
+        let index = self.device.load(Ordering::Relaxed) as u32;
+        (index != 0).then(|| LinkDevice { index, mac: unpack(self.source.load(Ordering::Relaxed)) })
+    }
+
+    /// Sets where frames for `peer` go; `None` lets the kernel route them.
+    pub fn set(&self, peer: PeerIndex, mac: Option<Mac>) {
+        let generation = self.device.load(Ordering::Relaxed) >> 32 & GENERATION_MASK;
+        let entry = mac.map_or(0, |mac| VALID | generation << GENERATION_SHIFT | pack(mac));
+        if let Some(peer) = self.peers.get(peer.index()) {
+            peer.store(entry, Ordering::Release);
+        }
+    }
+}
+
+fn pack(mac: Mac) -> u64 {
+    mac.iter().fold(0, |packed, &byte| packed << 8 | u64::from(byte))
+}
+
+fn unpack(packed: u64) -> Mac {
+    let [_, _, mac @ ..] = (packed & MAC_MASK).to_be_bytes();
+    mac
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: LinkDevice = LinkDevice { index: 7, mac: [2, 0, 0, 0, 0, 7] };
+    const B: LinkDevice = LinkDevice { index: 8, mac: [2, 0, 0, 0, 0, 8] };
+    const NEXT: Mac = [0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54];
+
+    #[test]
+    fn a_peer_is_routed_by_the_kernel_until_it_is_set() {
+        let hops = NextHops::new(2);
+        assert_eq!(hops.get(PeerIndex::new(0)), None);
+        hops.set_device(Some(A));
+        assert_eq!(hops.get(PeerIndex::new(0)), None);
+        hops.set(PeerIndex::new(0), Some(NEXT));
+        assert_eq!(hops.get(PeerIndex::new(0)), Some((A, NEXT)));
+        assert_eq!(hops.get(PeerIndex::new(1)), None);
+        hops.set(PeerIndex::new(0), None);
+        assert_eq!(hops.get(PeerIndex::new(0)), None);
+    }
+
+    #[test]
+    fn another_interface_forgets_every_peer() {
+        let hops = NextHops::new(1);
+        hops.set_device(Some(A));
+        hops.set(PeerIndex::new(0), Some(NEXT));
+        hops.set_device(Some(B));
+        assert_eq!(hops.get(PeerIndex::new(0)), None);
+        hops.set(PeerIndex::new(0), Some(NEXT));
+        assert_eq!(hops.get(PeerIndex::new(0)), Some((B, NEXT)));
+    }
+
+    #[test]
+    fn an_entry_of_an_earlier_generation_is_not_used() {
+        let hops = NextHops::new(1);
+        hops.set_device(Some(A));
+        hops.set(PeerIndex::new(0), Some(NEXT));
+        let stale = hops.peers[0].load(Ordering::Relaxed);
+        hops.set_device(Some(B));
+        hops.peers[0].store(stale, Ordering::Relaxed);
+        assert_eq!(hops.get(PeerIndex::new(0)), None);
+    }
+
+    #[test]
+    fn a_peer_that_does_not_exist_is_nobodys_problem() {
+        let hops = NextHops::new(1);
+        hops.set(PeerIndex::new(9), Some(NEXT));
+        assert_eq!(hops.get(PeerIndex::new(9)), None);
+    }
+}

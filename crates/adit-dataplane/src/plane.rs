@@ -1,0 +1,49 @@
+//! What every data plane can do.
+
+use std::fmt;
+
+use adit_tunnel::{Totals, Tunnel};
+
+/// Which data plane it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaneKind {
+    /// TUN and packet sockets.
+    Userspace,
+}
+
+impl PlaneKind {
+    /// As in the configuration and in `status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+        }
+    }
+}
+
+impl fmt::Display for PlaneKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// A running data plane. Dropping it shuts it down; the device stays or goes as it was opened.
+pub trait DataPlane: Send + Sync {
+    /// Which one it is.
+    fn kind(&self) -> PlaneKind;
+
+    /// What decides for it.
+    fn tunnel(&self) -> &Tunnel;
+
+    /// All counts since it started.
+    fn totals(&self) -> Totals;
+
+    /// The plane's clock now, in which `totals` tells when a peer was last heard.
+    fn now(&self) -> adit_tunnel::Instant;
+
+    /// Why it no longer forwards, if so: the device was deleted under it.
+    fn failure(&self) -> Option<&'static str>;
+
+    /// Stops all threads and waits for them.
+    fn shutdown(&mut self);
+}

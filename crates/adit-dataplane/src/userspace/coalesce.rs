@@ -1,0 +1,347 @@
+//! Putting consecutive datagrams of a flow together into superpackets, so that the host's stack
+//! is entered once for many of them. What the kernel's own GRO does, as a pure function: it
+//! says which pieces of a buffer make a packet, and copies no payload.
+//!
+//! Only datagrams are joined that segmentation would give back bit for bit: equal headers but
+//! for length, identification, sequence number and checksum; contiguous; verified checksums.
+//! The order within a flow is kept.
+
+use std::ops::Range;
+
+use adit_linux::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
+use adit_wire::checksum;
+use adit_wire::protocol::Protocol;
+
+use super::segment::{fold, put};
+
+/// The most datagrams one superpacket may have: the kernel's limit for UDP (`UDP_MAX_SEGMENTS`
+/// of older kernels), and enough for 64 KiB of TCP over Ethernet.
+pub const MAX_SEGMENTS: usize = 64;
+const MAX_LEN: usize = 65_535;
+
+const TCP_PSH: u8 = 0x08;
+const TCP_ACK: u8 = 0x10;
+const TCP_ECE: u8 = 0x40;
+
+/// Collects a batch of datagrams and gives it back as packets. Allocates only when made.
+#[derive(Debug)]
+pub struct Coalescer {
+    pieces: Vec<Piece>,
+    groups: Vec<Group>,
+    /// What the device takes as superpackets.
+    udp: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Piece {
+    datagram: Range<usize>,
+    /// The next piece of the same group, or `NONE`.
+    next: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Debug)]
+struct Group {
+    first: u32,
+    last: u32,
+    count: u32,
+    /// Bytes of the packet as it stands.
+    len: usize,
+    /// What the kernel said of the first datagram.
+    header: VirtioNetHeader,
+    /// `None`: nothing can be added.
+    open: Option<Flow>,
+}
+
+/// What datagrams of a group have in common, and what the next one must begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flow {
+    addresses: [u8; 8],
+    ports: [u8; 4],
+    protocol: Protocol,
+    ip_len: usize,
+    headers_len: usize,
+    /// Payload bytes of every datagram but the last.
+    size: usize,
+    next_sequence: u32,
+    next_id: u16,
+}
+
+/// One packet for the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    group: usize,
+    /// How the device is to take it.
+    pub header: VirtioNetHeader,
+    /// How many datagrams it is.
+    pub datagrams: usize,
+}
+
+impl Coalescer {
+    /// Room for `batch` datagrams; `udp` tells whether the device takes UDP superpackets.
+    #[must_use]
+    pub fn new(batch: usize, udp: bool) -> Self {
+        Self { pieces: Vec::with_capacity(batch), groups: Vec::with_capacity(batch), udp }
+    }
+
+    /// Forgets the batch.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.groups.clear();
+    }
+
+    /// Adds the IPv4 datagram that lies at `datagram` in `arena`. It must have been validated.
+    #[inline]
+    pub fn push(&mut self, arena: &[u8], datagram: Range<usize>, header: VirtioNetHeader) {
+        let bytes = &arena[datagram.clone()];
+        let seen = Seen::of(bytes, &header, self.udp);
+        let piece = self.pieces.len() as u32;
+        self.pieces.push(Piece { datagram, next: NONE });
+        let Some(seen) = seen else {
+            self.start(piece, bytes.len(), header, None);
+            return;
+        };
+        // Newest first: a flow's open group is its last one.
+        let open = self.groups.iter_mut().rev().find(|group| {
+            group.open.is_some_and(|flow| {
+                flow.addresses == seen.flow.addresses
+                    && flow.ports == seen.flow.ports
+                    && flow.protocol == seen.flow.protocol
+            })
+        });
+        if let Some(group) = open
+            && let Some(flow) = group.open
+        {
+            let first = &arena[self.pieces[group.first as usize].datagram.clone()];
+            if seen.continues(bytes, &flow, first, group)
+                && (group.count > 1 || verified(first, &group.header, &flow))
+                && verified(bytes, &header, &seen.flow)
+            {
+                self.pieces[group.last as usize].next = piece;
+                group.last = piece;
+                group.count += 1;
+                group.len += seen.payload;
+                group.open =
+                    (!seen.closes && seen.payload == flow.size && (group.count as usize) < MAX_SEGMENTS)
+                        .then_some(Flow { size: flow.size, ..seen.flow });
+                return;
+            }
+            // What comes later must not overtake it, and it must not grow past this one.
+            group.open = None;
+        }
+        let open = (!seen.closes && seen.payload > 0 && seen.mergeable).then_some(seen.flow);
+        self.start(piece, bytes.len(), header, open);
+    }
+
+    fn start(&mut self, piece: u32, len: usize, header: VirtioNetHeader, open: Option<Flow>) {
+        self.groups.push(Group { first: piece, last: piece, count: 1, len, header, open });
+    }
+
+    /// How many packets the batch has become.
+    #[inline]
+    #[must_use]
+    pub fn packets(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Packet number `index`, its headers made ready in `arena`.
+    #[inline]
+    pub fn finish(&mut self, arena: &mut [u8], index: usize) -> Packet {
+        let group = &self.groups[index];
+        let datagrams = group.count as usize;
+        if datagrams == 1 {
+            // A device's word on a checksum is not passed on: the stack would not use it.
+            let checksum = match group.header.checksum {
+                Checksum::Partial(partial) => Checksum::Partial(partial),
+                Checksum::Unknown | Checksum::Verified => Checksum::Unknown,
+            };
+            return Packet { group: index, header: VirtioNetHeader { checksum, ..group.header }, datagrams };
+        }
+        let pushed = {
+            let last = &arena[self.pieces[group.last as usize].datagram.clone()];
+            let ip_len = usize::from(last[0] & 0x0f) * 4;
+            last[9] == Protocol::TCP.0 && last[ip_len + 13] & TCP_PSH != 0
+        };
+        let first = &mut arena[self.pieces[group.first as usize].datagram.clone()];
+        let header = make_super_header(first, group.len, pushed);
+        Packet { group: index, header, datagrams }
+    }
+
+    /// The pieces of `arena` that make up the packet, in order: the whole first datagram, then
+    /// the payloads of the others.
+    #[inline]
+    pub fn pieces<'a>(&'a self, arena: &'a [u8], packet: &Packet) -> impl Iterator<Item = &'a [u8]> {
+        let first = self.groups[packet.group].first;
+        let head = &arena[self.pieces[first as usize].datagram.clone()];
+        let headers_len = headers_len(head);
+        let mut next = first;
+        std::iter::from_fn(move || {
+            if next == NONE {
+                return None;
+            }
+            let piece = &self.pieces[next as usize];
+            let bytes = &arena[piece.datagram.clone()];
+            let payload = if next == first { bytes } else { &bytes[headers_len..] };
+            next = piece.next;
+            Some(payload)
+        })
+    }
+}
+
+/// What is to be known of a datagram of TCP or UDP to join it with others.
+struct Seen {
+    flow: Flow,
+    payload: usize,
+    /// Nothing may follow it in its superpacket.
+    closes: bool,
+    /// It may be part of a superpacket at all.
+    mergeable: bool,
+}
+
+impl Seen {
+    #[inline]
+    fn of(bytes: &[u8], header: &VirtioNetHeader, udp: bool) -> Option<Self> {
+        let ip_len = usize::from(bytes.first()? & 0x0f) * 4;
+        let flags_and_offset = u16::from_be_bytes([*bytes.get(6)?, *bytes.get(7)?]);
+        if flags_and_offset & 0x3fff != 0 {
+            // A fragment: its ports are elsewhere.
+            return None;
+        }
+        let protocol = Protocol(*bytes.get(9)?);
+        let transport = bytes.get(ip_len..)?;
+        let (headers_len, sequence, closes, mergeable) = match protocol {
+            Protocol::TCP => {
+                let fixed = transport.first_chunk::<20>()?;
+                let headers_len = ip_len + usize::from(fixed[12] >> 4) * 4;
+                let flags = fixed[13];
+                let plain = flags & !(TCP_PSH | TCP_ECE) == TCP_ACK;
+                let sequence = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
+                (headers_len, sequence, flags & TCP_PSH != 0, plain)
+            }
+            Protocol::UDP => {
+                let fixed = transport.first_chunk::<8>()?;
+                let len = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+                let whole = len == transport.len();
+                let summed = fixed[6] != 0 || fixed[7] != 0;
+                (ip_len + 8, 0, false, udp && whole && summed)
+            }
+            _ => return None,
+        };
+        let payload = bytes.len().checked_sub(headers_len)?;
+        let whole = matches!(header.gso, Gso::None);
+        let flow = Flow {
+            addresses: *bytes.get(12..)?.first_chunk()?,
+            ports: *transport.first_chunk()?,
+            protocol,
+            ip_len,
+            headers_len,
+            size: payload,
+            next_sequence: sequence.wrapping_add(payload as u32),
+            next_id: u16::from_be_bytes([bytes[4], bytes[5]]).wrapping_add(1),
+        };
+        Some(Self { flow, payload, closes, mergeable: mergeable && whole })
+    }
+
+    /// Whether the datagram `bytes` can be put behind the group that `flow` describes and whose
+    /// first datagram is `first`.
+    #[inline]
+    fn continues(&self, bytes: &[u8], flow: &Flow, first: &[u8], group: &Group) -> bool {
+        let Flow { ip_len, headers_len, .. } = *flow;
+        let dont_fragment = bytes[6] & 0x40 != 0;
+        let id = u16::from_be_bytes([bytes[4], bytes[5]]);
+        self.mergeable
+            && self.payload > 0
+            && self.payload <= flow.size
+            && group.len + self.payload <= MAX_LEN
+            && self.flow.headers_len == headers_len
+            && self.flow.ip_len == ip_len
+            // An atomic datagram's identification means nothing (RFC 6864); any other counts up.
+            && (dont_fragment || id == flow.next_id)
+            // Version, TOS; flags, TTL, protocol; options.
+            && bytes[..2] == first[..2]
+            && bytes[6..10] == first[6..10]
+            && bytes[20..ip_len] == first[20..ip_len]
+            && match flow.protocol {
+                Protocol::TCP => {
+                    let at = ip_len;
+                    let sequence =
+                        u32::from_be_bytes([bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]]);
+                    sequence == flow.next_sequence
+                        // Acknowledgement and data offset; flags but PSH; window; urgent and options.
+                        && bytes[at + 8..at + 13] == first[at + 8..at + 13]
+                        && (bytes[at + 13] ^ first[at + 13]) & !TCP_PSH == 0
+                        && bytes[at + 14..at + 16] == first[at + 14..at + 16]
+                        && bytes[at + 18..headers_len] == first[at + 18..headers_len]
+                }
+                _ => true,
+            }
+    }
+}
+
+/// Whether the transport checksum is right, by the device's word or by summing.
+fn verified(bytes: &[u8], header: &VirtioNetHeader, flow: &Flow) -> bool {
+    match header.checksum {
+        Checksum::Partial(partial) => {
+            let offset = if flow.protocol == Protocol::TCP { 16 } else { 6 };
+            usize::from(partial.start) == flow.ip_len && partial.offset == offset
+        }
+        Checksum::Verified => true,
+        Checksum::Unknown => {
+            let transport = &bytes[flow.ip_len..];
+            let pseudo = pseudo_sum(bytes, transport.len());
+            // Over data whose checksum is right, the complement of the sum is the complement of
+            // the pseudo-header's: together they are all ones.
+            fold(u32::from(!checksum::checksum(transport)) + u32::from(pseudo)) == 0xffff
+        }
+    }
+}
+
+fn pseudo_sum(bytes: &[u8], transport_len: usize) -> u16 {
+    let mut sum = u32::from(bytes[9]) + transport_len as u32;
+    for pair in bytes[12..20].chunks_exact(2) {
+        sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+    }
+    fold(sum)
+}
+
+fn headers_len(bytes: &[u8]) -> usize {
+    let ip_len = usize::from(bytes[0] & 0x0f) * 4;
+    match Protocol(bytes[9]) {
+        Protocol::TCP => {
+            bytes.get(ip_len + 12).map_or(ip_len, |offset| ip_len + usize::from(offset >> 4) * 4)
+        }
+        Protocol::UDP => ip_len + 8,
+        _ => ip_len,
+    }
+}
+
+/// Rewrites the first datagram's headers into those of a superpacket of `len` bytes.
+fn make_super_header(first: &mut [u8], len: usize, pushed: bool) -> VirtioNetHeader {
+    let ip_len = usize::from(first[0] & 0x0f) * 4;
+    let headers_len = headers_len(first);
+    let size = first.len() - headers_len;
+    put(first, 2, len as u16);
+    put(first, 10, 0);
+    let header_checksum = checksum::checksum(&first[..ip_len]);
+    put(first, 10, header_checksum);
+    let transport_len = len - ip_len;
+    let pseudo = pseudo_sum(first, transport_len);
+    let (gso, offset) = if first[9] == Protocol::TCP.0 {
+        if pushed {
+            first[ip_len + 13] |= TCP_PSH;
+        }
+        (Gso::TcpV4 { cwr: false }, 16)
+    } else {
+        put(first, ip_len + 4, transport_len as u16);
+        (Gso::UdpL4, 6)
+    };
+    put(first, ip_len + offset, pseudo);
+    VirtioNetHeader {
+        checksum: Checksum::Partial(PartialChecksum { start: ip_len as u16, offset: offset as u16 }),
+        gso,
+        header_len: headers_len as u16,
+        gso_size: size as u16,
+    }
+}

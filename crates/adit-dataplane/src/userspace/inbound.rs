@@ -1,0 +1,117 @@
+//! From the underlay to the device: one thread a queue. It receives in batches, asks the
+//! tunnel, joins what belongs together, and writes superpackets to the device.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use adit_linux::packet::{PacketReceiver, ReceiveBatch, Received};
+use adit_linux::poll::{Waker, wait_readable};
+use adit_linux::tun::TunQueue;
+use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
+use adit_tunnel::{Counters, Decapsulated, DropReason, Instant, Outer, Tunnel};
+use adit_wire::checksum::ChecksumState;
+use adit_wire::{ipv4, tcp};
+
+use super::coalesce::{Coalescer, MAX_SEGMENTS};
+use crate::clock::Clock;
+
+/// Datagrams received in one system call, and what one superpacket can be made of.
+const BATCH: usize = 64;
+
+/// What the thread works on.
+pub(crate) struct Inbound {
+    pub(crate) receiver: PacketReceiver,
+    pub(crate) queue: Arc<TunQueue>,
+    /// Whether the device takes UDP superpackets.
+    pub(crate) udp: bool,
+    pub(crate) tunnel: Arc<Tunnel>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) clock: Clock,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) waker: Waker,
+}
+
+impl Inbound {
+    /// Works until told to stop.
+    pub(crate) fn run(self) {
+        let mut batch = ReceiveBatch::new(BATCH);
+        let mut coalescer = Coalescer::new(BATCH, self.udp);
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.receiver.receive(&mut batch) {
+                Ok(count) => self.batch(&mut batch, count, &mut coalescer),
+                // Nothing waits, or an interface went down: other interfaces go on.
+                Err(_) => wait_readable(&self.receiver, &self.waker),
+            }
+        }
+    }
+
+    #[inline]
+    fn batch(&self, batch: &mut ReceiveBatch, count: usize, coalescer: &mut Coalescer) {
+        let now = self.clock.now();
+        coalescer.clear();
+        for index in 0..count {
+            match batch.get(index) {
+                Some(received) => self.datagram(batch.arena(), &received, coalescer, now),
+                None => self.counters.count_drop(DropReason::OuterMalformed, None, 1),
+            }
+        }
+        let arena = batch.arena();
+        for index in 0..coalescer.packets() {
+            let packet = coalescer.finish(arena, index);
+            let header = packet.header.to_bytes();
+            let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
+            pieces[0] = IoSlice::new(&header);
+            let mut used = 1;
+            for (slot, piece) in pieces[1..].iter_mut().zip(coalescer.pieces(arena, &packet)) {
+                *slot = IoSlice::new(piece);
+                used += 1;
+            }
+            if self.queue.write(&pieces[..used]).is_err() {
+                let reason = DropReason::DeviceWriteFailed;
+                self.counters.count_drop(reason, None, packet.datagrams as u64);
+            }
+        }
+    }
+
+    #[inline]
+    fn datagram(&self, arena: &mut [u8], received: &Received, coalescer: &mut Coalescer, now: Instant) {
+        let bytes = &arena[received.datagram.clone()];
+        let outer = Outer { bytes, segments: segments(bytes, &received.header) };
+        let Decapsulated::Deliver { peer, inner, set_ecn, max_mss } =
+            self.tunnel.decapsulate(&outer, now, &self.counters)
+        else {
+            return;
+        };
+        let cut = inner.start;
+        let inner = received.datagram.start + inner.start..received.datagram.start + inner.end;
+        // A checksum that would start in the outer header is nobody's.
+        let header = received.header.without_front(cut as u16).unwrap_or(VirtioNetHeader::PLAIN);
+        let bytes = &mut arena[inner.clone()];
+        if let Some(ecn) = set_ecn {
+            let _ = ipv4::set_ecn(bytes, ecn);
+        }
+        if let Some(max_mss) = max_mss {
+            let state = match header.checksum {
+                Checksum::Partial(_) => ChecksumState::Partial,
+                Checksum::Unknown | Checksum::Verified => ChecksumState::Complete,
+            };
+            if tcp::clamp_mss(bytes, max_mss, state).is_some() {
+                self.counters.count_mss_clamped(peer);
+            }
+        }
+        coalescer.push(arena, inner, header);
+    }
+}
+
+/// How many datagrams a superpacket from another interface of this machine stands for.
+#[inline]
+fn segments(bytes: &[u8], header: &VirtioNetHeader) -> u16 {
+    match header.gso {
+        Gso::None => 1,
+        _ => {
+            let payload = bytes.len().saturating_sub(usize::from(header.header_len));
+            payload.div_ceil(usize::from(header.gso_size.max(1))).clamp(1, usize::from(u16::MAX)) as u16
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Cutting a superpacket into the datagrams it stands for, headers written straight to where
+//! they are sent from. What the kernel's own segmentation does (`tcp_gso_segment`,
+//! `udp_gso_segment`), as a pure function: no I/O, nothing allocated.
+//!
+//! Checksums of the segments stay partial: the field holds the pseudo-header's sum, and whoever
+//! sends the frame completes it, a device for nothing or a caller in software.
+
+use adit_linux::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
+use adit_wire::checksum;
+use adit_wire::ipv4;
+use adit_wire::protocol::Protocol;
+
+/// A datagram, or a superpacket together with how it is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Superpacket<'a> {
+    bytes: &'a [u8],
+    cut: Cut,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// One datagram, sent as it is.
+    Whole {
+        checksum: Option<PartialChecksum>,
+    },
+    Segments(Segments),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segments {
+    transport: Transport,
+    /// Bytes of the IPv4 header.
+    ip_len: usize,
+    /// Bytes of the IPv4 and the transport header.
+    headers_len: usize,
+    /// Payload bytes of every segment but the last.
+    size: usize,
+    count: usize,
+    /// Sum of the IPv4 header with length, identification and checksum left out.
+    ip_sum: u32,
+    /// Sum of the pseudo-header with the length left out.
+    pseudo_sum: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Tcp { cwr: bool },
+    Udp,
+}
+
+/// Why a packet from the device cannot be cut: the kernel described it as something it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotCuttable;
+
+const TCP_FIN: u8 = 0x01;
+const TCP_PSH: u8 = 0x08;
+const TCP_CWR: u8 = 0x80;
+
+impl<'a> Superpacket<'a> {
+    /// Looks at an IPv4 packet as a device gave it, with its virtio-net header.
+    ///
+    /// # Errors
+    /// [`NotCuttable`] when the header names a segmentation that does not fit the packet.
+    #[inline]
+    pub fn new(bytes: &'a [u8], header: &VirtioNetHeader) -> Result<Self, NotCuttable> {
+        let transport = match header.gso {
+            Gso::None => {
+                let checksum = match header.checksum {
+                    Checksum::Partial(partial) => {
+                        let end = usize::from(partial.start) + usize::from(partial.offset) + 2;
+                        if end > bytes.len() {
+                            return Err(NotCuttable);
+                        }
+                        Some(partial)
+                    }
+                    Checksum::Unknown | Checksum::Verified => None,
+                };
+                return Ok(Self { bytes, cut: Cut::Whole { checksum } });
+            }
+            Gso::TcpV4 { cwr } => Transport::Tcp { cwr },
+            Gso::UdpL4 => Transport::Udp,
+            Gso::TcpV6 { .. } | Gso::UdpFragmentation | Gso::Unknown(_) => return Err(NotCuttable),
+        };
+        Segments::new(bytes, transport, usize::from(header.gso_size))
+            .map(|segments| Self { bytes, cut: Cut::Segments(segments) })
+            .ok_or(NotCuttable)
+    }
+
+    /// How many datagrams it becomes.
+    #[inline]
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match &self.cut {
+            Cut::Whole { .. } => 1,
+            Cut::Segments(segments) => segments.count,
+        }
+    }
+
+    /// Bytes of the largest of them.
+    #[inline]
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        match &self.cut {
+            Cut::Whole { .. } => self.bytes.len(),
+            Cut::Segments(segments) => segments.datagram_len(self.bytes, 0),
+        }
+    }
+
+    /// Bytes of datagram number `index`.
+    #[inline]
+    #[must_use]
+    pub fn datagram_len(&self, index: usize) -> usize {
+        match &self.cut {
+            Cut::Whole { .. } => self.bytes.len(),
+            Cut::Segments(segments) => segments.datagram_len(self.bytes, index),
+        }
+    }
+
+    /// Writes datagram number `index` to the front of `out`, which must hold
+    /// [`Self::datagram_len`] bytes, and tells what is left to do for its checksum.
+    #[inline]
+    pub fn write(&self, index: usize, out: &mut [u8]) -> Option<PartialChecksum> {
+        match &self.cut {
+            Cut::Whole { checksum } => {
+                out[..self.bytes.len()].copy_from_slice(self.bytes);
+                *checksum
+            }
+            Cut::Segments(segments) => Some(segments.write(self.bytes, index, out)),
+        }
+    }
+}
+
+impl Segments {
+    fn new(bytes: &[u8], transport: Transport, size: usize) -> Option<Self> {
+        let ip_len = usize::from(bytes.first()? & 0x0f) * 4;
+        if ip_len < ipv4::HEADER_LEN || size == 0 {
+            return None;
+        }
+        let protocol = Protocol(*bytes.get(9)?);
+        let headers_len = match transport {
+            Transport::Tcp { .. } if protocol == Protocol::TCP => {
+                let tcp_len = usize::from(bytes.get(ip_len + 12)? >> 4) * 4;
+                if tcp_len < 20 {
+                    return None;
+                }
+                ip_len + tcp_len
+            }
+            Transport::Udp if protocol == Protocol::UDP => ip_len + 8,
+            _ => return None,
+        };
+        let payload = bytes.len().checked_sub(headers_len).filter(|&payload| payload > 0)?;
+        let header = &bytes[..ip_len];
+        let mut ip_sum = 0u32;
+        for (word, pair) in header.chunks_exact(2).enumerate() {
+            // Words 1, 2 and 5 are the length, the identification and the checksum.
+            if !matches!(word, 1 | 2 | 5) {
+                ip_sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+            }
+        }
+        let mut pseudo_sum = u32::from(protocol.0);
+        for pair in header[12..20].chunks_exact(2) {
+            pseudo_sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+        }
+        Some(Self { transport, ip_len, headers_len, size, count: payload.div_ceil(size), ip_sum, pseudo_sum })
+    }
+
+    #[inline]
+    fn payload_range(&self, bytes: &[u8], index: usize) -> (usize, usize) {
+        let start = self.headers_len + index * self.size;
+        (start, (start + self.size).min(bytes.len()))
+    }
+
+    #[inline]
+    fn datagram_len(&self, bytes: &[u8], index: usize) -> usize {
+        let (start, end) = self.payload_range(bytes, index);
+        self.headers_len + (end - start)
+    }
+
+    #[inline]
+    fn write(&self, bytes: &[u8], index: usize, out: &mut [u8]) -> PartialChecksum {
+        let (start, end) = self.payload_range(bytes, index);
+        let len = self.headers_len + (end - start);
+        let (headers, payload) = out[..len].split_at_mut(self.headers_len);
+        headers.copy_from_slice(&bytes[..self.headers_len]);
+        payload.copy_from_slice(&bytes[start..end]);
+
+        let first_id = u16::from_be_bytes([bytes[4], bytes[5]]);
+        let id = first_id.wrapping_add(index as u16);
+        put(headers, 2, len as u16);
+        put(headers, 4, id);
+        put(headers, 10, !fold(self.ip_sum + len as u32 + u32::from(id)));
+
+        let transport_len = (len - self.ip_len) as u16;
+        let pseudo = fold(self.pseudo_sum + u32::from(transport_len));
+        let offset = match self.transport {
+            Transport::Tcp { cwr } => {
+                let at = self.ip_len;
+                let sequence =
+                    u32::from_be_bytes([bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]])
+                        .wrapping_add((index * self.size) as u32);
+                headers[at + 4..at + 8].copy_from_slice(&sequence.to_be_bytes());
+                let flags = &mut headers[at + 13];
+                if index + 1 < self.count {
+                    *flags &= !(TCP_FIN | TCP_PSH);
+                }
+                if cwr && index > 0 {
+                    *flags &= !TCP_CWR;
+                }
+                16
+            }
+            Transport::Udp => {
+                put(headers, self.ip_len + 4, transport_len);
+                6
+            }
+        };
+        put(headers, self.ip_len + offset, pseudo);
+        PartialChecksum { start: self.ip_len as u16, offset: offset as u16 }
+    }
+}
+
+/// Completes a partial checksum in software: sums everything from its start, which includes the
+/// pseudo-header's sum that the field holds.
+pub fn complete_checksum(datagram: &mut [u8], partial: PartialChecksum) {
+    let start = usize::from(partial.start);
+    let at = start + usize::from(partial.offset);
+    let Some(covered) = datagram.get(start..) else { return };
+    let mut complete = checksum::checksum(covered);
+    if complete == 0 && partial.offset == 6 {
+        // UDP: zero would say that there is none (RFC 768).
+        complete = 0xffff;
+    }
+    if let Some(field) = datagram.get_mut(at..at + 2) {
+        field.copy_from_slice(&complete.to_be_bytes());
+    }
+}
+
+#[inline]
+pub(crate) fn put(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+#[inline]
+pub(crate) fn fold(mut sum: u32) -> u16 {
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}

@@ -1,0 +1,185 @@
+//! What is not a datagram of the tunnel: ICMP errors from inside it, the underlay's routes and
+//! neighbours as they change, and the tunnel's deadlines. One slow thread beside the fast ones.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use adit_linux::error::Error;
+use adit_linux::frames::{FrameSender, LINK_HEADER};
+use adit_linux::netlink::{Events, Group, LinkLayer, Netlink, RouteKind};
+use adit_linux::poll::{Waker, wait_readable_any};
+use adit_linux::raw::RawSocket;
+use adit_linux::raw_frames::RawFrameSender;
+use adit_tunnel::{Counters, Tunnel, UnderlayIcmp};
+use adit_wire::icmpv4::MAX_ERROR_LEN;
+
+use crate::clock::Clock;
+use crate::next_hop::{LinkDevice, NextHops};
+
+/// How often neighbours are asked to prove that they are still there, as the kernel itself does
+/// for those it sends to (RFC 4861 7.3.1; Linux `delay_first_probe_time` is 5 s).
+const REFRESH: Duration = Duration::from_secs(2);
+/// How long a start waits for the peers' next hops to answer.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// What the thread works on.
+pub(crate) struct Watcher {
+    pub(crate) icmp: RawSocket,
+    pub(crate) raw: RawFrameSender,
+    pub(crate) tunnel: Arc<Tunnel>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) next_hops: Arc<NextHops>,
+    pub(crate) underlay: Ipv4Addr,
+    pub(crate) clock: Clock,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) waker: Waker,
+}
+
+/// A watcher that listens to the kernel and has looked at it once.
+pub(crate) struct Prepared {
+    watcher: Watcher,
+    netlink: Netlink,
+    events: Events,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Watcher {
+    /// Subscribes, then looks: nothing that happens in between is missed. Waits a moment for
+    /// neighbours to answer, so that the first datagram need not take the slow way.
+    pub(crate) fn prepare(self) -> Result<Prepared, Error> {
+        let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
+        let netlink = Netlink::open()?;
+        let counters = Arc::clone(&self.counters);
+        let mut prepared = Prepared { watcher: self, netlink, events, counters };
+        let deadline = std::time::Instant::now() + SETTLE;
+        while !prepared.look() {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let Prepared { watcher, events, .. } = &mut prepared;
+            let _ = wait_readable_any(&[events.as_fd()], &watcher.waker, Some(left));
+            drain(events);
+        }
+        Ok(prepared)
+    }
+}
+
+impl Prepared {
+    /// Works until told to stop.
+    pub(crate) fn run(mut self) {
+        let mut buffer = vec![0u8; 65_536];
+        let mut looked = std::time::Instant::now();
+        while !self.watcher.stop.load(Ordering::Relaxed) {
+            let left = REFRESH.saturating_sub(looked.elapsed());
+            let sources = [self.watcher.icmp.as_fd(), self.events.as_fd()];
+            if let Err(error) = wait_readable_any(&sources, &self.watcher.waker, Some(left)) {
+                tracing::error!(%error, "cannot wait for the underlay's events");
+                return;
+            }
+            self.watcher.icmp_errors(&mut buffer);
+            let changed = drain(&mut self.events);
+            if changed || looked.elapsed() >= REFRESH {
+                self.look();
+                looked = std::time::Instant::now();
+            }
+            let now = self.watcher.clock.now();
+            if self.watcher.tunnel.next_deadline().is_some_and(|deadline| deadline <= now) {
+                self.watcher.tunnel.on_deadline(now);
+            }
+        }
+    }
+
+    /// Brings the next hops up to date; `true` when every peer behind Ethernet has one.
+    fn look(&mut self) -> bool {
+        match self.try_look() {
+            Ok(settled) => settled,
+            Err(error) => {
+                tracing::warn!(%error, "cannot learn the underlay's routes; the kernel routes what leaves the tunnel");
+                self.watcher.next_hops.set_device(None);
+                true
+            }
+        }
+    }
+
+    fn try_look(&mut self) -> Result<bool, Error> {
+        let links = self.netlink.links()?;
+        let hops = &self.watcher.next_hops;
+        let mut device: Option<LinkDevice> = None;
+        let mut settled = true;
+        let mut asked: Vec<(u32, Ipv4Addr)> = Vec::new();
+        for (index, peer) in self.watcher.tunnel.peers() {
+            let IpAddr::V4(address) = peer.underlay else { continue };
+            // No route: the kernel says so for each datagram, and counts it.
+            let route = self.netlink.route_to(address, Some(self.watcher.underlay)).ok();
+            let Some(route) = route.filter(|route| route.kind == RouteKind::Unicast) else {
+                hops.set(index, None);
+                continue;
+            };
+            let link = links.iter().find(|link| link.index == route.device);
+            if let Some(link) = link {
+                // Not the route's: the kernel believes ICMP that the tunnel has reason to doubt.
+                self.watcher.tunnel.set_underlay_mtu(index, link.mtu.min(65_535) as u16);
+            }
+            let ethernet =
+                link.filter(|link| link.hardware == LinkLayer::Ethernet && link.up && link.running);
+            let Some((link, mac)) = ethernet.and_then(|link| Some((link, link.mac?))) else {
+                hops.set(index, None);
+                continue;
+            };
+            // One interface has frames made for it; peers behind others are the kernel's.
+            let chosen = *device.get_or_insert(LinkDevice { index: link.index, mac });
+            if chosen.index != link.index {
+                hops.set(index, None);
+                continue;
+            }
+            hops.set_device(Some(chosen));
+            let known = self.netlink.neighbour(link.index, route.next_hop)?;
+            let usable = known.as_ref().filter(|neighbour| neighbour.state.is_usable());
+            let next = (link.index, route.next_hop);
+            if !asked.contains(&next) {
+                asked.push(next);
+                // The kernel does not see what we send, so it has to be told that the entry is used.
+                self.netlink.use_neighbour(link.index, route.next_hop)?;
+            }
+            let mac = usable.and_then(|neighbour| neighbour.mac);
+            settled &= mac.is_some();
+            hops.set(index, mac);
+        }
+        if device.is_none() {
+            hops.set_device(None);
+        }
+        Ok(settled)
+    }
+}
+
+impl Watcher {
+    fn icmp_errors(&mut self, buffer: &mut [u8]) {
+        while let Ok(len) = self.icmp.recv(buffer) {
+            let Some(packet) = buffer.get(..len) else { return };
+            let now = self.clock.now();
+            if let UnderlayIcmp::Relay { reply, offending, .. } =
+                self.tunnel.on_underlay_icmp(packet, now, &self.counters)
+                && let Some(offending) = packet.get(offending)
+            {
+                let mut out = [0; MAX_ERROR_LEN];
+                let len = reply.write(offending, &mut out);
+                self.raw.frame()[LINK_HEADER..LINK_HEADER + len].copy_from_slice(&out[..len]);
+                self.raw.commit(len, None);
+                self.raw.flush();
+            }
+        }
+    }
+}
+
+/// Empties the queue of events; `true` when there were any. What they say is looked up anew.
+fn drain(events: &mut Events) -> bool {
+    let mut any = false;
+    while let Ok(Some(_)) = events.try_next() {
+        any = true;
+    }
+    any
+}
