@@ -1,1 +1,43 @@
 //! The configuration file: format, checks, diagnostics, JSON Schema.
+//!
+//! [`Config::parse`] reads the text of one site's file and gives either a [`Config`], in which
+//! every value is valid and fits the others, or [`Problems`]: every mistake of the file at once,
+//! each with its place, what was found, what was expected and the mend.
+//!
+//! The text becomes a TOML tree that knows where each value was written (`syntax` reports what is
+//! no TOML), `read` turns the tree into values and goes on after a mistake, and `check` holds the
+//! values against each other. Nothing here makes a system call but [`Config::load`].
+//!
+//! ```
+//! use adit_config::Config;
+//!
+//! let text = r#"
+//! [site]
+//! name     = "a"
+//! underlay = "10.1.1.1"
+//! networks = ["172.16.17.5/24"]
+//! "#;
+//! let problems = Config::parse("a.toml", text).unwrap_err();
+//! assert_eq!(problems.iter().next().unwrap().line, 5);
+//! assert!(problems.to_string().contains("172.16.17.0/24"), "the mend is told");
+//! ```
+
+mod check;
+mod decode;
+mod load;
+mod model;
+mod name;
+mod problem;
+mod raw;
+mod read;
+mod source;
+mod suggest;
+mod syntax;
+
+pub use load::LoadError;
+pub use model::{
+    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
+};
+pub use name::{DeviceName, NameError, PeerName, SiteName};
+pub use problem::{Place, Problem, Problems};
+pub use raw::json_schema;

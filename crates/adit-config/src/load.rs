@@ -1,0 +1,102 @@
+//! From a file or a text to a [`Config`].
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use crate::check::check;
+use crate::model::Config;
+use crate::problem::{Problems, Sink};
+use crate::read::read;
+use crate::source::Source;
+use crate::syntax::syntax;
+
+/// Longest file that is read, in bytes: some 30 times what 100,000 prefixes take. A device or a
+/// pipe without end given by mistake would otherwise fill the memory.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Why a file gave no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error("cannot read the configuration `{}`: {source}; {}", .path.display(), mend(.source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is longer than any configuration.
+    #[error("`{}` is longer than {} MiB, which no configuration is; is this the right file?", .path.display(), MAX_FILE >> 20)]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was read and has mistakes.
+    #[error(transparent)]
+    Problems(#[from] Problems),
+}
+
+fn mend(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "give the path of a site's file, such as /etc/adit/a.toml",
+        io::ErrorKind::PermissionDenied => "read it as its owner, or as root",
+        io::ErrorKind::IsADirectory => "give a file in it",
+        _ => "give a file that can be read",
+    }
+}
+
+impl Config {
+    /// Reads the text of a configuration file. `file_name` is only what the mistakes are shown
+    /// with.
+    ///
+    /// Cost: linear in the text, and `n log n` in the number of prefixes.
+    ///
+    /// # Errors
+    /// Every mistake of the file.
+    pub fn parse(file_name: &str, text: &str) -> Result<Self, Problems> {
+        let mut sink = Sink::new(Source::new(file_name, text));
+        let (tree, errors) = DeTable::parse_recoverable(text);
+        let file = read(&tree, &mut sink);
+        check(&file, &mut sink);
+        syntax(errors, &tree, &mut sink);
+        sink.finish()?;
+        Ok(file.finish().expect("what could not be read has been reported"))
+    }
+
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has mistakes.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let failed = |source| LoadError::Read { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(LoadError::TooLong { path: path.to_owned() });
+        }
+        let name = path.display().to_string();
+        match str::from_utf8(&bytes) {
+            Ok(text) => Ok(Self::parse(&name, text)?),
+            Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to()).into()),
+        }
+    }
+}
+
+/// The place of the first byte that is no text.
+fn not_utf8(name: &str, bytes: &[u8], at: usize) -> Problems {
+    // What comes before `at` stays as it is, so the place does too.
+    let mut sink = Sink::new(Source::new(name, &String::from_utf8_lossy(bytes)));
+    sink.report(
+        at..at + 1,
+        format!("a configuration is text in UTF-8, found the byte 0x{:02x}", bytes[at]),
+        "no UTF-8",
+        "save the file as UTF-8",
+    );
+    match sink.finish() {
+        Err(problems) => problems,
+        Ok(()) => unreachable!("one was reported"),
+    }
+}

@@ -1,0 +1,147 @@
+//! What a valid configuration file says.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::name::{DeviceName, PeerName, SiteName};
+
+/// Smallest MTU of a tunnel's interface, in bytes: what every IPv4 module must forward whole
+/// (RFC 791, section 3.2).
+pub const MIN_MTU: u16 = 68;
+
+/// Largest MTU of a tunnel's interface, in bytes: the longest datagram that leaves room for the
+/// 20 bytes of the outer header (65,535 − 20).
+pub const MAX_MTU: u16 = 65_515;
+
+/// One site's configuration.
+///
+/// What [`Config::parse`] returns is valid as a whole: no networks of two owners overlap, no
+/// underlay address lies inside a peer's network, names and addresses are unique, and prefixes
+/// have no host bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This side of the overlay.
+    pub site: Site,
+    /// How the tunnel treats what it carries.
+    pub tunnel: TunnelOptions,
+    /// The other sites, in the order of the file. May be empty: a site that waits for its first
+    /// peer is valid.
+    pub peers: Vec<Peer>,
+}
+
+/// This side of the overlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Names the overlay's socket, state and pins.
+    pub name: SiteName,
+    /// Our address on the public network: the outer source. Always unicast.
+    pub underlay: Ipv4Addr,
+    /// What lives behind this site. Never empty.
+    pub networks: Vec<Ipv4Net>,
+    /// The tunnel's interface. Default `adit0`.
+    pub device: DeviceName,
+    /// What carries the packets.
+    pub dataplane: DataplaneChoice,
+}
+
+/// Another site, reached through the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Unique among the peers.
+    pub name: PeerName,
+    /// Its address on the public network. Always unicast, unique, and not ours.
+    pub underlay: Ipv4Addr,
+    /// What may be reached, and may speak, through this peer. Never empty.
+    pub networks: Vec<Ipv4Net>,
+}
+
+/// How the tunnel treats what it carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelOptions {
+    /// TTL of the outer header (RFC 2003, section 3.1). Default: 64.
+    pub ttl: Ttl,
+    /// DSCP of the outer header (RFC 2983). Default: inherit.
+    pub dscp: DscpChoice,
+    /// ECN mode at the tunnel's entrance (RFC 6040, section 4.1). Default: normal.
+    pub ecn: EcnChoice,
+    /// MTU of the tunnel's interface. Default: auto.
+    pub mtu: Mtu,
+    /// Path MTU discovery inside the tunnel (RFC 2003, section 5.1). An inner DF=1 is honoured
+    /// even where this is `false`. Default: `true`.
+    pub df: bool,
+    /// Whether the MSS of TCP that passes is lowered to the peer's path MTU. Default: `true`.
+    pub mss_clamp: bool,
+}
+
+impl Default for TunnelOptions {
+    fn default() -> Self {
+        Self {
+            ttl: Ttl::default(),
+            dscp: DscpChoice::default(),
+            ecn: EcnChoice::default(),
+            mtu: Mtu::default(),
+            df: true,
+            mss_clamp: true,
+        }
+    }
+}
+
+/// What carries the packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataplaneChoice {
+    /// The best one that this machine has.
+    #[default]
+    Auto,
+    /// Programs inside the kernel, with the userspace plane behind them.
+    Ebpf,
+    /// A process between a TUN device and raw sockets.
+    Userspace,
+    /// The kernel's own ipip driver.
+    Kernel,
+}
+
+/// TTL of the outer header, in hops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// Always this one: 1 to 255.
+    Fixed(u8),
+    /// That of the inner header.
+    Inherit,
+}
+
+impl Default for Ttl {
+    fn default() -> Self {
+        Self::Fixed(64)
+    }
+}
+
+/// DSCP of the outer header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DscpChoice {
+    /// That of the inner header (RFC 2983's uniform model; RFC 2003, section 3.1).
+    #[default]
+    Inherit,
+    /// Always this codepoint: 0 to 63.
+    Fixed(u8),
+}
+
+/// ECN mode at the tunnel's entrance (RFC 6040, section 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EcnChoice {
+    /// The inner ECN field is copied to the outer header.
+    #[default]
+    Normal,
+    /// The outer header is Not-ECT, for a peer that does not take ECN off properly.
+    Compatibility,
+}
+
+/// MTU of the tunnel's interface, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mtu {
+    /// What the underlay leaves after the outer header.
+    #[default]
+    Auto,
+    /// [`MIN_MTU`] to [`MAX_MTU`].
+    Fixed(u16),
+}

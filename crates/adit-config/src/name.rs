@@ -1,0 +1,159 @@
+//! Names that other things are made of: sockets, pins, interfaces.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Longest name of a site or a peer, in bytes.
+const MAX_NAME: usize = 32;
+
+/// Longest name of an interface, in bytes: the kernel's `IFNAMSIZ` without its NUL.
+const MAX_DEVICE: usize = 15;
+
+/// Why a text is no name. It says what was wrong and what is expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NameError(String);
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $check:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name `text`.
+            ///
+            /// # Errors
+            /// Where `text` breaks the rule of the type.
+            pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+                let text = text.into();
+                $check(&text)?;
+                Ok(Self(text))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+name! {
+    /// A site's name: 1 to 32 of `a-z`, `0-9` and `-`, because it becomes a part of file names.
+    SiteName, check_name
+}
+
+name! {
+    /// A peer's name: by the same rule as a [`SiteName`], since that is what it names.
+    PeerName, check_name
+}
+
+name! {
+    /// An interface's name as the kernel takes it: 1 to 15 bytes of visible ASCII, none of them
+    /// `/`, `:` or `%`, and none of the names that mean something else to it.
+    DeviceName, check_device
+}
+
+impl Default for DeviceName {
+    fn default() -> Self {
+        Self("adit0".to_owned())
+    }
+}
+
+fn check_name(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError("is empty".to_owned()));
+    }
+    if let Some(c) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
+        return Err(NameError(format!("has {} in it", character(c))));
+    }
+    if text.len() > MAX_NAME {
+        return Err(NameError(format!("is {} characters long, {MAX_NAME} are the most", text.len())));
+    }
+    Ok(())
+}
+
+fn check_device(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError("is empty".to_owned()));
+    }
+    // The kernel takes `%` for a pattern that it numbers itself.
+    if let Some(c) = text.chars().find(|&c| !c.is_ascii_graphic() || matches!(c, '/' | ':' | '%')) {
+        return Err(NameError(format!("has {} in it", character(c))));
+    }
+    if text.len() > MAX_DEVICE {
+        return Err(NameError(format!("is {} bytes long, the kernel takes {MAX_DEVICE}", text.len())));
+    }
+    // `all` and `default` are directories of the interfaces' sysctls.
+    if matches!(text, "." | ".." | "all" | "default" | "lo") {
+        return Err(NameError("means something else to the kernel".to_owned()));
+    }
+    Ok(())
+}
+
+fn character(c: char) -> String {
+    if c == ' ' { "a space".to_owned() } else { format!("`{}`", c.escape_debug()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_names() {
+        assert!(SiteName::new("a").is_ok());
+        assert!(SiteName::new("a-0".to_owned() + &"z".repeat(29)).is_ok());
+        for bad in ["", "A", "a_b", "a b", "a/b", "ä", "a\n", "."] {
+            assert!(SiteName::new(bad).is_err(), "{bad:?}");
+            assert!(PeerName::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(SiteName::new("z".repeat(33)).is_err());
+    }
+
+    #[test]
+    fn limits_of_devices() {
+        for good in ["ipipA", "adit0", "x", "a.b-c_d", "123456789012345"] {
+            assert!(DeviceName::new(good).is_ok(), "{good:?}");
+        }
+        for bad in [
+            "",
+            "1234567890123456",
+            "a/b",
+            "a b",
+            "a:1",
+            "adit%d",
+            ".",
+            "..",
+            "all",
+            "default",
+            "lo",
+            "ä",
+            "a\0",
+        ] {
+            assert!(DeviceName::new(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(DeviceName::new(DeviceName::default().as_str()), Ok(DeviceName::default()));
+    }
+}
