@@ -1,0 +1,108 @@
+//! What a configuration means for the kernel: the device and the routes an overlay is made of.
+//! Pure: it reads no file and asks no kernel.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Ttl};
+use adit_tunnel::{PeerConfig, TunnelConfig};
+use adit_wire::dscp::{Dscp, DscpPolicy};
+use adit_wire::ecn::EcnMode;
+use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
+use ipnet::{IpNet, Ipv4Net};
+
+/// The kernel objects of an overlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The tunnel's interface.
+    pub device: String,
+    /// What marks it as ours, and as this site's.
+    pub alias: String,
+    /// MTU of the interface: what the inside may send in one datagram.
+    pub mtu: u16,
+    /// What is routed into it.
+    pub routes: Vec<DesiredRoute>,
+}
+
+/// A route into the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredRoute {
+    /// Where it leads.
+    pub network: Ipv4Net,
+    /// The peer behind which that is.
+    pub peer: String,
+    /// Our address that datagrams of the gateway itself shall carry, so that the peer takes them:
+    /// one inside `site.networks`.
+    pub preferred_source: Option<Ipv4Addr>,
+}
+
+/// What marks a device as an overlay's.
+#[must_use]
+pub fn alias(site: &str) -> String {
+    format!("adit:{site}")
+}
+
+impl Desired {
+    /// What `config` asks of a machine with these local addresses, whose underlay carries
+    /// datagrams of `underlay_mtu` bytes.
+    #[must_use]
+    pub fn of(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> Self {
+        let site = &config.site;
+        let preferred_source = local.iter().copied().find(|address| inside(&site.networks, *address));
+        let mtu = match config.tunnel.mtu {
+            Mtu::Fixed(mtu) => mtu,
+            Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
+        };
+        let routes = config
+            .peers
+            .iter()
+            .flat_map(|peer| peer.networks.iter().map(move |network| (peer, *network)))
+            .map(|(peer, network)| DesiredRoute { network, peer: peer.name.to_string(), preferred_source })
+            .collect();
+        Self { device: site.device.to_string(), alias: alias(site.name.as_str()), mtu, routes }
+    }
+}
+
+/// The tunnel that `config` asks for.
+#[must_use]
+pub fn tunnel_config(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> TunnelConfig {
+    let options = &config.tunnel;
+    TunnelConfig {
+        underlay: IpAddr::V4(config.site.underlay),
+        networks: networks(&config.site.networks),
+        outer: OuterPolicy {
+            ttl: match options.ttl {
+                Ttl::Fixed(ttl) => TtlPolicy::Fixed(ttl),
+                Ttl::Inherit => TtlPolicy::Inherit,
+            },
+            dscp: match options.dscp {
+                DscpChoice::Inherit => DscpPolicy::Inherit,
+                DscpChoice::Fixed(value) => DscpPolicy::Fixed(Dscp::new(value).unwrap_or(Dscp::DEFAULT)),
+            },
+            ecn: match options.ecn {
+                EcnChoice::Normal => EcnMode::Normal,
+                EcnChoice::Compatibility => EcnMode::Compatibility,
+            },
+            df: options.df,
+        },
+        mss_clamp: options.mss_clamp,
+        underlay_mtu,
+        local_addresses: local.iter().copied().map(IpAddr::V4).collect(),
+        peers: config
+            .peers
+            .iter()
+            .map(|peer| PeerConfig {
+                name: peer.name.to_string(),
+                underlay: IpAddr::V4(peer.underlay),
+                networks: networks(&peer.networks),
+            })
+            .collect(),
+    }
+}
+
+fn networks(networks: &[Ipv4Net]) -> Vec<IpNet> {
+    networks.iter().copied().map(IpNet::V4).collect()
+}
+
+fn inside(networks: &[Ipv4Net], address: Ipv4Addr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}

@@ -1,0 +1,107 @@
+//! What can go wrong, in words that say what was expected, what was found and what to do.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use adit_tunnel::TunnelError;
+use ipnet::Ipv4Net;
+
+/// Why an overlay could not be brought up, asked or taken down.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A system call refused.
+    #[error(transparent)]
+    Linux(#[from] adit_linux::error::Error),
+    /// The tunnel's own checks refused the configuration.
+    #[error("the tunnel cannot be built from this configuration: {0}")]
+    Tunnel(#[from] TunnelError),
+    /// `site.underlay` is on no interface.
+    #[error(
+        "site.underlay is {address}, which is no address of this machine (it has {found}); \
+         assign it to the interface that faces the public network, or correct the file"
+    )]
+    UnderlayMissing {
+        /// What the file says.
+        address: Ipv4Addr,
+        /// What the machine has, for the reader.
+        found: String,
+    },
+    /// The device's name is taken by something that is not ours.
+    #[error(
+        "an interface `{device}` exists and is not Adit's ({what}); choose another site.device, or remove it"
+    )]
+    ForeignDevice {
+        /// Its name.
+        device: String,
+        /// What it is.
+        what: String,
+    },
+    /// Somebody else's route stands where ours would go.
+    #[error(
+        "a route to {network} exists and is not Adit's ({what}); it is left as it is: remove it, or take {network} \
+         out of peer `{peer}`"
+    )]
+    ForeignRoute {
+        /// Where it leads.
+        network: Ipv4Net,
+        /// The peer that wants it.
+        peer: String,
+        /// Its device, gateway and protocol.
+        what: String,
+    },
+    /// The data plane named in the file is not part of this version.
+    #[error("site.dataplane is \"{asked}\", which this version does not have; use \"auto\" or \"userspace\"")]
+    NoSuchPlane {
+        /// What the file says.
+        asked: String,
+    },
+    /// Another daemon serves the overlay.
+    #[error("overlay `{name}` is already running (process {pid}); `adit down {name}` ends it")]
+    AlreadyRunning {
+        /// The site's name.
+        name: String,
+        /// Who holds its lock.
+        pid: i32,
+    },
+    /// No daemon answers.
+    #[error("overlay `{name}` is not running (nothing answers on {}); `adit up FILE` starts it", socket.display())]
+    NotRunning {
+        /// The site's name.
+        name: String,
+        /// Where it would answer.
+        socket: PathBuf,
+    },
+    /// A file of ours could not be read or written.
+    #[error("cannot {what} {}: {source}{hint}", path.display())]
+    File {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+        /// What to do, if it is known.
+        hint: &'static str,
+    },
+    /// The daemon's answer was not understood.
+    #[error("{} answered with something that is no status: {detail}", socket.display())]
+    BadAnswer {
+        /// Who answered.
+        socket: PathBuf,
+        /// What was wrong with it.
+        detail: String,
+    },
+    /// The device vanished under a running overlay.
+    #[error("{0}; the overlay has been taken down: start it again")]
+    PlaneFailed(&'static str),
+}
+
+impl ControlError {
+    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        let hint = match source.kind() {
+            std::io::ErrorKind::PermissionDenied => "; run as root",
+            _ => "",
+        };
+        Self::File { what, path: path.into(), source, hint }
+    }
+}

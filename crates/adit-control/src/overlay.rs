@@ -1,0 +1,271 @@
+//! Bringing an overlay up and taking it down: all of it, or nothing.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use adit_config::{Config, DataplaneChoice};
+use adit_dataplane::DataPlane;
+use adit_dataplane::userspace::UserspacePlane;
+use adit_linux::netlink::{Link, Netlink, ROUTE_PROTOCOL, Route};
+use adit_linux::sysctl;
+use adit_linux::tun::{Tun, TunOptions};
+use adit_tunnel::Tunnel;
+
+use crate::desired::{self, Desired, DesiredRoute};
+use crate::error::ControlError;
+
+/// What stays when a daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExit {
+    /// Device and routes stay, so that nothing meant for a peer leaves by another way, and the
+    /// next start takes them over.
+    Keep,
+    /// Nothing stays.
+    Remove,
+}
+
+/// An overlay that is up, in the network namespace of the thread that brought it up.
+pub struct Overlay {
+    config: Config,
+    desired: Desired,
+    netlink: Netlink,
+    plane: Box<dyn DataPlane>,
+    plane_reason: String,
+}
+
+/// Datagrams that wait for the tunnel: the kernel's default of 500 is less than two superpackets
+/// of small datagrams.
+const DEVICE_QUEUE: u32 = 4096;
+
+impl Overlay {
+    /// Makes device and routes and starts the data plane. When it returns, a packet sent now
+    /// goes through. A device that an earlier daemon left is taken over.
+    ///
+    /// # Errors
+    /// Whatever hinders it; what had been made by then is gone again.
+    pub fn bring_up(config: &Config) -> Result<Self, ControlError> {
+        let plane_reason = choose_plane(config.site.dataplane)?;
+        let mut netlink = Netlink::open()?;
+        let local = local_addresses(&mut netlink, config.site.underlay)?;
+        let underlay_mtu = underlay_mtu(&mut netlink, config)?;
+        let desired = Desired::of(config, &local, underlay_mtu);
+        let tunnel = Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?;
+        refuse_foreign_device(&mut netlink, &desired)?;
+        refuse_foreign_routes(&mut netlink, &desired)?;
+
+        let tun = Tun::open(&TunOptions { name: desired.device.clone(), queues: queues(), persist: true })?;
+        let undo = Undo { device: Some(desired.device.clone()) };
+        let link = set_up_device(&mut netlink, &desired)?;
+        let plane = UserspacePlane::start(Arc::new(tunnel), tun, config.site.underlay)?;
+        set_routes(&mut netlink, &desired, link.index)?;
+        undo.disarm();
+        Ok(Self { config: config.clone(), desired, netlink, plane: Box::new(plane), plane_reason })
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The kernel objects it is made of.
+    #[must_use]
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// What forwards.
+    #[must_use]
+    pub fn plane(&self) -> &dyn DataPlane {
+        self.plane.as_ref()
+    }
+
+    /// Why this data plane and not another.
+    #[must_use]
+    pub fn plane_reason(&self) -> &str {
+        &self.plane_reason
+    }
+
+    /// Stops forwarding, and removes the kernel objects or leaves them.
+    ///
+    /// # Errors
+    /// Something could not be removed.
+    pub fn close(mut self, on_exit: OnExit) -> Result<(), ControlError> {
+        self.plane.shutdown();
+        match on_exit {
+            OnExit::Keep => Ok(()),
+            OnExit::Remove => remove_objects(&mut self.netlink, &self.config.site.name.to_string()).map(drop),
+        }
+    }
+}
+
+/// Removes what an overlay of this name left in the calling thread's network namespace: every
+/// device that carries its mark, and with the device its routes. Returns what was removed.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn remove_leftovers(site: &str) -> Result<Vec<String>, ControlError> {
+    remove_objects(&mut Netlink::open()?, site)
+}
+
+fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, ControlError> {
+    let alias = desired::alias(site);
+    let ours = netlink.links()?.into_iter().filter(|link| link.alias.as_deref() == Some(&alias));
+    let mut removed = Vec::new();
+    for link in ours {
+        netlink.delete_link(link.index)?;
+        removed.push(link.name);
+    }
+    Ok(removed)
+}
+
+fn choose_plane(choice: DataplaneChoice) -> Result<String, ControlError> {
+    match choice {
+        DataplaneChoice::Auto => Ok("auto: the only data plane of this version".to_owned()),
+        DataplaneChoice::Userspace => Ok("as configured".to_owned()),
+        DataplaneChoice::Ebpf => Err(ControlError::NoSuchPlane { asked: "ebpf".to_owned() }),
+        DataplaneChoice::Kernel => Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() }),
+    }
+}
+
+/// A queue for every two processors: one thread for each direction.
+fn queues() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, 4)
+}
+
+fn local_addresses(netlink: &mut Netlink, underlay: Ipv4Addr) -> Result<Vec<Ipv4Addr>, ControlError> {
+    let local: Vec<Ipv4Addr> =
+        netlink.addresses(None)?.into_iter().map(|address| address.prefix.addr()).collect();
+    if !local.contains(&underlay) {
+        let found: Vec<String> =
+            local.iter().filter(|address| !address.is_loopback()).map(Ipv4Addr::to_string).collect();
+        let found = if found.is_empty() { "none yet".to_owned() } else { found.join(", ") };
+        return Err(ControlError::UnderlayMissing { address: underlay, found });
+    }
+    Ok(local)
+}
+
+/// The largest datagram that the underlay takes towards every peer.
+fn underlay_mtu(netlink: &mut Netlink, config: &Config) -> Result<u16, ControlError> {
+    let links = netlink.links()?;
+    let mut smallest = None;
+    for peer in &config.peers {
+        // A peer without a route yet is no reason not to start.
+        let Ok(route) = netlink.route_to(peer.underlay, Some(config.site.underlay)) else { continue };
+        let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
+        smallest = smallest.into_iter().chain(link).min();
+    }
+    Ok(smallest.unwrap_or(1500).min(u32::from(u16::MAX)) as u16)
+}
+
+fn refuse_foreign_device(netlink: &mut Netlink, desired: &Desired) -> Result<(), ControlError> {
+    match netlink.link(&desired.device)? {
+        Some(link) if link.alias.as_deref() != Some(&desired.alias) => {
+            let what = match (&link.alias, &link.kind) {
+                (Some(alias), _) => format!("its alias is `{alias}`"),
+                (None, Some(kind)) => format!("a device of kind `{kind}` without our alias"),
+                (None, None) => "a device without our alias".to_owned(),
+            };
+            Err(ControlError::ForeignDevice { device: desired.device.clone(), what })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse_foreign_routes(netlink: &mut Netlink, desired: &Desired) -> Result<(), ControlError> {
+    let device = netlink.link(&desired.device)?.map(|link| link.index);
+    let links = netlink.links()?;
+    let routes = netlink.routes()?;
+    let wanted: std::collections::HashMap<_, _> =
+        desired.routes.iter().map(|route| (route.network, route)).collect();
+    for route in routes {
+        let Some(wanted) = wanted.get(&route.destination) else { continue };
+        if route.protocol == ROUTE_PROTOCOL && (device.is_none() || route.device == device) {
+            continue;
+        }
+        return Err(ControlError::ForeignRoute {
+            network: wanted.network,
+            peer: wanted.peer.clone(),
+            what: describe(&route, &links),
+        });
+    }
+    Ok(())
+}
+
+fn describe(route: &Route, links: &[Link]) -> String {
+    let mut what = Vec::new();
+    if let Some(gateway) = route.gateway {
+        what.push(format!("via {gateway}"));
+    }
+    if let Some(link) = links.iter().find(|link| Some(link.index) == route.device) {
+        what.push(format!("dev {}", link.name));
+    }
+    what.push(format!("proto {}", route.protocol));
+    what.join(" ")
+}
+
+fn set_up_device(netlink: &mut Netlink, desired: &Desired) -> Result<Link, ControlError> {
+    let missing = || ControlError::ForeignDevice {
+        device: desired.device.clone(),
+        what: "it vanished while it was being set up".to_owned(),
+    };
+    let link = netlink.link(&desired.device)?.ok_or_else(missing)?;
+    netlink.set_alias(link.index, &desired.alias)?;
+    netlink.set_mtu(link.index, u32::from(desired.mtu))?;
+    netlink.set_txqueuelen(link.index, DEVICE_QUEUE)?;
+    // Only IPv4 is carried; without this the kernel would send router solicitations into it.
+    // A kernel without IPv6 has no such knob.
+    let _ = sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", desired.device), "1");
+    netlink.set_up(link.index)?;
+    Ok(link)
+}
+
+/// Routes of ours that are no longer wanted go, those that are wanted come.
+fn set_routes(netlink: &mut Netlink, desired: &Desired, device: u32) -> Result<(), ControlError> {
+    let wanted: std::collections::HashSet<_> = desired.routes.iter().map(|route| route.network).collect();
+    let ours = |route: &Route| route.protocol == ROUTE_PROTOCOL && route.device == Some(device);
+    for route in netlink.routes()?.into_iter().filter(ours) {
+        if !wanted.contains(&route.destination) {
+            netlink.delete_route(&route)?;
+        }
+    }
+    for route in &desired.routes {
+        netlink.replace_route(&kernel_route(route, device))?;
+    }
+    Ok(())
+}
+
+fn kernel_route(route: &DesiredRoute, device: u32) -> Route {
+    Route {
+        destination: route.network,
+        device: Some(device),
+        preferred_source: route.preferred_source,
+        protocol: ROUTE_PROTOCOL,
+        ..Route::default()
+    }
+}
+
+/// Removes the device unless everything went well.
+struct Undo {
+    device: Option<String>,
+}
+
+impl Undo {
+    fn disarm(mut self) {
+        self.device = None;
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let Some(device) = &self.device else { return };
+        let removed = Netlink::open().and_then(|mut netlink| match netlink.link(device)? {
+            Some(link) => netlink.delete_link(link.index),
+            None => Ok(()),
+        });
+        if let Err(error) = removed {
+            tracing::error!(%error, device, "cannot remove what a failed start had made");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Where a running overlay keeps what: socket, lock, notes about what it made.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ControlError;
+
+const RUN: &str = "/run/adit";
+const STATE: &str = "/var/lib/adit";
+
+/// The places of one overlay.
+#[derive(Clone, Debug)]
+pub struct Places {
+    name: String,
+    run: PathBuf,
+    state: PathBuf,
+}
+
+/// What a daemon notes down, so that `adit down` finds what it made even after its death.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notes {
+    /// The network namespace by name, if it has one and is not the machine's own.
+    pub netns: Option<String>,
+    /// The tunnel's interface.
+    pub device: String,
+}
+
+impl Places {
+    /// Where the contract puts them.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self::under(name, Path::new(RUN), Path::new(STATE))
+    }
+
+    /// The same below other directories, for tests.
+    #[must_use]
+    pub fn under(name: &str, run: &Path, state: &Path) -> Self {
+        Self { name: name.to_owned(), run: run.to_owned(), state: state.to_owned() }
+    }
+
+    /// The site's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the daemon answers.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run.join(format!("{}.sock", self.name))
+    }
+
+    /// What the daemon holds as long as it lives.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.run.join(format!("{}.lock", self.name))
+    }
+
+    /// What a daemon in the background says.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.run.join(format!("{}.log", self.name))
+    }
+
+    fn notes_file(&self) -> PathBuf {
+        self.state.join(&self.name).join("notes.json")
+    }
+
+    /// Makes the directories.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn create(&self) -> Result<(), ControlError> {
+        for directory in [self.run.clone(), self.state.join(&self.name)] {
+            std::fs::create_dir_all(&directory)
+                .map_err(|error| ControlError::file("make the directory", directory, error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the notes, whole or not at all.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn write_notes(&self, notes: &Notes) -> Result<(), ControlError> {
+        let file = self.notes_file();
+        let fresh = file.with_extension("json.new");
+        let text = serde_json::to_string(notes).unwrap_or_default();
+        std::fs::write(&fresh, text)
+            .and_then(|()| std::fs::rename(&fresh, &file))
+            .map_err(|error| ControlError::file("write", file, error))
+    }
+
+    /// The notes of the last daemon, if it left any that can be read.
+    #[must_use]
+    pub fn read_notes(&self) -> Option<Notes> {
+        serde_json::from_str(&std::fs::read_to_string(self.notes_file()).ok()?).ok()
+    }
+
+    /// Removes every file of the overlay; what is not there is no mistake.
+    ///
+    /// # Errors
+    /// A file is there and cannot be removed.
+    pub fn remove(&self) -> Result<(), ControlError> {
+        let gone = |path: PathBuf, done: std::io::Result<()>| match done {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ControlError::file("remove", path, error))
+            }
+            _ => Ok(()),
+        };
+        for file in [self.socket(), self.log(), self.lock()] {
+            gone(file.clone(), std::fs::remove_file(&file))?;
+        }
+        let state = self.state.join(&self.name);
+        gone(state.clone(), std::fs::remove_dir_all(&state))
+    }
+}
+
+/// The names of all overlays that have a socket.
+#[must_use]
+pub fn running() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(RUN)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            (path.extension()? == "sock").then(|| path.file_stem()?.to_str().map(str::to_owned))?
+        })
+        .collect();
+    names.sort();
+    names
+}
