@@ -1,1 +1,18 @@
-//! Test networks in namespaces of their own, and the article's network among them.
+//! Test networks: hosts, gateways and routers in network namespaces of their own, built over
+//! netlink, invisible to the rest of the machine, and gone with the process however it ends.
+//!
+//! [`article`] is the network Adit comes from; [`host`] is what any other is built from.
+
+pub mod article;
+pub mod checks;
+pub mod host;
+pub mod http;
+pub mod lab;
+pub mod picture;
+pub mod ping;
+pub mod tap;
+pub mod throughput;
+
+mod error;
+
+pub use error::LabError;
