@@ -1,3 +1,57 @@
 //! The `adit` command.
 
-fn main() {}
+mod cli;
+mod commands;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use cli::{Cli, Command};
+use output::Output;
+
+/// Exit code for wrong usage (sysexits' EX_USAGE); 2 is taken by `plan`.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(USAGE),
+            };
+        }
+    };
+    let output = Output::new(cli.json);
+    match run(&cli, &output) {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command fails with; its chain of causes is printed.
+type Failure = Box<dyn std::error::Error>;
+
+fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
+    if let Some(name) = &cli.netns {
+        // Before any thread is started: they all inherit it.
+        adit_linux::netns::NetNs::named(name)?.enter()?;
+    }
+    match &cli.command {
+        Command::Lab(args) => commands::lab::lab(args, output),
+        Command::Check { file } => commands::check::check(file, output),
+        Command::Run { file, options } => commands::run::run(file, options, cli.netns.as_deref(), output),
+        Command::Up { file } => commands::up::up(file, cli.netns.as_deref(), output),
+        Command::Down { overlay } => commands::down::down(overlay, cli.netns.is_some(), output),
+        Command::Status { name } => commands::status::status(name.as_deref(), output),
+        Command::Completions { shell } => commands::generate::completions(*shell),
+        Command::Man => commands::generate::man(),
+    }
+}

@@ -1,0 +1,107 @@
+//! The command line, defined once: the parser, the help, the man pages and the completions all
+//! come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Joins private networks through a network that only routes public addresses, by IP in IP
+/// (RFC 2003, protocol 4). What it carries is not encrypted.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Print JSON instead of text.
+    #[arg(short, long, global = true)]
+    pub(crate) json: bool,
+
+    /// Act in this network namespace (as `ip netns` names it) instead of the present one.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) netns: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build two private networks, join them, prove that it works, and leave nothing behind.
+    ///
+    /// Everything happens in network namespaces that no other program sees. Runs as root, and as
+    /// an ordinary user where the system allows user namespaces and opens /dev/net/tun to all.
+    Lab(LabArgs),
+
+    /// Say what is wrong with a configuration, each mistake at its line and column.
+    Check {
+        /// The configuration.
+        file: PathBuf,
+    },
+
+    /// Bring an overlay up and keep it up, in the foreground.
+    ///
+    /// Says `ready` on stderr once a packet sent now goes through. SIGTERM ends it and leaves the
+    /// device and its routes, so that nothing meant for a peer takes another way until the next
+    /// start; SIGINT (Ctrl-C) removes them.
+    Run {
+        /// The configuration.
+        file: PathBuf,
+        #[command(flatten)]
+        options: RunArgs,
+    },
+
+    /// The same in the background; returns once it is ready.
+    Up {
+        /// The configuration.
+        file: PathBuf,
+    },
+
+    /// Remove all that an overlay made, whether or not its daemon lives.
+    Down {
+        /// The site's name, or its configuration file.
+        overlay: String,
+    },
+
+    /// Show running overlays: site, data plane and why, a line a peer, drops by reason.
+    Status {
+        /// The site's name; all that run if left out.
+        name: Option<String>,
+    },
+
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+
+    /// Print the manual page, in roff.
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// What to do with the device and its routes at the end, whichever signal ends it.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_exit: Option<OnExit>,
+
+    /// A descriptor to write `ready` to; how `adit up` waits.
+    #[arg(long, hide = true)]
+    pub(crate) ready_fd: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum OnExit {
+    /// Leave them for the next start.
+    Keep,
+    /// Remove them.
+    Remove,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LabArgs {
+    /// Keep what crosses the underlay, as pcapng.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pcap: Option<PathBuf>,
+
+    /// Leave out the throughput measurement.
+    #[arg(long)]
+    pub(crate) no_throughput: bool,
+}

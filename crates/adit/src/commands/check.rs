@@ -1,0 +1,61 @@
+//! `adit check`: what is wrong with a configuration.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use adit_config::{Config, LoadError, Problems};
+use miette::{GraphicalReportHandler, GraphicalTheme};
+
+use crate::Failure;
+use crate::output::Output;
+
+pub(crate) fn check(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
+    match Config::load(file) {
+        Ok(config) => {
+            if output.is_json() {
+                output.line(serde_json::json!({ "schema": 1, "ok": true, "problems": [] }));
+            } else {
+                let peers = config.peers.len();
+                let networks: usize = config.peers.iter().map(|peer| peer.networks.len()).sum();
+                output.line(format_args!(
+                    "{}: site `{}`, {peers} peer{}, {networks} network{}: no mistakes",
+                    file.display(),
+                    config.site.name,
+                    plural(peers),
+                    plural(networks),
+                ));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(LoadError::Problems(problems)) => {
+            show(&problems, output);
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Every mistake: drawn for a person, a line each for a pipe, or as JSON.
+pub(crate) fn show(problems: &Problems, output: &Output) {
+    if output.is_json() {
+        output.line(serde_json::json!({ "schema": 1, "ok": false, "problems": problems }));
+        return;
+    }
+    if !std::io::stderr().is_terminal() {
+        output.note(problems);
+        return;
+    }
+    let theme = if output.colour() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let mut drawn = String::new();
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(100);
+    if handler.render_report(&mut drawn, problems).is_ok() {
+        output.note(drawn);
+    } else {
+        output.note(problems);
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}

@@ -1,0 +1,65 @@
+//! `adit down`: remove an overlay.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use adit_control::overlay::remove_leftovers;
+use adit_control::places::Places;
+use adit_linux::netns::NetNs;
+use adit_linux::process::{LockError, LockFile};
+
+use crate::Failure;
+use crate::output::Output;
+
+/// A daemon that does not end within this is killed; what it made is removed without it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<ExitCode, Failure> {
+    let name = match name_of(overlay, output)? {
+        Ok(name) => name,
+        Err(code) => return Ok(code),
+    };
+    let places = Places::of(&name);
+    places.create()?;
+    let mut ended = None;
+    let lock = match LockFile::acquire(&places.lock()) {
+        Ok(lock) => lock,
+        Err(LockError::Held { pid }) => {
+            ended = Some(pid);
+            adit_linux::process::end(pid, PATIENCE)?;
+            LockFile::acquire_within(&places.lock(), PATIENCE)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // A daemon that was killed could not remove what it made, wherever that was.
+    let netns = places.read_notes().and_then(|notes| notes.netns).filter(|_| !in_netns);
+    let removed = match netns.map(|netns| NetNs::named(&netns)) {
+        Some(Ok(netns)) => netns.run(|| remove_leftovers(&name))??,
+        // The namespace is gone, and with it all that was in it.
+        Some(Err(_)) => Vec::new(),
+        None => remove_leftovers(&name)?,
+    };
+    places.remove()?;
+    drop(lock);
+    if output.is_json() {
+        output.line(
+            serde_json::json!({ "schema": 1, "ok": true, "name": name, "ended": ended, "removed": removed }),
+        );
+    } else if ended.is_none() && removed.is_empty() {
+        output.line(format_args!("overlay `{name}` was not up: nothing to remove"));
+    } else {
+        output.line(format_args!("overlay `{name}` is down"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn name_of(overlay: &str, output: &Output) -> Result<Result<String, ExitCode>, Failure> {
+    let is_name = !overlay.is_empty()
+        && overlay.len() <= 32
+        && overlay.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if is_name {
+        return Ok(Ok(overlay.to_owned()));
+    }
+    Ok(super::load(Path::new(overlay), output)?.map(|config| config.site.name.to_string()))
+}

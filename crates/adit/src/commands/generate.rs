@@ -1,0 +1,30 @@
+//! `adit completions` and `adit man`.
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use crate::Failure;
+use crate::cli::Cli;
+
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
+    clap_complete::generate(shell, &mut Cli::command(), "adit", &mut std::io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One page: the program's, followed by each command's.
+pub(crate) fn man() -> Result<ExitCode, Failure> {
+    let mut command = Cli::command();
+    command.build();
+    let mut out = std::io::stdout();
+    clap_mangen::Man::new(command.clone()).section("8").render(&mut out)?;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        let name = format!("adit {}", sub.get_name());
+        let page = clap_mangen::Man::new(sub.clone().display_name(name));
+        page.render_name_section(&mut out)?;
+        page.render_synopsis_section(&mut out)?;
+        page.render_description_section(&mut out)?;
+        page.render_options_section(&mut out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

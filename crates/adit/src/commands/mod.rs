@@ -1,0 +1,30 @@
+//! A file a command.
+
+pub(crate) mod check;
+pub(crate) mod down;
+pub(crate) mod generate;
+pub(crate) mod lab;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod up;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use adit_config::{Config, LoadError};
+
+use crate::Failure;
+use crate::output::Output;
+
+/// Reads a configuration, or shows every mistake in it: then there is nothing left to say but
+/// the exit code.
+fn load(file: &Path, output: &Output) -> Result<Result<Config, ExitCode>, Failure> {
+    match Config::load(file) {
+        Ok(config) => Ok(Ok(config)),
+        Err(LoadError::Problems(problems)) => {
+            check::show(&problems, output);
+            Ok(Err(ExitCode::FAILURE))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,63 @@
+//! `adit run`: the daemon in the foreground.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::FromRawFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use adit_control::OnExit;
+use adit_control::daemon::{self, DaemonOptions};
+
+use crate::Failure;
+use crate::cli::{self, RunArgs};
+use crate::output::Output;
+
+pub(crate) fn run(
+    file: &Path,
+    args: &RunArgs,
+    netns: Option<&str>,
+    output: &Output,
+) -> Result<ExitCode, Failure> {
+    let config = match super::load(file, output)? {
+        Ok(config) => config,
+        Err(code) => return Ok(code),
+    };
+    log_to_stderr();
+    let options = DaemonOptions {
+        on_exit: args.on_exit.map(|what| match what {
+            cli::OnExit::Keep => OnExit::Keep,
+            cli::OnExit::Remove => OnExit::Remove,
+        }),
+        netns: netns.map(str::to_owned).or_else(adit_linux::netns::name_of_current),
+    };
+    daemon::run(&config, &options, |status| {
+        let site = &status.site;
+        output.note(format_args!(
+            "ready: site {} on {} ({}: {}), mtu {}",
+            site.name, site.device, site.dataplane, site.dataplane_reason, site.mtu
+        ));
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        if let Some(fd) = args.ready_fd {
+            tell(fd);
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(unsafe_code, reason = "a descriptor inherited from `adit up` has no owner in this process yet")]
+fn tell(fd: i32) {
+    // SAFETY: the hidden option names a descriptor that the parent opened for us alone.
+    let mut pipe = unsafe { File::from_raw_fd(fd) };
+    let _ = pipe.write_all(b"ready\n");
+}
+
+/// `RUST_LOG` is not read: a level is an operator's business, a module path is not.
+fn log_to_stderr() {
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .try_init();
+}
