@@ -209,6 +209,9 @@ impl Tunnel {
         if !from || self.table.lookup_inner(inner.destination()) != Some(peer) {
             return Err(DropReason::IcmpUnbelievable);
         }
+        if inner.total_len() < inner.header_len() {
+            return Err(DropReason::IcmpUnbelievable);
+        }
         let enough = (inner.header_len() + TRANSPORT_BYTES).min(inner.total_len());
         Ok((bytes.len() >= enough).then_some(inner))
     }

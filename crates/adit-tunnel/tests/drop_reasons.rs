@@ -1,0 +1,266 @@
+//! Every reason for a drop, reached by the smallest thing that causes it, with the section of the RFC
+//! that asks for it; and nothing else counted beside it.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use adit_tunnel::{Decapsulated, DropReason, Encapsulated, Origin, UnderlayIcmp};
+use adit_wire::Protocol;
+use adit_wire::icmpv4::Icmpv4Error;
+use common::*;
+
+enum Through {
+    /// Into the tunnel; whether the sender is owed an ICMP error.
+    In {
+        origin: Origin,
+        bytes: Vec<u8>,
+        answered: bool,
+    },
+    Out(Vec<u8>),
+    Icmp(Vec<u8>),
+}
+
+struct Case {
+    reason: DropReason,
+    section: &'static str,
+    through: Through,
+    before: fn(&Gateway),
+}
+
+fn nothing(_: &Gateway) {}
+
+/// A router that quotes no more than RFC 792 asks has said that B is out of reach.
+fn short_unreachable(gateway: &Gateway) {
+    let outer = gateway.outer(&a_to_b().build());
+    assert_eq!(gateway.icmp(&icmp(unreachable(1), &outer, 28)), UnderlayIcmp::StateChanged { peer: PEER_B });
+}
+
+fn use_up_icmp(gateway: &Gateway) {
+    let outer = gateway.outer(&a_to_b().build());
+    for _ in 0..adit_tunnel::ICMP_BURST {
+        assert!(matches!(gateway.icmp(&icmp(unreachable(1), &outer, 120)), UnderlayIcmp::Relay { .. }));
+    }
+}
+
+fn cases() -> Vec<Case> {
+    use DropReason as R;
+    let case = |reason, section, through, before| Case { reason, section, through, before };
+    let into = |reason, section, bytes, answered| {
+        case(
+            reason,
+            section,
+            Through::In { origin: Origin::Unknown, bytes, answered },
+            nothing as fn(&Gateway),
+        )
+    };
+    let out = |reason, section, bytes| case(reason, section, Through::Out(bytes), nothing as fn(&Gateway));
+    let back = |reason, section, bytes| case(reason, section, Through::Icmp(bytes), nothing as fn(&Gateway));
+
+    let good = a_to_b().build();
+    let from_b = || datagram(HOST_B, HOST_A);
+    let ours = a_to_b().inside(A, B).df(true).build();
+    let icmp_error_inside = {
+        let mut payload = vec![3, 1, 0, 0, 0, 0, 0, 0];
+        payload.extend(datagram(HOST_B, HOST_A).build());
+        a_to_b().protocol(Protocol::ICMP).payload(payload).inside(A, B).build()
+    };
+    let mut bad_checksum = good.clone();
+    bad_checksum[10] ^= 1;
+    let mut ipv6 = good.clone();
+    ipv6[0] = 0x65;
+    let mut bad_icmp = icmp(unreachable(1), &ours, 100);
+    bad_icmp[40] ^= 1;
+
+    vec![
+        into(R::InnerMalformed, "RFC 791 section 3.1", bad_checksum.clone(), false),
+        into(R::InnerMalformed, "RFC 791 section 3.1", Vec::new(), false),
+        into(R::InnerMalformed, "RFC 791 section 3.1", [good.clone(), vec![0]].concat(), false),
+        into(R::InnerMalformed, "RFC 791 section 3.1", good[..99].to_vec(), false),
+        into(R::InnerNotIpv4, "RFC 2003 section 3.1", ipv6.clone(), false),
+        into(R::InnerTtlZero, "RFC 2003 section 3.1", a_to_b().ttl(0).build(), true),
+        case(
+            R::InnerTtlZero,
+            "RFC 2003 section 3.1",
+            Through::In { origin: Origin::Local, bytes: a_to_b().ttl(0).build(), answered: false },
+            nothing,
+        ),
+        into(
+            R::InnerDestinationUnknown,
+            "RFC 1812 section 5.2.7.1",
+            datagram(HOST_A, STRANGER).build(),
+            true,
+        ),
+        into(
+            R::InnerDestinationUnknown,
+            "RFC 1812 section 5.2.7.1",
+            datagram(HOST_A, GATEWAY_A).build(),
+            true,
+        ),
+        into(
+            R::InnerDestinationUnknown,
+            "RFC 1812 section 5.2.7.1",
+            datagram(HOST_A, [224, 0, 0, 5].into()).build(),
+            false,
+        ),
+        into(R::InnerSourceDenied, "RFC 2827 section 4", datagram(STRANGER, HOST_B).build(), true),
+        into(
+            R::InnerSourceDenied,
+            "RFC 2827 section 4",
+            datagram([0, 0, 0, 0].into(), HOST_B).build(),
+            false,
+        ),
+        case(
+            R::InnerSourceIsOwnForwarded,
+            "RFC 2003 section 3.2",
+            Through::In {
+                origin: Origin::Forwarded,
+                bytes: datagram(GATEWAY_A, HOST_B).build(),
+                answered: false,
+            },
+            nothing,
+        ),
+        into(R::InnerSourceIsTunnelExit, "RFC 2003 section 3.2", datagram(B, HOST_B).build(), false),
+        into(R::NestedEncapsulation, "RFC 2003 section 3.2", a_to_b().inside(A, HOST_B).build(), false),
+        into(R::NestedEncapsulation, "RFC 2003 section 3.2", a_to_b().inside(HOST_A, C).build(), false),
+        into(R::RelayToSamePeer, "RFC 2827 section 4", datagram(HOST_B, HOST_B).build(), false),
+        into(R::InnerTooBig, "RFC 2003 section 5.1", a_to_b().len(1481).df(true).build(), true),
+        case(
+            R::PeerUnreachable,
+            "RFC 2003 section 4",
+            Through::In { origin: Origin::Unknown, bytes: good.clone(), answered: true },
+            short_unreachable,
+        ),
+        out(R::OuterMalformed, "RFC 791 section 3.1", bad_checksum.clone()),
+        out(R::OuterMalformed, "RFC 791 section 3.1", ipv6.clone()),
+        out(R::OuterMalformed, "RFC 791 section 3.1", Vec::new()),
+        out(
+            R::OuterNotProtocol4,
+            "RFC 2003 section 3.1",
+            from_b().inside(B, A).protocol(Protocol::UDP).build(),
+        ),
+        out(R::OuterDestinationNotOurs, "RFC 2003 section 3.1", from_b().inside(B, C).build()),
+        out(R::OuterSourceUnknown, "RFC 2003 section 6.1", from_b().inside(STRANGER, A).build()),
+        out(R::OuterFragment, "RFC 4459 section 3.3", rewrite(from_b().inside(B, A).build(), 6, &[0x20, 0])),
+        out(R::OuterFragment, "RFC 4459 section 3.3", rewrite(from_b().inside(B, A).build(), 6, &[0, 9])),
+        out(R::DecapInnerMalformed, "RFC 791 section 3.1", wrap(B, A, bad_checksum).build()),
+        out(R::DecapInnerMalformed, "RFC 791 section 3.1", wrap(B, A, Vec::new()).build()),
+        out(R::DecapInnerNotIpv4, "RFC 2003 section 3.1", wrap(B, A, ipv6).build()),
+        out(R::DecapInnerTtlZero, "RFC 2003 section 3.1", from_b().ttl(0).inside(B, A).build()),
+        out(R::NestedToOurselves, "RFC 6169 section 2.2", from_b().inside(HOST_B, A).inside(B, A).build()),
+        out(R::InnerSourceIsOwn, "RFC 2827 section 4", datagram(HOST_A, GATEWAY_A).inside(B, A).build()),
+        out(R::InnerSourceIsOwn, "RFC 2827 section 4", datagram(A, HOST_A).inside(B, A).build()),
+        out(R::InnerSourceNotFromPeer, "RFC 6169 section 2.2", datagram(HOST_C, HOST_A).inside(B, A).build()),
+        out(
+            R::InnerSourceNotFromPeer,
+            "RFC 6169 section 2.2",
+            datagram(STRANGER, HOST_A).inside(B, A).build(),
+        ),
+        out(
+            R::InnerDestinationNotOurs,
+            "RFC 2003 section 6.1",
+            datagram(HOST_B, STRANGER).inside(B, A).build(),
+        ),
+        out(
+            R::InnerDestinationNotOurs,
+            "RFC 2003 section 6.1",
+            datagram(HOST_B, HOST_B).inside(B, A).build(),
+        ),
+        out(R::EcnViolation, "RFC 6040 section 4.2", from_b().inside(B, A).tos(3).build()),
+        back(R::IcmpMalformed, "RFC 792", bad_icmp),
+        back(R::IcmpMalformed, "RFC 792", vec![0x45; 19]),
+        back(R::IcmpMalformed, "RFC 792", icmp(unreachable(1), &[0x60; 40], 40)),
+        back(
+            R::IcmpUnbelievable,
+            "RFC 5927 section 4",
+            icmp(unreachable(1), &a_to_b().inside(A, STRANGER).build(), 120),
+        ),
+        back(
+            R::IcmpUnbelievable,
+            "RFC 5927 section 4",
+            icmp(unreachable(1), &a_to_b().inside(C, B).build(), 120),
+        ),
+        back(
+            R::IcmpUnbelievable,
+            "RFC 5927 section 4",
+            icmp(unreachable(1), &a_to_b().inside(A, C).build(), 120),
+        ),
+        back(
+            R::IcmpUnbelievable,
+            "RFC 5927 section 4",
+            icmp(unreachable(1), &datagram(STRANGER, HOST_B).inside(A, B).build(), 120),
+        ),
+        back(R::IcmpUnbelievable, "RFC 5927 section 4", icmp(Icmpv4Error::TooBig { mtu: 120 }, &ours, 120)),
+        back(
+            R::IcmpUnbelievable,
+            "RFC 5927 section 4",
+            icmp(Icmpv4Error::TooBig { mtu: 100 }, &a_to_b().inside(A, B).build(), 120),
+        ),
+        back(R::IcmpNotRelayed, "RFC 2003 section 4", icmp(Icmpv4Error::SourceQuench, &ours, 120)),
+        back(R::IcmpNotAnswerable, "RFC 1122 section 3.2.2", icmp(unreachable(1), &icmp_error_inside, 120)),
+        case(
+            R::IcmpRateLimited,
+            "RFC 1812 section 4.3.2.8",
+            Through::Icmp(icmp(unreachable(1), &ours, 120)),
+            use_up_icmp,
+        ),
+    ]
+}
+
+#[test]
+fn every_case_is_dropped_for_its_reason_and_counted_once() {
+    for (number, case) in cases().into_iter().enumerate() {
+        let Case { reason, section, through, before } = case;
+        let what = format!("case {number}, {reason}");
+        assert_eq!(reason.section(), section, "{what}");
+        let gateway = Gateway::default();
+        before(&gateway);
+        let earlier = gateway.totals();
+        assert_eq!(earlier.dropped(), 0, "{what}: dropped in its preparation");
+        match through {
+            Through::In { origin, bytes, answered } => match gateway.encapsulate_from(&bytes, origin) {
+                Encapsulated::Reply { reply, reason: found } => {
+                    assert_eq!((found, answered), (reason, true), "{what}: {reply:?}");
+                    assert_eq!(gateway.totals().icmp.sent, 1, "{what}");
+                }
+                Encapsulated::Drop(found) => assert_eq!((found, answered), (reason, false), "{what}"),
+                passed => panic!("{what}: {passed:?}"),
+            },
+            Through::Out(bytes) => {
+                assert_eq!(gateway.decapsulate(&bytes), Decapsulated::Drop(reason), "{what}")
+            }
+            Through::Icmp(bytes) => assert_eq!(gateway.icmp(&bytes), UnderlayIcmp::Ignored(reason), "{what}"),
+        }
+        assert_eq!(gateway.drops(), [(reason, 1)], "{what}");
+        let passed = |totals: &adit_tunnel::Totals| {
+            totals.peers.iter().map(|peer| peer.tx_packets + peer.rx_packets).sum::<u64>()
+        };
+        assert_eq!(passed(&gateway.totals()), passed(&earlier), "{what}: dropped and passed at once");
+    }
+}
+
+/// What only an operating system can cause; the data planes test those.
+const BY_THE_SYSTEM: [DropReason; 4] = [
+    DropReason::DeviceWriteFailed,
+    DropReason::UnderlaySendFailed,
+    DropReason::UnderlayNoRoute,
+    DropReason::QueueFull,
+];
+
+#[test]
+fn the_cases_reach_every_reason_that_the_tunnel_has() {
+    let reached: BTreeSet<_> = cases().iter().map(|case| case.reason).collect();
+    let expected: BTreeSet<_> = DropReason::ALL.into_iter().filter(|r| !BY_THE_SYSTEM.contains(r)).collect();
+    assert_eq!(reached, expected);
+}
+
+#[test]
+fn segments_of_a_superpacket_are_dropped_one_by_one() {
+    let gateway = Gateway::default();
+    let bytes = datagram(HOST_A, STRANGER).len(3000).build();
+    let inner =
+        adit_tunnel::Inner { bytes: &bytes, largest_datagram: 1500, segments: 3, origin: Origin::Unknown };
+    let verdict = gateway.tunnel.encapsulate(&inner, gateway.now, &gateway.counters);
+    assert!(matches!(verdict, Encapsulated::Reply { .. }), "{verdict:?}");
+    assert_eq!(gateway.drops(), [(DropReason::InnerDestinationUnknown, 3)]);
+}
