@@ -33,6 +33,8 @@ mod counters;
 mod decapsulate;
 mod drop_reason;
 mod encapsulate;
+#[doc(hidden)]
+pub mod fuzz;
 mod peers;
 mod reply;
 mod soft_state;

@@ -1,0 +1,89 @@
+//! The way of a datagram allocates nothing, whatever becomes of it. A test of its own process, because a
+//! global allocator counts for all threads.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use adit_tunnel::{Encapsulated, UnderlayIcmp};
+use adit_wire::icmpv4::{Icmpv4Error, MAX_ERROR_LEN};
+use common::*;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+#[expect(unsafe_code, reason = "an allocator cannot be counted in another way")]
+// SAFETY: every call goes to the system's allocator unchanged; counting does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller's promise about `layout` is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `alloc` above, that is, from the system's allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_datagram_allocates_nothing() {
+    let gateway = Gateway::default();
+    let inner = [
+        a_to_b().build(),
+        syn(HOST_A, HOST_C).build(),
+        a_to_b().len(1600).build(),
+        a_to_b().len(1600).df(true).build(),
+        a_to_b().ttl(0).build(),
+        datagram(HOST_A, STRANGER).build(),
+        datagram(STRANGER, HOST_B).build(),
+        a_to_b().inside(A, B).build(),
+        vec![0x45; 7],
+    ];
+    let outer = [
+        datagram(HOST_B, HOST_A).inside(B, A).build(),
+        datagram(HOST_B, HOST_A).tos(1).inside(B, A).tos(2).build(),
+        datagram(HOST_C, HOST_A).inside(B, A).build(),
+        datagram(HOST_B, HOST_A).inside(STRANGER, A).build(),
+        vec![0x45; 30],
+    ];
+    let ours = a_to_b().len(1000).inside(A, B).df(true).build();
+    let messages = [
+        icmp(Icmpv4Error::TooBig { mtu: 900 }, &ours, 576),
+        icmp(unreachable(0), &ours, 576),
+        icmp(unreachable(1), &ours, 28),
+        icmp(Icmpv4Error::SourceQuench, &ours, 576),
+        vec![0x45; 30],
+    ];
+    let mut out = [0; MAX_ERROR_LEN];
+
+    let before = ALLOCATIONS.load(Relaxed);
+    let mut answered = 0;
+    for _ in 0..100 {
+        for bytes in &inner {
+            if let Encapsulated::Reply { reply, .. } = gateway.encapsulate(bytes) {
+                answered += reply.write(bytes, &mut out);
+            }
+        }
+        for bytes in &outer {
+            gateway.decapsulate(bytes);
+        }
+        for message in &messages {
+            if let UnderlayIcmp::Relay { reply, offending, .. } = gateway.icmp(message) {
+                answered += reply.write(&message[offending], &mut out);
+            }
+        }
+    }
+    let allocated = ALLOCATIONS.load(Relaxed) - before;
+
+    assert!(answered > 0, "nothing was answered: this proves less than it should");
+    assert_eq!(allocated, 0);
+    drop(Box::new(std::hint::black_box(1)));
+    assert!(ALLOCATIONS.load(Relaxed) > before, "the allocator does not count");
+}
