@@ -92,13 +92,6 @@ struct Network<'f> {
     span: &'f Range<usize>,
 }
 
-impl Network<'_> {
-    fn described(&self, file: &FilePart, sink: &Sink) -> String {
-        let line = sink.source.line(self.span.start);
-        format!("{} of {} (line {line})", self.prefix, self.owner.described(file))
-    }
-}
-
 /// Every network of the file, those that contain others before those.
 fn ordered(file: &FilePart) -> Vec<Network<'_>> {
     let ours = file.site.iter().flat_map(|site| &site.networks).map(|network| (Owner::Us, network));
@@ -136,8 +129,15 @@ fn overlaps(file: &FilePart, networks: &[Network<'_>], sink: &mut Sink) {
                 .with_other(first.span.clone(), "first here");
             continue;
         }
-        if let Some(outer) = open.iter().rev().find(|outer| outer.owner != network.owner) {
-            overlap(file, outer, network, sink);
+        // What is ours is held against every peer's. Of peers among each other the nearest
+        // tells enough: one network for all would otherwise be named again at each depth.
+        let mut peers_told = false;
+        for outer in open.iter().rev().filter(|outer| outer.owner != network.owner) {
+            let with_us = outer.owner == Owner::Us || network.owner == Owner::Us;
+            if with_us || !peers_told {
+                overlap(file, outer, network, sink);
+            }
+            peers_told |= !with_us;
         }
         if open.last().is_none_or(|outer| outer.prefix != network.prefix) {
             open.push(network);
@@ -155,10 +155,10 @@ fn overlap(file: &FilePart, outer: &Network<'_>, inner: &Network<'_>, sink: &mut
     };
     let (earlier, later) = if swap { (inner, outer) } else { (outer, inner) };
     let this = format!("{} of {}", later.prefix, later.owner.described(file));
-    let that = earlier.described(file, sink);
+    let line = sink.source.line(earlier.span.start);
     let (message, help) = if earlier.owner == Owner::Us {
         (
-            format!("{this} overlaps our own network {that}"),
+            format!("{this} overlaps our own network {} (line {line})", earlier.prefix),
             format!(
                 "remove it from the peer, or {} from `site.networks`: a network is behind one site",
                 earlier.prefix
@@ -166,7 +166,7 @@ fn overlap(file: &FilePart, outer: &Network<'_>, inner: &Network<'_>, sink: &mut
         )
     } else {
         (
-            format!("{this} overlaps {that}"),
+            format!("{this} overlaps {} of {} (line {line})", earlier.prefix, earlier.owner.described(file)),
             "give each network to one peer: remove or narrow one of the two".to_owned(),
         )
     };
@@ -211,7 +211,7 @@ fn enclosed_underlays(file: &FilePart, networks: &[Network<'_>], sink: &mut Sink
             })
             .collect();
         if inside.len() > NAMED {
-            named.push(format!("{} more", inside.len() - NAMED));
+            named.push(format!("and {} more", inside.len() - NAMED));
         }
         let (s, these) = if inside.len() == 1 { ("", "the address") } else { ("es", "the addresses") };
         let message = format!(

@@ -76,19 +76,7 @@ impl<'t, 'i> Section<'t, 'i> {
         for key in table.keys() {
             let name = key.get_ref().as_ref();
             if kind.keys.iter().all(|known| known.name != name) {
-                let help = if let Some(near) = nearest(name, kind.keys.iter().map(|known| known.name)) {
-                    format!("did you mean `{near}`?")
-                } else if let Some(other) =
-                    elsewhere.iter().find(|other| other.keys.iter().any(|k| k.name == name))
-                {
-                    format!("`{name}` belongs in {}: move it there", other.title)
-                } else {
-                    format!(
-                        "remove it; {} knows {}",
-                        kind.title,
-                        listed(kind.keys.iter().map(|known| known.name))
-                    )
-                };
+                let help = mend_key(name, kind, elsewhere);
                 let message = format!("unknown key `{}` in {}", shown(name), kind.title);
                 sink.report(key.span(), message, "not known here", help);
             }
@@ -136,8 +124,6 @@ pub(crate) fn string<'t>(key: &Key, value: &'t Value<'_>, sink: &mut Sink) -> Op
             }
             _ => None,
         },
-        DeValue::Integer(number) => Some(format!("in quotes: `{} = \"{number}\"`", key.name)),
-        DeValue::Boolean(truth) => Some(format!("in quotes: `{} = \"{truth}\"`", key.name)),
         _ => None,
     };
     key.refuse(value.span(), described(value), help, sink);
@@ -259,6 +245,18 @@ pub(crate) fn shown(text: &str) -> String {
     shown
 }
 
-fn listed<'k>(names: impl Iterator<Item = &'k str>) -> String {
-    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+/// What to do about a key that is not of `kind`.
+fn mend_key(name: &str, kind: &Kind, elsewhere: &[&'static Kind]) -> String {
+    let near = |kind: &Kind| nearest(name, kind.keys.iter().map(|key| key.name));
+    if let Some(near) = near(kind) {
+        return format!("did you mean `{near}`?");
+    }
+    if let Some(other) = elsewhere.iter().find(|other| other.keys.iter().any(|key| key.name == name)) {
+        return format!("`{name}` belongs in {}: move it there", other.title);
+    }
+    if let Some((near, other)) = elsewhere.iter().find_map(|other| Some((near(other)?, other))) {
+        return format!("did you mean `{near}`? That belongs in {}", other.title);
+    }
+    let known: Vec<String> = kind.keys.iter().map(|key| format!("`{}`", key.name)).collect();
+    format!("remove it; {} knows {}", kind.title, known.join(", "))
 }

@@ -43,7 +43,7 @@ pub(crate) const SITE: Kind = Kind {
         NETWORKS,
         Key {
             name: "device",
-            takes: "the name of an interface: 1 to 15 visible ASCII characters but / : %",
+            takes: "an interface name of 1 to 15 visible ASCII characters without / : %",
             example: "\"adit0\"",
         },
         Key {
@@ -68,7 +68,14 @@ pub(crate) const TUNNEL: Kind = Kind {
 };
 
 /// Another site.
-pub(crate) const PEER: Kind = Kind { title: "[[peer]]", keys: &[NAME, UNDERLAY, NETWORKS] };
+pub(crate) const PEER: Kind = Kind {
+    title: "[[peer]]",
+    keys: &[
+        Key { example: "\"b\"", ..NAME },
+        Key { example: "\"10.1.1.2\"", ..UNDERLAY },
+        Key { example: "[\"192.168.199.0/24\"]", ..NETWORKS },
+    ],
+};
 
 pub(crate) const DATAPLANES: [(&str, DataplaneChoice); 4] = [
     ("auto", DataplaneChoice::Auto),
@@ -303,12 +310,12 @@ fn name<T>(
         Ok(name) => Some(At { value: name, span: value.span() }),
         Err(error) => {
             // The name that was meant, where it is only a matter of how it is written.
-            let meant: String = text
-                .trim()
+            let plain: String = text
                 .chars()
                 .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
                 .take(32)
                 .collect();
+            let meant = plain.trim_matches('-').to_owned();
             let help =
                 new(meant.clone()).is_ok().then(|| format!("write for example `{} = \"{meant}\"`", key.name));
             key.refuse(value.span(), format!("\"{}\", which {error}", shown(text)), help, sink);
@@ -324,7 +331,7 @@ fn name_of_device(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<Devic
         Err(error) => {
             let meant: String = text
                 .chars()
-                .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+                .filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
                 .take(15)
                 .collect();
             let help = DeviceName::new(meant.clone())
@@ -398,7 +405,10 @@ fn networks(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Vec<At<Ipv4Net>> {
 }
 
 fn network(value: &Value<'_>, sink: &mut Sink) -> Option<At<Ipv4Net>> {
-    let text = string(&PREFIX, value, sink)?;
+    let DeValue::String(text) = value.get_ref() else {
+        PREFIX.refuse(value.span(), described(value), None, sink);
+        return None;
+    };
     match prefix(text) {
         Ok(network) => {
             let address = network.addr();
@@ -472,7 +482,7 @@ fn prefix(text: &str) -> Result<Ipv4Net, BadPrefix> {
     };
     if network.trunc() != network {
         return Err(bad(
-            &format!(", which has bits set behind the first {}", network.prefix_len()),
+            &format!(", which has host bits set (behind the first {})", network.prefix_len()),
             write(&network.trunc()),
         ));
     }

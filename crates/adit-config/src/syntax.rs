@@ -1,6 +1,6 @@
 //! What is no TOML, in the words of the other messages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -9,16 +9,19 @@ use toml::de::{DeTable, DeValue, Error};
 use crate::decode::shown;
 use crate::problem::Sink;
 
+/// What the parser says where a key or a section is there again.
+const DUPLICATE: &str = "duplicate key";
+
 /// Reports the errors of the TOML parser, and takes back what was found only because of them.
 ///
 /// The parser goes on after an error. Where that is inside a value, the rest of the file is as it
-/// would have been, and only the mistakes of the same line are doubtful. Where it is anywhere
+/// would have been, and only what is said of that value is doubtful. Where it is anywhere
 /// else, all that follows is, and so is every claim that something is missing.
 pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, sink: &mut Sink) {
     if errors.is_empty() {
         return;
     }
-    let places = Places::of(tree);
+    let places = Places::of(tree, &sink.source.text);
     let mut errors: Vec<(Range<usize>, String)> = errors
         .into_iter()
         .map(|error| (sink.source.clamp(error.span().unwrap_or(0..0)), error.message().to_owned()))
@@ -30,20 +33,47 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, sink: &mut
         .filter(|(_, message)| message.starts_with("unclosed array"))
         .filter_map(|(span, _)| places.array_up_to(span.start))
         .collect();
-    let mut lines = BTreeSet::new();
     let mut broken: Option<usize> = unclosed.iter().map(|array| array.start).min();
+    let never_closed = broken;
+    let lost_quote = never_closed.and_then(|start| {
+        let inside =
+            errors.iter().filter(|(span, message)| span.start >= start && message.starts_with("invalid"));
+        inside.filter_map(|(span, _)| places.value_at(span.start)).find(|value| {
+            let text = &sink.source.text[value.clone()];
+            text.starts_with(['"', '\'']) && !closed(text)
+        })
+    });
+    let single_peer = matches!(tree.get_ref().get("peer").map(Spanned::get_ref), Some(DeValue::Table(_)));
+    let mut merged_up_to = 0;
+    let mut lines = BTreeSet::new();
+    let mut values = BTreeSet::new();
     let mut known = Vec::new();
     for (span, message) in errors {
         // What the parser found in a list that never ended is not about what is written there.
-        if unclosed.iter().any(|array| array.start <= span.start) {
+        if never_closed.is_some_and(|start| start <= span.start) {
+            break;
+        }
+        let duplicate = message == DUPLICATE;
+        // Peers in single brackets become one, whose keys are there again: `read` has told.
+        if duplicate && single_peer && &sink.source.text[span.clone()] == "peer" {
+            merged_up_to = places.head_after(span.start);
             continue;
         }
-        let value = places.value_at(span.start);
-        if value.is_none() && message != "duplicate key" {
-            broken = Some(broken.map_or(span.start, |at| at.min(span.start)));
+        if duplicate && span.start < merged_up_to {
+            continue;
         }
-        // The first error of a line explains the others.
-        if lines.insert(sink.source.line(span.start)) {
+        // The first error of a value explains the others, and so does that of a broken line.
+        let line = sink.source.line(span.start);
+        let value = places.value_at(span.start).filter(|_| !duplicate);
+        let first = match &value {
+            _ if duplicate => values.insert(span.start),
+            Some(value) => !lines.contains(&line) && values.insert(value.start),
+            None => {
+                broken = Some(broken.map_or(span.start, |at| at.min(span.start)));
+                lines.insert(line)
+            }
+        };
+        if first {
             known.push((span, message, value));
         }
     }
@@ -51,18 +81,17 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, sink: &mut
     let source = sink.source.clone();
     sink.retain(|problem| {
         let doubtful = from.is_some_and(|from| problem.absence || problem.span.start >= from);
-        !doubtful && !lines.contains(&source.line(problem.span.start))
+        let doubtful = doubtful || lines.contains(&source.line(problem.span.start));
+        !doubtful && !places.value_at(problem.span.start).is_some_and(|value| values.contains(&value.start))
     });
     for (span, message, value) in known {
         translate(span, &message, value, &places, sink);
     }
-    if let Some(array) = unclosed.first() {
-        sink.report(
-            array.start..array.start + 1,
-            "a list that is not closed",
-            "opened here",
-            "close it with `]`",
-        );
+    // A quote that was forgotten takes the bracket with it.
+    if let Some(value) = lost_quote {
+        translate(value.end..value.end, "invalid string", Some(value), &places, sink);
+    } else if let Some(start) = never_closed {
+        sink.report(start..start + 1, "a list that is not closed", "opened here", "close it with `]`");
     }
 }
 
@@ -75,7 +104,7 @@ fn translate(
     sink: &mut Sink,
 ) {
     let source = sink.source.clone();
-    if message == "duplicate key" {
+    if message == DUPLICATE {
         let name = &source.text[span.clone()];
         let first = places.key_before(name, span.start);
         let line = first.as_ref().map(|first| format!(": also in line {}", source.line(first.start)));
@@ -90,7 +119,7 @@ fn translate(
         }
         return;
     }
-    if let Some(value) = value {
+    if let Some(value) = value.clone() {
         let text = &source.text[value.clone()];
         let quoted = text.starts_with(['"', '\'']);
         if quoted && message.starts_with("invalid") && span.start == value.end && !closed(text) {
@@ -118,12 +147,15 @@ fn translate(
             return;
         }
     }
-    let help = if message.starts_with("key with no value") {
+    let in_number = value.is_some_and(|value| source.text[value].starts_with(|c: char| c.is_ascii_digit()));
+    let help = if message.starts_with("missing comma") {
+        "put a comma between the two"
+    } else if message.starts_with("key with no value") {
         "write `key = value`"
     } else if message.starts_with("unclosed") {
         "close it, with as many brackets as opened it: `[site]`, `[tunnel]`, `[[peer]]`"
-    } else if message.starts_with("missing comma") {
-        "put a comma between the two"
+    } else if in_number {
+        "write a number with its digits alone, such as 64"
     } else {
         "a section is `[name]`, and every other line `key = value` with text in quotes"
     };
@@ -143,16 +175,21 @@ fn shown_message(message: &str) -> String {
 /// Where keys and values are, in the order of the file.
 #[derive(Default)]
 struct Places {
-    keys: Vec<(Range<usize>, String)>,
+    /// Of each name, where it is a key or in the head of a section.
+    keys: HashMap<String, Vec<usize>>,
+    heads: Vec<usize>,
     values: Vec<Range<usize>>,
     arrays: Vec<Range<usize>>,
 }
 
 impl Places {
-    fn of(tree: &Spanned<DeTable<'_>>) -> Self {
+    fn of(tree: &Spanned<DeTable<'_>>, text: &str) -> Self {
         let mut places = Self::default();
         places.add_table(tree.get_ref());
-        places.keys.sort_by_key(|(span, _)| span.start);
+        places.add_heads(text);
+        for starts in places.keys.values_mut() {
+            starts.sort_unstable();
+        }
         places.values.sort_by_key(|span| span.start);
         places.arrays.sort_by_key(|span| span.start);
         places
@@ -161,8 +198,24 @@ impl Places {
     /// The parser bounds how deep a tree goes.
     fn add_table(&mut self, table: &DeTable<'_>) {
         for (key, value) in table {
-            self.keys.push((key.span(), key.get_ref().to_string()));
+            self.keys.entry(key.get_ref().to_string()).or_default().push(key.span().start);
             self.add_value(value);
+        }
+    }
+
+    /// From the text: the tree keeps of a section that is there twice only the last head.
+    fn add_heads(&mut self, text: &str) {
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let inner = line.trim_start_matches([' ', '\t', '[']);
+            if line.trim_start().starts_with('[')
+                && let Some((name, _)) = inner.split_once(']')
+            {
+                let start = at + line.len() - inner.len();
+                self.heads.push(start);
+                self.keys.entry(name.trim_end().to_owned()).or_default().push(start);
+            }
+            at += line.len();
         }
     }
 
@@ -190,10 +243,19 @@ impl Places {
         self.arrays.iter().find(|span| span.end == offset).cloned()
     }
 
-    /// The key `name` that is nearest before `offset`: the keys of a table are written together,
-    /// so it is the one of the same table.
+    /// The key or head `name` that is nearest before `offset`: the keys of a table are written
+    /// together, so it is the one of the same table.
     fn key_before(&self, name: &str, offset: usize) -> Option<Range<usize>> {
-        let after = self.keys.partition_point(|(span, _)| span.start < offset);
-        self.keys[..after].iter().rev().find(|(_, key)| key == name).map(|(span, _)| span.clone())
+        let starts = self.keys.get(name)?;
+        let start = starts[..starts.partition_point(|start| *start < offset)].last()?;
+        Some(*start..start + name.len())
+    }
+
+    /// Where the head of the next section after `offset` is.
+    fn head_after(&self, offset: usize) -> usize {
+        self.heads[self.heads.partition_point(|head| *head <= offset)..]
+            .first()
+            .copied()
+            .unwrap_or(usize::MAX)
     }
 }

@@ -1,0 +1,244 @@
+//! What holds for every configuration, and for everything that is none.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use adit_config::{
+    Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, PeerName,
+    Problems, Site, SiteName, Ttl, TunnelOptions,
+};
+use ipnet::Ipv4Net;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+const GOOD: &str = include_str!("../../../examples/a.toml");
+
+fn options() -> impl Strategy<Value = TunnelOptions> {
+    let ttl = prop_oneof![(1..=255_u8).prop_map(Ttl::Fixed), Just(Ttl::Inherit)];
+    let dscp = prop_oneof![(0..=63_u8).prop_map(DscpChoice::Fixed), Just(DscpChoice::Inherit)];
+    let ecn = select(vec![EcnChoice::Normal, EcnChoice::Compatibility]);
+    let mtu = prop_oneof![(MIN_MTU..=MAX_MTU).prop_map(Mtu::Fixed), Just(Mtu::Auto)];
+    (ttl, dscp, ecn, mtu, any::<bool>(), any::<bool>())
+        .prop_map(|(ttl, dscp, ecn, mtu, df, mss_clamp)| TunnelOptions { ttl, dscp, ecn, mtu, df, mss_clamp })
+}
+
+/// A valid configuration: each owner has networks inside a /16 of its own, and the underlay is
+/// elsewhere.
+fn config() -> impl Strategy<Value = Config> {
+    let dataplane = select(vec![
+        DataplaneChoice::Auto,
+        DataplaneChoice::Ebpf,
+        DataplaneChoice::Userspace,
+        DataplaneChoice::Kernel,
+    ]);
+    let owners = vec(("[a-z0-9-]{1,28}", vec((any::<u16>(), 16..=32_u8), 1..6)), 1..12);
+    (options(), dataplane, "[!-$&-.0-9;-~]{1,15}", owners, any::<u16>()).prop_filter_map(
+        "a name that means something to the kernel",
+        |(tunnel, dataplane, device, owners, start)| {
+            let device = DeviceName::new(device).ok()?;
+            let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
+                let index = index as u8;
+                let networks: BTreeSet<Ipv4Net> = networks
+                    .into_iter()
+                    .map(|(low, length)| {
+                        let [c, d] = low.to_be_bytes();
+                        Ipv4Net::new(Ipv4Addr::new(10, index, c, d), length).unwrap().trunc()
+                    })
+                    .collect();
+                let [b, c] = start.to_be_bytes();
+                (format!("{index}-{name}"), Ipv4Addr::new(198, b, c, index), networks.into_iter().collect())
+            });
+            let (name, underlay, networks) = owners.next()?;
+            let site = Site { name: SiteName::new(name).unwrap(), underlay, networks, device, dataplane };
+            let peers = owners
+                .map(|(name, underlay, networks)| Peer {
+                    name: PeerName::new(name).unwrap(),
+                    underlay,
+                    networks,
+                })
+                .collect();
+            Some(Config { site, tunnel, peers })
+        },
+    )
+}
+
+/// Shows it in every way, and checks what every report owes.
+fn explained(text: &str, result: Result<Config, Problems>) {
+    let Err(problems) = result else { return };
+    assert!(problems.len() > 0);
+    for problem in &problems {
+        assert!(problem.line >= 1 && problem.column >= 1);
+        assert!(text.get(problem.span.clone()).is_some(), "{:?} is not in the text", problem.span);
+        assert!(problem.others.iter().all(|place| text.get(place.span.clone()).is_some()));
+    }
+    assert_eq!(problems.to_string().lines().count(), 2 * problems.len(), "{problems}");
+    assert!(!problems.drawn(false, 100).is_empty());
+    assert_eq!(serde_json::to_value(&problems).unwrap().as_array().unwrap().len(), problems.len());
+}
+
+/// Pieces of which files are made, right and wrong.
+const PIECES: [&str; 52] = [
+    "[site]",
+    "[[site]]",
+    "[tunnel]",
+    "[peer]",
+    "[[peer]]",
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "=",
+    ",",
+    ".",
+    "\n",
+    "\n",
+    "\n",
+    "\r\n",
+    " ",
+    "#",
+    "name",
+    "underlay",
+    "networks",
+    "device",
+    "dataplane",
+    "ttl",
+    "dscp",
+    "ecn",
+    "mtu",
+    "df",
+    "mss-clamp",
+    "site",
+    "peer",
+    "tunnel",
+    "\"a\"",
+    "\"10.1.1.1\"",
+    "\"10.1.1.2\"",
+    "10.1.1.1",
+    "\"10.0.0.0/8\"",
+    "\"172.16.17.0/24\"",
+    "\"0.0.0.0/0\"",
+    "\"::1\"",
+    "64",
+    "-1",
+    "0x",
+    "1_",
+    "true",
+    "True",
+    "\"",
+    "'''",
+    "“ä”",
+    "\u{feff}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn what_is_written_is_read_again(config in config()) {
+        let text = config.to_toml();
+        let read = Config::parse("x.toml", &text);
+        prop_assert!(read.is_ok(), "{}\n{}", text, read.unwrap_err());
+        prop_assert_eq!(read.unwrap(), config);
+    }
+
+    #[test]
+    fn no_text_panics(text in any::<String>()) {
+        explained(&text, Config::parse("x", &text));
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in vec(any::<u8>(), 0..200)) {
+        let text = String::from_utf8_lossy(&bytes);
+        explained(&text, Config::parse("x", &text));
+    }
+
+    #[test]
+    fn no_pieces_panic(pieces in vec(select(&PIECES[..]), 0..60)) {
+        let text: String = pieces.concat();
+        explained(&text, Config::parse("x", &text));
+    }
+
+    #[test]
+    fn no_mutation_panics(
+        edits in vec((any::<Index>(), 0..20_usize, select(&PIECES[..])), 1..6),
+        cut in proptest::option::of(any::<Index>()),
+    ) {
+        let mut text: Vec<char> = GOOD.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n").chars().collect();
+        for (at, remove, insert) in edits {
+            let at = at.index(text.len() + 1);
+            let to = (at + remove).min(text.len());
+            text.splice(at..to, insert.chars());
+        }
+        if let Some(cut) = cut {
+            text.truncate(cut.index(text.len() + 1));
+        }
+        let text: String = text.into_iter().collect();
+        explained(&text, Config::parse("x", &text));
+    }
+
+    /// The walk over ordered prefixes against holding each against each.
+    #[test]
+    fn overlaps_as_a_slow_model_finds_them(
+        owners in vec(vec((0..64_u32, 24..=30_u8), 0..5), 1..5),
+    ) {
+        let networks: Vec<(usize, Ipv4Net)> = owners
+            .iter()
+            .enumerate()
+            .flat_map(|(owner, networks)| networks.iter().map(move |(bits, length)| {
+                (owner, Ipv4Net::new(Ipv4Addr::from(0x0a00_0000 | (bits << 4)), *length).unwrap().trunc())
+            }))
+            .collect();
+        let written = |owner: usize| {
+            let list: Vec<String> =
+                networks.iter().filter(|(of, _)| *of == owner).map(|(_, network)| format!("\"{network}\"")).collect();
+            if list.is_empty() { format!("[\"172.16.{owner}.0/24\"]") } else { format!("[{}]", list.join(", ")) }
+        };
+        let mut text = format!("[site]\nname = \"a\"\nunderlay = \"192.0.2.99\"\nnetworks = {}\n", written(0));
+        for owner in 1..owners.len() {
+            text += &format!("[[peer]]\nname = \"p{owner}\"\nunderlay = \"192.0.2.{owner}\"\nnetworks = {}\n", written(owner));
+        }
+        let nested = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
+        let mut wrong = BTreeSet::new();
+        for (i, (owner, network)) in networks.iter().enumerate() {
+            for (other_owner, other) in &networks[..i] {
+                if owner != other_owner && nested(network, other) || owner == other_owner && network == other {
+                    wrong.extend([network, other]);
+                }
+            }
+        }
+        let mut found = BTreeSet::new();
+        if let Err(problems) = Config::parse("x", &text) {
+            for problem in &problems {
+                for span in std::iter::once(&problem.span).chain(problem.others.iter().map(|place| &place.span)) {
+                    found.insert(text[span.clone()].trim_matches('"').parse::<Ipv4Net>().unwrap());
+                }
+            }
+        }
+        // The model names all that take part. The walk may leave out the larger of two that lie
+        // in each other where a nearer one was named; but none that is right is named, and
+        // nothing is accepted that is wrong.
+        let wrong: BTreeSet<Ipv4Net> = wrong.into_iter().copied().collect();
+        prop_assert!(found.is_subset(&wrong), "{:?} but not {:?}\n{}", found, wrong, text);
+        prop_assert_eq!(found.is_empty(), wrong.is_empty(), "{}", text);
+    }
+}
+
+#[test]
+fn every_prefix_of_a_good_file_is_explained() {
+    for end in (0..=GOOD.len()).filter(|end| GOOD.is_char_boundary(*end)) {
+        explained(&GOOD[..end], Config::parse("x", &GOOD[..end]));
+    }
+}
+
+#[test]
+fn deep_nesting_ends() {
+    for open in ["[", "{a=", "a.", "[["] {
+        let text = format!("a = {}", open.repeat(10_000));
+        explained(&text, Config::parse("x", &text));
+        let text = open.repeat(10_000);
+        explained(&text, Config::parse("x", &text));
+    }
+}

@@ -1,0 +1,131 @@
+//! The examples, and the JSON Schema that is committed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use adit_config::{Config, DataplaneChoice, TunnelOptions, json_schema};
+use serde_json::{Map, Value};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Set `ADIT_BLESS=1` to write the file anew.
+#[test]
+fn committed_schema_is_up_to_date() {
+    let path = root().join("docs/adit.schema.json");
+    let schema = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
+    if std::env::var_os("ADIT_BLESS").is_some() {
+        fs::write(&path, &schema).unwrap();
+    }
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        committed, schema,
+        "run `ADIT_BLESS=1 cargo test -p adit-config --test schema` and commit the file"
+    );
+}
+
+fn example(name: &str) -> (Config, Value) {
+    let path = root().join("examples").join(name);
+    let config = Config::load(&path).unwrap();
+    (config, toml::from_str(&fs::read_to_string(path).unwrap()).unwrap())
+}
+
+#[test]
+fn examples_are_the_article_s_network() {
+    let (a, _) = example("a.toml");
+    let (b, _) = example("b.toml");
+    assert_eq!((a.site.name.as_str(), a.site.device.as_str()), ("a", "ipipA"));
+    assert_eq!((b.site.name.as_str(), b.site.device.as_str()), ("b", "ipipB"));
+    assert_eq!(a.tunnel, TunnelOptions::default());
+    assert_eq!((a.site.dataplane, b.site.dataplane), (DataplaneChoice::Auto, DataplaneChoice::Auto));
+    assert_eq!(a.site.networks, ["172.16.17.0/24".parse().unwrap()]);
+    assert_eq!(b.site.networks, ["192.168.199.0/24".parse().unwrap()]);
+    for (us, them) in [(&a, &b), (&b, &a)] {
+        let [peer] = &us.peers[..] else { panic!("{us:?}") };
+        assert_eq!(peer.name.as_str(), them.site.name.as_str());
+        assert_eq!(peer.underlay, them.site.underlay);
+        assert_eq!(peer.networks, them.site.networks);
+    }
+}
+
+/// What the comments of the example call the defaults are the defaults.
+#[test]
+fn commented_defaults_are_the_defaults() {
+    let text = fs::read_to_string(root().join("examples/a.toml")).unwrap();
+    let keys = ["ttl", "dscp", "ecn", "mtu", "df", "mss-clamp"];
+    let mut uncommented = 0;
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| {
+            let option = line
+                .strip_prefix("# ")
+                .filter(|rest| rest.split_once('=').is_some_and(|(key, _)| keys.contains(&key.trim())));
+            uncommented += usize::from(option.is_some());
+            option.unwrap_or(line)
+        })
+        .collect();
+    assert_eq!(uncommented, keys.len());
+    assert_eq!(Config::parse("a.toml", &lines.join("\n")).unwrap().tunnel, TunnelOptions::default());
+}
+
+/// The schema knows what the decoder knows: what is written with every key set satisfies it, and
+/// with any key more or less it does not.
+#[test]
+fn schema_and_decoder_know_the_same_keys() {
+    let schema = json_schema();
+    let (a, file) = example("a.toml");
+    conforms(&schema, &schema, &file).unwrap();
+    conforms(&schema, &schema, &example("b.toml").1).unwrap();
+
+    let written: Value = toml::from_str(&a.to_toml()).unwrap();
+    conforms(&schema, &schema, &written).unwrap();
+    for (section, of) in [("site", "RawSite"), ("tunnel", "RawTunnel"), ("peer", "RawPeer")] {
+        let in_file = section_of(&written, section);
+        let known = schema["$defs"][of]["properties"].as_object().unwrap();
+        assert!(known.keys().eq(in_file.keys()), "[{section}]: {known:?}");
+        for key in in_file.keys() {
+            let mut less = written.clone();
+            let table = if section == "peer" { &mut less["peer"][0] } else { &mut less[section] };
+            table.as_object_mut().unwrap().remove(key);
+            let by_decoder = Config::parse("x", &toml::to_string(&less).unwrap()).is_ok();
+            assert_eq!(conforms(&schema, &schema, &less).is_ok(), by_decoder, "without {section}.{key}");
+        }
+        let mut more = written.clone();
+        let table = if section == "peer" { &mut more["peer"][0] } else { &mut more[section] };
+        table["unheard-of"] = Value::from(1);
+        assert!(conforms(&schema, &schema, &more).is_err(), "{section}");
+        assert!(Config::parse("x", &toml::to_string(&more).unwrap()).is_err(), "{section}");
+    }
+}
+
+fn section_of<'v>(file: &'v Value, section: &str) -> &'v Map<String, Value> {
+    let value = &file[section];
+    value.get(0).unwrap_or(value).as_object().unwrap()
+}
+
+/// Whether the keys of `value` are those of `part` of `schema`: what is required is there, and
+/// nothing else than what is known.
+fn conforms(schema: &Value, part: &Value, value: &Value) -> Result<(), String> {
+    if let Some(reference) = part.get("$ref").and_then(Value::as_str) {
+        let target = schema.pointer(reference.trim_start_matches('#')).ok_or(reference)?;
+        return conforms(schema, target, value);
+    }
+    if let Some(array) = value.as_array() {
+        return array.iter().try_for_each(|element| conforms(schema, &part["items"], element));
+    }
+    let Some(table) = value.as_object() else { return Ok(()) };
+    let known = part["properties"].as_object().ok_or("no table was expected")?;
+    if part["additionalProperties"] != Value::Bool(false) {
+        return Err("the schema lets any key in".to_owned());
+    }
+    for key in part["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !table.contains_key(key) {
+            return Err(format!("`{key}` is missing"));
+        }
+    }
+    for (key, value) in table {
+        conforms(schema, known.get(key).ok_or_else(|| format!("`{key}` is unknown"))?, value)?;
+    }
+    Ok(())
+}
