@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use adit_config::{Config, LoadError, Problems};
-use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use crate::Failure;
 use crate::output::Output;
@@ -46,14 +45,7 @@ pub(crate) fn show(problems: &Problems, output: &Output) {
         output.note(problems);
         return;
     }
-    let theme = if output.colour() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let mut drawn = String::new();
-    let handler = GraphicalReportHandler::new_themed(theme).with_width(100);
-    if handler.render_report(&mut drawn, problems).is_ok() {
-        output.note(drawn);
-    } else {
-        output.note(problems);
-    }
+    output.note(problems.drawn(output.colour(), 100));
 }
 
 fn plural(count: usize) -> &'static str {

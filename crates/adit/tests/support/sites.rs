@@ -1,0 +1,94 @@
+//! The article's network on a machine of its own, with the program run on its gateways.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use adit_lab::article::{Article, HOST_B, INSIDE_B};
+use adit_lab::host::Host;
+use adit_lab::ping::ping;
+use adit_linux::netlink::{Netlink, Route};
+use ipnet::Ipv4Net;
+
+use super::machine::{Machine, Running};
+
+/// Both sites, without a tunnel.
+pub(crate) struct Sites {
+    pub(crate) machine: Machine,
+    pub(crate) network: Article,
+}
+
+/// What an administrator sees of a host: interfaces and routes. Of an interface only what does not
+/// come and go by itself.
+pub(crate) type View = (Vec<String>, Vec<Route>);
+
+impl Sites {
+    pub(crate) fn new() -> Self {
+        Self { machine: Machine::new(), network: Article::build().unwrap() }
+    }
+
+    /// Starts `adit run` of `examples/a.toml` on gateway A and waits until it is ready.
+    pub(crate) fn run_a(&self, options: &[&str]) -> Running {
+        self.run(&self.network.gateway_a, "a.toml", options)
+    }
+
+    /// The same for B.
+    pub(crate) fn run_b(&self) -> Running {
+        self.run(&self.network.gateway_b, "b.toml", &[])
+    }
+
+    fn run(&self, gateway: &Host, file: &str, options: &[&str]) -> Running {
+        let file = example(file);
+        let mut arguments = vec!["run", file.as_str()];
+        arguments.extend(options);
+        let mut running = self.machine.start(gateway.ns(), &arguments);
+        running.wait_for("ready");
+        running
+    }
+
+    /// One echo from gateway to gateway, one from host to host: both come back at once.
+    #[track_caller]
+    pub(crate) fn assert_joined(&self) {
+        assert_reaches(&self.network.gateway_a, INSIDE_B);
+        assert_reaches(&self.network.host_a, HOST_B);
+    }
+
+    /// Gateway A as it is now.
+    pub(crate) fn view_a(&self) -> View {
+        view(&self.network.gateway_a)
+    }
+
+    /// The routes of gateway A to B's network, and the index of the device they lead to.
+    pub(crate) fn routes_of_a(&self) -> Vec<Route> {
+        let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
+        let routes = self.network.gateway_a.netlink().unwrap().routes().unwrap();
+        routes.into_iter().filter(|route| route.destination == network).collect()
+    }
+}
+
+/// One echo, and no second chance: `ready` means that a packet sent now goes through.
+#[track_caller]
+pub(crate) fn assert_reaches(from: &Host, to: Ipv4Addr) {
+    let answer = from.run(|| ping(to, 84, 64, Duration::from_secs(3))).unwrap();
+    assert!(answer.is_reply(), "{} to {to}: {answer:?}", from.name());
+}
+
+/// A host as it is now.
+pub(crate) fn view(host: &Host) -> View {
+    host.run(|| Netlink::open().map(|mut netlink| view_of(&mut netlink))).unwrap()
+}
+
+/// What there is in a network namespace.
+pub(crate) fn view_of(netlink: &mut Netlink) -> View {
+    let links = netlink.links().unwrap().into_iter();
+    let links = links.map(|link| {
+        format!("{}: {} {:?} mtu {} up {} {:?}", link.index, link.name, link.kind, link.mtu, link.up, link.alias)
+    });
+    (links.collect(), netlink.routes().unwrap())
+}
+
+/// The path of one of the project's example configurations.
+pub(crate) fn example(name: &str) -> String {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    folder.join(name).canonicalize().unwrap().into_os_string().into_string().unwrap()
+}
