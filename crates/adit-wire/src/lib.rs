@@ -22,8 +22,11 @@ pub mod dscp;
 pub mod ecn;
 pub mod encapsulation;
 pub mod fragment;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod icmpv4;
 pub mod ipv4;
+pub mod print;
 pub mod protocol;
 pub mod tcp;
 pub mod udp;

@@ -1,0 +1,311 @@
+//! Fuzz targets: plain functions that take any bytes and assert what must hold for them. A fuzzer calls
+//! them, and so does `tests/fuzz_corpus.rs` with what fuzzers have found. They panic when it does not
+//! hold, and only then.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a fuzz target reports what it found by panicking"
+)]
+
+use core::fmt::{self, Write};
+use core::net::Ipv4Addr;
+
+use crate::checksum::{self, ChecksumState};
+use crate::dscp::{Dscp, DscpPolicy};
+use crate::ecn::{self, Ecn, EcnMode};
+use crate::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy, TtlPolicy};
+use crate::fragment::{FragmentError, fragments};
+use crate::icmpv4::{self, EchoKind, Icmpv4Error, Icmpv4Message, MAX_ERROR_LEN};
+use crate::ipv4::{self, Ipv4Packet, Ipv4Repr};
+use crate::print::{Dissection, FlowTable};
+use crate::tcp::{self, TcpHeader, TcpOption};
+use crate::udp::UdpHeader;
+use crate::{Protocol, Validation};
+
+/// One target.
+pub type Target = fn(&[u8]);
+
+/// Every target by name: the folder of its corpus.
+pub const TARGETS: [(&str, Target); 8] = [
+    ("checksum", checksum),
+    ("clamp_mss", clamp_mss),
+    ("encapsulation", encapsulation),
+    ("fragment", fragment),
+    ("icmpv4", icmpv4),
+    ("ipv4", ipv4),
+    ("print", print),
+    ("udp", udp),
+];
+
+/// Longer inputs are cut to this, so that copies fit on the stack.
+const MAX_INPUT: usize = 4096;
+
+fn cut(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(MAX_INPUT)]
+}
+
+/// Stricter validation accepts less, views are prefixes, headers survive a round trip.
+pub fn ipv4(bytes: &[u8]) {
+    let bytes = cut(bytes);
+    let strict = Ipv4Packet::parse(bytes, Validation::Strict);
+    let datapath = Ipv4Packet::parse(bytes, Validation::Datapath);
+    let lenient = Ipv4Packet::parse(bytes, Validation::Lenient);
+    assert!(strict.is_err() || datapath.is_ok(), "strict accepts what the data path refuses");
+    assert!(datapath.is_err() || lenient.is_ok(), "the data path accepts what lenient refuses");
+    if let Ok(packet) = lenient {
+        assert!(bytes.starts_with(packet.as_bytes()));
+        assert!(packet.as_bytes().starts_with(packet.header()));
+        assert!(packet.options().len() <= ipv4::MAX_HEADER_LEN - ipv4::HEADER_LEN);
+        let _ = icmpv4::may_answer(&packet);
+    }
+    let Ok(packet) = datapath else { return };
+    assert_eq!(packet.as_bytes().len(), packet.total_len());
+    assert_eq!(packet.header().len() + packet.payload().len(), packet.total_len());
+    let repr = Ipv4Repr::of(&packet);
+    let mut whole = [0; MAX_INPUT + ipv4::HEADER_LEN];
+    let len = ipv4::HEADER_LEN + packet.payload().len();
+    whole[..ipv4::HEADER_LEN].copy_from_slice(&repr.emit());
+    whole[ipv4::HEADER_LEN..len].copy_from_slice(packet.payload());
+    let again = Ipv4Packet::parse(&whole[..len], Validation::Strict).expect("what emit wrote");
+    assert_eq!(Ipv4Repr::of(&again), repr, "parse(emit(x)) is x");
+
+    // Each change in place leaves a valid header that differs in nothing else.
+    let (tos, ttl) = (bytes[bytes.len() - 1], bytes[bytes.len() / 2]);
+    let mut changed = [0; MAX_INPUT];
+    let changed = &mut changed[..packet.total_len()];
+    changed.copy_from_slice(packet.as_bytes());
+    ipv4::set_tos(changed, tos).expect("a whole header");
+    ipv4::set_ttl(changed, ttl).expect("a whole header");
+    ipv4::set_ecn(changed, Ecn::Ce).expect("a whole header");
+    let changed = Ipv4Packet::parse(changed, Validation::Datapath).expect("checksums follow");
+    let expected = Ipv4Repr { tos: tos | Ecn::Ce.bits(), ttl, ..repr };
+    assert_eq!(Ipv4Repr::of(&changed), expected);
+}
+
+/// A sum does not depend on where it is split; an update gives what the whole gives.
+pub fn checksum(bytes: &[u8]) {
+    let bytes = cut(bytes);
+    let whole = checksum::sum(bytes).fold();
+    let slow = bytes.chunks(2).fold(0_u64, |sum, pair| {
+        sum + u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))
+    });
+    assert_eq!(checksum::Sum::ZERO.add_word(whole).fold(), whole);
+    // Folding is reduction modulo 0xffff, but for the zero, which only all-zero data has.
+    assert_eq!(u64::from(whole) % 0xffff, slow % 0xffff);
+    assert_eq!(whole == 0, slow == 0);
+    let Some(&split) = bytes.first() else { return };
+    let split = usize::from(split) * 2;
+    if let Some((left, right)) = bytes.split_at_checked(split) {
+        assert_eq!(checksum::sum(left).add(checksum::sum(right)).fold(), whole);
+        assert_eq!(checksum::sum(left).add_bytes(right).fold(), whole);
+    }
+    if let Some((data, [a, b])) = bytes.split_last_chunk::<2>() {
+        changed_word(data, u16::from_be_bytes([*a, *b]));
+    }
+}
+
+/// Replaces the first word of the data.
+fn changed_word(data: &[u8], new: u16) {
+    let Some((first, rest)) = data.split_first_chunk::<2>() else { return };
+    let old = u16::from_be_bytes(*first);
+    let before = checksum::checksum(data);
+    let after = checksum::sum(rest).add_word(new);
+    if before != 0xffff && after.fold() != 0 {
+        assert_eq!(checksum::update(before, old, new), after.checksum(), "RFC 1624");
+    }
+}
+
+/// The outer header is valid, says what the policy says, and leaves the inner datagram alone.
+pub fn encapsulation(bytes: &[u8]) {
+    let Some((&[a, b, c, tos, ttl, e, g, h], inner)) = cut(bytes).split_first_chunk::<8>() else {
+        return;
+    };
+    let policy = OuterPolicy {
+        ttl: if a & 1 == 0 { TtlPolicy::Inherit } else { TtlPolicy::Fixed(b) },
+        dscp: Dscp::new(c).map_or(DscpPolicy::Inherit, DscpPolicy::Fixed),
+        ecn: if a & 2 == 0 { EcnMode::Normal } else { EcnMode::Compatibility },
+        df: a & 4 == 0,
+    };
+    let inner_df = a & 8 == 0;
+    let identification = u16::from_be_bytes([e, g]);
+    let (source, destination) = (Ipv4Addr::new(10, a, b, c), Ipv4Addr::new(192, 0, 2, h));
+    let v4 = |len, identification| {
+        OuterHeader::v4(&policy, source, destination, tos, ttl, inner_df, len, identification)
+    };
+    let outer = v4(inner.len(), identification).expect("short enough");
+    let mut whole = [0; MAX_INPUT + OVERHEAD_V4];
+    let whole = &mut whole[..OVERHEAD_V4 + inner.len()];
+    whole[..OVERHEAD_V4].copy_from_slice(outer.as_bytes());
+    whole[OVERHEAD_V4..].copy_from_slice(inner);
+    let packet = Ipv4Packet::parse(whole, Validation::Strict).expect("a valid outer header");
+    assert_eq!(packet.payload(), inner);
+    assert_eq!(packet.protocol(), Protocol::IPIP);
+    assert_eq!((packet.source(), packet.destination()), (source, destination));
+    assert_eq!(packet.dont_fragment(), policy.df || inner_df);
+    assert_eq!(packet.dscp(), policy.dscp.outer(Dscp::from_tos(tos)));
+    assert_eq!(packet.identification(), identification);
+    let exit = ecn::decapsulate(Ecn::from_tos(tos), packet.ecn());
+    assert_eq!(exit.ecn, Some(Ecn::from_tos(tos)), "an undisturbed path changes no ECN field");
+    assert_eq!(exit.anomaly, None);
+    // A segment by increments is the segment in full.
+    let len = usize::from(u16::from_be_bytes([h, a]));
+    if let Some(expected) = v4(len, !identification) {
+        assert_eq!(outer.for_segment(len as u16, !identification), expected);
+    }
+}
+
+/// Every message and quote stays in its bytes; every error that is written is read back.
+pub fn icmpv4(bytes: &[u8]) {
+    let bytes = cut(bytes);
+    if let Ok(message) = Icmpv4Message::parse_lenient(bytes) {
+        assert_eq!(Icmpv4Message::parse(bytes).is_ok(), message.checksum_ok());
+        if let Some(quote) = message.quote() {
+            assert!(message.payload().starts_with(quote.datagram()));
+            assert!(quote.datagram().ends_with(quote.payload()));
+            assert!(message.error().is_some());
+        }
+    }
+    let Some((&[kind, code, a, b], offending)) = bytes.split_first_chunk::<4>() else { return };
+    let word = u16::from_be_bytes([a, b]);
+    let error = match kind % 6 {
+        0 => Icmpv4Error::TooBig { mtu: word },
+        1 => Icmpv4Error::TimeExceeded { code },
+        2 => Icmpv4Error::ParameterProblem { code, pointer: a },
+        3 => Icmpv4Error::SourceQuench,
+        4 => Icmpv4Error::Redirect { code, gateway: Ipv4Addr::new(10, a, b, 1) },
+        _ if code == icmpv4::unreachable::FRAGMENTATION_NEEDED => Icmpv4Error::TooBig { mtu: word },
+        _ => Icmpv4Error::DestinationUnreachable { code },
+    };
+    let mut out = [0xa5; MAX_ERROR_LEN];
+    let (source, destination) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(172, 16, a, b));
+    let len = icmpv4::build_error(&mut out, source, destination, error, offending);
+    let packet = Ipv4Packet::parse(&out[..len], Validation::Strict).expect("a valid datagram");
+    let message = Icmpv4Message::parse(packet.payload()).expect("a valid message");
+    assert_eq!(message.error(), Some(error));
+    assert!(offending.starts_with(message.payload()));
+    assert!(len == MAX_ERROR_LEN || message.payload().len() <= offending.len());
+    if let (Ok(before), Some(quote)) = (Ipv4Packet::parse(offending, Validation::Lenient), message.quote()) {
+        assert!(before.as_bytes().starts_with(quote.datagram()));
+    }
+    assert!(!icmpv4::may_answer(&packet), "an error is not answered by an error");
+
+    let mut out = [0; MAX_INPUT + icmpv4::HEADER_LEN];
+    let len = icmpv4::build_echo(&mut out, word, !word, offending, EchoKind::Request);
+    let message = Icmpv4Message::parse(&out[..len.expect("room")]).expect("a valid message");
+    assert_eq!(message.echo(), Some((word, !word)));
+    assert_eq!(message.payload(), offending);
+}
+
+/// Clamping lowers what is above the limit, keeps the checksum as right or wrong as it was, and is done
+/// after one time.
+pub fn clamp_mss(bytes: &[u8]) {
+    let Some((&[a, b], datagram)) = cut(bytes).split_first_chunk::<2>() else { return };
+    let max = u16::from_be_bytes([a, b]);
+    let mut clamped = [0; MAX_INPUT];
+    let clamped = &mut clamped[..datagram.len()];
+    clamped.copy_from_slice(datagram);
+    let old = tcp::clamp_mss(clamped, max, ChecksumState::Complete);
+    assert_eq!(old.is_none(), clamped == datagram, "None means untouched");
+    assert!(old.is_none_or(|old| old > max));
+    assert_eq!(tcp::clamp_mss(clamped, max, ChecksumState::Complete), None);
+    let Ok(before) = Ipv4Packet::parse(datagram, Validation::Lenient) else { return };
+    let after = Ipv4Packet::parse(clamped, Validation::Lenient).expect("the header is untouched");
+    assert_eq!(before.header(), after.header());
+    if old.is_some() {
+        let (sum_before, sum_after) =
+            (checksum::checksum(before.payload()), checksum::checksum(after.payload()));
+        assert_eq!(sum_before % 0xffff, sum_after % 0xffff, "the checksum follows the option");
+        let segment = TcpHeader::parse(after.payload()).expect("a segment with options");
+        for option in segment.options() {
+            assert!(!matches!(option, TcpOption::MaximumSegmentSize(mss) if mss > max));
+        }
+    }
+    let mut partial = [0; MAX_INPUT];
+    let partial = &mut partial[..datagram.len()];
+    partial.copy_from_slice(datagram);
+    assert_eq!(tcp::clamp_mss(partial, max, ChecksumState::Partial), old);
+    if old.is_some() {
+        let at = before.header_len() + 16;
+        assert_eq!(partial[at..at + 2], datagram[at..at + 2], "a partial checksum is left alone");
+    }
+}
+
+/// The fragments fit, are valid, and together are the original.
+pub fn fragment(bytes: &[u8]) {
+    let Some((&[a, b], datagram)) = cut(bytes).split_first_chunk::<2>() else { return };
+    let max_len = usize::from(u16::from_be_bytes([a, b])) % 2048;
+    let Ok(packet) = Ipv4Packet::parse(datagram, Validation::Datapath) else { return };
+    let pieces = match fragments(&packet, max_len) {
+        Ok(pieces) => pieces,
+        Err(error) => {
+            let fits = packet.total_len() <= max_len;
+            assert!(!fits || matches!(error, FragmentError::Options | FragmentError::Offset));
+            return;
+        }
+    };
+    let mut at = packet.header_len();
+    let mut offset = packet.fragment_offset();
+    let mut more = true;
+    for piece in pieces {
+        assert!(more, "nothing follows the last fragment");
+        assert!(piece.len() <= max_len);
+        assert_eq!(piece.payload().start, at);
+        let mut whole = [0; MAX_INPUT];
+        let (header_len, len) = (piece.header().len(), piece.len());
+        whole[..header_len].copy_from_slice(piece.header());
+        whole[header_len..len].copy_from_slice(&packet.as_bytes()[piece.payload()]);
+        let view = Ipv4Packet::parse(&whole[..len], Validation::Datapath).expect("a valid fragment");
+        assert_eq!(view.fragment_offset(), offset);
+        assert_eq!(view.identification(), packet.identification());
+        at = piece.payload().end;
+        offset += view.payload().len() as u16;
+        more = at < packet.total_len();
+        assert_eq!(view.more_fragments(), more || packet.more_fragments());
+        assert!(!more || view.payload().len().is_multiple_of(8));
+    }
+    assert_eq!(at, packet.total_len(), "every byte is in a fragment");
+}
+
+/// Any bytes can be shown, in a line of bounded length, the same each time.
+pub fn print(bytes: &[u8]) {
+    let bytes = cut(bytes);
+    let mut flows = FlowTable::<4>::new();
+    let dissection = Dissection::new(bytes);
+    let (first, again) = (line(&dissection), line(&dissection));
+    assert_eq!(first, again);
+    line(&dissection.with_flow(&mut flows));
+    line(&dissection.with_flow(&mut flows));
+}
+
+/// Length and hash of what is shown.
+fn line(dissection: &Dissection<'_>) -> (usize, u64) {
+    struct Line {
+        len: usize,
+        hash: u64,
+    }
+    impl Write for Line {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.len += text.len();
+            for byte in text.bytes() {
+                assert!(byte == b'\t' || (b' '..=b'~').contains(&byte), "one line of ASCII");
+                self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+            Ok(())
+        }
+    }
+    let mut line = Line { len: 0, hash: 0 };
+    write!(line, "{dissection}").unwrap();
+    // Eight nested headers, all options, and an HTTP line as long as the input.
+    assert!(line.len <= MAX_INPUT + 2048);
+    (line.len, line.hash)
+}
+
+/// A view is as long as its length field says.
+pub fn udp(bytes: &[u8]) {
+    if let Ok(datagram) = UdpHeader::parse(bytes) {
+        assert_eq!(datagram.payload().len() + 8, usize::from(datagram.length()));
+        assert!(bytes[8..].starts_with(datagram.payload()));
+        let _ = datagram.checksum_ok(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+    }
+}

@@ -1,0 +1,120 @@
+use adit_wire::dscp::{Dscp, DscpPolicy};
+use adit_wire::ecn::EcnMode;
+use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy, TtlPolicy};
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::{Protocol, Validation};
+use etherparse::Ipv4HeaderSlice;
+use proptest::prelude::*;
+
+use crate::packets::{GATEWAY_A, GATEWAY_B, any_datagram};
+
+/// The outer header in front of a datagram.
+fn encapsulated(policy: &OuterPolicy, inner: &[u8], identification: u16) -> Vec<u8> {
+    let view = Ipv4Packet::parse(inner, Validation::Strict).expect("a valid inner datagram");
+    let outer = OuterHeader::v4(
+        policy,
+        GATEWAY_A,
+        GATEWAY_B,
+        view.tos(),
+        view.ttl(),
+        view.dont_fragment(),
+        inner.len(),
+        identification,
+    )
+    .expect("short enough");
+    [outer.as_bytes(), inner].concat()
+}
+
+fn outer_of(policy: OuterPolicy, tos: u8, ttl: u8, df: bool) -> OuterHeader {
+    OuterHeader::v4(&policy, GATEWAY_A, GATEWAY_B, tos, ttl, df, 100, 7).expect("short enough")
+}
+
+fn fields(outer: &OuterHeader) -> Ipv4HeaderSlice<'_> {
+    Ipv4HeaderSlice::from_slice(outer.as_bytes()).expect("a valid header")
+}
+
+#[test]
+fn rfc2003_s3_1_inner_df_gives_outer_df() {
+    let policy = OuterPolicy { df: false, ..OuterPolicy::default() };
+    assert!(fields(&outer_of(policy, 0, 64, true)).dont_fragment());
+    assert!(!fields(&outer_of(policy, 0, 64, false)).dont_fragment());
+}
+
+#[test]
+fn rfc2003_s5_1_df_is_set_by_default() {
+    assert!(fields(&outer_of(OuterPolicy::default(), 0, 64, false)).dont_fragment());
+}
+
+#[test]
+fn rfc2003_s3_1_tos_is_that_of_the_inner_header() {
+    for tos in 0..=255 {
+        let outer = outer_of(OuterPolicy::default(), tos, 64, false);
+        assert_eq!(outer.as_bytes()[1], tos);
+    }
+}
+
+#[test]
+fn rfc6040_s4_1_compatibility_mode_clears_ecn_and_keeps_dscp() {
+    let policy = OuterPolicy { ecn: EcnMode::Compatibility, ..OuterPolicy::default() };
+    assert_eq!(outer_of(policy, 0xbb, 64, false).as_bytes()[1], 0xb8);
+}
+
+#[test]
+fn rfc2983_a_fixed_dscp_leaves_ecn_to_the_inner_header() {
+    let dscp = DscpPolicy::Fixed(Dscp::new(46).expect("in range"));
+    let policy = OuterPolicy { dscp, ..OuterPolicy::default() };
+    assert_eq!(outer_of(policy, 0x03, 64, false).as_bytes()[1], 46 << 2 | 3);
+}
+
+#[test]
+fn rfc2003_s3_1_ttl_is_fixed_or_inherited() {
+    let fixed = OuterPolicy { ttl: TtlPolicy::Fixed(33), ..OuterPolicy::default() };
+    let inherit = OuterPolicy { ttl: TtlPolicy::Inherit, ..OuterPolicy::default() };
+    assert_eq!(fields(&outer_of(fixed, 0, 9, false)).ttl(), 33);
+    assert_eq!(fields(&outer_of(inherit, 0, 9, false)).ttl(), 9);
+}
+
+#[test]
+fn rfc791_the_longest_inner_datagram_has_65515_bytes() {
+    let v4 = |len| OuterHeader::v4(&OuterPolicy::default(), GATEWAY_A, GATEWAY_B, 0, 1, false, len, 0);
+    let longest = v4(65_515).expect("just fits");
+    assert_eq!(fields(&longest).total_len(), 65_535);
+    assert_eq!(v4(65_516), None);
+    assert_eq!(v4(usize::MAX), None);
+}
+
+proptest! {
+    #[test]
+    fn rfc2003_s3_1_outer_header_is_what_etherparse_reads(
+        inner in any_datagram(),
+        identification in any::<u16>(),
+    ) {
+        let whole = encapsulated(&OuterPolicy::default(), &inner, identification);
+        let outer = Ipv4HeaderSlice::from_slice(&whole).expect("a valid header");
+        prop_assert_eq!(outer.version(), 4);
+        prop_assert_eq!(outer.ihl(), 5);
+        prop_assert_eq!(outer.protocol().0, 4);
+        prop_assert_eq!(usize::from(outer.total_len()), OVERHEAD_V4 + inner.len());
+        prop_assert_eq!(outer.identification(), identification);
+        prop_assert_eq!(outer.source_addr(), GATEWAY_A);
+        prop_assert_eq!(outer.destination_addr(), GATEWAY_B);
+        prop_assert!(!outer.more_fragments());
+        prop_assert_eq!(outer.fragments_offset().value(), 0);
+        prop_assert_eq!(outer.header_checksum(), outer.to_header().calc_header_checksum());
+        // The inner datagram, its options too, is unchanged and is all of the payload.
+        let view = Ipv4Packet::parse(&whole, Validation::Strict).expect("a valid datagram");
+        prop_assert_eq!(view.protocol(), Protocol::IPIP);
+        prop_assert_eq!(view.payload(), &inner[..]);
+    }
+
+    #[test]
+    fn rfc1624_a_segment_header_is_that_of_a_full_computation(
+        tos in any::<u8>(), first in 20_usize..65_516, len in 20_u16..65_516, ids in any::<[u16; 2]>(),
+    ) {
+        let v4 = |len, id| {
+            OuterHeader::v4(&OuterPolicy::default(), GATEWAY_A, GATEWAY_B, tos, 9, true, len, id)
+                .expect("short enough")
+        };
+        prop_assert_eq!(v4(first, ids[0]).for_segment(len, ids[1]), v4(usize::from(len), ids[1]));
+    }
+}
