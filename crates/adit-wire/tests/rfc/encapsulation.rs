@@ -108,6 +108,18 @@ proptest! {
     }
 
     #[test]
+    fn rfc6864_the_header_tells_its_df_and_identification(
+        df in any::<bool>(), inner_df in any::<bool>(), id in any::<u16>(),
+    ) {
+        let policy = OuterPolicy { df, ..OuterPolicy::default() };
+        let outer = OuterHeader::v4(&policy, GATEWAY_A, GATEWAY_B, 0, 1, inner_df, 100, id);
+        let outer = outer.expect("short enough");
+        let theirs = fields(&outer);
+        prop_assert_eq!(outer.dont_fragment(), theirs.dont_fragment());
+        prop_assert_eq!(outer.identification(), theirs.identification());
+    }
+
+    #[test]
     fn rfc1624_a_segment_header_is_that_of_a_full_computation(
         tos in any::<u8>(), first in 20_usize..65_516, len in 20_u16..65_516, ids in any::<[u16; 2]>(),
     ) {
