@@ -1,0 +1,87 @@
+//! Which machine measured: figures say nothing without it.
+
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+
+/// What the figures depend on.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) processors: usize,
+    /// Whether a hypervisor shares them out.
+    pub(crate) is_virtual: bool,
+    pub(crate) memory_mib: u64,
+    pub(crate) kernel: String,
+    /// Of the source, by git; with `-dirty` where it was changed since.
+    pub(crate) commit: Option<String>,
+}
+
+impl Machine {
+    /// This one.
+    pub(crate) fn this() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let meminfo = read("/proc/meminfo");
+        let flags = field(&cpuinfo, "flags").unwrap_or_default();
+        let memory =
+            field(&meminfo, "MemTotal").and_then(|size| size.strip_suffix(" kB")?.parse::<u64>().ok());
+        Self {
+            processor: field(&cpuinfo, "model name").unwrap_or("unknown processor").to_owned(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            is_virtual: flags.split_whitespace().any(|flag| flag == "hypervisor"),
+            memory_mib: memory.unwrap_or_default() / 1024,
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            commit: commit(),
+        }
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "{} × {}{}, {:.1} GiB of memory, Linux {}",
+            self.processors,
+            self.processor,
+            if self.is_virtual { " (virtual machine)" } else { "" },
+            self.memory_mib as f64 / 1024.0,
+            self.kernel,
+        )?;
+        match &self.commit {
+            Some(commit) => write!(formatter, ", commit {commit}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim())
+    })
+}
+
+fn commit() -> Option<String> {
+    let output = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=10"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (!commit.is_empty()).then_some(commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "MemTotal:  2048 kB\nMemTotalish: 1 kB\nmodel name\t: A: B\n";
+        assert_eq!(field(text, "MemTotal"), Some("2048 kB"));
+        assert_eq!(field(text, "model name"), Some("A: B"));
+        assert_eq!(field(text, "model"), None);
+    }
+}

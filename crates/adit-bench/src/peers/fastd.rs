@@ -1,0 +1,52 @@
+//! fastd, with its null method.
+
+use std::process::Command;
+
+use crate::bed::{self, Bed};
+use crate::error::BenchError;
+use crate::process::{self, Process};
+
+use super::Tunnel;
+
+const DEVICE: &str = "fastd0";
+const NETWORK: u8 = 3;
+/// The cable's less the outer IPv4 (20), UDP (8) and its type of packet (1).
+const MTU: u32 = 1471;
+const PORT: u16 = 10_000;
+
+pub(super) fn start(bed: &Bed) -> Result<Tunnel, BenchError> {
+    let fastd = process::find("fastd", "on Debian: apt-get install fastd")?;
+    let directory = bed.directory("fastd")?;
+    let mut keys = Vec::new();
+    for side in &bed.sides {
+        let mut generate = Command::new(&fastd);
+        generate.args(["--generate-key", "--machine-readable"]);
+        let secret = process::output(&side.host, generate)?.trim().to_owned();
+        let file = directory.join(format!("{}.secret", side.letter));
+        bed::write(&file, &format!("secret \"{secret}\";\n"))?;
+        let mut show = Command::new(&fastd);
+        show.arg("--config").arg(&file).args(["--show-key", "--machine-readable"]);
+        keys.push(process::output(&side.host, show)?.trim().to_owned());
+    }
+    let mut processes = Vec::new();
+    for (side, other_key) in bed.sides.iter().zip(keys.iter().rev()) {
+        let file = directory.join(format!("{}.conf", side.letter));
+        let text = format!(
+            "include \"{letter}.secret\";\nmode tun;\ninterface \"{DEVICE}\";\nmethod \"null\";\nmtu {MTU};\n\
+             bind {underlay}:{PORT};\nlog level info;\n\
+             peer \"{other}\" {{ key \"{other_key}\"; remote {other_underlay}:{PORT}; }}\n",
+            letter = side.letter,
+            underlay = side.underlay(),
+            other = side.other_letter,
+            other_underlay = side.other_underlay(),
+        );
+        bed::write(&file, &text)?;
+        let mut command = Command::new(&fastd);
+        command.arg("--config").arg(&file);
+        let mut process = Process::start(&side.host, &format!("fastd-{}", side.letter), command, &directory)?;
+        side.set_up(&mut process, DEVICE, NETWORK, MTU)?;
+        processes.push(process);
+    }
+    let version = process::version(&fastd, "--version");
+    Ok(Tunnel::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
+}

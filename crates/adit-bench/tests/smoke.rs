@@ -1,0 +1,95 @@
+//! One short round, with everything in it that can be started here.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// The `adit` of the same profile, built now: cargo builds only this package's programs for us.
+fn adit() -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let bench = PathBuf::from(env!("CARGO_BIN_EXE_adit-bench"));
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", "adit"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let directory = bench.parent().and_then(|profile| profile.parent()).ok_or("no target directory")?;
+    let status = build.arg("--target-dir").arg(directory).status()?;
+    if !status.success() {
+        return Err("adit does not build".into());
+    }
+    Ok(bench.with_file_name("adit"))
+}
+
+fn has(figures: &[Value], measure: &str, contender: &str) -> bool {
+    figures.iter().any(|figure| {
+        figure["measure"] == measure
+            && figure["contender"] == contender
+            && figure["figure"]["median"].as_f64().is_some_and(|median| median > 0.0)
+    })
+}
+
+#[test]
+fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
+    if !adit_linux::testing::require_root("a_short_round_measures_adit_and_leaves_nothing_behind") {
+        return Ok(());
+    }
+    let directory = tempfile::tempdir()?;
+    let document = directory.path().join("benchmarks.md");
+    let child = Command::new(env!("CARGO_BIN_EXE_adit-bench"))
+        .args(["--quick", "--soak", "--json", "--document"])
+        .arg(&document)
+        .arg("--adit")
+        .arg(adit()?)
+        .env("TMPDIR", directory.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    let pid = child.id();
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let figures = report["figures"].as_array().ok_or("no figures")?;
+    for measure in ["tcp_one", "tcp_four", "udp_small", "request_response", "ping"] {
+        for contender in ["bare", "adit"] {
+            assert!(has(figures, measure, contender), "{measure} of {contender}: {said}");
+        }
+    }
+    // Others may not be installed here; but then the report says why.
+    let contenders = report["contenders"].as_array().ok_or("no contenders")?;
+    assert_eq!(contenders.len(), 7);
+    let failed = |contender: &Value, measure: &str| {
+        report["failures"].as_array().is_some_and(|failures| {
+            failures.iter().any(|failure| failure["contender"] == *contender && failure["measure"] == measure)
+        })
+    };
+    for standing in contenders {
+        let contender = &standing["contender"];
+        let name = contender.as_str().ok_or("a contender without a name")?;
+        let is_told = standing["failure"].is_string() || failed(contender, "tcp_one");
+        assert!(is_told || has(figures, "tcp_one", name), "{name} is neither measured nor excused: {report}");
+    }
+    assert!(report["soak"]["resident_kib"].as_array().is_some_and(|looks| looks.len() >= 3), "{report}");
+
+    let text = std::fs::read_to_string(&document)?;
+    assert!(text.contains("| one TCP stream, of the bare veth |"), "{text}");
+    std::fs::remove_file(&document)?;
+    let left: Vec<_> = std::fs::read_dir(directory.path())?.flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    for place in ["/run/adit", "/var/lib/adit"] {
+        let ours = format!("-{pid}");
+        let left: Vec<_> = std::fs::read_dir(place)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(&ours)))
+            .collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+    Ok(())
+}

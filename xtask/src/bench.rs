@@ -1,0 +1,50 @@
+//! `cargo xtask bench`: installs what Adit is measured against, builds what is measured, measures.
+
+use std::process::Command;
+
+use crate::{debian, run};
+
+/// Debian's packages. What cannot be installed is told in the report, not left out.
+const PACKAGES: &[&str] = &["iperf3", "tinc", "fastd", "openvpn", "iproute2"];
+const VPNCLOUD: &str = "2.3.0";
+
+/// Runs the benchmark; `arguments` are those of `adit-bench`. Unless they ask for a short run,
+/// the minute of full load belongs to it.
+pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    if !debian::is_root() {
+        return Err(
+            "the benchmark makes network namespaces with other tunnels in them: run it as root".to_owned()
+        );
+    }
+    let missing = debian::install(PACKAGES);
+    if !missing.is_empty() {
+        println!("could not be installed, and so will not be measured: {}", missing.join(" "));
+    }
+    let root = run::root();
+    let target = run::output(
+        Command::new(env!("CARGO"))
+            .args(["metadata", "--format-version", "1", "--no-deps"])
+            .current_dir(&root),
+    )
+    .and_then(|metadata| serde_json::from_str::<serde_json::Value>(&metadata).ok())
+    .and_then(|metadata| Some(std::path::PathBuf::from(metadata.get("target_directory")?.as_str()?)))
+    .ok_or("cannot learn from cargo where it builds")?;
+    let tools = target.join("bench-tools");
+    if !tools.join("bin/vpncloud").is_file() {
+        println!("installing vpncloud {VPNCLOUD} into {}", tools.display());
+        let tools = tools.to_string_lossy().into_owned();
+        let install = ["install", "--quiet", "--locked", "--root", &tools, "--version", VPNCLOUD, "vpncloud"];
+        if let Err(error) = run::cargo(&install, &[]) {
+            println!("vpncloud will not be measured: {error}");
+        }
+    }
+    run::cargo(&["build", "--release", "--locked", "--package", "adit", "--package", "adit-bench"], &[])?;
+
+    let mut bench = Command::new(target.join("release/adit-bench"));
+    bench.arg("--tools").arg(&tools).args(arguments).current_dir(&root);
+    let is = |name: &str| arguments.iter().any(|argument| argument == name);
+    if !is("--quick") && !is("--soak") {
+        bench.arg("--soak");
+    }
+    run::check(&mut bench)
+}
