@@ -208,7 +208,12 @@ fn user_namespace_error(errno: nix::Error) -> Error {
     let error = Error::new("cannot make a user namespace", errno.into());
     match errno {
         nix::Error::EINVAL => {
-            error.with_hint("the process must have one thread only, and the kernel CONFIG_USER_NS")
+            let threads = fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+            if threads > 1 {
+                error.with_hint(format!("the process has {threads} threads, and may have one only"))
+            } else {
+                error.with_hint("a kernel with CONFIG_USER_NS is needed, or run as root")
+            }
         }
         nix::Error::EPERM | nix::Error::EACCES => error.with_hint(switched_off().unwrap_or(
             "the system denies it to ordinary users (in a container: its seccomp profile): run as root",

@@ -1,5 +1,7 @@
 //! rtnetlink against the running kernel, in network namespaces of the tests' own.
 
+mod common;
+
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -10,9 +12,7 @@ use adit_linux::netlink::{
 use adit_linux::netns::NetNs;
 use adit_linux::sysctl;
 use adit_linux::testing::require_root;
-
-/// Far longer than anything here takes: what does not come within this does not come.
-const PATIENCE: Duration = Duration::from_secs(5);
+use common::{PATIENCE, await_running};
 
 /// Two namespaces with a veth between them: 192.0.2.1/24 on `left`, 192.0.2.2/24 on `right`.
 struct Pair {
@@ -42,6 +42,8 @@ impl Pair {
             let loopback = netlink.link("lo").unwrap().unwrap();
             netlink.set_up(loopback.index).unwrap();
         }
+        await_running(&left, "to-right");
+        await_running(&right, "to-left");
         Self { left, right, left_netlink, right_netlink, left_index, right_index }
     }
 }
@@ -291,9 +293,6 @@ fn events_tell_what_changes() {
     let (left, index) = (&mut pair.left_netlink, pair.left_index);
     let mut events =
         pair.left.run(|| Events::open(&[Group::Link, Group::Address, Group::Route])).unwrap().unwrap();
-    assert_eq!(events.try_next().unwrap(), None, "only what happens from now on");
-    assert_eq!(events.next(Duration::from_millis(1)).unwrap(), None);
-
     left.add_address(index, "10.1.0.1/32".parse().unwrap()).unwrap();
     await_event(&mut events, "the address comes", |event| match event {
         Event::AddressChanged { address, gone: false } => {
@@ -316,6 +315,18 @@ fn events_tell_what_changes() {
     });
     pair.right_netlink.delete_link(pair.right_index).unwrap();
     await_event(&mut events, "the link goes", |event| (event == Event::LinkGone(index)).then_some(()));
+}
+
+#[test]
+fn silence_is_no_event() {
+    if !require_root("silence_is_no_event") {
+        return;
+    }
+    let quiet = NetNs::fresh().unwrap();
+    let all = [Group::Link, Group::Address, Group::Route, Group::Neighbour];
+    let mut events = quiet.run(|| Events::open(&all)).unwrap().unwrap();
+    assert_eq!(events.try_next().unwrap(), None);
+    assert_eq!(events.next(Duration::from_millis(1)).unwrap(), None);
 }
 
 #[test]

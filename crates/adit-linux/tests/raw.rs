@@ -1,7 +1,8 @@
 //! Raw and UDP sockets against the running kernel, across a veth between two namespaces.
 
+mod common;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
 
 use adit_linux::netlink::{Netlink, Route};
 use adit_linux::netns::NetNs;
@@ -9,12 +10,11 @@ use adit_linux::raw::RawSocket;
 use adit_linux::sysctl;
 use adit_linux::testing::require_root;
 use adit_linux::udp::{Origin, PathSocket};
+use common::{PATIENCE, await_running};
 
 const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const BEYOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-/// Far longer than an answer takes.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Two namespaces with a veth between them, `HERE` and `THERE`.
 struct Pair {
@@ -41,6 +41,8 @@ impl Pair {
             ..Route::default()
         };
         here_netlink.add_route(&beyond).unwrap();
+        await_running(&here, "a");
+        await_running(&there, "b");
         // Many errors are expected at once; the kernel would hold most of them back.
         there.run(|| sysctl::write("net/ipv4/icmp_ratelimit", "0")).unwrap().unwrap();
         Self { here, there, there_netlink }
@@ -104,7 +106,14 @@ fn icmp_errors_are_only_errors() {
     if !require_root("icmp_errors_are_only_errors") {
         return;
     }
-    let pair = Pair::new();
+    let mut pair = Pair::new();
+    let there = pair.there_netlink.link("b").unwrap().unwrap().index;
+    let beyond = Route {
+        destination: format!("{BEYOND}/32").parse().unwrap(),
+        device: Some(there),
+        ..Route::default()
+    };
+    pair.there_netlink.add_route(&beyond).unwrap();
     let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
     let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
     assert_eq!(errors.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
@@ -143,7 +152,7 @@ fn silencer_needs_an_address_of_ours() {
     if !require_root("silencer_needs_an_address_of_ours") {
         return;
     }
-    let error = NetNs::fresh().unwrap().run(|| RawSocket::silencer(THERE)).unwrap().unwrap_err();
+    let error = Pair::new().here.run(|| RawSocket::silencer(THERE)).unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot bind a raw socket to 192.0.2.2: Cannot assign requested address (os error 99); \
@@ -185,6 +194,7 @@ fn path_errors_say_who_and_why() {
     let mut far_netlink = far.run(Netlink::open).unwrap().unwrap();
     let far_index = far_netlink.link("d").unwrap().unwrap().index;
     far_netlink.set_up(far_index).unwrap();
+    await_running(&pair.there, "c");
 
     let path = open(BEYOND);
     path.send(&[0; 1400]).unwrap();

@@ -24,8 +24,9 @@ pub struct Link {
     pub mtu: u32,
     /// Whether the administrator wants it up (`IFF_UP`).
     pub up: bool,
-    /// Whether it could carry something: the administrator wants it up and so does what is below,
-    /// a cable or the other end (`IFF_LOWER_UP`).
+    /// Whether it carries what is sent to it: the administrator wants it up, so does what is
+    /// below (a cable or the other end, `IFF_LOWER_UP`), and the kernel has acted on that
+    /// (`IFF_RUNNING`). Until it has, which takes a moment, it drops everything.
     pub running: bool,
     /// Its link-layer address, if that is an Ethernet's.
     pub mac: Option<[u8; 6]>,
@@ -220,8 +221,7 @@ impl Netlink {
     }
 
     fn set_link(&mut self, message: LinkMessage, what: impl Fn() -> String) -> Result<()> {
-        // Not RTM_SETLINK: for an unknown index both fail, but only this one rejects what it does
-        // not understand in every kernel.
+        // Without NLM_F_CREATE: a link that is not there is an error.
         self.socket.request(RouteNetlinkMessage::NewLink(message), 0, what).map(drop)
     }
 }
@@ -265,7 +265,7 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
         name: String::new(),
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
-        running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
         mac: None,
         alias: None,
         kind: None,
