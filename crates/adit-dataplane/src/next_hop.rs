@@ -3,7 +3,7 @@
 //! the kernel, writes it. A peer without a usable entry is sent to through the kernel's own
 //! routing, slower and always right.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use adit_tunnel::PeerIndex;
 
@@ -17,6 +17,8 @@ pub struct NextHops {
     device: AtomicU64,
     /// Our address on it.
     source: AtomicU64,
+    /// Somebody listens on that interface, and is to see what leaves by it.
+    tapped: AtomicBool,
     /// A peer: valid, generation, address; 0: let the kernel route.
     peers: Box<[AtomicU64]>,
 }
@@ -42,6 +44,7 @@ impl NextHops {
         Self {
             device: AtomicU64::new(0),
             source: AtomicU64::new(0),
+            tapped: AtomicBool::new(false),
             peers: (0..peers).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -74,9 +77,9 @@ impl NextHops {
         for peer in &self.peers {
             peer.store(0, Ordering::Release);
         }
-        let generation = (self.device.load(Ordering::Relaxed) >> 32) + 1 & GENERATION_MASK;
+        let generation = ((self.device.load(Ordering::Relaxed) >> 32) + 1) & GENERATION_MASK;
         let index = device.map_or(0, |device| device.index);
-        self.device.store(generation << 32 | u64::from(index), Ordering::Release);
+        self.device.store((generation << 32) | u64::from(index), Ordering::Release);
         self.source.store(device.map_or(0, |device| pack(device.mac)), Ordering::Release);
     }
 
@@ -87,10 +90,22 @@ impl NextHops {
         (index != 0).then(|| LinkDevice { index, mac: unpack(self.source.load(Ordering::Relaxed)) })
     }
 
+    /// Whether frames have to leave where a tap sees them.
+    #[inline]
+    #[must_use]
+    pub fn tapped(&self) -> bool {
+        self.tapped.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether somebody listens on the interface.
+    pub fn set_tapped(&self, tapped: bool) {
+        self.tapped.store(tapped, Ordering::Relaxed);
+    }
+
     /// Sets where frames for `peer` go; `None` lets the kernel route them.
     pub fn set(&self, peer: PeerIndex, mac: Option<Mac>) {
-        let generation = self.device.load(Ordering::Relaxed) >> 32 & GENERATION_MASK;
-        let entry = mac.map_or(0, |mac| VALID | generation << GENERATION_SHIFT | pack(mac));
+        let generation = (self.device.load(Ordering::Relaxed) >> 32) & GENERATION_MASK;
+        let entry = mac.map_or(0, |mac| VALID | (generation << GENERATION_SHIFT) | pack(mac));
         if let Some(peer) = self.peers.get(peer.index()) {
             peer.store(entry, Ordering::Release);
         }
@@ -98,7 +113,7 @@ impl NextHops {
 }
 
 fn pack(mac: Mac) -> u64 {
-    mac.iter().fold(0, |packed, &byte| packed << 8 | u64::from(byte))
+    mac.iter().fold(0, |packed, &byte| (packed << 8) | u64::from(byte))
 }
 
 fn unpack(packed: u64) -> Mac {

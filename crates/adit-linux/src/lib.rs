@@ -6,15 +6,18 @@ pub mod capture;
 pub mod error;
 pub mod frames;
 pub mod icmp_socket;
+mod mapping;
 pub mod netlink;
 pub mod netns;
 pub mod packet;
+pub mod packet_ring;
 pub mod poll;
 pub mod process;
 pub mod raw;
 pub mod raw_frames;
 pub mod signal;
 pub mod sysctl;
+pub mod taps;
 #[doc(hidden)]
 pub mod testing;
 pub mod tun;

@@ -56,6 +56,30 @@ pub fn wait_readable_any(
     wait_any(&fds, timeout)
 }
 
+/// Waits until `source` can be read; `false` when the time is up first.
+///
+/// # Errors
+/// What the kernel says.
+pub fn readable_within(source: &impl AsFd, patience: Duration) -> io::Result<bool> {
+    let deadline = std::time::Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let mut poll = libc::pollfd { fd: source.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let millis = left.as_millis().try_into().unwrap_or(i32::MAX);
+        // SAFETY: one `pollfd`, which outlives the call.
+        match unsafe { libc::poll(&raw mut poll, 1, millis) } {
+            0 => return Ok(false),
+            1.. => return Ok(true),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
 fn wait_any(fds: &[i32], timeout: Option<Duration>) -> io::Result<()> {
     const MOST: usize = 8;
     let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MOST];

@@ -17,7 +17,7 @@ pub struct TunOptions {
     pub name: String,
     /// Queues to open; each is read and written by a thread of its own.
     pub queues: usize,
-    /// Whether the interface outlives the process (until [`Tun::remove`]).
+    /// Whether the interface outlives the process until it is deleted.
     pub persist: bool,
 }
 

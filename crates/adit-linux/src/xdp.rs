@@ -5,11 +5,11 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
 use crate::frames::{FrameSender, LINK_HEADER, Sent};
+use crate::mapping::Mapping;
 use crate::packet::set_socket_option;
 use crate::virtio_net::PartialChecksum;
 
@@ -118,8 +118,8 @@ impl XdpSender {
         let umem =
             Mapping::anonymous(FRAMES * CHUNK).map_err(|error| Error::new(what("map memory"), error))?;
         let registration = UmemReg {
-            addr: umem.base.as_ptr() as u64,
-            len: umem.len as u64,
+            addr: umem.at(0) as u64,
+            len: umem.len() as u64,
             chunk_size: CHUNK as u32,
             headroom: 0,
             flags: XDP_UMEM_TX_METADATA_LEN,
@@ -206,7 +206,7 @@ impl XdpSender {
         let start = number as usize * CHUNK;
         // SAFETY: chunk `number` lies inside the mapping, is owned by us and not by the kernel
         // (it is neither in the transmit ring nor awaiting completion), and borrowed only once.
-        unsafe { std::slice::from_raw_parts_mut(self.umem.base.as_ptr().add(start), CHUNK) }
+        unsafe { std::slice::from_raw_parts_mut(self.umem.at(start), CHUNK) }
     }
 }
 
@@ -303,40 +303,6 @@ fn mmap_offsets(socket: &OwnedFd) -> io::Result<MmapOffsets> {
     Ok(offsets)
 }
 
-/// Memory mapped until dropped.
-struct Mapping {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: the mapping belongs to whoever owns the value, on whichever thread.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn anonymous(len: usize) -> io::Result<Self> {
-        Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE, -1, 0)
-    }
-
-    fn new(len: usize, flags: libc::c_int, fd: libc::c_int, offset: libc::off_t) -> io::Result<Self> {
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let base = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
-        Ok(Self { base, len })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping that `new` made, and nobody borrows from it any more.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
-    }
-}
-
 /// A ring shared with the kernel, of which we are the only user of our side.
 struct Ring<T> {
     mapping: Mapping,
@@ -347,21 +313,20 @@ struct Ring<T> {
 impl<T: Copy> Ring<T> {
     fn map(socket: &OwnedFd, page_offset: libc::off_t, offset: RingOffset) -> io::Result<Self> {
         let len = offset.desc as usize + FRAMES * size_of::<T>();
-        let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-        let mapping = Mapping::new(len, flags, socket.as_raw_fd(), page_offset)?;
+        let mapping = Mapping::shared(len, socket, page_offset)?;
         Ok(Self { mapping, offset, marker: std::marker::PhantomData })
     }
 
     fn index(&self, at: u64) -> &AtomicU32 {
         // SAFETY: the kernel says that an aligned u32 lies at this offset of the mapping; both
         // sides only ever access it atomically.
-        unsafe { &*self.mapping.base.as_ptr().add(at as usize).cast::<AtomicU32>() }
+        unsafe { &*self.mapping.at(at as usize).cast::<AtomicU32>() }
     }
 
     fn entry(&self, position: u32) -> *mut T {
         let slot = position as usize & (FRAMES - 1);
         // SAFETY: FRAMES entries of T lie behind `desc`, inside the mapping.
-        unsafe { self.mapping.base.as_ptr().add(self.offset.desc as usize).cast::<T>().add(slot) }
+        unsafe { self.mapping.at(self.offset.desc as usize).cast::<T>().add(slot) }
     }
 
     /// Whether the kernel has consumed all that was produced.

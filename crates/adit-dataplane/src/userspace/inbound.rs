@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_linux::packet::{PacketReceiver, ReceiveBatch, Received};
+use adit_linux::packet_ring::{PacketRing, Ready, Received};
 use adit_linux::poll::{Waker, wait_readable};
 use adit_linux::tun::TunQueue;
 use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
@@ -16,17 +16,15 @@ use adit_wire::{ipv4, tcp};
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
 use crate::clock::Clock;
 
-/// Datagrams received in one system call, and what one superpacket can be made of.
+/// Datagrams that are joined and handed up together.
 const BATCH: usize = 64;
+/// Room for the largest datagram, with its headers.
+const LARGE: usize = 66_000;
 
 /// What the thread works on.
 pub(crate) struct Inbound {
-    pub(crate) receiver: PacketReceiver,
-    pub(crate) queue: Arc<TunQueue>,
-    /// Whether the device takes UDP superpackets.
-    pub(crate) udp: bool,
-    pub(crate) tunnel: Arc<Tunnel>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) ring: PacketRing,
+    pub(crate) up: Up,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) waker: Waker,
@@ -34,29 +32,59 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// Works until told to stop.
-    pub(crate) fn run(self) {
-        let mut batch = ReceiveBatch::new(BATCH);
-        let mut coalescer = Coalescer::new(BATCH, self.udp);
+    pub(crate) fn run(mut self) {
+        let mut coalescer = Coalescer::new(BATCH, self.up.udp);
+        let mut large = vec![0u8; LARGE].into_boxed_slice();
         while !self.stop.load(Ordering::Relaxed) {
-            match self.receiver.receive(&mut batch) {
-                Ok(count) => self.batch(&mut batch, count, &mut coalescer),
-                // Nothing waits, or an interface went down: other interfaces go on.
-                Err(_) => wait_readable(&self.receiver, &self.waker),
+            if self.batch(&mut coalescer, &mut large) == 0 {
+                self.ring.clear_error();
+                wait_readable(&self.ring, &self.waker);
             }
         }
     }
 
+    /// Hands up what waits, at most a batch; how many datagrams that were.
     #[inline]
-    fn batch(&self, batch: &mut ReceiveBatch, count: usize, coalescer: &mut Coalescer) {
-        let now = self.clock.now();
-        coalescer.clear();
-        for index in 0..count {
-            match batch.get(index) {
-                Some(received) => self.datagram(batch.arena(), &received, coalescer, now),
-                None => self.counters.count_drop(DropReason::OuterMalformed, None, 1),
+    fn batch(&mut self, coalescer: &mut Coalescer, large: &mut [u8]) -> usize {
+        let Self { ring, up, clock, .. } = self;
+        let mut now = None;
+        let mut count = 0;
+        while count < BATCH {
+            let Some(ready) = ring.take() else { break };
+            count += 1;
+            let now = *now.get_or_insert_with(|| clock.now());
+            match ready {
+                Ready::Datagram(received) => up.datagram(ring.arena(), &received, coalescer, now),
+                Ready::Large { link } => {
+                    // In order: what came before it goes up before it.
+                    up.flush(ring.arena(), coalescer);
+                    if let Some(received) = ring.receive_large(large, link) {
+                        up.datagram(large, &received, coalescer, now);
+                        up.flush(large, coalescer);
+                    }
+                }
+                Ready::Nothing => up.counters.count_drop(DropReason::OuterMalformed, None, 1),
             }
         }
-        let arena = batch.arena();
+        up.flush(ring.arena(), coalescer);
+        ring.release();
+        count
+    }
+}
+
+/// The way up: from the tunnel to the device.
+pub(crate) struct Up {
+    pub(crate) queue: Arc<TunQueue>,
+    /// Whether the device takes UDP superpackets.
+    pub(crate) udp: bool,
+    pub(crate) tunnel: Arc<Tunnel>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Up {
+    /// Writes what was joined to the device, and begins anew.
+    #[inline]
+    fn flush(&self, arena: &mut [u8], coalescer: &mut Coalescer) {
         for index in 0..coalescer.packets() {
             let packet = coalescer.finish(arena, index);
             let header = packet.header.to_bytes();
@@ -68,10 +96,10 @@ impl Inbound {
                 used += 1;
             }
             if self.queue.write(&pieces[..used]).is_err() {
-                let reason = DropReason::DeviceWriteFailed;
-                self.counters.count_drop(reason, None, packet.datagrams as u64);
+                self.counters.count_drop(DropReason::DeviceWriteFailed, None, packet.datagrams as u64);
             }
         }
+        coalescer.clear();
     }
 
     #[inline]

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
-use adit_linux::packet::PacketReceiver;
+use adit_linux::packet_ring::PacketRing;
 use adit_linux::poll::Waker;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
 
-use inbound::Inbound;
+use inbound::{Inbound, Up};
 use outbound::Outbound;
 use watcher::Watcher;
 
@@ -61,7 +61,9 @@ impl UserspacePlane {
         let udp = tun.offloads().udp;
         let queues = tun.into_queues();
         let silencer = RawSocket::silencer(underlay)?;
-        let receivers = PacketReceiver::open_group(underlay, queues.len())?;
+        let mtu =
+            tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
+        let rings = PacketRing::open_group(underlay, queues.len(), mtu)?;
         let next_hops = Arc::new(NextHops::new(tunnel.peers().len()));
         let clock = Clock::start();
         let stop = Arc::new(AtomicBool::new(false));
@@ -84,7 +86,7 @@ impl UserspacePlane {
 
         let mut outbound = Vec::new();
         let mut inbound = Vec::new();
-        for (number, (queue, receiver)) in queues.into_iter().zip(receivers).enumerate() {
+        for (number, (queue, ring)) in queues.into_iter().zip(rings).enumerate() {
             let queue = Arc::new(queue);
             outbound.push(Outbound {
                 queue: Arc::clone(&queue),
@@ -100,11 +102,8 @@ impl UserspacePlane {
                 waker: waker.clone(),
             });
             inbound.push(Inbound {
-                receiver,
-                queue,
-                udp,
-                tunnel: Arc::clone(&tunnel),
-                counters: shard(),
+                ring,
+                up: Up { queue, udp, tunnel: Arc::clone(&tunnel), counters: shard() },
                 clock,
                 stop: Arc::clone(&stop),
                 waker: waker.clone(),
@@ -113,7 +112,7 @@ impl UserspacePlane {
         let mut plane = Self {
             counters: std::iter::once(&watcher.counters)
                 .chain(outbound.iter().map(|outbound| &outbound.counters))
-                .chain(inbound.iter().map(|inbound| &inbound.counters))
+                .chain(inbound.iter().map(|inbound| &inbound.up.counters))
                 .cloned()
                 .collect(),
             tunnel,

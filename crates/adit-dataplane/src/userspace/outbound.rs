@@ -51,11 +51,18 @@ pub(crate) struct Outbound {
 pub(crate) struct Link {
     device: LinkDevice,
     sender: Box<dyn FrameSender + Send>,
+    /// Taps of this machine see what it sends.
+    visible: bool,
 }
 
 impl Link {
-    /// Opens the fastest sender the interface has: AF_XDP, else a packet socket.
-    pub(crate) fn open(device: LinkDevice, queue: usize, capacity: usize) -> Result<Self, Error> {
+    /// Opens the fastest sender the interface has: AF_XDP, else a packet socket; the latter too
+    /// where a tap is to see what is sent.
+    fn open(device: LinkDevice, queue: usize, capacity: usize, visible: bool) -> Result<Self, Error> {
+        if visible {
+            let sender = Box::new(PacketSender::open(device.index, capacity, BATCH)?);
+            return Ok(Self { device, sender, visible });
+        }
         let xdp = XdpSender::open(device.index, queue as u32, BATCH).and_then(|sender| {
             if sender.capacity() < capacity {
                 return Err(Error::new(
@@ -72,7 +79,7 @@ impl Link {
                 Box::new(PacketSender::open(device.index, capacity, BATCH)?)
             }
         };
-        Ok(Self { device, sender })
+        Ok(Self { device, sender, visible })
     }
 }
 
@@ -226,8 +233,10 @@ impl Outbound {
     #[inline]
     fn way(&mut self, peer: PeerIndex, len: usize) -> Way {
         let Some((device, mac)) = self.next_hops.get(peer) else { return Way::Routed };
-        if self.link.as_ref().is_none_or(|link| link.device.index != device.index) {
-            self.reopen(device, len);
+        let visible = self.next_hops.tapped();
+        let fits = |link: &Link| link.device.index == device.index && link.visible == visible;
+        if !self.link.as_ref().is_some_and(fits) {
+            self.reopen(device, len, visible);
         }
         match &self.link {
             Some(link) if link.device.index == device.index && link.sender.capacity() >= len => {
@@ -238,10 +247,10 @@ impl Outbound {
     }
 
     #[cold]
-    fn reopen(&mut self, device: LinkDevice, len: usize) {
+    fn reopen(&mut self, device: LinkDevice, len: usize, visible: bool) {
         self.flush();
         self.link = None;
-        match Link::open(device, self.number, len.max(1500)) {
+        match Link::open(device, self.number, len.max(1500), visible) {
             Ok(link) => self.link = Some(link),
             // Said once a device: the next hops stay unused until it changes again.
             Err(error) => {

@@ -13,6 +13,7 @@ use adit_linux::netlink::{Events, Group, LinkLayer, Netlink, RouteKind};
 use adit_linux::poll::{Waker, wait_readable_any};
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
+use adit_linux::taps;
 use adit_tunnel::{Counters, Tunnel, UnderlayIcmp};
 use adit_wire::icmpv4::MAX_ERROR_LEN;
 
@@ -22,6 +23,8 @@ use crate::next_hop::{LinkDevice, NextHops};
 /// How often neighbours are asked to prove that they are still there, as the kernel itself does
 /// for those it sends to (RFC 4861 7.3.1; Linux `delay_first_probe_time` is 5 s).
 const REFRESH: Duration = Duration::from_secs(2);
+/// How often it is looked whether somebody listens: the longest a capture misses what leaves.
+const LISTENERS: Duration = Duration::from_millis(250);
 /// How long a start waits for the peers' next hops to answer.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -64,6 +67,7 @@ impl Watcher {
             let _ = wait_readable_any(&[events.as_fd()], &watcher.waker, Some(left));
             drain(events);
         }
+        prepared.look_for_taps();
         Ok(prepared)
     }
 }
@@ -74,7 +78,7 @@ impl Prepared {
         let mut buffer = vec![0u8; 65_536];
         let mut looked = std::time::Instant::now();
         while !self.watcher.stop.load(Ordering::Relaxed) {
-            let left = REFRESH.saturating_sub(looked.elapsed());
+            let left = REFRESH.saturating_sub(looked.elapsed()).min(LISTENERS);
             let sources = [self.watcher.icmp.as_fd(), self.events.as_fd()];
             if let Err(error) = wait_readable_any(&sources, &self.watcher.waker, Some(left)) {
                 tracing::error!(%error, "cannot wait for the underlay's events");
@@ -86,6 +90,7 @@ impl Prepared {
                 self.look();
                 looked = std::time::Instant::now();
             }
+            self.look_for_taps();
             let now = self.watcher.clock.now();
             if self.watcher.tunnel.next_deadline().is_some_and(|deadline| deadline <= now) {
                 self.watcher.tunnel.on_deadline(now);
@@ -103,6 +108,12 @@ impl Prepared {
                 true
             }
         }
+    }
+
+    fn look_for_taps(&self) {
+        let hops = &self.watcher.next_hops;
+        let tapped = hops.device().is_some_and(|device| taps::is_tapped(device.index).unwrap_or(true));
+        hops.set_tapped(tapped);
     }
 
     fn try_look(&mut self) -> Result<bool, Error> {

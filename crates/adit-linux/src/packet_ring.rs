@@ -1,0 +1,292 @@
+//! Receiving through a packet socket's ring (AF_PACKET, TPACKET_V2): the kernel writes what it
+//! receives into memory we share, and no system call is spent on a datagram. With the virtio-net
+//! header, so that checksums stay partial and superpackets stay whole.
+
+use std::io;
+use std::mem::size_of;
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::error::Error;
+use crate::mapping::Mapping;
+use crate::packet::{
+    PACKET_VNET_HDR, attach_filter, bind, enlarge_receive_buffer, packet_socket, set_option,
+};
+use crate::virtio_net::{self, VirtioNetHeader};
+
+// linux/if_packet.h
+const PACKET_RX_RING: libc::c_int = 5;
+const PACKET_COPY_THRESH: libc::c_int = 7;
+const PACKET_VERSION: libc::c_int = 10;
+const PACKET_FANOUT: libc::c_int = 18;
+const PACKET_FANOUT_HASH: u32 = 0;
+const PACKET_FANOUT_CPU: u32 = 2;
+const PACKET_FANOUT_FLAG_UNIQUEID: u32 = 0x2000;
+const PACKET_FANOUT_FLAG_DEFRAG: u32 = 0x8000;
+const TPACKET_V2: u32 = 1;
+const TP_STATUS_KERNEL: u32 = 0;
+const TP_STATUS_USER: u32 = 1;
+const TP_STATUS_COPY: u32 = 2;
+
+/// `struct tpacket_req`.
+#[repr(C)]
+struct RingRequest {
+    block_size: u32,
+    block_count: u32,
+    frame_size: u32,
+    frame_count: u32,
+}
+
+/// `struct tpacket2_hdr`, at the front of every frame of the ring.
+#[repr(C)]
+struct FrameHeader {
+    status: u32,
+    /// Bytes of the packet as it was, and of what is here.
+    len: u32,
+    captured: u32,
+    /// Where in the frame the link header begins, and the network header.
+    link: u16,
+    network: u16,
+    seconds: u32,
+    nanoseconds: u32,
+    vlan: [u16; 2],
+    padding: [u8; 4],
+}
+
+/// Frames of a ring: what a peer sends while we are not scheduled for some milliseconds.
+const FRAMES: usize = 2048;
+/// Kernel memory is asked for in pieces of this size.
+const BLOCK: usize = 1 << 16;
+/// Headers in a frame before the datagram: the ring's own, virtio-net, link, and their alignment.
+const FRAME_OVERHEAD: usize = 128;
+
+/// A packet socket that takes every IP-in-IP datagram for one address, from whichever interface,
+/// reassembled by the kernel.
+pub struct PacketRing {
+    socket: OwnedFd,
+    mapping: Mapping,
+    frame_size: usize,
+    /// The frame the kernel fills next, and how many before it we still hold.
+    next: usize,
+    held: usize,
+}
+
+/// A datagram in the ring.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// What the kernel knows of it; offsets count from the datagram's first byte.
+    pub header: VirtioNetHeader,
+    /// Where it lies in [`PacketRing::arena`].
+    pub datagram: Range<usize>,
+}
+
+/// What the kernel has put into the next frame.
+#[derive(Clone, Debug)]
+pub enum Ready {
+    /// A datagram.
+    Datagram(Received),
+    /// One too large for a frame: fetch it with [`PacketRing::receive_large`].
+    Large {
+        /// Bytes of the link header before it.
+        link: usize,
+    },
+    /// Something that is no datagram.
+    Nothing,
+}
+
+impl PacketRing {
+    /// Opens `count` rings in the calling thread's network namespace that share the datagrams of
+    /// protocol 4 addressed to `local`, flow by flow. Datagrams of up to `mtu` bytes take the
+    /// fast way; larger ones (superpackets, reassembled ones) are received too.
+    ///
+    /// # Errors
+    /// No CAP_NET_RAW, no memory, or a kernel without packet sockets.
+    pub fn open_group(local: Ipv4Addr, count: usize, mtu: usize) -> Result<Vec<Self>, Error> {
+        let mut rings: Vec<Self> = Vec::with_capacity(count);
+        let mut group = None;
+        for _ in 0..count.max(1) {
+            let ring = Self::open(local, mtu)?;
+            // With one member there is nothing to spread, and no flow to be hashed for it.
+            let spread = if count > 1 { PACKET_FANOUT_HASH } else { PACKET_FANOUT_CPU };
+            let kind = spread | PACKET_FANOUT_FLAG_DEFRAG;
+            let argument = match group {
+                None => (kind | PACKET_FANOUT_FLAG_UNIQUEID) << 16,
+                Some(id) => (kind << 16) | id,
+            };
+            set_option(&ring.socket, PACKET_FANOUT, argument).map_err(|error| {
+                Error::new("cannot have the kernel reassemble what packet sockets receive", error)
+            })?;
+            if group.is_none() {
+                let joined: u32 = get_option(&ring.socket, PACKET_FANOUT)
+                    .map_err(|error| Error::new("cannot read the id of a group of packet sockets", error))?;
+                group = Some(joined & 0xffff);
+            }
+            rings.push(ring);
+        }
+        Ok(rings)
+    }
+
+    fn open(local: Ipv4Addr, mtu: usize) -> Result<Self, Error> {
+        // Protocol 0: nothing is received before the filter is in place.
+        let socket = packet_socket()?;
+        let what = |step: &str| format!("cannot {step} of a packet socket");
+        attach_filter(&socket, &ipip_to(local))?;
+        set_option(&socket, PACKET_VERSION, TPACKET_V2)
+            .map_err(|error| Error::new(what("set the version"), error))?;
+        set_option(&socket, PACKET_VNET_HDR, 1u32)
+            .map_err(|error| Error::new(what("enable the virtio-net headers"), error))?;
+        set_option(&socket, PACKET_COPY_THRESH, 1u32)
+            .map_err(|error| Error::new(what("enable the large packets"), error))?;
+        let frame_size = (mtu + FRAME_OVERHEAD).next_power_of_two().clamp(2048, BLOCK);
+        let request = RingRequest {
+            block_size: BLOCK as u32,
+            block_count: (FRAMES * frame_size / BLOCK) as u32,
+            frame_size: frame_size as u32,
+            frame_count: FRAMES as u32,
+        };
+        set_option(&socket, PACKET_RX_RING, request)
+            .map_err(|error| Error::new(what("make the ring"), error))?;
+        let mapping = Mapping::shared(FRAMES * frame_size, &socket, 0)
+            .map_err(|error| Error::new(what("map the ring"), error))?;
+        enlarge_receive_buffer(&socket);
+        bind(&socket, libc::ETH_P_IP, 0)
+            .map_err(|error| Error::new("cannot bind a packet socket to IPv4", error))?;
+        Ok(Self { socket, mapping, frame_size, next: 0, held: 0 })
+    }
+
+    /// Takes the next frame, if the kernel has filled it. It stays ours until
+    /// [`Self::release`].
+    #[inline]
+    pub fn take(&mut self) -> Option<Ready> {
+        if self.held == FRAMES {
+            return None;
+        }
+        let start = self.next * self.frame_size;
+        let status = self.status(start).load(Ordering::Acquire);
+        if status & TP_STATUS_USER == 0 {
+            return None;
+        }
+        self.next = (self.next + 1) % FRAMES;
+        self.held += 1;
+        if status & TP_STATUS_COPY != 0 {
+            // The socket's address does not tell the link for these; the frame does.
+            let frame = self.frame(start);
+            let link = usize::from(frame.network).saturating_sub(usize::from(frame.link));
+            return Some(Ready::Large { link });
+        }
+        Some(self.read(start).map_or(Ready::Nothing, Ready::Datagram))
+    }
+
+    #[inline]
+    fn read(&self, start: usize) -> Option<Received> {
+        let frame = self.frame(start);
+        let (link, network) = (usize::from(frame.link), usize::from(frame.network));
+        let link_len = network.checked_sub(link)?;
+        let end = link + frame.captured as usize;
+        if link < size_of::<FrameHeader>() + virtio_net::LEN || network >= end || end > self.frame_size {
+            return None;
+        }
+        // SAFETY: the virtio-net header lies before the link header, inside the frame.
+        let header =
+            unsafe { &*self.mapping.at(start + link - virtio_net::LEN).cast::<[u8; virtio_net::LEN]>() };
+        let header = VirtioNetHeader::from_bytes(header).without_front(link_len as u16)?;
+        Some(Received { header, datagram: start + network..start + end })
+    }
+
+    /// The memory that [`Received::datagram`] lies in.
+    #[inline]
+    pub fn arena(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping lives as long as `self`. The kernel writes only to frames we do not
+        // hold, and callers have ranges of frames only that we do.
+        unsafe { std::slice::from_raw_parts_mut(self.mapping.at(0), self.mapping.len()) }
+    }
+
+    /// Gives every frame that was taken back to the kernel.
+    #[inline]
+    pub fn release(&mut self) {
+        while self.held > 0 {
+            let oldest = (self.next + FRAMES - self.held) % FRAMES;
+            self.status(oldest * self.frame_size).store(TP_STATUS_KERNEL, Ordering::Release);
+            self.held -= 1;
+        }
+    }
+
+    /// Fetches the datagram that [`Ready::Large`] stands for into `buffer`, which should hold
+    /// 64 KiB and some headers. `link` is what [`Ready::Large`] told.
+    #[cold]
+    pub fn receive_large(&self, buffer: &mut [u8], link: usize) -> Option<Received> {
+        // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
+        let received = unsafe {
+            libc::recv(self.socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT)
+        };
+        let len = usize::try_from(received).ok()?;
+        let front = virtio_net::LEN + link;
+        let header = VirtioNetHeader::from_bytes(buffer.first_chunk()?).without_front(link as u16)?;
+        (len > front).then_some(Received { header, datagram: front..len })
+    }
+
+    /// Takes an error the socket has met (an interface went down), which would keep it readable.
+    pub fn clear_error(&self) {
+        let _ = self.take_error();
+    }
+
+    fn take_error(&self) -> io::Result<u32> {
+        get_socket_option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR)
+    }
+
+    #[inline]
+    fn frame(&self, start: usize) -> &FrameHeader {
+        // SAFETY: every frame begins with this header, aligned (frames are powers of two of at
+        // least 2048 bytes), and the kernel leaves it alone while the frame is ours.
+        unsafe { &*self.mapping.at(start).cast::<FrameHeader>() }
+    }
+
+    fn status(&self, start: usize) -> &AtomicU32 {
+        // SAFETY: the status is the first, aligned, u32 of the frame that begins at `start`; both
+        // sides only ever access it atomically.
+        unsafe { &*self.mapping.at(start).cast::<AtomicU32>() }
+    }
+}
+
+impl AsFd for PacketRing {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn get_option(socket: &OwnedFd, name: libc::c_int) -> io::Result<u32> {
+    get_socket_option(socket, libc::SOL_PACKET, name)
+}
+
+fn get_socket_option(socket: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io::Result<u32> {
+    let mut value = 0u32;
+    let mut len = size_of::<u32>() as u32;
+    // SAFETY: the kernel writes at most `len` bytes into `value`.
+    let done =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
+}
+
+/// A classic BPF program: protocol 4, to `local`, addressed to this host.
+fn ipip_to(local: Ipv4Addr) -> [libc::sock_filter; 8] {
+    // linux/filter.h: offsets from here on count from the network header, whatever the link.
+    const SKF_NET_OFF: u32 = (-0x10_0000_i32).cast_unsigned();
+    const SKF_AD_OFF: u32 = (-0x1000_i32).cast_unsigned();
+    const SKF_AD_PKTTYPE: u32 = 4;
+    let load_byte = |k| libc::sock_filter { code: 0x30, jt: 0, jf: 0, k };
+    let load_word = |k| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k };
+    let unless_equal = |k, jf| libc::sock_filter { code: 0x15, jt: 0, jf, k };
+    let answer = |k| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k };
+    [
+        load_byte(SKF_NET_OFF.wrapping_add(9)),
+        unless_equal(4, 5),
+        load_word(SKF_NET_OFF.wrapping_add(16)),
+        unless_equal(u32::from(local), 3),
+        load_byte(SKF_AD_OFF.wrapping_add(SKF_AD_PKTTYPE)),
+        unless_equal(u32::from(libc::PACKET_HOST), 1),
+        answer(u32::MAX),
+        answer(0),
+    ]
+}
