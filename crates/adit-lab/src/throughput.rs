@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use adit_linux::poll::readable_within;
 use adit_linux::udp_batch::{UdpBatchReceiver, UdpBatchSender};
 
 use crate::error::LabError;
@@ -43,8 +44,7 @@ pub fn tcp(path: &Path<'_>, streams: usize, time: Duration) -> Result<f64, LabEr
         let receivers = path.server.ns();
         let receiver = scope.spawn(|| {
             receivers.run(|| {
-                let sinks: Result<Vec<TcpStream>, _> =
-                    (0..streams).map(|_| listener.accept().map(|(stream, _)| stream)).collect();
+                let sinks: Result<Vec<TcpStream>, _> = (0..streams).map(|_| accept(&listener)).collect();
                 std::thread::scope(|scope| {
                     let sinks: Vec<_> =
                         sinks?.into_iter().map(|sink| scope.spawn(|| drain(sink, &pattern))).collect();
@@ -67,6 +67,14 @@ pub fn tcp(path: &Path<'_>, streams: usize, time: Duration) -> Result<f64, LabEr
         rate.map_err(LabError::io("receive a TCP stream"))
     })?;
     Ok(bits)
+}
+
+/// Waits for a client no longer than a client waits for a server.
+fn accept(listener: &TcpListener) -> std::io::Result<TcpStream> {
+    if !readable_within(listener, PATIENCE)? {
+        return Err(std::io::ErrorKind::TimedOut.into());
+    }
+    listener.accept().map(|(stream, _)| stream)
 }
 
 fn panicked() -> std::io::Error {
@@ -117,7 +125,7 @@ pub fn request_response(path: &Path<'_>, time: Duration) -> Result<f64, LabError
     })?;
     let server = listener.local_addr().map_err(LabError::io("learn a port"))?;
     let echo = path.server.ns().spawn("lab-echo", move || -> std::io::Result<()> {
-        let (mut stream, _) = listener.accept()?;
+        let mut stream = accept(&listener)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut byte = [0];
