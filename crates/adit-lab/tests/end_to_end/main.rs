@@ -1,0 +1,12 @@
+//! The userspace data plane end to end, in networks that each test builds in namespaces of its own.
+//!
+//! One program for all topics, because linking is what costs; `cargo test -p adit-lab --test
+//! end_to_end icmp::` runs one of them.
+
+mod bad_input;
+mod churn;
+mod icmp;
+mod interop;
+mod outer_fragments;
+mod support;
+mod transfer;
