@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::ControlError;
-use crate::overlay::{OnExit, Overlay};
+use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
 use crate::status::Status;
 
@@ -47,13 +47,12 @@ pub fn run(
         .build()
         .map_err(|error| ControlError::file("start a runtime for", places.socket(), error))?;
     let result = runtime.block_on(serve(config, options, &places, ready));
-    let kept = matches!(&result, Ok(OnExit::Keep));
-    let removed = if kept {
-        std::fs::remove_file(places.socket())
-            .map_err(|error| ControlError::file("remove", places.socket(), error))
-    } else {
-        places.remove()
+    let kept = match &result {
+        Ok(on_exit) => *on_exit == OnExit::Keep,
+        // A start that failed leaves what an earlier daemon kept, and `adit down` needs the notes.
+        Err(_) => overlay::has_leftovers(places.name()).unwrap_or(true),
     };
+    let removed = if kept { places.remove_socket() } else { places.remove() };
     drop(lock);
     result.and(removed)
 }

@@ -53,8 +53,10 @@ impl Overlay {
         refuse_foreign_device(&mut netlink, &desired)?;
         refuse_foreign_routes(&mut netlink, &desired)?;
 
+        let is_taken_over = netlink.link(&desired.device)?.is_some();
         let tun = Tun::open(&TunOptions { name: desired.device.clone(), queues: queues(), persist: true })?;
-        let undo = Undo { device: Some(desired.device.clone()) };
+        // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
+        let undo = Undo { device: (!is_taken_over).then(|| desired.device.clone()) };
         let link = set_up_device(&mut netlink, &desired)?;
         let plane = UserspacePlane::start(Arc::new(tunnel), tun, config.site.underlay)?;
         set_routes(&mut netlink, &desired, link.index)?;
@@ -94,7 +96,7 @@ impl Overlay {
         self.plane.shutdown();
         match on_exit {
             OnExit::Keep => Ok(()),
-            OnExit::Remove => remove_objects(&mut self.netlink, &self.config.site.name.to_string()).map(drop),
+            OnExit::Remove => remove_objects(&mut self.netlink, self.config.site.name.as_str()).map(drop),
         }
     }
 }
@@ -108,11 +110,22 @@ pub fn remove_leftovers(site: &str) -> Result<Vec<String>, ControlError> {
     remove_objects(&mut Netlink::open()?, site)
 }
 
-fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, ControlError> {
+/// Whether there is anything that [`remove_leftovers`] would remove.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn has_leftovers(site: &str) -> Result<bool, ControlError> {
+    Ok(!objects(&mut Netlink::open()?, site)?.is_empty())
+}
+
+fn objects(netlink: &mut Netlink, site: &str) -> Result<Vec<Link>, ControlError> {
     let alias = desired::alias(site);
-    let ours = netlink.links()?.into_iter().filter(|link| link.alias.as_deref() == Some(&alias));
+    Ok(netlink.links()?.into_iter().filter(|link| link.alias.as_deref() == Some(&alias)).collect())
+}
+
+fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, ControlError> {
     let mut removed = Vec::new();
-    for link in ours {
+    for link in objects(netlink, site)? {
         netlink.delete_link(link.index)?;
         removed.push(link.name);
     }
@@ -246,7 +259,7 @@ fn kernel_route(route: &DesiredRoute, device: u32) -> Route {
     }
 }
 
-/// Removes the device unless everything went well.
+/// Removes the device that was made unless everything went well.
 struct Undo {
     device: Option<String>,
 }

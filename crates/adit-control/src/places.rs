@@ -103,17 +103,31 @@ impl Places {
     /// # Errors
     /// A file is there and cannot be removed.
     pub fn remove(&self) -> Result<(), ControlError> {
-        let gone = |path: PathBuf, done: std::io::Result<()>| match done {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(ControlError::file("remove", path, error))
-            }
-            _ => Ok(()),
-        };
-        for file in [self.socket(), self.log(), self.lock()] {
-            gone(file.clone(), std::fs::remove_file(&file))?;
+        self.remove_socket()?;
+        for file in [self.log(), self.lock()] {
+            gone(&file, std::fs::remove_file(&file))?;
         }
         let state = self.state.join(&self.name);
-        gone(state.clone(), std::fs::remove_dir_all(&state))
+        gone(&state, std::fs::remove_dir_all(&state))
+    }
+
+    /// Removes the socket alone: the rest is about what stays.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    pub fn remove_socket(&self) -> Result<(), ControlError> {
+        let socket = self.socket();
+        gone(&socket, std::fs::remove_file(&socket))
+    }
+}
+
+/// What was not there to be removed is gone as well.
+fn gone(path: &Path, removed: std::io::Result<()>) -> Result<(), ControlError> {
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ControlError::file("remove", path, error))
+        }
+        _ => Ok(()),
     }
 }
 

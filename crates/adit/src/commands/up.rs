@@ -1,7 +1,7 @@
 //! `adit up`: the daemon in the background.
 
-use std::fs::File;
-use std::io::{PipeReader, Read};
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -19,8 +19,10 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
     };
     let places = Places::of(config.site.name.as_str());
     places.create()?;
-    let log_path = places.log();
-    let log = File::create(&log_path)?;
+    // Added to: it may be the log of a daemon that runs. Read by the descriptor: a daemon that
+    // fails removes its files.
+    let mut log = OpenOptions::new().read(true).append(true).create(true).open(places.log())?;
+    let before = log.metadata()?.len();
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("run").arg(std::path::absolute(file)?);
@@ -34,7 +36,7 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(OwnedFd::from(log))
+        .stderr(OwnedFd::from(log.try_clone()?))
         .current_dir("/")
         .process_group(0)
         .spawn()?;
@@ -49,8 +51,15 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let said = std::fs::read_to_string(&log_path).unwrap_or_default();
-    Err(said.trim().trim_start_matches("adit: ").to_owned().into())
+    Err(said_since(&mut log, before)?.into())
+}
+
+/// The daemon's last words, as [`Output::error`] of ours will print them again.
+fn said_since(log: &mut File, before: u64) -> std::io::Result<String> {
+    let mut said = String::new();
+    log.seek(SeekFrom::Start(before))?;
+    log.read_to_string(&mut said)?;
+    Ok(said.trim().trim_start_matches("adit: ").to_owned())
 }
 
 /// Waits until the daemon is ready, or has ended without.
