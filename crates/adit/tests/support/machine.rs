@@ -38,7 +38,8 @@ impl Machine {
     pub(crate) fn new() -> Self {
         let mounts = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+                .unwrap();
             let program = File::open(ADIT).unwrap();
             for place in ["/run", "/var/lib"] {
                 tmpfs(Path::new(place));
@@ -138,7 +139,8 @@ impl Machine {
     fn end_daemons(&self) {
         let locks: Vec<String> = self.with_files(|| {
             let locks = fs::read_dir("/run/adit").into_iter().flatten().flatten();
-            let locks = locks.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "lock"));
+            let locks =
+                locks.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "lock"));
             locks.filter_map(|path| fs::read_to_string(path).ok()).collect()
         });
         for lock in locks {

@@ -82,7 +82,10 @@ pub(crate) fn view(host: &Host) -> View {
 pub(crate) fn view_of(netlink: &mut Netlink) -> View {
     let links = netlink.links().unwrap().into_iter();
     let links = links.map(|link| {
-        format!("{}: {} {:?} mtu {} up {} {:?}", link.index, link.name, link.kind, link.mtu, link.up, link.alias)
+        format!(
+            "{}: {} {:?} mtu {} up {} {:?}",
+            link.index, link.name, link.kind, link.mtu, link.up, link.alias
+        )
     });
     (links.collect(), netlink.routes().unwrap())
 }
