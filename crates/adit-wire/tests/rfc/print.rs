@@ -1,5 +1,6 @@
-//! The expected lines are tcpdump's (`tcpdump -t -n`, 4.99.3): those of the article's capture by its own
-//! text, the others recorded from the same bytes.
+//! The expected lines have tcpdump's form (`tcpdump -t -n`). Those of the article's capture are its own
+//! text. The others follow what tcpdump 4.99.3 printed for datagrams like these with other addresses, but
+//! for `(ipip-proto-4)`: the article's older tcpdump has it, 4.99.3 no longer does.
 
 use adit_wire::icmpv4::{EchoKind, Icmpv4Error, MAX_ERROR_LEN, build_echo, build_error};
 use adit_wire::print::{Dissection, FlowTable};
