@@ -1,0 +1,30 @@
+//! Running other programs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Runs cargo in the workspace; what it prints is shown.
+pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), String> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).envs(environment.iter().copied()).current_dir(root());
+    check(&mut command)
+}
+
+/// Runs a program and insists that it succeeds.
+pub(crate) fn check(command: &mut Command) -> Result<(), String> {
+    let said = format!("{command:?}").replace('"', "");
+    let status = command.status().map_err(|error| format!("cannot run {said}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{said}: {status}")) }
+}
+
+/// What a program prints, if it succeeds.
+pub(crate) fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok()
+}

@@ -1,0 +1,100 @@
+//! `cargo xtask test`: format, lints, documentation, purity, tests.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::{debian, run};
+
+/// What the interoperation tests decode and build packets with.
+const PACKAGES: &[&str] = &["tcpdump", "python3-scapy"];
+
+/// Crates that decide, and so do no input or output: nothing of the right-hand side may be among
+/// what they are built from.
+const PURE: &[&str] = &["adit-wire", "adit-tunnel"];
+const IMPURE: &[&str] = &["libc", "nix", "socket2", "tokio", "rustix", "mio", "adit-linux"];
+
+/// Runs everything. In strict mode a test that is skipped is a failure.
+pub(crate) fn test(strict: bool) -> Result<(), String> {
+    let start = Instant::now();
+    let missing = debian::install(PACKAGES);
+    if strict && !missing.is_empty() {
+        return Err(format!(
+            "the tests need these packages, which could not be installed: {}",
+            missing.join(" ")
+        ));
+    }
+    let log = skip_log();
+    let log_path = log.to_string_lossy().into_owned();
+    let _ = std::fs::remove_file(&log);
+
+    step("format", || run::cargo(&["fmt", "--all", "--check"], &[]))?;
+    step("lints", || {
+        run::cargo(
+            &["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+            &[],
+        )
+    })?;
+    step("documentation", || {
+        run::cargo(
+            &["doc", "--quiet", "--workspace", "--no-deps", "--locked"],
+            &[("RUSTDOCFLAGS", "-D warnings")],
+        )
+    })?;
+    step("purity", purity)?;
+    step("tests", || {
+        let mut environment = vec![("ADIT_TEST_LOG", log_path.as_str()), ("INSTA_UPDATE", "no")];
+        if strict {
+            environment.push(("ADIT_STRICT", "1"));
+        }
+        run::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"], &environment)
+    })?;
+
+    println!("\nall green in {:.0} s", start.elapsed().as_secs_f64());
+    tell_skips(&log, &missing);
+    Ok(())
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    println!("== {name}");
+    work().map_err(|error| format!("{name}: {error}"))
+}
+
+/// The design's promise that what decides does no input or output, read from what cargo builds.
+fn purity() -> Result<(), String> {
+    for name in PURE {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["tree", "--locked", "-p", name, "-e", "normal", "--prefix", "none", "-f", "{p}"]);
+        let tree = run::output(command.current_dir(run::root()))
+            .ok_or_else(|| format!("cannot read what {name} is built from"))?;
+        let found: Vec<&str> = tree
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .filter(|dependency| IMPURE.contains(dependency))
+            .collect();
+        if !found.is_empty() {
+            return Err(format!("{name} must do no input or output, and depends on {}", found.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+fn skip_log() -> PathBuf {
+    std::env::temp_dir().join(format!("adit-skipped-{}", std::process::id()))
+}
+
+/// Names each test that was skipped, and why: a pass says nothing about them.
+fn tell_skips(log: &std::path::Path, missing: &[String]) {
+    let skipped = std::fs::read_to_string(log).unwrap_or_default();
+    let _ = std::fs::remove_file(log);
+    for line in skipped.lines() {
+        println!("{line}");
+    }
+    if !missing.is_empty() {
+        println!("not installed, and not ours to install: {} (run as root on Debian)", missing.join(" "));
+    }
+    let count = skipped.lines().count();
+    if count > 0 {
+        println!("{count} tests were skipped; `sudo cargo xtask test` runs them");
+    }
+}
