@@ -14,6 +14,7 @@ use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};
 
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
+use super::patience::Patience;
 use crate::clock::Clock;
 
 /// Datagrams that are joined and handed up together.
@@ -35,10 +36,14 @@ impl Inbound {
     pub(crate) fn run(mut self) {
         let mut coalescer = Coalescer::new(BATCH, self.up.udp);
         let mut large = vec![0u8; LARGE].into_boxed_slice();
+        let mut patience = Patience::new();
         while !self.stop.load(Ordering::Relaxed) {
-            if self.batch(&mut coalescer, &mut large) == 0 {
+            if self.batch(&mut coalescer, &mut large) > 0 {
+                patience.reset();
+            } else if !patience.spin() {
                 self.ring.clear_error();
                 wait_readable(&self.ring, &self.waker);
+                patience.reset();
             }
         }
     }

@@ -11,6 +11,7 @@
 pub mod coalesce;
 mod inbound;
 mod outbound;
+mod patience;
 pub mod segment;
 #[cfg(test)]
 mod tests;

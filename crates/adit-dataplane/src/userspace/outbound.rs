@@ -20,6 +20,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::validation::Validation;
 use adit_wire::{fragment, icmpv4, tcp};
 
+use super::patience::Patience;
 use super::segment::{Superpacket, complete_checksum};
 use crate::clock::Clock;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
@@ -88,9 +89,15 @@ impl Outbound {
     pub(crate) fn run(mut self) {
         let mut buffer = vec![0u8; virtio_net::LEN + MAX_DATAGRAM + 1].into_boxed_slice();
         let mut scratch = vec![0u8; MAX_DATAGRAM].into_boxed_slice();
+        let mut patience = Patience::new();
         while !self.stop.load(Ordering::Relaxed) {
             match self.drain(&mut buffer, &mut scratch) {
-                Ok(()) => wait_readable(self.queue.as_ref(), &self.waker),
+                Ok(true) => patience.reset(),
+                Ok(false) if patience.spin() => {}
+                Ok(false) => {
+                    wait_readable(self.queue.as_ref(), &self.waker);
+                    patience.reset();
+                }
                 Err(error) => {
                     tracing::error!(%error, "the tunnel's device is gone");
                     self.device_gone.store(true, Ordering::Relaxed);
@@ -100,14 +107,18 @@ impl Outbound {
         }
     }
 
-    /// Forwards all that waits.
-    fn drain(&mut self, buffer: &mut [u8], scratch: &mut [u8]) -> io::Result<()> {
+    /// Forwards all that waits; whether anything did.
+    fn drain(&mut self, buffer: &mut [u8], scratch: &mut [u8]) -> io::Result<bool> {
         let mut now = self.clock.now();
         let mut since_clock = 0;
+        let mut any = false;
         let done = loop {
             match self.queue.read(buffer) {
-                Ok(len) => self.packet(&buffer[..len], scratch, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Ok(len) => {
+                    any = true;
+                    self.packet(&buffer[..len], scratch, now);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(any),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => break Err(error),
             }
@@ -116,11 +127,13 @@ impl Outbound {
                 since_clock = 0;
                 now = self.clock.now();
                 if self.stop.load(Ordering::Relaxed) {
-                    break Ok(());
+                    break Ok(any);
                 }
             }
         };
-        self.flush();
+        if any {
+            self.flush();
+        }
         done
     }
 
