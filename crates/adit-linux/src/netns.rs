@@ -55,6 +55,16 @@ impl NetNs {
         Ok(Self(Arc::new(file.into())))
     }
 
+    /// That of another process's first thread.
+    ///
+    /// # Errors
+    /// There is no such process, or it is not ours to look at.
+    pub fn of_process(pid: i32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        let file = File::open(&path).map_err(|error| Error::new(format!("cannot open {path}"), error))?;
+        Ok(Self(Arc::new(file.into())))
+    }
+
     /// A new one, empty but for a loopback interface that is down. Costs a thread that ends at once.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -90,24 +90,25 @@ const INTRODUCTION: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 impl LockFile {
-    /// Takes the lock, making the file where there is none.
+    /// Takes the lock, making the file where there is none. A file that its last holder has removed
+    /// meanwhile is nobody's lock any more, and is not taken for one.
     ///
     /// # Errors
     /// [`LockError::Held`], with a process that is alive and holds it.
     pub fn acquire(path: &Path) -> Result<Self, LockError> {
         let failed = |error| Error::new(format!("cannot use the lock file {}", path.display()), error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(path)
-            .map_err(failed)?;
+        let open = || {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o644).open(path).map_err(failed)
+        };
+        let mut file = open()?;
         let deadline = Instant::now() + INTRODUCTION;
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(locked) => return Self::introduce(locked).map_err(|error| failed(error).into()),
+                Ok(locked) if is_at(&locked, path) => {
+                    return Self::introduce(locked).map_err(|error| failed(error).into());
+                }
+                Ok(_) => open()?,
                 Err((file, nix::Error::EWOULDBLOCK)) => file,
                 Err((_, errno)) => return Err(failed(errno.into()).into()),
             };
@@ -148,6 +149,12 @@ impl LockFile {
         file.write_all(text.as_bytes())?;
         Ok(Self(file))
     }
+}
+
+/// Whether the path still leads to this very file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(ours), Ok(theirs)) = (file.metadata(), fs::metadata(path)) else { return false };
+    (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())
 }
 
 impl Drop for LockFile {

@@ -67,6 +67,24 @@ fn lock_is_held_by_one_and_says_by_whom() {
 }
 
 #[test]
+fn a_removed_lock_file_locks_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.lock");
+    let first = LockFile::acquire(&path).unwrap();
+    // Open before it is removed, locked after: what a start in the middle of a `down` does.
+    let waiter = {
+        let path = path.clone();
+        std::thread::spawn(move || {
+            LockFile::acquire_within(&path, std::time::Duration::from_secs(5)).unwrap()
+        })
+    };
+    std::fs::remove_file(&path).unwrap();
+    drop(first);
+    let _held = waiter.join().unwrap();
+    assert!(matches!(LockFile::acquire(&path), Err(LockError::Held { .. })), "one lock, one holder");
+}
+
+#[test]
 fn lock_in_a_missing_directory_names_the_file() {
     match LockFile::acquire(Path::new("/nonexistent/adit.lock")) {
         Err(LockError::Failed(error)) => {

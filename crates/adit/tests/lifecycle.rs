@@ -201,6 +201,22 @@ fn down_ends_a_daemon() {
     }
 }
 
+/// Here nothing names the daemon's namespace: only the daemon itself leads there.
+#[test]
+fn down_reaches_a_daemon_in_a_namespace_without_a_name() {
+    if !require_root("down_reaches_a_daemon_in_a_namespace_without_a_name") {
+        return;
+    }
+    let sites = Sites::new();
+    let before = sites.view_a();
+    let a = sites.run_a(&[]);
+    let said = sites.machine.adit(sites.network.gateway_b.ns(), &["down", "a"]).ok();
+    assert_eq!(said.stdout, "overlay `a` is down\n");
+    let (status, said) = a.wait();
+    assert!(status.success(), "{status}: {said}");
+    assert_eq!(sites.view_a(), before);
+}
+
 #[test]
 fn of_one_name_there_is_one() {
     if !require_root("of_one_name_there_is_one") {

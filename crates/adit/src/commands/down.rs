@@ -23,18 +23,21 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
     let places = Places::of(&name);
     places.create()?;
     let mut ended = None;
+    let mut lived_in = None;
     let lock = match LockFile::acquire(&places.lock()) {
         Ok(lock) => lock,
         Err(LockError::Held { pid }) => {
             ended = Some(pid);
+            // A namespace without a name can only be found through a process in it.
+            lived_in = NetNs::of_process(pid).ok();
             adit_linux::process::end(pid, PATIENCE)?;
             LockFile::acquire_within(&places.lock(), PATIENCE)?
         }
         Err(error) => return Err(error.into()),
     };
-    // A daemon that was killed could not remove what it made, wherever that was.
-    let netns = places.read_notes().and_then(|notes| notes.netns).filter(|_| !in_netns);
-    let removed = match netns.map(|netns| NetNs::named(&netns)) {
+    // What it made is where it lived; of a dead one the notes tell, unless the caller does.
+    let noted = places.read_notes().and_then(|notes| notes.netns).filter(|_| !in_netns);
+    let removed = match lived_in.map(Ok).or_else(|| noted.map(|netns| NetNs::named(&netns))) {
         Some(Ok(netns)) => netns.run(|| remove_leftovers(&name))??,
         // The namespace is gone, and with it all that was in it.
         Some(Err(_)) => Vec::new(),
