@@ -39,17 +39,19 @@ pub fn draw(network: &Article) -> Result<String, LabError> {
     }
     let gap = " ".repeat(6);
     let mut picture = format!(" {rule}{gap}{rule}\n{out} {rule}{gap}{rule}\n");
-    let middle = SIDE / 2 + 1;
-    let stem = |left: &str, right: &str| {
-        format!(" {:>middle$}{:>distance$}\n", left, right, distance = SIDE + 2 + 6)
+    // Below the boxes everything stands under their middles.
+    let width = SIDE + 2;
+    let mut under = |left: &str, right: &str| {
+        picture.push_str(format!(" {left:^width$}{gap}{right:^width$}").trim_end());
+        picture.push('\n');
     };
-    picture.push_str(&stem("|", "|"));
-    let (left, right) = (a.underlay, b.underlay);
-    let _ = writeln!(picture, " {left:>middle$}{right:>distance$}", distance = SIDE + 2 + 6);
-    picture.push_str(&stem("|", "|"));
-    let inside = SIDE + 2 + 6 - 1;
+    under("|", "|");
+    under(&a.underlay, &b.underlay);
+    under("|", "|");
+    let middle = (width - 1) / 2;
+    let between = width + gap.len() - 1;
     let label = " public underlay, a router in it ";
-    let _ = writeln!(picture, " {:>middle$}{label:-^inside$}+", "+");
+    let _ = writeln!(picture, " {:middle$}+{label:-^between$}+", "");
     Ok(picture)
 }
 

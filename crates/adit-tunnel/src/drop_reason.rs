@@ -169,7 +169,7 @@ impl DropReason {
     pub fn documentation() -> String {
         let mut text = String::from(
             "# Why a datagram was dropped\n\n\
-             Nothing is dropped without a count. `adit status` and `adit drops` show the names below; they stay\n\
+             Nothing is dropped without a count. `adit status` shows the names below; they stay\n\
              the same from release to release. This page is written from `DropReason` in\n\
              `crates/adit-tunnel/src/drop_reason.rs`; after a change there, run\n\
              `ADIT_BLESS=1 cargo test -p adit-tunnel documentation`.\n",
