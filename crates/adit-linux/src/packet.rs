@@ -181,11 +181,14 @@ impl FrameBatch {
                 continue;
             }
             let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                // The first message of the rest is the one refused.
-                sent.refuse(&error);
-                next += 1;
-            }
+            // The first message of the rest is the one refused; where there is no room, all are.
+            let refused = match error.kind() {
+                io::ErrorKind::Interrupted => 0,
+                io::ErrorKind::WouldBlock => self.committed - next,
+                _ => 1,
+            };
+            (0..refused).for_each(|_| sent.refuse(&error));
+            next += refused;
         }
         self.committed = 0;
     }
@@ -241,8 +244,11 @@ pub(crate) fn enlarge_receive_buffer(socket: &impl AsRawFd) {
     }
 }
 
-/// The same for what waits to be sent.
+/// The same for what waits to be sent; and a bound on waiting for room, so that an interface that
+/// takes nothing cannot hold the thread.
 pub(crate) fn enlarge_send_buffer(socket: &impl AsRawFd) {
+    let patience = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
+    let _ = set_socket_option(socket, libc::SOL_SOCKET, libc::SO_SNDTIMEO, patience);
     let bytes: libc::c_int = 4 << 20;
     if set_socket_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes).is_err() {
         let _ = set_socket_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes);

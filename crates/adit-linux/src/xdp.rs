@@ -92,6 +92,8 @@ pub struct XdpSender {
     free: Vec<u32>,
     /// The chunk that was lent last.
     lent: Option<u32>,
+    /// Lent instead where an interface takes nothing: what is written here is lost, and counted.
+    spare: Box<[u8]>,
     /// Frames committed since the last flush, and how many make one due.
     queued: usize,
     batch: usize,
@@ -154,7 +156,18 @@ impl XdpSender {
         }
         crate::packet::enlarge_send_buffer(&socket);
         let free = (0..FRAMES as u32).rev().collect();
-        Ok(Self { socket, tx, completion, umem, free, lent: None, queued: 0, batch, sent: Sent::default() })
+        Ok(Self {
+            socket,
+            tx,
+            completion,
+            umem,
+            free,
+            lent: None,
+            spare: vec![0; CHUNK].into_boxed_slice(),
+            queued: 0,
+            batch,
+            sent: Sent::default(),
+        })
     }
 
     /// Takes back the frames the interface is done with.
@@ -202,6 +215,18 @@ impl XdpSender {
         self.reclaim();
     }
 
+    /// Waits a moment for the interface to give a chunk back. One that is down never does, and
+    /// must not hold the thread.
+    #[cold]
+    fn wait_for_chunk(&mut self) -> Option<u32> {
+        self.kick();
+        if self.free.is_empty() {
+            wait_writable(&self.socket);
+            self.kick();
+        }
+        self.free.pop()
+    }
+
     fn chunk(&mut self, number: u32) -> &mut [u8] {
         let start = number as usize * CHUNK;
         // SAFETY: chunk `number` lies inside the mapping, is owned by us and not by the kernel
@@ -221,25 +246,21 @@ impl FrameSender for XdpSender {
 
     #[inline]
     fn frame(&mut self) -> &mut [u8] {
-        let number = match self.lent {
-            Some(number) => number,
-            None => loop {
-                if let Some(number) = self.free.pop() {
-                    break number;
-                }
-                self.kick();
-                if self.free.is_empty() {
-                    wait_writable(&self.socket);
-                }
-            },
-        };
-        self.lent = Some(number);
-        &mut self.chunk(number)[METADATA..]
+        if self.lent.is_none() {
+            self.lent = self.free.pop().or_else(|| self.wait_for_chunk());
+        }
+        match self.lent {
+            Some(number) => &mut self.chunk(number)[METADATA..],
+            None => &mut self.spare[METADATA..],
+        }
     }
 
     #[inline]
     fn commit(&mut self, len: usize, checksum: Option<PartialChecksum>) {
-        let Some(number) = self.lent.take() else { return };
+        let Some(number) = self.lent.take() else {
+            self.sent.refuse(&io::Error::from_raw_os_error(libc::ENOBUFS));
+            return;
+        };
         let mut options = 0;
         if let Some(partial) = checksum {
             options = XDP_TX_METADATA;
