@@ -36,6 +36,14 @@ fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
     if !adit_linux::testing::require_root("a_short_round_measures_adit_and_leaves_nothing_behind") {
         return Ok(());
     }
+    let iperf3 = Command::new("iperf3").arg("--version").output().is_ok();
+    if !adit_linux::testing::require(
+        "a_short_round_measures_adit_and_leaves_nothing_behind",
+        iperf3,
+        "iperf3",
+    ) {
+        return Ok(());
+    }
     let directory = tempfile::tempdir()?;
     let document = directory.path().join("benchmarks.md");
     let child = Command::new(env!("CARGO_BIN_EXE_adit-bench"))
