@@ -53,7 +53,7 @@ pub fn wait_readable_any(
 ) -> io::Result<()> {
     let mut fds: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
     fds.push(waker.event.as_raw_fd());
-    wait_any(&fds, timeout)
+    wait_any(&fds, timeout).map(drop)
 }
 
 /// Waits until `source` can be read; `false` when the time is up first.
@@ -64,23 +64,15 @@ pub fn readable_within(source: &impl AsFd, patience: Duration) -> io::Result<boo
     let deadline = std::time::Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let mut poll = libc::pollfd { fd: source.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let millis = left.as_millis().try_into().unwrap_or(i32::MAX);
-        // SAFETY: one `pollfd`, which outlives the call.
-        match unsafe { libc::poll(&raw mut poll, 1, millis) } {
-            0 => return Ok(false),
-            1.. => return Ok(true),
-            _ => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
+        let ready = wait_any(&[source.as_fd().as_raw_fd()], Some(left))?;
+        if ready || left.is_zero() {
+            return Ok(ready);
         }
     }
 }
 
-fn wait_any(fds: &[i32], timeout: Option<Duration>) -> io::Result<()> {
+/// Whether one of them is ready; not so when the time is up, or at a signal.
+fn wait_any(fds: &[i32], timeout: Option<Duration>) -> io::Result<bool> {
     const MOST: usize = 8;
     let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MOST];
     for (poll, &fd) in polls.iter_mut().zip(fds) {
@@ -90,8 +82,8 @@ fn wait_any(fds: &[i32], timeout: Option<Duration>) -> io::Result<()> {
     // SAFETY: `polls` holds at least the number of entries given and outlives the call.
     let done = unsafe { libc::poll(polls.as_mut_ptr(), fds.len().min(MOST) as libc::nfds_t, timeout) };
     if done >= 0 {
-        return Ok(());
+        return Ok(done > 0);
     }
     let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+    if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) }
 }

@@ -23,12 +23,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
+use adit_linux::frames::{FrameSender, LINK_HEADER};
 use adit_linux::packet_ring::PacketRing;
 use adit_linux::poll::Waker;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::tun::Tun;
-use adit_tunnel::{Counters, Instant, Totals, Tunnel};
+use adit_tunnel::{Counters, Instant, Reply, Totals, Tunnel};
+use adit_wire::icmpv4::MAX_ERROR_LEN;
 
 use crate::clock::Clock;
 use crate::next_hop::NextHops;
@@ -74,7 +76,7 @@ impl UserspacePlane {
 
         let watcher = Watcher {
             icmp: RawSocket::icmp_errors(underlay)?,
-            raw: RawFrameSender::open(adit_wire::icmpv4::MAX_ERROR_LEN, 1)?,
+            raw: RawFrameSender::open(MAX_ERROR_LEN, 1)?,
             tunnel: Arc::clone(&tunnel),
             counters: shard(),
             next_hops: Arc::clone(&next_hops),
@@ -141,6 +143,15 @@ impl UserspacePlane {
         self.threads.push(thread);
         Ok(())
     }
+}
+
+/// Queues an ICMP error. The kernel routes it, and fills in its own address towards the sender.
+#[cold]
+fn queue_reply(raw: &mut RawFrameSender, reply: &Reply, offending: &[u8]) {
+    let mut out = [0; MAX_ERROR_LEN];
+    let len = reply.write(offending, &mut out);
+    raw.frame()[LINK_HEADER..LINK_HEADER + len].copy_from_slice(&out[..len]);
+    raw.commit(len, None);
 }
 
 impl DataPlane for UserspacePlane {

@@ -13,14 +13,15 @@ use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::tun::TunQueue;
 use adit_linux::virtio_net::{self, Checksum, PartialChecksum, VirtioNetHeader};
 use adit_linux::xdp::XdpSender;
-use adit_tunnel::{Counters, DropReason, Encapsulated, Inner, Instant, Origin, PeerIndex, Reply, Tunnel};
+use adit_tunnel::{Counters, DropReason, Encapsulated, Inner, Instant, Origin, PeerIndex, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::validation::Validation;
-use adit_wire::{fragment, icmpv4, tcp};
+use adit_wire::{fragment, tcp};
 
 use super::patience::Patience;
+use super::queue_reply;
 use super::segment::{Superpacket, complete_checksum};
 use crate::clock::Clock;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
@@ -164,7 +165,7 @@ impl Outbound {
                 if let Some(partial) = superpacket.write(0, scratch) {
                     complete_checksum(&mut scratch[..len], partial);
                 }
-                self.reply(&reply, &scratch[..len]);
+                queue_reply(&mut self.raw, &reply, &scratch[..len]);
             }
             Encapsulated::Drop(_) => {}
         }
@@ -232,14 +233,6 @@ impl Outbound {
                 });
             }
         }
-    }
-
-    #[cold]
-    fn reply(&mut self, reply: &Reply, offending: &[u8]) {
-        let mut out = [0; icmpv4::MAX_ERROR_LEN];
-        let len = reply.write(offending, &mut out);
-        self.raw.frame()[LINK_HEADER..LINK_HEADER + len].copy_from_slice(&out[..len]);
-        self.raw.commit(len, None);
     }
 
     /// How datagrams of `len` bytes leave for `peer` now.

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adit_linux::error::Error;
-use adit_linux::frames::{FrameSender, LINK_HEADER};
+use adit_linux::frames::FrameSender;
 use adit_linux::netlink::{Events, Group, LinkLayer, Netlink, RouteKind};
 use adit_linux::poll::{Waker, wait_readable_any};
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::taps;
 use adit_tunnel::{Counters, Tunnel, UnderlayIcmp};
-use adit_wire::icmpv4::MAX_ERROR_LEN;
 
+use super::queue_reply;
 use crate::clock::Clock;
 use crate::next_hop::{LinkDevice, NextHops};
 
@@ -176,10 +176,7 @@ impl Watcher {
                 self.tunnel.on_underlay_icmp(packet, now, &self.counters)
                 && let Some(offending) = packet.get(offending)
             {
-                let mut out = [0; MAX_ERROR_LEN];
-                let len = reply.write(offending, &mut out);
-                self.raw.frame()[LINK_HEADER..LINK_HEADER + len].copy_from_slice(&out[..len]);
-                self.raw.commit(len, None);
+                queue_reply(&mut self.raw, &reply, offending);
                 self.raw.flush();
             }
         }
