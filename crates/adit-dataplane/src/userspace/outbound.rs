@@ -242,7 +242,9 @@ impl Outbound {
         let visible = self.next_hops.tapped();
         let fits = |link: &Link| link.device.index == device.index && link.visible == visible;
         if !self.link.as_ref().is_some_and(fits) {
-            self.reopen(device, len, visible);
+            // What the path takes, not what this datagram needs: later ones may be larger.
+            let capacity = usize::from(self.tunnel.path_mtu(peer).mtu).max(len);
+            self.reopen(device, capacity, visible);
         }
         match &self.link {
             Some(link) if link.device.index == device.index && link.sender.capacity() >= len => {
@@ -253,10 +255,10 @@ impl Outbound {
     }
 
     #[cold]
-    fn reopen(&mut self, device: LinkDevice, len: usize, visible: bool) {
+    fn reopen(&mut self, device: LinkDevice, capacity: usize, visible: bool) {
         self.flush();
         self.link = None;
-        match Link::open(device, self.number, len.max(1500), visible) {
+        match Link::open(device, self.number, capacity.max(1500), visible) {
             Ok(link) => self.link = Some(link),
             // Said once a device: the next hops stay unused until it changes again.
             Err(error) => {
