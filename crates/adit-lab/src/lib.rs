@@ -1,7 +1,8 @@
 //! Test networks: hosts, gateways and routers in network namespaces of their own, built over
 //! netlink, invisible to the rest of the machine, and gone with the process however it ends.
 //!
-//! [`article`] is the network Adit comes from; [`host`] is what any other is built from.
+//! [`article`] is the network Adit comes from, [`sites`] a hub with two spokes; [`host`] is what any
+//! other is built from.
 
 pub mod article;
 pub mod checks;
@@ -10,8 +11,11 @@ pub mod http;
 pub mod lab;
 pub mod picture;
 pub mod ping;
+pub mod probe;
+pub mod sites;
 pub mod tap;
 pub mod throughput;
+pub mod transfer;
 
 mod error;
 

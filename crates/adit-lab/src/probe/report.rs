@@ -1,0 +1,226 @@
+//! What became of a probe.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::arrivals::Arrivals;
+
+/// Datagrams that were sent in one go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Burst {
+    /// The number of the first.
+    pub(super) first: u64,
+    /// When.
+    pub(super) at: Instant,
+}
+
+/// Datagrams sent one after the other of which none arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The number of the first.
+    pub first: u64,
+    /// How many.
+    pub packets: u64,
+    /// When the first was sent.
+    pub from: Instant,
+    /// When the last was sent.
+    pub until: Instant,
+}
+
+impl Loss {
+    /// From the sending of the first to the sending of the last.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.until - self.from
+    }
+}
+
+/// What became of every datagram.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Sent, or attempted.
+    pub sent: u64,
+    /// Arrived, each counted once.
+    pub arrived: u64,
+    /// Arrived another time.
+    pub duplicated: u64,
+    /// Arrived after one that was sent later.
+    pub reordered: u64,
+    /// What did not arrive, in the order it was sent.
+    pub losses: Vec<Loss>,
+    /// The longest time between two arrivals, by the kernel's clock. A sender that was held up makes
+    /// it longer, and so it is the path's only as far as it is longer than `held_up`.
+    pub longest_silence: Duration,
+    /// Of the lost, those that the sender's own host would not send.
+    pub refused: u64,
+    /// How late the sender was at most: it does not get a processor whenever it wants one.
+    pub held_up: Duration,
+    /// How many the receiver's socket dropped. Unless it is 0, the losses may not be the path's.
+    pub dropped_by_receiver: u64,
+    /// When the first was sent, from which `Display` counts.
+    start: Option<Instant>,
+}
+
+impl Report {
+    pub(super) fn new(
+        sent: u64,
+        bursts: &[Burst],
+        refused: u64,
+        held_up: Duration,
+        arrivals: &Arrivals,
+    ) -> Self {
+        Self {
+            sent,
+            arrived: arrivals.distinct(),
+            duplicated: arrivals.duplicated,
+            reordered: arrivals.reordered,
+            losses: losses(sent, bursts, arrivals),
+            longest_silence: arrivals.longest_silence,
+            refused,
+            held_up,
+            dropped_by_receiver: arrivals.dropped_by_receiver,
+            start: bursts.first().map(|burst| burst.at),
+        }
+    }
+
+    /// How many did not arrive.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.sent - self.arrived
+    }
+
+    /// The most that were lost in a row.
+    #[must_use]
+    pub fn longest_loss(&self) -> Option<&Loss> {
+        self.losses.iter().max_by_key(|loss| (loss.packets, loss.duration()))
+    }
+
+    /// Whether every datagram arrived exactly once, and the receiver kept up. The order is not looked at.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.lost() == 0 && self.duplicated == 0 && self.dropped_by_receiver == 0
+    }
+
+    /// How many were lost that were sent before `from`, or after `until`.
+    #[must_use]
+    pub fn lost_outside(&self, from: Instant, until: Instant) -> u64 {
+        let outside = |loss: &&Loss| loss.from < from || loss.until > until;
+        self.losses.iter().filter(outside).map(|loss| loss.packets).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        write!(
+            formatter,
+            "{} sent, {} lost, {} duplicated, {} reordered; \
+             longest silence {:.1} ms, sender held up {:.1} ms at most",
+            self.sent,
+            self.lost(),
+            self.duplicated,
+            self.reordered,
+            ms(self.longest_silence),
+            ms(self.held_up),
+        )?;
+        if self.refused > 0 {
+            write!(formatter, "; {} of the lost were refused by the sender's own host", self.refused)?;
+        }
+        if self.dropped_by_receiver > 0 {
+            write!(formatter, "; the receiver's socket dropped {}", self.dropped_by_receiver)?;
+        }
+        for loss in self.losses.iter().take(SHOWN) {
+            let since = self.start.map_or(Duration::ZERO, |start| loss.from - start);
+            write!(
+                formatter,
+                "\n  lost {} from number {} on, sent {:.1} ms after the start and during {:.1} ms",
+                loss.packets,
+                loss.first,
+                ms(since),
+                ms(loss.duration()),
+            )?;
+        }
+        match self.losses.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(formatter, "\n  and {more} more gaps"),
+        }
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn losses(sent: u64, bursts: &[Burst], arrivals: &Arrivals) -> Vec<Loss> {
+    let sent_at = |sequence: u64| {
+        let after = bursts.partition_point(|burst| burst.first <= sequence);
+        bursts.get(after.saturating_sub(1)).map(|burst| burst.at)
+    };
+    let mut losses: Vec<Loss> = Vec::new();
+    for sequence in (0..sent).filter(|&sequence| !arrivals.has(sequence)) {
+        let Some(at) = sent_at(sequence) else { continue };
+        match losses.last_mut() {
+            Some(loss) if loss.first + loss.packets == sequence => {
+                loss.packets += 1;
+                loss.until = at;
+            }
+            _ => losses.push(Loss { first: sequence, packets: 1, from: at, until: at }),
+        }
+    }
+    losses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(1);
+
+    /// Ten a millisecond, and of these all but `lost` arrive, in order and 1 ms later.
+    fn report(sent: u64, lost: &[u64]) -> (Instant, Report) {
+        let start = Instant::now();
+        let bursts: Vec<Burst> = (0..sent.div_ceil(10))
+            .map(|tick| Burst { first: tick * 10, at: start + TICK * tick as u32 })
+            .collect();
+        let mut arrivals = Arrivals::default();
+        for sequence in (0..sent).filter(|sequence| !lost.contains(sequence)) {
+            arrivals.note(sequence, TICK * (sequence / 10 + 1) as u32);
+        }
+        (start, Report::new(sent, &bursts, 0, Duration::ZERO, &arrivals))
+    }
+
+    #[test]
+    fn nothing_lost() {
+        let (_, report) = report(100, &[]);
+        assert!(report.is_complete(), "{report}");
+        assert_eq!((report.arrived, report.longest_silence), (100, TICK));
+        assert_eq!(report.longest_loss(), None);
+    }
+
+    #[test]
+    fn losses_are_where_they_were_sent() {
+        let lost: Vec<u64> = [3].into_iter().chain(15..45).chain([99]).collect();
+        let (start, report) = report(100, &lost);
+        let found: Vec<(u64, u64)> = report.losses.iter().map(|loss| (loss.first, loss.packets)).collect();
+        assert_eq!(found, [(3, 1), (15, 30), (99, 1)]);
+        assert_eq!(report.lost(), 32);
+        assert!(!report.is_complete());
+        let longest = report.longest_loss().expect("there is one");
+        assert_eq!((longest.from, longest.until), (start + TICK, start + 4 * TICK));
+        assert_eq!(report.longest_silence, 3 * TICK, "14 came after 2 ms, 45 after 5");
+        assert_eq!(report.lost_outside(start + TICK, start + 4 * TICK), 2);
+        assert_eq!(report.lost_outside(start + 2 * TICK, start + 4 * TICK), 32);
+        assert_eq!(report.lost_outside(start, start + 9 * TICK), 0);
+    }
+
+    #[test]
+    fn duplicates_and_disorder_are_told_apart() {
+        let mut arrivals = Arrivals::default();
+        for sequence in [0, 2, 1, 2, 3] {
+            arrivals.note(sequence, TICK);
+        }
+        let report = Report::new(4, &[Burst { first: 0, at: Instant::now() }], 0, Duration::ZERO, &arrivals);
+        assert_eq!((report.lost(), report.duplicated, report.reordered), (0, 1, 1));
+        assert!(!report.is_complete(), "a duplicate is no clean passage");
+    }
+}
