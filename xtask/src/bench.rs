@@ -8,9 +8,16 @@ use crate::{debian, run};
 const PACKAGES: &[&str] = &["iperf3", "tinc", "fastd", "openvpn", "iproute2"];
 const VPNCLOUD: &str = "2.3.0";
 
-/// Runs the benchmark; `arguments` are those of `adit-bench`. Unless they ask for a short run,
-/// the minute of full load belongs to it.
+/// Runs the benchmark; `arguments` are those of `adit-bench`. Unless they ask for less than a full
+/// run, the minute of full load belongs to it.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
+    let is = |name: &str| arguments.iter().any(|argument| argument.split('=').next() == Some(name));
+    if is("--insert") || is("--help") {
+        // Nothing is measured.
+        let mut words = vec!["run", "--release", "--quiet", "--locked", "--package", "adit-bench", "--"];
+        words.extend(arguments.iter().map(String::as_str));
+        return run::cargo(&words, &[]);
+    }
     if !debian::is_root() {
         return Err(
             "the benchmark makes network namespaces with other tunnels in them: run it as root".to_owned()
@@ -42,8 +49,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
 
     let mut bench = Command::new(target.join("release/adit-bench"));
     bench.arg("--tools").arg(&tools).args(arguments).current_dir(&root);
-    let is = |name: &str| arguments.iter().any(|argument| argument == name);
-    if !is("--quick") && !is("--soak") {
+    if !["--quick", "--soak", "--only", "--guest"].into_iter().any(is) {
         bench.arg("--soak");
     }
     run::check(&mut bench)

@@ -1,5 +1,6 @@
-//! The bed of the bench: two hosts and a bare cable between them. Every contender has addresses
-//! of its own on both, so that all of them are there at once and rounds can be interleaved.
+//! The beds of the bench. Every contender has one of its own, all are there at once so that rounds
+//! can be interleaved, and no contender's programs, filters and routes are in another's way: what
+//! is called bare is bare.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use adit_lab::host::Host;
 use ipnet::Ipv4Net;
-use tempfile::TempDir;
+use serde::Serialize;
 
 use crate::error::BenchError;
 use crate::process::Process;
@@ -16,18 +17,34 @@ use crate::process::Process;
 pub(crate) const CABLE: &str = "under";
 /// Bytes of the largest datagram on the cable.
 pub(crate) const CABLE_MTU: u32 = 1500;
+/// The name, on both its ends, of the cable to a host behind a gateway.
+const LAN: &str = "lan";
 /// Time for a program to make its device. Two processors, and keys may have to be generated.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Two hosts, a cable, a directory for the configurations.
-pub(crate) struct Bed {
-    pub(crate) sides: [Side; 2],
-    directory: TempDir,
+/// What a bed looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Shape {
+    /// Two hosts and a cable between them.
+    Pair,
+    /// The two are gateways, with a host behind each.
+    Chain,
 }
 
-/// One of the two hosts: `a` sends, `b` receives.
+/// Two hosts with a cable between them, what is behind them, a directory for configurations.
+pub(crate) struct Bed {
+    pub(crate) sides: [Side; 2],
+    directory: PathBuf,
+}
+
+/// One of the two sides: `a` sends, `b` receives.
 pub(crate) struct Side {
+    pub(crate) shape: Shape,
+    /// Has the cable, and a tunnel's end.
     pub(crate) host: Host,
+    /// Where the load starts or ends: the host itself in a pair, the one behind it in a chain.
+    pub(crate) end: Host,
     /// `a` or `b`.
     pub(crate) letter: &'static str,
     /// The last octet of its addresses, and the other's.
@@ -37,15 +54,11 @@ pub(crate) struct Side {
 }
 
 impl Bed {
-    pub(crate) fn build() -> Result<Self, BenchError> {
-        let directory = tempfile::Builder::new()
-            .prefix("adit-bench-")
-            .tempdir()
-            .map_err(BenchError::io("make a temporary directory"))?;
-        let side = |letter, number, other_letter, other_number| {
-            Ok::<_, BenchError>(Side { host: Host::new(letter)?, letter, number, other_letter, other_number })
-        };
-        let sides = [side("a", 1, "b", 2)?, side("b", 2, "a", 1)?];
+    /// Builds one; what is started on it keeps its files in `directory`, which is made.
+    pub(crate) fn build(shape: Shape, directory: PathBuf) -> Result<Self, BenchError> {
+        std::fs::create_dir_all(&directory)
+            .map_err(BenchError::io(format!("make {}", directory.display())))?;
+        let sides = [Side::build(shape, ("a", 1), ("b", 2))?, Side::build(shape, ("b", 2), ("a", 1))?];
         let [a, b] = &sides;
         a.host.connect(CABLE, &b.host, CABLE)?;
         for side in &sides {
@@ -55,15 +68,54 @@ impl Bed {
         Ok(Self { sides, directory })
     }
 
-    /// Where files of `contender` go; made if it is not there.
-    pub(crate) fn directory(&self, contender: &str) -> Result<PathBuf, BenchError> {
-        let path = self.directory.path().join(contender);
+    /// Where the files of what is started on it go.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A directory below it, made if it is not there.
+    pub(crate) fn subdirectory(&self, name: &str) -> Result<PathBuf, BenchError> {
+        let path = self.directory.join(name);
         std::fs::create_dir_all(&path).map_err(BenchError::io(format!("make {}", path.display())))?;
         Ok(path)
     }
 }
 
 impl Side {
+    /// Third octet of the private networks, to which the side's number is added.
+    const PRIVATE: u8 = 20;
+
+    fn build(
+        shape: Shape,
+        (letter, number): (&'static str, u8),
+        (other_letter, other_number): (&'static str, u8),
+    ) -> Result<Self, BenchError> {
+        let host = Host::new(letter)?;
+        let end = match shape {
+            Shape::Pair => host.clone(),
+            Shape::Chain => Host::new("behind")?,
+        };
+        let side = Self { shape, host, end, letter, number, other_letter, other_number };
+        match shape {
+            // The private network has to be somewhere: on the loopback it costs nothing.
+            Shape::Pair => side.host.address("lo", net(side.private(), 32))?,
+            Shape::Chain => {
+                let gateway = Ipv4Addr::new(10, 42, Self::PRIVATE + number, 254);
+                side.end.connect(LAN, &side.host, LAN)?;
+                side.host.address(LAN, net(gateway, 24))?;
+                side.end.address(LAN, net(side.private(), 24))?;
+                side.end.route(Ipv4Net::default(), Some(gateway), None)?;
+                side.host.forward()?;
+            }
+        }
+        Ok(side)
+    }
+
+    /// Whether a host is behind it.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.shape == Shape::Chain
+    }
+
     /// Its address on the cable.
     pub(crate) fn underlay(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 1, 1, self.number)
@@ -74,7 +126,22 @@ impl Side {
         Ipv4Addr::new(10, 1, 1, self.other_number)
     }
 
-    /// Its address inside the contender with this number.
+    /// An address in its private network, where the load starts or ends.
+    pub(crate) fn private(&self) -> Ipv4Addr {
+        self.inside(Self::PRIVATE + self.number)
+    }
+
+    /// The private network that a gateway leads to.
+    pub(crate) fn private_network(&self) -> Ipv4Net {
+        net(self.private(), 24).trunc()
+    }
+
+    /// The other's.
+    pub(crate) fn other_private_network(&self) -> Ipv4Net {
+        net(self.other_inside(Self::PRIVATE + self.other_number), 24).trunc()
+    }
+
+    /// Its address on the device of the contender with this number.
     pub(crate) fn inside(&self, contender: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 42, contender, self.number)
     }
@@ -104,10 +171,10 @@ impl Side {
         Ok(self.host.up(device)?)
     }
 
-    /// A counter of `/proc/net/snmp` on this host, such as `Tcp` and `RetransSegs`.
+    /// A counter of `/proc/net/snmp` where the load starts or ends, such as `Tcp` and `RetransSegs`.
     pub(crate) fn counter(&self, protocol: &str, name: &str) -> Option<u64> {
         let read = || std::fs::read_to_string("/proc/thread-self/net/snmp");
-        counter(&self.host.ns().run(read).ok()?.ok()?, protocol, name)
+        counter(&self.end.ns().run(read).ok()?.ok()?, protocol, name)
     }
 }
 

@@ -5,29 +5,47 @@ use std::path::Path;
 
 use crate::error::BenchError;
 
-const BEGIN: &str = "<!-- begin: written by `cargo xtask bench` -->";
 const END: &str = "<!-- end -->";
 /// What the document starts as.
 const TEMPLATE: &str = include_str!("benchmarks.md");
 
-/// Puts `tables` between the markers of the document, which is made if it is not there.
-pub(crate) fn write(path: &Path, tables: &str) -> Result<(), BenchError> {
+/// A part of the document that is generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// What was measured on the machine itself.
+    Machine,
+    /// What was measured in an emulated one.
+    Guest,
+}
+
+impl Part {
+    fn begin(self) -> &'static str {
+        match self {
+            Self::Machine => "<!-- begin: written by `cargo xtask bench` -->",
+            Self::Guest => "<!-- begin: written by `cargo xtask vm bench` -->",
+        }
+    }
+}
+
+/// Puts `tables` between the markers of a part of the document, which is made if it is not there.
+pub(crate) fn write(path: &Path, part: Part, tables: &str) -> Result<(), BenchError> {
     let old = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => TEMPLATE.to_owned(),
         Err(error) => return Err(BenchError::io(format!("read {}", path.display()))(error)),
     };
-    let new = replace(&old, tables).ok_or_else(|| BenchError::Io {
-        what: format!("find the markers `{BEGIN}` and `{END}` in {}", path.display()),
+    let new = replace(&old, part, tables).ok_or_else(|| BenchError::Io {
+        what: format!("find the markers `{}` and `{END}` in {}", part.begin(), path.display()),
         source: std::io::ErrorKind::InvalidData.into(),
     })?;
     std::fs::write(path, new).map_err(BenchError::io(format!("write {}", path.display())))
 }
 
-fn replace(document: &str, tables: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
+fn replace(document: &str, part: Part, tables: &str) -> Option<String> {
+    let begin = part.begin();
+    let (before, rest) = document.split_once(begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", tables.trim()))
+    Some(format!("{before}{begin}\n\n{}\n\n{END}{after}", tables.trim()))
 }
 
 #[cfg(test)]
@@ -35,12 +53,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_between_the_markers_changes() {
-        let document = format!("head\n{BEGIN}\nold\n{END}\nfoot\n");
-        let once = replace(&document, "new\n").unwrap();
-        assert_eq!(once, format!("head\n{BEGIN}\n\nnew\n\n{END}\nfoot\n"));
-        assert_eq!(replace(&once, "new\n").unwrap(), once);
-        assert_eq!(replace("no markers", "new"), None);
+    fn only_what_is_between_the_markers_of_the_part_changes() {
+        let begin = Part::Guest.begin();
+        let document =
+            format!("head\n{}\nmachine\n{END}\nmiddle\n{begin}\nold\n{END}\nfoot\n", Part::Machine.begin());
+        let once = replace(&document, Part::Guest, "new\n").unwrap();
+        assert_eq!(once, document.replace("\nold\n", "\n\nnew\n\n"));
+        assert_eq!(replace(&once, Part::Guest, "new\n").unwrap(), once);
+        assert_eq!(replace("no markers", Part::Guest, "new"), None);
     }
 
     #[test]
@@ -48,15 +68,17 @@ mod tests {
     -> Result<(), Box<dyn std::error::Error>> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("benchmarks.md");
-        write(&path, "first")?;
+        write(&path, Part::Machine, "first")?;
+        write(&path, Part::Guest, "emulated")?;
         let text = std::fs::read_to_string(&path)?;
         assert!(text.starts_with("# How fast"), "{text}");
         std::fs::write(&path, text + "by hand\n")?;
-        write(&path, "second")?;
+        write(&path, Part::Machine, "second")?;
         let text = std::fs::read_to_string(&path)?;
         assert!(text.contains("second") && !text.contains("first") && text.ends_with("by hand\n"), "{text}");
+        assert!(text.contains("emulated"), "{text}");
         std::fs::write(&path, "no markers")?;
-        let error = write(&path, "third").unwrap_err().to_string();
+        let error = write(&path, Part::Machine, "third").unwrap_err().to_string();
         assert!(error.contains("find the markers"), "{error}");
         Ok(())
     }

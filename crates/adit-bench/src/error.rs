@@ -19,6 +19,16 @@ pub(crate) enum BenchError {
     Failed { name: String, status: String, said: String },
     #[error("{name} did not {what} within {} s; it said: {said}", patience.as_secs())]
     Silent { name: String, what: String, patience: Duration, said: String },
+    #[error(transparent)]
+    Control(#[from] adit_control::ControlError),
+    #[error("the {asked} data plane was asked for, and {found} runs ({why})")]
+    OtherPlane { asked: &'static str, found: String, why: String },
+    #[error(
+        "the daemons kept {processors:.2} processors busy: the packets were carried by them, and not by the programs in the kernel"
+    )]
+    Declined { processors: f64 },
+    #[error("this kernel has no {what} driver")]
+    NoDriver { what: &'static str },
     #[error("the report of iperf3 lacks {what}")]
     Iperf { what: &'static str },
     #[error("the private network is reached without the tunnel: what would be measured is the bare underlay")]

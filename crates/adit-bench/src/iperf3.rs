@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::bed::Bed;
 use crate::error::BenchError;
 use crate::peers::Tunnel;
 use crate::process::{self, Process};
@@ -24,14 +23,14 @@ pub(crate) enum Load {
 }
 
 /// Bits a second (TCP) or datagrams a second (UDP) that arrived.
-pub(crate) fn run(bed: &Bed, tunnel: &Tunnel, load: Load, seconds: u64) -> Result<f64, BenchError> {
+pub(crate) fn run(tunnel: &Tunnel, load: Load, seconds: u64) -> Result<f64, BenchError> {
     let iperf3 = process::find("iperf3", "on Debian: apt-get install iperf3")?;
-    let directory = bed.directory("iperf3")?;
-    let [a, b] = &bed.sides;
-    let address = tunnel.server.to_string();
+    let directory = tunnel.bed.subdirectory("iperf3")?;
+    let [a, b] = &tunnel.bed.sides;
+    let address = tunnel.server().to_string();
     let mut command = Command::new(&iperf3);
     command.args(["--server", "--one-off", "--forceflush", "--bind", &address, "--port", PORT]);
-    let mut server = Process::start(&b.host, "iperf3-server", command, &directory)?;
+    let mut server = Process::start(&b.end, "iperf3-server", command, &directory)?;
     server.wait_for_word("Server listening", PATIENCE)?;
 
     let mut command = Command::new(&iperf3);
@@ -39,7 +38,7 @@ pub(crate) fn run(bed: &Bed, tunnel: &Tunnel, load: Load, seconds: u64) -> Resul
     if load == Load::Udp {
         command.args(["--udp", "--bitrate", "0", "--length", "64"]);
     }
-    let mut client = Process::start(&a.host, "iperf3-client", command, &directory)?;
+    let mut client = Process::start(&a.end, "iperf3-client", command, &directory)?;
     client.wait_for_end(Duration::from_secs(seconds) + PATIENCE)?;
     delivered(&client.output(), load)
 }

@@ -13,6 +13,8 @@ pub(crate) struct Machine {
     pub(crate) is_virtual: bool,
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
+    /// Tasks that ran or waited to run, on average of the minute before: others' work is noise.
+    pub(crate) load_before: Option<f64>,
     /// Of the source, by git; with `-dirty` where it was changed since.
     pub(crate) commit: Option<String>,
 }
@@ -32,6 +34,7 @@ impl Machine {
             is_virtual: flags.split_whitespace().any(|flag| flag == "hypervisor"),
             memory_mib: memory.unwrap_or_default() / 1024,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            load_before: read("/proc/loadavg").split_whitespace().next().and_then(|load| load.parse().ok()),
             commit: commit(),
         }
     }
@@ -48,8 +51,11 @@ impl std::fmt::Display for Machine {
             self.memory_mib as f64 / 1024.0,
             self.kernel,
         )?;
-        match &self.commit {
-            Some(commit) => write!(formatter, ", commit {commit}"),
+        if let Some(commit) = &self.commit {
+            write!(formatter, ", commit {commit}")?;
+        }
+        match self.load_before {
+            Some(load) => write!(formatter, "; load of the minute before: {load:.2}"),
             None => Ok(()),
         }
     }

@@ -1,77 +1,48 @@
-//! Measures Adit's userspace plane beside the bare underlay and beside other tunnels, all on one
-//! pair of hosts, in interleaved rounds. `cargo xtask bench` installs the others and runs this.
+//! Measures Adit's data planes beside the bare underlay and beside other tunnels, each on hosts of
+//! its own, in interleaved rounds. `cargo xtask bench` installs the others and runs this.
 
 mod bed;
 mod document;
 mod error;
+mod field;
 mod goals;
 mod interrupt;
 mod iperf3;
+mod loading;
 mod machine;
+mod measure;
+mod options;
 mod peers;
 mod process;
 mod report;
 mod rounds;
+mod samples;
 mod soak;
 mod statistics;
+mod tables;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 
-use bed::Bed;
+use bed::Shape;
 use error::BenchError;
+use field::Field;
+use loading::Loading;
 use machine::Machine;
-use peers::{Contender, Tools, Tunnel};
-use report::{Report, Standing};
-use rounds::Lengths;
+use options::{Options, Output};
+use peers::{Contender, Tools};
+use report::{Report, Run};
 
-const DOCUMENT: &str = "docs/benchmarks.md";
-const ROUNDS: usize = 7;
 const SOAK: Duration = Duration::from_secs(60);
 const QUICK_SOAK: Duration = Duration::from_secs(1);
 
-/// Measures Adit beside the bare underlay and other tunnels.
-#[derive(Debug, Parser)]
-#[command(name = "adit-bench", version)]
-struct Options {
-    /// How many rounds [default: 7, or 1 with --quick].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: Option<u16>,
-
-    /// A short round, to see that everything works; writes no document unless told where.
-    #[arg(long)]
-    quick: bool,
-
-    /// Watch the memory over a minute of full load as well.
-    #[arg(long)]
-    soak: bool,
-
-    /// Print the report as JSON.
-    #[arg(long)]
-    json: bool,
-
-    /// The document to put the tables into [default: docs/benchmarks.md].
-    #[arg(long, value_name = "FILE")]
-    document: Option<PathBuf>,
-
-    /// The `adit` to measure [default: the one beside this program].
-    #[arg(long, value_name = "FILE")]
-    adit: Option<PathBuf>,
-
-    /// Where `cargo install --root` has put vpncloud.
-    #[arg(long, value_name = "DIRECTORY", default_value = "target/bench-tools")]
-    tools: PathBuf,
-}
-
 fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options) {
-        Ok(report) if report.is_whole() => ExitCode::SUCCESS,
-        Ok(_) => {
+    match options.insert.as_ref().map_or_else(|| run(&options), |file| insert(file, &options)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
             note("not everything of Adit and of the bare veth could be measured");
             ExitCode::FAILURE
         }
@@ -86,87 +57,91 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<Report, BenchError> {
+/// Measures; whether all that has to be measured was.
+fn run(options: &Options) -> Result<bool, BenchError> {
     if !adit_linux::netns::is_privileged() {
         return Err(BenchError::NotRoot);
     }
     interrupt::watch()?;
-    let (lengths, rounds, soak) =
-        if options.quick { (Lengths::QUICK, 1, QUICK_SOAK) } else { (Lengths::FULL, ROUNDS, SOAK) };
-    let rounds = options.rounds.map_or(rounds, usize::from);
+    let (lengths, rounds) = options.lengths();
+    let (contenders, measures) = (options.contenders(), options.measures());
     let machine = Machine::this();
     note(&machine.to_string());
 
-    let bed = Bed::build()?;
-    let tools = tools(options)?;
-    let (mut tunnels, standings) = start_all(&bed, &tools)?;
-    let samples = rounds::run(&bed, &tunnels, lengths, rounds, &mut note)?;
-    let soak = match tunnels.get(&Contender::Adit).filter(|_| options.soak) {
+    let tools = options.tools()?;
+    let field = Field::start(&contenders, &measures, &tools, &mut note)?;
+    let samples = rounds::run(&field, &measures, lengths, rounds, &mut note)?;
+    let soak = match field.tunnel(Shape::Pair, Contender::Adit).filter(|_| options.soak) {
         Some(adit) => {
-            note(&format!("{} s of full load", soak.as_secs()));
-            Some(soak::run(&bed, adit, soak)?)
+            let time = if options.quick { QUICK_SOAK } else { SOAK };
+            note(&format!("{} s of full load", time.as_secs()));
+            Some(soak::run(adit, time)?)
         }
         None => None,
     };
-    // Adit cleans up after itself when it is asked to end; the others go with their namespaces.
-    if let Some(adit) = tunnels.get_mut(&Contender::Adit) {
-        for process in &mut adit.processes {
-            process.end(Duration::from_secs(5))?;
+    let standings = field.end()?;
+    let mut loading = Vec::new();
+    for contender in [Contender::AditEbpf, Contender::Adit] {
+        let is_there =
+            standings.iter().any(|standing| standing.contender == contender && standing.mtu.is_some());
+        if is_there && !options.guest {
+            loading.extend(load(contender, &tools)?);
         }
     }
-    let report = Report::new(machine, &samples, standings, soak, (lengths, options.quick));
+    let report = Report::new(Run {
+        machine,
+        samples: &samples,
+        standings,
+        soak,
+        loading,
+        lengths,
+        is_quick: options.quick,
+        is_guest: options.guest,
+    });
     publish(&report, options)?;
-    Ok(report)
+    Ok(report.is_whole())
 }
 
-/// Starts whoever can be started; whoever cannot is in the report with the reason.
-fn start_all(bed: &Bed, tools: &Tools) -> Result<(BTreeMap<Contender, Tunnel>, Vec<Standing>), BenchError> {
-    let mut tunnels = BTreeMap::new();
-    let mut standings = Vec::new();
-    for contender in Contender::ALL {
-        let outcome = Tunnel::start(contender, bed, tools);
-        interrupt::check()?;
-        match outcome {
-            Ok(tunnel) => {
-                standings.push(Standing::of(contender, &Ok(&tunnel)));
-                tunnels.insert(contender, tunnel);
-            }
-            Err(error) => {
-                note(&format!("{} cannot be measured: {error}", contender.name()));
-                standings.push(Standing::of(contender, &Err(error.to_string())));
-            }
-        }
-    }
-    Ok((tunnels, standings))
+/// A site that does not come up with many peers is told, and is no reason to lose the rounds.
+fn load(contender: Contender, tools: &Tools) -> Result<Option<Loading>, BenchError> {
+    note(&format!("{}: loading 10,000 peers", contender.name()));
+    let loading = loading::run(contender, tools);
+    interrupt::check()?;
+    loading.or_else(|error| {
+        note(&format!("{}, loading 10,000 peers: {error}", contender.name()));
+        Ok(None)
+    })
 }
 
-fn tools(options: &Options) -> Result<Tools, BenchError> {
-    let absolute =
-        |path: PathBuf| std::path::absolute(&path).map_err(BenchError::io("learn the working directory"));
-    let adit = match &options.adit {
-        Some(adit) => adit.clone(),
-        None => std::env::current_exe()
-            .map_err(BenchError::io("learn where this program is"))?
-            .with_file_name("adit"),
-    };
-    Ok(Tools { adit: absolute(adit)?, tools: absolute(options.tools.clone())? })
+/// Puts a guest's tables into the document.
+fn insert(file: &std::path::Path, options: &Options) -> Result<bool, BenchError> {
+    let tables = std::fs::read_to_string(file).map_err(BenchError::io(format!("read {}", file.display())))?;
+    let document = options.document();
+    document::write(&document, document::Part::Guest, &tables)?;
+    note(&format!("written to {}", document.display()));
+    Ok(true)
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what this program is for")]
 fn publish(report: &Report, options: &Options) -> Result<(), BenchError> {
     let tables = report.markdown();
-    let document = options.document.clone().or_else(|| (!options.quick).then(|| PathBuf::from(DOCUMENT)));
-    if let Some(path) = document {
-        document::write(&path, &tables)?;
-        note(&format!("written to {}", path.display()));
+    let json = serde_json::to_string(report).map_err(|error| BenchError::io("write JSON")(error.into()))?;
+    let write = |path: &std::path::Path, text: &str| {
+        std::fs::write(path, text).map_err(BenchError::io(format!("write {}", path.display())))
+    };
+    match options.output() {
+        Output::Print => {}
+        Output::Document(path) => {
+            document::write(&path, document::Part::Machine, &tables)?;
+            note(&format!("written to {}", path.display()));
+        }
+        Output::Guest { tables: path, json: json_path } => {
+            write(&path, &tables)?;
+            write(&json_path, &json)?;
+            note(&format!("written to {} and {}", path.display(), json_path.display()));
+        }
     }
-    if options.json {
-        let json =
-            serde_json::to_string(report).map_err(|error| BenchError::io("write JSON")(error.into()))?;
-        println!("{json}");
-    } else {
-        println!("{tables}");
-    }
+    println!("{}", if options.json { &json } else { &tables });
     Ok(())
 }
 

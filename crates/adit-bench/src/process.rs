@@ -21,6 +21,7 @@ const SAID: usize = 300;
 pub(crate) struct Process {
     name: String,
     child: Child,
+    started: Instant,
     out: PathBuf,
     err: PathBuf,
     /// The kernel kills the child when the thread that started it ends, so that nothing survives
@@ -50,8 +51,9 @@ impl Process {
             .process_group(0);
         adit_linux::process::end_with_parent(&mut command);
         let program = command.get_program().to_string_lossy().into_owned();
-        let (tell, started) = mpsc::channel();
+        let (tell, child) = mpsc::channel();
         let (keep, kept) = mpsc::channel::<()>();
+        let started = Instant::now();
         let thread = host.ns().spawn("bench-keeper", move || {
             if tell.send(command.spawn()).is_ok() {
                 // Nobody sends: this returns when the other end is dropped.
@@ -60,13 +62,18 @@ impl Process {
         })?;
         let gone = |_| std::io::Error::other("the thread that starts it is gone");
         let child =
-            started.recv().map_err(gone).flatten().map_err(BenchError::io(format!("start {program}")))?;
-        Ok(Self { name: name.to_owned(), child, out, err, keeper: Some((keep, thread)) })
+            child.recv().map_err(gone).flatten().map_err(BenchError::io(format!("start {program}")))?;
+        Ok(Self { name: name.to_owned(), child, started, out, err, keeper: Some((keep, thread)) })
     }
 
     /// Its process number.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// All it wrote to its standard output.

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use adit_lab::throughput;
 use serde::Serialize;
 
-use crate::bed::Bed;
 use crate::error::BenchError;
 use crate::interrupt;
 use crate::peers::Tunnel;
@@ -35,8 +34,8 @@ impl Soak {
 }
 
 /// Four TCP streams and floods of small datagrams by turns, for `time`.
-pub(crate) fn run(bed: &Bed, adit: &Tunnel, time: Duration) -> Result<Soak, BenchError> {
-    let path = adit.path(bed);
+pub(crate) fn run(adit: &Tunnel, time: Duration) -> Result<Soak, BenchError> {
+    let path = adit.path();
     let turn = TURN.min(time / 2);
     let warm_up = WARM_UP.min(turn);
     throughput::tcp(&path, 4, warm_up)?;
@@ -59,7 +58,7 @@ fn resident(adit: &Tunnel) -> Result<u64, BenchError> {
         what: "read the memory of `adit run`".to_owned(),
         source: std::io::Error::other("it has ended"),
     };
-    adit.processes.iter().map(|process| process.memory_kib("VmRSS")).sum::<Option<u64>>().ok_or_else(gone)
+    adit.processes().map(|process| process.memory_kib("VmRSS")).sum::<Option<u64>>().ok_or_else(gone)
 }
 
 #[cfg(test)]

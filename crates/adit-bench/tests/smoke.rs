@@ -47,7 +47,7 @@ fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
     let directory = tempfile::tempdir()?;
     let document = directory.path().join("benchmarks.md");
     let child = Command::new(env!("CARGO_BIN_EXE_adit-bench"))
-        .args(["--quick", "--soak", "--json", "--document"])
+        .args(["--quick", "--soak", "--json", "--only", "userspace", "--document"])
         .arg(&document)
         .arg("--adit")
         .arg(adit()?)
@@ -62,20 +62,23 @@ fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
 
     let report: Value = serde_json::from_slice(&output.stdout)?;
     let figures = report["figures"].as_array().ok_or("no figures")?;
-    for measure in ["tcp_one", "tcp_four", "udp_small", "request_response", "ping"] {
+    let measures =
+        ["tcp_one", "tcp_four", "udp_small", "request_response", "ping", "forward_tcp", "forward_udp"];
+    for measure in measures {
         for contender in ["bare", "adit"] {
             assert!(has(figures, measure, contender), "{measure} of {contender}: {said}");
         }
     }
     // Others may not be installed here; but then the report says why.
     let contenders = report["contenders"].as_array().ok_or("no contenders")?;
-    assert_eq!(contenders.len(), 7);
+    let pairs: Vec<&Value> = contenders.iter().filter(|standing| standing["shape"] == "pair").collect();
+    assert_eq!(pairs.len(), 7);
     let failed = |contender: &Value, measure: &str| {
         report["failures"].as_array().is_some_and(|failures| {
             failures.iter().any(|failure| failure["contender"] == *contender && failure["measure"] == measure)
         })
     };
-    for standing in contenders {
+    for standing in pairs {
         let contender = &standing["contender"];
         let name = contender.as_str().ok_or("a contender without a name")?;
         let is_told = standing["failure"].is_string() || failed(contender, "tcp_one");

@@ -1,70 +1,160 @@
-//! Adit's userspace plane: `adit run` on both sides.
+//! Adit itself: `adit run` on both sides, with one of its data planes, and one peer or many.
 
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
 use adit_config::Config;
+use adit_control::client;
 use adit_control::places::Places;
+use adit_linux::netlink::Route;
+use ipnet::Ipv4Net;
 
 use crate::bed::{self, Bed, Side};
 use crate::error::BenchError;
 use crate::process::{self, Process};
 
-use super::{Tools, Tunnel};
+use super::{Running, Tools};
 
 const DEVICE: &str = "adit0";
-/// Third octet of its addresses. Private networks are not the devices' but lie behind the sites.
-const NETWORK: u8 = 20;
 /// The cable's less the 20 bytes of the outer header.
 const MTU: u32 = 1480;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time to come up: 100,000 routes among it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) fn start(bed: &Bed, tools: &Tools) -> Result<Tunnel, BenchError> {
-    if !tools.adit.is_file() {
-        return Err(BenchError::Missing {
-            program: tools.adit.display().to_string(),
-            remedy: "build it: cargo build --release --package adit",
-        });
-    }
-    let directory = bed.directory("adit")?;
-    let mut cleanup = Cleanup { names: Vec::new() };
-    let mut processes = Vec::new();
+/// Peers of the large overlay; the one that is measured is in their middle.
+pub(crate) const MANY: usize = 10_000;
+/// Networks of each of them.
+pub(crate) const NETWORKS: usize = 10;
+/// The first of those networks: as many below those of the bench as above them, so that the one
+/// that is measured lies among them for a search as well.
+const FIRST: u32 = 0x0966_c600;
+/// The first of the underlay addresses of the peers that are not measured.
+const FIRST_PEER: u32 = 0xac10_0000;
+/// All of those.
+const OTHER_PEERS: (Ipv4Addr, u8) = (Ipv4Addr::new(172, 16, 0, 0), 12);
+
+/// Which Adit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flavour {
+    /// As the configuration and the status call it.
+    pub(crate) dataplane: &'static str,
+    /// Part of the sites' names.
+    pub(crate) tag: &'static str,
+    /// Whether it has [`MANY`] peers.
+    pub(crate) is_large: bool,
+}
+
+pub(super) fn start(bed: &Bed, tools: &Tools, flavour: Flavour) -> Result<Running, BenchError> {
+    let mut sites = Vec::new();
     for side in &bed.sides {
-        // The private network of a site has to be somewhere: on the loopback it costs nothing.
-        side.host.address("lo", bed::net(side.inside(NETWORK + side.number), 32))?;
-        let name = site(side.letter);
-        let file = directory.join(format!("{name}.toml"));
-        bed::write(&file, &configuration(side)?)?;
-        cleanup.names.push(name.clone());
+        sites.push(Site::start(bed, side, tools, flavour)?);
+    }
+    for site in &mut sites {
+        site.wait_until_ready()?;
+        site.insist(flavour)?;
+    }
+    let (processes, cleanup) = sites.into_iter().map(|site| (site.process, site.cleanup)).unzip();
+    Ok(Running {
+        server: bed.sides[1].private(),
+        processes,
+        mtu: MTU,
+        version: process::version(&tools.adit, "--version"),
+        _cleanup: cleanup,
+    })
+}
+
+/// One `adit run`.
+pub(crate) struct Site {
+    process: Process,
+    cleanup: Cleanup,
+}
+
+impl Site {
+    /// Starts it on a side of the bed.
+    pub(crate) fn start(bed: &Bed, side: &Side, tools: &Tools, flavour: Flavour) -> Result<Self, BenchError> {
+        if !tools.adit.is_file() {
+            return Err(BenchError::Missing {
+                program: tools.adit.display().to_string(),
+                remedy: "build it: cargo build --release --package adit",
+            });
+        }
+        let name = name(side, flavour);
+        let file = bed.directory().join(format!("{name}.toml"));
+        bed::write(&file, &configuration(side, flavour)?)?;
+        if flavour.is_large {
+            // They have to be somewhere: behind the other side, as behind a router.
+            let (address, len) = OTHER_PEERS;
+            side.host.netlink()?.replace_route(&Route {
+                destination: bed::net(address, len),
+                gateway: Some(side.other_underlay()),
+                ..Route::default()
+            })?;
+        }
         let mut command = Command::new(&tools.adit);
         command.args(["run", "--on-exit", "remove"]).arg(&file);
-        processes.push(Process::start(&side.host, &name, command, &directory)?);
+        let cleanup = Cleanup { name: name.clone() };
+        Ok(Self { process: Process::start(&side.host, &name, command, bed.directory())?, cleanup })
     }
-    for process in &mut processes {
-        process.wait_for_word("ready", PATIENCE)?;
+
+    /// Waits until packets pass; how long after the start of its program that was.
+    pub(crate) fn wait_until_ready(&mut self) -> Result<Duration, BenchError> {
+        self.process.wait_for_word("ready", PATIENCE)?;
+        Ok(self.process.age())
     }
-    let server = bed.sides[1].inside(NETWORK + bed.sides[1].number);
-    let version = process::version(&tools.adit, "--version");
-    Ok(Tunnel { server, processes, mtu: MTU, version, _cleanup: Some(cleanup) })
+
+    /// Ends it in order.
+    pub(crate) fn end(mut self) -> Result<(), BenchError> {
+        self.process.end(PATIENCE)
+    }
+
+    /// That it runs the data plane that was asked for: figures of another one would be a lie.
+    pub(crate) fn insist(&self, flavour: Flavour) -> Result<(), BenchError> {
+        let status = client::status(&Places::of(&self.cleanup.name))?;
+        if status.site.dataplane == flavour.dataplane {
+            return Ok(());
+        }
+        Err(BenchError::OtherPlane {
+            asked: flavour.dataplane,
+            found: status.site.dataplane,
+            why: status.site.dataplane_reason,
+        })
+    }
 }
 
 /// The sites' sockets lie in one directory, whatever the network namespace.
-fn site(letter: &str) -> String {
-    format!("bench-{letter}-{}", std::process::id())
+fn name(side: &Side, flavour: Flavour) -> String {
+    let shape = if side.is_gateway() { "g" } else { "" };
+    format!("bench-{}{shape}-{}-{}", flavour.tag, side.letter, std::process::id())
 }
 
-fn configuration(side: &Side) -> Result<String, BenchError> {
-    let network = |number| bed::net(side.inside(NETWORK + number), 24).trunc();
-    let text = format!(
+fn configuration(side: &Side, flavour: Flavour) -> Result<String, BenchError> {
+    let mut text = format!(
         "[site]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [\"{}\"]\ndevice = \"{DEVICE}\"\n\
-         dataplane = \"userspace\"\n\n[[peer]]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [\"{}\"]\n",
-        site(side.letter),
+         dataplane = \"{}\"\n",
+        name(side, flavour),
         side.underlay(),
-        network(side.number),
-        side.other_letter,
-        side.other_underlay(),
-        network(side.other_number),
+        side.private_network(),
+        flavour.dataplane,
     );
+    let mut others = if flavour.is_large { networks(side) } else { Vec::new() }.into_iter();
+    let count = if flavour.is_large { MANY } else { 1 };
+    for number in 0..count {
+        let (name, underlay, mut networks) = if number == count / 2 {
+            (side.other_letter.to_owned(), side.other_underlay(), vec![side.other_private_network()])
+        } else {
+            (format!("peer-{number}"), Ipv4Addr::from_bits(FIRST_PEER + number as u32), Vec::new())
+        };
+        networks.extend(others.by_ref().take(NETWORKS - networks.len()));
+        let networks: Vec<String> = networks.iter().map(|network| format!("\"{network}\"")).collect();
+        let networks = networks.join(", ");
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n[[peer]]\nname = \"{name}\"\nunderlay = \"{underlay}\"\nnetworks = [{networks}]\n"
+        );
+    }
     match Config::parse("bench.toml", &text) {
         Ok(_) => Ok(text),
         Err(problems) => Err(BenchError::Failed {
@@ -75,18 +165,27 @@ fn configuration(side: &Side) -> Result<String, BenchError> {
     }
 }
 
+/// The networks of the peers that are not measured: one in each 256 addresses, of lengths from 24
+/// to 28 by turns, around those of the bench and none of them.
+fn networks(side: &Side) -> Vec<Ipv4Net> {
+    let ours = [bed::net(side.underlay(), 24).trunc(), side.private_network(), side.other_private_network()];
+    (0u32..)
+        .map(|number| bed::net(Ipv4Addr::from_bits(FIRST + number * 256), 24 + (number % 5) as u8))
+        .filter(|network| !ours.iter().any(|ours| ours.contains(network)))
+        .take(MANY * NETWORKS - 1)
+        .collect()
+}
+
 /// Removes what a site that was killed could not remove. What it made in the network goes with
 /// its namespace.
 pub(crate) struct Cleanup {
-    names: Vec<String>,
+    name: String,
 }
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        for name in &self.names {
-            // Nothing is left to do about a failure, and nothing but a small file stays.
-            let _ = Places::of(name).remove();
-        }
+        // Nothing is left to do about a failure, and nothing but a small file stays.
+        let _ = Places::of(&self.name).remove();
     }
 }
 
@@ -94,15 +193,47 @@ impl Drop for Cleanup {
 mod tests {
     use super::*;
 
+    fn configured(is_large: bool) -> Result<Config, Box<dyn std::error::Error>> {
+        let host = || adit_lab::host::Host::new("test");
+        let side = Side {
+            shape: crate::bed::Shape::Chain,
+            host: host()?,
+            end: host()?,
+            letter: "a",
+            number: 1,
+            other_letter: "b",
+            other_number: 2,
+        };
+        let flavour = Flavour { dataplane: "userspace", tag: "test", is_large };
+        Config::parse("bench.toml", &configuration(&side, flavour)?).map_err(|error| error.to_string().into())
+    }
+
     #[test]
     fn its_configuration_has_no_mistakes() -> Result<(), Box<dyn std::error::Error>> {
         if !adit_linux::testing::require_root("its_configuration_has_no_mistakes") {
             return Ok(());
         }
-        let host = || adit_lab::host::Host::new("test");
-        let side = Side { host: host()?, letter: "a", number: 1, other_letter: "b", other_number: 2 };
-        let text = configuration(&side)?;
-        assert!(text.contains("networks = [\"10.42.21.0/24\"]"), "{text}");
+        let config = configured(false)?;
+        assert_eq!(config.site.networks, ["10.42.21.0/24".parse()?]);
+        assert_eq!(config.peers.len(), 1);
+        assert_eq!(config.peers[0].networks, ["10.42.22.0/24".parse()?]);
+        Ok(())
+    }
+
+    #[test]
+    fn the_peer_that_is_measured_lies_in_the_middle_of_many() -> Result<(), Box<dyn std::error::Error>> {
+        if !adit_linux::testing::require_root("the_peer_that_is_measured_lies_in_the_middle_of_many") {
+            return Ok(());
+        }
+        let config = configured(true)?;
+        assert_eq!(config.peers.len(), MANY);
+        assert!(config.peers.iter().all(|peer| peer.networks.len() == NETWORKS));
+        let measured: Ipv4Net = "10.42.22.0/24".parse()?;
+        assert!(config.peers[MANY / 2].networks.contains(&measured));
+        let below =
+            config.peers.iter().flat_map(|peer| &peer.networks).filter(|network| **network < measured);
+        let part = below.count() as f64 / (MANY * NETWORKS) as f64;
+        assert!((0.49..0.51).contains(&part), "{part} of the networks lie below it");
         Ok(())
     }
 }

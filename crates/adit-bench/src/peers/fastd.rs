@@ -6,7 +6,7 @@ use crate::bed::{self, Bed};
 use crate::error::BenchError;
 use crate::process::{self, Process};
 
-use super::Tunnel;
+use super::Running;
 
 const DEVICE: &str = "fastd0";
 const NETWORK: u8 = 3;
@@ -14,9 +14,9 @@ const NETWORK: u8 = 3;
 const MTU: u32 = 1471;
 const PORT: u16 = 10_000;
 
-pub(super) fn start(bed: &Bed) -> Result<Tunnel, BenchError> {
+pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
     let fastd = process::find("fastd", "on Debian: apt-get install fastd")?;
-    let directory = bed.directory("fastd")?;
+    let directory = bed.directory();
     let mut keys = Vec::new();
     for side in &bed.sides {
         let mut generate = Command::new(&fastd);
@@ -43,10 +43,10 @@ pub(super) fn start(bed: &Bed) -> Result<Tunnel, BenchError> {
         bed::write(&file, &text)?;
         let mut command = Command::new(&fastd);
         command.arg("--config").arg(&file);
-        let mut process = Process::start(&side.host, &format!("fastd-{}", side.letter), command, &directory)?;
+        let mut process = Process::start(&side.host, &format!("fastd-{}", side.letter), command, directory)?;
         side.set_up(&mut process, DEVICE, NETWORK, MTU)?;
         processes.push(process);
     }
     let version = process::version(&fastd, "--version");
-    Ok(Tunnel::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
+    Ok(Running::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
 }

@@ -1,39 +1,49 @@
 //! What Adit is measured against: other ways to join two networks, each without encryption.
 //!
-//! A file a contender. Each says how it is started on the bed, on addresses of its own, with the
-//! largest MTU that its header leaves of the cable's: nothing is fragmented outside, which would
-//! cost it more than a smaller MTU.
+//! A file a contender. Each says how it is started on a bed, with the largest MTU that its header
+//! leaves of the cable's: nothing is fragmented outside, which would cost it more than a smaller
+//! MTU.
 
-mod adit;
+pub(crate) mod adit;
 mod fastd;
+mod ipip;
 mod openvpn;
 mod tinc;
 mod vpncloud;
 mod vxlan;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::time::{Duration, Instant};
 
 use adit_lab::ping::ping;
 use adit_lab::throughput::Path;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::bed::{Bed, CABLE};
+use crate::bed::{Bed, CABLE, CABLE_MTU, Shape};
 use crate::error::BenchError;
 use crate::interrupt;
 use crate::process::Process;
 
+use adit::Flavour;
+
 /// Who is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Contender {
     /// The cable itself.
     Bare,
+    /// The eBPF plane.
+    AditEbpf,
+    /// The same with 10,000 peers and 100,000 networks.
+    AditMany,
+    /// The cable again, on a bed of its own: how far two measurements of the same are apart.
+    Control,
     /// The userspace plane.
     Adit,
-    /// The kernel's VXLAN: the one tunnel here that does not run in userspace.
+    /// The kernel's VXLAN.
     Vxlan,
+    /// The kernel's own IP in IP.
+    Ipip,
     Tinc,
     Fastd,
     OpenVpn,
@@ -41,9 +51,19 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    /// In the order of the tables, and of a round.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Bare, Self::Adit, Self::Vxlan, Self::Tinc, Self::Fastd, Self::OpenVpn, Self::Vpncloud];
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Bare,
+        Self::AditEbpf,
+        Self::AditMany,
+        Self::Control,
+        Self::Adit,
+        Self::Vxlan,
+        Self::Ipip,
+        Self::Tinc,
+        Self::Fastd,
+        Self::OpenVpn,
+        Self::Vpncloud,
+    ];
     /// The others that run in userspace.
     pub(crate) const USERSPACE_PEERS: [Self; 4] = [Self::Tinc, Self::Fastd, Self::OpenVpn, Self::Vpncloud];
 
@@ -51,8 +71,12 @@ impl Contender {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare veth",
+            Self::AditEbpf => "Adit, eBPF",
+            Self::AditMany => "Adit, eBPF, 10,000 peers",
+            Self::Control => "bare veth, another",
             Self::Adit => "Adit, userspace",
             Self::Vxlan => "kernel VXLAN",
+            Self::Ipip => "Linux ipip",
             Self::Tinc => "tinc",
             Self::Fastd => "fastd",
             Self::OpenVpn => "OpenVPN",
@@ -60,17 +84,77 @@ impl Contender {
         }
     }
 
+    /// What the tables of a bed call it.
+    pub(crate) fn name_on(self, shape: Shape) -> &'static str {
+        match (self, shape) {
+            (Self::Bare, Shape::Chain) => "plain forwarding",
+            (Self::Control, Shape::Chain) => "plain forwarding, another",
+            _ => self.name(),
+        }
+    }
+
+    /// What the command line and the JSON call it.
+    pub(crate) fn slug(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::AditEbpf => "adit-ebpf",
+            Self::AditMany => "adit-ebpf-many",
+            Self::Control => "control",
+            Self::Adit => "adit",
+            Self::Vxlan => "vxlan",
+            Self::Ipip => "ipip",
+            Self::Tinc => "tinc",
+            Self::Fastd => "fastd",
+            Self::OpenVpn => "openvpn",
+            Self::Vpncloud => "vpncloud",
+        }
+    }
+
     /// How it is set up, in a few words.
     pub(crate) fn setup(self) -> &'static str {
         match self {
-            Self::Bare => "no tunnel",
+            Self::Bare | Self::Control => "no tunnel",
+            Self::AditEbpf => "IP in IP, programs in the kernel",
+            Self::AditMany => "the same, 100,000 networks of /24 to /28, the measured peer in the middle",
             Self::Adit => "IP in IP, defaults",
             Self::Vxlan => "unicast, iproute2",
+            Self::Ipip => "the kernel's driver, iproute2",
             Self::Tinc => "router mode, no cipher, no digest",
             Self::Fastd => "TUN, method null",
             Self::OpenVpn => "TUN over UDP, no cipher, no authentication, no TLS",
             Self::Vpncloud => "TUN, algorithm plain",
         }
+    }
+
+    /// Which Adit it is, if it is one.
+    pub(crate) fn flavour(self) -> Option<Flavour> {
+        match self {
+            Self::AditEbpf => Some(Flavour { dataplane: "ebpf", tag: "e", is_large: false }),
+            Self::AditMany => Some(Flavour { dataplane: "ebpf", tag: "m", is_large: true }),
+            Self::Adit => Some(Flavour { dataplane: "userspace", tag: "u", is_large: false }),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the eBPF plane, which carries nothing in its processes.
+    pub(crate) fn is_ebpf(self) -> bool {
+        self.flavour().is_some_and(|flavour| flavour.dataplane == "ebpf")
+    }
+
+    /// Whether the report is incomplete without it; others may not be installed.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Bare | Self::Control) || self.flavour().is_some()
+    }
+
+    /// Whether it carries packets in a process, whose processor time can be told.
+    pub(crate) fn has_programs(self) -> bool {
+        !matches!(self, Self::Bare | Self::Control | Self::Vxlan | Self::Ipip)
+    }
+}
+
+impl Serialize for Contender {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.slug())
     }
 }
 
@@ -83,18 +167,39 @@ pub(crate) struct Tools {
     pub(crate) tools: PathBuf,
 }
 
+/// What a contender has started on its bed.
+struct Running {
+    /// Where the receiving side is reached through it.
+    server: Ipv4Addr,
+    /// Its programs, `a`'s first; none where the kernel does it.
+    processes: Vec<Process>,
+    /// Bytes of the largest datagram inside.
+    mtu: u32,
+    /// Of the program, as it says itself.
+    version: Option<String>,
+    /// What has to go with it, after its programs.
+    _cleanup: Vec<adit::Cleanup>,
+}
+
+impl Running {
+    fn plain(server: Ipv4Addr, mtu: u32) -> Self {
+        Self::of_programs(server, mtu, Vec::new(), None)
+    }
+
+    fn of_programs(server: Ipv4Addr, mtu: u32, processes: Vec<Process>, version: Option<String>) -> Self {
+        Self { server, processes, mtu, version, _cleanup: Vec::new() }
+    }
+}
+
 /// A contender that is up, from both sides.
 pub(crate) struct Tunnel {
-    /// Where the receiving side is reached through it.
-    pub(crate) server: Ipv4Addr,
-    /// Its programs, `a`'s first; none where the kernel does it.
-    pub(crate) processes: Vec<Process>,
+    running: Running,
+    /// What it is up on.
+    pub(crate) bed: Bed,
     /// Bytes of the largest datagram inside.
     pub(crate) mtu: u32,
     /// Of the program, as it says itself.
     pub(crate) version: Option<String>,
-    /// What has to go with it, after its programs.
-    _cleanup: Option<adit::Cleanup>,
 }
 
 /// Time for two sides to find each other.
@@ -105,50 +210,68 @@ const ECHO: Duration = Duration::from_millis(200);
 const SMALL: usize = 84;
 
 impl Tunnel {
-    /// Starts a contender on both sides and proves that it carries a small datagram, one as
-    /// large as its MTU, and that neither goes over the bare cable.
-    pub(crate) fn start(contender: Contender, bed: &Bed, tools: &Tools) -> Result<Self, BenchError> {
+    /// Builds a bed, starts a contender on both sides of it and proves that it carries a small
+    /// datagram, one as large as its MTU, and that neither goes over the bare cable.
+    pub(crate) fn start(
+        contender: Contender,
+        shape: Shape,
+        directory: &path::Path,
+        tools: &Tools,
+    ) -> Result<Self, BenchError> {
         interrupt::check()?;
-        let tunnel = match contender {
-            Contender::Bare => Self::plain(bed.sides[1].underlay(), crate::bed::CABLE_MTU),
-            Contender::Adit => adit::start(bed, tools)?,
-            Contender::Vxlan => vxlan::start(bed)?,
-            Contender::Tinc => tinc::start(bed)?,
-            Contender::Fastd => fastd::start(bed)?,
-            Contender::OpenVpn => openvpn::start(bed)?,
-            Contender::Vpncloud => vpncloud::start(bed, tools)?,
+        let bed = Bed::build(shape, directory.join(format!("{}-{shape:?}", contender.slug())))?;
+        let running = match (contender, contender.flavour()) {
+            (_, Some(flavour)) => adit::start(&bed, tools, flavour)?,
+            (Contender::Vxlan, _) => vxlan::start(&bed)?,
+            (Contender::Ipip, _) => ipip::start(&bed)?,
+            (Contender::Tinc, _) => tinc::start(&bed)?,
+            (Contender::Fastd, _) => fastd::start(&bed)?,
+            (Contender::OpenVpn, _) => openvpn::start(&bed)?,
+            (Contender::Vpncloud, _) => vpncloud::start(&bed, tools)?,
+            _ => bare(&bed)?,
         };
-        tunnel.prove(contender, bed)?;
+        let (mtu, version) = (running.mtu, running.version.clone());
+        let tunnel = Self { running, bed, mtu, version };
+        tunnel.prove(contender)?;
         Ok(tunnel)
     }
 
-    fn plain(server: Ipv4Addr, mtu: u32) -> Self {
-        Self { server, processes: Vec::new(), mtu, version: None, _cleanup: None }
+    /// Where the receiving side is reached through it.
+    pub(crate) fn server(&self) -> Ipv4Addr {
+        self.running.server
     }
 
-    fn of_programs(server: Ipv4Addr, mtu: u32, processes: Vec<Process>, version: Option<String>) -> Self {
-        Self { server, processes, mtu, version, _cleanup: None }
+    /// Its programs.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.running.processes.iter()
+    }
+
+    /// Asks its programs to end.
+    pub(crate) fn end(&mut self, patience: Duration) -> Result<(), BenchError> {
+        self.running.processes.iter_mut().try_for_each(|process| process.end(patience))
     }
 
     /// The way from the sending side to the receiving one.
-    pub(crate) fn path<'a>(&self, bed: &'a Bed) -> Path<'a> {
-        Path { client: &bed.sides[0].host, server: &bed.sides[1].host, address: self.server }
+    pub(crate) fn path(&self) -> Path<'_> {
+        let [a, b] = &self.bed.sides;
+        Path { client: &a.end, server: &b.end, address: self.server() }
     }
 
-    fn prove(&self, contender: Contender, bed: &Bed) -> Result<(), BenchError> {
-        let client = &bed.sides[0].host;
-        let cable = client.index(CABLE)?;
-        let route = client.netlink()?.route_to(self.server, None)?;
-        if contender != Contender::Bare && route.device == cable {
+    fn prove(&self, contender: Contender) -> Result<(), BenchError> {
+        let side = &self.bed.sides[0];
+        let cable = side.host.index(CABLE)?;
+        let route = side.host.netlink()?.route_to(self.server(), None)?;
+        let is_bare = matches!(contender, Contender::Bare | Contender::Control);
+        if is_bare != (route.device == cable) {
             return Err(BenchError::Bypassed);
         }
         for size in [SMALL, self.mtu as usize] {
             let deadline = Instant::now() + PATIENCE;
-            while !client.run(|| ping(self.server, size, 64, ECHO))?.is_reply() {
+            while !side.end.run(|| ping(self.server(), size, 64, ECHO))?.is_reply() {
                 interrupt::check()?;
                 if Instant::now() >= deadline {
                     let what = format!("answer a ping of {size} bytes");
-                    return Err(match self.processes.first() {
+                    return Err(match self.running.processes.first() {
                         Some(process) => process.silent(&what, PATIENCE),
                         None => BenchError::Silent {
                             name: contender.name().to_owned(),
@@ -162,4 +285,19 @@ impl Tunnel {
         }
         Ok(())
     }
+}
+
+/// No tunnel: the private networks are routed over the cable.
+fn bare(bed: &Bed) -> Result<Running, BenchError> {
+    for side in &bed.sides {
+        side.host.route(side.other_private_network(), Some(side.other_underlay()), None)?;
+    }
+    let server = if bed.sides[1].is_gateway() { bed.sides[1].private() } else { bed.sides[1].underlay() };
+    Ok(Running::plain(server, CABLE_MTU))
+}
+
+/// The version of what the kernel does.
+fn kernel() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("Linux {}", release.trim())
 }

@@ -6,7 +6,7 @@ use crate::bed::Bed;
 use crate::error::BenchError;
 use crate::process::{self, Process};
 
-use super::Tunnel;
+use super::Running;
 
 const DEVICE: &str = "ovpn0";
 const NETWORK: u8 = 4;
@@ -14,9 +14,9 @@ const NETWORK: u8 = 4;
 const MTU: u32 = 1472;
 const PORT: &str = "1194";
 
-pub(super) fn start(bed: &Bed) -> Result<Tunnel, BenchError> {
+pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
     let openvpn = process::find("openvpn", "on Debian: apt-get install openvpn")?;
-    let directory = bed.directory("openvpn")?;
+    let directory = bed.directory();
     let mut processes = Vec::new();
     for side in &bed.sides {
         let mut command = Command::new(&openvpn);
@@ -32,7 +32,7 @@ pub(super) fn start(bed: &Bed) -> Result<Tunnel, BenchError> {
         command.args(["--tun-mtu", &MTU.to_string(), "--mssfix", "0"]);
         command.args(["--cipher", "none", "--data-ciphers", "none", "--auth", "none"]);
         command.args(["--script-security", "0", "--verb", "1"]);
-        processes.push(Process::start(&side.host, &format!("openvpn-{}", side.letter), command, &directory)?);
+        processes.push(Process::start(&side.host, &format!("openvpn-{}", side.letter), command, directory)?);
     }
     for process in &mut processes {
         // Opened is not yet configured, but the ping that proves the way waits for that.
@@ -48,5 +48,5 @@ pub(super) fn start(bed: &Bed) -> Result<Tunnel, BenchError> {
         })?;
     }
     let version = process::version(&openvpn, "--version");
-    Ok(Tunnel::of_programs(server, MTU, processes, version))
+    Ok(Running::of_programs(server, MTU, processes, version))
 }

@@ -6,7 +6,7 @@ use crate::bed::{self, Bed};
 use crate::error::BenchError;
 use crate::process::{self, Process};
 
-use super::Tunnel;
+use super::Running;
 
 const DEVICE: &str = "tinc0";
 const NETWORK: u8 = 2;
@@ -14,12 +14,12 @@ const NETWORK: u8 = 2;
 /// that it carries even in router mode.
 const MTU: u32 = 1454;
 
-pub(super) fn start(bed: &Bed) -> Result<Tunnel, BenchError> {
+pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
     let tincd = process::find("tincd", "on Debian: apt-get install tinc")?;
-    let base = bed.directory("tinc")?;
+    let base = bed.directory();
     for side in &bed.sides {
-        let directory = bed.directory(&format!("tinc/{}", side.letter))?;
-        bed.directory(&format!("tinc/{}/hosts", side.letter))?;
+        let directory = bed.subdirectory(side.letter)?;
+        bed.subdirectory(&format!("{}/hosts", side.letter))?;
         let connect = format!("ConnectTo = {}\n", side.other_letter);
         let configuration = format!(
             "Name = {}\nAddressFamily = ipv4\nMode = router\nInterface = {DEVICE}\n{connect}",
@@ -50,10 +50,10 @@ pub(super) fn start(bed: &Bed) -> Result<Tunnel, BenchError> {
         let mut command = Command::new(&tincd);
         command.arg("-D").arg("-c").arg(base.join(side.letter));
         command.arg(format!("--pidfile={}", base.join(format!("{}.pid", side.letter)).display()));
-        let mut process = Process::start(&side.host, &format!("tinc-{}", side.letter), command, &base)?;
+        let mut process = Process::start(&side.host, &format!("tinc-{}", side.letter), command, base)?;
         side.set_up(&mut process, DEVICE, NETWORK, MTU)?;
         processes.push(process);
     }
     let version = process::version(&tincd, "--version");
-    Ok(Tunnel::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
+    Ok(Running::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
 }

@@ -7,7 +7,7 @@ use crate::bed::{self, Bed, CABLE};
 use crate::error::BenchError;
 use crate::process::{self, Process};
 
-use super::{Tools, Tunnel};
+use super::{Running, Tools};
 
 const DEVICE: &str = "vpncloud0";
 const NETWORK: u8 = 5;
@@ -18,14 +18,14 @@ const PORT: u16 = 3210;
 /// A whole default route would lead everything that misses its tunnel over the cable.
 const ASKED_FOR: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 
-pub(super) fn start(bed: &Bed, tools: &Tools) -> Result<Tunnel, BenchError> {
+pub(super) fn start(bed: &Bed, tools: &Tools) -> Result<Running, BenchError> {
     let installed = tools.tools.join("bin/vpncloud");
     let vpncloud = if installed.is_file() {
         installed
     } else {
         process::find("vpncloud", "cargo install --root target/bench-tools vpncloud")?
     };
-    let directory = bed.directory("vpncloud")?;
+    let directory = bed.directory();
     let mut processes = Vec::new();
     for side in &bed.sides {
         side.host.route(bed::net(ASKED_FOR, 32), None, Some(CABLE))?;
@@ -36,10 +36,10 @@ pub(super) fn start(bed: &Bed, tools: &Tools) -> Result<Tunnel, BenchError> {
         command.args(["--claim", &format!("{}/32", side.inside(NETWORK))]);
         command.args(["--password", "bench", "--algo", "plain"]);
         let mut process =
-            Process::start(&side.host, &format!("vpncloud-{}", side.letter), command, &directory)?;
+            Process::start(&side.host, &format!("vpncloud-{}", side.letter), command, directory)?;
         side.set_up(&mut process, DEVICE, NETWORK, MTU)?;
         processes.push(process);
     }
     let version = process::version(&vpncloud, "--version");
-    Ok(Tunnel::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
+    Ok(Running::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
 }

@@ -1,0 +1,67 @@
+//! The goals of the eBPF plane.
+
+use super::{Evidence, Goal, Unit, ratio};
+use crate::measure::Measure;
+use crate::peers::Contender;
+
+pub(super) fn goals(evidence: &Evidence<'_>) -> Vec<Goal> {
+    let of = |measure, other| ratio(evidence.samples, measure, Contender::AditEbpf, other);
+    let of_bare = |what, limits, measure| {
+        let control = ratio(evidence.samples, measure, Contender::Control, Contender::Bare);
+        Goal::rising(what, limits, of(measure, Contender::Bare)).beside(control)
+    };
+    let many = ratio(evidence.samples, Measure::UdpSmall, Contender::AditMany, Contender::AditEbpf);
+    let load = evidence.loading.iter().find(|loading| loading.contender == Contender::AditEbpf);
+    vec![
+        of_bare("one TCP stream, of the bare veth", (0.95, Some(0.98)), Measure::TcpOne),
+        Goal::rising(
+            "one TCP stream, times kernel VXLAN",
+            (1.25, None),
+            of(Measure::TcpOne, Contender::Vxlan),
+        ),
+        of_bare("64-byte UDP, batched generator, of the bare veth", (0.90, Some(0.97)), Measure::UdpSmall),
+        of_bare("requests a second, of the bare veth", (0.95, None), Measure::RequestResponse),
+        of_bare("forwarding one TCP stream, of plain forwarding", (0.95, None), Measure::ForwardTcp),
+        of_bare("forwarding 64-byte UDP, of plain forwarding", (0.95, None), Measure::ForwardUdp),
+        Goal::rising("64-byte UDP with 10,000 peers, of the same with one", (0.97, None), many),
+        Goal::falling(
+            "loading 10,000 peers and 100,000 networks",
+            Unit::Seconds,
+            1.0,
+            load.and_then(|loading| loading.more),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{evidence, samples};
+    use super::*;
+    use crate::goals::Verdict;
+    use crate::loading::Loading;
+
+    #[test]
+    fn a_ratio_stands_beside_that_of_a_second_cable() {
+        let samples = samples(&[
+            (Measure::TcpOne, Contender::Bare, &[10.0, 20.0]),
+            (Measure::TcpOne, Contender::Control, &[10.0, 19.0]),
+            (Measure::TcpOne, Contender::AditEbpf, &[9.7, 19.0]),
+        ]);
+        let goal = &goals(&evidence(&samples))[0];
+        assert_eq!(goal.reached_text(), "0.960 (0.950 to 0.970)");
+        assert_eq!(goal.control_text(), "0.975 (0.950 to 1.000)");
+        assert_eq!(goal.verdict_text(), "reached");
+    }
+
+    #[test]
+    fn what_loads_the_userspace_plane_says_nothing_of_this_one() {
+        let samples = samples(&[]);
+        let verdict = |contender, seconds: &[f64]| {
+            let loading = [Loading::of(contender, &[0.1, 0.1], seconds)];
+            goals(&super::Evidence { loading: &loading, ..evidence(&samples) })[7].verdict
+        };
+        assert_eq!(verdict(Contender::Adit, &[0.2, 0.2]), Verdict::NotMeasured);
+        assert_eq!(verdict(Contender::AditEbpf, &[1.0, 1.0]), Verdict::Reached);
+        assert!(matches!(verdict(Contender::AditEbpf, &[1.6, 1.6]), Verdict::MissedBy(_)));
+    }
+}

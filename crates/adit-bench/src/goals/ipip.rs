@@ -1,0 +1,35 @@
+//! The goals beside Linux's own IP in IP: not slower than the kernel's driver.
+
+use super::{Evidence, Goal, ratio};
+use crate::measure::Measure;
+use crate::peers::Contender;
+
+pub(super) fn goals(evidence: &Evidence<'_>) -> Vec<Goal> {
+    let of_ipip = |what, measure| {
+        let of = |contender| ratio(evidence.samples, measure, contender, Contender::Ipip);
+        Goal::rising(what, (1.0, None), of(Contender::AditEbpf))
+    };
+    vec![
+        of_ipip("one TCP stream, of Linux's ipip", Measure::TcpOne),
+        of_ipip("64-byte UDP, batched generator, of Linux's ipip", Measure::UdpSmall),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{evidence, samples};
+    use super::*;
+
+    #[test]
+    fn the_kernels_driver_is_the_measure() {
+        let samples = samples(&[
+            (Measure::TcpOne, Contender::Ipip, &[2.0]),
+            (Measure::TcpOne, Contender::AditEbpf, &[2.0]),
+            (Measure::UdpSmall, Contender::Ipip, &[2.0]),
+            (Measure::UdpSmall, Contender::AditEbpf, &[1.0]),
+        ]);
+        let verdicts: Vec<String> =
+            goals(&evidence(&samples)).iter().map(|goal| goal.verdict_text()).collect();
+        assert_eq!(verdicts, ["reached", "**missed by 50 %**"]);
+    }
+}

@@ -1,0 +1,252 @@
+//! The goals, and what was reached of them.
+
+mod ebpf;
+mod ipip;
+mod userspace;
+
+use serde::Serialize;
+
+use crate::loading::Loading;
+use crate::measure::Measure;
+use crate::peers::Contender;
+use crate::samples::Samples;
+use crate::soak::Soak;
+use crate::statistics::Summary;
+
+/// The goals of a plane.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct GoalTable {
+    pub(crate) title: &'static str,
+    pub(crate) goals: Vec<Goal>,
+}
+
+/// What the goals are judged by.
+pub(crate) struct Evidence<'a> {
+    pub(crate) samples: &'a Samples,
+    pub(crate) soak: Option<&'a Soak>,
+    pub(crate) loading: &'a [Loading],
+}
+
+/// The tables of those contenders that `is_in` says take part. `is_guest`: on an emulated machine
+/// only what is the same kind of thing can be compared.
+pub(crate) fn tables(
+    evidence: &Evidence<'_>,
+    is_in: impl Fn(Contender) -> bool,
+    is_guest: bool,
+) -> Vec<GoalTable> {
+    let mut tables = Vec::new();
+    if is_in(Contender::AditEbpf) && !is_guest {
+        tables.push(GoalTable { title: "eBPF plane", goals: ebpf::goals(evidence) });
+    }
+    if is_in(Contender::AditEbpf) && is_guest {
+        tables.push(GoalTable { title: "eBPF plane beside Linux's ipip", goals: ipip::goals(evidence) });
+    }
+    if is_in(Contender::Adit) && !is_guest {
+        tables.push(GoalTable { title: "Userspace plane", goals: userspace::goals(evidence) });
+    }
+    tables
+}
+
+/// A goal, and how near we came.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Goal {
+    pub(crate) what: &'static str,
+    unit: Unit,
+    /// Whether more is better.
+    rises: bool,
+    pub(crate) goal: f64,
+    pub(crate) moonshot: Option<f64>,
+    /// `None`: not measured.
+    pub(crate) reached: Option<Summary>,
+    /// The same of a second bare cable: what could be reached, and how exactly it is known.
+    pub(crate) control: Option<Summary>,
+    /// Why it was not, or what else there is to say.
+    pub(crate) note: Option<String>,
+    pub(crate) verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Unit {
+    Ratio,
+    Microseconds,
+    Seconds,
+    Kib,
+}
+
+/// What became of a goal.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// And more than that.
+    Moonshot,
+    Reached,
+    /// By this part of the goal.
+    MissedBy(f64),
+    NotMeasured,
+}
+
+/// Microseconds that a tunnel adds to a round trip, in each round.
+pub(crate) fn added(samples: &Samples, measure: Measure, contender: Contender) -> Option<Summary> {
+    let time = |contender, round| {
+        let value = samples.at(measure, contender, round)?;
+        Some(if measure == Measure::RequestResponse { 1e6 / value } else { value })
+    };
+    Summary::of(samples.each_round(|round| Some(time(contender, round)? - time(Contender::Bare, round)?)))
+}
+
+/// What one is of another, of each round.
+fn ratio(samples: &Samples, measure: Measure, one: Contender, other: Contender) -> Option<Summary> {
+    Summary::of(samples.ratios(measure, one, other))
+}
+
+impl Goal {
+    fn rising(what: &'static str, (goal, moonshot): (f64, Option<f64>), reached: Option<Summary>) -> Self {
+        Self::new(what, Unit::Ratio, true, (goal, moonshot), reached)
+    }
+
+    fn falling(what: &'static str, unit: Unit, goal: f64, reached: Option<Summary>) -> Self {
+        Self::new(what, unit, false, (goal, None), reached)
+    }
+
+    /// The same with what a second bare cable was of the first.
+    fn beside(self, control: Option<Summary>) -> Self {
+        Self { control, ..self }
+    }
+
+    fn new(
+        what: &'static str,
+        unit: Unit,
+        rises: bool,
+        (goal, moonshot): (f64, Option<f64>),
+        reached: Option<Summary>,
+    ) -> Self {
+        let is_met = |value: f64, limit: f64| if rises { value >= limit } else { value <= limit };
+        let verdict = match reached {
+            None => Verdict::NotMeasured,
+            Some(Summary { median, .. }) if moonshot.is_some_and(|limit| is_met(median, limit)) => {
+                Verdict::Moonshot
+            }
+            Some(Summary { median, .. }) if is_met(median, goal) => Verdict::Reached,
+            Some(Summary { median, .. }) => Verdict::MissedBy(((median - goal) / goal).abs()),
+        };
+        Self { what, unit, rises, goal, moonshot, reached, control: None, note: None, verdict }
+    }
+
+    /// The goal, as the table has it.
+    pub(crate) fn goal_text(&self) -> String {
+        if self.unit == Unit::Kib {
+            return format!("none (up to {})", self.amount(self.goal));
+        }
+        self.limit_text(self.goal)
+    }
+
+    /// The moonshot, as the table has it.
+    pub(crate) fn moonshot_text(&self) -> String {
+        self.moonshot.map_or_else(|| "–".to_owned(), |limit| self.limit_text(limit))
+    }
+
+    fn limit_text(&self, limit: f64) -> String {
+        let sign = if self.rises { "≥" } else { "≤" };
+        if self.unit == Unit::Ratio {
+            format!("{sign} {limit:.2}")
+        } else {
+            format!("{sign} {}", self.amount(limit))
+        }
+    }
+
+    /// What was reached, as the table has it: the median, and the spread of the rounds.
+    pub(crate) fn reached_text(&self) -> String {
+        let note = self.note.as_ref().map(|note| format!(" ({note})")).unwrap_or_default();
+        match self.reached {
+            None => format!("not measured{note}"),
+            Some(reached) => format!("{}{note}", self.spread(reached)),
+        }
+    }
+
+    /// What a second bare cable was, as the table has it.
+    pub(crate) fn control_text(&self) -> String {
+        self.control.map_or_else(|| "–".to_owned(), |control| self.spread(control))
+    }
+
+    /// The verdict, as the table has it.
+    pub(crate) fn verdict_text(&self) -> String {
+        match self.verdict {
+            Verdict::Moonshot => "moonshot".to_owned(),
+            Verdict::Reached => "reached".to_owned(),
+            // Less than a percent is told as a part of one, and never as nothing.
+            Verdict::MissedBy(part) if part < 0.01 => {
+                format!("**missed by {:.1} %**", (part * 100.0).max(0.1))
+            }
+            Verdict::MissedBy(part) => format!("**missed by {:.0} %**", part * 100.0),
+            Verdict::NotMeasured => "–".to_owned(),
+        }
+    }
+
+    fn spread(&self, Summary { median, least, greatest, rounds }: Summary) -> String {
+        if rounds == 1 {
+            return self.amount(median);
+        }
+        format!("{} ({} to {})", self.amount(median), self.amount(least), self.amount(greatest))
+    }
+
+    fn amount(&self, value: f64) -> String {
+        match self.unit {
+            Unit::Ratio => format!("{value:.3}"),
+            Unit::Microseconds => format!("{value:.0} µs"),
+            Unit::Seconds => format!("{value:.2} s"),
+            Unit::Kib => format!("{value:.0} KiB"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use super::Evidence;
+    use crate::measure::{Aside, Measure};
+    use crate::peers::Contender;
+    use crate::samples::Samples;
+
+    /// Samples with a figure a round.
+    pub(super) fn samples(figures: &[(Measure, Contender, &[f64])]) -> Samples {
+        let mut samples = Samples::default();
+        for &(measure, contender, values) in figures {
+            for (round, &value) in values.iter().enumerate() {
+                samples.put(measure, contender, Aside::Figure, round, value);
+            }
+        }
+        samples
+    }
+
+    /// Nothing but samples.
+    pub(super) fn evidence(samples: &Samples) -> Evidence<'_> {
+        Evidence { samples, soak: None, loading: &[] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{evidence, samples};
+    use super::*;
+
+    #[test]
+    fn each_plane_has_its_table_and_an_emulated_machine_another() {
+        let samples = samples(&[]);
+        let titles = |is_in: fn(Contender) -> bool, is_guest| -> Vec<&str> {
+            tables(&evidence(&samples), is_in, is_guest).iter().map(|table| table.title).collect()
+        };
+        assert_eq!(titles(|_| true, false), ["eBPF plane", "Userspace plane"]);
+        assert_eq!(titles(|_| true, true), ["eBPF plane beside Linux's ipip"]);
+        assert_eq!(titles(|contender| contender == Contender::Adit, false), ["Userspace plane"]);
+    }
+
+    #[test]
+    fn what_is_missed_by_little_is_still_missed() {
+        let text = |reached| Goal::rising("x", (0.95, Some(0.98)), Summary::of([reached])).verdict_text();
+        assert_eq!(text(0.9499), "**missed by 0.1 %**");
+        assert_eq!(text(0.945), "**missed by 0.5 %**");
+        assert_eq!(text(0.90), "**missed by 5 %**");
+        assert_eq!(text(0.95), "reached");
+        assert_eq!(text(0.98), "moonshot");
+    }
+}

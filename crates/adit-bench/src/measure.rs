@@ -1,0 +1,130 @@
+//! What is measured, of whom, for how long.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::bed::Shape;
+use crate::peers::Contender;
+
+/// How long each measurement takes, and into how many slices it is cut.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lengths {
+    /// How often a round goes through all contenders: there, back, there, back. A round's figure
+    /// is the mean of its slices, so that what drifts within a round drifts for all.
+    pub(crate) slices: usize,
+    /// A slice of a stream, or of a flood of datagrams.
+    pub(crate) load: Duration,
+    /// A slice of one request after another.
+    pub(crate) requests: Duration,
+    /// How many echoes in a slice.
+    pub(crate) pings: usize,
+    /// A run of iperf3, which counts in seconds, and is not cut.
+    pub(crate) iperf_seconds: u64,
+}
+
+impl Lengths {
+    /// What a figure needs.
+    pub(crate) const FULL: Self = Self {
+        slices: 4,
+        load: Duration::from_millis(400),
+        requests: Duration::from_millis(250),
+        pings: 75,
+        iperf_seconds: 2,
+    };
+    /// Enough to see that it runs; the figures mean nothing.
+    pub(crate) const QUICK: Self = Self {
+        slices: 2,
+        load: Duration::from_millis(100),
+        requests: Duration::from_millis(100),
+        pings: 10,
+        iperf_seconds: 1,
+    };
+
+    /// How often a round goes through the contenders of `measure`.
+    pub(crate) fn slices_of(&self, measure: Measure) -> usize {
+        if measure.is_iperf() { 1 } else { self.slices }
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Measure {
+    /// Goodput of one stream, bits a second.
+    TcpOne,
+    /// Goodput of four streams together, bits a second.
+    TcpFour,
+    /// 64-byte datagrams from our own batched generator that arrived, a second.
+    UdpSmall,
+    /// Requests answered, a second.
+    RequestResponse,
+    /// Median round trip of ICMP echoes, microseconds.
+    Ping,
+    /// One stream of iperf3, bits a second.
+    IperfTcp,
+    /// 64-byte datagrams of iperf3 that arrived, a second.
+    IperfUdp,
+    /// Goodput of one stream from a host behind one gateway to a host behind the other.
+    ForwardTcp,
+    /// The small datagrams on the same way.
+    ForwardUdp,
+}
+
+impl Measure {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::TcpOne,
+        Self::TcpFour,
+        Self::UdpSmall,
+        Self::RequestResponse,
+        Self::Ping,
+        Self::IperfTcp,
+        Self::IperfUdp,
+        Self::ForwardTcp,
+        Self::ForwardUdp,
+    ];
+
+    /// Whom it is measured of, in the order of the tables.
+    pub(crate) fn contenders(self) -> &'static [Contender] {
+        use Contender::{
+            Adit, AditEbpf, AditMany, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, Vpncloud, Vxlan,
+        };
+        match self {
+            Self::TcpOne => &[Bare, AditEbpf, Control, Adit, Vxlan, Ipip, Tinc, Fastd, OpenVpn, Vpncloud],
+            Self::UdpSmall => {
+                &[Bare, AditEbpf, AditMany, Control, Adit, Vxlan, Ipip, Tinc, Fastd, OpenVpn, Vpncloud]
+            }
+            Self::TcpFour | Self::Ping => &[Bare, AditEbpf, Adit],
+            Self::RequestResponse => &[Bare, AditEbpf, Control, Adit],
+            Self::IperfTcp | Self::IperfUdp => &[Bare, AditEbpf, Adit, OpenVpn],
+            Self::ForwardTcp | Self::ForwardUdp => &[Bare, AditEbpf, Control, Adit, Ipip],
+        }
+    }
+
+    /// On which bed.
+    pub(crate) fn shape(self) -> Shape {
+        match self {
+            Self::ForwardTcp | Self::ForwardUdp => Shape::Chain,
+            _ => Shape::Pair,
+        }
+    }
+
+    /// Whether iperf3 measures it, and not our own generators.
+    pub(crate) fn is_iperf(self) -> bool {
+        matches!(self, Self::IperfTcp | Self::IperfUdp)
+    }
+}
+
+/// A figure beside what is measured, of the same measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Aside {
+    /// The figure itself.
+    Figure,
+    /// Processors that the tunnel's programs kept busy, both sides together.
+    Processors,
+    /// TCP segments sent again.
+    Retransmits,
+    /// Datagrams that were offered, a second.
+    Offered,
+}
