@@ -68,15 +68,18 @@ mod tests {
     -> Result<(), Box<dyn std::error::Error>> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("benchmarks.md");
-        write(&path, Part::Machine, "first")?;
-        write(&path, Part::Guest, "emulated")?;
+        write(&path, Part::Machine, "tables-1")?;
+        write(&path, Part::Guest, "tables-3")?;
         let text = std::fs::read_to_string(&path)?;
         assert!(text.starts_with("# How fast"), "{text}");
         std::fs::write(&path, text + "by hand\n")?;
-        write(&path, Part::Machine, "second")?;
+        write(&path, Part::Machine, "tables-2")?;
         let text = std::fs::read_to_string(&path)?;
-        assert!(text.contains("second") && !text.contains("first") && text.ends_with("by hand\n"), "{text}");
-        assert!(text.contains("emulated"), "{text}");
+        assert!(
+            text.contains("tables-2") && !text.contains("tables-1") && text.ends_with("by hand\n"),
+            "{text}"
+        );
+        assert!(text.contains("tables-3"), "{text}");
         std::fs::write(&path, "no markers")?;
         let error = write(&path, Part::Machine, "third").unwrap_err().to_string();
         assert!(error.contains("find the markers"), "{error}");
