@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use adit_policy::{Owner, PeerIndex};
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
 use ipnet::IpNet;
 
-use crate::peers::{Owner, PeerIndex, PeerTable};
+use crate::peers::PeerTable;
 
 /// A tunnel: this side, and everyone on the other side.
 #[derive(Debug, Clone)]

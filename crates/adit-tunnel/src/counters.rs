@@ -3,10 +3,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use adit_policy::{DropReason, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 
-use crate::drop_reason::DropReason;
-use crate::peers::PeerIndex;
 use crate::time::Instant;
 
 /// A number that one thread writes and any thread reads.

@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use adit_wire::ecn::{self, Ecn};
+use adit_policy::{DropReason, PeerIndex, Refusal};
+use adit_wire::Validation;
+use adit_wire::ecn::Ecn;
 use adit_wire::ipv4::Ipv4Packet;
-use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
-use crate::drop_reason::DropReason;
-use crate::peers::{Owner, PeerIndex};
 use crate::time::Instant;
 use crate::tunnel::{Peer, Tunnel};
 
@@ -46,16 +45,6 @@ pub enum Decapsulated {
     Drop(DropReason),
 }
 
-/// A drop on its way out of the checks.
-struct Refused {
-    reason: DropReason,
-    peer: Option<PeerIndex>,
-}
-
-fn refused(reason: DropReason, peer: Option<PeerIndex>) -> Refused {
-    Refused { reason, peer }
-}
-
 /// From the outer header: whose datagram it is.
 struct Admitted<'t, 'a> {
     peer: PeerIndex,
@@ -83,77 +72,46 @@ impl Tunnel {
                 let max_mss = self.max_mss(&packet, state.soft.mtu(now));
                 Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }
             }
-            Err(Refused { reason, peer }) => {
+            Err(Refusal { reason, peer, .. }) => {
                 counters.count_drop(reason, peer, segments);
                 Decapsulated::Drop(reason)
             }
         }
     }
 
-    /// Whether the outer header comes from a peer to us (RFC 2003 sections 3.1 and 6.1).
+    /// Whether the outer header comes from a peer to us.
     #[inline]
-    fn admit_outer<'a>(&self, outer: &Outer<'a>) -> Result<Admitted<'_, 'a>, Refused> {
+    fn admit_outer<'a>(&self, outer: &Outer<'a>) -> Result<Admitted<'_, 'a>, Refusal> {
         let outer = Ipv4Packet::parse(outer.bytes, Validation::Datapath)
-            .map_err(|_| refused(DropReason::OuterMalformed, None))?;
-        if outer.protocol() != Protocol::IPIP {
-            return Err(refused(DropReason::OuterNotProtocol4, None));
-        }
-        if outer.destination() != self.underlay {
-            return Err(refused(DropReason::OuterDestinationNotOurs, None));
-        }
-        let found = self.table.lookup_outer(outer.source());
-        let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
-            return Err(refused(DropReason::OuterSourceUnknown, None));
-        };
-        if outer.is_fragment() {
-            return Err(refused(DropReason::OuterFragment, Some(peer)));
-        }
+            .map_err(|_| Refusal::silent(DropReason::OuterMalformed, None))?;
+        let peer = adit_policy::sender(self, outer.fixed_header())?;
+        let state = self.peer_state(peer).ok_or(Refusal::silent(DropReason::OuterSourceUnknown, None))?;
         Ok(Admitted { peer, state, outer })
     }
 
-    /// Whether the inner datagram may come from that peer, and to where it goes (RFC 2003 sections 3.1
-    /// and 6.1, RFC 6169 section 2.2, RFC 2827).
+    /// Whether the inner datagram may come from that peer.
     #[inline]
-    fn admit_inner<'a>(&self, admitted: &Admitted<'_, 'a>) -> Result<Ipv4Packet<'a>, Refused> {
+    fn admit_inner<'a>(&self, admitted: &Admitted<'_, 'a>) -> Result<Ipv4Packet<'a>, Refusal> {
         let peer = admitted.peer;
-        let refuse = |reason| Err(refused(reason, Some(peer)));
         let bytes = admitted.outer.payload();
         if bytes.first().is_some_and(|first| first >> 4 != 4) {
-            return refuse(DropReason::DecapInnerNotIpv4);
+            return Err(Refusal::silent(DropReason::DecapInnerNotIpv4, Some(peer)));
         }
-        let Ok(inner) = Ipv4Packet::parse(bytes, Validation::Datapath) else {
-            return refuse(DropReason::DecapInnerMalformed);
-        };
-        if inner.ttl() == 0 {
-            return refuse(DropReason::DecapInnerTtlZero);
-        }
-        let (source, destination) = (inner.source(), inner.destination());
-        if inner.protocol() == Protocol::IPIP && destination == self.underlay {
-            return refuse(DropReason::NestedToOurselves);
-        }
-        match self.table.owner(source) {
-            Some(Owner::Peer(from)) if from == peer => {}
-            Some(Owner::Ours) => return refuse(DropReason::InnerSourceIsOwn),
-            _ if self.is_local(source) => return refuse(DropReason::InnerSourceIsOwn),
-            Some(Owner::Peer(_)) | None => return refuse(DropReason::InnerSourceNotFromPeer),
-        }
-        match self.table.owner(destination) {
-            Some(Owner::Ours) => Ok(inner),
-            Some(Owner::Peer(to)) if to != peer => Ok(inner),
-            _ if self.is_local(destination) => Ok(inner),
-            Some(Owner::Peer(_)) | None => refuse(DropReason::InnerDestinationNotOurs),
-        }
+        let inner = Ipv4Packet::parse(bytes, Validation::Datapath)
+            .map_err(|_| Refusal::silent(DropReason::DecapInnerMalformed, Some(peer)))?;
+        adit_policy::exit(self, peer, inner.fixed_header())?;
+        Ok(inner)
     }
 }
 
-/// The ECN field that the inner datagram leaves with, if another than it has (RFC 6040 section 4.2).
+/// The ECN field that the inner datagram leaves with, if another than it has.
 #[inline]
 fn exit_ecn(
     admitted: &Admitted<'_, '_>,
     inner: &Ipv4Packet<'_>,
     segments: u64,
     counters: &Counters,
-) -> Result<Option<Ecn>, Refused> {
+) -> Result<Option<Ecn>, Refusal> {
     let outer = admitted.outer.ecn();
     if outer == Ecn::NotEct {
         return Ok(None);
@@ -161,12 +119,9 @@ fn exit_ecn(
     if outer == Ecn::Ce {
         counters.count_congestion_experienced(admitted.peer, segments);
     }
-    let exit = ecn::decapsulate(inner.ecn(), outer);
-    if let Some(anomaly) = exit.anomaly {
+    let (ecn, anomaly) = adit_policy::exit_ecn(admitted.peer, outer, inner.ecn());
+    if let Some(anomaly) = anomaly {
         counters.count_ecn(anomaly, segments);
     }
-    match exit.ecn {
-        Some(ecn) => Ok((ecn != inner.ecn()).then_some(ecn)),
-        None => Err(refused(DropReason::EcnViolation, Some(admitted.peer))),
-    }
+    Ok(Some(ecn?).filter(|ecn| *ecn != inner.ecn()))
 }

@@ -1,13 +1,12 @@
 //! The way into the tunnel, RFC 2003 sections 3.1, 3.2 and 5.1.
 
+use adit_policy::{DropReason, Origin, PeerIndex, Refusal};
+use adit_wire::Validation;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
-use adit_wire::icmpv4::{self, Icmpv4Error, unreachable};
+use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
-use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
-use crate::drop_reason::DropReason;
-use crate::peers::{Owner, PeerIndex};
 use crate::reply::Reply;
 use crate::time::Instant;
 use crate::tunnel::{Peer, Tunnel};
@@ -31,18 +30,6 @@ impl<'a> Inner<'a> {
     pub fn datagram(bytes: &'a [u8], origin: Origin) -> Inner<'a> {
         Inner { bytes, largest_datagram: bytes.len(), segments: 1, origin }
     }
-}
-
-/// Whether the gateway itself sent an inner datagram or forwards it for someone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// The gateway sent it, and may use its own addresses as the source.
-    Local,
-    /// It arrived to be forwarded: a source that is one of the gateway's own addresses is a forgery
-    /// (RFC 2003 section 3.2).
-    Forwarded,
-    /// It cannot be told (a TUN device); the host's own forwarding has refused such forgeries already.
-    Unknown,
 }
 
 /// What to do with an inner datagram.
@@ -83,29 +70,6 @@ pub enum Encapsulated {
     Drop(DropReason),
 }
 
-/// What the sender hears of a drop.
-enum Answer {
-    Nothing,
-    Error(Icmpv4Error),
-}
-
-/// A drop on its way out of the checks.
-struct Refused {
-    reason: DropReason,
-    peer: Option<PeerIndex>,
-    answer: Answer,
-}
-
-impl Refused {
-    fn silently(reason: DropReason, peer: Option<PeerIndex>) -> Refused {
-        Refused { reason, peer, answer: Answer::Nothing }
-    }
-
-    fn saying(error: Icmpv4Error, reason: DropReason, peer: Option<PeerIndex>) -> Refused {
-        Refused { reason, peer, answer: Answer::Error(error) }
-    }
-}
-
 impl Tunnel {
     /// Decides what becomes of an inner datagram. Counts it, as sent or as dropped.
     ///
@@ -140,38 +104,13 @@ impl Tunnel {
         self.peer_state(peer).map_or(0, |peer| peer.soft.identifications(count))
     }
 
-    /// Who may send what to whom (RFC 2003 sections 3.1 and 3.2, RFC 2827).
+    /// Who may send what to whom.
     #[inline]
-    fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &Peer), Refused> {
-        if packet.ttl() == 0 {
-            return Err(ttl_zero(inner.origin));
-        }
-        if packet.protocol() == Protocol::IPIP && self.is_own_outer(packet) {
-            return Err(Refused::silently(DropReason::NestedEncapsulation, None));
-        }
-        let (source, destination) = (packet.source(), packet.destination());
-        let found = self.table.lookup_inner(destination);
-        let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
-            let error = Icmpv4Error::DestinationUnreachable { code: unreachable::NET };
-            return Err(Refused::saying(error, DropReason::InnerDestinationUnknown, None));
-        };
-        if source == state.underlay {
-            return Err(Refused::silently(DropReason::InnerSourceIsTunnelExit, Some(peer)));
-        }
-        if inner.origin == Origin::Forwarded && self.is_local(source) {
-            return Err(Refused::silently(DropReason::InnerSourceIsOwnForwarded, Some(peer)));
-        }
-        match self.table.owner(source) {
-            Some(Owner::Ours) => Ok((peer, state)),
-            Some(Owner::Peer(from)) if from == peer => {
-                Err(Refused::silently(DropReason::RelayToSamePeer, Some(peer)))
-            }
-            Some(Owner::Peer(_)) => Ok((peer, state)),
-            None => {
-                let error = Icmpv4Error::DestinationUnreachable { code: unreachable::PROHIBITED };
-                Err(Refused::saying(error, DropReason::InnerSourceDenied, Some(peer)))
-            }
-        }
+    fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &Peer), Refusal> {
+        let peer = adit_policy::entrance(self, packet.fixed_header(), inner.origin)?;
+        let state =
+            self.peer_state(peer).ok_or(Refusal::silent(DropReason::InnerDestinationUnknown, None))?;
+        Ok((peer, state))
     }
 
     /// The outer header, unless the datagram is too big for the path (RFC 2003 section 5.1).
@@ -183,14 +122,14 @@ impl Tunnel {
         inner: &Inner<'_>,
         packet: &Ipv4Packet<'_>,
         now: Instant,
-    ) -> Result<(PeerIndex, Encapsulated), Refused> {
+    ) -> Result<(PeerIndex, Encapsulated), Refusal> {
         let mtu = state.soft.mtu(now);
         let max_datagram = usize::from(mtu).saturating_sub(OVERHEAD_V4);
         let inner_df = packet.dont_fragment();
         let too_big = inner.largest_datagram > max_datagram;
         let error = Icmpv4Error::TooBig { mtu: max_datagram as u16 };
         if too_big && inner_df {
-            return Err(Refused::saying(error, DropReason::InnerTooBig, Some(peer)));
+            return Err(Refusal::saying(error, DropReason::InnerTooBig, Some(peer)));
         }
         // RFC 6864 section 4.1: an atomic outer datagram may carry any identification. In a fragment
         // train the caller takes as many as it makes.
@@ -209,7 +148,7 @@ impl Tunnel {
         );
         // `length` is below an MTU of 16 bits, so that there always is a header.
         let Some(outer) = outer else {
-            return Err(Refused::saying(error, DropReason::InnerTooBig, Some(peer)));
+            return Err(Refusal::saying(error, DropReason::InnerTooBig, Some(peer)));
         };
         let max_mss = self.max_mss(packet, mtu);
         let verdict = if too_big {
@@ -230,7 +169,7 @@ impl Tunnel {
         state: &Peer,
         packet: &Ipv4Packet<'_>,
         now: Instant,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refusal> {
         let Some(cause) = state.soft.pending(now) else {
             state.soft.clear_pending();
             return Ok(());
@@ -241,22 +180,22 @@ impl Tunnel {
         state.soft.clear_pending();
         let code = self.unreachable_code(cause, packet.source());
         let error = Icmpv4Error::DestinationUnreachable { code };
-        Err(Refused::saying(error, DropReason::PeerUnreachable, Some(peer)))
+        Err(Refusal::saying(error, DropReason::PeerUnreachable, Some(peer)))
     }
 
     /// Counts a drop and, where its sender may be told, makes the answer.
     #[cold]
     fn refuse(
         &self,
-        refused: Refused,
+        refused: Refusal,
         inner: &Inner<'_>,
         packet: &Ipv4Packet<'_>,
         now: Instant,
         counters: &Counters,
     ) -> Encapsulated {
-        let Refused { reason, peer, answer } = refused;
+        let Refusal { reason, peer, error } = refused;
         counters.count_drop(reason, peer, u64::from(inner.segments));
-        let Answer::Error(error) = answer else {
+        let Some(error) = error else {
             return Encapsulated::Drop(reason);
         };
         match self.answer(peer, packet, error, now) {
@@ -268,17 +207,6 @@ impl Tunnel {
                 counters.count_icmp_suppressed();
                 Encapsulated::Drop(reason)
             }
-        }
-    }
-}
-
-/// RFC 2003 section 3.1: a sender whose datagram ran out of hops while being forwarded is told; one that
-/// sent a TTL of 0 from here has only itself to ask.
-fn ttl_zero(origin: Origin) -> Refused {
-    match origin {
-        Origin::Local => Refused::silently(DropReason::InnerTtlZero, None),
-        Origin::Forwarded | Origin::Unknown => {
-            Refused::saying(Icmpv4Error::TimeExceeded { code: 0 }, DropReason::InnerTtlZero, None)
         }
     }
 }

@@ -31,7 +31,6 @@
 mod config;
 mod counters;
 mod decapsulate;
-mod drop_reason;
 mod encapsulate;
 #[doc(hidden)]
 pub mod fuzz;
@@ -42,12 +41,12 @@ mod time;
 mod tunnel;
 mod underlay_icmp;
 
+pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{PeerConfig, TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, Totals};
 pub use decapsulate::{Decapsulated, Outer};
-pub use drop_reason::{DropReason, Stage};
-pub use encapsulate::{Encapsulated, Inner, Origin};
-pub use peers::{Owner, PeerIndex, PeerTable};
+pub use encapsulate::{Encapsulated, Inner};
+pub use peers::PeerTable;
 pub use reply::Reply;
 pub use soft_state::{
     ICMP_BURST, ICMP_PER_SECOND, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PENDING_LIFETIME, PathMtu,

@@ -4,35 +4,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::Ipv4Addr;
 
+use adit_policy::{Owner, PeerIndex};
 use ipnet::Ipv4Net;
 use prefix_trie::PrefixMap;
-
-/// The number of a peer in its [`Tunnel`](crate::Tunnel): its place in the configuration, from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerIndex(u32);
-
-impl PeerIndex {
-    /// The peer with this place in the configuration.
-    #[inline]
-    pub const fn new(index: u32) -> PeerIndex {
-        PeerIndex(index)
-    }
-
-    /// Its place in the configuration.
-    #[inline]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// Whose an inner address is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
-    /// In our own networks.
-    Ours,
-    /// In the networks of this peer.
-    Peer(PeerIndex),
-}
 
 /// The two tables that every datagram is looked up in. Neither lookup allocates.
 #[derive(Debug, Default)]

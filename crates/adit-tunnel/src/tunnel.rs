@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use adit_policy::{Directory, DropReason, Owner, PeerIndex};
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
@@ -10,8 +11,7 @@ use adit_wire::tcp::{self, TcpFlags};
 
 use crate::config::{Checked, PeerConfig, TunnelConfig, TunnelError};
 use crate::counters::Counters;
-use crate::drop_reason::DropReason;
-use crate::peers::{PeerIndex, PeerTable};
+use crate::peers::PeerTable;
 use crate::reply::Reply;
 use crate::soft_state::{PathMtu, Reachability, SoftState, TokenBucket};
 use crate::time::Instant;
@@ -146,15 +146,22 @@ impl Tunnel {
         self.peers.get(peer.index())
     }
 
-    /// Whether the gateway itself has this address.
-    #[inline]
-    pub(crate) fn is_local(&self, address: Ipv4Addr) -> bool {
-        address == self.underlay || self.local.contains(&address)
+    /// Whether the sender of the next datagram to a peer is owed an answer about an earlier one (RFC 2003
+    /// section 4). A fast path has to leave that datagram to [`Tunnel::encapsulate`].
+    pub fn owes_answer(&self, peer: PeerIndex) -> bool {
+        self.peers.get(peer.index()).is_some_and(|peer| peer.soft.has_pending())
     }
 
-    /// Whether this outer datagram, found inside the tunnel, is one of the tunnel's own.
-    pub(crate) fn is_own_outer(&self, packet: &Ipv4Packet<'_>) -> bool {
-        packet.source() == self.underlay || self.table.lookup_outer(packet.destination()).is_some()
+    /// Something came from a peer on a fast path: it is in reach.
+    pub fn heard(&self, peer: PeerIndex) {
+        if let Some(peer) = self.peers.get(peer.index()) {
+            peer.soft.heard();
+        }
+    }
+
+    /// The gateway's own addresses, but for the one on the underlay.
+    pub fn local_addresses(&self) -> &[Ipv4Addr] {
+        &self.local
     }
 
     /// The error to send about an inner datagram, if one may be sent: `Err` says why not. A token of the
@@ -191,5 +198,32 @@ impl Tunnel {
         let flags = TcpFlags(*packet.payload().get(FLAGS)?);
         let headers = (OVERHEAD_V4 + ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16;
         flags.contains(TcpFlags::SYN).then(|| mtu.saturating_sub(headers))
+    }
+}
+
+impl Directory for Tunnel {
+    #[inline]
+    fn underlay(&self) -> Ipv4Addr {
+        self.underlay
+    }
+
+    #[inline]
+    fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
+        self.table.owner(inner)
+    }
+
+    #[inline]
+    fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+        self.table.lookup_outer(underlay)
+    }
+
+    #[inline]
+    fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
+        self.peers.get(peer.index()).map(|peer| peer.underlay)
+    }
+
+    #[inline]
+    fn is_local(&self, address: Ipv4Addr) -> bool {
+        address == self.underlay || self.local.contains(&address)
     }
 }

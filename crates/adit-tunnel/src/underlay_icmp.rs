@@ -18,6 +18,7 @@
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
+use adit_policy::{Directory, DropReason, Owner, PeerIndex};
 use adit_wire::dscp::DscpPolicy;
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
@@ -26,8 +27,6 @@ use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
-use crate::drop_reason::DropReason;
-use crate::peers::{Owner, PeerIndex};
 use crate::reply::Reply;
 use crate::soft_state::{SoftState, UnreachableCause, plateau_below};
 use crate::time::Instant;

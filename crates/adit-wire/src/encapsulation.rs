@@ -104,6 +104,13 @@ impl OuterHeader {
         self.bytes.get(..self.len()).unwrap_or(&self.bytes)
     }
 
+    /// The header as it goes on the wire, if it is an IPv4 one.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_v4(&self) -> Option<[u8; OVERHEAD_V4]> {
+        if self.len() == OVERHEAD_V4 { self.bytes.first_chunk().copied() } else { None }
+    }
+
     /// Bytes of the header.
     #[inline]
     #[must_use]

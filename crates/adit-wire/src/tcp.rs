@@ -12,9 +12,11 @@ use crate::ipv4::Ipv4Header;
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
+/// Bytes of the longest header: 15 words.
+pub const MAX_HEADER_LEN: usize = 60;
 
 /// Where the checksum lies in the header.
-const CHECKSUM_OFFSET: usize = 16;
+pub const CHECKSUM_OFFSET: usize = 16;
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
@@ -340,6 +342,38 @@ fn clamp_segment(segment: &mut [u8], max_mss: u16, state: ChecksumState) -> Opti
         at += usize::from(len);
     }
     before
+}
+
+/// What the options of a SYN say of the maximum segment size, as far as it can be told without following
+/// them one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MssAnnounced {
+    /// Nothing.
+    Nowhere,
+    /// This many bytes, in the first option, whose value lies at [`MSS_VALUE_OFFSET`]; and nowhere else. Every
+    /// stack in use writes it so.
+    First(u16),
+    /// Perhaps somewhere else, perhaps more than once.
+    Elsewhere,
+}
+
+/// Where the value of an MSS option lies that is the first option.
+pub const MSS_VALUE_OFFSET: usize = HEADER_LEN + 2;
+
+/// Looks for MSS options in a TCP header, followed by zeros. Compares pairs of bytes at fixed places: a loop
+/// from option to option is more than the kernel's verifier can follow.
+#[inline(always)]
+#[must_use]
+pub fn mss_announced(header: &[u8; MAX_HEADER_LEN]) -> MssAnnounced {
+    // The pair may as well be part of another option's value; userspace sees to that.
+    let is_pair = |at: usize| matches!(header.get(at..at + 2), Some(&[OPTION_MSS, 4]));
+    if (HEADER_LEN + 1..MAX_HEADER_LEN - 1).any(is_pair) {
+        return MssAnnounced::Elsewhere;
+    }
+    match header.get(HEADER_LEN..HEADER_LEN + 4) {
+        Some(&[OPTION_MSS, 4, high, low]) => MssAnnounced::First(u16::from_be_bytes([high, low])),
+        _ => MssAnnounced::Nowhere,
+    }
 }
 
 /// Lowers the big-endian word at an offset that may be odd.

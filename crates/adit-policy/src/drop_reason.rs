@@ -1,7 +1,7 @@
 //! Every reason for which a datagram (or an ICMP message about one) is not passed on: one variant, one
 //! counter, one line in `docs/drops.md`, one section of an RFC.
 
-use std::fmt;
+use core::fmt;
 
 /// Where in a datagram's way it was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,7 +149,7 @@ drop_reasons! {
 }
 
 impl DropReason {
-    /// The number of this reason: its place in [`DropReason::ALL`] and in [`Totals::drops`](crate::Totals::drops).
+    /// The number of this reason: its place in [`DropReason::ALL`] and in `Totals::drops`.
     #[inline]
     pub const fn index(self) -> usize {
         self as usize
@@ -164,71 +164,10 @@ impl DropReason {
     pub fn from_name(name: &str) -> Option<DropReason> {
         DropReason::ALL.into_iter().find(|reason| reason.as_str() == name)
     }
-
-    /// The text of `docs/drops.md`: all reasons as tables in Markdown.
-    pub fn documentation() -> String {
-        let mut text = String::from(
-            "# Why a datagram was dropped\n\n\
-             Nothing is dropped without a count. `adit status` shows the names below; they stay\n\
-             the same from release to release. This page is written from `DropReason` in\n\
-             `crates/adit-tunnel/src/drop_reason.rs`; after a change there, run\n\
-             `ADIT_BLESS=1 cargo test -p adit-tunnel documentation`.\n",
-        );
-        let mut stage = None;
-        for reason in DropReason::ALL {
-            if stage != Some(reason.stage()) {
-                stage = Some(reason.stage());
-                text.push_str(&format!(
-                    "\n## {}\n\n| reason | why | see |\n|---|---|---|\n",
-                    reason.stage().title()
-                ));
-            }
-            text.push_str(&format!("| `{reason}` | {} | {} |\n", reason.explanation(), reason.section()));
-        }
-        text
-    }
 }
 
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn names_are_distinct_kebab_case_and_found_again() {
-        let names: BTreeSet<_> = DropReason::ALL.iter().map(|reason| reason.as_str()).collect();
-        assert_eq!(names.len(), DropReason::COUNT);
-        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), index);
-            assert_eq!(DropReason::from_index(index), Some(reason));
-            assert_eq!(DropReason::from_name(reason.as_str()), Some(reason));
-            assert!(
-                reason.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
-                "{reason} is not kebab case"
-            );
-            assert!(reason.section().starts_with("RFC "), "{reason} names no RFC");
-            assert!(reason.explanation().ends_with('.'), "{reason}: not a sentence");
-        }
-        assert_eq!(DropReason::from_index(DropReason::COUNT), None);
-        assert_eq!(DropReason::from_name("no-such-reason"), None);
-    }
-
-    #[test]
-    fn documentation_is_up_to_date() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/drops.md");
-        if std::env::var_os("ADIT_BLESS").is_some() {
-            std::fs::write(path, DropReason::documentation()).expect("docs/drops.md can be written");
-        }
-        let found = std::fs::read_to_string(path).expect("docs/drops.md can be read");
-        assert!(
-            found == DropReason::documentation(),
-            "docs/drops.md is out of date: run ADIT_BLESS=1 cargo test -p adit-tunnel documentation"
-        );
     }
 }

@@ -1,0 +1,26 @@
+//! Who may send what through the tunnel, and what a datagram is dropped for: decided here, once, for
+//! every data plane. `adit-tunnel` asks with its own tables, the kernel's programs with BPF maps; both
+//! run this code, so that they cannot disagree.
+//!
+//! [`maps`] is what userspace and the programs tell each other.
+//!
+//! Like [`adit_wire`], it does no I/O, allocates nothing and panics on nothing.
+#![no_std]
+#![warn(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable
+)]
+
+mod admission;
+pub mod drop_reason;
+mod fast_path;
+pub mod maps;
+mod peer;
+
+pub use admission::{Delivery, Directory, Origin, Refusal, entrance, exit, exit_ecn, sender};
+pub use drop_reason::{DropReason, Stage};
+pub use fast_path::{Carried, Superpacket, carried, transport_header};
+pub use peer::{Owner, PeerIndex};
