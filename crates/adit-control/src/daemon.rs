@@ -71,7 +71,7 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup()).map_err(file)?;
 
     places.write_notes(&Notes { netns: options.netns.clone(), device: config.site.device.to_string() })?;
-    let overlay = Arc::new(Mutex::new(Some(Overlay::bring_up(config)?)));
+    let overlay = Arc::new(Mutex::new(Some(Overlay::bring_up_to_stay(config)?)));
 
     // We hold the lock, so a socket that is there is a dead daemon's.
     let _ = std::fs::remove_file(&socket);

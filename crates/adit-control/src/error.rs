@@ -12,6 +12,9 @@ pub enum ControlError {
     /// A system call refused.
     #[error(transparent)]
     Linux(#[from] adit_linux::error::Error),
+    /// The programs in the kernel.
+    #[error(transparent)]
+    Ebpf(#[from] adit_dataplane::ebpf::EbpfError),
     /// The tunnel's own checks refused the configuration.
     #[error("the tunnel cannot be built from this configuration: {0}")]
     Tunnel(#[from] TunnelError),
@@ -50,7 +53,9 @@ pub enum ControlError {
         what: String,
     },
     /// The data plane named in the file is not part of this version.
-    #[error("site.dataplane is \"{asked}\", which this version does not have; use \"auto\" or \"userspace\"")]
+    #[error(
+        "site.dataplane is \"{asked}\", which this version does not have; use \"auto\", \"ebpf\" or \"userspace\""
+    )]
     NoSuchPlane {
         /// What the file says.
         asked: String,

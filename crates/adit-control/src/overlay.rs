@@ -1,10 +1,12 @@
 //! Bringing an overlay up and taking it down: all of it, or nothing.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_config::{Config, DataplaneChoice};
 use adit_dataplane::DataPlane;
+use adit_dataplane::ebpf::{self, EbpfError, EbpfOptions, EbpfPlane};
 use adit_dataplane::userspace::UserspacePlane;
 use adit_linux::netlink::{Link, Netlink, ROUTE_PROTOCOL, Route};
 use adit_linux::sysctl;
@@ -31,6 +33,7 @@ pub struct Overlay {
     netlink: Netlink,
     plane: Box<dyn DataPlane>,
     plane_reason: String,
+    pins: Option<PathBuf>,
 }
 
 /// Datagrams that wait for the tunnel: the kernel's default of 500 is less than two superpackets
@@ -39,29 +42,54 @@ const DEVICE_QUEUE: u32 = 4096;
 
 impl Overlay {
     /// Makes device and routes and starts the data plane. When it returns, a packet sent now
-    /// goes through. A device that an earlier daemon left is taken over.
+    /// goes through. A device that an earlier daemon left is taken over. What is loaded into the kernel
+    /// goes with this process.
     ///
     /// # Errors
     /// Whatever hinders it; what had been made by then is gone again.
     pub fn bring_up(config: &Config) -> Result<Self, ControlError> {
-        let plane_reason = choose_plane(config.site.dataplane)?;
+        Self::bring_up_with(config, None)
+    }
+
+    /// The same, but what is loaded into the kernel stays there when this process ends, in whatever way,
+    /// and what an earlier process left there is replaced without a gap. For the one daemon that holds the
+    /// overlay's lock.
+    ///
+    /// # Errors
+    /// As [`Overlay::bring_up`].
+    pub fn bring_up_to_stay(config: &Config) -> Result<Self, ControlError> {
+        // Without the file system for it there is no eBPF plane; whoever asks for one is told why.
+        Self::bring_up_with(config, Some(ebpf::pins_of(config.site.name.as_str())))
+    }
+
+    fn bring_up_with(
+        config: &Config,
+        pins: Option<Result<PathBuf, EbpfError>>,
+    ) -> Result<Self, ControlError> {
+        if config.site.dataplane == DataplaneChoice::Kernel {
+            return Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() });
+        }
         let mut netlink = Netlink::open()?;
         let local = local_addresses(&mut netlink, config.site.underlay)?;
         let underlay_mtu = underlay_mtu(&mut netlink, config)?;
         let desired = Desired::of(config, &local, underlay_mtu);
-        let tunnel = Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?;
+        let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?);
         refuse_foreign_device(&mut netlink, &desired)?;
         refuse_foreign_routes(&mut netlink, &desired)?;
 
         let is_taken_over = netlink.link(&desired.device)?.is_some();
-        let tun = Tun::open(&TunOptions { name: desired.device.clone(), queues: queues(), persist: true })?;
+        let open =
+            || Tun::open(&TunOptions { name: desired.device.clone(), queues: queues(), persist: true });
+        let tun = open()?;
         // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
         let undo = Undo { device: (!is_taken_over).then(|| desired.device.clone()) };
         let link = set_up_device(&mut netlink, &desired)?;
-        let plane = UserspacePlane::start(Arc::new(tunnel), tun, config.site.underlay)?;
+        let starter =
+            PlaneStarter { tunnel: &tunnel, device: link.index, underlay: config.site.underlay, open: &open };
+        let (plane, plane_reason, pins) = starter.start(config.site.dataplane, tun, pins)?;
         set_routes(&mut netlink, &desired, link.index)?;
         undo.disarm();
-        Ok(Self { config: config.clone(), desired, netlink, plane: Box::new(plane), plane_reason })
+        Ok(Self { config: config.clone(), desired, netlink, plane, plane_reason, pins })
     }
 
     /// What it was made from.
@@ -96,7 +124,12 @@ impl Overlay {
         self.plane.shutdown();
         match on_exit {
             OnExit::Keep => Ok(()),
-            OnExit::Remove => remove_objects(&mut self.netlink, self.config.site.name.as_str()).map(drop),
+            OnExit::Remove => {
+                if let Some(pins) = &self.pins {
+                    ebpf::remove_pins(pins)?;
+                }
+                remove_objects(&mut self.netlink, self.config.site.name.as_str()).map(drop)
+            }
         }
     }
 }
@@ -107,6 +140,9 @@ impl Overlay {
 /// # Errors
 /// The kernel refuses.
 pub fn remove_leftovers(site: &str) -> Result<Vec<String>, ControlError> {
+    if let Ok(pins) = ebpf::pins_of(site) {
+        ebpf::remove_pins(&pins)?;
+    }
     remove_objects(&mut Netlink::open()?, site)
 }
 
@@ -115,7 +151,8 @@ pub fn remove_leftovers(site: &str) -> Result<Vec<String>, ControlError> {
 /// # Errors
 /// The kernel cannot be asked.
 pub fn has_leftovers(site: &str) -> Result<bool, ControlError> {
-    Ok(!objects(&mut Netlink::open()?, site)?.is_empty())
+    let pinned = ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins));
+    Ok(pinned || !objects(&mut Netlink::open()?, site)?.is_empty())
 }
 
 fn objects(netlink: &mut Netlink, site: &str) -> Result<Vec<Link>, ControlError> {
@@ -132,12 +169,64 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
     Ok(removed)
 }
 
-fn choose_plane(choice: DataplaneChoice) -> Result<String, ControlError> {
-    match choice {
-        DataplaneChoice::Auto => Ok("auto: the only data plane of this version".to_owned()),
-        DataplaneChoice::Userspace => Ok("as configured".to_owned()),
-        DataplaneChoice::Ebpf => Err(ControlError::NoSuchPlane { asked: "ebpf".to_owned() }),
-        DataplaneChoice::Kernel => Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() }),
+/// What a data plane is started from.
+struct PlaneStarter<'a> {
+    tunnel: &'a Arc<Tunnel>,
+    device: u32,
+    underlay: Ipv4Addr,
+    /// Opens the device once more.
+    open: &'a dyn Fn() -> Result<Tun, adit_linux::error::Error>,
+}
+
+type Started = (Box<dyn DataPlane>, String, Option<PathBuf>);
+
+impl PlaneStarter<'_> {
+    /// Starts what was chosen, and says why that one.
+    fn start(
+        &self,
+        choice: DataplaneChoice,
+        tun: Tun,
+        pins: Option<Result<PathBuf, EbpfError>>,
+    ) -> Result<Started, ControlError> {
+        if choice == DataplaneChoice::Userspace {
+            return self.userspace(tun, "as configured".to_owned(), pins);
+        }
+        let asked = choice == DataplaneChoice::Ebpf;
+        let pins = match pins.transpose() {
+            Ok(pins) => pins,
+            Err(error) if asked => return Err(error.into()),
+            Err(error) => return self.fall_back(tun, &error, None),
+        };
+        let options = EbpfOptions { pins: pins.clone(), ..EbpfOptions::default() };
+        let tunnel = Arc::clone(self.tunnel);
+        match EbpfPlane::start(tunnel, tun, self.device, self.underlay, &options) {
+            Ok(plane) => {
+                let why = if asked { "as configured" } else { "auto: this kernel takes the programs" };
+                let reason = format!("{why}, attached by {}", plane.hook().as_str());
+                Ok((Box::new(plane), reason, pins))
+            }
+            Err(error) if asked => Err(error.into()),
+            Err(error) => self.fall_back((self.open)()?, &error, pins),
+        }
+    }
+
+    fn fall_back(&self, tun: Tun, error: &EbpfError, pins: Option<PathBuf>) -> Result<Started, ControlError> {
+        tracing::warn!(%error, "the eBPF data plane cannot be used; userspace forwards");
+        self.userspace(tun, format!("auto: not ebpf, {error}"), pins.map(Ok))
+    }
+
+    fn userspace(
+        &self,
+        tun: Tun,
+        reason: String,
+        pins: Option<Result<PathBuf, EbpfError>>,
+    ) -> Result<Started, ControlError> {
+        let plane = UserspacePlane::start(Arc::clone(self.tunnel), tun, self.underlay)?;
+        // Programs of an earlier start would go on in front of it, by what was true then.
+        if let Some(Ok(pins)) = &pins {
+            ebpf::remove_pins(pins)?;
+        }
+        Ok((Box::new(plane), reason, None))
     }
 }
 

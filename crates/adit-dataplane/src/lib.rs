@@ -1,9 +1,11 @@
 //! What moves the packets. A data plane takes a [`Tunnel`](adit_tunnel::Tunnel), which decides,
 //! and a device, and forwards between that device and the underlay until it is shut down.
 //!
-//! [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN.
+//! [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN. [`ebpf`] is a fast path
+//! in front of it.
 
 pub mod clock;
+pub mod ebpf;
 pub mod next_hop;
 pub mod plane;
 pub mod userspace;

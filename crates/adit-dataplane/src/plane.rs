@@ -7,6 +7,8 @@ use adit_tunnel::{Totals, Tunnel};
 /// Which data plane it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaneKind {
+    /// Programs inside the kernel, and userspace for what they decline.
+    Ebpf,
     /// TUN and packet sockets.
     Userspace,
 }
@@ -16,6 +18,7 @@ impl PlaneKind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Ebpf => "ebpf",
             Self::Userspace => "userspace",
         }
     }

@@ -2,7 +2,9 @@
 //! anything; and whoever calls has no `unsafe` and knows no file descriptor by number.
 #![expect(unsafe_code, reason = "the one crate that talks to the kernel directly")]
 
+pub mod bpffs;
 pub mod capture;
+pub mod clock;
 pub mod error;
 pub mod frames;
 pub mod icmp_socket;

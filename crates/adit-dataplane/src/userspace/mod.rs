@@ -33,6 +33,7 @@ use adit_tunnel::{Counters, Instant, Reply, Totals, Tunnel};
 use adit_wire::icmpv4::MAX_ERROR_LEN;
 
 use crate::clock::Clock;
+use crate::ebpf::{EbpfError, FastPath};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
 
@@ -61,6 +62,19 @@ impl UserspacePlane {
     /// # Errors
     /// A socket that could not be opened, with what to do.
     pub fn start(tunnel: Arc<Tunnel>, tun: Tun, underlay: Ipv4Addr) -> Result<Self, Error> {
+        Self::start_behind(tunnel, tun, underlay, None).map_err(|error| match error {
+            EbpfError::Linux(error) => error,
+            other => Error::new("cannot start", std::io::Error::other(other)),
+        })
+    }
+
+    /// The same behind programs that take what they can; they are put to work here.
+    pub(crate) fn start_behind(
+        tunnel: Arc<Tunnel>,
+        tun: Tun,
+        underlay: Ipv4Addr,
+        fast_path: Option<FastPath>,
+    ) -> Result<Self, EbpfError> {
         let udp = tun.offloads().udp;
         let queues = tun.into_queues();
         let silencer = RawSocket::silencer(underlay)?;
@@ -68,7 +82,7 @@ impl UserspacePlane {
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
         let rings = PacketRing::open_group(underlay, queues.len(), mtu)?;
         let next_hops = Arc::new(NextHops::new(tunnel.peers().len()));
-        let clock = Clock::start();
+        let clock = Clock;
         let stop = Arc::new(AtomicBool::new(false));
         let device_gone = Arc::new(AtomicBool::new(false));
         let waker = Waker::new()?;
@@ -80,6 +94,7 @@ impl UserspacePlane {
             tunnel: Arc::clone(&tunnel),
             counters: shard(),
             next_hops: Arc::clone(&next_hops),
+            fast_path,
             underlay,
             clock,
             stop: Arc::clone(&stop),

@@ -1,0 +1,187 @@
+//! Attaching programs to interfaces: by a TCX link where the kernel has those (6.6), by a filter of the
+//! clsact qdisc elsewhere. Either way a program that an earlier process attached is replaced at once, so
+//! that no packet meets none.
+
+use std::mem;
+use std::path::PathBuf;
+
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
+
+use super::error::EbpfError;
+use super::pins::{Pinned, Pins};
+use adit_policy::maps::program;
+
+/// Where a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// Egress for the way into the tunnel, ingress for the way out.
+    pub(super) kind: TcAttachType,
+    /// The interface's index.
+    pub(super) device: u32,
+}
+
+impl Place {
+    pub(super) fn program(self) -> &'static str {
+        match self.kind {
+            TcAttachType::Egress => program::ENCAP,
+            _ => program::DECAP,
+        }
+    }
+}
+
+/// How programs are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// A link: gone with its last descriptor or pin, replaced in one step.
+    Tcx,
+    /// A filter: stays until it is removed.
+    Clsact,
+}
+
+impl Hook {
+    /// What this kernel has.
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
+        let has_tcx = KernelVersion::current().is_ok_and(|version| version.code() >= LINUX_6_6);
+        if has_tcx { Self::Tcx } else { Self::Clsact }
+    }
+
+    /// A word for people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcx => "TCX",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// `KERNEL_VERSION(6, 6, 0)`.
+const LINUX_6_6: u32 = (6 << 16) | (6 << 8);
+
+/// Filters of one interface are told apart by their handle, which is the tunnel's device; this is
+/// where they stand among others'.
+const PRIORITY: u16 = 50;
+
+/// Attaches programs for one overlay.
+#[derive(Debug)]
+pub(super) struct Attacher {
+    pub(super) hook: Hook,
+    /// Programs stay attached when the process ends.
+    pub(super) pins: Option<Pins>,
+    /// The tunnel's device.
+    pub(super) tunnel: u32,
+}
+
+impl Attacher {
+    /// Attaches `program`, or puts it in the place of the one that is there.
+    pub(super) fn attach(
+        &self,
+        program: &mut SchedClassifier,
+        place: Place,
+        device: &str,
+    ) -> Result<(), EbpfError> {
+        let failed = |error| EbpfError::Attach {
+            name: place.program(),
+            device: device.to_owned(),
+            cause: Box::new(error),
+        };
+        match self.hook {
+            Hook::Tcx => self.attach_link(program, place, device),
+            Hook::Clsact => {
+                // It may be there already, as somebody else's.
+                let added = qdisc_add_clsact(device);
+                let attached = replace_filter(program, place, device, self.tunnel).or_else(|_| {
+                    let options =
+                        NlOptions { priority: PRIORITY, handle: handle(self.tunnel), classid: None };
+                    program.attach_with_options(device, place.kind, TcAttachOptions::Netlink(options))
+                });
+                let id = match (attached, added) {
+                    (Ok(id), _) => id,
+                    (Err(_), Err(error)) => {
+                        return Err(EbpfError::Qdisc { device: device.to_owned(), cause: Box::new(error) });
+                    }
+                    (Err(error), Ok(())) => return Err(failed(error)),
+                };
+                if let Some(pins) = &self.pins {
+                    // The filter is to outlive this process.
+                    mem::forget(program.take_link(id).map_err(failed)?);
+                    let path = self.pin(pins, place);
+                    let _ = std::fs::remove_file(&path);
+                    program.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Where a program attached by us is pinned.
+    pub(super) fn pin(&self, pins: &Pins, place: Place) -> PathBuf {
+        pins.path(place, (self.hook == Hook::Clsact).then_some(self.tunnel))
+    }
+
+    fn attach_link(
+        &self,
+        program: &mut SchedClassifier,
+        place: Place,
+        device: &str,
+    ) -> Result<(), EbpfError> {
+        let failed = |error| EbpfError::Attach {
+            name: place.program(),
+            device: device.to_owned(),
+            cause: Box::new(error),
+        };
+        let Some(pins) = &self.pins else {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+            return program.attach_with_options(device, place.kind, options).map(drop).map_err(failed);
+        };
+        let path = self.pin(pins, place);
+        if let Ok(link) = PinnedLink::from_pin(&path) {
+            let link = SchedClassifierLink::try_from(FdLink::from(link)).ok();
+            let replaced = link.and_then(|link| program.attach_to_link(link).ok());
+            if let Some(id) = replaced {
+                // The pin holds it.
+                return program.take_link(id).map(drop).map_err(failed);
+            }
+            // The interface that it was on is gone, and another has its number.
+            let _ = std::fs::remove_file(&path);
+        }
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = program.attach_with_options(device, place.kind, options).map_err(failed)?;
+        let link = program.take_link(id).map_err(failed)?;
+        let link = FdLink::try_from(link).map_err(|_| EbpfError::Missing("link"))?;
+        link.pin(&path).map(drop).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })
+    }
+}
+
+fn handle(tunnel: u32) -> TcHandle {
+    TcHandle::from(tunnel)
+}
+
+fn replace_filter(
+    program: &mut SchedClassifier,
+    place: Place,
+    device: &str,
+    tunnel: u32,
+) -> Result<aya::programs::tc::SchedClassifierLinkId, aya::programs::ProgramError> {
+    let there = SchedClassifierLink::attached(device, place.kind, PRIORITY, handle(tunnel), None)
+        .map_err(aya::programs::tc::TcError::IoError)?;
+    program.attach_to_link(there)
+}
+
+/// Removes the filter behind a pin. One that is gone already, with its interface or by somebody's hand,
+/// is no mistake.
+pub(super) fn detach_filter(pinned: &Pinned) {
+    let Some(tunnel) = pinned.clsact else { return };
+    let device = adit_linux::netlink::Netlink::open()
+        .and_then(|mut netlink| netlink.link_by_index(pinned.place.device));
+    let Ok(Some(device)) = device else { return };
+    if let Ok(link) =
+        SchedClassifierLink::attached(&device.name, pinned.place.kind, PRIORITY, handle(tunnel), None)
+    {
+        let _ = aya::programs::links::Link::detach(link);
+    }
+}

@@ -1,0 +1,202 @@
+//! What the programs have counted, added to what userspace has.
+
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use adit_policy::maps::{PeerCounts, name};
+use adit_policy::{DropReason, PeerIndex};
+use adit_tunnel::{Instant, PeerTotals, Totals, Tunnel};
+use adit_wire::ecn::EcnAnomaly;
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
+use zerocopy::IntoBytes;
+
+use super::error::EbpfError;
+use super::object::{COUNTS_LEN, CountMaps, copies};
+
+/// The counts of an overlay's programs, those of earlier processes included.
+pub(super) struct Counts {
+    maps: CountMaps,
+    /// What replaced programs counted between the reading of their counts and their end.
+    late: OnceLock<Snapshot>,
+}
+
+/// What programs have counted.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    peers: Vec<PeerCounts>,
+    drops: Vec<u64>,
+    ecn: Vec<u64>,
+}
+
+impl Counts {
+    /// Counts that go on where those of replaced programs were.
+    pub(super) fn new(mut maps: CountMaps, before: &Snapshot) -> Result<Self, EbpfError> {
+        for (index, counts) in (0..).zip(&before.peers) {
+            if *counts != PeerCounts::default() {
+                let mut bytes = [0; COUNTS_LEN];
+                bytes.copy_from_slice(counts.as_bytes());
+                seed(&mut maps.peers, name::PEER_COUNTS, index, bytes, [0; COUNTS_LEN])?;
+            }
+        }
+        for (map, name, counts) in
+            [(&mut maps.drops, name::DROPS, &before.drops), (&mut maps.ecn, name::ECN, &before.ecn)]
+        {
+            for (index, count) in (0..).zip(counts).filter(|(_, count)| **count > 0) {
+                seed(map, name, index, *count, 0)?;
+            }
+        }
+        Ok(Self { maps, late: OnceLock::new() })
+    }
+
+    /// The replaced programs have ended: what they counted meanwhile.
+    pub(super) fn add_late(&self, before: &Snapshot, after: &Snapshot) {
+        let _ = self.late.set(after.since(before));
+    }
+
+    /// Adds everything to `totals`.
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        let late = self.late.get();
+        for (index, total) in totals.peers.iter_mut().enumerate() {
+            add(total, &of_peer(&self.maps.peers, index as u32));
+            if let Some(counts) = late.and_then(|late| late.peers.get(index)) {
+                add(total, counts);
+            }
+        }
+        let drops = (&self.maps.drops, late.map(|late| &late.drops), &mut totals.drops[..]);
+        let ecn = (&self.maps.ecn, late.map(|late| &late.ecn), &mut totals.ecn_anomalies[..]);
+        for (map, late, totals) in [drops, ecn] {
+            for (index, total) in totals.iter_mut().enumerate() {
+                *total += sum(map, index as u32) + late.and_then(|late| late.get(index)).unwrap_or(&0);
+            }
+        }
+    }
+
+    /// Datagrams received from a peer.
+    pub(super) fn received(&self, peer: PeerIndex) -> u64 {
+        of_peer(&self.maps.peers, peer.number()).rx_packets
+    }
+}
+
+impl Snapshot {
+    /// What the programs counted whose maps are pinned in `directory`; nothing where there are none. Peers
+    /// are known by their underlay address: their places may have changed.
+    pub(super) fn of_old(old: Option<&Old>, tunnel: &Tunnel) -> Self {
+        let Some(old) = old else { return Self::default() };
+        let peers = tunnel.peers().map(|(_, peer)| {
+            let std::net::IpAddr::V4(address) = peer.underlay else { return PeerCounts::default() };
+            let index = old.peers_at.get(&address.octets(), 0);
+            index.map(|index| of_peer(&old.counts.peers, index)).unwrap_or_default()
+        });
+        Self {
+            peers: peers.collect(),
+            drops: (0..DropReason::COUNT as u32).map(|index| sum(&old.counts.drops, index)).collect(),
+            ecn: (0..EcnAnomaly::COUNT as u32).map(|index| sum(&old.counts.ecn, index)).collect(),
+        }
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let words = |after: &[u64], before: &[u64]| {
+            after.iter().zip(before).map(|(after, before)| after.saturating_sub(*before)).collect()
+        };
+        Self {
+            peers: self
+                .peers
+                .iter()
+                .zip(&before.peers)
+                .map(|(after, before)| difference(after, before))
+                .collect(),
+            drops: words(&self.drops, &before.drops),
+            ecn: words(&self.ecn, &before.ecn),
+        }
+    }
+}
+
+/// The maps of replaced programs, as far as they are looked at.
+pub(super) struct Old {
+    counts: CountMaps,
+    peers_at: HashMap<MapData, [u8; 4], u32>,
+}
+
+impl Old {
+    /// The maps that are pinned in `directory`, if there are any that we understand.
+    pub(super) fn open(directory: &Path) -> Option<Self> {
+        fn map<M: TryFrom<Map>>(directory: &Path, name: &str) -> Option<M> {
+            let data = MapData::from_pin(directory.join(name)).ok()?;
+            M::try_from(Map::from_map_data(data).ok()?).ok()
+        }
+        Some(Self {
+            counts: CountMaps {
+                peers: map(directory, name::PEER_COUNTS)?,
+                drops: map(directory, name::DROPS)?,
+                ecn: map(directory, name::ECN)?,
+            },
+            peers_at: map(directory, name::PEERS_AT)?,
+        })
+    }
+}
+
+/// Puts `value` into the first processor's copy. Nothing counts there yet.
+fn seed<V: Pod>(
+    map: &mut PerCpuArray<MapData, V>,
+    name: &'static str,
+    index: u32,
+    value: V,
+    zero: V,
+) -> Result<(), EbpfError> {
+    let processors =
+        nr_cpus().map_err(|(what, source)| EbpfError::File { what: "read", path: what.into(), source })?;
+    let mut values = vec![zero; processors];
+    if let Some(first) = values.first_mut() {
+        *first = value;
+    }
+    PerCpuValues::try_from(values)
+        .map_err(aya::maps::MapError::from)
+        .and_then(|values| map.set(index, values, 0))
+        .map_err(|error| EbpfError::Map { name, cause: Box::new(error) })
+}
+
+fn sum(map: &PerCpuArray<MapData, u64>, index: u32) -> u64 {
+    copies::<u64, u64>(map, index).into_iter().sum()
+}
+
+fn of_peer(map: &PerCpuArray<MapData, [u8; COUNTS_LEN]>, index: u32) -> PeerCounts {
+    copies::<_, PeerCounts>(map, index).into_iter().fold(PeerCounts::default(), |sum, one| PeerCounts {
+        tx_packets: sum.tx_packets + one.tx_packets,
+        tx_bytes: sum.tx_bytes + one.tx_bytes,
+        rx_packets: sum.rx_packets + one.rx_packets,
+        rx_bytes: sum.rx_bytes + one.rx_bytes,
+        last_rx: sum.last_rx.max(one.last_rx),
+        drops: sum.drops + one.drops,
+        congestion_experienced: sum.congestion_experienced + one.congestion_experienced,
+        mss_clamped: sum.mss_clamped + one.mss_clamped,
+    })
+}
+
+fn difference(after: &PeerCounts, before: &PeerCounts) -> PeerCounts {
+    PeerCounts {
+        tx_packets: after.tx_packets.saturating_sub(before.tx_packets),
+        tx_bytes: after.tx_bytes.saturating_sub(before.tx_bytes),
+        rx_packets: after.rx_packets.saturating_sub(before.rx_packets),
+        rx_bytes: after.rx_bytes.saturating_sub(before.rx_bytes),
+        last_rx: after.last_rx,
+        drops: after.drops.saturating_sub(before.drops),
+        congestion_experienced: after.congestion_experienced.saturating_sub(before.congestion_experienced),
+        mss_clamped: after.mss_clamped.saturating_sub(before.mss_clamped),
+    }
+}
+
+fn add(total: &mut PeerTotals, more: &PeerCounts) {
+    total.tx_packets += more.tx_packets;
+    total.tx_bytes += more.tx_bytes;
+    total.rx_packets += more.rx_packets;
+    total.rx_bytes += more.rx_bytes;
+    let last_rx = Duration::from_nanos(more.last_rx);
+    total.last_rx =
+        total.last_rx.max((!last_rx.is_zero()).then(|| Instant::from_millis(last_rx.as_millis() as u64)));
+    total.drops += more.drops;
+    total.congestion_experienced += more.congestion_experienced;
+    total.mss_clamped += more.mss_clamped;
+}

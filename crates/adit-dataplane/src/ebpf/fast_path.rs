@@ -1,0 +1,185 @@
+//! The programs of one overlay, kept in step with the tunnel and with the underlay.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use adit_linux::sysctl;
+use adit_policy::PeerIndex;
+use adit_policy::maps::{PeerEntry, Settings};
+use adit_tunnel::{Reachability, Tunnel};
+use aya::programs::TcAttachType;
+
+use super::EbpfOptions;
+use super::attach::{Attacher, Place};
+use super::counts::{Counts, Old, Snapshot};
+use super::error::EbpfError;
+use super::object::Object;
+use super::pins::Pins;
+
+/// How a peer is reached: by which interface, and over whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Way {
+    /// The interface's index.
+    pub(crate) device: u32,
+    /// The next hop; the peer's own address where it is on the link.
+    pub(crate) next_hop: Ipv4Addr,
+}
+
+/// Programs that are loaded, and attached from [`FastPath::open`] on.
+pub(crate) struct FastPath {
+    object: Object,
+    counts: Arc<Counts>,
+    attacher: Attacher,
+    device: Place,
+    device_name: String,
+    /// What the programs count of peers that are held to be out of reach, when it was last looked.
+    silent: HashMap<PeerIndex, u64>,
+    /// Interfaces that could not be attached to, so as to say it once.
+    refused: BTreeMap<u32, String>,
+    attached: Vec<u32>,
+    before: Option<(Old, Snapshot)>,
+}
+
+/// The tunnel's device has no link header.
+const INNER_OFFSET: u32 = 0;
+
+impl FastPath {
+    /// Loads the programs and fills their maps; an earlier process's go on meanwhile.
+    pub(super) fn load(
+        tunnel: &Tunnel,
+        device: u32,
+        device_name: &str,
+        options: &EbpfOptions,
+    ) -> Result<Self, EbpfError> {
+        let config = tunnel.config();
+        let underlay = match config.underlay {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+        };
+        let settings = Settings::new(underlay, device, &config.outer, config.mss_clamp);
+        let pins = options.pins.as_deref().map(Pins::open).transpose()?;
+        let fresh = pins.as_ref().map(Pins::fresh_maps).transpose()?;
+        let (object, maps) = Object::load(tunnel, settings, INNER_OFFSET, fresh.as_deref())?;
+        let old = pins.as_ref().and_then(|pins| Old::open(&pins.maps()));
+        let before = Snapshot::of_old(old.as_ref(), tunnel);
+        let counts = Arc::new(Counts::new(maps, &before)?);
+        Ok(Self {
+            object,
+            counts,
+            attacher: Attacher { hook: options.hook, pins, tunnel: device },
+            device: Place { kind: TcAttachType::Egress, device },
+            device_name: device_name.to_owned(),
+            silent: HashMap::new(),
+            refused: BTreeMap::new(),
+            attached: Vec::new(),
+            before: old.map(|old| (old, before)),
+        })
+    }
+
+    /// Whether the programs are at work.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.attached.is_empty()
+    }
+
+    pub(super) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Sets how a peer is reached; `None` leaves it to userspace, and so to the kernel's routing.
+    pub(crate) fn set_way(
+        &mut self,
+        tunnel: &Tunnel,
+        peer: PeerIndex,
+        way: Option<Way>,
+    ) -> Result<(), EbpfError> {
+        let IpAddr::V4(underlay) = tunnel.peer(peer).underlay else { return Ok(()) };
+        let entry = PeerEntry {
+            underlay: underlay.octets(),
+            next_hop: way.map_or([0; 4], |way| way.next_hop.octets()),
+            device: way.map_or(0, |way| way.device),
+            path_mtu: tunnel.path_mtu(peer).mtu,
+            owes_answer: tunnel.owes_answer(peer).into(),
+        };
+        self.object.set_peer(peer, entry)
+    }
+
+    /// Brings path MTU, owed answers and forwarding up to date, and tells the tunnel of peers that were
+    /// out of reach and have been heard. A comparison a peer.
+    pub(crate) fn sync(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
+        for (peer, _) in tunnel.peers() {
+            self.listen(tunnel, peer);
+            let entry = self.object.peer(peer);
+            let path_mtu = tunnel.path_mtu(peer).mtu;
+            let owes_answer = tunnel.owes_answer(peer).into();
+            self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, ..entry })?;
+        }
+        let forwards = format!("net/ipv4/conf/{}/forwarding", self.device_name);
+        let relay = sysctl::read(&forwards).is_ok_and(|value| value.trim() == "1");
+        let settings = self.object.settings().with_relay(relay);
+        self.object.set_settings(settings)
+    }
+
+    fn listen(&mut self, tunnel: &Tunnel, peer: PeerIndex) {
+        if tunnel.reachability(peer) == Reachability::Assumed && !tunnel.owes_answer(peer) {
+            self.silent.remove(&peer);
+            return;
+        }
+        let received = self.counts.received(peer);
+        if *self.silent.entry(peer).or_insert(received) != received {
+            tunnel.heard(peer);
+            self.silent.remove(&peer);
+        }
+    }
+
+    /// Puts the programs to work: at the tunnel's device, and at these interfaces of the underlay.
+    pub(crate) fn open(&mut self, underlay: &[(u32, String)]) -> Result<(), EbpfError> {
+        // The way out first: what the other side answers must find it.
+        for (index, name) in underlay {
+            self.attach(Place { kind: TcAttachType::Ingress, device: *index }, name)?;
+            self.attached.push(*index);
+        }
+        let name = self.device_name.clone();
+        self.attach(self.device, &name)?;
+        if let Some(pins) = &self.attacher.pins {
+            let places =
+                self.attached.iter().map(|device| Place { kind: TcAttachType::Ingress, device: *device });
+            let ours: Vec<PathBuf> =
+                places.chain([self.device]).map(|place| self.attacher.pin(pins, place)).collect();
+            // What an earlier process attached elsewhere would go on by what was true for it.
+            pins.remove_others(&ours)?;
+            pins.settle_maps()?;
+        }
+        Ok(())
+    }
+
+    /// The tunnel is known: what replaced programs counted to the end is added.
+    pub(crate) fn settle_counts(&mut self, tunnel: &Tunnel) {
+        if let Some((old, before)) = self.before.take() {
+            self.counts.add_late(&before, &Snapshot::of_old(Some(&old), tunnel));
+        }
+    }
+
+    /// Attaches to interfaces of the underlay that it is not attached to yet. One that refuses is said
+    /// once: what comes in by it goes through userspace.
+    pub(crate) fn widen(&mut self, underlay: &[(u32, String)]) {
+        for (index, name) in underlay {
+            if self.attached.contains(index) || self.refused.get(index) == Some(name) {
+                continue;
+            }
+            match self.attach(Place { kind: TcAttachType::Ingress, device: *index }, name) {
+                Ok(()) => self.attached.push(*index),
+                Err(error) => {
+                    tracing::warn!(%error, "what comes in by this interface goes through userspace");
+                    self.refused.insert(*index, name.clone());
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, place: Place, device: &str) -> Result<(), EbpfError> {
+        let program = self.object.program(place.program())?;
+        self.attacher.attach(program, place, device)
+    }
+}

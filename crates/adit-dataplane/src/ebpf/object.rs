@@ -1,0 +1,205 @@
+//! The programs and their maps, loaded for one tunnel: everything in the maps before anything runs.
+
+use std::path::Path;
+
+use adit_policy::maps::{PeerEntry, Settings, encode_owner, name, program};
+use adit_policy::{DropReason, Owner, PeerIndex};
+use adit_tunnel::Tunnel;
+use adit_wire::ecn::EcnAnomaly;
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, Pod};
+use ipnet::IpNet;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::error::EbpfError;
+
+/// What `cargo xtask bpf` builds from `crates/adit-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/adit.bpf.o");
+
+pub(super) const SETTINGS_LEN: usize = size_of::<Settings>();
+pub(super) const ENTRY_LEN: usize = size_of::<PeerEntry>();
+pub(super) const COUNTS_LEN: usize = size_of::<adit_policy::maps::PeerCounts>();
+
+/// Loaded programs, attached to nothing yet.
+pub(super) struct Object {
+    pub(super) ebpf: Ebpf,
+    settings: Array<MapData, [u8; SETTINGS_LEN]>,
+    peers: Array<MapData, [u8; ENTRY_LEN]>,
+    current: Settings,
+    entries: Vec<PeerEntry>,
+}
+
+/// What the programs count.
+pub(super) struct CountMaps {
+    pub(super) peers: PerCpuArray<MapData, [u8; COUNTS_LEN]>,
+    pub(super) drops: PerCpuArray<MapData, u64>,
+    pub(super) ecn: PerCpuArray<MapData, u64>,
+}
+
+impl Object {
+    /// Loads the programs for `tunnel`, whose inner datagrams begin `inner_offset` bytes into a packet of
+    /// `device`, and pins the maps into a directory. No peer has a way yet: everything would be declined.
+    ///
+    /// A map has exactly as many entries as the tunnel needs; 100,000 networks take some 0.1 s.
+    pub(super) fn load(
+        tunnel: &Tunnel,
+        settings: Settings,
+        inner_offset: u32,
+        pin_maps: Option<&Path>,
+    ) -> Result<(Self, CountMaps), EbpfError> {
+        let config = tunnel.config();
+        let peers = entries(tunnel.peers().len());
+        let networks =
+            config.networks.len() + config.peers.iter().map(|peer| peer.networks.len()).sum::<usize>();
+        let mut ebpf = EbpfLoader::new()
+            .override_global("INNER_OFFSET", &inner_offset, true)
+            .map_max_entries(name::NETWORKS, entries(networks))
+            .map_max_entries(name::PEERS_AT, peers)
+            .map_max_entries(name::PEERS, peers)
+            .map_max_entries(name::IDENTIFICATIONS, peers)
+            .map_max_entries(name::PEER_COUNTS, peers)
+            .map_max_entries(name::LOCAL, entries(tunnel.local_addresses().len() + 1))
+            .load(OBJECT)
+            .map_err(|error| EbpfError::Load(Box::new(error)))?;
+        // Before a map is taken out: programs find their maps by descriptor.
+        for name in [program::ENCAP, program::DECAP] {
+            classifier(&mut ebpf, name)?
+                .load()
+                .map_err(|error| EbpfError::Program { name, cause: Box::new(error) })?;
+        }
+        if let Some(directory) = pin_maps {
+            // The compiler's own maps have names that the file system refuses, and nothing to tell.
+            for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
+                let path = directory.join(name);
+                map.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })?;
+            }
+        }
+        fill(&mut ebpf, tunnel)?;
+        let counts = CountMaps {
+            peers: take(&mut ebpf, name::PEER_COUNTS)?,
+            drops: take(&mut ebpf, name::DROPS)?,
+            ecn: take(&mut ebpf, name::ECN)?,
+        };
+        debug_assert_eq!(counts.drops.len() as usize, DropReason::COUNT);
+        debug_assert_eq!(counts.ecn.len() as usize, EcnAnomaly::COUNT);
+        let mut object = Self {
+            settings: take(&mut ebpf, name::SETTINGS)?,
+            peers: take(&mut ebpf, name::PEERS)?,
+            ebpf,
+            current: Settings::default(),
+            entries: vec![PeerEntry::default(); tunnel.peers().len()],
+        };
+        object.set_settings(settings)?;
+        Ok((object, counts))
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        self.current
+    }
+
+    /// Changes what holds for the whole tunnel, if it is another.
+    pub(super) fn set_settings(&mut self, settings: Settings) -> Result<(), EbpfError> {
+        if settings != self.current {
+            let mut bytes = [0; SETTINGS_LEN];
+            bytes.copy_from_slice(settings.as_bytes());
+            self.settings.set(0, bytes, 0).map_err(failed(name::SETTINGS))?;
+            self.current = settings;
+        }
+        Ok(())
+    }
+
+    pub(super) fn peer(&self, peer: PeerIndex) -> PeerEntry {
+        self.entries.get(peer.index()).copied().unwrap_or_default()
+    }
+
+    /// Changes what is known of a peer, if it is something else. An entry is two words, each of which
+    /// changes at once; so a way to another next hop is closed before it is opened.
+    pub(super) fn set_peer(&mut self, peer: PeerIndex, entry: PeerEntry) -> Result<(), EbpfError> {
+        let Some(current) = self.entries.get_mut(peer.index()) else { return Ok(()) };
+        if *current == entry {
+            return Ok(());
+        }
+        let mut steps = Vec::with_capacity(2);
+        if current.device != 0 && (current.next_hop != entry.next_hop || current.underlay != entry.underlay) {
+            steps.push(PeerEntry { device: 0, ..*current });
+            steps.push(PeerEntry { device: 0, ..entry });
+        }
+        steps.push(entry);
+        for step in steps {
+            let mut bytes = [0; ENTRY_LEN];
+            bytes.copy_from_slice(step.as_bytes());
+            self.peers.set(peer.number(), bytes, 0).map_err(failed(name::PEERS))?;
+        }
+        *current = entry;
+        Ok(())
+    }
+
+    pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, EbpfError> {
+        classifier(&mut self.ebpf, name)
+    }
+}
+
+/// A map has at least one entry.
+fn entries(count: usize) -> u32 {
+    u32::try_from(count.max(1)).unwrap_or(u32::MAX)
+}
+
+fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(), EbpfError> {
+    let config = tunnel.config();
+    let mut networks: LpmTrie<MapData, [u8; 4], u32> = take(ebpf, name::NETWORKS)?;
+    let mut insert = |network: &IpNet, owner| {
+        let IpNet::V4(network) = network else { return Ok(()) };
+        let key = Key::new(u32::from(network.prefix_len()), network.network().octets());
+        networks.insert(&key, encode_owner(owner), 0)
+    };
+    let mut peers_at: HashMap<MapData, [u8; 4], u32> = take(ebpf, name::PEERS_AT)?;
+    for network in &config.networks {
+        insert(network, Owner::Ours).map_err(failed(name::NETWORKS))?;
+    }
+    for (index, peer) in tunnel.peers() {
+        for network in &peer.networks {
+            insert(network, Owner::Peer(index)).map_err(failed(name::NETWORKS))?;
+        }
+        if let std::net::IpAddr::V4(address) = peer.underlay {
+            peers_at.insert(address.octets(), index.number(), 0).map_err(failed(name::PEERS_AT))?;
+        }
+    }
+    let mut local: HashMap<MapData, [u8; 4], u32> = take(ebpf, name::LOCAL)?;
+    let underlay = match config.underlay {
+        std::net::IpAddr::V4(address) => Some(address),
+        std::net::IpAddr::V6(_) => None,
+    };
+    for address in tunnel.local_addresses().iter().copied().chain(underlay) {
+        local.insert(address.octets(), 1, 0).map_err(failed(name::LOCAL))?;
+    }
+    Ok(())
+}
+
+fn failed(name: &'static str) -> impl Fn(aya::maps::MapError) -> EbpfError {
+    move |error| EbpfError::Map { name, cause: Box::new(error) }
+}
+
+fn take<M: TryFrom<Map, Error = aya::maps::MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, EbpfError> {
+    let map = ebpf.take_map(name).ok_or(EbpfError::Missing(name))?;
+    M::try_from(map).map_err(failed(name))
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, EbpfError> {
+    let program = ebpf.program_mut(name).ok_or(EbpfError::Missing(name))?;
+    program.try_into().map_err(|error| EbpfError::Program { name, cause: Box::new(error) })
+}
+
+/// The copies of all processors, read as `T`.
+pub(super) fn copies<V: Pod + IntoBytes + zerocopy::Immutable, T: FromBytes>(
+    map: &PerCpuArray<MapData, V>,
+    index: u32,
+) -> Vec<T> {
+    let values = map.get(&index, 0).ok();
+    let values = values.iter().flat_map(|values| values.iter());
+    values.filter_map(|value| T::read_from_bytes(value.as_bytes()).ok()).collect()
+}

@@ -1,0 +1,121 @@
+//! Out of the tunnel.
+
+use adit_policy::{Carried, Delivery, PeerIndex, Superpacket};
+use adit_wire::Protocol;
+use adit_wire::ecn::Ecn;
+use adit_wire::encapsulation::OVERHEAD_V4;
+use adit_wire::ipv4::{self, HEADER_LEN, Ipv4Header};
+use zerocopy::IntoBytes;
+
+use crate::counters::{self, Amount};
+use crate::mss;
+use crate::relay;
+use crate::skb::{ETHERNET, Skb};
+use crate::tables::Tables;
+use crate::verdict::Verdict;
+
+/// Where the inner datagram begins.
+pub const INNER: usize = ETHERNET + OVERHEAD_V4;
+/// Bytes that are looked at: both IPv4 headers, and the TCP header up to its flags.
+const LOOKED_AT: usize = INNER + HEADER_LEN + 14;
+
+/// A datagram that the tunnel lets pass.
+pub struct Passed {
+    pub from: PeerIndex,
+    /// The header that it came with.
+    pub inner: Ipv4Header,
+    pub carried: Carried,
+    /// What it leaves with.
+    pub ecn: Ecn,
+}
+
+#[inline(always)]
+pub fn decap(skb: Skb) -> Verdict {
+    if !skb.is_ipv4() || !skb.is_for_us() || !skb.reach(ETHERNET + HEADER_LEN) {
+        return Verdict::Decline;
+    }
+    try_decap(skb).unwrap_or(Verdict::Decline)
+}
+
+/// `None`: declined, and the packet is as it came but for a lowered MSS.
+#[inline(always)]
+fn try_decap(skb: Skb) -> Option<Verdict> {
+    let outer = skb.header(ETHERNET)?;
+    // Most of what comes is not for a tunnel at all.
+    if outer.protocol() != Protocol::IPIP {
+        return None;
+    }
+    let tables = Tables::open()?;
+    // A stranger's may be another overlay's; if it is nobody's, userspace drops and counts it.
+    let from = adit_policy::sender(&tables, &outer).ok()?;
+    if !skb.reach(LOOKED_AT) && !skb.reach(INNER + HEADER_LEN) {
+        return None;
+    }
+    let outer = skb.header(ETHERNET)?;
+    let inner = skb.header(INNER)?;
+    let carried = carried(skb, &outer, &inner)?;
+    let delivery = match adit_policy::exit(&tables, from, &inner) {
+        Ok(delivery) => delivery,
+        Err(refusal) => return Some(Verdict::of(refusal, carried.segments)),
+    };
+    let (ecn, anomaly) = adit_policy::exit_ecn(from, Ecn::from_tos(outer.tos()), Ecn::from_tos(inner.tos()));
+    if let Err(refusal) = ecn {
+        count_marks(from, &outer, anomaly, carried);
+        return Some(Verdict::of(refusal, carried.segments));
+    }
+    let passed = Passed { from, inner, carried, ecn: ecn.ok()? };
+    let verdict = match delivery {
+        Delivery::Here => deliver(skb, &tables, &passed)?,
+        Delivery::To(to) => relay::relay(skb, &tables, &passed, to)?,
+    };
+    counters::received(from, Amount { segments: carried.segments, bytes: carried.len });
+    count_marks(from, &outer, anomaly, carried);
+    Some(verdict)
+}
+
+/// Both headers checked, and lengths that fit into each other.
+#[inline(always)]
+fn carried(skb: Skb, outer: &Ipv4Header, inner: &Ipv4Header) -> Option<Carried> {
+    let one = Superpacket { gso_size: 0, transport_header: 0 };
+    let outer = adit_policy::carried(outer, skb.len().checked_sub(ETHERNET as u32)?, one)?;
+    let available = outer.len.checked_sub(OVERHEAD_V4 as u32)?;
+    adit_policy::carried(inner, available, skb.superpacket(inner, INNER)?)
+}
+
+/// To the host's own stack.
+#[inline(always)]
+fn deliver(skb: Skb, tables: &Tables, passed: &Passed) -> Option<Verdict> {
+    if tables.settings.mss_clamp() {
+        let path_mtu = tables.peer(passed.from)?.path_mtu;
+        mss::clamp(skb, &passed.inner, INNER, path_mtu, passed.from)?;
+    }
+    if passed.ecn != Ecn::from_tos(passed.inner.tos()) {
+        let mut header = header_bytes(&passed.inner)?;
+        let _ = ipv4::set_ecn(&mut header, passed.ecn);
+        skb.set_header(INNER, &header)?;
+    }
+    // Where the kernel refuses, userspace does the same once more, mark and MSS unchanged by it.
+    skb.pop_outer()?;
+    skb.receive_on(tables.settings.device);
+    Some(Verdict::Redirect)
+}
+
+#[inline(always)]
+pub fn header_bytes(header: &Ipv4Header) -> Option<[u8; HEADER_LEN]> {
+    header.as_bytes().first_chunk().copied()
+}
+
+#[inline(always)]
+fn count_marks(
+    from: PeerIndex,
+    outer: &Ipv4Header,
+    anomaly: Option<adit_wire::ecn::EcnAnomaly>,
+    carried: Carried,
+) {
+    if Ecn::from_tos(outer.tos()) == Ecn::Ce {
+        counters::congestion_experienced(from, carried.segments);
+    }
+    if let Some(anomaly) = anomaly {
+        counters::anomaly(anomaly, carried.segments);
+    }
+}

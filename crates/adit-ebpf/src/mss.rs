@@ -1,0 +1,57 @@
+//! Lowering the MSS that a TCP SYN announces.
+
+use adit_policy::PeerIndex;
+use adit_wire::Protocol;
+use adit_wire::encapsulation::OVERHEAD_V4;
+use adit_wire::ipv4::{self, Ipv4Header};
+use adit_wire::tcp::{self, CHECKSUM_OFFSET, MSS_VALUE_OFFSET, MssAnnounced, TcpFlags};
+
+use crate::counters;
+use crate::skb::Skb;
+
+const FLAGS: usize = 13;
+const DATA_OFFSET: usize = 12;
+
+/// Lowers what `segment`'s SYN announces to what a path takes; `at` is where its IPv4 header lies, and
+/// `whose` the peer on whose path it is. `None`: userspace has to look at it; nothing was lost.
+#[inline(always)]
+pub fn clamp(skb: Skb, header: &Ipv4Header, at: usize, path_mtu: u16, whose: PeerIndex) -> Option<()> {
+    if header.protocol() != Protocol::TCP || header.fragment_offset() != 0 {
+        return Some(());
+    }
+    let segment = at + ipv4::HEADER_LEN;
+    if usize::from(header.total_len()) <= ipv4::HEADER_LEN + FLAGS {
+        // No flags, no SYN.
+        return Some(());
+    }
+    if !TcpFlags(skb.byte(segment + FLAGS)?).contains(TcpFlags::SYN) {
+        return Some(());
+    }
+    let max = path_mtu.saturating_sub((OVERHEAD_V4 + ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16);
+    lower(skb, header, segment, max, whose)
+}
+
+/// Aligned, so that it is cleared a word at a time.
+#[repr(align(8))]
+struct Options([u8; tcp::MAX_HEADER_LEN]);
+
+// A call of its own: SYNs are few, and the buffer is off the stack of the others.
+#[inline(never)]
+fn lower(skb: Skb, header: &Ipv4Header, segment: usize, max: u16, whose: PeerIndex) -> Option<()> {
+    let len = usize::from(skb.byte(segment + DATA_OFFSET)? >> 4) * 4;
+    let Options(mut options) = Options([0; tcp::MAX_HEADER_LEN]);
+    if len < tcp::HEADER_LEN || usize::from(header.total_len()) < ipv4::HEADER_LEN + len {
+        // Malformed: nothing in it can be believed, or lowered.
+        return Some(());
+    }
+    skb.load(segment, &mut options, len)?;
+    match tcp::mss_announced(&options) {
+        MssAnnounced::First(value) if value > max => {
+            skb.set_word(segment + MSS_VALUE_OFFSET, segment + CHECKSUM_OFFSET, value, max)?;
+            counters::mss_clamped(whose);
+            Some(())
+        }
+        MssAnnounced::First(_) | MssAnnounced::Nowhere => Some(()),
+        MssAnnounced::Elsewhere => None,
+    }
+}

@@ -1,0 +1,204 @@
+//! The kernel's packet: reading and writing its headers, and sending it somewhere.
+
+use core::ffi::c_void;
+use core::mem::size_of;
+use core::net::Ipv4Addr;
+
+use adit_policy::Superpacket;
+use adit_policy::maps::PeerEntry;
+use adit_wire::Protocol;
+use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET,
+    BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+
+/// Bytes of an Ethernet header.
+pub const ETHERNET: usize = 14;
+const ETHERTYPE_AT: usize = 12;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const PACKET_HOST: u32 = 0;
+const AF_INET: u32 = 2;
+const OUTER: i32 = HEADER_LEN as i32;
+
+/// A packet of the kernel.
+#[derive(Clone, Copy)]
+pub struct Skb(*mut __sk_buff);
+
+/// A header as it lies in the packet, in aligned words: a byte at a time costs the kernel's machine
+/// code four times the loads.
+type Words = [u32; HEADER_LEN / 4];
+
+impl Skb {
+    #[inline(always)]
+    pub fn of(context: &TcContext) -> Skb {
+        Skb(context.skb.skb)
+    }
+
+    #[inline(always)]
+    fn fields(&self) -> &__sk_buff {
+        // SAFETY: the kernel gives a program its context; it is valid as long as the program runs.
+        unsafe { &*self.0 }
+    }
+
+    /// Bytes of all of it, link header included.
+    #[inline(always)]
+    pub fn len(&self) -> u32 {
+        self.fields().len
+    }
+
+    #[inline(always)]
+    pub fn is_ipv4(&self) -> bool {
+        self.fields().protocol == u32::from(ETHERTYPE_IPV4.to_be())
+    }
+
+    /// For this host and on this interface itself, not on a VLAN above it.
+    #[inline(always)]
+    pub fn is_for_us(&self) -> bool {
+        let fields = self.fields();
+        fields.pkt_type == PACKET_HOST && fields.vlan_present == 0
+    }
+
+    /// Whether the first `end` bytes can be read directly; brings them together where they are not.
+    #[inline(always)]
+    pub fn reach(&self, end: usize) -> bool {
+        let fields = self.fields();
+        if fields.data as usize + end <= fields.data_end as usize {
+            return true;
+        }
+        // SAFETY: any length is checked by the kernel. All pointers into the packet are made anew after it.
+        (fields.len as usize >= end) && unsafe { bpf_skb_pull_data(self.0, end as u32) } == 0
+    }
+
+    /// The fixed part of an IPv4 header at `offset`, if it can be read directly.
+    #[inline(always)]
+    pub fn header(&self, offset: usize) -> Option<Ipv4Header> {
+        self.pointer::<Words>(offset).map(|words| {
+            // SAFETY: the bytes lie before the packet's end. Packets are four-byte aligned, and the machines
+            // whose kernel has a just-in-time compiler do not insist.
+            let words = unsafe { *words };
+            zerocopy::transmute!(words)
+        })
+    }
+
+    /// One byte at `offset`, if it can be read directly.
+    #[inline(always)]
+    pub fn byte(&self, offset: usize) -> Option<u8> {
+        // SAFETY: it lies before the packet's end.
+        self.pointer::<u8>(offset).map(|byte| unsafe { *byte })
+    }
+
+    #[inline(always)]
+    fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
+        let fields = self.fields();
+        let start = fields.data as usize + offset;
+        (start + size_of::<T>() <= fields.data_end as usize).then_some(start as *mut T)
+    }
+
+    /// Writes a header at `offset`; `None` where it cannot be written directly.
+    #[inline(always)]
+    pub fn set_header(&self, offset: usize, header: &[u8; HEADER_LEN]) -> Option<()> {
+        let words: Words = zerocopy::transmute!(*header);
+        // SAFETY: as for `header`; the kernel has made sure that the bytes are ours to write.
+        self.pointer::<Words>(offset).map(|place| unsafe { *place = words })
+    }
+
+    /// How it stands for several datagrams, the inner header of which is `inner`, at `offset`.
+    /// `None`: in a way that is not ours.
+    #[inline(always)]
+    pub fn superpacket(&self, inner: &Ipv4Header, offset: usize) -> Option<Superpacket> {
+        let gso_size = self.fields().gso_size;
+        if gso_size == 0 {
+            return Some(Superpacket { gso_size, transport_header: 0 });
+        }
+        let data_offset = match inner.protocol() {
+            Protocol::TCP => self.byte(offset + HEADER_LEN + 12)?,
+            _ => 0,
+        };
+        let transport_header = adit_policy::transport_header(inner.protocol(), data_offset)?;
+        Some(Superpacket { gso_size, transport_header })
+    }
+
+    /// Copies bytes, wherever they are.
+    #[inline(always)]
+    pub fn load<const N: usize>(&self, offset: usize, bytes: &mut [u8; N], len: usize) -> Option<()> {
+        // The compiler knows the bounds of `len` already, and would leave out what the verifier has to see.
+        let len = core::hint::black_box(len);
+        if len == 0 || len > N {
+            return None;
+        }
+        let to = bytes.as_mut_ptr().cast::<c_void>();
+        // SAFETY: `to` has room for `len` bytes, as just seen.
+        (unsafe { bpf_skb_load_bytes(self.0.cast(), offset as u32, to, len as u32) } == 0).then_some(())
+    }
+
+    /// Writes a word at an even byte of a transport segment whose checksum lies at `checksum`, and mends
+    /// that: the kernel knows whether it is complete or left to the device.
+    #[inline(always)]
+    pub fn set_word(&self, offset: usize, checksum: usize, old: u16, new: u16) -> Option<()> {
+        let order = |word: u16| u64::from(word.to_be());
+        // SAFETY: offsets are checked by the kernel.
+        let mended = unsafe { bpf_l4_csum_replace(self.0, checksum as u32, order(old), order(new), 2) } == 0;
+        let bytes = new.to_be_bytes();
+        // SAFETY: two bytes are read from where two bytes are.
+        let written =
+            mended && unsafe { bpf_skb_store_bytes(self.0, offset as u32, bytes.as_ptr().cast(), 2, 0) } == 0;
+        written.then_some(())
+    }
+
+    /// Makes room for an outer header before the network header. A superpacket stays one.
+    #[inline(always)]
+    pub fn push_outer(&self) -> Option<()> {
+        let flags = u64::from(BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO);
+        // SAFETY: arguments are checked by the kernel. All pointers into the packet are made anew after it.
+        (unsafe { bpf_skb_adjust_room(self.0, OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
+    }
+
+    /// Takes away the outer header. The transport checksum that a device has verified is the inner one's,
+    /// for the outer header has none beyond its own.
+    #[inline(always)]
+    pub fn pop_outer(&self) -> Option<()> {
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+        // SAFETY: as above.
+        (unsafe { bpf_skb_adjust_room(self.0, -OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
+    }
+
+    /// Gives a packet of a device without link headers an Ethernet header, its addresses left to
+    /// [`Skb::send_to`].
+    #[inline(always)]
+    pub fn push_ethernet(&self) -> Option<()> {
+        // SAFETY: as above.
+        if unsafe { bpf_skb_change_head(self.0, ETHERNET as u32, 0) } != 0 {
+            return None;
+        }
+        // SAFETY: as for `set_header`.
+        self.pointer::<u16>(ETHERTYPE_AT).map(|place| unsafe { *place = ETHERTYPE_IPV4.to_be() })
+    }
+
+    /// Sends it to a peer: the kernel finds the next hop's address, asks for it where it has to, and
+    /// queues the packet meanwhile.
+    #[inline(always)]
+    pub fn send_to(&self, peer: &PeerEntry) {
+        let next_hop = Ipv4Addr::from_octets(peer.next_hop);
+        let mut way = bpf_redir_neigh {
+            nh_family: AF_INET,
+            __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
+                ipv6_nh: [next_hop.to_bits().to_be(), 0, 0, 0],
+            },
+        };
+        // SAFETY: `way` is whole and outlives the call. The helper only notes what it is told.
+        unsafe { bpf_redirect_neigh(peer.device, &mut way, size_of::<bpf_redir_neigh>() as i32, 0) };
+    }
+
+    /// Gives it to the host's stack as if it had come from `device`.
+    #[inline(always)]
+    pub fn receive_on(&self, device: u32) {
+        // SAFETY: numbers only.
+        unsafe { bpf_redirect(device, u64::from(BPF_F_INGRESS)) };
+    }
+}

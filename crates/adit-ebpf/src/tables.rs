@@ -1,0 +1,96 @@
+//! The maps, and the tunnel's tables as the policy asks for them.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::net::Ipv4Addr;
+
+use adit_policy::maps::{PeerCounts, PeerEntry, Settings, decode_owner};
+use adit_policy::{Directory, DropReason, Owner, PeerIndex};
+use adit_wire::ecn::EcnAnomaly;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray};
+
+// Userspace sets how many entries each has.
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+static NETWORKS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
+#[map]
+static PEERS_AT: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
+#[map]
+static PEERS: Array<PeerEntry> = Array::with_max_entries(1, 0);
+#[map]
+static LOCAL: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
+#[map]
+static IDENTIFICATIONS: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+pub static PEER_COUNTS: PerCpuArray<PeerCounts> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::COUNT as u32, 0);
+#[map]
+pub static ECN: PerCpuArray<u64> = PerCpuArray::with_max_entries(EcnAnomaly::COUNT as u32, 0);
+
+/// The tunnel.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    pub settings: &'static Settings,
+}
+
+impl Tables {
+    /// `None` is never: the kernel's verifier wants it thought of.
+    #[inline(always)]
+    pub fn open() -> Option<Tables> {
+        Some(Tables { settings: SETTINGS.get(0)? })
+    }
+
+    /// A peer that the program may send to: its way is known, and nobody is owed an answer first.
+    #[inline(always)]
+    pub fn open_peer(&self, peer: PeerIndex) -> Option<&'static PeerEntry> {
+        self.peer(peer).filter(|entry| entry.device != 0 && entry.owes_answer == 0)
+    }
+
+    #[inline(always)]
+    pub fn peer(&self, peer: PeerIndex) -> Option<&'static PeerEntry> {
+        PEERS.get(peer.number())
+    }
+
+    /// Consecutive identifications for `segments` datagrams that may be fragmented (RFC 6864 section 4);
+    /// the first of them.
+    #[inline(always)]
+    pub fn identifications(&self, peer: PeerIndex, segments: u32) -> u16 {
+        let Some(next) = IDENTIFICATIONS.get_ptr_mut(peer.number()) else { return 0 };
+        // Not `AtomicU64`: for this target it cannot add, though the kernel's machine can.
+        // SAFETY: a map's value is aligned, lives as long as the program, and is only ever changed atomically.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(next, u64::from(segments)) as u16 }
+    }
+}
+
+impl Directory for Tables {
+    #[inline(always)]
+    fn underlay(&self) -> Ipv4Addr {
+        Ipv4Addr::from_octets(self.settings.underlay)
+    }
+
+    #[inline(always)]
+    fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
+        NETWORKS.get(Key::new(32, inner.octets())).map(|word| decode_owner(*word))
+    }
+
+    #[inline(always)]
+    fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+        // SAFETY: the value is copied at once; userspace makes a new map rather than change an entry.
+        unsafe { PEERS_AT.get(underlay.octets()) }.map(|number| PeerIndex::new(*number))
+    }
+
+    #[inline(always)]
+    fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
+        self.peer(peer).map(|entry| Ipv4Addr::from_octets(entry.underlay))
+    }
+
+    #[inline(always)]
+    fn is_local(&self, address: Ipv4Addr) -> bool {
+        // SAFETY: only whether there is an entry is asked.
+        unsafe { LOCAL.get(address.octets()) }.is_some()
+    }
+}
