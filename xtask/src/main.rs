@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask test [--strict]   everything that has to hold before a change is done
 //! cargo xtask bench [ARGS]      how fast it is, beside the bare underlay and beside others
+//! cargo xtask vm run|test|bench a QEMU guest with Debian's kernel 6.1, for what this machine's lacks
 //! cargo xtask generate          writes the generated files anew: JSON Schema, table of drops
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to whoever runs it")]
@@ -11,6 +12,7 @@ mod bench;
 mod debian;
 mod run;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -21,22 +23,24 @@ fn generate() -> Result<(), String> {
     run::cargo(&["test", "--quiet", "-p", "adit-tunnel", "documentation"], &bless)
 }
 
-const USAGE: &str = "usage: cargo xtask test [--strict] | bench [--rounds N] [--quick] [--soak] | generate";
+const USAGE: &str = "usage: cargo xtask test [--strict] | bench [--rounds N] [--quick] [--soak]
+       | vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...] | vm test | vm bench [ARGS...] | generate";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
-        Some(("test", [])) => test::test(false),
-        Some(("test", [strict])) if strict == "--strict" => test::test(true),
-        Some(("bench", rest)) => bench::run(rest),
-        Some(("generate", [])) => generate(),
+        Some(("test", [])) => test::test(false).map(|()| ExitCode::SUCCESS),
+        Some(("test", [strict])) if strict == "--strict" => test::test(true).map(|()| ExitCode::SUCCESS),
+        Some(("bench", rest)) => bench::run(rest).map(|()| ExitCode::SUCCESS),
+        Some(("vm", rest)) => vm::vm(rest),
+        Some(("generate", [])) => generate().map(|()| ExitCode::SUCCESS),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(64);
         }
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE

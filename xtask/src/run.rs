@@ -9,6 +9,15 @@ pub(crate) fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
+/// Where cargo builds.
+pub(crate) fn target_directory() -> Result<PathBuf, String> {
+    let arguments = ["metadata", "--format-version", "1", "--no-deps", "--offline"];
+    output(Command::new(env!("CARGO")).args(arguments).current_dir(root()))
+        .and_then(|metadata| serde_json::from_str::<serde_json::Value>(&metadata).ok())
+        .and_then(|metadata| Some(PathBuf::from(metadata.get("target_directory")?.as_str()?)))
+        .ok_or_else(|| "cannot learn from cargo where it builds".to_owned())
+}
+
 /// Runs cargo in the workspace; what it prints is shown.
 pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), String> {
     let mut command = Command::new(env!("CARGO"));

@@ -1,0 +1,46 @@
+# The guest's first program once it has a root. What it prints goes to the kernel's console, which the host
+# keeps in a file; the command has channels of its own. A line before these sets $modules.
+job=/run/adit-vm
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t bpf bpf /sys/fs/bpf
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t debugfs debugfs /sys/kernel/debug
+mkdir -p /dev/pts /dev/shm /out /lib/modules
+mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+ln -s /proc/self/fd /dev/fd
+ln -s /proc/self/fd/0 /dev/stdin
+ln -s /proc/self/fd/1 /dev/stdout
+ln -s /proc/self/fd/2 /dev/stderr
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 out /out
+# From here on the kernel finds its modules itself, as on any Debian: ipip when an ipip device is made.
+mount --bind "$modules" /lib/modules
+# But for this one: programs ask for it by its device node, and only the module makes that.
+modprobe tun && chmod 666 /dev/net/tun
+ip link set lo up
+
+port() {
+    for port in /sys/class/virtio-ports/*; do
+        if [ "$(cat "$port/name")" = "$1" ]; then echo "/dev/${port##*/}"; fi
+    done
+}
+# A port can be opened once. The command gets pipes, which it may open as often as it likes.
+mkfifo $job/stdout $job/stderr
+cat <$job/stdout >"$(port stdout)" &
+stdout=$!
+cat <$job/stderr >"$(port stderr)" &
+stderr=$!
+mkdir /sys/fs/cgroup/command
+(
+    echo 0 >/sys/fs/cgroup/command/cgroup.procs
+    exec setsid --wait bash $job/command.sh </dev/null >$job/stdout 2>$job/stderr
+)
+code=$?
+# A daemon that the command has left behind would hold the pipes open.
+echo 1 >/sys/fs/cgroup/command/cgroup.kill
+wait $stdout $stderr
+echo "exit $code" >"$(port status)"
+sync
+exec $job/busybox poweroff -f

@@ -1,0 +1,258 @@
+//! `cargo xtask vm test`: the tests that ask something of the kernel, in the guest's.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::guest::Home;
+use super::job::Job;
+use crate::run;
+
+/// A cargo package's test target that is run in the guest.
+struct Suite {
+    package: &'static str,
+    /// The integration test's name; the package's own for its unit tests.
+    target: &'static str,
+    /// Tests that are not run there, and why.
+    left_out: &'static [(&'static str, &'static str)],
+}
+
+const fn suite(package: &'static str, target: &'static str) -> Suite {
+    Suite { package, target, left_out: &[] }
+}
+
+/// What unoptimised code in an emulated processor takes minutes for. (Optimised tests would have to be
+/// built for the guest alone, which takes longer than it saves.)
+const BULK: &str = "moves tens of megabytes; the smaller transfers are run";
+
+/// Everything that asks the kernel for something. What only computes gives the same answer on every kernel,
+/// and is not here; nor is adit-linux's `xdp`: AF_XDP as Adit uses it needs Linux 6.8.
+const SUITES: &[Suite] = &[
+    suite("adit-linux", "adit_linux"),
+    Suite {
+        left_out: &[(
+            "refusals_name_the_attempt_and_the_reason",
+            "of an address that is there already Linux 6.1 says no more than the number",
+        )],
+        ..suite("adit-linux", "netlink")
+    },
+    suite("adit-linux", "process"),
+    suite("adit-linux", "raw"),
+    suite("adit-linux", "user_namespace"),
+    suite("adit-dataplane", "adit_dataplane"),
+    Suite {
+        left_out: &[
+            ("sixty_four_megabytes_both_ways_at_once", BULK),
+            ("two_queues_and_several_streams", BULK),
+            ("the_path_mtu_is_learned_from_a_router", BULK),
+            ("without_df_the_router_fragments", BULK),
+            (
+                "lonely_and_overlapping_fragments_harm_nothing",
+                "its fragments fill Linux 6.1's memory for them (net.ipv4.ipfrag_high_thresh, 4 MiB), \
+                 so that the last datagram is not put together",
+            ),
+            (
+                "garbage_costs_no_memory",
+                "VmRSS, by which it measures, grew by 2 MB in one of five runs beside other work, \
+                 for a reason that nobody has looked for",
+            ),
+        ],
+        ..suite("adit-lab", "end_to_end")
+    },
+    suite("adit", "lifecycle"),
+];
+
+/// How long one of them may take. Emulation is some ten times slower than the machine.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// How long all of them may take.
+const TIMEOUT: Duration = Duration::from_secs(900);
+/// What `timeout` says of a program that it had to end.
+const TIMED_OUT: i32 = 124;
+
+/// The argument by which xtask knows that it is inside.
+pub(super) const INSIDE: &str = "inside";
+
+/// A test program, as it is run in the guest.
+#[derive(Debug, Serialize, Deserialize)]
+struct Program {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    /// Cargo starts a package's tests in its directory.
+    directory: PathBuf,
+}
+
+/// Builds the tests; the job that runs them.
+pub(super) fn job(home: &Home) -> Result<Job, String> {
+    let artifacts = build()?;
+    let programs = SUITES.iter().map(|suite| program(suite, &artifacts)).collect::<Result<Vec<_>, _>>()?;
+    for (test, reason) in SUITES.iter().flat_map(|suite| suite.left_out) {
+        println!("not run in the guest: {test}: {reason}");
+    }
+    let mut pinned: Vec<PathBuf> = programs.iter().map(|program| program.program.clone()).collect();
+    // What the tests run, where a name is all that cargo gives it.
+    pinned
+        .extend(artifacts.iter().filter(|artifact| !artifact.profile.test).filter_map(Artifact::executable));
+
+    let told = |error: &dyn std::error::Error| format!("cannot write what the guest is to test: {error}");
+    let plan = home.file("plan.json");
+    let text = serde_json::to_string_pretty(&programs).map_err(|error| told(&error))?;
+    std::fs::write(&plan, text).map_err(|error| told(&error))?;
+    let xtask = std::env::current_exe().map_err(|error| told(&error))?;
+    pinned.push(xtask.clone());
+    let command = [xtask.as_os_str(), "vm".as_ref(), INSIDE.as_ref(), plan.as_os_str()];
+    Ok(Job {
+        command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        environment: Vec::new(),
+        directory: run::root(),
+        pinned,
+        timeout: TIMEOUT,
+    })
+}
+
+/// Of a message of cargo's, what is of interest here.
+#[derive(Debug, Deserialize)]
+struct Artifact {
+    manifest_path: PathBuf,
+    target: Target,
+    profile: Profile,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+impl Artifact {
+    fn executable(&self) -> Option<PathBuf> {
+        self.executable.clone()
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        self.manifest_path.parent().map(PathBuf::from)
+    }
+}
+
+fn build() -> Result<Vec<Artifact>, String> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args([
+        "test",
+        "--no-run",
+        "--locked",
+        "--message-format=json-render-diagnostics",
+        "--lib",
+        "--tests",
+    ]);
+    for suite in SUITES {
+        command.args(["--package", suite.package]);
+    }
+    command.current_dir(run::root()).stderr(Stdio::inherit());
+    let messages = run::output(&mut command).ok_or("the tests do not build")?;
+    Ok(messages.lines().filter_map(|message| serde_json::from_str(message).ok()).collect())
+}
+
+fn program(suite: &Suite, artifacts: &[Artifact]) -> Result<Program, String> {
+    let name = format!("{} {}", suite.package, suite.target);
+    let found = artifacts.iter().find(|artifact| {
+        let of_package = artifact.directory().is_some_and(|directory| directory.ends_with(suite.package));
+        of_package && artifact.profile.test && artifact.target.name.replace('-', "_") == suite.target
+    });
+    let parts = found.and_then(|artifact| Some((artifact.executable()?, artifact.directory()?)));
+    let (program, directory) = parts
+        .ok_or_else(|| format!("cargo has built no test {name}: the list in {} is out of date", file!()))?;
+    let mut arguments = vec!["--test-threads=2".to_owned()];
+    for (test, _) in suite.left_out {
+        arguments.extend(["--skip".to_owned(), (*test).to_owned()]);
+    }
+    Ok(Program { name, program, arguments, directory })
+}
+
+/// How a program ended, and after how long.
+struct Ended {
+    name: String,
+    how: Result<(), String>,
+    took: Duration,
+}
+
+/// In the guest: runs one program after another, tells how each ended, fails if one did.
+///
+/// # Errors
+/// The plan cannot be read.
+pub(super) fn inside(plan: &str) -> Result<ExitCode, String> {
+    let text = std::fs::read_to_string(plan).map_err(|error| format!("cannot read {plan}: {error}"))?;
+    let programs: Vec<Program> = serde_json::from_str(&text).map_err(|error| format!("{plan}: {error}"))?;
+    let ended: Vec<Ended> = programs.into_iter().map(run_one).collect();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    println!("\nin the guest, Linux {}:", release.trim());
+    for Ended { name, how, took } in &ended {
+        let how = how.as_ref().map_or_else(|how| format!("FAILED: {how}"), |()| "ok".to_owned());
+        println!("{name:<32}{:>6.1} s  {how}", took.as_secs_f64());
+    }
+    Ok(ExitCode::from(u8::from(ended.iter().any(|ended| ended.how.is_err()))))
+}
+
+fn run_one(program: Program) -> Ended {
+    println!("\n== {}", program.name);
+    let start = Instant::now();
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", &PATIENCE.as_secs().to_string()]).arg(&program.program);
+    command.args(&program.arguments).current_dir(&program.directory);
+    let how = match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.code() == Some(TIMED_OUT) => {
+            Err(format!("not done after {} s", PATIENCE.as_secs()))
+        }
+        Ok(status) => Err(status.to_string()),
+        Err(error) => Err(format!("cannot run it: {error}")),
+    };
+    Ended { name: program.name, how, took: start.elapsed() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As cargo tells of one.
+    fn artifact(package: &str, target: &str, test: &str, executable: &str) -> String {
+        format!(
+            r#"{{"reason":"compiler-artifact","manifest_path":"/w/crates/{package}/Cargo.toml",
+               "target":{{"name":"{target}"}},"profile":{{"test":{test}}},"executable":{executable}}}"#
+        )
+    }
+
+    fn artifacts(lines: &[&str]) -> Vec<Artifact> {
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    #[test]
+    fn the_test_of_the_package_is_found() {
+        let found = artifacts(&[
+            r#"{"reason":"build-script-executed","package_id":"x"}"#,
+            &artifact("adit", "raw", "true", r#""/t/other""#),
+            &artifact("adit-linux", "adit-linux", "false", "null"),
+            &artifact("adit-linux", "raw", "true", r#""/t/raw-1""#),
+        ]);
+        assert_eq!(found.len(), 3);
+        let found_one = program(&suite("adit-linux", "raw"), &found).unwrap();
+        assert_eq!(found_one.program, PathBuf::from("/t/raw-1"));
+        assert_eq!(found_one.directory, PathBuf::from("/w/crates/adit-linux"));
+        let error = program(&suite("adit-linux", "adit_linux"), &found).unwrap_err();
+        assert!(error.contains("adit-linux adit_linux"), "{error}");
+    }
+
+    #[test]
+    fn what_is_left_out_is_skipped() {
+        let line = artifact("adit", "t", "true", r#""/t/t""#);
+        let suite = Suite { package: "adit", target: "t", left_out: &[("slow", "is slow")] };
+        let program = program(&suite, &artifacts(&[&line])).unwrap();
+        assert_eq!(program.arguments, ["--test-threads=2", "--skip", "slow"]);
+    }
+}
