@@ -11,6 +11,7 @@ pub mod http;
 pub mod lab;
 pub mod picture;
 pub mod ping;
+pub mod planes;
 pub mod probe;
 pub mod sites;
 pub mod tap;

@@ -18,6 +18,7 @@ use ipnet::Ipv4Net;
 use crate::article::bring_up;
 use crate::error::LabError;
 use crate::host::Host;
+use crate::planes::word;
 
 /// The tunnel's interface, on every gateway.
 pub const DEVICE: &str = "adit0";
@@ -109,17 +110,6 @@ impl Place {
             self.network(),
             word(plane),
         )
-    }
-}
-
-/// How the configuration calls a data plane.
-#[must_use]
-pub fn word(plane: DataplaneChoice) -> &'static str {
-    match plane {
-        DataplaneChoice::Auto => "auto",
-        DataplaneChoice::Ebpf => "ebpf",
-        DataplaneChoice::Userspace => "userspace",
-        DataplaneChoice::Kernel => "kernel",
     }
 }
 

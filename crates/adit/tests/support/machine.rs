@@ -1,5 +1,5 @@
-//! A machine of the test's own: a mount namespace in which `/run` and `/var/lib` are empty, and
-//! whatever network namespaces the test makes. Nothing of it is visible outside, and it is gone
+//! A machine of the test's own: a mount namespace in which `/run`, `/var/lib` and the BPF file system are
+//! empty, and whatever network namespaces the test makes. Nothing of it is visible outside, and it is gone
 //! with the test.
 
 use std::fs::{self, File, Permissions};
@@ -43,6 +43,10 @@ impl Machine {
             let program = File::open(ADIT).unwrap();
             for place in ["/run", "/var/lib"] {
                 tmpfs(Path::new(place));
+            }
+            let pins = Path::new("/sys/fs/bpf");
+            if pins.is_dir() {
+                mount(Some("bpf"), pins, Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
             }
             fs::create_dir("/run/netns").unwrap();
             fs::write(PROGRAM, "").unwrap();

@@ -2,7 +2,9 @@
 //! [`Machine`](machine::Machine) that it is run on.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod load;
 pub(crate) mod machine;
+pub(crate) mod programs;
 pub(crate) mod sites;
 
 use std::process::{Command, Output};
