@@ -28,14 +28,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         println!("could not be installed, and so will not be measured: {}", missing.join(" "));
     }
     let root = run::root();
-    let target = run::output(
-        Command::new(env!("CARGO"))
-            .args(["metadata", "--format-version", "1", "--no-deps"])
-            .current_dir(&root),
-    )
-    .and_then(|metadata| serde_json::from_str::<serde_json::Value>(&metadata).ok())
-    .and_then(|metadata| Some(std::path::PathBuf::from(metadata.get("target_directory")?.as_str()?)))
-    .ok_or("cannot learn from cargo where it builds")?;
+    let target = run::target_directory()?;
     let tools = target.join("bench-tools");
     if !tools.join("bin/vpncloud").is_file() {
         println!("installing vpncloud {VPNCLOUD} into {}", tools.display());

@@ -23,10 +23,8 @@ pub(crate) enum BenchError {
     Control(#[from] adit_control::ControlError),
     #[error("the {asked} data plane was asked for, and {found} runs ({why})")]
     OtherPlane { asked: &'static str, found: String, why: String },
-    #[error(
-        "the daemons kept {processors:.2} processors busy: the packets were carried by them, and not by the programs in the kernel"
-    )]
-    Declined { processors: f64 },
+    #[error("the programs in the kernel left {percent:.0} % of the load to the userspace plane behind them")]
+    Declined { percent: f64 },
     #[error("this kernel has no {what} driver")]
     NoDriver { what: &'static str },
     #[error("the report of iperf3 lacks {what}")]

@@ -11,9 +11,6 @@ use crate::peers::adit::{Flavour, Site};
 use crate::peers::{Contender, Tools};
 use crate::statistics::Summary;
 
-/// How often each is started.
-const STARTS: usize = 3;
-
 /// Seconds from the start of `adit run` until packets pass.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Loading {
@@ -35,15 +32,15 @@ impl Loading {
     }
 }
 
-/// Starts and ends a site, with one peer and with many by turns.
-pub(crate) fn run(contender: Contender, tools: &Tools) -> Result<Option<Loading>, BenchError> {
+/// Starts and ends a site `starts` times, with one peer and with many by turns.
+pub(crate) fn run(contender: Contender, tools: &Tools, starts: usize) -> Result<Option<Loading>, BenchError> {
     let Some(flavour) = contender.flavour() else { return Ok(None) };
     let directory = tempfile::Builder::new()
         .prefix("adit-bench-")
         .tempdir()
         .map_err(BenchError::io("make a temporary directory"))?;
     let (mut one, mut many) = (Vec::new(), Vec::new());
-    for _ in 0..STARTS {
+    for _ in 0..starts {
         one.push(start(directory.path(), tools, Flavour { tag: "l", is_large: false, ..flavour })?);
         many.push(start(directory.path(), tools, Flavour { tag: "l", is_large: true, ..flavour })?);
     }

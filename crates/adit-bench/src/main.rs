@@ -14,6 +14,7 @@ mod measure;
 mod options;
 mod peers;
 mod process;
+mod programs;
 mod report;
 mod rounds;
 mod samples;
@@ -31,8 +32,10 @@ use error::BenchError;
 use field::Field;
 use loading::Loading;
 use machine::Machine;
+use measure::Lengths;
 use options::{Options, Output};
 use peers::{Contender, Tools};
+use programs::ProgramTime;
 use report::{Report, Run};
 
 const SOAK: Duration = Duration::from_secs(60);
@@ -79,13 +82,14 @@ fn run(options: &Options) -> Result<bool, BenchError> {
         }
         None => None,
     };
+    let programs = if options.guest { Vec::new() } else { time_programs(&field, lengths)? };
     let standings = field.end()?;
     let mut loading = Vec::new();
     for contender in [Contender::AditEbpf, Contender::Adit] {
         let is_there =
             standings.iter().any(|standing| standing.contender == contender && standing.mtu.is_some());
         if is_there && !options.guest {
-            loading.extend(load(contender, &tools)?);
+            loading.extend(load(contender, &tools, lengths.starts)?);
         }
     }
     let report = Report::new(Run {
@@ -94,6 +98,7 @@ fn run(options: &Options) -> Result<bool, BenchError> {
         standings,
         soak,
         loading,
+        programs,
         lengths,
         is_quick: options.quick,
         is_guest: options.guest,
@@ -102,10 +107,20 @@ fn run(options: &Options) -> Result<bool, BenchError> {
     Ok(report.is_whole())
 }
 
+/// Programs that cannot be timed are told, and are no reason to lose the rounds.
+fn time_programs(field: &Field, lengths: Lengths) -> Result<Vec<ProgramTime>, BenchError> {
+    let programs = programs::run(field, lengths);
+    interrupt::check()?;
+    programs.or_else(|error| {
+        note(&error.to_string());
+        Ok(Vec::new())
+    })
+}
+
 /// A site that does not come up with many peers is told, and is no reason to lose the rounds.
-fn load(contender: Contender, tools: &Tools) -> Result<Option<Loading>, BenchError> {
+fn load(contender: Contender, tools: &Tools, starts: usize) -> Result<Option<Loading>, BenchError> {
     note(&format!("{}: loading 10,000 peers", contender.name()));
-    let loading = loading::run(contender, tools);
+    let loading = loading::run(contender, tools, starts);
     interrupt::check()?;
     loading.or_else(|error| {
         note(&format!("{}, loading 10,000 peers: {error}", contender.name()));

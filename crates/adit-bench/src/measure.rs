@@ -21,16 +21,19 @@ pub(crate) struct Lengths {
     pub(crate) pings: usize,
     /// A run of iperf3, which counts in seconds, and is not cut.
     pub(crate) iperf_seconds: u64,
+    /// How often a site is started, to see how long it takes.
+    pub(crate) starts: usize,
 }
 
 impl Lengths {
     /// What a figure needs.
     pub(crate) const FULL: Self = Self {
-        slices: 4,
-        load: Duration::from_millis(400),
-        requests: Duration::from_millis(250),
-        pings: 75,
+        slices: 8,
+        load: Duration::from_millis(200),
+        requests: Duration::from_millis(125),
+        pings: 40,
         iperf_seconds: 2,
+        starts: 3,
     };
     /// Enough to see that it runs; the figures mean nothing.
     pub(crate) const QUICK: Self = Self {
@@ -39,6 +42,7 @@ impl Lengths {
         requests: Duration::from_millis(100),
         pings: 10,
         iperf_seconds: 1,
+        starts: 1,
     };
 
     /// How often a round goes through the contenders of `measure`.

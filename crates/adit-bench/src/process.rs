@@ -150,6 +150,12 @@ impl Process {
         Some((fields.next()?.ok()? + fields.next()?.ok()?) / TICKS)
     }
 
+    /// Bytes it has got from read(2) and its kin; a TUN device is read so, a socket is not.
+    pub(crate) fn bytes_read(&self) -> Option<u64> {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.id())).ok()?;
+        io.lines().find_map(|line| line.strip_prefix("rchar:"))?.trim().parse().ok()
+    }
+
     /// A field of `/proc/PID/status` that is in kB, such as `VmRSS`.
     pub(crate) fn memory_kib(&self, field: &str) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;

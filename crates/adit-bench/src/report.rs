@@ -9,6 +9,7 @@ use crate::loading::Loading;
 use crate::machine::Machine;
 use crate::measure::{Aside, Lengths, Measure};
 use crate::peers::Contender;
+use crate::programs::ProgramTime;
 use crate::samples::{Failure, Samples};
 use crate::soak::Soak;
 use crate::statistics::Summary;
@@ -20,6 +21,7 @@ pub(crate) struct Run<'a> {
     pub(crate) standings: Vec<Standing>,
     pub(crate) soak: Option<Soak>,
     pub(crate) loading: Vec<Loading>,
+    pub(crate) programs: Vec<ProgramTime>,
     pub(crate) lengths: Lengths,
     pub(crate) is_quick: bool,
     pub(crate) is_guest: bool,
@@ -41,6 +43,7 @@ pub(crate) struct Report {
     pub(crate) contenders: Vec<Standing>,
     pub(crate) failures: Vec<Failure>,
     pub(crate) loading: Vec<Loading>,
+    pub(crate) programs: Vec<ProgramTime>,
     pub(crate) soak: Option<Soak>,
     #[serde(skip)]
     pub(crate) lengths: Lengths,
@@ -81,7 +84,7 @@ impl Figure {
 
 impl Report {
     pub(crate) fn new(run: Run<'_>) -> Self {
-        let Run { machine, samples, standings, soak, loading, lengths, is_quick, is_guest } = run;
+        let Run { machine, samples, standings, soak, loading, programs, lengths, is_quick, is_guest } = run;
         let is_in = |contender| standings.iter().any(|standing| standing.contender == contender);
         let evidence = Evidence { samples, soak: soak.as_ref(), loading: &loading };
         let goals = goals::tables(&evidence, is_in, is_guest);
@@ -101,6 +104,7 @@ impl Report {
             contenders: standings,
             failures: samples.failures.clone(),
             loading,
+            programs,
             soak,
             lengths,
         }

@@ -13,6 +13,7 @@ use crate::interrupt;
 use crate::iperf3::{self, Load};
 use crate::measure::{Aside, Lengths, Measure};
 use crate::peers::{Contender, Tunnel};
+use crate::process::Process;
 use crate::samples::{Failure, Samples};
 use crate::statistics::median;
 
@@ -58,11 +59,9 @@ fn order(contenders: &[Contender], turn: usize) -> Vec<Contender> {
     if turn.is_multiple_of(2) { forward.collect() } else { forward.rev().collect() }
 }
 
-/// Processors that the daemons of a plane in the kernel may keep busy, both together. They look
-/// after routes and neighbours; carrying a load, they would need one each.
-const IDLE: f64 = 0.25;
-/// Seconds of processor time that say nothing yet: the kernel counts in hundredths, a side each.
-const UNCERTAIN: f64 = 0.05;
+/// The part of a load that the programs in the kernel may leave to the daemon behind them: what
+/// passes before a next hop is known.
+const DECLINED: f64 = 0.05;
 
 fn measured(
     tunnel: &Tunnel,
@@ -77,7 +76,10 @@ fn measured(
     }
     let busy = || tunnel.processes().map(|process| process.processor_seconds()).sum::<Option<f64>>();
     let repeated = || tunnel.bed.sides[0].counter("Tcp", "RetransSegs");
-    let (busy_before, repeated_before, start) = (busy(), repeated(), Instant::now());
+    // What the daemons of the sending side read is what it takes from the device to send it itself.
+    let read = || tunnel.processes().next().and_then(Process::bytes_read);
+    let (busy_before, repeated_before, read_before) = (busy(), repeated(), read());
+    let start = Instant::now();
     let mut figures = Vec::new();
     let figure = match measure {
         Measure::TcpOne | Measure::ForwardTcp => throughput::tcp(&path, 1, lengths.load)?,
@@ -94,17 +96,31 @@ fn measured(
     };
     let elapsed = start.elapsed().as_secs_f64();
     if let (Some(before), Some(after)) = (busy_before, busy()) {
-        let processors = (after - before) / elapsed;
-        if contender.is_ebpf() && after - before > UNCERTAIN && processors > IDLE {
-            return Err(BenchError::Declined { processors });
+        figures.push((Aside::Processors, (after - before) / elapsed));
+    }
+    if let (Some(before), Some(after), Some(sent)) = (read_before, read(), bytes(measure, figure, lengths))
+        && contender.is_ebpf()
+    {
+        let part = after.saturating_sub(before) as f64 / sent;
+        if part > DECLINED {
+            return Err(BenchError::Declined { percent: part * 100.0 });
         }
-        figures.push((Aside::Processors, processors));
     }
     if let (Some(before), Some(after)) = (repeated_before, repeated()) {
         figures.push((Aside::Retransmits, after.saturating_sub(before) as f64));
     }
     figures.push((Aside::Figure, figure));
     Ok(figures)
+}
+
+/// The least that a load has sent through a tunnel, in bytes, by what arrived of it.
+fn bytes(measure: Measure, figure: f64, lengths: Lengths) -> Option<f64> {
+    let a_second = match measure {
+        Measure::TcpOne | Measure::TcpFour | Measure::ForwardTcp => figure / 8.0,
+        Measure::UdpSmall | Measure::ForwardUdp => figure * throughput::SMALL as f64,
+        _ => return None,
+    };
+    Some(a_second * lengths.load.as_secs_f64())
 }
 
 /// Bytes of an echo, as `ping` sends by default.
@@ -142,6 +158,16 @@ fn silent(what: &str) -> BenchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_load_has_sent_is_counted_in_bytes() {
+        let sent = |measure, figure| {
+            bytes(measure, figure, Lengths { load: Duration::from_secs(2), ..Lengths::FULL })
+        };
+        assert_eq!(sent(Measure::TcpOne, 8e9), Some(2e9));
+        assert_eq!(sent(Measure::ForwardUdp, 1000.0), Some(128_000.0));
+        assert_eq!(sent(Measure::Ping, 10.0), None);
+    }
 
     #[test]
     fn every_other_slice_goes_the_other_way_round() {

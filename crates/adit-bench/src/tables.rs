@@ -1,6 +1,6 @@
 //! The report in Markdown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::bed::Shape;
@@ -8,6 +8,7 @@ use crate::field::Standing;
 use crate::goals::GoalTable;
 use crate::measure::{Aside, Measure};
 use crate::peers::Contender;
+use crate::programs::ProgramTime;
 use crate::report::{Figure, Report};
 use crate::statistics::Summary;
 
@@ -40,6 +41,7 @@ impl Report {
         for measure in Measure::ALL {
             self.write_measure(out, measure)?;
         }
+        self.write_programs(out)?;
         self.write_loading(out)?;
         self.write_contenders(out)?;
         self.write_soak(out)
@@ -102,6 +104,30 @@ impl Report {
         let failed =
             self.failures.iter().find(|failure| failure.measure == measure && failure.contender == contender);
         failed.map_or_else(|| "not measured".to_owned(), |failure| format!("failed: {}", cell(&failure.why)))
+    }
+
+    fn write_programs(&self, out: &mut String) -> std::fmt::Result {
+        let names: BTreeSet<&str> = self.programs.iter().map(|time| time.program.as_str()).collect();
+        let contenders: BTreeSet<Contender> = self.programs.iter().map(|time| time.contender).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        write!(out, "\n**Nanoseconds a packet in Adit's programs**, 64-byte UDP, the kernel's clock\n\n| |")?;
+        for name in &names {
+            write!(out, " `{name}` |")?;
+        }
+        writeln!(out, "\n|---|{}", "---|".repeat(names.len()))?;
+        for contender in contenders {
+            write!(out, "| {} |", contender.name())?;
+            for &name in &names {
+                let is_it = |time: &&ProgramTime| time.contender == contender && time.program == name;
+                let time = self.programs.iter().find(is_it).and_then(|time| time.nanoseconds);
+                let time = time.map_or_else(|| "–".to_owned(), |time| spread(time, 1.0, 0));
+                write!(out, " {time} |")?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
     }
 
     fn write_loading(&self, out: &mut String) -> std::fmt::Result {
@@ -335,6 +361,12 @@ mod tests {
             standings,
             soak: None,
             loading: vec![Loading::of(Contender::AditEbpf, &[0.1], &[0.6])],
+            programs: vec![ProgramTime {
+                contender: Contender::AditEbpf,
+                program: "adit_encap".to_owned(),
+                nanoseconds: Summary::of([100.0, 120.0, 110.0]),
+                runs: 1,
+            }],
             lengths: Lengths::FULL,
             is_quick: false,
             is_guest: false,
@@ -352,6 +384,8 @@ mod tests {
             "| Adit, userspace | 6.00 (4.00 to 6.00) | 0.300 (0.250 to 0.333) | 1.25 | 7 |",
             "| plain forwarding | 18.00 (16.00 to 20.00) | – | – | – |",
             "| Adit, eBPF | 100 | 600 | 500 |",
+            "| | `adit_encap` |",
+            "| Adit, eBPF | 110 (100 to 120) |",
             "Adit, eBPF adds 5.0 (5.0 to 5.0) µs to a round trip.",
             "| tinc | not started: `tincd` is not installed | – | – | – |",
             "| tinc | – | not started: `tincd` is not installed | – |",

@@ -1,4 +1,4 @@
-//! One short round, with everything in it that can be started here.
+//! Short rounds, with everything in them that can be started here.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -31,6 +31,60 @@ fn has(figures: &[Value], measure: &str, contender: &str) -> bool {
     })
 }
 
+/// A run of the bench, and what became of it.
+struct Run {
+    directory: tempfile::TempDir,
+    pid: u32,
+    is_success: bool,
+    report: Value,
+    document: String,
+    said: String,
+}
+
+impl Run {
+    fn of(arguments: &[&str]) -> Result<Self, Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let document = directory.path().join("benchmarks.md");
+        let child = Command::new(env!("CARGO_BIN_EXE_adit-bench"))
+            .args(["--quick", "--json"])
+            .args(arguments)
+            .arg("--document")
+            .arg(&document)
+            .arg("--adit")
+            .arg(adit()?)
+            .env("TMPDIR", directory.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()?;
+        let pid = child.id();
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let report = serde_json::from_slice(&output.stdout).map_err(|_| said.clone())?;
+        let text = std::fs::read_to_string(&document)?;
+        std::fs::remove_file(&document)?;
+        Ok(Self { directory, pid, is_success: output.status.success(), report, document: text, said })
+    }
+
+    /// No file of it is left, and nothing that Adit keeps of a site.
+    fn left_nothing(&self) -> Outcome {
+        let left: Vec<_> =
+            std::fs::read_dir(self.directory.path())?.flatten().map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "left behind: {left:?}");
+        for place in ["/run/adit", "/var/lib/adit", "/sys/fs/bpf/adit"] {
+            let ours = format!("-{}", self.pid);
+            let left: Vec<_> = std::fs::read_dir(place)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(&ours)))
+                .collect();
+            assert!(left.is_empty(), "left behind: {left:?}");
+        }
+        Ok(())
+    }
+}
+
 #[test]
 fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
     if !adit_linux::testing::require_root("a_short_round_measures_adit_and_leaves_nothing_behind") {
@@ -44,23 +98,9 @@ fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
     ) {
         return Ok(());
     }
-    let directory = tempfile::tempdir()?;
-    let document = directory.path().join("benchmarks.md");
-    let child = Command::new(env!("CARGO_BIN_EXE_adit-bench"))
-        .args(["--quick", "--soak", "--json", "--only", "userspace", "--document"])
-        .arg(&document)
-        .arg("--adit")
-        .arg(adit()?)
-        .env("TMPDIR", directory.path())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()?;
-    let pid = child.id();
-    let output = child.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-
-    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let run = Run::of(&["--soak", "--only", "userspace"])?;
+    assert!(run.is_success, "{}", run.said);
+    let (report, said) = (&run.report, &run.said);
     let figures = report["figures"].as_array().ok_or("no figures")?;
     let measures =
         ["tcp_one", "tcp_four", "udp_small", "request_response", "ping", "forward_tcp", "forward_udp"];
@@ -86,21 +126,42 @@ fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
     }
     assert!(report["soak"]["resident_kib"].as_array().is_some_and(|looks| looks.len() >= 3), "{report}");
 
-    let text = std::fs::read_to_string(&document)?;
-    assert!(text.contains("| one TCP stream, of the bare veth |"), "{text}");
-    std::fs::remove_file(&document)?;
-    let left: Vec<_> = std::fs::read_dir(directory.path())?.flatten().map(|entry| entry.path()).collect();
-    assert!(left.is_empty(), "left behind: {left:?}");
-    for place in ["/run/adit", "/var/lib/adit"] {
-        let ours = format!("-{pid}");
-        let left: Vec<_> = std::fs::read_dir(place)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(&ours)))
-            .collect();
-        assert!(left.is_empty(), "left behind: {left:?}");
+    assert!(run.document.contains("| one TCP stream, of the bare veth |"), "{}", run.document);
+    run.left_nothing()
+}
+
+#[test]
+fn the_programs_in_the_kernel_are_measured_and_timed() -> Outcome {
+    const NAME: &str = "the_programs_in_the_kernel_are_measured_and_timed";
+    if !adit_linux::testing::require_root(NAME) {
+        return Ok(());
     }
-    Ok(())
+    let run = Run::of(&["--only", "adit-ebpf,adit-ebpf-many"])?;
+    let (report, said) = (&run.report, &run.said);
+    let contenders = report["contenders"].as_array().ok_or("no contenders")?;
+    let is_refused = |standing: &Value| standing["failure"].to_string().contains("the kernel refuses");
+    if !adit_linux::testing::require(
+        NAME,
+        !contenders.iter().any(is_refused),
+        "a kernel that takes the programs",
+    ) {
+        return Ok(());
+    }
+    assert!(run.is_success, "{said}");
+    let figures = report["figures"].as_array().ok_or("no figures")?;
+    for (measure, contender) in [
+        ("tcp_one", "adit-ebpf"),
+        ("udp_small", "adit-ebpf"),
+        ("udp_small", "adit-ebpf-many"),
+        ("forward_tcp", "adit-ebpf"),
+    ] {
+        assert!(has(figures, measure, contender), "{measure} of {contender}: {said}");
+    }
+    for program in ["adit_encap", "adit_decap"] {
+        let is_it = |time: &&Value| time["program"] == program && time["contender"] == "adit-ebpf-many";
+        let time = report["programs"].as_array().and_then(|times| times.iter().find(is_it));
+        assert!(time.is_some_and(|time| time["runs"].as_u64() > Some(1000)), "{program}: {report}");
+    }
+    assert!(report["loading"][0]["more"]["median"].as_f64() > Some(0.0), "{report}");
+    run.left_nothing()
 }

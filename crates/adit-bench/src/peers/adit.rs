@@ -8,6 +8,7 @@ use std::time::Duration;
 use adit_config::Config;
 use adit_control::client;
 use adit_control::places::Places;
+use adit_lab::host::Host;
 use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
 
@@ -94,7 +95,7 @@ impl Site {
         }
         let mut command = Command::new(&tools.adit);
         command.args(["run", "--on-exit", "remove"]).arg(&file);
-        let cleanup = Cleanup { name: name.clone() };
+        let cleanup = Cleanup { name: name.clone(), host: side.host.clone() };
         Ok(Self { process: Process::start(&side.host, &name, command, bed.directory())?, cleanup })
     }
 
@@ -176,15 +177,17 @@ fn networks(side: &Side) -> Vec<Ipv4Net> {
         .collect()
 }
 
-/// Removes what a site that was killed could not remove. What it made in the network goes with
-/// its namespace.
+/// Removes what a site that was killed could not remove: devices go with their namespace, but not
+/// what is pinned for it, nor its files.
 pub(crate) struct Cleanup {
     name: String,
+    host: Host,
 }
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        // Nothing is left to do about a failure, and nothing but a small file stays.
+        // Nothing is left to do about a failure.
+        let _ = self.host.ns().run(|| adit_control::overlay::remove_leftovers(&self.name));
         let _ = Places::of(&self.name).remove();
     }
 }
