@@ -84,14 +84,15 @@ fn run(options: &Options) -> Result<bool, BenchError> {
     };
     let programs = if options.guest { Vec::new() } else { time_programs(&field, lengths)? };
     let standings = field.end()?;
-    let mut loading = Vec::new();
-    for contender in [Contender::AditEbpf, Contender::Adit] {
-        let is_there =
-            standings.iter().any(|standing| standing.contender == contender && standing.mtu.is_some());
-        if is_there && !options.guest {
-            loading.extend(load(contender, &tools, lengths.starts)?);
-        }
-    }
+    let is_up = |contender: &Contender| {
+        standings.iter().any(|standing| standing.contender == *contender && standing.mtu.is_some())
+    };
+    // Most of it is the same for both planes; the goal is the first one's.
+    let loaded = [Contender::AditEbpf, Contender::Adit].into_iter().find(is_up).filter(|_| !options.guest);
+    let loading = match loaded {
+        Some(contender) => load(contender, &tools, lengths.starts)?.into_iter().collect(),
+        None => Vec::new(),
+    };
     let report = Report::new(Run {
         machine,
         samples: &samples,

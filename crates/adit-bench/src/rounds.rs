@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use adit_lab::ping::{Answer, ping};
-use adit_lab::throughput;
+use adit_lab::throughput::{self, Path};
 
 use crate::error::BenchError;
 use crate::field::Field;
@@ -70,10 +70,7 @@ fn measured(
     lengths: Lengths,
 ) -> Result<Vec<(Aside, f64)>, BenchError> {
     let path = tunnel.path();
-    // A generator waits for its other end; where there is no way, this says so at once.
-    if !path.client.run(|| ping(path.address, PING, 64, ECHO))?.is_reply() {
-        return Err(silent("carry a ping any more"));
-    }
+    drained(&path)?;
     let busy = || tunnel.processes().map(|process| process.processor_seconds()).sum::<Option<f64>>();
     let repeated = || tunnel.bed.sides[0].counter("Tcp", "RetransSegs");
     // What the daemons of the sending side read is what it takes from the device to send it itself.
@@ -113,6 +110,20 @@ fn measured(
     Ok(figures)
 }
 
+/// Waits until the way is free: in front of a program, the datagrams of the slice before may still
+/// be queued, and what comes then is lost. A generator waits for its other end; where there is no way at
+/// all, this says so instead.
+fn drained(path: &Path<'_>) -> Result<(), BenchError> {
+    let start = Instant::now();
+    while !path.client.run(|| ping(path.address, PING, 64, LOOK))?.is_reply() {
+        interrupt::check()?;
+        if start.elapsed() >= ECHO {
+            return Err(silent("carry a ping any more"));
+        }
+    }
+    Ok(())
+}
+
 /// The least that a load has sent through a tunnel, in bytes, by what arrived of it.
 fn bytes(measure: Measure, figure: f64, lengths: Lengths) -> Option<f64> {
     let a_second = match measure {
@@ -126,6 +137,8 @@ fn bytes(measure: Measure, figure: f64, lengths: Lengths) -> Option<f64> {
 /// Bytes of an echo, as `ping` sends by default.
 const PING: usize = 84;
 const ECHO: Duration = Duration::from_secs(1);
+/// How long an echo is waited for before it counts as lost in a queue.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The median of echoes, each sent when the one before has come back, in microseconds.
 fn round_trip(tunnel: &Tunnel, count: usize) -> Result<f64, BenchError> {
