@@ -23,11 +23,14 @@ pub(super) fn job(home: &Home, arguments: &[String]) -> Result<Job, String> {
     Ok(Job { command, environment: Vec::new(), directory: run::root(), pinned, timeout: TIMEOUT })
 }
 
-/// Says what came out of the guest.
+/// Says what came out of the guest, and what becomes of it.
 pub(super) fn tell(home: &Home, code: u8) -> ExitCode {
     let found = std::fs::read_dir(home.out()).into_iter().flatten().flatten();
-    for file in found {
-        println!("from the guest: {}", file.path().display());
+    for file in found.map(|file| file.path()) {
+        println!("from the guest: {}", file.display());
+        if file.extension().is_some_and(|extension| extension == "md") {
+            println!("into docs/benchmarks.md: cargo xtask bench --insert {}", file.display());
+        }
     }
     ExitCode::from(code)
 }

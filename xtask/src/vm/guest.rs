@@ -157,7 +157,9 @@ impl Home {
         add("-virtfs", writable);
         add("-kernel", kernel.image.to_string_lossy().into_owned());
         add("-initrd", initramfs.to_string_lossy().into_owned());
-        add("-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic".to_owned());
+        // Linux cannot know that QEMU's time stamp counter is a good clock, and reading another stops all of
+        // QEMU: who looks at the clock while waiting, as Adit's packet threads do, then starves the rest.
+        add("-append", "console=ttyS0 loglevel=5 tsc=reliable panic=-1 oops=panic".to_owned());
         arguments
     }
 

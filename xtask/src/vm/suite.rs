@@ -53,11 +53,6 @@ const SUITES: &[Suite] = &[
                 "its fragments fill Linux 6.1's memory for them (net.ipv4.ipfrag_high_thresh, 4 MiB), \
                  so that the last datagram is not put together",
             ),
-            (
-                "garbage_costs_no_memory",
-                "VmRSS, by which it measures, grew by 2 MB in one of five runs beside other work, \
-                 for a reason that nobody has looked for",
-            ),
         ],
         ..suite("adit-lab", "end_to_end")
     },
