@@ -56,6 +56,13 @@ const SUITES: &[Suite] = &[
         ],
         ..suite("adit-lab", "end_to_end")
     },
+    Suite {
+        left_out: &[
+            ("churn::", "allows losses by the packet rates of a real processor"),
+            ("userspace", "end_to_end asks the same of the userspace plane, in less time"),
+        ],
+        ..suite("adit-lab", "fast_path")
+    },
     suite("adit", "lifecycle"),
 ];
 
