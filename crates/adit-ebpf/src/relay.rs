@@ -28,8 +28,9 @@ pub fn relay(skb: Skb, tables: &Tables, passed: &Passed, to: PeerIndex) -> Optio
         return None;
     }
     if tables.settings.mss_clamp() {
-        let path_mtu = tables.peer(passed.from)?.path_mtu.min(entry.path_mtu);
-        mss::clamp(skb, &inner, INNER, path_mtu, to)?;
+        // At the exit for the path it came by, at the entrance for the one that it goes by.
+        mss::clamp(skb, &inner, INNER, tables.peer(passed.from)?.path_mtu, passed.from)?;
+        mss::clamp(skb, &inner, INNER, entry.path_mtu, to)?;
     }
     let outer = encap::outer(tables, to, entry.underlay, &inner, passed.carried)?;
     let inner = header_bytes(&inner)?;

@@ -18,6 +18,8 @@ mod error;
 mod fast_path;
 mod object;
 mod pins;
+#[cfg(test)]
+mod tests;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,185 @@
+//! What it means that a program and the userspace plane agree about a packet.
+
+use adit_fixtures::packet::{hex, mend};
+use adit_fixtures::{Outcome, Packet, Program, Setup, Way};
+use adit_tunnel::{PeerTotals, Totals};
+use adit_wire::Validation;
+use adit_wire::encapsulation::OuterHeader;
+use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
+
+use super::gateway::{Gateway, cut, described};
+use super::programs::{Programs, Ran};
+use crate::userspace::segment::Superpacket;
+
+/// What was found of a packet.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// What becomes of it.
+    pub(super) outcome: Outcome,
+    /// Who did it.
+    pub(super) program: Program,
+    /// What both counted.
+    pub(super) totals: Totals,
+}
+
+/// Puts a packet before the programs, and what they leave before userspace; and compares with what userspace
+/// does with all of it.
+///
+/// # Errors
+/// They disagree: how, in words.
+pub(super) fn compare(
+    programs: &mut Programs,
+    setup: &Setup,
+    way: Way,
+    packet: &Packet,
+) -> Result<Seen, String> {
+    let alone = Gateway::new(setup);
+    let expected = normal(alone.run(way, packet));
+    let before = programs.totals();
+    let ran = programs.run(way, packet);
+    let by_program = since(&before, &programs.totals());
+    let (found, by_userspace) = follow(setup, way, packet, &ran)?;
+    let totals = timeless(sum(&by_program, &by_userspace));
+    let wanted = timeless(alone.totals());
+    let tell = |what: &str| {
+        format!(
+            "{way:?}: {what}\npacket {packet:?}\nthe program {:?}, leaving {}\n\
+             userspace alone: {expected:?}\nthe two together: {found:?}\n\
+             counted by userspace alone {wanted:?}\ncounted by the two {totals:?}",
+            ran.verdict,
+            hex(&ran.bytes)
+        )
+    };
+    if found != expected {
+        return Err(tell("another end"));
+    }
+    if totals != wanted {
+        return Err(tell("another count"));
+    }
+    let lowered = by_program.peers.iter().any(|peer| peer.mss_clamped > 0);
+    // The kernel gives a test run's superpacket no type, and so refuses to make or take away room: what it has
+    // been given then is the mark that it would have left with, and userspace would write the same.
+    let refused = packet.gso_size.is_some() && way == Way::OutOf;
+    let untouched = ran.bytes == packet.bytes || lowered || refused;
+    if ran.verdict == Program::Declines && !untouched {
+        return Err(tell("declined, and changed"));
+    }
+    let counted = PeerTotals { mss_clamped: 0, ..PeerTotals::default() };
+    let silent = by_program.dropped() == 0
+        && by_program.ecn_anomalies.iter().all(|count| *count == 0)
+        && by_program.peers.iter().all(|peer| PeerTotals { mss_clamped: 0, ..*peer } == counted);
+    if ran.verdict == Program::Declines && !silent {
+        return Err(tell("declined, and counted"));
+    }
+    Ok(Seen { outcome: expected, program: ran.verdict, totals })
+}
+
+/// What becomes of a packet that a program has looked at, and what userspace counts of it.
+fn follow(setup: &Setup, way: Way, packet: &Packet, ran: &Ran) -> Result<(Outcome, Totals), String> {
+    let gateway = Gateway::new(setup);
+    let outcome = match ran.verdict {
+        Program::Declines => {
+            gateway.run(way, &Packet { bytes: ran.bytes.clone(), gso_size: packet.gso_size })
+        }
+        Program::Drops => Outcome::Dropped(dropped_for(setup, way, packet)),
+        Program::Carries => carried(setup, way, packet.gso_size, &ran.bytes)?,
+    };
+    Ok((normal(outcome), gateway.totals()))
+}
+
+/// A program says why in its counters only, which are compared for themselves.
+fn dropped_for(setup: &Setup, way: Way, packet: &Packet) -> adit_tunnel::DropReason {
+    match Gateway::new(setup).run(way, packet) {
+        Outcome::Dropped(reason) => reason,
+        _ => adit_tunnel::DropReason::QueueFull,
+    }
+}
+
+/// What a packet is that a program has redirected: something to us, or something of ours to a peer.
+fn carried(setup: &Setup, way: Way, gso_size: Option<u16>, bytes: &[u8]) -> Result<Outcome, String> {
+    let whole = Ipv4Packet::parse(bytes, Validation::Datapath)
+        .map_err(|error| format!("{way:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
+    let ours = std::net::IpAddr::from(whole.source()) == setup.config.underlay;
+    if way == Way::OutOf && !ours {
+        return Ok(Outcome::Delivered(whole.as_bytes().to_vec()));
+    }
+    // The kernel cuts a superpacket, and writes lengths and identifications as we do.
+    let inner = whole.payload();
+    let outer = whole.fixed_header();
+    let superpacket = Superpacket::new(inner, &described(inner, gso_size))
+        .map_err(|_| format!("{way:?}: what was carried cannot be cut: {}", hex(bytes)))?;
+    if gso_size.is_none() {
+        return Ok(Outcome::Sent(vec![whole.as_bytes().to_vec()]));
+    }
+    let template = OuterHeader::v4(
+        &setup.config.outer,
+        outer.source(),
+        outer.destination(),
+        inner[1],
+        inner[8],
+        inner[6] & 0x40 != 0,
+        inner.len(),
+        outer.identification(),
+    );
+    let template = template.ok_or("no outer header has that length")?;
+    if template.as_bytes() != &bytes[..HEADER_LEN] {
+        return Err(format!("{way:?}: an outer header of its own: {}", hex(bytes)));
+    }
+    Ok(Outcome::Sent(cut(&superpacket, &template, |_| {})))
+}
+
+/// Without what is free: the identification of an outer datagram that may be fragmented.
+pub(super) fn normal(outcome: Outcome) -> Outcome {
+    let Outcome::Sent(mut frames) = outcome else { return outcome };
+    for frame in &mut frames {
+        if frame[6] & 0x40 == 0 {
+            frame[4..6].fill(0);
+            mend(frame);
+        }
+    }
+    Outcome::Sent(frames)
+}
+
+/// When something came is the kernel's clock for one and the test's for the other.
+fn timeless(mut totals: Totals) -> Totals {
+    for peer in &mut totals.peers {
+        assert_eq!(peer.last_rx.is_some(), peer.rx_packets > 0, "when it came is noted, or nothing came");
+        peer.last_rx = None;
+    }
+    totals
+}
+
+fn sum(one: &Totals, two: &Totals) -> Totals {
+    let mut sum = one.clone();
+    for (sum, two) in sum.peers.iter_mut().zip(&two.peers) {
+        sum.tx_packets += two.tx_packets;
+        sum.tx_bytes += two.tx_bytes;
+        sum.rx_packets += two.rx_packets;
+        sum.rx_bytes += two.rx_bytes;
+        sum.last_rx = sum.last_rx.max(two.last_rx);
+        sum.drops += two.drops;
+        sum.congestion_experienced += two.congestion_experienced;
+        sum.mss_clamped += two.mss_clamped;
+    }
+    sum.drops.iter_mut().zip(two.drops).for_each(|(sum, two)| *sum += two);
+    sum.ecn_anomalies.iter_mut().zip(two.ecn_anomalies).for_each(|(sum, two)| *sum += two);
+    sum.icmp = two.icmp;
+    sum
+}
+
+fn since(before: &Totals, after: &Totals) -> Totals {
+    let mut since = after.clone();
+    for (since, before) in since.peers.iter_mut().zip(&before.peers) {
+        since.tx_packets -= before.tx_packets;
+        since.tx_bytes -= before.tx_bytes;
+        since.rx_packets -= before.rx_packets;
+        since.rx_bytes -= before.rx_bytes;
+        since.last_rx = since.last_rx.filter(|_| since.rx_packets > 0);
+        since.drops -= before.drops;
+        since.congestion_experienced -= before.congestion_experienced;
+        since.mss_clamped -= before.mss_clamped;
+    }
+    since.drops.iter_mut().zip(before.drops).for_each(|(since, before)| *since -= before);
+    since.ecn_anomalies.iter_mut().zip(before.ecn_anomalies).for_each(|(since, before)| *since -= before);
+    since
+}

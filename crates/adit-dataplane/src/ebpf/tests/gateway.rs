@@ -1,0 +1,201 @@
+//! A gateway without programs: the tunnel, what the userspace plane does to the bytes, and the one hop that the
+//! host's forwarding is. What the sockets and rings around it add is tested end to end.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use adit_fixtures::site::ROUTER;
+use adit_fixtures::{Outcome, Packet, Setup, Way};
+use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
+use adit_tunnel::{Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Totals, Tunnel};
+use adit_wire::checksum::ChecksumState;
+use adit_wire::encapsulation::OuterHeader;
+use adit_wire::icmpv4::{self, Icmpv4Error, unreachable};
+use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
+use adit_wire::{Protocol, Validation, fragment, tcp};
+
+use crate::userspace::segment::{Superpacket, complete_checksum};
+
+/// Nothing here takes time.
+const NOW: Instant = Instant::from_millis(1_000_000);
+
+pub(super) struct Gateway {
+    pub(super) tunnel: Tunnel,
+    counters: Counters,
+    forwards: bool,
+}
+
+impl Gateway {
+    /// A gateway that knows just this, and has counted nothing.
+    pub(super) fn new(setup: &Setup) -> Gateway {
+        let tunnel = Tunnel::new(setup.config.clone()).expect("the configuration is good");
+        let learning = tunnel.counters();
+        for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
+            tunnel.set_underlay_mtu(peer, path.mtu);
+            if path.owed {
+                let message = host_unreachable(setup.config.underlay, config.underlay);
+                tunnel.on_underlay_icmp(&message, NOW, &learning);
+                assert!(tunnel.owes_answer(peer), "the message is believed");
+            }
+        }
+        let counters = tunnel.counters();
+        Gateway { tunnel, counters, forwards: setup.forwards }
+    }
+
+    /// What becomes of a packet.
+    pub(super) fn run(&self, way: Way, packet: &Packet) -> Outcome {
+        match way {
+            Way::Into => self.entrance(&packet.bytes, packet.gso_size),
+            Way::OutOf => self.exit(&packet.bytes, packet.gso_size),
+        }
+    }
+
+    /// What has been counted.
+    pub(super) fn totals(&self) -> Totals {
+        Totals::sum([&self.counters])
+    }
+
+    fn entrance(&self, bytes: &[u8], gso_size: Option<u16>) -> Outcome {
+        let header = described(bytes, gso_size);
+        let superpacket = Superpacket::new(bytes, &header).expect("a packet that can be cut");
+        let inner = Inner {
+            bytes,
+            largest_datagram: superpacket.largest(),
+            segments: superpacket.count() as u16,
+            origin: Origin::Unknown,
+        };
+        match self.tunnel.encapsulate(&inner, NOW, &self.counters) {
+            Encapsulated::Forward { peer, outer, max_mss } => {
+                let clamp = |datagram: &mut [u8]| {
+                    let lowered =
+                        max_mss.and_then(|max| tcp::clamp_mss(datagram, max, ChecksumState::Complete));
+                    if lowered.is_some() {
+                        self.counters.count_mss_clamped(peer);
+                    }
+                };
+                Outcome::Sent(cut(&superpacket, &outer, clamp))
+            }
+            Encapsulated::Fragment { max_datagram, outer, .. } => {
+                Outcome::Sent(fragments(&superpacket, &outer, max_datagram))
+            }
+            Encapsulated::Reply { reply, reason } => {
+                Outcome::Answered { reason, to: reply.destination, error: reply.error }
+            }
+            Encapsulated::Drop(reason) => Outcome::Dropped(reason),
+        }
+    }
+
+    fn exit(&self, bytes: &[u8], gso_size: Option<u16>) -> Outcome {
+        let outer = Outer { bytes, segments: joined(bytes, gso_size) };
+        let (peer, inner, set_ecn, max_mss) = match self.tunnel.decapsulate(&outer, NOW, &self.counters) {
+            Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
+            Decapsulated::Drop(reason) => return Outcome::Dropped(reason),
+        };
+        let mut inner = bytes[inner].to_vec();
+        if let Some(ecn) = set_ecn {
+            ipv4::set_ecn(&mut inner, ecn).expect("it has a header");
+        }
+        let lowered = max_mss.and_then(|max| tcp::clamp_mss(&mut inner, max, ChecksumState::Complete));
+        if lowered.is_some() {
+            self.counters.count_mss_clamped(peer);
+        }
+        self.received_by_host(inner, gso_size)
+    }
+
+    /// The host's stack has it: it is for somebody here, or goes back to the device.
+    fn received_by_host(&self, mut inner: Vec<u8>, gso_size: Option<u16>) -> Outcome {
+        let packet = Ipv4Packet::parse(&inner, Validation::Datapath).expect("the tunnel has checked it");
+        let (destination, ttl) = (packet.destination(), packet.ttl());
+        let goes_on = self.tunnel.lookup_inner(destination).is_some();
+        if !self.forwards || !goes_on || ttl <= 1 {
+            return Outcome::Delivered(inner);
+        }
+        ipv4::set_ttl(&mut inner, ttl - 1).expect("it has a header");
+        self.entrance(&inner, gso_size)
+    }
+}
+
+/// What a device says of a packet from the host's stack.
+pub(super) fn described(bytes: &[u8], gso_size: Option<u16>) -> VirtioNetHeader {
+    let Some(gso_size) = gso_size else { return VirtioNetHeader::PLAIN };
+    let gso = match Protocol(bytes[9]) {
+        Protocol::TCP => Gso::TcpV4 { cwr: false },
+        _ => Gso::UdpL4,
+    };
+    VirtioNetHeader { checksum: Checksum::Unknown, gso, header_len: 0, gso_size }
+}
+
+/// How many datagrams an outer superpacket was joined from.
+fn joined(outer: &[u8], gso_size: Option<u16>) -> u16 {
+    let Some(size) = gso_size else { return 1 };
+    let inner = &outer[ipv4::HEADER_LEN..];
+    let transport = match Protocol(inner[9]) {
+        Protocol::TCP => usize::from(inner[ipv4::HEADER_LEN + 12] >> 4) * 4,
+        _ => 8,
+    };
+    let payload = inner.len() - ipv4::HEADER_LEN - transport;
+    payload.div_ceil(usize::from(size)).max(1) as u16
+}
+
+/// The datagrams of a superpacket, each in its outer header.
+pub(super) fn cut(
+    superpacket: &Superpacket<'_>,
+    outer: &OuterHeader,
+    change: impl Fn(&mut [u8]),
+) -> Vec<Vec<u8>> {
+    let datagrams = 0..superpacket.count();
+    let frame = |index| {
+        let mut datagram = whole(superpacket, index);
+        change(&mut datagram);
+        let identification =
+            if outer.dont_fragment() { 0 } else { outer.identification().wrapping_add(index as u16) };
+        [outer.for_segment(datagram.len() as u16, identification).as_bytes(), &datagram].concat()
+    };
+    datagrams.map(frame).collect()
+}
+
+/// Its datagrams in fragments, each in its outer header; identifications left open.
+fn fragments(superpacket: &Superpacket<'_>, outer: &OuterHeader, max_datagram: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for index in 0..superpacket.count() {
+        let bytes = whole(superpacket, index);
+        let packet = Ipv4Packet::parse(&bytes, Validation::Datapath).expect("the tunnel has checked it");
+        let Ok(pieces) = fragment::fragments(&packet, max_datagram) else { continue };
+        frames.extend(pieces.map(|piece| {
+            let outer = outer.for_segment(piece.len() as u16, 0);
+            [outer.as_bytes(), piece.header(), &bytes[piece.payload()]].concat()
+        }));
+    }
+    frames
+}
+
+fn whole(superpacket: &Superpacket<'_>, index: usize) -> Vec<u8> {
+    let mut datagram = vec![0; superpacket.datagram_len(index)];
+    if let Some(partial) = superpacket.write(index, &mut datagram) {
+        complete_checksum(&mut datagram, partial);
+    }
+    datagram
+}
+
+/// A router's word that a peer is out of reach, with too little of a quote to tell whose datagram it was.
+fn host_unreachable(from: IpAddr, to: IpAddr) -> Vec<u8> {
+    let v4 = |address| match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    };
+    let (source, destination) = (v4(from), v4(to));
+    let quoted = Ipv4Repr {
+        source,
+        destination,
+        protocol: Protocol::IPIP,
+        ttl: 60,
+        tos: 0,
+        identification: 0,
+        dont_fragment: true,
+        payload_len: 100,
+    };
+    let quote = [&quoted.emit()[..], &[0x45, 0, 0, 100, 0, 0, 0, 0]].concat();
+    let mut message = [0; icmpv4::MAX_ERROR_LEN];
+    let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+    let len = icmpv4::build_error(&mut message, ROUTER, source, error, &quote);
+    message[..len].to_vec()
+}

@@ -1,0 +1,117 @@
+//! The programs by test runs: the kernel makes a packet of some bytes, runs a program on it, and gives back what
+//! it has become. Nothing leaves; a redirection is an answer like another.
+
+use std::net::IpAddr;
+
+use adit_fixtures::{Packet, Program, Setup, Way};
+use adit_policy::maps::{PeerEntry, Settings, program};
+use adit_tunnel::{Totals, Tunnel};
+use aya::programs::{TestRun, TestRunOptions};
+
+use super::super::counts::{Counts, Snapshot};
+use super::super::object::Object;
+
+const ETHERNET: usize = 14;
+/// Room for an outer header that is added.
+const GROWTH: usize = 64;
+/// Test runs give packets an Ethernet header, which the tunnel's device does not.
+const INNER_OFFSET: u32 = ETHERNET as u32;
+/// The loopback interface: there always is one.
+const DEVICE: u32 = 1;
+
+/// `struct __sk_buff`: its size, and where the fields are that say how it is cut.
+const CONTEXT_LEN: usize = 192;
+const WIRE_LEN_AT: usize = 160;
+const GSO_SEGS_AT: usize = 164;
+const GSO_SIZE_AT: usize = 176;
+
+/// Programs loaded for a gateway.
+pub(super) struct Programs {
+    object: Object,
+    counts: Counts,
+    peers: usize,
+}
+
+/// What a program did.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) verdict: Program,
+    /// The packet after it, from its first IPv4 header on.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Programs {
+    pub(super) fn load(tunnel: &Tunnel, setup: &Setup) -> Programs {
+        let config = tunnel.config();
+        let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
+        let settings =
+            Settings::new(underlay, DEVICE, &config.outer, config.mss_clamp).with_relay(setup.forwards);
+        let (mut object, maps) =
+            Object::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
+        for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
+            let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
+            let entry = PeerEntry {
+                underlay: underlay.octets(),
+                next_hop: underlay.octets(),
+                device: if path.known { DEVICE } else { 0 },
+                path_mtu: tunnel.path_mtu(peer).mtu,
+                owes_answer: tunnel.owes_answer(peer).into(),
+            };
+            object.set_peer(peer, entry).expect("there is room for every peer");
+        }
+        let counts = Counts::new(maps, &Snapshot::default()).expect("nothing to take over");
+        Programs { object, counts, peers: setup.paths.len() }
+    }
+
+    /// What has been counted since they were loaded.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::sum([]);
+        totals.peers.resize(self.peers, adit_tunnel::PeerTotals::default());
+        self.counts.add_to(&mut totals);
+        totals
+    }
+
+    /// Runs the program for that way on a packet.
+    pub(super) fn run(&mut self, way: Way, packet: &Packet) -> Ran {
+        let name = match way {
+            Way::Into => program::ENCAP,
+            Way::OutOf => program::DECAP,
+        };
+        let frame = [&link_header(&packet.bytes)[..], &packet.bytes].concat();
+        let context = packet.gso_size.map(|size| context(&frame, size));
+        let mut out = vec![0; frame.len() + GROWTH];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&frame);
+        options.data_out = Some(&mut out);
+        options.ctx_in = context.as_ref().map(|context| &context[..]);
+        let program = self.object.program(name).expect("it is loaded");
+        let result = program.test_run(options).expect("the kernel runs it");
+        out.truncate(result.data_size_out as usize);
+        let verdict = match result.return_value as i32 {
+            -1 => Program::Declines,
+            2 => Program::Drops,
+            7 => Program::Carries,
+            other => panic!("an answer that the programs do not know: {other}"),
+        };
+        assert_eq!(out[..ETHERNET], frame[..ETHERNET], "the link header is the kernel's to write");
+        Ran { verdict, bytes: out.split_off(ETHERNET) }
+    }
+}
+
+/// For this host: the loopback interface's address is all zeros.
+fn link_header(bytes: &[u8]) -> [u8; ETHERNET] {
+    let mut header = [0; ETHERNET];
+    let ethertype: [u8; 2] =
+        if bytes.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
+    header[12..].copy_from_slice(&ethertype);
+    header
+}
+
+fn context(frame: &[u8], gso_size: u16) -> [u8; CONTEXT_LEN] {
+    let mut context = [0; CONTEXT_LEN];
+    let mut set = |at: usize, value: u32| context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    set(WIRE_LEN_AT, frame.len() as u32);
+    set(GSO_SEGS_AT, 2);
+    set(GSO_SIZE_AT, gso_size.into());
+    context
+}

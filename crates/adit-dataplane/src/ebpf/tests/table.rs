@@ -1,0 +1,86 @@
+//! The fixtures of every data plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use adit_fixtures::{Case, Outcome, Program, Way, table};
+
+use super::agreement::{compare, normal};
+use super::gateway::Gateway;
+use super::programs::Programs;
+
+/// All failures of a test at once.
+#[track_caller]
+fn none(failures: &[String]) {
+    assert!(failures.is_empty(), "{} rows fail:\n\n{}", failures.len(), failures.join("\n\n"));
+}
+
+#[test]
+fn every_row_has_a_name_of_its_own() {
+    let cases = table();
+    let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+    assert_eq!(names.len(), cases.len());
+}
+
+#[test]
+fn the_tunnel_does_what_the_table_says() {
+    let failures: Vec<String> = table().iter().filter_map(|case| on_tunnel(case).err()).collect();
+    none(&failures);
+}
+
+fn on_tunnel(case: &Case) -> Result<(), String> {
+    let gateway = Gateway::new(&case.setup);
+    let (found, expected) = (normal(gateway.run(case.way, &case.packet)), normal(case.outcome.clone()));
+    if found != expected {
+        return Err(format!("{}: expected {expected:?}\nfound {found:?}", case.name));
+    }
+    let mut totals = gateway.totals();
+    totals.peers.iter_mut().for_each(|peer| peer.last_rx = None);
+    let expected = case.counts.totals(totals.peers.len());
+    if totals != expected {
+        return Err(format!("{}: expected {expected:?}\nfound {totals:?}", case.name));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_programs_do_what_the_table_says() {
+    if !super::require_ebpf("the_programs_do_what_the_table_says") {
+        return;
+    }
+    // Loading takes longer than running.
+    let mut loaded = BTreeMap::new();
+    let mut failures = Vec::new();
+    for case in table() {
+        let programs = loaded
+            .entry(format!("{:?}", case.setup))
+            .or_insert_with(|| Programs::load(&Gateway::new(&case.setup).tunnel, &case.setup));
+        if let Err(failure) = on_programs(programs, &case) {
+            failures.push(format!("{}: {failure}", case.name));
+        }
+    }
+    none(&failures);
+}
+
+fn on_programs(programs: &mut Programs, case: &Case) -> Result<(), String> {
+    let seen = compare(programs, &case.setup, case.way, &case.packet)?;
+    let expected = normal(case.outcome.clone());
+    if seen.outcome != expected {
+        return Err(format!("expected {expected:?}\nfound {:?}", seen.outcome));
+    }
+    let counts = case.counts.totals(seen.totals.peers.len());
+    if seen.totals != counts {
+        return Err(format!("expected {counts:?}\nfound {:?}", seen.totals));
+    }
+    if seen.program != in_test_run(case) {
+        return Err(format!("the program {:?}, and should have {:?}", seen.program, case.program));
+    }
+    Ok(())
+}
+
+/// A superpacket of a test run has no type, without which the kernel lets nobody change its length. What the
+/// program would have done shows where nothing changes its length: in a relay, in a drop, and end to end.
+fn in_test_run(case: &Case) -> Program {
+    let relayed = case.way == Way::OutOf && matches!(case.outcome, Outcome::Sent(_));
+    let refused = case.packet.gso_size.is_some() && case.program == Program::Carries && !relayed;
+    if refused { Program::Declines } else { case.program }
+}

@@ -1,0 +1,237 @@
+//! Packets, written field by field.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use adit_wire::ipv4::{HEADER_LEN, Ipv4Repr};
+use adit_wire::{Protocol, checksum};
+
+use crate::site::{A, HOST_A, HOST_B};
+
+/// What a gateway gets in one piece, from its IPv4 header on.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// A datagram, or a superpacket; perhaps something after it.
+    pub bytes: Vec<u8>,
+    /// Payload bytes of each datagram of a superpacket but the last; `None`: it is one datagram.
+    pub gso_size: Option<u16>,
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.bytes))?;
+        self.gso_size.map_or(Ok(()), |size| write!(f, ", to be cut at {size}"))
+    }
+}
+
+/// Bytes for people: in words, the headers only of what is long.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const SHOWN: usize = 120;
+    let mut text = String::new();
+    for pair in bytes[..bytes.len().min(SHOWN)].chunks(2) {
+        text.extend(pair.iter().map(|byte| format!("{byte:02x}")));
+        text.push(' ');
+    }
+    if bytes.len() > SHOWN {
+        text.push_str("... ");
+    }
+    text + &format!("({} bytes)", bytes.len())
+}
+
+impl From<Vec<u8>> for Packet {
+    fn from(bytes: Vec<u8>) -> Packet {
+        Packet { bytes, gso_size: None }
+    }
+}
+
+impl From<Datagram> for Packet {
+    fn from(datagram: Datagram) -> Packet {
+        datagram.build().into()
+    }
+}
+
+/// A datagram to be.
+#[derive(Debug, Clone)]
+pub struct Datagram {
+    repr: Ipv4Repr,
+    options: Vec<u8>,
+    /// More fragments, and the offset in bytes.
+    fragment: (bool, u16),
+    payload: Vec<u8>,
+}
+
+/// From host A to host B: UDP of 100 bytes in all, TTL 63, DF clear.
+#[must_use]
+pub fn a_to_b() -> Datagram {
+    udp(HOST_A, HOST_B, 100)
+}
+
+/// UDP, `len` bytes in all, its checksum right.
+#[must_use]
+pub fn udp(source: Ipv4Addr, destination: Ipv4Addr, len: usize) -> Datagram {
+    let payload: Vec<u8> = (0..len - HEADER_LEN - 8).map(|n| (n % 251) as u8).collect();
+    let mut segment = [4000u16.to_be_bytes(), 4242u16.to_be_bytes()].concat();
+    segment.extend((payload.len() as u16 + 8).to_be_bytes());
+    segment.extend([0; 2]);
+    segment.extend(payload);
+    transport(source, destination, Protocol::UDP, segment, 6)
+}
+
+/// A TCP segment with these flags, options (a multiple of four bytes) and payload, its checksum right.
+#[must_use]
+pub fn tcp(source: Ipv4Addr, destination: Ipv4Addr, flags: u8, options: &[u8], payload: &[u8]) -> Datagram {
+    let mut segment = [4000u16.to_be_bytes(), 80u16.to_be_bytes()].concat();
+    segment.extend(0x1234_5678u32.to_be_bytes());
+    segment.extend(0x8765_4321u32.to_be_bytes());
+    segment.extend([(5 + options.len() as u8 / 4) << 4, flags]);
+    segment.extend(500u16.to_be_bytes());
+    segment.extend([0; 4]);
+    segment.extend(options);
+    segment.extend(payload);
+    transport(source, destination, Protocol::TCP, segment, 16)
+}
+
+/// A datagram of a transport protocol whose checksum lies at `at` in its segment.
+fn transport(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: Protocol,
+    mut segment: Vec<u8>,
+    at: usize,
+) -> Datagram {
+    let sum = checksum::pseudo_header_v4(source, destination, protocol, segment.len() as u16);
+    let sum = sum.add_bytes(&segment).checksum();
+    segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    bare(source, destination, protocol, segment)
+}
+
+/// A datagram of any protocol: TTL 63, DF clear.
+#[must_use]
+pub fn bare(source: Ipv4Addr, destination: Ipv4Addr, protocol: Protocol, payload: Vec<u8>) -> Datagram {
+    let repr = Ipv4Repr {
+        source,
+        destination,
+        protocol,
+        ttl: 63,
+        tos: 0,
+        identification: 0x1234,
+        dont_fragment: false,
+        payload_len: 0,
+    };
+    Datagram { repr, options: Vec::new(), fragment: (false, 0), payload }
+}
+
+/// An outer datagram as gateway A writes it by default: TTL 64, DF, identification 0.
+#[must_use]
+pub fn ours(to: Ipv4Addr, inner: impl Into<Packet>) -> Datagram {
+    bare(A, to, Protocol::IPIP, inner.into().bytes).ttl(64).df(true).id(0)
+}
+
+/// An outer datagram as somebody sends it to gateway A: TTL 61, DF.
+#[must_use]
+pub fn theirs(from: Ipv4Addr, inner: impl Into<Packet>) -> Datagram {
+    bare(from, A, Protocol::IPIP, inner.into().bytes).ttl(61).df(true).id(0x77)
+}
+
+impl Datagram {
+    /// Time to live.
+    #[must_use]
+    pub fn ttl(mut self, ttl: u8) -> Datagram {
+        self.repr.ttl = ttl;
+        self
+    }
+
+    /// DSCP and ECN.
+    #[must_use]
+    pub fn tos(mut self, tos: u8) -> Datagram {
+        self.repr.tos = tos;
+        self
+    }
+
+    /// DF.
+    #[must_use]
+    pub fn df(mut self, df: bool) -> Datagram {
+        self.repr.dont_fragment = df;
+        self
+    }
+
+    /// The identification.
+    #[must_use]
+    pub fn id(mut self, identification: u16) -> Datagram {
+        self.repr.identification = identification;
+        self
+    }
+
+    /// The destination; a transport checksum is left as it is.
+    #[must_use]
+    pub fn to(mut self, destination: Ipv4Addr) -> Datagram {
+        self.repr.destination = destination;
+        self
+    }
+
+    /// The protocol.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Datagram {
+        self.repr.protocol = protocol;
+        self
+    }
+
+    /// IPv4 options, a multiple of four bytes.
+    #[must_use]
+    pub fn options(mut self, options: &[u8]) -> Datagram {
+        self.options = options.to_vec();
+        self
+    }
+
+    /// What follows the header.
+    #[must_use]
+    pub fn payload(mut self, payload: Vec<u8>) -> Datagram {
+        self.payload = payload;
+        self
+    }
+
+    /// The piece of it that begins `offset` bytes into the payload and has `len` of them.
+    #[must_use]
+    pub fn piece(mut self, offset: usize, len: usize) -> Datagram {
+        let more = offset + len < self.payload.len();
+        self.payload = self.payload[offset..offset + len].to_vec();
+        self.fragment = (more, offset as u16);
+        self
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn build(mut self) -> Vec<u8> {
+        self.repr.payload_len = (self.options.len() + self.payload.len()) as u16;
+        let mut bytes = [&self.repr.emit()[..], &self.options, &self.payload].concat();
+        bytes[0] = 0x45 + self.options.len() as u8 / 4;
+        let (more, offset) = self.fragment;
+        bytes[6] |= if more { 0x20 } else { 0 } | (offset >> 11) as u8;
+        bytes[7] = (offset >> 3) as u8;
+        mend(&mut bytes);
+        bytes
+    }
+
+    /// The same as a superpacket, cut into pieces of `size` bytes of payload each.
+    #[must_use]
+    pub fn cut_at(self, size: u16) -> Packet {
+        Packet { bytes: self.build(), gso_size: Some(size) }
+    }
+}
+
+/// Writes some bytes at a place, and the header checksum anew.
+#[must_use]
+pub fn rewritten(mut bytes: Vec<u8>, at: usize, with: &[u8]) -> Vec<u8> {
+    bytes[at..at + with.len()].copy_from_slice(with);
+    mend(&mut bytes);
+    bytes
+}
+
+/// Writes the header checksum anew, over as many bytes as the header says that it has, as far as they go.
+pub fn mend(bytes: &mut [u8]) {
+    let len = (usize::from(bytes[0] & 0x0f) * 4).clamp(HEADER_LEN, bytes.len());
+    bytes[10..12].fill(0);
+    let sum = checksum::checksum(&bytes[..len]);
+    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+}

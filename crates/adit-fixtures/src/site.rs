@@ -1,0 +1,80 @@
+//! Who is who in the table: gateway A of the article, between its own network and two peers.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use adit_tunnel::{PeerConfig, PeerIndex, TunnelConfig};
+use adit_wire::encapsulation::OuterPolicy;
+
+/// Our underlay address.
+pub const A: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+/// That of peer b.
+pub const B: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
+/// That of peer c.
+pub const C: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 3);
+/// A router inside the tunnel.
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 254);
+/// The gateway's own inner address.
+pub const INSIDE_A: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 1);
+/// A host behind us.
+pub const HOST_A: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 10);
+/// A host behind peer b.
+pub const HOST_B: Ipv4Addr = Ipv4Addr::new(192, 168, 199, 10);
+/// A host behind peer c.
+pub const HOST_C: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 10);
+/// Nobody's, inside or outside.
+pub const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// The peer at [`B`].
+pub const PEER_B: PeerIndex = PeerIndex::new(0);
+/// The peer at [`C`].
+pub const PEER_C: PeerIndex = PeerIndex::new(1);
+
+/// What a gateway knows before a packet comes.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The tunnel.
+    pub config: TunnelConfig,
+    /// What is known of the path to each peer, by [`PeerIndex`].
+    pub paths: Vec<Path>,
+    /// Whether the host forwards, so that peers reach each other through it.
+    pub forwards: bool,
+}
+
+/// What is known of the path to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Bytes of the largest outer datagram.
+    pub mtu: u16,
+    /// An earlier sender could not be told that the peer's host is unreachable: the next one is.
+    pub owed: bool,
+    /// The kernel knows the next hop, so that a program may send.
+    pub known: bool,
+}
+
+impl Path {
+    /// A path that takes `mtu` bytes, and of which nothing else is to be said.
+    #[must_use]
+    pub const fn of(mtu: u16) -> Path {
+        Path { mtu, owed: false, known: true }
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        let peer = |name: &str, underlay: Ipv4Addr, network: &str| PeerConfig {
+            name: name.to_owned(),
+            underlay: underlay.into(),
+            networks: vec![network.parse().expect("a network")],
+        };
+        let config = TunnelConfig {
+            underlay: A.into(),
+            networks: vec!["172.16.17.0/24".parse().expect("a network")],
+            outer: OuterPolicy::default(),
+            mss_clamp: true,
+            underlay_mtu: 1500,
+            local_addresses: vec![IpAddr::from(INSIDE_A)],
+            peers: vec![peer("b", B, "192.168.199.0/24"), peer("c", C, "192.168.200.0/24")],
+        };
+        Setup { config, paths: vec![Path::of(1500); 2], forwards: true }
+    }
+}
