@@ -30,6 +30,10 @@ pub struct DesiredRoute {
     pub network: Ipv4Net,
     /// The peer behind which that is.
     pub peer: String,
+    /// On a site with several peers, the peer's underlay address. As a gateway it tells the kernel that a
+    /// packet which goes out by the device it came in by, on a hub, is to be forwarded, and no host to be
+    /// redirected.
+    pub via: Option<Ipv4Addr>,
     /// Our address that datagrams of the gateway itself shall carry, so that the peer takes them:
     /// one inside `site.networks`.
     pub preferred_source: Option<Ipv4Addr>,
@@ -52,11 +56,17 @@ impl Desired {
             Mtu::Fixed(mtu) => mtu,
             Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
         };
+        let is_hub = config.peers.len() > 1;
         let routes = config
             .peers
             .iter()
             .flat_map(|peer| peer.networks.iter().map(move |network| (peer, *network)))
-            .map(|(peer, network)| DesiredRoute { network, peer: peer.name.to_string(), preferred_source })
+            .map(|(peer, network)| DesiredRoute {
+                network,
+                peer: peer.name.to_string(),
+                via: is_hub.then_some(peer.underlay),
+                preferred_source,
+            })
             .collect();
         Self { device: site.device.to_string(), alias: alias(site.name.as_str()), mtu, routes }
     }

@@ -342,6 +342,8 @@ fn kernel_route(route: &DesiredRoute, device: u32) -> Route {
     Route {
         destination: route.network,
         device: Some(device),
+        gateway: route.via,
+        onlink: route.via.is_some(),
         preferred_source: route.preferred_source,
         protocol: ROUTE_PROTOCOL,
         ..Route::default()

@@ -33,19 +33,19 @@ pub fn clamp(skb: Skb, header: &Ipv4Header, at: usize, path_mtu: u16, whose: Pee
 
 /// Aligned, so that it is cleared a word at a time.
 #[repr(align(8))]
-struct Options([u8; tcp::MAX_HEADER_LEN]);
+struct Options([u8; 64]);
 
 // A call of its own: SYNs are few, and the buffer is off the stack of the others.
 #[inline(never)]
 fn lower(skb: Skb, header: &Ipv4Header, segment: usize, max: u16, whose: PeerIndex) -> Option<()> {
     let len = usize::from(skb.byte(segment + DATA_OFFSET)? >> 4) * 4;
-    let Options(mut options) = Options([0; tcp::MAX_HEADER_LEN]);
+    let Options(mut options) = Options([0; 64]);
     if len < tcp::HEADER_LEN || usize::from(header.total_len()) < ipv4::HEADER_LEN + len {
         // Malformed: nothing in it can be believed, or lowered.
         return Some(());
     }
     skb.load(segment, &mut options, len)?;
-    match tcp::mss_announced(&options) {
+    match tcp::mss_announced(options.first_chunk()?) {
         MssAnnounced::First(value) if value > max => {
             skb.set_word(segment + MSS_VALUE_OFFSET, segment + CHECKSUM_OFFSET, value, max)?;
             counters::mss_clamped(whose);

@@ -26,6 +26,8 @@ pub struct LabOptions {
 pub enum Event<'a> {
     /// The network stands, and the tunnel is up.
     Picture(&'a str),
+    /// What forwards, and why that.
+    Plane(&'a str, &'a str),
     /// A check is done.
     Checked(&'a Check),
     /// What crossed the underlay while the page was fetched.
@@ -81,6 +83,7 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     let tunnels = network.join()?;
     let dataplane = tunnels.a.plane().kind().to_string();
     tell(Event::Picture(&picture::draw(&network)?));
+    tell(Event::Plane(&dataplane, tunnels.a.plane_reason()));
     checked(before, tell);
     checked(checks::ping_gateways(&network)?, tell);
     checked(checks::ping_hosts(&network)?, tell);

@@ -62,7 +62,7 @@ const BLOCK: usize = 1 << 16;
 /// Headers in a frame before the datagram: the ring's own, virtio-net, link, and their alignment.
 const FRAME_OVERHEAD: usize = 128;
 
-/// A packet socket that takes every IP-in-IP datagram for one address, from whichever interface,
+/// A packet socket that takes every IP-in-IP datagram for one address, from one interface or any,
 /// reassembled by the kernel.
 pub struct PacketRing {
     socket: OwnedFd,
@@ -98,16 +98,21 @@ pub enum Ready {
 
 impl PacketRing {
     /// Opens `count` rings in the calling thread's network namespace that share the datagrams of
-    /// protocol 4 addressed to `local`, flow by flow. Datagrams of up to `mtu` bytes take the
+    /// protocol 4 addressed to `local`, flow by flow, of one interface or of all. Datagrams of up to `mtu` bytes take the
     /// fast way; larger ones (superpackets, reassembled ones) are received too.
     ///
     /// # Errors
     /// No CAP_NET_RAW, no memory, or a kernel without packet sockets.
-    pub fn open_group(local: Ipv4Addr, count: usize, mtu: usize) -> Result<Vec<Self>, Error> {
+    pub fn open_group(
+        local: Ipv4Addr,
+        device: Option<u32>,
+        count: usize,
+        mtu: usize,
+    ) -> Result<Vec<Self>, Error> {
         let mut rings: Vec<Self> = Vec::with_capacity(count);
         let mut group = None;
         for _ in 0..count.max(1) {
-            let ring = Self::open(local, mtu)?;
+            let ring = Self::open(local, device, mtu)?;
             // With one member there is nothing to spread, and no flow to be hashed for it.
             let spread = if count > 1 { PACKET_FANOUT_HASH } else { PACKET_FANOUT_CPU };
             let kind = spread | PACKET_FANOUT_FLAG_DEFRAG;
@@ -128,7 +133,7 @@ impl PacketRing {
         Ok(rings)
     }
 
-    fn open(local: Ipv4Addr, mtu: usize) -> Result<Self, Error> {
+    fn open(local: Ipv4Addr, device: Option<u32>, mtu: usize) -> Result<Self, Error> {
         // Protocol 0: nothing is received before the filter is in place.
         let socket = packet_socket()?;
         let what = |step: &str| format!("cannot {step} of a packet socket");
@@ -151,7 +156,7 @@ impl PacketRing {
         let mapping = Mapping::shared(FRAMES * frame_size, &socket, 0)
             .map_err(|error| Error::new(what("map the ring"), error))?;
         enlarge_receive_buffer(&socket);
-        bind(&socket, libc::ETH_P_IP, 0)
+        bind(&socket, libc::ETH_P_IP, device.unwrap_or(0))
             .map_err(|error| Error::new("cannot bind a packet socket to IPv4", error))?;
         Ok(Self { socket, mapping, frame_size, next: 0, held: 0 })
     }

@@ -58,6 +58,38 @@ impl RawSocket {
         Ok(raw)
     }
 
+    /// One that receives IP-in-IP datagrams to `local`, whole and reassembled, and keeps the kernel from
+    /// answering them as [`Self::silencer`] does. Reading does not block.
+    ///
+    /// # Errors
+    /// As for [`Self::silencer`].
+    pub fn ipip(local: Ipv4Addr) -> Result<Self> {
+        let raw = Self::open(IPPROTO_IPIP, "for IP in IP")?;
+        raw.bind(local)?;
+        raw.set_nonblocking(true)?;
+        Ok(raw)
+    }
+
+    /// Receives nothing from now on that comes by one of these interfaces (at most some 250).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn only_from_others_than(&self, devices: &[u32]) -> Result<()> {
+        // A = the interface's index.
+        let mut program = vec![libc::sock_filter {
+            code: 0x20,
+            jt: 0,
+            jf: 0,
+            k: (SKF_AD_OFF + SKF_AD_IFINDEX).cast_unsigned(),
+        }];
+        for device in devices.iter().take(250) {
+            program.push(libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: *device });
+            program.push(answer(0));
+        }
+        program.push(answer(u32::MAX));
+        self.attach(&program)
+    }
+
     /// One that receives the ICMP errors of RFC 792 sent to `local`, whatever they are about.
     /// Reading does not block.
     ///
@@ -197,6 +229,10 @@ fn socket_address(ip: Ipv4Addr) -> libc::sockaddr_in {
         sin_zero: [0; 8],
     }
 }
+
+// linux/filter.h
+const SKF_AD_OFF: i32 = -0x1000;
+const SKF_AD_IFINDEX: i32 = 8;
 
 /// A classic BPF program for a raw socket, which sees the IP header first: only these ICMP types.
 fn only_icmp_types(kinds: [u8; 5]) -> [libc::sock_filter; 9] {

@@ -53,14 +53,14 @@ impl Here {
     }
 }
 
-/// The report has the shape of the contract, and every check held.
+/// The report has the shape of the contract, and every check held, on this data plane.
 #[track_caller]
-fn assert_proved(said: Said) -> serde_json::Value {
+fn assert_proved(said: Said, dataplane: &str) -> serde_json::Value {
     assert_eq!(said.stderr, "", "{said:#?}");
     let report = said.json();
     assert_eq!(said.code, Some(0), "{report:#}");
     assert_eq!((&report["schema"], &report["ok"]), (&1.into(), &true.into()), "{report:#}");
-    assert_eq!(report["dataplane"], "userspace");
+    assert_eq!(report["dataplane"], dataplane);
     let checks = report["checks"].as_array().unwrap();
     let names: Vec<_> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
     assert_eq!(names, CHECKS);
@@ -79,7 +79,7 @@ fn root_is_shown_everything() {
     }
     let here = Here::new();
     let before = here.around();
-    let report = assert_proved(here.machine.adit(&here.ns, &["lab", "--json"]));
+    let report = assert_proved(here.machine.adit(&here.ns, &["lab", "--json"]), "ebpf");
     assert_eq!(keys(&report), ["checks", "dataplane", "ok", "schema", "throughput"]);
     assert_eq!(keys(&report["throughput"]), ["tunnel_gbps", "underlay_gbps"]);
     for figure in report["throughput"].as_object().unwrap().values() {
@@ -189,7 +189,7 @@ fn the_capture_is_read_by_tcpdump() {
     let file = folder.path().join("lab.pcapng");
     let path = file.to_str().unwrap();
     let report =
-        assert_proved(here.machine.adit(&here.ns, &["lab", "-j", "--no-throughput", "--pcap", path]));
+        assert_proved(here.machine.adit(&here.ns, &["lab", "-j", "--no-throughput", "--pcap", path]), "ebpf");
     assert!(report.get("throughput").is_none(), "it was not measured");
 
     let read = |filter: &str| {
@@ -226,7 +226,7 @@ fn an_ordinary_user_is_shown_the_same() {
     let here = Here::new();
     here.machine.tun_node(Some(0o666));
     let before = here.around();
-    let report = assert_proved(here.as_nobody(&["lab", "--json"]));
+    let report = assert_proved(here.as_nobody(&["lab", "--json"]), "userspace");
     assert!(report["throughput"]["tunnel_gbps"].as_f64().is_some_and(|gbps| gbps > 0.0), "{report:#}");
     assert_eq!(here.around(), before);
 }

@@ -48,7 +48,7 @@ fn two_files_make_the_articles_network() {
     let mut a = sites.machine.start(network.gateway_a.ns(), &["run", &example("a.toml")]);
     insta::assert_snapshot!(
         a.wait_for("ready"),
-        @"ready: site a on ipipA (userspace: auto: the only data plane of this version), mtu 1480"
+        @"ready: site a on ipipA (ebpf: auto: this kernel takes the programs, attached by TCX), mtu 1480"
     );
     let b = sites.run_b();
     // Both are ready as of now, and nothing was sent yet.
@@ -75,7 +75,7 @@ fn terminated_it_leaves_a_closed_door() {
     if !require_root("terminated_it_leaves_a_closed_door") {
         return;
     }
-    let sites = Sites::new();
+    let sites = Sites::with_dataplane("userspace");
     let gateway = &sites.network.gateway_a;
     // Another way out, as every gateway has one.
     gateway.route(Ipv4Net::default(), Some(ROUTER), Some("underlayA")).unwrap();
@@ -101,7 +101,7 @@ fn killed_it_leaves_a_closed_door_and_can_start_again() {
     if !require_root("killed_it_leaves_a_closed_door_and_can_start_again") {
         return;
     }
-    let sites = Sites::new();
+    let sites = Sites::with_dataplane("userspace");
     sites.network.gateway_a.route(Ipv4Net::default(), Some(ROUTER), Some("underlayA")).unwrap();
     let before = sites.view_a();
     let (a, _b) = (sites.run_a(&[]), sites.run_b());
@@ -263,7 +263,7 @@ fn up_status_down() {
     let fresh = machine.adit(gateway_a, &["status", "a"]).ok();
     insta::assert_snapshot!(fresh.stdout, @r"
     site a  underlay 10.1.1.1  device ipipA  mtu 1480
-      data plane userspace (auto: the only data plane of this version); plaintext: nothing is encrypted
+      data plane ebpf (auto: this kernel takes the programs, attached by TCX); plaintext: nothing is encrypted
       peer b  idle  10.1.1.2  192.168.199.0/24  path mtu 1500  tx 0 packets 0 B  rx 0 packets 0 B  never heard
     ");
     sites.assert_joined();
@@ -271,7 +271,7 @@ fn up_status_down() {
     let heard = used.stdout.find("heard ").unwrap();
     insta::assert_snapshot!(used.stdout[..heard], @r"
     site a  underlay 10.1.1.1  device ipipA  mtu 1480
-      data plane userspace (auto: the only data plane of this version); plaintext: nothing is encrypted
+      data plane ebpf (auto: this kernel takes the programs, attached by TCX); plaintext: nothing is encrypted
       peer b  up  10.1.1.2  192.168.199.0/24  path mtu 1500  tx 2 packets 168 B  rx 2 packets 168 B
     ");
     let both = machine.adit(gateway_a, &["status"]).ok();
@@ -310,8 +310,7 @@ fn status_in_json_is_as_the_contract_has_it() {
     assert_eq!(keys(&used), ["drops", "peers", "schema", "site"]);
     assert_eq!(used["schema"], 1);
     assert_eq!(keys(&used["site"]), ["dataplane", "dataplane_reason", "device", "mtu", "name", "underlay"]);
-    for (key, value) in
-        [("name", "a"), ("underlay", "10.1.1.1"), ("device", "ipipA"), ("dataplane", "userspace")]
+    for (key, value) in [("name", "a"), ("underlay", "10.1.1.1"), ("device", "ipipA"), ("dataplane", "ebpf")]
     {
         assert_eq!(used["site"][key], value);
     }
@@ -451,7 +450,6 @@ fn a_data_plane_that_is_not_there_is_refused() {
         let line = format!("device   = \"ipipA\"\ndataplane = \"{plane}\"");
         refusal(|_| {}, move |file| file.replace("device   = \"ipipA\"", &line))
     };
-    insta::assert_snapshot!(with("ebpf"));
     insta::assert_snapshot!(with("kernel"));
 }
 

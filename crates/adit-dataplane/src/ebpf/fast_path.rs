@@ -134,7 +134,7 @@ impl FastPath {
     }
 
     /// Puts the programs to work: at the tunnel's device, and at these interfaces of the underlay.
-    pub(crate) fn open(&mut self, underlay: &[(u32, String)]) -> Result<(), EbpfError> {
+    pub(crate) fn open(&mut self, underlay: &BTreeMap<u32, String>) -> Result<(), EbpfError> {
         // The way out first: what the other side answers must find it.
         for (index, name) in underlay {
             self.attach(Place { kind: TcAttachType::Ingress, device: *index }, name)?;
@@ -163,7 +163,7 @@ impl FastPath {
 
     /// Attaches to interfaces of the underlay that it is not attached to yet. One that refuses is said
     /// once: what comes in by it goes through userspace.
-    pub(crate) fn widen(&mut self, underlay: &[(u32, String)]) {
+    pub(crate) fn widen(&mut self, underlay: &BTreeMap<u32, String>) {
         for (index, name) in underlay {
             if self.attached.contains(index) || self.refused.get(index) == Some(name) {
                 continue;

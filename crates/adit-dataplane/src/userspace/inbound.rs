@@ -59,7 +59,9 @@ impl Inbound {
             count += 1;
             let now = *now.get_or_insert_with(|| clock.now());
             match ready {
-                Ready::Datagram(received) => up.datagram(ring.arena(), &received, coalescer, now),
+                Ready::Datagram(received) => {
+                    up.datagram(ring.arena(), &received, coalescer, now);
+                }
                 Ready::Large { link } => {
                     // In order: what came before it goes up before it.
                     up.flush(ring.arena(), coalescer);
@@ -89,7 +91,7 @@ pub(crate) struct Up {
 impl Up {
     /// Writes what was joined to the device, and begins anew.
     #[inline]
-    fn flush(&self, arena: &mut [u8], coalescer: &mut Coalescer) {
+    pub(super) fn flush(&self, arena: &mut [u8], coalescer: &mut Coalescer) {
         for index in 0..coalescer.packets() {
             let packet = coalescer.finish(arena, index);
             let header = packet.header.to_bytes();
@@ -107,14 +109,21 @@ impl Up {
         coalescer.clear();
     }
 
+    /// Asks the tunnel; whether it let the datagram pass, which waits in `coalescer` then.
     #[inline]
-    fn datagram(&self, arena: &mut [u8], received: &Received, coalescer: &mut Coalescer, now: Instant) {
+    pub(super) fn datagram(
+        &self,
+        arena: &mut [u8],
+        received: &Received,
+        coalescer: &mut Coalescer,
+        now: Instant,
+    ) -> bool {
         let bytes = &arena[received.datagram.clone()];
         let outer = Outer { bytes, segments: segments(bytes, &received.header) };
         let Decapsulated::Deliver { peer, inner, set_ecn, max_mss } =
             self.tunnel.decapsulate(&outer, now, &self.counters)
         else {
-            return;
+            return false;
         };
         let cut = inner.start;
         let inner = received.datagram.start + inner.start..received.datagram.start + inner.end;
@@ -134,6 +143,7 @@ impl Up {
             }
         }
         coalescer.push(arena, inner, header);
+        true
     }
 }
 

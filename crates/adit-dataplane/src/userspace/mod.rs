@@ -9,26 +9,29 @@
 //! ```
 
 pub mod coalesce;
+mod fast_side;
 mod inbound;
+mod listening;
 mod outbound;
 mod patience;
 pub mod segment;
+mod strays;
 #[cfg(test)]
 mod tests;
 mod watcher;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
 use adit_linux::frames::{FrameSender, LINK_HEADER};
-use adit_linux::packet_ring::PacketRing;
 use adit_linux::poll::Waker;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
-use adit_linux::tun::Tun;
+use adit_linux::tun::{Tun, TunQueue};
 use adit_tunnel::{Counters, Instant, Reply, Totals, Tunnel};
 use adit_wire::icmpv4::MAX_ERROR_LEN;
 
@@ -37,21 +40,24 @@ use crate::ebpf::{EbpfError, FastPath};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
 
-use inbound::{Inbound, Up};
+use coalesce::Coalescer;
+use fast_side::FastSide;
+use listening::Listening;
 use outbound::Outbound;
+use strays::Strays;
 use watcher::Watcher;
 
 /// A running userspace data plane.
 pub struct UserspacePlane {
     tunnel: Arc<Tunnel>,
     counters: Vec<Arc<Counters>>,
-    clock: Clock,
+    listening: Arc<Listening>,
     stop: Arc<AtomicBool>,
     device_gone: Arc<AtomicBool>,
     waker: Waker,
     threads: Vec<JoinHandle<()>>,
     /// Open as long as the plane: the kernel must not answer for a protocol it does not know.
-    _silencer: RawSocket,
+    silencer: Option<RawSocket>,
 }
 
 impl UserspacePlane {
@@ -76,88 +82,104 @@ impl UserspacePlane {
         fast_path: Option<FastPath>,
     ) -> Result<Self, EbpfError> {
         let udp = tun.offloads().udp;
-        let queues = tun.into_queues();
-        let silencer = RawSocket::silencer(underlay)?;
+        let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
         let mtu =
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
-        let rings = PacketRing::open_group(underlay, queues.len(), mtu)?;
         let next_hops = Arc::new(NextHops::new(tunnel.peers().len()));
-        let clock = Clock;
         let stop = Arc::new(AtomicBool::new(false));
         let device_gone = Arc::new(AtomicBool::new(false));
         let waker = Waker::new()?;
-        let shard = || Arc::new(tunnel.counters());
-
-        let watcher = Watcher {
-            icmp: RawSocket::icmp_errors(underlay)?,
-            raw: RawFrameSender::open(MAX_ERROR_LEN, 1)?,
+        let listening = Arc::new(Listening {
             tunnel: Arc::clone(&tunnel),
-            counters: shard(),
-            next_hops: Arc::clone(&next_hops),
-            fast_path,
+            queues: queues.clone(),
+            udp,
             underlay,
-            clock,
+            mtu,
+            clock: Clock,
             stop: Arc::clone(&stop),
             waker: waker.clone(),
-        }
-        .prepare()?;
-
+            started: Mutex::default(),
+        });
+        // From here on, dropping it ends what was started.
+        let mut plane = Self {
+            tunnel: Arc::clone(&tunnel),
+            counters: Vec::new(),
+            listening: Arc::clone(&listening),
+            stop: Arc::clone(&stop),
+            device_gone: Arc::clone(&device_gone),
+            waker: waker.clone(),
+            threads: Vec::new(),
+            silencer: None,
+        };
+        let fast = match (fast_path, queues.first()) {
+            (Some(programs), Some(queue)) => Some(FastSide {
+                programs,
+                strays: Strays {
+                    socket: RawSocket::ipip(underlay)?,
+                    up: listening.up(queue, plane.shard()),
+                    coalescer: Coalescer::new(1, udp),
+                },
+                listening,
+                devices: BTreeMap::new(),
+                listened: Vec::new(),
+                anywhere: false,
+            }),
+            _ => {
+                plane.silencer = Some(RawSocket::silencer(underlay)?);
+                listening.listen(None)?;
+                None
+            }
+        };
         let mut outbound = Vec::new();
-        let mut inbound = Vec::new();
-        for (number, (queue, ring)) in queues.into_iter().zip(rings).enumerate() {
-            let queue = Arc::new(queue);
+        for (number, queue) in queues.into_iter().enumerate() {
             outbound.push(Outbound {
-                queue: Arc::clone(&queue),
+                queue,
                 number,
                 tunnel: Arc::clone(&tunnel),
-                counters: shard(),
+                counters: plane.shard(),
                 next_hops: Arc::clone(&next_hops),
                 raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
                 link: None,
-                clock,
+                clock: Clock,
                 stop: Arc::clone(&stop),
                 device_gone: Arc::clone(&device_gone),
                 waker: waker.clone(),
             });
-            inbound.push(Inbound {
-                ring,
-                up: Up { queue, udp, tunnel: Arc::clone(&tunnel), counters: shard() },
-                clock,
-                stop: Arc::clone(&stop),
-                waker: waker.clone(),
-            });
         }
-        let mut plane = Self {
-            counters: std::iter::once(&watcher.counters)
-                .chain(outbound.iter().map(|outbound| &outbound.counters))
-                .chain(inbound.iter().map(|inbound| &inbound.up.counters))
-                .cloned()
-                .collect(),
+        let watcher = Watcher {
+            icmp: RawSocket::icmp_errors(underlay)?,
+            raw: RawFrameSender::open(MAX_ERROR_LEN, 1)?,
             tunnel,
-            clock,
+            counters: plane.shard(),
+            next_hops,
+            fast,
+            underlay,
+            clock: Clock,
             stop,
-            device_gone,
             waker,
-            threads: Vec::new(),
-            _silencer: silencer,
-        };
-        // A thread inherits the namespace of the one that starts it.
-        plane.spawn("adit-watch", move || watcher.run())?;
-        for (number, (outbound, inbound)) in outbound.into_iter().zip(inbound).enumerate() {
-            plane.spawn(&format!("adit-out-{number}"), move || outbound.run())?;
-            plane.spawn(&format!("adit-in-{number}"), move || inbound.run())?;
+        }
+        .prepare()?;
+        plane.threads.push(spawn("adit-watch", move || watcher.run())?);
+        for (number, outbound) in outbound.into_iter().enumerate() {
+            plane.threads.push(spawn(&format!("adit-out-{number}"), move || outbound.run())?);
         }
         Ok(plane)
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(work)
-            .map_err(|error| Error::new(format!("cannot start the thread {name}"), error))?;
-        self.threads.push(thread);
-        Ok(())
+    /// Counters for one thread, which are in the totals.
+    fn shard(&mut self) -> Arc<Counters> {
+        let shard = Arc::new(self.tunnel.counters());
+        self.counters.push(Arc::clone(&shard));
+        shard
     }
+}
+
+/// A thread inherits the namespace of the one that starts it.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|error| Error::new(format!("cannot start the thread {name}"), error))
 }
 
 /// Queues an ICMP error. The kernel routes it, and fills in its own address towards the sender.
@@ -179,11 +201,12 @@ impl DataPlane for UserspacePlane {
     }
 
     fn totals(&self) -> Totals {
-        Totals::sum(self.counters.iter().map(AsRef::as_ref))
+        let started = self.listening.started.lock().unwrap_or_else(PoisonError::into_inner);
+        Totals::sum(self.counters.iter().chain(&started.counters).map(AsRef::as_ref))
     }
 
     fn now(&self) -> Instant {
-        self.clock.now()
+        Clock.now()
     }
 
     fn failure(&self) -> Option<&'static str> {
@@ -193,10 +216,17 @@ impl DataPlane for UserspacePlane {
     fn shutdown(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a packet thread had panicked");
-            }
+        self.silencer = None;
+        // The watcher may start threads that listen, so those are asked for when it has ended.
+        join(std::mem::take(&mut self.threads));
+        join(self.listening.take_threads());
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a packet thread had panicked");
         }
     }
 }

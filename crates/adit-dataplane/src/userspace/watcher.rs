@@ -1,7 +1,6 @@
 //! What is not a datagram of the tunnel: ICMP errors from inside it, the underlay's routes and
 //! neighbours as they change, and the tunnel's deadlines. One slow thread beside the fast ones.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -17,21 +16,21 @@ use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::taps;
 use adit_tunnel::{Counters, Tunnel, UnderlayIcmp};
 
+use super::fast_side::FastSide;
 use super::queue_reply;
 use crate::clock::Clock;
-use crate::ebpf::{EbpfError, FastPath, Way};
+use crate::ebpf::EbpfError;
 use crate::next_hop::{LinkDevice, NextHops};
 
 /// How often neighbours are asked to prove that they are still there, as the kernel itself does
 /// for those it sends to (RFC 4861 7.3.1; Linux `delay_first_probe_time` is 5 s).
 const REFRESH: Duration = Duration::from_secs(2);
+/// How often everything is looked at again though nothing was said: a lost event must not last.
+const AUDIT: Duration = Duration::from_secs(30);
 /// How often it is looked whether somebody listens: the longest a capture misses what leaves.
 const LISTENERS: Duration = Duration::from_millis(250);
 /// How long a start waits for the peers' next hops to answer.
 const SETTLE: Duration = Duration::from_millis(300);
-
-/// How many next hops are asked for at the start of a fast path; the others when something is sent there.
-const GREETED: usize = 64;
 
 /// What the thread works on.
 pub(crate) struct Watcher {
@@ -41,7 +40,7 @@ pub(crate) struct Watcher {
     pub(crate) counters: Arc<Counters>,
     pub(crate) next_hops: Arc<NextHops>,
     /// Where there is one, what is sent from userspace is rare, and the kernel routes it.
-    pub(crate) fast_path: Option<FastPath>,
+    pub(crate) fast: Option<FastSide>,
     pub(crate) underlay: Ipv4Addr,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
@@ -53,9 +52,6 @@ pub(crate) struct Prepared {
     watcher: Watcher,
     netlink: Netlink,
     events: Events,
-    /// Interfaces by which datagrams for us may come, by what was seen last.
-    underlay_devices: Vec<(u32, String)>,
-    pub(crate) counters: Arc<Counters>,
 }
 
 impl Watcher {
@@ -64,9 +60,7 @@ impl Watcher {
     pub(crate) fn prepare(self) -> Result<Prepared, EbpfError> {
         let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
         let netlink = Netlink::open()?;
-        let counters = Arc::clone(&self.counters);
-        let mut prepared =
-            Prepared { watcher: self, netlink, events, underlay_devices: Vec::new(), counters };
+        let mut prepared = Prepared { watcher: self, netlink, events };
         let deadline = std::time::Instant::now() + SETTLE;
         while !prepared.look() {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
@@ -78,7 +72,9 @@ impl Watcher {
             drain(events);
         }
         prepared.look_for_taps();
-        prepared.open_fast_path()?;
+        if let Some(fast) = &mut prepared.watcher.fast {
+            fast.open(&prepared.watcher.tunnel)?;
+        }
         Ok(prepared)
     }
 }
@@ -87,17 +83,21 @@ impl Prepared {
     /// Works until told to stop.
     pub(crate) fn run(mut self) {
         let mut buffer = vec![0u8; 65_536];
+        // With programs in front, the kernel itself keeps the neighbours fresh.
+        let refresh = if self.watcher.fast.is_some() { AUDIT } else { REFRESH };
         let mut looked = std::time::Instant::now();
         while !self.watcher.stop.load(Ordering::Relaxed) {
-            let left = REFRESH.saturating_sub(looked.elapsed()).min(LISTENERS);
-            let sources = [self.watcher.icmp.as_fd(), self.events.as_fd()];
+            let left = refresh.saturating_sub(looked.elapsed()).min(LISTENERS);
+            let mut sources = vec![self.watcher.icmp.as_fd(), self.events.as_fd()];
+            sources.extend(self.watcher.fast.as_ref().map(|fast| fast.strays.socket.as_fd()));
             if let Err(error) = wait_readable_any(&sources, &self.watcher.waker, Some(left)) {
                 tracing::error!(%error, "cannot wait for the underlay's events");
                 return;
             }
             self.watcher.icmp_errors(&mut buffer);
+            let strayed = self.watcher.strays(&mut buffer);
             let changed = drain(&mut self.events);
-            if changed || looked.elapsed() >= REFRESH {
+            if changed || strayed || looked.elapsed() >= refresh {
                 self.look();
                 looked = std::time::Instant::now();
             }
@@ -106,13 +106,19 @@ impl Prepared {
             if self.watcher.tunnel.next_deadline().is_some_and(|deadline| deadline <= now) {
                 self.watcher.tunnel.on_deadline(now);
             }
-            self.sync_fast_path();
+            if let Some(fast) = &mut self.watcher.fast {
+                fast.sync(&self.watcher.tunnel);
+            }
         }
     }
 
     /// Brings the next hops up to date; `true` when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
-        let looked = if self.watcher.fast_path.is_some() { self.look_for_ways() } else { self.try_look() };
+        let Watcher { fast, tunnel, underlay, .. } = &mut self.watcher;
+        let looked = match fast {
+            Some(fast) => fast.look(&mut self.netlink, tunnel, *underlay),
+            None => self.try_look(),
+        };
         match looked {
             Ok(settled) => settled,
             Err(error) => {
@@ -123,78 +129,10 @@ impl Prepared {
         }
     }
 
-    /// Puts the programs to work, once they know every way.
-    fn open_fast_path(&mut self) -> Result<(), EbpfError> {
-        let Some(fast_path) = &mut self.watcher.fast_path else { return Ok(()) };
-        fast_path.sync(&self.watcher.tunnel)?;
-        fast_path.open(&self.underlay_devices)?;
-        fast_path.settle_counts(&self.watcher.tunnel);
-        Ok(())
-    }
-
-    /// Tells the programs what has changed in the tunnel.
-    fn sync_fast_path(&mut self) {
-        let Some(fast_path) = &mut self.watcher.fast_path else { return };
-        fast_path.widen(&self.underlay_devices);
-        if let Err(error) = fast_path.sync(&self.watcher.tunnel) {
-            tracing::error!(%error, "the programs in the kernel may act on what was true before");
-        }
-    }
-
     fn look_for_taps(&self) {
         let hops = &self.watcher.next_hops;
         let tapped = hops.device().is_some_and(|device| taps::is_tapped(device.index).unwrap_or(true));
         hops.set_tapped(tapped);
-    }
-
-    /// Brings the programs' ways up to date. The kernel itself finds the neighbours.
-    fn look_for_ways(&mut self) -> Result<bool, Error> {
-        let Watcher { tunnel, fast_path: Some(fast_path), underlay, .. } = &mut self.watcher else {
-            return Ok(true);
-        };
-        let links = self.netlink.links()?;
-        let usable = |index: u32| {
-            links.iter().find(|link| {
-                link.index == index && link.hardware == LinkLayer::Ethernet && link.up && link.running
-            })
-        };
-        let own = self.netlink.addresses(None)?;
-        let own = own.into_iter().filter(|address| address.prefix.addr() == *underlay);
-        let mut devices: BTreeSet<u32> = own.map(|address| address.index).collect();
-        let mut next_hops = BTreeSet::new();
-        let mut settled = true;
-        for (peer, config) in tunnel.peers() {
-            let IpAddr::V4(address) = config.underlay else { continue };
-            let route = self.netlink.route_to(address, Some(*underlay)).ok();
-            let route = route.filter(|route| route.kind == RouteKind::Unicast);
-            if let Some(link) =
-                route.as_ref().and_then(|route| links.iter().find(|link| link.index == route.device))
-            {
-                tunnel.set_underlay_mtu(peer, link.mtu.min(65_535) as u16);
-            }
-            let way = route.filter(|route| usable(route.device).is_some());
-            let way = way.map(|route| Way { device: route.device, next_hop: route.next_hop });
-            devices.extend(way.map(|way| way.device));
-            next_hops.extend(way.filter(|_| next_hops.len() < GREETED));
-            settled &= way.is_some();
-            if let Err(error) = fast_path.set_way(tunnel, peer, way) {
-                tracing::error!(%error, peer = %config.name, "the programs do not learn of a new way");
-            }
-        }
-        let names =
-            devices.into_iter().filter_map(|index| usable(index).map(|link| (index, link.name.clone())));
-        self.underlay_devices = names.collect();
-        // Only at the start: from then on the kernel asks when something is sent.
-        if !fast_path.is_open() {
-            for Way { device, next_hop } in next_hops {
-                let known = self.netlink.neighbour(device, next_hop)?;
-                if !known.is_some_and(|neighbour| neighbour.state.is_usable()) {
-                    self.netlink.use_neighbour(device, next_hop)?;
-                    settled = false;
-                }
-            }
-        }
-        Ok(settled)
     }
 
     fn try_look(&mut self) -> Result<bool, Error> {
@@ -249,6 +187,11 @@ impl Prepared {
 }
 
 impl Watcher {
+    fn strays(&mut self, buffer: &mut [u8]) -> bool {
+        let now = self.clock.now();
+        self.fast.as_mut().is_some_and(|fast| fast.take_strays(buffer, now))
+    }
+
     fn icmp_errors(&mut self, buffer: &mut [u8]) {
         while let Ok(len) = self.icmp.recv(buffer) {
             let Some(packet) = buffer.get(..len) else { return };

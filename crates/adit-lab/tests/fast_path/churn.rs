@@ -16,6 +16,8 @@ use crate::support::{Injector, PATIENCE, wait_until};
 const STEADY: Duration = Duration::from_millis(300);
 /// For how long a cable is out, so that the streams feel it.
 const OUTAGE: Duration = Duration::from_millis(200);
+/// Within which the kernel knows the next hop again, where nobody has made it wait for its timer of a second.
+const PROMPT: Duration = Duration::from_millis(500);
 /// For what is still on its way when a test ends.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -68,6 +70,14 @@ impl Cost {
     fn assert_contained(&self) {
         let (from, until) = (self.began - INTERVAL, self.over + INTERVAL);
         self.assert_all(|report| report.duplicated == 0 && report.lost_outside(from, until) == 0);
+    }
+
+    /// The event was over soon after the link was back: no neighbour entry that was asked for while it was
+    /// out had the kernel wait.
+    #[track_caller]
+    fn assert_prompt(&self) {
+        let took = self.over - self.began;
+        assert!(self.plane != DataplaneChoice::Ebpf || took < OUTAGE + PROMPT, "it took {took:?}");
     }
 
     /// Nothing was lost at all.
@@ -169,6 +179,7 @@ fn the_link_flaps(plane: DataplaneChoice) {
             next_hop.wait_until_known();
         });
         cost.assert_contained();
+        cost.assert_prompt();
         assert!(cost.reports[0].lost() > 0, "it was down, and yet nothing was lost");
     }
     assert_eq!(tunnels.a.plane().failure(), None);
@@ -187,6 +198,7 @@ fn the_carrier_goes(plane: DataplaneChoice) {
         next_hop.wait_until_known();
     });
     cost.assert_contained();
+    cost.assert_prompt();
     assert!(cost.reports[0].lost() > 0, "the cable was pulled, and yet nothing was lost");
 }
 

@@ -75,6 +75,18 @@ fn each_gateway_is_one_hop(plane: DataplaneChoice) {
     }
 }
 
+/// To the hub's kernel both spokes are on one link, the tunnel's interface: it might tell their hosts to
+/// speak to each other without it.
+fn nobody_is_redirected(plane: DataplaneChoice) {
+    let (sites, _overlays) = joined(plane);
+    let (host, hub) = (&sites.of(Place::One).host, &sites.of(Place::Hub).gateway);
+    for _ in 0..3 {
+        let answer = host.run(|| ping(Place::Two.host(), 84, 64, ATTEMPT)).unwrap();
+        assert!(answer.is_reply(), "{answer:?}");
+    }
+    assert_eq!(snmp(hub, "Icmp", "OutRedirects"), 0);
+}
+
 /// RFC 2827 on the hub: a peer speaks for its own networks, and for nobody else's.
 fn the_hub_knows_who_may_speak(plane: DataplaneChoice) {
     let (sites, overlays) = joined(plane);
@@ -231,6 +243,7 @@ fn small_datagrams_beside_a_transfer(plane: DataplaneChoice) {
 on_every_plane! {
     a_transfer_from_spoke_to_spoke,
     each_gateway_is_one_hop,
+    nobody_is_redirected,
     the_hub_knows_who_may_speak,
     small_datagrams_arrive_unchanged,
     ecn_marks_survive,

@@ -11,11 +11,15 @@ use adit_linux::netlink::{Netlink, Route};
 use ipnet::Ipv4Net;
 
 use super::machine::{Machine, Running};
+use tempfile::TempDir;
 
 /// Both sites, without a tunnel.
 pub(crate) struct Sites {
     pub(crate) machine: Machine,
     pub(crate) network: Article,
+    /// `site.dataplane` of the examples, where it is another than theirs.
+    dataplane: Option<&'static str>,
+    files: TempDir,
 }
 
 /// What an administrator sees of a host: interfaces and routes. Of an interface only what does not
@@ -24,7 +28,31 @@ pub(crate) type View = (Vec<String>, Vec<Route>);
 
 impl Sites {
     pub(crate) fn new() -> Self {
-        Self { machine: Machine::new(), network: Article::build().unwrap() }
+        Self::of(None)
+    }
+
+    /// The same, for a data plane of the test's choice.
+    pub(crate) fn with_dataplane(dataplane: &'static str) -> Self {
+        Self::of(Some(dataplane))
+    }
+
+    fn of(dataplane: Option<&'static str>) -> Self {
+        Self {
+            machine: Machine::new(),
+            network: Article::build().unwrap(),
+            dataplane,
+            files: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// The configuration that a site is run with.
+    fn file(&self, name: &str) -> String {
+        let Some(dataplane) = self.dataplane else { return example(name) };
+        let text = std::fs::read_to_string(example(name)).unwrap();
+        let file = self.files.path().join(name);
+        std::fs::write(&file, text.replace("[site]", &format!("[site]\ndataplane = \"{dataplane}\"")))
+            .unwrap();
+        file.into_os_string().into_string().unwrap()
     }
 
     /// Starts `adit run` of `examples/a.toml` on gateway A and waits until it is ready.
@@ -38,7 +66,7 @@ impl Sites {
     }
 
     fn run(&self, gateway: &Host, file: &str, options: &[&str]) -> Running {
-        let file = example(file);
+        let file = self.file(file);
         let mut arguments = vec!["run", file.as_str()];
         arguments.extend(options);
         let mut running = self.machine.start(gateway.ns(), &arguments);

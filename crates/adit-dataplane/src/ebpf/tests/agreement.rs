@@ -108,6 +108,9 @@ fn carried(setup: &Setup, way: Way, gso_size: Option<u16>, bytes: &[u8]) -> Resu
     let outer = whole.fixed_header();
     let superpacket = Superpacket::new(inner, &described(inner, gso_size))
         .map_err(|_| format!("{way:?}: what was carried cannot be cut: {}", hex(bytes)))?;
+    if way == Way::Into && whole.total_len() != bytes.len() {
+        return Err(format!("{way:?}: something follows what was carried: {}", hex(bytes)));
+    }
     if gso_size.is_none() {
         return Ok(Outcome::Sent(vec![whole.as_bytes().to_vec()]));
     }

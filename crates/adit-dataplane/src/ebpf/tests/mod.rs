@@ -1,11 +1,13 @@
 //! The programs against the tunnel and the userspace plane, packet by packet: [`table`] by the fixtures of
-//! every data plane.
+//! every data plane, [`random`] by whatever comes.
 //!
 //! A test run needs the right to load programs, and no network: nothing is sent.
 
 mod agreement;
 mod gateway;
 mod programs;
+mod random;
+mod strategies;
 mod table;
 
 use adit_linux::testing;

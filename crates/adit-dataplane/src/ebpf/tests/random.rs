@@ -1,0 +1,151 @@
+//! Any tunnel, any packet: the two planes never disagree; and what is usual, the programs carry.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use adit_fixtures::{Outcome, Packet, Program, Setup, Way};
+use adit_wire::Protocol;
+use adit_wire::Validation;
+use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
+use adit_wire::tcp::TcpFlags;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestError, TestRunner};
+
+use super::agreement::{Seen, compare};
+use super::gateway::Gateway;
+use super::programs::Programs;
+use super::strategies::{packet, setup};
+
+/// Tunnels, unless `PROPTEST_CASES` says otherwise.
+const TUNNELS: u32 = 64;
+/// Packets before each. Loading programs takes as long as running them on hundreds.
+const PACKETS: usize = 150;
+/// The same packets in every run, unless `PROPTEST_RNG_SEED` says otherwise.
+const SEED: u64 = 2003;
+
+#[test]
+fn the_two_planes_never_disagree() {
+    if !super::require_ebpf("the_two_planes_never_disagree") {
+        return;
+    }
+    let seen = RefCell::new(BTreeMap::<String, u32>::new());
+    let tunnels = (setup(), vec(packet(), PACKETS));
+    let outcome = runner().run(&tunnels, |(setup, packets)| {
+        let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);
+        for (way, packet) in &packets {
+            let found = examine(&mut programs, &setup, *way, packet).map_err(TestCaseError::fail)?;
+            *seen.borrow_mut().entry(kind(*way, &found)).or_default() += 1;
+        }
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(why, (setup, _))) => panic!("{why}\non {setup:#?}"),
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
+    let seen = seen.into_inner();
+    tell(&seen);
+    // That they agree says nothing of what never came up.
+    for expected in EXPECTED {
+        assert!(seen.get(expected).is_some_and(|count| *count >= 20), "hardly ever: {expected}: {seen:#?}");
+    }
+}
+
+/// What has to come up, for the test to be worth something.
+const EXPECTED: [&str; 8] = [
+    "Into, carried: sent",
+    "Into, dropped: dropped",
+    "Into, declined: sent",
+    "Into, declined: answered",
+    "OutOf, carried: delivered",
+    "OutOf, carried: sent",
+    "OutOf, dropped: dropped",
+    "OutOf, declined: dropped",
+];
+
+#[expect(clippy::print_stderr, reason = "how often what came up is worth reading")]
+fn tell(seen: &BTreeMap<String, u32>) {
+    for (kind, count) in seen {
+        eprintln!("{count:6} {kind}");
+    }
+}
+
+fn runner() -> TestRunner {
+    let given = ProptestConfig::default();
+    let rng_seed = match given.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(SEED),
+        fixed => fixed,
+    };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { given.cases } else { TUNNELS };
+    let config =
+        ProptestConfig { cases, rng_seed, failure_persistence: None, max_shrink_iters: 400, ..given };
+    TestRunner::new(config)
+}
+
+fn kind(way: Way, seen: &Seen) -> String {
+    let program = match seen.program {
+        Program::Carries => "carried",
+        Program::Drops => "dropped",
+        Program::Declines => "declined",
+    };
+    let outcome = match &seen.outcome {
+        Outcome::Sent(_) => "sent",
+        Outcome::Delivered(_) => "delivered",
+        Outcome::Dropped(_) => "dropped",
+        Outcome::Answered { .. } => "answered",
+    };
+    format!("{way:?}, {program}: {outcome}")
+}
+
+fn examine(programs: &mut Programs, setup: &Setup, way: Way, packet: &Packet) -> Result<Seen, String> {
+    let seen = compare(programs, setup, way, packet)?;
+    if seen.program != Program::Carries && is_usual(setup, way, packet, &seen.outcome) {
+        return Err(format!("{way:?}: usual, and not carried: {packet:?}\n{:?}", seen.outcome));
+    }
+    Ok(seen)
+}
+
+/// Whether a packet is one that the programs are there for: no options, in one piece, to a peer whose way is
+/// known and whose senders are owed nothing, no SYN with an MSS in an odd place. Or a relayed superpacket: the
+/// kernel does not let a test run change the length of others.
+fn is_usual(setup: &Setup, way: Way, packet: &Packet, outcome: &Outcome) -> bool {
+    let bytes = &packet.bytes;
+    let (outer, inner) = match way {
+        Way::Into => (None, Some(&bytes[..])),
+        Way::OutOf => (Some(bytes), bytes.get(HEADER_LEN..)),
+    };
+    let Some(inner) = inner.filter(|inner| inner.first() == Some(&0x45)) else { return false };
+    let unoptioned = outer.is_none_or(|outer| outer.first() == Some(&0x45));
+    let open = setup.paths.iter().all(|path| path.known && !path.owed);
+    let ends = match outcome {
+        Outcome::Sent(frames) if packet.gso_size.is_none() => frames.len() == 1,
+        Outcome::Sent(frames) => way == Way::OutOf && !frames.iter().any(|frame| is_fragment(frame)),
+        Outcome::Delivered(inner) => packet.gso_size.is_none() && !is_for_a_peer(setup, inner),
+        Outcome::Dropped(_) | Outcome::Answered { .. } => false,
+    };
+    unoptioned && open && ends && !has_odd_mss(inner)
+}
+
+/// Whether the datagram inside is a fragment.
+fn is_fragment(outer: &[u8]) -> bool {
+    outer.get(HEADER_LEN + 6..).is_some_and(|rest| rest[0] & 0x3f != 0 || rest[1] != 0)
+}
+
+/// It was to be relayed, and the host had to judge it.
+fn is_for_a_peer(setup: &Setup, inner: &[u8]) -> bool {
+    let packet = Ipv4Packet::parse(inner, Validation::Datapath).expect("it was delivered");
+    Gateway::new(setup).tunnel.lookup_inner(packet.destination()).is_some()
+}
+
+/// What looks like an MSS option, elsewhere than first.
+fn has_odd_mss(inner: &[u8]) -> bool {
+    let Some(segment) = inner.get(HEADER_LEN..) else { return false };
+    let is_first = inner[6] & 0x1f == 0 && inner[7] == 0;
+    if Protocol(inner[9]) != Protocol::TCP || !is_first || segment.len() < 20 {
+        return false;
+    }
+    let header = usize::from(segment[12] >> 4) * 4;
+    let options = segment.get(21..header).unwrap_or_default();
+    TcpFlags(segment[13]).contains(TcpFlags::SYN) && options.windows(2).any(|pair| pair == [2, 4])
+}

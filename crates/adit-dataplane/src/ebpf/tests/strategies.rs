@@ -1,0 +1,319 @@
+//! Tunnels and packets of all kinds: mostly right, and near where something changes.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+
+use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
+use adit_fixtures::site::A;
+use adit_fixtures::{Packet, Path, Setup, Way};
+use adit_tunnel::{PeerConfig, Tunnel, TunnelConfig};
+use adit_wire::Protocol;
+use adit_wire::dscp::{Dscp, DscpPolicy};
+use adit_wire::ecn::EcnMode;
+use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
+use adit_wire::ipv4::HEADER_LEN;
+use proptest::collection::vec;
+use proptest::option::weighted;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// The most that a test run begins with is less than a page.
+const MAX_LEN: usize = 3000;
+const MAX_PEERS: usize = 4;
+
+/// Networks inside each other and beside each other, each somebody's or nobody's.
+const NETWORKS: [&str; 12] = [
+    "172.16.0.0/12",
+    "172.16.17.0/24",
+    "172.16.17.0/26",
+    "172.16.17.9/32",
+    "192.168.0.0/16",
+    "192.168.199.0/24",
+    "192.168.199.128/25",
+    "192.168.200.0/23",
+    "198.18.0.0/15",
+    "203.0.113.0/24",
+    "203.0.113.77/32",
+    "10.2.0.0/16",
+];
+
+/// Inside those networks and at their ends.
+const INSIDE: [&str; 16] = [
+    "172.16.0.1",
+    "172.16.17.0",
+    "172.16.17.1",
+    "172.16.17.9",
+    "172.16.17.63",
+    "172.16.17.64",
+    "192.168.0.1",
+    "192.168.199.1",
+    "192.168.199.127",
+    "192.168.199.128",
+    "192.168.199.255",
+    "192.168.201.7",
+    "198.19.255.255",
+    "203.0.113.1",
+    "203.0.113.77",
+    "10.2.3.4",
+];
+
+/// Outside all of them: gateways, strangers, what is nobody's.
+const OUTSIDE: [&str; 11] = [
+    "10.1.1.1",
+    "10.1.1.2",
+    "10.1.1.3",
+    "10.1.1.4",
+    "10.1.1.5",
+    "10.1.1.9",
+    "198.51.100.7",
+    "127.0.0.1",
+    "224.0.0.1",
+    "255.255.255.255",
+    "0.0.0.0",
+];
+
+/// Bytes of outer datagrams: the least that is believed, the most that is usual, and some between.
+const MTUS: [u16; 6] = [88, 100, 576, 1006, 1500, 1501];
+
+fn parse(address: &str) -> Ipv4Addr {
+    address.parse().expect("an address")
+}
+
+fn gateway(peer: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 1, 2 + peer as u8)
+}
+
+/// Now and then.
+fn rarely(percent: u32) -> impl Strategy<Value = bool> {
+    (0..100_u32).prop_map(move |n| n < percent)
+}
+
+/// A tunnel with one to four peers, and what is known of them.
+pub(super) fn setup() -> impl Strategy<Value = Setup> {
+    let owners = vec(0..=MAX_PEERS + 1, NETWORKS.len());
+    let path = (select(&MTUS[..]), rarely(10), rarely(90));
+    let path = path.prop_map(|(mtu, owed, known)| Path { mtu, owed, known });
+    let usual = any::<bool>();
+    let locals = vec(select(&["172.16.17.1", "192.168.199.1", "203.0.113.1"][..]), 0..3);
+    let parts =
+        (1..=MAX_PEERS, owners, vec(path, MAX_PEERS), usual, locals, policy(), any::<bool>(), rarely(80));
+    parts.prop_filter_map("a tunnel that there can be", |parts| {
+        let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards) = parts;
+        let of = |owner| {
+            let owned = NETWORKS.iter().zip(&owners).filter(move |(_, found)| **found == owner);
+            owned.map(|(network, _)| network.parse().expect("a network")).collect()
+        };
+        let peer = |index| PeerConfig {
+            name: format!("p{index}"),
+            underlay: gateway(index).into(),
+            networks: of(index + 2),
+        };
+        let config = TunnelConfig {
+            underlay: A.into(),
+            networks: of(1),
+            outer,
+            mss_clamp,
+            underlay_mtu: 1500,
+            local_addresses: locals.into_iter().map(|address| IpAddr::from(parse(address))).collect(),
+            peers: (0..peers).map(peer).collect(),
+        };
+        Tunnel::new(config.clone()).ok()?;
+        let path = |path: &Path| if usual { Path::of(path.mtu) } else { *path };
+        Some(Setup { config, paths: paths.iter().take(peers).map(path).collect(), forwards })
+    })
+}
+
+fn policy() -> impl Strategy<Value = OuterPolicy> {
+    let ttl = prop_oneof![(1..=255_u8).prop_map(TtlPolicy::Fixed), Just(TtlPolicy::Inherit)];
+    let fixed = (0..64_u8).prop_map(|dscp| DscpPolicy::Fixed(Dscp::new(dscp).expect("six bits")));
+    let dscp = prop_oneof![Just(DscpPolicy::Inherit), fixed];
+    let ecn = select(&[EcnMode::Normal, EcnMode::Compatibility][..]);
+    (ttl, dscp, ecn, any::<bool>()).prop_map(|(ttl, dscp, ecn, df)| OuterPolicy { ttl, dscp, ecn, df })
+}
+
+/// A packet from either side.
+pub(super) fn packet() -> impl Strategy<Value = (Way, Packet)> {
+    prop_oneof![
+        inner().prop_map(|packet| (Way::Into, packet)),
+        outer().prop_map(|packet| (Way::OutOf, packet)),
+    ]
+}
+
+fn address() -> impl Strategy<Value = Ipv4Addr> {
+    prop_oneof![9 => select(&INSIDE[..]), 1 => select(&OUTSIDE[..])].prop_map(parse)
+}
+
+fn ttl() -> impl Strategy<Value = u8> {
+    prop_oneof![8 => 2..=255_u8, 1 => Just(1), 1 => Just(0)]
+}
+
+/// Bytes of options: whole words.
+fn ip_options() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![12 => Just(Vec::new()), 1 => vec(Just(1_u8), 4), 1 => vec(Just(1_u8), 40)]
+}
+
+/// Bytes of a whole datagram, without options: small, or near what a path takes.
+fn len() -> impl Strategy<Value = usize> {
+    let edge = (select(&MTUS[..]), 18..=22_usize).prop_map(|(mtu, less)| usize::from(mtu) - less);
+    prop_oneof![3 => 60..200_usize, 1 => edge]
+}
+
+/// A datagram of some transport, between two addresses.
+fn datagram() -> impl Strategy<Value = Datagram> {
+    let ends = || (address(), address(), len());
+    let segment = (address(), address(), len(), any::<u8>(), tcp_options());
+    let whole = prop_oneof![
+        4 => ends().prop_map(|(from, to, len)| udp(from, to, len)),
+        4 => segment.prop_map(|(from, to, len, flags, options)| {
+            let payload = vec![0x5a; len.saturating_sub(40 + options.len())];
+            tcp(from, to, flags, &options, &payload)
+        }),
+        1 => (ends(), select(&[1_u8, 2, 47, 255][..])).prop_map(|((from, to, len), protocol)| {
+            bare(from, to, Protocol(protocol), vec![3; len - 20])
+        }),
+        1 => ends().prop_map(|(from, to, len)| bare(from, to, Protocol::IPIP, udp(to, from, len - 20).build())),
+    ];
+    (whole, any::<u8>(), ttl(), any::<bool>(), any::<u16>(), ip_options(), piece()).prop_map(
+        |(datagram, tos, ttl, df, id, options, piece)| {
+            let datagram = datagram.tos(tos).ttl(ttl).df(df).id(id).options(&options);
+            match piece {
+                Some((offset, len)) => datagram.piece(offset * 8, len),
+                None => datagram,
+            }
+        },
+    )
+}
+
+/// Where in a payload a fragment begins, in units of eight bytes, and its bytes.
+fn piece() -> impl Strategy<Value = Option<(usize, usize)>> {
+    weighted(0.08, (0..2_usize, 8..24_usize))
+}
+
+/// Options of TCP that are no MSS, though some look like one.
+const OTHER_OPTIONS: [&[u8]; 9] = [
+    &[1, 1, 1, 1],
+    &[1, 3, 3, 7],
+    &[4, 2, 1, 1],
+    &[1, 1, 8, 10, 2, 4, 2, 4, 0, 0, 2, 4],
+    &[1, 2, 4, 9],
+    &[2, 3, 5, 1],
+    &[0, 0, 0, 0],
+    &[9, 0, 0, 0],
+    &[9, 44, 2, 4],
+];
+
+/// With the MSS first, elsewhere, twice, broken, or not at all; and what only looks like it.
+fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
+    let mss = prop_oneof![0..=9000_u16, 1430..=1462_u16].prop_map(|mss| {
+        let [high, low] = mss.to_be_bytes();
+        vec![2, 4, high, low]
+    });
+    let other = select(&OTHER_OPTIONS[..]);
+    let option = prop_oneof![mss.clone(), other.prop_map(<[u8]>::to_vec)];
+    let usual = (mss, Just(vec![4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]));
+    prop_oneof![
+        Just(Vec::new()),
+        usual.prop_map(|(mss, rest)| [mss, rest].concat()),
+        vec(option, 0..=3).prop_map(|options| options.concat()),
+    ]
+}
+
+/// What the host's stack gives to the device. Test runs do not begin with less than a header.
+fn inner() -> impl Strategy<Value = Packet> {
+    let one = (datagram(), mutations(HEADER_LEN))
+        .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
+    prop_oneof![9 => one, 1 => superpacket(address(), address())]
+}
+
+/// TCP or UDP to be cut.
+fn superpacket(
+    from: impl Strategy<Value = Ipv4Addr>,
+    to: impl Strategy<Value = Ipv4Addr>,
+) -> impl Strategy<Value = Packet> {
+    let size = prop_oneof![100..1500_u16, Just(1440), Just(1441), Just(1452), Just(1453)];
+    let parts = (from, to, any::<bool>(), 1000..2800_usize, size, any::<u8>(), ttl(), any::<bool>());
+    parts.prop_map(|(from, to, stream, len, size, tos, ttl, df)| {
+        let datagram = if stream { tcp(from, to, 0x10, &[], &vec![7; len - 40]) } else { udp(from, to, len) };
+        datagram.tos(tos).ttl(ttl).df(df).cut_at(size)
+    })
+}
+
+/// What comes from the underlay.
+fn outer() -> impl Strategy<Value = Packet> {
+    let inside = (datagram(), mutations(0))
+        .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
+    let inside = prop_oneof![9 => inside, 1 => superpacket(address(), address())];
+    let from = prop_oneof![12 => (0..MAX_PEERS).prop_map(gateway), 1 => select(&OUTSIDE[..]).prop_map(parse)];
+    let to = prop_oneof![20 => Just(A), 1 => select(&OUTSIDE[..]).prop_map(parse)];
+    let fields = (any::<u8>(), 1..=255_u8, any::<bool>(), any::<u16>(), ip_options(), piece());
+    let after = (weighted(0.2, 1..40_usize), mutations(HEADER_LEN));
+    ((inside, from, to), fields, after).prop_map(|((inside, from, to), fields, (padding, mutations))| {
+        let (tos, ttl, df, id, options, piece) = fields;
+        let plain = inside.gso_size.is_none();
+        let outer = bare(from, to, Protocol::IPIP, inside.bytes).tos(tos).ttl(ttl).df(df).id(id);
+        if !plain {
+            return Packet { bytes: outer.build(), gso_size: inside.gso_size };
+        }
+        let outer = match piece {
+            // A fragment of something as large, so that nothing is cut short.
+            Some((offset, _)) if !df => outer.fragment(offset == 0, offset * 8),
+            _ => outer.options(&options),
+        };
+        let mut bytes = mutated(outer.build(), &mutations);
+        bytes.extend(vec![0xa5; padding.unwrap_or(0)]);
+        bytes.into()
+    })
+}
+
+/// Something done to a packet that was right.
+#[derive(Debug, Clone)]
+enum Mutation {
+    /// A bit of its first bytes is another.
+    Flip { at: usize, bit: u8, mended: bool },
+    /// A byte of its first bytes is this.
+    Set { at: usize, value: u8, mended: bool },
+    /// It ends early.
+    Cut { len: usize },
+    /// Something follows it.
+    Extend { by: usize },
+}
+
+/// A few of them, or none, that leave at least `least` bytes.
+fn mutations(least: usize) -> impl Strategy<Value = Vec<Mutation>> {
+    const HEADERS: RangeInclusive<usize> = 0..=63;
+    let mutation = prop_oneof![
+        3 => (HEADERS, 0..8_u8, any::<bool>()).prop_map(|(at, bit, mended)| Mutation::Flip { at, bit, mended }),
+        3 => (HEADERS, any::<u8>(), any::<bool>()).prop_map(|(at, value, mended)| Mutation::Set { at, value, mended }),
+        1 => (least..80).prop_map(|len| Mutation::Cut { len }),
+        1 => (1..30_usize).prop_map(|by| Mutation::Extend { by }),
+    ];
+    prop_oneof![3 => Just(Vec::new()), 1 => vec(mutation, 1..3)]
+}
+
+fn mutated(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
+    for mutation in mutations {
+        let mend_it = match *mutation {
+            Mutation::Flip { at, bit, mended } => bytes.get_mut(at).is_some_and(|byte| {
+                *byte ^= 1 << bit;
+                mended
+            }),
+            Mutation::Set { at, value, mended } => bytes.get_mut(at).is_some_and(|byte| {
+                *byte = value;
+                mended
+            }),
+            Mutation::Cut { len } => {
+                bytes.truncate(len);
+                false
+            }
+            Mutation::Extend { by } => {
+                bytes.extend(vec![0x33; by]);
+                false
+            }
+        };
+        if mend_it && bytes.len() >= HEADER_LEN {
+            mend(&mut bytes);
+        }
+    }
+    bytes.truncate(MAX_LEN);
+    bytes
+}

@@ -1,0 +1,139 @@
+//! The watcher's work where programs in the kernel carry the traffic: which way they send to each peer, and
+//! by which interfaces the underlay comes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use adit_linux::error::Error;
+use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind};
+use adit_tunnel::{Instant, Tunnel};
+
+use super::listening::Listening;
+use super::strays::Strays;
+use crate::ebpf::{EbpfError, FastPath, Way};
+
+/// How many next hops are asked for before they are needed; the others when something is sent there.
+const GREETED: usize = 64;
+/// More interfaces than these are not all an underlay.
+const INTERFACES: usize = 16;
+
+/// The programs, and what stands behind them.
+pub(super) struct FastSide {
+    pub(super) programs: FastPath,
+    pub(super) listening: Arc<Listening>,
+    pub(super) strays: Strays,
+    /// Interfaces by which datagrams for us may come, by what was seen last.
+    pub(super) devices: BTreeMap<u32, String>,
+    /// Those that somebody listens on.
+    pub(super) listened: Vec<u32>,
+    /// A peer's datagram has come by an interface that no route leads to: any may be the underlay's.
+    pub(super) anywhere: bool,
+}
+
+impl FastSide {
+    /// Puts the programs to work, once they know every way.
+    pub(super) fn open(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
+        self.listen()?;
+        self.programs.sync(tunnel)?;
+        self.programs.open(&self.devices)?;
+        self.programs.settle_counts(tunnel);
+        Ok(())
+    }
+
+    /// Tells the programs what has changed in the tunnel.
+    pub(super) fn sync(&mut self, tunnel: &Tunnel) {
+        if let Err(error) = self.listen() {
+            tracing::error!(%error, "cannot listen on an interface of the underlay");
+        }
+        self.programs.widen(&self.devices);
+        if let Err(error) = self.programs.sync(tunnel) {
+            tracing::error!(%error, "the programs in the kernel may act on what was true before");
+        }
+    }
+
+    /// Takes what came where nobody listens; whether the interfaces are to be looked at again.
+    pub(super) fn take_strays(&mut self, buffer: &mut [u8], now: Instant) -> bool {
+        let found = self.strays.take(buffer, now) && !self.anywhere;
+        self.anywhere |= found;
+        found
+    }
+
+    /// Before a program is attached somewhere: what it declines has to meet somebody.
+    fn listen(&mut self) -> Result<(), Error> {
+        for device in self.devices.keys() {
+            if !self.listened.contains(device) {
+                self.listening.listen(Some(*device))?;
+                self.listened.push(*device);
+                self.strays.except(&self.listened)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the ways up to date; `true` when every peer has one and its next hop is known. The kernel
+    /// itself finds the neighbours when something is sent.
+    pub(super) fn look(
+        &mut self,
+        netlink: &mut Netlink,
+        tunnel: &Tunnel,
+        underlay: Ipv4Addr,
+    ) -> Result<bool, Error> {
+        let links: BTreeMap<u32, Link> =
+            netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        let own = netlink.addresses(None)?;
+        let own = own.into_iter().filter(|address| address.prefix.addr() == underlay);
+        let mut devices: BTreeSet<u32> = own.map(|address| address.index).collect();
+        if self.anywhere {
+            devices.extend(links.keys().take(INTERFACES));
+        }
+        let mut next_hops = BTreeSet::new();
+        let mut settled = true;
+        for (peer, config) in tunnel.peers() {
+            let IpAddr::V4(address) = config.underlay else { continue };
+            let route = netlink.route_to(address, Some(underlay)).ok();
+            let route = route.filter(|route| route.kind == RouteKind::Unicast);
+            if let Some(link) = route.as_ref().and_then(|route| links.get(&route.device)) {
+                tunnel.set_underlay_mtu(peer, link.mtu.min(65_535) as u16);
+            }
+            let way = route.filter(|route| links.get(&route.device).is_some_and(carries));
+            let way = way.map(|route| Way { device: route.device, next_hop: route.next_hop });
+            devices.extend(way.map(|way| way.device));
+            next_hops.extend(way.filter(|_| next_hops.len() < GREETED));
+            settled &= way.is_some();
+            if let Err(error) = self.programs.set_way(tunnel, peer, way) {
+                tracing::error!(%error, peer = %config.name, "the programs do not learn of a new way");
+            }
+        }
+        let before = std::mem::take(&mut self.devices);
+        let usable = devices.iter().filter_map(|index| links.get(index)).filter(|link| carries(link));
+        self.devices = usable.map(|link| (link.index, link.name.clone())).collect();
+        // At the start, and of links that were out.
+        next_hops.retain(|way| !self.programs.is_open() || !before.contains_key(&way.device));
+        Ok(greet(netlink, &next_hops)? && settled)
+    }
+}
+
+/// Whether frames of ours can leave by it.
+fn carries(link: &Link) -> bool {
+    link.hardware == LinkLayer::Ethernet && link.up && link.running
+}
+
+/// Has the kernel ask for next hops; `true` when it knows all of them.
+fn greet(netlink: &mut Netlink, next_hops: &BTreeSet<Way>) -> Result<bool, Error> {
+    let mut known = true;
+    for Way { device, next_hop } in next_hops {
+        let neighbour = netlink.neighbour(*device, *next_hop)?;
+        if neighbour.as_ref().is_some_and(|neighbour| neighbour.state.is_usable()) {
+            continue;
+        }
+        // What was sent while the link was out had the kernel ask in vain, and it asks again only after a
+        // second.
+        if neighbour.is_some() {
+            let _ = netlink.delete_neighbour(*device, *next_hop);
+        }
+        netlink.use_neighbour(*device, *next_hop)?;
+        known = false;
+    }
+    Ok(known)
+}
