@@ -18,6 +18,7 @@ mod counters;
 mod decap;
 mod encap;
 mod mss;
+mod owners;
 mod relay;
 mod skb;
 mod tables;

@@ -3,19 +3,18 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::Ipv4Addr;
 
-use adit_policy::maps::{PeerCounts, PeerEntry, Settings, decode_owner};
+use adit_policy::maps::{PeerCounts, PeerEntry, Settings};
 use adit_policy::{Directory, DropReason, Owner, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::lpm_trie::Key;
-use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+
+use crate::owners;
 
 // Userspace sets how many entries each has.
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
-#[map]
-static NETWORKS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 static PEERS_AT: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -74,7 +73,7 @@ impl Directory for Tables {
 
     #[inline(always)]
     fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
-        NETWORKS.get(Key::new(32, inner.octets())).map(|word| decode_owner(*word))
+        owners::owner(inner)
     }
 
     #[inline(always)]

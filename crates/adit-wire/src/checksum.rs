@@ -48,6 +48,10 @@ impl Sum {
         for lane in lanes {
             total += u64::from(fold(lane));
         }
+        let (words, rest) = rest.as_chunks::<4>();
+        for word in words {
+            total += u64::from(u32::from_ne_bytes(*word));
+        }
         let (pairs, last) = rest.as_chunks::<2>();
         for pair in pairs {
             total += u64::from(u16::from_ne_bytes(*pair));

@@ -1,7 +1,10 @@
 use adit_wire::Validation;
 use adit_wire::checksum::ChecksumState::{Complete, Partial};
 use adit_wire::ipv4::Ipv4Packet;
-use adit_wire::tcp::{TcpError, TcpFlags, TcpHeader, TcpOption, clamp_mss};
+use adit_wire::tcp::{
+    MAX_HEADER_LEN, MSS_VALUE_OFFSET, MssAnnounced, TcpError, TcpFlags, TcpHeader, TcpOption, clamp_mss,
+    mss_announced,
+};
 use etherparse::{TcpHeader as Theirs, TcpHeaderSlice, TcpOptionElement};
 use proptest::prelude::*;
 
@@ -220,4 +223,62 @@ proptest! {
         prop_assert_eq!(mss_values(&packet), expected);
         prop_assert!(segment(&packet).checksum_ok(A, B));
     }
+
+    /// What the kernel's programs see without following options one by one is what there is; they may say that
+    /// they cannot tell.
+    #[test]
+    fn an_mss_announced_first_or_nowhere_is_what_the_options_say(
+        pieces in prop::collection::vec(option_bytes(), 0..8), cut in 0..=40_usize,
+    ) {
+        let mut options = pieces.concat();
+        options.truncate(cut / 4 * 4);
+        options.resize(options.len().div_ceil(4) * 4, 0);
+        let datagram = syn(&options);
+        let segment = segment(&datagram);
+        let mut header = [0; MAX_HEADER_LEN];
+        header[..segment.header_len()].copy_from_slice(&datagram[20..20 + segment.header_len()]);
+        let values = mss_values(&datagram);
+        match mss_announced(&header) {
+            MssAnnounced::Nowhere => prop_assert_eq!(values, []),
+            MssAnnounced::First(value) => {
+                prop_assert_eq!(values, [value]);
+                prop_assert_eq!(&header[MSS_VALUE_OFFSET..MSS_VALUE_OFFSET + 2], value.to_be_bytes());
+            }
+            MssAnnounced::Elsewhere => {}
+        }
+    }
+
+    /// It tells wherever options are as every stack writes them: the MSS first, and no other. (An MSS that ends
+    /// in 2 before an option of kind 4, or of 516, looks like one more.)
+    #[test]
+    fn an_mss_announced_first_is_seen(mss in any::<u16>(), rest in prop::collection::vec(usual_option(), 0..4)) {
+        let [high, low] = mss.to_be_bytes();
+        prop_assume!(low != 2 && [high, low] != [2, 4]);
+        let mut options = vec![2, 4, high, low];
+        options.extend(rest.concat());
+        options.resize(options.len().div_ceil(4) * 4, 0);
+        prop_assume!(options.len() <= 40);
+        let mut header = [0; MAX_HEADER_LEN];
+        header[20..20 + options.len()].copy_from_slice(&options);
+        prop_assert_eq!(mss_announced(&header), MssAnnounced::First(mss));
+    }
+}
+
+/// Whole options, broken ones, and bytes that look like some.
+fn option_bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        any::<u16>().prop_map(|mss| [&[2, 4], &mss.to_be_bytes()[..]].concat()),
+        prop::collection::vec(prop_oneof![0..6_u8, any::<u8>()], 1..5),
+        usual_option(),
+    ]
+}
+
+/// As stacks write them; timestamps in which no MSS option can be seen.
+fn usual_option() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        Just(vec![1]),
+        Just(vec![4, 2]),
+        (5..=14_u8).prop_map(|shift| vec![3, 3, shift]),
+        prop::array::uniform8(5..=255_u8).prop_map(|value| [&[8, 10], &value[..]].concat()),
+    ]
 }
