@@ -4,11 +4,13 @@
 //! cargo xtask test [--strict]   everything that has to hold before a change is done
 //! cargo xtask bench [ARGS]      how fast it is, beside the bare underlay and beside others
 //! cargo xtask vm run|test|bench a QEMU guest with Debian's kernel 6.1, for what this machine's lacks
+//! cargo xtask bpf [--check]     builds the kernel's programs anew; they are committed
 //! cargo xtask generate          writes the generated files anew: JSON Schema, table of drops
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to whoever runs it")]
 
 mod bench;
+mod bpf;
 mod debian;
 mod run;
 mod test;
@@ -20,11 +22,12 @@ use std::process::ExitCode;
 fn generate() -> Result<(), String> {
     let bless = [("ADIT_BLESS", "1")];
     run::cargo(&["test", "--quiet", "-p", "adit-config", "--test", "schema"], &bless)?;
-    run::cargo(&["test", "--quiet", "-p", "adit-tunnel", "documentation"], &bless)
+    run::cargo(&["test", "--quiet", "-p", "adit-policy", "documentation"], &bless)
 }
 
 const USAGE: &str = "usage: cargo xtask test [--strict] | bench [--rounds N] [--quick] [--soak]
-       | vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...] | vm test | vm bench [ARGS...] | generate";
+       | vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...] | vm test [PACKAGE]...
+       | vm bench [ARGS...] | bpf [--check] | generate";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +35,8 @@ fn main() -> ExitCode {
         Some(("test", [])) => test::test(false).map(|()| ExitCode::SUCCESS),
         Some(("test", [strict])) if strict == "--strict" => test::test(true).map(|()| ExitCode::SUCCESS),
         Some(("bench", rest)) => bench::run(rest).map(|()| ExitCode::SUCCESS),
+        Some(("bpf", [])) => bpf::bpf(false).map(|()| ExitCode::SUCCESS),
+        Some(("bpf", [check])) if check == "--check" => bpf::bpf(true).map(|()| ExitCode::SUCCESS),
         Some(("vm", rest)) => vm::vm(rest),
         Some(("generate", [])) => generate().map(|()| ExitCode::SUCCESS),
         _ => {

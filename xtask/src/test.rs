@@ -1,7 +1,7 @@
 //! `cargo xtask test`: format, lints, documentation, purity, tests.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::{debian, run};
@@ -13,10 +13,11 @@ pub(crate) const PACKAGES: &[&str] =
 
 /// Crates that decide, and so do no input or output: nothing of the right-hand side may be among
 /// what they are built from.
-const PURE: &[&str] = &["adit-wire", "adit-tunnel"];
+const PURE: &[&str] = &["adit-wire", "adit-policy", "adit-tunnel"];
 const IMPURE: &[&str] = &["libc", "nix", "socket2", "tokio", "rustix", "mio", "adit-linux"];
 
-/// Runs everything. In strict mode a test that is skipped is a failure.
+/// Runs everything. In strict mode a test that is skipped is a failure, the kernel's programs are built anew and
+/// compared with what is committed, and the guest is asked too.
 pub(crate) fn test(strict: bool) -> Result<(), String> {
     let start = Instant::now();
     let missing = debian::install(PACKAGES);
@@ -51,6 +52,10 @@ pub(crate) fn test(strict: bool) -> Result<(), String> {
         }
         run::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"], &environment)
     })?;
+    if strict {
+        step("kernel programs", || crate::bpf::bpf(true))?;
+        step("Linux 6.1", guest)?;
+    }
 
     println!("\nall green in {:.0} s", start.elapsed().as_secs_f64());
     tell_skips(&log, &missing);
@@ -60,6 +65,15 @@ pub(crate) fn test(strict: bool) -> Result<(), String> {
 fn step(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     println!("== {name}");
     work().map_err(|error| format!("{name}: {error}"))
+}
+
+/// What depends on the kernel most, on the oldest that Adit promises to run on. `cargo xtask vm test` runs the rest.
+fn guest() -> Result<(), String> {
+    let packages = ["test", "adit-dataplane", "adit"].map(str::to_owned);
+    match crate::vm::vm(&packages)? {
+        ExitCode::SUCCESS => Ok(()),
+        _ => Err("tests failed in the guest".to_owned()),
+    }
 }
 
 /// The design's promise that what decides does no input or output, read from what cargo builds.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-//! cargo xtask vm test              the project's kernel tests
+//! cargo xtask vm test [PACKAGE]... the project's kernel tests
 //! cargo xtask vm bench [ARGS...]   adit-bench --guest, beside Linux's ipip
 //! ```
 //!
@@ -45,7 +45,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The answer to arguments that nothing can be made of.
 const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-       | vm test | vm bench [ARGS...]";
+       | vm test [PACKAGE]... | vm bench [ARGS...]";
 
 /// Does what the arguments after `vm` say.
 ///
@@ -54,7 +54,8 @@ const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]
 pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
     match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
         Some(("run", rest)) => start(&[], |home| command(rest, home)).map(|(_, code)| ExitCode::from(code)),
-        Some(("test", [])) => start(crate::test::PACKAGES, suite::job).map(|(_, code)| ExitCode::from(code)),
+        Some(("test", packages)) => start(crate::test::PACKAGES, |home| suite::job(home, packages))
+            .map(|(_, code)| ExitCode::from(code)),
         Some(("bench", rest)) => {
             let (home, code) = start(bench::PACKAGES, |home| bench::job(home, rest))?;
             Ok(bench::tell(&home, code))

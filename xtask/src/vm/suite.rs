@@ -86,11 +86,16 @@ struct Program {
     directory: PathBuf,
 }
 
-/// Builds the tests; the job that runs them.
-pub(super) fn job(home: &Home) -> Result<Job, String> {
+/// Builds the tests; the job that runs those of these packages, or of all of them.
+pub(super) fn job(home: &Home, packages: &[String]) -> Result<Job, String> {
+    let is_wanted = |suite: &&Suite| packages.is_empty() || packages.iter().any(|name| name == suite.package);
+    let suites: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
+    if suites.is_empty() {
+        return Err(format!("none of {} has tests for the guest", packages.join(", ")));
+    }
     let artifacts = build()?;
-    let programs = SUITES.iter().map(|suite| program(suite, &artifacts)).collect::<Result<Vec<_>, _>>()?;
-    for (test, reason) in SUITES.iter().flat_map(|suite| suite.left_out) {
+    let programs = suites.iter().map(|suite| program(suite, &artifacts)).collect::<Result<Vec<_>, _>>()?;
+    for (test, reason) in suites.iter().flat_map(|suite| suite.left_out) {
         println!("not run in the guest: {test}: {reason}");
     }
     let mut pinned: Vec<PathBuf> = programs.iter().map(|program| program.program.clone()).collect();
