@@ -40,7 +40,8 @@ pub(crate) enum Command {
     ///
     /// Says `ready` on stderr once a packet sent now goes through. SIGTERM ends it and leaves the
     /// device and its routes, so that nothing meant for a peer takes another way until the next
-    /// start; SIGINT (Ctrl-C) removes them.
+    /// start, and with the eBPF data plane the programs, which go on forwarding; SIGINT (Ctrl-C)
+    /// removes all of it.
     Run {
         /// The configuration.
         file: PathBuf,
