@@ -59,9 +59,10 @@ impl Tables {
     #[inline(always)]
     pub fn identifications(&self, peer: PeerIndex, segments: u32) -> u16 {
         let Some(next) = IDENTIFICATIONS.get_ptr_mut(peer.number()) else { return 0 };
-        // Not `AtomicU64`: for this target it cannot add, though the kernel's machine can.
+        // Not `AtomicU64`: for this target it cannot add, though the kernel's machine can. Not relaxed: of that
+        // LLVM makes an instruction that gives nothing back, though what was there is asked for.
         // SAFETY: a map's value is aligned, lives as long as the program, and is only ever changed atomically.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(next, u64::from(segments)) as u16 }
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(next, u64::from(segments)) as u16 }
     }
 }
 

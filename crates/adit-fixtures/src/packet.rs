@@ -200,6 +200,13 @@ impl Datagram {
         self
     }
 
+    /// The same, said to be a fragment that begins `offset` bytes into another datagram.
+    #[must_use]
+    pub fn fragment(mut self, more: bool, offset: usize) -> Datagram {
+        self.fragment = (more, offset as u16);
+        self
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn build(mut self) -> Vec<u8> {

@@ -172,8 +172,9 @@ pub fn exit<D: Directory>(directory: &D, from: PeerIndex, inner: &Ipv4Header) ->
     }
     match directory.owner(destination) {
         Some(Owner::Ours) => Ok(Delivery::Here),
-        Some(Owner::Peer(to)) if to != from => Ok(Delivery::To(to)),
+        // The host keeps what is for itself, in whoever's network its address lies.
         _ if directory.is_local(destination) => Ok(Delivery::Here),
+        Some(Owner::Peer(to)) if to != from => Ok(Delivery::To(to)),
         Some(Owner::Peer(_)) | None => refuse(DropReason::InnerDestinationNotOurs),
     }
 }

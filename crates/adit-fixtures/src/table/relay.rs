@@ -80,6 +80,10 @@ fn not_relayed() -> Vec<Case> {
                 .with(|setup| setup.forwards = false)
                 .delivers(b_to_c()),
         ),
+        out_of("to an address of our own in another peer's network", theirs(B, b_to_c()))
+            .with(|setup| setup.config.local_addresses.push(HOST_C.into()))
+            .delivers(b_to_c())
+            .not_end_to_end(NOT_DECIDED),
         out_of("a relay to where the next hop is not known", theirs(B, b_to_c()))
             .with(|setup| setup.paths[1].known = false)
             .sends(PEER_C, ours(C, b_to_c().ttl(62)))

@@ -36,7 +36,7 @@ pub(super) fn compare(
     let alone = Gateway::new(setup);
     let expected = normal(alone.run(way, packet));
     let before = programs.totals();
-    let ran = programs.run(way, packet);
+    let ran = programs.run(way, packet)?;
     let by_program = since(&before, &programs.totals());
     let (found, by_userspace) = follow(setup, way, packet, &ran)?;
     let totals = timeless(sum(&by_program, &by_userspace));

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Outcome, Packet, Setup, Way};
 use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
+use adit_policy::Directory;
 use adit_tunnel::{Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Totals, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
@@ -105,7 +106,7 @@ impl Gateway {
     fn received_by_host(&self, mut inner: Vec<u8>, gso_size: Option<u16>) -> Outcome {
         let packet = Ipv4Packet::parse(&inner, Validation::Datapath).expect("the tunnel has checked it");
         let (destination, ttl) = (packet.destination(), packet.ttl());
-        let goes_on = self.tunnel.lookup_inner(destination).is_some();
+        let goes_on = self.tunnel.lookup_inner(destination).is_some() && !self.tunnel.is_local(destination);
         if !self.forwards || !goes_on || ttl <= 1 {
             return Outcome::Delivered(inner);
         }

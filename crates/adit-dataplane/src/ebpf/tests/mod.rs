@@ -5,6 +5,7 @@
 
 mod agreement;
 mod gateway;
+mod identifications;
 mod programs;
 mod random;
 mod strategies;

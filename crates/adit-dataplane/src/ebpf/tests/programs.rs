@@ -72,7 +72,10 @@ impl Programs {
     }
 
     /// Runs the program for that way on a packet.
-    pub(super) fn run(&mut self, way: Way, packet: &Packet) -> Ran {
+    ///
+    /// # Errors
+    /// The kernel makes no packet of it.
+    pub(super) fn run(&mut self, way: Way, packet: &Packet) -> Result<Ran, String> {
         let name = match way {
             Way::Into => program::ENCAP,
             Way::OutOf => program::DECAP,
@@ -85,7 +88,8 @@ impl Programs {
         options.data_out = Some(&mut out);
         options.ctx_in = context.as_ref().map(|context| &context[..]);
         let program = self.object.program(name).expect("it is loaded");
-        let result = program.test_run(options).expect("the kernel runs it");
+        let result = program.test_run(options);
+        let result = result.map_err(|error| format!("{way:?}: no test run of {packet:?}: {error}"))?;
         out.truncate(result.data_size_out as usize);
         let verdict = match result.return_value as i32 {
             -1 => Program::Declines,
@@ -94,16 +98,17 @@ impl Programs {
             other => panic!("an answer that the programs do not know: {other}"),
         };
         assert_eq!(out[..ETHERNET], frame[..ETHERNET], "the link header is the kernel's to write");
-        Ran { verdict, bytes: out.split_off(ETHERNET) }
+        Ok(Ran { verdict, bytes: out.split_off(ETHERNET) })
     }
 }
 
-/// For this host: the loopback interface's address is all zeros.
+/// For this host: the loopback interface's address is all zeros. What is IPv6 is said to be, where the kernel
+/// believes it.
 fn link_header(bytes: &[u8]) -> [u8; ETHERNET] {
+    const IPV6_HEADER_LEN: usize = 40;
+    let ipv6 = bytes.len() >= IPV6_HEADER_LEN && bytes[0] >> 4 == 6;
     let mut header = [0; ETHERNET];
-    let ethertype: [u8; 2] =
-        if bytes.first().is_some_and(|first| first >> 4 == 6) { [0x86, 0xdd] } else { [8, 0] };
-    header[12..].copy_from_slice(&ethertype);
+    header[12..].copy_from_slice(if ipv6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
     header
 }
 

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
 use adit_fixtures::{Packet, Path, Setup, Way};
+use adit_policy::{Directory, Owner};
 use adit_tunnel::{PeerConfig, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
@@ -90,8 +91,9 @@ fn rarely(percent: u32) -> impl Strategy<Value = bool> {
 
 /// A tunnel with one to four peers, and what is known of them.
 pub(super) fn setup() -> impl Strategy<Value = Setup> {
-    let owners = vec(0..=MAX_PEERS + 1, NETWORKS.len());
-    let path = (select(&MTUS[..]), rarely(10), rarely(90));
+    let owners = vec(any::<usize>(), NETWORKS.len());
+    let mtu = prop_oneof![2 => Just(1500), 1 => select(&MTUS[..])];
+    let path = (mtu, rarely(10), rarely(90));
     let path = path.prop_map(|(mtu, owed, known)| Path { mtu, owed, known });
     let usual = any::<bool>();
     let locals = vec(select(&["172.16.17.1", "192.168.199.1", "203.0.113.1"][..]), 0..3);
@@ -99,8 +101,9 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         (1..=MAX_PEERS, owners, vec(path, MAX_PEERS), usual, locals, policy(), any::<bool>(), rarely(80));
     parts.prop_filter_map("a tunnel that there can be", |parts| {
         let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards) = parts;
+        // 0: nobody, 1: us.
         let of = |owner| {
-            let owned = NETWORKS.iter().zip(&owners).filter(move |(_, found)| **found == owner);
+            let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
             owned.map(|(network, _)| network.parse().expect("a network")).collect()
         };
         let peer = |index| PeerConfig {
@@ -131,16 +134,42 @@ fn policy() -> impl Strategy<Value = OuterPolicy> {
     (ttl, dscp, ecn, any::<bool>()).prop_map(|(ttl, dscp, ecn, df)| OuterPolicy { ttl, dscp, ecn, df })
 }
 
-/// A packet from either side.
-pub(super) fn packet() -> impl Strategy<Value = (Way, Packet)> {
-    prop_oneof![
-        inner().prop_map(|packet| (Way::Into, packet)),
-        outer().prop_map(|packet| (Way::OutOf, packet)),
-    ]
+/// Packets from either side of a gateway.
+pub(super) fn packets(setup: &Setup, count: usize) -> impl Strategy<Value = Vec<(Way, Packet)>> + use<> {
+    let ends = ends(setup);
+    let inner = inner(ends.clone()).prop_map(|packet| (Way::Into, packet));
+    let outer = outer(ends).prop_map(|packet| (Way::OutOf, packet));
+    vec(prop_oneof![inner, outer], count)
 }
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {
     prop_oneof![9 => select(&INSIDE[..]), 1 => select(&OUTSIDE[..])].prop_map(parse)
+}
+
+/// A peer's gateway, and the two ends of a conversation.
+type Ends = (Ipv4Addr, Ipv4Addr, Ipv4Addr);
+
+/// Mostly from somebody behind that gateway to somebody else's network, or the other way round, as far as there
+/// are such.
+fn ends(setup: &Setup) -> BoxedStrategy<Ends> {
+    let tunnel = Tunnel::new(setup.config.clone()).expect("it has been made before");
+    let owned: Vec<(Owner, Ipv4Addr)> = INSIDE
+        .iter()
+        .map(|text| parse(text))
+        .filter_map(|inner| Some((tunnel.owner(inner)?, inner)))
+        .collect();
+    let pairs = owned.iter().flat_map(|here| owned.iter().map(move |there| (*here, *there)));
+    let likely: Vec<Ends> = pairs
+        .filter_map(|((here, from), (there, to))| match here {
+            Owner::Peer(peer) if here != there => Some((gateway(peer.index()), from, to)),
+            _ => None,
+        })
+        .collect();
+    let any = ((0..MAX_PEERS).prop_map(gateway), address(), address());
+    if likely.is_empty() {
+        return any.boxed();
+    }
+    prop_oneof![4 => select(likely), 1 => any].boxed()
 }
 
 fn ttl() -> impl Strategy<Value = u8> {
@@ -159,20 +188,21 @@ fn len() -> impl Strategy<Value = usize> {
 }
 
 /// A datagram of some transport, between two addresses.
-fn datagram() -> impl Strategy<Value = Datagram> {
-    let ends = || (address(), address(), len());
-    let segment = (address(), address(), len(), any::<u8>(), tcp_options());
-    let whole = prop_oneof![
-        4 => ends().prop_map(|(from, to, len)| udp(from, to, len)),
-        4 => segment.prop_map(|(from, to, len, flags, options)| {
-            let payload = vec![0x5a; len.saturating_sub(40 + options.len())];
-            tcp(from, to, flags, &options, &payload)
-        }),
-        1 => (ends(), select(&[1_u8, 2, 47, 255][..])).prop_map(|((from, to, len), protocol)| {
-            bare(from, to, Protocol(protocol), vec![3; len - 20])
-        }),
-        1 => ends().prop_map(|(from, to, len)| bare(from, to, Protocol::IPIP, udp(to, from, len - 20).build())),
+fn datagram(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Datagram> {
+    let transport = prop_oneof![
+        4 => Just(Transport::Udp),
+        4 => (any::<u8>(), tcp_options()).prop_map(|(flags, options)| Transport::Tcp { flags, options }),
+        1 => select(&[1_u8, 2, 47, 255][..]).prop_map(Transport::Other),
+        1 => Just(Transport::Nested),
     ];
+    let whole = (ends, len(), transport).prop_map(|((from, to), len, transport)| match transport {
+        Transport::Udp => udp(from, to, len),
+        Transport::Tcp { flags, options } => {
+            tcp(from, to, flags, &options, &vec![0x5a; len.saturating_sub(40 + options.len())])
+        }
+        Transport::Other(protocol) => bare(from, to, Protocol(protocol), vec![3; len - HEADER_LEN]),
+        Transport::Nested => bare(from, to, Protocol::IPIP, udp(to, from, len - HEADER_LEN).build()),
+    });
     (whole, any::<u8>(), ttl(), any::<bool>(), any::<u16>(), ip_options(), piece()).prop_map(
         |(datagram, tos, ttl, df, id, options, piece)| {
             let datagram = datagram.tos(tos).ttl(ttl).df(df).id(id).options(&options);
@@ -182,6 +212,14 @@ fn datagram() -> impl Strategy<Value = Datagram> {
             }
         },
     )
+}
+
+#[derive(Debug, Clone)]
+enum Transport {
+    Udp,
+    Tcp { flags: u8, options: Vec<u8> },
+    Other(u8),
+    Nested,
 }
 
 /// Where in a payload a fragment begins, in units of eight bytes, and its bytes.
@@ -219,50 +257,56 @@ fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// What the host's stack gives to the device. Test runs do not begin with less than a header.
-fn inner() -> impl Strategy<Value = Packet> {
-    let one = (datagram(), mutations(HEADER_LEN))
+fn inner(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
+    // Mostly from us to a peer, sometimes from peer to peer.
+    let ends = ends.prop_map(|(_, there, here)| (here, there)).boxed();
+    let one = (datagram(ends.clone()), mutations(HEADER_LEN))
         .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
-    prop_oneof![9 => one, 1 => superpacket(address(), address())]
+    prop_oneof![9 => one, 1 => superpacket(ends)]
 }
 
 /// TCP or UDP to be cut.
-fn superpacket(
-    from: impl Strategy<Value = Ipv4Addr>,
-    to: impl Strategy<Value = Ipv4Addr>,
-) -> impl Strategy<Value = Packet> {
+fn superpacket(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Packet> {
     let size = prop_oneof![100..1500_u16, Just(1440), Just(1441), Just(1452), Just(1453)];
-    let parts = (from, to, any::<bool>(), 1000..2800_usize, size, any::<u8>(), ttl(), any::<bool>());
-    parts.prop_map(|(from, to, stream, len, size, tos, ttl, df)| {
+    let parts = (ends, any::<bool>(), 1000..2800_usize, size, any::<u8>(), ttl(), any::<bool>());
+    parts.prop_map(|((from, to), stream, len, size, tos, ttl, df)| {
         let datagram = if stream { tcp(from, to, 0x10, &[], &vec![7; len - 40]) } else { udp(from, to, len) };
         datagram.tos(tos).ttl(ttl).df(df).cut_at(size)
     })
 }
 
 /// What comes from the underlay.
-fn outer() -> impl Strategy<Value = Packet> {
-    let inside = (datagram(), mutations(0))
-        .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
-    let inside = prop_oneof![9 => inside, 1 => superpacket(address(), address())];
-    let from = prop_oneof![12 => (0..MAX_PEERS).prop_map(gateway), 1 => select(&OUTSIDE[..]).prop_map(parse)];
-    let to = prop_oneof![20 => Just(A), 1 => select(&OUTSIDE[..]).prop_map(parse)];
+fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
+    let inside = ends.prop_flat_map(|(gateway, from, to)| {
+        let ends = Just((from, to));
+        let one = (datagram(ends), mutations(0))
+            .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
+        (Just(gateway), prop_oneof![9 => one, 1 => superpacket(ends)])
+    });
+    let stranger = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
+    let elsewhere = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
     let fields = (any::<u8>(), 1..=255_u8, any::<bool>(), any::<u16>(), ip_options(), piece());
     let after = (weighted(0.2, 1..40_usize), mutations(HEADER_LEN));
-    ((inside, from, to), fields, after).prop_map(|((inside, from, to), fields, (padding, mutations))| {
-        let (tos, ttl, df, id, options, piece) = fields;
-        let plain = inside.gso_size.is_none();
-        let outer = bare(from, to, Protocol::IPIP, inside.bytes).tos(tos).ttl(ttl).df(df).id(id);
-        if !plain {
-            return Packet { bytes: outer.build(), gso_size: inside.gso_size };
-        }
-        let outer = match piece {
-            // A fragment of something as large, so that nothing is cut short.
-            Some((offset, _)) if !df => outer.fragment(offset == 0, offset * 8),
-            _ => outer.options(&options),
-        };
-        let mut bytes = mutated(outer.build(), &mutations);
-        bytes.extend(vec![0xa5; padding.unwrap_or(0)]);
-        bytes.into()
-    })
+    (inside, stranger, elsewhere, fields, after).prop_map(
+        |((gateway, inside), stranger, elsewhere, fields, after)| {
+            let (padding, mutations) = after;
+            let (from, to) = (stranger.unwrap_or(gateway), elsewhere.unwrap_or(A));
+            let (tos, ttl, df, id, options, piece) = fields;
+            let plain = inside.gso_size.is_none();
+            let outer = bare(from, to, Protocol::IPIP, inside.bytes).tos(tos).ttl(ttl).df(df).id(id);
+            if !plain {
+                return Packet { bytes: outer.build(), gso_size: inside.gso_size };
+            }
+            let outer = match piece {
+                // A fragment of something as large, so that nothing is cut short.
+                Some((offset, _)) if !df => outer.fragment(offset == 0, offset * 8),
+                _ => outer.options(&options),
+            };
+            let mut bytes = mutated(outer.build(), &mutations);
+            bytes.extend(vec![0xa5; padding.unwrap_or(0)]);
+            bytes.into()
+        },
+    )
 }
 
 /// Something done to a packet that was right.
