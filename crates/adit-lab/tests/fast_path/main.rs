@@ -4,6 +4,7 @@
 //! `cargo test -p adit-lab --test fast_path ebpf` runs those of one of them; `-- --nocapture` shows
 //! the figures.
 
+mod asymmetric;
 mod churn;
 mod hub;
 mod planes;
