@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod churn;
+mod fixtures;
 mod icmp;
 mod interop;
 mod outer_fragments;
