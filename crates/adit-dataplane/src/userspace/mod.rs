@@ -68,6 +68,7 @@ impl UserspacePlane {
     /// # Errors
     /// A socket that could not be opened, with what to do.
     pub fn start(tunnel: Arc<Tunnel>, tun: Tun, underlay: Ipv4Addr) -> Result<Self, Error> {
+        // Without programs there is nothing that could fail but system calls.
         Self::start_behind(tunnel, tun, underlay, None).map_err(|error| match error {
             EbpfError::Linux(error) => error,
             other => Error::new("cannot start", std::io::Error::other(other)),
