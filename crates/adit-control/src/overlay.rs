@@ -1,5 +1,6 @@
 //! Bringing an overlay up and taking it down: all of it, or nothing.
 
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -279,8 +280,7 @@ fn refuse_foreign_routes(netlink: &mut Netlink, desired: &Desired) -> Result<(),
     let device = netlink.link(&desired.device)?.map(|link| link.index);
     let links = netlink.links()?;
     let routes = netlink.routes()?;
-    let wanted: std::collections::HashMap<_, _> =
-        desired.routes.iter().map(|route| (route.network, route)).collect();
+    let wanted: HashMap<_, _> = desired.routes.iter().map(|route| (route.network, route)).collect();
     for route in routes {
         let Some(wanted) = wanted.get(&route.destination) else { continue };
         if route.protocol == ROUTE_PROTOCOL && (device.is_none() || route.device == device) {
@@ -323,26 +323,43 @@ fn set_up_device(netlink: &mut Netlink, desired: &Desired) -> Result<Link, Contr
     Ok(link)
 }
 
-/// Routes of ours that are no longer wanted go, those that are wanted come.
+/// Routes of ours that are no longer wanted go, those that are wanted come; those that are as they should
+/// be are left alone.
 fn set_routes(netlink: &mut Netlink, desired: &Desired, device: u32) -> Result<(), ControlError> {
-    let wanted: std::collections::HashSet<_> = desired.routes.iter().map(|route| route.network).collect();
-    let ours = |route: &Route| route.protocol == ROUTE_PROTOCOL && route.device == Some(device);
-    for route in netlink.routes()?.into_iter().filter(ours) {
-        if !wanted.contains(&route.destination) {
-            netlink.delete_route(&route)?;
+    let is_large = has_many_gateways(desired);
+    let wanted: Vec<Route> =
+        desired.routes.iter().map(|route| kernel_route(route, device, is_large)).collect();
+    let at: HashMap<_, _> = wanted.iter().map(|route| route.destination).zip(0..).collect();
+    let mut is_set = vec![false; wanted.len()];
+    let mut unwanted = Vec::new();
+    for route in netlink.routes_by(ROUTE_PROTOCOL, device)? {
+        match at.get(&route.destination) {
+            Some(&place) => is_set[place] |= wanted[place].is_already(&route),
+            None => unwanted.push(route),
         }
     }
-    for route in &desired.routes {
-        netlink.replace_route(&kernel_route(route, device))?;
-    }
-    Ok(())
+    netlink.delete_routes(&unwanted)?;
+    let missing: Vec<Route> =
+        wanted.into_iter().zip(is_set).filter(|(_, is_set)| !is_set).map(|(route, _)| route).collect();
+    Ok(netlink.replace_routes(&missing)?)
 }
 
-fn kernel_route(route: &DesiredRoute, device: u32) -> Route {
+/// The kernel compares a route with all those it keeps for the same device, one after another, but for those
+/// that lead by the same gateway: with 10,000 gateways, that is two seconds.
+const GATEWAYS: usize = 256;
+/// Stands for whichever peer it is: the address that RFC 7600 sets aside for a host that has none. That
+/// there is a gateway is all that counts, see [`DesiredRoute::via`].
+const ANY_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
+fn has_many_gateways(desired: &Desired) -> bool {
+    desired.routes.iter().map(|route| route.via).collect::<HashSet<_>>().len() > GATEWAYS
+}
+
+fn kernel_route(route: &DesiredRoute, device: u32, is_large: bool) -> Route {
     Route {
         destination: route.network,
         device: Some(device),
-        gateway: route.via,
+        gateway: route.via.map(|peer| if is_large { ANY_PEER } else { peer }),
         onlink: route.via.is_some(),
         preferred_source: route.preferred_source,
         protocol: ROUTE_PROTOCOL,

@@ -13,6 +13,7 @@ use adit_linux::netns::NetNs;
 use adit_linux::sysctl;
 use adit_linux::testing::require_root;
 use common::{PATIENCE, await_running};
+use ipnet::Ipv4Net;
 
 /// Two namespaces with a veth between them: 192.0.2.1/24 on `left`, 192.0.2.2/24 on `right`.
 struct Pair {
@@ -251,6 +252,101 @@ fn route_to_tells_next_hop_source_and_mtu() {
     assert_eq!(netlink.route_to(here, None).unwrap().kind, RouteKind::Local);
     let stranger = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9))).unwrap_err();
     assert!(stranger.errno().is_some(), "{stranger}");
+}
+
+/// `count` networks of 256 addresses each, from 10.0.0.0 on, by an interface.
+fn many_routes(count: u32, device: u32) -> Vec<Route> {
+    let network = |number| Ipv4Net::new_assert(Ipv4Addr::from_bits(0x0a00_0000 + number * 256), 24);
+    (0..count)
+        .map(|number| Route { destination: network(number), device: Some(device), ..Route::default() })
+        .collect()
+}
+
+#[test]
+fn many_routes_come_change_and_go() {
+    if !require_root("many_routes_come_change_and_go") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let mut routes = many_routes(100_000, index);
+    netlink.replace_routes(&routes).unwrap();
+    let listed = netlink.routes_by(ROUTE_PROTOCOL, index).unwrap();
+    assert_eq!(listed.len(), routes.len());
+    assert!(routes.iter().zip(&listed).all(|(route, listed)| route.is_already(listed)));
+    assert_eq!(netlink.routes().unwrap().len(), routes.len() + 1, "and that of our address");
+
+    routes.truncate(1000);
+    for route in &mut routes {
+        route.gateway = Some(Ipv4Addr::new(192, 0, 2, 2));
+    }
+    assert!(!routes[0].is_already(&listed[0]));
+    netlink.replace_routes(&routes).unwrap();
+    netlink.delete_routes(&listed[1000..]).unwrap();
+    let listed = netlink.routes_by(ROUTE_PROTOCOL, index).unwrap();
+    assert_eq!(listed.len(), routes.len());
+    assert!(routes.iter().zip(&listed).all(|(route, listed)| route.is_already(listed)));
+
+    netlink.delete_routes(&listed).unwrap();
+    assert_eq!(netlink.delete_routes(&listed).unwrap_err().errno(), Some(libc::ESRCH));
+    assert_eq!(netlink.routes_by(ROUTE_PROTOCOL, index).unwrap(), []);
+    netlink.replace_routes(&[]).unwrap();
+}
+
+#[test]
+fn refused_route_among_many_is_named() {
+    if !require_root("refused_route_among_many_is_named") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let mut routes = many_routes(1000, index);
+    // Two, so that it is the first that is told.
+    for refused in [700, 710] {
+        routes[refused].gateway = Some(Ipv4Addr::new(203, 0, 113, 1));
+    }
+    let error = netlink.replace_routes(&routes).unwrap_err();
+    let alone = netlink.replace_route(&routes[700]).unwrap_err();
+    assert_eq!(error.to_string(), alone.to_string());
+    assert!(
+        error.to_string().starts_with("cannot set the route to 10.2.188.0/24 via 203.0.113.1"),
+        "{error}"
+    );
+    assert!(error.kernel_text().is_some_and(|text| text.contains("gateway")), "{error}");
+    let listed = netlink.routes_by(ROUTE_PROTOCOL, index).unwrap();
+    assert!(routes[..700].iter().zip(&listed).all(|(route, listed)| route.is_already(listed)));
+    // What was asked before does not confuse what is asked next.
+    assert_eq!(netlink.link("to-right").unwrap().unwrap().index, index);
+}
+
+#[test]
+fn many_ways_are_those_asked_for_one_by_one() {
+    if !require_root("many_ways_are_those_asked_for_one_by_one") {
+        return;
+    }
+    let mut pair = Pair::new();
+    let (netlink, here) = (&mut pair.left_netlink, Ipv4Addr::new(192, 0, 2, 1));
+    netlink
+        .add_route(&Route {
+            destination: "198.51.100.0/24".parse().unwrap(),
+            gateway: Some(Ipv4Addr::new(192, 0, 2, 2)),
+            ..Route::default()
+        })
+        .unwrap();
+    let networks = [[192, 0, 2, 0], [198, 51, 100, 0], [203, 0, 113, 0]].map(u32::from_be_bytes);
+    // On the link, behind the gateway, and nowhere, by turns; the last of all nowhere.
+    let asked: Vec<Ipv4Addr> =
+        (0..768).map(|number| Ipv4Addr::from_bits(networks[number % 3] + (number / 3) as u32)).collect();
+    let answers = netlink.routes_to(&asked, Some(here)).unwrap();
+    assert_eq!(answers.len(), asked.len());
+    for (address, answer) in asked.iter().zip(answers) {
+        let alone = netlink.route_to(*address, Some(here));
+        match (answer, alone) {
+            (Ok(answer), Ok(alone)) => assert_eq!(answer, alone, "{address}"),
+            (Err(answer), Err(alone)) => assert_eq!(answer.to_string(), alone.to_string()),
+            (answer, alone) => panic!("{address}: {answer:?} among others, {alone:?} alone"),
+        }
+    }
 }
 
 #[test]

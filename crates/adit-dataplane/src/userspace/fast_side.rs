@@ -89,10 +89,14 @@ impl FastSide {
         }
         let mut next_hops = BTreeSet::new();
         let mut settled = true;
-        for (peer, config) in tunnel.peers() {
-            let IpAddr::V4(address) = config.underlay else { continue };
-            let route = netlink.route_to(address, Some(underlay)).ok();
-            let route = route.filter(|route| route.kind == RouteKind::Unicast);
+        let peers = tunnel.peers().filter_map(|(peer, config)| match config.underlay {
+            IpAddr::V4(address) => Some((address, (peer, config))),
+            IpAddr::V6(_) => None,
+        });
+        let (addresses, peers): (Vec<Ipv4Addr>, Vec<_>) = peers.unzip();
+        let routes = netlink.routes_to(&addresses, Some(underlay))?;
+        for ((peer, config), route) in peers.into_iter().zip(routes) {
+            let route = route.ok().filter(|route| route.kind == RouteKind::Unicast);
             if let Some(link) = route.as_ref().and_then(|route| links.get(&route.device)) {
                 tunnel.set_underlay_mtu(peer, link.mtu.min(65_535) as u16);
             }

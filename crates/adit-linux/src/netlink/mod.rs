@@ -2,6 +2,7 @@
 //! and what changes about them. IPv4 only. The crates that know the wire format stay in here.
 
 mod address;
+mod batch;
 mod event;
 mod link;
 mod neighbour;
@@ -20,7 +21,8 @@ use crate::error::Result;
 use socket::Socket;
 
 /// A conversation with the kernel about one network namespace. Every call is a system call or
-/// two; a listing is one for every 32 KiB or so of what is listed.
+/// two; a listing is one for every 32 KiB or so of what is listed, and many changes or lookups at a time
+/// are one for some hundreds of them and one for each answer.
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,

@@ -123,20 +123,41 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
+        self.list_routes(RouteMessage::default(), |_| true)
+    }
+
+    /// The routes of the main table that are marked as made by `protocol` and leave by the interface of
+    /// that number. The kernel picks them out.
+    ///
+    /// # Errors
+    /// There is no such interface (`ENODEV`); what the kernel says.
+    pub fn routes_by(&mut self, protocol: u8, device: u32) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();
+        message.header.protocol = RouteProtocol::from(protocol);
+        message.attributes.push(RouteAttribute::Oif(device));
+        // By one of several next hops is not what is asked for.
+        self.list_routes(message, |route| route.protocol == protocol && route.device == Some(device))
+    }
+
+    fn list_routes(
+        &mut self,
+        mut message: RouteMessage,
+        is_meant: impl Fn(&Route) -> bool,
+    ) -> Result<Vec<Route>> {
         message.header.address_family = AddressFamily::Inet;
         message.attributes.push(RouteAttribute::Table(MAIN_TABLE));
         let what = || "cannot list the routes".to_owned();
-        let answers = match self.socket.dump(&RouteNetlinkMessage::GetRoute(message), what) {
-            // In a namespace that has never had a route the table is yet to be made.
-            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(Vec::new()),
-            result => result?,
-        };
-        let routes = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(message) => of_message(message),
+        let route = |answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => {
+                of_message(message).filter(|route| route.table == MAIN_TABLE && is_meant(route))
+            }
             _ => None,
-        });
-        Ok(routes.filter(|route| route.table == MAIN_TABLE).collect())
+        };
+        match self.socket.dump_of(&RouteNetlinkMessage::GetRoute(message), route, what) {
+            // In a namespace that has never had a route the table is yet to be made.
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+            result => result,
+        }
     }
 
     /// Adds a route.
@@ -157,11 +178,18 @@ impl Netlink {
         self.put_route(route, NLM_F_CREATE | NLM_F_REPLACE, "set")
     }
 
+    /// As [`Self::replace_route`] for each of these in their order, some hundreds at a time.
+    ///
+    /// # Errors
+    /// As there, about the first that is refused. Those before it are set, and some after it may be.
+    pub fn replace_routes(&mut self, routes: &[Route]) -> Result<()> {
+        let what = |route: &Route| format!("cannot set the route to {}", describe(route));
+        self.socket.change_all(routes, NLM_F_CREATE | NLM_F_REPLACE, new_route, what)
+    }
+
     fn put_route(&mut self, route: &Route, flags: u16, verb: &str) -> Result<()> {
-        let mut message = about(route);
-        message.header.scope = route.scope.unwrap_or_else(|| natural_scope(route)).number().into();
         let what = || format!("cannot {verb} the route to {}", describe(route));
-        self.socket.request(RouteNetlinkMessage::NewRoute(message), flags, what).map(drop)
+        self.socket.request(new_route(route), flags, what).map(drop)
     }
 
     /// Removes a route: that which agrees with `route` in all that is given.
@@ -169,10 +197,16 @@ impl Netlink {
     /// # Errors
     /// There is none (`ESRCH`), no CAP_NET_ADMIN.
     pub fn delete_route(&mut self, route: &Route) -> Result<()> {
-        let mut message = about(route);
-        message.header.scope = route.scope.map_or(libc::RT_SCOPE_NOWHERE, RouteScope::number).into();
-        let what = || format!("cannot remove the route to {}", describe(route));
-        self.socket.request(RouteNetlinkMessage::DelRoute(message), 0, what).map(drop)
+        self.delete_routes(std::slice::from_ref(route))
+    }
+
+    /// As [`Self::delete_route`] for each of these in their order, some hundreds at a time.
+    ///
+    /// # Errors
+    /// As there, about the first that is refused. Those before it are gone, and some after it may be.
+    pub fn delete_routes(&mut self, routes: &[Route]) -> Result<()> {
+        let what = |route: &Route| format!("cannot remove the route to {}", describe(route));
+        self.socket.change_all(routes, 0, del_route, what)
     }
 
     /// What the kernel would do with a datagram to `destination`, from `source` where one is given,
@@ -182,32 +216,84 @@ impl Netlink {
     /// # Errors
     /// No route (`ENETUNREACH`, or what a route that forbids it says), not our source (`EINVAL`).
     pub fn route_to(&mut self, destination: Ipv4Addr, source: Option<Ipv4Addr>) -> Result<RouteLookup> {
-        let what = || format!("cannot find the way to {destination}");
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        message.header.destination_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
-        if let Some(source) = source {
-            message.header.source_prefix_length = 32;
-            message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(source)));
-        }
-        let answers = self.socket.request(RouteNetlinkMessage::GetRoute(message), 0, what)?;
-        let found = answers.into_iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(message) => of_message(message),
-            _ => None,
-        });
-        match found {
-            Some(Route { device: Some(device), gateway, preferred_source, mtu, kind, .. }) => {
-                Ok(RouteLookup {
-                    device,
-                    next_hop: gateway.unwrap_or(destination),
-                    source: preferred_source,
-                    mtu,
-                    kind,
-                })
-            }
-            _ => Err(Error::from_errno(what(), libc::ENETUNREACH)),
-        }
+        let what = || no_way(destination);
+        let answers = self.socket.request(get_route(destination, source), 0, what)?;
+        let answer = answers.into_iter().find(|answer| matches!(answer, RouteNetlinkMessage::NewRoute(_)));
+        lookup(destination, answer)
+    }
+
+    /// As [`Self::route_to`] for each of these, in their order, some hundreds at a time.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked. That there is no way to one of them is in its place.
+    pub fn routes_to(
+        &mut self,
+        destinations: &[Ipv4Addr],
+        source: Option<Ipv4Addr>,
+    ) -> Result<Vec<Result<RouteLookup>>> {
+        self.socket.ask_all(
+            destinations,
+            |destination| get_route(*destination, source),
+            |destination, answer| lookup(*destination, answer),
+            |destination| no_way(*destination),
+        )
+    }
+}
+
+impl Route {
+    /// Whether [`Netlink::replace_route`] would change nothing about `listed`, a route as it is listed.
+    #[must_use]
+    pub fn is_already(&self, listed: &Route) -> bool {
+        let scope = self.scope.unwrap_or_else(|| natural_scope(self));
+        // Of the kernel's own making are no two that differ in the bits behind the prefix.
+        let destination = self.destination.trunc();
+        *listed == Route { scope: Some(scope), destination, ..self.clone() }
+    }
+}
+
+fn new_route(route: &Route) -> RouteNetlinkMessage {
+    let mut message = about(route);
+    message.header.scope = route.scope.unwrap_or_else(|| natural_scope(route)).number().into();
+    RouteNetlinkMessage::NewRoute(message)
+}
+
+fn del_route(route: &Route) -> RouteNetlinkMessage {
+    let mut message = about(route);
+    message.header.scope = route.scope.map_or(libc::RT_SCOPE_NOWHERE, RouteScope::number).into();
+    RouteNetlinkMessage::DelRoute(message)
+}
+
+fn get_route(destination: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = 32;
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
+    if let Some(source) = source {
+        message.header.source_prefix_length = 32;
+        message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(source)));
+    }
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+fn no_way(destination: Ipv4Addr) -> String {
+    format!("cannot find the way to {destination}")
+}
+
+/// What the answer to [`get_route`] says.
+fn lookup(destination: Ipv4Addr, answer: Option<RouteNetlinkMessage>) -> Result<RouteLookup> {
+    let found = match answer {
+        Some(RouteNetlinkMessage::NewRoute(message)) => of_message(message),
+        _ => None,
+    };
+    match found {
+        Some(Route { device: Some(device), gateway, preferred_source, mtu, kind, .. }) => Ok(RouteLookup {
+            device,
+            next_hop: gateway.unwrap_or(destination),
+            source: preferred_source,
+            mtu,
+            kind,
+        }),
+        _ => Err(Error::from_errno(no_way(destination), libc::ENETUNREACH)),
     }
 }
 

@@ -23,9 +23,10 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    socket: netlink_sys::Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
+    pub(super) socket: netlink_sys::Socket,
+    /// Of the last request.
+    pub(super) sequence: u32,
+    pub(super) buffer: Vec<u8>,
 }
 
 /// What one datagram or listing made of a request.
@@ -65,7 +66,7 @@ impl Socket {
     ) -> Result<Vec<RouteNetlinkMessage>> {
         let mut answers = Vec::new();
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags, &what)?;
-        self.collect(&mut answers, &what)?;
+        self.collect(|answer| answers.push(answer), &what)?;
         Ok(answers)
     }
 
@@ -75,10 +76,20 @@ impl Socket {
         message: &RouteNetlinkMessage,
         what: impl Fn() -> String,
     ) -> Result<Vec<RouteNetlinkMessage>> {
+        self.dump_of(message, Some, what)
+    }
+
+    /// Lists what `of` makes of all that `message` matches: of a long listing only that is kept.
+    pub(super) fn dump_of<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        of: impl Fn(RouteNetlinkMessage) -> Option<T>,
+        what: impl Fn() -> String,
+    ) -> Result<Vec<T>> {
         for _ in 0..LISTINGS {
             let mut answers = Vec::new();
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &what)?;
-            match self.collect(&mut answers, &what)? {
+            match self.collect(|answer| answers.extend(of(answer)), &what)? {
                 Outcome::Done => return Ok(answers),
                 Outcome::Interrupted => {}
             }
@@ -87,21 +98,29 @@ impl Socket {
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16, what: &impl Fn() -> String) -> Result<()> {
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, message, flags);
+        self.socket.send(&bytes, 0).map(drop).map_err(|error| Error::new(what(), error))
+    }
+
+    /// Writes a request behind those in `bytes`, with the next sequence number.
+    pub(super) fn append(&mut self, bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map(drop).map_err(|error| Error::new(what(), error))
+        // Each starts on a multiple of four.
+        let start = bytes.len().next_multiple_of(4);
+        bytes.resize(start + message.buffer_len(), 0);
+        message.serialize(&mut bytes[start..]);
     }
 
     /// Collects answers until the acknowledgement or the end of the listing.
     fn collect(
         &mut self,
-        answers: &mut Vec<RouteNetlinkMessage>,
+        mut answered: impl FnMut(RouteNetlinkMessage),
         what: &impl Fn() -> String,
     ) -> Result<Outcome> {
         let mut outcome = Outcome::Done;
@@ -117,7 +136,7 @@ impl Socket {
                 }
                 let Some(message) = decode(raw.into_inner()) else { continue };
                 match message.payload {
-                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                    NetlinkPayload::InnerMessage(answer) => answered(answer),
                     NetlinkPayload::Error(error) => {
                         return match error.code {
                             None => Ok(outcome),
@@ -157,7 +176,7 @@ impl Socket {
         self.socket.set_rx_buf_sz(bytes)
     }
 
-    fn receive(&mut self, flags: libc::c_int) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, flags: libc::c_int) -> io::Result<usize> {
         loop {
             match self.socket.recv(&mut &mut self.buffer[..], flags) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -173,7 +192,7 @@ impl AsFd for Socket {
     }
 }
 
-fn refused(what: String, code: i32, text: Option<String>) -> Error {
+pub(super) fn refused(what: String, code: i32, text: Option<String>) -> Error {
     let error = Error::from_errno(what, code.saturating_abs());
     let error = match text {
         Some(text) => error.with_kernel_text(text),
@@ -183,7 +202,7 @@ fn refused(what: String, code: i32, text: Option<String>) -> Error {
 }
 
 /// The messages of one datagram, up to the first that is not whole.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
     std::iter::from_fn(move || {
         let len = NetlinkBuffer::new_checked(bytes).ok()?.length() as usize;
         let (message, rest) = bytes.split_at_checked(len)?;
@@ -195,14 +214,14 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
 
 /// `None`, and a note, for what the decoder does not know: some other program's exotic link or
 /// route is no reason to fail, and what we look for we have made ourselves.
-fn decode(bytes: &[u8]) -> Option<NetlinkMessage<RouteNetlinkMessage>> {
+pub(super) fn decode(bytes: &[u8]) -> Option<NetlinkMessage<RouteNetlinkMessage>> {
     NetlinkMessage::deserialize(bytes)
         .inspect_err(|error| tracing::debug!(%error, "the kernel described something that is passed over"))
         .ok()
 }
 
 /// The kernel's words in an acknowledgement. `rest` is what follows the error number.
-fn kernel_text(flags: u16, rest: &[u8]) -> Option<String> {
+pub(super) fn kernel_text(flags: u16, rest: &[u8]) -> Option<String> {
     if flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }
