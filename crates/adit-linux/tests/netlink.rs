@@ -371,6 +371,9 @@ fn neighbour_is_found_by_being_used() {
     assert_eq!((known.index, known.ip, known.mac), (index, there, mac));
 
     netlink.set_neighbour(index, nobody, [2, 0, 0, 0, 0, 7]).unwrap();
+    netlink.use_neighbour(index, nobody).unwrap();
+    let set = netlink.neighbour(index, nobody).unwrap().expect("it was set");
+    assert_eq!((set.state, set.mac), (NeighbourState::Permanent, Some([2, 0, 0, 0, 0, 7])), "left alone");
     let listed = netlink.neighbours(index).unwrap();
     assert_eq!(listed.len(), 2, "{listed:?}");
     let set = netlink.neighbour(index, nobody).unwrap().unwrap();

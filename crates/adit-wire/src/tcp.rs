@@ -367,7 +367,10 @@ pub const MSS_VALUE_OFFSET: usize = HEADER_LEN + 2;
 pub fn mss_announced(header: &[u8; MAX_HEADER_LEN]) -> MssAnnounced {
     // The pair may as well be part of another option's value; userspace sees to that.
     let is_pair = |at: usize| matches!(header.get(at..at + 2), Some(&[OPTION_MSS, 4]));
-    if (HEADER_LEN + 1..MAX_HEADER_LEN - 1).any(is_pair) {
+    // The first option's own value is not looked into.
+    let is_first = is_pair(HEADER_LEN);
+    let is_elsewhere = (HEADER_LEN + 4..MAX_HEADER_LEN - 1).any(is_pair);
+    if is_elsewhere || !is_first && (HEADER_LEN + 1..HEADER_LEN + 4).any(is_pair) {
         return MssAnnounced::Elsewhere;
     }
     match header.get(HEADER_LEN..HEADER_LEN + 4) {

@@ -88,11 +88,16 @@ impl Netlink {
     }
 
     /// Tells the kernel that the neighbour is being used, so that it asks for one that is not
-    /// known, and after a while whether one that is known is still there. Returns at once.
+    /// known, and after a while whether one that is known is still there. Returns at once. One that an
+    /// administrator has set is left alone: the kernel would forget it and ask.
     ///
     /// # Errors
     /// There is no such interface, no CAP_NET_ADMIN.
     pub fn use_neighbour(&mut self, index: u32, ip: Ipv4Addr) -> Result<()> {
+        let known = self.neighbour(index, ip)?;
+        if known.is_some_and(|known| known.state == NeighbourState::Permanent) {
+            return Ok(());
+        }
         let mut message = about(index, ip);
         message.header.flags = NeighbourFlags::Use;
         let what = || format!("cannot have the neighbour {ip} behind interface {index} looked for");
