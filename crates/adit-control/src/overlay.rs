@@ -85,10 +85,11 @@ impl Overlay {
         // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
         let undo = Undo { device: (!is_taken_over).then(|| desired.device.clone()) };
         let link = set_up_device(&mut netlink, &desired)?;
+        // Before there is a watcher, which would look at every peer's way again and again meanwhile.
+        set_routes(&mut netlink, &desired, link.index)?;
         let starter =
             PlaneStarter { tunnel: &tunnel, device: link.index, underlay: config.site.underlay, open: &open };
         let (plane, plane_reason, pins) = starter.start(config.site.dataplane, tun, pins)?;
-        set_routes(&mut netlink, &desired, link.index)?;
         undo.disarm();
         Ok(Self { config: config.clone(), desired, netlink, plane, plane_reason, pins })
     }
@@ -252,10 +253,10 @@ fn local_addresses(netlink: &mut Netlink, underlay: Ipv4Addr) -> Result<Vec<Ipv4
 /// The largest datagram that the underlay takes towards every peer.
 fn underlay_mtu(netlink: &mut Netlink, config: &Config) -> Result<u16, ControlError> {
     let links = netlink.links()?;
+    let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
     let mut smallest = None;
-    for peer in &config.peers {
-        // A peer without a route yet is no reason not to start.
-        let Ok(route) = netlink.route_to(peer.underlay, Some(config.site.underlay)) else { continue };
+    // A peer without a route yet is no reason not to start.
+    for route in netlink.routes_to(&peers, Some(config.site.underlay))?.into_iter().flatten() {
         let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
         smallest = smallest.into_iter().chain(link).min();
     }

@@ -58,6 +58,11 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
         Ok(delivery) => delivery,
         Err(refusal) => return Some(Verdict::of(refusal, carried.segments)),
     };
+    // The rest of its datagram may come in outer fragments, through userspace. What overtakes it by too much
+    // is not put together any more at its destination (Linux: `ipfrag_max_dist`).
+    if inner.more_fragments() || inner.fragment_offset() != 0 {
+        return None;
+    }
     let (ecn, anomaly) = adit_policy::exit_ecn(from, Ecn::from_tos(outer.tos()), Ecn::from_tos(inner.tos()));
     if let Err(refusal) = ecn {
         count_marks(from, &outer, anomaly, carried);

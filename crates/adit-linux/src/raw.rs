@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::{Error, Result};
-use crate::packet::set_socket_option;
+use crate::packet::{enlarge_receive_buffer, set_socket_option};
 use crate::process::wait;
 
 /// IP in IP (RFC 2003).
@@ -65,6 +65,7 @@ impl RawSocket {
     /// As for [`Self::silencer`].
     pub fn ipip(local: Ipv4Addr) -> Result<Self> {
         let raw = Self::open(IPPROTO_IPIP, "for IP in IP")?;
+        enlarge_receive_buffer(&raw.socket);
         raw.bind(local)?;
         raw.set_nonblocking(true)?;
         Ok(raw)

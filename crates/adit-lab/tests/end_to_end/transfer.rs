@@ -122,6 +122,8 @@ fn the_path_mtu_is_learned_from_a_router() {
     let (network, tunnels) = narrow("mss-clamp = false");
     let tunnel = tunnels.a.plane().tunnel();
     assert_eq!(tunnel.path_mtu(PEER).mtu, 1500);
+    // Towards B alone at first: what B's own stream had learned, B would announce as its MSS.
+    stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 64 * MEGABYTE);
     assert_eq!((tunnel.path_mtu(PEER).mtu, tunnel.path_mtu(PEER).learned), (1400, true));
     assert!(tunnels.a.plane().totals().icmp.relayed > 0, "nobody told host A");
@@ -152,6 +154,7 @@ fn an_inner_df_is_honoured_without_df() {
         return;
     }
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
+    stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 4 * MEGABYTE);
     assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned);
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);

@@ -127,21 +127,14 @@ fn is_usual(setup: &Setup, way: Way, packet: &Packet, outcome: &Outcome) -> bool
         Outcome::Delivered(inner) => packet.gso_size.is_none() && !is_for_a_peer(setup, inner),
         Outcome::Dropped(_) | Outcome::Answered { .. } => false,
     };
-    let relayed = way == Way::OutOf && matches!(outcome, Outcome::Sent(_));
-    let odd = has_odd_mss(inner) || relayed && leaves_odd_mss(setup);
-    unoptioned && open && ends && !odd
-}
-
-/// A path that leaves an MSS of 516, the bytes of which look like an option once it has been lowered for the
-/// first of two paths.
-fn leaves_odd_mss(setup: &Setup) -> bool {
-    const HEADERS: u16 = 60;
-    setup.paths.iter().any(|path| (path.mtu - HEADERS).to_be_bytes() == [2, 4])
+    // A fragment that comes out is userspace's: its siblings may be.
+    let in_pieces = way == Way::OutOf && is_fragment(bytes);
+    unoptioned && open && ends && !in_pieces && !has_odd_mss(inner)
 }
 
 /// Whether the datagram inside is a fragment.
 fn is_fragment(outer: &[u8]) -> bool {
-    outer.get(HEADER_LEN + 6..).is_some_and(|rest| rest[0] & 0x3f != 0 || rest[1] != 0)
+    outer.get(HEADER_LEN + 6..HEADER_LEN + 8).is_some_and(|rest| rest[0] & 0x3f != 0 || rest[1] != 0)
 }
 
 /// It was to be relayed, and the host had to judge it.
