@@ -10,6 +10,8 @@ use crate::{Protocol, checksum};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
+/// Where the checksum lies in the header.
+pub const CHECKSUM_OFFSET: usize = 6;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -34,19 +34,18 @@ pub(super) struct FastSide {
 impl FastSide {
     /// Puts the programs to work, once they know every way.
     pub(super) fn open(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
-        self.listen()?;
         self.programs.sync(tunnel)?;
         self.programs.open(&self.devices)?;
         self.programs.settle_counts(tunnel);
-        Ok(())
+        Ok(self.listen()?)
     }
 
     /// Tells the programs what has changed in the tunnel.
     pub(super) fn sync(&mut self, tunnel: &Tunnel) {
+        self.programs.widen(&self.devices);
         if let Err(error) = self.listen() {
             tracing::error!(%error, "cannot listen on an interface of the underlay");
         }
-        self.programs.widen(&self.devices);
         if let Err(error) = self.programs.sync(tunnel) {
             tracing::error!(%error, "the programs in the kernel may act on what was true before");
         }
@@ -59,7 +58,8 @@ impl FastSide {
         found
     }
 
-    /// Before a program is attached somewhere: what it declines has to meet somebody.
+    /// After a program is attached somewhere. For a moment the socket for strays hears the same, and then what
+    /// the program declines may come twice; what it carries does not.
     fn listen(&mut self) -> Result<(), Error> {
         for device in self.devices.keys() {
             if !self.listened.contains(device) {
