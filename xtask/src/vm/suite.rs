@@ -41,7 +41,13 @@ const SUITES: &[Suite] = &[
     suite("adit-linux", "process"),
     suite("adit-linux", "raw"),
     suite("adit-linux", "user_namespace"),
-    suite("adit-dataplane", "adit_dataplane"),
+    Suite {
+        left_out: &[(
+            "ebpf::tests::random",
+            "thousands of packets take minutes; the table of fixtures is run",
+        )],
+        ..suite("adit-dataplane", "adit_dataplane")
+    },
     Suite {
         left_out: &[
             ("sixty_four_megabytes_both_ways_at_once", BULK),
