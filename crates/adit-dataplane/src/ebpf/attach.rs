@@ -5,9 +5,11 @@
 use std::mem;
 use std::path::PathBuf;
 
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::links::{FdLink, Link, PinnedLink};
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 
 use super::error::EbpfError;
@@ -84,38 +86,41 @@ impl Attacher {
         place: Place,
         device: &str,
     ) -> Result<(), EbpfError> {
-        let failed = |error| EbpfError::Attach {
-            name: place.program(),
-            device: device.to_owned(),
-            cause: Box::new(error),
-        };
         match self.hook {
             Hook::Tcx => self.attach_link(program, place, device),
-            Hook::Clsact => {
-                // It may be there already, as somebody else's.
-                let added = qdisc_add_clsact(device);
-                let attached = replace_filter(program, place, device, self.tunnel).or_else(|_| {
-                    let options =
-                        NlOptions { priority: PRIORITY, handle: handle(self.tunnel), classid: None };
-                    program.attach_with_options(device, place.kind, TcAttachOptions::Netlink(options))
-                });
-                let id = match (attached, added) {
-                    (Ok(id), _) => id,
-                    (Err(_), Err(error)) => {
-                        return Err(EbpfError::Qdisc { device: device.to_owned(), cause: Box::new(error) });
-                    }
-                    (Err(error), Ok(())) => return Err(failed(error)),
-                };
-                if let Some(pins) = &self.pins {
-                    // The filter is to outlive this process.
-                    mem::forget(program.take_link(id).map_err(failed)?);
-                    let path = self.pin(pins, place);
-                    let _ = std::fs::remove_file(&path);
-                    program.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })?;
-                }
-                Ok(())
-            }
+            Hook::Clsact => self.attach_filter(program, place, device),
         }
+    }
+
+    fn attach_filter(
+        &self,
+        program: &mut SchedClassifier,
+        place: Place,
+        device: &str,
+    ) -> Result<(), EbpfError> {
+        // It may be there already, as somebody else's.
+        let added = qdisc_add_clsact(device);
+        let attached = filter(place, device, self.tunnel)
+            .map_err(|error| TcError::IoError(error).into())
+            .and_then(|there| program.attach_to_link(there))
+            .or_else(|_| {
+                let handle = TcHandle::from(self.tunnel);
+                let options = NlOptions { priority: PRIORITY, handle, classid: None };
+                program.attach_with_options(device, place.kind, TcAttachOptions::Netlink(options))
+            });
+        let id = match (attached, added) {
+            (Ok(id), _) => id,
+            (Err(_), Err(error)) => {
+                return Err(EbpfError::Qdisc { device: device.to_owned(), cause: Box::new(error) });
+            }
+            (Err(error), Ok(())) => return Err(failed(place, device)(error)),
+        };
+        let Some(pins) = &self.pins else { return Ok(()) };
+        // The filter is to outlive this process.
+        mem::forget(program.take_link(id).map_err(failed(place, device))?);
+        let path = self.pin(pins, place);
+        let _ = std::fs::remove_file(&path);
+        program.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })
     }
 
     /// Where a program attached by us is pinned.
@@ -129,11 +134,7 @@ impl Attacher {
         place: Place,
         device: &str,
     ) -> Result<(), EbpfError> {
-        let failed = |error| EbpfError::Attach {
-            name: place.program(),
-            device: device.to_owned(),
-            cause: Box::new(error),
-        };
+        let failed = failed(place, device);
         let Some(pins) = &self.pins else {
             let options = TcAttachOptions::TcxOrder(LinkOrder::default());
             return program.attach_with_options(device, place.kind, options).map(drop).map_err(failed);
@@ -157,19 +158,17 @@ impl Attacher {
     }
 }
 
-fn handle(tunnel: u32) -> TcHandle {
-    TcHandle::from(tunnel)
+fn failed(place: Place, device: &str) -> impl Fn(ProgramError) -> EbpfError + Copy + '_ {
+    move |error| EbpfError::Attach {
+        name: place.program(),
+        device: device.to_owned(),
+        cause: Box::new(error),
+    }
 }
 
-fn replace_filter(
-    program: &mut SchedClassifier,
-    place: Place,
-    device: &str,
-    tunnel: u32,
-) -> Result<aya::programs::tc::SchedClassifierLinkId, aya::programs::ProgramError> {
-    let there = SchedClassifierLink::attached(device, place.kind, PRIORITY, handle(tunnel), None)
-        .map_err(aya::programs::tc::TcError::IoError)?;
-    program.attach_to_link(there)
+/// The filter of a tunnel's, whether it is there or not.
+fn filter(place: Place, device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(device, place.kind, PRIORITY, TcHandle::from(tunnel), None)
 }
 
 /// Removes the filter behind a pin. One that is gone already, with its interface or by somebody's hand,
@@ -179,9 +178,7 @@ pub(super) fn detach_filter(pinned: &Pinned) {
     let device = adit_linux::netlink::Netlink::open()
         .and_then(|mut netlink| netlink.link_by_index(pinned.place.device));
     let Ok(Some(device)) = device else { return };
-    if let Ok(link) =
-        SchedClassifierLink::attached(&device.name, pinned.place.kind, PRIORITY, handle(tunnel), None)
-    {
-        let _ = aya::programs::links::Link::detach(link);
+    if let Ok(link) = filter(pinned.place, &device.name, tunnel) {
+        let _ = Link::detach(link);
     }
 }

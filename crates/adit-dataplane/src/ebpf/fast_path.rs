@@ -99,10 +99,16 @@ impl FastPath {
             underlay: underlay.octets(),
             next_hop: way.map_or([0; 4], |way| way.next_hop.octets()),
             device: way.map_or(0, |way| way.device),
-            path_mtu: tunnel.path_mtu(peer).mtu,
-            owes_answer: tunnel.owes_answer(peer).into(),
+            ..PeerEntry::default()
         };
-        self.object.set_peer(peer, entry)
+        self.set_entry(tunnel, peer, entry)
+    }
+
+    /// Writes a peer's entry with what the tunnel knows now.
+    fn set_entry(&mut self, tunnel: &Tunnel, peer: PeerIndex, way: PeerEntry) -> Result<(), EbpfError> {
+        let path_mtu = tunnel.path_mtu(peer).mtu;
+        let owes_answer = tunnel.owes_answer(peer).into();
+        self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, ..way })
     }
 
     /// Brings path MTU, owed answers and forwarding up to date, and tells the tunnel of peers that were
@@ -110,10 +116,7 @@ impl FastPath {
     pub(crate) fn sync(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
         for (peer, _) in tunnel.peers() {
             self.listen(tunnel, peer);
-            let entry = self.object.peer(peer);
-            let path_mtu = tunnel.path_mtu(peer).mtu;
-            let owes_answer = tunnel.owes_answer(peer).into();
-            self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, ..entry })?;
+            self.set_entry(tunnel, peer, self.object.peer(peer))?;
         }
         let forwards = format!("net/ipv4/conf/{}/forwarding", self.device_name);
         let relay = sysctl::read(&forwards).is_ok_and(|value| value.trim() == "1");
@@ -134,7 +137,11 @@ impl FastPath {
     }
 
     /// Puts the programs to work: at the tunnel's device, and at these interfaces of the underlay.
-    pub(crate) fn open(&mut self, underlay: &BTreeMap<u32, String>) -> Result<(), EbpfError> {
+    pub(crate) fn open(
+        &mut self,
+        tunnel: &Tunnel,
+        underlay: &BTreeMap<u32, String>,
+    ) -> Result<(), EbpfError> {
         // The way out first: what the other side answers must find it.
         for (index, name) in underlay {
             self.attach(Place { kind: TcAttachType::Ingress, device: *index }, name)?;
@@ -151,14 +158,11 @@ impl FastPath {
             pins.remove_others(&ours)?;
             pins.settle_maps()?;
         }
-        Ok(())
-    }
-
-    /// The tunnel is known: what replaced programs counted to the end is added.
-    pub(crate) fn settle_counts(&mut self, tunnel: &Tunnel) {
+        // What replaced programs counted to their end.
         if let Some((old, before)) = self.before.take() {
             self.counts.add_late(&before, &Snapshot::of_old(Some(&old), tunnel));
         }
+        Ok(())
     }
 
     /// Attaches to interfaces of the underlay that it is not attached to yet. One that refuses is said

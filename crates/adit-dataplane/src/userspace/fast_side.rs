@@ -2,15 +2,16 @@
 //! by which interfaces the underlay comes in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_linux::error::Error;
-use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind};
+use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, Tunnel};
 
 use super::listening::Listening;
 use super::strays::Strays;
+use super::underlay::Underlay;
 use crate::ebpf::{EbpfError, FastPath, Way};
 
 /// How many next hops are asked for before they are needed; the others when something is sent there.
@@ -35,8 +36,7 @@ impl FastSide {
     /// Puts the programs to work, once they know every way.
     pub(super) fn open(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
         self.programs.sync(tunnel)?;
-        self.programs.open(&self.devices)?;
-        self.programs.settle_counts(tunnel);
+        self.programs.open(tunnel, &self.devices)?;
         Ok(self.listen()?)
     }
 
@@ -79,48 +79,33 @@ impl FastSide {
         tunnel: &Tunnel,
         underlay: Ipv4Addr,
     ) -> Result<bool, Error> {
-        let links: BTreeMap<u32, Link> =
-            netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        let seen = Underlay::look(netlink, tunnel, underlay)?;
         let own = netlink.addresses(None)?;
         let own = own.into_iter().filter(|address| address.prefix.addr() == underlay);
         let mut devices: BTreeSet<u32> = own.map(|address| address.index).collect();
         if self.anywhere {
-            devices.extend(links.keys().take(INTERFACES));
+            devices.extend(seen.links.keys().take(INTERFACES));
         }
         let mut next_hops = BTreeSet::new();
         let mut settled = true;
-        let peers = tunnel.peers().filter_map(|(peer, config)| match config.underlay {
-            IpAddr::V4(address) => Some((address, (peer, config))),
-            IpAddr::V6(_) => None,
-        });
-        let (addresses, peers): (Vec<Ipv4Addr>, Vec<_>) = peers.unzip();
-        let routes = netlink.routes_to(&addresses, Some(underlay))?;
-        for ((peer, config), route) in peers.into_iter().zip(routes) {
-            let route = route.ok().filter(|route| route.kind == RouteKind::Unicast);
-            if let Some(link) = route.as_ref().and_then(|route| links.get(&route.device)) {
-                tunnel.set_underlay_mtu(peer, link.mtu.min(65_535) as u16);
-            }
-            let way = route.filter(|route| links.get(&route.device).is_some_and(carries));
+        for (peer, route) in &seen.routes {
+            let way = route.as_ref().filter(|route| seen.ethernet(route.device).is_some());
             let way = way.map(|route| Way { device: route.device, next_hop: route.next_hop });
             devices.extend(way.map(|way| way.device));
             next_hops.extend(way.filter(|_| next_hops.len() < GREETED));
             settled &= way.is_some();
-            if let Err(error) = self.programs.set_way(tunnel, peer, way) {
-                tracing::error!(%error, peer = %config.name, "the programs do not learn of a new way");
+            if let Err(error) = self.programs.set_way(tunnel, *peer, way) {
+                let name = &tunnel.peer(*peer).name;
+                tracing::error!(%error, peer = %name, "the programs do not learn of a new way");
             }
         }
         let before = std::mem::take(&mut self.devices);
-        let usable = devices.iter().filter_map(|index| links.get(index)).filter(|link| carries(link));
+        let usable = devices.iter().filter_map(|index| seen.ethernet(*index));
         self.devices = usable.map(|link| (link.index, link.name.clone())).collect();
         // At the start, and of links that were out.
         next_hops.retain(|way| !self.programs.is_open() || !before.contains_key(&way.device));
         Ok(greet(netlink, &next_hops)? && settled)
     }
-}
-
-/// Whether frames of ours can leave by it.
-fn carries(link: &Link) -> bool {
-    link.hardware == LinkLayer::Ethernet && link.up && link.running
 }
 
 /// Has the kernel ask for next hops; `true` when it knows all of them.

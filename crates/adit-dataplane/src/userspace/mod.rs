@@ -18,6 +18,7 @@ pub mod segment;
 mod strays;
 #[cfg(test)]
 mod tests;
+mod underlay;
 mod watcher;
 
 use std::collections::BTreeMap;

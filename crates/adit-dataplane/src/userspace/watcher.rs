@@ -1,7 +1,8 @@
 //! What is not a datagram of the tunnel: ICMP errors from inside it, the underlay's routes and
 //! neighbours as they change, and the tunnel's deadlines. One slow thread beside the fast ones.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use adit_linux::error::Error;
 use adit_linux::frames::FrameSender;
-use adit_linux::netlink::{Events, Group, LinkLayer, Netlink, RouteKind};
+use adit_linux::netlink::{Events, Group, Netlink};
 use adit_linux::poll::{Waker, wait_readable_any};
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
@@ -18,6 +19,7 @@ use adit_tunnel::{Counters, Tunnel, UnderlayIcmp};
 
 use super::fast_side::FastSide;
 use super::queue_reply;
+use super::underlay::Underlay;
 use crate::clock::Clock;
 use crate::ebpf::EbpfError;
 use crate::next_hop::{LinkDevice, NextHops};
@@ -136,27 +138,17 @@ impl Prepared {
     }
 
     fn try_look(&mut self) -> Result<bool, Error> {
-        let links = self.netlink.links()?;
-        let hops = &self.watcher.next_hops;
+        let Watcher { tunnel, underlay, next_hops: hops, .. } = &self.watcher;
+        let seen = Underlay::look(&mut self.netlink, tunnel, *underlay)?;
         let mut device: Option<LinkDevice> = None;
         let mut settled = true;
-        let mut asked: Vec<(u32, Ipv4Addr)> = Vec::new();
-        for (index, peer) in self.watcher.tunnel.peers() {
-            let IpAddr::V4(address) = peer.underlay else { continue };
+        let mut asked: HashSet<(u32, Ipv4Addr)> = HashSet::new();
+        for (index, route) in &seen.routes {
+            let index = *index;
+            let ethernet = route.as_ref().and_then(|route| Some((route, seen.ethernet(route.device)?)));
             // No route: the kernel says so for each datagram, and counts it.
-            let route = self.netlink.route_to(address, Some(self.watcher.underlay)).ok();
-            let Some(route) = route.filter(|route| route.kind == RouteKind::Unicast) else {
-                hops.set(index, None);
-                continue;
-            };
-            let link = links.iter().find(|link| link.index == route.device);
-            if let Some(link) = link {
-                // Not the route's: the kernel believes ICMP that the tunnel has reason to doubt.
-                self.watcher.tunnel.set_underlay_mtu(index, link.mtu.min(65_535) as u16);
-            }
-            let ethernet =
-                link.filter(|link| link.hardware == LinkLayer::Ethernet && link.up && link.running);
-            let Some((link, mac)) = ethernet.and_then(|link| Some((link, link.mac?))) else {
+            let Some((route, link, mac)) = ethernet.and_then(|(route, link)| Some((route, link, link.mac?)))
+            else {
                 hops.set(index, None);
                 continue;
             };
@@ -170,8 +162,7 @@ impl Prepared {
             let known = self.netlink.neighbour(link.index, route.next_hop)?;
             let usable = known.as_ref().filter(|neighbour| neighbour.state.is_usable());
             let next = (link.index, route.next_hop);
-            if !asked.contains(&next) {
-                asked.push(next);
+            if asked.insert(next) {
                 // The kernel does not see what we send, so it has to be told that the entry is used.
                 self.netlink.use_neighbour(link.index, route.next_hop)?;
             }

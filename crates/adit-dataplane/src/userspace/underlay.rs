@@ -1,0 +1,45 @@
+//! What the kernel says of the underlay now: its interfaces, and the route to each peer.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use adit_linux::error::Error;
+use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind, RouteLookup};
+use adit_tunnel::{PeerIndex, Tunnel};
+
+/// One look at it.
+pub(super) struct Underlay {
+    pub(super) links: BTreeMap<u32, Link>,
+    /// The way to each peer; `None` where the kernel has none to offer.
+    pub(super) routes: Vec<(PeerIndex, Option<RouteLookup>)>,
+}
+
+impl Underlay {
+    /// Looks, and tells the tunnel what the interfaces take. A few system calls, however many peers.
+    pub(super) fn look(netlink: &mut Netlink, tunnel: &Tunnel, own: Ipv4Addr) -> Result<Self, Error> {
+        let links: BTreeMap<u32, Link> =
+            netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        let peers = tunnel.peers().filter_map(|(peer, config)| match config.underlay {
+            IpAddr::V4(address) => Some((peer, address)),
+            IpAddr::V6(_) => None,
+        });
+        let (peers, addresses): (Vec<_>, Vec<_>) = peers.unzip();
+        let routes = netlink.routes_to(&addresses, Some(own))?;
+        let routes =
+            routes.into_iter().map(|route| route.ok().filter(|route| route.kind == RouteKind::Unicast));
+        let routes: Vec<_> = peers.into_iter().zip(routes).collect();
+        for (peer, route) in &routes {
+            if let Some(link) = route.as_ref().and_then(|route| links.get(&route.device)) {
+                // Not the route's: the kernel believes ICMP that the tunnel has reason to doubt.
+                tunnel.set_underlay_mtu(*peer, link.mtu.min(65_535) as u16);
+            }
+        }
+        Ok(Self { links, routes })
+    }
+
+    /// An interface, if frames of ours can leave by it.
+    pub(super) fn ethernet(&self, index: u32) -> Option<&Link> {
+        let link = self.links.get(&index)?;
+        (link.hardware == LinkLayer::Ethernet && link.up && link.running).then_some(link)
+    }
+}
