@@ -72,6 +72,8 @@ pub struct TunnelOptions {
     pub df: bool,
     /// Whether the MSS of TCP that passes is lowered to the peer's path MTU. Default: `true`.
     pub mss_clamp: bool,
+    /// Whether what the path to a peer takes is probed (RFC 8899). Default: `true`.
+    pub probe: bool,
 }
 
 impl Default for TunnelOptions {
@@ -83,6 +85,7 @@ impl Default for TunnelOptions {
             mtu: Mtu::default(),
             df: true,
             mss_clamp: true,
+            probe: true,
         }
     }
 }

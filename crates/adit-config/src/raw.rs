@@ -64,6 +64,8 @@ struct RawTunnel {
     df: bool,
     /// Lowers the MSS of TCP that passes to the peer's path MTU.
     mss_clamp: bool,
+    /// Finds out by probes what the path to a peer takes, where routers do not say (RFC 8899).
+    probe: bool,
 }
 
 /// Another site, reached through the tunnel.
@@ -204,6 +206,7 @@ impl From<&TunnelOptions> for RawTunnel {
             },
             df: options.df,
             mss_clamp: options.mss_clamp,
+            probe: options.probe,
         }
     }
 }

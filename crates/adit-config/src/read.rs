@@ -64,6 +64,7 @@ pub(crate) const TUNNEL: Kind = Kind {
         Key { name: "mtu", takes: "\"auto\" or 68 to 65515", example: "\"auto\"" },
         Key { name: "df", takes: "true or false", example: "true" },
         Key { name: "mss-clamp", takes: "true or false", example: "true" },
+        Key { name: "probe", takes: "true or false", example: "true" },
     ],
 };
 
@@ -255,6 +256,11 @@ fn read_tunnel(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> Op
         && let Some(mss_clamp) = boolean(key, value, sink)
     {
         options.mss_clamp = mss_clamp;
+    }
+    if let Some((key, value)) = section.optional("probe")
+        && let Some(probe) = boolean(key, value, sink)
+    {
+        options.probe = probe;
     }
     (sink.len() == before).then_some(options)
 }

@@ -19,8 +19,9 @@ fn options() -> impl Strategy<Value = TunnelOptions> {
     let dscp = prop_oneof![(0..=63_u8).prop_map(DscpChoice::Fixed), Just(DscpChoice::Inherit)];
     let ecn = select(vec![EcnChoice::Normal, EcnChoice::Compatibility]);
     let mtu = prop_oneof![(MIN_MTU..=MAX_MTU).prop_map(Mtu::Fixed), Just(Mtu::Auto)];
-    (ttl, dscp, ecn, mtu, any::<bool>(), any::<bool>())
-        .prop_map(|(ttl, dscp, ecn, mtu, df, mss_clamp)| TunnelOptions { ttl, dscp, ecn, mtu, df, mss_clamp })
+    (ttl, dscp, ecn, mtu, any::<[bool; 3]>()).prop_map(|(ttl, dscp, ecn, mtu, [df, mss_clamp, probe])| {
+        TunnelOptions { ttl, dscp, ecn, mtu, df, mss_clamp, probe }
+    })
 }
 
 /// A valid configuration: each owner has networks inside a /16 of its own, and the underlay is
@@ -78,7 +79,7 @@ fn explained(text: &str, result: Result<Config, Problems>) {
 }
 
 /// Pieces of which files are made, right and wrong.
-const PIECES: [&str; 52] = [
+const PIECES: [&str; 53] = [
     "[site]",
     "[[site]]",
     "[tunnel]",
@@ -110,6 +111,7 @@ const PIECES: [&str; 52] = [
     "mtu",
     "df",
     "mss-clamp",
+    "probe",
     "site",
     "peer",
     "tunnel",

@@ -53,7 +53,7 @@ fn examples_are_the_article_s_network() {
 #[test]
 fn commented_defaults_are_the_defaults() {
     let text = fs::read_to_string(root().join("examples/a.toml")).unwrap();
-    let keys = ["ttl", "dscp", "ecn", "mtu", "df", "mss-clamp"];
+    let keys = ["ttl", "dscp", "ecn", "mtu", "df", "mss-clamp", "probe"];
     let mut uncommented = 0;
     let lines: Vec<&str> = text
         .lines()
