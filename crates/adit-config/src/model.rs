@@ -72,7 +72,8 @@ pub struct TunnelOptions {
     pub df: bool,
     /// Whether the MSS of TCP that passes is lowered to the peer's path MTU. Default: `true`.
     pub mss_clamp: bool,
-    /// Whether what the path to a peer takes is probed (RFC 8899). Default: `true`.
+    /// Whether what the path to a peer takes is probed (RFC 8899), where it is to be discovered at all (`df`).
+    /// Default: `true`.
     pub probe: bool,
 }
 

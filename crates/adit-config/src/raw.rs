@@ -64,7 +64,8 @@ struct RawTunnel {
     df: bool,
     /// Lowers the MSS of TCP that passes to the peer's path MTU.
     mss_clamp: bool,
-    /// Finds out by probes what the path to a peer takes, where routers do not say (RFC 8899).
+    /// Finds out by probes what the path to a peer takes, where routers do not say (RFC 8899). Nothing is probed
+    /// without `df`.
     probe: bool,
 }
 

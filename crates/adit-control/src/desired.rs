@@ -1,10 +1,11 @@
 //! What a configuration means for the kernel: the device and the routes an overlay is made of.
 //! Pure: it reads no file and asks no kernel.
 
+use std::hash::RandomState;
 use std::net::{IpAddr, Ipv4Addr};
 
-use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Ttl};
-use adit_tunnel::{PeerConfig, TunnelConfig};
+use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Site, Ttl};
+use adit_tunnel::{PeerConfig, ProbeOptions, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
@@ -51,7 +52,7 @@ impl Desired {
     #[must_use]
     pub fn of(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> Self {
         let site = &config.site;
-        let preferred_source = local.iter().copied().find(|address| inside(&site.networks, *address));
+        let preferred_source = inside_address(site, local);
         let mtu = match config.tunnel.mtu {
             Mtu::Fixed(mtu) => mtu,
             Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
@@ -97,6 +98,9 @@ pub fn tunnel_config(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> 
         mss_clamp: options.mss_clamp,
         underlay_mtu,
         local_addresses: local.iter().copied().map(IpAddr::V4).collect(),
+        probe: inside_address(&config.site, local)
+            .filter(|_| options.probe && options.df)
+            .map(|source| ProbeOptions { source, secret: RandomState::new() }),
         peers: config
             .peers
             .iter()
@@ -113,6 +117,8 @@ fn networks(networks: &[Ipv4Net]) -> Vec<IpNet> {
     networks.iter().copied().map(IpNet::V4).collect()
 }
 
-fn inside(networks: &[Ipv4Net], address: Ipv4Addr) -> bool {
-    networks.iter().any(|network| network.contains(&address))
+/// Our address inside our own networks, if we have one: what the gateway itself sends comes from there.
+fn inside_address(site: &Site, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+    let is_inside = |address: &Ipv4Addr| site.networks.iter().any(|network| network.contains(address));
+    local.iter().copied().find(is_inside)
 }

@@ -1,6 +1,6 @@
 //! Counters: a copy a processor, so plain additions.
 
-use adit_policy::maps::PeerCounts;
+use adit_policy::maps::{LastRx, PeerCounts};
 use adit_policy::{DropReason, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
@@ -65,11 +65,12 @@ pub fn sent(to: PeerIndex, amount: Amount) {
 }
 
 #[inline(always)]
-pub fn received(from: PeerIndex, amount: Amount) {
+pub fn received(from: PeerIndex, amount: Amount, ttl: u8) {
     if let Some(counts) = peer(from) {
         counts.rx_packets += u64::from(amount.segments);
         counts.rx_bytes += u64::from(amount.bytes);
         // SAFETY: no arguments. The coarse clock is a read of memory; the fine one costs more than the rest.
-        counts.last_rx = unsafe { bpf_ktime_get_coarse_ns() };
+        let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
+        counts.last_rx = LastRx { nanoseconds, ttl }.encode();
     }
 }

@@ -51,7 +51,6 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
     if !skb.reach(LOOKED_AT) && !skb.reach(INNER + HEADER_LEN) {
         return None;
     }
-    let outer = skb.header(ETHERNET)?;
     let inner = skb.header(INNER)?;
     let carried = carried(skb, &outer, &inner)?;
     let delivery = match adit_policy::exit(&tables, from, &inner) {
@@ -64,16 +63,21 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
         return None;
     }
     let (ecn, anomaly) = adit_policy::exit_ecn(from, Ecn::from_tos(outer.tos()), Ecn::from_tos(inner.tos()));
-    if let Err(refusal) = ecn {
-        count_marks(from, &outer, anomaly, carried);
-        return Some(Verdict::of(refusal, carried.segments));
-    }
-    let passed = Passed { from, inner, carried, ecn: ecn.ok()? };
+    let ecn = match ecn {
+        Ok(ecn) => ecn,
+        Err(refusal) => {
+            count_marks(from, &outer, anomaly, carried);
+            return Some(Verdict::of(refusal, carried.segments));
+        }
+    };
+    let passed = Passed { from, inner, carried, ecn };
     let verdict = match delivery {
         Delivery::Here => deliver(skb, &tables, &passed)?,
         Delivery::To(to) => relay::relay(skb, &tables, &passed, to)?,
+        // The answer to a probe, most likely.
+        Delivery::HereFromGateway => return None,
     };
-    counters::received(from, Amount { segments: carried.segments, bytes: carried.len });
+    counters::received(from, Amount { segments: carried.segments, bytes: carried.len }, outer.ttl());
     count_marks(from, &outer, anomaly, carried);
     Some(verdict)
 }

@@ -89,7 +89,7 @@ impl Counts {
     /// As a tunnel of `peers` peers has them, without the times.
     #[must_use]
     pub fn totals(&self, peers: usize) -> Totals {
-        let mut totals = Totals::sum([]);
+        let mut totals = Totals::default();
         totals.peers.resize(peers, PeerTotals::default());
         if let Some((peer, packets, bytes)) = self.tx {
             totals.peers[peer.index()].tx_packets = packets;

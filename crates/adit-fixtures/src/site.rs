@@ -73,6 +73,7 @@ impl Default for Setup {
             mss_clamp: true,
             underlay_mtu: 1500,
             local_addresses: vec![IpAddr::from(INSIDE_A)],
+            probe: None,
             peers: vec![peer("b", B, "192.168.199.0/24"), peer("c", C, "192.168.200.0/24")],
         };
         Setup { config, paths: vec![Path::of(1500); 2], forwards: true }

@@ -198,6 +198,25 @@ impl RawSocket {
         if wait(&self.socket, Some(patience))? { self.recv(buffer).map(Some) } else { Ok(None) }
     }
 
+    /// Datagrams that came while the socket's buffer was full, since it was opened (modulo 2^32).
+    #[must_use]
+    pub fn dropped(&self) -> u32 {
+        // linux/sock_diag.h: SK_MEMINFO_DROPS, the last of nine.
+        let mut numbers = [0u32; 9];
+        let mut len = size_of_val(&numbers) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes to `numbers`; both outlive the call.
+        let done = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                numbers.as_mut_ptr().cast(),
+                &raw mut len,
+            )
+        };
+        if done == 0 { numbers[8] } else { 0 }
+    }
+
     /// Whether reading and sending return `WouldBlock` instead of waiting.
     ///
     /// # Errors

@@ -144,6 +144,9 @@ pub fn sender<D: Directory>(directory: &D, outer: &Ipv4Header) -> Result<PeerInd
 pub enum Delivery {
     /// To us, or to somebody behind us.
     Here,
+    /// The same, and the peer's gateway itself has sent it, by ICMP from its underlay address: the answer to a
+    /// probe, or an error about what came out of the tunnel there. What else it may say is not looked at here.
+    HereFromGateway,
     /// To another peer: we are a hub.
     To(PeerIndex),
 }
@@ -164,17 +167,20 @@ pub fn exit<D: Directory>(directory: &D, from: PeerIndex, inner: &Ipv4Header) ->
     if inner.protocol() == Protocol::IPIP && destination == directory.underlay() {
         return refuse(DropReason::NestedToOurselves);
     }
-    match directory.owner(source) {
-        Some(Owner::Peer(owner)) if owner == from => {}
+    let here = match directory.owner(source) {
+        Some(Owner::Peer(owner)) if owner == from => Delivery::Here,
         Some(Owner::Ours) => return refuse(DropReason::InnerSourceIsOwn),
         _ if directory.is_local(source) => return refuse(DropReason::InnerSourceIsOwn),
+        _ if inner.protocol() == Protocol::ICMP && directory.underlay_of(from) == Some(source) => {
+            Delivery::HereFromGateway
+        }
         Some(Owner::Peer(_)) | None => return refuse(DropReason::InnerSourceNotFromPeer),
-    }
+    };
     match directory.owner(destination) {
-        Some(Owner::Ours) => Ok(Delivery::Here),
+        Some(Owner::Ours) => Ok(here),
         // The host keeps what is for itself, in whoever's network its address lies.
-        _ if directory.is_local(destination) => Ok(Delivery::Here),
-        Some(Owner::Peer(to)) if to != from => Ok(Delivery::To(to)),
+        _ if directory.is_local(destination) => Ok(here),
+        Some(Owner::Peer(to)) if to != from && here == Delivery::Here => Ok(Delivery::To(to)),
         Some(Owner::Peer(_)) | None => refuse(DropReason::InnerDestinationNotOurs),
     }
 }

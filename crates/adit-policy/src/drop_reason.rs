@@ -129,6 +129,8 @@ drop_reasons! {
             "An ICMP message is truncated, its checksum is wrong, or its quote is not a datagram.";
         IcmpUnbelievable, "icmp-unbelievable", "RFC 5927 section 4",
             "An ICMP error quotes a datagram that this tunnel has not sent.";
+        IcmpDisproved, "icmp-disproved", "RFC 5927 section 7",
+            "An ICMP error says that the path fails or has shrunk, but the peer has just answered a probe over it.";
         IcmpNotRelayed, "icmp-not-relayed", "RFC 2003 section 4",
             "An ICMP error of a kind that concerns the tunnel's own header, not the original sender.";
         IcmpNotAnswerable, "icmp-not-answerable", "RFC 1122 section 3.2.2",

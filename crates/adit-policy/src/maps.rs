@@ -155,7 +155,7 @@ pub struct PeerCounts {
     pub rx_packets: u64,
     /// Their bytes.
     pub rx_bytes: u64,
-    /// When the last of them came, in nanoseconds of `CLOCK_MONOTONIC`, some milliseconds early; 0: never.
+    /// When the last of them came, and with which outer TTL: see [`LastRx`]; 0: never.
     pub last_rx: u64,
     /// Datagrams dropped.
     pub drops: u64,
@@ -163,6 +163,62 @@ pub struct PeerCounts {
     pub congestion_experienced: u64,
     /// TCP SYNs whose MSS was lowered.
     pub mss_clamped: u64,
+}
+
+impl PeerCounts {
+    /// With what another processor has counted.
+    #[must_use]
+    pub fn plus(self, other: PeerCounts) -> PeerCounts {
+        PeerCounts { last_rx: self.last_rx.max(other.last_rx), ..self.combined(&other, u64::wrapping_add) }
+    }
+
+    /// Without what had been counted `before`.
+    #[must_use]
+    pub fn since(&self, before: &PeerCounts) -> PeerCounts {
+        self.combined(before, u64::saturating_sub)
+    }
+
+    fn combined(&self, other: &PeerCounts, with: fn(u64, u64) -> u64) -> PeerCounts {
+        PeerCounts {
+            tx_packets: with(self.tx_packets, other.tx_packets),
+            tx_bytes: with(self.tx_bytes, other.tx_bytes),
+            rx_packets: with(self.rx_packets, other.rx_packets),
+            rx_bytes: with(self.rx_bytes, other.rx_bytes),
+            last_rx: self.last_rx,
+            drops: with(self.drops, other.drops),
+            congestion_experienced: with(self.congestion_experienced, other.congestion_experienced),
+            mss_clamped: with(self.mss_clamped, other.mss_clamped),
+        }
+    }
+}
+
+/// When a datagram came, and the TTL of its outer header, in one word that grows with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastRx {
+    /// Nanoseconds of `CLOCK_MONOTONIC`, some milliseconds early.
+    pub nanoseconds: u64,
+    /// Hops that the outer header had left.
+    pub ttl: u8,
+}
+
+impl LastRx {
+    const TTL: u64 = 0xff;
+
+    /// As the map has it. The time loses 256 ns.
+    #[inline(always)]
+    #[must_use]
+    pub const fn encode(self) -> u64 {
+        self.nanoseconds & !LastRx::TTL | self.ttl as u64
+    }
+
+    /// What [`LastRx::encode`] wrote; `None`: nothing has come yet.
+    #[must_use]
+    pub const fn decode(word: u64) -> Option<LastRx> {
+        if word == 0 {
+            return None;
+        }
+        Some(LastRx { nanoseconds: word & !LastRx::TTL, ttl: (word & LastRx::TTL) as u8 })
+    }
 }
 
 const OURS: u32 = u32::MAX;

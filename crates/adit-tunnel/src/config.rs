@@ -7,6 +7,7 @@ use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
 use ipnet::IpNet;
 
 use crate::peers::PeerTable;
+use crate::probe::ProbeOptions;
 
 /// A tunnel: this side, and everyone on the other side.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct TunnelConfig {
     /// This gateway's own inner addresses: what is delivered to them, and what RFC 2003 section 3.2
     /// refuses to forward from them.
     pub local_addresses: Vec<IpAddr>,
+    /// How the paths to the peers are probed, by whoever drives a [`Prober`](crate::Prober); `None`: not at all.
+    pub probe: Option<ProbeOptions>,
     /// The other sides.
     pub peers: Vec<PeerConfig>,
 }

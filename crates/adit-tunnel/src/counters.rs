@@ -31,7 +31,7 @@ struct PeerCounts {
     tx_bytes: Count,
     rx_packets: Count,
     rx_bytes: Count,
-    /// Milliseconds plus one, so that 0 is never.
+    /// Milliseconds plus one, so that 0 is never, and below them eight bits of the outer TTL.
     last_rx: AtomicU64,
     drops: Count,
     congestion_experienced: Count,
@@ -49,6 +49,13 @@ pub struct Counters {
     drops: [Count; DropReason::COUNT],
     ecn: [Count; ECN_ANOMALIES],
     icmp: IcmpCounts,
+    probes: ProbeCounts,
+}
+
+#[derive(Debug, Default)]
+struct ProbeCounts {
+    sent: Count,
+    answered: Count,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +77,13 @@ impl Counters {
             drops: std::array::from_fn(|_| Count::default()),
             ecn: std::array::from_fn(|_| Count::default()),
             icmp: IcmpCounts::default(),
+            probes: ProbeCounts::default(),
         }
+    }
+
+    /// Inner datagrams that were let pass towards a peer.
+    pub fn sent(&self, peer: PeerIndex) -> u64 {
+        self.peers.get(peer.index()).map_or(0, |peer| peer.tx_packets.get())
     }
 
     /// Counts `n` datagrams as dropped. Data planes call this for what the operating system refused
@@ -102,11 +115,11 @@ impl Counters {
     }
 
     #[inline]
-    pub(crate) fn count_rx(&self, peer: PeerIndex, packets: u64, bytes: u64, now: Instant) {
+    pub(crate) fn count_rx(&self, peer: PeerIndex, packets: u64, bytes: u64, ttl: u8, now: Instant) {
         if let Some(peer) = self.peers.get(peer.index()) {
             peer.rx_packets.add(packets);
             peer.rx_bytes.add(bytes);
-            peer.last_rx.store(now.as_millis().saturating_add(1), Relaxed);
+            peer.last_rx.store(now.as_millis().saturating_add(1) << 8 | u64::from(ttl), Relaxed);
         }
     }
 
@@ -142,6 +155,14 @@ impl Counters {
     pub(crate) fn count_icmp_not_ours(&self) {
         self.icmp.not_ours.add(1);
     }
+
+    pub(crate) fn count_probe_sent(&self) {
+        self.probes.sent.add(1);
+    }
+
+    pub(crate) fn count_probe_answered(&self) {
+        self.probes.answered.add(1);
+    }
 }
 
 /// What has been counted for one peer.
@@ -158,6 +179,8 @@ pub struct PeerTotals {
     pub rx_bytes: u64,
     /// When the last of them came.
     pub last_rx: Option<Instant>,
+    /// The TTL of its outer header as it came.
+    pub last_ttl: Option<u8>,
     /// Datagrams dropped on the way to or from the peer, for any reason (where the peer is known).
     pub drops: u64,
     /// Datagrams whose outer header said congestion experienced (RFC 2003 section 5.2, RFC 6040).
@@ -167,17 +190,64 @@ pub struct PeerTotals {
 }
 
 impl PeerTotals {
-    fn add(&mut self, counts: &PeerCounts) {
-        self.tx_packets += counts.tx_packets.get();
-        self.tx_bytes += counts.tx_bytes.get();
-        self.rx_packets += counts.rx_packets.get();
-        self.rx_bytes += counts.rx_bytes.get();
-        self.drops += counts.drops.get();
-        self.congestion_experienced += counts.congestion_experienced.get();
-        self.mss_clamped += counts.mss_clamped.get();
-        let last_rx = counts.last_rx.load(Relaxed).checked_sub(1).map(Instant::from_millis);
-        self.last_rx = self.last_rx.max(last_rx);
+    /// Adds what was counted elsewhere for the same peer.
+    pub fn add(&mut self, other: &PeerTotals) {
+        if other.last_rx > self.last_rx {
+            (self.last_rx, self.last_ttl) = (other.last_rx, other.last_ttl);
+        }
+        self.combine(other, u64::wrapping_add);
     }
+
+    /// What has been counted since `before`, an earlier look; the times only if anything came.
+    #[must_use]
+    pub fn since(&self, before: &PeerTotals) -> PeerTotals {
+        let mut since = *self;
+        since.combine(before, u64::saturating_sub);
+        if since.rx_packets == 0 {
+            (since.last_rx, since.last_ttl) = (None, None);
+        }
+        since
+    }
+
+    fn combine(&mut self, other: &PeerTotals, with: fn(u64, u64) -> u64) {
+        for (mine, theirs) in [
+            (&mut self.tx_packets, other.tx_packets),
+            (&mut self.tx_bytes, other.tx_bytes),
+            (&mut self.rx_packets, other.rx_packets),
+            (&mut self.rx_bytes, other.rx_bytes),
+            (&mut self.drops, other.drops),
+            (&mut self.congestion_experienced, other.congestion_experienced),
+            (&mut self.mss_clamped, other.mss_clamped),
+        ] {
+            *mine = with(*mine, theirs);
+        }
+    }
+}
+
+impl From<&PeerCounts> for PeerTotals {
+    fn from(counts: &PeerCounts) -> PeerTotals {
+        let last_rx = counts.last_rx.load(Relaxed);
+        PeerTotals {
+            tx_packets: counts.tx_packets.get(),
+            tx_bytes: counts.tx_bytes.get(),
+            rx_packets: counts.rx_packets.get(),
+            rx_bytes: counts.rx_bytes.get(),
+            last_rx: (last_rx >> 8).checked_sub(1).map(Instant::from_millis),
+            last_ttl: (last_rx > 0).then_some(last_rx as u8),
+            drops: counts.drops.get(),
+            congestion_experienced: counts.congestion_experienced.get(),
+            mss_clamped: counts.mss_clamped.get(),
+        }
+    }
+}
+
+/// What has been done to learn what a path takes (RFC 8899).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProbeTotals {
+    /// Probes sent.
+    pub sent: u64,
+    /// Those that were answered.
+    pub answered: u64,
 }
 
 /// What has been done about ICMP.
@@ -206,32 +276,80 @@ pub struct Totals {
     pub ecn_anomalies: [u64; ECN_ANOMALIES],
     /// ICMP.
     pub icmp: IcmpTotals,
+    /// Probes of the path MTU.
+    pub probes: ProbeTotals,
+}
+
+impl Default for Totals {
+    /// Of no peers, and nothing counted.
+    fn default() -> Totals {
+        Totals {
+            peers: Vec::new(),
+            drops: [0; DropReason::COUNT],
+            ecn_anomalies: [0; ECN_ANOMALIES],
+            icmp: IcmpTotals::default(),
+            probes: ProbeTotals::default(),
+        }
+    }
 }
 
 impl Totals {
     /// Sums shards of one tunnel. The writers go on meanwhile: each number is right at some moment
     /// during the call, not all at the same one.
     pub fn sum<'a>(shards: impl IntoIterator<Item = &'a Counters>) -> Totals {
-        let mut totals = Totals {
-            peers: Vec::new(),
-            drops: [0; DropReason::COUNT],
-            ecn_anomalies: [0; ECN_ANOMALIES],
-            icmp: IcmpTotals::default(),
-        };
+        let mut totals = Totals::default();
         for shard in shards {
-            if totals.peers.len() < shard.peers.len() {
-                totals.peers.resize(shard.peers.len(), PeerTotals::default());
-            }
-            totals.peers.iter_mut().zip(&shard.peers).for_each(|(total, counts)| total.add(counts));
-            totals.drops.iter_mut().zip(&shard.drops).for_each(|(total, count)| *total += count.get());
-            totals.ecn_anomalies.iter_mut().zip(&shard.ecn).for_each(|(total, count)| *total += count.get());
-            totals.icmp.sent += shard.icmp.sent.get();
-            totals.icmp.suppressed += shard.icmp.suppressed.get();
-            totals.icmp.relayed += shard.icmp.relayed.get();
-            totals.icmp.state_changed += shard.icmp.state_changed.get();
-            totals.icmp.not_ours += shard.icmp.not_ours.get();
+            totals.add(&Totals::of(shard));
         }
         totals
+    }
+
+    fn of(shard: &Counters) -> Totals {
+        Totals {
+            peers: shard.peers.iter().map(PeerTotals::from).collect(),
+            drops: std::array::from_fn(|index| shard.drops.get(index).map_or(0, Count::get)),
+            ecn_anomalies: std::array::from_fn(|index| shard.ecn.get(index).map_or(0, Count::get)),
+            icmp: IcmpTotals {
+                sent: shard.icmp.sent.get(),
+                suppressed: shard.icmp.suppressed.get(),
+                relayed: shard.icmp.relayed.get(),
+                state_changed: shard.icmp.state_changed.get(),
+                not_ours: shard.icmp.not_ours.get(),
+            },
+            probes: ProbeTotals { sent: shard.probes.sent.get(), answered: shard.probes.answered.get() },
+        }
+    }
+
+    /// Adds what was counted elsewhere for the same tunnel.
+    pub fn add(&mut self, other: &Totals) {
+        if self.peers.len() < other.peers.len() {
+            self.peers.resize(other.peers.len(), PeerTotals::default());
+        }
+        self.peers.iter_mut().zip(&other.peers).for_each(|(mine, theirs)| mine.add(theirs));
+        self.combine(other, u64::wrapping_add);
+    }
+
+    /// What has been counted since `before`, an earlier look at the same tunnel.
+    #[must_use]
+    pub fn since(&self, before: &Totals) -> Totals {
+        let mut since = self.clone();
+        since.peers.iter_mut().zip(&before.peers).for_each(|(mine, before)| *mine = mine.since(before));
+        since.combine(before, u64::saturating_sub);
+        since
+    }
+
+    /// Everything but the peers.
+    fn combine(&mut self, other: &Totals, with: fn(u64, u64) -> u64) {
+        let each = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
+        self.drops.iter_mut().zip(other.drops).for_each(|(mine, theirs)| each(mine, theirs));
+        self.ecn_anomalies.iter_mut().zip(other.ecn_anomalies).for_each(|(mine, theirs)| each(mine, theirs));
+        each(&mut self.icmp.sent, other.icmp.sent);
+        each(&mut self.icmp.suppressed, other.icmp.suppressed);
+        each(&mut self.icmp.relayed, other.icmp.relayed);
+        each(&mut self.icmp.state_changed, other.icmp.state_changed);
+        each(&mut self.icmp.not_ours, other.icmp.not_ours);
+        each(&mut self.probes.sent, other.probes.sent);
+        each(&mut self.probes.answered, other.probes.answered);
     }
 
     /// Drops for one reason.
@@ -265,8 +383,8 @@ mod tests {
         let peer = PeerIndex::new(1);
         one.count_tx(peer, 3, 3000);
         two.count_tx(peer, 1, 100);
-        one.count_rx(peer, 1, 10, Instant::from_millis(7));
-        two.count_rx(peer, 1, 10, Instant::from_millis(5));
+        one.count_rx(peer, 1, 10, 61, Instant::from_millis(7));
+        two.count_rx(peer, 1, 10, 62, Instant::from_millis(5));
         two.count_drop(DropReason::QueueFull, Some(peer), 4);
         one.count_drop(DropReason::OuterMalformed, None, 1);
         one.count_mss_clamped(peer);
@@ -278,11 +396,14 @@ mod tests {
             rx_packets: 2,
             rx_bytes: 20,
             last_rx: Some(Instant::from_millis(7)),
+            last_ttl: Some(61),
             drops: 4,
             congestion_experienced: 0,
             mss_clamped: 1,
         };
         assert_eq!(totals.peers[1], expected);
+        assert_eq!(totals.since(&Totals::default()), totals);
+        assert_eq!(totals.since(&totals).peers, [PeerTotals::default(); 2]);
         assert_eq!(totals.drops_of(DropReason::QueueFull), 4);
         assert_eq!(totals.dropped(), 5);
         assert_eq!(totals.drops_by_reason().filter(|(_, n)| *n > 0).count(), 2);

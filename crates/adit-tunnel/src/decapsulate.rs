@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use adit_policy::{DropReason, PeerIndex, Refusal};
+use adit_policy::{Delivery, DropReason, PeerIndex, Refusal};
 use adit_wire::Validation;
 use adit_wire::ecn::Ecn;
+use adit_wire::icmpv4;
 use adit_wire::ipv4::Ipv4Packet;
 
 use crate::counters::Counters;
@@ -41,6 +42,11 @@ pub enum Decapsulated {
         /// For a TCP SYN, the MSS to lower it to: call `tcp::clamp_mss`.
         max_mss: Option<u16>,
     },
+    /// The answer to a probe: the tunnel has taken note of it, and nothing is to be done.
+    Answer {
+        /// From whom.
+        peer: PeerIndex,
+    },
     /// Dropped; counted already.
     Drop(DropReason),
 }
@@ -60,16 +66,25 @@ impl Tunnel {
     pub fn decapsulate(&self, outer: &Outer<'_>, now: Instant, counters: &Counters) -> Decapsulated {
         let segments = u64::from(outer.segments.max(1));
         let delivered = self.admit_outer(outer).and_then(|admitted| {
-            let packet = self.admit_inner(&admitted)?;
+            let (packet, delivery) = self.admit_inner(&admitted)?;
+            if delivery == Delivery::HereFromGateway
+                && self.takes_answer(&admitted, &packet, now, counters)?
+            {
+                return Ok((admitted, None));
+            }
             let set_ecn = exit_ecn(&admitted, &packet, segments, counters)?;
-            Ok((admitted, packet, set_ecn))
+            Ok((admitted, Some((packet, set_ecn))))
         });
         match delivered {
-            Ok((Admitted { peer, state, outer }, packet, set_ecn)) => {
+            Ok((Admitted { peer, state, .. }, None)) => {
                 state.soft.heard();
-                counters.count_rx(peer, segments, packet.total_len() as u64, now);
+                Decapsulated::Answer { peer }
+            }
+            Ok((Admitted { peer, state, outer }, Some((packet, set_ecn)))) => {
+                state.soft.heard();
+                counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
                 let start = outer.header_len();
-                let max_mss = self.max_mss(&packet, state.soft.mtu(now));
+                let max_mss = self.max_mss(&packet, state.soft.path_mtu.mtu(now));
                 Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }
             }
             Err(Refusal { reason, peer, .. }) => {
@@ -91,7 +106,7 @@ impl Tunnel {
 
     /// Whether the inner datagram may come from that peer.
     #[inline]
-    fn admit_inner<'a>(&self, admitted: &Admitted<'_, 'a>) -> Result<Ipv4Packet<'a>, Refusal> {
+    fn admit_inner<'a>(&self, admitted: &Admitted<'_, 'a>) -> Result<(Ipv4Packet<'a>, Delivery), Refusal> {
         let peer = admitted.peer;
         let bytes = admitted.outer.payload();
         if bytes.first().is_some_and(|first| first >> 4 != 4) {
@@ -99,8 +114,36 @@ impl Tunnel {
         }
         let inner = Ipv4Packet::parse(bytes, Validation::Datapath)
             .map_err(|_| Refusal::silent(DropReason::DecapInnerMalformed, Some(peer)))?;
-        adit_policy::exit(self, peer, inner.fixed_header())?;
-        Ok(inner)
+        let delivery = adit_policy::exit(self, peer, inner.fixed_header())?;
+        Ok((inner, delivery))
+    }
+
+    /// Whether it is the answer to a probe. Of what else the peer's gateway says by ICMP from its underlay address,
+    /// errors are for whoever is behind us; it has no business to say anything more.
+    #[cold]
+    fn takes_answer(
+        &self,
+        admitted: &Admitted<'_, '_>,
+        packet: &Ipv4Packet<'_>,
+        now: Instant,
+        counters: &Counters,
+    ) -> Result<bool, Refusal> {
+        if let Some(options) = &self.config().probe {
+            if let Some(probe) = options.answered(admitted.state.underlay, packet) {
+                admitted.state.soft.answers.note(probe, now);
+                counters.count_probe_answered();
+                return Ok(true);
+            }
+            // The rest of an answer that came in fragments, the first of which has told all.
+            if packet.fragment_offset() != 0 && packet.destination() == options.source {
+                return Ok(true);
+            }
+        }
+        let kind = packet.payload().first().copied().filter(|_| packet.is_first_fragment_or_whole());
+        if kind.is_some_and(icmpv4::is_error) {
+            return Ok(false);
+        }
+        Err(Refusal::silent(DropReason::InnerSourceNotFromPeer, Some(admitted.peer)))
     }
 }
 

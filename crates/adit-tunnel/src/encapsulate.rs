@@ -1,10 +1,10 @@
 //! The way into the tunnel, RFC 2003 sections 3.1, 3.2 and 5.1.
 
 use adit_policy::{DropReason, Origin, PeerIndex, Refusal};
-use adit_wire::Validation;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
-use adit_wire::icmpv4::{self, Icmpv4Error};
+use adit_wire::icmpv4::{self, Icmpv4Error, types};
 use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
+use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
 use crate::reply::Reply;
@@ -107,10 +107,28 @@ impl Tunnel {
     /// Who may send what to whom.
     #[inline]
     fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &Peer), Refusal> {
-        let peer = adit_policy::entrance(self, packet.fixed_header(), inner.origin)?;
+        let peer = match adit_policy::entrance(self, packet.fixed_header(), inner.origin) {
+            Err(Refusal { reason: DropReason::InnerSourceDenied, peer: Some(peer), .. })
+                if self.speaks_of_itself(packet) =>
+            {
+                peer
+            }
+            verdict => verdict?,
+        };
         let state =
             self.peer_state(peer).ok_or(Refusal::silent(DropReason::InnerDestinationUnknown, None))?;
         Ok((peer, state))
+    }
+
+    /// Whether it is what the stack of this gateway answers from its underlay address: a peer's probe, or an error
+    /// about what came out of the tunnel.
+    #[cold]
+    fn speaks_of_itself(&self, packet: &Ipv4Packet<'_>) -> bool {
+        if packet.source() != self.underlay || packet.protocol() != Protocol::ICMP {
+            return false;
+        }
+        let is_answer = |kind: u8| kind == types::ECHO_REPLY || icmpv4::is_error(kind);
+        packet.fragment_offset() != 0 || packet.payload().first().copied().is_some_and(is_answer)
     }
 
     /// The outer header, unless the datagram is too big for the path (RFC 2003 section 5.1).
@@ -123,7 +141,7 @@ impl Tunnel {
         packet: &Ipv4Packet<'_>,
         now: Instant,
     ) -> Result<(PeerIndex, Encapsulated), Refusal> {
-        let mtu = state.soft.mtu(now);
+        let mtu = state.soft.path_mtu.mtu(now);
         let max_datagram = usize::from(mtu).saturating_sub(OVERHEAD_V4);
         let inner_df = packet.dont_fragment();
         let too_big = inner.largest_datagram > max_datagram;

@@ -4,6 +4,7 @@
 //! The first byte of the input says how to call; the rest is the datagram. Its header checksums are made
 //! right where the first byte says so, because no mutation finds them by chance.
 
+use std::hash::RandomState;
 use std::net::Ipv4Addr;
 
 use adit_wire::checksum;
@@ -13,8 +14,8 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Validation, fragment};
 
 use crate::{
-    Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, PeerConfig, Totals, Tunnel,
-    TunnelConfig, UnderlayIcmp,
+    Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, PeerConfig, ProbeOptions, Totals,
+    Tunnel, TunnelConfig, UnderlayIcmp,
 };
 
 const FIX_CHECKSUMS: u8 = 1;
@@ -36,6 +37,7 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         mss_clamp: true,
         underlay_mtu: 1500,
         local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1).into()],
+        probe: Some(ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new() }),
         peers: vec![peer("b", 2, "192.168.199.0/24"), peer("c", 3, "192.168.200.0/24")],
     })
     .ok()
@@ -131,6 +133,10 @@ pub fn decapsulate(bytes: &[u8]) {
                 "delivered what is none"
             );
         }
+        // The rest of an answer in fragments; nobody guesses a token.
+        Decapsulated::Answer { .. } => {
+            assert_eq!((passed(&totals), totals.dropped(), totals.probes.answered), ((0, 0), 0, 0));
+        }
         Decapsulated::Drop(reason) => {
             assert_eq!((totals.drops_of(reason), totals.dropped()), (1, 1), "counted for its reason, once");
             assert_eq!(passed(&totals), (0, 0), "dropped and passed");
@@ -160,6 +166,9 @@ pub fn on_underlay_icmp(bytes: &[u8]) {
             assert_reply(&reply, quoted);
         }
         UnderlayIcmp::StateChanged { .. } => assert_eq!(icmp, (0, 1, 0, 0)),
+        UnderlayIcmp::AboutProbe { .. } | UnderlayIcmp::Doubtful { .. } => {
+            assert_eq!(icmp, (0, 0, 0, 1), "no probe was sent, and none was answered");
+        }
         UnderlayIcmp::NotOurs => assert_eq!(icmp, (0, 0, 1, 0)),
         UnderlayIcmp::Ignored(reason) => {
             assert_eq!(icmp, (0, 0, 0, 1));

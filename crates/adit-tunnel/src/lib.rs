@@ -34,24 +34,30 @@ mod decapsulate;
 mod encapsulate;
 #[doc(hidden)]
 pub mod fuzz;
+mod path_mtu;
+mod path_search;
 mod peers;
+mod probe;
+mod prober;
 mod reply;
 mod soft_state;
 mod time;
+mod timed;
+mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{PeerConfig, TunnelConfig, TunnelError};
-pub use counters::{Counters, IcmpTotals, PeerTotals, Totals};
+pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals};
 pub use decapsulate::{Decapsulated, Outer};
 pub use encapsulate::{Encapsulated, Inner};
+pub use path_mtu::{LearnedBy, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PathMtu};
 pub use peers::PeerTable;
+pub use probe::ProbeOptions;
+pub use prober::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, Prober, RAISE_TIMER};
 pub use reply::Reply;
-pub use soft_state::{
-    ICMP_BURST, ICMP_PER_SECOND, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PENDING_LIFETIME, PathMtu,
-    Reachability, UnreachableCause,
-};
+pub use soft_state::{ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UnreachableCause};
 pub use time::Instant;
-pub use tunnel::Tunnel;
+pub use tunnel::{Remembered, Tunnel};
 pub use underlay_icmp::UnderlayIcmp;

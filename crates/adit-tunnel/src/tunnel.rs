@@ -11,9 +11,11 @@ use adit_wire::tcp::{self, TcpFlags};
 
 use crate::config::{Checked, PeerConfig, TunnelConfig, TunnelError};
 use crate::counters::Counters;
+use crate::path_mtu::PathMtu;
 use crate::peers::PeerTable;
+use crate::probe::Probe;
 use crate::reply::Reply;
-use crate::soft_state::{PathMtu, Reachability, SoftState, TokenBucket};
+use crate::soft_state::{IcmpLimit, Reachability, SoftState};
 use crate::time::Instant;
 
 /// A tunnel with any number of peers.
@@ -32,7 +34,16 @@ pub struct Tunnel {
     peers: Vec<Peer>,
     local: Vec<Ipv4Addr>,
     /// For answers about datagrams that belong to no peer.
-    icmp: TokenBucket,
+    icmp: IcmpLimit,
+}
+
+/// Soft state that outlives a restart (RFC 2003 section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// What the path takes.
+    pub path_mtu: PathMtu,
+    /// Whether the peer is in reach.
+    pub reachability: Reachability,
 }
 
 #[derive(Debug)]
@@ -55,7 +66,7 @@ impl Tunnel {
             .into_iter()
             .map(|underlay| Peer { soft: SoftState::new(config.underlay_mtu), underlay })
             .collect();
-        Ok(Tunnel { config, underlay, table, peers, local, icmp: TokenBucket::new() })
+        Ok(Tunnel { config, underlay, table, peers, local, icmp: IcmpLimit::new() })
     }
 
     /// A shard of counters for one thread that works with this tunnel.
@@ -110,8 +121,8 @@ impl Tunnel {
     /// What is known of the path to a peer, as of the last [`Tunnel::on_deadline`]. A peer that is not
     /// of this tunnel has the underlay's MTU.
     pub fn path_mtu(&self, peer: PeerIndex) -> PathMtu {
-        let unknown = PathMtu { mtu: self.config.underlay_mtu, learned: false, expires: None };
-        self.peers.get(peer.index()).map_or(unknown, |peer| peer.soft.path_mtu())
+        let unknown = PathMtu { mtu: self.config.underlay_mtu, learned: None, expires: None };
+        self.peers.get(peer.index()).map_or(unknown, |peer| peer.soft.path_mtu.get())
     }
 
     /// Whether the peer is thought to be in reach.
@@ -119,22 +130,49 @@ impl Tunnel {
         self.peers.get(peer.index()).map_or(Reachability::Assumed, |peer| peer.soft.reachability())
     }
 
+    /// When a probe to the peer was answered last; `None`: never.
+    pub fn probe_answered(&self, peer: PeerIndex) -> Option<Instant> {
+        self.peers.get(peer.index())?.soft.answers.last().map(|(_, at)| at)
+    }
+
+    /// What is worth to be known after a restart of the path to a peer; `None`: nothing.
+    pub fn remember(&self, peer: PeerIndex) -> Option<Remembered> {
+        let remembered = Remembered { path_mtu: self.path_mtu(peer), reachability: self.reachability(peer) };
+        let is_news =
+            remembered.path_mtu.learned.is_some() || remembered.reachability != Reachability::Assumed;
+        is_news.then_some(remembered)
+    }
+
+    /// Takes over what was known before a restart. Times are of the same clock.
+    pub fn recall(&self, peer: PeerIndex, remembered: Remembered, now: Instant) {
+        let Some(peer) = self.peers.get(peer.index()) else { return };
+        peer.soft.path_mtu.recall(remembered.path_mtu, now);
+        if let Reachability::Unreachable { cause, since } = remembered.reachability {
+            peer.soft.report_unreachable(cause, since);
+        }
+    }
+
     /// The underlay's interface towards a peer takes `mtu` bytes from now on (less than 88 is taken as 88).
     pub fn set_underlay_mtu(&self, peer: PeerIndex, mtu: u16) {
         if let Some(peer) = self.peers.get(peer.index()) {
-            peer.soft.set_underlay_mtu(mtu);
+            peer.soft.path_mtu.set_underlay(mtu);
         }
     }
 
     /// When [`Tunnel::on_deadline`] has something to do next. Linear in the number of peers: for the
     /// loop that waits, not for every packet.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.peers.iter().filter_map(|peer| peer.soft.deadline()).min()
+        self.peers.iter().filter_map(|peer| peer.soft.path_mtu.deadline()).min()
     }
 
     /// Forgets soft state that has expired. Being late is harmless: what has expired is not used anyway.
     pub fn on_deadline(&self, now: Instant) {
-        self.peers.iter().for_each(|peer| peer.soft.expire(now));
+        self.peers.iter().for_each(|peer| peer.soft.path_mtu.expire(now));
+    }
+
+    pub(crate) fn write_probe(&self, peer: PeerIndex, probe: Probe, out: &mut [u8]) -> Option<usize> {
+        let to = self.peers.get(peer.index())?.underlay;
+        self.config.probe.as_ref()?.write(self.outer_policy(), (self.underlay, to), probe, out)
     }
 
     pub(crate) fn outer_policy(&self) -> &OuterPolicy {

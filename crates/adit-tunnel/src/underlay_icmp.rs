@@ -27,8 +27,9 @@ use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
+use crate::path_mtu::plateau_below;
 use crate::reply::Reply;
-use crate::soft_state::{SoftState, UnreachableCause, plateau_below};
+use crate::soft_state::{SoftState, UnreachableCause};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 
@@ -49,6 +50,19 @@ pub enum UnderlayIcmp {
     StateChanged {
         /// Whose tunnel it is about.
         peer: PeerIndex,
+    },
+    /// It is about a probe of ours, and so beyond doubt; the soft state has learned from it.
+    AboutProbe {
+        /// Whose path was probed.
+        peer: PeerIndex,
+    },
+    /// It says what the peer has refuted by answering a probe just now, if it is not very new. Nothing has been
+    /// done or counted: [`Prober::on_icmp`](crate::Prober::on_icmp) asks again.
+    Doubtful {
+        /// Whose tunnel it is about.
+        peer: PeerIndex,
+        /// It is not true if a datagram of so many bytes arrives.
+        refuted_by: u16,
     },
     /// None of the tunnel's business: a query or an answer to one, or an error about other traffic.
     NotOurs,
@@ -105,21 +119,45 @@ struct Believed<'t, 'a> {
     /// The datagram that the tunnel sent, in bytes.
     outer_len: u16,
     outer_df: bool,
-    /// The inner datagram, if there is enough of it to answer its sender.
-    inner: Option<Ipv4Packet<'a>>,
+    /// The inner datagram, as far as it was quoted.
+    inner: Quoted<'a>,
     /// Where in the message what was quoted of the inner datagram lies.
     offending: Range<usize>,
+}
+
+/// What a quote holds of the inner datagram.
+#[derive(Clone, Copy)]
+enum Quoted<'a> {
+    /// Enough to answer its sender.
+    Enough(Ipv4Packet<'a>),
+    /// Not that much.
+    Little,
+    /// It is a probe of ours.
+    Probe,
 }
 
 impl Tunnel {
     /// Takes in an ICMP message: `packet` is the whole IPv4 datagram, as a raw ICMP socket gives it.
     ///
-    /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one count.
+    /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one count, but for
+    /// [`UnderlayIcmp::Doubtful`].
     pub fn on_underlay_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
+        self.take_icmp(packet, true, now, counters)
+    }
+
+    /// The same for one that was doubtful and has turned out to be true.
+    pub fn on_proven_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
+        self.take_icmp(packet, false, now, counters)
+    }
+
+    fn take_icmp(&self, packet: &[u8], may_doubt: bool, now: Instant, counters: &Counters) -> UnderlayIcmp {
         let mut peer = None;
         let outcome = self.believe(packet).and_then(|believed| match believed {
             Some(believed) => {
                 peer = Some(believed.peer);
+                if let Some(refuted_by) = believed.refuted_by(now).filter(|_| may_doubt) {
+                    return Ok(UnderlayIcmp::Doubtful { peer: believed.peer, refuted_by });
+                }
                 self.act(&believed, now)
             }
             None => Ok(UnderlayIcmp::NotOurs),
@@ -127,8 +165,11 @@ impl Tunnel {
         match outcome {
             Ok(outcome) => {
                 match outcome {
+                    UnderlayIcmp::Doubtful { .. } => {}
                     UnderlayIcmp::Relay { .. } => counters.count_icmp_relayed(),
-                    UnderlayIcmp::StateChanged { .. } => counters.count_icmp_state_changed(),
+                    UnderlayIcmp::StateChanged { .. } | UnderlayIcmp::AboutProbe { .. } => {
+                        counters.count_icmp_state_changed();
+                    }
                     UnderlayIcmp::NotOurs | UnderlayIcmp::Ignored(_) => counters.count_icmp_not_ours(),
                 }
                 outcome
@@ -170,7 +211,7 @@ impl Tunnel {
         if !sent_by_us {
             return Err(DropReason::IcmpUnbelievable);
         }
-        let inner = self.quoted_inner(peer, &quote)?;
+        let inner = self.quoted_inner(peer, state.underlay, &quote)?;
         let start = packet.header_len() + icmpv4::HEADER_LEN + outer.header_len();
         Ok(Some(Believed {
             peer,
@@ -183,23 +224,28 @@ impl Tunnel {
         }))
     }
 
-    /// What the quote holds of the inner datagram, if that is its header and 8 bytes more (or all of it).
-    /// As far as it reaches, it must be one that the tunnel would have sent to that peer.
+    /// What the quote holds of the inner datagram; its header and 8 bytes more (or all of it) are enough. As far as
+    /// it reaches, it must be one that the tunnel would have sent to that peer.
     fn quoted_inner<'a>(
         &self,
         peer: PeerIndex,
+        underlay: Ipv4Addr,
         quote: &Quote<'a>,
-    ) -> Result<Option<Ipv4Packet<'a>>, DropReason> {
+    ) -> Result<Quoted<'a>, DropReason> {
         const TRANSPORT_BYTES: usize = 8;
         let bytes = quote.payload();
         if bytes.first().is_some_and(|first| first >> 4 != 4) {
             return Err(DropReason::IcmpUnbelievable);
         }
         if bytes.len() < ipv4::HEADER_LEN {
-            return Ok(None);
+            return Ok(Quoted::Little);
         }
         let inner =
             Ipv4Packet::parse(bytes, Validation::Lenient).map_err(|_| DropReason::IcmpUnbelievable)?;
+        let probe = self.config().probe.as_ref();
+        if probe.is_some_and(|options| options.quoted(underlay, &inner).is_some()) {
+            return Ok(Quoted::Probe);
+        }
         let from = match self.table.owner(inner.source()) {
             Some(Owner::Ours) => true,
             Some(Owner::Peer(from)) => from != peer,
@@ -212,7 +258,7 @@ impl Tunnel {
             return Err(DropReason::IcmpUnbelievable);
         }
         let enough = (inner.header_len() + TRANSPORT_BYTES).min(inner.total_len());
-        Ok((bytes.len() >= enough).then_some(inner))
+        Ok(if bytes.len() >= enough { Quoted::Enough(inner) } else { Quoted::Little })
     }
 
     /// Changes the soft state, and answers the original sender where that is due.
@@ -222,19 +268,21 @@ impl Tunnel {
             Meaning::NotRelayed => return Err(DropReason::IcmpNotRelayed),
             Meaning::Unreachable(cause) => {
                 soft.report_unreachable(cause, now);
-                let Some(inner) = inner else {
-                    soft.set_pending(cause, now);
-                    return Ok(UnderlayIcmp::StateChanged { peer });
-                };
-                Icmpv4Error::DestinationUnreachable { code: self.unreachable_code(cause, inner.source()) }
+                match inner {
+                    Quoted::Enough(inner) => Icmpv4Error::DestinationUnreachable {
+                        code: self.unreachable_code(cause, inner.source()),
+                    },
+                    Quoted::Little => {
+                        soft.set_pending(cause, now);
+                        return Ok(UnderlayIcmp::StateChanged { peer });
+                    }
+                    Quoted::Probe => return Ok(UnderlayIcmp::AboutProbe { peer }),
+                }
             }
             Meaning::TooBig { mtu } => {
                 let mtu = believable_mtu(believed, mtu).ok_or(DropReason::IcmpUnbelievable)?;
-                soft.learn_mtu(mtu, now);
-                if inner.is_none() {
-                    return Ok(UnderlayIcmp::StateChanged { peer });
-                }
-                Icmpv4Error::TooBig { mtu: soft.mtu(now).saturating_sub(OVERHEAD_V4 as u16) }
+                soft.path_mtu.told(mtu, now);
+                Icmpv4Error::TooBig { mtu: soft.path_mtu.mtu(now).saturating_sub(OVERHEAD_V4 as u16) }
             }
             Meaning::ParameterProblem { code, pointer } => {
                 let pointer =
@@ -242,7 +290,12 @@ impl Tunnel {
                 Icmpv4Error::ParameterProblem { code, pointer }
             }
         };
-        let inner = inner.ok_or(DropReason::IcmpNotRelayed)?;
+        let inner = match (inner, error) {
+            (Quoted::Enough(inner), _) => inner,
+            (Quoted::Probe, _) => return Ok(UnderlayIcmp::AboutProbe { peer }),
+            (Quoted::Little, Icmpv4Error::TooBig { .. }) => return Ok(UnderlayIcmp::StateChanged { peer }),
+            (Quoted::Little, _) => return Err(DropReason::IcmpNotRelayed),
+        };
         let reply = self.answer(Some(peer), &inner, error, now)?;
         Ok(UnderlayIcmp::Relay { peer, reply, offending: believed.offending.clone() })
     }
@@ -259,6 +312,23 @@ impl Tunnel {
                 _ if self.is_local(sender) => unreachable::HOST,
                 Some(Owner::Peer(_)) | None => unreachable::NET,
             },
+        }
+    }
+}
+
+impl Believed<'_, '_> {
+    /// If the peer has answered a probe so lately that the error is more likely forged than new (RFC 5927
+    /// section 7): the size of a datagram whose arrival would refute it.
+    fn refuted_by(&self, now: Instant) -> Option<u16> {
+        let answered = self.soft.answers.lately(now).filter(|_| !matches!(self.inner, Quoted::Probe))?;
+        match meaning(self.error) {
+            Meaning::Unreachable(_) => Some(1),
+            Meaning::TooBig { mtu } => {
+                let told = believable_mtu(self, mtu)?;
+                let is_news = told < self.soft.path_mtu.mtu(now);
+                (is_news && told < answered).then_some(told.saturating_add(1))
+            }
+            Meaning::ParameterProblem { .. } | Meaning::NotRelayed => None,
         }
     }
 }

@@ -6,8 +6,8 @@ mod common;
 use std::time::Duration;
 
 use adit_tunnel::{
-    Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, PATH_MTU_LIFETIME, PathMtu,
-    Reachability, Tunnel, TunnelError, UnderlayIcmp, UnreachableCause,
+    Decapsulated, DropReason, Encapsulated, Inner, Instant, LearnedBy, Origin, Outer, PATH_MTU_LIFETIME,
+    PathMtu, Reachability, Tunnel, TunnelError, UnderlayIcmp, UnreachableCause,
 };
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::{Ecn, EcnAnomaly, EcnMode};
@@ -175,8 +175,11 @@ fn rfc2003_s4_1_datagram_too_big_is_relayed_less_the_tunnel_header() {
     let told = relayed(&gateway, Icmpv4Error::TooBig { mtu: 1400 }, big);
     assert_eq!(told, Some(Icmpv4Error::TooBig { mtu: 1380 }));
     let expires = Some(gateway.now.saturating_add(PATH_MTU_LIFETIME));
-    assert_eq!(gateway.tunnel.path_mtu(PEER_B), PathMtu { mtu: 1400, learned: true, expires });
-    assert!(!gateway.tunnel.path_mtu(PEER_C).learned, "one peer's path is not another's");
+    assert_eq!(
+        gateway.tunnel.path_mtu(PEER_B),
+        PathMtu { mtu: 1400, learned: Some(LearnedBy::Router), expires }
+    );
+    assert!(gateway.tunnel.path_mtu(PEER_C).learned.is_none(), "one peer's path is not another's");
 }
 
 #[test]
@@ -397,7 +400,7 @@ fn rfc5927_s4_a_quote_is_believed_only_if_this_tunnel_could_have_sent_it() {
         assert_eq!(gateway.icmp(&lie), UnderlayIcmp::Ignored(DropReason::IcmpUnbelievable));
     }
     assert_eq!(gateway.tunnel.reachability(PEER_B), Reachability::Assumed);
-    assert!(!gateway.tunnel.path_mtu(PEER_B).learned);
+    assert!(gateway.tunnel.path_mtu(PEER_B).learned.is_none());
 }
 
 #[test]
@@ -444,6 +447,7 @@ fn rfc6040_s4_2_egress_table() {
                     assert_eq!(reason, DropReason::EcnViolation);
                     None
                 }
+                other => panic!("delivered or dropped, found {other:?}"),
             };
             assert_eq!(found, expected, "inner {inner:?}, outer {outer:?}");
             let anomalies = EcnAnomaly::ALL.map(|anomaly| gateway.totals().ecn_anomalies_of(anomaly));
@@ -576,7 +580,7 @@ fn a_changed_configuration_keeps_what_was_learned() {
     let next = Tunnel::new(changed).expect("the configuration is good");
     next.inherit(&gateway.tunnel);
     assert_eq!(next.path_mtu(PEER_C).mtu, 1400, "peer b has another number now");
-    assert!(!next.path_mtu(PEER_B).learned);
+    assert!(next.path_mtu(PEER_B).learned.is_none());
 }
 
 #[test]

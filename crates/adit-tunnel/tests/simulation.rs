@@ -298,7 +298,7 @@ fn loss_and_size() {
                 let Underlay { sent: outer, lost, duplicated, too_big, .. } = network.underlay;
                 let sender_mtu = network.host_a.mtu.map_or("-".to_owned(), |mtu| mtu.to_string());
                 let path = network.a.tunnel.path_mtu(PEER_B);
-                let path_mtu = if path.learned { path.mtu.to_string() } else { "-".to_owned() };
+                let path_mtu = if path.learned.is_some() { path.mtu.to_string() } else { "-".to_owned() };
                 let refused = network.a.totals().drops_of(DropReason::InnerTooBig);
                 writeln!(
                     table,
@@ -315,7 +315,7 @@ fn loss_and_size() {
                         assert_eq!(network.host_a.mtu, Some(ROUTER_MTU - 20), "and so has the sender");
                     }
                 } else {
-                    assert_eq!((network.host_a.mtu, path.learned), (None, false), "nothing to learn");
+                    assert_eq!((network.host_a.mtu, path.learned), (None, None), "nothing to learn");
                 }
                 if loss == 0 && size <= 1280 {
                     assert_eq!(network.host_b.whole.len() as u64, DATAGRAMS, "without loss all arrives");

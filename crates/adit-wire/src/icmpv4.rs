@@ -386,6 +386,19 @@ pub fn may_answer(packet: &Ipv4Packet<'_>) -> bool {
     true
 }
 
+/// Whether a type is one of the errors of RFC 792.
+#[must_use]
+pub const fn is_error(message_type: u8) -> bool {
+    matches!(
+        message_type,
+        types::DESTINATION_UNREACHABLE
+            | types::SOURCE_QUENCH
+            | types::REDIRECT
+            | types::TIME_EXCEEDED
+            | types::PARAMETER_PROBLEM
+    )
+}
+
 /// Queries and their answers: RFC 792, RFC 950, RFC 1256 and RFC 8335.
 const fn is_query(message_type: u8) -> bool {
     matches!(message_type, 0 | 8..=10 | 13..=18 | 42 | 43)

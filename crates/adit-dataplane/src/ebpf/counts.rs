@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use adit_policy::maps::{PeerCounts, name};
+use adit_policy::maps::{LastRx, PeerCounts, name};
 use adit_policy::{DropReason, PeerIndex};
 use adit_tunnel::{Instant, PeerTotals, Totals, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
@@ -60,9 +60,9 @@ impl Counts {
     pub(super) fn add_to(&self, totals: &mut Totals) {
         let late = self.late.get();
         for (index, total) in totals.peers.iter_mut().enumerate() {
-            add(total, &of_peer(&self.maps.peers, index as u32));
+            total.add(&in_totals(&of_peer(&self.maps.peers, index as u32)));
             if let Some(counts) = late.and_then(|late| late.peers.get(index)) {
-                add(total, counts);
+                total.add(&in_totals(counts));
             }
         }
         let drops = (&self.maps.drops, late.map(|late| &late.drops), &mut totals.drops[..]);
@@ -74,9 +74,9 @@ impl Counts {
         }
     }
 
-    /// Datagrams received from a peer.
-    pub(super) fn received(&self, peer: PeerIndex) -> u64 {
-        of_peer(&self.maps.peers, peer.number()).rx_packets
+    /// What the programs that are at work have counted for a peer, and those before them up to their reading.
+    pub(super) fn of(&self, peer: PeerIndex) -> PeerCounts {
+        of_peer(&self.maps.peers, peer.number())
     }
 }
 
@@ -90,9 +90,13 @@ impl Snapshot {
             let index = old.peers_at.get(&address.octets(), 0);
             index.map(|index| of_peer(&old.counts.peers, index)).unwrap_or_default()
         });
+        // Another version has other reasons, and so other numbers for them.
+        let is_known = old.counts.drops.len() as usize == DropReason::COUNT;
+        let drops =
+            (0..DropReason::COUNT as u32).filter(|_| is_known).map(|index| sum(&old.counts.drops, index));
         Self {
             peers: peers.collect(),
-            drops: (0..DropReason::COUNT as u32).map(|index| sum(&old.counts.drops, index)).collect(),
+            drops: drops.collect(),
             ecn: (0..EcnAnomaly::COUNT as u32).map(|index| sum(&old.counts.ecn, index)).collect(),
         }
     }
@@ -102,12 +106,7 @@ impl Snapshot {
             after.iter().zip(before).map(|(after, before)| after.saturating_sub(*before)).collect()
         };
         Self {
-            peers: self
-                .peers
-                .iter()
-                .zip(&before.peers)
-                .map(|(after, before)| difference(after, before))
-                .collect(),
+            peers: self.peers.iter().zip(&before.peers).map(|(after, before)| after.since(before)).collect(),
             drops: words(&self.drops, &before.drops),
             ecn: words(&self.ecn, &before.ecn),
         }
@@ -163,40 +162,21 @@ fn sum(map: &PerCpuArray<MapData, u64>, index: u32) -> u64 {
 }
 
 fn of_peer(map: &PerCpuArray<MapData, [u8; COUNTS_LEN]>, index: u32) -> PeerCounts {
-    copies::<_, PeerCounts>(map, index).into_iter().fold(PeerCounts::default(), |sum, one| PeerCounts {
-        tx_packets: sum.tx_packets + one.tx_packets,
-        tx_bytes: sum.tx_bytes + one.tx_bytes,
-        rx_packets: sum.rx_packets + one.rx_packets,
-        rx_bytes: sum.rx_bytes + one.rx_bytes,
-        last_rx: sum.last_rx.max(one.last_rx),
-        drops: sum.drops + one.drops,
-        congestion_experienced: sum.congestion_experienced + one.congestion_experienced,
-        mss_clamped: sum.mss_clamped + one.mss_clamped,
-    })
+    copies::<_, PeerCounts>(map, index).into_iter().fold(PeerCounts::default(), PeerCounts::plus)
 }
 
-fn difference(after: &PeerCounts, before: &PeerCounts) -> PeerCounts {
-    PeerCounts {
-        tx_packets: after.tx_packets.saturating_sub(before.tx_packets),
-        tx_bytes: after.tx_bytes.saturating_sub(before.tx_bytes),
-        rx_packets: after.rx_packets.saturating_sub(before.rx_packets),
-        rx_bytes: after.rx_bytes.saturating_sub(before.rx_bytes),
-        last_rx: after.last_rx,
-        drops: after.drops.saturating_sub(before.drops),
-        congestion_experienced: after.congestion_experienced.saturating_sub(before.congestion_experienced),
-        mss_clamped: after.mss_clamped.saturating_sub(before.mss_clamped),
+fn in_totals(counts: &PeerCounts) -> PeerTotals {
+    let last = LastRx::decode(counts.last_rx);
+    let came = |last: LastRx| Duration::from_nanos(last.nanoseconds).as_millis() as u64;
+    PeerTotals {
+        tx_packets: counts.tx_packets,
+        tx_bytes: counts.tx_bytes,
+        rx_packets: counts.rx_packets,
+        rx_bytes: counts.rx_bytes,
+        last_rx: last.map(came).map(Instant::from_millis),
+        last_ttl: last.map(|last| last.ttl),
+        drops: counts.drops,
+        congestion_experienced: counts.congestion_experienced,
+        mss_clamped: counts.mss_clamped,
     }
-}
-
-fn add(total: &mut PeerTotals, more: &PeerCounts) {
-    total.tx_packets += more.tx_packets;
-    total.tx_bytes += more.tx_bytes;
-    total.rx_packets += more.rx_packets;
-    total.rx_bytes += more.rx_bytes;
-    let last_rx = Duration::from_nanos(more.last_rx);
-    total.last_rx =
-        total.last_rx.max((!last_rx.is_zero()).then(|| Instant::from_millis(last_rx.as_millis() as u64)));
-    total.drops += more.drops;
-    total.congestion_experienced += more.congestion_experienced;
-    total.mss_clamped += more.mss_clamped;
 }

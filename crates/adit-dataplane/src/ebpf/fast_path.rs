@@ -83,6 +83,11 @@ impl FastPath {
         !self.attached.is_empty()
     }
 
+    /// Datagrams that the programs have sent to a peer.
+    pub(crate) fn sent(&self, peer: PeerIndex) -> u64 {
+        self.counts.of(peer).tx_packets
+    }
+
     pub(super) fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts)
     }
@@ -129,7 +134,7 @@ impl FastPath {
             self.silent.remove(&peer);
             return;
         }
-        let received = self.counts.received(peer);
+        let received = self.counts.of(peer).rx_packets;
         if *self.silent.entry(peer).or_insert(received) != received {
             tunnel.heard(peer);
             self.silent.remove(&peer);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use adit_linux::error::Error;
 use adit_linux::netlink::Netlink;
-use adit_tunnel::{Instant, Tunnel};
+use adit_tunnel::{Instant, PeerIndex, Tunnel};
 
 use super::listening::Listening;
 use super::strays::Strays;
@@ -49,6 +49,11 @@ impl FastSide {
         if let Err(error) = self.programs.sync(tunnel) {
             tracing::error!(%error, "the programs in the kernel may act on what was true before");
         }
+    }
+
+    /// Datagrams that the programs have sent to a peer.
+    pub(super) fn sent(&self, peer: PeerIndex) -> u64 {
+        self.programs.sent(peer)
     }
 
     /// Takes what came where nobody listens; whether the interfaces are to be looked at again.

@@ -109,7 +109,7 @@ impl Up {
         coalescer.clear();
     }
 
-    /// Asks the tunnel; whether it let the datagram pass, which waits in `coalescer` then.
+    /// Asks the tunnel; whether it took the datagram, which waits in `coalescer` then unless it was the tunnel's.
     #[inline]
     pub(super) fn datagram(
         &self,
@@ -120,10 +120,10 @@ impl Up {
     ) -> bool {
         let bytes = &arena[received.datagram.clone()];
         let outer = Outer { bytes, segments: segments(bytes, &received.header) };
-        let Decapsulated::Deliver { peer, inner, set_ecn, max_mss } =
-            self.tunnel.decapsulate(&outer, now, &self.counters)
-        else {
-            return false;
+        let (peer, inner, set_ecn, max_mss) = match self.tunnel.decapsulate(&outer, now, &self.counters) {
+            Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
+            Decapsulated::Answer { .. } => return true,
+            Decapsulated::Drop(_) => return false,
         };
         let cut = inner.start;
         let inner = received.datagram.start + inner.start..received.datagram.start + inner.end;

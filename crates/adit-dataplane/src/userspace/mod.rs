@@ -14,6 +14,7 @@ mod inbound;
 mod listening;
 mod outbound;
 mod patience;
+mod probing;
 pub mod segment;
 mod strays;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use coalesce::Coalescer;
 use fast_side::FastSide;
 use listening::Listening;
 use outbound::Outbound;
+use probing::Probing;
 use strays::Strays;
 use watcher::Watcher;
 
@@ -133,12 +135,15 @@ impl UserspacePlane {
             }
         };
         let mut outbound = Vec::new();
+        let mut senders = Vec::new();
         for (number, queue) in queues.into_iter().enumerate() {
+            let counters = plane.shard();
+            senders.push(Arc::clone(&counters));
             outbound.push(Outbound {
                 queue,
                 number,
                 tunnel: Arc::clone(&tunnel),
-                counters: plane.shard(),
+                counters,
                 next_hops: Arc::clone(&next_hops),
                 raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
                 link: None,
@@ -149,10 +154,8 @@ impl UserspacePlane {
             });
         }
         let watcher = Watcher {
-            icmp: RawSocket::icmp_errors(underlay)?,
-            raw: RawFrameSender::open(MAX_ERROR_LEN, 1)?,
+            probing: Probing::open(&tunnel, underlay, plane.shard(), senders)?,
             tunnel,
-            counters: plane.shard(),
             next_hops,
             fast,
             underlay,

@@ -1,5 +1,5 @@
-//! What is not a datagram of the tunnel: ICMP errors from inside it, the underlay's routes and
-//! neighbours as they change, and the tunnel's deadlines. One slow thread beside the fast ones.
+//! What is not a datagram of the tunnel: ICMP errors from inside it, probes of its paths, the underlay's routes
+//! and neighbours as they change, and the tunnel's deadlines. One slow thread beside the fast ones.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -9,16 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adit_linux::error::Error;
-use adit_linux::frames::FrameSender;
 use adit_linux::netlink::{Events, Group, Netlink};
 use adit_linux::poll::{Waker, wait_readable_any};
-use adit_linux::raw::RawSocket;
-use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::taps;
-use adit_tunnel::{Counters, Tunnel, UnderlayIcmp};
+use adit_tunnel::Tunnel;
 
 use super::fast_side::FastSide;
-use super::queue_reply;
+use super::probing::Probing;
 use super::underlay::Underlay;
 use crate::clock::Clock;
 use crate::ebpf::EbpfError;
@@ -36,10 +33,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// What the thread works on.
 pub(crate) struct Watcher {
-    pub(crate) icmp: RawSocket,
-    pub(crate) raw: RawFrameSender,
     pub(crate) tunnel: Arc<Tunnel>,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) probing: Probing,
     pub(crate) next_hops: Arc<NextHops>,
     /// Where there is one, what is sent from userspace is rare, and the kernel routes it.
     pub(crate) fast: Option<FastSide>,
@@ -89,14 +84,16 @@ impl Prepared {
         let refresh = if self.watcher.fast.is_some() { AUDIT } else { REFRESH };
         let mut looked = std::time::Instant::now();
         while !self.watcher.stop.load(Ordering::Relaxed) {
-            let left = refresh.saturating_sub(looked.elapsed()).min(LISTENERS);
-            let mut sources = vec![self.watcher.icmp.as_fd(), self.events.as_fd()];
+            let deadline = self.watcher.probing.next_deadline();
+            let left = deadline.map_or(LISTENERS, |deadline| deadline.since(self.watcher.clock.now()));
+            let left = refresh.saturating_sub(looked.elapsed()).min(LISTENERS).min(left);
+            let mut sources = vec![self.watcher.probing.icmp.as_fd(), self.events.as_fd()];
             sources.extend(self.watcher.fast.as_ref().map(|fast| fast.strays.socket.as_fd()));
             if let Err(error) = wait_readable_any(&sources, &self.watcher.waker, Some(left)) {
                 tracing::error!(%error, "cannot wait for the underlay's events");
                 return;
             }
-            self.watcher.icmp_errors(&mut buffer);
+            self.watcher.probe(&mut buffer);
             let strayed = self.watcher.strays(&mut buffer);
             let changed = drain(&mut self.events);
             if changed || strayed || looked.elapsed() >= refresh {
@@ -183,18 +180,10 @@ impl Watcher {
         self.fast.as_mut().is_some_and(|fast| fast.take_strays(buffer, now))
     }
 
-    fn icmp_errors(&mut self, buffer: &mut [u8]) {
-        while let Ok(len) = self.icmp.recv(buffer) {
-            let Some(packet) = buffer.get(..len) else { return };
-            let now = self.clock.now();
-            if let UnderlayIcmp::Relay { reply, offending, .. } =
-                self.tunnel.on_underlay_icmp(packet, now, &self.counters)
-                && let Some(offending) = packet.get(offending)
-            {
-                queue_reply(&mut self.raw, &reply, offending);
-                self.raw.flush();
-            }
-        }
+    fn probe(&mut self, buffer: &mut [u8]) {
+        let now = self.clock.now();
+        self.probing.take_icmp(&self.tunnel, buffer, now);
+        self.probing.advance(&self.tunnel, self.fast.as_ref(), now);
     }
 }
 

@@ -88,7 +88,7 @@ fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     });
     format!(
         "[site]\nname = \"a\"\nunderlay = \"{}\"\nnetworks = [{}]\ndataplane = \"{}\"\n\
-         [tunnel]\nttl = {ttl}\ndscp = {dscp}\necn = \"{ecn}\"\ndf = {}\nmss-clamp = {}\n{}",
+         [tunnel]\nttl = {ttl}\ndscp = {dscp}\necn = \"{ecn}\"\ndf = {}\nmss-clamp = {}\nprobe = false\n{}",
         config.underlay,
         networks(&config.networks),
         word(plane),
@@ -233,22 +233,11 @@ fn hop(datagram: &[u8], more: i8) -> Vec<u8> {
     datagram
 }
 
-/// What has been counted since, without the times.
+/// What has been counted since, without when and with which TTL the last one came.
 fn since(before: &Totals, after: &Totals) -> Totals {
-    let mut since = after.clone();
-    for (since, before) in since.peers.iter_mut().zip(&before.peers) {
-        since.tx_packets -= before.tx_packets;
-        since.tx_bytes -= before.tx_bytes;
-        since.rx_packets -= before.rx_packets;
-        since.rx_bytes -= before.rx_bytes;
-        since.last_rx = None;
-        since.drops -= before.drops;
-        since.congestion_experienced -= before.congestion_experienced;
-        since.mss_clamped -= before.mss_clamped;
+    let mut since = after.since(before);
+    for peer in &mut since.peers {
+        (peer.last_rx, peer.last_ttl) = (None, None);
     }
-    since.drops.iter_mut().zip(before.drops).for_each(|(since, before)| *since -= before);
-    since.ecn_anomalies.iter_mut().zip(before.ecn_anomalies).for_each(|(since, before)| *since -= before);
-    since.icmp.sent -= before.icmp.sent;
-    since.icmp.suppressed -= before.icmp.suppressed;
     since
 }

@@ -52,7 +52,7 @@ fn the_sender_hears_that_the_path_has_shrunk() {
     assert_eq!((error.mtu, error.offender), (Some(1280), Some(INSIDE_A)));
     assert!(!arrives(1480), "it was refused, and yet it came");
     assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1300);
-    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned);
+    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_some());
 
     // Its own host now holds it to that, and what fits passes.
     assert_eq!(sender.path_mtu().expect("it is known"), 1280);
@@ -106,7 +106,7 @@ fn forged_errors_change_nothing() {
     wait_until("all are counted", || plane.totals().drops_of(DropReason::IcmpUnbelievable) == 5);
     assert_eq!(drops_since(&before, &plane.totals()), [(DropReason::IcmpUnbelievable, 5)]);
     let path = plane.tunnel().path_mtu(PEER);
-    assert_eq!((path.mtu, path.learned), (1500, false));
+    assert_eq!((path.mtu, path.learned), (1500, None));
     assert_eq!(plane.tunnel().reachability(PEER), adit_tunnel::Reachability::Assumed);
     let answer = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");

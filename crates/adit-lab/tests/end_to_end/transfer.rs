@@ -125,7 +125,7 @@ fn the_path_mtu_is_learned_from_a_router() {
     // Towards B alone at first: what B's own stream had learned, B would announce as its MSS.
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 64 * MEGABYTE);
-    assert_eq!((tunnel.path_mtu(PEER).mtu, tunnel.path_mtu(PEER).learned), (1400, true));
+    assert_eq!((tunnel.path_mtu(PEER).mtu, tunnel.path_mtu(PEER).learned.is_some()), (1400, true));
     assert!(tunnels.a.plane().totals().icmp.relayed > 0, "nobody told host A");
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
@@ -142,7 +142,7 @@ fn without_df_the_router_fragments() {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     }
     both_ways(&network, 1, 64 * MEGABYTE);
-    assert!(!tunnels.a.plane().tunnel().path_mtu(PEER).learned, "there was nothing to learn");
+    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_none(), "there was nothing to learn");
     assert!(snmp(&network.router, "Ip", "FragCreates") > 1000, "the router had nothing to fragment");
     assert_eq!(tunnels.b.plane().totals().drops_of(DropReason::OuterFragment), 0);
 }
@@ -156,7 +156,7 @@ fn an_inner_df_is_honoured_without_df() {
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 4 * MEGABYTE);
-    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned);
+    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_some());
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 

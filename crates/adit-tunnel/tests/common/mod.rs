@@ -42,6 +42,7 @@ pub fn config() -> TunnelConfig {
         mss_clamp: true,
         underlay_mtu: 1500,
         local_addresses: vec![IpAddr::from(GATEWAY_A)],
+        probe: None,
         peers: vec![peer("b", B, "192.168.199.0/24"), peer("c", C, "192.168.200.0/24")],
     }
 }

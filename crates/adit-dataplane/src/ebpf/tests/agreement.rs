@@ -37,9 +37,11 @@ pub(super) fn compare(
     let expected = normal(alone.run(way, packet));
     let before = programs.totals();
     let ran = programs.run(way, packet)?;
-    let by_program = since(&before, &programs.totals());
+    let by_program = programs.totals().since(&before);
     let (found, by_userspace) = follow(setup, way, packet, &ran)?;
-    let totals = timeless(sum(&by_program, &by_userspace));
+    let mut totals = by_program.clone();
+    totals.add(&by_userspace);
+    let totals = timeless(totals);
     let wanted = timeless(alone.totals());
     let tell = |what: &str| {
         format!(
@@ -143,46 +145,11 @@ pub(super) fn normal(outcome: Outcome) -> Outcome {
     Outcome::Sent(frames)
 }
 
-/// When something came is the kernel's clock for one and the test's for the other.
+/// When something came is the kernel's clock for one and the test's for the other; with which TTL is the same.
 fn timeless(mut totals: Totals) -> Totals {
     for peer in &mut totals.peers {
         assert_eq!(peer.last_rx.is_some(), peer.rx_packets > 0, "when it came is noted, or nothing came");
         peer.last_rx = None;
     }
     totals
-}
-
-fn sum(one: &Totals, two: &Totals) -> Totals {
-    let mut sum = one.clone();
-    for (sum, two) in sum.peers.iter_mut().zip(&two.peers) {
-        sum.tx_packets += two.tx_packets;
-        sum.tx_bytes += two.tx_bytes;
-        sum.rx_packets += two.rx_packets;
-        sum.rx_bytes += two.rx_bytes;
-        sum.last_rx = sum.last_rx.max(two.last_rx);
-        sum.drops += two.drops;
-        sum.congestion_experienced += two.congestion_experienced;
-        sum.mss_clamped += two.mss_clamped;
-    }
-    sum.drops.iter_mut().zip(two.drops).for_each(|(sum, two)| *sum += two);
-    sum.ecn_anomalies.iter_mut().zip(two.ecn_anomalies).for_each(|(sum, two)| *sum += two);
-    sum.icmp = two.icmp;
-    sum
-}
-
-fn since(before: &Totals, after: &Totals) -> Totals {
-    let mut since = after.clone();
-    for (since, before) in since.peers.iter_mut().zip(&before.peers) {
-        since.tx_packets -= before.tx_packets;
-        since.tx_bytes -= before.tx_bytes;
-        since.rx_packets -= before.rx_packets;
-        since.rx_bytes -= before.rx_bytes;
-        since.last_rx = since.last_rx.filter(|_| since.rx_packets > 0);
-        since.drops -= before.drops;
-        since.congestion_experienced -= before.congestion_experienced;
-        since.mss_clamped -= before.mss_clamped;
-    }
-    since.drops.iter_mut().zip(before.drops).for_each(|(since, before)| *since -= before);
-    since.ecn_anomalies.iter_mut().zip(before.ecn_anomalies).for_each(|(since, before)| *since -= before);
-    since
 }

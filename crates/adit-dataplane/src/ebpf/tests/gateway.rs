@@ -89,6 +89,7 @@ impl Gateway {
         let outer = Outer { bytes, segments: joined(bytes, gso_size) };
         let (peer, inner, set_ecn, max_mss) = match self.tunnel.decapsulate(&outer, NOW, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
+            Decapsulated::Answer { peer } => panic!("peer {peer:?} answers a probe that nobody sent"),
             Decapsulated::Drop(reason) => return Outcome::Dropped(reason),
         };
         let mut inner = bytes[inner].to_vec();

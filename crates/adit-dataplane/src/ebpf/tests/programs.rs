@@ -65,7 +65,7 @@ impl Programs {
 
     /// What has been counted since they were loaded.
     pub(super) fn totals(&self) -> Totals {
-        let mut totals = Totals::sum([]);
+        let mut totals = Totals::default();
         totals.peers.resize(self.peers, adit_tunnel::PeerTotals::default());
         self.counts.add_to(&mut totals);
         totals

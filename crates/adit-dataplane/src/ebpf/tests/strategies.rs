@@ -118,6 +118,7 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
             mss_clamp,
             underlay_mtu: 1500,
             local_addresses: locals.into_iter().map(|address| IpAddr::from(parse(address))).collect(),
+            probe: None,
             peers: (0..peers).map(peer).collect(),
         };
         Tunnel::new(config.clone()).ok()?;

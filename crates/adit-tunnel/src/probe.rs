@@ -1,0 +1,260 @@
+//! Probes of the path to a peer (RFC 8899 section 4.1): ICMP echo requests inside the tunnel, padded, with DF, from
+//! an address of ours to the peer's underlay address. Whoever ends a tunnel at that address has it, so that its
+//! IP stack answers, through the tunnel, whatever tunnel driver it is.
+//!
+//! ```text
+//!   outer: us ► peer, DF | inner: our inside address ► peer's underlay address, DF | echo | token round size | zeros
+//! ```
+//!
+//! The token is a keyed hash of peer, round and size: nobody who has not seen the probe can answer it, or forge an
+//! ICMP error about it (RFC 5927 section 4), and nothing has to be remembered of one that was sent.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use adit_wire::Protocol;
+use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
+use adit_wire::icmpv4::{self, EchoKind, Icmpv4Message, types};
+use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
+
+use crate::time::Instant;
+use crate::timed::Timed;
+
+/// From where, and by what secret, a tunnel probes.
+#[derive(Debug, Clone)]
+pub struct ProbeOptions {
+    /// An address of this gateway inside our networks: the peer answers to it through the tunnel.
+    pub source: Ipv4Addr,
+    /// What tokens are made with.
+    pub secret: RandomState,
+}
+
+/// How long an answered probe speaks against a router that says that the path fails.
+pub(crate) const JUST_ANSWERED: Duration = Duration::from_secs(5);
+
+/// One probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Probe {
+    /// Which round of questions to the peer it belongs to.
+    pub(crate) round: u32,
+    /// Bytes of the outer datagram.
+    pub(crate) size: u16,
+}
+
+const IDENTIFIER: u16 = 0xad17;
+const TTL: u8 = 64;
+/// Token, round and size.
+const PAYLOAD: usize = 8 + 4 + 2;
+const HEADERS: usize = OVERHEAD_V4 + ipv4::HEADER_LEN + icmpv4::HEADER_LEN;
+
+impl ProbeOptions {
+    /// Writes a probe, outer header first, and gives its length: its size. `None`: `out` is too short for it,
+    /// or it is too short for a probe.
+    pub(crate) fn write(
+        &self,
+        policy: &OuterPolicy,
+        (underlay, peer): (Ipv4Addr, Ipv4Addr),
+        probe: Probe,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let size = usize::from(probe.size);
+        let datagram = out.get_mut(..size)?;
+        let payload_len = size.checked_sub(HEADERS).filter(|len| *len >= PAYLOAD)?;
+        let inner_len = size - OVERHEAD_V4;
+        let outer = OuterHeader::v4(policy, underlay, peer, 0, TTL, true, inner_len, 0)?;
+        let inner = Ipv4Repr {
+            source: self.source,
+            destination: peer,
+            protocol: Protocol::ICMP,
+            ttl: TTL,
+            tos: 0,
+            identification: 0,
+            dont_fragment: true,
+            payload_len: (inner_len - ipv4::HEADER_LEN) as u16,
+        };
+        let (outer_room, rest) = datagram.split_at_mut_checked(outer.len())?;
+        let (inner_room, message) = rest.split_at_mut_checked(ipv4::HEADER_LEN)?;
+        outer_room.copy_from_slice(outer.as_bytes());
+        inner_room.copy_from_slice(&inner.emit());
+        // The payload is written twice, because the message and its checksum are built from it.
+        let mut payload = vec![0; payload_len];
+        for (to, from) in payload.iter_mut().zip(self.payload(peer, probe)) {
+            *to = from;
+        }
+        icmpv4::build_echo(message, IDENTIFIER, probe.round as u16, &payload, EchoKind::Request)?;
+        Some(size)
+    }
+
+    /// The probe that an inner datagram answers.
+    pub(crate) fn answered(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>) -> Option<Probe> {
+        let is_back = packet.source() == peer && packet.destination() == self.source;
+        is_back.then(|| self.read(peer, packet, types::ECHO_REPLY)).flatten()
+    }
+
+    /// The probe that an inner datagram is, which a router has quoted.
+    pub(crate) fn quoted(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>) -> Option<Probe> {
+        let is_ours = packet.source() == self.source && packet.destination() == peer;
+        is_ours.then(|| self.read(peer, packet, types::ECHO_REQUEST)).flatten()
+    }
+
+    fn read(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>, message_type: u8) -> Option<Probe> {
+        if packet.protocol() != Protocol::ICMP || !packet.is_first_fragment_or_whole() {
+            return None;
+        }
+        // An answer may come in fragments, and a quote is cut short: the token is what counts.
+        let message = Icmpv4Message::parse_lenient(packet.payload()).ok()?;
+        if message.message_type() != message_type {
+            return None;
+        }
+        let payload: [u8; PAYLOAD] = *message.payload().first_chunk()?;
+        let [.., a, b, c, d, e, f] = payload;
+        let probe = Probe { round: u32::from_be_bytes([a, b, c, d]), size: u16::from_be_bytes([e, f]) };
+        (payload == self.payload(peer, probe)).then_some(probe)
+    }
+
+    fn payload(&self, peer: Ipv4Addr, probe: Probe) -> [u8; PAYLOAD] {
+        let token = self.secret.hash_one((peer, probe.round, probe.size));
+        let mut payload = [0; PAYLOAD];
+        let fields = [&token.to_be_bytes()[..], &probe.round.to_be_bytes(), &probe.size.to_be_bytes()];
+        for (to, from) in payload.iter_mut().zip(fields.iter().copied().flatten()) {
+            *to = *from;
+        }
+        payload
+    }
+}
+
+/// What a peer has answered: written by the threads that receive, read by the one that asks.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    /// The newest round that was answered, and the largest size in it.
+    best: AtomicU64,
+    /// A size that was answered, and when: the last, or a larger one not long before.
+    last: AtomicU64,
+}
+
+impl Answers {
+    pub(crate) fn new() -> Answers {
+        Answers { best: AtomicU64::new(0), last: AtomicU64::new(Timed::NONE.0) }
+    }
+
+    pub(crate) fn note(&self, probe: Probe, now: Instant) {
+        // That something small arrives does not make a larger answer less true.
+        if self.lately(now).is_none_or(|size| size <= probe.size) {
+            self.last.store(Timed::new(probe.size, now).0, Relaxed);
+        }
+        let word = u64::from(probe.round) << 16 | u64::from(probe.size);
+        let _ = self.best.fetch_update(Relaxed, Relaxed, |best| {
+            let newer = probe.round.wrapping_sub((best >> 16) as u32).cast_signed();
+            (newer > 0 || newer == 0 && word > best).then_some(word)
+        });
+    }
+
+    /// The largest size that was answered in a round; 0: none yet.
+    pub(crate) fn best(&self, round: u32) -> u16 {
+        let best = self.best.load(Relaxed);
+        if (best >> 16) as u32 == round { best as u16 } else { 0 }
+    }
+
+    /// The largest size that was answered within [`JUST_ANSWERED`]; `None`: none was.
+    pub(crate) fn lately(&self, now: Instant) -> Option<u16> {
+        self.last().filter(|(_, at)| now.since(*at) <= JUST_ANSWERED).map(|(size, _)| size)
+    }
+
+    /// The size that was answered last, and when.
+    pub(crate) fn last(&self) -> Option<(u16, Instant)> {
+        let last = Timed(self.last.load(Relaxed));
+        (last != Timed::NONE).then_some((last.value(), last.at()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_wire::Validation;
+
+    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    const PEER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 3);
+    const PROBE: Probe = Probe { round: 7, size: 1400 };
+
+    fn options() -> ProbeOptions {
+        ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new() }
+    }
+
+    fn written(options: &ProbeOptions, probe: Probe) -> Vec<u8> {
+        let mut out = vec![0xff; 65_535];
+        let policy = OuterPolicy { df: false, ..OuterPolicy::default() };
+        let len = options.write(&policy, (US, PEER), probe, &mut out).expect("there is room");
+        out.truncate(len);
+        out
+    }
+
+    #[test]
+    fn rfc8899_s4_1_a_probe_is_an_ordinary_echo_with_df_of_just_that_size() {
+        let options = options();
+        let bytes = written(&options, PROBE);
+        let outer = Ipv4Packet::parse(&bytes, Validation::Datapath).expect("an IPv4 datagram");
+        assert_eq!((outer.total_len(), outer.protocol()), (1400, Protocol::IPIP));
+        assert!(outer.dont_fragment(), "even where the tunnel's datagrams may be fragmented");
+        let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).expect("an IPv4 datagram");
+        assert_eq!((inner.source(), inner.destination(), inner.total_len()), (options.source, PEER, 1380));
+        assert!(inner.dont_fragment());
+        let message = Icmpv4Message::parse(inner.payload()).expect("the checksum is right");
+        assert_eq!(message.echo(), Some((IDENTIFIER, 7)));
+        assert_eq!(options.quoted(PEER, &inner), Some(PROBE));
+        assert_eq!(options.answered(PEER, &inner), None, "a question is no answer");
+    }
+
+    #[test]
+    fn rfc5927_s4_an_answer_has_to_know_the_token() {
+        let options = options();
+        let mut bytes = written(&options, PROBE);
+        for (at, ours) in [(12 + 20, PEER), (16 + 20, options.source)] {
+            bytes[at..at + 4].copy_from_slice(&ours.octets());
+        }
+        bytes[40] = types::ECHO_REPLY;
+        let read = |bytes: &[u8], peer| {
+            let inner = Ipv4Packet::parse(&bytes[20..], Validation::Lenient).expect("an IPv4 header");
+            options.answered(peer, &inner)
+        };
+        assert_eq!(read(&bytes, PEER), Some(PROBE));
+        assert_eq!(read(&bytes, OTHER), None, "another peer's");
+        for at in 48..62 {
+            let mut forged = bytes.clone();
+            forged[at] ^= 1;
+            assert_eq!(read(&forged, PEER), None, "byte {at} is part of it");
+        }
+        assert_eq!(read(&bytes[..61], PEER), None, "cut short");
+        assert_eq!(read(&bytes[..62], PEER), Some(PROBE), "a first fragment is enough");
+    }
+
+    #[test]
+    fn what_is_too_short_for_a_probe_is_none() {
+        let mut out = [0; 100];
+        let write = |size, out: &mut [u8]| {
+            options().write(&OuterPolicy::default(), (US, PEER), Probe { round: 0, size }, out)
+        };
+        assert_eq!(write(61, &mut out), None);
+        assert_eq!(write(62, &mut out), Some(62));
+        assert_eq!(write(101, &mut out), None, "no room");
+    }
+
+    #[test]
+    fn of_a_round_the_largest_answer_counts_and_of_rounds_the_newest() {
+        let answers = Answers::new();
+        let now = Instant::from_millis(5);
+        assert_eq!((answers.best(1), answers.last()), (0, None));
+        answers.note(Probe { round: 1, size: 1300 }, now);
+        answers.note(Probe { round: 1, size: 1200 }, now);
+        assert_eq!((answers.best(1), answers.last()), (1300, Some((1300, now))));
+        assert_eq!(answers.lately(now.saturating_add(JUST_ANSWERED)), Some(1300));
+        assert_eq!(answers.lately(now.saturating_add(JUST_ANSWERED * 2)), None);
+        answers.note(Probe { round: 2, size: 576 }, now);
+        answers.note(Probe { round: 1, size: 1500 }, now);
+        assert_eq!((answers.best(2), answers.best(1)), (576, 0), "what comes late is too late");
+        answers.note(Probe { round: u32::MAX, size: 9000 }, now);
+        assert_eq!(answers.best(2), 576, "an older one, by far");
+    }
+}

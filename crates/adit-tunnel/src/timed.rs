@@ -1,0 +1,37 @@
+//! A small value and a time in one word, so that no thread ever sees one without the other.
+
+use crate::time::Instant;
+
+/// 16 bits of a value, one of a mark, and 47 bits of a time in milliseconds (4,400 years).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timed(pub(crate) u64);
+
+impl Timed {
+    /// No value.
+    pub(crate) const NONE: Timed = Timed(0);
+    const MARK: u64 = 1 << 47;
+    const TIME: u64 = Timed::MARK - 1;
+
+    /// The value 0 at the time 0 is no value.
+    pub(crate) const fn new(value: u16, at: Instant) -> Timed {
+        let millis = if at.as_millis() > Timed::TIME { Timed::TIME } else { at.as_millis() };
+        Timed((value as u64) << 48 | millis)
+    }
+
+    /// The same, marked or not.
+    pub(crate) const fn marked(self, mark: bool) -> Timed {
+        if mark { Timed(self.0 | Timed::MARK) } else { Timed(self.0 & !Timed::MARK) }
+    }
+
+    pub(crate) const fn value(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    pub(crate) const fn is_marked(self) -> bool {
+        self.0 & Timed::MARK != 0
+    }
+
+    pub(crate) const fn at(self) -> Instant {
+        Instant::from_millis(self.0 & Timed::TIME)
+    }
+}

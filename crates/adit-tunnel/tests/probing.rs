@@ -1,0 +1,446 @@
+//! Probing for the path MTU (RFC 8899) in virtual time: gateway A with its prober, a path that takes what the test
+//! says and tells what the test says, and a peer that answers echoes as any IP stack does.
+
+mod common;
+
+use std::hash::RandomState;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use adit_tunnel::{
+    CONFIRM_INTERVAL, Decapsulated, DropReason, Encapsulated, FIRST_RAISE, Instant, LearnedBy, PROBE_TIMER,
+    PathMtu, ProbeOptions, Prober, RAISE_TIMER, Reachability, Tunnel, UnderlayIcmp,
+};
+use adit_wire::icmpv4::{self, EchoKind, Icmpv4Error, Icmpv4Message, types};
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::{Protocol, Validation};
+use common::*;
+use proptest::prelude::*;
+
+const STEP: Duration = Duration::from_millis(10);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The path from A to B.
+#[derive(Clone)]
+struct Path {
+    /// Bytes of the largest datagram that passes.
+    takes: usize,
+    /// What a router says of one that does not: so many bytes of it are quoted.
+    says: Option<usize>,
+    /// The peer's stack, or a filter before it, ignores echoes.
+    is_silent: bool,
+    /// Of a hundred datagrams, so many are lost.
+    loses: u64,
+}
+
+struct Bed {
+    gateway: Gateway,
+    prober: Prober,
+    path: Path,
+    /// Datagrams that hosts behind A have sent to B.
+    sent: u64,
+    probes: Vec<(Instant, usize)>,
+    chance: u64,
+    /// Errors that reached the hosts behind A.
+    told: Vec<Icmpv4Error>,
+}
+
+impl Bed {
+    fn new(path: Path) -> Bed {
+        let probe = Some(ProbeOptions { source: GATEWAY_A, secret: RandomState::new() });
+        let gateway = Gateway::new(adit_tunnel::TunnelConfig { probe, ..config() });
+        let prober = Prober::new(&gateway.tunnel);
+        Bed { gateway, prober, path, sent: 0, probes: Vec::new(), chance: 1, told: Vec::new() }
+    }
+
+    fn tunnel(&self) -> &Tunnel {
+        &self.gateway.tunnel
+    }
+
+    fn known(&self) -> PathMtu {
+        self.tunnel().path_mtu(PEER_B)
+    }
+
+    fn lost(&mut self) -> bool {
+        // xorshift64
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        self.chance % 100 < self.path.loses
+    }
+
+    /// Time passes; in every second, `each_second` datagrams are sent.
+    fn run(&mut self, time: Duration, each_second: u64) {
+        self.run_until(time, each_second, |_| false);
+    }
+
+    /// The same until something is so; after which time it was.
+    fn run_until(
+        &mut self,
+        time: Duration,
+        each_second: u64,
+        done: impl Fn(&Bed) -> bool,
+    ) -> Option<Duration> {
+        let begin = self.gateway.now;
+        while self.gateway.now.since(begin) < time {
+            if done(self) {
+                return Some(self.gateway.now.since(begin));
+            }
+            self.gateway.now = self.gateway.now.saturating_add(STEP);
+            let passed = self.gateway.now.since(begin).as_millis() as u64;
+            self.sent += u64::from(passed.is_multiple_of(1000)) * each_second;
+            if self.prober.next_deadline().is_some_and(|deadline| deadline <= self.gateway.now) {
+                self.step();
+            }
+            self.gateway.tunnel.on_deadline(self.gateway.now);
+        }
+        None
+    }
+
+    fn step(&mut self) {
+        let sent = self.sent;
+        let Gateway { tunnel, counters, now } = &self.gateway;
+        self.prober.advance(tunnel, *now, counters, |peer| if peer == PEER_B { sent } else { 0 });
+        self.relay_proven();
+        let mut out = [0; 65_535];
+        while let Some(len) = self.prober.transmit(&self.gateway.tunnel, &self.gateway.counters, &mut out) {
+            self.probes.push((self.gateway.now, len));
+            self.carry(&out[..len]);
+        }
+    }
+
+    /// A datagram goes to B, and what comes of it comes back.
+    fn carry(&mut self, outer: &[u8]) {
+        if self.lost() {
+            return;
+        }
+        if outer.len() > self.path.takes {
+            if let Some(quoted) = self.path.says {
+                self.icmp(&icmp(Icmpv4Error::TooBig { mtu: self.path.takes as u16 }, outer, quoted));
+            }
+        } else if let Some(answer) = answer(&outer[20..]).filter(|_| !self.path.is_silent)
+            && !self.lost()
+        {
+            let verdict = self.gateway.decapsulate(&wrap(B, A, answer).build());
+            assert!(matches!(verdict, Decapsulated::Answer { .. }), "{verdict:?}");
+        }
+    }
+
+    fn icmp(&mut self, message: &[u8]) -> UnderlayIcmp {
+        let Gateway { tunnel, counters, now } = &self.gateway;
+        let outcome = self.prober.on_icmp(tunnel, message, *now, counters);
+        if let UnderlayIcmp::Relay { reply, .. } = &outcome {
+            self.told.push(reply.error);
+        }
+        self.relay_proven();
+        outcome
+    }
+
+    fn relay_proven(&mut self) {
+        while let Some(message) = self.prober.take_proven() {
+            let Gateway { tunnel, counters, now } = &self.gateway;
+            if let UnderlayIcmp::Relay { reply, .. } = tunnel.on_proven_icmp(&message, *now, counters) {
+                self.told.push(reply.error);
+            }
+        }
+    }
+
+    fn learned(&self) -> Option<(u16, LearnedBy)> {
+        self.known().learned.map(|by| (self.known().mtu, by))
+    }
+}
+
+impl Default for Bed {
+    fn default() -> Bed {
+        Bed::new(Path { takes: 1500, says: None, is_silent: false, loses: 0 })
+    }
+}
+
+/// What the stack at B answers to an inner datagram, if that is an echo request to itself.
+fn answer(inner: &[u8]) -> Option<Vec<u8>> {
+    let packet = Ipv4Packet::parse(inner, Validation::Datapath).expect("the tunnel sends datagrams");
+    let message = Icmpv4Message::parse(packet.payload()).ok()?;
+    if packet.destination() != B || message.message_type() != types::ECHO_REQUEST {
+        return None;
+    }
+    let (identifier, sequence) = message.echo()?;
+    let mut reply = vec![0; packet.payload().len()];
+    icmpv4::build_echo(&mut reply, identifier, sequence, message.payload(), EchoKind::Reply)?;
+    Some(datagram(B, packet.source()).protocol(Protocol::ICMP).payload(reply).build())
+}
+
+/// What an error quotes: a full-size datagram from host to host, in the tunnel's outer header.
+fn full_size() -> Vec<u8> {
+    rewrite(a_to_b().len(1480).df(true).inside(A, B).build(), 6, &[0x40, 0])
+}
+
+fn unreachable_host() -> Icmpv4Error {
+    unreachable(1)
+}
+
+#[test]
+fn an_idle_path_is_not_probed() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(3600), 0);
+    assert_eq!(bed.probes, []);
+}
+
+#[test]
+fn without_options_nothing_is_probed() {
+    let gateway = Gateway::default();
+    let mut prober = Prober::new(&gateway.tunnel);
+    assert_eq!(prober.next_deadline(), None);
+    prober.advance(&gateway.tunnel, gateway.now, &gateway.counters, |_| 7);
+    assert_eq!(prober.transmit(&gateway.tunnel, &gateway.counters, &mut [0; 2000]), None);
+}
+
+#[test]
+fn a_path_in_use_is_confirmed_by_one_probe_every_two_seconds() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(60), 100);
+    assert!((28..=31).contains(&bed.probes.len()), "{} probes", bed.probes.len());
+    assert!(bed.probes.iter().all(|(_, size)| *size == 1500));
+    assert_eq!(bed.known(), PathMtu { mtu: 1500, learned: None, expires: None });
+    let totals = bed.gateway.totals();
+    assert_eq!(
+        (totals.probes.sent, totals.probes.answered),
+        (bed.probes.len() as u64, bed.probes.len() as u64)
+    );
+    assert_eq!((totals.dropped(), totals.peers[0].rx_packets), (0, 0), "an answer is nobody's traffic");
+}
+
+#[test]
+fn rfc8899_s4_3_a_black_hole_is_found_and_healed_to_the_byte() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(10), 100);
+    bed.path.takes = 1387;
+    let found = bed.run_until(Duration::from_secs(60), 100, |bed| bed.known().learned.is_some());
+    let limit = CONFIRM_INTERVAL + 3 * PROBE_TIMER + SECOND / 10;
+    assert!(found.is_some_and(|after| after <= limit), "{found:?}");
+    let (mtu, by) = bed.learned().expect("it has been learned");
+    assert!((1340..=1387).contains(&mtu) && by == LearnedBy::Probe, "{mtu}: the first guess is a good one");
+    bed.run(Duration::from_secs(4), 100);
+    assert_eq!(bed.learned(), Some((1387, LearnedBy::Probe)));
+}
+
+#[test]
+fn rfc8899_s5_3_2_a_path_that_has_grown_is_used_again() {
+    let mut bed = Bed::default();
+    bed.path.takes = 1300;
+    bed.run(Duration::from_secs(20), 100);
+    assert_eq!(bed.learned(), Some((1300, LearnedBy::Probe)));
+    bed.path.takes = 1500;
+    let found = bed.run_until(Duration::from_secs(60), 100, |bed| bed.known().learned.is_none());
+    assert!(found.is_some_and(|after| after <= FIRST_RAISE * 2 + CONFIRM_INTERVAL), "{found:?}");
+}
+
+#[test]
+fn rfc8899_s5_1_1_larger_sizes_are_tried_ever_less_often_and_never_less_than_every_ten_minutes() {
+    let mut bed = Bed::default();
+    bed.path.takes = 1300;
+    bed.run(Duration::from_secs(2 * 3600), 100);
+    assert_eq!(bed.learned(), Some((1300, LearnedBy::Probe)), "what is confirmed does not expire");
+    let raises: Vec<Instant> =
+        bed.probes.iter().filter(|(_, size)| *size == 1500).map(|(at, _)| *at).collect();
+    let gaps: Vec<Duration> =
+        raises.windows(2).map(|pair| pair[1].since(pair[0])).filter(|gap| *gap > PROBE_TIMER * 4).collect();
+    assert!(gaps.windows(2).all(|pair| pair[1] + SECOND * 10 >= pair[0]), "{gaps:?}");
+    let longest = gaps.iter().max().expect("there were some");
+    assert!((RAISE_TIMER..RAISE_TIMER + SECOND * 10).contains(longest), "{longest:?}");
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_left_as_it_is_and_asked_ever_less_often() {
+    let mut bed = Bed::default();
+    (bed.path.is_silent, bed.path.takes) = (true, 1300);
+    bed.run(Duration::from_secs(3600), 100);
+    assert_eq!(bed.known().learned, None);
+    assert!(bed.probes.len() < 120, "{} probes in an hour", bed.probes.len());
+    bed.path.is_silent = false;
+    bed.run(RAISE_TIMER + SECOND * 20, 100);
+    assert_eq!(bed.learned(), Some((1300, LearnedBy::Probe)), "and then it answers");
+}
+
+#[test]
+fn a_path_that_loses_a_tenth_is_hardly_ever_taken_for_a_black_hole_and_never_for_long() {
+    let mut mistakes = 0;
+    for seed in 1..=20u64 {
+        let mut bed = Bed::default();
+        (bed.chance, bed.path.loses) = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), 10);
+        while bed.run_until(Duration::from_secs(3600), 100, |bed| bed.known().learned.is_some()).is_some() {
+            mistakes += 1;
+            let mended = bed.run_until(FIRST_RAISE * 2, 100, |bed| bed.known().learned.is_none());
+            assert!(mended.is_some_and(|after| after <= FIRST_RAISE + SECOND * 10), "{mended:?}");
+        }
+    }
+    assert!((1..10).contains(&mistakes), "{mistakes} in twenty hours");
+}
+
+#[test]
+fn rfc5927_s7_a_forged_too_big_is_disproved() {
+    for quoted in [28, 48, 576] {
+        let mut bed = Bed::default();
+        bed.run(Duration::from_secs(10), 100);
+        let forged = icmp(Icmpv4Error::TooBig { mtu: 600 }, &full_size(), quoted);
+        assert!(matches!(bed.icmp(&forged), UnderlayIcmp::Doubtful { .. }), "{quoted} bytes quoted");
+        // A second one while the first is asked about.
+        assert_eq!(bed.icmp(&forged), UnderlayIcmp::Ignored(DropReason::IcmpDisproved));
+        bed.run(Duration::from_secs(10), 100);
+        assert_eq!((bed.known().learned, bed.told.len()), (None, 0));
+        assert_eq!(bed.gateway.drops(), [(DropReason::IcmpDisproved, 2)]);
+    }
+}
+
+#[test]
+fn rfc5927_s7_a_flood_of_forged_errors_costs_a_probe_a_second() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(10), 100);
+    let before = bed.probes.len();
+    for n in 0..1000 {
+        let error = if n % 2 == 0 { Icmpv4Error::TooBig { mtu: 600 } } else { unreachable_host() };
+        bed.icmp(&icmp(error, &full_size(), 28));
+        bed.run(STEP, 0);
+    }
+    bed.run(SECOND * 2, 100);
+    assert!(bed.probes.len() - before < 50, "{} probes", bed.probes.len() - before);
+    assert_eq!((bed.known().learned, bed.tunnel().reachability(PEER_B)), (None, Reachability::Assumed));
+    assert_eq!(bed.gateway.drops(), [(DropReason::IcmpDisproved, 1000)]);
+    assert!(!bed.tunnel().owes_answer(PEER_B) && bed.told.is_empty());
+}
+
+/// The router says the same of the probe, which nobody else could.
+#[test]
+fn rfc2003_s4_1_a_true_too_big_is_relayed_at_once_though_it_was_doubted() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(10), 100);
+    (bed.path.takes, bed.path.says) = (1400, Some(576));
+    let outcome = bed.icmp(&icmp(Icmpv4Error::TooBig { mtu: 1400 }, &full_size(), 576));
+    assert!(matches!(outcome, UnderlayIcmp::Doubtful { .. }), "{outcome:?}");
+    let told = bed.run_until(SECOND, 0, |bed| !bed.told.is_empty());
+    assert!(told.is_some_and(|after| after <= STEP * 2), "{told:?}");
+    assert_eq!(bed.told, [Icmpv4Error::TooBig { mtu: 1380 }]);
+    assert_eq!(bed.learned(), Some((1400, LearnedBy::Router)));
+}
+
+/// It quotes too little to tell a probe, and so the lost probe itself has to prove it.
+#[test]
+fn rfc2003_s4_1_a_true_too_big_with_a_short_quote_is_proven_within_a_second() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(10), 100);
+    (bed.path.takes, bed.path.says) = (1400, Some(28));
+    bed.icmp(&icmp(Icmpv4Error::TooBig { mtu: 1400 }, &full_size(), 28));
+    let learned = bed.run_until(SECOND * 2, 0, |bed| bed.known().learned.is_some());
+    assert!(learned.is_some_and(|after| after <= PROBE_TIMER + STEP * 4), "{learned:?}");
+    assert_eq!(bed.known().mtu, 1400);
+    let verdict = bed.gateway.encapsulate(&a_to_b().len(1480).df(true).build());
+    let Encapsulated::Reply { reply, .. } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(reply.error, Icmpv4Error::TooBig { mtu: 1380 }, "the next sender is told");
+}
+
+#[test]
+fn rfc2003_s4_4_a_peer_that_is_gone_is_told_of_when_the_probe_is_lost_too() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(10), 100);
+    bed.path.takes = 0;
+    bed.icmp(&icmp(Icmpv4Error::TimeExceeded { code: 0 }, &full_size(), 576));
+    assert!(bed.told.is_empty());
+    let told = bed.run_until(SECOND * 2, 0, |bed| !bed.told.is_empty());
+    assert!(told.is_some_and(|after| after <= PROBE_TIMER + STEP * 4), "{told:?}");
+    assert_eq!(bed.told, [unreachable_host()]);
+    assert!(matches!(bed.tunnel().reachability(PEER_B), Reachability::Unreachable { .. }));
+}
+
+/// Nothing has been answered that would speak against it.
+#[test]
+fn an_error_about_a_peer_that_was_not_probed_is_believed_at_once() {
+    let mut bed = Bed::default();
+    let outcome = bed.icmp(&icmp(Icmpv4Error::TooBig { mtu: 1400 }, &full_size(), 576));
+    assert!(matches!(outcome, UnderlayIcmp::Relay { .. }), "{outcome:?}");
+    assert_eq!(bed.learned(), Some((1400, LearnedBy::Router)));
+}
+
+#[test]
+fn what_a_router_has_told_is_raised_by_probes_before_it_expires() {
+    let mut bed = Bed::default();
+    bed.icmp(&icmp(Icmpv4Error::TooBig { mtu: 1400 }, &full_size(), 576));
+    bed.run(Duration::from_secs(60), 100);
+    assert_eq!(bed.known().learned, None, "the path takes 1500, whoever said less");
+}
+
+/// RFC 6169: only the peer itself may answer from its underlay address, and only us.
+#[test]
+fn nobody_else_answers_a_probe() {
+    let mut bed = Bed::default();
+    bed.path.is_silent = true;
+    bed.run(Duration::from_secs(3), 100);
+    let options = bed.tunnel().config().probe.clone().expect("it probes");
+    let echo = |source: Ipv4Addr, destination: Ipv4Addr, kind| {
+        let mut message = [0; 64];
+        icmpv4::build_echo(&mut message, 0xad17, 1, &[0; 56], kind).expect("there is room");
+        datagram(source, destination).protocol(Protocol::ICMP).payload(message.to_vec())
+    };
+    for (inner, from) in [
+        (echo(B, options.source, EchoKind::Reply), B),
+        (echo(B, HOST_A, EchoKind::Request), B),
+        (echo(C, options.source, EchoKind::Reply), B),
+        (echo(B, options.source, EchoKind::Reply), C),
+    ] {
+        let before = bed.gateway.totals();
+        let verdict = bed.gateway.decapsulate(&inner.inside(from, A).build());
+        assert_eq!(verdict, Decapsulated::Drop(DropReason::InnerSourceNotFromPeer));
+        assert_eq!(bed.gateway.totals().since(&before).dropped(), 1);
+    }
+    assert_eq!(bed.gateway.totals().probes.answered, 0);
+}
+
+/// What the stack of a gateway answers carries its underlay address; the tunnel takes that, and nothing more.
+#[test]
+fn a_gateway_may_answer_probes_and_send_errors_from_its_underlay_address() {
+    let gateway = Gateway::default();
+    let message = |kind: u8| {
+        datagram(A, HOST_B)
+            .protocol(Protocol::ICMP)
+            .payload([&[kind, 0, 0, 0][..], &[0; 60]].concat())
+            .build()
+    };
+    for kind in [0, 3, 11, 12] {
+        let verdict = gateway.encapsulate(&message(kind));
+        assert!(matches!(verdict, Encapsulated::Forward { .. }), "type {kind}: {verdict:?}");
+    }
+    let refused = [message(8), datagram(A, HOST_B).build()];
+    for datagram in refused {
+        let verdict = gateway.encapsulate(&datagram);
+        let denied = matches!(verdict, Encapsulated::Reply { reason: DropReason::InnerSourceDenied, .. });
+        assert!(denied, "{verdict:?}");
+    }
+    let from_peer = |kind: u8| {
+        let payload = [&[kind, 0, 0, 0][..], &[0; 60]].concat();
+        datagram(B, HOST_A).protocol(Protocol::ICMP).payload(payload).inside(B, A).build()
+    };
+    for kind in [3, 11] {
+        let verdict = gateway.decapsulate(&from_peer(kind));
+        assert!(matches!(verdict, Decapsulated::Deliver { .. }), "type {kind}: {verdict:?}");
+    }
+    assert_eq!(gateway.decapsulate(&from_peer(0)), Decapsulated::Drop(DropReason::InnerSourceNotFromPeer));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_path_is_found_whatever_it_says_and_loses(
+        takes in 200usize..1600,
+        says in proptest::option::of(28usize..600),
+        loses in 0u64..5,
+        chance in 1u64..,
+    ) {
+        let mut bed = Bed::new(Path { takes: 1500, says: None, is_silent: false, loses });
+        bed.chance = chance;
+        bed.run(Duration::from_secs(5), 100);
+        (bed.path.takes, bed.path.says) = (takes, says);
+        bed.run(Duration::from_secs(20), 100);
+        bed.path.loses = 0;
+        bed.run(Duration::from_secs(180), 100);
+        prop_assert_eq!(usize::from(bed.known().mtu), takes.min(1500));
+    }
+}
