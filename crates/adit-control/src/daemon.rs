@@ -71,7 +71,7 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup()).map_err(file)?;
 
     places.write_notes(&Notes { netns: options.netns.clone(), device: config.site.device.to_string() })?;
-    let overlay = Arc::new(Mutex::new(Some(Overlay::bring_up_to_stay(config)?)));
+    let overlay = Arc::new(Mutex::new(Some(Overlay::bring_up_to_stay(config, &places.memory())?)));
 
     // We hold the lock, so a socket that is there is a dead daemon's.
     let _ = std::fs::remove_file(&socket);
@@ -83,12 +83,14 @@ async fn serve(
     if let Some(status) = look(&overlay) {
         ready(&status);
     }
+    let mut is_forgetful = false;
     let default = loop {
         tokio::select! {
             _ = terminate.recv() => break OnExit::Keep,
             _ = interrupt.recv() => break OnExit::Remove,
             _ = hangup.recv() => tracing::warn!("SIGHUP: this version cannot reload; `adit down`, then `adit up` with the new file"),
             () = tokio::time::sleep(LOOK) => {
+                remember(&overlay, &mut is_forgetful);
                 if let Some(failure) = failure(&overlay) {
                     tracing::error!(failure);
                     close(&overlay, OnExit::Remove)?;
@@ -98,6 +100,7 @@ async fn serve(
         }
     };
     server.abort();
+    remember(&overlay, &mut is_forgetful);
     let on_exit = options.on_exit.unwrap_or(default);
     close(&overlay, on_exit)?;
     Ok(on_exit)
@@ -115,6 +118,18 @@ fn look(overlay: &Shared) -> Option<Status> {
 
 fn failure(overlay: &Shared) -> Option<&'static str> {
     overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.plane().failure()
+}
+
+/// A full disk is said once, and no reason to stop forwarding.
+fn remember(overlay: &Shared, is_forgetful: &mut bool) {
+    let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
+    let kept = overlay.as_mut().map_or(Ok(()), Overlay::remember);
+    if let Err(error) = &kept
+        && !*is_forgetful
+    {
+        tracing::warn!(%error, "what is learned of the paths will be forgotten at a restart");
+    }
+    *is_forgetful = kept.is_err();
 }
 
 fn close(overlay: &Shared, on_exit: OnExit) -> Result<(), ControlError> {

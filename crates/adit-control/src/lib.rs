@@ -5,6 +5,7 @@ pub mod client;
 pub mod daemon;
 pub mod desired;
 mod error;
+mod memory;
 pub mod overlay;
 pub mod places;
 pub mod status;

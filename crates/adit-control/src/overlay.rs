@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adit_config::{Config, DataplaneChoice};
 use adit_dataplane::DataPlane;
+use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf::{self, EbpfError, EbpfOptions, EbpfPlane};
 use adit_dataplane::userspace::UserspacePlane;
 use adit_linux::netlink::{Link, Netlink, ROUTE_PROTOCOL, Route};
@@ -16,6 +17,7 @@ use adit_tunnel::Tunnel;
 
 use crate::desired::{self, Desired, DesiredRoute};
 use crate::error::ControlError;
+use crate::memory::Memory;
 
 /// What stays when a daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,7 @@ pub struct Overlay {
     plane: Box<dyn DataPlane>,
     plane_reason: String,
     pins: Option<PathBuf>,
+    memory: Option<Memory>,
 }
 
 /// Datagrams that wait for the tunnel: the kernel's default of 500 is less than two superpackets
@@ -49,23 +52,26 @@ impl Overlay {
     /// # Errors
     /// Whatever hinders it; what had been made by then is gone again.
     pub fn bring_up(config: &Config) -> Result<Self, ControlError> {
-        Self::bring_up_with(config, None)
+        Self::bring_up_with(config, None, None)
     }
 
     /// The same, but what is loaded into the kernel stays there when this process ends, in whatever way,
-    /// and what an earlier process left there is replaced without a gap. For the one daemon that holds the
+    /// and what an earlier process left there is replaced without a gap; what was learned of the paths is kept
+    /// in the file `memory`, from where an earlier process's is taken over. For the one daemon that holds the
     /// overlay's lock.
     ///
     /// # Errors
     /// As [`Overlay::bring_up`].
-    pub fn bring_up_to_stay(config: &Config) -> Result<Self, ControlError> {
+    pub fn bring_up_to_stay(config: &Config, memory: &Path) -> Result<Self, ControlError> {
         // Without the file system for it there is no eBPF plane; whoever asks for one is told why.
-        Self::bring_up_with(config, Some(ebpf::pins_of(config.site.name.as_str())))
+        let pins = ebpf::pins_of(config.site.name.as_str());
+        Self::bring_up_with(config, Some(pins), Some(Memory::open(memory)))
     }
 
     fn bring_up_with(
         config: &Config,
         pins: Option<Result<PathBuf, EbpfError>>,
+        memory: Option<Memory>,
     ) -> Result<Self, ControlError> {
         if config.site.dataplane == DataplaneChoice::Kernel {
             return Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() });
@@ -75,6 +81,9 @@ impl Overlay {
         let underlay_mtu = underlay_mtu(&mut netlink, config)?;
         let desired = Desired::of(config, &local, underlay_mtu);
         let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?);
+        if let Some(memory) = &memory {
+            memory.recall(&tunnel, Clock.now());
+        }
         refuse_foreign_device(&mut netlink, &desired)?;
         refuse_foreign_routes(&mut netlink, &desired)?;
 
@@ -91,7 +100,7 @@ impl Overlay {
             PlaneStarter { tunnel: &tunnel, device: link.index, underlay: config.site.underlay, open: &open };
         let (plane, plane_reason, pins) = starter.start(config.site.dataplane, tun, pins)?;
         undo.disarm();
-        Ok(Self { config: config.clone(), desired, netlink, plane, plane_reason, pins })
+        Ok(Self { config: config.clone(), desired, netlink, plane, plane_reason, pins, memory })
     }
 
     /// What it was made from.
@@ -116,6 +125,18 @@ impl Overlay {
     #[must_use]
     pub fn plane_reason(&self) -> &str {
         &self.plane_reason
+    }
+
+    /// Keeps what has been learned of the paths, if there is anything new. To be called now and then; costs a
+    /// few reads of memory a peer.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn remember(&mut self) -> Result<(), ControlError> {
+        match &mut self.memory {
+            Some(memory) => memory.keep(self.plane.tunnel()),
+            None => Ok(()),
+        }
     }
 
     /// Stops forwarding, and removes the kernel objects or leaves them.

@@ -67,6 +67,12 @@ impl Places {
         self.state.join(&self.name).join("notes.json")
     }
 
+    /// What was learned of the paths to the peers.
+    #[must_use]
+    pub fn memory(&self) -> PathBuf {
+        self.state.join(&self.name).join("paths.json")
+    }
+
     /// Makes the directories.
     ///
     /// # Errors
@@ -84,12 +90,7 @@ impl Places {
     /// # Errors
     /// They cannot be written.
     pub fn write_notes(&self, notes: &Notes) -> Result<(), ControlError> {
-        let file = self.notes_file();
-        let fresh = file.with_extension("json.new");
-        let text = serde_json::to_string(notes).unwrap_or_default();
-        std::fs::write(&fresh, text)
-            .and_then(|()| std::fs::rename(&fresh, &file))
-            .map_err(|error| ControlError::file("write", file, error))
+        write_whole(&self.notes_file(), &serde_json::to_string(notes).unwrap_or_default())
     }
 
     /// The notes of the last daemon, if it left any that can be read.
@@ -119,6 +120,14 @@ impl Places {
         let socket = self.socket();
         gone(&socket, std::fs::remove_file(&socket))
     }
+}
+
+/// Writes a file, whole or not at all.
+pub(crate) fn write_whole(file: &Path, text: &str) -> Result<(), ControlError> {
+    let fresh = file.with_extension("json.new");
+    std::fs::write(&fresh, text)
+        .and_then(|()| std::fs::rename(&fresh, file))
+        .map_err(|error| ControlError::file("write", file, error))
 }
 
 /// What was not there to be removed is gone as well.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use adit_tunnel::{PeerIndex, Reachability};
+use adit_tunnel::{Instant, LearnedBy, PathLength, PeerIndex, PeerTotals, Reachability, Tunnel};
+use adit_wire::ecn::EcnAnomaly;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,37 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Packets dropped since the start, by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
+    /// Strange pairs of inner and outer ECN fields (RFC 6040 section 4.2) that came out of the tunnel; kinds that
+    /// never occurred are left out.
+    pub ecn: BTreeMap<String, u64>,
+    /// What has been done about ICMP.
+    pub icmp: IcmpStatus,
+    /// What has been done to learn what the paths take.
+    pub probes: ProbeStatus,
+}
+
+/// ICMP errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpStatus {
+    /// Sent to senders whose datagram was dropped here.
+    pub sent: u64,
+    /// Due, but not sent: nobody may be told, or too many have been.
+    pub suppressed: u64,
+    /// From inside the tunnel, passed on to the original sender.
+    pub relayed: u64,
+    /// From inside the tunnel, only taken note of.
+    pub state_changed: u64,
+    /// About other traffic.
+    pub not_ours: u64,
+}
+
+/// Probes of the path MTU (RFC 8899).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    /// Sent.
+    pub sent: u64,
+    /// Of those, answered.
+    pub answered: u64,
 }
 
 /// This side of an overlay.
@@ -60,6 +92,133 @@ pub struct PeerStatus {
     pub rx: Traffic,
     /// Seconds since it was last heard; absent if it never was.
     pub last_rx_seconds: Option<f64>,
+    /// What is known of the way to it (RFC 2003 section 5).
+    pub soft_state: SoftState,
+}
+
+/// What is known of the way to a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SoftState {
+    /// Who told the path MTU.
+    pub path_mtu_from: PathMtuFrom,
+    /// Seconds until that is forgotten, unless it is found to be still so.
+    pub path_mtu_expires_seconds: Option<f64>,
+    /// Whether the peer answers probes.
+    pub probe: Probing,
+    /// Seconds since it last did.
+    pub probe_answered_seconds: Option<f64>,
+    /// The TTL that the outer header of its last datagram had left.
+    pub ttl_seen: Option<u8>,
+    /// Routers on the way from it, if it sends with one of the usual TTLs.
+    pub hops: Option<u8>,
+    /// The least outer TTL with which a datagram reaches it, if the way there is as long as the way back.
+    pub ttl_needed: Option<u8>,
+    /// What a router has said, if it says that the peer cannot be reached.
+    pub unreachable: Option<Unreachable>,
+    /// Datagrams from it that came marked: congestion experienced.
+    pub congestion_experienced: u64,
+}
+
+/// Who told a path MTU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PathMtuFrom {
+    /// Nobody: it is what the underlay's interface takes.
+    Underlay,
+    /// A router (RFC 1191).
+    Router,
+    /// Probes (RFC 8899).
+    Probe,
+}
+
+/// Whether a peer answers probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Probing {
+    /// None is sent: it is configured so, or this gateway has no address inside `site.networks`.
+    Off,
+    /// It has not answered any.
+    Unanswered,
+    /// It has.
+    Answered,
+}
+
+/// A peer that is held to be out of reach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unreachable {
+    /// In the router's words.
+    pub cause: UnreachableCause,
+    /// Seconds since it said so last.
+    pub since_seconds: f64,
+}
+
+/// What a router said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnreachableCause {
+    /// Network Unreachable.
+    Network,
+    /// Host Unreachable.
+    Host,
+    /// Protocol Unreachable: the peer does not speak IP in IP.
+    Protocol,
+    /// Time Exceeded: the outer TTL is too small, or there is a loop.
+    TimeExceeded,
+}
+
+impl From<adit_tunnel::UnreachableCause> for UnreachableCause {
+    fn from(cause: adit_tunnel::UnreachableCause) -> Self {
+        use adit_tunnel::UnreachableCause as Cause;
+        match cause {
+            Cause::Network => Self::Network,
+            Cause::Host => Self::Host,
+            Cause::Protocol => Self::Protocol,
+            Cause::TimeExceeded => Self::TimeExceeded,
+        }
+    }
+}
+
+impl From<UnreachableCause> for adit_tunnel::UnreachableCause {
+    fn from(cause: UnreachableCause) -> Self {
+        match cause {
+            UnreachableCause::Network => Self::Network,
+            UnreachableCause::Host => Self::Host,
+            UnreachableCause::Protocol => Self::Protocol,
+            UnreachableCause::TimeExceeded => Self::TimeExceeded,
+        }
+    }
+}
+
+impl SoftState {
+    fn of(tunnel: &Tunnel, peer: PeerIndex, counts: &PeerTotals, now: Instant) -> Self {
+        let path_mtu = tunnel.path_mtu(peer);
+        let answered = tunnel.probe_answered(peer);
+        let way = counts.last_ttl.map(PathLength::of_ttl);
+        Self {
+            path_mtu_from: match path_mtu.learned {
+                None => PathMtuFrom::Underlay,
+                Some(LearnedBy::Router) => PathMtuFrom::Router,
+                Some(LearnedBy::Probe) => PathMtuFrom::Probe,
+            },
+            path_mtu_expires_seconds: path_mtu.expires.map(|at| at.since(now).as_secs_f64()),
+            probe: match answered {
+                _ if tunnel.config().probe.is_none() => Probing::Off,
+                None => Probing::Unanswered,
+                Some(_) => Probing::Answered,
+            },
+            probe_answered_seconds: answered.map(|at| now.since(at).as_secs_f64()),
+            ttl_seen: counts.last_ttl,
+            hops: way.map(|way| way.hops),
+            ttl_needed: way.map(|way| way.ttl_needed()),
+            unreachable: match tunnel.reachability(peer) {
+                Reachability::Assumed => None,
+                Reachability::Unreachable { cause, since } => {
+                    Some(Unreachable { cause: cause.into(), since_seconds: now.since(since).as_secs_f64() })
+                }
+            },
+            congestion_experienced: counts.congestion_experienced,
+        }
+    }
 }
 
 /// What is known of a peer. Nothing is sent to find out: a tunnel without traffic is `idle`.
@@ -102,14 +261,13 @@ impl Status {
                 let index = PeerIndex::new(number as u32);
                 let counts = totals.peers.get(number).copied().unwrap_or_default();
                 let silent = counts.last_rx.map(|heard| now.since(heard));
-                let unreachable =
-                    matches!(plane.tunnel().reachability(index), Reachability::Unreachable { .. });
+                let soft_state = SoftState::of(plane.tunnel(), index, &counts, now);
                 PeerStatus {
                     name: peer.name.to_string(),
                     underlay: peer.underlay.to_string(),
                     networks: peer.networks.clone(),
                     state: match silent {
-                        _ if unreachable => PeerState::Unreachable,
+                        _ if soft_state.unreachable.is_some() => PeerState::Unreachable,
                         Some(silent) if silent.as_millis() < u128::from(HEARD_WITHIN_MS) => PeerState::Up,
                         _ => PeerState::Idle,
                     },
@@ -117,6 +275,7 @@ impl Status {
                     tx: Traffic { packets: counts.tx_packets, bytes: counts.tx_bytes },
                     rx: Traffic { packets: counts.rx_packets, bytes: counts.rx_bytes },
                     last_rx_seconds: silent.map(|silent| silent.as_secs_f64()),
+                    soft_state,
                 }
             })
             .collect();
@@ -137,6 +296,19 @@ impl Status {
             },
             peers,
             drops,
+            ecn: EcnAnomaly::ALL
+                .into_iter()
+                .map(|anomaly| (anomaly.as_str().to_owned(), totals.ecn_anomalies_of(anomaly)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            icmp: IcmpStatus {
+                sent: totals.icmp.sent,
+                suppressed: totals.icmp.suppressed,
+                relayed: totals.icmp.relayed,
+                state_changed: totals.icmp.state_changed,
+                not_ours: totals.icmp.not_ours,
+            },
+            probes: ProbeStatus { sent: totals.probes.sent, answered: totals.probes.answered },
         }
     }
 }

@@ -34,6 +34,7 @@ mod decapsulate;
 mod encapsulate;
 #[doc(hidden)]
 pub mod fuzz;
+mod path_length;
 mod path_mtu;
 mod path_search;
 mod peers;
@@ -52,6 +53,7 @@ pub use config::{PeerConfig, TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals};
 pub use decapsulate::{Decapsulated, Outer};
 pub use encapsulate::{Encapsulated, Inner};
+pub use path_length::PathLength;
 pub use path_mtu::{LearnedBy, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PathMtu};
 pub use peers::PeerTable;
 pub use probe::ProbeOptions;

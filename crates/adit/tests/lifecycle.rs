@@ -277,7 +277,7 @@ fn up_status_down() {
     insta::assert_snapshot!(on_any_kernel(&used.stdout[..heard]), @r"
     site a  underlay 10.1.1.1  device ipipA  mtu 1480
       data plane ebpf (auto: this kernel takes the programs, attached by TCX); plaintext: nothing is encrypted
-      peer b  up  10.1.1.2  192.168.199.0/24  path mtu 1500  tx 2 packets 168 B  rx 2 packets 168 B
+      peer b  up  10.1.1.2  192.168.199.0/24  path mtu 1500  1 hop  tx 2 packets 168 B  rx 2 packets 168 B
     ");
     let both = machine.adit(gateway_a, &["status"]).ok();
     assert!(both.stdout.contains("site a  ") && both.stdout.contains("site b  "), "{both:?}");
@@ -312,7 +312,7 @@ fn status_in_json_is_as_the_contract_has_it() {
     sites.assert_joined();
     // Nobody behind A lives there: A's tunnel takes it, and B's refuses it.
     let used = status(&["--json", "status", "a"]);
-    assert_eq!(keys(&used), ["drops", "peers", "schema", "site"]);
+    assert_eq!(keys(&used), ["drops", "ecn", "icmp", "peers", "probes", "schema", "site"]);
     assert_eq!(used["schema"], 1);
     assert_eq!(keys(&used["site"]), ["dataplane", "dataplane_reason", "device", "mtu", "name", "underlay"]);
     for (key, value) in [("name", "a"), ("underlay", "10.1.1.1"), ("device", "ipipA"), ("dataplane", "ebpf")]
@@ -325,7 +325,7 @@ fn status_in_json_is_as_the_contract_has_it() {
     let peer = &used["peers"][0];
     assert_eq!(
         keys(peer),
-        ["last_rx_seconds", "name", "networks", "path_mtu", "rx", "state", "tx", "underlay"]
+        ["last_rx_seconds", "name", "networks", "path_mtu", "rx", "soft_state", "state", "tx", "underlay"]
     );
     assert_eq!(
         (&peer["name"], &peer["underlay"], &peer["state"]),
@@ -338,6 +338,13 @@ fn status_in_json_is_as_the_contract_has_it() {
     }
     assert!(peer["last_rx_seconds"].as_f64().is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{peer}");
     assert_eq!(used["drops"], serde_json::json!({}));
+    let soft = &peer["soft_state"];
+    assert_eq!(
+        (&soft["path_mtu_from"], &soft["unreachable"]),
+        (&"underlay".into(), &serde_json::Value::Null)
+    );
+    // The router between the gateways.
+    assert_eq!((&soft["ttl_seen"], &soft["hops"], &soft["ttl_needed"]), (&63.into(), &1.into(), &2.into()));
 
     // A source that is not behind A, through A's device: dropped there, and counted.
     let stranger: Ipv4Net = "198.51.100.1/32".parse().unwrap();

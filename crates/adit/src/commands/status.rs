@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use adit_control::client;
 use adit_control::places::{self, Places};
-use adit_control::status::{PeerState, PeerStatus, Status};
+use adit_control::status::{PathMtuFrom, PeerState, PeerStatus, Status, Unreachable, UnreachableCause};
 
 use crate::Failure;
 use crate::output::Output;
@@ -49,13 +49,32 @@ fn show(status: &Status, output: &Output) {
     for (reason, count) in &status.drops {
         output.line(format_args!("  dropped {reason} {count}"));
     }
+    for (anomaly, count) in &status.ecn {
+        output.line(format_args!("  odd ECN marks {anomaly} {count}"));
+    }
 }
 
 fn peer_line(peer: &PeerStatus, width: usize) -> String {
-    let state = match peer.state {
-        PeerState::Up => "up",
-        PeerState::Idle => "idle",
-        PeerState::Unreachable => "unreachable",
+    let soft = &peer.soft_state;
+    let state = match (peer.state, &soft.unreachable) {
+        (PeerState::Up, _) => "up".to_owned(),
+        (PeerState::Idle, _) => "idle".to_owned(),
+        (PeerState::Unreachable, None) => "unreachable".to_owned(),
+        (PeerState::Unreachable, Some(unreachable)) => format!("unreachable ({})", cause(unreachable)),
+    };
+    let path_mtu = match soft.path_mtu_from {
+        PathMtuFrom::Underlay => peer.path_mtu.to_string(),
+        PathMtuFrom::Router => format!("{} (a router told)", peer.path_mtu),
+        PathMtuFrom::Probe => format!("{} (found by probes)", peer.path_mtu),
+    };
+    let hops = match soft.hops {
+        None => String::new(),
+        Some(1) => "  1 hop".to_owned(),
+        Some(hops) => format!("  {hops} hops"),
+    };
+    let marked = match soft.congestion_experienced {
+        0 => String::new(),
+        marked => format!("  {marked} marked congested"),
     };
     let heard = match peer.last_rx_seconds {
         Some(seconds) => format!("heard {seconds:.1} s ago"),
@@ -63,14 +82,23 @@ fn peer_line(peer: &PeerStatus, width: usize) -> String {
     };
     let networks: Vec<String> = peer.networks.iter().map(ToString::to_string).collect();
     format!(
-        "  peer {:width$}  {state}  {}  {}  path mtu {}  tx {}  rx {}  {heard}",
+        "  peer {:width$}  {state}  {}  {}  path mtu {path_mtu}{hops}  tx {}  rx {}  {heard}{marked}",
         peer.name,
         peer.underlay,
         networks.join(" "),
-        peer.path_mtu,
         traffic(peer.tx.packets, peer.tx.bytes),
         traffic(peer.rx.packets, peer.rx.bytes),
     )
+}
+
+fn cause(unreachable: &Unreachable) -> String {
+    let words = match unreachable.cause {
+        UnreachableCause::Network => "network unreachable",
+        UnreachableCause::Host => "host unreachable",
+        UnreachableCause::Protocol => "it does not speak IP in IP",
+        UnreachableCause::TimeExceeded => "outer TTL too small, or a loop",
+    };
+    format!("{words}, {:.0} s ago", unreachable.since_seconds)
 }
 
 fn traffic(packets: u64, bytes: u64) -> String {

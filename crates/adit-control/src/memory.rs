@@ -1,0 +1,263 @@
+//! What was learned of the paths, kept over a restart (RFC 2003 section 5): a file that is written when it changes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Tunnel};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ControlError;
+use crate::places::write_whole;
+use crate::status::UnreachableCause;
+
+/// Times in the file are of a clock that begins anew with every boot, which this names.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+/// An expiry that is put off by less is no change.
+const WORTH_WRITING: Duration = Duration::from_secs(60);
+
+/// What is in the file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Kept {
+    boot: String,
+    /// By underlay address: names and places in the file may change.
+    peers: BTreeMap<Ipv4Addr, KeptPeer>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct KeptPeer {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_mtu: Option<KeptMtu>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreachable: Option<KeptUnreachable>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct KeptMtu {
+    mtu: u16,
+    by_probe: bool,
+    expires_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct KeptUnreachable {
+    cause: UnreachableCause,
+    since_ms: u64,
+}
+
+/// The memory of one overlay.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    file: PathBuf,
+    boot: String,
+    written: BTreeMap<Ipv4Addr, KeptPeer>,
+}
+
+impl Memory {
+    /// What the file says, if it is of this boot and can be read; a file that is broken is as good as none.
+    pub(crate) fn open(file: &Path) -> Self {
+        let boot = std::fs::read_to_string(BOOT).unwrap_or_default().trim().to_owned();
+        let kept = std::fs::read_to_string(file).ok();
+        let kept: Option<Kept> = kept.and_then(|text| serde_json::from_str(&text).ok());
+        let kept = kept.filter(|kept| kept.boot == boot).unwrap_or_default();
+        Self { file: file.to_owned(), boot, written: kept.peers }
+    }
+
+    /// Tells a tunnel that has just been made what was known of its peers.
+    pub(crate) fn recall(&self, tunnel: &Tunnel, now: Instant) {
+        for (peer, address) in addresses(tunnel) {
+            if let Some(kept) = self.written.get(&address) {
+                tunnel.recall(peer, kept.remembered(), now);
+            }
+        }
+    }
+
+    /// Writes what is known now, if it is something else.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn keep(&mut self, tunnel: &Tunnel) -> Result<(), ControlError> {
+        let known: BTreeMap<Ipv4Addr, KeptPeer> = addresses(tunnel)
+            .filter_map(|(peer, address)| Some((address, KeptPeer::of(tunnel.remember(peer)?))))
+            .collect();
+        let is_same = known.len() == self.written.len()
+            && known.iter().zip(&self.written).all(|(now, then)| now.0 == then.0 && now.1.is_like(then.1));
+        if is_same {
+            return Ok(());
+        }
+        let kept = Kept { boot: self.boot.clone(), peers: known };
+        write_whole(&self.file, &serde_json::to_string(&kept).unwrap_or_default())?;
+        self.written = kept.peers;
+        Ok(())
+    }
+}
+
+fn addresses(tunnel: &Tunnel) -> impl Iterator<Item = (PeerIndex, Ipv4Addr)> {
+    tunnel.peers().filter_map(|(peer, config)| match config.underlay {
+        IpAddr::V4(address) => Some((peer, address)),
+        IpAddr::V6(_) => None,
+    })
+}
+
+impl KeptPeer {
+    fn of(remembered: Remembered) -> Self {
+        let PathMtu { mtu, learned, expires } = remembered.path_mtu;
+        Self {
+            path_mtu: learned.zip(expires).map(|(by, expires)| KeptMtu {
+                mtu,
+                by_probe: by == LearnedBy::Probe,
+                expires_ms: expires.as_millis(),
+            }),
+            unreachable: match remembered.reachability {
+                Reachability::Assumed => None,
+                Reachability::Unreachable { cause, since } => {
+                    Some(KeptUnreachable { cause: cause.into(), since_ms: since.as_millis() })
+                }
+            },
+        }
+    }
+
+    fn remembered(&self) -> Remembered {
+        let path_mtu = match self.path_mtu {
+            None => PathMtu { mtu: u16::MAX, learned: None, expires: None },
+            Some(KeptMtu { mtu, by_probe, expires_ms }) => PathMtu {
+                mtu,
+                learned: Some(if by_probe { LearnedBy::Probe } else { LearnedBy::Router }),
+                expires: Some(Instant::from_millis(expires_ms)),
+            },
+        };
+        let reachability = match self.unreachable {
+            None => Reachability::Assumed,
+            Some(KeptUnreachable { cause, since_ms }) => {
+                Reachability::Unreachable { cause: cause.into(), since: Instant::from_millis(since_ms) }
+            }
+        };
+        Remembered { path_mtu, reachability }
+    }
+
+    /// Whether it says the same, but for an expiry that moves on a little with every answered probe.
+    fn is_like(&self, other: &Self) -> bool {
+        let mtu = |kept: &Self| kept.path_mtu.map(|kept| (kept.mtu, kept.by_probe));
+        let expires = |kept: &Self| kept.path_mtu.map_or(0, |kept| kept.expires_ms);
+        mtu(self) == mtu(other)
+            && self.unreachable == other.unreachable
+            && u128::from(expires(self).abs_diff(expires(other))) < WORTH_WRITING.as_millis()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_tunnel::{PeerConfig, TunnelConfig};
+
+    const NOW: Instant = Instant::from_millis(1_000_000);
+
+    fn tunnel(peers: &[u8]) -> Tunnel {
+        let peers = peers.iter().map(|last| PeerConfig {
+            name: format!("peer-{last}"),
+            underlay: IpAddr::from([10, 1, 1, *last]),
+            networks: vec![format!("192.168.{last}.0/24").parse().expect("a network")],
+        });
+        Tunnel::new(TunnelConfig {
+            underlay: IpAddr::from([10, 1, 1, 1]),
+            networks: vec!["172.16.17.0/24".parse().expect("a network")],
+            outer: adit_wire::encapsulation::OuterPolicy::default(),
+            mss_clamp: true,
+            underlay_mtu: 1500,
+            local_addresses: Vec::new(),
+            probe: None,
+            peers: peers.collect(),
+        })
+        .expect("the configuration is good")
+    }
+
+    fn learned(mtu: u16, expires: u64) -> Remembered {
+        let path_mtu = PathMtu {
+            mtu,
+            learned: Some(LearnedBy::Probe),
+            expires: Some(Instant::from_millis(NOW.as_millis() + expires)),
+        };
+        Remembered { path_mtu, reachability: Reachability::Assumed }
+    }
+
+    #[test]
+    fn what_was_known_of_a_peer_is_known_after_a_restart_and_forgotten_with_the_peer() {
+        let directory = tempfile::tempdir().expect("there is room for a file");
+        let file = directory.path().join("paths.json");
+        let (first, second) = (PeerIndex::new(0), PeerIndex::new(1));
+        let before = tunnel(&[2, 3]);
+        before.recall(first, learned(1300, 300_000), NOW);
+        let unreachable = Remembered {
+            reachability: Reachability::Unreachable {
+                cause: adit_tunnel::UnreachableCause::Host,
+                since: NOW,
+            },
+            ..learned(1400, 300_000)
+        };
+        before.recall(second, unreachable, NOW);
+        Memory::open(&file).keep(&before).expect("it can be written");
+
+        // Another order, one more peer.
+        let after = tunnel(&[3, 4, 2]);
+        let mut memory = Memory::open(&file);
+        memory.recall(&after, NOW);
+        assert_eq!(after.remember(PeerIndex::new(2)), Some(learned(1300, 300_000)));
+        assert_eq!(after.remember(PeerIndex::new(0)), Some(unreachable));
+        assert_eq!(after.remember(PeerIndex::new(1)), None);
+
+        // One that goes is forgotten.
+        let fewer = tunnel(&[3]);
+        memory.recall(&fewer, NOW);
+        memory.keep(&fewer).expect("it can be written");
+        let again = tunnel(&[2, 3]);
+        Memory::open(&file).recall(&again, NOW);
+        assert_eq!((again.remember(first), again.remember(second)), (None, Some(unreachable)));
+    }
+
+    #[test]
+    fn it_is_written_only_when_it_says_something_else() {
+        let directory = tempfile::tempdir().expect("there is room for a file");
+        let file = directory.path().join("paths.json");
+        let tunnel = tunnel(&[2]);
+        let mut memory = Memory::open(&file);
+        let peer = PeerIndex::new(0);
+        memory.keep(&tunnel).expect("there is nothing to write");
+        assert!(!file.exists(), "nothing is known, and nothing is written");
+        for (remembered, is_written) in [
+            (learned(1300, 300_000), true),
+            (learned(1300, 302_000), false),
+            (learned(1300, 400_000), true),
+            (learned(1280, 400_000), true),
+        ] {
+            let _ = std::fs::remove_file(&file);
+            tunnel.recall(peer, remembered, NOW);
+            memory.keep(&tunnel).expect("it can be written");
+            assert_eq!(file.exists(), is_written, "{remembered:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_boot_or_broken_is_not_believed() {
+        let directory = tempfile::tempdir().expect("there is room for a file");
+        let file = directory.path().join("paths.json");
+        let of_boot = |boot: &str| {
+            let peer = r#"{"path_mtu":{"mtu":1300,"by_probe":true,"expires_ms":1500000}}"#;
+            format!(r#"{{"boot":"{boot}","peers":{{"10.1.1.2":{peer}}}}}"#)
+        };
+        let boot = std::fs::read_to_string(BOOT).expect("the kernel tells");
+        let good = of_boot(boot.trim());
+        for (text, is_believed) in [
+            (good.clone(), true),
+            (of_boot("another"), false),
+            (good[..good.len() - 1].to_owned(), false),
+            (good.replace("1300", "130000"), false),
+            (String::new(), false),
+        ] {
+            std::fs::write(&file, &text).expect("it can be written");
+            let tunnel = tunnel(&[2]);
+            Memory::open(&file).recall(&tunnel, NOW);
+            assert_eq!(tunnel.remember(PeerIndex::new(0)).is_some(), is_believed, "{text}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What is learned of a path outlives the daemon, and goes with the overlay.
+
+mod support;
+
+use adit_lab::article::HOST_B;
+use adit_lab::ping::ping;
+use adit_linux::testing::require_root;
+use serde_json::Value;
+use std::time::Duration;
+
+use support::sites::Sites;
+
+/// Peer b in the status of A.
+fn peer(sites: &Sites) -> Value {
+    let status = sites.machine.adit(sites.network.gateway_a.ns(), &["status", "a", "-j"]).ok().json();
+    status["peers"][0].clone()
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn survives(dataplane: &'static str) {
+    let sites = Sites::with_dataplane(dataplane);
+    let a = sites.run_a(&[]);
+    let _b = sites.run_b();
+    let network = &sites.network;
+    network.router.mtu("toB", 1300).unwrap();
+    network.gateway_b.mtu("underlayB", 1300).unwrap();
+    network.host_a.run(|| ping(HOST_B, 1480, 64, Duration::from_millis(500))).unwrap();
+    wait_until("the router's word is heard", || peer(&sites)["path_mtu"] == 1300);
+    assert_eq!(peer(&sites)["soft_state"]["path_mtu_from"], "router");
+    let file = std::path::Path::new("/var/lib/adit/a/paths.json");
+    let written = || sites.machine.with_files(|| std::fs::read_to_string(file).unwrap_or_default());
+    wait_until("it is written down", || written().contains("1300"));
+
+    a.kill();
+    let a = sites.run_a(&[]);
+    let known = peer(&sites);
+    assert_eq!((&known["path_mtu"], &known["soft_state"]["path_mtu_from"]), (&1300.into(), &"router".into()));
+    let left = known["soft_state"]["path_mtu_expires_seconds"].as_f64().expect("it is a number");
+    assert!((1.0..600.0).contains(&left), "{left} s");
+    drop(a);
+
+    sites.machine.adit(network.gateway_a.ns(), &["down", "a"]).ok();
+    assert_eq!(written(), "", "it goes with the overlay");
+    let _a = sites.run_a(&[]);
+    assert_eq!(peer(&sites)["path_mtu"], 1500);
+}
+
+#[test]
+fn a_path_mtu_survives_a_kill_with_ebpf() {
+    if require_root("a_path_mtu_survives_a_kill_with_ebpf") {
+        survives("ebpf");
+    }
+}
+
+#[test]
+fn a_path_mtu_survives_a_kill_with_userspace() {
+    if require_root("a_path_mtu_survives_a_kill_with_userspace") {
+        survives("userspace");
+    }
+}
