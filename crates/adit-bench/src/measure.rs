@@ -91,17 +91,20 @@ impl Measure {
     /// Whom it is measured of, in the order of the tables.
     pub(crate) fn contenders(self) -> &'static [Contender] {
         use Contender::{
-            Adit, AditEbpf, AditMany, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, Vpncloud, Vxlan,
+            Adit, AditBefore, AditEbpf, AditMany, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, Vpncloud, Vxlan,
         };
         match self {
-            Self::TcpOne => &[Bare, AditEbpf, Control, Adit, Vxlan, Ipip, Tinc, Fastd, OpenVpn, Vpncloud],
-            Self::UdpSmall => {
-                &[Bare, AditEbpf, AditMany, Control, Adit, Vxlan, Ipip, Tinc, Fastd, OpenVpn, Vpncloud]
+            Self::TcpOne => {
+                &[Bare, AditEbpf, AditBefore, Control, Adit, Vxlan, Ipip, Tinc, Fastd, OpenVpn, Vpncloud]
             }
+            Self::UdpSmall => &[
+                Bare, AditEbpf, AditBefore, AditMany, Control, Adit, Vxlan, Ipip, Tinc, Fastd, OpenVpn,
+                Vpncloud,
+            ],
             Self::TcpFour | Self::Ping => &[Bare, AditEbpf, Adit],
-            Self::RequestResponse => &[Bare, AditEbpf, Control, Adit],
+            Self::RequestResponse => &[Bare, AditEbpf, AditBefore, Control, Adit],
             Self::IperfTcp | Self::IperfUdp => &[Bare, AditEbpf, Adit, OpenVpn],
-            Self::ForwardTcp | Self::ForwardUdp => &[Bare, AditEbpf, Control, Adit, Ipip],
+            Self::ForwardTcp | Self::ForwardUdp => &[Bare, AditEbpf, AditBefore, Control, Adit, Ipip],
         }
     }
 

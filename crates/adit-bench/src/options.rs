@@ -59,6 +59,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     adit: Option<PathBuf>,
 
+    /// An `adit` of an earlier commit: its eBPF plane is measured beside, in the same rounds.
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
+
     /// Where `cargo install --root` has put vpncloud.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench-tools")]
     tools: PathBuf,
@@ -97,14 +101,19 @@ pub(crate) enum Output {
 impl Options {
     /// Who takes part.
     pub(crate) fn contenders(&self) -> BTreeSet<Contender> {
-        use Contender::{Adit, AditEbpf, Bare, Control, Ipip};
-        if self.guest {
-            return [Bare, AditEbpf, Control, Adit, Ipip].into();
-        }
-        if self.only.is_empty() {
-            return Contender::ALL.into();
-        }
-        self.only.iter().flat_map(|group| &group.0).copied().chain([Bare]).collect()
+        use Contender::{Adit, AditBefore, AditEbpf, Bare, Control, Ipip};
+        let mut contenders: BTreeSet<Contender> = if self.guest {
+            [Bare, AditEbpf, Control, Adit, Ipip].into()
+        } else if self.only.is_empty() {
+            Contender::ALL.into()
+        } else {
+            self.only.iter().flat_map(|group| &group.0).copied().chain([Bare]).collect()
+        };
+        match self.before {
+            Some(_) => contenders.insert(AditBefore),
+            None => contenders.remove(&AditBefore),
+        };
+        contenders
     }
 
     /// What is measured of them.
@@ -151,7 +160,8 @@ impl Options {
                 .map_err(BenchError::io("learn where this program is"))?
                 .with_file_name("adit"),
         };
-        Ok(Tools { adit: absolute(adit)?, tools: absolute(self.tools.clone())? })
+        let before = self.before.clone().map(absolute).transpose()?;
+        Ok(Tools { adit: absolute(adit)?, before, tools: absolute(self.tools.clone())? })
     }
 }
 
@@ -166,7 +176,9 @@ mod tests {
 
     #[test]
     fn the_bare_veth_is_always_measured() -> Result<(), String> {
-        assert_eq!(options(&[])?.contenders().len(), Contender::ALL.len());
+        assert_eq!(options(&[])?.contenders().len(), Contender::ALL.len() - 1);
+        let before = options(&["--only", "adit-ebpf", "--before", "old/adit"])?.contenders();
+        assert_eq!(before, [Contender::Bare, Contender::AditEbpf, Contender::AditBefore].into());
         let some = options(&["--only", "adit-ebpf,vxlan"])?.contenders();
         assert_eq!(some, [Contender::Bare, Contender::AditEbpf, Contender::Vxlan].into());
         let ebpf = options(&["--only", "ebpf"])?.contenders();

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
 
-/// The version of the shape.
+/// The version of the shape. What has been added to it since may be missing in the answer of an older daemon, which
+/// goes on while the program is replaced.
 pub const SCHEMA: u32 = 1;
 
 /// An overlay as it is now.
@@ -25,15 +26,18 @@ pub struct Status {
     pub drops: BTreeMap<String, u64>,
     /// Strange pairs of inner and outer ECN fields (RFC 6040 section 4.2) that came out of the tunnel; kinds that
     /// never occurred are left out.
+    #[serde(default)]
     pub ecn: BTreeMap<String, u64>,
     /// What has been done about ICMP.
+    #[serde(default)]
     pub icmp: IcmpStatus,
     /// What has been done to learn what the paths take.
+    #[serde(default)]
     pub probes: ProbeStatus,
 }
 
 /// ICMP errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IcmpStatus {
     /// Sent to senders whose datagram was dropped here.
     pub sent: u64,
@@ -48,7 +52,7 @@ pub struct IcmpStatus {
 }
 
 /// Probes of the path MTU (RFC 8899).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeStatus {
     /// Sent.
     pub sent: u64,
@@ -93,11 +97,12 @@ pub struct PeerStatus {
     /// Seconds since it was last heard; absent if it never was.
     pub last_rx_seconds: Option<f64>,
     /// What is known of the way to it (RFC 2003 section 5).
+    #[serde(default)]
     pub soft_state: SoftState,
 }
 
 /// What is known of the way to a peer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SoftState {
     /// Who told the path MTU.
     pub path_mtu_from: PathMtuFrom,
@@ -120,10 +125,11 @@ pub struct SoftState {
 }
 
 /// Who told a path MTU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathMtuFrom {
     /// Nobody: it is what the underlay's interface takes.
+    #[default]
     Underlay,
     /// A router (RFC 1191).
     Router,
@@ -132,10 +138,11 @@ pub enum PathMtuFrom {
 }
 
 /// Whether a peer answers probes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Probing {
     /// None is sent: it is configured so, or this gateway has no address inside `site.networks`.
+    #[default]
     Off,
     /// It has not answered any.
     Unanswered,

@@ -1,5 +1,6 @@
 //! The goals, and what was reached of them.
 
+mod before;
 mod ebpf;
 mod ipip;
 mod userspace;
@@ -40,6 +41,9 @@ pub(crate) fn tables(
     }
     if is_in(Contender::AditEbpf) && is_guest {
         tables.push(GoalTable { title: "eBPF plane beside Linux's ipip", goals: ipip::goals(evidence) });
+    }
+    if is_in(Contender::AditBefore) && !is_guest {
+        tables.push(GoalTable { title: "eBPF plane beside an earlier one", goals: before::goals(evidence) });
     }
     if is_in(Contender::Adit) && !is_guest {
         tables.push(GoalTable { title: "Userspace plane", goals: userspace::goals(evidence) });
@@ -235,7 +239,8 @@ mod tests {
         let titles = |is_in: fn(Contender) -> bool, is_guest| -> Vec<&str> {
             tables(&evidence(&samples), is_in, is_guest).iter().map(|table| table.title).collect()
         };
-        assert_eq!(titles(|_| true, false), ["eBPF plane", "Userspace plane"]);
+        let all = ["eBPF plane", "eBPF plane beside an earlier one", "Userspace plane"];
+        assert_eq!(titles(|_| true, false), all);
         assert_eq!(titles(|_| true, true), ["eBPF plane beside Linux's ipip"]);
         assert_eq!(titles(|contender| contender == Contender::Adit, false), ["Userspace plane"]);
     }

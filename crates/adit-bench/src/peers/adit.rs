@@ -45,6 +45,17 @@ pub(crate) struct Flavour {
     pub(crate) tag: &'static str,
     /// Whether it has [`MANY`] peers.
     pub(crate) is_large: bool,
+    /// Whether it is the earlier `adit`.
+    pub(crate) is_before: bool,
+}
+
+impl Flavour {
+    /// One peer, on the `adit` that is measured.
+    pub(crate) const DEFAULT: Self = Self { dataplane: "auto", tag: "", is_large: false, is_before: false };
+
+    fn program(self, tools: &Tools) -> &std::path::Path {
+        tools.before.as_deref().filter(|_| self.is_before).unwrap_or(&tools.adit)
+    }
 }
 
 pub(super) fn start(bed: &Bed, tools: &Tools, flavour: Flavour) -> Result<Running, BenchError> {
@@ -61,7 +72,7 @@ pub(super) fn start(bed: &Bed, tools: &Tools, flavour: Flavour) -> Result<Runnin
         server: bed.sides[1].private(),
         processes,
         mtu: MTU,
-        version: process::version(&tools.adit, "--version"),
+        version: process::version(flavour.program(tools), "--version"),
         _cleanup: cleanup,
     })
 }
@@ -75,9 +86,10 @@ pub(crate) struct Site {
 impl Site {
     /// Starts it on a side of the bed.
     pub(crate) fn start(bed: &Bed, side: &Side, tools: &Tools, flavour: Flavour) -> Result<Self, BenchError> {
-        if !tools.adit.is_file() {
+        let program = flavour.program(tools);
+        if !program.is_file() {
             return Err(BenchError::Missing {
-                program: tools.adit.display().to_string(),
+                program: program.display().to_string(),
                 remedy: "build it: cargo build --release --package adit",
             });
         }
@@ -93,7 +105,7 @@ impl Site {
                 ..Route::default()
             })?;
         }
-        let mut command = Command::new(&tools.adit);
+        let mut command = Command::new(program);
         command.args(["run", "--on-exit", "remove"]).arg(&file);
         let cleanup = Cleanup { name: name.clone(), host: side.host.clone() };
         Ok(Self { process: Process::start(&side.host, &name, command, bed.directory())?, cleanup })
@@ -207,7 +219,7 @@ mod tests {
             other_letter: "b",
             other_number: 2,
         };
-        let flavour = Flavour { dataplane: "userspace", tag: "test", is_large };
+        let flavour = Flavour { dataplane: "userspace", tag: "test", is_large, ..Flavour::DEFAULT };
         Config::parse("bench.toml", &configuration(&side, flavour)?).map_err(|error| error.to_string().into())
     }
 

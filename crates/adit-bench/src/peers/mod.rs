@@ -34,6 +34,8 @@ pub(crate) enum Contender {
     Bare,
     /// The eBPF plane.
     AditEbpf,
+    /// The eBPF plane of an earlier `adit`, where one is given: what a change has cost.
+    AditBefore,
     /// The same with 10,000 peers and 100,000 networks.
     AditMany,
     /// The cable again, on a bed of its own: how far two measurements of the same are apart.
@@ -51,9 +53,10 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Bare,
         Self::AditEbpf,
+        Self::AditBefore,
         Self::AditMany,
         Self::Control,
         Self::Adit,
@@ -72,6 +75,7 @@ impl Contender {
         match self {
             Self::Bare => "bare veth",
             Self::AditEbpf => "Adit, eBPF",
+            Self::AditBefore => "Adit, eBPF, before",
             Self::AditMany => "Adit, eBPF, 10,000 peers",
             Self::Control => "bare veth, another",
             Self::Adit => "Adit, userspace",
@@ -98,6 +102,7 @@ impl Contender {
         match self {
             Self::Bare => "bare",
             Self::AditEbpf => "adit-ebpf",
+            Self::AditBefore => "adit-ebpf-before",
             Self::AditMany => "adit-ebpf-many",
             Self::Control => "control",
             Self::Adit => "adit",
@@ -115,6 +120,7 @@ impl Contender {
         match self {
             Self::Bare | Self::Control => "no tunnel",
             Self::AditEbpf => "IP in IP, programs in the kernel",
+            Self::AditBefore => "the same, of an earlier version",
             Self::AditMany => "the same, 100,000 networks of /24 to /28, the measured peer in the middle",
             Self::Adit => "IP in IP, defaults",
             Self::Vxlan => "unicast, iproute2",
@@ -129,9 +135,14 @@ impl Contender {
     /// Which Adit it is, if it is one.
     pub(crate) fn flavour(self) -> Option<Flavour> {
         match self {
-            Self::AditEbpf => Some(Flavour { dataplane: "ebpf", tag: "e", is_large: false }),
-            Self::AditMany => Some(Flavour { dataplane: "ebpf", tag: "m", is_large: true }),
-            Self::Adit => Some(Flavour { dataplane: "userspace", tag: "u", is_large: false }),
+            Self::AditEbpf => Some(Flavour { dataplane: "ebpf", tag: "e", ..Flavour::DEFAULT }),
+            Self::AditBefore => {
+                Some(Flavour { dataplane: "ebpf", tag: "b", is_before: true, ..Flavour::DEFAULT })
+            }
+            Self::AditMany => {
+                Some(Flavour { dataplane: "ebpf", tag: "m", is_large: true, ..Flavour::DEFAULT })
+            }
+            Self::Adit => Some(Flavour { dataplane: "userspace", tag: "u", ..Flavour::DEFAULT }),
             _ => None,
         }
     }
@@ -143,7 +154,7 @@ impl Contender {
 
     /// Whether the report is incomplete without it; others may not be installed.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Bare | Self::Control) || self.flavour().is_some()
+        matches!(self, Self::Bare | Self::Control) || self.flavour().is_some_and(|flavour| !flavour.is_before)
     }
 
     /// Whether it carries packets in a process, whose processor time can be told.
@@ -163,6 +174,8 @@ impl Serialize for Contender {
 pub(crate) struct Tools {
     /// The `adit` that is measured.
     pub(crate) adit: PathBuf,
+    /// An earlier one, to be measured beside it.
+    pub(crate) before: Option<PathBuf>,
     /// Where `cargo install --root` put what comes from the crate registry.
     pub(crate) tools: PathBuf,
 }
