@@ -81,6 +81,12 @@ impl Overlay {
         let underlay_mtu = underlay_mtu(&mut netlink, config)?;
         let desired = Desired::of(config, &local, underlay_mtu);
         let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?);
+        if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
+            tracing::info!(
+                "no address of this machine lies in site.networks, so paths are not probed: an MTU black hole \
+                 will not be found"
+            );
+        }
         if let Some(memory) = &memory {
             memory.recall(&tunnel, Clock.now());
         }

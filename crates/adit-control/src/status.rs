@@ -267,7 +267,9 @@ impl Status {
             .map(|(number, peer)| {
                 let index = PeerIndex::new(number as u32);
                 let counts = totals.peers.get(number).copied().unwrap_or_default();
-                let silent = counts.last_rx.map(|heard| now.since(heard));
+                // An answered probe is word from the peer, if no traffic.
+                let heard = counts.last_rx.max(plane.tunnel().probe_answered(index));
+                let silent = heard.map(|heard| now.since(heard));
                 let soft_state = SoftState::of(plane.tunnel(), index, &counts, now);
                 PeerStatus {
                     name: peer.name.to_string(),
