@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::Ipv4Addr;
 
 use adit_policy::maps::{PeerCounts, PeerEntry, Settings};
-use adit_policy::{Directory, DropReason, Owner, PeerIndex};
+use adit_policy::{Directory, DropReason, Half, Owner, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
@@ -61,8 +61,12 @@ impl Tables {
         let Some(next) = IDENTIFICATIONS.get_ptr_mut(peer.number()) else { return 0 };
         // Not `AtomicU64`: for this target it cannot add, though the kernel's machine can. Not relaxed: of that
         // LLVM makes an instruction that gives nothing back, though what was there is asked for.
-        // SAFETY: a map's value is aligned, lives as long as the program, and is only ever changed atomically.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(next, u64::from(segments)) as u16 }
+        let count = || {
+            // SAFETY: a map's value is aligned, lives as long as the program, and is only ever changed atomically.
+            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(next, u64::from(segments)) as u32 }
+        };
+        let first = Half::Lower.identifications(count(), segments);
+        first.or_else(|| Half::Lower.identifications(count(), segments)).unwrap_or(0)
     }
 }
 

@@ -101,7 +101,7 @@ impl Tunnel {
     /// Reserves `count` consecutive identifications for outer datagrams to a peer that may be fragmented
     /// on their way, and returns the first.
     pub fn identifications(&self, peer: PeerIndex, count: u16) -> u16 {
-        self.peer_state(peer).map_or(0, |peer| peer.soft.identifications(count))
+        self.peer_state(peer).map_or(0, |peer| peer.soft.identifications(count, self.half()))
     }
 
     /// Who may send what to whom.
@@ -152,7 +152,8 @@ impl Tunnel {
         // RFC 6864 section 4.1: an atomic outer datagram may carry any identification. In a fragment
         // train the caller takes as many as it makes.
         let atomic = self.outer_policy().df || inner_df;
-        let identification = if atomic || too_big { 0 } else { state.soft.identifications(inner.segments) };
+        let identification =
+            if atomic || too_big { 0 } else { state.soft.identifications(inner.segments, self.half()) };
         let length = if too_big { max_datagram } else { inner.largest_datagram };
         let outer = OuterHeader::v4(
             self.outer_policy(),

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use adit_policy::Half;
+
 use crate::path_mtu::PathMtuState;
 use crate::probe::Answers;
 use crate::time::Instant;
@@ -156,9 +158,13 @@ impl SoftState {
     }
 
     /// Reserves `segments` consecutive identifications and returns the first (RFC 6864 section 4: they
-    /// repeat only after all 65,536 have been used).
-    pub(crate) fn identifications(&self, segments: u16) -> u16 {
-        self.identification.fetch_add(u32::from(segments.max(1)), Relaxed) as u16
+    /// repeat only after all 65,536 have been used, or all of a half where the other is another's).
+    pub(crate) fn identifications(&self, segments: u16, half: Option<Half>) -> u16 {
+        let segments = u32::from(segments.max(1));
+        let count = || self.identification.fetch_add(segments, Relaxed);
+        let Some(half) = half else { return count() as u16 };
+        let first = half.identifications(count(), segments);
+        first.or_else(|| half.identifications(count(), segments)).unwrap_or_default()
     }
 }
 
@@ -175,7 +181,7 @@ mod tests {
         let state = SoftState::new(1500);
         let mut seen = vec![false; 65536];
         for step in 0..16384u32 {
-            let first = state.identifications(4);
+            let first = state.identifications(4, None);
             assert_eq!(u32::from(first), step * 4);
             for n in 0..4 {
                 let id = usize::from(first.wrapping_add(n));
@@ -183,7 +189,9 @@ mod tests {
                 seen[id] = true;
             }
         }
-        assert_eq!(state.identifications(1), 0);
+        assert_eq!(state.identifications(1, None), 0);
+        let upper: Vec<u16> = (0..40_000).map(|_| state.identifications(1, Some(Half::Upper))).collect();
+        assert!(upper.iter().all(|id| *id >= 0x8000), "the lower half is the programs'");
     }
 
     #[test]

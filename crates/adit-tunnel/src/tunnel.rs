@@ -1,8 +1,9 @@
 //! The tunnel itself: configuration, peers and their soft state.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use adit_policy::{Directory, DropReason, Owner, PeerIndex};
+use adit_policy::{Directory, DropReason, Half, Owner, PeerIndex};
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
@@ -35,6 +36,7 @@ pub struct Tunnel {
     local: Vec<Ipv4Addr>,
     /// For answers about datagrams that belong to no peer.
     icmp: IcmpLimit,
+    shares_identifications: AtomicBool,
 }
 
 /// Soft state that outlives a restart (RFC 2003 section 5).
@@ -66,7 +68,15 @@ impl Tunnel {
             .into_iter()
             .map(|underlay| Peer { soft: SoftState::new(config.underlay_mtu), underlay })
             .collect();
-        Ok(Tunnel { config, underlay, table, peers, local, icmp: IcmpLimit::new() })
+        Ok(Tunnel {
+            config,
+            underlay,
+            table,
+            peers,
+            local,
+            icmp: IcmpLimit::new(),
+            shares_identifications: AtomicBool::new(false),
+        })
     }
 
     /// A shard of counters for one thread that works with this tunnel.
@@ -195,6 +205,17 @@ impl Tunnel {
         if let Some(peer) = self.peers.get(peer.index()) {
             peer.soft.heard();
         }
+    }
+
+    /// From now on programs in the kernel send datagrams of their own to the same peers: the lower half of the
+    /// identifications is theirs (RFC 6864 section 4).
+    pub fn share_identifications(&self) {
+        self.shares_identifications.store(true, Relaxed);
+    }
+
+    /// Whose identifications we write; `None`: all are ours.
+    pub(crate) fn half(&self) -> Option<Half> {
+        self.shares_identifications.load(Relaxed).then_some(Half::Upper)
     }
 
     /// The gateway's own addresses, but for the one on the underlay.

@@ -59,6 +59,7 @@ impl FastPath {
             IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
         };
         let settings = Settings::new(underlay, device, &config.outer, config.mss_clamp);
+        tunnel.share_identifications();
         let pins = options.pins.as_deref().map(Pins::open).transpose()?;
         let fresh = pins.as_ref().map(Pins::fresh_maps).transpose()?;
         let (object, maps) = Object::load(tunnel, settings, INNER_OFFSET, fresh.as_deref())?;

@@ -1,0 +1,55 @@
+//! The identifications of outer datagrams that may be fragmented (RFC 6864 section 4): two senders with one address
+//! must not write the same one, and the programs and userspace, behind them, count each for itself.
+
+/// Whose identifications: each has half of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// 0 to 32,767: the programs'.
+    Lower,
+    /// 32,768 to 65,535: userspace's, where there are programs.
+    Upper,
+}
+
+const HALF: u32 = 1 << 15;
+
+impl Half {
+    /// The first of `segments` consecutive identifications, by a counter that only grows. `None`: they would leave
+    /// the half, and the counter has to be asked once more, `segments` further on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn identifications(self, counter: u32, segments: u32) -> Option<u16> {
+        let first = counter & (HALF - 1);
+        if first + segments > HALF && first != 0 {
+            return None;
+        }
+        let base = match self {
+            Half::Lower => 0,
+            Half::Upper => HALF,
+        };
+        Some((base | first) as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc6864_s4_the_halves_do_not_meet_and_nothing_repeats_within_one() {
+        for (half, range) in [(Half::Lower, 0..=0x7fffu16), (Half::Upper, 0x8000..=0xffff)] {
+            let (mut counter, mut seen) = (HALF - 10, 0);
+            for segments in [1, 7, 44, 1, 600, 31_000, 5] {
+                let first = half.identifications(counter, segments).or_else(|| {
+                    counter += segments;
+                    half.identifications(counter, segments)
+                });
+                counter += segments;
+                let last = first.map(|first| first + (segments - 1) as u16);
+                let is_inside = |id: Option<u16>| id.is_some_and(|id| range.contains(&id));
+                assert!(is_inside(first) && is_inside(last), "{half:?}: {first:?} to {last:?}");
+                seen += 1;
+            }
+            assert_eq!(seen, 7);
+        }
+    }
+}
