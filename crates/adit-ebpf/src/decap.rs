@@ -77,6 +77,7 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
         // The answer to a probe, most likely.
         Delivery::HereFromGateway => return None,
     };
+    tables.heard(from);
     counters::received(from, Amount { segments: carried.segments, bytes: carried.len }, outer.ttl());
     count_marks(from, &outer, anomaly, carried);
     Some(verdict)

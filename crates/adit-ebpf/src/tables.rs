@@ -54,6 +54,20 @@ impl Tables {
         PEERS.get(peer.number())
     }
 
+    /// A datagram came from a peer, so it is in reach: nobody is owed the answer that it is not. Userspace learns of
+    /// it by the counters, a little later.
+    #[inline(always)]
+    pub fn heard(&self, peer: PeerIndex) {
+        let Some(entry) = PEERS.get_ptr_mut(peer.number()) else { return };
+        // SAFETY: a map's value is aligned and lives as long as the program. Userspace writes the word around it in
+        // one piece; whoever is last, the next datagram sets it right.
+        unsafe {
+            if (*entry).owes_answer != 0 {
+                (*entry).owes_answer = 0;
+            }
+        }
+    }
+
     /// Consecutive identifications for `segments` datagrams that may be fragmented (RFC 6864 section 4);
     /// the first of them.
     #[inline(always)]

@@ -139,7 +139,8 @@ pub struct PeerEntry {
     pub device: u32,
     /// Bytes of the largest outer datagram on the path.
     pub path_mtu: u16,
-    /// Not 0: the next datagram's sender is owed an answer, so userspace takes it.
+    /// Not 0: the next datagram's sender is owed an answer, so userspace takes it. A program that hears the peer
+    /// clears it.
     pub owes_answer: u16,
 }
 

@@ -35,6 +35,7 @@ pub(super) fn compare(
 ) -> Result<Seen, String> {
     let alone = Gateway::new(setup);
     let expected = normal(alone.run(way, packet));
+    programs.restore();
     let before = programs.totals();
     let ran = programs.run(way, packet)?;
     let by_program = programs.totals().since(&before);

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod gateway;
+mod heard;
 mod identifications;
 mod programs;
 mod random;

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use adit_fixtures::{Packet, Program, Setup, Way};
+use adit_policy::PeerIndex;
 use adit_policy::maps::{PeerEntry, Settings, program};
 use adit_tunnel::{Totals, Tunnel};
 use aya::programs::{TestRun, TestRunOptions};
@@ -61,6 +62,20 @@ impl Programs {
         }
         let counts = Counts::new(maps, &Snapshot::default()).expect("nothing to take over");
         Programs { object, counts, peers: setup.paths.len() }
+    }
+
+    /// Puts back what packets may have changed: that a sender is owed an answer.
+    pub(super) fn restore(&mut self) {
+        for peer in (0..self.peers as u32).map(PeerIndex::new) {
+            let entry = self.object.peer(peer);
+            if entry.owes_answer != 0 {
+                // Only another entry is written.
+                let another = PeerEntry { owes_answer: 0, ..entry };
+                let written =
+                    self.object.set_peer(peer, another).and_then(|()| self.object.set_peer(peer, entry));
+                written.expect("there is room for every peer");
+            }
+        }
     }
 
     /// What has been counted since they were loaded.
