@@ -1,6 +1,6 @@
 //! Out of the tunnel.
 
-use adit_policy::{Carried, Delivery, PeerIndex, Superpacket};
+use adit_policy::{Carried, Delivery, PeerIndex, Refusal, Superpacket};
 use adit_wire::Protocol;
 use adit_wire::ecn::Ecn;
 use adit_wire::encapsulation::OVERHEAD_V4;
@@ -37,7 +37,7 @@ pub fn decap(skb: Skb) -> Verdict {
     try_decap(skb).unwrap_or(Verdict::Decline)
 }
 
-/// `None`: declined, and the packet is as it came but for a lowered MSS.
+/// `None`: it is no datagram of a peer's.
 #[inline(always)]
 fn try_decap(skb: Skb) -> Option<Verdict> {
     let outer = skb.header(ETHERNET)?;
@@ -46,14 +46,28 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
         return None;
     }
     let tables = Tables::open()?;
-    // A stranger's may be another overlay's; if it is nobody's, userspace drops and counts it.
-    let from = adit_policy::sender(&tables, &outer).ok()?;
+    let carried = match adit_policy::sender(&tables, &outer) {
+        Ok(from) => carry(skb, &tables, &outer, from),
+        // A peer's, and for packet sockets to put together.
+        Err(Refusal { peer: Some(_), .. }) => None,
+        // A stranger's may be another overlay's; if it is nobody's, userspace drops and counts it.
+        Err(_) => return None,
+    };
+    if carried.is_none() {
+        skb.leave_to_packet_sockets();
+    }
+    carried
+}
+
+/// `None`: declined, and the packet is as it came but for a lowered MSS.
+#[inline(always)]
+fn carry(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> Option<Verdict> {
     if !skb.reach(LOOKED_AT) && !skb.reach(INNER + HEADER_LEN) {
         return None;
     }
     let inner = skb.header(INNER)?;
-    let carried = carried(skb, &outer, &inner)?;
-    let delivery = match adit_policy::exit(&tables, from, &inner) {
+    let carried = carried(skb, outer, &inner)?;
+    let delivery = match adit_policy::exit(tables, from, &inner) {
         Ok(delivery) => delivery,
         Err(refusal) => return Some(Verdict::of(refusal, carried.segments)),
     };
@@ -66,20 +80,20 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
     let ecn = match ecn {
         Ok(ecn) => ecn,
         Err(refusal) => {
-            count_marks(from, &outer, anomaly, carried);
+            count_marks(from, outer, anomaly, carried);
             return Some(Verdict::of(refusal, carried.segments));
         }
     };
     let passed = Passed { from, inner, carried, ecn };
     let verdict = match delivery {
-        Delivery::Here => deliver(skb, &tables, &passed)?,
-        Delivery::To(to) => relay::relay(skb, &tables, &passed, to)?,
+        Delivery::Here => deliver(skb, tables, &passed)?,
+        Delivery::To(to) => relay::relay(skb, tables, &passed, to)?,
         // The answer to a probe, most likely.
         Delivery::HereFromGateway => return None,
     };
     tables.heard(from);
     counters::received(from, Amount { segments: carried.segments, bytes: carried.len }, outer.ttl());
-    count_marks(from, &outer, anomaly, carried);
+    count_marks(from, outer, anomaly, carried);
     Some(verdict)
 }
 

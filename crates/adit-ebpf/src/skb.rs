@@ -13,7 +13,7 @@ use aya_ebpf::bindings::{
     BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_type,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
@@ -23,6 +23,7 @@ pub const ETHERNET: usize = 14;
 const ETHERTYPE_AT: usize = 12;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const PACKET_HOST: u32 = 0;
+const PACKET_OTHERHOST: u32 = 3;
 const AF_INET: u32 = 2;
 const OUTER: i32 = HEADER_LEN as i32;
 
@@ -62,6 +63,15 @@ impl Skb {
     pub fn is_for_us(&self) -> bool {
         let fields = self.fields();
         fields.pkt_type == PACKET_HOST && fields.vlan_present == 0
+    }
+
+    /// Leaves it to packet sockets, which take what is for another host too, and away from the host's IP input: that
+    /// knows nothing of our tunnel, and where the kernel's own tunnel drivers are loaded (`tunnel4`) it would answer
+    /// the peer with Port Unreachable, raw socket or not.
+    #[inline(always)]
+    pub fn leave_to_packet_sockets(&self) {
+        // SAFETY: numbers only. Where the kernel refuses, it is as without it.
+        unsafe { bpf_skb_change_type(self.0, PACKET_OTHERHOST) };
     }
 
     /// Whether the first `end` bytes can be read directly; brings them together where they are not.

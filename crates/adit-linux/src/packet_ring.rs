@@ -98,7 +98,8 @@ pub enum Ready {
 
 impl PacketRing {
     /// Opens `count` rings in the calling thread's network namespace that share the datagrams of
-    /// protocol 4 addressed to `local`, flow by flow, of one interface or of all. Datagrams of up to `mtu` bytes take the
+    /// protocol 4 addressed to `local`, flow by flow, of one interface or of all; of one also those that a program
+    /// there has marked as another host's, to leave them to packet sockets alone. Datagrams of up to `mtu` bytes take the
     /// fast way; larger ones (superpackets, reassembled ones) are received too.
     ///
     /// # Errors
@@ -137,7 +138,7 @@ impl PacketRing {
         // Protocol 0: nothing is received before the filter is in place.
         let socket = packet_socket()?;
         let what = |step: &str| format!("cannot {step} of a packet socket");
-        attach_filter(&socket, &ipip_to(local))?;
+        attach_filter(&socket, &ipip_to(local, device.is_some()))?;
         set_option(&socket, PACKET_VERSION, TPACKET_V2)
             .map_err(|error| Error::new(what("set the version"), error))?;
         set_option(&socket, PACKET_VNET_HDR, 1u32)
@@ -274,8 +275,8 @@ fn get_socket_option(socket: &OwnedFd, level: libc::c_int, name: libc::c_int) ->
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
-/// A classic BPF program: protocol 4, to `local`, addressed to this host.
-fn ipip_to(local: Ipv4Addr) -> [libc::sock_filter; 8] {
+/// A classic BPF program: protocol 4, to `local`, addressed to this host, or `marked` as another's.
+fn ipip_to(local: Ipv4Addr, marked: bool) -> [libc::sock_filter; 9] {
     // linux/filter.h: offsets from here on count from the network header, whatever the link.
     const SKF_NET_OFF: u32 = (-0x10_0000_i32).cast_unsigned();
     const SKF_AD_OFF: u32 = (-0x1000_i32).cast_unsigned();
@@ -283,14 +284,16 @@ fn ipip_to(local: Ipv4Addr) -> [libc::sock_filter; 8] {
     let load_byte = |k| libc::sock_filter { code: 0x30, jt: 0, jf: 0, k };
     let load_word = |k| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k };
     let unless_equal = |k, jf| libc::sock_filter { code: 0x15, jt: 0, jf, k };
+    let if_equal = |k, jt| libc::sock_filter { code: 0x15, jt, jf: 0, k };
     let answer = |k| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k };
     [
         load_byte(SKF_NET_OFF.wrapping_add(9)),
-        unless_equal(4, 5),
+        unless_equal(4, 6),
         load_word(SKF_NET_OFF.wrapping_add(16)),
-        unless_equal(u32::from(local), 3),
+        unless_equal(u32::from(local), 4),
         load_byte(SKF_AD_OFF.wrapping_add(SKF_AD_PKTTYPE)),
-        unless_equal(u32::from(libc::PACKET_HOST), 1),
+        if_equal(u32::from(libc::PACKET_HOST), 1),
+        unless_equal(u32::from(if marked { libc::PACKET_OTHERHOST } else { libc::PACKET_HOST }), 1),
         answer(u32::MAX),
         answer(0),
     ]

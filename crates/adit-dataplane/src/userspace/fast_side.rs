@@ -36,15 +36,16 @@ impl FastSide {
     /// Puts the programs to work, once they know every way.
     pub(super) fn open(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
         self.programs.sync(tunnel)?;
-        self.programs.open(tunnel, &self.devices)?;
-        Ok(self.listen()?)
+        // A program leaves what it declines to packet sockets alone, so those have to be there first.
+        self.listen()?;
+        self.programs.open(tunnel, &self.devices)
     }
 
     /// Tells the programs what has changed in the tunnel.
     pub(super) fn sync(&mut self, tunnel: &Tunnel) {
-        self.programs.widen(&self.devices);
-        if let Err(error) = self.listen() {
-            tracing::error!(%error, "cannot listen on an interface of the underlay");
+        match self.listen() {
+            Ok(()) => self.programs.widen(&self.devices),
+            Err(error) => tracing::error!(%error, "cannot listen on an interface of the underlay"),
         }
         if let Err(error) = self.programs.sync(tunnel) {
             tracing::error!(%error, "the programs in the kernel may act on what was true before");
@@ -63,8 +64,8 @@ impl FastSide {
         found
     }
 
-    /// After a program is attached somewhere. For a moment the socket for strays hears the same, and then what
-    /// the program declines may come twice; what it carries does not.
+    /// Before a program is attached somewhere. For a moment the socket for strays hears the same, and what comes then
+    /// may come twice.
     fn listen(&mut self) -> Result<(), Error> {
         for device in self.devices.keys() {
             if !self.listened.contains(device) {
