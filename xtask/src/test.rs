@@ -9,7 +9,7 @@ use crate::{debian, run};
 /// What the interoperation tests decode and build packets with, what the benchmark's own test
 /// checks itself by, and Debian's own that a small container may lack (`ip`; `setpriv`; `script`).
 pub(crate) const PACKAGES: &[&str] =
-    &["tcpdump", "python3-scapy", "iperf3", "iproute2", "util-linux", "bsdutils"];
+    &["tcpdump", "python3-scapy", "iperf3", "iproute2", "nftables", "util-linux", "bsdutils"];
 
 /// Crates that decide, and so do no input or output: nothing of the right-hand side may be among
 /// what they are built from.

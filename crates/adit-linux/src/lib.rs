@@ -11,6 +11,7 @@ pub mod icmp_socket;
 mod mapping;
 pub mod netlink;
 pub mod netns;
+pub mod nftables;
 pub mod packet;
 pub mod packet_ring;
 pub mod poll;

@@ -46,7 +46,7 @@ impl RawSocket {
     /// One whose existence keeps the kernel from answering IP-in-IP datagrams to `local` with ICMP
     /// Protocol Unreachable. It never receives anything. It does not keep the kernel's own tunnel
     /// driver quiet: where the module `tunnel4` is loaded (by `ipip` or `sit`), datagrams that no
-    /// tunnel of the kernel's takes are answered with Port Unreachable.
+    /// tunnel of the kernel's takes are answered with Port Unreachable: [`Quiet`](crate::nftables::Quiet) helps.
     ///
     /// # Errors
     /// No CAP_NET_RAW, `local` is not an address of this host.

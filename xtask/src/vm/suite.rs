@@ -38,6 +38,7 @@ const SUITES: &[Suite] = &[
         )],
         ..suite("adit-linux", "netlink")
     },
+    suite("adit-linux", "nftables"),
     suite("adit-linux", "process"),
     suite("adit-linux", "raw"),
     suite("adit-linux", "user_namespace"),

@@ -15,6 +15,7 @@ mod listening;
 mod outbound;
 mod patience;
 mod probing;
+mod quiet;
 pub mod segment;
 mod strays;
 #[cfg(test)]
@@ -47,6 +48,7 @@ use fast_side::FastSide;
 use listening::Listening;
 use outbound::Outbound;
 use probing::Probing;
+use quiet::Drivers;
 use strays::Strays;
 use watcher::Watcher;
 
@@ -86,6 +88,7 @@ impl UserspacePlane {
         fast_path: Option<FastPath>,
     ) -> Result<Self, EbpfError> {
         let udp = tun.offloads().udp;
+        let device = tun.name().to_owned();
         let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
         let mtu =
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
@@ -157,6 +160,8 @@ impl UserspacePlane {
             probing: Probing::open(&tunnel, underlay, plane.shard(), senders)?,
             tunnel,
             next_hops,
+            // What programs decline does not get as far as the kernel's drivers.
+            drivers: fast.is_none().then(|| Drivers::of(&device)),
             fast,
             underlay,
             clock: Clock,

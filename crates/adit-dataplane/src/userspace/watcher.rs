@@ -16,6 +16,7 @@ use adit_tunnel::Tunnel;
 
 use super::fast_side::FastSide;
 use super::probing::Probing;
+use super::quiet::Drivers;
 use super::underlay::Underlay;
 use crate::clock::Clock;
 use crate::ebpf::EbpfError;
@@ -36,6 +37,7 @@ pub(crate) struct Watcher {
     pub(crate) tunnel: Arc<Tunnel>,
     pub(crate) probing: Probing,
     pub(crate) next_hops: Arc<NextHops>,
+    pub(crate) drivers: Option<Drivers>,
     /// Where there is one, what is sent from userspace is rare, and the kernel routes it.
     pub(crate) fast: Option<FastSide>,
     pub(crate) underlay: Ipv4Addr,
@@ -113,7 +115,10 @@ impl Prepared {
 
     /// Brings the next hops up to date; `true` when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
-        let Watcher { fast, tunnel, underlay, .. } = &mut self.watcher;
+        let Watcher { fast, tunnel, underlay, drivers, .. } = &mut self.watcher;
+        if let Some(drivers) = drivers {
+            drivers.look(tunnel, *underlay);
+        }
         let looked = match fast {
             Some(fast) => fast.look(&mut self.netlink, tunnel, *underlay),
             None => self.try_look(),

@@ -1,0 +1,45 @@
+//! Keeps the host's own tunnel drivers from answering our peers. A raw socket keeps the IP input quiet about a protocol
+//! that nobody speaks; but where `tunnel4` is loaded (by `ipip` or `sit`), somebody does.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use adit_linux::nftables::Quiet;
+use adit_tunnel::Tunnel;
+
+/// For a plane without programs: what those decline does not reach the host's IP input.
+pub(super) enum Drivers {
+    /// None is loaded yet.
+    NotLoaded { table: String },
+    /// Kept quiet, as long as this lives.
+    Quiet { _rule: Quiet },
+    /// They answer, and nothing can be done.
+    Heard,
+}
+
+impl Drivers {
+    pub(super) fn of(device: &str) -> Self {
+        Self::NotLoaded { table: format!("adit-{device}") }
+    }
+
+    /// Looks whether one has been loaded meanwhile.
+    pub(super) fn look(&mut self, tunnel: &Tunnel, underlay: Ipv4Addr) {
+        let Self::NotLoaded { table } = self else { return };
+        if !Quiet::is_needed() {
+            return;
+        }
+        let peers: Vec<Ipv4Addr> = tunnel
+            .peers()
+            .filter_map(|(_, peer)| match peer.underlay {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        *self = match Quiet::start(table, underlay, &peers) {
+            Ok(rule) => Self::Quiet { _rule: rule },
+            Err(error) => {
+                tracing::warn!(%error, "the kernel's tunnel driver answers peers with Port Unreachable");
+                Self::Heard
+            }
+        };
+    }
+}
