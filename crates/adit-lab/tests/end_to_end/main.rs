@@ -8,7 +8,6 @@ mod churn;
 mod fixtures;
 mod icmp;
 mod interop;
-mod outer_fragments;
 #[path = "../support/mod.rs"]
 mod support;
 mod transfer;

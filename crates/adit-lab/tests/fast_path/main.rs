@@ -7,7 +7,11 @@
 mod asymmetric;
 mod churn;
 mod hub;
+mod largest;
+mod loops;
+mod outer_fragments;
 mod planes;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod traceroute;

@@ -6,6 +6,8 @@ use adit_config::DataplaneChoice;
 use adit_lab::article::{Article, CONFIG_A, CONFIG_B, Tunnels, bring_up};
 use adit_lab::planes::{require, with_plane};
 
+use crate::support::{config_a, config_b};
+
 /// Makes each of these functions, which take a data plane, a test for every data plane.
 macro_rules! on_every_plane {
     ($($test:ident),+ $(,)?) => {
@@ -42,4 +44,10 @@ pub(crate) fn run(test: &str, plane: DataplaneChoice, body: fn(DataplaneChoice))
 pub(crate) fn join(network: &Article, plane: DataplaneChoice) -> Tunnels {
     let up = |gateway, config| bring_up(gateway, &with_plane(config, plane)).unwrap();
     Tunnels { a: up(&network.gateway_a, CONFIG_A), b: up(&network.gateway_b, CONFIG_B) }
+}
+
+/// The same, with these lines in the `[tunnel]` of both.
+pub(crate) fn join_with(network: &Article, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
+    let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
+    Tunnels { a: up(&network.gateway_a, config_a(tunnel)), b: up(&network.gateway_b, config_b(tunnel)) }
 }

@@ -3,13 +3,18 @@
 
 use std::net::{SocketAddrV4, UdpSocket};
 
+use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_lab::article::{Article, CONFIG_A, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B, bring_up};
-use adit_linux::testing::require_root;
+use adit_lab::planes::with_plane;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, fragment};
 
+use crate::planes::on_every_plane;
 use crate::support::{ATTEMPT, Injector, Random, drops_since, ipv4_with, mend_checksum, udp};
+
+/// Bytes of UDP payload in the largest datagram that fits into another: 65,535 less two IPv4 headers and UDP's.
+const LARGEST_PAYLOAD: usize = 65_535 - 20 - 28;
 
 /// The network, with a socket on host A that is sent to from host B by way of the injector.
 struct Bed {
@@ -21,9 +26,9 @@ struct Bed {
 }
 
 impl Bed {
-    fn build() -> Self {
+    fn build(plane: DataplaneChoice) -> Self {
         let network = Article::build().unwrap();
-        let tunnel = bring_up(&network.gateway_a, CONFIG_A).unwrap();
+        let tunnel = bring_up(&network.gateway_a, &with_plane(CONFIG_A, plane)).unwrap();
         let peer = Injector::new(&network.gateway_b, "underlayB", &network.router, "toB");
         let receiver = network
             .host_a
@@ -87,16 +92,22 @@ fn cut(datagram: &[u8], max_len: usize) -> Vec<Vec<u8>> {
     pieces.map(|piece| [piece.header(), &datagram[piece.payload()]].concat()).collect()
 }
 
-#[test]
-fn fragments_of_the_outer_datagram_are_reassembled() {
-    if !require_root("fragments_of_the_outer_datagram_are_reassembled") {
-        return;
-    }
-    let mut bed = Bed::build();
+fn fragments_of_the_outer_datagram_are_reassembled(plane: DataplaneChoice) {
+    let mut bed = Bed::build(plane);
     let mut random = Random::seeded(3);
-    // The smallest fragments there are, cuts inside the inner headers, the usual ones; odd sizes.
-    for (size, max_len) in [(1, 28), (64, 28), (64, 36), (500, 52), (1400, 576), (1452, 1400), (9_001, 1500)]
-    {
+    // The smallest fragments there are, cuts inside the inner headers, the usual ones; odd sizes; the largest
+    // datagram that fits into another, 65,515 bytes.
+    let sizes = [
+        (1, 28),
+        (64, 28),
+        (64, 36),
+        (500, 52),
+        (1400, 576),
+        (1452, 1400),
+        (9_001, 1500),
+        (LARGEST_PAYLOAD, 1500),
+    ];
+    for (size, max_len) in sizes {
         let payload = random.bytes(size);
         let whole = bed.outer(&payload);
         let in_order = cut(&whole, max_len);
@@ -117,15 +128,11 @@ fn fragments_of_the_outer_datagram_are_reassembled() {
         bed.expect(&payload);
     }
     let totals = bed.tunnel.plane().totals();
-    assert_eq!((totals.dropped(), totals.peers[0].rx_packets), (0, 21), "{totals:?}");
+    assert_eq!((totals.dropped(), totals.peers[0].rx_packets), (0, 24), "{totals:?}");
 }
 
-#[test]
-fn fragments_of_two_datagrams_may_be_mixed() {
-    if !require_root("fragments_of_two_datagrams_may_be_mixed") {
-        return;
-    }
-    let mut bed = Bed::build();
+fn fragments_of_two_datagrams_may_be_mixed(plane: DataplaneChoice) {
+    let mut bed = Bed::build(plane);
     let (one, two) = (vec![1; 1300], vec![2; 1300]);
     let (first, second) = (bed.outer(&one), bed.outer(&two));
     let mixed = cut(&first, 500).into_iter().zip(cut(&second, 500)).flat_map(|(a, b)| [a, b]);
@@ -136,12 +143,8 @@ fn fragments_of_two_datagrams_may_be_mixed() {
 
 /// RFC 815, RFC 5722 (in IPv4 too, since Linux 4.20): pieces that overlap make nothing, and
 /// whatever is delivered is what was sent.
-#[test]
-fn lonely_and_overlapping_fragments_harm_nothing() {
-    if !require_root("lonely_and_overlapping_fragments_harm_nothing") {
-        return;
-    }
-    let mut bed = Bed::build();
+fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
+    let mut bed = Bed::build(plane);
     let before = bed.tunnel.plane().totals();
     let payload = vec![0xab; 1000];
     for turn in 0..200 {
@@ -184,4 +187,10 @@ fn lonely_and_overlapping_fragments_harm_nothing() {
     bed.expect(&payload);
     let after = bed.tunnel.plane().totals();
     assert_eq!(drops_since(&before, &after), [], "the tunnel saw what the kernel had not put together");
+}
+
+on_every_plane! {
+    fragments_of_the_outer_datagram_are_reassembled,
+    fragments_of_two_datagrams_may_be_mixed,
+    lonely_and_overlapping_fragments_harm_nothing,
 }
