@@ -14,7 +14,7 @@ use adit_wire::{Protocol, Validation};
 
 use crate::support::{
     Injector, Random, drops_since, echo_request, from_peer, in_own_process, ipv4, ipv4_with, mend_checksum,
-    snmp, udp, wait_until,
+    resident, snmp, udp, wait_until,
 };
 
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
@@ -203,14 +203,6 @@ fn garbage_costs_no_memory() {
     let grown = resident().saturating_sub(before);
     // Were 32 bytes kept of each, it would be this much.
     assert!(grown < 32 * COUNT, "{COUNT} datagrams made the process {grown} bytes larger");
-}
-
-/// Bytes of memory that this process uses.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").expect("there is a /proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it tells the memory");
-    let kilobytes = line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number");
-    kilobytes * 1024
 }
 
 /// Datagrams without a mistake in them that must not pass, each under its own name.

@@ -6,6 +6,7 @@
 
 mod asymmetric;
 mod churn;
+mod forged_icmp;
 mod hub;
 mod largest;
 mod loops;

@@ -47,6 +47,14 @@ pub(crate) fn in_own_process(test: &str) -> bool {
     false
 }
 
+/// Bytes of memory that this process uses.
+pub(crate) fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("there is a /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it tells the memory");
+    let kilobytes = line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number");
+    kilobytes * 1024
+}
+
 /// Numbers that look random and are the same in every run (SplitMix64).
 pub(crate) struct Random(u64);
 
