@@ -7,7 +7,8 @@ use std::time::Instant;
 use crate::{debian, run};
 
 /// What the interoperation tests decode and build packets with, what the benchmark's own test
-/// checks itself by, and Debian's own that a small container may lack (`ip`; `setpriv`; `script`).
+/// checks itself by, what has the kernel track connections, and Debian's own that a small container may lack
+/// (`ip`; `setpriv`; `script`).
 pub(crate) const PACKAGES: &[&str] =
     &["tcpdump", "python3-scapy", "iperf3", "iproute2", "nftables", "util-linux", "bsdutils"];
 

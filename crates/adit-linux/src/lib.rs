@@ -6,6 +6,7 @@ pub mod bpffs;
 pub mod capture;
 pub mod clock;
 pub mod error;
+pub mod ethtool;
 pub mod frames;
 pub mod icmp_socket;
 mod mapping;
