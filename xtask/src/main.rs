@@ -26,7 +26,7 @@ fn generate() -> Result<(), String> {
 }
 
 const USAGE: &str = "usage: cargo xtask test [--strict] | bench [--rounds N] [--quick] [--soak]
-       | vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...] | vm test [PACKAGE]...
+       | vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...] | vm test [PACKAGE[:TARGET]]...
        | vm bench [ARGS...] | bpf [--check] | generate";
 
 fn main() -> ExitCode {

@@ -1,6 +1,7 @@
 //! A host of a test network: a network namespace, and what one does to it.
 
 use std::net::Ipv4Addr;
+use std::process::Command;
 
 use adit_linux::netlink::{Netlink, Route};
 use adit_linux::netns::NetNs;
@@ -127,6 +128,21 @@ impl Host {
     ) -> Result<(), LabError> {
         let device = device.map(|device| self.index(device)).transpose()?;
         Ok(self.netlink()?.add_route(&Route { destination, gateway, device, ..Route::default() })?)
+    }
+
+    /// Runs a program there.
+    ///
+    /// # Errors
+    /// It cannot be started, or fails; then with what it said.
+    pub fn program(&self, program: &str, arguments: &[&str]) -> Result<(), LabError> {
+        let what = || format!("run `{program} {}` on {}", arguments.join(" "), self.name);
+        let done =
+            self.run(|| Command::new(program).args(arguments).output().map_err(LabError::io(what())))?;
+        if done.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+        Err(LabError::io(what())(std::io::Error::other(format!("{}: {said}", done.status))))
     }
 
     /// Sets a sysctl below `net/`, such as `ipv4/ip_forward`.

@@ -5,6 +5,7 @@
 //! other is built from.
 
 pub mod article;
+pub mod black_hole;
 pub mod checks;
 pub mod host;
 pub mod http;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-//! cargo xtask vm test [PACKAGE]... the project's kernel tests
+//! cargo xtask vm test [PACKAGE[:TARGET]]... the project's kernel tests
 //! cargo xtask vm bench [ARGS...]   adit-bench --guest, beside Linux's ipip
 //! ```
 //!
@@ -45,7 +45,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The answer to arguments that nothing can be made of.
 const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-       | vm test [PACKAGE]... | vm bench [ARGS...]";
+       | vm test [PACKAGE[:TARGET]]... | vm bench [ARGS...]";
 
 /// Does what the arguments after `vm` say.
 ///

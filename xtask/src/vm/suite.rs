@@ -17,10 +17,12 @@ struct Suite {
     target: &'static str,
     /// Tests that are not run there, and why.
     left_out: &'static [(&'static str, &'static str)],
+    /// Whether its tests are marked as ignored, because a build machine's kernel may lack what they need.
+    is_for_the_guest: bool,
 }
 
 const fn suite(package: &'static str, target: &'static str) -> Suite {
-    Suite { package, target, left_out: &[] }
+    Suite { package, target, left_out: &[], is_for_the_guest: false }
 }
 
 /// What unoptimised code in an emulated processor takes minutes for. (Optimised tests would have to be
@@ -70,6 +72,7 @@ const SUITES: &[Suite] = &[
         ],
         ..suite("adit-lab", "fast_path")
     },
+    Suite { is_for_the_guest: true, ..suite("adit-lab", "linux_ipip") },
     suite("adit", "lifecycle"),
 ];
 
@@ -93,12 +96,20 @@ struct Program {
     directory: PathBuf,
 }
 
-/// Builds the tests; the job that runs those of these packages, or of all of them.
-pub(super) fn job(home: &Home, packages: &[String]) -> Result<Job, String> {
-    let is_wanted = |suite: &&Suite| packages.is_empty() || packages.iter().any(|name| name == suite.package);
+/// Whether a name on the command line is this suite's: that of its package, or `PACKAGE:TARGET`.
+fn is_named(suite: &Suite, name: &str) -> bool {
+    match name.split_once(':') {
+        Some(named) => named == (suite.package, suite.target),
+        None => name == suite.package,
+    }
+}
+
+/// Builds the tests; the job that runs those of these names, or all of them.
+pub(super) fn job(home: &Home, names: &[String]) -> Result<Job, String> {
+    let is_wanted = |suite: &&Suite| names.is_empty() || names.iter().any(|name| is_named(suite, name));
     let suites: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
     if suites.is_empty() {
-        return Err(format!("none of {} has tests for the guest", packages.join(", ")));
+        return Err(format!("none of {} has tests for the guest", names.join(", ")));
     }
     let artifacts = build()?;
     let programs = suites.iter().map(|suite| program(suite, &artifacts)).collect::<Result<Vec<_>, _>>()?;
@@ -183,6 +194,9 @@ fn program(suite: &Suite, artifacts: &[Artifact]) -> Result<Program, String> {
     let (program, directory) = parts
         .ok_or_else(|| format!("cargo has built no test {name}: the list in {} is out of date", file!()))?;
     let mut arguments = vec!["--test-threads=2".to_owned()];
+    if suite.is_for_the_guest {
+        arguments.push("--include-ignored".to_owned());
+    }
     for (test, _) in suite.left_out {
         arguments.extend(["--skip".to_owned(), (*test).to_owned()]);
     }
@@ -263,9 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn a_suite_is_named_by_its_package_or_with_its_target() {
+        let suite = suite("adit-lab", "linux_ipip");
+        for (name, named) in [
+            ("adit-lab", true),
+            ("adit-lab:linux_ipip", true),
+            ("adit-lab:fast_path", false),
+            ("adit", false),
+            ("linux_ipip", false),
+        ] {
+            assert_eq!(is_named(&suite, name), named, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_for_the_guest_is_run_though_ignored() {
+        let line = artifact("adit", "t", "true", r#""/t/t""#);
+        let suite = Suite { is_for_the_guest: true, ..suite("adit", "t") };
+        let program = program(&suite, &artifacts(&[&line])).unwrap();
+        assert_eq!(program.arguments, ["--test-threads=2", "--include-ignored"]);
+    }
+
+    #[test]
     fn what_is_left_out_is_skipped() {
         let line = artifact("adit", "t", "true", r#""/t/t""#);
-        let suite = Suite { package: "adit", target: "t", left_out: &[("slow", "is slow")] };
+        let suite = Suite { left_out: &[("slow", "is slow")], ..suite("adit", "t") };
         let program = program(&suite, &artifacts(&[&line])).unwrap();
         assert_eq!(program.arguments, ["--test-threads=2", "--skip", "slow"]);
     }

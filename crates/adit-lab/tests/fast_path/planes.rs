@@ -8,11 +8,12 @@ use adit_lab::planes::{require, with_plane};
 
 use crate::support::{config_a, config_b};
 
-/// Makes each of these functions, which take a data plane, a test for every data plane.
+/// Makes each of these functions, which take a data plane, a test for every data plane, with these attributes.
 macro_rules! on_every_plane {
-    ($($test:ident),+ $(,)?) => {
+    ($($(#[$attribute:meta])* $test:ident),+ $(,)?) => {
         mod userspace {
             $(#[test]
+            $(#[$attribute])*
             fn $test() {
                 let name = concat!(module_path!(), "::", stringify!($test));
                 crate::planes::run(name, adit_config::DataplaneChoice::Userspace, super::$test);
@@ -20,6 +21,7 @@ macro_rules! on_every_plane {
         }
         mod ebpf {
             $(#[test]
+            $(#[$attribute])*
             fn $test() {
                 let name = concat!(module_path!(), "::", stringify!($test));
                 crate::planes::run(name, adit_config::DataplaneChoice::Ebpf, super::$test);

@@ -1,0 +1,47 @@
+//! A router that drops what is too big and says nothing, under a running TCP transfer.
+
+use std::time::Duration;
+
+use adit_config::DataplaneChoice;
+use adit_lab::article::{Article, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::black_hole::{BlackHole, bound_receiver, time_to_heal};
+use adit_lab::throughput::Path;
+use adit_lab::transfer::Transfer;
+
+use crate::bed::{End, Linux, linux};
+use crate::support::wait_until;
+
+/// That something stands still can only be told by waiting; TCP sends again a few times meanwhile.
+const STANDSTILL: Duration = Duration::from_secs(12);
+
+/// A transfer from host A to host B that runs, and then the hole.
+fn fall_in(network: &Article) -> (Transfer, BlackHole) {
+    bound_receiver(&network.host_b).unwrap();
+    let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let transfer = Transfer::start(&path, None).unwrap();
+    wait_until("the transfer runs", || transfer.received() > 1 << 20);
+    let hole = BlackHole::open(&network.router, "toB", 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
+    (transfer, hole)
+}
+
+/// Linux at both ends, for comparison: nobody finds out.
+fn linux_and_linux_hang() {
+    let network = Article::build().unwrap();
+    linux(&network, End::A, Linux::Usual);
+    linux(&network, End::B, Linux::Usual);
+    // The hole stays open, so that the transfer gives up by itself.
+    let (transfer, _hole) = fall_in(&network);
+    assert_eq!(time_to_heal(&transfer, STANDSTILL), None, "it was to hang");
+}
+
+#[test]
+#[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-lab"]
+fn a_transfer_between_linux_and_linux_hangs() {
+    crate::planes::run(
+        "black_hole::a_transfer_between_linux_and_linux_hangs",
+        DataplaneChoice::Userspace,
+        |_| {
+            linux_and_linux_hang();
+        },
+    );
+}
