@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
-use adit_lab::article::{Article, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::article::{Article, UNDERLAY_A, UNDERLAY_B};
 use adit_lab::black_hole::{BlackHole, bound_receiver, time_to_heal};
 use adit_lab::throughput::Path;
 use adit_lab::transfer::Transfer;
@@ -14,13 +14,18 @@ use crate::support::wait_until;
 /// That something stands still can only be told by waiting; TCP sends again a few times meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(12);
 
-/// A transfer from host A to host B that runs, and then the hole.
-fn fall_in(network: &Article) -> (Transfer, BlackHole) {
-    bound_receiver(&network.host_b).unwrap();
-    let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
+/// A transfer from the host at this end to the other that runs, and then the hole.
+fn fall_in(network: &Article, from: End) -> (Transfer, BlackHole) {
+    let (client, server) = (from.host(network), from.other().host(network));
+    bound_receiver(server).unwrap();
+    let path = Path { client, server, address: from.other().addresses().1 };
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("the transfer runs", || transfer.received() > 1 << 20);
-    let hole = BlackHole::open(&network.router, "toB", 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
+    let port = match from {
+        End::A => "toB",
+        End::B => "toA",
+    };
+    let hole = BlackHole::open(&network.router, port, 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
     (transfer, hole)
 }
 
@@ -30,7 +35,7 @@ fn linux_and_linux_hang() {
     linux(&network, End::A, Linux::Usual);
     linux(&network, End::B, Linux::Usual);
     // The hole stays open, so that the transfer gives up by itself.
-    let (transfer, _hole) = fall_in(&network);
+    let (transfer, _hole) = fall_in(&network, End::A);
     assert_eq!(time_to_heal(&transfer, STANDSTILL), None, "it was to hang");
 }
 
