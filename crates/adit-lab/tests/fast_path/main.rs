@@ -5,6 +5,7 @@
 //! the figures.
 
 mod asymmetric;
+mod black_hole;
 mod churn;
 mod forged_icmp;
 mod hub;

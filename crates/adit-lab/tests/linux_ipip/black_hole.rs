@@ -8,8 +8,12 @@ use adit_lab::black_hole::{BlackHole, bound_receiver, time_to_heal};
 use adit_lab::throughput::Path;
 use adit_lab::transfer::Transfer;
 
-use crate::bed::{End, Linux, linux};
+use crate::bed::{End, Linux, adit, linux};
+use crate::planes::on_every_plane;
 use crate::support::wait_until;
+
+/// Before somebody who waits gives up, and some seconds for the emulated processor.
+const SOON: Duration = Duration::from_secs(25);
 
 /// That something stands still can only be told by waiting; TCP sends again a few times meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(12);
@@ -49,4 +53,26 @@ fn a_transfer_between_linux_and_linux_hangs() {
             linux_and_linux_hang();
         },
     );
+}
+
+/// Adit where the transfer enters the tunnel, Linux where it leaves it: the peer need know nothing of it.
+#[expect(clippy::print_stderr, reason = "the figure is what the test is for")]
+fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
+    for end in End::BOTH {
+        let network = Article::build().unwrap();
+        let _overlay = adit(&network, end, plane);
+        linux(&network, end.other(), Linux::Usual);
+        let (transfer, hole) = fall_in(&network, end);
+        let took = time_to_heal(&transfer, SOON);
+        assert!(took.is_some(), "with Adit at {end:?} the transfer hangs in the hole for {SOON:?} already");
+        let took = took.unwrap_or_default().as_secs_f64();
+        eprintln!("{plane:?} at {end:?}, Linux at the other end: the transfer went on after {took:.1} s");
+        transfer.finish().unwrap();
+        hole.close().unwrap();
+    }
+}
+
+on_every_plane! {
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-lab"]
+    adit_heals_with_linux_as_the_peer,
 }
