@@ -94,7 +94,7 @@ drop_reasons! {
         InnerTooBig, "inner-too-big", "RFC 2003 section 5.1",
             "The datagram may not be fragmented and is larger than the path allows; the sender is told the MTU.";
         PeerUnreachable, "peer-unreachable", "RFC 2003 section 4",
-            "A router inside the tunnel reported the exit unreachable; this datagram's sender is told so in place of an earlier one.";
+            "A router inside the tunnel has just reported the exit unreachable (or could not be told whose datagram it was about); this datagram's sender is told so.";
     }
     Decapsulation {
         OuterMalformed, "outer-malformed", "RFC 791 section 3.1",

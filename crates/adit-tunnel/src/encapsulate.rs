@@ -178,9 +178,9 @@ impl Tunnel {
         Ok((peer, verdict))
     }
 
-    /// RFC 2003 section 4: an error came from inside the tunnel that did not quote enough to tell whom it
-    /// is for; the sender of this datagram hears of it instead. A datagram that may not be answered
-    /// passes, and the error waits on.
+    /// RFC 2003 sections 4 and 5: a router inside the tunnel has just said that the exit is unreachable, or has said it
+    /// without quoting enough to tell whom it is about; the sender of this datagram hears of it. A datagram that
+    /// may not be answered passes.
     #[cold]
     fn report_pending(
         &self,
@@ -189,14 +189,11 @@ impl Tunnel {
         packet: &Ipv4Packet<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let Some(cause) = state.soft.pending(now) else {
-            state.soft.clear_pending();
-            return Ok(());
-        };
+        let Some(cause) = state.soft.pending(now) else { return Ok(()) };
         if !icmpv4::may_answer(packet) {
             return Ok(());
         }
-        state.soft.clear_pending();
+        state.soft.told_pending();
         let code = self.unreachable_code(cause, packet.source());
         let error = Icmpv4Error::DestinationUnreachable { code };
         Err(Refusal::saying(error, DropReason::PeerUnreachable, Some(peer)))

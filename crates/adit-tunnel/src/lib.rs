@@ -59,7 +59,9 @@ pub use peers::PeerTable;
 pub use probe::ProbeOptions;
 pub use prober::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, Prober, RAISE_TIMER};
 pub use reply::Reply;
-pub use soft_state::{ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UnreachableCause};
+pub use soft_state::{
+    ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UNREACHABLE_WINDOW, UnreachableCause,
+};
 pub use time::Instant;
 pub use tunnel::{Remembered, Tunnel};
 pub use underlay_icmp::UnderlayIcmp;

@@ -21,6 +21,10 @@ pub const ICMP_BURST: u32 = 50;
 /// How much ICMP may be sent on behalf of one peer.
 pub(crate) type IcmpLimit = TokenBucket<ICMP_PER_SECOND, ICMP_BURST>;
 
+/// How long after a report that the exit is unreachable every sender is told so at the entrance, unless the peer is
+/// heard: routers limit how often they say it, to once a second as a rule.
+pub const UNREACHABLE_WINDOW: Duration = Duration::from_secs(1);
+
 /// How long an error that could not be answered waits for the next datagram of its peer.
 pub const PENDING_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -79,7 +83,7 @@ pub(crate) struct SoftState {
     pub(crate) path_mtu: PathMtuState,
     /// What probes have found out.
     pub(crate) answers: Answers,
-    /// The cause and the time of an error whose sender could not be told yet.
+    /// The cause and the time of a report of which senders are told at the entrance; marked if none has been told yet.
     pending: AtomicU64,
     /// The cause and the time of the last report that the exit is unreachable.
     unreachable: AtomicU64,
@@ -109,8 +113,16 @@ impl SoftState {
         self.identification.store(previous.identification.load(Relaxed), Relaxed);
     }
 
-    pub(crate) fn report_unreachable(&self, cause: UnreachableCause, now: Instant) {
-        self.unreachable.store(Timed::new(cause.number() as u16, now).0, Relaxed);
+    /// A router said that the exit is unreachable; whether the sender that it is about has been told.
+    pub(crate) fn report_unreachable(&self, cause: UnreachableCause, is_told: bool, now: Instant) {
+        let report = Timed::new(cause.number() as u16, now);
+        self.unreachable.store(report.0, Relaxed);
+        self.pending.store(report.marked(!is_told).0, Relaxed);
+    }
+
+    /// The same before a restart; nobody is owed an answer any more.
+    pub(crate) fn recall_unreachable(&self, cause: UnreachableCause, since: Instant) {
+        self.unreachable.store(Timed::new(cause.number() as u16, since).0, Relaxed);
     }
 
     /// A datagram came from the peer. Only a read, but for the first one after a report.
@@ -130,26 +142,30 @@ impl SoftState {
         }
     }
 
-    /// Leaves an error for the next datagram of this peer.
-    pub(crate) fn set_pending(&self, cause: UnreachableCause, now: Instant) {
-        self.pending.store(Timed::new(cause.number() as u16, now).0, Relaxed);
-    }
-
-    /// Whether an error waits; one read.
+    /// Whether senders are told that the exit is unreachable; one read.
     #[inline]
     pub(crate) fn has_pending(&self) -> bool {
         self.pending.load(Relaxed) != Timed::NONE.0
     }
 
-    /// The error that waits, if it is not too old. It goes on waiting: [`SoftState::clear_pending`].
+    /// What the sender of a datagram is told now, in place of its being sent. `None`: nothing, and neither are later
+    /// ones.
     pub(crate) fn pending(&self, now: Instant) -> Option<UnreachableCause> {
         let word = Timed(self.pending.load(Relaxed));
-        let cause = UnreachableCause::from_number(u64::from(word.value()))?;
-        (now.since(word.at()) < PENDING_LIFETIME).then_some(cause)
+        let age = now.since(word.at());
+        let is_due = age < UNREACHABLE_WINDOW || word.is_marked() && age < PENDING_LIFETIME;
+        let cause = UnreachableCause::from_number(u64::from(word.value())).filter(|_| is_due);
+        if cause.is_none() {
+            // Losing the race means that a router has just said it again.
+            let _ = self.pending.compare_exchange(word.0, Timed::NONE.0, Relaxed, Relaxed);
+        }
+        cause
     }
 
-    pub(crate) fn clear_pending(&self) {
-        self.pending.store(Timed::NONE.0, Relaxed);
+    /// A sender has been told; the window goes on for others.
+    pub(crate) fn told_pending(&self) {
+        let word = self.pending.load(Relaxed);
+        let _ = self.pending.compare_exchange(word, Timed(word).marked(false).0, Relaxed, Relaxed);
     }
 
     /// Whether one more ICMP error may be sent on behalf of this peer; if so, it counts as sent.
@@ -198,12 +214,19 @@ mod tests {
     fn rfc2003_s5_reachability_lasts_until_the_peer_is_heard() {
         let state = SoftState::new(1500);
         assert_eq!(state.reachability(), Reachability::Assumed);
-        state.report_unreachable(UnreachableCause::TimeExceeded, at(3));
-        state.set_pending(UnreachableCause::TimeExceeded, at(3));
+        state.report_unreachable(UnreachableCause::TimeExceeded, false, at(3));
         let expected = Reachability::Unreachable { cause: UnreachableCause::TimeExceeded, since: at(3) };
         assert_eq!(state.reachability(), expected);
-        assert_eq!(state.pending(at(12)), Some(UnreachableCause::TimeExceeded));
-        assert_eq!(state.pending(at(13)), None, "too old");
+        assert_eq!(state.pending(at(12)), Some(UnreachableCause::TimeExceeded), "nobody has been told yet");
+        state.told_pending();
+        assert_eq!(state.pending(at(12)), None, "somebody has");
+        state.report_unreachable(UnreachableCause::TimeExceeded, true, at(20));
+        assert_eq!(state.pending(at(20)), Some(UnreachableCause::TimeExceeded), "everybody is, for a second");
+        assert_eq!(state.pending(at(21)), None);
+        assert!(!state.has_pending());
+        state.report_unreachable(UnreachableCause::TimeExceeded, false, at(30));
+        assert_eq!(state.pending(at(40)), None, "too old");
+        state.report_unreachable(UnreachableCause::TimeExceeded, false, at(50));
         state.heard();
         assert_eq!(state.reachability(), Reachability::Assumed);
         assert!(!state.has_pending());

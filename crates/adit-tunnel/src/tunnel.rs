@@ -158,7 +158,7 @@ impl Tunnel {
         let Some(peer) = self.peers.get(peer.index()) else { return };
         peer.soft.path_mtu.recall(remembered.path_mtu, now);
         if let Reachability::Unreachable { cause, since } = remembered.reachability {
-            peer.soft.report_unreachable(cause, since);
+            peer.soft.recall_unreachable(cause, since);
         }
     }
 

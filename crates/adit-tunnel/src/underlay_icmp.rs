@@ -267,15 +267,12 @@ impl Tunnel {
         let error = match meaning(believed.error) {
             Meaning::NotRelayed => return Err(DropReason::IcmpNotRelayed),
             Meaning::Unreachable(cause) => {
-                soft.report_unreachable(cause, now);
+                soft.report_unreachable(cause, matches!(inner, Quoted::Enough(_)), now);
                 match inner {
                     Quoted::Enough(inner) => Icmpv4Error::DestinationUnreachable {
                         code: self.unreachable_code(cause, inner.source()),
                     },
-                    Quoted::Little => {
-                        soft.set_pending(cause, now);
-                        return Ok(UnderlayIcmp::StateChanged { peer });
-                    }
+                    Quoted::Little => return Ok(UnderlayIcmp::StateChanged { peer }),
                     Quoted::Probe => return Ok(UnderlayIcmp::AboutProbe { peer }),
                 }
             }

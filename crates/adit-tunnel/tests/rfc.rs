@@ -242,7 +242,7 @@ fn rfc2003_s4_5_parameter_problem_about_a_copied_field_is_relayed() {
 
 #[test]
 fn rfc2003_s4_a_short_quote_is_answered_with_the_next_datagram() {
-    let gateway = Gateway::default();
+    let mut gateway = Gateway::default();
     let inner = a_to_b().build();
     let short = icmp(unreachable(0), &gateway.outer(&inner), 28);
     assert_eq!(gateway.icmp(&short), UnderlayIcmp::StateChanged { peer: PEER_B });
@@ -255,7 +255,32 @@ fn rfc2003_s4_a_short_quote_is_answered_with_the_next_datagram() {
         panic!("not answered");
     };
     assert_eq!((reply.destination, reply.error), (HOST_A, unreachable(1)));
-    assert!(matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. }), "only one datagram pays");
+    gateway.now = gateway.now.saturating_add(adit_tunnel::UNREACHABLE_WINDOW);
+    assert!(matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. }), "and once more it is tried");
+}
+
+#[test]
+fn rfc2003_s5_an_unreachable_exit_is_told_of_at_the_entrance_for_a_second_or_until_it_is_heard() {
+    for is_heard in [false, true] {
+        let mut gateway = Gateway::default();
+        let inner = a_to_b().build();
+        let report = icmp(unreachable(1), &gateway.outer(&inner), 576);
+        assert!(matches!(gateway.icmp(&report), UnderlayIcmp::Relay { .. }));
+        for _ in 0..3 {
+            let verdict = gateway.encapsulate(&inner);
+            let Encapsulated::Reply { reply, reason: DropReason::PeerUnreachable } = verdict else {
+                panic!("{verdict:?}");
+            };
+            assert_eq!(reply.error, unreachable(1));
+        }
+        if is_heard {
+            gateway.decapsulate(&datagram(HOST_B, HOST_A).inside(B, A).build());
+        } else {
+            gateway.now = gateway.now.saturating_add(adit_tunnel::UNREACHABLE_WINDOW);
+        }
+        assert!(matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. }));
+        assert!(!gateway.tunnel.owes_answer(PEER_B));
+    }
 }
 
 #[test]

@@ -65,10 +65,6 @@ const SUITES: &[Suite] = &[
             ("churn::", "allows losses by the packet rates of a real processor"),
             ("loops::", "asks for rules of Adit's own, and listens to tens of thousands of datagrams"),
             ("a_flood_changes_nothing", "a flood is one of a real processor"),
-            (
-                "an_inner_router_without_a_route_is_told_of",
-                "Linux 6.1 as a router says only once a second that it has no route",
-            ),
             ("userspace", "end_to_end asks most of the same of the userspace plane, in less time"),
             (
                 "lonely_and_overlapping_fragments_harm_nothing",
