@@ -4,6 +4,7 @@
 //! cargo xtask test [--strict]   everything that has to hold before a change is done
 //! cargo xtask bench [ARGS]      how fast it is, beside the bare underlay and beside others
 //! cargo xtask vm run|test|bench a QEMU guest with Debian's kernel 6.1, for what this machine's lacks
+//! cargo xtask conformance       what Adit and Linux's ipip do, rule by rule: docs/conformance.md
 //! cargo xtask bpf [--check]     builds the kernel's programs anew; they are committed
 //! cargo xtask generate          writes the generated files anew: JSON Schema, table of drops
 //! ```
@@ -27,7 +28,7 @@ fn generate() -> Result<(), String> {
 
 const USAGE: &str = "usage: cargo xtask test [--strict] | bench [--rounds N] [--quick] [--soak]
        | vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...] | vm test [PACKAGE[:TARGET]]...
-       | vm bench [ARGS...] | bpf [--check] | generate";
+       | vm bench [ARGS...] | conformance [--check] [ARGS...] | bpf [--check] | generate";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Some(("bpf", [])) => bpf::bpf(false).map(|()| ExitCode::SUCCESS),
         Some(("bpf", [check])) if check == "--check" => bpf::bpf(true).map(|()| ExitCode::SUCCESS),
         Some(("vm", rest)) => vm::vm(rest),
+        Some(("conformance", rest)) => vm::conformance(rest).map(|()| ExitCode::SUCCESS),
         Some(("generate", [])) => generate().map(|()| ExitCode::SUCCESS),
         _ => {
             eprintln!("{USAGE}");

@@ -170,6 +170,13 @@ impl Datagram {
         self
     }
 
+    /// The source; a transport checksum is left as it is.
+    #[must_use]
+    pub fn from(mut self, source: Ipv4Addr) -> Datagram {
+        self.repr.source = source;
+        self
+    }
+
     /// The protocol.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Datagram {

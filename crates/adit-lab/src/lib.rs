@@ -6,6 +6,7 @@
 
 pub mod article;
 pub mod black_hole;
+pub mod cable;
 pub mod checks;
 pub mod host;
 pub mod http;

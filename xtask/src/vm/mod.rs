@@ -25,6 +25,7 @@
 //! missing on this machine is installed, if we are root.
 
 mod bench;
+mod conformance;
 mod guest;
 mod initramfs;
 mod job;
@@ -64,6 +65,17 @@ pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
         Some((suite::INSIDE, [plan])) => suite::inside(plan),
         _ => Err(USAGE.to_owned()),
     }
+}
+
+/// `cargo xtask conformance`; the arguments are those of `adit-conformance`, or `--check`.
+///
+/// # Errors
+/// The guest could not be made, or what was observed is not what should be.
+pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
+    let is_check = arguments.iter().any(|argument| argument == "--check");
+    let rest: Vec<String> = arguments.iter().filter(|argument| *argument != "--check").cloned().collect();
+    let (home, code) = start(&[], |home| conformance::job(home, &rest))?;
+    conformance::tell(&home, code, is_check)
 }
 
 /// Makes sure of this machine's packages, then runs the job that `job` makes.

@@ -16,9 +16,9 @@ use adit_fixtures::packet::{hex, mend};
 use adit_fixtures::site::{A, B, C, HOST_A, INSIDE_A};
 use adit_fixtures::{Case, Outcome, Setup, Way, table};
 use adit_lab::article::{Article, bring_up};
+use adit_lab::cable;
 use adit_lab::host::Host;
 use adit_lab::planes::{require, word};
-use adit_linux::capture::Tap;
 use adit_linux::raw::RawSocket;
 use adit_tunnel::Totals;
 use adit_wire::dscp::DscpPolicy;
@@ -30,7 +30,6 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::support::{Injector, PATIENCE, mac, wait_until};
 
-const ETHERNET: usize = 14;
 /// How long nothing may come, at the end, before nothing more is taken to come.
 const QUIET: Duration = Duration::from_millis(50);
 
@@ -132,8 +131,8 @@ impl Bed {
             overlay,
             inside: Injector::new(host_a, "eth0", gateway_a, "dummyA"),
             underlay: Injector::new(router, "toA", gateway_a, "underlayA"),
-            at_host: Ear::new(host_a, "eth0", mac(gateway_a, "dummyA")),
-            at_router: Ear::new(router, "toA", mac(gateway_a, "underlayA")),
+            at_host: Ear::new(host_a, "eth0", gateway_a, "dummyA"),
+            at_router: Ear::new(router, "toA", gateway_a, "underlayA"),
             _silencers: silencers,
             _network: network,
         }
@@ -169,17 +168,12 @@ impl Bed {
     }
 }
 
-/// What the gateway sends by one of its cables.
-struct Ear {
-    tap: Tap,
-    gateway: [u8; 6],
-    buffer: Vec<u8>,
-}
+/// What the gateway passes on by one of its cables.
+struct Ear(cable::Ear);
 
 impl Ear {
-    fn new(host: &Host, device: &str, gateway: [u8; 6]) -> Self {
-        let index = host.index(device).unwrap();
-        Self { tap: host.run(|| Tap::open(index)).unwrap(), gateway, buffer: vec![0; 70_000] }
+    fn new(host: &Host, device: &str, gateway: &Host, gateway_device: &str) -> Self {
+        Self(cable::Ear::new(host, device, gateway, gateway_device).unwrap())
     }
 
     #[track_caller]
@@ -194,11 +188,8 @@ impl Ear {
     fn next(&mut self, patience: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + patience;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (_, len) = self.tap.next(&mut self.buffer, left).expect("the tap hears")?;
-            let frame = &self.buffer[..len];
-            let ours = frame[6..12] == self.gateway && frame[12..ETHERNET] == [0x08, 0x00];
-            if let Some(datagram) = frame.get(ETHERNET..).filter(|_| ours).and_then(passed_on) {
+            let heard = self.0.next(deadline.saturating_duration_since(Instant::now())).unwrap()?;
+            if let Some(datagram) = passed_on(&heard) {
                 return Some(datagram);
             }
         }

@@ -5,9 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use adit_lab::article::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::cable;
 use adit_lab::host::Host;
-use adit_linux::frames::{FrameSender, LINK_HEADER};
-use adit_linux::packet::PacketSender;
 use adit_tunnel::{DropReason, Totals};
 use adit_wire::ipv4::Ipv4Repr;
 use adit_wire::{Protocol, checksum, icmpv4};
@@ -155,62 +154,39 @@ pub(crate) fn echo_request(sequence: u16, payload: &[u8]) -> Vec<u8> {
     ipv4(HOST_B, HOST_A, Protocol::ICMP, &message)
 }
 
-/// Puts frames onto a cable, whatever is in them.
-pub(crate) struct Injector {
-    sender: PacketSender,
-    link_header: [u8; LINK_HEADER],
-}
+/// [`cable::Injector`], for tests: whatever fails, fails the test.
+pub(crate) struct Injector(cable::Injector);
 
 impl Injector {
     /// From an interface of `host` to the interface at the cable's other end.
     pub(crate) fn new(host: &Host, device: &str, other: &Host, other_device: &str) -> Self {
-        const BATCH: usize = 64;
-        let index = host.index(device).unwrap();
-        let sender = host.run(|| PacketSender::open(index, 1500, BATCH)).unwrap();
-        let mut link_header = [0; LINK_HEADER];
-        link_header[..6].copy_from_slice(&mac(other, other_device));
-        link_header[6..12].copy_from_slice(&mac(host, device));
-        link_header[12..].copy_from_slice(&[0x08, 0x00]);
-        Self { sender, link_header }
+        Self(cable::Injector::new(host, device, other, other_device).unwrap())
     }
 
     /// Queues a datagram.
     pub(crate) fn add(&mut self, datagram: &[u8]) {
-        let frame = self.sender.frame();
-        frame[..LINK_HEADER].copy_from_slice(&self.link_header);
-        frame[LINK_HEADER..LINK_HEADER + datagram.len()].copy_from_slice(datagram);
-        self.sender.commit(datagram.len(), None);
+        self.0.add(datagram);
     }
 
     /// Sends what is queued; all of it must be taken.
     pub(crate) fn flush(&mut self) {
-        self.sender.flush();
-        let sent = self.sender.take_sent();
-        assert_eq!(sent.refused, 0, "the kernel refused frames, errno {}", sent.last_errno);
+        self.0.flush().unwrap();
     }
 
     /// Says to `to`, unasked, that `address` is at the Ethernet address frames are sent from.
     pub(crate) fn send_arp_reply(&mut self, address: Ipv4Addr, to: Ipv4Addr) {
-        let (destination, source) = (&self.link_header[..6], &self.link_header[6..12]);
-        let sender = [source, &address.octets()].concat();
-        let target = [destination, &to.octets()].concat();
-        let arp = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &sender, &target].concat();
-        self.link_header[12..].copy_from_slice(&[0x08, 0x06]);
-        self.send(&arp);
-        self.link_header[12..].copy_from_slice(&[0x08, 0x00]);
+        self.0.send_arp_reply(address, to).unwrap();
     }
 
     /// Sends a datagram now.
     pub(crate) fn send(&mut self, datagram: &[u8]) {
-        self.add(datagram);
-        self.flush();
+        self.0.send(datagram).unwrap();
     }
 }
 
 /// The Ethernet address of an interface.
 pub(crate) fn mac(host: &Host, device: &str) -> [u8; 6] {
-    let link = host.netlink().unwrap().link(device).unwrap().expect("the interface is there");
-    link.mac.expect("it is an Ethernet")
+    cable::mac(host, device).unwrap()
 }
 
 /// The reasons whose counts differ, with the difference.

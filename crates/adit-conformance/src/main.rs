@@ -1,0 +1,130 @@
+//! `adit-conformance`: the same scenarios before Adit's data planes and before Linux's own ipip, rule by
+//! rule; what each was observed to do becomes `docs/conformance.md`, and the packets are kept.
+//!
+//! `cargo xtask conformance` runs it in a guest whose kernel has ipip.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
+
+mod bed;
+mod document;
+mod error;
+mod kernel_log;
+mod quote;
+mod reaction;
+mod row;
+mod rows;
+mod site;
+mod system;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{PoisonError, RwLock};
+use std::thread::ScopedJoinHandle;
+use std::time::Instant;
+
+use clap::Parser;
+
+use bed::Bed;
+use document::Observed;
+use error::Error;
+use row::Row;
+use system::System;
+
+/// Observes what Adit and Linux's ipip do with the same packets.
+#[derive(Parser)]
+struct Options {
+    /// Where the document and the packets go.
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/conformance")]
+    out: PathBuf,
+    /// Only rows whose name begins so, and no document.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Leave Linux's driver out, where the kernel has none; no document.
+    #[arg(long)]
+    without_linux: bool,
+    /// Name the rows and do nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("adit-conformance: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<ExitCode, Error> {
+    let mut rows = rows::all();
+    if let Some(only) = &options.only {
+        rows.retain(|row| row.name.starts_with(only.as_str()));
+        if rows.is_empty() {
+            return Err(Error::NoSuchRow(only.clone()));
+        }
+    }
+    if options.list {
+        rows.iter().for_each(|row| println!("{:32} {}", row.name, row.rule));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !adit_linux::netns::is_privileged() {
+        return Err(Error::NotRoot);
+    }
+    if !options.without_linux && !system::has_driver()? {
+        return Err(Error::NoDriver);
+    }
+    let create =
+        |path: &Path| std::fs::create_dir_all(path).map_err(Error::io(format!("make {}", path.display())));
+    create(&options.out)?;
+    let systems: Vec<System> =
+        System::ALL.into_iter().filter(|&system| system.is_adit() || !options.without_linux).collect();
+    let (rows, gate) = (&rows, &RwLock::new(()));
+    let start = Instant::now();
+    let columns: Vec<Vec<Vec<String>>> = std::thread::scope(|scope| {
+        let observers: Vec<_> = systems
+            .iter()
+            .map(|&system| scope.spawn(move || observe(rows, system, &options.out, gate)))
+            .collect();
+        observers.into_iter().map(join).collect::<Result<_, Error>>()
+    })?;
+    eprintln!("{} rows in {:.1} s", rows.len(), start.elapsed().as_secs_f64());
+    let cells_of = |at: usize| columns.iter().filter_map(|column| column.get(at).cloned()).collect();
+    let observed: Vec<Observed<'_>> =
+        rows.iter().enumerate().map(|(at, row)| Observed { row, cells: cells_of(at) }).collect();
+    let text = format!("{}\n{}", document::rows_table(&observed), document::score(&observed));
+    let path = options.out.join("conformance.md");
+    std::fs::write(&path, text).map_err(Error::io(format!("write {}", path.display())))?;
+    let faults: Vec<String> = observed.iter().flat_map(Observed::faults).collect();
+    for fault in &faults {
+        eprintln!("not as asked: {fault}");
+    }
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn join<T>(observer: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
+    observer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// What a system does, row by row. Rows that ask for the same tunnel share a gateway.
+fn observe(rows: &[Row], system: System, out: &Path, gate: &RwLock<()>) -> Result<Vec<Vec<String>>, Error> {
+    let mut cells: Vec<Option<Vec<String>>> = rows.iter().map(|_| None).collect();
+    while let Some(first) = cells.iter().position(Option::is_none) {
+        let setup = rows[first].setup;
+        let mut bed = Bed::build(system, setup)?;
+        for (row, cell) in rows.iter().zip(&mut cells) {
+            if cell.is_some() || !setup.is_same_bed(row.setup, system) {
+                continue;
+            }
+            bed.forget_frames();
+            // A thread that panicked has failed the run already.
+            let (_alone, _together) = match row.is_alone {
+                true => (Some(gate.write().unwrap_or_else(PoisonError::into_inner)), None),
+                false => (None, Some(gate.read().unwrap_or_else(PoisonError::into_inner))),
+            };
+            *cell = Some(row.observe(&mut bed)?);
+            bed.write_frames(&out.join(format!("{}-{}.pcapng", row.name, system.word())))?;
+        }
+    }
+    Ok(cells.into_iter().flatten().collect())
+}

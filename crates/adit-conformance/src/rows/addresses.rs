@@ -1,0 +1,174 @@
+//! RFC 2003 sections 3.2 and 6: who may send what to whom.
+
+use std::net::Ipv4Addr;
+
+use adit_fixtures::packet::{self, Datagram};
+use adit_wire::Protocol;
+
+use super::header::sent_by_gateway;
+use crate::error::Error;
+use crate::reaction::view;
+use crate::row::Level::{MustNot, Plain, Should};
+use crate::row::Role::{Decapsulator, Encapsulator};
+use crate::row::{Row, Scene};
+use crate::site::{INSIDE, STRANGER, UNDERLAY};
+
+const LEN: usize = 100;
+/// Somewhere that is in nobody's networks.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
+
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        Row::new(
+            "RFC 2003 3.2",
+            MustNot,
+            Encapsulator,
+            "own-source-forwarded",
+            "A datagram that arrived to be forwarded, and whose source is one of the gateway's own addresses, is not tunnelled.",
+        )
+        .part("inside address", &["not sent"], |scene| from_source(scene, INSIDE))
+        .part("underlay address", &["not sent"], |scene| from_source(scene, UNDERLAY)),
+        Row::new(
+            "RFC 2003 3.2",
+            Plain,
+            Encapsulator,
+            "own-source-local",
+            "A datagram that the gateway itself sends is tunnelled.",
+        )
+        .one(&["sent"], |scene| {
+            Ok(if sent_by_gateway(scene)?.is_some() { "sent" } else { "not sent" }.to_owned())
+        }),
+        Row::new(
+            "RFC 2003 3.2",
+            MustNot,
+            Encapsulator,
+            "exit-source",
+            "A datagram whose source is the tunnel's exit is not tunnelled.",
+        )
+        .one(&["not sent"], |scene| from_source(scene, scene.site.underlay())),
+        Row::new(
+            "RFC 2827",
+            Plain,
+            Encapsulator,
+            "foreign-source",
+            "A source that is in none of the gateway's networks is not let into the tunnel.",
+        )
+        .one(&["not sent"], |scene| from_source(scene, ELSEWHERE)),
+        Row::new(
+            "RFC 2003 6.1",
+            Should,
+            Decapsulator,
+            "stranger",
+            "Only what comes from the other end of a tunnel is decapsulated.",
+        )
+        .part("another outer source", &["not delivered"], |scene| {
+            let inner = scene.site.back(LEN);
+            came(scene, packet::bare(STRANGER, UNDERLAY, Protocol::IPIP, inner.build()))
+        })
+        .part("a peer's outer source", &["delivered"], |scene| {
+            let outer = scene.site.outer(scene.site.back(LEN));
+            came(scene, outer)
+        }),
+        Row::new(
+            "RFC 1122 3.2.2.1",
+            Plain,
+            Decapsulator,
+            "stranger-hears",
+            "A stranger hears nothing, or that the protocol is not spoken here (3/2).",
+        )
+        .one(&["nothing said", "told 3/2"], |scene| {
+            let inner = scene.site.back(LEN).build();
+            let reaction = scene.arrive(packet::bare(STRANGER, UNDERLAY, Protocol::IPIP, inner).build())?;
+            Ok(reaction.told_on_underlay(STRANGER).map_or("nothing said".to_owned(), |told| format!("told {told}")))
+        }),
+        Row::new(
+            "RFC 2003 6.2",
+            Should,
+            Decapsulator,
+            "spoofed-inner-source",
+            "An inner source that is not behind the peer it comes from is not delivered.",
+        )
+        .part("another peer's host", &["not delivered"], |scene| {
+            let other = scene.another_site()?;
+            inner_from(scene, other.host())
+        })
+        .part("a host of our own", &["not delivered"], |scene| inner_from(scene, scene.site.other_sender()))
+        .part("the gateway itself", &["not delivered"], |scene| inner_from(scene, INSIDE))
+        .part("somebody else", &["not delivered"], |scene| inner_from(scene, ELSEWHERE)),
+        Row::new(
+            "RFC 2003 6.2",
+            Should,
+            Decapsulator,
+            "spoofed-inner-destination",
+            "An inner destination that is not behind the gateway is not passed on.",
+        )
+        .part("somebody else", &["not passed on"], |scene| inner_to(scene, ELSEWHERE))
+        .part("the peer's own network", &["not passed on"], |scene| inner_to(scene, scene.site.host()))
+        .part("this host (127.0.0.1)", &["not passed on"], |scene| inner_to(scene, Ipv4Addr::LOCALHOST)),
+        Row::new(
+            "RFC 6169 2.2",
+            Plain,
+            Decapsulator,
+            "nested",
+            "What was tunnelled twice is not unpacked twice: the second header could hide anybody.",
+        )
+        .one(&["not delivered"], |scene| {
+            let site = scene.site;
+            let other = scene.another_site()?;
+            let hidden = packet::udp(other.host(), site.sender(), LEN);
+            came(scene, site.outer(other.outer(hidden)))
+        }),
+        Row::new(
+            "RFC 2003 3.2",
+            Plain,
+            Encapsulator,
+            "routed-into-itself",
+            "An outer datagram that is routed back into the tunnel is not tunnelled again.",
+        )
+        .one(&["not sent"], |scene| {
+            let site = scene.site;
+            let other = scene.another_site()?;
+            let inner = packet::bare(UNDERLAY, site.host(), Protocol::IPIP, other.there(LEN).build());
+            let reaction = scene.send(inner.build())?;
+            Ok(if reaction.sent_to(site).is_empty() { "not sent" } else { "sent" }.to_owned())
+        }),
+    ]
+}
+
+/// A host inside sends with this source.
+fn from_source(scene: &mut Scene<'_>, source: Ipv4Addr) -> Result<String, Error> {
+    let site = scene.site;
+    let reaction = scene.send(packet::udp(source, site.host(), LEN).build())?;
+    Ok(if reaction.sent_to(site).is_empty() { "not sent" } else { "sent" }.to_owned())
+}
+
+/// What becomes of an outer datagram that has something for the sender inside.
+fn came(scene: &mut Scene<'_>, outer: Datagram) -> Result<String, Error> {
+    let is_delivered = scene.delivered(outer.build())?.is_some();
+    Ok(if is_delivered { "delivered" } else { "not delivered" }.to_owned())
+}
+
+fn inner_from(scene: &mut Scene<'_>, source: Ipv4Addr) -> Result<String, Error> {
+    let inner = packet::udp(source, scene.site.sender(), LEN);
+    let outer = scene.site.outer(inner);
+    came(scene, outer)
+}
+
+/// The peer asks the gateway to pass something on to somebody; wherever it leaves, is told.
+fn inner_to(scene: &mut Scene<'_>, destination: Ipv4Addr) -> Result<String, Error> {
+    let site = scene.site;
+    let inner = packet::udp(site.host(), destination, LEN);
+    let reaction = scene.arrive(site.outer(inner).build())?;
+    let is_it = |bytes: &[u8]| view(bytes).is_some_and(|packet| packet.destination() == destination);
+    let in_tunnel = reaction.sent_to(site).into_iter().filter_map(view).any(|outer| is_it(outer.payload()));
+    Ok(if reaction.underlay.iter().any(|bytes| is_it(bytes)) {
+        "passed on by the underlay, in the open"
+    } else if reaction.inside.iter().any(|bytes| is_it(bytes)) {
+        "passed on to the inside"
+    } else if in_tunnel {
+        "sent back by the tunnel"
+    } else {
+        "not passed on"
+    }
+    .to_owned())
+}

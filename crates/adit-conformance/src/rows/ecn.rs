@@ -1,0 +1,102 @@
+//! RFC 6040: the ECN field at the entrance and at the exit.
+
+use adit_wire::ecn::Ecn;
+
+use crate::error::Error;
+use crate::reaction::view;
+use crate::row::Level::{Must, Plain, Should};
+use crate::row::Role::{Decapsulator, Encapsulator};
+use crate::row::{Row, Scene};
+use crate::system::Setup;
+
+/// In the order of RFC 6040's figure.
+const FIELDS: [(Ecn, &str); 4] =
+    [(Ecn::NotEct, "Not-ECT"), (Ecn::Ect0, "ECT(0)"), (Ecn::Ect1, "ECT(1)"), (Ecn::Ce, "CE")];
+
+/// The exit's table: rows the inner field, columns the outer one, in the order of [`FIELDS`].
+const EXIT: [[&str; 4]; 4] = [
+    ["Not-ECT", "Not-ECT", "Not-ECT", "dropped"],
+    ["ECT(0)", "ECT(0)", "ECT(1)", "CE"],
+    ["ECT(1)", "ECT(1)", "ECT(1)", "CE"],
+    ["CE", "CE", "CE", "CE"],
+];
+
+/// The cells that the RFC wants logged or counted, as inner and outer.
+const ODD: [(usize, usize); 5] = [(0, 1), (0, 2), (0, 3), (2, 1), (3, 2)];
+
+pub(super) fn rows() -> Vec<Row> {
+    let normal = Row::new(
+        "RFC 6040 4.1",
+        Must,
+        Encapsulator,
+        "ecn-normal-mode",
+        "Normal mode, the default: the outer ECN field is the inner one, by its four values.",
+    );
+    let compatibility = Row::new(
+        "RFC 6040 4.1",
+        Plain,
+        Encapsulator,
+        "ecn-compatibility-mode",
+        "Compatibility mode: the outer field is Not-ECT, whatever the inner one is.",
+    )
+    .with(Setup::Compatibility);
+    let exit = Row::new(
+        "RFC 6040 4.2",
+        Must,
+        Decapsulator,
+        "ecn-exit",
+        "The inner field at the exit: for each of the four inner ones, with outer Not-ECT, ECT(0), ECT(1), CE.",
+    );
+    let (mut normal, mut compatibility, mut exit) = (normal, compatibility, exit);
+    for (at, (field, name)) in FIELDS.into_iter().enumerate() {
+        normal = normal
+            .part(&format!("inner {name}"), &[&format!("outer {name}")], move |scene| entrance(scene, field));
+        compatibility = compatibility
+            .part(&format!("inner {name}"), &["outer Not-ECT"], move |scene| entrance(scene, field));
+        exit = exit.part(&format!("inner {name}"), &[&EXIT[at].join(", ")], move |scene| {
+            let left: Result<Vec<String>, Error> =
+                FIELDS.iter().map(|&(outer, _)| leaves(scene, field, outer)).collect();
+            Ok(left?.join(", "))
+        });
+    }
+    let mut rows = vec![normal, compatibility, exit];
+    let mut counted = Row::new(
+        "RFC 6040 4.2",
+        Should,
+        Decapsulator,
+        "ecn-odd-pairs",
+        "The pairs of fields that should not be are counted or logged.",
+    );
+    for (inner, outer) in ODD {
+        let (inner, outer) = (FIELDS[inner], FIELDS[outer]);
+        let label = format!("inner {}, outer {}", inner.1, outer.1);
+        counted = counted.part(&label, &["noted"], move |scene| noted(scene, inner.0, outer.0));
+    }
+    rows.push(counted);
+    rows
+}
+
+fn name(tos: u8) -> String {
+    let field = Ecn::from_tos(tos);
+    FIELDS.iter().find(|(known, _)| *known == field).map_or_else(String::new, |(_, name)| (*name).to_owned())
+}
+
+fn entrance(scene: &mut Scene<'_>, inner: Ecn) -> Result<String, Error> {
+    let outer = scene.carried(scene.site.there(100).tos(inner.bits()).build())?;
+    let outer = outer.as_deref().and_then(view);
+    Ok(outer.map_or("not sent".to_owned(), |outer| format!("outer {}", name(outer.tos()))))
+}
+
+fn leaves(scene: &mut Scene<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
+    let datagram = scene.site.outer(scene.site.back(100).tos(inner.bits())).tos(outer.bits()).build();
+    let delivered = scene.delivered(datagram)?;
+    Ok(delivered.as_deref().and_then(view).map_or("dropped".to_owned(), |inner| name(inner.tos())))
+}
+
+/// By a counter, or in the kernel's log.
+fn noted(scene: &mut Scene<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
+    let before = scene.bed.tunnel.oddities_noted(scene.site)?;
+    leaves(scene, inner, outer)?;
+    let after = scene.bed.tunnel.oddities_noted(scene.site)?;
+    Ok(if after > before { "noted" } else { "not noted" }.to_owned())
+}

@@ -1,0 +1,142 @@
+//! RFC 5927: an ICMP error is believed only about what the tunnel can have sent.
+
+use std::net::Ipv4Addr;
+
+use adit_fixtures::packet::{self, mend};
+use adit_wire::Protocol;
+use adit_wire::icmpv4::{Icmpv4Error, unreachable};
+
+use crate::error::Error;
+use crate::quote::{Quote, error_from};
+use crate::row::Level::{MustNot, Plain};
+use crate::row::Role::Encapsulator;
+use crate::row::{Row, Scene};
+use crate::site::{ROUTER, STRANGER, Site, UNDERLAY};
+
+const LEN: usize = 1480;
+const UNBELIEVED: [&str; 1] = ["changes nothing"];
+/// In nobody's networks.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
+/// Where what is forged lies in an ICMP error: behind the IPv4 and the ICMP header.
+const QUOTE: usize = 28;
+
+pub(super) fn rows() -> Vec<Row> {
+    let row = |name, rule| Row::new("RFC 5927 4", Plain, Encapsulator, name, rule);
+    vec![
+        row(
+            "forged-too-big",
+            "A forged Datagram Too Big (MTU 600, from off the path) changes nothing: what it quotes was never sent.",
+        )
+        .part("outer destination", &UNBELIEVED, |scene| {
+            forged(scene, |site| outer(ELSEWHERE, inner(site, site.sender(), site.host()), true))
+        })
+        .part("outer source", &UNBELIEVED, |scene| {
+            forged(scene, |site| {
+                packet::bare(ELSEWHERE, site.underlay(), Protocol::IPIP, inner(site, site.sender(), site.host()))
+                    .df(true)
+                    .build()
+            })
+        })
+        .part("inner destination", &UNBELIEVED, |scene| {
+            forged(scene, |site| outer(site.underlay(), inner(site, site.sender(), ELSEWHERE), true))
+        })
+        .part("inner source", &UNBELIEVED, |scene| {
+            forged(scene, |site| outer(site.underlay(), inner(site, ELSEWHERE, site.host()), true))
+        })
+        .part("outer protocol", &UNBELIEVED, |scene| {
+            forged(scene, |site| {
+                packet::bare(UNDERLAY, site.underlay(), Protocol::UDP, inner(site, site.sender(), site.host()))
+                    .df(true)
+                    .build()
+            })
+        })
+        .part("no outer DF", &UNBELIEVED, |scene| {
+            forged(scene, |site| outer(site.underlay(), inner(site, site.sender(), site.host()), false))
+        })
+        .part("a later fragment", &UNBELIEVED, |scene| {
+            forged(scene, |site| {
+                let inner = inner(site, site.sender(), site.host());
+                packet::bare(UNDERLAY, site.underlay(), Protocol::IPIP, inner).df(true).fragment(false, 1480).build()
+            })
+        }),
+        row("forged-larger", "A Too Big about a datagram that fits what it tells (MTU 1500 about 1500 bytes, 1400 about 1000) changes nothing.")
+            .part("1500 about 1500", &UNBELIEVED, |scene| {
+                let quoted = truly(scene.site, LEN);
+                believed(scene, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1500 }, Quote::Full))
+            })
+            .part("1400 about 1000", &UNBELIEVED, |scene| {
+                let quoted = truly(scene.site, 980);
+                believed(scene, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1400 }, Quote::Full))
+            }),
+        Row::new("RFC 792", MustNot, Encapsulator, "damaged-errors", "A damaged error is not acted on.")
+            .part("wrong checksum", &UNBELIEVED, |scene| {
+                let mut error = too_big(&truly(scene.site, LEN));
+                error[22] ^= 0x55;
+                believed(scene, error)
+            })
+            .part("cut inside the quoted header", &UNBELIEVED, |scene| {
+                let mut error = too_big(&truly(scene.site, LEN));
+                error.truncate(QUOTE + 12);
+                let len = error.len() as u16;
+                error[2..4].copy_from_slice(&len.to_be_bytes());
+                mend(&mut error);
+                crate::quote::mend_icmp(&mut error);
+                believed(scene, error)
+            }),
+        row("forged-unreachable", "A forged Host Unreachable tells nobody anything and changes nothing.")
+            .part("inner destination", &UNBELIEVED, |scene| {
+                let site = scene.site;
+                let quoted = outer(site.underlay(), inner(site, site.sender(), ELSEWHERE), true);
+                let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+                believed(scene, error_from(STRANGER, &quoted, error, Quote::Full))
+            })
+            .part("outer protocol", &UNBELIEVED, |scene| {
+                let site = scene.site;
+                let quoted = packet::bare(UNDERLAY, site.underlay(), Protocol::UDP, inner(site, site.sender(), site.host()));
+                let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+                believed(scene, error_from(STRANGER, &quoted.build(), error, Quote::Full))
+            }),
+        row("genuine-error", "To tell: one about what was sent is believed, whoever says it.")
+            .one(&["is believed: not sent, told 3/4, MTU 580"], |scene| {
+                let error = too_big(&truly(scene.site, LEN));
+                believed(scene, error)
+            }),
+    ]
+}
+
+fn inner(site: Site, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    site.there(LEN).ttl(62).df(true).to(destination).from(source).build()
+}
+
+fn outer(destination: Ipv4Addr, inner: Vec<u8>, df: bool) -> Vec<u8> {
+    packet::bare(UNDERLAY, destination, Protocol::IPIP, inner).df(df).build()
+}
+
+/// What the tunnel sends.
+fn truly(site: Site, len: usize) -> Vec<u8> {
+    outer(site.underlay(), site.there(len).ttl(62).df(true).build(), true)
+}
+
+fn too_big(quoted: &[u8]) -> Vec<u8> {
+    error_from(ROUTER, quoted, Icmpv4Error::TooBig { mtu: 600 }, Quote::Full)
+}
+
+fn forged(scene: &mut Scene<'_>, quoted: impl Fn(Site) -> Vec<u8>) -> Result<String, Error> {
+    let error = error_from(STRANGER, &quoted(scene.site), Icmpv4Error::TooBig { mtu: 600 }, Quote::Full);
+    believed(scene, error)
+}
+
+/// What of a full-size datagram that is sent after an error came.
+fn believed(scene: &mut Scene<'_>, error: Vec<u8>) -> Result<String, Error> {
+    let site = scene.site;
+    // Something has been sent, as it would be where somebody forges.
+    scene.carried(site.there(LEN).df(true).build())?;
+    let reaction = scene.arrive(error)?;
+    let told = reaction.told(site.sender());
+    let after = scene.send(site.there(LEN).df(true).build())?.of_datagram(site, site.sender());
+    Ok(match (told, after.as_str()) {
+        (None, "sent") => UNBELIEVED[0].to_owned(),
+        (Some(told), "sent") => format!("is relayed: told {told}"),
+        _ => format!("is believed: {after}"),
+    })
+}

@@ -1,0 +1,133 @@
+//! Fragments of the outer datagram, which the exit puts together (RFC 2003 section 3.1, RFC 791, RFC 5722).
+
+use adit_fixtures::packet::Datagram;
+
+use crate::bed::Side;
+use crate::error::Error;
+use crate::reaction::{Reaction, view};
+use crate::row::Level::{Must, Plain};
+use crate::row::Role::Decapsulator;
+use crate::row::{Row, Scene};
+
+/// Of each fragment's payload, in bytes.
+const PIECE: usize = 480;
+const INNER: usize = 1400;
+
+pub(super) fn rows() -> Vec<Row> {
+    let row = |level, name, rule| Row::new("RFC 791 3.2", level, Decapsulator, name, rule);
+    vec![
+        row(Must, "outer-fragments", "Fragments of the outer datagram are put together.")
+            .part("in order", &["delivered whole"], |scene| sent_in(scene, |_| {}))
+            .part("the last first", &["delivered whole"], |scene| sent_in(scene, |pieces| pieces.reverse())),
+        row(Plain, "outer-fragments-missing", "What is not whole is not delivered.")
+            .part("the last alone", &["not delivered"], |scene| {
+                sent_in(scene, |pieces| {
+                    pieces.drain(..pieces.len() - 1);
+                })
+            })
+            .part("the first alone", &["not delivered"], |scene| sent_in(scene, |pieces| pieces.truncate(1)))
+            .part("one between missing", &["not delivered"], |scene| {
+                sent_in(scene, |pieces| {
+                    pieces.remove(1);
+                })
+            }),
+        Row::new(
+            "RFC 5722 4",
+            Plain,
+            Decapsulator,
+            "outer-fragments-overlapping",
+            "Fragments that overlap make nothing (RFC 5722 for IPv6; Linux does it for IPv4 too).",
+        )
+        .one(&["not delivered"], overlapping),
+        row(
+            Must,
+            "outer-fragments-largest",
+            "The largest datagram there is, 65,515 bytes inside, is put together and passed on.",
+        )
+        .one(&["delivered in fragments, every byte"], largest),
+        row(Plain, "inner-fragments", "Fragments of the inner datagram pass as they are.").one(
+            &["delivered as it is"],
+            |scene| {
+                let inner = scene.site.back(600).fragment(true, 800);
+                let delivered = scene.delivered(scene.site.outer(inner).build())?;
+                let inner = delivered.as_deref().and_then(view);
+                Ok(inner
+                    .map_or("not delivered", |inner| {
+                        if inner.more_fragments() && inner.fragment_offset() == 800 {
+                            "delivered as it is"
+                        } else {
+                            "changed"
+                        }
+                    })
+                    .to_owned())
+            },
+        ),
+    ]
+}
+
+/// The fragments of an outer datagram.
+fn pieces(outer: &Datagram, payload_len: usize, piece: usize) -> Vec<Vec<u8>> {
+    (0..payload_len)
+        .step_by(piece)
+        .map(|offset| outer.clone().df(false).piece(offset, piece.min(payload_len - offset)).build())
+        .collect()
+}
+
+fn sent_in(scene: &mut Scene<'_>, change: impl Fn(&mut Vec<Vec<u8>>)) -> Result<String, Error> {
+    let inner = scene.site.back(INNER);
+    let mut fragments = pieces(&scene.site.outer(inner.clone()), INNER, PIECE);
+    change(&mut fragments);
+    arrived(scene, &fragments, &inner)
+}
+
+fn arrived(scene: &mut Scene<'_>, fragments: &[Vec<u8>], inner: &Datagram) -> Result<String, Error> {
+    let to = scene.site.sender();
+    let complete = |reaction: &Reaction| !reaction.delivered_to(to).is_empty();
+    let reaction = scene.bed.put_unless(Side::Underlay, fragments, complete)?;
+    let expected = inner.clone().ttl(62).build();
+    Ok(match reaction.delivered_to(to).first() {
+        None => "not delivered",
+        Some(delivered) if *delivered == expected => "delivered whole",
+        Some(_) => "delivered, with other bytes",
+    }
+    .to_owned())
+}
+
+/// One between claims eight bytes of the one before it, with other contents.
+fn overlapping(scene: &mut Scene<'_>) -> Result<String, Error> {
+    let inner = scene.site.back(INNER);
+    let outer = scene.site.outer(inner.clone()).df(false);
+    let mut fragments = pieces(&outer, INNER, PIECE);
+    let forged = outer.payload(vec![0xcd; PIECE]).fragment(true, PIECE - 8).build();
+    fragments.insert(1, forged);
+    arrived(scene, &fragments, &inner)
+}
+
+/// It does not fit the inside either, and so comes out in fragments that the gateway makes.
+fn largest(scene: &mut Scene<'_>) -> Result<String, Error> {
+    const LARGEST: usize = 65_515;
+    const HEADER: usize = 20;
+    let to = scene.site.sender();
+    let inner = scene.site.back(LARGEST);
+    let fragments = pieces(&scene.site.outer(inner.clone()), LARGEST, 1480);
+    let bytes_of = |reaction: &Reaction| -> usize {
+        reaction.delivered_to(to).iter().map(|piece| piece.len() - HEADER).sum()
+    };
+    let complete = |reaction: &Reaction| bytes_of(reaction) == LARGEST - HEADER;
+    let reaction = scene.bed.put_unless(Side::Underlay, &fragments, complete)?;
+    let expected = inner.build();
+    let is_right = |piece: &&[u8]| {
+        view(piece).is_some_and(|packet| {
+            let at = HEADER + usize::from(packet.fragment_offset());
+            expected.get(at..at + packet.payload().len()) == Some(packet.payload())
+        })
+    };
+    let delivered = reaction.delivered_to(to);
+    Ok(match bytes_of(&reaction) {
+        0 => "not delivered".to_owned(),
+        len if len == LARGEST - HEADER && delivered.iter().all(is_right) => {
+            "delivered in fragments, every byte".to_owned()
+        }
+        len => format!("{len} of {} bytes, or other ones", LARGEST - HEADER),
+    })
+}

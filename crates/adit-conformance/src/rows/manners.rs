@@ -1,0 +1,188 @@
+//! RFC 1122 section 3.2.2 and RFC 1812 section 4.3.2: about what an ICMP error is never sent, and how.
+
+use std::net::Ipv4Addr;
+
+use adit_fixtures::packet::{self, Datagram};
+use adit_wire::Protocol;
+use adit_wire::icmpv4::{Icmpv4Error, unreachable};
+
+use super::path::learn;
+use crate::bed::Side;
+use crate::error::Error;
+use crate::quote::{Quote, error_about, mend_icmp};
+use crate::reaction::error_in;
+use crate::row::Level::{Must, MustNot, Should};
+use crate::row::Role::Encapsulator;
+use crate::row::{Level, Row, Scene};
+use crate::site::{INSIDE, Site};
+
+/// Refused with DF by a link of 1500.
+const TOO_BIG: usize = 1500;
+const QUIET_ASKED: [&str; 1] = ["nothing said"];
+
+fn row(section: &'static str, level: Level, name: &'static str, rule: &'static str) -> Row {
+    Row::new(section, level, Encapsulator, name, rule)
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        row("RFC 1122 3.2.2", MustNot, "no-error-about-errors", "No ICMP error is sent about an ICMP error.")
+            .part("too big for the link", &QUIET_ASKED, |scene| {
+                refused(scene, icmp_error(scene.site, TOO_BIG))
+            })
+            .part("3/1 from inside the tunnel", &QUIET_ASKED, |scene| {
+                reported(scene, icmp_error(scene.site, 1000))
+            }),
+        row(
+            "RFC 1122 3.2.2",
+            MustNot,
+            "no-error-about-later-fragments",
+            "None about a fragment other than the first.",
+        )
+        .part("too big for the link", &QUIET_ASKED, |scene| {
+            refused(scene, scene.site.there(TOO_BIG).df(true).fragment(false, 1480))
+        })
+        .part("3/1 from inside the tunnel", &QUIET_ASKED, |scene| {
+            reported(scene, scene.site.there(1000).df(true).fragment(false, 1480))
+        }),
+        row(
+            "RFC 1812 4.3.2.7",
+            MustNot,
+            "no-error-about-groups",
+            "None about a datagram to a group or to all.",
+        )
+        .part("224.0.1.1", &QUIET_ASKED, |scene| {
+            refused(scene, scene.site.there(TOO_BIG).df(true).to(Ipv4Addr::new(224, 0, 1, 1)))
+        })
+        .part("255.255.255.255", &QUIET_ASKED, |scene| {
+            refused(scene, scene.site.there(TOO_BIG).df(true).to(Ipv4Addr::BROADCAST))
+        }),
+        row(
+            "RFC 1812 4.3.2.4",
+            Should,
+            "error-source",
+            "An error comes from the gateway's address towards the sender.",
+        )
+        .part("of its own", &["from the inside address"], |scene| {
+            let site = scene.site;
+            let reaction = scene.send(site.there(TOO_BIG).df(true).build())?;
+            Ok(source_of(reaction.told(site.sender())))
+        })
+        .part("relayed", &["from the inside address"], |scene| {
+            let told = relayed_error(scene, 1000)?;
+            Ok(source_of(told))
+        }),
+        row("RFC 1812 4.3.2.3", Should, "error-quotes", "An error quotes as much as fits 576 bytes.")
+            .part("of its own", &["576 bytes"], |scene| {
+                let site = scene.site;
+                let reaction = scene.send(site.there(TOO_BIG).df(true).build())?;
+                Ok(length_of(reaction.told(site.sender())))
+            })
+            // What the router quotes is less by the outer header and its own.
+            .part("relayed", &["556 bytes"], |scene| {
+                let told = relayed_error(scene, 1000)?;
+                Ok(length_of(told))
+            }),
+        row(
+            "RFC 1812 4.3.2.8",
+            Should,
+            "error-rate",
+            "Errors are limited in their rate: of 400 datagrams that are too big for the path (1400), not all are answered.",
+        )
+        .alone()
+        .one(&["limited"], rate),
+        row(
+            "RFC 1812 4.3.2.8",
+            Must,
+            "error-rate-relayed",
+            "So are those that are relayed: of 400 errors from inside the tunnel, not all are.",
+        )
+        .alone()
+        .one(&["limited"], rate_relayed),
+    ]
+}
+
+/// An ICMP error of the sender's, to the host there: Host Unreachable about something of its.
+fn icmp_error(site: Site, len: usize) -> Datagram {
+    let quoted = packet::udp(site.host(), site.sender(), len - 28).build();
+    let message = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+    let mut datagram = packet::bare(site.sender(), site.host(), Protocol::ICMP, message).build();
+    mend_icmp(&mut datagram);
+    packet::bare(site.sender(), site.host(), Protocol::ICMP, datagram[20..].to_vec()).df(true)
+}
+
+/// Everything on the inside that is an error, whoever gets it.
+fn said(reaction: &crate::reaction::Reaction) -> String {
+    let told = reaction.inside.iter().find_map(|bytes| error_in(bytes));
+    told.map_or("nothing said".to_owned(), |told| format!("told {told}"))
+}
+
+/// The gateway itself has reason to refuse it.
+fn refused(scene: &mut Scene<'_>, datagram: Datagram) -> Result<String, Error> {
+    Ok(said(&scene.send(datagram.build())?))
+}
+
+/// It is sent, and a router refuses it; the next one is said nothing about either.
+fn reported(scene: &mut Scene<'_>, datagram: Datagram) -> Result<String, Error> {
+    let Some(outer) = scene.carried(datagram.clone().build())? else {
+        return Ok("not sent at all".to_owned());
+    };
+    let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+    let reaction = scene.arrive(error_about(&outer, error, Quote::Full))?;
+    match said(&reaction) {
+        quiet if quiet == QUIET_ASKED[0] => Ok(said(&scene.send(datagram.build())?)),
+        heard => Ok(heard),
+    }
+}
+
+/// What the sender hears when a router says that the exit cannot be reached, at once or by the next one.
+fn relayed_error(scene: &mut Scene<'_>, len: usize) -> Result<Option<crate::reaction::Told>, Error> {
+    let site = scene.site;
+    let Some(outer) = scene.carried(site.there(len).build())? else { return Ok(None) };
+    let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+    let reaction = scene.arrive(error_about(&outer, error, Quote::Full))?;
+    match reaction.told(site.sender()) {
+        Some(told) => Ok(Some(told)),
+        None => Ok(scene.send(site.there(len).build())?.told(site.sender())),
+    }
+}
+
+fn source_of(told: Option<crate::reaction::Told>) -> String {
+    match told {
+        Some(told) if told.by == INSIDE => "from the inside address".to_owned(),
+        Some(told) => format!("from {}", told.by),
+        None => "nothing said".to_owned(),
+    }
+}
+
+fn length_of(told: Option<crate::reaction::Told>) -> String {
+    told.map_or("nothing said".to_owned(), |told| format!("{} bytes", told.len))
+}
+
+const FLOOD: usize = 400;
+
+fn limited(answers: usize) -> String {
+    match answers {
+        0 => "nothing said".to_owned(),
+        FLOOD.. => "not limited".to_owned(),
+        _ => "limited".to_owned(),
+    }
+}
+
+fn rate(scene: &mut Scene<'_>) -> Result<String, Error> {
+    learn(scene, 1400, 1480)?;
+    let flood = vec![scene.site.there(1480).df(true).build(); FLOOD];
+    let reaction = scene.bed.put(Side::Inside, &flood)?;
+    Ok(limited(reaction.inside.iter().filter(|bytes| error_in(bytes).is_some()).count()))
+}
+
+/// Where nothing is relayed there is no rate to limit, which is told as it is.
+fn rate_relayed(scene: &mut Scene<'_>) -> Result<String, Error> {
+    let Some(outer) = scene.carried(scene.site.there(1000).build())? else {
+        return Ok("not sent at all".to_owned());
+    };
+    let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+    let flood = vec![error_about(&outer, error, Quote::Full); FLOOD];
+    let reaction = scene.bed.put(Side::Underlay, &flood)?;
+    Ok(limited(reaction.inside.iter().filter(|bytes| error_in(bytes).is_some()).count()))
+}

@@ -1,0 +1,31 @@
+//! The rules, a file a subject.
+
+mod addresses;
+mod dscp;
+mod ecn;
+mod errors;
+mod forged;
+mod fragments;
+mod header;
+mod manners;
+mod path;
+
+use crate::row::Row;
+
+/// All rows, in the document's order.
+pub(crate) fn all() -> Vec<Row> {
+    [
+        header::rows(),
+        addresses::rows(),
+        errors::rows(),
+        path::rows(),
+        manners::rows(),
+        forged::rows(),
+        ecn::rows(),
+        dscp::rows(),
+        fragments::rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,186 @@
+//! RFC 2003 section 5 and RFC 1191: what is known of the path, and what becomes of what is too big for it.
+
+use adit_wire::icmpv4::{Icmpv4Error, unreachable};
+
+use crate::bed::Side;
+use crate::error::Error;
+use crate::quote::{Quote, error_about};
+use crate::reaction::{Reaction, view};
+use crate::row::Level::{Must, MustNot, Plain, Should};
+use crate::row::Role::{Decapsulator, Encapsulator};
+use crate::row::{Row, Scene};
+
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        Row::new(
+            "RFC 2003 5.1",
+            Must,
+            Encapsulator,
+            "too-big-for-the-link",
+            "A datagram with DF that does not fit the link (1500) with the outer header is refused at once: 1480 is the MTU.",
+        )
+        .part("1481 bytes", &["not sent, told 3/4, MTU 1480"], |scene| with_df(scene, 1481))
+        .part("1480 bytes", &["sent"], |scene| with_df(scene, 1480)),
+        Row::new(
+            "RFC 2003 5.1",
+            Must,
+            Encapsulator,
+            "too-big-for-the-path",
+            "Once a router has told the path's MTU (1400), a datagram with DF that is too big is refused at once, whoever sends it.",
+        )
+        .part("1381 bytes", &["not sent, told 3/4, MTU 1380"], |scene| {
+            learn(scene, 1400, 1480)?;
+            with_df(scene, 1381)
+        })
+        .part("1380 bytes", &["sent"], |scene| {
+            learn(scene, 1400, 1480)?;
+            with_df(scene, 1380)
+        })
+        .part("1381 bytes, another sender", &["not sent, told 3/4, MTU 1380"], |scene| {
+            learn(scene, 1400, 1480)?;
+            let (site, other) = (scene.site, scene.site.other_sender());
+            let datagram = adit_fixtures::packet::udp(other, site.host(), 1381).df(true);
+            Ok(scene.send(datagram.build())?.of_datagram(site, other))
+        }),
+        Row::new(
+            "RFC 4459 3.4",
+            Plain,
+            Encapsulator,
+            "too-big-without-df",
+            "A datagram without DF that is too big is fragmented, before it is encapsulated: its destination puts it together, and not the exit.",
+        )
+        .part("for the link", &["fragmented inside"], |scene| without_df(scene, 1500))
+        .part("for the path", &["fragmented inside"], |scene| {
+            learn(scene, 1400, 1480)?;
+            without_df(scene, 1480)
+        }),
+        Row::new(
+            "RFC 1191 3",
+            MustNot,
+            Encapsulator,
+            "mtu-floor",
+            "No MTU below 68 is believed, here from a router that tells 40: nobody is asked for less.",
+        )
+        .one(&["the MTU is at least 68"], |scene| {
+            learn(scene, 40, 1480)?;
+            let site = scene.site;
+            let reaction = scene.send(site.there(1480).df(true).build())?;
+            Ok(match reaction.told(site.sender()).map(|told| told.error) {
+                Some(Icmpv4Error::TooBig { mtu: 68.. }) | None => "the MTU is at least 68".to_owned(),
+                Some(Icmpv4Error::TooBig { mtu }) => format!("the MTU is {mtu}"),
+                Some(other) => format!("told {other:?}"),
+            })
+        }),
+        Row::new(
+            "RFC 1191 5",
+            Should,
+            Encapsulator,
+            "mtu-not-told",
+            "From a router that tells no MTU (0) the next smaller common one is taken: 1492 where 1500 bytes did not pass, 1006 where 1492 did not.",
+        )
+        .part("1500 bytes", &["not sent, told 3/4, MTU 1472"], |scene| {
+            learn(scene, 0, 1480)?;
+            with_df(scene, 1480)
+        })
+        .part("1492 bytes", &["not sent, told 3/4, MTU 986"], |scene| {
+            learn(scene, 0, 1472)?;
+            with_df(scene, 1472)
+        }),
+        Row::new(
+            "RFC 1191 6.3",
+            MustNot,
+            Encapsulator,
+            "no-increase",
+            "An MTU that was learned is not raised within 5 minutes by a router that tells a larger one (1400, then 1450).",
+        )
+        .one(&["not sent, told 3/4, MTU 1380"], |scene| {
+            let outer = learn(scene, 1400, 1480)?;
+            if let Some(outer) = outer {
+                let error = Icmpv4Error::TooBig { mtu: 1450 };
+                scene.arrive(error_about(&outer, error, Quote::Full))?;
+            }
+            with_df(scene, 1480)
+        }),
+        Row::new(
+            "RFC 2003 5",
+            Should,
+            Encapsulator,
+            "reachability",
+            "That the exit cannot be reached is kept, so that another sender is told too (here: 3/1 with a quote of 8 bytes).",
+        )
+        .one(&["not sent, told 3/1", "sent, told 3/1"], |scene| {
+            let site = scene.site;
+            let Some(outer) = scene.carried(site.there(100).build())? else { return Ok("not sent at all".to_owned()) };
+            let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+            scene.arrive(error_about(&outer, error, Quote::Eight))?;
+            let other = site.other_sender();
+            let datagram = adit_fixtures::packet::udp(other, site.host(), 100);
+            Ok(scene.send(datagram.build())?.of_datagram(site, other))
+        }),
+        Row::new(
+            "RFC 2003 5",
+            Should,
+            Encapsulator,
+            "reachable-again",
+            "Once the exit is heard again, it is in reach: nobody is told otherwise.",
+        )
+        .one(&["sent"], |scene| {
+            let site = scene.site;
+            let Some(outer) = scene.carried(site.there(100).build())? else { return Ok("not sent at all".to_owned()) };
+            let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+            scene.arrive(error_about(&outer, error, Quote::Eight))?;
+            scene.delivered(site.outer(site.back(100)).build())?;
+            Ok(scene.send(site.there(100).build())?.of_datagram(site, site.sender()))
+        }),
+        Row::new(
+            "RFC 2003 5.2",
+            Should,
+            Decapsulator,
+            "congestion",
+            "Congestion that is marked inside the tunnel is reflected in its state: a mark that comes out is counted for the peer.",
+        )
+        .one(&["counted"], |scene| {
+            let site = scene.site;
+            let Some(before) = scene.bed.tunnel.congestion_counted(site) else { return Ok("not counted".to_owned()) };
+            scene.arrive(site.outer(site.back(100).tos(2)).tos(3).build())?;
+            let after = scene.bed.tunnel.congestion_counted(site).unwrap_or(before);
+            Ok(if after == before + 1 { "counted" } else { "not counted" }.to_owned())
+        }),
+    ]
+}
+
+/// Sends `len` bytes with DF, and has the router tell this MTU about them. Gives the outer datagram.
+pub(super) fn learn(scene: &mut Scene<'_>, mtu: u16, len: usize) -> Result<Option<Vec<u8>>, Error> {
+    let site = scene.site;
+    let outer = scene.carried(site.there(len).df(true).build())?;
+    if let Some(outer) = &outer {
+        let error = error_about(outer, Icmpv4Error::TooBig { mtu }, Quote::Full);
+        let told = |reaction: &Reaction| reaction.told(site.sender()).is_some();
+        scene.bed.put_unless(Side::Underlay, &[error], told)?;
+    }
+    Ok(outer)
+}
+
+fn with_df(scene: &mut Scene<'_>, len: usize) -> Result<String, Error> {
+    let site = scene.site;
+    Ok(scene.send(site.there(len).df(true).build())?.of_datagram(site, site.sender()))
+}
+
+fn without_df(scene: &mut Scene<'_>, len: usize) -> Result<String, Error> {
+    let site = scene.site;
+    let reaction = scene.send(site.there(len).build())?;
+    let outers: Vec<_> = reaction.sent_to(site).into_iter().filter_map(view).collect();
+    let inner_is_fragment = |outer: &adit_wire::ipv4::Ipv4Packet<'_>| {
+        view(outer.payload()).is_some_and(|inner| inner.is_fragment())
+    };
+    Ok(match &outers[..] {
+        [] => match reaction.told(site.sender()) {
+            Some(told) => format!("not sent, told {told}"),
+            None => "dropped, nothing said".to_owned(),
+        },
+        [one] if !one.is_fragment() => "sent whole".to_owned(),
+        several if several.iter().any(|outer| outer.is_fragment()) => "fragmented outside".to_owned(),
+        several if several.iter().all(inner_is_fragment) => "fragmented inside".to_owned(),
+        several => format!("{} outer datagrams", several.len()),
+    })
+}
