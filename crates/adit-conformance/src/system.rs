@@ -1,7 +1,6 @@
 //! The systems under test, and how each is told what tunnel to be.
 
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
 use adit_control::Overlay;
@@ -10,7 +9,7 @@ use adit_lab::host::Host;
 
 use crate::error::Error;
 use crate::kernel_log;
-use crate::site::{self, INSIDE, OURS, Site, UNDERLAY};
+use crate::site::{INSIDE, OURS, Site, UNDERLAY};
 
 /// A system under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,28 +152,10 @@ impl Tunnel {
     }
 }
 
-/// An ipip device of Linux's with a default configuration, for a gateway that has one peer.
-pub(crate) fn linux_pair(
-    gateway: &Host,
-    device: &str,
-    local: Ipv4Addr,
-    remote: Ipv4Addr,
-    network: ipnet::Ipv4Net,
-    source: Ipv4Addr,
-) -> Result<(), Error> {
-    ip(
-        gateway,
-        format!(
-            "link add name {device} type ipip local {local} remote {remote}\nlink set {device} up\n\
-             route add {network} dev {device} src {source}\n"
-        ),
-    )
-}
-
 /// Whether this kernel has the driver, which it may have to load.
 pub(crate) fn has_driver() -> Result<bool, Error> {
     let host = Host::new("a host to try the driver on")?;
-    let remote = site::Site::all().next().map_or(UNDERLAY, Site::underlay);
+    let remote = Site::all().next().map_or(UNDERLAY, Site::underlay);
     match ip(&host, format!("link add name try0 type ipip local {UNDERLAY} remote {remote}\n")) {
         Ok(()) => Ok(true),
         Err(Error::Failed { said, .. }) if said.contains("Unknown device type") => Ok(false),

@@ -21,8 +21,14 @@ const EXIT: [[&str; 4]; 4] = [
     ["CE", "CE", "CE", "CE"],
 ];
 
-/// The cells that the RFC wants logged or counted, as inner and outer.
-const ODD: [(usize, usize); 5] = [(0, 1), (0, 2), (0, 3), (2, 1), (3, 2)];
+/// The cells that the RFC wants logged or counted: a name, a rule, the inner and the outer field.
+const ODD: [(&str, &str, usize, usize); 5] = [
+    ("ecn-not-ect-in-ect0", "Inner Not-ECT, outer ECT(0): counted or logged, since it should not be.", 0, 1),
+    ("ecn-not-ect-in-ect1", "Inner Not-ECT, outer ECT(1): the same.", 0, 2),
+    ("ecn-not-ect-in-ce", "Inner Not-ECT, outer CE: dropped, and counted or logged.", 0, 3),
+    ("ecn-ect1-in-ect0", "Inner ECT(1), outer ECT(0): counted or logged.", 2, 1),
+    ("ecn-ce-in-ect1", "Inner CE, outer ECT(1): counted or logged.", 3, 2),
+];
 
 pub(super) fn rows() -> Vec<Row> {
     let normal = Row::new(
@@ -60,19 +66,12 @@ pub(super) fn rows() -> Vec<Row> {
         });
     }
     let mut rows = vec![normal, compatibility, exit];
-    let mut counted = Row::new(
-        "RFC 6040 4.2",
-        Should,
-        Decapsulator,
-        "ecn-odd-pairs",
-        "The pairs of fields that should not be are counted or logged.",
-    );
-    for (inner, outer) in ODD {
-        let (inner, outer) = (FIELDS[inner], FIELDS[outer]);
-        let label = format!("inner {}, outer {}", inner.1, outer.1);
-        counted = counted.part(&label, &["noted"], move |scene| noted(scene, inner.0, outer.0));
-    }
-    rows.push(counted);
+    rows.extend(ODD.into_iter().map(|(name, rule, inner, outer)| {
+        let asked = format!("{}, noted", EXIT[inner][outer]);
+        let (inner, outer) = (FIELDS[inner].0, FIELDS[outer].0);
+        Row::new("RFC 6040 4.2", Should, Decapsulator, name, rule)
+            .one(&[&asked], move |scene| noted(scene, inner, outer))
+    }));
     rows
 }
 
@@ -93,10 +92,10 @@ fn leaves(scene: &mut Scene<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error
     Ok(delivered.as_deref().and_then(view).map_or("dropped".to_owned(), |inner| name(inner.tos())))
 }
 
-/// By a counter, or in the kernel's log.
+/// What leaves, and whether it was noted by a counter or in the kernel's log.
 fn noted(scene: &mut Scene<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
     let before = scene.bed.tunnel.oddities_noted(scene.site)?;
-    leaves(scene, inner, outer)?;
-    let after = scene.bed.tunnel.oddities_noted(scene.site)?;
-    Ok(if after > before { "noted" } else { "not noted" }.to_owned())
+    let left = leaves(scene, inner, outer)?;
+    let is_noted = scene.bed.tunnel.oddities_noted(scene.site)? > before;
+    Ok(format!("{left}, {}", if is_noted { "noted" } else { "not noted" }))
 }

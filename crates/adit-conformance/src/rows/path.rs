@@ -1,5 +1,7 @@
 //! RFC 2003 section 5 and RFC 1191: what is known of the path, and what becomes of what is too big for it.
 
+use std::time::Duration;
+
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 
 use crate::bed::Side;
@@ -122,16 +124,17 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Encapsulator,
             "reachable-again",
-            "Once the exit is heard again, it is in reach: nobody is told otherwise.",
+            "A second after the exit is heard again, it is in reach: nobody is told otherwise.",
         )
-        .one(&["sent"], |scene| {
-            let site = scene.site;
-            let Some(outer) = scene.carried(site.there(100).build())? else { return Ok("not sent at all".to_owned()) };
-            let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
-            scene.arrive(error_about(&outer, error, Quote::Eight))?;
-            scene.delivered(site.outer(site.back(100)).build())?;
-            Ok(scene.send(site.there(100).build())?.of_datagram(site, site.sender()))
-        }),
+        .one(&["sent"], |scene| reachable_again(scene, Duration::from_secs(1))),
+        Row::new(
+            "RFC 2003 5",
+            Plain,
+            Encapsulator,
+            "reachable-again-at-once",
+            "The same for the very next datagram.",
+        )
+        .one(&["sent"], |scene| reachable_again(scene, Duration::ZERO)),
         Row::new(
             "RFC 2003 5.2",
             Should,
@@ -159,6 +162,20 @@ pub(super) fn learn(scene: &mut Scene<'_>, mtu: u16, len: usize) -> Result<Optio
         scene.bed.put_unless(Side::Underlay, &[error], told)?;
     }
     Ok(outer)
+}
+
+/// The exit cannot be reached, a router says; then a datagram comes from there, and some time later another
+/// is sent.
+fn reachable_again(scene: &mut Scene<'_>, later: Duration) -> Result<String, Error> {
+    let site = scene.site;
+    let Some(outer) = scene.carried(site.there(100).build())? else {
+        return Ok("not sent at all".to_owned());
+    };
+    let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+    scene.arrive(error_about(&outer, error, Quote::Eight))?;
+    scene.delivered(site.outer(site.back(100)).build())?;
+    scene.bed.hear(later, |_| false)?;
+    Ok(scene.send(site.there(100).build())?.of_datagram(site, site.sender()))
 }
 
 fn with_df(scene: &mut Scene<'_>, len: usize) -> Result<String, Error> {
