@@ -7,6 +7,7 @@
 mod bed;
 mod document;
 mod error;
+mod facing;
 mod kernel_log;
 mod quote;
 mod reaction;
@@ -26,6 +27,7 @@ use clap::Parser;
 use bed::Bed;
 use document::Observed;
 use error::Error;
+use facing::{SCENES, Scene};
 use row::Row;
 use system::System;
 
@@ -35,13 +37,13 @@ struct Options {
     /// Where the document and the packets go.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/conformance")]
     out: PathBuf,
-    /// Only rows whose name begins so, and no document.
+    /// Only what has a name that begins so, and no document.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// Leave Linux's driver out, where the kernel has none; no document.
+    /// Leave Linux's driver out, where the kernel has none: for working on the rows.
     #[arg(long)]
     without_linux: bool,
-    /// Name the rows and do nothing.
+    /// Name rows and scenes, and do nothing.
     #[arg(long)]
     list: bool,
 }
@@ -58,14 +60,17 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<ExitCode, Error> {
     let mut rows = rows::all();
+    let mut scenes: Vec<&Scene> = SCENES.iter().collect();
     if let Some(only) = &options.only {
         rows.retain(|row| row.name.starts_with(only.as_str()));
-        if rows.is_empty() {
+        scenes.retain(|scene| scene.name.starts_with(only.as_str()));
+        if rows.is_empty() && scenes.is_empty() {
             return Err(Error::NoSuchRow(only.clone()));
         }
     }
     if options.list {
         rows.iter().for_each(|row| println!("{:32} {}", row.name, row.rule));
+        scenes.iter().for_each(|scene| println!("{:32} {}", scene.name, scene.what));
         return Ok(ExitCode::SUCCESS);
     }
     if !adit_linux::netns::is_privileged() {
@@ -81,28 +86,47 @@ fn run(options: &Options) -> Result<ExitCode, Error> {
         System::ALL.into_iter().filter(|&system| system.is_adit() || !options.without_linux).collect();
     let (rows, gate) = (&rows, &RwLock::new(()));
     let start = Instant::now();
+    // Most of the time is waiting for what may yet come: half the rows at a time take half of it.
+    let halves = || rows.chunks(rows.len().div_ceil(2).max(1));
     let columns: Vec<Vec<Vec<String>>> = std::thread::scope(|scope| {
-        let observers: Vec<_> = systems
+        let observers: Vec<Vec<_>> = systems
             .iter()
-            .map(|&system| scope.spawn(move || observe(rows, system, &options.out, gate)))
+            .map(|&system| {
+                halves().map(|half| scope.spawn(move || observe(half, system, &options.out, gate))).collect()
+            })
             .collect();
-        observers.into_iter().map(join).collect::<Result<_, Error>>()
+        let column = |halves: Vec<_>| {
+            let halves: Vec<_> = halves.into_iter().map(join).collect::<Result<_, Error>>()?;
+            Ok(halves.concat())
+        };
+        observers.into_iter().map(column).collect::<Result<_, Error>>()
     })?;
     eprintln!("{} rows in {:.1} s", rows.len(), start.elapsed().as_secs_f64());
     let cells_of = |at: usize| columns.iter().filter_map(|column| column.get(at).cloned()).collect();
     let observed: Vec<Observed<'_>> =
         rows.iter().enumerate().map(|(at, row)| Observed { row, cells: cells_of(at) }).collect();
-    let text = format!("{}\n{}", document::rows_table(&observed), document::score(&observed));
-    let path = options.out.join("conformance.md");
-    std::fs::write(&path, text).map_err(Error::io(format!("write {}", path.display())))?;
-    let faults: Vec<String> = observed.iter().flat_map(Observed::faults).collect();
+    let mut faults: Vec<String> = observed.iter().flat_map(Observed::faults).collect();
+    let start = Instant::now();
+    let facing = facing::observe(&scenes, &options.out, options.without_linux)?;
+    eprintln!(
+        "{} scenes with {} pairs in {:.1} s",
+        scenes.len(),
+        facing.len(),
+        start.elapsed().as_secs_f64()
+    );
+    faults.extend(document::facing_faults(&scenes, &facing));
+    if options.only.is_none() {
+        let path = options.out.join("conformance.md");
+        std::fs::write(&path, document::document(&observed, &scenes, &facing))
+            .map_err(Error::io(format!("write {}", path.display())))?;
+    }
     for fault in &faults {
         eprintln!("not as asked: {fault}");
     }
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn join<T>(observer: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
+pub(crate) fn join<T>(observer: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
     observer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

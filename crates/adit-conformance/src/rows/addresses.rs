@@ -6,6 +6,7 @@ use adit_fixtures::packet::{self, Datagram};
 use adit_wire::Protocol;
 
 use super::header::sent_by_gateway;
+use crate::bed::Side;
 use crate::error::Error;
 use crate::reaction::view;
 use crate::row::Level::{MustNot, Plain, Should};
@@ -82,6 +83,26 @@ pub(super) fn rows() -> Vec<Row> {
             Ok(reaction.told_on_underlay(STRANGER).map_or("nothing said".to_owned(), |told| format!("told {told}")))
         }),
         Row::new(
+            "RFC 1122 3.2.2",
+            Plain,
+            Decapsulator,
+            "peer-hears",
+            "A peer hears no error about what was delivered (this machine's kernel has an ipip driver too, loaded).",
+        )
+        .part("whole", &["nothing said"], |scene| {
+            let outer = scene.site.outer(scene.site.back(LEN)).build();
+            peer_hears(scene, &[outer])
+        })
+        .part("in outer fragments", &["nothing said"], |scene| {
+            let outer = scene.site.outer(scene.site.back(LEN)).df(false);
+            let fragments = [outer.clone().piece(0, 48).build(), outer.piece(48, LEN - 48).build()];
+            peer_hears(scene, &fragments)
+        })
+        .part("with options inside", &["nothing said"], |scene| {
+            let outer = scene.site.outer(scene.site.back(LEN).options(&[1, 1, 1, 0])).build();
+            peer_hears(scene, &[outer])
+        }),
+        Row::new(
             "RFC 2003 6.2",
             Should,
             Decapsulator,
@@ -146,6 +167,13 @@ fn from_source(scene: &mut Scene<'_>, source: Ipv4Addr) -> Result<String, Error>
 fn came(scene: &mut Scene<'_>, outer: Datagram) -> Result<String, Error> {
     let is_delivered = scene.delivered(outer.build())?.is_some();
     Ok(if is_delivered { "delivered" } else { "not delivered" }.to_owned())
+}
+
+/// What the peer's gateway hears about what it sent.
+fn peer_hears(scene: &mut Scene<'_>, outer: &[Vec<u8>]) -> Result<String, Error> {
+    let reaction = scene.bed.put(Side::Underlay, outer)?;
+    let told = reaction.told_on_underlay(scene.site.underlay());
+    Ok(told.map_or("nothing said".to_owned(), |told| format!("told {told}")))
 }
 
 fn inner_from(scene: &mut Scene<'_>, source: Ipv4Addr) -> Result<String, Error> {
