@@ -19,6 +19,8 @@ pub(super) const BLACK_HOLE: Scene = Scene {
     waits: true,
 };
 
+/// Then the black hole is not what is in the way.
+const NO_TRANSFER: &str = "no transfer, black hole or not";
 /// Bits a second: little, so that what had passed before is not taken for what passes again.
 const RATE: u64 = 8_000_000;
 /// Bytes that tell that it runs.
@@ -33,11 +35,11 @@ fn black_hole(pair: &Pair) -> Result<String, Error> {
     let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
     let transfer = match Transfer::start(&path, Some(RATE)) {
         Ok(transfer) => transfer,
-        Err(LabError::Io { .. }) => return Ok("no connection, black hole or not".to_owned()),
+        Err(LabError::Io { .. }) => return Ok(NO_TRANSFER.to_owned()),
         Err(error) => return Err(error.into()),
     };
     if !progresses(&transfer, HEALS) {
-        return Ok("hangs before there is a black hole".to_owned());
+        return Ok(NO_TRANSFER.to_owned());
     }
     // What the router forwards is looked up with the interface it came by; what it says itself, with `lo`.
     ip(&network.router, format!("rule add iif lo to {UNDERLAY_A} blackhole\n"))?;
