@@ -14,13 +14,15 @@ use adit_lab::tap::{Frame, write_interfaces};
 use ipnet::Ipv4Net;
 
 use crate::error::Error;
-use crate::reaction::Reaction;
+use crate::reaction::{Reaction, error_in};
 use crate::site::{HOST, INSIDE, ROUTER, Site, UNDERLAY};
 use crate::system::{Setup, System, Tunnel};
 
-/// When for so long nothing has come, nothing more comes. What comes takes a few milliseconds, in the
-/// emulated machine too.
-const QUIET: Duration = Duration::from_millis(120);
+/// When for so long nothing has come after something did, nothing more comes.
+const QUIET: Duration = Duration::from_millis(150);
+/// When nothing at all has come for so long, nothing comes. It takes a few milliseconds, but an emulated
+/// machine may have other things to do.
+const NOTHING: Duration = Duration::from_millis(600);
 /// How long what must come may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one ear is listened to before the other.
@@ -116,8 +118,7 @@ impl Bed {
 
     /// Puts datagrams before the gateway, and hears all that comes of it.
     pub(crate) fn put(&mut self, from: Side, datagrams: &[Vec<u8>]) -> Result<Reaction, Error> {
-        self.inject(from, datagrams)?;
-        self.hear(QUIET, |_| false)
+        self.put_unless(from, datagrams, |_| false)
     }
 
     /// The same, until what must come has come. Gives what there is where it does not.
@@ -138,8 +139,25 @@ impl Bed {
         datagrams: &[Vec<u8>],
         complete: impl Fn(&Reaction) -> bool,
     ) -> Result<Reaction, Error> {
+        let errors = datagrams.iter().filter(|datagram| error_in(datagram).is_some()).count() as u64;
+        let from_underlay = from == Side::Underlay && errors > 0;
+        let counted = self.tunnel.errors_counted().filter(|_| from_underlay).map(|counted| counted + errors);
         self.inject(from, datagrams)?;
-        self.hear(QUIET, complete)
+        if let Some(counted) = counted {
+            self.wait_until_counted(counted);
+        }
+        // Linux acts on an error, or on none, before it is even taken from the cable.
+        self.hear_after(if from_underlay { QUIET } else { NOTHING }, QUIET, complete)
+    }
+
+    /// Waits until the tunnel has looked at so many ICMP errors; some never get as far as that.
+    fn wait_until_counted(&self, errors: u64) {
+        let deadline = Instant::now() + NOTHING;
+        while self.tunnel.errors_counted().is_some_and(|counted| counted < errors)
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn inject(&mut self, from: Side, datagrams: &[Vec<u8>]) -> Result<(), Error> {
@@ -157,15 +175,25 @@ impl Bed {
         quiet: Duration,
         complete: impl Fn(&Reaction) -> bool,
     ) -> Result<Reaction, Error> {
+        self.hear_after(quiet, quiet, complete)
+    }
+
+    /// The same, with another patience before the first thing comes.
+    fn hear_after(
+        &mut self,
+        first: Duration,
+        then: Duration,
+        complete: impl Fn(&Reaction) -> bool,
+    ) -> Result<Reaction, Error> {
         let mut reaction = Reaction::default();
-        let mut last = Instant::now();
+        let (mut last, mut quiet) = (Instant::now(), first);
         while last.elapsed() < quiet && !complete(&reaction) {
             for (cable, heard) in
                 [(&mut self.inside, &mut reaction.inside), (&mut self.underlay, &mut reaction.underlay)]
             {
                 while let Some(datagram) = cable.ear.next(LOOK)? {
                     heard.push(datagram);
-                    last = Instant::now();
+                    (last, quiet) = (Instant::now(), then);
                 }
             }
         }

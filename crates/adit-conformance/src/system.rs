@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use adit_control::Overlay;
 use adit_lab::article::bring_up;
 use adit_lab::host::Host;
+use adit_tunnel::DropReason;
 
 use crate::error::Error;
 use crate::kernel_log;
@@ -141,6 +142,23 @@ impl Tunnel {
             }
             Self::Linux(_) => None,
         }
+    }
+
+    /// How many ICMP errors of the underlay it has looked at, whatever it made of them; `None`: it does not
+    /// count.
+    pub(crate) fn errors_counted(&self) -> Option<u64> {
+        let Self::Adit(overlay) = self else { return None };
+        let totals = overlay.plane().totals();
+        let refused = [
+            DropReason::IcmpMalformed,
+            DropReason::IcmpUnbelievable,
+            DropReason::IcmpNotRelayed,
+            DropReason::IcmpNotAnswerable,
+            DropReason::IcmpRateLimited,
+        ];
+        let refused: u64 = refused.into_iter().map(|reason| totals.drops_of(reason)).sum();
+        let icmp = totals.icmp;
+        Some(icmp.relayed + icmp.state_changed + icmp.not_ours + refused)
     }
 
     /// How often it has counted or logged an odd pair of ECN fields from a site.
