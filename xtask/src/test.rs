@@ -18,7 +18,8 @@ const PURE: &[&str] = &["adit-wire", "adit-policy", "adit-tunnel"];
 const IMPURE: &[&str] = &["libc", "nix", "socket2", "tokio", "rustix", "mio", "adit-linux"];
 
 /// Runs everything. In strict mode a test that is skipped is a failure, the kernel's programs are built anew and
-/// compared with what is committed, and the guest is asked too.
+/// compared with what is committed, the guest is asked too, and what is observed beside Linux's ipip is compared
+/// with the committed table.
 pub(crate) fn test(strict: bool) -> Result<(), String> {
     let start = Instant::now();
     let missing = debian::install(PACKAGES);
@@ -56,6 +57,7 @@ pub(crate) fn test(strict: bool) -> Result<(), String> {
     if strict {
         step("kernel programs", || crate::bpf::bpf(true))?;
         step("Linux 6.1", guest)?;
+        step("conformance", || crate::vm::conformance(&["--check".to_owned()]))?;
     }
 
     println!("\nall green in {:.0} s", start.elapsed().as_secs_f64());
