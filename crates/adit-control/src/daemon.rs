@@ -1,6 +1,6 @@
 //! The daemon: one overlay, kept up until a signal ends it, and a socket to ask it on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +13,13 @@ use axum::routing::get;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::confirmation::Confirmation;
 use crate::error::ControlError;
+use crate::keeper::Keeper;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
+use crate::requests;
+use crate::service::Service;
 use crate::status::Status;
 
 /// How a daemon is run.
@@ -25,6 +29,8 @@ pub struct DaemonOptions {
     pub on_exit: Option<OnExit>,
     /// The name of the network namespace it runs in, for `adit down`.
     pub netns: Option<String>,
+    /// The file that the configuration came from, to be read again at SIGHUP.
+    pub file: PathBuf,
 }
 
 /// How often the daemon looks whether the data plane still forwards.
@@ -71,13 +77,25 @@ async fn serve(
     let mut hangup = signal(SignalKind::hangup()).map_err(file)?;
 
     places.write_notes(&Notes { netns: options.netns.clone(), device: config.site.device.to_string() })?;
-    let overlay = Arc::new(Mutex::new(Some(Overlay::bring_up_to_stay(config, &places.memory())?)));
+    // What nobody has confirmed in time is not run again, whoever starts us.
+    let waiting = Confirmation::read(&places.confirmation());
+    let instead = waiting.and_then(|waiting| waiting.instead_of(config));
+    if instead.is_some() {
+        tracing::warn!("nobody has confirmed this file when it was applied: what ran before it runs");
+    }
+    let config = instead.as_ref().unwrap_or(config);
+    let service = Service::new(Overlay::bring_up_to_stay(config, &places.memory())?, places, &options.file);
+    let overlay = Arc::clone(&service.overlay);
 
     // We hold the lock, so a socket that is there is a dead daemon's.
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(file)?;
     restrict(&socket).map_err(file)?;
-    let app = Router::new().route("/v1/status", get(status)).with_state(Arc::clone(&overlay));
+    let app = Router::new()
+        .route("/v1/status", get(status))
+        .with_state(Arc::clone(&overlay))
+        .merge(requests::routes(service.clone()));
+    let keeper = Keeper::start(Arc::clone(&overlay))?;
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
 
     if let Some(status) = look(&overlay) {
@@ -88,18 +106,19 @@ async fn serve(
         tokio::select! {
             _ = terminate.recv() => break OnExit::Keep,
             _ = interrupt.recv() => break OnExit::Remove,
-            _ = hangup.recv() => tracing::warn!("SIGHUP: this version cannot reload; `adit down`, then `adit up` with the new file"),
+            _ = hangup.recv() => match service.reload() {
+                Ok(applied) if applied.changes.is_empty() => tracing::info!("reloaded: nothing has changed"),
+                Ok(_) => tracing::info!("reloaded"),
+                Err(error) => tracing::error!(%error, "not reloaded: all is as it was"),
+            },
             () = tokio::time::sleep(LOOK) => {
                 remember(&overlay, &mut is_forgetful);
-                if let Some(failure) = failure(&overlay) {
-                    tracing::error!(failure);
-                    close(&overlay, OnExit::Remove)?;
-                    return Err(ControlError::PlaneFailed(failure));
-                }
+                service.take_back();
             }
         }
     };
     server.abort();
+    drop(keeper);
     remember(&overlay, &mut is_forgetful);
     let on_exit = options.on_exit.unwrap_or(default);
     close(&overlay, on_exit)?;
@@ -114,10 +133,6 @@ async fn status(State(overlay): State<Shared>) -> Result<Json<Status>, axum::htt
 
 fn look(overlay: &Shared) -> Option<Status> {
     overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Status::of)
-}
-
-fn failure(overlay: &Shared) -> Option<&'static str> {
-    overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.plane().failure()
 }
 
 /// A full disk is said once, and no reason to stop forwarding.

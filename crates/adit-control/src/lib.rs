@@ -1,13 +1,20 @@
 //! An overlay's life on one machine: the kernel objects it is made of, the data plane that
 //! serves them, the daemon that keeps both, and the socket it can be asked on.
 
+pub mod change;
 pub mod client;
+pub mod confirmation;
 pub mod daemon;
 pub mod desired;
 mod error;
+mod keeper;
+mod kernel;
 mod memory;
 pub mod overlay;
 pub mod places;
+mod requests;
+pub mod service;
+mod starter;
 pub mod status;
 
 pub use error::ControlError;

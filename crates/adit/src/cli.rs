@@ -36,9 +36,47 @@ pub(crate) enum Command {
         file: PathBuf,
     },
 
+    /// Say what a configuration would change on this machine, and change nothing.
+    ///
+    /// Exit code 0: nothing would change; 2: something would; 1: it cannot be done, and why.
+    Plan {
+        /// The configuration.
+        file: PathBuf,
+        /// Show the `ip` commands that it is equal to, with the kernel's own tunnel driver.
+        #[arg(long)]
+        commands: bool,
+    },
+
+    /// Make it so: start the overlay, or change the one that runs, all of it or nothing.
+    ///
+    /// What does not change goes on forwarding.
+    Apply {
+        /// The configuration.
+        file: PathBuf,
+        /// Take it all back unless `adit confirm` comes within so many seconds.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        confirm: Option<u64>,
+    },
+
+    /// Keep what `adit apply --confirm` has changed.
+    Confirm {
+        /// The site's name.
+        name: String,
+    },
+
+    /// Waits for the time to be up of a change that nobody confirms, should the daemon be dead by then.
+    #[command(hide = true)]
+    Guard {
+        /// The configuration that was applied.
+        file: PathBuf,
+        /// How long.
+        seconds: u64,
+    },
+
     /// Bring an overlay up and keep it up, in the foreground.
     ///
-    /// Says `ready` on stderr once a packet sent now goes through. SIGTERM ends it and leaves the
+    /// Says `ready` on stderr once a packet sent now goes through, and puts right what others change. SIGHUP has it
+    /// read the file again. SIGTERM ends it and leaves the
     /// device and its routes, so that nothing meant for a peer takes another way until the next
     /// start, and with the eBPF data plane the programs, which go on forwarding; SIGINT (Ctrl-C)
     /// removes all of it.

@@ -29,6 +29,7 @@ pub(crate) fn run(
             cli::OnExit::Keep => OnExit::Keep,
             cli::OnExit::Remove => OnExit::Remove,
         }),
+        file: std::path::absolute(file)?,
         netns: netns.map(str::to_owned).or_else(adit_linux::netns::name_of_current),
     };
     daemon::run(&config, &options, |status| {
