@@ -1,7 +1,7 @@
 //! What would change, and by which `ip` commands: two configurations compared, and an overlay's wish with the kernel's
 //! truth. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use adit_config::{Config, Peer};
@@ -219,8 +219,8 @@ pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> 
             None => changes.push(route(Kind::Add, wanted, "add")),
         }
     }
-    let is_wanted = |network| wanted.iter().any(|route| route.destination == network);
-    for found in actual.routes.iter().filter(|found| !is_wanted(found.destination)) {
+    let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
+    for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
         changes.push(route(Kind::Remove, found, "delete"));
     }
     changes

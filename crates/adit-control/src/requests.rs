@@ -1,12 +1,15 @@
 //! What changes a running overlay, over its socket.
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 
 use crate::error::ControlError;
 use crate::service::{Applied, ApplyRequest, Service};
+
+/// A file of 100,000 networks has some 4 MiB.
+const LARGEST: usize = 64 << 20;
 
 /// The requests, to be merged into the daemon's.
 pub(crate) fn routes(service: Service) -> Router {
@@ -15,6 +18,7 @@ pub(crate) fn routes(service: Service) -> Router {
         .route("/v1/apply", post(apply))
         .route("/v1/reload", post(reload))
         .route("/v1/confirm", post(confirm))
+        .layer(DefaultBodyLimit::max(LARGEST))
         .with_state(service)
 }
 

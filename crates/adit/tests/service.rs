@@ -209,6 +209,14 @@ fn a_hangup_reads_the_file_again() {
     bed.sites.assert_joined();
 }
 
+/// As large as one with 100,000 networks.
+#[test]
+fn a_large_file_is_applied() {
+    let Some(bed) = Bed::new("a_large_file_is_applied", DataplaneChoice::Ebpf) else { return };
+    let large = bed.write("large.toml", |text| text + &"# a comment\n".repeat(400_000) + FAR);
+    assert!(bed.adit(&["apply", &large]).ok().stdout.contains("+ peer far"));
+}
+
 #[test]
 fn what_nobody_confirms_is_taken_back() {
     let Some(mut bed) = Bed::new("what_nobody_confirms_is_taken_back", DataplaneChoice::Ebpf) else { return };
