@@ -31,6 +31,8 @@ pub struct DaemonOptions {
     pub netns: Option<String>,
     /// The file that the configuration came from, to be read again at SIGHUP.
     pub file: PathBuf,
+    /// Wait for the underlay address, rather than fail without it: at boot it may come later.
+    pub wait: bool,
 }
 
 /// How often the daemon looks whether the data plane still forwards.
@@ -84,7 +86,24 @@ async fn serve(
         tracing::warn!("nobody has confirmed this file when it was applied: what ran before it runs");
     }
     let config = instead.as_ref().unwrap_or(config);
-    let service = Service::new(Overlay::bring_up_to_stay(config, &places.memory())?, places, &options.file);
+    let mut is_waiting = false;
+    let overlay = loop {
+        match Overlay::bring_up_to_stay(config, &places.memory()) {
+            Err(error @ ControlError::UnderlayMissing { .. }) if options.wait => {
+                if !is_waiting {
+                    tracing::warn!(%error, "waiting for the underlay address");
+                    is_waiting = true;
+                }
+            }
+            result => break result?,
+        }
+        tokio::select! {
+            _ = terminate.recv() => return Ok(options.on_exit.unwrap_or(OnExit::Keep)),
+            _ = interrupt.recv() => return Ok(options.on_exit.unwrap_or(OnExit::Remove)),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    };
+    let service = Service::new(overlay, places, &options.file);
     let overlay = Arc::clone(&service.overlay);
 
     // We hold the lock, so a socket that is there is a dead daemon's.

@@ -121,6 +121,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "WHAT")]
     pub(crate) on_exit: Option<OnExit>,
 
+    /// Wait for the underlay address instead of failing where it is not there yet, as at boot.
+    #[arg(long)]
+    pub(crate) wait: bool,
+
     /// A descriptor to write `ready` to; how `adit up` waits.
     #[arg(long, hide = true)]
     pub(crate) ready_fd: Option<i32>,

@@ -12,7 +12,7 @@ use adit_config::DataplaneChoice;
 use adit_lab::article::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_B};
 use adit_lab::host::Host;
 use adit_lab::ping::ping;
-use adit_lab::planes::{require, with_plane};
+use adit_lab::planes::{require, with_plane, word};
 use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
@@ -95,6 +95,16 @@ impl Bed {
 /// A peer that nobody is.
 const FAR: &str = "\n[[peer]]\nname = \"far\"\nunderlay = \"10.1.1.77\"\nnetworks = [\"10.77.0.0/16\"]\n";
 
+/// A thousand of the kind.
+fn thousand() -> String {
+    let peer = |n: u32| {
+        let (underlay, network) =
+            (Ipv4Addr::from_bits(0x0a4e_0000 + n), Ipv4Addr::from_bits(0x0a4d_0000 + n * 16));
+        format!("\n[[peer]]\nname = \"p{n}\"\nunderlay = \"{underlay}\"\nnetworks = [\"{network}/28\"]\n")
+    };
+    (0..1000).map(peer).collect()
+}
+
 #[track_caller]
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
@@ -141,22 +151,35 @@ fn a_plan_is_what_an_apply_does() {
 
 #[test]
 fn a_change_beside_a_peer_loses_nothing_of_it() {
-    const TEST: &str = "a_change_beside_a_peer_loses_nothing_of_it";
-    let Some(bed) = Bed::new(TEST, DataplaneChoice::Ebpf) else { return };
-    let more = bed.write("more.toml", |text| text + FAR);
+    change_beside_a_peer("a_change_beside_a_peer_loses_nothing_of_it", DataplaneChoice::Ebpf);
+}
+
+/// What it costs is for reading: userspace has nobody who goes on meanwhile.
+#[test]
+fn a_change_beside_a_peer_of_userspace_passes() {
+    change_beside_a_peer("a_change_beside_a_peer_of_userspace_passes", DataplaneChoice::Userspace);
+}
+
+fn change_beside_a_peer(test: &str, plane: DataplaneChoice) {
+    let Some(bed) = Bed::new(test, plane) else { return };
+    let more = bed.write("more.toml", |text| text + &thousand());
     let less = bed.write("less.toml", |text| text);
     let sent = || bed.status()["peers"][0]["tx"]["packets"].as_u64().unwrap();
-    let load = Load::start(&bed.sites.network, None);
+    // Bits a second that a process built for debugging keeps up with.
+    let load = Load::start(&bed.sites.network, (plane == DataplaneChoice::Userspace).then_some(50_000_000));
     for round in 0..5 {
         let before = sent();
         let applied = bed.adit(&["apply", if round % 2 == 0 { &more } else { &less }]).ok();
-        assert!(applied.stdout.contains("peer far underlay 10.1.1.77"), "{applied:?}");
+        assert!(applied.stdout.contains("peer p999 underlay 10.78.3.231"), "{applied:?}");
         assert!(sent() >= before, "what was counted is not forgotten");
     }
-    load.finish("ebpf: an unrelated peer comes and goes, five times").assert_lossless();
-    let route = bed.gateway().netlink().unwrap().routes().unwrap().into_iter();
-    let far: Ipv4Net = "10.77.0.0/16".parse().unwrap();
-    assert_eq!(route.filter(|route| route.destination == far && route.protocol == ROUTE_PROTOCOL).count(), 1);
+    let what = format!("{}: a thousand unrelated peers come and go, five times", word(plane));
+    let outcome = load.finish(&what);
+    if plane == DataplaneChoice::Ebpf {
+        outcome.assert_lossless();
+    }
+    let routes = bed.gateway().netlink().unwrap().routes().unwrap();
+    assert_eq!(routes.iter().filter(|route| route.protocol == ROUTE_PROTOCOL).count(), 1001);
 }
 
 #[test]
@@ -241,6 +264,65 @@ fn what_nobody_confirms_is_taken_back() {
     wait_until("somebody else has taken it back", || bed.reaches());
     assert_eq!(peers(&bed), 2);
     bed.adit(&["down", "a"]).ok();
+}
+
+/// At boot the address may come after us.
+#[test]
+fn a_start_waits_for_the_underlay_address() {
+    const TEST: &str = "a_start_waits_for_the_underlay_address";
+    if !require(TEST, DataplaneChoice::Ebpf) {
+        return;
+    }
+    let sites = Sites::new();
+    let _b = sites.run_b();
+    let gateway = &sites.network.gateway_a;
+    let (device, address) = (gateway.index("underlayA").unwrap(), "10.1.1.1/24".parse().unwrap());
+    gateway.netlink().unwrap().delete_address(device, address).unwrap();
+    let file = support::sites::example("a.toml");
+    let wait = || {
+        let mut a = sites.machine.start(gateway.ns(), &["run", "--wait", &file]);
+        while !a.wait_for("").contains("waiting for the underlay address") {}
+        a
+    };
+    let mut a = wait();
+    gateway.address("underlayA", address).unwrap();
+    a.wait_for("ready");
+    sites.assert_joined();
+    a.end(Signal::SIGINT);
+    // And whoever does not want to wait any longer.
+    gateway.netlink().unwrap().delete_address(device, address).unwrap();
+    wait().end(Signal::SIGTERM);
+}
+
+/// Whatever a dead daemon has left half done, the next one makes whole.
+#[test]
+fn a_kill_at_any_moment_of_an_apply_is_mended_by_the_next_start() {
+    const TEST: &str = "a_kill_at_any_moment_of_an_apply_is_mended_by_the_next_start";
+    let Some(mut bed) = Bed::new(TEST, DataplaneChoice::Ebpf) else { return };
+    let before = bed.sites.view_a();
+    let files = [bed.write("more.toml", |text| text + FAR), bed.write("less.toml", |text| text)];
+    let mut interrupted = 0;
+    for round in 0..12 {
+        let (file, delay) = (&files[round % 2], Duration::from_millis(15 * round as u64));
+        let daemon = bed.a.take().expect("it runs");
+        let (machine, gateway) = (bed.sites.machine.clone(), bed.gateway().ns().clone());
+        std::thread::scope(|scope| {
+            let apply = scope.spawn(|| machine.adit(&gateway, &["apply", file]));
+            std::thread::sleep(delay);
+            daemon.kill();
+            interrupted += usize::from(apply.join().unwrap().code != Some(0));
+        });
+        let mut again = bed.sites.machine.start(bed.gateway().ns(), &["run", file]);
+        again.wait_for("ready");
+        bed.a = Some(again);
+        let planned = bed.adit(&["plan", file]).ok().stdout;
+        assert_eq!(planned, "overlay `a`: nothing to change\n", "after {delay:?}");
+        assert!(bed.reaches(), "after {delay:?}");
+    }
+    assert!(interrupted > 0, "some of them were to be cut short");
+    assert_eq!(bed.sites.view_a().0.len(), before.0.len(), "no interface too many");
+    bed.adit(&["down", "a"]).ok();
+    assert_eq!(pins(&bed.sites.machine, "a"), [] as [PathBuf; 0]);
 }
 
 /// What somebody else does to an overlay.
