@@ -18,6 +18,8 @@ const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 pub(crate) struct Confirmation {
     /// What ran before, as a file with every key.
     previous: String,
+    /// The file that it came from.
+    file: PathBuf,
     /// What was applied, in the same form.
     unconfirmed: String,
     /// On a clock that begins anew with every boot.
@@ -26,10 +28,11 @@ pub(crate) struct Confirmation {
 }
 
 impl Confirmation {
-    /// `after` is applied in place of `before`, and is confirmed within `time` or taken back.
-    pub(crate) fn new(before: &Config, after: &Config, time: Duration) -> Self {
+    /// `after` is applied in place of `before`, which came from `file`, and is confirmed within `time` or taken back.
+    pub(crate) fn new(before: &Config, file: &Path, after: &Config, time: Duration) -> Self {
         Self {
             previous: before.to_toml(),
+            file: file.to_owned(),
             unconfirmed: after.to_toml(),
             deadline_ms: Clock.now().saturating_add(time).as_millis(),
             boot: boot(),
@@ -54,6 +57,11 @@ impl Confirmation {
     /// confirmed in time.
     pub(crate) fn instead_of(&self, config: &Config) -> Option<Config> {
         (self.is_over() && self.unconfirmed == config.to_toml()).then(|| self.previous())?
+    }
+
+    /// The file that what ran before came from.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// What ran before.
@@ -96,14 +104,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("there is room for a file");
         let file = directory.path().join("confirm.json");
         let (before, after) = (config(64), config(32));
-        let waiting = Confirmation::new(&before, &after, Duration::from_secs(60));
+        let waiting = Confirmation::new(&before, Path::new("a.toml"), &after, Duration::from_secs(60));
         waiting.write(&file).expect("it can be written");
         let read = Confirmation::read(&file).expect("it is there");
         assert_eq!(read, waiting);
         assert_eq!(read.instead_of(&after), None, "there is still time");
         assert!(!is_overdue(&file));
 
-        let over = Confirmation::new(&before, &after, Duration::ZERO);
+        let over = Confirmation::new(&before, Path::new("a.toml"), &after, Duration::ZERO);
         assert_eq!(over.instead_of(&after), Some(before.clone()));
         assert_eq!(over.instead_of(&config(16)), None, "a file that was changed since is another");
         let of_another_boot = Confirmation { boot: "another".to_owned(), ..waiting };

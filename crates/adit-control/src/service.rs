@@ -64,9 +64,10 @@ impl Service {
             let before = overlay.config().clone();
             let changes = overlay.reload(&config)?;
             self.note(&before, &config, time.filter(|_| !changes.is_empty()))?;
+            // From now on this is what a reload reads.
+            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = request.file.clone();
             Ok(changes)
         })?;
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = request.file.clone();
         Ok(Applied { changes })
     }
 
@@ -97,7 +98,10 @@ impl Service {
         });
         match taken_back {
             Ok(changes) if changes.is_empty() => {}
-            Ok(_) => tracing::warn!("nobody has confirmed the change: what ran before runs again"),
+            Ok(_) => {
+                *self.file.lock().unwrap_or_else(PoisonError::into_inner) = waiting.file().to_owned();
+                tracing::warn!("nobody has confirmed the change: what ran before runs again");
+            }
             Err(error) => tracing::error!(%error, "an unconfirmed change cannot be taken back"),
         }
     }
@@ -119,7 +123,11 @@ impl Service {
         let file = self.places.confirmation();
         let Some(time) = time else { return confirmation::forget(&file).map(drop) };
         let waiting = Confirmation::read(&file).filter(|waiting| !waiting.is_over());
-        let before = waiting.and_then(|waiting| waiting.previous()).unwrap_or_else(|| before.clone());
-        Confirmation::new(&before, after, time).write(&file)
+        let (before, from) =
+            match waiting.and_then(|waiting| Some((waiting.previous()?, waiting.file().to_owned()))) {
+                Some(confirmed) => confirmed,
+                None => (before.clone(), self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            };
+        Confirmation::new(&before, &from, after, time).write(&file)
     }
 }

@@ -256,6 +256,9 @@ fn what_nobody_confirms_is_taken_back() {
     assert!(!bed.reaches());
     wait_until("what ran before runs again", || bed.reaches());
     assert_eq!(peers(&bed), 2, "what was confirmed last, not what ran first");
+    bed.a.as_ref().unwrap().signal(Signal::SIGHUP);
+    bed.sites.assert_joined();
+    assert_eq!(peers(&bed), 2, "a reload reads the file of what runs, not the one that was taken back");
 
     // The daemon is killed meanwhile, and nobody starts it again.
     bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
