@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use adit_config::Config;
 use adit_linux::process::LockFile;
-use axum::Json;
-use axum::Router;
-use axum::extract::State;
-use axum::routing::get;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::Api;
 use crate::error::ControlError;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
@@ -77,8 +74,9 @@ async fn serve(
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(file)?;
     restrict(&socket).map_err(file)?;
-    let app = Router::new().route("/v1/status", get(status)).with_state(Arc::clone(&overlay));
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let seen = Arc::clone(&overlay);
+    let api = Api::new(Arc::new(move || look(&seen)));
+    let server = tokio::spawn(async move { axum::serve(listener, api.on_socket()).await });
 
     if let Some(status) = look(&overlay) {
         ready(&status);
@@ -107,10 +105,6 @@ async fn serve(
 }
 
 type Shared = Arc<Mutex<Option<Overlay>>>;
-
-async fn status(State(overlay): State<Shared>) -> Result<Json<Status>, axum::http::StatusCode> {
-    look(&overlay).map(Json).ok_or(axum::http::StatusCode::SERVICE_UNAVAILABLE)
-}
 
 fn look(overlay: &Shared) -> Option<Status> {
     overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Status::of)

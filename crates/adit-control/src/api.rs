@@ -1,0 +1,127 @@
+//! The HTTP interface of a running overlay: what can be asked on its socket, and what a scraper may ask by TCP.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use axum::{Json, Router};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::drops::Drops;
+use crate::metrics;
+use crate::status::{SCHEMA, Status};
+
+/// What can be asked on the socket. The routes, the description and its tests are all made from this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The overlay as it is now.
+    Status,
+    /// Every reason for which something is dropped.
+    Drops,
+    /// Numbers for Prometheus.
+    Metrics,
+}
+
+impl Endpoint {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Status, Self::Drops, Self::Metrics];
+
+    /// Where it is.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Status => "/v1/status",
+            Self::Drops => "/v1/drops",
+            Self::Metrics => "/v1/metrics",
+        }
+    }
+
+    fn handler(self) -> MethodRouter<Api> {
+        match self {
+            Self::Status => get(status),
+            Self::Drops => get(drops),
+            Self::Metrics => get(numbers),
+        }
+    }
+}
+
+/// Where a scraper finds the numbers, on the address of its own.
+pub const SCRAPE: &str = "/metrics";
+
+/// Why something that was asked is not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Refusal {
+    /// The version of the shape.
+    pub schema: u32,
+    /// Always false.
+    pub ok: bool,
+    /// What was expected, what was found, what to do.
+    pub error: String,
+}
+
+/// Looks at the overlay; `None` once it is being taken down.
+pub type Look = Arc<dyn Fn() -> Option<Status> + Send + Sync>;
+
+/// What the answers are made from.
+#[derive(Clone)]
+pub struct Api {
+    look: Look,
+}
+
+impl Api {
+    /// Answers by what `look` sees.
+    #[must_use]
+    pub fn new(look: Look) -> Self {
+        Self { look }
+    }
+
+    /// All that the socket offers.
+    pub fn on_socket(self) -> Router {
+        Endpoint::ALL
+            .into_iter()
+            .fold(Router::new(), |router, endpoint| router.route(endpoint.path(), endpoint.handler()))
+            .fallback(unknown)
+            .with_state(self)
+    }
+
+    /// The numbers alone: whoever reaches the address may read them, and nothing else.
+    pub fn for_scrapers(self) -> Router {
+        Router::new().route(SCRAPE, get(numbers)).with_state(self)
+    }
+
+    fn look(&self) -> Result<Status, Refused> {
+        let gone = || Refused(StatusCode::SERVICE_UNAVAILABLE, "the overlay is being taken down".to_owned());
+        (self.look)().ok_or_else(gone)
+    }
+}
+
+async fn status(State(api): State<Api>) -> Result<Json<Status>, Refused> {
+    api.look().map(Json)
+}
+
+async fn drops(State(api): State<Api>) -> Result<Json<Drops>, Refused> {
+    api.look().map(|status| Json(Drops::of(&status)))
+}
+
+async fn numbers(State(api): State<Api>) -> Result<impl IntoResponse, Refused> {
+    let text = metrics::text(api.look()?)
+        .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+}
+
+async fn unknown(uri: Uri) -> Refused {
+    let known = Endpoint::ALL.map(Endpoint::path).join(", ");
+    Refused(StatusCode::NOT_FOUND, format!("there is no {}; there are {known}", uri.path()))
+}
+
+/// A [`Refusal`] on its way.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(Refusal { schema: SCHEMA, ok: false, error: self.1 })).into_response()
+    }
+}
