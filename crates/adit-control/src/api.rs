@@ -1,5 +1,7 @@
 //! The HTTP interface of a running overlay: what can be asked on its socket, and what a scraper may ask by TCP.
 
+mod stream;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -9,8 +11,10 @@ use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 
 use crate::drops::Drops;
+use crate::events::{self, Event};
 use crate::metrics;
 use crate::status::{SCHEMA, Status};
 
@@ -21,13 +25,15 @@ pub enum Endpoint {
     Status,
     /// Every reason for which something is dropped.
     Drops,
+    /// What happens, as it happens.
+    Events,
     /// Numbers for Prometheus.
     Metrics,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Status, Self::Drops, Self::Metrics];
+    pub const ALL: [Self; 4] = [Self::Status, Self::Drops, Self::Events, Self::Metrics];
 
     /// Where it is.
     #[must_use]
@@ -35,6 +41,7 @@ impl Endpoint {
         match self {
             Self::Status => "/v1/status",
             Self::Drops => "/v1/drops",
+            Self::Events => "/v1/events",
             Self::Metrics => "/v1/metrics",
         }
     }
@@ -43,6 +50,7 @@ impl Endpoint {
         match self {
             Self::Status => get(status),
             Self::Drops => get(drops),
+            Self::Events => get(follow),
             Self::Metrics => get(numbers),
         }
     }
@@ -69,13 +77,28 @@ pub type Look = Arc<dyn Fn() -> Option<Status> + Send + Sync>;
 #[derive(Clone)]
 pub struct Api {
     look: Look,
+    events: broadcast::Sender<Event>,
 }
 
 impl Api {
     /// Answers by what `look` sees.
     #[must_use]
     pub fn new(look: Look) -> Self {
-        Self { look }
+        Self { look, events: broadcast::Sender::new(stream::BACKLOG) }
+    }
+
+    /// Looks again, and says in the log and to whoever follows what has happened since `before`, which is then
+    /// what is seen now.
+    pub fn tell(&self, before: &mut Option<Status>) {
+        let Some(after) = (self.look)() else { return };
+        let happenings = before.as_ref().map_or(Vec::new(), |before| events::between(before, &after));
+        for what in happenings {
+            let event = Event::now(&after.site.name, what);
+            event.log();
+            // That nobody follows is no mistake.
+            let _ = self.events.send(event);
+        }
+        *before = Some(after);
     }
 
     /// All that the socket offers.
@@ -104,6 +127,12 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Refused> {
 
 async fn drops(State(api): State<Api>) -> Result<Json<Drops>, Refused> {
     api.look().map(|status| Json(Drops::of(&status)))
+}
+
+async fn follow(State(api): State<Api>) -> Result<impl IntoResponse, Refused> {
+    // Before the answer begins, so that whoever has its head misses nothing.
+    let events = api.events.subscribe();
+    Ok(stream::follow(api.look()?.site.name, events))
 }
 
 async fn numbers(State(api): State<Api>) -> Result<impl IntoResponse, Refused> {

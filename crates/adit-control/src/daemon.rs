@@ -74,12 +74,16 @@ async fn serve(
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(file)?;
     restrict(&socket).map_err(file)?;
-    let seen = Arc::clone(&overlay);
-    let api = Api::new(Arc::new(move || look(&seen)));
-    let server = tokio::spawn(async move { axum::serve(listener, api.on_socket()).await });
+    let api = Api::new({
+        let overlay = Arc::clone(&overlay);
+        Arc::new(move || look(&overlay))
+    });
+    let app = api.clone().on_socket();
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
 
-    if let Some(status) = look(&overlay) {
-        ready(&status);
+    let mut seen = look(&overlay);
+    if let Some(status) = &seen {
+        ready(status);
     }
     let mut is_forgetful = false;
     let default = loop {
@@ -89,6 +93,7 @@ async fn serve(
             _ = hangup.recv() => tracing::warn!("SIGHUP: this version cannot reload; `adit down`, then `adit up` with the new file"),
             () = tokio::time::sleep(LOOK) => {
                 remember(&overlay, &mut is_forgetful);
+                api.tell(&mut seen);
                 if let Some(failure) = failure(&overlay) {
                     tracing::error!(failure);
                     close(&overlay, OnExit::Remove)?;

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod desired;
 pub mod drops;
 mod error;
+pub mod events;
 mod memory;
 pub mod metrics;
 pub mod overlay;
