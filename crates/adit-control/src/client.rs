@@ -1,23 +1,82 @@
 //! Asking a running daemon over its socket.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
+use crate::api::{Endpoint, Refusal};
+use crate::drops::Drops;
 use crate::error::ControlError;
+use crate::events::Event;
 use crate::places::Places;
 use crate::status::Status;
 
 /// A daemon that does not answer within this is not answering.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// One that is followed says every 15 seconds at least that it lives.
+const PATIENCE_OF_FOLLOWERS: Duration = Duration::from_secs(45);
 
 /// The status of the overlay.
 ///
 /// # Errors
 /// Nobody answers, or not with a status.
 pub fn status(places: &Places) -> Result<Status, ControlError> {
+    ask(places, Endpoint::Status)
+}
+
+/// What the overlay drops, and why.
+///
+/// # Errors
+/// Nobody answers, or not with that.
+pub fn drops(places: &Places) -> Result<Drops, ControlError> {
+    ask(places, Endpoint::Drops)
+}
+
+/// What happens from now on, as it happens.
+///
+/// # Errors
+/// Nobody answers, or not with events.
+pub fn follow(places: &Places) -> Result<Events, ControlError> {
+    let mut answer = request(places, Endpoint::Events)?;
+    answer.head()?;
+    let patience = answer.reader.get_ref().set_read_timeout(Some(PATIENCE_OF_FOLLOWERS));
+    patience.map_err(|error| answer.bad(error.to_string()))?;
+    Ok(Events(answer))
+}
+
+/// What is told by a daemon that is followed, until it ends.
+pub struct Events(Answer);
+
+impl Iterator for Events {
+    type Item = Result<Event, ControlError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let mut line = String::new();
+            match self.0.reader.read_line(&mut line) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) => return Some(Err(self.0.bad(error.to_string()))),
+            }
+            // What else there is are comments, and empty lines between events.
+            if let Some(data) = line.strip_prefix("data: ") {
+                return Some(serde_json::from_str(data).map_err(|error| self.0.bad(error.to_string())));
+            }
+        }
+    }
+}
+
+fn ask<T: DeserializeOwned>(places: &Places, endpoint: Endpoint) -> Result<T, ControlError> {
+    let mut answer = request(places, endpoint)?;
+    answer.head()?;
+    let body = answer.rest()?;
+    serde_json::from_str(&body).map_err(|error| answer.bad(error.to_string()))
+}
+
+fn request(places: &Places, endpoint: Endpoint) -> Result<Answer, ControlError> {
     let socket = places.socket();
-    let bad = |detail: String| ControlError::BadAnswer { socket: places.socket(), detail };
     let mut stream = match UnixStream::connect(&socket) {
         Ok(stream) => stream,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
@@ -29,15 +88,53 @@ pub fn status(places: &Places) -> Result<Status, ControlError> {
     let exchange = |stream: &mut UnixStream| {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /v1/status HTTP/1.0\r\nHost: adit\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map(|_| answer)
+        write!(stream, "GET {} HTTP/1.0\r\nHost: adit\r\n\r\n", endpoint.path())
     };
-    let answer = exchange(&mut stream).map_err(|error| bad(error.to_string()))?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| bad("no HTTP answer".to_owned()))?;
-    let line = head.lines().next().unwrap_or_default();
-    if line.split(' ').nth(1) != Some("200") {
-        return Err(bad(line.to_owned()));
+    let sent = exchange(&mut stream);
+    let answer = Answer { reader: BufReader::new(stream), places: places.clone() };
+    sent.map_err(|error| answer.bad(error.to_string()))?;
+    Ok(answer)
+}
+
+/// An answer that is being read.
+struct Answer {
+    reader: BufReader<UnixStream>,
+    places: Places,
+}
+
+impl Answer {
+    /// Reads the head; a refusal is an error.
+    fn head(&mut self) -> Result<(), ControlError> {
+        let first = self.line()?;
+        while !self.line()?.is_empty() {}
+        match first.split(' ').nth(1) {
+            Some("200") => Ok(()),
+            Some(_) => {
+                let refusal = serde_json::from_str::<Refusal>(&self.rest()?);
+                Err(self.bad(refusal.map_or(first, |refusal| refusal.error)))
+            }
+            None => Err(self.bad("no HTTP answer".to_owned())),
+        }
     }
-    serde_json::from_str(body).map_err(|error| bad(error.to_string()))
+
+    fn line(&mut self) -> Result<String, ControlError> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) => Err(self.bad("no HTTP answer".to_owned())),
+            Ok(_) => Ok(line.trim_end().to_owned()),
+            Err(error) => Err(self.bad(error.to_string())),
+        }
+    }
+
+    fn rest(&mut self) -> Result<String, ControlError> {
+        let mut rest = String::new();
+        match self.reader.read_to_string(&mut rest) {
+            Ok(_) => Ok(rest),
+            Err(error) => Err(self.bad(error.to_string())),
+        }
+    }
+
+    fn bad(&self, detail: String) -> ControlError {
+        ControlError::BadAnswer { socket: self.places.socket(), detail }
+    }
 }

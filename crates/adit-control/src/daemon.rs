@@ -1,13 +1,14 @@
 //! The daemon: one overlay, kept up until a signal ends it, and a socket to ask it on.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_config::Config;
+use adit_linux::private_socket;
 use adit_linux::process::LockFile;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use crate::api::Api;
 use crate::error::ControlError;
@@ -67,19 +68,33 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(file)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(file)?;
 
+    // Before anything is made: what cannot be had then ends a start that has changed nothing.
+    let scrapers = match config.site.metrics {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.map_err(|source| ControlError::Metrics { address, source })?)
+        }
+        None => None,
+    };
     places.write_notes(&Notes { netns: options.netns.clone(), device: config.site.device.to_string() })?;
     let overlay = Arc::new(Mutex::new(Some(Overlay::bring_up_to_stay(config, &places.memory())?)));
 
     // We hold the lock, so a socket that is there is a dead daemon's.
     let _ = std::fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).map_err(file)?;
-    restrict(&socket).map_err(file)?;
+    // Only root asks: a status names addresses and counts of private networks.
+    let listener = private_socket::listen(&socket).map_err(file)?;
+    listener.set_nonblocking(true).map_err(file)?;
+    let listener = UnixListener::from_std(listener).map_err(file)?;
     let api = Api::new({
         let overlay = Arc::clone(&overlay);
         Arc::new(move || look(&overlay))
     });
     let app = api.clone().on_socket();
-    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut servers = JoinSet::new();
+    servers.spawn(axum::serve(listener, app).into_future());
+    if let Some(listener) = scrapers {
+        servers.spawn(axum::serve(listener, api.clone().for_scrapers()).into_future());
+    }
 
     let mut seen = look(&overlay);
     if let Some(status) = &seen {
@@ -102,7 +117,7 @@ async fn serve(
             }
         }
     };
-    server.abort();
+    servers.abort_all();
     remember(&overlay, &mut is_forgetful);
     let on_exit = options.on_exit.unwrap_or(default);
     close(&overlay, on_exit)?;
@@ -136,12 +151,6 @@ fn close(overlay: &Shared, on_exit: OnExit) -> Result<(), ControlError> {
         Some(overlay) => overlay.close(on_exit),
         None => Ok(()),
     }
-}
-
-/// Only root asks: a status names addresses and counts of private networks.
-fn restrict(socket: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
 }
 
 fn already_running(places: &Places, held: adit_linux::process::LockError) -> ControlError {
