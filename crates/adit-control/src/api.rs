@@ -1,5 +1,6 @@
 //! The HTTP interface of a running overlay: what can be asked on its socket, and what a scraper may ask by TCP.
 
+mod openapi;
 mod stream;
 
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::drops::Drops;
 use crate::events::{self, Event};
 use crate::metrics;
 use crate::status::{SCHEMA, Status};
+
+pub use openapi::openapi;
 
 /// What can be asked on the socket. The routes, the description and its tests are all made from this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ pub const SCHEMA: u32 = 1;
 /// An overlay as it is now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// Always [`SCHEMA`].
+    /// Always 1.
     pub schema: u32,
     /// This side.
     pub site: SiteStatus,
@@ -234,7 +234,7 @@ impl SoftState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
-    /// Heard within the last [`HEARD_WITHIN_MS`].
+    /// Heard within the last 30 seconds.
     Up,
     /// Nothing heard lately.
     Idle,
