@@ -5,10 +5,10 @@ mod stream;
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ use tokio::sync::broadcast;
 use crate::drops::Drops;
 use crate::events::{self, Event};
 use crate::metrics;
+use crate::requests;
+use crate::service::Service;
 use crate::status::{SCHEMA, Status};
 
 pub use openapi::openapi;
@@ -32,11 +34,28 @@ pub enum Endpoint {
     Events,
     /// Numbers for Prometheus.
     Metrics,
+    /// What runs, as a file.
+    Config,
+    /// Has what runs become what a file says.
+    Apply,
+    /// The same with the file that it came from.
+    Reload,
+    /// Keeps what was applied to be confirmed.
+    Confirm,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Status, Self::Drops, Self::Events, Self::Metrics];
+    pub const ALL: [Self; 8] = [
+        Self::Status,
+        Self::Drops,
+        Self::Events,
+        Self::Metrics,
+        Self::Config,
+        Self::Apply,
+        Self::Reload,
+        Self::Confirm,
+    ];
 
     /// Where it is.
     #[must_use]
@@ -46,17 +65,44 @@ impl Endpoint {
             Self::Drops => "/v1/drops",
             Self::Events => "/v1/events",
             Self::Metrics => "/v1/metrics",
+            Self::Config => "/v1/config",
+            Self::Apply => "/v1/apply",
+            Self::Reload => "/v1/reload",
+            Self::Confirm => "/v1/confirm",
         }
     }
 
-    fn handler(self) -> MethodRouter<Api> {
+    /// Whether it changes something, and so is asked by POST.
+    #[must_use]
+    pub const fn is_change(self) -> bool {
         match self {
-            Self::Status => get(status),
-            Self::Drops => get(drops),
-            Self::Events => get(follow),
-            Self::Metrics => get(numbers),
+            Self::Status | Self::Drops | Self::Events | Self::Metrics | Self::Config => false,
+            Self::Apply | Self::Reload | Self::Confirm => true,
         }
     }
+
+    fn handler(self, api: &Api, service: &Service) -> MethodRouter {
+        let (api, service) = (api.clone(), service.clone());
+        match self {
+            Self::Status => get(status).with_state(api),
+            Self::Drops => get(drops).with_state(api),
+            Self::Events => get(follow).with_state(api),
+            Self::Metrics => get(numbers).with_state(api),
+            Self::Config => get(requests::config).with_state(service),
+            Self::Apply => post(requests::apply).with_state(service),
+            Self::Reload => post(requests::reload).with_state(service),
+            Self::Confirm => post(requests::confirm).with_state(service),
+        }
+    }
+}
+
+/// All that the socket offers.
+pub(crate) fn on_socket(api: &Api, service: &Service) -> Router {
+    Endpoint::ALL
+        .into_iter()
+        .fold(Router::new(), |router, endpoint| router.route(endpoint.path(), endpoint.handler(api, service)))
+        .fallback(unknown)
+        .layer(DefaultBodyLimit::max(requests::LARGEST))
 }
 
 /// Where a scraper finds the numbers, on the address of its own.
@@ -104,23 +150,13 @@ impl Api {
         *before = Some(after);
     }
 
-    /// All that the socket offers.
-    pub fn on_socket(self) -> Router {
-        Endpoint::ALL
-            .into_iter()
-            .fold(Router::new(), |router, endpoint| router.route(endpoint.path(), endpoint.handler()))
-            .fallback(unknown)
-            .with_state(self)
-    }
-
     /// The numbers alone: whoever reaches the address may read them, and nothing else.
     pub fn for_scrapers(self) -> Router {
         Router::new().route(SCRAPE, get(numbers)).with_state(self)
     }
 
     fn look(&self) -> Result<Status, Refused> {
-        let gone = || Refused(StatusCode::SERVICE_UNAVAILABLE, "the overlay is being taken down".to_owned());
-        (self.look)().ok_or_else(gone)
+        (self.look)().ok_or_else(Refused::gone)
     }
 }
 
@@ -150,7 +186,14 @@ async fn unknown(uri: Uri) -> Refused {
 }
 
 /// A [`Refusal`] on its way.
-struct Refused(StatusCode, String);
+#[derive(Debug)]
+pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) String);
+
+impl Refused {
+    pub(crate) fn gone() -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, "the overlay is being taken down".to_owned())
+    }
+}
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use adit_config::Config;
 use serde::de::DeserializeOwned;
 
 use crate::api::{Endpoint, Refusal};
@@ -11,10 +12,13 @@ use crate::drops::Drops;
 use crate::error::ControlError;
 use crate::events::Event;
 use crate::places::Places;
+use crate::service::{Applied, ApplyRequest};
 use crate::status::Status;
 
 /// A daemon that does not answer within this is not answering.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// To load a large overlay takes some seconds.
+const PATIENCE_TO_APPLY: Duration = Duration::from_secs(120);
 /// One that is followed says every 15 seconds at least that it lives.
 const PATIENCE_OF_FOLLOWERS: Duration = Duration::from_secs(45);
 
@@ -23,7 +27,7 @@ const PATIENCE_OF_FOLLOWERS: Duration = Duration::from_secs(45);
 /// # Errors
 /// Nobody answers, or not with a status.
 pub fn status(places: &Places) -> Result<Status, ControlError> {
-    ask(places, Endpoint::Status)
+    decoded(places, &ask(places, Endpoint::Status, "", PATIENCE)?)
 }
 
 /// What the overlay drops, and why.
@@ -31,7 +35,38 @@ pub fn status(places: &Places) -> Result<Status, ControlError> {
 /// # Errors
 /// Nobody answers, or not with that.
 pub fn drops(places: &Places) -> Result<Drops, ControlError> {
-    ask(places, Endpoint::Drops)
+    decoded(places, &ask(places, Endpoint::Drops, "", PATIENCE)?)
+}
+
+/// What runs; `None`: nothing does.
+///
+/// # Errors
+/// Something answers that is no daemon of ours.
+pub fn running_config(places: &Places) -> Result<Option<Config>, ControlError> {
+    match ask(places, Endpoint::Config, "", PATIENCE) {
+        Ok(text) => {
+            Config::parse("what runs", &text).map(Some).map_err(|problems| bad(places, problems.to_string()))
+        }
+        Err(ControlError::NotRunning { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Has a running overlay become what a file says.
+///
+/// # Errors
+/// Nobody answers, or the daemon refuses: nothing has changed then.
+pub fn apply(places: &Places, request: &ApplyRequest) -> Result<Applied, ControlError> {
+    let body = serde_json::to_string(request).map_err(|error| bad(places, error.to_string()))?;
+    decoded(places, &ask(places, Endpoint::Apply, &body, PATIENCE_TO_APPLY)?)
+}
+
+/// Keeps what waits to be confirmed; whether anything did.
+///
+/// # Errors
+/// Nobody answers.
+pub fn confirm(places: &Places) -> Result<bool, ControlError> {
+    decoded(places, &ask(places, Endpoint::Confirm, "", PATIENCE)?)
 }
 
 /// What happens from now on, as it happens.
@@ -39,7 +74,7 @@ pub fn drops(places: &Places) -> Result<Drops, ControlError> {
 /// # Errors
 /// Nobody answers, or not with events.
 pub fn follow(places: &Places) -> Result<Events, ControlError> {
-    let mut answer = request(places, Endpoint::Events)?;
+    let mut answer = request(places, Endpoint::Events, "", PATIENCE)?;
     answer.head()?;
     let patience = answer.reader.get_ref().set_read_timeout(Some(PATIENCE_OF_FOLLOWERS));
     patience.map_err(|error| answer.bad(error.to_string()))?;
@@ -68,14 +103,27 @@ impl Iterator for Events {
     }
 }
 
-fn ask<T: DeserializeOwned>(places: &Places, endpoint: Endpoint) -> Result<T, ControlError> {
-    let mut answer = request(places, endpoint)?;
-    answer.head()?;
-    let body = answer.rest()?;
-    serde_json::from_str(&body).map_err(|error| answer.bad(error.to_string()))
+fn decoded<T: DeserializeOwned>(places: &Places, body: &str) -> Result<T, ControlError> {
+    serde_json::from_str(body).map_err(|error| bad(places, error.to_string()))
 }
 
-fn request(places: &Places, endpoint: Endpoint) -> Result<Answer, ControlError> {
+fn bad(places: &Places, detail: String) -> ControlError {
+    ControlError::BadAnswer { socket: places.socket(), detail }
+}
+
+/// One request, and the body of its answer.
+fn ask(places: &Places, endpoint: Endpoint, body: &str, patience: Duration) -> Result<String, ControlError> {
+    let mut answer = request(places, endpoint, body, patience)?;
+    answer.head()?;
+    answer.rest()
+}
+
+fn request(
+    places: &Places,
+    endpoint: Endpoint,
+    body: &str,
+    patience: Duration,
+) -> Result<Answer, ControlError> {
     let socket = places.socket();
     let mut stream = match UnixStream::connect(&socket) {
         Ok(stream) => stream,
@@ -85,10 +133,17 @@ fn request(places: &Places, endpoint: Endpoint) -> Result<Answer, ControlError> 
         Err(_) => return Err(ControlError::NotRunning { name: places.name().to_owned(), socket }),
     };
     // HTTP/1.0: the answer ends with the connection, and is never chunked.
+    let head = format!(
+        "{} {} HTTP/1.0\r\nHost: adit\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        if endpoint.is_change() { "POST" } else { "GET" },
+        endpoint.path(),
+        body.len()
+    );
     let exchange = |stream: &mut UnixStream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {} HTTP/1.0\r\nHost: adit\r\n\r\n", endpoint.path())
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body.as_bytes())
     };
     let sent = exchange(&mut stream);
     let answer = Answer { reader: BufReader::new(stream), places: places.clone() };
@@ -109,10 +164,11 @@ impl Answer {
         while !self.line()?.is_empty() {}
         match first.split(' ').nth(1) {
             Some("200") => Ok(()),
-            Some(_) => {
-                let refusal = serde_json::from_str::<Refusal>(&self.rest()?);
-                Err(self.bad(refusal.map_or(first, |refusal| refusal.error)))
-            }
+            Some(code) => match (code, serde_json::from_str::<Refusal>(&self.rest()?)) {
+                ("422", Ok(refusal)) => Err(ControlError::Refused(refusal.error)),
+                (_, Ok(refusal)) => Err(self.bad(refusal.error)),
+                (_, Err(_)) => Err(self.bad(first)),
+            },
             None => Err(self.bad("no HTTP answer".to_owned())),
         }
     }
@@ -135,6 +191,6 @@ impl Answer {
     }
 
     fn bad(&self, detail: String) -> ControlError {
-        ControlError::BadAnswer { socket: self.places.socket(), detail }
+        bad(&self.places, detail)
     }
 }

@@ -1,19 +1,24 @@
 //! The daemon: one overlay, kept up until a signal ends it, and a socket to ask it on.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_config::Config;
 use adit_linux::private_socket;
 use adit_linux::process::LockFile;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
 
-use crate::api::Api;
+use crate::api::{self, Api};
+use crate::confirmation::Confirmation;
 use crate::error::ControlError;
+use crate::keeper::Keeper;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
+use crate::scrapers::Scrapers;
+use crate::service::Service;
 use crate::status::Status;
 
 /// How a daemon is run.
@@ -23,6 +28,10 @@ pub struct DaemonOptions {
     pub on_exit: Option<OnExit>,
     /// The name of the network namespace it runs in, for `adit down`.
     pub netns: Option<String>,
+    /// The file that the configuration came from, to be read again at SIGHUP.
+    pub file: PathBuf,
+    /// Wait for the underlay address, rather than fail without it: at boot it may come later.
+    pub wait: bool,
 }
 
 /// How often the daemon looks whether the data plane still forwards.
@@ -68,16 +77,40 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(file)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(file)?;
 
-    // Before anything is made: what cannot be had then ends a start that has changed nothing.
-    let scrapers = match config.site.metrics {
-        Some(address) => {
-            let listener = TcpListener::bind(address).await;
-            Some(listener.map_err(|source| ControlError::Metrics { address, source })?)
-        }
-        None => None,
-    };
     places.write_notes(&Notes { netns: options.netns.clone(), device: config.site.device.to_string() })?;
-    let overlay = Arc::new(Mutex::new(Some(Overlay::bring_up_to_stay(config, &places.memory())?)));
+    // What nobody has confirmed in time is not run again, whoever starts us.
+    let waiting = Confirmation::read(&places.confirmation());
+    let instead = waiting.and_then(|waiting| waiting.instead_of(config));
+    if instead.is_some() {
+        tracing::warn!("nobody has confirmed this file when it was applied: what ran before it runs");
+    }
+    let config = instead.as_ref().unwrap_or(config);
+    // Before anything is made: what cannot be had then ends a start that has changed nothing.
+    let mut scrapers = Scrapers::none();
+    match scrapers.listen(config.site.metrics).await {
+        // It may come together with the underlay's.
+        Err(_) if options.wait => {}
+        listening => listening?,
+    }
+    let mut is_waiting = false;
+    let overlay = loop {
+        match Overlay::bring_up_to_stay(config, &places.memory()) {
+            Err(error @ ControlError::UnderlayMissing { .. }) if options.wait => {
+                if !is_waiting {
+                    tracing::warn!(%error, "waiting for the underlay address");
+                    is_waiting = true;
+                }
+            }
+            result => break result?,
+        }
+        tokio::select! {
+            _ = terminate.recv() => return Ok(options.on_exit.unwrap_or(OnExit::Keep)),
+            _ = interrupt.recv() => return Ok(options.on_exit.unwrap_or(OnExit::Remove)),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    };
+    let service = Service::new(overlay, places, &options.file);
+    let overlay = Arc::clone(&service.overlay);
 
     // We hold the lock, so a socket that is there is a dead daemon's.
     let _ = std::fs::remove_file(&socket);
@@ -89,13 +122,11 @@ async fn serve(
         let overlay = Arc::clone(&overlay);
         Arc::new(move || look(&overlay))
     });
-    let app = api.clone().on_socket();
-    let mut servers = JoinSet::new();
-    servers.spawn(axum::serve(listener, app).into_future());
-    if let Some(listener) = scrapers {
-        servers.spawn(axum::serve(listener, api.clone().for_scrapers()).into_future());
-    }
+    let app = api::on_socket(&api, &service);
+    let keeper = Keeper::start(Arc::clone(&overlay))?;
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
 
+    scrapers.serve(&api);
     let mut seen = look(&overlay);
     if let Some(status) = &seen {
         ready(status);
@@ -105,19 +136,21 @@ async fn serve(
         tokio::select! {
             _ = terminate.recv() => break OnExit::Keep,
             _ = interrupt.recv() => break OnExit::Remove,
-            _ = hangup.recv() => tracing::warn!("SIGHUP: this version cannot reload; `adit down`, then `adit up` with the new file"),
+            _ = hangup.recv() => match service.reload() {
+                Ok(applied) if applied.changes.is_empty() => tracing::info!("reloaded: nothing has changed"),
+                Ok(_) => tracing::info!("reloaded"),
+                Err(error) => tracing::error!(%error, "not reloaded: all is as it was"),
+            },
             () = tokio::time::sleep(LOOK) => {
                 remember(&overlay, &mut is_forgetful);
+                service.take_back();
                 api.tell(&mut seen);
-                if let Some(failure) = failure(&overlay) {
-                    tracing::error!(failure);
-                    close(&overlay, OnExit::Remove)?;
-                    return Err(ControlError::PlaneFailed(failure));
-                }
+                scrapers.follow(metrics_of(&overlay), &api).await;
             }
         }
     };
-    servers.abort_all();
+    server.abort();
+    drop(keeper);
     remember(&overlay, &mut is_forgetful);
     let on_exit = options.on_exit.unwrap_or(default);
     close(&overlay, on_exit)?;
@@ -130,8 +163,9 @@ fn look(overlay: &Shared) -> Option<Status> {
     overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Status::of)
 }
 
-fn failure(overlay: &Shared) -> Option<&'static str> {
-    overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.plane().failure()
+/// Where the file wants the numbers served, which a reload may change.
+fn metrics_of(overlay: &Shared) -> Option<SocketAddr> {
+    overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.config().site.metrics
 }
 
 /// A full disk is said once, and no reason to stop forwarding.

@@ -60,6 +60,30 @@ pub enum ControlError {
         /// What the file says.
         asked: String,
     },
+    /// A file with mistakes was to be applied; nothing has changed.
+    #[error("{problems}\n{file} has mistakes, and nothing was changed")]
+    Mistakes {
+        /// Which.
+        file: String,
+        /// Each, at its place.
+        problems: String,
+    },
+    /// The daemon refused.
+    #[error("{0}")]
+    Refused(String),
+    /// Something that cannot change while the overlay runs.
+    #[error(
+        "{key} is `{old}` in the overlay that runs and `{new}` in the file; it cannot change in place: `adit down {old}`, \
+         then `adit up` with the new file"
+    )]
+    NotInPlace {
+        /// What.
+        key: &'static str,
+        /// As it runs.
+        old: String,
+        /// As the file has it.
+        new: String,
+    },
     /// Another daemon serves the overlay.
     #[error("overlay `{name}` is already running (process {pid}); `adit down {name}` ends it")]
     AlreadyRunning {
@@ -107,9 +131,6 @@ pub enum ControlError {
         /// What was wrong with it.
         detail: String,
     },
-    /// The device vanished under a running overlay.
-    #[error("{0}; the overlay has been taken down: start it again")]
-    PlaneFailed(&'static str),
 }
 
 impl ControlError {

@@ -61,6 +61,13 @@ pub enum Happening {
         /// Its name.
         peer: String,
     },
+    /// Somebody else had changed what is ours, and it was put right. The log says what it was.
+    Repaired {
+        /// Of which kind it was.
+        object: String,
+        /// How often.
+        times: u64,
+    },
     /// Whoever follows was too slow: so many events passed it by.
     Missed {
         /// How many.
@@ -110,8 +117,8 @@ impl Event {
             Happening::ProbesUnanswered { peer } => {
                 tracing::info!(%peer, "the peer does not answer probes any more");
             }
-            // That is between one follower and us.
-            Happening::Missed { .. } => {}
+            // Whoever repairs says more of it; and what is missed is between one follower and us.
+            Happening::Repaired { .. } | Happening::Missed { .. } => {}
         }
     }
 }
@@ -159,6 +166,12 @@ pub fn between(before: &Status, after: &Status) -> Vec<Happening> {
             before.peers.iter().map(|peer| (peer.name.as_str(), peer)).collect();
         for after in &after.peers {
             of_peer(by_name.get(after.name.as_str()).copied(), after, &mut happenings);
+        }
+    }
+    for (object, times) in &after.repairs {
+        let times = times.saturating_sub(before.repairs.get(object).copied().unwrap_or(0));
+        if times > 0 {
+            happenings.push(Happening::Repaired { object: object.clone(), times });
         }
     }
     happenings
@@ -277,6 +290,17 @@ mod tests {
             Some(Unreachable { cause: UnreachableCause::Host, since_seconds: 2.0 });
         after.drops.insert("queue-full".to_owned(), 1);
         assert_eq!(between(&before, &after), []);
+    }
+
+    #[test]
+    fn repairs_are_told_by_kind() {
+        let mut before = status("b", UP);
+        before.repairs.insert("route".to_owned(), 2);
+        let mut after = before.clone();
+        after.repairs.extend([("route".to_owned(), 5), ("device".to_owned(), 1)]);
+        let repaired = |object: &str, times| Happening::Repaired { object: object.to_owned(), times };
+        assert_eq!(between(&before, &after), [repaired("device", 1), repaired("route", 3)]);
+        assert_eq!(between(&after, &after), []);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::change::Object;
 use crate::status::{PeerState, PeerStatus, Probing, Status};
 
 /// What a scraper is told that the text is.
@@ -171,6 +172,14 @@ impl Collector for Site {
         // Each from the start, at zero: what appears with its first event hides that event from a rate.
         let drops = DropReason::ALL.map(|reason| (reason.as_str(), of(&status.drops, reason.as_str())));
         self.counters(&mut encoder, "adit_drops", "Packets dropped, by reason.", "reason", &drops)?;
+        let repairs = Object::ALL.map(|object| (object.as_str(), of(&status.repairs, object.as_str())));
+        self.counters(
+            &mut encoder,
+            "adit_repairs",
+            "What had to be repaired because somebody else had changed it, by kind.",
+            "object",
+            &repairs,
+        )?;
         let ecn = EcnAnomaly::ALL.map(|anomaly| (anomaly.as_str(), of(&status.ecn, anomaly.as_str())));
         self.counters(
             &mut encoder,

@@ -1,23 +1,23 @@
 //! Bringing an overlay up and taking it down: all of it, or nothing.
 
-use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adit_config::{Config, DataplaneChoice};
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
-use adit_dataplane::ebpf::{self, EbpfError, EbpfOptions, EbpfPlane};
-use adit_dataplane::userspace::UserspacePlane;
-use adit_linux::netlink::{Link, Netlink, ROUTE_PROTOCOL, Route};
-use adit_linux::sysctl;
+use adit_dataplane::ebpf;
+use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
-use adit_tunnel::Tunnel;
+use adit_tunnel::{PeerIndex, Totals, Tunnel};
 
-use crate::desired::{self, Desired, DesiredRoute};
+use crate::change::{self, Change, Kind, Object};
+use crate::desired::{self, Desired};
 use crate::error::ControlError;
+use crate::kernel::{self, Actual};
 use crate::memory::Memory;
+use crate::starter::{self, PlaneStarter};
 
 /// What stays when a daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +33,70 @@ pub enum OnExit {
 pub struct Overlay {
     config: Config,
     desired: Desired,
+    /// The device's index: it is ours, whatever somebody calls it.
+    device: u32,
     netlink: Netlink,
     plane: Box<dyn DataPlane>,
     plane_reason: String,
     pins: Option<PathBuf>,
+    /// What is loaded into the kernel stays there when this process ends.
+    stays: bool,
     memory: Option<Memory>,
+    /// What data planes counted that were replaced since the start.
+    before: Totals,
+    repairs: BTreeMap<Object, u64>,
 }
 
-/// Datagrams that wait for the tunnel: the kernel's default of 500 is less than two superpackets
-/// of small datagrams.
-const DEVICE_QUEUE: u32 = 4096;
+/// Everything that a configuration asks for on this machine, before anything is made.
+struct Survey {
+    desired: Desired,
+    tunnel: Arc<Tunnel>,
+}
+
+impl Survey {
+    fn of(netlink: &mut Netlink, config: &Config) -> Result<Self, ControlError> {
+        if config.site.dataplane == DataplaneChoice::Kernel {
+            return Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() });
+        }
+        let local = kernel::local_addresses(netlink, config.site.underlay)?;
+        let underlay_mtu = kernel::underlay_mtu(netlink, config)?;
+        let desired = Desired::of(config, &local, underlay_mtu);
+        let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?);
+        if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
+            tracing::info!(
+                "no address of this machine lies in site.networks, so paths are not probed: an MTU black hole \
+                 will not be found"
+            );
+        }
+        kernel::refuse_foreign_device(netlink, &desired)?;
+        kernel::refuse_foreign_routes(netlink, &desired)?;
+        Ok(Self { desired, tunnel })
+    }
+
+    fn open(&self) -> Result<Tun, adit_linux::error::Error> {
+        Tun::open(&TunOptions { name: self.desired.device.clone(), queues: starter::queues(), persist: true })
+    }
+
+    /// Starts what forwards, on a device that is set up.
+    fn start(
+        &self,
+        config: &Config,
+        tun: Tun,
+        device: &Link,
+        stays: bool,
+    ) -> Result<starter::Started, ControlError> {
+        // Without the file system for it there is no eBPF plane; whoever asks for one is told why.
+        let pins = stays.then(|| ebpf::pins_of(config.site.name.as_str()));
+        let open = || self.open();
+        let starter = PlaneStarter {
+            tunnel: &self.tunnel,
+            device: device.index,
+            underlay: config.site.underlay,
+            open: &open,
+        };
+        starter.start(config.site.dataplane, tun, pins)
+    }
+}
 
 impl Overlay {
     /// Makes device and routes and starts the data plane. When it returns, a packet sent now
@@ -52,7 +106,7 @@ impl Overlay {
     /// # Errors
     /// Whatever hinders it; what had been made by then is gone again.
     pub fn bring_up(config: &Config) -> Result<Self, ControlError> {
-        Self::bring_up_with(config, None, None)
+        Self::bring_up_with(config, false, None)
     }
 
     /// The same, but what is loaded into the kernel stays there when this process ends, in whatever way,
@@ -63,50 +117,143 @@ impl Overlay {
     /// # Errors
     /// As [`Overlay::bring_up`].
     pub fn bring_up_to_stay(config: &Config, memory: &Path) -> Result<Self, ControlError> {
-        // Without the file system for it there is no eBPF plane; whoever asks for one is told why.
-        let pins = ebpf::pins_of(config.site.name.as_str());
-        Self::bring_up_with(config, Some(pins), Some(Memory::open(memory)))
+        Self::bring_up_with(config, true, Some(Memory::open(memory)))
     }
 
-    fn bring_up_with(
-        config: &Config,
-        pins: Option<Result<PathBuf, EbpfError>>,
-        memory: Option<Memory>,
-    ) -> Result<Self, ControlError> {
-        if config.site.dataplane == DataplaneChoice::Kernel {
-            return Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() });
-        }
+    fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
         let mut netlink = Netlink::open()?;
-        let local = local_addresses(&mut netlink, config.site.underlay)?;
-        let underlay_mtu = underlay_mtu(&mut netlink, config)?;
-        let desired = Desired::of(config, &local, underlay_mtu);
-        let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?);
-        if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
-            tracing::info!(
-                "no address of this machine lies in site.networks, so paths are not probed: an MTU black hole \
-                 will not be found"
-            );
-        }
+        let survey = Survey::of(&mut netlink, config)?;
         if let Some(memory) = &memory {
-            memory.recall(&tunnel, Clock.now());
+            memory.recall(&survey.tunnel, Clock.now());
         }
-        refuse_foreign_device(&mut netlink, &desired)?;
-        refuse_foreign_routes(&mut netlink, &desired)?;
-
-        let is_taken_over = netlink.link(&desired.device)?.is_some();
-        let open =
-            || Tun::open(&TunOptions { name: desired.device.clone(), queues: queues(), persist: true });
-        let tun = open()?;
+        let is_taken_over = netlink.link(&survey.desired.device)?.is_some();
+        let tun = survey.open()?;
         // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
-        let undo = Undo { device: (!is_taken_over).then(|| desired.device.clone()) };
-        let link = set_up_device(&mut netlink, &desired)?;
+        let undo = Undo { device: (!is_taken_over).then(|| survey.desired.device.clone()) };
+        let link = kernel::set_up_device(&mut netlink, &survey.desired)?;
         // Before there is a watcher, which would look at every peer's way again and again meanwhile.
-        set_routes(&mut netlink, &desired, link.index)?;
-        let starter =
-            PlaneStarter { tunnel: &tunnel, device: link.index, underlay: config.site.underlay, open: &open };
-        let (plane, plane_reason, pins) = starter.start(config.site.dataplane, tun, pins)?;
+        kernel::set_routes(&mut netlink, &survey.desired, link.index)?;
+        let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
         undo.disarm();
-        Ok(Self { config: config.clone(), desired, netlink, plane, plane_reason, pins, memory })
+        Ok(Self {
+            config: config.clone(),
+            desired: survey.desired,
+            device: link.index,
+            netlink,
+            plane,
+            plane_reason,
+            pins,
+            stays,
+            memory,
+            before: Totals::default(),
+            repairs: BTreeMap::new(),
+        })
+    }
+
+    /// Changes a running overlay to what `config` says; what stays the same goes on forwarding. Returns what has
+    /// changed.
+    ///
+    /// # Errors
+    /// Whatever hinders it; everything is then as it was before.
+    pub fn reload(&mut self, config: &Config) -> Result<Vec<Change>, ControlError> {
+        let changes = plan(Some(&self.config), config)?;
+        if changes.is_empty() {
+            return Ok(changes);
+        }
+        let before = self.config.clone();
+        let metrics = config.site.metrics;
+        if changes.len() == 1 && metrics != before.site.metrics {
+            // Who reads the numbers is nothing to what forwards.
+            self.config.site.metrics = metrics;
+            return Ok(changes);
+        }
+        if let Err(error) = self.install(config) {
+            if let Err(error) = self.install(&before) {
+                tracing::error!(%error, "what ran before cannot be restored");
+            }
+            return Err(error);
+        }
+        Ok(changes)
+    }
+
+    /// Puts all that `config` asks for in the place of what there is.
+    fn install(&mut self, config: &Config) -> Result<(), ControlError> {
+        let survey = Survey::of(&mut self.netlink, config)?;
+        survey.tunnel.inherit(self.plane.tunnel());
+        let tun = survey.open()?;
+        let link = kernel::set_up_device(&mut self.netlink, &survey.desired)?;
+        // Programs in the kernel go on meanwhile; the new ones take their place in one step.
+        self.plane.shutdown();
+        let before = self.counted_by(&survey.tunnel);
+        let (plane, plane_reason, pins) = survey.start(config, tun, &link, self.stays)?;
+        (self.plane, self.plane_reason, self.pins, self.before) = (plane, plane_reason, pins, before);
+        // Only now is there somebody who knows a new peer.
+        kernel::set_routes(&mut self.netlink, &survey.desired, link.index)?;
+        (self.config, self.desired, self.device) = (config.clone(), survey.desired, link.index);
+        Ok(())
+    }
+
+    /// What ends with the data plane that runs, for the peers of another tunnel: they are known by their underlay
+    /// addresses.
+    fn counted_by(&self, tunnel: &Tunnel) -> Totals {
+        let mut counted = self.plane.own_totals();
+        counted.add(&self.before);
+        let old = self.plane.tunnel();
+        let of = |underlay| old.peers().find(|(_, peer)| peer.underlay == underlay).map(|(index, _)| index);
+        let peers = tunnel.peers().map(|(_, peer)| {
+            let index = of(peer.underlay).map(PeerIndex::index);
+            index.and_then(|index| counted.peers.get(index)).copied().unwrap_or_default()
+        });
+        let peers = peers.collect();
+        Totals { peers, ..counted }
+    }
+
+    /// Looks whether everything is as it should be, and makes it so. Returns what was not.
+    ///
+    /// # Errors
+    /// It cannot be repaired now; another attempt may.
+    pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
+        let mut actual = Actual::look(&mut self.netlink, &self.desired)?;
+        let foreign = kernel::foreign_routes(&mut self.netlink, &self.desired)?;
+        let is_ours = actual.device.as_ref().is_some_and(|link| link.index == self.device);
+        if !is_ours {
+            // Whoever has taken the name is no device of ours; routes went with the one that was.
+            kernel::refuse_foreign_device(&mut self.netlink, &self.desired)?;
+            actual = Actual::default();
+        }
+        let mut changes = change::of_kernel(&self.config, &self.desired, &actual);
+        changes.retain(|change| !foreign.iter().any(|network| change.is_about(*network)));
+        if is_ours && let Err(why) = self.plane.check() {
+            changes.push(Change::new(Kind::Change, Object::DataPlane, why));
+        }
+        if changes.is_empty() {
+            return Ok(changes);
+        }
+        for change in &changes {
+            tracing::warn!(%change, "repaired");
+            *self.repairs.entry(change.object).or_default() += 1;
+        }
+        if is_ours && changes.iter().all(|change| change.object != Object::DataPlane) {
+            let link = kernel::set_up_device(&mut self.netlink, &self.desired)?;
+            kernel::set_routes_but(&mut self.netlink, &self.desired, link.index, &foreign)?;
+        } else {
+            self.install(&self.config.clone())?;
+        }
+        Ok(changes)
+    }
+
+    /// All counts since the start, whatever was replaced since.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.plane.totals();
+        totals.add(&self.before);
+        totals
+    }
+
+    /// How often something of each kind had to be repaired.
+    #[must_use]
+    pub fn repairs(&self) -> &BTreeMap<Object, u64> {
+        &self.repairs
     }
 
     /// What it was made from.
@@ -163,6 +310,34 @@ impl Overlay {
     }
 }
 
+fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlError> {
+    for (key, old, new) in [
+        ("site.name", running.site.name.as_str(), config.site.name.as_str()),
+        ("site.device", running.site.device.as_str(), config.site.device.as_str()),
+    ] {
+        if old != new {
+            return Err(ControlError::NotInPlace { key, old: old.to_owned(), new: new.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// What `config` would change on this machine, in the calling thread's network namespace, beside what runs.
+///
+/// # Errors
+/// It could not be brought up, or not in place of what runs.
+pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, ControlError> {
+    if let Some(running) = running {
+        refuse_other_device(running, config)?;
+    }
+    let mut netlink = Netlink::open()?;
+    let mut changes = change::of_configs(running, config);
+    let survey = Survey::of(&mut netlink, config)?;
+    let actual = Actual::look(&mut netlink, &survey.desired)?;
+    changes.extend(change::of_kernel(config, &survey.desired, &actual));
+    Ok(changes)
+}
+
 /// Removes what an overlay of this name left in the calling thread's network namespace: every
 /// device that carries its mark, and with the device its routes. Returns what was removed.
 ///
@@ -196,203 +371,6 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
         removed.push(link.name);
     }
     Ok(removed)
-}
-
-/// What a data plane is started from.
-struct PlaneStarter<'a> {
-    tunnel: &'a Arc<Tunnel>,
-    device: u32,
-    underlay: Ipv4Addr,
-    /// Opens the device once more.
-    open: &'a dyn Fn() -> Result<Tun, adit_linux::error::Error>,
-}
-
-type Started = (Box<dyn DataPlane>, String, Option<PathBuf>);
-
-impl PlaneStarter<'_> {
-    /// Starts what was chosen, and says why that one.
-    fn start(
-        &self,
-        choice: DataplaneChoice,
-        tun: Tun,
-        pins: Option<Result<PathBuf, EbpfError>>,
-    ) -> Result<Started, ControlError> {
-        if choice == DataplaneChoice::Userspace {
-            return self.userspace(tun, "as configured".to_owned(), pins);
-        }
-        let asked = choice == DataplaneChoice::Ebpf;
-        let pins = match pins.transpose() {
-            Ok(pins) => pins,
-            Err(error) if asked => return Err(error.into()),
-            Err(error) => return self.fall_back(tun, &error, None),
-        };
-        let options = EbpfOptions { pins: pins.clone(), ..EbpfOptions::default() };
-        let tunnel = Arc::clone(self.tunnel);
-        match EbpfPlane::start(tunnel, tun, self.device, self.underlay, &options) {
-            Ok(plane) => {
-                let why = if asked { "as configured" } else { "auto: this kernel takes the programs" };
-                let reason = format!("{why}, attached by {}", plane.hook().as_str());
-                Ok((Box::new(plane), reason, pins))
-            }
-            Err(error) if asked => Err(error.into()),
-            Err(error) => self.fall_back((self.open)()?, &error, pins),
-        }
-    }
-
-    fn fall_back(&self, tun: Tun, error: &EbpfError, pins: Option<PathBuf>) -> Result<Started, ControlError> {
-        tracing::warn!(%error, "the eBPF data plane cannot be used; userspace forwards");
-        self.userspace(tun, format!("auto: not ebpf, {error}"), pins.map(Ok))
-    }
-
-    fn userspace(
-        &self,
-        tun: Tun,
-        reason: String,
-        pins: Option<Result<PathBuf, EbpfError>>,
-    ) -> Result<Started, ControlError> {
-        let plane = UserspacePlane::start(Arc::clone(self.tunnel), tun, self.underlay)?;
-        // Programs of an earlier start would go on in front of it, by what was true then.
-        if let Some(Ok(pins)) = &pins {
-            ebpf::remove_pins(pins)?;
-        }
-        Ok((Box::new(plane), reason, None))
-    }
-}
-
-/// A queue for every two processors: one thread for each direction.
-fn queues() -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (processors / 2).clamp(1, 4)
-}
-
-fn local_addresses(netlink: &mut Netlink, underlay: Ipv4Addr) -> Result<Vec<Ipv4Addr>, ControlError> {
-    let local: Vec<Ipv4Addr> =
-        netlink.addresses(None)?.into_iter().map(|address| address.prefix.addr()).collect();
-    if !local.contains(&underlay) {
-        let found: Vec<String> =
-            local.iter().filter(|address| !address.is_loopback()).map(Ipv4Addr::to_string).collect();
-        let found = if found.is_empty() { "none yet".to_owned() } else { found.join(", ") };
-        return Err(ControlError::UnderlayMissing { address: underlay, found });
-    }
-    Ok(local)
-}
-
-/// The largest datagram that the underlay takes towards every peer.
-fn underlay_mtu(netlink: &mut Netlink, config: &Config) -> Result<u16, ControlError> {
-    let links = netlink.links()?;
-    let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
-    let mut smallest = None;
-    // A peer without a route yet is no reason not to start.
-    for route in netlink.routes_to(&peers, Some(config.site.underlay))?.into_iter().flatten() {
-        let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
-        smallest = smallest.into_iter().chain(link).min();
-    }
-    Ok(smallest.unwrap_or(1500).min(u32::from(u16::MAX)) as u16)
-}
-
-fn refuse_foreign_device(netlink: &mut Netlink, desired: &Desired) -> Result<(), ControlError> {
-    match netlink.link(&desired.device)? {
-        Some(link) if link.alias.as_deref() != Some(&desired.alias) => {
-            let what = match (&link.alias, &link.kind) {
-                (Some(alias), _) => format!("its alias is `{alias}`"),
-                (None, Some(kind)) => format!("a device of kind `{kind}` without our alias"),
-                (None, None) => "a device without our alias".to_owned(),
-            };
-            Err(ControlError::ForeignDevice { device: desired.device.clone(), what })
-        }
-        _ => Ok(()),
-    }
-}
-
-fn refuse_foreign_routes(netlink: &mut Netlink, desired: &Desired) -> Result<(), ControlError> {
-    let device = netlink.link(&desired.device)?.map(|link| link.index);
-    let links = netlink.links()?;
-    let routes = netlink.routes()?;
-    let wanted: HashMap<_, _> = desired.routes.iter().map(|route| (route.network, route)).collect();
-    for route in routes {
-        let Some(wanted) = wanted.get(&route.destination) else { continue };
-        if route.protocol == ROUTE_PROTOCOL && (device.is_none() || route.device == device) {
-            continue;
-        }
-        return Err(ControlError::ForeignRoute {
-            network: wanted.network,
-            peer: wanted.peer.clone(),
-            what: describe(&route, &links),
-        });
-    }
-    Ok(())
-}
-
-fn describe(route: &Route, links: &[Link]) -> String {
-    let mut what = Vec::new();
-    if let Some(gateway) = route.gateway {
-        what.push(format!("via {gateway}"));
-    }
-    if let Some(link) = links.iter().find(|link| Some(link.index) == route.device) {
-        what.push(format!("dev {}", link.name));
-    }
-    what.push(format!("proto {}", route.protocol));
-    what.join(" ")
-}
-
-fn set_up_device(netlink: &mut Netlink, desired: &Desired) -> Result<Link, ControlError> {
-    let missing = || ControlError::ForeignDevice {
-        device: desired.device.clone(),
-        what: "it vanished while it was being set up".to_owned(),
-    };
-    let link = netlink.link(&desired.device)?.ok_or_else(missing)?;
-    netlink.set_alias(link.index, &desired.alias)?;
-    netlink.set_mtu(link.index, u32::from(desired.mtu))?;
-    netlink.set_txqueuelen(link.index, DEVICE_QUEUE)?;
-    // Only IPv4 is carried; without this the kernel would send router solicitations into it.
-    // A kernel without IPv6 has no such knob.
-    let _ = sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", desired.device), "1");
-    netlink.set_up(link.index)?;
-    Ok(link)
-}
-
-/// Routes of ours that are no longer wanted go, those that are wanted come; those that are as they should
-/// be are left alone.
-fn set_routes(netlink: &mut Netlink, desired: &Desired, device: u32) -> Result<(), ControlError> {
-    let is_large = has_many_gateways(desired);
-    let wanted: Vec<Route> =
-        desired.routes.iter().map(|route| kernel_route(route, device, is_large)).collect();
-    let at: HashMap<_, _> = wanted.iter().map(|route| route.destination).zip(0..).collect();
-    let mut is_set = vec![false; wanted.len()];
-    let mut unwanted = Vec::new();
-    for route in netlink.routes_by(ROUTE_PROTOCOL, device)? {
-        match at.get(&route.destination) {
-            Some(&place) => is_set[place] |= wanted[place].is_already(&route),
-            None => unwanted.push(route),
-        }
-    }
-    netlink.delete_routes(&unwanted)?;
-    let missing: Vec<Route> =
-        wanted.into_iter().zip(is_set).filter(|(_, is_set)| !is_set).map(|(route, _)| route).collect();
-    Ok(netlink.replace_routes(&missing)?)
-}
-
-/// The kernel compares a route with all those it keeps for the same device, one after another, but for those
-/// that lead by the same gateway: with 10,000 gateways, that is two seconds.
-const GATEWAYS: usize = 256;
-/// Stands for whichever peer it is: the address that RFC 7600 sets aside for a host that has none. That
-/// there is a gateway is all that counts, see [`DesiredRoute::via`].
-const ANY_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
-
-fn has_many_gateways(desired: &Desired) -> bool {
-    desired.routes.iter().map(|route| route.via).collect::<HashSet<_>>().len() > GATEWAYS
-}
-
-fn kernel_route(route: &DesiredRoute, device: u32, is_large: bool) -> Route {
-    Route {
-        destination: route.network,
-        device: Some(device),
-        gateway: route.via.map(|peer| if is_large { ANY_PEER } else { peer }),
-        onlink: route.via.is_some(),
-        preferred_source: route.preferred_source,
-        protocol: ROUTE_PROTOCOL,
-        ..Route::default()
-    }
 }
 
 /// Removes the device that was made unless everything went well.

@@ -69,6 +69,12 @@ impl Places {
         self.state.join(&self.name).join("notes.json")
     }
 
+    /// The change that waits to be confirmed.
+    #[must_use]
+    pub fn confirmation(&self) -> PathBuf {
+        self.state.join(&self.name).join("confirm.json")
+    }
+
     /// What was learned of the paths to the peers.
     #[must_use]
     pub fn memory(&self) -> PathBuf {

@@ -25,6 +25,9 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// Packets dropped since the start, by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
+    /// What had to be repaired because somebody else had changed it, by kind; what never had to is left out.
+    #[serde(default)]
+    pub repairs: BTreeMap<String, u64>,
     /// Strange pairs of inner and outer ECN fields (RFC 6040 section 4.2) that came out of the tunnel; kinds that
     /// never occurred are left out.
     #[serde(default)]
@@ -260,7 +263,7 @@ impl Status {
     pub fn of(overlay: &Overlay) -> Self {
         let config = overlay.config();
         let plane = overlay.plane();
-        let totals = plane.totals();
+        let totals = overlay.totals();
         let now = plane.now();
         let peers = config
             .peers
@@ -307,6 +310,11 @@ impl Status {
             },
             peers,
             drops,
+            repairs: overlay
+                .repairs()
+                .iter()
+                .map(|(object, count)| (object.as_str().to_owned(), *count))
+                .collect(),
             ecn: EcnAnomaly::ALL
                 .into_iter()
                 .map(|anomaly| (anomaly.as_str().to_owned(), totals.ecn_anomalies_of(anomaly)))

@@ -41,6 +41,15 @@ pub trait DataPlane: Send + Sync {
     /// All counts since it started.
     fn totals(&self) -> Totals;
 
+    /// Those of them that end with it: not what programs have counted whose successors go on counting.
+    fn own_totals(&self) -> Totals;
+
+    /// Whether everything of it is still where it was put.
+    ///
+    /// # Errors
+    /// What is missing, in a few words.
+    fn check(&self) -> Result<(), String>;
+
     /// The plane's clock now, in which `totals` tells when a peer was last heard.
     fn now(&self) -> adit_tunnel::Instant;
 

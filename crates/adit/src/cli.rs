@@ -36,9 +36,47 @@ pub(crate) enum Command {
         file: PathBuf,
     },
 
+    /// Say what a configuration would change on this machine, and change nothing.
+    ///
+    /// Exit code 0: nothing would change; 2: something would; 1: it cannot be done, and why.
+    Plan {
+        /// The configuration.
+        file: PathBuf,
+        /// Show the `ip` commands that it is equal to, with the kernel's own tunnel driver.
+        #[arg(long)]
+        commands: bool,
+    },
+
+    /// Make it so: start the overlay, or change the one that runs, all of it or nothing.
+    ///
+    /// What does not change goes on forwarding.
+    Apply {
+        /// The configuration.
+        file: PathBuf,
+        /// Take it all back unless `adit confirm` comes within so many seconds.
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        confirm: Option<u64>,
+    },
+
+    /// Keep what `adit apply --confirm` has changed.
+    Confirm {
+        /// The site's name.
+        name: String,
+    },
+
+    /// Waits for the time to be up of a change that nobody confirms, should the daemon be dead by then.
+    #[command(hide = true)]
+    Guard {
+        /// The configuration that was applied.
+        file: PathBuf,
+        /// How long.
+        seconds: u64,
+    },
+
     /// Bring an overlay up and keep it up, in the foreground.
     ///
-    /// Says `ready` on stderr once a packet sent now goes through. SIGTERM ends it and leaves the
+    /// Says `ready` on stderr once a packet sent now goes through, and puts right what others change. SIGHUP has it
+    /// read the file again. SIGTERM ends it and leaves the
     /// device and its routes, so that nothing meant for a peer takes another way until the next
     /// start, and with the eBPF data plane the programs, which go on forwarding; SIGINT (Ctrl-C)
     /// removes all of it.
@@ -75,9 +113,10 @@ pub(crate) enum Command {
         name: Option<String>,
     },
 
-    /// Follow what happens to the peers: up and down, path MTU, answers to probes. A line each.
+    /// Follow what happens to an overlay, a line each.
     ///
-    /// Begins with what happens next, and ends with the daemon.
+    /// Peers that come up or go down and why, path MTUs that change and who told, probes that are answered or not any
+    /// more, what had to be repaired. Begins with what happens next, and ends with the daemon.
     Events {
         /// The site's name; may be left out where one runs.
         name: Option<String>,
@@ -98,6 +137,10 @@ pub(crate) struct RunArgs {
     /// What to do with the device and its routes at the end, whichever signal ends it.
     #[arg(long, value_name = "WHAT")]
     pub(crate) on_exit: Option<OnExit>,
+
+    /// Wait for the underlay address instead of failing where it is not there yet, as at boot.
+    #[arg(long)]
+    pub(crate) wait: bool,
 
     /// A descriptor to write `ready` to; how `adit up` waits.
     #[arg(long, hide = true)]

@@ -47,6 +47,14 @@ fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Lab(args) => commands::lab::lab(args, output),
         Command::Check { file } => commands::check::check(file, output),
+        Command::Plan { file, commands } => commands::plan::plan(file, *commands, output),
+        Command::Apply { file, confirm } => {
+            commands::apply::apply(file, *confirm, cli.netns.as_deref(), output)
+        }
+        Command::Confirm { name } => commands::apply::confirm(name, output),
+        Command::Guard { file, seconds } => {
+            commands::apply::guard(file, *seconds, cli.netns.as_deref(), output)
+        }
         Command::Run { file, options } => commands::run::run(file, options, cli.netns.as_deref(), output),
         Command::Up { file } => commands::up::up(file, cli.netns.as_deref(), output),
         Command::Down { overlay } => commands::down::down(overlay, cli.netns.is_some(), output),

@@ -134,7 +134,9 @@ fn every_answer_is_as_described() {
     let paths = description["paths"].as_object().unwrap();
     assert_eq!(paths.len(), Endpoint::ALL.len());
     for (path, methods) in paths {
-        let content = methods["get"]["responses"]["200"]["content"].as_object().unwrap();
+        // What changes something, `tests/service.rs` asks; see the test of what is applied below, too.
+        let Some(get) = methods.get("get") else { continue };
+        let content = get["responses"]["200"]["content"].as_object().unwrap();
         let (media_type, described) = content.iter().next().unwrap();
         if path == Endpoint::Events.path() {
             continue; // It has no end: see the test of events.
@@ -207,6 +209,58 @@ fn what_happens_to_a_peer_is_told_once() {
     assert!(said.ends_with("adit: the daemon of overlay `a` has ended"), "{said}");
     let (_, said) = programs.wait();
     assert_eq!(said.matches("\"peer-up\"").count(), 1, "{said}");
+}
+
+/// The numbers follow the file while the overlay runs, and the answers to what changes it are as described.
+#[test]
+fn an_applied_file_moves_the_numbers() {
+    if !require_root("an_applied_file_moves_the_numbers") {
+        return;
+    }
+    let sites = Sites::with_dataplane("userspace");
+    let a = sites.run_a(&[]);
+    let text = std::fs::read_to_string(sites.file("a.toml")).unwrap();
+    let listens = || {
+        let address: SocketAddr = SCRAPED.parse().unwrap();
+        sites.machine.within(sites.network.gateway_a.ns(), || TcpStream::connect(address).is_ok())
+    };
+    let description = openapi();
+    let post = |endpoint: Endpoint, body: &Value, code: u16| {
+        let answer = sites
+            .machine
+            .with_files(|| http::post(UnixStream::connect(SOCKET).unwrap(), endpoint.path(), body));
+        assert_eq!(answer.code, code, "{answer:?}");
+        let described = &description["paths"][endpoint.path()]["post"]["responses"][code.to_string()];
+        assert_fits(&description, &described["content"]["application/json"]["schema"], &answer.json());
+        answer.json()
+    };
+    let apply = |text: &str, code| {
+        let file = sites.file("a.toml");
+        post(Endpoint::Apply, &json!({ "file": file, "text": text, "confirm_seconds": null }), code)
+    };
+    // The threads that forward, by their ids.
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", a.pid())).unwrap();
+        let mut ids: Vec<_> = tasks.map(|task| task.unwrap().file_name()).collect();
+        ids.sort();
+        ids
+    };
+    let before = threads();
+    assert!(!listens());
+    let with_metrics = text.replace("[site]", &format!("[site]\nmetrics = \"{SCRAPED}\""));
+    let applied = apply(&with_metrics, 200);
+    assert_eq!(applied["changes"].as_array().unwrap().len(), 1, "{applied}");
+    assert_eq!(threads(), before, "what forwards is not touched");
+    wait_until("the numbers are served", listens);
+    assert_eq!(scrape(&sites, "/metrics").code, 200);
+
+    let refused = apply("[site]", 422);
+    assert!(refused["error"].as_str().unwrap().contains("`name` is missing"), "{refused}");
+    post(Endpoint::Apply, &json!({ "file": "a.toml" }), 422);
+    assert_eq!(post(Endpoint::Confirm, &Value::Null, 200), json!(false));
+    assert!(listens(), "nothing has changed");
+    post(Endpoint::Reload, &Value::Null, 200);
+    wait_until("nobody serves them any more", || !listens());
 }
 
 /// However the daemon was started, nobody but root asks it, or puts another socket in its place.

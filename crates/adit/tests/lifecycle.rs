@@ -312,7 +312,7 @@ fn status_in_json_is_as_the_contract_has_it() {
     sites.assert_joined();
     // Nobody behind A lives there: A's tunnel takes it, and B's refuses it.
     let used = status(&["--json", "status", "a"]);
-    assert_eq!(keys(&used), ["drops", "ecn", "icmp", "peers", "probes", "schema", "site"]);
+    assert_eq!(keys(&used), ["drops", "ecn", "icmp", "peers", "probes", "repairs", "schema", "site"]);
     assert_eq!(used["schema"], 1);
     assert_eq!(keys(&used["site"]), ["dataplane", "dataplane_reason", "device", "mtu", "name", "underlay"]);
     for (key, value) in [("name", "a"), ("underlay", "10.1.1.1"), ("device", "ipipA"), ("dataplane", "ebpf")]
@@ -357,26 +357,6 @@ fn status_in_json_is_as_the_contract_has_it() {
     let drops = status(&["status", "a", "-j"])["drops"].clone();
     let counts: Vec<_> = drops.as_object().unwrap().values().map(serde_json::Value::as_u64).collect();
     assert_eq!(counts, [Some(1)], "{drops}");
-}
-
-#[test]
-fn a_device_that_is_deleted_ends_the_daemon() {
-    if !require_root("a_device_that_is_deleted_ends_the_daemon") {
-        return;
-    }
-    let sites = Sites::new();
-    let before = sites.view_a();
-    let a = sites.run_a(&[]);
-    let gateway = &sites.network.gateway_a;
-    let device = gateway.index("ipipA").unwrap();
-    gateway.netlink().unwrap().delete_link(device).unwrap();
-    let (status, said) = a.wait();
-    assert_eq!(status.code(), Some(1), "{said}");
-    let last = said.lines().last().unwrap_or_default();
-    assert!(last.starts_with("adit: ") && last.contains("the overlay has been taken down"), "{said}");
-    insta::assert_snapshot!(last);
-    assert_eq!(sites.view_a(), before);
-    assert_eq!(sites.machine.files(), [] as [std::path::PathBuf; 0]);
 }
 
 /// Puts something in the way of `a.toml` (or something wrong into it), and expects `run` and `up`

@@ -8,6 +8,7 @@ use super::{Endpoint, Refusal};
 use crate::drops::Drops;
 use crate::events::Event;
 use crate::metrics;
+use crate::service::{Applied, ApplyRequest};
 use crate::status::Status;
 
 /// Where the description keeps what it refers to.
@@ -78,17 +79,54 @@ fn described(endpoint: Endpoint, refusal: &Value, schemas: &mut SchemaGenerator)
             metrics::CONTENT_TYPE,
             text(),
         ),
+        Endpoint::Config => (
+            "config",
+            "What runs, as a configuration file",
+            "TOML, with every key written out.",
+            "text/plain; charset=utf-8",
+            text(),
+        ),
+        Endpoint::Apply => (
+            "apply",
+            "Has what runs become what a file says",
+            "What has changed: all of it, or, if it is refused, nothing.",
+            "application/json",
+            reference::<Applied>(schemas),
+        ),
+        Endpoint::Reload => (
+            "reload",
+            "Applies the file anew that was applied last",
+            "What has changed: all of it, or, if it is refused, nothing.",
+            "application/json",
+            reference::<Applied>(schemas),
+        ),
+        Endpoint::Confirm => (
+            "confirm",
+            "Keeps what was applied to be confirmed",
+            "Whether anything waited for it.",
+            "application/json",
+            json!({ "type": "boolean" }),
+        ),
     };
-    json!({
-        "get": {
-            "operationId": id,
-            "summary": summary,
-            "responses": {
-                "200": { "description": answer, "content": { media_type: { "schema": schema } } },
-                "503": { "description": "The overlay is being taken down.", "content": refusal },
-            },
+    let mut operation = json!({
+        "operationId": id,
+        "summary": summary,
+        "responses": {
+            "200": { "description": answer, "content": { media_type: { "schema": schema } } },
         },
-    })
+    });
+    let refused = if endpoint.is_change() {
+        ("422", "It cannot be done, and nothing was changed.")
+    } else {
+        ("503", "The overlay is being taken down.")
+    };
+    operation["responses"][refused.0] = json!({ "description": refused.1, "content": refusal });
+    if endpoint == Endpoint::Apply {
+        let schema = reference::<ApplyRequest>(schemas);
+        operation["requestBody"] =
+            json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+    }
+    json!({ (if endpoint.is_change() { "post" } else { "get" }): operation })
 }
 
 fn reference<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
@@ -155,6 +193,7 @@ mod tests {
             ),
             ("Event", event(Happening::ProbesAnswered { peer: peer() })),
             ("Event", event(Happening::ProbesUnanswered { peer: peer() })),
+            ("Event", event(Happening::Repaired { object: "route".to_owned(), times: 1 })),
             ("Event", event(Happening::Missed { events: 3 })),
         ];
         for (name, value) in right {
@@ -163,7 +202,8 @@ mod tests {
                 let mut less = value.clone();
                 less.as_object_mut().unwrap().remove(key);
                 // Those were added later, and may be missing in an older daemon's answer.
-                let is_optional = name == "Status" && ["ecn", "icmp", "probes"].contains(&key.as_str());
+                let is_optional =
+                    name == "Status" && ["repairs", "ecn", "icmp", "probes"].contains(&key.as_str());
                 assert_eq!(mistakes(&named(name), &less).is_empty(), is_optional, "{name} without {key}");
             }
             let mut more = value.clone();

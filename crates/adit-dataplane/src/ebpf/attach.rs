@@ -158,6 +158,20 @@ impl Attacher {
     }
 }
 
+/// Whether our program is attached at a place, by TCX. An interface that is gone misses nothing.
+pub(super) fn check(place: Place) -> Result<(), String> {
+    let link =
+        adit_linux::netlink::Netlink::open().and_then(|mut netlink| netlink.link_by_index(place.device));
+    let Ok(Some(link)) = link else { return Ok(()) };
+    let attached = SchedClassifier::query_tcx(&link.name, place.kind).map_err(|error| error.to_string())?;
+    let is_there = attached.1.iter().any(|program| program.name_as_str() == Some(place.program()));
+    if is_there {
+        Ok(())
+    } else {
+        Err(format!("{} is not attached to {} any more", place.program(), link.name))
+    }
+}
+
 fn failed(place: Place, device: &str) -> impl Fn(ProgramError) -> EbpfError + Copy + '_ {
     move |error| EbpfError::Attach {
         name: place.program(),

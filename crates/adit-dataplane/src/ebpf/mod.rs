@@ -66,6 +66,7 @@ pub struct EbpfPlane {
     userspace: UserspacePlane,
     counts: Arc<Counts>,
     hook: Hook,
+    pins: Option<PathBuf>,
 }
 
 impl EbpfPlane {
@@ -85,7 +86,7 @@ impl EbpfPlane {
         let fast_path = FastPath::load(&tunnel, device, tun.name(), options)?;
         let counts = fast_path.counts();
         let userspace = UserspacePlane::start_behind(tunnel, tun, underlay, Some(fast_path))?;
-        Ok(Self { userspace, counts, hook: options.hook })
+        Ok(Self { userspace, counts, hook: options.hook, pins: options.pins.clone() })
     }
 
     /// How the programs are attached.
@@ -117,6 +118,17 @@ impl DataPlane for EbpfPlane {
         let mut totals = self.userspace.totals();
         self.counts.add_to(&mut totals);
         totals
+    }
+
+    fn own_totals(&self) -> Totals {
+        let own = self.userspace.totals();
+        // Without pins the programs' counts end with them.
+        if self.pins.is_some() { own } else { self.totals() }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.userspace.check()?;
+        self.pins.as_deref().map_or(Ok(()), pins::check)
     }
 
     fn now(&self) -> Instant {

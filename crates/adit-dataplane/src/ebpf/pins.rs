@@ -111,6 +111,24 @@ pub fn remove(overlay: &Path) -> Result<(), EbpfError> {
     remove_tree(overlay)
 }
 
+/// Whether the programs of an overlay are pinned and, where the kernel tells, attached. In the network namespace that
+/// it lives in.
+pub(super) fn check(overlay: &Path) -> Result<(), String> {
+    let told = |error: EbpfError| error.to_string();
+    let directory = overlay.join(own_directory().map_err(told)?);
+    let pinned: Vec<Pinned> = list(&directory).map_err(told)?.into_iter().filter_map(parse).collect();
+    for (kind, name) in [(TcAttachType::Egress, "adit_encap"), (TcAttachType::Ingress, "adit_decap")] {
+        if !pinned.iter().any(|pinned| pinned.place.kind == kind) {
+            return Err(format!("the pin of {name} is gone, and with it the program"));
+        }
+    }
+    if !directory.join(MAPS).is_dir() {
+        return Err("the pins of the programs' maps are gone".to_owned());
+    }
+    // Of a filter nothing is asked: iproute2 knows them, this crate's libraries do not list them.
+    pinned.iter().filter(|pinned| pinned.clsact.is_none()).try_for_each(|pinned| attach::check(pinned.place))
+}
+
 fn own_directory() -> Result<String, EbpfError> {
     const OWN: &str = "/proc/thread-self/ns/net";
     let namespace = fs::metadata(OWN).map_err(failed("look at", Path::new(OWN)))?;

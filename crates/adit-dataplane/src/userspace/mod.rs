@@ -215,6 +215,14 @@ impl DataPlane for UserspacePlane {
         Totals::sum(self.counters.iter().chain(&started.counters).map(AsRef::as_ref))
     }
 
+    fn own_totals(&self) -> Totals {
+        self.totals()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.failure().map_or(Ok(()), |failure| Err(failure.to_owned()))
+    }
+
     fn now(&self) -> Instant {
         Clock.now()
     }

@@ -48,6 +48,8 @@ fn line(event: &Event) -> String {
         }
         Happening::ProbesAnswered { peer } => format!("peer {peer}  answers probes"),
         Happening::ProbesUnanswered { peer } => format!("peer {peer}  does not answer probes any more"),
+        Happening::Repaired { object, times: 1 } => format!("repaired {object}"),
+        Happening::Repaired { object, times } => format!("repaired {object} {times} times"),
         Happening::Missed { events } => {
             format!("{events} events were missed: they came faster than they were read")
         }

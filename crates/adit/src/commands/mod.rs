@@ -1,11 +1,13 @@
 //! A file a command.
 
+pub(crate) mod apply;
 pub(crate) mod check;
 pub(crate) mod down;
 pub(crate) mod drops;
 pub(crate) mod events;
 pub(crate) mod generate;
 pub(crate) mod lab;
+pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod up;

@@ -29,6 +29,8 @@ pub(crate) fn run(
             cli::OnExit::Keep => OnExit::Keep,
             cli::OnExit::Remove => OnExit::Remove,
         }),
+        file: std::path::absolute(file)?,
+        wait: args.wait,
         netns: netns.map(str::to_owned).or_else(adit_linux::netns::name_of_current),
     };
     daemon::run(&config, &options, |status| {

@@ -49,6 +49,11 @@ fn show(status: &Status, output: &Output) {
     for (reason, count) in &status.drops {
         output.line(format_args!("  dropped {reason} {count}"));
     }
+    for (object, count) in &status.repairs {
+        let times = if *count == 1 { "once" } else { "times" };
+        let count = if *count == 1 { String::new() } else { format!("{count} ") };
+        output.line(format_args!("  repaired {object} {count}{times}"));
+    }
     for (anomaly, count) in &status.ecn {
         output.line(format_args!("  odd ECN marks {anomaly} {count}"));
     }

@@ -27,8 +27,20 @@ impl Answer {
 }
 
 /// Asks for something over a connection.
-pub(crate) fn get(mut connection: impl Read + Write, path: &str) -> Answer {
-    write!(connection, "GET {path} HTTP/1.0\r\nHost: adit\r\n\r\n").unwrap();
+pub(crate) fn get(connection: impl Read + Write, path: &str) -> Answer {
+    ask(connection, &format!("GET {path} HTTP/1.0\r\nHost: adit\r\n\r\n"))
+}
+
+/// Asks for something to be done.
+pub(crate) fn post(connection: impl Read + Write, path: &str, body: &serde_json::Value) -> Answer {
+    let body = body.to_string();
+    let length = body.len();
+    let head = "Host: adit\r\nContent-Type: application/json";
+    ask(connection, &format!("POST {path} HTTP/1.0\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}"))
+}
+
+fn ask(mut connection: impl Read + Write, request: &str) -> Answer {
+    connection.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -1,0 +1,44 @@
+//! `adit plan`: what would change.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use adit_control::places::Places;
+use adit_control::{change::Change, client, overlay};
+
+use crate::Failure;
+use crate::output::Output;
+
+/// Something would change.
+const DIFFERS: u8 = 2;
+
+pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitCode, Failure> {
+    let config = match super::load(file, output)? {
+        Ok(config) => config,
+        Err(code) => return Ok(code),
+    };
+    let running = client::running_config(&Places::of(config.site.name.as_str()))?;
+    let changes = overlay::plan(running.as_ref(), &config)?;
+    if output.is_json() {
+        output.line(serde_json::json!({ "schema": 1, "ok": true, "changes": changes }));
+    } else if commands {
+        for command in changes.iter().flat_map(|change| &change.commands) {
+            output.line(command);
+        }
+    } else {
+        show(config.site.name.as_str(), &changes, output);
+    }
+    Ok(if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
+}
+
+/// The changes, a line each.
+pub(super) fn show(site: &str, changes: &[Change], output: &Output) {
+    for change in changes {
+        output.line(change);
+    }
+    match changes.len() {
+        0 => output.line(format_args!("overlay `{site}`: nothing to change")),
+        1 => output.line(format_args!("overlay `{site}`: 1 change")),
+        count => output.line(format_args!("overlay `{site}`: {count} changes")),
+    }
+}
