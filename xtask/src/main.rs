@@ -6,7 +6,7 @@
 //! cargo xtask vm run|test|bench a QEMU guest with Debian's kernel 6.1, for what this machine's lacks
 //! cargo xtask conformance       what Adit and Linux's ipip do, rule by rule: docs/conformance.md
 //! cargo xtask bpf [--check]     builds the kernel's programs anew; they are committed
-//! cargo xtask generate          writes the generated files anew: JSON Schema, table of drops
+//! cargo xtask generate          writes the generated files anew: JSON Schema, OpenAPI, table of drops
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to whoever runs it")]
 
@@ -23,6 +23,7 @@ use std::process::ExitCode;
 fn generate() -> Result<(), String> {
     let bless = [("ADIT_BLESS", "1")];
     run::cargo(&["test", "--quiet", "-p", "adit-config", "--test", "schema"], &bless)?;
+    run::cargo(&["test", "--quiet", "-p", "adit-control", "--lib", "openapi"], &bless)?;
     run::cargo(&["test", "--quiet", "-p", "adit-policy", "documentation"], &bless)
 }
 

@@ -24,6 +24,7 @@
 
 mod check;
 mod decode;
+mod listen;
 mod load;
 mod model;
 mod name;

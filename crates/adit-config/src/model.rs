@@ -1,6 +1,6 @@
 //! What a valid configuration file says.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
@@ -43,6 +43,8 @@ pub struct Site {
     pub device: DeviceName,
     /// What carries the packets.
     pub dataplane: DataplaneChoice,
+    /// Where a scraper finds the overlay's numbers. Default: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Another site, reached through the tunnel.

@@ -1,7 +1,7 @@
 //! The file's shape: what is written by [`Config::to_toml`] and described by the JSON Schema.
 
 use std::borrow::Cow;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -45,6 +45,9 @@ struct RawSite {
     /// What carries the packets.
     #[schemars(default)]
     dataplane: RawDataplane,
+    /// Where Prometheus finds the overlay's numbers, by HTTP at `/metrics`: an address and a port, or nowhere.
+    #[schemars(default)]
+    metrics: RawMetrics,
 }
 
 /// How the tunnel treats what it carries.
@@ -100,6 +103,13 @@ enum RawDataplane {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
+enum RawMetrics {
+    Word(Off),
+    At(RawListen),
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
 enum RawTtl {
     Fixed(#[schemars(range(min = 1, max = 255))] u8),
     Word(Inherit),
@@ -137,6 +147,13 @@ enum Inherit {
 
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+enum Off {
+    /// Nothing listens.
+    Off,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 enum Auto {
     /// What the underlay leaves after the outer header.
     Auto,
@@ -159,6 +176,25 @@ impl JsonSchema for RawAddress {
 
 #[derive(Serialize)]
 #[serde(transparent)]
+struct RawListen(SocketAddr);
+
+impl JsonSchema for RawListen {
+    fn schema_name() -> Cow<'static, str> {
+        "Listen".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let pattern = format!(r"^(({OCTET}\.){{3}}{OCTET}|\[[0-9a-fA-F:.]+\]):[1-9][0-9]{{0,4}}$");
+        json_schema!({
+            "type": "string",
+            "description": "An address and a port, such as 127.0.0.1:9150 or [::1]:9150.",
+            "pattern": pattern,
+        })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
 struct RawPrefix(Ipv4Net);
 
 impl JsonSchema for RawPrefix {
@@ -173,6 +209,18 @@ impl JsonSchema for RawPrefix {
             "description": "An IPv4 prefix without host bits, such as 172.16.17.0/24.",
             "pattern": pattern,
         })
+    }
+}
+
+impl Default for RawMetrics {
+    fn default() -> Self {
+        None.into()
+    }
+}
+
+impl From<Option<SocketAddr>> for RawMetrics {
+    fn from(metrics: Option<SocketAddr>) -> Self {
+        metrics.map_or(Self::Word(Off::Off), |address| Self::At(RawListen(address)))
     }
 }
 
@@ -225,6 +273,7 @@ impl From<&Site> for RawSite {
                 DataplaneChoice::Userspace => RawDataplane::Userspace,
                 DataplaneChoice::Kernel => RawDataplane::Kernel,
             },
+            metrics: site.metrics.into(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From the TOML tree to values. What is wrong is reported and left out, and reading goes on.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use ipnet::Ipv4Net;
@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 use crate::decode::{
     At, Key, Kind, Section, Value, array, boolean, described, number_or_word, shown, string, word,
 };
+use crate::listen::listen;
 use crate::model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
 };
@@ -50,6 +51,11 @@ pub(crate) const SITE: Kind = Kind {
             name: "dataplane",
             takes: "\"auto\", \"ebpf\", \"userspace\" or \"kernel\"",
             example: "\"auto\"",
+        },
+        Key {
+            name: "metrics",
+            takes: "\"off\", or an address and a port to listen on",
+            example: "\"127.0.0.1:9150\"",
         },
     ],
 };
@@ -104,6 +110,8 @@ pub(crate) struct SitePart {
     pub(crate) networks: Vec<At<Ipv4Net>>,
     device: Option<DeviceName>,
     dataplane: Option<DataplaneChoice>,
+    /// Where somebody listens, if anywhere.
+    metrics: Option<Option<SocketAddr>>,
 }
 
 /// What could be read of a `[[peer]]`.
@@ -132,6 +140,7 @@ impl FilePart {
                 networks: bare(site.networks),
                 device: site.device?,
                 dataplane: site.dataplane?,
+                metrics: site.metrics?,
             },
             tunnel: self.tunnel?,
             peers: self.peers.into_iter().map(peer).collect::<Option<_>>()?,
@@ -211,12 +220,17 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> Site
         Some((key, value)) => word(key, value, &DATAPLANES, sink),
         None => Some(DataplaneChoice::default()),
     };
+    let metrics = match section.optional("metrics") {
+        Some((key, value)) => listen(key, value, sink),
+        None => Some(None),
+    };
     SitePart {
         name: name.map(|name| name.value),
         underlay,
         networks: networks.unwrap_or_default(),
         device,
         dataplane,
+        metrics,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What holds for every configuration, and for everything that is none.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use adit_config::{
     Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, PeerName,
@@ -34,9 +34,10 @@ fn config() -> impl Strategy<Value = Config> {
         DataplaneChoice::Kernel,
     ]);
     let owners = vec(("[a-z0-9-]{1,28}", vec((any::<u16>(), 16..=32_u8), 1..6)), 1..12);
-    (options(), dataplane, "[!-$&-.0-9;-~]{1,15}", owners, any::<u16>()).prop_filter_map(
+    let metrics = proptest::option::of((any::<[u8; 16]>(), any::<bool>(), 1..=u16::MAX));
+    (options(), (dataplane, metrics), "[!-$&-.0-9;-~]{1,15}", owners, any::<u16>()).prop_filter_map(
         "a name that means something to the kernel",
-        |(tunnel, dataplane, device, owners, start)| {
+        |(tunnel, (dataplane, metrics), device, owners, start)| {
             let device = DeviceName::new(device).ok()?;
             let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
                 let index = index as u8;
@@ -51,7 +52,19 @@ fn config() -> impl Strategy<Value = Config> {
                 (format!("{index}-{name}"), Ipv4Addr::new(198, b, c, index), networks.into_iter().collect())
             });
             let (name, underlay, networks) = owners.next()?;
-            let site = Site { name: SiteName::new(name).unwrap(), underlay, networks, device, dataplane };
+            let metrics = metrics.map(|(bytes, is_v6, port)| {
+                // Neither a group of hosts nor everybody.
+                let first = bytes[0] & 0x7f;
+                if is_v6 {
+                    let mut address = bytes;
+                    address[0] = first;
+                    SocketAddr::from((address, port))
+                } else {
+                    SocketAddr::from(([first, bytes[1], bytes[2], bytes[3]], port))
+                }
+            });
+            let name = SiteName::new(name).unwrap();
+            let site = Site { name, underlay, networks, device, dataplane, metrics };
             let peers = owners
                 .map(|(name, underlay, networks)| Peer {
                     name: PeerName::new(name).unwrap(),

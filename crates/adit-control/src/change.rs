@@ -7,13 +7,14 @@ use std::fmt;
 use adit_config::{Config, Peer};
 use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Desired;
 use crate::kernel::{Actual, wanted_routes};
 
 /// One line of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// Whether something comes, becomes another, or goes.
     pub kind: Kind,
@@ -26,7 +27,7 @@ pub struct Change {
 }
 
 /// What happens to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// It is made.
@@ -38,7 +39,7 @@ pub enum Kind {
 }
 
 /// What changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Object {
     /// This side, and how the tunnel treats what it carries.
@@ -54,6 +55,9 @@ pub enum Object {
 }
 
 impl Object {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Site, Self::Peer, Self::Device, Self::Route, Self::DataPlane];
+
     /// Its name, as in the JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {

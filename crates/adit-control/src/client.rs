@@ -1,13 +1,16 @@
 //! Asking a running daemon over its socket.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use adit_config::Config;
 use serde::de::DeserializeOwned;
 
+use crate::api::{Endpoint, Refusal};
+use crate::drops::Drops;
 use crate::error::ControlError;
+use crate::events::Event;
 use crate::places::Places;
 use crate::service::{Applied, ApplyRequest};
 use crate::status::Status;
@@ -16,13 +19,23 @@ use crate::status::Status;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// To load a large overlay takes some seconds.
 const PATIENCE_TO_APPLY: Duration = Duration::from_secs(120);
+/// One that is followed says every 15 seconds at least that it lives.
+const PATIENCE_OF_FOLLOWERS: Duration = Duration::from_secs(45);
 
 /// The status of the overlay.
 ///
 /// # Errors
 /// Nobody answers, or not with a status.
 pub fn status(places: &Places) -> Result<Status, ControlError> {
-    decoded(places, &ask(places, "GET /v1/status", "", PATIENCE)?)
+    decoded(places, &ask(places, Endpoint::Status, "", PATIENCE)?)
+}
+
+/// What the overlay drops, and why.
+///
+/// # Errors
+/// Nobody answers, or not with that.
+pub fn drops(places: &Places) -> Result<Drops, ControlError> {
+    decoded(places, &ask(places, Endpoint::Drops, "", PATIENCE)?)
 }
 
 /// What runs; `None`: nothing does.
@@ -30,7 +43,7 @@ pub fn status(places: &Places) -> Result<Status, ControlError> {
 /// # Errors
 /// Something answers that is no daemon of ours.
 pub fn running_config(places: &Places) -> Result<Option<Config>, ControlError> {
-    match ask(places, "GET /v1/config", "", PATIENCE) {
+    match ask(places, Endpoint::Config, "", PATIENCE) {
         Ok(text) => {
             Config::parse("what runs", &text).map(Some).map_err(|problems| bad(places, problems.to_string()))
         }
@@ -45,7 +58,7 @@ pub fn running_config(places: &Places) -> Result<Option<Config>, ControlError> {
 /// Nobody answers, or the daemon refuses: nothing has changed then.
 pub fn apply(places: &Places, request: &ApplyRequest) -> Result<Applied, ControlError> {
     let body = serde_json::to_string(request).map_err(|error| bad(places, error.to_string()))?;
-    decoded(places, &ask(places, "POST /v1/apply", &body, PATIENCE_TO_APPLY)?)
+    decoded(places, &ask(places, Endpoint::Apply, &body, PATIENCE_TO_APPLY)?)
 }
 
 /// Keeps what waits to be confirmed; whether anything did.
@@ -53,19 +66,64 @@ pub fn apply(places: &Places, request: &ApplyRequest) -> Result<Applied, Control
 /// # Errors
 /// Nobody answers.
 pub fn confirm(places: &Places) -> Result<bool, ControlError> {
-    decoded(places, &ask(places, "POST /v1/confirm", "", PATIENCE)?)
+    decoded(places, &ask(places, Endpoint::Confirm, "", PATIENCE)?)
 }
 
-fn bad(places: &Places, detail: String) -> ControlError {
-    ControlError::BadAnswer { socket: places.socket(), detail }
+/// What happens from now on, as it happens.
+///
+/// # Errors
+/// Nobody answers, or not with events.
+pub fn follow(places: &Places) -> Result<Events, ControlError> {
+    let mut answer = request(places, Endpoint::Events, "", PATIENCE)?;
+    answer.head()?;
+    let patience = answer.reader.get_ref().set_read_timeout(Some(PATIENCE_OF_FOLLOWERS));
+    patience.map_err(|error| answer.bad(error.to_string()))?;
+    Ok(Events(answer))
+}
+
+/// What is told by a daemon that is followed, until it ends.
+pub struct Events(Answer);
+
+impl Iterator for Events {
+    type Item = Result<Event, ControlError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let mut line = String::new();
+            match self.0.reader.read_line(&mut line) {
+                Ok(0) => return None,
+                Ok(_) => {}
+                Err(error) => return Some(Err(self.0.bad(error.to_string()))),
+            }
+            // What else there is are comments, and empty lines between events.
+            if let Some(data) = line.strip_prefix("data: ") {
+                return Some(serde_json::from_str(data).map_err(|error| self.0.bad(error.to_string())));
+            }
+        }
+    }
 }
 
 fn decoded<T: DeserializeOwned>(places: &Places, body: &str) -> Result<T, ControlError> {
     serde_json::from_str(body).map_err(|error| bad(places, error.to_string()))
 }
 
+fn bad(places: &Places, detail: String) -> ControlError {
+    ControlError::BadAnswer { socket: places.socket(), detail }
+}
+
 /// One request, and the body of its answer.
-fn ask(places: &Places, request: &str, body: &str, patience: Duration) -> Result<String, ControlError> {
+fn ask(places: &Places, endpoint: Endpoint, body: &str, patience: Duration) -> Result<String, ControlError> {
+    let mut answer = request(places, endpoint, body, patience)?;
+    answer.head()?;
+    answer.rest()
+}
+
+fn request(
+    places: &Places,
+    endpoint: Endpoint,
+    body: &str,
+    patience: Duration,
+) -> Result<Answer, ControlError> {
     let socket = places.socket();
     let mut stream = match UnixStream::connect(&socket) {
         Ok(stream) => stream,
@@ -76,24 +134,63 @@ fn ask(places: &Places, request: &str, body: &str, patience: Duration) -> Result
     };
     // HTTP/1.0: the answer ends with the connection, and is never chunked.
     let head = format!(
-        "{request} HTTP/1.0\r\nHost: adit\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "{} {} HTTP/1.0\r\nHost: adit\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        if endpoint.is_change() { "POST" } else { "GET" },
+        endpoint.path(),
         body.len()
     );
     let exchange = |stream: &mut UnixStream| {
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
         stream.write_all(head.as_bytes())?;
-        stream.write_all(body.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map(|_| answer)
+        stream.write_all(body.as_bytes())
     };
-    let answer = exchange(&mut stream).map_err(|error| bad(places, error.to_string()))?;
-    let (head, body) =
-        answer.split_once("\r\n\r\n").ok_or_else(|| bad(places, "no HTTP answer".to_owned()))?;
-    let line = head.lines().next().unwrap_or_default();
-    match line.split(' ').nth(1) {
-        Some("200") => Ok(body.to_owned()),
-        Some("422") => Err(ControlError::Refused(body.to_owned())),
-        _ => Err(bad(places, line.to_owned())),
+    let sent = exchange(&mut stream);
+    let answer = Answer { reader: BufReader::new(stream), places: places.clone() };
+    sent.map_err(|error| answer.bad(error.to_string()))?;
+    Ok(answer)
+}
+
+/// An answer that is being read.
+struct Answer {
+    reader: BufReader<UnixStream>,
+    places: Places,
+}
+
+impl Answer {
+    /// Reads the head; a refusal is an error.
+    fn head(&mut self) -> Result<(), ControlError> {
+        let first = self.line()?;
+        while !self.line()?.is_empty() {}
+        match first.split(' ').nth(1) {
+            Some("200") => Ok(()),
+            Some(code) => match (code, serde_json::from_str::<Refusal>(&self.rest()?)) {
+                ("422", Ok(refusal)) => Err(ControlError::Refused(refusal.error)),
+                (_, Ok(refusal)) => Err(self.bad(refusal.error)),
+                (_, Err(_)) => Err(self.bad(first)),
+            },
+            None => Err(self.bad("no HTTP answer".to_owned())),
+        }
+    }
+
+    fn line(&mut self) -> Result<String, ControlError> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) => Err(self.bad("no HTTP answer".to_owned())),
+            Ok(_) => Ok(line.trim_end().to_owned()),
+            Err(error) => Err(self.bad(error.to_string())),
+        }
+    }
+
+    fn rest(&mut self) -> Result<String, ControlError> {
+        let mut rest = String::new();
+        match self.reader.read_to_string(&mut rest) {
+            Ok(_) => Ok(rest),
+            Err(error) => Err(self.bad(error.to_string())),
+        }
+    }
+
+    fn bad(&self, detail: String) -> ControlError {
+        bad(&self.places, detail)
     }
 }

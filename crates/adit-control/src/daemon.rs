@@ -1,24 +1,23 @@
 //! The daemon: one overlay, kept up until a signal ends it, and a socket to ask it on.
 
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_config::Config;
+use adit_linux::private_socket;
 use adit_linux::process::LockFile;
-use axum::Json;
-use axum::Router;
-use axum::extract::State;
-use axum::routing::get;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::{self, Api};
 use crate::confirmation::Confirmation;
 use crate::error::ControlError;
 use crate::keeper::Keeper;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
-use crate::requests;
+use crate::scrapers::Scrapers;
 use crate::service::Service;
 use crate::status::Status;
 
@@ -86,6 +85,13 @@ async fn serve(
         tracing::warn!("nobody has confirmed this file when it was applied: what ran before it runs");
     }
     let config = instead.as_ref().unwrap_or(config);
+    // Before anything is made: what cannot be had then ends a start that has changed nothing.
+    let mut scrapers = Scrapers::none();
+    match scrapers.listen(config.site.metrics).await {
+        // It may come together with the underlay's.
+        Err(_) if options.wait => {}
+        listening => listening?,
+    }
     let mut is_waiting = false;
     let overlay = loop {
         match Overlay::bring_up_to_stay(config, &places.memory()) {
@@ -108,17 +114,22 @@ async fn serve(
 
     // We hold the lock, so a socket that is there is a dead daemon's.
     let _ = std::fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).map_err(file)?;
-    restrict(&socket).map_err(file)?;
-    let app = Router::new()
-        .route("/v1/status", get(status))
-        .with_state(Arc::clone(&overlay))
-        .merge(requests::routes(service.clone()));
+    // Only root asks: a status names addresses and counts of private networks.
+    let listener = private_socket::listen(&socket).map_err(file)?;
+    listener.set_nonblocking(true).map_err(file)?;
+    let listener = UnixListener::from_std(listener).map_err(file)?;
+    let api = Api::new({
+        let overlay = Arc::clone(&overlay);
+        Arc::new(move || look(&overlay))
+    });
+    let app = api::on_socket(&api, &service);
     let keeper = Keeper::start(Arc::clone(&overlay))?;
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
 
-    if let Some(status) = look(&overlay) {
-        ready(&status);
+    scrapers.serve(&api);
+    let mut seen = look(&overlay);
+    if let Some(status) = &seen {
+        ready(status);
     }
     let mut is_forgetful = false;
     let default = loop {
@@ -133,6 +144,8 @@ async fn serve(
             () = tokio::time::sleep(LOOK) => {
                 remember(&overlay, &mut is_forgetful);
                 service.take_back();
+                api.tell(&mut seen);
+                scrapers.follow(metrics_of(&overlay), &api).await;
             }
         }
     };
@@ -146,12 +159,13 @@ async fn serve(
 
 type Shared = Arc<Mutex<Option<Overlay>>>;
 
-async fn status(State(overlay): State<Shared>) -> Result<Json<Status>, axum::http::StatusCode> {
-    look(&overlay).map(Json).ok_or(axum::http::StatusCode::SERVICE_UNAVAILABLE)
-}
-
 fn look(overlay: &Shared) -> Option<Status> {
     overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Status::of)
+}
+
+/// Where the file wants the numbers served, which a reload may change.
+fn metrics_of(overlay: &Shared) -> Option<SocketAddr> {
+    overlay.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.config().site.metrics
 }
 
 /// A full disk is said once, and no reason to stop forwarding.
@@ -171,12 +185,6 @@ fn close(overlay: &Shared, on_exit: OnExit) -> Result<(), ControlError> {
         Some(overlay) => overlay.close(on_exit),
         None => Ok(()),
     }
-}
-
-/// Only root asks: a status names addresses and counts of private networks.
-fn restrict(socket: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
 }
 
 fn already_running(places: &Places, held: adit_linux::process::LockError) -> ControlError {

@@ -1,6 +1,6 @@
 //! What can go wrong, in words that say what was expected, what was found and what to do.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use adit_tunnel::TunnelError;
@@ -112,8 +112,19 @@ pub enum ControlError {
         /// What to do, if it is known.
         hint: &'static str,
     },
+    /// Nobody can listen on `site.metrics`.
+    #[error(
+        "cannot listen on {address} for site.metrics: {source}; give it an address of this machine and a port \
+         that nothing else has, or leave it out"
+    )]
+    Metrics {
+        /// What the file says.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
     /// The daemon's answer was not understood.
-    #[error("{} answered with something that is no status: {detail}", socket.display())]
+    #[error("{} gave no answer that can be understood: {detail}", socket.display())]
     BadAnswer {
         /// Who answered.
         socket: PathBuf,

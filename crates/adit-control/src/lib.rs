@@ -1,18 +1,25 @@
 //! An overlay's life on one machine: the kernel objects it is made of, the data plane that
 //! serves them, the daemon that keeps both, and the socket it can be asked on.
 
+pub mod api;
 pub mod change;
 pub mod client;
 pub mod confirmation;
 pub mod daemon;
 pub mod desired;
+pub mod drops;
 mod error;
+pub mod events;
 mod keeper;
 mod kernel;
 mod memory;
+pub mod metrics;
 pub mod overlay;
 pub mod places;
 mod requests;
+#[cfg(test)]
+mod sample;
+mod scrapers;
 pub mod service;
 mod starter;
 pub mod status;

@@ -161,6 +161,12 @@ impl Overlay {
             return Ok(changes);
         }
         let before = self.config.clone();
+        let metrics = config.site.metrics;
+        if changes.len() == 1 && metrics != before.site.metrics {
+            // Who reads the numbers is nothing to what forwards.
+            self.config.site.metrics = metrics;
+            return Ok(changes);
+        }
         if let Err(error) = self.install(config) {
             if let Err(error) = self.install(&before) {
                 tracing::error!(%error, "what ran before cannot be restored");

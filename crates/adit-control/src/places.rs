@@ -1,5 +1,7 @@
 //! Where a running overlay keeps what: socket, lock, notes about what it made.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -85,7 +87,11 @@ impl Places {
     /// They cannot be made.
     pub fn create(&self) -> Result<(), ControlError> {
         for directory in [self.run.clone(), self.state.join(&self.name)] {
-            std::fs::create_dir_all(&directory)
+            // Nobody but the owner may put another socket in its place, whatever the umask allows.
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(&directory)
                 .map_err(|error| ControlError::file("make the directory", directory, error))?;
         }
         Ok(())

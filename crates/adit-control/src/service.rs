@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_config::Config;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
@@ -14,7 +15,7 @@ use crate::overlay::Overlay;
 use crate::places::Places;
 
 /// A file to be applied.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyRequest {
     /// Its path: what a reload reads from now on.
     pub file: PathBuf,
@@ -25,7 +26,7 @@ pub struct ApplyRequest {
 }
 
 /// What became of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
     /// What has changed; nothing, if everything was so already.
     pub changes: Vec<Change>,

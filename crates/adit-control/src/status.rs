@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use adit_tunnel::{Instant, LearnedBy, PathLength, PeerIndex, PeerTotals, Reachability, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use ipnet::Ipv4Net;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
@@ -14,9 +15,9 @@ use crate::overlay::Overlay;
 pub const SCHEMA: u32 = 1;
 
 /// An overlay as it is now.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// Always [`SCHEMA`].
+    /// Always 1.
     pub schema: u32,
     /// This side.
     pub site: SiteStatus,
@@ -40,7 +41,7 @@ pub struct Status {
 }
 
 /// ICMP errors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IcmpStatus {
     /// Sent to senders whose datagram was dropped here.
     pub sent: u64,
@@ -55,7 +56,7 @@ pub struct IcmpStatus {
 }
 
 /// Probes of the path MTU (RFC 8899).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProbeStatus {
     /// Sent.
     pub sent: u64,
@@ -64,7 +65,7 @@ pub struct ProbeStatus {
 }
 
 /// This side of an overlay.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SiteStatus {
     /// The site's name.
     pub name: String,
@@ -81,13 +82,14 @@ pub struct SiteStatus {
 }
 
 /// One peer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerStatus {
     /// Its name.
     pub name: String,
     /// Its outer address.
     pub underlay: String,
     /// What is behind it.
+    #[schemars(with = "Vec<String>")]
     pub networks: Vec<Ipv4Net>,
     /// What is known of it.
     pub state: PeerState,
@@ -105,7 +107,7 @@ pub struct PeerStatus {
 }
 
 /// What is known of the way to a peer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SoftState {
     /// Who told the path MTU.
     pub path_mtu_from: PathMtuFrom,
@@ -128,7 +130,7 @@ pub struct SoftState {
 }
 
 /// Who told a path MTU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathMtuFrom {
     /// Nobody: it is what the underlay's interface takes.
@@ -141,7 +143,7 @@ pub enum PathMtuFrom {
 }
 
 /// Whether a peer answers probes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Probing {
     /// None is sent: it is configured so, or this gateway has no address inside `site.networks`.
@@ -154,7 +156,7 @@ pub enum Probing {
 }
 
 /// A peer that is held to be out of reach.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Unreachable {
     /// In the router's words.
     pub cause: UnreachableCause,
@@ -163,7 +165,7 @@ pub struct Unreachable {
 }
 
 /// What a router said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnreachableCause {
     /// Network Unreachable.
@@ -232,10 +234,10 @@ impl SoftState {
 }
 
 /// What is known of a peer. Nothing is sent to find out: a tunnel without traffic is `idle`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
-    /// Heard within the last [`HEARD_WITHIN_MS`].
+    /// Heard within the last 30 seconds.
     Up,
     /// Nothing heard lately.
     Idle,
@@ -247,7 +249,7 @@ pub enum PeerState {
 pub const HEARD_WITHIN_MS: u64 = 30_000;
 
 /// Inner datagrams and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// Datagrams.
     pub packets: u64,

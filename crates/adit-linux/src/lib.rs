@@ -16,6 +16,7 @@ pub mod nftables;
 pub mod packet;
 pub mod packet_ring;
 pub mod poll;
+pub mod private_socket;
 pub mod process;
 pub mod raw;
 pub mod raw_frames;

@@ -105,6 +105,23 @@ pub(crate) enum Command {
         name: Option<String>,
     },
 
+    /// Show what was dropped: the reason, how often, the section of the RFC, and why.
+    ///
+    /// Text has only what has occurred; JSON has every reason.
+    Drops {
+        /// The site's name; all that run if left out.
+        name: Option<String>,
+    },
+
+    /// Follow what happens to an overlay, a line each.
+    ///
+    /// Peers that come up or go down and why, path MTUs that change and who told, probes that are answered or not any
+    /// more, what had to be repaired. Begins with what happens next, and ends with the daemon.
+    Events {
+        /// The site's name; may be left out where one runs.
+        name: Option<String>,
+    },
+
     /// Print a completion script.
     Completions {
         /// For which shell.

@@ -59,6 +59,8 @@ fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
         Command::Up { file } => commands::up::up(file, cli.netns.as_deref(), output),
         Command::Down { overlay } => commands::down::down(overlay, cli.netns.is_some(), output),
         Command::Status { name } => commands::status::status(name.as_deref(), output),
+        Command::Drops { name } => commands::drops::drops(name.as_deref(), output),
+        Command::Events { name } => commands::events::events(name.as_deref(), output),
         Command::Completions { shell } => commands::generate::completions(*shell),
         Command::Man => commands::generate::man(),
     }

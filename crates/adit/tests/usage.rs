@@ -6,7 +6,8 @@ use std::process::Command;
 
 use support::{ADIT, Said, adit};
 
-const COMMANDS: [&str; 8] = ["lab", "check", "run", "up", "down", "status", "completions", "man"];
+const COMMANDS: [&str; 10] =
+    ["lab", "check", "run", "up", "down", "status", "drops", "events", "completions", "man"];
 
 #[test]
 fn wrong_usage_is_64() {
@@ -21,6 +22,8 @@ fn wrong_usage_is_64() {
         &["up"],
         &["down"],
         &["status", "a", "b"],
+        &["drops", "a", "b"],
+        &["events", "a", "b"],
         &["completions"],
         &["completions", "no-such-shell"],
         &["lab", "--pcap"],

@@ -7,9 +7,7 @@ use adit_linux::error::Error;
 use adit_linux::frames::{FrameSender, LINK_HEADER};
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
-use adit_tunnel::{
-    Counters, DropReason, Instant, LearnedBy, PeerIndex, Prober, Reachability, Tunnel, UnderlayIcmp,
-};
+use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Tunnel, UnderlayIcmp};
 
 use super::fast_side::FastSide;
 use super::outbound::MAX_DATAGRAM;
@@ -30,15 +28,6 @@ pub(super) struct Probing {
     senders: Vec<Arc<Counters>>,
     /// ICMP that came faster than it was read, as far as it is counted.
     overflowed: u32,
-    told: Vec<Told>,
-}
-
-/// What was last said of a peer in the log.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Told {
-    mtu: u16,
-    by: Option<LearnedBy>,
-    is_reachable: bool,
 }
 
 impl Probing {
@@ -55,7 +44,6 @@ impl Probing {
             counters,
             senders,
             overflowed: 0,
-            told: tunnel.peers().map(|(peer, _)| Told::of(tunnel, peer)).collect(),
         })
     }
 
@@ -101,7 +89,6 @@ impl Probing {
         self.raw.flush();
         // One that cannot be sent is one that is not answered.
         let _ = self.raw.take_sent();
-        self.tell(tunnel);
     }
 
     fn relay(&mut self, outcome: &UnderlayIcmp, message: &[u8]) {
@@ -110,41 +97,6 @@ impl Probing {
         {
             queue_reply(&mut self.raw, reply, offending);
             self.raw.flush();
-        }
-    }
-
-    /// Says once in the log what has changed of a path.
-    fn tell(&mut self, tunnel: &Tunnel) {
-        for (told, (peer, config)) in self.told.iter_mut().zip(tunnel.peers()) {
-            let now = Told::of(tunnel, peer);
-            if *told == now {
-                continue;
-            }
-            let (peer, mtu) = (&config.name, now.mtu);
-            if (told.mtu, told.by) != (now.mtu, now.by) {
-                match now.by {
-                    Some(LearnedBy::Router) => tracing::info!(%peer, mtu, "path MTU changed: a router told"),
-                    Some(LearnedBy::Probe) => tracing::info!(%peer, mtu, "path MTU changed: found by probes"),
-                    None => tracing::info!(%peer, mtu, "path MTU changed: the underlay's own"),
-                }
-            }
-            match (told.is_reachable, now.is_reachable) {
-                (true, false) => tracing::warn!(%peer, "a router says that the peer cannot be reached"),
-                (false, true) => tracing::info!(%peer, "the peer is in reach again"),
-                _ => {}
-            }
-            *told = now;
-        }
-    }
-}
-
-impl Told {
-    fn of(tunnel: &Tunnel, peer: PeerIndex) -> Self {
-        let path_mtu = tunnel.path_mtu(peer);
-        Self {
-            mtu: path_mtu.mtu,
-            by: path_mtu.learned,
-            is_reachable: tunnel.reachability(peer) == Reachability::Assumed,
         }
     }
 }

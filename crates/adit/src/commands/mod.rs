@@ -3,6 +3,8 @@
 pub(crate) mod apply;
 pub(crate) mod check;
 pub(crate) mod down;
+pub(crate) mod drops;
+pub(crate) mod events;
 pub(crate) mod generate;
 pub(crate) mod lab;
 pub(crate) mod plan;

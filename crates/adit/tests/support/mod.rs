@@ -2,6 +2,8 @@
 //! [`Machine`](machine::Machine) that it is run on.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod exposition;
+pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod programs;

@@ -17,8 +17,8 @@ use tempfile::TempDir;
 pub(crate) struct Sites {
     pub(crate) machine: Machine,
     pub(crate) network: Article,
-    /// `site.dataplane` of the examples, where it is another than theirs.
-    dataplane: Option<&'static str>,
+    /// Lines of `[site]` beside those of the examples.
+    site: Option<String>,
     files: TempDir,
 }
 
@@ -33,25 +33,29 @@ impl Sites {
 
     /// The same, for a data plane of the test's choice.
     pub(crate) fn with_dataplane(dataplane: &'static str) -> Self {
-        Self::of(Some(dataplane))
+        Self::with_site(format!("dataplane = \"{dataplane}\""))
     }
 
-    fn of(dataplane: Option<&'static str>) -> Self {
+    /// The same, with these lines in `[site]` beside those of the examples.
+    pub(crate) fn with_site(lines: impl Into<String>) -> Self {
+        Self::of(Some(lines.into()))
+    }
+
+    fn of(site: Option<String>) -> Self {
         Self {
             machine: Machine::new(),
             network: Article::build().unwrap(),
-            dataplane,
+            site,
             files: tempfile::tempdir().unwrap(),
         }
     }
 
     /// The configuration that a site is run with.
-    fn file(&self, name: &str) -> String {
-        let Some(dataplane) = self.dataplane else { return example(name) };
+    pub(crate) fn file(&self, name: &str) -> String {
+        let Some(site) = &self.site else { return example(name) };
         let text = std::fs::read_to_string(example(name)).unwrap();
         let file = self.files.path().join(name);
-        std::fs::write(&file, text.replace("[site]", &format!("[site]\ndataplane = \"{dataplane}\"")))
-            .unwrap();
+        std::fs::write(&file, text.replace("[site]", &format!("[site]\n{site}"))).unwrap();
         file.into_os_string().into_string().unwrap()
     }
 

@@ -1,0 +1,66 @@
+//! What `adit drops` shows: every reason for which something is dropped, how often it was, and why.
+
+use adit_tunnel::DropReason;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::{SCHEMA, Status};
+
+/// Every reason of an overlay, whether or not it ever occurred.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Drops {
+    /// The version of the shape.
+    pub schema: u32,
+    /// The site's name.
+    pub site: String,
+    /// The reasons, in the order of a datagram's way.
+    pub drops: Vec<Drop>,
+}
+
+/// One reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Drop {
+    /// Its name, which stays from release to release.
+    pub reason: String,
+    /// Packets dropped for it since the start.
+    pub count: u64,
+    /// Where on a datagram's way.
+    pub stage: String,
+    /// The section of the RFC that asks for it, or that it follows from.
+    pub section: String,
+    /// One sentence for people.
+    pub explanation: String,
+}
+
+impl Drops {
+    /// All of them, with the counts of a status.
+    #[must_use]
+    pub fn of(status: &Status) -> Self {
+        let drops = DropReason::ALL.into_iter().map(|reason| Drop {
+            reason: reason.as_str().to_owned(),
+            count: status.drops.get(reason.as_str()).copied().unwrap_or(0),
+            stage: reason.stage().title().to_owned(),
+            section: reason.section().to_owned(),
+            explanation: reason.explanation().to_owned(),
+        });
+        Self { schema: SCHEMA, site: status.site.name.clone(), drops: drops.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn every_reason_is_there_once_with_its_count() {
+        let mut status = sample::status();
+        status.drops.insert("queue-full".to_owned(), 7);
+        let drops = Drops::of(&status);
+        assert_eq!(drops.drops.len(), DropReason::COUNT);
+        let counted: Vec<_> = drops.drops.iter().filter(|drop| drop.count > 0).collect();
+        assert_eq!(counted.len(), 1);
+        assert_eq!((counted[0].reason.as_str(), counted[0].count), ("queue-full", 7));
+        assert_eq!(counted[0].section, DropReason::QueueFull.section());
+    }
+}

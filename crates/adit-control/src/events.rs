@@ -1,0 +1,334 @@
+//! What happens to the peers of an overlay: told once each, in the log and to whoever follows.
+//!
+//! An event is a difference between two looks at the overlay. What changes and changes back between them is none.
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::{PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, Status, UnreachableCause};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// The version of the shape.
+    pub schema: u32,
+    /// When it was seen, as RFC 3339 has it, in UTC.
+    pub at: String,
+    /// The site's name.
+    pub site: String,
+    /// What it was.
+    #[serde(flatten)]
+    pub what: Happening,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Happening {
+    /// A peer is heard.
+    PeerUp {
+        /// Its name.
+        peer: String,
+    },
+    /// A peer is not heard any more, or is said to be out of reach.
+    PeerDown {
+        /// Its name.
+        peer: String,
+        /// Why it is thought so.
+        cause: DownCause,
+    },
+    /// What fits through to a peer has changed, or who says so.
+    PathMtuChanged {
+        /// Its name.
+        peer: String,
+        /// What it was, in bytes.
+        from: u16,
+        /// What it is, in bytes.
+        to: u16,
+        /// Who told.
+        told_by: PathMtuFrom,
+    },
+    /// A peer answers probes that it did not answer.
+    ProbesAnswered {
+        /// Its name.
+        peer: String,
+    },
+    /// A peer does not answer probes any more.
+    ProbesUnanswered {
+        /// Its name.
+        peer: String,
+    },
+    /// Somebody else had changed what is ours, and it was put right. The log says what it was.
+    Repaired {
+        /// Of which kind it was.
+        object: String,
+        /// How often.
+        times: u64,
+    },
+    /// Whoever follows was too slow: so many events passed it by.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// Why a peer is thought to be down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DownCause {
+    /// Nothing has been heard from it lately; perhaps there was nothing to say.
+    Silent,
+    /// A router: Network Unreachable.
+    Network,
+    /// A router: Host Unreachable.
+    Host,
+    /// Protocol Unreachable: it does not speak IP in IP.
+    Protocol,
+    /// Time Exceeded: the outer TTL is too small, or there is a loop.
+    TimeExceeded,
+}
+
+impl Event {
+    /// Something that is seen now.
+    #[must_use]
+    pub fn now(site: &str, what: Happening) -> Self {
+        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        Self { schema: SCHEMA, at, site: site.to_owned(), what }
+    }
+
+    /// Says it in the log.
+    pub fn log(&self) {
+        match &self.what {
+            Happening::PeerUp { peer } => tracing::info!(%peer, "the peer is up"),
+            Happening::PeerDown { peer, cause: DownCause::Silent } => {
+                tracing::info!(%peer, "nothing has been heard from the peer lately");
+            }
+            Happening::PeerDown { peer, cause } => {
+                tracing::warn!(%peer, cause = cause.as_str(), "a router says that the peer cannot be reached");
+            }
+            Happening::PathMtuChanged { peer, from, to, told_by } => {
+                let who = told_by.who();
+                tracing::info!(%peer, from, to, "path MTU changed: {who}");
+            }
+            Happening::ProbesAnswered { peer } => tracing::info!(%peer, "the peer answers probes"),
+            Happening::ProbesUnanswered { peer } => {
+                tracing::info!(%peer, "the peer does not answer probes any more");
+            }
+            // Whoever repairs says more of it; and what is missed is between one follower and us.
+            Happening::Repaired { .. } | Happening::Missed { .. } => {}
+        }
+    }
+}
+
+impl DownCause {
+    /// As it is in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Network => "network",
+            Self::Host => "host",
+            Self::Protocol => "protocol",
+            Self::TimeExceeded => "time-exceeded",
+        }
+    }
+}
+
+impl PathMtuFrom {
+    /// Who it was, for people.
+    #[must_use]
+    pub const fn who(self) -> &'static str {
+        match self {
+            Self::Underlay => "the underlay's own",
+            Self::Router => "a router told",
+            Self::Probe => "found by probes",
+        }
+    }
+}
+
+/// What happened between two looks at an overlay, in the order of its peers. A peer that was not there before
+/// has been silent; one that is gone had nothing happen to it but that.
+#[must_use]
+pub fn between(before: &Status, after: &Status) -> Vec<Happening> {
+    // The peers are the same ones from look to look, but after a change of the file.
+    let is_same = before.peers.len() == after.peers.len()
+        && before.peers.iter().zip(&after.peers).all(|(before, after)| before.name == after.name);
+    let mut happenings = Vec::new();
+    if is_same {
+        for (before, after) in before.peers.iter().zip(&after.peers) {
+            of_peer(Some(before), after, &mut happenings);
+        }
+    } else {
+        let by_name: HashMap<&str, &PeerStatus> =
+            before.peers.iter().map(|peer| (peer.name.as_str(), peer)).collect();
+        for after in &after.peers {
+            of_peer(by_name.get(after.name.as_str()).copied(), after, &mut happenings);
+        }
+    }
+    for (object, times) in &after.repairs {
+        let times = times.saturating_sub(before.repairs.get(object).copied().unwrap_or(0));
+        if times > 0 {
+            happenings.push(Happening::Repaired { object: object.clone(), times });
+        }
+    }
+    happenings
+}
+
+fn of_peer(before: Option<&PeerStatus>, after: &PeerStatus, happenings: &mut Vec<Happening>) {
+    let peer = || after.name.clone();
+    let now = down(after);
+    if before.map_or(Some(DownCause::Silent), down) != now {
+        happenings.push(match now {
+            None => Happening::PeerUp { peer: peer() },
+            Some(cause) => Happening::PeerDown { peer: peer(), cause },
+        });
+    }
+    let Some(before) = before else { return };
+    let told = |peer: &PeerStatus| (peer.path_mtu, peer.soft_state.path_mtu_from);
+    if told(before) != told(after) {
+        let (to, told_by) = told(after);
+        happenings.push(Happening::PathMtuChanged { peer: peer(), from: before.path_mtu, to, told_by });
+    }
+    match (before.soft_state.probe, after.soft_state.probe) {
+        (Probing::Off | Probing::Unanswered, Probing::Answered) => {
+            happenings.push(Happening::ProbesAnswered { peer: peer() });
+        }
+        (Probing::Answered, Probing::Unanswered) => {
+            happenings.push(Happening::ProbesUnanswered { peer: peer() });
+        }
+        _ => {}
+    }
+}
+
+/// Why the peer is down, unless it is up.
+fn down(peer: &PeerStatus) -> Option<DownCause> {
+    match (peer.state, &peer.soft_state.unreachable) {
+        (PeerState::Up, _) => None,
+        (_, Some(unreachable)) => Some(match unreachable.cause {
+            UnreachableCause::Network => DownCause::Network,
+            UnreachableCause::Host => DownCause::Host,
+            UnreachableCause::Protocol => DownCause::Protocol,
+            UnreachableCause::TimeExceeded => DownCause::TimeExceeded,
+        }),
+        (PeerState::Idle | PeerState::Unreachable, None) => Some(DownCause::Silent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+    use crate::status::Unreachable;
+
+    /// A peer named `b`: its state, what a router says, its path MTU and who told it, whether it answers probes.
+    type Peer = (PeerState, Option<UnreachableCause>, (u16, PathMtuFrom), Probing);
+
+    const UP: Peer = (PeerState::Up, None, (1500, PathMtuFrom::Underlay), Probing::Answered);
+    const IDLE: Peer = (PeerState::Idle, None, UP.2, UP.3);
+    const AWAY: Peer = (PeerState::Unreachable, Some(UnreachableCause::Host), UP.2, UP.3);
+
+    fn status(name: &str, peer: Peer) -> Status {
+        let mut status = sample::status();
+        let shown = &mut status.peers[0];
+        shown.name = name.to_owned();
+        (shown.state, (shown.path_mtu, shown.soft_state.path_mtu_from), shown.soft_state.probe) =
+            (peer.0, peer.2, peer.3);
+        shown.soft_state.unreachable = peer.1.map(|cause| Unreachable { cause, since_seconds: 1.0 });
+        status
+    }
+
+    fn peer() -> String {
+        "b".to_owned()
+    }
+
+    fn down_by(cause: DownCause) -> Vec<Happening> {
+        vec![Happening::PeerDown { peer: peer(), cause }]
+    }
+
+    fn mtu(from: u16, to: u16, told_by: PathMtuFrom) -> Vec<Happening> {
+        vec![Happening::PathMtuChanged { peer: peer(), from, to, told_by }]
+    }
+
+    #[test]
+    fn each_difference_is_one_event() {
+        let up = || vec![Happening::PeerUp { peer: peer() }];
+        let narrow = |told_by| (UP.0, UP.1, (1300, told_by), UP.3);
+        let table: [(Peer, Peer, Vec<Happening>); 16] = [
+            (UP, UP, vec![]),
+            (IDLE, IDLE, vec![]),
+            (AWAY, AWAY, vec![]),
+            (IDLE, UP, up()),
+            (AWAY, UP, up()),
+            (UP, IDLE, down_by(DownCause::Silent)),
+            (AWAY, IDLE, down_by(DownCause::Silent)),
+            (UP, AWAY, down_by(DownCause::Host)),
+            (IDLE, AWAY, down_by(DownCause::Host)),
+            (AWAY, (AWAY.0, Some(UnreachableCause::Protocol), AWAY.2, AWAY.3), down_by(DownCause::Protocol)),
+            (UP, narrow(PathMtuFrom::Router), mtu(1500, 1300, PathMtuFrom::Router)),
+            (narrow(PathMtuFrom::Router), narrow(PathMtuFrom::Probe), mtu(1300, 1300, PathMtuFrom::Probe)),
+            (narrow(PathMtuFrom::Probe), UP, mtu(1300, 1500, PathMtuFrom::Underlay)),
+            ((UP.0, UP.1, UP.2, Probing::Unanswered), UP, vec![Happening::ProbesAnswered { peer: peer() }]),
+            (UP, (UP.0, UP.1, UP.2, Probing::Unanswered), vec![Happening::ProbesUnanswered { peer: peer() }]),
+            (UP, (UP.0, UP.1, UP.2, Probing::Off), vec![]),
+        ];
+        for (before, after, expected) in table {
+            let found = between(&status("b", before), &status("b", after));
+            assert_eq!(found, expected, "{before:?} to {after:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_gets_older_or_more_is_no_event() {
+        let before = status("b", AWAY);
+        let mut after = before.clone();
+        after.peers[0].tx.packets += 1;
+        after.peers[0].last_rx_seconds = Some(9.0);
+        after.peers[0].soft_state.unreachable =
+            Some(Unreachable { cause: UnreachableCause::Host, since_seconds: 2.0 });
+        after.drops.insert("queue-full".to_owned(), 1);
+        assert_eq!(between(&before, &after), []);
+    }
+
+    #[test]
+    fn repairs_are_told_by_kind() {
+        let mut before = status("b", UP);
+        before.repairs.insert("route".to_owned(), 2);
+        let mut after = before.clone();
+        after.repairs.extend([("route".to_owned(), 5), ("device".to_owned(), 1)]);
+        let repaired = |object: &str, times| Happening::Repaired { object: object.to_owned(), times };
+        assert_eq!(between(&before, &after), [repaired("device", 1), repaired("route", 3)]);
+        assert_eq!(between(&after, &after), []);
+    }
+
+    #[test]
+    fn peers_are_told_apart_by_name() {
+        let mut before = status("b", UP);
+        before.peers.extend(status("c", IDLE).peers);
+        let mut after = before.clone();
+        after.peers.reverse();
+        assert_eq!(between(&before, &after), [], "another order in the file");
+        after.peers.retain(|peer| peer.name == "c");
+        assert_eq!(between(&before, &after), [], "one has been taken out of the file");
+        assert_eq!(between(&after, &status("b", IDLE)), [], "one that is new, and not heard yet");
+        assert_eq!(between(&after, &status("b", UP)), [Happening::PeerUp { peer: peer() }], "and heard");
+    }
+
+    #[test]
+    fn as_json_it_is_flat() {
+        let event = Event {
+            at: "2026-11-23T18:00:00.000Z".to_owned(),
+            ..Event::now("a", Happening::PeerDown { peer: peer(), cause: DownCause::TimeExceeded })
+        };
+        let json = serde_json::to_value(&event).unwrap();
+        let expected = serde_json::json!({
+            "schema": 1, "at": "2026-11-23T18:00:00.000Z", "site": "a", "event": "peer-down", "peer": "b",
+            "cause": "time-exceeded",
+        });
+        assert_eq!(json, expected);
+        assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);
+        assert_eq!(DownCause::TimeExceeded.as_str(), "time-exceeded");
+    }
+}

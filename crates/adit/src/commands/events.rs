@@ -1,0 +1,68 @@
+//! `adit events`: what happens to the peers, as it happens.
+
+use std::process::ExitCode;
+
+use adit_control::client;
+use adit_control::events::{DownCause, Event, Happening};
+use adit_control::places::{self, Places};
+
+use crate::Failure;
+use crate::output::Output;
+
+pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => the_one_that_runs()?,
+    };
+    let events = client::follow(&Places::of(&name))?;
+    // Whoever starts this from a program knows by it that nothing is missed from here on.
+    output.note(format_args!("following overlay `{name}`"));
+    for event in events {
+        let event = event?;
+        if output.is_json() {
+            output.line(serde_json::to_string(&event)?);
+        } else {
+            output.line(line(&event));
+        }
+    }
+    Err(format!("the daemon of overlay `{name}` has ended").into())
+}
+
+fn the_one_that_runs() -> Result<String, Failure> {
+    // A dead daemon's socket is no running overlay.
+    let mut running = places::running();
+    running.retain(|name| client::status(&Places::of(name)).is_ok());
+    match running.as_slice() {
+        [] => Err("no overlay is running; `adit up FILE` starts one".into()),
+        [only] => Ok(only.clone()),
+        several => Err(format!("several overlays are running: name one of {}", several.join(", ")).into()),
+    }
+}
+
+fn line(event: &Event) -> String {
+    let what = match &event.what {
+        Happening::PeerUp { peer } => format!("peer {peer}  up"),
+        Happening::PeerDown { peer, cause } => format!("peer {peer}  down: {}", cause_of(*cause)),
+        Happening::PathMtuChanged { peer, from, to, told_by } => {
+            format!("peer {peer}  path mtu {to}, was {from} ({})", told_by.who())
+        }
+        Happening::ProbesAnswered { peer } => format!("peer {peer}  answers probes"),
+        Happening::ProbesUnanswered { peer } => format!("peer {peer}  does not answer probes any more"),
+        Happening::Repaired { object, times: 1 } => format!("repaired {object}"),
+        Happening::Repaired { object, times } => format!("repaired {object} {times} times"),
+        Happening::Missed { events } => {
+            format!("{events} events were missed: they came faster than they were read")
+        }
+    };
+    format!("{}  site {}  {what}", event.at, event.site)
+}
+
+fn cause_of(cause: DownCause) -> &'static str {
+    match cause {
+        DownCause::Silent => "nothing heard lately",
+        DownCause::Network => "a router says: network unreachable",
+        DownCause::Host => "a router says: host unreachable",
+        DownCause::Protocol => "it does not speak IP in IP",
+        DownCause::TimeExceeded => "outer TTL too small, or a loop",
+    }
+}
