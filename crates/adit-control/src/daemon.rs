@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::ControlError;
+use crate::notify;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
 use crate::status::Status;
@@ -96,9 +97,11 @@ async fn serve(
                     close(&overlay, OnExit::Remove)?;
                     return Err(ControlError::PlaneFailed(failure));
                 }
+                notify::watchdog();
             }
         }
     };
+    notify::stopping();
     server.abort();
     remember(&overlay, &mut is_forgetful);
     let on_exit = options.on_exit.unwrap_or(default);

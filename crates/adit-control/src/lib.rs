@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod desired;
 mod error;
 mod memory;
+pub mod notify;
 pub mod overlay;
 pub mod places;
 pub mod status;

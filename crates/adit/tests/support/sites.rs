@@ -46,7 +46,7 @@ impl Sites {
     }
 
     /// The configuration that a site is run with.
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         let Some(dataplane) = self.dataplane else { return example(name) };
         let text = std::fs::read_to_string(example(name)).unwrap();
         let file = self.files.path().join(name);
