@@ -90,10 +90,11 @@ fn generate(release: &Path) -> Result<(), String> {
         let file = folder.join(name);
         fs::write(&file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
-    Ok(())
+    // Without a name and a time in it, so that the same page gives the same package.
+    run::check(Command::new("gzip").args(["--best", "--no-name", "--force"]).arg(folder.join("adit.8")))
 }
 
-/// Packs what [`prepare`] has built, and says where.
+/// Packs what [`prepare`] has built.
 fn build(tools: &Tools, what: &Build) -> Result<PathBuf, String> {
     let folder = tools.target.join("debian");
     let version = env!("CARGO_PKG_VERSION");
@@ -103,16 +104,10 @@ fn build(tools: &Tools, what: &Build) -> Result<PathBuf, String> {
     };
     let package = folder.join(name);
     let mut command = Command::new(&tools.cargo_deb);
+    // It builds nothing, and so would not strip by itself. It says where the package is.
     command
-        .args([
-            "--quiet",
-            "--no-build",
-            "--package",
-            "adit",
-            "--deb-version",
-            &format!("{version}{revision}"),
-        ])
-        .arg("--output")
+        .args(["--quiet", "--no-build", "--strip", "--package", "adit"])
+        .args(["--deb-version", &format!("{version}{revision}"), "--output"])
         .arg(&package)
         .current_dir(run::root())
         .env("CARGO", env!("CARGO"));
@@ -120,6 +115,5 @@ fn build(tools: &Tools, what: &Build) -> Result<PathBuf, String> {
         command.arg("--fast");
     }
     run::check(&mut command)?;
-    println!("{}", package.display());
     Ok(package)
 }
