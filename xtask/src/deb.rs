@@ -9,6 +9,8 @@ use crate::{debian, run};
 const CARGO_DEB: &str = "3.8.0";
 /// It asks this package's tools which libraries the program needs.
 const PACKAGES: &[&str] = &["dpkg-dev"];
+/// What the unit is tried under.
+const TEST_PACKAGES: &[&str] = &["systemd", "systemd-sysv", "systemd-container"];
 /// What the test upgrades to: the same, but for Debian later.
 const LATER: &str = "-1+later";
 
@@ -31,11 +33,23 @@ pub(crate) fn deb(arguments: &[String]) -> Result<(), String> {
 
 /// Installs, upgrades, removes and purges the package as an operator would: `crates/adit/tests/package.rs`.
 fn test() -> Result<(), String> {
+    need(TEST_PACKAGES)?;
     let tools = prepare()?;
     let (package, later) = (build(&tools, &Build::Release)?, build(&tools, &Build::Later)?);
     let environment = [("ADIT_PACKAGE", package), ("ADIT_PACKAGE_LATER", later)];
     let environment = environment.each_ref().map(|(name, path)| (*name, path.to_str().unwrap_or_default()));
-    let test = ["test", "--quiet", "--locked", "-p", "adit", "--test", "package", "--", "--ignored"];
+    let test = [
+        "test",
+        "--quiet",
+        "--locked",
+        "-p",
+        "adit",
+        "--test",
+        "package",
+        "--",
+        "--ignored",
+        "--test-threads=1",
+    ];
     run::cargo(&test, &environment)
 }
 
@@ -47,19 +61,22 @@ struct Tools {
 
 /// Installs what builds packages; builds the program and what it generates about itself.
 fn prepare() -> Result<Tools, String> {
-    let missing = debian::install(PACKAGES);
-    if !missing.is_empty() {
-        return Err(format!(
-            "the package is built with these packages of Debian, which are missing and could not be installed: {} \
-             (run as root on Debian)",
-            missing.join(" ")
-        ));
-    }
+    need(PACKAGES)?;
     let target = run::target_directory()?;
     let tools = Tools { cargo_deb: install_cargo_deb(&target.join("deb-tools"))?, target };
     run::cargo(&["build", "--quiet", "--release", "--locked", "-p", "adit"], &[])?;
     generate(&tools.target.join("release"))?;
     Ok(tools)
+}
+
+fn need(packages: &[&str]) -> Result<(), String> {
+    match debian::install(packages)[..] {
+        [] => Ok(()),
+        ref missing => Err(format!(
+            "this takes packages of Debian which are missing and could not be installed: {} (run as root on Debian)",
+            missing.join(" ")
+        )),
+    }
 }
 
 fn install_cargo_deb(tools: &Path) -> Result<PathBuf, String> {

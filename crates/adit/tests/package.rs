@@ -8,13 +8,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
 use adit_lab::planes::require;
 use adit_linux::netns::NetNs;
 use adit_linux::process::end;
+use adit_linux::testing;
+use nix::sys::signal::Signal;
 use support::Said;
+use support::booted::Booted;
 use support::load::Load;
 use support::machine::{Machine, PATIENCE};
 use support::programs::{pinned, pins};
@@ -22,6 +26,8 @@ use support::sites::{Sites, view};
 
 const LAYERS: [&str; 3] = ["/usr", "/etc", "/var"];
 const ADIT: &str = "/usr/bin/adit";
+/// Of Debian's package systemd-container.
+const NSPAWN: &str = "/usr/bin/systemd-nspawn";
 /// What Debian's own tools write down when packages come and go.
 const BOOKS: [&str; 5] =
     ["var/lib/dpkg", "var/log", "var/cache/man", "var/cache/ldconfig", "etc/ld.so.cache"];
@@ -171,4 +177,81 @@ fn installed_upgraded_removed() {
     // Purged: as if it had never been.
     dpkg(machine, &["--purge", "adit"]);
     assert_eq!(traces(machine, &layer), clean);
+}
+
+/// The daemon of overlay `a`, once systemd calls it running and it is another than `last`.
+#[track_caller]
+fn daemon(booted: &Booted, last: Option<&str>) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shown =
+            booted.run(&["systemctl", "show", "adit@a", "-p", "MainPID,SubState,StatusText"]).ok().stdout;
+        let of = |name: &str| {
+            shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
+        };
+        let (pid, state) = (of("MainPID"), of("SubState"));
+        if state == "running" && Some(pid) != last {
+            assert_eq!(of("StatusText"), "site a on ipipA: ebpf, 1 peer");
+            return pid.to_owned();
+        }
+        assert!(Instant::now() < deadline, "{shown}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+#[ignore = "needs packages: `cargo xtask deb --test` builds them and runs it"]
+fn a_service_under_a_real_systemd() {
+    let test = "a_service_under_a_real_systemd";
+    if !require(test, DataplaneChoice::Ebpf) || !testing::require(test, Path::new(NSPAWN).is_file(), NSPAWN) {
+        return;
+    }
+    let packages = [package("ADIT_PACKAGE"), package("ADIT_PACKAGE_LATER")];
+    let sites = Sites::new();
+    let network = &sites.network;
+    let b = sites.run_b();
+    let booted = Booted::boot(&sites.machine, &network.gateway_a, &packages.each_ref().map(PathBuf::as_path));
+    let install = |package: &Path| {
+        let file = Path::new("/usr/local").join(package.file_name().unwrap());
+        booted.run(&["dpkg", "--install", file.to_str().unwrap()]).with(0);
+    };
+    let before = view(&network.gateway_a);
+
+    // Without its file it is nothing to start; with it, it runs, with the unit's rights.
+    install(&packages[0]);
+    booted.run(&["systemctl", "start", "adit@a"]).with(0);
+    booted.run(&["systemctl", "is-active", "--quiet", "adit@a"]).with(3);
+    booted.run(&["cp", "/usr/share/doc/adit/examples/a.toml", "/etc/adit/"]).ok();
+    booted.run(&["systemctl", "enable", "--now", "adit@a"]).with(0);
+    let first = daemon(&booted, None);
+    sites.assert_joined();
+    let rights =
+        booted.run(&["grep", "-E", "^(CapEff|NoNewPrivs|Seccomp):", &format!("/proc/{first}/status")]).ok();
+    assert_eq!(rights.stdout, "CapEff:\t000000c000003000\nNoNewPrivs:\t1\nSeccomp:\t2\n");
+
+    // An upgrade starts the new program, a death is followed by a new start, and nothing is lost.
+    let load = Load::start(network, None);
+    install(&packages[1]);
+    let second = daemon(&booted, Some(&first));
+    booted.run(&["systemctl", "kill", "--signal=KILL", "adit@a"]).ok();
+    daemon(&booted, Some(&second));
+    load.finish("systemd: an upgrade of the package, a death").assert_lossless();
+
+    // Stopped, the kernel goes on.
+    booted.run(&["systemctl", "stop", "adit@a"]).ok();
+    booted.run(&["systemctl", "is-active", "--quiet", "adit@a"]).with(3);
+    sites.assert_joined();
+    booted.run(&["systemctl", "start", "adit@a"]).ok();
+    daemon(&booted, None);
+
+    // B's pins are in the same place, and would keep it.
+    b.end(Signal::SIGINT);
+    booted.run(&["dpkg", "--purge", "adit"]).with(0);
+    assert_eq!(view(&network.gateway_a), before);
+    assert_eq!(pins(&sites.machine, "a"), [] as [PathBuf; 0]);
+    let wants = "/etc/systemd/system/multi-user.target.wants/adit@a.service";
+    let ls =
+        ["ls", "--directory", "/run/adit", "/var/lib/adit", "/sys/fs/bpf/adit", wants, "/etc/adit/a.toml"];
+    assert_eq!(booted.run(&ls).stdout, "/etc/adit/a.toml\n", "the operator's file stays, and nothing else");
+    booted.power_off();
 }

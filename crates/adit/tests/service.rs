@@ -4,9 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -17,7 +15,8 @@ use adit_lab::planes::{require, word};
 use adit_linux::testing;
 use nix::sys::signal::Signal;
 use support::ADIT;
-use support::machine::{PATIENCE, PROGRAM, Running};
+use support::machine::{PROGRAM, Running};
+use support::manager::Manager;
 use support::sites::Sites;
 
 /// What `systemd-analyze security` of Debian 12 says, ten times over. To be lowered when it gets better.
@@ -103,34 +102,9 @@ fn the_unit_grants_no_right_in_vain() {
     assert!(!rights().is_empty());
     for missing in rights() {
         let others: Vec<String> = rights().into_iter().filter(|right| *right != missing).collect();
-        let mut command = confined(&sites, "a.toml", &others);
-        let said = sites.machine.run(sites.network.gateway_a.ns(), &mut command);
-        assert!(said.with(1).stderr.starts_with("adit: "), "without {missing}");
-    }
-}
-
-/// A service manager that listens where the daemon is told to speak.
-struct Manager {
-    socket: UnixDatagram,
-    folder: tempfile::TempDir,
-}
-
-impl Manager {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, folder }
-    }
-
-    fn address(&self) -> OsString {
-        self.folder.path().join("notify").into_os_string()
-    }
-
-    fn hears(&self) -> String {
-        let mut buffer = [0; 1024];
-        let length = self.socket.recv(&mut buffer).expect("the daemon speaks");
-        String::from_utf8(buffer[..length].to_vec()).unwrap()
+        let command = confined(&sites, "a.toml", &others);
+        let (status, said) = sites.machine.start_command(sites.network.gateway_a.ns(), command).wait();
+        assert!(status.code() == Some(1) && said.contains("adit: "), "without {missing}, {status}: {said}");
     }
 }
 
@@ -166,8 +140,7 @@ fn the_manager_is_told_of_no_watchdog_that_it_has_not() {
     let a = sites.machine.start_command(sites.network.gateway_a.ns(), command);
     assert!(manager.hears().starts_with("READY=1\n"));
     // Longer than the daemon takes to look after its overlay once.
-    manager.socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    assert!(manager.socket.recv(&mut [0; 64]).is_err());
+    assert_eq!(manager.hears_within(Duration::from_secs(1)), None);
     a.signal(Signal::SIGINT);
     assert!(manager.hears().starts_with("STOPPING=1\n"));
     assert!(a.wait().0.success());

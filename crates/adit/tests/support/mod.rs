@@ -2,8 +2,10 @@
 //! [`Machine`](machine::Machine) that it is run on.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod booted;
 pub(crate) mod load;
 pub(crate) mod machine;
+pub(crate) mod manager;
 pub(crate) mod programs;
 pub(crate) mod sites;
 
