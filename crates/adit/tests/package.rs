@@ -217,9 +217,10 @@ fn a_service_under_a_real_systemd() {
     };
     let before = view(&network.gateway_a);
 
-    // Without its file it is nothing to start; with it, it runs, with the unit's rights.
+    // Without its file it is refused at once, and not tried again and again; with it, it runs, with the unit's rights.
     install(&packages[0]);
-    booted.run(&["systemctl", "start", "adit@a"]).with(0);
+    let refused = booted.run(&["systemctl", "start", "adit@a"]).with(1);
+    assert!(refused.stderr.contains("Assertion failed"), "{refused:?}");
     booted.run(&["systemctl", "is-active", "--quiet", "adit@a"]).with(3);
     booted.run(&["cp", "/usr/share/doc/adit/examples/a.toml", "/etc/adit/"]).ok();
     booted.run(&["systemctl", "enable", "--now", "adit@a"]).with(0);
