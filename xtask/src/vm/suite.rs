@@ -81,7 +81,7 @@ const SUITES: &[Suite] = &[
             ("the_unit_is_no_laxer_than_before", "asks systemd, not the kernel"),
             ("systemd_understands_the_unit", "asks systemd, not the kernel"),
         ],
-        ..suite("adit", "service")
+        ..suite("adit", "unit")
     },
 ];
 
