@@ -6,12 +6,14 @@
 //! cargo xtask vm run|test|bench a QEMU guest with Debian's kernel 6.1, for what this machine's lacks
 //! cargo xtask conformance       what Adit and Linux's ipip do, rule by rule: docs/conformance.md
 //! cargo xtask bpf [--check]     builds the kernel's programs anew; they are committed
+//! cargo xtask deb [--test]      builds the Debian package; installs, upgrades and removes it on a machine of its own
 //! cargo xtask generate          writes the generated files anew: JSON Schema, OpenAPI, table of drops
 //! ```
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to whoever runs it")]
 
 mod bench;
 mod bpf;
+mod deb;
 mod debian;
 mod run;
 mod test;
@@ -29,7 +31,7 @@ fn generate() -> Result<(), String> {
 
 const USAGE: &str = "usage: cargo xtask test [--strict] | bench [--rounds N] [--quick] [--soak]
        | vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...] | vm test [PACKAGE[:TARGET]]...
-       | vm bench [ARGS...] | conformance [--check] [ARGS...] | bpf [--check] | generate";
+       | vm bench [ARGS...] | conformance [--check] [ARGS...] | bpf [--check] | deb [--test] | generate";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Some(("bpf", [check])) if check == "--check" => bpf::bpf(true).map(|()| ExitCode::SUCCESS),
         Some(("vm", rest)) => vm::vm(rest),
         Some(("conformance", rest)) => vm::conformance(rest).map(|()| ExitCode::SUCCESS),
+        Some(("deb", rest)) => deb::deb(rest).map(|()| ExitCode::SUCCESS),
         Some(("generate", [])) => generate().map(|()| ExitCode::SUCCESS),
         _ => {
             eprintln!("{USAGE}");

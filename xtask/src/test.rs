@@ -8,9 +8,18 @@ use crate::{debian, run};
 
 /// What the interoperation tests decode and build packets with, what the benchmark's own test
 /// checks itself by, what has the kernel track connections, and Debian's own that a small container may lack
-/// (`ip`; `setpriv`; `script`).
-pub(crate) const PACKAGES: &[&str] =
-    &["tcpdump", "python3-scapy", "iperf3", "iproute2", "nftables", "util-linux", "bsdutils"];
+/// (`ip`; `setpriv`; `script`), and what judges the unit (`systemd-analyze`, `strace`).
+pub(crate) const PACKAGES: &[&str] = &[
+    "tcpdump",
+    "python3-scapy",
+    "iperf3",
+    "iproute2",
+    "nftables",
+    "util-linux",
+    "bsdutils",
+    "systemd",
+    "strace",
+];
 
 /// Crates that decide, and so do no input or output: nothing of the right-hand side may be among
 /// what they are built from.

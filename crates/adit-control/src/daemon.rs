@@ -15,6 +15,7 @@ use crate::api::{self, Api};
 use crate::confirmation::Confirmation;
 use crate::error::ControlError;
 use crate::keeper::Keeper;
+use crate::notify;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
 use crate::scrapers::Scrapers;
@@ -136,19 +137,29 @@ async fn serve(
         tokio::select! {
             _ = terminate.recv() => break OnExit::Keep,
             _ = interrupt.recv() => break OnExit::Remove,
-            _ = hangup.recv() => match service.reload() {
-                Ok(applied) if applied.changes.is_empty() => tracing::info!("reloaded: nothing has changed"),
-                Ok(_) => tracing::info!("reloaded"),
-                Err(error) => tracing::error!(%error, "not reloaded: all is as it was"),
-            },
+            _ = hangup.recv() => {
+                notify::reloading();
+                match service.reload() {
+                    Ok(applied) if applied.changes.is_empty() => {
+                        tracing::info!("reloaded: nothing has changed");
+                    }
+                    Ok(_) => tracing::info!("reloaded"),
+                    Err(error) => tracing::error!(%error, "not reloaded: all is as it was"),
+                }
+                if let Some(status) = look(&overlay) {
+                    notify::ready(&status);
+                }
+            }
             () = tokio::time::sleep(LOOK) => {
                 remember(&overlay, &mut is_forgetful);
                 service.take_back();
                 api.tell(&mut seen);
                 scrapers.follow(metrics_of(&overlay), &api).await;
+                notify::watchdog();
             }
         }
     };
+    notify::stopping();
     server.abort();
     drop(keeper);
     remember(&overlay, &mut is_forgetful);

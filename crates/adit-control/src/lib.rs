@@ -14,6 +14,7 @@ mod keeper;
 mod kernel;
 mod memory;
 pub mod metrics;
+pub mod notify;
 pub mod overlay;
 pub mod places;
 mod requests;

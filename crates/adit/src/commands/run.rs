@@ -6,8 +6,8 @@ use std::os::fd::FromRawFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use adit_control::OnExit;
 use adit_control::daemon::{self, DaemonOptions};
+use adit_control::{OnExit, notify};
 
 use crate::Failure;
 use crate::cli::{self, RunArgs};
@@ -39,7 +39,7 @@ pub(crate) fn run(
             "ready: site {} on {} ({}: {}), mtu {}",
             site.name, site.device, site.dataplane, site.dataplane_reason, site.mtu
         ));
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        notify::ready(status);
         if let Some(fd) = args.ready_fd {
             tell(fd);
         }

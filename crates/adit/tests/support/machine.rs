@@ -139,22 +139,44 @@ impl Machine {
         })
     }
 
+    /// From here on, whatever is written below these directories of the root is written to a layer of the
+    /// machine's own, which this returns: for each the same path below it.
+    pub(crate) fn layer(&self, directories: &[&str]) -> PathBuf {
+        let layers = Path::new("/run/layers");
+        self.with_files(|| {
+            fs::create_dir(layers).unwrap();
+            // Layers may not be on a layer, which the root of a container is.
+            tmpfs(layers);
+            for directory in directories {
+                let name = directory.trim_start_matches('/');
+                let (upper, work) = (layers.join("upper").join(name), layers.join("work").join(name));
+                fs::create_dir_all(&upper).unwrap();
+                fs::create_dir_all(&work).unwrap();
+                let options =
+                    format!("lowerdir={directory},upperdir={},workdir={}", upper.display(), work.display());
+                let none = MsFlags::empty();
+                mount(Some("overlay"), *directory, Some("overlay"), none, Some(options.as_str())).unwrap();
+            }
+        });
+        layers.join("upper")
+    }
+
     /// Ends whatever `adit up` left in the background: its daemon is nobody's child here.
     fn end_daemons(&self) {
-        let locks: Vec<String> = self.with_files(|| {
+        self.with_files(|| {
+            let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
+            let ours = namespace("thread-self").unwrap();
             let locks = fs::read_dir("/run/adit").into_iter().flatten().flatten();
             let locks =
                 locks.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "lock"));
-            locks.filter_map(|path| fs::read_to_string(path).ok()).collect()
-        });
-        for lock in locks {
-            let Some(pid) = lock.split_whitespace().next().and_then(|pid| pid.parse().ok()) else { continue };
-            // What a dead one wrote stays, and its number may be another's by now.
-            let program = fs::read_link(format!("/proc/{pid}/exe"));
-            if program.is_ok_and(|program| program == Path::new(PROGRAM)) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            for lock in locks.filter_map(|path| fs::read_to_string(path).ok()) {
+                let Some(pid) = lock.split_whitespace().next() else { continue };
+                // What a dead one wrote stays, and its number may be another's by now.
+                if namespace(pid).is_ok_and(|theirs| theirs == ours) {
+                    let _ = kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL);
+                }
             }
-        }
+        });
     }
 }
 

@@ -2,10 +2,12 @@
 //! [`Machine`](machine::Machine) that it is run on.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod booted;
 pub(crate) mod exposition;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod machine;
+pub(crate) mod manager;
 pub(crate) mod programs;
 pub(crate) mod sites;
 
