@@ -50,6 +50,7 @@ impl Scrapers {
     /// Does as the file says now. What cannot be had is said once, and tried again with every call.
     pub(crate) async fn follow(&mut self, address: Option<SocketAddr>, api: &Api) {
         if self.address == address {
+            self.has_failed = false;
             return;
         }
         match self.listen(address).await {
@@ -62,5 +63,43 @@ impl Scrapers {
             }
         }
         self.serve(api);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sample;
+
+    /// Asks, on another thread than the one that answers.
+    async fn ask(address: SocketAddr) -> std::io::Result<String> {
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        });
+        asked.await.unwrap()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_taken_is_had_as_soon_as_it_is_free() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let api = Api::new(Arc::new(|| Some(sample::status())));
+        let mut scrapers = Scrapers::none();
+        scrapers.follow(Some(address), &api).await;
+        assert!(scrapers.has_failed && scrapers.address.is_none());
+        drop(taken);
+        scrapers.follow(Some(address), &api).await;
+        assert!(!scrapers.has_failed);
+        let answer = ask(address).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("adit_peer_up{"), "{answer}");
+        scrapers.follow(None, &api).await;
+        assert_eq!(ask(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     }
 }

@@ -58,19 +58,30 @@ impl Counts {
 
     /// Adds everything to `totals`.
     pub(super) fn add_to(&self, totals: &mut Totals) {
-        let late = self.late.get();
         for (index, total) in totals.peers.iter_mut().enumerate() {
             total.add(&in_totals(&of_peer(&self.maps.peers, index as u32)));
-            if let Some(counts) = late.and_then(|late| late.peers.get(index)) {
-                total.add(&in_totals(counts));
+        }
+        let drops = (&self.maps.drops, &mut totals.drops[..]);
+        let ecn = (&self.maps.ecn, &mut totals.ecn_anomalies[..]);
+        for (map, totals) in [drops, ecn] {
+            for (index, total) in totals.iter_mut().enumerate() {
+                *total += sum(map, index as u32);
             }
         }
-        let drops = (&self.maps.drops, late.map(|late| &late.drops), &mut totals.drops[..]);
-        let ecn = (&self.maps.ecn, late.map(|late| &late.ecn), &mut totals.ecn_anomalies[..]);
-        for (map, late, totals) in [drops, ecn] {
-            for (index, total) in totals.iter_mut().enumerate() {
-                *total += sum(map, index as u32) + late.and_then(|late| late.get(index)).unwrap_or(&0);
-            }
+        self.add_late_to(totals);
+    }
+
+    /// Adds what is in no map, and so ends with this.
+    pub(super) fn add_late_to(&self, totals: &mut Totals) {
+        let Some(late) = self.late.get() else { return };
+        for (total, counts) in totals.peers.iter_mut().zip(&late.peers) {
+            total.add(&in_totals(counts));
+        }
+        for (total, count) in totals.drops.iter_mut().zip(&late.drops) {
+            *total += count;
+        }
+        for (total, count) in totals.ecn_anomalies.iter_mut().zip(&late.ecn) {
+            *total += count;
         }
     }
 

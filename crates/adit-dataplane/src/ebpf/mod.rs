@@ -121,9 +121,13 @@ impl DataPlane for EbpfPlane {
     }
 
     fn own_totals(&self) -> Totals {
-        let own = self.userspace.totals();
         // Without pins the programs' counts end with them.
-        if self.pins.is_some() { own } else { self.totals() }
+        if self.pins.is_none() {
+            return self.totals();
+        }
+        let mut own = self.userspace.totals();
+        self.counts.add_late_to(&mut own);
+        own
     }
 
     fn check(&self) -> Result<(), String> {
