@@ -66,6 +66,7 @@ pub(crate) fn test(strict: bool) -> Result<(), String> {
     if strict {
         step("kernel programs", || crate::bpf::bpf(true))?;
         step("Linux 6.1", guest)?;
+        step("package", || crate::deb::deb(&["--test".to_owned()]))?;
         step("conformance", || crate::vm::conformance(&["--check".to_owned()]))?;
     }
 
