@@ -96,6 +96,24 @@ impl Article {
         Ok(network)
     }
 
+    /// Has every cable take datagrams of so many bytes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_cable_mtus(&self, mtu: u32) -> Result<(), LabError> {
+        let cables = [
+            (&self.host_a, "eth0"),
+            (&self.gateway_a, "dummyA"),
+            (&self.gateway_a, "underlayA"),
+            (&self.router, "toA"),
+            (&self.router, "toB"),
+            (&self.gateway_b, "underlayB"),
+            (&self.gateway_b, "dummyB"),
+            (&self.host_b, "eth0"),
+        ];
+        cables.into_iter().try_for_each(|(host, device)| host.mtu(device, mtu))
+    }
+
     /// Brings the tunnel up on both gateways, as the two files say.
     ///
     /// # Errors

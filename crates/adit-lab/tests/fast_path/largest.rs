@@ -55,22 +55,9 @@ fn in_inner_fragments(plane: DataplaneChoice) {
 /// Whole, over cables that take 65,535 bytes: the outer datagram is as long as one can be.
 fn in_one_outer_datagram(plane: DataplaneChoice) {
     let network = Article::build().unwrap();
-    let Article { host_a, gateway_a, router, gateway_b, host_b } = &network;
-    let cables = [
-        (host_a, "eth0"),
-        (gateway_a, "dummyA"),
-        (gateway_a, "underlayA"),
-        (router, "toA"),
-        (router, "toB"),
-        (gateway_b, "underlayB"),
-        (gateway_b, "dummyB"),
-        (host_b, "eth0"),
-    ];
-    for (host, device) in cables {
-        host.mtu(device, CABLE_MTU).unwrap();
-    }
+    network.set_cable_mtus(CABLE_MTU).unwrap();
     let tunnels = join(&network, plane);
-    let tap = Tap::start(router, "toB").unwrap();
+    let tap = Tap::start(&network.router, "toB").unwrap();
     let before = [&tunnels.a, &tunnels.b].map(|tunnel| tunnel.plane().totals());
     exchange(&network);
     let frames = tap.finish();

@@ -141,20 +141,3 @@ pub(crate) fn expect_arrival(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) {
         Err(error) => panic!("{} bytes to {address} do not arrive: {error}", payload.len()),
     }
 }
-
-/// Has every cable take datagrams of so many bytes.
-pub(crate) fn set_cable_mtus(network: &Article, mtu: u32) {
-    let Article { host_a, gateway_a, router, gateway_b, host_b } = network;
-    for (host, device) in [
-        (host_a, "eth0"),
-        (gateway_a, "dummyA"),
-        (gateway_a, "underlayA"),
-        (router, "toA"),
-        (router, "toB"),
-        (gateway_b, "underlayB"),
-        (gateway_b, "dummyB"),
-        (host_b, "eth0"),
-    ] {
-        host.mtu(device, mtu).unwrap();
-    }
-}

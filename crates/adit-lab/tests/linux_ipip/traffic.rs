@@ -7,7 +7,7 @@ use adit_lab::throughput::Path;
 use adit_lab::transfer::Transfer;
 use adit_wire::icmpv4::Icmpv4Error;
 
-use crate::bed::{End, Linux, adit, expect_arrival, linux, set_cable_mtus};
+use crate::bed::{End, Linux, adit, expect_arrival, linux};
 use crate::planes::on_every_plane;
 use crate::support::{PATIENCE, Random, wait_until};
 
@@ -85,7 +85,7 @@ fn udp_of_every_size(plane: DataplaneChoice) {
 fn inner_datagrams_of_65515_bytes(plane: DataplaneChoice) {
     for end in End::BOTH {
         let network = Article::build().unwrap();
-        set_cable_mtus(&network, 65_535);
+        network.set_cable_mtus(65_535).unwrap();
         let _overlay = adit(&network, end, plane);
         linux(&network, end.other(), Linux::Usual);
         end.other().gateway(&network).mtu(end.other().device(), LARGEST_INNER as u32).unwrap();

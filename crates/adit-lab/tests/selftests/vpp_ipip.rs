@@ -86,19 +86,8 @@ fn hairpin_refragmentation(plane: DataplaneChoice) {
 /// `test_frag`'s sizes, 1,000 to 9,000 bytes, over an underlay of `mtu`.
 fn sizes(plane: DataplaneChoice, mtu: u32) {
     let network = Article::build().unwrap();
-    let Article { host_a, gateway_a, router, gateway_b, host_b } = &network;
-    for (host, device) in [
-        (host_a, "eth0"),
-        (gateway_a, "dummyA"),
-        (gateway_a, "underlayA"),
-        (router, "toA"),
-        (router, "toB"),
-        (gateway_b, "underlayB"),
-        (gateway_b, "dummyB"),
-        (host_b, "eth0"),
-    ] {
-        host.mtu(device, mtu).unwrap();
-    }
+    network.set_cable_mtus(mtu).unwrap();
+    let Article { host_a, router, host_b, .. } = &network;
     let tunnels = join(&network, plane);
     let before = [&tunnels.a, &tunnels.b].map(|tunnel| tunnel.plane().totals());
     let (a, b) = (bind(host_a, HOST_A), bind(host_b, HOST_B));
