@@ -9,9 +9,7 @@ use adit_dataplane::clock::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
-use crate::places::write_whole;
-
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+use crate::places::{boot, write_whole};
 
 /// What waits, or waited in vain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,10 +81,6 @@ pub(crate) fn forget(file: &PathBuf) -> Result<bool, ControlError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(ControlError::file("remove", file, error)),
     }
-}
-
-fn boot() -> String {
-    std::fs::read_to_string(BOOT).unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]

@@ -9,17 +9,16 @@ use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remember
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
-use crate::places::write_whole;
+use crate::places::{boot, write_whole};
 use crate::status::UnreachableCause;
 
-/// Times in the file are of a clock that begins anew with every boot, which this names.
-const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// An expiry that is put off by less is no change.
 const WORTH_WRITING: Duration = Duration::from_secs(60);
 
 /// What is in the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Kept {
+    /// Times are of a clock that begins anew with every boot.
     boot: String,
     /// By underlay address: names and places in the file may change.
     peers: BTreeMap<Ipv4Addr, KeptPeer>,
@@ -57,7 +56,7 @@ pub(crate) struct Memory {
 impl Memory {
     /// What the file says, if it is of this boot and can be read; a file that is broken is as good as none.
     pub(crate) fn open(file: &Path) -> Self {
-        let boot = std::fs::read_to_string(BOOT).unwrap_or_default().trim().to_owned();
+        let boot = boot();
         let kept = std::fs::read_to_string(file).ok();
         let kept: Option<Kept> = kept.and_then(|text| serde_json::from_str(&text).ok());
         let kept = kept.filter(|kept| kept.boot == boot).unwrap_or_default();
@@ -245,8 +244,9 @@ mod tests {
             let peer = r#"{"path_mtu":{"mtu":1300,"by_probe":true,"expires_ms":1500000}}"#;
             format!(r#"{{"boot":"{boot}","peers":{{"10.1.1.2":{peer}}}}}"#)
         };
-        let boot = std::fs::read_to_string(BOOT).expect("the kernel tells");
-        let good = of_boot(boot.trim());
+        let boot = boot();
+        assert!(!boot.is_empty(), "the kernel tells");
+        let good = of_boot(&boot);
         for (text, is_believed) in [
             (good.clone(), true),
             (of_boot("another"), false),

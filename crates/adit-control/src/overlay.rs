@@ -1,6 +1,7 @@
 //! Bringing an overlay up and taking it down: all of it, or nothing.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
-use adit_tunnel::{PeerIndex, Totals, Tunnel};
+use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
 
 use crate::change::{self, Change, Kind, Object};
 use crate::desired::{self, Desired};
@@ -199,9 +200,9 @@ impl Overlay {
         let mut counted = self.plane.own_totals();
         counted.add(&self.before);
         let old = self.plane.tunnel();
-        let of = |underlay| old.peers().find(|(_, peer)| peer.underlay == underlay).map(|(index, _)| index);
         let peers = tunnel.peers().map(|(_, peer)| {
-            let index = of(peer.underlay).map(PeerIndex::index);
+            let IpAddr::V4(underlay) = peer.underlay else { return PeerTotals::default() };
+            let index = old.lookup_outer(underlay).map(PeerIndex::index);
             index.and_then(|index| counted.peers.get(index)).copied().unwrap_or_default()
         });
         let peers = peers.collect();

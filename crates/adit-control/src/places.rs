@@ -134,6 +134,11 @@ impl Places {
     }
 }
 
+/// Names this boot of the machine: what a file says in times of its clock is of no use in another.
+pub(crate) fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// Writes a file, whole or not at all.
 pub(crate) fn write_whole(file: &Path, text: &str) -> Result<(), ControlError> {
     let fresh = file.with_extension("json.new");

@@ -1,7 +1,7 @@
 //! What a running daemon can be asked to do: apply a file, take that back, confirm it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use adit_config::Config;
@@ -49,6 +49,11 @@ impl Service {
         }
     }
 
+    /// The file that a reload reads.
+    fn file(&self) -> MutexGuard<'_, PathBuf> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What runs, as a file with every key written out.
     pub(crate) fn config(&self) -> Option<String> {
         let overlay = self.overlay.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +71,7 @@ impl Service {
             let changes = overlay.reload(&config)?;
             self.note(&before, &config, time.filter(|_| !changes.is_empty()))?;
             // From now on this is what a reload reads.
-            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = request.file.clone();
+            *self.file() = request.file.clone();
             Ok(changes)
         })?;
         Ok(Applied { changes })
@@ -74,7 +79,7 @@ impl Service {
 
     /// Reads the file again.
     pub(crate) fn reload(&self) -> Result<Applied, ControlError> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let file = self.file().clone();
         let text = std::fs::read_to_string(&file)
             .map_err(|error| ControlError::file("read", file.clone(), error))?;
         self.apply(&ApplyRequest { file, text, confirm_seconds: None })
@@ -100,7 +105,7 @@ impl Service {
         match taken_back {
             Ok(changes) if changes.is_empty() => {}
             Ok(_) => {
-                *self.file.lock().unwrap_or_else(PoisonError::into_inner) = waiting.file().to_owned();
+                *self.file() = waiting.file().to_owned();
                 tracing::warn!("nobody has confirmed the change: what ran before runs again");
             }
             Err(error) => tracing::error!(%error, "an unconfirmed change cannot be taken back"),
@@ -127,7 +132,7 @@ impl Service {
         let (before, from) =
             match waiting.and_then(|waiting| Some((waiting.previous()?, waiting.file().to_owned()))) {
                 Some(confirmed) => confirmed,
-                None => (before.clone(), self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+                None => (before.clone(), self.file().clone()),
             };
         Confirmation::new(&before, &from, after, time).write(&file)
     }
