@@ -14,6 +14,8 @@ use crate::name::DeviceName;
 
 /// One octet, and what an address and a prefix are made of.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+/// An interface's name.
+const DEVICE: &str = "[!-$&-.0-9;-~]";
 
 /// The configuration of one site of an Adit overlay.
 #[derive(Serialize, JsonSchema)]
@@ -34,13 +36,13 @@ struct RawSite {
     /// Names the overlay's socket and pins.
     #[schemars(regex(pattern = r"^[a-z0-9-]{1,32}$"))]
     name: String,
-    /// Our address on the public network: the outer source.
-    underlay: RawAddress,
+    /// Our address on the public network, the outer source, or the interface that has it.
+    underlay: RawUnderlay,
     /// What lives behind this site.
     #[schemars(length(min = 1))]
     networks: Vec<RawPrefix>,
     /// The tunnel's interface.
-    #[schemars(default = "default_device", regex(pattern = r"^[!-$&-.0-9;-~]{1,15}$"))]
+    #[schemars(default = "default_device", regex(pattern = format!("^{DEVICE}{{1,15}}$")))]
     device: String,
     /// What carries the packets.
     #[schemars(default)]
@@ -176,6 +178,27 @@ impl JsonSchema for RawAddress {
 
 #[derive(Serialize)]
 #[serde(transparent)]
+struct RawUnderlay(String);
+
+impl JsonSchema for RawUnderlay {
+    fn schema_name() -> Cow<'static, str> {
+        "Underlay".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // A name has something in it that no address has.
+        let pattern = format!(r"^(({OCTET}\.){{3}}{OCTET}|[0-9.]*[!-$&--;-~]{DEVICE}*)$");
+        json_schema!({
+            "type": "string",
+            "description": "An IPv4 address, or the name of an interface.",
+            "pattern": pattern,
+            "maxLength": 15,
+        })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
 struct RawListen(SocketAddr);
 
 impl JsonSchema for RawListen {
@@ -264,7 +287,7 @@ impl From<&Site> for RawSite {
     fn from(site: &Site) -> Self {
         Self {
             name: site.name.to_string(),
-            underlay: RawAddress(site.underlay),
+            underlay: RawUnderlay(site.underlay.to_string()),
             networks: site.networks.iter().copied().map(RawPrefix).collect(),
             device: site.device.to_string(),
             dataplane: match site.dataplane {

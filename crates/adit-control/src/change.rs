@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use adit_config::{Config, Peer};
 use adit_linux::netlink::Route;
@@ -52,11 +53,14 @@ pub enum Object {
     Route,
     /// The programs in the kernel, or the threads behind them.
     DataPlane,
+    /// Our address on the underlay, where the file names its interface.
+    Underlay,
 }
 
 impl Object {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Site, Self::Peer, Self::Device, Self::Route, Self::DataPlane];
+    pub const ALL: [Self; 6] =
+        [Self::Site, Self::Peer, Self::Device, Self::Route, Self::DataPlane, Self::Underlay];
 
     /// Its name, as in the JSON.
     #[must_use]
@@ -67,6 +71,7 @@ impl Object {
             Self::Device => "device",
             Self::Route => "route",
             Self::DataPlane => "data-plane",
+            Self::Underlay => "underlay",
         }
     }
 }
@@ -98,12 +103,14 @@ impl Change {
     }
 }
 
-/// What a configuration changes about the one that runs; `None`: nothing runs.
-pub(crate) fn of_configs(old: Option<&Config>, new: &Config) -> Vec<Change> {
+/// What a configuration changes about the one that runs; `None`: nothing runs. `underlay` is the address that an
+/// interface has which it names.
+pub(crate) fn of_configs(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) -> Vec<Change> {
     let mut changes = Vec::new();
     let Some(old) = old else {
         let site = &new.site;
-        let what = format!("{} underlay {} networks {}", site.name, site.underlay, list(&site.networks));
+        let at = site.underlay.interface().map_or(String::new(), |name| format!(" ({name})"));
+        let what = format!("{} underlay {underlay}{at} networks {}", site.name, list(&site.networks));
         changes.push(Change::new(Kind::Add, Object::Site, what));
         changes.extend(new.peers.iter().map(|peer| Change::new(Kind::Add, Object::Peer, described(peer))));
         return changes;
@@ -179,7 +186,7 @@ pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> 
                 [peer] => format!(" remote {}", peer.underlay),
                 _ => String::new(),
             };
-            let local = config.site.underlay;
+            let local = desired.underlay;
             changes.push(
                 Change::new(Kind::Add, Object::Device, format!("{device} mtu {}", desired.mtu))
                     .by(format!("ip link add name {device} type ipip local {local}{remote}"))
@@ -249,16 +256,19 @@ fn words(route: &Route, device: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::Machine;
     use adit_linux::netlink::{Link, LinkLayer};
 
     fn config(text: &str) -> Config {
         Config::parse("a.toml", text).expect("it is valid")
     }
 
+    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
     const A: &str = include_str!("../../../examples/a.toml");
 
     fn desired(config: &Config) -> Desired {
-        Desired::of(config, &["172.16.17.1".parse().expect("an address")], 1500)
+        let local = vec!["172.16.17.1".parse().expect("an address")];
+        Desired::of(config, &Machine { underlay: US, local, underlay_mtu: 1500 })
     }
 
     fn link(mtu: u32, up: bool, alias: Option<&str>) -> Link {
@@ -330,25 +340,25 @@ mod tests {
     #[test]
     fn configurations_are_compared_key_by_key_and_peer_by_peer() {
         let old = config(A);
-        assert_eq!(of_configs(Some(&old), &old), []);
+        assert_eq!(of_configs(Some(&old), &old, US), []);
         let more = "[[peer]]\nname = \"c\"\nunderlay = \"10.1.1.3\"\nnetworks = [\"10.3.0.0/16\"]\n";
         let new = config(&format!("{}{more}", A.replace("[tunnel]", "[tunnel]\nttl = 32")));
         assert_eq!(
-            lines(&of_configs(Some(&old), &new)),
+            lines(&of_configs(Some(&old), &new, US)),
             ["~ site ttl 64 -> 32", "+ peer c underlay 10.1.1.3 networks 10.3.0.0/16"]
         );
         assert_eq!(
-            lines(&of_configs(Some(&new), &old)),
+            lines(&of_configs(Some(&new), &old, US)),
             ["~ site ttl 32 -> 64", "- peer c underlay 10.1.1.3 networks 10.3.0.0/16"]
         );
         let moved =
             config(&A.replace("192.168.199.0/24", "192.168.198.0/24").replace("10.1.1.2", "10.1.1.9"));
         assert_eq!(
-            lines(&of_configs(Some(&old), &moved)),
+            lines(&of_configs(Some(&old), &moved, US)),
             ["~ peer b underlay 10.1.1.2 -> 10.1.1.9 networks +192.168.198.0/24 networks -192.168.199.0/24"]
         );
         assert_eq!(
-            lines(&of_configs(None, &old)),
+            lines(&of_configs(None, &old, US)),
             [
                 "+ site a underlay 10.1.1.1 networks 172.16.17.0/24",
                 "+ peer b underlay 10.1.1.2 networks 192.168.199.0/24"

@@ -96,9 +96,9 @@ async fn serve(
     let mut is_waiting = false;
     let overlay = loop {
         match Overlay::bring_up_to_stay(config, &places.memory()) {
-            Err(error @ ControlError::UnderlayMissing { .. }) if options.wait => {
+            Err(error) if options.wait && error.may_come().is_some() => {
                 if !is_waiting {
-                    tracing::warn!(%error, "waiting for the underlay address");
+                    tracing::warn!(%error, "waiting for {}", error.may_come().unwrap_or_default());
                     is_waiting = true;
                 }
             }

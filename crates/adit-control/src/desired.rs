@@ -11,6 +11,17 @@ use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use ipnet::{IpNet, Ipv4Net};
 
+/// What a machine has that an overlay is made on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Our address on the underlay.
+    pub underlay: Ipv4Addr,
+    /// All of its addresses.
+    pub local: Vec<Ipv4Addr>,
+    /// The largest datagram that its underlay carries, in bytes.
+    pub underlay_mtu: u16,
+}
+
 /// The kernel objects of an overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
@@ -18,6 +29,8 @@ pub struct Desired {
     pub device: String,
     /// What marks it as ours, and as this site's.
     pub alias: String,
+    /// Our address on the underlay, which nobody but the data plane has to do with.
+    pub underlay: Ipv4Addr,
     /// MTU of the interface: what the inside may send in one datagram.
     pub mtu: u16,
     /// What is routed into it.
@@ -47,15 +60,14 @@ pub fn alias(site: &str) -> String {
 }
 
 impl Desired {
-    /// What `config` asks of a machine with these local addresses, whose underlay carries
-    /// datagrams of `underlay_mtu` bytes.
+    /// What `config` asks of a machine.
     #[must_use]
-    pub fn of(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> Self {
+    pub fn of(config: &Config, machine: &Machine) -> Self {
         let site = &config.site;
-        let preferred_source = inside_address(site, local);
+        let preferred_source = inside_address(site, &machine.local);
         let mtu = match config.tunnel.mtu {
             Mtu::Fixed(mtu) => mtu,
-            Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
+            Mtu::Auto => machine.underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
         };
         let is_hub = config.peers.len() > 1;
         let routes = config
@@ -69,16 +81,17 @@ impl Desired {
                 preferred_source,
             })
             .collect();
-        Self { device: site.device.to_string(), alias: alias(site.name.as_str()), mtu, routes }
+        let (device, alias) = (site.device.to_string(), alias(site.name.as_str()));
+        Self { device, alias, underlay: machine.underlay, mtu, routes }
     }
 }
 
-/// The tunnel that `config` asks for.
+/// The tunnel that `config` asks for on a machine.
 #[must_use]
-pub fn tunnel_config(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> TunnelConfig {
+pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
     let options = &config.tunnel;
     TunnelConfig {
-        underlay: IpAddr::V4(config.site.underlay),
+        underlay: IpAddr::V4(machine.underlay),
         networks: networks(&config.site.networks),
         outer: OuterPolicy {
             ttl: match options.ttl {
@@ -96,9 +109,9 @@ pub fn tunnel_config(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> 
             df: options.df,
         },
         mss_clamp: options.mss_clamp,
-        underlay_mtu,
-        local_addresses: local.iter().copied().map(IpAddr::V4).collect(),
-        probe: inside_address(&config.site, local)
+        underlay_mtu: machine.underlay_mtu,
+        local_addresses: machine.local.iter().copied().map(IpAddr::V4).collect(),
+        probe: inside_address(&config.site, &machine.local)
             .filter(|_| options.probe && options.df)
             .map(|source| ProbeOptions { source, secret: RandomState::new() }),
         peers: config

@@ -29,6 +29,21 @@ pub enum ControlError {
         /// What the machine has, for the reader.
         found: String,
     },
+    /// The interface that `site.underlay` names is not there, or has no address.
+    #[error(
+        "site.underlay is {interface}, {why} (the machine's addresses: {found}); give it an address, or correct the file"
+    )]
+    NoUnderlayAddress {
+        /// What the file says.
+        interface: String,
+        /// What is missing, as it goes on after its name.
+        why: String,
+        /// What the machine has, for the reader.
+        found: String,
+    },
+    /// What the interface has cannot be ours.
+    #[error(transparent)]
+    Underlay(#[from] adit_config::UnderlayConflict),
     /// The device's name is taken by something that is not ours.
     #[error(
         "an interface `{device}` exists and is not Adit's ({what}); choose another site.device, or remove it"
@@ -134,6 +149,15 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// What is to be waited for, if it is about something that comes by itself while a machine starts.
+    #[must_use]
+    pub fn may_come(&self) -> Option<&'static str> {
+        match self {
+            Self::UnderlayMissing { .. } | Self::NoUnderlayAddress { .. } => Some("the underlay address"),
+            _ => None,
+        }
+    }
+
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let hint = match source.kind() {
             std::io::ErrorKind::PermissionDenied => "; run as root",

@@ -29,7 +29,7 @@ impl Keeper {
     /// Keeps what is in `overlay`, in the calling thread's network namespace.
     pub(crate) fn start(overlay: Arc<Mutex<Option<Overlay>>>) -> Result<Self, ControlError> {
         // First subscribed, then looked: nothing that happens in between is missed.
-        let events = Events::open(&[Group::Link, Group::Route])?;
+        let events = Events::open(&[Group::Link, Group::Address, Group::Route])?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()

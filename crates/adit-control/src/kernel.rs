@@ -8,8 +8,9 @@ use adit_linux::netlink::{Link, Netlink, ROUTE_PROTOCOL, Route};
 use adit_linux::sysctl;
 use ipnet::Ipv4Net;
 
-use crate::desired::{Desired, DesiredRoute};
+use crate::desired::{Desired, DesiredRoute, Machine};
 use crate::error::ControlError;
+use crate::underlay;
 
 /// Datagrams that wait for the tunnel: the kernel's default of 500 is less than two superpackets
 /// of small datagrams.
@@ -41,28 +42,25 @@ pub(crate) fn wanted_routes(desired: &Desired, device: u32) -> Vec<Route> {
     desired.routes.iter().map(|route| kernel_route(route, device, is_large)).collect()
 }
 
-pub(crate) fn local_addresses(
+/// What `config` needs to know of the machine; the underlay address that is `in_use` stays if it can.
+pub(crate) fn look_at_machine(
     netlink: &mut Netlink,
-    underlay: Ipv4Addr,
-) -> Result<Vec<Ipv4Addr>, ControlError> {
-    let local: Vec<Ipv4Addr> =
-        netlink.addresses(None)?.into_iter().map(|address| address.prefix.addr()).collect();
-    if !local.contains(&underlay) {
-        let found: Vec<String> =
-            local.iter().filter(|address| !address.is_loopback()).map(Ipv4Addr::to_string).collect();
-        let found = if found.is_empty() { "none yet".to_owned() } else { found.join(", ") };
-        return Err(ControlError::UnderlayMissing { address: underlay, found });
-    }
-    Ok(local)
+    config: &Config,
+    in_use: Option<Ipv4Addr>,
+) -> Result<Machine, ControlError> {
+    let underlay = underlay::find(netlink, config, in_use)?;
+    let local = netlink.addresses(None)?.into_iter().map(|address| address.prefix.addr()).collect();
+    let underlay_mtu = underlay_mtu(netlink, config, underlay)?;
+    Ok(Machine { underlay, local, underlay_mtu })
 }
 
 /// The largest datagram that the underlay takes towards every peer.
-pub(crate) fn underlay_mtu(netlink: &mut Netlink, config: &Config) -> Result<u16, ControlError> {
+fn underlay_mtu(netlink: &mut Netlink, config: &Config, underlay: Ipv4Addr) -> Result<u16, ControlError> {
     let links = netlink.links()?;
     let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
     let mut smallest = None;
     // A peer without a route yet is no reason not to start.
-    for route in netlink.routes_to(&peers, Some(config.site.underlay))?.into_iter().flatten() {
+    for route in netlink.routes_to(&peers, Some(underlay))?.into_iter().flatten() {
         let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
         smallest = smallest.into_iter().chain(link).min();
     }

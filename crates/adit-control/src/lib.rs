@@ -24,6 +24,7 @@ mod scrapers;
 pub mod service;
 mod starter;
 pub mod status;
+mod underlay;
 
 pub use error::ControlError;
 pub use overlay::{OnExit, Overlay};

@@ -1,7 +1,7 @@
 //! Bringing an overlay up and taking it down: all of it, or nothing.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::error::ControlError;
 use crate::kernel::{self, Actual};
 use crate::memory::Memory;
 use crate::starter::{self, PlaneStarter};
+use crate::underlay;
 
 /// What stays when a daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Overlay {
     /// What data planes counted that were replaced since the start.
     before: Totals,
     repairs: BTreeMap<Object, u64>,
+    /// Our address was not there when it was last looked for.
+    is_underlay_missing: bool,
 }
 
 /// Everything that a configuration asks for on this machine, before anything is made.
@@ -55,14 +58,14 @@ struct Survey {
 }
 
 impl Survey {
-    fn of(netlink: &mut Netlink, config: &Config) -> Result<Self, ControlError> {
+    /// What is asked for on the machine as it is; the underlay address that is `in_use` stays if it can.
+    fn of(netlink: &mut Netlink, config: &Config, in_use: Option<Ipv4Addr>) -> Result<Self, ControlError> {
         if config.site.dataplane == DataplaneChoice::Kernel {
             return Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() });
         }
-        let local = kernel::local_addresses(netlink, config.site.underlay)?;
-        let underlay_mtu = kernel::underlay_mtu(netlink, config)?;
-        let desired = Desired::of(config, &local, underlay_mtu);
-        let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?);
+        let machine = kernel::look_at_machine(netlink, config, in_use)?;
+        let desired = Desired::of(config, &machine);
+        let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &machine))?);
         if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
             tracing::info!(
                 "no address of this machine lies in site.networks, so paths are not probed: an MTU black hole \
@@ -92,7 +95,7 @@ impl Survey {
         let starter = PlaneStarter {
             tunnel: &self.tunnel,
             device: device.index,
-            underlay: config.site.underlay,
+            underlay: self.desired.underlay,
             open: &open,
         };
         starter.start(config.site.dataplane, tun, pins)
@@ -123,7 +126,7 @@ impl Overlay {
 
     fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
         let mut netlink = Netlink::open()?;
-        let survey = Survey::of(&mut netlink, config)?;
+        let survey = Survey::of(&mut netlink, config, None)?;
         if let Some(memory) = &memory {
             memory.recall(&survey.tunnel, Clock.now());
         }
@@ -148,6 +151,7 @@ impl Overlay {
             memory,
             before: Totals::default(),
             repairs: BTreeMap::new(),
+            is_underlay_missing: false,
         })
     }
 
@@ -179,7 +183,7 @@ impl Overlay {
 
     /// Puts all that `config` asks for in the place of what there is.
     fn install(&mut self, config: &Config) -> Result<(), ControlError> {
-        let survey = Survey::of(&mut self.netlink, config)?;
+        let survey = Survey::of(&mut self.netlink, config, Some(self.desired.underlay))?;
         survey.tunnel.inherit(self.plane.tunnel());
         let tun = survey.open()?;
         let link = kernel::set_up_device(&mut self.netlink, &survey.desired)?;
@@ -223,6 +227,7 @@ impl Overlay {
             actual = Actual::default();
         }
         let mut changes = change::of_kernel(&self.config, &self.desired, &actual);
+        changes.extend(self.underlay_moved()?);
         changes.retain(|change| !foreign.iter().any(|network| change.is_about(*network)));
         if is_ours && let Err(why) = self.plane.check() {
             changes.push(Change::new(Kind::Change, Object::DataPlane, why));
@@ -234,13 +239,37 @@ impl Overlay {
             tracing::warn!(%change, "repaired");
             *self.repairs.entry(change.object).or_default() += 1;
         }
-        if is_ours && changes.iter().all(|change| change.object != Object::DataPlane) {
+        let needs_no_start = |change: &Change| !matches!(change.object, Object::DataPlane | Object::Underlay);
+        if is_ours && changes.iter().all(needs_no_start) {
             let link = kernel::set_up_device(&mut self.netlink, &self.desired)?;
             kernel::set_routes_but(&mut self.netlink, &self.desired, link.index, &foreign)?;
         } else {
             self.install(&self.config.clone())?;
         }
         Ok(changes)
+    }
+
+    /// Whether our address is another one now. That it is not there at all is no reason to change anything: it may
+    /// come back.
+    fn underlay_moved(&mut self) -> Result<Option<Change>, ControlError> {
+        let before = self.desired.underlay;
+        let found = underlay::find(&mut self.netlink, &self.config, Some(before));
+        self.is_underlay_missing = found.as_ref().is_err_and(|error| error.may_come().is_some());
+        let address = match found {
+            Err(_) if self.is_underlay_missing => before,
+            found => found?,
+        };
+        let what = || {
+            let at = &self.config.site.underlay;
+            format!("{at} {before} -> {address}: every peer's file has to name {address}")
+        };
+        Ok((address != before).then(|| Change::new(Kind::Change, Object::Underlay, what())))
+    }
+
+    /// Whether our address on the underlay was not there when it was last looked for.
+    #[must_use]
+    pub fn is_underlay_missing(&self) -> bool {
+        self.is_underlay_missing
     }
 
     /// All counts since the start, whatever was replaced since.
@@ -332,8 +361,8 @@ pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, Co
         refuse_other_device(running, config)?;
     }
     let mut netlink = Netlink::open()?;
-    let mut changes = change::of_configs(running, config);
-    let survey = Survey::of(&mut netlink, config)?;
+    let survey = Survey::of(&mut netlink, config, None)?;
+    let mut changes = change::of_configs(running, config, survey.desired.underlay);
     let actual = Actual::look(&mut netlink, &survey.desired)?;
     changes.extend(change::of_kernel(config, &survey.desired, &actual));
     Ok(changes)
