@@ -24,6 +24,7 @@
 
 mod check;
 mod decode;
+mod inside;
 mod listen;
 mod load;
 mod model;
@@ -41,7 +42,7 @@ pub use model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
     Underlay,
 };
-pub use name::{DeviceName, NameError, PeerName, SiteName};
+pub use name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
 pub use problem::{Place, Problem, Problems};
 pub use raw::json_schema;
 pub use underlay::UnderlayConflict;

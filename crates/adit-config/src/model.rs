@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
-use crate::name::{DeviceName, PeerName, SiteName};
+use crate::name::{DeviceName, NetnsName, PeerName, SiteName};
 
 /// Smallest MTU of a tunnel's interface, in bytes: what every IPv4 module must forward whole
 /// (RFC 791, section 3.2).
@@ -44,6 +44,10 @@ pub struct Site {
     pub device: DeviceName,
     /// What carries the packets.
     pub dataplane: DataplaneChoice,
+    /// The network namespace that the tunnel's interface and routes are in. Default: where the overlay is run.
+    pub netns: Option<NetnsName>,
+    /// The VRF that they are in. Default: none.
+    pub vrf: Option<DeviceName>,
     /// Where a scraper finds the overlay's numbers. Default: nowhere.
     pub metrics: Option<SocketAddr>,
 }

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
+use crate::listen::OFF;
 use crate::model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
 };
@@ -14,7 +15,7 @@ use crate::name::DeviceName;
 
 /// One octet, and what an address and a prefix are made of.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-/// An interface's name.
+/// A character of an interface's name.
 const DEVICE: &str = "[!-$&-.0-9;-~]";
 
 /// The configuration of one site of an Adit overlay.
@@ -47,6 +48,13 @@ struct RawSite {
     /// What carries the packets.
     #[schemars(default)]
     dataplane: RawDataplane,
+    /// The network namespace, as `ip netns` names it, that the tunnel's interface and routes are in; what faces the
+    /// public network stays where Adit runs. Or that one, too.
+    #[schemars(default = "default_off", regex(pattern = r"^[!#-.0-\[\]-~]{1,255}$"))]
+    netns: String,
+    /// The VRF that the tunnel's interface and routes are in, or none.
+    #[schemars(default = "default_off", regex(pattern = format!("^{DEVICE}{{1,15}}$")))]
+    vrf: String,
     /// Where Prometheus finds the overlay's numbers, by HTTP at `/metrics`: an address and a port, or nowhere.
     #[schemars(default)]
     metrics: RawMetrics,
@@ -247,6 +255,10 @@ impl From<Option<SocketAddr>> for RawMetrics {
     }
 }
 
+fn default_off() -> String {
+    OFF.to_owned()
+}
+
 fn default_device() -> String {
     DeviceName::default().to_string()
 }
@@ -296,6 +308,8 @@ impl From<&Site> for RawSite {
                 DataplaneChoice::Userspace => RawDataplane::Userspace,
                 DataplaneChoice::Kernel => RawDataplane::Kernel,
             },
+            netns: site.netns.as_ref().map_or_else(default_off, ToString::to_string),
+            vrf: site.vrf.as_ref().map_or_else(default_off, ToString::to_string),
             metrics: site.metrics.into(),
         }
     }

@@ -11,12 +11,13 @@ use toml::de::{DeTable, DeValue};
 use crate::decode::{
     At, Key, Kind, Section, Value, array, boolean, described, number_or_word, shown, string, word,
 };
+use crate::inside::name_or_off;
 use crate::listen::listen;
 use crate::model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
     Underlay,
 };
-use crate::name::{DeviceName, NameError, PeerName, SiteName};
+use crate::name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
 use crate::problem::Sink;
 use crate::underlay::{own_underlay, underlay};
 
@@ -56,6 +57,8 @@ pub(crate) const SITE: Kind = Kind {
             takes: "\"auto\", \"ebpf\", \"userspace\" or \"kernel\"",
             example: "\"auto\"",
         },
+        Key { name: "netns", takes: "\"off\", or the name of a network namespace", example: "\"blue\"" },
+        Key { name: "vrf", takes: "\"off\", or the name of a VRF's interface", example: "\"blue\"" },
         Key {
             name: "metrics",
             takes: "\"off\", or an address and a port to listen on",
@@ -114,6 +117,8 @@ pub(crate) struct SitePart {
     pub(crate) networks: Vec<At<Ipv4Net>>,
     pub(crate) device: Option<DeviceName>,
     dataplane: Option<DataplaneChoice>,
+    netns: Option<Option<NetnsName>>,
+    vrf: Option<Option<DeviceName>>,
     /// Where somebody listens, if anywhere.
     metrics: Option<Option<SocketAddr>>,
 }
@@ -144,6 +149,8 @@ impl FilePart {
                 networks: bare(site.networks),
                 device: site.device?,
                 dataplane: site.dataplane?,
+                netns: site.netns?,
+                vrf: site.vrf?,
                 metrics: site.metrics?,
             },
             tunnel: self.tunnel?,
@@ -224,6 +231,14 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> Site
         Some((key, value)) => word(key, value, &DATAPLANES, sink),
         None => Some(DataplaneChoice::default()),
     };
+    let netns = match section.optional("netns") {
+        Some((key, value)) => name_or_off(key, value, NetnsName::new, sink),
+        None => Some(None),
+    };
+    let vrf = match section.optional("vrf") {
+        Some((key, value)) => name_or_off(key, value, DeviceName::new, sink),
+        None => Some(None),
+    };
     let metrics = match section.optional("metrics") {
         Some((key, value)) => listen(key, value, sink),
         None => Some(None),
@@ -234,6 +249,8 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> Site
         networks: networks.unwrap_or_default(),
         device,
         dataplane,
+        netns,
+        vrf,
         metrics,
     }
 }

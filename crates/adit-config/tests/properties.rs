@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use adit_config::{
-    Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, PeerName,
-    Problems, Site, SiteName, Ttl, TunnelOptions, Underlay,
+    Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, NetnsName, Peer,
+    PeerName, Problems, Site, SiteName, Ttl, TunnelOptions, Underlay,
 };
 use ipnet::Ipv4Net;
 use proptest::collection::vec;
@@ -24,6 +24,15 @@ fn options() -> impl Strategy<Value = TunnelOptions> {
     })
 }
 
+/// Where the inside is.
+fn inside() -> impl Strategy<Value = (Option<NetnsName>, Option<DeviceName>)> {
+    let name = || proptest::option::of("[a-z]{1,2}|[a-z][!#-$&-.0-9;-\\[\\]-~]{3,14}");
+    (name(), name()).prop_filter_map("a word that means something", |(netns, vrf)| {
+        let netns = netns.map(NetnsName::new).transpose().ok()?;
+        Some((netns, vrf.map(DeviceName::new).transpose().ok()?))
+    })
+}
+
 /// A valid configuration: each owner has networks inside a /16 of its own, and the underlay is
 /// elsewhere.
 fn config() -> impl Strategy<Value = Config> {
@@ -37,14 +46,14 @@ fn config() -> impl Strategy<Value = Config> {
     let metrics = proptest::option::of((any::<[u8; 16]>(), any::<bool>(), 1..=u16::MAX));
     (
         options(),
-        (dataplane, metrics, proptest::option::of("[a-z][!-$&-.0-9;-~]{0,14}")),
+        (dataplane, metrics, proptest::option::of("[a-z][!-$&-.0-9;-~]{0,14}"), inside()),
         "[!-$&-.0-9;-~]{1,15}",
         owners,
         any::<u16>(),
     )
         .prop_filter_map(
             "a name that means something to the kernel",
-            |(tunnel, (dataplane, metrics, interface), device, owners, start)| {
+            |(tunnel, (dataplane, metrics, interface, inside), device, owners, start)| {
                 let device = DeviceName::new(device).ok()?;
                 let interface = interface.map(DeviceName::new).transpose().ok()?;
                 let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
@@ -77,7 +86,8 @@ fn config() -> impl Strategy<Value = Config> {
                 });
                 let name = SiteName::new(name).unwrap();
                 let underlay = interface.map_or(Underlay::Address(underlay), Underlay::Interface);
-                let site = Site { name, underlay, networks, device, dataplane, metrics };
+                let (netns, vrf) = inside;
+                let site = Site { name, underlay, networks, device, dataplane, netns, vrf, metrics };
                 let peers = owners
                     .map(|(name, underlay, networks)| Peer {
                         name: PeerName::new(name).unwrap(),

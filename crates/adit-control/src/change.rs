@@ -179,6 +179,7 @@ fn list(networks: &[Ipv4Net]) -> String {
 /// type them by hand.
 pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
     let device = &desired.device;
+    let ip = &desired.netns.as_ref().map_or_else(|| "ip".to_owned(), |netns| format!("ip -n {netns}"));
     let mut changes = Vec::new();
     match &actual.device {
         None => {
@@ -187,11 +188,19 @@ pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> 
                 _ => String::new(),
             };
             let local = desired.underlay;
-            changes.push(
-                Change::new(Kind::Add, Object::Device, format!("{device} mtu {}", desired.mtu))
-                    .by(format!("ip link add name {device} type ipip local {local}{remote}"))
-                    .by(format!("ip link set {device} up")),
-            );
+            let mut what = format!("{device} mtu {}", desired.mtu);
+            let mut commands = vec![format!("ip link add name {device} type ipip local {local}{remote}")];
+            if let Some(netns) = &desired.netns {
+                what.push_str(&format!(" netns {netns}"));
+                // The driver's outside stays where it was made.
+                commands.push(format!("ip link set {device} netns {netns}"));
+            }
+            if let Some(vrf) = &desired.vrf {
+                what.push_str(&format!(" vrf {}", vrf.name));
+                commands.push(format!("{ip} link set {device} vrf {}", vrf.name));
+            }
+            commands.push(format!("{ip} link set {device} up"));
+            changes.push(Change { commands, ..Change::new(Kind::Add, Object::Device, what) });
         }
         Some(link) => {
             let mut change = |what: String, command: String| {
@@ -201,17 +210,27 @@ pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> 
                 let alias = link.alias.as_deref().unwrap_or("none");
                 change(
                     format!("{device} alias {alias} -> {}", desired.alias),
-                    format!("ip link set {device} alias {}", desired.alias),
+                    format!("{ip} link set {device} alias {}", desired.alias),
                 );
             }
             if link.mtu != u32::from(desired.mtu) {
                 change(
                     format!("{device} mtu {} -> {}", link.mtu, desired.mtu),
-                    format!("ip link set {device} mtu {}", desired.mtu),
+                    format!("{ip} link set {device} mtu {}", desired.mtu),
                 );
             }
             if !link.up {
-                change(format!("{device} down -> up"), format!("ip link set {device} up"));
+                change(format!("{device} down -> up"), format!("{ip} link set {device} up"));
+            }
+            match &desired.vrf {
+                Some(vrf) if link.master != Some(vrf.index) => {
+                    let name = &vrf.name;
+                    change(format!("{device} to vrf {name}"), format!("{ip} link set {device} vrf {name}"));
+                }
+                None if link.master.is_some() => {
+                    change(format!("{device} to no master"), format!("{ip} link set {device} nomaster"));
+                }
+                _ => {}
             }
         }
     }
@@ -220,8 +239,11 @@ pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> 
     let there: HashMap<Ipv4Net, &Route> =
         actual.routes.iter().map(|route| (route.destination, route)).collect();
     let route = |kind, route: &Route, verb: &str| {
-        let what = words(route, device);
-        Change::new(kind, Object::Route, what.clone()).by(format!("ip route {verb} {what}"))
+        let mut what = words(route, device);
+        if let Some(vrf) = &desired.vrf {
+            what.push_str(&format!(" vrf {}", vrf.name));
+        }
+        Change::new(kind, Object::Route, what.clone()).by(format!("{ip} route {verb} {what}"))
     };
     for wanted in &wanted {
         match there.get(&wanted.destination) {
@@ -268,7 +290,7 @@ mod tests {
 
     fn desired(config: &Config) -> Desired {
         let local = vec!["172.16.17.1".parse().expect("an address")];
-        Desired::of(config, &Machine { underlay: US, local, underlay_mtu: 1500 })
+        Desired::of(config, &Machine { underlay: US, local, underlay_mtu: 1500, vrf: None })
     }
 
     fn link(mtu: u32, up: bool, alias: Option<&str>) -> Link {
@@ -281,6 +303,8 @@ mod tests {
             mac: None,
             alias: alias.map(str::to_owned),
             kind: Some("tun".to_owned()),
+            master: None,
+            vrf_table: None,
             hardware: LinkLayer::None,
             flags: 0,
         }

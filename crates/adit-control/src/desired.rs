@@ -16,10 +16,23 @@ use ipnet::{IpNet, Ipv4Net};
 pub struct Machine {
     /// Our address on the underlay.
     pub underlay: Ipv4Addr,
-    /// All of its addresses.
+    /// All addresses that it has inside, and that one.
     pub local: Vec<Ipv4Addr>,
     /// The largest datagram that its underlay carries, in bytes.
     pub underlay_mtu: u16,
+    /// The VRF that the file names.
+    pub vrf: Option<Vrf>,
+}
+
+/// A VRF: an interface, and a table of routes for what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vrf {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// The table.
+    pub table: u32,
 }
 
 /// The kernel objects of an overlay.
@@ -31,6 +44,10 @@ pub struct Desired {
     pub alias: String,
     /// Our address on the underlay, which nobody but the data plane has to do with.
     pub underlay: Ipv4Addr,
+    /// The network namespace that all of it is in, if not where the underlay is.
+    pub netns: Option<String>,
+    /// The VRF that it is in.
+    pub vrf: Option<Vrf>,
     /// MTU of the interface: what the inside may send in one datagram.
     pub mtu: u16,
     /// What is routed into it.
@@ -82,7 +99,8 @@ impl Desired {
             })
             .collect();
         let (device, alias) = (site.device.to_string(), alias(site.name.as_str()));
-        Self { device, alias, underlay: machine.underlay, mtu, routes }
+        let netns = site.netns.as_ref().map(ToString::to_string);
+        Self { device, alias, underlay: machine.underlay, netns, vrf: machine.vrf.clone(), mtu, routes }
     }
 }
 

@@ -41,6 +41,46 @@ pub enum ControlError {
         /// What the machine has, for the reader.
         found: String,
     },
+    /// There is no network namespace of the name in `site.netns`.
+    #[error(
+        "site.netns is {name}, and there is no network namespace of that name; `ip netns add {name}` makes it, \
+         `ip netns list` shows those there are"
+    )]
+    NoNetns {
+        /// What the file says.
+        name: String,
+    },
+    /// There is no VRF of the name in `site.vrf`.
+    #[error(
+        "site.vrf is {name}, and {why}; `ip link add {name} type vrf table NUMBER` and `ip link set {name} up` make it"
+    )]
+    NoVrf {
+        /// What the file says.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The underlay's interface is in a VRF.
+    #[error(
+        "the underlay address {address} is on {interface}, which is in the VRF {vrf}: this version cannot send from \
+         there; take the interface out of the VRF, and let the inside have one instead (site.vrf)"
+    )]
+    UnderlayInVrf {
+        /// Ours.
+        address: Ipv4Addr,
+        /// Who has it.
+        interface: String,
+        /// Where that is.
+        vrf: String,
+    },
+    /// A data plane that cannot do what else the file asks for.
+    #[error("site.dataplane is \"{plane}\", {why}; use \"auto\" or \"userspace\"")]
+    PlaneCannot {
+        /// Which.
+        plane: &'static str,
+        /// What it cannot.
+        why: &'static str,
+    },
     /// What the interface has cannot be ours.
     #[error(transparent)]
     Underlay(#[from] adit_config::UnderlayConflict),
@@ -154,6 +194,8 @@ impl ControlError {
     pub fn may_come(&self) -> Option<&'static str> {
         match self {
             Self::UnderlayMissing { .. } | Self::NoUnderlayAddress { .. } => Some("the underlay address"),
+            Self::NoNetns { .. } => Some("the network namespace"),
+            Self::NoVrf { .. } => Some("the VRF"),
             _ => None,
         }
     }

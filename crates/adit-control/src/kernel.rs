@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use adit_config::Config;
-use adit_linux::netlink::{Link, Netlink, ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{Link, MAIN_TABLE, Netlink, ROUTE_PROTOCOL, Route};
 use adit_linux::sysctl;
 use ipnet::Ipv4Net;
 
 use crate::desired::{Desired, DesiredRoute, Machine};
 use crate::error::ControlError;
+use crate::sides::{Sides, namespace};
 use crate::underlay;
 
 /// Datagrams that wait for the tunnel: the kernel's default of 500 is less than two superpackets
@@ -29,7 +30,7 @@ impl Actual {
     pub(crate) fn look(netlink: &mut Netlink, desired: &Desired) -> Result<Self, ControlError> {
         let device = netlink.link(&desired.device)?;
         let routes = match &device {
-            Some(link) => netlink.routes_by(ROUTE_PROTOCOL, link.index)?,
+            Some(link) => netlink.routes_by(ROUTE_PROTOCOL, link.index, table(desired))?,
             None => Vec::new(),
         };
         Ok(Self { device, routes })
@@ -39,19 +40,31 @@ impl Actual {
 /// The routes that are wanted, as the kernel knows them.
 pub(crate) fn wanted_routes(desired: &Desired, device: u32) -> Vec<Route> {
     let is_large = has_many_gateways(desired);
-    desired.routes.iter().map(|route| kernel_route(route, device, is_large)).collect()
+    let table = table(desired);
+    desired.routes.iter().map(|route| kernel_route(route, device, table, is_large)).collect()
 }
 
 /// What `config` needs to know of the machine; the underlay address that is `in_use` stays if it can.
 pub(crate) fn look_at_machine(
-    netlink: &mut Netlink,
+    sides: &mut Sides,
     config: &Config,
     in_use: Option<Ipv4Addr>,
 ) -> Result<Machine, ControlError> {
-    let underlay = underlay::find(netlink, config, in_use)?;
-    let local = netlink.addresses(None)?.into_iter().map(|address| address.prefix.addr()).collect();
-    let underlay_mtu = underlay_mtu(netlink, config, underlay)?;
-    Ok(Machine { underlay, local, underlay_mtu })
+    let vrf = sides.vrf()?;
+    let underlay = underlay::find(&mut sides.outside, config, in_use)?;
+    underlay::refuse_vrf(&mut sides.outside, underlay)?;
+    let local = sides.inside.addresses(None)?.into_iter().map(|address| address.prefix.addr());
+    let mut local: Vec<Ipv4Addr> = local.collect();
+    if !local.contains(&underlay) {
+        local.push(underlay);
+    }
+    let underlay_mtu = underlay_mtu(&mut sides.outside, config, underlay)?;
+    Ok(Machine { underlay, local, underlay_mtu, vrf })
+}
+
+/// The table that an overlay's routes are in.
+fn table(desired: &Desired) -> u32 {
+    desired.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
 }
 
 /// The largest datagram that the underlay takes towards every peer.
@@ -104,7 +117,7 @@ fn foreign<'a>(
     let wanted: HashMap<_, _> = desired.routes.iter().map(|route| (route.network, route)).collect();
     let is_foreign =
         |route: &Route| route.protocol != ROUTE_PROTOCOL || device.is_some() && route.device != device;
-    let routes = netlink.routes()?.into_iter().filter(is_foreign);
+    let routes = netlink.routes_of(table(desired))?.into_iter().filter(is_foreign);
     Ok(routes.filter_map(|route| Some((route.clone(), *wanted.get(&route.destination)?))).collect())
 }
 
@@ -127,11 +140,20 @@ pub(crate) fn set_up_device(netlink: &mut Netlink, desired: &Desired) -> Result<
     };
     let link = netlink.link(&desired.device)?.ok_or_else(missing)?;
     netlink.set_alias(link.index, &desired.alias)?;
+    let vrf = desired.vrf.as_ref().map(|vrf| vrf.index);
+    if link.master != vrf {
+        // Takes all routes from it, so those come later.
+        netlink.set_master(link.index, vrf)?;
+    }
     netlink.set_mtu(link.index, u32::from(desired.mtu))?;
     netlink.set_txqueuelen(link.index, DEVICE_QUEUE)?;
     // Only IPv4 is carried; without this the kernel would send router solicitations into it.
     // A kernel without IPv6 has no such knob.
-    let _ = sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", desired.device), "1");
+    let no_ipv6 = || sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", desired.device), "1");
+    let _ = match &desired.netns {
+        Some(netns) => namespace(netns)?.run(no_ipv6)?,
+        None => no_ipv6(),
+    };
     netlink.set_up(link.index)?;
     Ok(link)
 }
@@ -153,7 +175,7 @@ pub(crate) fn set_routes_but(
     let at: HashMap<_, _> = wanted.iter().map(|route| route.destination).zip(0..).collect();
     let mut is_set = vec![false; wanted.len()];
     let mut unwanted = Vec::new();
-    for route in netlink.routes_by(ROUTE_PROTOCOL, device)? {
+    for route in netlink.routes_by(ROUTE_PROTOCOL, device, table(desired))? {
         match at.get(&route.destination) {
             Some(&place) => is_set[place] |= wanted[place].is_already(&route),
             None => unwanted.push(route),
@@ -176,7 +198,7 @@ fn has_many_gateways(desired: &Desired) -> bool {
     desired.routes.iter().map(|route| route.via).collect::<HashSet<_>>().len() > GATEWAYS
 }
 
-fn kernel_route(route: &DesiredRoute, device: u32, is_large: bool) -> Route {
+fn kernel_route(route: &DesiredRoute, device: u32, table: u32, is_large: bool) -> Route {
     Route {
         destination: route.network,
         device: Some(device),
@@ -184,6 +206,7 @@ fn kernel_route(route: &DesiredRoute, device: u32, is_large: bool) -> Route {
         onlink: route.via.is_some(),
         preferred_source: route.preferred_source,
         protocol: ROUTE_PROTOCOL,
+        table,
         ..Route::default()
     }
 }

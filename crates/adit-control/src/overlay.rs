@@ -9,6 +9,7 @@ use adit_config::{Config, DataplaneChoice};
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
+use adit_linux::inside::Inside;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
@@ -18,6 +19,7 @@ use crate::desired::{self, Desired};
 use crate::error::ControlError;
 use crate::kernel::{self, Actual};
 use crate::memory::Memory;
+use crate::sides::{Sides, namespace};
 use crate::starter::{self, PlaneStarter};
 use crate::underlay;
 
@@ -37,7 +39,7 @@ pub struct Overlay {
     desired: Desired,
     /// The device's index: it is ours, whatever somebody calls it.
     device: u32,
-    netlink: Netlink,
+    sides: Sides,
     plane: Box<dyn DataPlane>,
     plane_reason: String,
     pins: Option<PathBuf>,
@@ -55,15 +57,16 @@ pub struct Overlay {
 struct Survey {
     desired: Desired,
     tunnel: Arc<Tunnel>,
+    place: Inside,
 }
 
 impl Survey {
     /// What is asked for on the machine as it is; the underlay address that is `in_use` stays if it can.
-    fn of(netlink: &mut Netlink, config: &Config, in_use: Option<Ipv4Addr>) -> Result<Self, ControlError> {
+    fn of(sides: &mut Sides, config: &Config, in_use: Option<Ipv4Addr>) -> Result<Self, ControlError> {
         if config.site.dataplane == DataplaneChoice::Kernel {
             return Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() });
         }
-        let machine = kernel::look_at_machine(netlink, config, in_use)?;
+        let machine = kernel::look_at_machine(sides, config, in_use)?;
         let desired = Desired::of(config, &machine);
         let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &machine))?);
         if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
@@ -72,13 +75,14 @@ impl Survey {
                  will not be found"
             );
         }
-        kernel::refuse_foreign_device(netlink, &desired)?;
-        kernel::refuse_foreign_routes(netlink, &desired)?;
-        Ok(Self { desired, tunnel })
+        kernel::refuse_foreign_device(&mut sides.inside, &desired)?;
+        kernel::refuse_foreign_routes(&mut sides.inside, &desired)?;
+        Ok(Self { desired, tunnel, place: sides.place.clone() })
     }
 
     fn open(&self) -> Result<Tun, adit_linux::error::Error> {
-        Tun::open(&TunOptions { name: self.desired.device.clone(), queues: starter::queues(), persist: true })
+        let name = self.desired.device.clone();
+        Tun::open_in(&TunOptions { name, queues: starter::queues(), persist: true }, self.place.clone())
     }
 
     /// Starts what forwards, on a device that is set up.
@@ -125,25 +129,26 @@ impl Overlay {
     }
 
     fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
-        let mut netlink = Netlink::open()?;
-        let survey = Survey::of(&mut netlink, config, None)?;
+        let mut sides = Sides::open(&config.site)?;
+        let survey = Survey::of(&mut sides, config, None)?;
         if let Some(memory) = &memory {
             memory.recall(&survey.tunnel, Clock.now());
         }
-        let is_taken_over = netlink.link(&survey.desired.device)?.is_some();
+        let is_taken_over = sides.inside.link(&survey.desired.device)?.is_some();
         let tun = survey.open()?;
         // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
-        let undo = Undo { device: (!is_taken_over).then(|| survey.desired.device.clone()) };
-        let link = kernel::set_up_device(&mut netlink, &survey.desired)?;
+        let device = (!is_taken_over).then(|| survey.desired.device.clone());
+        let undo = Undo { device, place: sides.place.clone() };
+        let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
         // Before there is a watcher, which would look at every peer's way again and again meanwhile.
-        kernel::set_routes(&mut netlink, &survey.desired, link.index)?;
+        kernel::set_routes(&mut sides.inside, &survey.desired, link.index)?;
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
         undo.disarm();
         Ok(Self {
             config: config.clone(),
             desired: survey.desired,
             device: link.index,
-            netlink,
+            sides,
             plane,
             plane_reason,
             pins,
@@ -183,17 +188,20 @@ impl Overlay {
 
     /// Puts all that `config` asks for in the place of what there is.
     fn install(&mut self, config: &Config) -> Result<(), ControlError> {
-        let survey = Survey::of(&mut self.netlink, config, Some(self.desired.underlay))?;
+        // The namespace may be another one of the same name.
+        let mut sides = Sides::open(&config.site)?;
+        let survey = Survey::of(&mut sides, config, Some(self.desired.underlay))?;
         survey.tunnel.inherit(self.plane.tunnel());
         let tun = survey.open()?;
-        let link = kernel::set_up_device(&mut self.netlink, &survey.desired)?;
+        let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
         // Programs in the kernel go on meanwhile; the new ones take their place in one step.
         self.plane.shutdown();
         let before = self.counted_by(&survey.tunnel);
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, self.stays)?;
         (self.plane, self.plane_reason, self.pins, self.before) = (plane, plane_reason, pins, before);
+        self.sides = sides;
         // Only now is there somebody who knows a new peer.
-        kernel::set_routes(&mut self.netlink, &survey.desired, link.index)?;
+        kernel::set_routes(&mut self.sides.inside, &survey.desired, link.index)?;
         (self.config, self.desired, self.device) = (config.clone(), survey.desired, link.index);
         Ok(())
     }
@@ -218,16 +226,21 @@ impl Overlay {
     /// # Errors
     /// It cannot be repaired now; another attempt may.
     pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
-        let mut actual = Actual::look(&mut self.netlink, &self.desired)?;
-        let foreign = kernel::foreign_routes(&mut self.netlink, &self.desired)?;
+        if !self.sides.is_current(&self.config.site) {
+            return self.follow_namespace();
+        }
+        let mut actual = Actual::look(&mut self.sides.inside, &self.desired)?;
+        let foreign = kernel::foreign_routes(&mut self.sides.inside, &self.desired)?;
         let is_ours = actual.device.as_ref().is_some_and(|link| link.index == self.device);
         if !is_ours {
             // Whoever has taken the name is no device of ours; routes went with the one that was.
-            kernel::refuse_foreign_device(&mut self.netlink, &self.desired)?;
+            kernel::refuse_foreign_device(&mut self.sides.inside, &self.desired)?;
             actual = Actual::default();
         }
         let mut changes = change::of_kernel(&self.config, &self.desired, &actual);
         changes.extend(self.underlay_moved()?);
+        // Its number and its table are another's: nothing that was made fits.
+        let is_vrf_new = self.sides.vrf()? != self.desired.vrf;
         changes.retain(|change| !foreign.iter().any(|network| change.is_about(*network)));
         if is_ours && let Err(why) = self.plane.check() {
             changes.push(Change::new(Kind::Change, Object::DataPlane, why));
@@ -235,25 +248,49 @@ impl Overlay {
         if changes.is_empty() {
             return Ok(changes);
         }
-        for change in &changes {
-            tracing::warn!(%change, "repaired");
-            *self.repairs.entry(change.object).or_default() += 1;
-        }
+        let changes = self.repaired(changes);
         let needs_no_start = |change: &Change| !matches!(change.object, Object::DataPlane | Object::Underlay);
-        if is_ours && changes.iter().all(needs_no_start) {
-            let link = kernel::set_up_device(&mut self.netlink, &self.desired)?;
-            kernel::set_routes_but(&mut self.netlink, &self.desired, link.index, &foreign)?;
+        if is_ours && !is_vrf_new && changes.iter().all(needs_no_start) {
+            let link = kernel::set_up_device(&mut self.sides.inside, &self.desired)?;
+            kernel::set_routes_but(&mut self.sides.inside, &self.desired, link.index, &foreign)?;
         } else {
             self.install(&self.config.clone())?;
         }
         Ok(changes)
     }
 
+    /// All that was made inside is in a namespace that nobody finds any more; it is made again in the one that has
+    /// the name now.
+    fn follow_namespace(&mut self) -> Result<Vec<Change>, ControlError> {
+        self.install(&self.config.clone())?;
+        let netns = self.desired.netns.as_deref().unwrap_or_default();
+        let what = format!("{} in another network namespace {netns}", self.desired.device);
+        Ok(self.repaired(vec![Change::new(Kind::Change, Object::Device, what)]))
+    }
+
+    fn repaired(&mut self, changes: Vec<Change>) -> Vec<Change> {
+        for change in &changes {
+            tracing::warn!(%change, "repaired");
+            *self.repairs.entry(change.object).or_default() += 1;
+        }
+        changes
+    }
+
+    /// Where the inside is.
+    pub(crate) fn place(&self) -> &Inside {
+        &self.sides.place
+    }
+
+    /// Whether that still is what the file means.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.sides.is_current(&self.config.site)
+    }
+
     /// Whether our address is another one now. That it is not there at all is no reason to change anything: it may
     /// come back.
     fn underlay_moved(&mut self) -> Result<Option<Change>, ControlError> {
         let before = self.desired.underlay;
-        let found = underlay::find(&mut self.netlink, &self.config, Some(before));
+        let found = underlay::find(&mut self.sides.outside, &self.config, Some(before));
         self.is_underlay_missing = found.as_ref().is_err_and(|error| error.may_come().is_some());
         let address = match found {
             Err(_) if self.is_underlay_missing => before,
@@ -334,16 +371,21 @@ impl Overlay {
                 if let Some(pins) = &self.pins {
                     ebpf::remove_pins(pins)?;
                 }
-                remove_objects(&mut self.netlink, self.config.site.name.as_str()).map(drop)
+                remove_objects(&mut self.sides.inside, self.config.site.name.as_str()).map(drop)
             }
         }
     }
 }
 
 fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlError> {
+    fn name<T: AsRef<str>>(name: Option<&T>) -> &str {
+        name.map_or("off", AsRef::as_ref)
+    }
     for (key, old, new) in [
         ("site.name", running.site.name.as_str(), config.site.name.as_str()),
         ("site.device", running.site.device.as_str(), config.site.device.as_str()),
+        ("site.netns", name(running.site.netns.as_ref()), name(config.site.netns.as_ref())),
+        ("site.vrf", name(running.site.vrf.as_ref()), name(config.site.vrf.as_ref())),
     ] {
         if old != new {
             return Err(ControlError::NotInPlace { key, old: old.to_owned(), new: new.to_owned() });
@@ -360,33 +402,50 @@ pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, Co
     if let Some(running) = running {
         refuse_other_device(running, config)?;
     }
-    let mut netlink = Netlink::open()?;
-    let survey = Survey::of(&mut netlink, config, None)?;
+    let mut sides = Sides::open(&config.site)?;
+    let survey = Survey::of(&mut sides, config, None)?;
     let mut changes = change::of_configs(running, config, survey.desired.underlay);
-    let actual = Actual::look(&mut netlink, &survey.desired)?;
+    let actual = Actual::look(&mut sides.inside, &survey.desired)?;
     changes.extend(change::of_kernel(config, &survey.desired, &actual));
     Ok(changes)
 }
 
-/// Removes what an overlay of this name left in the calling thread's network namespace: every
-/// device that carries its mark, and with the device its routes. Returns what was removed.
+/// Removes what an overlay of this name left in the calling thread's network namespace, or in that which its file
+/// named: every device that carries its mark, and with the device its routes. Returns what was removed.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn remove_leftovers(site: &str) -> Result<Vec<String>, ControlError> {
+pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, ControlError> {
     if let Ok(pins) = ebpf::pins_of(site) {
         ebpf::remove_pins(&pins)?;
     }
-    remove_objects(&mut Netlink::open()?, site)
+    // With a namespace that is gone went all that was in it.
+    match inside_of(netns)? {
+        Some(mut inside) => remove_objects(&mut inside, site),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Whether there is anything that [`remove_leftovers`] would remove.
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub fn has_leftovers(site: &str) -> Result<bool, ControlError> {
-    let pinned = ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins));
-    Ok(pinned || !objects(&mut Netlink::open()?, site)?.is_empty())
+pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlError> {
+    if ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins)) {
+        return Ok(true);
+    }
+    let Some(mut inside) = inside_of(netns)? else { return Ok(false) };
+    Ok(!objects(&mut inside, site)?.is_empty())
+}
+
+/// `None`: there is no namespace of that name.
+fn inside_of(netns: Option<&str>) -> Result<Option<Netlink>, ControlError> {
+    match netns.map(namespace) {
+        None => Ok(Some(Netlink::open()?)),
+        Some(Ok(netns)) => Ok(Some(netns.run(Netlink::open)??)),
+        Some(Err(ControlError::NoNetns { .. })) => Ok(None),
+        Some(Err(error)) => Err(error),
+    }
 }
 
 fn objects(netlink: &mut Netlink, site: &str) -> Result<Vec<Link>, ControlError> {
@@ -406,6 +465,7 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
 /// Removes the device that was made unless everything went well.
 struct Undo {
     device: Option<String>,
+    place: Inside,
 }
 
 impl Undo {
@@ -417,10 +477,14 @@ impl Undo {
 impl Drop for Undo {
     fn drop(&mut self) {
         let Some(device) = &self.device else { return };
-        let removed = Netlink::open().and_then(|mut netlink| match netlink.link(device)? {
-            Some(link) => netlink.delete_link(link.index),
-            None => Ok(()),
-        });
+        let remove = || {
+            let mut netlink = Netlink::open()?;
+            match netlink.link(device)? {
+                Some(link) => netlink.delete_link(link.index),
+                None => Ok(()),
+            }
+        };
+        let removed = self.place.run(remove).flatten();
         if let Err(error) = removed {
             tracing::error!(%error, device, "cannot remove what a failed start had made");
         }

@@ -39,6 +39,19 @@ pub(crate) fn find(
     Ok(address)
 }
 
+/// What is sent from there would need sockets and routes of that VRF.
+pub(crate) fn refuse_vrf(netlink: &mut Netlink, address: Ipv4Addr) -> Result<(), ControlError> {
+    let there = netlink.addresses(None)?;
+    for found in there.iter().filter(|found| found.prefix.addr() == address) {
+        let Some(link) = netlink.link_by_index(found.index)? else { continue };
+        let master = link.master.map(|master| netlink.link_by_index(master)).transpose()?.flatten();
+        if let Some(vrf) = master.filter(|master| master.vrf_table.is_some()) {
+            return Err(ControlError::UnderlayInVrf { address, interface: link.name, vrf: vrf.name });
+        }
+    }
+    Ok(())
+}
+
 /// An interface's own address: the one in use, or the first that the world can send to and that is not the second
 /// one of a network.
 fn choose(there: &[Address], interface: u32, in_use: Option<Ipv4Addr>) -> Option<Ipv4Addr> {

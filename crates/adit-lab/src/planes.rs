@@ -39,7 +39,7 @@ pub fn ebpf() -> Result<(), &'static str> {
 
 fn probe() -> Result<(), String> {
     let config = Config::parse("a.toml", CONFIG_A).map_err(|problems| problems.to_string())?;
-    let machine = Machine { underlay: UNDERLAY_A, local: vec![UNDERLAY_A], underlay_mtu: 1500 };
+    let machine = Machine { underlay: UNDERLAY_A, local: vec![UNDERLAY_A], underlay_mtu: 1500, vrf: None };
     let tunnel = Tunnel::new(tunnel_config(&config, &machine)).map_err(|error| error.to_string())?;
     ebpf::probe(&tunnel).map_err(|error| error.to_string())
 }

@@ -9,6 +9,7 @@ pub mod error;
 pub mod ethtool;
 pub mod frames;
 pub mod icmp_socket;
+pub mod inside;
 mod mapping;
 pub mod netlink;
 pub mod netns;
@@ -33,3 +34,5 @@ pub mod xdp;
 
 /// `errno` of a datagram too large for where it goes.
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;
+/// `errno` of what is not there.
+pub const ENOENT: i32 = libc::ENOENT;

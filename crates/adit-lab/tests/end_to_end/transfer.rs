@@ -167,7 +167,7 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
         .run(|| {
             let tun = Tun::open(&TunOptions { name: device.to_owned(), queues: 2, persist: false })?;
             let underlay = config.site.underlay.address().expect("the file has the address");
-            let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500 };
+            let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500, vrf: None };
             let tunnel =
                 Tunnel::new(tunnel_config(&config, &machine)).expect("the configuration makes a tunnel");
             UserspacePlane::start(Arc::new(tunnel), tun, underlay)
