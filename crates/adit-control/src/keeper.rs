@@ -73,8 +73,11 @@ fn keep(overlay: &Mutex<Option<Overlay>>, mut hearing: Hearing, stop: &AtomicBoo
         let Some(overlay) = overlay.as_mut() else { return };
         // The namespace of the inside may have its name no more, of which no event tells.
         let is_elsewhere = !overlay.is_in_place();
-        let is_due =
-            has_changed || is_elsewhere || looked.elapsed() >= AUDIT || overlay.plane().check().is_err();
+        let is_due = has_changed
+            || has_failed
+            || is_elsewhere
+            || looked.elapsed() >= AUDIT
+            || overlay.plane().check().is_err();
         if !is_due || Instant::now() < not_before {
             continue;
         }

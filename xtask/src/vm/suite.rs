@@ -76,6 +76,8 @@ const SUITES: &[Suite] = &[
     },
     Suite { is_for_the_guest: true, ..suite("adit-lab", "linux_ipip") },
     suite("adit", "lifecycle"),
+    suite("adit", "inside"),
+    Suite { is_for_the_guest: true, ..suite("adit", "vrf") },
     Suite {
         left_out: &[
             ("the_unit_is_no_laxer_than_before", "asks systemd, not the kernel"),
