@@ -16,6 +16,7 @@ use adit_linux::netlink::Netlink;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::Said;
+use support::load::Load;
 use support::machine::Running;
 use support::sites::{Sites, assert_reaches, view};
 
@@ -228,4 +229,101 @@ fn a_namespace_that_is_made_anew_is_followed() {
     let took = wait_until("the route is back", || reaches(&bed.host, HOST_B));
     assert!(took < A_SECOND, "{took:?}");
     a.end(Signal::SIGINT);
+}
+
+/// A site of an overlay: its name, its underlay address, its network.
+type Site<'a> = (&'a str, &'a str, &'a str);
+
+/// Files of overlays with one peer.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    /// `keys` are more lines of `[site]`.
+    fn site(&self, site: Site<'_>, peer: Site<'_>, keys: &str) -> String {
+        let (name, underlay, network) = site;
+        let (peer, peer_underlay, peer_network) = peer;
+        let text = format!(
+            "[site]\nname = \"{name}\"\nunderlay = \"{underlay}\"\nnetworks = [\"{network}\"]\n\
+             device = \"tun-{name}\"\n{keys}\n\
+             [[peer]]\nname = \"{peer}\"\nunderlay = \"{peer_underlay}\"\nnetworks = [\"{peer_network}\"]\n"
+        );
+        let file = self.0.path().join(format!("{name}.toml"));
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+}
+
+/// Three on one underlay address, one of them with its inside elsewhere: whichever goes, the others stay.
+#[test]
+fn several_overlays_of_one_machine_leave_each_other_alone() {
+    const TEST: &str = "several_overlays_of_one_machine_leave_each_other_alone";
+    if !require(TEST, DataplaneChoice::Ebpf) {
+        return;
+    }
+    let sites = Sites::new();
+    let (router, [a, b]) = (&sites.network.router, [&sites.network.gateway_a, &sites.network.gateway_b]);
+    // B has two more addresses; and every overlay addresses of its own inside.
+    let blue = Host::new("blue").unwrap();
+    sites.machine.name(blue.ns(), NETNS);
+    for (host, device, address) in [
+        (b, "underlayB", "10.1.1.3/32"),
+        (b, "underlayB", "10.1.1.4/32"),
+        (a, "lo", "10.20.0.1/32"),
+        (b, "lo", "10.30.0.1/32"),
+        (&blue, "lo", "10.40.0.1/32"),
+        (b, "lo", "10.50.0.1/32"),
+    ] {
+        host.address(device, address.parse().unwrap()).unwrap();
+    }
+    for address in ["10.1.1.3/32", "10.1.1.4/32"] {
+        router.route(address.parse().unwrap(), None, Some("toB")).unwrap();
+    }
+    let first = (sites.run_a(&[]), sites.run_b());
+    let folder = Files(tempfile::tempdir().unwrap());
+    let (two, two_b) = (("two", "10.1.1.1", "10.20.0.0/16"), ("two-b", "10.1.1.3", "10.30.0.0/16"));
+    let (three, three_b) = (("three", "10.1.1.1", "10.40.0.0/16"), ("three-b", "10.1.1.4", "10.50.0.0/16"));
+    let start = |host: &Host, file: &str| {
+        let mut running = sites.machine.start(host.ns(), &["run", file]);
+        running.wait_for("ready");
+        running
+    };
+    let netns = format!("netns = \"{NETNS}\"");
+    let files = [
+        folder.site(two, two_b, "dataplane = \"ebpf\""),
+        folder.site(two_b, two, ""),
+        folder.site(three, three_b, &netns),
+        folder.site(three_b, three, ""),
+    ];
+    let run = |number: usize| start([a, b, a, b][number], &files[number]);
+    let mut others: Vec<Running> = (0..4).map(run).collect();
+    let reaches_two = || reaches(a, Ipv4Addr::new(10, 30, 0, 1));
+    let reaches_three = || reaches(&blue, Ipv4Addr::new(10, 50, 0, 1));
+    let assert_all = || {
+        sites.assert_joined();
+        assert!(reaches_two() && reaches_three());
+    };
+    assert_all();
+
+    let load = Load::start(&sites.network, None);
+    let down = |name: &str| {
+        sites.machine.adit(a.ns(), &["down", name]).ok();
+    };
+    down("two");
+    assert!(!reaches_two() && reaches_three(), "one is down, the other is not");
+    down("three");
+    assert!(!reaches_three());
+    others[0] = run(0);
+    others[2] = run(2);
+    assert_all();
+    load.finish("others come and go").assert_lossless();
+
+    down("a");
+    assert!(reaches_two() && reaches_three());
+    assert!(!reaches(&sites.network.host_a, HOST_B));
+    let a_again = sites.run_a(&[]);
+    assert_all();
+    for running in others.into_iter().chain([a_again, first.1]) {
+        running.end(Signal::SIGINT);
+    }
+    assert_eq!(sites.machine.files(), [] as [std::path::PathBuf; 0]);
 }
