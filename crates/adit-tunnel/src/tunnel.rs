@@ -152,6 +152,11 @@ impl Tunnel {
         self.peer_state(peer).map_or(unknown, |peer| peer.soft.path_mtu.get())
     }
 
+    /// What the underlay's interface towards a peer takes, as it was set last.
+    pub fn underlay_mtu(&self, peer: PeerIndex) -> u16 {
+        self.peer_state(peer).map_or(self.config.underlay_mtu, |peer| peer.soft.path_mtu.underlay())
+    }
+
     /// Whether the peer is thought to be in reach.
     pub fn reachability(&self, peer: PeerIndex) -> Reachability {
         self.peer_state(peer).map_or(Reachability::Assumed, |peer| peer.soft.reachability())

@@ -12,6 +12,7 @@ use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_tunnel::{Counters, Decapsulated, DropReason, Instant, Outer, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};
+use arc_swap::ArcSwap;
 
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
 use super::patience::Patience;
@@ -52,6 +53,8 @@ impl Inbound {
     #[inline]
     fn batch(&mut self, coalescer: &mut Coalescer, large: &mut [u8]) -> usize {
         let Self { ring, up, clock, .. } = self;
+        // Nothing is written, locked or waited for: what decides may become another meanwhile.
+        let tunnel = up.tunnel.load();
         let mut now = None;
         let mut count = 0;
         while count < BATCH {
@@ -60,13 +63,13 @@ impl Inbound {
             let now = *now.get_or_insert_with(|| clock.now());
             match ready {
                 Ready::Datagram(received) => {
-                    up.datagram(ring.arena(), &received, coalescer, now);
+                    up.datagram(&tunnel, ring.arena(), &received, coalescer, now);
                 }
                 Ready::Large { link } => {
                     // In order: what came before it goes up before it.
                     up.flush(ring.arena(), coalescer);
                     if let Some(received) = ring.receive_large(large, link) {
-                        up.datagram(large, &received, coalescer, now);
+                        up.datagram(&tunnel, large, &received, coalescer, now);
                         up.flush(large, coalescer);
                     }
                 }
@@ -84,7 +87,7 @@ pub(crate) struct Up {
     pub(crate) queue: Arc<TunQueue>,
     /// Whether the device takes UDP superpackets.
     pub(crate) udp: bool,
-    pub(crate) tunnel: Arc<Tunnel>,
+    pub(crate) tunnel: Arc<ArcSwap<Tunnel>>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -113,6 +116,7 @@ impl Up {
     #[inline]
     pub(super) fn datagram(
         &self,
+        tunnel: &Tunnel,
         arena: &mut [u8],
         received: &Received,
         coalescer: &mut Coalescer,
@@ -120,7 +124,7 @@ impl Up {
     ) -> bool {
         let bytes = &arena[received.datagram.clone()];
         let outer = Outer { bytes, segments: segments(bytes, &received.header) };
-        let (peer, inner, set_ecn, max_mss) = match self.tunnel.decapsulate(&outer, now, &self.counters) {
+        let (peer, inner, set_ecn, max_mss) = match tunnel.decapsulate(&outer, now, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
             Decapsulated::Answer { .. } => return true,
             Decapsulated::Drop(_) => return false,

@@ -10,13 +10,16 @@ use adit_linux::packet_ring::PacketRing;
 use adit_linux::poll::Waker;
 use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Tunnel};
+use arc_swap::ArcSwap;
 
 use super::inbound::{Inbound, Up};
 use crate::clock::Clock;
 
 /// Starts threads that take what the underlay delivers, and knows them.
 pub(super) struct Listening {
-    pub(super) tunnel: Arc<Tunnel>,
+    pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
+    /// For how many there are counters.
+    pub(super) peers: usize,
     pub(super) queues: Vec<Arc<TunQueue>>,
     /// Whether the device takes UDP superpackets.
     pub(super) udp: bool,
@@ -45,7 +48,7 @@ impl Listening {
         let queues = if device.is_some() { &self.queues[..1] } else { &self.queues[..] };
         let rings = PacketRing::open_group(self.underlay, device, queues.len(), self.mtu)?;
         for (queue, ring) in queues.iter().zip(rings) {
-            let counters = Arc::new(self.tunnel.counters());
+            let counters = Arc::new(Counters::new(self.peers));
             let inbound = Inbound {
                 ring,
                 up: self.up(queue, Arc::clone(&counters)),

@@ -27,13 +27,14 @@ impl Strays {
     /// Hands up what waits; whether anything of a peer's was among it, so that its interface is the
     /// underlay's too.
     pub(super) fn take(&mut self, buffer: &mut [u8], now: Instant) -> bool {
+        let tunnel = self.up.tunnel.load_full();
         let mut found = false;
         while let Ok(len) = self.socket.recv(buffer) {
             let partial = buffer.get(..len).and_then(partial_checksum);
             let checksum = partial.map_or(Checksum::Unknown, Checksum::Partial);
             let header = VirtioNetHeader { checksum, ..VirtioNetHeader::PLAIN };
             let received = Received { header, datagram: 0..len };
-            found |= self.up.datagram(buffer, &received, &mut self.coalescer, now);
+            found |= self.up.datagram(&tunnel, buffer, &received, &mut self.coalescer, now);
             self.up.flush(buffer, &mut self.coalescer);
         }
         found
