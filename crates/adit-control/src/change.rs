@@ -116,25 +116,36 @@ pub(crate) fn of_configs(old: Option<&Config>, new: &Config, underlay: Ipv4Addr)
         return changes;
     };
     changes.extend(settings(old, new));
-    let before: HashMap<_, _> = old.peers.iter().map(|peer| (peer.name.to_string(), peer)).collect();
-    let after: HashMap<_, _> = new.peers.iter().map(|peer| (peer.name.to_string(), peer)).collect();
-    for peer in &new.peers {
+    let (old, new) = different(&old.peers, &new.peers);
+    let before: HashMap<_, _> = old.iter().map(|peer| (peer.name.as_str(), peer)).collect();
+    let after: HashSet<_> = new.iter().map(|peer| peer.name.as_str()).collect();
+    for peer in new {
         match before.get(peer.name.as_str()) {
             None => changes.push(Change::new(Kind::Add, Object::Peer, described(peer))),
             Some(old) if *old == peer => {}
             Some(old) => changes.push(Change::new(Kind::Change, Object::Peer, differences(old, peer))),
         }
     }
-    for peer in old.peers.iter().filter(|peer| !after.contains_key(peer.name.as_str())) {
+    for peer in old.iter().filter(|peer| !after.contains(peer.name.as_str())) {
         changes.push(Change::new(Kind::Remove, Object::Peer, described(peer)));
     }
     changes
 }
 
+/// What is left of two lists of peers without those that are the same at the beginning and at the end: of two large
+/// files little, as a rule. A peer that is left in one of them and is the same in the other is left in both.
+pub(crate) fn different<'a>(old: &'a [Peer], new: &'a [Peer]) -> (&'a [Peer], &'a [Peer]) {
+    let first = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&old[first..], &new[first..]);
+    let last = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
+    (&old[..old.len() - last], &new[..new.len() - last])
+}
+
 /// Every key of `[site]` and `[tunnel]` that has another value.
 fn settings(old: &Config, new: &Config) -> Vec<Change> {
     let keys = |config: &Config| -> Vec<(String, String)> {
-        let without_peers = Config { peers: Vec::new(), ..config.clone() };
+        let (site, tunnel) = (config.site.clone(), config.tunnel.clone());
+        let without_peers = Config { peers: Vec::new(), site, tunnel };
         let text = without_peers.to_toml();
         let lines = text.lines().filter_map(|line| line.split_once(" = "));
         lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -179,7 +190,7 @@ fn list(networks: &[Ipv4Net]) -> String {
 /// type them by hand.
 pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
     let device = &desired.device;
-    let ip = &desired.netns.as_ref().map_or_else(|| "ip".to_owned(), |netns| format!("ip -n {netns}"));
+    let ip = ip(desired);
     let mut changes = Vec::new();
     match &actual.device {
         None => {
@@ -238,25 +249,39 @@ pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> 
     let wanted = wanted_routes(desired, index);
     let there: HashMap<Ipv4Net, &Route> =
         actual.routes.iter().map(|route| (route.destination, route)).collect();
-    let route = |kind, route: &Route, verb: &str| {
-        let mut what = words(route, device);
-        if let Some(vrf) = &desired.vrf {
-            what.push_str(&format!(" vrf {}", vrf.name));
-        }
-        Change::new(kind, Object::Route, what.clone()).by(format!("{ip} route {verb} {what}"))
-    };
+    let route = |kind, route: &Route| of_route(kind, route, desired);
     for wanted in &wanted {
         match there.get(&wanted.destination) {
             Some(found) if wanted.is_already(found) => {}
-            Some(_) => changes.push(route(Kind::Change, wanted, "replace")),
-            None => changes.push(route(Kind::Add, wanted, "add")),
+            Some(_) => changes.push(route(Kind::Change, wanted)),
+            None => changes.push(route(Kind::Add, wanted)),
         }
     }
     let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
     for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
-        changes.push(route(Kind::Remove, found, "delete"));
+        changes.push(route(Kind::Remove, found));
     }
     changes
+}
+
+/// A route that comes, becomes another or goes.
+pub(crate) fn of_route(kind: Kind, route: &Route, desired: &Desired) -> Change {
+    let verb = match kind {
+        Kind::Add => "add",
+        Kind::Change => "replace",
+        Kind::Remove => "delete",
+    };
+    let mut what = words(route, &desired.device);
+    if let Some(vrf) = &desired.vrf {
+        what.push_str(&format!(" vrf {}", vrf.name));
+    }
+    let ip = ip(desired);
+    Change::new(kind, Object::Route, what.clone()).by(format!("{ip} route {verb} {what}"))
+}
+
+/// The command, for where the inside is.
+fn ip(desired: &Desired) -> String {
+    desired.netns.as_ref().map_or_else(|| "ip".to_owned(), |netns| format!("ip -n {netns}"))
 }
 
 /// A route in iproute2's words.

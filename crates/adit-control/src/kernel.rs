@@ -39,9 +39,8 @@ impl Actual {
 
 /// The routes that are wanted, as the kernel knows them.
 pub(crate) fn wanted_routes(desired: &Desired, device: u32) -> Vec<Route> {
-    let is_large = has_many_gateways(desired);
-    let table = table(desired);
-    desired.routes.iter().map(|route| kernel_route(route, device, table, is_large)).collect()
+    let (table, has_many) = (table(desired), has_many_gateways(desired));
+    desired.routes.iter().map(|route| kernel_route(route, device, table, has_many)).collect()
 }
 
 /// What `config` needs to know of the machine; the underlay address that is `in_use` stays if it can.
@@ -53,31 +52,49 @@ pub(crate) fn look_at_machine(
     let vrf = sides.vrf()?;
     let underlay = underlay::find(&mut sides.outside, config, in_use)?;
     underlay::refuse_vrf(&mut sides.outside, underlay)?;
-    let local = sides.inside.addresses(None)?.into_iter().map(|address| address.prefix.addr());
-    let mut local: Vec<Ipv4Addr> = local.collect();
-    if !local.contains(&underlay) {
-        local.push(underlay);
-    }
+    let local = local_addresses(&mut sides.inside, underlay)?;
     let underlay_mtu = underlay_mtu(&mut sides.outside, config, underlay)?;
     Ok(Machine { underlay, local, underlay_mtu, vrf })
 }
 
+/// The addresses that the machine has inside, and our own of the underlay, which may be elsewhere.
+pub(crate) fn local_addresses(
+    inside: &mut Netlink,
+    underlay: Ipv4Addr,
+) -> Result<Vec<Ipv4Addr>, ControlError> {
+    let found = inside.addresses(None)?.into_iter().map(|address| address.prefix.addr());
+    let mut local: Vec<Ipv4Addr> = found.collect();
+    if !local.contains(&underlay) {
+        local.push(underlay);
+    }
+    Ok(local)
+}
+
 /// The table that an overlay's routes are in.
-fn table(desired: &Desired) -> u32 {
+pub(crate) fn table(desired: &Desired) -> u32 {
     desired.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
 }
 
 /// The largest datagram that the underlay takes towards every peer.
 fn underlay_mtu(netlink: &mut Netlink, config: &Config, underlay: Ipv4Addr) -> Result<u16, ControlError> {
-    let links = netlink.links()?;
     let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
+    Ok(smallest_mtu(netlink, &peers, underlay)?.unwrap_or(1500))
+}
+
+/// The same towards these addresses, from our own; `None`: there is no way to any.
+pub(crate) fn smallest_mtu(
+    netlink: &mut Netlink,
+    peers: &[Ipv4Addr],
+    own: Ipv4Addr,
+) -> Result<Option<u16>, ControlError> {
+    let links = netlink.links()?;
     let mut smallest = None;
     // A peer without a route yet is no reason not to start.
-    for route in netlink.routes_to(&peers, Some(underlay))?.into_iter().flatten() {
+    for route in netlink.routes_to(peers, Some(own))?.into_iter().flatten() {
         let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
         smallest = smallest.into_iter().chain(link).min();
     }
-    Ok(smallest.unwrap_or(1500).min(u32::from(u16::MAX)) as u16)
+    Ok(smallest.map(|mtu| mtu.min(u32::from(u16::MAX)) as u16))
 }
 
 pub(crate) fn refuse_foreign_device(netlink: &mut Netlink, desired: &Desired) -> Result<(), ControlError> {
@@ -95,7 +112,28 @@ pub(crate) fn refuse_foreign_device(netlink: &mut Netlink, desired: &Desired) ->
 }
 
 pub(crate) fn refuse_foreign_routes(netlink: &mut Netlink, desired: &Desired) -> Result<(), ControlError> {
-    let Some((route, wanted)) = foreign(netlink, desired)?.into_iter().next() else { return Ok(()) };
+    let foreign = foreign(netlink, desired)?;
+    refuse_foreign(netlink, foreign)
+}
+
+/// The same for some of them, without a listing of all routes where that is possible.
+pub(crate) fn refuse_foreign_among(
+    netlink: &mut Netlink,
+    desired: &Desired,
+    wanted: &[&DesiredRoute],
+) -> Result<(), ControlError> {
+    let networks: Vec<Ipv4Net> = wanted.iter().map(|route| route.network).collect();
+    match netlink.routes_to_exactly(&networks)? {
+        Some(found) if found.is_empty() => Ok(()),
+        _ => {
+            let foreign = foreign_among(netlink, desired, wanted)?;
+            refuse_foreign(netlink, foreign)
+        }
+    }
+}
+
+fn refuse_foreign(netlink: &mut Netlink, foreign: Vec<(Route, &DesiredRoute)>) -> Result<(), ControlError> {
+    let Some((route, wanted)) = foreign.into_iter().next() else { return Ok(()) };
     let links = netlink.links()?;
     Err(ControlError::ForeignRoute {
         network: wanted.network,
@@ -113,8 +151,17 @@ fn foreign<'a>(
     netlink: &mut Netlink,
     desired: &'a Desired,
 ) -> Result<Vec<(Route, &'a DesiredRoute)>, ControlError> {
+    let wanted: Vec<&DesiredRoute> = desired.routes.iter().collect();
+    foreign_among(netlink, desired, &wanted)
+}
+
+fn foreign_among<'a>(
+    netlink: &mut Netlink,
+    desired: &Desired,
+    wanted: &[&'a DesiredRoute],
+) -> Result<Vec<(Route, &'a DesiredRoute)>, ControlError> {
     let device = netlink.link(&desired.device)?.map(|link| link.index);
-    let wanted: HashMap<_, _> = desired.routes.iter().map(|route| (route.network, route)).collect();
+    let wanted: HashMap<_, _> = wanted.iter().map(|route| (route.network, *route)).collect();
     let is_foreign =
         |route: &Route| route.protocol != ROUTE_PROTOCOL || device.is_some() && route.device != device;
     let routes = netlink.routes_of(table(desired))?.into_iter().filter(is_foreign);
@@ -194,15 +241,16 @@ const GATEWAYS: usize = 256;
 /// there is a gateway is all that counts, see [`DesiredRoute::via`].
 const ANY_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
-fn has_many_gateways(desired: &Desired) -> bool {
-    desired.routes.iter().map(|route| route.via).collect::<HashSet<_>>().len() > GATEWAYS
+pub(crate) fn has_many_gateways(desired: &Desired) -> bool {
+    let mut gateways = HashSet::new();
+    desired.routes.iter().any(|route| gateways.insert(route.via) && gateways.len() > GATEWAYS)
 }
 
-fn kernel_route(route: &DesiredRoute, device: u32, table: u32, is_large: bool) -> Route {
+pub(crate) fn kernel_route(route: &DesiredRoute, device: u32, table: u32, has_many: bool) -> Route {
     Route {
         destination: route.network,
         device: Some(device),
-        gateway: route.via.map(|peer| if is_large { ANY_PEER } else { peer }),
+        gateway: route.via.map(|peer| if has_many { ANY_PEER } else { peer }),
         onlink: route.via.is_some(),
         preferred_source: route.preferred_source,
         protocol: ROUTE_PROTOCOL,

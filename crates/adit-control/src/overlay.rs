@@ -35,12 +35,12 @@ pub enum OnExit {
 
 /// An overlay that is up, in the network namespace of the thread that brought it up.
 pub struct Overlay {
-    config: Config,
-    desired: Desired,
+    pub(crate) config: Config,
+    pub(crate) desired: Desired,
     /// The device's index: it is ours, whatever somebody calls it.
-    device: u32,
-    sides: Sides,
-    plane: Box<dyn DataPlane>,
+    pub(crate) device: u32,
+    pub(crate) sides: Sides,
+    pub(crate) plane: Box<dyn DataPlane>,
     plane_reason: String,
     pins: Option<PathBuf>,
     /// What is loaded into the kernel stays there when this process ends.
@@ -166,6 +166,9 @@ impl Overlay {
     /// # Errors
     /// Whatever hinders it; everything is then as it was before.
     pub fn reload(&mut self, config: &Config) -> Result<Vec<Change>, ControlError> {
+        if let Some(changes) = self.amend(config)? {
+            return Ok(changes);
+        }
         let changes = plan(Some(&self.config), config)?;
         if changes.is_empty() {
             return Ok(changes);
@@ -191,7 +194,7 @@ impl Overlay {
         // The namespace may be another one of the same name.
         let mut sides = Sides::open(&config.site)?;
         let survey = Survey::of(&mut sides, config, Some(self.desired.underlay))?;
-        survey.tunnel.inherit(self.plane.tunnel());
+        survey.tunnel.inherit(&self.plane.tunnel());
         let tun = survey.open()?;
         let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
         // Programs in the kernel go on meanwhile; the new ones take their place in one step.
@@ -212,12 +215,16 @@ impl Overlay {
         let mut counted = self.plane.own_totals();
         counted.add(&self.before);
         let old = self.plane.tunnel();
-        let peers = tunnel.peers().map(|(_, peer)| {
-            let IpAddr::V4(underlay) = peer.underlay else { return PeerTotals::default() };
+        let mut peers = vec![PeerTotals::default(); tunnel.places()];
+        for (peer, config) in tunnel.peers() {
+            let IpAddr::V4(underlay) = config.underlay else { continue };
             let index = old.lookup_outer(underlay).map(PeerIndex::index);
-            index.and_then(|index| counted.peers.get(index)).copied().unwrap_or_default()
-        });
-        let peers = peers.collect();
+            if let (Some(count), Some(before)) =
+                (peers.get_mut(peer.index()), index.and_then(|index| counted.peers.get(index)))
+            {
+                *count = *before;
+            }
+        }
         Totals { peers, ..counted }
     }
 
@@ -354,7 +361,7 @@ impl Overlay {
     /// The file cannot be written.
     pub fn remember(&mut self) -> Result<(), ControlError> {
         match &mut self.memory {
-            Some(memory) => memory.keep(self.plane.tunnel()),
+            Some(memory) => memory.keep(&self.plane.tunnel()),
             None => Ok(()),
         }
     }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod ebpf;
 pub mod next_hop;
 pub mod plane;
+mod room;
 pub mod userspace;
 
 pub use plane::{DataPlane, PlaneKind};
