@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod ebpf;
+pub mod kernel;
 pub mod next_hop;
 pub mod plane;
 pub mod userspace;
