@@ -11,6 +11,8 @@ pub enum PlaneKind {
     Ebpf,
     /// TUN and packet sockets.
     Userspace,
+    /// Linux's own ipip driver.
+    Kernel,
 }
 
 impl PlaneKind {
@@ -20,6 +22,7 @@ impl PlaneKind {
         match self {
             Self::Ebpf => "ebpf",
             Self::Userspace => "userspace",
+            Self::Kernel => "kernel",
         }
     }
 }

@@ -86,21 +86,21 @@ fn what_somebody_changes_is_seen_and_set_right() {
     let ns = NetNs::fresh().expect("a namespace");
     let mut tables = tables(&ns);
     let ruleset = hub(false, true).ruleset();
-    assert_eq!(tables.look("adit-a").expect("it can be looked at"), None);
+    assert_eq!(tables.look("adit_a").expect("it can be looked at"), None);
     tables.set(&ruleset).expect("the kernel takes it");
-    let look = |tables: &mut Tables| tables.look("adit-a").expect("it can be looked at").unwrap_or_default();
+    let look = |tables: &mut Tables| tables.look("adit_a").expect("it can be looked at").unwrap_or_default();
     let rules = look(&mut tables).rules;
     assert!(look(&mut tables).is(&ruleset, rules));
     for breakage in [
-        "delete table ip adit-a",
-        "flush chain ip adit-a exit",
-        "add rule ip adit-a input accept",
-        "insert rule ip adit-a input accept",
-        "delete element ip adit-a peers { 10.1.1.2 }",
-        "add element ip adit-a peers { 10.1.1.9 }",
-        "add chain ip adit-a mine",
-        "add set ip adit-a mine { type ipv4_addr; }",
-        "add table ip adit-a { flags dormant; }",
+        "delete table ip adit_a",
+        "flush chain ip adit_a exit",
+        "add rule ip adit_a input accept",
+        "insert rule ip adit_a input accept",
+        "delete element ip adit_a peers { 10.1.1.2 }",
+        "add element ip adit_a peers { 10.1.1.9 }",
+        "add chain ip adit_a mine",
+        "add set ip adit_a mine { type ipv4_addr; }",
+        "add table ip adit_a { flags dormant; }",
     ] {
         let before = tables.generation().expect("it tells");
         nft(&ns, &[breakage]);
@@ -109,8 +109,8 @@ fn what_somebody_changes_is_seen_and_set_right() {
         tables.set(&ruleset).expect(breakage);
         assert!(look(&mut tables).is(&ruleset, rules), "{breakage}: {}", nft(&ns, &["list", "ruleset"]));
     }
-    assert!(tables.delete("adit-a").expect("it goes"));
-    assert!(!tables.delete("adit-a").expect("it is gone"));
+    assert!(tables.delete("adit_a").expect("it goes"));
+    assert!(!tables.delete("adit_a").expect("it is gone"));
     assert_eq!(nft(&ns, &["list", "ruleset"]), "");
 }
 
@@ -121,11 +121,11 @@ fn a_table_that_is_something_else_is_replaced() {
         return;
     }
     let ns = NetNs::fresh().expect("a namespace");
-    nft(&ns, &["add table ip adit-a { set peers { type inet_service; elements = { 80 }; }; chain input { type nat hook input priority 5; }; }"]);
+    nft(&ns, &["add table ip adit_a { set peers { type inet_service; elements = { 80 }; }; chain input { type nat hook input priority 5; }; }"]);
     let mut tables = tables(&ns);
     let ruleset = hub(true, true).ruleset();
     tables.set(&ruleset).expect("the kernel takes it");
-    let found = tables.look("adit-a").expect("it can be looked at").expect("it is there");
+    let found = tables.look("adit_a").expect("it can be looked at").expect("it is there");
     assert!(found.is(&ruleset, found.rules));
 }
 
@@ -139,16 +139,16 @@ fn what_goes_goes_and_what_stays_goes_on_counting() {
     let mut filter = hub(true, true);
     tables.set(&filter.ruleset()).expect("the kernel takes it");
     // As if the peer had sent something.
-    nft(&ns, &["delete element ip adit-a received { 10.1.1.2 }"]);
-    nft(&ns, &["add element ip adit-a received { 10.1.1.2 counter packets 7 bytes 700 }"]);
+    nft(&ns, &["delete element ip adit_a received { 10.1.1.2 }"]);
+    nft(&ns, &["add element ip adit_a received { 10.1.1.2 counter packets 7 bytes 700 }"]);
     filter.peers.pop();
     filter.devices.push("another".to_owned());
     filter.mss_clamp = false;
     let ruleset: Ruleset = filter.ruleset();
     tables.set(&ruleset).expect("the kernel takes it");
-    let found = tables.look("adit-a").expect("it can be looked at").expect("it is there");
+    let found = tables.look("adit_a").expect("it can be looked at").expect("it is there");
     assert!(found.is(&ruleset, found.rules), "{found:#?}");
-    let counted = tables.elements("adit-a", RECEIVED).expect("they can be listed");
+    let counted = tables.elements("adit_a", RECEIVED).expect("they can be listed");
     let [(key, counted)] = &counted[..] else { panic!("{counted:?}") };
     assert_eq!((key.as_slice(), counted.packets, counted.bytes), (&[10, 1, 1, 2][..], 7, 700));
 }
@@ -171,7 +171,7 @@ fn a_hundred_thousand_networks_are_one_transaction() {
     let start = std::time::Instant::now();
     tables.set(&ruleset).expect("the kernel takes it");
     let set = start.elapsed();
-    let found = tables.look("adit-a").expect("it can be looked at").expect("it is there");
+    let found = tables.look("adit_a").expect("it can be looked at").expect("it is there");
     assert!(found.is(&ruleset, found.rules));
     let look = start.elapsed() - set;
     filter.peers.pop();

@@ -40,7 +40,7 @@ pub struct Filter {
 /// The table of a site.
 #[must_use]
 pub fn table_name(site: &str) -> String {
-    format!("adit-{site}")
+    format!("adit_{site}")
 }
 
 /// The set whose elements count what came from each peer and was let pass.

@@ -100,6 +100,26 @@ impl Tables {
         generation.ok_or_else(|| Error::from_errno(what, libc::EPROTO))
     }
 
+    /// Whether there is a table of that name.
+    ///
+    /// # Errors
+    /// No nf_tables in this kernel; what the kernel says.
+    pub fn exists(&mut self, table: &str) -> Result<bool> {
+        self.flags(table).map(|flags| flags.is_some())
+    }
+
+    /// The flags of the table of that name, if there is one.
+    fn flags(&mut self, table: &str) -> Result<Option<u32>> {
+        let what = format!("cannot look at the table `{table}` of nf_tables");
+        let mut flags = None;
+        let heard = |attributes: &[u8]| flags = Some(find(attributes, 2).and_then(number).unwrap_or_default());
+        match self.ask(Message::GetTable, 0, |body| body.string(1, table), &what, heard) {
+            Ok(()) => Ok(flags),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The table of that name, if there is one.
     ///
     /// # Errors
@@ -107,15 +127,9 @@ impl Tables {
     pub fn look(&mut self, table: &str) -> Result<Option<TableState>> {
         const NAME: u16 = 2;
         const DORMANT: u32 = 1;
-        let flags = |attributes: &[u8]| find(attributes, 2).and_then(number).unwrap_or_default();
+        let Some(flags) = self.flags(table)? else { return Ok(None) };
         let what = format!("cannot look at the table `{table}` of nf_tables");
-        let mut state = TableState::default();
-        let heard = |attributes: &[u8]| state.is_dormant = flags(attributes) & DORMANT != 0;
-        match self.ask(Message::GetTable, 0, |body| body.string(1, table), &what, heard) {
-            Ok(()) => {}
-            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(None),
-            Err(error) => return Err(error),
-        }
+        let mut state = TableState { is_dormant: flags & DORMANT != 0, ..TableState::default() };
         let about = |body: &mut Writer| body.string(1, table);
         // Not every listing is filtered by the kernel.
         let is_ours = |attributes: &[u8]| find(attributes, 1).and_then(string).as_deref() == Some(table);
