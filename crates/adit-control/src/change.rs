@@ -210,7 +210,7 @@ fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Cha
         (None, _) => None,
     };
     let remote = remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
-    let settings = device.ipip.as_ref().map(|ipip| words_of(ipip)).unwrap_or_default();
+    let settings = device.ipip.as_ref().map(words_of).unwrap_or_default();
     let local = config.site.underlay;
     Change::new(Kind::Add, Object::Device, format!("{name} mtu {}", desired.mtu))
         .by(format!("ip link add name {name} type ipip local {local}{remote}{settings}"))
@@ -225,7 +225,12 @@ fn words_of(ipip: &Ipip) -> String {
         tos if tos & INHERIT_TOS != 0 => " tos inherit".to_owned(),
         tos => format!(" tos {tos:#04x}"),
     };
-    format!("{ttl}{tos}{}", if ipip.path_mtu_discovery { "" } else { " nopmtudisc" })
+    let mode = match ipip.protocol {
+        0 => "any",
+        4 => "ipip",
+        _ => "mplsip",
+    };
+    format!(" mode {mode}{ttl}{tos}{}", if ipip.path_mtu_discovery { "" } else { " nopmtudisc" })
 }
 
 /// What differs.
@@ -366,7 +371,11 @@ mod tests {
         let desired = desired(&config);
         let routes = wanted_routes(&desired, &[7]);
         let listed = Route { scope: Some(adit_linux::netlink::RouteScope::Link), ..routes[0].clone() };
-        let there = |device| Actual { devices: vec![Some(device)], routes: vec![listed.clone()], ..Actual::default() };
+        let there = |device| Actual {
+            devices: vec![Some(device)],
+            routes: vec![listed.clone()],
+            ..Actual::default()
+        };
         let good = there(link(1480, true, Some("adit:a")));
         assert_eq!(lines(&of_kernel(&config, &desired, &good)), [] as [&str; 0]);
         for (actual, expected) in [

@@ -12,6 +12,9 @@ use crate::desired::{Desired, DesiredDevice, alias, is_drivers};
 /// and knows a path for itself.
 pub const OWN_DEVICES: usize = 64;
 
+/// What the table of nf_tables judges; anything else would come through unseen.
+const IPIP: u8 = 4;
+
 /// An interface's name has at most 15 bytes.
 const NAME: usize = 15;
 
@@ -68,6 +71,7 @@ fn ipip(config: &Config, peer: Option<&Peer>) -> Ipip {
             DscpChoice::Inherit => INHERIT_TOS,
             DscpChoice::Fixed(dscp) => dscp << 2,
         },
+        protocol: IPIP,
         path_mtu_discovery: options.df,
     }
 }
@@ -108,7 +112,8 @@ pub(crate) fn there<'a>(
 ) -> Vec<Option<&'a Link>> {
     let is_ours = |link: &&Link| {
         link.ipip.is_some()
-            && (known.contains(&link.index) || link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site)))
+            && (known.contains(&link.index)
+                || link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site)))
     };
     let ours: Vec<&Link> = links.iter().filter(is_ours).collect();
     let ends = |ipip: Option<Ipip>| ipip.map(|ipip| (ipip.local, ipip.remote));
@@ -117,7 +122,8 @@ pub(crate) fn there<'a>(
         devices.iter().map(|device| by_ends.get(&ends(device.ipip)).copied()).collect();
     let taken: HashSet<u32> = found.iter().flatten().map(|link| link.index).collect();
     let marked = ours.iter().filter(|link| !taken.contains(&link.index));
-    let marked: HashMap<&str, &Link> = marked.filter_map(|link| Some((link.alias.as_deref()?, *link))).collect();
+    let marked: HashMap<&str, &Link> =
+        marked.filter_map(|link| Some((link.alias.as_deref()?, *link))).collect();
     for (device, found) in devices.iter().zip(&mut found) {
         *found = found.or_else(|| marked.get(device.alias.as_str()).copied());
     }
@@ -201,7 +207,8 @@ mod tests {
             assert!(shared.routes.iter().all(|route| route.device == 0 && route.via.is_some()));
         }
         let own = desired(3);
-        let places: Vec<(usize, bool)> = own.routes.iter().map(|route| (route.device, route.via.is_some())).collect();
+        let places: Vec<(usize, bool)> =
+            own.routes.iter().map(|route| (route.device, route.via.is_some())).collect();
         assert_eq!(places, [(0, false), (1, false), (2, false)]);
     }
 
@@ -222,7 +229,8 @@ mod tests {
 
     #[test]
     fn tunnels_of_others_keep_their_peers() {
-        let theirs = Ipip { remote: Some([10, 9, 9, 9].into()), ..desired(1).devices[0].ipip.expect("it is ipip") };
+        let theirs =
+            Ipip { remote: Some([10, 9, 9, 9].into()), ..desired(1).devices[0].ipip.expect("it is ipip") };
         let mut many = desired(OWN_DEVICES + 1);
         many.adapt_to("a", &[link("theirs", "adit:ab", Some(theirs))]);
         assert_eq!(many.filter.map(|filter| filter.others), Some(vec![[10, 9, 9, 9].into()]));

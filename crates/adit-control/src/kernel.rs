@@ -128,7 +128,11 @@ fn refuse_foreign(netlink: &mut Netlink, site: &str, desired: &DesiredDevice) ->
     }
 }
 
-pub(crate) fn refuse_foreign_routes(netlink: &mut Netlink, site: &str, desired: &Desired) -> Result<(), ControlError> {
+pub(crate) fn refuse_foreign_routes(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &Desired,
+) -> Result<(), ControlError> {
     let Some((route, wanted)) = foreign(netlink, site, desired)?.into_iter().next() else { return Ok(()) };
     let links = netlink.links()?;
     Err(ControlError::ForeignRoute {
@@ -139,7 +143,11 @@ pub(crate) fn refuse_foreign_routes(netlink: &mut Netlink, site: &str, desired: 
 }
 
 /// The wanted networks that somebody else has a route to.
-pub(crate) fn foreign_routes(netlink: &mut Netlink, site: &str, desired: &Desired) -> Result<Vec<Ipv4Net>, ControlError> {
+pub(crate) fn foreign_routes(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &Desired,
+) -> Result<Vec<Ipv4Net>, ControlError> {
     Ok(foreign(netlink, site, desired)?.into_iter().map(|(route, _)| route.destination).collect())
 }
 
@@ -152,12 +160,17 @@ fn foreign<'a>(
     let names: HashSet<&str> = desired.devices.iter().map(|device| device.name.as_str()).collect();
     let ours: HashSet<u32> = links
         .iter()
-        .filter(|link| names.contains(link.name.as_str()) || link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site)))
+        .filter(|link| {
+            names.contains(link.name.as_str())
+                || link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site))
+        })
         .map(|link| link.index)
         .collect();
     let wanted: HashMap<_, _> = desired.routes.iter().map(|route| (route.network, route)).collect();
-    let is_foreign =
-        |route: &Route| route.protocol != ROUTE_PROTOCOL || !ours.is_empty() && !route.device.is_some_and(|device| ours.contains(&device));
+    let is_foreign = |route: &Route| {
+        route.protocol != ROUTE_PROTOCOL
+            || !ours.is_empty() && !route.device.is_some_and(|device| ours.contains(&device))
+    };
     let routes = netlink.routes()?.into_iter().filter(is_foreign);
     Ok(routes.filter_map(|route| Some((route.clone(), *wanted.get(&route.destination)?))).collect())
 }
@@ -188,12 +201,7 @@ pub(crate) fn set_up_device(netlink: &mut Netlink, desired: &Desired) -> Result<
 }
 
 /// All but up.
-fn set_up(
-    netlink: &mut Netlink,
-    link: &Link,
-    device: &DesiredDevice,
-    mtu: u16,
-) -> Result<(), ControlError> {
+fn set_up(netlink: &mut Netlink, link: &Link, device: &DesiredDevice, mtu: u16) -> Result<(), ControlError> {
     netlink.set_alias(link.index, &device.alias)?;
     netlink.set_mtu(link.index, u32::from(mtu))?;
     if device.ipip.is_none() {

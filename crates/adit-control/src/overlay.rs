@@ -15,9 +15,9 @@ use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
 
 use crate::change::{self, Change, Kind, Object};
 use crate::desired::{self, Desired, is_drivers};
+use crate::devices::is_of_site;
 use crate::error::ControlError;
 use crate::kernel::{self, Actual};
-use crate::devices::is_of_site;
 use crate::memory::Memory;
 use crate::starter::{self, PlaneStarter};
 

@@ -62,7 +62,8 @@ fn the_text_is_what_the_bytes_say() {
     }
     for (takes_all, mss_clamp) in [(false, true), (true, false)] {
         let ruleset = hub(takes_all, mss_clamp).ruleset();
-        let (by_bytes, by_text) = (NetNs::fresh().expect("a namespace"), NetNs::fresh().expect("a namespace"));
+        let (by_bytes, by_text) =
+            (NetNs::fresh().expect("a namespace"), NetNs::fresh().expect("a namespace"));
         tables(&by_bytes).set(&ruleset).expect("the kernel takes it");
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), ruleset.to_string()).expect("room for it");
@@ -72,7 +73,11 @@ fn the_text_is_what_the_bytes_say() {
         assert_eq!(bytecode(&by_bytes), expected, "{ruleset}");
         // And people can read what the bytes made.
         let listed = nft(&by_bytes, &["list", "ruleset"]);
-        for line in ["elements = { \"ipipA\" }", "elements = { 10.1.1.2 . 192.168.199.0 }", "oifname @tunnels goto entrance"] {
+        for line in [
+            "elements = { \"ipipA\" }",
+            "elements = { 10.1.1.2 . 192.168.199.0 }",
+            "oifname @tunnels goto entrance",
+        ] {
             assert!(listed.contains(line), "{line} in\n{listed}");
         }
     }
@@ -121,7 +126,12 @@ fn a_table_that_is_something_else_is_replaced() {
         return;
     }
     let ns = NetNs::fresh().expect("a namespace");
-    nft(&ns, &["add table ip adit_a { set peers { type inet_service; elements = { 80 }; }; chain input { type nat hook input priority 5; }; }"]);
+    nft(
+        &ns,
+        &[
+            "add table ip adit_a { set peers { type inet_service; elements = { 80 }; }; chain input { type nat hook input priority 5; }; }",
+        ],
+    );
     let mut tables = tables(&ns);
     let ruleset = hub(true, true).ruleset();
     tables.set(&ruleset).expect("the kernel takes it");
@@ -155,6 +165,7 @@ fn what_goes_goes_and_what_stays_goes_on_counting() {
 
 /// As many as the project promises.
 #[test]
+#[expect(clippy::print_stderr, reason = "the figures are worth reading")]
 fn a_hundred_thousand_networks_are_one_transaction() {
     if !is_possible("a_hundred_thousand_networks_are_one_transaction") {
         return;
@@ -162,8 +173,12 @@ fn a_hundred_thousand_networks_are_one_transaction() {
     let ns = NetNs::fresh().expect("a namespace");
     let mut tables = tables(&ns);
     let peer = |n: u32| {
-        let networks = (0..10).map(|m| format!("{}/28", Ipv4Addr::from_bits(0x1400_0000 + (n * 10 + m) * 16)));
-        (Ipv4Addr::from_bits(0x0a02_0000 + n), networks.map(|text| text.parse().expect("a network")).collect())
+        let networks =
+            (0..10).map(|m| format!("{}/28", Ipv4Addr::from_bits(0x1400_0000 + (n * 10 + m) * 16)));
+        (
+            Ipv4Addr::from_bits(0x0a02_0000 + n),
+            networks.map(|text| text.parse().expect("a network")).collect(),
+        )
     };
     let mut filter = hub(true, true);
     filter.peers = (0..10_000).map(peer).collect();

@@ -211,7 +211,10 @@ fn the_articles_network_is_joined_whatever_is_at_the_other_end() {
         }
         wait_until("it was heard", || bed.status()["peers"][0]["state"] == "up");
         assert_eq!(status["drops"].as_object().unwrap().len(), 0, "{other}: {status}");
-        assert_eq!(bed.adit(&["plan", &bed.write("a.toml", "")]).ok().stdout, "overlay `a`: nothing to change\n");
+        assert_eq!(
+            bed.adit(&["plan", &bed.write("a.toml", "")]).ok().stdout,
+            "overlay `a`: nothing to change\n"
+        );
         let fallback = bed.link("tunl0").unwrap();
         assert!(!fallback.up, "{fallback:?}");
         assert_eq!(bed.run("cat /sys/class/net/tunl0/statistics/tx_packets").trim(), "0");
@@ -241,7 +244,7 @@ fn a_plan_is_the_articles_commands() {
     let (table, rest) = commands.split_once("\nEND\n").unwrap();
     assert!(table.starts_with("nft -f - <<'END'\ntable ip adit_a {"), "{table}");
     insta::assert_snapshot!(rest, @r"
-    ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2 ttl 64 tos inherit
+    ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2 mode ipip ttl 64 tos inherit
     ip link set ipipA up
     ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1
     ");
@@ -249,13 +252,23 @@ fn a_plan_is_the_articles_commands() {
     let script = bed.write_text("commands.sh", &commands);
     bed.run(&format!("sh -e {script}"));
     let (by_hand, rules) = (bed.run("ip -d link show ipipA"), bed.run("/usr/sbin/nft list table ip adit_a"));
-    let settings = |shown: &str| shown.split(" ipip ").nth(1).unwrap().split(" numtxqueues").next().unwrap().to_owned();
+    let settings =
+        |shown: &str| shown.split(" ipip ").nth(1).unwrap().split(" numtxqueues").next().unwrap().to_owned();
     bed.run("ip link delete ipipA");
     bed.run("/usr/sbin/nft delete table ip adit_a");
     let _a = bed.start("a.toml");
     assert_eq!(settings(&bed.run("ip -d link show ipipA")), settings(&by_hand));
-    let rule = |text: &str| text.lines().filter(|line| line.starts_with("\t\t") && !line.contains("elements")
-        && !line.trim_start().starts_with("type") && !line.contains("packets")).map(str::to_owned).collect::<Vec<_>>();
+    let rule = |text: &str| {
+        text.lines()
+            .filter(|line| {
+                line.starts_with("\t\t")
+                    && !line.contains("elements")
+                    && !line.trim_start().starts_with("type")
+                    && !line.contains("packets")
+            })
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(rule(&bed.run("/usr/sbin/nft list table ip adit_a")), rule(&rules));
 }
 
@@ -305,8 +318,7 @@ fn nothing_forged_comes_through_while_interfaces_come_up() {
         std::thread::scope(|scope| {
             let (router, is_over) = (&bed.sites.network.router, &is_over);
             scope.spawn(move || {
-                let forged =
-                    [tunnelled(UNDERLAY_B, NOBODY, HOST_A), tunnelled(STRANGER, HOST_B, HOST_A)];
+                let forged = [tunnelled(UNDERLAY_B, NOBODY, HOST_A), tunnelled(STRANGER, HOST_B, HOST_A)];
                 while !is_over.load(Ordering::Relaxed) {
                     inject(router, &forged);
                 }
@@ -336,15 +348,32 @@ fn breakages(bed: &Bed) -> Vec<Breakage<'_>> {
         ("a route of ours too many", 1, run("ip route add 10.99.0.0/16 dev ipipA proto 173")),
         ("the device has another MTU", 1, run("ip link set ipipA mtu 1400")),
         ("the device has another alias", 1, run("ip link set ipipA alias mine")),
-        ("the device has another TTL", 1, run("ip link change ipipA type ipip local 10.1.1.1 remote 10.1.1.2 ttl 3")),
-        ("the device has another peer", 1, run("ip link change ipipA type ipip local 10.1.1.1 remote 10.1.1.9 ttl 64 tos inherit")),
+        (
+            "the device has another TTL",
+            1,
+            run("ip link change ipipA type ipip local 10.1.1.1 remote 10.1.1.2 ttl 3"),
+        ),
+        (
+            "the device carries MPLS too",
+            1,
+            run("ip link change ipipA type ipip local 10.1.1.1 remote 10.1.1.2 mode any ttl 64 tos inherit"),
+        ),
+        (
+            "the device has another peer",
+            1,
+            run("ip link change ipipA type ipip local 10.1.1.1 remote 10.1.1.9 ttl 64 tos inherit"),
+        ),
         // Its route goes with it.
         ("the device is down", 2, run("ip link set ipipA down")),
         ("the device is deleted", 2, run("ip link delete ipipA")),
         ("the table is deleted", 1, run("/usr/sbin/nft delete table ip adit_a")),
         ("a chain is flushed", 1, run("/usr/sbin/nft flush chain ip adit_a exit")),
         ("a rule lets all in", 1, run("/usr/sbin/nft insert rule ip adit_a input accept")),
-        ("a peer is taken out of the table", 1, run("/usr/sbin/nft delete element ip adit_a peers { 10.1.1.2 }")),
+        (
+            "a peer is taken out of the table",
+            1,
+            run("/usr/sbin/nft delete element ip adit_a peers { 10.1.1.2 }"),
+        ),
     ]
 }
 
@@ -359,7 +388,8 @@ fn what_others_break_is_repaired() {
     let foreign = || {
         let (links, routes) = view(&bed.sites.network.gateway_a);
         let links: Vec<String> = links.into_iter().filter(|link| !link.contains("ipipA")).collect();
-        let routes: Vec<Route> = routes.into_iter().filter(|route| route.protocol != ROUTE_PROTOCOL).collect();
+        let routes: Vec<Route> =
+            routes.into_iter().filter(|route| route.protocol != ROUTE_PROTOCOL).collect();
         (links, routes, bed.run("/usr/sbin/nft list table ip theirs"))
     };
     let before = foreign();
@@ -380,16 +410,27 @@ fn what_others_break_is_repaired() {
     assert!(routes.iter().all(|route| route.destination != strays), "what is too much goes");
 }
 
+/// Datagrams that this machine has not taken in, because too many waited for a processor.
+fn overload() -> u64 {
+    let statistics = fs::read_to_string("/proc/net/softnet_stat").unwrap();
+    let dropped = statistics.lines().filter_map(|line| line.split(' ').nth(1));
+    dropped.map(|dropped| u64::from_str_radix(dropped, 16).unwrap()).sum()
+}
+
 /// Something that loses nothing of what is sent meanwhile.
 fn without_loss(bed: &Bed, what: &str, work: impl FnOnce()) {
     let (from, to) = (&bed.sites.network.host_a, &bed.sites.network.host_b);
+    let before = overload();
     let options = ProbeOptions { rate: RATE, ..ProbeOptions::default() };
     let probe = Probe::start(from, to, HOST_B, options, PATIENCE).unwrap();
     work();
     assert!(probe.wait_for_arrival(PATIENCE), "{what}");
     let report = probe.finish(Duration::from_millis(500)).unwrap();
     eprintln!("{what}: {report}");
-    assert!(report.is_complete(), "{what}: {report}");
+    // What two emulated processors cannot take in is none of the path's losses; the kernel counts it.
+    let overload = overload() - before;
+    assert!(report.lost() <= overload, "{what}: {report}; {overload} of the machine's own");
+    assert_eq!(report.duplicated, 0, "{what}: {report}");
 }
 
 #[test]
@@ -424,7 +465,8 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
     assert_eq!(bed.link("ipipA").unwrap().ipip.unwrap().ttl, 32);
     // An apply that is not confirmed is taken back.
     bed.adit(&["apply", &more]).ok();
-    let mistake = bed.write_text("mistake.toml", &file("a.toml", "kernel", "").replace("\"10.1.1.2\"", "\"10.1.1.79\""));
+    let mistake = bed
+        .write_text("mistake.toml", &file("a.toml", "kernel", "").replace("\"10.1.1.2\"", "\"10.1.1.79\""));
     bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
     assert!(!bed.reaches());
     wait_until("what ran before runs again", || bed.reaches());
@@ -443,7 +485,9 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
 
 /// So many peers that one interface serves all.
 fn many() -> String {
-    let peer = |n: usize| format!("\n[[peer]]\nname = \"p{n}\"\nunderlay = \"10.78.0.{n}\"\nnetworks = [\"10.77.{n}.0/24\"]\n");
+    let peer = |n: usize| {
+        format!("\n[[peer]]\nname = \"p{n}\"\nunderlay = \"10.78.0.{n}\"\nnetworks = [\"10.77.{n}.0/24\"]\n")
+    };
     (1..=OWN_DEVICES).map(peer).collect()
 }
 
@@ -490,7 +534,8 @@ fn the_absence_of_the_driver_is_explained() {
     let file = bed.write("a.toml", "");
     let said = bed.adit(&["run", &file]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    for words in ["no ipip driver", "Operation not supported", "`modprobe ipip`", "\"ebpf\" or \"userspace\""] {
+    for words in ["no ipip driver", "Operation not supported", "`modprobe ipip`", "\"ebpf\" or \"userspace\""]
+    {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }
     assert_eq!(bed.traces(), before, "nothing of the attempt is left");
@@ -503,6 +548,7 @@ fn has_driver() -> bool {
         remote: Some(UNDERLAY_B),
         ttl: 64,
         tos: 0,
+        protocol: 4,
         path_mtu_discovery: true,
     };
     ns.run(|| Netlink::open().and_then(|mut netlink| netlink.add_ipip("probe", 1480, &ipip))).unwrap().is_ok()

@@ -25,7 +25,8 @@ pub(super) fn look(
     let devices: Vec<Option<Link>> =
         there(&desired.devices, site, &links, known).into_iter().map(Option::<&Link>::cloned).collect();
     let wanted: HashSet<u32> = devices.iter().flatten().map(|link| link.index).collect();
-    let unwanted: Vec<Link> = ours(&links, site).filter(|link| !wanted.contains(&link.index)).cloned().collect();
+    let unwanted: Vec<Link> =
+        ours(&links, site).filter(|link| !wanted.contains(&link.index)).cloned().collect();
     let all: Vec<u32> = devices.iter().flatten().chain(&unwanted).map(|link| link.index).collect();
     let routes = if all.is_empty() { Vec::new() } else { our_routes(netlink, &all)? };
     // Whether rules are still the same is the guard's to know, which has made them.

@@ -162,7 +162,10 @@ mod tests {
             (book.totals(2), book.lost(2))
         };
         let (first, _) = look(7, at(1));
-        assert_eq!((first.peers[0].rx_packets, first.peers[0].rx_bytes, first.peers[0].last_rx), (7, 700, None));
+        assert_eq!(
+            (first.peers[0].rx_packets, first.peers[0].rx_bytes, first.peers[0].last_rx),
+            (7, 700, None)
+        );
         assert_eq!(first.peers[1], PeerTotals::default());
         let (more, lost) = look(9, at(2));
         assert_eq!((more.peers[0].rx_packets, more.peers[0].last_rx), (9, Some(at(2))));

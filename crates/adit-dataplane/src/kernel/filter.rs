@@ -85,7 +85,11 @@ struct ByPrefix {
 }
 
 impl ByPrefix {
-    fn new(name: &'static str, key: Key, networks: impl Iterator<Item = (Option<Ipv4Addr>, Ipv4Net)>) -> Self {
+    fn new(
+        name: &'static str,
+        key: Key,
+        networks: impl Iterator<Item = (Option<Ipv4Addr>, Ipv4Net)>,
+    ) -> Self {
         let mut sets: BTreeMap<u8, Set> = BTreeMap::new();
         for (outer, network) in networks {
             let prefix = network.prefix_len();
@@ -98,7 +102,8 @@ impl ByPrefix {
 
     /// A rule for each length.
     fn rules(&self, step: impl Fn(u8, String) -> Step, then: &[Step]) -> Vec<Rule> {
-        let rule = |prefix: &u8| [vec![step(*prefix, format!("{}-{prefix}", self.name))], then.to_vec()].concat();
+        let rule =
+            |prefix: &u8| [vec![step(*prefix, format!("{}-{prefix}", self.name))], then.to_vec()].concat();
         self.sets.keys().map(rule).collect()
     }
 
@@ -161,7 +166,11 @@ impl Filter {
             Set { counts: true, ..addresses(RECEIVED, self.peers.iter().map(|(peer, _)| *peer)) },
             Set { counts: true, ..addresses(SENT, self.peers.iter().map(|(peer, _)| *peer)) },
             Set {
-                elements: self.peers.iter().map(|(peer, _)| [peer.octets(), peer.octets()].concat()).collect(),
+                elements: self
+                    .peers
+                    .iter()
+                    .map(|(peer, _)| [peer.octets(), peer.octets()].concat())
+                    .collect(),
                 ..set(GATEWAYS.to_owned(), Key::Pair)
             },
             Set {
@@ -185,7 +194,10 @@ impl Filter {
         let mut rules = Vec::new();
         let stranger = Step::NotIn { field: Field::SOURCE, set: PEERS.to_owned() };
         if self.takes_all {
-            rules.push(vec![Step::In { field: Field::SOURCE, prefix: 32, set: OTHERS.to_owned() }, Step::Accept]);
+            rules.push(vec![
+                Step::In { field: Field::SOURCE, prefix: 32, set: OTHERS.to_owned() },
+                Step::Accept,
+            ]);
             rules.push([vec![stranger], dropped(DropReason::OuterSourceUnknown)].concat());
         } else {
             // The kernel has no interface of ours for it; it may have somebody else's.
@@ -193,7 +205,10 @@ impl Filter {
             rules.push(vec![stranger, counted, Step::Accept]);
         }
         let refused = [
-            (vec![compare(Field::LENGTH, Comparison::Less, &IP_HEADERS.to_be_bytes())], DropReason::DecapInnerMalformed),
+            (
+                vec![compare(Field::LENGTH, Comparison::Less, &IP_HEADERS.to_be_bytes())],
+                DropReason::DecapInnerMalformed,
+            ),
             (vec![version_is_not_4()], DropReason::DecapInnerNotIpv4),
             (vec![compare(INNER_TTL, Comparison::Equal, &[0])], DropReason::DecapInnerTtlZero),
             (

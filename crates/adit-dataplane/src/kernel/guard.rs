@@ -67,7 +67,9 @@ impl Guard {
         };
         match look(state) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(format!("the table {} of nf_tables was changed or removed", state.ruleset.table)),
+            Ok(false) => {
+                Err(format!("the table {} of nf_tables was changed or removed", state.ruleset.table))
+            }
             Err(error) => Err(error.to_string()),
         }
     }

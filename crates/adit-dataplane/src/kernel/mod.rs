@@ -4,6 +4,7 @@
 mod book;
 pub mod filter;
 mod guard;
+pub mod limits;
 mod plane;
 
 pub use filter::{Filter, table_name};

@@ -21,6 +21,8 @@ pub struct Ipip {
     pub ttl: u8,
     /// The outer TOS; an odd one is the inner one.
     pub tos: u8,
+    /// What it carries by its protocol number: 4 is IPv4, 0 all that the driver knows, MPLS among it.
+    pub protocol: u8,
     /// Whether the outer header forbids fragments. The kernel does not let a fixed TTL go without.
     pub path_mtu_discovery: bool,
 }
@@ -52,6 +54,7 @@ impl Ipip {
             InfoIpTunnel::Remote(IpAddr::V4(self.remote.unwrap_or(Ipv4Addr::UNSPECIFIED))),
             InfoIpTunnel::Ttl(self.ttl),
             InfoIpTunnel::Tos(self.tos),
+            InfoIpTunnel::Protocol(self.protocol.into()),
             InfoIpTunnel::PMtuDisc(self.path_mtu_discovery),
         ]
     }
@@ -62,6 +65,7 @@ impl Ipip {
             remote: None,
             ttl: 0,
             tos: 0,
+            protocol: 0,
             path_mtu_discovery: false,
         };
         for attribute in attributes {
@@ -72,6 +76,7 @@ impl Ipip {
                 }
                 InfoIpTunnel::Ttl(ttl) => found.ttl = ttl,
                 InfoIpTunnel::Tos(tos) => found.tos = tos,
+                InfoIpTunnel::Protocol(protocol) => found.protocol = protocol.into(),
                 InfoIpTunnel::PMtuDisc(discovers) => found.path_mtu_discovery = discovers,
                 _ => {}
             }

@@ -280,7 +280,9 @@ impl fmt::Display for Field {
             (_, Self::PROTOCOL) => f.write_str("ip protocol"),
             (_, Self::SOURCE) => f.write_str("ip saddr"),
             (_, Self::DESTINATION) => f.write_str("ip daddr"),
-            (Base::Network | Base::NetworkBytes, field) => write!(f, "@nh,{},{}", field.offset * 8, field.len * 8),
+            (Base::Network | Base::NetworkBytes, field) => {
+                write!(f, "@nh,{},{}", field.offset * 8, field.len * 8)
+            }
             (Base::Payload, field) => write!(f, "@th,{},{}", field.offset * 8, field.len * 8),
         }
     }
@@ -306,7 +308,9 @@ impl fmt::Display for Step {
                     Comparison::Less => "<",
                 };
                 let value = match (*field, value.as_slice()) {
-                    (Field::SOURCE | Field::DESTINATION, &[a, b, c, d]) => Ipv4Addr::new(a, b, c, d).to_string(),
+                    (Field::SOURCE | Field::DESTINATION, &[a, b, c, d]) => {
+                        Ipv4Addr::new(a, b, c, d).to_string()
+                    }
                     (_, value) => hexadecimal(value),
                 };
                 write!(f, "{field}{} {how} {value}", mask.unwrap_or_default())

@@ -23,7 +23,8 @@ const DONE: u16 = libc::NLMSG_DONE as u16;
 const KIND: u16 = 0x3fff;
 /// A listing that changes while it is made is made again, but not for ever.
 const LISTINGS: usize = 16;
-const NEEDED: &str = "nf_tables is needed, with its expressions objref, reject and rt (CONFIG_NF_TABLES, NFT_REJECT)";
+const NEEDED: &str =
+    "nf_tables is needed, with its expressions objref, reject and rt (CONFIG_NF_TABLES, NFT_REJECT)";
 
 /// Datagrams and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +55,8 @@ impl TableState {
     /// of `rules`, an earlier fingerprint.
     #[must_use]
     pub fn is(&self, ruleset: &Ruleset, rules: u64) -> bool {
-        let is_wanted = |name: &String, elements| ruleset.set(name).is_some_and(|set| &set.elements == elements);
+        let is_wanted =
+            |name: &String, elements| ruleset.set(name).is_some_and(|set| &set.elements == elements);
         self.rules == rules
             && !self.is_dormant
             && self.sets.len() == ruleset.sets.len()
@@ -94,9 +96,15 @@ impl Tables {
         const ID: u16 = 1;
         let what = "cannot ask nf_tables for its generation";
         let mut generation = None;
-        self.ask(Message::GetGeneration, 0, |_| {}, what, |attributes| {
-            generation = find(attributes, ID).and_then(number);
-        })?;
+        self.ask(
+            Message::GetGeneration,
+            0,
+            |_| {},
+            what,
+            |attributes| {
+                generation = find(attributes, ID).and_then(number);
+            },
+        )?;
         generation.ok_or_else(|| Error::from_errno(what, libc::EPROTO))
     }
 
@@ -112,7 +120,8 @@ impl Tables {
     fn flags(&mut self, table: &str) -> Result<Option<u32>> {
         let what = format!("cannot look at the table `{table}` of nf_tables");
         let mut flags = None;
-        let heard = |attributes: &[u8]| flags = Some(find(attributes, 2).and_then(number).unwrap_or_default());
+        let heard =
+            |attributes: &[u8]| flags = Some(find(attributes, 2).and_then(number).unwrap_or_default());
         match self.ask(Message::GetTable, 0, |body| body.string(1, table), &what, heard) {
             Ok(()) => Ok(flags),
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
@@ -140,14 +149,20 @@ impl Tables {
         self.list(Message::GetObject, about, &what, |attributes| {
             state.counters.extend(find(attributes, NAME).and_then(string).filter(|_| is_ours(attributes)));
         })?;
-        self.list(Message::GetChain, |_| {}, &what, |attributes| {
-            state.chains.extend(find(attributes, 3).and_then(string).filter(|_| is_ours(attributes)));
-        })?;
+        self.list(
+            Message::GetChain,
+            |_| {},
+            &what,
+            |attributes| {
+                state.chains.extend(find(attributes, 3).and_then(string).filter(|_| is_ours(attributes)));
+            },
+        )?;
         let mut rules = Vec::new();
         self.list(Message::GetRule, about, &what, |attributes| {
             if is_ours(attributes) {
                 // Chain and expressions; its handle is another after each replacement.
-                rules.push((find(attributes, 2).map(<[u8]>::to_vec), find(attributes, 4).map(<[u8]>::to_vec)));
+                rules
+                    .push((find(attributes, 2).map(<[u8]>::to_vec), find(attributes, 4).map(<[u8]>::to_vec)));
             }
         })?;
         let mut hasher = DefaultHasher::new();
@@ -189,11 +204,16 @@ impl Tables {
     pub fn counters(&mut self, table: &str) -> Result<BTreeMap<String, Counted>> {
         let what = format!("cannot list the counters of the table `{table}` of nf_tables");
         let mut found = BTreeMap::new();
-        self.list(Message::GetObject, |body| body.string(1, table), &what, |attributes| {
-            let is_ours = find(attributes, 1).and_then(string).as_deref() == Some(table);
-            let name = find(attributes, 2).and_then(string).filter(|_| is_ours);
-            found.extend(name.map(|name| (name, find(attributes, 4).map(counted).unwrap_or_default())));
-        })?;
+        self.list(
+            Message::GetObject,
+            |body| body.string(1, table),
+            &what,
+            |attributes| {
+                let is_ours = find(attributes, 1).and_then(string).as_deref() == Some(table);
+                let name = find(attributes, 2).and_then(string).filter(|_| is_ours);
+                found.extend(name.map(|name| (name, find(attributes, 4).map(counted).unwrap_or_default())));
+            },
+        )?;
         Ok(found)
     }
 
