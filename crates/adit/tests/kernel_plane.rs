@@ -398,7 +398,6 @@ fn what_others_break_is_repaired() {
         let (counted, sent) = (bed.repairs(), bed.status()["peers"][0]["tx"]["packets"].as_u64());
         work();
         let took = wait_until(what, || bed.repairs() >= counted + expected && bed.reaches());
-        eprintln!("{what}: {took:?}");
         // Emulated processors take their time; the second is one of real ones.
         assert!(took < 4 * A_SECOND, "{what}: repaired only after {took:?}");
         assert_eq!(bed.repairs(), counted + expected, "{what}: counted once: {}", bed.status()["repairs"]);
@@ -418,6 +417,7 @@ fn overload() -> u64 {
 }
 
 /// Something that loses nothing of what is sent meanwhile.
+#[expect(clippy::print_stderr, reason = "the figures are worth reading")]
 fn without_loss(bed: &Bed, what: &str, work: impl FnOnce()) {
     let (from, to) = (&bed.sites.network.host_a, &bed.sites.network.host_b);
     let before = overload();
