@@ -10,6 +10,7 @@
 
 pub mod coalesce;
 mod fast_side;
+mod handover;
 mod inbound;
 mod listening;
 mod outbound;
@@ -45,6 +46,7 @@ use crate::plane::{DataPlane, PlaneKind};
 
 use coalesce::Coalescer;
 use fast_side::FastSide;
+use handover::Handover;
 use listening::Listening;
 use outbound::Outbound;
 use probing::Probing;
@@ -133,7 +135,7 @@ impl UserspacePlane {
             }),
             _ => {
                 plane.silencer = Some(RawSocket::silencer(underlay)?);
-                listening.listen(None)?;
+                listening.open(None)?.start(&listening, Handover::default())?;
                 None
             }
         };
