@@ -19,10 +19,10 @@ now() { date +%s%N; }
 bed() {
   ip netns add bed
   ip -n bed link set lo up
-  ip -n bed link add under type dummy
+  ip -n bed link add name under type dummy
   ip -n bed addr add 10.0.0.1/8 dev under
   ip -n bed link set under up
-  ip -n bed link add inside type dummy
+  ip -n bed link add name inside type dummy
   ip -n bed addr add 172.16.17.1/24 dev inside
   ip -n bed link set inside up
 }
@@ -40,7 +40,7 @@ cost() {
 for count in "$@"; do
   : >"$work/own"
   : >"$work/shared"
-  echo "link add shared type ipip local 10.0.0.1" >>"$work/shared"
+  echo "link add name shared type ipip local 10.0.0.1" >>"$work/shared"
   echo "link set shared up" >>"$work/shared"
   {
     printf '[site]\nname = "a"\nunderlay = "10.0.0.1"\nnetworks = ["172.16.17.0/24"]\ndevice = "ipipA"\n'
@@ -49,7 +49,7 @@ for count in "$@"; do
   for n in $(seq 0 $((count - 1))); do
     peer=$(underlay "$n") net=$(network "$n")
     {
-      echo "link add i$n type ipip local 10.0.0.1 remote $peer"
+      echo "link add name i$n type ipip local 10.0.0.1 remote $peer"
       echo "link set i$n up"
       echo "route add $net dev i$n"
     } >>"$work/own"

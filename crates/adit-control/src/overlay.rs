@@ -130,11 +130,11 @@ impl Overlay {
     fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
         let mut netlink = Netlink::open()?;
         let survey = Survey::of(&mut netlink, config)?;
+        if survey.desired.is_drivers() {
+            return driver::bring_up(netlink, survey, config, stays);
+        }
         if let Some(memory) = &memory {
             memory.recall(&survey.tunnel, Clock.now());
-        }
-        if survey.desired.is_drivers() {
-            return driver::bring_up(netlink, survey, config, stays, memory);
         }
         let is_taken_over = netlink.link(&survey.desired.device)?.is_some();
         let tun = survey.open()?;

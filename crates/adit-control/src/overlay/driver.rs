@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use adit_config::Config;
-use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::{Guard, KernelPlane};
 use adit_linux::netlink::{Link, Netlink};
 use adit_tunnel::{Totals, Tunnel};
@@ -14,7 +13,6 @@ use ipnet::Ipv4Net;
 use super::{Overlay, Survey};
 use crate::error::ControlError;
 use crate::kernel::driver;
-use crate::memory::Memory;
 
 const REASON: &str = "as configured: Linux's own ipip driver";
 
@@ -30,11 +28,7 @@ pub(super) fn bring_up(
     survey: Survey,
     config: &Config,
     stays: bool,
-    memory: Option<Memory>,
 ) -> Result<Overlay, ControlError> {
-    if let Some(memory) = &memory {
-        memory.recall(&survey.tunnel, Clock.now());
-    }
     let site = config.site.name.as_str();
     let before = Before::look(&mut netlink, site)?;
     let guard = Arc::new(Guard::open()?);
@@ -59,7 +53,8 @@ pub(super) fn bring_up(
         plane_reason: REASON.to_owned(),
         pins: None,
         stays,
-        memory,
+        // What is learned of the paths is the kernel's.
+        memory: None,
         before: Totals::default(),
         repairs: BTreeMap::new(),
         driver: Some(Driver { guard, tunnel }),
