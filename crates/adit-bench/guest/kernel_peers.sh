@@ -29,14 +29,6 @@ bed() {
 gone() { ip netns del bed; sleep 2; }
 underlay() { echo "10.1.$(($1 / 250)).$(($1 % 250 + 1))"; }
 network() { echo "172.$((20 + $1 / 4096)).$(($1 / 16 % 256)).$(($1 % 16 * 16))/28"; }
-# What one round trip into the tunnel's entrance costs: datagrams that the kernel encapsulates for the last peer.
-cost() {
-  local start
-  start=$(now)
-  ip netns exec bed ping -q -f -c 20000 -W 1 -i 0.0002 "$1" >/dev/null 2>&1 || true
-  echo "$((($(now) - start) / 20000)) ns a datagram"
-}
-
 for count in "$@"; do
   : >"$work/own"
   : >"$work/shared"

@@ -7,9 +7,9 @@ use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
 
 use crate::desired::{Desired, DesiredDevice, alias, is_drivers};
 
-/// Up to so many peers Linux's driver has an interface for each; above, one for all, whose routes name the peer as
-/// their gateway. See docs/benchmarks.md: an interface costs the kernel some 18 KB and a few milliseconds, but counts
-/// and knows a path for itself.
+/// Up to so many peers Linux's driver has an interface for each, which can be watched, captured on and limited by
+/// itself; above, one for all, whose routes name the peer as their gateway. An interface costs the kernel some 40 KB, and
+/// milliseconds to make and to remove, a route of the shared one 1 KB; a datagram costs the same (docs/benchmarks.md).
 pub const OWN_DEVICES: usize = 64;
 
 /// What the table of nf_tables judges; anything else would come through unseen.

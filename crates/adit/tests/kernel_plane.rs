@@ -483,6 +483,36 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
     assert!(bed.links().iter().all(|link| link.alias.is_none()), "{:?}", bed.links());
 }
 
+/// What the kernel learns of a path is shown, and TCP is told at once what fits.
+#[test]
+#[ignore = "needs Linux's ipip driver: cargo xtask vm test adit:kernel_plane"]
+fn a_path_that_shrinks_is_shown_and_tcp_fits() {
+    let bed = Bed::new("kernel");
+    let network = &bed.sites.network;
+    let tap = Tap::start(&network.host_b, "eth0").unwrap();
+    let connect = |host: &Host| {
+        let to = (HOST_B, 80).into();
+        host.ns().run(|| drop(std::net::TcpStream::connect_timeout(&to, A_SECOND))).unwrap();
+    };
+    connect(&network.host_a);
+    connect(&network.gateway_a);
+    let frames = tap.finish();
+    let syn = |frame: &&Frame| frame.ipv4().is_some_and(|bytes| bytes[9] == 6 && bytes[33] == 0x02);
+    let offers: Vec<[u8; 4]> =
+        frames.iter().filter(syn).filter_map(|frame| frame.ipv4()?.get(40..44)?.try_into().ok()).collect();
+    // The host's interface takes 1,500 bytes, and the tunnel's 1,480.
+    let expected = [[2, 4, 5, 0xa0]; 2];
+    assert_eq!(offers, expected, "the MSS of each first segment is 1440");
+
+    assert_eq!(bed.status()["peers"][0]["path_mtu"], 1500);
+    network.router.mtu("toB", 1300).unwrap();
+    for _ in 0..2 {
+        let _ = network.host_a.run(|| ping(HOST_B, 1400, 64, Duration::from_millis(500))).unwrap();
+    }
+    wait_until("the path's MTU is known", || bed.status()["peers"][0]["path_mtu"] == 1300);
+    assert_eq!(bed.status()["peers"][0]["soft_state"]["path_mtu_from"], "router");
+}
+
 /// So many peers that one interface serves all.
 fn many() -> String {
     let peer = |n: usize| {
