@@ -3,6 +3,7 @@
 //!
 //! That one is *owned*: it goes with the socket that made it, whatever the process dies of (Linux 5.12).
 
+mod answer;
 mod encode;
 mod message;
 mod ruleset;

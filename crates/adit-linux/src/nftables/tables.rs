@@ -6,21 +6,19 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::fd::AsRawFd;
 
-use netlink_packet_core::NlasIterator;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
+use super::answer::{counted, errno_of, find, messages, nested, number, string};
 use super::encode::{Batch, IPV4, Message};
 use super::message::Writer;
 use super::ruleset::Ruleset;
 use crate::error::{Error, Result};
 
-const NLMSG_HEADER: usize = 16;
 /// Of netfilter's own header: family, version, resource.
 const NFGEN_HEADER: usize = 4;
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
-const KIND: u16 = 0x3fff;
 /// A listing that changes while it is made is made again, but not for ever.
 const LISTINGS: usize = 16;
 const NEEDED: &str =
@@ -405,63 +403,4 @@ fn transaction(ruleset: &Ruleset, actual: &TableState, removes: bool) -> Batch {
         batch.delete_chain(name);
     }
     batch
-}
-
-struct Heard<'a> {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    body: &'a [u8],
-}
-
-/// The messages of one datagram, up to the first that is not whole.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Heard<'_>> {
-    std::iter::from_fn(move || {
-        let header = bytes.first_chunk::<NLMSG_HEADER>()?;
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
-        let len = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let (message, _) = bytes.split_at_checked(len)?;
-        let body = message.get(NLMSG_HEADER..)?;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some(Heard {
-            kind: u16::from_ne_bytes([k0, k1]),
-            flags: u16::from_ne_bytes([f0, f1]),
-            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
-            body,
-        })
-    })
-}
-
-fn errno_of(body: &[u8]) -> i32 {
-    body.first_chunk().map_or(libc::EPROTO, |bytes| -i32::from_ne_bytes(*bytes))
-}
-
-/// Attributes with their kinds.
-fn nested(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
-        let value = attribute.into_inner();
-        let len = value.first_chunk().map_or(0, |len| usize::from(u16::from_ne_bytes(*len)));
-        let kind = value.get(2..4).and_then(|kind| kind.try_into().ok()).map_or(0, u16::from_ne_bytes);
-        (kind & KIND, value.get(4..len).unwrap_or_default())
-    })
-}
-
-fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    nested(attributes).find(|attribute| attribute.0 == kind).map(|(_, value)| value)
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(*value.first_chunk()?))
-}
-
-fn string(value: &[u8]) -> Option<String> {
-    let text = value.split(|byte| *byte == 0).next()?;
-    Some(String::from_utf8_lossy(text).into_owned())
-}
-
-/// The attributes of a counter.
-fn counted(attributes: &[u8]) -> Counted {
-    let of = |kind| find(attributes, kind).and_then(|value| value.first_chunk());
-    let of = |kind| of(kind).map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    Counted { bytes: of(1), packets: of(2) }
 }
