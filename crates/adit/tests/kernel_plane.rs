@@ -23,7 +23,7 @@ use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::Said;
-use support::machine::Running;
+use support::machine::{PROGRAM, Running};
 use support::sites::{Sites, example, view};
 
 /// Datagrams a second while something happens.
@@ -141,6 +141,19 @@ impl Bed {
         inject(&self.sites.network.router, datagrams);
     }
 
+    /// We are a hub: what the peer behind gateway B sends to another goes on to that.
+    #[track_caller]
+    fn assert_relays(&self, to: &Ipv4Addr, peer: &str) {
+        let sent = || {
+            let status = self.status();
+            let peers = status["peers"].as_array().unwrap();
+            peers.iter().find(|found| found["name"] == peer).unwrap()["tx"]["packets"].as_u64().unwrap()
+        };
+        let before = sent();
+        self.inject(&[tunnelled(UNDERLAY_B, HOST_B, *to)]);
+        wait_until(&format!("it is relayed to {peer}"), || sent() == before + 1);
+    }
+
     /// What an administrator sees who looks for traces.
     fn traces(&self) -> (support::sites::View, String) {
         (view(&self.sites.network.gateway_a), self.run("/usr/sbin/nft list ruleset"))
@@ -256,7 +269,11 @@ fn a_plan_is_the_articles_commands() {
         |shown: &str| shown.split(" ipip ").nth(1).unwrap().split(" numtxqueues").next().unwrap().to_owned();
     bed.run("ip link delete ipipA");
     bed.run("/usr/sbin/nft delete table ip adit_a");
-    let _a = bed.start("a.toml");
+    // With the one right that this data plane needs.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-all,+net_admin", PROGRAM, "run", &file]);
+    let mut a = bed.sites.machine.start_command(bed.sites.network.gateway_a.ns(), command);
+    a.wait_for("ready");
     assert_eq!(settings(&bed.run("ip -d link show ipipA")), settings(&by_hand));
     let chains = |text: &str| text.split_once("\tchain ").unwrap().1.to_owned();
     assert_eq!(chains(&bed.run("/usr/sbin/nft list table ip adit_a")), chains(&rules));
@@ -445,6 +462,7 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
     assert!(after["peers"][0]["tx"]["packets"].as_u64().unwrap() > sent, "{after}");
     assert_eq!(bed.link("ipipA").unwrap().index, index, "the interface is the same");
     assert!(bed.link("ipipA-far").is_some());
+    bed.assert_relays(&[10, 77, 0, 9].into(), "far");
     let ttl = file("a.toml", "kernel", FAR).replacen("[tunnel]", "[tunnel]\nttl = 32", 1);
     let ttl = bed.write_text("ttl.toml", &ttl);
     without_loss(&bed, "another TTL", || drop(bed.adit(&["apply", &ttl]).ok()));
@@ -531,6 +549,8 @@ fn many_peers_share_an_interface_and_the_border_is_crossed_without_loss() {
     wait_until("a peer in another's name is too", || bed.drops("inner-source-not-from-peer") == 1);
     let frames = tap.finish();
     assert!(!frames.iter().any(|frame| frame.ipv4().is_some_and(|bytes| bytes[9] == 17)), "{frames:?}");
+    bed.run("ip route add 10.78.0.0/16 dev underlayA");
+    bed.assert_relays(&[10, 77, 1, 9].into(), "p1");
     bed.sites.assert_joined();
     let peer = &bed.status()["peers"][0];
     assert!(peer["rx"]["packets"].as_u64() >= Some(2), "each peer is counted for itself: {peer}");
