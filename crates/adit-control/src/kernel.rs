@@ -65,9 +65,9 @@ impl Actual {
 /// The routes that are wanted, as the kernel knows them.
 pub(crate) fn wanted_routes(desired: &Desired, devices: &[u32]) -> Vec<Route> {
     // The driver's gateways are what it sends to.
-    let is_large = !desired.is_drivers() && has_many_gateways(desired);
+    let has_many = !desired.is_drivers() && has_many_gateways(desired);
     let index = |route: &DesiredRoute| devices.get(route.device).copied().unwrap_or(0);
-    desired.routes.iter().map(|route| kernel_route(route, index(route), is_large)).collect()
+    desired.routes.iter().map(|route| kernel_route(route, index(route), has_many)).collect()
 }
 
 pub(crate) fn local_addresses(
@@ -87,15 +87,24 @@ pub(crate) fn local_addresses(
 
 /// The largest datagram that the underlay takes towards every peer.
 pub(crate) fn underlay_mtu(netlink: &mut Netlink, config: &Config) -> Result<u16, ControlError> {
-    let links = netlink.links()?;
     let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
+    Ok(smallest_mtu(netlink, &peers, config.site.underlay)?.unwrap_or(1500))
+}
+
+/// The same towards these addresses, from our own; `None`: there is no way to any.
+pub(crate) fn smallest_mtu(
+    netlink: &mut Netlink,
+    peers: &[Ipv4Addr],
+    own: Ipv4Addr,
+) -> Result<Option<u16>, ControlError> {
+    let links = netlink.links()?;
     let mut smallest = None;
     // A peer without a route yet is no reason not to start.
-    for route in netlink.routes_to(&peers, Some(config.site.underlay))?.into_iter().flatten() {
+    for route in netlink.routes_to(peers, Some(own))?.into_iter().flatten() {
         let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
         smallest = smallest.into_iter().chain(link).min();
     }
-    Ok(smallest.unwrap_or(1500).min(u32::from(u16::MAX)) as u16)
+    Ok(smallest.map(|mtu| mtu.min(u32::from(u16::MAX)) as u16))
 }
 
 pub(crate) fn refuse_foreign_device(
@@ -103,10 +112,14 @@ pub(crate) fn refuse_foreign_device(
     site: &str,
     desired: &Desired,
 ) -> Result<(), ControlError> {
-    desired.devices.iter().try_for_each(|device| refuse_foreign(netlink, site, device))
+    desired.devices.iter().try_for_each(|device| refuse_foreign_link(netlink, site, device))
 }
 
-fn refuse_foreign(netlink: &mut Netlink, site: &str, desired: &DesiredDevice) -> Result<(), ControlError> {
+fn refuse_foreign_link(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &DesiredDevice,
+) -> Result<(), ControlError> {
     let is_ours = |link: &Link| link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site));
     match netlink.link(&desired.name)? {
         Some(link) if is_ours(&link) && link.ipip.is_some() != desired.ipip.is_some() => {
@@ -133,7 +146,29 @@ pub(crate) fn refuse_foreign_routes(
     site: &str,
     desired: &Desired,
 ) -> Result<(), ControlError> {
-    let Some((route, wanted)) = foreign(netlink, site, desired)?.into_iter().next() else { return Ok(()) };
+    let foreign = foreign(netlink, site, desired)?;
+    refuse_foreign(netlink, foreign)
+}
+
+/// The same for some of them, without a listing of all routes where that is possible.
+pub(crate) fn refuse_foreign_among(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &Desired,
+    wanted: &[&DesiredRoute],
+) -> Result<(), ControlError> {
+    let networks: Vec<Ipv4Net> = wanted.iter().map(|route| route.network).collect();
+    match netlink.routes_to_exactly(&networks)? {
+        Some(found) if found.is_empty() => Ok(()),
+        _ => {
+            let foreign = foreign_among(netlink, site, desired, wanted)?;
+            refuse_foreign(netlink, foreign)
+        }
+    }
+}
+
+fn refuse_foreign(netlink: &mut Netlink, foreign: Vec<(Route, &DesiredRoute)>) -> Result<(), ControlError> {
+    let Some((route, wanted)) = foreign.into_iter().next() else { return Ok(()) };
     let links = netlink.links()?;
     Err(ControlError::ForeignRoute {
         network: wanted.network,
@@ -156,6 +191,16 @@ fn foreign<'a>(
     site: &str,
     desired: &'a Desired,
 ) -> Result<Vec<(Route, &'a DesiredRoute)>, ControlError> {
+    let wanted: Vec<&DesiredRoute> = desired.routes.iter().collect();
+    foreign_among(netlink, site, desired, &wanted)
+}
+
+fn foreign_among<'a>(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &Desired,
+    wanted: &[&'a DesiredRoute],
+) -> Result<Vec<(Route, &'a DesiredRoute)>, ControlError> {
     let links = netlink.links()?;
     let names: HashSet<&str> = desired.devices.iter().map(|device| device.name.as_str()).collect();
     let ours: HashSet<u32> = links
@@ -166,7 +211,7 @@ fn foreign<'a>(
         })
         .map(|link| link.index)
         .collect();
-    let wanted: HashMap<_, _> = desired.routes.iter().map(|route| (route.network, route)).collect();
+    let wanted: HashMap<_, _> = wanted.iter().map(|route| (route.network, *route)).collect();
     let is_foreign = |route: &Route| {
         route.protocol != ROUTE_PROTOCOL
             || !ours.is_empty() && !route.device.is_some_and(|device| ours.contains(&device))
@@ -265,15 +310,16 @@ const GATEWAYS: usize = 256;
 /// there is a gateway is all that counts, see [`DesiredRoute::via`].
 const ANY_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
-fn has_many_gateways(desired: &Desired) -> bool {
-    desired.routes.iter().map(|route| route.via).collect::<HashSet<_>>().len() > GATEWAYS
+pub(crate) fn has_many_gateways(desired: &Desired) -> bool {
+    let mut gateways = HashSet::new();
+    desired.routes.iter().any(|route| gateways.insert(route.via) && gateways.len() > GATEWAYS)
 }
 
-fn kernel_route(route: &DesiredRoute, device: u32, is_large: bool) -> Route {
+pub(crate) fn kernel_route(route: &DesiredRoute, device: u32, has_many: bool) -> Route {
     Route {
         destination: route.network,
         device: Some(device),
-        gateway: route.via.map(|peer| if is_large { ANY_PEER } else { peer }),
+        gateway: route.via.map(|peer| if has_many { ANY_PEER } else { peer }),
         onlink: route.via.is_some(),
         preferred_source: route.preferred_source,
         protocol: ROUTE_PROTOCOL,

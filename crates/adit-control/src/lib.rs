@@ -1,6 +1,7 @@
 //! An overlay's life on one machine: the kernel objects it is made of, the data plane that
 //! serves them, the daemon that keeps both, and the socket it can be asked on.
 
+mod amend;
 pub mod api;
 pub mod change;
 pub mod client;

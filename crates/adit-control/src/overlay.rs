@@ -9,6 +9,7 @@ use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
+use adit_dataplane::kernel::Guard;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
@@ -35,12 +36,12 @@ pub enum OnExit {
 
 /// An overlay that is up, in the network namespace of the thread that brought it up.
 pub struct Overlay {
-    config: Config,
-    desired: Desired,
+    pub(crate) config: Config,
+    pub(crate) desired: Desired,
     /// The devices' indices: they are ours, whatever somebody calls them.
-    devices: Vec<u32>,
-    netlink: Netlink,
-    plane: Box<dyn DataPlane>,
+    pub(crate) devices: Vec<u32>,
+    pub(crate) netlink: Netlink,
+    pub(crate) plane: Box<dyn DataPlane>,
     plane_reason: String,
     pins: Option<PathBuf>,
     /// What is loaded into the kernel stays there when this process ends.
@@ -50,7 +51,7 @@ pub struct Overlay {
     before: Totals,
     repairs: BTreeMap<Object, u64>,
     /// Where Linux's own driver carries the packets.
-    driver: Option<driver::Driver>,
+    driver: Option<Arc<Guard>>,
 }
 
 /// Everything that a configuration asks for on this machine, before anything is made.
@@ -167,6 +168,9 @@ impl Overlay {
     /// # Errors
     /// Whatever hinders it; everything is then as it was before.
     pub fn reload(&mut self, config: &Config) -> Result<Vec<Change>, ControlError> {
+        if let Some(changes) = self.amend(config)? {
+            return Ok(changes);
+        }
         let changes = plan(Some(&self.config), config)?;
         if changes.is_empty() {
             return Ok(changes);
@@ -190,7 +194,7 @@ impl Overlay {
     /// Puts all that `config` asks for in the place of what there is.
     fn install(&mut self, config: &Config) -> Result<(), ControlError> {
         let survey = Survey::of(&mut self.netlink, config)?;
-        survey.tunnel.inherit(self.plane.tunnel());
+        survey.tunnel.inherit(&self.plane.tunnel());
         if survey.desired.is_drivers() {
             return driver::install(self, survey, config);
         }
@@ -213,12 +217,16 @@ impl Overlay {
         let mut counted = self.plane.own_totals();
         counted.add(&self.before);
         let old = self.plane.tunnel();
-        let peers = tunnel.peers().map(|(_, peer)| {
-            let IpAddr::V4(underlay) = peer.underlay else { return PeerTotals::default() };
+        let mut peers = vec![PeerTotals::default(); tunnel.places()];
+        for (peer, config) in tunnel.peers() {
+            let IpAddr::V4(underlay) = config.underlay else { continue };
             let index = old.lookup_outer(underlay).map(PeerIndex::index);
-            index.and_then(|index| counted.peers.get(index)).copied().unwrap_or_default()
-        });
-        let peers = peers.collect();
+            if let (Some(count), Some(before)) =
+                (peers.get_mut(peer.index()), index.and_then(|index| counted.peers.get(index)))
+            {
+                *count = *before;
+            }
+        }
         Totals { peers, ..counted }
     }
 
@@ -310,7 +318,7 @@ impl Overlay {
     /// The file cannot be written.
     pub fn remember(&mut self) -> Result<(), ControlError> {
         match &mut self.memory {
-            Some(memory) => memory.keep(self.plane.tunnel()),
+            Some(memory) => memory.keep(&self.plane.tunnel()),
             None => Ok(()),
         }
     }

@@ -283,20 +283,20 @@ impl Status {
     pub fn of(overlay: &Overlay) -> Self {
         let config = overlay.config();
         let plane = overlay.plane();
+        let tunnel = plane.tunnel();
         let totals = overlay.totals();
         let now = plane.now();
         let peers = config
             .peers
             .iter()
-            .enumerate()
-            .map(|(number, peer)| {
-                let index = PeerIndex::new(number as u32);
-                let counts = totals.peers.get(number).copied().unwrap_or_default();
+            .filter_map(|peer| {
+                let index = tunnel.lookup_outer(peer.underlay)?;
+                let counts = totals.peers.get(index.index()).copied().unwrap_or_default();
                 // An answered probe is word from the peer, if no traffic.
-                let heard = counts.last_rx.max(plane.tunnel().probe_answered(index));
+                let heard = counts.last_rx.max(tunnel.probe_answered(index));
                 let silent = heard.map(|heard| now.since(heard));
-                let soft_state = SoftState::of(plane.tunnel(), index, &counts, now);
-                PeerStatus {
+                let soft_state = SoftState::of(&tunnel, index, &counts, now);
+                Some(PeerStatus {
                     name: peer.name.to_string(),
                     underlay: peer.underlay.to_string(),
                     networks: peer.networks.clone(),
@@ -305,12 +305,12 @@ impl Status {
                         Some(silent) if silent.as_millis() < u128::from(HEARD_WITHIN_MS) => PeerState::Up,
                         _ => PeerState::Idle,
                     },
-                    path_mtu: plane.tunnel().path_mtu(index).mtu,
+                    path_mtu: tunnel.path_mtu(index).mtu,
                     tx: Traffic { packets: counts.tx_packets, bytes: counts.tx_bytes },
                     rx: Traffic { packets: counts.rx_packets, bytes: counts.rx_bytes },
                     last_rx_seconds: silent.map(|silent| silent.as_secs_f64()),
                     soft_state,
-                }
+                })
             })
             .collect();
         let drops = totals

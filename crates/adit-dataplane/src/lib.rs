@@ -9,6 +9,7 @@ pub mod ebpf;
 pub mod kernel;
 pub mod next_hop;
 pub mod plane;
+mod room;
 pub mod userspace;
 
 pub use plane::{DataPlane, PlaneKind};

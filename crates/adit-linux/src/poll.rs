@@ -37,6 +37,40 @@ impl Waker {
     }
 }
 
+/// Tells one thread that something waits for it, as often as there is something.
+#[derive(Clone, Debug)]
+pub struct Bell {
+    event: Waker,
+}
+
+impl Bell {
+    /// One that nobody has rung.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self { event: Waker::new()? })
+    }
+
+    /// It can be read from now on, until it is heard.
+    pub fn ring(&self) {
+        self.event.wake();
+    }
+
+    /// Waits for the next time. To be called before what waits is looked at.
+    pub fn hear(&self) {
+        let mut count = [0; 8];
+        // SAFETY: eight bytes of `count`, which outlives the call. It fails where nobody has rung.
+        let _ = unsafe { libc::read(self.event.event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.event.event.as_fd()
+    }
+}
+
 /// Waits until `source` can be read or `waker` has been woken.
 pub fn wait_readable(source: &impl AsFd, waker: &Waker) {
     let _ = wait_any(&[source.as_fd().as_raw_fd(), waker.event.as_raw_fd()], None);

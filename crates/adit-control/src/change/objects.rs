@@ -116,25 +116,32 @@ fn routes(desired: &Desired, actual: &Actual) -> Vec<Change> {
         actual.routes.iter().map(|route| (route.destination, route)).collect();
     let links = actual.devices.iter().flatten().chain(&actual.unwanted);
     let names: HashMap<u32, &str> = links.map(|link| (link.index, link.name.as_str())).collect();
-    let route = |kind, route: &Route, device: &str, verb: &str| {
-        let what = words(route, device);
-        Change::new(kind, Object::Route, what.clone()).by(format!("ip route {verb} {what}"))
-    };
     let places = desired.routes.iter().map(|route| route.device);
     for (wanted, place) in wanted.iter().zip(places) {
         let device = desired.devices.get(place).map_or(desired.device.as_str(), |device| &device.name);
         match there.get(&wanted.destination) {
             Some(found) if wanted.is_already(found) => {}
-            Some(_) => changes.push(route(Kind::Change, wanted, device, "replace")),
-            None => changes.push(route(Kind::Add, wanted, device, "add")),
+            Some(_) => changes.push(of_route(Kind::Change, wanted, device)),
+            None => changes.push(of_route(Kind::Add, wanted, device)),
         }
     }
     let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
     for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
         let name = found.device.and_then(|device| names.get(&device).copied());
-        changes.push(route(Kind::Remove, found, name.unwrap_or(&desired.device), "delete"));
+        changes.push(of_route(Kind::Remove, found, name.unwrap_or(&desired.device)));
     }
     changes
+}
+
+/// A route that comes, becomes another or goes.
+pub(crate) fn of_route(kind: Kind, route: &Route, device: &str) -> Change {
+    let verb = match kind {
+        Kind::Add => "add",
+        Kind::Change => "replace",
+        Kind::Remove => "delete",
+    };
+    let what = words(route, device);
+    Change::new(kind, Object::Route, what.clone()).by(format!("ip route {verb} {what}"))
 }
 
 /// A route in iproute2's words.

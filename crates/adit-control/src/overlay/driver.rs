@@ -7,7 +7,7 @@ use std::sync::Arc;
 use adit_config::Config;
 use adit_dataplane::kernel::{Guard, KernelPlane};
 use adit_linux::netlink::{Link, Netlink};
-use adit_tunnel::{Totals, Tunnel};
+use adit_tunnel::Totals;
 use ipnet::Ipv4Net;
 
 use super::{Overlay, Survey};
@@ -15,13 +15,6 @@ use crate::error::ControlError;
 use crate::kernel::driver;
 
 const REASON: &str = "as configured: Linux's own ipip driver";
-
-/// What the overlay holds on to.
-#[derive(Clone)]
-pub(super) struct Driver {
-    guard: Arc<Guard>,
-    tunnel: Arc<Tunnel>,
-}
 
 pub(super) fn bring_up(
     mut netlink: Netlink,
@@ -32,9 +25,8 @@ pub(super) fn bring_up(
     let site = config.site.name.as_str();
     let before = Before::look(&mut netlink, site)?;
     let guard = Arc::new(Guard::open()?);
-    let tunnel = survey.tunnel;
     let made = driver::make(&mut netlink, &guard, site, &survey.desired, &[], &[]).and_then(|devices| {
-        let plane = KernelPlane::of(Arc::clone(&tunnel), Arc::clone(&guard), devices.clone())?;
+        let plane = KernelPlane::of(survey.tunnel, Arc::clone(&guard), devices.clone())?;
         Ok((devices, plane))
     });
     let (devices, plane) = match made {
@@ -57,27 +49,26 @@ pub(super) fn bring_up(
         memory: None,
         before: Totals::default(),
         repairs: BTreeMap::new(),
-        driver: Some(Driver { guard, tunnel }),
+        driver: Some(guard),
     })
 }
 
 pub(super) fn install(overlay: &mut Overlay, survey: Survey, config: &Config) -> Result<(), ControlError> {
-    let Some(Driver { guard, .. }) = overlay.driver.clone() else {
+    let Some(guard) = overlay.driver.clone() else {
         return Err(ControlError::OtherPlane { site: config.site.name.to_string() });
     };
     let site = config.site.name.as_str();
     let devices = driver::make(&mut overlay.netlink, &guard, site, &survey.desired, &overlay.devices, &[])?;
     let before = overlay.counted_by(&survey.tunnel);
-    let plane = KernelPlane::of(Arc::clone(&survey.tunnel), Arc::clone(&guard), devices.clone())?;
+    let plane = KernelPlane::of(survey.tunnel, guard, devices.clone())?;
     (overlay.plane, overlay.before) = (Box::new(plane), before);
     (overlay.config, overlay.desired, overlay.devices) = (config.clone(), survey.desired, devices);
-    overlay.driver = Some(Driver { guard, tunnel: survey.tunnel });
     Ok(())
 }
 
 /// Somebody may have given an interface of ours another name: the table has to know it.
 pub(super) fn follow_names(overlay: &mut Overlay) -> Result<(), ControlError> {
-    let Some(Driver { guard, .. }) = &overlay.driver else { return Ok(()) };
+    let Some(guard) = &overlay.driver else { return Ok(()) };
     let before = overlay.desired.filter.clone();
     overlay.desired.adapt_to(overlay.config.site.name.as_str(), &overlay.netlink.links()?);
     match &overlay.desired.filter {
@@ -87,7 +78,8 @@ pub(super) fn follow_names(overlay: &mut Overlay) -> Result<(), ControlError> {
 }
 
 pub(super) fn repair(overlay: &mut Overlay, foreign: &[Ipv4Net]) -> Result<(), ControlError> {
-    let Some(Driver { guard, tunnel }) = overlay.driver.clone() else { return Ok(()) };
+    let Some(guard) = overlay.driver.clone() else { return Ok(()) };
+    let tunnel = overlay.plane.tunnel();
     let site = overlay.config.site.name.as_str();
     let devices =
         driver::make(&mut overlay.netlink, &guard, site, &overlay.desired, &overlay.devices, foreign)?;

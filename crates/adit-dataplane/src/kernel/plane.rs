@@ -112,7 +112,7 @@ impl KernelPlane {
         });
         book.note_devices(statistics.collect());
         paths.ask(&self.tunnel, netlink, now);
-        (book.totals(self.tunnel.peers().len()), book.lost(self.tunnel.peers().len()))
+        (book.totals(self.tunnel.places()), book.lost(self.tunnel.places()))
     }
 }
 
@@ -121,8 +121,8 @@ impl DataPlane for KernelPlane {
         PlaneKind::Kernel
     }
 
-    fn tunnel(&self) -> &Tunnel {
-        &self.tunnel
+    fn tunnel(&self) -> Arc<Tunnel> {
+        Arc::clone(&self.tunnel)
     }
 
     fn totals(&self) -> Totals {

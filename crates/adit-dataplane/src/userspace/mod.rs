@@ -13,6 +13,7 @@ mod fast_side;
 mod handover;
 mod inbound;
 mod listening;
+mod orders;
 mod outbound;
 mod patience;
 mod probing;
@@ -36,18 +37,21 @@ use adit_linux::poll::Waker;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::tun::{Tun, TunQueue};
-use adit_tunnel::{Counters, Instant, Reply, Totals, Tunnel};
+use adit_tunnel::{Counters, Instant, Reply, Steps, Totals, Tunnel};
 use adit_wire::icmpv4::MAX_ERROR_LEN;
+use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::ebpf::{EbpfError, FastPath};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
+use crate::room::Room;
 
 use coalesce::Coalescer;
 use fast_side::FastSide;
 use handover::Handover;
 use listening::Listening;
+use orders::Desk;
 use outbound::Outbound;
 use probing::Probing;
 use quiet::Drivers;
@@ -56,7 +60,10 @@ use watcher::Watcher;
 
 /// A running userspace data plane.
 pub struct UserspacePlane {
-    tunnel: Arc<Tunnel>,
+    /// What decides now: packet threads take it anew for each batch.
+    tunnel: Arc<ArcSwap<Tunnel>>,
+    room: Room,
+    desk: Desk,
     counters: Vec<Arc<Counters>>,
     listening: Arc<Listening>,
     stop: Arc<AtomicBool>,
@@ -94,12 +101,16 @@ impl UserspacePlane {
         let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
         let mtu =
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
-        let next_hops = Arc::new(NextHops::new(tunnel.peers().len()));
+        let room = Room::beside(&tunnel);
+        let next_hops = Arc::new(NextHops::new(room.peers));
+        let (desk, orders) = orders::desk()?;
+        let decides = Arc::new(ArcSwap::new(Arc::clone(&tunnel)));
         let stop = Arc::new(AtomicBool::new(false));
         let device_gone = Arc::new(AtomicBool::new(false));
         let waker = Waker::new()?;
         let listening = Arc::new(Listening {
-            tunnel: Arc::clone(&tunnel),
+            tunnel: Arc::clone(&decides),
+            peers: room.peers,
             queues: queues.clone(),
             udp,
             underlay,
@@ -111,7 +122,9 @@ impl UserspacePlane {
         });
         // From here on, dropping it ends what was started.
         let mut plane = Self {
-            tunnel: Arc::clone(&tunnel),
+            tunnel: Arc::clone(&decides),
+            room,
+            desk,
             counters: Vec::new(),
             listening: Arc::clone(&listening),
             stop: Arc::clone(&stop),
@@ -147,7 +160,7 @@ impl UserspacePlane {
             outbound.push(Outbound {
                 queue,
                 number,
-                tunnel: Arc::clone(&tunnel),
+                tunnel: Arc::clone(&decides),
                 counters,
                 next_hops: Arc::clone(&next_hops),
                 raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
@@ -161,6 +174,8 @@ impl UserspacePlane {
         let watcher = Watcher {
             probing: Probing::open(&tunnel, underlay, plane.shard(), senders)?,
             tunnel,
+            decides,
+            orders,
             next_hops,
             // What programs decline does not get as far as the kernel's drivers.
             drivers: fast.is_none().then(|| Drivers::of(&device)),
@@ -180,7 +195,7 @@ impl UserspacePlane {
 
     /// Counters for one thread, which are in the totals.
     fn shard(&mut self) -> Arc<Counters> {
-        let shard = Arc::new(self.tunnel.counters());
+        let shard = Arc::new(Counters::new(self.room.peers));
         self.counters.push(Arc::clone(&shard));
         shard
     }
@@ -208,13 +223,22 @@ impl DataPlane for UserspacePlane {
         PlaneKind::Userspace
     }
 
-    fn tunnel(&self) -> &Tunnel {
-        &self.tunnel
+    fn tunnel(&self) -> Arc<Tunnel> {
+        self.tunnel.load_full()
+    }
+
+    fn amend(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+        if !self.room.holds(&tunnel, steps) {
+            return Err("it has no room for more peers or networks".to_owned());
+        }
+        self.desk.amend(tunnel, steps)
     }
 
     fn totals(&self) -> Totals {
         let started = self.listening.started.lock().unwrap_or_else(PoisonError::into_inner);
-        Totals::sum(self.counters.iter().chain(&started.counters).map(AsRef::as_ref))
+        let mut totals = Totals::sum(self.counters.iter().chain(&started.counters).map(AsRef::as_ref));
+        totals.peers.truncate(self.tunnel.load().places());
+        totals
     }
 
     fn own_totals(&self) -> Totals {

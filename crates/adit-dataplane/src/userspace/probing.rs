@@ -47,6 +47,11 @@ impl Probing {
         })
     }
 
+    /// The tunnel has other peers.
+    pub(super) fn follow(&mut self, tunnel: &Tunnel) {
+        self.prober.follow(tunnel);
+    }
+
     /// When [`Probing::advance`] is to be called, if nothing comes before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.prober.next_deadline()

@@ -13,11 +13,13 @@ use adit_linux::netlink::{Events, Group, Netlink};
 use adit_linux::poll::{Waker, wait_readable_any};
 use adit_linux::taps;
 use adit_tunnel::Tunnel;
+use arc_swap::ArcSwap;
 
 use super::fast_side::FastSide;
+use super::orders::{Order, Orders};
 use super::probing::Probing;
 use super::quiet::Drivers;
-use super::underlay::Underlay;
+use super::underlay::{At, Underlay, everybody};
 use crate::clock::Clock;
 use crate::ebpf::EbpfError;
 use crate::next_hop::{LinkDevice, NextHops};
@@ -35,6 +37,9 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// What the thread works on.
 pub(crate) struct Watcher {
     pub(crate) tunnel: Arc<Tunnel>,
+    /// Where packet threads find it.
+    pub(crate) decides: Arc<ArcSwap<Tunnel>>,
+    pub(crate) orders: Orders,
     pub(crate) probing: Probing,
     pub(crate) next_hops: Arc<NextHops>,
     pub(crate) drivers: Option<Drivers>,
@@ -89,11 +94,16 @@ impl Prepared {
             let deadline = self.watcher.probing.next_deadline();
             let left = deadline.map_or(LISTENERS, |deadline| deadline.since(self.watcher.clock.now()));
             let left = refresh.saturating_sub(looked.elapsed()).min(LISTENERS).min(left);
-            let mut sources = vec![self.watcher.probing.icmp.as_fd(), self.events.as_fd()];
+            let icmp = self.watcher.probing.icmp.as_fd();
+            let mut sources = vec![icmp, self.events.as_fd(), self.watcher.orders.bell.as_fd()];
             sources.extend(self.watcher.fast.as_ref().map(|fast| fast.strays.socket.as_fd()));
             if let Err(error) = wait_readable_any(&sources, &self.watcher.waker, Some(left)) {
                 tracing::error!(%error, "cannot wait for the underlay's events");
                 return;
+            }
+            while let Some(order) = self.watcher.orders.next() {
+                // Whoever does not wait any more has it done some other way.
+                let _ = order.done.send(self.amend(&order));
             }
             self.watcher.probe(&mut buffer);
             let strayed = self.watcher.strays(&mut buffer);
@@ -133,6 +143,24 @@ impl Prepared {
         }
     }
 
+    /// Other peers from now on: in userspace first, which takes what programs do not know yet.
+    fn amend(&mut self, order: &Order) -> Result<(), String> {
+        if matches!(self.watcher.drivers, Some(Drivers::Quiet { .. })) {
+            return Err("the rule that keeps the kernel's tunnel drivers quiet names its peers".to_owned());
+        }
+        let Watcher { tunnel, decides, probing, fast, underlay, .. } = &mut self.watcher;
+        *tunnel = Arc::clone(&order.tunnel);
+        probing.follow(tunnel);
+        decides.store(Arc::clone(tunnel));
+        match fast {
+            Some(fast) => fast.amend(&mut self.netlink, tunnel, *underlay, &order.steps),
+            None => {
+                let added = self.look_at(&order.steps.added, self.watcher.next_hops.device());
+                added.map(drop).map_err(|error| error.to_string())
+            }
+        }
+    }
+
     fn look_for_taps(&self) {
         let hops = &self.watcher.next_hops;
         let tapped = hops.device().is_some_and(|device| taps::is_tapped(device.index).unwrap_or(true));
@@ -140,9 +168,23 @@ impl Prepared {
     }
 
     fn try_look(&mut self) -> Result<bool, Error> {
+        let peers = everybody(&self.watcher.tunnel);
+        let (device, settled) = self.look_at(&peers, None)?;
+        if device.is_none() {
+            self.watcher.next_hops.set_device(None);
+        }
+        Ok(settled)
+    }
+
+    /// Sets the next hops of these peers: behind the interface that frames are made for, or else behind the first
+    /// that there is.
+    fn look_at(
+        &mut self,
+        peers: &[At],
+        mut device: Option<LinkDevice>,
+    ) -> Result<(Option<LinkDevice>, bool), Error> {
         let Watcher { tunnel, underlay, next_hops: hops, .. } = &self.watcher;
-        let seen = Underlay::look(&mut self.netlink, tunnel, *underlay)?;
-        let mut device: Option<LinkDevice> = None;
+        let seen = Underlay::look(&mut self.netlink, tunnel, *underlay, peers)?;
         let mut settled = true;
         let mut asked: HashSet<(u32, Ipv4Addr)> = HashSet::new();
         for (index, route) in &seen.routes {
@@ -172,10 +214,7 @@ impl Prepared {
             settled &= mac.is_some();
             hops.set(index, mac);
         }
-        if device.is_none() {
-            hops.set_device(None);
-        }
-        Ok(settled)
+        Ok((device, settled))
     }
 }
 

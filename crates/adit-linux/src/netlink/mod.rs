@@ -4,6 +4,7 @@
 mod address;
 mod batch;
 mod event;
+mod exact;
 mod ipip;
 mod link;
 mod neighbour;

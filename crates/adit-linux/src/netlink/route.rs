@@ -263,7 +263,7 @@ fn del_route(route: &Route) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelRoute(message)
 }
 
-fn get_route(destination: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteNetlinkMessage {
+pub(super) fn get_route(destination: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = 32;
@@ -344,7 +344,7 @@ fn describe(route: &Route) -> String {
 }
 
 /// `None` for an IPv6 route.
-fn of_message(message: RouteMessage) -> Option<Route> {
+pub(super) fn of_message(message: RouteMessage) -> Option<Route> {
     if message.header.address_family != AddressFamily::Inet {
         return None;
     }
