@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use ipnet::Ipv4Net;
 
+use crate::model::{DataplaneChoice, Ttl};
 use crate::problem::Sink;
 use crate::read::FilePart;
 
@@ -19,6 +20,7 @@ const NAMED: usize = 3;
 pub(crate) fn check(file: &FilePart, sink: &mut Sink) {
     names(file, sink);
     underlay_of_the_tunnel(file, sink);
+    driver(file, sink);
     underlays(file, sink);
     let networks = ordered(file);
     overlaps(file, &networks, sink);
@@ -73,6 +75,23 @@ fn underlay_of_the_tunnel(file: &FilePart, sink: &mut Sink) {
         let message = format!("`underlay` is {device}, the tunnel's own interface (`device`)");
         let help = "name the interface that faces the public network, such as \"eth0\"";
         sink.report(underlay.span.clone(), message, "the tunnel itself", help);
+    }
+}
+
+/// What Linux's ipip driver would not do, though it would not say so either.
+fn driver(file: &FilePart, sink: &mut Sink) {
+    let is_drivers = file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
+    let Some((tunnel, df)) = file.tunnel.as_ref().zip(file.df.clone()) else { return };
+    if let Ttl::Fixed(ttl) = tunnel.ttl
+        && is_drivers
+        && !tunnel.df
+    {
+        sink.report(
+            df,
+            format!("with dataplane = \"kernel\", df = false needs ttl = \"inherit\": it is {ttl}"),
+            "the ipip driver of Linux sets DF wherever the TTL is fixed",
+            "write `ttl = \"inherit\"`, leave `df` out, or take another data plane",
+        );
     }
 }
 

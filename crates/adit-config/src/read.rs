@@ -105,7 +105,9 @@ pub(crate) const ECN_MODES: [(&str, EcnChoice); 2] =
 #[derive(Debug, Default)]
 pub(crate) struct FilePart {
     pub(crate) site: Option<SitePart>,
-    tunnel: Option<TunnelOptions>,
+    pub(crate) tunnel: Option<TunnelOptions>,
+    /// Where `tunnel.df` is written.
+    pub(crate) df: Option<Range<usize>>,
     pub(crate) peers: Vec<PeerPart>,
 }
 
@@ -116,7 +118,7 @@ pub(crate) struct SitePart {
     pub(crate) underlay: Option<At<Underlay>>,
     pub(crate) networks: Vec<At<Ipv4Net>>,
     pub(crate) device: Option<DeviceName>,
-    dataplane: Option<DataplaneChoice>,
+    pub(crate) dataplane: Option<DataplaneChoice>,
     netns: Option<Option<NetnsName>>,
     vrf: Option<Option<DeviceName>>,
     /// Where somebody listens, if anywhere.
@@ -186,7 +188,11 @@ pub(crate) fn read(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> FilePart {
         None => Some(TunnelOptions::default()),
     };
     let peers = top.optional("peer").map(|(_, value)| read_peers(value, sink)).unwrap_or_default();
-    FilePart { site, tunnel, peers }
+    let df = top.optional("tunnel").and_then(|(_, value)| match value.get_ref() {
+        DeValue::Table(table) => table.get("df").map(Spanned::span),
+        _ => None,
+    });
+    FilePart { site, tunnel, df, peers }
 }
 
 /// A section that is there once. One written with double brackets is reported and read all the

@@ -53,7 +53,11 @@ fn config() -> impl Strategy<Value = Config> {
     )
         .prop_filter_map(
             "a name that means something to the kernel",
-            |(tunnel, (dataplane, metrics, interface, inside), device, owners, start)| {
+            |(mut tunnel, (dataplane, metrics, interface, inside), device, owners, start)| {
+                // Linux's driver cannot do the one without the other.
+                if dataplane == DataplaneChoice::Kernel && tunnel.ttl != Ttl::Inherit {
+                    tunnel.df = true;
+                }
                 let device = DeviceName::new(device).ok()?;
                 let interface = interface.map(DeviceName::new).transpose().ok()?;
                 let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {

@@ -9,7 +9,7 @@ use adit_tunnel::{Amendment, PeerConfig, Tunnel};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::change::{self, Change, Kind};
-use crate::desired::DesiredRoute;
+use crate::desired::{DesiredRoute, is_drivers};
 use crate::error::ControlError;
 use crate::kernel;
 use crate::overlay::Overlay;
@@ -77,6 +77,10 @@ impl Overlay {
     /// Changes peers of a running overlay, if nothing else is to change; whoever is not concerned is not touched.
     /// `None`: it has to be installed anew for that, which also mends what may be half done then.
     pub(crate) fn amend(&mut self, config: &Config) -> Result<Option<Vec<Change>>, ControlError> {
+        if is_drivers(config) {
+            // There is nothing to be started anew: installing touches only what changes.
+            return Ok(None);
+        }
         let running = self.config.clone();
         let Some(peers) = PeerChanges::between(&running, config) else { return Ok(None) };
         // Of an address that the file does not say, nobody has asked whether it is in a new peer's network.
@@ -99,7 +103,7 @@ impl Overlay {
         let before: HashSet<Ipv4Net> = routes.before.iter().map(|route| route.network).collect();
         let new: Vec<&DesiredRoute> =
             routes.after.iter().filter(|route| !before.contains(&route.network)).collect();
-        kernel::refuse_foreign_among(&mut self.sides.inside, &self.desired, &new)?;
+        kernel::refuse_foreign_among(&mut self.sides.inside, config.site.name.as_str(), &self.desired, &new)?;
         let had_many = kernel::has_many_gateways(&self.desired);
         let mut desired = self.desired.clone();
         desired.routes.retain(|route| !before.contains(&route.network));
@@ -135,7 +139,7 @@ impl Overlay {
         let vrf = self.desired.vrf.as_ref().map(|vrf| vrf.index);
         let is_ours = link.is_some_and(|link| {
             let is_set_up = link.up && link.mtu == u32::from(self.desired.mtu) && link.master == vrf;
-            link.index == self.device && is_set_up
+            self.devices == [link.index] && is_set_up
         });
         Ok(is_same_machine && is_ours && self.plane.check().is_ok())
     }
@@ -150,9 +154,10 @@ impl Overlay {
 
     /// Routes that are other ones from now on are set, those that are none any more go.
     fn set_routes(&mut self, routes: &RouteChanges, has_many: bool) -> Result<Vec<Change>, ControlError> {
+        let device = self.devices.first().copied().unwrap_or_default();
         let kernel_routes = |routes: &[DesiredRoute]| -> Vec<_> {
             let table = kernel::table(&self.desired);
-            routes.iter().map(|route| kernel::kernel_route(route, self.device, table, has_many)).collect()
+            routes.iter().map(|route| kernel::kernel_route(route, device, table, has_many)).collect()
         };
         let (before, after) = (kernel_routes(&routes.before), kernel_routes(&routes.after));
         let there: HashMap<Ipv4Net, _> = before.iter().map(|route| (route.destination, route)).collect();
@@ -164,9 +169,9 @@ impl Overlay {
         self.sides.inside.replace_routes(&new)?;
         self.sides.inside.delete_routes(&gone)?;
         let kind = |destination| if there.contains_key(destination) { Kind::Change } else { Kind::Add };
-        let desired = &self.desired;
-        let new = new.iter().map(|route| change::of_route(kind(&route.destination), route, desired));
-        let gone = gone.iter().map(|route| change::of_route(Kind::Remove, route, desired));
+        let (device, desired) = (&self.desired.device, &self.desired);
+        let new = new.iter().map(|route| change::of_route(kind(&route.destination), route, device, desired));
+        let gone = gone.iter().map(|route| change::of_route(Kind::Remove, route, device, desired));
         Ok(new.chain(gone).collect())
     }
 }

@@ -6,13 +6,13 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use adit_config::{Config, Peer};
-use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::Desired;
-use crate::kernel::{Actual, wanted_routes};
+mod objects;
+
+pub(crate) use objects::{of_kernel, of_route};
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +51,8 @@ pub enum Object {
     Device,
     /// A route into it.
     Route,
+    /// The table of nf_tables that says who may send what, of the kernel data plane.
+    Table,
     /// The programs in the kernel, or the threads behind them.
     DataPlane,
     /// Our address on the underlay, where the file names its interface.
@@ -59,8 +61,8 @@ pub enum Object {
 
 impl Object {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Site, Self::Peer, Self::Device, Self::Route, Self::DataPlane, Self::Underlay];
+    pub const ALL: [Self; 7] =
+        [Self::Site, Self::Peer, Self::Device, Self::Route, Self::Table, Self::DataPlane, Self::Underlay];
 
     /// Its name, as in the JSON.
     #[must_use]
@@ -70,6 +72,7 @@ impl Object {
             Self::Peer => "peer",
             Self::Device => "device",
             Self::Route => "route",
+            Self::Table => "table",
             Self::DataPlane => "data-plane",
             Self::Underlay => "underlay",
         }
@@ -186,125 +189,12 @@ fn list(networks: &[Ipv4Net]) -> String {
     networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What has to be done to the kernel's objects. The commands are those of the kernel's own tunnel driver, as one would
-/// type them by hand.
-pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
-    let device = &desired.device;
-    let ip = ip(desired);
-    let mut changes = Vec::new();
-    match &actual.device {
-        None => {
-            let remote = match &config.peers[..] {
-                [peer] => format!(" remote {}", peer.underlay),
-                _ => String::new(),
-            };
-            let local = desired.underlay;
-            let mut what = format!("{device} mtu {}", desired.mtu);
-            let mut commands = vec![format!("ip link add name {device} type ipip local {local}{remote}")];
-            if let Some(netns) = &desired.netns {
-                what.push_str(&format!(" netns {netns}"));
-                // The driver's outside stays where it was made.
-                commands.push(format!("ip link set {device} netns {netns}"));
-            }
-            if let Some(vrf) = &desired.vrf {
-                what.push_str(&format!(" vrf {}", vrf.name));
-                commands.push(format!("{ip} link set {device} vrf {}", vrf.name));
-            }
-            commands.push(format!("{ip} link set {device} up"));
-            changes.push(Change { commands, ..Change::new(Kind::Add, Object::Device, what) });
-        }
-        Some(link) => {
-            let mut change = |what: String, command: String| {
-                changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
-            };
-            if link.alias.as_deref() != Some(&desired.alias) {
-                let alias = link.alias.as_deref().unwrap_or("none");
-                change(
-                    format!("{device} alias {alias} -> {}", desired.alias),
-                    format!("{ip} link set {device} alias {}", desired.alias),
-                );
-            }
-            if link.mtu != u32::from(desired.mtu) {
-                change(
-                    format!("{device} mtu {} -> {}", link.mtu, desired.mtu),
-                    format!("{ip} link set {device} mtu {}", desired.mtu),
-                );
-            }
-            if !link.up {
-                change(format!("{device} down -> up"), format!("{ip} link set {device} up"));
-            }
-            match &desired.vrf {
-                Some(vrf) if link.master != Some(vrf.index) => {
-                    let name = &vrf.name;
-                    change(format!("{device} to vrf {name}"), format!("{ip} link set {device} vrf {name}"));
-                }
-                None if link.master.is_some() => {
-                    change(format!("{device} to no master"), format!("{ip} link set {device} nomaster"));
-                }
-                _ => {}
-            }
-        }
-    }
-    let index = actual.device.as_ref().map_or(0, |link| link.index);
-    let wanted = wanted_routes(desired, index);
-    let there: HashMap<Ipv4Net, &Route> =
-        actual.routes.iter().map(|route| (route.destination, route)).collect();
-    let route = |kind, route: &Route| of_route(kind, route, desired);
-    for wanted in &wanted {
-        match there.get(&wanted.destination) {
-            Some(found) if wanted.is_already(found) => {}
-            Some(_) => changes.push(route(Kind::Change, wanted)),
-            None => changes.push(route(Kind::Add, wanted)),
-        }
-    }
-    let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
-    for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
-        changes.push(route(Kind::Remove, found));
-    }
-    changes
-}
-
-/// A route that comes, becomes another or goes.
-pub(crate) fn of_route(kind: Kind, route: &Route, desired: &Desired) -> Change {
-    let verb = match kind {
-        Kind::Add => "add",
-        Kind::Change => "replace",
-        Kind::Remove => "delete",
-    };
-    let mut what = words(route, &desired.device);
-    if let Some(vrf) = &desired.vrf {
-        what.push_str(&format!(" vrf {}", vrf.name));
-    }
-    let ip = ip(desired);
-    Change::new(kind, Object::Route, what.clone()).by(format!("{ip} route {verb} {what}"))
-}
-
-/// The command, for where the inside is.
-fn ip(desired: &Desired) -> String {
-    desired.netns.as_ref().map_or_else(|| "ip".to_owned(), |netns| format!("ip -n {netns}"))
-}
-
-/// A route in iproute2's words.
-fn words(route: &Route, device: &str) -> String {
-    let mut what = route.destination.to_string();
-    if let Some(gateway) = route.gateway {
-        what.push_str(&format!(" via {gateway}"));
-    }
-    what.push_str(&format!(" dev {device}"));
-    if route.onlink {
-        what.push_str(" onlink");
-    }
-    if let Some(source) = route.preferred_source {
-        what.push_str(&format!(" src {source}"));
-    }
-    what
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::Machine;
-    use adit_linux::netlink::{Link, LinkLayer};
+    use crate::desired::{Desired, Machine};
+    use crate::kernel::{Actual, wanted_routes};
+    use adit_linux::netlink::{Link, LinkLayer, Route};
 
     fn config(text: &str) -> Config {
         Config::parse("a.toml", text).expect("it is valid")
@@ -330,6 +220,7 @@ mod tests {
             kind: Some("tun".to_owned()),
             master: None,
             vrf_table: None,
+            ipip: None,
             hardware: LinkLayer::None,
             flags: 0,
         }
@@ -358,9 +249,13 @@ mod tests {
     fn what_is_as_it_should_be_is_no_change_and_each_difference_is_one() {
         let config = config(A);
         let desired = desired(&config);
-        let routes = wanted_routes(&desired, 7);
+        let routes = wanted_routes(&desired, &[7]);
         let listed = Route { scope: Some(adit_linux::netlink::RouteScope::Link), ..routes[0].clone() };
-        let there = |device| Actual { device: Some(device), routes: vec![listed.clone()] };
+        let there = |device| Actual {
+            devices: vec![Some(device)],
+            routes: vec![listed.clone()],
+            ..Actual::default()
+        };
         let good = there(link(1480, true, Some("adit:a")));
         assert_eq!(lines(&of_kernel(&config, &desired, &good)), [] as [&str; 0]);
         for (actual, expected) in [

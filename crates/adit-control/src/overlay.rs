@@ -5,23 +5,27 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use adit_config::{Config, DataplaneChoice};
+use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
+use adit_dataplane::kernel::Guard;
 use adit_linux::inside::Inside;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
 
 use crate::change::{self, Change, Kind, Object};
-use crate::desired::{self, Desired};
+use crate::desired::{self, Desired, is_drivers};
+use crate::devices::is_of_site;
 use crate::error::ControlError;
 use crate::kernel::{self, Actual};
 use crate::memory::Memory;
 use crate::sides::{Sides, namespace};
 use crate::starter::{self, PlaneStarter};
 use crate::underlay;
+
+mod driver;
 
 /// What stays when a daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +41,8 @@ pub enum OnExit {
 pub struct Overlay {
     pub(crate) config: Config,
     pub(crate) desired: Desired,
-    /// The device's index: it is ours, whatever somebody calls it.
-    pub(crate) device: u32,
+    /// The devices' indices: they are ours, whatever somebody calls them.
+    pub(crate) devices: Vec<u32>,
     pub(crate) sides: Sides,
     pub(crate) plane: Box<dyn DataPlane>,
     plane_reason: String,
@@ -49,6 +53,8 @@ pub struct Overlay {
     /// What data planes counted that were replaced since the start.
     before: Totals,
     repairs: BTreeMap<Object, u64>,
+    /// Where Linux's own driver carries the packets.
+    driver: Option<Arc<Guard>>,
     /// Our address was not there when it was last looked for.
     is_underlay_missing: bool,
 }
@@ -63,11 +69,16 @@ struct Survey {
 impl Survey {
     /// What is asked for on the machine as it is; the underlay address that is `in_use` stays if it can.
     fn of(sides: &mut Sides, config: &Config, in_use: Option<Ipv4Addr>) -> Result<Self, ControlError> {
-        if config.site.dataplane == DataplaneChoice::Kernel {
-            return Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() });
+        if is_drivers(config) && sides.place.is_elsewhere() {
+            let why = "which is not made in another network namespace or in a VRF (site.netns, site.vrf)";
+            return Err(ControlError::PlaneCannot { plane: "kernel", why });
         }
         let machine = kernel::look_at_machine(sides, config, in_use)?;
-        let desired = Desired::of(config, &machine);
+        let mut desired = Desired::of(config, &machine);
+        let site = config.site.name.as_str();
+        if desired.is_drivers() {
+            desired.adapt_to(site, &sides.inside.links()?);
+        }
         let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &machine))?);
         if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
             tracing::info!(
@@ -75,8 +86,8 @@ impl Survey {
                  will not be found"
             );
         }
-        kernel::refuse_foreign_device(&mut sides.inside, &desired)?;
-        kernel::refuse_foreign_routes(&mut sides.inside, &desired)?;
+        kernel::refuse_foreign_device(&mut sides.inside, site, &desired)?;
+        kernel::refuse_foreign_routes(&mut sides.inside, site, &desired)?;
         Ok(Self { desired, tunnel, place: sides.place.clone() })
     }
 
@@ -131,6 +142,9 @@ impl Overlay {
     fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
         let mut sides = Sides::open(&config.site)?;
         let survey = Survey::of(&mut sides, config, None)?;
+        if survey.desired.is_drivers() {
+            return driver::bring_up(sides, survey, config, stays);
+        }
         if let Some(memory) = &memory {
             memory.recall(&survey.tunnel, Clock.now());
         }
@@ -141,13 +155,13 @@ impl Overlay {
         let undo = Undo { device, place: sides.place.clone() };
         let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
         // Before there is a watcher, which would look at every peer's way again and again meanwhile.
-        kernel::set_routes(&mut sides.inside, &survey.desired, link.index)?;
+        kernel::set_routes(&mut sides.inside, &survey.desired, &[link.index])?;
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
         undo.disarm();
         Ok(Self {
             config: config.clone(),
             desired: survey.desired,
-            device: link.index,
+            devices: vec![link.index],
             sides,
             plane,
             plane_reason,
@@ -156,6 +170,7 @@ impl Overlay {
             memory,
             before: Totals::default(),
             repairs: BTreeMap::new(),
+            driver: None,
             is_underlay_missing: false,
         })
     }
@@ -195,6 +210,9 @@ impl Overlay {
         let mut sides = Sides::open(&config.site)?;
         let survey = Survey::of(&mut sides, config, Some(self.desired.underlay))?;
         survey.tunnel.inherit(&self.plane.tunnel());
+        if survey.desired.is_drivers() {
+            return driver::install(self, survey, config);
+        }
         let tun = survey.open()?;
         let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
         // Programs in the kernel go on meanwhile; the new ones take their place in one step.
@@ -204,8 +222,8 @@ impl Overlay {
         (self.plane, self.plane_reason, self.pins, self.before) = (plane, plane_reason, pins, before);
         self.sides = sides;
         // Only now is there somebody who knows a new peer.
-        kernel::set_routes(&mut self.sides.inside, &survey.desired, link.index)?;
-        (self.config, self.desired, self.device) = (config.clone(), survey.desired, link.index);
+        kernel::set_routes(&mut self.sides.inside, &survey.desired, &[link.index])?;
+        (self.config, self.desired, self.devices) = (config.clone(), survey.desired, vec![link.index]);
         Ok(())
     }
 
@@ -236,30 +254,41 @@ impl Overlay {
         if !self.sides.is_current(&self.config.site) {
             return self.follow_namespace();
         }
-        let mut actual = Actual::look(&mut self.sides.inside, &self.desired)?;
-        let foreign = kernel::foreign_routes(&mut self.sides.inside, &self.desired)?;
-        let is_ours = actual.device.as_ref().is_some_and(|link| link.index == self.device);
+        driver::follow_names(self)?;
+        let site = self.config.site.name.as_str();
+        let mut actual = Actual::look(&mut self.sides.inside, site, &self.desired, &self.devices)?;
+        let foreign = kernel::foreign_routes(&mut self.sides.inside, site, &self.desired)?;
+        let is_ours = actual.indices() == self.devices;
         if !is_ours {
             // Whoever has taken the name is no device of ours; routes went with the one that was.
-            kernel::refuse_foreign_device(&mut self.sides.inside, &self.desired)?;
-            actual = Actual::default();
+            kernel::refuse_foreign_device(&mut self.sides.inside, site, &self.desired)?;
+            if !self.desired.is_drivers() {
+                actual = Actual::default();
+            }
         }
         let mut changes = change::of_kernel(&self.config, &self.desired, &actual);
         changes.extend(self.underlay_moved()?);
         // Its number and its table are another's: nothing that was made fits.
         let is_vrf_new = self.sides.vrf()? != self.desired.vrf;
         changes.retain(|change| !foreign.iter().any(|network| change.is_about(*network)));
-        if is_ours && let Err(why) = self.plane.check() {
-            changes.push(Change::new(Kind::Change, Object::DataPlane, why));
+        // The table's rules are the plane's to know.
+        changes.retain(|change| change.object != Object::Table);
+        if is_ours || self.desired.is_drivers() {
+            let object = if self.desired.is_drivers() { Object::Table } else { Object::DataPlane };
+            changes.extend(self.plane.check().err().map(|why| Change::new(Kind::Change, object, why)));
         }
         if changes.is_empty() {
             return Ok(changes);
         }
         let changes = self.repaired(changes);
-        let needs_no_start = |change: &Change| !matches!(change.object, Object::DataPlane | Object::Underlay);
-        if is_ours && !is_vrf_new && changes.iter().all(needs_no_start) {
+        let needs_start = |change: &Change| matches!(change.object, Object::DataPlane | Object::Underlay);
+        if is_vrf_new || changes.iter().any(needs_start) {
+            self.install(&self.config.clone())?;
+        } else if self.desired.is_drivers() {
+            driver::repair(self, &foreign)?;
+        } else if is_ours {
             let link = kernel::set_up_device(&mut self.sides.inside, &self.desired)?;
-            kernel::set_routes_but(&mut self.sides.inside, &self.desired, link.index, &foreign)?;
+            kernel::set_routes_but(&mut self.sides.inside, &self.desired, &[link.index], &foreign)?;
         } else {
             self.install(&self.config.clone())?;
         }
@@ -388,6 +417,9 @@ fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlE
     fn name<T: AsRef<str>>(name: Option<&T>) -> &str {
         name.map_or("off", AsRef::as_ref)
     }
+    if is_drivers(running) != is_drivers(config) {
+        return Err(ControlError::OtherPlane { site: running.site.name.to_string() });
+    }
     for (key, old, new) in [
         ("site.name", running.site.name.as_str(), config.site.name.as_str()),
         ("site.device", running.site.device.as_str(), config.site.device.as_str()),
@@ -412,7 +444,7 @@ pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, Co
     let mut sides = Sides::open(&config.site)?;
     let survey = Survey::of(&mut sides, config, None)?;
     let mut changes = change::of_configs(running, config, survey.desired.underlay);
-    let actual = Actual::look(&mut sides.inside, &survey.desired)?;
+    let actual = Actual::look(&mut sides.inside, config.site.name.as_str(), &survey.desired, &[])?;
     changes.extend(change::of_kernel(config, &survey.desired, &actual));
     Ok(changes)
 }
@@ -438,7 +470,8 @@ pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, 
 /// # Errors
 /// The kernel cannot be asked.
 pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlError> {
-    if ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins)) {
+    let pinned = ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins));
+    if pinned || kernel::driver::has_table(site) {
         return Ok(true);
     }
     let Some(mut inside) = inside_of(netns)? else { return Ok(false) };
@@ -456,8 +489,8 @@ fn inside_of(netns: Option<&str>) -> Result<Option<Netlink>, ControlError> {
 }
 
 fn objects(netlink: &mut Netlink, site: &str) -> Result<Vec<Link>, ControlError> {
-    let alias = desired::alias(site);
-    Ok(netlink.links()?.into_iter().filter(|link| link.alias.as_deref() == Some(&alias)).collect())
+    let is_ours = |link: &Link| link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site));
+    Ok(netlink.links()?.into_iter().filter(is_ours).collect())
 }
 
 fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, ControlError> {
@@ -465,6 +498,10 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
     for link in objects(netlink, site)? {
         netlink.delete_link(link.index)?;
         removed.push(link.name);
+    }
+    // It guards as long as there is anything to guard.
+    if kernel::driver::remove_table(site)? {
+        removed.push(adit_dataplane::kernel::table_name(site));
     }
     Ok(removed)
 }

@@ -36,3 +36,5 @@ pub mod xdp;
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;
 /// `errno` of what is not there.
 pub const ENOENT: i32 = libc::ENOENT;
+/// `errno` of an interface of a kind that the kernel does not know.
+pub const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;

@@ -9,7 +9,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
+use super::{Ipip, Netlink};
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
@@ -38,6 +38,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Of a VRF the table of its routes.
     pub vrf_table: Option<u32>,
+    /// How it tunnels, if it is of the ipip driver.
+    pub ipip: Option<Ipip>,
     /// What frames it carries.
     pub hardware: LinkLayer,
     /// All flags of `netdevice(7)`, `IFF_*`.
@@ -231,7 +233,7 @@ impl Netlink {
 }
 
 /// A message about the interface `index`. 0 would mean "any", and is refused by the kernel.
-fn about(index: u32) -> LinkMessage {
+pub(super) fn about(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message
@@ -243,7 +245,7 @@ fn without_statistics(mut message: LinkMessage) -> LinkMessage {
     message
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         return Err(Error::from_errno(format!("cannot use `{name}` as an interface's name"), libc::EINVAL)
             .with_hint("a name has 1 to 15 bytes"));
@@ -282,6 +284,7 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
         kind: None,
         master: None,
         vrf_table: None,
+        ipip: None,
         hardware: match message.header.link_layer_type {
             LinkLayerType::Ether => LinkLayer::Ethernet,
             LinkLayerType::Loopback => LinkLayer::Loopback,
@@ -304,9 +307,12 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
                         LinkInfo::Data(InfoData::Vrf(vrf)) => {
                             link.vrf_table = vrf.into_iter().find_map(table)
                         }
+                        LinkInfo::Data(InfoData::IpTunnel(data)) => link.ipip = Some(Ipip::of(data)),
                         _ => {}
                     }
                 }
+                // Others are told in the same way.
+                link.ipip = link.ipip.filter(|_| link.kind.as_deref() == Some("ipip"));
             }
             _ => {}
         }
