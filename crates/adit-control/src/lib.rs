@@ -11,6 +11,7 @@ pub mod desired;
 pub mod drops;
 mod error;
 pub mod events;
+mod hearsay;
 mod keeper;
 mod kernel;
 mod memory;

@@ -16,6 +16,7 @@ use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
 use crate::change::{self, Change, Kind, Object};
 use crate::desired::{self, Desired};
 use crate::error::ControlError;
+use crate::hearsay::Hearsay;
 use crate::kernel::{self, Actual};
 use crate::memory::Memory;
 use crate::starter::{self, PlaneStarter};
@@ -248,6 +249,11 @@ impl Overlay {
             self.install(&self.config.clone())?;
         }
         Ok(changes)
+    }
+
+    /// Whether all is as it should be after what was heard; a look at everything tells more, and costs more.
+    pub(crate) fn is_as_told(&self, heard: &Hearsay) -> bool {
+        heard.is_as_wished(&self.desired, self.device)
     }
 
     /// All counts since the start, whatever was replaced since.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adit_linux::error::Error;
-use adit_linux::netlink::{Events, Group, Netlink};
+use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
 use adit_linux::poll::{Waker, wait_readable_any};
 use adit_linux::taps;
 use adit_tunnel::Tunnel;
@@ -46,6 +46,8 @@ pub(crate) struct Watcher {
     /// Where there is one, what is sent from userspace is rare, and the kernel routes it.
     pub(crate) fast: Option<FastSide>,
     pub(crate) underlay: Ipv4Addr,
+    /// The tunnel's interface.
+    pub(crate) device: String,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) waker: Waker,
@@ -56,6 +58,8 @@ pub(crate) struct Prepared {
     watcher: Watcher,
     netlink: Netlink,
     events: Events,
+    /// The index of the tunnel's interface.
+    device: u32,
 }
 
 impl Watcher {
@@ -63,17 +67,18 @@ impl Watcher {
     /// neighbours to answer, so that the first datagram need not take the slow way.
     pub(crate) fn prepare(self) -> Result<Prepared, EbpfError> {
         let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
-        let netlink = Netlink::open()?;
-        let mut prepared = Prepared { watcher: self, netlink, events };
+        let mut netlink = Netlink::open()?;
+        let device = netlink.link(&self.device)?.map_or(0, |link| link.index);
+        let mut prepared = Prepared { watcher: self, netlink, events, device };
         let deadline = std::time::Instant::now() + SETTLE;
         while !prepared.look() {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() {
                 break;
             }
-            let Prepared { watcher, events, .. } = &mut prepared;
+            let Prepared { watcher, events, device, .. } = &mut prepared;
             let _ = wait_readable_any(&[events.as_fd()], &watcher.waker, Some(left));
-            drain(events);
+            drain(events, *device);
         }
         prepared.look_for_taps();
         if let Some(fast) = &mut prepared.watcher.fast {
@@ -107,7 +112,7 @@ impl Prepared {
             }
             self.watcher.probe(&mut buffer);
             let strayed = self.watcher.strays(&mut buffer);
-            let changed = drain(&mut self.events);
+            let changed = drain(&mut self.events, self.device);
             if changed || strayed || looked.elapsed() >= refresh {
                 self.look();
                 looked = std::time::Instant::now();
@@ -231,11 +236,13 @@ impl Watcher {
     }
 }
 
-/// Empties the queue of events; `true` when there were any. What they say is looked up anew.
-fn drain(events: &mut Events) -> bool {
+/// Empties the queue of events; `true` when there were any but of routes into the tunnel, behind which no peer is. What
+/// they say is looked up anew.
+fn drain(events: &mut Events, device: u32) -> bool {
     let mut any = false;
-    while let Ok(Some(_)) = events.try_next() {
-        any = true;
+    while let Ok(Some(event)) = events.try_next() {
+        any |= !matches!(event, Event::RouteChanged { route, .. }
+            if route.protocol == ROUTE_PROTOCOL && route.device == Some(device));
     }
     any
 }
