@@ -15,6 +15,7 @@ use adit_wire::{ipv4, tcp};
 use arc_swap::ArcSwap;
 
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
+use super::handover::Handover;
 use super::patience::Patience;
 use crate::clock::Clock;
 
@@ -27,6 +28,8 @@ const LARGE: usize = 66_000;
 pub(crate) struct Inbound {
     pub(crate) ring: PacketRing,
     pub(crate) up: Up,
+    /// What another socket has handed up.
+    pub(crate) handover: Handover,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) waker: Waker,
@@ -52,7 +55,7 @@ impl Inbound {
     /// Hands up what waits, at most a batch; how many datagrams that were.
     #[inline]
     fn batch(&mut self, coalescer: &mut Coalescer, large: &mut [u8]) -> usize {
-        let Self { ring, up, clock, .. } = self;
+        let Self { ring, up, handover, clock, .. } = self;
         // Nothing is written, locked or waited for: what decides may become another meanwhile.
         let tunnel = up.tunnel.load();
         let mut now = None;
@@ -63,12 +66,16 @@ impl Inbound {
             let now = *now.get_or_insert_with(|| clock.now());
             match ready {
                 Ready::Datagram(received) => {
-                    up.datagram(&tunnel, ring.arena(), &received, coalescer, now);
+                    if !handover.is_again(&ring.arena()[received.datagram.clone()]) {
+                        up.datagram(&tunnel, ring.arena(), &received, coalescer, now);
+                    }
                 }
                 Ready::Large { link } => {
                     // In order: what came before it goes up before it.
                     up.flush(ring.arena(), coalescer);
-                    if let Some(received) = ring.receive_large(large, link) {
+                    let received = ring.receive_large(large, link);
+                    let received = received.filter(|it| !handover.is_again(&large[it.datagram.clone()]));
+                    if let Some(received) = received {
                         up.datagram(&tunnel, large, &received, coalescer, now);
                         up.flush(large, coalescer);
                     }

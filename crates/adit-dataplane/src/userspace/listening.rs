@@ -12,6 +12,7 @@ use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Tunnel};
 use arc_swap::ArcSwap;
 
+use super::handover::Handover;
 use super::inbound::{Inbound, Up};
 use crate::clock::Clock;
 
@@ -32,6 +33,37 @@ pub(super) struct Listening {
     pub(super) started: Mutex<Started>,
 }
 
+/// Sockets that hear, and whose datagrams nobody takes yet.
+pub(super) struct Opened(Vec<PacketRing>);
+
+impl Opened {
+    /// How many datagrams wait to be taken.
+    pub(super) fn heard(&self) -> Result<usize, Error> {
+        self.0.iter().map(PacketRing::count).sum()
+    }
+
+    /// Starts a thread for each socket, but for what another one has handed up.
+    pub(super) fn start(self, listening: &Listening, handover: Handover) -> Result<(), Error> {
+        let handovers = std::iter::once(handover).chain(std::iter::repeat_with(Handover::default));
+        for ((queue, ring), handover) in listening.queues.iter().zip(self.0).zip(handovers) {
+            let counters = Arc::new(Counters::new(listening.peers));
+            let inbound = Inbound {
+                ring,
+                up: listening.up(queue, Arc::clone(&counters)),
+                handover,
+                clock: listening.clock,
+                stop: Arc::clone(&listening.stop),
+                waker: listening.waker.clone(),
+            };
+            let mut started = listening.started.lock().unwrap_or_else(PoisonError::into_inner);
+            let name = format!("adit-in-{}", started.threads.len());
+            started.threads.push(super::spawn(&name, move || inbound.run())?);
+            started.counters.push(counters);
+        }
+        Ok(())
+    }
+}
+
 /// What has been started.
 #[derive(Default)]
 pub(super) struct Started {
@@ -40,28 +72,13 @@ pub(super) struct Started {
 }
 
 impl Listening {
-    /// Listens on one interface, or on all of them. A socket of all interfaces costs every IPv4 packet of
+    /// Begins to listen on one interface, or on all of them. A socket of all interfaces costs every IPv4 packet of
     /// the host a copy of its descriptor, whatever it is about; so where programs in the kernel leave
     /// little to take, it is one of the underlay's interfaces.
-    pub(super) fn listen(&self, device: Option<u32>) -> Result<(), Error> {
+    pub(super) fn open(&self, device: Option<u32>) -> Result<Opened, Error> {
         // What programs decline is little.
-        let queues = if device.is_some() { &self.queues[..1] } else { &self.queues[..] };
-        let rings = PacketRing::open_group(self.underlay, device, queues.len(), self.mtu)?;
-        for (queue, ring) in queues.iter().zip(rings) {
-            let counters = Arc::new(Counters::new(self.peers));
-            let inbound = Inbound {
-                ring,
-                up: self.up(queue, Arc::clone(&counters)),
-                clock: self.clock,
-                stop: Arc::clone(&self.stop),
-                waker: self.waker.clone(),
-            };
-            let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-            let name = format!("adit-in-{}", started.threads.len());
-            started.threads.push(super::spawn(&name, move || inbound.run())?);
-            started.counters.push(counters);
-        }
-        Ok(())
+        let queues = if device.is_some() { 1 } else { self.queues.len() };
+        PacketRing::open_group(self.underlay, device, queues, self.mtu).map(Opened)
     }
 
     /// What was started, to be waited for.

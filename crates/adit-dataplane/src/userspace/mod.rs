@@ -10,6 +10,7 @@
 
 pub mod coalesce;
 mod fast_side;
+mod handover;
 mod inbound;
 mod listening;
 mod orders;
@@ -48,6 +49,7 @@ use crate::room::Room;
 
 use coalesce::Coalescer;
 use fast_side::FastSide;
+use handover::Handover;
 use listening::Listening;
 use orders::Desk;
 use outbound::Outbound;
@@ -146,7 +148,7 @@ impl UserspacePlane {
             }),
             _ => {
                 plane.silencer = Some(RawSocket::silencer(underlay)?);
-                listening.listen(None)?;
+                listening.open(None)?.start(&listening, Handover::default())?;
                 None
             }
         };
