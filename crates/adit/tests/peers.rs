@@ -10,7 +10,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use adit_config::DataplaneChoice;
 use adit_lab::planes::{require, word};
 use adit_linux::netlink::ROUTE_PROTOCOL;
-use adit_policy::maps::name;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData};
 use ipnet::Ipv4Net;
@@ -142,7 +141,7 @@ fn a_step_that_fails_ends_in_a_start_anew() {
     let Some(bed) = Bed::new("a_step_that_fails_ends_in_a_start_anew", DataplaneChoice::Ebpf) else { return };
     let parts = bed.parts();
     // Somebody takes an entry out of the programs' map, so that it cannot be taken out once more.
-    let path = pins(&bed.sites.machine, "a").into_iter().find(|path| path.ends_with(name::NETWORKS)).unwrap();
+    let path = pins(&bed.sites.machine, "a").into_iter().find(|path| path.ends_with("maps/NETWORKS")).unwrap();
     bed.sites.machine.with_files(|| {
         let map = Map::from_map_data(MapData::from_pin(&path).unwrap()).unwrap();
         let mut networks: LpmTrie<MapData, [u8; 4], u32> = LpmTrie::try_from(map).unwrap();
