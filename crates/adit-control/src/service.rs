@@ -49,11 +49,15 @@ struct Read {
 
 impl Service {
     pub(crate) fn new(overlay: Overlay, places: &Places, file: &Path) -> Self {
+        // For the first change to be read beside; whoever has changed the file since has it read as a whole.
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let read = Config::parse("", &text).ok().filter(|config| config == overlay.config());
+        let read = read.map(|config| Read { text, config });
         Self {
             overlay: Arc::new(Mutex::new(Some(overlay))),
             places: places.clone(),
             file: Arc::new(Mutex::new(file.to_owned())),
-            read: Arc::default(),
+            read: Arc::new(Mutex::new(read)),
         }
     }
 

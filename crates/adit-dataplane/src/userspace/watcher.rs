@@ -1,7 +1,7 @@
 //! What is not a datagram of the tunnel: ICMP errors from inside it, probes of its paths, the underlay's routes
 //! and neighbours as they change, and the tunnel's deadlines. One slow thread beside the fast ones.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::quiet::Drivers;
 use super::underlay::{At, Underlay, everybody};
 use crate::clock::Clock;
 use crate::ebpf::EbpfError;
-use crate::next_hop::{LinkDevice, NextHops};
+use crate::next_hop::{LinkDevice, Mac, NextHops};
 
 /// How often neighbours are asked to prove that they are still there, as the kernel itself does
 /// for those it sends to (RFC 4861 7.3.1; Linux `delay_first_probe_time` is 5 s).
@@ -60,6 +60,8 @@ pub(crate) struct Prepared {
     events: Events,
     /// The index of the tunnel's interface.
     device: u32,
+    /// The last look at all peers was left for an order, and is to be taken again.
+    is_interrupted: bool,
 }
 
 impl Watcher {
@@ -69,7 +71,7 @@ impl Watcher {
         let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
         let mut netlink = Netlink::open()?;
         let device = netlink.link(&self.device)?.map_or(0, |link| link.index);
-        let mut prepared = Prepared { watcher: self, netlink, events, device };
+        let mut prepared = Prepared { watcher: self, netlink, events, device, is_interrupted: false };
         let deadline = std::time::Instant::now() + SETTLE;
         while !prepared.look() {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
@@ -98,7 +100,8 @@ impl Prepared {
         while !self.watcher.stop.load(Ordering::Relaxed) {
             let deadline = self.watcher.probing.next_deadline();
             let left = deadline.map_or(LISTENERS, |deadline| deadline.since(self.watcher.clock.now()));
-            let left = refresh.saturating_sub(looked.elapsed()).min(LISTENERS).min(left);
+            let due = if self.is_interrupted { Duration::ZERO } else { refresh };
+            let left = due.saturating_sub(looked.elapsed()).min(LISTENERS).min(left);
             let icmp = self.watcher.probing.icmp.as_fd();
             let mut sources = vec![icmp, self.events.as_fd(), self.watcher.orders.bell.as_fd()];
             sources.extend(self.watcher.fast.as_ref().map(|fast| fast.strays.socket.as_fd()));
@@ -113,7 +116,7 @@ impl Prepared {
             self.watcher.probe(&mut buffer);
             let strayed = self.watcher.strays(&mut buffer);
             let changed = drain(&mut self.events, self.device);
-            if changed || strayed || looked.elapsed() >= refresh {
+            if changed || strayed || looked.elapsed() >= due {
                 self.look();
                 looked = std::time::Instant::now();
             }
@@ -160,8 +163,8 @@ impl Prepared {
         match fast {
             Some(fast) => fast.amend(&mut self.netlink, tunnel, *underlay, &order.steps),
             None => {
-                let added = self.look_at(&order.steps.added, self.watcher.next_hops.device());
-                added.map(drop).map_err(|error| error.to_string())
+                let device = self.watcher.next_hops.device();
+                self.look_at(&order.steps.added, device).map(drop).map_err(|error| error.to_string())
             }
         }
     }
@@ -175,25 +178,30 @@ impl Prepared {
     fn try_look(&mut self) -> Result<bool, Error> {
         let peers = everybody(&self.watcher.tunnel);
         let (device, settled) = self.look_at(&peers, None)?;
-        if device.is_none() {
+        if device.is_none() && !self.is_interrupted {
             self.watcher.next_hops.set_device(None);
         }
         Ok(settled)
     }
 
     /// Sets the next hops of these peers: behind the interface that frames are made for, or else behind the first
-    /// that there is.
+    /// that there is. Where nobody is to wait, it is left for what has been ordered meanwhile.
     fn look_at(
         &mut self,
         peers: &[At],
         mut device: Option<LinkDevice>,
     ) -> Result<(Option<LinkDevice>, bool), Error> {
-        let Watcher { tunnel, underlay, next_hops: hops, .. } = &self.watcher;
+        let Watcher { tunnel, underlay, next_hops: hops, orders, .. } = &self.watcher;
+        self.is_interrupted = false;
         let seen = Underlay::look(&mut self.netlink, tunnel, *underlay, peers)?;
         let mut settled = true;
-        let mut asked: HashSet<(u32, Ipv4Addr)> = HashSet::new();
+        let mut known: HashMap<(u32, Ipv4Addr), Option<Mac>> = HashMap::new();
         for (index, route) in &seen.routes {
             let index = *index;
+            if orders.any_waits() {
+                self.is_interrupted = true;
+                break;
+            }
             let ethernet = route.as_ref().and_then(|route| Some((route, seen.ethernet(route.device)?)));
             // No route: the kernel says so for each datagram, and counts it.
             let Some((route, link, mac)) = ethernet.and_then(|(route, link)| Some((route, link, link.mac?)))
@@ -208,14 +216,19 @@ impl Prepared {
                 continue;
             }
             hops.set_device(Some(chosen));
-            let known = self.netlink.neighbour(link.index, route.next_hop)?;
-            let usable = known.as_ref().filter(|neighbour| neighbour.state.is_usable());
             let next = (link.index, route.next_hop);
-            if asked.insert(next) {
-                // The kernel does not see what we send, so it has to be told that the entry is used.
-                self.netlink.use_neighbour(link.index, route.next_hop)?;
-            }
-            let mac = usable.and_then(|neighbour| neighbour.mac);
+            let mac = match known.get(&next) {
+                Some(mac) => *mac,
+                None => {
+                    let neighbour = self.netlink.neighbour(link.index, route.next_hop)?;
+                    // The kernel does not see what we send, so it has to be told that the entry is used.
+                    self.netlink.use_neighbour(link.index, route.next_hop)?;
+                    let usable = neighbour.filter(|neighbour| neighbour.state.is_usable());
+                    let mac = usable.and_then(|neighbour| neighbour.mac);
+                    known.insert(next, mac);
+                    mac
+                }
+            };
             settled &= mac.is_some();
             hops.set(index, mac);
         }
