@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use ipnet::Ipv4Net;
 
+use crate::model::{DataplaneChoice, Ttl};
 use crate::problem::Sink;
 use crate::read::FilePart;
 
@@ -18,6 +19,7 @@ const NAMED: usize = 3;
 /// Reports what does not fit together.
 pub(crate) fn check(file: &FilePart, sink: &mut Sink) {
     names(file, sink);
+    driver(file, sink);
     underlays(file, sink);
     let networks = ordered(file);
     overlaps(file, &networks, sink);
@@ -55,6 +57,23 @@ fn names(file: &FilePart, sink: &mut Sink) {
         let message = format!("two peers are named `{text}`: the other one is in line {line}");
         sink.report(name.span.clone(), message, "taken", "give each peer a name of its own")
             .with_other((*earlier).clone(), "first here");
+    }
+}
+
+/// What Linux's ipip driver would not do, though it would not say so either.
+fn driver(file: &FilePart, sink: &mut Sink) {
+    let is_drivers = file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
+    let Some((tunnel, df)) = file.tunnel.as_ref().zip(file.df.clone()) else { return };
+    if let Ttl::Fixed(ttl) = tunnel.ttl
+        && is_drivers
+        && !tunnel.df
+    {
+        sink.report(
+            df,
+            format!("with dataplane = \"kernel\", df = false needs ttl = \"inherit\": it is {ttl}"),
+            "the ipip driver of Linux sets DF wherever the TTL is fixed",
+            "write `ttl = \"inherit\"`, leave `df` out, or take another data plane",
+        );
     }
 }
 

@@ -98,7 +98,9 @@ pub(crate) const ECN_MODES: [(&str, EcnChoice); 2] =
 #[derive(Debug, Default)]
 pub(crate) struct FilePart {
     pub(crate) site: Option<SitePart>,
-    tunnel: Option<TunnelOptions>,
+    pub(crate) tunnel: Option<TunnelOptions>,
+    /// Where `tunnel.df` is written.
+    pub(crate) df: Option<Range<usize>>,
     pub(crate) peers: Vec<PeerPart>,
 }
 
@@ -109,7 +111,7 @@ pub(crate) struct SitePart {
     pub(crate) underlay: Option<At<Ipv4Addr>>,
     pub(crate) networks: Vec<At<Ipv4Net>>,
     device: Option<DeviceName>,
-    dataplane: Option<DataplaneChoice>,
+    pub(crate) dataplane: Option<DataplaneChoice>,
     /// Where somebody listens, if anywhere.
     metrics: Option<Option<SocketAddr>>,
 }
@@ -175,7 +177,11 @@ pub(crate) fn read(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> FilePart {
         None => Some(TunnelOptions::default()),
     };
     let peers = top.optional("peer").map(|(_, value)| read_peers(value, sink)).unwrap_or_default();
-    FilePart { site, tunnel, peers }
+    let df = top.optional("tunnel").and_then(|(_, value)| match value.get_ref() {
+        DeValue::Table(table) => table.get("df").map(Spanned::span),
+        _ => None,
+    });
+    FilePart { site, tunnel, df, peers }
 }
 
 /// A section that is there once. One written with double brackets is reported and read all the

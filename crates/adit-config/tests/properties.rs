@@ -37,7 +37,11 @@ fn config() -> impl Strategy<Value = Config> {
     let metrics = proptest::option::of((any::<[u8; 16]>(), any::<bool>(), 1..=u16::MAX));
     (options(), (dataplane, metrics), "[!-$&-.0-9;-~]{1,15}", owners, any::<u16>()).prop_filter_map(
         "a name that means something to the kernel",
-        |(tunnel, (dataplane, metrics), device, owners, start)| {
+        |(mut tunnel, (dataplane, metrics), device, owners, start)| {
+            // Linux's driver cannot do the one without the other.
+            if dataplane == DataplaneChoice::Kernel && tunnel.ttl != Ttl::Inherit {
+                tunnel.df = true;
+            }
             let device = DeviceName::new(device).ok()?;
             let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
                 let index = index as u8;

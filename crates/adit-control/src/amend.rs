@@ -9,7 +9,7 @@ use adit_tunnel::{Amendment, PeerConfig, Tunnel};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::change::{self, Change, Kind};
-use crate::desired::DesiredRoute;
+use crate::desired::{DesiredRoute, is_drivers};
 use crate::error::ControlError;
 use crate::kernel;
 use crate::overlay::Overlay;
@@ -83,6 +83,10 @@ impl Overlay {
     /// Changes peers of a running overlay, if nothing else is to change; whoever is not concerned is not touched.
     /// `None`: it has to be installed anew for that, which also mends what may be half done then.
     pub(crate) fn amend(&mut self, config: &Config) -> Result<Option<Vec<Change>>, ControlError> {
+        if is_drivers(config) {
+            // There is nothing to be started anew: installing touches only what changes.
+            return Ok(None);
+        }
         let running = self.config.clone();
         let Some(peers) = PeerChanges::between(&running, config) else { return Ok(None) };
         let tunnel = self.plane.tunnel();
@@ -103,7 +107,7 @@ impl Overlay {
         let before: HashSet<Ipv4Net> = routes.before.iter().map(|route| route.network).collect();
         let new: Vec<&DesiredRoute> =
             routes.after.iter().filter(|route| !before.contains(&route.network)).collect();
-        kernel::refuse_foreign_among(&mut self.netlink, &self.desired, &new)?;
+        kernel::refuse_foreign_among(&mut self.netlink, config.site.name.as_str(), &self.desired, &new)?;
         if let Err(why) = self.plane.amend(Arc::new(amended), &steps) {
             tracing::info!(why, "the data plane is started anew for this change");
             return Ok(None);
@@ -129,7 +133,7 @@ impl Overlay {
         let is_same_machine = local.eq(tunnel.config().local_addresses.iter().copied());
         let link = self.netlink.link(&self.desired.device)?;
         let is_ours = link.is_some_and(|link| {
-            link.index == self.device && link.up && link.mtu == u32::from(self.desired.mtu)
+            self.devices == [link.index] && link.up && link.mtu == u32::from(self.desired.mtu)
         });
         Ok(is_same_machine && is_ours && self.plane.check().is_ok())
     }
@@ -144,8 +148,9 @@ impl Overlay {
 
     /// Routes that are other ones from now on are set, those that are none any more go.
     fn set_routes(&mut self, routes: &RouteChanges, has_many: bool) -> Result<Vec<Change>, ControlError> {
+        let device = self.devices.first().copied().unwrap_or_default();
         let kernel_routes = |routes: &[DesiredRoute]| -> Vec<_> {
-            routes.iter().map(|route| kernel::kernel_route(route, self.device, has_many)).collect()
+            routes.iter().map(|route| kernel::kernel_route(route, device, has_many)).collect()
         };
         let (before, after) = (kernel_routes(&routes.before), kernel_routes(&routes.after));
         let there: HashMap<Ipv4Net, _> = before.iter().map(|route| (route.destination, route)).collect();

@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use adit_config::{Config, Peer};
-use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::Desired;
-use crate::kernel::{Actual, wanted_routes};
+mod objects;
+
+pub(crate) use objects::{of_kernel, of_route};
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,13 +50,16 @@ pub enum Object {
     Device,
     /// A route into it.
     Route,
+    /// The table of nf_tables that says who may send what, of the kernel data plane.
+    Table,
     /// The programs in the kernel, or the threads behind them.
     DataPlane,
 }
 
 impl Object {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Site, Self::Peer, Self::Device, Self::Route, Self::DataPlane];
+    pub const ALL: [Self; 6] =
+        [Self::Site, Self::Peer, Self::Device, Self::Route, Self::Table, Self::DataPlane];
 
     /// Its name, as in the JSON.
     #[must_use]
@@ -66,6 +69,7 @@ impl Object {
             Self::Peer => "peer",
             Self::Device => "device",
             Self::Route => "route",
+            Self::Table => "table",
             Self::DataPlane => "data-plane",
         }
     }
@@ -179,96 +183,12 @@ fn list(networks: &[Ipv4Net]) -> String {
     networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What has to be done to the kernel's objects. The commands are those of the kernel's own tunnel driver, as one would
-/// type them by hand.
-pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
-    let device = &desired.device;
-    let mut changes = Vec::new();
-    match &actual.device {
-        None => {
-            let remote = match &config.peers[..] {
-                [peer] => format!(" remote {}", peer.underlay),
-                _ => String::new(),
-            };
-            let local = config.site.underlay;
-            changes.push(
-                Change::new(Kind::Add, Object::Device, format!("{device} mtu {}", desired.mtu))
-                    .by(format!("ip link add name {device} type ipip local {local}{remote}"))
-                    .by(format!("ip link set {device} up")),
-            );
-        }
-        Some(link) => {
-            let mut change = |what: String, command: String| {
-                changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
-            };
-            if link.alias.as_deref() != Some(&desired.alias) {
-                let alias = link.alias.as_deref().unwrap_or("none");
-                change(
-                    format!("{device} alias {alias} -> {}", desired.alias),
-                    format!("ip link set {device} alias {}", desired.alias),
-                );
-            }
-            if link.mtu != u32::from(desired.mtu) {
-                change(
-                    format!("{device} mtu {} -> {}", link.mtu, desired.mtu),
-                    format!("ip link set {device} mtu {}", desired.mtu),
-                );
-            }
-            if !link.up {
-                change(format!("{device} down -> up"), format!("ip link set {device} up"));
-            }
-        }
-    }
-    let index = actual.device.as_ref().map_or(0, |link| link.index);
-    let wanted = wanted_routes(desired, index);
-    let there: HashMap<Ipv4Net, &Route> =
-        actual.routes.iter().map(|route| (route.destination, route)).collect();
-    let route = |kind, route: &Route| of_route(kind, route, device);
-    for wanted in &wanted {
-        match there.get(&wanted.destination) {
-            Some(found) if wanted.is_already(found) => {}
-            Some(_) => changes.push(route(Kind::Change, wanted)),
-            None => changes.push(route(Kind::Add, wanted)),
-        }
-    }
-    let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
-    for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
-        changes.push(route(Kind::Remove, found));
-    }
-    changes
-}
-
-/// A route that comes, becomes another or goes.
-pub(crate) fn of_route(kind: Kind, route: &Route, device: &str) -> Change {
-    let verb = match kind {
-        Kind::Add => "add",
-        Kind::Change => "replace",
-        Kind::Remove => "delete",
-    };
-    let what = words(route, device);
-    Change::new(kind, Object::Route, what.clone()).by(format!("ip route {verb} {what}"))
-}
-
-/// A route in iproute2's words.
-fn words(route: &Route, device: &str) -> String {
-    let mut what = route.destination.to_string();
-    if let Some(gateway) = route.gateway {
-        what.push_str(&format!(" via {gateway}"));
-    }
-    what.push_str(&format!(" dev {device}"));
-    if route.onlink {
-        what.push_str(" onlink");
-    }
-    if let Some(source) = route.preferred_source {
-        what.push_str(&format!(" src {source}"));
-    }
-    what
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_linux::netlink::{Link, LinkLayer};
+    use crate::desired::Desired;
+    use crate::kernel::{Actual, wanted_routes};
+    use adit_linux::netlink::{Link, LinkLayer, Route};
 
     fn config(text: &str) -> Config {
         Config::parse("a.toml", text).expect("it is valid")
@@ -290,6 +210,7 @@ mod tests {
             mac: None,
             alias: alias.map(str::to_owned),
             kind: Some("tun".to_owned()),
+            ipip: None,
             hardware: LinkLayer::None,
             flags: 0,
         }
@@ -318,9 +239,13 @@ mod tests {
     fn what_is_as_it_should_be_is_no_change_and_each_difference_is_one() {
         let config = config(A);
         let desired = desired(&config);
-        let routes = wanted_routes(&desired, 7);
+        let routes = wanted_routes(&desired, &[7]);
         let listed = Route { scope: Some(adit_linux::netlink::RouteScope::Link), ..routes[0].clone() };
-        let there = |device| Actual { device: Some(device), routes: vec![listed.clone()] };
+        let there = |device| Actual {
+            devices: vec![Some(device)],
+            routes: vec![listed.clone()],
+            ..Actual::default()
+        };
         let good = there(link(1480, true, Some("adit:a")));
         assert_eq!(lines(&of_kernel(&config, &desired, &good)), [] as [&str; 0]);
         for (actual, expected) in [

@@ -1,27 +1,44 @@
-//! What a configuration means for the kernel: the device and the routes an overlay is made of.
+//! What a configuration means for the kernel: the devices and the routes an overlay is made of.
 //! Pure: it reads no file and asks no kernel.
 
 use std::hash::RandomState;
 use std::net::{IpAddr, Ipv4Addr};
 
-use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Site, Ttl};
+use adit_config::{Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, Site, Ttl};
+use adit_dataplane::kernel::Filter;
+use adit_linux::netlink::Ipip;
 use adit_tunnel::{PeerConfig, ProbeOptions, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::devices;
+
 /// The kernel objects of an overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// The tunnel's interface.
+    /// The tunnel's interface, as the file names it.
     pub device: String,
+    /// The interfaces that the tunnel is made of: one, unless Linux's driver has one for each peer.
+    pub devices: Vec<DesiredDevice>,
+    /// MTU of the interfaces: what the inside may send in one datagram.
+    pub mtu: u16,
+    /// What is routed into them.
+    pub routes: Vec<DesiredRoute>,
+    /// Who may send what, where the driver does not know it.
+    pub filter: Option<Filter>,
+}
+
+/// An interface of the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredDevice {
+    /// Its name; an interface that is there under another keeps that.
+    pub name: String,
     /// What marks it as ours, and as this site's.
     pub alias: String,
-    /// MTU of the interface: what the inside may send in one datagram.
-    pub mtu: u16,
-    /// What is routed into it.
-    pub routes: Vec<DesiredRoute>,
+    /// How it tunnels, if Linux's driver does; `None`: a TUN device.
+    pub ipip: Option<Ipip>,
 }
 
 /// A route into the tunnel.
@@ -31,6 +48,8 @@ pub struct DesiredRoute {
     pub network: Ipv4Net,
     /// The peer behind which that is.
     pub peer: String,
+    /// By which of the devices, by its place.
+    pub device: usize,
     /// On a site with several peers, the peer's underlay address. As a gateway it tells the kernel that a
     /// packet which goes out by the device it came in by, on a hub, is to be forwarded, and no host to be
     /// redirected.
@@ -57,20 +76,47 @@ impl Desired {
             Mtu::Fixed(mtu) => mtu,
             Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
         };
-        let is_hub = config.peers.len() > 1;
+        let devices = devices::of(config);
+        // A packet never leaves by an interface of its own that it came in by.
+        let has_one_each = devices.len() > 1;
+        let is_shared = devices.iter().any(|device| device.ipip.is_some_and(|ipip| ipip.remote.is_none()));
+        let names_peers = is_shared || config.peers.len() > 1 && !has_one_each;
         let routes = config
             .peers
             .iter()
-            .flat_map(|peer| peer.networks.iter().map(move |network| (peer, *network)))
-            .map(|(peer, network)| DesiredRoute {
+            .enumerate()
+            .flat_map(|(place, peer)| peer.networks.iter().map(move |network| (place, peer, *network)))
+            .map(|(place, peer, network)| DesiredRoute {
                 network,
                 peer: peer.name.to_string(),
-                via: is_hub.then_some(peer.underlay),
+                device: if has_one_each { place } else { 0 },
+                via: names_peers.then_some(peer.underlay),
                 preferred_source,
             })
             .collect();
-        Self { device: site.device.to_string(), alias: alias(site.name.as_str()), mtu, routes }
+        let filter = is_drivers(config).then(|| Filter {
+            site: site.name.to_string(),
+            underlay: Some(site.underlay),
+            networks: site.networks.clone(),
+            local: local.to_vec(),
+            peers: config.peers.iter().map(|peer| (peer.underlay, peer.networks.clone())).collect(),
+            devices: devices.iter().map(|device| device.name.clone()).collect(),
+            takes_all: is_shared,
+            others: Vec::new(),
+            mss_clamp: config.tunnel.mss_clamp,
+        });
+        Self { device: site.device.to_string(), devices, mtu, routes, filter }
     }
+
+    /// Whether Linux's own driver carries the packets.
+    #[must_use]
+    pub fn is_drivers(&self) -> bool {
+        self.filter.is_some()
+    }
+}
+
+pub(crate) fn is_drivers(config: &Config) -> bool {
+    config.site.dataplane == DataplaneChoice::Kernel
 }
 
 /// The tunnel that `config` asks for.
@@ -98,8 +144,9 @@ pub fn tunnel_config(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> 
         mss_clamp: options.mss_clamp,
         underlay_mtu,
         local_addresses: local.iter().copied().map(IpAddr::V4).collect(),
+        // Linux's driver asks nobody.
         probe: inside_address(&config.site, local)
-            .filter(|_| options.probe && options.df)
+            .filter(|_| options.probe && options.df && !is_drivers(config))
             .map(|source| ProbeOptions { source, secret: RandomState::new() }),
         peers: config
             .peers

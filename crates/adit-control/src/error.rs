@@ -52,13 +52,40 @@ pub enum ControlError {
         /// Its device, gateway and protocol.
         what: String,
     },
-    /// The data plane named in the file is not part of this version.
+    /// The device is ours, but of another data plane.
     #[error(
-        "site.dataplane is \"{asked}\", which this version does not have; use \"auto\", \"ebpf\" or \"userspace\""
+        "an interface `{device}` of this overlay exists and is of kind `{kind}`, which another data plane has left; \
+         one cannot take the other's place while packets flow: `adit down {site}` first, which interrupts the tunnel"
     )]
-    NoSuchPlane {
-        /// What the file says.
-        asked: String,
+    OtherKind {
+        /// Its name.
+        device: String,
+        /// What it is.
+        kind: String,
+        /// The site.
+        site: String,
+    },
+    /// Linux's own driver carries the packets, and is not to, or the other way round.
+    #[error(
+        "site.dataplane cannot change between \"kernel\" and the others while overlay `{site}` runs: an interface of \
+         another kind cannot take the other's place while packets flow; `adit down {site}`, then `adit up` with the \
+         new file, which interrupts the tunnel for that long"
+    )]
+    OtherPlane {
+        /// The site.
+        site: String,
+    },
+    /// Linux's own driver is missing.
+    #[error(
+        "site.dataplane is \"kernel\", but this kernel has no ipip driver ({error}): it was asked for an interface of \
+         that kind, which loads the module where there is one, and {modprobe}; install the module (Debian has it in \
+         linux-image-*), or use dataplane = \"ebpf\" or \"userspace\", which need none"
+    )]
+    NoDriver {
+        /// What the kernel said.
+        error: adit_linux::error::Error,
+        /// What came of loading it by hand.
+        modprobe: String,
     },
     /// A file with mistakes was to be applied; nothing has changed.
     #[error("{problems}\n{file} has mistakes, and nothing was changed")]

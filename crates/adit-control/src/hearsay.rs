@@ -35,9 +35,9 @@ impl Hearsay {
         self.has_more = true;
     }
 
-    /// Whether nothing of it takes anything away from what is wished, or adds anything of ours to it. `device` is the
-    /// interface of our routes.
-    pub(crate) fn is_as_wished(&self, desired: &Desired, device: u32) -> bool {
+    /// Whether nothing of it takes anything away from what is wished, or adds anything of ours to it. `devices` are the
+    /// interfaces of our routes, as they are wished.
+    pub(crate) fn is_as_wished(&self, desired: &Desired, devices: &[u32]) -> bool {
         if self.has_more {
             return false;
         }
@@ -50,12 +50,16 @@ impl Hearsay {
         let has_many = kernel::has_many_gateways(desired);
         for route in &desired.routes {
             if let Some(found) = wanted.get_mut(&route.network) {
+                let device = devices.get(route.device).copied().unwrap_or_default();
                 *found = Some(kernel::kernel_route(route, device, has_many));
             }
         }
         routes().all(|(route, gone)| match wanted.get(&route.destination).and_then(Option::as_ref) {
             Some(wanted) => !gone && wanted.is_already(route),
-            None => *gone || route.protocol != ROUTE_PROTOCOL || route.device != Some(device),
+            None => {
+                let is_ours = route.device.is_some_and(|device| devices.contains(&device));
+                *gone || route.protocol != ROUTE_PROTOCOL || !is_ours
+            }
         })
     }
 }
@@ -72,13 +76,15 @@ mod tests {
         let route = |network: &str| DesiredRoute {
             network: network.parse().expect("a network"),
             peer: "b".to_owned(),
+            device: 0,
             via: None,
             preferred_source: None,
         };
         Desired {
             device: "adit0".to_owned(),
-            alias: "adit:a".to_owned(),
+            devices: Vec::new(),
             mtu: 1480,
+            filter: None,
             routes: vec![route("10.1.0.0/16"), route("10.2.0.0/16")],
         }
     }
@@ -86,7 +92,7 @@ mod tests {
     fn told(events: Vec<Event>) -> bool {
         let mut hearsay = Hearsay::default();
         events.into_iter().for_each(|event| hearsay.note(event));
-        hearsay.is_as_wished(&desired(), DEVICE)
+        hearsay.is_as_wished(&desired(), &[DEVICE])
     }
 
     #[test]

@@ -8,8 +8,11 @@ use adit_linux::netlink::{Link, Netlink, ROUTE_PROTOCOL, Route};
 use adit_linux::sysctl;
 use ipnet::Ipv4Net;
 
-use crate::desired::{Desired, DesiredRoute};
+use crate::desired::{Desired, DesiredDevice, DesiredRoute};
+use crate::devices::is_of_site;
 use crate::error::ControlError;
+
+pub(crate) mod driver;
 
 /// Datagrams that wait for the tunnel: the kernel's default of 500 is less than two superpackets
 /// of small datagrams.
@@ -18,27 +21,53 @@ const DEVICE_QUEUE: u32 = 4096;
 /// What there is of an overlay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Actual {
-    /// The interface of the wanted name, whoever made it.
-    pub(crate) device: Option<Link>,
-    /// Our routes that lead into it.
+    /// The interfaces, in the order of those that are wanted: of the wanted name, whoever made it, or, of Linux's
+    /// driver, whatever it is called.
+    pub(crate) devices: Vec<Option<Link>>,
+    /// Interfaces of ours that are no longer wanted.
+    pub(crate) unwanted: Vec<Link>,
+    /// Our routes that lead into them.
     pub(crate) routes: Vec<Route>,
+    /// Whether the table that says who may send what is there as it is wanted; `None`: there is none.
+    pub(crate) filter: Option<bool>,
 }
 
 impl Actual {
-    pub(crate) fn look(netlink: &mut Netlink, desired: &Desired) -> Result<Self, ControlError> {
+    /// `known` are the indices of the overlay's interfaces, if it runs.
+    pub(crate) fn look(
+        netlink: &mut Netlink,
+        site: &str,
+        desired: &Desired,
+        known: &[u32],
+    ) -> Result<Self, ControlError> {
+        if desired.is_drivers() {
+            return driver::look(netlink, site, desired, known);
+        }
         let device = netlink.link(&desired.device)?;
         let routes = match &device {
             Some(link) => netlink.routes_by(ROUTE_PROTOCOL, link.index)?,
             None => Vec::new(),
         };
-        Ok(Self { device, routes })
+        Ok(Self { devices: vec![device], routes, ..Self::default() })
+    }
+
+    /// The index of the interface in that place; 0: it is not there.
+    pub(crate) fn index(&self, place: usize) -> u32 {
+        self.devices.get(place).and_then(Option::as_ref).map_or(0, |link| link.index)
+    }
+
+    /// The interfaces' indices.
+    pub(crate) fn indices(&self) -> Vec<u32> {
+        (0..self.devices.len()).map(|place| self.index(place)).collect()
     }
 }
 
 /// The routes that are wanted, as the kernel knows them.
-pub(crate) fn wanted_routes(desired: &Desired, device: u32) -> Vec<Route> {
-    let has_many = has_many_gateways(desired);
-    desired.routes.iter().map(|route| kernel_route(route, device, has_many)).collect()
+pub(crate) fn wanted_routes(desired: &Desired, devices: &[u32]) -> Vec<Route> {
+    // The driver's gateways are what it sends to.
+    let has_many = !desired.is_drivers() && has_many_gateways(desired);
+    let index = |route: &DesiredRoute| devices.get(route.device).copied().unwrap_or(0);
+    desired.routes.iter().map(|route| kernel_route(route, index(route), has_many)).collect()
 }
 
 pub(crate) fn local_addresses(
@@ -78,28 +107,53 @@ pub(crate) fn smallest_mtu(
     Ok(smallest.map(|mtu| mtu.min(u32::from(u16::MAX)) as u16))
 }
 
-pub(crate) fn refuse_foreign_device(netlink: &mut Netlink, desired: &Desired) -> Result<(), ControlError> {
-    match netlink.link(&desired.device)? {
-        Some(link) if link.alias.as_deref() != Some(&desired.alias) => {
+pub(crate) fn refuse_foreign_device(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &Desired,
+) -> Result<(), ControlError> {
+    desired.devices.iter().try_for_each(|device| refuse_foreign_link(netlink, site, device))
+}
+
+fn refuse_foreign_link(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &DesiredDevice,
+) -> Result<(), ControlError> {
+    let is_ours = |link: &Link| link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site));
+    match netlink.link(&desired.name)? {
+        Some(link) if is_ours(&link) && link.ipip.is_some() != desired.ipip.is_some() => {
+            Err(ControlError::OtherKind {
+                device: desired.name.clone(),
+                kind: link.kind.unwrap_or_default(),
+                site: site.to_owned(),
+            })
+        }
+        Some(link) if !is_ours(&link) && !driver::is_half_made(&link, desired) => {
             let what = match (&link.alias, &link.kind) {
                 (Some(alias), _) => format!("its alias is `{alias}`"),
                 (None, Some(kind)) => format!("a device of kind `{kind}` without our alias"),
                 (None, None) => "a device without our alias".to_owned(),
             };
-            Err(ControlError::ForeignDevice { device: desired.device.clone(), what })
+            Err(ControlError::ForeignDevice { device: desired.name.clone(), what })
         }
         _ => Ok(()),
     }
 }
 
-pub(crate) fn refuse_foreign_routes(netlink: &mut Netlink, desired: &Desired) -> Result<(), ControlError> {
-    let foreign = foreign(netlink, desired)?;
+pub(crate) fn refuse_foreign_routes(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &Desired,
+) -> Result<(), ControlError> {
+    let foreign = foreign(netlink, site, desired)?;
     refuse_foreign(netlink, foreign)
 }
 
 /// The same for some of them, without a listing of all routes where that is possible.
 pub(crate) fn refuse_foreign_among(
     netlink: &mut Netlink,
+    site: &str,
     desired: &Desired,
     wanted: &[&DesiredRoute],
 ) -> Result<(), ControlError> {
@@ -107,7 +161,7 @@ pub(crate) fn refuse_foreign_among(
     match netlink.routes_to_exactly(&networks)? {
         Some(found) if found.is_empty() => Ok(()),
         _ => {
-            let foreign = foreign_among(netlink, desired, wanted)?;
+            let foreign = foreign_among(netlink, site, desired, wanted)?;
             refuse_foreign(netlink, foreign)
         }
     }
@@ -124,27 +178,44 @@ fn refuse_foreign(netlink: &mut Netlink, foreign: Vec<(Route, &DesiredRoute)>) -
 }
 
 /// The wanted networks that somebody else has a route to.
-pub(crate) fn foreign_routes(netlink: &mut Netlink, desired: &Desired) -> Result<Vec<Ipv4Net>, ControlError> {
-    Ok(foreign(netlink, desired)?.into_iter().map(|(route, _)| route.destination).collect())
+pub(crate) fn foreign_routes(
+    netlink: &mut Netlink,
+    site: &str,
+    desired: &Desired,
+) -> Result<Vec<Ipv4Net>, ControlError> {
+    Ok(foreign(netlink, site, desired)?.into_iter().map(|(route, _)| route.destination).collect())
 }
 
 fn foreign<'a>(
     netlink: &mut Netlink,
+    site: &str,
     desired: &'a Desired,
 ) -> Result<Vec<(Route, &'a DesiredRoute)>, ControlError> {
     let wanted: Vec<&DesiredRoute> = desired.routes.iter().collect();
-    foreign_among(netlink, desired, &wanted)
+    foreign_among(netlink, site, desired, &wanted)
 }
 
 fn foreign_among<'a>(
     netlink: &mut Netlink,
+    site: &str,
     desired: &Desired,
     wanted: &[&'a DesiredRoute],
 ) -> Result<Vec<(Route, &'a DesiredRoute)>, ControlError> {
-    let device = netlink.link(&desired.device)?.map(|link| link.index);
+    let links = netlink.links()?;
+    let names: HashSet<&str> = desired.devices.iter().map(|device| device.name.as_str()).collect();
+    let ours: HashSet<u32> = links
+        .iter()
+        .filter(|link| {
+            names.contains(link.name.as_str())
+                || link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site))
+        })
+        .map(|link| link.index)
+        .collect();
     let wanted: HashMap<_, _> = wanted.iter().map(|route| (route.network, *route)).collect();
-    let is_foreign =
-        |route: &Route| route.protocol != ROUTE_PROTOCOL || device.is_some() && route.device != device;
+    let is_foreign = |route: &Route| {
+        route.protocol != ROUTE_PROTOCOL
+            || !ours.is_empty() && !route.device.is_some_and(|device| ours.contains(&device))
+    };
     let routes = netlink.routes()?.into_iter().filter(is_foreign);
     Ok(routes.filter_map(|route| Some((route.clone(), *wanted.get(&route.destination)?))).collect())
 }
@@ -167,34 +238,48 @@ pub(crate) fn set_up_device(netlink: &mut Netlink, desired: &Desired) -> Result<
         what: "it vanished while it was being set up".to_owned(),
     };
     let link = netlink.link(&desired.device)?.ok_or_else(missing)?;
-    netlink.set_alias(link.index, &desired.alias)?;
-    netlink.set_mtu(link.index, u32::from(desired.mtu))?;
-    netlink.set_txqueuelen(link.index, DEVICE_QUEUE)?;
-    // Only IPv4 is carried; without this the kernel would send router solicitations into it.
-    // A kernel without IPv6 has no such knob.
-    let _ = sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", desired.device), "1");
+    if let Some(device) = desired.devices.first() {
+        set_up(netlink, &link, device, desired.mtu)?;
+    }
     netlink.set_up(link.index)?;
     Ok(link)
 }
 
+/// All but up.
+fn set_up(netlink: &mut Netlink, link: &Link, device: &DesiredDevice, mtu: u16) -> Result<(), ControlError> {
+    netlink.set_alias(link.index, &device.alias)?;
+    netlink.set_mtu(link.index, u32::from(mtu))?;
+    if device.ipip.is_none() {
+        netlink.set_txqueuelen(link.index, DEVICE_QUEUE)?;
+    }
+    // Only IPv4 is carried; without this the kernel would send router solicitations into it.
+    // A kernel without IPv6 has no such knob.
+    let _ = sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "1");
+    Ok(())
+}
+
 /// Routes of ours that are no longer wanted go, those that are wanted come; those that are as they should
 /// be are left alone.
-pub(crate) fn set_routes(netlink: &mut Netlink, desired: &Desired, device: u32) -> Result<(), ControlError> {
-    set_routes_but(netlink, desired, device, &[])
+pub(crate) fn set_routes(
+    netlink: &mut Netlink,
+    desired: &Desired,
+    devices: &[u32],
+) -> Result<(), ControlError> {
+    set_routes_but(netlink, desired, devices, &[])
 }
 
 /// The same, but for networks that somebody else has a route to.
 pub(crate) fn set_routes_but(
     netlink: &mut Netlink,
     desired: &Desired,
-    device: u32,
+    devices: &[u32],
     foreign: &[Ipv4Net],
 ) -> Result<(), ControlError> {
-    let wanted = wanted_routes(desired, device);
+    let wanted = wanted_routes(desired, devices);
     let at: HashMap<_, _> = wanted.iter().map(|route| route.destination).zip(0..).collect();
     let mut is_set = vec![false; wanted.len()];
     let mut unwanted = Vec::new();
-    for route in netlink.routes_by(ROUTE_PROTOCOL, device)? {
+    for route in our_routes(netlink, devices)? {
         match at.get(&route.destination) {
             Some(&place) => is_set[place] |= wanted[place].is_already(&route),
             None => unwanted.push(route),
@@ -204,6 +289,18 @@ pub(crate) fn set_routes_but(
     let missing = wanted.into_iter().zip(is_set).filter(|(_, is_set)| !is_set).map(|(route, _)| route);
     let missing: Vec<Route> = missing.filter(|route| !foreign.contains(&route.destination)).collect();
     Ok(netlink.replace_routes(&missing)?)
+}
+
+/// Those that lead into these devices.
+fn our_routes(netlink: &mut Netlink, devices: &[u32]) -> Result<Vec<Route>, ControlError> {
+    if let &[device] = devices {
+        return Ok(netlink.routes_by(ROUTE_PROTOCOL, device)?);
+    }
+    let devices: HashSet<u32> = devices.iter().copied().collect();
+    let is_ours = |route: &Route| {
+        route.protocol == ROUTE_PROTOCOL && route.device.is_some_and(|device| devices.contains(&device))
+    };
+    Ok(netlink.routes()?.into_iter().filter(is_ours).collect())
 }
 
 /// The kernel compares a route with all those it keeps for the same device, one after another, but for those

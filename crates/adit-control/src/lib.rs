@@ -8,6 +8,7 @@ pub mod client;
 pub mod confirmation;
 pub mod daemon;
 pub mod desired;
+pub mod devices;
 pub mod drops;
 mod error;
 pub mod events;

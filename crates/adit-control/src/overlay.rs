@@ -5,21 +5,25 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use adit_config::{Config, DataplaneChoice};
+use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
+use adit_dataplane::kernel::Guard;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
 
 use crate::change::{self, Change, Kind, Object};
-use crate::desired::{self, Desired};
+use crate::desired::{self, Desired, is_drivers};
+use crate::devices::is_of_site;
 use crate::error::ControlError;
 use crate::hearsay::Hearsay;
 use crate::kernel::{self, Actual};
 use crate::memory::Memory;
 use crate::starter::{self, PlaneStarter};
+
+mod driver;
 
 /// What stays when a daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +39,8 @@ pub enum OnExit {
 pub struct Overlay {
     pub(crate) config: Config,
     pub(crate) desired: Desired,
-    /// The device's index: it is ours, whatever somebody calls it.
-    pub(crate) device: u32,
+    /// The devices' indices: they are ours, whatever somebody calls them.
+    pub(crate) devices: Vec<u32>,
     pub(crate) netlink: Netlink,
     pub(crate) plane: Box<dyn DataPlane>,
     plane_reason: String,
@@ -47,6 +51,8 @@ pub struct Overlay {
     /// What data planes counted that were replaced since the start.
     before: Totals,
     repairs: BTreeMap<Object, u64>,
+    /// Where Linux's own driver carries the packets.
+    driver: Option<Arc<Guard>>,
 }
 
 /// Everything that a configuration asks for on this machine, before anything is made.
@@ -57,12 +63,13 @@ struct Survey {
 
 impl Survey {
     fn of(netlink: &mut Netlink, config: &Config) -> Result<Self, ControlError> {
-        if config.site.dataplane == DataplaneChoice::Kernel {
-            return Err(ControlError::NoSuchPlane { asked: "kernel".to_owned() });
-        }
         let local = kernel::local_addresses(netlink, config.site.underlay)?;
         let underlay_mtu = kernel::underlay_mtu(netlink, config)?;
-        let desired = Desired::of(config, &local, underlay_mtu);
+        let mut desired = Desired::of(config, &local, underlay_mtu);
+        let site = config.site.name.as_str();
+        if desired.is_drivers() {
+            desired.adapt_to(site, &netlink.links()?);
+        }
         let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?);
         if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
             tracing::info!(
@@ -70,8 +77,8 @@ impl Survey {
                  will not be found"
             );
         }
-        kernel::refuse_foreign_device(netlink, &desired)?;
-        kernel::refuse_foreign_routes(netlink, &desired)?;
+        kernel::refuse_foreign_device(netlink, site, &desired)?;
+        kernel::refuse_foreign_routes(netlink, site, &desired)?;
         Ok(Self { desired, tunnel })
     }
 
@@ -125,6 +132,9 @@ impl Overlay {
     fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
         let mut netlink = Netlink::open()?;
         let survey = Survey::of(&mut netlink, config)?;
+        if survey.desired.is_drivers() {
+            return driver::bring_up(netlink, survey, config, stays);
+        }
         if let Some(memory) = &memory {
             memory.recall(&survey.tunnel, Clock.now());
         }
@@ -134,13 +144,13 @@ impl Overlay {
         let undo = Undo { device: (!is_taken_over).then(|| survey.desired.device.clone()) };
         let link = kernel::set_up_device(&mut netlink, &survey.desired)?;
         // Before there is a watcher, which would look at every peer's way again and again meanwhile.
-        kernel::set_routes(&mut netlink, &survey.desired, link.index)?;
+        kernel::set_routes(&mut netlink, &survey.desired, &[link.index])?;
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
         undo.disarm();
         Ok(Self {
             config: config.clone(),
             desired: survey.desired,
-            device: link.index,
+            devices: vec![link.index],
             netlink,
             plane,
             plane_reason,
@@ -149,6 +159,7 @@ impl Overlay {
             memory,
             before: Totals::default(),
             repairs: BTreeMap::new(),
+            driver: None,
         })
     }
 
@@ -185,6 +196,9 @@ impl Overlay {
     fn install(&mut self, config: &Config) -> Result<(), ControlError> {
         let survey = Survey::of(&mut self.netlink, config)?;
         survey.tunnel.inherit(&self.plane.tunnel());
+        if survey.desired.is_drivers() {
+            return driver::install(self, survey, config);
+        }
         let tun = survey.open()?;
         let link = kernel::set_up_device(&mut self.netlink, &survey.desired)?;
         // Programs in the kernel go on meanwhile; the new ones take their place in one step.
@@ -193,8 +207,8 @@ impl Overlay {
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, self.stays)?;
         (self.plane, self.plane_reason, self.pins, self.before) = (plane, plane_reason, pins, before);
         // Only now is there somebody who knows a new peer.
-        kernel::set_routes(&mut self.netlink, &survey.desired, link.index)?;
-        (self.config, self.desired, self.device) = (config.clone(), survey.desired, link.index);
+        kernel::set_routes(&mut self.netlink, &survey.desired, &[link.index])?;
+        (self.config, self.desired, self.devices) = (config.clone(), survey.desired, vec![link.index]);
         Ok(())
     }
 
@@ -222,18 +236,25 @@ impl Overlay {
     /// # Errors
     /// It cannot be repaired now; another attempt may.
     pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
-        let mut actual = Actual::look(&mut self.netlink, &self.desired)?;
-        let foreign = kernel::foreign_routes(&mut self.netlink, &self.desired)?;
-        let is_ours = actual.device.as_ref().is_some_and(|link| link.index == self.device);
+        driver::follow_names(self)?;
+        let site = self.config.site.name.as_str();
+        let mut actual = Actual::look(&mut self.netlink, site, &self.desired, &self.devices)?;
+        let foreign = kernel::foreign_routes(&mut self.netlink, site, &self.desired)?;
+        let is_ours = actual.indices() == self.devices;
         if !is_ours {
             // Whoever has taken the name is no device of ours; routes went with the one that was.
-            kernel::refuse_foreign_device(&mut self.netlink, &self.desired)?;
-            actual = Actual::default();
+            kernel::refuse_foreign_device(&mut self.netlink, site, &self.desired)?;
+            if !self.desired.is_drivers() {
+                actual = Actual::default();
+            }
         }
         let mut changes = change::of_kernel(&self.config, &self.desired, &actual);
         changes.retain(|change| !foreign.iter().any(|network| change.is_about(*network)));
-        if is_ours && let Err(why) = self.plane.check() {
-            changes.push(Change::new(Kind::Change, Object::DataPlane, why));
+        // The table's rules are the plane's to know.
+        changes.retain(|change| change.object != Object::Table);
+        if is_ours || self.desired.is_drivers() {
+            let object = if self.desired.is_drivers() { Object::Table } else { Object::DataPlane };
+            changes.extend(self.plane.check().err().map(|why| Change::new(Kind::Change, object, why)));
         }
         if changes.is_empty() {
             return Ok(changes);
@@ -242,9 +263,11 @@ impl Overlay {
             tracing::warn!(%change, "repaired");
             *self.repairs.entry(change.object).or_default() += 1;
         }
-        if is_ours && changes.iter().all(|change| change.object != Object::DataPlane) {
+        if self.desired.is_drivers() {
+            driver::repair(self, &foreign)?;
+        } else if is_ours && changes.iter().all(|change| change.object != Object::DataPlane) {
             let link = kernel::set_up_device(&mut self.netlink, &self.desired)?;
-            kernel::set_routes_but(&mut self.netlink, &self.desired, link.index, &foreign)?;
+            kernel::set_routes_but(&mut self.netlink, &self.desired, &[link.index], &foreign)?;
         } else {
             self.install(&self.config.clone())?;
         }
@@ -253,7 +276,7 @@ impl Overlay {
 
     /// Whether all is as it should be after what was heard; a look at everything tells more, and costs more.
     pub(crate) fn is_as_told(&self, heard: &Hearsay) -> bool {
-        heard.is_as_wished(&self.desired, self.device)
+        heard.is_as_wished(&self.desired, &self.devices)
     }
 
     /// All counts since the start, whatever was replaced since.
@@ -325,6 +348,9 @@ impl Overlay {
 }
 
 fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlError> {
+    if is_drivers(running) != is_drivers(config) {
+        return Err(ControlError::OtherPlane { site: running.site.name.to_string() });
+    }
     for (key, old, new) in [
         ("site.name", running.site.name.as_str(), config.site.name.as_str()),
         ("site.device", running.site.device.as_str(), config.site.device.as_str()),
@@ -347,7 +373,7 @@ pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, Co
     let mut netlink = Netlink::open()?;
     let mut changes = change::of_configs(running, config);
     let survey = Survey::of(&mut netlink, config)?;
-    let actual = Actual::look(&mut netlink, &survey.desired)?;
+    let actual = Actual::look(&mut netlink, config.site.name.as_str(), &survey.desired, &[])?;
     changes.extend(change::of_kernel(config, &survey.desired, &actual));
     Ok(changes)
 }
@@ -370,12 +396,12 @@ pub fn remove_leftovers(site: &str) -> Result<Vec<String>, ControlError> {
 /// The kernel cannot be asked.
 pub fn has_leftovers(site: &str) -> Result<bool, ControlError> {
     let pinned = ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins));
-    Ok(pinned || !objects(&mut Netlink::open()?, site)?.is_empty())
+    Ok(pinned || kernel::driver::has_table(site) || !objects(&mut Netlink::open()?, site)?.is_empty())
 }
 
 fn objects(netlink: &mut Netlink, site: &str) -> Result<Vec<Link>, ControlError> {
-    let alias = desired::alias(site);
-    Ok(netlink.links()?.into_iter().filter(|link| link.alias.as_deref() == Some(&alias)).collect())
+    let is_ours = |link: &Link| link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site));
+    Ok(netlink.links()?.into_iter().filter(is_ours).collect())
 }
 
 fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, ControlError> {
@@ -383,6 +409,10 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
     for link in objects(netlink, site)? {
         netlink.delete_link(link.index)?;
         removed.push(link.name);
+    }
+    // It guards as long as there is anything to guard.
+    if kernel::driver::remove_table(site)? {
+        removed.push(adit_dataplane::kernel::table_name(site));
     }
     Ok(removed)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use adit_dataplane::kernel::limits::LIMITS;
 use adit_tunnel::{Instant, LearnedBy, PathLength, PeerIndex, PeerTotals, Reachability, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use ipnet::Ipv4Net;
@@ -79,6 +80,25 @@ pub struct SiteStatus {
     pub dataplane_reason: String,
     /// MTU of the interface, in bytes.
     pub mtu: u16,
+    /// What the data plane does not do, though the others do.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+}
+
+/// Something that a data plane lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Limit {
+    /// In a word or two.
+    pub name: String,
+    /// In a sentence.
+    pub what: String,
+}
+
+/// What a data plane lacks.
+#[must_use]
+pub fn limits(is_drivers: bool) -> Vec<Limit> {
+    let limits = LIMITS.iter().filter(|_| is_drivers);
+    limits.map(|limit| Limit { name: limit.name.to_owned(), what: limit.what.to_owned() }).collect()
 }
 
 /// One peer.
@@ -307,6 +327,7 @@ impl Status {
                 dataplane: plane.kind().to_string(),
                 dataplane_reason: overlay.plane_reason().to_owned(),
                 mtu: overlay.desired().mtu,
+                limits: limits(overlay.desired().is_drivers()),
             },
             peers,
             drops,

@@ -12,6 +12,8 @@ pub enum PlaneKind {
     Ebpf,
     /// TUN and packet sockets.
     Userspace,
+    /// Linux's own ipip driver.
+    Kernel,
 }
 
 impl PlaneKind {
@@ -21,6 +23,7 @@ impl PlaneKind {
         match self {
             Self::Ebpf => "ebpf",
             Self::Userspace => "userspace",
+            Self::Kernel => "kernel",
         }
     }
 }

@@ -33,3 +33,5 @@ pub mod xdp;
 
 /// `errno` of a datagram too large for where it goes.
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;
+/// `errno` of an interface of a kind that the kernel does not know.
+pub const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;

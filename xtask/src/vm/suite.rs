@@ -41,6 +41,7 @@ const SUITES: &[Suite] = &[
         ..suite("adit-linux", "netlink")
     },
     suite("adit-linux", "nftables"),
+    suite("adit-dataplane", "kernel_filter"),
     suite("adit-linux", "process"),
     suite("adit-linux", "raw"),
     suite("adit-linux", "user_namespace"),
@@ -76,6 +77,7 @@ const SUITES: &[Suite] = &[
     },
     Suite { is_for_the_guest: true, ..suite("adit-lab", "linux_ipip") },
     suite("adit", "lifecycle"),
+    Suite { is_for_the_guest: true, ..suite("adit", "kernel_plane") },
     Suite {
         left_out: &[
             ("the_unit_is_no_laxer_than_before", "asks systemd, not the kernel"),

@@ -5,6 +5,7 @@ mod address;
 mod batch;
 mod event;
 mod exact;
+mod ipip;
 mod link;
 mod neighbour;
 mod network;
@@ -13,6 +14,7 @@ mod socket;
 
 pub use address::Address;
 pub use event::{Event, Events, Group};
+pub use ipip::{INHERIT_TOS, Ipip, LinkStatistics};
 pub use link::{Link, LinkLayer};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use network::Network;

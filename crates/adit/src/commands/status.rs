@@ -42,6 +42,10 @@ fn show(status: &Status, output: &Output) {
         "  data plane {} ({}); plaintext: nothing is encrypted",
         site.dataplane, site.dataplane_reason
     ));
+    if !site.limits.is_empty() {
+        let names: Vec<&str> = site.limits.iter().map(|limit| limit.name.as_str()).collect();
+        output.line(format_args!("  it lacks {} (`adit check FILE` explains)", names.join(", ")));
+    }
     let width = status.peers.iter().map(|peer| peer.name.len()).max().unwrap_or(0);
     for peer in &status.peers {
         output.line(peer_line(peer, width));
