@@ -8,7 +8,12 @@ use adit_linux::inside::Inside;
 use adit_linux::netlink::{Events, Group};
 use adit_linux::poll::readable_any_within;
 
-const GROUPS: [Group; 3] = [Group::Link, Group::Address, Group::Route];
+use crate::hearsay::Hearsay;
+
+/// Of the inside, which may be where the outside is.
+const INSIDE: [Group; 3] = [Group::Link, Group::Address, Group::Route];
+/// Of an outside that is elsewhere: which way leads to a peer is the data plane's business.
+const OUTSIDE: [Group; 2] = [Group::Link, Group::Address];
 
 /// Ears on the side of the calling thread, and on the inside where that is elsewhere.
 pub(crate) struct Hearing {
@@ -17,26 +22,28 @@ pub(crate) struct Hearing {
 
 impl Hearing {
     pub(crate) fn open(inside: &Inside) -> Result<Self> {
-        let mut ears = vec![Events::open(&GROUPS)?];
+        let mut ears = vec![inside.run(|| Events::open(&INSIDE))??];
         if inside.netns.is_some() {
-            ears.push(inside.run(|| Events::open(&GROUPS))??);
+            ears.push(Events::open(&OUTSIDE)?);
         }
         Ok(Self { ears })
     }
 
-    /// Whether anything has changed since it was last asked, waiting for at most `patience`.
-    pub(crate) fn hears(&mut self, patience: Duration) -> Result<bool> {
+    /// Takes note of what has changed since it was last asked, waiting for at most `patience`; whether there was
+    /// anything.
+    pub(crate) fn hears(&mut self, patience: Duration, heard: &mut Hearsay) -> Result<bool> {
         let sources: Vec<_> = self.ears.iter().map(AsFd::as_fd).collect();
         readable_any_within(&sources, patience)
             .map_err(|error| Error::new("cannot wait for what changes in the network", error))?;
-        self.drain()
+        self.drain(heard)
     }
 
-    /// Forgets what it has heard; whether there was anything.
-    pub(crate) fn drain(&mut self) -> Result<bool> {
+    /// The same without waiting.
+    pub(crate) fn drain(&mut self, heard: &mut Hearsay) -> Result<bool> {
         let mut any = false;
         for events in &mut self.ears {
-            while events.try_next()?.is_some() {
+            while let Some(event) = events.try_next()? {
+                heard.note(event);
                 any = true;
             }
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::ControlError;
 use crate::hearing::Hearing;
+use crate::hearsay::Hearsay;
 use crate::overlay::Overlay;
 
 /// How often everything is looked at though nothing was said: a lost event must not last.
@@ -56,24 +57,31 @@ impl Drop for Keeper {
 fn keep(overlay: &Mutex<Option<Overlay>>, mut hearing: Hearing, stop: &AtomicBool) {
     let (mut looked, mut not_before) = (Instant::now(), Instant::now());
     let mut has_failed = false;
+    let mut heard = Hearsay::default();
     while !stop.load(Ordering::Relaxed) {
-        let has_changed = match hearing.hears(GLANCE) {
-            Ok(has_changed) => has_changed,
+        match hearing.hears(GLANCE, &mut heard) {
+            Ok(false) => {}
+            Ok(true) => {
+                std::thread::sleep(SETTLE);
+                if hearing.drain(&mut heard).is_err() {
+                    heard.note_loss();
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "what changes in the kernel is not heard");
                 std::thread::sleep(GLANCE);
-                true
+                heard.note_loss();
             }
-        };
-        if has_changed {
-            std::thread::sleep(SETTLE);
-            let _ = hearing.drain();
         }
         let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(overlay) = overlay.as_mut() else { return };
+        let is_as_told = overlay.is_as_told(&heard);
+        if is_as_told {
+            heard = Hearsay::default();
+        }
         // The namespace of the inside may have its name no more, of which no event tells.
         let is_elsewhere = !overlay.is_in_place();
-        let is_due = has_changed
+        let is_due = !is_as_told
             || has_failed
             || is_elsewhere
             || looked.elapsed() >= AUDIT
@@ -81,7 +89,7 @@ fn keep(overlay: &Mutex<Option<Overlay>>, mut hearing: Hearing, stop: &AtomicBoo
         if !is_due || Instant::now() < not_before {
             continue;
         }
-        looked = Instant::now();
+        (looked, heard) = (Instant::now(), Hearsay::default());
         match overlay.repair() {
             Ok(_) => {
                 has_failed = false;

@@ -13,6 +13,7 @@ pub mod drops;
 mod error;
 pub mod events;
 mod hearing;
+mod hearsay;
 mod keeper;
 mod kernel;
 mod memory;
