@@ -22,6 +22,7 @@
 //! assert!(problems.to_string().contains("172.16.17.0/24"), "the mend is told");
 //! ```
 
+mod beside;
 mod check;
 mod decode;
 mod listen;

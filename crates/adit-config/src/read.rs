@@ -128,13 +128,6 @@ impl FilePart {
     /// The configuration, where nothing is left out.
     pub(crate) fn finish(self) -> Option<Config> {
         let site = self.site?;
-        let peer = |part: PeerPart| {
-            Some(Peer {
-                name: part.name?.value,
-                underlay: part.underlay?.value,
-                networks: bare(part.networks),
-            })
-        };
         Some(Config {
             site: Site {
                 name: site.name?,
@@ -145,8 +138,15 @@ impl FilePart {
                 metrics: site.metrics?,
             },
             tunnel: self.tunnel?,
-            peers: self.peers.into_iter().map(peer).collect::<Option<_>>()?,
+            peers: self.peers.into_iter().map(PeerPart::finish).collect::<Option<_>>()?,
         })
+    }
+}
+
+impl PeerPart {
+    /// The peer, if nothing of it is missing.
+    pub(crate) fn finish(self) -> Option<Peer> {
+        Some(Peer { name: self.name?.value, underlay: self.underlay?.value, networks: bare(self.networks) })
     }
 }
 
@@ -285,7 +285,7 @@ fn read_tunnel(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> Op
     (sink.len() == before).then_some(options)
 }
 
-fn read_peers(value: &Value<'_>, sink: &mut Sink) -> Vec<PeerPart> {
+pub(crate) fn read_peers(value: &Value<'_>, sink: &mut Sink) -> Vec<PeerPart> {
     let refuse = |span: Range<usize>, found: &str, sink: &mut Sink| {
         let message = format!("expected [[peer]] for each peer, found {found}");
         sink.report(

@@ -73,6 +73,12 @@ struct RouteChanges {
     after: Vec<DesiredRoute>,
 }
 
+/// On a hub peers are routed to by gateways, and of many gateways one stands for all: does none of that change for
+/// those that stay?
+fn has_same_gateways(old: &Config, new: &Config) -> bool {
+    [1, kernel::GATEWAYS].into_iter().all(|most| (old.peers.len() > most) == (new.peers.len() > most))
+}
+
 impl Overlay {
     /// Changes peers of a running overlay, if nothing else is to change; whoever is not concerned is not touched.
     /// `None`: it has to be installed anew for that, which also mends what may be half done then.
@@ -89,9 +95,9 @@ impl Overlay {
         }
         let (amended, steps) = tunnel.amended(&peers.amendment())?;
         let added: Vec<Ipv4Addr> = steps.added.iter().map(|(_, address)| *address).collect();
-        // Whoever is on a hub is routed to by a gateway, and of many gateways one stands for all.
-        let is_hub = |config: &Config| config.peers.len() > 1;
-        let Some(example) = self.desired.routes.first().filter(|_| is_hub(&running) == is_hub(config)) else {
+        let has_many = kernel::has_many_gateways(&self.desired);
+        let Some(example) = self.desired.routes.first().filter(|_| has_same_gateways(&running, config))
+        else {
             return Ok(None);
         };
         let routes = peers.routes(example);
@@ -102,26 +108,21 @@ impl Overlay {
         let new: Vec<&DesiredRoute> =
             routes.after.iter().filter(|route| !before.contains(&route.network)).collect();
         kernel::refuse_foreign_among(&mut self.netlink, config.site.name.as_str(), &self.desired, &new)?;
-        let had_many = kernel::has_many_gateways(&self.desired);
-        let mut desired = self.desired.clone();
-        desired.routes.retain(|route| !before.contains(&route.network));
-        desired.routes.extend(routes.after.iter().cloned());
-        if kernel::has_many_gateways(&desired) != had_many {
-            return Ok(None);
-        }
         if let Err(why) = self.plane.amend(Arc::new(amended), &steps) {
             tracing::info!(why, "the data plane is started anew for this change");
             return Ok(None);
         }
         let mut changes = change::of_configs(Some(&running), config);
-        match self.set_routes(&routes, had_many) {
+        match self.set_routes(&routes, has_many) {
             Ok(of_routes) => changes.extend(of_routes),
             Err(error) => {
                 tracing::warn!(%error, "everything is made anew for this change");
                 return Ok(None);
             }
         }
-        (self.config, self.desired) = (config.clone(), desired);
+        self.desired.routes.retain(|route| !before.contains(&route.network));
+        self.desired.routes.extend(routes.after);
+        self.config = config.clone();
         Ok(Some(changes))
     }
 

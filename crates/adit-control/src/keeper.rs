@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use adit_linux::netlink::{Events, Group};
 
 use crate::error::ControlError;
+use crate::hearsay::Hearsay;
 use crate::overlay::Overlay;
 
 /// How often everything is looked at though nothing was said: a lost event must not last.
@@ -54,26 +55,34 @@ impl Drop for Keeper {
 fn keep(overlay: &Mutex<Option<Overlay>>, mut events: Events, stop: &AtomicBool) {
     let (mut looked, mut not_before) = (Instant::now(), Instant::now());
     let mut has_failed = false;
+    let mut heard = Hearsay::default();
     while !stop.load(Ordering::Relaxed) {
-        let has_changed = match events.next(GLANCE) {
-            Ok(event) => event.is_some(),
+        match events.next(GLANCE) {
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                heard.note(event);
+                std::thread::sleep(SETTLE);
+                while let Ok(Some(event)) = events.try_next() {
+                    heard.note(event);
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "what changes in the kernel is not heard");
                 std::thread::sleep(GLANCE);
-                true
+                heard.note_loss();
             }
-        };
-        if has_changed {
-            std::thread::sleep(SETTLE);
-            while let Ok(Some(_)) = events.try_next() {}
         }
         let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(overlay) = overlay.as_mut() else { return };
-        let is_due = has_changed || looked.elapsed() >= AUDIT || overlay.plane().check().is_err();
+        let is_as_told = overlay.is_as_told(&heard);
+        if is_as_told {
+            heard = Hearsay::default();
+        }
+        let is_due = !is_as_told || looked.elapsed() >= AUDIT || overlay.plane().check().is_err();
         if !is_due || Instant::now() < not_before {
             continue;
         }
-        looked = Instant::now();
+        (looked, heard) = (Instant::now(), Hearsay::default());
         match overlay.repair() {
             Ok(_) => has_failed = false,
             Err(error) => {

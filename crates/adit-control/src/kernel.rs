@@ -305,7 +305,7 @@ fn our_routes(netlink: &mut Netlink, devices: &[u32]) -> Result<Vec<Route>, Cont
 
 /// The kernel compares a route with all those it keeps for the same device, one after another, but for those
 /// that lead by the same gateway: with 10,000 gateways, that is two seconds.
-const GATEWAYS: usize = 256;
+pub(crate) const GATEWAYS: usize = 256;
 /// Stands for whichever peer it is: the address that RFC 7600 sets aside for a host that has none. That
 /// there is a gateway is all that counts, see [`DesiredRoute::via`].
 const ANY_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);

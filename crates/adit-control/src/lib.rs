@@ -12,6 +12,7 @@ pub mod devices;
 pub mod drops;
 mod error;
 pub mod events;
+mod hearsay;
 mod keeper;
 mod kernel;
 mod memory;

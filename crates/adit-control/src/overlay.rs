@@ -18,6 +18,7 @@ use crate::change::{self, Change, Kind, Object};
 use crate::desired::{self, Desired, is_drivers};
 use crate::devices::is_of_site;
 use crate::error::ControlError;
+use crate::hearsay::Hearsay;
 use crate::kernel::{self, Actual};
 use crate::memory::Memory;
 use crate::starter::{self, PlaneStarter};
@@ -271,6 +272,11 @@ impl Overlay {
             self.install(&self.config.clone())?;
         }
         Ok(changes)
+    }
+
+    /// Whether all is as it should be after what was heard; a look at everything tells more, and costs more.
+    pub(crate) fn is_as_told(&self, heard: &Hearsay) -> bool {
+        heard.is_as_wished(&self.desired, &self.devices)
     }
 
     /// All counts since the start, whatever was replaced since.

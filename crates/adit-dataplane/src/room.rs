@@ -31,3 +31,36 @@ fn networks(tunnel: &Tunnel) -> usize {
     let config = tunnel.config();
     config.networks.len() + config.peers.iter().map(|peer| peer.networks.len()).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adit_fixtures::Setup;
+    use adit_tunnel::{Amendment, PeerConfig};
+
+    #[test]
+    fn numbers_and_networks_are_used_up() {
+        let mut tunnel = Tunnel::new(Setup::default().config).expect("it is good");
+        let room = Room::beside(&tunnel);
+        let peer = |underlay: [u8; 4], networks: u32| PeerConfig {
+            name: "new".to_owned(),
+            underlay: std::net::Ipv4Addr::from(underlay).into(),
+            networks: (0..networks)
+                .map(|n| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n)).into())
+                .collect(),
+        };
+        let large = peer([10, 1, 2, 1], room.networks as u32);
+        let (full, steps) =
+            tunnel.amended(&Amendment { removed: vec![], set: vec![large] }).expect("it is good");
+        assert!(!room.holds(&full, &steps), "{room:?}");
+        // The same place on the underlay, again and again, is another peer each time.
+        for used in tunnel.places()..=room.peers {
+            let address = [10, 1, 2, 2];
+            let set = vec![peer(address, 1)];
+            let (with, steps) = tunnel.amended(&Amendment { removed: vec![], set }).expect("it is good");
+            assert_eq!(room.holds(&with, &steps), used < room.peers, "{used} of {room:?}");
+            let removed = vec![address.into()];
+            tunnel = with.amended(&Amendment { removed, set: vec![] }).expect("it is there").0;
+        }
+    }
+}

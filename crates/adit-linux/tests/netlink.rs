@@ -405,7 +405,9 @@ fn events_tell_what_changes() {
         ..Route::default()
     })
     .unwrap();
-    await_event(&mut events, "the route comes", |event| (event == Event::RouteChanged).then_some(()));
+    await_event(&mut events, "the route comes", |event| {
+        matches!(event, Event::RouteChanged { gone: false, .. }).then_some(())
+    });
     // The far end goes down: here the link is wanted still, but carries nothing.
     pair.right_netlink.set_down(pair.right_index).unwrap();
     await_event(&mut events, "the link stops running", |event| match event {

@@ -181,6 +181,7 @@ impl UserspacePlane {
             drivers: fast.is_none().then(|| Drivers::of(&device)),
             fast,
             underlay,
+            device,
             clock: Clock,
             stop,
             waker,

@@ -1,5 +1,6 @@
 //! What the watcher is told to do: it alone knows the programs and the ways to the peers.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -22,18 +23,22 @@ pub(super) struct Order {
 pub(super) struct Desk {
     orders: mpsc::Sender<Order>,
     bell: Bell,
+    count: Arc<AtomicUsize>,
 }
 
 /// Where they are taken.
 pub(super) struct Orders {
     pub(super) bell: Bell,
     waiting: mpsc::Receiver<Order>,
+    /// How many wait.
+    count: Arc<AtomicUsize>,
 }
 
 pub(super) fn desk() -> Result<(Desk, Orders), Error> {
     let (orders, waiting) = mpsc::channel();
-    let bell = Bell::new()?;
-    Ok((Desk { orders, bell: bell.clone() }, Orders { bell, waiting }))
+    let (bell, count) = (Bell::new()?, Arc::new(AtomicUsize::new(0)));
+    let desk = Desk { orders, bell: bell.clone(), count: Arc::clone(&count) };
+    Ok((desk, Orders { bell, waiting, count }))
 }
 
 impl Desk {
@@ -41,6 +46,7 @@ impl Desk {
     pub(super) fn amend(&self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
         let (done, answer) = mpsc::channel();
         let gone = "the thread that watches the underlay has ended";
+        self.count.fetch_add(1, Ordering::Relaxed);
         self.orders.send(Order { tunnel, steps: steps.clone(), done }).map_err(|_| gone.to_owned())?;
         self.bell.ring();
         match answer.recv_timeout(PATIENCE) {
@@ -57,6 +63,13 @@ impl Orders {
     /// The next one, if any waits.
     pub(super) fn next(&self) -> Option<Order> {
         self.bell.hear();
-        self.waiting.try_recv().ok()
+        let order = self.waiting.try_recv().ok()?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(order)
+    }
+
+    /// Whether what takes long had better be left for later.
+    pub(super) fn any_waits(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
     }
 }
