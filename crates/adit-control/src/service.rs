@@ -13,6 +13,7 @@ use crate::confirmation::{self, Confirmation};
 use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::places::Places;
+use crate::rights::Rights;
 
 /// A file to be applied.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -38,14 +39,16 @@ pub(crate) struct Service {
     pub(crate) overlay: Arc<Mutex<Option<Overlay>>>,
     places: Places,
     file: Arc<Mutex<PathBuf>>,
+    rights: Rights,
 }
 
 impl Service {
-    pub(crate) fn new(overlay: Overlay, places: &Places, file: &Path) -> Self {
+    pub(crate) fn new(overlay: Overlay, places: &Places, file: &Path, rights: Rights) -> Self {
         Self {
             overlay: Arc::new(Mutex::new(Some(overlay))),
             places: places.clone(),
             file: Arc::new(Mutex::new(file.to_owned())),
+            rights,
         }
     }
 
@@ -65,6 +68,7 @@ impl Service {
         let name = request.file.display().to_string();
         let config = Config::parse(&name, &request.text)
             .map_err(|problems| ControlError::Mistakes { file: name, problems: problems.to_string() })?;
+        self.rights.suffice_for(&config)?;
         let time = request.confirm_seconds.map(Duration::from_secs);
         let changes = self.change(|overlay| {
             let before = overlay.config().clone();
@@ -80,8 +84,8 @@ impl Service {
     /// Reads the file again.
     pub(crate) fn reload(&self) -> Result<Applied, ControlError> {
         let file = self.file().clone();
-        let text = std::fs::read_to_string(&file)
-            .map_err(|error| ControlError::file("read", file.clone(), error))?;
+        let text =
+            std::fs::read_to_string(&file).map_err(|error| ControlError::unreadable(file.clone(), error))?;
         self.apply(&ApplyRequest { file, text, confirm_seconds: None })
     }
 

@@ -55,7 +55,10 @@ impl Listening {
             };
             let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
             let name = format!("adit-in-{}", started.threads.len());
-            started.threads.push(super::spawn(&name, move || inbound.run())?);
+            started.threads.push(super::spawn(&name, move || {
+                super::confine(false);
+                inbound.run();
+            })?);
             started.counters.push(counters);
         }
         Ok(())

@@ -32,6 +32,7 @@ use std::thread::JoinHandle;
 use adit_linux::error::Error;
 use adit_linux::frames::{FrameSender, LINK_HEADER};
 use adit_linux::poll::Waker;
+use adit_linux::privileges;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::tun::{Tun, TunQueue};
@@ -137,6 +138,9 @@ impl UserspacePlane {
                 None
             }
         };
+        // Behind programs the kernel routes what leaves from here. Else a packet thread follows its way out to another
+        // interface, or to where a capture sees it.
+        let opens_sockets = fast.is_none();
         let mut outbound = Vec::new();
         let mut senders = Vec::new();
         for (number, queue) in queues.into_iter().enumerate() {
@@ -171,7 +175,10 @@ impl UserspacePlane {
         .prepare()?;
         plane.threads.push(spawn("adit-watch", move || watcher.run())?);
         for (number, outbound) in outbound.into_iter().enumerate() {
-            plane.threads.push(spawn(&format!("adit-out-{number}"), move || outbound.run())?);
+            plane.threads.push(spawn(&format!("adit-out-{number}"), move || {
+                confine(opens_sockets);
+                outbound.run();
+            })?);
         }
         Ok(plane)
     }
@@ -190,6 +197,13 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| Error::new(format!("cannot start the thread {name}"), error))
+}
+
+/// Leaves the calling thread what moves packets. Where the kernel cannot, forwarding is worth more.
+fn confine(opens_sockets: bool) {
+    if let Err(error) = privileges::confine_packet_thread(opens_sockets) {
+        tracing::warn!(%error, "a packet thread keeps more rights than it needs");
+    }
 }
 
 /// Queues an ICMP error. The kernel routes it, and fills in its own address towards the sender.

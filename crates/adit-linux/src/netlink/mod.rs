@@ -4,6 +4,7 @@
 mod address;
 mod batch;
 mod event;
+mod filter;
 mod link;
 mod neighbour;
 mod network;
@@ -12,6 +13,7 @@ mod socket;
 
 pub use address::Address;
 pub use event::{Event, Events, Group};
+pub use filter::BpfFilter;
 pub use link::{Link, LinkLayer};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use network::Network;
