@@ -31,7 +31,7 @@ pub(crate) fn deb(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Installs, upgrades, removes and purges the package as an operator would: `crates/adit/tests/package.rs`.
+/// Installs, upgrades, removes and purges the package as an operator would: `crates/adit/tests/{package,first_hour}.rs`.
 fn test() -> Result<(), String> {
     need(TEST_PACKAGES)?;
     let tools = prepare()?;
@@ -46,6 +46,8 @@ fn test() -> Result<(), String> {
         "adit",
         "--test",
         "package",
+        "--test",
+        "first_hour",
         "--",
         "--ignored",
         "--test-threads=1",

@@ -97,7 +97,9 @@ pub enum ControlError {
         name: String,
     },
     /// Another daemon serves the overlay.
-    #[error("overlay `{name}` is already running (process {pid}); `adit down {name}` ends it")]
+    #[error(
+        "overlay `{name}` is already running (process {pid}); `adit apply` changes it, `adit down {name}` ends it"
+    )]
     AlreadyRunning {
         /// The site's name.
         name: String,

@@ -219,7 +219,7 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, s
         if due > next {
             let late = (now - start).saturating_sub(Duration::from_micros((next - base) * 1_000_000 / rate));
             sent.held_up = sent.held_up.max(late.saturating_sub(TICK));
-            sent.bursts.push(Burst { first: next, at: now });
+            sent.bursts.push(Burst { first: next, at: now, over: now });
         }
         for _ in 0..due.saturating_sub(next).min(largest) {
             payload[8..16].copy_from_slice(&next.to_be_bytes());
@@ -227,6 +227,9 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, s
             sent.refused += u64::from(socket.send_to(&payload, to).is_err());
             next += 1;
             shared.sent.store(next, Ordering::Release);
+        }
+        if let Some(burst) = sent.bursts.last_mut().filter(|burst| burst.at == now) {
+            burst.over = Instant::now();
         }
         if due > next {
             // The rest of what was held up is not made up for.

@@ -18,6 +18,7 @@ use crate::virtio_net::{self, VirtioNetHeader};
 
 // linux/if_packet.h
 const PACKET_RX_RING: libc::c_int = 5;
+const PACKET_STATISTICS: libc::c_int = 6;
 const PACKET_COPY_THRESH: libc::c_int = 7;
 const PACKET_VERSION: libc::c_int = 10;
 const PACKET_FANOUT: libc::c_int = 18;
@@ -160,6 +161,17 @@ impl PacketRing {
         bind(&socket, libc::ETH_P_IP, device.unwrap_or(0))
             .map_err(|error| Error::new("cannot bind a packet socket to IPv4", error))?;
         Ok(Self { socket, mapping, frame_size, next: 0, held: 0 })
+    }
+
+    /// How many datagrams have come since this was asked last, or since the start.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn count(&self) -> Result<usize, Error> {
+        // The first word of `struct tpacket_stats`: datagrams, those that found no room included.
+        let count = get_option(&self.socket, PACKET_STATISTICS)
+            .map_err(|error| Error::new("cannot ask what a packet socket has received", error))?;
+        Ok(count as usize)
     }
 
     /// Takes the next frame, if the kernel has filled it. It stays ours until

@@ -85,8 +85,9 @@ impl From<Error> for LockError {
     }
 }
 
-/// A holder writes who it is right after it has locked; this is far longer than that takes.
-const INTRODUCTION: Duration = Duration::from_secs(1);
+/// A holder writes who it is right after it has locked, and one that was killed lets go as soon as the kernel has
+/// cleared up after it; this is far longer than either takes.
+const INTRODUCTION: Duration = Duration::from_secs(5);
 /// Neither locks nor what is in a file can be waited for without being asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -165,7 +166,7 @@ impl Drop for LockFile {
     }
 }
 
-/// Who wrote the file, if that is a process that is still alive.
+/// Who wrote the file, if that is a process that is still alive, and not on its way out.
 fn holder(file: &mut File) -> io::Result<Option<i32>> {
     let mut text = String::new();
     file.rewind()?;
@@ -173,15 +174,28 @@ fn holder(file: &mut File) -> io::Result<Option<i32>> {
     let mut words = text.split_whitespace().map(str::parse::<u64>);
     let (Some(Ok(pid)), Some(Ok(start))) = (words.next(), words.next()) else { return Ok(None) };
     let pid = i32::try_from(pid).ok().filter(|&pid| pid > 0);
-    Ok(pid.filter(|&pid| started(pid) == Some(start)))
+    Ok(pid.filter(|&pid| started(pid) == Some(start) && !is_ending(pid)))
 }
 
 /// When a process started, in clock ticks since the system did.
 fn started(pid: i32) -> Option<u64> {
+    stat(pid, 22)?.parse().ok()
+}
+
+/// Whether a process runs no more: it may hold files and locks for a moment.
+fn is_ending(pid: i32) -> bool {
+    // linux/sched.h
+    const PF_EXITING: u32 = 0x4;
+    let flags = stat(pid, 9).and_then(|flags| flags.parse::<u32>().ok());
+    flags.is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
+/// A field of `/proc/PID/stat` from the third on, by its number in proc(5).
+fn stat(pid: i32, field: usize) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field, a name in parentheses, may contain anything; the start is the 22nd.
+    // The second, a name in parentheses, may contain anything.
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    rest.split_whitespace().nth(field - 3).map(str::to_owned)
 }
 
 /// Asks a process to end (SIGTERM), and ends it (SIGKILL) when it has not after `patience`.

@@ -231,8 +231,10 @@ fn of_one_name_there_is_one() {
     let (a, _b) = (sites.run_a(&[]), sites.run_b());
     sites.assert_joined();
     let up = (sites.view_a(), sites.machine.files());
-    let expected =
-        format!("adit: overlay `a` is already running (process {}); `adit down a` ends it\n", a.pid());
+    let expected = format!(
+        "adit: overlay `a` is already running (process {}); `adit apply` changes it, `adit down a` ends it\n",
+        a.pid()
+    );
     // From anywhere: the name is the machine's.
     for from in [&sites.network.gateway_a, &sites.network.gateway_b] {
         let said = sites.machine.adit(from.ns(), &["run", &example("a.toml")]).with(1);

@@ -17,15 +17,13 @@ use adit_linux::netns::NetNs;
 use adit_linux::process::end;
 use adit_linux::testing;
 use nix::sys::signal::Signal;
-use support::Said;
 use support::booted::Booted;
 use support::load::Load;
 use support::machine::{Machine, PATIENCE};
+use support::package::{ADIT, LAYERS, dpkg, package};
 use support::programs::{pinned, pins};
 use support::sites::{Sites, view};
 
-const LAYERS: [&str; 3] = ["/usr", "/etc", "/var"];
-const ADIT: &str = "/usr/bin/adit";
 /// Of Debian's package systemd-container.
 const NSPAWN: &str = "/usr/bin/systemd-nspawn";
 /// What Debian's own tools write down when packages come and go.
@@ -44,21 +42,6 @@ const FILES: [&str; 10] = [
     "/usr/share/man/man8/adit.8.gz",
     "/usr/share/zsh/vendor-completions/_adit",
 ];
-
-/// A package that `cargo xtask deb --test` has built.
-fn package(variable: &str) -> PathBuf {
-    let path = std::env::var_os(variable).map(PathBuf::from);
-    path.filter(|path| path.is_file())
-        .unwrap_or_else(|| panic!("{variable} names no package: run `cargo xtask deb --test`"))
-}
-
-/// dpkg on that machine; done, whatever it has to tell.
-#[track_caller]
-fn dpkg(machine: &Machine, arguments: &[&str]) -> Said {
-    let mut command = Command::new("dpkg");
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-    machine.run(&NetNs::current().unwrap(), &mut command).with(0)
-}
 
 fn version(machine: &Machine) -> String {
     let query = ["-W", "-f", "${db:Status-Status} ${Version}", "adit"];

@@ -9,6 +9,7 @@ use adit_linux::error::Error;
 use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, PeerIndex, Tunnel};
 
+use super::handover::Handover;
 use super::listening::Listening;
 use super::strays::Strays;
 use super::underlay::Underlay;
@@ -59,20 +60,27 @@ impl FastSide {
 
     /// Takes what came where nobody listens; whether the interfaces are to be looked at again.
     pub(super) fn take_strays(&mut self, buffer: &mut [u8], now: Instant) -> bool {
-        let found = self.strays.take(buffer, now) && !self.anywhere;
+        let found = self.strays.take(buffer, now, |_| ()) && !self.anywhere;
         self.anywhere |= found;
         found
     }
 
-    /// Before a program is attached somewhere. For a moment the socket for strays hears the same, and what comes then
-    /// may come twice.
+    /// Before a program is attached somewhere. For a moment the socket for strays hears the same; so what it has
+    /// heard goes up first, and is not taken from the other once more.
     fn listen(&mut self) -> Result<(), Error> {
         for device in self.devices.keys() {
-            if !self.listened.contains(device) {
-                self.listening.listen(Some(*device))?;
-                self.listened.push(*device);
-                self.strays.except(&self.listened)?;
+            if self.listened.contains(device) {
+                continue;
             }
+            let opened = self.listening.open(Some(*device))?;
+            self.listened.push(*device);
+            self.strays.except(&self.listened)?;
+            let heard = opened.heard()?;
+            let mut handover = Handover::default();
+            let now = self.listening.clock.now();
+            self.strays.take(&mut vec![0; 65_536], now, |outer| handover.note(outer));
+            handover.keep_last(heard);
+            opened.start(&self.listening, handover)?;
         }
         Ok(())
     }

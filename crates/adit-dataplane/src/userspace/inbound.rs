@@ -14,6 +14,7 @@ use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};
 
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
+use super::handover::Handover;
 use super::patience::Patience;
 use crate::clock::Clock;
 
@@ -26,6 +27,8 @@ const LARGE: usize = 66_000;
 pub(crate) struct Inbound {
     pub(crate) ring: PacketRing,
     pub(crate) up: Up,
+    /// What another socket has handed up.
+    pub(crate) handover: Handover,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) waker: Waker,
@@ -51,7 +54,7 @@ impl Inbound {
     /// Hands up what waits, at most a batch; how many datagrams that were.
     #[inline]
     fn batch(&mut self, coalescer: &mut Coalescer, large: &mut [u8]) -> usize {
-        let Self { ring, up, clock, .. } = self;
+        let Self { ring, up, handover, clock, .. } = self;
         let mut now = None;
         let mut count = 0;
         while count < BATCH {
@@ -60,12 +63,16 @@ impl Inbound {
             let now = *now.get_or_insert_with(|| clock.now());
             match ready {
                 Ready::Datagram(received) => {
-                    up.datagram(ring.arena(), &received, coalescer, now);
+                    if !handover.is_again(&ring.arena()[received.datagram.clone()]) {
+                        up.datagram(ring.arena(), &received, coalescer, now);
+                    }
                 }
                 Ready::Large { link } => {
                     // In order: what came before it goes up before it.
                     up.flush(ring.arena(), coalescer);
-                    if let Some(received) = ring.receive_large(large, link) {
+                    let received = ring.receive_large(large, link);
+                    let received = received.filter(|it| !handover.is_again(&large[it.datagram.clone()]));
+                    if let Some(received) = received {
                         up.datagram(large, &received, coalescer, now);
                         up.flush(large, coalescer);
                     }

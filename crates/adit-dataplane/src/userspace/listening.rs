@@ -11,6 +11,7 @@ use adit_linux::poll::Waker;
 use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Tunnel};
 
+use super::handover::Handover;
 use super::inbound::{Inbound, Up};
 use crate::clock::Clock;
 
@@ -29,31 +30,29 @@ pub(super) struct Listening {
     pub(super) started: Mutex<Started>,
 }
 
-/// What has been started.
-#[derive(Default)]
-pub(super) struct Started {
-    pub(super) threads: Vec<JoinHandle<()>>,
-    pub(super) counters: Vec<Arc<Counters>>,
-}
+/// Sockets that hear, and whose datagrams nobody takes yet.
+pub(super) struct Opened(Vec<PacketRing>);
 
-impl Listening {
-    /// Listens on one interface, or on all of them. A socket of all interfaces costs every IPv4 packet of
-    /// the host a copy of its descriptor, whatever it is about; so where programs in the kernel leave
-    /// little to take, it is one of the underlay's interfaces.
-    pub(super) fn listen(&self, device: Option<u32>) -> Result<(), Error> {
-        // What programs decline is little.
-        let queues = if device.is_some() { &self.queues[..1] } else { &self.queues[..] };
-        let rings = PacketRing::open_group(self.underlay, device, queues.len(), self.mtu)?;
-        for (queue, ring) in queues.iter().zip(rings) {
-            let counters = Arc::new(self.tunnel.counters());
+impl Opened {
+    /// How many datagrams wait to be taken.
+    pub(super) fn heard(&self) -> Result<usize, Error> {
+        self.0.iter().map(PacketRing::count).sum()
+    }
+
+    /// Starts a thread for each socket, but for what another one has handed up.
+    pub(super) fn start(self, listening: &Listening, handover: Handover) -> Result<(), Error> {
+        let handovers = std::iter::once(handover).chain(std::iter::repeat_with(Handover::default));
+        for ((queue, ring), handover) in listening.queues.iter().zip(self.0).zip(handovers) {
+            let counters = Arc::new(listening.tunnel.counters());
             let inbound = Inbound {
                 ring,
-                up: self.up(queue, Arc::clone(&counters)),
-                clock: self.clock,
-                stop: Arc::clone(&self.stop),
-                waker: self.waker.clone(),
+                up: listening.up(queue, Arc::clone(&counters)),
+                handover,
+                clock: listening.clock,
+                stop: Arc::clone(&listening.stop),
+                waker: listening.waker.clone(),
             };
-            let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut started = listening.started.lock().unwrap_or_else(PoisonError::into_inner);
             let name = format!("adit-in-{}", started.threads.len());
             started.threads.push(super::spawn(&name, move || {
                 super::confine(false);
@@ -62,6 +61,24 @@ impl Listening {
             started.counters.push(counters);
         }
         Ok(())
+    }
+}
+
+/// What has been started.
+#[derive(Default)]
+pub(super) struct Started {
+    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) counters: Vec<Arc<Counters>>,
+}
+
+impl Listening {
+    /// Begins to listen on one interface, or on all of them. A socket of all interfaces costs every IPv4 packet of
+    /// the host a copy of its descriptor, whatever it is about; so where programs in the kernel leave
+    /// little to take, it is one of the underlay's interfaces.
+    pub(super) fn open(&self, device: Option<u32>) -> Result<Opened, Error> {
+        // What programs decline is little.
+        let queues = if device.is_some() { 1 } else { self.queues.len() };
+        PacketRing::open_group(self.underlay, device, queues, self.mtu).map(Opened)
     }
 
     /// What was started, to be waited for.

@@ -10,6 +10,7 @@
 
 pub mod coalesce;
 mod fast_side;
+mod handover;
 mod inbound;
 mod listening;
 mod outbound;
@@ -46,6 +47,7 @@ use crate::plane::{DataPlane, PlaneKind};
 
 use coalesce::Coalescer;
 use fast_side::FastSide;
+use handover::Handover;
 use listening::Listening;
 use outbound::Outbound;
 use probing::Probing;
@@ -134,7 +136,7 @@ impl UserspacePlane {
             }),
             _ => {
                 plane.silencer = Some(RawSocket::silencer(underlay)?);
-                listening.listen(None)?;
+                listening.open(None)?.start(&listening, Handover::default())?;
                 None
             }
         };

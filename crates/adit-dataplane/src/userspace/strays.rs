@@ -24,11 +24,12 @@ impl Strays {
         self.socket.only_from_others_than(devices)
     }
 
-    /// Hands up what waits; whether anything of a peer's was among it, so that its interface is the
-    /// underlay's too.
-    pub(super) fn take(&mut self, buffer: &mut [u8], now: Instant) -> bool {
+    /// Hands up what waits, and tells of each datagram before; whether anything of a peer's was among it, so
+    /// that its interface is the underlay's too.
+    pub(super) fn take(&mut self, buffer: &mut [u8], now: Instant, mut tell: impl FnMut(&[u8])) -> bool {
         let mut found = false;
         while let Ok(len) = self.socket.recv(buffer) {
+            tell(buffer.get(..len).unwrap_or(buffer));
             let partial = buffer.get(..len).and_then(partial_checksum);
             let checksum = partial.map_or(Checksum::Unknown, Checksum::Partial);
             let header = VirtioNetHeader { checksum, ..VirtioNetHeader::PLAIN };

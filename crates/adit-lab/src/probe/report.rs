@@ -12,6 +12,8 @@ pub(super) struct Burst {
     pub(super) first: u64,
     /// When.
     pub(super) at: Instant,
+    /// When the last of them had been sent: a sender may be held up in the middle.
+    pub(super) over: Instant,
 }
 
 /// Datagrams sent one after the other of which none arrived.
@@ -21,9 +23,11 @@ pub struct Loss {
     pub first: u64,
     /// How many.
     pub packets: u64,
-    /// When the first was sent.
+    /// When the first was sent, at the earliest.
     pub from: Instant,
-    /// When the last was sent.
+    /// When the first had been sent.
+    pub first_over: Instant,
+    /// When the last was sent, at the earliest.
     pub until: Instant,
 }
 
@@ -101,10 +105,10 @@ impl Report {
         self.lost() == 0 && self.duplicated == 0 && self.dropped_by_receiver == 0
     }
 
-    /// How many were lost that were sent before `from`, or after `until`.
+    /// How many were lost that were certainly sent before `from`, or after `until`.
     #[must_use]
     pub fn lost_outside(&self, from: Instant, until: Instant) -> u64 {
-        let outside = |loss: &&Loss| loss.from < from || loss.until > until;
+        let outside = |loss: &&Loss| loss.first_over < from || loss.until > until;
         self.losses.iter().filter(outside).map(|loss| loss.packets).sum()
     }
 }
@@ -152,19 +156,19 @@ fn ms(duration: Duration) -> f64 {
 }
 
 fn losses(sent: u64, bursts: &[Burst], arrivals: &Arrivals) -> Vec<Loss> {
-    let sent_at = |sequence: u64| {
+    let burst_of = |sequence: u64| {
         let after = bursts.partition_point(|burst| burst.first <= sequence);
-        bursts.get(after.saturating_sub(1)).map(|burst| burst.at)
+        bursts.get(after.saturating_sub(1))
     };
     let mut losses: Vec<Loss> = Vec::new();
     for sequence in (0..sent).filter(|&sequence| !arrivals.has(sequence)) {
-        let Some(at) = sent_at(sequence) else { continue };
+        let Some(&Burst { at, over, .. }) = burst_of(sequence) else { continue };
         match losses.last_mut() {
             Some(loss) if loss.first + loss.packets == sequence => {
                 loss.packets += 1;
                 loss.until = at;
             }
-            _ => losses.push(Loss { first: sequence, packets: 1, from: at, until: at }),
+            _ => losses.push(Loss { first: sequence, packets: 1, from: at, first_over: over, until: at }),
         }
     }
     losses
@@ -180,7 +184,9 @@ mod tests {
     fn report(sent: u64, lost: &[u64]) -> (Instant, Report) {
         let start = Instant::now();
         let bursts: Vec<Burst> = (0..sent.div_ceil(10))
-            .map(|tick| Burst { first: tick * 10, at: start + TICK * tick as u32 })
+            .map(|tick| start + TICK * tick as u32)
+            .zip((0..).step_by(10))
+            .map(|(at, first)| Burst { first, at, over: at + TICK / 2 })
             .collect();
         let mut arrivals = Arrivals::default();
         for sequence in (0..sent).filter(|sequence| !lost.contains(sequence)) {
@@ -209,6 +215,11 @@ mod tests {
         assert_eq!((longest.from, longest.until), (start + TICK, start + 4 * TICK));
         assert_eq!(report.longest_silence, 3 * TICK, "14 came after 2 ms, 45 after 5");
         assert_eq!(report.lost_outside(start + TICK, start + 4 * TICK), 2);
+        assert_eq!(
+            report.lost_outside(start + TICK * 3 / 2, start + 4 * TICK),
+            2,
+            "it may have been sent by then"
+        );
         assert_eq!(report.lost_outside(start + 2 * TICK, start + 4 * TICK), 32);
         assert_eq!(report.lost_outside(start, start + 9 * TICK), 0);
     }
@@ -219,7 +230,9 @@ mod tests {
         for sequence in [0, 2, 1, 2, 3] {
             arrivals.note(sequence, TICK);
         }
-        let report = Report::new(4, &[Burst { first: 0, at: Instant::now() }], 0, Duration::ZERO, &arrivals);
+        let now = Instant::now();
+        let bursts = [Burst { first: 0, at: now, over: now }];
+        let report = Report::new(4, &bursts, 0, Duration::ZERO, &arrivals);
         assert_eq!((report.lost(), report.duplicated, report.reordered), (0, 1, 1));
         assert!(!report.is_complete(), "a duplicate is no clean passage");
     }

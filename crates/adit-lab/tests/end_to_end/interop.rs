@@ -5,9 +5,7 @@ use std::net::{SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use adit_lab::article::{
-    Article, CONFIG_A, HOST_A, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B, bring_up,
-};
+use adit_lab::article::{Article, HOST_A, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_lab::http::{self, Server};
 use adit_lab::ping::{Answer, ping};
 use adit_lab::tap::{Frame, Tap, write_pcapng};
@@ -18,7 +16,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::print::{Dissection, FlowTable};
 use adit_wire::validation::Validation;
 
-use crate::support::{ATTEMPT, mac};
+use crate::support::{ATTEMPT, config_a, mac};
 
 const TCPDUMP: &str = "/usr/bin/tcpdump";
 const PYTHON: &str = "/usr/bin/python3";
@@ -238,7 +236,7 @@ fn scapy_as_the_peer_is_answered() {
         return;
     }
     let network = Article::build().unwrap();
-    let tunnel = bring_up(&network.gateway_a, CONFIG_A).unwrap();
+    let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
     // So that gateway B's kernel, which has no tunnel, does not answer what scapy is to read.
     let _silencer = network.gateway_b.run(|| RawSocket::silencer(UNDERLAY_B)).unwrap();
     let router = mac(&network.router, "toB").map(|byte| format!("{byte:02x}")).join(":");

@@ -8,7 +8,7 @@ use adit_lab::ping::ping;
 use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
 
-use crate::planes::{join, on_every_plane};
+use crate::planes::{join_with, on_every_plane};
 use crate::support::drops_since;
 
 /// The underlay's way back is another than the way there, as behind two providers. Not one datagram is
@@ -16,7 +16,7 @@ use crate::support::drops_since;
 fn the_way_back_is_another(plane: DataplaneChoice) {
     const ECHOES: u64 = 5;
     let network = Article::build().unwrap();
-    let tunnels = join(&network, plane);
+    let tunnels = join_with(&network, plane, "probe = false");
     let (gateway, router) = (&network.gateway_b, &network.router);
     gateway.connect("second", router, "toB2").unwrap();
     for device in ["all", "second"] {

@@ -5,13 +5,13 @@ use std::net::{SocketAddrV4, UdpSocket};
 
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
-use adit_lab::article::{Article, CONFIG_A, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_lab::article::{Article, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_lab::planes::with_plane;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, fragment};
 
 use crate::planes::on_every_plane;
-use crate::support::{ATTEMPT, Injector, Random, drops_since, ipv4_with, mend_checksum, udp};
+use crate::support::{ATTEMPT, Injector, Random, config_a, drops_since, ipv4_with, mend_checksum, udp};
 
 /// Bytes of UDP payload in the largest datagram that fits into another: 65,535 less two IPv4 headers and UDP's.
 const LARGEST_PAYLOAD: usize = 65_535 - 20 - 28;
@@ -28,7 +28,7 @@ struct Bed {
 impl Bed {
     fn build(plane: DataplaneChoice) -> Self {
         let network = Article::build().unwrap();
-        let tunnel = bring_up(&network.gateway_a, &with_plane(CONFIG_A, plane)).unwrap();
+        let tunnel = bring_up(&network.gateway_a, &with_plane(&config_a("probe = false"), plane)).unwrap();
         let peer = Injector::new(&network.gateway_b, "underlayB", &network.router, "toB");
         let receiver = network
             .host_a

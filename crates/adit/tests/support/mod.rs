@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod manager;
+pub(crate) mod package;
 pub(crate) mod programs;
 pub(crate) mod sites;
 
