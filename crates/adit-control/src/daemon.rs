@@ -18,6 +18,7 @@ use crate::keeper::Keeper;
 use crate::notify;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
+use crate::rights::Rights;
 use crate::scrapers::Scrapers;
 use crate::service::Service;
 use crate::status::Status;
@@ -85,11 +86,16 @@ async fn serve(
     })?;
     // What nobody has confirmed in time is not run again, whoever starts us.
     let waiting = Confirmation::read(&places.confirmation());
-    let instead = waiting.and_then(|waiting| waiting.instead_of(config));
+    let instead = waiting.as_ref().and_then(|waiting| waiting.instead_of(config));
+    // What ran before may have to run again.
+    let previous = waiting.and_then(|waiting| waiting.previous());
     if instead.is_some() {
         tracing::warn!("nobody has confirmed this file when it was applied: what ran before it runs");
     }
     let config = instead.as_ref().unwrap_or(config);
+    // Threads inherit what is left, so before there are any.
+    let rights = Rights::of(previous.iter().chain([config]));
+    rights.give_up_others(config)?;
     // Before anything is made: what cannot be had then ends a start that has changed nothing.
     let mut scrapers = Scrapers::none();
     match scrapers.listen(config.site.metrics).await {
@@ -114,7 +120,7 @@ async fn serve(
             () = tokio::time::sleep(LOOK) => {}
         }
     };
-    let service = Service::new(overlay, places, &options.file);
+    let service = Service::new(overlay, places, &options.file, rights);
     let overlay = Arc::clone(&service.overlay);
 
     // We hold the lock, so a socket that is there is a dead daemon's.

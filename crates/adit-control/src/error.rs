@@ -166,6 +166,18 @@ pub enum ControlError {
         /// As the file has it.
         new: String,
     },
+    /// A daemon gave up at its start what its file did not ask for.
+    #[error(
+        "site.dataplane is \"{asked}\" in the file, for which the daemon that runs has no rights any more: it gave up at its \
+         start what its file did not ask for; start it anew with this file (`systemctl restart adit@{name}`, or end it and \
+         `adit up`)"
+    )]
+    GivenUp {
+        /// The data plane that the file asks for.
+        asked: &'static str,
+        /// The site's name.
+        name: String,
+    },
     /// Another daemon serves the overlay.
     #[error(
         "overlay `{name}` is already running (process {pid}); `adit apply` changes it, `adit down {name}` ends it"
@@ -199,7 +211,8 @@ pub enum ControlError {
     /// Nobody can listen on `site.metrics`.
     #[error(
         "cannot listen on {address} for site.metrics: {source}; give it an address of this machine and a port \
-         that nothing else has, or leave it out"
+         that nothing else has, or leave it out{}",
+        of_a_low_port(source)
     )]
     Metrics {
         /// What the file says.
@@ -217,6 +230,16 @@ pub enum ControlError {
     },
 }
 
+/// What a daemon gives up when it starts with another file.
+fn of_a_low_port(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 has to be in the file when the daemon is started, as root"
+        }
+        _ => "",
+    }
+}
+
 impl ControlError {
     /// What is to be waited for, if it is about something that comes by itself while a machine starts.
     #[must_use]
@@ -227,6 +250,18 @@ impl ControlError {
             Self::NoVrf { .. } => Some("the VRF"),
             _ => None,
         }
+    }
+
+    /// A file that a daemon is told to read while it runs.
+    pub(crate) fn unreadable(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        let hint = match source.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                "; a daemon that runs has given up root's right to pass over permissions: let root own the file and the \
+                 directories above it, or others read them"
+            }
+            _ => "",
+        };
+        Self::File { what: "read", path: path.into(), source, hint }
     }
 
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {

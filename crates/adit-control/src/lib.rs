@@ -22,6 +22,7 @@ pub mod notify;
 pub mod overlay;
 pub mod places;
 mod requests;
+mod rights;
 #[cfg(test)]
 mod sample;
 mod scrapers;

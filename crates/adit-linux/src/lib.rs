@@ -18,12 +18,15 @@ pub mod packet;
 pub mod packet_ring;
 pub mod poll;
 pub mod private_socket;
+pub mod privileges;
 pub mod process;
 pub mod raw;
 pub mod raw_frames;
+mod seccomp;
 pub mod signal;
 pub mod sysctl;
 pub mod taps;
+pub mod tcx;
 #[doc(hidden)]
 pub mod testing;
 pub mod tun;

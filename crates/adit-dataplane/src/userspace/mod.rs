@@ -35,6 +35,7 @@ use adit_linux::error::Error;
 use adit_linux::frames::{FrameSender, LINK_HEADER};
 use adit_linux::inside::Inside;
 use adit_linux::poll::Waker;
+use adit_linux::privileges;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::tun::{Tun, TunQueue};
@@ -154,6 +155,9 @@ impl UserspacePlane {
                 None
             }
         };
+        // Behind programs the kernel routes what leaves from here. Else a packet thread follows its way out to another
+        // interface, or to where a capture sees it.
+        let opens_sockets = fast.is_none();
         let mut outbound = Vec::new();
         let mut senders = Vec::new();
         for (number, queue) in queues.into_iter().enumerate() {
@@ -192,7 +196,10 @@ impl UserspacePlane {
         .prepare()?;
         plane.threads.push(spawn("adit-watch", move || watcher.run())?);
         for (number, outbound) in outbound.into_iter().enumerate() {
-            plane.threads.push(spawn(&format!("adit-out-{number}"), move || outbound.run())?);
+            plane.threads.push(spawn(&format!("adit-out-{number}"), move || {
+                confine(opens_sockets);
+                outbound.run();
+            })?);
         }
         Ok(plane)
     }
@@ -217,6 +224,13 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 fn reply_sender(inside: &Inside) -> Result<Option<RawFrameSender>, Error> {
     let open = || RawFrameSender::open_in(inside, MAX_ERROR_LEN, outbound::RAW_BATCH);
     inside.is_elsewhere().then(open).transpose()
+}
+
+/// Leaves the calling thread what moves packets. Where the kernel cannot, forwarding is worth more.
+fn confine(opens_sockets: bool) {
+    if let Err(error) = privileges::confine_packet_thread(opens_sockets) {
+        tracing::warn!(%error, "a packet thread keeps more rights than it needs");
+    }
 }
 
 /// Queues an ICMP error. The kernel routes it, and fills in its own address towards the sender.
