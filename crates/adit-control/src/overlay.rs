@@ -249,7 +249,7 @@ impl Overlay {
             }
         }
         let mut changes = change::of_kernel(&self.config, &self.desired, &actual);
-        changes.retain(|change| !foreign.iter().any(|network| change.is_about(*network)));
+        changes.retain(|change| change.network.is_none_or(|network| !foreign.contains(&network)));
         // The table's rules are the plane's to know.
         changes.retain(|change| change.object != Object::Table);
         if is_ours || self.desired.is_drivers() {

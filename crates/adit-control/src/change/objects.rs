@@ -141,7 +141,8 @@ pub(crate) fn of_route(kind: Kind, route: &Route, device: &str) -> Change {
         Kind::Remove => "delete",
     };
     let what = words(route, device);
-    Change::new(kind, Object::Route, what.clone()).by(format!("ip route {verb} {what}"))
+    let change = Change::new(kind, Object::Route, what.clone()).by(format!("ip route {verb} {what}"));
+    Change { network: Some(route.destination), ..change }
 }
 
 /// A route in iproute2's words.
