@@ -29,6 +29,61 @@ pub enum ControlError {
         /// What the machine has, for the reader.
         found: String,
     },
+    /// The interface that `site.underlay` names is not there, or has no address.
+    #[error(
+        "site.underlay is {interface}, {why} (the machine's addresses: {found}); give it an address, or correct the file"
+    )]
+    NoUnderlayAddress {
+        /// What the file says.
+        interface: String,
+        /// What is missing, as it goes on after its name.
+        why: String,
+        /// What the machine has, for the reader.
+        found: String,
+    },
+    /// There is no network namespace of the name in `site.netns`.
+    #[error(
+        "site.netns is {name}, and there is no network namespace of that name; `ip netns add {name}` makes it, \
+         `ip netns list` shows those there are"
+    )]
+    NoNetns {
+        /// What the file says.
+        name: String,
+    },
+    /// There is no VRF of the name in `site.vrf`.
+    #[error(
+        "site.vrf is {name}, and {why}; `ip link add {name} type vrf table NUMBER` and `ip link set {name} up` make it"
+    )]
+    NoVrf {
+        /// What the file says.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The underlay's interface is in a VRF.
+    #[error(
+        "the underlay address {address} is on {interface}, which is in the VRF {vrf}: this version cannot send from \
+         there; take the interface out of the VRF, and let the inside have one instead (site.vrf)"
+    )]
+    UnderlayInVrf {
+        /// Ours.
+        address: Ipv4Addr,
+        /// Who has it.
+        interface: String,
+        /// Where that is.
+        vrf: String,
+    },
+    /// A data plane that cannot do what else the file asks for.
+    #[error("site.dataplane is \"{plane}\", {why}; use \"auto\" or \"userspace\"")]
+    PlaneCannot {
+        /// Which.
+        plane: &'static str,
+        /// What it cannot.
+        why: &'static str,
+    },
+    /// What the interface has cannot be ours.
+    #[error(transparent)]
+    Underlay(#[from] adit_config::UnderlayConflict),
     /// The device's name is taken by something that is not ours.
     #[error(
         "an interface `{device}` exists and is not Adit's ({what}); choose another site.device, or remove it"
@@ -163,6 +218,17 @@ pub enum ControlError {
 }
 
 impl ControlError {
+    /// What is to be waited for, if it is about something that comes by itself while a machine starts.
+    #[must_use]
+    pub fn may_come(&self) -> Option<&'static str> {
+        match self {
+            Self::UnderlayMissing { .. } | Self::NoUnderlayAddress { .. } => Some("the underlay address"),
+            Self::NoNetns { .. } => Some("the network namespace"),
+            Self::NoVrf { .. } => Some("the VRF"),
+            _ => None,
+        }
+    }
+
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let hint = match source.kind() {
             std::io::ErrorKind::PermissionDenied => "; run as root",

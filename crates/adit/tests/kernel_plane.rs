@@ -289,6 +289,7 @@ fn who_may_not_speak_is_dropped_and_counted_by_its_name() {
     let version_6 = datagram(peer, UNDERLAY_A, 4, 64, &[0x60; 48]);
     let no_hops = datagram(peer, UNDERLAY_A, 4, 64, &datagram(HOST_B, HOST_A, 17, 0, &[0; 8]));
     let nested = datagram(peer, UNDERLAY_A, 4, 64, &tunnelled(STRANGER, HOST_B, HOST_A));
+    let tap = Tap::start(&bed.sites.network.host_a, "eth0").unwrap();
     for (reason, bytes) in [
         ("outer-source-unknown", tunnelled(STRANGER, HOST_B, HOST_A)),
         ("inner-source-not-from-peer", tunnelled(peer, NOBODY, HOST_A)),
@@ -306,6 +307,8 @@ fn who_may_not_speak_is_dropped_and_counted_by_its_name() {
         wait_until(reason, || bed.drops(reason) == before + 2);
         assert_eq!(bed.status()["peers"][0]["rx"]["packets"], heard, "{reason}");
     }
+    let frames = tap.finish();
+    assert!(!frames.iter().any(|frame| frame.ipv4().is_some_and(|bytes| bytes[9] == 17)), "{frames:?}");
     // At the entrance: a host that borrows somebody's address.
     let forged = datagram(NOBODY, HOST_B, 17, 64, &[0, 9, 0, 9, 0, 8, 0, 0]);
     bed.sites.network.host_a.run(|| RawSocket::sender().map(|socket| socket.send(&forged).unwrap())).unwrap();

@@ -33,6 +33,7 @@ use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
 use adit_linux::frames::{FrameSender, LINK_HEADER};
+use adit_linux::inside::Inside;
 use adit_linux::poll::Waker;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
@@ -98,6 +99,7 @@ impl UserspacePlane {
     ) -> Result<Self, EbpfError> {
         let udp = tun.offloads().udp;
         let device = tun.name().to_owned();
+        let inside = tun.inside().clone();
         let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
         let mtu =
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
@@ -164,6 +166,7 @@ impl UserspacePlane {
                 counters,
                 next_hops: Arc::clone(&next_hops),
                 raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
+                replies: reply_sender(&inside)?,
                 link: None,
                 clock: Clock,
                 stop: Arc::clone(&stop),
@@ -172,7 +175,7 @@ impl UserspacePlane {
             });
         }
         let watcher = Watcher {
-            probing: Probing::open(&tunnel, underlay, plane.shard(), senders)?,
+            probing: Probing::open(&tunnel, underlay, &inside, plane.shard(), senders)?,
             tunnel,
             decides,
             orders,
@@ -208,6 +211,12 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| Error::new(format!("cannot start the thread {name}"), error))
+}
+
+/// What answers go out by, where the hosts inside are not reached as the underlay is.
+fn reply_sender(inside: &Inside) -> Result<Option<RawFrameSender>, Error> {
+    let open = || RawFrameSender::open_in(inside, MAX_ERROR_LEN, outbound::RAW_BATCH);
+    inside.is_elsewhere().then(open).transpose()
 }
 
 /// Queues an ICMP error. The kernel routes it, and fills in its own address towards the sender.
