@@ -81,7 +81,8 @@ impl Survey {
             desired.adapt_to(site, &sides.inside.links()?);
         }
         let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &machine))?);
-        if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
+        let may_probe = config.tunnel.probe && config.tunnel.df && !desired.is_drivers();
+        if may_probe && tunnel.config().probe.is_none() {
             tracing::info!(
                 "no address of this machine lies in site.networks, so paths are not probed: an MTU black hole \
                  will not be found"

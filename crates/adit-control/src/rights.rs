@@ -32,6 +32,10 @@ impl Rights {
                 // What is made there is looked at and repaired from there.
                 kept.push(Capability::SysAdmin);
             }
+            if config.site.netns.is_some() {
+                // A repair enters it.
+                kept.push(Capability::SysAdmin);
+            }
             if config.site.metrics.is_some_and(|address| address.port() < FIRST_FREE_PORT) {
                 kept.push(Capability::NetBindService);
             }
@@ -93,6 +97,8 @@ mod tests {
         assert_eq!(Rights::of([&scraped]).kept, [NetAdmin, NetRaw, NetBindService]);
         let of_programs = Rights::of([&ebpf]);
         assert!(of_programs.kept.len() > 2);
+        let elsewhere = config("dataplane = \"userspace\"\nnetns = \"blue\"");
+        assert_eq!(Rights::of([&elsewhere]).kept, [NetAdmin, NetRaw, Capability::SysAdmin]);
         assert_eq!(Rights::of([&config("")]), of_programs, "auto may come to need them");
         // Who may return to another has that one's rights too.
         assert_eq!(Rights::of([&userspace, &ebpf]), of_programs);
