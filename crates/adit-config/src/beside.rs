@@ -97,7 +97,8 @@ fn fits<'p>(config: &Config, new: &[Peer], others: impl Iterator<Item = &'p Peer
     if networks.len() > MOST_NETWORKS {
         return false;
     }
-    let ours = config.site.underlay;
+    // What an interface has, the overlay holds against them.
+    let ours = config.site.underlay.address();
     let names: HashSet<&str> = new.iter().map(|peer| peer.name.as_str()).collect();
     let underlays: HashSet<Ipv4Addr> = new.iter().map(|peer| peer.underlay).collect();
     let is_inside = |address: &Ipv4Addr| networks.iter().any(|(_, network)| network.contains(address));
@@ -110,8 +111,7 @@ fn fits<'p>(config: &Config, new: &[Peer], others: impl Iterator<Item = &'p Peer
             })
         });
     among_themselves
-        && !underlays.contains(&ours)
-        && !is_inside(&ours)
+        && !ours.is_some_and(|ours| underlays.contains(&ours) || is_inside(&ours))
         && !underlays.iter().any(is_inside)
         && !config.site.networks.iter().any(meets)
         && others.clone().all(|peer| {

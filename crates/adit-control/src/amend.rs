@@ -89,6 +89,8 @@ impl Overlay {
         }
         let running = self.config.clone();
         let Some(peers) = PeerChanges::between(&running, config) else { return Ok(None) };
+        // Of an address that the file does not say, nobody has asked whether it is in a new peer's network.
+        config.check_underlay(self.desired.underlay)?;
         let tunnel = self.plane.tunnel();
         if !self.is_as_made(&tunnel)? {
             return Ok(None);
@@ -107,12 +109,12 @@ impl Overlay {
         let before: HashSet<Ipv4Net> = routes.before.iter().map(|route| route.network).collect();
         let new: Vec<&DesiredRoute> =
             routes.after.iter().filter(|route| !before.contains(&route.network)).collect();
-        kernel::refuse_foreign_among(&mut self.netlink, config.site.name.as_str(), &self.desired, &new)?;
+        kernel::refuse_foreign_among(&mut self.sides.inside, config.site.name.as_str(), &self.desired, &new)?;
         if let Err(why) = self.plane.amend(Arc::new(amended), &steps) {
             tracing::info!(why, "the data plane is started anew for this change");
             return Ok(None);
         }
-        let mut changes = change::of_configs(Some(&running), config);
+        let mut changes = change::of_configs(Some(&running), config, self.desired.underlay);
         match self.set_routes(&routes, has_many) {
             Ok(of_routes) => changes.extend(of_routes),
             Err(error) => {
@@ -128,12 +130,17 @@ impl Overlay {
 
     /// Whether the machine is what the data plane was started for, and the data plane whole.
     fn is_as_made(&mut self, tunnel: &Tunnel) -> Result<bool, ControlError> {
-        let local = self.netlink.addresses(None)?;
-        let local = local.into_iter().map(|address| IpAddr::V4(address.prefix.addr()));
+        if !self.is_in_place() || self.sides.vrf()? != self.desired.vrf {
+            return Ok(false);
+        }
+        let local = kernel::local_addresses(&mut self.sides.inside, self.desired.underlay)?;
+        let local = local.into_iter().map(IpAddr::V4);
         let is_same_machine = local.eq(tunnel.config().local_addresses.iter().copied());
-        let link = self.netlink.link(&self.desired.device)?;
+        let link = self.sides.inside.link(&self.desired.device)?;
+        let vrf = self.desired.vrf.as_ref().map(|vrf| vrf.index);
         let is_ours = link.is_some_and(|link| {
-            self.devices == [link.index] && link.up && link.mtu == u32::from(self.desired.mtu)
+            let is_set_up = link.up && link.mtu == u32::from(self.desired.mtu) && link.master == vrf;
+            self.devices == [link.index] && is_set_up
         });
         Ok(is_same_machine && is_ours && self.plane.check().is_ok())
     }
@@ -142,7 +149,7 @@ impl Overlay {
     fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
         let IpAddr::V4(own) = tunnel.config().underlay else { return Ok(tunnel.config().underlay_mtu) };
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
-        let asked = kernel::smallest_mtu(&mut self.netlink, added, own)?;
+        let asked = kernel::smallest_mtu(&mut self.sides.outside, added, own)?;
         Ok(known.chain(asked).min().unwrap_or_default())
     }
 
@@ -150,7 +157,8 @@ impl Overlay {
     fn set_routes(&mut self, routes: &RouteChanges, has_many: bool) -> Result<Vec<Change>, ControlError> {
         let device = self.devices.first().copied().unwrap_or_default();
         let kernel_routes = |routes: &[DesiredRoute]| -> Vec<_> {
-            routes.iter().map(|route| kernel::kernel_route(route, device, has_many)).collect()
+            let table = kernel::table(&self.desired);
+            routes.iter().map(|route| kernel::kernel_route(route, device, table, has_many)).collect()
         };
         let (before, after) = (kernel_routes(&routes.before), kernel_routes(&routes.after));
         let there: HashMap<Ipv4Net, _> = before.iter().map(|route| (route.destination, route)).collect();
@@ -159,12 +167,12 @@ impl Overlay {
             after.into_iter().filter(|route| there.get(&route.destination) != Some(&route)).collect();
         let gone: Vec<_> =
             before.iter().filter(|route| !wanted.contains(&route.destination)).cloned().collect();
-        self.netlink.replace_routes(&new)?;
-        self.netlink.delete_routes(&gone)?;
+        self.sides.inside.replace_routes(&new)?;
+        self.sides.inside.delete_routes(&gone)?;
         let kind = |destination| if there.contains_key(destination) { Kind::Change } else { Kind::Add };
-        let device = &self.desired.device;
-        let new = new.iter().map(|route| change::of_route(kind(&route.destination), route, device));
-        let gone = gone.iter().map(|route| change::of_route(Kind::Remove, route, device));
+        let (device, desired) = (&self.desired.device, &self.desired);
+        let new = new.iter().map(|route| change::of_route(kind(&route.destination), route, device, desired));
+        let gone = gone.iter().map(|route| change::of_route(Kind::Remove, route, device, desired));
         Ok(new.chain(gone).collect())
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use adit_config::{Config, Peer};
 use ipnet::Ipv4Net;
@@ -54,12 +55,14 @@ pub enum Object {
     Table,
     /// The programs in the kernel, or the threads behind them.
     DataPlane,
+    /// Our address on the underlay, where the file names its interface.
+    Underlay,
 }
 
 impl Object {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Site, Self::Peer, Self::Device, Self::Route, Self::Table, Self::DataPlane];
+    pub const ALL: [Self; 7] =
+        [Self::Site, Self::Peer, Self::Device, Self::Route, Self::Table, Self::DataPlane, Self::Underlay];
 
     /// Its name, as in the JSON.
     #[must_use]
@@ -71,6 +74,7 @@ impl Object {
             Self::Route => "route",
             Self::Table => "table",
             Self::DataPlane => "data-plane",
+            Self::Underlay => "underlay",
         }
     }
 }
@@ -102,12 +106,14 @@ impl Change {
     }
 }
 
-/// What a configuration changes about the one that runs; `None`: nothing runs.
-pub(crate) fn of_configs(old: Option<&Config>, new: &Config) -> Vec<Change> {
+/// What a configuration changes about the one that runs; `None`: nothing runs. `underlay` is the address that an
+/// interface has which it names.
+pub(crate) fn of_configs(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) -> Vec<Change> {
     let mut changes = Vec::new();
     let Some(old) = old else {
         let site = &new.site;
-        let what = format!("{} underlay {} networks {}", site.name, site.underlay, list(&site.networks));
+        let at = site.underlay.interface().map_or(String::new(), |name| format!(" ({name})"));
+        let what = format!("{} underlay {underlay}{at} networks {}", site.name, list(&site.networks));
         changes.push(Change::new(Kind::Add, Object::Site, what));
         changes.extend(new.peers.iter().map(|peer| Change::new(Kind::Add, Object::Peer, described(peer))));
         return changes;
@@ -186,7 +192,7 @@ fn list(networks: &[Ipv4Net]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::Desired;
+    use crate::desired::{Desired, Machine};
     use crate::kernel::{Actual, wanted_routes};
     use adit_linux::netlink::{Link, LinkLayer, Route};
 
@@ -194,10 +200,12 @@ mod tests {
         Config::parse("a.toml", text).expect("it is valid")
     }
 
+    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
     const A: &str = include_str!("../../../examples/a.toml");
 
     fn desired(config: &Config) -> Desired {
-        Desired::of(config, &["172.16.17.1".parse().expect("an address")], 1500)
+        let local = vec!["172.16.17.1".parse().expect("an address")];
+        Desired::of(config, &Machine { underlay: US, local, underlay_mtu: 1500, vrf: None })
     }
 
     fn link(mtu: u32, up: bool, alias: Option<&str>) -> Link {
@@ -210,6 +218,8 @@ mod tests {
             mac: None,
             alias: alias.map(str::to_owned),
             kind: Some("tun".to_owned()),
+            master: None,
+            vrf_table: None,
             ipip: None,
             hardware: LinkLayer::None,
             flags: 0,
@@ -274,25 +284,25 @@ mod tests {
     #[test]
     fn configurations_are_compared_key_by_key_and_peer_by_peer() {
         let old = config(A);
-        assert_eq!(of_configs(Some(&old), &old), []);
+        assert_eq!(of_configs(Some(&old), &old, US), []);
         let more = "[[peer]]\nname = \"c\"\nunderlay = \"10.1.1.3\"\nnetworks = [\"10.3.0.0/16\"]\n";
         let new = config(&format!("{}{more}", A.replace("[tunnel]", "[tunnel]\nttl = 32")));
         assert_eq!(
-            lines(&of_configs(Some(&old), &new)),
+            lines(&of_configs(Some(&old), &new, US)),
             ["~ site ttl 64 -> 32", "+ peer c underlay 10.1.1.3 networks 10.3.0.0/16"]
         );
         assert_eq!(
-            lines(&of_configs(Some(&new), &old)),
+            lines(&of_configs(Some(&new), &old, US)),
             ["~ site ttl 32 -> 64", "- peer c underlay 10.1.1.3 networks 10.3.0.0/16"]
         );
         let moved =
             config(&A.replace("192.168.199.0/24", "192.168.198.0/24").replace("10.1.1.2", "10.1.1.9"));
         assert_eq!(
-            lines(&of_configs(Some(&old), &moved)),
+            lines(&of_configs(Some(&old), &moved, US)),
             ["~ peer b underlay 10.1.1.2 -> 10.1.1.9 networks +192.168.198.0/24 networks -192.168.199.0/24"]
         );
         assert_eq!(
-            lines(&of_configs(None, &old)),
+            lines(&of_configs(None, &old, US)),
             [
                 "+ site a underlay 10.1.1.1 networks 172.16.17.0/24",
                 "+ peer b underlay 10.1.1.2 networks 192.168.199.0/24"

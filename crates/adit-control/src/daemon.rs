@@ -18,6 +18,7 @@ use crate::keeper::Keeper;
 use crate::notify;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::places::{Notes, Places};
+use crate::rights::Rights;
 use crate::scrapers::Scrapers;
 use crate::service::Service;
 use crate::status::Status;
@@ -58,7 +59,7 @@ pub fn run(
     let kept = match &result {
         Ok(on_exit) => *on_exit == OnExit::Keep,
         // A start that failed leaves what an earlier daemon kept, and `adit down` needs the notes.
-        Err(_) => overlay::has_leftovers(places.name()).unwrap_or(true),
+        Err(_) => overlay::has_leftovers(places.name(), inside_of(config).as_deref()).unwrap_or(true),
     };
     let removed = if kept { places.remove_socket() } else { places.remove() };
     drop(lock);
@@ -78,14 +79,23 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(file)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(file)?;
 
-    places.write_notes(&Notes { netns: options.netns.clone(), device: config.site.device.to_string() })?;
+    places.write_notes(&Notes {
+        netns: options.netns.clone(),
+        device: config.site.device.to_string(),
+        inside: inside_of(config),
+    })?;
     // What nobody has confirmed in time is not run again, whoever starts us.
     let waiting = Confirmation::read(&places.confirmation());
-    let instead = waiting.and_then(|waiting| waiting.instead_of(config));
+    let instead = waiting.as_ref().and_then(|waiting| waiting.instead_of(config));
+    // What ran before may have to run again.
+    let previous = waiting.and_then(|waiting| waiting.previous());
     if instead.is_some() {
         tracing::warn!("nobody has confirmed this file when it was applied: what ran before it runs");
     }
     let config = instead.as_ref().unwrap_or(config);
+    // Threads inherit what is left, so before there are any.
+    let rights = Rights::of(previous.iter().chain([config]));
+    rights.give_up_others(config)?;
     // Before anything is made: what cannot be had then ends a start that has changed nothing.
     let mut scrapers = Scrapers::none();
     match scrapers.listen(config.site.metrics).await {
@@ -96,9 +106,9 @@ async fn serve(
     let mut is_waiting = false;
     let overlay = loop {
         match Overlay::bring_up_to_stay(config, &places.memory()) {
-            Err(error @ ControlError::UnderlayMissing { .. }) if options.wait => {
+            Err(error) if options.wait && error.may_come().is_some() => {
                 if !is_waiting {
-                    tracing::warn!(%error, "waiting for the underlay address");
+                    tracing::warn!(%error, "waiting for {}", error.may_come().unwrap_or_default());
                     is_waiting = true;
                 }
             }
@@ -110,7 +120,7 @@ async fn serve(
             () = tokio::time::sleep(LOOK) => {}
         }
     };
-    let service = Service::new(overlay, places, &options.file);
+    let service = Service::new(overlay, places, &options.file, rights);
     let overlay = Arc::clone(&service.overlay);
 
     // We hold the lock, so a socket that is there is a dead daemon's.
@@ -166,6 +176,10 @@ async fn serve(
     let on_exit = options.on_exit.unwrap_or(default);
     close(&overlay, on_exit)?;
     Ok(on_exit)
+}
+
+fn inside_of(config: &Config) -> Option<String> {
+    config.site.netns.as_ref().map(ToString::to_string)
 }
 
 type Shared = Arc<Mutex<Option<Overlay>>>;

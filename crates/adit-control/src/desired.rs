@@ -15,6 +15,30 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::devices;
 
+/// What a machine has that an overlay is made on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Our address on the underlay.
+    pub underlay: Ipv4Addr,
+    /// All addresses that it has inside, and that one.
+    pub local: Vec<Ipv4Addr>,
+    /// The largest datagram that its underlay carries, in bytes.
+    pub underlay_mtu: u16,
+    /// The VRF that the file names.
+    pub vrf: Option<Vrf>,
+}
+
+/// A VRF: an interface, and a table of routes for what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vrf {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// The table.
+    pub table: u32,
+}
+
 /// The kernel objects of an overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
@@ -22,6 +46,12 @@ pub struct Desired {
     pub device: String,
     /// The interfaces that the tunnel is made of: one, unless Linux's driver has one for each peer.
     pub devices: Vec<DesiredDevice>,
+    /// Our address on the underlay, which nobody but the data plane has to do with.
+    pub underlay: Ipv4Addr,
+    /// The network namespace that all of it is in, if not where the underlay is.
+    pub netns: Option<String>,
+    /// The VRF that it is in.
+    pub vrf: Option<Vrf>,
     /// MTU of the interfaces: what the inside may send in one datagram.
     pub mtu: u16,
     /// What is routed into them.
@@ -66,17 +96,16 @@ pub fn alias(site: &str) -> String {
 }
 
 impl Desired {
-    /// What `config` asks of a machine with these local addresses, whose underlay carries
-    /// datagrams of `underlay_mtu` bytes.
+    /// What `config` asks of a machine.
     #[must_use]
-    pub fn of(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> Self {
+    pub fn of(config: &Config, machine: &Machine) -> Self {
         let site = &config.site;
-        let preferred_source = inside_address(site, local);
+        let preferred_source = inside_address(site, &machine.local);
         let mtu = match config.tunnel.mtu {
             Mtu::Fixed(mtu) => mtu,
-            Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
+            Mtu::Auto => machine.underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
         };
-        let devices = devices::of(config);
+        let devices = devices::of(config, machine.underlay);
         // A packet never leaves by an interface of its own that it came in by.
         let has_one_each = devices.len() > 1;
         let is_shared = devices.iter().any(|device| device.ipip.is_some_and(|ipip| ipip.remote.is_none()));
@@ -96,16 +125,25 @@ impl Desired {
             .collect();
         let filter = is_drivers(config).then(|| Filter {
             site: site.name.to_string(),
-            underlay: Some(site.underlay),
+            underlay: Some(machine.underlay),
             networks: site.networks.clone(),
-            local: local.to_vec(),
+            local: machine.local.clone(),
             peers: config.peers.iter().map(|peer| (peer.underlay, peer.networks.clone())).collect(),
             devices: devices.iter().map(|device| device.name.clone()).collect(),
             takes_all: is_shared,
             others: Vec::new(),
             mss_clamp: config.tunnel.mss_clamp,
         });
-        Self { device: site.device.to_string(), devices, mtu, routes, filter }
+        Self {
+            device: site.device.to_string(),
+            devices,
+            underlay: machine.underlay,
+            netns: site.netns.as_ref().map(ToString::to_string),
+            vrf: machine.vrf.clone(),
+            mtu,
+            routes,
+            filter,
+        }
     }
 
     /// Whether Linux's own driver carries the packets.
@@ -119,12 +157,12 @@ pub(crate) fn is_drivers(config: &Config) -> bool {
     config.site.dataplane == DataplaneChoice::Kernel
 }
 
-/// The tunnel that `config` asks for.
+/// The tunnel that `config` asks for on a machine.
 #[must_use]
-pub fn tunnel_config(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> TunnelConfig {
+pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
     let options = &config.tunnel;
     TunnelConfig {
-        underlay: IpAddr::V4(config.site.underlay),
+        underlay: IpAddr::V4(machine.underlay),
         networks: networks(&config.site.networks),
         outer: OuterPolicy {
             ttl: match options.ttl {
@@ -142,10 +180,10 @@ pub fn tunnel_config(config: &Config, local: &[Ipv4Addr], underlay_mtu: u16) -> 
             df: options.df,
         },
         mss_clamp: options.mss_clamp,
-        underlay_mtu,
-        local_addresses: local.iter().copied().map(IpAddr::V4).collect(),
+        underlay_mtu: machine.underlay_mtu,
+        local_addresses: machine.local.iter().copied().map(IpAddr::V4).collect(),
         // Linux's driver asks nobody.
-        probe: inside_address(&config.site, local)
+        probe: inside_address(&config.site, &machine.local)
             .filter(|_| options.probe && options.df && !is_drivers(config))
             .map(|source| ProbeOptions { source, secret: RandomState::new() }),
         peers: config

@@ -1,6 +1,7 @@
 //! Which interfaces a tunnel is made of, and how they are called. Pure.
 
 use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
 
 use adit_config::{Config, DscpChoice, Peer, Ttl};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
@@ -32,7 +33,7 @@ pub fn is_of_site(found: &str, site: &str) -> bool {
 }
 
 /// The devices that `config` asks for, in the order of the peers where each has its own.
-pub(crate) fn of(config: &Config) -> Vec<DesiredDevice> {
+pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
     let site = config.site.name.as_str();
     let device = config.site.device.to_string();
     if !is_drivers(config) {
@@ -42,26 +43,28 @@ pub(crate) fn of(config: &Config) -> Vec<DesiredDevice> {
         [only] => vec![DesiredDevice {
             name: device,
             alias: alias_of_peer(site, only.name.as_str()),
-            ipip: Some(ipip(config, Some(only))),
+            ipip: Some(ipip(config, underlay, Some(only))),
         }],
         peers if (1..=OWN_DEVICES).contains(&peers.len()) => {
             let mut names = HashSet::new();
             let named = |peer: &Peer| DesiredDevice {
                 name: free_name(&device, peer.name.as_str(), &mut names),
                 alias: alias_of_peer(site, peer.name.as_str()),
-                ipip: Some(ipip(config, Some(peer))),
+                ipip: Some(ipip(config, underlay, Some(peer))),
             };
             peers.iter().map(named).collect()
         }
         // None yet, or many.
-        _ => vec![DesiredDevice { name: device, alias: alias(site), ipip: Some(ipip(config, None)) }],
+        _ => {
+            vec![DesiredDevice { name: device, alias: alias(site), ipip: Some(ipip(config, underlay, None)) }]
+        }
     }
 }
 
-fn ipip(config: &Config, peer: Option<&Peer>) -> Ipip {
+fn ipip(config: &Config, underlay: Ipv4Addr, peer: Option<&Peer>) -> Ipip {
     let options = &config.tunnel;
     Ipip {
-        local: config.site.underlay,
+        local: underlay,
         remote: peer.map(|peer| peer.underlay),
         ttl: match options.ttl {
             Ttl::Fixed(ttl) => ttl,
@@ -157,6 +160,9 @@ fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::Machine;
+
+    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 
     fn config(peers: usize) -> Config {
         let mut text = "[site]\nname = \"a\"\nunderlay = \"10.1.1.1\"\nnetworks = [\"172.16.17.0/24\"]\ndevice = \"ipipA\"\n\
@@ -173,7 +179,10 @@ mod tests {
     }
 
     fn desired(peers: usize) -> Desired {
-        Desired::of(&config(peers), &[], 1500)
+        Desired::of(
+            &config(peers),
+            &Machine { underlay: US, local: Vec::new(), underlay_mtu: 1500, vrf: None },
+        )
     }
 
     fn names(desired: &Desired) -> Vec<&str> {
@@ -190,6 +199,8 @@ mod tests {
             mac: None,
             alias: Some(alias.to_owned()),
             kind: Some("ipip".to_owned()),
+            master: None,
+            vrf_table: None,
             ipip,
             hardware: adit_linux::netlink::LinkLayer::None,
             flags: 0,
@@ -263,7 +274,7 @@ mod tests {
         let file = text("");
         let wanted = |from: &str, to: &str| {
             let config = Config::parse("a.toml", &file.replace(from, to)).expect("it is valid");
-            super::of(&config)[0].ipip.expect("it is ipip")
+            super::of(&config, US)[0].ipip.expect("it is ipip")
         };
         let usual = wanted("none", "none");
         assert_eq!((usual.ttl, usual.tos, usual.path_mtu_discovery), (64, INHERIT_TOS, true));

@@ -29,6 +29,61 @@ pub enum ControlError {
         /// What the machine has, for the reader.
         found: String,
     },
+    /// The interface that `site.underlay` names is not there, or has no address.
+    #[error(
+        "site.underlay is {interface}, {why} (the machine's addresses: {found}); give it an address, or correct the file"
+    )]
+    NoUnderlayAddress {
+        /// What the file says.
+        interface: String,
+        /// What is missing, as it goes on after its name.
+        why: String,
+        /// What the machine has, for the reader.
+        found: String,
+    },
+    /// There is no network namespace of the name in `site.netns`.
+    #[error(
+        "site.netns is {name}, and there is no network namespace of that name; `ip netns add {name}` makes it, \
+         `ip netns list` shows those there are"
+    )]
+    NoNetns {
+        /// What the file says.
+        name: String,
+    },
+    /// There is no VRF of the name in `site.vrf`.
+    #[error(
+        "site.vrf is {name}, and {why}; `ip link add {name} type vrf table NUMBER` and `ip link set {name} up` make it"
+    )]
+    NoVrf {
+        /// What the file says.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The underlay's interface is in a VRF.
+    #[error(
+        "the underlay address {address} is on {interface}, which is in the VRF {vrf}: this version cannot send from \
+         there; take the interface out of the VRF, and let the inside have one instead (site.vrf)"
+    )]
+    UnderlayInVrf {
+        /// Ours.
+        address: Ipv4Addr,
+        /// Who has it.
+        interface: String,
+        /// Where that is.
+        vrf: String,
+    },
+    /// A data plane that cannot do what else the file asks for.
+    #[error("site.dataplane is \"{plane}\", {why}; use \"auto\" or \"userspace\"")]
+    PlaneCannot {
+        /// Which.
+        plane: &'static str,
+        /// What it cannot.
+        why: &'static str,
+    },
+    /// What the interface has cannot be ours.
+    #[error(transparent)]
+    Underlay(#[from] adit_config::UnderlayConflict),
     /// The device's name is taken by something that is not ours.
     #[error(
         "an interface `{device}` exists and is not Adit's ({what}); choose another site.device, or remove it"
@@ -111,6 +166,18 @@ pub enum ControlError {
         /// As the file has it.
         new: String,
     },
+    /// A daemon gave up at its start what its file did not ask for.
+    #[error(
+        "site.dataplane is \"{asked}\" in the file, for which the daemon that runs has no rights any more: it gave up at its \
+         start what its file did not ask for; start it anew with this file (`systemctl restart adit@{name}`, or end it and \
+         `adit up`)"
+    )]
+    GivenUp {
+        /// The data plane that the file asks for.
+        asked: &'static str,
+        /// The site's name.
+        name: String,
+    },
     /// Another daemon serves the overlay.
     #[error(
         "overlay `{name}` is already running (process {pid}); `adit apply` changes it, `adit down {name}` ends it"
@@ -144,7 +211,8 @@ pub enum ControlError {
     /// Nobody can listen on `site.metrics`.
     #[error(
         "cannot listen on {address} for site.metrics: {source}; give it an address of this machine and a port \
-         that nothing else has, or leave it out"
+         that nothing else has, or leave it out{}",
+        of_a_low_port(source)
     )]
     Metrics {
         /// What the file says.
@@ -162,7 +230,40 @@ pub enum ControlError {
     },
 }
 
+/// What a daemon gives up when it starts with another file.
+fn of_a_low_port(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; a port below 1024 has to be in the file when the daemon is started, as root"
+        }
+        _ => "",
+    }
+}
+
 impl ControlError {
+    /// What is to be waited for, if it is about something that comes by itself while a machine starts.
+    #[must_use]
+    pub fn may_come(&self) -> Option<&'static str> {
+        match self {
+            Self::UnderlayMissing { .. } | Self::NoUnderlayAddress { .. } => Some("the underlay address"),
+            Self::NoNetns { .. } => Some("the network namespace"),
+            Self::NoVrf { .. } => Some("the VRF"),
+            _ => None,
+        }
+    }
+
+    /// A file that a daemon is told to read while it runs.
+    pub(crate) fn unreadable(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        let hint = match source.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                "; a daemon that runs has given up root's right to pass over permissions: let root own the file and the \
+                 directories above it, or others read them"
+            }
+            _ => "",
+        };
+        Self::File { what: "read", path: path.into(), source, hint }
+    }
+
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let hint = match source.kind() {
             std::io::ErrorKind::PermissionDenied => "; run as root",

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use adit_linux::netlink::{Event, MAIN_TABLE, ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{Event, ROUTE_PROTOCOL, Route};
 use ipnet::Ipv4Net;
 
 use crate::desired::Desired;
@@ -41,7 +41,8 @@ impl Hearsay {
         if self.has_more {
             return false;
         }
-        let routes = || self.routes.iter().filter(|(route, _)| route.table == MAIN_TABLE);
+        let table = kernel::table(desired);
+        let routes = || self.routes.iter().filter(|(route, _)| route.table == table);
         let mut wanted: HashMap<Ipv4Net, Option<Route>> =
             routes().map(|(route, _)| (route.destination, None)).collect();
         if wanted.is_empty() {
@@ -51,7 +52,7 @@ impl Hearsay {
         for route in &desired.routes {
             if let Some(found) = wanted.get_mut(&route.network) {
                 let device = devices.get(route.device).copied().unwrap_or_default();
-                *found = Some(kernel::kernel_route(route, device, has_many));
+                *found = Some(kernel::kernel_route(route, device, table, has_many));
             }
         }
         routes().all(|(route, gone)| match wanted.get(&route.destination).and_then(Option::as_ref) {
@@ -83,6 +84,9 @@ mod tests {
         Desired {
             device: "adit0".to_owned(),
             devices: Vec::new(),
+            underlay: std::net::Ipv4Addr::new(10, 1, 1, 1),
+            netns: None,
+            vrf: None,
             mtu: 1480,
             filter: None,
             routes: vec![route("10.1.0.0/16"), route("10.2.0.0/16")],

@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use adit_config::Config;
-use adit_linux::netlink::{Link, Netlink, ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{Link, MAIN_TABLE, Netlink, ROUTE_PROTOCOL, Route};
 use adit_linux::sysctl;
 use ipnet::Ipv4Net;
 
-use crate::desired::{Desired, DesiredDevice, DesiredRoute};
+use crate::desired::{Desired, DesiredDevice, DesiredRoute, Machine};
 use crate::devices::is_of_site;
 use crate::error::ControlError;
+use crate::sides::{Sides, namespace};
+use crate::underlay;
 
 pub(crate) mod driver;
 
@@ -45,7 +47,7 @@ impl Actual {
         }
         let device = netlink.link(&desired.device)?;
         let routes = match &device {
-            Some(link) => netlink.routes_by(ROUTE_PROTOCOL, link.index)?,
+            Some(link) => netlink.routes_by(ROUTE_PROTOCOL, link.index, table(desired))?,
             None => Vec::new(),
         };
         Ok(Self { devices: vec![device], routes, ..Self::default() })
@@ -67,28 +69,46 @@ pub(crate) fn wanted_routes(desired: &Desired, devices: &[u32]) -> Vec<Route> {
     // The driver's gateways are what it sends to.
     let has_many = !desired.is_drivers() && has_many_gateways(desired);
     let index = |route: &DesiredRoute| devices.get(route.device).copied().unwrap_or(0);
-    desired.routes.iter().map(|route| kernel_route(route, index(route), has_many)).collect()
+    let table = table(desired);
+    desired.routes.iter().map(|route| kernel_route(route, index(route), table, has_many)).collect()
 }
 
+/// What `config` needs to know of the machine; the underlay address that is `in_use` stays if it can.
+pub(crate) fn look_at_machine(
+    sides: &mut Sides,
+    config: &Config,
+    in_use: Option<Ipv4Addr>,
+) -> Result<Machine, ControlError> {
+    let vrf = sides.vrf()?;
+    let underlay = underlay::find(&mut sides.outside, config, in_use)?;
+    underlay::refuse_vrf(&mut sides.outside, underlay)?;
+    let local = local_addresses(&mut sides.inside, underlay)?;
+    let underlay_mtu = underlay_mtu(&mut sides.outside, config, underlay)?;
+    Ok(Machine { underlay, local, underlay_mtu, vrf })
+}
+
+/// The addresses that the machine has inside, and our own of the underlay, which may be elsewhere.
 pub(crate) fn local_addresses(
-    netlink: &mut Netlink,
+    inside: &mut Netlink,
     underlay: Ipv4Addr,
 ) -> Result<Vec<Ipv4Addr>, ControlError> {
-    let local: Vec<Ipv4Addr> =
-        netlink.addresses(None)?.into_iter().map(|address| address.prefix.addr()).collect();
+    let found = inside.addresses(None)?.into_iter().map(|address| address.prefix.addr());
+    let mut local: Vec<Ipv4Addr> = found.collect();
     if !local.contains(&underlay) {
-        let found: Vec<String> =
-            local.iter().filter(|address| !address.is_loopback()).map(Ipv4Addr::to_string).collect();
-        let found = if found.is_empty() { "none yet".to_owned() } else { found.join(", ") };
-        return Err(ControlError::UnderlayMissing { address: underlay, found });
+        local.push(underlay);
     }
     Ok(local)
 }
 
+/// The table that an overlay's routes are in.
+pub(crate) fn table(desired: &Desired) -> u32 {
+    desired.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
+}
+
 /// The largest datagram that the underlay takes towards every peer.
-pub(crate) fn underlay_mtu(netlink: &mut Netlink, config: &Config) -> Result<u16, ControlError> {
+fn underlay_mtu(netlink: &mut Netlink, config: &Config, underlay: Ipv4Addr) -> Result<u16, ControlError> {
     let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
-    Ok(smallest_mtu(netlink, &peers, config.site.underlay)?.unwrap_or(1500))
+    Ok(smallest_mtu(netlink, &peers, underlay)?.unwrap_or(1500))
 }
 
 /// The same towards these addresses, from our own; `None`: there is no way to any.
@@ -158,7 +178,9 @@ pub(crate) fn refuse_foreign_among(
     wanted: &[&DesiredRoute],
 ) -> Result<(), ControlError> {
     let networks: Vec<Ipv4Net> = wanted.iter().map(|route| route.network).collect();
-    match netlink.routes_to_exactly(&networks)? {
+    // The kernel looks for these in the main table.
+    let found = if desired.vrf.is_some() { None } else { netlink.routes_to_exactly(&networks)? };
+    match found {
         Some(found) if found.is_empty() => Ok(()),
         _ => {
             let foreign = foreign_among(netlink, site, desired, wanted)?;
@@ -216,7 +238,7 @@ fn foreign_among<'a>(
         route.protocol != ROUTE_PROTOCOL
             || !ours.is_empty() && !route.device.is_some_and(|device| ours.contains(&device))
     };
-    let routes = netlink.routes()?.into_iter().filter(is_foreign);
+    let routes = netlink.routes_of(table(desired))?.into_iter().filter(is_foreign);
     Ok(routes.filter_map(|route| Some((route.clone(), *wanted.get(&route.destination)?))).collect())
 }
 
@@ -238,23 +260,37 @@ pub(crate) fn set_up_device(netlink: &mut Netlink, desired: &Desired) -> Result<
         what: "it vanished while it was being set up".to_owned(),
     };
     let link = netlink.link(&desired.device)?.ok_or_else(missing)?;
+    let vrf = desired.vrf.as_ref().map(|vrf| vrf.index);
+    if link.master != vrf {
+        // Takes all routes from it, so those come later.
+        netlink.set_master(link.index, vrf)?;
+    }
     if let Some(device) = desired.devices.first() {
-        set_up(netlink, &link, device, desired.mtu)?;
+        set_up(netlink, &link, device, desired)?;
     }
     netlink.set_up(link.index)?;
     Ok(link)
 }
 
 /// All but up.
-fn set_up(netlink: &mut Netlink, link: &Link, device: &DesiredDevice, mtu: u16) -> Result<(), ControlError> {
+fn set_up(
+    netlink: &mut Netlink,
+    link: &Link,
+    device: &DesiredDevice,
+    desired: &Desired,
+) -> Result<(), ControlError> {
     netlink.set_alias(link.index, &device.alias)?;
-    netlink.set_mtu(link.index, u32::from(mtu))?;
+    netlink.set_mtu(link.index, u32::from(desired.mtu))?;
     if device.ipip.is_none() {
         netlink.set_txqueuelen(link.index, DEVICE_QUEUE)?;
     }
     // Only IPv4 is carried; without this the kernel would send router solicitations into it.
     // A kernel without IPv6 has no such knob.
-    let _ = sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "1");
+    let no_ipv6 = || sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", link.name), "1");
+    let _ = match &desired.netns {
+        Some(netns) => namespace(netns)?.run(no_ipv6)?,
+        None => no_ipv6(),
+    };
     Ok(())
 }
 
@@ -279,7 +315,7 @@ pub(crate) fn set_routes_but(
     let at: HashMap<_, _> = wanted.iter().map(|route| route.destination).zip(0..).collect();
     let mut is_set = vec![false; wanted.len()];
     let mut unwanted = Vec::new();
-    for route in our_routes(netlink, devices)? {
+    for route in our_routes(netlink, devices, table(desired))? {
         match at.get(&route.destination) {
             Some(&place) => is_set[place] |= wanted[place].is_already(&route),
             None => unwanted.push(route),
@@ -292,15 +328,15 @@ pub(crate) fn set_routes_but(
 }
 
 /// Those that lead into these devices.
-fn our_routes(netlink: &mut Netlink, devices: &[u32]) -> Result<Vec<Route>, ControlError> {
+fn our_routes(netlink: &mut Netlink, devices: &[u32], table: u32) -> Result<Vec<Route>, ControlError> {
     if let &[device] = devices {
-        return Ok(netlink.routes_by(ROUTE_PROTOCOL, device)?);
+        return Ok(netlink.routes_by(ROUTE_PROTOCOL, device, table)?);
     }
     let devices: HashSet<u32> = devices.iter().copied().collect();
     let is_ours = |route: &Route| {
         route.protocol == ROUTE_PROTOCOL && route.device.is_some_and(|device| devices.contains(&device))
     };
-    Ok(netlink.routes()?.into_iter().filter(is_ours).collect())
+    Ok(netlink.routes_of(table)?.into_iter().filter(is_ours).collect())
 }
 
 /// The kernel compares a route with all those it keeps for the same device, one after another, but for those
@@ -315,7 +351,7 @@ pub(crate) fn has_many_gateways(desired: &Desired) -> bool {
     desired.routes.iter().any(|route| gateways.insert(route.via) && gateways.len() > GATEWAYS)
 }
 
-pub(crate) fn kernel_route(route: &DesiredRoute, device: u32, has_many: bool) -> Route {
+pub(crate) fn kernel_route(route: &DesiredRoute, device: u32, table: u32, has_many: bool) -> Route {
     Route {
         destination: route.network,
         device: Some(device),
@@ -323,6 +359,7 @@ pub(crate) fn kernel_route(route: &DesiredRoute, device: u32, has_many: bool) ->
         onlink: route.via.is_some(),
         preferred_source: route.preferred_source,
         protocol: ROUTE_PROTOCOL,
+        table,
         ..Route::default()
     }
 }

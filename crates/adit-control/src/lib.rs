@@ -12,6 +12,7 @@ pub mod devices;
 pub mod drops;
 mod error;
 pub mod events;
+mod hearing;
 mod hearsay;
 mod keeper;
 mod kernel;
@@ -21,12 +22,15 @@ pub mod notify;
 pub mod overlay;
 pub mod places;
 mod requests;
+mod rights;
 #[cfg(test)]
 mod sample;
 mod scrapers;
 pub mod service;
+mod sides;
 mod starter;
 pub mod status;
+mod underlay;
 
 pub use error::ControlError;
 pub use overlay::{OnExit, Overlay};

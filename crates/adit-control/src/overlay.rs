@@ -1,7 +1,7 @@
 //! Bringing an overlay up and taking it down: all of it, or nothing.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
 use adit_dataplane::kernel::Guard;
+use adit_linux::inside::Inside;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
@@ -21,7 +22,9 @@ use crate::error::ControlError;
 use crate::hearsay::Hearsay;
 use crate::kernel::{self, Actual};
 use crate::memory::Memory;
+use crate::sides::{Sides, namespace};
 use crate::starter::{self, PlaneStarter};
+use crate::underlay;
 
 mod driver;
 
@@ -41,7 +44,7 @@ pub struct Overlay {
     pub(crate) desired: Desired,
     /// The devices' indices: they are ours, whatever somebody calls them.
     pub(crate) devices: Vec<u32>,
-    pub(crate) netlink: Netlink,
+    pub(crate) sides: Sides,
     pub(crate) plane: Box<dyn DataPlane>,
     plane_reason: String,
     pins: Option<PathBuf>,
@@ -53,37 +56,45 @@ pub struct Overlay {
     repairs: BTreeMap<Object, u64>,
     /// Where Linux's own driver carries the packets.
     driver: Option<Arc<Guard>>,
+    /// Our address was not there when it was last looked for.
+    is_underlay_missing: bool,
 }
 
 /// Everything that a configuration asks for on this machine, before anything is made.
 struct Survey {
     desired: Desired,
     tunnel: Arc<Tunnel>,
+    place: Inside,
 }
 
 impl Survey {
-    fn of(netlink: &mut Netlink, config: &Config) -> Result<Self, ControlError> {
-        let local = kernel::local_addresses(netlink, config.site.underlay)?;
-        let underlay_mtu = kernel::underlay_mtu(netlink, config)?;
-        let mut desired = Desired::of(config, &local, underlay_mtu);
+    /// What is asked for on the machine as it is; the underlay address that is `in_use` stays if it can.
+    fn of(sides: &mut Sides, config: &Config, in_use: Option<Ipv4Addr>) -> Result<Self, ControlError> {
+        if is_drivers(config) && sides.place.is_elsewhere() {
+            let why = "which is not made in another network namespace or in a VRF (site.netns, site.vrf)";
+            return Err(ControlError::PlaneCannot { plane: "kernel", why });
+        }
+        let machine = kernel::look_at_machine(sides, config, in_use)?;
+        let mut desired = Desired::of(config, &machine);
         let site = config.site.name.as_str();
         if desired.is_drivers() {
-            desired.adapt_to(site, &netlink.links()?);
+            desired.adapt_to(site, &sides.inside.links()?);
         }
-        let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &local, underlay_mtu))?);
+        let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &machine))?);
         if config.tunnel.probe && tunnel.config().probe.is_none() && config.tunnel.df {
             tracing::info!(
                 "no address of this machine lies in site.networks, so paths are not probed: an MTU black hole \
                  will not be found"
             );
         }
-        kernel::refuse_foreign_device(netlink, site, &desired)?;
-        kernel::refuse_foreign_routes(netlink, site, &desired)?;
-        Ok(Self { desired, tunnel })
+        kernel::refuse_foreign_device(&mut sides.inside, site, &desired)?;
+        kernel::refuse_foreign_routes(&mut sides.inside, site, &desired)?;
+        Ok(Self { desired, tunnel, place: sides.place.clone() })
     }
 
     fn open(&self) -> Result<Tun, adit_linux::error::Error> {
-        Tun::open(&TunOptions { name: self.desired.device.clone(), queues: starter::queues(), persist: true })
+        let name = self.desired.device.clone();
+        Tun::open_in(&TunOptions { name, queues: starter::queues(), persist: true }, self.place.clone())
     }
 
     /// Starts what forwards, on a device that is set up.
@@ -100,7 +111,7 @@ impl Survey {
         let starter = PlaneStarter {
             tunnel: &self.tunnel,
             device: device.index,
-            underlay: config.site.underlay,
+            underlay: self.desired.underlay,
             open: &open,
         };
         starter.start(config.site.dataplane, tun, pins)
@@ -130,28 +141,29 @@ impl Overlay {
     }
 
     fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
-        let mut netlink = Netlink::open()?;
-        let survey = Survey::of(&mut netlink, config)?;
+        let mut sides = Sides::open(&config.site)?;
+        let survey = Survey::of(&mut sides, config, None)?;
         if survey.desired.is_drivers() {
-            return driver::bring_up(netlink, survey, config, stays);
+            return driver::bring_up(sides, survey, config, stays);
         }
         if let Some(memory) = &memory {
             memory.recall(&survey.tunnel, Clock.now());
         }
-        let is_taken_over = netlink.link(&survey.desired.device)?.is_some();
+        let is_taken_over = sides.inside.link(&survey.desired.device)?.is_some();
         let tun = survey.open()?;
         // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
-        let undo = Undo { device: (!is_taken_over).then(|| survey.desired.device.clone()) };
-        let link = kernel::set_up_device(&mut netlink, &survey.desired)?;
+        let device = (!is_taken_over).then(|| survey.desired.device.clone());
+        let undo = Undo { device, place: sides.place.clone() };
+        let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
         // Before there is a watcher, which would look at every peer's way again and again meanwhile.
-        kernel::set_routes(&mut netlink, &survey.desired, &[link.index])?;
+        kernel::set_routes(&mut sides.inside, &survey.desired, &[link.index])?;
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
         undo.disarm();
         Ok(Self {
             config: config.clone(),
             desired: survey.desired,
             devices: vec![link.index],
-            netlink,
+            sides,
             plane,
             plane_reason,
             pins,
@@ -160,6 +172,7 @@ impl Overlay {
             before: Totals::default(),
             repairs: BTreeMap::new(),
             driver: None,
+            is_underlay_missing: false,
         })
     }
 
@@ -194,20 +207,23 @@ impl Overlay {
 
     /// Puts all that `config` asks for in the place of what there is.
     fn install(&mut self, config: &Config) -> Result<(), ControlError> {
-        let survey = Survey::of(&mut self.netlink, config)?;
+        // The namespace may be another one of the same name.
+        let mut sides = Sides::open(&config.site)?;
+        let survey = Survey::of(&mut sides, config, Some(self.desired.underlay))?;
         survey.tunnel.inherit(&self.plane.tunnel());
         if survey.desired.is_drivers() {
             return driver::install(self, survey, config);
         }
         let tun = survey.open()?;
-        let link = kernel::set_up_device(&mut self.netlink, &survey.desired)?;
+        let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
         // Programs in the kernel go on meanwhile; the new ones take their place in one step.
         self.plane.shutdown();
         let before = self.counted_by(&survey.tunnel);
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, self.stays)?;
         (self.plane, self.plane_reason, self.pins, self.before) = (plane, plane_reason, pins, before);
+        self.sides = sides;
         // Only now is there somebody who knows a new peer.
-        kernel::set_routes(&mut self.netlink, &survey.desired, &[link.index])?;
+        kernel::set_routes(&mut self.sides.inside, &survey.desired, &[link.index])?;
         (self.config, self.desired, self.devices) = (config.clone(), survey.desired, vec![link.index]);
         Ok(())
     }
@@ -236,19 +252,25 @@ impl Overlay {
     /// # Errors
     /// It cannot be repaired now; another attempt may.
     pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
+        if !self.sides.is_current(&self.config.site) {
+            return self.follow_namespace();
+        }
         driver::follow_names(self)?;
         let site = self.config.site.name.as_str();
-        let mut actual = Actual::look(&mut self.netlink, site, &self.desired, &self.devices)?;
-        let foreign = kernel::foreign_routes(&mut self.netlink, site, &self.desired)?;
+        let mut actual = Actual::look(&mut self.sides.inside, site, &self.desired, &self.devices)?;
+        let foreign = kernel::foreign_routes(&mut self.sides.inside, site, &self.desired)?;
         let is_ours = actual.indices() == self.devices;
         if !is_ours {
             // Whoever has taken the name is no device of ours; routes went with the one that was.
-            kernel::refuse_foreign_device(&mut self.netlink, site, &self.desired)?;
+            kernel::refuse_foreign_device(&mut self.sides.inside, site, &self.desired)?;
             if !self.desired.is_drivers() {
                 actual = Actual::default();
             }
         }
         let mut changes = change::of_kernel(&self.config, &self.desired, &actual);
+        changes.extend(self.underlay_moved()?);
+        // Its number and its table are another's: nothing that was made fits.
+        let is_vrf_new = self.sides.vrf()? != self.desired.vrf;
         changes.retain(|change| !foreign.iter().any(|network| change.is_about(*network)));
         // The table's rules are the plane's to know.
         changes.retain(|change| change.object != Object::Table);
@@ -259,19 +281,69 @@ impl Overlay {
         if changes.is_empty() {
             return Ok(changes);
         }
-        for change in &changes {
-            tracing::warn!(%change, "repaired");
-            *self.repairs.entry(change.object).or_default() += 1;
-        }
-        if self.desired.is_drivers() {
+        let changes = self.repaired(changes);
+        let needs_start = |change: &Change| matches!(change.object, Object::DataPlane | Object::Underlay);
+        if is_vrf_new || changes.iter().any(needs_start) {
+            self.install(&self.config.clone())?;
+        } else if self.desired.is_drivers() {
             driver::repair(self, &foreign)?;
-        } else if is_ours && changes.iter().all(|change| change.object != Object::DataPlane) {
-            let link = kernel::set_up_device(&mut self.netlink, &self.desired)?;
-            kernel::set_routes_but(&mut self.netlink, &self.desired, &[link.index], &foreign)?;
+        } else if is_ours {
+            let link = kernel::set_up_device(&mut self.sides.inside, &self.desired)?;
+            kernel::set_routes_but(&mut self.sides.inside, &self.desired, &[link.index], &foreign)?;
         } else {
             self.install(&self.config.clone())?;
         }
         Ok(changes)
+    }
+
+    /// All that was made inside is in a namespace that nobody finds any more; it is made again in the one that has
+    /// the name now.
+    fn follow_namespace(&mut self) -> Result<Vec<Change>, ControlError> {
+        self.install(&self.config.clone())?;
+        let netns = self.desired.netns.as_deref().unwrap_or_default();
+        let what = format!("{} in another network namespace {netns}", self.desired.device);
+        Ok(self.repaired(vec![Change::new(Kind::Change, Object::Device, what)]))
+    }
+
+    fn repaired(&mut self, changes: Vec<Change>) -> Vec<Change> {
+        for change in &changes {
+            tracing::warn!(%change, "repaired");
+            *self.repairs.entry(change.object).or_default() += 1;
+        }
+        changes
+    }
+
+    /// Where the inside is.
+    pub(crate) fn place(&self) -> &Inside {
+        &self.sides.place
+    }
+
+    /// Whether that still is what the file means.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.sides.is_current(&self.config.site)
+    }
+
+    /// Whether our address is another one now. That it is not there at all is no reason to change anything: it may
+    /// come back.
+    fn underlay_moved(&mut self) -> Result<Option<Change>, ControlError> {
+        let before = self.desired.underlay;
+        let found = underlay::find(&mut self.sides.outside, &self.config, Some(before));
+        self.is_underlay_missing = found.as_ref().is_err_and(|error| error.may_come().is_some());
+        let address = match found {
+            Err(_) if self.is_underlay_missing => before,
+            found => found?,
+        };
+        let what = || {
+            let at = &self.config.site.underlay;
+            format!("{at} {before} -> {address}: every peer's file has to name {address}")
+        };
+        Ok((address != before).then(|| Change::new(Kind::Change, Object::Underlay, what())))
+    }
+
+    /// Whether our address on the underlay was not there when it was last looked for.
+    #[must_use]
+    pub fn is_underlay_missing(&self) -> bool {
+        self.is_underlay_missing
     }
 
     /// Whether all is as it should be after what was heard; a look at everything tells more, and costs more.
@@ -341,19 +413,24 @@ impl Overlay {
                 if let Some(pins) = &self.pins {
                     ebpf::remove_pins(pins)?;
                 }
-                remove_objects(&mut self.netlink, self.config.site.name.as_str()).map(drop)
+                remove_objects(&mut self.sides.inside, self.config.site.name.as_str()).map(drop)
             }
         }
     }
 }
 
 fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlError> {
+    fn name<T: AsRef<str>>(name: Option<&T>) -> &str {
+        name.map_or("off", AsRef::as_ref)
+    }
     if is_drivers(running) != is_drivers(config) {
         return Err(ControlError::OtherPlane { site: running.site.name.to_string() });
     }
     for (key, old, new) in [
         ("site.name", running.site.name.as_str(), config.site.name.as_str()),
         ("site.device", running.site.device.as_str(), config.site.device.as_str()),
+        ("site.netns", name(running.site.netns.as_ref()), name(config.site.netns.as_ref())),
+        ("site.vrf", name(running.site.vrf.as_ref()), name(config.site.vrf.as_ref())),
     ] {
         if old != new {
             return Err(ControlError::NotInPlace { key, old: old.to_owned(), new: new.to_owned() });
@@ -370,33 +447,51 @@ pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, Co
     if let Some(running) = running {
         refuse_other_device(running, config)?;
     }
-    let mut netlink = Netlink::open()?;
-    let mut changes = change::of_configs(running, config);
-    let survey = Survey::of(&mut netlink, config)?;
-    let actual = Actual::look(&mut netlink, config.site.name.as_str(), &survey.desired, &[])?;
+    let mut sides = Sides::open(&config.site)?;
+    let survey = Survey::of(&mut sides, config, None)?;
+    let mut changes = change::of_configs(running, config, survey.desired.underlay);
+    let actual = Actual::look(&mut sides.inside, config.site.name.as_str(), &survey.desired, &[])?;
     changes.extend(change::of_kernel(config, &survey.desired, &actual));
     Ok(changes)
 }
 
-/// Removes what an overlay of this name left in the calling thread's network namespace: every
-/// device that carries its mark, and with the device its routes. Returns what was removed.
+/// Removes what an overlay of this name left in the calling thread's network namespace, or in that which its file
+/// named: every device that carries its mark, and with the device its routes. Returns what was removed.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn remove_leftovers(site: &str) -> Result<Vec<String>, ControlError> {
+pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, ControlError> {
     if let Ok(pins) = ebpf::pins_of(site) {
         ebpf::remove_pins(&pins)?;
     }
-    remove_objects(&mut Netlink::open()?, site)
+    // With a namespace that is gone went all that was in it.
+    match inside_of(netns)? {
+        Some(mut inside) => remove_objects(&mut inside, site),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// Whether there is anything that [`remove_leftovers`] would remove.
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub fn has_leftovers(site: &str) -> Result<bool, ControlError> {
+pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlError> {
     let pinned = ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins));
-    Ok(pinned || kernel::driver::has_table(site) || !objects(&mut Netlink::open()?, site)?.is_empty())
+    if pinned || kernel::driver::has_table(site) {
+        return Ok(true);
+    }
+    let Some(mut inside) = inside_of(netns)? else { return Ok(false) };
+    Ok(!objects(&mut inside, site)?.is_empty())
+}
+
+/// `None`: there is no namespace of that name.
+fn inside_of(netns: Option<&str>) -> Result<Option<Netlink>, ControlError> {
+    match netns.map(namespace) {
+        None => Ok(Some(Netlink::open()?)),
+        Some(Ok(netns)) => Ok(Some(netns.run(Netlink::open)??)),
+        Some(Err(ControlError::NoNetns { .. })) => Ok(None),
+        Some(Err(error)) => Err(error),
+    }
 }
 
 fn objects(netlink: &mut Netlink, site: &str) -> Result<Vec<Link>, ControlError> {
@@ -420,6 +515,7 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
 /// Removes the device that was made unless everything went well.
 struct Undo {
     device: Option<String>,
+    place: Inside,
 }
 
 impl Undo {
@@ -431,10 +527,14 @@ impl Undo {
 impl Drop for Undo {
     fn drop(&mut self) {
         let Some(device) = &self.device else { return };
-        let removed = Netlink::open().and_then(|mut netlink| match netlink.link(device)? {
-            Some(link) => netlink.delete_link(link.index),
-            None => Ok(()),
-        });
+        let remove = || {
+            let mut netlink = Netlink::open()?;
+            match netlink.link(device)? {
+                Some(link) => netlink.delete_link(link.index),
+                None => Ok(()),
+            }
+        };
+        let removed = self.place.run(remove).flatten();
         if let Err(error) = removed {
             tracing::error!(%error, device, "cannot remove what a failed start had made");
         }

@@ -13,6 +13,7 @@ use crate::confirmation::{self, Confirmation};
 use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::places::Places;
+use crate::rights::Rights;
 
 /// A file to be applied.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +40,7 @@ pub(crate) struct Service {
     places: Places,
     file: Arc<Mutex<PathBuf>>,
     read: Arc<Mutex<Option<Read>>>,
+    rights: Rights,
 }
 
 /// A text that was read, and what it says.
@@ -48,7 +50,7 @@ struct Read {
 }
 
 impl Service {
-    pub(crate) fn new(overlay: Overlay, places: &Places, file: &Path) -> Self {
+    pub(crate) fn new(overlay: Overlay, places: &Places, file: &Path, rights: Rights) -> Self {
         // For the first change to be read beside; whoever has changed the file since has it read as a whole.
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let read = Config::parse("", &text).ok().filter(|config| config == overlay.config());
@@ -58,6 +60,7 @@ impl Service {
             places: places.clone(),
             file: Arc::new(Mutex::new(file.to_owned())),
             read: Arc::new(Mutex::new(read)),
+            rights,
         }
     }
 
@@ -93,6 +96,7 @@ impl Service {
     /// Makes a running overlay what a file says, all of it or nothing.
     pub(crate) fn apply(&self, request: &ApplyRequest) -> Result<Applied, ControlError> {
         let config = self.read(&request.file, &request.text)?;
+        self.rights.suffice_for(&config)?;
         let time = request.confirm_seconds.map(Duration::from_secs);
         let changes = self.change(|overlay| {
             let before = overlay.config().clone();
@@ -108,8 +112,8 @@ impl Service {
     /// Reads the file again.
     pub(crate) fn reload(&self) -> Result<Applied, ControlError> {
         let file = self.file().clone();
-        let text = std::fs::read_to_string(&file)
-            .map_err(|error| ControlError::file("read", file.clone(), error))?;
+        let text =
+            std::fs::read_to_string(&file).map_err(|error| ControlError::unreadable(file.clone(), error))?;
         self.apply(&ApplyRequest { file, text, confirm_seconds: None })
     }
 

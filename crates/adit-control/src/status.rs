@@ -72,6 +72,12 @@ pub struct SiteStatus {
     pub name: String,
     /// The outer source address.
     pub underlay: String,
+    /// The interface that it was found at, where the file names that.
+    #[serde(default)]
+    pub underlay_interface: Option<String>,
+    /// Whether the machine has that address.
+    #[serde(default)]
+    pub underlay_state: UnderlayState,
     /// The tunnel's interface.
     pub device: String,
     /// Which data plane forwards.
@@ -99,6 +105,17 @@ pub struct Limit {
 pub fn limits(is_drivers: bool) -> Vec<Limit> {
     let limits = LIMITS.iter().filter(|_| is_drivers);
     limits.map(|limit| Limit { name: limit.name.to_owned(), what: limit.what.to_owned() }).collect()
+}
+
+/// Whether the machine has its address on the underlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnderlayState {
+    /// It has.
+    #[default]
+    Present,
+    /// Not now: nothing comes or goes until it has again.
+    Missing,
 }
 
 /// One peer.
@@ -322,7 +339,12 @@ impl Status {
             schema: SCHEMA,
             site: SiteStatus {
                 name: config.site.name.to_string(),
-                underlay: config.site.underlay.to_string(),
+                underlay: overlay.desired().underlay.to_string(),
+                underlay_interface: config.site.underlay.interface().map(ToString::to_string),
+                underlay_state: match overlay.is_underlay_missing() {
+                    true => UnderlayState::Missing,
+                    false => UnderlayState::Present,
+                },
                 device: overlay.desired().device.clone(),
                 dataplane: plane.kind().to_string(),
                 dataplane_reason: overlay.plane_reason().to_owned(),

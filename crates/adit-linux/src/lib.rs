@@ -9,6 +9,7 @@ pub mod error;
 pub mod ethtool;
 pub mod frames;
 pub mod icmp_socket;
+pub mod inside;
 mod mapping;
 pub mod netlink;
 pub mod netns;
@@ -17,12 +18,15 @@ pub mod packet;
 pub mod packet_ring;
 pub mod poll;
 pub mod private_socket;
+pub mod privileges;
 pub mod process;
 pub mod raw;
 pub mod raw_frames;
+mod seccomp;
 pub mod signal;
 pub mod sysctl;
 pub mod taps;
+pub mod tcx;
 #[doc(hidden)]
 pub mod testing;
 pub mod tun;
@@ -33,5 +37,7 @@ pub mod xdp;
 
 /// `errno` of a datagram too large for where it goes.
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;
+/// `errno` of what is not there.
+pub const ENOENT: i32 = libc::ENOENT;
 /// `errno` of an interface of a kind that the kernel does not know.
 pub const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;

@@ -90,6 +90,15 @@ pub fn wait_readable_any(
     wait_any(&fds, timeout).map(drop)
 }
 
+/// Waits until one of `sources` can be read, or the time is up.
+///
+/// # Errors
+/// What the kernel says; never `EINTR`, at which it returns.
+pub fn readable_any_within(sources: &[std::os::fd::BorrowedFd<'_>], patience: Duration) -> io::Result<bool> {
+    let fds: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
+    wait_any(&fds, Some(patience))
+}
+
 /// Waits until `source` can be read; `false` when the time is up first.
 ///
 /// # Errors

@@ -18,36 +18,37 @@ use crate::error::{Error, Result};
 /// A right of `capabilities(7)` that Adit uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
+    /// CAP_NET_BIND_SERVICE: listening on ports below 1024.
+    NetBindService,
     /// CAP_NET_ADMIN: interfaces, addresses, routes.
     NetAdmin,
     /// CAP_NET_RAW: raw and packet sockets.
     NetRaw,
     /// CAP_SYS_ADMIN: making and entering namespaces.
     SysAdmin,
+    /// CAP_PERFMON: programs for the kernel that read packets by pointers.
+    Perfmon,
+    /// CAP_BPF: maps and programs for the kernel.
+    Bpf,
 }
 
 impl Capability {
-    fn bit(self) -> u32 {
-        // linux/capability.h
+    pub(crate) fn of_caps(self) -> caps::Capability {
         match self {
-            Self::NetAdmin => 12,
-            Self::NetRaw => 13,
-            Self::SysAdmin => 21,
+            Self::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
+            Self::NetAdmin => caps::Capability::CAP_NET_ADMIN,
+            Self::NetRaw => caps::Capability::CAP_NET_RAW,
+            Self::SysAdmin => caps::Capability::CAP_SYS_ADMIN,
+            Self::Perfmon => caps::Capability::CAP_PERFMON,
+            Self::Bpf => caps::Capability::CAP_BPF,
         }
     }
 }
 
-/// Whether the calling thread has `capability` in effect, in the user namespace it is in. `false`
-/// too where it cannot be learnt, since `/proc` is missing.
+/// Whether the calling thread has `capability` in effect, in the user namespace it is in.
 #[must_use]
 pub fn has_capability(capability: Capability) -> bool {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    effective(&status).is_some_and(|set| set >> capability.bit() & 1 == 1)
-}
-
-fn effective(status: &str) -> Option<u64> {
-    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(set.trim(), 16).ok()
+    caps::has_cap(None, caps::CapSet::Effective, capability.of_caps()).unwrap_or(false)
 }
 
 /// A file that one process at a time holds, and that says which. Given up when dropped, and by the

@@ -72,7 +72,8 @@ fn the_rights_suffice(test: &str, plane: DataplaneChoice) {
         let set = held.lines().find_map(|found| found.strip_prefix(line)).unwrap().trim();
         u64::from_str_radix(set, 16).unwrap().count_ones() as usize
     };
-    assert_eq!((count("CapEff:"), count("CapBnd:")), (rights().len(), rights().len()), "{held}");
+    // What a data plane has no use for, the daemon gives up by itself.
+    assert!(count("CapEff:") <= rights().len() && count("CapBnd:") == rights().len(), "{held}");
     // A restart takes over what an earlier one left, and the end removes it.
     a.end(Signal::SIGTERM);
     let a = start(&sites, &sites.network.gateway_a, confined(&sites, "a.toml", &rights()));

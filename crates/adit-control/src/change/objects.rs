@@ -49,10 +49,25 @@ fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Cha
     };
     let remote = remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
     let settings = device.ipip.as_ref().map(words_of).unwrap_or_default();
-    let local = config.site.underlay;
-    Change::new(Kind::Add, Object::Device, format!("{name} mtu {}", desired.mtu))
-        .by(format!("ip link add name {name} type ipip local {local}{remote}{settings}"))
-        .by(format!("ip link set {name} up"))
+    let (local, ip) = (desired.underlay, ip(desired));
+    let mut what = format!("{name} mtu {}", desired.mtu);
+    let mut commands = vec![format!("ip link add name {name} type ipip local {local}{remote}{settings}")];
+    if let Some(netns) = &desired.netns {
+        what.push_str(&format!(" netns {netns}"));
+        // The driver's outside stays where it was made.
+        commands.push(format!("ip link set {name} netns {netns}"));
+    }
+    if let Some(vrf) = &desired.vrf {
+        what.push_str(&format!(" vrf {}", vrf.name));
+        commands.push(format!("{ip} link set {name} vrf {}", vrf.name));
+    }
+    commands.push(format!("{ip} link set {name} up"));
+    Change { commands, ..Change::new(Kind::Add, Object::Device, what) }
+}
+
+/// The command, for where the inside is.
+fn ip(desired: &Desired) -> String {
+    desired.netns.as_ref().map_or_else(|| "ip".to_owned(), |netns| format!("ip -n {netns}"))
 }
 
 /// What is not as ip(8) has it by itself.
@@ -74,7 +89,7 @@ fn words_of(ipip: &Ipip) -> String {
 /// What differs.
 fn of_device(desired: &Desired, device: &DesiredDevice, link: &Link) -> Vec<Change> {
     let mut changes = Vec::new();
-    let device_name = &device.name;
+    let (device_name, ip) = (&device.name, ip(desired));
     let mut change = |what: String, command: String| {
         changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
     };
@@ -87,24 +102,34 @@ fn of_device(desired: &Desired, device: &DesiredDevice, link: &Link) -> Vec<Chan
         };
         change(
             format!("{device_name} {} -> {}", ends(found), ends(wanted)),
-            format!("ip link change {device_name} type ipip {}", ends(wanted)),
+            format!("{ip} link change {device_name} type ipip {}", ends(wanted)),
         );
     }
     if link.alias.as_deref() != Some(&device.alias) {
         let alias = link.alias.as_deref().unwrap_or("none");
         change(
             format!("{device_name} alias {alias} -> {}", device.alias),
-            format!("ip link set {device_name} alias {}", device.alias),
+            format!("{ip} link set {device_name} alias {}", device.alias),
         );
     }
     if link.mtu != u32::from(desired.mtu) {
         change(
             format!("{device_name} mtu {} -> {}", link.mtu, desired.mtu),
-            format!("ip link set {device_name} mtu {}", desired.mtu),
+            format!("{ip} link set {device_name} mtu {}", desired.mtu),
         );
     }
     if !link.up {
-        change(format!("{device_name} down -> up"), format!("ip link set {device_name} up"));
+        change(format!("{device_name} down -> up"), format!("{ip} link set {device_name} up"));
+    }
+    match &desired.vrf {
+        Some(vrf) if link.master != Some(vrf.index) => {
+            let name = &vrf.name;
+            change(format!("{device_name} to vrf {name}"), format!("{ip} link set {device_name} vrf {name}"));
+        }
+        None if link.master.is_some() && device.ipip.is_none() => {
+            change(format!("{device_name} to no master"), format!("{ip} link set {device_name} nomaster"));
+        }
+        _ => {}
     }
     changes
 }
@@ -121,27 +146,31 @@ fn routes(desired: &Desired, actual: &Actual) -> Vec<Change> {
         let device = desired.devices.get(place).map_or(desired.device.as_str(), |device| &device.name);
         match there.get(&wanted.destination) {
             Some(found) if wanted.is_already(found) => {}
-            Some(_) => changes.push(of_route(Kind::Change, wanted, device)),
-            None => changes.push(of_route(Kind::Add, wanted, device)),
+            Some(_) => changes.push(of_route(Kind::Change, wanted, device, desired)),
+            None => changes.push(of_route(Kind::Add, wanted, device, desired)),
         }
     }
     let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
     for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
         let name = found.device.and_then(|device| names.get(&device).copied());
-        changes.push(of_route(Kind::Remove, found, name.unwrap_or(&desired.device)));
+        changes.push(of_route(Kind::Remove, found, name.unwrap_or(&desired.device), desired));
     }
     changes
 }
 
 /// A route that comes, becomes another or goes.
-pub(crate) fn of_route(kind: Kind, route: &Route, device: &str) -> Change {
+pub(crate) fn of_route(kind: Kind, route: &Route, device: &str, desired: &Desired) -> Change {
     let verb = match kind {
         Kind::Add => "add",
         Kind::Change => "replace",
         Kind::Remove => "delete",
     };
-    let what = words(route, device);
-    Change::new(kind, Object::Route, what.clone()).by(format!("ip route {verb} {what}"))
+    let mut what = words(route, device);
+    if let Some(vrf) = &desired.vrf {
+        what.push_str(&format!(" vrf {}", vrf.name));
+    }
+    let ip = ip(desired);
+    Change::new(kind, Object::Route, what.clone()).by(format!("{ip} route {verb} {what}"))
 }
 
 /// A route in iproute2's words.

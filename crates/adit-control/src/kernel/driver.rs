@@ -8,7 +8,7 @@ use adit_dataplane::kernel::{Guard, table_name};
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::nftables::Tables;
 
-use super::{Actual, our_routes, set_routes_but, set_up};
+use super::{Actual, our_routes, set_routes_but, set_up, table};
 use crate::desired::{Desired, DesiredDevice};
 use crate::devices::{is_of_site, there};
 use crate::error::ControlError;
@@ -28,7 +28,7 @@ pub(super) fn look(
     let unwanted: Vec<Link> =
         ours(&links, site).filter(|link| !wanted.contains(&link.index)).cloned().collect();
     let all: Vec<u32> = devices.iter().flatten().chain(&unwanted).map(|link| link.index).collect();
-    let routes = if all.is_empty() { Vec::new() } else { our_routes(netlink, &all)? };
+    let routes = if all.is_empty() { Vec::new() } else { our_routes(netlink, &all, table(desired))? };
     // Whether rules are still the same is the guard's to know, which has made them.
     let filter = match &desired.filter {
         None => None,
@@ -103,7 +103,7 @@ fn make_device(
         netlink.change_ipip(link.index, ipip)?;
     }
     if link.alias.as_deref() != Some(&device.alias) || link.mtu != u32::from(desired.mtu) || !link.up {
-        set_up(netlink, &link, device, desired.mtu)?;
+        set_up(netlink, &link, device, desired)?;
     }
     if !link.up {
         netlink.set_up(link.index)?;

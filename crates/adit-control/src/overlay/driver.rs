@@ -13,26 +13,28 @@ use ipnet::Ipv4Net;
 use super::{Overlay, Survey};
 use crate::error::ControlError;
 use crate::kernel::driver;
+use crate::sides::Sides;
 
 const REASON: &str = "as configured: Linux's own ipip driver";
 
 pub(super) fn bring_up(
-    mut netlink: Netlink,
+    mut sides: Sides,
     survey: Survey,
     config: &Config,
     stays: bool,
 ) -> Result<Overlay, ControlError> {
     let site = config.site.name.as_str();
-    let before = Before::look(&mut netlink, site)?;
+    let netlink = &mut sides.inside;
+    let before = Before::look(netlink, site)?;
     let guard = Arc::new(Guard::open()?);
-    let made = driver::make(&mut netlink, &guard, site, &survey.desired, &[], &[]).and_then(|devices| {
+    let made = driver::make(netlink, &guard, site, &survey.desired, &[], &[]).and_then(|devices| {
         let plane = KernelPlane::of(survey.tunnel, Arc::clone(&guard), devices.clone())?;
         Ok((devices, plane))
     });
     let (devices, plane) = match made {
         Ok(made) => made,
         Err(error) => {
-            before.restore(&mut netlink, site);
+            before.restore(netlink, site);
             return Err(error);
         }
     };
@@ -40,7 +42,7 @@ pub(super) fn bring_up(
         config: config.clone(),
         desired: survey.desired,
         devices,
-        netlink,
+        sides,
         plane: Box::new(plane),
         plane_reason: REASON.to_owned(),
         pins: None,
@@ -50,6 +52,7 @@ pub(super) fn bring_up(
         before: Totals::default(),
         repairs: BTreeMap::new(),
         driver: Some(guard),
+        is_underlay_missing: false,
     })
 }
 
@@ -58,7 +61,8 @@ pub(super) fn install(overlay: &mut Overlay, survey: Survey, config: &Config) ->
         return Err(ControlError::OtherPlane { site: config.site.name.to_string() });
     };
     let site = config.site.name.as_str();
-    let devices = driver::make(&mut overlay.netlink, &guard, site, &survey.desired, &overlay.devices, &[])?;
+    let devices =
+        driver::make(&mut overlay.sides.inside, &guard, site, &survey.desired, &overlay.devices, &[])?;
     let before = overlay.counted_by(&survey.tunnel);
     let plane = KernelPlane::of(survey.tunnel, guard, devices.clone())?;
     (overlay.plane, overlay.before) = (Box::new(plane), before);
@@ -70,7 +74,7 @@ pub(super) fn install(overlay: &mut Overlay, survey: Survey, config: &Config) ->
 pub(super) fn follow_names(overlay: &mut Overlay) -> Result<(), ControlError> {
     let Some(guard) = &overlay.driver else { return Ok(()) };
     let before = overlay.desired.filter.clone();
-    overlay.desired.adapt_to(overlay.config.site.name.as_str(), &overlay.netlink.links()?);
+    overlay.desired.adapt_to(overlay.config.site.name.as_str(), &overlay.sides.inside.links()?);
     match &overlay.desired.filter {
         Some(filter) if overlay.desired.filter != before => Ok(guard.set(filter)?),
         _ => Ok(()),
@@ -82,7 +86,7 @@ pub(super) fn repair(overlay: &mut Overlay, foreign: &[Ipv4Net]) -> Result<(), C
     let tunnel = overlay.plane.tunnel();
     let site = overlay.config.site.name.as_str();
     let devices =
-        driver::make(&mut overlay.netlink, &guard, site, &overlay.desired, &overlay.devices, foreign)?;
+        driver::make(&mut overlay.sides.inside, &guard, site, &overlay.desired, &overlay.devices, foreign)?;
     if devices != overlay.devices {
         overlay.before = overlay.counted_by(&tunnel);
         overlay.plane = Box::new(KernelPlane::of(tunnel, guard, devices.clone())?);

@@ -5,11 +5,13 @@
 use std::mem;
 use std::path::PathBuf;
 
+use adit_linux::netlink::Netlink;
+use adit_linux::tcx;
 use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 
 use super::error::EbpfError;
@@ -158,17 +160,30 @@ impl Attacher {
     }
 }
 
-/// Whether our program is attached at a place, by TCX. An interface that is gone misses nothing.
-pub(super) fn check(place: Place) -> Result<(), String> {
-    let link =
-        adit_linux::netlink::Netlink::open().and_then(|mut netlink| netlink.link_by_index(place.device));
-    let Ok(Some(link)) = link else { return Ok(()) };
-    let attached = SchedClassifier::query_tcx(&link.name, place.kind).map_err(|error| error.to_string())?;
-    let is_there = attached.1.iter().any(|program| program.name_as_str() == Some(place.program()));
-    if is_there {
+/// Whether a program that is pinned is attached where its pin says. An interface that is gone misses nothing.
+pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
+    let Place { kind, device } = pinned.place;
+    let told = |error: adit_linux::error::Error| error.to_string();
+    let mut netlink = Netlink::open().map_err(told)?;
+    let Some(link) = netlink.link_by_index(device).map_err(told)? else { return Ok(()) };
+    let is_egress = kind == TcAttachType::Egress;
+    let (ours, attached) = match pinned.clsact {
+        None => {
+            let link = PinnedLink::from_pin(&pinned.path).map(FdLink::from).and_then(|link| link.info());
+            let ours = link.map_err(|error| error.to_string())?.program_id();
+            (ours, tcx::programs(device, is_egress).map_err(told)?)
+        }
+        Some(handle) => {
+            let ours = ProgramInfo::from_pin(&pinned.path).map_err(|error| error.to_string())?.id();
+            let filters = netlink.bpf_filters(device, is_egress).map_err(told)?.into_iter();
+            let filters = filters.filter(|filter| (filter.handle, filter.priority) == (handle, PRIORITY));
+            (ours, filters.map(|filter| filter.program).collect())
+        }
+    };
+    if attached.contains(&ours) {
         Ok(())
     } else {
-        Err(format!("{} is not attached to {} any more", place.program(), link.name))
+        Err(format!("{} is not attached to {} any more", pinned.place.program(), link.name))
     }
 }
 
@@ -189,8 +204,7 @@ fn filter(place: Place, device: &str, tunnel: u32) -> std::io::Result<SchedClass
 /// is no mistake.
 pub(super) fn detach_filter(pinned: &Pinned) {
     let Some(tunnel) = pinned.clsact else { return };
-    let device = adit_linux::netlink::Netlink::open()
-        .and_then(|mut netlink| netlink.link_by_index(pinned.place.device));
+    let device = Netlink::open().and_then(|mut netlink| netlink.link_by_index(pinned.place.device));
     let Ok(Some(device)) = device else { return };
     if let Ok(link) = filter(pinned.place, &device.name, tunnel) {
         let _ = Link::detach(link);

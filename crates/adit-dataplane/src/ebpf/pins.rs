@@ -111,7 +111,7 @@ pub fn remove(overlay: &Path) -> Result<(), EbpfError> {
     remove_tree(overlay)
 }
 
-/// Whether the programs of an overlay are pinned and, where the kernel tells, attached. In the network namespace that
+/// Whether the programs of an overlay are pinned and attached. In the network namespace that
 /// it lives in.
 pub(super) fn check(overlay: &Path) -> Result<(), String> {
     let told = |error: EbpfError| error.to_string();
@@ -125,8 +125,7 @@ pub(super) fn check(overlay: &Path) -> Result<(), String> {
     if !directory.join(MAPS).is_dir() {
         return Err("the pins of the programs' maps are gone".to_owned());
     }
-    // Of a filter nothing is asked: iproute2 knows them, this crate's libraries do not list them.
-    pinned.iter().filter(|pinned| pinned.clsact.is_none()).try_for_each(|pinned| attach::check(pinned.place))
+    pinned.iter().try_for_each(attach::check)
 }
 
 fn own_directory() -> Result<String, EbpfError> {

@@ -57,7 +57,10 @@ impl Opened {
             };
             let mut started = listening.started.lock().unwrap_or_else(PoisonError::into_inner);
             let name = format!("adit-in-{}", started.threads.len());
-            started.threads.push(super::spawn(&name, move || inbound.run())?);
+            started.threads.push(super::spawn(&name, move || {
+                super::confine(false);
+                inbound.run();
+            })?);
             started.counters.push(counters);
         }
         Ok(())

@@ -33,7 +33,9 @@ use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
 use adit_linux::frames::{FrameSender, LINK_HEADER};
+use adit_linux::inside::Inside;
 use adit_linux::poll::Waker;
+use adit_linux::privileges;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::tun::{Tun, TunQueue};
@@ -98,6 +100,7 @@ impl UserspacePlane {
     ) -> Result<Self, EbpfError> {
         let udp = tun.offloads().udp;
         let device = tun.name().to_owned();
+        let inside = tun.inside().clone();
         let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
         let mtu =
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
@@ -152,6 +155,9 @@ impl UserspacePlane {
                 None
             }
         };
+        // Behind programs the kernel routes what leaves from here. Else a packet thread follows its way out to another
+        // interface, or to where a capture sees it.
+        let opens_sockets = fast.is_none();
         let mut outbound = Vec::new();
         let mut senders = Vec::new();
         for (number, queue) in queues.into_iter().enumerate() {
@@ -164,6 +170,7 @@ impl UserspacePlane {
                 counters,
                 next_hops: Arc::clone(&next_hops),
                 raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
+                replies: reply_sender(&inside)?,
                 link: None,
                 clock: Clock,
                 stop: Arc::clone(&stop),
@@ -172,7 +179,7 @@ impl UserspacePlane {
             });
         }
         let watcher = Watcher {
-            probing: Probing::open(&tunnel, underlay, plane.shard(), senders)?,
+            probing: Probing::open(&tunnel, underlay, &inside, plane.shard(), senders)?,
             tunnel,
             decides,
             orders,
@@ -189,7 +196,10 @@ impl UserspacePlane {
         .prepare()?;
         plane.threads.push(spawn("adit-watch", move || watcher.run())?);
         for (number, outbound) in outbound.into_iter().enumerate() {
-            plane.threads.push(spawn(&format!("adit-out-{number}"), move || outbound.run())?);
+            plane.threads.push(spawn(&format!("adit-out-{number}"), move || {
+                confine(opens_sockets);
+                outbound.run();
+            })?);
         }
         Ok(plane)
     }
@@ -208,6 +218,19 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| Error::new(format!("cannot start the thread {name}"), error))
+}
+
+/// What answers go out by, where the hosts inside are not reached as the underlay is.
+fn reply_sender(inside: &Inside) -> Result<Option<RawFrameSender>, Error> {
+    let open = || RawFrameSender::open_in(inside, MAX_ERROR_LEN, outbound::RAW_BATCH);
+    inside.is_elsewhere().then(open).transpose()
+}
+
+/// Leaves the calling thread what moves packets. Where the kernel cannot, forwarding is worth more.
+fn confine(opens_sockets: bool) {
+    if let Err(error) = privileges::confine_packet_thread(opens_sockets) {
+        tracing::warn!(%error, "a packet thread keeps more rights than it needs");
+    }
 }
 
 /// Queues an ICMP error. The kernel routes it, and fills in its own address towards the sender.

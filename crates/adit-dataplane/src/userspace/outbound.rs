@@ -43,6 +43,8 @@ pub(crate) struct Outbound {
     pub(crate) counters: Arc<Counters>,
     pub(crate) next_hops: Arc<NextHops>,
     pub(crate) raw: RawFrameSender,
+    /// To the hosts inside, where those are elsewhere.
+    pub(crate) replies: Option<RawFrameSender>,
     pub(crate) link: Option<Link>,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
@@ -170,7 +172,7 @@ impl Outbound {
                 if let Some(partial) = superpacket.write(0, scratch) {
                     complete_checksum(&mut scratch[..len], partial);
                 }
-                queue_reply(&mut self.raw, &reply, &scratch[..len]);
+                queue_reply(self.replies.as_mut().unwrap_or(&mut self.raw), &reply, &scratch[..len]);
             }
             Encapsulated::Drop(_) => {}
         }
@@ -282,6 +284,11 @@ impl Outbound {
         }
         self.raw.flush();
         count_refused(&self.counters, &mut self.raw);
+        if let Some(replies) = &mut self.replies {
+            replies.flush();
+            // Nothing of the underlay's.
+            let _ = replies.take_sent();
+        }
     }
 }
 

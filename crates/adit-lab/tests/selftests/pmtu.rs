@@ -191,7 +191,7 @@ fn assert_nothing_left(gateway: &Host, own: &OwnName) {
         netlink.routes().unwrap().into_iter().filter(|route| route.gateway.is_none()).collect();
     assert!(ours.iter().all(|route| route.protocol != ROUTE_PROTOCOL), "its routes are gone: {ours:?}");
     assert!(!own.are_pins_there(), "its pins are gone");
-    let left = gateway.ns().run(|| has_leftovers(&own.name)).unwrap().expect("it can be asked");
+    let left = gateway.ns().run(|| has_leftovers(&own.name, None)).unwrap().expect("it can be asked");
     assert!(!left, "nothing is left");
 }
 

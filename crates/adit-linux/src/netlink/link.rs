@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
+    InfoData, InfoKind, InfoVeth, InfoVrf, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
     LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -34,6 +34,10 @@ pub struct Link {
     pub alias: Option<String>,
     /// The driver's kind for virtual ones: `veth`, `tun`, `ipip`.
     pub kind: Option<String>,
+    /// The interface it is a port of: a bridge, a VRF.
+    pub master: Option<u32>,
+    /// Of a VRF the table of its routes.
+    pub vrf_table: Option<u32>,
     /// How it tunnels, if it is of the ipip driver.
     pub ipip: Option<Ipip>,
     /// What frames it carries.
@@ -256,6 +260,13 @@ fn in_answer(answer: RouteNetlinkMessage) -> Option<Link> {
     }
 }
 
+fn table(info: InfoVrf) -> Option<u32> {
+    match info {
+        InfoVrf::TableId(table) => Some(table),
+        _ => None,
+    }
+}
+
 /// `None` for a bridge's view of its port, which is sent as a link too.
 pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
     if message.header.interface_family != AddressFamily::Unspec {
@@ -271,6 +282,8 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
         mac: None,
         alias: None,
         kind: None,
+        master: None,
+        vrf_table: None,
         ipip: None,
         hardware: match message.header.link_layer_type {
             LinkLayerType::Ether => LinkLayer::Ethernet,
@@ -286,10 +299,14 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Data(InfoData::Vrf(vrf)) => {
+                            link.vrf_table = vrf.into_iter().find_map(table)
+                        }
                         LinkInfo::Data(InfoData::IpTunnel(data)) => link.ipip = Some(Ipip::of(data)),
                         _ => {}
                     }

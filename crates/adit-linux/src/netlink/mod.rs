@@ -5,6 +5,7 @@ mod address;
 mod batch;
 mod event;
 mod exact;
+mod filter;
 mod ipip;
 mod link;
 mod neighbour;
@@ -14,6 +15,7 @@ mod socket;
 
 pub use address::Address;
 pub use event::{Event, Events, Group};
+pub use filter::BpfFilter;
 pub use ipip::{INHERIT_TOS, Ipip, LinkStatistics};
 pub use link::{Link, LinkLayer};
 pub use neighbour::{Neighbour, NeighbourState};
