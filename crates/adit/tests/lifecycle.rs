@@ -438,18 +438,6 @@ fn the_underlay_address_must_be_there() {
 }
 
 #[test]
-fn a_data_plane_that_is_not_there_is_refused() {
-    if !require_root("a_data_plane_that_is_not_there_is_refused") {
-        return;
-    }
-    let with = |plane: &str| {
-        let line = format!("device   = \"ipipA\"\ndataplane = \"{plane}\"");
-        refusal(|_| {}, move |file| file.replace("device   = \"ipipA\"", &line))
-    };
-    insta::assert_snapshot!(with("kernel"));
-}
-
-#[test]
 fn a_start_that_fails_forgets_nothing_that_was_kept() {
     if !require_root("a_start_that_fails_forgets_nothing_that_was_kept") {
         return;
