@@ -29,10 +29,6 @@ impl Rights {
                 });
             }
             if config.site.netns.is_some() {
-                // What is made there is looked at and repaired from there.
-                kept.push(Capability::SysAdmin);
-            }
-            if config.site.netns.is_some() {
                 // A repair enters it.
                 kept.push(Capability::SysAdmin);
             }
