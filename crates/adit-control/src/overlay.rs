@@ -75,7 +75,7 @@ impl Survey {
     }
 
     fn open(&self) -> Result<Tun, adit_linux::error::Error> {
-        Tun::open(&TunOptions { name: self.desired.device.clone(), queues: starter::queues(), persist: true })
+        Tun::open(&TunOptions { name: self.desired.device.clone(), queues: starter::queues() })
     }
 
     /// Starts what forwards, on a device that is set up.
@@ -132,6 +132,7 @@ impl Overlay {
         // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
         let undo = Undo { device: (!is_taken_over).then(|| survey.desired.device.clone()) };
         let link = kernel::set_up_device(&mut netlink, &survey.desired)?;
+        tun.keep()?;
         // Before there is a watcher, which would look at every peer's way again and again meanwhile.
         kernel::set_routes(&mut netlink, &survey.desired, link.index)?;
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
@@ -183,6 +184,7 @@ impl Overlay {
         survey.tunnel.inherit(self.plane.tunnel());
         let tun = survey.open()?;
         let link = kernel::set_up_device(&mut self.netlink, &survey.desired)?;
+        tun.keep()?;
         // Programs in the kernel go on meanwhile; the new ones take their place in one step.
         self.plane.shutdown();
         let before = self.counted_by(&survey.tunnel);

@@ -165,7 +165,7 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
     let config = Config::parse("test.toml", config).expect("the configuration is valid");
     let plane = gateway
         .run(|| {
-            let tun = Tun::open(&TunOptions { name: device.to_owned(), queues: 2, persist: false })?;
+            let tun = Tun::open(&TunOptions { name: device.to_owned(), queues: 2 })?;
             let tunnel = Tunnel::new(tunnel_config(&config, &[config.site.underlay], 1500))
                 .expect("the configuration makes a tunnel");
             UserspacePlane::start(Arc::new(tunnel), tun, config.site.underlay)
