@@ -1,7 +1,7 @@
 //! The daemon: one overlay, kept up until a signal ends it, and a socket to ask it on.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -103,6 +103,7 @@ async fn serve(
         Err(_) if options.wait => {}
         listening => listening?,
     }
+    let is_new = !overlay::has_leftovers(places.name(), inside_of(config).as_deref()).unwrap_or(true);
     let mut is_waiting = false;
     let overlay = loop {
         match Overlay::bring_up_to_stay(config, &places.memory()) {
@@ -123,18 +124,22 @@ async fn serve(
     let service = Service::new(overlay, places, &options.file, rights);
     let overlay = Arc::clone(&service.overlay);
 
-    // We hold the lock, so a socket that is there is a dead daemon's.
-    let _ = std::fs::remove_file(&socket);
-    // Only root asks: a status names addresses and counts of private networks.
-    let listener = private_socket::listen(&socket).map_err(file)?;
-    listener.set_nonblocking(true).map_err(file)?;
-    let listener = UnixListener::from_std(listener).map_err(file)?;
+    let (listener, keeper) = match attend(&socket, &overlay) {
+        Ok(attending) => attending,
+        Err(error) => {
+            // A start that fails leaves what it has found.
+            let found = if is_new { OnExit::Remove } else { OnExit::Keep };
+            if let Err(error) = close(&overlay, found) {
+                tracing::error!(%error, "cannot remove what a failed start had made");
+            }
+            return Err(error);
+        }
+    };
     let api = Api::new({
         let overlay = Arc::clone(&overlay);
         Arc::new(move || look(&overlay))
     });
     let app = api::on_socket(&api, &service);
-    let keeper = Keeper::start(Arc::clone(&overlay))?;
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
 
     scrapers.serve(&api);
@@ -180,6 +185,18 @@ async fn serve(
 
 fn inside_of(config: &Config) -> Option<String> {
     config.site.netns.as_ref().map(ToString::to_string)
+}
+
+/// Who answers for an overlay that is up, and who keeps it.
+fn attend(socket: &Path, overlay: &Shared) -> Result<(UnixListener, Keeper), ControlError> {
+    let file = |error| ControlError::file("listen on", socket, error);
+    // We hold the lock, so a socket that is there is a dead daemon's.
+    let _ = std::fs::remove_file(socket);
+    // Only root asks: a status names addresses and counts of private networks.
+    let listener = private_socket::listen(socket).map_err(file)?;
+    listener.set_nonblocking(true).map_err(file)?;
+    let listener = UnixListener::from_std(listener).map_err(file)?;
+    Ok((listener, Keeper::start(Arc::clone(overlay))?))
 }
 
 type Shared = Arc<Mutex<Option<Overlay>>>;

@@ -95,7 +95,7 @@ impl Survey {
 
     fn open(&self) -> Result<Tun, adit_linux::error::Error> {
         let name = self.desired.device.clone();
-        Tun::open_in(&TunOptions { name, queues: starter::queues(), persist: true }, self.place.clone())
+        Tun::open_in(&TunOptions { name, queues: starter::queues() }, self.place.clone())
     }
 
     /// Starts what forwards, on a device that is set up.
@@ -156,6 +156,7 @@ impl Overlay {
         let device = (!is_taken_over).then(|| survey.desired.device.clone());
         let undo = Undo { device, place: sides.place.clone() };
         let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
+        tun.keep()?;
         // Before there is a watcher, which would look at every peer's way again and again meanwhile.
         kernel::set_routes(&mut sides.inside, &survey.desired, &[link.index])?;
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
@@ -217,6 +218,7 @@ impl Overlay {
         }
         let tun = survey.open()?;
         let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
+        tun.keep()?;
         // Programs in the kernel go on meanwhile; the new ones take their place in one step.
         self.plane.shutdown();
         let before = self.counted_by(&survey.tunnel);

@@ -18,8 +18,6 @@ pub struct TunOptions {
     pub name: String,
     /// Queues to open; each is read and written by a thread of its own.
     pub queues: usize,
-    /// Whether the interface outlives the process until it is deleted.
-    pub persist: bool,
 }
 
 /// An open TUN device: its queues.
@@ -64,8 +62,8 @@ const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
 
 impl Tun {
-    /// Creates the device in the calling thread's network namespace, or takes over a persistent
-    /// one of that name that nobody holds.
+    /// Creates the device in the calling thread's network namespace, which goes with the last of its queues
+    /// unless it is to be [kept](Self::keep), or takes over a kept one of that name that nobody holds.
     ///
     /// # Errors
     /// `/dev/net/tun` missing or not ours to open, no CAP_NET_ADMIN, a name that is taken; each
@@ -91,9 +89,7 @@ impl Tun {
         for queue in &queues[1..] {
             queue.enable_offloads(&options.name)?;
         }
-        let tun = Self { name: options.name.clone(), inside, queues, offloads };
-        tun.set_persist(options.persist)?;
-        Ok(tun)
+        Ok(Self { name: options.name.clone(), inside, queues, offloads })
     }
 
     /// The interface's name.
@@ -114,12 +110,13 @@ impl Tun {
         self.offloads
     }
 
-    /// Whether the interface stays when the last queue is closed.
+    /// Lets the interface stay when the last queue is closed, until it is deleted. Not before it bears whatever
+    /// it is known by: a process may die at any moment.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn set_persist(&self, persist: bool) -> Result<(), Error> {
-        let value = libc::c_ulong::from(persist);
+    pub fn keep(&self) -> Result<(), Error> {
+        let value: libc::c_ulong = 1;
         // SAFETY: TUNSETPERSIST takes its argument by value and touches no memory of ours.
         let done = unsafe { libc::ioctl(self.queues[0].file.as_raw_fd(), TUNSETPERSIST, value) };
         if done < 0 {

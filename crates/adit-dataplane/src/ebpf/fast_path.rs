@@ -16,7 +16,7 @@ use super::attach::{Attacher, Place};
 use super::counts::{Counts, Old, Snapshot};
 use super::error::EbpfError;
 use super::object::Object;
-use super::pins::Pins;
+use super::pins::{Pins, Unsettled};
 
 /// How a peer is reached: by which interface, and over whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +40,7 @@ pub(crate) struct FastPath {
     refused: BTreeMap<u32, String>,
     attached: Vec<u32>,
     before: Option<(Old, Snapshot)>,
+    unsettled: Unsettled,
 }
 
 /// The tunnel's device has no link header.
@@ -61,6 +62,7 @@ impl FastPath {
         let settings = Settings::new(underlay, device, &config.outer, config.mss_clamp);
         tunnel.share_identifications();
         let pins = options.pins.as_deref().map(Pins::open).transpose()?;
+        let unsettled = Unsettled::of(pins.as_ref());
         let fresh = pins.as_ref().map(Pins::fresh_maps).transpose()?;
         let (object, maps) = Object::load(tunnel, settings, INNER_OFFSET, fresh.as_deref())?;
         let old = pins.as_ref().and_then(|pins| Old::open(&pins.maps()));
@@ -76,6 +78,7 @@ impl FastPath {
             refused: BTreeMap::new(),
             attached: Vec::new(),
             before: old.map(|old| (old, before)),
+            unsettled,
         })
     }
 
@@ -173,6 +176,7 @@ impl FastPath {
             pins.remove_others(&ours)?;
             pins.settle_maps()?;
         }
+        self.unsettled.settle();
         // What replaced programs counted to their end.
         if let Some((old, before)) = self.before.take() {
             self.counts.add_late(&before, &Snapshot::of_old(Some(&old), tunnel));

@@ -91,6 +91,34 @@ impl Pins {
     }
 }
 
+/// What a start has pinned that has not come to its end yet; gone with this, unless it has. What an earlier process had
+/// pinned stays.
+pub(super) struct Unsettled(Option<Pins>);
+
+impl Unsettled {
+    pub(super) fn of(pins: Option<&Pins>) -> Self {
+        Self(pins.cloned())
+    }
+
+    /// The start has come to its end.
+    pub(super) fn settle(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        let Some(pins) = &self.0 else { return };
+        let removed = match pins.directory.parent() {
+            Some(overlay) if !pins.maps().is_dir() => remove(overlay),
+            _ => remove_tree(&pins.directory.join(FRESH)),
+        };
+        if let Err(error) = removed {
+            tracing::error!(%error, "cannot remove what a failed start had pinned");
+        }
+    }
+}
+
 /// Whether an overlay has any pins.
 #[must_use]
 pub fn exist(overlay: &Path) -> bool {

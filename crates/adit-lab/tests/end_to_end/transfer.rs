@@ -165,7 +165,7 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
     let config = Config::parse("test.toml", config).expect("the configuration is valid");
     let plane = gateway
         .run(|| {
-            let tun = Tun::open(&TunOptions { name: device.to_owned(), queues: 2, persist: false })?;
+            let tun = Tun::open(&TunOptions { name: device.to_owned(), queues: 2 })?;
             let underlay = config.site.underlay.address().expect("the file has the address");
             let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500, vrf: None };
             let tunnel =

@@ -262,6 +262,33 @@ impl Running {
         }
     }
 
+    /// Whether a line that begins so comes before its end.
+    #[track_caller]
+    pub(crate) fn comes_to(&mut self, beginning: &str) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let is_it = line.starts_with(beginning);
+                    self.said.push(line);
+                    if is_it {
+                        return true;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("it neither ends nor says `{beginning}`: {:#?}", self.said)
+                }
+            }
+        }
+    }
+
+    /// The one process that it has started.
+    pub(crate) fn child(&self) -> Option<Pid> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid())).ok()?;
+        Some(Pid::from_raw(children.split_whitespace().next()?.parse().ok()?))
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod booted;
 pub(crate) mod exposition;
+pub(crate) mod faults;
 pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod machine;
