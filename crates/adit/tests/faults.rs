@@ -69,7 +69,6 @@ impl Bed {
             self.down();
             return false;
         }
-        eprintln!("{what} {is_ready}");
         if is_ready {
             self.reaches(&what);
             // What hinders the removal is told, and `adit down` does it.
@@ -84,7 +83,7 @@ impl Bed {
                 assert!(said.contains("adit: cannot"), "{what}: {said}");
             } else {
                 // It had no chance to say anything. What is left half done, the next start makes whole.
-                assert!(fault.is_deadly(), "{what}: {code:?} {said}");
+                assert!(matches!(fault.fate, Fate::Kills), "{what}: {code:?} {said}");
                 let a = self.sites.run_a(&[]);
                 self.reaches(&what);
                 a.end(Signal::SIGINT);
@@ -97,28 +96,44 @@ impl Bed {
     /// The same with every call of that name, up to the one that nobody makes.
     #[track_caller]
     fn every(&self, call: &'static str, fate: Fate, steps: impl IntoIterator<Item = usize>) -> usize {
-        let mut struck = 0;
-        for number in steps {
+        for (struck, number) in steps.into_iter().enumerate() {
             if !self.start(Fault { call, fate, number }) {
                 return struck;
             }
-            struck += 1;
         }
         panic!("there are more calls of {call} than this looks at");
     }
 }
 
+/// Numbers of calls, each or every so many; nobody makes as many as the last.
+fn steps(each: usize) -> impl Iterator<Item = usize> {
+    (1..400).step_by(each)
+}
+
 #[test]
-fn measure() {
-    let Some(bed) = Bed::new("measure", DataplaneChoice::Ebpf) else { return };
-    let call = std::env::var("CALL").unwrap().leak();
-    let fate = match std::env::var("FATE").unwrap().as_str() {
-        "kill" => Fate::Kills,
-        error => Fate::Fails(error.to_owned().leak()),
-    };
-    let step: usize = std::env::var("STEP").unwrap().parse().unwrap();
-    let first: usize = std::env::var("FIRST").unwrap().parse().unwrap();
-    let start = Instant::now();
-    let struck = bed.every(call, fate, (first..500).step_by(step));
-    println!("{call} {struck} {:?}", start.elapsed());
+fn a_start_that_the_kernel_refuses_leaves_nothing() {
+    let test = "a_start_that_the_kernel_refuses_leaves_nothing";
+    let Some(bed) = Bed::new(test, DataplaneChoice::Ebpf) else { return };
+    for (call, error, each) in [
+        ("sendto", "ENOBUFS", 1),
+        ("recvfrom", "ENOBUFS", 2),
+        ("ioctl", "EBUSY", 1),
+        ("socket", "EMFILE", 1),
+        // Some 110 of them, most alike.
+        ("bpf", "ENOMEM", 16),
+        ("bpf", "EPERM", 24),
+    ] {
+        let struck = bed.every(call, Fate::Fails(error), steps(each));
+        assert!(struck > 3, "{call} was refused {struck} times only");
+    }
+}
+
+#[test]
+fn a_death_at_any_step_of_a_start_is_mended_by_the_next() {
+    let test = "a_death_at_any_step_of_a_start_is_mended_by_the_next";
+    let Some(bed) = Bed::new(test, DataplaneChoice::Ebpf) else { return };
+    for (call, each) in [("sendto", 1), ("bpf", 16)] {
+        let struck = bed.every(call, Fate::Kills, steps(each));
+        assert!(struck > 3, "{call} killed {struck} times only");
+    }
 }

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use tempfile::NamedTempFile;
 
-use super::machine::{PATIENCE, PROGRAM, Running};
+use super::machine::{PROGRAM, Running};
 use super::sites::Sites;
 
 /// What becomes of a call.
@@ -28,11 +27,6 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// Whether it may end a process at once: without memory, neither the loader nor the allocator can go on.
-    pub(crate) fn is_deadly(self) -> bool {
-        matches!(self.fate, Fate::Kills) || self.call == "mmap"
-    }
-
     fn tracer(self, trace: &NamedTempFile) -> Command {
         let Self { call, fate, number } = self;
         let fate = match fate {
@@ -59,31 +53,6 @@ impl Faulty {
         let mut command = fault.tracer(&trace);
         command.args([PROGRAM, "run", &sites.file("a.toml")]);
         let tracer = sites.machine.start_command(sites.network.gateway_a.ns(), command);
-        Self { tracer, trace }
-    }
-
-    /// From now on, for a daemon that runs.
-    pub(crate) fn attach(sites: &Sites, fault: Fault, daemon: &Running) -> Self {
-        let trace = NamedTempFile::new().unwrap();
-        let mut command = fault.tracer(&trace);
-        command.args(["--attach", &daemon.pid().to_string()]);
-        let tracer = sites.machine.start_command(sites.network.gateway_a.ns(), command);
-        let pid = tracer.pid().to_string();
-        let is_traced = || {
-            let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).into_iter().flatten().flatten();
-            tasks.map(|task| fs::read_to_string(task.path().join("status")).unwrap_or_default()).all(
-                |status| {
-                    status
-                        .lines()
-                        .any(|line| line.strip_prefix("TracerPid:").is_some_and(|by| by.trim() == pid))
-                },
-            )
-        };
-        let deadline = Instant::now() + PATIENCE;
-        while !is_traced() {
-            assert!(Instant::now() < deadline, "strace does not attach");
-            std::thread::sleep(Duration::from_millis(5));
-        }
         Self { tracer, trace }
     }
 
@@ -122,13 +91,6 @@ impl Faulty {
         if let Some(daemon) = self.tracer.child() {
             kill(daemon, Signal::SIGKILL).unwrap();
         }
-        let _ = self.tracer.wait();
-    }
-
-    /// Leaves a daemon that runs in peace.
-    #[track_caller]
-    pub(crate) fn detach(self) {
-        self.tracer.signal(Signal::SIGINT);
         let _ = self.tracer.wait();
     }
 }
