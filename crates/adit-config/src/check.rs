@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use ipnet::Ipv4Net;
 
+use crate::model::{DataplaneChoice, Ttl};
 use crate::problem::Sink;
 use crate::read::FilePart;
 
@@ -18,6 +19,8 @@ const NAMED: usize = 3;
 /// Reports what does not fit together.
 pub(crate) fn check(file: &FilePart, sink: &mut Sink) {
     names(file, sink);
+    underlay_of_the_tunnel(file, sink);
+    driver(file, sink);
     underlays(file, sink);
     let networks = ordered(file);
     overlaps(file, &networks, sink);
@@ -58,10 +61,44 @@ fn names(file: &FilePart, sink: &mut Sink) {
     }
 }
 
+/// Our address and where it is written; an interface has none before the overlay starts.
+fn our_underlay(file: &FilePart) -> Option<(Ipv4Addr, &Range<usize>)> {
+    let underlay = file.site.as_ref()?.underlay.as_ref()?;
+    Some((underlay.value.address()?, &underlay.span))
+}
+
+/// The tunnel's own interface leads nowhere but into the tunnel.
+fn underlay_of_the_tunnel(file: &FilePart, sink: &mut Sink) {
+    let Some(site) = &file.site else { return };
+    let (Some(underlay), Some(device)) = (&site.underlay, &site.device) else { return };
+    if underlay.value.interface() == Some(device) {
+        let message = format!("`underlay` is {device}, the tunnel's own interface (`device`)");
+        let help = "name the interface that faces the public network, such as \"eth0\"";
+        sink.report(underlay.span.clone(), message, "the tunnel itself", help);
+    }
+}
+
+/// What Linux's ipip driver would not do, though it would not say so either.
+fn driver(file: &FilePart, sink: &mut Sink) {
+    let is_drivers = file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
+    let Some((tunnel, df)) = file.tunnel.as_ref().zip(file.df.clone()) else { return };
+    if let Ttl::Fixed(ttl) = tunnel.ttl
+        && is_drivers
+        && !tunnel.df
+    {
+        sink.report(
+            df,
+            format!("with dataplane = \"kernel\", df = false needs ttl = \"inherit\": it is {ttl}"),
+            "the ipip driver of Linux sets DF wherever the TTL is fixed",
+            "write `ttl = \"inherit\"`, leave `df` out, or take another data plane",
+        );
+    }
+}
+
 fn underlays(file: &FilePart, sink: &mut Sink) {
     let mut first: HashMap<Ipv4Addr, (Owner, &Range<usize>)> = HashMap::new();
-    if let Some(ours) = file.site.as_ref().and_then(|site| site.underlay.as_ref()) {
-        first.insert(ours.value, (Owner::Us, &ours.span));
+    if let Some((address, span)) = our_underlay(file) {
+        first.insert(address, (Owner::Us, span));
     }
     for (index, peer) in file.peers.iter().enumerate() {
         let Some(underlay) = &peer.underlay else { continue };
@@ -178,14 +215,13 @@ fn overlap(file: &FilePart, outer: &Network<'_>, inner: &Network<'_>, sink: &mut
 /// Reports the peers' networks that contain an underlay address: what the tunnel sends there
 /// would be routed into the tunnel. A network is reported once, however many are in it.
 fn enclosed_underlays(file: &FilePart, networks: &[Network<'_>], sink: &mut Sink) {
-    let ours =
-        file.site.iter().filter_map(|site| site.underlay.as_ref()).map(|underlay| (Owner::Us, underlay));
-    let theirs =
-        file.peers.iter().enumerate().filter_map(|(index, peer)| {
-            peer.underlay.as_ref().map(|underlay| (Owner::Peer(index), underlay))
-        });
+    let ours = our_underlay(file).into_iter().map(|(address, span)| (Owner::Us, address, span));
+    let theirs = file.peers.iter().enumerate().filter_map(|(index, peer)| {
+        let underlay = peer.underlay.as_ref()?;
+        Some((Owner::Peer(index), underlay.value, &underlay.span))
+    });
     let mut addresses: Vec<_> = ours.chain(theirs).collect();
-    addresses.sort_by_key(|(_, underlay)| underlay.value);
+    addresses.sort_by_key(|(_, address, _)| *address);
 
     // Of networks that lie in each other all are wrong, so each looks for itself. Equal ones of
     // two peers are looked at once: they overlap, which has been said.
@@ -195,19 +231,19 @@ fn enclosed_underlays(file: &FilePart, networks: &[Network<'_>], sink: &mut Sink
             continue;
         }
         last = Some(network.prefix);
-        let from = addresses.partition_point(|(_, underlay)| underlay.value < network.prefix.network());
-        let to = addresses.partition_point(|(_, underlay)| underlay.value <= network.prefix.broadcast());
+        let from = addresses.partition_point(|(_, address, _)| *address < network.prefix.network());
+        let to = addresses.partition_point(|(_, address, _)| *address <= network.prefix.broadcast());
         let inside = &addresses[from..to];
         if inside.is_empty() {
             continue;
         }
         let mut inside_in_file: Vec<_> = inside.iter().take(NAMED).collect();
-        inside_in_file.sort_by_key(|(_, underlay)| underlay.span.start);
+        inside_in_file.sort_by_key(|(_, _, span)| span.start);
         let mut named: Vec<String> = inside_in_file
             .iter()
-            .map(|(owner, underlay)| {
-                let line = sink.source.line(underlay.span.start);
-                format!("{} of {} (line {line})", underlay.value, owner.described(file))
+            .map(|(owner, address, span)| {
+                let line = sink.source.line(span.start);
+                format!("{address} of {} (line {line})", owner.described(file))
             })
             .collect();
         if inside.len() > NAMED {
@@ -224,9 +260,8 @@ fn enclosed_underlays(file: &FilePart, networks: &[Network<'_>], sink: &mut Sink
             "narrow the network so that it leaves out {these} that the tunnel itself sends to or from"
         );
         let problem = sink.report(network.span.clone(), message, "contains an underlay address", help);
-        for (owner, underlay) in inside_in_file {
-            problem
-                .with_other(underlay.span.clone(), format!("underlay address of {}", owner.described(file)));
+        for (owner, _, span) in inside_in_file {
+            problem.with_other((*span).clone(), format!("underlay address of {}", owner.described(file)));
         }
     }
 }

@@ -22,8 +22,10 @@
 //! assert!(problems.to_string().contains("172.16.17.0/24"), "the mend is told");
 //! ```
 
+mod beside;
 mod check;
 mod decode;
+mod inside;
 mod listen;
 mod load;
 mod model;
@@ -34,11 +36,14 @@ mod read;
 mod source;
 mod suggest;
 mod syntax;
+mod underlay;
 
 pub use load::LoadError;
 pub use model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
+    Underlay,
 };
-pub use name::{DeviceName, NameError, PeerName, SiteName};
+pub use name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
 pub use problem::{Place, Problem, Problems};
 pub use raw::json_schema;
+pub use underlay::UnderlayConflict;

@@ -1,10 +1,11 @@
 //! What a valid configuration file says.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
 
-use crate::name::{DeviceName, PeerName, SiteName};
+use crate::name::{DeviceName, NetnsName, PeerName, SiteName};
 
 /// Smallest MTU of a tunnel's interface, in bytes: what every IPv4 module must forward whole
 /// (RFC 791, section 3.2).
@@ -35,16 +36,64 @@ pub struct Config {
 pub struct Site {
     /// Names the overlay's socket, state and pins.
     pub name: SiteName,
-    /// Our address on the public network: the outer source. Always unicast.
-    pub underlay: Ipv4Addr,
+    /// Our address on the public network, the outer source, or the interface that has it.
+    pub underlay: Underlay,
     /// What lives behind this site. Never empty.
     pub networks: Vec<Ipv4Net>,
     /// The tunnel's interface. Default `adit0`.
     pub device: DeviceName,
     /// What carries the packets.
     pub dataplane: DataplaneChoice,
+    /// The network namespace that the tunnel's interface and routes are in. Default: where the overlay is run.
+    pub netns: Option<NetnsName>,
+    /// The VRF that they are in. Default: none.
+    pub vrf: Option<DeviceName>,
     /// Where a scraper finds the overlay's numbers. Default: nowhere.
     pub metrics: Option<SocketAddr>,
+}
+
+/// Where our side of the public network is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Underlay {
+    /// This address, on whichever interface it is. Always unicast.
+    Address(Ipv4Addr),
+    /// Whichever address this interface has: of DHCP, for example.
+    Interface(DeviceName),
+}
+
+impl Underlay {
+    /// The address, where the file says it.
+    #[must_use]
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Interface(_) => None,
+        }
+    }
+
+    /// The interface's name, where the file says that instead.
+    #[must_use]
+    pub fn interface(&self) -> Option<&DeviceName> {
+        match self {
+            Self::Address(_) => None,
+            Self::Interface(name) => Some(name),
+        }
+    }
+}
+
+impl From<Ipv4Addr> for Underlay {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl fmt::Display for Underlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Interface(name) => name.fmt(f),
+        }
+    }
 }
 
 /// Another site, reached through the tunnel.

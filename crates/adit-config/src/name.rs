@@ -9,6 +9,9 @@ const MAX_NAME: usize = 32;
 /// Longest name of an interface, in bytes: the kernel's `IFNAMSIZ` without its NUL.
 const MAX_DEVICE: usize = 15;
 
+/// Longest name of a network namespace, in bytes: that of a file.
+const MAX_NETNS: usize = 255;
+
 /// Why a text is no name. It says what was wrong and what is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -76,6 +79,11 @@ name! {
     DeviceName, check_device
 }
 
+name! {
+    /// A network namespace's name, as `ip netns` has it: it becomes the name of a file.
+    NetnsName, check_netns
+}
+
 impl Default for DeviceName {
     fn default() -> Self {
         Self("adit0".to_owned())
@@ -109,6 +117,22 @@ fn check_device(text: &str) -> Result<(), NameError> {
     // `all` and `default` are directories of the interfaces' sysctls.
     if matches!(text, "." | ".." | "all" | "default" | "lo") {
         return Err(NameError("means something else to the kernel".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_netns(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError("is empty".to_owned()));
+    }
+    if let Some(c) = text.chars().find(|&c| !c.is_ascii_graphic() || matches!(c, '/' | '"' | '\\')) {
+        return Err(NameError(format!("has {} in it", character(c))));
+    }
+    if text.len() > MAX_NETNS {
+        return Err(NameError(format!("is {} bytes long, {MAX_NETNS} are the most", text.len())));
+    }
+    if matches!(text, "." | "..") {
+        return Err(NameError("is a directory".to_owned()));
     }
     Ok(())
 }
@@ -153,6 +177,10 @@ mod tests {
             "a\0",
         ] {
             assert!(DeviceName::new(bad).is_err(), "{bad:?}");
+        }
+        for (name, is_right) in [("blue", true), ("a.b:c%", true), ("", false), ("..", false), ("a/b", false)]
+        {
+            assert_eq!(NetnsName::new(name).is_ok(), is_right, "{name:?}");
         }
         assert_eq!(DeviceName::new(DeviceName::default().as_str()), Ok(DeviceName::default()));
     }

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
+use crate::listen::OFF;
 use crate::model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
 };
@@ -14,6 +15,8 @@ use crate::name::DeviceName;
 
 /// One octet, and what an address and a prefix are made of.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+/// A character of an interface's name.
+const DEVICE: &str = "[!-$&-.0-9;-~]";
 
 /// The configuration of one site of an Adit overlay.
 #[derive(Serialize, JsonSchema)]
@@ -34,17 +37,24 @@ struct RawSite {
     /// Names the overlay's socket and pins.
     #[schemars(regex(pattern = r"^[a-z0-9-]{1,32}$"))]
     name: String,
-    /// Our address on the public network: the outer source.
-    underlay: RawAddress,
+    /// Our address on the public network, the outer source, or the interface that has it.
+    underlay: RawUnderlay,
     /// What lives behind this site.
     #[schemars(length(min = 1))]
     networks: Vec<RawPrefix>,
     /// The tunnel's interface.
-    #[schemars(default = "default_device", regex(pattern = r"^[!-$&-.0-9;-~]{1,15}$"))]
+    #[schemars(default = "default_device", regex(pattern = format!("^{DEVICE}{{1,15}}$")))]
     device: String,
     /// What carries the packets.
     #[schemars(default)]
     dataplane: RawDataplane,
+    /// The network namespace, as `ip netns` names it, that the tunnel's interface and routes are in; what faces the
+    /// public network stays where Adit runs. Or that one, too.
+    #[schemars(default = "default_off", regex(pattern = r"^[!#-.0-\[\]-~]{1,255}$"))]
+    netns: String,
+    /// The VRF that the tunnel's interface and routes are in, or none.
+    #[schemars(default = "default_off", regex(pattern = format!("^{DEVICE}{{1,15}}$")))]
+    vrf: String,
     /// Where Prometheus finds the overlay's numbers, by HTTP at `/metrics`: an address and a port, or nowhere.
     #[schemars(default)]
     metrics: RawMetrics,
@@ -176,6 +186,27 @@ impl JsonSchema for RawAddress {
 
 #[derive(Serialize)]
 #[serde(transparent)]
+struct RawUnderlay(String);
+
+impl JsonSchema for RawUnderlay {
+    fn schema_name() -> Cow<'static, str> {
+        "Underlay".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        // A name has something in it that no address has.
+        let pattern = format!(r"^(({OCTET}\.){{3}}{OCTET}|[0-9.]*[!-$&--;-~]{DEVICE}*)$");
+        json_schema!({
+            "type": "string",
+            "description": "An IPv4 address, or the name of an interface.",
+            "pattern": pattern,
+            "maxLength": 15,
+        })
+    }
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
 struct RawListen(SocketAddr);
 
 impl JsonSchema for RawListen {
@@ -224,6 +255,10 @@ impl From<Option<SocketAddr>> for RawMetrics {
     }
 }
 
+fn default_off() -> String {
+    OFF.to_owned()
+}
+
 fn default_device() -> String {
     DeviceName::default().to_string()
 }
@@ -264,7 +299,7 @@ impl From<&Site> for RawSite {
     fn from(site: &Site) -> Self {
         Self {
             name: site.name.to_string(),
-            underlay: RawAddress(site.underlay),
+            underlay: RawUnderlay(site.underlay.to_string()),
             networks: site.networks.iter().copied().map(RawPrefix).collect(),
             device: site.device.to_string(),
             dataplane: match site.dataplane {
@@ -273,6 +308,8 @@ impl From<&Site> for RawSite {
                 DataplaneChoice::Userspace => RawDataplane::Userspace,
                 DataplaneChoice::Kernel => RawDataplane::Kernel,
             },
+            netns: site.netns.as_ref().map_or_else(default_off, ToString::to_string),
+            vrf: site.vrf.as_ref().map_or_else(default_off, ToString::to_string),
             metrics: site.metrics.into(),
         }
     }

@@ -11,17 +11,22 @@ use toml::de::{DeTable, DeValue};
 use crate::decode::{
     At, Key, Kind, Section, Value, array, boolean, described, number_or_word, shown, string, word,
 };
+use crate::inside::name_or_off;
 use crate::listen::listen;
 use crate::model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
+    Underlay,
 };
-use crate::name::{DeviceName, NameError, PeerName, SiteName};
+use crate::name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
 use crate::problem::Sink;
+use crate::underlay::{own_underlay, underlay};
 
 const UNDERLAY: Key = Key { name: "underlay", takes: "an IPv4 address", example: "\"10.1.1.1\"" };
 const NETWORKS: Key =
     Key { name: "networks", takes: "a list of IPv4 prefixes", example: "[\"172.16.17.0/24\"]" };
 const NAME: Key = Key { name: "name", takes: "1 to 32 of a-z, 0-9 and -", example: "\"a\"" };
+/// That of this side.
+const OWN_UNDERLAY: Key = Key { takes: "an IPv4 address or the name of an interface", ..UNDERLAY };
 /// One of `networks`.
 const PREFIX: Key = Key { name: "networks", takes: "an IPv4 prefix", example: "[\"172.16.17.0/24\"]" };
 
@@ -40,7 +45,7 @@ pub(crate) const SITE: Kind = Kind {
     title: "[site]",
     keys: &[
         NAME,
-        UNDERLAY,
+        OWN_UNDERLAY,
         NETWORKS,
         Key {
             name: "device",
@@ -52,6 +57,8 @@ pub(crate) const SITE: Kind = Kind {
             takes: "\"auto\", \"ebpf\", \"userspace\" or \"kernel\"",
             example: "\"auto\"",
         },
+        Key { name: "netns", takes: "\"off\", or the name of a network namespace", example: "\"blue\"" },
+        Key { name: "vrf", takes: "\"off\", or the name of a VRF's interface", example: "\"blue\"" },
         Key {
             name: "metrics",
             takes: "\"off\", or an address and a port to listen on",
@@ -98,7 +105,9 @@ pub(crate) const ECN_MODES: [(&str, EcnChoice); 2] =
 #[derive(Debug, Default)]
 pub(crate) struct FilePart {
     pub(crate) site: Option<SitePart>,
-    tunnel: Option<TunnelOptions>,
+    pub(crate) tunnel: Option<TunnelOptions>,
+    /// Where `tunnel.df` is written.
+    pub(crate) df: Option<Range<usize>>,
     pub(crate) peers: Vec<PeerPart>,
 }
 
@@ -106,10 +115,12 @@ pub(crate) struct FilePart {
 #[derive(Debug)]
 pub(crate) struct SitePart {
     name: Option<SiteName>,
-    pub(crate) underlay: Option<At<Ipv4Addr>>,
+    pub(crate) underlay: Option<At<Underlay>>,
     pub(crate) networks: Vec<At<Ipv4Net>>,
-    device: Option<DeviceName>,
-    dataplane: Option<DataplaneChoice>,
+    pub(crate) device: Option<DeviceName>,
+    pub(crate) dataplane: Option<DataplaneChoice>,
+    netns: Option<Option<NetnsName>>,
+    vrf: Option<Option<DeviceName>>,
     /// Where somebody listens, if anywhere.
     metrics: Option<Option<SocketAddr>>,
 }
@@ -126,13 +137,6 @@ impl FilePart {
     /// The configuration, where nothing is left out.
     pub(crate) fn finish(self) -> Option<Config> {
         let site = self.site?;
-        let peer = |part: PeerPart| {
-            Some(Peer {
-                name: part.name?.value,
-                underlay: part.underlay?.value,
-                networks: bare(part.networks),
-            })
-        };
         Some(Config {
             site: Site {
                 name: site.name?,
@@ -140,11 +144,20 @@ impl FilePart {
                 networks: bare(site.networks),
                 device: site.device?,
                 dataplane: site.dataplane?,
+                netns: site.netns?,
+                vrf: site.vrf?,
                 metrics: site.metrics?,
             },
             tunnel: self.tunnel?,
-            peers: self.peers.into_iter().map(peer).collect::<Option<_>>()?,
+            peers: self.peers.into_iter().map(PeerPart::finish).collect::<Option<_>>()?,
         })
+    }
+}
+
+impl PeerPart {
+    /// The peer, if nothing of it is missing.
+    pub(crate) fn finish(self) -> Option<Peer> {
+        Some(Peer { name: self.name?.value, underlay: self.underlay?.value, networks: bare(self.networks) })
     }
 }
 
@@ -175,7 +188,11 @@ pub(crate) fn read(tree: &Spanned<DeTable<'_>>, sink: &mut Sink) -> FilePart {
         None => Some(TunnelOptions::default()),
     };
     let peers = top.optional("peer").map(|(_, value)| read_peers(value, sink)).unwrap_or_default();
-    FilePart { site, tunnel, peers }
+    let df = top.optional("tunnel").and_then(|(_, value)| match value.get_ref() {
+        DeValue::Table(table) => table.get("df").map(Spanned::span),
+        _ => None,
+    });
+    FilePart { site, tunnel, df, peers }
 }
 
 /// A section that is there once. One written with double brackets is reported and read all the
@@ -210,7 +227,7 @@ fn several(value: &Value<'_>) -> String {
 fn read_site(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> SitePart {
     let section = Section::open(&SITE, table, header, &[&TUNNEL, &TOP], sink);
     let name = section.required("name", sink).and_then(|(key, value)| name(key, value, SiteName::new, sink));
-    let underlay = section.required("underlay", sink).and_then(|(key, value)| underlay(key, value, sink));
+    let underlay = section.required("underlay", sink).and_then(|(key, value)| own_underlay(key, value, sink));
     let networks = section.required("networks", sink).map(|(key, value)| networks(key, value, sink));
     let device = match section.optional("device") {
         Some((key, value)) => name_of_device(key, value, sink),
@@ -219,6 +236,14 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> Site
     let dataplane = match section.optional("dataplane") {
         Some((key, value)) => word(key, value, &DATAPLANES, sink),
         None => Some(DataplaneChoice::default()),
+    };
+    let netns = match section.optional("netns") {
+        Some((key, value)) => name_or_off(key, value, NetnsName::new, sink),
+        None => Some(None),
+    };
+    let vrf = match section.optional("vrf") {
+        Some((key, value)) => name_or_off(key, value, DeviceName::new, sink),
+        None => Some(None),
     };
     let metrics = match section.optional("metrics") {
         Some((key, value)) => listen(key, value, sink),
@@ -230,6 +255,8 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> Site
         networks: networks.unwrap_or_default(),
         device,
         dataplane,
+        netns,
+        vrf,
         metrics,
     }
 }
@@ -279,7 +306,7 @@ fn read_tunnel(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> Op
     (sink.len() == before).then_some(options)
 }
 
-fn read_peers(value: &Value<'_>, sink: &mut Sink) -> Vec<PeerPart> {
+pub(crate) fn read_peers(value: &Value<'_>, sink: &mut Sink) -> Vec<PeerPart> {
     let refuse = |span: Range<usize>, found: &str, sink: &mut Sink| {
         let message = format!("expected [[peer]] for each peer, found {found}");
         sink.report(
@@ -360,53 +387,6 @@ fn name_of_device(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<Devic
             key.refuse(value.span(), format!("\"{}\", which {error}", shown(text)), help, sink);
             None
         }
-    }
-}
-
-fn underlay(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<At<Ipv4Addr>> {
-    let text = string(key, value, sink)?;
-    let found = described(value);
-    let Ok(address) = text.parse::<Ipv4Addr>() else {
-        let before_slash = text.split_once('/').map(|(address, _)| address);
-        let (found, help) = if is_ipv6(text) {
-            (format!("the IPv6 address {found}"), Some(no_ipv6()))
-        } else if let Some(Ok(address)) = before_slash.map(str::parse::<Ipv4Addr>) {
-            (
-                format!("the prefix {found}"),
-                Some(format!("the address alone: `{} = \"{address}\"`", key.name)),
-            )
-        } else if text.contains(|c: char| c.is_alphabetic()) {
-            (
-                found,
-                Some("write the address itself, such as \"10.1.1.1\": names are not looked up".to_owned()),
-            )
-        } else {
-            (found, None)
-        };
-        key.refuse(value.span(), found, help, sink);
-        return None;
-    };
-    if let Some(what) = not_unicast(address) {
-        let message =
-            format!("`{}`: expected the address of one machine, found {found}, which is {what}", key.name);
-        let help = "write the address that this machine has on the public network, such as \"10.1.1.1\"";
-        sink.report(value.span(), message, what, help);
-        return None;
-    }
-    Some(At { value: address, span: value.span() })
-}
-
-fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
-    if address.octets()[0] == 0 {
-        Some("no address (0.0.0.0/8 means \"this network\")")
-    } else if address.is_loopback() {
-        Some("a loopback address (127.0.0.0/8 never leaves a machine)")
-    } else if address.is_multicast() {
-        Some("a multicast address (224.0.0.0/4)")
-    } else if address.is_broadcast() {
-        Some("the broadcast address")
-    } else {
-        None
     }
 }
 
@@ -509,10 +489,10 @@ fn prefix(text: &str) -> Result<Ipv4Net, BadPrefix> {
     Ok(network)
 }
 
-fn is_ipv6(text: &str) -> bool {
+pub(crate) fn is_ipv6(text: &str) -> bool {
     text.split('/').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
-fn no_ipv6() -> String {
+pub(crate) fn no_ipv6() -> String {
     "IPv6 is not supported yet in this version: write IPv4".to_owned()
 }

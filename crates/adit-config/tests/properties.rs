@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use adit_config::{
-    Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, PeerName,
-    Problems, Site, SiteName, Ttl, TunnelOptions,
+    Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, NetnsName, Peer,
+    PeerName, Problems, Site, SiteName, Ttl, TunnelOptions, Underlay,
 };
 use ipnet::Ipv4Net;
 use proptest::collection::vec;
@@ -24,6 +24,15 @@ fn options() -> impl Strategy<Value = TunnelOptions> {
     })
 }
 
+/// Where the inside is.
+fn inside() -> impl Strategy<Value = (Option<NetnsName>, Option<DeviceName>)> {
+    let name = || proptest::option::of("[a-z]{1,2}|[a-z][!#-$&-.0-9;-\\[\\]-~]{3,14}");
+    (name(), name()).prop_filter_map("a word that means something", |(netns, vrf)| {
+        let netns = netns.map(NetnsName::new).transpose().ok()?;
+        Some((netns, vrf.map(DeviceName::new).transpose().ok()?))
+    })
+}
+
 /// A valid configuration: each owner has networks inside a /16 of its own, and the underlay is
 /// elsewhere.
 fn config() -> impl Strategy<Value = Config> {
@@ -35,46 +44,64 @@ fn config() -> impl Strategy<Value = Config> {
     ]);
     let owners = vec(("[a-z0-9-]{1,28}", vec((any::<u16>(), 16..=32_u8), 1..6)), 1..12);
     let metrics = proptest::option::of((any::<[u8; 16]>(), any::<bool>(), 1..=u16::MAX));
-    (options(), (dataplane, metrics), "[!-$&-.0-9;-~]{1,15}", owners, any::<u16>()).prop_filter_map(
-        "a name that means something to the kernel",
-        |(tunnel, (dataplane, metrics), device, owners, start)| {
-            let device = DeviceName::new(device).ok()?;
-            let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
-                let index = index as u8;
-                let networks: BTreeSet<Ipv4Net> = networks
-                    .into_iter()
-                    .map(|(low, length)| {
-                        let [c, d] = low.to_be_bytes();
-                        Ipv4Net::new(Ipv4Addr::new(10, index, c, d), length).unwrap().trunc()
+    (
+        options(),
+        (dataplane, metrics, proptest::option::of("[a-z][!-$&-.0-9;-~]{0,14}"), inside()),
+        "[!-$&-.0-9;-~]{1,15}",
+        owners,
+        any::<u16>(),
+    )
+        .prop_filter_map(
+            "a name that means something to the kernel",
+            |(mut tunnel, (dataplane, metrics, interface, inside), device, owners, start)| {
+                // Linux's driver cannot do the one without the other.
+                if dataplane == DataplaneChoice::Kernel && tunnel.ttl != Ttl::Inherit {
+                    tunnel.df = true;
+                }
+                let device = DeviceName::new(device).ok()?;
+                let interface = interface.map(DeviceName::new).transpose().ok()?;
+                let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
+                    let index = index as u8;
+                    let networks: BTreeSet<Ipv4Net> = networks
+                        .into_iter()
+                        .map(|(low, length)| {
+                            let [c, d] = low.to_be_bytes();
+                            Ipv4Net::new(Ipv4Addr::new(10, index, c, d), length).unwrap().trunc()
+                        })
+                        .collect();
+                    let [b, c] = start.to_be_bytes();
+                    (
+                        format!("{index}-{name}"),
+                        Ipv4Addr::new(198, b, c, index),
+                        networks.into_iter().collect(),
+                    )
+                });
+                let (name, underlay, networks) = owners.next()?;
+                let metrics = metrics.map(|(bytes, is_v6, port)| {
+                    // Neither a group of hosts nor everybody.
+                    let first = bytes[0] & 0x7f;
+                    if is_v6 {
+                        let mut address = bytes;
+                        address[0] = first;
+                        SocketAddr::from((address, port))
+                    } else {
+                        SocketAddr::from(([first, bytes[1], bytes[2], bytes[3]], port))
+                    }
+                });
+                let name = SiteName::new(name).unwrap();
+                let underlay = interface.map_or(Underlay::Address(underlay), Underlay::Interface);
+                let (netns, vrf) = inside;
+                let site = Site { name, underlay, networks, device, dataplane, netns, vrf, metrics };
+                let peers = owners
+                    .map(|(name, underlay, networks)| Peer {
+                        name: PeerName::new(name).unwrap(),
+                        underlay,
+                        networks,
                     })
                     .collect();
-                let [b, c] = start.to_be_bytes();
-                (format!("{index}-{name}"), Ipv4Addr::new(198, b, c, index), networks.into_iter().collect())
-            });
-            let (name, underlay, networks) = owners.next()?;
-            let metrics = metrics.map(|(bytes, is_v6, port)| {
-                // Neither a group of hosts nor everybody.
-                let first = bytes[0] & 0x7f;
-                if is_v6 {
-                    let mut address = bytes;
-                    address[0] = first;
-                    SocketAddr::from((address, port))
-                } else {
-                    SocketAddr::from(([first, bytes[1], bytes[2], bytes[3]], port))
-                }
-            });
-            let name = SiteName::new(name).unwrap();
-            let site = Site { name, underlay, networks, device, dataplane, metrics };
-            let peers = owners
-                .map(|(name, underlay, networks)| Peer {
-                    name: PeerName::new(name).unwrap(),
-                    underlay,
-                    networks,
-                })
-                .collect();
-            Some(Config { site, tunnel, peers })
-        },
-    )
+                Some(Config { site, tunnel, peers })
+            },
+        )
 }
 
 /// Shows it in every way, and checks what every report owes.

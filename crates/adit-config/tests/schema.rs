@@ -44,7 +44,7 @@ fn examples_are_the_article_s_network() {
     for (us, them) in [(&a, &b), (&b, &a)] {
         let [peer] = &us.peers[..] else { panic!("{us:?}") };
         assert_eq!(peer.name.as_str(), them.site.name.as_str());
-        assert_eq!(peer.underlay, them.site.underlay);
+        assert_eq!(Some(peer.underlay), them.site.underlay.address());
         assert_eq!(peer.networks, them.site.networks);
     }
 }
@@ -128,4 +128,30 @@ fn conforms(schema: &Value, part: &Value, value: &Value) -> Result<(), String> {
         conforms(schema, known.get(key).ok_or_else(|| format!("`{key}` is unknown"))?, value)?;
     }
     Ok(())
+}
+
+/// What the schema says of an underlay is what the decoder says of it.
+#[test]
+fn schema_and_decoder_agree_on_what_an_underlay_is() {
+    let validator = jsonschema::draft202012::new(&json_schema()).unwrap();
+    let (a, _) = example("a.toml");
+    let text = a.to_toml();
+    for (underlay, is_right) in [
+        ("10.1.1.1", true),
+        ("eth0", true),
+        ("0.eth", true),
+        ("123456789012345", false),
+        ("a23456789012345", true),
+        ("a234567890123456", false),
+        ("10.1.1", false),
+        ("10.1.1.256", false),
+        ("10.1.1.1/24", false),
+        ("a b", false),
+        ("", false),
+    ] {
+        let text = text.replace("\"10.1.1.1\"", &format!("\"{underlay}\""));
+        let value: Value = toml::from_str(&text).unwrap();
+        assert_eq!(validator.is_valid(&value), is_right, "{underlay}: by the schema");
+        assert_eq!(Config::parse("x", &text).is_ok(), is_right, "{underlay}: by the decoder");
+    }
 }

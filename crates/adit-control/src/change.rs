@@ -3,15 +3,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use adit_config::{Config, Peer};
-use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::Desired;
-use crate::kernel::{Actual, wanted_routes};
+mod objects;
+
+pub(crate) use objects::{of_kernel, of_route};
 
 /// One line of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +25,9 @@ pub struct Change {
     pub what: String,
     /// The `ip` commands that it is equal to; none where iproute2 knows nothing of the kind.
     pub commands: Vec<String>,
+    /// Where the route leads, if it is one: for us alone.
+    #[serde(skip)]
+    pub(crate) network: Option<Ipv4Net>,
 }
 
 /// What happens to it.
@@ -50,13 +54,18 @@ pub enum Object {
     Device,
     /// A route into it.
     Route,
+    /// The table of nf_tables that says who may send what, of the kernel data plane.
+    Table,
     /// The programs in the kernel, or the threads behind them.
     DataPlane,
+    /// Our address on the underlay, where the file names its interface.
+    Underlay,
 }
 
 impl Object {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Site, Self::Peer, Self::Device, Self::Route, Self::DataPlane];
+    pub const ALL: [Self; 7] =
+        [Self::Site, Self::Peer, Self::Device, Self::Route, Self::Table, Self::DataPlane, Self::Underlay];
 
     /// Its name, as in the JSON.
     #[must_use]
@@ -66,7 +75,9 @@ impl Object {
             Self::Peer => "peer",
             Self::Device => "device",
             Self::Route => "route",
+            Self::Table => "table",
             Self::DataPlane => "data-plane",
+            Self::Underlay => "underlay",
         }
     }
 }
@@ -84,12 +95,7 @@ impl fmt::Display for Change {
 
 impl Change {
     pub(crate) fn new(kind: Kind, object: Object, what: impl Into<String>) -> Self {
-        Self { kind, object, what: what.into(), commands: Vec::new() }
-    }
-
-    /// Whether it is a route to this network.
-    pub(crate) fn is_about(&self, network: Ipv4Net) -> bool {
-        self.object == Object::Route && self.what.split(' ').next() == Some(&network.to_string())
+        Self { kind, object, what: what.into(), commands: Vec::new(), network: None }
     }
 
     fn by(mut self, command: String) -> Self {
@@ -98,36 +104,49 @@ impl Change {
     }
 }
 
-/// What a configuration changes about the one that runs; `None`: nothing runs.
-pub(crate) fn of_configs(old: Option<&Config>, new: &Config) -> Vec<Change> {
+/// What a configuration changes about the one that runs; `None`: nothing runs. `underlay` is the address that an
+/// interface has which it names.
+pub(crate) fn of_configs(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) -> Vec<Change> {
     let mut changes = Vec::new();
     let Some(old) = old else {
         let site = &new.site;
-        let what = format!("{} underlay {} networks {}", site.name, site.underlay, list(&site.networks));
+        let at = site.underlay.interface().map_or(String::new(), |name| format!(" ({name})"));
+        let what = format!("{} underlay {underlay}{at} networks {}", site.name, list(&site.networks));
         changes.push(Change::new(Kind::Add, Object::Site, what));
         changes.extend(new.peers.iter().map(|peer| Change::new(Kind::Add, Object::Peer, described(peer))));
         return changes;
     };
     changes.extend(settings(old, new));
-    let before: HashMap<_, _> = old.peers.iter().map(|peer| (peer.name.to_string(), peer)).collect();
-    let after: HashMap<_, _> = new.peers.iter().map(|peer| (peer.name.to_string(), peer)).collect();
-    for peer in &new.peers {
+    let (old, new) = different(&old.peers, &new.peers);
+    let before: HashMap<_, _> = old.iter().map(|peer| (peer.name.as_str(), peer)).collect();
+    let after: HashSet<_> = new.iter().map(|peer| peer.name.as_str()).collect();
+    for peer in new {
         match before.get(peer.name.as_str()) {
             None => changes.push(Change::new(Kind::Add, Object::Peer, described(peer))),
             Some(old) if *old == peer => {}
             Some(old) => changes.push(Change::new(Kind::Change, Object::Peer, differences(old, peer))),
         }
     }
-    for peer in old.peers.iter().filter(|peer| !after.contains_key(peer.name.as_str())) {
+    for peer in old.iter().filter(|peer| !after.contains(peer.name.as_str())) {
         changes.push(Change::new(Kind::Remove, Object::Peer, described(peer)));
     }
     changes
 }
 
+/// What is left of two lists of peers without those that are the same at the beginning and at the end: of two large
+/// files little, as a rule. A peer that is left in one of them and is the same in the other is left in both.
+pub(crate) fn different<'a>(old: &'a [Peer], new: &'a [Peer]) -> (&'a [Peer], &'a [Peer]) {
+    let first = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let (old, new) = (&old[first..], &new[first..]);
+    let last = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
+    (&old[..old.len() - last], &new[..new.len() - last])
+}
+
 /// Every key of `[site]` and `[tunnel]` that has another value.
 fn settings(old: &Config, new: &Config) -> Vec<Change> {
     let keys = |config: &Config| -> Vec<(String, String)> {
-        let without_peers = Config { peers: Vec::new(), ..config.clone() };
+        let (site, tunnel) = (config.site.clone(), config.tunnel.clone());
+        let without_peers = Config { peers: Vec::new(), site, tunnel };
         let text = without_peers.to_toml();
         let lines = text.lines().filter_map(|line| line.split_once(" = "));
         lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
@@ -168,97 +187,23 @@ fn list(networks: &[Ipv4Net]) -> String {
     networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// What has to be done to the kernel's objects. The commands are those of the kernel's own tunnel driver, as one would
-/// type them by hand.
-pub(crate) fn of_kernel(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
-    let device = &desired.device;
-    let mut changes = Vec::new();
-    match &actual.device {
-        None => {
-            let remote = match &config.peers[..] {
-                [peer] => format!(" remote {}", peer.underlay),
-                _ => String::new(),
-            };
-            let local = config.site.underlay;
-            changes.push(
-                Change::new(Kind::Add, Object::Device, format!("{device} mtu {}", desired.mtu))
-                    .by(format!("ip link add name {device} type ipip local {local}{remote}"))
-                    .by(format!("ip link set {device} up")),
-            );
-        }
-        Some(link) => {
-            let mut change = |what: String, command: String| {
-                changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
-            };
-            if link.alias.as_deref() != Some(&desired.alias) {
-                let alias = link.alias.as_deref().unwrap_or("none");
-                change(
-                    format!("{device} alias {alias} -> {}", desired.alias),
-                    format!("ip link set {device} alias {}", desired.alias),
-                );
-            }
-            if link.mtu != u32::from(desired.mtu) {
-                change(
-                    format!("{device} mtu {} -> {}", link.mtu, desired.mtu),
-                    format!("ip link set {device} mtu {}", desired.mtu),
-                );
-            }
-            if !link.up {
-                change(format!("{device} down -> up"), format!("ip link set {device} up"));
-            }
-        }
-    }
-    let index = actual.device.as_ref().map_or(0, |link| link.index);
-    let wanted = wanted_routes(desired, index);
-    let there: HashMap<Ipv4Net, &Route> =
-        actual.routes.iter().map(|route| (route.destination, route)).collect();
-    let route = |kind, route: &Route, verb: &str| {
-        let what = words(route, device);
-        Change::new(kind, Object::Route, what.clone()).by(format!("ip route {verb} {what}"))
-    };
-    for wanted in &wanted {
-        match there.get(&wanted.destination) {
-            Some(found) if wanted.is_already(found) => {}
-            Some(_) => changes.push(route(Kind::Change, wanted, "replace")),
-            None => changes.push(route(Kind::Add, wanted, "add")),
-        }
-    }
-    let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
-    for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
-        changes.push(route(Kind::Remove, found, "delete"));
-    }
-    changes
-}
-
-/// A route in iproute2's words.
-fn words(route: &Route, device: &str) -> String {
-    let mut what = route.destination.to_string();
-    if let Some(gateway) = route.gateway {
-        what.push_str(&format!(" via {gateway}"));
-    }
-    what.push_str(&format!(" dev {device}"));
-    if route.onlink {
-        what.push_str(" onlink");
-    }
-    if let Some(source) = route.preferred_source {
-        what.push_str(&format!(" src {source}"));
-    }
-    what
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_linux::netlink::{Link, LinkLayer};
+    use crate::desired::{Desired, Machine};
+    use crate::kernel::{Actual, wanted_routes};
+    use adit_linux::netlink::{Link, LinkLayer, Route};
 
     fn config(text: &str) -> Config {
         Config::parse("a.toml", text).expect("it is valid")
     }
 
+    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
     const A: &str = include_str!("../../../examples/a.toml");
 
     fn desired(config: &Config) -> Desired {
-        Desired::of(config, &["172.16.17.1".parse().expect("an address")], 1500)
+        let local = vec!["172.16.17.1".parse().expect("an address")];
+        Desired::of(config, &Machine { underlay: US, local, underlay_mtu: 1500, vrf: None })
     }
 
     fn link(mtu: u32, up: bool, alias: Option<&str>) -> Link {
@@ -271,6 +216,9 @@ mod tests {
             mac: None,
             alias: alias.map(str::to_owned),
             kind: Some("tun".to_owned()),
+            master: None,
+            vrf_table: None,
+            ipip: None,
             hardware: LinkLayer::None,
             flags: 0,
         }
@@ -299,9 +247,13 @@ mod tests {
     fn what_is_as_it_should_be_is_no_change_and_each_difference_is_one() {
         let config = config(A);
         let desired = desired(&config);
-        let routes = wanted_routes(&desired, 7);
+        let routes = wanted_routes(&desired, &[7]);
         let listed = Route { scope: Some(adit_linux::netlink::RouteScope::Link), ..routes[0].clone() };
-        let there = |device| Actual { device: Some(device), routes: vec![listed.clone()] };
+        let there = |device| Actual {
+            devices: vec![Some(device)],
+            routes: vec![listed.clone()],
+            ..Actual::default()
+        };
         let good = there(link(1480, true, Some("adit:a")));
         assert_eq!(lines(&of_kernel(&config, &desired, &good)), [] as [&str; 0]);
         for (actual, expected) in [
@@ -330,25 +282,25 @@ mod tests {
     #[test]
     fn configurations_are_compared_key_by_key_and_peer_by_peer() {
         let old = config(A);
-        assert_eq!(of_configs(Some(&old), &old), []);
+        assert_eq!(of_configs(Some(&old), &old, US), []);
         let more = "[[peer]]\nname = \"c\"\nunderlay = \"10.1.1.3\"\nnetworks = [\"10.3.0.0/16\"]\n";
         let new = config(&format!("{}{more}", A.replace("[tunnel]", "[tunnel]\nttl = 32")));
         assert_eq!(
-            lines(&of_configs(Some(&old), &new)),
+            lines(&of_configs(Some(&old), &new, US)),
             ["~ site ttl 64 -> 32", "+ peer c underlay 10.1.1.3 networks 10.3.0.0/16"]
         );
         assert_eq!(
-            lines(&of_configs(Some(&new), &old)),
+            lines(&of_configs(Some(&new), &old, US)),
             ["~ site ttl 32 -> 64", "- peer c underlay 10.1.1.3 networks 10.3.0.0/16"]
         );
         let moved =
             config(&A.replace("192.168.199.0/24", "192.168.198.0/24").replace("10.1.1.2", "10.1.1.9"));
         assert_eq!(
-            lines(&of_configs(Some(&old), &moved)),
+            lines(&of_configs(Some(&old), &moved, US)),
             ["~ peer b underlay 10.1.1.2 -> 10.1.1.9 networks +192.168.198.0/24 networks -192.168.199.0/24"]
         );
         assert_eq!(
-            lines(&of_configs(None, &old)),
+            lines(&of_configs(None, &old, US)),
             [
                 "+ site a underlay 10.1.1.1 networks 172.16.17.0/24",
                 "+ peer b underlay 10.1.1.2 networks 192.168.199.0/24"

@@ -59,7 +59,7 @@ pub fn run(
     let kept = match &result {
         Ok(on_exit) => *on_exit == OnExit::Keep,
         // A start that failed leaves what an earlier daemon kept, and `adit down` needs the notes.
-        Err(_) => overlay::has_leftovers(places.name()).unwrap_or(true),
+        Err(_) => overlay::has_leftovers(places.name(), inside_of(config).as_deref()).unwrap_or(true),
     };
     let removed = if kept { places.remove_socket() } else { places.remove() };
     drop(lock);
@@ -79,7 +79,11 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(file)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(file)?;
 
-    places.write_notes(&Notes { netns: options.netns.clone(), device: config.site.device.to_string() })?;
+    places.write_notes(&Notes {
+        netns: options.netns.clone(),
+        device: config.site.device.to_string(),
+        inside: inside_of(config),
+    })?;
     // What nobody has confirmed in time is not run again, whoever starts us.
     let waiting = Confirmation::read(&places.confirmation());
     let instead = waiting.as_ref().and_then(|waiting| waiting.instead_of(config));
@@ -99,13 +103,13 @@ async fn serve(
         Err(_) if options.wait => {}
         listening => listening?,
     }
-    let is_new = !overlay::has_leftovers(places.name())?;
+    let is_new = !overlay::has_leftovers(places.name(), inside_of(config).as_deref()).unwrap_or(true);
     let mut is_waiting = false;
     let overlay = loop {
         match Overlay::bring_up_to_stay(config, &places.memory()) {
-            Err(error @ ControlError::UnderlayMissing { .. }) if options.wait => {
+            Err(error) if options.wait && error.may_come().is_some() => {
                 if !is_waiting {
-                    tracing::warn!(%error, "waiting for the underlay address");
+                    tracing::warn!(%error, "waiting for {}", error.may_come().unwrap_or_default());
                     is_waiting = true;
                 }
             }
@@ -189,6 +193,10 @@ fn attend(socket: &Path, overlay: &Shared) -> Result<(UnixListener, Keeper), Con
     listener.set_nonblocking(true).map_err(file)?;
     let listener = UnixListener::from_std(listener).map_err(file)?;
     Ok((listener, Keeper::start(Arc::clone(overlay))?))
+}
+
+fn inside_of(config: &Config) -> Option<String> {
+    config.site.netns.as_ref().map(ToString::to_string)
 }
 
 type Shared = Arc<Mutex<Option<Overlay>>>;

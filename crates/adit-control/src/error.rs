@@ -29,6 +29,61 @@ pub enum ControlError {
         /// What the machine has, for the reader.
         found: String,
     },
+    /// The interface that `site.underlay` names is not there, or has no address.
+    #[error(
+        "site.underlay is {interface}, {why} (the machine's addresses: {found}); give it an address, or correct the file"
+    )]
+    NoUnderlayAddress {
+        /// What the file says.
+        interface: String,
+        /// What is missing, as it goes on after its name.
+        why: String,
+        /// What the machine has, for the reader.
+        found: String,
+    },
+    /// There is no network namespace of the name in `site.netns`.
+    #[error(
+        "site.netns is {name}, and there is no network namespace of that name; `ip netns add {name}` makes it, \
+         `ip netns list` shows those there are"
+    )]
+    NoNetns {
+        /// What the file says.
+        name: String,
+    },
+    /// There is no VRF of the name in `site.vrf`.
+    #[error(
+        "site.vrf is {name}, and {why}; `ip link add {name} type vrf table NUMBER` and `ip link set {name} up` make it"
+    )]
+    NoVrf {
+        /// What the file says.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The underlay's interface is in a VRF.
+    #[error(
+        "the underlay address {address} is on {interface}, which is in the VRF {vrf}: this version cannot send from \
+         there; take the interface out of the VRF, and let the inside have one instead (site.vrf)"
+    )]
+    UnderlayInVrf {
+        /// Ours.
+        address: Ipv4Addr,
+        /// Who has it.
+        interface: String,
+        /// Where that is.
+        vrf: String,
+    },
+    /// A data plane that cannot do what else the file asks for.
+    #[error("site.dataplane is \"{plane}\", {why}; use \"auto\" or \"userspace\"")]
+    PlaneCannot {
+        /// Which.
+        plane: &'static str,
+        /// What it cannot.
+        why: &'static str,
+    },
+    /// What the interface has cannot be ours.
+    #[error(transparent)]
+    Underlay(#[from] adit_config::UnderlayConflict),
     /// The device's name is taken by something that is not ours.
     #[error(
         "an interface `{device}` exists and is not Adit's ({what}); choose another site.device, or remove it"
@@ -52,13 +107,40 @@ pub enum ControlError {
         /// Its device, gateway and protocol.
         what: String,
     },
-    /// The data plane named in the file is not part of this version.
+    /// The device is ours, but of another data plane.
     #[error(
-        "site.dataplane is \"{asked}\", which this version does not have; use \"auto\", \"ebpf\" or \"userspace\""
+        "an interface `{device}` of this overlay exists and is of kind `{kind}`, which another data plane has left; \
+         one cannot take the other's place while packets flow: `adit down {site}` first, which interrupts the tunnel"
     )]
-    NoSuchPlane {
-        /// What the file says.
-        asked: String,
+    OtherKind {
+        /// Its name.
+        device: String,
+        /// What it is.
+        kind: String,
+        /// The site.
+        site: String,
+    },
+    /// Linux's own driver carries the packets, and is not to, or the other way round.
+    #[error(
+        "site.dataplane cannot change between \"kernel\" and the others while overlay `{site}` runs: an interface of \
+         another kind cannot take the other's place while packets flow; `adit down {site}`, then `adit up` with the \
+         new file, which interrupts the tunnel for that long"
+    )]
+    OtherPlane {
+        /// The site.
+        site: String,
+    },
+    /// Linux's own driver is missing.
+    #[error(
+        "site.dataplane is \"kernel\", but this kernel has no ipip driver ({error}): it was asked for an interface of \
+         that kind, which loads the module where there is one, and {modprobe}; install the module (Debian has it in \
+         linux-image-*), or use dataplane = \"ebpf\" or \"userspace\", which need none"
+    )]
+    NoDriver {
+        /// What the kernel said.
+        error: adit_linux::error::Error,
+        /// What came of loading it by hand.
+        modprobe: String,
     },
     /// A file with mistakes was to be applied; nothing has changed.
     #[error("{problems}\n{file} has mistakes, and nothing was changed")]
@@ -159,6 +241,17 @@ fn of_a_low_port(source: &std::io::Error) -> &'static str {
 }
 
 impl ControlError {
+    /// What is to be waited for, if it is about something that comes by itself while a machine starts.
+    #[must_use]
+    pub fn may_come(&self) -> Option<&'static str> {
+        match self {
+            Self::UnderlayMissing { .. } | Self::NoUnderlayAddress { .. } => Some("the underlay address"),
+            Self::NoNetns { .. } => Some("the network namespace"),
+            Self::NoVrf { .. } => Some("the VRF"),
+            _ => None,
+        }
+    }
+
     /// A file that a daemon is told to read while it runs.
     pub(crate) fn unreadable(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let hint = match source.kind() {

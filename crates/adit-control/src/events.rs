@@ -8,7 +8,9 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, Status, UnreachableCause};
+use crate::status::{
+    PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, SiteStatus, Status, UnderlayState, UnreachableCause,
+};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,6 +62,23 @@ pub enum Happening {
     ProbesUnanswered {
         /// Its name.
         peer: String,
+    },
+    /// The machine has lost its address on the underlay.
+    UnderlayMissing {
+        /// Which.
+        address: String,
+    },
+    /// It has it again.
+    UnderlayPresent {
+        /// Which.
+        address: String,
+    },
+    /// Our address on the underlay is another one; every peer's file has to name it.
+    UnderlayMoved {
+        /// What it was.
+        from: String,
+        /// What it is.
+        to: String,
     },
     /// Somebody else had changed what is ours, and it was put right. The log says what it was.
     Repaired {
@@ -117,6 +136,13 @@ impl Event {
             Happening::ProbesUnanswered { peer } => {
                 tracing::info!(%peer, "the peer does not answer probes any more");
             }
+            Happening::UnderlayMissing { address } => {
+                tracing::warn!(%address, "the underlay address is gone: nothing comes or goes until it is back");
+            }
+            Happening::UnderlayPresent { address } => {
+                tracing::info!(%address, "the underlay address is there again");
+            }
+            Happening::UnderlayMoved { .. } => {}
             // Whoever repairs says more of it; and what is missed is between one follower and us.
             Happening::Repaired { .. } | Happening::Missed { .. } => {}
         }
@@ -168,6 +194,7 @@ pub fn between(before: &Status, after: &Status) -> Vec<Happening> {
             of_peer(by_name.get(after.name.as_str()).copied(), after, &mut happenings);
         }
     }
+    of_underlay(&before.site, &after.site, &mut happenings);
     for (object, times) in &after.repairs {
         let times = times.saturating_sub(before.repairs.get(object).copied().unwrap_or(0));
         if times > 0 {
@@ -175,6 +202,23 @@ pub fn between(before: &Status, after: &Status) -> Vec<Happening> {
         }
     }
     happenings
+}
+
+fn of_underlay(before: &SiteStatus, after: &SiteStatus, happenings: &mut Vec<Happening>) {
+    let (from, to) = (before.underlay.clone(), after.underlay.clone());
+    let has_moved = from != to;
+    if has_moved {
+        happenings.push(Happening::UnderlayMoved { from, to: to.clone() });
+    }
+    match (before.underlay_state, after.underlay_state) {
+        (UnderlayState::Present, UnderlayState::Missing) => {
+            happenings.push(Happening::UnderlayMissing { address: to });
+        }
+        (UnderlayState::Missing, UnderlayState::Present) if !has_moved => {
+            happenings.push(Happening::UnderlayPresent { address: to });
+        }
+        _ => {}
+    }
 }
 
 fn of_peer(before: Option<&PeerStatus>, after: &PeerStatus, happenings: &mut Vec<Happening>) {
@@ -290,6 +334,31 @@ mod tests {
             Some(Unreachable { cause: UnreachableCause::Host, since_seconds: 2.0 });
         after.drops.insert("queue-full".to_owned(), 1);
         assert_eq!(between(&before, &after), []);
+    }
+
+    #[test]
+    fn what_becomes_of_the_underlay_address_is_told() {
+        use UnderlayState::{Missing, Present};
+        let at = |address: &str, state| {
+            let mut status = status("b", UP);
+            (status.site.underlay, status.site.underlay_state) = (address.to_owned(), state);
+            status
+        };
+        let (old, new) = ("10.1.1.1".to_owned(), "10.1.1.7".to_owned());
+        let moved = || Happening::UnderlayMoved { from: old.clone(), to: new.clone() };
+        let gone = |address: &String| Happening::UnderlayMissing { address: address.clone() };
+        for (before, after, expected) in [
+            ((&old, Present), (&old, Present), vec![]),
+            ((&old, Missing), (&old, Missing), vec![]),
+            ((&old, Present), (&old, Missing), vec![gone(&old)]),
+            ((&old, Missing), (&old, Present), vec![Happening::UnderlayPresent { address: old.clone() }]),
+            ((&old, Present), (&new, Present), vec![moved()]),
+            ((&old, Missing), (&new, Present), vec![moved()]),
+            ((&old, Present), (&new, Missing), vec![moved(), gone(&new)]),
+        ] {
+            let found = between(&at(before.0, before.1), &at(after.0, after.1));
+            assert_eq!(found, expected, "{before:?} to {after:?}");
+        }
     }
 
     #[test]

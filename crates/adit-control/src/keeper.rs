@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use adit_linux::netlink::{Events, Group};
-
 use crate::error::ControlError;
+use crate::hearing::Hearing;
+use crate::hearsay::Hearsay;
 use crate::overlay::Overlay;
 
 /// How often everything is looked at though nothing was said: a lost event must not last.
@@ -29,12 +29,15 @@ impl Keeper {
     /// Keeps what is in `overlay`, in the calling thread's network namespace.
     pub(crate) fn start(overlay: Arc<Mutex<Option<Overlay>>>) -> Result<Self, ControlError> {
         // First subscribed, then looked: nothing that happens in between is missed.
-        let events = Events::open(&[Group::Link, Group::Route])?;
+        let hearing = {
+            let overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
+            Hearing::open(&overlay.as_ref().map(|overlay| overlay.place().clone()).unwrap_or_default())?
+        };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("adit-keep".to_owned())
-            .spawn(move || keep(&overlay, events, &stopped))
+            .spawn(move || keep(&overlay, hearing, &stopped))
             .map_err(|error| ControlError::file("start a thread for", "adit-keep", error))?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -51,31 +54,52 @@ impl Drop for Keeper {
     }
 }
 
-fn keep(overlay: &Mutex<Option<Overlay>>, mut events: Events, stop: &AtomicBool) {
+fn keep(overlay: &Mutex<Option<Overlay>>, mut hearing: Hearing, stop: &AtomicBool) {
     let (mut looked, mut not_before) = (Instant::now(), Instant::now());
     let mut has_failed = false;
+    let mut heard = Hearsay::default();
     while !stop.load(Ordering::Relaxed) {
-        let has_changed = match events.next(GLANCE) {
-            Ok(event) => event.is_some(),
+        match hearing.hears(GLANCE, &mut heard) {
+            Ok(false) => {}
+            Ok(true) => {
+                std::thread::sleep(SETTLE);
+                if hearing.drain(&mut heard).is_err() {
+                    heard.note_loss();
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "what changes in the kernel is not heard");
                 std::thread::sleep(GLANCE);
-                true
+                heard.note_loss();
             }
-        };
-        if has_changed {
-            std::thread::sleep(SETTLE);
-            while let Ok(Some(_)) = events.try_next() {}
         }
         let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(overlay) = overlay.as_mut() else { return };
-        let is_due = has_changed || looked.elapsed() >= AUDIT || overlay.plane().check().is_err();
+        let is_as_told = overlay.is_as_told(&heard);
+        if is_as_told {
+            heard = Hearsay::default();
+        }
+        // The namespace of the inside may have its name no more, of which no event tells.
+        let is_elsewhere = !overlay.is_in_place();
+        let is_due = !is_as_told
+            || has_failed
+            || is_elsewhere
+            || looked.elapsed() >= AUDIT
+            || overlay.plane().check().is_err();
         if !is_due || Instant::now() < not_before {
             continue;
         }
-        looked = Instant::now();
+        (looked, heard) = (Instant::now(), Hearsay::default());
         match overlay.repair() {
-            Ok(_) => has_failed = false,
+            Ok(_) => {
+                has_failed = false;
+                if is_elsewhere {
+                    match Hearing::open(overlay.place()) {
+                        Ok(anew) => hearing = anew,
+                        Err(error) => tracing::error!(%error, "what changes inside is not heard"),
+                    }
+                }
+            }
             Err(error) => {
                 not_before = Instant::now() + PATIENCE;
                 if !has_failed {

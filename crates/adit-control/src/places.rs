@@ -26,6 +26,9 @@ pub struct Notes {
     pub netns: Option<String>,
     /// The tunnel's interface.
     pub device: String,
+    /// The network namespace that it is in, if the file names one.
+    #[serde(default)]
+    pub inside: Option<String>,
 }
 
 impl Places {

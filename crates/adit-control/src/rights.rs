@@ -28,6 +28,10 @@ impl Rights {
                     &[Capability::SysAdmin]
                 });
             }
+            if config.site.netns.is_some() {
+                // A repair enters it.
+                kept.push(Capability::SysAdmin);
+            }
             if config.site.metrics.is_some_and(|address| address.port() < FIRST_FREE_PORT) {
                 kept.push(Capability::NetBindService);
             }
@@ -89,6 +93,8 @@ mod tests {
         assert_eq!(Rights::of([&scraped]).kept, [NetAdmin, NetRaw, NetBindService]);
         let of_programs = Rights::of([&ebpf]);
         assert!(of_programs.kept.len() > 2);
+        let elsewhere = config("dataplane = \"userspace\"\nnetns = \"blue\"");
+        assert_eq!(Rights::of([&elsewhere]).kept, [NetAdmin, NetRaw, Capability::SysAdmin]);
         assert_eq!(Rights::of([&config("")]), of_programs, "auto may come to need them");
         // Who may return to another has that one's rights too.
         assert_eq!(Rights::of([&userspace, &ebpf]), of_programs);

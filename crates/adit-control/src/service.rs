@@ -39,15 +39,27 @@ pub(crate) struct Service {
     pub(crate) overlay: Arc<Mutex<Option<Overlay>>>,
     places: Places,
     file: Arc<Mutex<PathBuf>>,
+    read: Arc<Mutex<Option<Read>>>,
     rights: Rights,
+}
+
+/// A text that was read, and what it says.
+struct Read {
+    text: String,
+    config: Config,
 }
 
 impl Service {
     pub(crate) fn new(overlay: Overlay, places: &Places, file: &Path, rights: Rights) -> Self {
+        // For the first change to be read beside; whoever has changed the file since has it read as a whole.
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let read = Config::parse("", &text).ok().filter(|config| config == overlay.config());
+        let read = read.map(|config| Read { text, config });
         Self {
             overlay: Arc::new(Mutex::new(Some(overlay))),
             places: places.clone(),
             file: Arc::new(Mutex::new(file.to_owned())),
+            read: Arc::new(Mutex::new(read)),
             rights,
         }
     }
@@ -63,11 +75,27 @@ impl Service {
         overlay.as_ref().map(|overlay| overlay.config().to_toml())
     }
 
+    /// What a text says. Of one that differs little from the one before only that is read.
+    fn read(&self, file: &Path, text: &str) -> Result<Config, ControlError> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let beside = read.as_ref().and_then(|read| read.config.parse_beside(&read.text, text));
+        let config = match beside {
+            Some(config) => config,
+            None => {
+                let name = file.display().to_string();
+                Config::parse(&name, text).map_err(|problems| ControlError::Mistakes {
+                    file: name,
+                    problems: problems.to_string(),
+                })?
+            }
+        };
+        *read = Some(Read { text: text.to_owned(), config: config.clone() });
+        Ok(config)
+    }
+
     /// Makes a running overlay what a file says, all of it or nothing.
     pub(crate) fn apply(&self, request: &ApplyRequest) -> Result<Applied, ControlError> {
-        let name = request.file.display().to_string();
-        let config = Config::parse(&name, &request.text)
-            .map_err(|problems| ControlError::Mistakes { file: name, problems: problems.to_string() })?;
+        let config = self.read(&request.file, &request.text)?;
         self.rights.suffice_for(&config)?;
         let time = request.confirm_seconds.map(Duration::from_secs);
         let changes = self.change(|overlay| {

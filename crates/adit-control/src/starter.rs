@@ -36,6 +36,14 @@ impl PlaneStarter<'_> {
             return self.userspace(tun, "as configured".to_owned(), pins);
         }
         let asked = choice == DataplaneChoice::Ebpf;
+        if tun.inside().netns.is_some() {
+            const WHY: &str =
+                "whose programs cannot pass datagrams on to another network namespace (site.netns)";
+            if asked {
+                return Err(ControlError::PlaneCannot { plane: "ebpf", why: WHY });
+            }
+            return self.userspace(tun, format!("auto: not ebpf, {WHY}"), pins.and_then(Result::ok).map(Ok));
+        }
         let pins = match pins.transpose() {
             Ok(pins) => pins,
             Err(error) if asked => return Err(error.into()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use adit_dataplane::kernel::limits::LIMITS;
 use adit_tunnel::{Instant, LearnedBy, PathLength, PeerIndex, PeerTotals, Reachability, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use ipnet::Ipv4Net;
@@ -71,6 +72,12 @@ pub struct SiteStatus {
     pub name: String,
     /// The outer source address.
     pub underlay: String,
+    /// The interface that it was found at, where the file names that.
+    #[serde(default)]
+    pub underlay_interface: Option<String>,
+    /// Whether the machine has that address.
+    #[serde(default)]
+    pub underlay_state: UnderlayState,
     /// The tunnel's interface.
     pub device: String,
     /// Which data plane forwards.
@@ -79,6 +86,36 @@ pub struct SiteStatus {
     pub dataplane_reason: String,
     /// MTU of the interface, in bytes.
     pub mtu: u16,
+    /// What the data plane does not do, though the others do.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+}
+
+/// Something that a data plane lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Limit {
+    /// In a word or two.
+    pub name: String,
+    /// In a sentence.
+    pub what: String,
+}
+
+/// What a data plane lacks.
+#[must_use]
+pub fn limits(is_drivers: bool) -> Vec<Limit> {
+    let limits = LIMITS.iter().filter(|_| is_drivers);
+    limits.map(|limit| Limit { name: limit.name.to_owned(), what: limit.what.to_owned() }).collect()
+}
+
+/// Whether the machine has its address on the underlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnderlayState {
+    /// It has.
+    #[default]
+    Present,
+    /// Not now: nothing comes or goes until it has again.
+    Missing,
 }
 
 /// One peer.
@@ -263,20 +300,20 @@ impl Status {
     pub fn of(overlay: &Overlay) -> Self {
         let config = overlay.config();
         let plane = overlay.plane();
+        let tunnel = plane.tunnel();
         let totals = overlay.totals();
         let now = plane.now();
         let peers = config
             .peers
             .iter()
-            .enumerate()
-            .map(|(number, peer)| {
-                let index = PeerIndex::new(number as u32);
-                let counts = totals.peers.get(number).copied().unwrap_or_default();
+            .filter_map(|peer| {
+                let index = tunnel.lookup_outer(peer.underlay)?;
+                let counts = totals.peers.get(index.index()).copied().unwrap_or_default();
                 // An answered probe is word from the peer, if no traffic.
-                let heard = counts.last_rx.max(plane.tunnel().probe_answered(index));
+                let heard = counts.last_rx.max(tunnel.probe_answered(index));
                 let silent = heard.map(|heard| now.since(heard));
-                let soft_state = SoftState::of(plane.tunnel(), index, &counts, now);
-                PeerStatus {
+                let soft_state = SoftState::of(&tunnel, index, &counts, now);
+                Some(PeerStatus {
                     name: peer.name.to_string(),
                     underlay: peer.underlay.to_string(),
                     networks: peer.networks.clone(),
@@ -285,12 +322,12 @@ impl Status {
                         Some(silent) if silent.as_millis() < u128::from(HEARD_WITHIN_MS) => PeerState::Up,
                         _ => PeerState::Idle,
                     },
-                    path_mtu: plane.tunnel().path_mtu(index).mtu,
+                    path_mtu: tunnel.path_mtu(index).mtu,
                     tx: Traffic { packets: counts.tx_packets, bytes: counts.tx_bytes },
                     rx: Traffic { packets: counts.rx_packets, bytes: counts.rx_bytes },
                     last_rx_seconds: silent.map(|silent| silent.as_secs_f64()),
                     soft_state,
-                }
+                })
             })
             .collect();
         let drops = totals
@@ -302,11 +339,17 @@ impl Status {
             schema: SCHEMA,
             site: SiteStatus {
                 name: config.site.name.to_string(),
-                underlay: config.site.underlay.to_string(),
+                underlay: overlay.desired().underlay.to_string(),
+                underlay_interface: config.site.underlay.interface().map(ToString::to_string),
+                underlay_state: match overlay.is_underlay_missing() {
+                    true => UnderlayState::Missing,
+                    false => UnderlayState::Present,
+                },
                 device: overlay.desired().device.clone(),
                 dataplane: plane.kind().to_string(),
                 dataplane_reason: overlay.plane_reason().to_owned(),
                 mtu: overlay.desired().mtu,
+                limits: limits(overlay.desired().is_drivers()),
             },
             peers,
             drops,

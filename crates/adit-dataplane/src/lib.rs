@@ -2,12 +2,14 @@
 //! and a device, and forwards between that device and the underlay until it is shut down.
 //!
 //! [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN. [`ebpf`] is a fast path
-//! in front of it.
+//! in front of it. [`kernel`] is Linux's own driver, with our rules about addresses.
 
 pub mod clock;
 pub mod ebpf;
+pub mod kernel;
 pub mod next_hop;
 pub mod plane;
+mod room;
 pub mod userspace;
 
 pub use plane::{DataPlane, PlaneKind};

@@ -1,8 +1,9 @@
 //! What every data plane can do.
 
 use std::fmt;
+use std::sync::Arc;
 
-use adit_tunnel::{Totals, Tunnel};
+use adit_tunnel::{Steps, Totals, Tunnel};
 
 /// Which data plane it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub enum PlaneKind {
     Ebpf,
     /// TUN and packet sockets.
     Userspace,
+    /// Linux's own ipip driver.
+    Kernel,
 }
 
 impl PlaneKind {
@@ -20,6 +23,7 @@ impl PlaneKind {
         match self {
             Self::Ebpf => "ebpf",
             Self::Userspace => "userspace",
+            Self::Kernel => "kernel",
         }
     }
 }
@@ -35,8 +39,18 @@ pub trait DataPlane: Send + Sync {
     /// Which one it is.
     fn kind(&self) -> PlaneKind;
 
-    /// What decides for it.
-    fn tunnel(&self) -> &Tunnel;
+    /// What decides for it now.
+    fn tunnel(&self) -> Arc<Tunnel>;
+
+    /// Goes on with other peers: `tunnel` is [`Tunnel::amended`] from what decides now, by these steps. What neither
+    /// comes nor goes nor changes is not touched, and every other datagram meets what was or what is.
+    ///
+    /// # Errors
+    /// Why it has to be started anew for that, in a few words. Part of it may be done.
+    fn amend(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+        let (_, _) = (tunnel, steps);
+        Err("this data plane does not change while it runs".to_owned())
+    }
 
     /// All counts since it started.
     fn totals(&self) -> Totals;

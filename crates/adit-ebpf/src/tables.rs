@@ -34,13 +34,19 @@ pub static ECN: PerCpuArray<u64> = PerCpuArray::with_max_entries(EcnAnomaly::COU
 #[derive(Clone, Copy)]
 pub struct Tables {
     pub settings: &'static Settings,
+    /// Of the networks, when the packet came: read before any of them is looked up.
+    generation: u32,
 }
 
 impl Tables {
     /// `None` is never: the kernel's verifier wants it thought of.
     #[inline(always)]
     pub fn open() -> Option<Tables> {
-        Some(Tables { settings: SETTINGS.get(0)? })
+        let settings: &'static Settings = SETTINGS.get(0)?;
+        // SAFETY: a map's value is aligned and lives as long as the program. Userspace writes it meanwhile, so it is
+        // read once, and not again later.
+        let generation = unsafe { core::ptr::read_volatile(&raw const settings.generation) };
+        Some(Tables { settings, generation })
     }
 
     /// A peer that the program may send to: its way is known, and nobody is owed an answer first.
@@ -92,12 +98,13 @@ impl Directory for Tables {
 
     #[inline(always)]
     fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
-        owners::owner(inner)
+        owners::owner(inner, self.generation)
     }
 
     #[inline(always)]
     fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
-        // SAFETY: the value is copied at once; userspace makes a new map rather than change an entry.
+        // SAFETY: the value is one word, copied at once. Userspace never changes an entry. The memory of one that it
+        // has removed is used again for another address, but not in the same change: it adds before it removes.
         unsafe { PEERS_AT.get(underlay.octets()) }.map(|number| PeerIndex::new(*number))
     }
 

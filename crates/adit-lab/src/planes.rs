@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use adit_config::{Config, DataplaneChoice};
-use adit_control::desired::tunnel_config;
+use adit_control::desired::{Machine, tunnel_config};
 use adit_dataplane::ebpf;
 use adit_linux::testing;
 use adit_tunnel::Tunnel;
@@ -39,8 +39,8 @@ pub fn ebpf() -> Result<(), &'static str> {
 
 fn probe() -> Result<(), String> {
     let config = Config::parse("a.toml", CONFIG_A).map_err(|problems| problems.to_string())?;
-    let tunnel =
-        Tunnel::new(tunnel_config(&config, &[UNDERLAY_A], 1500)).map_err(|error| error.to_string())?;
+    let machine = Machine { underlay: UNDERLAY_A, local: vec![UNDERLAY_A], underlay_mtu: 1500, vrf: None };
+    let tunnel = Tunnel::new(tunnel_config(&config, &machine)).map_err(|error| error.to_string())?;
     ebpf::probe(&tunnel).map_err(|error| error.to_string())
 }
 

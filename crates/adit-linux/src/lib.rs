@@ -9,6 +9,7 @@ pub mod error;
 pub mod ethtool;
 pub mod frames;
 pub mod icmp_socket;
+pub mod inside;
 mod mapping;
 pub mod netlink;
 pub mod netns;
@@ -36,3 +37,7 @@ pub mod xdp;
 
 /// `errno` of a datagram too large for where it goes.
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;
+/// `errno` of what is not there.
+pub const ENOENT: i32 = libc::ENOENT;
+/// `errno` of an interface of a kind that the kernel does not know.
+pub const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;

@@ -37,6 +37,40 @@ impl Waker {
     }
 }
 
+/// Tells one thread that something waits for it, as often as there is something.
+#[derive(Clone, Debug)]
+pub struct Bell {
+    event: Waker,
+}
+
+impl Bell {
+    /// One that nobody has rung.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self { event: Waker::new()? })
+    }
+
+    /// It can be read from now on, until it is heard.
+    pub fn ring(&self) {
+        self.event.wake();
+    }
+
+    /// Waits for the next time. To be called before what waits is looked at.
+    pub fn hear(&self) {
+        let mut count = [0; 8];
+        // SAFETY: eight bytes of `count`, which outlives the call. It fails where nobody has rung.
+        let _ = unsafe { libc::read(self.event.event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.event.event.as_fd()
+    }
+}
+
 /// Waits until `source` can be read or `waker` has been woken.
 pub fn wait_readable(source: &impl AsFd, waker: &Waker) {
     let _ = wait_any(&[source.as_fd().as_raw_fd(), waker.event.as_raw_fd()], None);
@@ -54,6 +88,15 @@ pub fn wait_readable_any(
     let mut fds: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
     fds.push(waker.event.as_raw_fd());
     wait_any(&fds, timeout).map(drop)
+}
+
+/// Waits until one of `sources` can be read, or the time is up.
+///
+/// # Errors
+/// What the kernel says; never `EINTR`, at which it returns.
+pub fn readable_any_within(sources: &[std::os::fd::BorrowedFd<'_>], patience: Duration) -> io::Result<bool> {
+    let fds: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
+    wait_any(&fds, Some(patience))
 }
 
 /// Waits until `source` can be read; `false` when the time is up first.

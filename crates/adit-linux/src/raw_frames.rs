@@ -1,11 +1,16 @@
 //! Datagrams that the kernel routes: a raw socket with our own IP header, many in a call.
 //! Slower than frames, but right on any interface and under any routing policy.
 
+use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::BindToDevice;
+
 use crate::error::Error;
 use crate::frames::{FrameSender, LINK_HEADER, Sent};
+use crate::inside::Inside;
 use crate::packet::{FrameBatch, enlarge_send_buffer, set_socket_option};
 use crate::virtio_net::PartialChecksum;
 
@@ -46,6 +51,22 @@ impl RawFrameSender {
         let mut names: Box<[libc::sockaddr_in]> = (0..batch).map(|_| unsafe { std::mem::zeroed() }).collect();
         frames.set_names(&mut names);
         Ok(Self { socket, frames, names, sent: Sent::default() })
+    }
+
+    /// The same for what is sent to the hosts inside a tunnel: by the routes there, from an address there.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the namespace cannot be entered, or there is no such VRF.
+    pub fn open_in(inside: &Inside, capacity: usize, batch: usize) -> Result<Self, Error> {
+        inside.run(|| {
+            let sender = Self::open(capacity, batch)?;
+            if let Some(vrf) = &inside.vrf {
+                setsockopt(&sender.socket, BindToDevice, &OsString::from(vrf)).map_err(|errno| {
+                    Error::new(format!("cannot bind a raw socket to the VRF {vrf}"), errno.into())
+                })?;
+            }
+            Ok(sender)
+        })?
     }
 }
 

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use crate::error::Error;
+use crate::inside::Inside;
 use crate::virtio_net;
 
 /// What a device of ours is opened as.
@@ -23,6 +24,7 @@ pub struct TunOptions {
 #[derive(Debug)]
 pub struct Tun {
     name: String,
+    inside: Inside,
     queues: Vec<TunQueue>,
     offloads: Offloads,
 }
@@ -67,6 +69,18 @@ impl Tun {
     /// `/dev/net/tun` missing or not ours to open, no CAP_NET_ADMIN, a name that is taken; each
     /// says what to do.
     pub fn open(options: &TunOptions) -> Result<Self, Error> {
+        Self::open_in(options, Inside::default())
+    }
+
+    /// The same elsewhere. Its queues are read and written from wherever they are.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or the namespace cannot be entered.
+    pub fn open_in(options: &TunOptions, inside: Inside) -> Result<Self, Error> {
+        inside.clone().run(|| Self::make(options, inside))?
+    }
+
+    fn make(options: &TunOptions, inside: Inside) -> Result<Self, Error> {
         let mut queues = Vec::with_capacity(options.queues);
         for _ in 0..options.queues.max(1) {
             queues.push(TunQueue::open(&options.name)?);
@@ -75,13 +89,19 @@ impl Tun {
         for queue in &queues[1..] {
             queue.enable_offloads(&options.name)?;
         }
-        Ok(Self { name: options.name.clone(), queues, offloads })
+        Ok(Self { name: options.name.clone(), inside, queues, offloads })
     }
 
     /// The interface's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn inside(&self) -> &Inside {
+        &self.inside
     }
 
     /// What superpackets the kernel agreed to.

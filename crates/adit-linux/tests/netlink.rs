@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use adit_linux::netlink::{
-    Event, Events, Group, LinkLayer, NeighbourState, Netlink, Network, ROUTE_PROTOCOL, Route, RouteKind,
-    RouteScope,
+    Event, Events, Group, LinkLayer, MAIN_TABLE, NeighbourState, Netlink, Network, ROUTE_PROTOCOL, Route,
+    RouteKind, RouteScope,
 };
 use adit_linux::netns::NetNs;
 use adit_linux::sysctl;
@@ -271,7 +271,7 @@ fn many_routes_come_change_and_go() {
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let mut routes = many_routes(100_000, index);
     netlink.replace_routes(&routes).unwrap();
-    let listed = netlink.routes_by(ROUTE_PROTOCOL, index).unwrap();
+    let listed = netlink.routes_by(ROUTE_PROTOCOL, index, MAIN_TABLE).unwrap();
     assert_eq!(listed.len(), routes.len());
     assert!(routes.iter().zip(&listed).all(|(route, listed)| route.is_already(listed)));
     assert_eq!(netlink.routes().unwrap().len(), routes.len() + 1, "and that of our address");
@@ -283,13 +283,13 @@ fn many_routes_come_change_and_go() {
     assert!(!routes[0].is_already(&listed[0]));
     netlink.replace_routes(&routes).unwrap();
     netlink.delete_routes(&listed[1000..]).unwrap();
-    let listed = netlink.routes_by(ROUTE_PROTOCOL, index).unwrap();
+    let listed = netlink.routes_by(ROUTE_PROTOCOL, index, MAIN_TABLE).unwrap();
     assert_eq!(listed.len(), routes.len());
     assert!(routes.iter().zip(&listed).all(|(route, listed)| route.is_already(listed)));
 
     netlink.delete_routes(&listed).unwrap();
     assert_eq!(netlink.delete_routes(&listed).unwrap_err().errno(), Some(libc::ESRCH));
-    assert_eq!(netlink.routes_by(ROUTE_PROTOCOL, index).unwrap(), []);
+    assert_eq!(netlink.routes_by(ROUTE_PROTOCOL, index, MAIN_TABLE).unwrap(), []);
     netlink.replace_routes(&[]).unwrap();
 }
 
@@ -313,7 +313,7 @@ fn refused_route_among_many_is_named() {
         "{error}"
     );
     assert!(error.kernel_text().is_some_and(|text| text.contains("gateway")), "{error}");
-    let listed = netlink.routes_by(ROUTE_PROTOCOL, index).unwrap();
+    let listed = netlink.routes_by(ROUTE_PROTOCOL, index, MAIN_TABLE).unwrap();
     assert!(routes[..700].iter().zip(&listed).all(|(route, listed)| route.is_already(listed)));
     // What was asked before does not confuse what is asked next.
     assert_eq!(netlink.link("to-right").unwrap().unwrap().index, index);
@@ -405,7 +405,9 @@ fn events_tell_what_changes() {
         ..Route::default()
     })
     .unwrap();
-    await_event(&mut events, "the route comes", |event| (event == Event::RouteChanged).then_some(()));
+    await_event(&mut events, "the route comes", |event| {
+        matches!(event, Event::RouteChanged { gone: false, .. }).then_some(())
+    });
     // The far end goes down: here the link is wanted still, but carries nothing.
     pair.right_netlink.set_down(pair.right_index).unwrap();
     await_event(&mut events, "the link stops running", |event| match event {

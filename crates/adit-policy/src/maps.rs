@@ -52,6 +52,8 @@ pub struct Settings {
     ttl: u8,
     dscp: u8,
     padding: [u8; 2],
+    /// Of the networks: programs look up anew what they remember of another one.
+    pub generation: u32,
 }
 
 const TTL_INHERIT: u32 = 1;
@@ -90,6 +92,13 @@ impl Settings {
     #[must_use]
     pub const fn with_relay(mut self, relay: bool) -> Settings {
         self.flags = if relay { self.flags | RELAY } else { self.flags & !RELAY };
+        self
+    }
+
+    /// The same for networks that have been changed.
+    #[must_use]
+    pub const fn with_next_generation(mut self) -> Settings {
+        self.generation = self.generation.wrapping_add(1);
         self
     }
 

@@ -28,7 +28,8 @@ pub struct TunnelConfig {
     pub local_addresses: Vec<IpAddr>,
     /// How the paths to the peers are probed, by whoever drives a [`Prober`](crate::Prober); `None`: not at all.
     pub probe: Option<ProbeOptions>,
-    /// The other sides.
+    /// The other sides. In [`Tunnel::config`](crate::Tunnel::config) also those that are gone, without networks: a
+    /// peer keeps its place.
     pub peers: Vec<PeerConfig>,
 }
 
@@ -101,6 +102,12 @@ pub enum TunnelError {
         "the outer TTL is 0, with which nothing leaves this host: give 1 to 255, or inherit the inner one"
     )]
     TtlZero,
+    /// A peer that is to go, and is not there.
+    #[error("no peer has the underlay address {address}, so it cannot be removed")]
+    NoSuchPeer {
+        /// The address.
+        address: Ipv4Addr,
+    },
     /// More peers than a [`PeerIndex`] can number.
     #[error("{found} peers are more than the {} that one tunnel can hold", u32::MAX)]
     TooManyPeers {
@@ -118,9 +125,9 @@ pub(crate) struct Checked {
     pub(crate) table: PeerTable,
 }
 
-const OURSELVES: &str = "this site";
+pub(crate) const OURSELVES: &str = "this site";
 
-fn peer_name(peer: &PeerConfig) -> String {
+pub(crate) fn peer_name(peer: &PeerConfig) -> String {
     format!("peer {}", peer.name)
 }
 
@@ -131,7 +138,7 @@ fn ipv4(what: &str, address: IpAddr) -> Result<Ipv4Addr, TunnelError> {
     }
 }
 
-fn unicast(what: &str, address: IpAddr) -> Result<Ipv4Addr, TunnelError> {
+pub(crate) fn unicast(what: &str, address: IpAddr) -> Result<Ipv4Addr, TunnelError> {
     let address = ipv4(what, address)?;
     let class_e_and_broadcast = address.octets()[0] >= 240;
     if address.is_unspecified() || address.is_multicast() || class_e_and_broadcast {
@@ -189,14 +196,14 @@ impl TunnelConfig {
         Ok(Checked { underlay, local, peer_underlays, table })
     }
 
-    fn owner_name(&self, owner: Owner) -> String {
+    pub(crate) fn owner_name(&self, owner: Owner) -> String {
         match owner {
             Owner::Ours => OURSELVES.to_owned(),
             Owner::Peer(peer) => self.peers.get(peer.index()).map(peer_name).unwrap_or_default(),
         }
     }
 
-    fn add_networks(
+    pub(crate) fn add_networks(
         &self,
         table: &mut PeerTable,
         name: String,

@@ -28,6 +28,7 @@
     )
 )]
 
+mod amend;
 mod config;
 mod counters;
 mod decapsulate;
@@ -49,6 +50,7 @@ mod tunnel;
 mod underlay_icmp;
 
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
+pub use amend::{Amendment, Steps};
 pub use config::{PeerConfig, TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals};
 pub use decapsulate::{Decapsulated, Outer};

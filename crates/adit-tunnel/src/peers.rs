@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use prefix_trie::PrefixMap;
 
 /// The two tables that every datagram is looked up in. Neither lookup allocates.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PeerTable {
     inner: PrefixMap<Ipv4Net, Owner>,
     outer: HashMap<u32, PeerIndex, BuildHasherDefault<AddressHasher>>,
@@ -30,6 +30,21 @@ impl PeerTable {
     /// Gives an outer address to a peer; returns whose it was before.
     pub fn insert_underlay(&mut self, underlay: Ipv4Addr, peer: PeerIndex) -> Option<PeerIndex> {
         self.outer.insert(underlay.to_bits(), peer)
+    }
+
+    /// Takes a network from whoever has exactly this one; returns whose it was.
+    pub fn remove_network(&mut self, network: Ipv4Net) -> Option<Owner> {
+        self.inner.remove(&network.trunc())
+    }
+
+    /// Whose exactly this network is.
+    pub fn owner_of(&self, network: Ipv4Net) -> Option<Owner> {
+        self.inner.get(&network.trunc()).copied()
+    }
+
+    /// Takes an outer address from its peer; returns which that was.
+    pub fn remove_underlay(&mut self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+        self.outer.remove(&underlay.to_bits())
     }
 
     /// Whose the longest prefix around an inner address is. A few dependent memory reads, whatever the

@@ -99,9 +99,9 @@ struct Held {
 }
 
 impl Prober {
-    /// One for this tunnel, and no other. Where the tunnel has no [`ProbeOptions`](crate::ProbeOptions) it asks nothing.
+    /// One for this tunnel, and for what it is amended to. Where the tunnel has no [`ProbeOptions`](crate::ProbeOptions) it asks nothing.
     pub fn new(tunnel: &Tunnel) -> Prober {
-        let count = if tunnel.config().probe.is_some() { tunnel.peers().len() } else { 0 };
+        let count = if tunnel.config().probe.is_some() { tunnel.places() } else { 0 };
         Prober {
             peers: (0..count).map(|_| Path::default()).collect(),
             asking: Vec::new(),
@@ -112,6 +112,19 @@ impl Prober {
             first: 0,
             last_advance: Instant::ZERO,
         }
+    }
+
+    /// The tunnel has been amended: it has peers more, or fewer.
+    pub fn follow(&mut self, tunnel: &Tunnel) {
+        if tunnel.config().probe.is_some() {
+            self.peers.resize_with(tunnel.places(), Path::default);
+        }
+        for (index, path) in (0..).zip(&mut self.peers) {
+            if path.asked.is_some() && tunnel.peer_state(PeerIndex::new(index)).is_none() {
+                *path = Path::default();
+            }
+        }
+        self.asking.retain(|peer| tunnel.peer_state(*peer).is_some());
     }
 
     /// When [`Prober::advance`] has something to do; `None`: never.

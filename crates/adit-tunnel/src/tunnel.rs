@@ -1,6 +1,7 @@
 //! The tunnel itself: configuration, peers and their soft state.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use adit_policy::{Directory, DropReason, Half, Owner, PeerIndex};
@@ -29,14 +30,16 @@ use crate::time::Instant;
 /// but the caller's own [`Counters`].
 #[derive(Debug)]
 pub struct Tunnel {
-    config: TunnelConfig,
+    pub(crate) config: TunnelConfig,
     pub(crate) underlay: Ipv4Addr,
     pub(crate) table: PeerTable,
-    peers: Vec<Peer>,
-    local: Vec<Ipv4Addr>,
+    /// Shared with what the tunnel was before and becomes: there is one soft state of a peer. `None`: the peer
+    /// is gone.
+    pub(crate) peers: Vec<Option<Arc<Peer>>>,
+    pub(crate) local: Vec<Ipv4Addr>,
     /// For answers about datagrams that belong to no peer.
-    icmp: IcmpLimit,
-    shares_identifications: AtomicBool,
+    pub(crate) icmp: Arc<IcmpLimit>,
+    pub(crate) shares_identifications: Arc<AtomicBool>,
 }
 
 /// Soft state that outlives a restart (RFC 2003 section 5).
@@ -54,6 +57,12 @@ pub(crate) struct Peer {
     pub(crate) underlay: Ipv4Addr,
 }
 
+impl Peer {
+    pub(crate) fn new(underlay: Ipv4Addr, underlay_mtu: u16) -> Peer {
+        Peer { soft: SoftState::new(underlay_mtu), underlay }
+    }
+}
+
 impl Tunnel {
     /// Checks the configuration and makes the tunnel; the path to every peer is thought to take what
     /// the underlay takes.
@@ -66,7 +75,7 @@ impl Tunnel {
         let Checked { underlay, local, peer_underlays, table } = config.check()?;
         let peers = peer_underlays
             .into_iter()
-            .map(|underlay| Peer { soft: SoftState::new(config.underlay_mtu), underlay })
+            .map(|underlay| Some(Arc::new(Peer::new(underlay, config.underlay_mtu))))
             .collect();
         Ok(Tunnel {
             config,
@@ -74,8 +83,8 @@ impl Tunnel {
             table,
             peers,
             local,
-            icmp: IcmpLimit::new(),
-            shares_identifications: AtomicBool::new(false),
+            icmp: Arc::new(IcmpLimit::new()),
+            shares_identifications: Arc::new(AtomicBool::new(false)),
         })
     }
 
@@ -87,9 +96,9 @@ impl Tunnel {
     /// Takes over path MTU, reachability and rate limits of the peers that `previous` had under the same
     /// underlay address, so that a changed configuration does not forget what was learned.
     pub fn inherit(&self, previous: &Tunnel) {
-        for peer in &self.peers {
+        for peer in self.peers.iter().flatten() {
             let old = previous.table.lookup_outer(peer.underlay);
-            if let Some(old) = old.and_then(|old| previous.peers.get(old.index())) {
+            if let Some(old) = old.and_then(|old| previous.peer_state(old)) {
                 peer.soft.inherit(&old.soft);
             }
         }
@@ -114,8 +123,16 @@ impl Tunnel {
     }
 
     /// All peers with their numbers.
-    pub fn peers(&self) -> impl ExactSizeIterator<Item = (PeerIndex, &PeerConfig)> {
-        self.config.peers.iter().enumerate().map(|(n, peer)| (PeerIndex::new(n as u32), peer))
+    pub fn peers(&self) -> impl Iterator<Item = (PeerIndex, &PeerConfig)> {
+        let places = self.config.peers.iter().zip(&self.peers).enumerate();
+        places
+            .filter(|(_, (_, state))| state.is_some())
+            .map(|(n, (peer, _))| (PeerIndex::new(n as u32), peer))
+    }
+
+    /// How many numbers have been given to peers, those that are gone included: all are below.
+    pub fn places(&self) -> usize {
+        self.peers.len()
     }
 
     /// The peer that an inner destination is behind.
@@ -132,17 +149,22 @@ impl Tunnel {
     /// of this tunnel has the underlay's MTU.
     pub fn path_mtu(&self, peer: PeerIndex) -> PathMtu {
         let unknown = PathMtu { mtu: self.config.underlay_mtu, learned: None, expires: None };
-        self.peers.get(peer.index()).map_or(unknown, |peer| peer.soft.path_mtu.get())
+        self.peer_state(peer).map_or(unknown, |peer| peer.soft.path_mtu.get())
+    }
+
+    /// What the underlay's interface towards a peer takes, as it was set last.
+    pub fn underlay_mtu(&self, peer: PeerIndex) -> u16 {
+        self.peer_state(peer).map_or(self.config.underlay_mtu, |peer| peer.soft.path_mtu.underlay())
     }
 
     /// Whether the peer is thought to be in reach.
     pub fn reachability(&self, peer: PeerIndex) -> Reachability {
-        self.peers.get(peer.index()).map_or(Reachability::Assumed, |peer| peer.soft.reachability())
+        self.peer_state(peer).map_or(Reachability::Assumed, |peer| peer.soft.reachability())
     }
 
     /// When a probe to the peer was answered last; `None`: never.
     pub fn probe_answered(&self, peer: PeerIndex) -> Option<Instant> {
-        self.peers.get(peer.index())?.soft.answers.last().map(|(_, at)| at)
+        self.peer_state(peer)?.soft.answers.last().map(|(_, at)| at)
     }
 
     /// What is worth to be known after a restart of the path to a peer; `None`: nothing.
@@ -155,7 +177,7 @@ impl Tunnel {
 
     /// Takes over what was known before a restart. Times are of the same clock.
     pub fn recall(&self, peer: PeerIndex, remembered: Remembered, now: Instant) {
-        let Some(peer) = self.peers.get(peer.index()) else { return };
+        let Some(peer) = self.peer_state(peer) else { return };
         peer.soft.path_mtu.recall(remembered.path_mtu, now);
         if let Reachability::Unreachable { cause, since } = remembered.reachability {
             peer.soft.recall_unreachable(cause, since);
@@ -164,7 +186,7 @@ impl Tunnel {
 
     /// The underlay's interface towards a peer takes `mtu` bytes from now on (less than 88 is taken as 88).
     pub fn set_underlay_mtu(&self, peer: PeerIndex, mtu: u16) {
-        if let Some(peer) = self.peers.get(peer.index()) {
+        if let Some(peer) = self.peer_state(peer) {
             peer.soft.path_mtu.set_underlay(mtu);
         }
     }
@@ -172,16 +194,16 @@ impl Tunnel {
     /// When [`Tunnel::on_deadline`] has something to do next. Linear in the number of peers: for the
     /// loop that waits, not for every packet.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.peers.iter().filter_map(|peer| peer.soft.path_mtu.deadline()).min()
+        self.peers.iter().flatten().filter_map(|peer| peer.soft.path_mtu.deadline()).min()
     }
 
     /// Forgets soft state that has expired. Being late is harmless: what has expired is not used anyway.
     pub fn on_deadline(&self, now: Instant) {
-        self.peers.iter().for_each(|peer| peer.soft.path_mtu.expire(now));
+        self.peers.iter().flatten().for_each(|peer| peer.soft.path_mtu.expire(now));
     }
 
     pub(crate) fn write_probe(&self, peer: PeerIndex, probe: Probe, out: &mut [u8]) -> Option<usize> {
-        let to = self.peers.get(peer.index())?.underlay;
+        let to = self.peer_state(peer)?.underlay;
         self.config.probe.as_ref()?.write(self.outer_policy(), (self.underlay, to), probe, out)
     }
 
@@ -191,18 +213,18 @@ impl Tunnel {
 
     #[inline]
     pub(crate) fn peer_state(&self, peer: PeerIndex) -> Option<&Peer> {
-        self.peers.get(peer.index())
+        self.peers.get(peer.index())?.as_deref()
     }
 
     /// Whether the sender of the next datagram to a peer is owed an answer about an earlier one (RFC 2003
     /// section 4). A fast path has to leave that datagram to [`Tunnel::encapsulate`].
     pub fn owes_answer(&self, peer: PeerIndex) -> bool {
-        self.peers.get(peer.index()).is_some_and(|peer| peer.soft.has_pending())
+        self.peer_state(peer).is_some_and(|peer| peer.soft.has_pending())
     }
 
     /// Something came from a peer on a fast path: it is in reach.
     pub fn heard(&self, peer: PeerIndex) {
-        if let Some(peer) = self.peers.get(peer.index()) {
+        if let Some(peer) = self.peer_state(peer) {
             peer.soft.heard();
         }
     }
@@ -278,7 +300,7 @@ impl Directory for Tunnel {
 
     #[inline]
     fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
-        self.peers.get(peer.index()).map(|peer| peer.underlay)
+        self.peer_state(peer).map(|peer| peer.underlay)
     }
 
     #[inline]

@@ -444,3 +444,48 @@ proptest! {
         prop_assert_eq!(usize::from(bed.known().mtu), takes.min(1500));
     }
 }
+
+/// The process is stopped for hours, or the machine is.
+fn hours_pass_at_once(bed: &mut Bed) {
+    bed.gateway.now = bed.gateway.now.saturating_add(Duration::from_secs(8 * 3600));
+}
+
+#[test]
+fn hours_that_pass_at_once_start_no_storm() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(60), 100);
+    let before = bed.probes.len();
+    hours_pass_at_once(&mut bed);
+    bed.run(Duration::from_secs(10), 100);
+    let probes = bed.probes.len() - before;
+    assert!((4..=6).contains(&probes), "one every two seconds as ever, not what was missed: {probes}");
+    assert_eq!(bed.learned(), None);
+}
+
+#[test]
+fn an_answer_that_was_slept_through_proves_nothing() {
+    let mut bed = Bed::default();
+    bed.run(Duration::from_secs(60), 100);
+    let before = bed.probes.len();
+    bed.path.is_silent = true;
+    bed.run_until(Duration::from_secs(5), 100, |bed| bed.probes.len() > before).expect("one is sent");
+    hours_pass_at_once(&mut bed);
+    bed.path.is_silent = false;
+    bed.run(Duration::from_secs(10), 100);
+    let probes = bed.probes.len() - before;
+    assert!(probes <= 10, "{probes}");
+    assert_eq!((bed.learned(), bed.known().mtu), (None, 1500));
+}
+
+#[test]
+fn what_was_learned_hours_ago_is_learned_anew() {
+    let mut bed = Bed { path: Path { takes: 1400, ..Bed::default().path }, ..Bed::default() };
+    bed.run(Duration::from_secs(60), 100);
+    assert_eq!(bed.learned(), Some((1400, LearnedBy::Probe)));
+    let before = bed.probes.len();
+    hours_pass_at_once(&mut bed);
+    bed.run(Duration::from_secs(20), 100);
+    assert_eq!(bed.learned(), Some((1400, LearnedBy::Probe)));
+    let probes = bed.probes.len() - before;
+    assert!(probes <= 60, "a search, not one for every hour: {probes}");
+}

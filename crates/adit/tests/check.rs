@@ -41,8 +41,24 @@ fn a_good_file() {
         let said = adit(&["check", &file]).ok();
         assert_eq!(said.stdout, format!("{file}: site `{site}`, 1 peer, 1 network: no mistakes\n"));
         let json = adit(&["check", &file, "-j"]).ok().json();
-        assert_eq!(json, serde_json::json!({ "schema": 1, "ok": true, "problems": [] }));
+        assert_eq!(json, serde_json::json!({ "schema": 1, "ok": true, "problems": [], "limits": [] }));
     }
+}
+
+/// What a data plane lacks is no mistake.
+#[test]
+fn what_is_lacking_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.toml");
+    let text = fs::read_to_string(example("a.toml")).unwrap();
+    fs::write(&file, text.replacen("[site]", "[site]\ndataplane = \"kernel\"", 1)).unwrap();
+    let file = file.to_str().unwrap();
+    let said = adit(&["check", file]).ok().stdout;
+    assert!(said.contains("no mistakes\n  dataplane = \"kernel\" lacks late-errors: a sender"), "{said}");
+    let json = adit(&["check", file, "-j"]).ok().json();
+    let limits = json["limits"].as_array().unwrap();
+    assert_eq!(limits.len() + 1, said.lines().count(), "{json}");
+    assert_eq!(limits[0]["name"], "late-errors");
 }
 
 #[test]

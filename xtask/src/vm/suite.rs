@@ -41,6 +41,13 @@ const SUITES: &[Suite] = &[
         ..suite("adit-linux", "netlink")
     },
     suite("adit-linux", "nftables"),
+    Suite {
+        left_out: &[(
+            "a_hundred_thousand_networks_are_one_transaction",
+            "takes a minute of an emulated processor; the same is one transaction on any kernel",
+        )],
+        ..suite("adit-dataplane", "kernel_filter")
+    },
     suite("adit-linux", "process"),
     suite("adit-linux", "raw"),
     suite("adit-linux", "user_namespace"),
@@ -76,6 +83,9 @@ const SUITES: &[Suite] = &[
     },
     Suite { is_for_the_guest: true, ..suite("adit-lab", "linux_ipip") },
     suite("adit", "lifecycle"),
+    suite("adit", "inside"),
+    Suite { is_for_the_guest: true, ..suite("adit", "vrf") },
+    Suite { is_for_the_guest: true, ..suite("adit", "kernel_plane") },
     Suite {
         left_out: &[
             ("the_unit_is_no_laxer_than_before", "asks systemd, not the kernel"),

@@ -176,6 +176,7 @@ mod tests {
         let status = sample::status();
         let event = |what| serde_json::to_value(Event::now("a", what)).unwrap();
         let peer = || "b".to_owned();
+        let address = || "10.1.1.1".to_owned();
         let right = [
             ("Status", serde_json::to_value(&status).unwrap()),
             ("Drops", serde_json::to_value(Drops::of(&status)).unwrap()),
@@ -193,6 +194,9 @@ mod tests {
             ),
             ("Event", event(Happening::ProbesAnswered { peer: peer() })),
             ("Event", event(Happening::ProbesUnanswered { peer: peer() })),
+            ("Event", event(Happening::UnderlayMissing { address: address() })),
+            ("Event", event(Happening::UnderlayPresent { address: address() })),
+            ("Event", event(Happening::UnderlayMoved { from: address(), to: "10.1.1.7".to_owned() })),
             ("Event", event(Happening::Repaired { object: "route".to_owned(), times: 1 })),
             ("Event", event(Happening::Missed { events: 3 })),
         ];

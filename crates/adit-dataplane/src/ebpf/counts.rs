@@ -96,17 +96,21 @@ impl Snapshot {
     /// are known by their underlay address: their places may have changed.
     pub(super) fn of_old(old: Option<&Old>, tunnel: &Tunnel) -> Self {
         let Some(old) = old else { return Self::default() };
-        let peers = tunnel.peers().map(|(_, peer)| {
-            let std::net::IpAddr::V4(address) = peer.underlay else { return PeerCounts::default() };
-            let index = old.peers_at.get(&address.octets(), 0);
-            index.map(|index| of_peer(&old.counts.peers, index)).unwrap_or_default()
-        });
+        let mut peers = vec![PeerCounts::default(); tunnel.places()];
+        for (peer, config) in tunnel.peers() {
+            let std::net::IpAddr::V4(address) = config.underlay else { continue };
+            if let (Ok(index), Some(counts)) =
+                (old.peers_at.get(&address.octets(), 0), peers.get_mut(peer.index()))
+            {
+                *counts = of_peer(&old.counts.peers, index);
+            }
+        }
         // Another version has other reasons, and so other numbers for them.
         let is_known = old.counts.drops.len() as usize == DropReason::COUNT;
         let drops =
             (0..DropReason::COUNT as u32).filter(|_| is_known).map(|index| sum(&old.counts.drops, index));
         Self {
-            peers: peers.collect(),
+            peers,
             drops: drops.collect(),
             ecn: (0..EcnAnomaly::COUNT as u32).map(|index| sum(&old.counts.ecn, index)).collect(),
         }

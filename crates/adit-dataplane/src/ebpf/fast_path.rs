@@ -8,7 +8,7 @@ use std::sync::Arc;
 use adit_linux::sysctl;
 use adit_policy::PeerIndex;
 use adit_policy::maps::{PeerEntry, Settings};
-use adit_tunnel::{Reachability, Tunnel};
+use adit_tunnel::{Reachability, Steps, Tunnel};
 use aya::programs::TcAttachType;
 
 use super::EbpfOptions;
@@ -144,6 +144,15 @@ impl FastPath {
             tunnel.heard(peer);
             self.silent.remove(&peer);
         }
+    }
+
+    /// Peers come, go and change. Those that come have no way yet.
+    pub(crate) fn amend(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), EbpfError> {
+        self.object.amend(tunnel, steps)?;
+        for (peer, _) in &steps.removed {
+            self.silent.remove(peer);
+        }
+        Ok(())
     }
 
     /// Puts the programs to work: at the tunnel's device, and at these interfaces of the underlay.

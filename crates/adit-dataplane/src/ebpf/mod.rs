@@ -10,7 +10,8 @@
 //!
 //! A start never changes maps that programs are using: it loads new programs with maps of their own, fills
 //! them, and then puts each program in the place of its predecessor, in one step. So every packet meets one
-//! whole configuration, whatever the process dies of and whenever.
+//! whole configuration, whatever the process dies of and whenever. Peers alone come, go and change under
+//! programs that run: by steps of which none concerns a peer that stays as it is ([`DataPlane::amend`]).
 
 mod attach;
 mod counts;
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adit_linux::tun::Tun;
-use adit_tunnel::{Instant, Totals, Tunnel};
+use adit_tunnel::{Instant, Steps, Totals, Tunnel};
 
 use crate::plane::{DataPlane, PlaneKind};
 use crate::userspace::UserspacePlane;
@@ -110,8 +111,12 @@ impl DataPlane for EbpfPlane {
         PlaneKind::Ebpf
     }
 
-    fn tunnel(&self) -> &Tunnel {
+    fn tunnel(&self) -> Arc<Tunnel> {
         self.userspace.tunnel()
+    }
+
+    fn amend(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+        self.userspace.amend(tunnel, steps)
     }
 
     fn totals(&self) -> Totals {

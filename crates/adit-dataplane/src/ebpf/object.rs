@@ -4,16 +4,17 @@ use std::path::Path;
 
 use adit_policy::maps::{PeerEntry, Settings, encode_owner, name, program};
 use adit_policy::{DropReason, Owner, PeerIndex};
-use adit_tunnel::Tunnel;
+use adit_tunnel::{Steps, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
+use crate::room::Room;
 
 /// What `cargo xtask bpf` builds from `crates/adit-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/adit.bpf.o");
@@ -27,6 +28,8 @@ pub(super) struct Object {
     pub(super) ebpf: Ebpf,
     settings: Array<MapData, [u8; SETTINGS_LEN]>,
     peers: Array<MapData, [u8; ENTRY_LEN]>,
+    networks: Networks,
+    peers_at: PeersAt,
     current: Settings,
     entries: Vec<PeerEntry>,
 }
@@ -42,20 +45,18 @@ impl Object {
     /// Loads the programs for `tunnel`, whose inner datagrams begin `inner_offset` bytes into a packet of
     /// `device`, and pins the maps into a directory. No peer has a way yet: everything would be declined.
     ///
-    /// A map has exactly as many entries as the tunnel needs; 100,000 networks take some 0.1 s.
+    /// A map has [`Room`] for some more than there is; 100,000 networks take some 0.1 s.
     pub(super) fn load(
         tunnel: &Tunnel,
         settings: Settings,
         inner_offset: u32,
         pin_maps: Option<&Path>,
     ) -> Result<(Self, CountMaps), EbpfError> {
-        let config = tunnel.config();
-        let peers = entries(tunnel.peers().len());
-        let networks =
-            config.networks.len() + config.peers.iter().map(|peer| peer.networks.len()).sum::<usize>();
+        let room = Room::beside(tunnel);
+        let peers = entries(room.peers);
         let mut ebpf = EbpfLoader::new()
             .override_global("INNER_OFFSET", &inner_offset, true)
-            .map_max_entries(name::NETWORKS, entries(networks))
+            .map_max_entries(name::NETWORKS, entries(room.networks))
             .map_max_entries(name::PEERS_AT, peers)
             .map_max_entries(name::PEERS, peers)
             .map_max_entries(name::IDENTIFICATIONS, peers)
@@ -76,7 +77,7 @@ impl Object {
                 map.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })?;
             }
         }
-        fill(&mut ebpf, tunnel)?;
+        let (networks, peers_at) = fill(&mut ebpf, tunnel)?;
         let counts = CountMaps {
             peers: take(&mut ebpf, name::PEER_COUNTS)?,
             drops: take(&mut ebpf, name::DROPS)?,
@@ -87,9 +88,11 @@ impl Object {
         let mut object = Self {
             settings: take(&mut ebpf, name::SETTINGS)?,
             peers: take(&mut ebpf, name::PEERS)?,
+            networks,
+            peers_at,
             ebpf,
             current: Settings::default(),
-            entries: vec![PeerEntry::default(); tunnel.peers().len()],
+            entries: vec![PeerEntry::default(); room.peers],
         };
         object.set_settings(settings)?;
         Ok((object, counts))
@@ -136,6 +139,37 @@ impl Object {
         Ok(())
     }
 
+    /// Peers come, go and change under the programs. A peer's entry is there before anything leads to it, and what
+    /// leads to it goes before the entry does; so a datagram meets the peer as it was or as it is, or not at all.
+    /// Whoever is neither is not touched. No way leads to those that come, until they are given one.
+    pub(super) fn amend(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), EbpfError> {
+        for &(peer, address) in &steps.added {
+            let path_mtu = tunnel.path_mtu(peer).mtu;
+            let entry = PeerEntry { underlay: address.octets(), path_mtu, ..PeerEntry::default() };
+            self.set_peer(peer, entry)?;
+        }
+        // Before others are taken: an address for which a longer network takes the place of a shorter one, or the
+        // other way round, is somebody's all the while.
+        for &(network, peer) in &steps.given {
+            self.networks
+                .insert(&key(network), encode_owner(Owner::Peer(peer)), 0)
+                .map_err(failed(name::NETWORKS))?;
+        }
+        for &(peer, address) in &steps.added {
+            self.peers_at.insert(address.octets(), peer.number(), 0).map_err(failed(name::PEERS_AT))?;
+        }
+        for &network in &steps.taken {
+            self.networks.remove(&key(network)).map_err(failed(name::NETWORKS))?;
+        }
+        // From here on programs do not know any more what they remember of networks.
+        self.set_settings(self.current.with_next_generation())?;
+        for &(peer, address) in &steps.removed {
+            self.peers_at.remove(&address.octets()).map_err(failed(name::PEERS_AT))?;
+            self.set_peer(peer, PeerEntry { device: 0, ..self.peer(peer) })?;
+        }
+        Ok(())
+    }
+
     pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, EbpfError> {
         classifier(&mut self.ebpf, name)
     }
@@ -146,15 +180,21 @@ fn entries(count: usize) -> u32 {
     u32::try_from(count.max(1)).unwrap_or(u32::MAX)
 }
 
-fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(), EbpfError> {
+type Networks = LpmTrie<MapData, [u8; 4], u32>;
+type PeersAt = HashMap<MapData, [u8; 4], u32>;
+
+fn key(network: Ipv4Net) -> Key<[u8; 4]> {
+    Key::new(u32::from(network.prefix_len()), network.network().octets())
+}
+
+fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(Networks, PeersAt), EbpfError> {
     let config = tunnel.config();
-    let mut networks: LpmTrie<MapData, [u8; 4], u32> = take(ebpf, name::NETWORKS)?;
+    let mut networks: Networks = take(ebpf, name::NETWORKS)?;
     let mut insert = |network: &IpNet, owner| {
         let IpNet::V4(network) = network else { return Ok(()) };
-        let key = Key::new(u32::from(network.prefix_len()), network.network().octets());
-        networks.insert(&key, encode_owner(owner), 0)
+        networks.insert(&key(*network), encode_owner(owner), 0)
     };
-    let mut peers_at: HashMap<MapData, [u8; 4], u32> = take(ebpf, name::PEERS_AT)?;
+    let mut peers_at: PeersAt = take(ebpf, name::PEERS_AT)?;
     for network in &config.networks {
         insert(network, Owner::Ours).map_err(failed(name::NETWORKS))?;
     }
@@ -174,7 +214,7 @@ fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(), EbpfError> {
     for address in tunnel.local_addresses().iter().copied().chain(underlay) {
         local.insert(address.octets(), 1, 0).map_err(failed(name::LOCAL))?;
     }
-    Ok(())
+    Ok((networks, peers_at))
 }
 
 fn failed(name: &'static str) -> impl Fn(aya::maps::MapError) -> EbpfError {

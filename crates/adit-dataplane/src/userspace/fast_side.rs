@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use adit_linux::error::Error;
 use adit_linux::netlink::Netlink;
-use adit_tunnel::{Instant, PeerIndex, Tunnel};
+use adit_tunnel::{Instant, PeerIndex, Steps, Tunnel};
 
 use super::handover::Handover;
 use super::listening::Listening;
 use super::strays::Strays;
-use super::underlay::Underlay;
+use super::underlay::{Underlay, everybody};
 use crate::ebpf::{EbpfError, FastPath, Way};
 
 /// How many next hops are asked for before they are needed; the others when something is sent there.
@@ -93,32 +93,66 @@ impl FastSide {
         tunnel: &Tunnel,
         underlay: Ipv4Addr,
     ) -> Result<bool, Error> {
-        let seen = Underlay::look(netlink, tunnel, underlay)?;
+        let seen = Underlay::look(netlink, tunnel, underlay, &everybody(tunnel))?;
         let own = netlink.addresses(None)?;
         let own = own.into_iter().filter(|address| address.prefix.addr() == underlay);
         let mut devices: BTreeSet<u32> = own.map(|address| address.index).collect();
         if self.anywhere {
             devices.extend(seen.links.keys().take(INTERFACES));
         }
+        let ways = self.set_ways(tunnel, &seen);
+        devices.extend(ways.iter().flatten().map(|way| way.device));
         let mut next_hops = BTreeSet::new();
-        let mut settled = true;
-        for (peer, route) in &seen.routes {
-            let way = route.as_ref().filter(|route| seen.ethernet(route.device).is_some());
-            let way = way.map(|route| Way { device: route.device, next_hop: route.next_hop });
-            devices.extend(way.map(|way| way.device));
-            next_hops.extend(way.filter(|_| next_hops.len() < GREETED));
-            settled &= way.is_some();
-            if let Err(error) = self.programs.set_way(tunnel, *peer, way) {
-                let name = &tunnel.peer(*peer).name;
-                tracing::error!(%error, peer = %name, "the programs do not learn of a new way");
+        for way in ways.iter().flatten() {
+            if next_hops.len() == GREETED {
+                break;
             }
+            next_hops.insert(*way);
         }
+        let settled = ways.iter().all(Option::is_some);
         let before = std::mem::take(&mut self.devices);
         let usable = devices.iter().filter_map(|index| seen.ethernet(*index));
         self.devices = usable.map(|link| (link.index, link.name.clone())).collect();
         // At the start, and of links that were out.
         next_hops.retain(|way| !self.programs.is_open() || !before.contains_key(&way.device));
         Ok(greet(netlink, &next_hops)? && settled)
+    }
+
+    /// Has the programs carry for other peers. Userspace has them already, and takes what programs decline.
+    pub(super) fn amend(
+        &mut self,
+        netlink: &mut Netlink,
+        tunnel: &Tunnel,
+        underlay: Ipv4Addr,
+        steps: &Steps,
+    ) -> Result<(), String> {
+        self.programs.amend(tunnel, steps).map_err(|error| error.to_string())?;
+        if steps.added.is_empty() {
+            return Ok(());
+        }
+        let seen =
+            Underlay::look(netlink, tunnel, underlay, &steps.added).map_err(|error| error.to_string())?;
+        let ways = self.set_ways(tunnel, &seen);
+        for link in ways.iter().flatten().filter_map(|way| seen.ethernet(way.device)) {
+            self.devices.insert(link.index, link.name.clone());
+        }
+        let next_hops = ways.into_iter().flatten().take(GREETED).collect();
+        // Those that the kernel does not know yet it asks for when something is sent there.
+        greet(netlink, &next_hops).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn set_ways(&mut self, tunnel: &Tunnel, seen: &Underlay) -> Vec<Option<Way>> {
+        let mut ways = Vec::with_capacity(seen.routes.len());
+        for (peer, route) in &seen.routes {
+            let way = route.as_ref().filter(|route| seen.ethernet(route.device).is_some());
+            let way = way.map(|route| Way { device: route.device, next_hop: route.next_hop });
+            if let Err(error) = self.programs.set_way(tunnel, *peer, way) {
+                let name = &tunnel.peer(*peer).name;
+                tracing::error!(%error, peer = %name, "the programs do not learn of a new way");
+            }
+            ways.push(way);
+        }
+        ways
     }
 }
 

@@ -12,6 +12,7 @@ use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_tunnel::{Counters, Decapsulated, DropReason, Instant, Outer, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};
+use arc_swap::ArcSwap;
 
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
 use super::handover::Handover;
@@ -55,6 +56,8 @@ impl Inbound {
     #[inline]
     fn batch(&mut self, coalescer: &mut Coalescer, large: &mut [u8]) -> usize {
         let Self { ring, up, handover, clock, .. } = self;
+        // Nothing is written, locked or waited for: what decides may become another meanwhile.
+        let tunnel = up.tunnel.load();
         let mut now = None;
         let mut count = 0;
         while count < BATCH {
@@ -64,7 +67,7 @@ impl Inbound {
             match ready {
                 Ready::Datagram(received) => {
                     if !handover.is_again(&ring.arena()[received.datagram.clone()]) {
-                        up.datagram(ring.arena(), &received, coalescer, now);
+                        up.datagram(&tunnel, ring.arena(), &received, coalescer, now);
                     }
                 }
                 Ready::Large { link } => {
@@ -73,7 +76,7 @@ impl Inbound {
                     let received = ring.receive_large(large, link);
                     let received = received.filter(|it| !handover.is_again(&large[it.datagram.clone()]));
                     if let Some(received) = received {
-                        up.datagram(large, &received, coalescer, now);
+                        up.datagram(&tunnel, large, &received, coalescer, now);
                         up.flush(large, coalescer);
                     }
                 }
@@ -91,7 +94,7 @@ pub(crate) struct Up {
     pub(crate) queue: Arc<TunQueue>,
     /// Whether the device takes UDP superpackets.
     pub(crate) udp: bool,
-    pub(crate) tunnel: Arc<Tunnel>,
+    pub(crate) tunnel: Arc<ArcSwap<Tunnel>>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -120,6 +123,7 @@ impl Up {
     #[inline]
     pub(super) fn datagram(
         &self,
+        tunnel: &Tunnel,
         arena: &mut [u8],
         received: &Received,
         coalescer: &mut Coalescer,
@@ -127,7 +131,7 @@ impl Up {
     ) -> bool {
         let bytes = &arena[received.datagram.clone()];
         let outer = Outer { bytes, segments: segments(bytes, &received.header) };
-        let (peer, inner, set_ecn, max_mss) = match self.tunnel.decapsulate(&outer, now, &self.counters) {
+        let (peer, inner, set_ecn, max_mss) = match tunnel.decapsulate(&outer, now, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
             Decapsulated::Answer { .. } => return true,
             Decapsulated::Drop(_) => return false,

@@ -10,6 +10,7 @@ use adit_linux::packet_ring::PacketRing;
 use adit_linux::poll::Waker;
 use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Tunnel};
+use arc_swap::ArcSwap;
 
 use super::handover::Handover;
 use super::inbound::{Inbound, Up};
@@ -17,7 +18,9 @@ use crate::clock::Clock;
 
 /// Starts threads that take what the underlay delivers, and knows them.
 pub(super) struct Listening {
-    pub(super) tunnel: Arc<Tunnel>,
+    pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
+    /// For how many there are counters.
+    pub(super) peers: usize,
     pub(super) queues: Vec<Arc<TunQueue>>,
     /// Whether the device takes UDP superpackets.
     pub(super) udp: bool,
@@ -43,7 +46,7 @@ impl Opened {
     pub(super) fn start(self, listening: &Listening, handover: Handover) -> Result<(), Error> {
         let handovers = std::iter::once(handover).chain(std::iter::repeat_with(Handover::default));
         for ((queue, ring), handover) in listening.queues.iter().zip(self.0).zip(handovers) {
-            let counters = Arc::new(listening.tunnel.counters());
+            let counters = Arc::new(Counters::new(listening.peers));
             let inbound = Inbound {
                 ring,
                 up: listening.up(queue, Arc::clone(&counters)),

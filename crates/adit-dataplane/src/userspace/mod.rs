@@ -13,6 +13,7 @@ mod fast_side;
 mod handover;
 mod inbound;
 mod listening;
+mod orders;
 mod outbound;
 mod patience;
 mod probing;
@@ -32,23 +33,27 @@ use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
 use adit_linux::frames::{FrameSender, LINK_HEADER};
+use adit_linux::inside::Inside;
 use adit_linux::poll::Waker;
 use adit_linux::privileges;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
 use adit_linux::tun::{Tun, TunQueue};
-use adit_tunnel::{Counters, Instant, Reply, Totals, Tunnel};
+use adit_tunnel::{Counters, Instant, Reply, Steps, Totals, Tunnel};
 use adit_wire::icmpv4::MAX_ERROR_LEN;
+use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
 use crate::ebpf::{EbpfError, FastPath};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
+use crate::room::Room;
 
 use coalesce::Coalescer;
 use fast_side::FastSide;
 use handover::Handover;
 use listening::Listening;
+use orders::Desk;
 use outbound::Outbound;
 use probing::Probing;
 use quiet::Drivers;
@@ -57,7 +62,10 @@ use watcher::Watcher;
 
 /// A running userspace data plane.
 pub struct UserspacePlane {
-    tunnel: Arc<Tunnel>,
+    /// What decides now: packet threads take it anew for each batch.
+    tunnel: Arc<ArcSwap<Tunnel>>,
+    room: Room,
+    desk: Desk,
     counters: Vec<Arc<Counters>>,
     listening: Arc<Listening>,
     stop: Arc<AtomicBool>,
@@ -92,15 +100,20 @@ impl UserspacePlane {
     ) -> Result<Self, EbpfError> {
         let udp = tun.offloads().udp;
         let device = tun.name().to_owned();
+        let inside = tun.inside().clone();
         let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
         let mtu =
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
-        let next_hops = Arc::new(NextHops::new(tunnel.peers().len()));
+        let room = Room::beside(&tunnel);
+        let next_hops = Arc::new(NextHops::new(room.peers));
+        let (desk, orders) = orders::desk()?;
+        let decides = Arc::new(ArcSwap::new(Arc::clone(&tunnel)));
         let stop = Arc::new(AtomicBool::new(false));
         let device_gone = Arc::new(AtomicBool::new(false));
         let waker = Waker::new()?;
         let listening = Arc::new(Listening {
-            tunnel: Arc::clone(&tunnel),
+            tunnel: Arc::clone(&decides),
+            peers: room.peers,
             queues: queues.clone(),
             udp,
             underlay,
@@ -112,7 +125,9 @@ impl UserspacePlane {
         });
         // From here on, dropping it ends what was started.
         let mut plane = Self {
-            tunnel: Arc::clone(&tunnel),
+            tunnel: Arc::clone(&decides),
+            room,
+            desk,
             counters: Vec::new(),
             listening: Arc::clone(&listening),
             stop: Arc::clone(&stop),
@@ -151,10 +166,11 @@ impl UserspacePlane {
             outbound.push(Outbound {
                 queue,
                 number,
-                tunnel: Arc::clone(&tunnel),
+                tunnel: Arc::clone(&decides),
                 counters,
                 next_hops: Arc::clone(&next_hops),
                 raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
+                replies: reply_sender(&inside)?,
                 link: None,
                 clock: Clock,
                 stop: Arc::clone(&stop),
@@ -163,13 +179,16 @@ impl UserspacePlane {
             });
         }
         let watcher = Watcher {
-            probing: Probing::open(&tunnel, underlay, plane.shard(), senders)?,
+            probing: Probing::open(&tunnel, underlay, &inside, plane.shard(), senders)?,
             tunnel,
+            decides,
+            orders,
             next_hops,
             // What programs decline does not get as far as the kernel's drivers.
             drivers: fast.is_none().then(|| Drivers::of(&device)),
             fast,
             underlay,
+            device,
             clock: Clock,
             stop,
             waker,
@@ -187,7 +206,7 @@ impl UserspacePlane {
 
     /// Counters for one thread, which are in the totals.
     fn shard(&mut self) -> Arc<Counters> {
-        let shard = Arc::new(self.tunnel.counters());
+        let shard = Arc::new(Counters::new(self.room.peers));
         self.counters.push(Arc::clone(&shard));
         shard
     }
@@ -199,6 +218,12 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .name(name.to_owned())
         .spawn(work)
         .map_err(|error| Error::new(format!("cannot start the thread {name}"), error))
+}
+
+/// What answers go out by, where the hosts inside are not reached as the underlay is.
+fn reply_sender(inside: &Inside) -> Result<Option<RawFrameSender>, Error> {
+    let open = || RawFrameSender::open_in(inside, MAX_ERROR_LEN, outbound::RAW_BATCH);
+    inside.is_elsewhere().then(open).transpose()
 }
 
 /// Leaves the calling thread what moves packets. Where the kernel cannot, forwarding is worth more.
@@ -222,13 +247,22 @@ impl DataPlane for UserspacePlane {
         PlaneKind::Userspace
     }
 
-    fn tunnel(&self) -> &Tunnel {
-        &self.tunnel
+    fn tunnel(&self) -> Arc<Tunnel> {
+        self.tunnel.load_full()
+    }
+
+    fn amend(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+        if !self.room.holds(&tunnel, steps) {
+            return Err("it has no room for more peers or networks".to_owned());
+        }
+        self.desk.amend(tunnel, steps)
     }
 
     fn totals(&self) -> Totals {
         let started = self.listening.started.lock().unwrap_or_else(PoisonError::into_inner);
-        Totals::sum(self.counters.iter().chain(&started.counters).map(AsRef::as_ref))
+        let mut totals = Totals::sum(self.counters.iter().chain(&started.counters).map(AsRef::as_ref));
+        totals.peers.truncate(self.tunnel.load().places());
+        totals
     }
 
     fn own_totals(&self) -> Totals {

@@ -19,6 +19,7 @@ use adit_wire::encapsulation::OuterHeader;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::validation::Validation;
 use adit_wire::{fragment, tcp};
+use arc_swap::ArcSwap;
 
 use super::patience::Patience;
 use super::queue_reply;
@@ -38,10 +39,12 @@ const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 pub(crate) struct Outbound {
     pub(crate) queue: Arc<TunQueue>,
     pub(crate) number: usize,
-    pub(crate) tunnel: Arc<Tunnel>,
+    pub(crate) tunnel: Arc<ArcSwap<Tunnel>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) next_hops: Arc<NextHops>,
     pub(crate) raw: RawFrameSender,
+    /// To the hosts inside, where those are elsewhere.
+    pub(crate) replies: Option<RawFrameSender>,
     pub(crate) link: Option<Link>,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
@@ -110,6 +113,9 @@ impl Outbound {
 
     /// Forwards all that waits; whether anything did.
     fn drain(&mut self, buffer: &mut [u8], scratch: &mut [u8]) -> io::Result<bool> {
+        let decides = Arc::clone(&self.tunnel);
+        // Nothing is written, locked or waited for: what decides may become another meanwhile.
+        let mut tunnel = decides.load();
         let mut now = self.clock.now();
         let mut since_clock = 0;
         let mut any = false;
@@ -117,7 +123,7 @@ impl Outbound {
             match self.queue.read(buffer) {
                 Ok(len) => {
                     any = true;
-                    self.packet(&buffer[..len], scratch, now);
+                    self.packet(&tunnel, &buffer[..len], scratch, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(any),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -127,6 +133,7 @@ impl Outbound {
             if since_clock == BATCH {
                 since_clock = 0;
                 now = self.clock.now();
+                tunnel = decides.load();
                 if self.stop.load(Ordering::Relaxed) {
                     break Ok(any);
                 }
@@ -139,7 +146,7 @@ impl Outbound {
     }
 
     #[inline]
-    fn packet(&mut self, packet: &[u8], scratch: &mut [u8], now: Instant) {
+    fn packet(&mut self, tunnel: &Tunnel, packet: &[u8], scratch: &mut [u8], now: Instant) {
         let Some((header, bytes)) = packet.split_first_chunk::<{ virtio_net::LEN }>() else { return };
         let header = VirtioNetHeader::from_bytes(header);
         let Ok(superpacket) = Superpacket::new(bytes, &header) else {
@@ -152,20 +159,20 @@ impl Outbound {
             segments: superpacket.count() as u16,
             origin: Origin::Unknown,
         };
-        match self.tunnel.encapsulate(&inner, now, &self.counters) {
+        match tunnel.encapsulate(&inner, now, &self.counters) {
             Encapsulated::Forward { peer, outer, max_mss } => {
                 let complete = matches!(header.checksum, Checksum::Unknown | Checksum::Verified);
-                self.forward(peer, &outer, &superpacket, max_mss, complete);
+                self.forward(tunnel, peer, &outer, &superpacket, max_mss, complete);
             }
             Encapsulated::Fragment { peer, max_datagram, outer, .. } => {
-                self.fragment(peer, &outer, &superpacket, max_datagram, scratch);
+                self.fragment(tunnel, peer, &outer, &superpacket, max_datagram, scratch);
             }
             Encapsulated::Reply { reply, .. } => {
                 let len = superpacket.datagram_len(0);
                 if let Some(partial) = superpacket.write(0, scratch) {
                     complete_checksum(&mut scratch[..len], partial);
                 }
-                queue_reply(&mut self.raw, &reply, &scratch[..len]);
+                queue_reply(self.replies.as_mut().unwrap_or(&mut self.raw), &reply, &scratch[..len]);
             }
             Encapsulated::Drop(_) => {}
         }
@@ -174,13 +181,14 @@ impl Outbound {
     #[inline]
     fn forward(
         &mut self,
+        tunnel: &Tunnel,
         peer: PeerIndex,
         outer: &OuterHeader,
         superpacket: &Superpacket<'_>,
         max_mss: Option<u16>,
         complete: bool,
     ) {
-        let way = self.way(peer, outer.len() + superpacket.largest());
+        let way = self.way(tunnel, peer, outer.len() + superpacket.largest());
         let state = if complete { ChecksumState::Complete } else { ChecksumState::Partial };
         for index in 0..superpacket.count() {
             let len = superpacket.datagram_len(index);
@@ -202,13 +210,14 @@ impl Outbound {
     #[cold]
     fn fragment(
         &mut self,
+        tunnel: &Tunnel,
         peer: PeerIndex,
         outer: &OuterHeader,
         superpacket: &Superpacket<'_>,
         max_datagram: usize,
         scratch: &mut [u8],
     ) {
-        let way = self.way(peer, outer.len() + max_datagram);
+        let way = self.way(tunnel, peer, outer.len() + max_datagram);
         for index in 0..superpacket.count() {
             let len = superpacket.datagram_len(index);
             // A fragment's checksum cannot be completed later: it covers the whole datagram.
@@ -223,7 +232,7 @@ impl Outbound {
                 continue;
             };
             for piece in pieces {
-                let id = if outer.dont_fragment() { 0 } else { self.tunnel.identifications(peer, 1) };
+                let id = if outer.dont_fragment() { 0 } else { tunnel.identifications(peer, 1) };
                 let header = outer.for_segment(piece.len() as u16, id);
                 way.send(&mut self.link, &mut self.raw, &header, piece.len(), |inner| {
                     let (header, payload) = inner[..piece.len()].split_at_mut(piece.header().len());
@@ -237,13 +246,13 @@ impl Outbound {
 
     /// How datagrams of `len` bytes leave for `peer` now.
     #[inline]
-    fn way(&mut self, peer: PeerIndex, len: usize) -> Way {
+    fn way(&mut self, tunnel: &Tunnel, peer: PeerIndex, len: usize) -> Way {
         let Some((device, mac)) = self.next_hops.get(peer) else { return Way::Routed };
         let visible = self.next_hops.tapped();
         let fits = |link: &Link| link.device.index == device.index && link.visible == visible;
         if !self.link.as_ref().is_some_and(fits) {
             // What the path takes, not what this datagram needs: later ones may be larger.
-            let capacity = usize::from(self.tunnel.path_mtu(peer).mtu).max(len);
+            let capacity = usize::from(tunnel.path_mtu(peer).mtu).max(len);
             self.reopen(device, capacity, visible);
         }
         match &self.link {
@@ -275,6 +284,11 @@ impl Outbound {
         }
         self.raw.flush();
         count_refused(&self.counters, &mut self.raw);
+        if let Some(replies) = &mut self.replies {
+            replies.flush();
+            // Nothing of the underlay's.
+            let _ = replies.take_sent();
+        }
     }
 }
 

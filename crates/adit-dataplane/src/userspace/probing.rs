@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use adit_linux::error::Error;
 use adit_linux::frames::{FrameSender, LINK_HEADER};
+use adit_linux::inside::Inside;
 use adit_linux::raw::RawSocket;
 use adit_linux::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Tunnel, UnderlayIcmp};
 
 use super::fast_side::FastSide;
 use super::outbound::MAX_DATAGRAM;
-use super::queue_reply;
+use super::{queue_reply, reply_sender};
 
 /// ICMP messages that are taken in before something else has its turn.
 const BATCH: usize = 256;
@@ -22,6 +23,8 @@ const FRAMES: usize = 4;
 pub(super) struct Probing {
     pub(super) icmp: RawSocket,
     raw: RawFrameSender,
+    /// To the hosts inside, where those are elsewhere.
+    replies: Option<RawFrameSender>,
     prober: Prober,
     counters: Arc<Counters>,
     /// Those of the threads that send.
@@ -34,17 +37,24 @@ impl Probing {
     pub(super) fn open(
         tunnel: &Tunnel,
         underlay: std::net::Ipv4Addr,
+        inside: &Inside,
         counters: Arc<Counters>,
         senders: Vec<Arc<Counters>>,
     ) -> Result<Self, Error> {
         Ok(Self {
             icmp: RawSocket::icmp_errors(underlay)?,
             raw: RawFrameSender::open(MAX_DATAGRAM, FRAMES)?,
+            replies: reply_sender(inside)?,
             prober: Prober::new(tunnel),
             counters,
             senders,
             overflowed: 0,
         })
+    }
+
+    /// The tunnel has other peers.
+    pub(super) fn follow(&mut self, tunnel: &Tunnel) {
+        self.prober.follow(tunnel);
     }
 
     /// When [`Probing::advance`] is to be called, if nothing comes before.
@@ -95,8 +105,9 @@ impl Probing {
         if let UnderlayIcmp::Relay { reply, offending, .. } = outcome
             && let Some(offending) = message.get(offending.clone())
         {
-            queue_reply(&mut self.raw, reply, offending);
-            self.raw.flush();
+            let raw = self.replies.as_mut().unwrap_or(&mut self.raw);
+            queue_reply(raw, reply, offending);
+            raw.flush();
         }
     }
 }

@@ -27,6 +27,7 @@ impl Strays {
     /// Hands up what waits, and tells of each datagram before; whether anything of a peer's was among it, so
     /// that its interface is the underlay's too.
     pub(super) fn take(&mut self, buffer: &mut [u8], now: Instant, mut tell: impl FnMut(&[u8])) -> bool {
+        let tunnel = self.up.tunnel.load_full();
         let mut found = false;
         while let Ok(len) = self.socket.recv(buffer) {
             tell(buffer.get(..len).unwrap_or(buffer));
@@ -34,7 +35,7 @@ impl Strays {
             let checksum = partial.map_or(Checksum::Unknown, Checksum::Partial);
             let header = VirtioNetHeader { checksum, ..VirtioNetHeader::PLAIN };
             let received = Received { header, datagram: 0..len };
-            found |= self.up.datagram(buffer, &received, &mut self.coalescer, now);
+            found |= self.up.datagram(&tunnel, buffer, &received, &mut self.coalescer, now);
             self.up.flush(buffer, &mut self.coalescer);
         }
         found

@@ -7,6 +7,18 @@ use adit_linux::error::Error;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind, RouteLookup};
 use adit_tunnel::{PeerIndex, Tunnel};
 
+/// A peer, and where it is.
+pub(super) type At = (PeerIndex, Ipv4Addr);
+
+/// All peers of a tunnel.
+pub(super) fn everybody(tunnel: &Tunnel) -> Vec<At> {
+    let peers = tunnel.peers().filter_map(|(peer, config)| match config.underlay {
+        IpAddr::V4(address) => Some((peer, address)),
+        IpAddr::V6(_) => None,
+    });
+    peers.collect()
+}
+
 /// One look at it.
 pub(super) struct Underlay {
     pub(super) links: BTreeMap<u32, Link>,
@@ -15,15 +27,17 @@ pub(super) struct Underlay {
 }
 
 impl Underlay {
-    /// Looks, and tells the tunnel what the interfaces take. A few system calls, however many peers.
-    pub(super) fn look(netlink: &mut Netlink, tunnel: &Tunnel, own: Ipv4Addr) -> Result<Self, Error> {
+    /// Looks at the ways to these peers, and tells the tunnel what the interfaces take. A few system calls, however
+    /// many they are.
+    pub(super) fn look(
+        netlink: &mut Netlink,
+        tunnel: &Tunnel,
+        own: Ipv4Addr,
+        peers: &[At],
+    ) -> Result<Self, Error> {
         let links: BTreeMap<u32, Link> =
             netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
-        let peers = tunnel.peers().filter_map(|(peer, config)| match config.underlay {
-            IpAddr::V4(address) => Some((peer, address)),
-            IpAddr::V6(_) => None,
-        });
-        let (peers, addresses): (Vec<_>, Vec<_>) = peers.unzip();
+        let (peers, addresses): (Vec<_>, Vec<_>) = peers.iter().copied().unzip();
         let routes = netlink.routes_to(&addresses, Some(own))?;
         let routes =
             routes.into_iter().map(|route| route.ok().filter(|route| route.kind == RouteKind::Unicast));

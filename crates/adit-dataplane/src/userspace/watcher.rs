@@ -1,7 +1,7 @@
 //! What is not a datagram of the tunnel: ICMP errors from inside it, probes of its paths, the underlay's routes
 //! and neighbours as they change, and the tunnel's deadlines. One slow thread beside the fast ones.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,18 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adit_linux::error::Error;
-use adit_linux::netlink::{Events, Group, Netlink};
+use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
 use adit_linux::poll::{Waker, wait_readable_any};
 use adit_linux::taps;
 use adit_tunnel::Tunnel;
+use arc_swap::ArcSwap;
 
 use super::fast_side::FastSide;
+use super::orders::{Order, Orders};
 use super::probing::Probing;
 use super::quiet::Drivers;
-use super::underlay::Underlay;
+use super::underlay::{At, Underlay, everybody};
 use crate::clock::Clock;
 use crate::ebpf::EbpfError;
-use crate::next_hop::{LinkDevice, NextHops};
+use crate::next_hop::{LinkDevice, Mac, NextHops};
 
 /// How often neighbours are asked to prove that they are still there, as the kernel itself does
 /// for those it sends to (RFC 4861 7.3.1; Linux `delay_first_probe_time` is 5 s).
@@ -35,12 +37,17 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// What the thread works on.
 pub(crate) struct Watcher {
     pub(crate) tunnel: Arc<Tunnel>,
+    /// Where packet threads find it.
+    pub(crate) decides: Arc<ArcSwap<Tunnel>>,
+    pub(crate) orders: Orders,
     pub(crate) probing: Probing,
     pub(crate) next_hops: Arc<NextHops>,
     pub(crate) drivers: Option<Drivers>,
     /// Where there is one, what is sent from userspace is rare, and the kernel routes it.
     pub(crate) fast: Option<FastSide>,
     pub(crate) underlay: Ipv4Addr,
+    /// The tunnel's interface.
+    pub(crate) device: String,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) waker: Waker,
@@ -51,6 +58,10 @@ pub(crate) struct Prepared {
     watcher: Watcher,
     netlink: Netlink,
     events: Events,
+    /// The index of the tunnel's interface.
+    device: u32,
+    /// The last look at all peers was left for an order, and is to be taken again.
+    is_interrupted: bool,
 }
 
 impl Watcher {
@@ -58,17 +69,18 @@ impl Watcher {
     /// neighbours to answer, so that the first datagram need not take the slow way.
     pub(crate) fn prepare(self) -> Result<Prepared, EbpfError> {
         let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
-        let netlink = Netlink::open()?;
-        let mut prepared = Prepared { watcher: self, netlink, events };
+        let mut netlink = Netlink::open()?;
+        let device = netlink.link(&self.device)?.map_or(0, |link| link.index);
+        let mut prepared = Prepared { watcher: self, netlink, events, device, is_interrupted: false };
         let deadline = std::time::Instant::now() + SETTLE;
         while !prepared.look() {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             if left.is_zero() {
                 break;
             }
-            let Prepared { watcher, events, .. } = &mut prepared;
+            let Prepared { watcher, events, device, .. } = &mut prepared;
             let _ = wait_readable_any(&[events.as_fd()], &watcher.waker, Some(left));
-            drain(events);
+            drain(events, *device);
         }
         prepared.look_for_taps();
         if let Some(fast) = &mut prepared.watcher.fast {
@@ -88,17 +100,23 @@ impl Prepared {
         while !self.watcher.stop.load(Ordering::Relaxed) {
             let deadline = self.watcher.probing.next_deadline();
             let left = deadline.map_or(LISTENERS, |deadline| deadline.since(self.watcher.clock.now()));
-            let left = refresh.saturating_sub(looked.elapsed()).min(LISTENERS).min(left);
-            let mut sources = vec![self.watcher.probing.icmp.as_fd(), self.events.as_fd()];
+            let due = if self.is_interrupted { Duration::ZERO } else { refresh };
+            let left = due.saturating_sub(looked.elapsed()).min(LISTENERS).min(left);
+            let icmp = self.watcher.probing.icmp.as_fd();
+            let mut sources = vec![icmp, self.events.as_fd(), self.watcher.orders.bell.as_fd()];
             sources.extend(self.watcher.fast.as_ref().map(|fast| fast.strays.socket.as_fd()));
             if let Err(error) = wait_readable_any(&sources, &self.watcher.waker, Some(left)) {
                 tracing::error!(%error, "cannot wait for the underlay's events");
                 return;
             }
+            while let Some(order) = self.watcher.orders.next() {
+                // Whoever does not wait any more has it done some other way.
+                let _ = order.done.send(self.amend(&order));
+            }
             self.watcher.probe(&mut buffer);
             let strayed = self.watcher.strays(&mut buffer);
-            let changed = drain(&mut self.events);
-            if changed || strayed || looked.elapsed() >= refresh {
+            let changed = drain(&mut self.events, self.device);
+            if changed || strayed || looked.elapsed() >= due {
                 self.look();
                 looked = std::time::Instant::now();
             }
@@ -133,6 +151,24 @@ impl Prepared {
         }
     }
 
+    /// Other peers from now on: in userspace first, which takes what programs do not know yet.
+    fn amend(&mut self, order: &Order) -> Result<(), String> {
+        if matches!(self.watcher.drivers, Some(Drivers::Quiet { .. })) {
+            return Err("the rule that keeps the kernel's tunnel drivers quiet names its peers".to_owned());
+        }
+        let Watcher { tunnel, decides, probing, fast, underlay, .. } = &mut self.watcher;
+        *tunnel = Arc::clone(&order.tunnel);
+        probing.follow(tunnel);
+        decides.store(Arc::clone(tunnel));
+        match fast {
+            Some(fast) => fast.amend(&mut self.netlink, tunnel, *underlay, &order.steps),
+            None => {
+                let device = self.watcher.next_hops.device();
+                self.look_at(&order.steps.added, device).map(drop).map_err(|error| error.to_string())
+            }
+        }
+    }
+
     fn look_for_taps(&self) {
         let hops = &self.watcher.next_hops;
         let tapped = hops.device().is_some_and(|device| taps::is_tapped(device.index).unwrap_or(true));
@@ -140,13 +176,32 @@ impl Prepared {
     }
 
     fn try_look(&mut self) -> Result<bool, Error> {
-        let Watcher { tunnel, underlay, next_hops: hops, .. } = &self.watcher;
-        let seen = Underlay::look(&mut self.netlink, tunnel, *underlay)?;
-        let mut device: Option<LinkDevice> = None;
+        let peers = everybody(&self.watcher.tunnel);
+        let (device, settled) = self.look_at(&peers, None)?;
+        if device.is_none() && !self.is_interrupted {
+            self.watcher.next_hops.set_device(None);
+        }
+        Ok(settled)
+    }
+
+    /// Sets the next hops of these peers: behind the interface that frames are made for, or else behind the first
+    /// that there is. Where nobody is to wait, it is left for what has been ordered meanwhile.
+    fn look_at(
+        &mut self,
+        peers: &[At],
+        mut device: Option<LinkDevice>,
+    ) -> Result<(Option<LinkDevice>, bool), Error> {
+        let Watcher { tunnel, underlay, next_hops: hops, orders, .. } = &self.watcher;
+        self.is_interrupted = false;
+        let seen = Underlay::look(&mut self.netlink, tunnel, *underlay, peers)?;
         let mut settled = true;
-        let mut asked: HashSet<(u32, Ipv4Addr)> = HashSet::new();
+        let mut known: HashMap<(u32, Ipv4Addr), Option<Mac>> = HashMap::new();
         for (index, route) in &seen.routes {
             let index = *index;
+            if orders.any_waits() {
+                self.is_interrupted = true;
+                break;
+            }
             let ethernet = route.as_ref().and_then(|route| Some((route, seen.ethernet(route.device)?)));
             // No route: the kernel says so for each datagram, and counts it.
             let Some((route, link, mac)) = ethernet.and_then(|(route, link)| Some((route, link, link.mac?)))
@@ -161,21 +216,23 @@ impl Prepared {
                 continue;
             }
             hops.set_device(Some(chosen));
-            let known = self.netlink.neighbour(link.index, route.next_hop)?;
-            let usable = known.as_ref().filter(|neighbour| neighbour.state.is_usable());
             let next = (link.index, route.next_hop);
-            if asked.insert(next) {
-                // The kernel does not see what we send, so it has to be told that the entry is used.
-                self.netlink.use_neighbour(link.index, route.next_hop)?;
-            }
-            let mac = usable.and_then(|neighbour| neighbour.mac);
+            let mac = match known.get(&next) {
+                Some(mac) => *mac,
+                None => {
+                    let neighbour = self.netlink.neighbour(link.index, route.next_hop)?;
+                    // The kernel does not see what we send, so it has to be told that the entry is used.
+                    self.netlink.use_neighbour(link.index, route.next_hop)?;
+                    let usable = neighbour.filter(|neighbour| neighbour.state.is_usable());
+                    let mac = usable.and_then(|neighbour| neighbour.mac);
+                    known.insert(next, mac);
+                    mac
+                }
+            };
             settled &= mac.is_some();
             hops.set(index, mac);
         }
-        if device.is_none() {
-            hops.set_device(None);
-        }
-        Ok(settled)
+        Ok((device, settled))
     }
 }
 
@@ -192,11 +249,13 @@ impl Watcher {
     }
 }
 
-/// Empties the queue of events; `true` when there were any. What they say is looked up anew.
-fn drain(events: &mut Events) -> bool {
+/// Empties the queue of events; `true` when there were any but of routes into the tunnel, behind which no peer is. What
+/// they say is looked up anew.
+fn drain(events: &mut Events, device: u32) -> bool {
     let mut any = false;
-    while let Ok(Some(_)) = events.try_next() {
-        any = true;
+    while let Ok(Some(event)) = events.try_next() {
+        any |= !matches!(event, Event::RouteChanged { route, .. }
+            if route.protocol == ROUTE_PROTOCOL && route.device == Some(device));
     }
     any
 }

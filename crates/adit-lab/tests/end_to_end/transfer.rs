@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStr
 use std::sync::Arc;
 
 use adit_config::Config;
-use adit_control::desired::tunnel_config;
+use adit_control::desired::{Machine, tunnel_config};
 use adit_dataplane::DataPlane;
 use adit_dataplane::userspace::UserspacePlane;
 use adit_lab::article::{Article, HOST_A, HOST_B, Tunnels, bring_up};
@@ -166,9 +166,11 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
     let plane = gateway
         .run(|| {
             let tun = Tun::open(&TunOptions { name: device.to_owned(), queues: 2 })?;
-            let tunnel = Tunnel::new(tunnel_config(&config, &[config.site.underlay], 1500))
-                .expect("the configuration makes a tunnel");
-            UserspacePlane::start(Arc::new(tunnel), tun, config.site.underlay)
+            let underlay = config.site.underlay.address().expect("the file has the address");
+            let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500, vrf: None };
+            let tunnel =
+                Tunnel::new(tunnel_config(&config, &machine)).expect("the configuration makes a tunnel");
+            UserspacePlane::start(Arc::new(tunnel), tun, underlay)
         })
         .unwrap();
     gateway.sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1").unwrap();

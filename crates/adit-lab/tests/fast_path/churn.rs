@@ -72,14 +72,6 @@ impl Cost {
         self.assert_all(|report| report.duplicated == 0 && report.lost_outside(from, until) == 0);
     }
 
-    /// The event was over soon after the link was back: no neighbour entry that was asked for while it was
-    /// out had the kernel wait.
-    #[track_caller]
-    fn assert_prompt(&self) {
-        let took = self.over - self.began;
-        assert!(self.plane != DataplaneChoice::Ebpf || took < OUTAGE + PROMPT, "it took {took:?}");
-    }
-
     /// Nothing was lost at all.
     #[track_caller]
     fn assert_lossless(&self) {
@@ -114,10 +106,24 @@ impl NextHop {
     }
 
     /// A kernel that has lost its link has forgotten who is behind it. It asks once a second
-    /// (`retrans_time_ms`), and may have asked in vain: no underlay is back before.
-    fn wait_until_known(&mut self) {
+    /// (`retrans_time_ms`), and may have asked in vain: no underlay is back before. Returns how long that took.
+    fn wait_until_known(&mut self) -> Duration {
+        let began = Instant::now();
         wait_until("the kernel knows the next hop again", || {
             self.known().is_some_and(|known| known.state.is_usable())
+        });
+        began.elapsed()
+    }
+}
+
+/// Both ends of gateway A's cable are at work again. The kernel sees to links that have changed once a second
+/// (`linkwatch`), all of the machine's together, and sends nothing by them before.
+fn wait_for_the_cable(network: &Article) {
+    let ends = [(&network.gateway_a, "underlayA"), (&network.router, "toA")];
+    for (host, device) in ends {
+        let mut netlink = host.netlink().unwrap();
+        wait_until("the cable is in again", || {
+            netlink.link(device).unwrap().is_some_and(|link| link.running)
         });
     }
 }
@@ -172,14 +178,17 @@ fn the_link_flaps(plane: DataplaneChoice) {
     let tunnels = join(&network, plane);
     let (mut next_hop, gateway) = (NextHop::new(&network), &network.gateway_a);
     for _ in 0..3 {
+        let mut took = Duration::ZERO;
         let cost = during(&network, plane, "the link flaps", || {
             gateway.down("underlayA").unwrap();
             std::thread::sleep(OUTAGE);
             gateway.up("underlayA").unwrap();
-            next_hop.wait_until_known();
+            wait_for_the_cable(&network);
+            took = next_hop.wait_until_known();
         });
         cost.assert_contained();
-        cost.assert_prompt();
+        // No neighbour entry that was asked for while it was out had the kernel wait.
+        assert!(plane != DataplaneChoice::Ebpf || took < PROMPT, "it took {took:?}");
         assert!(cost.reports[0].lost() > 0, "it was down, and yet nothing was lost");
     }
     assert_eq!(tunnels.a.plane().failure(), None);
@@ -190,15 +199,17 @@ fn the_carrier_goes(plane: DataplaneChoice) {
     let network = Article::build().unwrap();
     let _tunnels = join(&network, plane);
     let (mut next_hop, router) = (NextHop::new(&network), &network.router);
+    let mut took = Duration::ZERO;
     let cost = during(&network, plane, "the carrier goes at the other end", || {
         router.down("toA").unwrap();
         std::thread::sleep(OUTAGE);
         router.up("toA").unwrap();
         router.route(Ipv4Net::from(UNDERLAY_A), None, Some("toA")).unwrap();
-        next_hop.wait_until_known();
+        wait_for_the_cable(&network);
+        took = next_hop.wait_until_known();
     });
     cost.assert_contained();
-    cost.assert_prompt();
+    assert!(plane != DataplaneChoice::Ebpf || took < PROMPT, "it took {took:?}");
     assert!(cost.reports[0].lost() > 0, "the cable was pulled, and yet nothing was lost");
 }
 

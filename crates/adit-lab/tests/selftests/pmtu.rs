@@ -64,14 +64,14 @@ fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
             let before = forwarded();
             ask(&bed.host_a, HOST_B, 84).is_reply() && forwarded() == before + 2
         });
-        for (host, to, inside, tunnel) in sides {
-            assert_eq!(ask(host, to, passed_before), too_big(inside, path), "way {way}");
-            expect_exception(host, to, path - u32::from(OVERHEAD));
+        for (host, to, inside, tunnel) in &sides {
+            assert_eq!(ask(host, *to, passed_before), too_big(*inside, path), "way {way}");
+            expect_exception(host, *to, path - u32::from(OVERHEAD));
             let learned = tunnel.path_mtu(PEER);
             assert_eq!((u32::from(learned.mtu), learned.learned.is_some()), (path, true), "way {way}");
             let fits = path as usize - usize::from(OVERHEAD);
-            assert_eq!(ask(host, to, fits + 1), too_big(inside, path), "told by the tunnel itself");
-            assert!(ask(host, to, fits).is_reply(), "way {way}");
+            assert_eq!(ask(host, *to, fits + 1), too_big(*inside, path), "told by the tunnel itself");
+            assert!(ask(host, *to, fits).is_reply(), "way {way}");
         }
         passed_before = path as usize - usize::from(OVERHEAD);
     }
@@ -191,7 +191,7 @@ fn assert_nothing_left(gateway: &Host, own: &OwnName) {
         netlink.routes().unwrap().into_iter().filter(|route| route.gateway.is_none()).collect();
     assert!(ours.iter().all(|route| route.protocol != ROUTE_PROTOCOL), "its routes are gone: {ours:?}");
     assert!(!own.are_pins_there(), "its pins are gone");
-    let left = gateway.ns().run(|| has_leftovers(&own.name)).unwrap().expect("it can be asked");
+    let left = gateway.ns().run(|| has_leftovers(&own.name, None)).unwrap().expect("it can be asked");
     assert!(!left, "nothing is left");
 }
 

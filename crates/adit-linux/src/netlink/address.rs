@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::Ipv4Net;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Netlink;
@@ -19,6 +19,10 @@ pub struct Address {
     pub prefix: Ipv4Net,
     /// Its name, usually the interface's.
     pub label: Option<String>,
+    /// Whether the world can send to it, as far as the machine knows: its scope is neither the link nor the host.
+    pub is_global: bool,
+    /// Whether it is not the first one that the interface has of its network.
+    pub is_secondary: bool,
 }
 
 impl Netlink {
@@ -87,6 +91,8 @@ fn about(index: u32, prefix: Ipv4Net) -> AddressMessage {
 pub(super) fn of_message(message: AddressMessage) -> Option<Address> {
     let mut local = None;
     let mut label = None;
+    let is_global = message.header.scope == AddressScope::Universe;
+    let is_secondary = message.header.flags.contains(AddressHeaderFlags::Secondary);
     for attribute in message.attributes {
         match attribute {
             AddressAttribute::Local(IpAddr::V4(address)) => local = Some(address),
@@ -95,5 +101,5 @@ pub(super) fn of_message(message: AddressMessage) -> Option<Address> {
         }
     }
     let prefix = Ipv4Net::new(local?, message.header.prefix_len).ok()?;
-    Some(Address { index: message.header.index, prefix, label })
+    Some(Address { index: message.header.index, prefix, label, is_global, is_secondary })
 }

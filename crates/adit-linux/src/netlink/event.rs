@@ -8,7 +8,7 @@ use std::time::Duration;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::socket::Socket;
-use super::{Address, Link, Neighbour, address, link, neighbour};
+use super::{Address, Link, Neighbour, Route, address, link, neighbour, route};
 use crate::error::{Error, Result};
 use crate::process::wait;
 
@@ -45,7 +45,12 @@ pub enum Event {
     LinkGone(u32),
     /// A route came, changed or went. The kernel does not tell of those that go with an interface
     /// that goes down.
-    RouteChanged,
+    RouteChanged {
+        /// The route.
+        route: Route,
+        /// Whether it went.
+        gone: bool,
+    },
     /// An address came (or was renewed) or went.
     AddressChanged {
         /// The address.
@@ -154,7 +159,12 @@ fn of_message(message: RouteNetlinkMessage) -> Option<Event> {
         RouteNetlinkMessage::DelAddress(message) => {
             address::of_message(message).map(|address| Event::AddressChanged { address, gone: true })
         }
-        RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_) => Some(Event::RouteChanged),
+        RouteNetlinkMessage::NewRoute(message) => {
+            route::of_message(message).map(|route| Event::RouteChanged { route, gone: false })
+        }
+        RouteNetlinkMessage::DelRoute(message) => {
+            route::of_message(message).map(|route| Event::RouteChanged { route, gone: true })
+        }
         RouteNetlinkMessage::NewNeighbour(message) => {
             neighbour::of_message(message).map(Event::NeighbourChanged)
         }

@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
+    InfoData, InfoKind, InfoVeth, InfoVrf, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType,
     LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
+use super::{Ipip, Netlink};
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
@@ -34,6 +34,12 @@ pub struct Link {
     pub alias: Option<String>,
     /// The driver's kind for virtual ones: `veth`, `tun`, `ipip`.
     pub kind: Option<String>,
+    /// The interface it is a port of: a bridge, a VRF.
+    pub master: Option<u32>,
+    /// Of a VRF the table of its routes.
+    pub vrf_table: Option<u32>,
+    /// How it tunnels, if it is of the ipip driver.
+    pub ipip: Option<Ipip>,
     /// What frames it carries.
     pub hardware: LinkLayer,
     /// All flags of `netdevice(7)`, `IFF_*`.
@@ -227,7 +233,7 @@ impl Netlink {
 }
 
 /// A message about the interface `index`. 0 would mean "any", and is refused by the kernel.
-fn about(index: u32) -> LinkMessage {
+pub(super) fn about(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message
@@ -239,7 +245,7 @@ fn without_statistics(mut message: LinkMessage) -> LinkMessage {
     message
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         return Err(Error::from_errno(format!("cannot use `{name}` as an interface's name"), libc::EINVAL)
             .with_hint("a name has 1 to 15 bytes"));
@@ -250,6 +256,13 @@ fn check_name(name: &str) -> Result<()> {
 fn in_answer(answer: RouteNetlinkMessage) -> Option<Link> {
     match answer {
         RouteNetlinkMessage::NewLink(message) => of_message(message),
+        _ => None,
+    }
+}
+
+fn table(info: InfoVrf) -> Option<u32> {
+    match info {
+        InfoVrf::TableId(table) => Some(table),
         _ => None,
     }
 }
@@ -269,6 +282,9 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
         mac: None,
         alias: None,
         kind: None,
+        master: None,
+        vrf_table: None,
+        ipip: None,
         hardware: match message.header.link_layer_type {
             LinkLayerType::Ether => LinkLayer::Ethernet,
             LinkLayerType::Loopback => LinkLayer::Loopback,
@@ -283,11 +299,20 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
             LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.into_iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Data(InfoData::Vrf(vrf)) => {
+                            link.vrf_table = vrf.into_iter().find_map(table)
+                        }
+                        LinkInfo::Data(InfoData::IpTunnel(data)) => link.ipip = Some(Ipip::of(data)),
+                        _ => {}
+                    }
+                }
+                // Others are told in the same way.
+                link.ipip = link.ipip.filter(|_| link.kind.as_deref() == Some("ipip"));
             }
             _ => {}
         }

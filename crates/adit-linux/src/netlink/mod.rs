@@ -4,7 +4,9 @@
 mod address;
 mod batch;
 mod event;
+mod exact;
 mod filter;
+mod ipip;
 mod link;
 mod neighbour;
 mod network;
@@ -14,6 +16,7 @@ mod socket;
 pub use address::Address;
 pub use event::{Event, Events, Group};
 pub use filter::BpfFilter;
+pub use ipip::{INHERIT_TOS, Ipip, LinkStatistics};
 pub use link::{Link, LinkLayer};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use network::Network;

@@ -123,33 +123,43 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
-        self.list_routes(RouteMessage::default(), |_| true)
+        self.routes_of(MAIN_TABLE)
     }
 
-    /// The routes of the main table that are marked as made by `protocol` and leave by the interface of
+    /// Those of another table.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn routes_of(&mut self, table: u32) -> Result<Vec<Route>> {
+        self.list_routes(RouteMessage::default(), table, |_| true)
+    }
+
+    /// The routes of a table that are marked as made by `protocol` and leave by the interface of
     /// that number. The kernel picks them out.
     ///
     /// # Errors
     /// There is no such interface (`ENODEV`); what the kernel says.
-    pub fn routes_by(&mut self, protocol: u8, device: u32) -> Result<Vec<Route>> {
+    pub fn routes_by(&mut self, protocol: u8, device: u32, table: u32) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.protocol = RouteProtocol::from(protocol);
         message.attributes.push(RouteAttribute::Oif(device));
         // By one of several next hops is not what is asked for.
-        self.list_routes(message, |route| route.protocol == protocol && route.device == Some(device))
+        let is_meant = |route: &Route| route.protocol == protocol && route.device == Some(device);
+        self.list_routes(message, table, is_meant)
     }
 
     fn list_routes(
         &mut self,
         mut message: RouteMessage,
+        table: u32,
         is_meant: impl Fn(&Route) -> bool,
     ) -> Result<Vec<Route>> {
         message.header.address_family = AddressFamily::Inet;
-        message.attributes.push(RouteAttribute::Table(MAIN_TABLE));
+        message.attributes.push(RouteAttribute::Table(table));
         let what = || "cannot list the routes".to_owned();
         let route = |answer| match answer {
             RouteNetlinkMessage::NewRoute(message) => {
-                of_message(message).filter(|route| route.table == MAIN_TABLE && is_meant(route))
+                of_message(message).filter(|route| route.table == table && is_meant(route))
             }
             _ => None,
         };
@@ -263,7 +273,7 @@ fn del_route(route: &Route) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelRoute(message)
 }
 
-fn get_route(destination: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteNetlinkMessage {
+pub(super) fn get_route(destination: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = 32;
@@ -344,7 +354,7 @@ fn describe(route: &Route) -> String {
 }
 
 /// `None` for an IPv6 route.
-fn of_message(message: RouteMessage) -> Option<Route> {
+pub(super) fn of_message(message: RouteMessage) -> Option<Route> {
     if message.header.address_family != AddressFamily::Inet {
         return None;
     }

@@ -1,8 +1,13 @@
-//! A table of ours in nf_tables that keeps the host's own tunnel drivers quiet about our peers.
+//! nf_tables: tables of ours in general ([`Ruleset`], [`Tables`]), and the one that keeps the host's own tunnel drivers
+//! quiet about our peers ([`Quiet`]).
 //!
-//! The table is *owned*: it goes with the socket that made it, whatever the process dies of (Linux 5.12).
+//! That one is *owned*: it goes with the socket that made it, whatever the process dies of (Linux 5.12).
 
+mod answer;
+mod encode;
 mod message;
+mod ruleset;
+mod tables;
 
 use std::net::Ipv4Addr;
 
@@ -11,6 +16,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::{Error, Result};
 use message::Writer;
+pub use ruleset::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step};
+pub use tables::{Counted, TableState, Tables};
 
 // linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
 const BATCH_BEGIN: u16 = 0x10;

@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
-use adit_config::{Config, LoadError, Problems};
+use adit_config::{Config, DataplaneChoice, LoadError, Problems};
+use adit_control::status::limits;
 
 use crate::Failure;
 use crate::output::Output;
@@ -12,8 +13,13 @@ use crate::output::Output;
 pub(crate) fn check(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
     match Config::load(file) {
         Ok(config) => {
+            let limits = limits(config.site.dataplane == DataplaneChoice::Kernel);
             if output.is_json() {
-                output.line(serde_json::json!({ "schema": 1, "ok": true, "problems": [] }));
+                let limits: Vec<_> = limits
+                    .iter()
+                    .map(|limit| serde_json::json!({ "name": limit.name, "what": limit.what }))
+                    .collect();
+                output.line(serde_json::json!({ "schema": 1, "ok": true, "problems": [], "limits": limits }));
             } else {
                 let peers = config.peers.len();
                 let networks: usize = config.peers.iter().map(|peer| peer.networks.len()).sum();
@@ -24,6 +30,10 @@ pub(crate) fn check(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
                     plural(peers),
                     plural(networks),
                 ));
+                for limit in limits {
+                    output
+                        .line(format_args!("  dataplane = \"kernel\" lacks {}: {}", limit.name, limit.what));
+                }
             }
             Ok(ExitCode::SUCCESS)
         }

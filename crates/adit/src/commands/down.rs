@@ -36,12 +36,14 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
         Err(error) => return Err(error.into()),
     };
     // What it made is where it lived; of a dead one the notes tell, unless the caller does.
-    let noted = places.read_notes().and_then(|notes| notes.netns).filter(|_| !in_netns);
+    let (noted, inside) = places.read_notes().map_or((None, None), |notes| (notes.netns, notes.inside));
+    let noted = noted.filter(|_| !in_netns);
+    let remove = || remove_leftovers(&name, inside.as_deref());
     let removed = match lived_in.map(Ok).or_else(|| noted.map(|netns| NetNs::named(&netns))) {
-        Some(Ok(netns)) => netns.run(|| remove_leftovers(&name))??,
+        Some(Ok(netns)) => netns.run(remove)??,
         // The namespace is gone, and with it all that was in it.
         Some(Err(_)) => Vec::new(),
-        None => remove_leftovers(&name)?,
+        None => remove()?,
     };
     places.remove()?;
     drop(lock);

@@ -48,6 +48,13 @@ fn line(event: &Event) -> String {
         }
         Happening::ProbesAnswered { peer } => format!("peer {peer}  answers probes"),
         Happening::ProbesUnanswered { peer } => format!("peer {peer}  does not answer probes any more"),
+        Happening::UnderlayMissing { address } => {
+            format!("underlay address {address} missing: nothing comes or goes")
+        }
+        Happening::UnderlayPresent { address } => format!("underlay address {address} there again"),
+        Happening::UnderlayMoved { from, to } => {
+            format!("underlay address {from} -> {to}: every peer's file has to name {to}")
+        }
         Happening::Repaired { object, times: 1 } => format!("repaired {object}"),
         Happening::Repaired { object, times } => format!("repaired {object} {times} times"),
         Happening::Missed { events } => {

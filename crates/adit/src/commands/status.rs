@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use adit_control::client;
 use adit_control::places::{self, Places};
-use adit_control::status::{PathMtuFrom, PeerState, PeerStatus, Status, Unreachable, UnreachableCause};
+use adit_control::status::{
+    PathMtuFrom, PeerState, PeerStatus, Status, UnderlayState, Unreachable, UnreachableCause,
+};
 
 use crate::Failure;
 use crate::output::Output;
@@ -34,14 +36,25 @@ pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
 
 fn show(status: &Status, output: &Output) {
     let site = &status.site;
+    let at = site.underlay_interface.as_ref().map_or(String::new(), |name| format!(" ({name})"));
     output.line(format_args!(
-        "site {}  underlay {}  device {}  mtu {}",
+        "site {}  underlay {}{at}  device {}  mtu {}",
         site.name, site.underlay, site.device, site.mtu
     ));
+    if site.underlay_state == UnderlayState::Missing {
+        output.line(format_args!(
+            "  underlay address missing: nothing comes or goes until {} is back",
+            site.underlay
+        ));
+    }
     output.line(format_args!(
         "  data plane {} ({}); plaintext: nothing is encrypted",
         site.dataplane, site.dataplane_reason
     ));
+    if !site.limits.is_empty() {
+        let names: Vec<&str> = site.limits.iter().map(|limit| limit.name.as_str()).collect();
+        output.line(format_args!("  it lacks {} (`adit check FILE` explains)", names.join(", ")));
+    }
     let width = status.peers.iter().map(|peer| peer.name.len()).max().unwrap_or(0);
     for peer in &status.peers {
         output.line(peer_line(peer, width));

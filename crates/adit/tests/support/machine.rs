@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use adit_linux::netns::NetNs;
 use adit_linux::process::end_with_parent;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -86,6 +86,15 @@ impl Machine {
         self.within(ns, || {
             fs::write(&path, "").unwrap();
             bind("/proc/thread-self/ns/net", &path);
+        });
+    }
+
+    /// Takes the name away, as `ip netns delete` does.
+    pub(crate) fn unname(&self, name: &str) {
+        let path = format!("/run/netns/{name}");
+        self.with_files(|| {
+            umount2(path.as_str(), MntFlags::MNT_DETACH).unwrap();
+            fs::remove_file(&path).unwrap();
         });
     }
 

@@ -4,6 +4,7 @@
 //! A test run needs the right to load programs, and no network: nothing is sent.
 
 mod agreement;
+mod amended;
 mod gateway;
 mod heard;
 mod identifications;

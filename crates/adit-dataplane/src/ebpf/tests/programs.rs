@@ -1,12 +1,12 @@
 //! The programs by test runs: the kernel makes a packet of some bytes, runs a program on it, and gives back what
 //! it has become. Nothing leaves; a redirection is an answer like another.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use adit_fixtures::{Packet, Program, Setup, Way};
 use adit_policy::PeerIndex;
 use adit_policy::maps::{PeerEntry, Settings, program};
-use adit_tunnel::{Totals, Tunnel};
+use adit_tunnel::{Steps, Totals, Tunnel};
 use aya::programs::{TestRun, TestRunOptions};
 
 use super::super::counts::{Counts, Snapshot};
@@ -18,7 +18,7 @@ const GROWTH: usize = 64;
 /// Test runs give packets an Ethernet header, which the tunnel's device does not.
 const INNER_OFFSET: u32 = ETHERNET as u32;
 /// The loopback interface: there always is one.
-const DEVICE: u32 = 1;
+pub(super) const DEVICE: u32 = 1;
 
 /// `struct __sk_buff`: its size, and where the fields are that say how it is cut.
 const CONTEXT_LEN: usize = 192;
@@ -62,6 +62,14 @@ impl Programs {
         }
         let counts = Counts::new(maps, &Snapshot::default()).expect("nothing to take over");
         Programs { object, counts, peers: setup.paths.len() }
+    }
+
+    /// Other peers, of which those that come have these ways.
+    pub(super) fn amend(&mut self, tunnel: &Tunnel, steps: &Steps, way: impl Fn(Ipv4Addr) -> PeerEntry) {
+        self.object.amend(tunnel, steps).expect("there is room");
+        for (peer, underlay) in &steps.added {
+            self.object.set_peer(*peer, way(*underlay)).expect("there is room");
+        }
     }
 
     /// Puts back what packets may have changed: that a sender is owed an answer.

@@ -1,0 +1,237 @@
+//! A file of which little has changed since it was read last: only that is read.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use toml::de::DeTable;
+
+use crate::model::{Config, Peer};
+use crate::problem::Sink;
+use crate::read::read_peers;
+use crate::source::Source;
+
+/// What a peer's section begins with. In a text without mistakes a line that begins with a bracket is the head of a
+/// section: a string of several lines is no value that any key takes, and an array in an array neither.
+const HEAD: &str = "[[peer]]";
+/// Each new network is compared with every other one.
+const MOST_NETWORKS: usize = 64;
+
+impl Config {
+    /// What `text` says, where `self` is what `before` says, and only some peers in one place of the two differ. As
+    /// much work as there is difference, beside a comparison of the texts.
+    ///
+    /// `None`: more is different, or there may be a mistake. [`Config::parse`] tells which.
+    #[must_use]
+    pub fn parse_beside(&self, before: &str, text: &str) -> Option<Self> {
+        let (old, new) = different_sections(before, text)?;
+        let (old, new) = (sections(old)?, sections(new)?);
+        let from = self.peers.iter().position(|peer| Some(peer) == old.first())?;
+        let to = from + old.len();
+        if self.peers.get(from..to)? != old {
+            return None;
+        }
+        let (earlier, later) = (&self.peers[..from], &self.peers[to..]);
+        if !fits(self, &new, earlier.iter().chain(later)) {
+            return None;
+        }
+        let peers = [earlier, &new, later].concat();
+        Some(Self { site: self.site.clone(), tunnel: self.tunnel.clone(), peers })
+    }
+}
+
+/// The sections of two texts that differ, and one beside them that does not: it tells where they are.
+fn different_sections<'t>(before: &'t str, text: &'t str) -> Option<(&'t str, &'t str)> {
+    let first = before.bytes().zip(text.bytes()).take_while(|(before, text)| before == text).count();
+    let common = &before.as_bytes()[..first];
+    // The last head may be followed by something else, and the section before the first difference is taken along.
+    let last_head = head_before(common)?;
+    let start = head_before(&common[..last_head]).unwrap_or(last_head);
+    let most = before.len().min(text.len()) - start;
+    let behind = before.bytes().rev().zip(text.bytes().rev()).take(most);
+    let last = behind.take_while(|(before, text)| before == text).count();
+    // Where the first section of all is new, the one behind it tells the place.
+    let end = section_from(before.as_bytes(), (before.len() - last).max(start + 1));
+    let common = before.len() - end;
+    let old = before.get(start..end)?;
+    let new = text.get(start..text.len().checked_sub(common)?)?;
+    Some((old, new))
+}
+
+/// The last head in `text`.
+fn head_before(text: &[u8]) -> Option<usize> {
+    let last = text.len().checked_sub(HEAD.len())?;
+    (0..=last).rev().find(|&at| begins_line(text, at) && text[at..].starts_with(HEAD.as_bytes()))
+}
+
+/// The first section from `start` on, or the end.
+fn section_from(text: &[u8], start: usize) -> usize {
+    (start..text.len()).find(|&at| begins_line(text, at) && text[at] == b'[').unwrap_or(text.len())
+}
+
+fn begins_line(text: &[u8], at: usize) -> bool {
+    at == 0 || text[at - 1] == b'\n'
+}
+
+/// The peers of some sections; `None`: it is no such text, or has a mistake.
+fn sections(text: &str) -> Option<Vec<Peer>> {
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() && tree.get_ref().is_empty() {
+        return Some(Vec::new());
+    }
+    if !errors.is_empty() || tree.get_ref().len() != 1 {
+        return None;
+    }
+    let mut sink = Sink::new(Source::new("", text));
+    let parts = read_peers(tree.get_ref().get("peer")?, &mut sink);
+    sink.finish().ok()?;
+    parts.into_iter().map(|part| part.finish()).collect()
+}
+
+/// Whether nothing of the new peers can be a mistake beside the others. What may be one is left to a look at everything.
+fn fits<'p>(config: &Config, new: &[Peer], others: impl Iterator<Item = &'p Peer> + Clone) -> bool {
+    let networks: Vec<(usize, Ipv4Net)> = (0..)
+        .zip(new)
+        .flat_map(|(owner, peer)| peer.networks.iter().map(move |network| (owner, *network)))
+        .collect();
+    if networks.len() > MOST_NETWORKS {
+        return false;
+    }
+    // What an interface has, the overlay holds against them.
+    let ours = config.site.underlay.address();
+    let names: HashSet<&str> = new.iter().map(|peer| peer.name.as_str()).collect();
+    let underlays: HashSet<Ipv4Addr> = new.iter().map(|peer| peer.underlay).collect();
+    let is_inside = |address: &Ipv4Addr| networks.iter().any(|(_, network)| network.contains(address));
+    let meets = |other: &Ipv4Net| networks.iter().any(|(_, network)| overlap(network, other));
+    let among_themselves = names.len() == new.len()
+        && underlays.len() == new.len()
+        && networks.iter().enumerate().all(|(n, (owner, network))| {
+            networks[..n].iter().all(|(other_owner, other)| {
+                if owner == other_owner { network != other } else { !overlap(network, other) }
+            })
+        });
+    among_themselves
+        && !ours.is_some_and(|ours| underlays.contains(&ours) || is_inside(&ours))
+        && !underlays.iter().any(is_inside)
+        && !config.site.networks.iter().any(meets)
+        && others.clone().all(|peer| {
+            !names.contains(peer.name.as_str())
+                && !underlays.contains(&peer.underlay)
+                && !is_inside(&peer.underlay)
+                && peer.networks.iter().all(|network| {
+                    !meets(network) && !underlays.iter().any(|underlay| network.contains(underlay))
+                })
+        })
+}
+
+fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SITE: &str = "[site]\nname = \"a\"\nunderlay = \"10.1.1.1\"\nnetworks = [\"172.16.17.0/24\"]\n";
+
+    fn section(name: u8, underlay: u8, networks: &[u8]) -> String {
+        let networks: Vec<String> =
+            networks.iter().map(|network| format!("\"10.9.{network}.0/24\"")).collect();
+        let networks = networks.join(", ");
+        format!("[[peer]]\nname = \"p{name}\"\nunderlay = \"10.1.1.{underlay}\"\nnetworks = [{networks}]\n")
+    }
+
+    fn assert_same(before: &str, text: &str) -> bool {
+        let Ok(known) = Config::parse("before", before) else { return false };
+        let beside = known.parse_beside(before, text);
+        if let Some(beside) = &beside {
+            assert_eq!(Some(beside), Config::parse("text", text).ok().as_ref(), "{before}\n->\n{text}");
+        }
+        beside.is_some()
+    }
+
+    #[test]
+    fn a_peer_that_comes_goes_or_changes_is_all_that_is_read() {
+        let peers = |wish: &[(u8, u8, &[u8])]| -> String {
+            wish.iter().map(|(name, underlay, networks)| section(*name, *underlay, networks)).collect()
+        };
+        let all = peers(&[(2, 2, &[2]), (3, 3, &[3]), (4, 4, &[4]), (5, 5, &[5])]);
+        for other in [
+            peers(&[(2, 2, &[2]), (3, 3, &[3]), (4, 4, &[4])]),
+            peers(&[(3, 3, &[3]), (4, 4, &[4]), (5, 5, &[5])]),
+            peers(&[(2, 2, &[2]), (3, 3, &[3]), (5, 5, &[5])]),
+            peers(&[(2, 2, &[2]), (3, 3, &[3, 33]), (4, 4, &[4]), (5, 5, &[5])]),
+            peers(&[(2, 2, &[2]), (3, 33, &[3]), (4, 4, &[4]), (5, 5, &[5])]),
+            all.replace("p5", "p55"),
+            all.replace("p4\"", "p4\" # the fourth"),
+        ] {
+            for tail in ["", "[tunnel]\nttl = 32\n", "# the end"] {
+                let (all, other) = (format!("{SITE}{all}{tail}"), format!("{SITE}{other}{tail}"));
+                assert!(assert_same(&all, &other), "{other}");
+                assert!(assert_same(&other, &all), "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_more_or_may_be_a_mistake_is_left_to_the_whole() {
+        let before = format!("{SITE}{}{}", section(2, 2, &[2]), section(3, 3, &[3]));
+        for text in [
+            before.replace("a\"", "b\""),
+            format!("{before}{}", section(3, 4, &[4])),
+            format!("{before}{}", section(4, 3, &[4])),
+            format!("{before}{}", section(4, 1, &[4])),
+            format!("{before}{}", section(4, 4, &[3])),
+            format!("{before}{}", section(4, 4, &[4, 4])),
+            format!("{before}{}", section(4, 4, &[4]).replace("10.9.4.0/24", "10.1.0.0/16")),
+            format!("{before}{}", section(4, 4, &[4]).replace("10.9.4.0/24", "172.16.0.0/12")),
+            format!("{before}{}", section(4, 4, &[4]).replace("10.1.1.4", "10.9.2.7")),
+            format!("{before}{}", section(4, 4, &[])),
+            format!("{before}{}ttl = 3\n", section(4, 4, &[4])),
+            format!("{before}{}[tunnel]\nttl = 3\n", section(4, 4, &[4])),
+            format!("{before}{}", section(4, 4, &[4]).replace("\"p4\"", "\"\"\"p4")),
+            format!("{SITE}{}", section(2, 2, &[2]).replace("[[peer]]", "[peer]")),
+            SITE.to_owned(),
+        ] {
+            assert!(!assert_same(&before, &text), "{text}");
+        }
+    }
+
+    /// Sections that fit, sections that do not, and what is no section.
+    fn piece() -> impl Strategy<Value = String> {
+        prop_oneof![
+            8 => (0u8..9, 0u8..9, proptest::collection::vec(0u8..9, 0..3))
+                .prop_map(|(name, underlay, networks)| section(name, underlay, &networks)),
+            8 => (2u8..9).prop_map(|n| section(n, n, &[n])),
+            1 => Just("# a word\n".to_owned()),
+            1 => Just("[tunnel]\nttl = 9\n".to_owned()),
+            1 => Just("[[ peer ]]\nname = \"x\"\nunderlay = \"10.1.1.99\"\nnetworks = [\"10.9.99.0/24\"]\n".to_owned()),
+            1 => Just("[[peer]]\nname = \"\"\"y\"\"\"\nunderlay = \"10.1.1.98\"\nnetworks = [\n\"10.9.98.0/24\",\n]\n".to_owned()),
+            1 => Just("\"\"\"\n[[peer]]\n".to_owned()),
+            1 => Just("networks = [\n[[peer]]\n]\n".to_owned()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_what_the_whole_says_or_nothing(
+            pieces in proptest::collection::vec(piece(), 0..7),
+            other in proptest::collection::vec(piece(), 0..3),
+            at in 0usize..7,
+            cut in (any::<prop::sample::Index>(), 0usize..40, "[\\[\\]a-z0-9\"=\n# .]{0,6}"),
+        ) {
+            let before = format!("{SITE}{}", pieces.concat());
+            let mut changed = pieces.clone();
+            let at = at.min(changed.len());
+            let to = (at + other.len() / 2).min(changed.len());
+            changed.splice(at..to, other);
+            assert_same(&before, &format!("{SITE}{}", changed.concat()));
+            // And some bytes anywhere.
+            let (index, len, with) = cut;
+            let from = index.index(before.len());
+            let to = (from + len).min(before.len());
+            assert_same(&before, &format!("{}{with}{}", &before[..from], &before[to..]));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Our side of the underlay: which address it is now, where the file names an interface, and whether it is there.
+
+use std::net::Ipv4Addr;
+
+use adit_config::{Config, Underlay};
+use adit_linux::netlink::{Address, Netlink};
+
+use crate::error::ControlError;
+
+/// Finds our address among those of the machine. One that is in use already stays, as long as the interface has it.
+///
+/// # Errors
+/// It is not there, which may be a matter of time, or cannot be ours.
+pub(crate) fn find(
+    netlink: &mut Netlink,
+    config: &Config,
+    in_use: Option<Ipv4Addr>,
+) -> Result<Ipv4Addr, ControlError> {
+    let there = &netlink.addresses(None)?;
+    let name = match &config.site.underlay {
+        Underlay::Address(address) => {
+            if there.iter().any(|found| found.prefix.addr() == *address) {
+                return Ok(*address);
+            }
+            return Err(ControlError::UnderlayMissing { address: *address, found: list(there) });
+        }
+        Underlay::Interface(name) => name,
+    };
+    let missing = |why: &str| ControlError::NoUnderlayAddress {
+        interface: name.to_string(),
+        why: why.to_owned(),
+        found: list(there),
+    };
+    let link =
+        netlink.link(name.as_str())?.ok_or_else(|| missing("which is no interface of this machine"))?;
+    let address =
+        choose(there, link.index, in_use).ok_or_else(|| missing("which has no IPv4 address yet"))?;
+    config.check_underlay(address)?;
+    Ok(address)
+}
+
+/// What is sent from there would need sockets and routes of that VRF.
+pub(crate) fn refuse_vrf(netlink: &mut Netlink, address: Ipv4Addr) -> Result<(), ControlError> {
+    let there = netlink.addresses(None)?;
+    for found in there.iter().filter(|found| found.prefix.addr() == address) {
+        let Some(link) = netlink.link_by_index(found.index)? else { continue };
+        let master = link.master.map(|master| netlink.link_by_index(master)).transpose()?.flatten();
+        if let Some(vrf) = master.filter(|master| master.vrf_table.is_some()) {
+            return Err(ControlError::UnderlayInVrf { address, interface: link.name, vrf: vrf.name });
+        }
+    }
+    Ok(())
+}
+
+/// An interface's own address: the one in use, or the first that the world can send to and that is not the second
+/// one of a network.
+fn choose(there: &[Address], interface: u32, in_use: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+    let suited = || there.iter().filter(|address| address.index == interface && address.is_global);
+    let used = suited().find(|address| Some(address.prefix.addr()) == in_use);
+    let primary = suited().find(|address| !address.is_secondary);
+    used.or(primary).or(suited().next()).map(|address| address.prefix.addr())
+}
+
+fn list(there: &[Address]) -> String {
+    let found: Vec<String> = there
+        .iter()
+        .map(|address| address.prefix.addr())
+        .filter(|address| !address.is_loopback())
+        .map(|address| address.to_string())
+        .collect();
+    if found.is_empty() { "none yet".to_owned() } else { found.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ETH0: u32 = 2;
+
+    fn address(index: u32, last: u8) -> Address {
+        let prefix = format!("10.1.1.{last}/24").parse().expect("an address and its prefix");
+        Address { index, prefix, label: None, is_global: true, is_secondary: false }
+    }
+
+    #[test]
+    fn what_is_in_use_stays_as_long_as_it_is_there() {
+        let (old, new) = (address(ETH0, 1), address(ETH0, 7));
+        let second = Address { is_secondary: true, ..address(ETH0, 3) };
+        let elsewhere = address(9, 9);
+        let link_local = Address { is_global: false, ..address(ETH0, 5) };
+        let at = |last: u8| Some(Ipv4Addr::new(10, 1, 1, last));
+        for (there, in_use, expected) in [
+            (vec![], None, None),
+            (vec![elsewhere.clone(), link_local.clone()], None, None),
+            (vec![elsewhere.clone()], at(9), None),
+            (vec![old.clone(), new.clone()], None, at(1)),
+            (vec![second.clone(), new.clone()], None, at(7)),
+            (vec![second.clone()], None, at(3)),
+            (vec![old.clone(), new.clone()], at(7), at(7)),
+            (vec![new.clone(), old], at(1), at(1)),
+            (vec![new.clone(), second], at(3), at(3)),
+            (vec![link_local, new], at(1), at(7)),
+        ] {
+            assert_eq!(choose(&there, ETH0, in_use), expected, "{there:?} {in_use:?}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What the kernel has counted, over the lives of what counts: a table or an interface that somebody removes begins
+//! anew, and no count may go back. Pure.
+
+use std::collections::BTreeMap;
+
+use adit_linux::netlink::LinkStatistics;
+use adit_linux::nftables::Counted;
+use adit_tunnel::{DropReason, Instant, PeerTotals, Totals};
+use adit_wire::encapsulation::OVERHEAD_V4;
+
+/// A count that may begin anew.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    now: u64,
+    /// What was counted before it began anew.
+    lost: u64,
+}
+
+impl Count {
+    /// Whether it has grown.
+    fn note(&mut self, now: u64) -> bool {
+        if now < self.now {
+            self.lost += self.now;
+        }
+        let has_grown = now > self.now;
+        self.now = now;
+        has_grown
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PeerCounts {
+    tx_packets: Count,
+    tx_bytes: Count,
+    rx_packets: Count,
+    rx_bytes: Count,
+    last_rx: Option<Instant>,
+    /// Whether it has been looked at before.
+    is_known: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    peers: BTreeMap<usize, PeerCounts>,
+    drops: BTreeMap<usize, Count>,
+    devices: BTreeMap<u32, LinkStatistics>,
+    /// Of interfaces that are gone.
+    gone: BTreeMap<usize, u64>,
+}
+
+impl Book {
+    pub(super) fn note_drops(&mut self, counters: &BTreeMap<String, Counted>) {
+        for (name, counted) in counters {
+            if let Some(reason) = DropReason::from_name(name) {
+                self.drops.entry(reason.index()).or_default().note(counted.packets);
+            }
+        }
+    }
+
+    /// The kernel does not tell when a peer was last heard; that it was since the last look does.
+    pub(super) fn note_traffic(&mut self, peer: usize, is_received: bool, counted: Counted, now: Instant) {
+        let counts = self.peers.entry(peer).or_default();
+        // What is counted are outer datagrams.
+        let bytes = counted.bytes.saturating_sub(counted.packets * OVERHEAD_V4 as u64);
+        if is_received {
+            let is_news = counts.rx_packets.note(counted.packets) && counts.is_known;
+            counts.rx_bytes.note(bytes);
+            counts.is_known = true;
+            if is_news {
+                counts.last_rx = Some(now);
+            }
+        } else {
+            counts.tx_packets.note(counted.packets);
+            counts.tx_bytes.note(bytes);
+        }
+    }
+
+    pub(super) fn note_devices(&mut self, now: BTreeMap<u32, LinkStatistics>) {
+        for (device, statistics) in &self.devices {
+            if !now.contains_key(device) {
+                for (reason, count) in drops_of(statistics) {
+                    *self.gone.entry(reason.index()).or_default() += count;
+                }
+            }
+        }
+        self.devices = now;
+    }
+
+    /// All that was counted, for a tunnel of so many peers.
+    pub(super) fn totals(&self, peers: usize) -> Totals {
+        let mut totals = self.sum(peers, |count| count.now + count.lost);
+        for (reason, count) in self.devices.values().flat_map(drops_of) {
+            add_drops(&mut totals, reason.index(), count);
+        }
+        for (number, peer) in totals.peers.iter_mut().enumerate() {
+            peer.last_rx = self.peers.get(&number).and_then(|counts| counts.last_rx);
+        }
+        totals
+    }
+
+    /// What of it the kernel does not count any more.
+    pub(super) fn lost(&self, peers: usize) -> Totals {
+        self.sum(peers, |count| count.lost)
+    }
+
+    fn sum(&self, peers: usize, of: impl Fn(Count) -> u64) -> Totals {
+        let peer = |number| {
+            let counts: PeerCounts = self.peers.get(&number).copied().unwrap_or_default();
+            PeerTotals {
+                tx_packets: of(counts.tx_packets),
+                tx_bytes: of(counts.tx_bytes),
+                rx_packets: of(counts.rx_packets),
+                rx_bytes: of(counts.rx_bytes),
+                ..PeerTotals::default()
+            }
+        };
+        let mut totals = Totals { peers: (0..peers).map(peer).collect(), ..Totals::default() };
+        for (reason, count) in &self.gone {
+            add_drops(&mut totals, *reason, *count);
+        }
+        for (reason, count) in &self.drops {
+            add_drops(&mut totals, *reason, of(*count));
+        }
+        totals
+    }
+}
+
+fn add_drops(totals: &mut Totals, reason: usize, count: u64) {
+    if let Some(drops) = totals.drops.get_mut(reason) {
+        *drops += count;
+    }
+}
+
+/// What the driver's own counters mean.
+fn drops_of(statistics: &LinkStatistics) -> [(DropReason, u64); 4] {
+    [
+        (DropReason::EcnViolation, statistics.rx_frame_errors),
+        (DropReason::UnderlayNoRoute, statistics.tx_carrier_errors),
+        (DropReason::NestedEncapsulation, statistics.collisions),
+        (DropReason::UnderlaySendFailed, statistics.tx_dropped),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: u64) -> Instant {
+        Instant::from_millis(seconds * 1000)
+    }
+
+    fn counted(packets: u64) -> Counted {
+        Counted { packets, bytes: packets * 120 }
+    }
+
+    #[test]
+    fn outer_headers_are_no_traffic_and_nothing_goes_back() {
+        let mut book = Book::default();
+        let mut look = |received, now| {
+            book.note_traffic(0, true, counted(received), now);
+            (book.totals(2), book.lost(2))
+        };
+        let (first, _) = look(7, at(1));
+        assert_eq!(
+            (first.peers[0].rx_packets, first.peers[0].rx_bytes, first.peers[0].last_rx),
+            (7, 700, None)
+        );
+        assert_eq!(first.peers[1], PeerTotals::default());
+        let (more, lost) = look(9, at(2));
+        assert_eq!((more.peers[0].rx_packets, more.peers[0].last_rx), (9, Some(at(2))));
+        assert_eq!(lost.peers[0].rx_packets, 0);
+        // Somebody has removed the table.
+        let (after, lost) = look(1, at(3));
+        assert_eq!((after.peers[0].rx_packets, after.peers[0].rx_bytes), (10, 1000));
+        assert_eq!(lost.peers[0].rx_packets, 9);
+    }
+
+    #[test]
+    fn drops_are_the_tables_and_the_drivers() {
+        let mut book = Book::default();
+        let name = DropReason::OuterSourceUnknown.as_str().to_owned();
+        book.note_drops(&BTreeMap::from([(name, counted(3)), ("mine".to_owned(), counted(1))]));
+        let statistics = LinkStatistics { rx_frame_errors: 2, ..LinkStatistics::default() };
+        book.note_devices(BTreeMap::from([(5, statistics)]));
+        let drops = |book: &Book, reason| book.totals(0).drops_of(reason);
+        assert_eq!(drops(&book, DropReason::OuterSourceUnknown), 3);
+        assert_eq!(drops(&book, DropReason::EcnViolation), 2);
+        assert_eq!(book.lost(0).dropped(), 0);
+        // Another interface has taken its place.
+        book.note_devices(BTreeMap::from([(6, statistics)]));
+        assert_eq!(drops(&book, DropReason::EcnViolation), 4);
+        assert_eq!(book.lost(0).dropped(), 2);
+    }
+}

@@ -1,0 +1,319 @@
+//! Who may send what, as a table of nf_tables: the rules of [`adit_policy`] at both ends of the tunnel, for a driver that
+//! has none. Pure: from a configuration to a [`Ruleset`].
+//!
+//! The driver takes a datagram after the hook *input*, where the kernel has put together what came in fragments: there
+//! the outer header is the datagram's own, and the inner one is payload. What is looked up is a pair, the outer source
+//! and the inner one cut to a prefix, in a set of such pairs for each length of prefix that occurs: as fast with
+//! 100,000 networks as with one, and as fast to fill.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use adit_linux::nftables::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step};
+use adit_policy::DropReason;
+use ipnet::Ipv4Net;
+
+/// What the table is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The site, after which the table is named.
+    pub site: String,
+    /// Our address on the underlay.
+    pub underlay: Option<Ipv4Addr>,
+    /// What is behind us.
+    pub networks: Vec<Ipv4Net>,
+    /// The gateway's own addresses.
+    pub local: Vec<Ipv4Addr>,
+    /// The peers' underlay addresses, and what is behind each.
+    pub peers: Vec<(Ipv4Addr, Vec<Ipv4Net>)>,
+    /// The names of the tunnel's interfaces.
+    pub devices: Vec<String>,
+    /// Whether one of them takes datagrams from anybody, so that a stranger's has to end here. (Else the kernel has no
+    /// interface for them, or another one than ours.)
+    pub takes_all: bool,
+    /// Other ends of tunnels that are none of ours.
+    pub others: Vec<Ipv4Addr>,
+    /// Whether the MSS of TCP connections is lowered.
+    pub mss_clamp: bool,
+}
+
+/// The table of a site.
+#[must_use]
+pub fn table_name(site: &str) -> String {
+    format!("adit_{site}")
+}
+
+/// The set whose elements count what came from each peer and was let pass.
+pub const RECEIVED: &str = "received";
+/// The same for what went to it.
+pub const SENT: &str = "sent";
+
+/// What the table can drop for.
+const REASONS: [DropReason; 10] = [
+    DropReason::InnerSourceDenied,
+    DropReason::InnerSourceIsTunnelExit,
+    DropReason::OuterSourceUnknown,
+    DropReason::DecapInnerMalformed,
+    DropReason::DecapInnerNotIpv4,
+    DropReason::DecapInnerTtlZero,
+    DropReason::NestedToOurselves,
+    DropReason::InnerSourceIsOwn,
+    DropReason::InnerSourceNotFromPeer,
+    DropReason::InnerDestinationNotOurs,
+];
+
+const PEERS: &str = "peers";
+const OTHERS: &str = "others";
+const LOCAL: &str = "local";
+const TUNNELS: &str = "tunnels";
+const GATEWAYS: &str = "gateways";
+const IPIP: u8 = 4;
+const ICMP: u8 = 1;
+const IP_HEADERS: u16 = 40;
+
+// Of the inner header, which is the outer one's payload.
+const INNER_VERSION: Field = Field::payload(0, 1);
+const INNER_TTL: Field = Field::payload(8, 1);
+const INNER_PROTOCOL: Field = Field::payload(9, 1);
+const INNER_SOURCE: Field = Field::payload(12, 4);
+const INNER_DESTINATION: Field = Field::payload(16, 4);
+
+/// Networks by the length of their prefixes, in sets whose names begin alike.
+struct ByPrefix {
+    name: &'static str,
+    sets: BTreeMap<u8, Set>,
+}
+
+impl ByPrefix {
+    fn new(
+        name: &'static str,
+        key: Key,
+        networks: impl Iterator<Item = (Option<Ipv4Addr>, Ipv4Net)>,
+    ) -> Self {
+        let mut sets: BTreeMap<u8, Set> = BTreeMap::new();
+        for (outer, network) in networks {
+            let prefix = network.prefix_len();
+            let set = sets.entry(prefix).or_insert_with(|| set(format!("{name}-{prefix}"), key));
+            let outer = outer.map_or_else(Vec::new, |outer| outer.octets().to_vec());
+            set.elements.insert([outer, network.network().octets().to_vec()].concat());
+        }
+        Self { name, sets }
+    }
+
+    /// A rule for each length.
+    fn rules(&self, step: impl Fn(u8, String) -> Step, then: &[Step]) -> Vec<Rule> {
+        let rule =
+            |prefix: &u8| [vec![step(*prefix, format!("{}-{prefix}", self.name))], then.to_vec()].concat();
+        self.sets.keys().map(rule).collect()
+    }
+
+    fn with(&self, field: Field, then: &[Step]) -> Vec<Rule> {
+        self.rules(|prefix, set| Step::In { field, prefix, set }, then)
+    }
+
+    fn with_pair(&self, field: Field, then: &[Step]) -> Vec<Rule> {
+        self.rules(|prefix, set| Step::PairIn { field, prefix, set }, then)
+    }
+}
+
+impl Filter {
+    /// The table.
+    #[must_use]
+    pub fn ruleset(&self) -> Ruleset {
+        let ours = ByPrefix::new("ours", Key::Bytes, self.networks.iter().map(|network| (None, *network)));
+        let behind = || self.peers.iter().flat_map(|(peer, networks)| networks.iter().map(|n| (*peer, *n)));
+        let inside =
+            ByPrefix::new("inside", Key::Pair, behind().map(|(peer, network)| (Some(peer), network)));
+        // Only a hub passes on from peer to peer.
+        let relayed = behind().filter(|_| self.peers.len() > 1);
+        let theirs = ByPrefix::new("theirs", Key::Bytes, relayed.map(|(_, network)| (None, network)));
+        let underlay = self.underlay.unwrap_or(Ipv4Addr::UNSPECIFIED);
+
+        let mut chains = vec![
+            Chain { name: "accepted".to_owned(), hook: None, rules: accepted() },
+            Chain {
+                name: "to-us".to_owned(),
+                hook: None,
+                rules: [vec![local_destination()], ours.with(INNER_DESTINATION, &[goto("accepted")])]
+                    .concat()
+                    .into_iter()
+                    .chain([dropped(DropReason::InnerDestinationNotOurs)])
+                    .collect(),
+            },
+            Chain {
+                name: "to-anybody".to_owned(),
+                hook: None,
+                rules: [
+                    // Back to where it came from: not even a hub does.
+                    inside.with_pair(INNER_DESTINATION, &dropped(DropReason::InnerDestinationNotOurs)),
+                    theirs.with(INNER_DESTINATION, &[goto("accepted")]),
+                    vec![vec![goto("to-us")]],
+                ]
+                .concat(),
+            },
+            Chain { name: "exit".to_owned(), hook: None, rules: self.exit(underlay, &inside, &ours) },
+        ];
+        if self.mss_clamp {
+            let rules = vec![vec![Step::TcpSyn, Step::LowerMss]];
+            chains.push(Chain { name: "entered".to_owned(), hook: None, rules });
+        }
+        chains.push(Chain { name: "entrance".to_owned(), hook: None, rules: self.entrance(&ours, &theirs) });
+        chains.extend(hooks(underlay));
+
+        let mut sets = vec![
+            addresses(PEERS, self.peers.iter().map(|(peer, _)| *peer)),
+            Set { key: Key::Bytes, ..addresses(LOCAL, self.local.iter().copied().chain([underlay])) },
+            Set { counts: true, ..addresses(RECEIVED, self.peers.iter().map(|(peer, _)| *peer)) },
+            Set { counts: true, ..addresses(SENT, self.peers.iter().map(|(peer, _)| *peer)) },
+            Set {
+                elements: self
+                    .peers
+                    .iter()
+                    .map(|(peer, _)| [peer.octets(), peer.octets()].concat())
+                    .collect(),
+                ..set(GATEWAYS.to_owned(), Key::Pair)
+            },
+            Set {
+                elements: self.devices.iter().map(|name| interface(name)).collect(),
+                ..set(TUNNELS.to_owned(), Key::Interface)
+            },
+        ];
+        if self.takes_all {
+            sets.push(addresses(OTHERS, self.others.iter().copied()));
+        }
+        for networks in [ours, inside, theirs] {
+            sets.extend(networks.sets.into_values());
+        }
+        let counters = REASONS.iter().map(|reason| reason.as_str().to_owned()).collect();
+        Ruleset { table: table_name(&self.site), counters, sets, chains }
+    }
+
+    /// What comes out of the tunnel, as [`adit_policy::exit`] has it. Whose networks lie in each other is nobody's
+    /// but one owner's, so a set is as good as the longest prefix.
+    fn exit(&self, underlay: Ipv4Addr, inside: &ByPrefix, ours: &ByPrefix) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        let stranger = Step::NotIn { field: Field::SOURCE, set: PEERS.to_owned() };
+        if self.takes_all {
+            rules.push(vec![
+                Step::In { field: Field::SOURCE, prefix: 32, set: OTHERS.to_owned() },
+                Step::Accept,
+            ]);
+            rules.push([vec![stranger], dropped(DropReason::OuterSourceUnknown)].concat());
+        } else {
+            // The kernel has no interface of ours for it; it may have somebody else's.
+            let counted = Step::Count(DropReason::OuterSourceUnknown.as_str().to_owned());
+            rules.push(vec![stranger, counted, Step::Accept]);
+        }
+        let refused = [
+            (
+                vec![compare(Field::LENGTH, Comparison::Less, &IP_HEADERS.to_be_bytes())],
+                DropReason::DecapInnerMalformed,
+            ),
+            (vec![version_is_not_4()], DropReason::DecapInnerNotIpv4),
+            (vec![compare(INNER_TTL, Comparison::Equal, &[0])], DropReason::DecapInnerTtlZero),
+            (
+                vec![
+                    compare(INNER_PROTOCOL, Comparison::Equal, &[IPIP]),
+                    compare(INNER_DESTINATION, Comparison::Equal, &underlay.octets()),
+                ],
+                DropReason::NestedToOurselves,
+            ),
+        ];
+        rules.extend(refused.into_iter().map(|(when, reason)| [when, dropped(reason)].concat()));
+        rules.extend(inside.with_pair(INNER_SOURCE, &[goto("to-anybody")]));
+        let own = dropped(DropReason::InnerSourceIsOwn);
+        rules.extend(ours.with(INNER_SOURCE, &own));
+        let is_local = Step::In { field: INNER_SOURCE, prefix: 32, set: LOCAL.to_owned() };
+        rules.push([vec![is_local], own].concat());
+        rules.push(vec![
+            compare(INNER_PROTOCOL, Comparison::Equal, &[ICMP]),
+            Step::PairIn { field: INNER_SOURCE, prefix: 32, set: GATEWAYS.to_owned() },
+            goto("to-us"),
+        ]);
+        rules.push(dropped(DropReason::InnerSourceNotFromPeer));
+        rules
+    }
+
+    /// What goes into the tunnel, as [`adit_policy::entrance`] has it, but for what the kernel's routes have decided.
+    fn entrance(&self, ours: &ByPrefix, theirs: &ByPrefix) -> Vec<Rule> {
+        let exit = Step::In { field: Field::SOURCE, prefix: 32, set: PEERS.to_owned() };
+        let then = if self.mss_clamp { goto("entered") } else { Step::Accept };
+        let denied = Step::Count(DropReason::InnerSourceDenied.as_str().to_owned());
+        [
+            vec![[vec![exit], dropped(DropReason::InnerSourceIsTunnelExit)].concat()],
+            ours.with(Field::SOURCE_BYTES, std::slice::from_ref(&then)),
+            theirs.with(Field::SOURCE_BYTES, &[then]),
+            vec![vec![denied, Step::Prohibit]],
+        ]
+        .concat()
+    }
+}
+
+/// Where datagrams come into the chains.
+fn hooks(underlay: Ipv4Addr) -> [Chain; 3] {
+    let is_ipip = || compare(Field::PROTOCOL, Comparison::Equal, &[IPIP]);
+    let enters = || Step::LeavesBy { set: TUNNELS.to_owned() };
+    let from_us = || compare(Field::SOURCE, Comparison::Equal, &underlay.octets());
+    let to_us = compare(Field::DESTINATION, Comparison::Equal, &underlay.octets());
+    let sent = Step::In { field: Field::DESTINATION, prefix: 32, set: SENT.to_owned() };
+    let chain = |name: &str, hook, rules| Chain { name: name.to_owned(), hook: Some(hook), rules };
+    [
+        chain("input", Hook::Input, vec![vec![is_ipip(), to_us, goto("exit")]]),
+        chain("forward", Hook::Forward, vec![vec![enters(), goto("entrance")]]),
+        chain(
+            "output",
+            Hook::Output,
+            vec![
+                vec![is_ipip(), from_us(), sent, Step::Accept],
+                // The gateway itself answers echoes, and sends errors, from its underlay address.
+                vec![enters(), compare(Field::PROTOCOL, Comparison::Equal, &[ICMP]), from_us(), Step::Accept],
+                vec![enters(), goto("entrance")],
+            ],
+        ),
+    ]
+}
+
+fn accepted() -> Vec<Rule> {
+    vec![vec![Step::In { field: Field::SOURCE, prefix: 32, set: RECEIVED.to_owned() }, Step::Accept]]
+}
+
+fn local_destination() -> Rule {
+    vec![Step::In { field: INNER_DESTINATION, prefix: 32, set: LOCAL.to_owned() }, goto("accepted")]
+}
+
+fn version_is_not_4() -> Step {
+    Step::Compare {
+        field: INNER_VERSION,
+        mask: Some(vec![0xf0]),
+        how: Comparison::NotEqual,
+        value: vec![0x40],
+    }
+}
+
+fn compare(field: Field, how: Comparison, value: &[u8]) -> Step {
+    Step::Compare { field, mask: None, how, value: value.to_vec() }
+}
+
+fn goto(chain: &str) -> Step {
+    Step::Goto(chain.to_owned())
+}
+
+fn dropped(reason: DropReason) -> Rule {
+    vec![Step::Count(reason.as_str().to_owned()), Step::Drop]
+}
+
+fn set(name: String, key: Key) -> Set {
+    Set { name, key, counts: false, elements: BTreeSet::new() }
+}
+
+fn addresses(name: &str, addresses: impl Iterator<Item = Ipv4Addr>) -> Set {
+    let elements = addresses.map(|address| address.octets().to_vec()).collect();
+    Set { elements, ..set(name.to_owned(), Key::Address) }
+}
+
+/// The name of an interface as the kernel compares it.
+fn interface(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    bytes
+}

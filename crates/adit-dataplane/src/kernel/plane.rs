@@ -1,0 +1,150 @@
+//! The driver as a [`DataPlane`]: nothing runs here, everything is asked of the kernel.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use adit_linux::netlink::Netlink;
+use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Totals, Tunnel};
+
+use super::book::Book;
+use super::filter::{RECEIVED, SENT};
+use super::guard::Guard;
+use crate::clock::Clock;
+use crate::plane::{DataPlane, PlaneKind};
+
+/// See the module.
+#[derive(Debug)]
+pub struct KernelPlane {
+    tunnel: Arc<Tunnel>,
+    guard: Arc<Guard>,
+    devices: Vec<u32>,
+    asked: Mutex<Asked>,
+}
+
+/// What the kernel is asked by, and what it has said.
+#[derive(Debug)]
+struct Asked {
+    netlink: Netlink,
+    book: Book,
+    paths: Paths,
+}
+
+/// What routers have told the kernel about the paths (its route exceptions), of so many peers at each look in turn.
+#[derive(Debug, Default)]
+struct Paths {
+    next: usize,
+}
+
+const AT_A_LOOK: usize = 256;
+/// Long enough for 10,000 peers, two looks a second.
+const UNTIL_ASKED_AGAIN: Duration = Duration::from_secs(30);
+
+impl Paths {
+    fn ask(&mut self, tunnel: &Tunnel, netlink: &mut Netlink, now: Instant) {
+        tunnel.on_deadline(now);
+        let peers: Vec<(PeerIndex, Ipv4Addr)> = tunnel
+            .peers()
+            .skip(self.next)
+            .take(AT_A_LOOK)
+            .filter_map(|(peer, config)| match config.underlay {
+                IpAddr::V4(underlay) => Some((peer, underlay)),
+                IpAddr::V6(_) => None,
+            })
+            .collect();
+        self.next = if peers.len() < AT_A_LOOK { 0 } else { self.next + AT_A_LOOK };
+        let addresses: Vec<Ipv4Addr> = peers.iter().map(|(_, underlay)| *underlay).collect();
+        let source = match tunnel.config().underlay {
+            IpAddr::V4(underlay) => Some(underlay),
+            IpAddr::V6(_) => None,
+        };
+        let Ok(ways) = netlink.routes_to(&addresses, source) else { return };
+        for ((peer, _), way) in peers.into_iter().zip(ways) {
+            let mtu = way.ok().and_then(|way| way.mtu).and_then(|mtu| u16::try_from(mtu).ok());
+            let Some(mtu) = mtu.filter(|mtu| *mtu < tunnel.config().underlay_mtu) else { continue };
+            let expires = Some(now.saturating_add(UNTIL_ASKED_AGAIN));
+            let path_mtu = PathMtu { mtu, learned: Some(LearnedBy::Router), expires };
+            tunnel.recall(peer, Remembered { path_mtu, reachability: Reachability::Assumed }, now);
+        }
+    }
+}
+
+impl KernelPlane {
+    /// The plane of interfaces and a table that are made already, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn of(
+        tunnel: Arc<Tunnel>,
+        guard: Arc<Guard>,
+        devices: Vec<u32>,
+    ) -> Result<Self, adit_linux::error::Error> {
+        let asked = Asked { netlink: Netlink::open()?, book: Book::default(), paths: Paths::default() };
+        let plane = Self { tunnel, guard, devices, asked: Mutex::new(asked) };
+        // What comes from now on is news.
+        plane.look();
+        Ok(plane)
+    }
+
+    /// All that the kernel has counted, and of it what is counted nowhere any more.
+    fn look(&self) -> (Totals, Totals) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Asked { netlink, book, paths } = &mut *asked;
+        let now = Clock.now();
+        // What cannot be read is as it was when it was read last.
+        match self.guard.counters() {
+            Ok(counters) => book.note_drops(&counters),
+            Err(error) => tracing::debug!(%error, "drops cannot be read"),
+        }
+        for (set, is_received) in [(RECEIVED, true), (SENT, false)] {
+            let Ok(elements) = self.guard.elements(set) else { continue };
+            for (key, counted) in elements {
+                let address = key.as_slice().try_into().map(|key: [u8; 4]| Ipv4Addr::from(key));
+                let peer = address.ok().and_then(|address| self.tunnel.lookup_outer(address));
+                if let Some(peer) = peer {
+                    book.note_traffic(peer.index(), is_received, counted, now);
+                }
+            }
+        }
+        let statistics = self.devices.iter().filter_map(|device| {
+            let statistics = netlink.link_statistics(*device).ok()?;
+            Some((*device, statistics))
+        });
+        book.note_devices(statistics.collect());
+        paths.ask(&self.tunnel, netlink, now);
+        (book.totals(self.tunnel.places()), book.lost(self.tunnel.places()))
+    }
+}
+
+impl DataPlane for KernelPlane {
+    fn kind(&self) -> PlaneKind {
+        PlaneKind::Kernel
+    }
+
+    fn tunnel(&self) -> Arc<Tunnel> {
+        Arc::clone(&self.tunnel)
+    }
+
+    fn totals(&self) -> Totals {
+        self.look().0
+    }
+
+    fn own_totals(&self) -> Totals {
+        // The kernel goes on counting, whoever asks.
+        self.look().1
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.guard.check()
+    }
+
+    fn now(&self) -> Instant {
+        Clock.now()
+    }
+
+    fn failure(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn shutdown(&mut self) {}
+}

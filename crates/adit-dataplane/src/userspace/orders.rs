@@ -1,0 +1,75 @@
+//! What the watcher is told to do: it alone knows the programs and the ways to the peers.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use adit_linux::error::Error;
+use adit_linux::poll::Bell;
+use adit_tunnel::{Steps, Tunnel};
+
+/// The watcher may be looking at the ways to ten thousand peers.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Other peers from now on.
+pub(super) struct Order {
+    pub(super) tunnel: Arc<Tunnel>,
+    pub(super) steps: Steps,
+    /// Who gave it may have gone.
+    pub(super) done: mpsc::Sender<Result<(), String>>,
+}
+
+/// Where orders are given.
+pub(super) struct Desk {
+    orders: mpsc::Sender<Order>,
+    bell: Bell,
+    count: Arc<AtomicUsize>,
+}
+
+/// Where they are taken.
+pub(super) struct Orders {
+    pub(super) bell: Bell,
+    waiting: mpsc::Receiver<Order>,
+    /// How many wait.
+    count: Arc<AtomicUsize>,
+}
+
+pub(super) fn desk() -> Result<(Desk, Orders), Error> {
+    let (orders, waiting) = mpsc::channel();
+    let (bell, count) = (Bell::new()?, Arc::new(AtomicUsize::new(0)));
+    let desk = Desk { orders, bell: bell.clone(), count: Arc::clone(&count) };
+    Ok((desk, Orders { bell, waiting, count }))
+}
+
+impl Desk {
+    /// Has the peers become others, and waits until they are.
+    pub(super) fn amend(&self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+        let (done, answer) = mpsc::channel();
+        let gone = "the thread that watches the underlay has ended";
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.orders.send(Order { tunnel, steps: steps.clone(), done }).map_err(|_| gone.to_owned())?;
+        self.bell.ring();
+        match answer.recv_timeout(PATIENCE) {
+            Ok(done) => done,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(gone.to_owned()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err(format!("the thread that watches the underlay has not answered for {PATIENCE:?}"))
+            }
+        }
+    }
+}
+
+impl Orders {
+    /// The next one, if any waits.
+    pub(super) fn next(&self) -> Option<Order> {
+        self.bell.hear();
+        let order = self.waiting.try_recv().ok()?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(order)
+    }
+
+    /// Whether what takes long had better be left for later.
+    pub(super) fn any_waits(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+}

@@ -1,0 +1,197 @@
+//! The kernel plane's table: its bytes and its text are the same to the kernel, a change of it is one transaction, and
+//! counts go on over it.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use adit_dataplane::kernel::filter::{Filter, RECEIVED};
+use adit_linux::netns::NetNs;
+use adit_linux::nftables::{Ruleset, Tables};
+use adit_linux::testing::{require, require_root};
+
+const NFT: &str = "/usr/sbin/nft";
+
+fn is_possible(test: &str) -> bool {
+    require_root(test)
+        && require(test, std::path::Path::new(NFT).exists(), "nft (Debian: `apt install nftables`)")
+}
+
+fn nft(ns: &NetNs, arguments: &[&str]) -> String {
+    let output = ns.run(|| Command::new(NFT).args(arguments).output()).expect("a namespace");
+    let output = output.expect("nft runs");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn tables(ns: &NetNs) -> Tables {
+    ns.run(Tables::open).expect("a namespace").expect("nf_tables")
+}
+
+fn hub(takes_all: bool, mss_clamp: bool) -> Filter {
+    let network = |text: &str| text.parse().expect("a network");
+    Filter {
+        site: "a".to_owned(),
+        underlay: Some([10, 1, 1, 1].into()),
+        networks: vec![network("172.16.17.0/24")],
+        local: vec![[172, 16, 17, 1].into()],
+        peers: vec![
+            ([10, 1, 1, 2].into(), vec![network("192.168.199.0/24"), network("192.168.200.7/32")]),
+            ([10, 1, 1, 3].into(), vec![network("10.64.0.0/10")]),
+        ],
+        devices: vec!["ipipA".to_owned()],
+        takes_all,
+        others: vec![[10, 9, 9, 9].into()],
+        mss_clamp,
+    }
+}
+
+/// The kernel's own view: rules in their order, elements in any.
+fn bytecode(ns: &NetNs) -> Vec<String> {
+    let listed = nft(ns, &["--debug=netlink", "list", "ruleset"]);
+    let is_rule = |line: &&str| line.trim_start().starts_with("[ ");
+    let is_element = |line: &&str| line.trim_start().starts_with("element ");
+    let mut elements: Vec<&str> = listed.lines().filter(is_element).collect();
+    elements.sort_unstable();
+    listed.lines().filter(is_rule).chain(elements).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_text_is_what_the_bytes_say() {
+    if !is_possible("the_text_is_what_the_bytes_say") {
+        return;
+    }
+    for (takes_all, mss_clamp) in [(false, true), (true, false)] {
+        let ruleset = hub(takes_all, mss_clamp).ruleset();
+        let (by_bytes, by_text) =
+            (NetNs::fresh().expect("a namespace"), NetNs::fresh().expect("a namespace"));
+        tables(&by_bytes).set(&ruleset).expect("the kernel takes it");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), ruleset.to_string()).expect("room for it");
+        nft(&by_text, &["-f", file.path().to_str().expect("text")]);
+        let expected = bytecode(&by_text);
+        assert!(expected.len() > 40, "{expected:#?}");
+        assert_eq!(bytecode(&by_bytes), expected, "{ruleset}");
+        // And people can read what the bytes made.
+        let listed = nft(&by_bytes, &["list", "ruleset"]);
+        for line in [
+            "elements = { \"ipipA\" }",
+            "elements = { 10.1.1.2 . 192.168.199.0 }",
+            "oifname @tunnels goto entrance",
+        ] {
+            assert!(listed.contains(line), "{line} in\n{listed}");
+        }
+    }
+}
+
+#[test]
+fn what_somebody_changes_is_seen_and_set_right() {
+    if !is_possible("what_somebody_changes_is_seen_and_set_right") {
+        return;
+    }
+    let ns = NetNs::fresh().expect("a namespace");
+    let mut tables = tables(&ns);
+    let ruleset = hub(false, true).ruleset();
+    assert_eq!(tables.look("adit_a").expect("it can be looked at"), None);
+    tables.set(&ruleset).expect("the kernel takes it");
+    let look = |tables: &mut Tables| tables.look("adit_a").expect("it can be looked at").unwrap_or_default();
+    let rules = look(&mut tables).rules;
+    assert!(look(&mut tables).is(&ruleset, rules));
+    for breakage in [
+        "delete table ip adit_a",
+        "flush chain ip adit_a exit",
+        "add rule ip adit_a input accept",
+        "insert rule ip adit_a input accept",
+        "delete element ip adit_a peers { 10.1.1.2 }",
+        "add element ip adit_a peers { 10.1.1.9 }",
+        "add chain ip adit_a mine",
+        "add set ip adit_a mine { type ipv4_addr; }",
+        "add table ip adit_a { flags dormant; }",
+    ] {
+        let before = tables.generation().expect("it tells");
+        nft(&ns, &[breakage]);
+        assert_ne!(tables.generation().expect("it tells"), before, "{breakage}");
+        assert!(!look(&mut tables).is(&ruleset, rules), "{breakage}");
+        tables.set(&ruleset).expect(breakage);
+        assert!(look(&mut tables).is(&ruleset, rules), "{breakage}: {}", nft(&ns, &["list", "ruleset"]));
+    }
+    assert!(tables.delete("adit_a").expect("it goes"));
+    assert!(!tables.delete("adit_a").expect("it is gone"));
+    assert_eq!(nft(&ns, &["list", "ruleset"]), "");
+}
+
+/// Another table of the name's set is something else: it is replaced whole.
+#[test]
+fn a_table_that_is_something_else_is_replaced() {
+    if !is_possible("a_table_that_is_something_else_is_replaced") {
+        return;
+    }
+    let ns = NetNs::fresh().expect("a namespace");
+    nft(
+        &ns,
+        &[
+            "add table ip adit_a { set peers { type inet_service; elements = { 80 }; }; chain input { type nat hook input priority 5; }; }",
+        ],
+    );
+    let mut tables = tables(&ns);
+    let ruleset = hub(true, true).ruleset();
+    tables.set(&ruleset).expect("the kernel takes it");
+    let found = tables.look("adit_a").expect("it can be looked at").expect("it is there");
+    assert!(found.is(&ruleset, found.rules));
+}
+
+#[test]
+fn what_goes_goes_and_what_stays_goes_on_counting() {
+    if !is_possible("what_goes_goes_and_what_stays_goes_on_counting") {
+        return;
+    }
+    let ns = NetNs::fresh().expect("a namespace");
+    let mut tables = tables(&ns);
+    let mut filter = hub(true, true);
+    tables.set(&filter.ruleset()).expect("the kernel takes it");
+    // As if the peer had sent something.
+    nft(&ns, &["delete element ip adit_a received { 10.1.1.2 }"]);
+    nft(&ns, &["add element ip adit_a received { 10.1.1.2 counter packets 7 bytes 700 }"]);
+    filter.peers.pop();
+    filter.devices.push("another".to_owned());
+    filter.mss_clamp = false;
+    let ruleset: Ruleset = filter.ruleset();
+    tables.set(&ruleset).expect("the kernel takes it");
+    let found = tables.look("adit_a").expect("it can be looked at").expect("it is there");
+    assert!(found.is(&ruleset, found.rules), "{found:#?}");
+    let counted = tables.elements("adit_a", RECEIVED).expect("they can be listed");
+    let [(key, counted)] = &counted[..] else { panic!("{counted:?}") };
+    assert_eq!((key.as_slice(), counted.packets, counted.bytes), (&[10, 1, 1, 2][..], 7, 700));
+}
+
+/// As many as the project promises.
+#[test]
+#[expect(clippy::print_stderr, reason = "the figures are worth reading")]
+fn a_hundred_thousand_networks_are_one_transaction() {
+    if !is_possible("a_hundred_thousand_networks_are_one_transaction") {
+        return;
+    }
+    let ns = NetNs::fresh().expect("a namespace");
+    let mut tables = tables(&ns);
+    let peer = |n: u32| {
+        let networks =
+            (0..10).map(|m| format!("{}/28", Ipv4Addr::from_bits(0x1400_0000 + (n * 10 + m) * 16)));
+        (
+            Ipv4Addr::from_bits(0x0a02_0000 + n),
+            networks.map(|text| text.parse().expect("a network")).collect(),
+        )
+    };
+    let mut filter = hub(true, true);
+    filter.peers = (0..10_000).map(peer).collect();
+    let ruleset = filter.ruleset();
+    let start = std::time::Instant::now();
+    tables.set(&ruleset).expect("the kernel takes it");
+    let set = start.elapsed();
+    let found = tables.look("adit_a").expect("it can be looked at").expect("it is there");
+    assert!(found.is(&ruleset, found.rules));
+    let look = start.elapsed() - set;
+    filter.peers.pop();
+    let ruleset = filter.ruleset();
+    let start = std::time::Instant::now();
+    tables.set(&ruleset).expect("the kernel takes it");
+    eprintln!("set {set:?}, looked at {look:?}, a peer less {:?}", start.elapsed());
+}
