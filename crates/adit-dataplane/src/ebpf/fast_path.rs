@@ -61,8 +61,9 @@ impl FastPath {
         };
         let settings = Settings::new(underlay, device, &config.outer, config.mss_clamp);
         tunnel.share_identifications();
-        let pins = options.pins.as_deref().map(Pins::open).transpose()?;
+        let pins = options.pins.as_deref().map(Pins::of).transpose()?;
         let unsettled = Unsettled::of(pins.as_ref());
+        pins.as_ref().map(Pins::make).transpose()?;
         let fresh = pins.as_ref().map(Pins::fresh_maps).transpose()?;
         let (object, maps) = Object::load(tunnel, settings, INNER_OFFSET, fresh.as_deref())?;
         let old = pins.as_ref().and_then(|pins| Old::open(&pins.maps()));

@@ -36,17 +36,21 @@ const MAPS: &str = "maps";
 const FRESH: &str = "maps-new";
 
 impl Pins {
-    /// Opens the directory of the overlay, and makes it. What an overlay of that name had in another
-    /// network namespace goes: it is one overlay.
-    pub(super) fn open(overlay: &Path) -> Result<Self, EbpfError> {
-        let directory = overlay.join(own_directory()?);
-        fs::create_dir_all(&directory).map_err(failed("make the directory", &directory))?;
-        for entry in list(overlay)? {
-            if entry != directory {
+    /// Those of an overlay.
+    pub(super) fn of(overlay: &Path) -> Result<Self, EbpfError> {
+        Ok(Self { directory: overlay.join(own_directory()?) })
+    }
+
+    /// Makes the directory. What an overlay of that name had in another network namespace goes: it is one overlay.
+    pub(super) fn make(&self) -> Result<(), EbpfError> {
+        let directory = &self.directory;
+        fs::create_dir_all(directory).map_err(failed("make the directory", directory))?;
+        for entry in list(directory.parent().unwrap_or(directory))? {
+            if entry != *directory {
                 remove_tree(&entry)?;
             }
         }
-        Ok(Self { directory })
+        Ok(())
     }
 
     pub(super) fn path(&self, place: Place, clsact: Option<u32>) -> PathBuf {

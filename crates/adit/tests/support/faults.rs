@@ -111,7 +111,13 @@ impl Faulty {
     pub(crate) fn end(self) -> (Option<i32>, String) {
         // strace passes no signal on.
         if let Some(daemon) = self.tracer.child() {
-            let _ = kill(daemon, Signal::SIGINT);
+            let deadline = Instant::now() + PATIENCE;
+            // The byte by which a signal is told inside may be the very call that is denied, once in each thread.
+            while fs::read_link(format!("/proc/{daemon}/exe")).is_ok() {
+                assert!(Instant::now() < deadline, "it does not end");
+                let _ = kill(daemon, Signal::SIGINT);
+                std::thread::sleep(Duration::from_millis(100));
+            }
         }
         self.wait()
     }
