@@ -83,7 +83,6 @@ const SUITES: &[Suite] = &[
     },
     Suite { is_for_the_guest: true, ..suite("adit-lab", "linux_ipip") },
     suite("adit", "lifecycle"),
-    suite("adit", "inside"),
     Suite { is_for_the_guest: true, ..suite("adit", "vrf") },
     Suite { is_for_the_guest: true, ..suite("adit", "kernel_plane") },
     Suite {
