@@ -1,6 +1,6 @@
 //! A [`Ruleset`] in the kernel's bytes (linux/netfilter/nf_tables.h).
 
-use super::message::Writer;
+use super::message::{LIST_ITEM, Writer, expression};
 use super::ruleset::{Base, Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step, mask};
 
 // linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
@@ -14,7 +14,6 @@ const CREATE: u16 = ACKNOWLEDGED | libc::NLM_F_CREATE as u16;
 const APPEND: u16 = CREATE | libc::NLM_F_APPEND as u16;
 /// An attribute has a length of 16 bits.
 const ELEMENTS: usize = 2000;
-const LIST_ITEM: u16 = 1;
 const COUNTER_OBJECT: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
 const REGISTER: u32 = 1;
@@ -266,13 +265,6 @@ fn expression_of(list: &mut Writer, step: &Step) {
             data.bytes(2, &[PROHIBITED]);
         }),
     }
-}
-
-fn expression(list: &mut Writer, name: &str, data: impl FnOnce(&mut Writer)) {
-    list.nested(LIST_ITEM, |item| {
-        item.string(1, name);
-        item.nested(2, data);
-    });
 }
 
 fn load(list: &mut Writer, field: Field, register: u32) {

@@ -66,6 +66,17 @@ impl Writer {
     }
 }
 
+/// Of an item in a list (`NFTA_LIST_ELEM`).
+pub(super) const LIST_ITEM: u16 = 1;
+
+/// One step of a rule.
+pub(super) fn expression(list: &mut Writer, name: &str, data: impl FnOnce(&mut Writer)) {
+    list.nested(LIST_ITEM, |item| {
+        item.string(1, name);
+        item.nested(2, data);
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

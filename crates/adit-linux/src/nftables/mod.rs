@@ -15,7 +15,7 @@ use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::error::{Error, Result};
-use message::Writer;
+use message::{LIST_ITEM, Writer, expression};
 pub use ruleset::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step};
 pub use tables::{Counted, TableState, Tables};
 
@@ -37,7 +37,6 @@ const ADDRESS_TYPE: u32 = 7;
 const NETWORK_HEADER: u32 = 1;
 const REGISTER: u32 = 1;
 const VERDICT_REGISTER: u32 = 0;
-const LIST_ITEM: u16 = 1;
 const SET: &str = "peers";
 const CHAIN: &str = "quiet";
 /// An attribute has a length of 16 bits.
@@ -169,13 +168,6 @@ fn batch(table: &str, local: Ipv4Addr, peers: &[Ipv4Addr]) -> Vec<u8> {
     });
     batch.message(BATCH_END, PLAIN, sequence + 1, 0, SUBSYSTEM, |_| {});
     batch.into_bytes()
-}
-
-fn expression(list: &mut Writer, name: &str, data: impl FnOnce(&mut Writer)) {
-    list.nested(LIST_ITEM, |item| {
-        item.string(1, name);
-        item.nested(2, data);
-    });
 }
 
 /// Loads bytes of the IPv4 header into the register.
