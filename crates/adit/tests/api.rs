@@ -7,8 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_control::api::{Endpoint, openapi};
 use adit_control::events::{Event, Happening};
@@ -21,9 +20,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::exposition;
 use support::http::{self, Answer};
-use support::keys;
 use support::machine::{PATIENCE, PROGRAM, Running};
 use support::sites::Sites;
+use support::{keys, wait_until};
 
 const SOCKET: &str = "/run/adit/a.sock";
 const SCRAPED: &str = "127.0.0.1:9150";
@@ -56,15 +55,6 @@ fn scraped_sites() -> Sites {
     Sites::with_site(format!("dataplane = \"userspace\"\nmetrics = \"{SCRAPED}\""))
 }
 
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_scraper_finds_numbers_that_only_grow() {
     if !require_root("a_scraper_finds_numbers_that_only_grow") {
@@ -82,7 +72,7 @@ fn a_scraper_finds_numbers_that_only_grow() {
     let sent = format!("adit_peer_tx_bytes_total{labels}");
     let before = families();
     sites.assert_joined();
-    wait_until("what was sent is counted", || {
+    wait_until(PATIENCE, "what was sent is counted", || {
         families()["adit_peer_tx_bytes"].samples[&sent] > before["adit_peer_tx_bytes"].samples[&sent]
     });
     let after = families();
@@ -251,7 +241,7 @@ fn an_applied_file_moves_the_numbers() {
     let applied = apply(&with_metrics, 200);
     assert_eq!(applied["changes"].as_array().unwrap().len(), 1, "{applied}");
     assert_eq!(threads(), before, "what forwards is not touched");
-    wait_until("the numbers are served", listens);
+    wait_until(PATIENCE, "the numbers are served", listens);
     assert_eq!(scrape(&sites, "/metrics").code, 200);
 
     let refused = apply("[site]", 422);
@@ -260,7 +250,7 @@ fn an_applied_file_moves_the_numbers() {
     assert_eq!(post(Endpoint::Confirm, &Value::Null, 200), json!(false));
     assert!(listens(), "nothing has changed");
     post(Endpoint::Reload, &Value::Null, 200);
-    wait_until("nobody serves them any more", || !listens());
+    wait_until(PATIENCE, "nobody serves them any more", || !listens());
 }
 
 /// However the daemon was started, nobody but root asks it, or puts another socket in its place.

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use adit_config::DataplaneChoice;
 use adit_lab::article::HOST_B;
 use adit_lab::host::Host;
-use adit_lab::ping::ping;
 use adit_lab::planes::require;
 use adit_linux::netlink::ROUTE_PROTOCOL;
 use adit_linux::netns::NetNs;
@@ -22,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use support::Said;
 use support::package::{ADIT, LAYERS, dpkg, package};
-use support::sites::{Sites, view};
+use support::sites::{Sites, reaches, view};
 
 /// Typed late in the evening, from the documentation.
 const FILE_A: &str = r#"[site]
@@ -89,8 +88,7 @@ impl Operator {
     }
 
     fn reaches_b(&self) -> bool {
-        let patience = Duration::from_millis(100);
-        self.sites.network.host_a.run(|| ping(HOST_B, 84, 64, patience)).unwrap().is_reply()
+        reaches(&self.sites.network.host_a, HOST_B)
     }
 
     fn write(&self, file: &str, text: &str) {

@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_config::DataplaneChoice;
 use adit_lab::article::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A, INSIDE_B};
@@ -15,10 +15,10 @@ use adit_lab::planes::require;
 use adit_linux::netlink::Netlink;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::Said;
 use support::load::Load;
 use support::machine::Running;
-use support::sites::{Sites, assert_reaches, view};
+use support::sites::{Sites, assert_reaches, reaches, view};
+use support::{Said, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the issue allows a repair.
@@ -102,20 +102,6 @@ fn has_device(host: &Host, device: &str) -> bool {
     host.run(|| Netlink::open()?.link(device)).unwrap().is_some()
 }
 
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    start.elapsed()
-}
-
-fn reaches(from: &Host, to: Ipv4Addr) -> bool {
-    from.run(|| ping(to, 84, 64, Duration::from_millis(100))).unwrap().is_reply()
-}
-
 #[test]
 fn the_inside_may_be_in_another_namespace() {
     const TEST: &str = "the_inside_may_be_in_another_namespace";
@@ -140,11 +126,11 @@ fn the_inside_may_be_in_another_namespace() {
     assert!(has_device(&bed.blue, "ipipA") && !has_device(bed.gateway(), "ipipA"));
     assert_eq!(view(bed.gateway()), before[0], "nothing is made outside");
     let answered = |bed: &Bed| bed.status()["peers"][0]["soft_state"]["probe"] == "answered";
-    wait_until("the path is probed from an address inside", || answered(&bed));
+    wait_until(PATIENCE, "the path is probed from an address inside", || answered(&bed));
 
     // A peer's path is narrower than the device: whoever sends too much inside is told there, by the gateway there.
     bed.sites.network.router.mtu("toB", 1300).unwrap();
-    wait_until("the sender is told", || {
+    wait_until(PATIENCE, "the sender is told", || {
         let met = bed.host.run(|| ping(HOST_B, 1400, 64, Duration::from_millis(300))).unwrap();
         matches!(met, Answer::Refused { by: INSIDE_A, .. })
     });
@@ -154,7 +140,7 @@ fn the_inside_may_be_in_another_namespace() {
     let gone = |what: &str| bed.blue.program("ip", &what.split(' ').collect::<Vec<_>>()).unwrap();
     for broken in ["route delete 192.168.199.0/24", "link set ipipA down", "link delete ipipA"] {
         gone(broken);
-        let took = wait_until(broken, || reaches(&bed.host, HOST_B));
+        let took = wait_until(PATIENCE, broken, || reaches(&bed.host, HOST_B));
         assert!(took < A_SECOND, "{broken}: {took:?}");
     }
     assert_eq!(view(bed.gateway()), before[0], "nothing is made outside");
@@ -221,12 +207,12 @@ fn a_namespace_that_is_made_anew_is_followed() {
     let (blue, host) = inside();
     bed.sites.machine.name(blue.ns(), NETNS);
     (bed.blue, bed.host) = (blue, host);
-    wait_until("it is there, too", || reaches(&bed.host, HOST_B));
+    wait_until(PATIENCE, "it is there, too", || reaches(&bed.host, HOST_B));
     bed.assert_joined();
     assert_eq!(bed.status()["repairs"], serde_json::json!({ "device": 1 }));
     // And what happens there is heard.
     bed.blue.program("ip", &["route", "delete", "192.168.199.0/24"]).unwrap();
-    let took = wait_until("the route is back", || reaches(&bed.host, HOST_B));
+    let took = wait_until(PATIENCE, "the route is back", || reaches(&bed.host, HOST_B));
     assert!(took < A_SECOND, "{took:?}");
     a.end(Signal::SIGINT);
 }

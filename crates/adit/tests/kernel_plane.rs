@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_control::devices::OWN_DEVICES;
 use adit_lab::article::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
@@ -22,9 +22,9 @@ use adit_linux::testing::require_root;
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::Said;
 use support::machine::{PROGRAM, Running};
 use support::sites::{Sites, example, view};
+use support::{Said, wait_until};
 
 /// Datagrams a second while something happens.
 const RATE: u32 = 10_000;
@@ -151,23 +151,13 @@ impl Bed {
         };
         let before = sent();
         self.inject(&[tunnelled(UNDERLAY_B, HOST_B, *to)]);
-        wait_until(&format!("it is relayed to {peer}"), || sent() == before + 1);
+        wait_until(PATIENCE, &format!("it is relayed to {peer}"), || sent() == before + 1);
     }
 
     /// What an administrator sees who looks for traces.
     fn traces(&self) -> (support::sites::View, String) {
         (view(&self.sites.network.gateway_a), self.run("/usr/sbin/nft list ruleset"))
     }
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    start.elapsed()
 }
 
 fn inject(from: &Host, datagrams: &[Vec<u8>]) {
@@ -222,7 +212,7 @@ fn the_articles_network_is_joined_whatever_is_at_the_other_end() {
             let packets = peer[way]["packets"].as_u64().unwrap();
             assert!(peer[way]["bytes"].as_u64() >= Some(packets * 84), "{other}: {status}");
         }
-        wait_until("it was heard", || bed.status()["peers"][0]["state"] == "up");
+        wait_until(PATIENCE, "it was heard", || bed.status()["peers"][0]["state"] == "up");
         assert_eq!(status["drops"].as_object().unwrap().len(), 0, "{other}: {status}");
         assert_eq!(
             bed.adit(&["plan", &bed.write("a.toml", "")]).ok().stdout,
@@ -304,7 +294,7 @@ fn who_may_not_speak_is_dropped_and_counted_by_its_name() {
     ] {
         let (before, heard) = (bed.drops(reason), bed.status()["peers"][0]["rx"]["packets"].clone());
         bed.inject(&[bytes.clone(), bytes]);
-        wait_until(reason, || bed.drops(reason) == before + 2);
+        wait_until(PATIENCE, reason, || bed.drops(reason) == before + 2);
         assert_eq!(bed.status()["peers"][0]["rx"]["packets"], heard, "{reason}");
     }
     let frames = tap.finish();
@@ -312,7 +302,7 @@ fn who_may_not_speak_is_dropped_and_counted_by_its_name() {
     // At the entrance: a host that borrows somebody's address.
     let forged = datagram(NOBODY, HOST_B, 17, 64, &[0, 9, 0, 9, 0, 8, 0, 0]);
     bed.sites.network.host_a.run(|| RawSocket::sender().map(|socket| socket.send(&forged).unwrap())).unwrap();
-    wait_until("the forged source is refused", || bed.drops("inner-source-denied") == 1);
+    wait_until(PATIENCE, "the forged source is refused", || bed.drops("inner-source-denied") == 1);
     bed.sites.assert_joined();
 }
 
@@ -334,7 +324,7 @@ fn nothing_forged_comes_through_while_interfaces_come_up() {
                 }
             });
             let a = bed.start("a.toml");
-            wait_until("some were refused", || {
+            wait_until(PATIENCE, "some were refused", || {
                 bed.drops("inner-source-not-from-peer") > 20 && bed.drops("outer-source-unknown") > 20
             });
             is_over.store(true, Ordering::Relaxed);
@@ -399,10 +389,10 @@ fn what_others_break_is_repaired() {
     };
     let before = foreign();
     for (what, expected, work) in breakages(&bed) {
-        wait_until("it works", || bed.reaches());
+        wait_until(PATIENCE, "it works", || bed.reaches());
         let (counted, sent) = (bed.repairs(), bed.status()["peers"][0]["tx"]["packets"].as_u64());
         work();
-        let took = wait_until(what, || bed.repairs() >= counted + expected && bed.reaches());
+        let took = wait_until(PATIENCE, what, || bed.repairs() >= counted + expected && bed.reaches());
         // Emulated processors take their time; the second is one of real ones.
         assert!(took < 4 * A_SECOND, "{what}: repaired only after {took:?}");
         assert_eq!(bed.repairs(), counted + expected, "{what}: counted once: {}", bed.status()["repairs"]);
@@ -476,7 +466,7 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
         .write_text("mistake.toml", &file("a.toml", "kernel", "").replace("\"10.1.1.2\"", "\"10.1.1.79\""));
     bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
     assert!(!bed.reaches());
-    wait_until("what ran before runs again", || bed.reaches());
+    wait_until(PATIENCE, "what ran before runs again", || bed.reaches());
     // One data plane cannot take the other's place, and says so.
     let other = bed.write_text("other.toml", &file("a.toml", "userspace", ""));
     let refused = bed.adit(&["apply", &other]);
@@ -516,7 +506,7 @@ fn a_path_that_shrinks_is_shown_and_tcp_fits() {
     for _ in 0..2 {
         let _ = network.host_a.run(|| ping(HOST_B, 1400, 64, Duration::from_millis(500))).unwrap();
     }
-    wait_until("the path's MTU is known", || bed.status()["peers"][0]["path_mtu"] == 1300);
+    wait_until(PATIENCE, "the path's MTU is known", || bed.status()["peers"][0]["path_mtu"] == 1300);
     assert_eq!(bed.status()["peers"][0]["soft_state"]["path_mtu_from"], "router");
 }
 
@@ -548,8 +538,8 @@ fn many_peers_share_an_interface_and_the_border_is_crossed_without_loss() {
     let tap = Tap::start(&bed.sites.network.host_a, "eth0").unwrap();
     bed.inject(&[tunnelled(STRANGER, HOST_B, HOST_A)]);
     bed.inject(&[tunnelled(UNDERLAY_B, [10, 77, 1, 1].into(), HOST_A)]);
-    wait_until("strangers are refused", || bed.drops("outer-source-unknown") == before + 1);
-    wait_until("a peer in another's name is too", || bed.drops("inner-source-not-from-peer") == 1);
+    wait_until(PATIENCE, "strangers are refused", || bed.drops("outer-source-unknown") == before + 1);
+    wait_until(PATIENCE, "a peer in another's name is too", || bed.drops("inner-source-not-from-peer") == 1);
     let frames = tap.finish();
     assert!(!frames.iter().any(|frame| frame.ipv4().is_some_and(|bytes| bytes[9] == 17)), "{frames:?}");
     bed.run("ip route add 10.78.0.0/16 dev underlayA");

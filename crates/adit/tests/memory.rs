@@ -9,19 +9,14 @@ use serde_json::Value;
 use std::time::Duration;
 
 use support::sites::Sites;
+use support::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Peer b in the status of A.
 fn peer(sites: &Sites) -> Value {
     let status = sites.machine.adit(sites.network.gateway_a.ns(), &["status", "a", "-j"]).ok().json();
     status["peers"][0].clone()
-}
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(std::time::Instant::now() < deadline, "not within 10 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn survives(dataplane: &'static str) {
@@ -32,11 +27,11 @@ fn survives(dataplane: &'static str) {
     network.router.mtu("toB", 1300).unwrap();
     network.gateway_b.mtu("underlayB", 1300).unwrap();
     network.host_a.run(|| ping(HOST_B, 1480, 64, Duration::from_millis(500))).unwrap();
-    wait_until("the router's word is heard", || peer(&sites)["path_mtu"] == 1300);
+    wait_until(PATIENCE, "the router's word is heard", || peer(&sites)["path_mtu"] == 1300);
     assert_eq!(peer(&sites)["soft_state"]["path_mtu_from"], "router");
     let file = std::path::Path::new("/var/lib/adit/a/paths.json");
     let written = || sites.machine.with_files(|| std::fs::read_to_string(file).unwrap_or_default());
-    wait_until("it is written down", || written().contains("1300"));
+    wait_until(PATIENCE, "it is written down", || written().contains("1300"));
 
     a.kill();
     let a = sites.run_a(&[]);

@@ -6,22 +6,21 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_config::DataplaneChoice;
 use adit_lab::article::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_B};
 use adit_lab::host::Host;
-use adit_lab::ping::ping;
 use adit_lab::planes::{require, with_plane, word};
 use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::Said;
 use support::load::Load;
 use support::machine::Running;
 use support::programs::pins;
-use support::sites::{Sites, assert_reaches};
+use support::sites::{Sites, assert_reaches, reaches};
+use support::{Said, wait_until};
 
 /// What the issue allows a repair.
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -87,8 +86,7 @@ impl Bed {
     }
 
     fn reaches(&self) -> bool {
-        let from = &self.sites.network.host_a;
-        from.run(|| ping(HOST_B, 84, 64, Duration::from_millis(100))).unwrap().is_reply()
+        reaches(&self.sites.network.host_a, HOST_B)
     }
 }
 
@@ -103,16 +101,6 @@ fn thousand() -> String {
         format!("\n[[peer]]\nname = \"p{n}\"\nunderlay = \"{underlay}\"\nnetworks = [\"{network}/28\"]\n")
     };
     (0..1000).map(peer).collect()
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    start.elapsed()
 }
 
 /// The article's network as the article has it, and then nothing more to do.
@@ -228,7 +216,7 @@ fn a_hangup_reads_the_file_again() {
     let more = bed.write("more.toml", |text| text + FAR);
     fs::copy(more, bed.file("a.toml")).unwrap();
     bed.a.as_ref().unwrap().signal(Signal::SIGHUP);
-    wait_until("the peer is there", || bed.status()["peers"].as_array().unwrap().len() == 2);
+    wait_until(PATIENCE, "the peer is there", || bed.status()["peers"].as_array().unwrap().len() == 2);
     bed.sites.assert_joined();
 }
 
@@ -254,7 +242,7 @@ fn what_nobody_confirms_is_taken_back() {
     let mistake = bed.write("mistake.toml", |text| text.replace("\"10.1.1.2\"", "\"10.1.1.78\""));
     bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
     assert!(!bed.reaches());
-    wait_until("what ran before runs again", || bed.reaches());
+    wait_until(PATIENCE, "what ran before runs again", || bed.reaches());
     assert_eq!(peers(&bed), 2, "what was confirmed last, not what ran first");
     bed.a.as_ref().unwrap().signal(Signal::SIGHUP);
     bed.sites.assert_joined();
@@ -264,7 +252,7 @@ fn what_nobody_confirms_is_taken_back() {
     bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
     bed.a.take().unwrap().kill();
     assert!(!bed.reaches(), "the programs go on with the mistake");
-    wait_until("somebody else has taken it back", || bed.reaches());
+    wait_until(PATIENCE, "somebody else has taken it back", || bed.reaches());
     assert_eq!(peers(&bed), 2);
     bed.adit(&["down", "a"]).ok();
 }
@@ -417,7 +405,7 @@ fn drift(test: &str, plane: DataplaneChoice) {
         assert_reaches(&bed.sites.network.host_a, HOST_B);
         let counted = bed.repairs();
         work();
-        let took = wait_until(what, || bed.repairs() >= counted + expected && bed.reaches());
+        let took = wait_until(PATIENCE, what, || bed.repairs() >= counted + expected && bed.reaches());
         assert!(took < A_SECOND, "{what}: repaired only after {took:?}");
         assert_eq!(bed.repairs(), counted + expected, "{what}: counted once");
         assert_eq!(foreign(), before, "{what}: nothing of others' was touched");
@@ -438,7 +426,7 @@ fn drift(test: &str, plane: DataplaneChoice) {
     assert_eq!(bed.repairs(), counted);
     // It goes, and ours comes back.
     gateway.netlink().unwrap().delete_route(&theirs).unwrap();
-    wait_until("ours is back", || bed.reaches());
+    wait_until(PATIENCE, "ours is back", || bed.reaches());
     let to: Ipv4Addr = INSIDE_B;
     support::sites::assert_reaches(gateway, to);
 }

@@ -5,20 +5,19 @@ mod support;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_config::DataplaneChoice;
 use adit_lab::article::{CONFIG_A, CONFIG_B, HOST_B};
 use adit_lab::host::Host;
-use adit_lab::ping::ping;
 use adit_lab::planes::{require, with_plane, word};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::Said;
 use support::load::Load;
 use support::machine::Running;
-use support::sites::Sites;
+use support::sites::{Sites, reaches};
+use support::{Said, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the issue allows a repair.
@@ -120,8 +119,7 @@ impl Bed {
     }
 
     fn reaches(&self) -> bool {
-        let from = &self.sites.network.host_a;
-        from.run(|| ping(HOST_B, 84, 64, Duration::from_millis(100))).unwrap().is_reply()
+        reaches(&self.sites.network.host_a, HOST_B)
     }
 
     /// Reads on in what A's daemon says.
@@ -145,16 +143,6 @@ impl Bed {
         assert!(status.success(), "{status}: {said}");
         said
     }
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    start.elapsed()
 }
 
 #[track_caller]
@@ -230,10 +218,10 @@ fn another_address_is_followed() {
             bed.remove("10.1.1.1/24");
             bed.add("10.1.1.7/24");
         }
-        let took = wait_until("the new address is shown", || bed.site()["underlay"] == "10.1.1.7");
+        let took = wait_until(PATIENCE, "the new address is shown", || bed.site()["underlay"] == "10.1.1.7");
         assert_within_a_second(word(plane), took);
         bed.peers_follow();
-        wait_until("traffic goes both ways", || bed.reaches());
+        wait_until(PATIENCE, "traffic goes both ways", || bed.reaches());
         bed.sites.assert_joined();
         let status = bed.status();
         assert_eq!(status["repairs"], serde_json::json!({ "underlay": 1 }));
@@ -274,16 +262,16 @@ fn an_address_that_is_gone_for_a_while() {
         let Some(mut bed) = Bed::new(TEST, plane, by) else { return };
         let before = bed.sites.routes_of_a();
         bed.remove("10.1.1.1/24");
-        wait_until("it is missed", || bed.site()["underlay_state"] == "missing");
+        wait_until(PATIENCE, "it is missed", || bed.site()["underlay_state"] == "missing");
         let shown = bed.adit(&["status", "a"]).ok().stdout;
         assert!(shown.contains("underlay address missing"), "{shown}");
         assert_eq!(bed.sites.routes_of_a(), before, "what is meant for a peer goes nowhere else");
         assert!(!bed.reaches());
         bed.wait_for("the underlay address is gone");
         bed.add("10.1.1.1/24");
-        let took = wait_until("traffic is back", || bed.reaches());
+        let took = wait_until(PATIENCE, "traffic is back", || bed.reaches());
         assert_within_a_second(word(plane), took);
-        wait_until("it is seen", || bed.site()["underlay_state"] == "present");
+        wait_until(PATIENCE, "it is seen", || bed.site()["underlay_state"] == "present");
         bed.sites.assert_joined();
         assert_eq!(bed.status()["repairs"], serde_json::json!({}));
         bed.wait_for("the underlay address is there again");
@@ -307,7 +295,7 @@ fn the_address_moves_to_another_interface() {
         bed.remove("10.1.1.1/24");
         bed.ip("address add 10.1.1.1/24 dev wan0");
         router.program("ip", &["route", "replace", "10.1.1.1/32", "dev", "toWan"]).unwrap();
-        let took = wait_until("traffic goes on", || bed.reaches());
+        let took = wait_until(PATIENCE, "traffic goes on", || bed.reaches());
         assert_within_a_second(word(plane), took);
         bed.sites.assert_joined();
         bed.end();
@@ -322,16 +310,16 @@ fn the_interface_is_made_anew() {
         let Some(bed) = Bed::new(TEST, plane, by) else { return };
         let router = &bed.sites.network.router;
         bed.ip("link delete underlayA");
-        wait_until("it is missed", || bed.site()["underlay_state"] == "missing");
+        wait_until(PATIENCE, "it is missed", || bed.site()["underlay_state"] == "missing");
         bed.gateway().connect("underlayA", router, "toA").unwrap();
         router.sysctl("ipv4/conf/toA/proxy_arp", "1").unwrap();
         router.sysctl("ipv4/neigh/toA/proxy_delay", "0").unwrap();
         router.route("10.1.1.1/32".parse().unwrap(), None, Some("toA")).unwrap();
         bed.add("10.1.1.1/24");
-        let took = wait_until("traffic goes on", || bed.reaches());
+        let took = wait_until(PATIENCE, "traffic goes on", || bed.reaches());
         assert_within_a_second(word(plane), took);
         bed.sites.assert_joined();
-        wait_until("it is seen", || bed.site()["underlay_state"] == "present");
+        wait_until(PATIENCE, "it is seen", || bed.site()["underlay_state"] == "present");
         let repairs = bed.status()["repairs"].clone();
         bed.a.as_ref().unwrap().signal(Signal::SIGHUP);
         bed.sites.assert_joined();

@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adit_config::DataplaneChoice;
 use adit_lab::article::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A};
@@ -15,9 +15,9 @@ use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::Said;
 use support::machine::Running;
 use support::sites::{Sites, assert_reaches};
+use support::{Said, wait_until};
 
 /// The guest's processor is an emulated one.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,15 +92,6 @@ impl Bed {
     }
 }
 
-#[track_caller]
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[test]
 #[ignore = "needs the kernel's VRFs: cargo xtask vm test adit:vrf"]
 fn the_inside_may_be_in_a_vrf() {
@@ -126,7 +117,7 @@ fn the_inside_may_be_in_a_vrf() {
 
         // What a sender is told comes by the routes of the VRF.
         bed.sites.network.router.mtu("toB", 1300).unwrap();
-        wait_until("the sender is told", || {
+        wait_until(PATIENCE, "the sender is told", || {
             let from = &bed.sites.network.host_a;
             let met = from.run(|| ping(HOST_B, 1400, 64, Duration::from_millis(500))).unwrap();
             matches!(met, Answer::Refused { by: INSIDE_A, .. })
@@ -135,13 +126,13 @@ fn the_inside_may_be_in_a_vrf() {
 
         for broken in ["route delete 192.168.199.0/24 table 10", "link set ipipA nomaster"] {
             bed.ip(broken);
-            wait_until(broken, || bed.ours(10).len() == 1 && bed.reaches());
+            wait_until(PATIENCE, broken, || bed.ours(10).len() == 1 && bed.reaches());
         }
         assert_eq!(bed.status()["repairs"]["data-plane"], Value::Null);
         // Another VRF of the name: another number, another table.
         bed.ip("link delete red");
         bed.make_vrf(11);
-        wait_until("it is followed", || bed.ours(11).len() == 1 && bed.reaches());
+        wait_until(PATIENCE, "it is followed", || bed.ours(11).len() == 1 && bed.reaches());
         assert_eq!(bed.ours(10), []);
 
         bed.adit(&["down", "a"]).ok();
@@ -190,6 +181,6 @@ fn a_plan_for_a_vrf_and_what_is_refused() {
     bed.ip("link set dummyA vrf red");
     let mut a = bed.start(&[]);
     a.wait_for("ready");
-    wait_until("traffic goes both ways", || bed.reaches());
+    wait_until(PATIENCE, "traffic goes both ways", || bed.reaches());
     a.end(Signal::SIGINT);
 }

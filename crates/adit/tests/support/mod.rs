@@ -14,6 +14,7 @@ pub(crate) mod programs;
 pub(crate) mod sites;
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// The program under test.
 pub(crate) const ADIT: &str = env!("CARGO_BIN_EXE_adit");
@@ -62,6 +63,17 @@ impl Said {
 /// Runs `adit` where the test itself runs: for what neither needs nor changes a network.
 pub(crate) fn adit(arguments: &[&str]) -> Said {
     Command::new(ADIT).args(arguments).output().unwrap().into()
+}
+
+/// Waits until `condition` holds, which nothing announces; returns how long that took.
+#[track_caller]
+pub(crate) fn wait_until(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < patience, "not within {patience:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    start.elapsed()
 }
 
 /// The names of an object's members, sorted.
