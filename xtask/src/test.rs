@@ -82,7 +82,7 @@ fn step(name: &str, work: impl FnOnce() -> Result<(), String>) -> Result<(), Str
 
 /// What depends on the kernel most, on the oldest that Adit promises to run on, and beside its own driver. `cargo xtask vm test` runs the rest.
 fn guest() -> Result<(), String> {
-    let packages = ["test", "adit-dataplane", "adit-lab:linux_ipip", "adit"].map(str::to_owned);
+    let packages = ["test", "adit-dataplane", "adit-testbed:linux_ipip", "adit"].map(str::to_owned);
     match crate::vm::vm(&packages)? {
         ExitCode::SUCCESS => Ok(()),
         _ => Err("tests failed in the guest".to_owned()),

@@ -10,12 +10,12 @@ use adit_wire::protocol::Protocol;
 use adit_wire::validation::Validation;
 use serde::Serialize;
 
-use crate::article::{Article, HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, UNDERLAY_A, UNDERLAY_B};
+use crate::capture::Frame;
 use crate::error::LabError;
 use crate::host::Host;
 use crate::http;
 use crate::ping::{Answer, ping};
-use crate::tap::Frame;
+use crate::two_sites::{Article, HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, UNDERLAY_A, UNDERLAY_B};
 
 /// How long an answer may take. A refusal comes at once; only silence costs this much.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::article::{Article, INSIDE_B, UNDERLAY_B};
+use crate::capture::Tap;
 use crate::checks::{self, Check};
+use crate::diagram;
 use crate::error::LabError;
-use crate::picture;
-use crate::tap::{self, Tap};
+use crate::pcapng;
 use crate::throughput::{self, Path};
+use crate::two_sites::{Article, INSIDE_B, UNDERLAY_B};
 
 /// What a run leaves out or keeps.
 #[derive(Clone, Debug, Default)]
@@ -82,7 +83,7 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     let before = checks::isolated("isolated-before", &network)?;
     let tunnels = network.join()?;
     let dataplane = tunnels.a.plane().kind().to_string();
-    tell(Event::Picture(&picture::draw(&network)?));
+    tell(Event::Picture(&diagram::draw(&network)?));
     tell(Event::Plane(&dataplane, tunnels.a.plane_reason()));
     checked(before, tell);
     checked(checks::ping_gateways(&network)?, tell);
@@ -103,7 +104,7 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
         tell(Event::Measured(throughput));
     }
     if let Some(path) = &options.pcap {
-        tap::write_pcapng(path, TAP, &frames)?;
+        pcapng::write_pcapng(path, TAP, &frames)?;
     }
     let ok = done.iter().all(|check| check.ok);
     Ok(Report { schema: 1, ok, dataplane, checks: done, throughput })

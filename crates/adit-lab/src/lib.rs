@@ -1,24 +1,18 @@
 //! Test networks: hosts, gateways and routers in network namespaces of their own, built over
 //! netlink, invisible to the rest of the machine, and gone with the process however it ends.
 //!
-//! [`article`] is the network Adit comes from, [`sites`] a hub with two spokes; [`host`] is what any
-//! other is built from.
+//! [`two_sites`] is the network that `adit lab` builds; [`host`] is what any other is built from.
 
-pub mod article;
-pub mod black_hole;
-pub mod cable;
+pub mod capture;
 pub mod checks;
+pub mod diagram;
 pub mod host;
 pub mod http;
 pub mod lab;
-pub mod picture;
+pub mod pcapng;
 pub mod ping;
-pub mod planes;
-pub mod probe;
-pub mod sites;
-pub mod tap;
 pub mod throughput;
-pub mod transfer;
+pub mod two_sites;
 
 mod error;
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use adit_control::api::{Endpoint, openapi};
 use adit_control::events::{Event, Happening};
-use adit_lab::article::{HOST_B, INSIDE_B};
 use adit_lab::checks::reaches;
 use adit_lab::ping::ping;
+use adit_lab::two_sites::{HOST_B, INSIDE_B};
 use adit_linux::testing::require_root;
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
-use adit_lab::article::HOST_B;
 use adit_lab::ping::ping;
-use adit_lab::planes::{require, word};
+use adit_lab::two_sites::HOST_B;
 use adit_linux::testing;
+use adit_testbed::test_planes::{require, word};
 use nix::sys::signal::Signal;
 use support::faults::{Fate, Fault, Faulty};
 use support::machine::Running;

@@ -11,11 +11,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
-use adit_lab::article::HOST_B;
 use adit_lab::host::Host;
-use adit_lab::planes::require;
+use adit_lab::two_sites::HOST_B;
 use adit_linux::netlink::ROUTE_PROTOCOL;
 use adit_linux::netns::NetNs;
+use adit_testbed::test_planes::require;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -8,11 +8,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
-use adit_lab::article::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A, INSIDE_B};
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::planes::require;
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A, INSIDE_B};
 use adit_linux::netlink::Netlink;
+use adit_testbed::test_planes::require;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::load::Load;

@@ -11,14 +11,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use adit_control::devices::OWN_DEVICES;
-use adit_lab::article::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::capture::{Frame, Tap};
 use adit_lab::host::Host;
 use adit_lab::ping::ping;
-use adit_lab::probe::{Probe, ProbeOptions};
-use adit_lab::tap::{Frame, Tap};
+use adit_lab::two_sites::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::{Ipip, Link, Netlink, ROUTE_PROTOCOL, Route};
 use adit_linux::raw::RawSocket;
 use adit_linux::testing::require_root;
+use adit_testbed::loss_stream::{Probe, ProbeOptions};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;

@@ -10,8 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use adit_lab::article::Article;
 use adit_lab::checks;
+use adit_lab::two_sites::Article;
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
 use adit_linux::testing::{require, require_root};

@@ -7,10 +7,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use adit_lab::article::{INSIDE_A, INSIDE_B, ROUTER};
+use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
-use adit_lab::tap::{Frame, Tap};
+use adit_lab::two_sites::{INSIDE_A, INSIDE_B, ROUTER};
 use adit_linux::netlink::ROUTE_PROTOCOL;
 use adit_linux::testing::require_root;
 use ipnet::Ipv4Net;

@@ -2,8 +2,8 @@
 
 mod support;
 
-use adit_lab::article::HOST_B;
 use adit_lab::ping::ping;
+use adit_lab::two_sites::HOST_B;
 use adit_linux::testing::require_root;
 use serde_json::Value;
 use std::time::Duration;

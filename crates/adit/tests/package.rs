@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
-use adit_lab::planes::require;
 use adit_linux::netns::NetNs;
 use adit_linux::process::end;
 use adit_linux::testing;
+use adit_testbed::test_planes::require;
 use nix::sys::signal::Signal;
 use support::booted::Booted;
 use support::load::Load;

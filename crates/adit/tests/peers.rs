@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use adit_config::DataplaneChoice;
-use adit_lab::planes::{require, word};
 use adit_linux::netlink::ROUTE_PROTOCOL;
+use adit_testbed::test_planes::{require, word};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData};
 use ipnet::Ipv4Net;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use adit_config::DataplaneChoice;
-use adit_lab::planes::{require, word};
+use adit_testbed::test_planes::{require, word};
 use nix::sys::signal::Signal;
 use support::sites::Sites;
 

@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
-use adit_lab::article::{CONFIG_A, CONFIG_B, HOST_B};
 use adit_lab::host::Host;
-use adit_lab::planes::{require, with_plane, word};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B};
+use adit_testbed::test_planes::{require, with_plane, word};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
-use adit_lab::planes::{require, word};
 use adit_linux::testing;
+use adit_testbed::test_planes::{require, word};
 use nix::sys::signal::Signal;
 use support::ADIT;
 use support::machine::{PROGRAM, Running};

@@ -65,7 +65,7 @@ const SUITES: &[Suite] = &[
             ("the_path_mtu_is_learned_from_a_router", BULK),
             ("without_df_the_router_fragments", BULK),
         ],
-        ..suite("adit-lab", "end_to_end")
+        ..suite("adit-testbed", "end_to_end")
     },
     Suite {
         left_out: &[
@@ -79,9 +79,9 @@ const SUITES: &[Suite] = &[
                  so that the last datagram is not put together",
             ),
         ],
-        ..suite("adit-lab", "fast_path")
+        ..suite("adit-testbed", "fast_path")
     },
-    Suite { is_for_the_guest: true, ..suite("adit-lab", "linux_ipip") },
+    Suite { is_for_the_guest: true, ..suite("adit-testbed", "linux_ipip") },
     suite("adit", "lifecycle"),
     Suite { is_for_the_guest: true, ..suite("adit", "vrf") },
     Suite { is_for_the_guest: true, ..suite("adit", "kernel_plane") },
@@ -296,11 +296,11 @@ mod tests {
 
     #[test]
     fn a_suite_is_named_by_its_package_or_with_its_target() {
-        let suite = suite("adit-lab", "linux_ipip");
+        let suite = suite("adit-testbed", "linux_ipip");
         for (name, named) in [
-            ("adit-lab", true),
-            ("adit-lab:linux_ipip", true),
-            ("adit-lab:fast_path", false),
+            ("adit-testbed", true),
+            ("adit-testbed:linux_ipip", true),
+            ("adit-testbed:fast_path", false),
             ("adit", false),
             ("linux_ipip", false),
         ] {

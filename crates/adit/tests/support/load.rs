@@ -4,11 +4,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use adit_lab::article::{Article, HOST_A, HOST_B};
 use adit_lab::host::Host;
-use adit_lab::probe::{Probe, ProbeOptions, Report};
 use adit_lab::throughput::Path;
-use adit_lab::transfer::{Transfer, TransferReport};
+use adit_lab::two_sites::{Article, HOST_A, HOST_B};
+use adit_testbed::loss_stream::{Probe, ProbeOptions, Report};
+use adit_testbed::transfer::{Transfer, TransferReport};
 
 use super::machine::PATIENCE;
 

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use adit_lab::article::{Article, HOST_B, INSIDE_B};
 use adit_lab::host::Host;
 use adit_lab::ping::ping;
+use adit_lab::two_sites::{Article, HOST_B, INSIDE_B};
 use adit_linux::netlink::{Netlink, Route};
 use ipnet::Ipv4Net;
 

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""What many peers cost: plan, start, a single change, memory. As root:
+
+    cargo build --release -p adit
+    python3 tools/adit-bench/scripts/many_peers.py target/release/adit [PEERS] [ebpf|userspace]
+
+Each peer has ten networks. In namespaces of its own, gone with it. "Single change" is one peer more or less: what
+the daemon takes from the request to its answer, and what `adit apply` takes as a whole.
+"""
+
+import ctypes
+import json
+import os
+import pathlib
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROUNDS = 12
+CLONE_NEWNS, CLONE_NEWNET, MS_REC_PRIVATE = 0x20000, 0x40000000, 0x44000
+
+
+def own_machine():
+    """Network, /run and /var/lib of our own."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWNET) or libc.mount(b"", b"/", None, MS_REC_PRIVATE, None):
+        sys.exit(f"this takes root: {os.strerror(ctypes.get_errno())}")
+    for place in ("/run", "/var/lib"):
+        run("mount", "-t", "tmpfs", "none", place)
+    run("mount", "-t", "bpf", "none", "/sys/fs/bpf")
+    for command in (
+        "link set lo up",
+        "link add name under type veth peer name router",
+        "link set router up",
+        "link set under up",
+        "addr add 192.0.2.1/24 dev under",
+        "addr add 172.16.17.1/24 dev lo",
+        "route add 198.18.0.0/15 via 192.0.2.2",
+    ):
+        run("ip", *command.split())
+
+
+def run(*command, allowed=(0,)):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode not in allowed:
+        sys.exit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def config(peers, plane):
+    def peer(number):
+        networks = (f'"10.{k >> 14}.{(k >> 6) & 255}.{(k & 63) << 2}/30"' for k in range(number * 10, number * 10 + 10))
+        return (
+            f'[[peer]]\nname = "p{number}"\nunderlay = "198.18.{number // 256}.{number % 256}"\n'
+            f'networks = [{", ".join(networks)}]\n'
+        )
+
+    site = f'[site]\nname = "big"\nunderlay = "192.0.2.1"\nnetworks = ["172.16.17.0/24"]\ndataplane = "{plane}"\n'
+    return site + "".join(map(peer, range(peers)))
+
+
+def timed(work):
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def ask(file):
+    """What `adit apply` asks the daemon, without what it does before."""
+    body = json.dumps({"file": str(file), "text": file.read_text(), "confirm_seconds": None}).encode()
+    head = f"POST /v1/apply HTTP/1.1\r\nHost: adit\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("/run/adit/big.sock")
+        connection.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    if b" 200 " not in answer.splitlines()[0]:
+        sys.exit(answer.decode())
+
+
+def say(what, seconds):
+    numbers = sorted(1000 * second for second in seconds)
+    print(f"{what}: {numbers[0]:.0f} / {statistics.median(numbers):.0f} / {numbers[-1]:.0f} ms")
+
+
+def main():
+    adit = os.path.realpath(sys.argv[1])
+    peers = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
+    plane = sys.argv[3] if len(sys.argv) > 3 else "ebpf"
+    own_machine()
+    folder = pathlib.Path(tempfile.mkdtemp(dir="/run"))
+    files = [folder / "more.toml", folder / "less.toml"]
+    for file, count in zip(files, (peers + 1, peers)):
+        file.write_text(config(count, plane))
+    print(f"{peers} peers, {10 * peers} networks, {plane}; least / median / greatest")
+    plan = [timed(lambda: run(adit, "plan", str(files[1]), allowed=(2,)))[0] for _ in range(3)]
+    say("plan, nothing running", plan)
+    up = timed(lambda: run(adit, "up", "-j", str(files[1])))
+    say("start until it forwards", [up[0]])
+    pid = json.loads(up[1])["pid"]
+    try:
+        say("plan, running", [timed(lambda: run(adit, "plan", str(files[1])))[0] for _ in range(3)])
+        changes, applies = [], []
+        for turn in range(ROUNDS):
+            changes.append(timed(lambda: ask(files[turn % 2]))[0])
+            time.sleep(1)
+        say("single change, request to answer", changes)
+        for turn in range(ROUNDS):
+            applies.append(timed(lambda: run(adit, "apply", str(files[turn % 2])))[0])
+            time.sleep(1)
+        say("single change, the whole of adit apply", applies)
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        memory = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        print(f"memory of the daemon: {int(memory.split()[1]) // 1000} MB; load {os.getloadavg()[0]:.1f}")
+    finally:
+        run(adit, "down", "big")
+
+
+if __name__ == "__main__":
+    main()

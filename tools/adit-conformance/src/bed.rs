@@ -1,0 +1,226 @@
+//! A gateway under test between two neighbours that say only what a row has them say:
+//!
+//! ```text
+//!   host (all senders on our side) ── gateway under test ── router (the underlay, and all peers)
+//! ```
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use adit_lab::LabError;
+use adit_lab::capture::Frame;
+use adit_lab::host::Host;
+use adit_lab::pcapng::write_interfaces;
+use adit_testbed::wire_tap::{Ear, Injector, mac};
+use ipnet::Ipv4Net;
+
+use crate::error::Error;
+use crate::reaction::{Reaction, error_in};
+use crate::site::{HOST, INSIDE, ROUTER, Site, UNDERLAY};
+use crate::system::{Setup, System, Tunnel};
+
+/// When for so long nothing has come after something did, nothing more comes.
+const QUIET: Duration = Duration::from_millis(150);
+/// When nothing at all has come for so long, nothing comes. It takes a few milliseconds, but an emulated
+/// machine may have other things to do.
+const NOTHING: Duration = Duration::from_millis(600);
+/// How long what must come may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one ear is listened to before the other.
+const LOOK: Duration = Duration::from_millis(2);
+/// The gateway's interfaces.
+const INSIDE_DEVICE: &str = "inside";
+const UNDERLAY_DEVICE: &str = "underlay";
+
+/// A neighbour's end of a cable.
+struct Cable {
+    injector: Injector,
+    ear: Ear,
+    frames: Vec<Frame>,
+}
+
+impl Cable {
+    fn new(neighbour: &Host, gateway: &Host, device: &str) -> Result<Self, LabError> {
+        Ok(Self {
+            injector: Injector::new(neighbour, "eth0", gateway, device)?,
+            ear: Ear::new(neighbour, "eth0", gateway, device)?,
+            frames: Vec::new(),
+        })
+    }
+}
+
+/// Which neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Inside,
+    Underlay,
+}
+
+/// The gateway, its neighbours, and the tunnel.
+pub(crate) struct Bed {
+    pub(crate) system: System,
+    pub(crate) tunnel: Tunnel,
+    pub(crate) gateway: Host,
+    inside: Cable,
+    underlay: Cable,
+    free: Box<dyn Iterator<Item = Site> + Send>,
+}
+
+impl Bed {
+    /// Builds it, and waits until the tunnel carries something.
+    pub(crate) fn build(system: System, setup: Setup) -> Result<Self, Error> {
+        let (host, gateway, router) = (Host::new("host")?, Host::new("gateway")?, Host::new("router")?);
+        // The kernel's own default, which distributions change: filters of the host's are not the tunnel's.
+        for scope in ["all", "default"] {
+            gateway.sysctl(&format!("ipv4/conf/{scope}/rp_filter"), "0")?;
+        }
+        gateway.forward()?;
+        gateway.connect(INSIDE_DEVICE, &host, "eth0")?;
+        gateway.connect(UNDERLAY_DEVICE, &router, "eth0")?;
+        gateway.address(INSIDE_DEVICE, Ipv4Net::new_assert(INSIDE, 24))?;
+        gateway.address(UNDERLAY_DEVICE, Ipv4Net::new_assert(UNDERLAY, 24))?;
+        // The neighbours have no addresses, so that they answer to nothing, and are known nevertheless.
+        for (device, address, neighbour) in [(INSIDE_DEVICE, HOST, &host), (UNDERLAY_DEVICE, ROUTER, &router)]
+        {
+            let index = gateway.index(device)?;
+            gateway.netlink()?.set_neighbour(index, address, mac(neighbour, "eth0")?)?;
+        }
+        gateway.route(Ipv4Net::new_assert([172, 16, 0, 0].into(), 16), Some(HOST), None)?;
+        gateway.route(Ipv4Net::default(), Some(ROUTER), None)?;
+        let tunnel = Tunnel::bring_up(system, setup, &gateway)?;
+        let mut bed = Self {
+            system,
+            tunnel,
+            inside: Cable::new(&host, &gateway, INSIDE_DEVICE)?,
+            underlay: Cable::new(&router, &gateway, UNDERLAY_DEVICE)?,
+            gateway,
+            free: Box::new(Site::all()),
+        };
+        let site = bed.site(Setup::Default)?;
+        let reaction = bed.put_until(Side::Inside, &[site.there(100).build()], |reaction| {
+            !reaction.sent_to(site).is_empty()
+        })?;
+        if reaction.sent_to(site).is_empty() {
+            return Err(Error::Dead { system: system.title(), seconds: PATIENCE.as_secs() });
+        }
+        bed.take_frames();
+        Ok(bed)
+    }
+
+    /// A site that nothing is known of.
+    pub(crate) fn site(&mut self, setup: Setup) -> Result<Site, Error> {
+        let site = self.free.next().ok_or_else(|| Error::Io {
+            what: "find a site that nothing is known of".to_owned(),
+            source: std::io::Error::other("all are used: raise SITES"),
+        })?;
+        self.tunnel.add(site, setup)?;
+        Ok(site)
+    }
+
+    /// Puts datagrams before the gateway, and hears all that comes of it.
+    pub(crate) fn put(&mut self, from: Side, datagrams: &[Vec<u8>]) -> Result<Reaction, Error> {
+        self.put_unless(from, datagrams, |_| false)
+    }
+
+    /// The same, until what must come has come. Gives what there is where it does not.
+    pub(crate) fn put_until(
+        &mut self,
+        from: Side,
+        datagrams: &[Vec<u8>],
+        complete: impl Fn(&Reaction) -> bool,
+    ) -> Result<Reaction, Error> {
+        self.inject(from, datagrams)?;
+        self.hear(PATIENCE, complete)
+    }
+
+    /// The same, where it may also be that it does not come.
+    pub(crate) fn put_unless(
+        &mut self,
+        from: Side,
+        datagrams: &[Vec<u8>],
+        complete: impl Fn(&Reaction) -> bool,
+    ) -> Result<Reaction, Error> {
+        let errors = datagrams.iter().filter(|datagram| error_in(datagram).is_some()).count() as u64;
+        let from_underlay = from == Side::Underlay && errors > 0;
+        let counted = self.tunnel.errors_counted().filter(|_| from_underlay).map(|counted| counted + errors);
+        self.inject(from, datagrams)?;
+        if let Some(counted) = counted {
+            self.wait_until_counted(counted);
+        }
+        // Linux acts on an error, or on none, before it is even taken from the cable.
+        self.hear_after(if from_underlay { QUIET } else { NOTHING }, QUIET, complete)
+    }
+
+    /// Waits until the tunnel has looked at so many ICMP errors; some never get as far as that.
+    fn wait_until_counted(&self, errors: u64) {
+        let deadline = Instant::now() + NOTHING;
+        while self.tunnel.errors_counted().is_some_and(|counted| counted < errors)
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn inject(&mut self, from: Side, datagrams: &[Vec<u8>]) -> Result<(), Error> {
+        let cable = match from {
+            Side::Inside => &mut self.inside,
+            Side::Underlay => &mut self.underlay,
+        };
+        datagrams.iter().for_each(|datagram| cable.injector.add(datagram));
+        Ok(cable.injector.flush()?)
+    }
+
+    /// What comes until it is complete, or until nothing has come for so long.
+    pub(crate) fn hear(
+        &mut self,
+        quiet: Duration,
+        complete: impl Fn(&Reaction) -> bool,
+    ) -> Result<Reaction, Error> {
+        self.hear_after(quiet, quiet, complete)
+    }
+
+    /// The same, with another patience before the first thing comes.
+    fn hear_after(
+        &mut self,
+        first: Duration,
+        then: Duration,
+        complete: impl Fn(&Reaction) -> bool,
+    ) -> Result<Reaction, Error> {
+        let mut reaction = Reaction::default();
+        let (mut last, mut quiet) = (Instant::now(), first);
+        while last.elapsed() < quiet && !complete(&reaction) {
+            for (cable, heard) in
+                [(&mut self.inside, &mut reaction.inside), (&mut self.underlay, &mut reaction.underlay)]
+            {
+                while let Some(datagram) = cable.ear.next(LOOK)? {
+                    heard.push(datagram);
+                    (last, quiet) = (Instant::now(), then);
+                }
+            }
+        }
+        Ok(reaction)
+    }
+
+    /// All frames since this was last asked, as a file.
+    pub(crate) fn write_frames(&mut self, path: &Path) -> Result<(), Error> {
+        self.take_frames();
+        let [inside, underlay] =
+            [&mut self.inside, &mut self.underlay].map(|cable| std::mem::take(&mut cable.frames));
+        write_interfaces(path, &[(INSIDE_DEVICE, &inside), (UNDERLAY_DEVICE, &underlay)])?;
+        Ok(())
+    }
+
+    /// Lets go of what an earlier row has left.
+    pub(crate) fn forget_frames(&mut self) {
+        self.take_frames();
+        for cable in [&mut self.inside, &mut self.underlay] {
+            cable.frames.clear();
+        }
+    }
+
+    fn take_frames(&mut self) {
+        for cable in [&mut self.inside, &mut self.underlay] {
+            cable.frames.extend(cable.ear.take_frames());
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A router that drops what is too big and says nothing, under a running transfer.
+
+use std::time::{Duration, Instant};
+
+use adit_lab::LabError;
+use adit_lab::throughput::Path;
+use adit_lab::two_sites::{HOST_B, UNDERLAY_A};
+use adit_testbed::transfer::Transfer;
+
+use super::{Pair, Scene};
+use crate::error::Error;
+use crate::system::ip;
+
+pub(super) const BLACK_HOLE: Scene = Scene {
+    name: "facing-black-hole",
+    what: "Under a running TCP transfer from host A the router's link to gateway B comes to take 1,300 bytes, and the router says nothing about what it drops. (Hangs: no progress in 20 s.)",
+    asks: &["heals within 10 s"],
+    play: black_hole,
+    waits: true,
+};
+
+/// Then the black hole is not what is in the way.
+const NO_TRANSFER: &str = "no transfer, black hole or not";
+/// Bits a second: little, so that what had passed before is not taken for what passes again.
+const RATE: u64 = 8_000_000;
+/// Bytes that tell that it runs.
+const PROGRESS: u64 = 512 * 1024;
+/// What is asked for.
+const HEALS: Duration = Duration::from_secs(10);
+/// As long as the transfer itself has patience.
+const HANGS: Duration = Duration::from_secs(20);
+
+fn black_hole(pair: &Pair) -> Result<String, Error> {
+    let network = &pair.network;
+    let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let transfer = match Transfer::start(&path, Some(RATE)) {
+        Ok(transfer) => transfer,
+        Err(LabError::Io { .. }) => return Ok(NO_TRANSFER.to_owned()),
+        Err(error) => return Err(error.into()),
+    };
+    if !progresses(&transfer, HEALS) {
+        return Ok(NO_TRANSFER.to_owned());
+    }
+    // What the router forwards is looked up with the interface it came by; what it says itself, with `lo`.
+    ip(&network.router, format!("rule add iif lo to {UNDERLAY_A} blackhole\n"))?;
+    network.router.mtu("toB", 1300)?;
+    let start = Instant::now();
+    if !progresses(&transfer, HANGS) {
+        return Ok("hangs".to_owned());
+    }
+    let within = if start.elapsed() < HEALS { "heals within 10 s" } else { "heals within 20 s" };
+    Ok(match transfer.finish() {
+        Ok(_) => within.to_owned(),
+        Err(_) => format!("{within}, and breaks"),
+    })
+}
+
+/// Whether as much has come as can only come when it runs.
+fn progresses(transfer: &Transfer, patience: Duration) -> bool {
+    let (before, deadline) = (transfer.received(), Instant::now() + patience);
+    while transfer.received() < before + PROGRESS {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}

@@ -1,0 +1,108 @@
+//! The systems facing each other, in the article's network with real hosts and a real router:
+//!
+//! ```text
+//!   host A ── gateway A (the entrance) ── router ── gateway B (the exit) ── host B
+//! ```
+
+mod black_hole;
+mod pair;
+mod scenes;
+
+use std::path::Path;
+
+use adit_lab::capture::Tap;
+use adit_lab::pcapng::write_interfaces;
+
+use crate::error::Error;
+use pair::{Ends, Pair};
+
+/// A scenario, and what is asked of it.
+pub(crate) struct Scene {
+    /// In the name of its files of packets.
+    pub(crate) name: &'static str,
+    /// In a short sentence.
+    pub(crate) what: &'static str,
+    /// Any of these is asked for.
+    pub(crate) asks: &'static [&'static str],
+    play: fn(&Pair) -> Result<String, Error>,
+    /// It mostly waits, and is played with all pairs at the same time. Such scenes are the last.
+    waits: bool,
+}
+
+/// In the order in which they are played with the same tunnel: the last ones leave something behind.
+pub(crate) const SCENES: [Scene; 7] = [
+    scenes::PING,
+    scenes::TCP,
+    scenes::UDP,
+    scenes::TRACEROUTE,
+    scenes::NO_ROUTE,
+    scenes::PATH_MTU,
+    black_hole::BLACK_HOLE,
+];
+
+/// What was observed of the scenes with a pair of systems.
+pub(crate) struct Facing {
+    pub(crate) pair: Ends,
+    pub(crate) cells: Vec<String>,
+}
+
+/// Plays scenes with all pairs of systems there are.
+pub(crate) fn observe(scenes: &[&Scene], out: &Path, without_linux: bool) -> Result<Vec<Facing>, Error> {
+    let pairs: Vec<Ends> = Ends::all().filter(|ends| !without_linux || ends.are_adit()).collect();
+    let (waits, quick): (Vec<&Scene>, Vec<&Scene>) = scenes.iter().partition(|scene| scene.waits);
+    let mut columns = two_at_a_time(&pairs, |ends| play_all(&quick, ends, out))?;
+    // These take their time and nobody's processor.
+    std::thread::scope(|scope| {
+        let waits = &waits;
+        let waiting: Vec<_> =
+            pairs.iter().map(|&ends| scope.spawn(move || play_all(waits, ends, out))).collect();
+        for (column, waiting) in columns.iter_mut().zip(waiting) {
+            column.extend(crate::join(waiting)?);
+        }
+        Ok::<(), Error>(())
+    })?;
+    Ok(pairs.into_iter().zip(columns).map(|(pair, cells)| Facing { pair, cells }).collect())
+}
+
+/// As many as there are processors in the guest.
+fn two_at_a_time<T: Send>(
+    pairs: &[Ends],
+    work: impl Fn(Ends) -> Result<T, Error> + Sync,
+) -> Result<Vec<T>, Error> {
+    let mut done = Vec::new();
+    for two in pairs.chunks(2) {
+        let two: Result<Vec<T>, Error> = std::thread::scope(|scope| {
+            let work = &work;
+            let working: Vec<_> = two.iter().map(|&ends| scope.spawn(move || work(ends))).collect();
+            working.into_iter().map(crate::join).collect()
+        });
+        done.extend(two?);
+    }
+    Ok(done)
+}
+
+/// Plays scenes one after the other with the same two tunnels.
+fn play_all(scenes: &[&Scene], ends: Ends, out: &Path) -> Result<Vec<String>, Error> {
+    if scenes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pair = Pair::join(ends)?;
+    let played = scenes.iter().map(|scene| {
+        play(scene, &pair, out).map_err(|source| Error::Scene {
+            scene: scene.name,
+            pair: ends.word(),
+            source: Box::new(source),
+        })
+    });
+    played.collect()
+}
+
+/// Plays one, and keeps what passed on both sides of the router.
+fn play(scene: &Scene, pair: &Pair, out: &Path) -> Result<String, Error> {
+    let taps = [Tap::start(&pair.network.router, "toA")?, Tap::start(&pair.network.router, "toB")?];
+    let observed = (scene.play)(pair);
+    let [a, b] = taps.map(Tap::finish);
+    let name = format!("{}-{}.pcapng", scene.name, pair.ends.word());
+    write_interfaces(&out.join(name), &[("toA", &a), ("toB", &b)])?;
+    observed
+}

@@ -1,0 +1,117 @@
+//! Two systems, joined.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use adit_config::DataplaneChoice;
+use adit_control::Overlay;
+use adit_lab::host::Host;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{
+    Article, CONFIG_A, CONFIG_B, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B, bring_up,
+};
+use adit_testbed::test_planes::with_plane;
+use ipnet::Ipv4Net;
+
+use crate::error::Error;
+use crate::system::{System, ip};
+
+/// Which system is at which end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ends {
+    pub(crate) entrance: System,
+    pub(crate) exit: System,
+}
+
+impl Ends {
+    /// All pairs: each system with itself and with Linux both ways, and the two data planes with each other.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        use System::{Ebpf, Linux, Userspace};
+        let ends = [
+            (Userspace, Userspace),
+            (Ebpf, Ebpf),
+            (Userspace, Ebpf),
+            (Ebpf, Userspace),
+            (Userspace, Linux),
+            (Ebpf, Linux),
+            (Linux, Userspace),
+            (Linux, Ebpf),
+            (Linux, Linux),
+        ];
+        ends.into_iter().map(|(entrance, exit)| Self { entrance, exit })
+    }
+
+    pub(crate) fn are_adit(self) -> bool {
+        self.entrance.is_adit() && self.exit.is_adit()
+    }
+
+    /// As the name of a file has it.
+    pub(crate) fn word(self) -> String {
+        format!("{}-{}", self.entrance.word(), self.exit.word())
+    }
+}
+
+/// The network with the tunnel in it, which goes when this does.
+pub(crate) struct Pair {
+    pub(crate) ends: Ends,
+    pub(crate) network: Article,
+    _tunnels: [Option<Overlay>; 2],
+}
+
+impl Pair {
+    /// Joins them, each with its defaults.
+    pub(crate) fn join(ends: Ends) -> Result<Self, Error> {
+        let network = Article::build()?;
+        let a =
+            end(&network.gateway_a, ends.entrance, CONFIG_A, "ipipA", (UNDERLAY_A, UNDERLAY_B), INSIDE_A)?;
+        let b = end(&network.gateway_b, ends.exit, CONFIG_B, "ipipB", (UNDERLAY_B, UNDERLAY_A), INSIDE_B)?;
+        let pair = Self { ends, network, _tunnels: [a, b] };
+        pair.wait_until_it_carries()?;
+        Ok(pair)
+    }
+
+    /// Until host B answers host A.
+    pub(crate) fn wait_until_it_carries(&self) -> Result<(), Error> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        const ATTEMPT: Duration = Duration::from_millis(300);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.network.host_a.run(|| ping(HOST_B, 84, 64, ATTEMPT))?.is_reply() {
+            if Instant::now() > deadline {
+                return Err(Error::Dead { system: self.ends.entrance.title(), seconds: PATIENCE.as_secs() });
+            }
+        }
+        Ok(())
+    }
+
+    /// What host A hears of a ping to host B.
+    pub(crate) fn ping(&self, size: usize, ttl: u8, patience: Duration) -> Result<Answer, Error> {
+        Ok(self.network.host_a.run(|| ping(HOST_B, size, ttl, patience))?)
+    }
+}
+
+fn end(
+    gateway: &Host,
+    system: System,
+    config: &str,
+    device: &str,
+    (local, remote): (Ipv4Addr, Ipv4Addr),
+    inside: Ipv4Addr,
+) -> Result<Option<Overlay>, Error> {
+    let plane = match system {
+        System::Userspace => DataplaneChoice::Userspace,
+        System::Ebpf => DataplaneChoice::Ebpf,
+        System::Linux => {
+            let network: Ipv4Net =
+                Ipv4Net::new_assert(if inside == INSIDE_A { INSIDE_B } else { INSIDE_A }, 24).trunc();
+            ip(
+                gateway,
+                format!(
+                    "link add name {device} type ipip local {local} remote {remote}\nlink set {device} up\n\
+                     route add {network} dev {device} src {inside}\n"
+                ),
+            )?;
+            return Ok(None);
+        }
+    };
+    Ok(Some(bring_up(gateway, &with_plane(config, plane))?))
+}

@@ -1,0 +1,208 @@
+//! The systems under test, and how each is told what tunnel to be.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use adit_control::Overlay;
+use adit_lab::host::Host;
+use adit_lab::two_sites::bring_up;
+use adit_tunnel::DropReason;
+
+use crate::error::Error;
+use crate::kernel_log;
+use crate::site::{INSIDE, OURS, Site, UNDERLAY};
+
+/// A system under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum System {
+    Userspace,
+    Ebpf,
+    Linux,
+}
+
+impl System {
+    pub(crate) const ALL: [Self; 3] = [Self::Userspace, Self::Ebpf, Self::Linux];
+
+    /// As the name of a file has it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Ebpf => "ebpf",
+            Self::Linux => "linux",
+        }
+    }
+
+    /// As people call it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Userspace => "Adit userspace",
+            Self::Ebpf => "Adit eBPF",
+            Self::Linux => "Linux ipip",
+        }
+    }
+
+    pub(crate) fn is_adit(self) -> bool {
+        self != Self::Linux
+    }
+}
+
+/// What the tunnel is told to be. Most rows observe the defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Setup {
+    /// Adit's defaults; Linux's (`pmtudisc`, `ttl inherit`).
+    Default,
+    /// A fixed outer TTL: Adit's default, and Linux with `ttl 64`.
+    FixedTtl,
+    /// The outer TTL is the inner one: Linux's default.
+    InheritedTtl,
+    /// RFC 6040's compatibility mode.
+    Compatibility,
+    /// The outer TOS from the inner one: Adit's default, and Linux with `tos inherit`.
+    InheritedTos,
+    /// A fixed outer DSCP, 46.
+    FixedDscp,
+    /// No path MTU discovery inside the tunnel.
+    NoDiscovery,
+}
+
+impl Setup {
+    /// Lines for `[tunnel]`. The scripted router cannot answer probes of the path, so there are none.
+    fn adit(self) -> &'static str {
+        match self {
+            Self::Default | Self::FixedTtl | Self::InheritedTos => "probe = false",
+            Self::InheritedTtl => "probe = false\nttl = \"inherit\"",
+            Self::Compatibility => "probe = false\necn = \"compatibility\"",
+            Self::FixedDscp => "probe = false\ndscp = 46",
+            Self::NoDiscovery => "probe = false\ndf = false",
+        }
+    }
+
+    /// Arguments of `ip link add type ipip`; `None` where Linux has no such thing.
+    pub(crate) fn linux(self) -> Option<&'static str> {
+        match self {
+            Self::Default | Self::InheritedTtl => Some(""),
+            Self::FixedTtl => Some("ttl 64"),
+            Self::Compatibility => None,
+            Self::InheritedTos => Some("tos inherit"),
+            Self::FixedDscp => Some("tos 0xb8"),
+            Self::NoDiscovery => Some("nopmtudisc"),
+        }
+    }
+
+    /// Whether a system is told the same by both, so that one bed serves both.
+    pub(crate) fn is_same_bed(self, other: Self, system: System) -> bool {
+        match system {
+            // Every site has a device of its own, made when it is needed.
+            System::Linux => true,
+            System::Userspace | System::Ebpf => self.adit() == other.adit(),
+        }
+    }
+}
+
+/// The tunnel of the gateway under test.
+pub(crate) enum Tunnel {
+    Adit(Box<Overlay>),
+    Linux(Host),
+}
+
+impl Tunnel {
+    /// Brings it up: Adit's with all peers there will be, Linux's without any.
+    pub(crate) fn bring_up(system: System, setup: Setup, gateway: &Host) -> Result<Self, Error> {
+        if system == System::Linux {
+            return Ok(Self::Linux(gateway.clone()));
+        }
+        let peers: String = Site::all().map(|site| site.config()).collect();
+        let config = format!(
+            "[site]\nname = \"gateway\"\nunderlay = \"{UNDERLAY}\"\nnetworks = [\"{OURS}\"]\ndataplane = \"{}\"\n\
+             [tunnel]\n{}\n{peers}",
+            system.word(),
+            setup.adit()
+        );
+        Ok(Self::Adit(Box::new(bring_up(gateway, &config)?)))
+    }
+
+    /// Makes sure that this site is a peer, told so.
+    pub(crate) fn add(&self, site: Site, setup: Setup) -> Result<(), Error> {
+        let (Self::Linux(gateway), Some(arguments)) = (self, setup.linux()) else { return Ok(()) };
+        let device = site.device();
+        let batch = format!(
+            "link add name {device} type ipip local {UNDERLAY} remote {} {arguments}\nlink set {device} up\n\
+             route add {} dev {device} src {INSIDE}\n",
+            site.underlay(),
+            site.network()
+        );
+        ip(gateway, batch)
+    }
+
+    /// How many datagrams with the mark of congestion it has counted from a site; `None`: it does not count.
+    pub(crate) fn congestion_counted(&self, site: Site) -> Option<u64> {
+        match self {
+            Self::Adit(overlay) => {
+                overlay.plane().totals().peers.get(site.index()).map(|peer| peer.congestion_experienced)
+            }
+            Self::Linux(_) => None,
+        }
+    }
+
+    /// How many ICMP errors of the underlay it has looked at, whatever it made of them; `None`: it does not
+    /// count.
+    pub(crate) fn errors_counted(&self) -> Option<u64> {
+        let Self::Adit(overlay) = self else { return None };
+        let totals = overlay.plane().totals();
+        let refused = [
+            DropReason::IcmpMalformed,
+            DropReason::IcmpUnbelievable,
+            DropReason::IcmpNotRelayed,
+            DropReason::IcmpNotAnswerable,
+            DropReason::IcmpRateLimited,
+        ];
+        let refused: u64 = refused.into_iter().map(|reason| totals.drops_of(reason)).sum();
+        let icmp = totals.icmp;
+        Some(icmp.relayed + icmp.state_changed + icmp.not_ours + refused)
+    }
+
+    /// How often it has counted or logged an odd pair of ECN fields from a site.
+    pub(crate) fn oddities_noted(&self, site: Site) -> Result<u64, Error> {
+        match self {
+            Self::Adit(overlay) => Ok(overlay.plane().totals().ecn_anomalies.iter().sum()),
+            Self::Linux(_) => kernel_log::lines_with(&format!("from {} with TOS", site.underlay())),
+        }
+    }
+}
+
+/// Whether this kernel has the driver, which it may have to load.
+pub(crate) fn has_driver() -> Result<bool, Error> {
+    let host = Host::new("a host to try the driver on")?;
+    let remote = Site::all().next().map_or(UNDERLAY, Site::underlay);
+    match ip(&host, format!("link add name try0 type ipip local {UNDERLAY} remote {remote}\n")) {
+        Ok(()) => Ok(true),
+        Err(Error::Failed { said, .. }) if said.contains("Unknown device type") => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs lines of the `ip` program on a host.
+pub(crate) fn ip(host: &Host, lines: String) -> Result<(), Error> {
+    let failed =
+        |error: std::io::Error| Error::Io { what: "run `ip` (Debian: iproute2)".to_owned(), source: error };
+    let output = host
+        .ns()
+        .run(|| {
+            let mut child = Command::new("ip")
+                .args(["-batch", "-"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(lines.as_bytes())?;
+            }
+            child.wait_with_output()
+        })?
+        .map_err(failed)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    Err(Error::Failed { program: "ip -batch -", input: lines.trim().replace('\n', "; "), said })
+}

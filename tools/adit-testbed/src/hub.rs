@@ -1,0 +1,198 @@
+//! Three sites: a hub and two spokes, each with a host behind it, in an underlay of several subnets.
+//!
+//! ```text
+//!   host one ── spoke one ──┐
+//!                         router ── hub ── host of the hub
+//!   host two ── spoke two ──┘
+//! ```
+//!
+//! A spoke has one peer, the hub, behind which are the hub's network and the other spoke's; the hub
+//! has both spokes.
+
+use std::net::Ipv4Addr;
+
+use adit_config::DataplaneChoice;
+use adit_control::Overlay;
+use ipnet::Ipv4Net;
+
+use crate::test_planes::word;
+use adit_lab::LabError;
+use adit_lab::host::Host;
+use adit_lab::two_sites::bring_up;
+
+/// The tunnel's interface, on every gateway.
+pub const DEVICE: &str = "adit0";
+/// A gateway's interface towards the router.
+pub const UNDERLAY: &str = "underlay";
+
+/// Which site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Through which the spokes reach each other.
+    Hub,
+    /// A spoke.
+    One,
+    /// The other spoke.
+    Two,
+}
+
+impl Place {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Hub, Self::One, Self::Two];
+
+    /// What its overlay is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::One => "one",
+            Self::Two => "two",
+        }
+    }
+
+    /// The router's interface towards it.
+    #[must_use]
+    pub fn port(self) -> &'static str {
+        match self {
+            Self::Hub => "to-hub",
+            Self::One => "to-one",
+            Self::Two => "to-two",
+        }
+    }
+
+    fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Its private network.
+    #[must_use]
+    pub fn network(self) -> Ipv4Net {
+        prefix(Ipv4Addr::new(10, 10, self.number(), 0), 24)
+    }
+
+    /// Its gateway in its private network.
+    #[must_use]
+    pub fn inside(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 10, self.number(), 1)
+    }
+
+    /// Its host.
+    #[must_use]
+    pub fn host(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 10, self.number(), 10)
+    }
+
+    /// Its gateway in the underlay.
+    #[must_use]
+    pub fn underlay(self) -> Ipv4Addr {
+        Ipv4Addr::new(198, 51, 100, self.number() * 4 + 2)
+    }
+
+    /// The router, as its gateway sees it.
+    #[must_use]
+    pub fn router(self) -> Ipv4Addr {
+        Ipv4Addr::new(198, 51, 100, self.number() * 4 + 1)
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(self, plane: DataplaneChoice) -> String {
+        let peers = match self {
+            Self::Hub => [peer(Self::One, &[Self::One]), peer(Self::Two, &[Self::Two])].concat(),
+            Self::One => peer(Self::Hub, &[Self::Hub, Self::Two]),
+            Self::Two => peer(Self::Hub, &[Self::Hub, Self::One]),
+        };
+        format!(
+            "[site]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [\"{}\"]\n\
+             device = \"{DEVICE}\"\ndataplane = \"{}\"\n{peers}",
+            self.name(),
+            self.underlay(),
+            self.network(),
+            word(plane),
+        )
+    }
+}
+
+fn peer(place: Place, behind: &[Place]) -> String {
+    let networks: Vec<String> = behind.iter().map(|place| format!("\"{}\"", place.network())).collect();
+    format!(
+        "[[peer]]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [{}]\n",
+        place.name(),
+        place.underlay(),
+        networks.join(", ")
+    )
+}
+
+/// A gateway and the host behind it.
+pub struct Site {
+    /// Has the interface [`UNDERLAY`], and `inside`.
+    pub gateway: Host,
+    /// Has the interface `eth0`.
+    pub host: Host,
+}
+
+/// The network, without a tunnel.
+pub struct Sites {
+    /// In the middle of the underlay; its interfaces are [`Place::port`].
+    pub router: Host,
+    sites: [Site; 3],
+}
+
+/// The overlay of each site, in the order of [`Place::ALL`].
+pub struct Overlays([Overlay; 3]);
+
+impl Overlays {
+    /// One of them.
+    #[must_use]
+    pub fn of(&self, place: Place) -> &Overlay {
+        &self.0[usize::from(place.number())]
+    }
+}
+
+impl Sites {
+    /// Builds it.
+    ///
+    /// # Errors
+    /// Not allowed to, or a kernel that lacks veth.
+    pub fn build() -> Result<Self, LabError> {
+        let router = Host::new("router")?;
+        router.forward()?;
+        let [hub, one, two] = Place::ALL.map(|place| build_site(place, &router));
+        Ok(Self { sites: [hub?, one?, two?], router })
+    }
+
+    /// One of the sites.
+    #[must_use]
+    pub fn of(&self, place: Place) -> &Site {
+        &self.sites[usize::from(place.number())]
+    }
+
+    /// Brings the tunnel up on all gateways.
+    ///
+    /// # Errors
+    /// What `adit run` would say.
+    pub fn join(&self, plane: DataplaneChoice) -> Result<Overlays, LabError> {
+        let [hub, one, two] = Place::ALL.map(|place| bring_up(&self.of(place).gateway, &place.config(plane)));
+        Ok(Overlays([hub?, one?, two?]))
+    }
+}
+
+fn build_site(place: Place, router: &Host) -> Result<Site, LabError> {
+    let gateway = Host::new(&format!("gateway {}", place.name()))?;
+    let host = Host::new(&format!("host {}", place.name()))?;
+    gateway.forward()?;
+    gateway.connect("inside", &host, "eth0")?;
+    gateway.address("inside", prefix(place.inside(), 24))?;
+    host.address("eth0", prefix(place.host(), 24))?;
+    host.route(Ipv4Net::default(), Some(place.inside()), None)?;
+
+    gateway.connect(UNDERLAY, router, place.port())?;
+    gateway.address(UNDERLAY, prefix(place.underlay(), 30))?;
+    router.address(place.port(), prefix(place.router(), 30))?;
+    gateway.route(Ipv4Net::default(), Some(place.router()), None)?;
+    Ok(Site { gateway, host })
+}
+
+fn prefix(address: Ipv4Addr, len: u8) -> Ipv4Net {
+    Ipv4Net::new(address, len).unwrap_or_default()
+}

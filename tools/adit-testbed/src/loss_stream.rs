@@ -1,0 +1,258 @@
+//! A probe stream: numbered UDP datagrams at a steady rate from one host to another, and what
+//! became of each. For saying "nothing was lost" of something that happens meanwhile, with the
+//! proof that neither sender nor receiver was the one who lost it.
+//!
+//! Datagrams leave in a small burst every millisecond: pacing each by itself would take a whole
+//! processor for waiting. Times are therefore good to a millisecond.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use adit_lab::LabError;
+use adit_lab::host::Host;
+
+mod arrivals;
+mod report;
+
+use arrivals::{Arrivals, Inbox};
+use report::Burst;
+pub use report::{Loss, Report};
+
+/// Between two bursts.
+const TICK: Duration = Duration::from_millis(1);
+/// A sender that was held up makes up for it with no more than so many bursts at once: a flood
+/// would be lost in queues, and that would be our doing.
+const CATCH_UP: u64 = 10;
+/// Bytes that may wait for the receiver: some seconds at the usual rate, whatever each is accounted for.
+const RECEIVE_BUFFER: usize = 64 << 20;
+/// How long the receiver waits before it looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often a condition that nothing announces is looked at.
+const ASK_AGAIN: Duration = Duration::from_millis(1);
+
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeOptions {
+    /// Datagrams a second.
+    pub rate: u32,
+    /// Bytes of payload in each, at least [`ProbeOptions::SMALLEST`].
+    pub payload: usize,
+}
+
+impl ProbeOptions {
+    /// A token, a sequence number.
+    pub const SMALLEST: usize = 16;
+}
+
+impl Default for ProbeOptions {
+    /// 10,000 datagrams of 64 bytes a second.
+    fn default() -> Self {
+        Self { rate: 10_000, payload: 64 }
+    }
+}
+
+/// A stream that runs until [`Probe::finish`].
+pub struct Probe {
+    shared: Arc<Shared>,
+    sender: Option<JoinHandle<Sent>>,
+    receiver: Option<JoinHandle<std::io::Result<Arrivals>>>,
+}
+
+/// What both threads and the handle look at.
+#[derive(Default)]
+struct Shared {
+    /// No more is to be sent.
+    stop: AtomicBool,
+    /// No more is to be waited for.
+    give_up: AtomicBool,
+    /// Datagrams sent; the sequence number of the next.
+    sent: AtomicU64,
+    /// One more than the highest sequence number that has arrived.
+    newest: AtomicU64,
+    /// Different datagrams that have arrived.
+    arrived: AtomicU64,
+}
+
+/// What the sender did.
+struct Sent {
+    bursts: Vec<Burst>,
+    refused: u64,
+    held_up: Duration,
+}
+
+impl Probe {
+    /// Starts to send from one host to an address of the other. Returns when the first datagram has
+    /// arrived: the path works.
+    ///
+    /// # Errors
+    /// No socket, no buffer of the size that is needed (CAP_NET_ADMIN), or nothing arrives within `patience`.
+    pub fn start(
+        from: &Host,
+        to: &Host,
+        address: Ipv4Addr,
+        options: ProbeOptions,
+        patience: Duration,
+    ) -> Result<Self, LabError> {
+        let shared = Arc::<Shared>::default();
+        let socket = to.run(|| receiving_socket(address))?;
+        let port = socket.local_addr().map_err(LabError::io("learn the port of a probe"))?.port();
+        // The stream's own: a late datagram of an earlier one at the same port is none of ours.
+        let token =
+            u64::from(std::process::id()) << 32 | u64::from(port) << 16 | u64::from(options.rate & 0xffff);
+        let payload = payload(token, options.payload);
+        let receiver = {
+            let (shared, payload) = (Arc::clone(&shared), payload.clone());
+            to.ns().spawn("lab-probe-rx", move || receive(&Inbox::new(socket, payload), &shared))?
+        };
+        let socket = from.run(sending_socket)?;
+        let to = SocketAddrV4::new(address, port);
+        let sender = {
+            let shared = Arc::clone(&shared);
+            from.ns().spawn("lab-probe-tx", move || send(&socket, to, payload, options.rate, &shared))?
+        };
+        let probe = Self { shared, sender: Some(sender), receiver: Some(receiver) };
+        if probe.wait_for_arrival(patience) {
+            Ok(probe)
+        } else {
+            Err(LabError::Io {
+                what: format!("probe the path from {} to {address}", from.name()),
+                source: std::io::Error::new(
+                    std::io::ErrorKind::TimedOut,
+                    format!("no datagram has arrived within {patience:?}"),
+                ),
+            })
+        }
+    }
+
+    /// How many have been sent so far.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::Acquire)
+    }
+
+    /// Waits until a datagram that is sent from now on has arrived; `false` when none has within `patience`.
+    #[must_use]
+    pub fn wait_for_arrival(&self, patience: Duration) -> bool {
+        let (next, deadline) = (self.sent(), Instant::now() + patience);
+        while self.shared.newest.load(Ordering::Acquire) <= next {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(ASK_AGAIN);
+        }
+        true
+    }
+
+    /// Stops sending, waits for stragglers for at most `grace`, and tells what became of each.
+    ///
+    /// # Errors
+    /// The receiver failed.
+    pub fn finish(mut self, grace: Duration) -> Result<Report, LabError> {
+        self.shared.stop.store(true, Ordering::Release);
+        let sent = self.sender.take().and_then(|sender| sender.join().ok());
+        let deadline = Instant::now() + grace;
+        while self.shared.arrived.load(Ordering::Acquire) < self.sent() && Instant::now() < deadline {
+            std::thread::sleep(ASK_AGAIN);
+        }
+        self.shared.give_up.store(true, Ordering::Release);
+        let arrivals = self.receiver.take().and_then(|receiver| receiver.join().ok());
+        let (Some(sent), Some(arrivals)) = (sent, arrivals) else {
+            return Err(LabError::Io {
+                what: "take a probe's report".to_owned(),
+                source: std::io::Error::other("one of its threads panicked"),
+            });
+        };
+        let arrivals = arrivals.map_err(LabError::io("receive a probe"))?;
+        Ok(Report::new(self.sent(), &sent.bursts, sent.refused, sent.held_up, &arrivals))
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.give_up.store(true, Ordering::Release);
+        // Each ends within a look; nobody is left to read what they say.
+        let _ = self.sender.take().map(JoinHandle::join);
+        let _ = self.receiver.take().map(JoinHandle::join);
+    }
+}
+
+/// A token, room for the number, and bytes that each depend on their place.
+fn payload(token: u64, len: usize) -> Vec<u8> {
+    let mut payload: Vec<u8> = (0..len.max(ProbeOptions::SMALLEST)).map(|at| at as u8 ^ 0xa5).collect();
+    payload[..8].copy_from_slice(&token.to_be_bytes());
+    payload
+}
+
+fn receiving_socket(address: Ipv4Addr) -> Result<UdpSocket, LabError> {
+    let socket =
+        UdpSocket::bind(SocketAddrV4::new(address, 0)).map_err(LabError::io("open a socket for a probe"))?;
+    let set = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
+        .and_then(|()| setsockopt(&socket, sockopt::ReceiveTimestampns, &true));
+    set.map_err(|errno| LabError::io("prepare a socket for a probe")(errno.into()))?;
+    Ok(socket)
+}
+
+/// Not connected, so that no ICMP error that comes back for one datagram keeps the next from being
+/// sent; and never waiting, since that would hide a loss behind a pause.
+fn sending_socket() -> Result<UdpSocket, LabError> {
+    let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+    let socket = socket.map_err(LabError::io("open a socket for a probe"))?;
+    socket.set_nonblocking(true).map_err(LabError::io("prepare a socket for a probe"))?;
+    Ok(socket)
+}
+
+fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, shared: &Shared) -> Sent {
+    let rate = u64::from(rate);
+    let largest = (rate * CATCH_UP / 1000).max(1);
+    let mut sent = Sent { bursts: Vec::new(), refused: 0, held_up: Duration::ZERO };
+    let (mut start, mut next, mut base) = (Instant::now(), 0, 0);
+    while !shared.stop.load(Ordering::Acquire) {
+        let now = Instant::now();
+        // From the start, not from the last burst: no drift.
+        let due = base + (now - start).as_micros() as u64 * rate / 1_000_000;
+        if due > next {
+            let late = (now - start).saturating_sub(Duration::from_micros((next - base) * 1_000_000 / rate));
+            sent.held_up = sent.held_up.max(late.saturating_sub(TICK));
+            sent.bursts.push(Burst { first: next, at: now, over: now });
+        }
+        for _ in 0..due.saturating_sub(next).min(largest) {
+            payload[8..16].copy_from_slice(&next.to_be_bytes());
+            // What the own host refuses is lost as well.
+            sent.refused += u64::from(socket.send_to(&payload, to).is_err());
+            next += 1;
+            shared.sent.store(next, Ordering::Release);
+        }
+        if let Some(burst) = sent.bursts.last_mut().filter(|burst| burst.at == now) {
+            burst.over = Instant::now();
+        }
+        if due > next {
+            // The rest of what was held up is not made up for.
+            (start, base) = (now, next);
+        }
+        std::thread::sleep((now + TICK).saturating_duration_since(Instant::now()));
+    }
+    sent
+}
+
+fn receive(inbox: &Inbox, shared: &Shared) -> std::io::Result<Arrivals> {
+    let mut arrivals = Arrivals::default();
+    loop {
+        let is_over = shared.give_up.load(Ordering::Acquire);
+        while let Some((sequence, time)) = inbox.take()? {
+            arrivals.note(sequence, time);
+        }
+        shared.arrived.store(arrivals.distinct(), Ordering::Release);
+        shared.newest.store(arrivals.end(), Ordering::Release);
+        if is_over {
+            arrivals.dropped_by_receiver = inbox.dropped()?;
+            return Ok(arrivals);
+        }
+        inbox.wait(LOOK)?;
+    }
+}

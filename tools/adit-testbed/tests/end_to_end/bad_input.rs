@@ -1,0 +1,271 @@
+//! What should not be: garbage as protocol 4, and datagrams that claim to be someone else's.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use adit_lab::capture::{Frame, Tap};
+use adit_lab::checks::reaches;
+use adit_lab::host::Host;
+use adit_lab::two_sites::{Article, HOST_A, HOST_B, Tunnels, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_linux::testing::require_root;
+use adit_tunnel::DropReason;
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::{Protocol, Validation};
+
+use crate::support::{
+    Injector, Random, config_a, config_b, drops_since, echo_request, from_peer, in_own_process, ipv4,
+    ipv4_with, mend_checksum, resident, snmp, udp, wait_until,
+};
+
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
+/// Datagrams between two looks at the counters; few enough for the kernel's queues.
+const BURST: usize = 256;
+
+fn at_gateway_a(network: &Article) -> Injector {
+    Injector::new(&network.router, "toA", &network.gateway_a, "underlayA")
+}
+
+/// Something that comes as protocol 4 and is not a datagram in a datagram.
+fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
+    let outer = |inner: &[u8]| ipv4(source, UNDERLAY_A, Protocol::IPIP, inner);
+    let good = |random: &mut Random| {
+        let len = random.within(1..1200);
+        echo_request(1, &random.bytes(len))
+    };
+    match random.within(0..8) {
+        // Random bytes, none at all among them.
+        0 => {
+            let len = random.within(0..1400);
+            outer(&random.bytes(len))
+        }
+        // A datagram cut short.
+        1 => {
+            let inner = good(random);
+            outer(&inner[..random.within(0..inner.len())])
+        }
+        // An inner total length beyond the end, or before that of the header.
+        2 => {
+            let mut inner = good(random);
+            let beyond = random.within(inner.len() + 1..65_536);
+            let lie = [random.within(0..20), beyond][random.within(0..2)] as u16;
+            inner[2..4].copy_from_slice(&lie.to_be_bytes());
+            mend_checksum(&mut inner);
+            outer(&inner)
+        }
+        // An inner header that is too short to be one, or longer than the datagram.
+        3 => {
+            let mut inner = ipv4(HOST_B, HOST_A, Protocol::ICMP, &random.bytes(12));
+            inner[0] = 0x40 | [random.within(0..5), random.within(9..16)][random.within(0..2)] as u8;
+            mend_checksum(&mut inner);
+            outer(&inner)
+        }
+        // Another version inside.
+        4 => {
+            let mut inner = good(random);
+            inner[0] = (random.within(5..16) << 4) as u8 | 5;
+            mend_checksum(&mut inner);
+            outer(&inner)
+        }
+        // An outer total length beyond the end, or before that of the header.
+        5 => {
+            let mut bytes = outer(&good(random));
+            let beyond = random.within(bytes.len() + 1..65_536);
+            let lie = [random.within(0..20), beyond][random.within(0..2)] as u16;
+            bytes[2..4].copy_from_slice(&lie.to_be_bytes());
+            mend_checksum(&mut bytes);
+            bytes
+        }
+        // An outer header too short to be one.
+        6 => {
+            let mut bytes = outer(&good(random));
+            bytes[0] = 0x40 | random.within(0..5) as u8;
+            mend_checksum(&mut bytes);
+            bytes
+        }
+        // A wrong outer checksum.
+        _ => {
+            let mut bytes = outer(&good(random));
+            bytes[10] ^= 1 << random.within(0..8);
+            bytes
+        }
+    }
+}
+
+/// Sends `count` of them, half from the peer's address and half from a stranger's, each counted
+/// as a drop before the next burst.
+fn send_garbage(bed: (&Article, &Tunnels), random: &mut Random, count: usize) {
+    let plane = bed.1.a.plane();
+    let mut underlay = at_gateway_a(bed.0);
+    let mut expected = plane.totals().dropped();
+    for _ in 0..count / BURST {
+        for number in 0..BURST {
+            let source = if number % 2 == 0 { UNDERLAY_B } else { STRANGER };
+            underlay.add(&garbage(random, source));
+        }
+        underlay.flush();
+        expected += BURST as u64;
+        wait_until("every datagram of a burst is counted", || plane.totals().dropped() >= expected);
+        assert_eq!(plane.totals().dropped(), expected, "more was dropped than was sent");
+    }
+}
+
+/// Whether these bytes are of a ping between the hosts.
+fn is_ping(bytes: &[u8]) -> bool {
+    Ipv4Packet::parse(bytes, Validation::Strict).is_ok_and(|packet| {
+        let ends = (packet.source(), packet.destination());
+        packet.protocol() == Protocol::ICMP && [(HOST_A, HOST_B), (HOST_B, HOST_A)].contains(&ends)
+    })
+}
+
+/// Fails if anything but pings between the hosts, and ARP, was seen inside.
+fn expect_only_pings(device: &[Frame], host: &[Frame]) {
+    assert!(device.len() > 10 && host.len() > 10, "the taps heard nothing");
+    for frame in device {
+        // A TUN device has no link header.
+        assert!(is_ping(&frame.bytes), "the device was given {:02x?}", frame.bytes);
+    }
+    for bytes in host.iter().filter_map(Frame::ipv4) {
+        assert!(is_ping(bytes), "host A was given {bytes:02x?}");
+    }
+}
+
+/// Pings host B from host A as long as `work` takes; every single one must be answered. Gives how
+/// many there were.
+fn while_pinging(host: &Host, work: impl FnOnce()) -> u64 {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let pings = scope.spawn(|| {
+            let mut answered = 0;
+            while !done.load(Ordering::Relaxed) {
+                assert!(
+                    reaches(host, HOST_B).unwrap(),
+                    "a ping was not answered, after {answered} that were"
+                );
+                answered += 1;
+            }
+            answered
+        });
+        work();
+        done.store(true, Ordering::Relaxed);
+        pings.join().expect("every ping is answered")
+    })
+}
+
+/// Without probes, which would be counted among what the tests send.
+fn join_quietly(network: &Article) -> Tunnels {
+    Tunnels {
+        a: bring_up(&network.gateway_a, &config_a("probe = false")).unwrap(),
+        b: bring_up(&network.gateway_b, &config_b("probe = false")).unwrap(),
+    }
+}
+
+#[test]
+fn garbage_is_counted_and_disturbs_nothing() {
+    if !require_root("garbage_is_counted_and_disturbs_nothing") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    // A probe and its answer would be counted among the pings, on a machine that takes its time.
+    let tunnels = join_quietly(&network);
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    let taps = [(&network.gateway_a, "ipipA"), (&network.host_a, "eth0"), (&network.router, "toA")]
+        .map(|(host, device)| Tap::start(host, device).unwrap());
+    let plane = tunnels.a.plane();
+    let before = plane.totals();
+    let icmp_before = snmp(&network.gateway_a, "Icmp", "OutMsgs");
+    const COUNT: usize = 8192;
+    let pings =
+        while_pinging(&network.host_a, || send_garbage((&network, &tunnels), &mut Random::seeded(5), COUNT));
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+
+    let after = plane.totals();
+    let drops = drops_since(&before, &after);
+    assert_eq!(drops.iter().map(|(_, count)| count).sum::<u64>(), COUNT as u64, "{drops:?}");
+    let reasons: Vec<DropReason> = drops.iter().map(|(reason, _)| *reason).collect();
+    use DropReason::{DecapInnerMalformed, DecapInnerNotIpv4, OuterMalformed, OuterSourceUnknown};
+    assert_eq!(reasons, [OuterMalformed, OuterSourceUnknown, DecapInnerMalformed, DecapInnerNotIpv4]);
+    assert_eq!(after.peers[0].rx_packets - before.peers[0].rx_packets, pings + 1);
+    let [device, host, underlay] = taps.map(Tap::finish);
+    expect_only_pings(&device, &host);
+    // What gateway A's kernel might say: Protocol Unreachable, Parameter Problem.
+    assert_eq!(snmp(&network.gateway_a, "Icmp", "OutMsgs"), icmp_before, "the kernel has answered");
+    for bytes in underlay.iter().filter_map(Frame::ipv4) {
+        let Ok(packet) = Ipv4Packet::parse(bytes, Validation::Lenient) else { continue };
+        let answer = packet.source() == UNDERLAY_A && packet.protocol() != Protocol::IPIP;
+        assert!(!answer, "gateway A has answered: {bytes:02x?}");
+    }
+}
+
+#[test]
+fn garbage_costs_no_memory() {
+    if !require_root("garbage_costs_no_memory") || !in_own_process("bad_input::garbage_costs_no_memory") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let tunnels = network.join().unwrap();
+    let mut random = Random::seeded(6);
+    // Touches every buffer there is once.
+    send_garbage((&network, &tunnels), &mut random, 8192);
+    let before = resident();
+    const COUNT: usize = 16_384;
+    send_garbage((&network, &tunnels), &mut random, COUNT);
+    let grown = resident().saturating_sub(before);
+    // Were 32 bytes kept of each, it would be this much.
+    assert!(grown < 32 * COUNT, "{COUNT} datagrams made the process {grown} bytes larger");
+}
+
+/// Datagrams without a mistake in them that must not pass, each under its own name.
+#[test]
+fn what_must_not_pass_is_dropped_under_its_own_name() {
+    if !require_root("what_must_not_pass_is_dropped_under_its_own_name") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let tunnels = join_quietly(&network);
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    let plane = tunnels.a.plane();
+    let mut underlay = at_gateway_a(&network);
+    let outside = Ipv4Addr::new(203, 0, 113, 9);
+    let own = Ipv4Addr::new(172, 16, 17, 66);
+    let to = |host| SocketAddrV4::new(host, 4242);
+    let good = udp(HOST_B, to(HOST_A), b"secret");
+    let congested = ipv4_with(UNDERLAY_B, UNDERLAY_A, Protocol::IPIP, &good, |outer| outer.tos = 0b11);
+    let dead = ipv4_with(HOST_B, HOST_A, Protocol::UDP, &good[20..], |inner| inner.ttl = 0);
+    let ipv6 = [&[0x60, 0, 0, 0, 0, 0, 59, 64][..], &[0; 32]].concat();
+    let nested = |source| ipv4(source, UNDERLAY_A, Protocol::IPIP, &good);
+    let cases = [
+        (DropReason::InnerSourceNotFromPeer, from_peer(&udp(outside, to(HOST_A), b"secret"))),
+        (DropReason::InnerSourceNotFromPeer, from_peer(&udp(UNDERLAY_B, to(HOST_A), b"secret"))),
+        (DropReason::InnerSourceIsOwn, from_peer(&udp(own, to(HOST_A), b"secret"))),
+        (DropReason::InnerSourceIsOwn, from_peer(&udp(UNDERLAY_A, to(HOST_A), b"secret"))),
+        (DropReason::InnerDestinationNotOurs, from_peer(&udp(HOST_B, to(outside), b"secret"))),
+        (DropReason::InnerDestinationNotOurs, from_peer(&udp(HOST_B, to(HOST_B), b"secret"))),
+        (DropReason::NestedToOurselves, from_peer(&nested(UNDERLAY_B))),
+        (DropReason::NestedToOurselves, from_peer(&nested(HOST_B))),
+        (DropReason::EcnViolation, congested),
+        (DropReason::DecapInnerTtlZero, from_peer(&dead)),
+        (DropReason::DecapInnerNotIpv4, from_peer(&ipv6)),
+        (DropReason::OuterSourceUnknown, ipv4(STRANGER, UNDERLAY_A, Protocol::IPIP, &good)),
+    ];
+    let taps = [(&network.gateway_a, "ipipA"), (&network.host_a, "eth0")]
+        .map(|(host, device)| Tap::start(host, device).unwrap());
+    for (reason, datagram) in &cases {
+        let before = plane.totals();
+        underlay.send(datagram);
+        wait_until(reason.as_str(), || plane.totals().dropped() > before.dropped());
+        assert_eq!(drops_since(&before, &plane.totals()), [(*reason, 1)]);
+    }
+    // Without the mistake it passes: the last thing that the taps hear.
+    underlay.send(&from_peer(&good));
+    wait_until("the good one passes", || plane.totals().peers[0].rx_packets == 2);
+    let [device, host] = taps.map(Tap::finish);
+    // And host A says that nobody listens there.
+    let delivered = |frames: Vec<&[u8]>| {
+        frames
+            .iter()
+            .filter(|bytes| bytes.get(20 + 8..).is_some_and(|rest| rest.starts_with(b"secret")))
+            .count()
+    };
+    assert_eq!(delivered(device.iter().map(|frame| &frame.bytes[..]).collect()), 1);
+    assert_eq!(delivered(host.iter().filter_map(Frame::ipv4).collect()), 1);
+}

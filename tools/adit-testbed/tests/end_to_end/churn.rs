@@ -1,0 +1,193 @@
+//! The underlay changes under a running tunnel, and traffic comes back by itself.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use adit_lab::checks::reaches;
+use adit_lab::two_sites::{Article, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_linux::capture;
+use adit_linux::netlink::Route;
+use adit_linux::testing::require_root;
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::{Protocol, Validation};
+use ipnet::Ipv4Net;
+
+use crate::support::{Injector, mac, wait_until};
+
+const NEW_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0, 0, 0x42];
+
+#[track_caller]
+fn wait_for_traffic(network: &Article) {
+    wait_until("host A reaches host B", || reaches(&network.host_a, HOST_B).unwrap());
+}
+
+/// The next hop's interface is exchanged for one with another address, which says nothing: the
+/// kernel has to find out, and is only made to by the tunnel's telling it that the entry is in use.
+#[test]
+fn a_next_hop_with_another_mac_is_found_again() {
+    if !require_root("a_next_hop_with_another_mac_is_found_again") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    // As it would be in some 40 seconds with the usual times.
+    let gateway = &network.gateway_a;
+    for (knob, value) in
+        [("base_reachable_time_ms", "500"), ("delay_first_probe_time", "1"), ("retrans_time_ms", "100")]
+    {
+        gateway.sysctl(&format!("ipv4/neigh/underlayA/{knob}"), value).unwrap();
+    }
+    let _tunnels = network.join().unwrap();
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    let index = network.router.index("toA").unwrap();
+    network.router.netlink().unwrap().set_mac(index, NEW_MAC).unwrap();
+    wait_for_traffic(&network);
+    let neighbour = gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
+    assert_eq!(neighbour.unwrap().and_then(|neighbour| neighbour.mac), Some(NEW_MAC));
+}
+
+/// The same, announced by a gratuitous ARP reply (RFC 5227 section 3), with the usual times.
+#[test]
+fn an_announced_mac_is_used_at_once() {
+    if !require_root("an_announced_mac_is_used_at_once") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let _tunnels = network.join().unwrap();
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    let gateway = &network.gateway_a;
+    let index = network.router.index("toA").unwrap();
+    // A neighbour that was confirmed within the last second is not replaced (`locktime`).
+    gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
+    network.router.netlink().unwrap().set_mac(index, NEW_MAC).unwrap();
+    Injector::new(&network.router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
+    let known = || gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
+    wait_until("the kernel takes the announcement", || {
+        known().unwrap().and_then(|neighbour| neighbour.mac) == Some(NEW_MAC)
+    });
+    wait_for_traffic(&network);
+}
+
+#[test]
+fn traffic_returns_after_the_underlay_interface_was_down() {
+    if !require_root("traffic_returns_after_the_underlay_interface_was_down") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let tunnels = network.join().unwrap();
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    for _ in 0..3 {
+        network.gateway_a.down("underlayA").unwrap();
+        assert!(!reaches(&network.host_a, HOST_B).unwrap(), "it is down");
+        network.gateway_a.up("underlayA").unwrap();
+        wait_for_traffic(&network);
+    }
+    assert_eq!(tunnels.a.plane().failure(), None);
+}
+
+/// The cable is pulled at the other end, where the router loses its routes.
+#[test]
+fn traffic_returns_after_the_carrier_was_gone() {
+    if !require_root("traffic_returns_after_the_carrier_was_gone") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let _tunnels = network.join().unwrap();
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    network.router.down("toA").unwrap();
+    assert!(!reaches(&network.host_a, HOST_B).unwrap(), "the cable is pulled");
+    network.router.up("toA").unwrap();
+    network.router.route(Ipv4Net::from(UNDERLAY_A), None, Some("toA")).unwrap();
+    wait_for_traffic(&network);
+}
+
+/// A second cable to the router, and then the first one breaks.
+#[test]
+fn traffic_follows_the_route_to_another_interface() {
+    if !require_root("traffic_follows_the_route_to_another_interface") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let _tunnels = network.join().unwrap();
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    let (gateway, router) = (&network.gateway_a, &network.router);
+    gateway.connect("second", router, "toA2").unwrap();
+    router.sysctl("ipv4/conf/toA2/proxy_arp", "1").unwrap();
+    router.sysctl("ipv4/neigh/toA2/proxy_delay", "0").unwrap();
+    gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("second")).unwrap();
+    let back = Route {
+        destination: Ipv4Net::from(UNDERLAY_A),
+        device: Some(router.index("toA2").unwrap()),
+        ..Route::default()
+    };
+    router.netlink().unwrap().replace_route(&back).unwrap();
+    router.down("toA").unwrap();
+    wait_for_traffic(&network);
+
+    // And over the new cable, not over the kernel's own way round it.
+    let tap = Listener::start(router, "toA2");
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    tap.expect(UNDERLAY_A, UNDERLAY_B, mac(gateway, "second"));
+}
+
+/// Somebody who listens on the gateway's own interface, as `tcpdump` does, sees what leaves it.
+#[test]
+fn a_capture_on_the_gateway_itself_sees_what_leaves() {
+    if !require_root("a_capture_on_the_gateway_itself_sees_what_leaves") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let _tunnels = network.join().unwrap();
+    assert!(reaches(&network.host_a, HOST_B).unwrap());
+    let gateway = &network.gateway_a;
+    for _ in 0..2 {
+        let tap = Listener::start(gateway, "underlayA");
+        wait_until("the capture sees what leaves, and what comes", || {
+            assert!(reaches(&network.host_a, HOST_B).unwrap(), "a capture must not lose anything");
+            let seen = tap.seen();
+            let has = |from, to| seen.iter().any(|frame| (frame.source, frame.destination) == (from, to));
+            has(UNDERLAY_A, UNDERLAY_B) && has(UNDERLAY_B, UNDERLAY_A)
+        });
+        drop(tap);
+        assert!(reaches(&network.host_a, HOST_B).unwrap(), "nobody listens any more");
+    }
+}
+
+/// A capture that is read in between.
+struct Listener(capture::Tap);
+
+/// The ends of an IP-in-IP datagram, and the Ethernet address it came from.
+struct Seen {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    from: [u8; 6],
+}
+
+impl Listener {
+    fn start(host: &adit_lab::host::Host, device: &str) -> Self {
+        let index = host.index(device).unwrap();
+        Self(host.run(|| capture::Tap::open(index)).unwrap())
+    }
+
+    /// What has come since it was last asked.
+    fn seen(&self) -> Vec<Seen> {
+        let mut buffer = [0; 2048];
+        let mut seen = Vec::new();
+        while let Some((_, len)) = self.0.next(&mut buffer, Duration::from_millis(5)).expect("it listens") {
+            let Some((link, bytes)) = buffer[..len].split_first_chunk::<14>() else { continue };
+            let Ok(packet) = Ipv4Packet::parse(bytes, Validation::Datapath) else { continue };
+            if link.ends_with(&[0x08, 0x00]) && packet.protocol() == Protocol::IPIP {
+                let from = [link[6], link[7], link[8], link[9], link[10], link[11]];
+                seen.push(Seen { source: packet.source(), destination: packet.destination(), from });
+            }
+        }
+        seen
+    }
+
+    fn expect(&self, source: Ipv4Addr, destination: Ipv4Addr, from: [u8; 6]) {
+        let seen = self.seen();
+        let found = seen
+            .iter()
+            .any(|frame| (frame.source, frame.destination, frame.from) == (source, destination, from));
+        assert!(found, "no datagram from {source} to {destination} among {}", seen.len());
+    }
+}

@@ -1,0 +1,234 @@
+//! The fixtures of every data plane, before a whole gateway: frames onto its cables, frames off its cables, and
+//! its counters.
+//!
+//! ```text
+//!   host A (an ear, and what is behind us) ── gateway A ── router (an ear, and all the peers)
+//! ```
+//!
+//! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on has one less.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use adit_config::DataplaneChoice;
+use adit_control::Overlay;
+use adit_fixtures::packet::{hex, mend};
+use adit_fixtures::site::{A, B, C, HOST_A, INSIDE_A};
+use adit_fixtures::{Case, Outcome, Setup, Way, table};
+use adit_lab::host::Host;
+use adit_lab::two_sites::{Article, bring_up};
+use adit_linux::raw::RawSocket;
+use adit_testbed::test_planes::{require, word};
+use adit_testbed::wire_tap;
+use adit_tunnel::Totals;
+use adit_wire::dscp::DscpPolicy;
+use adit_wire::ecn::EcnMode;
+use adit_wire::encapsulation::TtlPolicy;
+use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_wire::{Protocol, Validation};
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::support::{Injector, PATIENCE, mac, wait_until};
+
+/// How long nothing may come, at the end, before nothing more is taken to come.
+const QUIET: Duration = Duration::from_millis(50);
+
+#[test]
+fn userspace_does_what_the_table_says() {
+    if require("fixtures::userspace_does_what_the_table_says", DataplaneChoice::Userspace) {
+        run(DataplaneChoice::Userspace);
+    }
+}
+
+#[test]
+fn ebpf_does_what_the_table_says() {
+    if require("fixtures::ebpf_does_what_the_table_says", DataplaneChoice::Ebpf) {
+        run(DataplaneChoice::Ebpf);
+    }
+}
+
+fn run(plane: DataplaneChoice) {
+    let mut tunnels = BTreeMap::<String, Vec<Case>>::new();
+    for case in table().into_iter().filter(|case| case.not_end_to_end.is_none()) {
+        tunnels.entry(config(&case.setup, plane)).or_default().push(case);
+    }
+    for (config, cases) in tunnels {
+        let mut bed = Bed::build(&config);
+        cases.iter().for_each(|case| bed.expect(case));
+        bed.expect_silence();
+    }
+}
+
+/// The same tunnel as a file.
+fn config(setup: &Setup, plane: DataplaneChoice) -> String {
+    let config = &setup.config;
+    let networks = |networks: &[IpNet]| {
+        networks.iter().map(|network| format!("\"{network}\"")).collect::<Vec<_>>().join(", ")
+    };
+    let outer = &config.outer;
+    let ttl = match outer.ttl {
+        TtlPolicy::Fixed(ttl) => ttl.to_string(),
+        TtlPolicy::Inherit => "\"inherit\"".to_owned(),
+    };
+    let dscp = match outer.dscp {
+        DscpPolicy::Fixed(dscp) => dscp.value().to_string(),
+        DscpPolicy::Inherit => "\"inherit\"".to_owned(),
+    };
+    let ecn = match outer.ecn {
+        EcnMode::Normal => "normal",
+        EcnMode::Compatibility => "compatibility",
+    };
+    let peers = config.peers.iter().map(|peer| {
+        let networks = networks(&peer.networks);
+        format!(
+            "[[peer]]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [{networks}]\n",
+            peer.name, peer.underlay
+        )
+    });
+    format!(
+        "[site]\nname = \"a\"\nunderlay = \"{}\"\nnetworks = [{}]\ndataplane = \"{}\"\n\
+         [tunnel]\nttl = {ttl}\ndscp = {dscp}\necn = \"{ecn}\"\ndf = {}\nmss-clamp = {}\nprobe = false\n{}",
+        config.underlay,
+        networks(&config.networks),
+        word(plane),
+        outer.df,
+        config.mss_clamp,
+        peers.collect::<String>()
+    )
+}
+
+/// Gateway A between two neighbours that say nothing by themselves.
+struct Bed {
+    overlay: Overlay,
+    inside: Injector,
+    underlay: Injector,
+    at_host: Ear,
+    at_router: Ear,
+    _silencers: [RawSocket; 2],
+    _network: Article,
+}
+
+impl Bed {
+    fn build(config: &str) -> Self {
+        let network = Article::build().unwrap();
+        let Article { host_a, gateway_a, router, .. } = &network;
+        // The router is every peer, and answers to nothing but ARP.
+        router.sysctl("ipv4/ip_forward", "0").unwrap();
+        let silencers = [B, C].map(|peer| {
+            router.address("lo", Ipv4Net::from(peer)).unwrap();
+            router.run(|| RawSocket::silencer(peer)).unwrap()
+        });
+        // The host has no address, so that it answers to nothing at all.
+        let inside = gateway_a.index("dummyA").unwrap();
+        gateway_a.netlink().unwrap().set_neighbour(inside, HOST_A, mac(host_a, "eth0")).unwrap();
+        let eth0 = host_a.index("eth0").unwrap();
+        let address = Ipv4Net::new(HOST_A, 24).expect("a prefix");
+        host_a.netlink().unwrap().delete_address(eth0, address).unwrap();
+        // To whoever is neither here nor there, so that answers to them leave.
+        gateway_a.route(Ipv4Net::default(), Some(HOST_A), None).unwrap();
+        let overlay = bring_up(gateway_a, config).unwrap();
+        Self {
+            overlay,
+            inside: Injector::new(host_a, "eth0", gateway_a, "dummyA"),
+            underlay: Injector::new(router, "toA", gateway_a, "underlayA"),
+            at_host: Ear::new(host_a, "eth0", gateway_a, "dummyA"),
+            at_router: Ear::new(router, "toA", gateway_a, "underlayA"),
+            _silencers: silencers,
+            _network: network,
+        }
+    }
+
+    /// Puts a case before the gateway, and waits for all that is to come of it.
+    fn expect(&mut self, case: &Case) {
+        let before = self.overlay.plane().totals();
+        match case.way {
+            Way::Into => self.inside.send(&hop(&case.packet.bytes, 1)),
+            Way::OutOf => self.underlay.send(&case.packet.bytes),
+        }
+        match &case.outcome {
+            Outcome::Sent(frames) => {
+                for frame in frames {
+                    self.at_router.expect(&case.name, &normal(frame));
+                }
+            }
+            Outcome::Delivered(inner) => self.at_host.expect(&case.name, &hop(inner, -1)),
+            Outcome::Dropped(_) | Outcome::Answered { .. } => {}
+        }
+        let expected = case.counts.totals(before.peers.len());
+        let grown = || since(&before, &self.overlay.plane().totals());
+        let what = format!("{}: {expected:?}", case.name);
+        wait_until(&what, || grown() == expected);
+    }
+
+    /// Nothing has come but what was expected.
+    fn expect_silence(&mut self) {
+        for ear in [&mut self.at_host, &mut self.at_router] {
+            assert_eq!(ear.next(QUIET).map(|datagram| hex(&datagram)), None, "nobody has sent that");
+        }
+    }
+}
+
+/// What the gateway passes on by one of its cables.
+struct Ear(wire_tap::Ear);
+
+impl Ear {
+    fn new(host: &Host, device: &str, gateway: &Host, gateway_device: &str) -> Self {
+        Self(wire_tap::Ear::new(host, device, gateway, gateway_device).unwrap())
+    }
+
+    #[track_caller]
+    fn expect(&mut self, name: &str, datagram: &[u8]) {
+        let heard =
+            self.next(PATIENCE).unwrap_or_else(|| panic!("{name}: nothing, instead of {}", hex(datagram)));
+        assert_eq!(hex(&heard), hex(datagram), "{name}");
+        assert!(heard == datagram, "{name}: behind the headers, other bytes");
+    }
+
+    /// The next datagram that the gateway passes on, waiting so long at most.
+    fn next(&mut self, patience: Duration) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let heard = self.0.next(deadline.saturating_duration_since(Instant::now())).unwrap()?;
+            if let Some(datagram) = passed_on(&heard) {
+                return Some(datagram);
+            }
+        }
+    }
+}
+
+/// A datagram without padding and what is free in it; `None`: the gateway speaks for itself.
+fn passed_on(bytes: &[u8]) -> Option<Vec<u8>> {
+    let packet = Ipv4Packet::parse(bytes, Validation::Datapath).ok()?;
+    match packet.source() {
+        INSIDE_A => None,
+        A => (packet.protocol() == Protocol::IPIP).then(|| normal(packet.as_bytes())),
+        _ => Some(packet.as_bytes().to_vec()),
+    }
+}
+
+/// The identification of an outer datagram that may be fragmented is free.
+fn normal(outer: &[u8]) -> Vec<u8> {
+    let mut outer = outer.to_vec();
+    if outer[6] & 0x40 == 0 {
+        outer[4..6].fill(0);
+        mend(&mut outer);
+    }
+    outer
+}
+
+/// The same with a hop more or less left.
+fn hop(datagram: &[u8], more: i8) -> Vec<u8> {
+    let mut datagram = datagram.to_vec();
+    let ttl = datagram[8].checked_add_signed(more).expect("a host forwards it");
+    ipv4::set_ttl(&mut datagram, ttl).expect("it has a header");
+    datagram
+}
+
+/// What has been counted since, without when and with which TTL the last one came.
+fn since(before: &Totals, after: &Totals) -> Totals {
+    let mut since = after.since(before);
+    for peer in &mut since.peers {
+        (peer.last_rx, peer.last_ttl) = (None, None);
+    }
+    since
+}

@@ -1,0 +1,253 @@
+//! Strangers who must understand us, and whom we must understand: tcpdump and scapy.
+
+use std::io::Write;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use adit_lab::capture::{Frame, Tap};
+use adit_lab::http::{self, Server};
+use adit_lab::pcapng::write_pcapng;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_linux::raw::RawSocket;
+use adit_linux::testing::{require, require_root};
+use adit_wire::Protocol;
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::print::{Dissection, FlowTable};
+use adit_wire::validation::Validation;
+
+use crate::support::{ATTEMPT, config_a, mac};
+
+const TCPDUMP: &str = "/usr/bin/tcpdump";
+const PYTHON: &str = "/usr/bin/python3";
+
+fn has_tcpdump(test: &str) -> bool {
+    require(test, Path::new(TCPDUMP).exists(), "tcpdump (Debian: `apt install tcpdump`)")
+}
+
+fn has_scapy(test: &str) -> bool {
+    let found = Command::new(PYTHON).args(["-c", "import scapy.all"]).output();
+    let found = found.is_ok_and(|output| output.status.success());
+    require(test, found, "scapy (Debian: `apt install python3-scapy`)")
+}
+
+/// All kinds of traffic through the tunnel, as the router between the gateways sees it: only
+/// what is IPv4, and only what the gateways sent.
+fn capture(network: &Article) -> Vec<Frame> {
+    let tap = Tap::start(&network.router, "toA").unwrap();
+    let page = "a page\n".repeat(1000);
+    let server = Server::start(&network.gateway_b, INSIDE_B, 80, page.clone()).unwrap();
+    let fetched = network.gateway_a.ns().run(|| http::get(SocketAddrV4::new(INSIDE_B, 80))).unwrap();
+    assert_eq!(fetched.expect("the page is served"), page);
+    drop(server);
+    for (to, size, ttl) in [(HOST_B, 28, 64), (HOST_B, 1480, 64), (INSIDE_B, 29, 9), (HOST_B, 84, 2)] {
+        let answer = network.host_a.run(|| ping(to, size, ttl, ATTEMPT)).unwrap();
+        assert!(matches!(answer, Answer::Reply { .. } | Answer::Refused { .. }), "{answer:?}");
+    }
+    // To a port where nobody listens, so that an ICMP error with a quote comes back.
+    let socket = network.host_a.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_A, 4000))).unwrap();
+    let socket = socket.expect("the port is free");
+    socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    socket.connect(SocketAddrV4::new(HOST_B, 4001)).expect("there is a route");
+    for payload in [&[][..], b"odd", &[0xa5; 1000]] {
+        socket.send(payload).expect("it is sent");
+        let refused = socket.recv(&mut [0; 1]).expect_err("nobody listens");
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+    let frames: Vec<Frame> =
+        tap.finish().into_iter().filter(|frame| frame.ipv4().is_some_and(is_ipip)).collect();
+    assert!(frames.len() > 20, "only {} frames", frames.len());
+    frames
+}
+
+fn is_ipip(bytes: &[u8]) -> bool {
+    Ipv4Packet::parse(bytes, Validation::Lenient).is_ok_and(|packet| packet.protocol() == Protocol::IPIP)
+}
+
+/// Runs a program with something to read, and gives what it printed.
+fn output(command: &mut Command, input: &[u8]) -> String {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut stdin = child.stdin.take().expect("it was asked for");
+    std::thread::scope(|scope| {
+        // A program that has seen enough may stop reading.
+        scope.spawn(move || stdin.write_all(input));
+        let done = child.wait_with_output().expect("the program ends");
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{command:?}: {}\n{errors}", done.status);
+        String::from_utf8(done.stdout).expect("it prints text")
+    })
+}
+
+fn pcapng(frames: &[Frame]) -> Vec<u8> {
+    let directory = tempfile::tempdir().expect("there is room for a file");
+    let path = directory.path().join("capture.pcapng");
+    write_pcapng(&path, "toA", frames).unwrap();
+    std::fs::read(path).expect("it was written")
+}
+
+#[test]
+fn tcpdump_prints_the_lines_that_we_print() {
+    const TEST: &str = "tcpdump_prints_the_lines_that_we_print";
+    if !require_root(TEST) || !has_tcpdump(TEST) {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let _tunnels = network.join().unwrap();
+    let frames = capture(&network);
+    let theirs = output(Command::new(TCPDUMP).args(["-n", "-t", "-r", "-"]), &pcapng(&frames));
+    // Older ones end each line so, 4.99.3 does not.
+    const SUFFIX: &str = " (ipip-proto-4)";
+    let with_suffix = theirs.contains(SUFFIX);
+    let mut flows = FlowTable::<16>::new();
+    let ours: Vec<String> = frames
+        .iter()
+        .filter_map(Frame::ipv4)
+        .map(|bytes| Dissection::new(bytes).with_flow(&mut flows).to_string())
+        .map(|line| {
+            let bare = line.strip_suffix(SUFFIX).expect("ours is the article's form").to_owned();
+            if with_suffix { line } else { bare }
+        })
+        .collect();
+    let different: Vec<_> =
+        ours.iter().map(String::as_str).zip(theirs.lines()).filter(|(a, b)| a != b).collect();
+    assert!(different.is_empty(), "ours, and tcpdump's: {different:#?}");
+    assert_eq!(ours.len(), theirs.lines().count());
+    let said = |what: &str| ours.iter().any(|line| line.contains(what));
+    let there = format!("IP {UNDERLAY_A} > {UNDERLAY_B}: IP {INSIDE_A}.");
+    assert!(said(&there) && said("Flags [S]") && said("echo reply") && said("udp port 4001"));
+}
+
+/// Has an interface without checksum offload. Between two Ethernets of one machine nobody completes
+/// the checksums, and the capture would show what a card has yet to fill in.
+const NO_OFFLOAD: &str = r#"
+import ctypes, fcntl, socket, struct, sys
+SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
+value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0))
+request = struct.pack("16sP16x", sys.argv[1].encode(), ctypes.addressof(value))
+fcntl.ioctl(socket.socket(), SIOCETHTOOL, request)
+"#;
+
+/// Takes every frame apart, and builds it again with checksums of scapy's own: the bytes must be
+/// the same. Prints what was in each.
+const DISSECT: &str = r#"
+import sys
+from io import BytesIO
+from scapy.all import ICMP, IP, TCP, UDP, Raw, rdpcap, raw
+
+def again(layer):
+    layer = layer.copy()
+    part = layer
+    while part and not isinstance(part, Raw):
+        # What an error quotes is not ours to mend: it may be cut short.
+        if type(part).__name__.endswith("error"):
+            break
+        if hasattr(part, "chksum"):
+            del part.chksum
+        part = part.payload
+    return raw(layer)
+
+for packet in rdpcap(BytesIO(sys.stdin.buffer.read())):
+    outer = packet[IP]
+    inner = outer.payload
+    assert isinstance(inner, IP), packet.summary()
+    # One hop, the router, is behind what comes from gateway B.
+    ttl = 64 if outer.src == "10.1.1.1" else 63
+    assert (outer.proto, outer.ihl, outer.flags, outer.ttl) == (4, 5, "DF", ttl), outer.show(dump=True)
+    assert outer.len == inner.len + 20, outer.show(dump=True)
+    assert outer.tos == inner.tos, outer.show(dump=True)
+    assert again(outer) == raw(packet)[14:], "scapy would have written other checksums:\n" + packet.show(dump=True)
+    kind = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP"}[type(inner.payload)]
+    print(outer.src, outer.dst, inner.src, inner.dst, kind)
+"#;
+
+#[test]
+fn scapy_finds_our_packets_right() {
+    const TEST: &str = "scapy_finds_our_packets_right";
+    if !require_root(TEST) || !has_scapy(TEST) {
+        return;
+    }
+    let network = Article::build().unwrap();
+    for (gateway, device) in [(&network.gateway_a, "underlayA"), (&network.gateway_b, "underlayB")] {
+        gateway.ns().run(|| output(Command::new(PYTHON).args(["-c", NO_OFFLOAD, device]), &[])).unwrap();
+    }
+    let _tunnels = network.join().unwrap();
+    let frames = capture(&network);
+    let said = output(Command::new(PYTHON).args(["-c", DISSECT]), &pcapng(&frames));
+    assert_eq!(said.lines().count(), frames.len());
+    for (from, to, inner_from, inner_to, kind) in [
+        (UNDERLAY_A, UNDERLAY_B, INSIDE_A, INSIDE_B, "TCP"),
+        (UNDERLAY_B, UNDERLAY_A, INSIDE_B, INSIDE_A, "TCP"),
+        (UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B, "ICMP"),
+        (UNDERLAY_B, UNDERLAY_A, HOST_B, HOST_A, "ICMP"),
+        (UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B, "UDP"),
+    ] {
+        let line = format!("{from} {to} {inner_from} {inner_to} {kind}");
+        assert!(said.lines().any(|found| found == line), "scapy has not seen {line}");
+    }
+}
+
+/// Plays gateway B and a host behind it: an echo request, built by scapy, whole and in outer
+/// fragments; the answer must be the echo in IP in IP with every checksum right.
+const EXCHANGE: &str = r#"
+import sys
+from scapy.all import Ether, ICMP, IP, AsyncSniffer, fragment, raw, sendp
+
+mac, underlay_a, underlay_b, host_a, host_b = sys.argv[1:]
+
+def exchange(sequence, size, cut):
+    payload = bytes((sequence + at) % 256 for at in range(size))
+    request = IP(src=underlay_b, dst=underlay_a, id=sequence) / IP(src=host_b, dst=host_a, ttl=9) \
+        / ICMP(id=4711, seq=sequence) / payload
+    pieces = fragment(IP(raw(request)), fragsize=cut) if cut else [request]
+    assert not cut or len(pieces) > 1
+    frames = [Ether(dst=mac) / piece for piece in pieces]
+
+    def is_answer(frame):
+        return IP in frame and frame[IP].proto == 4 and frame[IP].src == underlay_a
+
+    sniffer = AsyncSniffer(iface="underlayB", lfilter=is_answer, count=1, timeout=5,
+                           started_callback=lambda: sendp(frames, iface="underlayB", verbose=False))
+    sniffer.start()
+    sniffer.join()
+    assert len(sniffer.results) == 1, f"no answer to request {sequence}"
+    outer = sniffer.results[0][IP]
+    inner = outer.payload
+    assert (outer.src, outer.dst, inner.src, inner.dst) == (underlay_a, underlay_b, host_a, host_b), outer.summary()
+    echo = inner.payload
+    assert (echo.type, echo.id, echo.seq, raw(echo.payload)) == (0, 4711, sequence, payload), outer.show(dump=True)
+    rebuilt = outer.copy()
+    del rebuilt.chksum, rebuilt.payload.chksum, rebuilt.payload.payload.chksum
+    assert raw(rebuilt) == raw(outer), "wrong checksums:\n" + outer.show(dump=True)
+
+for sequence, (size, cut) in enumerate([(0, 0), (1, 0), (56, 0), (1452, 0), (56, 40), (1400, 576), (1400, 24)]):
+    exchange(sequence + 1, size, cut)
+print("done")
+"#;
+
+#[test]
+fn scapy_as_the_peer_is_answered() {
+    const TEST: &str = "scapy_as_the_peer_is_answered";
+    if !require_root(TEST) || !has_scapy(TEST) {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
+    // So that gateway B's kernel, which has no tunnel, does not answer what scapy is to read.
+    let _silencer = network.gateway_b.run(|| RawSocket::silencer(UNDERLAY_B)).unwrap();
+    let router = mac(&network.router, "toB").map(|byte| format!("{byte:02x}")).join(":");
+    let addresses = [UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B].map(|address| address.to_string());
+    let said = network
+        .gateway_b
+        .ns()
+        .run(|| output(Command::new(PYTHON).args(["-c", EXCHANGE, &router]).args(&addresses), &[]))
+        .unwrap();
+    assert_eq!(said, "done\n");
+    let totals = tunnel.plane().totals();
+    assert_eq!((totals.peers[0].rx_packets, totals.peers[0].tx_packets, totals.dropped()), (7, 7, 0));
+}

@@ -1,0 +1,278 @@
+//! Bytes from host to host, compared: TCP both ways at once, UDP of many sizes, and the path MTU that
+//! a router in the middle does not let them forget.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+
+use adit_config::Config;
+use adit_control::desired::{Machine, tunnel_config};
+use adit_dataplane::DataPlane;
+use adit_dataplane::userspace::UserspacePlane;
+use adit_lab::host::Host;
+use adit_lab::two_sites::{Article, HOST_A, HOST_B, Tunnels, bring_up};
+use adit_linux::testing::require_root;
+use adit_linux::tun::{Tun, TunOptions};
+use adit_tunnel::{DropReason, PeerIndex, Tunnel};
+use sha2::{Digest, Sha256};
+
+use crate::support::{ATTEMPT, PATIENCE, Random, config_a, config_b, drops_since, snmp};
+
+const MEGABYTE: usize = 1 << 20;
+const CHUNK: usize = 64 * 1024;
+const PEER: PeerIndex = PeerIndex::new(0);
+
+type Hash = [u8; 32];
+
+/// Sends `len` bytes that follow from `seed`, and gives their hash.
+fn pour(to: SocketAddr, seed: u64, len: usize) -> std::io::Result<Hash> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut random = Random::seeded(seed);
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    for at in (0..len).step_by(CHUNK) {
+        let chunk = &mut chunk[..CHUNK.min(len - at)];
+        random.fill(chunk);
+        hash.update(&*chunk);
+        stream.write_all(chunk)?;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    Ok(hash.finalize().into())
+}
+
+/// Reads to the end; how many bytes, and their hash.
+fn drain(mut stream: TcpStream) -> std::io::Result<(usize, Hash)> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    let mut total = 0;
+    loop {
+        let len = stream.read(&mut chunk)?;
+        if len == 0 {
+            return Ok((total, hash.finalize().into()));
+        }
+        hash.update(&chunk[..len]);
+        total += len;
+    }
+}
+
+/// One stream of `len` bytes; fails unless they arrive as they were sent.
+fn stream(from: &Host, to: &Host, address: Ipv4Addr, seed: u64, len: usize) {
+    let listener =
+        to.ns().run(|| TcpListener::bind(SocketAddrV4::new(address, 0))).unwrap().expect("a port is free");
+    let server = listener.local_addr().expect("it is bound");
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            to.ns()
+                .run(|| listener.accept().and_then(|(stream, _)| drain(stream)))
+                .unwrap()
+                .expect("it arrives")
+        });
+        let sent = from.ns().run(|| pour(server, seed, len)).unwrap().expect("it is sent");
+        let (total, received) = receiver.join().expect("the receiver ends");
+        assert_eq!(total, len);
+        assert_eq!(received, sent, "{len} bytes from {} to {} changed", from.name(), to.name());
+    });
+}
+
+/// `streams` streams each way, all at once, of `len` bytes each.
+fn both_ways(network: &Article, streams: u64, len: usize) {
+    let (a, b) = (&network.host_a, &network.host_b);
+    std::thread::scope(|scope| {
+        for number in 0..streams {
+            scope.spawn(move || stream(a, b, HOST_B, 2 * number, len));
+            scope.spawn(move || stream(b, a, HOST_A, 2 * number + 1, len));
+        }
+    });
+}
+
+#[test]
+fn sixty_four_megabytes_both_ways_at_once() {
+    if !require_root("sixty_four_megabytes_both_ways_at_once") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let tunnels = network.join().unwrap();
+    both_ways(&network, 1, 64 * MEGABYTE);
+    for tunnel in [&tunnels.a, &tunnels.b] {
+        let totals = tunnel.plane().totals();
+        assert!(totals.peers[0].tx_bytes > 64 << 20 && totals.peers[0].rx_bytes > 64 << 20, "{totals:?}");
+        assert_eq!(totals.dropped(), 0, "{:?}", totals.drops_by_reason().collect::<Vec<_>>());
+    }
+}
+
+/// A link behind the router is narrower than gateway A's own: only the router can tell. MSS
+/// clamping is off, or TCP would never send anything too long.
+fn narrow(tunnel: &str) -> (Article, Tunnels) {
+    let network = Article::build().unwrap();
+    network.router.mtu("toB", 1400).unwrap();
+    network.gateway_b.mtu("underlayB", 1400).unwrap();
+    let a = bring_up(&network.gateway_a, &config_a(tunnel)).unwrap();
+    let b = bring_up(&network.gateway_b, &config_b(tunnel)).unwrap();
+    (network, Tunnels { a, b })
+}
+
+/// RFC 2003 section 5.1: the tunnel learns the path's MTU from the router, and the senders from it.
+#[test]
+fn the_path_mtu_is_learned_from_a_router() {
+    if !require_root("the_path_mtu_is_learned_from_a_router") {
+        return;
+    }
+    let (network, tunnels) = narrow("mss-clamp = false");
+    let tunnel = tunnels.a.plane().tunnel();
+    assert_eq!(tunnel.path_mtu(PEER).mtu, 1500);
+    // Towards B alone at first: what B's own stream had learned, B would announce as its MSS.
+    stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
+    both_ways(&network, 1, 64 * MEGABYTE);
+    assert_eq!((tunnel.path_mtu(PEER).mtu, tunnel.path_mtu(PEER).learned.is_some()), (1400, true));
+    assert!(tunnels.a.plane().totals().icmp.relayed > 0, "nobody told host A");
+    assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
+}
+
+/// With `df = false`, and senders that leave DF clear too, routers fragment the outer datagram
+/// and the peer reassembles it.
+#[test]
+fn without_df_the_router_fragments() {
+    if !require_root("without_df_the_router_fragments") {
+        return;
+    }
+    let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
+    for host in [&network.host_a, &network.host_b] {
+        host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
+    }
+    both_ways(&network, 1, 64 * MEGABYTE);
+    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_none(), "there was nothing to learn");
+    assert!(snmp(&network.router, "Ip", "FragCreates") > 1000, "the router had nothing to fragment");
+    assert_eq!(tunnels.b.plane().totals().drops_of(DropReason::OuterFragment), 0);
+}
+
+/// With `df = false` an inner DF is honoured all the same, and so the path's MTU is learned.
+#[test]
+fn an_inner_df_is_honoured_without_df() {
+    if !require_root("an_inner_df_is_honoured_without_df") {
+        return;
+    }
+    let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
+    stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
+    both_ways(&network, 1, 4 * MEGABYTE);
+    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_some());
+    assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
+}
+
+/// A data plane as the overlay makes it, but with two queues whatever this machine's processors.
+fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
+    let config = Config::parse("test.toml", config).expect("the configuration is valid");
+    let plane = gateway
+        .run(|| {
+            let tun = Tun::open(&TunOptions { name: device.to_owned(), queues: 2 })?;
+            let underlay = config.site.underlay.address().expect("the file has the address");
+            let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500, vrf: None };
+            let tunnel =
+                Tunnel::new(tunnel_config(&config, &machine)).expect("the configuration makes a tunnel");
+            UserspacePlane::start(Arc::new(tunnel), tun, underlay)
+        })
+        .unwrap();
+    gateway.sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
+    gateway.mtu(device, 1480).unwrap();
+    gateway.up(device).unwrap();
+    for network in config.peers.iter().flat_map(|peer| &peer.networks) {
+        gateway.route(*network, None, Some(device)).unwrap();
+    }
+    plane
+}
+
+#[test]
+fn two_queues_and_several_streams() {
+    if !require_root("two_queues_and_several_streams") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let a = two_queues(&network.gateway_a, &config_a(""), "ipipA");
+    let b = two_queues(&network.gateway_b, &config_b(""), "ipipB");
+    let before = [a.totals(), b.totals()];
+    both_ways(&network, 4, 16 * MEGABYTE);
+    for (plane, before) in [&a, &b].into_iter().zip(&before) {
+        assert_eq!(drops_since(before, &plane.totals()), []);
+    }
+}
+
+/// Datagrams of `sizes` bytes of payload from host A to host B, one after the other. Gives the
+/// sizes that arrived; what arrives must be what was sent.
+fn datagrams(network: &Article, sizes: &[usize]) -> Vec<usize> {
+    let bind = |host: &Host, address| {
+        host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap().expect("a port is free")
+    };
+    let sender = bind(&network.host_a, HOST_A);
+    let receiver = bind(&network.host_b, HOST_B);
+    receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    let to = receiver.local_addr().expect("it is bound");
+    let mut random = Random::seeded(7);
+    let mut buffer = vec![0; 65_536];
+    let mut arrived = Vec::new();
+    for &size in sizes {
+        let payload = random.bytes(size);
+        sender.send_to(&payload, to).expect("the host itself takes every size");
+        match receiver.recv_from(&mut buffer) {
+            Ok((len, from)) => {
+                assert!(buffer[..len] == payload, "{size} bytes were sent, and {len} came, changed");
+                assert_eq!(from.ip(), HOST_A);
+                arrived.push(size);
+            }
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}"),
+        }
+    }
+    arrived
+}
+
+fn sizes() -> Vec<usize> {
+    // Around everything that has an edge: eights, the MTUs 1400 and 1500 with one and two headers
+    // less, two and three fragments, the largest.
+    let edges = [0, 1380, 1400, 1460, 1480, 1500, 2800, 2960, 4440, 64_992];
+    let around = |edge: usize| (edge.saturating_sub(30)..edge + 9).step_by(if edge == 0 { 1 } else { 2 });
+    let mut sizes: Vec<usize> = edges.into_iter().flat_map(around).collect();
+    let mut random = Random::seeded(11);
+    sizes.extend((0..100).map(|_| random.within(0..65_000)));
+    sizes.push(65_000);
+    sizes
+}
+
+#[test]
+fn datagrams_of_every_size_arrive_unchanged() {
+    if !require_root("datagrams_of_every_size_arrive_unchanged") {
+        return;
+    }
+    let network = Article::build().unwrap();
+    let tunnels = network.join().unwrap();
+    // DF clear: whoever finds them too long may fragment them.
+    network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
+    assert_eq!(datagrams(&network, &sizes()), sizes());
+    assert_eq!(tunnels.a.plane().totals().dropped() + tunnels.b.plane().totals().dropped(), 0);
+}
+
+/// Behind a narrow link the tunnel fragments the inner datagrams once it knows. Until then the
+/// outer ones, whose DF is set, are refused by the router, and only those may be missing.
+#[test]
+fn datagrams_of_every_size_behind_a_narrow_link() {
+    if !require_root("datagrams_of_every_size_behind_a_narrow_link") {
+        return;
+    }
+    let (network, tunnels) = narrow("");
+    network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
+    let sizes = sizes();
+    let arrived = datagrams(&network, &sizes);
+    assert_eq!(sizes.len() - arrived.len(), 1, "one is lost, and teaches the tunnel");
+    assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400);
+}
+
+/// The same with `df = false`: nothing is refused, the router fragments, nothing is missing.
+#[test]
+fn datagrams_of_every_size_without_df() {
+    if !require_root("datagrams_of_every_size_without_df") {
+        return;
+    }
+    let (network, _tunnels) = narrow("df = false");
+    network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
+    assert_eq!(datagrams(&network, &sizes()), sizes());
+    assert!(snmp(&network.router, "Ip", "FragCreates") > 100);
+}

@@ -1,0 +1,44 @@
+//! What comes by an interface that no route of ours leads to.
+
+use std::time::Duration;
+
+use adit_config::DataplaneChoice;
+use adit_lab::ping::ping;
+use adit_lab::two_sites::{Article, HOST_B, UNDERLAY_B};
+use adit_linux::netlink::Route;
+use ipnet::Ipv4Net;
+
+use crate::planes::{join_with, on_every_plane};
+use crate::support::drops_since;
+
+/// The underlay's way back is another than the way there, as behind two providers. Not one datagram is
+/// lost to that, the first included.
+fn the_way_back_is_another(plane: DataplaneChoice) {
+    const ECHOES: u64 = 5;
+    let network = Article::build().unwrap();
+    let tunnels = join_with(&network, plane, "probe = false");
+    let (gateway, router) = (&network.gateway_b, &network.router);
+    gateway.connect("second", router, "toB2").unwrap();
+    for device in ["all", "second"] {
+        gateway.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0").unwrap();
+    }
+    let other = Route {
+        destination: Ipv4Net::from(UNDERLAY_B),
+        device: Some(router.index("toB2").unwrap()),
+        ..Route::default()
+    };
+    router.netlink().unwrap().replace_route(&other).unwrap();
+
+    let before = tunnels.b.plane().totals();
+    for _ in 0..ECHOES {
+        let answer = network.host_a.run(|| ping(HOST_B, 84, 64, Duration::from_secs(3))).unwrap();
+        assert!(answer.is_reply(), "{answer:?}");
+    }
+    let after = tunnels.b.plane().totals();
+    assert_eq!(after.peers[0].rx_packets - before.peers[0].rx_packets, ECHOES);
+    assert_eq!(drops_since(&before, &after), []);
+}
+
+on_every_plane! {
+    the_way_back_is_another,
+}

@@ -1,0 +1,36 @@
+//! A router that drops what is too big and says nothing, under a running TCP transfer: the tunnel finds out by itself
+//! what the path takes (RFC 8899).
+
+use std::time::Duration;
+
+use adit_config::DataplaneChoice;
+use adit_lab::throughput::Path;
+use adit_lab::two_sites::{Article, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_testbed::black_hole::{BlackHole, bound_receiver, time_to_heal};
+use adit_testbed::transfer::Transfer;
+
+use crate::planes::{join, on_every_plane};
+use crate::support::wait_until;
+
+/// Before somebody who waits gives up.
+const SOON: Duration = Duration::from_secs(15);
+
+#[expect(clippy::print_stderr, reason = "the figure is what the test is for")]
+fn a_transfer_survives_a_black_hole(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let _tunnels = join(&network, plane);
+    bound_receiver(&network.host_b).unwrap();
+    let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let transfer = Transfer::start(&path, None).unwrap();
+    wait_until("the transfer runs", || transfer.received() > 4 << 20);
+    let hole = BlackHole::open(&network.router, "toB", 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
+    let took = time_to_heal(&transfer, SOON);
+    assert!(took.is_some(), "the transfer hangs in the hole for {SOON:?} already");
+    eprintln!("{plane:?}: the transfer went on after {:.1} s", took.unwrap_or_default().as_secs_f64());
+    eprintln!("{}", transfer.finish().unwrap());
+    hole.close().unwrap();
+}
+
+on_every_plane! {
+    a_transfer_survives_a_black_hole,
+}

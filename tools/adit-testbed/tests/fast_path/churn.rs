@@ -1,0 +1,230 @@
+//! The underlay changes under a stream of 10,000 datagrams a second each way. What is lost is lost
+//! while the change goes on, and nothing before or after it.
+
+use std::time::{Duration, Instant};
+
+use adit_config::DataplaneChoice;
+use adit_lab::two_sites::{Article, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_linux::netlink::{Neighbour, Netlink, Route};
+use adit_testbed::loss_stream::{Probe, ProbeOptions, Report};
+use ipnet::Ipv4Net;
+
+use crate::planes::{join, on_every_plane};
+use crate::support::{Injector, PATIENCE, wait_until};
+
+/// Long enough to tell a stream that flows from one that does not.
+const STEADY: Duration = Duration::from_millis(300);
+/// For how long a cable is out, so that the streams feel it.
+const OUTAGE: Duration = Duration::from_millis(200);
+/// Within which the kernel knows the next hop again, where nobody has made it wait for its timer of a second.
+const PROMPT: Duration = Duration::from_millis(500);
+/// For what is still on its way when a test ends.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long before and after the event something may be lost because of it. Probes leave in a burst
+/// every millisecond, and are on their way for a moment.
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// What a change cost.
+struct Cost {
+    began: Instant,
+    over: Instant,
+    plane: DataplaneChoice,
+    /// From host A, and from host B.
+    reports: [Report; 2],
+}
+
+/// Starts both streams, has `event` happen, and takes the reports.
+fn during(network: &Article, plane: DataplaneChoice, what: &str, event: impl FnOnce()) -> Cost {
+    let start =
+        |from, to, address| Probe::start(from, to, address, ProbeOptions::default(), PATIENCE).unwrap();
+    let probes =
+        [start(&network.host_a, &network.host_b, HOST_B), start(&network.host_b, &network.host_a, HOST_A)];
+    std::thread::sleep(STEADY);
+    let began = Instant::now();
+    event();
+    let over = Instant::now();
+    for probe in &probes {
+        assert!(probe.wait_for_arrival(PATIENCE), "{what}: traffic does not come back");
+    }
+    std::thread::sleep(STEADY);
+    let cost = Cost { began, over, plane, reports: probes.map(|probe| probe.finish(GRACE).unwrap()) };
+    cost.print(what);
+    cost
+}
+
+impl Cost {
+    #[expect(clippy::print_stderr, reason = "the figures are what the test is for")]
+    fn print(&self, what: &str) {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        eprintln!("{what}: it took {:.1} ms", ms(self.over - self.began));
+        for (way, report) in ["A to B", "B to A"].iter().zip(&self.reports) {
+            let last = report.losses.last().map(|loss| loss.until);
+            let late = last.map_or(0.0, |last| ms(last.saturating_duration_since(self.over)));
+            eprintln!("  {way}: {report}\n  the last one lost was sent {late:.1} ms after it was over");
+        }
+    }
+
+    /// Everything lost was sent while the event went on.
+    #[track_caller]
+    fn assert_contained(&self) {
+        let (from, until) = (self.began - INTERVAL, self.over + INTERVAL);
+        self.assert_all(|report| report.duplicated == 0 && report.lost_outside(from, until) == 0);
+    }
+
+    /// Nothing was lost at all.
+    #[track_caller]
+    fn assert_lossless(&self) {
+        self.assert_all(Report::is_complete);
+    }
+
+    /// Of the kernel's data plane. A process also loses what comes while it gets no processor, on a machine
+    /// that is busy otherwise: its figures are there to be read, and that traffic came back was checked.
+    #[track_caller]
+    fn assert_all(&self, holds: impl Fn(&Report) -> bool) {
+        for report in &self.reports {
+            assert_eq!(report.dropped_by_receiver, 0, "{report}");
+            assert!(self.plane != DataplaneChoice::Ebpf || holds(report), "{report}");
+        }
+    }
+}
+
+/// What gateway A's kernel knows of the next hop towards gateway B.
+struct NextHop {
+    netlink: Netlink,
+    device: u32,
+}
+
+impl NextHop {
+    fn new(network: &Article) -> Self {
+        let gateway = &network.gateway_a;
+        Self { netlink: gateway.netlink().unwrap(), device: gateway.index("underlayA").unwrap() }
+    }
+
+    fn known(&mut self) -> Option<Neighbour> {
+        self.netlink.neighbour(self.device, UNDERLAY_B).unwrap()
+    }
+
+    /// A kernel that has lost its link has forgotten who is behind it. It asks once a second
+    /// (`retrans_time_ms`), and may have asked in vain: no underlay is back before. Returns how long that took.
+    fn wait_until_known(&mut self) -> Duration {
+        let began = Instant::now();
+        wait_until("the kernel knows the next hop again", || {
+            self.known().is_some_and(|known| known.state.is_usable())
+        });
+        began.elapsed()
+    }
+}
+
+/// Both ends of gateway A's cable are at work again. The kernel sees to links that have changed once a second
+/// (`linkwatch`), all of the machine's together, and sends nothing by them before.
+fn wait_for_the_cable(network: &Article) {
+    let ends = [(&network.gateway_a, "underlayA"), (&network.router, "toA")];
+    for (host, device) in ends {
+        let mut netlink = host.netlink().unwrap();
+        wait_until("the cable is in again", || {
+            netlink.link(device).unwrap().is_some_and(|link| link.running)
+        });
+    }
+}
+
+/// A second cable to the router; the route to the peer moves to it; then the first one breaks.
+fn the_route_moves_to_another_interface(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let _tunnels = join(&network, plane);
+    let (gateway, router) = (&network.gateway_a, &network.router);
+    gateway.connect("second", router, "toA2").unwrap();
+    router.sysctl("ipv4/conf/toA2/proxy_arp", "1").unwrap();
+    router.sysctl("ipv4/neigh/toA2/proxy_delay", "0").unwrap();
+    let back = Route {
+        destination: Ipv4Net::from(UNDERLAY_A),
+        device: Some(router.index("toA2").unwrap()),
+        ..Route::default()
+    };
+    let moved = during(&network, plane, "the route moves to another interface", || {
+        gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("second")).unwrap();
+        router.netlink().unwrap().replace_route(&back).unwrap();
+    });
+    moved.assert_contained();
+    let broken = during(&network, plane, "the interface that is no longer used goes down", || {
+        router.down("toA").unwrap();
+    });
+    broken.assert_lossless();
+}
+
+/// The next hop's interface gets another Ethernet address, and says so by a gratuitous ARP reply
+/// (RFC 5227 section 3).
+fn the_next_hop_changes_its_mac(plane: DataplaneChoice) {
+    const NEW_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0, 0, 0x42];
+    let network = Article::build().unwrap();
+    let _tunnels = join(&network, plane);
+    let (gateway, router) = (&network.gateway_a, &network.router);
+    // A neighbour that was confirmed within the last second is not replaced (`locktime`).
+    gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
+    let (port, mut of_router) = (router.index("toA").unwrap(), router.netlink().unwrap());
+    let mut next_hop = NextHop::new(&network);
+    let cost = during(&network, plane, "the next hop changes its MAC", || {
+        of_router.set_mac(port, NEW_MAC).unwrap();
+        Injector::new(router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
+        wait_until("the kernel takes the announcement", || {
+            next_hop.known().and_then(|known| known.mac) == Some(NEW_MAC)
+        });
+    });
+    cost.assert_contained();
+}
+
+fn the_link_flaps(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let tunnels = join(&network, plane);
+    let (mut next_hop, gateway) = (NextHop::new(&network), &network.gateway_a);
+    for _ in 0..3 {
+        let mut took = Duration::ZERO;
+        let cost = during(&network, plane, "the link flaps", || {
+            gateway.down("underlayA").unwrap();
+            std::thread::sleep(OUTAGE);
+            gateway.up("underlayA").unwrap();
+            wait_for_the_cable(&network);
+            took = next_hop.wait_until_known();
+        });
+        cost.assert_contained();
+        // No neighbour entry that was asked for while it was out had the kernel wait.
+        assert!(plane != DataplaneChoice::Ebpf || took < PROMPT, "it took {took:?}");
+        assert!(cost.reports[0].lost() > 0, "it was down, and yet nothing was lost");
+    }
+    assert_eq!(tunnels.a.plane().failure(), None);
+}
+
+/// The cable is pulled at the other end, where the router loses its route.
+fn the_carrier_goes(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let _tunnels = join(&network, plane);
+    let (mut next_hop, router) = (NextHop::new(&network), &network.router);
+    let mut took = Duration::ZERO;
+    let cost = during(&network, plane, "the carrier goes at the other end", || {
+        router.down("toA").unwrap();
+        std::thread::sleep(OUTAGE);
+        router.up("toA").unwrap();
+        router.route(Ipv4Net::from(UNDERLAY_A), None, Some("toA")).unwrap();
+        wait_for_the_cable(&network);
+        took = next_hop.wait_until_known();
+    });
+    cost.assert_contained();
+    assert!(plane != DataplaneChoice::Ebpf || took < PROMPT, "it took {took:?}");
+    assert!(cost.reports[0].lost() > 0, "the cable was pulled, and yet nothing was lost");
+}
+
+/// What all the others are measured against.
+fn nothing_happens(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let _tunnels = join(&network, plane);
+    during(&network, plane, "nothing happens", || std::thread::sleep(Duration::from_secs(2)))
+        .assert_lossless();
+}
+
+on_every_plane! {
+    nothing_happens,
+    the_route_moves_to_another_interface,
+    the_next_hop_changes_its_mac,
+    the_link_flaps,
+    the_carrier_goes,
+}

@@ -1,0 +1,74 @@
+//! Inner datagrams of 65,515 bytes, the largest that fit into an outer one: both ways at once, byte by byte.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+
+use adit_config::DataplaneChoice;
+use adit_lab::capture::{Frame, Tap};
+use adit_lab::host::Host;
+use adit_lab::two_sites::{Article, HOST_A, HOST_B};
+
+use crate::planes::{join, on_every_plane};
+use crate::support::{ATTEMPT, Random, drops_since};
+
+/// 65,535 less the outer header.
+const LARGEST: usize = 65_515;
+/// The IPv4 and the UDP header.
+const HEADERS: usize = 28;
+/// The largest that a veth takes: one outer datagram of 65,535 bytes.
+const CABLE_MTU: u32 = 65_535;
+const ROUNDS: usize = 20;
+
+/// A socket on a host.
+fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
+    let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap();
+    let socket = socket.expect("a port is free");
+    socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    socket
+}
+
+/// Datagrams of the largest size and just below it each way, all compared.
+fn exchange(network: &Article) {
+    let (a, b) = (bind(&network.host_a, HOST_A), bind(&network.host_b, HOST_B));
+    let mut random = Random::seeded(13);
+    let mut buffer = vec![0; 65_536];
+    for round in 0..ROUNDS {
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let payload = random.bytes(LARGEST - HEADERS - round % 10);
+            let to_address = to.local_addr().expect("it is bound");
+            assert_eq!(from.send_to(&payload, to_address).expect("it is sent"), payload.len());
+            let (len, _) = to.recv_from(&mut buffer).expect("it arrives");
+            assert!(buffer[..len] == payload, "{} bytes were sent, {len} came, or changed", payload.len());
+        }
+    }
+}
+
+/// In fragments, which the hosts make: each goes through the tunnel by itself.
+fn in_inner_fragments(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let tunnels = join(&network, plane);
+    exchange(&network);
+    for tunnel in [&tunnels.a, &tunnels.b] {
+        assert_eq!(tunnel.plane().totals().dropped(), 0);
+    }
+}
+
+/// Whole, over cables that take 65,535 bytes: the outer datagram is as long as one can be.
+fn in_one_outer_datagram(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    network.set_cable_mtus(CABLE_MTU).unwrap();
+    let tunnels = join(&network, plane);
+    let tap = Tap::start(&network.router, "toB").unwrap();
+    let before = [&tunnels.a, &tunnels.b].map(|tunnel| tunnel.plane().totals());
+    exchange(&network);
+    let frames = tap.finish();
+    let largest = frames.iter().filter_map(Frame::ipv4).filter(|bytes| bytes[9] == 4).map(<[u8]>::len).max();
+    assert_eq!(largest, Some(LARGEST + 20), "it left in one piece");
+    for (tunnel, before) in [&tunnels.a, &tunnels.b].into_iter().zip(&before) {
+        assert_eq!(drops_since(before, &tunnel.plane().totals()), []);
+    }
+}
+
+on_every_plane! {
+    in_inner_fragments,
+    in_one_outer_datagram,
+}

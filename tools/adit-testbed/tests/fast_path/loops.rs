@@ -1,0 +1,261 @@
+//! Files and routes that send datagrams in a circle. Each dies, soon and counted, and never becomes two.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use adit_config::DataplaneChoice;
+use adit_control::Overlay;
+use adit_dataplane::DataPlane;
+use adit_lab::capture::{Frame, Tap};
+use adit_lab::checks::reaches;
+use adit_lab::host::Host;
+use adit_lab::two_sites::{Article, HOST_A, HOST_B, Tunnels, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_linux::netlink::Route;
+use adit_linux::raw::RawSocket;
+use adit_testbed::hub::{DEVICE, Place, Sites, UNDERLAY};
+use adit_testbed::test_planes::{with_plane, word};
+use adit_tunnel::{DropReason, Totals};
+use adit_wire::Protocol;
+use ipnet::Ipv4Net;
+
+use crate::planes::{join_with, on_every_plane};
+use crate::support::{Injector, PATIENCE, config_a, config_b, drops_since, ipv4_with, snmp, udp, wait_until};
+
+/// In the network that everybody thinks is behind somebody else.
+const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+const NOWHERES_NETWORK: &str = "10.99.0.0/16";
+/// What is sent at once, after one alone.
+const MANY: usize = 1000;
+/// How long nothing may pass before nothing circulates: a datagram that did would pass thousands of times.
+const QUIET: Duration = Duration::from_millis(100);
+
+fn datagram(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    udp(source, SocketAddrV4::new(destination, 4242), b"round and round")
+}
+
+/// Has `host` send so many of them.
+fn send(host: &Host, datagram: &[u8], count: usize) {
+    let socket = host.run(RawSocket::sender).unwrap();
+    for _ in 0..count {
+        socket.send(datagram).expect("it is sent");
+    }
+}
+
+/// Waits until the tunnel has dropped so many more.
+fn wait_for_drops(plane: &dyn DataPlane, before: &Totals, count: usize) {
+    wait_until("all are counted", || plane.totals().dropped() - before.dropped() >= count as u64);
+}
+
+/// Listens at `device` of `router` while `event` happens and until nothing has passed for [`QUIET`]; the outer
+/// datagrams that passed.
+fn outer_datagrams(router: &Host, device: &str, event: impl FnOnce()) -> usize {
+    let tap = Tap::start(router, device).unwrap();
+    event();
+    let passed = || {
+        let counters = router
+            .ns()
+            .run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))
+            .unwrap()
+            .expect("the kernel counts");
+        let line = counters.lines().find(|line| line.trim_start().starts_with(&format!("{device}:")));
+        line.expect("it has this interface").to_owned()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let (mut last, mut since) = (passed(), Instant::now());
+    while since.elapsed() < QUIET {
+        std::thread::sleep(QUIET / 20);
+        let now = passed();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        assert!(Instant::now() < deadline, "something still circulates after {PATIENCE:?}");
+    }
+    let is_outer = |frame: &&Frame| frame.ipv4().is_some_and(|bytes| bytes[9] == 4);
+    tap.finish().iter().filter(is_outer).count()
+}
+
+fn with_nowhere(config: &str, network: &str) -> String {
+    let peers = format!("networks = [\"{network}\"]");
+    let (before, behind) = config.rsplit_once(&peers).expect("it is the peer's network");
+    format!("{before}networks = [\"{network}\", \"{NOWHERES_NETWORK}\"]{behind}")
+}
+
+/// Gateways that each hold a network to be behind the other: what goes there goes once, and the other one
+/// refuses it, because it would go back where it came from.
+fn each_thinks_that_it_is_behind_the_other(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
+    let tunnels = Tunnels {
+        a: up(&network.gateway_a, with_nowhere(&config_a("probe = false"), "192.168.199.0/24")),
+        b: up(&network.gateway_b, with_nowhere(&config_b("probe = false"), "172.16.17.0/24")),
+    };
+    for count in [1, MANY] {
+        let before = tunnels.b.plane().totals();
+        let frames = outer_datagrams(&network.router, "toA", || {
+            send(&network.host_a, &datagram(HOST_A, NOWHERE), count);
+            wait_for_drops(tunnels.b.plane(), &before, count);
+        });
+        assert_eq!(frames, count, "each crosses the underlay once");
+        let drops = drops_since(&before, &tunnels.b.plane().totals());
+        assert_eq!(drops, [(DropReason::InnerDestinationNotOurs, count as u64)]);
+    }
+}
+
+/// The underlay's route to the peer comes to lead into the tunnel itself: an outer datagram that the kernel
+/// routes there is one that must not be encapsulated again, and again.
+fn the_way_to_the_peer_leads_into_the_tunnel(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let tunnels = join_with(&network, plane, "probe = false");
+    let (gateway, tunnel) = (&network.gateway_a, tunnels.a.plane());
+    let there = datagram(HOST_A, HOST_B);
+    let alone = outer_datagrams(&network.router, "toA", || {
+        send(&network.host_a, &there, 1);
+        wait_until("it arrives", || tunnels.b.plane().totals().peers[0].rx_packets > 0);
+    });
+    assert!((1..=2).contains(&alone), "there, and that nobody listens: {alone} frames");
+
+    gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("ipipA")).unwrap();
+    // What is sent until the tunnel knows goes where it went before.
+    wait_until("the tunnel follows the route", || {
+        let before = tunnel.totals();
+        send(&network.host_a, &there, 1);
+        outer_datagrams(&network.router, "toA", || ()) == 0 && tunnel.totals().dropped() > before.dropped()
+    });
+    for count in [1, MANY] {
+        let before = tunnel.totals();
+        let frames = outer_datagrams(&network.router, "toA", || {
+            send(&network.host_a, &there, count);
+            wait_for_drops(tunnel, &before, count);
+        });
+        assert_eq!(frames, 0, "nothing leaves");
+        let after = tunnel.totals();
+        let drops = drops_since(&before, &after);
+        assert_eq!(drops, [(DropReason::NestedEncapsulation, count as u64)], "each is refused once");
+        assert_eq!(after.peers[0].tx_packets - before.peers[0].tx_packets, count as u64);
+    }
+    // What gateway A itself says to the peer's address, outside the tunnel, gets no further either.
+    let before = tunnel.totals();
+    send(gateway, &datagram(UNDERLAY_A, UNDERLAY_B), 1);
+    wait_until("it is counted", || tunnel.totals().dropped() > before.dropped());
+
+    let route = Route {
+        destination: Ipv4Net::from(UNDERLAY_B),
+        device: Some(gateway.index("ipipA").unwrap()),
+        ..Route::default()
+    };
+    gateway.netlink().unwrap().delete_route(&route).unwrap();
+    wait_until("the tunnel comes back by itself", || reaches(&network.host_a, HOST_B).unwrap());
+}
+
+/// A site of a ring: behind the next one it looks for nowhere, and behind the one before for `strangers`.
+fn ring(place: Place, plane: DataplaneChoice, strangers: Option<&str>) -> String {
+    let (next, previous) = neighbours(place);
+    let peer = |peer: Place, also: Option<&str>| {
+        let networks: Vec<String> = [Some(peer.network().to_string()), also.map(str::to_owned)]
+            .into_iter()
+            .flatten()
+            .map(|network| format!("\"{network}\""))
+            .collect();
+        let networks = networks.join(", ");
+        format!(
+            "[[peer]]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [{networks}]\n",
+            peer.name(),
+            peer.underlay()
+        )
+    };
+    format!(
+        "[site]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [\"{}\"]\ndevice = \"{DEVICE}\"\n\
+         dataplane = \"{}\"\n[tunnel]\nprobe = false\n{}{}",
+        place.name(),
+        place.underlay(),
+        place.network(),
+        word(plane),
+        peer(next, Some(NOWHERES_NETWORK)),
+        peer(previous, strangers),
+    )
+}
+
+/// Round the ring: the next, and the one before.
+fn neighbours(place: Place) -> (Place, Place) {
+    match place {
+        Place::Hub => (Place::One, Place::Two),
+        Place::One => (Place::Two, Place::Hub),
+        Place::Two => (Place::Hub, Place::One),
+    }
+}
+
+fn totals(overlays: &[Overlay; 3]) -> [Totals; 3] {
+    std::array::from_fn(|place| overlays[place].plane().totals())
+}
+
+/// Three sites, each of which thinks the network behind the next. The third knows that the sender is not
+/// behind the second, from whom it has it.
+fn three_sites_in_a_ring(plane: DataplaneChoice) {
+    let sites = Sites::build().unwrap();
+    let overlays =
+        Place::ALL.map(|place| bring_up(&sites.of(place).gateway, &ring(place, plane, None)).unwrap());
+    for count in [1, MANY] {
+        let before = totals(&overlays);
+        let sent = datagram(Place::Hub.host(), NOWHERE);
+        let frames = outer_datagrams(&sites.router, Place::One.port(), || {
+            send(&sites.of(Place::Hub).host, &sent, count);
+            wait_for_drops(overlays[2].plane(), &before[2], count);
+        });
+        assert_eq!(frames, 2 * count, "there from the hub, and on to the third");
+        let after = totals(&overlays);
+        let drops: Vec<_> =
+            before.iter().zip(&after).map(|(before, after)| drops_since(before, after)).collect();
+        let refused = vec![(DropReason::InnerSourceNotFromPeer, count as u64)];
+        assert_eq!(drops, [vec![], vec![], refused]);
+    }
+}
+
+/// The worst that files can do: a source, too, that each holds to be behind the one before. Then all agree
+/// that the datagram may pass, and only its TTL ends it, which each site counts down. The kernel says so to
+/// the source, and that answer goes no further than a site that knows better.
+fn a_ring_that_everybody_agrees_to(plane: DataplaneChoice) {
+    const TTL: u8 = 64;
+    let strangers = Ipv4Addr::new(10, 88, 0, 1);
+    let sites = Sites::build().unwrap();
+    let overlays = Place::ALL.map(|place| {
+        let config = ring(place, plane, Some("10.88.0.0/16"));
+        bring_up(&sites.of(place).gateway, &config).unwrap()
+    });
+    let hub = &sites.of(Place::Hub).gateway;
+    let mut underlay = Injector::new(&sites.router, Place::Hub.port(), hub, UNDERLAY);
+    let inner = datagram(strangers, NOWHERE);
+    let outer = ipv4_with(Place::Two.underlay(), Place::Hub.underlay(), Protocol::IPIP, &inner, |_| {});
+    let dead = || -> u64 {
+        Place::ALL.map(|place| snmp(&sites.of(place).gateway, "Icmp", "OutTimeExcds")).iter().sum()
+    };
+    for count in [1, MANY] {
+        let (before, died) = (totals(&overlays), dead());
+        let frames = outer_datagrams(&sites.router, Place::Hub.port(), || {
+            for _ in 0..count {
+                underlay.add(&outer);
+            }
+            underlay.flush();
+            wait_until("one has died", || dead() > died);
+        });
+        // What leaves the hub and what comes to it, of a hop in three each; the answers are a few more.
+        let most = count * (usize::from(TTL) * 2 / 3 + 4);
+        assert!(frames <= most, "{frames} frames of {count} datagrams, and at most {most} should be");
+        // The answers of a kernel, few of one destination (`icmp_ratelimit`), are all that is refused.
+        let drops = || -> u64 {
+            totals(&overlays).iter().zip(&before).map(|(now, then)| now.dropped() - then.dropped()).sum()
+        };
+        if count == 1 {
+            wait_until("the answer is refused", || drops() == 1);
+            assert_eq!(dead() - died, 1, "its TTL ended it");
+            assert!(frames >= usize::from(TTL) / 2, "it has gone round: {frames} frames");
+        }
+        assert!(drops() <= dead() - died, "{} drops, {} answers", drops(), dead() - died);
+    }
+}
+
+on_every_plane! {
+    each_thinks_that_it_is_behind_the_other,
+    the_way_to_the_peer_leads_into_the_tunnel,
+    three_sites_in_a_ring,
+    a_ring_that_everybody_agrees_to,
+}

@@ -1,0 +1,92 @@
+//! What a traceroute from host A to host B shows: RFC 2003 section 3.1, the tunnel is one hop, and section
+//! 4, whatever goes wrong inside it is told by the gateway that the host knows. Nobody answers with silence.
+
+use std::net::Ipv4Addr;
+
+use adit_config::DataplaneChoice;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{Article, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B};
+use adit_linux::netlink::Route;
+use adit_tunnel::DropReason;
+use adit_wire::icmpv4::{Icmpv4Error, unreachable};
+use ipnet::Ipv4Net;
+
+use crate::planes::{join, join_with, on_every_plane};
+use crate::support::{ATTEMPT, wait_until};
+
+const TIME_EXCEEDED: Icmpv4Error = Icmpv4Error::TimeExceeded { code: 0 };
+const HOST_UNREACHABLE: Icmpv4Error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
+
+/// What host A hears with a TTL of 1, 2 and so on.
+fn trace<const HOPS: usize>(network: &Article) -> [Answer; HOPS] {
+    std::array::from_fn(|hop| {
+        network.host_a.run(|| ping(HOST_B, 84, hop as u8 + 1, ATTEMPT)).expect("it can be asked")
+    })
+}
+
+fn refused(by: Ipv4Addr, error: Icmpv4Error) -> Answer {
+    Answer::Refused { by, error }
+}
+
+/// Both gateways and the host, and no router of the underlay's among them.
+fn the_hops_are_the_gateways_and_the_host(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let _tunnels = join(&network, plane);
+    let [one, two, three, four] = trace(&network);
+    assert_eq!([one, two], [refused(INSIDE_A, TIME_EXCEEDED), refused(INSIDE_B, TIME_EXCEEDED)]);
+    for answer in [three, four] {
+        assert!(matches!(answer, Answer::Reply { ttl: 62, .. }), "{answer:?}");
+    }
+}
+
+/// Section 4.1: a router inside the tunnel that has no route to the exit says Network Unreachable. Host A is
+/// on one of the gateway's own networks, and so is told Host Unreachable, by every hop behind the first.
+fn an_inner_router_without_a_route_is_told_of(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let _tunnels = join_with(&network, plane, "probe = false");
+    assert!(matches!(trace(&network), [_, _, Answer::Reply { .. }]), "it works before");
+    let router = &network.router;
+    // It says so once or twice, and then once a second; of the others the gateway tells by itself.
+    // It answers ARP for gateway B only as long as it has a route there; that there is a next hop is known.
+    let lost = Route {
+        destination: Ipv4Net::from(UNDERLAY_B),
+        device: Some(router.index("toB").unwrap()),
+        ..Route::default()
+    };
+    router.netlink().unwrap().delete_route(&lost).unwrap();
+    let [one, rest @ ..] = trace::<5>(&network);
+    assert_eq!(one, refused(INSIDE_A, TIME_EXCEEDED));
+    assert_eq!(rest, [refused(INSIDE_A, HOST_UNREACHABLE); 4]);
+
+    router.netlink().unwrap().add_route(&lost).unwrap();
+    wait_until("the way is back", || matches!(trace(&network), [_, _, Answer::Reply { .. }]));
+}
+
+/// Section 4.4: an outer TTL that does not last to the exit is the gateway's fault, not that of the host,
+/// which hears Host Unreachable. Without the router in the way the same TTL is enough.
+fn an_outer_ttl_that_is_too_small_is_told_of(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let tunnels = join_with(&network, plane, "ttl = 1\nprobe = false");
+    let [one, rest @ ..] = trace::<4>(&network);
+    assert_eq!(one, refused(INSIDE_A, TIME_EXCEEDED));
+    assert_eq!(rest, [refused(INSIDE_A, HOST_UNREACHABLE); 3]);
+    let totals = tunnels.a.plane().totals();
+    // The router's word was relayed, and what came within a second of it was answered at the entrance.
+    let answered = totals.drops_of(DropReason::PeerUnreachable);
+    assert!(totals.icmp.relayed >= 1 && totals.icmp.relayed + answered == 3, "{totals:?}");
+
+    let direct = Article::build().unwrap();
+    direct.gateway_a.connect("cable", &direct.gateway_b, "cable").unwrap();
+    for (gateway, peer) in [(&direct.gateway_a, UNDERLAY_B), (&direct.gateway_b, UNDERLAY_A)] {
+        gateway.route(Ipv4Net::from(peer), None, Some("cable")).unwrap();
+    }
+    let _tunnels = join_with(&direct, plane, "ttl = 1");
+    let answers: [Answer; 3] = trace(&direct);
+    assert!(answers[2].is_reply(), "{answers:?}");
+}
+
+on_every_plane! {
+    the_hops_are_the_gateways_and_the_host,
+    an_inner_router_without_a_route_is_told_of,
+    an_outer_ttl_that_is_too_small_is_told_of,
+}

@@ -1,0 +1,78 @@
+//! A router that drops what is too big and says nothing, under a running TCP transfer.
+
+use std::time::Duration;
+
+use adit_config::DataplaneChoice;
+use adit_lab::throughput::Path;
+use adit_lab::two_sites::{Article, UNDERLAY_A, UNDERLAY_B};
+use adit_testbed::black_hole::{BlackHole, bound_receiver, time_to_heal};
+use adit_testbed::transfer::Transfer;
+
+use crate::bed::{End, Linux, adit, linux};
+use crate::planes::on_every_plane;
+use crate::support::wait_until;
+
+/// Before somebody who waits gives up, and some seconds for the emulated processor.
+const SOON: Duration = Duration::from_secs(25);
+
+/// That something stands still can only be told by waiting; TCP sends again a few times meanwhile.
+const STANDSTILL: Duration = Duration::from_secs(12);
+
+/// A transfer from the host at this end to the other that runs, and then the hole.
+fn fall_in(network: &Article, from: End) -> (Transfer, BlackHole) {
+    let (client, server) = (from.host(network), from.other().host(network));
+    bound_receiver(server).unwrap();
+    let path = Path { client, server, address: from.other().addresses().1 };
+    let transfer = Transfer::start(&path, None).unwrap();
+    wait_until("the transfer runs", || transfer.received() > 1 << 20);
+    let port = match from {
+        End::A => "toB",
+        End::B => "toA",
+    };
+    let hole = BlackHole::open(&network.router, port, 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
+    (transfer, hole)
+}
+
+/// Linux at both ends, for comparison: nobody finds out.
+fn linux_and_linux_hang() {
+    let network = Article::build().unwrap();
+    linux(&network, End::A, Linux::Usual);
+    linux(&network, End::B, Linux::Usual);
+    // The hole stays open, so that the transfer gives up by itself.
+    let (transfer, _hole) = fall_in(&network, End::A);
+    assert_eq!(time_to_heal(&transfer, STANDSTILL), None, "it was to hang");
+}
+
+#[test]
+#[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+fn a_transfer_between_linux_and_linux_hangs() {
+    crate::planes::run(
+        "black_hole::a_transfer_between_linux_and_linux_hangs",
+        DataplaneChoice::Userspace,
+        |_| {
+            linux_and_linux_hang();
+        },
+    );
+}
+
+/// Adit where the transfer enters the tunnel, Linux where it leaves it: the peer need know nothing of it.
+#[expect(clippy::print_stderr, reason = "the figure is what the test is for")]
+fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
+    for end in End::BOTH {
+        let network = Article::build().unwrap();
+        let _overlay = adit(&network, end, plane);
+        linux(&network, end.other(), Linux::Usual);
+        let (transfer, hole) = fall_in(&network, end);
+        let took = time_to_heal(&transfer, SOON);
+        assert!(took.is_some(), "with Adit at {end:?} the transfer hangs in the hole for {SOON:?} already");
+        let took = took.unwrap_or_default().as_secs_f64();
+        eprintln!("{plane:?} at {end:?}, Linux at the other end: the transfer went on after {took:.1} s");
+        transfer.finish().unwrap();
+        hole.close().unwrap();
+    }
+}
+
+on_every_plane! {
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    adit_heals_with_linux_as_the_peer,
+}

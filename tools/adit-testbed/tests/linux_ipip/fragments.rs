@@ -1,0 +1,40 @@
+//! Linux as a sender of outer fragments.
+
+use adit_config::DataplaneChoice;
+use adit_lab::capture::{Frame, Tap};
+use adit_lab::two_sites::Article;
+
+use crate::bed::{End, Linux, adit, expect_arrival, linux};
+use crate::planes::on_every_plane;
+use crate::support::Random;
+
+/// With `nopmtudisc` and a device whose MTU leaves no room for the outer header, the kernel cuts the outer datagram.
+fn linux_fragments_the_outer_datagram(plane: DataplaneChoice) {
+    for end in End::BOTH {
+        let network = Article::build().unwrap();
+        let overlay = adit(&network, end, plane);
+        linux(&network, end.other(), Linux::NoPathMtuDiscovery);
+        end.other().gateway(&network).mtu(end.other().device(), 1500).unwrap();
+        let [here, there] = [end, end.other()].map(|end| end.socket(&network));
+        let tap = Tap::start(&network.router, "toA").unwrap();
+        let mut random = Random::seeded(53);
+        for size in [1472, 1460, 1453, 1452, 3000, 65_507] {
+            expect_arrival(&there, &here, &random.bytes(size));
+            expect_arrival(&here, &there, &random.bytes(size));
+        }
+        let frames = tap.finish();
+        let is_fragment = |bytes: &&[u8]| {
+            bytes[9] == 4
+                && bytes[12..16] == end.other().underlay().octets()
+                && u16::from_be_bytes([bytes[6], bytes[7]]) & 0x3fff != 0
+        };
+        let fragments = frames.iter().filter_map(Frame::ipv4).filter(is_fragment).count();
+        assert!(fragments > 10, "Linux was to send fragments, and sent {fragments}");
+        assert_eq!(overlay.plane().totals().dropped(), 0);
+    }
+}
+
+on_every_plane! {
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    linux_fragments_the_outer_datagram,
+}

@@ -1,0 +1,15 @@
+//! Interoperation with the kernel's own driver, `ipip`: Adit at one end, Linux at the other, on each data plane, and
+//! from both sides. The build machine's kernel may lack the driver, so these run in the guest:
+//! `cargo xtask vm test adit-testbed:linux_ipip`.
+
+mod bed;
+mod black_hole;
+mod fragments;
+mod path;
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "../fast_path/planes.rs"]
+mod planes;
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+mod traffic;

@@ -1,0 +1,65 @@
+//! The path's MTU between Adit and Linux, by a router with a smaller link.
+
+use adit_config::DataplaneChoice;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::throughput::Path;
+use adit_lab::two_sites::{Article, HOST_B, INSIDE_A};
+use adit_testbed::transfer::Transfer;
+use adit_tunnel::PeerIndex;
+use adit_wire::icmpv4::Icmpv4Error;
+
+use crate::bed::{End, Linux, adit, linux};
+use crate::planes::on_every_plane;
+use crate::support::{ATTEMPT, snmp, wait_until};
+
+const TOLD: Answer = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };
+
+fn narrow() -> Article {
+    let network = Article::build().unwrap();
+    network.router.mtu("toB", 1400).unwrap();
+    network.gateway_b.mtu("underlayB", 1400).unwrap();
+    network
+}
+
+fn ask(network: &Article, size: usize) -> Answer {
+    network.host_a.run(|| ping(HOST_B, size, 64, 4 * ATTEMPT)).unwrap()
+}
+
+fn transfer(network: &Article) {
+    let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let transfer = Transfer::start(&path, None).unwrap();
+    wait_until("1 MiB has arrived", || transfer.received() > 1 << 20);
+    transfer.finish().unwrap();
+    assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
+}
+
+/// Adit is the one that learns: the sender of the very datagram that was refused is told.
+fn adit_learns(plane: DataplaneChoice) {
+    let network = narrow();
+    let overlay = adit(&network, End::A, plane);
+    linux(&network, End::B, Linux::Usual);
+    assert_eq!(ask(&network, 1480), TOLD);
+    let learned = overlay.plane().tunnel().path_mtu(PeerIndex::new(0));
+    assert_eq!((learned.mtu, learned.learned.is_some()), (1400, true));
+    assert!(ask(&network, 1380).is_reply());
+    transfer(&network);
+}
+
+/// Linux is the one that learns: the first sender hears nothing, the next is told. Adit at the other end takes what
+/// comes then.
+fn linux_learns(plane: DataplaneChoice) {
+    let network = narrow();
+    linux(&network, End::A, Linux::Usual);
+    let _overlay = adit(&network, End::B, plane);
+    assert_eq!(ask(&network, 1480), Answer::Silence, "the driver only takes note");
+    assert_eq!(ask(&network, 1480), TOLD);
+    assert!(ask(&network, 1380).is_reply());
+    transfer(&network);
+}
+
+on_every_plane! {
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    adit_learns,
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    linux_learns,
+}

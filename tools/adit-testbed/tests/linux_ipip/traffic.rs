@@ -1,0 +1,127 @@
+//! What hosts say to each other through Adit at one end and Linux at the other.
+
+use adit_config::DataplaneChoice;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::throughput::Path;
+use adit_lab::two_sites::Article;
+use adit_testbed::transfer::Transfer;
+use adit_wire::icmpv4::Icmpv4Error;
+
+use crate::bed::{End, Linux, adit, expect_arrival, linux};
+use crate::planes::on_every_plane;
+use crate::support::{PATIENCE, Random, wait_until};
+
+/// The largest payload of UDP.
+const LARGEST_PAYLOAD: usize = 65_507;
+/// 65,535 less the outer header.
+const LARGEST_INNER: usize = 65_515;
+
+/// Adit at either end, with Linux at the other.
+fn on_either_end(plane: DataplaneChoice, how: Linux, test: impl Fn(&Article, End)) {
+    for end in End::BOTH {
+        let network = Article::build().unwrap();
+        let _overlay = adit(&network, end, plane);
+        linux(&network, end.other(), how);
+        test(&network, end);
+    }
+}
+
+#[track_caller]
+fn expect_pings(network: &Article) {
+    for end in End::BOTH {
+        let to = end.other().addresses().1;
+        for size in [28, 84, 1480] {
+            let answer = end.host(network).run(|| ping(to, size, 64, PATIENCE)).unwrap();
+            assert!(matches!(answer, Answer::Reply { ttl: 62, .. }), "{size} bytes to {to}: {answer:?}");
+        }
+    }
+}
+
+fn transfer_both_ways(network: &Article) {
+    const ENOUGH: u64 = 2 << 20;
+    for end in End::BOTH {
+        let address = end.other().addresses().1;
+        let path = Path { client: end.host(network), server: end.other().host(network), address };
+        let transfer = Transfer::start(&path, None).unwrap();
+        wait_until("2 MiB have arrived", || transfer.received() > ENOUGH);
+        let report = transfer.finish().unwrap();
+        assert!(report.bytes > ENOUGH, "{report}");
+    }
+}
+
+fn pings_and_a_transfer(plane: DataplaneChoice) {
+    on_either_end(plane, Linux::Usual, |network, _| {
+        expect_pings(network);
+        transfer_both_ways(network);
+    });
+}
+
+/// Linux with `remote any`, as Calico and flannel have it: a route names the peer.
+fn linux_with_remote_any(plane: DataplaneChoice) {
+    on_either_end(plane, Linux::RemoteAny, |network, _| {
+        expect_pings(network);
+        transfer_both_ways(network);
+    });
+}
+
+/// Every size that has an edge, from 1 byte to the largest.
+fn udp_of_every_size(plane: DataplaneChoice) {
+    on_either_end(plane, Linux::Usual, |network, _| {
+        let sockets = End::BOTH.map(|end| end.socket(network));
+        let mut random = Random::seeded(43);
+        let edges = [1380, 1472, 1500, 2960, 9000].map(|edge| edge - 30);
+        let around = edges.into_iter().flat_map(|edge| (edge..edge + 40).step_by(9));
+        let sizes: Vec<usize> =
+            (1..=9).chain(around).chain([32_768, LARGEST_PAYLOAD - 1, LARGEST_PAYLOAD]).collect();
+        for size in sizes {
+            let [a, b] = &sockets;
+            expect_arrival(a, b, &random.bytes(size));
+            expect_arrival(b, a, &random.bytes(size));
+        }
+    });
+}
+
+/// Whole, over cables that take the largest outer datagram.
+fn inner_datagrams_of_65515_bytes(plane: DataplaneChoice) {
+    for end in End::BOTH {
+        let network = Article::build().unwrap();
+        network.set_cable_mtus(65_535).unwrap();
+        let _overlay = adit(&network, end, plane);
+        linux(&network, end.other(), Linux::Usual);
+        end.other().gateway(&network).mtu(end.other().device(), LARGEST_INNER as u32).unwrap();
+        let [a, b] = End::BOTH.map(|end| end.socket(&network));
+        let mut random = Random::seeded(47);
+        for size in [LARGEST_INNER - 29, LARGEST_INNER - 28] {
+            for (from, to) in [(&a, &b), (&b, &a)] {
+                expect_arrival(from, to, &random.bytes(size));
+            }
+        }
+    }
+}
+
+/// The hops are the gateways and the host, whoever of them is Linux.
+fn traceroute_through_both(plane: DataplaneChoice) {
+    on_either_end(plane, Linux::Usual, |network, _| {
+        for end in End::BOTH {
+            let (near, _) = end.addresses();
+            let (far, to) = end.other().addresses();
+            let hop = |ttl| end.host(network).run(|| ping(to, 84, ttl, PATIENCE)).unwrap();
+            let exceeded = |by| Answer::Refused { by, error: Icmpv4Error::TimeExceeded { code: 0 } };
+            assert_eq!([hop(1), hop(2)], [exceeded(near), exceeded(far)]);
+            assert!(hop(3).is_reply());
+        }
+    });
+}
+
+on_every_plane! {
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    pings_and_a_transfer,
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    linux_with_remote_any,
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    udp_of_every_size,
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    inner_datagrams_of_65515_bytes,
+    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    traceroute_through_both,
+}

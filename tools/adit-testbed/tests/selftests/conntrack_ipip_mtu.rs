@@ -1,0 +1,131 @@
+//! Linux, tools/testing/selftests/net/netfilter/conntrack_ipip_mtu.sh: UDP of 1,400 bytes through a tunnel over a
+//! WAN of 1,400 bytes, without and with connection tracking on the gateways, which puts fragments together on the
+//! way and must cut them again.
+
+use std::io::Write;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use adit_config::DataplaneChoice;
+use adit_lab::host::Host;
+use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A};
+use adit_linux::EMSGSIZE;
+use adit_linux::testing::require;
+use adit_linux::udp::{Origin, PathSocket};
+
+use crate::planes::{join_with, on_every_plane};
+use crate::support::{ATTEMPT, Random, snmp};
+
+const NFT: &str = "/usr/sbin/nft";
+const WAN_MTU: u32 = 1400;
+/// The IPv4 and the UDP header.
+const HEADERS: usize = 28;
+/// What makes the kernel track connections: a rule that asks for their state.
+const TRACKING: &str = "
+table ip filter {
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        ct state new accept
+    }
+}
+";
+
+fn has_nft(test: &str) -> bool {
+    require(test, Path::new(NFT).exists(), "nft (Debian: `apt install nftables`)")
+}
+
+/// Gives a host these rules.
+fn nft(host: &Host, rules: &str) {
+    let load = || {
+        let mut child = Command::new(NFT).args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
+        child.stdin.take().expect("it was asked for").write_all(rules.as_bytes())?;
+        child.wait()
+    };
+    let status = host.ns().run(load).unwrap().expect("nft starts");
+    assert!(status.success(), "nft refuses the rules on {}", host.name());
+}
+
+/// The network with a WAN that is narrow behind its router.
+fn narrow_wan(tracking: bool) -> Article {
+    let network = Article::build().unwrap();
+    network.router.mtu("toB", WAN_MTU).unwrap();
+    network.gateway_b.mtu("underlayB", WAN_MTU).unwrap();
+    if tracking {
+        nft(&network.gateway_a, TRACKING);
+        nft(&network.gateway_b, TRACKING);
+    }
+    network
+}
+
+/// Datagrams of 1,400 bytes of payload and DF clear both ways. All arrive but the one from A from which the
+/// tunnel learns: the router refuses that.
+fn arrives(plane: DataplaneChoice, tracking: bool) {
+    const ROUNDS: usize = 20;
+    let network = narrow_wan(tracking);
+    let tunnels = join_with(&network, plane, "probe = false");
+    let bind = |host: &Host, address| {
+        host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
+        let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 5000))).unwrap();
+        let socket = socket.expect("the port is free");
+        socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+        socket
+    };
+    let (a, b) = (bind(&network.host_a, HOST_A), bind(&network.host_b, HOST_B));
+    let mut random = Random::seeded(17);
+    let mut buffer = [0; 2048];
+    let mut lost = Vec::new();
+    for round in 0..ROUNDS {
+        for (from, to, way) in [(&a, &b, "A to B"), (&b, &a, "B to A")] {
+            let payload = random.bytes(1400);
+            from.send_to(&payload, to.local_addr().expect("it is bound")).expect("it is sent");
+            match to.recv(&mut buffer) {
+                Ok(len) => assert!(buffer[..len] == payload, "round {round}: {way}: the bytes have changed"),
+                Err(_) => lost.push((round, way)),
+            }
+        }
+    }
+    assert_eq!(lost, [(0, "A to B")]);
+    assert_eq!((tunnels.a.plane().totals().dropped(), tunnels.b.plane().totals().dropped()), (0, 0));
+    assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0, "no outer datagram was cut");
+}
+
+/// What tracepath sees: each size that is too much brings the next MTU, 1500, 1480, 1380; then it arrives.
+fn tracepath(plane: DataplaneChoice, tracking: bool) {
+    let network = narrow_wan(tracking);
+    let _tunnels = join_with(&network, plane, "probe = false");
+    let receiver = network.host_b.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_B, 5000))).unwrap();
+    let receiver = receiver.expect("the port is free");
+    receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    let ends = (SocketAddrV4::new(HOST_A, 0), SocketAddrV4::new(HOST_B, 5000));
+    let sender = network.host_a.run(|| PathSocket::connect(ends.0, ends.1)).unwrap();
+    let mut seen = vec![sender.path_mtu().expect("it is known")];
+    for hop in 0.. {
+        let size = *seen.last().expect("it began with one") as usize;
+        sender.send(&vec![7; size - HEADERS]).expect("the own host takes what it holds to fit");
+        let Some(error) = sender.take_error_within(ATTEMPT).expect("it can be read") else { break };
+        assert!(hop < 3, "it does not end: {seen:?}");
+        assert_eq!((error.origin, error.errno, error.offender), (Origin::Icmp, EMSGSIZE, Some(INSIDE_A)));
+        seen.push(error.mtu.expect("it tells an MTU"));
+    }
+    assert_eq!(seen, [1500, 1480, 1380]);
+    assert_eq!(receiver.recv(&mut [0; 2048]).expect("it arrives"), 1380 - HEADERS);
+}
+
+fn conntrack_ipip_mtu_without(plane: DataplaneChoice) {
+    arrives(plane, false);
+    tracepath(plane, false);
+}
+
+fn conntrack_ipip_mtu_with(plane: DataplaneChoice) {
+    if has_nft("conntrack_ipip_mtu_with") {
+        arrives(plane, true);
+        tracepath(plane, true);
+    }
+}
+
+on_every_plane! {
+    conntrack_ipip_mtu_without,
+    conntrack_ipip_mtu_with,
+}

@@ -1,0 +1,60 @@
+//! Linux, tools/testing/selftests/net/netfilter/nft_flowtable.sh (`tun0`): a transfer through the tunnel arrives
+//! unchanged and at the same path MTU, whether or not a fast path goes past the slow one.
+
+use adit_config::DataplaneChoice;
+use adit_lab::capture::{Frame, Tap};
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{Article, HOST_B, INSIDE_A};
+use adit_linux::netlink::Netlink;
+use adit_testbed::test_planes::require;
+use adit_wire::icmpv4::Icmpv4Error;
+
+use crate::planes::join_with;
+use crate::stream::{Hash, send_stream};
+use crate::support::ATTEMPT;
+
+const LEN: usize = 8 << 20;
+const NARROW: u32 = 1400;
+
+/// What can be seen of a transfer from outside.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    sent: Hash,
+    received: Hash,
+    /// What the tunnel's gateway tells about the path, and what host A's kernel holds it to.
+    refused: Answer,
+    path_mtu: Option<u32>,
+    /// The longest outer datagram on the narrow link.
+    longest: Option<usize>,
+}
+
+fn transfer(plane: DataplaneChoice) -> Seen {
+    let network = Article::build().unwrap();
+    network.router.mtu("toB", NARROW).unwrap();
+    network.gateway_b.mtu("underlayB", NARROW).unwrap();
+    let _tunnels = join_with(&network, plane, "probe = false");
+    // Superpackets are what a veth carries in place of many datagrams.
+    network.gateway_a.run(|| adit_linux::ethtool::disable_transmit_offloads("underlayA")).unwrap();
+    network.host_a.run(|| adit_linux::ethtool::disable_transmit_offloads("eth0")).unwrap();
+    let tap = Tap::start(&network.router, "toB").unwrap();
+    let (sent, received) = send_stream((&network.host_a, &network.host_b), HOST_B, LEN, 64 * 1024);
+    let refused = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT)).unwrap();
+    let path_mtu = network.host_a.run(Netlink::open).unwrap().route_to(HOST_B, None).unwrap().mtu;
+    let frames = tap.finish();
+    let outer =
+        frames.iter().filter_map(Frame::ipv4).filter(|bytes| bytes[9] == 4 && bytes[12..16] == [10, 1, 1, 1]);
+    Seen { sent, received, refused, path_mtu, longest: outer.map(<[u8]>::len).max() }
+}
+
+#[test]
+fn nft_flowtable_tun0() {
+    let planes = [DataplaneChoice::Userspace, DataplaneChoice::Ebpf];
+    if !planes.into_iter().all(|plane| require("nft_flowtable_tun0", plane)) {
+        return;
+    }
+    let [slow, fast] = planes.map(transfer);
+    assert_eq!(slow.sent, slow.received, "the bytes arrive as they were sent");
+    let told = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };
+    assert_eq!((slow.refused, slow.path_mtu, slow.longest), (told, Some(1380), Some(NARROW as usize)));
+    assert_eq!(fast, slow);
+}

@@ -1,0 +1,62 @@
+//! Linux, tools/testing/selftests/net/forwarding/ipip_*.sh: a ping of 1,800 bytes fails, and passes when the MTUs of
+//! the underlay have been raised under the running tunnel.
+
+use adit_config::DataplaneChoice;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A};
+use adit_tunnel::PeerIndex;
+use adit_wire::icmpv4::Icmpv4Error;
+
+use crate::planes::{join_with, on_every_plane};
+use crate::support::{ATTEMPT, wait_until};
+
+const PEER: PeerIndex = PeerIndex::new(0);
+const LARGE: usize = 1800;
+const LARGE_MTU: u32 = 2000;
+
+/// `ipip_flat` and `ipip_hier` (`test_mtu_change`). The tunnel follows the underlay's MTU by itself. Its own
+/// interface keeps the MTU that it was given at the start (`[tunnel] mtu = "auto"` is read once): that is raised
+/// by hand here, as `ip link set ipipA mtu 1980` or a restart does it.
+fn ping_1800_after_an_mtu_change(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let Article { host_a, gateway_a, router, gateway_b, host_b } = &network;
+    for (host, device) in [(host_a, "eth0"), (gateway_a, "dummyA"), (gateway_b, "dummyB"), (host_b, "eth0")] {
+        host.mtu(device, LARGE_MTU).unwrap();
+    }
+    let tunnels = join_with(&network, plane, "probe = false");
+    let ask = |size| host_a.run(|| ping(HOST_B, size, 64, ATTEMPT)).unwrap();
+    let refused = |mtu| Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu } };
+    assert_eq!(ask(LARGE), refused(1480));
+
+    let cables = [(gateway_a, "underlayA"), (router, "toA"), (router, "toB"), (gateway_b, "underlayB")];
+    for (host, device) in cables {
+        host.mtu(device, LARGE_MTU).unwrap();
+    }
+    let tunnel_mtu = |end: &adit_control::Overlay| u32::from(end.plane().tunnel().path_mtu(PEER).mtu);
+    wait_until("both tunnels follow the underlay", || {
+        [&tunnels.a, &tunnels.b].map(tunnel_mtu) == [LARGE_MTU; 2]
+    });
+    assert_eq!(ask(LARGE), refused(1480), "the tunnel's interface takes no more than before");
+    for (gateway, device) in [(gateway_a, "ipipA"), (gateway_b, "ipipB")] {
+        gateway.mtu(device, LARGE_MTU - 20).unwrap();
+    }
+    for size in [LARGE, 1980] {
+        let answer = ask(size);
+        assert!(answer.is_reply(), "{size} bytes: {answer:?}");
+    }
+    assert_eq!(ask(1981), refused(1980));
+    let answer = host_b.run(|| ping(HOST_A, LARGE, 64, ATTEMPT)).unwrap();
+    assert!(answer.is_reply(), "{answer:?}");
+
+    // And back: the tunnel's interface still takes 1,980, the underlay no more.
+    for (host, device) in cables {
+        host.mtu(device, 1500).unwrap();
+    }
+    wait_until("both tunnels follow the underlay", || [&tunnels.a, &tunnels.b].map(tunnel_mtu) == [1500; 2]);
+    assert_eq!(ask(LARGE), refused(1480));
+    assert!(ask(1480).is_reply());
+}
+
+on_every_plane! {
+    ping_1800_after_an_mtu_change,
+}

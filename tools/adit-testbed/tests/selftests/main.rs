@@ -1,0 +1,19 @@
+//! Scenarios of the self-tests of Linux and of others, as tests of ours: each is named after what it replicates, and
+//! its first words say where that is. On each data plane.
+//!
+//! `cargo test -p adit-testbed --test selftests pmtu` runs those of one of them.
+
+mod bed;
+mod conntrack_ipip_mtu;
+mod flowtable;
+mod forwarding_ipip;
+mod gro;
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "../fast_path/planes.rs"]
+mod planes;
+mod pmtu;
+mod stream;
+#[allow(dead_code, reason = "each test program uses its part")]
+#[path = "../support/mod.rs"]
+mod support;
+mod vpp_ipip;

@@ -1,0 +1,288 @@
+//! Linux, tools/testing/selftests/net/pmtu.sh: what a host is told of a path whose MTU shrinks inside the tunnel,
+//! and that it is forgotten with the tunnel.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use adit_config::{Config, DataplaneChoice};
+use adit_control::overlay::has_leftovers;
+use adit_control::{OnExit, Overlay};
+use adit_dataplane::ebpf::{pins_exist, pins_of, remove_pins};
+use adit_lab::capture::{Frame, Tap};
+use adit_lab::host::Host;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, bring_up};
+use adit_linux::icmp_socket::IcmpSocket;
+use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
+use adit_linux::raw::RawSocket;
+use adit_testbed::test_planes::{with_plane, word};
+use adit_tunnel::PeerIndex;
+use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message};
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::{Protocol, Validation};
+
+use crate::bed::Bed;
+use crate::planes::on_every_plane;
+use crate::support::{ATTEMPT, config_a, config_b, ipv4_with, snmp, udp, wait_until};
+
+const PEER: PeerIndex = PeerIndex::new(0);
+/// Bytes of the outer header.
+const OVERHEAD: u16 = 20;
+/// The largest datagram that the tunnel takes before it knows of a narrow link.
+const FULL: usize = 1480;
+const NARROW: [u32; 2] = [1400, 1300];
+
+fn ask(host: &Host, to: Ipv4Addr, size: usize) -> Answer {
+    host.run(|| ping(to, size, 64, ATTEMPT)).unwrap()
+}
+
+fn too_big(by: Ipv4Addr, path: u32) -> Answer {
+    Answer::Refused { by, error: Icmpv4Error::TooBig { mtu: path as u16 - OVERHEAD } }
+}
+
+/// The path's MTU as a host's kernel comes to hold it: pmtu.sh's "exception". What it has heard the kernel gives to a
+/// raw socket before it acts on it.
+#[track_caller]
+fn expect_exception(host: &Host, to: Ipv4Addr, mtu: u32) {
+    let mut netlink = host.netlink().unwrap();
+    wait_until("the host holds to the path's MTU", || netlink.route_to(to, None).unwrap().mtu == Some(mtu));
+}
+
+/// `pmtu_ipv4_ipv4_exception`: the host's path MTU becomes that of the narrow link less the outer header, from
+/// both sides, and so again when the route to the peer has moved to another next hop, whose link is narrower.
+fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
+    let bed = Bed::build(NARROW);
+    let tunnels = bed.join(plane, "probe = false");
+    let sides = [
+        (&bed.host_a, HOST_B, INSIDE_A, tunnels.a.plane().tunnel()),
+        (&bed.host_b, HOST_A, INSIDE_B, tunnels.b.plane().tunnel()),
+    ];
+    let mut passed_before = FULL;
+    for (way, path) in NARROW.into_iter().enumerate() {
+        bed.take(way as u8);
+        let forwarded = || snmp(&bed.ways[way], "Ip", "ForwDatagrams");
+        wait_until("both tunnels take the way", || {
+            let before = forwarded();
+            ask(&bed.host_a, HOST_B, 84).is_reply() && forwarded() == before + 2
+        });
+        for (host, to, inside, tunnel) in &sides {
+            assert_eq!(ask(host, *to, passed_before), too_big(*inside, path), "way {way}");
+            expect_exception(host, *to, path - u32::from(OVERHEAD));
+            let learned = tunnel.path_mtu(PEER);
+            assert_eq!((u32::from(learned.mtu), learned.learned.is_some()), (path, true), "way {way}");
+            let fits = path as usize - usize::from(OVERHEAD);
+            assert_eq!(ask(host, *to, fits + 1), too_big(*inside, path), "told by the tunnel itself");
+            assert!(ask(host, *to, fits).is_reply(), "way {way}");
+        }
+        passed_before = path as usize - usize::from(OVERHEAD);
+    }
+    for router in bed.ways.iter().chain([&bed.middle]) {
+        assert_eq!(snmp(router, "Ip", "FragCreates"), 0);
+    }
+}
+
+/// What host A is told about a datagram of its own with this type of service, if anything.
+fn told(icmp: &IcmpSocket, tos: u8) -> Option<(Ipv4Addr, Icmpv4Error)> {
+    let mut buffer = [0; 2048];
+    while let Some(len) = icmp.receive(&mut buffer, ATTEMPT).expect("it can be read") {
+        let packet =
+            Ipv4Packet::parse(&buffer[..len], Validation::Datapath).expect("the kernel gives datagrams");
+        let Ok(message) = Icmpv4Message::parse(packet.payload()) else { continue };
+        let Some((error, quote)) = message.error().zip(message.quote()) else { continue };
+        if quote.packet().tos() == tos {
+            return Some((packet.source(), error));
+        }
+    }
+    None
+}
+
+/// With each ECN codepoint below the DSCP, `datagram` makes one of host A's of that size. The router's answer must
+/// find its way to the sender, the outer header must carry what the inner one does, and what fits must arrive so.
+fn dscp_exception(plane: DataplaneChoice, datagram: impl Fn(u8, usize) -> Vec<u8>) {
+    const DSCP: u8 = 0x28;
+    let bed = Bed::build(NARROW);
+    let sender = bed.host_a.run(RawSocket::sender).unwrap();
+    let _far = bring_up(&bed.gateway_b, &with_plane(&config_b("probe = false"), plane)).unwrap();
+    for tos in (0..4).map(|ecn| DSCP | ecn) {
+        let config = with_plane(&config_a("dscp = \"inherit\"\nprobe = false"), plane);
+        let tunnel = bring_up(&bed.gateway_a, &config).unwrap();
+        let icmp = bed.host_a.run(IcmpSocket::open).unwrap();
+        let taps = [(&bed.ways[0], "toA"), (&bed.host_b, "eth0")]
+            .map(|(host, device)| Tap::start(host, device).unwrap());
+        sender.send(&datagram(tos, FULL)).expect("it is sent");
+        let error = Icmpv4Error::TooBig { mtu: 1380 };
+        assert_eq!(told(&icmp, tos), Some((INSIDE_A, error)), "type of service {tos:#x}");
+        assert_eq!(tunnel.plane().tunnel().path_mtu(PEER).mtu, 1400);
+        let arrived = || snmp(&bed.host_b, "Ip", "InReceives");
+        let before = arrived();
+        sender.send(&datagram(tos, 1380)).expect("it is sent");
+        wait_until("what fits arrives", || arrived() > before);
+        let [outside, inside] = taps.map(Tap::finish);
+        let of_a = |bytes: &&[u8]| bytes[12..16] == HOST_A.octets();
+        let outer =
+            outside.iter().filter_map(Frame::ipv4).filter(|bytes| bytes[9] == 4 && of_a(&&bytes[20..]));
+        let types: Vec<(u8, u8)> = outer.map(|bytes| (bytes[1], bytes[21])).collect();
+        assert_eq!(types, [(tos, tos); 2], "of the outer and the inner header");
+        let delivered: Vec<u8> =
+            inside.iter().filter_map(Frame::ipv4).filter(of_a).map(|bytes| bytes[1]).collect();
+        assert_eq!(delivered, [tos]);
+        tunnel.close(OnExit::Remove).unwrap();
+    }
+}
+
+/// `pmtu_ipv4_dscp_icmp_exception`: of echo requests.
+fn pmtu_ipv4_dscp_icmp_exception(plane: DataplaneChoice) {
+    dscp_exception(plane, |tos, size| {
+        let mut message = vec![0; size - 20];
+        let len = icmpv4::build_echo(&mut message, 9, 1, &vec![0xa5; size - 28], icmpv4::EchoKind::Request);
+        assert_eq!(len, Some(size - 20));
+        with_tos(tos, Protocol::ICMP, &message)
+    });
+}
+
+/// `pmtu_ipv4_dscp_udp_exception`: of UDP.
+fn pmtu_ipv4_dscp_udp_exception(plane: DataplaneChoice) {
+    let to = SocketAddrV4::new(HOST_B, 4242);
+    dscp_exception(plane, |tos, size| {
+        with_tos(tos, Protocol::UDP, &udp(HOST_A, to, &vec![0xa5; size - 28])[20..])
+    });
+}
+
+fn with_tos(tos: u8, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
+    ipv4_with(HOST_A, HOST_B, protocol, payload, |inner| (inner.tos, inner.dont_fragment) = (tos, true))
+}
+
+/// An overlay's name that is one test's alone, with the configuration for it. What a test that fails leaves pinned
+/// goes with it.
+struct OwnName {
+    name: String,
+    config: String,
+}
+
+impl OwnName {
+    fn new(test: &str, plane: DataplaneChoice, config: &str) -> Self {
+        let name = format!("{test}-{}-{}", &word(plane)[..2], std::process::id());
+        let config = with_plane(&config.replacen("name = \"a\"", &format!("name = \"{name}\""), 1), plane);
+        Self { name, config }
+    }
+
+    fn are_pins_there(&self) -> bool {
+        pins_exist(&pins_of(&self.name).expect("the BPF file system is there"))
+    }
+}
+
+impl Drop for OwnName {
+    fn drop(&mut self) {
+        let _ = pins_of(&self.name).map(|pins| remove_pins(&pins));
+    }
+}
+
+fn bring_up_to_stay(host: &Host, config: &str) -> Overlay {
+    let config = Config::parse("a.toml", config).expect("the configuration is valid");
+    // What was learned would be kept here, by the daemon; these tests have none.
+    let memory = std::path::Path::new("/nowhere/paths.json");
+    host.run(|| Overlay::bring_up_to_stay(&config, memory)).unwrap()
+}
+
+/// That nothing is left on `gateway` of the overlay of that name.
+fn assert_nothing_left(gateway: &Host, own: &OwnName) {
+    let mut netlink = gateway.netlink().unwrap();
+    assert!(netlink.link("ipipA").unwrap().is_none(), "the device is gone");
+    let ours: Vec<Route> =
+        netlink.routes().unwrap().into_iter().filter(|route| route.gateway.is_none()).collect();
+    assert!(ours.iter().all(|route| route.protocol != ROUTE_PROTOCOL), "its routes are gone: {ours:?}");
+    assert!(!own.are_pins_there(), "its pins are gone");
+    let left = gateway.ns().run(|| has_leftovers(&own.name, None)).unwrap().expect("it can be asked");
+    assert!(!left, "nothing is left");
+}
+
+/// `cleanup_ipv4_exception`: pmtu.sh looks whether a device with an exception can be deleted. After the overlay
+/// is closed neither device nor route nor program is left, and a new start knows nothing of the narrow link.
+fn cleanup_ipv4_exception(plane: DataplaneChoice) {
+    let bed = Bed::build(NARROW);
+    let _far = bring_up(&bed.gateway_b, &with_plane(&config_b(""), plane)).unwrap();
+    let own = OwnName::new("cleanup", plane, &config_a("probe = false"));
+    for _ in 0..2 {
+        let overlay = bring_up_to_stay(&bed.gateway_a, &own.config);
+        let path = overlay.plane().tunnel().path_mtu(PEER);
+        assert_eq!((path.mtu, path.learned), (1500, None), "it begins with what the underlay takes");
+        assert_eq!(own.are_pins_there(), plane == DataplaneChoice::Ebpf);
+        assert_eq!(ask(&bed.host_a, HOST_B, FULL), too_big(INSIDE_A, NARROW[0]));
+        assert!(overlay.plane().tunnel().path_mtu(PEER).learned.is_some());
+        overlay.close(OnExit::Remove).unwrap();
+        assert_nothing_left(&bed.gateway_a, &own);
+        assert!(!ask(&bed.host_a, HOST_B, 84).is_reply(), "A is alone again");
+    }
+}
+
+/// `list_flush_ipv4_exception`: of a hundred exceptions, each is there, and with the overlay all are gone.
+fn list_flush_ipv4_exception(plane: DataplaneChoice) {
+    const PEERS: u8 = 100;
+    let bed = Bed::build(NARROW);
+    // The routers' limit for all destinations together, where it is a namespace's own (Linux 6.11).
+    for knob in ["icmp_msgs_per_sec", "icmp_msgs_burst"] {
+        let _ = bed.ways[0].sysctl(&format!("ipv4/{knob}"), "10000");
+    }
+    let peers: String = (1..=PEERS)
+        .map(|peer| {
+            format!(
+                "[[peer]]\nname = \"p{peer}\"\nunderlay = \"10.1.2.{peer}\"\nnetworks = [\"10.3.{peer}.0/24\"]\n"
+            )
+        })
+        .collect();
+    let config = config_a("probe = false");
+    let (ours, _) = config.split_once("[[peer]]").expect("it has a peer");
+    let own = OwnName::new("flush", plane, &format!("{ours}{peers}"));
+    let route = "10.1.2.0/24".parse().expect("a network");
+    bed.gateway_a.route(route, Some(Ipv4Addr::new(10, 2, 0, 2)), None).unwrap();
+    let learned = |overlay: &Overlay| {
+        let tunnel = overlay.plane().tunnel();
+        tunnel
+            .peers()
+            .map(|(peer, _)| tunnel.path_mtu(peer))
+            .filter(|path| path.learned.is_some() && path.mtu == 1400)
+            .count()
+    };
+    for _ in 0..2 {
+        let overlay = bring_up_to_stay(&bed.gateway_a, &own.config);
+        assert_eq!(learned(&overlay), 0);
+        for peer in 1..=PEERS {
+            let to = Ipv4Addr::new(10, 3, peer, 1);
+            assert_eq!(ask(&bed.host_a, to, FULL), too_big(INSIDE_A, NARROW[0]), "peer {peer}");
+            expect_exception(&bed.host_a, to, 1380);
+        }
+        assert_eq!(learned(&overlay), usize::from(PEERS));
+        overlay.close(OnExit::Remove).unwrap();
+        assert_nothing_left(&bed.gateway_a, &own);
+    }
+}
+
+/// `ipv4_route_change`: pmtu.sh changes the route that an exception is about, and looks whether the device it led
+/// through can still be deleted. The tunnel keeps what it has learned, carries on, and holds nothing back.
+fn route_change(plane: DataplaneChoice) {
+    let bed = Bed::build([1400, 1400]);
+    let tunnels = bed.join(plane, "probe = false");
+    assert_eq!(ask(&bed.host_a, HOST_B, FULL), too_big(INSIDE_A, 1400));
+    for turn in 0..20u8 {
+        bed.take(1 - turn % 2);
+        wait_until("traffic takes the new route", || ask(&bed.host_a, HOST_B, 84).is_reply());
+        assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400, "the path is as narrow as before");
+        assert_eq!(ask(&bed.host_a, HOST_B, 1381), too_big(INSIDE_A, 1400));
+    }
+    bed.take(1);
+    let gateway = bed.gateway_a.clone();
+    let index = gateway.index("way0").unwrap();
+    let deleted = std::thread::spawn(move || gateway.netlink().unwrap().delete_link(index).unwrap());
+    wait_until("the old way's interface goes", || deleted.is_finished());
+    deleted.join().expect("the interface is deleted");
+    wait_until("traffic goes on", || ask(&bed.host_a, HOST_B, 84).is_reply());
+    assert_eq!(tunnels.a.plane().failure(), None);
+}
+
+on_every_plane! {
+    pmtu_ipv4_ipv4_exception,
+    pmtu_ipv4_dscp_icmp_exception,
+    pmtu_ipv4_dscp_udp_exception,
+    cleanup_ipv4_exception,
+    list_flush_ipv4_exception,
+    route_change,
+}

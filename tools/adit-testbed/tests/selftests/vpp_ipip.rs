@@ -1,0 +1,178 @@
+//! VPP, test/test_ipip.py: refragmentation in a hairpin, datagrams of many sizes, reassembly of outer fragments a
+//! thousand times in a row, and fragments that stay alone.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+
+use adit_config::DataplaneChoice;
+use adit_lab::capture::{Frame, Tap};
+use adit_lab::host::Host;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{Article, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_testbed::hub::{Place, Sites, UNDERLAY};
+use adit_wire::icmpv4::Icmpv4Error;
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::{Protocol, Validation, fragment};
+
+use crate::planes::{join, join_with, on_every_plane};
+use crate::support::{ATTEMPT, Injector, Random, drops_since, ipv4_with, snmp, udp};
+
+fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
+    // DF clear: whoever finds them too long may fragment them.
+    host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
+    let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap();
+    let socket = socket.expect("a port is free");
+    socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    socket
+}
+
+/// Sends a payload, and gives whether it arrives as it was sent.
+fn passes(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) -> bool {
+    let mut buffer = vec![0; 65_536];
+    let address = to.local_addr().expect("it is bound");
+    assert_eq!(from.send_to(payload, address).expect("it is sent"), payload.len());
+    match to.recv(&mut buffer) {
+        Ok(len) => {
+            assert!(buffer[..len] == *payload, "{} bytes were sent, {len} came, or changed", payload.len());
+            true
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+            false
+        }
+    }
+}
+
+/// `test_ipip4`'s hairpin: from spoke to spoke through the hub, whose own link to the second is narrower. With DF
+/// clear the hub cuts the inner datagram anew, each piece an outer datagram that fits; with DF it says what fits.
+fn hairpin_refragmentation(plane: DataplaneChoice) {
+    const NARROW: u32 = 1300;
+    let sites = Sites::build().unwrap();
+    sites.router.mtu(Place::Two.port(), NARROW).unwrap();
+    sites.of(Place::Two).gateway.mtu(UNDERLAY, NARROW).unwrap();
+    let overlays = sites.join(plane).unwrap();
+    let (one, two) = (&sites.of(Place::One).host, &sites.of(Place::Two).host);
+    let ask = |size| one.run(|| ping(Place::Two.host(), size, 64, ATTEMPT)).unwrap();
+    let told = Answer::Refused { by: Place::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1280 } };
+    assert_eq!(ask(1480), told, "DF is set: the hub learns, and says so");
+    assert_eq!(ask(1281), told, "the hub itself");
+    assert!(ask(1280).is_reply());
+
+    let (from, to) = (bind(one, Place::One.host()), bind(two, Place::Two.host()));
+    let hub = overlays.of(Place::Hub).plane();
+    let before = hub.totals();
+    let tap = Tap::start(&sites.router, Place::Two.port()).unwrap();
+    let mut random = Random::seeded(23);
+    // Each size that the first leg takes whole: in one, and in two pieces on the second leg.
+    for size in [1200, 1252, 1253, 1300, 1400, 1452] {
+        assert!(passes(&from, &to, &random.bytes(size)), "{size} bytes");
+    }
+    let frames = tap.finish();
+    let to_two: Vec<&[u8]> = frames
+        .iter()
+        .filter_map(Frame::ipv4)
+        .filter(|bytes| bytes[9] == 4 && bytes[16..20] == Place::Two.underlay().octets())
+        // Not the hub's probes, nor its answers to others'.
+        .filter(|bytes| Protocol(bytes[29]) == Protocol::UDP)
+        .collect();
+    assert_eq!(to_two.len(), 2 + 4 * 2);
+    for bytes in to_two {
+        let outer = Ipv4Packet::parse(bytes, Validation::Strict).expect("a whole outer datagram");
+        assert!(!outer.is_fragment() && outer.total_len() <= NARROW as usize, "cut inside, not outside");
+    }
+    assert_eq!(drops_since(&before, &hub.totals()), []);
+    assert_eq!(snmp(&sites.router, "Ip", "FragCreates"), 0);
+}
+
+/// `test_frag`'s sizes, 1,000 to 9,000 bytes, over an underlay of `mtu`.
+fn sizes(plane: DataplaneChoice, mtu: u32) {
+    let network = Article::build().unwrap();
+    network.set_cable_mtus(mtu).unwrap();
+    let Article { host_a, router, host_b, .. } = &network;
+    let tunnels = join(&network, plane);
+    let before = [&tunnels.a, &tunnels.b].map(|tunnel| tunnel.plane().totals());
+    let (a, b) = (bind(host_a, HOST_A), bind(host_b, HOST_B));
+    let mut random = Random::seeded(29);
+    for size in (1000..=9000).step_by(125).flat_map(|size| [size - 28, size - 20, size]) {
+        assert!(passes(&a, &b, &random.bytes(size)) && passes(&b, &a, &random.bytes(size)), "{size} bytes");
+    }
+    for (tunnel, before) in [&tunnels.a, &tunnels.b].into_iter().zip(&before) {
+        assert_eq!(drops_since(before, &tunnel.plane().totals()), []);
+    }
+    assert_eq!(snmp(router, "Ip", "FragCreates"), 0);
+}
+
+fn sizes_1000_to_9000_with_an_underlay_of_9000(plane: DataplaneChoice) {
+    sizes(plane, 9000);
+}
+
+fn sizes_1000_to_9000_with_an_underlay_of_1500(plane: DataplaneChoice) {
+    sizes(plane, 1500);
+}
+
+/// The pieces of an outer datagram from gateway B, whose inner one is for this socket of host A.
+fn outer_fragments(to: &UdpSocket, identification: u16, payload: &[u8]) -> Vec<Vec<u8>> {
+    let port = to.local_addr().expect("it is bound").port();
+    let inner = udp(HOST_B, SocketAddrV4::new(HOST_A, port), payload);
+    let outer = ipv4_with(UNDERLAY_B, UNDERLAY_A, Protocol::IPIP, &inner, |outer| {
+        outer.identification = identification;
+    });
+    let packet = Ipv4Packet::parse(&outer, Validation::Strict).expect("it is a datagram");
+    let pieces = fragment::fragments(&packet, 576).expect("it may be fragmented");
+    pieces.map(|piece| [piece.header(), &outer[piece.payload()]].concat()).collect()
+}
+
+/// `test_ipip_reassembly`: a thousand in a row, each of three fragments in another order, and none takes room
+/// from the next.
+fn a_thousand_reassemblies(plane: DataplaneChoice) {
+    const COUNT: u16 = 1000;
+    let network = Article::build().unwrap();
+    let tunnels = join_with(&network, plane, "probe = false");
+    let receiver = bind(&network.host_a, HOST_A);
+    let mut peer = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
+    let before = tunnels.a.plane().totals();
+    let mut random = Random::seeded(31);
+    let mut buffer = [0; 2048];
+    for number in 0..COUNT {
+        let payload = random.bytes(1400);
+        let mut pieces = outer_fragments(&receiver, number, &payload);
+        assert_eq!(pieces.len(), 3);
+        pieces.rotate_left(usize::from(number) % 3);
+        pieces.iter().for_each(|piece| peer.add(piece));
+        peer.flush();
+        let len = receiver.recv(&mut buffer).expect("it is delivered");
+        assert!(buffer[..len] == payload, "number {number} has changed");
+    }
+    let after = tunnels.a.plane().totals();
+    assert_eq!(after.peers[0].rx_packets - before.peers[0].rx_packets, u64::from(COUNT));
+    assert_eq!(drops_since(&before, &after), []);
+}
+
+/// VPP tests a first fragment alone; this is the last one alone. Nothing is made of it, and it is in nobody's way.
+fn a_last_fragment_alone(plane: DataplaneChoice) {
+    let network = Article::build().unwrap();
+    let tunnels = join_with(&network, plane, "probe = false");
+    let receiver = bind(&network.host_a, HOST_A);
+    let mut peer = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
+    let before = tunnels.a.plane().totals();
+    let lonely = outer_fragments(&receiver, 1, &[1; 1400]).pop().expect("it is in pieces");
+    peer.send(&lonely);
+    let payload = Random::seeded(37).bytes(1400);
+    for piece in outer_fragments(&receiver, 2, &payload) {
+        peer.add(&piece);
+    }
+    peer.flush();
+    let mut buffer = [0; 2048];
+    let len = receiver.recv(&mut buffer).expect("the whole one is delivered");
+    assert!(buffer[..len] == payload, "and is the first to be");
+    let after = tunnels.a.plane().totals();
+    assert_eq!(after.peers[0].rx_packets - before.peers[0].rx_packets, 1);
+    assert_eq!(drops_since(&before, &after), []);
+}
+
+on_every_plane! {
+    hairpin_refragmentation,
+    sizes_1000_to_9000_with_an_underlay_of_9000,
+    sizes_1000_to_9000_with_an_underlay_of_1500,
+    a_thousand_reassemblies,
+    a_last_fragment_alone,
+}

@@ -1,0 +1,228 @@
+//! What the topics share: datagrams made by hand, frames put onto a cable, waiting for a condition.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use adit_lab::host::Host;
+use adit_lab::two_sites::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_testbed::wire_tap;
+use adit_tunnel::{DropReason, Totals};
+use adit_wire::ipv4::Ipv4Repr;
+use adit_wire::{Protocol, checksum, icmpv4};
+
+/// How long a condition may take to come true before a test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long one attempt waits for its answer.
+pub(crate) const ATTEMPT: Duration = Duration::from_millis(500);
+/// How often a condition that nothing announces is looked at.
+const ASK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Waits until `condition` holds.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(ASK_AGAIN);
+    }
+}
+
+/// Whether this is the process for `test` alone, where nothing else allocates or counts. If not,
+/// starts it, and fails if it does.
+pub(crate) fn in_own_process(test: &str) -> bool {
+    const MARK: &str = "ADIT_TEST_IN_OWN_PROCESS";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let program = std::env::current_exe().expect("a test knows its own program");
+    let done = Command::new(program)
+        .args([test, "--exact", "--nocapture"])
+        .env(MARK, "1")
+        .output()
+        .expect("the test's own program starts");
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(said.contains("1 passed"), "{test} is not the name of one test: {said}");
+    false
+}
+
+/// Bytes of memory that this process uses.
+pub(crate) fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("there is a /proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it tells the memory");
+    let kilobytes = line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number");
+    kilobytes * 1024
+}
+
+/// Numbers that look random and are the same in every run (SplitMix64).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// One of `range`.
+    pub(crate) fn within(&mut self, range: std::ops::Range<usize>) -> usize {
+        range.start + (self.next() % range.len() as u64) as usize
+    }
+
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.next().to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.fill(&mut bytes);
+        bytes
+    }
+}
+
+/// An IPv4 datagram, DF clear, TTL 64.
+pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
+    ipv4_with(source, destination, protocol, payload, |_| {})
+}
+
+/// The same, with some fields otherwise.
+pub(crate) fn ipv4_with(
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: Protocol,
+    payload: &[u8],
+    change: impl FnOnce(&mut Ipv4Repr),
+) -> Vec<u8> {
+    let mut repr = Ipv4Repr {
+        source,
+        destination,
+        protocol,
+        ttl: 64,
+        tos: 0,
+        identification: 0x1234,
+        dont_fragment: false,
+        payload_len: u16::try_from(payload.len()).expect("a payload fits into a datagram"),
+    };
+    change(&mut repr);
+    [&repr.emit()[..], payload].concat()
+}
+
+/// Writes the header checksum anew, of a header as long as its IHL says.
+pub(crate) fn mend_checksum(datagram: &mut [u8]) {
+    let header_len = (usize::from(datagram[0] & 0x0f) * 4).clamp(20, datagram.len());
+    datagram[10..12].fill(0);
+    let sum = checksum::checksum(&datagram[..header_len]);
+    datagram[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// An outer datagram from gateway B to gateway A.
+pub(crate) fn from_peer(inner: &[u8]) -> Vec<u8> {
+    ipv4(UNDERLAY_B, UNDERLAY_A, Protocol::IPIP, inner)
+}
+
+/// A UDP datagram, from port 4000.
+pub(crate) fn udp(source: Ipv4Addr, destination: SocketAddrV4, payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len() + 8).expect("a payload fits into a datagram");
+    let mut segment = Vec::new();
+    segment.extend(4000u16.to_be_bytes());
+    segment.extend(destination.port().to_be_bytes());
+    segment.extend(len.to_be_bytes());
+    segment.extend([0; 2]);
+    segment.extend(payload);
+    let sum = checksum::pseudo_header_v4(source, *destination.ip(), Protocol::UDP, len).add_bytes(&segment);
+    let sum = match sum.checksum() {
+        0 => 0xffff,
+        sum => sum,
+    };
+    segment[6..8].copy_from_slice(&sum.to_be_bytes());
+    ipv4(source, *destination.ip(), Protocol::UDP, &segment)
+}
+
+/// An echo request from host B to host A.
+pub(crate) fn echo_request(sequence: u16, payload: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; payload.len() + icmpv4::HEADER_LEN];
+    icmpv4::build_echo(&mut message, 77, sequence, payload, icmpv4::EchoKind::Request)
+        .expect("there is room");
+    ipv4(HOST_B, HOST_A, Protocol::ICMP, &message)
+}
+
+/// [`wire_tap::Injector`], for tests: whatever fails, fails the test.
+pub(crate) struct Injector(wire_tap::Injector);
+
+impl Injector {
+    /// From an interface of `host` to the interface at the cable's other end.
+    pub(crate) fn new(host: &Host, device: &str, other: &Host, other_device: &str) -> Self {
+        Self(wire_tap::Injector::new(host, device, other, other_device).unwrap())
+    }
+
+    /// Queues a datagram.
+    pub(crate) fn add(&mut self, datagram: &[u8]) {
+        self.0.add(datagram);
+    }
+
+    /// Sends what is queued; all of it must be taken.
+    pub(crate) fn flush(&mut self) {
+        self.0.flush().unwrap();
+    }
+
+    /// Says to `to`, unasked, that `address` is at the Ethernet address frames are sent from.
+    pub(crate) fn send_arp_reply(&mut self, address: Ipv4Addr, to: Ipv4Addr) {
+        self.0.send_arp_reply(address, to).unwrap();
+    }
+
+    /// Sends a datagram now.
+    pub(crate) fn send(&mut self, datagram: &[u8]) {
+        self.0.send(datagram).unwrap();
+    }
+}
+
+/// The Ethernet address of an interface.
+pub(crate) fn mac(host: &Host, device: &str) -> [u8; 6] {
+    wire_tap::mac(host, device).unwrap()
+}
+
+/// The reasons whose counts differ, with the difference.
+pub(crate) fn drops_since(before: &Totals, after: &Totals) -> Vec<(DropReason, u64)> {
+    let grown = after.drops_by_reason().zip(before.drops_by_reason());
+    grown.map(|((reason, now), (_, then))| (reason, now - then)).filter(|(_, n)| *n > 0).collect()
+}
+
+/// A configuration of the article's gateway A with these lines in its `[tunnel]`.
+pub(crate) fn config_a(tunnel: &str) -> String {
+    config(("a", UNDERLAY_A, "172.16.17.0/24"), ("b", UNDERLAY_B, "192.168.199.0/24"), "ipipA", tunnel)
+}
+
+/// The same of gateway B.
+pub(crate) fn config_b(tunnel: &str) -> String {
+    config(("b", UNDERLAY_B, "192.168.199.0/24"), ("a", UNDERLAY_A, "172.16.17.0/24"), "ipipB", tunnel)
+}
+
+type Side = (&'static str, Ipv4Addr, &'static str);
+
+fn config(ours: Side, theirs: Side, device: &str, tunnel: &str) -> String {
+    let side = |(name, underlay, network): Side| {
+        format!("name = \"{name}\"\nunderlay = \"{underlay}\"\nnetworks = [\"{network}\"]\n")
+    };
+    format!("[site]\n{}device = \"{device}\"\n[tunnel]\n{tunnel}\n[[peer]]\n{}", side(ours), side(theirs))
+}
+
+/// A number of `/proc/net/snmp` on a host, such as `Ip` and `FragCreates`.
+pub(crate) fn snmp(host: &Host, protocol: &str, name: &str) -> u64 {
+    let text = host
+        .ns()
+        .run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))
+        .unwrap()
+        .expect("the kernel counts");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+    let (names, values) = lines.next().zip(lines.next()).expect("it counts this protocol");
+    let at = names.split(' ').position(|found| found == name).expect("it counts this");
+    values.split(' ').nth(at).and_then(|value| value.parse().ok()).expect("a number")
+}
