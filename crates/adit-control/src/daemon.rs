@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_config::Config;
-use adit_linux::private_socket;
 use adit_linux::process::LockFile;
+use adit_linux::sockets::private_socket;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 

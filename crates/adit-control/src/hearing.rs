@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use adit_linux::error::{Error, Result};
-use adit_linux::inside::Inside;
+use adit_linux::net_scope::Inside;
 use adit_linux::netlink::{Events, Group};
-use adit_linux::poll::readable_any_within;
+use adit_linux::sockets::poll::readable_any_within;
 
 use crate::hearsay::Hearsay;
 

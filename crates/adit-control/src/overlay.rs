@@ -10,7 +10,7 @@ use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
 use adit_dataplane::kernel::Guard;
-use adit_linux::inside::Inside;
+use adit_linux::net_scope::Inside;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};

@@ -1,9 +1,9 @@
 //! Which of root's rights a daemon keeps once it runs: what its file asks for, for repairs and reloads.
 
 use adit_config::{Config, DataplaneChoice};
-use adit_linux::bpffs;
-use adit_linux::privileges;
+use adit_linux::bpf::bpffs;
 use adit_linux::process::Capability;
+use adit_linux::process::privileges;
 
 use crate::error::ControlError;
 

@@ -2,7 +2,7 @@
 //! where the file says, the tunnel's device and what is routed into it.
 
 use adit_config::Site;
-use adit_linux::inside::Inside;
+use adit_linux::net_scope::Inside;
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
 

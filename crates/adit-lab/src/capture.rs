@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use adit_linux::capture;
+use adit_linux::sockets::capture;
 
 use crate::error::LabError;
 use crate::host::Host;

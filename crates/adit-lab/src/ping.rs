@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use adit_linux::icmp_socket::IcmpSocket;
+use adit_linux::sockets::icmp_socket::IcmpSocket;
 use adit_wire::icmpv4::{self, EchoKind, Icmpv4Error};
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::validation::Validation;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use adit_linux::poll::readable_within;
-use adit_linux::udp_batch::{UdpBatchReceiver, UdpBatchSender};
+use adit_linux::sockets::poll::readable_within;
+use adit_linux::sockets::udp_batch::{UdpBatchReceiver, UdpBatchSender};
 
 use crate::error::LabError;
 use crate::host::Host;

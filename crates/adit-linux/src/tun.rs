@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use crate::error::Error;
-use crate::inside::Inside;
-use crate::virtio_net;
+use crate::net_scope::Inside;
+use crate::sockets::virtio_net;
 
 /// What a device of ours is opened as.
 #[derive(Clone, Debug)]

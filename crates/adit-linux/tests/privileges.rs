@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
 use std::thread;
 
-use adit_linux::packet::PacketSender;
-use adit_linux::privileges::confine_packet_thread;
+use adit_linux::process::privileges::confine_packet_thread;
 use adit_linux::process::{Capability, has_capability};
+use adit_linux::sockets::packet::PacketSender;
 use adit_linux::testing::require_root;
 
 /// What it may after that, on a thread of its own.

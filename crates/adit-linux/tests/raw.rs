@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use adit_linux::netlink::{Netlink, Route};
 use adit_linux::netns::NetNs;
-use adit_linux::raw::RawSocket;
+use adit_linux::sockets::raw::RawSocket;
+use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_linux::sysctl;
 use adit_linux::testing::require_root;
-use adit_linux::udp::{Origin, PathSocket};
 use common::{PATIENCE, await_running};
 
 const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);

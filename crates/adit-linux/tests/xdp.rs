@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use adit_linux::capture::Tap;
-use adit_linux::frames::{FrameSender, LINK_HEADER};
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
+use adit_linux::sockets::capture::Tap;
+use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
+use adit_linux::sockets::xdp::XdpSender;
 use adit_linux::testing::require_root;
-use adit_linux::xdp::XdpSender;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// An ethertype for experiments (IEEE 802), which no stack answers.

@@ -16,7 +16,7 @@ use adit_lab::host::Host;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::{Ipip, Link, Netlink, ROUTE_PROTOCOL, Route};
-use adit_linux::raw::RawSocket;
+use adit_linux::sockets::raw::RawSocket;
 use adit_linux::testing::require_root;
 use adit_testbed::loss_stream::{Probe, ProbeOptions};
 use ipnet::Ipv4Net;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use adit_linux::poll::readable_within;
+use adit_linux::sockets::poll::readable_within;
 
 use adit_lab::LabError;
 use adit_lab::host::Host;

@@ -4,9 +4,9 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use adit_linux::capture::Tap;
-use adit_linux::frames::{FrameSender, LINK_HEADER};
-use adit_linux::packet::PacketSender;
+use adit_linux::sockets::capture::Tap;
+use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
+use adit_linux::sockets::packet::PacketSender;
 
 use adit_lab::LabError;
 use adit_lab::capture::Frame;

@@ -5,8 +5,8 @@
 use std::mem;
 use std::path::PathBuf;
 
+use adit_linux::bpf::tcx;
 use adit_linux::netlink::Netlink;
-use adit_linux::tcx;
 use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,

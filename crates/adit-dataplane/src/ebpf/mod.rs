@@ -43,7 +43,7 @@ pub use pins::{exist as pins_exist, remove as remove_pins};
 /// # Errors
 /// There is none, and it cannot be mounted.
 pub fn pins_of(overlay: &str) -> Result<PathBuf, EbpfError> {
-    Ok(adit_linux::bpffs::root()?.join("adit").join(overlay))
+    Ok(adit_linux::bpf::bpffs::root()?.join("adit").join(overlay))
 }
 
 /// How the programs are put to use.

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use adit_linux::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
+use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
 use adit_wire::checksum;
 use adit_wire::protocol::Protocol;
 

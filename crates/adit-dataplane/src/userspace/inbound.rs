@@ -5,10 +5,10 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_linux::packet_ring::{PacketRing, Ready, Received};
-use adit_linux::poll::{Waker, wait_readable};
+use adit_linux::sockets::packet_ring::{PacketRing, Ready, Received};
+use adit_linux::sockets::poll::{Waker, wait_readable};
+use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_linux::tun::TunQueue;
-use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_tunnel::{Counters, Decapsulated, DropReason, Instant, Outer, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
-use adit_linux::packet_ring::PacketRing;
-use adit_linux::poll::Waker;
+use adit_linux::sockets::packet_ring::PacketRing;
+use adit_linux::sockets::poll::Waker;
 use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Tunnel};
 use arc_swap::ArcSwap;

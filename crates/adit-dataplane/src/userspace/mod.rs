@@ -32,12 +32,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
-use adit_linux::frames::{FrameSender, LINK_HEADER};
-use adit_linux::inside::Inside;
-use adit_linux::poll::Waker;
-use adit_linux::privileges;
-use adit_linux::raw::RawSocket;
-use adit_linux::raw_frames::RawFrameSender;
+use adit_linux::net_scope::Inside;
+use adit_linux::process::privileges;
+use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
+use adit_linux::sockets::poll::Waker;
+use adit_linux::sockets::raw::RawSocket;
+use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::tun::{Tun, TunQueue};
 use adit_tunnel::{Counters, Instant, Reply, Steps, Totals, Tunnel};
 use adit_wire::icmpv4::MAX_ERROR_LEN;

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use adit_linux::error::Error;
-use adit_linux::poll::Bell;
+use adit_linux::sockets::poll::Bell;
 use adit_tunnel::{Steps, Tunnel};
 
 /// The watcher may be looking at the ways to ten thousand peers.

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use adit_linux::error::Error;
-use adit_linux::frames::{FrameSender, LINK_HEADER};
-use adit_linux::inside::Inside;
-use adit_linux::raw::RawSocket;
-use adit_linux::raw_frames::RawFrameSender;
+use adit_linux::net_scope::Inside;
+use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
+use adit_linux::sockets::raw::RawSocket;
+use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Tunnel, UnderlayIcmp};
 
 use super::fast_side::FastSide;

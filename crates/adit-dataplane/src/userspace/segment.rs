@@ -5,7 +5,7 @@
 //! Checksums of the segments stay partial: the field holds the pseudo-header's sum, and whoever
 //! sends the frame completes it, a device for nothing or a caller in software.
 
-use adit_linux::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
+use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
 use adit_wire::checksum;
 use adit_wire::ipv4;
 use adit_wire::protocol::Protocol;

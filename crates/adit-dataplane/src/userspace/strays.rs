@@ -1,9 +1,9 @@
 //! Datagrams for us on interfaces that nobody thought of: routes may be asymmetric.
 
 use adit_linux::error::Error;
-use adit_linux::packet_ring::Received;
-use adit_linux::raw::RawSocket;
-use adit_linux::virtio_net::{Checksum, PartialChecksum, VirtioNetHeader};
+use adit_linux::sockets::packet_ring::Received;
+use adit_linux::sockets::raw::RawSocket;
+use adit_linux::sockets::virtio_net::{Checksum, PartialChecksum, VirtioNetHeader};
 use adit_tunnel::Instant;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, checksum, tcp, udp};

@@ -1,6 +1,6 @@
 //! Segmentation and joining, against each other and against a slow model of what they mean.
 
-use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
+use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_wire::checksum;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::validation::Validation;

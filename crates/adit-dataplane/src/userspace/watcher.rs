@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use adit_linux::error::Error;
 use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
-use adit_linux::poll::{Waker, wait_readable_any};
-use adit_linux::taps;
+use adit_linux::sockets::packet_listeners;
+use adit_linux::sockets::poll::{Waker, wait_readable_any};
 use adit_tunnel::Tunnel;
 use arc_swap::ArcSwap;
 
@@ -171,7 +171,8 @@ impl Prepared {
 
     fn look_for_taps(&self) {
         let hops = &self.watcher.next_hops;
-        let tapped = hops.device().is_some_and(|device| taps::is_tapped(device.index).unwrap_or(true));
+        let tapped =
+            hops.device().is_some_and(|device| packet_listeners::is_tapped(device.index).unwrap_or(true));
         hops.set_tapped(tapped);
     }
 

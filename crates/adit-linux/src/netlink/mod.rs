@@ -4,7 +4,7 @@
 mod address;
 mod batch;
 mod event;
-mod exact;
+mod exact_route;
 mod filter;
 mod ipip;
 mod link;

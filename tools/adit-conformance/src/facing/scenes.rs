@@ -10,7 +10,7 @@ use adit_lab::ping::{Answer, ping};
 use adit_lab::throughput::Path;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::Route;
-use adit_linux::udp::PathSocket;
+use adit_linux::sockets::udp::PathSocket;
 use adit_testbed::transfer::Transfer;
 use ipnet::Ipv4Net;
 

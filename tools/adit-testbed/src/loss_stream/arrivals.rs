@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use adit_linux::poll::readable_within;
+use adit_linux::sockets::poll::readable_within;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg};
 use nix::sys::time::TimeSpec;
 

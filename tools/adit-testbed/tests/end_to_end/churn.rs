@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use adit_lab::checks::reaches;
 use adit_lab::two_sites::{Article, HOST_B, UNDERLAY_A, UNDERLAY_B};
-use adit_linux::capture;
 use adit_linux::netlink::Route;
+use adit_linux::sockets::capture;
 use adit_linux::testing::require_root;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};

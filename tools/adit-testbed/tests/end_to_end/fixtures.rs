@@ -17,7 +17,7 @@ use adit_fixtures::site::{A, B, C, HOST_A, INSIDE_A};
 use adit_fixtures::{Case, Outcome, Setup, Way, table};
 use adit_lab::host::Host;
 use adit_lab::two_sites::{Article, bring_up};
-use adit_linux::raw::RawSocket;
+use adit_linux::sockets::raw::RawSocket;
 use adit_testbed::test_planes::{require, word};
 use adit_testbed::wire_tap;
 use adit_tunnel::Totals;

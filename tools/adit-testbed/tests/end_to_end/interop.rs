@@ -10,7 +10,7 @@ use adit_lab::http::{self, Server};
 use adit_lab::pcapng::write_pcapng;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B, bring_up};
-use adit_linux::raw::RawSocket;
+use adit_linux::sockets::raw::RawSocket;
 use adit_linux::testing::{require, require_root};
 use adit_wire::Protocol;
 use adit_wire::ipv4::Ipv4Packet;

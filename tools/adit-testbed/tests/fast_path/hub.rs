@@ -7,7 +7,7 @@ use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::ping::{Answer, ping};
 use adit_lab::throughput::Path;
-use adit_linux::raw::RawSocket;
+use adit_linux::sockets::raw::RawSocket;
 use adit_testbed::hub::{Overlays, Place, Sites, UNDERLAY};
 use adit_testbed::transfer::Transfer;
 use adit_tunnel::DropReason;

@@ -11,7 +11,7 @@ use adit_lab::checks::reaches;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{Article, HOST_A, HOST_B, Tunnels, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_linux::netlink::Route;
-use adit_linux::raw::RawSocket;
+use adit_linux::sockets::raw::RawSocket;
 use adit_testbed::hub::{DEVICE, Place, Sites, UNDERLAY};
 use adit_testbed::test_planes::{with_plane, word};
 use adit_tunnel::{DropReason, Totals};

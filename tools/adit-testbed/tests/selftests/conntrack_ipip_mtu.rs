@@ -11,8 +11,8 @@ use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A};
 use adit_linux::EMSGSIZE;
+use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_linux::testing::require;
-use adit_linux::udp::{Origin, PathSocket};
 
 use crate::planes::{join_with, on_every_plane};
 use crate::support::{ATTEMPT, Random, snmp};

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 
 use adit_lab::host::Host;
-use adit_linux::poll::readable_within;
+use adit_linux::sockets::poll::readable_within;
 use sha2::{Digest, Sha256};
 
 use crate::support::{PATIENCE, Random};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Outcome, Packet, Setup, Way};
-use adit_linux::virtio_net::{Checksum, Gso, VirtioNetHeader};
+use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_policy::Directory;
 use adit_tunnel::{Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Totals, Tunnel};
 use adit_wire::checksum::ChecksumState;

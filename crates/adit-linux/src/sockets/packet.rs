@@ -1,13 +1,13 @@
 //! Packet sockets (AF_PACKET) that send: whole frames on one interface, with the virtio-net
-//! header, so that checksums stay partial. Receiving is in [`crate::packet_ring`].
+//! header, so that checksums stay partial. Receiving is in [`crate::sockets::packet_ring`].
 
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::error::Error;
-use crate::frames::{FrameSender, LINK_HEADER, Sent};
-use crate::virtio_net::{self, Checksum, PartialChecksum, VirtioNetHeader};
+use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
+use crate::sockets::virtio_net::{self, Checksum, PartialChecksum, VirtioNetHeader};
 
 // linux/if_packet.h
 pub(crate) const PACKET_VNET_HDR: libc::c_int = 15;

@@ -11,7 +11,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::error::{Error, Result};
 use crate::process::Capability;
-use crate::seccomp;
+use crate::process::seccomp;
 
 /// Leaves the calling thread, and all that it starts from now on, these rights and no others, whatever it executes
 /// or adopts. Rights that it has not got are not given to it. The process can no longer be looked into by others of

@@ -1,5 +1,8 @@
 //! Processes: what they may do, one at a time by a lock, ending another, passing descriptors on.
 
+pub mod privileges;
+mod seccomp;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};

@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
-use crate::mapping::Mapping;
-use crate::packet::{
+use crate::sockets::mmap::Mapping;
+use crate::sockets::packet::{
     PACKET_VNET_HDR, attach_filter, bind, enlarge_receive_buffer, packet_socket, set_option,
 };
-use crate::virtio_net::{self, VirtioNetHeader};
+use crate::sockets::virtio_net::{self, VirtioNetHeader};
 
 // linux/if_packet.h
 const PACKET_RX_RING: libc::c_int = 5;

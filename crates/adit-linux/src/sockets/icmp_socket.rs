@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::Error;
-use crate::packet::set_socket_option;
+use crate::sockets::packet::set_socket_option;
 
 /// Sends ICMP messages with DF set, and receives every ICMP message to this host.
 #[derive(Debug)]

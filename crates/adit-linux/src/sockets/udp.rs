@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg};
 
 use crate::error::{Error, Result};
-use crate::packet::set_socket_option;
 use crate::process::wait;
+use crate::sockets::packet::set_socket_option;
 
 /// A UDP socket whose datagrams carry DF and whose errors are kept with what caused them.
 #[derive(Debug)]

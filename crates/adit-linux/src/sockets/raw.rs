@@ -10,8 +10,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::{Error, Result};
-use crate::packet::{enlarge_receive_buffer, set_socket_option};
 use crate::process::wait;
+use crate::sockets::packet::{enlarge_receive_buffer, set_socket_option};
 
 /// IP in IP (RFC 2003).
 const IPPROTO_IPIP: i32 = libc::IPPROTO_IPIP;

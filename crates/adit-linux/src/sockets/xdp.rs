@@ -8,10 +8,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
-use crate::frames::{FrameSender, LINK_HEADER, Sent};
-use crate::mapping::Mapping;
-use crate::packet::set_socket_option;
-use crate::virtio_net::PartialChecksum;
+use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
+use crate::sockets::mmap::Mapping;
+use crate::sockets::packet::set_socket_option;
+use crate::sockets::virtio_net::PartialChecksum;
 
 // linux/if_xdp.h
 const AF_XDP: libc::c_int = 44;
@@ -107,7 +107,7 @@ impl XdpSender {
     /// # Errors
     /// A kernel without AF_XDP or its transmit metadata (Linux 6.8), a queue that another program
     /// holds, no CAP_NET_RAW, too small a limit of locked memory. The caller then uses a
-    /// [`crate::packet::PacketSender`].
+    /// [`crate::sockets::packet::PacketSender`].
     pub fn open(index: u32, queue: u32, batch: usize) -> Result<Self, Error> {
         let what = |step: &str| format!("cannot {step} for AF_XDP on interface {index}");
         // SAFETY: a plain system call; the descriptor it returns is ours alone.
@@ -154,7 +154,7 @@ impl XdpSender {
         if done < 0 {
             return Err(Error::last_os(what("bind")));
         }
-        crate::packet::enlarge_send_buffer(&socket);
+        crate::sockets::packet::enlarge_send_buffer(&socket);
         let free = (0..FRAMES as u32).rev().collect();
         Ok(Self {
             socket,

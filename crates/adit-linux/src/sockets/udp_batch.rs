@@ -55,7 +55,7 @@ impl<'a> UdpBatchReceiver<'a> {
     /// receive timeout, so that [`Self::receive`] returns now and then.
     #[must_use]
     pub fn new(socket: &'a UdpSocket, count: usize, room: usize) -> Self {
-        crate::packet::enlarge_receive_buffer(socket);
+        crate::sockets::packet::enlarge_receive_buffer(socket);
         let _ = socket.set_read_timeout(Some(std::time::Duration::from_millis(20)));
         let mut arena = vec![0u8; count * room].into_boxed_slice();
         let base = arena.as_mut_ptr();

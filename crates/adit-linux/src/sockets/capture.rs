@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use socket2::Socket;
 
 use crate::error::Error;
-use crate::packet::{bind, enlarge_receive_buffer, packet_socket};
+use crate::sockets::packet::{bind, enlarge_receive_buffer, packet_socket};
 
 /// An open tap on one interface.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use crate::virtio_net::PartialChecksum;
+use crate::sockets::virtio_net::PartialChecksum;
 
 /// Bytes before the datagram in every frame: an Ethernet header.
 pub const LINK_HEADER: usize = 14;

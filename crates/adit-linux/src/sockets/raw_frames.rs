@@ -9,10 +9,10 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::BindToDevice;
 
 use crate::error::Error;
-use crate::frames::{FrameSender, LINK_HEADER, Sent};
-use crate::inside::Inside;
-use crate::packet::{FrameBatch, enlarge_send_buffer, set_socket_option};
-use crate::virtio_net::PartialChecksum;
+use crate::net_scope::Inside;
+use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
+use crate::sockets::packet::{FrameBatch, enlarge_send_buffer, set_socket_option};
+use crate::sockets::virtio_net::PartialChecksum;
 
 /// Sends datagrams by the host's routes. A source of 0.0.0.0 is filled in by the kernel with
 /// its own address towards the destination, an identification of 0 too where DF is not set.

@@ -1,0 +1,4 @@
+//! The BPF file system and the TCX hooks of an interface.
+
+pub mod bpffs;
+pub mod tcx;
