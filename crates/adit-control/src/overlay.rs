@@ -15,15 +15,15 @@ use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
 
-use crate::change::{self, Change, Kind, Object};
-use crate::desired::{self, Desired, is_drivers};
-use crate::devices::is_of_site;
 use crate::error::ControlError;
-use crate::hearsay::Hearsay;
-use crate::kernel::{self, Actual};
-use crate::memory::Memory;
-use crate::sides::{Sides, namespace};
-use crate::starter::{self, PlaneStarter};
+use crate::namespaces::{Sides, namespace};
+use crate::plane_select::{self, PlaneStarter};
+use crate::reconcile::change::{self, Change, Kind, Object};
+use crate::reconcile::desired::{self, Desired, is_drivers};
+use crate::reconcile::devices::is_of_site;
+use crate::reconcile::objects::{self, Actual};
+use crate::reconcile::route_events::Hearsay;
+use crate::state::path_cache::Memory;
 use crate::underlay;
 
 mod driver;
@@ -74,7 +74,7 @@ impl Survey {
             let why = "which is not made in another network namespace or in a VRF (site.netns, site.vrf)";
             return Err(ControlError::PlaneCannot { plane: "kernel", why });
         }
-        let machine = kernel::look_at_machine(sides, config, in_use)?;
+        let machine = objects::look_at_machine(sides, config, in_use)?;
         let mut desired = Desired::of(config, &machine);
         let site = config.site.name.as_str();
         if desired.is_drivers() {
@@ -88,14 +88,14 @@ impl Survey {
                  will not be found"
             );
         }
-        kernel::refuse_foreign_device(&mut sides.inside, site, &desired)?;
-        kernel::refuse_foreign_routes(&mut sides.inside, site, &desired)?;
+        objects::refuse_foreign_device(&mut sides.inside, site, &desired)?;
+        objects::refuse_foreign_routes(&mut sides.inside, site, &desired)?;
         Ok(Self { desired, tunnel, place: sides.place.clone() })
     }
 
     fn open(&self) -> Result<Tun, adit_linux::error::Error> {
         let name = self.desired.device.clone();
-        Tun::open_in(&TunOptions { name, queues: starter::queues() }, self.place.clone())
+        Tun::open_in(&TunOptions { name, queues: plane_select::queues() }, self.place.clone())
     }
 
     /// Starts what forwards, on a device that is set up.
@@ -105,7 +105,7 @@ impl Survey {
         tun: Tun,
         device: &Link,
         stays: bool,
-    ) -> Result<starter::Started, ControlError> {
+    ) -> Result<plane_select::Started, ControlError> {
         // Without the file system for it there is no eBPF plane; whoever asks for one is told why.
         let pins = stays.then(|| ebpf::pins_of(config.site.name.as_str()));
         let open = || self.open();
@@ -155,10 +155,10 @@ impl Overlay {
         // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
         let device = (!is_taken_over).then(|| survey.desired.device.clone());
         let undo = Undo { device, place: sides.place.clone() };
-        let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
+        let link = objects::set_up_device(&mut sides.inside, &survey.desired)?;
         tun.keep()?;
         // Before there is a watcher, which would look at every peer's way again and again meanwhile.
-        kernel::set_routes(&mut sides.inside, &survey.desired, &[link.index])?;
+        objects::set_routes(&mut sides.inside, &survey.desired, &[link.index])?;
         let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
         undo.disarm();
         Ok(Self {
@@ -217,7 +217,7 @@ impl Overlay {
             return driver::install(self, survey, config);
         }
         let tun = survey.open()?;
-        let link = kernel::set_up_device(&mut sides.inside, &survey.desired)?;
+        let link = objects::set_up_device(&mut sides.inside, &survey.desired)?;
         tun.keep()?;
         // Programs in the kernel go on meanwhile; the new ones take their place in one step.
         self.plane.shutdown();
@@ -226,7 +226,7 @@ impl Overlay {
         (self.plane, self.plane_reason, self.pins, self.before) = (plane, plane_reason, pins, before);
         self.sides = sides;
         // Only now is there somebody who knows a new peer.
-        kernel::set_routes(&mut self.sides.inside, &survey.desired, &[link.index])?;
+        objects::set_routes(&mut self.sides.inside, &survey.desired, &[link.index])?;
         (self.config, self.desired, self.devices) = (config.clone(), survey.desired, vec![link.index]);
         Ok(())
     }
@@ -261,11 +261,11 @@ impl Overlay {
         driver::follow_names(self)?;
         let site = self.config.site.name.as_str();
         let mut actual = Actual::look(&mut self.sides.inside, site, &self.desired, &self.devices)?;
-        let foreign = kernel::foreign_routes(&mut self.sides.inside, site, &self.desired)?;
+        let foreign = objects::foreign_routes(&mut self.sides.inside, site, &self.desired)?;
         let is_ours = actual.indices() == self.devices;
         if !is_ours {
             // Whoever has taken the name is no device of ours; routes went with the one that was.
-            kernel::refuse_foreign_device(&mut self.sides.inside, site, &self.desired)?;
+            objects::refuse_foreign_device(&mut self.sides.inside, site, &self.desired)?;
             if !self.desired.is_drivers() {
                 actual = Actual::default();
             }
@@ -291,8 +291,8 @@ impl Overlay {
         } else if self.desired.is_drivers() {
             driver::repair(self, &foreign)?;
         } else if is_ours {
-            let link = kernel::set_up_device(&mut self.sides.inside, &self.desired)?;
-            kernel::set_routes_but(&mut self.sides.inside, &self.desired, &[link.index], &foreign)?;
+            let link = objects::set_up_device(&mut self.sides.inside, &self.desired)?;
+            objects::set_routes_but(&mut self.sides.inside, &self.desired, &[link.index], &foreign)?;
         } else {
             self.install(&self.config.clone())?;
         }
@@ -480,7 +480,7 @@ pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, 
 /// The kernel cannot be asked.
 pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlError> {
     let pinned = ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins));
-    if pinned || kernel::driver::has_table(site) {
+    if pinned || objects::ipip::has_table(site) {
         return Ok(true);
     }
     let Some(mut inside) = inside_of(netns)? else { return Ok(false) };
@@ -509,7 +509,7 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
         removed.push(link.name);
     }
     // It guards as long as there is anything to guard.
-    if kernel::driver::remove_table(site)? {
+    if objects::ipip::remove_table(site)? {
         removed.push(adit_dataplane::kernel::table_name(site));
     }
     Ok(removed)

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use adit_control::api::{Endpoint, openapi};
-use adit_control::events::{Event, Happening};
+use adit_control::state::events::{Event, Happening};
 use adit_lab::checks::reaches;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::{HOST_B, INSIDE_B};
@@ -65,7 +65,7 @@ fn a_scraper_finds_numbers_that_only_grow() {
     let families = || {
         let answer = scrape(&sites, "/metrics");
         assert_eq!(answer.code, 200);
-        assert_eq!(answer.header("content-type"), Some(adit_control::metrics::CONTENT_TYPE));
+        assert_eq!(answer.header("content-type"), Some(adit_control::api::metrics::CONTENT_TYPE));
         exposition::parse(&answer.body)
     };
     let labels = "{site=\"a\",peer=\"b\"}";

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use adit_control::devices::OWN_DEVICES;
+use adit_control::reconcile::devices::OWN_DEVICES;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::host::Host;
 use adit_lab::ping::ping;

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use adit_config::{Config, DataplaneChoice};
-use adit_control::desired::{Machine, tunnel_config};
+use adit_control::reconcile::desired::{Machine, tunnel_config};
 use adit_dataplane::ebpf;
 use adit_linux::testing;
 use adit_tunnel::Tunnel;

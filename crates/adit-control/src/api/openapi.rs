@@ -5,11 +5,11 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::{Endpoint, Refusal};
-use crate::drops::Drops;
-use crate::events::Event;
-use crate::metrics;
-use crate::service::{Applied, ApplyRequest};
-use crate::status::Status;
+use crate::api::drops::Drops;
+use crate::api::metrics;
+use crate::daemon::service::{Applied, ApplyRequest};
+use crate::state::events::Event;
+use crate::state::status::Status;
 
 /// Where the description keeps what it refers to.
 const SCHEMAS: &str = "/components/schemas";
@@ -141,9 +141,9 @@ mod tests {
 
     use super::*;
     use crate::api::Api;
-    use crate::events::{DownCause, Happening};
-    use crate::sample;
-    use crate::status::PathMtuFrom;
+    use crate::state::events::{DownCause, Happening};
+    use crate::state::sample;
+    use crate::state::status::PathMtuFrom;
 
     /// Set `ADIT_BLESS=1` to write the file anew.
     #[test]

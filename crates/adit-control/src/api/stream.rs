@@ -7,7 +7,7 @@ use futures_util::stream::{self, Stream};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::events::{Event, Happening};
+use crate::state::events::{Event, Happening};
 
 /// How many events wait for a slow reader; of more, the oldest are lost to it.
 pub(crate) const BACKLOG: usize = 1024;

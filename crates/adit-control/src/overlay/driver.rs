@@ -12,8 +12,8 @@ use ipnet::Ipv4Net;
 
 use super::{Overlay, Survey};
 use crate::error::ControlError;
-use crate::kernel::driver;
-use crate::sides::Sides;
+use crate::namespaces::Sides;
+use crate::reconcile::objects::ipip;
 
 const REASON: &str = "as configured: Linux's own ipip driver";
 
@@ -27,7 +27,7 @@ pub(super) fn bring_up(
     let netlink = &mut sides.inside;
     let before = Before::look(netlink, site)?;
     let guard = Arc::new(Guard::open()?);
-    let made = driver::make(netlink, &guard, site, &survey.desired, &[], &[]).and_then(|devices| {
+    let made = ipip::make(netlink, &guard, site, &survey.desired, &[], &[]).and_then(|devices| {
         let plane = KernelPlane::of(survey.tunnel, Arc::clone(&guard), devices.clone())?;
         Ok((devices, plane))
     });
@@ -62,7 +62,7 @@ pub(super) fn install(overlay: &mut Overlay, survey: Survey, config: &Config) ->
     };
     let site = config.site.name.as_str();
     let devices =
-        driver::make(&mut overlay.sides.inside, &guard, site, &survey.desired, &overlay.devices, &[])?;
+        ipip::make(&mut overlay.sides.inside, &guard, site, &survey.desired, &overlay.devices, &[])?;
     let before = overlay.counted_by(&survey.tunnel);
     let plane = KernelPlane::of(survey.tunnel, guard, devices.clone())?;
     (overlay.plane, overlay.before) = (Box::new(plane), before);
@@ -86,7 +86,7 @@ pub(super) fn repair(overlay: &mut Overlay, foreign: &[Ipv4Net]) -> Result<(), C
     let tunnel = overlay.plane.tunnel();
     let site = overlay.config.site.name.as_str();
     let devices =
-        driver::make(&mut overlay.sides.inside, &guard, site, &overlay.desired, &overlay.devices, foreign)?;
+        ipip::make(&mut overlay.sides.inside, &guard, site, &overlay.desired, &overlay.devices, foreign)?;
     if devices != overlay.devices {
         overlay.before = overlay.counted_by(&tunnel);
         overlay.plane = Box::new(KernelPlane::of(tunnel, guard, devices.clone())?);
@@ -104,7 +104,7 @@ struct Before {
 impl Before {
     fn look(netlink: &mut Netlink, site: &str) -> Result<Self, ControlError> {
         let devices = super::objects(netlink, site)?.iter().map(|link| link.index).collect();
-        Ok(Self { devices, has_table: driver::has_table(site) })
+        Ok(Self { devices, has_table: ipip::has_table(site) })
     }
 
     /// Removes what a failed start had made; what an earlier daemon kept stays.
@@ -115,7 +115,7 @@ impl Before {
                 netlink.delete_link(link.index)?;
             }
             if !self.has_table {
-                driver::remove_table(site)?;
+                ipip::remove_table(site)?;
             }
             Ok(())
         });

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use adit_control::confirmation::is_overdue;
-use adit_control::places::Places;
-use adit_control::service::ApplyRequest;
-use adit_control::{ControlError, client};
+use adit_control::ControlError;
+use adit_control::api::client;
+use adit_control::daemon::service::ApplyRequest;
+use adit_control::state::confirmation::is_overdue;
+use adit_control::state::paths::Places;
 use adit_linux::process::LockFile;
 
 use super::{plan, up};

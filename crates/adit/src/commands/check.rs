@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use adit_config::{Config, DataplaneChoice, LoadError, Problems};
-use adit_control::status::limits;
+use adit_control::state::status::limits;
 
 use crate::Failure;
 use crate::output::Output;

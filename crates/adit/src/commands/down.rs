@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adit_control::overlay::remove_leftovers;
-use adit_control::places::Places;
+use adit_control::state::paths::Places;
 use adit_linux::netns::NetNs;
 use adit_linux::process::{LockError, LockFile};
 

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use adit_control::client;
-use adit_control::drops::{Drop, Drops};
-use adit_control::places::{self, Places};
+use adit_control::api::client;
+use adit_control::api::drops::{Drop, Drops};
+use adit_control::state::paths::{self, Places};
 
 use crate::Failure;
 use crate::output::Output;
@@ -13,7 +13,7 @@ pub(crate) fn drops(name: Option<&str>, output: &Output) -> Result<ExitCode, Fai
     let found = match name {
         Some(name) => vec![client::drops(&Places::of(name))?],
         // A dead daemon's socket is no running overlay.
-        None => places::running().iter().filter_map(|name| client::drops(&Places::of(name)).ok()).collect(),
+        None => paths::running().iter().filter_map(|name| client::drops(&Places::of(name)).ok()).collect(),
     };
     match (found.as_slice(), output.is_json()) {
         ([], _) => return Err("no overlay is running; `adit up FILE` starts one".into()),

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use adit_control::client;
-use adit_control::events::{DownCause, Event, Happening};
-use adit_control::places::{self, Places};
+use adit_control::api::client;
+use adit_control::state::events::{DownCause, Event, Happening};
+use adit_control::state::paths::{self, Places};
 
 use crate::Failure;
 use crate::output::Output;
@@ -30,7 +30,7 @@ pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
 
 fn the_one_that_runs() -> Result<String, Failure> {
     // A dead daemon's socket is no running overlay.
-    let mut running = places::running();
+    let mut running = paths::running();
     running.retain(|name| client::status(&Places::of(name)).is_ok());
     match running.as_slice() {
         [] => Err("no overlay is running; `adit up FILE` starts one".into()),

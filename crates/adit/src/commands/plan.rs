@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use adit_control::places::Places;
-use adit_control::{change::Change, client, overlay};
+use adit_control::api::client;
+use adit_control::overlay;
+use adit_control::reconcile::change::Change;
+use adit_control::state::paths::Places;
 
 use crate::Failure;
 use crate::output::Output;

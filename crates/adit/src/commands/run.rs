@@ -6,8 +6,9 @@ use std::os::fd::FromRawFd;
 use std::path::Path;
 use std::process::ExitCode;
 
+use adit_control::OnExit;
+use adit_control::daemon::notify;
 use adit_control::daemon::{self, DaemonOptions};
-use adit_control::{OnExit, notify};
 
 use crate::Failure;
 use crate::cli::{self, RunArgs};

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use adit_control::client;
-use adit_control::places::{self, Places};
-use adit_control::status::{
+use adit_control::api::client;
+use adit_control::state::paths::{self, Places};
+use adit_control::state::status::{
     PathMtuFrom, PeerState, PeerStatus, Status, UnderlayState, Unreachable, UnreachableCause,
 };
 
@@ -23,7 +23,7 @@ pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
     }
     // A dead daemon's socket is no running overlay.
     let running: Vec<Status> =
-        places::running().iter().filter_map(|name| client::status(&Places::of(name)).ok()).collect();
+        paths::running().iter().filter_map(|name| client::status(&Places::of(name)).ok()).collect();
     match (running.as_slice(), output.is_json()) {
         ([], _) => return Err("no overlay is running; `adit up FILE` starts one".into()),
         // One overlay is the common case, and has the shape of the contract.

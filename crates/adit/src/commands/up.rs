@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use adit_control::places::Places;
+use adit_control::state::paths::Places;
 
 use crate::Failure;
 use crate::output::Output;

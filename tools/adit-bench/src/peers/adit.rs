@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use adit_config::Config;
-use adit_control::client;
-use adit_control::places::Places;
+use adit_control::api::client;
+use adit_control::state::paths::Places;
 use adit_lab::host::Host;
 use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;

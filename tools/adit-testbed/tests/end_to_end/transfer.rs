@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStr
 use std::sync::Arc;
 
 use adit_config::Config;
-use adit_control::desired::{Machine, tunnel_config};
+use adit_control::reconcile::desired::{Machine, tunnel_config};
 use adit_dataplane::DataPlane;
 use adit_dataplane::userspace::UserspacePlane;
 use adit_lab::host::Host;

@@ -8,12 +8,12 @@ use adit_config::Config;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::change::Change;
-use crate::confirmation::{self, Confirmation};
+use crate::daemon::capabilities::Rights;
 use crate::error::ControlError;
 use crate::overlay::Overlay;
-use crate::places::Places;
-use crate::rights::Rights;
+use crate::reconcile::change::Change;
+use crate::state::confirmation::{self, Confirmation};
+use crate::state::paths::Places;
 
 /// A file to be applied.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,7 @@
 
 use sd_notify::NotifyState;
 
-use crate::status::Status;
+use crate::state::status::Status;
 
 /// A packet sent now goes through; also after a reload.
 pub fn ready(status: &Status) {

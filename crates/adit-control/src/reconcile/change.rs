@@ -190,8 +190,8 @@ fn list(networks: &[Ipv4Net]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::{Desired, Machine};
-    use crate::kernel::{Actual, wanted_routes};
+    use crate::reconcile::desired::{Desired, Machine};
+    use crate::reconcile::objects::{Actual, wanted_routes};
     use adit_linux::netlink::{Link, LinkLayer, Route};
 
     fn config(text: &str) -> Config {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
-    const A: &str = include_str!("../../../examples/a.toml");
+    const A: &str = include_str!("../../../../examples/a.toml");
 
     fn desired(config: &Config) -> Desired {
         let local = vec!["172.16.17.1".parse().expect("an address")];

@@ -6,8 +6,8 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 
 use crate::api::Refused;
+use crate::daemon::service::{Applied, ApplyRequest, Service};
 use crate::error::ControlError;
-use crate::service::{Applied, ApplyRequest, Service};
 
 /// A file of 100,000 networks has some 4 MiB.
 pub(crate) const LARGEST: usize = 64 << 20;

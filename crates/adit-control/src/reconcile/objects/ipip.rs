@@ -9,9 +9,9 @@ use adit_linux::netlink::{Link, Netlink};
 use adit_linux::nftables::Tables;
 
 use super::{Actual, our_routes, set_routes_but, set_up, table};
-use crate::desired::{Desired, DesiredDevice};
-use crate::devices::{is_of_site, there};
 use crate::error::ControlError;
+use crate::reconcile::desired::{Desired, DesiredDevice};
+use crate::reconcile::devices::{is_of_site, there};
 use ipnet::Ipv4Net;
 
 /// See [`Actual::look`].

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{
+use crate::state::status::{
     PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, SiteStatus, Status, UnderlayState, UnreachableCause,
 };
 
@@ -264,8 +264,8 @@ fn down(peer: &PeerStatus) -> Option<DownCause> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
-    use crate::status::Unreachable;
+    use crate::state::sample;
+    use crate::state::status::Unreachable;
 
     /// A peer named `b`: its state, what a router says, its path MTU and who told it, whether it answers probes.
     type Peer = (PeerState, Option<UnreachableCause>, (u16, PathMtuFrom), Probing);

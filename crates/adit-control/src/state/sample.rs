@@ -1,6 +1,6 @@
 //! A status as a daemon gives it, for the tests of what is made from one.
 
-use crate::status::Status;
+use crate::state::status::Status;
 
 /// One peer, which is up, and nothing dropped.
 pub(crate) fn status() -> Status {

@@ -6,8 +6,8 @@ use adit_linux::net_scope::Inside;
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
 
-use crate::desired::Vrf;
 use crate::error::ControlError;
+use crate::reconcile::desired::Vrf;
 
 /// What is asked of the kernel on either side.
 #[derive(Debug)]

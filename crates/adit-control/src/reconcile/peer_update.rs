@@ -8,11 +8,11 @@ use adit_config::{Config, Peer};
 use adit_tunnel::{Amendment, PeerConfig, Tunnel};
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::change::{self, Change, Kind};
-use crate::desired::{DesiredRoute, is_drivers};
 use crate::error::ControlError;
-use crate::kernel;
 use crate::overlay::Overlay;
+use crate::reconcile::change::{self, Change, Kind};
+use crate::reconcile::desired::{DesiredRoute, is_drivers};
+use crate::reconcile::objects;
 
 /// What a start anew does better: it does everything for all peers at once.
 const MOST: usize = 1000;
@@ -76,7 +76,7 @@ struct RouteChanges {
 /// On a hub peers are routed to by gateways, and of many gateways one stands for all: does none of that change for
 /// those that stay?
 fn has_same_gateways(old: &Config, new: &Config) -> bool {
-    [1, kernel::GATEWAYS].into_iter().all(|most| (old.peers.len() > most) == (new.peers.len() > most))
+    [1, objects::GATEWAYS].into_iter().all(|most| (old.peers.len() > most) == (new.peers.len() > most))
 }
 
 impl Overlay {
@@ -97,7 +97,7 @@ impl Overlay {
         }
         let (amended, steps) = tunnel.amended(&peers.amendment())?;
         let added: Vec<Ipv4Addr> = steps.added.iter().map(|(_, address)| *address).collect();
-        let has_many = kernel::has_many_gateways(&self.desired);
+        let has_many = objects::has_many_gateways(&self.desired);
         let Some(example) = self.desired.routes.first().filter(|_| has_same_gateways(&running, config))
         else {
             return Ok(None);
@@ -109,7 +109,12 @@ impl Overlay {
         let before: HashSet<Ipv4Net> = routes.before.iter().map(|route| route.network).collect();
         let new: Vec<&DesiredRoute> =
             routes.after.iter().filter(|route| !before.contains(&route.network)).collect();
-        kernel::refuse_foreign_among(&mut self.sides.inside, config.site.name.as_str(), &self.desired, &new)?;
+        objects::refuse_foreign_among(
+            &mut self.sides.inside,
+            config.site.name.as_str(),
+            &self.desired,
+            &new,
+        )?;
         if let Err(why) = self.plane.amend(Arc::new(amended), &steps) {
             tracing::info!(why, "the data plane is started anew for this change");
             return Ok(None);
@@ -133,7 +138,7 @@ impl Overlay {
         if !self.is_in_place() || self.sides.vrf()? != self.desired.vrf {
             return Ok(false);
         }
-        let local = kernel::local_addresses(&mut self.sides.inside, self.desired.underlay)?;
+        let local = objects::local_addresses(&mut self.sides.inside, self.desired.underlay)?;
         let local = local.into_iter().map(IpAddr::V4);
         let is_same_machine = local.eq(tunnel.config().local_addresses.iter().copied());
         let link = self.sides.inside.link(&self.desired.device)?;
@@ -149,7 +154,7 @@ impl Overlay {
     fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
         let IpAddr::V4(own) = tunnel.config().underlay else { return Ok(tunnel.config().underlay_mtu) };
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
-        let asked = kernel::smallest_mtu(&mut self.sides.outside, added, own)?;
+        let asked = objects::smallest_mtu(&mut self.sides.outside, added, own)?;
         Ok(known.chain(asked).min().unwrap_or_default())
     }
 
@@ -157,8 +162,8 @@ impl Overlay {
     fn set_routes(&mut self, routes: &RouteChanges, has_many: bool) -> Result<Vec<Change>, ControlError> {
         let device = self.devices.first().copied().unwrap_or_default();
         let kernel_routes = |routes: &[DesiredRoute]| -> Vec<_> {
-            let table = kernel::table(&self.desired);
-            routes.iter().map(|route| kernel::kernel_route(route, device, table, has_many)).collect()
+            let table = objects::table(&self.desired);
+            routes.iter().map(|route| objects::kernel_route(route, device, table, has_many)).collect()
         };
         let (before, after) = (kernel_routes(&routes.before), kernel_routes(&routes.after));
         let there: HashMap<Ipv4Net, _> = before.iter().map(|route| (route.destination, route)).collect();

@@ -1,5 +1,9 @@
 //! The daemon: one overlay, kept up until a signal ends it, and a socket to ask it on.
 
+mod capabilities;
+pub mod notify;
+pub mod service;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,17 +15,16 @@ use adit_linux::sockets::private_socket;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::api::metrics_server::Scrapers;
 use crate::api::{self, Api};
-use crate::confirmation::Confirmation;
+use crate::daemon::capabilities::Rights;
+use crate::daemon::service::Service;
 use crate::error::ControlError;
-use crate::keeper::Keeper;
-use crate::notify;
 use crate::overlay::{self, OnExit, Overlay};
-use crate::places::{Notes, Places};
-use crate::rights::Rights;
-use crate::scrapers::Scrapers;
-use crate::service::Service;
-use crate::status::Status;
+use crate::reconcile::reconciler::Keeper;
+use crate::state::confirmation::Confirmation;
+use crate::state::paths::{Notes, Places};
+use crate::state::status::Status;
 
 /// How a daemon is run.
 #[derive(Clone, Debug)]

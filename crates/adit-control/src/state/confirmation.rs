@@ -9,7 +9,7 @@ use adit_dataplane::clock::Clock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
-use crate::places::{boot, write_whole};
+use crate::state::paths::{boot, write_whole};
 
 /// What waits, or waited in vain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,8 +88,8 @@ mod tests {
     use super::*;
 
     fn config(ttl: u8) -> Config {
-        let text =
-            include_str!("../../../examples/a.toml").replace("[tunnel]", &format!("[tunnel]\nttl = {ttl}"));
+        let text = include_str!("../../../../examples/a.toml")
+            .replace("[tunnel]", &format!("[tunnel]\nttl = {ttl}"));
         Config::parse("a.toml", &text).expect("it is valid")
     }
 

@@ -73,7 +73,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::sample;
+    use crate::state::sample;
 
     /// Asks, on another thread than the one that answers.
     async fn ask(address: SocketAddr) -> std::io::Result<String> {

@@ -4,7 +4,7 @@ use adit_tunnel::DropReason;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{SCHEMA, Status};
+use crate::state::status::{SCHEMA, Status};
 
 /// Every reason of an overlay, whether or not it ever occurred.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -50,7 +50,7 @@ impl Drops {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
+    use crate::state::sample;
 
     #[test]
     fn every_reason_is_there_once_with_its_count() {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use adit_config::Config;
 use serde::de::DeserializeOwned;
 
+use crate::api::drops::Drops;
 use crate::api::{Endpoint, Refusal};
-use crate::drops::Drops;
+use crate::daemon::service::{Applied, ApplyRequest};
 use crate::error::ControlError;
-use crate::events::Event;
-use crate::places::Places;
-use crate::service::{Applied, ApplyRequest};
-use crate::status::Status;
+use crate::state::events::Event;
+use crate::state::paths::Places;
+use crate::state::status::Status;
 
 /// A daemon that does not answer within this is not answering.
 const PATIENCE: Duration = Duration::from_secs(5);

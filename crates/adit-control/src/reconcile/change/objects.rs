@@ -7,8 +7,8 @@ use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route};
 use ipnet::Ipv4Net;
 
 use super::{Change, Kind, Object};
-use crate::desired::{Desired, DesiredDevice};
-use crate::kernel::{Actual, wanted_routes};
+use crate::reconcile::desired::{Desired, DesiredDevice};
+use crate::reconcile::objects::{Actual, wanted_routes};
 
 /// What has to be done to the kernel's objects. The commands are those of the kernel's own tunnel driver, as one would
 /// type them by hand.

@@ -6,9 +6,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::ControlError;
-use crate::hearing::Hearing;
-use crate::hearsay::Hearsay;
 use crate::overlay::Overlay;
+use crate::reconcile::netlink_watch::Hearing;
+use crate::reconcile::route_events::Hearsay;
 
 /// How often everything is looked at though nothing was said: a lost event must not last.
 const AUDIT: Duration = Duration::from_secs(30);

@@ -9,8 +9,8 @@ use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remember
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
-use crate::places::{boot, write_whole};
-use crate::status::UnreachableCause;
+use crate::state::paths::{boot, write_whole};
+use crate::state::status::UnreachableCause;
 
 /// An expiry that is put off by less is no change.
 const WORTH_WRITING: Duration = Duration::from_secs(60);

@@ -15,8 +15,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::change::Object;
-use crate::status::{PeerState, PeerStatus, Probing, Status};
+use crate::reconcile::change::Object;
+use crate::state::status::{PeerState, PeerStatus, Probing, Status};
 
 /// What a scraper is told that the text is.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -247,7 +247,7 @@ fn of(counts: &std::collections::BTreeMap<String, u64>, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
+    use crate::state::sample;
 
     #[test]
     fn names_labels_and_values() {

@@ -8,7 +8,7 @@ use adit_linux::net_scope::Inside;
 use adit_linux::netlink::{Events, Group};
 use adit_linux::sockets::poll::readable_any_within;
 
-use crate::hearsay::Hearsay;
+use crate::reconcile::route_events::Hearsay;
 
 /// Of the inside, which may be where the outside is.
 const INSIDE: [Group; 3] = [Group::Link, Group::Address, Group::Route];

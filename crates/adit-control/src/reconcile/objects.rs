@@ -8,13 +8,13 @@ use adit_linux::netlink::{Link, MAIN_TABLE, Netlink, ROUTE_PROTOCOL, Route};
 use adit_linux::sysctl;
 use ipnet::Ipv4Net;
 
-use crate::desired::{Desired, DesiredDevice, DesiredRoute, Machine};
-use crate::devices::is_of_site;
 use crate::error::ControlError;
-use crate::sides::{Sides, namespace};
+use crate::namespaces::{Sides, namespace};
+use crate::reconcile::desired::{Desired, DesiredDevice, DesiredRoute, Machine};
+use crate::reconcile::devices::is_of_site;
 use crate::underlay;
 
-pub(crate) mod driver;
+pub(crate) mod ipip;
 
 /// Datagrams that wait for the tunnel: the kernel's default of 500 is less than two superpackets
 /// of small datagrams.
@@ -43,7 +43,7 @@ impl Actual {
         known: &[u32],
     ) -> Result<Self, ControlError> {
         if desired.is_drivers() {
-            return driver::look(netlink, site, desired, known);
+            return ipip::look(netlink, site, desired, known);
         }
         let device = netlink.link(&desired.device)?;
         let routes = match &device {
@@ -149,7 +149,7 @@ fn refuse_foreign_link(
                 site: site.to_owned(),
             })
         }
-        Some(link) if !is_ours(&link) && !driver::is_half_made(&link, desired) => {
+        Some(link) if !is_ours(&link) && !ipip::is_half_made(&link, desired) => {
             let what = match (&link.alias, &link.kind) {
                 (Some(alias), _) => format!("its alias is `{alias}`"),
                 (None, Some(kind)) => format!("a device of kind `{kind}` without our alias"),

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use adit_config::{Config, DscpChoice, Peer, Ttl};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
 
-use crate::desired::{Desired, DesiredDevice, alias, is_drivers};
+use crate::reconcile::desired::{Desired, DesiredDevice, alias, is_drivers};
 
 /// Up to so many peers Linux's driver has an interface for each, which can be watched, captured on and limited by
 /// itself; above, one for all, whose routes name the peer as their gateway. An interface costs the kernel some 40 KB, and
@@ -160,7 +160,7 @@ fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::Machine;
+    use crate::reconcile::desired::Machine;
 
     const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 

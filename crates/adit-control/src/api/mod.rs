@@ -1,5 +1,10 @@
 //! The HTTP interface of a running overlay: what can be asked on its socket, and what a scraper may ask by TCP.
 
+pub mod client;
+pub mod drops;
+pub(crate) mod handlers;
+pub mod metrics;
+pub(crate) mod metrics_server;
 mod openapi;
 mod stream;
 
@@ -14,12 +19,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::drops::Drops;
-use crate::events::{self, Event};
-use crate::metrics;
-use crate::requests;
-use crate::service::Service;
-use crate::status::{SCHEMA, Status};
+use crate::api::drops::Drops;
+use crate::daemon::service::Service;
+use crate::state::events::{self, Event};
+use crate::state::status::{SCHEMA, Status};
 
 pub use openapi::openapi;
 
@@ -88,10 +91,10 @@ impl Endpoint {
             Self::Drops => get(drops).with_state(api),
             Self::Events => get(follow).with_state(api),
             Self::Metrics => get(numbers).with_state(api),
-            Self::Config => get(requests::config).with_state(service),
-            Self::Apply => post(requests::apply).with_state(service),
-            Self::Reload => post(requests::reload).with_state(service),
-            Self::Confirm => post(requests::confirm).with_state(service),
+            Self::Config => get(handlers::config).with_state(service),
+            Self::Apply => post(handlers::apply).with_state(service),
+            Self::Reload => post(handlers::reload).with_state(service),
+            Self::Confirm => post(handlers::confirm).with_state(service),
         }
     }
 }
@@ -102,7 +105,7 @@ pub(crate) fn on_socket(api: &Api, service: &Service) -> Router {
         .into_iter()
         .fold(Router::new(), |router, endpoint| router.route(endpoint.path(), endpoint.handler(api, service)))
         .fallback(unknown)
-        .layer(DefaultBodyLimit::max(requests::LARGEST))
+        .layer(DefaultBodyLimit::max(handlers::LARGEST))
 }
 
 /// Where a scraper finds the numbers, on the address of its own.

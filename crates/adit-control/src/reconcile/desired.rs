@@ -13,7 +13,7 @@ use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::devices;
+use crate::reconcile::devices;
 
 /// What a machine has that an overlay is made on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -77,7 +77,7 @@ fn loads_programs(config: &Config) -> bool {
 mod tests {
     use super::*;
 
-    const A: &str = include_str!("../../../examples/a.toml");
+    const A: &str = include_str!("../../../../examples/a.toml");
 
     fn config(site: &str) -> Config {
         Config::parse("a.toml", &A.replace("[site]", &format!("[site]\n{site}"))).expect("it is valid")

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use adit_linux::netlink::{Event, ROUTE_PROTOCOL, Route};
 use ipnet::Ipv4Net;
 
-use crate::desired::Desired;
-use crate::kernel;
+use crate::reconcile::desired::Desired;
+use crate::reconcile::objects;
 
 /// More than these, and a look at everything tells the same for less.
 const MOST: usize = 256;
@@ -41,18 +41,18 @@ impl Hearsay {
         if self.has_more {
             return false;
         }
-        let table = kernel::table(desired);
+        let table = objects::table(desired);
         let routes = || self.routes.iter().filter(|(route, _)| route.table == table);
         let mut wanted: HashMap<Ipv4Net, Option<Route>> =
             routes().map(|(route, _)| (route.destination, None)).collect();
         if wanted.is_empty() {
             return true;
         }
-        let has_many = kernel::has_many_gateways(desired);
+        let has_many = objects::has_many_gateways(desired);
         for route in &desired.routes {
             if let Some(found) = wanted.get_mut(&route.network) {
                 let device = devices.get(route.device).copied().unwrap_or_default();
-                *found = Some(kernel::kernel_route(route, device, table, has_many));
+                *found = Some(objects::kernel_route(route, device, table, has_many));
             }
         }
         routes().all(|(route, gone)| match wanted.get(&route.destination).and_then(Option::as_ref) {
@@ -68,7 +68,7 @@ impl Hearsay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::DesiredRoute;
+    use crate::reconcile::desired::DesiredRoute;
     use adit_linux::netlink::RouteScope;
 
     const DEVICE: u32 = 7;
