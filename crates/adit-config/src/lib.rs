@@ -22,17 +22,17 @@
 //! assert!(problems.to_string().contains("172.16.17.0/24"), "the mend is told");
 //! ```
 
-mod beside;
 mod check;
 mod decode;
-mod inside;
+mod incremental;
 mod listen;
 mod load;
 mod model;
 mod name;
 mod problem;
-mod raw;
 mod read;
+mod schema;
+mod scope;
 mod source;
 mod suggest;
 mod syntax;
@@ -45,5 +45,5 @@ pub use model::{
 };
 pub use name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
 pub use problem::{Place, Problem, Problems};
-pub use raw::json_schema;
+pub use schema::json_schema;
 pub use underlay::UnderlayConflict;

@@ -11,7 +11,6 @@ use toml::de::{DeTable, DeValue};
 use crate::decode::{
     At, Key, Kind, Section, Value, array, boolean, described, number_or_word, shown, string, word,
 };
-use crate::inside::name_or_off;
 use crate::listen::listen;
 use crate::model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
@@ -19,6 +18,7 @@ use crate::model::{
 };
 use crate::name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
 use crate::problem::Sink;
+use crate::scope::name_or_off;
 use crate::underlay::{own_underlay, underlay};
 
 const UNDERLAY: Key = Key { name: "underlay", takes: "an IPv4 address", example: "\"10.1.1.1\"" };

@@ -4,12 +4,12 @@
 //! [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN. [`ebpf`] is a fast path
 //! in front of it. [`kernel`] is Linux's own driver, with our rules about addresses.
 
+mod capacity;
 pub mod clock;
 pub mod ebpf;
 pub mod kernel;
 pub mod next_hop;
 pub mod plane;
-mod room;
 pub mod userspace;
 
 pub use plane::{DataPlane, PlaneKind};

@@ -1,6 +1,6 @@
 //! Counters: a copy a processor, so plain additions.
 
-use adit_policy::maps::{LastRx, PeerCounts};
+use adit_policy::bpf::maps::{LastRx, PeerCounts};
 use adit_policy::{DropReason, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;

@@ -18,7 +18,7 @@ mod counters;
 mod decap;
 mod encap;
 mod mss;
-mod owners;
+mod lpm_cache;
 mod relay;
 mod skb;
 mod tables;

@@ -5,7 +5,7 @@ use core::mem::size_of;
 use core::net::Ipv4Addr;
 
 use adit_policy::Superpacket;
-use adit_policy::maps::PeerEntry;
+use adit_policy::bpf::maps::PeerEntry;
 use adit_wire::Protocol;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
 use aya_ebpf::bindings::{

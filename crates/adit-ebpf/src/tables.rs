@@ -3,13 +3,13 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::Ipv4Addr;
 
-use adit_policy::maps::{PeerCounts, PeerEntry, Settings};
+use adit_policy::bpf::maps::{PeerCounts, PeerEntry, Settings};
 use adit_policy::{Directory, DropReason, Half, Owner, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 
-use crate::owners;
+use crate::lpm_cache;
 
 // Userspace sets how many entries each has.
 
@@ -98,7 +98,7 @@ impl Directory for Tables {
 
     #[inline(always)]
     fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
-        owners::owner(inner, self.generation)
+        lpm_cache::owner(inner, self.generation)
     }
 
     #[inline(always)]

@@ -15,14 +15,12 @@
 )]
 
 mod admission;
+pub mod bpf;
 pub mod drop_reason;
-mod fast_path;
-mod identification;
-pub mod maps;
 mod peer;
 
 pub use admission::{Delivery, Directory, Origin, Refusal, entrance, exit, exit_ecn, sender};
+pub use bpf::fast_path::{Carried, Superpacket, carried, transport_header};
+pub use bpf::identification::Half;
 pub use drop_reason::{DropReason, Stage};
-pub use fast_path::{Carried, Superpacket, carried, transport_header};
-pub use identification::Half;
 pub use peer::{Owner, PeerIndex};

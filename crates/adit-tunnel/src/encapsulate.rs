@@ -7,7 +7,7 @@ use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
-use crate::reply::Reply;
+use crate::icmp_reply::Reply;
 use crate::time::Instant;
 use crate::tunnel::{Peer, Tunnel};
 

@@ -28,39 +28,39 @@
     )
 )]
 
-mod amend;
 mod config;
 mod counters;
 mod decapsulate;
 mod encapsulate;
 #[doc(hidden)]
 pub mod fuzz;
-mod path_length;
+mod hop_count;
+mod icmp_reply;
 mod path_mtu;
 mod path_search;
+mod peer_delta;
 mod peers;
 mod probe;
 mod prober;
-mod reply;
 mod soft_state;
+mod tagged_time;
 mod time;
-mod timed;
 mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
-pub use amend::{Amendment, Steps};
 pub use config::{PeerConfig, TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals};
 pub use decapsulate::{Decapsulated, Outer};
 pub use encapsulate::{Encapsulated, Inner};
-pub use path_length::PathLength;
+pub use hop_count::PathLength;
+pub use icmp_reply::Reply;
 pub use path_mtu::{LearnedBy, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PathMtu};
+pub use peer_delta::{Amendment, Steps};
 pub use peers::PeerTable;
 pub use probe::ProbeOptions;
 pub use prober::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, Prober, RAISE_TIMER};
-pub use reply::Reply;
 pub use soft_state::{
     ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UNREACHABLE_WINDOW, UnreachableCause,
 };

@@ -10,8 +10,8 @@
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::tagged_time::Timed;
 use crate::time::Instant;
-use crate::timed::Timed;
 
 /// A learned path MTU is forgotten this long after its last decrease (RFC 1191 section 6.3), or after a probe
 /// has found it to be still so.

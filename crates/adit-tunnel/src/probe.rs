@@ -19,8 +19,8 @@ use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
 use adit_wire::icmpv4::{self, EchoKind, Icmpv4Message, types};
 use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
 
+use crate::tagged_time::Timed;
 use crate::time::Instant;
-use crate::timed::Timed;
 
 /// From where, and by what secret, a tunnel probes.
 #[derive(Debug, Clone)]

@@ -8,8 +8,8 @@ use adit_policy::Half;
 
 use crate::path_mtu::PathMtuState;
 use crate::probe::Answers;
+use crate::tagged_time::Timed;
 use crate::time::Instant;
-use crate::timed::Timed;
 use crate::token_bucket::TokenBucket;
 
 /// ICMP errors for each second and peer, once the burst is used up (RFC 1812 section 4.3.2.8).

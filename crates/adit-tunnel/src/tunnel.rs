@@ -13,10 +13,10 @@ use adit_wire::tcp::{self, TcpFlags};
 
 use crate::config::{Checked, PeerConfig, TunnelConfig, TunnelError};
 use crate::counters::Counters;
+use crate::icmp_reply::Reply;
 use crate::path_mtu::PathMtu;
 use crate::peers::PeerTable;
 use crate::probe::Probe;
-use crate::reply::Reply;
 use crate::soft_state::{IcmpLimit, Reachability, SoftState};
 use crate::time::Instant;
 

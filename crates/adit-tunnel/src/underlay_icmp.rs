@@ -27,8 +27,8 @@ use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
+use crate::icmp_reply::Reply;
 use crate::path_mtu::plateau_below;
-use crate::reply::Reply;
 use crate::soft_state::{SoftState, UnreachableCause};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;

@@ -1,14 +1,11 @@
 //! Measures Adit's data planes beside the bare underlay and beside other tunnels, each on hosts of
 //! its own, in interleaved rounds. `cargo xtask bench` installs the others and runs this.
 
-mod bed;
+mod contenders;
 mod document;
 mod error;
-mod field;
-mod goals;
 mod interrupt;
 mod iperf3;
-mod loading;
 mod machine;
 mod measure;
 mod options;
@@ -19,24 +16,27 @@ mod report;
 mod rounds;
 mod samples;
 mod soak;
+mod startup_time;
 mod statistics;
 mod tables;
+mod targets;
+mod testbed;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 
-use bed::Shape;
+use contenders::Field;
 use error::BenchError;
-use field::Field;
-use loading::Loading;
 use machine::Machine;
 use measure::Lengths;
 use options::{Options, Output};
 use peers::{Contender, Tools};
 use programs::ProgramTime;
 use report::{Report, Run};
+use startup_time::Loading;
+use testbed::Shape;
 
 const SOAK: Duration = Duration::from_secs(60);
 const QUICK_SOAK: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ fn time_programs(field: &Field, lengths: Lengths) -> Result<Vec<ProgramTime>, Be
 /// A site that does not come up with many peers is told, and is no reason to lose the rounds.
 fn load(contender: Contender, tools: &Tools, starts: usize) -> Result<Option<Loading>, BenchError> {
     note(&format!("{}: loading 10,000 peers", contender.name()));
-    let loading = loading::run(contender, tools, starts);
+    let loading = startup_time::run(contender, tools, starts);
     interrupt::check()?;
     loading.or_else(|error| {
         note(&format!("{}, loading 10,000 peers: {error}", contender.name()));

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::bed::Shape;
 use crate::peers::Contender;
+use crate::testbed::Shape;
 
 /// How long each measurement takes, and into how many slices it is cut.
 #[derive(Clone, Copy, Debug)]

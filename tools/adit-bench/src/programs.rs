@@ -9,13 +9,13 @@ use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use serde::Serialize;
 
-use crate::bed::Shape;
+use crate::contenders::Field;
 use crate::error::BenchError;
-use crate::field::Field;
 use crate::interrupt;
 use crate::measure::Lengths;
 use crate::peers::{Contender, Tunnel};
 use crate::statistics::Summary;
+use crate::testbed::Shape;
 
 /// How often each contender is measured, by turns.
 const TURNS: usize = 5;

@@ -3,16 +3,16 @@
 
 use serde::Serialize;
 
-use crate::field::Standing;
-use crate::goals::{self, Evidence, GoalTable};
-use crate::loading::Loading;
+use crate::contenders::Standing;
 use crate::machine::Machine;
 use crate::measure::{Aside, Lengths, Measure};
 use crate::peers::Contender;
 use crate::programs::ProgramTime;
 use crate::samples::{Failure, Samples};
 use crate::soak::Soak;
+use crate::startup_time::Loading;
 use crate::statistics::Summary;
+use crate::targets::{self, Evidence, GoalTable};
 
 /// What a report is made of.
 pub(crate) struct Run<'a> {
@@ -74,7 +74,7 @@ impl Figure {
             contender,
             figure: Summary::of(samples.of(measure, contender, Aside::Figure))?,
             of_bare: Summary::of(samples.ratios(measure, contender, Contender::Bare)).filter(|_| !is_bare),
-            added: goals::added(samples, measure, contender).filter(|_| !is_bare && is_a_round_trip),
+            added: targets::added(samples, measure, contender).filter(|_| !is_bare && is_a_round_trip),
             processors: median(Aside::Processors).filter(|_| contender.has_programs()),
             retransmits: median(Aside::Retransmits),
             offered: median(Aside::Offered),
@@ -87,7 +87,7 @@ impl Report {
         let Run { machine, samples, standings, soak, loading, programs, lengths, is_quick, is_guest } = run;
         let is_in = |contender| standings.iter().any(|standing| standing.contender == contender);
         let evidence = Evidence { samples, soak: soak.as_ref(), loading: &loading };
-        let goals = goals::tables(&evidence, is_in, is_guest);
+        let goals = targets::tables(&evidence, is_in, is_guest);
         let figures = Measure::ALL
             .into_iter()
             .flat_map(|measure| measure.contenders().iter().map(move |&contender| (measure, contender)))

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use adit_lab::ping::{Answer, ping};
 use adit_lab::throughput::{self, Path};
 
+use crate::contenders::Field;
 use crate::error::BenchError;
-use crate::field::Field;
 use crate::interrupt;
 use crate::iperf3::{self, Load};
 use crate::measure::{Aside, Lengths, Measure};

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::bed::Shape;
-use crate::field::Standing;
-use crate::goals::GoalTable;
+use crate::contenders::Standing;
 use crate::measure::{Aside, Measure};
 use crate::peers::Contender;
 use crate::programs::ProgramTime;
 use crate::report::{Figure, Report};
 use crate::statistics::Summary;
+use crate::targets::GoalTable;
+use crate::testbed::Shape;
 
 impl Report {
     /// The report in Markdown.
@@ -295,11 +295,11 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loading::Loading;
     use crate::machine::Machine;
     use crate::measure::Lengths;
     use crate::report::Run;
     use crate::samples::{Failure, Samples};
+    use crate::startup_time::Loading;
 
     fn machine() -> Machine {
         Machine {

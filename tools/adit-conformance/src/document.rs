@@ -1,6 +1,6 @@
 //! `docs/conformance.md`: the same for the same observations, so that it can be compared.
 
-use crate::facing::{Facing, Scene};
+use crate::interop::{Facing, Scene};
 use crate::row::{Role, Row};
 use crate::system::System;
 

@@ -4,10 +4,9 @@
 //! `cargo xtask conformance` runs it in a guest whose kernel has ipip.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
 
-mod bed;
 mod document;
 mod error;
-mod facing;
+mod interop;
 mod kernel_log;
 mod quote;
 mod reaction;
@@ -15,6 +14,7 @@ mod row;
 mod rows;
 mod site;
 mod system;
+mod testbed;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,12 +24,12 @@ use std::time::Instant;
 
 use clap::Parser;
 
-use bed::Bed;
 use document::Observed;
 use error::Error;
-use facing::{SCENES, Scene};
+use interop::{SCENES, Scene};
 use row::Row;
 use system::System;
+use testbed::Bed;
 
 /// Observes what Adit and Linux's ipip do with the same packets.
 #[derive(Parser)]
@@ -107,7 +107,7 @@ fn run(options: &Options) -> Result<ExitCode, Error> {
         rows.iter().enumerate().map(|(at, row)| Observed { row, cells: cells_of(at) }).collect();
     let mut faults: Vec<String> = observed.iter().flat_map(Observed::faults).collect();
     let start = Instant::now();
-    let facing = facing::observe(&scenes, &options.out, options.without_linux)?;
+    let facing = interop::observe(&scenes, &options.out, options.without_linux)?;
     eprintln!(
         "{} scenes with {} pairs in {:.1} s",
         scenes.len(),

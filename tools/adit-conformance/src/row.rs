@@ -1,10 +1,10 @@
 //! A row of the document: a rule, what it asks for, and how it is found out what a system does.
 
-use crate::bed::{Bed, Side};
 use crate::error::Error;
 use crate::reaction::Reaction;
 use crate::site::Site;
 use crate::system::Setup;
+use crate::testbed::{Bed, Side};
 
 /// How strictly the rule is meant (RFC 2119).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use aya::util::KernelVersion;
 
 use super::error::EbpfError;
 use super::pins::{Pinned, Pins};
-use adit_policy::maps::program;
+use adit_policy::bpf::maps::program;
 
 /// Where a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

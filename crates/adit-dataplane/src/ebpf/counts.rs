@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use adit_policy::maps::{LastRx, PeerCounts, name};
+use adit_policy::bpf::maps::{LastRx, PeerCounts, name};
 use adit_policy::{DropReason, PeerIndex};
 use adit_tunnel::{Instant, PeerTotals, Totals, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
@@ -14,7 +14,7 @@ use aya::util::nr_cpus;
 use zerocopy::IntoBytes;
 
 use super::error::EbpfError;
-use super::object::{COUNTS_LEN, CountMaps, copies};
+use super::loaded::{COUNTS_LEN, CountMaps, copies};
 
 /// The counts of an overlay's programs, those of earlier processes included.
 pub(super) struct Counts {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use adit_linux::sysctl;
 use adit_policy::PeerIndex;
-use adit_policy::maps::{PeerEntry, Settings};
+use adit_policy::bpf::maps::{PeerEntry, Settings};
 use adit_tunnel::{Reachability, Steps, Tunnel};
 use aya::programs::TcAttachType;
 
@@ -15,7 +15,7 @@ use super::EbpfOptions;
 use super::attach::{Attacher, Place};
 use super::counts::{Counts, Old, Snapshot};
 use super::error::EbpfError;
-use super::object::Object;
+use super::loaded::Object;
 use super::pins::{Pins, Unsettled};
 
 /// How a peer is reached: by which interface, and over whom.

@@ -17,7 +17,7 @@ mod attach;
 mod counts;
 mod error;
 mod fast_path;
-mod object;
+mod loaded;
 mod pins;
 #[cfg(test)]
 mod tests;
@@ -103,7 +103,7 @@ impl EbpfPlane {
 /// # Errors
 /// Why not.
 pub fn probe(tunnel: &Tunnel) -> Result<(), EbpfError> {
-    object::Object::load(tunnel, adit_policy::maps::Settings::default(), 0, None::<&Path>).map(drop)
+    loaded::Object::load(tunnel, adit_policy::bpf::maps::Settings::default(), 0, None::<&Path>).map(drop)
 }
 
 impl DataPlane for EbpfPlane {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Totals, Tunnel};
 
-use super::book::Book;
 use super::filter::{RECEIVED, SENT};
-use super::guard::Guard;
+use super::filter_table::Guard;
+use super::monotonic_counters::Book;
 use crate::clock::Clock;
 use crate::plane::{DataPlane, PlaneKind};
 

@@ -14,9 +14,9 @@ use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};
 use arc_swap::ArcSwap;
 
+use super::busy_poll::Patience;
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
-use super::handover::Handover;
-use super::patience::Patience;
+use super::dedup::Handover;
 use crate::clock::Clock;
 
 /// Datagrams that are joined and handed up together.

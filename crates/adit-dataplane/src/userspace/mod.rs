@@ -8,20 +8,20 @@
 //!                       tunnel.on_underlay_icmp ◄── watcher ◄── raw ICMP socket, netlink
 //! ```
 
+mod busy_poll;
+mod catch_all;
 pub mod coalesce;
-mod fast_side;
-mod handover;
+mod commands;
+mod dedup;
 mod inbound;
-mod listening;
-mod orders;
+mod offload_sync;
 mod outbound;
-mod patience;
 mod probing;
-mod quiet;
+mod receivers;
 pub mod segment;
-mod strays;
 #[cfg(test)]
 mod tests;
+mod tunnel4_guard;
 mod underlay;
 mod watcher;
 
@@ -43,21 +43,21 @@ use adit_tunnel::{Counters, Instant, Reply, Steps, Totals, Tunnel};
 use adit_wire::icmpv4::MAX_ERROR_LEN;
 use arc_swap::ArcSwap;
 
+use crate::capacity::Room;
 use crate::clock::Clock;
 use crate::ebpf::{EbpfError, FastPath};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
-use crate::room::Room;
 
+use catch_all::Strays;
 use coalesce::Coalescer;
-use fast_side::FastSide;
-use handover::Handover;
-use listening::Listening;
-use orders::Desk;
+use commands::Desk;
+use dedup::Handover;
+use offload_sync::FastSide;
 use outbound::Outbound;
 use probing::Probing;
-use quiet::Drivers;
-use strays::Strays;
+use receivers::Listening;
+use tunnel4_guard::Drivers;
 use watcher::Watcher;
 
 /// A running userspace data plane.
@@ -106,7 +106,7 @@ impl UserspacePlane {
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
         let room = Room::beside(&tunnel);
         let next_hops = Arc::new(NextHops::new(room.peers));
-        let (desk, orders) = orders::desk()?;
+        let (desk, orders) = commands::desk()?;
         let decides = Arc::new(ArcSwap::new(Arc::clone(&tunnel)));
         let stop = Arc::new(AtomicBool::new(false));
         let device_gone = Arc::new(AtomicBool::new(false));

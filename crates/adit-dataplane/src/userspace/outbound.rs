@@ -21,7 +21,7 @@ use adit_wire::validation::Validation;
 use adit_wire::{fragment, tcp};
 use arc_swap::ArcSwap;
 
-use super::patience::Patience;
+use super::busy_poll::Patience;
 use super::queue_reply;
 use super::segment::{Superpacket, complete_checksum};
 use crate::clock::Clock;

@@ -10,7 +10,7 @@ use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Tunnel, UnderlayIcmp};
 
-use super::fast_side::FastSide;
+use super::offload_sync::FastSide;
 use super::outbound::MAX_DATAGRAM;
 use super::{queue_reply, reply_sender};
 

@@ -15,10 +15,10 @@ use adit_linux::sockets::poll::{Waker, wait_readable_any};
 use adit_tunnel::Tunnel;
 use arc_swap::ArcSwap;
 
-use super::fast_side::FastSide;
-use super::orders::{Order, Orders};
+use super::commands::{Order, Orders};
+use super::offload_sync::FastSide;
 use super::probing::Probing;
-use super::quiet::Drivers;
+use super::tunnel4_guard::Drivers;
 use super::underlay::{At, Underlay, everybody};
 use crate::clock::Clock;
 use crate::ebpf::EbpfError;

@@ -12,9 +12,9 @@ use adit_lab::host::Host;
 use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
 
-use crate::bed::{self, Bed, Side};
 use crate::error::BenchError;
 use crate::process::{self, Process};
+use crate::testbed::{self, Bed, Side};
 
 use super::{Running, Tools};
 
@@ -95,12 +95,12 @@ impl Site {
         }
         let name = name(side, flavour);
         let file = bed.directory().join(format!("{name}.toml"));
-        bed::write(&file, &configuration(side, flavour)?)?;
+        testbed::write(&file, &configuration(side, flavour)?)?;
         if flavour.is_large {
             // They have to be somewhere: behind the other side, as behind a router.
             let (address, len) = OTHER_PEERS;
             side.host.netlink()?.replace_route(&Route {
-                destination: bed::net(address, len),
+                destination: testbed::net(address, len),
                 gateway: Some(side.other_underlay()),
                 ..Route::default()
             })?;
@@ -181,9 +181,10 @@ fn configuration(side: &Side, flavour: Flavour) -> Result<String, BenchError> {
 /// The networks of the peers that are not measured: one in each 256 addresses, of lengths from 24
 /// to 28 by turns, around those of the bench and none of them.
 fn networks(side: &Side) -> Vec<Ipv4Net> {
-    let ours = [bed::net(side.underlay(), 24).trunc(), side.private_network(), side.other_private_network()];
+    let ours =
+        [testbed::net(side.underlay(), 24).trunc(), side.private_network(), side.other_private_network()];
     (0u32..)
-        .map(|number| bed::net(Ipv4Addr::from_bits(FIRST + number * 256), 24 + (number % 5) as u8))
+        .map(|number| testbed::net(Ipv4Addr::from_bits(FIRST + number * 256), 24 + (number % 5) as u8))
         .filter(|network| !ours.iter().any(|ours| ours.contains(network)))
         .take(MANY * NETWORKS - 1)
         .collect()
@@ -211,7 +212,7 @@ mod tests {
     fn configured(is_large: bool) -> Result<Config, Box<dyn std::error::Error>> {
         let host = || adit_lab::host::Host::new("test");
         let side = Side {
-            shape: crate::bed::Shape::Chain,
+            shape: crate::testbed::Shape::Chain,
             host: host()?,
             end: host()?,
             letter: "a",

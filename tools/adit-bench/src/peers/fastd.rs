@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::bed::{self, Bed};
 use crate::error::BenchError;
 use crate::process::{self, Process};
+use crate::testbed::{self, Bed};
 
 use super::Running;
 
@@ -23,7 +23,7 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
         generate.args(["--generate-key", "--machine-readable"]);
         let secret = process::output(&side.host, generate)?.trim().to_owned();
         let file = directory.join(format!("{}.secret", side.letter));
-        bed::write(&file, &format!("secret \"{secret}\";\n"))?;
+        testbed::write(&file, &format!("secret \"{secret}\";\n"))?;
         let mut show = Command::new(&fastd);
         show.arg("--config").arg(&file).args(["--show-key", "--machine-readable"]);
         keys.push(process::output(&side.host, show)?.trim().to_owned());
@@ -40,7 +40,7 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
             other = side.other_letter,
             other_underlay = side.other_underlay(),
         );
-        bed::write(&file, &text)?;
+        testbed::write(&file, &text)?;
         let mut command = Command::new(&fastd);
         command.arg("--config").arg(&file);
         let mut process = Process::start(&side.host, &format!("fastd-{}", side.letter), command, directory)?;

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::bed::{Bed, CABLE};
 use crate::error::BenchError;
 use crate::process;
+use crate::testbed::{Bed, CABLE};
 
 use super::Running;
 

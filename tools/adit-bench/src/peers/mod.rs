@@ -20,10 +20,10 @@ use adit_lab::ping::ping;
 use adit_lab::throughput::Path;
 use serde::{Serialize, Serializer};
 
-use crate::bed::{Bed, CABLE, CABLE_MTU, Shape};
 use crate::error::BenchError;
 use crate::interrupt;
 use crate::process::Process;
+use crate::testbed::{Bed, CABLE, CABLE_MTU, Shape};
 
 use adit::Flavour;
 

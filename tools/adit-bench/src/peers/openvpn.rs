@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::bed::Bed;
 use crate::error::BenchError;
 use crate::process::{self, Process};
+use crate::testbed::Bed;
 
 use super::Running;
 
@@ -40,7 +40,7 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
     }
     // Routes and addresses come right after.
     let client = &bed.sides[0].host;
-    let (server, cable) = (bed.sides[1].inside(NETWORK), client.index(crate::bed::CABLE)?);
+    let (server, cable) = (bed.sides[1].inside(NETWORK), client.index(crate::testbed::CABLE)?);
     let mut netlink = client.netlink()?;
     if let Some(process) = processes.first_mut() {
         process.wait_for("make its route", super::PATIENCE, || {

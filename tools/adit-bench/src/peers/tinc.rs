@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::bed::{self, Bed};
 use crate::error::BenchError;
 use crate::process::{self, Process};
+use crate::testbed::{self, Bed};
 
 use super::Running;
 
@@ -25,8 +25,8 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
             "Name = {}\nAddressFamily = ipv4\nMode = router\nInterface = {DEVICE}\n{connect}",
             side.letter
         );
-        bed::write(&directory.join("tinc.conf"), &configuration)?;
-        bed::write(
+        testbed::write(&directory.join("tinc.conf"), &configuration)?;
+        testbed::write(
             &directory.join("hosts").join(side.letter),
             // Without discovery it uses UDP for every size from the first datagram on.
             &format!(

@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use crate::bed::{self, Bed, CABLE};
 use crate::error::BenchError;
 use crate::process::{self, Process};
+use crate::testbed::{self, Bed, CABLE};
 
 use super::{Running, Tools};
 
@@ -28,7 +28,7 @@ pub(super) fn start(bed: &Bed, tools: &Tools) -> Result<Running, BenchError> {
     let directory = bed.directory();
     let mut processes = Vec::new();
     for side in &bed.sides {
-        side.host.route(bed::net(ASKED_FOR, 32), None, Some(CABLE))?;
+        side.host.route(testbed::net(ASKED_FOR, 32), None, Some(CABLE))?;
         let mut command = Command::new(&vpncloud);
         command.args(["--device", DEVICE, "--type", "tun", "--mode", "router", "--no-port-forwarding"]);
         command.args(["--listen", &format!("{}:{PORT}", side.underlay())]);

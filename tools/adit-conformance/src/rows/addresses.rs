@@ -6,13 +6,13 @@ use adit_fixtures::packet::{self, Datagram};
 use adit_wire::Protocol;
 
 use super::header::sent_by_gateway;
-use crate::bed::Side;
 use crate::error::Error;
 use crate::reaction::view;
 use crate::row::Level::{MustNot, Plain, Should};
 use crate::row::Role::{Decapsulator, Encapsulator};
 use crate::row::{Row, Scene};
 use crate::site::{INSIDE, STRANGER, UNDERLAY};
+use crate::testbed::Side;
 
 const LEN: usize = 100;
 /// Somewhere that is in nobody's networks.

@@ -2,13 +2,13 @@
 
 use adit_wire::ipv4::Ipv4Packet;
 
-use crate::bed::Side;
 use crate::error::Error;
 use crate::reaction::{Reaction, view};
 use crate::row::Level::{Must, Plain};
 use crate::row::Role::{Decapsulator, Encapsulator};
 use crate::row::{Row, Scene};
 use crate::system::Setup;
+use crate::testbed::Side;
 
 /// Expedited forwarding, as a TOS.
 const EF: u8 = 0xb8;

@@ -2,7 +2,6 @@
 
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 
-use crate::bed::Side;
 use crate::error::Error;
 use crate::quote::{Quote, error_about};
 use crate::row::Level::{May, Must, MustNot, Plain, Should, ShouldNot};
@@ -10,6 +9,7 @@ use crate::row::Role::Encapsulator;
 use crate::row::{Level, Row, Scene};
 use crate::site::ROUTER;
 use crate::system::Setup;
+use crate::testbed::Side;
 
 /// Long enough to be refused where 1,400 bytes pass.
 const LEN: usize = 1480;

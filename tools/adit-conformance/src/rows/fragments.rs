@@ -2,12 +2,12 @@
 
 use adit_fixtures::packet::Datagram;
 
-use crate::bed::Side;
 use crate::error::Error;
 use crate::reaction::{Reaction, view};
 use crate::row::Level::{Must, Plain};
 use crate::row::Role::Decapsulator;
 use crate::row::{Row, Scene};
+use crate::testbed::Side;
 
 /// Of each fragment's payload, in bytes.
 const PIECE: usize = 480;

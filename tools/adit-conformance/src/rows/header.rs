@@ -4,7 +4,6 @@ use std::net::UdpSocket;
 
 use adit_wire::Protocol;
 
-use crate::bed::Side;
 use crate::error::Error;
 use crate::reaction::view;
 use crate::row::Level::{Must, MustNot, Plain, Should};
@@ -12,6 +11,7 @@ use crate::row::Role::{Decapsulator, Encapsulator};
 use crate::row::{Row, Scene};
 use crate::site::{INSIDE, UNDERLAY};
 use crate::system::Setup;
+use crate::testbed::Side;
 
 pub(super) fn rows() -> Vec<Row> {
     vec![

@@ -7,7 +7,7 @@ mod errors;
 mod forged;
 mod fragments;
 mod header;
-mod manners;
+mod icmp_restrictions;
 mod path;
 
 use crate::row::Row;
@@ -19,7 +19,7 @@ pub(crate) fn all() -> Vec<Row> {
         addresses::rows(),
         errors::rows(),
         path::rows(),
-        manners::rows(),
+        icmp_restrictions::rows(),
         forged::rows(),
         ecn::rows(),
         dscp::rows(),

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 
-use crate::bed::Side;
 use crate::error::Error;
 use crate::quote::{Quote, error_about};
 use crate::reaction::{Reaction, view};
 use crate::row::Level::{Must, MustNot, Plain, Should};
 use crate::row::Role::{Decapsulator, Encapsulator};
 use crate::row::{Row, Scene};
+use crate::testbed::Side;
 
 pub(super) fn rows() -> Vec<Row> {
     vec![

@@ -1,7 +1,7 @@
 //! Programs whose peers come, go and change under them decide as programs that are loaded anew.
 
 use adit_fixtures::{Packet, Path, Setup, Way};
-use adit_policy::maps::PeerEntry;
+use adit_policy::bpf::maps::PeerEntry;
 use adit_tunnel::{Amendment, Tunnel, TunnelConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};

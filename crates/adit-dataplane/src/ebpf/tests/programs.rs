@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use adit_fixtures::{Packet, Program, Setup, Way};
 use adit_policy::PeerIndex;
-use adit_policy::maps::{PeerEntry, Settings, program};
+use adit_policy::bpf::maps::{PeerEntry, Settings, program};
 use adit_tunnel::{Steps, Totals, Tunnel};
 use aya::programs::{TestRun, TestRunOptions};
 
 use super::super::counts::{Counts, Snapshot};
-use super::super::object::Object;
+use super::super::loaded::Object;
 
 const ETHERNET: usize = 14;
 /// Room for an outer header that is added.

@@ -7,11 +7,11 @@ mod userspace;
 
 use serde::Serialize;
 
-use crate::loading::Loading;
 use crate::measure::Measure;
 use crate::peers::Contender;
 use crate::samples::Samples;
 use crate::soak::Soak;
+use crate::startup_time::Loading;
 use crate::statistics::Summary;
 
 /// The goals of a plane.

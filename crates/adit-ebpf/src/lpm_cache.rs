@@ -4,7 +4,7 @@
 
 use core::net::Ipv4Addr;
 
-use adit_policy::maps::decode_owner;
+use adit_policy::bpf::maps::decode_owner;
 use adit_policy::{Owner, PeerIndex};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;

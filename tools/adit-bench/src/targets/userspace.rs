@@ -62,9 +62,9 @@ pub(super) fn goals(evidence: &Evidence<'_>) -> Vec<Goal> {
 mod tests {
     use super::super::testing::{evidence, samples};
     use super::*;
-    use crate::goals::Verdict;
     use crate::samples::Samples;
     use crate::soak::Soak;
+    use crate::targets::Verdict;
 
     #[test]
     fn ratios_are_the_median_of_each_rounds_ratio_and_not_the_ratio_of_medians() {

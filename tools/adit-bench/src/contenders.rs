@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 use tempfile::TempDir;
 
-use crate::bed::Shape;
 use crate::error::BenchError;
 use crate::interrupt;
 use crate::measure::Measure;
 use crate::peers::{Contender, Tools, Tunnel};
+use crate::testbed::Shape;
 
 /// Time for a daemon to remove what it made.
 const PATIENCE: Duration = Duration::from_secs(20);

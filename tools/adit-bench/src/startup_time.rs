@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::bed::{Bed, Shape};
 use crate::error::BenchError;
 use crate::interrupt;
 use crate::peers::adit::{Flavour, Site};
 use crate::peers::{Contender, Tools};
 use crate::statistics::Summary;
+use crate::testbed::{Bed, Shape};
 
 /// Seconds from the start of `adit run` until packets pass.
 #[derive(Clone, Debug, Serialize)]

@@ -12,7 +12,7 @@ use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Tunnel};
 use arc_swap::ArcSwap;
 
-use super::handover::Handover;
+use super::dedup::Handover;
 use super::inbound::{Inbound, Up};
 use crate::clock::Clock;
 

@@ -37,8 +37,8 @@ pub(super) fn goals(evidence: &Evidence<'_>) -> Vec<Goal> {
 mod tests {
     use super::super::testing::{evidence, samples};
     use super::*;
-    use crate::goals::Verdict;
-    use crate::loading::Loading;
+    use crate::startup_time::Loading;
+    use crate::targets::Verdict;
 
     #[test]
     fn a_ratio_stands_beside_that_of_a_second_cable() {

@@ -7,7 +7,6 @@ use adit_wire::Protocol;
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 
 use super::path::learn;
-use crate::bed::Side;
 use crate::error::Error;
 use crate::quote::{Quote, error_about, mend_icmp};
 use crate::reaction::error_in;
@@ -15,6 +14,7 @@ use crate::row::Level::{MustNot, Should};
 use crate::row::Role::Encapsulator;
 use crate::row::{Level, Row, Scene};
 use crate::site::{INSIDE, Site};
+use crate::testbed::Side;
 
 /// Refused with DF by a link of 1500.
 const TOO_BIG: usize = 1500;

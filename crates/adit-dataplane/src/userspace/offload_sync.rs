@@ -9,9 +9,9 @@ use adit_linux::error::Error;
 use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, PeerIndex, Steps, Tunnel};
 
-use super::handover::Handover;
-use super::listening::Listening;
-use super::strays::Strays;
+use super::catch_all::Strays;
+use super::dedup::Handover;
+use super::receivers::Listening;
 use super::underlay::{Underlay, everybody};
 use crate::ebpf::{EbpfError, FastPath, Way};
 

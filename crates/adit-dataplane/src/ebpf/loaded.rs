@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use adit_policy::maps::{PeerEntry, Settings, encode_owner, name, program};
+use adit_policy::bpf::maps::{PeerEntry, Settings, encode_owner, name, program};
 use adit_policy::{DropReason, Owner, PeerIndex};
 use adit_tunnel::{Steps, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
@@ -14,14 +14,14 @@ use ipnet::{IpNet, Ipv4Net};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
-use crate::room::Room;
+use crate::capacity::Room;
 
 /// What `cargo xtask bpf` builds from `crates/adit-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/adit.bpf.o");
 
 pub(super) const SETTINGS_LEN: usize = size_of::<Settings>();
 pub(super) const ENTRY_LEN: usize = size_of::<PeerEntry>();
-pub(super) const COUNTS_LEN: usize = size_of::<adit_policy::maps::PeerCounts>();
+pub(super) const COUNTS_LEN: usize = size_of::<adit_policy::bpf::maps::PeerCounts>();
 
 /// Loaded programs, attached to nothing yet.
 pub(super) struct Object {

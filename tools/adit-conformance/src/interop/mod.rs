@@ -6,7 +6,7 @@
 
 mod black_hole;
 mod pair;
-mod scenes;
+mod scenarios;
 
 use std::path::Path;
 
@@ -31,12 +31,12 @@ pub(crate) struct Scene {
 
 /// In the order in which they are played with the same tunnel: the last ones leave something behind.
 pub(crate) const SCENES: [Scene; 7] = [
-    scenes::PING,
-    scenes::TCP,
-    scenes::UDP,
-    scenes::TRACEROUTE,
-    scenes::NO_ROUTE,
-    scenes::PATH_MTU,
+    scenarios::PING,
+    scenarios::TCP,
+    scenarios::UDP,
+    scenarios::TRACEROUTE,
+    scenarios::NO_ROUTE,
+    scenarios::PATH_MTU,
     black_hole::BLACK_HOLE,
 ];
 
