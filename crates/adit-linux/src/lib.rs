@@ -2,6 +2,10 @@
 //! anything; and whoever calls has no `unsafe` and knows no file descriptor by number.
 #![expect(unsafe_code, reason = "the one crate that talks to the kernel directly")]
 
+#[cfg(test)]
+#[macro_use(test)]
+extern crate adit_harness;
+
 pub mod bpf;
 pub mod clock;
 pub mod error;
@@ -15,7 +19,6 @@ pub mod signal;
 pub mod sockets;
 pub mod sysctl;
 #[doc(hidden)]
-pub mod testing;
 pub mod tun;
 
 /// `errno` of a datagram too large for where it goes.
@@ -24,3 +27,8 @@ pub const EMSGSIZE: i32 = libc::EMSGSIZE;
 pub const ENOENT: i32 = libc::ENOENT;
 /// `errno` of an interface of a kind that the kernel does not know.
 pub const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;
+
+#[cfg(test)]
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

@@ -1,5 +1,8 @@
 //! Raw and UDP sockets against the running kernel, across a veth between two namespaces.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -9,7 +12,6 @@ use adit_linux::netns::NetNs;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_linux::sysctl;
-use adit_linux::testing::require_root;
 use common::{PATIENCE, await_running};
 
 const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -73,11 +75,8 @@ fn next_error(errors: &RawSocket) -> (u8, u8, [u8; 2]) {
     icmp(&buffer[..len])
 }
 
-#[test]
+#[test(root)]
 fn silencer_silences() {
-    if !require_root("silencer_silences") {
-        return;
-    }
     let pair = Pair::new();
     let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
     let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
@@ -101,11 +100,8 @@ fn silencer_silences() {
     assert_eq!(next_error(&errors), (3, 2, [0xad, 4]), "and again once it is gone");
 }
 
-#[test]
+#[test(root)]
 fn icmp_errors_are_only_errors() {
-    if !require_root("icmp_errors_are_only_errors") {
-        return;
-    }
     let mut pair = Pair::new();
     let there = pair.there_netlink.link("b").unwrap().unwrap().index;
     let beyond = Route {
@@ -127,11 +123,8 @@ fn icmp_errors_are_only_errors() {
     assert_eq!(next_error(&errors), (11, 0, [0xad, 9]), "Time Exceeded, and nothing before it");
 }
 
-#[test]
+#[test(root)]
 fn batch_is_sent_whole() {
-    if !require_root("batch_is_sent_whole") {
-        return;
-    }
     let pair = Pair::new();
     let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
     let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
@@ -147,11 +140,8 @@ fn batch_is_sent_whole() {
     assert_eq!(sender.send(&long).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
 }
 
-#[test]
+#[test(root)]
 fn silencer_needs_an_address_of_ours() {
-    if !require_root("silencer_needs_an_address_of_ours") {
-        return;
-    }
     let error = Pair::new().here.run(|| RawSocket::silencer(THERE)).unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -160,11 +150,8 @@ fn silencer_needs_an_address_of_ours() {
     );
 }
 
-#[test]
+#[test(root)]
 fn path_errors_say_who_and_why() {
-    if !require_root("path_errors_say_who_and_why") {
-        return;
-    }
     let mut pair = Pair::new();
     let open = |remote| {
         let local = SocketAddrV4::new(HERE, 0);
@@ -205,4 +192,8 @@ fn path_errors_say_who_and_why() {
     // What ICMP told is in the lookup too.
     let lookup = pair.here.run(|| Netlink::open()?.route_to(BEYOND, Some(HERE))).unwrap().unwrap();
     assert_eq!(lookup.mtu, Some(1300));
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

@@ -3,6 +3,9 @@
 //!
 //! `cargo test -p adit-testbed --test selftests pmtu` runs those of one of them.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod bed;
 mod conntrack_ipip_mtu;
 mod flowtable;
@@ -17,3 +20,7 @@ mod stream;
 #[path = "../support/mod.rs"]
 mod support;
 mod vpp_ipip;
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}
