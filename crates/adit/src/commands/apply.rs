@@ -9,7 +9,7 @@ use adit_control::ControlError;
 use adit_control::api::client;
 use adit_control::daemon::service::ApplyRequest;
 use adit_control::state::confirmation::is_overdue;
-use adit_control::state::paths::Places;
+use adit_control::state::paths::RuntimePaths;
 use adit_linux::process::LockFile;
 
 use super::{plan, up};
@@ -29,18 +29,18 @@ pub(crate) fn apply(
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    let places = Places::of(config.site.name.as_str());
+    let paths = RuntimePaths::of(config.site.name.as_str());
     let request = ApplyRequest {
         file: std::path::absolute(file)?,
         text: std::fs::read_to_string(file)?,
         confirm_seconds: confirm,
     };
-    let applied = match client::apply(&places, &request) {
+    let applied = match client::apply(&paths, &request) {
         Ok(applied) => applied,
         Err(ControlError::NotRunning { .. }) if confirm.is_some() => {
             return Err(format!(
                 "overlay `{}` does not run, so there is nothing to return to: `adit up {}` starts it",
-                places.name(),
+                paths.name(),
                 file.display()
             )
             .into());
@@ -58,11 +58,11 @@ pub(crate) fn apply(
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    plan::show(places.name(), &applied.changes, output);
+    plan::show(paths.name(), &applied.changes, output);
     if let Some(seconds) = is_waiting {
         output.line(format_args!(
             "taken back in {seconds} s unless confirmed: `adit confirm {}`",
-            places.name()
+            paths.name()
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -91,10 +91,10 @@ pub(crate) fn guard(
         Err(code) => return Ok(code),
     };
     std::thread::sleep(Duration::from_secs(seconds) + GRACE);
-    let places = Places::of(config.site.name.as_str());
+    let paths = RuntimePaths::of(config.site.name.as_str());
     // Whoever holds the lock takes it back, or has done so.
-    let is_dead = LockFile::acquire(&places.lock()).is_ok();
-    if is_dead && is_overdue(&places.confirmation()) {
+    let is_dead = LockFile::acquire(&paths.lock()).is_ok();
+    if is_dead && is_overdue(&paths.confirmation()) {
         // A daemon that starts sees by itself what must not run.
         return up::up(file, netns, output);
     }
@@ -102,7 +102,7 @@ pub(crate) fn guard(
 }
 
 pub(crate) fn confirm(name: &str, output: &Output) -> Result<ExitCode, Failure> {
-    let is_kept = client::confirm(&Places::of(name))?;
+    let is_kept = client::confirm(&RuntimePaths::of(name))?;
     if output.is_json() {
         output.line(serde_json::json!({ "schema": 1, "ok": is_kept }));
     } else if is_kept {
