@@ -14,7 +14,7 @@ use crate::state::status::Status;
 /// Where the description keeps what it refers to.
 const SCHEMAS: &str = "/components/schemas";
 
-/// The description. It is committed as `docs/openapi.json`.
+/// The description. It is committed as `docs/reference/openapi.json`.
 #[must_use]
 pub fn openapi() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = SCHEMAS.into());
@@ -148,7 +148,7 @@ mod tests {
     /// Set `ADIT_BLESS=1` to write the file anew.
     #[test]
     fn committed_description_is_up_to_date() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/openapi.json");
         let description = serde_json::to_string_pretty(&openapi()).unwrap() + "\n";
         if std::env::var_os("ADIT_BLESS").is_some() {
             std::fs::write(&path, &description).unwrap();
