@@ -61,7 +61,7 @@ fn line(event: &Event) -> String {
             format!("{events} events were missed: they came faster than they were read")
         }
     };
-    format!("{}  site {}  {what}", event.at, event.site)
+    format!("{}  site {}  {kind}", event.at, event.site)
 }
 
 fn cause_of(cause: DownCause) -> &'static str {
