@@ -12,7 +12,7 @@ use adit_control::ControlError;
 use adit_control::api::client;
 use adit_control::daemon::service::ApplyRequest;
 use adit_control::state::confirmation::is_overdue;
-use adit_control::state::paths::Places;
+use adit_control::state::paths::RuntimePaths;
 use adit_linux::process::LockFile;
 
 use super::{plan, up};
@@ -32,18 +32,18 @@ pub(crate) fn apply(
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    let places = Places::of(config.site.name.as_str());
+    let paths = RuntimePaths::of(config.site.name.as_str());
     let request = ApplyRequest {
         file: std::path::absolute(file)?,
         text: std::fs::read_to_string(file)?,
         confirm_seconds: confirm,
     };
-    let applied = match client::apply(&places, &request) {
+    let applied = match client::apply(&paths, &request) {
         Ok(applied) => applied,
         Err(ControlError::NotRunning { .. }) if confirm.is_some() => {
             return Err(format!(
                 "overlay `{}` is not running, so there is nothing to roll back to; start it with `adit up {}`",
-                places.name(),
+                paths.name(),
                 file.display()
             )
             .into());
@@ -61,11 +61,11 @@ pub(crate) fn apply(
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    plan::show(places.name(), &applied.changes, output);
+    plan::show(paths.name(), &applied.changes, output);
     if let Some(seconds) = is_waiting {
         output.line(format_args!(
             "rolls back in {seconds} s unless confirmed: `adit confirm {}`",
-            places.name()
+            paths.name()
         ));
     }
     Ok(ExitCode::SUCCESS)
@@ -95,10 +95,10 @@ pub(crate) fn guard(
         Err(code) => return Ok(code),
     };
     std::thread::sleep(Duration::from_secs(seconds) + GUARD_DELAY);
-    let places = Places::of(config.site.name.as_str());
+    let paths = RuntimePaths::of(config.site.name.as_str());
     // A living daemon holds the lock, and rolls back by itself.
-    let is_dead = LockFile::acquire(&places.lock()).is_ok();
-    if is_dead && is_overdue(&places.confirmation()) {
+    let is_dead = LockFile::acquire(&paths.lock()).is_ok();
+    if is_dead && is_overdue(&paths.confirmation()) {
         // At its start a daemon discards an unconfirmed change and runs the previous configuration.
         return up::up(file, netns, output);
     }
@@ -106,7 +106,7 @@ pub(crate) fn guard(
 }
 
 pub(crate) fn confirm(name: &str, output: &Output) -> Result<ExitCode, Failure> {
-    let is_kept = client::confirm(&Places::of(name))?;
+    let is_kept = client::confirm(&RuntimePaths::of(name))?;
     if output.is_json() {
         output.line(serde_json::json!({ "schema": 1, "ok": is_kept }));
     } else if is_kept {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adit_control::overlay::remove_leftovers;
-use adit_control::state::paths::Places;
+use adit_control::state::paths::RuntimePaths;
 use adit_linux::netns::NetNs;
 use adit_linux::process::{LockError, LockFile};
 
@@ -20,24 +20,24 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
         Ok(name) => name,
         Err(code) => return Ok(code),
     };
-    let places = Places::of(&name);
-    places.create()?;
+    let paths = RuntimePaths::of(&name);
+    paths.create()?;
     let mut ended = None;
     let mut lived_in = None;
-    let lock = match LockFile::acquire(&places.lock()) {
+    let lock = match LockFile::acquire(&paths.lock()) {
         Ok(lock) => lock,
         Err(LockError::Held { pid }) => {
             ended = Some(pid);
             // A namespace without a name can only be reached through a process in it.
             lived_in = NetNs::of_process(pid).ok();
             adit_linux::process::end(pid, TERMINATION_TIMEOUT)?;
-            LockFile::acquire_within(&places.lock(), TERMINATION_TIMEOUT)?
+            LockFile::acquire_within(&paths.lock(), TERMINATION_TIMEOUT)?
         }
         Err(error) => return Err(error.into()),
     };
     // Its objects are in the namespace it ran in. A dead daemon's record names that namespace; the
     // caller's `--netns` overrides it.
-    let (noted, inside) = places.read_notes().map_or((None, None), |notes| (notes.netns, notes.inside));
+    let (noted, inside) = paths.read_run_record().map_or((None, None), |notes| (notes.netns, notes.inside));
     let noted = noted.filter(|_| !in_netns);
     let remove = || remove_leftovers(&name, inside.as_deref());
     let removed = match lived_in.map(Ok).or_else(|| noted.map(|netns| NetNs::named(&netns))) {
@@ -46,7 +46,7 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
         Some(Err(_)) => Vec::new(),
         None => remove()?,
     };
-    places.remove()?;
+    paths.remove()?;
     drop(lock);
     if output.is_json() {
         output.line(

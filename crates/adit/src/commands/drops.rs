@@ -4,16 +4,18 @@ use std::process::ExitCode;
 
 use adit_control::api::client;
 use adit_control::api::drops::{Drop, Drops};
-use adit_control::state::paths::{self, Places};
+use adit_control::state::paths::{self, RuntimePaths};
 
 use crate::Failure;
 use crate::output::Output;
 
 pub(crate) fn drops(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let found = match name {
-        Some(name) => vec![client::drops(&Places::of(name))?],
+        Some(name) => vec![client::drops(&RuntimePaths::of(name))?],
         // The socket of a dead daemon does not answer.
-        None => paths::running().iter().filter_map(|name| client::drops(&Places::of(name)).ok()).collect(),
+        None => {
+            paths::running().iter().filter_map(|name| client::drops(&RuntimePaths::of(name)).ok()).collect()
+        }
     };
     match (found.as_slice(), output.is_json()) {
         ([], _) => return Err("no overlay is running; `adit up FILE` starts one".into()),

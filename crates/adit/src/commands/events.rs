@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use adit_control::api::client;
-use adit_control::state::events::{DownCause, Event, Happening};
-use adit_control::state::paths::{self, Places};
+use adit_control::state::events::{DownCause, Event, EventKind};
+use adit_control::state::paths::{self, RuntimePaths};
 
 use crate::Failure;
 use crate::output::Output;
@@ -14,7 +14,7 @@ pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
         Some(name) => name.to_owned(),
         None => only_running_overlay()?,
     };
-    let events = client::follow(&Places::of(&name))?;
+    let events = client::follow(&RuntimePaths::of(&name))?;
     // A program that reads our output misses no event after this line.
     output.note(format_args!("following overlay `{name}`"));
     for event in events {
@@ -35,7 +35,7 @@ pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
 fn only_running_overlay() -> Result<String, Failure> {
     // The socket of a dead daemon does not answer.
     let mut running = paths::running();
-    running.retain(|name| client::status(&Places::of(name)).is_ok());
+    running.retain(|name| client::status(&RuntimePaths::of(name)).is_ok());
     match running.as_slice() {
         [] => Err("no overlay is running; `adit up FILE` starts one".into()),
         [only] => Ok(only.clone()),
@@ -44,28 +44,28 @@ fn only_running_overlay() -> Result<String, Failure> {
 }
 
 fn line(event: &Event) -> String {
-    let what = match &event.what {
-        Happening::PeerUp { peer } => format!("peer {peer}  up"),
-        Happening::PeerDown { peer, cause } => format!("peer {peer}  down: {}", cause_of(*cause)),
-        Happening::PathMtuChanged { peer, from, to, told_by } => {
+    let kind = match &event.kind {
+        EventKind::PeerUp { peer } => format!("peer {peer}  up"),
+        EventKind::PeerDown { peer, cause } => format!("peer {peer}  down: {}", cause_of(*cause)),
+        EventKind::PathMtuChanged { peer, from, to, told_by } => {
             format!("peer {peer}  path mtu {to}, was {from} ({})", told_by.who())
         }
-        Happening::ProbesAnswered { peer } => format!("peer {peer}  answers probes"),
-        Happening::ProbesUnanswered { peer } => format!("peer {peer}  no longer answers probes"),
-        Happening::UnderlayMissing { address } => {
+        EventKind::ProbesAnswered { peer } => format!("peer {peer}  answers probes"),
+        EventKind::ProbesUnanswered { peer } => format!("peer {peer}  no longer answers probes"),
+        EventKind::UnderlayMissing { address } => {
             format!("underlay address {address} missing: no traffic until it returns")
         }
-        Happening::UnderlayPresent { address } => format!("underlay address {address} returned"),
-        Happening::UnderlayMoved { from, to } => {
+        EventKind::UnderlayPresent { address } => format!("underlay address {address} returned"),
+        EventKind::UnderlayMoved { from, to } => {
             format!("underlay address {from} -> {to}: name {to} in every peer's file")
         }
-        Happening::Repaired { object, times: 1 } => format!("repaired {object}"),
-        Happening::Repaired { object, times } => format!("repaired {object} {times} times"),
-        Happening::Missed { events } => {
+        EventKind::Repaired { object, times: 1 } => format!("repaired {object}"),
+        EventKind::Repaired { object, times } => format!("repaired {object} {times} times"),
+        EventKind::Missed { events } => {
             format!("{events} events missed: they came faster than they were read")
         }
     };
-    format!("{}  site {}  {what}", event.at, event.site)
+    format!("{}  site {}  {kind}", event.at, event.site)
 }
 
 fn cause_of(cause: DownCause) -> &'static str {

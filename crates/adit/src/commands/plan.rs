@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use adit_control::api::client;
 use adit_control::overlay;
 use adit_control::reconcile::change::Change;
-use adit_control::state::paths::Places;
+use adit_control::state::paths::RuntimePaths;
 
 use crate::Failure;
 use crate::output::Output;
@@ -19,7 +19,7 @@ pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitC
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    let running = client::running_config(&Places::of(config.site.name.as_str()))?;
+    let running = client::running_config(&RuntimePaths::of(config.site.name.as_str()))?;
     let changes = overlay::plan(running.as_ref(), &config)?;
     if output.is_json() {
         output.line(serde_json::json!({ "schema": 1, "ok": true, "changes": changes }));

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use adit_control::api::client;
-use adit_control::state::paths::{self, Places};
+use adit_control::state::paths::{self, RuntimePaths};
 use adit_control::state::status::{
     PathMtuFrom, PeerState, PeerStatus, Status, UnderlayState, Unreachable, UnreachableCause,
 };
@@ -13,7 +13,7 @@ use crate::output::Output;
 
 pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     if let Some(name) = name {
-        let status = client::status(&Places::of(name))?;
+        let status = client::status(&RuntimePaths::of(name))?;
         if output.is_json() {
             output.line(serde_json::to_string(&status)?);
         } else {
@@ -23,7 +23,7 @@ pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
     }
     // The socket of a dead daemon does not answer.
     let running: Vec<Status> =
-        paths::running().iter().filter_map(|name| client::status(&Places::of(name)).ok()).collect();
+        paths::running().iter().filter_map(|name| client::status(&RuntimePaths::of(name)).ok()).collect();
     match (running.as_slice(), output.is_json()) {
         ([], _) => return Err("no overlay is running; `adit up FILE` starts one".into()),
         // A single overlay, the common case, is printed as an object rather than a list.

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use adit_control::state::paths::Places;
+use adit_control::state::paths::RuntimePaths;
 
 use crate::Failure;
 use crate::output::Output;
@@ -17,11 +17,11 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    let places = Places::of(config.site.name.as_str());
-    places.create()?;
+    let paths = RuntimePaths::of(config.site.name.as_str());
+    paths.create()?;
     // Opened for appending, because a running daemon may be using it. Read later through this
     // descriptor, because a daemon that fails removes its files.
-    let mut log = OpenOptions::new().read(true).append(true).create(true).open(places.log())?;
+    let mut log = OpenOptions::new().read(true).append(true).create(true).open(paths.log())?;
     let before = log.metadata()?.len();
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -44,10 +44,10 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
     if is_ready(reader)? {
         if output.is_json() {
             let answer =
-                serde_json::json!({ "schema": 1, "ok": true, "name": places.name(), "pid": child.id() });
+                serde_json::json!({ "schema": 1, "ok": true, "name": paths.name(), "pid": child.id() });
             output.line(answer);
         } else {
-            output.line(format_args!("overlay `{}` is up (process {})", places.name(), child.id()));
+            output.line(format_args!("overlay `{}` is up (process {})", paths.name(), child.id()));
         }
         return Ok(ExitCode::SUCCESS);
     }
