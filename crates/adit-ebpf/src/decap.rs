@@ -1,6 +1,6 @@
 //! Out of the tunnel.
 
-use adit_policy::{Carried, Delivery, PeerIndex, Refusal, Superpacket};
+use adit_policy::{GsoShape, Delivery, PeerIndex, Refusal, GsoInfo};
 use adit_wire::Protocol;
 use adit_wire::ecn::Ecn;
 use adit_wire::encapsulation::OVERHEAD_V4;
@@ -24,7 +24,7 @@ pub struct Passed {
     pub from: PeerIndex,
     /// The header that it came with.
     pub inner: Ipv4Header,
-    pub carried: Carried,
+    pub carried: GsoShape,
     /// What it leaves with.
     pub ecn: Ecn,
 }
@@ -46,7 +46,7 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
         return None;
     }
     let tables = Tables::open()?;
-    let carried = match adit_policy::sender(&tables, &outer) {
+    let carried = match adit_policy::check_outer(&tables, &outer) {
         Ok(from) => carry(skb, &tables, &outer, from),
         // A peer's, and for packet sockets to put together.
         Err(Refusal { peer: Some(_), .. }) => None,
@@ -67,7 +67,7 @@ fn carry(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> Opti
     }
     let inner = skb.header(INNER)?;
     let carried = carried(skb, outer, &inner)?;
-    let delivery = match adit_policy::exit(tables, from, &inner) {
+    let delivery = match adit_policy::check_decap(tables, from, &inner) {
         Ok(delivery) => delivery,
         Err(refusal) => return Some(Verdict::of(refusal, carried.segments)),
     };
@@ -76,7 +76,7 @@ fn carry(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> Opti
     if inner.more_fragments() || inner.fragment_offset() != 0 {
         return None;
     }
-    let (ecn, anomaly) = adit_policy::exit_ecn(from, Ecn::from_tos(outer.tos()), Ecn::from_tos(inner.tos()));
+    let (ecn, anomaly) = adit_policy::decap_ecn(from, Ecn::from_tos(outer.tos()), Ecn::from_tos(inner.tos()));
     let ecn = match ecn {
         Ok(ecn) => ecn,
         Err(refusal) => {
@@ -99,11 +99,11 @@ fn carry(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> Opti
 
 /// Both headers checked, and lengths that fit into each other.
 #[inline(always)]
-fn carried(skb: Skb, outer: &Ipv4Header, inner: &Ipv4Header) -> Option<Carried> {
-    let one = Superpacket { gso_size: 0, transport_header: 0 };
-    let outer = adit_policy::carried(outer, skb.len().checked_sub(ETHERNET as u32)?, one)?;
+fn gso_shape(skb: Skb, outer: &Ipv4Header, inner: &Ipv4Header) -> Option<GsoShape> {
+    let one = GsoInfo { gso_size: 0, transport_header: 0 };
+    let outer = adit_policy::gso_shape(outer, skb.len().checked_sub(ETHERNET as u32)?, one)?;
     let available = outer.len.checked_sub(OVERHEAD_V4 as u32)?;
-    adit_policy::carried(inner, available, skb.superpacket(inner, INNER)?)
+    adit_policy::gso_shape(inner, available, skb.gso_packet(inner, INNER)?)
 }
 
 /// To the host's own stack.
@@ -134,7 +134,7 @@ fn count_marks(
     from: PeerIndex,
     outer: &Ipv4Header,
     anomaly: Option<adit_wire::ecn::EcnAnomaly>,
-    carried: Carried,
+    carried: GsoShape,
 ) {
     if Ecn::from_tos(outer.tos()) == Ecn::Ce {
         counters::congestion_experienced(from, carried.segments);

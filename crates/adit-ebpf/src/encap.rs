@@ -1,6 +1,6 @@
 //! Into the tunnel.
 
-use adit_policy::{Carried, Origin, PeerIndex};
+use adit_policy::{GsoShape, Origin, PeerIndex};
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
 
@@ -38,7 +38,7 @@ fn try_encap(skb: Skb, offset: usize) -> Option<Verdict> {
     let tables = Tables::open()?;
     let inner = skb.header(offset)?;
     let carried = whole(skb, &inner, offset)?;
-    let peer = match adit_policy::entrance(&tables, &inner, Origin::Unknown) {
+    let peer = match adit_policy::check_encap(&tables, &inner, Origin::Unknown) {
         Ok(peer) => peer,
         Err(refusal) => return Some(Verdict::of(refusal, carried.segments)),
     };
@@ -60,15 +60,15 @@ fn try_encap(skb: Skb, offset: usize) -> Option<Verdict> {
     Some(Verdict::Redirect)
 }
 
-/// One datagram, or a superpacket, and nothing after it.
+/// One datagram, or a GSO packet, and nothing after it.
 #[inline(always)]
-fn whole(skb: Skb, inner: &Ipv4Header, offset: usize) -> Option<Carried> {
+fn whole(skb: Skb, inner: &Ipv4Header, offset: usize) -> Option<GsoShape> {
     let available = skb.len().checked_sub(offset as u32)?;
-    let superpacket = skb.superpacket(inner, offset)?;
-    adit_policy::carried(inner, available, superpacket).filter(|carried| carried.len == available)
+    let gso_packet = skb.gso_packet(inner, offset)?;
+    adit_policy::gso_shape(inner, available, gso_packet).filter(|carried| carried.len == available)
 }
 
-/// The outer header for a datagram to `peer`, or for all of a superpacket: the kernel writes the lengths
+/// The outer header for a datagram to `peer`, or for all of a GSO packet: the kernel writes the lengths
 /// of what it cuts.
 #[inline(always)]
 pub fn outer(
@@ -76,7 +76,7 @@ pub fn outer(
     peer: PeerIndex,
     underlay: [u8; 4],
     inner: &Ipv4Header,
-    carried: Carried,
+    carried: GsoShape,
 ) -> Option<[u8; HEADER_LEN]> {
     let policy = tables.settings.policy();
     let df = inner.dont_fragment();

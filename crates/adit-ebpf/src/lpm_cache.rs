@@ -24,9 +24,9 @@ struct Place {
 }
 
 #[map]
-static NETWORKS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
+static PREFIX_OWNERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
-static OWNERS: PerCpuArray<[Place; PLACES]> = PerCpuArray::with_max_entries(1, 0);
+static LPM_CACHE: PerCpuArray<[Place; PLACES]> = PerCpuArray::with_max_entries(1, 0);
 
 // A peer's number plus one, or one of these: numbers are far below.
 const OURS: u32 = u32::MAX;
@@ -48,13 +48,13 @@ pub fn owner(address: Ipv4Addr, generation: u32) -> Option<Owner> {
 fn code_of(address: u32, generation: u32) -> u32 {
     // The upper bits of the product depend on all bits of the address.
     let at = (address.wrapping_mul(0x9e37_79b1) >> 22) as usize % PLACES;
-    let Some(places) = OWNERS.get_ptr_mut(0) else { return NOBODY };
+    let Some(places) = LPM_CACHE.get_ptr_mut(0) else { return NOBODY };
     // SAFETY: this processor's own copy; nothing else on it runs meanwhile that writes it.
     let Some(place) = (unsafe { (*places).get_mut(at) }) else { return NOBODY };
     if place.address == address && place.code != 0 && place.generation == generation {
         return place.code;
     }
-    let code = match NETWORKS.get(Key::new(32, address.to_be_bytes())) {
+    let code = match PREFIX_OWNERS.get(Key::new(32, address.to_be_bytes())) {
         None => NOBODY,
         Some(word) => match decode_owner(*word) {
             Owner::Ours => OURS,

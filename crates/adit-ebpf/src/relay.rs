@@ -1,5 +1,5 @@
 //! From one peer to another, on a hub. The outer header is written anew in its place: nothing moves, and
-//! a superpacket stays marked as encapsulated, which the kernel would not let us do a second time.
+//! a GSO packet stays marked as encapsulated, which the kernel would not let us do a second time.
 
 use adit_policy::{Origin, PeerIndex};
 use adit_wire::encapsulation::OVERHEAD_V4;
@@ -22,7 +22,7 @@ pub fn relay(skb: Skb, tables: &Tables, passed: &Passed, to: PeerIndex) -> Optio
     }
     let inner = forwarded(passed)?;
     // Whatever is refused at the entrance is answered or counted there.
-    adit_policy::entrance(tables, &inner, Origin::Unknown).ok().filter(|peer| *peer == to)?;
+    adit_policy::check_encap(tables, &inner, Origin::Unknown).ok().filter(|peer| *peer == to)?;
     let entry = tables.open_peer(to)?;
     if passed.carried.largest > u32::from(entry.path_mtu).saturating_sub(OVERHEAD_V4 as u32) {
         return None;

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::mem::size_of;
 use core::net::Ipv4Addr;
 
-use adit_policy::Superpacket;
+use adit_policy::GsoInfo;
 use adit_policy::bpf::maps::PeerEntry;
 use adit_wire::Protocol;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
@@ -121,17 +121,17 @@ impl Skb {
     /// How it stands for several datagrams, the inner header of which is `inner`, at `offset`.
     /// `None`: in a way that is not ours.
     #[inline(always)]
-    pub fn superpacket(&self, inner: &Ipv4Header, offset: usize) -> Option<Superpacket> {
+    pub fn gso_packet(&self, inner: &Ipv4Header, offset: usize) -> Option<GsoInfo> {
         let gso_size = self.fields().gso_size;
         if gso_size == 0 {
-            return Some(Superpacket { gso_size, transport_header: 0 });
+            return Some(GsoInfo { gso_size, transport_header: 0 });
         }
         let data_offset = match inner.protocol() {
             Protocol::TCP => self.byte(offset + HEADER_LEN + 12)?,
             _ => 0,
         };
         let transport_header = adit_policy::transport_header(inner.protocol(), data_offset)?;
-        Some(Superpacket { gso_size, transport_header })
+        Some(GsoInfo { gso_size, transport_header })
     }
 
     /// Copies 1 to 64 bytes, wherever they are.
@@ -159,7 +159,7 @@ impl Skb {
         written.then_some(())
     }
 
-    /// Makes room for an outer header before the network header. A superpacket stays one.
+    /// Makes room for an outer header before the network header. A GSO packet stays one.
     #[inline(always)]
     pub fn push_outer(&self) -> Option<()> {
         let flags = u64::from(BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO);

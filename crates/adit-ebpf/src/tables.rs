@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::Ipv4Addr;
 
 use adit_policy::bpf::maps::{PeerCounts, PeerEntry, Settings};
-use adit_policy::{Directory, DropReason, Half, Owner, PeerIndex};
+use adit_policy::{PeerLookup, DropReason, IdRange, Owner, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
@@ -16,7 +16,7 @@ use crate::lpm_cache;
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
-static PEERS_AT: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
+static PEER_BY_OUTER: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
 #[map]
 static PEERS: Array<PeerEntry> = Array::with_max_entries(1, 0);
 #[map]
@@ -85,12 +85,12 @@ impl Tables {
             // SAFETY: a map's value is aligned, lives as long as the program, and is only ever changed atomically.
             unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(next, u64::from(segments)) as u32 }
         };
-        let first = Half::Lower.identifications(count(), segments);
-        first.or_else(|| Half::Lower.identifications(count(), segments)).unwrap_or(0)
+        let first = IdRange::Lower.identifications(count(), segments);
+        first.or_else(|| IdRange::Lower.identifications(count(), segments)).unwrap_or(0)
     }
 }
 
-impl Directory for Tables {
+impl PeerLookup for Tables {
     #[inline(always)]
     fn underlay(&self) -> Ipv4Addr {
         Ipv4Addr::from_octets(self.settings.underlay)
@@ -102,10 +102,10 @@ impl Directory for Tables {
     }
 
     #[inline(always)]
-    fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
         // SAFETY: the value is one word, copied at once. Userspace never changes an entry. The memory of one that it
         // has removed is used again for another address, but not in the same change: it adds before it removes.
-        unsafe { PEERS_AT.get(underlay.octets()) }.map(|number| PeerIndex::new(*number))
+        unsafe { PEER_BY_OUTER.get(underlay.octets()) }.map(|number| PeerIndex::new(*number))
     }
 
     #[inline(always)]

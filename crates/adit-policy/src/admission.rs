@@ -12,13 +12,13 @@ use crate::drop_reason::DropReason;
 use crate::peer::{Owner, PeerIndex};
 
 /// What the rules have to know of a tunnel. A lookup may be slow: each is made only when it is needed.
-pub trait Directory {
+pub trait PeerLookup {
     /// Our address on the underlay.
     fn underlay(&self) -> Ipv4Addr;
     /// Whose the longest prefix around an inner address is.
     fn owner(&self, inner: Ipv4Addr) -> Option<Owner>;
     /// The peer with this outer address.
-    fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex>;
+    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex>;
     /// The outer address of a peer; `None` where there is no such peer.
     fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr>;
     /// Whether the gateway itself has this address.
@@ -57,7 +57,7 @@ impl Refusal {
 
     /// One that the sender is told of.
     #[inline]
-    pub const fn saying(error: Icmpv4Error, reason: DropReason, peer: Option<PeerIndex>) -> Refusal {
+    pub const fn with_icmp(error: Icmpv4Error, reason: DropReason, peer: Option<PeerIndex>) -> Refusal {
         Refusal { reason, peer, error: Some(error) }
     }
 }
@@ -69,8 +69,8 @@ impl Refusal {
 ///
 /// Why it may not.
 #[inline(always)]
-pub fn entrance<D: Directory>(
-    directory: &D,
+pub fn check_encap<D: PeerLookup>(
+    lookup: &D,
     header: &Ipv4Header,
     origin: Origin,
 ) -> Result<PeerIndex, Refusal> {
@@ -79,28 +79,28 @@ pub fn entrance<D: Directory>(
     }
     let (source, destination) = (header.source(), header.destination());
     if header.protocol() == Protocol::IPIP
-        && (source == directory.underlay() || directory.peer_at(destination).is_some())
+        && (source == lookup.underlay() || lookup.peer_by_underlay(destination).is_some())
     {
         return Err(Refusal::silent(DropReason::NestedEncapsulation, None));
     }
-    let Some(Owner::Peer(peer)) = directory.owner(destination) else {
+    let Some(Owner::Peer(peer)) = lookup.owner(destination) else {
         let error = Icmpv4Error::DestinationUnreachable { code: unreachable::NET };
-        return Err(Refusal::saying(error, DropReason::InnerDestinationUnknown, None));
+        return Err(Refusal::with_icmp(error, DropReason::InnerDestinationUnknown, None));
     };
-    if directory.underlay_of(peer) == Some(source) {
+    if lookup.underlay_of(peer) == Some(source) {
         return Err(Refusal::silent(DropReason::InnerSourceIsTunnelExit, Some(peer)));
     }
-    if origin == Origin::Forwarded && directory.is_local(source) {
+    if origin == Origin::Forwarded && lookup.is_local(source) {
         return Err(Refusal::silent(DropReason::InnerSourceIsOwnForwarded, Some(peer)));
     }
-    match directory.owner(source) {
+    match lookup.owner(source) {
         Some(Owner::Peer(from)) if from == peer => {
             Err(Refusal::silent(DropReason::RelayToSamePeer, Some(peer)))
         }
         Some(_) => Ok(peer),
         None => {
             let error = Icmpv4Error::DestinationUnreachable { code: unreachable::PROHIBITED };
-            Err(Refusal::saying(error, DropReason::InnerSourceDenied, Some(peer)))
+            Err(Refusal::with_icmp(error, DropReason::InnerSourceDenied, Some(peer)))
         }
     }
 }
@@ -112,7 +112,7 @@ fn ttl_zero(origin: Origin) -> Refusal {
     match origin {
         Origin::Local => Refusal::silent(DropReason::InnerTtlZero, None),
         Origin::Forwarded | Origin::Unknown => {
-            Refusal::saying(Icmpv4Error::TimeExceeded { code: 0 }, DropReason::InnerTtlZero, None)
+            Refusal::with_icmp(Icmpv4Error::TimeExceeded { code: 0 }, DropReason::InnerTtlZero, None)
         }
     }
 }
@@ -123,14 +123,14 @@ fn ttl_zero(origin: Origin) -> Refusal {
 ///
 /// It is not for this tunnel, or not one datagram.
 #[inline(always)]
-pub fn sender<D: Directory>(directory: &D, outer: &Ipv4Header) -> Result<PeerIndex, Refusal> {
+pub fn check_outer<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Result<PeerIndex, Refusal> {
     if outer.protocol() != Protocol::IPIP {
         return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
     }
-    if outer.destination() != directory.underlay() {
+    if outer.destination() != lookup.underlay() {
         return Err(Refusal::silent(DropReason::OuterDestinationNotOurs, None));
     }
-    let Some(peer) = directory.peer_at(outer.source()) else {
+    let Some(peer) = lookup.peer_by_underlay(outer.source()) else {
         return Err(Refusal::silent(DropReason::OuterSourceUnknown, None));
     };
     if outer.more_fragments() || outer.fragment_offset() != 0 {
@@ -158,28 +158,32 @@ pub enum Delivery {
 ///
 /// Why it may not. Nobody hears of it: the sender that it names may be forged.
 #[inline(always)]
-pub fn exit<D: Directory>(directory: &D, from: PeerIndex, inner: &Ipv4Header) -> Result<Delivery, Refusal> {
+pub fn check_decap<D: PeerLookup>(
+    lookup: &D,
+    from: PeerIndex,
+    inner: &Ipv4Header,
+) -> Result<Delivery, Refusal> {
     let refuse = |reason| Err(Refusal::silent(reason, Some(from)));
     if inner.ttl() == 0 {
         return refuse(DropReason::DecapInnerTtlZero);
     }
     let (source, destination) = (inner.source(), inner.destination());
-    if inner.protocol() == Protocol::IPIP && destination == directory.underlay() {
+    if inner.protocol() == Protocol::IPIP && destination == lookup.underlay() {
         return refuse(DropReason::NestedToOurselves);
     }
-    let here = match directory.owner(source) {
+    let here = match lookup.owner(source) {
         Some(Owner::Peer(owner)) if owner == from => Delivery::Here,
         Some(Owner::Ours) => return refuse(DropReason::InnerSourceIsOwn),
-        _ if directory.is_local(source) => return refuse(DropReason::InnerSourceIsOwn),
-        _ if inner.protocol() == Protocol::ICMP && directory.underlay_of(from) == Some(source) => {
+        _ if lookup.is_local(source) => return refuse(DropReason::InnerSourceIsOwn),
+        _ if inner.protocol() == Protocol::ICMP && lookup.underlay_of(from) == Some(source) => {
             Delivery::HereFromGateway
         }
         Some(Owner::Peer(_)) | None => return refuse(DropReason::InnerSourceNotFromPeer),
     };
-    match directory.owner(destination) {
+    match lookup.owner(destination) {
         Some(Owner::Ours) => Ok(here),
         // The host keeps what is for itself, in whoever's network its address lies.
-        _ if directory.is_local(destination) => Ok(here),
+        _ if lookup.is_local(destination) => Ok(here),
         Some(Owner::Peer(to)) if to != from && here == Delivery::Here => Ok(Delivery::To(to)),
         Some(Owner::Peer(_)) | None => refuse(DropReason::InnerDestinationNotOurs),
     }
@@ -188,7 +192,7 @@ pub fn exit<D: Directory>(directory: &D, from: PeerIndex, inner: &Ipv4Header) ->
 /// The ECN field that a datagram leaves the tunnel with (RFC 6040 section 4.2), and what was odd about
 /// the two it came with, to be counted whether it passes or not.
 #[inline(always)]
-pub fn exit_ecn(from: PeerIndex, outer: Ecn, inner: Ecn) -> (Result<Ecn, Refusal>, Option<EcnAnomaly>) {
+pub fn decap_ecn(from: PeerIndex, outer: Ecn, inner: Ecn) -> (Result<Ecn, Refusal>, Option<EcnAnomaly>) {
     let exit = ecn::decapsulate(inner, outer);
     let left = exit.ecn.ok_or(Refusal::silent(DropReason::EcnViolation, Some(from)));
     (left, exit.anomaly)

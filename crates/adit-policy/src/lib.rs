@@ -19,8 +19,10 @@ pub mod bpf;
 pub mod drop_reason;
 mod peer;
 
-pub use admission::{Delivery, Directory, Origin, Refusal, entrance, exit, exit_ecn, sender};
-pub use bpf::fast_path::{Carried, Superpacket, carried, transport_header};
-pub use bpf::identification::Half;
+pub use admission::{
+    Delivery, Origin, PeerLookup, Refusal, check_decap, check_encap, check_outer, decap_ecn,
+};
+pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, transport_header};
+pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
 pub use peer::{Owner, PeerIndex};

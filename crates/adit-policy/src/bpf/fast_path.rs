@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 
 /// How a packet of the kernel stands for several datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Superpacket {
+pub struct GsoInfo {
     /// Bytes of payload of each but the last; 0: it is one datagram.
     pub gso_size: u32,
     /// Bytes of the transport header, which each gets. Not looked at where `gso_size` is 0.
@@ -17,7 +17,7 @@ pub struct Superpacket {
 
 /// What goes through the tunnel in one piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Carried {
+pub struct GsoShape {
     /// Bytes of all of it, the IPv4 header included.
     pub len: u32,
     /// Bytes of the largest datagram that it becomes on the wire.
@@ -30,7 +30,7 @@ pub struct Carried {
 /// from that header on: a header without options and with a right checksum, a length that fits.
 /// `None` is not a drop, but a matter for userspace.
 #[inline(always)]
-pub fn carried(header: &Ipv4Header, available: u32, superpacket: Superpacket) -> Option<Carried> {
+pub fn gso_shape(header: &Ipv4Header, available: u32, gso_packet: GsoInfo) -> Option<GsoShape> {
     let len = u32::from(header.total_len());
     let plain = header.version() == 4 && header.header_len() == HEADER_LEN;
     if !plain || len < HEADER_LEN as u32 || len > available {
@@ -39,17 +39,17 @@ pub fn carried(header: &Ipv4Header, available: u32, superpacket: Superpacket) ->
     if checksum::checksum(header.as_bytes()) != 0 {
         return None;
     }
-    if superpacket.gso_size == 0 {
-        return Some(Carried { len, largest: len, segments: 1 });
+    if gso_packet.gso_size == 0 {
+        return Some(GsoShape { len, largest: len, segments: 1 });
     }
-    let headers = HEADER_LEN as u32 + superpacket.transport_header;
+    let headers = HEADER_LEN as u32 + gso_packet.transport_header;
     let payload = len.checked_sub(headers)?;
-    let largest = (headers + superpacket.gso_size).min(len);
-    let segments = payload.div_ceil(superpacket.gso_size).max(1);
-    Some(Carried { len, largest, segments })
+    let largest = (headers + gso_packet.gso_size).min(len);
+    let segments = payload.div_ceil(gso_packet.gso_size).max(1);
+    Some(GsoShape { len, largest, segments })
 }
 
-/// Bytes of transport header that every datagram of a superpacket has; `None`: not a kind we carry.
+/// Bytes of transport header that every datagram of a GSO packet has; `None`: not a kind we carry.
 #[inline(always)]
 #[must_use]
 pub const fn transport_header(protocol: Protocol, tcp_data_offset: u8) -> Option<u32> {

@@ -3,7 +3,7 @@
 
 /// Whose identifications: each has half of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
+pub enum IdRange {
     /// 0 to 32,767: the programs'.
     Lower,
     /// 32,768 to 65,535: userspace's, where there are programs.
@@ -12,7 +12,7 @@ pub enum Half {
 
 const HALF: u32 = 1 << 15;
 
-impl Half {
+impl IdRange {
     /// The first of `segments` consecutive identifications, by a counter that only grows. `None`: they would leave
     /// the half, and the counter has to be asked once more, `segments` further on.
     #[inline(always)]
@@ -23,8 +23,8 @@ impl Half {
             return None;
         }
         let base = match self {
-            Half::Lower => 0,
-            Half::Upper => HALF,
+            IdRange::Lower => 0,
+            IdRange::Upper => HALF,
         };
         Some((base | first) as u16)
     }
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn rfc6864_s4_the_halves_do_not_meet_and_nothing_repeats_within_one() {
-        for (half, range) in [(Half::Lower, 0..=0x7fffu16), (Half::Upper, 0x8000..=0xffff)] {
+        for (half, range) in [(IdRange::Lower, 0..=0x7fffu16), (IdRange::Upper, 0x8000..=0xffff)] {
             let (mut counter, mut seen) = (HALF - 10, 0);
             for segments in [1, 7, 44, 1, 600, 31_000, 5] {
                 let first = half.identifications(counter, segments).or_else(|| {

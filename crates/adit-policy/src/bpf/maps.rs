@@ -15,9 +15,9 @@ pub mod name {
     /// One [`Settings`](super::Settings).
     pub const SETTINGS: &str = "SETTINGS";
     /// Inner prefix to whose it is: [`encode_owner`](super::encode_owner).
-    pub const NETWORKS: &str = "NETWORKS";
+    pub const PREFIX_OWNERS: &str = "PREFIX_OWNERS";
     /// Outer address to peer number.
-    pub const PEERS_AT: &str = "PEERS_AT";
+    pub const PEER_BY_OUTER: &str = "PEER_BY_OUTER";
     /// Peer number to [`PeerEntry`](super::PeerEntry).
     pub const PEERS: &str = "PEERS";
     /// The gateway's own addresses.
