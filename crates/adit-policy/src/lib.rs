@@ -1,10 +1,10 @@
-//! Who may send what through the tunnel, and what a datagram is dropped for: decided here, once, for
-//! every data plane. `adit-tunnel` asks with its own tables, the kernel's programs with BPF maps; both
-//! run this code, so that they cannot disagree.
+//! The rules of the tunnel: who may send what, and why a datagram is dropped. Every data plane runs
+//! this code, so that they cannot disagree: `adit-tunnel` with its own tables, the kernel's
+//! programs with BPF maps, and the kernel plane by rules made after it.
 //!
-//! [`maps`] is what userspace and the programs tell each other.
+//! [`bpf`] is the interface between userspace and the programs.
 //!
-//! Like [`adit_wire`], it does no I/O, allocates nothing and panics on nothing.
+//! Like [`adit_wire`], this crate does no I/O, allocates nothing and does not panic.
 #![no_std]
 #![warn(
     clippy::indexing_slicing,
