@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_config::Config;
 use adit_control::api::client;
-use adit_control::state::paths::Places;
+use adit_control::state::paths::RuntimePaths;
 use adit_lab::host::Host;
 use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
@@ -129,7 +129,7 @@ impl Site {
 
     /// That it runs the data plane that was asked for: figures of another one would be a lie.
     pub(crate) fn insist(&self, flavour: Flavour) -> Result<(), BenchError> {
-        let status = client::status(&Places::of(&self.cleanup.name))?;
+        let status = client::status(&RuntimePaths::of(&self.cleanup.name))?;
         if status.site.dataplane == flavour.dataplane {
             return Ok(());
         }
@@ -206,7 +206,7 @@ impl Drop for Cleanup {
     fn drop(&mut self) {
         // Nothing is left to do about a failure.
         let _ = self.host.ns().run(|| adit_control::overlay::remove_leftovers(&self.name, None));
-        let _ = Places::of(&self.name).remove();
+        let _ = RuntimePaths::of(&self.name).remove();
     }
 }
 
