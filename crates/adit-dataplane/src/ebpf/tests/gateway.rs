@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use adit_fixtures::site::ROUTER;
-use adit_fixtures::{Outcome, Packet, Setup, Way};
+use adit_fixtures::{Direction, Outcome, Packet, Setup};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_policy::Directory;
 use adit_tunnel::{Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Totals, Tunnel};
@@ -43,10 +43,10 @@ impl Gateway {
     }
 
     /// What becomes of a packet.
-    pub(super) fn run(&self, way: Way, packet: &Packet) -> Outcome {
-        match way {
-            Way::Into => self.entrance(&packet.bytes, packet.gso_size),
-            Way::OutOf => self.exit(&packet.bytes, packet.gso_size),
+    pub(super) fn run(&self, direction: Direction, packet: &Packet) -> Outcome {
+        match direction {
+            Direction::Encap => self.entrance(&packet.bytes, packet.gso_size),
+            Direction::Decap => self.exit(&packet.bytes, packet.gso_size),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use adit_fixtures::{Packet, Program, Setup, Way};
+use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings, program};
 use adit_tunnel::{Steps, Totals, Tunnel};
@@ -98,10 +98,10 @@ impl Programs {
     ///
     /// # Errors
     /// The kernel makes no packet of it.
-    pub(super) fn run(&mut self, way: Way, packet: &Packet) -> Result<Ran, String> {
-        let name = match way {
-            Way::Into => program::ENCAP,
-            Way::OutOf => program::DECAP,
+    pub(super) fn run(&mut self, direction: Direction, packet: &Packet) -> Result<Ran, String> {
+        let name = match direction {
+            Direction::Encap => program::ENCAP,
+            Direction::Decap => program::DECAP,
         };
         let frame = [&link_header(&packet.bytes)[..], &packet.bytes].concat();
         let context = packet.gso_size.map(|size| context(&frame, size));
@@ -112,7 +112,7 @@ impl Programs {
         options.ctx_in = context.as_ref().map(|context| &context[..]);
         let program = self.object.program(name).expect("it is loaded");
         let result = program.test_run(options);
-        let result = result.map_err(|error| format!("{way:?}: no test run of {packet:?}: {error}"))?;
+        let result = result.map_err(|error| format!("{direction:?}: no test run of {packet:?}: {error}"))?;
         out.truncate(result.data_size_out as usize);
         let verdict = match result.return_value as i32 {
             -1 => Program::Declines,

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
-use adit_fixtures::{Packet, Path, Setup, Way};
+use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::{Directory, Owner};
 use adit_tunnel::{PeerConfig, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
@@ -136,10 +136,13 @@ fn policy() -> impl Strategy<Value = OuterPolicy> {
 }
 
 /// Packets from either side of a gateway.
-pub(super) fn packets(setup: &Setup, count: usize) -> impl Strategy<Value = Vec<(Way, Packet)>> + use<> {
+pub(super) fn packets(
+    setup: &Setup,
+    count: usize,
+) -> impl Strategy<Value = Vec<(Direction, Packet)>> + use<> {
     let ends = ends(setup);
-    let inner = inner(ends.clone()).prop_map(|packet| (Way::Into, packet));
-    let outer = outer(ends).prop_map(|packet| (Way::OutOf, packet));
+    let inner = inner(ends.clone()).prop_map(|packet| (Direction::Encap, packet));
+    let outer = outer(ends).prop_map(|packet| (Direction::Decap, packet));
     vec(prop_oneof![inner, outer], count)
 }
 
