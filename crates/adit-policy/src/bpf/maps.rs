@@ -35,6 +35,7 @@ pub mod name {
 /// Longest name of a map or a program that the kernel keeps whole (`BPF_OBJ_NAME_LEN` with its NUL).
 const MAX_NAME_LEN: usize = 15;
 
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which has no iterators there")]
 const _: () = {
     let names = [
         name::SETTINGS,
