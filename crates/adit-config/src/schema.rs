@@ -341,7 +341,7 @@ impl Config {
 }
 
 /// The JSON Schema (draft 2020-12) of a configuration file, for editors that check TOML by one.
-/// It is committed as `docs/adit.schema.json`.
+/// It is committed as `docs/reference/adit.schema.json`.
 ///
 /// It says what a single value may be; what only shows when values are held against each other,
 /// such as overlaps, [`Config::parse`] alone finds.

@@ -13,7 +13,7 @@ fn root() -> PathBuf {
 /// Set `ADIT_BLESS=1` to write the file anew.
 #[test]
 fn committed_schema_is_up_to_date() {
-    let path = root().join("docs/adit.schema.json");
+    let path = root().join("docs/reference/adit.schema.json");
     let schema = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
     if std::env::var_os("ADIT_BLESS").is_some() {
         fs::write(&path, &schema).unwrap();

@@ -9,7 +9,7 @@ use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
-use adit_dataplane::kernel::Guard;
+use adit_dataplane::kernel::FilterTable;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
@@ -23,7 +23,7 @@ use crate::reconcile::desired::{self, Desired, is_drivers};
 use crate::reconcile::devices::is_of_site;
 use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::route_events::Hearsay;
-use crate::state::path_cache::Memory;
+use crate::state::path_cache::PathCache;
 use crate::underlay;
 
 mod driver;
@@ -50,12 +50,12 @@ pub struct Overlay {
     pins: Option<PathBuf>,
     /// What is loaded into the kernel stays there when this process ends.
     stays: bool,
-    memory: Option<Memory>,
+    memory: Option<PathCache>,
     /// What data planes counted that were replaced since the start.
     before: Totals,
     repairs: BTreeMap<Object, u64>,
     /// Where Linux's own driver carries the packets.
-    driver: Option<Arc<Guard>>,
+    driver: Option<Arc<FilterTable>>,
     /// Our address was not there when it was last looked for.
     is_underlay_missing: bool,
 }
@@ -138,17 +138,17 @@ impl Overlay {
     /// # Errors
     /// As [`Overlay::bring_up`].
     pub fn bring_up_to_stay(config: &Config, memory: &Path) -> Result<Self, ControlError> {
-        Self::bring_up_with(config, true, Some(Memory::open(memory)))
+        Self::bring_up_with(config, true, Some(PathCache::open(memory)))
     }
 
-    fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
+    fn bring_up_with(config: &Config, stays: bool, memory: Option<PathCache>) -> Result<Self, ControlError> {
         let mut sides = Sides::open(&config.site)?;
         let survey = Survey::of(&mut sides, config, None)?;
         if survey.desired.is_drivers() {
             return driver::bring_up(sides, survey, config, stays);
         }
         if let Some(memory) = &memory {
-            memory.recall(&survey.tunnel, Clock.now());
+            memory.restore(&survey.tunnel, Clock.now());
         }
         let is_taken_over = sides.inside.link(&survey.desired.device)?.is_some();
         let tun = survey.open()?;
@@ -399,7 +399,7 @@ impl Overlay {
     /// The file cannot be written.
     pub fn remember(&mut self) -> Result<(), ControlError> {
         match &mut self.memory {
-            Some(memory) => memory.keep(&self.plane.tunnel()),
+            Some(memory) => memory.save(&self.plane.tunnel()),
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use adit_lab::ping::{Answer, ping};
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::EMSGSIZE;
 use adit_linux::netlink::Route;
 use adit_linux::sockets::udp::{Origin, PathSocket};
@@ -27,8 +27,8 @@ fn the_sender_hears_that_the_path_has_shrunk() {
     if !require_root("the_sender_hears_that_the_path_has_shrunk") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let receiver = network
         .host_b
         .ns()
@@ -84,8 +84,8 @@ fn forged_errors_change_nothing() {
     if !require_root("forged_errors_change_nothing") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let plane = tunnels.a.plane();
     let stranger = Ipv4Addr::new(10, 1, 1, 77);
     let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
@@ -129,8 +129,8 @@ fn a_destination_without_a_peer_is_unreachable() {
     if !require_root("a_destination_without_a_peer_is_unreachable") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let nobodys = "10.99.0.0/16".parse().expect("a network");
     network.gateway_a.route(nobodys, None, Some("ipipA")).unwrap();
     let answer = network.host_a.run(|| ping(Ipv4Addr::new(10, 99, 1, 1), 84, 64, ATTEMPT)).unwrap();
@@ -147,8 +147,8 @@ fn a_source_that_is_not_ours_is_prohibited() {
     if !require_root("a_source_that_is_not_ours_is_prohibited") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     // A second network behind gateway A that the configuration does not know.
     let foreign = Ipv4Addr::new(10, 55, 0, 5);
     network.host_a.address("eth0", format!("{foreign}/24").parse().expect("a prefix")).unwrap();
