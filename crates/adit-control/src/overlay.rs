@@ -9,7 +9,7 @@ use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
-use adit_dataplane::kernel::Guard;
+use adit_dataplane::kernel::FilterTable;
 use adit_linux::net_scope::Inside;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
@@ -55,7 +55,7 @@ pub struct Overlay {
     before: Totals,
     repairs: BTreeMap<Object, u64>,
     /// Where Linux's own driver carries the packets.
-    driver: Option<Arc<Guard>>,
+    driver: Option<Arc<FilterTable>>,
     /// Our address was not there when it was last looked for.
     is_underlay_missing: bool,
 }

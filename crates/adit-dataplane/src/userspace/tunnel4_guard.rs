@@ -7,7 +7,7 @@ use adit_linux::nftables::Quiet;
 use adit_tunnel::Tunnel;
 
 /// For a plane without programs: what those decline does not reach the host's IP input.
-pub(super) enum Drivers {
+pub(super) enum Tunnel4State {
     /// None is loaded yet.
     NotLoaded { table: String },
     /// Kept quiet, as long as this lives.
@@ -16,7 +16,7 @@ pub(super) enum Drivers {
     Heard,
 }
 
-impl Drivers {
+impl Tunnel4State {
     pub(super) fn of(device: &str) -> Self {
         Self::NotLoaded { table: format!("adit-{device}") }
     }

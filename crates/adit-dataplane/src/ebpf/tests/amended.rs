@@ -86,7 +86,7 @@ fn amended_programs_decide_as_new_ones() {
                 // An underlay address that lies in a network.
                 return Err(TestCaseError::reject("no tunnel that there can be"));
             };
-            programs.amend(&amended, &steps, |underlay| PeerEntry {
+            programs.update_peers(&amended, &steps, |underlay| PeerEntry {
                 underlay: underlay.octets(),
                 next_hop: underlay.octets(),
                 device: super::programs::DEVICE,
