@@ -23,7 +23,7 @@ pub(crate) const PACKAGES: &[&str] = &[
 
 /// Crates that decide, and so do no input or output: nothing of the right-hand side may be among
 /// what they are built from.
-const PURE: &[&str] = &["adit-wire", "adit-policy", "adit-tunnel"];
+const PURE: &[&str] = &["adit-wire", "adit-peers", "adit-policy", "adit-tunnel"];
 const IMPURE: &[&str] = &["libc", "nix", "socket2", "tokio", "rustix", "mio", "adit-linux"];
 
 /// Runs everything. In strict mode a test that is skipped is a failure, the kernel's programs are built anew and

@@ -10,7 +10,7 @@ use adit_config::DataplaneChoice;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::HOST_B;
 use adit_linux::testing;
-use adit_testbed::test_planes::{require, word};
+use adit_testbed::test_planes::{plane_name, require};
 use nix::sys::signal::Signal;
 use support::faults::{Fate, Fault, Faulty};
 use support::machine::Running;
@@ -33,7 +33,7 @@ impl Bed {
         if !require(test, plane) || !testing::require(test, has_strace, "strace (Debian's package)") {
             return None;
         }
-        let sites = Sites::with_dataplane(word(plane));
+        let sites = Sites::with_dataplane(plane_name(plane));
         let b = sites.run_b();
         Some(Self { before: sites.view_a(), sites, _b: b })
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use adit_lab::checks;
-use adit_lab::two_sites::Article;
+use adit_lab::two_sites::TwoSites;
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
 use adit_linux::testing::{require, require_root};
@@ -298,7 +298,7 @@ fn every_check_can_fail() {
     if !require_root("every_check_can_fail") {
         return;
     }
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     // Nobody has joined the two sites.
     let failed = [
         checks::ping_gateways(&network).unwrap(),
@@ -311,7 +311,7 @@ fn every_check_can_fail() {
         assert!(!check.ok, "{check:?}");
     }
     // Somebody has, where isolation is claimed.
-    let tunnels = network.join().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let isolated = checks::isolated("isolated-after", &network).unwrap();
     assert!(!isolated.ok, "{isolated:?}");
     for tunnel in [tunnels.a, tunnels.b] {

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use adit_config::DataplaneChoice;
 use adit_linux::netlink::ROUTE_PROTOCOL;
-use adit_testbed::test_planes::{require, word};
+use adit_testbed::test_planes::{plane_name, require};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData};
 use ipnet::Ipv4Net;
@@ -50,7 +50,7 @@ impl Bed {
             return None;
         }
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let sites = Sites::with_dataplane(word(plane));
+        let sites = Sites::with_dataplane(plane_name(plane));
         let (b, a) = (sites.run_b(), sites.run_a(&[]));
         let file = sites.file("a.toml");
         let text = fs::read_to_string(&file).unwrap();
@@ -112,7 +112,7 @@ fn coming_and_going(test: &str, plane: DataplaneChoice) {
         assert!(bed.routed().contains(&nobodys_network(2 + n)));
         assert_eq!(bed.routed().len(), 4, "those of b, of two that stay, and of one");
     }
-    let outcome = load.finish(&format!("{}: a peer comes and another goes, twelve times", word(plane)));
+    let outcome = load.finish(&format!("{}: a peer comes and another goes, twelve times", plane_name(plane)));
     // A process built for debugging that others keep from running loses what its sockets have no room for, whatever
     // it does; so of userspace the figures are for reading, and nothing else may be why.
     if plane == DataplaneChoice::Ebpf {
@@ -155,7 +155,7 @@ fn a_step_that_fails_ends_in_a_start_anew() {
     let parts = bed.parts();
     // Somebody takes an entry out of the programs' map, so that it cannot be taken out once more.
     let path =
-        pins(&bed.sites.machine, "a").into_iter().find(|path| path.ends_with("maps/NETWORKS")).unwrap();
+        pins(&bed.sites.machine, "a").into_iter().find(|path| path.ends_with("maps/PREFIX_OWNERS")).unwrap();
     bed.sites.machine.with_files(|| {
         let map = Map::from_map_data(MapData::from_pin(&path).unwrap()).unwrap();
         let mut networks: LpmTrie<MapData, [u8; 4], u32> = LpmTrie::try_from(map).unwrap();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use adit_config::DataplaneChoice;
-use adit_testbed::test_planes::{require, word};
+use adit_testbed::test_planes::{plane_name, require};
 use nix::sys::signal::Signal;
 use support::sites::Sites;
 
@@ -56,7 +56,7 @@ fn what_is_left(test: &str, plane: DataplaneChoice) {
     if !require(test, plane) {
         return;
     }
-    let sites = Sites::with_dataplane(word(plane));
+    let sites = Sites::with_dataplane(plane_name(plane));
     let before = sites.view_a();
     let (a, b) = (sites.run_a(&[]), sites.run_b());
     sites.assert_joined();

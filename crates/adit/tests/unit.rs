@@ -12,7 +12,7 @@ use std::time::Duration;
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
 use adit_linux::testing;
-use adit_testbed::test_planes::{require, word};
+use adit_testbed::test_planes::{plane_name, require};
 use nix::sys::signal::Signal;
 use support::ADIT;
 use support::machine::{PROGRAM, Running};
@@ -62,7 +62,7 @@ fn the_rights_suffice(test: &str, plane: DataplaneChoice) {
     if !require(test, plane) {
         return;
     }
-    let sites = Sites::with_dataplane(word(plane));
+    let sites = Sites::with_dataplane(plane_name(plane));
     let before = sites.view_a();
     let a = start(&sites, &sites.network.gateway_a, confined(&sites, "a.toml", &rights()));
     let b = start(&sites, &sites.network.gateway_b, confined(&sites, "b.toml", &rights()));

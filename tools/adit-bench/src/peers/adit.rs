@@ -14,7 +14,7 @@ use ipnet::Ipv4Net;
 
 use crate::error::BenchError;
 use crate::process::{self, Process};
-use crate::testbed::{self, Bed, Side};
+use crate::testbed::{self, Side, Testbed};
 
 use super::{Running, Tools};
 
@@ -58,10 +58,10 @@ impl Flavour {
     }
 }
 
-pub(super) fn start(bed: &Bed, tools: &Tools, flavour: Flavour) -> Result<Running, BenchError> {
+pub(super) fn start(testbed: &Testbed, tools: &Tools, flavour: Flavour) -> Result<Running, BenchError> {
     let mut sites = Vec::new();
-    for side in &bed.sides {
-        sites.push(Site::start(bed, side, tools, flavour)?);
+    for side in &testbed.sides {
+        sites.push(Site::start(testbed, side, tools, flavour)?);
     }
     for site in &mut sites {
         site.wait_until_ready()?;
@@ -69,7 +69,7 @@ pub(super) fn start(bed: &Bed, tools: &Tools, flavour: Flavour) -> Result<Runnin
     }
     let (processes, cleanup) = sites.into_iter().map(|site| (site.process, site.cleanup)).unzip();
     Ok(Running {
-        server: bed.sides[1].private(),
+        server: testbed.sides[1].private(),
         processes,
         mtu: MTU,
         version: process::version(flavour.program(tools), "--version"),
@@ -84,8 +84,13 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Starts it on a side of the bed.
-    pub(crate) fn start(bed: &Bed, side: &Side, tools: &Tools, flavour: Flavour) -> Result<Self, BenchError> {
+    /// Starts it on a side of the testbed.
+    pub(crate) fn start(
+        testbed: &Testbed,
+        side: &Side,
+        tools: &Tools,
+        flavour: Flavour,
+    ) -> Result<Self, BenchError> {
         let program = flavour.program(tools);
         if !program.is_file() {
             return Err(BenchError::Missing {
@@ -94,7 +99,7 @@ impl Site {
             });
         }
         let name = name(side, flavour);
-        let file = bed.directory().join(format!("{name}.toml"));
+        let file = testbed.directory().join(format!("{name}.toml"));
         testbed::write(&file, &configuration(side, flavour)?)?;
         if flavour.is_large {
             // They have to be somewhere: behind the other side, as behind a router.
@@ -108,7 +113,7 @@ impl Site {
         let mut command = Command::new(program);
         command.args(["run", "--on-exit", "remove"]).arg(&file);
         let cleanup = Cleanup { name: name.clone(), host: side.host.clone() };
-        Ok(Self { process: Process::start(&side.host, &name, command, bed.directory())?, cleanup })
+        Ok(Self { process: Process::start(&side.host, &name, command, testbed.directory())?, cleanup })
     }
 
     /// Waits until packets pass; how long after the start of its program that was.

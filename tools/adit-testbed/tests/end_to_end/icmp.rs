@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use adit_lab::ping::{Answer, ping};
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::EMSGSIZE;
 use adit_linux::netlink::Route;
 use adit_linux::sockets::udp::{Origin, PathSocket};
@@ -11,6 +11,8 @@ use adit_linux::testing::require_root;
 use adit_tunnel::{DropReason, PeerIndex};
 use adit_wire::Protocol;
 use adit_wire::icmpv4::{self, Icmpv4Error, MAX_ERROR_LEN};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::IpMtu;
 
 use crate::support::{ATTEMPT, Injector, drops_since, echo_request, ipv4_with, wait_until};
 
@@ -25,8 +27,8 @@ fn the_sender_hears_that_the_path_has_shrunk() {
     if !require_root("the_sender_hears_that_the_path_has_shrunk") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let receiver = network
         .host_b
         .ns()
@@ -55,7 +57,7 @@ fn the_sender_hears_that_the_path_has_shrunk() {
     assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_some());
 
     // Its own host now holds it to that, and what fits passes.
-    assert_eq!(sender.path_mtu().expect("it is known"), 1280);
+    assert_eq!(getsockopt(&sender, IpMtu).expect("it is known"), 1280);
     assert_eq!(send(1281).expect_err("it is too long").raw_os_error(), Some(EMSGSIZE));
     send(1280).expect("it fits");
     assert!(arrives(1280), "what fits passes");
@@ -82,8 +84,8 @@ fn forged_errors_change_nothing() {
     if !require_root("forged_errors_change_nothing") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let plane = tunnels.a.plane();
     let stranger = Ipv4Addr::new(10, 1, 1, 77);
     let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
@@ -127,8 +129,8 @@ fn a_destination_without_a_peer_is_unreachable() {
     if !require_root("a_destination_without_a_peer_is_unreachable") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let nobodys = "10.99.0.0/16".parse().expect("a network");
     network.gateway_a.route(nobodys, None, Some("ipipA")).unwrap();
     let answer = network.host_a.run(|| ping(Ipv4Addr::new(10, 99, 1, 1), 84, 64, ATTEMPT)).unwrap();
@@ -145,8 +147,8 @@ fn a_source_that_is_not_ours_is_prohibited() {
     if !require_root("a_source_that_is_not_ours_is_prohibited") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     // A second network behind gateway A that the configuration does not know.
     let foreign = Ipv4Addr::new(10, 55, 0, 5);
     network.host_a.address("eth0", format!("{foreign}/24").parse().expect("a prefix")).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use adit_config::DataplaneChoice;
-use adit_lab::two_sites::{Article, CONFIG_A, CONFIG_B, Tunnels, bring_up};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, Tunnels, TwoSites, bring_up};
 use adit_testbed::test_planes::{require, with_plane};
 
 use crate::support::{config_a, config_b};
@@ -43,13 +43,13 @@ pub(crate) fn run(test: &str, plane: DataplaneChoice, body: fn(DataplaneChoice))
 }
 
 /// Brings the tunnel of the article's network up with this data plane.
-pub(crate) fn join(network: &Article, plane: DataplaneChoice) -> Tunnels {
+pub(crate) fn bring_up_on(network: &TwoSites, plane: DataplaneChoice) -> Tunnels {
     let up = |gateway, config| bring_up(gateway, &with_plane(config, plane)).unwrap();
     Tunnels { a: up(&network.gateway_a, CONFIG_A), b: up(&network.gateway_b, CONFIG_B) }
 }
 
 /// The same, with these lines in the `[tunnel]` of both.
-pub(crate) fn join_with(network: &Article, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
+pub(crate) fn bring_up_with(network: &TwoSites, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
     let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
     Tunnels { a: up(&network.gateway_a, config_a(tunnel)), b: up(&network.gateway_b, config_b(tunnel)) }
 }

@@ -2,7 +2,6 @@
 //! from both sides. The build machine's kernel may lack the driver, so these run in the guest:
 //! `cargo xtask vm test adit-testbed:linux_ipip`.
 
-mod bed;
 mod black_hole;
 mod fragments;
 mod path;
@@ -12,4 +11,5 @@ mod planes;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod testbed;
 mod traffic;

@@ -3,7 +3,6 @@
 //!
 //! `cargo test -p adit-testbed --test selftests pmtu` runs those of one of them.
 
-mod bed;
 mod conntrack_ipip_mtu;
 mod flowtable;
 mod forwarding_ipip;
@@ -16,4 +15,5 @@ mod stream;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod two_paths;
 mod vpp_ipip;
