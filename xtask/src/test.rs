@@ -23,7 +23,7 @@ pub(crate) const PACKAGES: &[&str] = &[
 
 /// Crates that decide, and so do no input or output: nothing of the right-hand side may be among
 /// what they are built from.
-const PURE: &[&str] = &["adit-wire", "adit-policy", "adit-tunnel"];
+const PURE: &[&str] = &["adit-wire", "adit-peers", "adit-policy", "adit-tunnel"];
 const IMPURE: &[&str] = &["libc", "nix", "socket2", "tokio", "rustix", "mio", "adit-linux"];
 
 /// What tests need that the strict run has elsewhere: in the guest, or once the packages are built.

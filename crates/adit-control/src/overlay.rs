@@ -9,8 +9,8 @@ use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
-use adit_dataplane::kernel::Guard;
-use adit_linux::net_scope::Inside;
+use adit_dataplane::kernel::FilterTable;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
@@ -23,7 +23,7 @@ use crate::reconcile::desired::{self, Desired, is_drivers};
 use crate::reconcile::devices::is_of_site;
 use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::route_events::Hearsay;
-use crate::state::path_cache::Memory;
+use crate::state::path_cache::PathCache;
 use crate::underlay;
 
 mod driver;
@@ -50,12 +50,12 @@ pub struct Overlay {
     pins: Option<PathBuf>,
     /// What is loaded into the kernel stays there when this process ends.
     stays: bool,
-    memory: Option<Memory>,
+    memory: Option<PathCache>,
     /// What data planes counted that were replaced since the start.
     before: Totals,
     repairs: BTreeMap<Object, u64>,
     /// Where Linux's own driver carries the packets.
-    driver: Option<Arc<Guard>>,
+    driver: Option<Arc<FilterTable>>,
     /// Our address was not there when it was last looked for.
     is_underlay_missing: bool,
 }
@@ -64,13 +64,13 @@ pub struct Overlay {
 struct Survey {
     desired: Desired,
     tunnel: Arc<Tunnel>,
-    place: Inside,
+    place: NetScope,
 }
 
 impl Survey {
     /// What is asked for on the machine as it is; the underlay address that is `in_use` stays if it can.
     fn of(sides: &mut Sides, config: &Config, in_use: Option<Ipv4Addr>) -> Result<Self, ControlError> {
-        if is_drivers(config) && sides.place.is_elsewhere() {
+        if is_drivers(config) && sides.place.is_separate() {
             let why = "which is not made in another network namespace or in a VRF (site.netns, site.vrf)";
             return Err(ControlError::PlaneCannot { plane: "kernel", why });
         }
@@ -138,17 +138,17 @@ impl Overlay {
     /// # Errors
     /// As [`Overlay::bring_up`].
     pub fn bring_up_to_stay(config: &Config, memory: &Path) -> Result<Self, ControlError> {
-        Self::bring_up_with(config, true, Some(Memory::open(memory)))
+        Self::bring_up_with(config, true, Some(PathCache::open(memory)))
     }
 
-    fn bring_up_with(config: &Config, stays: bool, memory: Option<Memory>) -> Result<Self, ControlError> {
+    fn bring_up_with(config: &Config, stays: bool, memory: Option<PathCache>) -> Result<Self, ControlError> {
         let mut sides = Sides::open(&config.site)?;
         let survey = Survey::of(&mut sides, config, None)?;
         if survey.desired.is_drivers() {
             return driver::bring_up(sides, survey, config, stays);
         }
         if let Some(memory) = &memory {
-            memory.recall(&survey.tunnel, Clock.now());
+            memory.restore(&survey.tunnel, Clock.now());
         }
         let is_taken_over = sides.inside.link(&survey.desired.device)?.is_some();
         let tun = survey.open()?;
@@ -317,7 +317,7 @@ impl Overlay {
     }
 
     /// Where the inside is.
-    pub(crate) fn place(&self) -> &Inside {
+    pub(crate) fn place(&self) -> &NetScope {
         &self.sides.place
     }
 
@@ -399,7 +399,7 @@ impl Overlay {
     /// The file cannot be written.
     pub fn remember(&mut self) -> Result<(), ControlError> {
         match &mut self.memory {
-            Some(memory) => memory.keep(&self.plane.tunnel()),
+            Some(memory) => memory.save(&self.plane.tunnel()),
             None => Ok(()),
         }
     }
@@ -518,7 +518,7 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
 /// Removes the device that was made unless everything went well.
 struct Undo {
     device: Option<String>,
-    place: Inside,
+    place: NetScope,
 }
 
 impl Undo {

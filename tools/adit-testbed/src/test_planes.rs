@@ -2,9 +2,9 @@
 
 use adit_config::DataplaneChoice;
 
-/// How the configuration calls a data plane.
+/// The name of a data plane in a configuration.
 #[must_use]
-pub fn word(plane: DataplaneChoice) -> &'static str {
+pub fn plane_name(plane: DataplaneChoice) -> &'static str {
     match plane {
         DataplaneChoice::Auto => "auto",
         DataplaneChoice::Ebpf => "ebpf",
@@ -13,8 +13,8 @@ pub fn word(plane: DataplaneChoice) -> &'static str {
     }
 }
 
-/// A configuration that names no data plane, with this one.
+/// Adds a data plane to a configuration that names none.
 #[must_use]
 pub fn with_plane(config: &str, plane: DataplaneChoice) -> String {
-    config.replacen("[site]\n", &format!("[site]\ndataplane = \"{}\"\n", word(plane)), 1)
+    config.replacen("[site]\n", &format!("[site]\ndataplane = \"{}\"\n", plane_name(plane)), 1)
 }

@@ -8,11 +8,11 @@ use adit_config::Config;
 use serde::de::DeserializeOwned;
 
 use crate::api::drops::Drops;
-use crate::api::{Endpoint, Refusal};
+use crate::api::{Endpoint, ErrorBody};
 use crate::daemon::service::{Applied, ApplyRequest};
 use crate::error::ControlError;
 use crate::state::events::Event;
-use crate::state::paths::Places;
+use crate::state::paths::RuntimePaths;
 use crate::state::status::Status;
 
 /// A daemon that does not answer within this is not answering.
@@ -26,26 +26,26 @@ const PATIENCE_OF_FOLLOWERS: Duration = Duration::from_secs(45);
 ///
 /// # Errors
 /// Nobody answers, or not with a status.
-pub fn status(places: &Places) -> Result<Status, ControlError> {
-    decoded(places, &ask(places, Endpoint::Status, "", PATIENCE)?)
+pub fn status(paths: &RuntimePaths) -> Result<Status, ControlError> {
+    decoded(paths, &ask(paths, Endpoint::Status, "", PATIENCE)?)
 }
 
 /// What the overlay drops, and why.
 ///
 /// # Errors
 /// Nobody answers, or not with that.
-pub fn drops(places: &Places) -> Result<Drops, ControlError> {
-    decoded(places, &ask(places, Endpoint::Drops, "", PATIENCE)?)
+pub fn drops(paths: &RuntimePaths) -> Result<Drops, ControlError> {
+    decoded(paths, &ask(paths, Endpoint::Drops, "", PATIENCE)?)
 }
 
 /// What runs; `None`: nothing does.
 ///
 /// # Errors
 /// Something answers that is no daemon of ours.
-pub fn running_config(places: &Places) -> Result<Option<Config>, ControlError> {
-    match ask(places, Endpoint::Config, "", PATIENCE) {
+pub fn running_config(paths: &RuntimePaths) -> Result<Option<Config>, ControlError> {
+    match ask(paths, Endpoint::Config, "", PATIENCE) {
         Ok(text) => {
-            Config::parse("what runs", &text).map(Some).map_err(|problems| bad(places, problems.to_string()))
+            Config::parse("what runs", &text).map(Some).map_err(|problems| bad(paths, problems.to_string()))
         }
         Err(ControlError::NotRunning { .. }) => Ok(None),
         Err(error) => Err(error),
@@ -56,25 +56,25 @@ pub fn running_config(places: &Places) -> Result<Option<Config>, ControlError> {
 ///
 /// # Errors
 /// Nobody answers, or the daemon refuses: nothing has changed then.
-pub fn apply(places: &Places, request: &ApplyRequest) -> Result<Applied, ControlError> {
-    let body = serde_json::to_string(request).map_err(|error| bad(places, error.to_string()))?;
-    decoded(places, &ask(places, Endpoint::Apply, &body, PATIENCE_TO_APPLY)?)
+pub fn apply(paths: &RuntimePaths, request: &ApplyRequest) -> Result<Applied, ControlError> {
+    let body = serde_json::to_string(request).map_err(|error| bad(paths, error.to_string()))?;
+    decoded(paths, &ask(paths, Endpoint::Apply, &body, PATIENCE_TO_APPLY)?)
 }
 
 /// Keeps what waits to be confirmed; whether anything did.
 ///
 /// # Errors
 /// Nobody answers.
-pub fn confirm(places: &Places) -> Result<bool, ControlError> {
-    decoded(places, &ask(places, Endpoint::Confirm, "", PATIENCE)?)
+pub fn confirm(paths: &RuntimePaths) -> Result<bool, ControlError> {
+    decoded(paths, &ask(paths, Endpoint::Confirm, "", PATIENCE)?)
 }
 
 /// What happens from now on, as it happens.
 ///
 /// # Errors
 /// Nobody answers, or not with events.
-pub fn follow(places: &Places) -> Result<Events, ControlError> {
-    let mut answer = request(places, Endpoint::Events, "", PATIENCE)?;
+pub fn follow(paths: &RuntimePaths) -> Result<Events, ControlError> {
+    let mut answer = request(paths, Endpoint::Events, "", PATIENCE)?;
     answer.head()?;
     let patience = answer.reader.get_ref().set_read_timeout(Some(PATIENCE_OF_FOLLOWERS));
     patience.map_err(|error| answer.bad(error.to_string()))?;
@@ -103,34 +103,39 @@ impl Iterator for Events {
     }
 }
 
-fn decoded<T: DeserializeOwned>(places: &Places, body: &str) -> Result<T, ControlError> {
-    serde_json::from_str(body).map_err(|error| bad(places, error.to_string()))
+fn decoded<T: DeserializeOwned>(paths: &RuntimePaths, body: &str) -> Result<T, ControlError> {
+    serde_json::from_str(body).map_err(|error| bad(paths, error.to_string()))
 }
 
-fn bad(places: &Places, detail: String) -> ControlError {
-    ControlError::BadAnswer { socket: places.socket(), detail }
+fn bad(paths: &RuntimePaths, detail: String) -> ControlError {
+    ControlError::BadAnswer { socket: paths.socket(), detail }
 }
 
 /// One request, and the body of its answer.
-fn ask(places: &Places, endpoint: Endpoint, body: &str, patience: Duration) -> Result<String, ControlError> {
-    let mut answer = request(places, endpoint, body, patience)?;
+fn ask(
+    paths: &RuntimePaths,
+    endpoint: Endpoint,
+    body: &str,
+    patience: Duration,
+) -> Result<String, ControlError> {
+    let mut answer = request(paths, endpoint, body, patience)?;
     answer.head()?;
     answer.rest()
 }
 
 fn request(
-    places: &Places,
+    paths: &RuntimePaths,
     endpoint: Endpoint,
     body: &str,
     patience: Duration,
 ) -> Result<Answer, ControlError> {
-    let socket = places.socket();
+    let socket = paths.socket();
     let mut stream = match UnixStream::connect(&socket) {
         Ok(stream) => stream,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return Err(ControlError::file("connect to", socket, error));
         }
-        Err(_) => return Err(ControlError::NotRunning { name: places.name().to_owned(), socket }),
+        Err(_) => return Err(ControlError::NotRunning { name: paths.name().to_owned(), socket }),
     };
     // HTTP/1.0: the answer ends with the connection, and is never chunked.
     let head = format!(
@@ -146,7 +151,7 @@ fn request(
         stream.write_all(body.as_bytes())
     };
     let sent = exchange(&mut stream);
-    let answer = Answer { reader: BufReader::new(stream), places: places.clone() };
+    let answer = Answer { reader: BufReader::new(stream), paths: paths.clone() };
     sent.map_err(|error| answer.bad(error.to_string()))?;
     Ok(answer)
 }
@@ -154,7 +159,7 @@ fn request(
 /// An answer that is being read.
 struct Answer {
     reader: BufReader<UnixStream>,
-    places: Places,
+    paths: RuntimePaths,
 }
 
 impl Answer {
@@ -164,7 +169,7 @@ impl Answer {
         while !self.line()?.is_empty() {}
         match first.split(' ').nth(1) {
             Some("200") => Ok(()),
-            Some(code) => match (code, serde_json::from_str::<Refusal>(&self.rest()?)) {
+            Some(code) => match (code, serde_json::from_str::<ErrorBody>(&self.rest()?)) {
                 ("422", Ok(refusal)) => Err(ControlError::Refused(refusal.error)),
                 (_, Ok(refusal)) => Err(self.bad(refusal.error)),
                 (_, Err(_)) => Err(self.bad(first)),
@@ -191,6 +196,6 @@ impl Answer {
     }
 
     fn bad(&self, detail: String) -> ControlError {
-        bad(&self.places, detail)
+        bad(&self.paths, detail)
     }
 }

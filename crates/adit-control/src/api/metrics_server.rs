@@ -10,7 +10,7 @@ use crate::error::ControlError;
 
 /// What listens for scrapers, until it is dropped.
 #[derive(Default)]
-pub(crate) struct Scrapers {
+pub(crate) struct MetricsServer {
     address: Option<SocketAddr>,
     /// Bound, and not served yet.
     listener: Option<TcpListener>,
@@ -18,7 +18,7 @@ pub(crate) struct Scrapers {
     has_failed: bool,
 }
 
-impl Scrapers {
+impl MetricsServer {
     /// Nothing listens.
     pub(crate) fn none() -> Self {
         Self::default()
@@ -91,7 +91,7 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let api = Api::new(Arc::new(|| Some(sample::status())));
-        let mut scrapers = Scrapers::none();
+        let mut scrapers = MetricsServer::none();
         scrapers.follow(Some(address), &api).await;
         assert!(scrapers.has_failed && scrapers.address.is_none());
         drop(taken);

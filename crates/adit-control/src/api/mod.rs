@@ -113,7 +113,7 @@ pub const SCRAPE: &str = "/metrics";
 
 /// Why something that was asked is not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Refusal {
+pub struct ErrorBody {
     /// The version of the shape.
     pub schema: u32,
     /// Always false.
@@ -143,8 +143,8 @@ impl Api {
     /// what is seen now.
     pub fn tell(&self, before: &mut Option<Status>) {
         let Some(after) = (self.look)() else { return };
-        let happenings = before.as_ref().map_or(Vec::new(), |before| events::between(before, &after));
-        for what in happenings {
+        let kinds = before.as_ref().map_or(Vec::new(), |before| events::between(before, &after));
+        for what in kinds {
             let event = Event::now(&after.site.name, what);
             event.log();
             // That nobody follows is no mistake.
@@ -158,48 +158,48 @@ impl Api {
         Router::new().route(SCRAPE, get(numbers)).with_state(self)
     }
 
-    fn look(&self) -> Result<Status, Refused> {
-        (self.look)().ok_or_else(Refused::gone)
+    fn look(&self) -> Result<Status, ApiError> {
+        (self.look)().ok_or_else(ApiError::gone)
     }
 }
 
-async fn status(State(api): State<Api>) -> Result<Json<Status>, Refused> {
+async fn status(State(api): State<Api>) -> Result<Json<Status>, ApiError> {
     api.look().map(Json)
 }
 
-async fn drops(State(api): State<Api>) -> Result<Json<Drops>, Refused> {
+async fn drops(State(api): State<Api>) -> Result<Json<Drops>, ApiError> {
     api.look().map(|status| Json(Drops::of(&status)))
 }
 
-async fn follow(State(api): State<Api>) -> Result<impl IntoResponse, Refused> {
+async fn follow(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
     // Before the answer begins, so that whoever has its head misses nothing.
     let events = api.events.subscribe();
     Ok(stream::follow(api.look()?.site.name, events))
 }
 
-async fn numbers(State(api): State<Api>) -> Result<impl IntoResponse, Refused> {
+async fn numbers(State(api): State<Api>) -> Result<impl IntoResponse, ApiError> {
     let text = metrics::text(api.look()?)
-        .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        .map_err(|error| ApiError(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }
 
-async fn unknown(uri: Uri) -> Refused {
+async fn unknown(uri: Uri) -> ApiError {
     let known = Endpoint::ALL.map(Endpoint::path).join(", ");
-    Refused(StatusCode::NOT_FOUND, format!("there is no {}; there are {known}", uri.path()))
+    ApiError(StatusCode::NOT_FOUND, format!("there is no {}; there are {known}", uri.path()))
 }
 
-/// A [`Refusal`] on its way.
+/// A [`ErrorBody`] on its way.
 #[derive(Debug)]
-pub(crate) struct Refused(pub(crate) StatusCode, pub(crate) String);
+pub(crate) struct ApiError(pub(crate) StatusCode, pub(crate) String);
 
-impl Refused {
+impl ApiError {
     pub(crate) fn gone() -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, "the overlay is being taken down".to_owned())
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.0, Json(Refusal { schema: SCHEMA, ok: false, error: self.1 })).into_response()
+        (self.0, Json(ErrorBody { schema: SCHEMA, ok: false, error: self.1 })).into_response()
     }
 }

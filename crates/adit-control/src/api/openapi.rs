@@ -4,7 +4,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{Endpoint, Refusal};
+use super::{Endpoint, ErrorBody};
 use crate::api::drops::Drops;
 use crate::api::metrics;
 use crate::daemon::service::{Applied, ApplyRequest};
@@ -19,7 +19,7 @@ const SCHEMAS: &str = "/components/schemas";
 pub fn openapi() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = SCHEMAS.into());
     let mut schemas = settings.into_generator();
-    let refusal = json!({ "application/json": { "schema": reference::<Refusal>(&mut schemas) } });
+    let refusal = json!({ "application/json": { "schema": reference::<ErrorBody>(&mut schemas) } });
     let paths: Map<String, Value> = Endpoint::ALL
         .into_iter()
         .map(|endpoint| (endpoint.path().to_owned(), described(endpoint, &refusal, &mut schemas)))
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::api::Api;
-    use crate::state::events::{DownCause, Happening};
+    use crate::state::events::{DownCause, EventKind};
     use crate::state::sample;
     use crate::state::status::PathMtuFrom;
 
@@ -180,25 +180,25 @@ mod tests {
         let right = [
             ("Status", serde_json::to_value(&status).unwrap()),
             ("Drops", serde_json::to_value(Drops::of(&status)).unwrap()),
-            ("Refusal", json!({ "schema": 1, "ok": false, "error": "no" })),
-            ("Event", event(Happening::PeerUp { peer: peer() })),
-            ("Event", event(Happening::PeerDown { peer: peer(), cause: DownCause::Silent })),
+            ("ErrorBody", json!({ "schema": 1, "ok": false, "error": "no" })),
+            ("Event", event(EventKind::PeerUp { peer: peer() })),
+            ("Event", event(EventKind::PeerDown { peer: peer(), cause: DownCause::Silent })),
             (
                 "Event",
-                event(Happening::PathMtuChanged {
+                event(EventKind::PathMtuChanged {
                     peer: peer(),
                     from: 1500,
                     to: 1300,
                     told_by: PathMtuFrom::Probe,
                 }),
             ),
-            ("Event", event(Happening::ProbesAnswered { peer: peer() })),
-            ("Event", event(Happening::ProbesUnanswered { peer: peer() })),
-            ("Event", event(Happening::UnderlayMissing { address: address() })),
-            ("Event", event(Happening::UnderlayPresent { address: address() })),
-            ("Event", event(Happening::UnderlayMoved { from: address(), to: "10.1.1.7".to_owned() })),
-            ("Event", event(Happening::Repaired { object: "route".to_owned(), times: 1 })),
-            ("Event", event(Happening::Missed { events: 3 })),
+            ("Event", event(EventKind::ProbesAnswered { peer: peer() })),
+            ("Event", event(EventKind::ProbesUnanswered { peer: peer() })),
+            ("Event", event(EventKind::UnderlayMissing { address: address() })),
+            ("Event", event(EventKind::UnderlayPresent { address: address() })),
+            ("Event", event(EventKind::UnderlayMoved { from: address(), to: "10.1.1.7".to_owned() })),
+            ("Event", event(EventKind::Repaired { object: "route".to_owned(), times: 1 })),
+            ("Event", event(EventKind::Missed { events: 3 })),
         ];
         for (name, value) in right {
             assert_eq!(mistakes(&named(name), &value), [] as [String; 0], "{name}: {value}");
@@ -227,7 +227,7 @@ mod tests {
             assert!(refused.status().is_client_error() || refused.status().is_server_error());
             let body = axum::body::to_bytes(refused.into_body(), usize::MAX).await.unwrap();
             let refusal: Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!(mistakes(&named("Refusal"), &refusal), [] as [String; 0], "{refusal}");
+            assert_eq!(mistakes(&named("ErrorBody"), &refusal), [] as [String; 0], "{refusal}");
         }
     }
 }

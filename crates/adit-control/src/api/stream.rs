@@ -7,7 +7,7 @@ use futures_util::stream::{self, Stream};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::state::events::{Event, Happening};
+use crate::state::events::{Event, EventKind};
 
 /// How many events wait for a slow reader; of more, the oldest are lost to it.
 pub(crate) const BACKLOG: usize = 1024;
@@ -21,7 +21,7 @@ pub(super) fn follow(
     let stream = stream::unfold((site, events), |(site, mut events)| async {
         let event = match events.recv().await {
             Ok(event) => event,
-            Err(RecvError::Lagged(missed)) => Event::now(&site, Happening::Missed { events: missed }),
+            Err(RecvError::Lagged(missed)) => Event::now(&site, EventKind::Missed { events: missed }),
             Err(RecvError::Closed) => return None,
         };
         // A shape without maps of odd keys always is JSON.
@@ -39,15 +39,15 @@ mod tests {
     use super::*;
 
     fn up(number: usize) -> Event {
-        Event::now("a", Happening::PeerUp { peer: format!("p{number}") })
+        Event::now("a", EventKind::PeerUp { peer: format!("p{number}") })
     }
 
-    async fn all_of(events: Receiver<Event>) -> Vec<Happening> {
+    async fn all_of(events: Receiver<Event>) -> Vec<EventKind> {
         let body = follow("a".to_owned(), events).into_response().into_body();
         let text = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let text = String::from_utf8(text.to_vec()).unwrap();
         let events = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap());
-        events.map(|json| serde_json::from_str::<Event>(json).unwrap().what).collect()
+        events.map(|json| serde_json::from_str::<Event>(json).unwrap().kind).collect()
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -55,8 +55,8 @@ mod tests {
         let (sender, receiver) = broadcast::channel(4);
         assert!((0..7).all(|number| sender.send(up(number)).is_ok()));
         drop(sender);
-        let expected = [Happening::Missed { events: 3 }];
-        let expected: Vec<_> = expected.into_iter().chain((3..7).map(|number| up(number).what)).collect();
+        let expected = [EventKind::Missed { events: 3 }];
+        let expected: Vec<_> = expected.into_iter().chain((3..7).map(|number| up(number).kind)).collect();
         assert_eq!(all_of(receiver).await, expected);
     }
 
@@ -66,7 +66,7 @@ mod tests {
         let second = sender.subscribe();
         assert!((0..3).all(|number| sender.send(up(number)).is_ok()));
         drop(sender);
-        let expected: Vec<_> = (0..3).map(|number| up(number).what).collect();
+        let expected: Vec<_> = (0..3).map(|number| up(number).kind).collect();
         assert_eq!(all_of(first).await, expected);
         assert_eq!(all_of(second).await, expected);
     }

@@ -12,11 +12,11 @@ const FIRST_FREE_PORT: u16 = 1024;
 
 /// What is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rights {
+pub(crate) struct KeptCapabilities {
     kept: Vec<Capability>,
 }
 
-impl Rights {
+impl KeptCapabilities {
     /// What an overlay needs that is one of these, now or later.
     pub(crate) fn of<'a>(configs: impl IntoIterator<Item = &'a Config>) -> Self {
         let mut kept = vec![Capability::NetAdmin, Capability::NetRaw];
@@ -89,25 +89,27 @@ mod tests {
         let userspace = config("dataplane = \"userspace\"");
         let scraped = config("dataplane = \"userspace\"\nmetrics = \"127.0.0.1:443\"");
         let ebpf = config("dataplane = \"ebpf\"");
-        assert_eq!(Rights::of([&userspace]).kept, [NetAdmin, NetRaw]);
-        assert_eq!(Rights::of([&scraped]).kept, [NetAdmin, NetRaw, NetBindService]);
-        let of_programs = Rights::of([&ebpf]);
+        assert_eq!(KeptCapabilities::of([&userspace]).kept, [NetAdmin, NetRaw]);
+        assert_eq!(KeptCapabilities::of([&scraped]).kept, [NetAdmin, NetRaw, NetBindService]);
+        let of_programs = KeptCapabilities::of([&ebpf]);
         assert!(of_programs.kept.len() > 2);
         let elsewhere = config("dataplane = \"userspace\"\nnetns = \"blue\"");
-        assert_eq!(Rights::of([&elsewhere]).kept, [NetAdmin, NetRaw, Capability::SysAdmin]);
-        assert_eq!(Rights::of([&config("")]), of_programs, "auto may come to need them");
+        assert_eq!(KeptCapabilities::of([&elsewhere]).kept, [NetAdmin, NetRaw, Capability::SysAdmin]);
+        assert_eq!(KeptCapabilities::of([&config("")]), of_programs, "auto may come to need them");
         // Who may return to another has that one's rights too.
-        assert_eq!(Rights::of([&userspace, &ebpf]), of_programs);
+        assert_eq!(KeptCapabilities::of([&userspace, &ebpf]), of_programs);
     }
 
     #[test]
     fn a_file_that_needs_more_is_refused() {
         let (userspace, ebpf) = (config("dataplane = \"userspace\""), config("dataplane = \"ebpf\""));
-        Rights::of([&ebpf]).suffice_for(&userspace).expect("less is enough");
-        Rights::of([&ebpf]).suffice_for(&config("")).expect("the same is enough");
-        Rights::of([&userspace]).suffice_for(&userspace).expect("the same is enough");
-        let refused =
-            Rights::of([&userspace]).suffice_for(&ebpf).expect_err("it has given them up").to_string();
+        KeptCapabilities::of([&ebpf]).suffice_for(&userspace).expect("less is enough");
+        KeptCapabilities::of([&ebpf]).suffice_for(&config("")).expect("the same is enough");
+        KeptCapabilities::of([&userspace]).suffice_for(&userspace).expect("the same is enough");
+        let refused = KeptCapabilities::of([&userspace])
+            .suffice_for(&ebpf)
+            .expect_err("it has given them up")
+            .to_string();
         assert!(refused.contains("\"ebpf\"") && refused.contains("systemctl restart adit@a"), "{refused}");
     }
 }

@@ -15,15 +15,15 @@ use adit_linux::sockets::private_socket;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::metrics_server::Scrapers;
+use crate::api::metrics_server::MetricsServer;
 use crate::api::{self, Api};
-use crate::daemon::capabilities::Rights;
+use crate::daemon::capabilities::KeptCapabilities;
 use crate::daemon::service::Service;
 use crate::error::ControlError;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::reconcile::reconciler::Keeper;
 use crate::state::confirmation::Confirmation;
-use crate::state::paths::{Notes, Places};
+use crate::state::paths::{RunRecord, RuntimePaths};
 use crate::state::status::Status;
 
 /// How a daemon is run.
@@ -51,20 +51,20 @@ pub fn run(
     options: &DaemonOptions,
     ready: impl FnOnce(&Status),
 ) -> Result<(), ControlError> {
-    let places = Places::of(config.site.name.as_str());
-    places.create()?;
-    let lock = LockFile::acquire(&places.lock()).map_err(|held| already_running(&places, held))?;
+    let paths = RuntimePaths::of(config.site.name.as_str());
+    paths.create()?;
+    let lock = LockFile::acquire(&paths.lock()).map_err(|held| already_running(&paths, held))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| ControlError::file("start a runtime for", places.socket(), error))?;
-    let result = runtime.block_on(serve(config, options, &places, ready));
+        .map_err(|error| ControlError::file("start a runtime for", paths.socket(), error))?;
+    let result = runtime.block_on(serve(config, options, &paths, ready));
     let kept = match &result {
         Ok(on_exit) => *on_exit == OnExit::Keep,
         // A start that failed leaves what an earlier daemon kept, and `adit down` needs the notes.
-        Err(_) => overlay::has_leftovers(places.name(), inside_of(config).as_deref()).unwrap_or(true),
+        Err(_) => overlay::has_leftovers(paths.name(), inside_of(config).as_deref()).unwrap_or(true),
     };
-    let removed = if kept { places.remove_socket() } else { places.remove() };
+    let removed = if kept { paths.remove_socket() } else { paths.remove() };
     drop(lock);
     result.and(removed)
 }
@@ -72,23 +72,23 @@ pub fn run(
 async fn serve(
     config: &Config,
     options: &DaemonOptions,
-    places: &Places,
+    paths: &RuntimePaths,
     ready: impl FnOnce(&Status),
 ) -> Result<OnExit, ControlError> {
-    let socket = places.socket();
-    let file = |error| ControlError::file("listen on", places.socket(), error);
+    let socket = paths.socket();
+    let file = |error| ControlError::file("listen on", paths.socket(), error);
     // Signals first: one that comes during the start must not leave half of it behind.
     let mut terminate = signal(SignalKind::terminate()).map_err(file)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(file)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(file)?;
 
-    places.write_notes(&Notes {
+    paths.write_run_record(&RunRecord {
         netns: options.netns.clone(),
         device: config.site.device.to_string(),
         inside: inside_of(config),
     })?;
     // What nobody has confirmed in time is not run again, whoever starts us.
-    let waiting = Confirmation::read(&places.confirmation());
+    let waiting = Confirmation::read(&paths.confirmation());
     let instead = waiting.as_ref().and_then(|waiting| waiting.instead_of(config));
     // What ran before may have to run again.
     let previous = waiting.and_then(|waiting| waiting.previous());
@@ -97,19 +97,19 @@ async fn serve(
     }
     let config = instead.as_ref().unwrap_or(config);
     // Threads inherit what is left, so before there are any.
-    let rights = Rights::of(previous.iter().chain([config]));
+    let rights = KeptCapabilities::of(previous.iter().chain([config]));
     rights.give_up_others(config)?;
     // Before anything is made: what cannot be had then ends a start that has changed nothing.
-    let mut scrapers = Scrapers::none();
+    let mut scrapers = MetricsServer::none();
     match scrapers.listen(config.site.metrics).await {
         // It may come together with the underlay's.
         Err(_) if options.wait => {}
         listening => listening?,
     }
-    let is_new = !overlay::has_leftovers(places.name(), inside_of(config).as_deref()).unwrap_or(true);
+    let is_new = !overlay::has_leftovers(paths.name(), inside_of(config).as_deref()).unwrap_or(true);
     let mut is_waiting = false;
     let overlay = loop {
-        match Overlay::bring_up_to_stay(config, &places.memory()) {
+        match Overlay::bring_up_to_stay(config, &paths.path_cache()) {
             Err(error) if options.wait && error.may_come().is_some() => {
                 if !is_waiting {
                     tracing::warn!(%error, "waiting for {}", error.may_come().unwrap_or_default());
@@ -124,7 +124,7 @@ async fn serve(
             () = tokio::time::sleep(LOOK) => {}
         }
     };
-    let service = Service::new(overlay, places, &options.file, rights);
+    let service = Service::new(overlay, paths, &options.file, rights);
     let overlay = Arc::clone(&service.overlay);
 
     let (listener, keeper) = match attend(&socket, &overlay) {
@@ -232,10 +232,10 @@ fn close(overlay: &Shared, on_exit: OnExit) -> Result<(), ControlError> {
     }
 }
 
-fn already_running(places: &Places, held: adit_linux::process::LockError) -> ControlError {
+fn already_running(paths: &RuntimePaths, held: adit_linux::process::LockError) -> ControlError {
     use adit_linux::process::LockError;
     match held {
-        LockError::Held { pid } => ControlError::AlreadyRunning { name: places.name().to_owned(), pid },
+        LockError::Held { pid } => ControlError::AlreadyRunning { name: paths.name().to_owned(), pid },
         LockError::Failed(error) => error.into(),
     }
 }

@@ -8,12 +8,12 @@ use adit_config::Config;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::capabilities::Rights;
+use crate::daemon::capabilities::KeptCapabilities;
 use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::reconcile::change::Change;
 use crate::state::confirmation::{self, Confirmation};
-use crate::state::paths::Places;
+use crate::state::paths::RuntimePaths;
 
 /// A file to be applied.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -37,10 +37,10 @@ pub struct Applied {
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) overlay: Arc<Mutex<Option<Overlay>>>,
-    places: Places,
+    paths: RuntimePaths,
     file: Arc<Mutex<PathBuf>>,
     read: Arc<Mutex<Option<Read>>>,
-    rights: Rights,
+    rights: KeptCapabilities,
 }
 
 /// A text that was read, and what it says.
@@ -50,14 +50,14 @@ struct Read {
 }
 
 impl Service {
-    pub(crate) fn new(overlay: Overlay, places: &Places, file: &Path, rights: Rights) -> Self {
+    pub(crate) fn new(overlay: Overlay, paths: &RuntimePaths, file: &Path, rights: KeptCapabilities) -> Self {
         // For the first change to be read beside; whoever has changed the file since has it read as a whole.
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let read = Config::parse("", &text).ok().filter(|config| config == overlay.config());
         let read = read.map(|config| Read { text, config });
         Self {
             overlay: Arc::new(Mutex::new(Some(overlay))),
-            places: places.clone(),
+            paths: paths.clone(),
             file: Arc::new(Mutex::new(file.to_owned())),
             read: Arc::new(Mutex::new(read)),
             rights,
@@ -119,7 +119,7 @@ impl Service {
 
     /// Keeps a change that waits; whether one did.
     pub(crate) fn confirm(&self) -> Result<bool, ControlError> {
-        let file = self.places.confirmation();
+        let file = self.paths.confirmation();
         let waits = Confirmation::read(&file).is_some_and(|confirmation| !confirmation.is_over());
         if waits {
             confirmation::forget(&file)?;
@@ -129,7 +129,7 @@ impl Service {
 
     /// Takes back what nobody has confirmed in time. To be called now and then.
     pub(crate) fn take_back(&self) {
-        let Some(waiting) = Confirmation::read(&self.places.confirmation()) else { return };
+        let Some(waiting) = Confirmation::read(&self.paths.confirmation()) else { return };
         let taken_back = self.change(|overlay| match waiting.instead_of(overlay.config()) {
             Some(previous) => overlay.reload(&previous),
             None => Ok(Vec::new()),
@@ -156,9 +156,9 @@ impl Service {
         Ok(changes)
     }
 
-    /// Notes what to return to; what was not confirmed before is still what was confirmed last.
+    /// RunRecord what to return to; what was not confirmed before is still what was confirmed last.
     fn note(&self, before: &Config, after: &Config, time: Option<Duration>) -> Result<(), ControlError> {
-        let file = self.places.confirmation();
+        let file = self.paths.confirmation();
         let Some(time) = time else { return confirmation::forget(&file).map(drop) };
         let waiting = Confirmation::read(&file).filter(|waiting| !waiting.is_over());
         let (before, from) =

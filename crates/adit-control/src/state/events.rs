@@ -23,13 +23,13 @@ pub struct Event {
     pub site: String,
     /// What it was.
     #[serde(flatten)]
-    pub what: Happening,
+    pub kind: EventKind,
 }
 
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Happening {
+pub enum EventKind {
     /// A peer is heard.
     PeerUp {
         /// Its name.
@@ -113,38 +113,38 @@ pub enum DownCause {
 impl Event {
     /// Something that is seen now.
     #[must_use]
-    pub fn now(site: &str, what: Happening) -> Self {
+    pub fn now(site: &str, kind: EventKind) -> Self {
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        Self { schema: SCHEMA, at, site: site.to_owned(), what }
+        Self { schema: SCHEMA, at, site: site.to_owned(), kind }
     }
 
     /// Says it in the log.
     pub fn log(&self) {
-        match &self.what {
-            Happening::PeerUp { peer } => tracing::info!(%peer, "the peer is up"),
-            Happening::PeerDown { peer, cause: DownCause::Silent } => {
+        match &self.kind {
+            EventKind::PeerUp { peer } => tracing::info!(%peer, "the peer is up"),
+            EventKind::PeerDown { peer, cause: DownCause::Silent } => {
                 tracing::info!(%peer, "nothing has been heard from the peer lately");
             }
-            Happening::PeerDown { peer, cause } => {
+            EventKind::PeerDown { peer, cause } => {
                 tracing::warn!(%peer, cause = cause.as_str(), "a router says that the peer cannot be reached");
             }
-            Happening::PathMtuChanged { peer, from, to, told_by } => {
+            EventKind::PathMtuChanged { peer, from, to, told_by } => {
                 let who = told_by.who();
                 tracing::info!(%peer, from, to, "path MTU changed: {who}");
             }
-            Happening::ProbesAnswered { peer } => tracing::info!(%peer, "the peer answers probes"),
-            Happening::ProbesUnanswered { peer } => {
+            EventKind::ProbesAnswered { peer } => tracing::info!(%peer, "the peer answers probes"),
+            EventKind::ProbesUnanswered { peer } => {
                 tracing::info!(%peer, "the peer does not answer probes any more");
             }
-            Happening::UnderlayMissing { address } => {
+            EventKind::UnderlayMissing { address } => {
                 tracing::warn!(%address, "the underlay address is gone: nothing comes or goes until it is back");
             }
-            Happening::UnderlayPresent { address } => {
+            EventKind::UnderlayPresent { address } => {
                 tracing::info!(%address, "the underlay address is there again");
             }
-            Happening::UnderlayMoved { .. } => {}
+            EventKind::UnderlayMoved { .. } => {}
             // Whoever repairs says more of it; and what is missed is between one follower and us.
-            Happening::Repaired { .. } | Happening::Missed { .. } => {}
+            EventKind::Repaired { .. } | EventKind::Missed { .. } => {}
         }
     }
 }
@@ -178,70 +178,70 @@ impl PathMtuFrom {
 /// What happened between two looks at an overlay, in the order of its peers. A peer that was not there before
 /// has been silent; one that is gone had nothing happen to it but that.
 #[must_use]
-pub fn between(before: &Status, after: &Status) -> Vec<Happening> {
+pub fn between(before: &Status, after: &Status) -> Vec<EventKind> {
     // The peers are the same ones from look to look, but after a change of the file.
     let is_same = before.peers.len() == after.peers.len()
         && before.peers.iter().zip(&after.peers).all(|(before, after)| before.name == after.name);
-    let mut happenings = Vec::new();
+    let mut kinds = Vec::new();
     if is_same {
         for (before, after) in before.peers.iter().zip(&after.peers) {
-            of_peer(Some(before), after, &mut happenings);
+            of_peer(Some(before), after, &mut kinds);
         }
     } else {
         let by_name: HashMap<&str, &PeerStatus> =
             before.peers.iter().map(|peer| (peer.name.as_str(), peer)).collect();
         for after in &after.peers {
-            of_peer(by_name.get(after.name.as_str()).copied(), after, &mut happenings);
+            of_peer(by_name.get(after.name.as_str()).copied(), after, &mut kinds);
         }
     }
-    of_underlay(&before.site, &after.site, &mut happenings);
+    of_underlay(&before.site, &after.site, &mut kinds);
     for (object, times) in &after.repairs {
         let times = times.saturating_sub(before.repairs.get(object).copied().unwrap_or(0));
         if times > 0 {
-            happenings.push(Happening::Repaired { object: object.clone(), times });
+            kinds.push(EventKind::Repaired { object: object.clone(), times });
         }
     }
-    happenings
+    kinds
 }
 
-fn of_underlay(before: &SiteStatus, after: &SiteStatus, happenings: &mut Vec<Happening>) {
+fn of_underlay(before: &SiteStatus, after: &SiteStatus, kinds: &mut Vec<EventKind>) {
     let (from, to) = (before.underlay.clone(), after.underlay.clone());
     let has_moved = from != to;
     if has_moved {
-        happenings.push(Happening::UnderlayMoved { from, to: to.clone() });
+        kinds.push(EventKind::UnderlayMoved { from, to: to.clone() });
     }
     match (before.underlay_state, after.underlay_state) {
         (UnderlayState::Present, UnderlayState::Missing) => {
-            happenings.push(Happening::UnderlayMissing { address: to });
+            kinds.push(EventKind::UnderlayMissing { address: to });
         }
         (UnderlayState::Missing, UnderlayState::Present) if !has_moved => {
-            happenings.push(Happening::UnderlayPresent { address: to });
+            kinds.push(EventKind::UnderlayPresent { address: to });
         }
         _ => {}
     }
 }
 
-fn of_peer(before: Option<&PeerStatus>, after: &PeerStatus, happenings: &mut Vec<Happening>) {
+fn of_peer(before: Option<&PeerStatus>, after: &PeerStatus, kinds: &mut Vec<EventKind>) {
     let peer = || after.name.clone();
     let now = down(after);
     if before.map_or(Some(DownCause::Silent), down) != now {
-        happenings.push(match now {
-            None => Happening::PeerUp { peer: peer() },
-            Some(cause) => Happening::PeerDown { peer: peer(), cause },
+        kinds.push(match now {
+            None => EventKind::PeerUp { peer: peer() },
+            Some(cause) => EventKind::PeerDown { peer: peer(), cause },
         });
     }
     let Some(before) = before else { return };
     let told = |peer: &PeerStatus| (peer.path_mtu, peer.soft_state.path_mtu_from);
     if told(before) != told(after) {
         let (to, told_by) = told(after);
-        happenings.push(Happening::PathMtuChanged { peer: peer(), from: before.path_mtu, to, told_by });
+        kinds.push(EventKind::PathMtuChanged { peer: peer(), from: before.path_mtu, to, told_by });
     }
     match (before.soft_state.probe, after.soft_state.probe) {
         (Probing::Off | Probing::Unanswered, Probing::Answered) => {
-            happenings.push(Happening::ProbesAnswered { peer: peer() });
+            kinds.push(EventKind::ProbesAnswered { peer: peer() });
         }
         (Probing::Answered, Probing::Unanswered) => {
-            happenings.push(Happening::ProbesUnanswered { peer: peer() });
+            kinds.push(EventKind::ProbesUnanswered { peer: peer() });
         }
         _ => {}
     }
@@ -288,19 +288,19 @@ mod tests {
         "b".to_owned()
     }
 
-    fn down_by(cause: DownCause) -> Vec<Happening> {
-        vec![Happening::PeerDown { peer: peer(), cause }]
+    fn down_by(cause: DownCause) -> Vec<EventKind> {
+        vec![EventKind::PeerDown { peer: peer(), cause }]
     }
 
-    fn mtu(from: u16, to: u16, told_by: PathMtuFrom) -> Vec<Happening> {
-        vec![Happening::PathMtuChanged { peer: peer(), from, to, told_by }]
+    fn mtu(from: u16, to: u16, told_by: PathMtuFrom) -> Vec<EventKind> {
+        vec![EventKind::PathMtuChanged { peer: peer(), from, to, told_by }]
     }
 
     #[test]
     fn each_difference_is_one_event() {
-        let up = || vec![Happening::PeerUp { peer: peer() }];
+        let up = || vec![EventKind::PeerUp { peer: peer() }];
         let narrow = |told_by| (UP.0, UP.1, (1300, told_by), UP.3);
-        let table: [(Peer, Peer, Vec<Happening>); 16] = [
+        let table: [(Peer, Peer, Vec<EventKind>); 16] = [
             (UP, UP, vec![]),
             (IDLE, IDLE, vec![]),
             (AWAY, AWAY, vec![]),
@@ -314,8 +314,8 @@ mod tests {
             (UP, narrow(PathMtuFrom::Router), mtu(1500, 1300, PathMtuFrom::Router)),
             (narrow(PathMtuFrom::Router), narrow(PathMtuFrom::Probe), mtu(1300, 1300, PathMtuFrom::Probe)),
             (narrow(PathMtuFrom::Probe), UP, mtu(1300, 1500, PathMtuFrom::Underlay)),
-            ((UP.0, UP.1, UP.2, Probing::Unanswered), UP, vec![Happening::ProbesAnswered { peer: peer() }]),
-            (UP, (UP.0, UP.1, UP.2, Probing::Unanswered), vec![Happening::ProbesUnanswered { peer: peer() }]),
+            ((UP.0, UP.1, UP.2, Probing::Unanswered), UP, vec![EventKind::ProbesAnswered { peer: peer() }]),
+            (UP, (UP.0, UP.1, UP.2, Probing::Unanswered), vec![EventKind::ProbesUnanswered { peer: peer() }]),
             (UP, (UP.0, UP.1, UP.2, Probing::Off), vec![]),
         ];
         for (before, after, expected) in table {
@@ -345,13 +345,13 @@ mod tests {
             status
         };
         let (old, new) = ("10.1.1.1".to_owned(), "10.1.1.7".to_owned());
-        let moved = || Happening::UnderlayMoved { from: old.clone(), to: new.clone() };
-        let gone = |address: &String| Happening::UnderlayMissing { address: address.clone() };
+        let moved = || EventKind::UnderlayMoved { from: old.clone(), to: new.clone() };
+        let gone = |address: &String| EventKind::UnderlayMissing { address: address.clone() };
         for (before, after, expected) in [
             ((&old, Present), (&old, Present), vec![]),
             ((&old, Missing), (&old, Missing), vec![]),
             ((&old, Present), (&old, Missing), vec![gone(&old)]),
-            ((&old, Missing), (&old, Present), vec![Happening::UnderlayPresent { address: old.clone() }]),
+            ((&old, Missing), (&old, Present), vec![EventKind::UnderlayPresent { address: old.clone() }]),
             ((&old, Present), (&new, Present), vec![moved()]),
             ((&old, Missing), (&new, Present), vec![moved()]),
             ((&old, Present), (&new, Missing), vec![moved(), gone(&new)]),
@@ -367,7 +367,7 @@ mod tests {
         before.repairs.insert("route".to_owned(), 2);
         let mut after = before.clone();
         after.repairs.extend([("route".to_owned(), 5), ("device".to_owned(), 1)]);
-        let repaired = |object: &str, times| Happening::Repaired { object: object.to_owned(), times };
+        let repaired = |object: &str, times| EventKind::Repaired { object: object.to_owned(), times };
         assert_eq!(between(&before, &after), [repaired("device", 1), repaired("route", 3)]);
         assert_eq!(between(&after, &after), []);
     }
@@ -382,14 +382,14 @@ mod tests {
         after.peers.retain(|peer| peer.name == "c");
         assert_eq!(between(&before, &after), [], "one has been taken out of the file");
         assert_eq!(between(&after, &status("b", IDLE)), [], "one that is new, and not heard yet");
-        assert_eq!(between(&after, &status("b", UP)), [Happening::PeerUp { peer: peer() }], "and heard");
+        assert_eq!(between(&after, &status("b", UP)), [EventKind::PeerUp { peer: peer() }], "and heard");
     }
 
     #[test]
     fn as_json_it_is_flat() {
         let event = Event {
             at: "2026-11-23T18:00:00.000Z".to_owned(),
-            ..Event::now("a", Happening::PeerDown { peer: peer(), cause: DownCause::TimeExceeded })
+            ..Event::now("a", EventKind::PeerDown { peer: peer(), cause: DownCause::TimeExceeded })
         };
         let json = serde_json::to_value(&event).unwrap();
         let expected = serde_json::json!({

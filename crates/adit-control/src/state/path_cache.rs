@@ -20,7 +20,7 @@ const WORTH_WRITING: Duration = Duration::from_secs(60);
 struct Kept {
     /// Times are of a clock that begins anew with every boot.
     boot: String,
-    /// By underlay address: names and places in the file may change.
+    /// By underlay address: names and positions in the file may change.
     peers: BTreeMap<Ipv4Addr, KeptPeer>,
 }
 
@@ -47,13 +47,13 @@ struct KeptUnreachable {
 
 /// The memory of one overlay.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct PathCache {
     file: PathBuf,
     boot: String,
     written: BTreeMap<Ipv4Addr, KeptPeer>,
 }
 
-impl Memory {
+impl PathCache {
     /// What the file says, if it is of this boot and can be read; a file that is broken is as good as none.
     pub(crate) fn open(file: &Path) -> Self {
         let boot = boot();
@@ -64,7 +64,7 @@ impl Memory {
     }
 
     /// Tells a tunnel that has just been made what was known of its peers.
-    pub(crate) fn recall(&self, tunnel: &Tunnel, now: Instant) {
+    pub(crate) fn restore(&self, tunnel: &Tunnel, now: Instant) {
         for (peer, address) in addresses(tunnel) {
             if let Some(kept) = self.written.get(&address) {
                 tunnel.recall(peer, kept.remembered(), now);
@@ -76,7 +76,7 @@ impl Memory {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn keep(&mut self, tunnel: &Tunnel) -> Result<(), ControlError> {
+    pub(crate) fn save(&mut self, tunnel: &Tunnel) -> Result<(), ControlError> {
         let known: BTreeMap<Ipv4Addr, KeptPeer> = addresses(tunnel)
             .filter_map(|(peer, address)| Some((address, KeptPeer::of(tunnel.remember(peer)?))))
             .collect();
@@ -195,22 +195,22 @@ mod tests {
             ..learned(1400, 300_000)
         };
         before.recall(second, unreachable, NOW);
-        Memory::open(&file).keep(&before).expect("it can be written");
+        PathCache::open(&file).save(&before).expect("it can be written");
 
         // Another order, one more peer.
         let after = tunnel(&[3, 4, 2]);
-        let mut memory = Memory::open(&file);
-        memory.recall(&after, NOW);
+        let mut memory = PathCache::open(&file);
+        memory.restore(&after, NOW);
         assert_eq!(after.remember(PeerIndex::new(2)), Some(learned(1300, 300_000)));
         assert_eq!(after.remember(PeerIndex::new(0)), Some(unreachable));
         assert_eq!(after.remember(PeerIndex::new(1)), None);
 
         // One that goes is forgotten.
         let fewer = tunnel(&[3]);
-        memory.recall(&fewer, NOW);
-        memory.keep(&fewer).expect("it can be written");
+        memory.restore(&fewer, NOW);
+        memory.save(&fewer).expect("it can be written");
         let again = tunnel(&[2, 3]);
-        Memory::open(&file).recall(&again, NOW);
+        PathCache::open(&file).restore(&again, NOW);
         assert_eq!((again.remember(first), again.remember(second)), (None, Some(unreachable)));
     }
 
@@ -219,9 +219,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("there is room for a file");
         let file = directory.path().join("paths.json");
         let tunnel = tunnel(&[2]);
-        let mut memory = Memory::open(&file);
+        let mut memory = PathCache::open(&file);
         let peer = PeerIndex::new(0);
-        memory.keep(&tunnel).expect("there is nothing to write");
+        memory.save(&tunnel).expect("there is nothing to write");
         assert!(!file.exists(), "nothing is known, and nothing is written");
         for (remembered, is_written) in [
             (learned(1300, 300_000), true),
@@ -231,7 +231,7 @@ mod tests {
         ] {
             let _ = std::fs::remove_file(&file);
             tunnel.recall(peer, remembered, NOW);
-            memory.keep(&tunnel).expect("it can be written");
+            memory.save(&tunnel).expect("it can be written");
             assert_eq!(file.exists(), is_written, "{remembered:?}");
         }
     }
@@ -256,7 +256,7 @@ mod tests {
         ] {
             std::fs::write(&file, &text).expect("it can be written");
             let tunnel = tunnel(&[2]);
-            Memory::open(&file).recall(&tunnel, NOW);
+            PathCache::open(&file).restore(&tunnel, NOW);
             assert_eq!(tunnel.remember(PeerIndex::new(0)).is_some(), is_believed, "{text}");
         }
     }

@@ -11,9 +11,9 @@ use crate::error::ControlError;
 const RUN: &str = "/run/adit";
 const STATE: &str = "/var/lib/adit";
 
-/// The places of one overlay.
+/// The paths of one overlay.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct RuntimePaths {
     name: String,
     run: PathBuf,
     state: PathBuf,
@@ -21,7 +21,7 @@ pub struct Places {
 
 /// What a daemon notes down, so that `adit down` finds what it made even after its death.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notes {
+pub struct RunRecord {
     /// The network namespace by name, if it has one and is not the machine's own.
     pub netns: Option<String>,
     /// The tunnel's interface.
@@ -31,7 +31,7 @@ pub struct Notes {
     pub inside: Option<String>,
 }
 
-impl Places {
+impl RuntimePaths {
     /// Where the contract puts them.
     #[must_use]
     pub fn of(name: &str) -> Self {
@@ -68,8 +68,8 @@ impl Places {
         self.run.join(format!("{}.log", self.name))
     }
 
-    fn notes_file(&self) -> PathBuf {
-        self.state.join(&self.name).join("notes.json")
+    fn run_record_file(&self) -> PathBuf {
+        self.state.join(&self.name).join("run.json")
     }
 
     /// The change that waits to be confirmed.
@@ -80,7 +80,7 @@ impl Places {
 
     /// What was learned of the paths to the peers.
     #[must_use]
-    pub fn memory(&self) -> PathBuf {
+    pub fn path_cache(&self) -> PathBuf {
         self.state.join(&self.name).join("paths.json")
     }
 
@@ -104,14 +104,14 @@ impl Places {
     ///
     /// # Errors
     /// They cannot be written.
-    pub fn write_notes(&self, notes: &Notes) -> Result<(), ControlError> {
-        write_whole(&self.notes_file(), &serde_json::to_string(notes).unwrap_or_default())
+    pub fn write_run_record(&self, notes: &RunRecord) -> Result<(), ControlError> {
+        write_whole(&self.run_record_file(), &serde_json::to_string(notes).unwrap_or_default())
     }
 
     /// The notes of the last daemon, if it left any that can be read.
     #[must_use]
-    pub fn read_notes(&self) -> Option<Notes> {
-        serde_json::from_str(&std::fs::read_to_string(self.notes_file()).ok()?).ok()
+    pub fn read_run_record(&self) -> Option<RunRecord> {
+        serde_json::from_str(&std::fs::read_to_string(self.run_record_file()).ok()?).ok()
     }
 
     /// Removes every file of the overlay; what is not there is no mistake.

@@ -1,19 +1,21 @@
-//! `adit drops`: what was dropped, how often, and why.
+//! `adit drops`: dropped packets by reason.
 
 use std::process::ExitCode;
 
 use adit_control::api::client;
 use adit_control::api::drops::{Drop, Drops};
-use adit_control::state::paths::{self, Places};
+use adit_control::state::paths::{self, RuntimePaths};
 
 use crate::Failure;
 use crate::output::Output;
 
 pub(crate) fn drops(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let found = match name {
-        Some(name) => vec![client::drops(&Places::of(name))?],
-        // A dead daemon's socket is no running overlay.
-        None => paths::running().iter().filter_map(|name| client::drops(&Places::of(name)).ok()).collect(),
+        Some(name) => vec![client::drops(&RuntimePaths::of(name))?],
+        // The socket of a dead daemon does not answer.
+        None => {
+            paths::running().iter().filter_map(|name| client::drops(&RuntimePaths::of(name)).ok()).collect()
+        }
     };
     match (found.as_slice(), output.is_json()) {
         ([], _) => return Err("no overlay is running; `adit up FILE` starts one".into()),
@@ -24,7 +26,7 @@ pub(crate) fn drops(name: Option<&str>, output: &Output) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-/// Only what has occurred: the rest is in `docs/drops.md`, and in the JSON.
+/// Prints the reasons that have occurred. JSON, and `docs/reference/drops.md`, list all of them.
 fn show(drops: &Drops, output: &Output) {
     let occurred: Vec<&Drop> = drops.drops.iter().filter(|drop| drop.count > 0).collect();
     if occurred.is_empty() {

@@ -1,10 +1,10 @@
-//! `adit events`: what happens to the peers, as it happens.
+//! `adit events`: follow the events of an overlay.
 
 use std::process::ExitCode;
 
 use adit_control::api::client;
-use adit_control::state::events::{DownCause, Event, Happening};
-use adit_control::state::paths::{self, Places};
+use adit_control::state::events::{DownCause, Event, EventKind};
+use adit_control::state::paths::{self, RuntimePaths};
 
 use crate::Failure;
 use crate::output::Output;
@@ -12,10 +12,10 @@ use crate::output::Output;
 pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let name = match name {
         Some(name) => name.to_owned(),
-        None => the_one_that_runs()?,
+        None => only_running_overlay()?,
     };
-    let events = client::follow(&Places::of(&name))?;
-    // Whoever starts this from a program knows by it that nothing is missed from here on.
+    let events = client::follow(&RuntimePaths::of(&name))?;
+    // A program that reads our output misses no event after this line.
     output.note(format_args!("following overlay `{name}`"));
     for event in events {
         let event = event?;
@@ -28,48 +28,52 @@ pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
     Err(format!("the daemon of overlay `{name}` has ended").into())
 }
 
-fn the_one_that_runs() -> Result<String, Failure> {
-    // A dead daemon's socket is no running overlay.
+/// The name of the running overlay.
+///
+/// # Errors
+/// None is running, or several are.
+fn only_running_overlay() -> Result<String, Failure> {
+    // The socket of a dead daemon does not answer.
     let mut running = paths::running();
-    running.retain(|name| client::status(&Places::of(name)).is_ok());
+    running.retain(|name| client::status(&RuntimePaths::of(name)).is_ok());
     match running.as_slice() {
         [] => Err("no overlay is running; `adit up FILE` starts one".into()),
         [only] => Ok(only.clone()),
-        several => Err(format!("several overlays are running: name one of {}", several.join(", ")).into()),
+        several => Err(format!("several overlays are running; name one of: {}", several.join(", ")).into()),
     }
 }
 
 fn line(event: &Event) -> String {
-    let what = match &event.what {
-        Happening::PeerUp { peer } => format!("peer {peer}  up"),
-        Happening::PeerDown { peer, cause } => format!("peer {peer}  down: {}", cause_of(*cause)),
-        Happening::PathMtuChanged { peer, from, to, told_by } => {
+    let kind = match &event.kind {
+        EventKind::PeerUp { peer } => format!("peer {peer}  up"),
+        EventKind::PeerDown { peer, cause } => format!("peer {peer}  down: {}", cause_of(*cause)),
+        EventKind::PathMtuChanged { peer, from, to, told_by } => {
             format!("peer {peer}  path mtu {to}, was {from} ({})", told_by.who())
         }
-        Happening::ProbesAnswered { peer } => format!("peer {peer}  answers probes"),
-        Happening::ProbesUnanswered { peer } => format!("peer {peer}  does not answer probes any more"),
-        Happening::UnderlayMissing { address } => {
-            format!("underlay address {address} missing: nothing comes or goes")
+        EventKind::ProbesAnswered { peer } => format!("peer {peer}  answers probes"),
+        EventKind::ProbesUnanswered { peer } => format!("peer {peer}  no longer answers probes"),
+        EventKind::UnderlayMissing { address } => {
+            format!("underlay address {address} missing: no traffic until it returns")
         }
-        Happening::UnderlayPresent { address } => format!("underlay address {address} there again"),
-        Happening::UnderlayMoved { from, to } => {
-            format!("underlay address {from} -> {to}: every peer's file has to name {to}")
+        EventKind::UnderlayPresent { address } => format!("underlay address {address} returned"),
+        EventKind::UnderlayMoved { from, to } => {
+            format!("underlay address {from} -> {to}: name {to} in every peer's file")
         }
-        Happening::Repaired { object, times: 1 } => format!("repaired {object}"),
-        Happening::Repaired { object, times } => format!("repaired {object} {times} times"),
-        Happening::Missed { events } => {
-            format!("{events} events were missed: they came faster than they were read")
+        EventKind::Repaired { object, times: 1 } => format!("repaired {object}"),
+        EventKind::Repaired { object, times } => format!("repaired {object} {times} times"),
+        EventKind::Missed { events } => {
+            format!("{events} events missed: they came faster than they were read")
         }
     };
-    format!("{}  site {}  {what}", event.at, event.site)
+    format!("{}  site {}  {kind}", event.at, event.site)
 }
 
 fn cause_of(cause: DownCause) -> &'static str {
     match cause {
-        DownCause::Silent => "nothing heard lately",
-        DownCause::Network => "a router says: network unreachable",
-        DownCause::Host => "a router says: host unreachable",
-        DownCause::Protocol => "it does not speak IP in IP",
-        DownCause::TimeExceeded => "outer TTL too small, or a loop",
+        DownCause::Silent => "nothing received lately",
+        DownCause::Network => "a router reports: network unreachable",
+        DownCause::Host => "a router reports: host unreachable",
+        DownCause::Protocol => "protocol unreachable: it does not accept IP in IP",
+        DownCause::TimeExceeded => "time exceeded: outer TTL too small, or a routing loop",
     }
 }

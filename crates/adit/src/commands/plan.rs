@@ -1,4 +1,4 @@
-//! `adit plan`: what would change.
+//! `adit plan`: show what a configuration would change.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use adit_control::api::client;
 use adit_control::overlay;
 use adit_control::reconcile::change::Change;
-use adit_control::state::paths::Places;
+use adit_control::state::paths::RuntimePaths;
 
 use crate::Failure;
 use crate::output::Output;
 
-/// Something would change.
+/// Exit code if something would change.
 const DIFFERS: u8 = 2;
 
 pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitCode, Failure> {
@@ -19,7 +19,7 @@ pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitC
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    let running = client::running_config(&Places::of(config.site.name.as_str()))?;
+    let running = client::running_config(&RuntimePaths::of(config.site.name.as_str()))?;
     let changes = overlay::plan(running.as_ref(), &config)?;
     if output.is_json() {
         output.line(serde_json::json!({ "schema": 1, "ok": true, "changes": changes }));
@@ -33,7 +33,7 @@ pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitC
     Ok(if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
 }
 
-/// The changes, a line each.
+/// Prints the changes, one per line, and their number.
 pub(super) fn show(site: &str, changes: &[Change], output: &Output) {
     for change in changes {
         output.line(change);

@@ -13,7 +13,7 @@ use crate::support::machine::{PATIENCE, PROGRAM, Running};
 use crate::support::sites::Sites;
 use crate::support::{keys, wait_until};
 use adit_control::api::{Endpoint, openapi};
-use adit_control::state::events::{Event, Happening};
+use adit_control::state::events::{Event, EventKind};
 use adit_lab::checks::reaches;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::{HOST_B, INSIDE_B};
@@ -26,10 +26,10 @@ const SCRAPED: &str = "127.0.0.1:9150";
 
 /// Waits for an event, as `adit events -j` prints it.
 #[track_caller]
-fn event(follower: &mut Running, is_it: impl Fn(&Happening) -> bool) -> Event {
+fn event(follower: &mut Running, is_it: impl Fn(&EventKind) -> bool) -> Event {
     loop {
         let event: Event = serde_json::from_str(&follower.wait_for("{")).unwrap();
-        if is_it(&event.what) {
+        if is_it(&event.kind) {
             return event;
         }
     }
@@ -129,7 +129,7 @@ fn every_answer_is_as_described() {
     }
     let unknown = ask(&sites, "/v1/nothing");
     assert_eq!(unknown.code, 404);
-    assert_fits(&description, &json!({ "$ref": "#/components/schemas/Refusal" }), &unknown.json());
+    assert_fits(&description, &json!({ "$ref": "#/components/schemas/ErrorBody" }), &unknown.json());
     assert!(unknown.body.contains("/v1/status"), "it says what there is: {}", unknown.body);
 }
 
@@ -157,7 +157,7 @@ fn what_happens_to_a_peer_is_told_once() {
     let (people, mut programs) = (follow(&["events"]), follow(&["events", "a", "-j"]));
     let b = sites.run_b();
     sites.assert_joined();
-    let up = event(&mut programs, |what| *what == Happening::PeerUp { peer: "b".to_owned() });
+    let up = event(&mut programs, |what| *what == EventKind::PeerUp { peer: "b".to_owned() });
     assert_eq!((up.schema, up.site.as_str()), (1, "a"));
     assert_fits(
         &openapi(),
@@ -168,7 +168,7 @@ fn what_happens_to_a_peer_is_told_once() {
     network.router.mtu("toB", 1300).unwrap();
     network.gateway_b.mtu("underlayB", 1300).unwrap();
     network.host_a.run(|| ping(HOST_B, 1480, 64, Duration::from_millis(500))).unwrap();
-    event(&mut programs, |what| matches!(what, Happening::PathMtuChanged { from: 1500, to: 1300, .. }));
+    event(&mut programs, |what| matches!(what, EventKind::PathMtuChanged { from: 1500, to: 1300, .. }));
 
     // With its daemon ends what a follower follows.
     drop(b);

@@ -14,7 +14,7 @@ use crate::support::sites::{Sites, View, view};
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B};
-use adit_testbed::test_planes::{with_plane, word};
+use adit_testbed::test_planes::{plane_name, with_plane};
 use nix::sys::signal::Signal;
 
 /// Long enough that anything with a clock in it would notice.
@@ -140,7 +140,7 @@ fn restarted(plane: DataplaneChoice, signal: Signal) {
     bed.end(A, signal);
     std::thread::sleep(DEAD);
     bed.start(A);
-    let outcome = load.finish(&format!("{}: {signal}, {DEAD:?} of nothing, a new start", word(plane)));
+    let outcome = load.finish(&format!("{}: {signal}, {DEAD:?} of nothing, a new start", plane_name(plane)));
     // Userspace forwards nothing while it is dead, and how much that costs is for reading.
     if plane == DataplaneChoice::Ebpf {
         outcome.assert_lossless();

@@ -11,7 +11,7 @@ use crate::support::sites::{Sites, View};
 use adit_config::DataplaneChoice;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::HOST_B;
-use adit_testbed::test_planes::word;
+use adit_testbed::test_planes::plane_name;
 use nix::sys::signal::Signal;
 
 /// What one repair, and a little more, takes.
@@ -26,7 +26,7 @@ struct Bed {
 
 impl Bed {
     fn new(plane: DataplaneChoice) -> Self {
-        let sites = Sites::with_dataplane(word(plane));
+        let sites = Sites::with_dataplane(plane_name(plane));
         let b = sites.run_b();
         Self { before: sites.view_a(), sites, _b: b }
     }

@@ -18,7 +18,7 @@ use adit_lab::ping::ping;
 use adit_lab::two_sites::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::{Link, ROUTE_PROTOCOL, Route};
 use adit_linux::sockets::raw::RawSocket;
-use adit_testbed::loss_stream::{Probe, ProbeOptions};
+use adit_testbed::loss_stream::{LossStream, StreamOptions};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -398,8 +398,8 @@ fn overload() -> u64 {
 fn without_loss(bed: &Bed, what: &str, work: impl FnOnce()) {
     let (from, to) = (&bed.sites.network.host_a, &bed.sites.network.host_b);
     let before = overload();
-    let options = ProbeOptions { rate: RATE, ..ProbeOptions::default() };
-    let probe = Probe::start(from, to, HOST_B, options, PATIENCE).unwrap();
+    let options = StreamOptions { rate: RATE, ..StreamOptions::default() };
+    let probe = LossStream::start(from, to, HOST_B, options, PATIENCE).unwrap();
     work();
     assert!(probe.wait_for_arrival(PATIENCE), "{what}");
     let report = probe.finish(Duration::from_millis(500)).unwrap();

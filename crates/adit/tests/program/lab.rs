@@ -12,7 +12,7 @@ use crate::support::machine::{Machine, PROGRAM};
 use crate::support::sites::{View, view_of};
 use crate::support::{Said, keys};
 use adit_lab::checks;
-use adit_lab::two_sites::Article;
+use adit_lab::two_sites::TwoSites;
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
 use nix::sys::signal::Signal;
@@ -255,7 +255,7 @@ fn without_user_namespaces_it_says_so() {
 
 #[test(root)]
 fn every_check_can_fail() {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     // Nobody has joined the two sites.
     let failed = [
         checks::ping_gateways(&network).unwrap(),
@@ -268,7 +268,7 @@ fn every_check_can_fail() {
         assert!(!check.ok, "{check:?}");
     }
     // Somebody has, where isolation is claimed.
-    let tunnels = network.join().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let isolated = checks::isolated("isolated-after", &network).unwrap();
     assert!(!isolated.ok, "{isolated:?}");
     for tunnel in [tunnels.a, tunnels.b] {

@@ -12,7 +12,7 @@ use crate::support::programs::{pinned, pins};
 use crate::support::sites::Sites;
 use adit_config::DataplaneChoice;
 use adit_linux::netlink::ROUTE_PROTOCOL;
-use adit_testbed::test_planes::word;
+use adit_testbed::test_planes::plane_name;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData};
 use ipnet::Ipv4Net;
@@ -41,7 +41,7 @@ struct Bed {
 
 impl Bed {
     fn new(plane: DataplaneChoice) -> Self {
-        let sites = Sites::with_dataplane(word(plane));
+        let sites = Sites::with_dataplane(plane_name(plane));
         let (b, a) = (sites.run_b(), sites.run_a(&[]));
         let file = sites.file("a.toml");
         let text = fs::read_to_string(&file).unwrap();
@@ -103,7 +103,7 @@ fn coming_and_going(plane: DataplaneChoice) {
         assert!(bed.routed().contains(&nobodys_network(2 + n)));
         assert_eq!(bed.routed().len(), 4, "those of b, of two that stay, and of one");
     }
-    let outcome = load.finish(&format!("{}: a peer comes and another goes, twelve times", word(plane)));
+    let outcome = load.finish(&format!("{}: a peer comes and another goes, twelve times", plane_name(plane)));
     // A process built for debugging that others keep from running loses what its sockets have no room for, whatever
     // it does; so of userspace the figures are for reading, and nothing else may be why.
     if plane == DataplaneChoice::Ebpf {
@@ -146,7 +146,7 @@ fn a_step_that_fails_ends_in_a_start_anew() {
     let parts = bed.parts();
     // Somebody takes an entry out of the programs' map, so that it cannot be taken out once more.
     let path =
-        pins(&bed.sites.machine, "a").into_iter().find(|path| path.ends_with("maps/NETWORKS")).unwrap();
+        pins(&bed.sites.machine, "a").into_iter().find(|path| path.ends_with("maps/PREFIX_OWNERS")).unwrap();
     bed.sites.machine.with_files(|| {
         let map = Map::from_map_data(MapData::from_pin(&path).unwrap()).unwrap();
         let mut networks: LpmTrie<MapData, [u8; 4], u32> = LpmTrie::try_from(map).unwrap();

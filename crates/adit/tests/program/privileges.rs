@@ -6,7 +6,7 @@ use std::fs;
 
 use crate::support::sites::Sites;
 use adit_config::DataplaneChoice;
-use adit_testbed::test_planes::word;
+use adit_testbed::test_planes::plane_name;
 use nix::sys::signal::Signal;
 
 const NET_ADMIN: u64 = 1 << 12;
@@ -52,7 +52,7 @@ fn held(pid: u32) -> BTreeMap<String, Held> {
 }
 
 fn what_is_left(plane: DataplaneChoice) {
-    let sites = Sites::with_dataplane(word(plane));
+    let sites = Sites::with_dataplane(plane_name(plane));
     let before = sites.view_a();
     let (a, b) = (sites.run_a(&[]), sites.run_b());
     sites.assert_joined();

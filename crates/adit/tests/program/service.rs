@@ -15,7 +15,7 @@ use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_B};
 use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
-use adit_testbed::test_planes::{with_plane, word};
+use adit_testbed::test_planes::{plane_name, with_plane};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -148,7 +148,7 @@ fn change_beside_a_peer(plane: DataplaneChoice) {
         assert!(applied.stdout.contains("peer p999 underlay 10.78.3.231"), "{applied:?}");
         assert!(sent() >= before, "what was counted is not forgotten");
     }
-    let what = format!("{}: a thousand unrelated peers come and go, five times", word(plane));
+    let what = format!("{}: a thousand unrelated peers come and go, five times", plane_name(plane));
     let outcome = load.finish(&what);
     if plane == DataplaneChoice::Ebpf {
         outcome.assert_lossless();

@@ -12,7 +12,7 @@ use crate::support::{Said, wait_until};
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B};
-use adit_testbed::test_planes::{with_plane, word};
+use adit_testbed::test_planes::{plane_name, with_plane};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -208,7 +208,7 @@ fn another_address_is_followed() {
             bed.add("10.1.1.7/24");
         }
         let took = wait_until(PATIENCE, "the new address is shown", || bed.site()["underlay"] == "10.1.1.7");
-        assert_within_a_second(word(plane), took);
+        assert_within_a_second(plane_name(plane), took);
         bed.peers_follow();
         wait_until(PATIENCE, "traffic goes both ways", || bed.reaches());
         bed.sites.assert_joined();
@@ -257,7 +257,7 @@ fn an_address_that_is_gone_for_a_while() {
         bed.wait_for("the underlay address is gone");
         bed.add("10.1.1.1/24");
         let took = wait_until(PATIENCE, "traffic is back", || bed.reaches());
-        assert_within_a_second(word(plane), took);
+        assert_within_a_second(plane_name(plane), took);
         wait_until(PATIENCE, "it is seen", || bed.site()["underlay_state"] == "present");
         bed.sites.assert_joined();
         assert_eq!(bed.status()["repairs"], serde_json::json!({}));
@@ -282,7 +282,7 @@ fn the_address_moves_to_another_interface() {
         bed.ip("address add 10.1.1.1/24 dev wan0");
         router.program("ip", &["route", "replace", "10.1.1.1/32", "dev", "toWan"]).unwrap();
         let took = wait_until(PATIENCE, "traffic goes on", || bed.reaches());
-        assert_within_a_second(word(plane), took);
+        assert_within_a_second(plane_name(plane), took);
         bed.sites.assert_joined();
         bed.end();
     }
@@ -302,7 +302,7 @@ fn the_interface_is_made_anew() {
         router.route("10.1.1.1/32".parse().unwrap(), None, Some("toA")).unwrap();
         bed.add("10.1.1.1/24");
         let took = wait_until(PATIENCE, "traffic goes on", || bed.reaches());
-        assert_within_a_second(word(plane), took);
+        assert_within_a_second(plane_name(plane), took);
         bed.sites.assert_joined();
         wait_until(PATIENCE, "it is seen", || bed.site()["underlay_state"] == "present");
         let repairs = bed.status()["repairs"].clone();

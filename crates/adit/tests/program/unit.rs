@@ -14,7 +14,7 @@ use crate::support::manager::Manager;
 use crate::support::sites::Sites;
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
-use adit_testbed::test_planes::word;
+use adit_testbed::test_planes::plane_name;
 use nix::sys::signal::Signal;
 
 /// What `systemd-analyze security` of Debian 12 says, ten times over. To be lowered when it gets better.
@@ -57,7 +57,7 @@ fn start(sites: &Sites, gateway: &Host, command: Command) -> Running {
 
 /// The tunnel works with the unit's rights.
 fn the_rights_suffice(plane: DataplaneChoice) {
-    let sites = Sites::with_dataplane(word(plane));
+    let sites = Sites::with_dataplane(plane_name(plane));
     let before = sites.view_a();
     let a = start(&sites, &sites.network.gateway_a, confined(&sites, "a.toml", &rights()));
     let b = start(&sites, &sites.network.gateway_b, confined(&sites, "b.toml", &rights()));

@@ -4,8 +4,21 @@ use std::process::Command;
 
 use crate::support::{ADIT, Said, adit};
 
-const COMMANDS: [&str; 10] =
-    ["lab", "check", "run", "up", "down", "status", "drops", "events", "completions", "man"];
+const COMMANDS: [&str; 13] = [
+    "lab",
+    "check",
+    "plan",
+    "apply",
+    "confirm",
+    "run",
+    "up",
+    "down",
+    "status",
+    "drops",
+    "events",
+    "completions",
+    "man",
+];
 
 #[test]
 fn wrong_usage_is_64() {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use adit_config::Config;
 use adit_control::api::client;
-use adit_control::state::paths::Places;
+use adit_control::state::paths::RuntimePaths;
 use adit_lab::host::Host;
 use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
 
 use crate::error::BenchError;
 use crate::process::{self, Process};
-use crate::testbed::{self, Bed, Side};
+use crate::testbed::{self, Side, Testbed};
 
 use super::{Running, Tools};
 
@@ -58,10 +58,10 @@ impl Flavour {
     }
 }
 
-pub(super) fn start(bed: &Bed, tools: &Tools, flavour: Flavour) -> Result<Running, BenchError> {
+pub(super) fn start(testbed: &Testbed, tools: &Tools, flavour: Flavour) -> Result<Running, BenchError> {
     let mut sites = Vec::new();
-    for side in &bed.sides {
-        sites.push(Site::start(bed, side, tools, flavour)?);
+    for side in &testbed.sides {
+        sites.push(Site::start(testbed, side, tools, flavour)?);
     }
     for site in &mut sites {
         site.wait_until_ready()?;
@@ -69,7 +69,7 @@ pub(super) fn start(bed: &Bed, tools: &Tools, flavour: Flavour) -> Result<Runnin
     }
     let (processes, cleanup) = sites.into_iter().map(|site| (site.process, site.cleanup)).unzip();
     Ok(Running {
-        server: bed.sides[1].private(),
+        server: testbed.sides[1].private(),
         processes,
         mtu: MTU,
         version: process::version(flavour.program(tools), "--version"),
@@ -84,8 +84,13 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Starts it on a side of the bed.
-    pub(crate) fn start(bed: &Bed, side: &Side, tools: &Tools, flavour: Flavour) -> Result<Self, BenchError> {
+    /// Starts it on a side of the testbed.
+    pub(crate) fn start(
+        testbed: &Testbed,
+        side: &Side,
+        tools: &Tools,
+        flavour: Flavour,
+    ) -> Result<Self, BenchError> {
         let program = flavour.program(tools);
         if !program.is_file() {
             return Err(BenchError::Missing {
@@ -94,7 +99,7 @@ impl Site {
             });
         }
         let name = name(side, flavour);
-        let file = bed.directory().join(format!("{name}.toml"));
+        let file = testbed.directory().join(format!("{name}.toml"));
         testbed::write(&file, &configuration(&Sites::of(side, flavour), flavour)?)?;
         if flavour.is_large {
             // They have to be somewhere: behind the other side, as behind a router.
@@ -108,7 +113,7 @@ impl Site {
         let mut command = Command::new(program);
         command.args(["run", "--on-exit", "remove"]).arg(&file);
         let cleanup = Cleanup { name: name.clone(), host: side.host.clone() };
-        Ok(Self { process: Process::start(&side.host, &name, command, bed.directory())?, cleanup })
+        Ok(Self { process: Process::start(&side.host, &name, command, testbed.directory())?, cleanup })
     }
 
     /// Waits until packets pass; how long after the start of its program that was.
@@ -124,7 +129,7 @@ impl Site {
 
     /// That it runs the data plane that was asked for: figures of another one would be a lie.
     pub(crate) fn insist(&self, flavour: Flavour) -> Result<(), BenchError> {
-        let status = client::status(&Places::of(&self.cleanup.name))?;
+        let status = client::status(&RuntimePaths::of(&self.cleanup.name))?;
         if status.site.dataplane == flavour.dataplane {
             return Ok(());
         }
@@ -141,8 +146,7 @@ fn name(side: &Side, flavour: Flavour) -> String {
     let shape = if side.is_gateway() { "g" } else { "" };
     format!("bench-{}{shape}-{}-{}", flavour.tag, side.letter, std::process::id())
 }
-
-/// What a site's configuration says of it and of the other.
+/// The parts of a [`Side`] that its configuration mentions.
 struct Sites {
     name: String,
     underlay: Ipv4Addr,
@@ -220,7 +224,7 @@ impl Drop for Cleanup {
     fn drop(&mut self) {
         // Nothing is left to do about a failure.
         let _ = self.host.ns().run(|| adit_control::overlay::remove_leftovers(&self.name, None));
-        let _ = Places::of(&self.name).remove();
+        let _ = RuntimePaths::of(&self.name).remove();
     }
 }
 

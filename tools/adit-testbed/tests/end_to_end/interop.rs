@@ -8,7 +8,7 @@ use adit_lab::capture::{Frame, Tap};
 use adit_lab::http::{self, Server};
 use adit_lab::pcapng::write_pcapng;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_linux::sockets::raw::RawSocket;
 use adit_wire::Protocol;
 use adit_wire::ipv4::Ipv4Packet;
@@ -22,7 +22,7 @@ const PYTHON: &str = "/usr/bin/python3";
 
 /// All kinds of traffic through the tunnel, as the router between the gateways sees it: only
 /// what is IPv4, and only what the gateways sent.
-fn capture(network: &Article) -> Vec<Frame> {
+fn capture(network: &TwoSites) -> Vec<Frame> {
     let tap = Tap::start(&network.router, "toA").unwrap();
     let page = "a page\n".repeat(1000);
     let server = Server::start(&network.gateway_b, INSIDE_B, 80, page.clone()).unwrap();
@@ -81,8 +81,8 @@ fn pcapng(frames: &[Frame]) -> Vec<u8> {
 
 #[test(root, tcpdump)]
 fn tcpdump_prints_the_lines_that_we_print() {
-    let network = Article::build().unwrap();
-    let _tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let _tunnels = network.bring_up().unwrap();
     let frames = capture(&network);
     let theirs = output(Command::new(TCPDUMP).args(["-n", "-t", "-r", "-"]), &pcapng(&frames));
     // Older ones end each line so, 4.99.3 does not.
@@ -152,11 +152,11 @@ for packet in rdpcap(BytesIO(sys.stdin.buffer.read())):
 
 #[test(root, scapy)]
 fn scapy_finds_our_packets_right() {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     for (gateway, device) in [(&network.gateway_a, "underlayA"), (&network.gateway_b, "underlayB")] {
         gateway.ns().run(|| output(Command::new(PYTHON).args(["-c", NO_OFFLOAD, device]), &[])).unwrap();
     }
-    let _tunnels = network.join().unwrap();
+    let _tunnels = network.bring_up().unwrap();
     let frames = capture(&network);
     let said = output(Command::new(PYTHON).args(["-c", DISSECT]), &pcapng(&frames));
     assert_eq!(said.lines().count(), frames.len());
@@ -212,10 +212,10 @@ print("done")
 
 #[test(root, scapy)]
 fn scapy_as_the_peer_is_answered() {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
     // So that gateway B's kernel, which has no tunnel, does not answer what scapy is to read.
-    let _silencer = network.gateway_b.run(|| RawSocket::silencer(UNDERLAY_B)).unwrap();
+    let _silencer = network.gateway_b.run(|| RawSocket::protocol4_placeholder(UNDERLAY_B)).unwrap();
     let router = mac(&network.router, "toB").map(|byte| format!("{byte:02x}")).join(":");
     let addresses = [UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B].map(|address| address.to_string());
     let said = network

@@ -10,7 +10,7 @@ use adit_control::reconcile::desired::{Machine, tunnel_config};
 use adit_dataplane::DataPlane;
 use adit_dataplane::userspace::UserspacePlane;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, Tunnels, bring_up};
+use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, bring_up};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
 use sha2::{Digest, Sha256};
@@ -76,7 +76,7 @@ fn stream(from: &Host, to: &Host, address: Ipv4Addr, seed: u64, len: usize) {
 }
 
 /// `streams` streams each way, all at once, of `len` bytes each.
-fn both_ways(network: &Article, streams: u64, len: usize) {
+fn both_ways(network: &TwoSites, streams: u64, len: usize) {
     let (a, b) = (&network.host_a, &network.host_b);
     std::thread::scope(|scope| {
         for number in 0..streams {
@@ -88,8 +88,8 @@ fn both_ways(network: &Article, streams: u64, len: usize) {
 
 #[test(root)]
 fn sixty_four_megabytes_both_ways_at_once() {
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     both_ways(&network, 1, 64 * MEGABYTE);
     for tunnel in [&tunnels.a, &tunnels.b] {
         let totals = tunnel.plane().totals();
@@ -100,8 +100,8 @@ fn sixty_four_megabytes_both_ways_at_once() {
 
 /// A link behind the router is narrower than gateway A's own: only the router can tell. MSS
 /// clamping is off, or TCP would never send anything too long.
-fn narrow(tunnel: &str) -> (Article, Tunnels) {
-    let network = Article::build().unwrap();
+fn narrow(tunnel: &str) -> (TwoSites, Tunnels) {
+    let network = TwoSites::build().unwrap();
     network.router.mtu("toB", 1400).unwrap();
     network.gateway_b.mtu("underlayB", 1400).unwrap();
     let a = bring_up(&network.gateway_a, &config_a(tunnel)).unwrap();
@@ -171,7 +171,7 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
 
 #[test(root)]
 fn two_queues_and_several_streams() {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     let a = two_queues(&network.gateway_a, &config_a(""), "ipipA");
     let b = two_queues(&network.gateway_b, &config_b(""), "ipipB");
     let before = [a.totals(), b.totals()];
@@ -183,7 +183,7 @@ fn two_queues_and_several_streams() {
 
 /// Datagrams of `sizes` bytes of payload from host A to host B, one after the other. Gives the
 /// sizes that arrived; what arrives must be what was sent.
-fn datagrams(network: &Article, sizes: &[usize]) -> Vec<usize> {
+fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
     let bind = |host: &Host, address| {
         host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap().expect("a port is free")
     };
@@ -223,8 +223,8 @@ fn sizes() -> Vec<usize> {
 
 #[test(root)]
 fn datagrams_of_every_size_arrive_unchanged() {
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     // DF clear: whoever finds them too long may fragment them.
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());

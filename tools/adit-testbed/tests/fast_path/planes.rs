@@ -1,7 +1,7 @@
 //! The same test on every data plane.
 
 use adit_config::DataplaneChoice;
-use adit_lab::two_sites::{Article, CONFIG_A, CONFIG_B, Tunnels, bring_up};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, Tunnels, TwoSites, bring_up};
 use adit_testbed::test_planes::with_plane;
 
 use crate::support::{config_a, config_b};
@@ -34,13 +34,13 @@ macro_rules! on_every_plane {
 pub(crate) use on_every_plane;
 
 /// Brings the tunnel of the article's network up with this data plane.
-pub(crate) fn join(network: &Article, plane: DataplaneChoice) -> Tunnels {
+pub(crate) fn bring_up_on(network: &TwoSites, plane: DataplaneChoice) -> Tunnels {
     let up = |gateway, config| bring_up(gateway, &with_plane(config, plane)).unwrap();
     Tunnels { a: up(&network.gateway_a, CONFIG_A), b: up(&network.gateway_b, CONFIG_B) }
 }
 
 /// The same, with these lines in the `[tunnel]` of both.
-pub(crate) fn join_with(network: &Article, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
+pub(crate) fn bring_up_with(network: &TwoSites, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
     let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
     Tunnels { a: up(&network.gateway_a, config_a(tunnel)), b: up(&network.gateway_b, config_b(tunnel)) }
 }

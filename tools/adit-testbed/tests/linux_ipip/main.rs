@@ -5,7 +5,6 @@
 #[macro_use(test)]
 extern crate adit_harness;
 
-mod bed;
 mod black_hole;
 mod fragments;
 mod path;
@@ -15,6 +14,7 @@ mod planes;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod testbed;
 mod traffic;
 
 fn main() -> std::process::ExitCode {

@@ -6,7 +6,6 @@
 #[macro_use(test)]
 extern crate adit_harness;
 
-mod bed;
 mod conntrack_ipip_mtu;
 mod flowtable;
 mod forwarding_ipip;
@@ -19,6 +18,7 @@ mod stream;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod two_paths;
 mod vpp_ipip;
 
 fn main() -> std::process::ExitCode {

@@ -5,9 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use adit_lab::host::Host;
-use adit_lab::throughput::Path;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B};
-use adit_testbed::loss_stream::{Probe, ProbeOptions, Report};
+use adit_lab::throughput::Flow;
+use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites};
+use adit_testbed::loss_stream::{LossStream, StreamOptions, StreamReport};
 use adit_testbed::transfer::{Transfer, TransferReport};
 
 use super::machine::PATIENCE;
@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// See the module.
 pub(crate) struct Load {
-    probes: Vec<Probe>,
+    probes: Vec<LossStream>,
     transfers: Vec<Transfer>,
 }
 
@@ -27,21 +27,21 @@ pub(crate) struct Load {
 pub(crate) struct Outcome {
     what: String,
     /// From host A to host B, and back.
-    pub(crate) probes: Vec<Report>,
+    pub(crate) probes: Vec<StreamReport>,
     transfers: Vec<TransferReport>,
 }
 
 impl Load {
     /// Starts all streams and waits until each flows. `rate` is that of each transfer, in bits a second;
     /// none is as fast as it goes.
-    pub(crate) fn start(network: &Article, rate: Option<u64>) -> Self {
+    pub(crate) fn start(network: &TwoSites, rate: Option<u64>) -> Self {
         let (a, b) = (&network.host_a, &network.host_b);
         let ways: [(&Host, &Host, _); 2] = [(a, b, HOST_B), (b, a, HOST_A)];
         let transfer = |(client, server, address): (_, _, _)| {
-            Transfer::start(&Path { client, server, address }, rate).unwrap()
+            Transfer::start(&Flow { client, server, address }, rate).unwrap()
         };
         let probe = |(from, to, address): (_, _, _)| {
-            Probe::start(from, to, address, ProbeOptions::default(), PATIENCE).unwrap()
+            LossStream::start(from, to, address, StreamOptions::default(), PATIENCE).unwrap()
         };
         let load = Self { transfers: ways.map(transfer).into(), probes: ways.map(probe).into() };
         std::thread::sleep(STEADY);
@@ -76,7 +76,7 @@ impl Outcome {
     /// Nothing was lost, and nothing came twice.
     #[track_caller]
     pub(crate) fn assert_lossless(&self) {
-        assert!(self.probes.iter().all(Report::is_complete), "{self}");
+        assert!(self.probes.iter().all(StreamReport::is_complete), "{self}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adit_lab::host::Host;
 use adit_lab::ping::ping;
-use adit_lab::two_sites::{Article, HOST_B, INSIDE_B};
+use adit_lab::two_sites::{HOST_B, INSIDE_B, TwoSites};
 use adit_linux::netlink::{Netlink, Route};
 use ipnet::Ipv4Net;
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// Both sites, without a tunnel.
 pub(crate) struct Sites {
     pub(crate) machine: Machine,
-    pub(crate) network: Article,
+    pub(crate) network: TwoSites,
     /// Lines of `[site]` beside those of the examples.
     site: Option<String>,
     files: TempDir,
@@ -44,7 +44,7 @@ impl Sites {
     fn of(site: Option<String>) -> Self {
         Self {
             machine: Machine::new(),
-            network: Article::build().unwrap(),
+            network: TwoSites::build().unwrap(),
             site,
             files: tempfile::tempdir().unwrap(),
         }

@@ -1,16 +1,16 @@
-//! Out of the tunnel: RFC 2003 sections 3.1 and 6.1, RFC 6169 section 2.2, RFC 2827.
+//! Decapsulation: RFC 2003 sections 3.1 and 6.1, RFC 6169 section 2.2, RFC 2827.
 
 use adit_tunnel::DropReason;
 use adit_wire::Protocol;
 
 use super::NOT_RECEIVED;
-use crate::case::{Case, out_of};
+use crate::case::{Case, decap};
 use crate::packet::{Datagram, bare, rewritten, tcp, theirs, udp};
 use crate::site::{A, B, C, HOST_A, HOST_B, HOST_C, INSIDE_A, PEER_B, STRANGER};
 
-const NOT_FORWARDED_ON: &str = "the host has its own view of such a datagram once it is out";
+const NOT_FORWARDED_ON: &str = "the host treats such a datagram by its own rules once it is decapsulated";
 
-/// From host B to host A.
+/// UDP from host B to host A.
 fn b_to_a() -> Datagram {
     udp(HOST_B, HOST_A, 100)
 }
@@ -26,44 +26,44 @@ fn usual() -> Vec<Case> {
     let nested = || bare(HOST_B, HOST_A, Protocol::IPIP, b_to_a().build());
     let padded = |datagram: Datagram, len| [datagram.build(), vec![0; len]].concat();
     vec![
-        out_of("UDP comes out", theirs(B, b_to_a())).delivers(b_to_a()),
-        out_of("TCP comes out", theirs(B, segment())).delivers(segment()),
-        out_of("to the gateway itself", theirs(B, udp(HOST_B, INSIDE_A, 90)))
+        decap("UDP comes out", theirs(B, b_to_a())).delivers(b_to_a()),
+        decap("TCP comes out", theirs(B, segment())).delivers(segment()),
+        decap("to the gateway itself", theirs(B, udp(HOST_B, INSIDE_A, 90)))
             .delivers(udp(HOST_B, INSIDE_A, 90))
             .not_end_to_end(NOT_FORWARDED_ON),
-        out_of("to the gateway's address on the underlay", theirs(B, udp(HOST_B, A, 90)))
+        decap("to the gateway's address on the underlay", theirs(B, udp(HOST_B, A, 90)))
             .delivers(udp(HOST_B, A, 90))
             .not_end_to_end(NOT_FORWARDED_ON),
-        out_of("a TTL of 1 comes out, for the host to judge", theirs(B, b_to_a().ttl(1)))
+        decap("a TTL of 1 comes out, for the host to judge", theirs(B, b_to_a().ttl(1)))
             .delivers(b_to_a().ttl(1))
             .not_end_to_end(NOT_FORWARDED_ON),
-        out_of("an outer TTL of 1", theirs(B, b_to_a()).ttl(1)).delivers(b_to_a()),
-        out_of("no DF outside", theirs(B, b_to_a()).df(false)).delivers(b_to_a()),
-        out_of("the outer DSCP stays outside", theirs(B, b_to_a()).tos(0xb8)).delivers(b_to_a()),
-        out_of("the first fragment comes out", theirs(B, big().piece(0, 800)))
+        decap("an outer TTL of 1", theirs(B, b_to_a()).ttl(1)).delivers(b_to_a()),
+        decap("no DF outside", theirs(B, b_to_a()).df(false)).delivers(b_to_a()),
+        decap("the outer DSCP stays outside", theirs(B, b_to_a()).tos(0xb8)).delivers(b_to_a()),
+        decap("the first fragment comes out", theirs(B, big().piece(0, 800)))
             .delivers(big().piece(0, 800))
             .declined(),
-        out_of("a later fragment comes out", theirs(B, big().piece(800, 580)))
+        decap("a later fragment comes out", theirs(B, big().piece(800, 580)))
             .delivers(big().piece(800, 580))
             .declined(),
-        out_of("a tunnel between hosts comes out", theirs(B, nested())).delivers(nested()),
-        out_of("Ethernet's padding", padded(theirs(B, short()), 6)).delivers(short()),
-        out_of("padding inside the outer datagram", theirs(B, padded(b_to_a(), 6))).delivers(b_to_a()),
+        decap("a tunnel between hosts comes out", theirs(B, nested())).delivers(nested()),
+        decap("Ethernet's padding", padded(theirs(B, short()), 6)).delivers(short()),
+        decap("padding inside the outer datagram", theirs(B, padded(b_to_a(), 6))).delivers(b_to_a()),
     ]
 }
 
 fn left_to_userspace() -> Vec<Case> {
     let optioned = || b_to_a().options(&[1, 1, 1, 0]);
     vec![
-        out_of("options inside", theirs(B, optioned())).delivers(optioned()).declined(),
-        out_of("options outside", theirs(B, b_to_a()).options(&[1; 8])).delivers(b_to_a()).declined(),
+        decap("options inside", theirs(B, optioned())).delivers(optioned()).declined(),
+        decap("options outside", theirs(B, b_to_a()).options(&[1; 8])).delivers(b_to_a()).declined(),
     ]
 }
 
 fn spoofed() -> Vec<Case> {
     let drops =
-        |name: &str, inner: Datagram, reason| out_of(name, theirs(B, inner)).drops(reason, Some(PEER_B));
-    let stranger = |name: &str, outer: Datagram, reason| out_of(name, outer).drops(reason, None).declined();
+        |name: &str, inner: Datagram, reason| decap(name, theirs(B, inner)).drops(reason, Some(PEER_B));
+    let stranger = |name: &str, outer: Datagram, reason| decap(name, outer).drops(reason, None).declined();
     let own = DropReason::InnerSourceIsOwn;
     let not_from = DropReason::InnerSourceNotFromPeer;
     let not_ours = DropReason::InnerDestinationNotOurs;
@@ -101,7 +101,7 @@ fn spoofed() -> Vec<Case> {
 fn malformed_outside() -> Vec<Case> {
     let good = || theirs(B, b_to_a()).build();
     let wrong =
-        |name: &str, bytes: Vec<u8>, reason, whose| out_of(name, bytes).drops(reason, whose).declined();
+        |name: &str, bytes: Vec<u8>, reason, whose| decap(name, bytes).drops(reason, whose).declined();
     let malformed = DropReason::OuterMalformed;
     let mut checksum = good();
     checksum[10] ^= 0x80;
@@ -120,7 +120,7 @@ fn malformed_outside() -> Vec<Case> {
 
 fn malformed_inside() -> Vec<Case> {
     let wrong = |name: &str, inner: Vec<u8>, reason| {
-        out_of(name, theirs(B, inner)).drops(reason, Some(PEER_B)).declined()
+        decap(name, theirs(B, inner)).drops(reason, Some(PEER_B)).declined()
     };
     let good = || b_to_a().build();
     let malformed = DropReason::DecapInnerMalformed;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_testbed::test_planes::with_plane;
 
 use crate::support::{ATTEMPT, config_a, config_b};
@@ -58,14 +58,14 @@ impl End {
         }
     }
 
-    pub(crate) fn gateway(self, network: &Article) -> &Host {
+    pub(crate) fn gateway(self, network: &TwoSites) -> &Host {
         match self {
             Self::A => &network.gateway_a,
             Self::B => &network.gateway_b,
         }
     }
 
-    pub(crate) fn host(self, network: &Article) -> &Host {
+    pub(crate) fn host(self, network: &TwoSites) -> &Host {
         match self {
             Self::A => &network.host_a,
             Self::B => &network.host_b,
@@ -73,7 +73,7 @@ impl End {
     }
 
     /// A UDP socket on its host, without path MTU discovery: whoever finds a datagram too long may cut it.
-    pub(crate) fn socket(self, network: &Article) -> UdpSocket {
+    pub(crate) fn socket(self, network: &TwoSites) -> UdpSocket {
         let host = self.host(network);
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
         let bound = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(self.addresses().1, 0))).unwrap();
@@ -99,7 +99,7 @@ pub(crate) enum Linux {
 /// Both gateways share one kernel here, and where that has loaded the driver for one of them, it would also answer for
 /// the other: Port Unreachable to every outer datagram that no tunnel of the driver's takes, which the driver at the
 /// far end holds for the peer's absence. Adit keeps it quiet.
-pub(crate) fn adit(network: &Article, end: End, plane: DataplaneChoice) -> Overlay {
+pub(crate) fn adit(network: &TwoSites, end: End, plane: DataplaneChoice) -> Overlay {
     let gateway = end.gateway(network);
     let config = match end {
         End::A => config_a(""),
@@ -109,7 +109,7 @@ pub(crate) fn adit(network: &Article, end: End, plane: DataplaneChoice) -> Overl
 }
 
 /// The kernel's driver at one end. Its module loads when it is asked for.
-pub(crate) fn linux(network: &Article, end: End, how: Linux) {
+pub(crate) fn linux(network: &TwoSites, end: End, how: Linux) {
     let gateway = end.gateway(network);
     let ip = |arguments: &str| gateway.program("ip", &arguments.split(' ').collect::<Vec<_>>()).unwrap();
     let (device, local, remote) = (end.device(), end.underlay(), end.other().underlay());

@@ -1,4 +1,4 @@
-//! Superpackets: what a host leaves to be cut, and what its reception has joined.
+//! GSO packets: what a host leaves to be segmented, and what its receive path has merged.
 
 use std::net::Ipv4Addr;
 
@@ -7,14 +7,14 @@ use adit_wire::Protocol;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use super::NOT_A_FRAME;
-use crate::case::{Case, into, out_of};
+use crate::case::{Case, decap, encap};
 use crate::packet::{Datagram, bare, ours, tcp, theirs, udp};
 use crate::site::{B, HOST_A, HOST_B, PEER_B};
 
 const ACK: u8 = 0x10;
 const IDENTIFICATION: u16 = 0x1234;
 
-/// Segment number `index` of a TCP stream cut at `size`: sequence and identification count up.
+/// Segment number `index` of a TCP stream cut at `size`. Sequence number and identification grow.
 pub(super) fn tcp_segment(
     source: Ipv4Addr,
     destination: Ipv4Addr,
@@ -33,7 +33,8 @@ pub(super) fn tcp_segment(
     bare(source, destination, Protocol::TCP, segment).id(IDENTIFICATION + index as u16)
 }
 
-/// Datagram number `index` of equal ones of UDP with `size` bytes of payload each, cut from one of `len`.
+/// UDP datagram number `index` of those with `size` bytes of payload each, cut from one of `len`
+/// bytes.
 fn udp_segment(len: usize, size: usize, index: usize) -> Datagram {
     let whole = udp(HOST_A, HOST_B, len).build().split_off(28);
     let piece = whole.chunks(size).nth(index).expect("as many pieces as that");
@@ -48,10 +49,14 @@ fn udp_segment(len: usize, size: usize, index: usize) -> Datagram {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [entrance(), exit()].concat().into_iter().map(|case| case.not_end_to_end(NOT_A_FRAME)).collect()
+    [encapsulated(), decapsulated()]
+        .concat()
+        .into_iter()
+        .map(|case| case.not_end_to_end(NOT_A_FRAME))
+        .collect()
 }
 
-fn entrance() -> Vec<Case> {
+fn encapsulated() -> Vec<Case> {
     const PAYLOAD: [u8; 2300] = [9; 2300];
     let stream = || tcp(HOST_A, HOST_B, ACK, &[], &PAYLOAD);
     let segment =
@@ -63,33 +68,33 @@ fn entrance() -> Vec<Case> {
         (0..count).map(|index| ours(B, udp_segment(len, size, index)).build()).collect()
     };
     vec![
-        into("a superpacket of TCP, the last segment short", stream().df(true).cut_at(1000))
+        encap("a GSO packet of TCP, the last segment short", stream().df(true).cut_at(1000))
             .sends_all(PEER_B, segments(1000, true)),
-        into("a superpacket of TCP, all segments full", stream().df(true).cut_at(1150))
+        encap("a GSO packet of TCP, all segments full", stream().df(true).cut_at(1150))
             .sends_all(PEER_B, segments(1150, true)),
-        into("a superpacket of TCP that fits exactly", stream().df(true).cut_at(1440))
+        encap("a GSO packet of TCP that fits exactly", stream().df(true).cut_at(1440))
             .sends_all(PEER_B, segments(1440, true)),
-        into("a superpacket of TCP, a byte too many a segment", stream().df(true).cut_at(1441))
+        encap("a GSO packet of TCP, a byte too many a segment", stream().df(true).cut_at(1441))
             .answers(DropReason::InnerTooBig, Some(PEER_B), HOST_A, Icmpv4Error::TooBig { mtu: 1480 })
             .counting(|counts| counts.drop = Some((DropReason::InnerTooBig, Some(PEER_B), 2))),
-        into("a superpacket of TCP to be cut further", stream().cut_at(1444))
+        encap("a GSO packet of TCP to be cut further", stream().cut_at(1444))
             .sends_all(PEER_B, cut_further(&PAYLOAD))
             .counting(|counts| counts.tx = Some((PEER_B, 2, 2340)))
             .declined(),
-        into("a superpacket without DF, none outside either", stream().cut_at(1000))
+        encap("a GSO packet without DF, none outside either", stream().cut_at(1000))
             .with(|setup| setup.config.outer.df = false)
             .sends_all(PEER_B, without_df(&PAYLOAD)),
-        into("a superpacket of UDP, the last datagram short", udp(HOST_A, HOST_B, 2500).cut_at(900))
+        encap("a GSO packet of UDP, the last datagram short", udp(HOST_A, HOST_B, 2500).cut_at(900))
             .sends_all(PEER_B, datagrams(2500, 900)),
-        into("a superpacket of UDP that fits exactly", udp(HOST_A, HOST_B, 2932).cut_at(1452))
+        encap("a GSO packet of UDP that fits exactly", udp(HOST_A, HOST_B, 2932).cut_at(1452))
             .sends_all(PEER_B, datagrams(2932, 1452)),
-        into("a superpacket to the peer's own sender", udp(B, HOST_B, 2500).cut_at(900))
+        encap("a GSO packet to the peer's own sender", udp(B, HOST_B, 2500).cut_at(900))
             .drops(DropReason::InnerSourceIsTunnelExit, Some(PEER_B))
             .counting(|counts| counts.drop = Some((DropReason::InnerSourceIsTunnelExit, Some(PEER_B), 3))),
     ]
 }
 
-/// Segments of 1444 and 856 bytes of payload; the first makes two fragments.
+/// Segments of 1444 and 856 bytes of payload; the first becomes two fragments.
 fn cut_further(payload: &[u8]) -> Vec<Vec<u8>> {
     let segment = |index| tcp_segment(HOST_A, HOST_B, payload, 1444, index);
     vec![
@@ -99,24 +104,24 @@ fn cut_further(payload: &[u8]) -> Vec<Vec<u8>> {
     ]
 }
 
-/// Three segments whose outer identification is the plane's to choose.
+/// Three segments without an outer DF, for which any outer identification is right.
 fn without_df(payload: &[u8]) -> Vec<Vec<u8>> {
     (0..3).map(|index| ours(B, tcp_segment(HOST_A, HOST_B, payload, 1000, index)).df(false).build()).collect()
 }
 
-fn exit() -> Vec<Case> {
+fn decapsulated() -> Vec<Case> {
     let stream = || tcp(HOST_B, HOST_A, ACK, &[], &[9; 2300]);
     let counted = |case: Case, datagrams| case.counting(|counts| counts.rx = Some((PEER_B, datagrams, 2340)));
     vec![
-        counted(out_of("a superpacket comes out", theirs(B, stream()).cut_at(1000)).delivers(stream()), 3),
+        counted(decap("a GSO packet comes out", theirs(B, stream()).cut_at(1000)).delivers(stream()), 3),
         counted(
-            out_of("a superpacket that met congestion", theirs(B, stream().tos(2)).tos(3).cut_at(1000))
+            decap("a GSO packet that met congestion", theirs(B, stream().tos(2)).tos(3).cut_at(1000))
                 .delivers(stream().tos(3))
                 .counting(|counts| counts.marked = Some((PEER_B, 3))),
             3,
         ),
-        out_of(
-            "a superpacket with a forged source",
+        decap(
+            "a GSO packet with a forged source",
             theirs(B, tcp(HOST_A, HOST_A, ACK, &[], &[9; 2300])).cut_at(1000),
         )
         .drops(DropReason::InnerSourceIsOwn, Some(PEER_B))

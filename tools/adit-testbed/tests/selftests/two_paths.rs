@@ -1,4 +1,4 @@
-//! The network of Linux's pmtu.sh, with hosts behind the tunnel's ends: two ways between the gateways, and on
+//! The network of Linux's pmtu.sh, with hosts behind the tunnel's ends: two path_routers between the gateways, and on
 //! each a link between two routers that is narrower than any of the gateways'.
 //!
 //! ```text
@@ -19,12 +19,12 @@ use ipnet::Ipv4Net;
 use crate::support::{config_a, config_b};
 
 /// The network, without a tunnel; traffic takes way 0.
-pub(crate) struct Bed {
+pub(crate) struct TwoPaths {
     pub(crate) host_a: Host,
     /// Its interfaces are `way0` and `way1`.
     pub(crate) gateway_a: Host,
     /// Their interfaces are `toA` and, the narrow one, `toM`.
-    pub(crate) ways: [Host; 2],
+    pub(crate) path_routers: [Host; 2],
     /// Its interfaces are `to0`, `to1` (narrow) and `toB`.
     pub(crate) middle: Host,
     pub(crate) gateway_b: Host,
@@ -47,21 +47,21 @@ fn connect(cable: u8, (near, near_device): (&Host, &str), (far, far_device): (&H
     far.address(far_device, prefix(on_cable(cable, 2), 30)).unwrap();
 }
 
-impl Bed {
+impl TwoPaths {
     /// Builds it; the narrow link of each way has one of these MTUs.
     pub(crate) fn build(narrow: [u32; 2]) -> Self {
         let host = |name| Host::new(name).unwrap();
-        let bed = Self {
+        let network = Self {
             host_a: host("host A"),
             gateway_a: host("gateway A"),
-            ways: [host("way 0"), host("way 1")],
+            path_routers: [host("way 0"), host("way 1")],
             middle: host("middle"),
             gateway_b: host("gateway B"),
             host_b: host("host B"),
         };
         let insides = [
-            (&bed.host_a, &bed.gateway_a, HOST_A, INSIDE_A),
-            (&bed.host_b, &bed.gateway_b, HOST_B, INSIDE_B),
+            (&network.host_a, &network.gateway_a, HOST_A, INSIDE_A),
+            (&network.host_b, &network.gateway_b, HOST_B, INSIDE_B),
         ];
         for (host, gateway, address, inside) in insides {
             gateway.connect("inside", host, "eth0").unwrap();
@@ -69,31 +69,37 @@ impl Bed {
             host.address("eth0", prefix(address, 24)).unwrap();
             host.route(Ipv4Net::default(), Some(inside), None).unwrap();
         }
-        for router in [&bed.gateway_a, &bed.ways[0], &bed.ways[1], &bed.middle, &bed.gateway_b] {
+        for router in [
+            &network.gateway_a,
+            &network.path_routers[0],
+            &network.path_routers[1],
+            &network.middle,
+            &network.gateway_b,
+        ] {
             router.forward().unwrap();
             // Every datagram of a test that is too big has to be told of.
             router.sysctl("ipv4/icmp_ratelimit", "0").unwrap();
         }
-        for (number, way) in bed.ways.iter().enumerate() {
+        for (number, way) in network.path_routers.iter().enumerate() {
             let cable = number as u8;
-            connect(cable, (&bed.gateway_a, &format!("way{number}")), (way, "toA"));
-            connect(2 + cable, (way, "toM"), (&bed.middle, &format!("to{number}")));
+            connect(cable, (&network.gateway_a, &format!("way{number}")), (way, "toA"));
+            connect(2 + cable, (way, "toM"), (&network.middle, &format!("to{number}")));
             way.mtu("toM", narrow[number]).unwrap();
-            bed.middle.mtu(&format!("to{number}"), narrow[number]).unwrap();
+            network.middle.mtu(&format!("to{number}"), narrow[number]).unwrap();
             way.route(prefix(UNDERLAY_A, 32), Some(on_cable(cable, 1)), None).unwrap();
             way.route(Ipv4Net::default(), Some(on_cable(2 + cable, 2)), None).unwrap();
         }
-        connect(4, (&bed.middle, "toB"), (&bed.gateway_b, "underlay"));
-        bed.middle.route(prefix(UNDERLAY_B, 32), Some(on_cable(4, 2)), None).unwrap();
-        bed.gateway_b.route(Ipv4Net::default(), Some(on_cable(4, 1)), None).unwrap();
-        bed.gateway_a.address("lo", prefix(UNDERLAY_A, 32)).unwrap();
-        bed.gateway_b.address("lo", prefix(UNDERLAY_B, 32)).unwrap();
-        bed.take(0);
-        bed
+        connect(4, (&network.middle, "toB"), (&network.gateway_b, "underlay"));
+        network.middle.route(prefix(UNDERLAY_B, 32), Some(on_cable(4, 2)), None).unwrap();
+        network.gateway_b.route(Ipv4Net::default(), Some(on_cable(4, 1)), None).unwrap();
+        network.gateway_a.address("lo", prefix(UNDERLAY_A, 32)).unwrap();
+        network.gateway_b.address("lo", prefix(UNDERLAY_B, 32)).unwrap();
+        network.use_path(0);
+        network
     }
 
     /// Has the traffic between the gateways take this way, both there and back.
-    pub(crate) fn take(&self, way: u8) {
+    pub(crate) fn use_path(&self, way: u8) {
         let route = |destination, gateway| Route {
             destination: prefix(destination, 32),
             gateway: Some(gateway),
@@ -105,7 +111,7 @@ impl Bed {
     }
 
     /// Brings the tunnel up on both gateways, with these lines in the `[tunnel]` of both.
-    pub(crate) fn join(&self, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
+    pub(crate) fn bring_up(&self, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
         let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
         Tunnels { a: up(&self.gateway_a, config_a(tunnel)), b: up(&self.gateway_b, config_b(tunnel)) }
     }
