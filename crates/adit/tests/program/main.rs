@@ -9,6 +9,7 @@ extern crate adit_harness;
 mod api;
 mod check;
 mod continuity;
+mod documents;
 mod faults;
 mod first_hour;
 mod inside;

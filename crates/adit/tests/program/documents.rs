@@ -3,14 +3,12 @@
 //! The README's two configurations are the examples without their comments. Every command of Adit that
 //! the README, the guide or the reference shows exists, with the options it is shown with.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::adit;
-use support::sites::example;
+use crate::support::adit;
+use crate::support::sites::example;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
