@@ -126,7 +126,7 @@ fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
     }
     assert!(report["soak"]["resident_kib"].as_array().is_some_and(|looks| looks.len() >= 3), "{report}");
 
-    assert!(run.document.contains("| one TCP stream, of the bare veth |"), "{}", run.document);
+    assert!(run.document.contains("| one TCP stream, ratio to the bare veth |"), "{}", run.document);
     run.left_nothing()
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use adit_linux::error::Error;
-use adit_linux::sockets::poll::Bell;
+use adit_linux::sockets::poll::EventFd;
 use adit_tunnel::{Steps, Tunnel};
 
 /// Longest wait for the watcher, which may be looking up the next hops of 10,000 peers.
@@ -22,14 +22,14 @@ pub(super) struct Command {
 /// The plane's end.
 pub(super) struct CommandSender {
     commands: mpsc::Sender<Command>,
-    ready: Bell,
+    ready: EventFd,
     waiting: Arc<AtomicUsize>,
 }
 
 /// The watcher's end.
 pub(super) struct CommandReceiver {
     /// Readable when a command waits.
-    pub(super) ready: Bell,
+    pub(super) ready: EventFd,
     commands: mpsc::Receiver<Command>,
     /// Number of commands that wait.
     waiting: Arc<AtomicUsize>,
@@ -37,7 +37,7 @@ pub(super) struct CommandReceiver {
 
 pub(super) fn channel() -> Result<(CommandSender, CommandReceiver), Error> {
     let (sender, receiver) = mpsc::channel();
-    let (ready, waiting) = (Bell::new()?, Arc::new(AtomicUsize::new(0)));
+    let (ready, waiting) = (EventFd::new()?, Arc::new(AtomicUsize::new(0)));
     let sender = CommandSender { commands: sender, ready: ready.clone(), waiting: Arc::clone(&waiting) };
     Ok((sender, CommandReceiver { ready, commands: receiver, waiting }))
 }
@@ -52,7 +52,7 @@ impl CommandSender {
         let ended = "the thread that watches the underlay has ended";
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.commands.send(Command { tunnel, steps: steps.clone(), done }).map_err(|_| ended.to_owned())?;
-        self.ready.ring();
+        self.ready.notify();
         match answer.recv_timeout(ANSWER_TIMEOUT) {
             Ok(done) => done,
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(ended.to_owned()),
@@ -66,7 +66,7 @@ impl CommandSender {
 impl CommandReceiver {
     /// The next command, if one waits.
     pub(super) fn next(&self) -> Option<Command> {
-        self.ready.hear();
+        self.ready.drain();
         let command = self.commands.try_recv().ok()?;
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         Some(command)

@@ -1,7 +1,7 @@
 //! ICMP errors to the senders of datagrams that the tunnel refuses.
 
 use adit_linux::error::Error;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::Reply;
@@ -12,9 +12,9 @@ const BATCH: usize = 16;
 
 /// Opens the socket for replies if the hosts inside are in another namespace or VRF than the underlay.
 /// Otherwise `None`: the raw socket of the underlay reaches them.
-pub(super) fn reply_sender(inside: &Inside) -> Result<Option<RawFrameSender>, Error> {
-    let open = || RawFrameSender::open_in(inside, MAX_ERROR_LEN, BATCH);
-    inside.is_elsewhere().then(open).transpose()
+pub(super) fn reply_sender(scope: &NetScope) -> Result<Option<RawFrameSender>, Error> {
+    let open = || RawFrameSender::open_in(scope, MAX_ERROR_LEN, BATCH);
+    scope.is_separate().then(open).transpose()
 }
 
 /// Queues an ICMP error. The kernel routes it and fills in its own address towards the sender.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::poll::Waker;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
@@ -70,7 +70,7 @@ impl UserspacePlane {
         underlay: Ipv4Addr,
         offload: Option<O>,
     ) -> Result<Self, O::Error> {
-        let (device, inside) = (tun.name().to_owned(), tun.inside().clone());
+        let (device, scope) = (tun.name().to_owned(), tun.scope().clone());
         let (sender, commands) = commands::channel()?;
         // From here on, dropping the plane ends what was started.
         let mut plane = Self::idle(&tunnel, tun, underlay, sender)?;
@@ -78,10 +78,10 @@ impl UserspacePlane {
         // that a capture sees. Behind one, the kernel routes what userspace sends.
         let opens_sockets = offload.is_none();
         let offload = plane.start_receivers(underlay, offload)?;
-        let senders = plane.senders(&inside)?;
+        let senders = plane.senders(&scope)?;
         let sender_counters = senders.iter().map(|sender| Arc::clone(&sender.counters)).collect();
         let watcher = Watcher {
-            probing: Probing::open(&tunnel, underlay, &inside, plane.shard(), sender_counters)?,
+            probing: Probing::open(&tunnel, underlay, &scope, plane.shard(), sender_counters)?,
             tunnel,
             current: Arc::clone(&plane.tunnel),
             commands,
@@ -150,7 +150,7 @@ impl UserspacePlane {
     ) -> Result<Option<OffloadSync<O>>, Error> {
         let pool = Arc::clone(&self.receivers);
         let (Some(offload), Some(queue)) = (offload, pool.queues.first()) else {
-            self.protocol4 = Some(RawSocket::silencer(underlay)?);
+            self.protocol4 = Some(RawSocket::protocol4_placeholder(underlay)?);
             pool.bind(None)?.start(&pool, HandoverDedup::default())?;
             return Ok(None);
         };
@@ -163,12 +163,12 @@ impl UserspacePlane {
     }
 
     /// One sender for each queue of the tunnel interface, its thread not started yet.
-    fn senders(&mut self, inside: &Inside) -> Result<Vec<Outbound>, Error> {
+    fn senders(&mut self, scope: &NetScope) -> Result<Vec<Outbound>, Error> {
         let queues = self.receivers.queues.clone();
-        queues.into_iter().enumerate().map(|(number, queue)| self.sender(number, queue, inside)).collect()
+        queues.into_iter().enumerate().map(|(number, queue)| self.sender(number, queue, scope)).collect()
     }
 
-    fn sender(&mut self, number: usize, queue: Arc<TunQueue>, inside: &Inside) -> Result<Outbound, Error> {
+    fn sender(&mut self, number: usize, queue: Arc<TunQueue>, scope: &NetScope) -> Result<Outbound, Error> {
         Ok(Outbound {
             queue,
             number,
@@ -176,7 +176,7 @@ impl UserspacePlane {
             counters: self.shard(),
             next_hops: Arc::clone(&self.next_hops),
             raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
-            replies: reply_sender(inside)?,
+            replies: reply_sender(scope)?,
             link: None,
             clock: Clock,
             stop: Arc::clone(&self.stop),

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_linux::error::Error;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
@@ -36,14 +36,14 @@ impl Probing {
     pub(super) fn open(
         tunnel: &Tunnel,
         underlay: Ipv4Addr,
-        inside: &Inside,
+        scope: &NetScope,
         counters: Arc<Counters>,
         senders: Vec<Arc<Counters>>,
     ) -> Result<Self, Error> {
         Ok(Self {
             icmp: RawSocket::icmp_errors(underlay)?,
             raw: RawFrameSender::open(MAX_DATAGRAM, FRAMES)?,
-            replies: reply_sender(inside)?,
+            replies: reply_sender(scope)?,
             prober: Prober::new(tunnel),
             counters,
             senders,

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use adit_linux::nftables::Quiet;
+use adit_linux::nftables::Tunnel4DropRule;
 use adit_tunnel::Tunnel;
 
 /// What is known of `tunnel4`. Only a plane without an offload needs it: what an offload declines does
@@ -15,7 +15,7 @@ pub(super) enum Tunnel4State {
     /// Not loaded yet.
     NotLoaded { table: String },
     /// Loaded, and kept from answering while this exists.
-    Silenced { _rule: Quiet },
+    Silenced { _rule: Tunnel4DropRule },
     /// Loaded, and it answers: the rule could not be set.
     Answering,
 }
@@ -33,7 +33,7 @@ impl Tunnel4State {
     /// Looks whether it has been loaded, and sets the rule.
     pub(super) fn look(&mut self, tunnel: &Tunnel, underlay: Ipv4Addr) {
         let Self::NotLoaded { table } = self else { return };
-        if !Quiet::is_needed() {
+        if !Tunnel4DropRule::is_needed() {
             return;
         }
         let peers: Vec<Ipv4Addr> = tunnel
@@ -43,7 +43,7 @@ impl Tunnel4State {
                 IpAddr::V6(_) => None,
             })
             .collect();
-        *self = match Quiet::start(table, underlay, &peers) {
+        *self = match Tunnel4DropRule::start(table, underlay, &peers) {
             Ok(rule) => Self::Silenced { _rule: rule },
             Err(error) => {
                 tracing::warn!(%error, "the kernel's tunnel driver answers peers with Port Unreachable");
