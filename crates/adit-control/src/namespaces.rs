@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use adit_config::Site;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
 use adit_linux::netns::NetNs;
 
@@ -16,7 +16,7 @@ use crate::reconcile::desired::Vrf;
 pub(crate) struct Namespaces {
     pub(crate) host: Arc<dyn Host>,
     /// Where the inner side is.
-    pub(crate) scope: Inside,
+    pub(crate) scope: NetScope,
     pub(crate) inner: Box<dyn Network>,
     pub(crate) underlay: Box<dyn Network>,
 }
@@ -31,9 +31,9 @@ impl Namespaces {
             Some(name) => Some(named_namespace(name.as_str())?),
             None => None,
         };
-        let scope = Inside { netns, vrf: site.vrf.as_ref().map(ToString::to_string) };
+        let scope = NetScope { netns, vrf: site.vrf.as_ref().map(ToString::to_string) };
         let inner = host.network(&scope)?;
-        let underlay = host.network(&Inside::default())?;
+        let underlay = host.network(&NetScope::default())?;
         Ok(Self { host: Arc::clone(host), scope, inner, underlay })
     }
 

@@ -10,7 +10,7 @@ use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::limits::Limit;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_tunnel::Totals;
 
 use crate::carrier::choice::carrier_of;
@@ -299,7 +299,7 @@ impl Overlay {
     }
 
     /// Returns where the inner side is.
-    pub(crate) fn inner_scope(&self) -> &Inside {
+    pub(crate) fn inner_scope(&self) -> &NetScope {
         &self.namespaces.scope
     }
 

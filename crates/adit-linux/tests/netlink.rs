@@ -12,7 +12,7 @@ use adit_linux::netlink::{
 use adit_linux::netns::NetNs;
 use adit_linux::sysctl;
 use adit_linux::testing::require_root;
-use common::{PATIENCE, await_running};
+use common::{TIMEOUT, await_running};
 use ipnet::Ipv4Net;
 
 /// Two namespaces with a veth between them: 192.0.2.1/24 on `left`, 192.0.2.2/24 on `right`.
@@ -51,7 +51,7 @@ impl Pair {
 
 /// The first event that `wanted` makes something of.
 fn await_event<T>(events: &mut Events, what: &str, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut seen = Vec::new();
     while Instant::now() < deadline {
         if let Some(event) = events.next(deadline - Instant::now()).unwrap() {
@@ -92,18 +92,13 @@ fn link_is_what_it_was_set_to() {
     }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
-    let mac = [0x02, 0, 0, 0, 0, 0x2a];
     netlink.set_mtu(index, 1400).unwrap();
     netlink.set_alias(index, "adit paris").unwrap();
-    netlink.set_mac(index, mac).unwrap();
     netlink.set_txqueuelen(index, 4096).unwrap();
     netlink.set_down(index).unwrap();
     netlink.rename(index, "renamed").unwrap();
     let link = netlink.link("renamed").unwrap().unwrap();
-    assert_eq!(
-        (link.index, link.mtu, link.mac, link.up, link.running),
-        (index, 1400, Some(mac), false, false)
-    );
+    assert_eq!((link.index, link.mtu, link.up, link.running), (index, 1400, false, false));
     assert_eq!(link.alias.as_deref(), Some("adit paris"));
     // Its queue is not part of a `Link`; ip(8) reads it where we are.
     let shown = pair
@@ -122,14 +117,14 @@ fn refusals_name_the_attempt_and_the_reason() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let taken = netlink.add_veth("to-right", "other", &pair.right).unwrap_err();
-    assert!(taken.is_exists(), "{taken}");
+    assert_eq!(taken.errno(), Some(libc::EEXIST), "{taken}");
     assert!(
         taken.to_string().starts_with("cannot make the veth pair to-right and other: File exists"),
         "{taken}"
     );
 
     let twice = netlink.add_address(index, "192.0.2.1/24".parse().unwrap()).unwrap_err();
-    assert!(twice.is_exists(), "{twice}");
+    assert_eq!(twice.errno(), Some(libc::EEXIST), "{twice}");
     let words = twice.kernel_text().expect("the kernel says more than a number");
     assert!(words.contains("already"), "{words}");
     assert!(twice.to_string().contains(words), "{twice}");
@@ -190,7 +185,7 @@ fn routes_carry_protocol_and_source() {
     let expected = Route { scope: Some(RouteScope::Link), ..route.clone() };
     assert_eq!(ours(netlink), [expected]);
     let again = netlink.add_route(&route).unwrap_err();
-    assert!(again.is_exists(), "{again}");
+    assert_eq!(again.errno(), Some(libc::EEXIST), "{again}");
 
     route.mtu = None;
     route.gateway = Some(Ipv4Addr::new(192, 0, 2, 2));

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 
 use adit_linux::netns::NetNs;
-use adit_linux::nftables::Quiet;
+use adit_linux::nftables::Tunnel4DropRule;
 use adit_linux::testing::{require, require_root};
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
@@ -29,7 +29,8 @@ fn the_table_says_what_it_does_and_goes_with_its_owner() {
     }
     let ns = NetNs::fresh().expect("a namespace");
     let peers = [Ipv4Addr::new(10, 1, 1, 2), Ipv4Addr::new(10, 1, 1, 3)];
-    let quiet = ns.run(|| Quiet::start("adit-a", LOCAL, &peers)).expect("a namespace").expect("it starts");
+    let quiet =
+        ns.run(|| Tunnel4DropRule::start("adit-a", LOCAL, &peers)).expect("a namespace").expect("it starts");
     let rules = listed(&ns);
     for line in [
         "table ip adit-a {",
@@ -52,7 +53,7 @@ fn there_may_be_many_peers() {
     }
     let ns = NetNs::fresh().expect("a namespace");
     let peers: Vec<Ipv4Addr> = (0..10_000).map(|n| Ipv4Addr::from_bits(0x0a02_0000 + n)).collect();
-    let quiet = ns.run(|| Quiet::start("adit-hub", LOCAL, &peers)).expect("a namespace");
+    let quiet = ns.run(|| Tunnel4DropRule::start("adit-hub", LOCAL, &peers)).expect("a namespace");
     let _quiet = quiet.expect("it starts");
     assert!(listed(&ns).contains("10.2.39.15"), "the last of them");
 }

@@ -3,7 +3,7 @@
 
 use adit_config::Config;
 use adit_dataplane::kernel::limits::{LIMITS, Limit};
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Network};
 use ipnet::Ipv4Net;
 
@@ -37,8 +37,8 @@ impl IpipCarrier {
 }
 
 impl Carrier for IpipCarrier {
-    fn check_scope(&self, scope: &Inside) -> Result<(), ControlError> {
-        if !scope.is_elsewhere() {
+    fn check_scope(&self, scope: &NetScope) -> Result<(), ControlError> {
+        if !scope.is_separate() {
             return Ok(());
         }
         let why = "which is not made in another network namespace or in a VRF (site.netns, site.vrf)";

@@ -10,7 +10,7 @@ mod tun;
 
 use adit_config::Config;
 use adit_dataplane::kernel::limits::Limit;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
 use ipnet::Ipv4Net;
 
@@ -28,7 +28,7 @@ pub(crate) use running::Running;
 /// objects that every overlay has.
 pub(crate) trait Carrier: Send {
     /// Refuses an inner side that this carrier cannot serve.
-    fn check_scope(&self, scope: &Inside) -> Result<(), ControlError>;
+    fn check_scope(&self, scope: &NetScope) -> Result<(), ControlError>;
 
     /// Adapts the desired state to the interfaces of the inner side.
     fn adapt(&self, desired: &mut Desired, site: &str, inner: &mut dyn Network) -> Result<(), ControlError>;

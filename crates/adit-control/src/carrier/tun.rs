@@ -2,7 +2,7 @@
 
 use adit_config::Config;
 use adit_dataplane::kernel::limits::Limit;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL};
 
 use super::{Carrier, Damage, Prepared, Repair, Running};
@@ -69,7 +69,7 @@ impl TunCarrier {
 }
 
 impl Carrier for TunCarrier {
-    fn check_scope(&self, _: &Inside) -> Result<(), ControlError> {
+    fn check_scope(&self, _: &NetScope) -> Result<(), ControlError> {
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use adit_dataplane::DataPlane;
 use adit_dataplane::ebpf;
 use adit_dataplane::kernel::{Filter, FilterTable, KernelPlane, table_name};
 use adit_linux::error::Result;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Netlink, Network};
 use adit_linux::nftables::Tables;
 use adit_linux::sysctl;
@@ -23,16 +23,16 @@ use crate::error::ControlError;
 pub(crate) struct LinuxHost;
 
 impl Host for LinuxHost {
-    fn network(&self, scope: &Inside) -> Result<Box<dyn Network>> {
+    fn network(&self, scope: &NetScope) -> Result<Box<dyn Network>> {
         Ok(Box::new(scope.run(Netlink::open)??))
     }
 
-    fn disable_ipv6(&self, scope: &Inside, interface: &str) -> Result<()> {
+    fn disable_ipv6(&self, scope: &NetScope, interface: &str) -> Result<()> {
         let knob = format!("net/ipv6/conf/{interface}/disable_ipv6");
         scope.run(|| sysctl::write(&knob, "1"))?
     }
 
-    fn open_tun(&self, scope: &Inside, name: &str) -> Result<Box<dyn TunDevice>> {
+    fn open_tun(&self, scope: &NetScope, name: &str) -> Result<Box<dyn TunDevice>> {
         let options = TunOptions { name: name.to_owned(), queues: plane_select::queues() };
         let tun = Tun::open_in(&options, scope.clone())?;
         Ok(Box::new(OpenTun { tun, options, scope: scope.clone() }))
@@ -90,7 +90,7 @@ impl Host for LinuxHost {
 struct OpenTun {
     tun: Tun,
     options: TunOptions,
-    scope: Inside,
+    scope: NetScope,
 }
 
 impl TunDevice for OpenTun {

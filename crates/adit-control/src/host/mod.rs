@@ -12,7 +12,7 @@ use adit_config::DataplaneChoice;
 use adit_dataplane::DataPlane;
 use adit_dataplane::kernel::Filter;
 use adit_linux::error::Result;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
 use adit_tunnel::Tunnel;
 
@@ -23,13 +23,13 @@ pub(crate) use linux::LinuxHost;
 /// A machine, seen from the calling thread's network namespace.
 pub(crate) trait Host: Send + Sync {
     /// Opens the links, addresses and routes of a network namespace.
-    fn network(&self, scope: &Inside) -> Result<Box<dyn Network>>;
+    fn network(&self, scope: &NetScope) -> Result<Box<dyn Network>>;
 
     /// Turns IPv6 off on an interface. Fails on a kernel without IPv6.
-    fn disable_ipv6(&self, scope: &Inside, interface: &str) -> Result<()>;
+    fn disable_ipv6(&self, scope: &NetScope, interface: &str) -> Result<()>;
 
     /// Opens the TUN device of that name, and creates it if it is missing.
-    fn open_tun(&self, scope: &Inside, name: &str) -> Result<Box<dyn TunDevice>>;
+    fn open_tun(&self, scope: &NetScope, name: &str) -> Result<Box<dyn TunDevice>>;
 
     /// Opens the packet filter of nf_tables; it sets nothing yet.
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>>;

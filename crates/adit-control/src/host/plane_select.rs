@@ -29,7 +29,7 @@ impl PlaneStarter<'_> {
             return self.start_userspace(tun, AS_CONFIGURED.to_owned(), pins.and_then(Result::ok));
         }
         let must_be_ebpf = self.request.choice == DataplaneChoice::Ebpf;
-        if tun.inside().netns.is_some() {
+        if tun.scope().netns.is_some() {
             const WHY: &str =
                 "whose programs cannot pass datagrams on to another network namespace (site.netns)";
             if must_be_ebpf {

@@ -1,6 +1,6 @@
 //! Objects of an overlay that no daemon serves any more: finding and removing them.
 
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
 
 use crate::error::ControlError;
@@ -43,7 +43,7 @@ fn open_inner(host: &dyn Host, netns: Option<&str>) -> Result<Option<Box<dyn Net
         Err(ControlError::NoNetns { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    Ok(Some(host.network(&Inside { netns, vrf: None })?))
+    Ok(Some(host.network(&NetScope { netns, vrf: None })?))
 }
 
 /// Removes the interfaces of a site, and then the packet filter that guards them. Returns their names.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use adit_linux::error::{Error, Result};
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Events, Group};
 use adit_linux::sockets::poll::readable_any_within;
 
@@ -26,7 +26,7 @@ impl NetlinkWatcher {
     ///
     /// # Errors
     /// Fails if the inner namespace cannot be entered, or if netlink cannot be opened.
-    pub(crate) fn open(inner: &Inside) -> Result<Self> {
+    pub(crate) fn open(inner: &NetScope) -> Result<Self> {
         let mut subscriptions = vec![inner.run(|| Events::open(&INNER_GROUPS))??];
         if inner.netns.is_some() {
             subscriptions.push(Events::open(&UNDERLAY_GROUPS)?);

@@ -12,7 +12,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 use ipnet::Ipv4Net;
 
-use crate::support::{Injector, mac, wait_until};
+use crate::support::{Injector, mac, set_mac, wait_until};
 
 const NEW_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0, 0, 0x42];
 
@@ -38,8 +38,7 @@ fn a_next_hop_with_another_mac_is_found_again() {
     }
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
-    let index = network.router.index("toA").unwrap();
-    network.router.netlink().unwrap().set_mac(index, NEW_MAC).unwrap();
+    set_mac(&network.router, "toA", NEW_MAC);
     wait_for_traffic(&network);
     let neighbour = gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
     assert_eq!(neighbour.unwrap().and_then(|neighbour| neighbour.mac), Some(NEW_MAC));
@@ -55,10 +54,9 @@ fn an_announced_mac_is_used_at_once() {
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let gateway = &network.gateway_a;
-    let index = network.router.index("toA").unwrap();
     // A neighbour that was confirmed within the last second is not replaced (`locktime`).
     gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
-    network.router.netlink().unwrap().set_mac(index, NEW_MAC).unwrap();
+    set_mac(&network.router, "toA", NEW_MAC);
     Injector::new(&network.router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
     let known = || gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
     wait_until("the kernel takes the announcement", || {

@@ -116,7 +116,7 @@ impl Testbed {
         router.sysctl("ipv4/ip_forward", "0").unwrap();
         let silencers = [B, C].map(|peer| {
             router.address("lo", Ipv4Net::from(peer)).unwrap();
-            router.run(|| RawSocket::silencer(peer)).unwrap()
+            router.run(|| RawSocket::protocol4_placeholder(peer)).unwrap()
         });
         // The host has no address, so that it answers to nothing at all.
         let inside = gateway_a.index("dummyA").unwrap();

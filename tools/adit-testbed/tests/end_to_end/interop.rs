@@ -239,7 +239,7 @@ fn scapy_as_the_peer_is_answered() {
     let network = TwoSites::build().unwrap();
     let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
     // So that gateway B's kernel, which has no tunnel, does not answer what scapy is to read.
-    let _silencer = network.gateway_b.run(|| RawSocket::silencer(UNDERLAY_B)).unwrap();
+    let _silencer = network.gateway_b.run(|| RawSocket::protocol4_placeholder(UNDERLAY_B)).unwrap();
     let router = mac(&network.router, "toB").map(|byte| format!("{byte:02x}")).join(":");
     let addresses = [UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B].map(|address| address.to_string());
     let said = network

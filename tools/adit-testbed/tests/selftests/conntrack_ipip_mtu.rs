@@ -13,6 +13,8 @@ use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites};
 use adit_linux::EMSGSIZE;
 use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_linux::testing::require;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::IpMtu;
 
 use crate::planes::{bring_up_with, on_every_plane};
 use crate::support::{ATTEMPT, Random, snmp};
@@ -100,7 +102,7 @@ fn tracepath(plane: DataplaneChoice, tracking: bool) {
     receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
     let ends = (SocketAddrV4::new(HOST_A, 0), SocketAddrV4::new(HOST_B, 5000));
     let sender = network.host_a.run(|| PathSocket::connect(ends.0, ends.1)).unwrap();
-    let mut seen = vec![sender.path_mtu().expect("it is known")];
+    let mut seen = vec![getsockopt(&sender, IpMtu).expect("it is known").cast_unsigned()];
     for hop in 0.. {
         let size = *seen.last().expect("it began with one") as usize;
         sender.send(&vec![7; size - HEADERS]).expect("the own host takes what it holds to fit");
