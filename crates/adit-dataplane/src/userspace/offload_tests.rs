@@ -9,7 +9,6 @@ use adit_fixtures::Setup;
 use adit_linux::error::Error;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, Route, RouteKind, RouteLookup};
 use adit_linux::netns::NetNs;
-use adit_linux::testing::require_root;
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{Amendment, PeerConfig, PeerIndex, Steps, Tunnel};
 
@@ -255,11 +254,8 @@ fn interfaces(names: &[(u32, &str)]) -> Interfaces {
     names.iter().map(|(index, name)| (*index, (*name).to_owned())).collect()
 }
 
-#[test]
+#[test(root)]
 fn an_offload_opens_when_it_knows_every_next_hop() {
-    if !require_root("an_offload_opens_when_it_knows_every_next_hop") {
-        return;
-    }
     let tunnel = tunnel();
     let peers = addresses(&tunnel);
     let bed = Bed::new(&tunnel);
@@ -271,11 +267,8 @@ fn an_offload_opens_when_it_knows_every_next_hop() {
     assert_eq!(offload.calls()[..expected.len()], expected);
 }
 
-#[test]
+#[test(root)]
 fn a_start_fails_if_the_offload_does_not_open() {
-    if !require_root("a_start_fails_if_the_offload_does_not_open") {
-        return;
-    }
     let tunnel = tunnel();
     let bed = Bed::new(&tunnel);
     let offload = FakeOffload { refuses_open: true, ..FakeOffload::default() };
@@ -284,11 +277,8 @@ fn a_start_fails_if_the_offload_does_not_open() {
     assert_eq!(Arc::strong_count(&offload.calls), 1, "no thread keeps the offload");
 }
 
-#[test]
+#[test(root)]
 fn an_interface_that_a_route_moves_to_is_served() {
-    if !require_root("an_interface_that_a_route_moves_to_is_served") {
-        return;
-    }
     let tunnel = tunnel();
     let (peer, _) = addresses(&tunnel)[0];
     let bed = Bed::new(&tunnel);
@@ -308,11 +298,8 @@ fn an_interface_that_a_route_moves_to_is_served() {
     offload.await_call(|call| *call == Call::Widen(both.clone()));
 }
 
-#[test]
+#[test(root)]
 fn a_new_peer_gets_a_next_hop_when_the_offload_knows_it() {
-    if !require_root("a_new_peer_gets_a_next_hop_when_the_offload_knows_it") {
-        return;
-    }
     let tunnel = tunnel();
     let new = PeerConfig {
         name: "new".to_owned(),
