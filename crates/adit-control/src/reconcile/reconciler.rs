@@ -9,6 +9,8 @@ use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::reconcile::netlink_watch::Hearing;
 use crate::reconcile::route_events::Hearsay;
+use crate::state::snapshot::SnapshotPublisher;
+use crate::state::status::Status;
 
 /// How often everything is looked at though nothing was said: a lost event must not last.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -27,7 +29,10 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Keeps what is in `overlay`, in the calling thread's network namespace.
-    pub(crate) fn start(overlay: Arc<Mutex<Option<Overlay>>>) -> Result<Self, ControlError> {
+    pub(crate) fn start(
+        overlay: Arc<Mutex<Option<Overlay>>>,
+        snapshots: Arc<SnapshotPublisher>,
+    ) -> Result<Self, ControlError> {
         // First subscribed, then looked: nothing that happens in between is missed.
         let hearing = {
             let overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
@@ -37,7 +42,7 @@ impl Keeper {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("adit-keep".to_owned())
-            .spawn(move || keep(&overlay, hearing, &stopped))
+            .spawn(move || keep(&overlay, &snapshots, hearing, &stopped))
             .map_err(|error| ControlError::file("start a thread for", "adit-keep", error))?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -54,7 +59,12 @@ impl Drop for Keeper {
     }
 }
 
-fn keep(overlay: &Mutex<Option<Overlay>>, mut hearing: Hearing, stop: &AtomicBool) {
+fn keep(
+    overlay: &Mutex<Option<Overlay>>,
+    snapshots: &SnapshotPublisher,
+    mut hearing: Hearing,
+    stop: &AtomicBool,
+) {
     let (mut looked, mut not_before) = (Instant::now(), Instant::now());
     let mut has_failed = false;
     let mut heard = Hearsay::default();
@@ -90,7 +100,10 @@ fn keep(overlay: &Mutex<Option<Overlay>>, mut hearing: Hearing, stop: &AtomicBoo
             continue;
         }
         (looked, heard) = (Instant::now(), Hearsay::default());
-        match overlay.repair() {
+        let _long_work = snapshots.begin_long_work();
+        let repaired = overlay.repair();
+        snapshots.publish(Status::of(overlay));
+        match repaired {
             Ok(_) => {
                 has_failed = false;
                 if is_elsewhere {
