@@ -2,7 +2,7 @@
 //! where the file says, the tunnel's device and what is routed into it.
 
 use adit_config::Site;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
 
@@ -13,7 +13,7 @@ use crate::reconcile::desired::Vrf;
 #[derive(Debug)]
 pub(crate) struct Sides {
     /// Where the inside is.
-    pub(crate) place: Inside,
+    pub(crate) place: NetScope,
     pub(crate) inside: Netlink,
     pub(crate) outside: Netlink,
 }
@@ -25,7 +25,7 @@ impl Sides {
             Some(name) => Some(namespace(name.as_str())?),
             None => None,
         };
-        let place = Inside { netns, vrf: site.vrf.as_ref().map(ToString::to_string) };
+        let place = NetScope { netns, vrf: site.vrf.as_ref().map(ToString::to_string) };
         let inside = place.run(Netlink::open)??;
         Ok(Self { place, inside, outside: Netlink::open()? })
     }

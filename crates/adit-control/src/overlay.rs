@@ -9,8 +9,8 @@ use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
-use adit_dataplane::kernel::Guard;
-use adit_linux::net_scope::Inside;
+use adit_dataplane::kernel::FilterTable;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
@@ -55,7 +55,7 @@ pub struct Overlay {
     before: Totals,
     repairs: BTreeMap<Object, u64>,
     /// Where Linux's own driver carries the packets.
-    driver: Option<Arc<Guard>>,
+    driver: Option<Arc<FilterTable>>,
     /// Our address was not there when it was last looked for.
     is_underlay_missing: bool,
 }
@@ -64,13 +64,13 @@ pub struct Overlay {
 struct Survey {
     desired: Desired,
     tunnel: Arc<Tunnel>,
-    place: Inside,
+    place: NetScope,
 }
 
 impl Survey {
     /// What is asked for on the machine as it is; the underlay address that is `in_use` stays if it can.
     fn of(sides: &mut Sides, config: &Config, in_use: Option<Ipv4Addr>) -> Result<Self, ControlError> {
-        if is_drivers(config) && sides.place.is_elsewhere() {
+        if is_drivers(config) && sides.place.is_separate() {
             let why = "which is not made in another network namespace or in a VRF (site.netns, site.vrf)";
             return Err(ControlError::PlaneCannot { plane: "kernel", why });
         }
@@ -317,7 +317,7 @@ impl Overlay {
     }
 
     /// Where the inside is.
-    pub(crate) fn place(&self) -> &Inside {
+    pub(crate) fn place(&self) -> &NetScope {
         &self.sides.place
     }
 
@@ -518,7 +518,7 @@ fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, Cont
 /// Removes the device that was made unless everything went well.
 struct Undo {
     device: Option<String>,
-    place: Inside,
+    place: NetScope,
 }
 
 impl Undo {

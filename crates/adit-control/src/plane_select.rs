@@ -36,7 +36,7 @@ impl PlaneStarter<'_> {
             return self.userspace(tun, "as configured".to_owned(), pins);
         }
         let asked = choice == DataplaneChoice::Ebpf;
-        if tun.inside().netns.is_some() {
+        if tun.scope().netns.is_some() {
             const WHY: &str =
                 "whose programs cannot pass datagrams on to another network namespace (site.netns)";
             if asked {

@@ -5,7 +5,7 @@ use adit_tunnel::{Steps, Tunnel};
 /// What is set aside at the start. A peer that comes gets a number of its own, also where another has gone, so some
 /// changes use it up; then the data plane is started anew, and begins to count anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Room {
+pub(crate) struct Capacity {
     pub(crate) peers: usize,
     pub(crate) networks: usize,
 }
@@ -14,9 +14,9 @@ pub(crate) struct Room {
 const PEERS: usize = 64;
 const NETWORKS: usize = 1024;
 
-impl Room {
+impl Capacity {
     /// For a tunnel, and a quarter more.
-    pub(crate) fn beside(tunnel: &Tunnel) -> Self {
+    pub(crate) fn with_headroom(tunnel: &Tunnel) -> Self {
         let (peers, networks) = (tunnel.places(), networks(tunnel));
         Self { peers: peers + (peers / 4).max(PEERS), networks: networks + (networks / 4).max(NETWORKS) }
     }
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn numbers_and_networks_are_used_up() {
         let mut tunnel = Tunnel::new(Setup::default().config).expect("it is good");
-        let room = Room::beside(&tunnel);
+        let capacity = Capacity::with_headroom(&tunnel);
         let peer = |underlay: [u8; 4], networks: u32| PeerConfig {
             name: "new".to_owned(),
             underlay: std::net::Ipv4Addr::from(underlay).into(),
@@ -49,16 +49,16 @@ mod tests {
                 .map(|n| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n)).into())
                 .collect(),
         };
-        let large = peer([10, 1, 2, 1], room.networks as u32);
+        let large = peer([10, 1, 2, 1], capacity.networks as u32);
         let (full, steps) =
             tunnel.amended(&Amendment { removed: vec![], set: vec![large] }).expect("it is good");
-        assert!(!room.holds(&full, &steps), "{room:?}");
+        assert!(!capacity.holds(&full, &steps), "{capacity:?}");
         // The same place on the underlay, again and again, is another peer each time.
-        for used in tunnel.places()..=room.peers {
+        for used in tunnel.places()..=capacity.peers {
             let address = [10, 1, 2, 2];
             let set = vec![peer(address, 1)];
             let (with, steps) = tunnel.amended(&Amendment { removed: vec![], set }).expect("it is good");
-            assert_eq!(room.holds(&with, &steps), used < room.peers, "{used} of {room:?}");
+            assert_eq!(capacity.holds(&with, &steps), used < capacity.peers, "{used} of {capacity:?}");
             let removed = vec![address.into()];
             tunnel = with.amended(&Amendment { removed, set: vec![] }).expect("it is there").0;
         }

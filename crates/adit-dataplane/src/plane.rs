@@ -47,7 +47,7 @@ pub trait DataPlane: Send + Sync {
     ///
     /// # Errors
     /// Why it has to be started anew for that, in a few words. Part of it may be done.
-    fn amend(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
         let (_, _) = (tunnel, steps);
         Err("this data plane does not change while it runs".to_owned())
     }

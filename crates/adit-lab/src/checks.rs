@@ -15,7 +15,7 @@ use crate::error::LabError;
 use crate::host::Host;
 use crate::http;
 use crate::ping::{Answer, ping};
-use crate::two_sites::{Article, HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, UNDERLAY_A, UNDERLAY_B};
+use crate::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, TwoSites, UNDERLAY_A, UNDERLAY_B};
 
 /// How long an answer may take. A refusal comes at once; only silence costs this much.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -43,7 +43,7 @@ fn check(name: &'static str, ok: bool, detail: String) -> Check {
 ///
 /// # Errors
 /// The attempt itself could not be made.
-pub fn isolated(name: &'static str, network: &Article) -> Result<Check, LabError> {
+pub fn isolated(name: &'static str, network: &TwoSites) -> Result<Check, LabError> {
     let gateway = network.gateway_a.run(|| ping(INSIDE_B, SMALL, TTL, PATIENCE))?;
     let host = network.host_a.run(|| ping(HOST_B, SMALL, TTL, PATIENCE))?;
     let ok = !gateway.is_reply() && !host.is_reply();
@@ -58,7 +58,7 @@ pub fn isolated(name: &'static str, network: &Article) -> Result<Check, LabError
 ///
 /// # Errors
 /// The attempt itself could not be made.
-pub fn ping_gateways(network: &Article) -> Result<Check, LabError> {
+pub fn ping_gateways(network: &TwoSites) -> Result<Check, LabError> {
     let answer = network.gateway_a.run(|| ping(INSIDE_B, SMALL, TTL, PATIENCE))?;
     Ok(check("ping", answer.is_reply(), format!("{INSIDE_A} to {INSIDE_B}: {}", told(&answer))))
 }
@@ -68,7 +68,7 @@ pub fn ping_gateways(network: &Article) -> Result<Check, LabError> {
 ///
 /// # Errors
 /// The attempt itself could not be made.
-pub fn ping_hosts(network: &Article) -> Result<Check, LabError> {
+pub fn ping_hosts(network: &TwoSites) -> Result<Check, LabError> {
     let answer = network.host_a.run(|| ping(HOST_B, SMALL, TTL, PATIENCE))?;
     let ok = matches!(answer, Answer::Reply { ttl, .. } if ttl == TTL - 2);
     Ok(check("ping-hosts", ok, format!("{HOST_A} to {HOST_B}: {}", told(&answer))))
@@ -78,7 +78,7 @@ pub fn ping_hosts(network: &Article) -> Result<Check, LabError> {
 ///
 /// # Errors
 /// The server could not be started.
-pub fn http(network: &Article) -> Result<Check, LabError> {
+pub fn http(network: &TwoSites) -> Result<Check, LabError> {
     // Nothing but this run's server knows this page.
     let page = format!(
         "Private network B says hello to {INSIDE_A}: {:x}\n",
@@ -101,7 +101,7 @@ pub fn http(network: &Article) -> Result<Check, LabError> {
 ///
 /// # Errors
 /// The attempt itself could not be made.
-pub fn mtu(network: &Article) -> Result<Check, LabError> {
+pub fn mtu(network: &TwoSites) -> Result<Check, LabError> {
     let full = network.host_a.run(|| ping(HOST_B, INNER_MTU, TTL, PATIENCE))?;
     let over = network.host_a.run(|| ping(HOST_B, INNER_MTU + 1, TTL, PATIENCE))?;
     let refused = matches!(over, Answer::Refused { by, error: Icmpv4Error::TooBig { mtu } } if by == INSIDE_A && usize::from(mtu) == INNER_MTU);

@@ -6,7 +6,7 @@ use adit_linux::netlink::{Netlink, ROUTE_PROTOCOL};
 
 use crate::error::LabError;
 use crate::host::Host;
-use crate::two_sites::Article;
+use crate::two_sites::TwoSites;
 
 /// Width of one side of the picture, borders left out.
 const SIDE: usize = 38;
@@ -22,7 +22,7 @@ struct Site {
 ///
 /// # Errors
 /// A host could not be asked.
-pub fn draw(network: &Article) -> Result<String, LabError> {
+pub fn draw(network: &TwoSites) -> Result<String, LabError> {
     let a = site("Private network A", &network.gateway_a, &network.host_a)?;
     let b = site("Private network B", &network.gateway_b, &network.host_b)?;
     let mut out = String::new();

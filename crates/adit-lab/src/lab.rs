@@ -10,8 +10,8 @@ use crate::checks::{self, Check};
 use crate::diagram;
 use crate::error::LabError;
 use crate::pcapng;
-use crate::throughput::{self, Path};
-use crate::two_sites::{Article, INSIDE_B, UNDERLAY_B};
+use crate::throughput::{self, Flow};
+use crate::two_sites::{INSIDE_B, TwoSites, UNDERLAY_B};
 
 /// What a run leaves out or keeps.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +73,7 @@ const TAP: &str = "toA";
 /// # Errors
 /// The network could not be built or the tunnel brought up; a check that fails is no error.
 pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Report, LabError> {
-    let network = Article::build()?;
+    let network = TwoSites::build()?;
     let mut done = Vec::new();
     let mut checked = |check: Check, tell: &mut dyn FnMut(Event<'_>)| {
         tell(Event::Checked(&check));
@@ -81,7 +81,7 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     };
 
     let before = checks::isolated("isolated-before", &network)?;
-    let tunnels = network.join()?;
+    let tunnels = network.bring_up()?;
     let dataplane = tunnels.a.plane().kind().to_string();
     tell(Event::Picture(&diagram::draw(&network)?));
     tell(Event::Plane(&dataplane, tunnels.a.plane_reason()));
@@ -110,8 +110,8 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     Ok(Report { schema: 1, ok, dataplane, checks: done, throughput })
 }
 
-fn measure(network: &Article) -> Result<Throughput, LabError> {
-    let path = |address| Path { client: &network.gateway_a, server: &network.gateway_b, address };
+fn measure(network: &TwoSites) -> Result<Throughput, LabError> {
+    let path = |address| Flow { client: &network.gateway_a, server: &network.gateway_b, address };
     let gbps = |address| throughput::tcp(&path(address), 1, MEASURE).map(|bits| bits / 1e9);
     Ok(Throughput { underlay_gbps: gbps(UNDERLAY_B)?, tunnel_gbps: gbps(INSIDE_B)? })
 }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A path between two hosts: where the client is, and where the server.
 #[derive(Clone)]
-pub struct Path<'a> {
+pub struct Flow<'a> {
     /// Sends.
     pub client: &'a Host,
     /// Receives.
@@ -34,14 +34,14 @@ pub struct Path<'a> {
 ///
 /// # Errors
 /// No connection, or bytes that arrived changed.
-pub fn tcp(path: &Path<'_>, streams: usize, time: Duration) -> Result<f64, LabError> {
-    let listener = path.server.run(|| {
-        TcpListener::bind(SocketAddrV4::new(path.address, 0)).map_err(LabError::io("listen for a TCP stream"))
+pub fn tcp(flow: &Flow<'_>, streams: usize, time: Duration) -> Result<f64, LabError> {
+    let listener = flow.server.run(|| {
+        TcpListener::bind(SocketAddrV4::new(flow.address, 0)).map_err(LabError::io("listen for a TCP stream"))
     })?;
     let server = listener.local_addr().map_err(LabError::io("learn a port"))?;
     let pattern = pattern();
     let bits = std::thread::scope(|scope| {
-        let receivers = path.server.ns();
+        let receivers = flow.server.ns();
         let receiver = scope.spawn(|| {
             receivers.run(|| {
                 let sinks: Result<Vec<TcpStream>, _> = (0..streams).map(|_| accept(&listener)).collect();
@@ -53,7 +53,7 @@ pub fn tcp(path: &Path<'_>, streams: usize, time: Duration) -> Result<f64, LabEr
             })
         });
         let stop = AtomicBool::new(false);
-        let sent: Result<(), std::io::Error> = path.client.ns().run(|| {
+        let sent: Result<(), std::io::Error> = flow.client.ns().run(|| {
             std::thread::scope(|scope| {
                 let sources: Vec<_> =
                     (0..streams).map(|_| scope.spawn(|| pour(server, &pattern, &stop))).collect();
@@ -119,12 +119,12 @@ fn drain(mut stream: TcpStream, pattern: &[u8]) -> std::io::Result<f64> {
 ///
 /// # Errors
 /// No connection.
-pub fn request_response(path: &Path<'_>, time: Duration) -> Result<f64, LabError> {
-    let listener = path.server.run(|| {
-        TcpListener::bind(SocketAddrV4::new(path.address, 0)).map_err(LabError::io("listen for requests"))
+pub fn request_response(flow: &Flow<'_>, time: Duration) -> Result<f64, LabError> {
+    let listener = flow.server.run(|| {
+        TcpListener::bind(SocketAddrV4::new(flow.address, 0)).map_err(LabError::io("listen for requests"))
     })?;
     let server = listener.local_addr().map_err(LabError::io("learn a port"))?;
-    let echo = path.server.ns().spawn("lab-echo", move || -> std::io::Result<()> {
+    let echo = flow.server.ns().spawn("lab-echo", move || -> std::io::Result<()> {
         let mut stream = accept(&listener)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -134,7 +134,7 @@ pub fn request_response(path: &Path<'_>, time: Duration) -> Result<f64, LabError
         }
         Ok(())
     })?;
-    let count = path.client.run(|| {
+    let count = flow.client.run(|| {
         let work = || {
             let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
             stream.set_nodelay(true)?;
@@ -172,20 +172,20 @@ pub struct UdpRate {
 ///
 /// # Errors
 /// No socket.
-pub fn udp_small(path: &Path<'_>, time: Duration) -> Result<UdpRate, LabError> {
+pub fn udp_small(flow: &Flow<'_>, time: Duration) -> Result<UdpRate, LabError> {
     let bind = |address: Ipv4Addr| {
         move || UdpSocket::bind(SocketAddrV4::new(address, 0)).map_err(LabError::io("open a UDP socket"))
     };
-    let receiver = path.server.run(bind(path.address))?;
+    let receiver = flow.server.run(bind(flow.address))?;
     let server = receiver.local_addr().map_err(LabError::io("learn a port"))?;
-    let sender = path.client.run(bind(Ipv4Addr::UNSPECIFIED))?;
+    let sender = flow.client.run(bind(Ipv4Addr::UNSPECIFIED))?;
     sender.connect(server).map_err(LabError::io("connect a UDP socket"))?;
     let payload: [u8; SMALL] = std::array::from_fn(|at| at as u8 ^ 0x5a);
     let stop = Arc::new(AtomicBool::new(false));
     let delivered = Arc::new(AtomicU64::new(0));
     let sink = {
         let (stop, delivered) = (Arc::clone(&stop), Arc::clone(&delivered));
-        path.server.ns().spawn("lab-sink", move || {
+        flow.server.ns().spawn("lab-sink", move || {
             let mut batch = UdpBatchReceiver::new(&receiver, 64, SMALL + 1);
             while !stop.load(Ordering::Relaxed) {
                 let whole = batch.receive().filter(|datagram| *datagram == payload).count();
@@ -193,7 +193,7 @@ pub fn udp_small(path: &Path<'_>, time: Duration) -> Result<UdpRate, LabError> {
             }
         })?
     };
-    let rate = path.client.run(|| {
+    let rate = flow.client.run(|| {
         let mut batch = UdpBatchSender::new(&sender, 64, &payload);
         let start = Instant::now();
         let mut offered = 0u64;

@@ -38,7 +38,7 @@ pub const CONFIG_A: &str = include_str!("../../../examples/a.toml");
 pub const CONFIG_B: &str = include_str!("../../../examples/b.toml");
 
 /// The network, without a tunnel.
-pub struct Article {
+pub struct TwoSites {
     /// 172.16.17.10, behind gateway A.
     pub host_a: Host,
     /// The article's netA.
@@ -59,7 +59,7 @@ pub struct Tunnels {
     pub b: Overlay,
 }
 
-impl Article {
+impl TwoSites {
     /// Builds it.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Article {
     ///
     /// # Errors
     /// What `adit run` would say.
-    pub fn join(&self) -> Result<Tunnels, LabError> {
+    pub fn bring_up(&self) -> Result<Tunnels, LabError> {
         Ok(Tunnels { a: bring_up(&self.gateway_a, CONFIG_A)?, b: bring_up(&self.gateway_b, CONFIG_B)? })
     }
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use adit_policy::{Directory, DropReason, Half, Owner, PeerIndex};
+use adit_policy::{DropReason, IdRange, Owner, PeerIndex, PeerLookup};
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
@@ -236,8 +236,8 @@ impl Tunnel {
     }
 
     /// Whose identifications we write; `None`: all are ours.
-    pub(crate) fn half(&self) -> Option<Half> {
-        self.shares_identifications.load(Relaxed).then_some(Half::Upper)
+    pub(crate) fn half(&self) -> Option<IdRange> {
+        self.shares_identifications.load(Relaxed).then_some(IdRange::Upper)
     }
 
     /// The gateway's own addresses, but for the one on the underlay.
@@ -282,7 +282,7 @@ impl Tunnel {
     }
 }
 
-impl Directory for Tunnel {
+impl PeerLookup for Tunnel {
     #[inline]
     fn underlay(&self) -> Ipv4Addr {
         self.underlay
@@ -294,7 +294,7 @@ impl Directory for Tunnel {
     }
 
     #[inline]
-    fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
         self.table.lookup_outer(underlay)
     }
 

@@ -1,14 +1,43 @@
-//! The command line, defined once: the parser, the help, the man pages and the completions all
-//! come from here.
+//! The command line's definition. The parser, the help texts, the manual page and the shell
+//! completions are all generated from it.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Joins private networks through a network that only routes public addresses, by IP in IP
-/// (RFC 2003, protocol 4). What it carries is not encrypted.
+/// Shown below the list of commands.
+const EXAMPLES: &str = "\
+Examples:
+  adit lab                           Try it out: two sites in namespaces, tested and removed
+  adit check /etc/adit/a.toml        Report every mistake in a configuration
+  adit up /etc/adit/a.toml           Start an overlay
+  adit status                        Show what runs
+  adit apply --confirm 60 a.toml     Change it; roll back unless confirmed within 60 s
+  adit drops                         Show why packets were dropped";
+
+/// Shown below [`EXAMPLES`] by `--help`, not by `-h`.
+const EXIT_CODES_AND_FILES: &str = "\
+Exit codes:
+  0   done
+  1   failed; the reason is on stderr
+  2   `plan` only: something would change
+  64  wrong usage
+
+Files:
+  /etc/adit/NAME.toml    configuration that the systemd unit adit@NAME runs
+  /run/adit/NAME.sock    the daemon's API: HTTP and JSON, root only
+  /run/adit/NAME.log     what a daemon started by `adit up` logs
+  /var/lib/adit/NAME/    state kept across restarts
+  /sys/fs/bpf/adit/NAME/ eBPF programs and maps, which forward while no daemon runs";
+
+/// Join private networks over a public one with IP in IP (RFC 2003)
+///
+/// Adit carries private IPv4 packets between sites inside public IPv4 packets (protocol 4).
+/// It does not encrypt them. One file describes a site and its peers; one daemon keeps the
+/// tunnel as the file says.
 #[derive(Debug, Parser)]
 #[command(name = "adit", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES_AND_FILES}"))]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -17,139 +46,140 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true)]
     pub(crate) json: bool,
 
-    /// Act in this network namespace (as `ip netns` names it) instead of the present one.
+    /// Act in this network namespace (a name of `ip netns`) instead of the current one.
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) netns: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Build two private networks, join them, prove that it works, and leave nothing behind.
+    /// Build two sites in network namespaces, join them, test the tunnel, and remove it all
     ///
-    /// Everything happens in network namespaces that no other program sees. Runs as root, and as
-    /// an ordinary user where the system allows user namespaces and opens /dev/net/tun to all.
+    /// No other program sees these namespaces. Needs root, or a system that allows user
+    /// namespaces and opens /dev/net/tun to all users.
     Lab(LabArgs),
 
-    /// Say what is wrong with a configuration, each mistake at its line and column.
+    /// Report every mistake in a configuration, with line and column
     Check {
-        /// The configuration.
+        /// Configuration file.
         file: PathBuf,
     },
 
-    /// Say what a configuration would change on this machine, and change nothing.
+    /// Show what a configuration would change on this machine, without changing it
     ///
-    /// Exit code 0: nothing would change; 2: something would; 1: it cannot be done, and why.
+    /// Exit code 0: nothing would change. 2: something would. 1: it cannot be applied; the reason
+    /// is on stderr.
     Plan {
-        /// The configuration.
+        /// Configuration file.
         file: PathBuf,
-        /// Show the `ip` commands that it is equal to, with the kernel's own tunnel driver.
+        /// Print equivalent `ip` and `nft` commands, for the kernel's own ipip driver.
         #[arg(long)]
         commands: bool,
     },
 
-    /// Make it so: start the overlay, or change the one that runs, all of it or nothing.
+    /// Apply a configuration atomically: start the overlay, or update the running one
     ///
-    /// What does not change goes on forwarding.
+    /// Peers that do not change keep forwarding. If any step fails, the old configuration stays.
     Apply {
-        /// The configuration.
+        /// Configuration file.
         file: PathBuf,
-        /// Take it all back unless `adit confirm` comes within so many seconds.
+        /// Roll back unless `adit confirm` follows within this time, even if the daemon dies.
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
         confirm: Option<u64>,
     },
 
-    /// Keep what `adit apply --confirm` has changed.
+    /// Keep a change made by `adit apply --confirm`
     Confirm {
-        /// The site's name.
+        /// Name of the site.
         name: String,
     },
 
-    /// Waits for the time to be up of a change that nobody confirms, should the daemon be dead by then.
+    /// Roll an unconfirmed change back after the given time, if the daemon is dead by then.
     #[command(hide = true)]
     Guard {
-        /// The configuration that was applied.
+        /// Configuration file that was applied.
         file: PathBuf,
-        /// How long.
+        /// Time to wait.
         seconds: u64,
     },
 
-    /// Bring an overlay up and keep it up, in the foreground.
+    /// Run an overlay in the foreground
     ///
-    /// Says `ready` on stderr once a packet sent now goes through, and puts right what others change. SIGHUP has it
-    /// read the file again. SIGTERM ends it and leaves the
-    /// device and its routes, so that nothing meant for a peer takes another way until the next
-    /// start, and with the eBPF data plane the programs, which go on forwarding; SIGINT (Ctrl-C)
-    /// removes all of it.
+    /// Prints `ready` on stderr once the tunnel forwards, and repairs what others change.
+    /// SIGHUP reloads the file. SIGTERM ends the daemon and keeps the tunnel interface and its
+    /// routes, so that packets for a peer never take another route; the eBPF programs keep
+    /// forwarding. SIGINT (Ctrl-C) removes everything.
     Run {
-        /// The configuration.
+        /// Configuration file.
         file: PathBuf,
         #[command(flatten)]
         options: RunArgs,
     },
 
-    /// The same in the background; returns once it is ready.
+    /// Start an overlay in the background, and return once it forwards
     Up {
-        /// The configuration.
+        /// Configuration file.
         file: PathBuf,
     },
 
-    /// Remove all that an overlay made, whether or not its daemon lives.
+    /// Remove an overlay and all that it created, even if its daemon is dead
     Down {
-        /// The site's name, or its configuration file.
+        /// Name of the site, or its configuration file.
         overlay: String,
     },
 
-    /// Show running overlays: site, data plane and why, a line a peer, drops by reason.
+    /// Show running overlays: data plane, peers, traffic, drops
     Status {
-        /// The site's name; all that run if left out.
+        /// Name of the site [default: all that run].
         name: Option<String>,
     },
 
-    /// Show what was dropped: the reason, how often, the section of the RFC, and why.
+    /// Show dropped packets: reason, count, RFC section, explanation
     ///
-    /// Text has only what has occurred; JSON has every reason.
+    /// Text lists the reasons that have occurred; JSON lists all of them.
     Drops {
-        /// The site's name; all that run if left out.
+        /// Name of the site [default: all that run].
         name: Option<String>,
     },
 
-    /// Follow what happens to an overlay, a line each.
+    /// Follow an overlay's events, one per line
     ///
-    /// Peers that come up or go down and why, path MTUs that change and who told, probes that are answered or not any
-    /// more, what had to be repaired. Begins with what happens next, and ends with the daemon.
+    /// Events are: a peer goes up or down, a path MTU changes, a peer answers probes or stops, the
+    /// underlay address moves, something was repaired. Past events are not shown. The command
+    /// ends when the daemon ends.
     Events {
-        /// The site's name; may be left out where one runs.
+        /// Name of the site [default: the only one that runs].
         name: Option<String>,
     },
 
-    /// Print a completion script.
+    /// Print a shell completion script
     Completions {
-        /// For which shell.
+        /// Shell to complete for.
         shell: clap_complete::Shell,
     },
 
-    /// Print the manual page, in roff.
+    /// Print the manual page in roff
     Man,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// What to do with the device and its routes at the end, whichever signal ends it.
+    /// What to do with the tunnel interface and its routes at the end, whatever the signal.
     #[arg(long, value_name = "WHAT")]
     pub(crate) on_exit: Option<OnExit>,
 
-    /// Wait for the underlay address instead of failing where it is not there yet, as at boot.
+    /// Wait for an underlay address, namespace or VRF that does not exist yet, as at boot.
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// A descriptor to write `ready` to; how `adit up` waits.
+    /// Descriptor to write `ready` to; `adit up` waits for it.
     #[arg(long, hide = true)]
     pub(crate) ready_fd: Option<i32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum OnExit {
-    /// Leave them for the next start.
+    /// Keep them for the next start.
     Keep,
     /// Remove them.
     Remove,
@@ -157,11 +187,11 @@ pub(crate) enum OnExit {
 
 #[derive(Debug, Args)]
 pub(crate) struct LabArgs {
-    /// Keep what crosses the underlay, as pcapng.
+    /// Write what crosses the underlay to this file, as pcapng.
     #[arg(long, value_name = "FILE")]
     pub(crate) pcap: Option<PathBuf>,
 
-    /// Leave out the throughput measurement.
+    /// Skip the throughput measurement.
     #[arg(long)]
     pub(crate) no_throughput: bool,
 }

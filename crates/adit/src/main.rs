@@ -1,4 +1,4 @@
-//! The `adit` command.
+//! The `adit` program: parses the command line and runs one command.
 
 mod cli;
 mod commands;
@@ -12,8 +12,8 @@ use clap::error::ErrorKind;
 use cli::{Cli, Command};
 use output::Output;
 
-/// Exit code for wrong usage (sysexits' EX_USAGE); 2 is taken by `plan`.
-const USAGE: u8 = 64;
+/// Exit code for wrong usage, `EX_USAGE` of sysexits(3). `plan` uses 2.
+const EX_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(USAGE),
+                _ => ExitCode::from(EX_USAGE),
             };
         }
     };
@@ -36,12 +36,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// What a command fails with; its chain of causes is printed.
+/// Error of a command. It is printed together with its causes.
 type Failure = Box<dyn std::error::Error>;
 
 fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
     if let Some(name) = &cli.netns {
-        // Before any thread is started: they all inherit it.
+        // No thread exists yet, so all later ones inherit the namespace.
         adit_linux::netns::NetNs::named(name)?.enter()?;
     }
     match &cli.command {

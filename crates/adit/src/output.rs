@@ -1,9 +1,9 @@
-//! Where a command's words go: text or JSON, colour only for a person.
+//! Output of a command: text or JSON, with colour on terminals only.
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
 
-/// How this invocation prints.
+/// Printer with the format that the command line asks for.
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
@@ -12,29 +12,31 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { json, colour: wanted && !json && std::io::stdout().is_terminal() }
+        let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { json, colour: allowed && !json && std::io::stdout().is_terminal() }
     }
 
+    /// Whether JSON was asked for.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
+    /// Whether standard output takes colour: it is a terminal, and `NO_COLOR` is unset or empty.
     pub(crate) fn colour(&self) -> bool {
         self.colour
     }
 
-    /// A line on standard output. A reader that has gone away is no error of ours.
+    /// Prints a line on standard output. A closed pipe is not an error.
     pub(crate) fn line(&self, text: impl std::fmt::Display) {
         let _ = writeln!(std::io::stdout(), "{text}");
     }
 
-    /// A line on standard error.
+    /// Prints a line on standard error.
     pub(crate) fn note(&self, text: impl std::fmt::Display) {
         let _ = writeln!(std::io::stderr(), "{text}");
     }
 
-    /// An error with its causes; as JSON on standard output where that was asked for.
+    /// Prints an error with its causes: text on standard error, or JSON on standard output.
     pub(crate) fn error(&self, error: &dyn Error) {
         let mut message = error.to_string();
         let mut cause = error.source();

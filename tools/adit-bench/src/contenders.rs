@@ -1,4 +1,4 @@
-//! Who takes part: every contender that could be started, each on a bed of its own.
+//! Who takes part: every contender that could be started, each on a testbed of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) struct Field {
     directory: TempDir,
 }
 
-/// A contender on a bed, and whether it takes part.
+/// A contender on a testbed, and whether it takes part.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Standing {
     pub(crate) contender: Contender,
@@ -35,7 +35,7 @@ pub(crate) struct Standing {
 }
 
 impl Field {
-    /// Starts whoever of `contenders` can be started, on the beds that `measures` need; whoever
+    /// Starts whoever of `contenders` can be started, on the testbeds that `measures` need; whoever
     /// cannot has the reason in its standing.
     pub(crate) fn start(
         contenders: &BTreeSet<Contender>,

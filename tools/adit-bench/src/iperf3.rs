@@ -25,8 +25,8 @@ pub(crate) enum Load {
 /// Bits a second (TCP) or datagrams a second (UDP) that arrived.
 pub(crate) fn run(tunnel: &Tunnel, load: Load, seconds: u64) -> Result<f64, BenchError> {
     let iperf3 = process::find("iperf3", "on Debian: apt-get install iperf3")?;
-    let directory = tunnel.bed.subdirectory("iperf3")?;
-    let [a, b] = &tunnel.bed.sides;
+    let directory = tunnel.testbed.subdirectory("iperf3")?;
+    let [a, b] = &tunnel.testbed.sides;
     let address = tunnel.server().to_string();
     let mut command = Command::new(&iperf3);
     command.args(["--server", "--one-off", "--forceflush", "--bind", &address, "--port", PORT]);

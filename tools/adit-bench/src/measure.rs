@@ -108,7 +108,7 @@ impl Measure {
         }
     }
 
-    /// On which bed.
+    /// On which testbed.
     pub(crate) fn shape(self) -> Shape {
         match self {
             Self::ForwardTcp | Self::ForwardUdp => Shape::Chain,

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use adit_lab::ping::{Answer, ping};
-use adit_lab::throughput::{self, Path};
+use adit_lab::throughput::{self, Flow};
 
 use crate::contenders::Field;
 use crate::error::BenchError;
@@ -72,7 +72,7 @@ fn measured(
     let path = tunnel.path();
     drained(&path)?;
     let busy = || tunnel.processes().map(|process| process.processor_seconds()).sum::<Option<f64>>();
-    let repeated = || tunnel.bed.sides[0].counter("Tcp", "RetransSegs");
+    let repeated = || tunnel.testbed.sides[0].counter("Tcp", "RetransSegs");
     // What the daemons of the sending side read is what it takes from the device to send it itself.
     let read = || tunnel.processes().next().and_then(Process::bytes_read);
     let (busy_before, repeated_before, read_before) = (busy(), repeated(), read());
@@ -113,7 +113,7 @@ fn measured(
 /// Waits until the way is free: in front of a program, the datagrams of the slice before may still
 /// be queued, and what comes then is lost. A generator waits for its other end; where there is no way at
 /// all, this says so instead.
-fn drained(path: &Path<'_>) -> Result<(), BenchError> {
+fn drained(path: &Flow<'_>) -> Result<(), BenchError> {
     let start = Instant::now();
     while !path.client.run(|| ping(path.address, PING, 64, LOOK))?.is_reply() {
         interrupt::check()?;

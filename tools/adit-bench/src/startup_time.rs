@@ -9,7 +9,7 @@ use crate::interrupt;
 use crate::peers::adit::{Flavour, Site};
 use crate::peers::{Contender, Tools};
 use crate::statistics::Summary;
-use crate::testbed::{Bed, Shape};
+use crate::testbed::{Shape, Testbed};
 
 /// Seconds from the start of `adit run` until packets pass.
 #[derive(Clone, Debug, Serialize)]
@@ -49,8 +49,8 @@ pub(crate) fn run(contender: Contender, tools: &Tools, starts: usize) -> Result<
 
 fn start(directory: &Path, tools: &Tools, flavour: Flavour) -> Result<f64, BenchError> {
     interrupt::check()?;
-    let bed = Bed::build(Shape::Pair, directory.join("loading"))?;
-    let mut site = Site::start(&bed, &bed.sides[0], tools, flavour)?;
+    let testbed = Testbed::build(Shape::Pair, directory.join("loading"))?;
+    let mut site = Site::start(&testbed, &testbed.sides[0], tools, flavour)?;
     let after = site.wait_until_ready()?;
     site.insist(flavour)?;
     site.end()?;

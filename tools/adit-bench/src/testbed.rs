@@ -1,4 +1,4 @@
-//! The beds of the bench. Every contender has one of its own, all are there at once so that rounds
+//! The testbeds of the bench. Every contender has one of its own, all are there at once so that rounds
 //! can be interleaved, and no contender's programs, filters and routes are in another's way: what
 //! is called bare is bare.
 
@@ -22,7 +22,7 @@ const LAN: &str = "lan";
 /// Time for a program to make its device. Two processors, and keys may have to be generated.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a bed looks like.
+/// What a testbed looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Shape {
@@ -33,7 +33,7 @@ pub(crate) enum Shape {
 }
 
 /// Two hosts with a cable between them, what is behind them, a directory for configurations.
-pub(crate) struct Bed {
+pub(crate) struct Testbed {
     pub(crate) sides: [Side; 2],
     directory: PathBuf,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Side {
     pub(crate) other_number: u8,
 }
 
-impl Bed {
+impl Testbed {
     /// Builds one; what is started on it keeps its files in `directory`, which is made.
     pub(crate) fn build(shape: Shape, directory: PathBuf) -> Result<Self, BenchError> {
         std::fs::create_dir_all(&directory)

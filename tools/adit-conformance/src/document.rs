@@ -1,6 +1,6 @@
-//! `docs/conformance.md`: the same for the same observations, so that it can be compared.
+//! `docs/reference/conformance.md`: the same for the same observations, so that it can be compared.
 
-use crate::interop::{Facing, Scene};
+use crate::interop::{PairResults, Scenario};
 use crate::row::{Role, Row};
 use crate::system::System;
 
@@ -26,7 +26,7 @@ impl Observed<'_> {
             .filter(|&(at, system)| system.is_adit() && !self.is_met(at))
             .filter(|_| self.row.level.binds() || linux_conforms)
             .map(|(at, system)| {
-                let why = if self.row.level.binds() { self.row.level.word() } else { "Linux does it" };
+                let why = if self.row.level.binds() { self.row.level.keyword() } else { "Linux does it" };
                 let found = self.cells.get(at).map(|cell| grouped(self.row, cell, "; ")).unwrap_or_default();
                 let asked = asked(self.row, "; ");
                 format!("{} ({why}), {}: {found}\n    asked for: {asked}", self.row.name, system.title())
@@ -66,7 +66,11 @@ fn asked(row: &Row, between: &str) -> String {
 }
 
 /// The whole of it.
-pub(crate) fn document(observed: &[Observed<'_>], scenes: &[&Scene], facing: &[Facing]) -> String {
+pub(crate) fn document(
+    observed: &[Observed<'_>],
+    scenarios: &[&Scenario],
+    pair_results: &[PairResults],
+) -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let version = env!("CARGO_PKG_VERSION");
     format!(
@@ -83,14 +87,14 @@ pub(crate) fn document(observed: &[Observed<'_>], scenes: &[&Scene], facing: &[F
          *28 bytes*, *full* and *extended* say how much of the outer datagram's payload an ICMP error quotes \
          (RFC 792; the inner header and 8 bytes; RFC 1812; RFC 4884).\n\n\
          {}\n\
-         ## Facing each other\n\n\
+         ## PairResults each other\n\n\
          The article's network, with real hosts behind both gateways and a real router between them. The entrance \
          is named first.\n\n\
          {}\n\
          ## Rows whose observation is what the rule asks for\n\n\
          {}",
         rows_table(observed),
-        facing_table(scenes, facing),
+        interop_table(scenarios, pair_results),
         score(observed),
         // Of the kernel's version what its behaviour hangs on, and not each of a distribution's builds.
         kernel = kernel.splitn(3, '.').take(2).collect::<Vec<_>>().join("."),
@@ -113,7 +117,7 @@ fn rows_table(observed: &[Observed<'_>]) -> String {
         text += &format!(
             "| {} ({role}) | {} | {} | {} |",
             row.section,
-            row.level.word(),
+            row.level.keyword(),
             row.rule,
             asked(row, "<br>")
         );
@@ -126,17 +130,18 @@ fn rows_table(observed: &[Observed<'_>]) -> String {
 }
 
 /// The table of the systems facing each other.
-fn facing_table(scenes: &[&Scene], columns: &[Facing]) -> String {
+fn interop_table(scenarios: &[&Scenario], columns: &[PairResults]) -> String {
     let mut text = String::from("| scenario | asked for |");
     for column in columns {
         text += &format!(" {} to {} |", column.pair.entrance.title(), column.pair.exit.title());
     }
     text += &format!("\n|{}\n", "---|".repeat(columns.len() + 2));
-    for (at, scene) in scenes.iter().enumerate() {
-        text += &format!("| {} | {} |", scene.what, scene.asks.join(" *or* "));
+    for (at, scenario) in scenarios.iter().enumerate() {
+        text += &format!("| {} | {} |", scenario.what, scenario.asks.join(" *or* "));
         for column in columns {
             let cell = column.cells.get(at).map_or("", String::as_str);
-            text += &if scene.asks.contains(&cell) { format!(" {cell} |") } else { format!(" **{cell}** |") };
+            text +=
+                &if scenario.asks.contains(&cell) { format!(" {cell} |") } else { format!(" **{cell}** |") };
         }
         text.push('\n');
     }
@@ -144,15 +149,19 @@ fn facing_table(scenes: &[&Scene], columns: &[Facing]) -> String {
 }
 
 /// What must not be, where Adit is the entrance: the entrance learns of the path, and tells its hosts.
-pub(crate) fn facing_faults(scenes: &[&Scene], columns: &[Facing]) -> Vec<String> {
-    let cells = columns
-        .iter()
-        .filter(|column| column.pair.entrance.is_adit())
-        .flat_map(|column| scenes.iter().zip(&column.cells).map(|(scene, cell)| (column.pair, scene, cell)));
+pub(crate) fn interop_faults(scenarios: &[&Scenario], columns: &[PairResults]) -> Vec<String> {
+    let cells = columns.iter().filter(|column| column.pair.entrance.is_adit()).flat_map(|column| {
+        scenarios.iter().zip(&column.cells).map(|(scenario, cell)| (column.pair, scenario, cell))
+    });
     cells
-        .filter(|(_, scene, cell)| !scene.asks.contains(&cell.as_str()))
-        .map(|(pair, scene, cell)| {
-            format!("{} ({}): {cell}\n    asked for: {}", scene.name, pair.word(), scene.asks.join(" or "))
+        .filter(|(_, scenario, cell)| !scenario.asks.contains(&cell.as_str()))
+        .map(|(pair, scenario, cell)| {
+            format!(
+                "{} ({}): {cell}\n    asked for: {}",
+                scenario.name,
+                pair.name(),
+                scenario.asks.join(" or ")
+            )
         })
         .collect()
 }
@@ -169,8 +178,8 @@ fn score(observed: &[Observed<'_>]) -> String {
         text += &format!(
             "| {} | {} | {} | {} |\n",
             system.title(),
-            count(&|row| row.level.word().starts_with("MUST")),
-            count(&|row| row.level.word().starts_with("SHOULD")),
+            count(&|row| row.level.keyword().starts_with("MUST")),
+            count(&|row| row.level.keyword().starts_with("SHOULD")),
             count(&|_| true)
         );
     }

@@ -23,8 +23,8 @@ pub(crate) enum Error {
         "{system}: nothing passes the tunnel, not even an ordinary datagram; expected one within {seconds} s"
     )]
     Dead { system: &'static str, seconds: u64 },
-    #[error("{scene} ({pair}): {source}")]
-    Scene { scene: &'static str, pair: String, source: Box<Error> },
+    #[error("{scenario} ({pair}): {source}")]
+    Scenario { scenario: &'static str, pair: String, source: Box<Error> },
     #[error("no row is called `{0}`, or begins so; `--list` names them")]
     NoSuchRow(String),
 }

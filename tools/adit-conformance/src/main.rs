@@ -1,5 +1,5 @@
 //! `adit-conformance`: the same scenarios before Adit's data planes and before Linux's own ipip, rule by
-//! rule; what each was observed to do becomes `docs/conformance.md`, and the packets are kept.
+//! rule; what each was observed to do becomes `docs/reference/conformance.md`, and the packets are kept.
 //!
 //! `cargo xtask conformance` runs it in a guest whose kernel has ipip.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
@@ -26,10 +26,10 @@ use clap::Parser;
 
 use document::Observed;
 use error::Error;
-use interop::{SCENES, Scene};
+use interop::{SCENARIOS, Scenario};
 use row::Row;
 use system::System;
-use testbed::Bed;
+use testbed::Testbed;
 
 /// Observes what Adit and Linux's ipip do with the same packets.
 #[derive(Parser)]
@@ -43,7 +43,7 @@ struct Options {
     /// Leave Linux's driver out, where the kernel has none: for working on the rows.
     #[arg(long)]
     without_linux: bool,
-    /// Name rows and scenes, and do nothing.
+    /// Name rows and scenarios, and do nothing.
     #[arg(long)]
     list: bool,
 }
@@ -60,17 +60,17 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<ExitCode, Error> {
     let mut rows = rows::all();
-    let mut scenes: Vec<&Scene> = SCENES.iter().collect();
+    let mut scenarios: Vec<&Scenario> = SCENARIOS.iter().collect();
     if let Some(only) = &options.only {
         rows.retain(|row| row.name.starts_with(only.as_str()));
-        scenes.retain(|scene| scene.name.starts_with(only.as_str()));
-        if rows.is_empty() && scenes.is_empty() {
+        scenarios.retain(|scenario| scenario.name.starts_with(only.as_str()));
+        if rows.is_empty() && scenarios.is_empty() {
             return Err(Error::NoSuchRow(only.clone()));
         }
     }
     if options.list {
         rows.iter().for_each(|row| println!("{:32} {}", row.name, row.rule));
-        scenes.iter().for_each(|scene| println!("{:32} {}", scene.name, scene.what));
+        scenarios.iter().for_each(|scenario| println!("{:32} {}", scenario.name, scenario.what));
         return Ok(ExitCode::SUCCESS);
     }
     if !adit_linux::netns::is_privileged() {
@@ -107,17 +107,17 @@ fn run(options: &Options) -> Result<ExitCode, Error> {
         rows.iter().enumerate().map(|(at, row)| Observed { row, cells: cells_of(at) }).collect();
     let mut faults: Vec<String> = observed.iter().flat_map(Observed::faults).collect();
     let start = Instant::now();
-    let facing = interop::observe(&scenes, &options.out, options.without_linux)?;
+    let pair_results = interop::observe(&scenarios, &options.out, options.without_linux)?;
     eprintln!(
-        "{} scenes with {} pairs in {:.1} s",
-        scenes.len(),
-        facing.len(),
+        "{} scenarios with {} pairs in {:.1} s",
+        scenarios.len(),
+        pair_results.len(),
         start.elapsed().as_secs_f64()
     );
-    faults.extend(document::facing_faults(&scenes, &facing));
+    faults.extend(document::interop_faults(&scenarios, &pair_results));
     if options.only.is_none() {
         let path = options.out.join("conformance.md");
-        std::fs::write(&path, document::document(&observed, &scenes, &facing))
+        std::fs::write(&path, document::document(&observed, &scenarios, &pair_results))
             .map_err(Error::io(format!("write {}", path.display())))?;
     }
     for fault in &faults {
@@ -135,19 +135,19 @@ fn observe(rows: &[Row], system: System, out: &Path, gate: &RwLock<()>) -> Resul
     let mut cells: Vec<Option<Vec<String>>> = rows.iter().map(|_| None).collect();
     while let Some(first) = cells.iter().position(Option::is_none) {
         let setup = rows[first].setup;
-        let mut bed = Bed::build(system, setup)?;
+        let mut testbed = Testbed::build(system, setup)?;
         for (row, cell) in rows.iter().zip(&mut cells) {
-            if cell.is_some() || !setup.is_same_bed(row.setup, system) {
+            if cell.is_some() || !setup.is_same_testbed(row.setup, system) {
                 continue;
             }
-            bed.forget_frames();
+            testbed.forget_frames();
             // A thread that panicked has failed the run already.
             let (_alone, _together) = match row.is_alone {
                 true => (Some(gate.write().unwrap_or_else(PoisonError::into_inner)), None),
                 false => (None, Some(gate.read().unwrap_or_else(PoisonError::into_inner))),
             };
-            *cell = Some(row.observe(&mut bed)?);
-            bed.write_frames(&out.join(format!("{}-{}.pcapng", row.name, system.word())))?;
+            *cell = Some(row.observe(&mut testbed)?);
+            testbed.write_frames(&out.join(format!("{}-{}.pcapng", row.name, system.name())))?;
         }
     }
     Ok(cells.into_iter().flatten().collect())

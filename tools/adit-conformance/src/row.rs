@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::reaction::Reaction;
 use crate::site::Site;
 use crate::system::Setup;
-use crate::testbed::{Bed, Side};
+use crate::testbed::{Side, Testbed};
 
 /// How strictly the rule is meant (RFC 2119).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn keyword(self) -> &'static str {
         match self {
             Self::Must => "MUST",
             Self::MustNot => "MUST NOT",
@@ -43,8 +43,8 @@ pub(crate) enum Role {
     Decapsulator,
 }
 
-/// What drives the bed and says what was observed.
-pub(crate) type Drive = Box<dyn Fn(&mut Scene<'_>) -> Result<String, Error> + Send + Sync>;
+/// What drives the testbed and says what was observed.
+pub(crate) type Drive = Box<dyn Fn(&mut Trial<'_>) -> Result<String, Error> + Send + Sync>;
 
 /// One observation of a row, with a site of its own.
 pub(crate) struct Part {
@@ -99,7 +99,7 @@ impl Row {
         mut self,
         label: &str,
         asks: &[&str],
-        drive: impl Fn(&mut Scene<'_>) -> Result<String, Error> + Send + Sync + 'static,
+        drive: impl Fn(&mut Trial<'_>) -> Result<String, Error> + Send + Sync + 'static,
     ) -> Self {
         let asks = asks.iter().map(|&asked| asked.to_owned()).collect();
         self.parts.push(Part { label: label.to_owned(), asks, drive: Box::new(drive) });
@@ -110,21 +110,21 @@ impl Row {
     pub(crate) fn one(
         self,
         asks: &[&str],
-        drive: impl Fn(&mut Scene<'_>) -> Result<String, Error> + Send + Sync + 'static,
+        drive: impl Fn(&mut Trial<'_>) -> Result<String, Error> + Send + Sync + 'static,
     ) -> Self {
         self.part("", asks, drive)
     }
 
     /// Observes all parts, each with a site that nothing is known of.
-    pub(crate) fn observe(&self, bed: &mut Bed) -> Result<Vec<String>, Error> {
-        if !bed.system.is_adit() && self.setup.linux().is_none() {
+    pub(crate) fn observe(&self, testbed: &mut Testbed) -> Result<Vec<String>, Error> {
+        if !testbed.system.is_adit() && self.setup.linux().is_none() {
             return Ok(self.parts.iter().map(|_| "no such mode".to_owned()).collect());
         }
         self.parts
             .iter()
             .map(|part| {
-                let site = bed.site(self.setup)?;
-                (part.drive)(&mut Scene { bed, site, setup: self.setup })
+                let site = testbed.site(self.setup)?;
+                (part.drive)(&mut Trial { testbed, site, setup: self.setup })
             })
             .collect()
     }
@@ -135,34 +135,34 @@ impl Row {
     }
 }
 
-/// A bed, and a site in it that nothing is known of.
-pub(crate) struct Scene<'b> {
-    pub(crate) bed: &'b mut Bed,
+/// A testbed, and a site in it that nothing is known of.
+pub(crate) struct Trial<'t> {
+    pub(crate) testbed: &'t mut Testbed,
     pub(crate) site: Site,
     setup: Setup,
 }
 
-impl Scene<'_> {
+impl Trial<'_> {
     /// Another site that nothing is known of.
     pub(crate) fn another_site(&mut self) -> Result<Site, Error> {
-        self.bed.site(self.setup)
+        self.testbed.site(self.setup)
     }
 
     /// A host on our side sends it; all that comes of it.
     pub(crate) fn send(&mut self, datagram: Vec<u8>) -> Result<Reaction, Error> {
-        self.bed.put(Side::Inside, &[datagram])
+        self.testbed.put(Side::Inside, &[datagram])
     }
 
     /// It comes by the underlay; all that comes of it.
     pub(crate) fn arrive(&mut self, datagram: Vec<u8>) -> Result<Reaction, Error> {
-        self.bed.put(Side::Underlay, &[datagram])
+        self.testbed.put(Side::Underlay, &[datagram])
     }
 
     /// A host on our side sends it; the outer datagram it leaves in, if it does.
     pub(crate) fn carried(&mut self, datagram: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
         let site = self.site;
         let complete = |reaction: &Reaction| !reaction.sent_to(site).is_empty();
-        let reaction = self.bed.put_unless(Side::Inside, &[datagram], complete)?;
+        let reaction = self.testbed.put_unless(Side::Inside, &[datagram], complete)?;
         Ok(reaction.sent_to(site).first().map(|outer| outer.to_vec()))
     }
 
@@ -170,7 +170,7 @@ impl Scene<'_> {
     pub(crate) fn delivered(&mut self, outer: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
         let to = self.site.sender();
         let complete = |reaction: &Reaction| !reaction.delivered_to(to).is_empty();
-        let reaction = self.bed.put_unless(Side::Underlay, &[outer], complete)?;
+        let reaction = self.testbed.put_unless(Side::Underlay, &[outer], complete)?;
         Ok(reaction.delivered_to(to).first().map(|inner| inner.to_vec()))
     }
 }

@@ -24,7 +24,7 @@ impl System {
     pub(crate) const ALL: [Self; 3] = [Self::Userspace, Self::Ebpf, Self::Linux];
 
     /// As the name of a file has it.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Userspace => "userspace",
             Self::Ebpf => "ebpf",
@@ -89,8 +89,8 @@ impl Setup {
         }
     }
 
-    /// Whether a system is told the same by both, so that one bed serves both.
-    pub(crate) fn is_same_bed(self, other: Self, system: System) -> bool {
+    /// Whether a system is told the same by both, so that one testbed serves both.
+    pub(crate) fn is_same_testbed(self, other: Self, system: System) -> bool {
         match system {
             // Every site has a device of its own, made when it is needed.
             System::Linux => true,
@@ -115,7 +115,7 @@ impl Tunnel {
         let config = format!(
             "[site]\nname = \"gateway\"\nunderlay = \"{UNDERLAY}\"\nnetworks = [\"{OURS}\"]\ndataplane = \"{}\"\n\
              [tunnel]\n{}\n{peers}",
-            system.word(),
+            system.name(),
             setup.adit()
         );
         Ok(Self::Adit(Box::new(bring_up(gateway, &config)?)))

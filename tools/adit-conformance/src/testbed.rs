@@ -11,7 +11,7 @@ use adit_lab::LabError;
 use adit_lab::capture::Frame;
 use adit_lab::host::Host;
 use adit_lab::pcapng::write_interfaces;
-use adit_testbed::wire_tap::{Ear, Injector, mac};
+use adit_testbed::wire_tap::{FrameReceiver, Injector, mac};
 use ipnet::Ipv4Net;
 
 use crate::error::Error;
@@ -35,7 +35,7 @@ const UNDERLAY_DEVICE: &str = "underlay";
 /// A neighbour's end of a cable.
 struct Cable {
     injector: Injector,
-    ear: Ear,
+    receiver: FrameReceiver,
     frames: Vec<Frame>,
 }
 
@@ -43,7 +43,7 @@ impl Cable {
     fn new(neighbour: &Host, gateway: &Host, device: &str) -> Result<Self, LabError> {
         Ok(Self {
             injector: Injector::new(neighbour, "eth0", gateway, device)?,
-            ear: Ear::new(neighbour, "eth0", gateway, device)?,
+            receiver: FrameReceiver::new(neighbour, "eth0", gateway, device)?,
             frames: Vec::new(),
         })
     }
@@ -57,7 +57,7 @@ pub(crate) enum Side {
 }
 
 /// The gateway, its neighbours, and the tunnel.
-pub(crate) struct Bed {
+pub(crate) struct Testbed {
     pub(crate) system: System,
     pub(crate) tunnel: Tunnel,
     pub(crate) gateway: Host,
@@ -66,7 +66,7 @@ pub(crate) struct Bed {
     free: Box<dyn Iterator<Item = Site> + Send>,
 }
 
-impl Bed {
+impl Testbed {
     /// Builds it, and waits until the tunnel carries something.
     pub(crate) fn build(system: System, setup: Setup) -> Result<Self, Error> {
         let (host, gateway, router) = (Host::new("host")?, Host::new("gateway")?, Host::new("router")?);
@@ -88,7 +88,7 @@ impl Bed {
         gateway.route(Ipv4Net::new_assert([172, 16, 0, 0].into(), 16), Some(HOST), None)?;
         gateway.route(Ipv4Net::default(), Some(ROUTER), None)?;
         let tunnel = Tunnel::bring_up(system, setup, &gateway)?;
-        let mut bed = Self {
+        let mut testbed = Self {
             system,
             tunnel,
             inside: Cable::new(&host, &gateway, INSIDE_DEVICE)?,
@@ -96,15 +96,15 @@ impl Bed {
             gateway,
             free: Box::new(Site::all()),
         };
-        let site = bed.site(Setup::Default)?;
-        let reaction = bed.put_until(Side::Inside, &[site.there(100).build()], |reaction| {
+        let site = testbed.site(Setup::Default)?;
+        let reaction = testbed.put_until(Side::Inside, &[site.there(100).build()], |reaction| {
             !reaction.sent_to(site).is_empty()
         })?;
         if reaction.sent_to(site).is_empty() {
             return Err(Error::Dead { system: system.title(), seconds: PATIENCE.as_secs() });
         }
-        bed.take_frames();
-        Ok(bed)
+        testbed.take_frames();
+        Ok(testbed)
     }
 
     /// A site that nothing is known of.
@@ -192,7 +192,7 @@ impl Bed {
             for (cable, heard) in
                 [(&mut self.inside, &mut reaction.inside), (&mut self.underlay, &mut reaction.underlay)]
             {
-                while let Some(datagram) = cable.ear.next(LOOK)? {
+                while let Some(datagram) = cable.receiver.next(LOOK)? {
                     heard.push(datagram);
                     (last, quiet) = (Instant::now(), then);
                 }
@@ -220,7 +220,7 @@ impl Bed {
 
     fn take_frames(&mut self) {
         for cable in [&mut self.inside, &mut self.underlay] {
-            cable.frames.extend(cable.ear.take_frames());
+            cable.frames.extend(cable.receiver.take_frames());
         }
     }
 }

@@ -10,31 +10,31 @@ use adit_wire::icmpv4::Icmpv4Error;
 use crate::packet::{Packet, hex};
 use crate::site::{PEER_B, Setup};
 
-/// Where a packet comes from.
+/// The direction in which a packet crosses the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// From the host's stack, to the tunnel's device.
-    Into,
+pub enum Direction {
+    /// From the host's stack through the tunnel interface.
+    Encap,
     /// From the underlay.
-    OutOf,
+    Decap,
 }
 
-/// What becomes of a packet in the end, whoever does it.
+/// The final outcome for a packet, whichever part of the data plane produces it.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// These outer datagrams leave, in this order. Where DF is clear, their identification is free.
+    /// These outer datagrams leave in this order. Where DF is clear, any identification is right.
     Sent(Vec<Vec<u8>>),
-    /// The host's stack gets this datagram, or superpacket.
+    /// The host's stack receives this datagram or GSO packet.
     Delivered(Vec<u8>),
-    /// Nobody hears of it.
+    /// Dropped without an ICMP error.
     Dropped(DropReason),
-    /// Dropped, and its sender is told.
+    /// Dropped, and its sender receives an ICMP error.
     Answered {
-        /// Why.
+        /// Why the packet is dropped.
         reason: DropReason,
-        /// Who is told.
+        /// The destination of the ICMP error.
         to: Ipv4Addr,
-        /// What.
+        /// The ICMP error.
         error: Icmpv4Error,
     },
 }
@@ -53,40 +53,40 @@ impl fmt::Debug for Outcome {
     }
 }
 
-/// What the kernel's program does with it.
+/// What the eBPF program does with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
-    /// All of it, to the outcome.
+    /// Produces the whole outcome.
     Carries,
     /// Drops and counts it.
     Drops,
-    /// Leaves it to userspace, as it came.
+    /// Leaves it unchanged for userspace.
     Declines,
 }
 
-/// What is counted, by whichever plane.
+/// The counters that a packet increments, in every data plane.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Sent to a peer: datagrams, and inner bytes.
     pub tx: Option<(PeerIndex, u64, u64)>,
     /// Received from a peer: datagrams, and inner bytes.
     pub rx: Option<(PeerIndex, u64, u64)>,
-    /// Dropped: the reason, whose, datagrams.
+    /// Dropped: the reason, the peer, datagrams.
     pub drop: Option<(DropReason, Option<PeerIndex>, u64)>,
-    /// Came marked with congestion experienced: from whom, datagrams.
+    /// Received with an outer CE mark: the peer, datagrams.
     pub marked: Option<(PeerIndex, u64)>,
-    /// A strange pair of ECN fields, and datagrams.
+    /// An unexpected pair of ECN fields, and datagrams.
     pub anomaly: Option<(EcnAnomaly, u64)>,
-    /// On the way to or from whom an MSS was lowered; twice where it was lowered twice.
+    /// The peers for whose path an MSS was lowered, once for each time.
     pub clamped: Vec<PeerIndex>,
     /// ICMP errors sent to senders.
     pub icmp_sent: u64,
-    /// ICMP errors that were due and may not be sent.
+    /// ICMP errors that were due but must not be sent (RFC 1812 section 4.3.2.7).
     pub icmp_suppressed: u64,
 }
 
 impl Counts {
-    /// As a tunnel of `peers` peers has them, without the times.
+    /// The same counters in the form of a tunnel with `peers` peers, without timestamps.
     #[must_use]
     pub fn totals(&self, peers: usize) -> Totals {
         let mut totals = Totals::default();
@@ -123,66 +123,66 @@ impl Counts {
 /// A row of the table.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// What it is about; of its own.
+    /// A description, unique in the table.
     pub name: String,
-    /// What the gateway knows.
+    /// What the gateway knows before the packet arrives.
     pub setup: Setup,
-    /// Where the packet comes from.
-    pub way: Way,
+    /// The direction in which the packet crosses the gateway.
+    pub direction: Direction,
     /// The packet.
     pub packet: Packet,
     /// What becomes of it.
     pub outcome: Outcome,
-    /// Who does that.
+    /// The eBPF program's part in that.
     pub program: Program,
     /// What is counted.
     pub counts: Counts,
-    /// Why it cannot be put before a whole gateway, if it cannot.
+    /// Why the case cannot run on a whole gateway, if it cannot.
     pub not_end_to_end: Option<&'static str>,
 }
 
-/// A row without its right-hand side.
+/// A row without its expectations.
 #[derive(Debug)]
 pub(crate) struct Draft {
     name: String,
     setup: Setup,
-    way: Way,
+    direction: Direction,
     packet: Packet,
 }
 
-/// A packet on its way into the tunnel.
-pub(crate) fn into(name: impl Into<String>, packet: impl Into<Packet>) -> Draft {
-    Draft { name: name.into(), setup: Setup::default(), way: Way::Into, packet: packet.into() }
+/// A packet to encapsulate.
+pub(crate) fn encap(name: impl Into<String>, packet: impl Into<Packet>) -> Draft {
+    Draft { name: name.into(), setup: Setup::default(), direction: Direction::Encap, packet: packet.into() }
 }
 
-/// A packet on its way out of the tunnel.
-pub(crate) fn out_of(name: impl Into<String>, packet: impl Into<Packet>) -> Draft {
-    Draft { name: name.into(), setup: Setup::default(), way: Way::OutOf, packet: packet.into() }
+/// A packet to decapsulate.
+pub(crate) fn decap(name: impl Into<String>, packet: impl Into<Packet>) -> Draft {
+    Draft { name: name.into(), setup: Setup::default(), direction: Direction::Decap, packet: packet.into() }
 }
 
 impl Draft {
-    /// On a gateway that knows something else than usual.
+    /// Changes what the gateway knows from the default.
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Setup)) -> Draft {
         change(&mut self.setup);
         self
     }
 
     fn case(self, outcome: Outcome, program: Program, counts: Counts) -> Case {
-        let Draft { name, setup, way, packet } = self;
-        Case { name, setup, way, packet, outcome, program, counts, not_end_to_end: None }
+        let Draft { name, setup, direction, packet } = self;
+        Case { name, setup, direction, packet, outcome, program, counts, not_end_to_end: None }
     }
 
-    /// One datagram leaves for a peer, by the program's hand.
+    /// The program sends one datagram to a peer.
     pub(crate) fn sends(self, peer: PeerIndex, outer: impl Into<Packet>) -> Case {
         self.sends_all(peer, vec![outer.into().bytes])
     }
 
-    /// As many datagrams as it stands for leave for a peer, by the program's hand.
+    /// The program sends every datagram of the packet to a peer.
     pub(crate) fn sends_all(self, peer: PeerIndex, outers: Vec<Vec<u8>>) -> Case {
         let (segments, bytes) = (outers.len() as u64, self.packet.bytes.len() as u64);
-        let counts = match self.way {
-            Way::Into => Counts { tx: Some((peer, segments, bytes)), ..Counts::default() },
-            Way::OutOf => {
+        let counts = match self.direction {
+            Direction::Encap => Counts { tx: Some((peer, segments, bytes)), ..Counts::default() },
+            Direction::Decap => {
                 let inner = bytes - 20;
                 let (rx, tx) = (Some((PEER_B, segments, inner)), Some((peer, segments, inner)));
                 Counts { rx, tx, ..Counts::default() }
@@ -191,20 +191,20 @@ impl Draft {
         self.case(Outcome::Sent(outers), Program::Carries, counts)
     }
 
-    /// The host gets this from peer b, by the program's hand.
+    /// The program delivers this to the host, counted as received from peer b.
     pub(crate) fn delivers(self, inner: impl Into<Packet>) -> Case {
         let inner = inner.into().bytes;
         let rx = Some((PEER_B, 1, inner.len() as u64));
         self.case(Outcome::Delivered(inner), Program::Carries, Counts { rx, ..Counts::default() })
     }
 
-    /// It is dropped, by the program.
+    /// The program drops it.
     pub(crate) fn drops(self, reason: DropReason, peer: Option<PeerIndex>) -> Case {
         let drop = Some((reason, peer, 1));
         self.case(Outcome::Dropped(reason), Program::Drops, Counts { drop, ..Counts::default() })
     }
 
-    /// It is dropped, and its sender told: by userspace.
+    /// Userspace drops it and sends an ICMP error to its sender.
     pub(crate) fn answers(
         self,
         reason: DropReason,
@@ -218,19 +218,19 @@ impl Draft {
 }
 
 impl Case {
-    /// The program leaves it to userspace.
+    /// The program leaves it to userspace, which produces the same outcome.
     pub(crate) fn declined(mut self) -> Case {
         self.program = Program::Declines;
         self
     }
 
-    /// Something else is counted too, or instead.
+    /// Changes what is counted from the default for the outcome.
     pub(crate) fn counting(mut self, change: impl FnOnce(&mut Counts)) -> Case {
         change(&mut self.counts);
         self
     }
 
-    /// It cannot be put before a whole gateway.
+    /// Excludes the case from runs on a whole gateway.
     pub(crate) fn not_end_to_end(mut self, why: &'static str) -> Case {
         self.not_end_to_end = Some(why);
         self

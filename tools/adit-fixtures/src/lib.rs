@@ -1,18 +1,20 @@
-//! One table for every data plane: a packet in, what the gateway knows, what becomes of the packet, what is
-//! counted. It is data, for tests only; the runners are with what they run:
+//! A table of test cases for every data plane: what the gateway knows, a packet, what becomes of the
+//! packet, and what is counted. One table makes sure that all data planes behave alike.
 //!
-//! | runner | runs |
+//! The crate holds data, for tests only. Each runner lives beside the code that it tests:
+//!
+//! | runner | what it runs |
 //! |---|---|
-//! | `adit-dataplane`, `ebpf::tests::table` | the tunnel with the userspace plane's cutting; the kernel's programs, by test runs |
+//! | `adit-dataplane`, `ebpf::tests::table` | the tunnel with userspace segmentation; the eBPF programs, by test runs |
 //! | `adit-testbed`, `end_to_end fixtures` | both data planes, on a gateway between a host and the underlay |
 //!
-//! Expected bytes are written out by [`packet`], field by field, and never asked of the code under test.
+//! [`packet`] writes expected bytes field by field; the code under test never produces them.
 pub mod case;
 pub mod packet;
 pub mod site;
 mod table;
 
-pub use case::{Case, Counts, Outcome, Program, Way};
+pub use case::{Case, Counts, Direction, Outcome, Program};
 pub use packet::Packet;
 pub use site::{Path, Setup};
 pub use table::table;

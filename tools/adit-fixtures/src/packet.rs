@@ -1,4 +1,5 @@
-//! Packets, written field by field.
+//! Packets of the table, written field by field, so that no expectation comes from the code under
+//! test.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -8,23 +9,23 @@ use adit_wire::{Protocol, checksum};
 
 use crate::site::{A, HOST_A, HOST_B};
 
-/// What a gateway gets in one piece, from its IPv4 header on.
+/// What a gateway receives in one piece, starting at the IPv4 header.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// A datagram, or a superpacket; perhaps something after it.
+    /// A datagram or a GSO packet, possibly followed by padding.
     pub bytes: Vec<u8>,
-    /// Payload bytes of each datagram of a superpacket but the last; `None`: it is one datagram.
+    /// For a GSO packet, the payload bytes of each datagram but the last; `None` for one datagram.
     pub gso_size: Option<u16>,
 }
 
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.bytes))?;
-        self.gso_size.map_or(Ok(()), |size| write!(f, ", to be cut at {size}"))
+        self.gso_size.map_or(Ok(()), |size| write!(f, ", GSO size {size}"))
     }
 }
 
-/// Bytes for people: in words, the headers only of what is long.
+/// Formats bytes as 16-bit words in hexadecimal. Of a long packet it shows only the headers.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const SHOWN: usize = 120;
@@ -51,7 +52,7 @@ impl From<Datagram> for Packet {
     }
 }
 
-/// A datagram to be.
+/// A builder of one datagram.
 #[derive(Debug, Clone)]
 pub struct Datagram {
     repr: Ipv4Repr,
@@ -61,13 +62,13 @@ pub struct Datagram {
     payload: Vec<u8>,
 }
 
-/// From host A to host B: UDP of 100 bytes in all, TTL 63, DF clear.
+/// UDP from host A to host B, 100 bytes with headers, TTL 63, DF clear.
 #[must_use]
 pub fn a_to_b() -> Datagram {
     udp(HOST_A, HOST_B, 100)
 }
 
-/// UDP, `len` bytes in all, its checksum right.
+/// UDP of `len` bytes with headers and a correct checksum.
 #[must_use]
 pub fn udp(source: Ipv4Addr, destination: Ipv4Addr, len: usize) -> Datagram {
     let payload: Vec<u8> = (0..len - HEADER_LEN - 8).map(|n| (n % 251) as u8).collect();
@@ -78,7 +79,8 @@ pub fn udp(source: Ipv4Addr, destination: Ipv4Addr, len: usize) -> Datagram {
     transport(source, destination, Protocol::UDP, segment, 6)
 }
 
-/// A TCP segment with these flags, options (a multiple of four bytes) and payload, its checksum right.
+/// A TCP segment with these flags, options (a multiple of four bytes) and payload, and a correct
+/// checksum.
 #[must_use]
 pub fn tcp(source: Ipv4Addr, destination: Ipv4Addr, flags: u8, options: &[u8], payload: &[u8]) -> Datagram {
     let mut segment = [4000u16.to_be_bytes(), 80u16.to_be_bytes()].concat();
@@ -92,7 +94,7 @@ pub fn tcp(source: Ipv4Addr, destination: Ipv4Addr, flags: u8, options: &[u8], p
     transport(source, destination, Protocol::TCP, segment, 16)
 }
 
-/// A datagram of a transport protocol whose checksum lies at `at` in its segment.
+/// A datagram of a transport protocol with its checksum field at offset `at`.
 fn transport(
     source: Ipv4Addr,
     destination: Ipv4Addr,
@@ -128,77 +130,77 @@ pub fn ours(to: Ipv4Addr, inner: impl Into<Packet>) -> Datagram {
     bare(A, to, Protocol::IPIP, inner.into().bytes).ttl(64).df(true).id(0)
 }
 
-/// An outer datagram as somebody sends it to gateway A: TTL 61, DF.
+/// An outer datagram as another gateway sends it to gateway A: TTL 61, DF.
 #[must_use]
 pub fn theirs(from: Ipv4Addr, inner: impl Into<Packet>) -> Datagram {
     bare(from, A, Protocol::IPIP, inner.into().bytes).ttl(61).df(true).id(0x77)
 }
 
 impl Datagram {
-    /// Time to live.
+    /// Sets the time to live.
     #[must_use]
     pub fn ttl(mut self, ttl: u8) -> Datagram {
         self.repr.ttl = ttl;
         self
     }
 
-    /// DSCP and ECN.
+    /// Sets the type of service: DSCP and ECN.
     #[must_use]
     pub fn tos(mut self, tos: u8) -> Datagram {
         self.repr.tos = tos;
         self
     }
 
-    /// DF.
+    /// Sets or clears DF.
     #[must_use]
     pub fn df(mut self, df: bool) -> Datagram {
         self.repr.dont_fragment = df;
         self
     }
 
-    /// The identification.
+    /// Sets the identification.
     #[must_use]
     pub fn id(mut self, identification: u16) -> Datagram {
         self.repr.identification = identification;
         self
     }
 
-    /// The destination; a transport checksum is left as it is.
+    /// Sets the destination. A transport checksum stays unchanged.
     #[must_use]
     pub fn to(mut self, destination: Ipv4Addr) -> Datagram {
         self.repr.destination = destination;
         self
     }
 
-    /// The source; a transport checksum is left as it is.
+    /// Sets the source. A transport checksum stays unchanged.
     #[must_use]
     pub fn from(mut self, source: Ipv4Addr) -> Datagram {
         self.repr.source = source;
         self
     }
 
-    /// The protocol.
+    /// Sets the protocol.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Datagram {
         self.repr.protocol = protocol;
         self
     }
 
-    /// IPv4 options, a multiple of four bytes.
+    /// Sets the IPv4 options, a multiple of four bytes.
     #[must_use]
     pub fn options(mut self, options: &[u8]) -> Datagram {
         self.options = options.to_vec();
         self
     }
 
-    /// What follows the header.
+    /// Sets the bytes after the header.
     #[must_use]
     pub fn payload(mut self, payload: Vec<u8>) -> Datagram {
         self.payload = payload;
         self
     }
 
-    /// The piece of it that begins `offset` bytes into the payload and has `len` of them.
+    /// The fragment with `len` bytes of the payload, starting `offset` bytes into it.
     #[must_use]
     pub fn piece(mut self, offset: usize, len: usize) -> Datagram {
         let more = offset + len < self.payload.len();
@@ -207,14 +209,14 @@ impl Datagram {
         self
     }
 
-    /// The same, said to be a fragment that begins `offset` bytes into another datagram.
+    /// Marks the datagram as a fragment that starts `offset` bytes into another datagram.
     #[must_use]
     pub fn fragment(mut self, more: bool, offset: usize) -> Datagram {
         self.fragment = (more, offset as u16);
         self
     }
 
-    /// Its bytes.
+    /// The finished bytes, with a correct header checksum.
     #[must_use]
     pub fn build(mut self) -> Vec<u8> {
         self.repr.payload_len = (self.options.len() + self.payload.len()) as u16;
@@ -227,14 +229,14 @@ impl Datagram {
         bytes
     }
 
-    /// The same as a superpacket, cut into pieces of `size` bytes of payload each.
+    /// The same as a GSO packet for segments of `size` bytes of payload each.
     #[must_use]
     pub fn cut_at(self, size: u16) -> Packet {
         Packet { bytes: self.build(), gso_size: Some(size) }
     }
 }
 
-/// Writes some bytes at a place, and the header checksum anew.
+/// Overwrites bytes at offset `at` and corrects the header checksum.
 #[must_use]
 pub fn rewritten(mut bytes: Vec<u8>, at: usize, with: &[u8]) -> Vec<u8> {
     bytes[at..at + with.len()].copy_from_slice(with);
@@ -242,7 +244,8 @@ pub fn rewritten(mut bytes: Vec<u8>, at: usize, with: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Writes the header checksum anew, over as many bytes as the header says that it has, as far as they go.
+/// Corrects the header checksum, over the header length that the packet states, as far as it has
+/// bytes.
 pub fn mend(bytes: &mut [u8]) {
     let len = (usize::from(bytes[0] & 0x0f) * 4).clamp(HEADER_LEN, bytes.len());
     bytes[10..12].fill(0);

@@ -1,27 +1,27 @@
-//! Who is who in the table: gateway A of the article, between its own network and two peers.
+//! Addresses of the table: gateway A of the two-site network between its own network and two peers.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use adit_tunnel::{PeerConfig, PeerIndex, TunnelConfig};
 use adit_wire::encapsulation::OuterPolicy;
 
-/// Our underlay address.
+/// The gateway's underlay address.
 pub const A: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
-/// That of peer b.
+/// The underlay address of peer b.
 pub const B: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
-/// That of peer c.
+/// The underlay address of peer c.
 pub const C: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 3);
 /// A router inside the tunnel.
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 254);
 /// The gateway's own inner address.
 pub const INSIDE_A: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 1);
-/// A host behind us.
+/// A host behind the gateway.
 pub const HOST_A: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 10);
 /// A host behind peer b.
 pub const HOST_B: Ipv4Addr = Ipv4Addr::new(192, 168, 199, 10);
 /// A host behind peer c.
 pub const HOST_C: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 10);
-/// Nobody's, inside or outside.
+/// An address in no configured network, inner or outer.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 
 /// The peer at [`B`].
@@ -29,10 +29,10 @@ pub const PEER_B: PeerIndex = PeerIndex::new(0);
 /// The peer at [`C`].
 pub const PEER_C: PeerIndex = PeerIndex::new(1);
 
-/// What a gateway knows before a packet comes.
+/// What a gateway knows before a packet arrives.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The tunnel.
+    /// The tunnel's configuration.
     pub config: TunnelConfig,
     /// What is known of the path to each peer, by [`PeerIndex`].
     pub paths: Vec<Path>,
@@ -43,16 +43,17 @@ pub struct Setup {
 /// What is known of the path to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
-    /// Bytes of the largest outer datagram.
+    /// Bytes of the largest outer datagram that the path takes.
     pub mtu: u16,
-    /// An earlier sender could not be told that the peer's host is unreachable: the next one is.
+    /// An earlier sender could not receive the error that the peer's host is unreachable, so the
+    /// next sender receives it.
     pub owed: bool,
-    /// The kernel knows the next hop, so that a program may send.
+    /// The kernel knows the next hop, so the program may send.
     pub known: bool,
 }
 
 impl Path {
-    /// A path that takes `mtu` bytes, and of which nothing else is to be said.
+    /// A path that takes `mtu` bytes, with a known next hop and no pending error.
     #[must_use]
     pub const fn of(mtu: u16) -> Path {
         Path { mtu, owed: false, known: true }

@@ -8,7 +8,7 @@ use crate::transfer::Transfer;
 use adit_lab::LabError;
 use adit_lab::host::Host;
 
-/// Bytes that a receiver may have in its queue, see [`bound_receiver`].
+/// Bytes that a receiver may have in its queue, see [`limit_receive_buffer`].
 const QUEUED: u64 = 256 << 10;
 /// Bytes of which at least some were sent after the hole had opened.
 const PROGRESS: u64 = 4 * QUEUED;
@@ -20,14 +20,14 @@ const LOOK: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// What the kernel says.
-pub fn bound_receiver(host: &Host) -> Result<(), LabError> {
+pub fn limit_receive_buffer(host: &Host) -> Result<(), LabError> {
     host.sysctl("ipv4/tcp_rmem", &format!("4096 131072 {QUEUED}"))
 }
 
 /// Waits until the transfer has certainly made progress since now; after how long, or `None` if it has not within
 /// `patience`. To be called when a hole has just opened.
 #[must_use]
-pub fn time_to_heal(transfer: &Transfer, patience: Duration) -> Option<Duration> {
+pub fn time_to_recover(transfer: &Transfer, patience: Duration) -> Option<Duration> {
     let (start, from) = (Instant::now(), transfer.received());
     while transfer.received() < from + PROGRESS {
         if start.elapsed() > patience {

@@ -15,7 +15,7 @@ use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use ipnet::Ipv4Net;
 
-use crate::test_planes::word;
+use crate::test_planes::plane_name;
 use adit_lab::LabError;
 use adit_lab::host::Host;
 use adit_lab::two_sites::bring_up;
@@ -27,7 +27,7 @@ pub const UNDERLAY: &str = "underlay";
 
 /// Which site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Site {
     /// Through which the spokes reach each other.
     Hub,
     /// A spoke.
@@ -36,7 +36,7 @@ pub enum Place {
     Two,
 }
 
-impl Place {
+impl Site {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Hub, Self::One, Self::Two];
 
@@ -108,23 +108,23 @@ impl Place {
             self.name(),
             self.underlay(),
             self.network(),
-            word(plane),
+            plane_name(plane),
         )
     }
 }
 
-fn peer(place: Place, behind: &[Place]) -> String {
-    let networks: Vec<String> = behind.iter().map(|place| format!("\"{}\"", place.network())).collect();
+fn peer(site: Site, behind: &[Site]) -> String {
+    let networks: Vec<String> = behind.iter().map(|site| format!("\"{}\"", site.network())).collect();
     format!(
         "[[peer]]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [{}]\n",
-        place.name(),
-        place.underlay(),
+        site.name(),
+        site.underlay(),
         networks.join(", ")
     )
 }
 
 /// A gateway and the host behind it.
-pub struct Site {
+pub struct SiteHosts {
     /// Has the interface [`UNDERLAY`], and `inside`.
     pub gateway: Host,
     /// Has the interface `eth0`.
@@ -132,24 +132,24 @@ pub struct Site {
 }
 
 /// The network, without a tunnel.
-pub struct Sites {
-    /// In the middle of the underlay; its interfaces are [`Place::port`].
+pub struct HubNetwork {
+    /// In the middle of the underlay; its interfaces are [`Site::port`].
     pub router: Host,
-    sites: [Site; 3],
+    sites: [SiteHosts; 3],
 }
 
-/// The overlay of each site, in the order of [`Place::ALL`].
+/// The overlay of each site, in the order of [`Site::ALL`].
 pub struct Overlays([Overlay; 3]);
 
 impl Overlays {
     /// One of them.
     #[must_use]
-    pub fn of(&self, place: Place) -> &Overlay {
-        &self.0[usize::from(place.number())]
+    pub fn of(&self, site: Site) -> &Overlay {
+        &self.0[usize::from(site.number())]
     }
 }
 
-impl Sites {
+impl HubNetwork {
     /// Builds it.
     ///
     /// # Errors
@@ -157,40 +157,40 @@ impl Sites {
     pub fn build() -> Result<Self, LabError> {
         let router = Host::new("router")?;
         router.forward()?;
-        let [hub, one, two] = Place::ALL.map(|place| build_site(place, &router));
+        let [hub, one, two] = Site::ALL.map(|site| build_site(site, &router));
         Ok(Self { sites: [hub?, one?, two?], router })
     }
 
     /// One of the sites.
     #[must_use]
-    pub fn of(&self, place: Place) -> &Site {
-        &self.sites[usize::from(place.number())]
+    pub fn of(&self, site: Site) -> &SiteHosts {
+        &self.sites[usize::from(site.number())]
     }
 
     /// Brings the tunnel up on all gateways.
     ///
     /// # Errors
     /// What `adit run` would say.
-    pub fn join(&self, plane: DataplaneChoice) -> Result<Overlays, LabError> {
-        let [hub, one, two] = Place::ALL.map(|place| bring_up(&self.of(place).gateway, &place.config(plane)));
+    pub fn bring_up(&self, plane: DataplaneChoice) -> Result<Overlays, LabError> {
+        let [hub, one, two] = Site::ALL.map(|site| bring_up(&self.of(site).gateway, &site.config(plane)));
         Ok(Overlays([hub?, one?, two?]))
     }
 }
 
-fn build_site(place: Place, router: &Host) -> Result<Site, LabError> {
-    let gateway = Host::new(&format!("gateway {}", place.name()))?;
-    let host = Host::new(&format!("host {}", place.name()))?;
+fn build_site(site: Site, router: &Host) -> Result<SiteHosts, LabError> {
+    let gateway = Host::new(&format!("gateway {}", site.name()))?;
+    let host = Host::new(&format!("host {}", site.name()))?;
     gateway.forward()?;
     gateway.connect("inside", &host, "eth0")?;
-    gateway.address("inside", prefix(place.inside(), 24))?;
-    host.address("eth0", prefix(place.host(), 24))?;
-    host.route(Ipv4Net::default(), Some(place.inside()), None)?;
+    gateway.address("inside", prefix(site.inside(), 24))?;
+    host.address("eth0", prefix(site.host(), 24))?;
+    host.route(Ipv4Net::default(), Some(site.inside()), None)?;
 
-    gateway.connect(UNDERLAY, router, place.port())?;
-    gateway.address(UNDERLAY, prefix(place.underlay(), 30))?;
-    router.address(place.port(), prefix(place.router(), 30))?;
-    gateway.route(Ipv4Net::default(), Some(place.router()), None)?;
-    Ok(Site { gateway, host })
+    gateway.connect(UNDERLAY, router, site.port())?;
+    gateway.address(UNDERLAY, prefix(site.underlay(), 30))?;
+    router.address(site.port(), prefix(site.router(), 30))?;
+    gateway.route(Ipv4Net::default(), Some(site.router()), None)?;
+    Ok(SiteHosts { gateway, host })
 }
 
 fn prefix(address: Ipv4Addr, len: u8) -> Ipv4Net {

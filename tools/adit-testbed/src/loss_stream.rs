@@ -21,43 +21,43 @@ mod report;
 
 use arrivals::{Arrivals, Inbox};
 use report::Burst;
-pub use report::{Loss, Report};
+pub use report::{Loss, StreamReport};
 
 /// Between two bursts.
-const TICK: Duration = Duration::from_millis(1);
+const BURST_INTERVAL: Duration = Duration::from_millis(1);
 /// A sender that was held up makes up for it with no more than so many bursts at once: a flood
 /// would be lost in queues, and that would be our doing.
-const CATCH_UP: u64 = 10;
+const MAX_CATCH_UP_BURSTS: u64 = 10;
 /// Bytes that may wait for the receiver: some seconds at the usual rate, whatever each is accounted for.
 const RECEIVE_BUFFER: usize = 64 << 20;
 /// How long the receiver waits before it looks whether it is to end.
-const LOOK: Duration = Duration::from_millis(20);
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// How often a condition that nothing announces is looked at.
-const ASK_AGAIN: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What is sent.
 #[derive(Clone, Copy, Debug)]
-pub struct ProbeOptions {
+pub struct StreamOptions {
     /// Datagrams a second.
     pub rate: u32,
-    /// Bytes of payload in each, at least [`ProbeOptions::SMALLEST`].
+    /// Bytes of payload in each, at least [`StreamOptions::SMALLEST`].
     pub payload: usize,
 }
 
-impl ProbeOptions {
+impl StreamOptions {
     /// A token, a sequence number.
     pub const SMALLEST: usize = 16;
 }
 
-impl Default for ProbeOptions {
+impl Default for StreamOptions {
     /// 10,000 datagrams of 64 bytes a second.
     fn default() -> Self {
         Self { rate: 10_000, payload: 64 }
     }
 }
 
-/// A stream that runs until [`Probe::finish`].
-pub struct Probe {
+/// A stream that runs until [`LossStream::finish`].
+pub struct LossStream {
     shared: Arc<Shared>,
     sender: Option<JoinHandle<Sent>>,
     receiver: Option<JoinHandle<std::io::Result<Arrivals>>>,
@@ -67,9 +67,9 @@ pub struct Probe {
 #[derive(Default)]
 struct Shared {
     /// No more is to be sent.
-    stop: AtomicBool,
+    stop_sending: AtomicBool,
     /// No more is to be waited for.
-    give_up: AtomicBool,
+    stop_receiving: AtomicBool,
     /// Datagrams sent; the sequence number of the next.
     sent: AtomicU64,
     /// One more than the highest sequence number that has arrived.
@@ -82,21 +82,21 @@ struct Shared {
 struct Sent {
     bursts: Vec<Burst>,
     refused: u64,
-    held_up: Duration,
+    max_sender_delay: Duration,
 }
 
-impl Probe {
+impl LossStream {
     /// Starts to send from one host to an address of the other. Returns when the first datagram has
     /// arrived: the path works.
     ///
     /// # Errors
-    /// No socket, no buffer of the size that is needed (CAP_NET_ADMIN), or nothing arrives within `patience`.
+    /// No socket, no buffer of the size that is needed (CAP_NET_ADMIN), or nothing arrives within `timeout`.
     pub fn start(
         from: &Host,
         to: &Host,
         address: Ipv4Addr,
-        options: ProbeOptions,
-        patience: Duration,
+        options: StreamOptions,
+        timeout: Duration,
     ) -> Result<Self, LabError> {
         let shared = Arc::<Shared>::default();
         let socket = to.run(|| receiving_socket(address))?;
@@ -116,14 +116,14 @@ impl Probe {
             from.ns().spawn("lab-probe-tx", move || send(&socket, to, payload, options.rate, &shared))?
         };
         let probe = Self { shared, sender: Some(sender), receiver: Some(receiver) };
-        if probe.wait_for_arrival(patience) {
+        if probe.wait_for_arrival(timeout) {
             Ok(probe)
         } else {
             Err(LabError::Io {
                 what: format!("probe the path from {} to {address}", from.name()),
                 source: std::io::Error::new(
                     std::io::ErrorKind::TimedOut,
-                    format!("no datagram has arrived within {patience:?}"),
+                    format!("no datagram has arrived within {timeout:?}"),
                 ),
             })
         }
@@ -135,15 +135,15 @@ impl Probe {
         self.shared.sent.load(Ordering::Acquire)
     }
 
-    /// Waits until a datagram that is sent from now on has arrived; `false` when none has within `patience`.
+    /// Waits until a datagram that is sent from now on has arrived; `false` when none has within `timeout`.
     #[must_use]
-    pub fn wait_for_arrival(&self, patience: Duration) -> bool {
-        let (next, deadline) = (self.sent(), Instant::now() + patience);
+    pub fn wait_for_arrival(&self, timeout: Duration) -> bool {
+        let (next, deadline) = (self.sent(), Instant::now() + timeout);
         while self.shared.newest.load(Ordering::Acquire) <= next {
             if Instant::now() >= deadline {
                 return false;
             }
-            std::thread::sleep(ASK_AGAIN);
+            std::thread::sleep(POLL_INTERVAL);
         }
         true
     }
@@ -152,14 +152,14 @@ impl Probe {
     ///
     /// # Errors
     /// The receiver failed.
-    pub fn finish(mut self, grace: Duration) -> Result<Report, LabError> {
-        self.shared.stop.store(true, Ordering::Release);
+    pub fn finish(mut self, grace: Duration) -> Result<StreamReport, LabError> {
+        self.shared.stop_sending.store(true, Ordering::Release);
         let sent = self.sender.take().and_then(|sender| sender.join().ok());
         let deadline = Instant::now() + grace;
         while self.shared.arrived.load(Ordering::Acquire) < self.sent() && Instant::now() < deadline {
-            std::thread::sleep(ASK_AGAIN);
+            std::thread::sleep(POLL_INTERVAL);
         }
-        self.shared.give_up.store(true, Ordering::Release);
+        self.shared.stop_receiving.store(true, Ordering::Release);
         let arrivals = self.receiver.take().and_then(|receiver| receiver.join().ok());
         let (Some(sent), Some(arrivals)) = (sent, arrivals) else {
             return Err(LabError::Io {
@@ -168,14 +168,14 @@ impl Probe {
             });
         };
         let arrivals = arrivals.map_err(LabError::io("receive a probe"))?;
-        Ok(Report::new(self.sent(), &sent.bursts, sent.refused, sent.held_up, &arrivals))
+        Ok(StreamReport::new(self.sent(), &sent.bursts, sent.refused, sent.max_sender_delay, &arrivals))
     }
 }
 
-impl Drop for Probe {
+impl Drop for LossStream {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.give_up.store(true, Ordering::Release);
+        self.shared.stop_sending.store(true, Ordering::Release);
+        self.shared.stop_receiving.store(true, Ordering::Release);
         // Each ends within a look; nobody is left to read what they say.
         let _ = self.sender.take().map(JoinHandle::join);
         let _ = self.receiver.take().map(JoinHandle::join);
@@ -184,7 +184,7 @@ impl Drop for Probe {
 
 /// A token, room for the number, and bytes that each depend on their place.
 fn payload(token: u64, len: usize) -> Vec<u8> {
-    let mut payload: Vec<u8> = (0..len.max(ProbeOptions::SMALLEST)).map(|at| at as u8 ^ 0xa5).collect();
+    let mut payload: Vec<u8> = (0..len.max(StreamOptions::SMALLEST)).map(|at| at as u8 ^ 0xa5).collect();
     payload[..8].copy_from_slice(&token.to_be_bytes());
     payload
 }
@@ -209,16 +209,16 @@ fn sending_socket() -> Result<UdpSocket, LabError> {
 
 fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, shared: &Shared) -> Sent {
     let rate = u64::from(rate);
-    let largest = (rate * CATCH_UP / 1000).max(1);
-    let mut sent = Sent { bursts: Vec::new(), refused: 0, held_up: Duration::ZERO };
+    let largest = (rate * MAX_CATCH_UP_BURSTS / 1000).max(1);
+    let mut sent = Sent { bursts: Vec::new(), refused: 0, max_sender_delay: Duration::ZERO };
     let (mut start, mut next, mut base) = (Instant::now(), 0, 0);
-    while !shared.stop.load(Ordering::Acquire) {
+    while !shared.stop_sending.load(Ordering::Acquire) {
         let now = Instant::now();
         // From the start, not from the last burst: no drift.
         let due = base + (now - start).as_micros() as u64 * rate / 1_000_000;
         if due > next {
             let late = (now - start).saturating_sub(Duration::from_micros((next - base) * 1_000_000 / rate));
-            sent.held_up = sent.held_up.max(late.saturating_sub(TICK));
+            sent.max_sender_delay = sent.max_sender_delay.max(late.saturating_sub(BURST_INTERVAL));
             sent.bursts.push(Burst { first: next, at: now, over: now });
         }
         for _ in 0..due.saturating_sub(next).min(largest) {
@@ -235,7 +235,7 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, s
             // The rest of what was held up is not made up for.
             (start, base) = (now, next);
         }
-        std::thread::sleep((now + TICK).saturating_duration_since(Instant::now()));
+        std::thread::sleep((now + BURST_INTERVAL).saturating_duration_since(Instant::now()));
     }
     sent
 }
@@ -243,7 +243,7 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, s
 fn receive(inbox: &Inbox, shared: &Shared) -> std::io::Result<Arrivals> {
     let mut arrivals = Arrivals::default();
     loop {
-        let is_over = shared.give_up.load(Ordering::Acquire);
+        let is_over = shared.stop_receiving.load(Ordering::Acquire);
         while let Some((sequence, time)) = inbox.take()? {
             arrivals.note(sequence, time);
         }
@@ -253,6 +253,6 @@ fn receive(inbox: &Inbox, shared: &Shared) -> std::io::Result<Arrivals> {
             arrivals.dropped_by_receiver = inbox.dropped()?;
             return Ok(arrivals);
         }
-        inbox.wait(LOOK)?;
+        inbox.wait(STOP_CHECK_INTERVAL)?;
     }
 }

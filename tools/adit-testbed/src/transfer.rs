@@ -12,7 +12,7 @@ use adit_linux::sockets::poll::readable_within;
 
 use adit_lab::LabError;
 use adit_lab::host::Host;
-use adit_lab::throughput::Path;
+use adit_lab::throughput::Flow;
 
 /// Bytes written at once. Each block begins with its number, so that none may be missing.
 const BLOCK: usize = 64 * 1024;
@@ -53,7 +53,7 @@ impl Transfer {
     ///
     /// # Errors
     /// No connection.
-    pub fn start(path: &Path<'_>, rate: Option<u64>) -> Result<Self, LabError> {
+    pub fn start(path: &Flow<'_>, rate: Option<u64>) -> Result<Self, LabError> {
         let listener = path.server.run(|| {
             TcpListener::bind(SocketAddrV4::new(path.address, 0))
                 .map_err(LabError::io("listen for a transfer"))

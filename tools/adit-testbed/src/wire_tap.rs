@@ -99,14 +99,14 @@ impl Injector {
 }
 
 /// Hears what the host at the other end of a cable sends, and keeps all that passes, in both directions.
-pub struct Ear {
+pub struct FrameReceiver {
     tap: Tap,
     speaker: [u8; 6],
     buffer: Vec<u8>,
     frames: Vec<Frame>,
 }
 
-impl Ear {
+impl FrameReceiver {
     /// At an interface of `host`; `other_device` is the interface at the cable's other end.
     ///
     /// # Errors

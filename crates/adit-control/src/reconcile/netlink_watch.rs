@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use adit_linux::error::{Error, Result};
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Events, Group};
 use adit_linux::sockets::poll::readable_any_within;
 
@@ -21,7 +21,7 @@ pub(crate) struct Hearing {
 }
 
 impl Hearing {
-    pub(crate) fn open(inside: &Inside) -> Result<Self> {
+    pub(crate) fn open(inside: &NetScope) -> Result<Self> {
         let mut ears = vec![inside.run(|| Events::open(&INSIDE))??];
         if inside.netns.is_some() {
             ears.push(Events::open(&OUTSIDE)?);

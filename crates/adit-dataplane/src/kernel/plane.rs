@@ -8,8 +8,8 @@ use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Totals, Tunnel};
 
 use super::filter::{RECEIVED, SENT};
-use super::filter_table::Guard;
-use super::monotonic_counters::Book;
+use super::filter_table::FilterTable;
+use super::monotonic_counters::MonotonicCounters;
 use crate::clock::Clock;
 use crate::plane::{DataPlane, PlaneKind};
 
@@ -17,7 +17,7 @@ use crate::plane::{DataPlane, PlaneKind};
 #[derive(Debug)]
 pub struct KernelPlane {
     tunnel: Arc<Tunnel>,
-    guard: Arc<Guard>,
+    table: Arc<FilterTable>,
     devices: Vec<u32>,
     asked: Mutex<Asked>,
 }
@@ -26,7 +26,7 @@ pub struct KernelPlane {
 #[derive(Debug)]
 struct Asked {
     netlink: Netlink,
-    book: Book,
+    counters: MonotonicCounters,
     paths: Paths,
 }
 
@@ -76,11 +76,15 @@ impl KernelPlane {
     /// The kernel cannot be asked.
     pub fn of(
         tunnel: Arc<Tunnel>,
-        guard: Arc<Guard>,
+        table: Arc<FilterTable>,
         devices: Vec<u32>,
     ) -> Result<Self, adit_linux::error::Error> {
-        let asked = Asked { netlink: Netlink::open()?, book: Book::default(), paths: Paths::default() };
-        let plane = Self { tunnel, guard, devices, asked: Mutex::new(asked) };
+        let asked = Asked {
+            netlink: Netlink::open()?,
+            counters: MonotonicCounters::default(),
+            paths: Paths::default(),
+        };
+        let plane = Self { tunnel, table, devices, asked: Mutex::new(asked) };
         // What comes from now on is news.
         plane.look();
         Ok(plane)
@@ -89,20 +93,20 @@ impl KernelPlane {
     /// All that the kernel has counted, and of it what is counted nowhere any more.
     fn look(&self) -> (Totals, Totals) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let Asked { netlink, book, paths } = &mut *asked;
+        let Asked { netlink, counters, paths } = &mut *asked;
         let now = Clock.now();
         // What cannot be read is as it was when it was read last.
-        match self.guard.counters() {
-            Ok(counters) => book.note_drops(&counters),
+        match self.table.counters() {
+            Ok(drops) => counters.note_drops(&drops),
             Err(error) => tracing::debug!(%error, "drops cannot be read"),
         }
         for (set, is_received) in [(RECEIVED, true), (SENT, false)] {
-            let Ok(elements) = self.guard.elements(set) else { continue };
+            let Ok(elements) = self.table.elements(set) else { continue };
             for (key, counted) in elements {
                 let address = key.as_slice().try_into().map(|key: [u8; 4]| Ipv4Addr::from(key));
                 let peer = address.ok().and_then(|address| self.tunnel.lookup_outer(address));
                 if let Some(peer) = peer {
-                    book.note_traffic(peer.index(), is_received, counted, now);
+                    counters.note_traffic(peer.index(), is_received, counted, now);
                 }
             }
         }
@@ -110,9 +114,9 @@ impl KernelPlane {
             let statistics = netlink.link_statistics(*device).ok()?;
             Some((*device, statistics))
         });
-        book.note_devices(statistics.collect());
+        counters.note_devices(statistics.collect());
         paths.ask(&self.tunnel, netlink, now);
-        (book.totals(self.tunnel.places()), book.lost(self.tunnel.places()))
+        (counters.totals(self.tunnel.places()), counters.lost(self.tunnel.places()))
     }
 }
 
@@ -135,7 +139,7 @@ impl DataPlane for KernelPlane {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.guard.check()
+        self.table.check()
     }
 
     fn now(&self) -> Instant {

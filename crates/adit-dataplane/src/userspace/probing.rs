@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use adit_linux::error::Error;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Tunnel, UnderlayIcmp};
 
-use super::offload_sync::FastSide;
+use super::offload_sync::OffloadSync;
 use super::outbound::MAX_DATAGRAM;
 use super::{queue_reply, reply_sender};
 
@@ -37,7 +37,7 @@ impl Probing {
     pub(super) fn open(
         tunnel: &Tunnel,
         underlay: std::net::Ipv4Addr,
-        inside: &Inside,
+        inside: &NetScope,
         counters: Arc<Counters>,
         senders: Vec<Arc<Counters>>,
     ) -> Result<Self, Error> {
@@ -79,7 +79,7 @@ impl Probing {
     }
 
     /// Asks what is to be asked, and passes on what has turned out to be true.
-    pub(super) fn advance(&mut self, tunnel: &Tunnel, fast: Option<&FastSide>, now: Instant) {
+    pub(super) fn advance(&mut self, tunnel: &Tunnel, fast: Option<&OffloadSync>, now: Instant) {
         if self.prober.next_deadline().is_some_and(|deadline| deadline <= now) {
             let senders = &self.senders;
             let sent = |peer: PeerIndex| {

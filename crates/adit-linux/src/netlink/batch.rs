@@ -149,7 +149,6 @@ mod tests {
 
     use super::*;
     use crate::netns::NetNs;
-    use crate::testing::require_root;
 
     /// Looks a neighbour up that is not there: each is refused.
     fn request(number: &u8) -> RouteNetlinkMessage {
@@ -161,11 +160,8 @@ mod tests {
         RouteNetlinkMessage::GetNeighbour(message)
     }
 
-    #[test]
+    #[test(root)]
     fn answers_that_find_no_room_are_asked_for_again() {
-        if !require_root("answers_that_find_no_room_are_asked_for_again") {
-            return;
-        }
         let mut socket = NetNs::fresh().unwrap().run(|| Socket::open(&[])).unwrap().unwrap();
         let numbers: Vec<u8> = (0..=255).collect();
         let what = |number: &u8| format!("cannot look up neighbour {number}");

@@ -1,5 +1,5 @@
 //! nf_tables: tables of ours in general ([`Ruleset`], [`Tables`]), and the one that keeps the host's own tunnel drivers
-//! quiet about our peers ([`Quiet`]).
+//! quiet about our peers ([`Tunnel4DropRule`]).
 //!
 //! That one is *owned*: it goes with the socket that made it, whatever the process dies of (Linux 5.12).
 
@@ -49,11 +49,11 @@ const DESTINATION_AT: u32 = 16;
 /// Datagrams of IP in IP from peers to us end before the host's IP input: packet sockets have had them by then, and
 /// nothing else is to take them. Dropping it takes that back.
 #[derive(Debug)]
-pub struct Quiet {
+pub struct Tunnel4DropRule {
     _socket: netlink_sys::Socket,
 }
 
-impl Quiet {
+impl Tunnel4DropRule {
     /// Whether this kernel has a driver loaded that answers what it has no tunnel for with Port Unreachable.
     #[must_use]
     pub fn is_needed() -> bool {

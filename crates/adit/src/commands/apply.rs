@@ -1,4 +1,7 @@
-//! `adit apply` and `adit confirm`: a file made true, and kept so.
+//! `adit apply` and `adit confirm`: change a running overlay, with automatic rollback.
+//!
+//! The daemon rolls an unconfirmed change back by itself. `apply` also leaves a guard process behind,
+//! which does so if the daemon is dead by then. The guard outlives the session that started it.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -15,8 +18,8 @@ use super::{plan, up};
 use crate::Failure;
 use crate::output::Output;
 
-/// The daemon itself comes first.
-const GRACE: Duration = Duration::from_secs(2);
+/// The guard waits this much longer than the daemon, which rolls back by itself.
+const GUARD_DELAY: Duration = Duration::from_secs(2);
 
 pub(crate) fn apply(
     file: &Path,
@@ -38,7 +41,7 @@ pub(crate) fn apply(
         Ok(applied) => applied,
         Err(ControlError::NotRunning { .. }) if confirm.is_some() => {
             return Err(format!(
-                "overlay `{}` does not run, so there is nothing to return to: `adit up {}` starts it",
+                "overlay `{}` is not running, so there is nothing to roll back to; start it with `adit up {}`",
                 paths.name(),
                 file.display()
             )
@@ -49,7 +52,7 @@ pub(crate) fn apply(
     };
     let is_waiting = confirm.filter(|_| !applied.changes.is_empty());
     if let Some(seconds) = is_waiting {
-        watch(&request.file, seconds, netns)?;
+        spawn_guard(&request.file, seconds, netns)?;
     }
     if output.is_json() {
         output.line(serde_json::json!({
@@ -60,15 +63,15 @@ pub(crate) fn apply(
     plan::show(paths.name(), &applied.changes, output);
     if let Some(seconds) = is_waiting {
         output.line(format_args!(
-            "taken back in {seconds} s unless confirmed: `adit confirm {}`",
+            "rolls back in {seconds} s unless confirmed: `adit confirm {}`",
             paths.name()
         ));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Leaves somebody behind who outlives this session, and the daemon.
-fn watch(file: &Path, seconds: u64, netns: Option<&str>) -> Result<(), Failure> {
+/// Starts `adit guard`, in a process group of its own so that it outlives this session.
+fn spawn_guard(file: &Path, seconds: u64, netns: Option<&str>) -> Result<(), Failure> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("guard").arg(file).arg(seconds.to_string());
     if let Some(netns) = netns {
@@ -79,6 +82,7 @@ fn watch(file: &Path, seconds: u64, netns: Option<&str>) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Waits, then restarts the overlay if its daemon is dead and its change unconfirmed.
 pub(crate) fn guard(
     file: &Path,
     seconds: u64,
@@ -89,12 +93,12 @@ pub(crate) fn guard(
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    std::thread::sleep(Duration::from_secs(seconds) + GRACE);
+    std::thread::sleep(Duration::from_secs(seconds) + GUARD_DELAY);
     let paths = RuntimePaths::of(config.site.name.as_str());
-    // Whoever holds the lock takes it back, or has done so.
+    // A living daemon holds the lock, and rolls back by itself.
     let is_dead = LockFile::acquire(&paths.lock()).is_ok();
     if is_dead && is_overdue(&paths.confirmation()) {
-        // A daemon that starts sees by itself what must not run.
+        // At its start a daemon discards an unconfirmed change and runs the previous configuration.
         return up::up(file, netns, output);
     }
     Ok(ExitCode::SUCCESS)
@@ -107,7 +111,7 @@ pub(crate) fn confirm(name: &str, output: &Output) -> Result<ExitCode, Failure> 
     } else if is_kept {
         output.line(format_args!("overlay `{name}`: the change is kept"));
     } else {
-        output.line(format_args!("overlay `{name}`: nothing waits to be confirmed"));
+        output.line(format_args!("overlay `{name}`: no change waits for confirmation"));
     }
     Ok(if is_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

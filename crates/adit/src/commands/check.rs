@@ -1,4 +1,4 @@
-//! `adit check`: what is wrong with a configuration.
+//! `adit check`: report the mistakes in a configuration.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -45,7 +45,7 @@ pub(crate) fn check(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Every mistake: drawn for a person, a line each for a pipe, or as JSON.
+/// Prints every mistake: with the source line on a terminal, one per line in a pipe, or as JSON.
 pub(crate) fn show(problems: &Problems, output: &Output) {
     if output.is_json() {
         output.line(serde_json::json!({ "schema": 1, "ok": false, "problems": problems }));

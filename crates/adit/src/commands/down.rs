@@ -1,4 +1,4 @@
-//! `adit down`: remove an overlay.
+//! `adit down`: remove an overlay and what it created, whether or not its daemon lives.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,8 +12,8 @@ use adit_linux::process::{LockError, LockFile};
 use crate::Failure;
 use crate::output::Output;
 
-/// A daemon that does not end within this is killed; what it made is removed without it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A daemon that has not ended after this time is killed.
+const TERMINATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<ExitCode, Failure> {
     let name = match name_of(overlay, output)? {
@@ -28,20 +28,21 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
         Ok(lock) => lock,
         Err(LockError::Held { pid }) => {
             ended = Some(pid);
-            // A namespace without a name can only be found through a process in it.
+            // A namespace without a name can only be reached through a process in it.
             lived_in = NetNs::of_process(pid).ok();
-            adit_linux::process::end(pid, PATIENCE)?;
-            LockFile::acquire_within(&paths.lock(), PATIENCE)?
+            adit_linux::process::end(pid, TERMINATION_TIMEOUT)?;
+            LockFile::acquire_within(&paths.lock(), TERMINATION_TIMEOUT)?
         }
         Err(error) => return Err(error.into()),
     };
-    // What it made is where it lived; of a dead one the notes tell, unless the caller does.
+    // Its objects are in the namespace it ran in. A dead daemon's record names that namespace; the
+    // caller's `--netns` overrides it.
     let (noted, inside) = paths.read_run_record().map_or((None, None), |notes| (notes.netns, notes.inside));
     let noted = noted.filter(|_| !in_netns);
     let remove = || remove_leftovers(&name, inside.as_deref());
     let removed = match lived_in.map(Ok).or_else(|| noted.map(|netns| NetNs::named(&netns))) {
         Some(Ok(netns)) => netns.run(remove)??,
-        // The namespace is gone, and with it all that was in it.
+        // The namespace is gone, with everything that was in it.
         Some(Err(_)) => Vec::new(),
         None => remove()?,
     };
@@ -59,6 +60,7 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
+/// The overlay's name: the argument itself if it is a valid name, else the name in that file.
 fn name_of(overlay: &str, output: &Output) -> Result<Result<String, ExitCode>, Failure> {
     let is_name = !overlay.is_empty()
         && overlay.len() <= 32

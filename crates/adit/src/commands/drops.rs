@@ -1,4 +1,4 @@
-//! `adit drops`: what was dropped, how often, and why.
+//! `adit drops`: dropped packets by reason.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use crate::output::Output;
 pub(crate) fn drops(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let found = match name {
         Some(name) => vec![client::drops(&RuntimePaths::of(name))?],
-        // A dead daemon's socket is no running overlay.
+        // The socket of a dead daemon does not answer.
         None => {
             paths::running().iter().filter_map(|name| client::drops(&RuntimePaths::of(name)).ok()).collect()
         }
@@ -26,7 +26,7 @@ pub(crate) fn drops(name: Option<&str>, output: &Output) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-/// Only what has occurred: the rest is in `docs/drops.md`, and in the JSON.
+/// Prints the reasons that have occurred. JSON, and `docs/reference/drops.md`, list all of them.
 fn show(drops: &Drops, output: &Output) {
     let occurred: Vec<&Drop> = drops.drops.iter().filter(|drop| drop.count > 0).collect();
     if occurred.is_empty() {

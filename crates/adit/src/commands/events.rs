@@ -1,4 +1,4 @@
-//! `adit events`: what happens to the peers, as it happens.
+//! `adit events`: follow the events of an overlay.
 
 use std::process::ExitCode;
 
@@ -12,10 +12,10 @@ use crate::output::Output;
 pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let name = match name {
         Some(name) => name.to_owned(),
-        None => the_one_that_runs()?,
+        None => only_running_overlay()?,
     };
     let events = client::follow(&RuntimePaths::of(&name))?;
-    // Whoever starts this from a program knows by it that nothing is missed from here on.
+    // A program that reads our output misses no event after this line.
     output.note(format_args!("following overlay `{name}`"));
     for event in events {
         let event = event?;
@@ -28,14 +28,18 @@ pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
     Err(format!("the daemon of overlay `{name}` has ended").into())
 }
 
-fn the_one_that_runs() -> Result<String, Failure> {
-    // A dead daemon's socket is no running overlay.
+/// The name of the running overlay.
+///
+/// # Errors
+/// None is running, or several are.
+fn only_running_overlay() -> Result<String, Failure> {
+    // The socket of a dead daemon does not answer.
     let mut running = paths::running();
     running.retain(|name| client::status(&RuntimePaths::of(name)).is_ok());
     match running.as_slice() {
         [] => Err("no overlay is running; `adit up FILE` starts one".into()),
         [only] => Ok(only.clone()),
-        several => Err(format!("several overlays are running: name one of {}", several.join(", ")).into()),
+        several => Err(format!("several overlays are running; name one of: {}", several.join(", ")).into()),
     }
 }
 
@@ -47,18 +51,18 @@ fn line(event: &Event) -> String {
             format!("peer {peer}  path mtu {to}, was {from} ({})", told_by.who())
         }
         EventKind::ProbesAnswered { peer } => format!("peer {peer}  answers probes"),
-        EventKind::ProbesUnanswered { peer } => format!("peer {peer}  does not answer probes any more"),
+        EventKind::ProbesUnanswered { peer } => format!("peer {peer}  no longer answers probes"),
         EventKind::UnderlayMissing { address } => {
-            format!("underlay address {address} missing: nothing comes or goes")
+            format!("underlay address {address} missing: no traffic until it returns")
         }
-        EventKind::UnderlayPresent { address } => format!("underlay address {address} there again"),
+        EventKind::UnderlayPresent { address } => format!("underlay address {address} returned"),
         EventKind::UnderlayMoved { from, to } => {
-            format!("underlay address {from} -> {to}: every peer's file has to name {to}")
+            format!("underlay address {from} -> {to}: name {to} in every peer's file")
         }
         EventKind::Repaired { object, times: 1 } => format!("repaired {object}"),
         EventKind::Repaired { object, times } => format!("repaired {object} {times} times"),
         EventKind::Missed { events } => {
-            format!("{events} events were missed: they came faster than they were read")
+            format!("{events} events missed: they came faster than they were read")
         }
     };
     format!("{}  site {}  {kind}", event.at, event.site)
@@ -66,10 +70,10 @@ fn line(event: &Event) -> String {
 
 fn cause_of(cause: DownCause) -> &'static str {
     match cause {
-        DownCause::Silent => "nothing heard lately",
-        DownCause::Network => "a router says: network unreachable",
-        DownCause::Host => "a router says: host unreachable",
-        DownCause::Protocol => "it does not speak IP in IP",
-        DownCause::TimeExceeded => "outer TTL too small, or a loop",
+        DownCause::Silent => "nothing received lately",
+        DownCause::Network => "a router reports: network unreachable",
+        DownCause::Host => "a router reports: host unreachable",
+        DownCause::Protocol => "protocol unreachable: it does not accept IP in IP",
+        DownCause::TimeExceeded => "time exceeded: outer TTL too small, or a routing loop",
     }
 }

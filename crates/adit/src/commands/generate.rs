@@ -1,4 +1,4 @@
-//! `adit completions` and `adit man`.
+//! `adit completions` and `adit man`: files generated from the command line's definition.
 
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Result<ExitCode, Failu
     Ok(ExitCode::SUCCESS)
 }
 
-/// One page: the program's, followed by each command's.
+/// Prints one page: the program's, followed by those of the commands.
 pub(crate) fn man() -> Result<ExitCode, Failure> {
     let mut command = Cli::command();
     command.build();

@@ -1,4 +1,4 @@
-//! `adit lab`: the article's network, built, proved and gone.
+//! `adit lab`: build the two-site network, test it, and remove it.
 
 use std::process::ExitCode;
 
@@ -48,7 +48,7 @@ fn show(event: &Event<'_>, output: &Output) {
             output.line(format_args!("{word} {:<15} {}", check.name, check.detail));
         }
         Event::Captured(lines) => {
-            output.line("\nthe page, as it crossed the underlay:");
+            output.line("\nthe HTTP request, captured on the underlay:");
             lines.iter().for_each(|line| output.line(format_args!("  {line}")));
             output.line("");
         }

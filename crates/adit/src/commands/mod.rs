@@ -1,4 +1,4 @@
-//! A file a command.
+//! The commands, one file each.
 
 pub(crate) mod apply;
 pub(crate) mod check;
@@ -20,8 +20,10 @@ use adit_config::{Config, LoadError};
 use crate::Failure;
 use crate::output::Output;
 
-/// Reads a configuration, or shows every mistake in it: then there is nothing left to say but
-/// the exit code.
+/// Loads a configuration. If it has mistakes, prints all of them and returns the exit code.
+///
+/// # Errors
+/// The file cannot be read.
 fn load(file: &Path, output: &Output) -> Result<Result<Config, ExitCode>, Failure> {
     match Config::load(file) {
         Ok(config) => Ok(Ok(config)),

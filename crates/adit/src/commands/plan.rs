@@ -1,4 +1,4 @@
-//! `adit plan`: what would change.
+//! `adit plan`: show what a configuration would change.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use adit_control::state::paths::RuntimePaths;
 use crate::Failure;
 use crate::output::Output;
 
-/// Something would change.
+/// Exit code if something would change.
 const DIFFERS: u8 = 2;
 
 pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitCode, Failure> {
@@ -33,7 +33,7 @@ pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitC
     Ok(if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
 }
 
-/// The changes, a line each.
+/// Prints the changes, one per line, and their number.
 pub(super) fn show(site: &str, changes: &[Change], output: &Output) {
     for change in changes {
         output.line(change);

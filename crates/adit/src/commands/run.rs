@@ -42,20 +42,21 @@ pub(crate) fn run(
         ));
         notify::ready(status);
         if let Some(fd) = args.ready_fd {
-            tell(fd);
+            signal_ready(fd);
         }
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 #[expect(unsafe_code, reason = "a descriptor inherited from `adit up` has no owner in this process yet")]
-fn tell(fd: i32) {
-    // SAFETY: the hidden option names a descriptor that the parent opened for us alone.
+fn signal_ready(fd: i32) {
+    // SAFETY: the hidden option names a descriptor that the parent opened for this process alone.
     let mut pipe = unsafe { File::from_raw_fd(fd) };
     let _ = pipe.write_all(b"ready\n");
 }
 
-/// `RUST_LOG` is not read: a level is an operator's business, a module path is not.
+/// Logs to stderr at level INFO. `RUST_LOG` is not read: its filters name Rust modules, which are
+/// not part of the interface.
 fn log_to_stderr() {
     let _ = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

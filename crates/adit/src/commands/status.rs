@@ -1,4 +1,4 @@
-//! `adit status`: what runs, and how it fares.
+//! `adit status`: show the running overlays.
 
 use std::process::ExitCode;
 
@@ -20,12 +20,12 @@ pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // A dead daemon's socket is no running overlay.
+    // The socket of a dead daemon does not answer.
     let running: Vec<Status> =
         paths::running().iter().filter_map(|name| client::status(&RuntimePaths::of(name)).ok()).collect();
     match (running.as_slice(), output.is_json()) {
         ([], _) => return Err("no overlay is running; `adit up FILE` starts one".into()),
-        // One overlay is the common case, and has the shape of the contract.
+        // A single overlay, the common case, is printed as an object rather than a list.
         ([only], true) => output.line(serde_json::to_string(only)?),
         (several, true) => output.line(serde_json::to_string(several)?),
         (several, false) => several.iter().for_each(|status| show(status, output)),
@@ -41,10 +41,7 @@ fn show(status: &Status, output: &Output) {
         site.name, site.underlay, site.device, site.mtu
     ));
     if site.underlay_state == UnderlayState::Missing {
-        output.line(format_args!(
-            "  underlay address missing: nothing comes or goes until {} is back",
-            site.underlay
-        ));
+        output.line(format_args!("  underlay address missing: no traffic until {} returns", site.underlay));
     }
     output.line(format_args!(
         "  data plane {} ({}); plaintext: nothing is encrypted",
@@ -52,7 +49,7 @@ fn show(status: &Status, output: &Output) {
     ));
     if !site.limits.is_empty() {
         let names: Vec<&str> = site.limits.iter().map(|limit| limit.name.as_str()).collect();
-        output.line(format_args!("  it lacks {} (`adit check FILE` explains)", names.join(", ")));
+        output.line(format_args!("  lacks {} (`adit check FILE` explains)", names.join(", ")));
     }
     let width = status.peers.iter().map(|peer| peer.name.len()).max().unwrap_or(0);
     for peer in &status.peers {
@@ -67,7 +64,7 @@ fn show(status: &Status, output: &Output) {
         output.line(format_args!("  repaired {object} {count}{times}"));
     }
     for (anomaly, count) in &status.ecn {
-        output.line(format_args!("  odd ECN marks {anomaly} {count}"));
+        output.line(format_args!("  ECN anomaly {anomaly} {count}"));
     }
 }
 
@@ -81,7 +78,7 @@ fn peer_line(peer: &PeerStatus, width: usize) -> String {
     };
     let path_mtu = match soft.path_mtu_from {
         PathMtuFrom::Underlay => peer.path_mtu.to_string(),
-        PathMtuFrom::Router => format!("{} (a router told)", peer.path_mtu),
+        PathMtuFrom::Router => format!("{} (reported by a router)", peer.path_mtu),
         PathMtuFrom::Probe => format!("{} (found by probes)", peer.path_mtu),
     };
     let hops = match soft.hops {
@@ -112,8 +109,8 @@ fn cause(unreachable: &Unreachable) -> String {
     let words = match unreachable.cause {
         UnreachableCause::Network => "network unreachable",
         UnreachableCause::Host => "host unreachable",
-        UnreachableCause::Protocol => "it does not speak IP in IP",
-        UnreachableCause::TimeExceeded => "outer TTL too small, or a loop",
+        UnreachableCause::Protocol => "it does not accept IP in IP",
+        UnreachableCause::TimeExceeded => "outer TTL too small, or a routing loop",
     };
     format!("{words}, {:.0} s ago", unreachable.since_seconds)
 }

@@ -1,4 +1,4 @@
-//! `adit up`: the daemon in the background.
+//! `adit up`: start the daemon in the background and wait until it forwards.
 
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, Read, Seek, SeekFrom};
@@ -19,20 +19,20 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
     };
     let paths = RuntimePaths::of(config.site.name.as_str());
     paths.create()?;
-    // Added to: it may be the log of a daemon that runs. Read by the descriptor: a daemon that
-    // fails removes its files.
+    // Opened for appending, because a running daemon may be using it. Read later through this
+    // descriptor, because a daemon that fails removes its files.
     let mut log = OpenOptions::new().read(true).append(true).create(true).open(paths.log())?;
     let before = log.metadata()?.len();
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("run").arg(std::path::absolute(file)?);
-    // It is in the namespace already; the name is for its notes.
+    // The child is in the namespace already. It records the name for `adit down`.
     if let Some(netns) = netns {
         command.arg("--netns").arg(netns);
     }
     adit_linux::process::pass_descriptor(&mut command, writer.as_raw_fd());
     command.arg("--ready-fd").arg(writer.as_raw_fd().to_string());
-    // SIGTERM, as an init sends it at shutdown, keeps; a background daemon has no Ctrl-C.
+    // In a process group of its own: Ctrl-C in this terminal does not reach the daemon.
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -51,20 +51,20 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
         }
         return Ok(ExitCode::SUCCESS);
     }
-    Err(said_since(&mut log, before)?.into())
+    Err(log_since(&mut log, before)?.into())
 }
 
-/// The daemon's last words, as [`Output::error`] of ours will print them again.
-fn said_since(log: &mut File, before: u64) -> std::io::Result<String> {
-    let mut said = String::new();
+/// What the daemon has logged since `before`, without the prefix that [`Output::error`] adds again.
+fn log_since(log: &mut File, before: u64) -> std::io::Result<String> {
+    let mut text = String::new();
     log.seek(SeekFrom::Start(before))?;
-    log.read_to_string(&mut said)?;
-    Ok(said.trim().trim_start_matches("adit: ").to_owned())
+    log.read_to_string(&mut text)?;
+    Ok(text.trim().trim_start_matches("adit: ").to_owned())
 }
 
-/// Waits until the daemon is ready, or has ended without.
+/// Waits until the daemon is ready (true) or has ended (false).
 fn is_ready(mut reader: PipeReader) -> std::io::Result<bool> {
-    let mut said = String::new();
-    reader.read_to_string(&mut said)?;
-    Ok(said == "ready\n")
+    let mut text = String::new();
+    reader.read_to_string(&mut text)?;
+    Ok(text == "ready\n")
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::error::BenchError;
 use crate::process::{self, Process};
-use crate::testbed::{self, Bed};
+use crate::testbed::{self, Testbed};
 
 use super::Running;
 
@@ -14,11 +14,11 @@ const NETWORK: u8 = 3;
 const MTU: u32 = 1471;
 const PORT: u16 = 10_000;
 
-pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
+pub(super) fn start(testbed: &Testbed) -> Result<Running, BenchError> {
     let fastd = process::find("fastd", "on Debian: apt-get install fastd")?;
-    let directory = bed.directory();
+    let directory = testbed.directory();
     let mut keys = Vec::new();
-    for side in &bed.sides {
+    for side in &testbed.sides {
         let mut generate = Command::new(&fastd);
         generate.args(["--generate-key", "--machine-readable"]);
         let secret = process::output(&side.host, generate)?.trim().to_owned();
@@ -29,7 +29,7 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
         keys.push(process::output(&side.host, show)?.trim().to_owned());
     }
     let mut processes = Vec::new();
-    for (side, other_key) in bed.sides.iter().zip(keys.iter().rev()) {
+    for (side, other_key) in testbed.sides.iter().zip(keys.iter().rev()) {
         let file = directory.join(format!("{}.conf", side.letter));
         let text = format!(
             "include \"{letter}.secret\";\nmode tun;\ninterface \"{DEVICE}\";\nmethod \"null\";\nmtu {MTU};\n\
@@ -48,5 +48,5 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
         processes.push(process);
     }
     let version = process::version(&fastd, "--version");
-    Ok(Running::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
+    Ok(Running::of_programs(testbed.sides[1].inside(NETWORK), MTU, processes, version))
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::error::BenchError;
 use crate::process;
-use crate::testbed::{Bed, CABLE};
+use crate::testbed::{CABLE, Testbed};
 
 use super::Running;
 
@@ -13,9 +13,9 @@ const NETWORK: u8 = 6;
 /// The cable's less the outer IPv4 (20).
 const MTU: u32 = 1480;
 
-pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
+pub(super) fn start(testbed: &Testbed) -> Result<Running, BenchError> {
     let ip = process::find("ip", "on Debian: apt-get install iproute2")?;
-    for side in &bed.sides {
+    for side in &testbed.sides {
         let mut command = Command::new(&ip);
         command.args(["link", "add", DEVICE, "type", "ipip", "dev", CABLE]);
         command.args(["local", &side.underlay().to_string(), "remote", &side.other_underlay().to_string()]);
@@ -23,7 +23,7 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
         side.configure(DEVICE, NETWORK, MTU)?;
         side.host.route(side.other_private_network(), None, Some(DEVICE))?;
     }
-    Ok(Running { version: Some(super::kernel()), ..Running::plain(bed.sides[1].private(), MTU) })
+    Ok(Running { version: Some(super::kernel()), ..Running::plain(testbed.sides[1].private(), MTU) })
 }
 
 /// What iproute2 says of a kind of device that the kernel neither has nor can load.

@@ -1,6 +1,6 @@
 //! What Adit is measured against: other ways to join two networks, each without encryption.
 //!
-//! A file a contender. Each says how it is started on a bed, with the largest MTU that its header
+//! A file a contender. Each says how it is started on a testbed, with the largest MTU that its header
 //! leaves of the cable's: nothing is fragmented outside, which would cost it more than a smaller
 //! MTU.
 
@@ -17,13 +17,13 @@ use std::path::{self, PathBuf};
 use std::time::{Duration, Instant};
 
 use adit_lab::ping::ping;
-use adit_lab::throughput::Path;
+use adit_lab::throughput::Flow;
 use serde::{Serialize, Serializer};
 
 use crate::error::BenchError;
 use crate::interrupt;
 use crate::process::Process;
-use crate::testbed::{Bed, CABLE, CABLE_MTU, Shape};
+use crate::testbed::{CABLE, CABLE_MTU, Shape, Testbed};
 
 use adit::Flavour;
 
@@ -38,7 +38,7 @@ pub(crate) enum Contender {
     AditBefore,
     /// The same with 10,000 peers and 100,000 networks.
     AditMany,
-    /// The cable again, on a bed of its own: how far two measurements of the same are apart.
+    /// The cable again, on a testbed of its own: how far two measurements of the same are apart.
     Control,
     /// The userspace plane.
     Adit,
@@ -88,7 +88,7 @@ impl Contender {
         }
     }
 
-    /// What the tables of a bed call it.
+    /// What the tables of a testbed call it.
     pub(crate) fn name_on(self, shape: Shape) -> &'static str {
         match (self, shape) {
             (Self::Bare, Shape::Chain) => "plain forwarding",
@@ -180,7 +180,7 @@ pub(crate) struct Tools {
     pub(crate) tools: PathBuf,
 }
 
-/// What a contender has started on its bed.
+/// What a contender has started on its testbed.
 struct Running {
     /// Where the receiving side is reached through it.
     server: Ipv4Addr,
@@ -208,7 +208,7 @@ impl Running {
 pub(crate) struct Tunnel {
     running: Running,
     /// What it is up on.
-    pub(crate) bed: Bed,
+    pub(crate) testbed: Testbed,
     /// Bytes of the largest datagram inside.
     pub(crate) mtu: u32,
     /// Of the program, as it says itself.
@@ -223,7 +223,7 @@ const ECHO: Duration = Duration::from_millis(200);
 const SMALL: usize = 84;
 
 impl Tunnel {
-    /// Builds a bed, starts a contender on both sides of it and proves that it carries a small
+    /// Builds a testbed, starts a contender on both sides of it and proves that it carries a small
     /// datagram, one as large as its MTU, and that neither goes over the bare cable.
     pub(crate) fn start(
         contender: Contender,
@@ -232,19 +232,19 @@ impl Tunnel {
         tools: &Tools,
     ) -> Result<Self, BenchError> {
         interrupt::check()?;
-        let bed = Bed::build(shape, directory.join(format!("{}-{shape:?}", contender.slug())))?;
+        let testbed = Testbed::build(shape, directory.join(format!("{}-{shape:?}", contender.slug())))?;
         let running = match (contender, contender.flavour()) {
-            (_, Some(flavour)) => adit::start(&bed, tools, flavour)?,
-            (Contender::Vxlan, _) => vxlan::start(&bed)?,
-            (Contender::Ipip, _) => ipip::start(&bed)?,
-            (Contender::Tinc, _) => tinc::start(&bed)?,
-            (Contender::Fastd, _) => fastd::start(&bed)?,
-            (Contender::OpenVpn, _) => openvpn::start(&bed)?,
-            (Contender::Vpncloud, _) => vpncloud::start(&bed, tools)?,
-            _ => bare(&bed)?,
+            (_, Some(flavour)) => adit::start(&testbed, tools, flavour)?,
+            (Contender::Vxlan, _) => vxlan::start(&testbed)?,
+            (Contender::Ipip, _) => ipip::start(&testbed)?,
+            (Contender::Tinc, _) => tinc::start(&testbed)?,
+            (Contender::Fastd, _) => fastd::start(&testbed)?,
+            (Contender::OpenVpn, _) => openvpn::start(&testbed)?,
+            (Contender::Vpncloud, _) => vpncloud::start(&testbed, tools)?,
+            _ => bare(&testbed)?,
         };
         let (mtu, version) = (running.mtu, running.version.clone());
-        let tunnel = Self { running, bed, mtu, version };
+        let tunnel = Self { running, testbed, mtu, version };
         tunnel.prove(contender)?;
         Ok(tunnel)
     }
@@ -265,13 +265,13 @@ impl Tunnel {
     }
 
     /// The way from the sending side to the receiving one.
-    pub(crate) fn path(&self) -> Path<'_> {
-        let [a, b] = &self.bed.sides;
-        Path { client: &a.end, server: &b.end, address: self.server() }
+    pub(crate) fn path(&self) -> Flow<'_> {
+        let [a, b] = &self.testbed.sides;
+        Flow { client: &a.end, server: &b.end, address: self.server() }
     }
 
     fn prove(&self, contender: Contender) -> Result<(), BenchError> {
-        let side = &self.bed.sides[0];
+        let side = &self.testbed.sides[0];
         let cable = side.host.index(CABLE)?;
         let route = side.host.netlink()?.route_to(self.server(), None)?;
         let is_bare = matches!(contender, Contender::Bare | Contender::Control);
@@ -301,11 +301,12 @@ impl Tunnel {
 }
 
 /// No tunnel: the private networks are routed over the cable.
-fn bare(bed: &Bed) -> Result<Running, BenchError> {
-    for side in &bed.sides {
+fn bare(testbed: &Testbed) -> Result<Running, BenchError> {
+    for side in &testbed.sides {
         side.host.route(side.other_private_network(), Some(side.other_underlay()), None)?;
     }
-    let server = if bed.sides[1].is_gateway() { bed.sides[1].private() } else { bed.sides[1].underlay() };
+    let server =
+        if testbed.sides[1].is_gateway() { testbed.sides[1].private() } else { testbed.sides[1].underlay() };
     Ok(Running::plain(server, CABLE_MTU))
 }
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::error::BenchError;
 use crate::process::{self, Process};
-use crate::testbed::Bed;
+use crate::testbed::Testbed;
 
 use super::Running;
 
@@ -14,11 +14,11 @@ const NETWORK: u8 = 4;
 const MTU: u32 = 1472;
 const PORT: &str = "1194";
 
-pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
+pub(super) fn start(testbed: &Testbed) -> Result<Running, BenchError> {
     let openvpn = process::find("openvpn", "on Debian: apt-get install openvpn")?;
-    let directory = bed.directory();
+    let directory = testbed.directory();
     let mut processes = Vec::new();
-    for side in &bed.sides {
+    for side in &testbed.sides {
         let mut command = Command::new(&openvpn);
         command.args(["--dev", DEVICE, "--dev-type", "tun", "--proto", "udp4"]);
         command.args(["--local", &side.underlay().to_string(), "--lport", PORT]);
@@ -39,8 +39,8 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
         process.wait_for_word(&format!("{DEVICE} opened"), super::PATIENCE)?;
     }
     // Routes and addresses come right after.
-    let client = &bed.sides[0].host;
-    let (server, cable) = (bed.sides[1].inside(NETWORK), client.index(crate::testbed::CABLE)?);
+    let client = &testbed.sides[0].host;
+    let (server, cable) = (testbed.sides[1].inside(NETWORK), client.index(crate::testbed::CABLE)?);
     let mut netlink = client.netlink()?;
     if let Some(process) = processes.first_mut() {
         process.wait_for("make its route", super::PATIENCE, || {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::error::BenchError;
 use crate::process::{self, Process};
-use crate::testbed::{self, Bed};
+use crate::testbed::{self, Testbed};
 
 use super::Running;
 
@@ -14,12 +14,12 @@ const NETWORK: u8 = 2;
 /// that it carries even in router mode.
 const MTU: u32 = 1454;
 
-pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
+pub(super) fn start(testbed: &Testbed) -> Result<Running, BenchError> {
     let tincd = process::find("tincd", "on Debian: apt-get install tinc")?;
-    let base = bed.directory();
-    for side in &bed.sides {
-        let directory = bed.subdirectory(side.letter)?;
-        bed.subdirectory(&format!("{}/hosts", side.letter))?;
+    let base = testbed.directory();
+    for side in &testbed.sides {
+        let directory = testbed.subdirectory(side.letter)?;
+        testbed.subdirectory(&format!("{}/hosts", side.letter))?;
         let connect = format!("ConnectTo = {}\n", side.other_letter);
         let configuration = format!(
             "Name = {}\nAddressFamily = ipv4\nMode = router\nInterface = {DEVICE}\n{connect}",
@@ -40,13 +40,13 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
         keys.arg("-c").arg(&directory).arg("-K2048");
         process::output(&side.host, keys)?;
     }
-    for side in &bed.sides {
+    for side in &testbed.sides {
         let file = base.join(side.other_letter).join("hosts").join(side.other_letter);
         let copy = base.join(side.letter).join("hosts").join(side.other_letter);
         std::fs::copy(&file, &copy).map_err(BenchError::io(format!("copy {}", file.display())))?;
     }
     let mut processes = Vec::new();
-    for side in &bed.sides {
+    for side in &testbed.sides {
         let mut command = Command::new(&tincd);
         command.arg("-D").arg("-c").arg(base.join(side.letter));
         command.arg(format!("--pidfile={}", base.join(format!("{}.pid", side.letter)).display()));
@@ -55,5 +55,5 @@ pub(super) fn start(bed: &Bed) -> Result<Running, BenchError> {
         processes.push(process);
     }
     let version = process::version(&tincd, "--version");
-    Ok(Running::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
+    Ok(Running::of_programs(testbed.sides[1].inside(NETWORK), MTU, processes, version))
 }

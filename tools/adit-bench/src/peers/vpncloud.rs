@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::error::BenchError;
 use crate::process::{self, Process};
-use crate::testbed::{self, Bed, CABLE};
+use crate::testbed::{self, CABLE, Testbed};
 
 use super::{Running, Tools};
 
@@ -18,16 +18,16 @@ const PORT: u16 = 3210;
 /// A whole default route would lead everything that misses its tunnel over the cable.
 const ASKED_FOR: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 
-pub(super) fn start(bed: &Bed, tools: &Tools) -> Result<Running, BenchError> {
+pub(super) fn start(testbed: &Testbed, tools: &Tools) -> Result<Running, BenchError> {
     let installed = tools.tools.join("bin/vpncloud");
     let vpncloud = if installed.is_file() {
         installed
     } else {
         process::find("vpncloud", "cargo install --root target/bench-tools vpncloud")?
     };
-    let directory = bed.directory();
+    let directory = testbed.directory();
     let mut processes = Vec::new();
-    for side in &bed.sides {
+    for side in &testbed.sides {
         side.host.route(testbed::net(ASKED_FOR, 32), None, Some(CABLE))?;
         let mut command = Command::new(&vpncloud);
         command.args(["--device", DEVICE, "--type", "tun", "--mode", "router", "--no-port-forwarding"]);
@@ -41,5 +41,5 @@ pub(super) fn start(bed: &Bed, tools: &Tools) -> Result<Running, BenchError> {
         processes.push(process);
     }
     let version = process::version(&vpncloud, "--version");
-    Ok(Running::of_programs(bed.sides[1].inside(NETWORK), MTU, processes, version))
+    Ok(Running::of_programs(testbed.sides[1].inside(NETWORK), MTU, processes, version))
 }

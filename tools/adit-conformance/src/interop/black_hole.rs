@@ -3,19 +3,19 @@
 use std::time::{Duration, Instant};
 
 use adit_lab::LabError;
-use adit_lab::throughput::Path;
+use adit_lab::throughput::Flow;
 use adit_lab::two_sites::{HOST_B, UNDERLAY_A};
 use adit_testbed::transfer::Transfer;
 
-use super::{Pair, Scene};
+use super::{Pair, Scenario};
 use crate::error::Error;
 use crate::system::ip;
 
-pub(super) const BLACK_HOLE: Scene = Scene {
+pub(super) const BLACK_HOLE: Scenario = Scenario {
     name: "facing-black-hole",
     what: "Under a running TCP transfer from host A the router's link to gateway B comes to take 1,300 bytes, and the router says nothing about what it drops. (Hangs: no progress in 20 s.)",
     asks: &["heals within 10 s"],
-    play: black_hole,
+    run: black_hole,
     waits: true,
 };
 
@@ -32,7 +32,7 @@ const HANGS: Duration = Duration::from_secs(20);
 
 fn black_hole(pair: &Pair) -> Result<String, Error> {
     let network = &pair.network;
-    let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B };
     let transfer = match Transfer::start(&path, Some(RATE)) {
         Ok(transfer) => transfer,
         Err(LabError::Io { .. }) => return Ok(NO_TRANSFER.to_owned()),

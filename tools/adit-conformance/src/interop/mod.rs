@@ -17,20 +17,20 @@ use crate::error::Error;
 use pair::{Ends, Pair};
 
 /// A scenario, and what is asked of it.
-pub(crate) struct Scene {
+pub(crate) struct Scenario {
     /// In the name of its files of packets.
     pub(crate) name: &'static str,
     /// In a short sentence.
     pub(crate) what: &'static str,
     /// Any of these is asked for.
     pub(crate) asks: &'static [&'static str],
-    play: fn(&Pair) -> Result<String, Error>,
-    /// It mostly waits, and is played with all pairs at the same time. Such scenes are the last.
+    run: fn(&Pair) -> Result<String, Error>,
+    /// It mostly waits, and is played with all pairs at the same time. Such scenarios are the last.
     waits: bool,
 }
 
 /// In the order in which they are played with the same tunnel: the last ones leave something behind.
-pub(crate) const SCENES: [Scene; 7] = [
+pub(crate) const SCENARIOS: [Scenario; 7] = [
     scenarios::PING,
     scenarios::TCP,
     scenarios::UDP,
@@ -40,28 +40,33 @@ pub(crate) const SCENES: [Scene; 7] = [
     black_hole::BLACK_HOLE,
 ];
 
-/// What was observed of the scenes with a pair of systems.
-pub(crate) struct Facing {
+/// What was observed of the scenarios with a pair of systems.
+pub(crate) struct PairResults {
     pub(crate) pair: Ends,
     pub(crate) cells: Vec<String>,
 }
 
-/// Plays scenes with all pairs of systems there are.
-pub(crate) fn observe(scenes: &[&Scene], out: &Path, without_linux: bool) -> Result<Vec<Facing>, Error> {
+/// Plays scenarios with all pairs of systems there are.
+pub(crate) fn observe(
+    scenarios: &[&Scenario],
+    out: &Path,
+    without_linux: bool,
+) -> Result<Vec<PairResults>, Error> {
     let pairs: Vec<Ends> = Ends::all().filter(|ends| !without_linux || ends.are_adit()).collect();
-    let (waits, quick): (Vec<&Scene>, Vec<&Scene>) = scenes.iter().partition(|scene| scene.waits);
-    let mut columns = two_at_a_time(&pairs, |ends| play_all(&quick, ends, out))?;
+    let (waits, quick): (Vec<&Scenario>, Vec<&Scenario>) =
+        scenarios.iter().partition(|scenario| scenario.waits);
+    let mut columns = two_at_a_time(&pairs, |ends| run_all(&quick, ends, out))?;
     // These take their time and nobody's processor.
     std::thread::scope(|scope| {
         let waits = &waits;
         let waiting: Vec<_> =
-            pairs.iter().map(|&ends| scope.spawn(move || play_all(waits, ends, out))).collect();
+            pairs.iter().map(|&ends| scope.spawn(move || run_all(waits, ends, out))).collect();
         for (column, waiting) in columns.iter_mut().zip(waiting) {
             column.extend(crate::join(waiting)?);
         }
         Ok::<(), Error>(())
     })?;
-    Ok(pairs.into_iter().zip(columns).map(|(pair, cells)| Facing { pair, cells }).collect())
+    Ok(pairs.into_iter().zip(columns).map(|(pair, cells)| PairResults { pair, cells }).collect())
 }
 
 /// As many as there are processors in the guest.
@@ -81,28 +86,28 @@ fn two_at_a_time<T: Send>(
     Ok(done)
 }
 
-/// Plays scenes one after the other with the same two tunnels.
-fn play_all(scenes: &[&Scene], ends: Ends, out: &Path) -> Result<Vec<String>, Error> {
-    if scenes.is_empty() {
+/// Plays scenarios one after the other with the same two tunnels.
+fn run_all(scenarios: &[&Scenario], ends: Ends, out: &Path) -> Result<Vec<String>, Error> {
+    if scenarios.is_empty() {
         return Ok(Vec::new());
     }
     let pair = Pair::join(ends)?;
-    let played = scenes.iter().map(|scene| {
-        play(scene, &pair, out).map_err(|source| Error::Scene {
-            scene: scene.name,
-            pair: ends.word(),
+    let ran = scenarios.iter().map(|scenario| {
+        run(scenario, &pair, out).map_err(|source| Error::Scenario {
+            scenario: scenario.name,
+            pair: ends.name(),
             source: Box::new(source),
         })
     });
-    played.collect()
+    ran.collect()
 }
 
 /// Plays one, and keeps what passed on both sides of the router.
-fn play(scene: &Scene, pair: &Pair, out: &Path) -> Result<String, Error> {
+fn run(scenario: &Scenario, pair: &Pair, out: &Path) -> Result<String, Error> {
     let taps = [Tap::start(&pair.network.router, "toA")?, Tap::start(&pair.network.router, "toB")?];
-    let observed = (scene.play)(pair);
+    let observed = (scenario.run)(pair);
     let [a, b] = taps.map(Tap::finish);
-    let name = format!("{}-{}.pcapng", scene.name, pair.ends.word());
+    let name = format!("{}-{}.pcapng", scenario.name, pair.ends.name());
     write_interfaces(&out.join(name), &[("toA", &a), ("toB", &b)])?;
     observed
 }

@@ -8,7 +8,7 @@ use adit_control::Overlay;
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{
-    Article, CONFIG_A, CONFIG_B, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B, bring_up,
+    CONFIG_A, CONFIG_B, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up,
 };
 use adit_testbed::test_planes::with_plane;
 use ipnet::Ipv4Net;
@@ -46,22 +46,22 @@ impl Ends {
     }
 
     /// As the name of a file has it.
-    pub(crate) fn word(self) -> String {
-        format!("{}-{}", self.entrance.word(), self.exit.word())
+    pub(crate) fn name(self) -> String {
+        format!("{}-{}", self.entrance.name(), self.exit.name())
     }
 }
 
 /// The network with the tunnel in it, which goes when this does.
 pub(crate) struct Pair {
     pub(crate) ends: Ends,
-    pub(crate) network: Article,
+    pub(crate) network: TwoSites,
     _tunnels: [Option<Overlay>; 2],
 }
 
 impl Pair {
     /// Joins them, each with its defaults.
     pub(crate) fn join(ends: Ends) -> Result<Self, Error> {
-        let network = Article::build()?;
+        let network = TwoSites::build()?;
         let a =
             end(&network.gateway_a, ends.entrance, CONFIG_A, "ipipA", (UNDERLAY_A, UNDERLAY_B), INSIDE_A)?;
         let b = end(&network.gateway_b, ends.exit, CONFIG_B, "ipipB", (UNDERLAY_B, UNDERLAY_A), INSIDE_B)?;

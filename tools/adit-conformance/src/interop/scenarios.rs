@@ -7,64 +7,64 @@ use std::time::{Duration, Instant};
 use adit_lab::LabError;
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::throughput::Path;
+use adit_lab::throughput::Flow;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::Route;
 use adit_linux::sockets::udp::PathSocket;
 use adit_testbed::transfer::Transfer;
 use ipnet::Ipv4Net;
 
-use super::{Pair, Scene};
+use super::{Pair, Scenario};
 use crate::error::Error;
 
 /// How long one answer may take.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
-pub(super) const PING: Scene = Scene {
+pub(super) const PING: Scenario = Scenario {
     name: "facing-ping",
     what: "Echo requests of 84 and 1,480 bytes with DF, from host to host, both ways.",
     asks: &["answered"],
-    play: pings,
+    run: pings,
     waits: false,
 };
 
-pub(super) const TCP: Scene = Scene {
+pub(super) const TCP: Scenario = Scenario {
     name: "facing-tcp",
     what: "A TCP transfer of a MiB each way, every byte compared.",
     asks: &["every byte"],
-    play: transfers,
+    run: transfers,
     waits: false,
 };
 
-pub(super) const UDP: Scene = Scene {
+pub(super) const UDP: Scenario = Scenario {
     name: "facing-udp",
     what: "UDP datagrams with 1 to 65,507 bytes of payload, without DF, both ways.",
     asks: &["all arrive"],
-    play: datagrams,
+    run: datagrams,
     waits: false,
 };
 
-pub(super) const TRACEROUTE: Scene = Scene {
+pub(super) const TRACEROUTE: Scenario = Scenario {
     name: "facing-traceroute",
     what: "The hops that a traceroute from host A to host B shows.",
     asks: &["gateway A, gateway B, host B"],
-    play: traceroute,
+    run: traceroute,
     waits: false,
 };
 
-pub(super) const NO_ROUTE: Scene = Scene {
+pub(super) const NO_ROUTE: Scenario = Scenario {
     name: "facing-no-route",
     what: "The router inside the tunnel has no route to gateway B: which of host A's datagrams is answered first.",
     asks: &["the first: 3/0 from gateway A", "the first: 3/1 from gateway A"],
-    play: no_route,
+    run: no_route,
     waits: false,
 };
 
-pub(super) const PATH_MTU: Scene = Scene {
+pub(super) const PATH_MTU: Scenario = Scenario {
     name: "facing-path-mtu",
     what: "The router's link to gateway B takes 1,300 bytes: which of host A's datagrams (1,480 bytes, DF) is answered first, and whether what then fits arrives.",
     asks: &["the first: MTU 1280; what fits arrives"],
-    play: path_mtu,
+    run: path_mtu,
     waits: false,
 };
 
@@ -91,7 +91,7 @@ fn transfers(pair: &Pair) -> Result<String, Error> {
         (&network.host_a, &network.host_b, HOST_B, "A to B"),
         (&network.host_b, &network.host_a, HOST_A, "B to A"),
     ] {
-        let transfer = match Transfer::start(&Path { client, server, address }, Some(RATE)) {
+        let transfer = match Transfer::start(&Flow { client, server, address }, Some(RATE)) {
             Ok(transfer) => transfer,
             Err(LabError::Io { .. }) => return Ok(format!("{way}: no transfer")),
             Err(error) => return Err(error.into()),

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::reaction::view;
 use crate::row::Level::{MustNot, Plain, Should};
 use crate::row::Role::{Decapsulator, Encapsulator};
-use crate::row::{Row, Scene};
+use crate::row::{Row, Trial};
 use crate::site::{INSIDE, STRANGER, UNDERLAY};
 use crate::testbed::Side;
 
@@ -27,8 +27,8 @@ pub(super) fn rows() -> Vec<Row> {
             "own-source-forwarded",
             "A datagram that arrived to be forwarded, and whose source is one of the gateway's own addresses, is not tunnelled.",
         )
-        .part("inside address", &["not sent"], |scene| from_source(scene, INSIDE))
-        .part("underlay address", &["not sent"], |scene| from_source(scene, UNDERLAY)),
+        .part("inside address", &["not sent"], |trial| from_source(trial, INSIDE))
+        .part("underlay address", &["not sent"], |trial| from_source(trial, UNDERLAY)),
         Row::new(
             "RFC 2003 3.2",
             Plain,
@@ -36,8 +36,8 @@ pub(super) fn rows() -> Vec<Row> {
             "own-source-local",
             "A datagram that the gateway itself sends is tunnelled.",
         )
-        .one(&["sent"], |scene| {
-            Ok(if sent_by_gateway(scene)?.is_some() { "sent" } else { "not sent" }.to_owned())
+        .one(&["sent"], |trial| {
+            Ok(if sent_by_gateway(trial)?.is_some() { "sent" } else { "not sent" }.to_owned())
         }),
         Row::new(
             "RFC 2003 3.2",
@@ -46,7 +46,7 @@ pub(super) fn rows() -> Vec<Row> {
             "exit-source",
             "A datagram whose source is the tunnel's exit is not tunnelled.",
         )
-        .one(&["not sent"], |scene| from_source(scene, scene.site.underlay())),
+        .one(&["not sent"], |trial| from_source(trial, trial.site.underlay())),
         Row::new(
             "RFC 2827",
             Plain,
@@ -54,7 +54,7 @@ pub(super) fn rows() -> Vec<Row> {
             "foreign-source",
             "A source that is in none of the gateway's networks is not let into the tunnel.",
         )
-        .one(&["not sent"], |scene| from_source(scene, ELSEWHERE)),
+        .one(&["not sent"], |trial| from_source(trial, ELSEWHERE)),
         Row::new(
             "RFC 2003 6.1",
             Should,
@@ -62,13 +62,13 @@ pub(super) fn rows() -> Vec<Row> {
             "stranger",
             "Only what comes from the other end of a tunnel is decapsulated.",
         )
-        .part("another outer source", &["not delivered"], |scene| {
-            let inner = scene.site.back(LEN);
-            came(scene, packet::bare(STRANGER, UNDERLAY, Protocol::IPIP, inner.build()))
+        .part("another outer source", &["not delivered"], |trial| {
+            let inner = trial.site.back(LEN);
+            came(trial, packet::bare(STRANGER, UNDERLAY, Protocol::IPIP, inner.build()))
         })
-        .part("a peer's outer source", &["delivered"], |scene| {
-            let outer = scene.site.outer(scene.site.back(LEN));
-            came(scene, outer)
+        .part("a peer's outer source", &["delivered"], |trial| {
+            let outer = trial.site.outer(trial.site.back(LEN));
+            came(trial, outer)
         }),
         Row::new(
             "RFC 1122 3.2.2.1",
@@ -77,9 +77,9 @@ pub(super) fn rows() -> Vec<Row> {
             "stranger-hears",
             "A stranger hears nothing, or that the protocol is not spoken here (3/2).",
         )
-        .one(&["nothing said", "told 3/2"], |scene| {
-            let inner = scene.site.back(LEN).build();
-            let reaction = scene.arrive(packet::bare(STRANGER, UNDERLAY, Protocol::IPIP, inner).build())?;
+        .one(&["nothing said", "told 3/2"], |trial| {
+            let inner = trial.site.back(LEN).build();
+            let reaction = trial.arrive(packet::bare(STRANGER, UNDERLAY, Protocol::IPIP, inner).build())?;
             Ok(reaction.told_on_underlay(STRANGER).map_or("nothing said".to_owned(), |told| format!("told {told}")))
         }),
         Row::new(
@@ -89,18 +89,18 @@ pub(super) fn rows() -> Vec<Row> {
             "peer-hears",
             "A peer hears no error about what was delivered (this machine's kernel has an ipip driver too, loaded).",
         )
-        .part("whole", &["nothing said"], |scene| {
-            let outer = scene.site.outer(scene.site.back(LEN)).build();
-            peer_hears(scene, &[outer])
+        .part("whole", &["nothing said"], |trial| {
+            let outer = trial.site.outer(trial.site.back(LEN)).build();
+            peer_hears(trial, &[outer])
         })
-        .part("in outer fragments", &["nothing said"], |scene| {
-            let outer = scene.site.outer(scene.site.back(LEN)).df(false);
+        .part("in outer fragments", &["nothing said"], |trial| {
+            let outer = trial.site.outer(trial.site.back(LEN)).df(false);
             let fragments = [outer.clone().piece(0, 48).build(), outer.piece(48, LEN - 48).build()];
-            peer_hears(scene, &fragments)
+            peer_hears(trial, &fragments)
         })
-        .part("with options inside", &["nothing said"], |scene| {
-            let outer = scene.site.outer(scene.site.back(LEN).options(&[1, 1, 1, 0])).build();
-            peer_hears(scene, &[outer])
+        .part("with options inside", &["nothing said"], |trial| {
+            let outer = trial.site.outer(trial.site.back(LEN).options(&[1, 1, 1, 0])).build();
+            peer_hears(trial, &[outer])
         }),
         Row::new(
             "RFC 2003 6.2",
@@ -109,13 +109,13 @@ pub(super) fn rows() -> Vec<Row> {
             "spoofed-inner-source",
             "An inner source that is not behind the peer it comes from is not delivered.",
         )
-        .part("another peer's host", &["not delivered"], |scene| {
-            let other = scene.another_site()?;
-            inner_from(scene, other.host())
+        .part("another peer's host", &["not delivered"], |trial| {
+            let other = trial.another_site()?;
+            inner_from(trial, other.host())
         })
-        .part("a host of our own", &["not delivered"], |scene| inner_from(scene, scene.site.other_sender()))
-        .part("the gateway itself", &["not delivered"], |scene| inner_from(scene, INSIDE))
-        .part("somebody else", &["not delivered"], |scene| inner_from(scene, ELSEWHERE)),
+        .part("a host of our own", &["not delivered"], |trial| inner_from(trial, trial.site.other_sender()))
+        .part("the gateway itself", &["not delivered"], |trial| inner_from(trial, INSIDE))
+        .part("somebody else", &["not delivered"], |trial| inner_from(trial, ELSEWHERE)),
         Row::new(
             "RFC 2003 6.2",
             Should,
@@ -123,9 +123,9 @@ pub(super) fn rows() -> Vec<Row> {
             "spoofed-inner-destination",
             "An inner destination that is not behind the gateway is not passed on.",
         )
-        .part("somebody else", &["not passed on"], |scene| inner_to(scene, ELSEWHERE))
-        .part("the peer's own network", &["not passed on"], |scene| inner_to(scene, scene.site.host()))
-        .part("this host (127.0.0.1)", &["not passed on"], |scene| inner_to(scene, Ipv4Addr::LOCALHOST)),
+        .part("somebody else", &["not passed on"], |trial| inner_to(trial, ELSEWHERE))
+        .part("the peer's own network", &["not passed on"], |trial| inner_to(trial, trial.site.host()))
+        .part("this host (127.0.0.1)", &["not passed on"], |trial| inner_to(trial, Ipv4Addr::LOCALHOST)),
         Row::new(
             "RFC 6169 2.2",
             Plain,
@@ -133,11 +133,11 @@ pub(super) fn rows() -> Vec<Row> {
             "nested",
             "What was tunnelled twice is not unpacked twice: the second header could hide anybody.",
         )
-        .one(&["not delivered"], |scene| {
-            let site = scene.site;
-            let other = scene.another_site()?;
+        .one(&["not delivered"], |trial| {
+            let site = trial.site;
+            let other = trial.another_site()?;
             let hidden = packet::udp(other.host(), site.sender(), LEN);
-            came(scene, site.outer(other.outer(hidden)))
+            came(trial, site.outer(other.outer(hidden)))
         }),
         Row::new(
             "RFC 2003 3.2",
@@ -146,47 +146,47 @@ pub(super) fn rows() -> Vec<Row> {
             "routed-into-itself",
             "An outer datagram that is routed back into the tunnel is not tunnelled again.",
         )
-        .one(&["not sent"], |scene| {
-            let site = scene.site;
-            let other = scene.another_site()?;
+        .one(&["not sent"], |trial| {
+            let site = trial.site;
+            let other = trial.another_site()?;
             let inner = packet::bare(UNDERLAY, site.host(), Protocol::IPIP, other.there(LEN).build());
-            let reaction = scene.send(inner.build())?;
+            let reaction = trial.send(inner.build())?;
             Ok(if reaction.sent_to(site).is_empty() { "not sent" } else { "sent" }.to_owned())
         }),
     ]
 }
 
 /// A host inside sends with this source.
-fn from_source(scene: &mut Scene<'_>, source: Ipv4Addr) -> Result<String, Error> {
-    let site = scene.site;
-    let reaction = scene.send(packet::udp(source, site.host(), LEN).build())?;
+fn from_source(trial: &mut Trial<'_>, source: Ipv4Addr) -> Result<String, Error> {
+    let site = trial.site;
+    let reaction = trial.send(packet::udp(source, site.host(), LEN).build())?;
     Ok(if reaction.sent_to(site).is_empty() { "not sent" } else { "sent" }.to_owned())
 }
 
 /// What becomes of an outer datagram that has something for the sender inside.
-fn came(scene: &mut Scene<'_>, outer: Datagram) -> Result<String, Error> {
-    let is_delivered = scene.delivered(outer.build())?.is_some();
+fn came(trial: &mut Trial<'_>, outer: Datagram) -> Result<String, Error> {
+    let is_delivered = trial.delivered(outer.build())?.is_some();
     Ok(if is_delivered { "delivered" } else { "not delivered" }.to_owned())
 }
 
 /// What the peer's gateway hears about what it sent.
-fn peer_hears(scene: &mut Scene<'_>, outer: &[Vec<u8>]) -> Result<String, Error> {
-    let reaction = scene.bed.put(Side::Underlay, outer)?;
-    let told = reaction.told_on_underlay(scene.site.underlay());
+fn peer_hears(trial: &mut Trial<'_>, outer: &[Vec<u8>]) -> Result<String, Error> {
+    let reaction = trial.testbed.put(Side::Underlay, outer)?;
+    let told = reaction.told_on_underlay(trial.site.underlay());
     Ok(told.map_or("nothing said".to_owned(), |told| format!("told {told}")))
 }
 
-fn inner_from(scene: &mut Scene<'_>, source: Ipv4Addr) -> Result<String, Error> {
-    let inner = packet::udp(source, scene.site.sender(), LEN);
-    let outer = scene.site.outer(inner);
-    came(scene, outer)
+fn inner_from(trial: &mut Trial<'_>, source: Ipv4Addr) -> Result<String, Error> {
+    let inner = packet::udp(source, trial.site.sender(), LEN);
+    let outer = trial.site.outer(inner);
+    came(trial, outer)
 }
 
 /// The peer asks the gateway to pass something on to somebody; wherever it leaves, is told.
-fn inner_to(scene: &mut Scene<'_>, destination: Ipv4Addr) -> Result<String, Error> {
-    let site = scene.site;
+fn inner_to(trial: &mut Trial<'_>, destination: Ipv4Addr) -> Result<String, Error> {
+    let site = trial.site;
     let inner = packet::udp(site.host(), destination, LEN);
-    let reaction = scene.arrive(site.outer(inner).build())?;
+    let reaction = trial.arrive(site.outer(inner).build())?;
     let is_it = |bytes: &[u8]| view(bytes).is_some_and(|packet| packet.destination() == destination);
     let in_tunnel = reaction.sent_to(site).into_iter().filter_map(view).any(|outer| is_it(outer.payload()));
     Ok(if reaction.underlay.iter().any(|bytes| is_it(bytes)) {

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::reaction::{Reaction, view};
 use crate::row::Level::{Must, Plain};
 use crate::row::Role::{Decapsulator, Encapsulator};
-use crate::row::{Row, Scene};
+use crate::row::{Row, Trial};
 use crate::system::Setup;
 use crate::testbed::Side;
 
@@ -22,8 +22,8 @@ pub(super) fn rows() -> Vec<Row> {
             "dscp-at-exit",
             "The inner DSCP leaves as it came, whatever the outer one is (the pipe model).",
         )
-        .part("inner 0, outer 46", &["inner DSCP 0"], |scene| left(scene, 0, EF))
-        .part("inner 46, outer 0", &["inner DSCP 46"], |scene| left(scene, EF, 0)),
+        .part("inner 0, outer 46", &["inner DSCP 0"], |trial| left(trial, 0, EF))
+        .part("inner 46, outer 0", &["inner DSCP 46"], |trial| left(trial, EF, 0)),
         Row::new(
             "RFC 2983 3",
             Plain,
@@ -32,8 +32,8 @@ pub(super) fn rows() -> Vec<Row> {
             "A fixed outer DSCP (46) where one is asked for; the inner one is left alone. (Linux: `tos 0xb8`.)",
         )
         .with(Setup::FixedDscp)
-        .one(&["outer DSCP 46, inner DSCP 10"], |scene| {
-            let outer = scene.carried(scene.site.there(100).tos(10 << 2).build())?;
+        .one(&["outer DSCP 46, inner DSCP 10"], |trial| {
+            let outer = trial.carried(trial.site.there(100).tos(10 << 2).build())?;
             let outer = outer.as_deref().and_then(view);
             Ok(outer.map_or("not sent".to_owned(), |outer| {
                 let inner = view(outer.payload()).map_or(0, |inner| inner.tos() >> 2);
@@ -57,8 +57,8 @@ pub(super) fn rows() -> Vec<Row> {
             "Without path MTU discovery the outer DF is the inner one, 0 too. (Linux: `nopmtudisc`.)",
         )
         .with(Setup::NoDiscovery)
-        .one(&["outer DF=0"], |scene| {
-            let outer = scene.carried(scene.site.there(100).build())?;
+        .one(&["outer DF=0"], |trial| {
+            let outer = trial.carried(trial.site.there(100).build())?;
             let df = outer.as_deref().and_then(view).map(|outer| u8::from(outer.dont_fragment()));
             Ok(df.map_or("not sent".to_owned(), |df| format!("outer DF={df}")))
         }),
@@ -70,26 +70,26 @@ pub(super) fn rows() -> Vec<Row> {
             "An inherited outer TTL where one is asked for, so that a traceroute shows the path. (Adit: `ttl = \"inherit\"`; Linux: its default.)",
         )
         .with(Setup::InheritedTtl)
-        .one(&["outer TTL 9"], |scene| {
-            let outer = scene.carried(scene.site.there(100).ttl(10).build())?;
+        .one(&["outer TTL 9"], |trial| {
+            let outer = trial.carried(trial.site.there(100).ttl(10).build())?;
             Ok(outer.as_deref().and_then(view).map_or("not sent".to_owned(), |outer| format!("outer TTL {}", outer.ttl())))
         }),
     ]
 }
 
-fn left(scene: &mut Scene<'_>, inner: u8, outer: u8) -> Result<String, Error> {
-    let outer = scene.site.outer(scene.site.back(100).tos(inner)).tos(outer).build();
-    let delivered = scene.delivered(outer)?;
+fn left(trial: &mut Trial<'_>, inner: u8, outer: u8) -> Result<String, Error> {
+    let outer = trial.site.outer(trial.site.back(100).tos(inner)).tos(outer).build();
+    let delivered = trial.delivered(outer)?;
     let inner = delivered.as_deref().and_then(view);
     Ok(inner.map_or("not delivered".to_owned(), |inner| format!("inner DSCP {}", inner.tos() >> 2)))
 }
 
-fn identifications(scene: &mut Scene<'_>) -> Result<String, Error> {
+fn identifications(trial: &mut Trial<'_>) -> Result<String, Error> {
     const COUNT: usize = 50;
-    let site = scene.site;
+    let site = trial.site;
     let datagrams = vec![site.there(100).build(); COUNT];
     let all = |reaction: &Reaction| reaction.sent_to(site).len() == COUNT;
-    let reaction = scene.bed.put_unless(Side::Inside, &datagrams, all)?;
+    let reaction = trial.testbed.put_unless(Side::Inside, &datagrams, all)?;
     let outers: Vec<Ipv4Packet<'_>> = reaction.sent_to(site).into_iter().filter_map(view).collect();
     let mut identifications: Vec<u16> = outers.iter().map(Ipv4Packet::identification).collect();
     identifications.sort_unstable();

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::reaction::view;
 use crate::row::Level::{Must, Plain, Should};
 use crate::row::Role::{Decapsulator, Encapsulator};
-use crate::row::{Row, Scene};
+use crate::row::{Row, Trial};
 use crate::system::Setup;
 
 /// In the order of RFC 6040's figure.
@@ -56,12 +56,12 @@ pub(super) fn rows() -> Vec<Row> {
     let (mut normal, mut compatibility, mut exit) = (normal, compatibility, exit);
     for (at, (field, name)) in FIELDS.into_iter().enumerate() {
         normal = normal
-            .part(&format!("inner {name}"), &[&format!("outer {name}")], move |scene| entrance(scene, field));
+            .part(&format!("inner {name}"), &[&format!("outer {name}")], move |trial| entrance(trial, field));
         compatibility = compatibility
-            .part(&format!("inner {name}"), &["outer Not-ECT"], move |scene| entrance(scene, field));
-        exit = exit.part(&format!("inner {name}"), &[&EXIT[at].join(", ")], move |scene| {
+            .part(&format!("inner {name}"), &["outer Not-ECT"], move |trial| entrance(trial, field));
+        exit = exit.part(&format!("inner {name}"), &[&EXIT[at].join(", ")], move |trial| {
             let left: Result<Vec<String>, Error> =
-                FIELDS.iter().map(|&(outer, _)| leaves(scene, field, outer)).collect();
+                FIELDS.iter().map(|&(outer, _)| leaves(trial, field, outer)).collect();
             Ok(left?.join(", "))
         });
     }
@@ -70,7 +70,7 @@ pub(super) fn rows() -> Vec<Row> {
         let asked = format!("{}, noted", EXIT[inner][outer]);
         let (inner, outer) = (FIELDS[inner].0, FIELDS[outer].0);
         Row::new("RFC 6040 4.2", Should, Decapsulator, name, rule)
-            .one(&[&asked], move |scene| noted(scene, inner, outer))
+            .one(&[&asked], move |trial| noted(trial, inner, outer))
     }));
     rows
 }
@@ -80,22 +80,22 @@ fn name(tos: u8) -> String {
     FIELDS.iter().find(|(known, _)| *known == field).map_or_else(String::new, |(_, name)| (*name).to_owned())
 }
 
-fn entrance(scene: &mut Scene<'_>, inner: Ecn) -> Result<String, Error> {
-    let outer = scene.carried(scene.site.there(100).tos(inner.bits()).build())?;
+fn entrance(trial: &mut Trial<'_>, inner: Ecn) -> Result<String, Error> {
+    let outer = trial.carried(trial.site.there(100).tos(inner.bits()).build())?;
     let outer = outer.as_deref().and_then(view);
     Ok(outer.map_or("not sent".to_owned(), |outer| format!("outer {}", name(outer.tos()))))
 }
 
-fn leaves(scene: &mut Scene<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
-    let datagram = scene.site.outer(scene.site.back(100).tos(inner.bits())).tos(outer.bits()).build();
-    let delivered = scene.delivered(datagram)?;
+fn leaves(trial: &mut Trial<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
+    let datagram = trial.site.outer(trial.site.back(100).tos(inner.bits())).tos(outer.bits()).build();
+    let delivered = trial.delivered(datagram)?;
     Ok(delivered.as_deref().and_then(view).map_or("dropped".to_owned(), |inner| name(inner.tos())))
 }
 
 /// What leaves, and whether it was noted by a counter or in the kernel's log.
-fn noted(scene: &mut Scene<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
-    let before = scene.bed.tunnel.oddities_noted(scene.site)?;
-    let left = leaves(scene, inner, outer)?;
-    let is_noted = scene.bed.tunnel.oddities_noted(scene.site)? > before;
+fn noted(trial: &mut Trial<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
+    let before = trial.testbed.tunnel.oddities_noted(trial.site)?;
+    let left = leaves(trial, inner, outer)?;
+    let is_noted = trial.testbed.tunnel.oddities_noted(trial.site)? > before;
     Ok(format!("{left}, {}", if is_noted { "noted" } else { "not noted" }))
 }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::quote::{Quote, error_about};
 use crate::row::Level::{May, Must, MustNot, Plain, Should, ShouldNot};
 use crate::row::Role::Encapsulator;
-use crate::row::{Level, Row, Scene};
+use crate::row::{Level, Row, Trial};
 use crate::site::ROUTER;
 use crate::system::Setup;
 use crate::testbed::Side;
@@ -82,8 +82,8 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         codes_from_six_on(),
         row("RFC 2003 4.1", Must, "sender-elsewhere", "A sender who is on none of the gateway's own networks (here: behind another peer) hears code 0 for 3/0 and 3/2, and by the tunnel it came from.")
-            .part("3/0", &["told 3/0 at once"], |scene| sender_elsewhere(scene, unreachable::NET))
-            .part("3/2", &["told 3/0 at once"], |scene| sender_elsewhere(scene, unreachable::PROTOCOL)),
+            .part("3/0", &["told 3/0 at once"], |trial| sender_elsewhere(trial, unreachable::NET))
+            .part("3/2", &["told 3/0 at once"], |trial| sender_elsewhere(trial, unreachable::PROTOCOL)),
     ]
 }
 
@@ -102,13 +102,13 @@ fn relayed(row: Row, error: Icmpv4Error, as_what: &[&str]) -> Row {
             })
             .collect();
         let asks: Vec<&str> = asks.iter().map(String::as_str).collect();
-        row.part(quote.label(), &asks, move |scene| after(scene, error, quote))
+        row.part(quote.label(), &asks, move |trial| after(trial, error, quote))
     })
 }
 
 /// A part for the full quote only.
 fn relayed_once(row: Row, error: Icmpv4Error, asks: &[&str]) -> Row {
-    row.part("", asks, move |scene| after(scene, error, Quote::Full))
+    row.part("", asks, move |trial| after(trial, error, Quote::Full))
 }
 
 /// A part for each quote, or for each error with a full one where there are several.
@@ -117,14 +117,14 @@ fn silent(row: Row, errors: &[Icmpv4Error]) -> Row {
     match *errors {
         [error] => Quote::ALL
             .into_iter()
-            .fold(row, |row, quote| row.part(quote.label(), &ASKS, move |scene| after(scene, error, quote))),
+            .fold(row, |row, quote| row.part(quote.label(), &ASKS, move |trial| after(trial, error, quote))),
         _ => errors.iter().fold(row, |row, &error| {
             let (message_type, code) = error.type_and_code();
             let label = match error {
                 Icmpv4Error::ParameterProblem { pointer, .. } => format!("octet {pointer}"),
                 _ => format!("{message_type}/{code}"),
             };
-            row.part(&label, &ASKS, move |scene| after(scene, error, Quote::Full))
+            row.part(&label, &ASKS, move |trial| after(trial, error, Quote::Full))
         }),
     }
 }
@@ -140,23 +140,23 @@ fn codes_from_six_on() -> Row {
     (6..=15).fold(row, |row, code| {
         let error = Icmpv4Error::DestinationUnreachable { code };
         let asks = ["told 3/0 at once", "told 3/1 at once"];
-        row.part(&format!("3/{code}"), &asks, move |scene| after(scene, error, Quote::Full))
+        row.part(&format!("3/{code}"), &asks, move |trial| after(trial, error, Quote::Full))
     })
 }
 
 /// A datagram is sent, an error about it comes back: what the sender hears, at once or by its next one.
-fn after(scene: &mut Scene<'_>, error: Icmpv4Error, quote: Quote) -> Result<String, Error> {
-    let site = scene.site;
+fn after(trial: &mut Trial<'_>, error: Icmpv4Error, quote: Quote) -> Result<String, Error> {
+    let site = trial.site;
     let sender = site.sender();
     let datagram = || site.there(LEN).df(true).build();
-    let Some(outer) = scene.carried(datagram())? else { return Ok("not sent at all".to_owned()) };
+    let Some(outer) = trial.carried(datagram())? else { return Ok("not sent at all".to_owned()) };
     let error = error_about(&outer, error, quote);
     let reaction =
-        scene.bed.put_unless(Side::Underlay, &[error], |reaction| reaction.told(sender).is_some())?;
+        trial.testbed.put_unless(Side::Underlay, &[error], |reaction| reaction.told(sender).is_some())?;
     if let Some(told) = reaction.told(sender) {
         return Ok(format!("told {told} at once"));
     }
-    let reaction = scene.send(datagram())?;
+    let reaction = trial.send(datagram())?;
     let is_sent = !reaction.sent_to(site).is_empty();
     Ok(match (reaction.told(sender), is_sent) {
         (Some(told), false) => format!("the next is told {told}, not sent"),
@@ -167,18 +167,18 @@ fn after(scene: &mut Scene<'_>, error: Icmpv4Error, quote: Quote) -> Result<Stri
 }
 
 /// The gateway is a hub: the sender is behind another peer, and is told through the tunnel.
-fn sender_elsewhere(scene: &mut Scene<'_>, code: u8) -> Result<String, Error> {
-    let to = scene.site;
-    let from = scene.another_site()?;
+fn sender_elsewhere(trial: &mut Trial<'_>, code: u8) -> Result<String, Error> {
+    let to = trial.site;
+    let from = trial.another_site()?;
     let inner = adit_fixtures::packet::udp(from.host(), to.host(), LEN).df(true);
     let outer = from.outer(inner).build();
     let complete = |reaction: &crate::reaction::Reaction| !reaction.sent_to(to).is_empty();
-    let reaction = scene.bed.put_unless(Side::Underlay, &[outer], complete)?;
+    let reaction = trial.testbed.put_unless(Side::Underlay, &[outer], complete)?;
     let Some(passed_on) = reaction.sent_to(to).first().map(|outer| outer.to_vec()) else {
         return Ok("not passed on at all".to_owned());
     };
     let error = error_about(&passed_on, Icmpv4Error::DestinationUnreachable { code }, Quote::Full);
-    let reaction = scene.arrive(error)?;
+    let reaction = trial.arrive(error)?;
     let told = reaction
         .sent_to(from)
         .into_iter()

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::quote::{Quote, error_from};
 use crate::row::Level::{MustNot, Plain};
 use crate::row::Role::Encapsulator;
-use crate::row::{Row, Scene};
+use crate::row::{Row, Trial};
 use crate::site::{ROUTER, STRANGER, Site, UNDERLAY};
 
 const LEN: usize = 1480;
@@ -27,79 +27,79 @@ pub(super) fn rows() -> Vec<Row> {
             "forged-too-big",
             "A forged Datagram Too Big (MTU 600, from off the path) changes nothing: what it quotes was never sent.",
         )
-        .part("outer destination", &UNBELIEVED, |scene| {
-            forged(scene, |site| outer(ELSEWHERE, inner(site, site.sender(), site.host()), true))
+        .part("outer destination", &UNBELIEVED, |trial| {
+            forged(trial, |site| outer(ELSEWHERE, inner(site, site.sender(), site.host()), true))
         })
-        .part("outer source", &UNBELIEVED, |scene| {
-            forged(scene, |site| {
+        .part("outer source", &UNBELIEVED, |trial| {
+            forged(trial, |site| {
                 packet::bare(ELSEWHERE, site.underlay(), Protocol::IPIP, inner(site, site.sender(), site.host()))
                     .df(true)
                     .build()
             })
         })
-        .part("inner destination", &UNBELIEVED, |scene| {
-            forged(scene, |site| outer(site.underlay(), inner(site, site.sender(), ELSEWHERE), true))
+        .part("inner destination", &UNBELIEVED, |trial| {
+            forged(trial, |site| outer(site.underlay(), inner(site, site.sender(), ELSEWHERE), true))
         })
-        .part("inner source", &UNBELIEVED, |scene| {
-            forged(scene, |site| outer(site.underlay(), inner(site, ELSEWHERE, site.host()), true))
+        .part("inner source", &UNBELIEVED, |trial| {
+            forged(trial, |site| outer(site.underlay(), inner(site, ELSEWHERE, site.host()), true))
         })
-        .part("outer protocol", &UNBELIEVED, |scene| {
-            forged(scene, |site| {
+        .part("outer protocol", &UNBELIEVED, |trial| {
+            forged(trial, |site| {
                 packet::bare(UNDERLAY, site.underlay(), Protocol::UDP, inner(site, site.sender(), site.host()))
                     .df(true)
                     .build()
             })
         })
-        .part("no outer DF", &UNBELIEVED, |scene| {
-            forged(scene, |site| outer(site.underlay(), inner(site, site.sender(), site.host()), false))
+        .part("no outer DF", &UNBELIEVED, |trial| {
+            forged(trial, |site| outer(site.underlay(), inner(site, site.sender(), site.host()), false))
         })
-        .part("a later fragment", &UNBELIEVED, |scene| {
-            forged(scene, |site| {
+        .part("a later fragment", &UNBELIEVED, |trial| {
+            forged(trial, |site| {
                 let inner = inner(site, site.sender(), site.host());
                 packet::bare(UNDERLAY, site.underlay(), Protocol::IPIP, inner).df(true).fragment(false, 1480).build()
             })
         }),
         row("forged-larger", "A Too Big about a datagram that fits what it tells (MTU 1500 about 1500 bytes, 1400 about 1000) changes nothing.")
-            .part("1500 about 1500", &UNBELIEVED, |scene| {
-                let quoted = truly(scene.site, LEN);
-                believed(scene, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1500 }, Quote::Full))
+            .part("1500 about 1500", &UNBELIEVED, |trial| {
+                let quoted = truly(trial.site, LEN);
+                believed(trial, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1500 }, Quote::Full))
             })
-            .part("1400 about 1000", &UNBELIEVED, |scene| {
-                let quoted = truly(scene.site, 980);
-                believed(scene, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1400 }, Quote::Full))
+            .part("1400 about 1000", &UNBELIEVED, |trial| {
+                let quoted = truly(trial.site, 980);
+                believed(trial, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1400 }, Quote::Full))
             }),
         Row::new("RFC 792", MustNot, Encapsulator, "damaged-errors", "A damaged error is not acted on.")
-            .part("wrong checksum", &UNBELIEVED, |scene| {
-                let mut error = too_big(&truly(scene.site, LEN));
+            .part("wrong checksum", &UNBELIEVED, |trial| {
+                let mut error = too_big(&truly(trial.site, LEN));
                 error[22] ^= 0x55;
-                believed(scene, error)
+                believed(trial, error)
             })
-            .part("cut inside the quoted header", &UNBELIEVED, |scene| {
-                let mut error = too_big(&truly(scene.site, LEN));
+            .part("cut inside the quoted header", &UNBELIEVED, |trial| {
+                let mut error = too_big(&truly(trial.site, LEN));
                 error.truncate(QUOTE + 12);
                 let len = error.len() as u16;
                 error[2..4].copy_from_slice(&len.to_be_bytes());
                 mend(&mut error);
                 crate::quote::mend_icmp(&mut error);
-                believed(scene, error)
+                believed(trial, error)
             }),
         row("forged-unreachable", "A forged Host Unreachable tells nobody anything and changes nothing.")
-            .part("inner destination", &UNBELIEVED, |scene| {
-                let site = scene.site;
+            .part("inner destination", &UNBELIEVED, |trial| {
+                let site = trial.site;
                 let quoted = outer(site.underlay(), inner(site, site.sender(), ELSEWHERE), true);
                 let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
-                believed(scene, error_from(STRANGER, &quoted, error, Quote::Full))
+                believed(trial, error_from(STRANGER, &quoted, error, Quote::Full))
             })
-            .part("outer protocol", &UNBELIEVED, |scene| {
-                let site = scene.site;
+            .part("outer protocol", &UNBELIEVED, |trial| {
+                let site = trial.site;
                 let quoted = packet::bare(UNDERLAY, site.underlay(), Protocol::UDP, inner(site, site.sender(), site.host()));
                 let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
-                believed(scene, error_from(STRANGER, &quoted.build(), error, Quote::Full))
+                believed(trial, error_from(STRANGER, &quoted.build(), error, Quote::Full))
             }),
         row("genuine-error", "To tell: one about what was sent is believed, whoever says it.")
-            .one(&["is believed: not sent, told 3/4, MTU 580"], |scene| {
-                let error = too_big(&truly(scene.site, LEN));
-                believed(scene, error)
+            .one(&["is believed: not sent, told 3/4, MTU 580"], |trial| {
+                let error = too_big(&truly(trial.site, LEN));
+                believed(trial, error)
             }),
     ]
 }
@@ -121,19 +121,19 @@ fn too_big(quoted: &[u8]) -> Vec<u8> {
     error_from(ROUTER, quoted, Icmpv4Error::TooBig { mtu: 600 }, Quote::Full)
 }
 
-fn forged(scene: &mut Scene<'_>, quoted: impl Fn(Site) -> Vec<u8>) -> Result<String, Error> {
-    let error = error_from(STRANGER, &quoted(scene.site), Icmpv4Error::TooBig { mtu: 600 }, Quote::Full);
-    believed(scene, error)
+fn forged(trial: &mut Trial<'_>, quoted: impl Fn(Site) -> Vec<u8>) -> Result<String, Error> {
+    let error = error_from(STRANGER, &quoted(trial.site), Icmpv4Error::TooBig { mtu: 600 }, Quote::Full);
+    believed(trial, error)
 }
 
 /// What of a full-size datagram that is sent after an error came.
-fn believed(scene: &mut Scene<'_>, error: Vec<u8>) -> Result<String, Error> {
-    let site = scene.site;
+fn believed(trial: &mut Trial<'_>, error: Vec<u8>) -> Result<String, Error> {
+    let site = trial.site;
     // Something has been sent, as it would be where somebody forges.
-    scene.carried(site.there(LEN).df(true).build())?;
-    let reaction = scene.arrive(error)?;
+    trial.carried(site.there(LEN).df(true).build())?;
+    let reaction = trial.arrive(error)?;
     let told = reaction.told(site.sender());
-    let after = scene.send(site.there(LEN).df(true).build())?.of_datagram(site, site.sender());
+    let after = trial.send(site.there(LEN).df(true).build())?.of_datagram(site, site.sender());
     Ok(match (told, after.as_str()) {
         (None, "sent") => UNBELIEVED[0].to_owned(),
         (Some(told), "sent") => format!("is relayed: told {told}"),

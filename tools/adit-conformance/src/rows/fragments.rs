@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::reaction::{Reaction, view};
 use crate::row::Level::{Must, Plain};
 use crate::row::Role::Decapsulator;
-use crate::row::{Row, Scene};
+use crate::row::{Row, Trial};
 use crate::testbed::Side;
 
 /// Of each fragment's payload, in bytes.
@@ -17,17 +17,17 @@ pub(super) fn rows() -> Vec<Row> {
     let row = |level, name, rule| Row::new("RFC 791 3.2", level, Decapsulator, name, rule);
     vec![
         row(Must, "outer-fragments", "Fragments of the outer datagram are put together.")
-            .part("in order", &["delivered whole"], |scene| sent_in(scene, |_| {}))
-            .part("the last first", &["delivered whole"], |scene| sent_in(scene, |pieces| pieces.reverse())),
+            .part("in order", &["delivered whole"], |trial| sent_in(trial, |_| {}))
+            .part("the last first", &["delivered whole"], |trial| sent_in(trial, |pieces| pieces.reverse())),
         row(Plain, "outer-fragments-missing", "What is not whole is not delivered.")
-            .part("the last alone", &["not delivered"], |scene| {
-                sent_in(scene, |pieces| {
+            .part("the last alone", &["not delivered"], |trial| {
+                sent_in(trial, |pieces| {
                     pieces.drain(..pieces.len() - 1);
                 })
             })
-            .part("the first alone", &["not delivered"], |scene| sent_in(scene, |pieces| pieces.truncate(1)))
-            .part("one between missing", &["not delivered"], |scene| {
-                sent_in(scene, |pieces| {
+            .part("the first alone", &["not delivered"], |trial| sent_in(trial, |pieces| pieces.truncate(1)))
+            .part("one between missing", &["not delivered"], |trial| {
+                sent_in(trial, |pieces| {
                     pieces.remove(1);
                 })
             }),
@@ -47,9 +47,9 @@ pub(super) fn rows() -> Vec<Row> {
         .one(&["delivered in fragments, every byte"], largest),
         row(Plain, "inner-fragments", "Fragments of the inner datagram pass as they are.").one(
             &["delivered as it is"],
-            |scene| {
-                let inner = scene.site.back(600).fragment(true, 800);
-                let delivered = scene.delivered(scene.site.outer(inner).build())?;
+            |trial| {
+                let inner = trial.site.back(600).fragment(true, 800);
+                let delivered = trial.delivered(trial.site.outer(inner).build())?;
                 let inner = delivered.as_deref().and_then(view);
                 Ok(inner
                     .map_or("not delivered", |inner| {
@@ -73,17 +73,17 @@ fn pieces(outer: &Datagram, payload_len: usize, piece: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn sent_in(scene: &mut Scene<'_>, change: impl Fn(&mut Vec<Vec<u8>>)) -> Result<String, Error> {
-    let inner = scene.site.back(INNER);
-    let mut fragments = pieces(&scene.site.outer(inner.clone()), INNER, PIECE);
+fn sent_in(trial: &mut Trial<'_>, change: impl Fn(&mut Vec<Vec<u8>>)) -> Result<String, Error> {
+    let inner = trial.site.back(INNER);
+    let mut fragments = pieces(&trial.site.outer(inner.clone()), INNER, PIECE);
     change(&mut fragments);
-    arrived(scene, &fragments, &inner)
+    arrived(trial, &fragments, &inner)
 }
 
-fn arrived(scene: &mut Scene<'_>, fragments: &[Vec<u8>], inner: &Datagram) -> Result<String, Error> {
-    let to = scene.site.sender();
+fn arrived(trial: &mut Trial<'_>, fragments: &[Vec<u8>], inner: &Datagram) -> Result<String, Error> {
+    let to = trial.site.sender();
     let complete = |reaction: &Reaction| !reaction.delivered_to(to).is_empty();
-    let reaction = scene.bed.put_unless(Side::Underlay, fragments, complete)?;
+    let reaction = trial.testbed.put_unless(Side::Underlay, fragments, complete)?;
     let expected = inner.clone().ttl(62).build();
     Ok(match reaction.delivered_to(to).first() {
         None => "not delivered",
@@ -94,27 +94,27 @@ fn arrived(scene: &mut Scene<'_>, fragments: &[Vec<u8>], inner: &Datagram) -> Re
 }
 
 /// One between claims eight bytes of the one before it, with other contents.
-fn overlapping(scene: &mut Scene<'_>) -> Result<String, Error> {
-    let inner = scene.site.back(INNER);
-    let outer = scene.site.outer(inner.clone()).df(false);
+fn overlapping(trial: &mut Trial<'_>) -> Result<String, Error> {
+    let inner = trial.site.back(INNER);
+    let outer = trial.site.outer(inner.clone()).df(false);
     let mut fragments = pieces(&outer, INNER, PIECE);
     let forged = outer.payload(vec![0xcd; PIECE]).fragment(true, PIECE - 8).build();
     fragments.insert(1, forged);
-    arrived(scene, &fragments, &inner)
+    arrived(trial, &fragments, &inner)
 }
 
 /// It does not fit the inside either, and so comes out in fragments that the gateway makes.
-fn largest(scene: &mut Scene<'_>) -> Result<String, Error> {
+fn largest(trial: &mut Trial<'_>) -> Result<String, Error> {
     const LARGEST: usize = 65_515;
     const HEADER: usize = 20;
-    let to = scene.site.sender();
-    let inner = scene.site.back(LARGEST);
-    let fragments = pieces(&scene.site.outer(inner.clone()), LARGEST, 1480);
+    let to = trial.site.sender();
+    let inner = trial.site.back(LARGEST);
+    let fragments = pieces(&trial.site.outer(inner.clone()), LARGEST, 1480);
     let bytes_of = |reaction: &Reaction| -> usize {
         reaction.delivered_to(to).iter().map(|piece| piece.len() - HEADER).sum()
     };
     let complete = |reaction: &Reaction| bytes_of(reaction) == LARGEST - HEADER;
-    let reaction = scene.bed.put_unless(Side::Underlay, &fragments, complete)?;
+    let reaction = trial.testbed.put_unless(Side::Underlay, &fragments, complete)?;
     let expected = inner.build();
     let is_right = |piece: &&[u8]| {
         view(piece).is_some_and(|packet| {

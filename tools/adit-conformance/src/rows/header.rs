@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::reaction::view;
 use crate::row::Level::{Must, MustNot, Plain, Should};
 use crate::row::Role::{Decapsulator, Encapsulator};
-use crate::row::{Row, Scene};
+use crate::row::{Row, Trial};
 use crate::site::{INSIDE, UNDERLAY};
 use crate::system::Setup;
 use crate::testbed::Side;
@@ -30,7 +30,7 @@ pub(super) fn rows() -> Vec<Row> {
             .with(Setup::InheritedTos)
             .one(&["outer TOS 0xb8"], outer_tos),
         Row::new("RFC 2003 3.1", Must, Encapsulator, "df-copied", "An inner DF is honoured: it gives an outer DF.")
-            .one(&["outer DF=1"], |scene| outer_df(scene, true)),
+            .one(&["outer DF=1"], |trial| outer_df(trial, true)),
         Row::new(
             "RFC 2003 3.1",
             Must,
@@ -39,7 +39,7 @@ pub(super) fn rows() -> Vec<Row> {
             "The same without path MTU discovery (Adit: `df = false`; Linux: `nopmtudisc`).",
         )
         .with(Setup::NoDiscovery)
-        .one(&["outer DF=1"], |scene| outer_df(scene, true)),
+        .one(&["outer DF=1"], |trial| outer_df(trial, true)),
         Row::new(
             "RFC 2003 5.1",
             Should,
@@ -47,7 +47,7 @@ pub(super) fn rows() -> Vec<Row> {
             "df-always",
             "The outer DF is set without an inner one too, so that the path MTU is learned.",
         )
-        .one(&["outer DF=1"], |scene| outer_df(scene, false)),
+        .one(&["outer DF=1"], |trial| outer_df(trial, false)),
         Row::new("RFC 2003 3.1", Plain, Encapsulator, "options", "Inner options are not copied, and stay where they are.")
             .one(&["outer without options, inner with its own"], options),
         Row::new(
@@ -68,12 +68,12 @@ pub(super) fn rows() -> Vec<Row> {
             "inner-ttl",
             "The inner TTL is one less when tunnelling is part of forwarding, and the same when the gateway itself sends.",
         )
-        .part("forwarded", &["inner TTL one less"], |scene| {
-            let sent = scene.site.there(100).ttl(10).build();
-            Ok(inner_ttl(scene.carried(sent)?, 10))
+        .part("forwarded", &["inner TTL one less"], |trial| {
+            let sent = trial.site.there(100).ttl(10).build();
+            Ok(inner_ttl(trial.carried(sent)?, 10))
         })
-        .part("sent by the gateway", &["inner TTL the same"], |scene| {
-            Ok(inner_ttl(sent_by_gateway(scene)?, 64))
+        .part("sent by the gateway", &["inner TTL the same"], |trial| {
+            Ok(inner_ttl(sent_by_gateway(trial)?, 64))
         }),
         Row::new(
             "RFC 2003 3.1",
@@ -82,9 +82,9 @@ pub(super) fn rows() -> Vec<Row> {
             "inner-ttl-at-exit",
             "Decapsulation does not change the inner TTL; forwarding to a host behind the gateway takes one.",
         )
-        .part("to a host", &["inner TTL one less"], |scene| {
-            let outer = scene.site.outer(scene.site.back(100).ttl(10)).build();
-            Ok(match scene.delivered(outer)? {
+        .part("to a host", &["inner TTL one less"], |trial| {
+            let outer = trial.site.outer(trial.site.back(100).ttl(10)).build();
+            Ok(match trial.delivered(outer)? {
                 Some(inner) => ttl_words(&inner, 10),
                 None => "not delivered".to_owned(),
             })
@@ -96,8 +96,8 @@ pub(super) fn rows() -> Vec<Row> {
             "ttl-zero",
             "A datagram whose TTL is 0, or becomes 0 by forwarding, is not tunnelled; in the second case its sender SHOULD hear Time Exceeded.",
         )
-        .part("arrives with 1", &["not sent, told 11/0"], |scene| ttl_at_entrance(scene, 1))
-        .part("arrives with 0", &["not sent", "not sent, told 11/0"], |scene| ttl_at_entrance(scene, 0)),
+        .part("arrives with 1", &["not sent, told 11/0"], |trial| ttl_at_entrance(trial, 1))
+        .part("arrives with 0", &["not sent", "not sent, told 11/0"], |trial| ttl_at_entrance(trial, 0)),
         Row::new(
             "RFC 2003 3.1",
             Must,
@@ -105,9 +105,9 @@ pub(super) fn rows() -> Vec<Row> {
             "ttl-zero-at-exit",
             "An inner datagram with TTL 0 is discarded after decapsulation.",
         )
-        .part("to a host", &["discarded"], |scene| {
-            let outer = scene.site.outer(scene.site.back(100).ttl(0)).build();
-            let is_delivered = scene.delivered(outer)?.is_some();
+        .part("to a host", &["discarded"], |trial| {
+            let outer = trial.site.outer(trial.site.back(100).ttl(0)).build();
+            let is_delivered = trial.delivered(outer)?.is_some();
             Ok(if is_delivered { "delivered" } else { "discarded" }.to_owned())
         })
         .part("to the gateway itself", &["discarded"], ttl_zero_to_gateway),
@@ -116,9 +116,9 @@ pub(super) fn rows() -> Vec<Row> {
 
 const NOT_SENT: &str = "not sent";
 
-fn outer_header(scene: &mut Scene<'_>) -> Result<String, Error> {
-    let site = scene.site;
-    let Some(bytes) = scene.carried(site.there(1000).build())? else { return Ok(NOT_SENT.to_owned()) };
+fn outer_header(trial: &mut Trial<'_>) -> Result<String, Error> {
+    let site = trial.site;
+    let Some(bytes) = trial.carried(site.there(1000).build())? else { return Ok(NOT_SENT.to_owned()) };
     let Some(outer) = view(&bytes) else { return Ok("an outer header that is none".to_owned()) };
     let mut odd = Vec::new();
     let mut check = |is_right: bool, what: String| {
@@ -138,28 +138,28 @@ fn outer_header(scene: &mut Scene<'_>) -> Result<String, Error> {
 
 /// Says something of the outer header of what leaves.
 fn of_outer(
-    scene: &mut Scene<'_>,
+    trial: &mut Trial<'_>,
     datagram: Vec<u8>,
     say: impl Fn(adit_wire::ipv4::Ipv4Packet<'_>) -> String,
 ) -> Result<String, Error> {
-    let outer = scene.carried(datagram)?;
+    let outer = trial.carried(datagram)?;
     Ok(outer.as_deref().and_then(view).map_or_else(|| NOT_SENT.to_owned(), say))
 }
 
-fn outer_tos(scene: &mut Scene<'_>) -> Result<String, Error> {
-    let datagram = scene.site.there(100).tos(0xb8).build();
-    of_outer(scene, datagram, |outer| format!("outer TOS {:#04x}", outer.tos()))
+fn outer_tos(trial: &mut Trial<'_>) -> Result<String, Error> {
+    let datagram = trial.site.there(100).tos(0xb8).build();
+    of_outer(trial, datagram, |outer| format!("outer TOS {:#04x}", outer.tos()))
 }
 
-fn outer_df(scene: &mut Scene<'_>, inner: bool) -> Result<String, Error> {
-    let datagram = scene.site.there(100).df(inner).build();
-    of_outer(scene, datagram, |outer| format!("outer DF={}", u8::from(outer.dont_fragment())))
+fn outer_df(trial: &mut Trial<'_>, inner: bool) -> Result<String, Error> {
+    let datagram = trial.site.there(100).df(inner).build();
+    of_outer(trial, datagram, |outer| format!("outer DF={}", u8::from(outer.dont_fragment())))
 }
 
-fn options(scene: &mut Scene<'_>) -> Result<String, Error> {
+fn options(trial: &mut Trial<'_>) -> Result<String, Error> {
     // No-operation three times, and the end of the list.
-    let datagram = scene.site.there(100).options(&[1, 1, 1, 0]).build();
-    of_outer(scene, datagram, |outer| {
+    let datagram = trial.site.there(100).options(&[1, 1, 1, 0]).build();
+    of_outer(trial, datagram, |outer| {
         let has_inner = view(outer.payload()).is_some_and(|inner| inner.options() == [1, 1, 1, 0]);
         let inner = if has_inner { "inner with its own" } else { "inner without its own" };
         let outer = if outer.options().is_empty() { "outer without options" } else { "outer with options" };
@@ -167,9 +167,9 @@ fn options(scene: &mut Scene<'_>) -> Result<String, Error> {
     })
 }
 
-fn outer_ttl(scene: &mut Scene<'_>) -> Result<String, Error> {
-    let datagram = scene.site.there(100).ttl(3).build();
-    of_outer(scene, datagram, |outer| format!("outer TTL {}", outer.ttl()))
+fn outer_ttl(trial: &mut Trial<'_>) -> Result<String, Error> {
+    let datagram = trial.site.there(100).ttl(3).build();
+    of_outer(trial, datagram, |outer| format!("outer TTL {}", outer.ttl()))
 }
 
 fn ttl_words(inner: &[u8], before: u8) -> String {
@@ -189,28 +189,29 @@ fn inner_ttl(outer: Option<Vec<u8>>, before: u8) -> String {
 }
 
 /// What the gateway sends by itself, from its inside address.
-pub(super) fn sent_by_gateway(scene: &mut Scene<'_>) -> Result<Option<Vec<u8>>, Error> {
-    let site = scene.site;
-    let sent = scene.bed.gateway.ns().run(|| {
+pub(super) fn sent_by_gateway(trial: &mut Trial<'_>) -> Result<Option<Vec<u8>>, Error> {
+    let site = trial.site;
+    let sent = trial.testbed.gateway.ns().run(|| {
         let socket = UdpSocket::bind((INSIDE, 0))?;
         socket.send_to(b"from the gateway", (site.host(), 4242)).map(drop)
     })?;
     sent.map_err(Error::io("send from the gateway"))?;
-    let reaction = scene.bed.put_unless(Side::Inside, &[], |reaction| !reaction.sent_to(site).is_empty())?;
+    let reaction =
+        trial.testbed.put_unless(Side::Inside, &[], |reaction| !reaction.sent_to(site).is_empty())?;
     Ok(reaction.sent_to(site).first().map(|outer| outer.to_vec()))
 }
 
-fn ttl_at_entrance(scene: &mut Scene<'_>, ttl: u8) -> Result<String, Error> {
-    let site = scene.site;
-    let reaction = scene.send(site.there(100).ttl(ttl).build())?;
+fn ttl_at_entrance(trial: &mut Trial<'_>, ttl: u8) -> Result<String, Error> {
+    let site = trial.site;
+    let reaction = trial.send(site.there(100).ttl(ttl).build())?;
     Ok(reaction.of_datagram(site, site.sender()))
 }
 
 /// To a port of the gateway's where nobody listens: whoever takes the datagram, answers it.
-fn ttl_zero_to_gateway(scene: &mut Scene<'_>) -> Result<String, Error> {
-    let site = scene.site;
+fn ttl_zero_to_gateway(trial: &mut Trial<'_>) -> Result<String, Error> {
+    let site = trial.site;
     let inner = adit_fixtures::packet::udp(site.host(), INSIDE, 100);
-    let reaction = scene.arrive(site.outer(inner.clone().ttl(0)).build())?;
+    let reaction = trial.arrive(site.outer(inner.clone().ttl(0)).build())?;
     let answered = !reaction.sent_to(site).is_empty();
     Ok(if answered { "delivered, and answered" } else { "discarded" }.to_owned())
 }

@@ -12,7 +12,7 @@ use crate::quote::{Quote, error_about, mend_icmp};
 use crate::reaction::error_in;
 use crate::row::Level::{MustNot, Should};
 use crate::row::Role::Encapsulator;
-use crate::row::{Level, Row, Scene};
+use crate::row::{Level, Row, Trial};
 use crate::site::{INSIDE, Site};
 use crate::testbed::Side;
 
@@ -27,11 +27,11 @@ fn row(section: &'static str, level: Level, name: &'static str, rule: &'static s
 pub(super) fn rows() -> Vec<Row> {
     vec![
         row("RFC 1122 3.2.2", MustNot, "no-error-about-errors", "No ICMP error is sent about an ICMP error.")
-            .part("too big for the link", &QUIET_ASKED, |scene| {
-                refused(scene, icmp_error(scene.site, TOO_BIG))
+            .part("too big for the link", &QUIET_ASKED, |trial| {
+                refused(trial, icmp_error(trial.site, TOO_BIG))
             })
-            .part("3/1 from inside the tunnel", &QUIET_ASKED, |scene| {
-                reported(scene, icmp_error(scene.site, 1000))
+            .part("3/1 from inside the tunnel", &QUIET_ASKED, |trial| {
+                reported(trial, icmp_error(trial.site, 1000))
             }),
         row(
             "RFC 1122 3.2.2",
@@ -39,11 +39,11 @@ pub(super) fn rows() -> Vec<Row> {
             "no-error-about-later-fragments",
             "None about a fragment other than the first.",
         )
-        .part("too big for the link", &QUIET_ASKED, |scene| {
-            refused(scene, scene.site.there(TOO_BIG).df(true).fragment(false, 1480))
+        .part("too big for the link", &QUIET_ASKED, |trial| {
+            refused(trial, trial.site.there(TOO_BIG).df(true).fragment(false, 1480))
         })
-        .part("3/1 from inside the tunnel", &QUIET_ASKED, |scene| {
-            reported(scene, scene.site.there(1000).df(true).fragment(false, 1480))
+        .part("3/1 from inside the tunnel", &QUIET_ASKED, |trial| {
+            reported(trial, trial.site.there(1000).df(true).fragment(false, 1480))
         }),
         row(
             "RFC 1812 4.3.2.7",
@@ -51,11 +51,11 @@ pub(super) fn rows() -> Vec<Row> {
             "no-error-about-groups",
             "None about a datagram to a group or to all.",
         )
-        .part("224.0.1.1", &QUIET_ASKED, |scene| {
-            refused(scene, scene.site.there(TOO_BIG).df(true).to(Ipv4Addr::new(224, 0, 1, 1)))
+        .part("224.0.1.1", &QUIET_ASKED, |trial| {
+            refused(trial, trial.site.there(TOO_BIG).df(true).to(Ipv4Addr::new(224, 0, 1, 1)))
         })
-        .part("255.255.255.255", &QUIET_ASKED, |scene| {
-            refused(scene, scene.site.there(TOO_BIG).df(true).to(Ipv4Addr::BROADCAST))
+        .part("255.255.255.255", &QUIET_ASKED, |trial| {
+            refused(trial, trial.site.there(TOO_BIG).df(true).to(Ipv4Addr::BROADCAST))
         }),
         row(
             "RFC 1812 4.3.2.4",
@@ -63,24 +63,24 @@ pub(super) fn rows() -> Vec<Row> {
             "error-source",
             "An error comes from the gateway's address towards the sender.",
         )
-        .part("of its own", &["from the inside address"], |scene| {
-            let site = scene.site;
-            let reaction = scene.send(site.there(TOO_BIG).df(true).build())?;
+        .part("of its own", &["from the inside address"], |trial| {
+            let site = trial.site;
+            let reaction = trial.send(site.there(TOO_BIG).df(true).build())?;
             Ok(source_of(reaction.told(site.sender())))
         })
-        .part("relayed", &["from the inside address"], |scene| {
-            let told = relayed_error(scene, 1000)?;
+        .part("relayed", &["from the inside address"], |trial| {
+            let told = relayed_error(trial, 1000)?;
             Ok(source_of(told))
         }),
         row("RFC 1812 4.3.2.3", Should, "error-quotes", "An error quotes as much as fits 576 bytes.")
-            .part("of its own", &["576 bytes"], |scene| {
-                let site = scene.site;
-                let reaction = scene.send(site.there(TOO_BIG).df(true).build())?;
+            .part("of its own", &["576 bytes"], |trial| {
+                let site = trial.site;
+                let reaction = trial.send(site.there(TOO_BIG).df(true).build())?;
                 Ok(length_of(reaction.told(site.sender())))
             })
             // What the router quotes is less by the outer header and its own.
-            .part("relayed", &["556 bytes", "576 bytes"], |scene| {
-                let told = relayed_error(scene, 1000)?;
+            .part("relayed", &["556 bytes", "576 bytes"], |trial| {
+                let told = relayed_error(trial, 1000)?;
                 Ok(length_of(told))
             }),
         row(
@@ -118,32 +118,32 @@ fn said(reaction: &crate::reaction::Reaction) -> String {
 }
 
 /// The gateway itself has reason to refuse it.
-fn refused(scene: &mut Scene<'_>, datagram: Datagram) -> Result<String, Error> {
-    Ok(said(&scene.send(datagram.build())?))
+fn refused(trial: &mut Trial<'_>, datagram: Datagram) -> Result<String, Error> {
+    Ok(said(&trial.send(datagram.build())?))
 }
 
 /// It is sent, and a router refuses it; the next one is said nothing about either.
-fn reported(scene: &mut Scene<'_>, datagram: Datagram) -> Result<String, Error> {
-    let Some(outer) = scene.carried(datagram.clone().build())? else {
+fn reported(trial: &mut Trial<'_>, datagram: Datagram) -> Result<String, Error> {
+    let Some(outer) = trial.carried(datagram.clone().build())? else {
         return Ok("not sent at all".to_owned());
     };
     let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
-    let reaction = scene.arrive(error_about(&outer, error, Quote::Full))?;
+    let reaction = trial.arrive(error_about(&outer, error, Quote::Full))?;
     match said(&reaction) {
-        quiet if quiet == QUIET_ASKED[0] => Ok(said(&scene.send(datagram.build())?)),
+        quiet if quiet == QUIET_ASKED[0] => Ok(said(&trial.send(datagram.build())?)),
         heard => Ok(heard),
     }
 }
 
 /// What the sender hears when a router says that the exit cannot be reached, at once or by the next one.
-fn relayed_error(scene: &mut Scene<'_>, len: usize) -> Result<Option<crate::reaction::Told>, Error> {
-    let site = scene.site;
-    let Some(outer) = scene.carried(site.there(len).build())? else { return Ok(None) };
+fn relayed_error(trial: &mut Trial<'_>, len: usize) -> Result<Option<crate::reaction::Told>, Error> {
+    let site = trial.site;
+    let Some(outer) = trial.carried(site.there(len).build())? else { return Ok(None) };
     let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
-    let reaction = scene.arrive(error_about(&outer, error, Quote::Full))?;
+    let reaction = trial.arrive(error_about(&outer, error, Quote::Full))?;
     match reaction.told(site.sender()) {
         Some(told) => Ok(Some(told)),
-        None => Ok(scene.send(site.there(len).build())?.told(site.sender())),
+        None => Ok(trial.send(site.there(len).build())?.told(site.sender())),
     }
 }
 
@@ -169,20 +169,20 @@ fn limited(answers: usize) -> String {
     }
 }
 
-fn rate(scene: &mut Scene<'_>) -> Result<String, Error> {
-    learn(scene, 1400, 1480)?;
-    let flood = vec![scene.site.there(1480).df(true).build(); FLOOD];
-    let reaction = scene.bed.put(Side::Inside, &flood)?;
+fn rate(trial: &mut Trial<'_>) -> Result<String, Error> {
+    learn(trial, 1400, 1480)?;
+    let flood = vec![trial.site.there(1480).df(true).build(); FLOOD];
+    let reaction = trial.testbed.put(Side::Inside, &flood)?;
     Ok(limited(reaction.inside.iter().filter(|bytes| error_in(bytes).is_some()).count()))
 }
 
 /// Where nothing is relayed there is no rate to limit, which is told as it is.
-fn rate_relayed(scene: &mut Scene<'_>) -> Result<String, Error> {
-    let Some(outer) = scene.carried(scene.site.there(1000).build())? else {
+fn rate_relayed(trial: &mut Trial<'_>) -> Result<String, Error> {
+    let Some(outer) = trial.carried(trial.site.there(1000).build())? else {
         return Ok("not sent at all".to_owned());
     };
     let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
     let flood = vec![error_about(&outer, error, Quote::Full); FLOOD];
-    let reaction = scene.bed.put(Side::Underlay, &flood)?;
+    let reaction = trial.testbed.put(Side::Underlay, &flood)?;
     Ok(limited(reaction.inside.iter().filter(|bytes| error_in(bytes).is_some()).count()))
 }

@@ -9,7 +9,7 @@ use crate::quote::{Quote, error_about};
 use crate::reaction::{Reaction, view};
 use crate::row::Level::{Must, MustNot, Plain, Should};
 use crate::row::Role::{Decapsulator, Encapsulator};
-use crate::row::{Row, Scene};
+use crate::row::{Row, Trial};
 use crate::testbed::Side;
 
 pub(super) fn rows() -> Vec<Row> {
@@ -21,8 +21,8 @@ pub(super) fn rows() -> Vec<Row> {
             "too-big-for-the-link",
             "A datagram with DF that does not fit the link (1500) with the outer header is refused at once: 1480 is the MTU.",
         )
-        .part("1481 bytes", &["not sent, told 3/4, MTU 1480"], |scene| with_df(scene, 1481))
-        .part("1480 bytes", &["sent"], |scene| with_df(scene, 1480)),
+        .part("1481 bytes", &["not sent, told 3/4, MTU 1480"], |trial| with_df(trial, 1481))
+        .part("1480 bytes", &["sent"], |trial| with_df(trial, 1480)),
         Row::new(
             "RFC 2003 5.1",
             Must,
@@ -30,19 +30,19 @@ pub(super) fn rows() -> Vec<Row> {
             "too-big-for-the-path",
             "Once a router has told the path's MTU (1400), a datagram with DF that is too big is refused at once, whoever sends it.",
         )
-        .part("1381 bytes", &["not sent, told 3/4, MTU 1380"], |scene| {
-            learn(scene, 1400, 1480)?;
-            with_df(scene, 1381)
+        .part("1381 bytes", &["not sent, told 3/4, MTU 1380"], |trial| {
+            learn(trial, 1400, 1480)?;
+            with_df(trial, 1381)
         })
-        .part("1380 bytes", &["sent"], |scene| {
-            learn(scene, 1400, 1480)?;
-            with_df(scene, 1380)
+        .part("1380 bytes", &["sent"], |trial| {
+            learn(trial, 1400, 1480)?;
+            with_df(trial, 1380)
         })
-        .part("1381 bytes, another sender", &["not sent, told 3/4, MTU 1380"], |scene| {
-            learn(scene, 1400, 1480)?;
-            let (site, other) = (scene.site, scene.site.other_sender());
+        .part("1381 bytes, another sender", &["not sent, told 3/4, MTU 1380"], |trial| {
+            learn(trial, 1400, 1480)?;
+            let (site, other) = (trial.site, trial.site.other_sender());
             let datagram = adit_fixtures::packet::udp(other, site.host(), 1381).df(true);
-            Ok(scene.send(datagram.build())?.of_datagram(site, other))
+            Ok(trial.send(datagram.build())?.of_datagram(site, other))
         }),
         Row::new(
             "RFC 4459 3.4",
@@ -51,10 +51,10 @@ pub(super) fn rows() -> Vec<Row> {
             "too-big-without-df",
             "A datagram without DF that is too big is fragmented, before it is encapsulated: its destination puts it together, and not the exit.",
         )
-        .part("for the link", &["fragmented inside"], |scene| without_df(scene, 1500))
-        .part("for the path", &["fragmented inside"], |scene| {
-            learn(scene, 1400, 1480)?;
-            without_df(scene, 1480)
+        .part("for the link", &["fragmented inside"], |trial| without_df(trial, 1500))
+        .part("for the path", &["fragmented inside"], |trial| {
+            learn(trial, 1400, 1480)?;
+            without_df(trial, 1480)
         }),
         Row::new(
             "RFC 1191 3",
@@ -63,10 +63,10 @@ pub(super) fn rows() -> Vec<Row> {
             "mtu-floor",
             "No MTU below 68 is believed, here from a router that tells 40: nobody is asked for less.",
         )
-        .one(&["the MTU is at least 68"], |scene| {
-            learn(scene, 40, 1480)?;
-            let site = scene.site;
-            let reaction = scene.send(site.there(1480).df(true).build())?;
+        .one(&["the MTU is at least 68"], |trial| {
+            learn(trial, 40, 1480)?;
+            let site = trial.site;
+            let reaction = trial.send(site.there(1480).df(true).build())?;
             Ok(match reaction.told(site.sender()).map(|told| told.error) {
                 Some(Icmpv4Error::TooBig { mtu: 68.. }) | None => "the MTU is at least 68".to_owned(),
                 Some(Icmpv4Error::TooBig { mtu }) => format!("the MTU is {mtu}"),
@@ -80,13 +80,13 @@ pub(super) fn rows() -> Vec<Row> {
             "mtu-not-told",
             "From a router that tells no MTU (0) the next smaller common one is taken: 1492 where 1500 bytes did not pass, 1006 where 1492 did not.",
         )
-        .part("1500 bytes", &["not sent, told 3/4, MTU 1472"], |scene| {
-            learn(scene, 0, 1480)?;
-            with_df(scene, 1480)
+        .part("1500 bytes", &["not sent, told 3/4, MTU 1472"], |trial| {
+            learn(trial, 0, 1480)?;
+            with_df(trial, 1480)
         })
-        .part("1492 bytes", &["not sent, told 3/4, MTU 986"], |scene| {
-            learn(scene, 0, 1472)?;
-            with_df(scene, 1472)
+        .part("1492 bytes", &["not sent, told 3/4, MTU 986"], |trial| {
+            learn(trial, 0, 1472)?;
+            with_df(trial, 1472)
         }),
         Row::new(
             "RFC 1191 6.3",
@@ -95,13 +95,13 @@ pub(super) fn rows() -> Vec<Row> {
             "no-increase",
             "An MTU that was learned is not raised within 5 minutes by a router that tells a larger one (1400, then 1450).",
         )
-        .one(&["not sent, told 3/4, MTU 1380"], |scene| {
-            let outer = learn(scene, 1400, 1480)?;
+        .one(&["not sent, told 3/4, MTU 1380"], |trial| {
+            let outer = learn(trial, 1400, 1480)?;
             if let Some(outer) = outer {
                 let error = Icmpv4Error::TooBig { mtu: 1450 };
-                scene.arrive(error_about(&outer, error, Quote::Full))?;
+                trial.arrive(error_about(&outer, error, Quote::Full))?;
             }
-            with_df(scene, 1480)
+            with_df(trial, 1480)
         }),
         Row::new(
             "RFC 2003 5",
@@ -110,14 +110,14 @@ pub(super) fn rows() -> Vec<Row> {
             "reachability",
             "That the exit cannot be reached is kept, so that another sender is told too (here: 3/1 with a quote of 8 bytes).",
         )
-        .one(&["not sent, told 3/1", "sent, told 3/1"], |scene| {
-            let site = scene.site;
-            let Some(outer) = scene.carried(site.there(100).build())? else { return Ok("not sent at all".to_owned()) };
+        .one(&["not sent, told 3/1", "sent, told 3/1"], |trial| {
+            let site = trial.site;
+            let Some(outer) = trial.carried(site.there(100).build())? else { return Ok("not sent at all".to_owned()) };
             let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
-            scene.arrive(error_about(&outer, error, Quote::Eight))?;
+            trial.arrive(error_about(&outer, error, Quote::Eight))?;
             let other = site.other_sender();
             let datagram = adit_fixtures::packet::udp(other, site.host(), 100);
-            Ok(scene.send(datagram.build())?.of_datagram(site, other))
+            Ok(trial.send(datagram.build())?.of_datagram(site, other))
         }),
         Row::new(
             "RFC 2003 5",
@@ -126,7 +126,7 @@ pub(super) fn rows() -> Vec<Row> {
             "reachable-again",
             "A second after the exit is heard again, it is in reach: nobody is told otherwise.",
         )
-        .one(&["sent"], |scene| reachable_again(scene, Duration::from_secs(1))),
+        .one(&["sent"], |trial| reachable_again(trial, Duration::from_secs(1))),
         Row::new(
             "RFC 2003 5",
             Plain,
@@ -134,7 +134,7 @@ pub(super) fn rows() -> Vec<Row> {
             "reachable-again-at-once",
             "The same for the very next datagram.",
         )
-        .one(&["sent"], |scene| reachable_again(scene, Duration::ZERO)),
+        .one(&["sent"], |trial| reachable_again(trial, Duration::ZERO)),
         Row::new(
             "RFC 2003 5.2",
             Should,
@@ -142,50 +142,50 @@ pub(super) fn rows() -> Vec<Row> {
             "congestion",
             "Congestion that is marked inside the tunnel is reflected in its state: a mark that comes out is counted for the peer.",
         )
-        .one(&["counted"], |scene| {
-            let site = scene.site;
-            let Some(before) = scene.bed.tunnel.congestion_counted(site) else { return Ok("not counted".to_owned()) };
-            scene.arrive(site.outer(site.back(100).tos(2)).tos(3).build())?;
-            let after = scene.bed.tunnel.congestion_counted(site).unwrap_or(before);
+        .one(&["counted"], |trial| {
+            let site = trial.site;
+            let Some(before) = trial.testbed.tunnel.congestion_counted(site) else { return Ok("not counted".to_owned()) };
+            trial.arrive(site.outer(site.back(100).tos(2)).tos(3).build())?;
+            let after = trial.testbed.tunnel.congestion_counted(site).unwrap_or(before);
             Ok(if after == before + 1 { "counted" } else { "not counted" }.to_owned())
         }),
     ]
 }
 
 /// Sends `len` bytes with DF, and has the router tell this MTU about them. Gives the outer datagram.
-pub(super) fn learn(scene: &mut Scene<'_>, mtu: u16, len: usize) -> Result<Option<Vec<u8>>, Error> {
-    let site = scene.site;
-    let outer = scene.carried(site.there(len).df(true).build())?;
+pub(super) fn learn(trial: &mut Trial<'_>, mtu: u16, len: usize) -> Result<Option<Vec<u8>>, Error> {
+    let site = trial.site;
+    let outer = trial.carried(site.there(len).df(true).build())?;
     if let Some(outer) = &outer {
         let error = error_about(outer, Icmpv4Error::TooBig { mtu }, Quote::Full);
         let told = |reaction: &Reaction| reaction.told(site.sender()).is_some();
-        scene.bed.put_unless(Side::Underlay, &[error], told)?;
+        trial.testbed.put_unless(Side::Underlay, &[error], told)?;
     }
     Ok(outer)
 }
 
 /// The exit cannot be reached, a router says; then a datagram comes from there, and some time later another
 /// is sent.
-fn reachable_again(scene: &mut Scene<'_>, later: Duration) -> Result<String, Error> {
-    let site = scene.site;
-    let Some(outer) = scene.carried(site.there(100).build())? else {
+fn reachable_again(trial: &mut Trial<'_>, later: Duration) -> Result<String, Error> {
+    let site = trial.site;
+    let Some(outer) = trial.carried(site.there(100).build())? else {
         return Ok("not sent at all".to_owned());
     };
     let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
-    scene.arrive(error_about(&outer, error, Quote::Eight))?;
-    scene.delivered(site.outer(site.back(100)).build())?;
-    scene.bed.hear(later, |_| false)?;
-    Ok(scene.send(site.there(100).build())?.of_datagram(site, site.sender()))
+    trial.arrive(error_about(&outer, error, Quote::Eight))?;
+    trial.delivered(site.outer(site.back(100)).build())?;
+    trial.testbed.hear(later, |_| false)?;
+    Ok(trial.send(site.there(100).build())?.of_datagram(site, site.sender()))
 }
 
-fn with_df(scene: &mut Scene<'_>, len: usize) -> Result<String, Error> {
-    let site = scene.site;
-    Ok(scene.send(site.there(len).df(true).build())?.of_datagram(site, site.sender()))
+fn with_df(trial: &mut Trial<'_>, len: usize) -> Result<String, Error> {
+    let site = trial.site;
+    Ok(trial.send(site.there(len).df(true).build())?.of_datagram(site, site.sender()))
 }
 
-fn without_df(scene: &mut Scene<'_>, len: usize) -> Result<String, Error> {
-    let site = scene.site;
-    let reaction = scene.send(site.there(len).build())?;
+fn without_df(trial: &mut Trial<'_>, len: usize) -> Result<String, Error> {
+    let site = trial.site;
+    let reaction = trial.send(site.there(len).build())?;
     let outers: Vec<_> = reaction.sent_to(site).into_iter().filter_map(view).collect();
     let inner_is_fragment = |outer: &adit_wire::ipv4::Ipv4Packet<'_>| {
         view(outer.payload()).is_some_and(|inner| inner.is_fragment())

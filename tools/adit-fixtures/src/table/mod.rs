@@ -1,26 +1,26 @@
-//! The rows.
+//! The rows of the table, one module for each topic.
 
+mod decapsulation;
 mod ecn;
-mod into;
+mod encapsulation;
+mod gso;
 mod mss;
-mod out_of;
 mod relay;
-mod superpackets;
 
 use crate::case::Case;
 
-/// All of them.
+/// All rows.
 #[must_use]
 pub fn table() -> Vec<Case> {
-    [into::cases(), mss::cases(), superpackets::cases(), out_of::cases(), ecn::cases(), relay::cases()]
+    [encapsulation::cases(), mss::cases(), gso::cases(), decapsulation::cases(), ecn::cases(), relay::cases()]
         .concat()
 }
 
-/// The kernel forwards nothing of the kind, so that it never comes to the tunnel's device.
+/// The kernel does not forward such a packet, so it never reaches the tunnel interface.
 const NOT_FORWARDED: &str = "the host's own forwarding stops it before the tunnel";
-/// The kernel's reception of IPv4, before any tap that decides.
+/// The kernel's IPv4 receive path drops it first.
 const NOT_RECEIVED: &str = "the host's own stack or the socket's filter stops it before the tunnel";
-/// A frame is one datagram.
-const NOT_A_FRAME: &str = "a superpacket cannot be injected as a frame";
-/// Learned by ICMP, or by another MTU.
-const NOT_LEARNED: &str = "what the path is like would have to be learned first";
+/// A frame holds one datagram.
+const NOT_A_FRAME: &str = "a GSO packet cannot be injected as a frame";
+/// The gateway learns it only from ICMP or from another MTU.
+const NOT_LEARNED: &str = "the gateway would have to learn the path's properties first";

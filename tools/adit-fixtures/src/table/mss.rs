@@ -1,32 +1,32 @@
-//! The MSS of TCP, at both ends: RFC 9293 section 3.7.1.
+//! MSS clamping of TCP at both ends of the tunnel (RFC 9293 section 3.7.1).
 
 use super::NOT_LEARNED;
-use crate::case::{Case, into, out_of};
+use crate::case::{Case, decap, encap};
 use crate::packet::{Datagram, ours, rewritten, tcp, theirs};
 use crate::site::{B, HOST_A, HOST_B, PEER_B};
 
 const SYN: u8 = 0x02;
 const SYN_ACK: u8 = 0x12;
 const ACK: u8 = 0x10;
-/// What a path of 1500 bytes leaves.
+/// The MSS that a path of 1500 bytes leaves.
 const FITS: u16 = 1440;
 
-/// The option.
+/// The MSS option.
 fn mss(value: u16) -> Vec<u8> {
     [&[2, 4], &value.to_be_bytes()[..]].concat()
 }
 
-/// From host A, with these options.
+/// A SYN from host A with these options.
 fn syn(options: &[u8]) -> Datagram {
     tcp(HOST_A, HOST_B, SYN, options, &[])
 }
 
-/// The other way.
+/// A SYN-ACK from host B with these options.
 fn answer(options: &[u8]) -> Datagram {
     tcp(HOST_B, HOST_A, SYN_ACK, options, &[])
 }
 
-/// Before and after the option.
+/// The MSS option between other options.
 fn around(before: &[u8], value: u16, after: &[u8]) -> Vec<u8> {
     [before, &mss(value), after].concat()
 }
@@ -36,7 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn lowered() -> Vec<Case> {
-    // What the option is between, and whether the program finds it there.
+    // A description, the options around the MSS, and whether the program finds it there.
     let places: [(&str, &[u8], &[u8], bool); 5] = [
         ("the only option", &[], &[], true),
         ("the first option", &[], &[4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7], true),
@@ -47,16 +47,16 @@ fn lowered() -> Vec<Case> {
     let mut cases = Vec::new();
     for (place, before, after, found) in places {
         let at = |value| around(before, value, after);
-        let entrance = into(format!("MSS at the entrance: {place}"), syn(&at(1460)))
+        let encapsulated = encap(format!("MSS at encapsulation: {place}"), syn(&at(1460)))
             .sends(PEER_B, ours(B, syn(&at(FITS))))
             .counting(|counts| counts.clamped.push(PEER_B));
-        let exit = out_of(format!("MSS at the exit: {place}"), theirs(B, answer(&at(9000))))
+        let decapsulated = decap(format!("MSS at decapsulation: {place}"), theirs(B, answer(&at(9000))))
             .delivers(answer(&at(FITS)))
             .counting(|counts| counts.clamped.push(PEER_B));
-        cases.extend([entrance, exit].map(|case| if found { case } else { case.declined() }));
+        cases.extend([encapsulated, decapsulated].map(|case| if found { case } else { case.declined() }));
     }
     cases.push(
-        into("MSS at the entrance of a smaller path", syn(&mss(1460)))
+        encap("MSS at encapsulation of a smaller path", syn(&mss(1460)))
             .with(|setup| setup.paths[0].mtu = 576)
             .sends(PEER_B, ours(B, syn(&mss(516))))
             .counting(|counts| counts.clamped.push(PEER_B))
@@ -67,7 +67,7 @@ fn lowered() -> Vec<Case> {
 
 fn left_alone() -> Vec<Case> {
     let passes =
-        |name: &str, datagram: Vec<u8>| into(name, datagram.clone()).sends(PEER_B, ours(B, datagram));
+        |name: &str, datagram: Vec<u8>| encap(name, datagram.clone()).sends(PEER_B, ours(B, datagram));
     let big = || syn(&mss(1460));
     vec![
         passes("an MSS that fits exactly", syn(&mss(FITS)).build()),
@@ -86,12 +86,13 @@ fn left_alone() -> Vec<Case> {
             pieces.piece(20, 24).build()
         }),
         passes("a TCP header cut before its flags", big().piece(0, 12).build()),
-        into("an MSS that is too big, with clamping off", big())
+        encap("an MSS that is too big, with clamping off", big())
             .with(|setup| setup.config.mss_clamp = false)
             .sends(PEER_B, ours(B, big())),
-        out_of("an MSS at the exit, with clamping off", theirs(B, answer(&mss(9000))))
+        decap("an MSS at decapsulation, with clamping off", theirs(B, answer(&mss(9000))))
             .with(|setup| setup.config.mss_clamp = false)
             .delivers(answer(&mss(9000))),
-        out_of("an MSS at the exit that fits", theirs(B, answer(&mss(FITS)))).delivers(answer(&mss(FITS))),
+        decap("an MSS at decapsulation that fits", theirs(B, answer(&mss(FITS))))
+            .delivers(answer(&mss(FITS))),
     ]
 }

@@ -1,16 +1,16 @@
-//! From peer b to peer c, through us: out of one tunnel, a hop, into the other.
+//! Relaying from peer b to peer c: decapsulation, one hop, and encapsulation for the other peer.
 
 use super::{NOT_A_FRAME, NOT_LEARNED};
-use crate::case::{Case, Counts, out_of};
+use crate::case::{Case, Counts, decap};
 use crate::packet::{Datagram, ours, tcp, theirs, udp};
 use crate::site::{B, C, HOST_B, HOST_C, PEER_B, PEER_C};
 
-/// TTL 63.
+/// UDP from host B to host C, TTL 63.
 fn b_to_c() -> Datagram {
     udp(HOST_B, HOST_C, 100)
 }
 
-const NOT_DECIDED: &str = "what the host does with it is the host's";
+const NOT_DECIDED: &str = "the host decides what becomes of it";
 
 pub(super) fn cases() -> Vec<Case> {
     [headers(), mss(), not_relayed()].concat()
@@ -19,18 +19,17 @@ pub(super) fn cases() -> Vec<Case> {
 fn headers() -> Vec<Case> {
     let large = |ttl| udp(HOST_B, HOST_C, 1480).ttl(ttl);
     vec![
-        out_of("a relay takes a hop", theirs(B, b_to_c())).sends(PEER_C, ours(C, b_to_c().ttl(62))),
-        out_of("a relay takes the last hop but one", theirs(B, b_to_c().ttl(2)))
+        decap("a relay takes a hop", theirs(B, b_to_c())).sends(PEER_C, ours(C, b_to_c().ttl(62))),
+        decap("a relay takes the last hop but one", theirs(B, b_to_c().ttl(2)))
             .sends(PEER_C, ours(C, b_to_c().ttl(1))),
-        out_of("a relay of as much as the path takes", theirs(B, large(63)))
-            .sends(PEER_C, ours(C, large(62))),
-        out_of("a relay keeps the DSCP, and passes congestion on", theirs(B, b_to_c().tos(0x2a)).tos(0x03))
+        decap("a relay of as much as the path takes", theirs(B, large(63))).sends(PEER_C, ours(C, large(62))),
+        decap("a relay keeps the DSCP, and passes congestion on", theirs(B, b_to_c().tos(0x2a)).tos(0x03))
             .sends(PEER_C, ours(C, b_to_c().ttl(62).tos(0x2b)).tos(0x2b))
             .counting(|counts| counts.marked = Some((PEER_B, 1))),
-        out_of("a relay without DF", theirs(B, b_to_c()))
+        decap("a relay without DF", theirs(B, b_to_c()))
             .with(|setup| setup.config.outer.df = false)
             .sends(PEER_C, ours(C, b_to_c().ttl(62)).df(false)),
-        out_of("a relay of a superpacket", relayed_superpacket())
+        decap("a relay of a GSO packet", relayed_gso_packet())
             .sends_all(PEER_C, (0..3).map(relayed_segment).collect())
             .counting(|counts| {
                 let counted = Some((PEER_B, 3, 20 + 20 + 1100));
@@ -40,20 +39,20 @@ fn headers() -> Vec<Case> {
     ]
 }
 
-fn relayed_superpacket() -> crate::Packet {
+fn relayed_gso_packet() -> crate::Packet {
     theirs(B, tcp(HOST_B, HOST_C, 0x10, &[], &[5; 1100])).cut_at(500)
 }
 
-/// What leaves of it: 500, 500 and 100 bytes of payload.
+/// One of the segments that leave, with 500, 500 and 100 bytes of payload.
 fn relayed_segment(index: usize) -> Vec<u8> {
-    let inner = super::superpackets::tcp_segment(HOST_B, HOST_C, &[5; 1100], 500, index);
+    let inner = super::gso::tcp_segment(HOST_B, HOST_C, &[5; 1100], 500, index);
     ours(C, inner.ttl(62)).build()
 }
 
 fn mss() -> Vec<Case> {
     let syn = |mss: u16| tcp(HOST_B, HOST_C, 0x02, &[&[2, 4], &mss.to_be_bytes()[..]].concat(), &[]);
     let once = |name: &str, path_b, path_c, left, clamped: &[_]| {
-        out_of(name, theirs(B, syn(1460)))
+        decap(name, theirs(B, syn(1460)))
             .with(|setup| (setup.paths[0].mtu, setup.paths[1].mtu) = (path_b, path_c))
             .sends(PEER_C, ours(C, syn(left).ttl(62)))
             .counting(|counts| counts.clamped.extend(clamped))
@@ -74,21 +73,21 @@ fn not_relayed() -> Vec<Case> {
         vec![ours(C, whole.clone().piece(0, 960)).build(), ours(C, whole.piece(960, 420)).build()]
     };
     vec![
-        stays(out_of("a relay at the last hop", theirs(B, b_to_c().ttl(1))).delivers(b_to_c().ttl(1))),
+        stays(decap("a relay at the last hop", theirs(B, b_to_c().ttl(1))).delivers(b_to_c().ttl(1))),
         stays(
-            out_of("a relay on a host that does not forward", theirs(B, b_to_c()))
+            decap("a relay on a host that does not forward", theirs(B, b_to_c()))
                 .with(|setup| setup.forwards = false)
                 .delivers(b_to_c()),
         ),
-        out_of("to an address of our own in another peer's network", theirs(B, b_to_c()))
+        decap("to an address of our own in another peer's network", theirs(B, b_to_c()))
             .with(|setup| setup.config.local_addresses.push(HOST_C.into()))
             .delivers(b_to_c())
             .not_end_to_end(NOT_DECIDED),
-        out_of("a relay to where the next hop is not known", theirs(B, b_to_c()))
+        decap("a relay to where the next hop is not known", theirs(B, b_to_c()))
             .with(|setup| setup.paths[1].known = false)
             .sends(PEER_C, ours(C, b_to_c().ttl(62)))
             .declined(),
-        out_of("a relay that has to be cut", theirs(B, large()))
+        decap("a relay that has to be cut", theirs(B, large()))
             .with(|setup| setup.paths[1].mtu = 1000)
             .sends_all(PEER_C, pieces())
             .counting(|counts| {

@@ -60,9 +60,9 @@ impl Inbox {
         Ok(bytes[8..16].try_into().ok().map(u64::from_be_bytes))
     }
 
-    /// Waits for the next one, for at most `patience`.
-    pub(super) fn wait(&self, patience: Duration) -> io::Result<()> {
-        readable_within(&self.socket, patience).map(drop)
+    /// Waits for the next one, for at most `timeout`.
+    pub(super) fn wait(&self, timeout: Duration) -> io::Result<()> {
+        readable_within(&self.socket, timeout).map(drop)
     }
 
     /// How many the kernel had no room for in this socket, or found damaged.

@@ -41,7 +41,7 @@ impl Loss {
 
 /// What became of every datagram.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct StreamReport {
     /// Sent, or attempted.
     pub sent: u64,
     /// Arrived, each counted once.
@@ -53,24 +53,24 @@ pub struct Report {
     /// What did not arrive, in the order it was sent.
     pub losses: Vec<Loss>,
     /// The longest time between two arrivals, by the kernel's clock. A sender that was held up makes
-    /// it longer, and so it is the path's only as far as it is longer than `held_up`.
+    /// it longer, and so it is the path's only as far as it is longer than `max_sender_delay`.
     pub longest_silence: Duration,
     /// Of the lost, those that the sender's own host would not send.
     pub refused: u64,
     /// How late the sender was at most: it does not get a processor whenever it wants one.
-    pub held_up: Duration,
+    pub max_sender_delay: Duration,
     /// How many the receiver's socket dropped. Unless it is 0, the losses may not be the path's.
     pub dropped_by_receiver: u64,
     /// When the first was sent, from which `Display` counts.
     start: Option<Instant>,
 }
 
-impl Report {
+impl StreamReport {
     pub(super) fn new(
         sent: u64,
         bursts: &[Burst],
         refused: u64,
-        held_up: Duration,
+        max_sender_delay: Duration,
         arrivals: &Arrivals,
     ) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Report {
             losses: losses(sent, bursts, arrivals),
             longest_silence: arrivals.longest_silence,
             refused,
-            held_up,
+            max_sender_delay,
             dropped_by_receiver: arrivals.dropped_by_receiver,
             start: bursts.first().map(|burst| burst.at),
         }
@@ -113,7 +113,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for StreamReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;
         write!(
@@ -125,7 +125,7 @@ impl fmt::Display for Report {
             self.duplicated,
             self.reordered,
             ms(self.longest_silence),
-            ms(self.held_up),
+            ms(self.max_sender_delay),
         )?;
         if self.refused > 0 {
             write!(formatter, "; {} of the lost were refused by the sender's own host", self.refused)?;
@@ -178,28 +178,28 @@ fn losses(sent: u64, bursts: &[Burst], arrivals: &Arrivals) -> Vec<Loss> {
 mod tests {
     use super::*;
 
-    const TICK: Duration = Duration::from_millis(1);
+    const BURST_INTERVAL: Duration = Duration::from_millis(1);
 
     /// Ten a millisecond, and of these all but `lost` arrive, in order and 1 ms later.
-    fn report(sent: u64, lost: &[u64]) -> (Instant, Report) {
+    fn report(sent: u64, lost: &[u64]) -> (Instant, StreamReport) {
         let start = Instant::now();
         let bursts: Vec<Burst> = (0..sent.div_ceil(10))
-            .map(|tick| start + TICK * tick as u32)
+            .map(|tick| start + BURST_INTERVAL * tick as u32)
             .zip((0..).step_by(10))
-            .map(|(at, first)| Burst { first, at, over: at + TICK / 2 })
+            .map(|(at, first)| Burst { first, at, over: at + BURST_INTERVAL / 2 })
             .collect();
         let mut arrivals = Arrivals::default();
         for sequence in (0..sent).filter(|sequence| !lost.contains(sequence)) {
-            arrivals.note(sequence, TICK * (sequence / 10 + 1) as u32);
+            arrivals.note(sequence, BURST_INTERVAL * (sequence / 10 + 1) as u32);
         }
-        (start, Report::new(sent, &bursts, 0, Duration::ZERO, &arrivals))
+        (start, StreamReport::new(sent, &bursts, 0, Duration::ZERO, &arrivals))
     }
 
     #[test]
     fn nothing_lost() {
         let (_, report) = report(100, &[]);
         assert!(report.is_complete(), "{report}");
-        assert_eq!((report.arrived, report.longest_silence), (100, TICK));
+        assert_eq!((report.arrived, report.longest_silence), (100, BURST_INTERVAL));
         assert_eq!(report.longest_loss(), None);
     }
 
@@ -212,27 +212,27 @@ mod tests {
         assert_eq!(report.lost(), 32);
         assert!(!report.is_complete());
         let longest = report.longest_loss().expect("there is one");
-        assert_eq!((longest.from, longest.until), (start + TICK, start + 4 * TICK));
-        assert_eq!(report.longest_silence, 3 * TICK, "14 came after 2 ms, 45 after 5");
-        assert_eq!(report.lost_outside(start + TICK, start + 4 * TICK), 2);
+        assert_eq!((longest.from, longest.until), (start + BURST_INTERVAL, start + 4 * BURST_INTERVAL));
+        assert_eq!(report.longest_silence, 3 * BURST_INTERVAL, "14 came after 2 ms, 45 after 5");
+        assert_eq!(report.lost_outside(start + BURST_INTERVAL, start + 4 * BURST_INTERVAL), 2);
         assert_eq!(
-            report.lost_outside(start + TICK * 3 / 2, start + 4 * TICK),
+            report.lost_outside(start + BURST_INTERVAL * 3 / 2, start + 4 * BURST_INTERVAL),
             2,
             "it may have been sent by then"
         );
-        assert_eq!(report.lost_outside(start + 2 * TICK, start + 4 * TICK), 32);
-        assert_eq!(report.lost_outside(start, start + 9 * TICK), 0);
+        assert_eq!(report.lost_outside(start + 2 * BURST_INTERVAL, start + 4 * BURST_INTERVAL), 32);
+        assert_eq!(report.lost_outside(start, start + 9 * BURST_INTERVAL), 0);
     }
 
     #[test]
     fn duplicates_and_disorder_are_told_apart() {
         let mut arrivals = Arrivals::default();
         for sequence in [0, 2, 1, 2, 3] {
-            arrivals.note(sequence, TICK);
+            arrivals.note(sequence, BURST_INTERVAL);
         }
         let now = Instant::now();
         let bursts = [Burst { first: 0, at: now, over: now }];
-        let report = Report::new(4, &bursts, 0, Duration::ZERO, &arrivals);
+        let report = StreamReport::new(4, &bursts, 0, Duration::ZERO, &arrivals);
         assert_eq!((report.lost(), report.duplicated, report.reordered), (0, 1, 1));
         assert!(!report.is_complete(), "a duplicate is no clean passage");
     }

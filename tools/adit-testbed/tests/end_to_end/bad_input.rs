@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, Tunnels, UNDERLAY_A, UNDERLAY_B, bring_up};
-use adit_linux::testing::require_root;
+use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_tunnel::DropReason;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
@@ -21,7 +20,7 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
 /// Datagrams between two looks at the counters; few enough for the kernel's queues.
 const BURST: usize = 256;
 
-fn at_gateway_a(network: &Article) -> Injector {
+fn at_gateway_a(network: &TwoSites) -> Injector {
     Injector::new(&network.router, "toA", &network.gateway_a, "underlayA")
 }
 
@@ -93,7 +92,7 @@ fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
 
 /// Sends `count` of them, half from the peer's address and half from a stranger's, each counted
 /// as a drop before the next burst.
-fn send_garbage(bed: (&Article, &Tunnels), random: &mut Random, count: usize) {
+fn send_garbage(bed: (&TwoSites, &Tunnels), random: &mut Random, count: usize) {
     let plane = bed.1.a.plane();
     let mut underlay = at_gateway_a(bed.0);
     let mut expected = plane.totals().dropped();
@@ -152,21 +151,18 @@ fn while_pinging(host: &Host, work: impl FnOnce()) -> u64 {
 }
 
 /// Without probes, which would be counted among what the tests send.
-fn join_quietly(network: &Article) -> Tunnels {
+fn bring_up_without_probes(network: &TwoSites) -> Tunnels {
     Tunnels {
         a: bring_up(&network.gateway_a, &config_a("probe = false")).unwrap(),
         b: bring_up(&network.gateway_b, &config_b("probe = false")).unwrap(),
     }
 }
 
-#[test]
+#[test(root)]
 fn garbage_is_counted_and_disturbs_nothing() {
-    if !require_root("garbage_is_counted_and_disturbs_nothing") {
-        return;
-    }
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     // A probe and its answer would be counted among the pings, on a machine that takes its time.
-    let tunnels = join_quietly(&network);
+    let tunnels = bring_up_without_probes(&network);
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let taps = [(&network.gateway_a, "ipipA"), (&network.host_a, "eth0"), (&network.router, "toA")]
         .map(|(host, device)| Tap::start(host, device).unwrap());
@@ -196,13 +192,13 @@ fn garbage_is_counted_and_disturbs_nothing() {
     }
 }
 
-#[test]
+#[test(root)]
 fn garbage_costs_no_memory() {
-    if !require_root("garbage_costs_no_memory") || !in_own_process("bad_input::garbage_costs_no_memory") {
+    if !in_own_process("bad_input::garbage_costs_no_memory") {
         return;
     }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     let mut random = Random::seeded(6);
     // Touches every buffer there is once.
     send_garbage((&network, &tunnels), &mut random, 8192);
@@ -215,13 +211,10 @@ fn garbage_costs_no_memory() {
 }
 
 /// Datagrams without a mistake in them that must not pass, each under its own name.
-#[test]
+#[test(root)]
 fn what_must_not_pass_is_dropped_under_its_own_name() {
-    if !require_root("what_must_not_pass_is_dropped_under_its_own_name") {
-        return;
-    }
-    let network = Article::build().unwrap();
-    let tunnels = join_quietly(&network);
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_without_probes(&network);
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let plane = tunnels.a.plane();
     let mut underlay = at_gateway_a(&network);

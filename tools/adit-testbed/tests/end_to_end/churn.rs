@@ -4,31 +4,27 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use adit_lab::checks::reaches;
-use adit_lab::two_sites::{Article, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::two_sites::{HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::Route;
 use adit_linux::sockets::capture;
-use adit_linux::testing::require_root;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 use ipnet::Ipv4Net;
 
-use crate::support::{Injector, mac, wait_until};
+use crate::support::{Injector, mac, set_mac, wait_until};
 
 const NEW_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0, 0, 0x42];
 
 #[track_caller]
-fn wait_for_traffic(network: &Article) {
+fn wait_for_traffic(network: &TwoSites) {
     wait_until("host A reaches host B", || reaches(&network.host_a, HOST_B).unwrap());
 }
 
 /// The next hop's interface is exchanged for one with another address, which says nothing: the
 /// kernel has to find out, and is only made to by the tunnel's telling it that the entry is in use.
-#[test]
+#[test(root)]
 fn a_next_hop_with_another_mac_is_found_again() {
-    if !require_root("a_next_hop_with_another_mac_is_found_again") {
-        return;
-    }
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     // As it would be in some 40 seconds with the usual times.
     let gateway = &network.gateway_a;
     for (knob, value) in
@@ -36,29 +32,24 @@ fn a_next_hop_with_another_mac_is_found_again() {
     {
         gateway.sysctl(&format!("ipv4/neigh/underlayA/{knob}"), value).unwrap();
     }
-    let _tunnels = network.join().unwrap();
+    let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
-    let index = network.router.index("toA").unwrap();
-    network.router.netlink().unwrap().set_mac(index, NEW_MAC).unwrap();
+    set_mac(&network.router, "toA", NEW_MAC);
     wait_for_traffic(&network);
     let neighbour = gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
     assert_eq!(neighbour.unwrap().and_then(|neighbour| neighbour.mac), Some(NEW_MAC));
 }
 
 /// The same, announced by a gratuitous ARP reply (RFC 5227 section 3), with the usual times.
-#[test]
+#[test(root)]
 fn an_announced_mac_is_used_at_once() {
-    if !require_root("an_announced_mac_is_used_at_once") {
-        return;
-    }
-    let network = Article::build().unwrap();
-    let _tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let gateway = &network.gateway_a;
-    let index = network.router.index("toA").unwrap();
     // A neighbour that was confirmed within the last second is not replaced (`locktime`).
     gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
-    network.router.netlink().unwrap().set_mac(index, NEW_MAC).unwrap();
+    set_mac(&network.router, "toA", NEW_MAC);
     Injector::new(&network.router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
     let known = || gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
     wait_until("the kernel takes the announcement", || {
@@ -67,13 +58,10 @@ fn an_announced_mac_is_used_at_once() {
     wait_for_traffic(&network);
 }
 
-#[test]
+#[test(root)]
 fn traffic_returns_after_the_underlay_interface_was_down() {
-    if !require_root("traffic_returns_after_the_underlay_interface_was_down") {
-        return;
-    }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     for _ in 0..3 {
         network.gateway_a.down("underlayA").unwrap();
@@ -85,13 +73,10 @@ fn traffic_returns_after_the_underlay_interface_was_down() {
 }
 
 /// The cable is pulled at the other end, where the router loses its routes.
-#[test]
+#[test(root)]
 fn traffic_returns_after_the_carrier_was_gone() {
-    if !require_root("traffic_returns_after_the_carrier_was_gone") {
-        return;
-    }
-    let network = Article::build().unwrap();
-    let _tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     network.router.down("toA").unwrap();
     assert!(!reaches(&network.host_a, HOST_B).unwrap(), "the cable is pulled");
@@ -101,13 +86,10 @@ fn traffic_returns_after_the_carrier_was_gone() {
 }
 
 /// A second cable to the router, and then the first one breaks.
-#[test]
+#[test(root)]
 fn traffic_follows_the_route_to_another_interface() {
-    if !require_root("traffic_follows_the_route_to_another_interface") {
-        return;
-    }
-    let network = Article::build().unwrap();
-    let _tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let (gateway, router) = (&network.gateway_a, &network.router);
     gateway.connect("second", router, "toA2").unwrap();
@@ -130,13 +112,10 @@ fn traffic_follows_the_route_to_another_interface() {
 }
 
 /// Somebody who listens on the gateway's own interface, as `tcpdump` does, sees what leaves it.
-#[test]
+#[test(root)]
 fn a_capture_on_the_gateway_itself_sees_what_leaves() {
-    if !require_root("a_capture_on_the_gateway_itself_sees_what_leaves") {
-        return;
-    }
-    let network = Article::build().unwrap();
-    let _tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let gateway = &network.gateway_a;
     for _ in 0..2 {

@@ -7,6 +7,7 @@
 //!
 //! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on has one less.
 
+use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_fixtures::packet::{hex, mend};
 use adit_fixtures::site::{A, B, C, HOST_A, INSIDE_A};
-use adit_fixtures::{Case, Outcome, Setup, Way, table};
+use adit_fixtures::{Case, Direction, Outcome, Setup, table};
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, bring_up};
+use adit_lab::two_sites::{TwoSites, bring_up};
 use adit_linux::sockets::raw::RawSocket;
-use adit_testbed::test_planes::{require, word};
+use adit_testbed::test_planes::plane_name;
 use adit_testbed::wire_tap;
 use adit_tunnel::Totals;
 use adit_wire::dscp::DscpPolicy;
@@ -33,18 +34,14 @@ use crate::support::{Injector, PATIENCE, mac, wait_until};
 /// How long nothing may come, at the end, before nothing more is taken to come.
 const QUIET: Duration = Duration::from_millis(50);
 
-#[test]
+#[test(root)]
 fn userspace_does_what_the_table_says() {
-    if require("fixtures::userspace_does_what_the_table_says", DataplaneChoice::Userspace) {
-        run(DataplaneChoice::Userspace);
-    }
+    run(DataplaneChoice::Userspace);
 }
 
-#[test]
+#[test(root, ebpf)]
 fn ebpf_does_what_the_table_says() {
-    if require("fixtures::ebpf_does_what_the_table_says", DataplaneChoice::Ebpf) {
-        run(DataplaneChoice::Ebpf);
-    }
+    run(DataplaneChoice::Ebpf);
 }
 
 fn run(plane: DataplaneChoice) {
@@ -53,9 +50,9 @@ fn run(plane: DataplaneChoice) {
         tunnels.entry(config(&case.setup, plane)).or_default().push(case);
     }
     for (config, cases) in tunnels {
-        let mut bed = Bed::build(&config);
-        cases.iter().for_each(|case| bed.expect(case));
-        bed.expect_silence();
+        let mut testbed = Testbed::build(&config);
+        cases.iter().for_each(|case| testbed.expect(case));
+        testbed.expect_silence();
     }
 }
 
@@ -90,7 +87,7 @@ fn config(setup: &Setup, plane: DataplaneChoice) -> String {
          [tunnel]\nttl = {ttl}\ndscp = {dscp}\necn = \"{ecn}\"\ndf = {}\nmss-clamp = {}\nprobe = false\n{}",
         config.underlay,
         networks(&config.networks),
-        word(plane),
+        plane_name(plane),
         outer.df,
         config.mss_clamp,
         peers.collect::<String>()
@@ -98,25 +95,25 @@ fn config(setup: &Setup, plane: DataplaneChoice) -> String {
 }
 
 /// Gateway A between two neighbours that say nothing by themselves.
-struct Bed {
+struct Testbed {
     overlay: Overlay,
     inside: Injector,
     underlay: Injector,
-    at_host: Ear,
-    at_router: Ear,
+    at_host: GatewayOutput,
+    at_router: GatewayOutput,
     _silencers: [RawSocket; 2],
-    _network: Article,
+    _network: TwoSites,
 }
 
-impl Bed {
+impl Testbed {
     fn build(config: &str) -> Self {
-        let network = Article::build().unwrap();
-        let Article { host_a, gateway_a, router, .. } = &network;
+        let network = TwoSites::build().unwrap();
+        let TwoSites { host_a, gateway_a, router, .. } = &network;
         // The router is every peer, and answers to nothing but ARP.
         router.sysctl("ipv4/ip_forward", "0").unwrap();
         let silencers = [B, C].map(|peer| {
             router.address("lo", Ipv4Net::from(peer)).unwrap();
-            router.run(|| RawSocket::silencer(peer)).unwrap()
+            router.run(|| RawSocket::protocol4_placeholder(peer)).unwrap()
         });
         // The host has no address, so that it answers to nothing at all.
         let inside = gateway_a.index("dummyA").unwrap();
@@ -131,8 +128,8 @@ impl Bed {
             overlay,
             inside: Injector::new(host_a, "eth0", gateway_a, "dummyA"),
             underlay: Injector::new(router, "toA", gateway_a, "underlayA"),
-            at_host: Ear::new(host_a, "eth0", gateway_a, "dummyA"),
-            at_router: Ear::new(router, "toA", gateway_a, "underlayA"),
+            at_host: GatewayOutput::new(host_a, "eth0", gateway_a, "dummyA"),
+            at_router: GatewayOutput::new(router, "toA", gateway_a, "underlayA"),
             _silencers: silencers,
             _network: network,
         }
@@ -141,9 +138,9 @@ impl Bed {
     /// Puts a case before the gateway, and waits for all that is to come of it.
     fn expect(&mut self, case: &Case) {
         let before = self.overlay.plane().totals();
-        match case.way {
-            Way::Into => self.inside.send(&hop(&case.packet.bytes, 1)),
-            Way::OutOf => self.underlay.send(&case.packet.bytes),
+        match case.direction {
+            Direction::Encap => self.inside.send(&hop(&case.packet.bytes, 1)),
+            Direction::Decap => self.underlay.send(&case.packet.bytes),
         }
         match &case.outcome {
             Outcome::Sent(frames) => {
@@ -162,18 +159,18 @@ impl Bed {
 
     /// Nothing has come but what was expected.
     fn expect_silence(&mut self) {
-        for ear in [&mut self.at_host, &mut self.at_router] {
-            assert_eq!(ear.next(QUIET).map(|datagram| hex(&datagram)), None, "nobody has sent that");
+        for output in [&mut self.at_host, &mut self.at_router] {
+            assert_eq!(output.next(QUIET).map(|datagram| hex(&datagram)), None, "nobody has sent that");
         }
     }
 }
 
 /// What the gateway passes on by one of its cables.
-struct Ear(wire_tap::Ear);
+struct GatewayOutput(wire_tap::FrameReceiver);
 
-impl Ear {
+impl GatewayOutput {
     fn new(host: &Host, device: &str, gateway: &Host, gateway_device: &str) -> Self {
-        Self(wire_tap::Ear::new(host, device, gateway, gateway_device).unwrap())
+        Self(wire_tap::FrameReceiver::new(host, device, gateway, gateway_device).unwrap())
     }
 
     #[track_caller]

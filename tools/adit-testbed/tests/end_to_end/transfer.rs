@@ -10,8 +10,7 @@ use adit_control::reconcile::desired::{Machine, tunnel_config};
 use adit_dataplane::DataPlane;
 use adit_dataplane::userspace::UserspacePlane;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, Tunnels, bring_up};
-use adit_linux::testing::require_root;
+use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, bring_up};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
 use sha2::{Digest, Sha256};
@@ -77,7 +76,7 @@ fn stream(from: &Host, to: &Host, address: Ipv4Addr, seed: u64, len: usize) {
 }
 
 /// `streams` streams each way, all at once, of `len` bytes each.
-fn both_ways(network: &Article, streams: u64, len: usize) {
+fn both_ways(network: &TwoSites, streams: u64, len: usize) {
     let (a, b) = (&network.host_a, &network.host_b);
     std::thread::scope(|scope| {
         for number in 0..streams {
@@ -87,13 +86,10 @@ fn both_ways(network: &Article, streams: u64, len: usize) {
     });
 }
 
-#[test]
+#[test(root)]
 fn sixty_four_megabytes_both_ways_at_once() {
-    if !require_root("sixty_four_megabytes_both_ways_at_once") {
-        return;
-    }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     both_ways(&network, 1, 64 * MEGABYTE);
     for tunnel in [&tunnels.a, &tunnels.b] {
         let totals = tunnel.plane().totals();
@@ -104,8 +100,8 @@ fn sixty_four_megabytes_both_ways_at_once() {
 
 /// A link behind the router is narrower than gateway A's own: only the router can tell. MSS
 /// clamping is off, or TCP would never send anything too long.
-fn narrow(tunnel: &str) -> (Article, Tunnels) {
-    let network = Article::build().unwrap();
+fn narrow(tunnel: &str) -> (TwoSites, Tunnels) {
+    let network = TwoSites::build().unwrap();
     network.router.mtu("toB", 1400).unwrap();
     network.gateway_b.mtu("underlayB", 1400).unwrap();
     let a = bring_up(&network.gateway_a, &config_a(tunnel)).unwrap();
@@ -114,11 +110,8 @@ fn narrow(tunnel: &str) -> (Article, Tunnels) {
 }
 
 /// RFC 2003 section 5.1: the tunnel learns the path's MTU from the router, and the senders from it.
-#[test]
+#[test(root)]
 fn the_path_mtu_is_learned_from_a_router() {
-    if !require_root("the_path_mtu_is_learned_from_a_router") {
-        return;
-    }
     let (network, tunnels) = narrow("mss-clamp = false");
     let tunnel = tunnels.a.plane().tunnel();
     assert_eq!(tunnel.path_mtu(PEER).mtu, 1500);
@@ -132,11 +125,8 @@ fn the_path_mtu_is_learned_from_a_router() {
 
 /// With `df = false`, and senders that leave DF clear too, routers fragment the outer datagram
 /// and the peer reassembles it.
-#[test]
+#[test(root)]
 fn without_df_the_router_fragments() {
-    if !require_root("without_df_the_router_fragments") {
-        return;
-    }
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     for host in [&network.host_a, &network.host_b] {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
@@ -148,11 +138,8 @@ fn without_df_the_router_fragments() {
 }
 
 /// With `df = false` an inner DF is honoured all the same, and so the path's MTU is learned.
-#[test]
+#[test(root)]
 fn an_inner_df_is_honoured_without_df() {
-    if !require_root("an_inner_df_is_honoured_without_df") {
-        return;
-    }
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 4 * MEGABYTE);
@@ -182,12 +169,9 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
     plane
 }
 
-#[test]
+#[test(root)]
 fn two_queues_and_several_streams() {
-    if !require_root("two_queues_and_several_streams") {
-        return;
-    }
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     let a = two_queues(&network.gateway_a, &config_a(""), "ipipA");
     let b = two_queues(&network.gateway_b, &config_b(""), "ipipB");
     let before = [a.totals(), b.totals()];
@@ -199,7 +183,7 @@ fn two_queues_and_several_streams() {
 
 /// Datagrams of `sizes` bytes of payload from host A to host B, one after the other. Gives the
 /// sizes that arrived; what arrives must be what was sent.
-fn datagrams(network: &Article, sizes: &[usize]) -> Vec<usize> {
+fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
     let bind = |host: &Host, address| {
         host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap().expect("a port is free")
     };
@@ -237,13 +221,10 @@ fn sizes() -> Vec<usize> {
     sizes
 }
 
-#[test]
+#[test(root)]
 fn datagrams_of_every_size_arrive_unchanged() {
-    if !require_root("datagrams_of_every_size_arrive_unchanged") {
-        return;
-    }
-    let network = Article::build().unwrap();
-    let tunnels = network.join().unwrap();
+    let network = TwoSites::build().unwrap();
+    let tunnels = network.bring_up().unwrap();
     // DF clear: whoever finds them too long may fragment them.
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());
@@ -252,11 +233,8 @@ fn datagrams_of_every_size_arrive_unchanged() {
 
 /// Behind a narrow link the tunnel fragments the inner datagrams once it knows. Until then the
 /// outer ones, whose DF is set, are refused by the router, and only those may be missing.
-#[test]
+#[test(root)]
 fn datagrams_of_every_size_behind_a_narrow_link() {
-    if !require_root("datagrams_of_every_size_behind_a_narrow_link") {
-        return;
-    }
     let (network, tunnels) = narrow("");
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     let sizes = sizes();
@@ -266,11 +244,8 @@ fn datagrams_of_every_size_behind_a_narrow_link() {
 }
 
 /// The same with `df = false`: nothing is refused, the router fragments, nothing is missing.
-#[test]
+#[test(root)]
 fn datagrams_of_every_size_without_df() {
-    if !require_root("datagrams_of_every_size_without_df") {
-        return;
-    }
     let (network, _tunnels) = narrow("df = false");
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());

@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use adit_config::DataplaneChoice;
 use adit_lab::ping::ping;
-use adit_lab::two_sites::{Article, HOST_B, UNDERLAY_B};
+use adit_lab::two_sites::{HOST_B, TwoSites, UNDERLAY_B};
 use adit_linux::netlink::Route;
 use ipnet::Ipv4Net;
 
-use crate::planes::{join_with, on_every_plane};
+use crate::planes::{bring_up_with, on_every_plane};
 use crate::support::drops_since;
 
 /// The underlay's way back is another than the way there, as behind two providers. Not one datagram is
 /// lost to that, the first included.
 fn the_way_back_is_another(plane: DataplaneChoice) {
     const ECHOES: u64 = 5;
-    let network = Article::build().unwrap();
-    let tunnels = join_with(&network, plane, "probe = false");
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     let (gateway, router) = (&network.gateway_b, &network.router);
     gateway.connect("second", router, "toB2").unwrap();
     for device in ["all", "second"] {

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
-use adit_lab::throughput::Path;
-use adit_lab::two_sites::{Article, HOST_B, UNDERLAY_A, UNDERLAY_B};
-use adit_testbed::black_hole::{BlackHole, bound_receiver, time_to_heal};
+use adit_lab::throughput::Flow;
+use adit_lab::two_sites::{HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
+use adit_testbed::black_hole::{BlackHole, limit_receive_buffer, time_to_recover};
 use adit_testbed::transfer::Transfer;
 
-use crate::planes::{join, on_every_plane};
+use crate::planes::{bring_up_on, on_every_plane};
 use crate::support::wait_until;
 
 /// Before somebody who waits gives up.
@@ -17,14 +17,14 @@ const SOON: Duration = Duration::from_secs(15);
 
 #[expect(clippy::print_stderr, reason = "the figure is what the test is for")]
 fn a_transfer_survives_a_black_hole(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let _tunnels = join(&network, plane);
-    bound_receiver(&network.host_b).unwrap();
-    let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let network = TwoSites::build().unwrap();
+    let _tunnels = bring_up_on(&network, plane);
+    limit_receive_buffer(&network.host_b).unwrap();
+    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B };
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("the transfer runs", || transfer.received() > 4 << 20);
     let hole = BlackHole::open(&network.router, "toB", 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
-    let took = time_to_heal(&transfer, SOON);
+    let took = time_to_recover(&transfer, SOON);
     assert!(took.is_some(), "the transfer hangs in the hole for {SOON:?} already");
     eprintln!("{plane:?}: the transfer went on after {:.1} s", took.unwrap_or_default().as_secs_f64());
     eprintln!("{}", transfer.finish().unwrap());

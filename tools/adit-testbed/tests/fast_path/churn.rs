@@ -4,13 +4,13 @@
 use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::{Neighbour, Netlink, Route};
-use adit_testbed::loss_stream::{Probe, ProbeOptions, Report};
+use adit_testbed::loss_stream::{LossStream, StreamOptions, StreamReport};
 use ipnet::Ipv4Net;
 
-use crate::planes::{join, on_every_plane};
-use crate::support::{Injector, PATIENCE, wait_until};
+use crate::planes::{bring_up_on, on_every_plane};
+use crate::support::{Injector, PATIENCE, set_mac, wait_until};
 
 /// Long enough to tell a stream that flows from one that does not.
 const STEADY: Duration = Duration::from_millis(300);
@@ -31,13 +31,13 @@ struct Cost {
     over: Instant,
     plane: DataplaneChoice,
     /// From host A, and from host B.
-    reports: [Report; 2],
+    reports: [StreamReport; 2],
 }
 
 /// Starts both streams, has `event` happen, and takes the reports.
-fn during(network: &Article, plane: DataplaneChoice, what: &str, event: impl FnOnce()) -> Cost {
+fn during(network: &TwoSites, plane: DataplaneChoice, what: &str, event: impl FnOnce()) -> Cost {
     let start =
-        |from, to, address| Probe::start(from, to, address, ProbeOptions::default(), PATIENCE).unwrap();
+        |from, to, address| LossStream::start(from, to, address, StreamOptions::default(), PATIENCE).unwrap();
     let probes =
         [start(&network.host_a, &network.host_b, HOST_B), start(&network.host_b, &network.host_a, HOST_A)];
     std::thread::sleep(STEADY);
@@ -75,13 +75,13 @@ impl Cost {
     /// Nothing was lost at all.
     #[track_caller]
     fn assert_lossless(&self) {
-        self.assert_all(Report::is_complete);
+        self.assert_all(StreamReport::is_complete);
     }
 
     /// Of the kernel's data plane. A process also loses what comes while it gets no processor, on a machine
     /// that is busy otherwise: its figures are there to be read, and that traffic came back was checked.
     #[track_caller]
-    fn assert_all(&self, holds: impl Fn(&Report) -> bool) {
+    fn assert_all(&self, holds: impl Fn(&StreamReport) -> bool) {
         for report in &self.reports {
             assert_eq!(report.dropped_by_receiver, 0, "{report}");
             assert!(self.plane != DataplaneChoice::Ebpf || holds(report), "{report}");
@@ -96,7 +96,7 @@ struct NextHop {
 }
 
 impl NextHop {
-    fn new(network: &Article) -> Self {
+    fn new(network: &TwoSites) -> Self {
         let gateway = &network.gateway_a;
         Self { netlink: gateway.netlink().unwrap(), device: gateway.index("underlayA").unwrap() }
     }
@@ -118,7 +118,7 @@ impl NextHop {
 
 /// Both ends of gateway A's cable are at work again. The kernel sees to links that have changed once a second
 /// (`linkwatch`), all of the machine's together, and sends nothing by them before.
-fn wait_for_the_cable(network: &Article) {
+fn wait_for_the_cable(network: &TwoSites) {
     let ends = [(&network.gateway_a, "underlayA"), (&network.router, "toA")];
     for (host, device) in ends {
         let mut netlink = host.netlink().unwrap();
@@ -130,8 +130,8 @@ fn wait_for_the_cable(network: &Article) {
 
 /// A second cable to the router; the route to the peer moves to it; then the first one breaks.
 fn the_route_moves_to_another_interface(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let _tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let _tunnels = bring_up_on(&network, plane);
     let (gateway, router) = (&network.gateway_a, &network.router);
     gateway.connect("second", router, "toA2").unwrap();
     router.sysctl("ipv4/conf/toA2/proxy_arp", "1").unwrap();
@@ -156,15 +156,14 @@ fn the_route_moves_to_another_interface(plane: DataplaneChoice) {
 /// (RFC 5227 section 3).
 fn the_next_hop_changes_its_mac(plane: DataplaneChoice) {
     const NEW_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0, 0, 0x42];
-    let network = Article::build().unwrap();
-    let _tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let _tunnels = bring_up_on(&network, plane);
     let (gateway, router) = (&network.gateway_a, &network.router);
     // A neighbour that was confirmed within the last second is not replaced (`locktime`).
     gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
-    let (port, mut of_router) = (router.index("toA").unwrap(), router.netlink().unwrap());
     let mut next_hop = NextHop::new(&network);
     let cost = during(&network, plane, "the next hop changes its MAC", || {
-        of_router.set_mac(port, NEW_MAC).unwrap();
+        set_mac(router, "toA", NEW_MAC);
         Injector::new(router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
         wait_until("the kernel takes the announcement", || {
             next_hop.known().and_then(|known| known.mac) == Some(NEW_MAC)
@@ -174,8 +173,8 @@ fn the_next_hop_changes_its_mac(plane: DataplaneChoice) {
 }
 
 fn the_link_flaps(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_on(&network, plane);
     let (mut next_hop, gateway) = (NextHop::new(&network), &network.gateway_a);
     for _ in 0..3 {
         let mut took = Duration::ZERO;
@@ -196,8 +195,8 @@ fn the_link_flaps(plane: DataplaneChoice) {
 
 /// The cable is pulled at the other end, where the router loses its route.
 fn the_carrier_goes(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let _tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let _tunnels = bring_up_on(&network, plane);
     let (mut next_hop, router) = (NextHop::new(&network), &network.router);
     let mut took = Duration::ZERO;
     let cost = during(&network, plane, "the carrier goes at the other end", || {
@@ -215,8 +214,8 @@ fn the_carrier_goes(plane: DataplaneChoice) {
 
 /// What all the others are measured against.
 fn nothing_happens(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let _tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let _tunnels = bring_up_on(&network, plane);
     during(&network, plane, "nothing happens", || std::thread::sleep(Duration::from_secs(2)))
         .assert_lossless();
 }

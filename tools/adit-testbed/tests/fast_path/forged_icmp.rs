@@ -8,13 +8,13 @@ use std::time::Duration;
 use adit_config::DataplaneChoice;
 use adit_dataplane::DataPlane;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
-use adit_testbed::loss_stream::{Probe, ProbeOptions};
+use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
+use adit_testbed::loss_stream::{LossStream, StreamOptions};
 use adit_tunnel::{DropReason, PeerIndex, Reachability, Totals};
 use adit_wire::icmpv4::{Icmpv4Error, MAX_ERROR_LEN, build_error};
 use adit_wire::{Protocol, checksum};
 
-use crate::planes::join_with;
+use crate::planes::bring_up_with;
 use crate::support::{
     Injector, PATIENCE, drops_since, in_own_process, ipv4, ipv4_with, mend_checksum, resident, wait_until,
 };
@@ -165,8 +165,8 @@ fn planes_time() -> Duration {
 
 /// Each of them one by one, and counted one by one: none is believed, whatever is right about it.
 fn each_is_refused(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join_with(&network, plane, "probe = false");
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     let plane = tunnels.a.plane();
     let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
     let before = plane.totals();
@@ -192,8 +192,8 @@ fn each_is_refused(plane: DataplaneChoice) {
 
 #[expect(clippy::print_stderr, reason = "the figures are what the test is for")]
 fn a_flood_is_survived(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join_with(&network, plane, "probe = false");
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     let (choice, plane) = (plane, tunnels.a.plane());
     let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
     // Of a full queue the kernel says that it had no room for the shortest ones either.
@@ -210,8 +210,8 @@ fn a_flood_is_survived(plane: DataplaneChoice) {
         });
         assert_eq!(counted(&plane.totals()) + lost_in_queue(&network.gateway_a), sent);
     };
-    let options = ProbeOptions { rate: 2000, ..ProbeOptions::default() };
-    let probe = Probe::start(&network.host_a, &network.host_b, HOST_B, options, PATIENCE).unwrap();
+    let options = StreamOptions { rate: 2000, ..StreamOptions::default() };
+    let probe = LossStream::start(&network.host_a, &network.host_b, HOST_B, options, PATIENCE).unwrap();
     // Touches what there is to touch once.
     let mut sent = flood(8192);
     settled(sent);
@@ -243,7 +243,8 @@ fn a_flood_is_survived(plane: DataplaneChoice) {
 
 /// The flood in a process of its own, where nothing else takes memory.
 fn a_flood_changes_nothing(plane: DataplaneChoice) {
-    let name = format!("forged_icmp::{}::a_flood_changes_nothing", adit_testbed::test_planes::word(plane));
+    let name =
+        format!("forged_icmp::{}::a_flood_changes_nothing", adit_testbed::test_planes::plane_name(plane));
     if in_own_process(&name) {
         a_flood_is_survived(plane);
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::ping::{Answer, ping};
-use adit_lab::throughput::Path;
+use adit_lab::throughput::Flow;
 use adit_linux::sockets::raw::RawSocket;
-use adit_testbed::hub::{Overlays, Place, Sites, UNDERLAY};
+use adit_testbed::hub::{HubNetwork, Overlays, Site, UNDERLAY};
 use adit_testbed::transfer::Transfer;
 use adit_tunnel::DropReason;
 use adit_wire::Protocol;
@@ -21,23 +21,23 @@ use crate::support::{ATTEMPT, Injector, Random, drops_since, ipv4_with, snmp, ud
 const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
 
-fn joined(plane: DataplaneChoice) -> (Sites, Overlays) {
-    let sites = Sites::build().unwrap();
-    let overlays = sites.join(plane).unwrap();
-    (sites, overlays)
+fn joined(plane: DataplaneChoice) -> (HubNetwork, Overlays) {
+    let network = HubNetwork::build().unwrap();
+    let overlays = network.bring_up(plane).unwrap();
+    (network, overlays)
 }
 
 /// The path from the host behind one spoke to the host behind the other.
-fn path(sites: &Sites, from: Place, to: Place) -> Path<'_> {
-    Path { client: &sites.of(from).host, server: &sites.of(to).host, address: to.host() }
+fn path(network: &HubNetwork, from: Site, to: Site) -> Flow<'_> {
+    Flow { client: &network.of(from).host, server: &network.of(to).host, address: to.host() }
 }
 
 fn a_transfer_from_spoke_to_spoke(plane: DataplaneChoice) {
     const ENOUGH: u64 = 64 << 20;
-    let (sites, overlays) = joined(plane);
-    let before = overlays.of(Place::Hub).plane().totals();
-    let transfers = [(Place::One, Place::Two), (Place::Two, Place::One), (Place::Hub, Place::One)]
-        .map(|(from, to)| Transfer::start(&path(&sites, from, to), None).unwrap());
+    let (network, overlays) = joined(plane);
+    let before = overlays.of(Site::Hub).plane().totals();
+    let transfers = [(Site::One, Site::Two), (Site::Two, Site::One), (Site::Hub, Site::One)]
+        .map(|(from, to)| Transfer::start(&path(&network, from, to), None).unwrap());
     wait_until("64 MiB have arrived each way", || {
         transfers.iter().all(|transfer| transfer.received() > ENOUGH)
     });
@@ -46,7 +46,7 @@ fn a_transfer_from_spoke_to_spoke(plane: DataplaneChoice) {
         assert!(report.bytes > ENOUGH, "{report}");
         show(&report);
     }
-    let after = overlays.of(Place::Hub).plane().totals();
+    let after = overlays.of(Site::Hub).plane().totals();
     assert_eq!(drops_since(&before, &after), []);
     for (peer, before) in after.peers.iter().zip(&before.peers) {
         assert!(peer.rx_bytes - before.rx_bytes > ENOUGH, "all of it went through the hub: {peer:?}");
@@ -60,13 +60,13 @@ fn show(report: &impl std::fmt::Display) {
 
 /// RFC 2003 section 3.1: the tunnel is one hop, as a cable would be; what is between its ends is not seen.
 fn each_gateway_is_one_hop(plane: DataplaneChoice) {
-    let (sites, _overlays) = joined(plane);
-    let host = &sites.of(Place::One).host;
-    let ask = |ttl| host.run(|| ping(Place::Two.host(), 84, ttl, ATTEMPT)).unwrap();
-    for (ttl, place) in [(1, Place::One), (2, Place::Hub), (3, Place::Two)] {
+    let (network, _overlays) = joined(plane);
+    let host = &network.of(Site::One).host;
+    let ask = |ttl| host.run(|| ping(Site::Two.host(), 84, ttl, ATTEMPT)).unwrap();
+    for (ttl, site) in [(1, Site::One), (2, Site::Hub), (3, Site::Two)] {
         let answer = ask(ttl);
         let error = Icmpv4Error::TimeExceeded { code: 0 };
-        assert_eq!(answer, Answer::Refused { by: place.inside(), error }, "TTL {ttl}");
+        assert_eq!(answer, Answer::Refused { by: site.inside(), error }, "TTL {ttl}");
     }
     // Three routers, there and back: the answer left with 64.
     for ttl in [4, 64] {
@@ -78,10 +78,10 @@ fn each_gateway_is_one_hop(plane: DataplaneChoice) {
 /// To the hub's kernel both spokes are on one link, the tunnel's interface: it might tell their hosts to
 /// speak to each other without it.
 fn nobody_is_redirected(plane: DataplaneChoice) {
-    let (sites, _overlays) = joined(plane);
-    let (host, hub) = (&sites.of(Place::One).host, &sites.of(Place::Hub).gateway);
+    let (network, _overlays) = joined(plane);
+    let (host, hub) = (&network.of(Site::One).host, &network.of(Site::Hub).gateway);
     for _ in 0..3 {
-        let answer = host.run(|| ping(Place::Two.host(), 84, 64, ATTEMPT)).unwrap();
+        let answer = host.run(|| ping(Site::Two.host(), 84, 64, ATTEMPT)).unwrap();
         assert!(answer.is_reply(), "{answer:?}");
     }
     assert_eq!(snmp(hub, "Icmp", "OutRedirects"), 0);
@@ -89,21 +89,21 @@ fn nobody_is_redirected(plane: DataplaneChoice) {
 
 /// RFC 2827 on the hub: a peer speaks for its own networks, and for nobody else's.
 fn the_hub_knows_who_may_speak(plane: DataplaneChoice) {
-    let (sites, overlays) = joined(plane);
-    let hub = overlays.of(Place::Hub).plane();
+    let (network, overlays) = joined(plane);
+    let hub = overlays.of(Site::Hub).plane();
     let mut underlay =
-        Injector::new(&sites.router, Place::Hub.port(), &sites.of(Place::Hub).gateway, UNDERLAY);
-    let tap = Tap::start(&sites.of(Place::Two).host, "eth0").unwrap();
-    let to = SocketAddrV4::new(Place::Two.host(), 4242);
-    let from_one = |inner: &[u8]| outer(Place::One, Place::Hub, 0, inner);
+        Injector::new(&network.router, Site::Hub.port(), &network.of(Site::Hub).gateway, UNDERLAY);
+    let tap = Tap::start(&network.of(Site::Two).host, "eth0").unwrap();
+    let to = SocketAddrV4::new(Site::Two.host(), 4242);
+    let from_one = |inner: &[u8]| outer(Site::One, Site::Hub, 0, inner);
     let outside = Ipv4Addr::new(203, 0, 113, 9);
     let somewhere = SocketAddrV4::new(outside, 4242);
     let cases = [
         (DropReason::InnerSourceNotFromPeer, from_one(&udp(outside, to, b"secret"))),
-        (DropReason::InnerSourceNotFromPeer, from_one(&udp(Place::Two.host(), to, b"secret"))),
-        (DropReason::InnerSourceIsOwn, from_one(&udp(Place::Hub.host(), to, b"secret"))),
-        (DropReason::InnerDestinationNotOurs, from_one(&udp(Place::One.host(), somewhere, b"secret"))),
-        (DropReason::EcnViolation, outer(Place::One, Place::Hub, CE, &udp(Place::One.host(), to, b"secret"))),
+        (DropReason::InnerSourceNotFromPeer, from_one(&udp(Site::Two.host(), to, b"secret"))),
+        (DropReason::InnerSourceIsOwn, from_one(&udp(Site::Hub.host(), to, b"secret"))),
+        (DropReason::InnerDestinationNotOurs, from_one(&udp(Site::One.host(), somewhere, b"secret"))),
+        (DropReason::EcnViolation, outer(Site::One, Site::Hub, CE, &udp(Site::One.host(), to, b"secret"))),
     ];
     for (reason, datagram) in &cases {
         let before = hub.totals();
@@ -112,11 +112,11 @@ fn the_hub_knows_who_may_speak(plane: DataplaneChoice) {
         assert_eq!(drops_since(&before, &hub.totals()), [(*reason, 1)]);
     }
     // Without the mistake it passes, and is the only one that host two hears.
-    underlay.send(&from_one(&udp(Place::One.host(), to, b"allowed")));
-    let totals = || overlays.of(Place::Two).plane().totals();
+    underlay.send(&from_one(&udp(Site::One.host(), to, b"allowed")));
+    let totals = || overlays.of(Site::Two).plane().totals();
     wait_until("the good one passes", || totals().peers[0].rx_packets > 0);
     let payloads = udp_payloads(&tap.finish());
-    assert_eq!(payloads, [b"allowed".to_vec()], "from {}", Place::One.host());
+    assert_eq!(payloads, [b"allowed".to_vec()], "from {}", Site::One.host());
 }
 
 /// What came for port 4242.
@@ -126,22 +126,19 @@ fn udp_payloads(frames: &[Frame]) -> Vec<Vec<u8>> {
 }
 
 /// An outer datagram from one gateway to another.
-fn outer(from: Place, to: Place, ecn: u8, inner: &[u8]) -> Vec<u8> {
+fn outer(from: Site, to: Site, ecn: u8, inner: &[u8]) -> Vec<u8> {
     ipv4_with(from.underlay(), to.underlay(), Protocol::IPIP, inner, |outer| outer.tos = ecn)
 }
 
 /// Every size from nothing to 64 bytes, one after the other.
 fn small_datagrams_arrive_unchanged(plane: DataplaneChoice) {
-    let (sites, _overlays) = joined(plane);
-    let bind = |place: Place| {
-        let host = &sites.of(place).host;
-        host.ns()
-            .run(|| UdpSocket::bind(SocketAddrV4::new(place.host(), 0)))
-            .unwrap()
-            .expect("a port is free")
+    let (network, _overlays) = joined(plane);
+    let bind = |site: Site| {
+        let host = &network.of(site).host;
+        host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(site.host(), 0))).unwrap().expect("a port is free")
     };
     let mut random = Random::seeded(3);
-    for (from, to) in [(Place::One, Place::Two), (Place::Two, Place::Hub), (Place::Hub, Place::One)] {
+    for (from, to) in [(Site::One, Site::Two), (Site::Two, Site::Hub), (Site::Hub, Site::One)] {
         let (sender, receiver) = (bind(from), bind(to));
         receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
         let server = receiver.local_addr().expect("it is bound");
@@ -158,25 +155,23 @@ fn small_datagrams_arrive_unchanged(plane: DataplaneChoice) {
 /// RFC 6040, through two tunnels: what the sender declared arrives, and so does what a router in
 /// the first tunnel has marked.
 fn ecn_marks_survive(plane: DataplaneChoice) {
-    let (sites, overlays) = joined(plane);
-    let host = &sites.of(Place::One).host;
+    let (network, overlays) = joined(plane);
+    let host = &network.of(Site::One).host;
     let sender = host.run(RawSocket::sender).unwrap();
-    let to = SocketAddrV4::new(Place::Two.host(), 4242);
+    let to = SocketAddrV4::new(Site::Two.host(), 4242);
     let marked = |ecn: u8, payload: &[u8]| {
-        let datagram = udp(Place::One.host(), to, payload);
-        ipv4_with(Place::One.host(), Place::Two.host(), Protocol::UDP, &datagram[20..], |inner| {
-            inner.tos = ecn
-        })
+        let datagram = udp(Site::One.host(), to, payload);
+        ipv4_with(Site::One.host(), Site::Two.host(), Protocol::UDP, &datagram[20..], |inner| inner.tos = ecn)
     };
-    let taps = [(&sites.router, Place::Two.port()), (&sites.of(Place::Two).host, "eth0")]
+    let taps = [(&network.router, Site::Two.port()), (&network.of(Site::Two).host, "eth0")]
         .map(|(host, device)| Tap::start(host, device).unwrap());
     for ecn in 0..4 {
         sender.send(&marked(ecn, &[ecn])).expect("it is sent");
     }
     let mut underlay =
-        Injector::new(&sites.router, Place::Hub.port(), &sites.of(Place::Hub).gateway, UNDERLAY);
-    underlay.send(&outer(Place::One, Place::Hub, CE, &marked(ECT_0, b"congested")));
-    let totals = || overlays.of(Place::Two).plane().totals();
+        Injector::new(&network.router, Site::Hub.port(), &network.of(Site::Hub).gateway, UNDERLAY);
+    underlay.send(&outer(Site::One, Site::Hub, CE, &marked(ECT_0, b"congested")));
+    let totals = || overlays.of(Site::Two).plane().totals();
     wait_until("all have come", || totals().peers[0].rx_packets >= 5);
     let [outside, inside] = taps.map(Tap::finish);
     let ecn_of = |bytes: &[u8]| bytes[1] & 0b11;
@@ -194,7 +189,7 @@ fn ecn_marks_survive(plane: DataplaneChoice) {
     let outer_headers = outside
         .iter()
         .filter_map(Frame::ipv4)
-        .filter(|bytes| bytes[9] == 4 && bytes[12..16] == Place::Hub.underlay().octets());
+        .filter(|bytes| bytes[9] == 4 && bytes[12..16] == Site::Hub.underlay().octets());
     let both: Vec<(u8, u8)> = outer_headers.map(|bytes| (ecn_of(bytes), ecn_of(&bytes[20..]))).collect();
     assert_eq!(both.len(), 5, "{both:?}");
     assert!(both.iter().all(|(outer, inner)| outer == inner), "{both:?}");
@@ -203,32 +198,32 @@ fn ecn_marks_survive(plane: DataplaneChoice) {
 /// Behind the hub one spoke's link is narrower: the hub's tunnel learns it, and the sender hears it from
 /// the hub.
 fn a_narrow_spoke_is_told_of_by_the_hub(plane: DataplaneChoice) {
-    let (sites, _overlays) = joined(plane);
-    sites.router.mtu(Place::Two.port(), 1400).unwrap();
-    sites.of(Place::Two).gateway.mtu(UNDERLAY, 1400).unwrap();
-    let host = &sites.of(Place::One).host;
-    let ask = |size| host.run(|| ping(Place::Two.host(), size, 64, ATTEMPT)).unwrap();
-    let told = Answer::Refused { by: Place::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1380 } };
+    let (network, _overlays) = joined(plane);
+    network.router.mtu(Site::Two.port(), 1400).unwrap();
+    network.of(Site::Two).gateway.mtu(UNDERLAY, 1400).unwrap();
+    let host = &network.of(Site::One).host;
+    let ask = |size| host.run(|| ping(Site::Two.host(), size, 64, ATTEMPT)).unwrap();
+    let told = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1380 } };
     assert_eq!(ask(1480), told, "the router in the tunnel has said so");
     let answer = ask(1380);
     assert!(answer.is_reply(), "{answer:?}");
-    let transfer = Transfer::start(&path(&sites, Place::One, Place::Two), None).unwrap();
+    let transfer = Transfer::start(&path(&network, Site::One, Site::Two), None).unwrap();
     wait_until("16 MiB have arrived", || transfer.received() > 16 << 20);
     show(&transfer.finish().unwrap());
-    assert_eq!(snmp(&sites.router, "Ip", "FragCreates"), 0);
+    assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
 /// A stream of small datagrams each way between the spokes, while TCP fills what is left.
 fn small_datagrams_beside_a_transfer(plane: DataplaneChoice) {
-    use adit_testbed::loss_stream::{Probe, ProbeOptions};
-    let (sites, _overlays) = joined(plane);
-    let (one, two) = (&sites.of(Place::One).host, &sites.of(Place::Two).host);
-    let options = ProbeOptions::default();
+    use adit_testbed::loss_stream::{LossStream, StreamOptions};
+    let (network, _overlays) = joined(plane);
+    let (one, two) = (&network.of(Site::One).host, &network.of(Site::Two).host);
+    let options = StreamOptions::default();
     let probes = [
-        Probe::start(one, two, Place::Two.host(), options, ATTEMPT).unwrap(),
-        Probe::start(two, one, Place::One.host(), options, ATTEMPT).unwrap(),
+        LossStream::start(one, two, Site::Two.host(), options, ATTEMPT).unwrap(),
+        LossStream::start(two, one, Site::One.host(), options, ATTEMPT).unwrap(),
     ];
-    let transfer = Transfer::start(&path(&sites, Place::One, Place::Two), Some(200_000_000)).unwrap();
+    let transfer = Transfer::start(&path(&network, Site::One, Site::Two), Some(200_000_000)).unwrap();
     std::thread::sleep(Duration::from_secs(2));
     show(&transfer.finish().unwrap());
     for probe in probes {

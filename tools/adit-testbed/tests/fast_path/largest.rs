@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B};
+use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites};
 
-use crate::planes::{join, on_every_plane};
+use crate::planes::{bring_up_on, on_every_plane};
 use crate::support::{ATTEMPT, Random, drops_since};
 
 /// 65,535 less the outer header.
@@ -27,7 +27,7 @@ fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
 }
 
 /// Datagrams of the largest size and just below it each way, all compared.
-fn exchange(network: &Article) {
+fn exchange(network: &TwoSites) {
     let (a, b) = (bind(&network.host_a, HOST_A), bind(&network.host_b, HOST_B));
     let mut random = Random::seeded(13);
     let mut buffer = vec![0; 65_536];
@@ -44,8 +44,8 @@ fn exchange(network: &Article) {
 
 /// In fragments, which the hosts make: each goes through the tunnel by itself.
 fn in_inner_fragments(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_on(&network, plane);
     exchange(&network);
     for tunnel in [&tunnels.a, &tunnels.b] {
         assert_eq!(tunnel.plane().totals().dropped(), 0);
@@ -54,9 +54,9 @@ fn in_inner_fragments(plane: DataplaneChoice) {
 
 /// Whole, over cables that take 65,535 bytes: the outer datagram is as long as one can be.
 fn in_one_outer_datagram(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     network.set_cable_mtus(CABLE_MTU).unwrap();
-    let tunnels = join(&network, plane);
+    let tunnels = bring_up_on(&network, plane);
     let tap = Tap::start(&network.router, "toB").unwrap();
     let before = [&tunnels.a, &tunnels.b].map(|tunnel| tunnel.plane().totals());
     exchange(&network);

@@ -9,16 +9,16 @@ use adit_dataplane::DataPlane;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, Tunnels, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_linux::netlink::Route;
 use adit_linux::sockets::raw::RawSocket;
-use adit_testbed::hub::{DEVICE, Place, Sites, UNDERLAY};
-use adit_testbed::test_planes::{with_plane, word};
+use adit_testbed::hub::{DEVICE, HubNetwork, Site, UNDERLAY};
+use adit_testbed::test_planes::{plane_name, with_plane};
 use adit_tunnel::{DropReason, Totals};
 use adit_wire::Protocol;
 use ipnet::Ipv4Net;
 
-use crate::planes::{join_with, on_every_plane};
+use crate::planes::{bring_up_with, on_every_plane};
 use crate::support::{Injector, PATIENCE, config_a, config_b, drops_since, ipv4_with, snmp, udp, wait_until};
 
 /// In the network that everybody thinks is behind somebody else.
@@ -83,7 +83,7 @@ fn with_nowhere(config: &str, network: &str) -> String {
 /// Gateways that each hold a network to be behind the other: what goes there goes once, and the other one
 /// refuses it, because it would go back where it came from.
 fn each_thinks_that_it_is_behind_the_other(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
     let tunnels = Tunnels {
         a: up(&network.gateway_a, with_nowhere(&config_a("probe = false"), "192.168.199.0/24")),
@@ -104,8 +104,8 @@ fn each_thinks_that_it_is_behind_the_other(plane: DataplaneChoice) {
 /// The underlay's route to the peer comes to lead into the tunnel itself: an outer datagram that the kernel
 /// routes there is one that must not be encapsulated again, and again.
 fn the_way_to_the_peer_leads_into_the_tunnel(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join_with(&network, plane, "probe = false");
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     let (gateway, tunnel) = (&network.gateway_a, tunnels.a.plane());
     let there = datagram(HOST_A, HOST_B);
     let alone = outer_datagrams(&network.router, "toA", || {
@@ -148,9 +148,9 @@ fn the_way_to_the_peer_leads_into_the_tunnel(plane: DataplaneChoice) {
 }
 
 /// A site of a ring: behind the next one it looks for nowhere, and behind the one before for `strangers`.
-fn ring(place: Place, plane: DataplaneChoice, strangers: Option<&str>) -> String {
-    let (next, previous) = neighbours(place);
-    let peer = |peer: Place, also: Option<&str>| {
+fn ring(site: Site, plane: DataplaneChoice, strangers: Option<&str>) -> String {
+    let (next, previous) = neighbours(site);
+    let peer = |peer: Site, also: Option<&str>| {
         let networks: Vec<String> = [Some(peer.network().to_string()), also.map(str::to_owned)]
             .into_iter()
             .flatten()
@@ -166,39 +166,39 @@ fn ring(place: Place, plane: DataplaneChoice, strangers: Option<&str>) -> String
     format!(
         "[site]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [\"{}\"]\ndevice = \"{DEVICE}\"\n\
          dataplane = \"{}\"\n[tunnel]\nprobe = false\n{}{}",
-        place.name(),
-        place.underlay(),
-        place.network(),
-        word(plane),
+        site.name(),
+        site.underlay(),
+        site.network(),
+        plane_name(plane),
         peer(next, Some(NOWHERES_NETWORK)),
         peer(previous, strangers),
     )
 }
 
 /// Round the ring: the next, and the one before.
-fn neighbours(place: Place) -> (Place, Place) {
-    match place {
-        Place::Hub => (Place::One, Place::Two),
-        Place::One => (Place::Two, Place::Hub),
-        Place::Two => (Place::Hub, Place::One),
+fn neighbours(site: Site) -> (Site, Site) {
+    match site {
+        Site::Hub => (Site::One, Site::Two),
+        Site::One => (Site::Two, Site::Hub),
+        Site::Two => (Site::Hub, Site::One),
     }
 }
 
 fn totals(overlays: &[Overlay; 3]) -> [Totals; 3] {
-    std::array::from_fn(|place| overlays[place].plane().totals())
+    std::array::from_fn(|site| overlays[site].plane().totals())
 }
 
-/// Three sites, each of which thinks the network behind the next. The third knows that the sender is not
+/// Three network, each of which thinks the network behind the next. The third knows that the sender is not
 /// behind the second, from whom it has it.
 fn three_sites_in_a_ring(plane: DataplaneChoice) {
-    let sites = Sites::build().unwrap();
+    let network = HubNetwork::build().unwrap();
     let overlays =
-        Place::ALL.map(|place| bring_up(&sites.of(place).gateway, &ring(place, plane, None)).unwrap());
+        Site::ALL.map(|site| bring_up(&network.of(site).gateway, &ring(site, plane, None)).unwrap());
     for count in [1, MANY] {
         let before = totals(&overlays);
-        let sent = datagram(Place::Hub.host(), NOWHERE);
-        let frames = outer_datagrams(&sites.router, Place::One.port(), || {
-            send(&sites.of(Place::Hub).host, &sent, count);
+        let sent = datagram(Site::Hub.host(), NOWHERE);
+        let frames = outer_datagrams(&network.router, Site::One.port(), || {
+            send(&network.of(Site::Hub).host, &sent, count);
             wait_for_drops(overlays[2].plane(), &before[2], count);
         });
         assert_eq!(frames, 2 * count, "there from the hub, and on to the third");
@@ -216,21 +216,21 @@ fn three_sites_in_a_ring(plane: DataplaneChoice) {
 fn a_ring_that_everybody_agrees_to(plane: DataplaneChoice) {
     const TTL: u8 = 64;
     let strangers = Ipv4Addr::new(10, 88, 0, 1);
-    let sites = Sites::build().unwrap();
-    let overlays = Place::ALL.map(|place| {
-        let config = ring(place, plane, Some("10.88.0.0/16"));
-        bring_up(&sites.of(place).gateway, &config).unwrap()
+    let network = HubNetwork::build().unwrap();
+    let overlays = Site::ALL.map(|site| {
+        let config = ring(site, plane, Some("10.88.0.0/16"));
+        bring_up(&network.of(site).gateway, &config).unwrap()
     });
-    let hub = &sites.of(Place::Hub).gateway;
-    let mut underlay = Injector::new(&sites.router, Place::Hub.port(), hub, UNDERLAY);
+    let hub = &network.of(Site::Hub).gateway;
+    let mut underlay = Injector::new(&network.router, Site::Hub.port(), hub, UNDERLAY);
     let inner = datagram(strangers, NOWHERE);
-    let outer = ipv4_with(Place::Two.underlay(), Place::Hub.underlay(), Protocol::IPIP, &inner, |_| {});
+    let outer = ipv4_with(Site::Two.underlay(), Site::Hub.underlay(), Protocol::IPIP, &inner, |_| {});
     let dead = || -> u64 {
-        Place::ALL.map(|place| snmp(&sites.of(place).gateway, "Icmp", "OutTimeExcds")).iter().sum()
+        Site::ALL.map(|site| snmp(&network.of(site).gateway, "Icmp", "OutTimeExcds")).iter().sum()
     };
     for count in [1, MANY] {
         let (before, died) = (totals(&overlays), dead());
-        let frames = outer_datagrams(&sites.router, Place::Hub.port(), || {
+        let frames = outer_datagrams(&network.router, Site::Hub.port(), || {
             for _ in 0..count {
                 underlay.add(&outer);
             }

@@ -5,7 +5,7 @@ use std::net::{SocketAddrV4, UdpSocket};
 
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_testbed::test_planes::with_plane;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, fragment};
@@ -17,17 +17,17 @@ use crate::support::{ATTEMPT, Injector, Random, config_a, drops_since, ipv4_with
 const LARGEST_PAYLOAD: usize = 65_535 - 20 - 28;
 
 /// The network, with a socket on host A that is sent to from host B by way of the injector.
-struct Bed {
-    _network: Article,
+struct Testbed {
+    _network: TwoSites,
     tunnel: Overlay,
     peer: Injector,
     receiver: UdpSocket,
     next_identification: u16,
 }
 
-impl Bed {
+impl Testbed {
     fn build(plane: DataplaneChoice) -> Self {
-        let network = Article::build().unwrap();
+        let network = TwoSites::build().unwrap();
         let tunnel = bring_up(&network.gateway_a, &with_plane(&config_a("probe = false"), plane)).unwrap();
         let peer = Injector::new(&network.gateway_b, "underlayB", &network.router, "toB");
         let receiver = network
@@ -93,7 +93,7 @@ fn cut(datagram: &[u8], max_len: usize) -> Vec<Vec<u8>> {
 }
 
 fn fragments_of_the_outer_datagram_are_reassembled(plane: DataplaneChoice) {
-    let mut bed = Bed::build(plane);
+    let mut testbed = Testbed::build(plane);
     let mut random = Random::seeded(3);
     // The smallest fragments there are, cuts inside the inner headers, the usual ones; odd sizes; the largest
     // datagram that fits into another, 65,515 bytes.
@@ -109,53 +109,53 @@ fn fragments_of_the_outer_datagram_are_reassembled(plane: DataplaneChoice) {
     ];
     for (size, max_len) in sizes {
         let payload = random.bytes(size);
-        let whole = bed.outer(&payload);
+        let whole = testbed.outer(&payload);
         let in_order = cut(&whole, max_len);
         assert!(in_order.len() > 1);
-        bed.send(in_order);
-        bed.expect(&payload);
+        testbed.send(in_order);
+        testbed.expect(&payload);
 
-        let whole = bed.outer(&payload);
-        bed.send(cut(&whole, max_len).into_iter().rev());
-        bed.expect(&payload);
+        let whole = testbed.outer(&payload);
+        testbed.send(cut(&whole, max_len).into_iter().rev());
+        testbed.expect(&payload);
 
-        let whole = bed.outer(&payload);
+        let whole = testbed.outer(&payload);
         let mut shuffled = cut(&whole, max_len);
         for at in (1..shuffled.len()).rev() {
             shuffled.swap(at, random.within(0..at + 1));
         }
-        bed.send(shuffled);
-        bed.expect(&payload);
+        testbed.send(shuffled);
+        testbed.expect(&payload);
     }
-    let totals = bed.tunnel.plane().totals();
+    let totals = testbed.tunnel.plane().totals();
     assert_eq!((totals.dropped(), totals.peers[0].rx_packets), (0, 24), "{totals:?}");
 }
 
 fn fragments_of_two_datagrams_may_be_mixed(plane: DataplaneChoice) {
-    let mut bed = Bed::build(plane);
+    let mut testbed = Testbed::build(plane);
     let (one, two) = (vec![1; 1300], vec![2; 1300]);
-    let (first, second) = (bed.outer(&one), bed.outer(&two));
+    let (first, second) = (testbed.outer(&one), testbed.outer(&two));
     let mixed = cut(&first, 500).into_iter().zip(cut(&second, 500)).flat_map(|(a, b)| [a, b]);
-    bed.send(mixed);
-    bed.expect(&one);
-    bed.expect(&two);
+    testbed.send(mixed);
+    testbed.expect(&one);
+    testbed.expect(&two);
 }
 
 /// RFC 815, RFC 5722 (in IPv4 too, since Linux 4.20): pieces that overlap make nothing, and
 /// whatever is delivered is what was sent.
 fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
-    let mut bed = Bed::build(plane);
-    let before = bed.tunnel.plane().totals();
+    let mut testbed = Testbed::build(plane);
+    let before = testbed.tunnel.plane().totals();
     let payload = vec![0xab; 1000];
     for turn in 0..200 {
-        let whole = bed.outer(&payload);
+        let whole = testbed.outer(&payload);
         let mut pieces = cut(&whole, 200);
         // Without one of its pieces a datagram never is whole: the first, the last, one between.
         pieces.remove([0, pieces.len() - 1, 2][turn % 3]);
-        bed.send(pieces);
+        testbed.send(pieces);
     }
     for turn in 0..200 {
-        let whole = bed.outer(&payload);
+        let whole = testbed.outer(&payload);
         let mut pieces = cut(&whole, 200);
         // One with other bytes that claims the end of one piece and the start of the next, which
         // comes after it. (Claims on what has come already are ignored as duplicates.)
@@ -166,15 +166,15 @@ fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
         forged[6..8].copy_from_slice(&offset.to_be_bytes());
         mend_checksum(&mut forged);
         pieces.insert(next, forged);
-        bed.send(pieces);
+        testbed.send(pieces);
     }
     // A whole one is behind them all in every queue; and fragments still are put together.
     let end = b"the end".to_vec();
-    let whole = bed.outer(&end);
-    bed.send([whole]);
+    let whole = testbed.outer(&end);
+    testbed.send([whole]);
     let mut delivered = 0;
     loop {
-        let received = bed.received().expect("the last datagram is delivered");
+        let received = testbed.received().expect("the last datagram is delivered");
         if received == end {
             break;
         }
@@ -182,10 +182,10 @@ fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
         delivered += 1;
     }
     assert_eq!(delivered, 0, "datagrams with overlapping pieces were delivered");
-    let whole = bed.outer(&payload);
-    bed.send(cut(&whole, 200));
-    bed.expect(&payload);
-    let after = bed.tunnel.plane().totals();
+    let whole = testbed.outer(&payload);
+    testbed.send(cut(&whole, 200));
+    testbed.expect(&payload);
+    let after = testbed.tunnel.plane().totals();
     assert_eq!(drops_since(&before, &after), [], "the tunnel saw what the kernel had not put together");
 }
 

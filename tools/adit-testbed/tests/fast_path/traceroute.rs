@@ -5,20 +5,20 @@ use std::net::Ipv4Addr;
 
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::two_sites::{Article, HOST_B, INSIDE_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::two_sites::{HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::Route;
 use adit_tunnel::DropReason;
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 use ipnet::Ipv4Net;
 
-use crate::planes::{join, join_with, on_every_plane};
+use crate::planes::{bring_up_on, bring_up_with, on_every_plane};
 use crate::support::{ATTEMPT, wait_until};
 
 const TIME_EXCEEDED: Icmpv4Error = Icmpv4Error::TimeExceeded { code: 0 };
 const HOST_UNREACHABLE: Icmpv4Error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
 
 /// What host A hears with a TTL of 1, 2 and so on.
-fn trace<const HOPS: usize>(network: &Article) -> [Answer; HOPS] {
+fn trace<const HOPS: usize>(network: &TwoSites) -> [Answer; HOPS] {
     std::array::from_fn(|hop| {
         network.host_a.run(|| ping(HOST_B, 84, hop as u8 + 1, ATTEMPT)).expect("it can be asked")
     })
@@ -30,8 +30,8 @@ fn refused(by: Ipv4Addr, error: Icmpv4Error) -> Answer {
 
 /// Both gateways and the host, and no router of the underlay's among them.
 fn the_hops_are_the_gateways_and_the_host(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let _tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let _tunnels = bring_up_on(&network, plane);
     let [one, two, three, four] = trace(&network);
     assert_eq!([one, two], [refused(INSIDE_A, TIME_EXCEEDED), refused(INSIDE_B, TIME_EXCEEDED)]);
     for answer in [three, four] {
@@ -42,8 +42,8 @@ fn the_hops_are_the_gateways_and_the_host(plane: DataplaneChoice) {
 /// Section 4.1: a router inside the tunnel that has no route to the exit says Network Unreachable. Host A is
 /// on one of the gateway's own networks, and so is told Host Unreachable, by every hop behind the first.
 fn an_inner_router_without_a_route_is_told_of(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let _tunnels = join_with(&network, plane, "probe = false");
+    let network = TwoSites::build().unwrap();
+    let _tunnels = bring_up_with(&network, plane, "probe = false");
     assert!(matches!(trace(&network), [_, _, Answer::Reply { .. }]), "it works before");
     let router = &network.router;
     // It says so once or twice, and then once a second; of the others the gateway tells by itself.
@@ -65,8 +65,8 @@ fn an_inner_router_without_a_route_is_told_of(plane: DataplaneChoice) {
 /// Section 4.4: an outer TTL that does not last to the exit is the gateway's fault, not that of the host,
 /// which hears Host Unreachable. Without the router in the way the same TTL is enough.
 fn an_outer_ttl_that_is_too_small_is_told_of(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join_with(&network, plane, "ttl = 1\nprobe = false");
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_with(&network, plane, "ttl = 1\nprobe = false");
     let [one, rest @ ..] = trace::<4>(&network);
     assert_eq!(one, refused(INSIDE_A, TIME_EXCEEDED));
     assert_eq!(rest, [refused(INSIDE_A, HOST_UNREACHABLE); 3]);
@@ -75,12 +75,12 @@ fn an_outer_ttl_that_is_too_small_is_told_of(plane: DataplaneChoice) {
     let answered = totals.drops_of(DropReason::PeerUnreachable);
     assert!(totals.icmp.relayed >= 1 && totals.icmp.relayed + answered == 3, "{totals:?}");
 
-    let direct = Article::build().unwrap();
+    let direct = TwoSites::build().unwrap();
     direct.gateway_a.connect("cable", &direct.gateway_b, "cable").unwrap();
     for (gateway, peer) in [(&direct.gateway_a, UNDERLAY_B), (&direct.gateway_b, UNDERLAY_A)] {
         gateway.route(Ipv4Net::from(peer), None, Some("cable")).unwrap();
     }
-    let _tunnels = join_with(&direct, plane, "ttl = 1");
+    let _tunnels = bring_up_with(&direct, plane, "ttl = 1");
     let answers: [Answer; 3] = trace(&direct);
     assert!(answers[2].is_reply(), "{answers:?}");
 }

@@ -1,16 +1,17 @@
 //! A router that drops what is too big and says nothing, under a running TCP transfer.
 
+use adit_testbed::needs::ipip;
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
-use adit_lab::throughput::Path;
-use adit_lab::two_sites::{Article, UNDERLAY_A, UNDERLAY_B};
-use adit_testbed::black_hole::{BlackHole, bound_receiver, time_to_heal};
+use adit_lab::throughput::Flow;
+use adit_lab::two_sites::{TwoSites, UNDERLAY_A, UNDERLAY_B};
+use adit_testbed::black_hole::{BlackHole, limit_receive_buffer, time_to_recover};
 use adit_testbed::transfer::Transfer;
 
-use crate::bed::{End, Linux, adit, linux};
 use crate::planes::on_every_plane;
 use crate::support::wait_until;
+use crate::testbed::{End, Linux, adit, linux};
 
 /// Before somebody who waits gives up, and some seconds for the emulated processor.
 const SOON: Duration = Duration::from_secs(25);
@@ -19,10 +20,10 @@ const SOON: Duration = Duration::from_secs(25);
 const STANDSTILL: Duration = Duration::from_secs(12);
 
 /// A transfer from the host at this end to the other that runs, and then the hole.
-fn fall_in(network: &Article, from: End) -> (Transfer, BlackHole) {
+fn fall_in(network: &TwoSites, from: End) -> (Transfer, BlackHole) {
     let (client, server) = (from.host(network), from.other().host(network));
-    bound_receiver(server).unwrap();
-    let path = Path { client, server, address: from.other().addresses().1 };
+    limit_receive_buffer(server).unwrap();
+    let path = Flow { client, server, address: from.other().addresses().1 };
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("the transfer runs", || transfer.received() > 1 << 20);
     let port = match from {
@@ -35,35 +36,28 @@ fn fall_in(network: &Article, from: End) -> (Transfer, BlackHole) {
 
 /// Linux at both ends, for comparison: nobody finds out.
 fn linux_and_linux_hang() {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     linux(&network, End::A, Linux::Usual);
     linux(&network, End::B, Linux::Usual);
     // The hole stays open, so that the transfer gives up by itself.
     let (transfer, _hole) = fall_in(&network, End::A);
-    assert_eq!(time_to_heal(&transfer, STANDSTILL), None, "it was to hang");
+    assert_eq!(time_to_recover(&transfer, STANDSTILL), None, "it was to hang");
 }
 
-#[test]
-#[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+#[test(alone, root, ipip)]
 fn a_transfer_between_linux_and_linux_hangs() {
-    crate::planes::run(
-        "black_hole::a_transfer_between_linux_and_linux_hangs",
-        DataplaneChoice::Userspace,
-        |_| {
-            linux_and_linux_hang();
-        },
-    );
+    linux_and_linux_hang();
 }
 
 /// Adit where the transfer enters the tunnel, Linux where it leaves it: the peer need know nothing of it.
 #[expect(clippy::print_stderr, reason = "the figure is what the test is for")]
 fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
     for end in End::BOTH {
-        let network = Article::build().unwrap();
+        let network = TwoSites::build().unwrap();
         let _overlay = adit(&network, end, plane);
         linux(&network, end.other(), Linux::Usual);
         let (transfer, hole) = fall_in(&network, end);
-        let took = time_to_heal(&transfer, SOON);
+        let took = time_to_recover(&transfer, SOON);
         assert!(took.is_some(), "with Adit at {end:?} the transfer hangs in the hole for {SOON:?} already");
         let took = took.unwrap_or_default().as_secs_f64();
         eprintln!("{plane:?} at {end:?}, Linux at the other end: the transfer went on after {took:.1} s");
@@ -73,6 +67,6 @@ fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    needs adit_testbed::needs::ipip;
     adit_heals_with_linux_as_the_peer,
 }

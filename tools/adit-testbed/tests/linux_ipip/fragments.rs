@@ -2,16 +2,16 @@
 
 use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
-use adit_lab::two_sites::Article;
+use adit_lab::two_sites::TwoSites;
 
-use crate::bed::{End, Linux, adit, expect_arrival, linux};
 use crate::planes::on_every_plane;
 use crate::support::Random;
+use crate::testbed::{End, Linux, adit, expect_arrival, linux};
 
 /// With `nopmtudisc` and a device whose MTU leaves no room for the outer header, the kernel cuts the outer datagram.
 fn linux_fragments_the_outer_datagram(plane: DataplaneChoice) {
     for end in End::BOTH {
-        let network = Article::build().unwrap();
+        let network = TwoSites::build().unwrap();
         let overlay = adit(&network, end, plane);
         linux(&network, end.other(), Linux::NoPathMtuDiscovery);
         end.other().gateway(&network).mtu(end.other().device(), 1500).unwrap();
@@ -35,6 +35,6 @@ fn linux_fragments_the_outer_datagram(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    needs adit_testbed::needs::ipip;
     linux_fragments_the_outer_datagram,
 }

@@ -2,7 +2,9 @@
 //! from both sides. The build machine's kernel may lack the driver, so these run in the guest:
 //! `cargo xtask vm test adit-testbed:linux_ipip`.
 
-mod bed;
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod black_hole;
 mod fragments;
 mod path;
@@ -12,4 +14,9 @@ mod planes;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod testbed;
 mod traffic;
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

@@ -2,31 +2,31 @@
 
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::throughput::Path;
-use adit_lab::two_sites::{Article, HOST_B, INSIDE_A};
+use adit_lab::throughput::Flow;
+use adit_lab::two_sites::{HOST_B, INSIDE_A, TwoSites};
 use adit_testbed::transfer::Transfer;
 use adit_tunnel::PeerIndex;
 use adit_wire::icmpv4::Icmpv4Error;
 
-use crate::bed::{End, Linux, adit, linux};
 use crate::planes::on_every_plane;
 use crate::support::{ATTEMPT, snmp, wait_until};
+use crate::testbed::{End, Linux, adit, linux};
 
 const TOLD: Answer = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };
 
-fn narrow() -> Article {
-    let network = Article::build().unwrap();
+fn narrow() -> TwoSites {
+    let network = TwoSites::build().unwrap();
     network.router.mtu("toB", 1400).unwrap();
     network.gateway_b.mtu("underlayB", 1400).unwrap();
     network
 }
 
-fn ask(network: &Article, size: usize) -> Answer {
+fn ask(network: &TwoSites, size: usize) -> Answer {
     network.host_a.run(|| ping(HOST_B, size, 64, 4 * ATTEMPT)).unwrap()
 }
 
-fn transfer(network: &Article) {
-    let path = Path { client: &network.host_a, server: &network.host_b, address: HOST_B };
+fn transfer(network: &TwoSites) {
+    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B };
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("1 MiB has arrived", || transfer.received() > 1 << 20);
     transfer.finish().unwrap();
@@ -58,8 +58,7 @@ fn linux_learns(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    needs adit_testbed::needs::ipip;
     adit_learns,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     linux_learns,
 }

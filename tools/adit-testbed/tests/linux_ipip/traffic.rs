@@ -2,14 +2,14 @@
 
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::throughput::Path;
-use adit_lab::two_sites::Article;
+use adit_lab::throughput::Flow;
+use adit_lab::two_sites::TwoSites;
 use adit_testbed::transfer::Transfer;
 use adit_wire::icmpv4::Icmpv4Error;
 
-use crate::bed::{End, Linux, adit, expect_arrival, linux};
 use crate::planes::on_every_plane;
 use crate::support::{PATIENCE, Random, wait_until};
+use crate::testbed::{End, Linux, adit, expect_arrival, linux};
 
 /// The largest payload of UDP.
 const LARGEST_PAYLOAD: usize = 65_507;
@@ -17,9 +17,9 @@ const LARGEST_PAYLOAD: usize = 65_507;
 const LARGEST_INNER: usize = 65_515;
 
 /// Adit at either end, with Linux at the other.
-fn on_either_end(plane: DataplaneChoice, how: Linux, test: impl Fn(&Article, End)) {
+fn on_either_end(plane: DataplaneChoice, how: Linux, test: impl Fn(&TwoSites, End)) {
     for end in End::BOTH {
-        let network = Article::build().unwrap();
+        let network = TwoSites::build().unwrap();
         let _overlay = adit(&network, end, plane);
         linux(&network, end.other(), how);
         test(&network, end);
@@ -27,7 +27,7 @@ fn on_either_end(plane: DataplaneChoice, how: Linux, test: impl Fn(&Article, End
 }
 
 #[track_caller]
-fn expect_pings(network: &Article) {
+fn expect_pings(network: &TwoSites) {
     for end in End::BOTH {
         let to = end.other().addresses().1;
         for size in [28, 84, 1480] {
@@ -37,11 +37,11 @@ fn expect_pings(network: &Article) {
     }
 }
 
-fn transfer_both_ways(network: &Article) {
+fn transfer_both_ways(network: &TwoSites) {
     const ENOUGH: u64 = 2 << 20;
     for end in End::BOTH {
         let address = end.other().addresses().1;
-        let path = Path { client: end.host(network), server: end.other().host(network), address };
+        let path = Flow { client: end.host(network), server: end.other().host(network), address };
         let transfer = Transfer::start(&path, None).unwrap();
         wait_until("2 MiB have arrived", || transfer.received() > ENOUGH);
         let report = transfer.finish().unwrap();
@@ -84,7 +84,7 @@ fn udp_of_every_size(plane: DataplaneChoice) {
 /// Whole, over cables that take the largest outer datagram.
 fn inner_datagrams_of_65515_bytes(plane: DataplaneChoice) {
     for end in End::BOTH {
-        let network = Article::build().unwrap();
+        let network = TwoSites::build().unwrap();
         network.set_cable_mtus(65_535).unwrap();
         let _overlay = adit(&network, end, plane);
         linux(&network, end.other(), Linux::Usual);
@@ -114,14 +114,10 @@ fn traceroute_through_both(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    needs adit_testbed::needs::ipip;
     pings_and_a_transfer,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     linux_with_remote_any,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     udp_of_every_size,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     inner_datagrams_of_65515_bytes,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     traceroute_through_both,
 }

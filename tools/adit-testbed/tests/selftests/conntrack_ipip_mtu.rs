@@ -4,17 +4,17 @@
 
 use std::io::Write;
 use std::net::{SocketAddrV4, UdpSocket};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A};
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites};
 use adit_linux::EMSGSIZE;
 use adit_linux::sockets::udp::{Origin, PathSocket};
-use adit_linux::testing::require;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::IpMtu;
 
-use crate::planes::{join_with, on_every_plane};
+use crate::planes::bring_up_with;
 use crate::support::{ATTEMPT, Random, snmp};
 
 const NFT: &str = "/usr/sbin/nft";
@@ -32,10 +32,6 @@ table ip filter {
 }
 ";
 
-fn has_nft(test: &str) -> bool {
-    require(test, Path::new(NFT).exists(), "nft (Debian: `apt install nftables`)")
-}
-
 /// Gives a host these rules.
 fn nft(host: &Host, rules: &str) {
     let load = || {
@@ -48,8 +44,8 @@ fn nft(host: &Host, rules: &str) {
 }
 
 /// The network with a WAN that is narrow behind its router.
-fn narrow_wan(tracking: bool) -> Article {
-    let network = Article::build().unwrap();
+fn narrow_wan(tracking: bool) -> TwoSites {
+    let network = TwoSites::build().unwrap();
     network.router.mtu("toB", WAN_MTU).unwrap();
     network.gateway_b.mtu("underlayB", WAN_MTU).unwrap();
     if tracking {
@@ -64,7 +60,7 @@ fn narrow_wan(tracking: bool) -> Article {
 fn arrives(plane: DataplaneChoice, tracking: bool) {
     const ROUNDS: usize = 20;
     let network = narrow_wan(tracking);
-    let tunnels = join_with(&network, plane, "probe = false");
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     let bind = |host: &Host, address| {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
         let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 5000))).unwrap();
@@ -94,13 +90,13 @@ fn arrives(plane: DataplaneChoice, tracking: bool) {
 /// What tracepath sees: each size that is too much brings the next MTU, 1500, 1480, 1380; then it arrives.
 fn tracepath(plane: DataplaneChoice, tracking: bool) {
     let network = narrow_wan(tracking);
-    let _tunnels = join_with(&network, plane, "probe = false");
+    let _tunnels = bring_up_with(&network, plane, "probe = false");
     let receiver = network.host_b.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_B, 5000))).unwrap();
     let receiver = receiver.expect("the port is free");
     receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
     let ends = (SocketAddrV4::new(HOST_A, 0), SocketAddrV4::new(HOST_B, 5000));
     let sender = network.host_a.run(|| PathSocket::connect(ends.0, ends.1)).unwrap();
-    let mut seen = vec![sender.path_mtu().expect("it is known")];
+    let mut seen = vec![getsockopt(&sender, IpMtu).expect("it is known").cast_unsigned()];
     for hop in 0.. {
         let size = *seen.last().expect("it began with one") as usize;
         sender.send(&vec![7; size - HEADERS]).expect("the own host takes what it holds to fit");
@@ -119,13 +115,25 @@ fn conntrack_ipip_mtu_without(plane: DataplaneChoice) {
 }
 
 fn conntrack_ipip_mtu_with(plane: DataplaneChoice) {
-    if has_nft("conntrack_ipip_mtu_with") {
-        arrives(plane, true);
-        tracepath(plane, true);
+    arrives(plane, true);
+    tracepath(plane, true);
+}
+
+mod without_tracking {
+    use super::conntrack_ipip_mtu_without;
+    use crate::planes::on_every_plane;
+
+    on_every_plane! {
+        conntrack_ipip_mtu_without,
     }
 }
 
-on_every_plane! {
-    conntrack_ipip_mtu_without,
-    conntrack_ipip_mtu_with,
+mod with_tracking {
+    use super::conntrack_ipip_mtu_with;
+    use crate::planes::on_every_plane;
+
+    on_every_plane! {
+        needs adit_harness::needs::nft;
+        conntrack_ipip_mtu_with,
+    }
 }

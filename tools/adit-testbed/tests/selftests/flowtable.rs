@@ -4,12 +4,12 @@
 use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::ping::{Answer, ping};
-use adit_lab::two_sites::{Article, HOST_B, INSIDE_A};
+use adit_lab::two_sites::{HOST_B, INSIDE_A, TwoSites};
 use adit_linux::netlink::Netlink;
-use adit_testbed::test_planes::require;
+use adit_testbed::needs::ebpf;
 use adit_wire::icmpv4::Icmpv4Error;
 
-use crate::planes::join_with;
+use crate::planes::bring_up_with;
 use crate::stream::{Hash, send_stream};
 use crate::support::ATTEMPT;
 
@@ -29,10 +29,10 @@ struct Seen {
 }
 
 fn transfer(plane: DataplaneChoice) -> Seen {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     network.router.mtu("toB", NARROW).unwrap();
     network.gateway_b.mtu("underlayB", NARROW).unwrap();
-    let _tunnels = join_with(&network, plane, "probe = false");
+    let _tunnels = bring_up_with(&network, plane, "probe = false");
     // Superpackets are what a veth carries in place of many datagrams.
     network.gateway_a.run(|| adit_linux::ethtool::disable_transmit_offloads("underlayA")).unwrap();
     network.host_a.run(|| adit_linux::ethtool::disable_transmit_offloads("eth0")).unwrap();
@@ -46,12 +46,9 @@ fn transfer(plane: DataplaneChoice) -> Seen {
     Seen { sent, received, refused, path_mtu, longest: outer.map(<[u8]>::len).max() }
 }
 
-#[test]
+#[test(root, ebpf)]
 fn nft_flowtable_tun0() {
     let planes = [DataplaneChoice::Userspace, DataplaneChoice::Ebpf];
-    if !planes.into_iter().all(|plane| require("nft_flowtable_tun0", plane)) {
-        return;
-    }
     let [slow, fast] = planes.map(transfer);
     assert_eq!(slow.sent, slow.received, "the bytes arrive as they were sent");
     let told = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };

@@ -3,11 +3,11 @@
 
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, INSIDE_A};
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites};
 use adit_tunnel::PeerIndex;
 use adit_wire::icmpv4::Icmpv4Error;
 
-use crate::planes::{join_with, on_every_plane};
+use crate::planes::{bring_up_with, on_every_plane};
 use crate::support::{ATTEMPT, wait_until};
 
 const PEER: PeerIndex = PeerIndex::new(0);
@@ -18,12 +18,12 @@ const LARGE_MTU: u32 = 2000;
 /// interface keeps the MTU that it was given at the start (`[tunnel] mtu = "auto"` is read once): that is raised
 /// by hand here, as `ip link set ipipA mtu 1980` or a restart does it.
 fn ping_1800_after_an_mtu_change(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let Article { host_a, gateway_a, router, gateway_b, host_b } = &network;
+    let network = TwoSites::build().unwrap();
+    let TwoSites { host_a, gateway_a, router, gateway_b, host_b } = &network;
     for (host, device) in [(host_a, "eth0"), (gateway_a, "dummyA"), (gateway_b, "dummyB"), (host_b, "eth0")] {
         host.mtu(device, LARGE_MTU).unwrap();
     }
-    let tunnels = join_with(&network, plane, "probe = false");
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     let ask = |size| host_a.run(|| ping(HOST_B, size, 64, ATTEMPT)).unwrap();
     let refused = |mtu| Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu } };
     assert_eq!(ask(LARGE), refused(1480));

@@ -4,11 +4,11 @@
 
 use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_wire::ipv4::Ipv4Repr;
 use adit_wire::{Protocol, checksum};
 
-use crate::planes::{join, on_every_plane};
+use crate::planes::{bring_up_on, on_every_plane};
 use crate::stream::send_stream;
 use crate::support::{Injector, Random, drops_since, ipv4_with, mend_checksum, wait_until};
 
@@ -211,8 +211,8 @@ fn of_port(frames: &[Frame], port: u16) -> Vec<Vec<u8>> {
 /// `gro.sh -t ipip`: all cases at once, interleaved and one after the other. Each connection's segments arrive as
 /// they were made, and in their order.
 fn crafted_segments_arrive_as_they_were(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_on(&network, plane);
     // Behind this the tap hears what a wire would carry.
     network.gateway_a.run(|| adit_linux::ethtool::disable_transmit_offloads("dummyA")).unwrap();
     let mut peer = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
@@ -254,8 +254,8 @@ fn crafted_segments_arrive_as_they_were(plane: DataplaneChoice) {
 /// test_tc_tunnel.sh (`ipip`): 100 bytes, and 2,000, which are more than a segment takes, written at a time; the
 /// hash of what arrives is that of what was sent.
 fn streams_of_small_and_large_writes(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join(&network, plane);
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_on(&network, plane);
     let (a, b) = (&network.host_a, &network.host_b);
     for (write, len) in [(100, 200_000), (2000, 4_000_000), (1, 1000)] {
         for (ends, address) in [((a, b), HOST_B), ((b, a), HOST_A)] {

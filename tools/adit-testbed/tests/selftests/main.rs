@@ -3,7 +3,9 @@
 //!
 //! `cargo test -p adit-testbed --test selftests pmtu` runs those of one of them.
 
-mod bed;
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod conntrack_ipip_mtu;
 mod flowtable;
 mod forwarding_ipip;
@@ -16,4 +18,9 @@ mod stream;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
+mod two_paths;
 mod vpp_ipip;
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

@@ -14,15 +14,15 @@ use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, bring_up};
 use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
 use adit_linux::sockets::icmp_socket::IcmpSocket;
 use adit_linux::sockets::raw::RawSocket;
-use adit_testbed::test_planes::{with_plane, word};
+use adit_testbed::test_planes::{plane_name, with_plane};
 use adit_tunnel::PeerIndex;
 use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message};
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 
-use crate::bed::Bed;
 use crate::planes::on_every_plane;
 use crate::support::{ATTEMPT, config_a, config_b, ipv4_with, snmp, udp, wait_until};
+use crate::two_paths::TwoPaths;
 
 const PEER: PeerIndex = PeerIndex::new(0);
 /// Bytes of the outer header.
@@ -50,19 +50,19 @@ fn expect_exception(host: &Host, to: Ipv4Addr, mtu: u32) {
 /// `pmtu_ipv4_ipv4_exception`: the host's path MTU becomes that of the narrow link less the outer header, from
 /// both sides, and so again when the route to the peer has moved to another next hop, whose link is narrower.
 fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
-    let bed = Bed::build(NARROW);
-    let tunnels = bed.join(plane, "probe = false");
+    let network = TwoPaths::build(NARROW);
+    let tunnels = network.bring_up(plane, "probe = false");
     let sides = [
-        (&bed.host_a, HOST_B, INSIDE_A, tunnels.a.plane().tunnel()),
-        (&bed.host_b, HOST_A, INSIDE_B, tunnels.b.plane().tunnel()),
+        (&network.host_a, HOST_B, INSIDE_A, tunnels.a.plane().tunnel()),
+        (&network.host_b, HOST_A, INSIDE_B, tunnels.b.plane().tunnel()),
     ];
     let mut passed_before = FULL;
     for (way, path) in NARROW.into_iter().enumerate() {
-        bed.take(way as u8);
-        let forwarded = || snmp(&bed.ways[way], "Ip", "ForwDatagrams");
+        network.use_path(way as u8);
+        let forwarded = || snmp(&network.path_routers[way], "Ip", "ForwDatagrams");
         wait_until("both tunnels take the way", || {
             let before = forwarded();
-            ask(&bed.host_a, HOST_B, 84).is_reply() && forwarded() == before + 2
+            ask(&network.host_a, HOST_B, 84).is_reply() && forwarded() == before + 2
         });
         for (host, to, inside, tunnel) in &sides {
             assert_eq!(ask(host, *to, passed_before), too_big(*inside, path), "way {way}");
@@ -75,7 +75,7 @@ fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
         }
         passed_before = path as usize - usize::from(OVERHEAD);
     }
-    for router in bed.ways.iter().chain([&bed.middle]) {
+    for router in network.path_routers.iter().chain([&network.middle]) {
         assert_eq!(snmp(router, "Ip", "FragCreates"), 0);
     }
 }
@@ -99,20 +99,20 @@ fn told(icmp: &IcmpSocket, tos: u8) -> Option<(Ipv4Addr, Icmpv4Error)> {
 /// find its way to the sender, the outer header must carry what the inner one does, and what fits must arrive so.
 fn dscp_exception(plane: DataplaneChoice, datagram: impl Fn(u8, usize) -> Vec<u8>) {
     const DSCP: u8 = 0x28;
-    let bed = Bed::build(NARROW);
-    let sender = bed.host_a.run(RawSocket::sender).unwrap();
-    let _far = bring_up(&bed.gateway_b, &with_plane(&config_b("probe = false"), plane)).unwrap();
+    let network = TwoPaths::build(NARROW);
+    let sender = network.host_a.run(RawSocket::sender).unwrap();
+    let _far = bring_up(&network.gateway_b, &with_plane(&config_b("probe = false"), plane)).unwrap();
     for tos in (0..4).map(|ecn| DSCP | ecn) {
         let config = with_plane(&config_a("dscp = \"inherit\"\nprobe = false"), plane);
-        let tunnel = bring_up(&bed.gateway_a, &config).unwrap();
-        let icmp = bed.host_a.run(IcmpSocket::open).unwrap();
-        let taps = [(&bed.ways[0], "toA"), (&bed.host_b, "eth0")]
+        let tunnel = bring_up(&network.gateway_a, &config).unwrap();
+        let icmp = network.host_a.run(IcmpSocket::open).unwrap();
+        let taps = [(&network.path_routers[0], "toA"), (&network.host_b, "eth0")]
             .map(|(host, device)| Tap::start(host, device).unwrap());
         sender.send(&datagram(tos, FULL)).expect("it is sent");
         let error = Icmpv4Error::TooBig { mtu: 1380 };
         assert_eq!(told(&icmp, tos), Some((INSIDE_A, error)), "type of service {tos:#x}");
         assert_eq!(tunnel.plane().tunnel().path_mtu(PEER).mtu, 1400);
-        let arrived = || snmp(&bed.host_b, "Ip", "InReceives");
+        let arrived = || snmp(&network.host_b, "Ip", "InReceives");
         let before = arrived();
         sender.send(&datagram(tos, 1380)).expect("it is sent");
         wait_until("what fits arrives", || arrived() > before);
@@ -160,7 +160,7 @@ struct OwnName {
 
 impl OwnName {
     fn new(test: &str, plane: DataplaneChoice, config: &str) -> Self {
-        let name = format!("{test}-{}-{}", &word(plane)[..2], std::process::id());
+        let name = format!("{test}-{}-{}", &plane_name(plane)[..2], std::process::id());
         let config = with_plane(&config.replacen("name = \"a\"", &format!("name = \"{name}\""), 1), plane);
         Self { name, config }
     }
@@ -198,29 +198,29 @@ fn assert_nothing_left(gateway: &Host, own: &OwnName) {
 /// `cleanup_ipv4_exception`: pmtu.sh looks whether a device with an exception can be deleted. After the overlay
 /// is closed neither device nor route nor program is left, and a new start knows nothing of the narrow link.
 fn cleanup_ipv4_exception(plane: DataplaneChoice) {
-    let bed = Bed::build(NARROW);
-    let _far = bring_up(&bed.gateway_b, &with_plane(&config_b(""), plane)).unwrap();
+    let network = TwoPaths::build(NARROW);
+    let _far = bring_up(&network.gateway_b, &with_plane(&config_b(""), plane)).unwrap();
     let own = OwnName::new("cleanup", plane, &config_a("probe = false"));
     for _ in 0..2 {
-        let overlay = bring_up_to_stay(&bed.gateway_a, &own.config);
+        let overlay = bring_up_to_stay(&network.gateway_a, &own.config);
         let path = overlay.plane().tunnel().path_mtu(PEER);
         assert_eq!((path.mtu, path.learned), (1500, None), "it begins with what the underlay takes");
         assert_eq!(own.are_pins_there(), plane == DataplaneChoice::Ebpf);
-        assert_eq!(ask(&bed.host_a, HOST_B, FULL), too_big(INSIDE_A, NARROW[0]));
+        assert_eq!(ask(&network.host_a, HOST_B, FULL), too_big(INSIDE_A, NARROW[0]));
         assert!(overlay.plane().tunnel().path_mtu(PEER).learned.is_some());
         overlay.close(OnExit::Remove).unwrap();
-        assert_nothing_left(&bed.gateway_a, &own);
-        assert!(!ask(&bed.host_a, HOST_B, 84).is_reply(), "A is alone again");
+        assert_nothing_left(&network.gateway_a, &own);
+        assert!(!ask(&network.host_a, HOST_B, 84).is_reply(), "A is alone again");
     }
 }
 
 /// `list_flush_ipv4_exception`: of a hundred exceptions, each is there, and with the overlay all are gone.
 fn list_flush_ipv4_exception(plane: DataplaneChoice) {
     const PEERS: u8 = 100;
-    let bed = Bed::build(NARROW);
+    let network = TwoPaths::build(NARROW);
     // The routers' limit for all destinations together, where it is a namespace's own (Linux 6.11).
     for knob in ["icmp_msgs_per_sec", "icmp_msgs_burst"] {
-        let _ = bed.ways[0].sysctl(&format!("ipv4/{knob}"), "10000");
+        let _ = network.path_routers[0].sysctl(&format!("ipv4/{knob}"), "10000");
     }
     let peers: String = (1..=PEERS)
         .map(|peer| {
@@ -233,7 +233,7 @@ fn list_flush_ipv4_exception(plane: DataplaneChoice) {
     let (ours, _) = config.split_once("[[peer]]").expect("it has a peer");
     let own = OwnName::new("flush", plane, &format!("{ours}{peers}"));
     let route = "10.1.2.0/24".parse().expect("a network");
-    bed.gateway_a.route(route, Some(Ipv4Addr::new(10, 2, 0, 2)), None).unwrap();
+    network.gateway_a.route(route, Some(Ipv4Addr::new(10, 2, 0, 2)), None).unwrap();
     let learned = |overlay: &Overlay| {
         let tunnel = overlay.plane().tunnel();
         tunnel
@@ -243,38 +243,38 @@ fn list_flush_ipv4_exception(plane: DataplaneChoice) {
             .count()
     };
     for _ in 0..2 {
-        let overlay = bring_up_to_stay(&bed.gateway_a, &own.config);
+        let overlay = bring_up_to_stay(&network.gateway_a, &own.config);
         assert_eq!(learned(&overlay), 0);
         for peer in 1..=PEERS {
             let to = Ipv4Addr::new(10, 3, peer, 1);
-            assert_eq!(ask(&bed.host_a, to, FULL), too_big(INSIDE_A, NARROW[0]), "peer {peer}");
-            expect_exception(&bed.host_a, to, 1380);
+            assert_eq!(ask(&network.host_a, to, FULL), too_big(INSIDE_A, NARROW[0]), "peer {peer}");
+            expect_exception(&network.host_a, to, 1380);
         }
         assert_eq!(learned(&overlay), usize::from(PEERS));
         overlay.close(OnExit::Remove).unwrap();
-        assert_nothing_left(&bed.gateway_a, &own);
+        assert_nothing_left(&network.gateway_a, &own);
     }
 }
 
 /// `ipv4_route_change`: pmtu.sh changes the route that an exception is about, and looks whether the device it led
 /// through can still be deleted. The tunnel keeps what it has learned, carries on, and holds nothing back.
 fn route_change(plane: DataplaneChoice) {
-    let bed = Bed::build([1400, 1400]);
-    let tunnels = bed.join(plane, "probe = false");
-    assert_eq!(ask(&bed.host_a, HOST_B, FULL), too_big(INSIDE_A, 1400));
+    let network = TwoPaths::build([1400, 1400]);
+    let tunnels = network.bring_up(plane, "probe = false");
+    assert_eq!(ask(&network.host_a, HOST_B, FULL), too_big(INSIDE_A, 1400));
     for turn in 0..20u8 {
-        bed.take(1 - turn % 2);
-        wait_until("traffic takes the new route", || ask(&bed.host_a, HOST_B, 84).is_reply());
+        network.use_path(1 - turn % 2);
+        wait_until("traffic takes the new route", || ask(&network.host_a, HOST_B, 84).is_reply());
         assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400, "the path is as narrow as before");
-        assert_eq!(ask(&bed.host_a, HOST_B, 1381), too_big(INSIDE_A, 1400));
+        assert_eq!(ask(&network.host_a, HOST_B, 1381), too_big(INSIDE_A, 1400));
     }
-    bed.take(1);
-    let gateway = bed.gateway_a.clone();
+    network.use_path(1);
+    let gateway = network.gateway_a.clone();
     let index = gateway.index("way0").unwrap();
     let deleted = std::thread::spawn(move || gateway.netlink().unwrap().delete_link(index).unwrap());
     wait_until("the old way's interface goes", || deleted.is_finished());
     deleted.join().expect("the interface is deleted");
-    wait_until("traffic goes on", || ask(&bed.host_a, HOST_B, 84).is_reply());
+    wait_until("traffic goes on", || ask(&network.host_a, HOST_B, 84).is_reply());
     assert_eq!(tunnels.a.plane().failure(), None);
 }
 

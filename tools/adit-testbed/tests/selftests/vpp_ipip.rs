@@ -7,13 +7,13 @@ use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::two_sites::{Article, HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
-use adit_testbed::hub::{Place, Sites, UNDERLAY};
+use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
+use adit_testbed::hub::{HubNetwork, Site, UNDERLAY};
 use adit_wire::icmpv4::Icmpv4Error;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, fragment};
 
-use crate::planes::{join, join_with, on_every_plane};
+use crate::planes::{bring_up_on, bring_up_with, on_every_plane};
 use crate::support::{ATTEMPT, Injector, Random, drops_since, ipv4_with, snmp, udp};
 
 fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
@@ -46,21 +46,21 @@ fn passes(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) -> bool {
 /// clear the hub cuts the inner datagram anew, each piece an outer datagram that fits; with DF it says what fits.
 fn hairpin_refragmentation(plane: DataplaneChoice) {
     const NARROW: u32 = 1300;
-    let sites = Sites::build().unwrap();
-    sites.router.mtu(Place::Two.port(), NARROW).unwrap();
-    sites.of(Place::Two).gateway.mtu(UNDERLAY, NARROW).unwrap();
-    let overlays = sites.join(plane).unwrap();
-    let (one, two) = (&sites.of(Place::One).host, &sites.of(Place::Two).host);
-    let ask = |size| one.run(|| ping(Place::Two.host(), size, 64, ATTEMPT)).unwrap();
-    let told = Answer::Refused { by: Place::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1280 } };
+    let network = HubNetwork::build().unwrap();
+    network.router.mtu(Site::Two.port(), NARROW).unwrap();
+    network.of(Site::Two).gateway.mtu(UNDERLAY, NARROW).unwrap();
+    let overlays = network.bring_up(plane).unwrap();
+    let (one, two) = (&network.of(Site::One).host, &network.of(Site::Two).host);
+    let ask = |size| one.run(|| ping(Site::Two.host(), size, 64, ATTEMPT)).unwrap();
+    let told = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1280 } };
     assert_eq!(ask(1480), told, "DF is set: the hub learns, and says so");
     assert_eq!(ask(1281), told, "the hub itself");
     assert!(ask(1280).is_reply());
 
-    let (from, to) = (bind(one, Place::One.host()), bind(two, Place::Two.host()));
-    let hub = overlays.of(Place::Hub).plane();
+    let (from, to) = (bind(one, Site::One.host()), bind(two, Site::Two.host()));
+    let hub = overlays.of(Site::Hub).plane();
     let before = hub.totals();
-    let tap = Tap::start(&sites.router, Place::Two.port()).unwrap();
+    let tap = Tap::start(&network.router, Site::Two.port()).unwrap();
     let mut random = Random::seeded(23);
     // Each size that the first leg takes whole: in one, and in two pieces on the second leg.
     for size in [1200, 1252, 1253, 1300, 1400, 1452] {
@@ -70,7 +70,7 @@ fn hairpin_refragmentation(plane: DataplaneChoice) {
     let to_two: Vec<&[u8]> = frames
         .iter()
         .filter_map(Frame::ipv4)
-        .filter(|bytes| bytes[9] == 4 && bytes[16..20] == Place::Two.underlay().octets())
+        .filter(|bytes| bytes[9] == 4 && bytes[16..20] == Site::Two.underlay().octets())
         // Not the hub's probes, nor its answers to others'.
         .filter(|bytes| Protocol(bytes[29]) == Protocol::UDP)
         .collect();
@@ -80,15 +80,15 @@ fn hairpin_refragmentation(plane: DataplaneChoice) {
         assert!(!outer.is_fragment() && outer.total_len() <= NARROW as usize, "cut inside, not outside");
     }
     assert_eq!(drops_since(&before, &hub.totals()), []);
-    assert_eq!(snmp(&sites.router, "Ip", "FragCreates"), 0);
+    assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
 /// `test_frag`'s sizes, 1,000 to 9,000 bytes, over an underlay of `mtu`.
 fn sizes(plane: DataplaneChoice, mtu: u32) {
-    let network = Article::build().unwrap();
+    let network = TwoSites::build().unwrap();
     network.set_cable_mtus(mtu).unwrap();
-    let Article { host_a, router, host_b, .. } = &network;
-    let tunnels = join(&network, plane);
+    let TwoSites { host_a, router, host_b, .. } = &network;
+    let tunnels = bring_up_on(&network, plane);
     let before = [&tunnels.a, &tunnels.b].map(|tunnel| tunnel.plane().totals());
     let (a, b) = (bind(host_a, HOST_A), bind(host_b, HOST_B));
     let mut random = Random::seeded(29);
@@ -125,8 +125,8 @@ fn outer_fragments(to: &UdpSocket, identification: u16, payload: &[u8]) -> Vec<V
 /// from the next.
 fn a_thousand_reassemblies(plane: DataplaneChoice) {
     const COUNT: u16 = 1000;
-    let network = Article::build().unwrap();
-    let tunnels = join_with(&network, plane, "probe = false");
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     let receiver = bind(&network.host_a, HOST_A);
     let mut peer = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
     let before = tunnels.a.plane().totals();
@@ -149,8 +149,8 @@ fn a_thousand_reassemblies(plane: DataplaneChoice) {
 
 /// VPP tests a first fragment alone; this is the last one alone. Nothing is made of it, and it is in nobody's way.
 fn a_last_fragment_alone(plane: DataplaneChoice) {
-    let network = Article::build().unwrap();
-    let tunnels = join_with(&network, plane, "probe = false");
+    let network = TwoSites::build().unwrap();
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     let receiver = bind(&network.host_a, HOST_A);
     let mut peer = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
     let before = tunnels.a.plane().totals();

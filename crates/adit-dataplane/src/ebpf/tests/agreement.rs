@@ -1,7 +1,7 @@
 //! What it means that a program and the userspace plane agree about a packet.
 
 use adit_fixtures::packet::{hex, mend};
-use adit_fixtures::{Outcome, Packet, Program, Setup, Way};
+use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
 use adit_tunnel::{PeerTotals, Totals};
 use adit_wire::Validation;
 use adit_wire::encapsulation::OuterHeader;
@@ -9,7 +9,7 @@ use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
 
 use super::gateway::{Gateway, cut, described};
 use super::programs::{Programs, Ran};
-use crate::userspace::segment::Superpacket;
+use crate::userspace::segment::GsoPacket;
 
 /// What was found of a packet.
 #[derive(Debug)]
@@ -30,23 +30,23 @@ pub(super) struct Seen {
 pub(super) fn compare(
     programs: &mut Programs,
     setup: &Setup,
-    way: Way,
+    direction: Direction,
     packet: &Packet,
 ) -> Result<Seen, String> {
     let alone = Gateway::new(setup);
-    let expected = normal(alone.run(way, packet));
+    let expected = normal(alone.run(direction, packet));
     programs.restore();
     let before = programs.totals();
-    let ran = programs.run(way, packet)?;
+    let ran = programs.run(direction, packet)?;
     let by_program = programs.totals().since(&before);
-    let (found, by_userspace) = follow(setup, way, packet, &ran)?;
+    let (found, by_userspace) = follow(setup, direction, packet, &ran)?;
     let mut totals = by_program.clone();
     totals.add(&by_userspace);
     let totals = timeless(totals);
     let wanted = timeless(alone.totals());
     let tell = |what: &str| {
         format!(
-            "{way:?}: {what}\npacket {packet:?}\nthe program {:?}, leaving {}\n\
+            "{direction:?}: {what}\npacket {packet:?}\nthe program {:?}, leaving {}\n\
              userspace alone: {expected:?}\nthe two together: {found:?}\n\
              counted by userspace alone {wanted:?}\ncounted by the two {totals:?}",
             ran.verdict,
@@ -60,9 +60,9 @@ pub(super) fn compare(
         return Err(tell("another count"));
     }
     let lowered = by_program.peers.iter().any(|peer| peer.mss_clamped > 0);
-    // The kernel gives a test run's superpacket no type, and so refuses to make or take away room: what it has
+    // The kernel gives a test run's GSO packet no type, and so refuses to make or take away room: what it has
     // been given then is the mark that it would have left with, and userspace would write the same.
-    let refused = packet.gso_size.is_some() && way == Way::OutOf;
+    let refused = packet.gso_size.is_some() && direction == Direction::Decap;
     let untouched = ran.bytes == packet.bytes || lowered || refused;
     if ran.verdict == Program::Declines && !untouched {
         return Err(tell("declined, and changed"));
@@ -78,41 +78,51 @@ pub(super) fn compare(
 }
 
 /// What becomes of a packet that a program has looked at, and what userspace counts of it.
-fn follow(setup: &Setup, way: Way, packet: &Packet, ran: &Ran) -> Result<(Outcome, Totals), String> {
+fn follow(
+    setup: &Setup,
+    direction: Direction,
+    packet: &Packet,
+    ran: &Ran,
+) -> Result<(Outcome, Totals), String> {
     let gateway = Gateway::new(setup);
     let outcome = match ran.verdict {
         Program::Declines => {
-            gateway.run(way, &Packet { bytes: ran.bytes.clone(), gso_size: packet.gso_size })
+            gateway.run(direction, &Packet { bytes: ran.bytes.clone(), gso_size: packet.gso_size })
         }
-        Program::Drops => Outcome::Dropped(dropped_for(setup, way, packet)),
-        Program::Carries => carried(setup, way, packet.gso_size, &ran.bytes)?,
+        Program::Drops => Outcome::Dropped(dropped_for(setup, direction, packet)),
+        Program::Carries => carried(setup, direction, packet.gso_size, &ran.bytes)?,
     };
     Ok((normal(outcome), gateway.totals()))
 }
 
 /// A program says why in its counters only, which are compared for themselves.
-fn dropped_for(setup: &Setup, way: Way, packet: &Packet) -> adit_tunnel::DropReason {
-    match Gateway::new(setup).run(way, packet) {
+fn dropped_for(setup: &Setup, direction: Direction, packet: &Packet) -> adit_tunnel::DropReason {
+    match Gateway::new(setup).run(direction, packet) {
         Outcome::Dropped(reason) => reason,
         _ => adit_tunnel::DropReason::QueueFull,
     }
 }
 
 /// What a packet is that a program has redirected: something to us, or something of ours to a peer.
-fn carried(setup: &Setup, way: Way, gso_size: Option<u16>, bytes: &[u8]) -> Result<Outcome, String> {
+fn carried(
+    setup: &Setup,
+    direction: Direction,
+    gso_size: Option<u16>,
+    bytes: &[u8],
+) -> Result<Outcome, String> {
     let whole = Ipv4Packet::parse(bytes, Validation::Datapath)
-        .map_err(|error| format!("{way:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
+        .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
     let ours = std::net::IpAddr::from(whole.source()) == setup.config.underlay;
-    if way == Way::OutOf && !ours {
+    if direction == Direction::Decap && !ours {
         return Ok(Outcome::Delivered(whole.as_bytes().to_vec()));
     }
-    // The kernel cuts a superpacket, and writes lengths and identifications as we do.
+    // The kernel cuts a GSO packet, and writes lengths and identifications as we do.
     let inner = whole.payload();
     let outer = whole.fixed_header();
-    let superpacket = Superpacket::new(inner, &described(inner, gso_size))
-        .map_err(|_| format!("{way:?}: what was carried cannot be cut: {}", hex(bytes)))?;
-    if way == Way::Into && whole.total_len() != bytes.len() {
-        return Err(format!("{way:?}: something follows what was carried: {}", hex(bytes)));
+    let gso_packet = GsoPacket::new(inner, &described(inner, gso_size))
+        .map_err(|_| format!("{direction:?}: what was carried cannot be cut: {}", hex(bytes)))?;
+    if direction == Direction::Encap && whole.total_len() != bytes.len() {
+        return Err(format!("{direction:?}: something follows what was carried: {}", hex(bytes)));
     }
     if gso_size.is_none() {
         return Ok(Outcome::Sent(vec![whole.as_bytes().to_vec()]));
@@ -129,9 +139,9 @@ fn carried(setup: &Setup, way: Way, gso_size: Option<u16>, bytes: &[u8]) -> Resu
     );
     let template = template.ok_or("no outer header has that length")?;
     if template.as_bytes() != &bytes[..HEADER_LEN] {
-        return Err(format!("{way:?}: an outer header of its own: {}", hex(bytes)));
+        return Err(format!("{direction:?}: an outer header of its own: {}", hex(bytes)));
     }
-    Ok(Outcome::Sent(cut(&superpacket, &template, |_| {})))
+    Ok(Outcome::Sent(cut(&gso_packet, &template, |_| {})))
 }
 
 /// Without what is free: the identification of an outer datagram that may be fragmented.

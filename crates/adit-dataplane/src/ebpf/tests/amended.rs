@@ -1,6 +1,6 @@
 //! Programs whose peers come, go and change under them decide as programs that are loaded anew.
 
-use adit_fixtures::{Packet, Path, Setup, Way};
+use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::bpf::maps::PeerEntry;
 use adit_tunnel::{Amendment, Tunnel, TunnelConfig};
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ const PACKETS: usize = 60;
 const SEED: u64 = 2003;
 
 /// Other peers of one site, and packets for each state of it.
-fn lives() -> impl Strategy<Value = Vec<(Setup, Vec<(Way, Packet)>)>> {
+fn lives() -> impl Strategy<Value = Vec<(Setup, Vec<(Direction, Packet)>)>> {
     (setup(), proptest::collection::vec(setup(), CHANGES)).prop_flat_map(|(first, others)| {
         let mut site = first.config.clone();
         // Whatever else is written has no number that counts up.
@@ -60,11 +60,8 @@ fn between(before: &Setup, after: &Setup) -> Amendment {
     }
 }
 
-#[test]
+#[test(super::ebpf)]
 fn amended_programs_decide_as_new_ones() {
-    if !super::require_ebpf("amended_programs_decide_as_new_ones") {
-        return;
-    }
     let config = ProptestConfig {
         cases: CASES,
         rng_seed: RngSeed::Fixed(SEED),
@@ -77,8 +74,8 @@ fn amended_programs_decide_as_new_ones() {
         let mut tunnel = Tunnel::new(first.config.clone()).expect("it is good");
         let mut programs = Programs::load(&tunnel, first);
         // What is remembered of addresses now must not last.
-        for (way, packet) in packets {
-            programs.run(*way, packet).map_err(TestCaseError::fail)?;
+        for (direction, packet) in packets {
+            programs.run(*direction, packet).map_err(TestCaseError::fail)?;
         }
         for pair in lives.windows(2) {
             let ((before, earlier), (setup, packets)) = (&pair[0], &pair[1]);
@@ -86,7 +83,7 @@ fn amended_programs_decide_as_new_ones() {
                 // An underlay address that lies in a network.
                 return Err(TestCaseError::reject("no tunnel that there can be"));
             };
-            programs.amend(&amended, &steps, |underlay| PeerEntry {
+            programs.update_peers(&amended, &steps, |underlay| PeerEntry {
                 underlay: underlay.octets(),
                 next_hop: underlay.octets(),
                 device: super::programs::DEVICE,
@@ -95,11 +92,11 @@ fn amended_programs_decide_as_new_ones() {
             });
             tunnel = amended;
             let mut new = Programs::load(&Tunnel::new(setup.config.clone()).expect("it is good"), setup);
-            for (way, packet) in earlier.iter().chain(packets) {
-                let amended = programs.run(*way, packet).map_err(TestCaseError::fail)?;
-                let new = new.run(*way, packet).map_err(TestCaseError::fail)?;
-                prop_assert_eq!(amended.verdict, new.verdict, "{:?} {:?}", way, packet);
-                prop_assert_eq!(amended.bytes, new.bytes, "{:?} {:?}", way, packet);
+            for (direction, packet) in earlier.iter().chain(packets) {
+                let amended = programs.run(*direction, packet).map_err(TestCaseError::fail)?;
+                let new = new.run(*direction, packet).map_err(TestCaseError::fail)?;
+                prop_assert_eq!(amended.verdict, new.verdict, "{:?} {:?}", direction, packet);
+                prop_assert_eq!(amended.bytes, new.bytes, "{:?} {:?}", direction, packet);
             }
         }
         Ok(())

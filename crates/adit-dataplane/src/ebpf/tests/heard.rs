@@ -2,26 +2,23 @@
 
 use adit_fixtures::packet::{a_to_b, theirs, udp};
 use adit_fixtures::site::{B, C, HOST_A, HOST_B, HOST_C};
-use adit_fixtures::{Program, Setup, Way};
+use adit_fixtures::{Direction, Program, Setup};
 
 use super::gateway::Gateway;
 use super::programs::Programs;
 
 /// RFC 2003 section 5: whoever was told that a peer is out of reach is told so until the peer is heard, and no longer.
-#[test]
+#[test(super::ebpf)]
 fn a_peer_that_is_heard_is_sent_to_at_once() {
-    if !super::require_ebpf("a_peer_that_is_heard_is_sent_to_at_once") {
-        return;
-    }
     let mut setup = Setup::default();
     setup.paths[0].owed = true;
     let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);
     let mut verdict =
         |way, packet: adit_fixtures::Packet| programs.run(way, &packet).expect("it can be run").verdict;
-    assert_eq!(verdict(Way::Into, a_to_b().into()), Program::Declines, "its sender is owed an answer");
+    assert_eq!(verdict(Direction::Encap, a_to_b().into()), Program::Declines, "its sender is owed an answer");
     let of_another = theirs(C, udp(HOST_C, HOST_A, 100));
-    assert_eq!(verdict(Way::OutOf, of_another.into()), Program::Carries);
-    assert_eq!(verdict(Way::Into, a_to_b().into()), Program::Declines, "that was another peer");
-    assert_eq!(verdict(Way::OutOf, theirs(B, udp(HOST_B, HOST_A, 100)).into()), Program::Carries);
-    assert_eq!(verdict(Way::Into, a_to_b().into()), Program::Carries);
+    assert_eq!(verdict(Direction::Decap, of_another.into()), Program::Carries);
+    assert_eq!(verdict(Direction::Encap, a_to_b().into()), Program::Declines, "that was another peer");
+    assert_eq!(verdict(Direction::Decap, theirs(B, udp(HOST_B, HOST_A, 100)).into()), Program::Carries);
+    assert_eq!(verdict(Direction::Encap, a_to_b().into()), Program::Carries);
 }

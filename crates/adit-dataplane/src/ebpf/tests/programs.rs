@@ -3,17 +3,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use adit_fixtures::{Packet, Program, Setup, Way};
+use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings, program};
 use adit_tunnel::{Steps, Totals, Tunnel};
 use aya::programs::{TestRun, TestRunOptions};
 
-use super::super::counts::{Counts, Snapshot};
-use super::super::loaded::Object;
+use super::super::counts::{CountSnapshot, Counts};
+use super::super::loaded::LoadedObject;
 
 const ETHERNET: usize = 14;
-/// Room for an outer header that is added.
+/// Capacity for an outer header that is added.
 const GROWTH: usize = 64;
 /// Test runs give packets an Ethernet header, which the tunnel's device does not.
 const INNER_OFFSET: u32 = ETHERNET as u32;
@@ -28,7 +28,7 @@ const GSO_SIZE_AT: usize = 176;
 
 /// Programs loaded for a gateway.
 pub(super) struct Programs {
-    object: Object,
+    object: LoadedObject,
     counts: Counts,
     peers: usize,
 }
@@ -48,7 +48,7 @@ impl Programs {
         let settings =
             Settings::new(underlay, DEVICE, &config.outer, config.mss_clamp).with_relay(setup.forwards);
         let (mut object, maps) =
-            Object::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
+            LoadedObject::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
             let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
             let entry = PeerEntry {
@@ -60,13 +60,18 @@ impl Programs {
             };
             object.set_peer(peer, entry).expect("there is room for every peer");
         }
-        let counts = Counts::new(maps, &Snapshot::default()).expect("nothing to take over");
+        let counts = Counts::new(maps, &CountSnapshot::default()).expect("nothing to take over");
         Programs { object, counts, peers: setup.paths.len() }
     }
 
     /// Other peers, of which those that come have these ways.
-    pub(super) fn amend(&mut self, tunnel: &Tunnel, steps: &Steps, way: impl Fn(Ipv4Addr) -> PeerEntry) {
-        self.object.amend(tunnel, steps).expect("there is room");
+    pub(super) fn update_peers(
+        &mut self,
+        tunnel: &Tunnel,
+        steps: &Steps,
+        way: impl Fn(Ipv4Addr) -> PeerEntry,
+    ) {
+        self.object.update_peers(tunnel, steps).expect("there is room");
         for (peer, underlay) in &steps.added {
             self.object.set_peer(*peer, way(*underlay)).expect("there is room");
         }
@@ -98,10 +103,10 @@ impl Programs {
     ///
     /// # Errors
     /// The kernel makes no packet of it.
-    pub(super) fn run(&mut self, way: Way, packet: &Packet) -> Result<Ran, String> {
-        let name = match way {
-            Way::Into => program::ENCAP,
-            Way::OutOf => program::DECAP,
+    pub(super) fn run(&mut self, direction: Direction, packet: &Packet) -> Result<Ran, String> {
+        let name = match direction {
+            Direction::Encap => program::ENCAP,
+            Direction::Decap => program::DECAP,
         };
         let frame = [&link_header(&packet.bytes)[..], &packet.bytes].concat();
         let context = packet.gso_size.map(|size| context(&frame, size));
@@ -112,7 +117,7 @@ impl Programs {
         options.ctx_in = context.as_ref().map(|context| &context[..]);
         let program = self.object.program(name).expect("it is loaded");
         let result = program.test_run(options);
-        let result = result.map_err(|error| format!("{way:?}: no test run of {packet:?}: {error}"))?;
+        let result = result.map_err(|error| format!("{direction:?}: no test run of {packet:?}: {error}"))?;
         out.truncate(result.data_size_out as usize);
         let verdict = match result.return_value as i32 {
             -1 => Program::Declines,

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use adit_fixtures::{Outcome, Packet, Program, Setup, Way};
-use adit_policy::Directory;
+use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
+use adit_policy::PeerLookup;
 use adit_wire::Protocol;
 use adit_wire::Validation;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
@@ -24,11 +24,8 @@ const PACKETS: usize = 150;
 /// The same packets in every run, unless `PROPTEST_RNG_SEED` says otherwise.
 const SEED: u64 = 2003;
 
-#[test]
+#[test(super::ebpf)]
 fn the_two_planes_never_disagree() {
-    if !super::require_ebpf("the_two_planes_never_disagree") {
-        return;
-    }
     let seen = RefCell::new(BTreeMap::<String, u32>::new());
     let tunnels = setup().prop_flat_map(|setup| {
         let packets = packets(&setup, PACKETS);
@@ -36,9 +33,9 @@ fn the_two_planes_never_disagree() {
     });
     let outcome = runner().run(&tunnels, |(setup, packets)| {
         let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);
-        for (way, packet) in &packets {
-            let found = examine(&mut programs, &setup, *way, packet).map_err(TestCaseError::fail)?;
-            *seen.borrow_mut().entry(kind(*way, &found)).or_default() += 1;
+        for (direction, packet) in &packets {
+            let found = examine(&mut programs, &setup, *direction, packet).map_err(TestCaseError::fail)?;
+            *seen.borrow_mut().entry(kind(*direction, &found)).or_default() += 1;
         }
         Ok(())
     });
@@ -57,14 +54,14 @@ fn the_two_planes_never_disagree() {
 
 /// What has to come up, for the test to be worth something.
 const EXPECTED: [&str; 8] = [
-    "Into, carried: sent",
-    "Into, dropped: dropped",
-    "Into, declined: sent",
-    "Into, declined: answered",
-    "OutOf, carried: delivered",
-    "OutOf, carried: sent",
-    "OutOf, dropped: dropped",
-    "OutOf, declined: dropped",
+    "Encap, carried: sent",
+    "Encap, dropped: dropped",
+    "Encap, declined: sent",
+    "Encap, declined: answered",
+    "Decap, carried: delivered",
+    "Decap, carried: sent",
+    "Decap, dropped: dropped",
+    "Decap, declined: dropped",
 ];
 
 #[expect(clippy::print_stderr, reason = "how often what came up is worth reading")]
@@ -86,7 +83,7 @@ fn runner() -> TestRunner {
     TestRunner::new(config)
 }
 
-fn kind(way: Way, seen: &Seen) -> String {
+fn kind(direction: Direction, seen: &Seen) -> String {
     let program = match seen.program {
         Program::Carries => "carried",
         Program::Drops => "dropped",
@@ -98,37 +95,44 @@ fn kind(way: Way, seen: &Seen) -> String {
         Outcome::Dropped(_) => "dropped",
         Outcome::Answered { .. } => "answered",
     };
-    format!("{way:?}, {program}: {outcome}")
+    format!("{direction:?}, {program}: {outcome}")
 }
 
-fn examine(programs: &mut Programs, setup: &Setup, way: Way, packet: &Packet) -> Result<Seen, String> {
-    let seen = compare(programs, setup, way, packet)?;
-    if seen.program != Program::Carries && is_usual(setup, way, packet, &seen.outcome) {
-        return Err(format!("{way:?}: usual, and not carried: {packet:?}\n{:?}", seen.outcome));
+fn examine(
+    programs: &mut Programs,
+    setup: &Setup,
+    direction: Direction,
+    packet: &Packet,
+) -> Result<Seen, String> {
+    let seen = compare(programs, setup, direction, packet)?;
+    if seen.program != Program::Carries && is_usual(setup, direction, packet, &seen.outcome) {
+        return Err(format!("{direction:?}: usual, and not carried: {packet:?}\n{:?}", seen.outcome));
     }
     Ok(seen)
 }
 
 /// Whether a packet is one that the programs are there for: no options, in one piece, to a peer whose way is
-/// known and whose senders are owed nothing, no SYN with an MSS in an odd place. Or a relayed superpacket: the
+/// known and whose senders are owed nothing, no SYN with an MSS in an odd place. Or a relayed GSO packet: the
 /// kernel does not let a test run change the length of others.
-fn is_usual(setup: &Setup, way: Way, packet: &Packet, outcome: &Outcome) -> bool {
+fn is_usual(setup: &Setup, direction: Direction, packet: &Packet, outcome: &Outcome) -> bool {
     let bytes = &packet.bytes;
-    let (outer, inner) = match way {
-        Way::Into => (None, Some(&bytes[..])),
-        Way::OutOf => (Some(bytes), bytes.get(HEADER_LEN..)),
+    let (outer, inner) = match direction {
+        Direction::Encap => (None, Some(&bytes[..])),
+        Direction::Decap => (Some(bytes), bytes.get(HEADER_LEN..)),
     };
     let Some(inner) = inner.filter(|inner| inner.first() == Some(&0x45)) else { return false };
     let unoptioned = outer.is_none_or(|outer| outer.first() == Some(&0x45));
     let open = setup.paths.iter().all(|path| path.known && !path.owed);
     let ends = match outcome {
         Outcome::Sent(frames) if packet.gso_size.is_none() => frames.len() == 1,
-        Outcome::Sent(frames) => way == Way::OutOf && !frames.iter().any(|frame| is_fragment(frame)),
+        Outcome::Sent(frames) => {
+            direction == Direction::Decap && !frames.iter().any(|frame| is_fragment(frame))
+        }
         Outcome::Delivered(inner) => packet.gso_size.is_none() && !is_for_a_peer(setup, inner),
         Outcome::Dropped(_) | Outcome::Answered { .. } => false,
     };
     // A fragment that comes out is userspace's: its siblings may be.
-    let in_pieces = way == Way::OutOf && is_fragment(bytes);
+    let in_pieces = direction == Direction::Decap && is_fragment(bytes);
     unoptioned && open && ends && !in_pieces && !has_odd_mss(inner)
 }
 

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
-use adit_fixtures::{Packet, Path, Setup, Way};
-use adit_policy::{Directory, Owner};
+use adit_fixtures::{Direction, Packet, Path, Setup};
+use adit_policy::{Owner, PeerLookup};
 use adit_tunnel::{PeerConfig, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
@@ -22,7 +22,7 @@ use proptest::sample::select;
 const MAX_LEN: usize = 3000;
 const MAX_PEERS: usize = 4;
 
-/// Networks inside each other and beside each other, each somebody's or nobody's.
+/// PrefixOwners inside each other and beside each other, each somebody's or nobody's.
 const NETWORKS: [&str; 12] = [
     "172.16.0.0/12",
     "172.16.17.0/24",
@@ -136,10 +136,13 @@ fn policy() -> impl Strategy<Value = OuterPolicy> {
 }
 
 /// Packets from either side of a gateway.
-pub(super) fn packets(setup: &Setup, count: usize) -> impl Strategy<Value = Vec<(Way, Packet)>> + use<> {
+pub(super) fn packets(
+    setup: &Setup,
+    count: usize,
+) -> impl Strategy<Value = Vec<(Direction, Packet)>> + use<> {
     let ends = ends(setup);
-    let inner = inner(ends.clone()).prop_map(|packet| (Way::Into, packet));
-    let outer = outer(ends).prop_map(|packet| (Way::OutOf, packet));
+    let inner = inner(ends.clone()).prop_map(|packet| (Direction::Encap, packet));
+    let outer = outer(ends).prop_map(|packet| (Direction::Decap, packet));
     vec(prop_oneof![inner, outer], count)
 }
 
@@ -263,11 +266,11 @@ fn inner(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     let ends = ends.prop_map(|(_, there, here)| (here, there)).boxed();
     let one = (datagram(ends.clone()), mutations(HEADER_LEN))
         .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
-    prop_oneof![9 => one, 1 => superpacket(ends)]
+    prop_oneof![9 => one, 1 => gso_packet(ends)]
 }
 
 /// TCP or UDP to be cut.
-fn superpacket(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Packet> {
+fn gso_packet(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Packet> {
     let size = prop_oneof![100..1500_u16, Just(1440), Just(1441), Just(1452), Just(1453)];
     let parts = (ends, any::<bool>(), 1000..2800_usize, size, any::<u8>(), ttl(), any::<bool>());
     parts.prop_map(|((from, to), stream, len, size, tos, ttl, df)| {
@@ -282,7 +285,7 @@ fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
         let ends = Just((from, to));
         let one = (datagram(ends), mutations(0))
             .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
-        (Just(gateway), prop_oneof![9 => one, 1 => superpacket(ends)])
+        (Just(gateway), prop_oneof![9 => one, 1 => gso_packet(ends)])
     });
     let stranger = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
     let elsewhere = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));

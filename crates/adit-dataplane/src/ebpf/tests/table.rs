@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use adit_fixtures::{Case, Outcome, Program, Way, table};
+use adit_fixtures::{Case, Direction, Outcome, Program, table};
 use adit_tunnel::Totals;
 
 use super::agreement::{compare, normal};
@@ -30,7 +30,7 @@ fn the_tunnel_does_what_the_table_says() {
 
 fn on_tunnel(case: &Case) -> Result<(), String> {
     let gateway = Gateway::new(&case.setup);
-    let (found, expected) = (normal(gateway.run(case.way, &case.packet)), normal(case.outcome.clone()));
+    let (found, expected) = (normal(gateway.run(case.direction, &case.packet)), normal(case.outcome.clone()));
     if found != expected {
         return Err(format!("{}: expected {expected:?}\nfound {found:?}", case.name));
     }
@@ -48,11 +48,8 @@ fn without_last(mut totals: Totals) -> Totals {
     totals
 }
 
-#[test]
+#[test(super::ebpf)]
 fn the_programs_do_what_the_table_says() {
-    if !super::require_ebpf("the_programs_do_what_the_table_says") {
-        return;
-    }
     // Loading takes longer than running.
     let mut loaded = BTreeMap::new();
     let mut failures = Vec::new();
@@ -68,7 +65,7 @@ fn the_programs_do_what_the_table_says() {
 }
 
 fn on_programs(programs: &mut Programs, case: &Case) -> Result<(), String> {
-    let seen = compare(programs, &case.setup, case.way, &case.packet)?;
+    let seen = compare(programs, &case.setup, case.direction, &case.packet)?;
     let expected = normal(case.outcome.clone());
     if seen.outcome != expected {
         return Err(format!("expected {expected:?}\nfound {:?}", seen.outcome));
@@ -84,10 +81,10 @@ fn on_programs(programs: &mut Programs, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// A superpacket of a test run has no type, without which the kernel lets nobody change its length. What the
+/// A GSO packet of a test run has no type, without which the kernel lets nobody change its length. What the
 /// program would have done shows where nothing changes its length: in a relay, in a drop, and end to end.
 fn in_test_run(case: &Case) -> Program {
-    let relayed = case.way == Way::OutOf && matches!(case.outcome, Outcome::Sent(_));
+    let relayed = case.direction == Direction::Decap && matches!(case.outcome, Outcome::Sent(_));
     let refused = case.packet.gso_size.is_some() && case.program == Program::Carries && !relayed;
     if refused { Program::Declines } else { case.program }
 }

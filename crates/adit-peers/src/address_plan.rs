@@ -1,0 +1,223 @@
+//! The address plan: which owner holds which name, underlay address and network, and the one rule for
+//! them.
+//!
+//! The rule: names are unique; underlay addresses are unique and unicast; a network has no host bits,
+//! is written once for each owner, and overlaps no network of another owner; no underlay address lies
+//! in a peer's network. A packet to such an address would be routed into the tunnel that it carries.
+//!
+//! The plan records a claim even when it conflicts, so that a reader of a file finds every mistake in
+//! one pass. [`PeerSet`](crate::PeerSet) stops at the first conflict and takes its claims back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::conflict::{Conflict, Holder, NAMED_ADDRESSES};
+use crate::name::PeerName;
+use crate::unicast::{check_host, check_network};
+
+/// All claims of a site and its peers. `P` identifies a peer.
+///
+/// A claim costs a few ordered look-ups, and as much again for each conflict that it has.
+#[derive(Clone, Debug)]
+pub struct AddressPlan<P> {
+    names: HashMap<PeerName, P>,
+    underlays: BTreeMap<Ipv4Addr, Holder<P>>,
+    /// By first address and length, so that the networks inside a network follow it.
+    networks: BTreeMap<(Ipv4Addr, u8), Holder<P>>,
+    /// How many networks have each length: a look-up of the networks around one tries only lengths
+    /// that exist.
+    lengths: [u32; 33],
+    nested: bool,
+}
+
+impl<P> Default for AddressPlan<P> {
+    fn default() -> Self {
+        Self {
+            names: HashMap::new(),
+            underlays: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            lengths: [0; 33],
+            nested: false,
+        }
+    }
+}
+
+impl<P: Clone + Eq> AddressPlan<P> {
+    /// A plan without claims.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A plan without claims, in which a network of one owner may lie inside another owner's network.
+    /// Equal networks conflict all the same.
+    pub(crate) fn nested() -> Self {
+        Self { nested: true, ..Self::default() }
+    }
+
+    /// Claims a name. The first claimant keeps it.
+    ///
+    /// # Errors
+    /// Another peer has the name.
+    pub fn claim_name(&mut self, name: &PeerName, claimant: P) -> Result<(), Conflict<P>> {
+        match self.names.get(name).cloned() {
+            Some(holder) => Err(Conflict::NameTaken { name: name.clone(), claimant, holder }),
+            None => {
+                self.names.insert(name.clone(), claimant);
+                Ok(())
+            }
+        }
+    }
+
+    /// Claims an underlay address, and returns all conflicts. The first claimant keeps the address.
+    pub fn claim_underlay(&mut self, address: Ipv4Addr, claimant: Holder<P>) -> Vec<Conflict<P>> {
+        let conflicts = self.underlay_conflicts(address, &claimant);
+        if check_host(address).is_ok() {
+            self.underlays.entry(address).or_insert(claimant);
+        }
+        conflicts
+    }
+
+    /// The conflicts that [`claim_underlay`](Self::claim_underlay) would return.
+    pub(crate) fn underlay_conflicts(&self, address: Ipv4Addr, claimant: &Holder<P>) -> Vec<Conflict<P>> {
+        if let Err(found) = check_host(address) {
+            return vec![Conflict::NotUnicast { address, claimant: claimant.clone(), found }];
+        }
+        let taken = self.underlays.get(&address).filter(|holder| *holder != claimant);
+        let taken = taken.map(|holder| Conflict::UnderlayTaken {
+            address,
+            claimant: claimant.clone(),
+            holder: holder.clone(),
+        });
+        let around = self.around(Ipv4Net::from(address));
+        let enclosing = around.filter_map(|(network, holder)| match holder {
+            Holder::Site => None,
+            Holder::Peer(peer) => Some(Conflict::UnderlayEnclosed {
+                network,
+                peer: peer.clone(),
+                addresses: vec![(address, claimant.clone())],
+                count: 1,
+            }),
+        });
+        taken.into_iter().chain(enclosing).collect()
+    }
+
+    /// Claims a network, and returns all conflicts. The first claimant keeps the network.
+    ///
+    /// Of several networks of other peers around the network, only the nearest is reported: one large
+    /// network would otherwise be reported at each depth.
+    pub fn claim_network(&mut self, network: Ipv4Net, claimant: Holder<P>) -> Vec<Conflict<P>> {
+        if network.trunc() != network {
+            return vec![Conflict::HostBits { network, claimant }];
+        }
+        if let Err(found) = check_network(network) {
+            return vec![Conflict::NetworkNotUnicast { network, claimant, found }];
+        }
+        let mut conflicts = Vec::new();
+        let holder = self.networks.get(&key(network));
+        let is_held = holder.is_some();
+        if holder == Some(&claimant) {
+            return vec![Conflict::NetworkRepeated { network, claimant }];
+        }
+        let overlap = |other, holder: &Holder<P>| Conflict::NetworksOverlap {
+            network,
+            claimant: claimant.clone(),
+            other,
+            holder: holder.clone(),
+        };
+        let outer = self.around(network).filter(|(_, holder)| **holder != claimant);
+        let mut has_peer = false;
+        for (other, holder) in outer.filter(|(other, _)| !self.nested || *other == network) {
+            let is_with_site = *holder == Holder::Site || claimant == Holder::Site;
+            if is_with_site || !has_peer {
+                conflicts.push(overlap(other, holder));
+            }
+            has_peer |= !is_with_site;
+        }
+        if is_held {
+            // The networks and addresses inside conflict with the first claimant, which is reported.
+            return conflicts;
+        }
+        if !self.nested {
+            let inner = self.inside(network).filter(|(_, holder)| **holder != claimant);
+            let inner = inner.filter(|(other, holder)| self.is_nearest(network, &claimant, *other, holder));
+            conflicts.extend(inner.map(|(other, holder)| overlap(other, holder)));
+        }
+        if let Holder::Peer(peer) = &claimant {
+            conflicts.extend(self.enclosed(network, peer));
+        }
+        self.networks.insert(key(network), claimant);
+        if let Some(count) = self.lengths.get_mut(usize::from(network.prefix_len())) {
+            *count += 1;
+        }
+        conflicts
+    }
+
+    /// Gives up a name, if `holder` has it.
+    pub(crate) fn release_name(&mut self, name: &PeerName, holder: &P) {
+        if self.names.get(name) == Some(holder) {
+            self.names.remove(name);
+        }
+    }
+
+    /// Gives up an underlay address, if `holder` has it.
+    pub(crate) fn release_underlay(&mut self, address: Ipv4Addr, holder: &Holder<P>) {
+        if self.underlays.get(&address) == Some(holder) {
+            self.underlays.remove(&address);
+        }
+    }
+
+    /// Gives up a network, if `holder` has it.
+    pub(crate) fn release_network(&mut self, network: Ipv4Net, holder: &Holder<P>) {
+        if self.networks.get(&key(network)) == Some(holder) {
+            self.networks.remove(&key(network));
+            if let Some(count) = self.lengths.get_mut(usize::from(network.prefix_len())) {
+                *count -= 1;
+            }
+        }
+    }
+
+    /// The network itself and those around it, the nearest first.
+    fn around(&self, network: Ipv4Net) -> impl Iterator<Item = (Ipv4Net, &Holder<P>)> {
+        let lengths = (0..=network.prefix_len()).rev();
+        let used = lengths.filter(|length| self.lengths.get(usize::from(*length)).is_some_and(|n| *n > 0));
+        used.filter_map(move |length| {
+            let outer = Ipv4Net::new(network.addr(), length).ok()?.trunc();
+            Some((outer, self.networks.get(&key(outer))?))
+        })
+    }
+
+    /// The networks inside a network, without itself.
+    fn inside(&self, network: Ipv4Net) -> impl Iterator<Item = (Ipv4Net, &Holder<P>)> {
+        let (first, length) = key(network);
+        // The range after a host's own address would be one that ends before it begins.
+        let range = (length < 32).then(|| (first, length + 1)..=(network.broadcast(), 32));
+        let networks = range.map(|range| self.networks.range(range)).into_iter().flatten();
+        networks.filter_map(|((first, length), holder)| Some((Ipv4Net::new(*first, *length).ok()?, holder)))
+    }
+
+    /// Whether no peer but the owner of `inner` has a network between `inner` and `outer`. What
+    /// concerns this site is always reported.
+    fn is_nearest(&self, outer: Ipv4Net, claimant: &Holder<P>, inner: Ipv4Net, holder: &Holder<P>) -> bool {
+        let is_with_site = *holder == Holder::Site || *claimant == Holder::Site;
+        let is_between = |(network, owner): (Ipv4Net, &Holder<P>)| {
+            network.prefix_len() > outer.prefix_len() && owner != holder && *owner != Holder::Site
+        };
+        is_with_site || !self.around(inner).any(is_between)
+    }
+
+    /// The conflict of a peer's network with the underlay addresses in it.
+    fn enclosed(&self, network: Ipv4Net, peer: &P) -> Option<Conflict<P>> {
+        let inside = || self.underlays.range(network.network()..=network.broadcast());
+        let addresses: Vec<_> =
+            inside().take(NAMED_ADDRESSES).map(|(address, holder)| (*address, holder.clone())).collect();
+        let count = inside().count();
+        (count > 0).then(|| Conflict::UnderlayEnclosed { network, peer: peer.clone(), addresses, count })
+    }
+}
+
+fn key(network: Ipv4Net) -> (Ipv4Addr, u8) {
+    (network.addr(), network.prefix_len())
+}

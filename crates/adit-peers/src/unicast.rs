@@ -1,0 +1,93 @@
+//! The addresses that a host can have.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+/// The reason why an address cannot be a host's. It goes after "which is".
+///
+/// Addresses from 240.0.0.0 on are among them: they are reserved (RFC 1112, section 4), RFC 1812,
+/// section 5.3.7 has routers drop what comes from them, and no ICMP error may be sent to one
+/// (RFC 1122, section 3.2.2). A tunnel that ends at such an address would depend on routers that
+/// break the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotUnicast {
+    /// 0.0.0.0/8.
+    #[error("no address (0.0.0.0/8 means \"this network\")")]
+    ThisNetwork,
+    /// 127.0.0.0/8.
+    #[error("a loopback address (127.0.0.0/8 never leaves a machine)")]
+    Loopback,
+    /// 224.0.0.0/4.
+    #[error("a multicast address (224.0.0.0/4)")]
+    Multicast,
+    /// 240.0.0.0/4 without 255.255.255.255.
+    #[error("a reserved address (240.0.0.0/4, which routers do not forward)")]
+    Reserved,
+    /// 255.255.255.255.
+    #[error("the broadcast address")]
+    Broadcast,
+}
+
+/// Checks that `address` can be the underlay address of one machine.
+///
+/// # Errors
+/// The kind of address that it is instead.
+pub fn check_host(address: Ipv4Addr) -> Result<(), NotUnicast> {
+    match address.octets() {
+        [0, ..] => Err(NotUnicast::ThisNetwork),
+        [127, ..] => Err(NotUnicast::Loopback),
+        [224..=239, ..] => Err(NotUnicast::Multicast),
+        [255, 255, 255, 255] => Err(NotUnicast::Broadcast),
+        [240..=255, ..] => Err(NotUnicast::Reserved),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that hosts behind a site can have addresses of `network`. A network that begins with other
+/// addresses and only contains such ones, as 0.0.0.0/0 does, is accepted.
+///
+/// # Errors
+/// The network is inside 127.0.0.0/8 or 224.0.0.0/4.
+pub fn check_network(network: Ipv4Net) -> Result<(), NotUnicast> {
+    match network.addr() {
+        address if address.is_multicast() => Err(NotUnicast::Multicast),
+        address if address.is_loopback() => Err(NotUnicast::Loopback),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_has_a_unicast_address_below_240() {
+        for (address, found) in [
+            ([0, 0, 0, 0], Err(NotUnicast::ThisNetwork)),
+            ([0, 255, 255, 255], Err(NotUnicast::ThisNetwork)),
+            ([1, 0, 0, 0], Ok(())),
+            ([10, 1, 1, 1], Ok(())),
+            ([126, 255, 255, 255], Ok(())),
+            ([127, 0, 0, 1], Err(NotUnicast::Loopback)),
+            ([128, 0, 0, 0], Ok(())),
+            ([223, 255, 255, 255], Ok(())),
+            ([224, 0, 0, 0], Err(NotUnicast::Multicast)),
+            ([239, 255, 255, 255], Err(NotUnicast::Multicast)),
+            ([240, 0, 0, 0], Err(NotUnicast::Reserved)),
+            ([255, 255, 255, 254], Err(NotUnicast::Reserved)),
+            ([255, 255, 255, 255], Err(NotUnicast::Broadcast)),
+        ] {
+            assert_eq!(check_host(address.into()), found, "{address:?}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_not_multicast_or_loopback() {
+        let check = |network: &str| check_network(network.parse().unwrap());
+        assert_eq!(check("224.0.0.0/4"), Err(NotUnicast::Multicast));
+        assert_eq!(check("127.0.0.0/8"), Err(NotUnicast::Loopback));
+        assert_eq!(check("10.0.0.0/8"), Ok(()));
+        assert_eq!(check("0.0.0.0/0"), Ok(()));
+    }
+}

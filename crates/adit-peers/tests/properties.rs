@@ -1,0 +1,319 @@
+//! Any sequence of changes gives the set that is built from scratch, and conflicts are those that a
+//! slow model finds by comparing each with each.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use adit_peers::{AddressPlan, Conflict, DeltaError, Holder, Peer, PeerName, PeerSet};
+use ipnet::Ipv4Net;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const SITE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Networks inside each other and beside each other; some contain underlay addresses.
+const NETWORKS: [&str; 14] = [
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.1.0/24",
+    "10.1.1.1/32",
+    "10.1.2.0/24",
+    "10.2.0.0/16",
+    "10.2.0.0/17",
+    "172.16.0.0/12",
+    "172.16.17.0/25",
+    "192.0.2.0/30",
+    "192.0.2.4/30",
+    "192.0.2.6/32",
+    "198.18.0.0/15",
+    "198.19.0.0/16",
+];
+
+fn site_networks() -> Vec<Ipv4Net> {
+    vec!["172.16.17.0/24".parse().unwrap(), "198.19.0.0/24".parse().unwrap()]
+}
+
+fn empty() -> PeerSet {
+    PeerSet::new(Some(SITE), site_networks()).unwrap()
+}
+
+fn peer() -> impl Strategy<Value = Peer> {
+    let networks = vec(select(&NETWORKS[..]), 0..4);
+    (0..6_u8, 1..9_u8, networks).prop_map(|(name, underlay, networks)| Peer {
+        name: PeerName::new(format!("p{name}")).unwrap(),
+        underlay: Ipv4Addr::new(192, 0, 2, underlay),
+        networks: networks.into_iter().map(|network| network.parse().unwrap()).collect(),
+    })
+}
+
+fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+/// Whether `peer` fits beside `others`, by comparing each with each.
+fn fits(peer: &Peer, others: &[Arc<Peer>]) -> bool {
+    let is_alone = |network: &Ipv4Net| peer.networks.iter().filter(|other| *other == network).count() == 1;
+    let site = site_networks();
+    peer.underlay != SITE
+        && !peer.networks.iter().any(|network| network.contains(&SITE) || network.contains(&peer.underlay))
+        && peer.networks.iter().all(is_alone)
+        && !peer.networks.iter().any(|network| site.iter().any(|other| overlap(network, other)))
+        && others.iter().all(|other| {
+            peer.name != other.name
+                && peer.underlay != other.underlay
+                && !peer.networks.iter().any(|network| network.contains(&other.underlay))
+                && !other.networks.iter().any(|network| network.contains(&peer.underlay))
+                && !peer
+                    .networks
+                    .iter()
+                    .any(|network| other.networks.iter().any(|other| overlap(network, other)))
+        })
+}
+
+/// The peers of `wanted` that fit beside those before them, by the model.
+fn fitting(wanted: Vec<Peer>) -> Vec<Arc<Peer>> {
+    let mut accepted = Vec::new();
+    for peer in wanted {
+        if fits(&peer, &accepted) {
+            accepted.push(Arc::new(peer));
+        }
+    }
+    accepted
+}
+
+fn set_of(peers: &[Arc<Peer>]) -> PeerSet {
+    let mut set = empty();
+    for peer in peers {
+        set.insert(Arc::clone(peer)).unwrap();
+    }
+    set
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Insert(Peer),
+    Remove(u8),
+    Become(Vec<Peer>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => peer().prop_map(Step::Insert),
+        2 => (0..6_u8).prop_map(Step::Remove),
+        1 => vec(peer(), 0..8).prop_map(Step::Become),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    #[test]
+    fn a_set_after_any_steps_equals_one_built_from_scratch(steps in vec(step(), 0..30)) {
+        let mut set = empty();
+        let mut model: Vec<Arc<Peer>> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Insert(peer) => {
+                    let does_fit = fits(&peer, &model);
+                    prop_assert_eq!(set.insert(peer.clone()).is_ok(), does_fit, "{:?}", peer);
+                    if does_fit {
+                        model.push(Arc::new(peer));
+                    }
+                }
+                Step::Remove(name) => {
+                    let name = PeerName::new(format!("p{name}")).unwrap();
+                    let place = model.iter().position(|peer| peer.name == name);
+                    prop_assert_eq!(set.remove(&name), place.map(|place| model.remove(place)));
+                }
+                Step::Become(peers) => {
+                    let peers = fitting(peers);
+                    let other = set_of(&peers);
+                    let delta = set.delta_to(&other);
+                    let before = set.clone();
+                    set = set.apply(&delta).unwrap();
+                    prop_assert_eq!(&set, &other);
+                    prop_assert_eq!(set.revision(), before.revision() + 1);
+                    let back = set.delta_to(&before);
+                    prop_assert_eq!(&set.apply(&back).unwrap(), &before);
+                    let stale = before.delta_to(&other);
+                    let is_stale = matches!(set.apply(&stale), Err(DeltaError::Stale { .. }));
+                    prop_assert!(is_stale);
+                    model = peers;
+                }
+            }
+            prop_assert_eq!(&set, &set_of(&model));
+            for name in (0..6).map(|n| PeerName::new(format!("p{n}")).unwrap()) {
+                prop_assert_eq!(set.get(&name), model.iter().find(|peer| peer.name == name));
+            }
+        }
+    }
+
+    /// What a plan reports of claims in any order is a conflict by the model, and whatever takes part in
+    /// one by the model shows up, but for networks around others where a nearer one is reported.
+    #[test]
+    fn a_plan_finds_the_conflicts_of_a_slow_model(peers in vec(peer(), 1..6)) {
+        let mut plan = AddressPlan::new();
+        let mut found = Vec::new();
+        found.extend(plan.claim_underlay(SITE, Holder::Site));
+        for network in site_networks() {
+            found.extend(plan.claim_network(network, Holder::Site));
+        }
+        for (number, peer) in peers.iter().enumerate() {
+            found.extend(plan.claim_name(&peer.name, number).err());
+            found.extend(plan.claim_underlay(peer.underlay, Holder::Peer(number)));
+            for network in &peer.networks {
+                found.extend(plan.claim_network(*network, Holder::Peer(number)));
+            }
+        }
+        let networks = |holder: &Holder<usize>| match holder {
+            Holder::Site => site_networks(),
+            Holder::Peer(number) => peers[*number].networks.clone(),
+        };
+        let underlay = |holder: &Holder<usize>| match holder {
+            Holder::Site => SITE,
+            Holder::Peer(number) => peers[*number].underlay,
+        };
+        for conflict in &found {
+            match conflict {
+                Conflict::NameTaken { name, claimant, holder } => {
+                    prop_assert!(claimant != holder);
+                    prop_assert!(&peers[*claimant].name == name && &peers[*holder].name == name);
+                }
+                Conflict::UnderlayTaken { address, claimant, holder } => {
+                    prop_assert!(claimant != holder);
+                    prop_assert!(underlay(claimant) == *address && underlay(holder) == *address);
+                }
+                Conflict::NetworkRepeated { network, claimant } => {
+                    prop_assert!(networks(claimant).iter().filter(|other| *other == network).count() > 1);
+                }
+                Conflict::NetworksOverlap { network, claimant, other, holder } => {
+                    prop_assert!(claimant != holder && overlap(network, other));
+                    prop_assert!(networks(claimant).contains(network) && networks(holder).contains(other));
+                }
+                Conflict::UnderlayEnclosed { network, peer, addresses, count } => {
+                    prop_assert!(peers[*peer].networks.contains(network) && *count >= addresses.len());
+                    for (address, holder) in addresses {
+                        prop_assert!(network.contains(address) && underlay(holder) == *address);
+                    }
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+        let is_good = fitting(peers.clone()).len() == peers.len();
+        prop_assert_eq!(found.is_empty(), is_good, "{:?}", found);
+        // Every network that takes part in an overlap by the model is in a report.
+        for (number, peer) in peers.iter().enumerate() {
+            for network in &peer.networks {
+                let others = peers.iter().enumerate().filter(|(other, _)| *other != number);
+                let mut inner = others.flat_map(|(_, peer)| &peer.networks).filter(|other| network.contains(*other));
+                let is_named = found.iter().any(|conflict| match conflict {
+                    Conflict::NetworksOverlap { network: one, other, .. } => one == network || other == network,
+                    _ => false,
+                });
+                prop_assert!(inner.all(|inner| inner != network) || is_named, "{network} is not named");
+            }
+        }
+    }
+
+    #[test]
+    fn a_nested_set_refuses_equal_networks_only(peers in vec(peer(), 1..6)) {
+        let mut set = PeerSet::nested(Some(SITE), site_networks()).unwrap();
+        let mut accepted: Vec<Peer> = Vec::new();
+        for peer in peers {
+            let site = site_networks();
+            let is_alone = |network: &Ipv4Net| peer.networks.iter().filter(|other| *other == network).count() == 1;
+            let fits = peer.underlay != SITE
+                && !peer.networks.iter().any(|network| network.contains(&SITE) || network.contains(&peer.underlay))
+                && peer.networks.iter().all(|network| is_alone(network) && !site.contains(network))
+                && accepted.iter().all(|other| {
+                    other.name != peer.name
+                        && other.underlay != peer.underlay
+                        && !other.networks.iter().any(|network| {
+                            peer.networks.contains(network) || network.contains(&peer.underlay)
+                        })
+                        && !peer.networks.iter().any(|network| network.contains(&other.underlay))
+                });
+            prop_assert_eq!(set.insert(peer.clone()).is_ok(), fits, "{:?} beside {:?}", peer, accepted);
+            if fits {
+                accepted.push(peer);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_delta_that_does_not_apply_says_why() {
+    let peer = |name: &str, last: u8, network: &str| Peer {
+        name: name.parse().unwrap(),
+        underlay: Ipv4Addr::new(192, 0, 2, last),
+        networks: vec![network.parse().unwrap()],
+    };
+    let mut set = empty();
+    set.insert(peer("b", 2, "10.0.0.0/16")).unwrap();
+    let mut delta = set.delta_to(&set);
+    assert!(delta.is_empty());
+    delta.removed.push("c".parse().unwrap());
+    assert_eq!(
+        set.apply(&delta).unwrap_err().to_string(),
+        "no peer is named c, so it cannot be removed or replaced"
+    );
+    delta.removed.clear();
+    delta.inserted.push(Arc::new(peer("c", 3, "10.0.7.0/24")));
+    assert_eq!(
+        set.apply(&delta).unwrap_err().to_string(),
+        "network 10.0.7.0/24 of peer c overlaps 10.0.0.0/16 of peer b: remove or narrow one of the two"
+    );
+    delta.replaced.push(Arc::new(peer("b", 2, "10.1.0.0/16")));
+    let after = set.apply(&delta).unwrap();
+    assert_eq!((after.len(), after.revision(), set.len(), set.revision()), (2, 1, 1, 0));
+    assert_eq!(after.apply(&delta), Err(DeltaError::Stale { base: 0, current: 1 }));
+}
+
+#[test]
+fn the_underlay_address_of_an_interface_is_checked_against_the_peers() {
+    let mut set = PeerSet::new(None, site_networks()).unwrap();
+    set.insert(Peer {
+        name: "b".parse().unwrap(),
+        underlay: Ipv4Addr::new(192, 0, 2, 2),
+        networks: vec!["10.0.0.0/16".parse().unwrap()],
+    })
+    .unwrap();
+    let refused = |address: [u8; 4]| set.check_site_underlay(address.into()).unwrap_err().to_string();
+    assert!(
+        refused([192, 0, 2, 2]).starts_with("192.0.2.2 is the underlay address of both peer b and this site")
+    );
+    assert!(
+        refused([10, 0, 9, 9]).starts_with("network 10.0.0.0/16 of peer b contains the underlay address")
+    );
+    assert!(refused([240, 0, 0, 1]).contains("a reserved address"));
+    let known = set.with_site_underlay(SITE).unwrap();
+    assert_eq!((known.site_underlay(), set.site_underlay()), (Some(SITE), None));
+    let moved = known.with_site_underlay(Ipv4Addr::new(192, 0, 2, 9)).unwrap();
+    assert_eq!(moved.with_site_underlay(SITE).unwrap(), known, "the address that was left is free again");
+}
+
+/// Each step would take minutes if it were quadratic.
+#[test]
+fn ten_thousand_peers_with_ten_networks_each_change_quickly() {
+    let start = std::time::Instant::now();
+    let peer = |number: u32| Peer {
+        name: PeerName::new(format!("p{number}")).unwrap(),
+        underlay: Ipv4Addr::from_bits(0xcb00_0000 + number),
+        networks: (0..10)
+            .map(|n| Ipv4Net::new(Ipv4Addr::from_bits(0x0a00_0000 + (number * 10 + n) * 64), 26).unwrap())
+            .collect(),
+    };
+    let mut set = empty();
+    for number in 0..10_000 {
+        set.insert(peer(number)).unwrap();
+    }
+    let mut other = set.clone();
+    assert!(other.remove(&"p7".parse().unwrap()).is_some());
+    other.insert(peer(10_000)).unwrap();
+    let delta = set.delta_to(&other);
+    assert_eq!((delta.removed.len(), delta.inserted.len(), delta.len()), (1, 1, 2));
+    assert_eq!(set.apply(&delta).unwrap(), other);
+    let took = start.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+}

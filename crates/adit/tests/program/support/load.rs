@@ -1,0 +1,93 @@
+//! What runs through the tunnel while something happens to it: between the hosts of the article's
+//! network, a probe of 10,000 datagrams a second and a TCP transfer, each both ways.
+
+use std::fmt;
+use std::time::Duration;
+
+use adit_lab::host::Host;
+use adit_lab::throughput::Flow;
+use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites};
+use adit_testbed::loss_stream::{LossStream, StreamOptions, StreamReport};
+use adit_testbed::transfer::{Transfer, TransferReport};
+
+use super::machine::PATIENCE;
+
+/// Long enough to tell a stream that flows from one that does not.
+const STEADY: Duration = Duration::from_millis(300);
+/// For what is still on its way at the end.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// See the module.
+pub(crate) struct Load {
+    probes: Vec<LossStream>,
+    transfers: Vec<Transfer>,
+}
+
+/// How it went; every byte of the transfers has arrived.
+pub(crate) struct Outcome {
+    what: String,
+    /// From host A to host B, and back.
+    pub(crate) probes: Vec<StreamReport>,
+    transfers: Vec<TransferReport>,
+}
+
+impl Load {
+    /// Starts all streams and waits until each flows. `rate` is that of each transfer, in bits a second;
+    /// none is as fast as it goes.
+    pub(crate) fn start(network: &TwoSites, rate: Option<u64>) -> Self {
+        let (a, b) = (&network.host_a, &network.host_b);
+        let ways: [(&Host, &Host, _); 2] = [(a, b, HOST_B), (b, a, HOST_A)];
+        let transfer = |(client, server, address): (_, _, _)| {
+            Transfer::start(&Flow { client, server, address }, rate).unwrap()
+        };
+        let probe = |(from, to, address): (_, _, _)| {
+            LossStream::start(from, to, address, StreamOptions::default(), PATIENCE).unwrap()
+        };
+        let load = Self { transfers: ways.map(transfer).into(), probes: ways.map(probe).into() };
+        std::thread::sleep(STEADY);
+        load
+    }
+
+    /// Waits until everything flows, and ends it in order.
+    #[track_caller]
+    pub(crate) fn finish(self, what: &str) -> Outcome {
+        for probe in &self.probes {
+            assert!(probe.wait_for_arrival(PATIENCE), "{what}: traffic does not come back");
+        }
+        std::thread::sleep(STEADY);
+        let transfers = self
+            .transfers
+            .into_iter()
+            .map(|transfer| transfer.finish().expect("every byte arrives"))
+            .collect();
+        let probes = self.probes.into_iter().map(|probe| probe.finish(GRACE).unwrap()).collect();
+        let outcome = Outcome { what: what.to_owned(), probes, transfers };
+        outcome.show();
+        outcome
+    }
+}
+
+impl Outcome {
+    #[expect(clippy::print_stderr, reason = "the figures are what the test is for")]
+    fn show(&self) {
+        eprintln!("{self}");
+    }
+
+    /// Nothing was lost, and nothing came twice.
+    #[track_caller]
+    pub(crate) fn assert_lossless(&self) {
+        assert!(self.probes.iter().all(StreamReport::is_complete), "{self}");
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.what)?;
+        for (way, (probe, transfer)) in
+            ["A to B", "B to A"].iter().zip(self.probes.iter().zip(&self.transfers))
+        {
+            write!(formatter, "\n  {way}: {probe}\n  {way}: {transfer}")?;
+        }
+        Ok(())
+    }
+}

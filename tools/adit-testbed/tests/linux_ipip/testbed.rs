@@ -1,0 +1,143 @@
+//! The article's network with Adit at one end and the kernel's driver at the other.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+
+use adit_config::DataplaneChoice;
+use adit_control::Overlay;
+use adit_lab::host::Host;
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_testbed::test_planes::with_plane;
+
+use crate::support::{ATTEMPT, config_a, config_b};
+
+/// One of the two sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    A,
+    B,
+}
+
+impl End {
+    /// Both of them.
+    pub(crate) const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// Its gateway in its private network, and its host.
+    pub(crate) fn addresses(self) -> (Ipv4Addr, Ipv4Addr) {
+        match self {
+            Self::A => (INSIDE_A, HOST_A),
+            Self::B => (INSIDE_B, HOST_B),
+        }
+    }
+
+    pub(crate) fn underlay(self) -> Ipv4Addr {
+        match self {
+            Self::A => UNDERLAY_A,
+            Self::B => UNDERLAY_B,
+        }
+    }
+
+    fn network(self) -> &'static str {
+        match self {
+            Self::A => "172.16.17.0/24",
+            Self::B => "192.168.199.0/24",
+        }
+    }
+
+    /// The tunnel's interface.
+    pub(crate) fn device(self) -> &'static str {
+        match self {
+            Self::A => "ipipA",
+            Self::B => "ipipB",
+        }
+    }
+
+    pub(crate) fn gateway(self, network: &TwoSites) -> &Host {
+        match self {
+            Self::A => &network.gateway_a,
+            Self::B => &network.gateway_b,
+        }
+    }
+
+    pub(crate) fn host(self, network: &TwoSites) -> &Host {
+        match self {
+            Self::A => &network.host_a,
+            Self::B => &network.host_b,
+        }
+    }
+
+    /// A UDP socket on its host, without path MTU discovery: whoever finds a datagram too long may cut it.
+    pub(crate) fn socket(self, network: &TwoSites) -> UdpSocket {
+        let host = self.host(network);
+        host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
+        let bound = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(self.addresses().1, 0))).unwrap();
+        let socket = bound.expect("a port is free");
+        socket.set_read_timeout(Some(2 * ATTEMPT)).expect("there are timeouts");
+        socket
+    }
+}
+
+/// How the kernel's device is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Linux {
+    /// One peer, an outer TTL of its own, DF set: the driver's usual way.
+    Usual,
+    /// One peer, and outer datagrams that may be fragmented. The driver takes no outer TTL with that.
+    NoPathMtuDiscovery,
+    /// Any peer; which one, each route says.
+    RemoteAny,
+}
+
+/// Adit at one end.
+///
+/// Both gateways share one kernel here, and where that has loaded the driver for one of them, it would also answer for
+/// the other: Port Unreachable to every outer datagram that no tunnel of the driver's takes, which the driver at the
+/// far end holds for the peer's absence. Adit keeps it quiet.
+pub(crate) fn adit(network: &TwoSites, end: End, plane: DataplaneChoice) -> Overlay {
+    let gateway = end.gateway(network);
+    let config = match end {
+        End::A => config_a(""),
+        End::B => config_b(""),
+    };
+    bring_up(gateway, &with_plane(&config, plane)).unwrap()
+}
+
+/// The kernel's driver at one end. Its module loads when it is asked for.
+pub(crate) fn linux(network: &TwoSites, end: End, how: Linux) {
+    let gateway = end.gateway(network);
+    let ip = |arguments: &str| gateway.program("ip", &arguments.split(' ').collect::<Vec<_>>()).unwrap();
+    let (device, local, remote) = (end.device(), end.underlay(), end.other().underlay());
+    let (to, source) = (end.other().network(), end.addresses().0);
+    match how {
+        Linux::Usual => ip(&format!("link add {device} type ipip local {local} remote {remote} ttl 64")),
+        Linux::NoPathMtuDiscovery => {
+            ip(&format!("link add {device} type ipip local {local} remote {remote} ttl inherit nopmtudisc"));
+        }
+        Linux::RemoteAny => ip(&format!("link add {device} type ipip local {local} ttl 64")),
+    }
+    ip(&format!("link set {device} up"));
+    match how {
+        Linux::RemoteAny => ip(&format!("route add {to} via {remote} dev {device} onlink src {source}")),
+        Linux::Usual | Linux::NoPathMtuDiscovery => ip(&format!("route add {to} dev {device} src {source}")),
+    }
+}
+
+/// Sends a payload; fails unless it arrives as it was sent.
+#[track_caller]
+pub(crate) fn expect_arrival(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) {
+    let mut buffer = vec![0; 65_536];
+    let address = to.local_addr().expect("it is bound");
+    assert_eq!(from.send_to(payload, address).expect("it is sent"), payload.len());
+    match to.recv(&mut buffer) {
+        Ok(len) => {
+            assert!(buffer[..len] == *payload, "{} bytes were sent, {len} came, or changed", payload.len())
+        }
+        Err(error) => panic!("{} bytes to {address} do not arrive: {error}", payload.len()),
+    }
+}
