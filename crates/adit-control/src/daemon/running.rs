@@ -22,7 +22,7 @@ use crate::daemon::signals::EndSignals;
 use crate::daemon::start::Start;
 use crate::error::ControlError;
 use crate::overlay::{OnExit, Overlay};
-use crate::reconcile::reconciler::Keeper;
+use crate::reconcile::reconciler::Reconciler;
 use crate::state::event_log::EventLog;
 use crate::state::events;
 use crate::state::snapshot::{Snapshot, SnapshotPublisher};
@@ -37,7 +37,7 @@ const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct RunningDaemon {
     overlay: SharedOverlay,
     readings: Readings,
-    reconciler: Keeper,
+    reconciler: Reconciler,
     changes: ChangeThread,
     server: Server,
     metrics: MetricsServer,
@@ -157,7 +157,7 @@ fn bind_and_watch(
     socket: &Path,
     overlay: &SharedOverlay,
     snapshots: &Arc<SnapshotPublisher>,
-) -> Result<(UnixListener, Keeper), ControlError> {
+) -> Result<(UnixListener, Reconciler), ControlError> {
     let failed = |error| ControlError::file("listen on", socket, error);
     // We hold the lock, so a socket that is there is a dead daemon's.
     let _ = std::fs::remove_file(socket);
@@ -165,7 +165,7 @@ fn bind_and_watch(
     let listener = private_socket::listen(socket).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = UnixListener::from_std(listener).map_err(failed)?;
-    Ok((listener, Keeper::start(Arc::clone(overlay), Arc::clone(snapshots))?))
+    Ok((listener, Reconciler::start(Arc::clone(overlay), Arc::clone(snapshots))?))
 }
 
 /// Applies the file again at every SIGHUP.

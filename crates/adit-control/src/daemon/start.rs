@@ -73,9 +73,9 @@ impl Start {
         let mut is_waiting = false;
         loop {
             match Overlay::bring_up_to_stay(&self.config, &self.paths.path_cache()) {
-                Err(error) if self.options.wait && error.may_come().is_some() => {
+                Err(error) if self.options.wait && error.retry_reason().is_some() => {
                     if !is_waiting {
-                        tracing::warn!(%error, "waiting for {}", error.may_come().unwrap_or_default());
+                        tracing::warn!(%error, "waiting for {}", error.retry_reason().unwrap_or_default());
                         is_waiting = true;
                     }
                 }
