@@ -22,7 +22,6 @@ pub mod nftables;
 pub mod process;
 pub mod sockets;
 pub mod sysctl;
-#[doc(hidden)]
 pub mod tun;
 
 /// `errno` of a datagram longer than the socket, the interface or the path takes.

@@ -5,7 +5,8 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 
-use super::socket::{Socket, decode, kernel_text, messages, refused};
+use super::datagram::messages;
+use super::socket::{Socket, decode, kernel_text, refused};
 use crate::error::{Error, Result};
 
 /// Requests in one call. As many answers have to find room in the socket: the kernel takes some 800 bytes

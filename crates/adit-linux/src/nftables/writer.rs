@@ -1,7 +1,7 @@
-//! The bytes of nf_tables' netlink messages (linux/netfilter/nf_tables.h): attributes within attributes, numbers in
-//! network byte order. No crate has them that is kept up; only what [`super`] needs is here.
+//! A writer of netfilter's netlink messages: headers, and attributes within attributes. Numbers in
+//! attributes are in network byte order.
 
-/// A message or a nested attribute that is being written.
+/// The bytes of messages, while they are written.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     bytes: Vec<u8>,
@@ -11,12 +11,12 @@ const NLMSG_HEADER: usize = 16;
 const NLA_F_NESTED: u16 = 1 << 15;
 
 impl Writer {
-    /// What was written.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// A message: netlink header, then the family and the resource of netfilter's, then `body`.
+    /// Writes a message: the netlink header, netfilter's header (`struct nfgenmsg`) with `family` and
+    /// `resource`, then `body`.
     pub(super) fn message(
         &mut self,
         kind: u16,
@@ -39,7 +39,7 @@ impl Writer {
         header[8..12].copy_from_slice(&sequence.to_ne_bytes());
     }
 
-    /// An attribute with these bytes, padded to a multiple of four.
+    /// Writes an attribute with these bytes, padded to a multiple of four.
     pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.bytes.extend((value.len() as u16 + 4).to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
@@ -47,15 +47,17 @@ impl Writer {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
 
+    /// Writes an attribute with a number.
     pub(super) fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
+    /// Writes an attribute with a string, and a zero after it.
     pub(super) fn string(&mut self, kind: u16, value: &str) {
         self.bytes(kind, &[value.as_bytes(), &[0]].concat());
     }
 
-    /// An attribute of attributes.
+    /// Writes an attribute that consists of the attributes written by `body`.
     pub(super) fn nested(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend([0; 2]);
@@ -66,23 +68,12 @@ impl Writer {
     }
 }
 
-/// Of an item in a list (`NFTA_LIST_ELEM`).
-pub(super) const LIST_ITEM: u16 = 1;
-
-/// One step of a rule.
-pub(super) fn expression(list: &mut Writer, name: &str, data: impl FnOnce(&mut Writer)) {
-    list.nested(LIST_ITEM, |item| {
-        item.string(1, name);
-        item.nested(2, data);
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn attributes_are_padded_and_their_lengths_are_not() {
+    fn padding_is_not_part_of_an_attributes_length() {
         let mut writer = Writer::default();
         writer.nested(3, |nested| {
             nested.string(1, "abcd");
@@ -98,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_knows_its_length() {
+    fn a_message_starts_with_its_length() {
         let mut writer = Writer::default();
         writer.message(0xa03, 5, 9, 2, 10, |body| body.number(1, 1));
         let bytes = writer.into_bytes();
