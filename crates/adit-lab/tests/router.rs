@@ -1,5 +1,8 @@
 //! Routers: each rule changes what passes, and removing it restores the traffic.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
@@ -10,7 +13,6 @@ use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::router::Router;
 use adit_linux::sockets::raw::RawSocket;
-use adit_linux::testing::require_root;
 use adit_wire::Protocol;
 use adit_wire::icmpv4::Icmpv4Error;
 use adit_wire::ipv4::Ipv4Repr;
@@ -67,11 +69,8 @@ fn source_seen(from: &UdpSocket, to: &UdpSocket, address: Ipv4Addr) -> std::io::
     }
 }
 
-#[test]
+#[test(root)]
 fn a_lower_mtu_is_reported_and_a_black_hole_is_silent() {
-    if !require_root("a_lower_mtu_is_reported_and_a_black_hole_is_silent") {
-        return;
-    }
     let network = Network::build();
     let too_big = Answer::Refused { by: ROUTER_INNER, error: Icmpv4Error::TooBig { mtu: 1300 } };
     let narrow = network.router.limit_mtu("wan", 1300).unwrap();
@@ -86,11 +85,8 @@ fn a_lower_mtu_is_reported_and_a_black_hole_is_silent() {
     assert!(network.ping(1400).is_reply());
 }
 
-#[test]
+#[test(root)]
 fn own_packets_are_dropped_and_forwarded_ones_pass() {
-    if !require_root("own_packets_are_dropped_and_forwarded_ones_pass") {
-        return;
-    }
     let network = Network::build();
     let ask_router = || network.inner.run(|| ping(ROUTER_INNER, 84, 64, PING_TIMEOUT)).unwrap();
     let silent = network.router.drop_own_packets_to(&[INNER]).unwrap();
@@ -100,11 +96,8 @@ fn own_packets_are_dropped_and_forwarded_ones_pass() {
     assert!(ask_router().is_reply());
 }
 
-#[test]
+#[test(root, nft)]
 fn a_filtered_protocol_is_dropped_and_others_pass() {
-    if !require_root("a_filtered_protocol_is_dropped_and_others_pass") {
-        return;
-    }
     let network = Network::build();
     let sender = network.inner.run(RawSocket::sender).unwrap();
     let repr = Ipv4Repr {
@@ -131,11 +124,8 @@ fn a_filtered_protocol_is_dropped_and_others_pass() {
     assert_eq!(passed(), 1);
 }
 
-#[test]
+#[test(root, nft)]
 fn forwarded_icmp_errors_are_dropped_and_replies_pass() {
-    if !require_root("forwarded_icmp_errors_are_dropped_and_replies_pass") {
-        return;
-    }
     let network = Network::build();
     let socket = bind(&network.inner, INNER, 0);
     socket.connect(SocketAddrV4::new(OUTER, 9)).unwrap();
@@ -152,11 +142,8 @@ fn forwarded_icmp_errors_are_dropped_and_replies_pass() {
     assert_eq!(error(), ErrorKind::ConnectionRefused);
 }
 
-#[test]
+#[test(root, nft)]
 fn nat_translates_addresses_until_it_is_removed() {
-    if !require_root("nat_translates_addresses_until_it_is_removed") {
-        return;
-    }
     const MAPPED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
     let network = Network::build();
     let inner = bind(&network.inner, INNER, 4000);
@@ -184,11 +171,8 @@ fn nat_translates_addresses_until_it_is_removed() {
     assert_eq!(*source_seen(&fifth, &outer, OUTER).unwrap().ip(), INNER);
 }
 
-#[test]
+#[test(root)]
 fn a_rate_limit_slows_what_leaves_the_port() {
-    if !require_root("a_rate_limit_slows_what_leaves_the_port") {
-        return;
-    }
     const DATAGRAMS: usize = 20;
     const PAYLOAD: usize = 1400;
     let network = Network::build();
@@ -210,4 +194,8 @@ fn a_rate_limit_slows_what_leaves_the_port() {
     limit.remove().unwrap();
     let fast = time();
     assert!(fast < slow, "{fast:?} without the limit, {slow:?} with it");
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

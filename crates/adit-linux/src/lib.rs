@@ -6,6 +6,10 @@
 //! what the kernel answered and what to do ([`error::Error`]).
 #![expect(unsafe_code, reason = "the one crate that talks to the kernel directly")]
 
+#[cfg(test)]
+#[macro_use(test)]
+extern crate adit_harness;
+
 pub mod bpf;
 pub mod clock;
 pub mod error;
@@ -18,8 +22,6 @@ pub mod nftables;
 pub mod process;
 pub mod sockets;
 pub mod sysctl;
-#[doc(hidden)]
-pub mod testing;
 pub mod tun;
 
 /// `errno` of a datagram longer than the socket, the interface or the path takes.
@@ -28,3 +30,8 @@ pub const EMSGSIZE: i32 = libc::EMSGSIZE;
 pub const ENOENT: i32 = libc::ENOENT;
 /// `errno` of an interface whose kind the kernel does not know.
 pub const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;
+
+#[cfg(test)]
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

@@ -1,5 +1,8 @@
 //! Raw and UDP sockets against the running kernel, across a veth between two namespaces.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -11,7 +14,6 @@ use adit_linux::sockets::poll::readable_within;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_linux::sysctl;
-use adit_linux::testing::require_root;
 use common::{TIMEOUT, await_running};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::IpMtu;
@@ -78,11 +80,8 @@ fn next_error(errors: &RawSocket) -> (u8, u8, [u8; 2]) {
     icmp(&buffer[..len])
 }
 
-#[test]
+#[test(root)]
 fn a_protocol4_placeholder_stops_protocol_unreachable() {
-    if !require_root("a_protocol4_placeholder_stops_protocol_unreachable") {
-        return;
-    }
     let pair = Pair::new();
     let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
     let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
@@ -104,11 +103,8 @@ fn a_protocol4_placeholder_stops_protocol_unreachable() {
     assert_eq!(next_error(&errors), (3, 2, [0xad, 4]), "after the placeholder is closed");
 }
 
-#[test]
+#[test(root)]
 fn an_icmp_error_socket_receives_errors_only() {
-    if !require_root("an_icmp_error_socket_receives_errors_only") {
-        return;
-    }
     let mut pair = Pair::new();
     let there = pair.there_netlink.link("b").unwrap().unwrap().index;
     let beyond = Route {
@@ -130,11 +126,8 @@ fn an_icmp_error_socket_receives_errors_only() {
     assert_eq!(next_error(&errors), (11, 0, [0xad, 9]), "Time Exceeded, and nothing before it");
 }
 
-#[test]
+#[test(root)]
 fn a_sender_refuses_cut_headers_and_datagrams_above_the_mtu() {
-    if !require_root("a_sender_refuses_cut_headers_and_datagrams_above_the_mtu") {
-        return;
-    }
     let pair = Pair::new();
     let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
     let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
@@ -149,11 +142,8 @@ fn a_sender_refuses_cut_headers_and_datagrams_above_the_mtu() {
     assert_eq!(sender.send(&long).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
 }
 
-#[test]
+#[test(root)]
 fn a_protocol4_placeholder_needs_an_address_of_this_host() {
-    if !require_root("a_protocol4_placeholder_needs_an_address_of_this_host") {
-        return;
-    }
     let error = Pair::new().here.run(|| RawSocket::protocol4_placeholder(THERE)).unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -162,11 +152,8 @@ fn a_protocol4_placeholder_needs_an_address_of_this_host() {
     );
 }
 
-#[test]
+#[test(root)]
 fn a_path_error_has_its_origin_reason_and_mtu() {
-    if !require_root("a_path_error_has_its_origin_reason_and_mtu") {
-        return;
-    }
     let mut pair = Pair::new();
     let open = |remote| {
         let local = SocketAddrV4::new(HERE, 0);
@@ -208,4 +195,8 @@ fn a_path_error_has_its_origin_reason_and_mtu() {
     // A route lookup returns the MTU learned by ICMP too.
     let lookup = pair.here.run(|| Netlink::open()?.route_to(BEYOND, Some(HERE))).unwrap().unwrap();
     assert_eq!(lookup.mtu, Some(1300));
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

@@ -22,3 +22,5 @@ pub mod udp;
 pub mod udp_batch;
 pub mod virtio_net;
 pub mod xdp;
+
+pub(crate) use options::set_socket_option;

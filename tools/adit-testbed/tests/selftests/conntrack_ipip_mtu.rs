@@ -3,21 +3,18 @@
 //! way and must cut them again.
 
 use std::net::{SocketAddrV4, UdpSocket};
-use std::path::Path;
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites};
 use adit_linux::EMSGSIZE;
 use adit_linux::sockets::udp::{Origin, PathSocket};
-use adit_linux::testing::require;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::IpMtu;
 
-use crate::planes::{bring_up_with, on_every_plane};
+use crate::planes::bring_up_with;
 use crate::support::{ATTEMPT, Random, snmp};
 
-const NFT: &str = "/usr/sbin/nft";
 const WAN_MTU: u32 = 1400;
 /// The IPv4 and the UDP header.
 const HEADERS: usize = 28;
@@ -31,10 +28,6 @@ table ip filter {
     }
 }
 ";
-
-fn has_nft(test: &str) -> bool {
-    require(test, Path::new(NFT).exists(), "nft (Debian: `apt install nftables`)")
-}
 
 /// The network with a WAN that is narrow behind its router.
 fn narrow_wan(tracking: bool) -> TwoSites {
@@ -108,13 +101,25 @@ fn conntrack_ipip_mtu_without(plane: DataplaneChoice) {
 }
 
 fn conntrack_ipip_mtu_with(plane: DataplaneChoice) {
-    if has_nft("conntrack_ipip_mtu_with") {
-        arrives(plane, true);
-        tracepath(plane, true);
+    arrives(plane, true);
+    tracepath(plane, true);
+}
+
+mod without_tracking {
+    use super::conntrack_ipip_mtu_without;
+    use crate::planes::on_every_plane;
+
+    on_every_plane! {
+        conntrack_ipip_mtu_without,
     }
 }
 
-on_every_plane! {
-    conntrack_ipip_mtu_without,
-    conntrack_ipip_mtu_with,
+mod with_tracking {
+    use super::conntrack_ipip_mtu_with;
+    use crate::planes::on_every_plane;
+
+    on_every_plane! {
+        needs adit_harness::needs::nft;
+        conntrack_ipip_mtu_with,
+    }
 }

@@ -60,11 +60,8 @@ fn between(before: &Setup, after: &Setup) -> Amendment {
     }
 }
 
-#[test]
+#[test(super::ebpf)]
 fn amended_programs_decide_as_new_ones() {
-    if !super::require_ebpf("amended_programs_decide_as_new_ones") {
-        return;
-    }
     let config = ProptestConfig {
         cases: CASES,
         rng_seed: RngSeed::Fixed(SEED),
