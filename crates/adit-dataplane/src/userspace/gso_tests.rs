@@ -1,4 +1,4 @@
-//! Segmentation and joining, against each other and against a slow model of what they mean.
+//! Segmentation and coalescing, against each other and against a slow model of what they mean.
 
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_wire::checksum;
