@@ -18,13 +18,13 @@ use nix::sys::signal::Signal;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Both sites, of which B runs and A is to.
-struct Bed {
+struct FaultyStart {
     sites: Sites,
     before: View,
     _b: Running,
 }
 
-impl Bed {
+impl FaultyStart {
     fn new(plane: DataplaneChoice) -> Self {
         let sites = Sites::with_dataplane(plane_name(plane));
         let b = sites.run_b();
@@ -134,7 +134,7 @@ const FAR: &str = "\n[[peer]]\nname = \"far\"\nunderlay = \"10.1.1.77\"\nnetwork
 /// A start to which the kernel denies one call: it comes to its end, or says why not and leaves nothing behind.
 #[test(root, ebpf, strace)]
 fn a_start_that_is_denied_a_call_is_whole_or_nothing() {
-    let bed = Bed::new(DataplaneChoice::Ebpf);
+    let bed = FaultyStart::new(DataplaneChoice::Ebpf);
     // What netlink, the program loader, descriptors and /dev/net/tun may run out of, or refuse.
     for (step, call, error) in [
         (1, "sendto", "ENOBUFS"),
@@ -155,7 +155,7 @@ fn a_start_that_is_denied_a_call_is_whole_or_nothing() {
 /// A daemon that dies at any step of a start: the next one makes whole what it left.
 #[test(root, ebpf, strace)]
 fn a_start_that_dies_is_made_whole_by_the_next() {
-    let bed = Bed::new(DataplaneChoice::Ebpf);
+    let bed = FaultyStart::new(DataplaneChoice::Ebpf);
     for (step, call) in [(1, "sendto"), (2, "ioctl"), (16, "bpf"), (3, "mkdir")] {
         assert!(bed.every(step, call, Fate::Kills) > 1, "{call}");
     }
@@ -165,7 +165,7 @@ fn a_start_that_dies_is_made_whole_by_the_next() {
 /// asked for, and B is reached.
 #[test(root, ebpf, strace)]
 fn an_apply_that_is_hindered_is_the_old_or_the_new() {
-    let bed = Bed::new(DataplaneChoice::Ebpf);
+    let bed = FaultyStart::new(DataplaneChoice::Ebpf);
     let folder = tempfile::tempdir().unwrap();
     let less = bed.sites.file("a.toml");
     let more = folder.path().join("more.toml");

@@ -1,75 +1,55 @@
 //! The inside of an overlay elsewhere than its underlay: in another network namespace, in a VRF; and several overlays
 //! on one machine.
 
+use crate::support::testbed::{Side, Testbed};
 use adit_testbed::needs::ebpf;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::support::load::Load;
 use crate::support::machine::Running;
 use crate::support::sites::{Sites, assert_reaches, reaches, view};
-use crate::support::{Said, wait_until};
+use crate::support::wait_until;
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A, INSIDE_B};
 use adit_linux::netlink::Netlink;
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the issue allows a repair.
 const A_SECOND: Duration = Duration::from_secs(1);
 const NETNS: &str = "blue";
 
-/// Gateway A with its inside in another namespace, which is not named yet; B's daemon runs.
-struct Bed {
-    sites: Sites,
-    folder: tempfile::TempDir,
+/// The testbed with the daemon on B; the inside of A is in another namespace, which has no name yet.
+struct SplitSite {
+    testbed: Testbed,
     /// The namespace, with the inside's network.
     blue: Host,
     /// A host behind it.
     host: Host,
-    _b: Running,
 }
 
-impl Bed {
+impl Deref for SplitSite {
+    type Target = Testbed;
+
+    fn deref(&self) -> &Testbed {
+        &self.testbed
+    }
+}
+
+impl SplitSite {
     fn new() -> Self {
-        let (sites, folder) = (Sites::new(), tempfile::tempdir().unwrap());
-        // The article's inside of A is taken away: what works does not work by it.
-        let gateway = &sites.network.gateway_a;
+        let mut testbed = Testbed::with_configs(&in_netns(CONFIG_A, "auto"), CONFIG_B);
+        // A's own inside is taken away: what works does not work by it.
+        let gateway = testbed.gateway();
         let index = gateway.index("dummyA").unwrap();
         gateway.netlink().unwrap().delete_link(index).unwrap();
         let (blue, host) = inside();
-        fs::write(folder.path().join("a.toml"), in_netns(CONFIG_A, "auto")).unwrap();
-        fs::write(folder.path().join("b.toml"), CONFIG_B).unwrap();
-        let file = folder.path().join("b.toml");
-        let mut b = sites.machine.start(sites.network.gateway_b.ns(), &["run", file.to_str().unwrap()]);
-        b.wait_for("ready");
-        Self { sites, folder, blue, host, _b: b }
-    }
-
-    fn gateway(&self) -> &Host {
-        &self.sites.network.gateway_a
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn adit(&self, arguments: &[&str]) -> Said {
-        self.sites.machine.adit(self.gateway().ns(), arguments)
-    }
-
-    fn start(&self, options: &[&str]) -> Running {
-        let file = self.file("a.toml");
-        let mut arguments = vec!["run", file.as_str()];
-        arguments.extend(options);
-        self.sites.machine.start(self.gateway().ns(), &arguments)
-    }
-
-    fn status(&self) -> Value {
-        self.adit(&["status", "a", "-j"]).ok().json()
+        testbed.start(Side::B);
+        Self { testbed, blue, host }
     }
 
     fn assert_joined(&self) {
@@ -101,13 +81,13 @@ fn has_device(host: &Host, device: &str) -> bool {
 
 #[test(root, ebpf)]
 fn the_inside_may_be_in_another_namespace() {
-    let bed = Bed::new();
+    let bed = SplitSite::new();
     let before = [view(bed.gateway()), view(&bed.blue)];
-    let (status, said) = bed.start(&[]).wait();
+    let (status, said) = bed.spawn(&[]).wait();
     let expected = "site.netns is blue, and there is no network namespace of that name";
     assert!(!status.success() && said.contains(expected), "{said}");
 
-    let mut a = bed.start(&["--wait"]);
+    let mut a = bed.spawn(&["--wait"]);
     while !a.wait_for("").contains("waiting for the network namespace") {}
     bed.sites.machine.name(bed.blue.ns(), NETNS);
     a.wait_for("ready");
@@ -118,7 +98,7 @@ fn the_inside_may_be_in_another_namespace() {
     assert!(why.starts_with("auto: not ebpf") && why.contains("site.netns"), "{why}");
     assert!(has_device(&bed.blue, "ipipA") && !has_device(bed.gateway(), "ipipA"));
     assert_eq!(view(bed.gateway()), before[0], "nothing is made outside");
-    let answered = |bed: &Bed| bed.status()["peers"][0]["soft_state"]["probe"] == "answered";
+    let answered = |bed: &SplitSite| bed.status()["peers"][0]["soft_state"]["probe"] == "answered";
     wait_until(PATIENCE, "the path is probed from an address inside", || answered(&bed));
 
     // A peer's path is narrower than the device: whoever sends too much inside is told there, by the gateway there.
@@ -143,7 +123,7 @@ fn the_inside_may_be_in_another_namespace() {
     assert!(has_device(&bed.blue, "ipipA"));
     bed.adit(&["down", "a"]).ok();
     assert_eq!([view(bed.gateway()), view(&bed.blue)], before);
-    let mut a = bed.start(&[]);
+    let mut a = bed.spawn(&[]);
     a.wait_for("ready");
     bed.assert_joined();
     a.end(Signal::SIGINT);
@@ -152,7 +132,7 @@ fn the_inside_may_be_in_another_namespace() {
 
 #[test(root, ebpf)]
 fn a_plan_for_another_namespace() {
-    let bed = Bed::new();
+    let bed = SplitSite::new();
     bed.sites.machine.name(bed.blue.ns(), NETNS);
     let planned = bed.adit(&["plan", "--commands", &bed.file("a.toml")]).stdout;
     let expected = "ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2\n\
@@ -161,8 +141,8 @@ fn a_plan_for_another_namespace() {
                     ip -n blue route add 192.168.199.0/24 dev ipipA src 172.16.17.1\n";
     assert_eq!(planned, expected);
 
-    fs::write(bed.file("a.toml"), in_netns(CONFIG_A, "ebpf")).unwrap();
-    let (status, said) = bed.start(&[]).wait();
+    bed.write("a.toml", &in_netns(CONFIG_A, "ebpf"));
+    let (status, said) = bed.spawn(&[]).wait();
     assert!(
         !status.success() && said.contains("cannot pass datagrams on to another network namespace"),
         "{said}"
@@ -170,10 +150,10 @@ fn a_plan_for_another_namespace() {
     assert!(!has_device(&bed.blue, "ipipA"));
 
     // It stays where it was brought up.
-    fs::write(bed.file("a.toml"), in_netns(CONFIG_A, "auto")).unwrap();
-    let mut a = bed.start(&[]);
+    bed.write("a.toml", &in_netns(CONFIG_A, "auto"));
+    let mut a = bed.spawn(&[]);
     a.wait_for("ready");
-    fs::write(bed.file("here.toml"), CONFIG_A).unwrap();
+    bed.write("here.toml", CONFIG_A);
     let said = bed.adit(&["apply", &bed.file("here.toml")]).stderr;
     assert!(said.contains("site.netns is `blue` in the overlay that runs and `off` in the file"), "{said}");
     bed.assert_joined();
@@ -183,9 +163,9 @@ fn a_plan_for_another_namespace() {
 /// A container is made anew: another namespace of the same name.
 #[test(root, ebpf)]
 fn a_namespace_that_is_made_anew_is_followed() {
-    let mut bed = Bed::new();
+    let mut bed = SplitSite::new();
     bed.sites.machine.name(bed.blue.ns(), NETNS);
-    let mut a = bed.start(&[]);
+    let mut a = bed.spawn(&[]);
     a.wait_for("ready");
     bed.assert_joined();
     bed.sites.machine.unname(NETNS);

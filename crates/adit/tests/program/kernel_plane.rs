@@ -1,16 +1,18 @@
 //! Linux's own ipip driver as the data plane. Most of this needs the driver, which build machines may lack:
 //! `cargo xtask vm test adit:program`.
 
+use crate::support::testbed::{Side, Testbed};
 use adit_testbed::needs::{ipip, no_ipip};
 use std::fs;
 use std::net::Ipv4Addr;
+use std::ops::Deref;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::machine::{PROGRAM, Running};
-use crate::support::sites::{Sites, example, view};
-use crate::support::{Said, wait_until};
+use crate::support::machine::PROGRAM;
+use crate::support::sites::{example, view};
+use crate::support::wait_until;
 use adit_control::reconcile::devices::OWN_DEVICES;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::host::Host;
@@ -21,7 +23,6 @@ use adit_linux::sockets::raw::RawSocket;
 use adit_testbed::loss_stream::{LossStream, StreamOptions};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 /// Datagrams a second while something happens.
 const RATE: u32 = 10_000;
@@ -30,12 +31,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What the issue allows a repair.
 const A_SECOND: Duration = Duration::from_secs(1);
 
-/// The article's network, with a daemon of the kernel data plane on gateway A.
-struct Bed {
-    sites: Sites,
-    folder: tempfile::TempDir,
-    a: Option<Running>,
-    _b: Option<Running>,
+/// The testbed, with the kernel data plane on gateway A.
+struct KernelPlane(Testbed);
+
+impl Deref for KernelPlane {
+    type Target = Testbed;
+
+    fn deref(&self) -> &Testbed {
+        &self.0
+    }
 }
 
 /// As in the examples, with a data plane and more.
@@ -44,61 +48,27 @@ fn file(name: &str, plane: &str, more: &str) -> String {
     text.replacen("[site]\n", &format!("[site]\ndataplane = \"{plane}\"\n"), 1) + more
 }
 
-impl Bed {
+impl KernelPlane {
     /// Both gateways are up, the far one with the data plane `other`.
     fn new(other: &str) -> Self {
         let mut bed = Self::without_daemons();
-        bed._b = Some(bed.start_on_b(other));
-        bed.a = Some(bed.start("a.toml"));
+        bed.start_on_b(other);
+        bed.0.start(Side::A);
         bed
     }
 
     fn without_daemons() -> Self {
-        let bed = Self { sites: Sites::new(), folder: tempfile::tempdir().unwrap(), a: None, _b: None };
-        bed.write("a.toml", "");
-        bed
+        Self(Testbed::with_configs(&file("a.toml", "kernel", ""), ""))
     }
 
     /// A file like a.toml, with more in it.
     fn write(&self, name: &str, more: &str) -> String {
-        self.write_text(name, &file("a.toml", "kernel", more))
+        self.0.write(name, &file("a.toml", "kernel", more))
     }
 
-    fn write_text(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
-        fs::write(&path, text).unwrap();
-        path.into_os_string().into_string().unwrap()
-    }
-
-    fn start(&self, name: &str) -> Running {
-        let file = self.folder.path().join(name);
-        let gateway = self.sites.network.gateway_a.ns();
-        let mut running = self.sites.machine.start(gateway, &["run", file.to_str().unwrap()]);
-        running.wait_for("ready");
-        running
-    }
-
-    fn start_on_b(&self, plane: &str) -> Running {
-        let file = self.write_text("b.toml", &file("b.toml", plane, ""));
-        let mut running = self.sites.machine.start(self.sites.network.gateway_b.ns(), &["run", &file]);
-        running.wait_for("ready");
-        running
-    }
-
-    fn adit(&self, arguments: &[&str]) -> Said {
-        self.sites.machine.adit(self.sites.network.gateway_a.ns(), arguments)
-    }
-
-    fn status(&self) -> Value {
-        self.adit(&["status", "a", "-j"]).ok().json()
-    }
-
-    fn drops(&self, reason: &str) -> u64 {
-        self.status()["drops"][reason].as_u64().unwrap_or(0)
-    }
-
-    fn repairs(&self) -> u64 {
-        self.status()["repairs"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
+    fn start_on_b(&mut self, plane: &str) {
+        self.0.write("b.toml", &file("b.toml", plane, ""));
+        self.0.start(Side::B);
     }
 
     /// Any program, on gateway A.
@@ -182,13 +152,13 @@ const FAR: &str = "\n[[peer]]\nname = \"far\"\nunderlay = \"10.1.1.78\"\nnetwork
 #[test(alone, root, ipip)]
 fn the_articles_network_is_joined_whatever_is_at_the_other_end() {
     for other in ["kernel", "userspace", "ebpf"] {
-        let mut bed = Bed::without_daemons();
+        let mut bed = KernelPlane::without_daemons();
         let _ = bed.run("/usr/sbin/nft list ruleset");
         // The module's own device is there from the first interface on; nobody is to touch it.
         bed.run("modprobe ipip");
         let before = bed.traces();
-        bed._b = Some(bed.start_on_b(other));
-        bed.a = Some(bed.start("a.toml"));
+        bed.start_on_b(other);
+        bed.0.start(Side::A);
         bed.sites.assert_joined();
         let status = bed.status();
         assert_eq!(status["site"]["dataplane"], "kernel", "{status}");
@@ -207,7 +177,7 @@ fn the_articles_network_is_joined_whatever_is_at_the_other_end() {
         let fallback = bed.link("tunl0").unwrap();
         assert!(!fallback.up, "{fallback:?}");
         assert_eq!(bed.run("cat /sys/class/net/tunl0/statistics/tx_packets").trim(), "0");
-        bed.a.take().unwrap().end(Signal::SIGTERM);
+        bed.0.end(Side::A, Signal::SIGTERM);
         assert!(bed.reaches(), "the kernel goes on without us");
         bed.adit(&["down", "a"]).ok();
         assert_eq!(bed.traces(), before, "{other}");
@@ -217,7 +187,7 @@ fn the_articles_network_is_joined_whatever_is_at_the_other_end() {
 
 #[test(alone, root, ipip)]
 fn a_plan_is_the_articles_commands() {
-    let bed = Bed::without_daemons();
+    let bed = KernelPlane::without_daemons();
     let file = bed.write("a.toml", "");
     let planned = bed.adit(&["plan", &file]);
     insta::assert_snapshot!(planned.stdout, @r"
@@ -237,7 +207,7 @@ fn a_plan_is_the_articles_commands() {
     ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1
     ");
     // They do the same.
-    let script = bed.write_text("commands.sh", &commands);
+    let script = bed.0.write("commands.sh", &commands);
     bed.run(&format!("sh -e {script}"));
     let (by_hand, rules) = (bed.run("ip -d link show ipipA"), bed.run("/usr/sbin/nft list table ip adit_a"));
     let settings =
@@ -257,7 +227,7 @@ fn a_plan_is_the_articles_commands() {
 /// Each under the name that the other data planes give it.
 #[test(alone, root, ipip)]
 fn who_may_not_speak_is_dropped_and_counted_by_its_name() {
-    let bed = Bed::new("kernel");
+    let bed = KernelPlane::new("kernel");
     let peer = UNDERLAY_B;
     let short = datagram(peer, UNDERLAY_A, 4, 64, &[0x45; 12]);
     let version_6 = datagram(peer, UNDERLAY_A, 4, 64, &[0x60; 48]);
@@ -293,8 +263,8 @@ fn who_may_not_speak_is_dropped_and_counted_by_its_name() {
 /// There is no moment in which an interface takes what it should not.
 #[test(alone, root, ipip)]
 fn nothing_forged_comes_through_while_interfaces_come_up() {
-    let mut bed = Bed::without_daemons();
-    bed._b = Some(bed.start_on_b("kernel"));
+    let mut bed = KernelPlane::without_daemons();
+    bed.start_on_b("kernel");
     let tap = Tap::start(&bed.sites.network.host_a, "eth0").unwrap();
     for _ in 0..3 {
         let is_over = AtomicBool::new(false);
@@ -306,7 +276,7 @@ fn nothing_forged_comes_through_while_interfaces_come_up() {
                     inject(router, &forged);
                 }
             });
-            let a = bed.start("a.toml");
+            let a = bed.ready();
             wait_until(PATIENCE, "some were refused", || {
                 bed.drops("inner-source-not-from-peer") > 20 && bed.drops("outer-source-unknown") > 20
             });
@@ -323,7 +293,7 @@ fn nothing_forged_comes_through_while_interfaces_come_up() {
 /// What somebody else does to an overlay, and how many objects that are.
 type Breakage<'a> = (&'a str, u64, Box<dyn Fn() + 'a>);
 
-fn breakages(bed: &Bed) -> Vec<Breakage<'_>> {
+fn breakages(bed: &KernelPlane) -> Vec<Breakage<'_>> {
     let run = move |words: &'static str| Box::new(move || drop(bed.run(words))) as Box<dyn Fn()>;
     vec![
         ("the route is deleted", 1, run("ip route delete 192.168.199.0/24")),
@@ -357,7 +327,7 @@ fn breakages(bed: &Bed) -> Vec<Breakage<'_>> {
 
 #[test(alone, root, ipip)]
 fn what_others_break_is_repaired() {
-    let bed = Bed::new("kernel");
+    let bed = KernelPlane::new("kernel");
     // What is not ours: a route, a table, a tunnel of another's.
     bed.run("ip route add 192.168.198.0/24 dev dummyA");
     bed.run("ip link add theirs type ipip local 10.1.1.1 remote 10.1.1.99");
@@ -395,7 +365,7 @@ fn overload() -> u64 {
 
 /// Something that loses nothing of what is sent meanwhile.
 #[expect(clippy::print_stderr, reason = "the figures are worth reading")]
-fn without_loss(bed: &Bed, what: &str, work: impl FnOnce()) {
+fn without_loss(bed: &KernelPlane, what: &str, work: impl FnOnce()) {
     let (from, to) = (&bed.sites.network.host_a, &bed.sites.network.host_b);
     let before = overload();
     let options = StreamOptions { rate: RATE, ..StreamOptions::default() };
@@ -413,16 +383,16 @@ fn without_loss(bed: &Bed, what: &str, work: impl FnOnce()) {
 
 #[test(alone, root, ipip)]
 fn restarts_and_changes_beside_a_peer_lose_nothing() {
-    let mut bed = Bed::new("kernel");
-    let mut daemon = bed.a.take();
+    let mut bed = KernelPlane::new("kernel");
+    let mut daemon = Some(bed.0.take(Side::A));
     let index = bed.link("ipipA").unwrap().index;
     without_loss(&bed, "a restart by SIGTERM", || {
         daemon.take().unwrap().end(Signal::SIGTERM);
-        daemon = Some(bed.start("a.toml"));
+        daemon = Some(bed.ready());
     });
     without_loss(&bed, "a restart after SIGKILL", || {
         daemon.take().unwrap().kill();
-        daemon = Some(bed.start("a.toml"));
+        daemon = Some(bed.ready());
     });
     let more = bed.write("more.toml", FAR);
     let less = bed.write("less.toml", "");
@@ -438,18 +408,18 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
     assert!(bed.link("ipipA-far").is_some());
     bed.assert_relays(&[10, 77, 0, 9].into(), "far");
     let ttl = file("a.toml", "kernel", FAR).replacen("[tunnel]", "[tunnel]\nttl = 32", 1);
-    let ttl = bed.write_text("ttl.toml", &ttl);
+    let ttl = bed.0.write("ttl.toml", &ttl);
     without_loss(&bed, "another TTL", || drop(bed.adit(&["apply", &ttl]).ok()));
     assert_eq!(bed.link("ipipA").unwrap().ipip.unwrap().ttl, 32);
     // An apply that is not confirmed is taken back.
     bed.adit(&["apply", &more]).ok();
-    let mistake = bed
-        .write_text("mistake.toml", &file("a.toml", "kernel", "").replace("\"10.1.1.2\"", "\"10.1.1.79\""));
+    let mistake =
+        bed.0.write("mistake.toml", &file("a.toml", "kernel", "").replace("\"10.1.1.2\"", "\"10.1.1.79\""));
     bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
     assert!(!bed.reaches());
     wait_until(PATIENCE, "what ran before runs again", || bed.reaches());
     // One data plane cannot take the other's place, and says so.
-    let other = bed.write_text("other.toml", &file("a.toml", "userspace", ""));
+    let other = bed.0.write("other.toml", &file("a.toml", "userspace", ""));
     let refused = bed.adit(&["apply", &other]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("adit down a"), "{refused:?}");
@@ -464,7 +434,7 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
 /// What the kernel learns of a path is shown, and TCP is told at once what fits.
 #[test(alone, root, ipip)]
 fn a_path_that_shrinks_is_shown_and_tcp_fits() {
-    let bed = Bed::new("kernel");
+    let bed = KernelPlane::new("kernel");
     let network = &bed.sites.network;
     let tap = Tap::start(&network.host_b, "eth0").unwrap();
     let connect = |host: &Host| {
@@ -500,7 +470,7 @@ fn many() -> String {
 
 #[test(alone, root, ipip)]
 fn many_peers_share_an_interface_and_the_border_is_crossed_without_loss() {
-    let bed = Bed::new("kernel");
+    let bed = KernelPlane::new("kernel");
     let (many, few) = (bed.write("many.toml", &many()), bed.write("few.toml", FAR));
     without_loss(&bed, "over the border and back, twice", || {
         for _ in 0..2 {
@@ -534,7 +504,7 @@ fn many_peers_share_an_interface_and_the_border_is_crossed_without_loss() {
 /// On a machine without the driver: what was tried, what the kernel says, and what needs no driver.
 #[test(alone, root, no_ipip)]
 fn the_absence_of_the_driver_is_explained() {
-    let bed = Bed::without_daemons();
+    let bed = KernelPlane::without_daemons();
     let before = bed.traces();
     let file = bed.write("a.toml", "");
     let said = bed.adit(&["run", &file]);

@@ -140,6 +140,8 @@ fn nothing_is_visible_and_nothing_is_left_however_it_ends() {
         let mut lab = here.machine.start(&here.ns, &["lab"]);
         // The tunnel is up, and there is more to come.
         lab.wait_for("ok     ping-hosts");
+        // Stopped, so that it does not end before it was looked at.
+        lab.signal(Signal::SIGSTOP);
         assert_eq!(here.around(), before, "nothing is visible");
         let pid = lab.pid().to_string();
         // Held, so that their numbers are not used again before they were looked for.
@@ -155,6 +157,7 @@ fn nothing_is_visible_and_nothing_is_left_however_it_ends() {
         assert!(namespaces.len() >= 5, "five hosts: {namespaces:?}");
 
         lab.signal(signal);
+        lab.signal(Signal::SIGCONT);
         let (status, said) = lab.wait();
         assert!(!status.success(), "{signal}: {status}: {said}");
         assert_eq!(here.around(), before, "{signal}");

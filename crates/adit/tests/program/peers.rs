@@ -4,12 +4,14 @@ use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use crate::support::Said;
 use crate::support::load::Load;
 use crate::support::machine::Running;
 use crate::support::programs::{pinned, pins};
 use crate::support::sites::Sites;
+use crate::support::wait_until;
 use adit_config::DataplaneChoice;
 use adit_linux::netlink::ROUTE_PROTOCOL;
 use adit_testbed::test_planes::plane_name;
@@ -31,7 +33,7 @@ fn nobodys_network(n: u32) -> Ipv4Net {
 }
 
 /// Both sites, and a daemon on each gateway.
-struct Bed {
+struct ManyPeers {
     sites: Sites,
     file: String,
     text: String,
@@ -39,7 +41,7 @@ struct Bed {
     _b: Running,
 }
 
-impl Bed {
+impl ManyPeers {
     fn new(plane: DataplaneChoice) -> Self {
         let sites = Sites::with_dataplane(plane_name(plane));
         let (b, a) = (sites.run_b(), sites.run_a(&[]));
@@ -48,6 +50,13 @@ impl Bed {
         let bed = Self { sites, file, text, a, _b: b };
         // From one peer to several the routes of all become others; of several one more is one more.
         bed.apply(&nobodies(0..2));
+        // A thread takes its name only once it runs.
+        wait_until(Duration::from_secs(5), "the packet threads have their names", || {
+            let (_, threads) = bed.parts();
+            ["adit-in", "adit-out", "adit-watch"]
+                .iter()
+                .all(|kind| threads.iter().any(|thread| thread.contains(kind)))
+        });
         bed
     }
 
@@ -92,7 +101,7 @@ impl Bed {
 }
 
 fn coming_and_going(plane: DataplaneChoice) {
-    let bed = Bed::new(plane);
+    let bed = ManyPeers::new(plane);
     let parts = bed.parts();
     // Bits a second that a process built for debugging keeps up with.
     let load = Load::start(&bed.sites.network, (plane == DataplaneChoice::Userspace).then_some(20_000_000));
@@ -129,7 +138,7 @@ fn a_peer_comes_and_goes_beside_others_in_userspace() {
 /// More than there is room for while it runs: by a start anew, without a loss.
 #[test(alone, root, ebpf)]
 fn what_has_no_room_is_started_anew() {
-    let bed = Bed::new(DataplaneChoice::Ebpf);
+    let bed = ManyPeers::new(DataplaneChoice::Ebpf);
     let parts = bed.parts();
     let load = Load::start(&bed.sites.network, None);
     bed.apply(&nobodies(0..200));
@@ -142,7 +151,7 @@ fn what_has_no_room_is_started_anew() {
 /// A step that the kernel refuses: what is half done is replaced, whole.
 #[test(alone, root, ebpf)]
 fn a_step_that_fails_ends_in_a_start_anew() {
-    let bed = Bed::new(DataplaneChoice::Ebpf);
+    let bed = ManyPeers::new(DataplaneChoice::Ebpf);
     let parts = bed.parts();
     // Somebody takes an entry out of the programs' map, so that it cannot be taken out once more.
     let path =
@@ -172,7 +181,7 @@ fn a_step_that_fails_ends_in_a_start_anew() {
 /// A foreign route for a network that comes is neither taken over nor lost, and nothing else is done.
 #[test(alone, root)]
 fn a_peer_whose_network_is_somebody_elses_is_refused() {
-    let bed = Bed::new(DataplaneChoice::Userspace);
+    let bed = ManyPeers::new(DataplaneChoice::Userspace);
     let gateway = &bed.sites.network.gateway_a;
     let add = |network: &str| {
         let said = bed.sites.machine.run(

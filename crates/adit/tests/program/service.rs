@@ -1,5 +1,6 @@
 //! An overlay as a service: planned, applied, taken back, and repaired when somebody else breaks it.
 
+use crate::support::testbed::{Side, Testbed};
 use adit_testbed::needs::ebpf;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -7,79 +8,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::support::load::Load;
-use crate::support::machine::Running;
 use crate::support::programs::pins;
-use crate::support::sites::{Sites, assert_reaches, reaches};
-use crate::support::{Said, wait_until};
+use crate::support::sites::{Sites, assert_reaches};
+use crate::support::wait_until;
 use adit_config::DataplaneChoice;
-use adit_lab::host::Host;
-use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_B};
+use adit_lab::two_sites::{HOST_B, INSIDE_B};
 use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
-use adit_testbed::test_planes::{plane_name, with_plane};
+use adit_testbed::test_planes::plane_name;
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 /// What the issue allows a repair.
 const A_SECOND: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Both gateways, a daemon on each, and files to be changed.
-struct Bed {
-    sites: Sites,
-    folder: tempfile::TempDir,
-    _b: Running,
-    a: Option<Running>,
-}
-
-impl Bed {
-    fn new(plane: DataplaneChoice) -> Self {
-        let (sites, folder) = (Sites::new(), tempfile::tempdir().unwrap());
-        for (name, config) in [("a.toml", CONFIG_A), ("b.toml", CONFIG_B)] {
-            fs::write(folder.path().join(name), with_plane(config, plane)).unwrap();
-        }
-        let start = |host: &Host, name: &str| {
-            let file = folder.path().join(name);
-            let mut running = sites.machine.start(host.ns(), &["run", file.to_str().unwrap()]);
-            running.wait_for("ready");
-            running
-        };
-        let b = start(&sites.network.gateway_b, "b.toml");
-        let a = start(&sites.network.gateway_a, "a.toml");
-        Self { sites, folder, _b: b, a: Some(a) }
-    }
-
-    fn gateway(&self) -> &Host {
-        &self.sites.network.gateway_a
-    }
-
-    fn adit(&self, arguments: &[&str]) -> Said {
-        self.sites.machine.adit(self.gateway().ns(), arguments)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// A file like `a.toml`, changed.
-    fn write(&self, name: &str, change: impl FnOnce(String) -> String) -> String {
-        let text = change(fs::read_to_string(self.file("a.toml")).unwrap());
-        fs::write(self.file(name), text).unwrap();
-        self.file(name).to_str().unwrap().to_owned()
-    }
-
-    fn status(&self) -> Value {
-        self.adit(&["status", "a", "-j"]).ok().json()
-    }
-
-    fn repairs(&self) -> u64 {
-        self.status()["repairs"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
-    }
-
-    fn reaches(&self) -> bool {
-        reaches(&self.sites.network.host_a, HOST_B)
-    }
-}
 
 /// A peer that nobody is.
 const FAR: &str = "\n[[peer]]\nname = \"far\"\nunderlay = \"10.1.1.77\"\nnetworks = [\"10.77.0.0/16\"]\n";
@@ -136,9 +77,9 @@ fn a_change_beside_a_peer_of_userspace_passes() {
 }
 
 fn change_beside_a_peer(plane: DataplaneChoice) {
-    let bed = Bed::new(plane);
-    let more = bed.write("more.toml", |text| text + &thousand());
-    let less = bed.write("less.toml", |text| text);
+    let bed = Testbed::running(plane);
+    let more = bed.write_changed("more.toml", |text| text + &thousand());
+    let less = bed.write_changed("less.toml", |text| text);
     let sent = || bed.status()["peers"][0]["tx"]["packets"].as_u64().unwrap();
     // Bits a second that a process built for debugging keeps up with.
     let load = Load::start(&bed.sites.network, (plane == DataplaneChoice::Userspace).then_some(50_000_000));
@@ -159,12 +100,13 @@ fn change_beside_a_peer(plane: DataplaneChoice) {
 
 #[test(alone, root, ebpf)]
 fn what_is_broken_or_impossible_changes_nothing() {
-    let bed = Bed::new(DataplaneChoice::Ebpf);
+    let bed = Testbed::running(DataplaneChoice::Ebpf);
     let before = (bed.sites.view_a(), bed.status()["site"].clone());
-    let broken = bed.write("broken.toml", |text| text.replace("192.168.199.0/24", "192.168.199.1/24"));
-    let foreign = bed.write("foreign.toml", |text| text + FAR);
-    let moved = bed.write("moved.toml", |text| text.replace("\"ipipA\"", "\"ipipZ\""));
-    let away = bed.write("away.toml", |text| text.replace("\"10.1.1.1\"", "\"10.1.1.9\""));
+    let broken =
+        bed.write_changed("broken.toml", |text| text.replace("192.168.199.0/24", "192.168.199.1/24"));
+    let foreign = bed.write_changed("foreign.toml", |text| text + FAR);
+    let moved = bed.write_changed("moved.toml", |text| text.replace("\"ipipA\"", "\"ipipZ\""));
+    let away = bed.write_changed("away.toml", |text| text.replace("\"10.1.1.1\"", "\"10.1.1.9\""));
     // Somebody else has a route to the new peer's network.
     let theirs = Route {
         destination: "10.77.0.0/16".parse().unwrap(),
@@ -191,17 +133,17 @@ fn what_is_broken_or_impossible_changes_nothing() {
 
     // The same by a signal: the file is read again, and refused.
     fs::copy(&broken, bed.file("a.toml")).unwrap();
-    bed.a.as_ref().unwrap().signal(Signal::SIGHUP);
+    bed.daemon(Side::A).signal(Signal::SIGHUP);
     bed.sites.assert_joined();
     assert_eq!(bed.status()["peers"][0]["networks"][0], "192.168.199.0/24");
 }
 
 #[test(alone, root, ebpf)]
 fn a_hangup_reads_the_file_again() {
-    let bed = Bed::new(DataplaneChoice::Ebpf);
-    let more = bed.write("more.toml", |text| text + FAR);
+    let bed = Testbed::running(DataplaneChoice::Ebpf);
+    let more = bed.write_changed("more.toml", |text| text + FAR);
     fs::copy(more, bed.file("a.toml")).unwrap();
-    bed.a.as_ref().unwrap().signal(Signal::SIGHUP);
+    bed.daemon(Side::A).signal(Signal::SIGHUP);
     wait_until(PATIENCE, "the peer is there", || bed.status()["peers"].as_array().unwrap().len() == 2);
     bed.sites.assert_joined();
 }
@@ -209,34 +151,34 @@ fn a_hangup_reads_the_file_again() {
 /// As large as one with 100,000 networks.
 #[test(alone, root, ebpf)]
 fn a_large_file_is_applied() {
-    let bed = Bed::new(DataplaneChoice::Ebpf);
-    let large = bed.write("large.toml", |text| text + &"# a comment\n".repeat(400_000) + FAR);
+    let bed = Testbed::running(DataplaneChoice::Ebpf);
+    let large = bed.write_changed("large.toml", |text| text + &"# a comment\n".repeat(400_000) + FAR);
     assert!(bed.adit(&["apply", &large]).ok().stdout.contains("+ peer far"));
 }
 
 #[test(alone, root, ebpf)]
 fn what_nobody_confirms_is_taken_back() {
-    let mut bed = Bed::new(DataplaneChoice::Ebpf);
-    let more = bed.write("more.toml", |text| text + FAR);
-    let peers = |bed: &Bed| bed.status()["peers"].as_array().unwrap().len();
+    let mut bed = Testbed::running(DataplaneChoice::Ebpf);
+    let more = bed.write_changed("more.toml", |text| text + FAR);
+    let peers = |bed: &Testbed| bed.status()["peers"].as_array().unwrap().len();
     let applied = bed.adit(&["apply", "--confirm", "60", &more]).ok();
     assert!(applied.stdout.contains("adit confirm a"), "{applied:?}");
     assert_eq!(bed.adit(&["confirm", "a"]).ok().stdout, "overlay `a`: the change is kept\n");
     assert_eq!(bed.adit(&["confirm", "a"]).code, Some(1), "once is enough");
 
     // The mistake: this one makes peer b somebody else.
-    let mistake = bed.write("mistake.toml", |text| text.replace("\"10.1.1.2\"", "\"10.1.1.78\""));
+    let mistake = bed.write_changed("mistake.toml", |text| text.replace("\"10.1.1.2\"", "\"10.1.1.78\""));
     bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
     assert!(!bed.reaches());
     wait_until(PATIENCE, "what ran before runs again", || bed.reaches());
     assert_eq!(peers(&bed), 2, "what was confirmed last, not what ran first");
-    bed.a.as_ref().unwrap().signal(Signal::SIGHUP);
+    bed.daemon(Side::A).signal(Signal::SIGHUP);
     bed.sites.assert_joined();
     assert_eq!(peers(&bed), 2, "a reload reads the file of what runs, not the one that was taken back");
 
     // The daemon is killed meanwhile, and nobody starts it again.
     bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
-    bed.a.take().unwrap().kill();
+    bed.take(Side::A).kill();
     assert!(!bed.reaches(), "the programs go on with the mistake");
     wait_until(PATIENCE, "somebody else has taken it back", || bed.reaches());
     assert_eq!(peers(&bed), 2);
@@ -270,13 +212,14 @@ fn a_start_waits_for_the_underlay_address() {
 /// Whatever a dead daemon has left half done, the next one makes whole.
 #[test(alone, root, ebpf)]
 fn a_kill_at_any_moment_of_an_apply_is_mended_by_the_next_start() {
-    let mut bed = Bed::new(DataplaneChoice::Ebpf);
+    let mut bed = Testbed::running(DataplaneChoice::Ebpf);
     let before = bed.sites.view_a();
-    let files = [bed.write("more.toml", |text| text + FAR), bed.write("less.toml", |text| text)];
+    let files =
+        [bed.write_changed("more.toml", |text| text + FAR), bed.write_changed("less.toml", |text| text)];
     let mut interrupted = 0;
     for round in 0..12 {
         let (file, delay) = (&files[round % 2], Duration::from_millis(15 * round as u64));
-        let daemon = bed.a.take().expect("it runs");
+        let daemon = bed.take(Side::A);
         let (machine, gateway) = (bed.sites.machine.clone(), bed.gateway().ns().clone());
         std::thread::scope(|scope| {
             let apply = scope.spawn(|| machine.adit(&gateway, &["apply", file]));
@@ -284,7 +227,7 @@ fn a_kill_at_any_moment_of_an_apply_is_mended_by_the_next_start() {
             daemon.kill();
             interrupted += usize::from(apply.join().unwrap().code != Some(0));
         });
-        let assert_whole = |bed: &Bed| {
+        let assert_whole = |bed: &Testbed| {
             let planned = bed.adit(&["plan", file]).ok().stdout;
             assert_eq!(planned, "overlay `a`: nothing to change\n", "after {delay:?}");
             assert_reaches(&bed.sites.network.host_a, HOST_B);
@@ -294,9 +237,7 @@ fn a_kill_at_any_moment_of_an_apply_is_mended_by_the_next_start() {
             assert_whole(&bed);
             bed.adit(&["down", "a"]).ok();
         }
-        let mut again = bed.sites.machine.start(bed.gateway().ns(), &["run", file]);
-        again.wait_for("ready");
-        bed.a = Some(again);
+        bed.start_with(Side::A, file);
         assert_whole(&bed);
     }
     assert!(interrupted > 0, "some of them were to be cut short");
@@ -309,7 +250,7 @@ fn a_kill_at_any_moment_of_an_apply_is_mended_by_the_next_start() {
 type Breakage<'a> = (&'a str, u64, Box<dyn Fn() + 'a>);
 
 /// Every object of ours, changed or deleted by hand.
-fn breakages(bed: &Bed) -> Vec<Breakage<'_>> {
+fn breakages(bed: &Testbed) -> Vec<Breakage<'_>> {
     let gateway = bed.gateway();
     let netlink = || gateway.netlink().unwrap();
     let device = || gateway.index("ipipA").unwrap();
@@ -343,7 +284,7 @@ fn breakages(bed: &Bed) -> Vec<Breakage<'_>> {
 }
 
 /// The same for what only the eBPF plane has.
-fn breakages_of_programs(bed: &Bed) -> Vec<Breakage<'_>> {
+fn breakages_of_programs(bed: &Testbed) -> Vec<Breakage<'_>> {
     let remove = |beginning: &'static str| {
         let machine = &bed.sites.machine;
         for pin in pins(machine, "a") {
@@ -360,7 +301,7 @@ fn breakages_of_programs(bed: &Bed) -> Vec<Breakage<'_>> {
 }
 
 fn drift(plane: DataplaneChoice) {
-    let bed = Bed::new(plane);
+    let bed = Testbed::running(plane);
     // What is not ours: an interface, an address, routes of others, one of them to a network of a peer's neighbour.
     let gateway = bed.gateway();
     let stranger = Route {

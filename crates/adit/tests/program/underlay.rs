@@ -1,17 +1,15 @@
 //! The underlay comes late, moves and changes, and the overlay follows.
 
+use crate::support::testbed::{Side, Testbed};
 use adit_testbed::needs::ebpf;
-use std::fs;
 use std::net::Ipv4Addr;
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::support::load::Load;
-use crate::support::machine::Running;
-use crate::support::sites::{Sites, reaches};
-use crate::support::{Said, wait_until};
+use crate::support::wait_until;
 use adit_config::DataplaneChoice;
-use adit_lab::host::Host;
-use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B};
 use adit_testbed::test_planes::{plane_name, with_plane};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
@@ -30,18 +28,20 @@ enum By {
     Interface,
 }
 
-/// Both gateways; on A what is tested.
-struct Bed {
-    sites: Sites,
-    folder: tempfile::TempDir,
-    _b: Running,
-    a: Option<Running>,
+/// The testbed, whose underlay changes on A. The file `moved.toml` is B's after A's address moved.
+struct Moving(Testbed);
+
+impl Deref for Moving {
+    type Target = Testbed;
+
+    fn deref(&self) -> &Testbed {
+        &self.0
+    }
 }
 
-impl Bed {
+impl Moving {
     /// With the daemon on B; A's file names its underlay like this.
     fn prepare(plane: DataplaneChoice, by: By) -> Self {
-        let (sites, folder) = (Sites::new(), tempfile::tempdir().unwrap());
         let own = "underlay = \"10.1.1.1\"";
         let config_a = match by {
             By::Address => CONFIG_A.to_owned(),
@@ -49,47 +49,18 @@ impl Bed {
         };
         let moved = CONFIG_B.replace("underlay = \"10.1.1.1\"", &format!("underlay = \"{NEW}\""));
         assert!(config_a.contains("underlayA") == (by == By::Interface) && moved.contains(&NEW.to_string()));
-        for (name, config) in [("a.toml", config_a.as_str()), ("b.toml", CONFIG_B), ("moved.toml", &moved)] {
-            fs::write(folder.path().join(name), with_plane(config, plane)).unwrap();
-        }
-        let file = folder.path().join("b.toml");
-        let mut b = sites.machine.start(sites.network.gateway_b.ns(), &["run", file.to_str().unwrap()]);
-        b.wait_for("ready");
-        Self { sites, folder, _b: b, a: None }
+        let mut testbed = Testbed::with_configs(&with_plane(&config_a, plane), &with_plane(CONFIG_B, plane));
+        testbed.write("moved.toml", &with_plane(&moved, plane));
+        testbed.start(Side::B);
+        Self(testbed)
     }
 
     /// With the daemon on A, too.
     fn new(plane: DataplaneChoice, by: By) -> Self {
         let mut bed = Self::prepare(plane, by);
-        let mut a = bed.start(&[]);
-        a.wait_for("ready");
-        bed.a = Some(a);
+        bed.0.start(Side::A);
         bed.sites.assert_joined();
         bed
-    }
-
-    fn start(&self, options: &[&str]) -> Running {
-        let file = self.file("a.toml");
-        let mut arguments = vec!["run", file.as_str()];
-        arguments.extend(options);
-        self.sites.machine.start(self.gateway().ns(), &arguments)
-    }
-
-    fn gateway(&self) -> &Host {
-        &self.sites.network.gateway_a
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn adit(&self, arguments: &[&str]) -> Said {
-        self.sites.machine.adit(self.gateway().ns(), arguments)
-    }
-
-    /// Runs `ip` on gateway A.
-    fn ip(&self, arguments: &str) {
-        self.gateway().program("ip", &arguments.split(' ').collect::<Vec<_>>()).unwrap();
     }
 
     fn remove(&self, address: &str) {
@@ -106,18 +77,9 @@ impl Bed {
         self.status()["site"].clone()
     }
 
-    fn status(&self) -> Value {
-        self.adit(&["status", "a", "-j"]).ok().json()
-    }
-
-    fn reaches(&self) -> bool {
-        reaches(&self.sites.network.host_a, HOST_B)
-    }
-
     /// Reads on in what A's daemon says.
     fn wait_for(&mut self, part: &str) {
-        let a = self.a.as_mut().expect("it runs");
-        while !a.wait_for("").contains(part) {}
+        self.0.wait_for(Side::A, part);
     }
 
     /// The peers' operator follows; and so does the router.
@@ -131,7 +93,7 @@ impl Bed {
     /// Takes A down, and gives back what its daemon said.
     fn end(mut self) -> String {
         self.adit(&["down", "a"]).ok();
-        let (status, said) = self.a.take().expect("it ran").wait();
+        let (status, said) = self.0.take(Side::A).wait();
         assert!(status.success(), "{status}: {said}");
         said
     }
@@ -145,23 +107,23 @@ fn assert_within_a_second(what: &str, took: Duration) {
 /// The interface may come first, its address later.
 #[test(alone, root, ebpf)]
 fn the_name_of_an_interface_is_enough() {
-    let mut bed = Bed::prepare(DataplaneChoice::Ebpf, By::Interface);
+    let mut bed = Moving::prepare(DataplaneChoice::Ebpf, By::Interface);
     let planned = bed.adit(&["plan", &bed.file("a.toml")]).stdout;
     let expected = "+ site a underlay 10.1.1.1 (underlayA) networks 172.16.17.0/24\n";
     assert!(planned.starts_with(expected), "{planned}");
 
     bed.remove("10.1.1.1/24");
-    let (status, said) = bed.start(&[]).wait();
+    let (status, said) = bed.spawn(&[]).wait();
     let expected = "site.underlay is underlayA, which has no IPv4 address yet";
     assert!(!status.success() && said.contains(expected), "{said}");
-    let mut a = bed.start(&["--wait"]);
+    let mut a = bed.spawn(&["--wait"]);
     while !a.wait_for("").contains("waiting for the underlay address") {}
     // Neither of them is one that the world could send to.
     bed.ip("address add 169.254.7.7/16 dev underlayA scope link");
     bed.ip("address add 10.9.9.9/24 dev dummyA");
     bed.add("10.1.1.1/24");
     a.wait_for("ready");
-    bed.a = Some(a);
+    bed.0.keep(a);
     bed.sites.assert_joined();
     let site = bed.site();
     assert_eq!((&site["underlay"], &site["underlay_interface"]), (&"10.1.1.1".into(), &"underlayA".into()));
@@ -175,7 +137,7 @@ fn the_name_of_an_interface_is_enough() {
 /// What the interface turns out to have is held against the peers as what the file says is.
 #[test(alone, root, ebpf)]
 fn an_address_that_is_a_peers_is_refused() {
-    let bed = Bed::prepare(DataplaneChoice::Ebpf, By::Interface);
+    let bed = Moving::prepare(DataplaneChoice::Ebpf, By::Interface);
     bed.remove("10.1.1.1/24");
     for (address, expected) in [
         ("10.1.1.2/24", "peer `b` has the underlay address 10.1.1.2 of this site"),
@@ -183,7 +145,7 @@ fn an_address_that_is_a_peers_is_refused() {
     ] {
         bed.add(address);
         // Nothing that a machine gets by itself: not to be waited for.
-        let (status, said) = bed.start(&["--wait"]).wait();
+        let (status, said) = bed.spawn(&["--wait"]).wait();
         assert!(!status.success() && said.contains(expected), "{said}");
         bed.remove(address);
     }
@@ -193,7 +155,7 @@ fn an_address_that_is_a_peers_is_refused() {
 #[test(alone, root, ebpf)]
 fn another_address_is_followed() {
     for (plane, is_beside) in BOTH.into_iter().zip([false, true]) {
-        let bed = Bed::new(plane, By::Interface);
+        let bed = Moving::new(plane, By::Interface);
         let sent = bed.status()["peers"][0]["tx"]["packets"].as_u64().unwrap();
         assert!(sent > 0);
         if is_beside {
@@ -225,7 +187,7 @@ fn another_address_is_followed() {
 #[test(alone, root, ebpf)]
 fn a_renewed_lease_is_nothing() {
     for by in [By::Address, By::Interface] {
-        let bed = Bed::new(DataplaneChoice::Ebpf, by);
+        let bed = Moving::new(DataplaneChoice::Ebpf, by);
         let load = Load::start(&bed.sites.network, None);
         for lifetime in 0..50 {
             let lifetime = 3600 + lifetime;
@@ -246,7 +208,7 @@ fn a_renewed_lease_is_nothing() {
 #[test(alone, root, ebpf)]
 fn an_address_that_is_gone_for_a_while() {
     for (plane, by) in BOTH.into_iter().zip([By::Interface, By::Address]) {
-        let mut bed = Bed::new(plane, by);
+        let mut bed = Moving::new(plane, by);
         let before = bed.sites.routes_of_a();
         bed.remove("10.1.1.1/24");
         wait_until(PATIENCE, "it is missed", || bed.site()["underlay_state"] == "missing");
@@ -273,7 +235,7 @@ fn an_address_that_is_gone_for_a_while() {
 #[test(alone, root, ebpf)]
 fn the_address_moves_to_another_interface() {
     for plane in BOTH {
-        let bed = Bed::new(plane, By::Address);
+        let bed = Moving::new(plane, By::Address);
         let router = &bed.sites.network.router;
         bed.gateway().connect("wan0", router, "toWan").unwrap();
         router.proxy_arp("toWan").unwrap();
@@ -291,7 +253,7 @@ fn the_address_moves_to_another_interface() {
 #[test(alone, root, ebpf)]
 fn the_interface_is_made_anew() {
     for (plane, by) in BOTH.into_iter().zip([By::Interface, By::Address]) {
-        let bed = Bed::new(plane, by);
+        let bed = Moving::new(plane, by);
         let router = &bed.sites.network.router;
         bed.ip("link delete underlayA");
         wait_until(PATIENCE, "it is missed", || bed.site()["underlay_state"] == "missing");
@@ -304,7 +266,7 @@ fn the_interface_is_made_anew() {
         bed.sites.assert_joined();
         wait_until(PATIENCE, "it is seen", || bed.site()["underlay_state"] == "present");
         let repairs = bed.status()["repairs"].clone();
-        bed.a.as_ref().unwrap().signal(Signal::SIGHUP);
+        bed.daemon(Side::A).signal(Signal::SIGHUP);
         bed.sites.assert_joined();
         assert_eq!(bed.status()["repairs"], repairs);
         bed.end();

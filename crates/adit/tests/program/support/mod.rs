@@ -11,6 +11,7 @@ pub(crate) mod manager;
 pub(crate) mod package;
 pub(crate) mod programs;
 pub(crate) mod sites;
+pub(crate) mod testbed;
 
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
