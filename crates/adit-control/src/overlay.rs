@@ -1,7 +1,7 @@
 //! Bringing an overlay up and taking it down: all of it, or nothing.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::ebpf;
-use adit_dataplane::kernel::Guard;
+use adit_dataplane::kernel::FilterTable;
 use adit_linux::net_scope::Inside;
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::tun::{Tun, TunOptions};
@@ -55,7 +55,7 @@ pub struct Overlay {
     before: Totals,
     repairs: BTreeMap<Object, u64>,
     /// Where Linux's own driver carries the packets.
-    driver: Option<Arc<Guard>>,
+    driver: Option<Arc<FilterTable>>,
     /// Our address was not there when it was last looked for.
     is_underlay_missing: bool,
 }
@@ -237,10 +237,9 @@ impl Overlay {
         let mut counted = self.plane.own_totals();
         counted.add(&self.before);
         let old = self.plane.tunnel();
-        let mut peers = vec![PeerTotals::default(); tunnel.places()];
+        let mut peers = vec![PeerTotals::default(); tunnel.peer_slots()];
         for (peer, config) in tunnel.peers() {
-            let IpAddr::V4(underlay) = config.underlay else { continue };
-            let index = old.lookup_outer(underlay).map(PeerIndex::index);
+            let index = old.lookup_outer(config.underlay).map(PeerIndex::index);
             if let (Some(count), Some(before)) =
                 (peers.get_mut(peer.index()), index.and_then(|index| counted.peers.get(index)))
             {

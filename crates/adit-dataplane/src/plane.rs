@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use adit_tunnel::{Steps, Totals, Tunnel};
+use adit_tunnel::{TableDelta, Totals, Tunnel};
 
 /// Which data plane it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub trait DataPlane: Send + Sync {
     ///
     /// # Errors
     /// Why it has to be started anew for that, in a few words. Part of it may be done.
-    fn amend(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
         let (_, _) = (tunnel, steps);
         Err("this data plane does not change while it runs".to_owned())
     }

@@ -66,7 +66,7 @@ fn the_text_is_what_the_bytes_say() {
             (NetNs::fresh().expect("a namespace"), NetNs::fresh().expect("a namespace"));
         tables(&by_bytes).set(&ruleset).expect("the kernel takes it");
         let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), ruleset.to_string()).expect("room for it");
+        std::fs::write(file.path(), ruleset.to_string()).expect("capacity for it");
         nft(&by_text, &["-f", file.path().to_str().expect("text")]);
         let expected = bytecode(&by_text);
         assert!(expected.len() > 40, "{expected:#?}");

@@ -1,4 +1,4 @@
-//! Counters: a copy a processor, so plain additions.
+//! Counters. Each processor has its own copy, so plain additions are enough.
 
 use adit_policy::bpf::maps::{LastRx, PeerCounts};
 use adit_policy::{DropReason, PeerIndex};
@@ -8,7 +8,7 @@ use aya_ebpf::maps::PerCpuArray;
 
 use crate::tables::{DROPS, ECN, PEER_COUNTS};
 
-/// What goes through the tunnel at once.
+/// What one packet adds to the counters: datagrams and their bytes.
 #[derive(Clone, Copy)]
 pub struct Amount {
     pub segments: u32,
@@ -18,21 +18,21 @@ pub struct Amount {
 #[inline(always)]
 fn add(map: &PerCpuArray<u64>, index: usize, n: u32) {
     if let Some(count) = map.get_ptr_mut(index as u32) {
-        // SAFETY: this processor's own copy, and nothing else runs on it meanwhile that writes it.
+        // SAFETY: this processor's own copy; nothing else that writes it runs here meanwhile.
         unsafe { *count += u64::from(n) };
     }
 }
 
 #[inline(always)]
 fn peer(peer: PeerIndex) -> Option<&'static mut PeerCounts> {
-    // SAFETY: as above; no second reference to it is alive.
+    // SAFETY: as above, and no second reference to it is alive.
     PEER_COUNTS.get_ptr_mut(peer.number()).map(|counts| unsafe { &mut *counts })
 }
 
 #[inline(always)]
-pub fn dropped(reason: DropReason, whose: Option<PeerIndex>, segments: u32) {
+pub fn dropped(reason: DropReason, of: Option<PeerIndex>, segments: u32) {
     add(&DROPS, reason.index(), segments);
-    if let Some(counts) = whose.and_then(peer) {
+    if let Some(counts) = of.and_then(peer) {
         counts.drops += u64::from(segments);
     }
 }
@@ -50,8 +50,8 @@ pub fn congestion_experienced(from: PeerIndex, segments: u32) {
 }
 
 #[inline(always)]
-pub fn mss_clamped(whose: PeerIndex) {
-    if let Some(counts) = peer(whose) {
+pub fn mss_clamped(path_of: PeerIndex) {
+    if let Some(counts) = peer(path_of) {
         counts.mss_clamped += 1;
     }
 }
@@ -69,7 +69,8 @@ pub fn received(from: PeerIndex, amount: Amount, ttl: u8) {
     if let Some(counts) = peer(from) {
         counts.rx_packets += u64::from(amount.segments);
         counts.rx_bytes += u64::from(amount.bytes);
-        // SAFETY: no arguments. The coarse clock is a read of memory; the fine one costs more than the rest.
+        // SAFETY: no arguments. The coarse clock is one read of memory; the fine one costs more
+        // than the rest of this function.
         let nanoseconds = unsafe { bpf_ktime_get_coarse_ns() };
         counts.last_rx = LastRx { nanoseconds, ttl }.encode();
     }

@@ -1,33 +1,21 @@
-//! Out of the tunnel.
+//! Decapsulation: from the underlay to the host's stack, or on to another peer.
 
-use adit_policy::{Carried, Delivery, PeerIndex, Refusal, Superpacket};
+use adit_policy::{Delivery, GsoInfo, GsoShape, PeerIndex, Refusal};
 use adit_wire::Protocol;
-use adit_wire::ecn::Ecn;
+use adit_wire::ecn::{Ecn, EcnAnomaly};
 use adit_wire::encapsulation::OVERHEAD_V4;
 use adit_wire::ipv4::{self, HEADER_LEN, Ipv4Header};
-use zerocopy::IntoBytes;
 
 use crate::counters::{self, Amount};
 use crate::mss;
+use crate::passed::{INNER, Passed, header_bytes};
 use crate::relay;
 use crate::skb::{ETHERNET, Skb};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 
-/// Where the inner datagram begins.
-pub const INNER: usize = ETHERNET + OVERHEAD_V4;
-/// Bytes that are looked at: both IPv4 headers, and the TCP header up to its flags.
-const LOOKED_AT: usize = INNER + HEADER_LEN + 14;
-
-/// A datagram that the tunnel lets pass.
-pub struct Passed {
-    pub from: PeerIndex,
-    /// The header that it came with.
-    pub inner: Ipv4Header,
-    pub carried: Carried,
-    /// What it leaves with.
-    pub ecn: Ecn,
-}
+/// Bytes that the program reads: both IPv4 headers, and the TCP header up to its flags.
+const READ_LEN: usize = INNER + HEADER_LEN + 14;
 
 #[inline(always)]
 pub fn decap(skb: Skb) -> Verdict {
@@ -37,76 +25,78 @@ pub fn decap(skb: Skb) -> Verdict {
     try_decap(skb).unwrap_or(Verdict::Decline)
 }
 
-/// `None`: it is no datagram of a peer's.
+/// Returns `None` to decline.
 #[inline(always)]
 fn try_decap(skb: Skb) -> Option<Verdict> {
     let outer = skb.header(ETHERNET)?;
-    // Most of what comes is not for a tunnel at all.
+    // Most packets are not for a tunnel at all.
     if outer.protocol() != Protocol::IPIP {
         return None;
     }
     let tables = Tables::open()?;
-    let carried = match adit_policy::sender(&tables, &outer) {
-        Ok(from) => carry(skb, &tables, &outer, from),
-        // A peer's, and for packet sockets to put together.
+    let verdict = match adit_policy::check_outer(&tables, &outer) {
+        Ok(from) => from_peer(skb, &tables, &outer, from),
+        // A fragment from a peer: the packet socket reassembles.
         Err(Refusal { peer: Some(_), .. }) => None,
-        // A stranger's may be another overlay's; if it is nobody's, userspace drops and counts it.
+        // An unknown source may be a peer of another overlay on this address. If it is nobody's,
+        // userspace drops and counts it.
         Err(_) => return None,
     };
-    if carried.is_none() {
+    if verdict.is_none() {
         skb.leave_to_packet_sockets();
     }
-    carried
+    verdict
 }
 
-/// `None`: declined, and the packet is as it came but for a lowered MSS.
+/// Returns `None` to decline: the packet is as it came, except that its MSS may be lower.
 #[inline(always)]
-fn carry(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> Option<Verdict> {
-    if !skb.reach(LOOKED_AT) && !skb.reach(INNER + HEADER_LEN) {
+fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> Option<Verdict> {
+    if !skb.reach(READ_LEN) && !skb.reach(INNER + HEADER_LEN) {
         return None;
     }
     let inner = skb.header(INNER)?;
-    let carried = carried(skb, outer, &inner)?;
-    let delivery = match adit_policy::exit(tables, from, &inner) {
+    let shape = shape(skb, outer, &inner)?;
+    let delivery = match adit_policy::check_decap(tables, from, &inner) {
         Ok(delivery) => delivery,
-        Err(refusal) => return Some(Verdict::of(refusal, carried.segments)),
+        Err(refusal) => return Some(Verdict::of(refusal, shape.segments)),
     };
-    // The rest of its datagram may come in outer fragments, through userspace. What overtakes it by too much
-    // is not put together any more at its destination (Linux: `ipfrag_max_dist`).
+    // Its other inner fragments may arrive as outer fragments and so pass through userspace. The
+    // destination gives up on a datagram whose fragments are overtaken by too many others (Linux:
+    // `ipfrag_max_dist`), so all of them take that path.
     if inner.more_fragments() || inner.fragment_offset() != 0 {
         return None;
     }
-    let (ecn, anomaly) = adit_policy::exit_ecn(from, Ecn::from_tos(outer.tos()), Ecn::from_tos(inner.tos()));
+    let (ecn, anomaly) = adit_policy::decap_ecn(from, Ecn::from_tos(outer.tos()), Ecn::from_tos(inner.tos()));
     let ecn = match ecn {
         Ok(ecn) => ecn,
         Err(refusal) => {
-            count_marks(from, outer, anomaly, carried);
-            return Some(Verdict::of(refusal, carried.segments));
+            count_marks(from, outer, anomaly, shape);
+            return Some(Verdict::of(refusal, shape.segments));
         }
     };
-    let passed = Passed { from, inner, carried, ecn };
+    let passed = Passed { from, inner, shape, ecn };
     let verdict = match delivery {
         Delivery::Here => deliver(skb, tables, &passed)?,
         Delivery::To(to) => relay::relay(skb, tables, &passed, to)?,
-        // The answer to a probe, most likely.
+        // Most likely the answer to a probe, which userspace sent.
         Delivery::HereFromGateway => return None,
     };
-    tables.heard(from);
-    counters::received(from, Amount { segments: carried.segments, bytes: carried.len }, outer.ttl());
-    count_marks(from, outer, anomaly, carried);
+    tables.mark_reachable(from);
+    counters::received(from, Amount { segments: shape.segments, bytes: shape.len }, outer.ttl());
+    count_marks(from, outer, anomaly, shape);
     Some(verdict)
 }
 
-/// Both headers checked, and lengths that fit into each other.
+/// The shape of the inner packet, if both headers are valid and their lengths agree.
 #[inline(always)]
-fn carried(skb: Skb, outer: &Ipv4Header, inner: &Ipv4Header) -> Option<Carried> {
-    let one = Superpacket { gso_size: 0, transport_header: 0 };
-    let outer = adit_policy::carried(outer, skb.len().checked_sub(ETHERNET as u32)?, one)?;
+fn shape(skb: Skb, outer: &Ipv4Header, inner: &Ipv4Header) -> Option<GsoShape> {
+    let single = GsoInfo { gso_size: 0, transport_header: 0 };
+    let outer = adit_policy::gso_shape(outer, skb.len().checked_sub(ETHERNET as u32)?, single)?;
     let available = outer.len.checked_sub(OVERHEAD_V4 as u32)?;
-    adit_policy::carried(inner, available, skb.superpacket(inner, INNER)?)
+    adit_policy::gso_shape(inner, available, skb.gso(inner, INNER)?)
 }
 
-/// To the host's own stack.
+/// Gives the datagram to the host's stack.
 #[inline(always)]
 fn deliver(skb: Skb, tables: &Tables, passed: &Passed) -> Option<Verdict> {
     if tables.settings.mss_clamp() {
@@ -118,28 +108,19 @@ fn deliver(skb: Skb, tables: &Tables, passed: &Passed) -> Option<Verdict> {
         let _ = ipv4::set_ecn(&mut header, passed.ecn);
         skb.set_header(INNER, &header)?;
     }
-    // Where the kernel refuses, userspace does the same once more, mark and MSS unchanged by it.
+    // If the kernel refuses, userspace repeats all of this: neither the ECN mark nor the MSS
+    // changes a second time.
     skb.pop_outer()?;
     skb.receive_on(tables.settings.device);
     Some(Verdict::Redirect)
 }
 
 #[inline(always)]
-pub fn header_bytes(header: &Ipv4Header) -> Option<[u8; HEADER_LEN]> {
-    header.as_bytes().first_chunk().copied()
-}
-
-#[inline(always)]
-fn count_marks(
-    from: PeerIndex,
-    outer: &Ipv4Header,
-    anomaly: Option<adit_wire::ecn::EcnAnomaly>,
-    carried: Carried,
-) {
+fn count_marks(from: PeerIndex, outer: &Ipv4Header, anomaly: Option<EcnAnomaly>, shape: GsoShape) {
     if Ecn::from_tos(outer.tos()) == Ecn::Ce {
-        counters::congestion_experienced(from, carried.segments);
+        counters::congestion_experienced(from, shape.segments);
     }
     if let Some(anomaly) = anomaly {
-        counters::anomaly(anomaly, carried.segments);
+        counters::anomaly(anomaly, shape.segments);
     }
 }

@@ -1,4 +1,4 @@
-//! Lowering the MSS that a TCP SYN announces.
+//! MSS clamping: lowers the maximum segment size that a TCP SYN announces.
 
 use adit_policy::PeerIndex;
 use adit_wire::Protocol;
@@ -12,43 +12,44 @@ use crate::skb::Skb;
 const FLAGS: usize = 13;
 const DATA_OFFSET: usize = 12;
 
-/// Lowers what `segment`'s SYN announces to what a path takes; `at` is where its IPv4 header lies, and
-/// `whose` the peer on whose path it is. `None`: userspace has to look at it; nothing was lost.
+/// Lowers the MSS of a SYN to what the path takes. `at` is the offset of its IPv4 header, and
+/// `peer` the peer peer path it is. Returns `None` if userspace has to clamp: the MSS option is
+/// not the first one.
 #[inline(always)]
-pub fn clamp(skb: Skb, header: &Ipv4Header, at: usize, path_mtu: u16, whose: PeerIndex) -> Option<()> {
+pub fn clamp(skb: Skb, header: &Ipv4Header, at: usize, path_mtu: u16, peer: PeerIndex) -> Option<()> {
     if header.protocol() != Protocol::TCP || header.fragment_offset() != 0 {
         return Some(());
     }
     let segment = at + ipv4::HEADER_LEN;
     if usize::from(header.total_len()) <= ipv4::HEADER_LEN + FLAGS {
-        // No flags, no SYN.
+        // Too short to have flags.
         return Some(());
     }
     if !TcpFlags(skb.byte(segment + FLAGS)?).contains(TcpFlags::SYN) {
         return Some(());
     }
     let max = path_mtu.saturating_sub((OVERHEAD_V4 + ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16);
-    lower(skb, header, segment, max, whose)
+    lower(skb, header, segment, max, peer)
 }
 
-/// Aligned, so that it is cleared a word at a time.
+/// Aligned to 8 bytes, so that the compiler clears it a word at a time.
 #[repr(align(8))]
 struct Options([u8; 64]);
 
-// A call of its own: SYNs are few, and the buffer is off the stack of the others.
+// Not inlined: SYNs are rare, and this keeps the buffer off the callers' stacks.
 #[inline(never)]
-fn lower(skb: Skb, header: &Ipv4Header, segment: usize, max: u16, whose: PeerIndex) -> Option<()> {
+fn lower(skb: Skb, header: &Ipv4Header, segment: usize, max: u16, peer: PeerIndex) -> Option<()> {
     let len = usize::from(skb.byte(segment + DATA_OFFSET)? >> 4) * 4;
     let Options(mut options) = Options([0; 64]);
     if len < tcp::HEADER_LEN || usize::from(header.total_len()) < ipv4::HEADER_LEN + len {
-        // Malformed: nothing in it can be believed, or lowered.
+        // Malformed: there is no option to lower.
         return Some(());
     }
     skb.load(segment, &mut options, len)?;
     match tcp::mss_announced(options.first_chunk()?) {
         MssAnnounced::First(value) if value > max => {
             skb.set_word(segment + MSS_VALUE_OFFSET, segment + CHECKSUM_OFFSET, value, max)?;
-            counters::mss_clamped(whose);
+            counters::mss_clamped(peer);
             Some(())
         }
         MssAnnounced::First(_) | MssAnnounced::Nowhere => Some(()),

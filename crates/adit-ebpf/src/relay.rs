@@ -1,49 +1,50 @@
-//! From one peer to another, on a hub. The outer header is written anew in its place: nothing moves, and
-//! a superpacket stays marked as encapsulated, which the kernel would not let us do a second time.
+//! The relay of a hub: from one peer to another. It rewrites the outer header in place. Nothing moves,
+//! and a GSO packet stays marked as encapsulated, a mark that the kernel does not let a program set a
+//! second time.
 
 use adit_policy::{Origin, PeerIndex};
 use adit_wire::encapsulation::OVERHEAD_V4;
 use adit_wire::ipv4::{self, Ipv4Header};
 
 use crate::counters::{self, Amount};
-use crate::decap::{INNER, Passed, header_bytes};
-use crate::encap;
 use crate::mss;
+use crate::outer;
+use crate::passed::{INNER, Passed, header_bytes};
 use crate::skb::{ETHERNET, Skb};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 
-/// What the host's forwarding and the tunnel's entrance would do. `None`: declined.
+/// Does what the host's forwarding and a new encapsulation would do. Returns `None` to decline.
 #[inline(always)]
 pub fn relay(skb: Skb, tables: &Tables, passed: &Passed, to: PeerIndex) -> Option<Verdict> {
-    // A last hop is answered by the host (RFC 1812 section 5.3.1).
+    // The host answers a datagram that has reached its last hop (RFC 1812 section 5.3.1).
     if !tables.settings.relay() || passed.inner.ttl() <= 1 {
         return None;
     }
     let inner = forwarded(passed)?;
-    // Whatever is refused at the entrance is answered or counted there.
-    adit_policy::entrance(tables, &inner, Origin::Unknown).ok().filter(|peer| *peer == to)?;
+    // A refusal is for userspace, which answers or counts it.
+    adit_policy::check_encap(tables, &inner, Origin::Unknown).ok().filter(|peer| *peer == to)?;
     let entry = tables.open_peer(to)?;
-    if passed.carried.largest > u32::from(entry.path_mtu).saturating_sub(OVERHEAD_V4 as u32) {
+    if passed.shape.largest > u32::from(entry.path_mtu).saturating_sub(OVERHEAD_V4 as u32) {
         return None;
     }
     if tables.settings.mss_clamp() {
-        // At the exit for the path it came by, at the entrance for the one that it goes by.
+        // Decapsulation clamps to the path it came by, encapsulation to the path it leaves by.
         mss::clamp(skb, &inner, INNER, tables.peer(passed.from)?.path_mtu, passed.from)?;
         mss::clamp(skb, &inner, INNER, entry.path_mtu, to)?;
     }
-    let outer = encap::outer(tables, to, entry.underlay, &inner, passed.carried)?;
+    let outer = outer::outer(tables, to, entry.underlay, &inner, passed.shape)?;
     let inner = header_bytes(&inner)?;
     skb.set_header(INNER, &inner)?;
     if skb.set_header(ETHERNET, &outer).is_none() {
-        return Some(Verdict::lost(to, passed.carried.segments));
+        return Some(Verdict::lost(to, passed.shape.segments));
     }
-    counters::sent(to, Amount { segments: passed.carried.segments, bytes: passed.carried.len });
+    counters::sent(to, Amount { segments: passed.shape.segments, bytes: passed.shape.len });
     skb.send_to(entry);
     Some(Verdict::Redirect)
 }
 
-/// The inner header, one hop further.
+/// The inner header after one more hop: new ECN field, TTL one less.
 #[inline(always)]
 fn forwarded(passed: &Passed) -> Option<Ipv4Header> {
     let mut header = header_bytes(&passed.inner)?;

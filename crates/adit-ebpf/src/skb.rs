@@ -1,10 +1,10 @@
-//! The kernel's packet: reading and writing its headers, and sending it somewhere.
+//! The kernel's packet buffer: reads and writes headers, and redirects the packet.
 
 use core::ffi::c_void;
 use core::mem::size_of;
 use core::net::Ipv4Addr;
 
-use adit_policy::Superpacket;
+use adit_policy::GsoInfo;
 use adit_policy::bpf::maps::PeerEntry;
 use adit_wire::Protocol;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
@@ -27,12 +27,12 @@ const PACKET_OTHERHOST: u32 = 3;
 const AF_INET: u32 = 2;
 const OUTER: i32 = HEADER_LEN as i32;
 
-/// A packet of the kernel.
+/// A packet of the kernel, as programs see it.
 #[derive(Clone, Copy)]
 pub struct Skb(*mut __sk_buff);
 
-/// A header as it lies in the packet, in aligned words: a byte at a time costs the kernel's machine
-/// code four times the loads.
+/// A header as aligned words. Reading it a byte at a time would cost four times the loads in the
+/// kernel's machine code.
 type Words = [u32; HEADER_LEN / 4];
 
 impl Skb {
@@ -43,11 +43,11 @@ impl Skb {
 
     #[inline(always)]
     fn fields(&self) -> &__sk_buff {
-        // SAFETY: the kernel gives a program its context; it is valid as long as the program runs.
+        // SAFETY: the kernel passes the context in; it is valid as long as the program runs.
         unsafe { &*self.0 }
     }
 
-    /// Bytes of all of it, link header included.
+    /// Bytes of the whole packet, link header included.
     #[inline(always)]
     pub fn len(&self) -> u32 {
         self.fields().len
@@ -58,45 +58,47 @@ impl Skb {
         self.fields().protocol == u32::from(ETHERTYPE_IPV4.to_be())
     }
 
-    /// For this host and on this interface itself, not on a VLAN above it.
+    /// Whether the packet is for this host and on this interface itself, not on a VLAN above it.
     #[inline(always)]
     pub fn is_for_us(&self) -> bool {
         let fields = self.fields();
         fields.pkt_type == PACKET_HOST && fields.vlan_present == 0
     }
 
-    /// Leaves it to packet sockets, which take what is for another host too, and away from the host's IP input: that
-    /// knows nothing of our tunnel, and where the kernel's own tunnel drivers are loaded (`tunnel4`) it would answer
-    /// the peer with Port Unreachable, raw socket or not.
+    /// Marks the packet as another host's. Packet sockets still get it, and the host's IP input
+    /// does not. The IP input does not know the tunnel: where the kernel's own tunnel drivers are
+    /// loaded (`tunnel4`), it would answer the peer with Port Unreachable, despite the raw socket.
     #[inline(always)]
     pub fn leave_to_packet_sockets(&self) {
-        // SAFETY: numbers only. Where the kernel refuses, it is as without it.
+        // SAFETY: numbers only. If the kernel refuses, the packet keeps its mark.
         unsafe { bpf_skb_change_type(self.0, PACKET_OTHERHOST) };
     }
 
-    /// Whether the first `end` bytes can be read directly; brings them together where they are not.
+    /// Whether the first `end` bytes can be read directly. Pulls them together if they are
+    /// scattered.
     #[inline(always)]
     pub fn reach(&self, end: usize) -> bool {
         let fields = self.fields();
         if fields.data as usize + end <= fields.data_end as usize {
             return true;
         }
-        // SAFETY: any length is checked by the kernel. All pointers into the packet are made anew after it.
+        // SAFETY: the kernel checks the length. All pointers into the packet are made anew after
+        // this.
         (fields.len as usize >= end) && unsafe { bpf_skb_pull_data(self.0, end as u32) } == 0
     }
 
-    /// The fixed part of an IPv4 header at `offset`, if it can be read directly.
+    /// The fixed part of the IPv4 header at `offset`, if it can be read directly.
     #[inline(always)]
     pub fn header(&self, offset: usize) -> Option<Ipv4Header> {
         self.pointer::<Words>(offset).map(|words| {
-            // SAFETY: the bytes lie before the packet's end. Packets are four-byte aligned, and the machines
-            // whose kernel has a just-in-time compiler do not insist.
+            // SAFETY: the bytes lie before the packet's end. Headers are four-byte aligned, and the
+            // machines whose kernel has a just-in-time compiler do not require alignment.
             let words = unsafe { *words };
             zerocopy::transmute!(words)
         })
     }
 
-    /// One byte at `offset`, if it can be read directly.
+    /// The byte at `offset`, if it can be read directly.
     #[inline(always)]
     pub fn byte(&self, offset: usize) -> Option<u8> {
         // SAFETY: it lies before the packet's end.
@@ -110,65 +112,66 @@ impl Skb {
         (start + size_of::<T>() <= fields.data_end as usize).then_some(start as *mut T)
     }
 
-    /// Writes a header at `offset`; `None` where it cannot be written directly.
+    /// Writes a header at `offset`. Returns `None` if it cannot be written directly.
     #[inline(always)]
     pub fn set_header(&self, offset: usize, header: &[u8; HEADER_LEN]) -> Option<()> {
         let words: Words = zerocopy::transmute!(*header);
-        // SAFETY: as for `header`; the kernel has made sure that the bytes are ours to write.
+        // SAFETY: as for `header`; the kernel has made sure that these bytes may be written.
         self.pointer::<Words>(offset).map(|place| unsafe { *place = words })
     }
 
-    /// How it stands for several datagrams, the inner header of which is `inner`, at `offset`.
-    /// `None`: in a way that is not ours.
+    /// How the kernel will segment the packet, whose inner header is `inner` at `offset`. Returns
+    /// `None` for a kind of GSO packet that the programs do not carry.
     #[inline(always)]
-    pub fn superpacket(&self, inner: &Ipv4Header, offset: usize) -> Option<Superpacket> {
+    pub fn gso(&self, inner: &Ipv4Header, offset: usize) -> Option<GsoInfo> {
         let gso_size = self.fields().gso_size;
         if gso_size == 0 {
-            return Some(Superpacket { gso_size, transport_header: 0 });
+            return Some(GsoInfo { gso_size, transport_header: 0 });
         }
         let data_offset = match inner.protocol() {
             Protocol::TCP => self.byte(offset + HEADER_LEN + 12)?,
             _ => 0,
         };
         let transport_header = adit_policy::transport_header(inner.protocol(), data_offset)?;
-        Some(Superpacket { gso_size, transport_header })
+        Some(GsoInfo { gso_size, transport_header })
     }
 
-    /// Copies 1 to 64 bytes, wherever they are.
+    /// Copies 1 to 64 bytes, wherever the kernel keeps them.
     #[inline(always)]
     pub fn load(&self, offset: usize, bytes: &mut [u8; 64], len: usize) -> Option<()> {
-        // The compiler knows the bounds of `len` already, and would leave out what the verifier has to see;
-        // and that of Linux 6.1 follows a mask, but not a comparison.
+        // The compiler knows the bounds of `len` and would leave out the check that the verifier
+        // needs. The verifier of Linux 6.1 follows a mask but not a comparison.
         let len = (core::hint::black_box(len).wrapping_sub(1) & 63) + 1;
         let to = bytes.as_mut_ptr().cast::<c_void>();
-        // SAFETY: `to` has room for `len` bytes, as just seen.
+        // SAFETY: `to` has room for `len` bytes, as the mask ensures.
         (unsafe { bpf_skb_load_bytes(self.0.cast(), offset as u32, to, len as u32) } == 0).then_some(())
     }
 
-    /// Writes a word at an even byte of a transport segment whose checksum lies at `checksum`, and mends
-    /// that: the kernel knows whether it is complete or left to the device.
+    /// Writes a word at an even byte of a transport segment and updates the checksum at offset
+    /// `checksum`. The kernel knows whether that checksum is complete or left to the device.
     #[inline(always)]
     pub fn set_word(&self, offset: usize, checksum: usize, old: u16, new: u16) -> Option<()> {
         let order = |word: u16| u64::from(word.to_be());
-        // SAFETY: offsets are checked by the kernel.
+        // SAFETY: the kernel checks the offsets.
         let mended = unsafe { bpf_l4_csum_replace(self.0, checksum as u32, order(old), order(new), 2) } == 0;
         let bytes = new.to_be_bytes();
-        // SAFETY: two bytes are read from where two bytes are.
+        // SAFETY: the helper reads two bytes, and `bytes` has two.
         let written =
             mended && unsafe { bpf_skb_store_bytes(self.0, offset as u32, bytes.as_ptr().cast(), 2, 0) } == 0;
         written.then_some(())
     }
 
-    /// Makes room for an outer header before the network header. A superpacket stays one.
+    /// Makes room for an outer header before the network header. A GSO packet stays one.
     #[inline(always)]
     pub fn push_outer(&self) -> Option<()> {
         let flags = u64::from(BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO);
-        // SAFETY: arguments are checked by the kernel. All pointers into the packet are made anew after it.
+        // SAFETY: the kernel checks the arguments. All pointers into the packet are made anew after
+        // this.
         (unsafe { bpf_skb_adjust_room(self.0, OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
     }
 
-    /// Takes away the outer header. The transport checksum that a device has verified is the inner one's,
-    /// for the outer header has none beyond its own.
+    /// Removes the outer header. If a device verified a transport checksum, it was the inner one:
+    /// the outer header has no checksum beyond its own.
     #[inline(always)]
     pub fn pop_outer(&self) -> Option<()> {
         let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET);
@@ -176,8 +179,8 @@ impl Skb {
         (unsafe { bpf_skb_adjust_room(self.0, -OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
     }
 
-    /// Gives a packet of a device without link headers an Ethernet header, its addresses left to
-    /// [`Skb::send_to`].
+    /// Adds an Ethernet header to a packet of an interface without link headers. [`Skb::send_to`]
+    /// fills in its addresses.
     #[inline(always)]
     pub fn push_ethernet(&self) -> Option<()> {
         // SAFETY: as above.
@@ -188,22 +191,23 @@ impl Skb {
         self.pointer::<u16>(ETHERTYPE_AT).map(|place| unsafe { *place = ETHERTYPE_IPV4.to_be() })
     }
 
-    /// Sends it to a peer: the kernel finds the next hop's address, asks for it where it has to, and
-    /// queues the packet meanwhile.
+    /// Sends the packet to a peer. The kernel resolves the next hop's link-layer address and queues
+    /// the packet meanwhile.
     #[inline(always)]
     pub fn send_to(&self, peer: &PeerEntry) {
         let next_hop = Ipv4Addr::from_octets(peer.next_hop);
-        let mut way = bpf_redir_neigh {
+        let mut hop = bpf_redir_neigh {
             nh_family: AF_INET,
             __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
                 ipv6_nh: [next_hop.to_bits().to_be(), 0, 0, 0],
             },
         };
-        // SAFETY: `way` is whole and outlives the call. The helper only notes what it is told.
-        unsafe { bpf_redirect_neigh(peer.device, &mut way, size_of::<bpf_redir_neigh>() as i32, 0) };
+        // SAFETY: `hop` is initialised and outlives the call. The helper only records its
+        // arguments.
+        unsafe { bpf_redirect_neigh(peer.device, &mut hop, size_of::<bpf_redir_neigh>() as i32, 0) };
     }
 
-    /// Gives it to the host's stack as if it had come from `device`.
+    /// Gives the packet to the host's stack as if it had arrived on `device`.
     #[inline(always)]
     pub fn receive_on(&self, device: u32) {
         // SAFETY: numbers only.

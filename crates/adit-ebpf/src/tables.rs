@@ -1,22 +1,22 @@
-//! The maps, and the tunnel's tables as the policy asks for them.
+//! The BPF maps, and the lookups of the policy in them.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::Ipv4Addr;
 
 use adit_policy::bpf::maps::{PeerCounts, PeerEntry, Settings};
-use adit_policy::{Directory, DropReason, Half, Owner, PeerIndex};
+use adit_policy::{PeerLookup, DropReason, IdRange, Owner, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 
 use crate::lpm_cache;
 
-// Userspace sets how many entries each has.
+// Userspace sets the number of entries before it loads the object.
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
-static PEERS_AT: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
+static PEER_BY_OUTER: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
 #[map]
 static PEERS: Array<PeerEntry> = Array::with_max_entries(1, 0);
 #[map]
@@ -30,26 +30,27 @@ pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::C
 #[map]
 pub static ECN: PerCpuArray<u64> = PerCpuArray::with_max_entries(EcnAnomaly::COUNT as u32, 0);
 
-/// The tunnel.
+/// The tunnel's tables as of one packet.
 #[derive(Clone, Copy)]
 pub struct Tables {
     pub settings: &'static Settings,
-    /// Of the networks, when the packet came: read before any of them is looked up.
+    /// Generation of the prefixes, read before the first lookup.
     generation: u32,
 }
 
 impl Tables {
-    /// `None` is never: the kernel's verifier wants it thought of.
+    /// Never `None` in practice; the kernel's verifier requires the check.
     #[inline(always)]
     pub fn open() -> Option<Tables> {
         let settings: &'static Settings = SETTINGS.get(0)?;
-        // SAFETY: a map's value is aligned and lives as long as the program. Userspace writes it meanwhile, so it is
-        // read once, and not again later.
+        // SAFETY: a map's value is aligned and lives as long as the program. Userspace may write it
+        // at any time, so this reads it once and nothing reads it again.
         let generation = unsafe { core::ptr::read_volatile(&raw const settings.generation) };
         Some(Tables { settings, generation })
     }
 
-    /// A peer that the program may send to: its way is known, and nobody is owed an answer first.
+    /// A peer that the program may send to: its next hop is known, and no sender is owed an ICMP
+    /// answer.
     #[inline(always)]
     pub fn open_peer(&self, peer: PeerIndex) -> Option<&'static PeerEntry> {
         self.peer(peer).filter(|entry| entry.device != 0 && entry.owes_answer == 0)
@@ -60,13 +61,14 @@ impl Tables {
         PEERS.get(peer.number())
     }
 
-    /// A datagram came from a peer, so it is in reach: nobody is owed the answer that it is not. Userspace learns of
-    /// it by the counters, a little later.
+    /// Notes that a datagram came from a peer, so that no sender is told that it is unreachable.
+    /// Userspace learns it from the counters, a little later.
     #[inline(always)]
-    pub fn heard(&self, peer: PeerIndex) {
+    pub fn mark_reachable(&self, peer: PeerIndex) {
         let Some(entry) = PEERS.get_ptr_mut(peer.number()) else { return };
-        // SAFETY: a map's value is aligned and lives as long as the program. Userspace writes the word around it in
-        // one piece; whoever is last, the next datagram sets it right.
+        // SAFETY: a map's value is aligned and lives as long as the program. Userspace writes the
+        // word around this field in one piece. If it overwrites this, the next datagram corrects
+        // it.
         unsafe {
             if (*entry).owes_answer != 0 {
                 (*entry).owes_answer = 0;
@@ -74,23 +76,24 @@ impl Tables {
         }
     }
 
-    /// Consecutive identifications for `segments` datagrams that may be fragmented (RFC 6864 section 4);
-    /// the first of them.
+    /// Reserves consecutive identifications for `segments` datagrams that may be fragmented (RFC
+    /// 6864 section 4), and returns the first.
     #[inline(always)]
     pub fn identifications(&self, peer: PeerIndex, segments: u32) -> u16 {
         let Some(next) = IDENTIFICATIONS.get_ptr_mut(peer.number()) else { return 0 };
-        // Not `AtomicU64`: for this target it cannot add, though the kernel's machine can. Not relaxed: of that
-        // LLVM makes an instruction that gives nothing back, though what was there is asked for.
+        // Not `AtomicU64`: it cannot add on this target, although the kernel's machine can. Not
+        // relaxed: LLVM turns a relaxed add into an instruction that does not return the old value.
         let count = || {
-            // SAFETY: a map's value is aligned, lives as long as the program, and is only ever changed atomically.
+            // SAFETY: a map's value is aligned, lives as long as the program, and only ever changes
+            // atomically.
             unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(next, u64::from(segments)) as u32 }
         };
-        let first = Half::Lower.identifications(count(), segments);
-        first.or_else(|| Half::Lower.identifications(count(), segments)).unwrap_or(0)
+        let first = IdRange::Lower.identifications(count(), segments);
+        first.or_else(|| IdRange::Lower.identifications(count(), segments)).unwrap_or(0)
     }
 }
 
-impl Directory for Tables {
+impl PeerLookup for Tables {
     #[inline(always)]
     fn underlay(&self) -> Ipv4Addr {
         Ipv4Addr::from_octets(self.settings.underlay)
@@ -102,10 +105,11 @@ impl Directory for Tables {
     }
 
     #[inline(always)]
-    fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
-        // SAFETY: the value is one word, copied at once. Userspace never changes an entry. The memory of one that it
-        // has removed is used again for another address, but not in the same change: it adds before it removes.
-        unsafe { PEERS_AT.get(underlay.octets()) }.map(|number| PeerIndex::new(*number))
+    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+        // SAFETY: the value is one word, copied at once. Userspace never changes an entry. It adds
+        // before it removes, so it does not reuse a removed entry's memory for another address in
+        // the same change.
+        unsafe { PEER_BY_OUTER.get(underlay.octets()) }.map(|number| PeerIndex::new(*number))
     }
 
     #[inline(always)]
@@ -115,7 +119,7 @@ impl Directory for Tables {
 
     #[inline(always)]
     fn is_local(&self, address: Ipv4Addr) -> bool {
-        // SAFETY: only whether there is an entry is asked.
+        // SAFETY: the value is not read.
         unsafe { LOCAL.get(address.octets()) }.is_some()
     }
 }

@@ -1,22 +1,21 @@
-//! What becomes of a packet.
+//! The verdict on a packet.
 
 use adit_policy::{DropReason, PeerIndex, Refusal};
 
 use crate::counters;
 
-/// The answer of a program to the kernel.
+/// A program's answer to the kernel.
 #[derive(Clone, Copy)]
 pub enum Verdict {
-    /// Not for us to decide: other programs, then the stack or the device, have their turn. The packet
-    /// is as it came.
+    /// Leave the packet, as it came, to other programs and then to the stack or the interface.
     Decline,
-    /// Dropped, and counted.
+    /// Drop the packet. It has been counted.
     Drop,
-    /// Where a helper said that it goes.
+    /// Send the packet where a redirect helper said.
     Redirect,
 }
 
-/// `TC_ACT_UNSPEC`: also with TCX, where it reads `TCX_NEXT`.
+/// `TC_ACT_UNSPEC`. TCX calls the same value `TCX_NEXT`.
 const UNSPEC: i32 = -1;
 const SHOT: i32 = 2;
 const REDIRECT: i32 = 7;
@@ -31,7 +30,8 @@ impl Verdict {
         }
     }
 
-    /// What is refused without a word is dropped here; where somebody is to be told, userspace tells.
+    /// The verdict on a refused packet: drop it here if nobody is answered, else leave the ICMP
+    /// answer to userspace.
     #[inline(always)]
     pub fn of(refusal: Refusal, segments: u32) -> Verdict {
         if refusal.error.is_some() {
@@ -41,7 +41,8 @@ impl Verdict {
         Verdict::Drop
     }
 
-    /// A packet that was changed already and that the kernel then refused.
+    /// The verdict on a packet that was already changed when the kernel refused to change it
+    /// further.
     #[inline(always)]
     pub fn lost(peer: PeerIndex, segments: u32) -> Verdict {
         counters::dropped(DropReason::UnderlaySendFailed, Some(peer), segments);

@@ -1,5 +1,5 @@
-//! The rules about addresses at both ends of the tunnel: RFC 2003 sections 3.1, 3.2 and 6, RFC 2827,
-//! RFC 6169 section 2.2, RFC 6040 section 4.2.
+//! The rules about addresses at both ends of the tunnel: RFC 2003 sections 3.1, 3.2 and 6, RFC
+//! 2827, RFC 6169 section 2.2, RFC 6040 section 4.2.
 
 use core::net::Ipv4Addr;
 
@@ -11,66 +11,68 @@ use adit_wire::ipv4::Ipv4Header;
 use crate::drop_reason::DropReason;
 use crate::peer::{Owner, PeerIndex};
 
-/// What the rules have to know of a tunnel. A lookup may be slow: each is made only when it is needed.
-pub trait Directory {
-    /// Our address on the underlay.
+/// The lookups that the rules need. A lookup may be slow, so the rules make each one only when they
+/// need it.
+pub trait PeerLookup {
+    /// This tunnel's underlay address.
     fn underlay(&self) -> Ipv4Addr;
-    /// Whose the longest prefix around an inner address is.
+    /// The owner of the longest prefix that holds an inner address.
     fn owner(&self, inner: Ipv4Addr) -> Option<Owner>;
-    /// The peer with this outer address.
-    fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex>;
-    /// The outer address of a peer; `None` where there is no such peer.
+    /// The peer with this underlay address.
+    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex>;
+    /// The underlay address of a peer; `None` if there is no such peer.
     fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr>;
     /// Whether the gateway itself has this address.
     fn is_local(&self, address: Ipv4Addr) -> bool;
 }
 
-/// Whether the gateway itself sent an inner datagram or forwards it for someone.
+/// Whether the gateway sent an inner datagram itself or forwards it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// The gateway sent it, and may use its own addresses as the source.
+    /// The gateway sent it and may use its own addresses as the source.
     Local,
-    /// It arrived to be forwarded: a source that is one of the gateway's own addresses is a forgery
-    /// (RFC 2003 section 3.2).
+    /// The gateway forwards it. A source that is one of the gateway's own addresses is then a
+    /// forgery (RFC 2003 section 3.2).
     Forwarded,
-    /// It cannot be told (a TUN device); the host's own forwarding has refused such forgeries already.
+    /// Unknown, as on a TUN interface. The host's own forwarding has refused such forgeries
+    /// already.
     Unknown,
 }
 
-/// Why a datagram does not pass, and what its sender hears of it.
+/// Why a datagram is refused, and the ICMP error that its sender gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
+    /// The reason under which it is counted.
     pub reason: DropReason,
-    /// The peer it was for, or came from, where that is known.
+    /// The peer it was for or came from, if known.
     pub peer: Option<PeerIndex>,
-    /// What its sender is owed, if anything.
+    /// The ICMP error for its sender, if any.
     pub error: Option<Icmpv4Error>,
 }
 
 impl Refusal {
-    /// One that nobody hears of.
+    /// A refusal without an ICMP error.
     #[inline]
     pub const fn silent(reason: DropReason, peer: Option<PeerIndex>) -> Refusal {
         Refusal { reason, peer, error: None }
     }
 
-    /// One that the sender is told of.
+    /// A refusal that the sender learns of by an ICMP error.
     #[inline]
-    pub const fn saying(error: Icmpv4Error, reason: DropReason, peer: Option<PeerIndex>) -> Refusal {
+    pub const fn with_icmp(error: Icmpv4Error, reason: DropReason, peer: Option<PeerIndex>) -> Refusal {
         Refusal { reason, peer, error: Some(error) }
     }
 }
 
-/// To whom an inner datagram is to go, if its sender may send it there (RFC 2003 sections 3.1 and 3.2,
-/// RFC 2827). `header` has been checked.
+/// Decides on encapsulation: returns the peer to send an inner datagram to (RFC 2003 sections 3.1
+/// and 3.2, RFC 2827). `header` must be valid.
 ///
 /// # Errors
 ///
-/// Why it may not.
+/// Fails if the datagram may not enter the tunnel.
 #[inline(always)]
-pub fn entrance<D: Directory>(
-    directory: &D,
+pub fn check_encap<D: PeerLookup>(
+    lookup: &D,
     header: &Ipv4Header,
     origin: Origin,
 ) -> Result<PeerIndex, Refusal> {
@@ -79,58 +81,59 @@ pub fn entrance<D: Directory>(
     }
     let (source, destination) = (header.source(), header.destination());
     if header.protocol() == Protocol::IPIP
-        && (source == directory.underlay() || directory.peer_at(destination).is_some())
+        && (source == lookup.underlay() || lookup.peer_by_underlay(destination).is_some())
     {
         return Err(Refusal::silent(DropReason::NestedEncapsulation, None));
     }
-    let Some(Owner::Peer(peer)) = directory.owner(destination) else {
+    let Some(Owner::Peer(peer)) = lookup.owner(destination) else {
         let error = Icmpv4Error::DestinationUnreachable { code: unreachable::NET };
-        return Err(Refusal::saying(error, DropReason::InnerDestinationUnknown, None));
+        return Err(Refusal::with_icmp(error, DropReason::InnerDestinationUnknown, None));
     };
-    if directory.underlay_of(peer) == Some(source) {
+    if lookup.underlay_of(peer) == Some(source) {
         return Err(Refusal::silent(DropReason::InnerSourceIsTunnelExit, Some(peer)));
     }
-    if origin == Origin::Forwarded && directory.is_local(source) {
+    if origin == Origin::Forwarded && lookup.is_local(source) {
         return Err(Refusal::silent(DropReason::InnerSourceIsOwnForwarded, Some(peer)));
     }
-    match directory.owner(source) {
+    match lookup.owner(source) {
         Some(Owner::Peer(from)) if from == peer => {
             Err(Refusal::silent(DropReason::RelayToSamePeer, Some(peer)))
         }
         Some(_) => Ok(peer),
         None => {
             let error = Icmpv4Error::DestinationUnreachable { code: unreachable::PROHIBITED };
-            Err(Refusal::saying(error, DropReason::InnerSourceDenied, Some(peer)))
+            Err(Refusal::with_icmp(error, DropReason::InnerSourceDenied, Some(peer)))
         }
     }
 }
 
-/// RFC 2003 section 3.1: a sender whose datagram ran out of hops while being forwarded is told; one that
-/// sent a TTL of 0 from here has only itself to ask.
+/// RFC 2003 section 3.1: the sender of a forwarded datagram gets Time Exceeded. This host gets
+/// nothing for a TTL of 0 that it sent itself.
 #[inline]
 fn ttl_zero(origin: Origin) -> Refusal {
     match origin {
         Origin::Local => Refusal::silent(DropReason::InnerTtlZero, None),
         Origin::Forwarded | Origin::Unknown => {
-            Refusal::saying(Icmpv4Error::TimeExceeded { code: 0 }, DropReason::InnerTtlZero, None)
+            Refusal::with_icmp(Icmpv4Error::TimeExceeded { code: 0 }, DropReason::InnerTtlZero, None)
         }
     }
 }
 
-/// Whose datagram this is, by its outer header (RFC 2003 sections 3.1 and 6.1). `outer` has been checked.
+/// Checks the outer header: returns the peer that a datagram comes from (RFC 2003 sections 3.1 and
+/// 6.1). `outer` must be valid.
 ///
 /// # Errors
 ///
-/// It is not for this tunnel, or not one datagram.
+/// Fails if the datagram is not for this tunnel, or is a fragment.
 #[inline(always)]
-pub fn sender<D: Directory>(directory: &D, outer: &Ipv4Header) -> Result<PeerIndex, Refusal> {
+pub fn check_outer<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Result<PeerIndex, Refusal> {
     if outer.protocol() != Protocol::IPIP {
         return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
     }
-    if outer.destination() != directory.underlay() {
+    if outer.destination() != lookup.underlay() {
         return Err(Refusal::silent(DropReason::OuterDestinationNotOurs, None));
     }
-    let Some(peer) = directory.peer_at(outer.source()) else {
+    let Some(peer) = lookup.peer_by_underlay(outer.source()) else {
         return Err(Refusal::silent(DropReason::OuterSourceUnknown, None));
     };
     if outer.more_fragments() || outer.fragment_offset() != 0 {
@@ -139,56 +142,62 @@ pub fn sender<D: Directory>(directory: &D, outer: &Ipv4Header) -> Result<PeerInd
     Ok(peer)
 }
 
-/// Where a datagram that came out of the tunnel goes.
+/// Where a decapsulated datagram goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// To us, or to somebody behind us.
+    /// To this gateway or a host behind it.
     Here,
-    /// The same, and the peer's gateway itself has sent it, by ICMP from its underlay address: the answer to a
-    /// probe, or an error about what came out of the tunnel there. What else it may say is not looked at here.
+    /// The same, for ICMP that the peer's gateway sent from its underlay address: the answer to a
+    /// probe, or an error about what came out of the tunnel there. The rules do not check further
+    /// what it may say.
     HereFromGateway,
-    /// To another peer: we are a hub.
+    /// To another peer: this gateway is a hub.
     To(PeerIndex),
 }
 
-/// Whether an inner datagram may come from this peer, and to where it goes (RFC 2003 sections 3.1 and
-/// 6.1, RFC 6169 section 2.2, RFC 2827). `inner` has been checked.
+/// Decides on decapsulation: returns where an inner datagram from this peer goes (RFC 2003 sections
+/// 3.1 and 6.1, RFC 6169 section 2.2, RFC 2827). `inner` must be valid.
 ///
 /// # Errors
 ///
-/// Why it may not. Nobody hears of it: the sender that it names may be forged.
+/// Fails if the datagram may not leave the tunnel. No refusal here has an ICMP error: the source
+/// may be forged.
 #[inline(always)]
-pub fn exit<D: Directory>(directory: &D, from: PeerIndex, inner: &Ipv4Header) -> Result<Delivery, Refusal> {
+pub fn check_decap<D: PeerLookup>(
+    lookup: &D,
+    from: PeerIndex,
+    inner: &Ipv4Header,
+) -> Result<Delivery, Refusal> {
     let refuse = |reason| Err(Refusal::silent(reason, Some(from)));
     if inner.ttl() == 0 {
         return refuse(DropReason::DecapInnerTtlZero);
     }
     let (source, destination) = (inner.source(), inner.destination());
-    if inner.protocol() == Protocol::IPIP && destination == directory.underlay() {
+    if inner.protocol() == Protocol::IPIP && destination == lookup.underlay() {
         return refuse(DropReason::NestedToOurselves);
     }
-    let here = match directory.owner(source) {
+    let here = match lookup.owner(source) {
         Some(Owner::Peer(owner)) if owner == from => Delivery::Here,
         Some(Owner::Ours) => return refuse(DropReason::InnerSourceIsOwn),
-        _ if directory.is_local(source) => return refuse(DropReason::InnerSourceIsOwn),
-        _ if inner.protocol() == Protocol::ICMP && directory.underlay_of(from) == Some(source) => {
+        _ if lookup.is_local(source) => return refuse(DropReason::InnerSourceIsOwn),
+        _ if inner.protocol() == Protocol::ICMP && lookup.underlay_of(from) == Some(source) => {
             Delivery::HereFromGateway
         }
         Some(Owner::Peer(_)) | None => return refuse(DropReason::InnerSourceNotFromPeer),
     };
-    match directory.owner(destination) {
+    match lookup.owner(destination) {
         Some(Owner::Ours) => Ok(here),
-        // The host keeps what is for itself, in whoever's network its address lies.
-        _ if directory.is_local(destination) => Ok(here),
+        // The host accepts datagrams to its own addresses, whoever owns the network around them.
+        _ if lookup.is_local(destination) => Ok(here),
         Some(Owner::Peer(to)) if to != from && here == Delivery::Here => Ok(Delivery::To(to)),
         Some(Owner::Peer(_)) | None => refuse(DropReason::InnerDestinationNotOurs),
     }
 }
 
-/// The ECN field that a datagram leaves the tunnel with (RFC 6040 section 4.2), and what was odd about
-/// the two it came with, to be counted whether it passes or not.
+/// The ECN field of a datagram after decapsulation (RFC 6040 section 4.2), and any anomaly in the
+/// two fields it arrived with. Count the anomaly whether the datagram passes or not.
 #[inline(always)]
-pub fn exit_ecn(from: PeerIndex, outer: Ecn, inner: Ecn) -> (Result<Ecn, Refusal>, Option<EcnAnomaly>) {
+pub fn decap_ecn(from: PeerIndex, outer: Ecn, inner: Ecn) -> (Result<Ecn, Refusal>, Option<EcnAnomaly>) {
     let exit = ecn::decapsulate(inner, outer);
     let left = exit.ecn.ok_or(Refusal::silent(DropReason::EcnViolation, Some(from)));
     (left, exit.anomaly)

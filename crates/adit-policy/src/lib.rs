@@ -1,10 +1,10 @@
-//! Who may send what through the tunnel, and what a datagram is dropped for: decided here, once, for
-//! every data plane. `adit-tunnel` asks with its own tables, the kernel's programs with BPF maps; both
-//! run this code, so that they cannot disagree.
+//! The rules of the tunnel: who may send what, and why a datagram is dropped. Every data plane runs
+//! this code, so that they cannot disagree: `adit-tunnel` with its own tables, the kernel's
+//! programs with BPF maps, and the kernel plane by rules made after it.
 //!
-//! [`maps`] is what userspace and the programs tell each other.
+//! [`bpf`] is the interface between userspace and the programs.
 //!
-//! Like [`adit_wire`], it does no I/O, allocates nothing and panics on nothing.
+//! Like [`adit_wire`], this crate does no I/O, allocates nothing and does not panic.
 #![no_std]
 #![warn(
     clippy::indexing_slicing,
@@ -19,8 +19,10 @@ pub mod bpf;
 pub mod drop_reason;
 mod peer;
 
-pub use admission::{Delivery, Directory, Origin, Refusal, entrance, exit, exit_ecn, sender};
-pub use bpf::fast_path::{Carried, Superpacket, carried, transport_header};
-pub use bpf::identification::Half;
+pub use admission::{
+    Delivery, Origin, PeerLookup, Refusal, check_decap, check_encap, check_outer, decap_ecn,
+};
+pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, transport_header};
+pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
 pub use peer::{Owner, PeerIndex};

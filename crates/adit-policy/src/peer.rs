@@ -1,34 +1,35 @@
-//! Whose an address is.
+//! Peers and owners of addresses.
 
-/// The number of a peer in its tunnel: its place in the configuration, from 0.
+/// The number of a peer in its tunnel. A peer keeps it while its underlay address stays, and the
+/// tunnel does not reuse it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIndex(u32);
 
 impl PeerIndex {
-    /// The peer with this place in the configuration.
+    /// The peer with this number.
     #[inline]
     pub const fn new(index: u32) -> PeerIndex {
         PeerIndex(index)
     }
 
-    /// Its place in the configuration.
+    /// Its number, as an index.
     #[inline]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 
-    /// The same, as the kernel's maps have it.
+    /// Its number, as in the BPF maps.
     #[inline]
     pub const fn number(self) -> u32 {
         self.0
     }
 }
 
-/// Whose an inner address is.
+/// The owner of an inner address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// In our own networks.
+    /// One of this site's networks holds it.
     Ours,
-    /// In the networks of this peer.
+    /// One of this peer's networks holds it.
     Peer(PeerIndex),
 }

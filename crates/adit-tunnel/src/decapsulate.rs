@@ -99,7 +99,7 @@ impl Tunnel {
     fn admit_outer<'a>(&self, outer: &Outer<'a>) -> Result<Admitted<'_, 'a>, Refusal> {
         let outer = Ipv4Packet::parse(outer.bytes, Validation::Datapath)
             .map_err(|_| Refusal::silent(DropReason::OuterMalformed, None))?;
-        let peer = adit_policy::sender(self, outer.fixed_header())?;
+        let peer = adit_policy::check_outer(self, outer.fixed_header())?;
         let state = self.peer_state(peer).ok_or(Refusal::silent(DropReason::OuterSourceUnknown, None))?;
         Ok(Admitted { peer, state, outer })
     }
@@ -114,7 +114,7 @@ impl Tunnel {
         }
         let inner = Ipv4Packet::parse(bytes, Validation::Datapath)
             .map_err(|_| Refusal::silent(DropReason::DecapInnerMalformed, Some(peer)))?;
-        let delivery = adit_policy::exit(self, peer, inner.fixed_header())?;
+        let delivery = adit_policy::check_decap(self, peer, inner.fixed_header())?;
         Ok((inner, delivery))
     }
 
@@ -162,7 +162,7 @@ fn exit_ecn(
     if outer == Ecn::Ce {
         counters.count_congestion_experienced(admitted.peer, segments);
     }
-    let (ecn, anomaly) = adit_policy::exit_ecn(admitted.peer, outer, inner.ecn());
+    let (ecn, anomaly) = adit_policy::decap_ecn(admitted.peer, outer, inner.ecn());
     if let Some(anomaly) = anomaly {
         counters.count_ecn(anomaly, segments);
     }

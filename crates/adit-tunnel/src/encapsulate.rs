@@ -107,7 +107,7 @@ impl Tunnel {
     /// Who may send what to whom.
     #[inline]
     fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &PeerState), Refusal> {
-        let peer = match adit_policy::entrance(self, packet.fixed_header(), inner.origin) {
+        let peer = match adit_policy::check_encap(self, packet.fixed_header(), inner.origin) {
             Err(Refusal { reason: DropReason::InnerSourceDenied, peer: Some(peer), .. })
                 if self.speaks_of_itself(packet) =>
             {
@@ -147,7 +147,7 @@ impl Tunnel {
         let too_big = inner.largest_datagram > max_datagram;
         let error = Icmpv4Error::TooBig { mtu: max_datagram as u16 };
         if too_big && inner_df {
-            return Err(Refusal::saying(error, DropReason::InnerTooBig, Some(peer)));
+            return Err(Refusal::with_icmp(error, DropReason::InnerTooBig, Some(peer)));
         }
         // RFC 6864 section 4.1: an atomic outer datagram may carry any identification. In a fragment
         // train the caller takes as many as it makes.
@@ -167,7 +167,7 @@ impl Tunnel {
         );
         // `length` is below an MTU of 16 bits, so that there always is a header.
         let Some(outer) = outer else {
-            return Err(Refusal::saying(error, DropReason::InnerTooBig, Some(peer)));
+            return Err(Refusal::with_icmp(error, DropReason::InnerTooBig, Some(peer)));
         };
         let max_mss = self.max_mss(packet, mtu);
         let verdict = if too_big {
@@ -196,7 +196,7 @@ impl Tunnel {
         state.soft.told_pending();
         let code = self.unreachable_code(cause, packet.source());
         let error = Icmpv4Error::DestinationUnreachable { code };
-        Err(Refusal::saying(error, DropReason::PeerUnreachable, Some(peer)))
+        Err(Refusal::with_icmp(error, DropReason::PeerUnreachable, Some(peer)))
     }
 
     /// Counts a drop and, where its sender may be told, makes the answer.

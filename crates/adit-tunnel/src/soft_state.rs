@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use adit_policy::Half;
+use adit_policy::IdRange;
 
 use crate::path_mtu::PathMtuState;
 use crate::probe::Answers;
@@ -175,7 +175,7 @@ impl SoftState {
 
     /// Reserves `segments` consecutive identifications and returns the first (RFC 6864 section 4: they
     /// repeat only after all 65,536 have been used, or all of a half where the other is another's).
-    pub(crate) fn identifications(&self, segments: u16, half: Option<Half>) -> u16 {
+    pub(crate) fn identifications(&self, segments: u16, half: Option<IdRange>) -> u16 {
         let segments = u32::from(segments.max(1));
         let count = || self.identification.fetch_add(segments, Relaxed);
         let Some(half) = half else { return count() as u16 };
@@ -206,7 +206,7 @@ mod tests {
             }
         }
         assert_eq!(state.identifications(1, None), 0);
-        let upper: Vec<u16> = (0..40_000).map(|_| state.identifications(1, Some(Half::Upper))).collect();
+        let upper: Vec<u16> = (0..40_000).map(|_| state.identifications(1, Some(IdRange::Upper))).collect();
         assert!(upper.iter().all(|id| *id >= 0x8000), "the lower half is the programs'");
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use adit_peers::Peer;
-use adit_policy::{Directory, DropReason, Half, Owner, PeerIndex};
+use adit_policy::{DropReason, IdRange, Owner, PeerIndex, PeerLookup};
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
@@ -240,12 +240,12 @@ impl Tunnel {
 
     /// Whether the sender of the next datagram to a peer is owed an answer about an earlier one (RFC 2003
     /// section 4). A fast path has to leave that datagram to [`Tunnel::encapsulate`].
-    pub fn owes_answer(&self, peer: PeerIndex) -> bool {
+    pub fn has_pending_error(&self, peer: PeerIndex) -> bool {
         self.peer_state(peer).is_some_and(|peer| peer.soft.has_pending())
     }
 
     /// Something came from a peer on a fast path: it is in reach.
-    pub fn heard(&self, peer: PeerIndex) {
+    pub fn mark_reachable(&self, peer: PeerIndex) {
         if let Some(peer) = self.peer_state(peer) {
             peer.soft.heard();
         }
@@ -258,8 +258,8 @@ impl Tunnel {
     }
 
     /// Whose identifications we write; `None`: all are ours.
-    pub(crate) fn half(&self) -> Option<Half> {
-        self.shares_identifications.load(Relaxed).then_some(Half::Upper)
+    pub(crate) fn half(&self) -> Option<IdRange> {
+        self.shares_identifications.load(Relaxed).then_some(IdRange::Upper)
     }
 
     /// The gateway's own addresses, but for the one on the underlay.
@@ -304,7 +304,7 @@ impl Tunnel {
     }
 }
 
-impl Directory for Tunnel {
+impl PeerLookup for Tunnel {
     #[inline]
     fn underlay(&self) -> Ipv4Addr {
         self.config.underlay
@@ -316,7 +316,7 @@ impl Directory for Tunnel {
     }
 
     #[inline]
-    fn peer_at(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
         self.table.lookup_outer(underlay)
     }
 

@@ -18,7 +18,7 @@
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
-use adit_policy::{Directory, DropReason, Owner, PeerIndex};
+use adit_policy::{DropReason, Owner, PeerIndex, PeerLookup};
 use adit_wire::dscp::DscpPolicy;
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};

@@ -155,7 +155,7 @@ fn a_step_that_fails_ends_in_a_start_anew() {
     let parts = bed.parts();
     // Somebody takes an entry out of the programs' map, so that it cannot be taken out once more.
     let path =
-        pins(&bed.sites.machine, "a").into_iter().find(|path| path.ends_with("maps/NETWORKS")).unwrap();
+        pins(&bed.sites.machine, "a").into_iter().find(|path| path.ends_with("maps/PREFIX_OWNERS")).unwrap();
     bed.sites.machine.with_files(|| {
         let map = Map::from_map_data(MapData::from_pin(&path).unwrap()).unwrap();
         let mut networks: LpmTrie<MapData, [u8; 4], u32> = LpmTrie::try_from(map).unwrap();

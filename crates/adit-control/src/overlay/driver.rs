@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use adit_config::Config;
-use adit_dataplane::kernel::{Guard, KernelPlane};
+use adit_dataplane::kernel::{FilterTable, KernelPlane};
 use adit_linux::netlink::{Link, Netlink};
 use adit_tunnel::Totals;
 use ipnet::Ipv4Net;
@@ -26,7 +26,7 @@ pub(super) fn bring_up(
     let site = config.site.name.as_str();
     let netlink = &mut sides.inside;
     let before = Before::look(netlink, site)?;
-    let guard = Arc::new(Guard::open()?);
+    let guard = Arc::new(FilterTable::open()?);
     let made = ipip::make(netlink, &guard, site, &survey.desired, &[], &[]).and_then(|devices| {
         let plane = KernelPlane::of(survey.tunnel, Arc::clone(&guard), devices.clone())?;
         Ok((devices, plane))

@@ -115,7 +115,7 @@ impl Overlay {
             &self.desired,
             &new,
         )?;
-        if let Err(why) = self.plane.amend(Arc::new(amended), &steps) {
+        if let Err(why) = self.plane.update_peers(Arc::new(amended), &steps) {
             tracing::info!(why, "the data plane is started anew for this change");
             return Ok(None);
         }

@@ -20,14 +20,14 @@ use adit_policy::bpf::maps::program;
 
 /// Where a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct AttachPoint {
     /// Egress for the way into the tunnel, ingress for the way out.
     pub(super) kind: TcAttachType,
     /// The interface's index.
     pub(super) device: u32,
 }
 
-impl Place {
+impl AttachPoint {
     pub(super) fn program(self) -> &'static str {
         match self.kind {
             TcAttachType::Egress => program::ENCAP,
@@ -85,7 +85,7 @@ impl Attacher {
     pub(super) fn attach(
         &self,
         program: &mut SchedClassifier,
-        place: Place,
+        place: AttachPoint,
         device: &str,
     ) -> Result<(), EbpfError> {
         match self.hook {
@@ -97,7 +97,7 @@ impl Attacher {
     fn attach_filter(
         &self,
         program: &mut SchedClassifier,
-        place: Place,
+        place: AttachPoint,
         device: &str,
     ) -> Result<(), EbpfError> {
         // It may be there already, as somebody else's.
@@ -126,14 +126,14 @@ impl Attacher {
     }
 
     /// Where a program attached by us is pinned.
-    pub(super) fn pin(&self, pins: &Pins, place: Place) -> PathBuf {
+    pub(super) fn pin(&self, pins: &Pins, place: AttachPoint) -> PathBuf {
         pins.path(place, (self.hook == Hook::Clsact).then_some(self.tunnel))
     }
 
     fn attach_link(
         &self,
         program: &mut SchedClassifier,
-        place: Place,
+        place: AttachPoint,
         device: &str,
     ) -> Result<(), EbpfError> {
         let failed = failed(place, device);
@@ -162,7 +162,7 @@ impl Attacher {
 
 /// Whether a program that is pinned is attached where its pin says. An interface that is gone misses nothing.
 pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
-    let Place { kind, device } = pinned.place;
+    let AttachPoint { kind, device } = pinned.place;
     let told = |error: adit_linux::error::Error| error.to_string();
     let mut netlink = Netlink::open().map_err(told)?;
     let Some(link) = netlink.link_by_index(device).map_err(told)? else { return Ok(()) };
@@ -187,7 +187,7 @@ pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
     }
 }
 
-fn failed(place: Place, device: &str) -> impl Fn(ProgramError) -> EbpfError + Copy + '_ {
+fn failed(place: AttachPoint, device: &str) -> impl Fn(ProgramError) -> EbpfError + Copy + '_ {
     move |error| EbpfError::Attach {
         name: place.program(),
         device: device.to_owned(),
@@ -196,7 +196,7 @@ fn failed(place: Place, device: &str) -> impl Fn(ProgramError) -> EbpfError + Co
 }
 
 /// The filter of a tunnel's, whether it is there or not.
-fn filter(place: Place, device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
+fn filter(place: AttachPoint, device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(device, place.kind, PRIORITY, TcHandle::from(tunnel), None)
 }
 

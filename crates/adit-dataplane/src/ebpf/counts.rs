@@ -20,12 +20,12 @@ use super::loaded::{COUNTS_LEN, CountMaps, copies};
 pub(super) struct Counts {
     maps: CountMaps,
     /// What replaced programs counted between the reading of their counts and their end.
-    late: OnceLock<Snapshot>,
+    late: OnceLock<CountSnapshot>,
 }
 
 /// What programs have counted.
 #[derive(Debug, Default)]
-pub(super) struct Snapshot {
+pub(super) struct CountSnapshot {
     peers: Vec<PeerCounts>,
     drops: Vec<u64>,
     ecn: Vec<u64>,
@@ -33,7 +33,7 @@ pub(super) struct Snapshot {
 
 impl Counts {
     /// Counts that go on where those of replaced programs were.
-    pub(super) fn new(mut maps: CountMaps, before: &Snapshot) -> Result<Self, EbpfError> {
+    pub(super) fn new(mut maps: CountMaps, before: &CountSnapshot) -> Result<Self, EbpfError> {
         for (index, counts) in (0..).zip(&before.peers) {
             if *counts != PeerCounts::default() {
                 let mut bytes = [0; COUNTS_LEN];
@@ -52,7 +52,7 @@ impl Counts {
     }
 
     /// The replaced programs have ended: what they counted meanwhile.
-    pub(super) fn add_late(&self, before: &Snapshot, after: &Snapshot) {
+    pub(super) fn add_late(&self, before: &CountSnapshot, after: &CountSnapshot) {
         let _ = self.late.set(after.since(before));
     }
 
@@ -91,16 +91,15 @@ impl Counts {
     }
 }
 
-impl Snapshot {
+impl CountSnapshot {
     /// What the programs counted whose maps are pinned in `directory`; nothing where there are none. Peers
     /// are known by their underlay address: their places may have changed.
-    pub(super) fn of_old(old: Option<&Old>, tunnel: &Tunnel) -> Self {
+    pub(super) fn of_old(old: Option<&PreviousMaps>, tunnel: &Tunnel) -> Self {
         let Some(old) = old else { return Self::default() };
-        let mut peers = vec![PeerCounts::default(); tunnel.places()];
+        let mut peers = vec![PeerCounts::default(); tunnel.peer_slots()];
         for (peer, config) in tunnel.peers() {
-            let std::net::IpAddr::V4(address) = config.underlay else { continue };
             if let (Ok(index), Some(counts)) =
-                (old.peers_at.get(&address.octets(), 0), peers.get_mut(peer.index()))
+                (old.peer_by_outer.get(&config.underlay.octets(), 0), peers.get_mut(peer.index()))
             {
                 *counts = of_peer(&old.counts.peers, index);
             }
@@ -129,12 +128,12 @@ impl Snapshot {
 }
 
 /// The maps of replaced programs, as far as they are looked at.
-pub(super) struct Old {
+pub(super) struct PreviousMaps {
     counts: CountMaps,
-    peers_at: HashMap<MapData, [u8; 4], u32>,
+    peer_by_outer: HashMap<MapData, [u8; 4], u32>,
 }
 
-impl Old {
+impl PreviousMaps {
     /// The maps that are pinned in `directory`, if there are any that we understand.
     pub(super) fn open(directory: &Path) -> Option<Self> {
         fn map<M: TryFrom<Map>>(directory: &Path, name: &str) -> Option<M> {
@@ -147,7 +146,7 @@ impl Old {
                 drops: map(directory, name::DROPS)?,
                 ecn: map(directory, name::ECN)?,
             },
-            peers_at: map(directory, name::PEERS_AT)?,
+            peer_by_outer: map(directory, name::PEER_BY_OUTER)?,
         })
     }
 }

@@ -1,26 +1,26 @@
 //! The programs of one overlay, kept in step with the tunnel and with the underlay.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_linux::sysctl;
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings};
-use adit_tunnel::{Reachability, Steps, Tunnel};
+use adit_tunnel::{Reachability, TableDelta, Tunnel};
 use aya::programs::TcAttachType;
 
 use super::EbpfOptions;
-use super::attach::{Attacher, Place};
-use super::counts::{Counts, Old, Snapshot};
+use super::attach::{AttachPoint, Attacher};
+use super::counts::{CountSnapshot, Counts, PreviousMaps};
 use super::error::EbpfError;
-use super::loaded::Object;
-use super::pins::{Pins, Unsettled};
+use super::loaded::LoadedObject;
+use super::pins::{PinGuard, Pins};
 
 /// How a peer is reached: by which interface, and over whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Way {
+pub(crate) struct NextHop {
     /// The interface's index.
     pub(crate) device: u32,
     /// The next hop; the peer's own address where it is on the link.
@@ -29,18 +29,18 @@ pub(crate) struct Way {
 
 /// Programs that are loaded, and attached from [`FastPath::open`] on.
 pub(crate) struct FastPath {
-    object: Object,
+    object: LoadedObject,
     counts: Arc<Counts>,
     attacher: Attacher,
-    device: Place,
+    device: AttachPoint,
     device_name: String,
     /// What the programs count of peers that are held to be out of reach, when it was last looked.
     silent: HashMap<PeerIndex, u64>,
     /// Interfaces that could not be attached to, so as to say it once.
     refused: BTreeMap<u32, String>,
     attached: Vec<u32>,
-    before: Option<(Old, Snapshot)>,
-    unsettled: Unsettled,
+    before: Option<(PreviousMaps, CountSnapshot)>,
+    pin_guard: PinGuard,
 }
 
 /// The tunnel's device has no link header.
@@ -55,31 +55,27 @@ impl FastPath {
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
         let config = tunnel.config();
-        let underlay = match config.underlay {
-            IpAddr::V4(address) => address,
-            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-        };
-        let settings = Settings::new(underlay, device, &config.outer, config.mss_clamp);
+        let settings = Settings::new(config.underlay, device, &config.outer, config.mss_clamp);
         tunnel.share_identifications();
         let pins = options.pins.as_deref().map(Pins::of).transpose()?;
-        let unsettled = Unsettled::of(pins.as_ref());
+        let pin_guard = PinGuard::of(pins.as_ref());
         pins.as_ref().map(Pins::make).transpose()?;
         let fresh = pins.as_ref().map(Pins::fresh_maps).transpose()?;
-        let (object, maps) = Object::load(tunnel, settings, INNER_OFFSET, fresh.as_deref())?;
-        let old = pins.as_ref().and_then(|pins| Old::open(&pins.maps()));
-        let before = Snapshot::of_old(old.as_ref(), tunnel);
+        let (object, maps) = LoadedObject::load(tunnel, settings, INNER_OFFSET, fresh.as_deref())?;
+        let old = pins.as_ref().and_then(|pins| PreviousMaps::open(&pins.maps()));
+        let before = CountSnapshot::of_old(old.as_ref(), tunnel);
         let counts = Arc::new(Counts::new(maps, &before)?);
         Ok(Self {
             object,
             counts,
             attacher: Attacher { hook: options.hook, pins, tunnel: device },
-            device: Place { kind: TcAttachType::Egress, device },
+            device: AttachPoint { kind: TcAttachType::Egress, device },
             device_name: device_name.to_owned(),
             silent: HashMap::new(),
             refused: BTreeMap::new(),
             attached: Vec::new(),
             before: old.map(|old| (old, before)),
-            unsettled,
+            pin_guard,
         })
     }
 
@@ -98,15 +94,14 @@ impl FastPath {
     }
 
     /// Sets how a peer is reached; `None` leaves it to userspace, and so to the kernel's routing.
-    pub(crate) fn set_way(
+    pub(crate) fn set_next_hop(
         &mut self,
         tunnel: &Tunnel,
         peer: PeerIndex,
-        way: Option<Way>,
+        way: Option<NextHop>,
     ) -> Result<(), EbpfError> {
-        let IpAddr::V4(underlay) = tunnel.peer(peer).underlay else { return Ok(()) };
         let entry = PeerEntry {
-            underlay: underlay.octets(),
+            underlay: tunnel.peer(peer).underlay.octets(),
             next_hop: way.map_or([0; 4], |way| way.next_hop.octets()),
             device: way.map_or(0, |way| way.device),
             ..PeerEntry::default()
@@ -117,7 +112,7 @@ impl FastPath {
     /// Writes a peer's entry with what the tunnel knows now.
     fn set_entry(&mut self, tunnel: &Tunnel, peer: PeerIndex, way: PeerEntry) -> Result<(), EbpfError> {
         let path_mtu = tunnel.path_mtu(peer).mtu;
-        let owes_answer = tunnel.owes_answer(peer).into();
+        let owes_answer = tunnel.has_pending_error(peer).into();
         self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, ..way })
     }
 
@@ -135,20 +130,20 @@ impl FastPath {
     }
 
     fn listen(&mut self, tunnel: &Tunnel, peer: PeerIndex) {
-        if tunnel.reachability(peer) == Reachability::Assumed && !tunnel.owes_answer(peer) {
+        if tunnel.reachability(peer) == Reachability::Assumed && !tunnel.has_pending_error(peer) {
             self.silent.remove(&peer);
             return;
         }
         let received = self.counts.of(peer).rx_packets;
         if *self.silent.entry(peer).or_insert(received) != received {
-            tunnel.heard(peer);
+            tunnel.mark_reachable(peer);
             self.silent.remove(&peer);
         }
     }
 
     /// Peers come, go and change. Those that come have no way yet.
-    pub(crate) fn amend(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), EbpfError> {
-        self.object.amend(tunnel, steps)?;
+    pub(crate) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
+        self.object.update_peers(tunnel, steps)?;
         for (peer, _) in &steps.removed {
             self.silent.remove(peer);
         }
@@ -163,24 +158,26 @@ impl FastPath {
     ) -> Result<(), EbpfError> {
         // The way out first: what the other side answers must find it.
         for (index, name) in underlay {
-            self.attach(Place { kind: TcAttachType::Ingress, device: *index }, name)?;
+            self.attach(AttachPoint { kind: TcAttachType::Ingress, device: *index }, name)?;
             self.attached.push(*index);
         }
         let name = self.device_name.clone();
         self.attach(self.device, &name)?;
         if let Some(pins) = &self.attacher.pins {
-            let places =
-                self.attached.iter().map(|device| Place { kind: TcAttachType::Ingress, device: *device });
+            let places = self
+                .attached
+                .iter()
+                .map(|device| AttachPoint { kind: TcAttachType::Ingress, device: *device });
             let ours: Vec<PathBuf> =
                 places.chain([self.device]).map(|place| self.attacher.pin(pins, place)).collect();
             // What an earlier process attached elsewhere would go on by what was true for it.
             pins.remove_others(&ours)?;
             pins.settle_maps()?;
         }
-        self.unsettled.settle();
+        self.pin_guard.settle();
         // What replaced programs counted to their end.
         if let Some((old, before)) = self.before.take() {
-            self.counts.add_late(&before, &Snapshot::of_old(Some(&old), tunnel));
+            self.counts.add_late(&before, &CountSnapshot::of_old(Some(&old), tunnel));
         }
         Ok(())
     }
@@ -192,7 +189,7 @@ impl FastPath {
             if self.attached.contains(index) || self.refused.get(index) == Some(name) {
                 continue;
             }
-            match self.attach(Place { kind: TcAttachType::Ingress, device: *index }, name) {
+            match self.attach(AttachPoint { kind: TcAttachType::Ingress, device: *index }, name) {
                 Ok(()) => self.attached.push(*index),
                 Err(error) => {
                     tracing::warn!(%error, "what comes in by this interface goes through userspace");
@@ -202,7 +199,7 @@ impl FastPath {
         }
     }
 
-    fn attach(&mut self, place: Place, device: &str) -> Result<(), EbpfError> {
+    fn attach(&mut self, place: AttachPoint, device: &str) -> Result<(), EbpfError> {
         let program = self.object.program(place.program())?;
         self.attacher.attach(program, place, device)
     }

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use adit_policy::bpf::maps::{PeerEntry, Settings, encode_owner, name, program};
 use adit_policy::{DropReason, Owner, PeerIndex};
-use adit_tunnel::{Steps, Tunnel};
+use adit_tunnel::{TableDelta, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
-use crate::capacity::Room;
+use crate::capacity::Capacity;
 
 /// What `cargo xtask bpf` builds from `crates/adit-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/adit.bpf.o");
@@ -24,12 +24,12 @@ pub(super) const ENTRY_LEN: usize = size_of::<PeerEntry>();
 pub(super) const COUNTS_LEN: usize = size_of::<adit_policy::bpf::maps::PeerCounts>();
 
 /// Loaded programs, attached to nothing yet.
-pub(super) struct Object {
+pub(super) struct LoadedObject {
     pub(super) ebpf: Ebpf,
     settings: Array<MapData, [u8; SETTINGS_LEN]>,
     peers: Array<MapData, [u8; ENTRY_LEN]>,
-    networks: Networks,
-    peers_at: PeersAt,
+    networks: PrefixOwners,
+    peer_by_outer: PeerByOuter,
     current: Settings,
     entries: Vec<PeerEntry>,
 }
@@ -41,23 +41,23 @@ pub(super) struct CountMaps {
     pub(super) ecn: PerCpuArray<MapData, u64>,
 }
 
-impl Object {
+impl LoadedObject {
     /// Loads the programs for `tunnel`, whose inner datagrams begin `inner_offset` bytes into a packet of
     /// `device`, and pins the maps into a directory. No peer has a way yet: everything would be declined.
     ///
-    /// A map has [`Room`] for some more than there is; 100,000 networks take some 0.1 s.
+    /// A map has [`Capacity`] for some more than there is; 100,000 networks take some 0.1 s.
     pub(super) fn load(
         tunnel: &Tunnel,
         settings: Settings,
         inner_offset: u32,
         pin_maps: Option<&Path>,
     ) -> Result<(Self, CountMaps), EbpfError> {
-        let room = Room::beside(tunnel);
-        let peers = entries(room.peers);
+        let capacity = Capacity::with_headroom(tunnel);
+        let peers = entries(capacity.peers);
         let mut ebpf = EbpfLoader::new()
             .override_global("INNER_OFFSET", &inner_offset, true)
-            .map_max_entries(name::NETWORKS, entries(room.networks))
-            .map_max_entries(name::PEERS_AT, peers)
+            .map_max_entries(name::PREFIX_OWNERS, entries(capacity.networks))
+            .map_max_entries(name::PEER_BY_OUTER, peers)
             .map_max_entries(name::PEERS, peers)
             .map_max_entries(name::IDENTIFICATIONS, peers)
             .map_max_entries(name::PEER_COUNTS, peers)
@@ -77,7 +77,7 @@ impl Object {
                 map.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })?;
             }
         }
-        let (networks, peers_at) = fill(&mut ebpf, tunnel)?;
+        let (networks, peer_by_outer) = fill(&mut ebpf, tunnel)?;
         let counts = CountMaps {
             peers: take(&mut ebpf, name::PEER_COUNTS)?,
             drops: take(&mut ebpf, name::DROPS)?,
@@ -89,10 +89,10 @@ impl Object {
             settings: take(&mut ebpf, name::SETTINGS)?,
             peers: take(&mut ebpf, name::PEERS)?,
             networks,
-            peers_at,
+            peer_by_outer,
             ebpf,
             current: Settings::default(),
-            entries: vec![PeerEntry::default(); room.peers],
+            entries: vec![PeerEntry::default(); capacity.peers],
         };
         object.set_settings(settings)?;
         Ok((object, counts))
@@ -142,7 +142,7 @@ impl Object {
     /// Peers come, go and change under the programs. A peer's entry is there before anything leads to it, and what
     /// leads to it goes before the entry does; so a datagram meets the peer as it was or as it is, or not at all.
     /// Whoever is neither is not touched. No way leads to those that come, until they are given one.
-    pub(super) fn amend(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), EbpfError> {
+    pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
         for &(peer, address) in &steps.added {
             let path_mtu = tunnel.path_mtu(peer).mtu;
             let entry = PeerEntry { underlay: address.octets(), path_mtu, ..PeerEntry::default() };
@@ -150,21 +150,23 @@ impl Object {
         }
         // Before others are taken: an address for which a longer network takes the place of a shorter one, or the
         // other way round, is somebody's all the while.
-        for &(network, peer) in &steps.given {
+        for &(network, peer) in &steps.assigned {
             self.networks
                 .insert(&key(network), encode_owner(Owner::Peer(peer)), 0)
-                .map_err(failed(name::NETWORKS))?;
+                .map_err(failed(name::PREFIX_OWNERS))?;
         }
         for &(peer, address) in &steps.added {
-            self.peers_at.insert(address.octets(), peer.number(), 0).map_err(failed(name::PEERS_AT))?;
+            self.peer_by_outer
+                .insert(address.octets(), peer.number(), 0)
+                .map_err(failed(name::PEER_BY_OUTER))?;
         }
-        for &network in &steps.taken {
-            self.networks.remove(&key(network)).map_err(failed(name::NETWORKS))?;
+        for &network in &steps.withdrawn {
+            self.networks.remove(&key(network)).map_err(failed(name::PREFIX_OWNERS))?;
         }
         // From here on programs do not know any more what they remember of networks.
         self.set_settings(self.current.with_next_generation())?;
         for &(peer, address) in &steps.removed {
-            self.peers_at.remove(&address.octets()).map_err(failed(name::PEERS_AT))?;
+            self.peer_by_outer.remove(&address.octets()).map_err(failed(name::PEER_BY_OUTER))?;
             self.set_peer(peer, PeerEntry { device: 0, ..self.peer(peer) })?;
         }
         Ok(())
@@ -180,41 +182,32 @@ fn entries(count: usize) -> u32 {
     u32::try_from(count.max(1)).unwrap_or(u32::MAX)
 }
 
-type Networks = LpmTrie<MapData, [u8; 4], u32>;
-type PeersAt = HashMap<MapData, [u8; 4], u32>;
+type PrefixOwners = LpmTrie<MapData, [u8; 4], u32>;
+type PeerByOuter = HashMap<MapData, [u8; 4], u32>;
 
 fn key(network: Ipv4Net) -> Key<[u8; 4]> {
     Key::new(u32::from(network.prefix_len()), network.network().octets())
 }
 
-fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(Networks, PeersAt), EbpfError> {
+fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter), EbpfError> {
     let config = tunnel.config();
-    let mut networks: Networks = take(ebpf, name::NETWORKS)?;
-    let mut insert = |network: &IpNet, owner| {
-        let IpNet::V4(network) = network else { return Ok(()) };
-        networks.insert(&key(*network), encode_owner(owner), 0)
-    };
-    let mut peers_at: PeersAt = take(ebpf, name::PEERS_AT)?;
-    for network in &config.networks {
-        insert(network, Owner::Ours).map_err(failed(name::NETWORKS))?;
+    let mut networks: PrefixOwners = take(ebpf, name::PREFIX_OWNERS)?;
+    let mut insert = |network: &Ipv4Net, owner| networks.insert(&key(*network), encode_owner(owner), 0);
+    let mut peer_by_outer: PeerByOuter = take(ebpf, name::PEER_BY_OUTER)?;
+    for network in config.peers.site_networks() {
+        insert(network, Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
     }
     for (index, peer) in tunnel.peers() {
         for network in &peer.networks {
-            insert(network, Owner::Peer(index)).map_err(failed(name::NETWORKS))?;
+            insert(network, Owner::Peer(index)).map_err(failed(name::PREFIX_OWNERS))?;
         }
-        if let std::net::IpAddr::V4(address) = peer.underlay {
-            peers_at.insert(address.octets(), index.number(), 0).map_err(failed(name::PEERS_AT))?;
-        }
+        peer_by_outer.insert(peer.underlay.octets(), index.number(), 0).map_err(failed(name::PEER_BY_OUTER))?;
     }
     let mut local: HashMap<MapData, [u8; 4], u32> = take(ebpf, name::LOCAL)?;
-    let underlay = match config.underlay {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
-    };
-    for address in tunnel.local_addresses().iter().copied().chain(underlay) {
+    for address in tunnel.local_addresses().iter().copied().chain([config.underlay]) {
         local.insert(address.octets(), 1, 0).map_err(failed(name::LOCAL))?;
     }
-    Ok((networks, peers_at))
+    Ok((networks, peer_by_outer))
 }
 
 fn failed(name: &'static str) -> impl Fn(aya::maps::MapError) -> EbpfError {

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adit_linux::tun::Tun;
-use adit_tunnel::{Instant, Steps, Totals, Tunnel};
+use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 
 use crate::plane::{DataPlane, PlaneKind};
 use crate::userspace::UserspacePlane;
@@ -35,7 +35,7 @@ use counts::Counts;
 
 pub use attach::Hook;
 pub use error::EbpfError;
-pub(crate) use fast_path::{FastPath, Way};
+pub(crate) use fast_path::{FastPath, NextHop};
 pub use pins::{exist as pins_exist, remove as remove_pins};
 
 /// Where the overlay of that name keeps its programs; mounts the BPF file system where nobody has yet.
@@ -103,7 +103,8 @@ impl EbpfPlane {
 /// # Errors
 /// Why not.
 pub fn probe(tunnel: &Tunnel) -> Result<(), EbpfError> {
-    loaded::Object::load(tunnel, adit_policy::bpf::maps::Settings::default(), 0, None::<&Path>).map(drop)
+    loaded::LoadedObject::load(tunnel, adit_policy::bpf::maps::Settings::default(), 0, None::<&Path>)
+        .map(drop)
 }
 
 impl DataPlane for EbpfPlane {
@@ -115,8 +116,8 @@ impl DataPlane for EbpfPlane {
         self.userspace.tunnel()
     }
 
-    fn amend(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
-        self.userspace.amend(tunnel, steps)
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
+        self.userspace.update_peers(tunnel, steps)
     }
 
     fn totals(&self) -> Totals {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::TcAttachType;
 
-use super::attach::{self, Place};
+use super::attach::{self, AttachPoint};
 use super::error::EbpfError;
 
 /// The pins of one overlay in the calling thread's network namespace.
@@ -27,7 +27,7 @@ pub(super) struct Pins {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pinned {
     pub(super) path: PathBuf,
-    pub(super) place: Place,
+    pub(super) place: AttachPoint,
     /// The handle of the filter, where it is one.
     pub(super) clsact: Option<u32>,
 }
@@ -53,8 +53,8 @@ impl Pins {
         Ok(())
     }
 
-    pub(super) fn path(&self, place: Place, clsact: Option<u32>) -> PathBuf {
-        let Place { kind, device } = place;
+    pub(super) fn path(&self, place: AttachPoint, clsact: Option<u32>) -> PathBuf {
+        let AttachPoint { kind, device } = place;
         let kind = match kind {
             TcAttachType::Egress => "encap",
             _ => "decap",
@@ -97,9 +97,9 @@ impl Pins {
 
 /// What a start has pinned that has not come to its end yet; gone with this, unless it has. What an earlier process had
 /// pinned stays.
-pub(super) struct Unsettled(Option<Pins>);
+pub(super) struct PinGuard(Option<Pins>);
 
-impl Unsettled {
+impl PinGuard {
     pub(super) fn of(pins: Option<&Pins>) -> Self {
         Self(pins.cloned())
     }
@@ -110,7 +110,7 @@ impl Unsettled {
     }
 }
 
-impl Drop for Unsettled {
+impl Drop for PinGuard {
     fn drop(&mut self) {
         let Some(pins) = &self.0 else { return };
         let removed = match pins.directory.parent() {
@@ -180,7 +180,7 @@ fn parse(path: PathBuf) -> Option<Pinned> {
         (Some("clsact"), Some(handle)) => Some(handle.parse().ok()?),
         _ => return None,
     };
-    Some(Pinned { place: Place { kind, device }, clsact, path })
+    Some(Pinned { place: AttachPoint { kind, device }, clsact, path })
 }
 
 fn list(directory: &Path) -> Result<Vec<PathBuf>, EbpfError> {
@@ -214,7 +214,7 @@ mod tests {
         let pins = Pins { directory: PathBuf::from("/nowhere") };
         for kind in [TcAttachType::Egress, TcAttachType::Ingress] {
             for clsact in [None, Some(7)] {
-                let place = Place { kind, device: 31 };
+                let place = AttachPoint { kind, device: 31 };
                 let path = pins.path(place, clsact);
                 assert_eq!(parse(path.clone()), Some(Pinned { path, place, clsact }));
             }

@@ -188,7 +188,7 @@ impl Filter {
         Ruleset { table: table_name(&self.site), counters, sets, chains }
     }
 
-    /// What comes out of the tunnel, as [`adit_policy::exit`] has it. Whose networks lie in each other is nobody's
+    /// What comes out of the tunnel, as [`adit_policy::check_decap`] has it. Whose networks lie in each other is nobody's
     /// but one owner's, so a set is as good as the longest prefix.
     fn exit(&self, underlay: Ipv4Addr, inside: &ByPrefix, ours: &ByPrefix) -> Vec<Rule> {
         let mut rules = Vec::new();
@@ -234,7 +234,7 @@ impl Filter {
         rules
     }
 
-    /// What goes into the tunnel, as [`adit_policy::entrance`] has it, but for what the kernel's routes have decided.
+    /// What goes into the tunnel, as [`adit_policy::check_encap`] has it, but for what the kernel's routes have decided.
     fn entrance(&self, ours: &ByPrefix, theirs: &ByPrefix) -> Vec<Rule> {
         let exit = Step::In { field: Field::SOURCE, prefix: 32, set: PEERS.to_owned() };
         let then = if self.mss_clamp { goto("entered") } else { Step::Accept };

@@ -10,7 +10,7 @@ use super::filter::Filter;
 
 /// See the module. It outlives this process: removing it is whoever's who removes the interfaces.
 #[derive(Debug)]
-pub struct Guard(Mutex<State>);
+pub struct FilterTable(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -22,7 +22,7 @@ struct State {
     generation: u32,
 }
 
-impl Guard {
+impl FilterTable {
     /// In the calling thread's network namespace; nothing is set yet.
     ///
     /// # Errors

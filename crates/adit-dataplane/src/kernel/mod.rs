@@ -8,5 +8,5 @@ mod monotonic_counters;
 mod plane;
 
 pub use filter::{Filter, table_name};
-pub use filter_table::Guard;
+pub use filter_table::FilterTable;
 pub use plane::KernelPlane;

@@ -41,7 +41,7 @@ struct PeerCounts {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct MonotonicCounters {
     peers: BTreeMap<usize, PeerCounts>,
     drops: BTreeMap<usize, Count>,
     devices: BTreeMap<u32, LinkStatistics>,
@@ -49,7 +49,7 @@ pub(super) struct Book {
     gone: BTreeMap<usize, u64>,
 }
 
-impl Book {
+impl MonotonicCounters {
     pub(super) fn note_drops(&mut self, counters: &BTreeMap<String, Counted>) {
         for (name, counted) in counters {
             if let Some(reason) = DropReason::from_name(name) {
@@ -156,10 +156,10 @@ mod tests {
 
     #[test]
     fn outer_headers_are_no_traffic_and_nothing_goes_back() {
-        let mut book = Book::default();
+        let mut counters = MonotonicCounters::default();
         let mut look = |received, now| {
-            book.note_traffic(0, true, counted(received), now);
-            (book.totals(2), book.lost(2))
+            counters.note_traffic(0, true, counted(received), now);
+            (counters.totals(2), counters.lost(2))
         };
         let (first, _) = look(7, at(1));
         assert_eq!(
@@ -178,18 +178,18 @@ mod tests {
 
     #[test]
     fn drops_are_the_tables_and_the_drivers() {
-        let mut book = Book::default();
+        let mut counters = MonotonicCounters::default();
         let name = DropReason::OuterSourceUnknown.as_str().to_owned();
-        book.note_drops(&BTreeMap::from([(name, counted(3)), ("mine".to_owned(), counted(1))]));
+        counters.note_drops(&BTreeMap::from([(name, counted(3)), ("mine".to_owned(), counted(1))]));
         let statistics = LinkStatistics { rx_frame_errors: 2, ..LinkStatistics::default() };
-        book.note_devices(BTreeMap::from([(5, statistics)]));
-        let drops = |book: &Book, reason| book.totals(0).drops_of(reason);
-        assert_eq!(drops(&book, DropReason::OuterSourceUnknown), 3);
-        assert_eq!(drops(&book, DropReason::EcnViolation), 2);
-        assert_eq!(book.lost(0).dropped(), 0);
+        counters.note_devices(BTreeMap::from([(5, statistics)]));
+        let drops = |counters: &MonotonicCounters, reason| counters.totals(0).drops_of(reason);
+        assert_eq!(drops(&counters, DropReason::OuterSourceUnknown), 3);
+        assert_eq!(drops(&counters, DropReason::EcnViolation), 2);
+        assert_eq!(counters.lost(0).dropped(), 0);
         // Another interface has taken its place.
-        book.note_devices(BTreeMap::from([(6, statistics)]));
-        assert_eq!(drops(&book, DropReason::EcnViolation), 4);
-        assert_eq!(book.lost(0).dropped(), 2);
+        counters.note_devices(BTreeMap::from([(6, statistics)]));
+        assert_eq!(drops(&counters, DropReason::EcnViolation), 4);
+        assert_eq!(counters.lost(0).dropped(), 2);
     }
 }

@@ -1,6 +1,6 @@
 //! The driver as a [`DataPlane`]: nothing runs here, everything is asked of the kernel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Totals, Tunnel};
 
 use super::filter::{RECEIVED, SENT};
-use super::filter_table::Guard;
-use super::monotonic_counters::Book;
+use super::filter_table::FilterTable;
+use super::monotonic_counters::MonotonicCounters;
 use crate::clock::Clock;
 use crate::plane::{DataPlane, PlaneKind};
 
@@ -17,7 +17,7 @@ use crate::plane::{DataPlane, PlaneKind};
 #[derive(Debug)]
 pub struct KernelPlane {
     tunnel: Arc<Tunnel>,
-    guard: Arc<Guard>,
+    table: Arc<FilterTable>,
     devices: Vec<u32>,
     asked: Mutex<Asked>,
 }
@@ -26,7 +26,7 @@ pub struct KernelPlane {
 #[derive(Debug)]
 struct Asked {
     netlink: Netlink,
-    book: Book,
+    counters: MonotonicCounters,
     paths: Paths,
 }
 
@@ -47,17 +47,11 @@ impl Paths {
             .peers()
             .skip(self.next)
             .take(AT_A_LOOK)
-            .filter_map(|(peer, config)| match config.underlay {
-                IpAddr::V4(underlay) => Some((peer, underlay)),
-                IpAddr::V6(_) => None,
-            })
+            .map(|(index, peer)| (index, peer.underlay))
             .collect();
         self.next = if peers.len() < AT_A_LOOK { 0 } else { self.next + AT_A_LOOK };
         let addresses: Vec<Ipv4Addr> = peers.iter().map(|(_, underlay)| *underlay).collect();
-        let source = match tunnel.config().underlay {
-            IpAddr::V4(underlay) => Some(underlay),
-            IpAddr::V6(_) => None,
-        };
+        let source = Some(tunnel.config().underlay);
         let Ok(ways) = netlink.routes_to(&addresses, source) else { return };
         for ((peer, _), way) in peers.into_iter().zip(ways) {
             let mtu = way.ok().and_then(|way| way.mtu).and_then(|mtu| u16::try_from(mtu).ok());
@@ -76,11 +70,15 @@ impl KernelPlane {
     /// The kernel cannot be asked.
     pub fn of(
         tunnel: Arc<Tunnel>,
-        guard: Arc<Guard>,
+        table: Arc<FilterTable>,
         devices: Vec<u32>,
     ) -> Result<Self, adit_linux::error::Error> {
-        let asked = Asked { netlink: Netlink::open()?, book: Book::default(), paths: Paths::default() };
-        let plane = Self { tunnel, guard, devices, asked: Mutex::new(asked) };
+        let asked = Asked {
+            netlink: Netlink::open()?,
+            counters: MonotonicCounters::default(),
+            paths: Paths::default(),
+        };
+        let plane = Self { tunnel, table, devices, asked: Mutex::new(asked) };
         // What comes from now on is news.
         plane.look();
         Ok(plane)
@@ -89,20 +87,20 @@ impl KernelPlane {
     /// All that the kernel has counted, and of it what is counted nowhere any more.
     fn look(&self) -> (Totals, Totals) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let Asked { netlink, book, paths } = &mut *asked;
+        let Asked { netlink, counters, paths } = &mut *asked;
         let now = Clock.now();
         // What cannot be read is as it was when it was read last.
-        match self.guard.counters() {
-            Ok(counters) => book.note_drops(&counters),
+        match self.table.counters() {
+            Ok(drops) => counters.note_drops(&drops),
             Err(error) => tracing::debug!(%error, "drops cannot be read"),
         }
         for (set, is_received) in [(RECEIVED, true), (SENT, false)] {
-            let Ok(elements) = self.guard.elements(set) else { continue };
+            let Ok(elements) = self.table.elements(set) else { continue };
             for (key, counted) in elements {
                 let address = key.as_slice().try_into().map(|key: [u8; 4]| Ipv4Addr::from(key));
                 let peer = address.ok().and_then(|address| self.tunnel.lookup_outer(address));
                 if let Some(peer) = peer {
-                    book.note_traffic(peer.index(), is_received, counted, now);
+                    counters.note_traffic(peer.index(), is_received, counted, now);
                 }
             }
         }
@@ -110,9 +108,9 @@ impl KernelPlane {
             let statistics = netlink.link_statistics(*device).ok()?;
             Some((*device, statistics))
         });
-        book.note_devices(statistics.collect());
+        counters.note_devices(statistics.collect());
         paths.ask(&self.tunnel, netlink, now);
-        (book.totals(self.tunnel.places()), book.lost(self.tunnel.places()))
+        (counters.totals(self.tunnel.peer_slots()), counters.lost(self.tunnel.peer_slots()))
     }
 }
 
@@ -135,7 +133,7 @@ impl DataPlane for KernelPlane {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.guard.check()
+        self.table.check()
     }
 
     fn now(&self) -> Instant {

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(50);
 
 /// A bound on looking again.
-pub(super) struct Patience {
+pub(super) struct BusyPoll {
     since: Option<Instant>,
 }
 
-impl Patience {
+impl BusyPoll {
     pub(super) fn new() -> Self {
         Self { since: None }
     }

@@ -12,13 +12,13 @@ use super::coalesce::Coalescer;
 use super::inbound::Up;
 
 /// A raw socket for what no packet socket listens to.
-pub(super) struct Strays {
+pub(super) struct CatchAllReceiver {
     pub(super) socket: RawSocket,
     pub(super) up: Up,
     pub(super) coalescer: Coalescer,
 }
 
-impl Strays {
+impl CatchAllReceiver {
     /// Leaves what comes by these interfaces to others.
     pub(super) fn except(&self, devices: &[u32]) -> Result<(), Error> {
         self.socket.only_from_others_than(devices)

@@ -1,4 +1,4 @@
-//! Putting consecutive datagrams of a flow together into superpackets, so that the host's stack
+//! Putting consecutive datagrams of a flow together into GSO packets, so that the host's stack
 //! is entered once for many of them. What the kernel's own GRO does, as a pure function: it
 //! says which pieces of a buffer make a packet, and copies no payload.
 //!
@@ -14,7 +14,7 @@ use adit_wire::protocol::Protocol;
 
 use super::segment::{fold, put};
 
-/// The most datagrams one superpacket may have: the kernel's limit for UDP (`UDP_MAX_SEGMENTS`
+/// The most datagrams one GSO packet may have: the kernel's limit for UDP (`UDP_MAX_SEGMENTS`
 /// of older kernels), and enough for 64 KiB of TCP over Ethernet.
 pub const MAX_SEGMENTS: usize = 64;
 const MAX_LEN: usize = 65_535;
@@ -28,7 +28,7 @@ const TCP_ECE: u8 = 0x40;
 pub struct Coalescer {
     pieces: Vec<Piece>,
     groups: Vec<Group>,
-    /// What the device takes as superpackets.
+    /// What the device takes as GSO packets.
     udp: bool,
 }
 
@@ -79,7 +79,7 @@ pub struct Packet {
 }
 
 impl Coalescer {
-    /// Room for `batch` datagrams; `udp` tells whether the device takes UDP superpackets.
+    /// Capacity for `batch` datagrams; `udp` tells whether the device takes UDP GSO packets.
     #[must_use]
     pub fn new(batch: usize, udp: bool) -> Self {
         Self { pieces: Vec::with_capacity(batch), groups: Vec::with_capacity(batch), udp }
@@ -165,7 +165,7 @@ impl Coalescer {
             last[9] == Protocol::TCP.0 && last[ip_len + 13] & TCP_PSH != 0
         };
         let first = &mut arena[self.pieces[group.first as usize].datagram.clone()];
-        let header = make_super_header(first, group.len, pushed);
+        let header = make_gso_header(first, group.len, pushed);
         Packet { group: index, header, datagrams }
     }
 
@@ -194,9 +194,9 @@ impl Coalescer {
 struct Seen {
     flow: Flow,
     payload: usize,
-    /// Nothing may follow it in its superpacket.
+    /// Nothing may follow it in its GSO packet.
     closes: bool,
-    /// It may be part of a superpacket at all.
+    /// It may be part of a GSO packet at all.
     mergeable: bool,
 }
 
@@ -317,8 +317,8 @@ fn headers_len(bytes: &[u8]) -> usize {
     }
 }
 
-/// Rewrites the first datagram's headers into those of a superpacket of `len` bytes.
-fn make_super_header(first: &mut [u8], len: usize, pushed: bool) -> VirtioNetHeader {
+/// Rewrites the first datagram's headers into those of a GSO packet of `len` bytes.
+fn make_gso_header(first: &mut [u8], len: usize, pushed: bool) -> VirtioNetHeader {
     let ip_len = usize::from(first[0] & 0x0f) * 4;
     let headers_len = headers_len(first);
     let size = first.len() - headers_len;

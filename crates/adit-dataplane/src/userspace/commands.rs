@@ -6,48 +6,48 @@ use std::time::Duration;
 
 use adit_linux::error::Error;
 use adit_linux::sockets::poll::Bell;
-use adit_tunnel::{Steps, Tunnel};
+use adit_tunnel::{TableDelta, Tunnel};
 
 /// The watcher may be looking at the ways to ten thousand peers.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Other peers from now on.
-pub(super) struct Order {
+pub(super) struct Command {
     pub(super) tunnel: Arc<Tunnel>,
-    pub(super) steps: Steps,
+    pub(super) steps: TableDelta,
     /// Who gave it may have gone.
     pub(super) done: mpsc::Sender<Result<(), String>>,
 }
 
 /// Where orders are given.
-pub(super) struct Desk {
-    orders: mpsc::Sender<Order>,
+pub(super) struct CommandSender {
+    orders: mpsc::Sender<Command>,
     bell: Bell,
     count: Arc<AtomicUsize>,
 }
 
 /// Where they are taken.
-pub(super) struct Orders {
+pub(super) struct CommandReceiver {
     pub(super) bell: Bell,
-    waiting: mpsc::Receiver<Order>,
+    waiting: mpsc::Receiver<Command>,
     /// How many wait.
     count: Arc<AtomicUsize>,
 }
 
-pub(super) fn desk() -> Result<(Desk, Orders), Error> {
+pub(super) fn channel() -> Result<(CommandSender, CommandReceiver), Error> {
     let (orders, waiting) = mpsc::channel();
     let (bell, count) = (Bell::new()?, Arc::new(AtomicUsize::new(0)));
-    let desk = Desk { orders, bell: bell.clone(), count: Arc::clone(&count) };
-    Ok((desk, Orders { bell, waiting, count }))
+    let commands = CommandSender { orders, bell: bell.clone(), count: Arc::clone(&count) };
+    Ok((commands, CommandReceiver { bell, waiting, count }))
 }
 
-impl Desk {
+impl CommandSender {
     /// Has the peers become others, and waits until they are.
-    pub(super) fn amend(&self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+    pub(super) fn update_peers(&self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
         let (done, answer) = mpsc::channel();
         let gone = "the thread that watches the underlay has ended";
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.orders.send(Order { tunnel, steps: steps.clone(), done }).map_err(|_| gone.to_owned())?;
+        self.orders.send(Command { tunnel, steps: steps.clone(), done }).map_err(|_| gone.to_owned())?;
         self.bell.ring();
         match answer.recv_timeout(PATIENCE) {
             Ok(done) => done,
@@ -59,9 +59,9 @@ impl Desk {
     }
 }
 
-impl Orders {
+impl CommandReceiver {
     /// The next one, if any waits.
-    pub(super) fn next(&self) -> Option<Order> {
+    pub(super) fn next(&self) -> Option<Command> {
         self.bell.hear();
         let order = self.waiting.try_recv().ok()?;
         self.count.fetch_sub(1, Ordering::Relaxed);

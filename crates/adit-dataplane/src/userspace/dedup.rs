@@ -11,13 +11,13 @@ const FOREIGN: usize = 64;
 
 /// What the first socket has handed up since the second hears too.
 #[derive(Debug, Default)]
-pub(super) struct Handover {
+pub(super) struct HandoverDedup {
     hasher: RandomState,
     handed_up: Vec<u64>,
     foreign: usize,
 }
 
-impl Handover {
+impl HandoverDedup {
     /// The first socket hands up this outer datagram.
     pub(super) fn note(&mut self, outer: &[u8]) {
         self.handed_up.push(self.mark(outer));
@@ -31,7 +31,7 @@ impl Handover {
 
     /// Whether the second socket has got what the first has handed up.
     #[inline]
-    pub(super) fn is_again(&mut self, outer: &[u8]) -> bool {
+    pub(super) fn is_duplicate(&mut self, outer: &[u8]) -> bool {
         !self.handed_up.is_empty() && self.is_noted(outer)
     }
 
@@ -71,34 +71,34 @@ mod tests {
 
     #[test]
     fn what_was_handed_up_comes_once_again_at_most() {
-        let mut handover = Handover::default();
+        let mut dedup = HandoverDedup::default();
         for number in 0..4 {
-            handover.note(&datagram(number));
+            dedup.note(&datagram(number));
         }
-        assert!(handover.is_again(&datagram(2)));
-        assert!(!handover.is_again(&datagram(2)), "the sender has repeated itself");
-        assert!(handover.is_again(&datagram(3)[..40]), "padding is none of the datagram's");
-        assert!(!handover.is_again(&datagram(4)));
+        assert!(dedup.is_duplicate(&datagram(2)));
+        assert!(!dedup.is_duplicate(&datagram(2)), "the sender has repeated itself");
+        assert!(dedup.is_duplicate(&datagram(3)[..40]), "padding is none of the datagram's");
+        assert!(!dedup.is_duplicate(&datagram(4)));
     }
 
     #[test]
     fn equal_datagrams_are_told_apart() {
-        let mut handover = Handover::default();
+        let mut dedup = HandoverDedup::default();
         for number in [7, 7, 7, 8] {
-            handover.note(&datagram(number));
+            dedup.note(&datagram(number));
         }
-        handover.keep_last(2);
-        assert!(handover.is_again(&datagram(7)) && handover.is_again(&datagram(8)));
-        assert!(!handover.is_again(&datagram(7)), "one more of the same");
+        dedup.keep_last(2);
+        assert!(dedup.is_duplicate(&datagram(7)) && dedup.is_duplicate(&datagram(8)));
+        assert!(!dedup.is_duplicate(&datagram(7)), "one more of the same");
     }
 
     #[test]
     fn the_moment_ends() {
-        let mut handover = Handover::default();
-        handover.note(&datagram(200));
+        let mut dedup = HandoverDedup::default();
+        dedup.note(&datagram(200));
         for number in 0..FOREIGN as u8 {
-            assert!(!handover.is_again(&datagram(number)));
+            assert!(!dedup.is_duplicate(&datagram(number)));
         }
-        assert!(!handover.is_again(&datagram(200)));
+        assert!(!dedup.is_duplicate(&datagram(200)));
     }
 }

@@ -1,5 +1,5 @@
 //! From the underlay to the device: one thread a queue. It receives in batches, asks the
-//! tunnel, joins what belongs together, and writes superpackets to the device.
+//! tunnel, joins what belongs together, and writes GSO packets to the device.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};
 use arc_swap::ArcSwap;
 
-use super::busy_poll::Patience;
+use super::busy_poll::BusyPoll;
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
-use super::dedup::Handover;
+use super::dedup::HandoverDedup;
 use crate::clock::Clock;
 
 /// Datagrams that are joined and handed up together.
 const BATCH: usize = 64;
-/// Room for the largest datagram, with its headers.
+/// Capacity for the largest datagram, with its headers.
 const LARGE: usize = 66_000;
 
 /// What the thread works on.
@@ -29,7 +29,7 @@ pub(crate) struct Inbound {
     pub(crate) ring: PacketRing,
     pub(crate) up: Up,
     /// What another socket has handed up.
-    pub(crate) handover: Handover,
+    pub(crate) dedup: HandoverDedup,
     pub(crate) clock: Clock,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) waker: Waker,
@@ -40,14 +40,14 @@ impl Inbound {
     pub(crate) fn run(mut self) {
         let mut coalescer = Coalescer::new(BATCH, self.up.udp);
         let mut large = vec![0u8; LARGE].into_boxed_slice();
-        let mut patience = Patience::new();
+        let mut busy_poll = BusyPoll::new();
         while !self.stop.load(Ordering::Relaxed) {
             if self.batch(&mut coalescer, &mut large) > 0 {
-                patience.reset();
-            } else if !patience.spin() {
+                busy_poll.reset();
+            } else if !busy_poll.spin() {
                 self.ring.clear_error();
                 wait_readable(&self.ring, &self.waker);
-                patience.reset();
+                busy_poll.reset();
             }
         }
     }
@@ -55,7 +55,7 @@ impl Inbound {
     /// Hands up what waits, at most a batch; how many datagrams that were.
     #[inline]
     fn batch(&mut self, coalescer: &mut Coalescer, large: &mut [u8]) -> usize {
-        let Self { ring, up, handover, clock, .. } = self;
+        let Self { ring, up, dedup, clock, .. } = self;
         // Nothing is written, locked or waited for: what decides may become another meanwhile.
         let tunnel = up.tunnel.load();
         let mut now = None;
@@ -66,7 +66,7 @@ impl Inbound {
             let now = *now.get_or_insert_with(|| clock.now());
             match ready {
                 Ready::Datagram(received) => {
-                    if !handover.is_again(&ring.arena()[received.datagram.clone()]) {
+                    if !dedup.is_duplicate(&ring.arena()[received.datagram.clone()]) {
                         up.datagram(&tunnel, ring.arena(), &received, coalescer, now);
                     }
                 }
@@ -74,7 +74,7 @@ impl Inbound {
                     // In order: what came before it goes up before it.
                     up.flush(ring.arena(), coalescer);
                     let received = ring.receive_large(large, link);
-                    let received = received.filter(|it| !handover.is_again(&large[it.datagram.clone()]));
+                    let received = received.filter(|it| !dedup.is_duplicate(&large[it.datagram.clone()]));
                     if let Some(received) = received {
                         up.datagram(&tunnel, large, &received, coalescer, now);
                         up.flush(large, coalescer);
@@ -92,7 +92,7 @@ impl Inbound {
 /// The way up: from the tunnel to the device.
 pub(crate) struct Up {
     pub(crate) queue: Arc<TunQueue>,
-    /// Whether the device takes UDP superpackets.
+    /// Whether the device takes UDP GSO packets.
     pub(crate) udp: bool,
     pub(crate) tunnel: Arc<ArcSwap<Tunnel>>,
     pub(crate) counters: Arc<Counters>,
@@ -158,7 +158,7 @@ impl Up {
     }
 }
 
-/// How many datagrams a superpacket from another interface of this machine stands for.
+/// How many datagrams a GSO packet from another interface of this machine stands for.
 #[inline]
 fn segments(bytes: &[u8], header: &VirtioNetHeader) -> u16 {
     match header.gso {

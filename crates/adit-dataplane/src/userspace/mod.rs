@@ -39,35 +39,35 @@ use adit_linux::sockets::poll::Waker;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::tun::{Tun, TunQueue};
-use adit_tunnel::{Counters, Instant, Reply, Steps, Totals, Tunnel};
+use adit_tunnel::{Counters, Instant, Reply, TableDelta, Totals, Tunnel};
 use adit_wire::icmpv4::MAX_ERROR_LEN;
 use arc_swap::ArcSwap;
 
-use crate::capacity::Room;
+use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::ebpf::{EbpfError, FastPath};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
 
-use catch_all::Strays;
+use catch_all::CatchAllReceiver;
 use coalesce::Coalescer;
-use commands::Desk;
-use dedup::Handover;
-use offload_sync::FastSide;
+use commands::CommandSender;
+use dedup::HandoverDedup;
+use offload_sync::OffloadSync;
 use outbound::Outbound;
 use probing::Probing;
-use receivers::Listening;
-use tunnel4_guard::Drivers;
+use receivers::ReceiverPool;
+use tunnel4_guard::Tunnel4State;
 use watcher::Watcher;
 
 /// A running userspace data plane.
 pub struct UserspacePlane {
     /// What decides now: packet threads take it anew for each batch.
     tunnel: Arc<ArcSwap<Tunnel>>,
-    room: Room,
-    desk: Desk,
+    capacity: Capacity,
+    commands: CommandSender,
     counters: Vec<Arc<Counters>>,
-    listening: Arc<Listening>,
+    listening: Arc<ReceiverPool>,
     stop: Arc<AtomicBool>,
     device_gone: Arc<AtomicBool>,
     waker: Waker,
@@ -104,16 +104,16 @@ impl UserspacePlane {
         let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
         let mtu =
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
-        let room = Room::beside(&tunnel);
-        let next_hops = Arc::new(NextHops::new(room.peers));
-        let (desk, orders) = commands::desk()?;
+        let capacity = Capacity::with_headroom(&tunnel);
+        let next_hops = Arc::new(NextHops::new(capacity.peers));
+        let (commands, orders) = commands::channel()?;
         let decides = Arc::new(ArcSwap::new(Arc::clone(&tunnel)));
         let stop = Arc::new(AtomicBool::new(false));
         let device_gone = Arc::new(AtomicBool::new(false));
         let waker = Waker::new()?;
-        let listening = Arc::new(Listening {
+        let listening = Arc::new(ReceiverPool {
             tunnel: Arc::clone(&decides),
-            peers: room.peers,
+            peers: capacity.peers,
             queues: queues.clone(),
             udp,
             underlay,
@@ -126,8 +126,8 @@ impl UserspacePlane {
         // From here on, dropping it ends what was started.
         let mut plane = Self {
             tunnel: Arc::clone(&decides),
-            room,
-            desk,
+            capacity,
+            commands,
             counters: Vec::new(),
             listening: Arc::clone(&listening),
             stop: Arc::clone(&stop),
@@ -137,9 +137,9 @@ impl UserspacePlane {
             silencer: None,
         };
         let fast = match (fast_path, queues.first()) {
-            (Some(programs), Some(queue)) => Some(FastSide {
+            (Some(programs), Some(queue)) => Some(OffloadSync {
                 programs,
-                strays: Strays {
+                catch_all: CatchAllReceiver {
                     socket: RawSocket::ipip(underlay)?,
                     up: listening.up(queue, plane.shard()),
                     coalescer: Coalescer::new(1, udp),
@@ -147,11 +147,11 @@ impl UserspacePlane {
                 listening,
                 devices: BTreeMap::new(),
                 listened: Vec::new(),
-                anywhere: false,
+                any_interface: false,
             }),
             _ => {
                 plane.silencer = Some(RawSocket::silencer(underlay)?);
-                listening.open(None)?.start(&listening, Handover::default())?;
+                listening.open(None)?.start(&listening, HandoverDedup::default())?;
                 None
             }
         };
@@ -184,8 +184,8 @@ impl UserspacePlane {
             decides,
             orders,
             next_hops,
-            // What programs decline does not get as far as the kernel's drivers.
-            drivers: fast.is_none().then(|| Drivers::of(&device)),
+            // What programs decline does not get as far as the kernel's tunnel drivers.
+            tunnel4: fast.is_none().then(|| Tunnel4State::of(&device)),
             fast,
             underlay,
             device,
@@ -206,7 +206,7 @@ impl UserspacePlane {
 
     /// Counters for one thread, which are in the totals.
     fn shard(&mut self) -> Arc<Counters> {
-        let shard = Arc::new(Counters::new(self.room.peers));
+        let shard = Arc::new(Counters::new(self.capacity.peers));
         self.counters.push(Arc::clone(&shard));
         shard
     }
@@ -251,17 +251,17 @@ impl DataPlane for UserspacePlane {
         self.tunnel.load_full()
     }
 
-    fn amend(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
-        if !self.room.holds(&tunnel, steps) {
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
+        if !self.capacity.holds(&tunnel, steps) {
             return Err("it has no room for more peers or networks".to_owned());
         }
-        self.desk.amend(tunnel, steps)
+        self.commands.update_peers(tunnel, steps)
     }
 
     fn totals(&self) -> Totals {
         let started = self.listening.started.lock().unwrap_or_else(PoisonError::into_inner);
         let mut totals = Totals::sum(self.counters.iter().chain(&started.counters).map(AsRef::as_ref));
-        totals.peers.truncate(self.tunnel.load().places());
+        totals.peers.truncate(self.tunnel.load().peer_slots());
         totals
     }
 

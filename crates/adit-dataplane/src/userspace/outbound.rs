@@ -1,5 +1,5 @@
 //! From the device to the underlay: one thread a queue of the device. It reads datagrams and
-//! superpackets, asks the tunnel, cuts, puts the outer header before each, and sends in batches.
+//! GSO packets, asks the tunnel, cuts, puts the outer header before each, and sends in batches.
 
 use std::io;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use adit_wire::validation::Validation;
 use adit_wire::{fragment, tcp};
 use arc_swap::ArcSwap;
 
-use super::busy_poll::Patience;
+use super::busy_poll::BusyPoll;
 use super::queue_reply;
-use super::segment::{Superpacket, complete_checksum};
+use super::segment::{GsoPacket, complete_checksum};
 use crate::clock::Clock;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
 
@@ -93,14 +93,14 @@ impl Outbound {
     pub(crate) fn run(mut self) {
         let mut buffer = vec![0u8; virtio_net::LEN + MAX_DATAGRAM + 1].into_boxed_slice();
         let mut scratch = vec![0u8; MAX_DATAGRAM].into_boxed_slice();
-        let mut patience = Patience::new();
+        let mut busy_poll = BusyPoll::new();
         while !self.stop.load(Ordering::Relaxed) {
             match self.drain(&mut buffer, &mut scratch) {
-                Ok(true) => patience.reset(),
-                Ok(false) if patience.spin() => {}
+                Ok(true) => busy_poll.reset(),
+                Ok(false) if busy_poll.spin() => {}
                 Ok(false) => {
                     wait_readable(self.queue.as_ref(), &self.waker);
-                    patience.reset();
+                    busy_poll.reset();
                 }
                 Err(error) => {
                     tracing::error!(%error, "the tunnel's device is gone");
@@ -149,27 +149,27 @@ impl Outbound {
     fn packet(&mut self, tunnel: &Tunnel, packet: &[u8], scratch: &mut [u8], now: Instant) {
         let Some((header, bytes)) = packet.split_first_chunk::<{ virtio_net::LEN }>() else { return };
         let header = VirtioNetHeader::from_bytes(header);
-        let Ok(superpacket) = Superpacket::new(bytes, &header) else {
+        let Ok(gso_packet) = GsoPacket::new(bytes, &header) else {
             self.counters.count_drop(uncuttable(bytes), None, 1);
             return;
         };
         let inner = Inner {
             bytes,
-            largest_datagram: superpacket.largest(),
-            segments: superpacket.count() as u16,
+            largest_datagram: gso_packet.largest(),
+            segments: gso_packet.count() as u16,
             origin: Origin::Unknown,
         };
         match tunnel.encapsulate(&inner, now, &self.counters) {
             Encapsulated::Forward { peer, outer, max_mss } => {
                 let complete = matches!(header.checksum, Checksum::Unknown | Checksum::Verified);
-                self.forward(tunnel, peer, &outer, &superpacket, max_mss, complete);
+                self.forward(tunnel, peer, &outer, &gso_packet, max_mss, complete);
             }
             Encapsulated::Fragment { peer, max_datagram, outer, .. } => {
-                self.fragment(tunnel, peer, &outer, &superpacket, max_datagram, scratch);
+                self.fragment(tunnel, peer, &outer, &gso_packet, max_datagram, scratch);
             }
             Encapsulated::Reply { reply, .. } => {
-                let len = superpacket.datagram_len(0);
-                if let Some(partial) = superpacket.write(0, scratch) {
+                let len = gso_packet.datagram_len(0);
+                if let Some(partial) = gso_packet.write(0, scratch) {
                     complete_checksum(&mut scratch[..len], partial);
                 }
                 queue_reply(self.replies.as_mut().unwrap_or(&mut self.raw), &reply, &scratch[..len]);
@@ -184,18 +184,18 @@ impl Outbound {
         tunnel: &Tunnel,
         peer: PeerIndex,
         outer: &OuterHeader,
-        superpacket: &Superpacket<'_>,
+        gso_packet: &GsoPacket<'_>,
         max_mss: Option<u16>,
         complete: bool,
     ) {
-        let way = self.way(tunnel, peer, outer.len() + superpacket.largest());
+        let tx_path = self.tx_path(tunnel, peer, outer.len() + gso_packet.largest());
         let state = if complete { ChecksumState::Complete } else { ChecksumState::Partial };
-        for index in 0..superpacket.count() {
-            let len = superpacket.datagram_len(index);
+        for index in 0..gso_packet.count() {
+            let len = gso_packet.datagram_len(index);
             let header = outer.for_segment(len as u16, nth_identification(outer, index));
             let counters = &self.counters;
-            way.send(&mut self.link, &mut self.raw, &header, len, |inner| {
-                let partial = superpacket.write(index, inner);
+            tx_path.send(&mut self.link, &mut self.raw, &header, len, |inner| {
+                let partial = gso_packet.write(index, inner);
                 if let Some(max_mss) = max_mss
                     && tcp::clamp_mss(&mut inner[..len], max_mss, state).is_some()
                 {
@@ -213,15 +213,15 @@ impl Outbound {
         tunnel: &Tunnel,
         peer: PeerIndex,
         outer: &OuterHeader,
-        superpacket: &Superpacket<'_>,
+        gso_packet: &GsoPacket<'_>,
         max_datagram: usize,
         scratch: &mut [u8],
     ) {
-        let way = self.way(tunnel, peer, outer.len() + max_datagram);
-        for index in 0..superpacket.count() {
-            let len = superpacket.datagram_len(index);
+        let tx_path = self.tx_path(tunnel, peer, outer.len() + max_datagram);
+        for index in 0..gso_packet.count() {
+            let len = gso_packet.datagram_len(index);
             // A fragment's checksum cannot be completed later: it covers the whole datagram.
-            if let Some(partial) = superpacket.write(index, scratch) {
+            if let Some(partial) = gso_packet.write(index, scratch) {
                 complete_checksum(&mut scratch[..len], partial);
             }
             let pieces = Ipv4Packet::parse(&scratch[..len], Validation::Datapath)
@@ -234,7 +234,7 @@ impl Outbound {
             for piece in pieces {
                 let id = if outer.dont_fragment() { 0 } else { tunnel.identifications(peer, 1) };
                 let header = outer.for_segment(piece.len() as u16, id);
-                way.send(&mut self.link, &mut self.raw, &header, piece.len(), |inner| {
+                tx_path.send(&mut self.link, &mut self.raw, &header, piece.len(), |inner| {
                     let (header, payload) = inner[..piece.len()].split_at_mut(piece.header().len());
                     header.copy_from_slice(piece.header());
                     payload.copy_from_slice(&scratch[piece.payload()]);
@@ -246,8 +246,8 @@ impl Outbound {
 
     /// How datagrams of `len` bytes leave for `peer` now.
     #[inline]
-    fn way(&mut self, tunnel: &Tunnel, peer: PeerIndex, len: usize) -> Way {
-        let Some((device, mac)) = self.next_hops.get(peer) else { return Way::Routed };
+    fn tx_path(&mut self, tunnel: &Tunnel, peer: PeerIndex, len: usize) -> TxPath {
+        let Some((device, mac)) = self.next_hops.get(peer) else { return TxPath::Routed };
         let visible = self.next_hops.tapped();
         let fits = |link: &Link| link.device.index == device.index && link.visible == visible;
         if !self.link.as_ref().is_some_and(fits) {
@@ -257,9 +257,9 @@ impl Outbound {
         }
         match &self.link {
             Some(link) if link.device.index == device.index && link.sender.capacity() >= len => {
-                Way::Link(mac, device.mac)
+                TxPath::Link(mac, device.mac)
             }
-            _ => Way::Routed,
+            _ => TxPath::Routed,
         }
     }
 
@@ -292,7 +292,7 @@ impl Outbound {
     }
 }
 
-/// IPv6 superpackets are not malformed, only not ours to carry.
+/// IPv6 GSO packets are not malformed, only not ours to carry.
 fn uncuttable(bytes: &[u8]) -> DropReason {
     match bytes.first().map(|first| first >> 4) {
         Some(6) => DropReason::InnerNotIpv4,
@@ -309,12 +309,12 @@ fn count_refused(counters: &Counters, sender: &mut dyn FrameSender) {
 
 /// Link-layer addresses, or the kernel's own routing.
 #[derive(Clone, Copy)]
-enum Way {
+enum TxPath {
     Link(Mac, Mac),
     Routed,
 }
 
-impl Way {
+impl TxPath {
     /// Puts one datagram into a frame: link header, outer header, and `len` bytes of the inner
     /// datagram that `fill` writes.
     #[inline]
@@ -337,8 +337,8 @@ impl Way {
         if let Some((destination, source)) = addresses {
             write_link_header(front, destination, source);
         }
-        let (room, inner) = rest.split_at_mut(header.len());
-        room.copy_from_slice(header.as_bytes());
+        let (capacity, inner) = rest.split_at_mut(header.len());
+        capacity.copy_from_slice(header.as_bytes());
         let mut partial = fill(inner);
         if !completes && let Some(partial) = partial.take() {
             complete_checksum(&mut inner[..len], partial);

@@ -10,7 +10,7 @@ use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Tunnel, UnderlayIcmp};
 
-use super::offload_sync::FastSide;
+use super::offload_sync::OffloadSync;
 use super::outbound::MAX_DATAGRAM;
 use super::{queue_reply, reply_sender};
 
@@ -79,7 +79,7 @@ impl Probing {
     }
 
     /// Asks what is to be asked, and passes on what has turned out to be true.
-    pub(super) fn advance(&mut self, tunnel: &Tunnel, fast: Option<&FastSide>, now: Instant) {
+    pub(super) fn advance(&mut self, tunnel: &Tunnel, fast: Option<&OffloadSync>, now: Instant) {
         if self.prober.next_deadline().is_some_and(|deadline| deadline <= now) {
             let senders = &self.senders;
             let sent = |peer: PeerIndex| {

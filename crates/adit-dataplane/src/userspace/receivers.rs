@@ -12,17 +12,17 @@ use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Tunnel};
 use arc_swap::ArcSwap;
 
-use super::dedup::Handover;
+use super::dedup::HandoverDedup;
 use super::inbound::{Inbound, Up};
 use crate::clock::Clock;
 
 /// Starts threads that take what the underlay delivers, and knows them.
-pub(super) struct Listening {
+pub(super) struct ReceiverPool {
     pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
     /// For how many there are counters.
     pub(super) peers: usize,
     pub(super) queues: Vec<Arc<TunQueue>>,
-    /// Whether the device takes UDP superpackets.
+    /// Whether the device takes UDP GSO packets.
     pub(super) udp: bool,
     pub(super) underlay: Ipv4Addr,
     /// Bytes of the largest datagram that takes the fast way.
@@ -30,27 +30,27 @@ pub(super) struct Listening {
     pub(super) clock: Clock,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) waker: Waker,
-    pub(super) started: Mutex<Started>,
+    pub(super) started: Mutex<Running>,
 }
 
 /// Sockets that hear, and whose datagrams nobody takes yet.
-pub(super) struct Opened(Vec<PacketRing>);
+pub(super) struct BoundRings(Vec<PacketRing>);
 
-impl Opened {
+impl BoundRings {
     /// How many datagrams wait to be taken.
     pub(super) fn heard(&self) -> Result<usize, Error> {
         self.0.iter().map(PacketRing::count).sum()
     }
 
     /// Starts a thread for each socket, but for what another one has handed up.
-    pub(super) fn start(self, listening: &Listening, handover: Handover) -> Result<(), Error> {
-        let handovers = std::iter::once(handover).chain(std::iter::repeat_with(Handover::default));
-        for ((queue, ring), handover) in listening.queues.iter().zip(self.0).zip(handovers) {
+    pub(super) fn start(self, listening: &ReceiverPool, dedup: HandoverDedup) -> Result<(), Error> {
+        let dedup = std::iter::once(dedup).chain(std::iter::repeat_with(HandoverDedup::default));
+        for ((queue, ring), dedup) in listening.queues.iter().zip(self.0).zip(dedup) {
             let counters = Arc::new(Counters::new(listening.peers));
             let inbound = Inbound {
                 ring,
                 up: listening.up(queue, Arc::clone(&counters)),
-                handover,
+                dedup,
                 clock: listening.clock,
                 stop: Arc::clone(&listening.stop),
                 waker: listening.waker.clone(),
@@ -69,19 +69,19 @@ impl Opened {
 
 /// What has been started.
 #[derive(Default)]
-pub(super) struct Started {
+pub(super) struct Running {
     pub(super) threads: Vec<JoinHandle<()>>,
     pub(super) counters: Vec<Arc<Counters>>,
 }
 
-impl Listening {
+impl ReceiverPool {
     /// Begins to listen on one interface, or on all of them. A socket of all interfaces costs every IPv4 packet of
     /// the host a copy of its descriptor, whatever it is about; so where programs in the kernel leave
     /// little to take, it is one of the underlay's interfaces.
-    pub(super) fn open(&self, device: Option<u32>) -> Result<Opened, Error> {
+    pub(super) fn open(&self, device: Option<u32>) -> Result<BoundRings, Error> {
         // What programs decline is little.
         let queues = if device.is_some() { 1 } else { self.queues.len() };
-        PacketRing::open_group(self.underlay, device, queues, self.mtu).map(Opened)
+        PacketRing::open_group(self.underlay, device, queues, self.mtu).map(BoundRings)
     }
 
     /// What was started, to be waited for.

@@ -1,4 +1,4 @@
-//! Cutting a superpacket into the datagrams it stands for, headers written straight to where
+//! Cutting a GSO packet into the datagrams it stands for, headers written straight to where
 //! they are sent from. What the kernel's own segmentation does (`tcp_gso_segment`,
 //! `udp_gso_segment`), as a pure function: no I/O, nothing allocated.
 //!
@@ -10,9 +10,9 @@ use adit_wire::checksum;
 use adit_wire::ipv4;
 use adit_wire::protocol::Protocol;
 
-/// A datagram, or a superpacket together with how it is cut.
+/// A datagram, or a GSO packet together with how it is cut.
 #[derive(Clone, Copy, Debug)]
-pub struct Superpacket<'a> {
+pub struct GsoPacket<'a> {
     bytes: &'a [u8],
     cut: Cut,
 }
@@ -56,7 +56,7 @@ const TCP_FIN: u8 = 0x01;
 const TCP_PSH: u8 = 0x08;
 const TCP_CWR: u8 = 0x80;
 
-impl<'a> Superpacket<'a> {
+impl<'a> GsoPacket<'a> {
     /// Looks at an IPv4 packet as a device gave it, with its virtio-net header.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use adit_wire::validation::Validation;
 use proptest::prelude::*;
 
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
-use super::segment::{Superpacket, complete_checksum};
+use super::segment::{GsoPacket, complete_checksum};
 
 const ADDRESSES: [u8; 8] = [172, 16, 17, 1, 192, 168, 199, 1];
 
@@ -101,11 +101,11 @@ fn join(datagrams: &[Vec<u8>], known: Checksum) -> Vec<(VirtioNetHeader, Vec<u8>
 fn cut(packets: &[(VirtioNetHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
     let mut datagrams = Vec::new();
     for (header, bytes) in packets {
-        let superpacket = Superpacket::new(bytes, header).expect("what was joined can be cut");
-        for index in 0..superpacket.count() {
-            let mut out = vec![0; superpacket.datagram_len(index)];
-            assert!(out.len() <= superpacket.largest());
-            if let Some(partial) = superpacket.write(index, &mut out) {
+        let gso_packet = GsoPacket::new(bytes, header).expect("what was joined can be cut");
+        for index in 0..gso_packet.count() {
+            let mut out = vec![0; gso_packet.datagram_len(index)];
+            assert!(out.len() <= gso_packet.largest());
+            if let Some(partial) = gso_packet.write(index, &mut out) {
                 complete_checksum(&mut out, partial);
             }
             datagrams.push(out);
@@ -132,7 +132,7 @@ fn flow_of(datagram: &[u8]) -> (u8, u16) {
 }
 
 #[test]
-fn a_stream_becomes_one_superpacket_and_back() {
+fn a_stream_becomes_one_gso_packet_and_back() {
     let datagrams: Vec<_> = (0..10u32)
         .map(|n| {
             Tcp { id: n as u16, ..Tcp::plain(1000 + n * 100, vec![n as u8; if n == 9 { 37 } else { 100 }]) }
@@ -147,7 +147,7 @@ fn a_stream_becomes_one_superpacket_and_back() {
 }
 
 #[test]
-fn small_udp_datagrams_become_one_superpacket_and_back() {
+fn small_udp_datagrams_become_one_gso_packet_and_back() {
     let datagrams: Vec<_> = (0..MAX_SEGMENTS).map(|n| udp(53, &[n as u8; 64])).collect();
     let joined = join(&datagrams, Checksum::Unknown);
     assert_eq!(joined.len(), 1);
@@ -198,7 +198,7 @@ fn a_wrong_checksum_is_handed_on_as_it_is() {
 }
 
 #[test]
-fn a_pushed_datagram_closes_its_superpacket_and_stays_pushed() {
+fn a_pushed_datagram_closes_its_gso_packet_and_stays_pushed() {
     let datagrams = [
         Tcp { id: 1, ..Tcp::plain(0, vec![1; 100]) }.bytes(),
         Tcp { id: 2, flags: 0x18, ..Tcp::plain(100, vec![2; 100]) }.bytes(),
@@ -210,7 +210,7 @@ fn a_pushed_datagram_closes_its_superpacket_and_stays_pushed() {
 }
 
 #[test]
-fn a_superpacket_that_lies_about_itself_is_refused() {
+fn a_gso_packet_that_lies_about_itself_is_refused() {
     let tcp = Tcp::plain(0, vec![1; 300]).bytes();
     let lies = [
         VirtioNetHeader { gso: Gso::TcpV4 { cwr: false }, gso_size: 0, ..VirtioNetHeader::PLAIN },
@@ -219,12 +219,12 @@ fn a_superpacket_that_lies_about_itself_is_refused() {
         VirtioNetHeader { gso: Gso::Unknown(9), gso_size: 100, ..VirtioNetHeader::PLAIN },
     ];
     for lie in lies {
-        assert!(Superpacket::new(&tcp, &lie).is_err(), "{lie:?}");
+        assert!(GsoPacket::new(&tcp, &lie).is_err(), "{lie:?}");
     }
     let honest = VirtioNetHeader { gso: Gso::TcpV4 { cwr: false }, gso_size: 100, ..VirtioNetHeader::PLAIN };
     for len in 0..tcp.len() {
-        // Truncated anywhere: refused or cut, never a panic.
-        let _ = Superpacket::new(&tcp[..len], &honest).map(|cut| cut.count());
+        // Truncated any_interface: refused or cut, never a panic.
+        let _ = GsoPacket::new(&tcp[..len], &honest).map(|cut| cut.count());
     }
 }
 

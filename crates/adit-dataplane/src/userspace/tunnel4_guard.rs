@@ -1,13 +1,13 @@
 //! Keeps the host's own tunnel drivers from answering our peers. A raw socket keeps the IP input quiet about a protocol
 //! that nobody speaks; but where `tunnel4` is loaded (by `ipip` or `sit`), somebody does.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_linux::nftables::Quiet;
 use adit_tunnel::Tunnel;
 
 /// For a plane without programs: what those decline does not reach the host's IP input.
-pub(super) enum Drivers {
+pub(super) enum Tunnel4State {
     /// None is loaded yet.
     NotLoaded { table: String },
     /// Kept quiet, as long as this lives.
@@ -16,7 +16,7 @@ pub(super) enum Drivers {
     Heard,
 }
 
-impl Drivers {
+impl Tunnel4State {
     pub(super) fn of(device: &str) -> Self {
         Self::NotLoaded { table: format!("adit-{device}") }
     }
@@ -27,13 +27,7 @@ impl Drivers {
         if !Quiet::is_needed() {
             return;
         }
-        let peers: Vec<Ipv4Addr> = tunnel
-            .peers()
-            .filter_map(|(_, peer)| match peer.underlay {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            })
-            .collect();
+        let peers: Vec<Ipv4Addr> = tunnel.peers().map(|(_, peer)| peer.underlay).collect();
         *self = match Quiet::start(table, underlay, &peers) {
             Ok(rule) => Self::Quiet { _rule: rule },
             Err(error) => {

@@ -15,10 +15,10 @@ use adit_linux::sockets::poll::{Waker, wait_readable_any};
 use adit_tunnel::Tunnel;
 use arc_swap::ArcSwap;
 
-use super::commands::{Order, Orders};
-use super::offload_sync::FastSide;
+use super::commands::{Command, CommandReceiver};
+use super::offload_sync::OffloadSync;
 use super::probing::Probing;
-use super::tunnel4_guard::Drivers;
+use super::tunnel4_guard::Tunnel4State;
 use super::underlay::{At, Underlay, everybody};
 use crate::clock::Clock;
 use crate::ebpf::EbpfError;
@@ -39,12 +39,12 @@ pub(crate) struct Watcher {
     pub(crate) tunnel: Arc<Tunnel>,
     /// Where packet threads find it.
     pub(crate) decides: Arc<ArcSwap<Tunnel>>,
-    pub(crate) orders: Orders,
+    pub(crate) orders: CommandReceiver,
     pub(crate) probing: Probing,
     pub(crate) next_hops: Arc<NextHops>,
-    pub(crate) drivers: Option<Drivers>,
+    pub(crate) tunnel4: Option<Tunnel4State>,
     /// Where there is one, what is sent from userspace is rare, and the kernel routes it.
-    pub(crate) fast: Option<FastSide>,
+    pub(crate) fast: Option<OffloadSync>,
     pub(crate) underlay: Ipv4Addr,
     /// The tunnel's interface.
     pub(crate) device: String,
@@ -104,17 +104,17 @@ impl Prepared {
             let left = due.saturating_sub(looked.elapsed()).min(LISTENERS).min(left);
             let icmp = self.watcher.probing.icmp.as_fd();
             let mut sources = vec![icmp, self.events.as_fd(), self.watcher.orders.bell.as_fd()];
-            sources.extend(self.watcher.fast.as_ref().map(|fast| fast.strays.socket.as_fd()));
+            sources.extend(self.watcher.fast.as_ref().map(|fast| fast.catch_all.socket.as_fd()));
             if let Err(error) = wait_readable_any(&sources, &self.watcher.waker, Some(left)) {
                 tracing::error!(%error, "cannot wait for the underlay's events");
                 return;
             }
             while let Some(order) = self.watcher.orders.next() {
                 // Whoever does not wait any more has it done some other way.
-                let _ = order.done.send(self.amend(&order));
+                let _ = order.done.send(self.update_peers(&order));
             }
             self.watcher.probe(&mut buffer);
-            let strayed = self.watcher.strays(&mut buffer);
+            let strayed = self.watcher.catch_all(&mut buffer);
             let changed = drain(&mut self.events, self.device);
             if changed || strayed || looked.elapsed() >= due {
                 self.look();
@@ -133,9 +133,9 @@ impl Prepared {
 
     /// Brings the next hops up to date; `true` when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
-        let Watcher { fast, tunnel, underlay, drivers, .. } = &mut self.watcher;
-        if let Some(drivers) = drivers {
-            drivers.look(tunnel, *underlay);
+        let Watcher { fast, tunnel, underlay, tunnel4, .. } = &mut self.watcher;
+        if let Some(tunnel4) = tunnel4 {
+            tunnel4.look(tunnel, *underlay);
         }
         let looked = match fast {
             Some(fast) => fast.look(&mut self.netlink, tunnel, *underlay),
@@ -152,8 +152,8 @@ impl Prepared {
     }
 
     /// Other peers from now on: in userspace first, which takes what programs do not know yet.
-    fn amend(&mut self, order: &Order) -> Result<(), String> {
-        if matches!(self.watcher.drivers, Some(Drivers::Quiet { .. })) {
+    fn update_peers(&mut self, order: &Command) -> Result<(), String> {
+        if matches!(self.watcher.tunnel4, Some(Tunnel4State::Quiet { .. })) {
             return Err("the rule that keeps the kernel's tunnel drivers quiet names its peers".to_owned());
         }
         let Watcher { tunnel, decides, probing, fast, underlay, .. } = &mut self.watcher;
@@ -161,7 +161,7 @@ impl Prepared {
         probing.follow(tunnel);
         decides.store(Arc::clone(tunnel));
         match fast {
-            Some(fast) => fast.amend(&mut self.netlink, tunnel, *underlay, &order.steps),
+            Some(fast) => fast.update_peers(&mut self.netlink, tunnel, *underlay, &order.steps),
             None => {
                 let device = self.watcher.next_hops.device();
                 self.look_at(&order.steps.added, device).map(drop).map_err(|error| error.to_string())
@@ -238,9 +238,9 @@ impl Prepared {
 }
 
 impl Watcher {
-    fn strays(&mut self, buffer: &mut [u8]) -> bool {
+    fn catch_all(&mut self, buffer: &mut [u8]) -> bool {
         let now = self.clock.now();
-        self.fast.as_mut().is_some_and(|fast| fast.take_strays(buffer, now))
+        self.fast.as_mut().is_some_and(|fast| fast.receive_catch_all(buffer, now))
     }
 
     fn probe(&mut self, buffer: &mut [u8]) {

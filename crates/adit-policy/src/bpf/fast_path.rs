@@ -1,36 +1,38 @@
-//! What the kernel's programs carry themselves: datagrams with nothing unusual about them. Everything
-//! else is left to userspace.
+//! The packets that the programs carry themselves: plain IPv4 datagrams and GSO packets. They leave
+//! everything else to userspace.
 
 use adit_wire::Protocol;
 use adit_wire::checksum;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
 use zerocopy::IntoBytes;
 
-/// How a packet of the kernel stands for several datagrams.
+/// How the kernel will segment a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Superpacket {
-    /// Bytes of payload of each but the last; 0: it is one datagram.
+pub struct GsoInfo {
+    /// Payload bytes of each segment but the last; 0 if the packet is a single datagram.
     pub gso_size: u32,
-    /// Bytes of the transport header, which each gets. Not looked at where `gso_size` is 0.
+    /// Bytes of the transport header, which every segment gets. Unused where `gso_size` is 0.
     pub transport_header: u32,
 }
 
-/// What goes through the tunnel in one piece.
+/// The size of a packet before and after segmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Carried {
-    /// Bytes of all of it, the IPv4 header included.
+pub struct GsoShape {
+    /// Bytes of the whole packet, IPv4 header included.
     pub len: u32,
     /// Bytes of the largest datagram that it becomes on the wire.
     pub largest: u32,
-    /// How many datagrams it becomes.
+    /// Number of datagrams that it becomes.
     pub segments: u32,
 }
 
-/// Whether a program can carry this packet, whose IPv4 header is `header` and which has `available` bytes
-/// from that header on: a header without options and with a right checksum, a length that fits.
-/// `None` is not a drop, but a matter for userspace.
+/// The shape of a packet that a program can carry, given its IPv4 header and the `available` bytes
+/// from that header on. The header must have no options and a correct checksum, and its length must
+/// fit.
+///
+/// `None` is not a drop: userspace takes the packet.
 #[inline(always)]
-pub fn carried(header: &Ipv4Header, available: u32, superpacket: Superpacket) -> Option<Carried> {
+pub fn gso_shape(header: &Ipv4Header, available: u32, gso: GsoInfo) -> Option<GsoShape> {
     let len = u32::from(header.total_len());
     let plain = header.version() == 4 && header.header_len() == HEADER_LEN;
     if !plain || len < HEADER_LEN as u32 || len > available {
@@ -39,17 +41,18 @@ pub fn carried(header: &Ipv4Header, available: u32, superpacket: Superpacket) ->
     if checksum::checksum(header.as_bytes()) != 0 {
         return None;
     }
-    if superpacket.gso_size == 0 {
-        return Some(Carried { len, largest: len, segments: 1 });
+    if gso.gso_size == 0 {
+        return Some(GsoShape { len, largest: len, segments: 1 });
     }
-    let headers = HEADER_LEN as u32 + superpacket.transport_header;
+    let headers = HEADER_LEN as u32 + gso.transport_header;
     let payload = len.checked_sub(headers)?;
-    let largest = (headers + superpacket.gso_size).min(len);
-    let segments = payload.div_ceil(superpacket.gso_size).max(1);
-    Some(Carried { len, largest, segments })
+    let largest = (headers + gso.gso_size).min(len);
+    let segments = payload.div_ceil(gso.gso_size).max(1);
+    Some(GsoShape { len, largest, segments })
 }
 
-/// Bytes of transport header that every datagram of a superpacket has; `None`: not a kind we carry.
+/// Bytes of the transport header that every segment of a GSO packet gets; `None` for a kind that
+/// the programs do not carry.
 #[inline(always)]
 #[must_use]
 pub const fn transport_header(protocol: Protocol, tcp_data_offset: u8) -> Option<u32> {

@@ -1,20 +1,22 @@
-//! The identifications of outer datagrams that may be fragmented (RFC 6864 section 4): two senders with one address
-//! must not write the same one, and the programs and userspace, behind them, count each for itself.
+//! Identifications of outer datagrams that may be fragmented (RFC 6864 section 4). Two senders with
+//! one address must not use the same one. The programs and userspace count independently, so each
+//! has half of the numbers.
 
-/// Whose identifications: each has half of them.
+/// A sender's half of the identifications.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
+pub enum IdRange {
     /// 0 to 32,767: the programs'.
     Lower,
-    /// 32,768 to 65,535: userspace's, where there are programs.
+    /// 32,768 to 65,535: userspace's, where programs run in front of it.
     Upper,
 }
 
 const HALF: u32 = 1 << 15;
 
-impl Half {
-    /// The first of `segments` consecutive identifications, by a counter that only grows. `None`: they would leave
-    /// the half, and the counter has to be asked once more, `segments` further on.
+impl IdRange {
+    /// The first of `segments` consecutive identifications, for the value of a counter that only
+    /// grows. Returns `None` if they would cross the end of the range: ask again with a counter
+    /// that is `segments` further on.
     #[inline(always)]
     #[must_use]
     pub const fn identifications(self, counter: u32, segments: u32) -> Option<u16> {
@@ -23,8 +25,8 @@ impl Half {
             return None;
         }
         let base = match self {
-            Half::Lower => 0,
-            Half::Upper => HALF,
+            IdRange::Lower => 0,
+            IdRange::Upper => HALF,
         };
         Some((base | first) as u16)
     }
@@ -35,8 +37,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc6864_s4_the_halves_do_not_meet_and_nothing_repeats_within_one() {
-        for (half, range) in [(Half::Lower, 0..=0x7fffu16), (Half::Upper, 0x8000..=0xffff)] {
+    fn rfc6864_s4_ranges_do_not_overlap_and_no_identification_crosses_its_range() {
+        for (half, range) in [(IdRange::Lower, 0..=0x7fffu16), (IdRange::Upper, 0x8000..=0xffff)] {
             let (mut counter, mut seen) = (HALF - 10, 0);
             for segments in [1, 7, 44, 1, 600, 31_000, 5] {
                 let first = half.identifications(counter, segments).or_else(|| {

@@ -1,4 +1,4 @@
-//! What userspace and the kernel's programs tell each other: the values of the BPF maps, byte for byte.
+//! The BPF maps: their names and the layout of their values, shared by userspace and the programs.
 //! Addresses are in network byte order, numbers in the machine's.
 
 use core::net::Ipv4Addr;
@@ -10,49 +10,74 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::peer::{Owner, PeerIndex};
 
-/// The maps, by the names that the object has for them.
+/// Names of the maps in the object. The kernel keeps 15 bytes of a map's name.
 pub mod name {
     /// One [`Settings`](super::Settings).
     pub const SETTINGS: &str = "SETTINGS";
-    /// Inner prefix to whose it is: [`encode_owner`](super::encode_owner).
-    pub const NETWORKS: &str = "NETWORKS";
-    /// Outer address to peer number.
-    pub const PEERS_AT: &str = "PEERS_AT";
+    /// Inner prefix to its owner: [`encode_owner`](super::encode_owner).
+    pub const PREFIX_OWNERS: &str = "PREFIX_OWNERS";
+    /// Peer's underlay address to peer number.
+    pub const PEER_BY_OUTER: &str = "PEER_BY_OUTER";
     /// Peer number to [`PeerEntry`](super::PeerEntry).
     pub const PEERS: &str = "PEERS";
-    /// The gateway's own addresses.
+    /// The gateway's own addresses, as a set.
     pub const LOCAL: &str = "LOCAL";
-    /// Peer number to [`PeerCounts`](super::PeerCounts), a copy a processor.
+    /// Peer number to [`PeerCounts`](super::PeerCounts), one copy per processor.
     pub const PEER_COUNTS: &str = "PEER_COUNTS";
-    /// Drop reason to a count, a copy a processor.
+    /// Drop reason to a count, one copy per processor.
     pub const DROPS: &str = "DROPS";
-    /// ECN anomaly to a count, a copy a processor.
+    /// ECN anomaly to a count, one copy per processor.
     pub const ECN: &str = "ECN";
     /// Peer number to the next identification of outer datagrams that may be fragmented.
     pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
 }
 
-/// The programs, by the names that the kernel lists them under.
+/// Longest name of a map or a program that the kernel keeps whole (`BPF_OBJ_NAME_LEN` with its NUL).
+const MAX_NAME_LEN: usize = 15;
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which has no iterators there")]
+const _: () = {
+    let names = [
+        name::SETTINGS,
+        name::PREFIX_OWNERS,
+        name::PEER_BY_OUTER,
+        name::PEERS,
+        name::LOCAL,
+        name::PEER_COUNTS,
+        name::DROPS,
+        name::ECN,
+        name::IDENTIFICATIONS,
+        program::ENCAP,
+        program::DECAP,
+    ];
+    let mut index = 0;
+    while index < names.len() {
+        assert!(names[index].len() <= MAX_NAME_LEN, "the kernel would cut the name");
+        index += 1;
+    }
+};
+
+/// Names of the programs, as the kernel lists them.
 pub mod program {
-    /// At the egress of the tunnel's device.
+    /// Runs at the egress of the tunnel interface.
     pub const ENCAP: &str = "adit_encap";
-    /// At the ingress of an interface of the underlay.
+    /// Runs at the ingress of each underlay interface.
     pub const DECAP: &str = "adit_decap";
 }
 
-/// What holds for the whole tunnel.
+/// Settings of the whole tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Settings {
     /// Our address on the underlay.
     pub underlay: [u8; 4],
-    /// The index of the tunnel's device.
+    /// Index of the tunnel interface.
     pub device: u32,
     flags: u32,
     ttl: u8,
     dscp: u8,
     padding: [u8; 2],
-    /// Of the networks: programs look up anew what they remember of another one.
+    /// Generation of the prefixes. Programs ignore cached lookups of another generation.
     pub generation: u32,
 }
 
@@ -64,7 +89,7 @@ const MSS_CLAMP: u32 = 1 << 4;
 const RELAY: u32 = 1 << 5;
 
 impl Settings {
-    /// The settings of a tunnel; it does not relay until [`Settings::with_relay`].
+    /// Settings of a tunnel that does not relay; see [`Settings::with_relay`].
     #[must_use]
     pub fn new(underlay: Ipv4Addr, device: u32, policy: &OuterPolicy, mss_clamp: bool) -> Settings {
         let mut settings = Settings { underlay: underlay.octets(), device, ..Settings::default() };
@@ -88,21 +113,21 @@ impl Settings {
         settings
     }
 
-    /// The same, with or without passing on datagrams from one peer to another.
+    /// The same settings, with or without relaying between peers.
     #[must_use]
     pub const fn with_relay(mut self, relay: bool) -> Settings {
         self.flags = if relay { self.flags | RELAY } else { self.flags & !RELAY };
         self
     }
 
-    /// The same for networks that have been changed.
+    /// The same settings with the next generation, after a change of the prefixes.
     #[must_use]
     pub const fn with_next_generation(mut self) -> Settings {
         self.generation = self.generation.wrapping_add(1);
         self
     }
 
-    /// How outer headers are written.
+    /// How to write outer headers.
     #[inline(always)]
     #[must_use]
     pub fn policy(&self) -> OuterPolicy {
@@ -117,14 +142,14 @@ impl Settings {
         }
     }
 
-    /// Whether the MSS of TCP SYNs is lowered to the path.
+    /// Whether to lower the MSS of TCP SYNs to the path.
     #[inline(always)]
     #[must_use]
     pub const fn mss_clamp(&self) -> bool {
         self.has(MSS_CLAMP)
     }
 
-    /// Whether datagrams from one peer to another are passed on by the programs.
+    /// Whether the programs relay datagrams from one peer to another.
     #[inline(always)]
     #[must_use]
     pub const fn relay(&self) -> bool {
@@ -136,53 +161,55 @@ impl Settings {
     }
 }
 
-/// What there is to know of a peer: two words, each written at once, so that no program sees half of one.
+/// What the programs know of a peer: two 8-byte words. Userspace writes each at once, so no program
+/// sees half of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct PeerEntry {
-    /// Its address on the underlay.
+    /// The peer's underlay address.
     pub underlay: [u8; 4],
-    /// The next hop towards it; its own address where it is on the link.
+    /// Next hop towards the peer; the peer's own address if it is on the link.
     pub next_hop: [u8; 4],
-    /// The interface towards it; 0: userspace sends.
+    /// Index of the interface towards the peer; 0 leaves sending to userspace.
     pub device: u32,
-    /// Bytes of the largest outer datagram on the path.
+    /// Path MTU: bytes of the largest outer datagram.
     pub path_mtu: u16,
-    /// Not 0: the next datagram's sender is owed an answer, so userspace takes it. A program that hears the peer
-    /// clears it.
+    /// Not 0 if the next sender is owed an ICMP answer, which userspace sends. A program clears it
+    /// when it receives from the peer.
     pub owes_answer: u16,
 }
 
-/// What has been counted for a peer, on one processor.
+/// Counts of one peer on one processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PeerCounts {
-    /// Inner datagrams sent to it.
+    /// Inner datagrams sent to the peer.
     pub tx_packets: u64,
     /// Their bytes.
     pub tx_bytes: u64,
-    /// Inner datagrams received from it.
+    /// Inner datagrams received from the peer.
     pub rx_packets: u64,
     /// Their bytes.
     pub rx_bytes: u64,
-    /// When the last of them came, and with which outer TTL: see [`LastRx`]; 0: never.
+    /// Time and outer TTL of the last received datagram, encoded by [`LastRx`]; 0 if none has
+    /// arrived.
     pub last_rx: u64,
     /// Datagrams dropped.
     pub drops: u64,
-    /// Datagrams that came marked: congestion experienced.
+    /// Received datagrams marked Congestion Experienced.
     pub congestion_experienced: u64,
     /// TCP SYNs whose MSS was lowered.
     pub mss_clamped: u64,
 }
 
 impl PeerCounts {
-    /// With what another processor has counted.
+    /// The sum of this and another processor's counts.
     #[must_use]
     pub fn plus(self, other: PeerCounts) -> PeerCounts {
         PeerCounts { last_rx: self.last_rx.max(other.last_rx), ..self.combined(&other, u64::wrapping_add) }
     }
 
-    /// Without what had been counted `before`.
+    /// The difference to an earlier state.
     #[must_use]
     pub fn since(&self, before: &PeerCounts) -> PeerCounts {
         self.combined(before, u64::saturating_sub)
@@ -202,26 +229,26 @@ impl PeerCounts {
     }
 }
 
-/// When a datagram came, and the TTL of its outer header, in one word that grows with time.
+/// Arrival time and outer TTL of a datagram, in one word that grows with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastRx {
-    /// Nanoseconds of `CLOCK_MONOTONIC`, some milliseconds early.
+    /// Nanoseconds of `CLOCK_MONOTONIC`. The coarse clock makes it some milliseconds early.
     pub nanoseconds: u64,
-    /// Hops that the outer header had left.
+    /// TTL of the outer header on arrival.
     pub ttl: u8,
 }
 
 impl LastRx {
     const TTL: u64 = 0xff;
 
-    /// As the map has it. The time loses 256 ns.
+    /// The word in the map. The TTL replaces the lowest 8 bits of the time, which is 256 ns.
     #[inline(always)]
     #[must_use]
     pub const fn encode(self) -> u64 {
         self.nanoseconds & !LastRx::TTL | self.ttl as u64
     }
 
-    /// What [`LastRx::encode`] wrote; `None`: nothing has come yet.
+    /// Decodes a word of [`LastRx::encode`]; `None` if no datagram has arrived.
     #[must_use]
     pub const fn decode(word: u64) -> Option<LastRx> {
         if word == 0 {
@@ -233,7 +260,7 @@ impl LastRx {
 
 const OURS: u32 = u32::MAX;
 
-/// Whose a network is, as the map has it.
+/// An owner as the word in the map.
 #[must_use]
 pub const fn encode_owner(owner: Owner) -> u32 {
     match owner {
@@ -242,7 +269,7 @@ pub const fn encode_owner(owner: Owner) -> u32 {
     }
 }
 
-/// What [`encode_owner`] wrote.
+/// Decodes a word of [`encode_owner`].
 #[inline(always)]
 #[must_use]
 pub const fn decode_owner(word: u32) -> Owner {

@@ -1,5 +1,5 @@
-//! The interface between userspace and the BPF programs: the maps' values and what the programs
-//! carry themselves.
+//! The interface between userspace and the BPF programs: the values of the maps, and which packets
+//! the programs carry.
 
 pub(crate) mod fast_path;
 pub(crate) mod identification;

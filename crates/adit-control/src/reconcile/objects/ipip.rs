@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::process::{Command, Stdio};
 
-use adit_dataplane::kernel::{Guard, table_name};
+use adit_dataplane::kernel::{FilterTable, table_name};
 use adit_linux::netlink::{Link, Netlink};
 use adit_linux::nftables::Tables;
 
@@ -53,7 +53,7 @@ fn ours<'a>(links: &'a [Link], site: &str) -> impl Iterator<Item = &'a Link> {
 /// which changes over at once; and last what is not wanted any more goes. Returns the interfaces' indices.
 pub(crate) fn make(
     netlink: &mut Netlink,
-    guard: &Guard,
+    guard: &FilterTable,
     site: &str,
     desired: &Desired,
     known: &[u32],

@@ -9,7 +9,7 @@ use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
 
 use super::gateway::{Gateway, cut, described};
 use super::programs::{Programs, Ran};
-use crate::userspace::segment::Superpacket;
+use crate::userspace::segment::GsoPacket;
 
 /// What was found of a packet.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub(super) fn compare(
         return Err(tell("another count"));
     }
     let lowered = by_program.peers.iter().any(|peer| peer.mss_clamped > 0);
-    // The kernel gives a test run's superpacket no type, and so refuses to make or take away room: what it has
+    // The kernel gives a test run's GSO packet no type, and so refuses to make or take away room: what it has
     // been given then is the mark that it would have left with, and userspace would write the same.
     let refused = packet.gso_size.is_some() && direction == Direction::Decap;
     let untouched = ran.bytes == packet.bytes || lowered || refused;
@@ -112,14 +112,14 @@ fn carried(
 ) -> Result<Outcome, String> {
     let whole = Ipv4Packet::parse(bytes, Validation::Datapath)
         .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
-    let ours = std::net::IpAddr::from(whole.source()) == setup.config.underlay;
+    let ours = whole.source() == setup.config.underlay;
     if direction == Direction::Decap && !ours {
         return Ok(Outcome::Delivered(whole.as_bytes().to_vec()));
     }
-    // The kernel cuts a superpacket, and writes lengths and identifications as we do.
+    // The kernel cuts a GSO packet, and writes lengths and identifications as we do.
     let inner = whole.payload();
     let outer = whole.fixed_header();
-    let superpacket = Superpacket::new(inner, &described(inner, gso_size))
+    let gso_packet = GsoPacket::new(inner, &described(inner, gso_size))
         .map_err(|_| format!("{direction:?}: what was carried cannot be cut: {}", hex(bytes)))?;
     if direction == Direction::Encap && whole.total_len() != bytes.len() {
         return Err(format!("{direction:?}: something follows what was carried: {}", hex(bytes)));
@@ -141,7 +141,7 @@ fn carried(
     if template.as_bytes() != &bytes[..HEADER_LEN] {
         return Err(format!("{direction:?}: an outer header of its own: {}", hex(bytes)));
     }
-    Ok(Outcome::Sent(cut(&superpacket, &template, |_| {})))
+    Ok(Outcome::Sent(cut(&gso_packet, &template, |_| {})))
 }
 
 /// Without what is free: the identification of an outer datagram that may be fragmented.

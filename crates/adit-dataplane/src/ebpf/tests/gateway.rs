@@ -1,12 +1,12 @@
 //! A gateway without programs: the tunnel, what the userspace plane does to the bytes, and the one hop that the
 //! host's forwarding is. What the sockets and rings around it add is tested end to end.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Direction, Outcome, Packet, Setup};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
-use adit_policy::Directory;
+use adit_policy::PeerLookup;
 use adit_tunnel::{Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Totals, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
@@ -14,7 +14,7 @@ use adit_wire::icmpv4::{self, Icmpv4Error, unreachable};
 use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
 use adit_wire::{Protocol, Validation, fragment, tcp};
 
-use crate::userspace::segment::{Superpacket, complete_checksum};
+use crate::userspace::segment::{GsoPacket, complete_checksum};
 
 /// Nothing here takes time.
 const NOW: Instant = Instant::from_millis(1_000_000);
@@ -35,7 +35,7 @@ impl Gateway {
             if path.owed {
                 let message = host_unreachable(setup.config.underlay, config.underlay);
                 tunnel.on_underlay_icmp(&message, NOW, &learning);
-                assert!(tunnel.owes_answer(peer), "the message is believed");
+                assert!(tunnel.has_pending_error(peer), "the message is believed");
             }
         }
         let counters = tunnel.counters();
@@ -57,11 +57,11 @@ impl Gateway {
 
     fn entrance(&self, bytes: &[u8], gso_size: Option<u16>) -> Outcome {
         let header = described(bytes, gso_size);
-        let superpacket = Superpacket::new(bytes, &header).expect("a packet that can be cut");
+        let gso_packet = GsoPacket::new(bytes, &header).expect("a packet that can be cut");
         let inner = Inner {
             bytes,
-            largest_datagram: superpacket.largest(),
-            segments: superpacket.count() as u16,
+            largest_datagram: gso_packet.largest(),
+            segments: gso_packet.count() as u16,
             origin: Origin::Unknown,
         };
         match self.tunnel.encapsulate(&inner, NOW, &self.counters) {
@@ -73,10 +73,10 @@ impl Gateway {
                         self.counters.count_mss_clamped(peer);
                     }
                 };
-                Outcome::Sent(cut(&superpacket, &outer, clamp))
+                Outcome::Sent(cut(&gso_packet, &outer, clamp))
             }
             Encapsulated::Fragment { max_datagram, outer, .. } => {
-                Outcome::Sent(fragments(&superpacket, &outer, max_datagram))
+                Outcome::Sent(fragments(&gso_packet, &outer, max_datagram))
             }
             Encapsulated::Reply { reply, reason } => {
                 Outcome::Answered { reason, to: reply.destination, error: reply.error }
@@ -126,7 +126,7 @@ pub(super) fn described(bytes: &[u8], gso_size: Option<u16>) -> VirtioNetHeader 
     VirtioNetHeader { checksum: Checksum::Unknown, gso, header_len: 0, gso_size }
 }
 
-/// How many datagrams an outer superpacket was joined from.
+/// How many datagrams an outer GSO packet was joined from.
 fn joined(outer: &[u8], gso_size: Option<u16>) -> u16 {
     let Some(size) = gso_size else { return 1 };
     let inner = &outer[ipv4::HEADER_LEN..];
@@ -138,15 +138,15 @@ fn joined(outer: &[u8], gso_size: Option<u16>) -> u16 {
     payload.div_ceil(usize::from(size)).max(1) as u16
 }
 
-/// The datagrams of a superpacket, each in its outer header.
+/// The datagrams of a GSO packet, each in its outer header.
 pub(super) fn cut(
-    superpacket: &Superpacket<'_>,
+    gso_packet: &GsoPacket<'_>,
     outer: &OuterHeader,
     change: impl Fn(&mut [u8]),
 ) -> Vec<Vec<u8>> {
-    let datagrams = 0..superpacket.count();
+    let datagrams = 0..gso_packet.count();
     let frame = |index| {
-        let mut datagram = whole(superpacket, index);
+        let mut datagram = whole(gso_packet, index);
         change(&mut datagram);
         let identification =
             if outer.dont_fragment() { 0 } else { outer.identification().wrapping_add(index as u16) };
@@ -156,10 +156,10 @@ pub(super) fn cut(
 }
 
 /// Its datagrams in fragments, each in its outer header; identifications left open.
-fn fragments(superpacket: &Superpacket<'_>, outer: &OuterHeader, max_datagram: usize) -> Vec<Vec<u8>> {
+fn fragments(gso_packet: &GsoPacket<'_>, outer: &OuterHeader, max_datagram: usize) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
-    for index in 0..superpacket.count() {
-        let bytes = whole(superpacket, index);
+    for index in 0..gso_packet.count() {
+        let bytes = whole(gso_packet, index);
         let packet = Ipv4Packet::parse(&bytes, Validation::Datapath).expect("the tunnel has checked it");
         let Ok(pieces) = fragment::fragments(&packet, max_datagram) else { continue };
         frames.extend(pieces.map(|piece| {
@@ -170,21 +170,16 @@ fn fragments(superpacket: &Superpacket<'_>, outer: &OuterHeader, max_datagram: u
     frames
 }
 
-fn whole(superpacket: &Superpacket<'_>, index: usize) -> Vec<u8> {
-    let mut datagram = vec![0; superpacket.datagram_len(index)];
-    if let Some(partial) = superpacket.write(index, &mut datagram) {
+fn whole(gso_packet: &GsoPacket<'_>, index: usize) -> Vec<u8> {
+    let mut datagram = vec![0; gso_packet.datagram_len(index)];
+    if let Some(partial) = gso_packet.write(index, &mut datagram) {
         complete_checksum(&mut datagram, partial);
     }
     datagram
 }
 
 /// A router's word that a peer is out of reach, with too little of a quote to tell whose datagram it was.
-fn host_unreachable(from: IpAddr, to: IpAddr) -> Vec<u8> {
-    let v4 = |address| match address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    };
-    let (source, destination) = (v4(from), v4(to));
+fn host_unreachable(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let quoted = Ipv4Repr {
         source,
         destination,

@@ -30,7 +30,7 @@ fn what_may_be_fragmented_is_counted_up_for_each_peer() {
     assert_eq!(written(&mut programs, Direction::Encap, a_to_b()), (false, first.wrapping_add(2)));
     let (_, of_c) = written(&mut programs, Direction::Encap, to_c());
     // Five datagrams, whose lengths and identifications the kernel writes when it cuts them.
-    let superpacket = theirs(B, tcp(HOST_B, HOST_C, 0x10, &[], &[1; 2100])).cut_at(500);
-    assert_eq!(written(&mut programs, Direction::Decap, superpacket), (false, of_c.wrapping_add(1)));
+    let gso_packet = theirs(B, tcp(HOST_B, HOST_C, 0x10, &[], &[1; 2100])).cut_at(500);
+    assert_eq!(written(&mut programs, Direction::Decap, gso_packet), (false, of_c.wrapping_add(1)));
     assert_eq!(written(&mut programs, Direction::Encap, to_c()), (false, of_c.wrapping_add(6)));
 }

@@ -1,19 +1,19 @@
 //! The programs by test runs: the kernel makes a packet of some bytes, runs a program on it, and gives back what
 //! it has become. Nothing leaves; a redirection is an answer like another.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings, program};
-use adit_tunnel::{Steps, Totals, Tunnel};
+use adit_tunnel::{TableDelta, Totals, Tunnel};
 use aya::programs::{TestRun, TestRunOptions};
 
-use super::super::counts::{Counts, Snapshot};
-use super::super::loaded::Object;
+use super::super::counts::{CountSnapshot, Counts};
+use super::super::loaded::LoadedObject;
 
 const ETHERNET: usize = 14;
-/// Room for an outer header that is added.
+/// Capacity for an outer header that is added.
 const GROWTH: usize = 64;
 /// Test runs give packets an Ethernet header, which the tunnel's device does not.
 const INNER_OFFSET: u32 = ETHERNET as u32;
@@ -28,7 +28,7 @@ const GSO_SIZE_AT: usize = 176;
 
 /// Programs loaded for a gateway.
 pub(super) struct Programs {
-    object: Object,
+    object: LoadedObject,
     counts: Counts,
     peers: usize,
 }
@@ -44,29 +44,33 @@ pub(super) struct Ran {
 impl Programs {
     pub(super) fn load(tunnel: &Tunnel, setup: &Setup) -> Programs {
         let config = tunnel.config();
-        let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
         let settings =
-            Settings::new(underlay, DEVICE, &config.outer, config.mss_clamp).with_relay(setup.forwards);
+            Settings::new(config.underlay, DEVICE, &config.outer, config.mss_clamp).with_relay(setup.forwards);
         let (mut object, maps) =
-            Object::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
+            LoadedObject::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
-            let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
+            let underlay = config.underlay;
             let entry = PeerEntry {
                 underlay: underlay.octets(),
                 next_hop: underlay.octets(),
                 device: if path.known { DEVICE } else { 0 },
                 path_mtu: tunnel.path_mtu(peer).mtu,
-                owes_answer: tunnel.owes_answer(peer).into(),
+                owes_answer: tunnel.has_pending_error(peer).into(),
             };
             object.set_peer(peer, entry).expect("there is room for every peer");
         }
-        let counts = Counts::new(maps, &Snapshot::default()).expect("nothing to take over");
+        let counts = Counts::new(maps, &CountSnapshot::default()).expect("nothing to take over");
         Programs { object, counts, peers: setup.paths.len() }
     }
 
     /// Other peers, of which those that come have these ways.
-    pub(super) fn amend(&mut self, tunnel: &Tunnel, steps: &Steps, way: impl Fn(Ipv4Addr) -> PeerEntry) {
-        self.object.amend(tunnel, steps).expect("there is room");
+    pub(super) fn update_peers(
+        &mut self,
+        tunnel: &Tunnel,
+        steps: &TableDelta,
+        way: impl Fn(Ipv4Addr) -> PeerEntry,
+    ) {
+        self.object.update_peers(tunnel, steps).expect("there is room");
         for (peer, underlay) in &steps.added {
             self.object.set_peer(*peer, way(*underlay)).expect("there is room");
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
-use adit_policy::Directory;
+use adit_policy::PeerLookup;
 use adit_wire::Protocol;
 use adit_wire::Validation;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
@@ -115,7 +115,7 @@ fn examine(
 }
 
 /// Whether a packet is one that the programs are there for: no options, in one piece, to a peer whose way is
-/// known and whose senders are owed nothing, no SYN with an MSS in an odd place. Or a relayed superpacket: the
+/// known and whose senders are owed nothing, no SYN with an MSS in an odd place. Or a relayed GSO packet: the
 /// kernel does not let a test run change the length of others.
 fn is_usual(setup: &Setup, direction: Direction, packet: &Packet, outcome: &Outcome) -> bool {
     let bytes = &packet.bytes;

@@ -1,13 +1,13 @@
 //! Tunnels and packets of all kinds: mostly right, and near where something changes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
 use adit_fixtures::{Direction, Packet, Path, Setup};
-use adit_policy::{Directory, Owner};
-use adit_tunnel::{PeerConfig, Tunnel, TunnelConfig};
+use adit_policy::{Owner, PeerLookup};
+use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
@@ -22,7 +22,7 @@ use proptest::sample::select;
 const MAX_LEN: usize = 3000;
 const MAX_PEERS: usize = 4;
 
-/// Networks inside each other and beside each other, each somebody's or nobody's.
+/// PrefixOwners inside each other and beside each other, each somebody's or nobody's.
 const NETWORKS: [&str; 12] = [
     "172.16.0.0/12",
     "172.16.17.0/24",
@@ -104,22 +104,21 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         // 0: nobody, 1: us.
         let of = |owner| {
             let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
-            owned.map(|(network, _)| network.parse().expect("a network")).collect()
+            owned.map(|(network, _)| network.parse().expect("a network")).collect::<Vec<_>>()
         };
-        let peer = |index| PeerConfig {
-            name: format!("p{index}"),
-            underlay: gateway(index).into(),
-            networks: of(index + 2),
-        };
+        let mut set = PeerSet::nested(Some(A), of(1)).ok()?;
+        for index in 0..peers {
+            let name = format!("p{index}").parse().expect("a name");
+            set.insert(Peer { name, underlay: gateway(index), networks: of(index + 2) }).ok()?;
+        }
         let config = TunnelConfig {
-            underlay: A.into(),
-            networks: of(1),
+            underlay: A,
+            peers: set,
             outer,
             mss_clamp,
             underlay_mtu: 1500,
-            local_addresses: locals.into_iter().map(|address| IpAddr::from(parse(address))).collect(),
+            local_addresses: locals.into_iter().map(parse).collect(),
             probe: None,
-            peers: (0..peers).map(peer).collect(),
         };
         Tunnel::new(config.clone()).ok()?;
         let path = |path: &Path| if usual { Path::of(path.mtu) } else { *path };
@@ -266,11 +265,11 @@ fn inner(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     let ends = ends.prop_map(|(_, there, here)| (here, there)).boxed();
     let one = (datagram(ends.clone()), mutations(HEADER_LEN))
         .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
-    prop_oneof![9 => one, 1 => superpacket(ends)]
+    prop_oneof![9 => one, 1 => gso_packet(ends)]
 }
 
 /// TCP or UDP to be cut.
-fn superpacket(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Packet> {
+fn gso_packet(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Packet> {
     let size = prop_oneof![100..1500_u16, Just(1440), Just(1441), Just(1452), Just(1453)];
     let parts = (ends, any::<bool>(), 1000..2800_usize, size, any::<u8>(), ttl(), any::<bool>());
     parts.prop_map(|((from, to), stream, len, size, tos, ttl, df)| {
@@ -285,7 +284,7 @@ fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
         let ends = Just((from, to));
         let one = (datagram(ends), mutations(0))
             .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
-        (Just(gateway), prop_oneof![9 => one, 1 => superpacket(ends)])
+        (Just(gateway), prop_oneof![9 => one, 1 => gso_packet(ends)])
     });
     let stranger = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
     let elsewhere = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));

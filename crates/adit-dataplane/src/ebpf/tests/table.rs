@@ -84,7 +84,7 @@ fn on_programs(programs: &mut Programs, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// A superpacket of a test run has no type, without which the kernel lets nobody change its length. What the
+/// A GSO packet of a test run has no type, without which the kernel lets nobody change its length. What the
 /// program would have done shows where nothing changes its length: in a relay, in a drop, and end to end.
 fn in_test_run(case: &Case) -> Program {
     let relayed = case.direction == Direction::Decap && matches!(case.outcome, Outcome::Sent(_));

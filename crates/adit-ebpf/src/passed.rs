@@ -1,0 +1,28 @@
+//! A decapsulated datagram that the policy admits: what `decap` found out and `relay` goes on with.
+
+use adit_policy::{GsoShape, PeerIndex};
+use adit_wire::ecn::Ecn;
+use adit_wire::encapsulation::OVERHEAD_V4;
+use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
+use zerocopy::IntoBytes;
+
+use crate::skb::ETHERNET;
+
+/// Offset of the inner header in a packet from the underlay, in bytes.
+pub const INNER: usize = ETHERNET + OVERHEAD_V4;
+
+/// A datagram that the tunnel admits.
+pub struct Passed {
+    /// The peer that sent it.
+    pub from: PeerIndex,
+    /// The inner header as it arrived.
+    pub inner: Ipv4Header,
+    pub shape: GsoShape,
+    /// The inner ECN field after decapsulation (RFC 6040).
+    pub ecn: Ecn,
+}
+
+#[inline(always)]
+pub fn header_bytes(header: &Ipv4Header) -> Option<[u8; HEADER_LEN]> {
+    header.as_bytes().first_chunk().copied()
+}
