@@ -1,7 +1,7 @@
 //! Both sides of an overlay, which may be in two network namespaces: outside, where the daemon is, the underlay; inside,
 //! where the file says, the tunnel's device and what is routed into it.
 
-use adit_config::Site;
+use adit_config::SiteConfig;
 use adit_linux::net_scope::Inside;
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
@@ -20,7 +20,7 @@ pub(crate) struct Sides {
 
 impl Sides {
     /// From the calling thread's network namespace.
-    pub(crate) fn open(site: &Site) -> Result<Self, ControlError> {
+    pub(crate) fn open(site: &SiteConfig) -> Result<Self, ControlError> {
         let netns = match &site.netns {
             Some(name) => Some(namespace(name.as_str())?),
             None => None,
@@ -31,7 +31,7 @@ impl Sides {
     }
 
     /// Whether the namespace still has its name. One that has lost it lives as long as we do, and nobody finds it.
-    pub(crate) fn is_current(&self, site: &Site) -> bool {
+    pub(crate) fn is_current(&self, site: &SiteConfig) -> bool {
         match (&self.place.netns, &site.netns) {
             (Some(netns), Some(name)) => NetNs::named(name.as_str()).is_ok_and(|named| named.is_same(netns)),
             (None, None) => true,

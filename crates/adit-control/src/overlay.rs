@@ -81,7 +81,7 @@ impl Survey {
             desired.adapt_to(site, &sides.inside.links()?);
         }
         let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &machine))?);
-        let may_probe = config.tunnel.probe && config.tunnel.df && !desired.is_drivers();
+        let may_probe = config.site.tunnel.probe && config.site.tunnel.df && !desired.is_drivers();
         if may_probe && tunnel.config().probe.is_none() {
             tracing::info!(
                 "no address of this machine lies in site.networks, so paths are not probed: an MTU black hole \

@@ -49,7 +49,8 @@ impl Tunnel {
         };
         let mut change = TableDelta::default();
         let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));
-        let before: Vec<&Peer> = names.filter_map(|name| self.config.peers.get(name)).map(|peer| &**peer).collect();
+        let before: Vec<&Peer> =
+            names.filter_map(|name| self.config.peers.get(name)).map(|peer| &**peer).collect();
         let after: Vec<&Arc<Peer>> = delta.replaced.iter().chain(&delta.inserted).collect();
 
         // What one peer loses another may gain, so everything is taken first.
@@ -265,7 +266,10 @@ mod tests {
             (insert(9, "10.0.0.0/20"), "belongs to both peer p2-1 and peer new"),
             (insert(9, OURS), "belongs to both this site and peer new"),
             (insert(1, "10.9.0.0/16"), "underlay address of both this site and peer new"),
-            (enclosing.clone(), "192.0.2.0/29 of peer new contains the underlay addresses 192.0.2.1 of this site"),
+            (
+                enclosing.clone(),
+                "192.0.2.0/29 of peer new contains the underlay addresses 192.0.2.1 of this site",
+            ),
             (enclosing, "192.0.2.2 of peer p2-1"),
             (insert(9, "192.0.2.1/32"), "contains the underlay address 192.0.2.1 of this site"),
             (remove, "no peer is named p9"),

@@ -98,7 +98,8 @@ impl Tunnel {
                 table.insert_network(*network, Owner::Peer(index));
             }
         }
-        let slots = config.peers.iter().map(|peer| Slot::new(Arc::clone(peer), config.underlay_mtu)).collect();
+        let slots =
+            config.peers.iter().map(|peer| Slot::new(Arc::clone(peer), config.underlay_mtu)).collect();
         Ok(Tunnel {
             config,
             table,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_tunnel::{
     Decapsulated, DropReason, Encapsulated, Inner, Instant, LearnedBy, Origin, Outer, PATH_MTU_LIFETIME,
-    PathMtu, Reachability, Tunnel, TunnelError, UnderlayIcmp, UnreachableCause,
+    PathMtu, Reachability, Tunnel, UnderlayIcmp, UnreachableCause,
 };
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::{Ecn, EcnAnomaly, EcnMode};
@@ -279,7 +279,7 @@ fn rfc2003_s5_an_unreachable_exit_is_told_of_at_the_entrance_for_a_second_or_unt
             gateway.now = gateway.now.saturating_add(adit_tunnel::UNREACHABLE_WINDOW);
         }
         assert!(matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. }));
-        assert!(!gateway.tunnel.owes_answer(PEER_B));
+        assert!(!gateway.tunnel.has_pending_error(PEER_B));
     }
 }
 
@@ -587,7 +587,8 @@ fn a_changed_configuration_keeps_what_was_learned() {
     let gateway = Gateway::default();
     relayed(&gateway, Icmpv4Error::TooBig { mtu: 1400 }, a_to_b().len(1480).df(true));
     let mut changed = config();
-    changed.peers = peer_set(A, "172.16.17.0/24", &[("c", C, "192.168.200.0/24"), ("b", B, "192.168.199.0/24")]);
+    changed.peers =
+        peer_set(A, "172.16.17.0/24", &[("c", C, "192.168.200.0/24"), ("b", B, "192.168.199.0/24")]);
     let next = Tunnel::new(changed).expect("the configuration is good");
     next.inherit(&gateway.tunnel);
     assert_eq!(next.path_mtu(PEER_C).mtu, 1400, "peer b has another number now");

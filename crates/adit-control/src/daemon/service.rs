@@ -78,7 +78,7 @@ impl Service {
     /// What a text says. Of one that differs little from the one before only that is read.
     fn read(&self, file: &Path, text: &str) -> Result<Config, ControlError> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let beside = read.as_ref().and_then(|read| read.config.parse_beside(&read.text, text));
+        let beside = read.as_ref().and_then(|read| read.config.parse_incremental(&read.text, text));
         let config = match beside {
             Some(config) => config,
             None => {

@@ -2,16 +2,16 @@
 //! Pure: it reads no file and asks no kernel.
 
 use std::hash::RandomState;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use adit_config::{Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, Site, Ttl};
+use adit_config::{Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, SiteConfig, Ttl};
 use adit_dataplane::kernel::Filter;
 use adit_linux::netlink::Ipip;
-use adit_tunnel::{PeerConfig, ProbeOptions, TunnelConfig};
+use adit_tunnel::{ProbeOptions, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
 use crate::reconcile::devices;
 
@@ -101,7 +101,7 @@ impl Desired {
     pub fn of(config: &Config, machine: &Machine) -> Self {
         let site = &config.site;
         let preferred_source = inside_address(site, &machine.local);
-        let mtu = match config.tunnel.mtu {
+        let mtu = match config.site.tunnel.mtu {
             Mtu::Fixed(mtu) => mtu,
             Mtu::Auto => machine.underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
         };
@@ -132,7 +132,7 @@ impl Desired {
             devices: devices.iter().map(|device| device.name.clone()).collect(),
             takes_all: is_shared,
             others: Vec::new(),
-            mss_clamp: config.tunnel.mss_clamp,
+            mss_clamp: config.site.tunnel.mss_clamp,
         });
         Self {
             device: site.device.to_string(),
@@ -160,10 +160,10 @@ pub(crate) fn is_drivers(config: &Config) -> bool {
 /// The tunnel that `config` asks for on a machine.
 #[must_use]
 pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
-    let options = &config.tunnel;
+    let options = &config.site.tunnel;
     TunnelConfig {
-        underlay: IpAddr::V4(machine.underlay),
-        networks: networks(&config.site.networks),
+        underlay: machine.underlay,
+        peers: config.peers.clone(),
         outer: OuterPolicy {
             ttl: match options.ttl {
                 Ttl::Fixed(ttl) => TtlPolicy::Fixed(ttl),
@@ -181,29 +181,16 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
         },
         mss_clamp: options.mss_clamp,
         underlay_mtu: machine.underlay_mtu,
-        local_addresses: machine.local.iter().copied().map(IpAddr::V4).collect(),
+        local_addresses: machine.local.clone(),
         // Linux's driver asks nobody.
         probe: inside_address(&config.site, &machine.local)
             .filter(|_| options.probe && options.df && !is_drivers(config))
             .map(|source| ProbeOptions { source, secret: RandomState::new() }),
-        peers: config
-            .peers
-            .iter()
-            .map(|peer| PeerConfig {
-                name: peer.name.to_string(),
-                underlay: IpAddr::V4(peer.underlay),
-                networks: networks(&peer.networks),
-            })
-            .collect(),
     }
 }
 
-fn networks(networks: &[Ipv4Net]) -> Vec<IpNet> {
-    networks.iter().copied().map(IpNet::V4).collect()
-}
-
 /// Our address inside our own networks, if we have one: what the gateway itself sends comes from there.
-fn inside_address(site: &Site, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+fn inside_address(site: &SiteConfig, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
     let is_inside = |address: &Ipv4Addr| site.networks.iter().any(|network| network.contains(address));
     local.iter().copied().find(is_inside)
 }

@@ -1,12 +1,12 @@
 //! A change of peers alone, made to what runs: as much work as there is change.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use adit_config::{Config, Peer};
-use adit_tunnel::{Amendment, PeerConfig, Tunnel};
-use ipnet::{IpNet, Ipv4Net};
+use adit_config::{Config, Peer, PeerDelta};
+use adit_tunnel::Tunnel;
+use ipnet::Ipv4Net;
 
 use crate::error::ControlError;
 use crate::overlay::Overlay;
@@ -17,45 +17,33 @@ use crate::reconcile::objects;
 /// What a start anew does better: it does everything for all peers at once.
 const MOST: usize = 1000;
 
-/// The peers that are not the same in two configurations of one site. They are known by their underlay addresses.
+/// The peers that are not the same in two configurations of one site.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PeerChanges<'a> {
-    before: Vec<&'a Peer>,
-    after: Vec<&'a Peer>,
+pub(crate) struct PeerChanges {
+    delta: PeerDelta,
+    before: Vec<Arc<Peer>>,
+    after: Vec<Arc<Peer>>,
 }
 
-impl<'a> PeerChanges<'a> {
+impl PeerChanges {
     /// `None`: nothing changes, or more than peers, or too many of them.
-    pub(crate) fn between(old: &'a Config, new: &'a Config) -> Option<Self> {
-        if old.site != new.site || old.tunnel != new.tunnel {
+    pub(crate) fn between(old: &Config, new: &Config) -> Option<Self> {
+        if old.site != new.site {
             return None;
         }
-        let (before, after) = change::different(&old.peers, &new.peers);
-        let other = |peers: &'a [Peer], others: &'a [Peer]| -> Vec<&'a Peer> {
-            let others: HashMap<Ipv4Addr, &Peer> = others.iter().map(|peer| (peer.underlay, peer)).collect();
-            peers.iter().filter(|peer| others.get(&peer.underlay) != Some(peer)).collect()
-        };
-        let changes = Self { before: other(before, after), after: other(after, before) };
-        (1..=MOST).contains(&changes.before.len().max(changes.after.len())).then_some(changes)
-    }
-
-    fn amendment(&self) -> Amendment {
-        let stay: HashSet<Ipv4Addr> = self.after.iter().map(|peer| peer.underlay).collect();
-        let removed = self.before.iter().map(|peer| peer.underlay).filter(|address| !stay.contains(address));
-        let set = self.after.iter().map(|peer| PeerConfig {
-            name: peer.name.to_string(),
-            underlay: IpAddr::V4(peer.underlay),
-            networks: peer.networks.iter().copied().map(IpNet::V4).collect(),
-        });
-        Amendment { removed: removed.collect(), set: set.collect() }
+        let delta = old.peers.delta_to(&new.peers);
+        let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));
+        let before: Vec<_> = names.filter_map(|name| old.peers.get(name)).cloned().collect();
+        let after: Vec<_> = delta.replaced.iter().chain(&delta.inserted).cloned().collect();
+        (1..=MOST).contains(&before.len().max(after.len())).then_some(Self { delta, before, after })
     }
 
     /// What becomes of the routes, by an example of what there is on this site.
     fn routes(&self, example: &DesiredRoute) -> RouteChanges {
-        let of = |peers: &[&Peer]| -> Vec<DesiredRoute> {
+        let of = |peers: &[Arc<Peer>]| -> Vec<DesiredRoute> {
             let networks =
                 peers.iter().flat_map(|peer| peer.networks.iter().map(move |network| (peer, network)));
-            let route = |(peer, network): (&&Peer, &Ipv4Net)| DesiredRoute {
+            let route = |(peer, network): (&Arc<Peer>, &Ipv4Net)| DesiredRoute {
                 network: *network,
                 peer: peer.name.to_string(),
                 via: example.via.is_some().then_some(peer.underlay),
@@ -90,12 +78,12 @@ impl Overlay {
         let running = self.config.clone();
         let Some(peers) = PeerChanges::between(&running, config) else { return Ok(None) };
         // Of an address that the file does not say, nobody has asked whether it is in a new peer's network.
-        config.check_underlay(self.desired.underlay)?;
+        config.peers.check_site_underlay(self.desired.underlay)?;
         let tunnel = self.plane.tunnel();
         if !self.is_as_made(&tunnel)? {
             return Ok(None);
         }
-        let (amended, steps) = tunnel.amended(&peers.amendment())?;
+        let (amended, steps) = tunnel.with_peers(&peers.delta)?;
         let added: Vec<Ipv4Addr> = steps.added.iter().map(|(_, address)| *address).collect();
         let has_many = objects::has_many_gateways(&self.desired);
         let Some(example) = self.desired.routes.first().filter(|_| has_same_gateways(&running, config))
@@ -139,8 +127,7 @@ impl Overlay {
             return Ok(false);
         }
         let local = objects::local_addresses(&mut self.sides.inside, self.desired.underlay)?;
-        let local = local.into_iter().map(IpAddr::V4);
-        let is_same_machine = local.eq(tunnel.config().local_addresses.iter().copied());
+        let is_same_machine = local == tunnel.config().local_addresses;
         let link = self.sides.inside.link(&self.desired.device)?;
         let vrf = self.desired.vrf.as_ref().map(|vrf| vrf.index);
         let is_ours = link.is_some_and(|link| {
@@ -152,7 +139,7 @@ impl Overlay {
 
     /// What the underlay takes towards every peer: known of those that are there, asked for those that come.
     fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
-        let IpAddr::V4(own) = tunnel.config().underlay else { return Ok(tunnel.config().underlay_mtu) };
+        let own = tunnel.config().underlay;
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
         let asked = objects::smallest_mtu(&mut self.sides.outside, added, own)?;
         Ok(known.chain(asked).min().unwrap_or_default())

@@ -201,7 +201,9 @@ fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter),
         for network in &peer.networks {
             insert(network, Owner::Peer(index)).map_err(failed(name::PREFIX_OWNERS))?;
         }
-        peer_by_outer.insert(peer.underlay.octets(), index.number(), 0).map_err(failed(name::PEER_BY_OUTER))?;
+        peer_by_outer
+            .insert(peer.underlay.octets(), index.number(), 0)
+            .map_err(failed(name::PEER_BY_OUTER))?;
     }
     let mut local: HashMap<MapData, [u8; 4], u32> = take(ebpf, name::LOCAL)?;
     for address in tunnel.local_addresses().iter().copied().chain([config.underlay]) {

@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 
 use adit_tunnel::{
-    Counters, Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, Peer, PeerIndex, PeerSet,
-    Totals, Tunnel, TunnelConfig, UnderlayIcmp,
+    Counters, Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, Peer, PeerIndex,
+    PeerSet, Totals, Tunnel, TunnelConfig, UnderlayIcmp,
 };
 use adit_wire::Protocol;
 use adit_wire::encapsulation::OuterPolicy;

@@ -44,8 +44,8 @@ pub(super) struct Ran {
 impl Programs {
     pub(super) fn load(tunnel: &Tunnel, setup: &Setup) -> Programs {
         let config = tunnel.config();
-        let settings =
-            Settings::new(config.underlay, DEVICE, &config.outer, config.mss_clamp).with_relay(setup.forwards);
+        let settings = Settings::new(config.underlay, DEVICE, &config.outer, config.mss_clamp)
+            .with_relay(setup.forwards);
         let (mut object, maps) =
             LoadedObject::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
