@@ -31,13 +31,15 @@ pub(crate) fn deb(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Installs, upgrades, removes and purges the package as an operator would: `crates/adit/tests/{package,first_hour}.rs`.
+/// Installs, upgrades, removes and purges the package as an operator would: `crates/adit/tests/program/{package,first_hour}.rs`.
 fn test() -> Result<(), String> {
     need(TEST_PACKAGES)?;
     let tools = prepare()?;
     let (package, later) = (build(&tools, &Build::Release)?, build(&tools, &Build::Later)?);
-    let environment = [("ADIT_PACKAGE", package), ("ADIT_PACKAGE_LATER", later)];
-    let environment = environment.each_ref().map(|(name, path)| (*name, path.to_str().unwrap_or_default()));
+    let path = |package: &Path| package.to_string_lossy().into_owned();
+    let (package, later) = (path(&package), path(&later));
+    // Nothing of it may be skipped.
+    let environment = [("ADIT_PACKAGE", &*package), ("ADIT_PACKAGE_LATER", &later), ("ADIT_STRICT", "1")];
     let test = [
         "test",
         "--quiet",
@@ -45,11 +47,10 @@ fn test() -> Result<(), String> {
         "-p",
         "adit",
         "--test",
-        "package",
-        "--test",
-        "first_hour",
+        "program",
         "--",
-        "--ignored",
+        "package::",
+        "first_hour::from_the_package",
         "--test-threads=1",
     ];
     run::cargo(&test, &environment)

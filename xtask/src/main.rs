@@ -4,7 +4,7 @@
 //! cargo xtask test [--strict]   everything that has to hold before a change is done
 //! cargo xtask bench [ARGS]      how fast it is, beside the bare underlay and beside others
 //! cargo xtask vm run|test|bench a QEMU guest with Debian's kernel 6.1, for what this machine's lacks
-//! cargo xtask conformance       what Adit and Linux's ipip do, rule by rule: docs/conformance.md
+//! cargo xtask conformance       what Adit and Linux's ipip do, rule by rule: docs/reference/conformance.md
 //! cargo xtask bpf [--check]     builds the kernel's programs anew; they are committed
 //! cargo xtask deb [--test]      builds the Debian package; installs, upgrades and removes it on a machine of its own
 //! cargo xtask generate          writes the generated files anew: JSON Schema, OpenAPI, table of drops

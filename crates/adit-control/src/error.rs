@@ -243,13 +243,19 @@ fn of_a_low_port(source: &std::io::Error) -> &'static str {
 impl ControlError {
     /// What is to be waited for, if it is about something that comes by itself while a machine starts.
     #[must_use]
-    pub fn may_come(&self) -> Option<&'static str> {
+    pub fn retry_reason(&self) -> Option<&'static str> {
         match self {
             Self::UnderlayMissing { .. } | Self::NoUnderlayAddress { .. } => Some("the underlay address"),
             Self::NoNetns { .. } => Some("the network namespace"),
             Self::NoVrf { .. } => Some("the VRF"),
             _ => None,
         }
+    }
+
+    /// An interface disappeared while it was set up.
+    pub(crate) fn vanished(device: &str) -> Self {
+        let what = "it vanished while it was being set up".to_owned();
+        Self::ForeignDevice { device: device.to_owned(), what }
     }
 
     /// A file that a daemon is told to read while it runs.

@@ -2,11 +2,12 @@
 //! serves them, the daemon that keeps both, and the socket it can be asked on.
 
 pub mod api;
+mod carrier;
 pub mod daemon;
 mod error;
+mod host;
 mod namespaces;
 pub mod overlay;
-mod plane_select;
 pub mod reconcile;
 pub mod state;
 mod underlay;

@@ -1,49 +1,60 @@
-//! Both sides of an overlay, which may be in two network namespaces: outside, where the daemon is, the underlay; inside,
-//! where the file says, the tunnel's device and what is routed into it.
+//! The two sides of an overlay, which may be in two network namespaces: the underlay, where the
+//! daemon runs, and the inner side, where the tunnel's interface and its routes are.
+
+use std::sync::Arc;
 
 use adit_config::SiteConfig;
-use adit_linux::net_scope::Inside;
-use adit_linux::netlink::Netlink;
+use adit_linux::net_scope::NetScope;
+use adit_linux::netlink::Network;
 use adit_linux::netns::NetNs;
 
 use crate::error::ControlError;
+use crate::host::Host;
 use crate::reconcile::desired::Vrf;
 
-/// What is asked of the kernel on either side.
-#[derive(Debug)]
-pub(crate) struct Sides {
-    /// Where the inside is.
-    pub(crate) place: Inside,
-    pub(crate) inside: Netlink,
-    pub(crate) outside: Netlink,
+/// Both sides, open.
+pub(crate) struct Namespaces {
+    pub(crate) host: Arc<dyn Host>,
+    /// Where the inner side is.
+    pub(crate) scope: NetScope,
+    pub(crate) inner: Box<dyn Network>,
+    pub(crate) underlay: Box<dyn Network>,
 }
 
-impl Sides {
-    /// From the calling thread's network namespace.
-    pub(crate) fn open(site: &SiteConfig) -> Result<Self, ControlError> {
+impl Namespaces {
+    /// Opens both, seen from the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// Fails if `site.netns` does not exist, or if netlink cannot be opened.
+    pub(crate) fn open(host: &Arc<dyn Host>, site: &SiteConfig) -> Result<Self, ControlError> {
         let netns = match &site.netns {
-            Some(name) => Some(namespace(name.as_str())?),
+            Some(name) => Some(named_namespace(name.as_str())?),
             None => None,
         };
-        let place = Inside { netns, vrf: site.vrf.as_ref().map(ToString::to_string) };
-        let inside = place.run(Netlink::open)??;
-        Ok(Self { place, inside, outside: Netlink::open()? })
+        let scope = NetScope { netns, vrf: site.vrf.as_ref().map(ToString::to_string) };
+        let inner = host.network(&scope)?;
+        let underlay = host.network(&NetScope::default())?;
+        Ok(Self { host: Arc::clone(host), scope, inner, underlay })
     }
 
-    /// Whether the namespace still has its name. One that has lost it lives as long as we do, and nobody finds it.
+    /// Returns true if `site.netns` still names the open namespace. A namespace that has lost its
+    /// name lives as long as this process, and nobody can find it.
     pub(crate) fn is_current(&self, site: &SiteConfig) -> bool {
-        match (&self.place.netns, &site.netns) {
+        match (&self.scope.netns, &site.netns) {
             (Some(netns), Some(name)) => NetNs::named(name.as_str()).is_ok_and(|named| named.is_same(netns)),
             (None, None) => true,
             _ => false,
         }
     }
 
-    /// The VRF that the file names, as it is now.
+    /// Looks up the VRF of `site.vrf` as it is now.
+    ///
+    /// # Errors
+    /// Fails if there is no interface of that name, or if it is not a VRF.
     pub(crate) fn vrf(&mut self) -> Result<Option<Vrf>, ControlError> {
-        let Some(name) = &self.place.vrf else { return Ok(None) };
+        let Some(name) = &self.scope.vrf else { return Ok(None) };
         let link = self
-            .inside
+            .inner
             .link(name)?
             .ok_or_else(|| ControlError::NoVrf { name: name.clone(), why: "there is no such interface" })?;
         match link.vrf_table {
@@ -53,8 +64,11 @@ impl Sides {
     }
 }
 
-/// One that `ip netns` has named.
-pub(crate) fn namespace(name: &str) -> Result<NetNs, ControlError> {
+/// Opens a network namespace that `ip netns` has named.
+///
+/// # Errors
+/// Fails if there is none of that name.
+pub(crate) fn named_namespace(name: &str) -> Result<NetNs, ControlError> {
     NetNs::named(name).map_err(|source| match source.errno() {
         Some(adit_linux::ENOENT) => ControlError::NoNetns { name: name.to_owned() },
         _ => source.into(),

@@ -1,37 +1,39 @@
-//! Bringing an overlay up and taking it down: all of it, or nothing.
+//! The life of an overlay on one machine: it is brought up, changed, repaired and closed, each
+//! atomically.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use adit_config::Config;
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
-use adit_dataplane::ebpf;
-use adit_dataplane::kernel::FilterTable;
-use adit_linux::net_scope::Inside;
-use adit_linux::netlink::{Link, Netlink};
-use adit_linux::tun::{Tun, TunOptions};
-use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
+use adit_dataplane::kernel::limits::Limit;
+use adit_linux::net_scope::NetScope;
+use adit_tunnel::Totals;
 
+use crate::carrier::choice::carrier_of;
+use crate::carrier::{Carrier, Damage, Prepared, Repair, Running};
 use crate::error::ControlError;
-use crate::namespaces::{Sides, namespace};
-use crate::plane_select::{self, PlaneStarter};
-use crate::reconcile::change::{self, Change, Kind, Object};
-use crate::reconcile::desired::{self, Desired, is_drivers};
-use crate::reconcile::devices::is_of_site;
-use crate::reconcile::objects::{self, Actual};
-use crate::reconcile::route_events::Hearsay;
+use crate::host::{Host, LinuxHost};
+use crate::namespaces::Namespaces;
+use crate::reconcile::change::{Change, Kind, Object};
+use crate::reconcile::desired::Desired;
+use crate::reconcile::devices::uses_kernel_plane;
+use crate::reconcile::peer_update::PeerUpdate;
+use crate::reconcile::{config_diff, foreign, kernel_diff};
 use crate::state::path_cache::PathCache;
 use crate::underlay;
 
-mod driver;
+mod leftovers;
+
+pub use leftovers::{has_leftovers, remove_leftovers};
 
 /// What stays when a daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExit {
-    /// Device and routes stay, so that nothing meant for a peer leaves by another way, and the
+    /// The interface and the routes stay: packets for a peer do not leave unencapsulated, and the
     /// next start takes them over.
     Keep,
     /// Nothing stays.
@@ -40,365 +42,237 @@ pub enum OnExit {
 
 /// An overlay that is up, in the network namespace of the thread that brought it up.
 pub struct Overlay {
-    pub(crate) config: Config,
-    pub(crate) desired: Desired,
-    /// The devices' indices: they are ours, whatever somebody calls them.
-    pub(crate) devices: Vec<u32>,
-    pub(crate) sides: Sides,
-    pub(crate) plane: Box<dyn DataPlane>,
-    plane_reason: String,
-    pins: Option<PathBuf>,
-    /// What is loaded into the kernel stays there when this process ends.
-    stays: bool,
-    memory: Option<PathCache>,
-    /// What data planes counted that were replaced since the start.
-    before: Totals,
+    config: Config,
+    desired: Desired,
+    namespaces: Namespaces,
+    carrier: Box<dyn Carrier>,
+    running: Running,
+    path_cache: Option<PathCache>,
     repairs: BTreeMap<Object, u64>,
-    /// Where Linux's own driver carries the packets.
-    driver: Option<Arc<FilterTable>>,
-    /// Our address was not there when it was last looked for.
+    /// Our underlay address was missing at the last look.
     is_underlay_missing: bool,
 }
 
-/// Everything that a configuration asks for on this machine, before anything is made.
-struct Survey {
-    desired: Desired,
-    tunnel: Arc<Tunnel>,
-    place: Inside,
-}
-
-impl Survey {
-    /// What is asked for on the machine as it is; the underlay address that is `in_use` stays if it can.
-    fn of(sides: &mut Sides, config: &Config, in_use: Option<Ipv4Addr>) -> Result<Self, ControlError> {
-        if is_drivers(config) && sides.place.is_elsewhere() {
-            let why = "which is not made in another network namespace or in a VRF (site.netns, site.vrf)";
-            return Err(ControlError::PlaneCannot { plane: "kernel", why });
-        }
-        let machine = objects::look_at_machine(sides, config, in_use)?;
-        let mut desired = Desired::of(config, &machine);
-        let site = config.site.name.as_str();
-        if desired.is_drivers() {
-            desired.adapt_to(site, &sides.inside.links()?);
-        }
-        let tunnel = Arc::new(Tunnel::new(desired::tunnel_config(config, &machine))?);
-        let may_probe = config.site.tunnel.probe && config.site.tunnel.df && !desired.is_drivers();
-        if may_probe && tunnel.config().probe.is_none() {
-            tracing::info!(
-                "no address of this machine lies in site.networks, so paths are not probed: an MTU black hole \
-                 will not be found"
-            );
-        }
-        objects::refuse_foreign_device(&mut sides.inside, site, &desired)?;
-        objects::refuse_foreign_routes(&mut sides.inside, site, &desired)?;
-        Ok(Self { desired, tunnel, place: sides.place.clone() })
-    }
-
-    fn open(&self) -> Result<Tun, adit_linux::error::Error> {
-        let name = self.desired.device.clone();
-        Tun::open_in(&TunOptions { name, queues: plane_select::queues() }, self.place.clone())
-    }
-
-    /// Starts what forwards, on a device that is set up.
-    fn start(
-        &self,
-        config: &Config,
-        tun: Tun,
-        device: &Link,
-        stays: bool,
-    ) -> Result<plane_select::Started, ControlError> {
-        // Without the file system for it there is no eBPF plane; whoever asks for one is told why.
-        let pins = stays.then(|| ebpf::pins_of(config.site.name.as_str()));
-        let open = || self.open();
-        let starter = PlaneStarter {
-            tunnel: &self.tunnel,
-            device: device.index,
-            underlay: self.desired.underlay,
-            open: &open,
-        };
-        starter.start(config.site.dataplane, tun, pins)
-    }
+/// How an overlay is brought up.
+struct Options {
+    host: Arc<dyn Host>,
+    /// Whether what is loaded into the kernel stays there when this process ends.
+    outlives_process: bool,
+    path_cache: Option<PathCache>,
 }
 
 impl Overlay {
-    /// Makes device and routes and starts the data plane. When it returns, a packet sent now
-    /// goes through. A device that an earlier daemon left is taken over. What is loaded into the kernel
-    /// goes with this process.
+    /// Makes interface and routes and starts the data plane. When it returns, a packet sent now goes
+    /// through. It takes over an interface that an earlier daemon left. What is loaded into the kernel
+    /// disappears with this process.
     ///
     /// # Errors
-    /// Whatever hinders it; what had been made by then is gone again.
+    /// Fails if any step fails; what was made until then is removed.
     pub fn bring_up(config: &Config) -> Result<Self, ControlError> {
-        Self::bring_up_with(config, false, None)
+        let host = Arc::new(LinuxHost);
+        Self::bring_up_with(config, Options { host, outlives_process: false, path_cache: None })
     }
 
-    /// The same, but what is loaded into the kernel stays there when this process ends, in whatever way,
-    /// and what an earlier process left there is replaced without a gap; what was learned of the paths is kept
-    /// in the file `memory`, from where an earlier process's is taken over. For the one daemon that holds the
-    /// overlay's lock.
+    /// As [`Overlay::bring_up`], but what is loaded into the kernel stays there when this process
+    /// ends in whatever way, and replaces what an earlier process left there without a gap. The state
+    /// of paths is kept in the file `path_cache` and restored from it. Only the daemon that holds
+    /// the overlay's lock may call this.
     ///
     /// # Errors
     /// As [`Overlay::bring_up`].
-    pub fn bring_up_to_stay(config: &Config, memory: &Path) -> Result<Self, ControlError> {
-        Self::bring_up_with(config, true, Some(PathCache::open(memory)))
+    pub fn bring_up_to_stay(config: &Config, path_cache: &Path) -> Result<Self, ControlError> {
+        let host = Arc::new(LinuxHost);
+        let path_cache = Some(PathCache::open(path_cache));
+        Self::bring_up_with(config, Options { host, outlives_process: true, path_cache })
     }
 
-    fn bring_up_with(config: &Config, stays: bool, memory: Option<PathCache>) -> Result<Self, ControlError> {
-        let mut sides = Sides::open(&config.site)?;
-        let survey = Survey::of(&mut sides, config, None)?;
-        if survey.desired.is_drivers() {
-            return driver::bring_up(sides, survey, config, stays);
+    fn bring_up_with(config: &Config, options: Options) -> Result<Self, ControlError> {
+        let Options { host, outlives_process, path_cache } = options;
+        let mut carrier = carrier_of(config, outlives_process);
+        let path_cache = path_cache.filter(|_| carrier.learns_paths());
+        let mut namespaces = Namespaces::open(&host, &config.site)?;
+        let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, None)?;
+        if let Some(path_cache) = &path_cache {
+            path_cache.restore(&prepared.tunnel, Clock.now());
         }
-        if let Some(memory) = &memory {
-            memory.restore(&survey.tunnel, Clock.now());
-        }
-        let is_taken_over = sides.inside.link(&survey.desired.device)?.is_some();
-        let tun = survey.open()?;
-        // One that an earlier daemon kept stays: without it, what is meant for a peer would leave in the open.
-        let device = (!is_taken_over).then(|| survey.desired.device.clone());
-        let undo = Undo { device, place: sides.place.clone() };
-        let link = objects::set_up_device(&mut sides.inside, &survey.desired)?;
-        tun.keep()?;
-        // Before there is a watcher, which would look at every peer's way again and again meanwhile.
-        objects::set_routes(&mut sides.inside, &survey.desired, &[link.index])?;
-        let (plane, plane_reason, pins) = survey.start(config, tun, &link, stays)?;
-        undo.disarm();
+        let running = carrier.bring_up(&mut namespaces, config, &prepared)?;
         Ok(Self {
             config: config.clone(),
-            desired: survey.desired,
-            devices: vec![link.index],
-            sides,
-            plane,
-            plane_reason,
-            pins,
-            stays,
-            memory,
-            before: Totals::default(),
+            desired: prepared.desired,
+            namespaces,
+            carrier,
+            running,
+            path_cache,
             repairs: BTreeMap::new(),
-            driver: None,
             is_underlay_missing: false,
         })
     }
 
-    /// Changes a running overlay to what `config` says; what stays the same goes on forwarding. Returns what has
-    /// changed.
+    /// Changes a running overlay to `config`, atomically. What stays the same keeps forwarding.
+    /// Returns what has changed.
     ///
     /// # Errors
-    /// Whatever hinders it; everything is then as it was before.
+    /// Fails if any step fails; the previous state is restored.
     pub fn reload(&mut self, config: &Config) -> Result<Vec<Change>, ControlError> {
-        if let Some(changes) = self.amend(config)? {
+        if let Some(changes) = self.update_peers(config)? {
             return Ok(changes);
         }
-        let changes = plan(Some(&self.config), config)?;
+        let changes = self.plan(config)?;
         if changes.is_empty() {
             return Ok(changes);
         }
-        let before = self.config.clone();
         let metrics = config.site.metrics;
-        if changes.len() == 1 && metrics != before.site.metrics {
-            // Who reads the numbers is nothing to what forwards.
+        if changes.len() == 1 && metrics != self.config.site.metrics {
+            // Where metrics are served does not concern the data plane.
             self.config.site.metrics = metrics;
             return Ok(changes);
         }
+        let before = self.config.clone();
         if let Err(error) = self.install(config) {
             if let Err(error) = self.install(&before) {
-                tracing::error!(%error, "what ran before cannot be restored");
+                tracing::error!(%error, "the previous configuration cannot be restored");
             }
             return Err(error);
         }
         Ok(changes)
     }
 
-    /// Puts all that `config` asks for in the place of what there is.
-    fn install(&mut self, config: &Config) -> Result<(), ControlError> {
-        // The namespace may be another one of the same name.
-        let mut sides = Sides::open(&config.site)?;
-        let survey = Survey::of(&mut sides, config, Some(self.desired.underlay))?;
-        survey.tunnel.inherit(&self.plane.tunnel());
-        if survey.desired.is_drivers() {
-            return driver::install(self, survey, config);
+    /// Changes peers while everything else keeps running. `None`: this needs an installation.
+    fn update_peers(&mut self, config: &Config) -> Result<Option<Vec<Change>>, ControlError> {
+        if !self.is_in_namespace() || self.namespaces.vrf()? != self.desired.vrf {
+            return Ok(None);
         }
-        let tun = survey.open()?;
-        let link = objects::set_up_device(&mut sides.inside, &survey.desired)?;
-        tun.keep()?;
-        // Programs in the kernel go on meanwhile; the new ones take their place in one step.
-        self.plane.shutdown();
-        let before = self.counted_by(&survey.tunnel);
-        let (plane, plane_reason, pins) = survey.start(config, tun, &link, self.stays)?;
-        (self.plane, self.plane_reason, self.pins, self.before) = (plane, plane_reason, pins, before);
-        self.sides = sides;
-        // Only now is there somebody who knows a new peer.
-        objects::set_routes(&mut self.sides.inside, &survey.desired, &[link.index])?;
-        (self.config, self.desired, self.devices) = (config.clone(), survey.desired, vec![link.index]);
+        let changes = self.carrier.update_peers(PeerUpdate {
+            namespaces: &mut self.namespaces,
+            plane: self.running.plane.as_mut(),
+            devices: &self.running.devices,
+            desired: &mut self.desired,
+            running: &self.config,
+            config,
+        })?;
+        if changes.is_some() {
+            self.config = config.clone();
+        }
+        Ok(changes)
+    }
+
+    /// Replaces everything that runs by what `config` asks for.
+    fn install(&mut self, config: &Config) -> Result<(), ControlError> {
+        // Another namespace may have the name now.
+        let mut namespaces = Namespaces::open(&self.namespaces.host, &config.site)?;
+        let in_use = Some(self.desired.underlay);
+        let prepared = Prepared::survey(self.carrier.as_ref(), &mut namespaces, config, in_use)?;
+        prepared.tunnel.inherit(&self.running.plane.tunnel());
+        self.carrier.install(&mut namespaces, config, &prepared, &mut self.running)?;
+        self.namespaces = namespaces;
+        (self.config, self.desired) = (config.clone(), prepared.desired);
         Ok(())
     }
 
-    /// What ends with the data plane that runs, for the peers of another tunnel: they are known by their underlay
-    /// addresses.
-    fn counted_by(&self, tunnel: &Tunnel) -> Totals {
-        let mut counted = self.plane.own_totals();
-        counted.add(&self.before);
-        let old = self.plane.tunnel();
-        let mut peers = vec![PeerTotals::default(); tunnel.peer_slots()];
-        for (peer, config) in tunnel.peers() {
-            let index = old.lookup_outer(config.underlay).map(PeerIndex::index);
-            if let (Some(count), Some(before)) =
-                (peers.get_mut(peer.index()), index.and_then(|index| counted.peers.get(index)))
-            {
-                *count = *before;
-            }
-        }
-        Totals { peers, ..counted }
-    }
-
-    /// Looks whether everything is as it should be, and makes it so. Returns what was not.
+    /// Compares everything with the desired state, and restores what differs. Returns what differed.
     ///
     /// # Errors
-    /// It cannot be repaired now; another attempt may.
+    /// Fails if the kernel cannot be asked or refuses a change. Another attempt may succeed.
     pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
-        if !self.sides.is_current(&self.config.site) {
+        if !self.is_in_namespace() {
             return self.follow_namespace();
         }
-        driver::follow_names(self)?;
-        let site = self.config.site.name.as_str();
-        let mut actual = Actual::look(&mut self.sides.inside, site, &self.desired, &self.devices)?;
-        let foreign = objects::foreign_routes(&mut self.sides.inside, site, &self.desired)?;
-        let is_ours = actual.indices() == self.devices;
-        if !is_ours {
-            // Whoever has taken the name is no device of ours; routes went with the one that was.
-            objects::refuse_foreign_device(&mut self.sides.inside, site, &self.desired)?;
-            if !self.desired.is_drivers() {
-                actual = Actual::default();
-            }
-        }
-        let mut changes = change::of_kernel(&self.config, &self.desired, &actual);
-        changes.extend(self.underlay_moved()?);
-        // Its number and its table are another's: nothing that was made fits.
-        let is_vrf_new = self.sides.vrf()? != self.desired.vrf;
-        changes.retain(|change| change.network.is_none_or(|network| !foreign.contains(&network)));
-        // The table's rules are the plane's to know.
-        changes.retain(|change| change.object != Object::Table);
-        if is_ours || self.desired.is_drivers() {
-            let object = if self.desired.is_drivers() { Object::Table } else { Object::DataPlane };
-            changes.extend(self.plane.check().err().map(|why| Change::new(Kind::Change, object, why)));
-        }
+        let site = self.config.site.name.to_string();
+        let inner = self.namespaces.inner.as_mut();
+        self.carrier.follow_renames(&mut self.desired, &site, inner)?;
+        let foreign = foreign::networks(inner, &site, &self.desired)?;
+        let (changes, is_whole) = self.find_damage(&site, &foreign)?;
+        // The VRF's index and its table are others now, so nothing that was made fits.
+        let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
         if changes.is_empty() {
             return Ok(changes);
         }
-        let changes = self.repaired(changes);
+        self.count_repairs(&changes);
         let needs_start = |change: &Change| matches!(change.object, Object::DataPlane | Object::Underlay);
-        if is_vrf_new || changes.iter().any(needs_start) {
-            self.install(&self.config.clone())?;
-        } else if self.desired.is_drivers() {
-            driver::repair(self, &foreign)?;
-        } else if is_ours {
-            let link = objects::set_up_device(&mut self.sides.inside, &self.desired)?;
-            objects::set_routes_but(&mut self.sides.inside, &self.desired, &[link.index], &foreign)?;
+        let repair = if is_vrf_new || changes.iter().any(needs_start) {
+            Repair::NeedsInstall
         } else {
+            let damage = Damage { site: &site, desired: &self.desired, foreign: &foreign, is_whole };
+            self.carrier.repair(&mut self.namespaces, &damage, &mut self.running)?
+        };
+        if repair == Repair::NeedsInstall {
             self.install(&self.config.clone())?;
         }
         Ok(changes)
     }
 
-    /// All that was made inside is in a namespace that nobody finds any more; it is made again in the one that has
-    /// the name now.
+    /// Finds what differs from the desired state, except for routes to `foreign` networks. Also
+    /// returns whether all interfaces are ours.
+    fn find_damage(
+        &mut self,
+        site: &str,
+        foreign: &[ipnet::Ipv4Net],
+    ) -> Result<(Vec<Change>, bool), ControlError> {
+        let devices = &self.running.devices;
+        let actual = self.carrier.observe(&mut self.namespaces, site, &self.desired, devices)?;
+        let is_whole = actual.indices() == *devices;
+        if !is_whole {
+            foreign::refuse_devices(self.namespaces.inner.as_mut(), site, &self.desired)?;
+        }
+        let mut changes = kernel_diff::compare(&self.config, &self.desired, &actual);
+        changes.extend(self.find_underlay_move()?);
+        changes.retain(|change| change.network.is_none_or(|network| !foreign.contains(&network)));
+        // Only the data plane knows the rules of the table.
+        changes.retain(|change| change.object != Object::Table);
+        changes.extend(self.carrier.check_plane(&self.running, is_whole));
+        Ok((changes, is_whole))
+    }
+
+    /// Makes everything again in the namespace that has the name of `site.netns` now: nobody can find
+    /// the old one any more.
     fn follow_namespace(&mut self) -> Result<Vec<Change>, ControlError> {
         self.install(&self.config.clone())?;
         let netns = self.desired.netns.as_deref().unwrap_or_default();
         let what = format!("{} in another network namespace {netns}", self.desired.device);
-        Ok(self.repaired(vec![Change::new(Kind::Change, Object::Device, what)]))
+        let changes = vec![Change::new(Kind::Change, Object::Device, what)];
+        self.count_repairs(&changes);
+        Ok(changes)
     }
 
-    fn repaired(&mut self, changes: Vec<Change>) -> Vec<Change> {
-        for change in &changes {
+    fn count_repairs(&mut self, changes: &[Change]) {
+        for change in changes {
             tracing::warn!(%change, "repaired");
             *self.repairs.entry(change.object).or_default() += 1;
         }
-        changes
     }
 
-    /// Where the inside is.
-    pub(crate) fn place(&self) -> &Inside {
-        &self.sides.place
-    }
-
-    /// Whether that still is what the file means.
-    pub(crate) fn is_in_place(&self) -> bool {
-        self.sides.is_current(&self.config.site)
-    }
-
-    /// Whether our address is another one now. That it is not there at all is no reason to change anything: it may
-    /// come back.
-    fn underlay_moved(&mut self) -> Result<Option<Change>, ControlError> {
+    /// Returns a change if our underlay address is another one now. If it is missing, nothing changes:
+    /// it may come back.
+    fn find_underlay_move(&mut self) -> Result<Option<Change>, ControlError> {
         let before = self.desired.underlay;
-        let found = underlay::find(&mut self.sides.outside, &self.config, Some(before));
-        self.is_underlay_missing = found.as_ref().is_err_and(|error| error.may_come().is_some());
+        let found = underlay::find(self.namespaces.underlay.as_mut(), &self.config, Some(before));
+        self.is_underlay_missing = found.as_ref().is_err_and(|error| error.retry_reason().is_some());
         let address = match found {
             Err(_) if self.is_underlay_missing => before,
             found => found?,
         };
-        let what = || {
-            let at = &self.config.site.underlay;
-            format!("{at} {before} -> {address}: every peer's file has to name {address}")
-        };
-        Ok((address != before).then(|| Change::new(Kind::Change, Object::Underlay, what())))
+        Ok((address != before).then(|| self.underlay_move(before, address)))
     }
 
-    /// Whether our address on the underlay was not there when it was last looked for.
-    #[must_use]
-    pub fn is_underlay_missing(&self) -> bool {
-        self.is_underlay_missing
+    fn underlay_move(&self, before: Ipv4Addr, after: Ipv4Addr) -> Change {
+        let at = &self.config.site.underlay;
+        let what = format!("{at} {before} -> {after}: every peer's file has to name {after}");
+        Change::new(Kind::Change, Object::Underlay, what)
     }
 
-    /// Whether all is as it should be after what was heard; a look at everything tells more, and costs more.
-    pub(crate) fn is_as_told(&self, heard: &Hearsay) -> bool {
-        heard.is_as_wished(&self.desired, &self.devices)
+    /// Returns what `config` would change. The same as [`plan`], on the host of this overlay.
+    fn plan(&self, config: &Config) -> Result<Vec<Change>, ControlError> {
+        plan_on(&self.namespaces.host, Some(&self.config), config)
     }
 
-    /// All counts since the start, whatever was replaced since.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        let mut totals = self.plane.totals();
-        totals.add(&self.before);
-        totals
-    }
-
-    /// How often something of each kind had to be repaired.
-    #[must_use]
-    pub fn repairs(&self) -> &BTreeMap<Object, u64> {
-        &self.repairs
-    }
-
-    /// What it was made from.
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The kernel objects it is made of.
-    #[must_use]
-    pub fn desired(&self) -> &Desired {
-        &self.desired
-    }
-
-    /// What forwards.
-    #[must_use]
-    pub fn plane(&self) -> &dyn DataPlane {
-        self.plane.as_ref()
-    }
-
-    /// Why this data plane and not another.
-    #[must_use]
-    pub fn plane_reason(&self) -> &str {
-        &self.plane_reason
-    }
-
-    /// Keeps what has been learned of the paths, if there is anything new. To be called now and then; costs a
-    /// few reads of memory a peer.
+    /// Writes what is known of the paths to the path cache, if that has changed. Call this now and
+    /// then; it costs a few reads of memory for each peer.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Fails if the file cannot be written.
     pub fn remember(&mut self) -> Result<(), ControlError> {
-        match &mut self.memory {
-            Some(memory) => memory.save(&self.plane.tunnel()),
+        match &mut self.path_cache {
+            Some(path_cache) => path_cache.save(&self.running.plane.tunnel()),
             None => Ok(()),
         }
     }
@@ -406,26 +280,95 @@ impl Overlay {
     /// Stops forwarding, and removes the kernel objects or leaves them.
     ///
     /// # Errors
-    /// Something could not be removed.
+    /// Fails if something cannot be removed.
     pub fn close(mut self, on_exit: OnExit) -> Result<(), ControlError> {
-        self.plane.shutdown();
-        match on_exit {
-            OnExit::Keep => Ok(()),
-            OnExit::Remove => {
-                if let Some(pins) = &self.pins {
-                    ebpf::remove_pins(pins)?;
-                }
-                remove_objects(&mut self.sides.inside, self.config.site.name.as_str()).map(drop)
-            }
+        self.running.plane.shutdown();
+        if on_exit == OnExit::Keep {
+            return Ok(());
         }
+        let site = self.config.site.name.as_str();
+        self.carrier.remove(&self.namespaces, site)?;
+        let Namespaces { host, inner, .. } = &mut self.namespaces;
+        leftovers::remove_objects(host.as_ref(), inner.as_mut(), site).map(drop)
+    }
+
+    /// Returns true if our underlay address was missing at the last look.
+    #[must_use]
+    pub fn is_underlay_missing(&self) -> bool {
+        self.is_underlay_missing
+    }
+
+    /// Returns where the inner side is.
+    pub(crate) fn inner_scope(&self) -> &NetScope {
+        &self.namespaces.scope
+    }
+
+    /// Returns true if that still is what the file names.
+    pub(crate) fn is_in_namespace(&self) -> bool {
+        self.namespaces.is_current(&self.config.site)
+    }
+
+    /// Returns all counts since the overlay was brought up, including those of data planes that were
+    /// replaced.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.running.totals()
+    }
+
+    /// Returns how often an object of each kind had to be repaired.
+    #[must_use]
+    pub fn repairs(&self) -> &BTreeMap<Object, u64> {
+        &self.repairs
+    }
+
+    /// Returns the configuration that runs.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the desired kernel objects.
+    #[must_use]
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// Returns the indices of the interfaces, in the order of [`Desired::devices`].
+    pub(crate) fn devices(&self) -> &[u32] {
+        &self.running.devices
+    }
+
+    /// Returns the data plane.
+    #[must_use]
+    pub fn plane(&self) -> &dyn DataPlane {
+        self.running.plane.as_ref()
+    }
+
+    /// Returns why this data plane runs and not another.
+    #[must_use]
+    pub fn plane_reason(&self) -> &str {
+        &self.running.plane_reason
+    }
+
+    /// Returns what this data plane does not do, though others do.
+    #[must_use]
+    pub fn limits(&self) -> &'static [Limit] {
+        self.carrier.limits()
     }
 }
 
+/// Returns what the data plane of `config` does not do, though others do.
+#[must_use]
+pub fn limits(config: &Config) -> &'static [Limit] {
+    carrier_of(config, false).limits()
+}
+
+/// Refuses changes that cannot be made while the overlay runs.
 fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlError> {
     fn name<T: AsRef<str>>(name: Option<&T>) -> &str {
         name.map_or("off", AsRef::as_ref)
     }
-    if is_drivers(running) != is_drivers(config) {
+    if uses_kernel_plane(running) != uses_kernel_plane(config) {
         return Err(ControlError::OtherPlane { site: running.site.name.to_string() });
     }
     for (key, old, new) in [
@@ -441,104 +384,30 @@ fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlE
     Ok(())
 }
 
-/// What `config` would change on this machine, in the calling thread's network namespace, beside what runs.
+/// Returns what `config` would change on this machine, in the calling thread's network namespace.
+/// `running` is the configuration that runs; `None`: nothing runs.
 ///
 /// # Errors
-/// It could not be brought up, or not in place of what runs.
+/// Fails if `config` could not be brought up, or could not replace what runs.
 pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, ControlError> {
+    let host: Arc<dyn Host> = Arc::new(LinuxHost);
+    plan_on(&host, running, config)
+}
+
+fn plan_on(
+    host: &Arc<dyn Host>,
+    running: Option<&Config>,
+    config: &Config,
+) -> Result<Vec<Change>, ControlError> {
     if let Some(running) = running {
         refuse_other_device(running, config)?;
     }
-    let mut sides = Sides::open(&config.site)?;
-    let survey = Survey::of(&mut sides, config, None)?;
-    let mut changes = change::of_configs(running, config, survey.desired.underlay);
-    let actual = Actual::look(&mut sides.inside, config.site.name.as_str(), &survey.desired, &[])?;
-    changes.extend(change::of_kernel(config, &survey.desired, &actual));
+    let carrier = carrier_of(config, false);
+    let mut namespaces = Namespaces::open(host, &config.site)?;
+    let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, None)?;
+    let mut changes = config_diff::compare(running, config, prepared.desired.underlay);
+    let site = config.site.name.as_str();
+    let actual = carrier.observe(&mut namespaces, site, &prepared.desired, &[])?;
+    changes.extend(kernel_diff::compare(config, &prepared.desired, &actual));
     Ok(changes)
-}
-
-/// Removes what an overlay of this name left in the calling thread's network namespace, or in that which its file
-/// named: every device that carries its mark, and with the device its routes. Returns what was removed.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, ControlError> {
-    if let Ok(pins) = ebpf::pins_of(site) {
-        ebpf::remove_pins(&pins)?;
-    }
-    // With a namespace that is gone went all that was in it.
-    match inside_of(netns)? {
-        Some(mut inside) => remove_objects(&mut inside, site),
-        None => Ok(Vec::new()),
-    }
-}
-
-/// Whether there is anything that [`remove_leftovers`] would remove.
-///
-/// # Errors
-/// The kernel cannot be asked.
-pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlError> {
-    let pinned = ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins));
-    if pinned || objects::ipip::has_table(site) {
-        return Ok(true);
-    }
-    let Some(mut inside) = inside_of(netns)? else { return Ok(false) };
-    Ok(!objects(&mut inside, site)?.is_empty())
-}
-
-/// `None`: there is no namespace of that name.
-fn inside_of(netns: Option<&str>) -> Result<Option<Netlink>, ControlError> {
-    match netns.map(namespace) {
-        None => Ok(Some(Netlink::open()?)),
-        Some(Ok(netns)) => Ok(Some(netns.run(Netlink::open)??)),
-        Some(Err(ControlError::NoNetns { .. })) => Ok(None),
-        Some(Err(error)) => Err(error),
-    }
-}
-
-fn objects(netlink: &mut Netlink, site: &str) -> Result<Vec<Link>, ControlError> {
-    let is_ours = |link: &Link| link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site));
-    Ok(netlink.links()?.into_iter().filter(is_ours).collect())
-}
-
-fn remove_objects(netlink: &mut Netlink, site: &str) -> Result<Vec<String>, ControlError> {
-    let mut removed = Vec::new();
-    for link in objects(netlink, site)? {
-        netlink.delete_link(link.index)?;
-        removed.push(link.name);
-    }
-    // It guards as long as there is anything to guard.
-    if objects::ipip::remove_table(site)? {
-        removed.push(adit_dataplane::kernel::table_name(site));
-    }
-    Ok(removed)
-}
-
-/// Removes the device that was made unless everything went well.
-struct Undo {
-    device: Option<String>,
-    place: Inside,
-}
-
-impl Undo {
-    fn disarm(mut self) {
-        self.device = None;
-    }
-}
-
-impl Drop for Undo {
-    fn drop(&mut self) {
-        let Some(device) = &self.device else { return };
-        let remove = || {
-            let mut netlink = Netlink::open()?;
-            match netlink.link(device)? {
-                Some(link) => netlink.delete_link(link.index),
-                None => Ok(()),
-            }
-        };
-        let removed = self.place.run(remove).flatten();
-        if let Err(error) = removed {
-            tracing::error!(%error, device, "cannot remove what a failed start had made");
-        }
-    }
 }

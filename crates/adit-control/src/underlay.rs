@@ -1,22 +1,24 @@
-//! Our side of the underlay: which address it is now, where the file names an interface, and whether it is there.
+//! Our address on the underlay: the file names it, or the interface that has it.
 
 use std::net::Ipv4Addr;
 
 use adit_config::{Config, Underlay};
-use adit_linux::netlink::{Address, Netlink};
+use adit_linux::netlink::{Address, Network};
 
 use crate::error::ControlError;
 
-/// Finds our address among those of the machine. One that is in use already stays, as long as the interface has it.
+/// Finds our address among those of the machine. The one that is `in_use` stays as long as the
+/// interface has it.
 ///
 /// # Errors
-/// It is not there, which may be a matter of time, or cannot be ours.
+/// Fails if the address or the interface of the file is missing, which may be temporary, if the
+/// interface has no address, or if its address lies in a peer's network.
 pub(crate) fn find(
-    netlink: &mut Netlink,
+    network: &mut dyn Network,
     config: &Config,
     in_use: Option<Ipv4Addr>,
 ) -> Result<Ipv4Addr, ControlError> {
-    let there = &netlink.addresses(None)?;
+    let there = &network.addresses(None)?;
     let name = match &config.site.underlay {
         Underlay::Address(address) => {
             if there.iter().any(|found| found.prefix.addr() == *address) {
@@ -32,19 +34,22 @@ pub(crate) fn find(
         found: list(there),
     };
     let link =
-        netlink.link(name.as_str())?.ok_or_else(|| missing("which is no interface of this machine"))?;
+        network.link(name.as_str())?.ok_or_else(|| missing("which is no interface of this machine"))?;
     let address =
         choose(there, link.index, in_use).ok_or_else(|| missing("which has no IPv4 address yet"))?;
     config.peers.check_site_underlay(address)?;
     Ok(address)
 }
 
-/// What is sent from there would need sockets and routes of that VRF.
-pub(crate) fn refuse_vrf(netlink: &mut Netlink, address: Ipv4Addr) -> Result<(), ControlError> {
-    let there = netlink.addresses(None)?;
+/// Refuses an underlay address in a VRF: to send from there takes sockets and routes of that VRF.
+///
+/// # Errors
+/// Fails if the address is in a VRF, or if the kernel cannot be asked.
+pub(crate) fn refuse_vrf(network: &mut dyn Network, address: Ipv4Addr) -> Result<(), ControlError> {
+    let there = network.addresses(None)?;
     for found in there.iter().filter(|found| found.prefix.addr() == address) {
-        let Some(link) = netlink.link_by_index(found.index)? else { continue };
-        let master = link.master.map(|master| netlink.link_by_index(master)).transpose()?.flatten();
+        let Some(link) = network.link_by_index(found.index)? else { continue };
+        let master = link.master.map(|master| network.link_by_index(master)).transpose()?.flatten();
         if let Some(vrf) = master.filter(|master| master.vrf_table.is_some()) {
             return Err(ControlError::UnderlayInVrf { address, interface: link.name, vrf: vrf.name });
         }
@@ -52,13 +57,13 @@ pub(crate) fn refuse_vrf(netlink: &mut Netlink, address: Ipv4Addr) -> Result<(),
     Ok(())
 }
 
-/// An interface's own address: the one in use, or the first that the world can send to and that is not the second
-/// one of a network.
+/// Chooses among the global addresses of an interface: the one in use, or the first that is not a
+/// secondary address of its network, or the first.
 fn choose(there: &[Address], interface: u32, in_use: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let suited = || there.iter().filter(|address| address.index == interface && address.is_global);
-    let used = suited().find(|address| Some(address.prefix.addr()) == in_use);
-    let primary = suited().find(|address| !address.is_secondary);
-    used.or(primary).or(suited().next()).map(|address| address.prefix.addr())
+    let usable = || there.iter().filter(|address| address.index == interface && address.is_global);
+    let used = usable().find(|address| Some(address.prefix.addr()) == in_use);
+    let primary = usable().find(|address| !address.is_secondary);
+    used.or(primary).or(usable().next()).map(|address| address.prefix.addr())
 }
 
 fn list(there: &[Address]) -> String {
@@ -83,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_stays_as_long_as_it_is_there() {
+    fn the_address_in_use_stays_as_long_as_the_interface_has_it() {
         let (old, new) = (address(ETH0, 1), address(ETH0, 7));
         let second = Address { is_secondary: true, ..address(ETH0, 3) };
         let elsewhere = address(9, 9);

@@ -4,6 +4,10 @@
 //! [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN. [`ebpf`] is a fast path
 //! in front of it. [`kernel`] is Linux's own driver, with our rules about addresses.
 
+#[cfg(test)]
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod capacity;
 pub mod clock;
 pub mod ebpf;
@@ -13,3 +17,8 @@ pub mod plane;
 pub mod userspace;
 
 pub use plane::{DataPlane, PlaneKind};
+
+#[cfg(test)]
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

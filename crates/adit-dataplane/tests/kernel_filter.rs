@@ -1,20 +1,17 @@
 //! The kernel plane's table: its bytes and its text are the same to the kernel, a change of it is one transaction, and
 //! counts go on over it.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 use std::net::Ipv4Addr;
 use std::process::Command;
 
 use adit_dataplane::kernel::filter::{Filter, RECEIVED};
 use adit_linux::netns::NetNs;
 use adit_linux::nftables::{Ruleset, Tables};
-use adit_linux::testing::{require, require_root};
 
 const NFT: &str = "/usr/sbin/nft";
-
-fn is_possible(test: &str) -> bool {
-    require_root(test)
-        && require(test, std::path::Path::new(NFT).exists(), "nft (Debian: `apt install nftables`)")
-}
 
 fn nft(ns: &NetNs, arguments: &[&str]) -> String {
     let output = ns.run(|| Command::new(NFT).args(arguments).output()).expect("a namespace");
@@ -55,11 +52,8 @@ fn bytecode(ns: &NetNs) -> Vec<String> {
     listed.lines().filter(is_rule).chain(elements).map(str::to_owned).collect()
 }
 
-#[test]
+#[test(root, nft)]
 fn the_text_is_what_the_bytes_say() {
-    if !is_possible("the_text_is_what_the_bytes_say") {
-        return;
-    }
     for (takes_all, mss_clamp) in [(false, true), (true, false)] {
         let ruleset = hub(takes_all, mss_clamp).ruleset();
         let (by_bytes, by_text) =
@@ -83,11 +77,8 @@ fn the_text_is_what_the_bytes_say() {
     }
 }
 
-#[test]
+#[test(root, nft)]
 fn what_somebody_changes_is_seen_and_set_right() {
-    if !is_possible("what_somebody_changes_is_seen_and_set_right") {
-        return;
-    }
     let ns = NetNs::fresh().expect("a namespace");
     let mut tables = tables(&ns);
     let ruleset = hub(false, true).ruleset();
@@ -120,11 +111,8 @@ fn what_somebody_changes_is_seen_and_set_right() {
 }
 
 /// Another table of the name's set is something else: it is replaced whole.
-#[test]
+#[test(root, nft)]
 fn a_table_that_is_something_else_is_replaced() {
-    if !is_possible("a_table_that_is_something_else_is_replaced") {
-        return;
-    }
     let ns = NetNs::fresh().expect("a namespace");
     nft(
         &ns,
@@ -139,11 +127,8 @@ fn a_table_that_is_something_else_is_replaced() {
     assert!(found.is(&ruleset, found.rules));
 }
 
-#[test]
+#[test(root, nft)]
 fn what_goes_goes_and_what_stays_goes_on_counting() {
-    if !is_possible("what_goes_goes_and_what_stays_goes_on_counting") {
-        return;
-    }
     let ns = NetNs::fresh().expect("a namespace");
     let mut tables = tables(&ns);
     let mut filter = hub(true, true);
@@ -164,12 +149,9 @@ fn what_goes_goes_and_what_stays_goes_on_counting() {
 }
 
 /// As many as the project promises.
-#[test]
+#[test(root, nft)]
 #[expect(clippy::print_stderr, reason = "the figures are worth reading")]
 fn a_hundred_thousand_networks_are_one_transaction() {
-    if !is_possible("a_hundred_thousand_networks_are_one_transaction") {
-        return;
-    }
     let ns = NetNs::fresh().expect("a namespace");
     let mut tables = tables(&ns);
     let peer = |n: u32| {
@@ -194,4 +176,8 @@ fn a_hundred_thousand_networks_are_one_transaction() {
     let start = std::time::Instant::now();
     tables.set(&ruleset).expect("the kernel takes it");
     eprintln!("set {set:?}, looked at {look:?}, a peer less {:?}", start.elapsed());
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

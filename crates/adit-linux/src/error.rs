@@ -1,11 +1,13 @@
-//! What went wrong with a system call: what was attempted, what the kernel said, what to do.
+//! The error of a failed system call: what was attempted, what the kernel answered, what to do.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-/// A system call that failed. Its text is complete in itself: attempt, the system's reason, the
-/// kernel's own words where it gave any (netlink's extended acknowledgement), and what to do.
+/// A failed system call.
+///
+/// Its text needs no context: the attempt, the system's reason, the kernel's own message if there
+/// is one (netlink's extended acknowledgement), and what to do about it.
 #[derive(Debug)]
 pub struct Error {
     what: String,
@@ -14,43 +16,43 @@ pub struct Error {
     hint: Option<Cow<'static, str>>,
 }
 
-/// What is done with this crate's calls.
+/// The result of a call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// `what` reads "cannot ...".
+    /// Makes an error from a system error. `what` reads "cannot ...".
     #[must_use]
     pub fn new(what: impl Into<String>, source: io::Error) -> Self {
         Self { what: what.into(), source, kernel: None, hint: None }
     }
 
-    /// With the calling thread's `errno`; to be called before anything else can change it.
+    /// Makes an error from the calling thread's `errno`. Call it before anything else changes that.
     #[must_use]
     pub fn last_os(what: impl Into<String>) -> Self {
         Self::new(what, io::Error::last_os_error())
     }
 
-    /// With an `errno` at hand.
+    /// Makes an error from an `errno`.
     #[must_use]
     pub fn from_errno(what: impl Into<String>, errno: i32) -> Self {
         Self::new(what, io::Error::from_raw_os_error(errno))
     }
 
-    /// Adds what the reader can do about it.
+    /// Adds what the reader can do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds the kernel's own words.
+    /// Adds the kernel's own message.
     #[must_use]
     pub fn with_kernel_text(mut self, text: impl Into<String>) -> Self {
         self.kernel = Some(text.into());
         self
     }
 
-    /// Adds "run as root" where the reason is a missing `capability` and nothing was said yet.
+    /// Adds the advice to run as root if `capability` is missing and there is no other advice.
     #[must_use]
     pub(crate) fn needing(self, capability: &str) -> Self {
         if self.is_permission() && self.hint.is_none() {
@@ -59,37 +61,31 @@ impl Error {
         self
     }
 
-    /// The system's error number, where the reason is one.
+    /// Returns the system's error number, if the reason is one.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         self.source.raw_os_error()
     }
 
-    /// Whether we lack a right (`EPERM`, `EACCES`).
+    /// Returns true if a right is missing (`EPERM`, `EACCES`).
     #[must_use]
     pub fn is_permission(&self) -> bool {
         self.source.kind() == io::ErrorKind::PermissionDenied
     }
 
-    /// Whether what was to be made is there already (`EEXIST`).
-    #[must_use]
-    pub fn is_exists(&self) -> bool {
-        self.errno() == Some(libc::EEXIST)
-    }
-
-    /// The system's reason.
+    /// Returns the system's reason.
     #[must_use]
     pub fn io(&self) -> &io::Error {
         &self.source
     }
 
-    /// The kernel's own words, where it gave any.
+    /// Returns the kernel's own message, if it gave one.
     #[must_use]
     pub fn kernel_text(&self) -> Option<&str> {
         self.kernel.as_deref()
     }
 
-    /// What to do about it, where something is known.
+    /// Returns what to do about it, if something is known.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
@@ -109,7 +105,7 @@ impl fmt::Display for Error {
     }
 }
 
-// No `source`: the text above contains it, and a printed chain would say it twice.
+// There is no `source`: the text contains it, and a printed chain would repeat it.
 impl std::error::Error for Error {}
 
 #[cfg(test)]
@@ -117,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_attempt_reason_kernel_hint() {
+    fn the_text_is_attempt_reason_kernel_message_and_hint() {
         let error = Error::from_errno("cannot open /dev/net/tun", libc::ENOENT);
         assert_eq!(error.to_string(), "cannot open /dev/net/tun: No such file or directory (os error 2)");
         let error = error.with_kernel_text("Nothing there").with_hint("load the driver");
@@ -130,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_right_is_explained_once() {
+    fn a_missing_capability_adds_a_hint_unless_there_is_one() {
         let error = Error::from_errno("cannot set", libc::EPERM).needing("CAP_NET_ADMIN");
         assert_eq!(error.hint(), Some("CAP_NET_ADMIN is needed in this network namespace: run as root"));
         let kept = Error::from_errno("cannot set", libc::EPERM).with_hint("first").needing("CAP_NET_ADMIN");

@@ -1,4 +1,7 @@
-//! What an Ethernet interface leaves to its hardware (`ethtool -K`).
+//! The transmit offloads of an Ethernet interface (`ethtool -K`).
+//!
+//! Only tests use this. It stays here because the ioctl needs `unsafe`, which no other crate may
+//! contain, and because a test must not depend on the `ethtool` program.
 
 use std::os::fd::AsRawFd;
 
@@ -14,11 +17,14 @@ struct Value {
     data: u32,
 }
 
-/// Has the kernel complete checksums, and so segment, before it gives a datagram to the interface called `device`
-/// of the calling thread's network namespace. What is heard behind a veth is then what a wire would carry.
+/// Turns off checksum offload on transmit for the interface `device` of the calling thread's
+/// network namespace.
+///
+/// The kernel then computes checksums itself, and therefore also segments, before it hands a
+/// datagram to the interface. A capture behind a veth sees the datagrams that a wire would carry.
 ///
 /// # Errors
-/// There is no such interface, no CAP_NET_ADMIN.
+/// There is no such interface, or CAP_NET_ADMIN is missing.
 pub fn disable_transmit_offloads(device: &str) -> Result<()> {
     let what = || format!("cannot turn off the offloads of {device}");
     let mut value = Value { command: ETHTOOL_STXCSUM, data: 0 };
@@ -35,5 +41,5 @@ pub fn disable_transmit_offloads(device: &str) -> Result<()> {
         .map_err(|error| Error::new(what(), error))?;
     // SAFETY: SIOCETHTOOL reads the `ifreq` and the `ethtool_value` it points to; both outlive the call.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if done < 0 { Err(Error::last_os(what())) } else { Ok(()) }
+    if done < 0 { Err(Error::last_os(what()).needing("CAP_NET_ADMIN")) } else { Ok(()) }
 }

@@ -1,26 +1,37 @@
-//! Every system call Adit makes: TUN, sockets, netlink, namespaces. Nothing here decides
-//! anything; and whoever calls has no `unsafe` and knows no file descriptor by number.
+//! The system calls that Adit makes: sockets, TUN devices, netlink, nf_tables, BPF, namespaces and
+//! processes.
+//!
+//! This crate decides nothing about the tunnel. It gives the other crates safe functions, so that
+//! they need neither `unsafe` nor raw file descriptors, and errors that say what was attempted,
+//! what the kernel answered and what to do ([`error::Error`]).
 #![expect(unsafe_code, reason = "the one crate that talks to the kernel directly")]
+
+#[cfg(test)]
+#[macro_use(test)]
+extern crate adit_harness;
 
 pub mod bpf;
 pub mod clock;
 pub mod error;
+#[doc(hidden)]
 pub mod ethtool;
 pub mod net_scope;
 pub mod netlink;
 pub mod netns;
 pub mod nftables;
 pub mod process;
-pub mod signal;
 pub mod sockets;
 pub mod sysctl;
-#[doc(hidden)]
-pub mod testing;
 pub mod tun;
 
-/// `errno` of a datagram too large for where it goes.
+/// `errno` of a datagram longer than the socket, the interface or the path takes.
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;
-/// `errno` of what is not there.
+/// `errno` of an object that does not exist.
 pub const ENOENT: i32 = libc::ENOENT;
-/// `errno` of an interface of a kind that the kernel does not know.
+/// `errno` of an interface whose kind the kernel does not know.
 pub const EOPNOTSUPP: i32 = libc::EOPNOTSUPP;
+
+#[cfg(test)]
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

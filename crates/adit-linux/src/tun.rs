@@ -1,6 +1,8 @@
-//! The TUN device: the inside of the tunnel, where the host's own routing hands us datagrams
-//! and takes them from us. With the virtio-net header it moves superpackets: up to 64 KiB of a
-//! TCP stream, or of equal UDP datagrams, in one call.
+//! The TUN device: the tunnel interface, through which the host's routing exchanges datagrams with
+//! the tunnel.
+//!
+//! With the virtio-net header one call moves a GSO packet: up to 64 KiB of a TCP stream, or of UDP
+//! datagrams of one size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
@@ -8,37 +10,37 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use crate::error::Error;
-use crate::net_scope::Inside;
+use crate::net_scope::NetScope;
 use crate::sockets::virtio_net;
 
-/// What a device of ours is opened as.
+/// How to open a TUN device.
 #[derive(Clone, Debug)]
 pub struct TunOptions {
     /// The interface's name, 1 to 15 bytes.
     pub name: String,
-    /// Queues to open; each is read and written by a thread of its own.
+    /// The number of queues, at least one is opened. Each is served by a thread of its own.
     pub queues: usize,
 }
 
-/// An open TUN device: its queues.
+/// An open TUN device.
 #[derive(Debug)]
 pub struct Tun {
     name: String,
-    inside: Inside,
+    scope: NetScope,
     queues: Vec<TunQueue>,
     offloads: Offloads,
 }
 
-/// What the kernel lets a superpacket of the device be.
+/// The GSO packets that the kernel exchanges through the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offloads {
-    /// TCP superpackets.
+    /// TCP.
     pub tcp: bool,
-    /// UDP superpackets (Linux 6.2).
+    /// UDP (since Linux 6.2).
     pub udp: bool,
 }
 
-/// One queue of a TUN device. Reading and writing is one system call a packet (or superpacket).
+/// One queue of a TUN device. Reading or writing a packet, or a GSO packet, costs one system call.
 #[derive(Debug)]
 pub struct TunQueue {
     file: File,
@@ -62,25 +64,26 @@ const TUN_F_USO4: libc::c_ulong = 0x20;
 const TUN_F_USO6: libc::c_ulong = 0x40;
 
 impl Tun {
-    /// Creates the device in the calling thread's network namespace, which goes with the last of its queues
-    /// unless it is to be [kept](Self::keep), or takes over a kept one of that name that nobody holds.
+    /// Creates the device in the calling thread's network namespace, or takes over a
+    /// [persistent](Self::keep) one of that name that no process holds. The kernel removes a device
+    /// that is not persistent with the last of its queues.
     ///
     /// # Errors
-    /// `/dev/net/tun` missing or not ours to open, no CAP_NET_ADMIN, a name that is taken; each
-    /// says what to do.
+    /// `/dev/net/tun` is missing or may not be opened, CAP_NET_ADMIN is missing, or the name is
+    /// taken. Each error says what to do.
     pub fn open(options: &TunOptions) -> Result<Self, Error> {
-        Self::open_in(options, Inside::default())
+        Self::open_in(options, NetScope::default())
     }
 
-    /// The same elsewhere. Its queues are read and written from wherever they are.
+    /// Creates the device in `scope`. Its queues can be read and written from any namespace.
     ///
     /// # Errors
     /// As [`Self::open`], or the namespace cannot be entered.
-    pub fn open_in(options: &TunOptions, inside: Inside) -> Result<Self, Error> {
-        inside.clone().run(|| Self::make(options, inside))?
+    pub fn open_in(options: &TunOptions, scope: NetScope) -> Result<Self, Error> {
+        scope.clone().run(|| Self::create(options, scope))?
     }
 
-    fn make(options: &TunOptions, inside: Inside) -> Result<Self, Error> {
+    fn create(options: &TunOptions, scope: NetScope) -> Result<Self, Error> {
         let mut queues = Vec::with_capacity(options.queues);
         for _ in 0..options.queues.max(1) {
             queues.push(TunQueue::open(&options.name)?);
@@ -89,49 +92,51 @@ impl Tun {
         for queue in &queues[1..] {
             queue.enable_offloads(&options.name)?;
         }
-        Ok(Self { name: options.name.clone(), inside, queues, offloads })
+        Ok(Self { name: options.name.clone(), scope, queues, offloads })
     }
 
-    /// The interface's name.
+    /// Returns the interface's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where it is.
+    /// Returns the scope the interface is in.
     #[must_use]
-    pub fn inside(&self) -> &Inside {
-        &self.inside
+    pub fn scope(&self) -> &NetScope {
+        &self.scope
     }
 
-    /// What superpackets the kernel agreed to.
+    /// Returns the GSO packets that the kernel agreed to.
     #[must_use]
     pub fn offloads(&self) -> Offloads {
         self.offloads
     }
 
-    /// Lets the interface stay when the last queue is closed, until it is deleted. Not before it bears whatever
-    /// it is known by: a process may die at any moment.
+    /// Makes the interface persistent: it stays after its last queue is closed, until it is deleted.
+    /// Mark it as Adit's before, because the process may die at any moment.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses.
     pub fn keep(&self) -> Result<(), Error> {
         let value: libc::c_ulong = 1;
         // SAFETY: TUNSETPERSIST takes its argument by value and touches no memory of ours.
         let done = unsafe { libc::ioctl(self.queues[0].file.as_raw_fd(), TUNSETPERSIST, value) };
         if done < 0 {
-            return Err(Error::last_os(format!("cannot make {} persistent", self.name)));
+            return Err(
+                Error::last_os(format!("cannot make {} persistent", self.name)).needing("CAP_NET_ADMIN")
+            );
         }
         Ok(())
     }
 
-    /// The queues, to be handed to the threads that serve them.
+    /// Returns the queues, for the threads that serve them.
     #[must_use]
     pub fn into_queues(self) -> Vec<TunQueue> {
         self.queues
     }
 
-    /// The queues of the device.
+    /// Returns the queues.
     #[must_use]
     pub fn queues(&self) -> &[TunQueue] {
         &self.queues
@@ -167,19 +172,19 @@ impl TunQueue {
         Err(Error::last_os(format!("cannot enable offloads on {name}")))
     }
 
-    /// Reads one packet, the virtio-net header first; returns all bytes read.
+    /// Reads one packet, virtio-net header first, and returns the bytes read, that header included.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing waits.
+    /// No packet waits (`WouldBlock`).
     #[inline]
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buffer)
     }
 
-    /// Writes one packet given in pieces, the virtio-net header first.
+    /// Writes one packet, given in pieces, virtio-net header first.
     ///
     /// # Errors
-    /// `EIO` when the interface is down, `EINVAL` when the header does not describe the packet.
+    /// The interface is down (`EIO`), or the header does not fit the packet (`EINVAL`).
     #[inline]
     pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         debug_assert!(pieces.iter().map(|piece| piece.len()).sum::<usize>() > virtio_net::LEN);
@@ -193,10 +198,10 @@ impl AsFd for TunQueue {
     }
 }
 
-/// Whether `/dev/net/tun` is there and ours to open.
+/// Checks that `/dev/net/tun` can be opened.
 ///
 /// # Errors
-/// Why not, and what to do.
+/// It cannot; the error says why and what to do.
 pub fn probe() -> Result<(), Error> {
     OpenOptions::new().read(true).write(true).open(DEVICE).map(drop).map_err(open_error)
 }
@@ -239,10 +244,10 @@ fn attach_error(name: &str) -> Error {
     let hint = match source.raw_os_error() {
         Some(libc::EPERM) => "CAP_NET_ADMIN is needed in this network namespace: run as root",
         Some(libc::EBUSY) => {
-            "another program holds a device of that name: stop it, or choose another `device`"
+            "another program holds a device of this name: stop it, or choose another `device`"
         }
         Some(libc::EINVAL) => {
-            "an interface of that name exists and is not a multi-queue TUN device: remove it (`ip link delete`), or choose another `device`"
+            "an interface of this name exists and is not a multi-queue TUN device: remove it (`ip link delete`), or choose another `device`"
         }
         _ => "",
     };

@@ -1,5 +1,8 @@
 //! rtnetlink against the running kernel, in network namespaces of the tests' own.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod common;
 
 use std::net::Ipv4Addr;
@@ -11,8 +14,7 @@ use adit_linux::netlink::{
 };
 use adit_linux::netns::NetNs;
 use adit_linux::sysctl;
-use adit_linux::testing::require_root;
-use common::{PATIENCE, await_running};
+use common::{TIMEOUT, await_running};
 use ipnet::Ipv4Net;
 
 /// Two namespaces with a veth between them: 192.0.2.1/24 on `left`, 192.0.2.2/24 on `right`.
@@ -51,7 +53,7 @@ impl Pair {
 
 /// The first event that `wanted` makes something of.
 fn await_event<T>(events: &mut Events, what: &str, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut seen = Vec::new();
     while Instant::now() < deadline {
         if let Some(event) = events.next(deadline - Instant::now()).unwrap() {
@@ -64,11 +66,8 @@ fn await_event<T>(events: &mut Events, what: &str, mut wanted: impl FnMut(Event)
     panic!("no event: {what}; seen: {seen:#?}");
 }
 
-#[test]
+#[test(root)]
 fn veth_spans_two_namespaces() {
-    if !require_root("veth_spans_two_namespaces") {
-        return;
-    }
     let mut pair = Pair::new();
     let here = pair.left_netlink.link("to-right").unwrap().unwrap();
     assert_eq!(here.index, pair.left_index);
@@ -85,25 +84,17 @@ fn veth_spans_two_namespaces() {
     assert_eq!(pair.right_netlink.link("to-left").unwrap(), None, "one end does not outlive the other");
 }
 
-#[test]
+#[test(root)]
 fn link_is_what_it_was_set_to() {
-    if !require_root("link_is_what_it_was_set_to") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
-    let mac = [0x02, 0, 0, 0, 0, 0x2a];
     netlink.set_mtu(index, 1400).unwrap();
     netlink.set_alias(index, "adit paris").unwrap();
-    netlink.set_mac(index, mac).unwrap();
     netlink.set_txqueuelen(index, 4096).unwrap();
     netlink.set_down(index).unwrap();
     netlink.rename(index, "renamed").unwrap();
     let link = netlink.link("renamed").unwrap().unwrap();
-    assert_eq!(
-        (link.index, link.mtu, link.mac, link.up, link.running),
-        (index, 1400, Some(mac), false, false)
-    );
+    assert_eq!((link.index, link.mtu, link.up, link.running), (index, 1400, false, false));
     assert_eq!(link.alias.as_deref(), Some("adit paris"));
     // Its queue is not part of a `Link`; ip(8) reads it where we are.
     let shown = pair
@@ -114,22 +105,19 @@ fn link_is_what_it_was_set_to() {
     assert!(shown.contains("qlen 4096"), "{shown}");
 }
 
-#[test]
+#[test(root)]
 fn refusals_name_the_attempt_and_the_reason() {
-    if !require_root("refusals_name_the_attempt_and_the_reason") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let taken = netlink.add_veth("to-right", "other", &pair.right).unwrap_err();
-    assert!(taken.is_exists(), "{taken}");
+    assert_eq!(taken.errno(), Some(libc::EEXIST), "{taken}");
     assert!(
         taken.to_string().starts_with("cannot make the veth pair to-right and other: File exists"),
         "{taken}"
     );
 
     let twice = netlink.add_address(index, "192.0.2.1/24".parse().unwrap()).unwrap_err();
-    assert!(twice.is_exists(), "{twice}");
+    assert_eq!(twice.errno(), Some(libc::EEXIST), "{twice}");
     let words = twice.kernel_text().expect("the kernel says more than a number");
     assert!(words.contains("already"), "{words}");
     assert!(twice.to_string().contains(words), "{twice}");
@@ -149,11 +137,8 @@ fn refusals_name_the_attempt_and_the_reason() {
     assert_eq!(netlink.link("to-right").unwrap().unwrap().index, index);
 }
 
-#[test]
+#[test(root)]
 fn addresses_come_and_go() {
-    if !require_root("addresses_come_and_go") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let second = "10.1.0.1/31".parse().unwrap();
@@ -168,11 +153,8 @@ fn addresses_come_and_go() {
     assert_eq!(netlink.delete_address(index, second).unwrap_err().errno(), Some(libc::EADDRNOTAVAIL));
 }
 
-#[test]
+#[test(root)]
 fn routes_carry_protocol_and_source() {
-    if !require_root("routes_carry_protocol_and_source") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     netlink.add_address(index, "10.1.0.1/32".parse().unwrap()).unwrap();
@@ -190,7 +172,7 @@ fn routes_carry_protocol_and_source() {
     let expected = Route { scope: Some(RouteScope::Link), ..route.clone() };
     assert_eq!(ours(netlink), [expected]);
     let again = netlink.add_route(&route).unwrap_err();
-    assert!(again.is_exists(), "{again}");
+    assert_eq!(again.errno(), Some(libc::EEXIST), "{again}");
 
     route.mtu = None;
     route.gateway = Some(Ipv4Addr::new(192, 0, 2, 2));
@@ -216,11 +198,8 @@ fn routes_carry_protocol_and_source() {
     assert_eq!(netlink.delete_route(&route).unwrap_err().errno(), Some(libc::ESRCH));
 }
 
-#[test]
+#[test(root)]
 fn namespace_without_routes_lists_none() {
-    if !require_root("namespace_without_routes_lists_none") {
-        return;
-    }
     let mut netlink = NetNs::fresh().unwrap().run(Netlink::open).unwrap().unwrap();
     assert_eq!(netlink.routes().unwrap(), []);
     assert_eq!(netlink.addresses(None).unwrap(), []);
@@ -228,11 +207,8 @@ fn namespace_without_routes_lists_none() {
     assert_eq!(lost.errno(), Some(libc::ENETUNREACH), "{lost}");
 }
 
-#[test]
+#[test(root)]
 fn route_to_tells_next_hop_source_and_mtu() {
-    if !require_root("route_to_tells_next_hop_source_and_mtu") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let [here, there, beyond] = [[192, 0, 2, 1], [192, 0, 2, 2], [198, 51, 100, 7]].map(Ipv4Addr::from);
@@ -262,11 +238,8 @@ fn many_routes(count: u32, device: u32) -> Vec<Route> {
         .collect()
 }
 
-#[test]
+#[test(root)]
 fn many_routes_come_change_and_go() {
-    if !require_root("many_routes_come_change_and_go") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let mut routes = many_routes(100_000, index);
@@ -293,11 +266,8 @@ fn many_routes_come_change_and_go() {
     netlink.replace_routes(&[]).unwrap();
 }
 
-#[test]
+#[test(root)]
 fn refused_route_among_many_is_named() {
-    if !require_root("refused_route_among_many_is_named") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let mut routes = many_routes(1000, index);
@@ -319,11 +289,8 @@ fn refused_route_among_many_is_named() {
     assert_eq!(netlink.link("to-right").unwrap().unwrap().index, index);
 }
 
-#[test]
+#[test(root)]
 fn many_ways_are_those_asked_for_one_by_one() {
-    if !require_root("many_ways_are_those_asked_for_one_by_one") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, here) = (&mut pair.left_netlink, Ipv4Addr::new(192, 0, 2, 1));
     netlink
@@ -349,11 +316,8 @@ fn many_ways_are_those_asked_for_one_by_one() {
     }
 }
 
-#[test]
+#[test(root)]
 fn neighbour_is_found_by_being_used() {
-    if !require_root("neighbour_is_found_by_being_used") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let there = Ipv4Addr::new(192, 0, 2, 2);
@@ -383,11 +347,8 @@ fn neighbour_is_found_by_being_used() {
     assert!(!netlink.neighbour(index, nobody).unwrap().is_some_and(|known| known.state.is_usable()));
 }
 
-#[test]
+#[test(root)]
 fn events_tell_what_changes() {
-    if !require_root("events_tell_what_changes") {
-        return;
-    }
     let mut pair = Pair::new();
     let (left, index) = (&mut pair.left_netlink, pair.left_index);
     let mut events =
@@ -418,11 +379,8 @@ fn events_tell_what_changes() {
     await_event(&mut events, "the link goes", |event| (event == Event::LinkGone(index)).then_some(()));
 }
 
-#[test]
+#[test(root)]
 fn silence_is_no_event() {
-    if !require_root("silence_is_no_event") {
-        return;
-    }
     let quiet = NetNs::fresh().unwrap();
     let all = [Group::Link, Group::Address, Group::Route, Group::Neighbour];
     let mut events = quiet.run(|| Events::open(&all)).unwrap().unwrap();
@@ -430,11 +388,8 @@ fn silence_is_no_event() {
     assert_eq!(events.next(Duration::from_millis(1)).unwrap(), None);
 }
 
-#[test]
+#[test(root)]
 fn overrun_is_told_and_survived() {
-    if !require_root("overrun_is_told_and_survived") {
-        return;
-    }
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let mut events = pair.left.run(|| Events::open(&[Group::Link])).unwrap().unwrap();
@@ -452,11 +407,8 @@ fn overrun_is_told_and_survived() {
     });
 }
 
-#[test]
+#[test(root)]
 fn settings_are_the_namespaces_own() {
-    if !require_root("settings_are_the_namespaces_own") {
-        return;
-    }
     let pair = Pair::new();
     let knob = "net/ipv4/conf/to-right/forwarding";
     pair.left.run(|| sysctl::write(knob, "1")).unwrap().unwrap();
@@ -465,11 +417,8 @@ fn settings_are_the_namespaces_own() {
     assert!(sysctl::read(knob).is_err(), "nor on the host");
 }
 
-#[test]
+#[test(root)]
 fn work_runs_inside_and_panics_come_out() {
-    if !require_root("work_runs_inside_and_panics_come_out") {
-        return;
-    }
     let host = NetNs::current().unwrap();
     let fresh = NetNs::fresh().unwrap();
     assert!(!fresh.is_same(&host));
@@ -495,14 +444,15 @@ fn work_runs_inside_and_panics_come_out() {
     assert!(missing.starts_with("cannot open the network namespace `adit-no-such-namespace`: "), "{missing}");
 }
 
-#[test]
+#[test(root)]
 fn netlink_is_a_network() {
-    if !require_root("netlink_is_a_network") {
-        return;
-    }
     fn names(network: &mut dyn Network) -> Vec<String> {
         network.links().unwrap().into_iter().map(|link| link.name).collect()
     }
     let mut netlink = NetNs::fresh().unwrap().run(Netlink::open).unwrap().unwrap();
     assert_eq!(names(&mut netlink), ["lo"]);
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

@@ -1,11 +1,13 @@
-//! The table that keeps the kernel quiet: as `nft` lists it, what it drops, and that it goes by itself.
+//! The rule against the tunnel4 drivers: `nft` lists it, and the kernel removes it with its owner.
+
+#[macro_use(test)]
+extern crate adit_harness;
 
 use std::net::Ipv4Addr;
 use std::process::Command;
 
 use adit_linux::netns::NetNs;
-use adit_linux::nftables::Quiet;
-use adit_linux::testing::{require, require_root};
+use adit_linux::nftables::Tunnel4DropRule;
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 const NFT: &str = "/usr/sbin/nft";
@@ -17,19 +19,12 @@ fn listed(ns: &NetNs) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn has_nft(test: &str) -> bool {
-    require(test, std::path::Path::new(NFT).exists(), "nft (Debian: `apt install nftables`)")
-}
-
-#[test]
-fn the_table_says_what_it_does_and_goes_with_its_owner() {
-    const TEST: &str = "the_table_says_what_it_does_and_goes_with_its_owner";
-    if !require_root(TEST) || !has_nft(TEST) {
-        return;
-    }
+#[test(root, nft)]
+fn nft_lists_the_drop_rule_until_its_owner_closes_it() {
     let ns = NetNs::fresh().expect("a namespace");
     let peers = [Ipv4Addr::new(10, 1, 1, 2), Ipv4Addr::new(10, 1, 1, 3)];
-    let quiet = ns.run(|| Quiet::start("adit-a", LOCAL, &peers)).expect("a namespace").expect("it starts");
+    let rule =
+        ns.run(|| Tunnel4DropRule::start("adit-a", LOCAL, &peers)).expect("a namespace").expect("it starts");
     let rules = listed(&ns);
     for line in [
         "table ip adit-a {",
@@ -40,19 +35,19 @@ fn the_table_says_what_it_does_and_goes_with_its_owner() {
     ] {
         assert!(rules.replace("ip protocol 4", "ip protocol ipencap").contains(line), "{line} in\n{rules}");
     }
-    drop(quiet);
+    drop(rule);
     assert_eq!(listed(&ns), "");
 }
 
-#[test]
-fn there_may_be_many_peers() {
-    const TEST: &str = "there_may_be_many_peers";
-    if !require_root(TEST) || !has_nft(TEST) {
-        return;
-    }
+#[test(root, nft)]
+fn a_drop_rule_takes_ten_thousand_peers() {
     let ns = NetNs::fresh().expect("a namespace");
     let peers: Vec<Ipv4Addr> = (0..10_000).map(|n| Ipv4Addr::from_bits(0x0a02_0000 + n)).collect();
-    let quiet = ns.run(|| Quiet::start("adit-hub", LOCAL, &peers)).expect("a namespace");
-    let _quiet = quiet.expect("it starts");
-    assert!(listed(&ns).contains("10.2.39.15"), "the last of them");
+    let rule = ns.run(|| Tunnel4DropRule::start("adit-hub", LOCAL, &peers)).expect("a namespace");
+    let _rule = rule.expect("it starts");
+    assert!(listed(&ns).contains("10.2.39.15"), "the last peer");
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

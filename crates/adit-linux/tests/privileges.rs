@@ -1,5 +1,8 @@
 //! What a thread has given up is refused to it, and to nobody else.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
@@ -8,7 +11,6 @@ use std::thread;
 use adit_linux::process::privileges::confine_packet_thread;
 use adit_linux::process::{Capability, has_capability};
 use adit_linux::sockets::packet::PacketSender;
-use adit_linux::testing::require_root;
 
 /// What it may after that, on a thread of its own.
 fn confined<T: Send + 'static>(opens_sockets: bool, work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -49,11 +51,8 @@ fn a_packet_thread_panics_as_others_do() {
     assert!(thread.join().is_err());
 }
 
-#[test]
+#[test(root)]
 fn a_packet_thread_opens_the_sockets_that_lead_out_and_no_others() {
-    if !require_root("a_packet_thread_opens_the_sockets_that_lead_out_and_no_others") {
-        return;
-    }
     confined(true, || {
         let loopback = 1;
         PacketSender::open(loopback, 1500, 1).unwrap();
@@ -61,4 +60,8 @@ fn a_packet_thread_opens_the_sockets_that_lead_out_and_no_others() {
     });
     confined(false, || assert!(PacketSender::open(1, 1500, 1).is_err()));
     assert!(has_capability(Capability::NetAdmin));
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

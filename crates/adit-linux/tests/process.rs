@@ -1,4 +1,4 @@
-//! Locks, signals and ending processes.
+//! Lock files, ending processes, and what a child inherits.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use adit_linux::process::{LockError, LockFile, end, end_with_parent, pass_descriptor};
-use adit_linux::signal::{Signal, Signals};
 
 const CHILD: &str = "ADIT_TEST_CHILD";
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a test waits for another process.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 fn myself(test: &str, argument: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -22,15 +22,15 @@ fn myself(test: &str, argument: &Path) -> Command {
     command
 }
 
-/// Reads what a child prints until it says that it is there. What libtest prints before a test's
-/// own output is on the same line.
+/// Reads the output of a child up to the line that ends in "ready". libtest prints its own text
+/// before that on the same line.
 fn await_ready(child: &mut std::process::Child) {
     let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().ends_with("ready")), "the child ended before it was ready");
 }
 
 #[test]
-fn lock_is_held_by_one_and_says_by_whom() {
+fn a_lock_has_one_holder_and_names_it() {
     if let Some(path) = std::env::var_os(CHILD) {
         let _lock = LockFile::acquire(Path::new(&path)).unwrap();
         let _ = writeln!(std::io::stdout(), "ready");
@@ -40,10 +40,10 @@ fn lock_is_held_by_one_and_says_by_whom() {
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lock");
-    // Of a holder that was killed, and of whose number another process has become: this one.
+    // A holder that was killed and whose number was reused, by this process.
     std::fs::write(&path, format!("{} 1\n", std::process::id())).unwrap();
 
-    let mut child = myself("lock_is_held_by_one_and_says_by_whom", &path).spawn().unwrap();
+    let mut child = myself("a_lock_has_one_holder_and_names_it", &path).spawn().unwrap();
     await_ready(&mut child);
     let pid = child.id().cast_signed();
     match LockFile::acquire(&path) {
@@ -59,11 +59,11 @@ fn lock_is_held_by_one_and_says_by_whom() {
 
     child.kill().unwrap();
     child.wait().unwrap();
-    let lock = LockFile::acquire_within(&path, PATIENCE).unwrap();
+    let lock = LockFile::acquire_within(&path, TIMEOUT).unwrap();
     let ours = std::fs::read_to_string(&path).unwrap();
     assert!(ours.starts_with(&format!("{} ", std::process::id())), "{ours}");
     drop(lock);
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "", "nobody is taken for the holder");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "", "a released lock names no holder");
 }
 
 #[test]
@@ -71,12 +71,10 @@ fn a_removed_lock_file_locks_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.lock");
     let first = LockFile::acquire(&path).unwrap();
-    // Open before it is removed, locked after: what a start in the middle of a `down` does.
+    // It opens the file before it is removed and locks it after, as a start during a `down` does.
     let waiter = {
         let path = path.clone();
-        std::thread::spawn(move || {
-            LockFile::acquire_within(&path, std::time::Duration::from_secs(5)).unwrap()
-        })
+        std::thread::spawn(move || LockFile::acquire_within(&path, TIMEOUT).unwrap())
     };
     std::fs::remove_file(&path).unwrap();
     drop(first);
@@ -85,7 +83,7 @@ fn a_removed_lock_file_locks_nobody() {
 }
 
 #[test]
-fn lock_in_a_missing_directory_names_the_file() {
+fn a_lock_error_names_the_file() {
     match LockFile::acquire(Path::new("/nonexistent/adit.lock")) {
         Err(LockError::Failed(error)) => {
             assert!(
@@ -98,20 +96,20 @@ fn lock_in_a_missing_directory_names_the_file() {
 }
 
 #[test]
-fn end_asks_first() {
+fn a_process_ends_by_sigterm() {
     let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
     let pid = child.id().cast_signed();
-    end(pid, PATIENCE).unwrap();
+    end(pid, TIMEOUT).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
-    end(pid, PATIENCE).unwrap();
+    end(pid, TIMEOUT).unwrap();
     for pid in [0, -1] {
-        assert!(end(pid, PATIENCE).is_err(), "that is a group of processes");
+        assert!(end(pid, TIMEOUT).is_err(), "{pid} is a process group");
     }
 }
 
 #[test]
-fn end_insists() {
-    // What is ignored stays so across exec; a child of the shell would outlive it.
+fn a_process_that_ignores_sigterm_is_killed() {
+    // An ignored signal stays ignored across exec. A child of the shell would outlive it.
     let script = "trap '' TERM; echo ready; exec sleep 1000";
     let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
     await_ready(&mut child);
@@ -120,7 +118,7 @@ fn end_insists() {
 }
 
 #[test]
-fn descriptor_reaches_the_child() {
+fn a_passed_descriptor_reaches_the_child() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", &format!("echo hello >&{}", writer.as_raw_fd())]);
@@ -134,9 +132,8 @@ fn descriptor_reaches_the_child() {
 }
 
 #[test]
-fn child_does_not_outlive_its_parent() {
+fn a_child_does_not_outlive_the_thread_that_started_it() {
     let (mut reader, writer) = std::io::pipe().unwrap();
-    // The thread that starts it is its parent in this.
     let mut child = std::thread::spawn(move || {
         let mut command = Command::new("sleep");
         command.arg("1000").stdout(writer);
@@ -145,20 +142,7 @@ fn child_does_not_outlive_its_parent() {
     })
     .join()
     .unwrap();
-    // Ends when the last writer is gone.
+    // The read ends when the last writer is gone.
     reader.read_to_string(&mut String::new()).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
-}
-
-#[test]
-fn signals_are_read() {
-    // In this thread alone: the others of a test program still get them, so they are raised here.
-    let signals = Signals::block(&[Signal::Terminate, Signal::Hangup]).unwrap();
-    assert_eq!(signals.next(Some(Duration::from_millis(1))).unwrap(), None);
-    for (number, signal) in [(libc::SIGTERM, Signal::Terminate), (libc::SIGHUP, Signal::Hangup)] {
-        let number = nix::sys::signal::Signal::try_from(number).unwrap();
-        nix::sys::signal::raise(number).unwrap();
-        assert_eq!(signals.next(Some(PATIENCE)).unwrap(), Some(signal));
-    }
-    assert_eq!(signals.next(Some(Duration::ZERO)).unwrap(), None);
 }

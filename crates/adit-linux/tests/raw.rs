@@ -1,16 +1,22 @@
 //! Raw and UDP sockets against the running kernel, across a veth between two namespaces.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use adit_linux::netlink::{Netlink, Route};
 use adit_linux::netns::NetNs;
+use adit_linux::sockets::poll::readable_within;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_linux::sysctl;
-use adit_linux::testing::require_root;
-use common::{PATIENCE, await_running};
+use common::{TIMEOUT, await_running};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::IpMtu;
 
 const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -43,13 +49,13 @@ impl Pair {
         here_netlink.add_route(&beyond).unwrap();
         await_running(&here, "a");
         await_running(&there, "b");
-        // Many errors are expected at once; the kernel would hold most of them back.
+        // The tests cause several errors at once, of which the kernel would suppress most.
         there.run(|| sysctl::write("net/ipv4/icmp_ratelimit", "0")).unwrap().unwrap();
         Self { here, there, there_netlink }
     }
 }
 
-/// An IPv4 datagram; source and checksum are the kernel's to fill in.
+/// Returns an IPv4 datagram. The kernel fills in the source and the checksum.
 fn datagram(protocol: u8, destination: Ipv4Addr, ttl: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0, 0, ttl, protocol, 0, 0, 0, 0, 0, 0];
     bytes.extend(destination.octets());
@@ -69,15 +75,13 @@ fn icmp(datagram: &[u8]) -> (u8, u8, [u8; 2]) {
 
 fn next_error(errors: &RawSocket) -> (u8, u8, [u8; 2]) {
     let mut buffer = [0; 2048];
-    let len = errors.recv_within(&mut buffer, PATIENCE).unwrap().expect("an ICMP error comes");
+    assert!(readable_within(errors, TIMEOUT).unwrap(), "an ICMP error arrives");
+    let len = errors.recv(&mut buffer).unwrap();
     icmp(&buffer[..len])
 }
 
-#[test]
-fn silencer_silences() {
-    if !require_root("silencer_silences") {
-        return;
-    }
+#[test(root)]
+fn a_protocol4_placeholder_stops_protocol_unreachable() {
     let pair = Pair::new();
     let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
     let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
@@ -85,27 +89,22 @@ fn silencer_silences() {
         |number: u8, protocol| sender.send(&datagram(protocol, THERE, 64, &[0xad, number, 0, 0, 0, 0, 0, 0]));
 
     probe(1, 4).unwrap();
-    assert_eq!(next_error(&errors), (3, 2, [0xad, 1]), "without it, Protocol Unreachable");
+    assert_eq!(next_error(&errors), (3, 2, [0xad, 1]), "without a placeholder");
 
-    let silencer = pair.there.run(|| RawSocket::silencer(THERE)).unwrap().unwrap();
+    let placeholder = pair.there.run(|| RawSocket::protocol4_placeholder(THERE)).unwrap().unwrap();
     probe(2, 4).unwrap();
-    // A protocol nobody speaks is answered as ever: once that answer is here, one to the datagram
-    // before it would have been.
+    // A sentinel: the kernel answers protocol 253 in any case, and after the datagram before it.
     probe(3, 253).unwrap();
-    assert_eq!(next_error(&errors), (3, 2, [0xad, 3]), "with it, nothing for protocol 4");
-    silencer.set_nonblocking(true).unwrap();
-    assert_eq!(silencer.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(next_error(&errors), (3, 2, [0xad, 3]), "with a placeholder, no answer to protocol 4");
+    assert!(!readable_within(&placeholder, Duration::ZERO).unwrap(), "it receives nothing");
 
-    drop(silencer);
+    drop(placeholder);
     probe(4, 4).unwrap();
-    assert_eq!(next_error(&errors), (3, 2, [0xad, 4]), "and again once it is gone");
+    assert_eq!(next_error(&errors), (3, 2, [0xad, 4]), "after the placeholder is closed");
 }
 
-#[test]
-fn icmp_errors_are_only_errors() {
-    if !require_root("icmp_errors_are_only_errors") {
-        return;
-    }
+#[test(root)]
+fn an_icmp_error_socket_receives_errors_only() {
     let mut pair = Pair::new();
     let there = pair.there_netlink.link("b").unwrap().unwrap().index;
     let beyond = Route {
@@ -117,7 +116,7 @@ fn icmp_errors_are_only_errors() {
     let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
     let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
     assert_eq!(errors.recv(&mut [0; 64]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    // Echo, which is answered with type 0, and from there a message of a type above 31.
+    // An echo request, which is answered with type 0, and a message of a type above 31.
     let echo = [8, 0, 0xf7, 0xfe, 0, 1, 0, 0];
     sender.send(&datagram(1, THERE, 64, &echo)).unwrap();
     let back = pair.there.run(RawSocket::sender).unwrap().unwrap();
@@ -127,18 +126,14 @@ fn icmp_errors_are_only_errors() {
     assert_eq!(next_error(&errors), (11, 0, [0xad, 9]), "Time Exceeded, and nothing before it");
 }
 
-#[test]
-fn batch_is_sent_whole() {
-    if !require_root("batch_is_sent_whole") {
-        return;
-    }
+#[test(root)]
+fn a_sender_refuses_cut_headers_and_datagrams_above_the_mtu() {
     let pair = Pair::new();
     let sender = pair.here.run(RawSocket::sender).unwrap().unwrap();
     let errors = pair.here.run(|| RawSocket::icmp_errors(HERE)).unwrap().unwrap();
-    let datagrams: Vec<Vec<u8>> =
-        (0..8).map(|number| datagram(253, THERE, 64, &[0xba, number, 0, 0, 0, 0, 0, 0])).collect();
-    let slices: Vec<&[u8]> = datagrams.iter().map(Vec::as_slice).collect();
-    assert_eq!(sender.send_batch(&slices).unwrap(), 8);
+    for number in 0..8 {
+        sender.send(&datagram(253, THERE, 64, &[0xba, number, 0, 0, 0, 0, 0, 0])).unwrap();
+    }
     for number in 0..8 {
         assert_eq!(next_error(&errors), (3, 2, [0xba, number]));
     }
@@ -147,12 +142,9 @@ fn batch_is_sent_whole() {
     assert_eq!(sender.send(&long).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
 }
 
-#[test]
-fn silencer_needs_an_address_of_ours() {
-    if !require_root("silencer_needs_an_address_of_ours") {
-        return;
-    }
-    let error = Pair::new().here.run(|| RawSocket::silencer(THERE)).unwrap().unwrap_err();
+#[test(root)]
+fn a_protocol4_placeholder_needs_an_address_of_this_host() {
+    let error = Pair::new().here.run(|| RawSocket::protocol4_placeholder(THERE)).unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot bind a raw socket to 192.0.2.2: Cannot assign requested address (os error 99); \
@@ -160,26 +152,24 @@ fn silencer_needs_an_address_of_ours() {
     );
 }
 
-#[test]
-fn path_errors_say_who_and_why() {
-    if !require_root("path_errors_say_who_and_why") {
-        return;
-    }
+#[test(root)]
+fn a_path_error_has_its_origin_reason_and_mtu() {
     let mut pair = Pair::new();
     let open = |remote| {
         let local = SocketAddrV4::new(HERE, 0);
         pair.here.run(|| PathSocket::connect(local, SocketAddrV4::new(remote, 9))).unwrap().unwrap()
     };
+    let path_mtu = |socket: &PathSocket| getsockopt(socket, IpMtu).unwrap();
     let refused = open(THERE);
-    assert_eq!(refused.path_mtu().unwrap(), 1500);
+    assert_eq!(path_mtu(&refused), 1500);
     assert_eq!(refused.take_error().unwrap(), None);
     refused.send(b"nobody listens").unwrap();
-    let error = refused.take_error_within(PATIENCE).unwrap().expect("Port Unreachable comes");
+    let error = refused.take_error_within(TIMEOUT).unwrap().expect("Port Unreachable arrives");
     assert_eq!((error.origin, error.errno, error.kind, error.code), (Origin::Icmp, libc::ECONNREFUSED, 3, 3));
     assert_eq!((error.offender, error.mtu), (Some(THERE), None));
 
     assert_eq!(refused.send(&[0; 1473]).unwrap_err().raw_os_error(), Some(libc::EMSGSIZE));
-    let error = refused.take_error().unwrap().expect("this host says so itself");
+    let error = refused.take_error().unwrap().expect("an error of this host");
     assert_eq!((error.origin, error.errno, error.mtu), (Origin::Local, libc::EMSGSIZE, Some(1500)));
 
     // A router with a smaller MTU behind it.
@@ -198,11 +188,15 @@ fn path_errors_say_who_and_why() {
 
     let path = open(BEYOND);
     path.send(&[0; 1400]).unwrap();
-    let error = path.take_error_within(PATIENCE).unwrap().expect("Fragmentation Needed comes");
+    let error = path.take_error_within(TIMEOUT).unwrap().expect("Fragmentation Needed arrives");
     assert_eq!((error.origin, error.errno, error.kind, error.code), (Origin::Icmp, libc::EMSGSIZE, 3, 4));
     assert_eq!((error.offender, error.mtu), (Some(THERE), Some(1300)));
-    assert_eq!(path.path_mtu().unwrap(), 1300);
-    // What ICMP told is in the lookup too.
+    assert_eq!(path_mtu(&path), 1300);
+    // A route lookup returns the MTU learned by ICMP too.
     let lookup = pair.here.run(|| Netlink::open()?.route_to(BEYOND, Some(HERE))).unwrap().unwrap();
     assert_eq!(lookup.mtu, Some(1300));
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

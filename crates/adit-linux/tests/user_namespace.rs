@@ -1,44 +1,45 @@
 //! A user namespace for an ordinary user, in a process of its own: this program runs itself again
-//! as nobody. It has a `main` of its own, since the usual harness runs tests on further threads, and
-//! a process with several cannot enter a user namespace.
-#![expect(clippy::print_stdout, reason = "it is its own harness, and its children answer it that way")]
+//! as nobody. Only a process with one thread can enter a user namespace, so `main` sees to the
+//! children before the harness starts its threads.
+#![expect(clippy::print_stdout, reason = "a child answers the test that way")]
+
+#[macro_use(test)]
+extern crate adit_harness;
 
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Output};
+use std::process::{Command, ExitCode, Output};
 
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::{NetNs, enter_user_namespace, is_privileged};
-use adit_linux::testing::{require, require_root};
 
 const CHILD: &str = "ADIT_TEST_CHILD";
 const NOBODY: u32 = 65534;
 
-fn main() {
+fn main() -> ExitCode {
     match std::env::var(CHILD).as_deref() {
         Ok("become-root") => become_root(),
         Ok("no-rights") => println!("{}", NetNs::fresh().unwrap_err()),
         Ok("threads") => with_threads(),
         Ok(other) => panic!("{CHILD}={other}"),
-        Err(_) => {
-            nobody_becomes_root_of_its_own();
-            nobody_is_told_what_is_missing();
-            threads_forbid_a_user_namespace();
+        Err(_) => return adit_harness::main(),
+    }
+    ExitCode::SUCCESS
+}
+
+/// The system lets ordinary users make user namespaces.
+fn user_namespaces() -> Result<(), String> {
+    let output = myself("become-root", Some(NOBODY));
+    match printed(&output).lines().find(|line| line.starts_with("refused: ")) {
+        Some(refusal) if output.status.success() => {
+            Err(format!("user namespaces for ordinary users ({refusal})"))
         }
+        _ => Ok(()),
     }
 }
 
+#[test(root, user_namespaces)]
 fn nobody_becomes_root_of_its_own() {
-    let test = "nobody_becomes_root_of_its_own";
-    if !require_root(test) {
-        return;
-    }
-    let output = myself("become-root", Some(NOBODY));
-    let refusal = printed(&output).lines().find(|line| line.starts_with("refused: ")).map(str::to_owned);
-    let what = format!("user namespaces for ordinary users ({})", refusal.as_deref().unwrap_or_default());
-    if !require(test, !(output.status.success() && refusal.is_some()), &what) {
-        return;
-    }
-    check(test, &output, "configured");
+    check(&myself("become-root", Some(NOBODY)), "configured");
 }
 
 fn become_root() {
@@ -63,18 +64,16 @@ fn become_root() {
     println!("configured");
 }
 
+#[test(root)]
 fn nobody_is_told_what_is_missing() {
-    let test = "nobody_is_told_what_is_missing";
-    if !require_root(test) {
-        return;
-    }
     let text = "cannot make a network namespace: Operation not permitted (os error 1); \
                 CAP_SYS_ADMIN is needed: run as root, or in a user namespace";
-    check(test, &myself("no-rights", Some(NOBODY)), text);
+    check(&myself("no-rights", Some(NOBODY)), text);
 }
 
+#[test]
 fn threads_forbid_a_user_namespace() {
-    check("threads_forbid_a_user_namespace", &myself("threads", None), "the process has 2 threads");
+    check(&myself("threads", None), "the process has 2 threads");
 }
 
 fn with_threads() {
@@ -100,8 +99,7 @@ fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn check(test: &str, output: &Output, saying: &str) {
+fn check(output: &Output, saying: &str) {
     let text = printed(output);
-    assert!(output.status.success() && text.contains(saying), "{test}: {}: {text}", output.status);
-    println!("test {test} ... ok");
+    assert!(output.status.success() && text.contains(saying), "{}: {text}", output.status);
 }

@@ -1,5 +1,8 @@
 //! Sending over AF_XDP: what is committed arrives, and a dead interface holds nobody.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 use std::time::Duration;
 
 use adit_linux::netlink::Netlink;
@@ -7,7 +10,6 @@ use adit_linux::netns::NetNs;
 use adit_linux::sockets::capture::Tap;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::xdp::XdpSender;
-use adit_linux::testing::require_root;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// An ethertype for experiments (IEEE 802), which no stack answers.
@@ -41,11 +43,8 @@ fn commit(sender: &mut XdpSender, number: u16) {
     sender.commit(100, None);
 }
 
-#[test]
+#[test(root)]
 fn what_is_committed_arrives_in_order() {
-    if !require_root("what_is_committed_arrives_in_order") {
-        return;
-    }
     let (here, there, near, far) = cable();
     let tap = there.run(|| Tap::open(far).unwrap()).unwrap();
     let mut sender = here.run(|| XdpSender::open(near, 0, 64).unwrap()).unwrap();
@@ -72,11 +71,8 @@ fn what_is_committed_arrives_in_order() {
     assert_eq!(sender.take_sent().refused, 0);
 }
 
-#[test]
+#[test(root)]
 fn an_interface_that_is_down_holds_nobody() {
-    if !require_root("an_interface_that_is_down_holds_nobody") {
-        return;
-    }
     let (here, _there, near, _far) = cable();
     let mut sender = here.run(|| XdpSender::open(near, 0, 64).unwrap()).unwrap();
     here.run(|| Netlink::open().unwrap().set_down(near).unwrap()).unwrap();
@@ -85,4 +81,8 @@ fn an_interface_that_is_down_holds_nobody() {
     }
     sender.flush();
     assert!(sender.take_sent().refused > 0, "what was lost is counted");
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

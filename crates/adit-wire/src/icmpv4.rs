@@ -235,12 +235,6 @@ impl<'a> Icmpv4Message<'a> {
         checksum::checksum(self.bytes) == 0
     }
 
-    /// Bytes 4 to 7 of the header, whose meaning depends on the type.
-    #[must_use]
-    pub fn rest_of_header(&self) -> [u8; 4] {
-        self.fields.rest
-    }
-
     /// What follows the header.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {

@@ -1,26 +1,26 @@
-//! Which machine measured: figures say nothing without it.
+//! The machine that measured, without which the figures mean nothing.
 
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
-/// What the figures depend on.
+/// The properties of the machine on which the figures depend.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) processors: usize,
-    /// Whether a hypervisor shares them out.
+    /// True if the processors are virtual.
     pub(crate) is_virtual: bool,
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
-    /// Tasks that ran or waited to run, on average of the minute before: others' work is noise.
+    /// The load average of the minute before the run. Other work on the machine is noise.
     pub(crate) load_before: Option<f64>,
-    /// Of the source, by git; with `-dirty` where it was changed since.
+    /// The commit of the source, with `-dirty` if the source has changed since.
     pub(crate) commit: Option<String>,
 }
 
 impl Machine {
-    /// This one.
+    /// Describes this machine.
     pub(crate) fn this() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = read("/proc/cpuinfo");
@@ -44,7 +44,7 @@ impl std::fmt::Display for Machine {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             formatter,
-            "{} × {}{}, {:.1} GiB of memory, Linux {}",
+            "{} × {}{}, {:.1} GiB of memory,\nLinux {}",
             self.processors,
             self.processor,
             if self.is_virtual { " (virtual machine)" } else { "" },
@@ -55,7 +55,7 @@ impl std::fmt::Display for Machine {
             write!(formatter, ", commit {commit}")?;
         }
         match self.load_before {
-            Some(load) => write!(formatter, "; load of the minute before: {load:.2}"),
+            Some(load) => write!(formatter, "; load average of the minute before: {load:.2}"),
             None => Ok(()),
         }
     }

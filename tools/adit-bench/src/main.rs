@@ -87,7 +87,7 @@ fn run(options: &Options) -> Result<bool, BenchError> {
     let is_up = |contender: &Contender| {
         standings.iter().any(|standing| standing.contender == *contender && standing.mtu.is_some())
     };
-    // Most of it is the same for both planes; the goal is the first one's.
+    // Most of it is the same for both planes; the target is the first one's.
     let loaded = [Contender::AditEbpf, Contender::Adit].into_iter().find(is_up).filter(|_| !options.guest);
     let loading = match loaded {
         Some(contender) => load(contender, &tools, lengths.starts)?.into_iter().collect(),

@@ -1,4 +1,4 @@
-//! The report: the goals first, then every figure, then what was not measured and why. How it
+//! The report: the targets first, then every figure, then what was not measured and why. How it
 //! looks is in `tables`.
 
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::samples::{Failure, Samples};
 use crate::soak::Soak;
 use crate::startup_time::Loading;
 use crate::statistics::Summary;
-use crate::targets::{self, Evidence, GoalTable};
+use crate::targets::{self, Evidence, TargetTable};
 
 /// What a report is made of.
 pub(crate) struct Run<'a> {
@@ -38,7 +38,7 @@ pub(crate) struct Report {
     pub(crate) quick: bool,
     /// Whether the machine is an emulated one.
     pub(crate) guest: bool,
-    pub(crate) goals: Vec<GoalTable>,
+    pub(crate) targets: Vec<TargetTable>,
     pub(crate) figures: Vec<Figure>,
     pub(crate) contenders: Vec<Standing>,
     pub(crate) failures: Vec<Failure>,
@@ -87,7 +87,7 @@ impl Report {
         let Run { machine, samples, standings, soak, loading, programs, lengths, is_quick, is_guest } = run;
         let is_in = |contender| standings.iter().any(|standing| standing.contender == contender);
         let evidence = Evidence { samples, soak: soak.as_ref(), loading: &loading };
-        let goals = targets::tables(&evidence, is_in, is_guest);
+        let targets = targets::tables(&evidence, is_in, is_guest);
         let figures = Measure::ALL
             .into_iter()
             .flat_map(|measure| measure.contenders().iter().map(move |&contender| (measure, contender)))
@@ -99,7 +99,7 @@ impl Report {
             rounds: samples.rounds,
             quick: is_quick,
             guest: is_guest,
-            goals,
+            targets,
             figures,
             contenders: standings,
             failures: samples.failures.clone(),

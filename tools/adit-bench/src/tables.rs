@@ -9,7 +9,7 @@ use crate::peers::Contender;
 use crate::programs::ProgramTime;
 use crate::report::{Figure, Report};
 use crate::statistics::Summary;
-use crate::targets::GoalTable;
+use crate::targets::TargetTable;
 use crate::testbed::Shape;
 
 impl Report {
@@ -24,19 +24,19 @@ impl Report {
     fn write(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "Machine: {}.\n", self.machine)?;
         if self.quick {
-            writeln!(out, "**A short run, to see that everything works: the figures mean nothing.**\n")?;
+            writeln!(out, "**A short run to show that everything works. The figures mean nothing.**\n")?;
         }
         writeln!(
             out,
-            "{} round{}, {:.1} s a load in {} slices. Cells: median (least to greatest of the rounds). A ratio is the \
-             median of each round's own ratio; never compare figures of different runs.",
+            "{} round{}, {:.1} s a load in {} slices. Cells: median (least to greatest of the rounds).\n\
+             A ratio is the median of the rounds' ratios. Do not compare figures of different runs.",
             self.rounds,
             if self.rounds == 1 { "" } else { "s" },
             self.lengths.load.as_secs_f64() * self.lengths.slices as f64,
             self.lengths.slices,
         )?;
-        for table in &self.goals {
-            write_goals(out, table)?;
+        for table in &self.targets {
+            write_targets(out, table)?;
         }
         for measure in Measure::ALL {
             self.write_measure(out, measure)?;
@@ -64,10 +64,9 @@ impl Report {
         let (asides, shape) = (asides(measure), measure.shape());
         write!(
             out,
-            "\n**{}**\n\n| |{}| {} {} |",
+            "\n**{}**\n\n| |{}| ratio to {} |",
             title(measure),
             unit(measure).0,
-            if measure == Measure::Ping { "times" } else { "of" },
             if shape == Shape::Chain { "plain forwarding" } else { "the bare veth" },
         )?;
         for (_, name) in asides {
@@ -137,7 +136,7 @@ impl Report {
         writeln!(
             out,
             "\n**From the start of `adit run` to ready**, milliseconds\n\n\
-             | | one peer | 10,000 peers, 100,000 networks | more |\n|---|---|---|---|"
+             | | one peer | 10,000 peers, 100,000 networks | difference |\n|---|---|---|---|"
         )?;
         for loading in &self.loading {
             let milliseconds = |summary: Option<Summary>| {
@@ -150,7 +149,7 @@ impl Report {
     }
 
     fn write_contenders(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "\n**Who was measured**\n\n| | version | set up as | MTU inside |\n|---|---|---|---|")?;
+        writeln!(out, "\n**Contenders**\n\n| | version | set up as | inner MTU |\n|---|---|---|---|")?;
         for standing in self.contenders.iter().filter(|standing| standing.shape == Shape::Pair) {
             let contender = standing.contender;
             match &standing.failure {
@@ -163,7 +162,7 @@ impl Report {
             }
         }
         if !self.failures.is_empty() {
-            writeln!(out, "\nMeasurements that failed, and are missing above:\n")?;
+            writeln!(out, "\nMeasurements that failed and are missing above:\n")?;
         }
         for failure in &self.failures {
             let name = failure.contender.name_on(failure.measure.shape());
@@ -183,30 +182,34 @@ impl Report {
         let looks: Vec<String> = soak.resident_kib.iter().map(u64::to_string).collect();
         writeln!(
             out,
-            "\n**Memory** of both `adit run` of the userspace plane together (VmRSS, KiB), after a warm-up and then after each \
-             turn of {:.0} s of full load, four TCP streams and 64-byte UDP by turns: {}.",
+            "\n**Memory** of both `adit run` of the userspace plane together (VmRSS, KiB), after a warm-up and\n\
+             then after every {:.0} s of full load, four TCP streams and 64-byte UDP in turns:\n{}.",
             soak.seconds,
             looks.join(", ")
         )
     }
 }
 
-fn write_goals(out: &mut String, table: &GoalTable) -> std::fmt::Result {
-    let has_control = table.goals.iter().any(|goal| goal.control.is_some());
+fn write_targets(out: &mut String, table: &TargetTable) -> std::fmt::Result {
+    let has_control = table.targets.iter().any(|target| target.control.is_some());
     let (head, line) = if has_control { (" a second bare veth |", "---|") } else { ("", "") };
-    writeln!(out, "\n| {} | goal | moonshot | reached | |{head}\n|---|---|---|---|---|{line}", table.title)?;
-    for goal in &table.goals {
+    writeln!(
+        out,
+        "\n| {} | target | stretch target | measured | result |{head}\n|---|---|---|---|---|{line}",
+        table.title
+    )?;
+    for target in &table.targets {
         write!(
             out,
             "| {} | {} | {} | {} | {} |",
-            goal.what,
-            goal.goal_text(),
-            goal.moonshot_text(),
-            goal.reached_text(),
-            goal.verdict_text()
+            target.what,
+            target.target_text(),
+            target.stretch_text(),
+            target.reached_text(),
+            target.verdict_text()
         )?;
         if has_control {
-            write!(out, " {} |", goal.control_text())?;
+            write!(out, " {} |", target.control_text())?;
         }
         writeln!(out)?;
     }
@@ -252,7 +255,7 @@ fn title(measure: Measure) -> &'static str {
     }
 }
 
-/// Heading of the column, factor, and digits.
+/// The column's heading, the factor and the number of digits.
 fn unit(measure: Measure) -> (&'static str, f64, usize) {
     match measure {
         Measure::TcpOne | Measure::TcpFour | Measure::IperfTcp | Measure::ForwardTcp => (" Gb/s ", 1e-9, 2),
@@ -265,7 +268,7 @@ fn unit(measure: Measure) -> (&'static str, f64, usize) {
 }
 
 fn asides(measure: Measure) -> &'static [(Aside, &'static str)] {
-    const PROCESSORS: (Aside, &str) = (Aside::Processors, "processors busy in its programs");
+    const PROCESSORS: (Aside, &str) = (Aside::Processors, "processors used by its programs");
     const RETRANSMITS: (Aside, &str) = (Aside::Retransmits, "retransmits");
     match measure {
         Measure::TcpOne | Measure::TcpFour | Measure::IperfTcp | Measure::ForwardTcp => {
@@ -374,11 +377,12 @@ mod tests {
     }
 
     #[test]
-    fn figures_ratios_and_reasons_are_in_the_tables() {
+    fn the_tables_contain_figures_ratios_and_reasons() {
         let text = report().markdown();
         for line in [
-            "Machine: 2 × Test CPU (virtual machine), 4.0 GiB of memory, Linux 6.18.",
-            "| one TCP stream, of the bare veth | ≥ 0.27 | ≥ 0.40 | 0.300 (0.250 to 0.333) | reached |",
+            "Machine: 2 × Test CPU (virtual machine), 4.0 GiB of memory,",
+            "Linux 6.18.",
+            "| one TCP stream, ratio to the bare veth | ≥ 0.27 | ≥ 0.40 | 0.300 (0.250 to 0.333) | reached |",
             "| loading 10,000 peers and 100,000 networks | ≤ 1.00 s | – | 0.50 s | reached |",
             "| bare veth | 18.00 (16.00 to 20.00) | – | – | – |",
             "| Adit, userspace | 6.00 (4.00 to 6.00) | 0.300 (0.250 to 0.333) | 1.25 | 7 |",
@@ -395,8 +399,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
         }
-        assert!(!text.contains("fastd"), "who does not take part is not in a table:\n{text}");
-        assert!(!text.contains("iperf3, one"), "what is not measured has no table:\n{text}");
+        assert!(!text.contains("fastd"), "a contender that does not take part is in a table:\n{text}");
+        assert!(!text.contains("iperf3, one"), "a measure that was not taken has a table:\n{text}");
     }
 
     #[test]
@@ -415,9 +419,9 @@ mod tests {
     }
 
     #[test]
-    fn it_is_whole_only_if_ours_were_measured() {
+    fn a_report_is_whole_only_if_adit_was_measured() {
         let mut whole = report();
-        assert!(whole.is_whole(), "a peer that failed is told, but is no failure of ours");
+        assert!(whole.is_whole(), "another contender's failure makes the report incomplete");
         whole.failures[0].contender = Contender::AditEbpf;
         assert!(!whole.is_whole());
         let mut whole = report();

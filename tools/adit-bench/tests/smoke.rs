@@ -1,5 +1,9 @@
 //! Short rounds, with everything in them that can be started here.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
+use adit_testbed::needs::ebpf;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -85,19 +89,8 @@ impl Run {
     }
 }
 
-#[test]
+#[test(root, iperf3)]
 fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
-    if !adit_linux::testing::require_root("a_short_round_measures_adit_and_leaves_nothing_behind") {
-        return Ok(());
-    }
-    let iperf3 = Command::new("iperf3").arg("--version").output().is_ok();
-    if !adit_linux::testing::require(
-        "a_short_round_measures_adit_and_leaves_nothing_behind",
-        iperf3,
-        "iperf3",
-    ) {
-        return Ok(());
-    }
     let run = Run::of(&["--soak", "--only", "userspace"])?;
     assert!(run.is_success, "{}", run.said);
     let (report, said) = (&run.report, &run.said);
@@ -126,27 +119,14 @@ fn a_short_round_measures_adit_and_leaves_nothing_behind() -> Outcome {
     }
     assert!(report["soak"]["resident_kib"].as_array().is_some_and(|looks| looks.len() >= 3), "{report}");
 
-    assert!(run.document.contains("| one TCP stream, of the bare veth |"), "{}", run.document);
+    assert!(run.document.contains("| one TCP stream, ratio to the bare veth |"), "{}", run.document);
     run.left_nothing()
 }
 
-#[test]
+#[test(root, ebpf)]
 fn the_programs_in_the_kernel_are_measured_and_timed() -> Outcome {
-    const NAME: &str = "the_programs_in_the_kernel_are_measured_and_timed";
-    if !adit_linux::testing::require_root(NAME) {
-        return Ok(());
-    }
     let run = Run::of(&["--only", "adit-ebpf,adit-ebpf-many"])?;
     let (report, said) = (&run.report, &run.said);
-    let contenders = report["contenders"].as_array().ok_or("no contenders")?;
-    let is_refused = |standing: &Value| standing["failure"].to_string().contains("the kernel refuses");
-    if !adit_linux::testing::require(
-        NAME,
-        !contenders.iter().any(is_refused),
-        "a kernel that takes the programs",
-    ) {
-        return Ok(());
-    }
     assert!(run.is_success, "{said}");
     let figures = report["figures"].as_array().ok_or("no figures")?;
     for (measure, contender) in [
@@ -164,4 +144,8 @@ fn the_programs_in_the_kernel_are_measured_and_timed() -> Outcome {
     }
     assert!(report["loading"][0]["more"]["median"].as_f64() > Some(0.0), "{report}");
     run.left_nothing()
+}
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
 }

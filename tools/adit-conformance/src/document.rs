@@ -1,4 +1,4 @@
-//! `docs/conformance.md`: the same for the same observations, so that it can be compared.
+//! `docs/reference/conformance.md`: the same for the same observations, so that it can be compared.
 
 use crate::interop::{PairResults, Scenario};
 use crate::row::{Role, Row};

@@ -1,5 +1,5 @@
 //! `adit-conformance`: the same scenarios before Adit's data planes and before Linux's own ipip, rule by
-//! rule; what each was observed to do becomes `docs/conformance.md`, and the packets are kept.
+//! rule; what each was observed to do becomes `docs/reference/conformance.md`, and the packets are kept.
 //!
 //! `cargo xtask conformance` runs it in a guest whose kernel has ipip.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]

@@ -3,11 +3,13 @@
 //!
 //! [`hub`] is a network of three sites, [`wire_tap`] one end of a cable in a test's hands,
 //! [`loss_stream`] and [`transfer`] are traffic that runs while something happens, [`black_hole`] is a
-//! router that drops in silence, and [`test_planes`] runs one test on every data plane.
+//! router that drops in silence, [`test_planes`] names the data planes that a test runs on, and [`needs`]
+//! says whether this machine has what a test needs.
 
 pub mod black_hole;
 pub mod hub;
 pub mod loss_stream;
+pub mod needs;
 pub mod test_planes;
 pub mod transfer;
 pub mod wire_tap;

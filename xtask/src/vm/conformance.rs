@@ -1,5 +1,5 @@
 //! `cargo xtask conformance`: what Adit and Linux's own ipip do with the same packets, in the guest, since
-//! few machines have a kernel with ipip. Writes `docs/conformance.md`, or compares it; keeps the packets.
+//! few machines have a kernel with ipip. Writes `docs/reference/conformance.md`, or compares it; keeps the packets.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ pub(super) fn tell(home: &Home, code: u8, is_check: bool) -> Result<(), String> 
         copy(&file, &packets.join(file.file_name().unwrap_or_default()))?;
     }
     println!("the packets of every row and system: {}", packets.display());
-    let (new, kept) = (home.out().join(DOCUMENT), run::root().join("docs").join(DOCUMENT));
+    let (new, kept) = (home.out().join(DOCUMENT), run::root().join("docs/reference").join(DOCUMENT));
     if !new.is_file() {
         return match code {
             0 => Ok(()),

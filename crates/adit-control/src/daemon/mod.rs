@@ -21,7 +21,7 @@ use crate::daemon::capabilities::KeptCapabilities;
 use crate::daemon::service::Service;
 use crate::error::ControlError;
 use crate::overlay::{self, OnExit, Overlay};
-use crate::reconcile::reconciler::Keeper;
+use crate::reconcile::reconciler::Reconciler;
 use crate::state::confirmation::Confirmation;
 use crate::state::paths::{RunRecord, RuntimePaths};
 use crate::state::status::Status;
@@ -110,9 +110,9 @@ async fn serve(
     let mut is_waiting = false;
     let overlay = loop {
         match Overlay::bring_up_to_stay(config, &paths.path_cache()) {
-            Err(error) if options.wait && error.may_come().is_some() => {
+            Err(error) if options.wait && error.retry_reason().is_some() => {
                 if !is_waiting {
-                    tracing::warn!(%error, "waiting for {}", error.may_come().unwrap_or_default());
+                    tracing::warn!(%error, "waiting for {}", error.retry_reason().unwrap_or_default());
                     is_waiting = true;
                 }
             }
@@ -127,7 +127,7 @@ async fn serve(
     let service = Service::new(overlay, paths, &options.file, rights);
     let overlay = Arc::clone(&service.overlay);
 
-    let (listener, keeper) = match attend(&socket, &overlay) {
+    let (listener, reconciler) = match attend(&socket, &overlay) {
         Ok(attending) => attending,
         Err(error) => {
             // A start that fails leaves what it has found.
@@ -179,7 +179,7 @@ async fn serve(
     };
     notify::stopping();
     server.abort();
-    drop(keeper);
+    drop(reconciler);
     remember(&overlay, &mut is_forgetful);
     let on_exit = options.on_exit.unwrap_or(default);
     close(&overlay, on_exit)?;
@@ -191,7 +191,7 @@ fn inside_of(config: &Config) -> Option<String> {
 }
 
 /// Who answers for an overlay that is up, and who keeps it.
-fn attend(socket: &Path, overlay: &Shared) -> Result<(UnixListener, Keeper), ControlError> {
+fn attend(socket: &Path, overlay: &Shared) -> Result<(UnixListener, Reconciler), ControlError> {
     let file = |error| ControlError::file("listen on", socket, error);
     // We hold the lock, so a socket that is there is a dead daemon's.
     let _ = std::fs::remove_file(socket);
@@ -199,7 +199,7 @@ fn attend(socket: &Path, overlay: &Shared) -> Result<(UnixListener, Keeper), Con
     let listener = private_socket::listen(socket).map_err(file)?;
     listener.set_nonblocking(true).map_err(file)?;
     let listener = UnixListener::from_std(listener).map_err(file)?;
-    Ok((listener, Keeper::start(Arc::clone(overlay))?))
+    Ok((listener, Reconciler::start(Arc::clone(overlay))?))
 }
 
 type Shared = Arc<Mutex<Option<Overlay>>>;

@@ -1,139 +1,181 @@
-//! What a configuration means for the kernel: the devices and the routes an overlay is made of.
-//! Pure: it reads no file and asks no kernel.
+//! The desired state of the kernel: the interfaces, the routes and the packet filter that a
+//! configuration asks for on a machine. Pure: it reads no file and asks no kernel.
 
+use std::collections::HashSet;
 use std::hash::RandomState;
 use std::net::Ipv4Addr;
 
-use adit_config::{Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, SiteConfig, Ttl};
+use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl};
 use adit_dataplane::kernel::Filter;
-use adit_linux::netlink::Ipip;
+use adit_linux::netlink::Link;
 use adit_tunnel::{ProbeOptions, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use ipnet::Ipv4Net;
 
-use crate::reconcile::devices;
+use crate::reconcile::devices::{self, DesiredDevice, has_alias_of, uses_kernel_plane};
 
-/// What a machine has that an overlay is made on.
+/// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
+const MIN_MTU: u16 = 68;
+
+/// The facts of a machine that a desired state depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// Our address on the underlay.
     pub underlay: Ipv4Addr,
-    /// All addresses that it has inside, and that one.
+    /// All addresses of the inner side, and our underlay address.
     pub local: Vec<Ipv4Addr>,
     /// The largest datagram that its underlay carries, in bytes.
     pub underlay_mtu: u16,
-    /// The VRF that the file names.
+    /// The VRF of `site.vrf`.
     pub vrf: Option<Vrf>,
 }
 
-/// A VRF: an interface, and a table of routes for what is in it.
+/// A VRF: an interface, and a routing table for the interfaces attached to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vrf {
     /// Its name.
     pub name: String,
-    /// Its number.
+    /// Its interface index.
     pub index: u32,
-    /// The table.
+    /// Its routing table.
     pub table: u32,
 }
 
 /// The kernel objects of an overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// The tunnel's interface, as the file names it.
+    /// The tunnel interface, as the file names it.
     pub device: String,
-    /// The interfaces that the tunnel is made of: one, unless Linux's driver has one for each peer.
+    /// The interfaces of the tunnel: one, unless the ipip driver has one for each peer.
     pub devices: Vec<DesiredDevice>,
-    /// Our address on the underlay, which nobody but the data plane has to do with.
+    /// Our address on the underlay.
     pub underlay: Ipv4Addr,
-    /// The network namespace that all of it is in, if not where the underlay is.
+    /// The network namespace of interfaces and routes; `None`: that of the underlay.
     pub netns: Option<String>,
-    /// The VRF that it is in.
+    /// The VRF of interfaces and routes.
     pub vrf: Option<Vrf>,
-    /// MTU of the interfaces: what the inside may send in one datagram.
+    /// MTU of the interfaces, in bytes.
     pub mtu: u16,
-    /// What is routed into them.
+    /// The routes into the interfaces.
     pub routes: Vec<DesiredRoute>,
-    /// Who may send what, where the driver does not know it.
+    /// How those routes are made.
+    pub(crate) routing: Routing,
+    /// The packet filter of the kernel plane; the other planes check packets themselves.
     pub filter: Option<Filter>,
-}
-
-/// An interface of the tunnel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DesiredDevice {
-    /// Its name; an interface that is there under another keeps that.
-    pub name: String,
-    /// What marks it as ours, and as this site's.
-    pub alias: String,
-    /// How it tunnels, if Linux's driver does; `None`: a TUN device.
-    pub ipip: Option<Ipip>,
 }
 
 /// A route into the tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredRoute {
-    /// Where it leads.
+    /// Its destination.
     pub network: Ipv4Net,
-    /// The peer behind which that is.
+    /// The peer that owns the network.
     pub peer: String,
-    /// By which of the devices, by its place.
+    /// The position of its interface in [`Desired::devices`].
     pub device: usize,
-    /// On a site with several peers, the peer's underlay address. As a gateway it tells the kernel that a
-    /// packet which goes out by the device it came in by, on a hub, is to be forwarded, and no host to be
-    /// redirected.
+    /// The gateway, on a site with several peers. It tells the kernel that a packet which leaves by
+    /// the interface it came in by, on a hub, is to be forwarded, and no host to be redirected.
     pub via: Option<Ipv4Addr>,
-    /// Our address that datagrams of the gateway itself shall carry, so that the peer takes them:
-    /// one inside `site.networks`.
+    /// The source address of what the gateway itself sends: one of `site.networks`, because the
+    /// peer accepts no other.
     pub preferred_source: Option<Ipv4Addr>,
 }
 
-/// What marks a device as an overlay's.
-#[must_use]
-pub fn alias(site: &str) -> String {
-    format!("adit:{site}")
+/// How a site makes its routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Routing {
+    pub(crate) gateways: Gateways,
+    pub(crate) preferred_source: Option<Ipv4Addr>,
+}
+
+/// Which gateway the routes to a peer name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gateways {
+    /// None.
+    Unnamed,
+    /// The peer's underlay address.
+    PeerAddress,
+    /// [`PLACEHOLDER_GATEWAY`], for every peer.
+    Placeholder,
+}
+
+/// The most gateways that one TUN device's routes name. The kernel compares a new route with all
+/// routes of the interface, one after another, except with those of the same gateway: with 10,000
+/// gateways that takes two seconds.
+const MAX_GATEWAYS: usize = 256;
+/// The gateway that stands for every peer: the dummy address of RFC 7600. It only matters that there
+/// is a gateway, see [`DesiredRoute::via`].
+const PLACEHOLDER_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
+impl Gateways {
+    /// Returns the gateways that the routes of `config` into `devices` name.
+    fn of(config: &Config, devices: &[DesiredDevice]) -> Self {
+        if is_shared(devices) {
+            // The ipip driver sends to the gateway.
+            return Self::PeerAddress;
+        }
+        // A packet never leaves by the interface it came in by if each peer has its own.
+        if devices.len() > 1 || config.peers.len() <= 1 {
+            return Self::Unnamed;
+        }
+        let routed = config.peers.iter().filter(|peer| !peer.networks.is_empty()).count();
+        if routed > MAX_GATEWAYS { Self::Placeholder } else { Self::PeerAddress }
+    }
+
+    fn of_peer(self, underlay: Ipv4Addr) -> Option<Ipv4Addr> {
+        match self {
+            Self::Unnamed => None,
+            Self::PeerAddress => Some(underlay),
+            Self::Placeholder => Some(PLACEHOLDER_GATEWAY),
+        }
+    }
+}
+
+impl Routing {
+    /// Returns how `config` makes its routes on a machine with these addresses.
+    fn of(config: &Config, devices: &[DesiredDevice], local: &[Ipv4Addr]) -> Self {
+        Self { gateways: Gateways::of(config, devices), preferred_source: inner_address(&config.site, local) }
+    }
+
+    /// Returns the routes to the networks of `peer` by the interface at position `device`.
+    pub(crate) fn to_peer<'a>(
+        self,
+        peer: &'a Peer,
+        device: usize,
+    ) -> impl Iterator<Item = DesiredRoute> + use<'a> {
+        peer.networks.iter().map(move |network| DesiredRoute {
+            network: *network,
+            peer: peer.name.to_string(),
+            device,
+            via: self.gateways.of_peer(peer.underlay),
+            preferred_source: self.preferred_source,
+        })
+    }
+}
+
+/// Returns true if all peers share one ipip interface.
+fn is_shared(devices: &[DesiredDevice]) -> bool {
+    devices.iter().any(|device| device.ipip.is_some_and(|ipip| ipip.remote.is_none()))
 }
 
 impl Desired {
-    /// What `config` asks of a machine.
+    /// Returns what `config` asks for on a machine.
     #[must_use]
     pub fn of(config: &Config, machine: &Machine) -> Self {
         let site = &config.site;
-        let preferred_source = inside_address(site, &machine.local);
         let mtu = match config.site.tunnel.mtu {
             Mtu::Fixed(mtu) => mtu,
-            Mtu::Auto => machine.underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(68),
+            Mtu::Auto => machine.underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(MIN_MTU),
         };
         let devices = devices::of(config, machine.underlay);
-        // A packet never leaves by an interface of its own that it came in by.
+        let routing = Routing::of(config, &devices, &machine.local);
         let has_one_each = devices.len() > 1;
-        let is_shared = devices.iter().any(|device| device.ipip.is_some_and(|ipip| ipip.remote.is_none()));
-        let names_peers = is_shared || config.peers.len() > 1 && !has_one_each;
-        let routes = config
-            .peers
-            .iter()
-            .enumerate()
-            .flat_map(|(place, peer)| peer.networks.iter().map(move |network| (place, peer, *network)))
-            .map(|(place, peer, network)| DesiredRoute {
-                network,
-                peer: peer.name.to_string(),
-                device: if has_one_each { place } else { 0 },
-                via: names_peers.then_some(peer.underlay),
-                preferred_source,
-            })
-            .collect();
-        let filter = is_drivers(config).then(|| Filter {
-            site: site.name.to_string(),
-            underlay: Some(machine.underlay),
-            networks: site.networks.clone(),
-            local: machine.local.clone(),
-            peers: config.peers.iter().map(|peer| (peer.underlay, peer.networks.clone())).collect(),
-            devices: devices.iter().map(|device| device.name.clone()).collect(),
-            takes_all: is_shared,
-            others: Vec::new(),
-            mss_clamp: config.site.tunnel.mss_clamp,
-        });
+        let device_of = |position| if has_one_each { position } else { 0 };
+        let peers = config.peers.iter().enumerate();
+        let routes = peers.flat_map(|(position, peer)| routing.to_peer(peer, device_of(position))).collect();
+        let filter = uses_kernel_plane(config).then(|| filter(config, machine, &devices));
         Self {
             device: site.device.to_string(),
             devices,
@@ -142,22 +184,56 @@ impl Desired {
             vrf: machine.vrf.clone(),
             mtu,
             routes,
+            routing,
             filter,
         }
     }
 
-    /// Whether Linux's own driver carries the packets.
-    #[must_use]
-    pub fn is_drivers(&self) -> bool {
-        self.filter.is_some()
+    /// Returns how `config` makes its routes if nothing but peers has changed.
+    pub(crate) fn routing_with_peers_of(&self, config: &Config) -> Routing {
+        Routing { gateways: Gateways::of(config, &self.devices), ..self.routing }
+    }
+
+    /// Adapts the ipip interfaces to those that exist: they keep their names, and no new one takes
+    /// such a name. Foreign tunnels keep their peers.
+    pub(crate) fn adapt_to(&mut self, site: &str, links: &[Link]) {
+        let Some(filter) = &mut self.filter else { return };
+        let is_ours = |link: &&Link| has_alias_of(link, site);
+        let mut names: HashSet<String> = links.iter().filter(is_ours).map(|link| link.name.clone()).collect();
+        let found = devices::find_ipip(&self.devices, site, links, &[]);
+        for (device, found) in self.devices.iter_mut().zip(found) {
+            match found {
+                Some(link) => device.name.clone_from(&link.name),
+                None if names.contains(&device.name) => {
+                    device.name = devices::free_name(&self.device, &device.alias, &mut names);
+                }
+                None => {
+                    names.insert(device.name.clone());
+                }
+            }
+        }
+        filter.devices = self.devices.iter().map(|device| device.name.clone()).collect();
+        let others = links.iter().filter(|link| !is_ours(link)).filter_map(|link| link.ipip);
+        filter.others = others.filter_map(|ipip| ipip.remote).collect();
+        filter.others.sort_unstable();
     }
 }
 
-pub(crate) fn is_drivers(config: &Config) -> bool {
-    config.site.dataplane == DataplaneChoice::Kernel
+fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filter {
+    Filter {
+        site: config.site.name.to_string(),
+        underlay: Some(machine.underlay),
+        networks: config.site.networks.clone(),
+        local: machine.local.clone(),
+        peers: config.peers.iter().map(|peer| (peer.underlay, peer.networks.clone())).collect(),
+        devices: devices.iter().map(|device| device.name.clone()).collect(),
+        takes_all: is_shared(devices),
+        others: Vec::new(),
+        mss_clamp: config.site.tunnel.mss_clamp,
+    }
 }
 
-/// The tunnel that `config` asks for on a machine.
+/// Returns the tunnel that `config` asks for on a machine.
 #[must_use]
 pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
     let options = &config.site.tunnel;
@@ -182,15 +258,20 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
         mss_clamp: options.mss_clamp,
         underlay_mtu: machine.underlay_mtu,
         local_addresses: machine.local.clone(),
-        // Linux's driver asks nobody.
-        probe: inside_address(&config.site, &machine.local)
-            .filter(|_| options.probe && options.df && !is_drivers(config))
+        probe: inner_address(&config.site, &machine.local)
+            .filter(|_| wants_probes(config))
             .map(|source| ProbeOptions { source, secret: RandomState::new() }),
     }
 }
 
-/// Our address inside our own networks, if we have one: what the gateway itself sends comes from there.
-fn inside_address(site: &SiteConfig, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
-    let is_inside = |address: &Ipv4Addr| site.networks.iter().any(|network| network.contains(address));
-    local.iter().copied().find(is_inside)
+/// Returns true if `config` asks for path probes. Linux's ipip driver sends none.
+pub(crate) fn wants_probes(config: &Config) -> bool {
+    config.site.tunnel.probe && config.site.tunnel.df && !uses_kernel_plane(config)
+}
+
+/// Returns the first of our addresses that lies in our own networks, if there is one. What the
+/// gateway itself sends comes from there.
+fn inner_address(site: &SiteConfig, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+    let is_inner = |address: &Ipv4Addr| site.networks.iter().any(|network| network.contains(address));
+    local.iter().copied().find(is_inner)
 }

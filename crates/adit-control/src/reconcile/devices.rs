@@ -1,43 +1,75 @@
-//! Which interfaces a tunnel is made of, and how they are called. Pure.
+//! The interfaces a tunnel is made of, and their names. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use adit_config::{Config, DscpChoice, Peer, Ttl};
+use adit_config::{Config, DataplaneChoice, DscpChoice, Peer, Ttl};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
 
-use crate::reconcile::desired::{Desired, DesiredDevice, alias, is_drivers};
-
-/// Up to so many peers Linux's driver has an interface for each, which can be watched, captured on and limited by
-/// itself; above, one for all, whose routes name the peer as their gateway. An interface costs the kernel some 40 KB, and
-/// milliseconds to make and to remove, a route of the shared one 1 KB; a datagram costs the same (docs/benchmarks.md).
+/// Up to this many peers each have an ipip interface of their own, which can be watched, captured on
+/// and limited separately. Above it, all peers share one, and the routes name the peer as their
+/// gateway. An interface costs the kernel some 40 KB, and milliseconds to create and to delete; a
+/// route of the shared one costs 1 KB. The cost of a datagram is the same (docs/benchmarks.md).
 pub const OWN_DEVICES: usize = 64;
 
-/// What the table of nf_tables judges; anything else would come through unseen.
-const IPIP: u8 = 4;
+/// The only protocol that the packet filter checks. Anything else would pass unchecked.
+const IPIP_PROTOCOL: u8 = 4;
 
-/// An interface's name has at most 15 bytes.
-const NAME: usize = 15;
+/// The longest name of an interface, in bytes.
+const MAX_NAME: usize = 15;
 
-/// What marks a device as that of one peer.
+/// An interface of the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredDevice {
+    /// Its name. An interface that exists under another name keeps that.
+    pub name: String,
+    /// The alias that marks it as ours, and as this site's.
+    pub alias: String,
+    /// Endpoints and options, for Linux's ipip driver; `None`: a TUN device.
+    pub ipip: Option<Ipip>,
+}
+
+/// Returns the alias that marks an interface as a site's.
+#[must_use]
+pub fn alias(site: &str) -> String {
+    format!("adit:{site}")
+}
+
+/// Returns the alias that marks an interface as that of one peer.
 #[must_use]
 pub fn alias_of_peer(site: &str, peer: &str) -> String {
     format!("{}:{peer}", alias(site))
 }
 
-/// Whether a device with this alias is the site's.
+/// Returns true if an interface with the alias `found` is the site's.
 #[must_use]
 pub fn is_of_site(found: &str, site: &str) -> bool {
     let rest = found.strip_prefix(&alias(site));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
-/// The devices that `config` asks for, in the order of the peers where each has its own.
+/// Returns true if the interface has an alias of the site.
+pub(crate) fn has_alias_of(link: &Link, site: &str) -> bool {
+    link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site))
+}
+
+/// Returns true if `link` is what a start creates first: an ipip interface with the endpoints and
+/// options of `device`, still down and without an alias.
+pub(crate) fn is_half_made(link: &Link, device: &DesiredDevice) -> bool {
+    link.alias.is_none() && !link.up && link.ipip.is_some() && link.ipip == device.ipip
+}
+
+/// Returns true if the configuration chooses Linux's ipip driver.
+pub(crate) fn uses_kernel_plane(config: &Config) -> bool {
+    config.site.dataplane == DataplaneChoice::Kernel
+}
+
+/// Returns the interfaces that `config` asks for, in the order of the peers if each has its own.
 pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
     let site = config.site.name.as_str();
     let device = config.site.device.to_string();
-    if !is_drivers(config) {
+    if !uses_kernel_plane(config) {
         return vec![DesiredDevice { name: device, alias: alias(site), ipip: None }];
     }
     match config.peers.len() {
@@ -58,7 +90,7 @@ pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
             };
             config.peers.iter().map(named).collect()
         }
-        // None yet, or many.
+        // No peers yet, or many.
         _ => {
             vec![DesiredDevice { name: device, alias: alias(site), ipip: Some(ipip(config, underlay, None)) }]
         }
@@ -78,69 +110,44 @@ fn ipip(config: &Config, underlay: Ipv4Addr, peer: Option<&Peer>) -> Ipip {
             DscpChoice::Inherit => INHERIT_TOS,
             DscpChoice::Fixed(dscp) => dscp << 2,
         },
-        protocol: IPIP,
+        protocol: IPIP_PROTOCOL,
         path_mtu_discovery: options.df,
     }
 }
 
-impl Desired {
-    /// Devices that are there already keep their names, whatever those are, and no new one takes such a name; and
-    /// other people's tunnels keep their peers.
-    pub(crate) fn adapt_to(&mut self, site: &str, links: &[Link]) {
-        let Some(filter) = &mut self.filter else { return };
-        let is_ours = |link: &&Link| link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site));
-        let mut names: HashSet<String> = links.iter().filter(is_ours).map(|link| link.name.clone()).collect();
-        let there = there(&self.devices, site, links, &[]);
-        for (device, there) in self.devices.iter_mut().zip(there) {
-            match there {
-                Some(link) => device.name.clone_from(&link.name),
-                None if names.contains(&device.name) => {
-                    device.name = free_name(&self.device, &device.alias, &mut names);
-                }
-                None => {
-                    names.insert(device.name.clone());
-                }
-            }
-        }
-        filter.devices = self.devices.iter().map(|device| device.name.clone()).collect();
-        let others = links.iter().filter(|link| !is_ours(link)).filter_map(|link| link.ipip);
-        filter.others = others.filter_map(|ipip| ipip.remote).collect();
-        filter.others.sort_unstable();
-    }
-}
-
-/// Which of `links` is which of the driver's devices: first those of the same two ends, since no two can have these,
-/// then those that are marked as the peer's. `known` are the indices of those that are ours whatever they are called.
-pub(crate) fn there<'a>(
+/// Finds the interface of each of the ipip driver's `devices` among `links`: first by its two
+/// endpoints, which no two interfaces share, then by its alias. `known` are the indices of those that
+/// are ours whatever their alias is.
+pub(crate) fn find_ipip<'a>(
     devices: &[DesiredDevice],
     site: &str,
     links: &'a [Link],
     known: &[u32],
 ) -> Vec<Option<&'a Link>> {
-    let is_ours = |link: &&Link| {
-        link.ipip.is_some()
-            && (known.contains(&link.index)
-                || link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site)))
-    };
+    let is_ours =
+        |link: &&Link| link.ipip.is_some() && (known.contains(&link.index) || has_alias_of(link, site));
     let ours: Vec<&Link> = links.iter().filter(is_ours).collect();
-    let ends = |ipip: Option<Ipip>| ipip.map(|ipip| (ipip.local, ipip.remote));
-    let by_ends: HashMap<_, &Link> = ours.iter().map(|link| (ends(link.ipip), *link)).collect();
+    let endpoints = |ipip: Option<Ipip>| ipip.map(|ipip| (ipip.local, ipip.remote));
+    let by_endpoints: HashMap<_, &Link> = ours.iter().map(|link| (endpoints(link.ipip), *link)).collect();
     let mut found: Vec<Option<&Link>> =
-        devices.iter().map(|device| by_ends.get(&ends(device.ipip)).copied()).collect();
+        devices.iter().map(|device| by_endpoints.get(&endpoints(device.ipip)).copied()).collect();
     let taken: HashSet<u32> = found.iter().flatten().map(|link| link.index).collect();
-    let marked = ours.iter().filter(|link| !taken.contains(&link.index));
-    let marked: HashMap<&str, &Link> =
-        marked.filter_map(|link| Some((link.alias.as_deref()?, *link))).collect();
+    let by_alias: HashMap<&str, &Link> = ours
+        .iter()
+        .filter(|link| !taken.contains(&link.index))
+        .filter_map(|link| Some((link.alias.as_deref()?, *link)))
+        .collect();
     for (device, found) in devices.iter().zip(&mut found) {
-        *found = found.or_else(|| marked.get(device.alias.as_str()).copied());
+        *found = found.or_else(|| by_alias.get(device.alias.as_str()).copied());
     }
     found
 }
 
-/// A name for the device of a peer that none of `taken` has, the same each time: the peer's own if there is room.
-fn free_name(device: &str, peer: &str, taken: &mut HashSet<String>) -> String {
+/// Returns a name for the interface of a peer that is not `taken`, and takes it. It is the same each
+/// time: the peer's name if there is room, and a hash of it otherwise.
+pub(super) fn free_name(device: &str, peer: &str, taken: &mut HashSet<String>) -> String {
     let own = format!("{device}-{peer}");
-    let is_name = own.len() <= NAME && !own.contains(':');
+    let is_name = own.len() <= MAX_NAME && !own.contains(':');
     let mut name = if is_name { own } else { short_name(device, peer, 0) };
     let mut number = 0;
     while !taken.insert(name.clone()) {
@@ -151,12 +158,12 @@ fn free_name(device: &str, peer: &str, taken: &mut HashSet<String>) -> String {
 }
 
 fn short_name(device: &str, peer: &str, number: u32) -> String {
-    const BEGINNING: usize = 6;
-    let beginning: String = device.chars().take(BEGINNING).collect();
-    format!("{beginning}-{:08x}", hash(peer.bytes().chain(number.to_be_bytes())))
+    const PREFIX_LEN: usize = 6;
+    let prefix: String = device.chars().take(PREFIX_LEN).collect();
+    format!("{prefix}-{:08x}", hash(peer.bytes().chain(number.to_be_bytes())))
 }
 
-/// FNV-1a: the same in every version.
+/// FNV-1a, which is the same in every version of Adit.
 fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
@@ -164,7 +171,7 @@ fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::desired::Machine;
+    use crate::reconcile::desired::{Desired, Machine};
 
     const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 
@@ -212,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn one_peer_has_the_files_device_some_have_their_own_and_many_share_one() {
+    fn one_peer_uses_the_device_of_the_file_a_few_have_their_own_and_many_share_one() {
         assert_eq!(names(&desired(1)), ["ipipA"]);
         assert_eq!(names(&desired(3)), ["ipipA-p0", "ipipA-p1", "ipipA-p2"]);
         assert_eq!(desired(OWN_DEVICES).devices.len(), OWN_DEVICES);
@@ -228,22 +235,22 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_there_keeps_its_name_and_no_other_takes_it() {
+    fn an_existing_interface_keeps_its_name_and_no_other_takes_it() {
         let ipip = desired(1).devices[0].ipip;
         let mut more = desired(2);
         more.adapt_to("a", &[link("ipipA", "adit:a:p0", ipip)]);
         assert_eq!(names(&more), ["ipipA", "ipipA-p1"]);
-        // Over the border, the old ones are still there.
+        // Above the limit, the old interfaces still exist.
         let mut many = desired(OWN_DEVICES + 1);
         many.adapt_to("a", &[link("ipipA", "adit:a:p0", ipip)]);
         assert_eq!(many.devices.len(), 1);
         assert_ne!(names(&many), ["ipipA"]);
-        assert!(names(&many)[0].len() <= NAME);
+        assert!(names(&many)[0].len() <= MAX_NAME);
         assert_eq!(many.filter.map(|filter| filter.devices), Some(vec![many.devices[0].name.clone()]));
     }
 
     #[test]
-    fn tunnels_of_others_keep_their_peers() {
+    fn foreign_tunnels_keep_their_peers() {
         let theirs =
             Ipip { remote: Some([10, 9, 9, 9].into()), ..desired(1).devices[0].ipip.expect("it is ipip") };
         let mut many = desired(OWN_DEVICES + 1);
@@ -252,25 +259,25 @@ mod tests {
     }
 
     #[test]
-    fn names_are_short_and_nobodys_else() {
+    fn generated_names_are_short_unique_and_stable() {
         let mut taken = HashSet::new();
         let long = "a-peer-with-a-very-long-name";
         let first = free_name("averylongdevice", long, &mut taken);
-        assert_eq!(first.len(), NAME);
+        assert_eq!(first.len(), MAX_NAME);
         let second = free_name("averylongdevice", long, &mut taken);
         assert_ne!(first, second);
         assert_eq!(first, free_name("averylongdevice", long, &mut HashSet::new()), "the same each time");
     }
 
     #[test]
-    fn an_alias_is_of_one_site() {
+    fn an_alias_belongs_to_one_site() {
         for (found, expected) in [("adit:a", true), ("adit:a:b", true), ("adit:ab", false), ("mine", false)] {
             assert_eq!(is_of_site(found, "a"), expected, "{found}");
         }
     }
 
     #[test]
-    fn settings_are_the_drivers() {
+    fn tunnel_options_become_options_of_the_ipip_driver() {
         let text = |tunnel: &str| {
             let file = config(1).to_toml();
             file.replace("[tunnel]\n", &format!("[tunnel]\n{tunnel}\n"))

@@ -2,8 +2,12 @@
 //! kernel has, the difference between both, and the thread that keeps it empty.
 
 pub mod change;
+pub(crate) mod config_diff;
 pub mod desired;
 pub mod devices;
+pub(crate) mod foreign;
+pub(crate) mod kernel_diff;
+pub(crate) mod machine;
 pub(crate) mod netlink_watch;
 pub(crate) mod objects;
 pub(crate) mod peer_update;

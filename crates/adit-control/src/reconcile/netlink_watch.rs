@@ -1,49 +1,60 @@
-//! What changes on both sides of an overlay, as the kernel tells it.
+//! Netlink's notifications about both sides of an overlay.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use adit_linux::error::{Error, Result};
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Events, Group};
 use adit_linux::sockets::poll::readable_any_within;
 
-use crate::reconcile::route_events::Hearsay;
+use crate::reconcile::route_events::PendingEvents;
 
-/// Of the inside, which may be where the outside is.
-const INSIDE: [Group; 3] = [Group::Link, Group::Address, Group::Route];
-/// Of an outside that is elsewhere: which way leads to a peer is the data plane's business.
-const OUTSIDE: [Group; 2] = [Group::Link, Group::Address];
+/// The groups of the inner side, which may also be the underlay's side.
+const INNER_GROUPS: [Group; 3] = [Group::Link, Group::Address, Group::Route];
+/// The groups of an underlay elsewhere. Its routes are the data plane's business: it looks up the
+/// next hop of each peer.
+const UNDERLAY_GROUPS: [Group; 2] = [Group::Link, Group::Address];
 
-/// Ears on the side of the calling thread, and on the inside where that is elsewhere.
-pub(crate) struct Hearing {
-    ears: Vec<Events>,
+/// Subscriptions in the calling thread's network namespace, and on the inner side if that is another.
+pub(crate) struct NetlinkWatcher {
+    subscriptions: Vec<Events>,
 }
 
-impl Hearing {
-    pub(crate) fn open(inside: &Inside) -> Result<Self> {
-        let mut ears = vec![inside.run(|| Events::open(&INSIDE))??];
-        if inside.netns.is_some() {
-            ears.push(Events::open(&OUTSIDE)?);
+impl NetlinkWatcher {
+    /// Subscribes to both sides.
+    ///
+    /// # Errors
+    /// Fails if the inner namespace cannot be entered, or if netlink cannot be opened.
+    pub(crate) fn open(inner: &NetScope) -> Result<Self> {
+        let mut subscriptions = vec![inner.run(|| Events::open(&INNER_GROUPS))??];
+        if inner.netns.is_some() {
+            subscriptions.push(Events::open(&UNDERLAY_GROUPS)?);
         }
-        Ok(Self { ears })
+        Ok(Self { subscriptions })
     }
 
-    /// Takes note of what has changed since it was last asked, waiting for at most `patience`; whether there was
-    /// anything.
-    pub(crate) fn hears(&mut self, patience: Duration, heard: &mut Hearsay) -> Result<bool> {
-        let sources: Vec<_> = self.ears.iter().map(AsFd::as_fd).collect();
-        readable_any_within(&sources, patience)
-            .map_err(|error| Error::new("cannot wait for what changes in the network", error))?;
-        self.drain(heard)
+    /// Adds what has changed since the last call to `pending`. If nothing has, it waits for at most
+    /// `timeout`. Returns true if there was an event.
+    ///
+    /// # Errors
+    /// Fails if a socket cannot be read: events are lost then.
+    pub(crate) fn poll(&mut self, timeout: Duration, pending: &mut PendingEvents) -> Result<bool> {
+        let sources: Vec<_> = self.subscriptions.iter().map(AsFd::as_fd).collect();
+        readable_any_within(&sources, timeout)
+            .map_err(|error| Error::new("cannot wait for changes of the network", error))?;
+        self.drain(pending)
     }
 
-    /// The same without waiting.
-    pub(crate) fn drain(&mut self, heard: &mut Hearsay) -> Result<bool> {
+    /// As [`Self::poll`], without waiting.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    pub(crate) fn drain(&mut self, pending: &mut PendingEvents) -> Result<bool> {
         let mut any = false;
-        for events in &mut self.ears {
+        for events in &mut self.subscriptions {
             while let Some(event) = events.try_next()? {
-                heard.note(event);
+                pending.add(event);
                 any = true;
             }
         }

@@ -1,4 +1,4 @@
-//! Keeps an overlay as it should be: a thread that hears what changes in the kernel, and looks.
+//! The reconciler: a thread that watches the kernel and repairs the overlay.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,43 +7,49 @@ use std::time::{Duration, Instant};
 
 use crate::error::ControlError;
 use crate::overlay::Overlay;
-use crate::reconcile::netlink_watch::Hearing;
-use crate::reconcile::route_events::Hearsay;
+use crate::reconcile::netlink_watch::NetlinkWatcher;
+use crate::reconcile::route_events::PendingEvents;
 
-/// How often everything is looked at though nothing was said: a lost event must not last.
-const AUDIT: Duration = Duration::from_secs(30);
-/// How often the data plane is looked at, of which no event tells.
-const GLANCE: Duration = Duration::from_millis(250);
-/// Between two looks at everything: a storm of other people's changes is one look.
-const SETTLE: Duration = Duration::from_millis(100);
-/// After an attempt that failed.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How often everything is looked at without an event: a lost event must not have a lasting effect.
+const FULL_RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the data plane is checked, about which there are no events.
+const DATAPLANE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long events are collected after the first: a storm of changes leads to one look.
+const EVENT_DEBOUNCE: Duration = Duration::from_millis(100);
+/// How long after a failed repair the next one is tried.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The thread, until it is dropped.
-pub(crate) struct Keeper {
+/// The thread. Dropping it stops the thread.
+pub(crate) struct Reconciler {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
-    /// Keeps what is in `overlay`, in the calling thread's network namespace.
+impl Reconciler {
+    /// Starts to reconcile the overlay, in the calling thread's network namespace. The thread ends
+    /// when there is no overlay any more.
+    ///
+    /// # Errors
+    /// Fails if netlink cannot be opened or the thread cannot be started.
     pub(crate) fn start(overlay: Arc<Mutex<Option<Overlay>>>) -> Result<Self, ControlError> {
-        // First subscribed, then looked: nothing that happens in between is missed.
-        let hearing = {
+        // Subscribe first: nothing that happens before the first look is missed.
+        let watcher = {
             let overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
-            Hearing::open(&overlay.as_ref().map(|overlay| overlay.place().clone()).unwrap_or_default())?
+            NetlinkWatcher::open(
+                &overlay.as_ref().map(|overlay| overlay.inner_scope().clone()).unwrap_or_default(),
+            )?
         };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("adit-keep".to_owned())
-            .spawn(move || keep(&overlay, hearing, &stopped))
+            .spawn(move || Loop::new(watcher).run(&overlay, &stopped))
             .map_err(|error| ControlError::file("start a thread for", "adit-keep", error))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }
 
-impl Drop for Keeper {
+impl Drop for Reconciler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take()
@@ -54,59 +60,96 @@ impl Drop for Keeper {
     }
 }
 
-fn keep(overlay: &Mutex<Option<Overlay>>, mut hearing: Hearing, stop: &AtomicBool) {
-    let (mut looked, mut not_before) = (Instant::now(), Instant::now());
-    let mut has_failed = false;
-    let mut heard = Hearsay::default();
-    while !stop.load(Ordering::Relaxed) {
-        match hearing.hears(GLANCE, &mut heard) {
+/// The state of the thread.
+struct Loop {
+    watcher: NetlinkWatcher,
+    /// The events since the last look at everything.
+    pending: PendingEvents,
+    last_resync: Instant,
+    /// After a failed repair, when to try again.
+    not_before: Instant,
+    has_failed: bool,
+}
+
+impl Loop {
+    fn new(watcher: NetlinkWatcher) -> Self {
+        let now = Instant::now();
+        Self {
+            watcher,
+            pending: PendingEvents::default(),
+            last_resync: now,
+            not_before: now,
+            has_failed: false,
+        }
+    }
+
+    fn run(mut self, overlay: &Mutex<Option<Overlay>>, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            self.collect_events();
+            let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(overlay) = overlay.as_mut() else { return };
+            if self.is_repair_due(overlay) && Instant::now() >= self.not_before {
+                self.repair(overlay);
+            }
+        }
+    }
+
+    /// Waits for events, for at most [`DATAPLANE_CHECK_INTERVAL`], and collects them.
+    fn collect_events(&mut self) {
+        match self.watcher.poll(DATAPLANE_CHECK_INTERVAL, &mut self.pending) {
             Ok(false) => {}
             Ok(true) => {
-                std::thread::sleep(SETTLE);
-                if hearing.drain(&mut heard).is_err() {
-                    heard.note_loss();
+                std::thread::sleep(EVENT_DEBOUNCE);
+                if self.watcher.drain(&mut self.pending).is_err() {
+                    self.pending.mark_overrun();
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "what changes in the kernel is not heard");
-                std::thread::sleep(GLANCE);
-                heard.note_loss();
+                tracing::error!(%error, "cannot watch what changes in the kernel");
+                std::thread::sleep(DATAPLANE_CHECK_INTERVAL);
+                self.pending.mark_overrun();
             }
         }
-        let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(overlay) = overlay.as_mut() else { return };
-        let is_as_told = overlay.is_as_told(&heard);
-        if is_as_told {
-            heard = Hearsay::default();
+    }
+
+    fn is_repair_due(&mut self, overlay: &Overlay) -> bool {
+        let matches = self.pending.matches_desired(overlay.desired(), overlay.devices());
+        if matches {
+            self.pending = PendingEvents::default();
         }
-        // The namespace of the inside may have its name no more, of which no event tells.
-        let is_elsewhere = !overlay.is_in_place();
-        let is_due = !is_as_told
-            || has_failed
-            || is_elsewhere
-            || looked.elapsed() >= AUDIT
-            || overlay.plane().check().is_err();
-        if !is_due || Instant::now() < not_before {
-            continue;
-        }
-        (looked, heard) = (Instant::now(), Hearsay::default());
+        !matches
+            || self.has_failed
+            || !overlay.is_in_namespace()
+            || self.last_resync.elapsed() >= FULL_RESYNC_INTERVAL
+            || overlay.plane().check().is_err()
+    }
+
+    /// Looks at everything, and repairs what differs.
+    fn repair(&mut self, overlay: &mut Overlay) {
+        let has_moved = !overlay.is_in_namespace();
+        (self.last_resync, self.pending) = (Instant::now(), PendingEvents::default());
         match overlay.repair() {
             Ok(_) => {
-                has_failed = false;
-                if is_elsewhere {
-                    match Hearing::open(overlay.place()) {
-                        Ok(anew) => hearing = anew,
-                        Err(error) => tracing::error!(%error, "what changes inside is not heard"),
-                    }
+                self.has_failed = false;
+                if has_moved {
+                    self.watch_again(overlay);
                 }
             }
             Err(error) => {
-                not_before = Instant::now() + PATIENCE;
-                if !has_failed {
+                self.not_before = Instant::now() + RETRY_INTERVAL;
+                if !self.has_failed {
                     tracing::error!(%error, "something was changed that cannot be repaired now");
                 }
-                has_failed = true;
+                self.has_failed = true;
             }
+        }
+    }
+
+    /// Watches the namespace that the inner side is in now.
+    fn watch_again(&mut self, overlay: &Overlay) {
+        match NetlinkWatcher::open(overlay.inner_scope()) {
+            Ok(watcher) => self.watcher = watcher,
+            Err(error) => tracing::error!(%error, "cannot watch what changes on the inner side"),
         }
     }
 }

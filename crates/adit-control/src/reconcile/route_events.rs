@@ -1,5 +1,5 @@
-//! What netlink tells, held against what is wished: most of it is what we have done ourselves, or somebody else's, and
-//! no reason to look at everything.
+//! Netlink events compared with the desired state. Most of them are about our own changes, or about
+//! other people's routes, and are no reason to look at everything.
 
 use std::collections::HashMap;
 
@@ -9,53 +9,55 @@ use ipnet::Ipv4Net;
 use crate::reconcile::desired::Desired;
 use crate::reconcile::objects;
 
-/// More than these, and a look at everything tells the same for less.
-const MOST: usize = 256;
+/// The most events that are compared one by one. With more, a look at everything costs less.
+const MAX_ROUTE_EVENTS: usize = 256;
 
-/// What has been told since everything was looked at.
+/// The events since everything was looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Hearsay {
+pub(crate) struct PendingEvents {
+    /// Routes that have changed, and whether they were deleted.
     routes: Vec<(Route, bool)>,
-    /// Something that is to be looked at in any case.
-    has_more: bool,
+    /// Whether there was something that only a look at everything explains.
+    needs_resync: bool,
 }
 
-impl Hearsay {
-    pub(crate) fn note(&mut self, event: Event) {
+impl PendingEvents {
+    /// Adds an event.
+    pub(crate) fn add(&mut self, event: Event) {
         match event {
-            Event::RouteChanged { route, gone } if self.routes.len() < MOST => {
-                self.routes.push((route, gone))
+            Event::RouteChanged { route, gone } if self.routes.len() < MAX_ROUTE_EVENTS => {
+                self.routes.push((route, gone));
             }
-            _ => self.has_more = true,
+            _ => self.needs_resync = true,
         }
     }
 
-    /// Something may have happened that nobody tells of.
-    pub(crate) fn note_loss(&mut self) {
-        self.has_more = true;
+    /// Notes that events were lost.
+    pub(crate) fn mark_overrun(&mut self) {
+        self.needs_resync = true;
     }
 
-    /// Whether nothing of it takes anything away from what is wished, or adds anything of ours to it. `devices` are the
-    /// interfaces of our routes, as they are wished.
-    pub(crate) fn is_as_wished(&self, desired: &Desired, devices: &[u32]) -> bool {
-        if self.has_more {
+    /// Returns true if the events leave our routes as desired: none of them removes or changes a
+    /// desired route, or adds another one of ours. `devices` are the indices of the interfaces, in the
+    /// order of [`Desired::devices`].
+    pub(crate) fn matches_desired(&self, desired: &Desired, devices: &[u32]) -> bool {
+        if self.needs_resync {
             return false;
         }
         let table = objects::table(desired);
-        let routes = || self.routes.iter().filter(|(route, _)| route.table == table);
+        let events = || self.routes.iter().filter(|(route, _)| route.table == table);
         let mut wanted: HashMap<Ipv4Net, Option<Route>> =
-            routes().map(|(route, _)| (route.destination, None)).collect();
+            events().map(|(route, _)| (route.destination, None)).collect();
         if wanted.is_empty() {
             return true;
         }
-        let has_many = objects::has_many_gateways(desired);
         for route in &desired.routes {
             if let Some(found) = wanted.get_mut(&route.network) {
                 let device = devices.get(route.device).copied().unwrap_or_default();
-                *found = Some(objects::kernel_route(route, device, table, has_many));
+                *found = Some(objects::kernel_route(route, device, table));
             }
         }
-        routes().all(|(route, gone)| match wanted.get(&route.destination).and_then(Option::as_ref) {
+        events().all(|(route, gone)| match wanted.get(&route.destination).and_then(Option::as_ref) {
             Some(wanted) => !gone && wanted.is_already(route),
             None => {
                 let is_ours = route.device.is_some_and(|device| devices.contains(&device));
@@ -68,7 +70,7 @@ impl Hearsay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::desired::DesiredRoute;
+    use crate::reconcile::desired::{DesiredRoute, Gateways, Routing};
     use adit_linux::netlink::RouteScope;
 
     const DEVICE: u32 = 7;
@@ -88,19 +90,20 @@ mod tests {
             netns: None,
             vrf: None,
             mtu: 1480,
+            routing: Routing { gateways: Gateways::Unnamed, preferred_source: None },
             filter: None,
             routes: vec![route("10.1.0.0/16"), route("10.2.0.0/16")],
         }
     }
 
-    fn told(events: Vec<Event>) -> bool {
-        let mut hearsay = Hearsay::default();
-        events.into_iter().for_each(|event| hearsay.note(event));
-        hearsay.is_as_wished(&desired(), &[DEVICE])
+    fn match_desired(events: Vec<Event>) -> bool {
+        let mut pending = PendingEvents::default();
+        events.into_iter().for_each(|event| pending.add(event));
+        pending.matches_desired(&desired(), &[DEVICE])
     }
 
     #[test]
-    fn only_what_takes_or_adds_is_looked_at() {
+    fn only_events_that_take_from_or_add_to_our_routes_differ() {
         let ours = |network: &str| Route {
             destination: network.parse().expect("a network"),
             device: Some(DEVICE),
@@ -109,21 +112,29 @@ mod tests {
         };
         let route = |route, gone| vec![Event::RouteChanged { route, gone }];
         let foreign = |network: &str| Route { protocol: 3, device: Some(2), ..ours(network) };
-        for (what, events, is_as_wished) in [
+        for (what, events, expected) in [
             ("nothing", vec![], true),
-            ("ours comes", route(ours("10.1.0.0/16"), false), true),
-            ("ours goes", route(ours("10.1.0.0/16"), true), false),
-            ("ours comes otherwise", route(Route { mtu: Some(9), ..ours("10.1.0.0/16") }, false), false),
-            ("one that is not wanted goes", route(ours("10.9.0.0/16"), true), true),
-            ("one that is not wanted comes", route(ours("10.9.0.0/16"), false), false),
-            ("somebody's comes", route(foreign("10.9.0.0/16"), false), true),
-            ("somebody's comes for ours", route(foreign("10.1.0.0/16"), false), false),
-            ("in another table", route(Route { table: 9, ..ours("10.1.0.0/16") }, true), true),
-            ("an interface", vec![Event::LinkGone(3)], false),
-            ("more than is known", vec![Event::Overrun], false),
-            ("too much", vec![route(ours("10.1.0.0/16"), false); MOST + 1].concat(), false),
+            ("ours is added", route(ours("10.1.0.0/16"), false), true),
+            ("ours is deleted", route(ours("10.1.0.0/16"), true), false),
+            (
+                "ours is added with another MTU",
+                route(Route { mtu: Some(9), ..ours("10.1.0.0/16") }, false),
+                false,
+            ),
+            ("an undesired one of ours is deleted", route(ours("10.9.0.0/16"), true), true),
+            ("an undesired one of ours is added", route(ours("10.9.0.0/16"), false), false),
+            ("a foreign one is added", route(foreign("10.9.0.0/16"), false), true),
+            ("a foreign one is added to our network", route(foreign("10.1.0.0/16"), false), false),
+            ("one of another table is deleted", route(Route { table: 9, ..ours("10.1.0.0/16") }, true), true),
+            ("an interface is deleted", vec![Event::LinkGone(3)], false),
+            ("events are lost", vec![Event::Overrun], false),
+            (
+                "there are too many events",
+                vec![route(ours("10.1.0.0/16"), false); MAX_ROUTE_EVENTS + 1].concat(),
+                false,
+            ),
         ] {
-            assert_eq!(told(events), is_as_wished, "{what}");
+            assert_eq!(match_desired(events), expected, "{what}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use adit_dataplane::kernel::limits::LIMITS;
+use adit_dataplane::kernel::limits;
 use adit_tunnel::{Instant, LearnedBy, PathLength, PeerIndex, PeerTotals, Reachability, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use ipnet::Ipv4Net;
@@ -100,11 +100,10 @@ pub struct Limit {
     pub what: String,
 }
 
-/// What a data plane lacks.
-#[must_use]
-pub fn limits(is_drivers: bool) -> Vec<Limit> {
-    let limits = LIMITS.iter().filter(|_| is_drivers);
-    limits.map(|limit| Limit { name: limit.name.to_owned(), what: limit.what.to_owned() }).collect()
+impl From<&limits::Limit> for Limit {
+    fn from(limit: &limits::Limit) -> Self {
+        Self { name: limit.name.to_owned(), what: limit.what.to_owned() }
+    }
 }
 
 /// Whether the machine has its address on the underlay.
@@ -349,7 +348,7 @@ impl Status {
                 dataplane: plane.kind().to_string(),
                 dataplane_reason: overlay.plane_reason().to_owned(),
                 mtu: overlay.desired().mtu,
-                limits: limits(overlay.desired().is_drivers()),
+                limits: overlay.limits().iter().map(Limit::from).collect(),
             },
             peers,
             drops,

@@ -185,7 +185,7 @@ impl Filter {
             sets.extend(networks.sets.into_values());
         }
         let counters = REASONS.iter().map(|reason| reason.as_str().to_owned()).collect();
-        Ruleset { table: table_name(&self.site), counters, sets, chains }
+        Ruleset { table: table_name(&self.site), is_owned: false, counters, sets, chains }
     }
 
     /// What comes out of the tunnel, as [`adit_policy::check_decap`] has it. Whose networks lie in each other is nobody's

@@ -1,5 +1,5 @@
 //! What Linux's driver does not do, and the other data planes do: said by `adit check` and `adit status`. Each limit names
-//! the rules of docs/conformance.md that the driver was seen to break; a test holds both lists against that table.
+//! the rules of docs/reference/conformance.md that the driver was seen to break; a test holds both lists against that table.
 
 /// Something that is lacking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub const MENDED: [&str; 8] = [
 mod tests {
     use super::*;
 
-    const TABLE: &str = include_str!("../../../../docs/conformance.md");
+    const TABLE: &str = include_str!("../../../../docs/reference/conformance.md");
 
     /// The rules that Linux was seen to break and Adit's own data planes to keep.
     fn broken() -> Vec<&'static str> {

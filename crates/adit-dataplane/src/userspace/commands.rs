@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use adit_linux::error::Error;
-use adit_linux::sockets::poll::Bell;
+use adit_linux::sockets::poll::EventFd;
 use adit_tunnel::{TableDelta, Tunnel};
 
 /// The watcher may be looking at the ways to ten thousand peers.
@@ -22,13 +22,13 @@ pub(super) struct Command {
 /// Where orders are given.
 pub(super) struct CommandSender {
     orders: mpsc::Sender<Command>,
-    bell: Bell,
+    bell: EventFd,
     count: Arc<AtomicUsize>,
 }
 
 /// Where they are taken.
 pub(super) struct CommandReceiver {
-    pub(super) bell: Bell,
+    pub(super) bell: EventFd,
     waiting: mpsc::Receiver<Command>,
     /// How many wait.
     count: Arc<AtomicUsize>,
@@ -36,7 +36,7 @@ pub(super) struct CommandReceiver {
 
 pub(super) fn channel() -> Result<(CommandSender, CommandReceiver), Error> {
     let (orders, waiting) = mpsc::channel();
-    let (bell, count) = (Bell::new()?, Arc::new(AtomicUsize::new(0)));
+    let (bell, count) = (EventFd::new()?, Arc::new(AtomicUsize::new(0)));
     let commands = CommandSender { orders, bell: bell.clone(), count: Arc::clone(&count) };
     Ok((commands, CommandReceiver { bell, waiting, count }))
 }
@@ -48,7 +48,7 @@ impl CommandSender {
         let gone = "the thread that watches the underlay has ended";
         self.count.fetch_add(1, Ordering::Relaxed);
         self.orders.send(Command { tunnel, steps: steps.clone(), done }).map_err(|_| gone.to_owned())?;
-        self.bell.ring();
+        self.bell.notify();
         match answer.recv_timeout(PATIENCE) {
             Ok(done) => done,
             Err(mpsc::RecvTimeoutError::Disconnected) => Err(gone.to_owned()),
@@ -62,7 +62,7 @@ impl CommandSender {
 impl CommandReceiver {
     /// The next one, if any waits.
     pub(super) fn next(&self) -> Option<Command> {
-        self.bell.hear();
+        self.bell.drain();
         let order = self.waiting.try_recv().ok()?;
         self.count.fetch_sub(1, Ordering::Relaxed);
         Some(order)

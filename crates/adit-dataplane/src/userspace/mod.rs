@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::process::privileges;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::poll::Waker;
@@ -100,7 +100,7 @@ impl UserspacePlane {
     ) -> Result<Self, EbpfError> {
         let udp = tun.offloads().udp;
         let device = tun.name().to_owned();
-        let inside = tun.inside().clone();
+        let inside = tun.scope().clone();
         let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
         let mtu =
             tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu)).max().unwrap_or(1500);
@@ -150,7 +150,7 @@ impl UserspacePlane {
                 any_interface: false,
             }),
             _ => {
-                plane.silencer = Some(RawSocket::silencer(underlay)?);
+                plane.silencer = Some(RawSocket::protocol4_placeholder(underlay)?);
                 listening.open(None)?.start(&listening, HandoverDedup::default())?;
                 None
             }
@@ -221,9 +221,9 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 /// What answers go out by, where the hosts inside are not reached as the underlay is.
-fn reply_sender(inside: &Inside) -> Result<Option<RawFrameSender>, Error> {
+fn reply_sender(inside: &NetScope) -> Result<Option<RawFrameSender>, Error> {
     let open = || RawFrameSender::open_in(inside, MAX_ERROR_LEN, outbound::RAW_BATCH);
-    inside.is_elsewhere().then(open).transpose()
+    inside.is_separate().then(open).transpose()
 }
 
 /// Leaves the calling thread what moves packets. Where the kernel cannot, forwarding is worth more.

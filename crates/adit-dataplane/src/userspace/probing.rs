@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use adit_linux::error::Error;
-use adit_linux::net_scope::Inside;
+use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
@@ -37,7 +37,7 @@ impl Probing {
     pub(super) fn open(
         tunnel: &Tunnel,
         underlay: std::net::Ipv4Addr,
-        inside: &Inside,
+        inside: &NetScope,
         counters: Arc<Counters>,
         senders: Vec<Arc<Counters>>,
     ) -> Result<Self, Error> {

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use adit_linux::nftables::Quiet;
+use adit_linux::nftables::Tunnel4DropRule;
 use adit_tunnel::Tunnel;
 
 /// For a plane without programs: what those decline does not reach the host's IP input.
@@ -11,7 +11,7 @@ pub(super) enum Tunnel4State {
     /// None is loaded yet.
     NotLoaded { table: String },
     /// Kept quiet, as long as this lives.
-    Quiet { _rule: Quiet },
+    Quiet { _rule: Tunnel4DropRule },
     /// They answer, and nothing can be done.
     Heard,
 }
@@ -24,11 +24,11 @@ impl Tunnel4State {
     /// Looks whether one has been loaded meanwhile.
     pub(super) fn look(&mut self, tunnel: &Tunnel, underlay: Ipv4Addr) {
         let Self::NotLoaded { table } = self else { return };
-        if !Quiet::is_needed() {
+        if !Tunnel4DropRule::is_needed() {
             return;
         }
         let peers: Vec<Ipv4Addr> = tunnel.peers().map(|(_, peer)| peer.underlay).collect();
-        *self = match Quiet::start(table, underlay, &peers) {
+        *self = match Tunnel4DropRule::start(table, underlay, &peers) {
             Ok(rule) => Self::Quiet { _rule: rule },
             Err(error) => {
                 tracing::warn!(%error, "the kernel's tunnel driver answers peers with Port Unreachable");

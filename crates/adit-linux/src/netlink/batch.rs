@@ -5,7 +5,8 @@ use std::io;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 
-use super::socket::{Socket, decode, kernel_text, messages, refused};
+use super::datagram::messages;
+use super::socket::{Socket, decode, kernel_text, refused};
 use crate::error::{Error, Result};
 
 /// Requests in one call. As many answers have to find room in the socket: the kernel takes some 800 bytes
@@ -149,7 +150,6 @@ mod tests {
 
     use super::*;
     use crate::netns::NetNs;
-    use crate::testing::require_root;
 
     /// Looks a neighbour up that is not there: each is refused.
     fn request(number: &u8) -> RouteNetlinkMessage {
@@ -161,11 +161,8 @@ mod tests {
         RouteNetlinkMessage::GetNeighbour(message)
     }
 
-    #[test]
+    #[test(root)]
     fn answers_that_find_no_room_are_asked_for_again() {
-        if !require_root("answers_that_find_no_room_are_asked_for_again") {
-            return;
-        }
         let mut socket = NetNs::fresh().unwrap().run(|| Socket::open(&[])).unwrap().unwrap();
         let numbers: Vec<u8> = (0..=255).collect();
         let what = |number: &u8| format!("cannot look up neighbour {number}");

@@ -1,21 +1,24 @@
-//! What changes in a network namespace, as the kernel tells it.
+//! Events: the changes in a network namespace that the kernel reports (`RTNLGRP_*`).
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::address::{self, Address};
+use super::link::{self, Link};
+use super::neighbour::{self, Neighbour};
+use super::route::{self, Route};
 use super::socket::Socket;
-use super::{Address, Link, Neighbour, Route, address, link, neighbour, route};
 use crate::error::{Error, Result};
-use crate::process::wait;
+use crate::sockets::poll::readable_within;
 
-/// What to be told about.
+/// A kind of object whose changes are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// Interfaces that come, go and change.
+    /// Interfaces.
     Link,
     /// IPv4 addresses.
     Address,
@@ -36,49 +39,49 @@ impl Group {
     }
 }
 
-/// Something that has changed.
+/// A change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An interface came or changed; this is what it is now.
+    /// An interface was added or changed. This is its present state.
     Link(Link),
-    /// The interface of this number is gone.
+    /// The interface of this number was removed.
     LinkGone(u32),
-    /// A route came, changed or went. The kernel does not tell of those that go with an interface
-    /// that goes down.
+    /// A route was added, changed or removed. The kernel does not report the routes that it removes
+    /// with an interface that goes down.
     RouteChanged {
         /// The route.
         route: Route,
-        /// Whether it went.
+        /// True if it was removed.
         gone: bool,
     },
-    /// An address came (or was renewed) or went.
+    /// An address was added, renewed or removed.
     AddressChanged {
         /// The address.
         address: Address,
-        /// Whether it went.
+        /// True if it was removed.
         gone: bool,
     },
-    /// What is known of a neighbour changed.
+    /// A neighbour's entry was added or changed.
     NeighbourChanged(Neighbour),
-    /// What was known of a neighbour is forgotten.
+    /// A neighbour's entry was removed.
     NeighbourGone(Neighbour),
-    /// More happened than could be kept: look at everything anew.
+    /// Changes were lost because too many waited to be read. Read the whole state again.
     Overrun,
 }
 
-/// What changes from the moment it was opened on. Subscribe first, then look: what happens in
-/// between is then not missed.
+/// A subscription to changes. Subscribe first and read the state after it; then no change in between
+/// is missed.
 #[derive(Debug)]
 pub struct Events {
     socket: Socket,
     waiting: VecDeque<Event>,
 }
 
-/// Room for what happens while nobody listens: thousands of changes.
+/// Bytes of the kernel's memory for changes that wait to be read: room for thousands.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
 impl Events {
-    /// Subscribes to what happens in the calling thread's network namespace.
+    /// Subscribes to changes in the calling thread's network namespace.
     ///
     /// # Errors
     /// As [`super::Netlink::open`].
@@ -89,20 +92,20 @@ impl Events {
         Ok(events)
     }
 
-    /// Sets how much may wait to be read, in bytes of the kernel's memory, before an
-    /// [`Event::Overrun`]; the kernel doubles it and allows no more than `net.core.rmem_max`.
+    /// Sets how many bytes of the kernel's memory may wait to be read before an [`Event::Overrun`].
+    /// The kernel doubles the number and allows no more than `net.core.rmem_max`.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses to set it.
     pub fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
         let what = "cannot size the receive buffer of a netlink socket";
         self.socket.set_receive_buffer(bytes).map_err(|error| Error::new(what, error))
     }
 
-    /// The next change, if one waits.
+    /// Returns the next change, if one waits.
     ///
     /// # Errors
-    /// What the kernel says; never that changes were lost, which is an event.
+    /// The socket cannot be read. Lost changes are an [`Event::Overrun`] and no error.
     pub fn try_next(&mut self) -> Result<Option<Event>> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
@@ -117,18 +120,18 @@ impl Events {
         }
     }
 
-    /// The next change, waiting for at most `patience`.
+    /// Returns the next change, or `None` if none arrives within `timeout`.
     ///
     /// # Errors
     /// As [`Self::try_next`].
-    pub fn next(&mut self, patience: Duration) -> Result<Option<Event>> {
-        let deadline = std::time::Instant::now() + patience;
+    pub fn next(&mut self, timeout: Duration) -> Result<Option<Event>> {
+        let deadline = Instant::now() + timeout;
         loop {
             if let Some(event) = self.try_next()? {
                 return Ok(Some(event));
             }
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            if !wait(&self.socket, Some(left)).map_err(failed)? {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !readable_within(&self.socket, left).map_err(failed)? {
                 return Ok(None);
             }
         }
@@ -136,21 +139,21 @@ impl Events {
 }
 
 impl AsFd for Events {
-    /// Can be read when something happened. That may be nothing that was asked for:
-    /// [`Events::try_next`] knows.
+    /// The descriptor is readable when the kernel has reported something. It may be nothing that
+    /// [`Events::try_next`] returns.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
 fn failed(error: io::Error) -> Error {
-    Error::new("cannot read what changes in the network", error)
+    Error::new("cannot read the changes in the network", error)
 }
 
 fn of_message(message: RouteNetlinkMessage) -> Option<Event> {
     match message {
         RouteNetlinkMessage::NewLink(message) => link::of_message(message).map(Event::Link),
-        // A port that leaves a bridge is told as a link of the bridge's family that goes.
+        // A port that leaves a bridge is reported as a removed link of the bridge's family.
         RouteNetlinkMessage::DelLink(message) => (message.header.interface_family == AddressFamily::Unspec)
             .then_some(Event::LinkGone(message.header.index)),
         RouteNetlinkMessage::NewAddress(message) => {

@@ -169,15 +169,6 @@ impl Netlink {
         self.set_attribute(index, LinkAttribute::IfAlias(alias.to_owned()), what)
     }
 
-    /// Sets the Ethernet address.
-    ///
-    /// # Errors
-    /// Not an Ethernet, a group address, or as [`Self::set_up`].
-    pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> Result<()> {
-        let what = || format!("cannot set the link-layer address of interface {index}");
-        self.set_attribute(index, LinkAttribute::Address(mac.to_vec()), what)
-    }
-
     /// Makes the interface a port of the bridge (or other such device) `master`, or of none.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod address;
 mod batch;
+mod datagram;
 mod event;
 mod exact_route;
 mod filter;
@@ -14,6 +15,7 @@ mod route;
 mod socket;
 
 pub use address::Address;
+pub(crate) use datagram::messages;
 pub use event::{Event, Events, Group};
 pub use filter::BpfFilter;
 pub use ipip::{INHERIT_TOS, Ipip, LinkStatistics};

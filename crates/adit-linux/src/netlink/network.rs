@@ -1,168 +1,80 @@
-//! What a control plane needs of a network namespace, so that it can be tested against a model.
+//! The network namespace as a control plane sees it, so that its decisions can be tested against
+//! a model of the kernel.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Address, Link, Netlink, Route, RouteLookup};
+use super::{Address, Ipip, Link, Netlink, Route, RouteLookup};
 use crate::error::Result;
 
-/// Links, addresses and routes of one network namespace: the kernel's, by [`Netlink`], or a
-/// test's. The methods are those of [`Netlink`], with the same errors.
-pub trait Network {
-    /// See [`Netlink::links`].
-    ///
-    /// # Errors
-    /// As there.
-    fn links(&mut self) -> Result<Vec<Link>>;
-    /// See [`Netlink::link`].
-    ///
-    /// # Errors
-    /// As there.
-    fn link(&mut self, name: &str) -> Result<Option<Link>>;
-    /// See [`Netlink::link_by_index`].
-    ///
-    /// # Errors
-    /// As there.
-    fn link_by_index(&mut self, index: u32) -> Result<Option<Link>>;
-    /// See [`Netlink::set_up`].
-    ///
-    /// # Errors
-    /// As there.
-    fn set_up(&mut self, index: u32) -> Result<()>;
-    /// See [`Netlink::set_down`].
-    ///
-    /// # Errors
-    /// As there.
-    fn set_down(&mut self, index: u32) -> Result<()>;
-    /// See [`Netlink::set_mtu`].
-    ///
-    /// # Errors
-    /// As there.
-    fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()>;
-    /// See [`Netlink::set_alias`].
-    ///
-    /// # Errors
-    /// As there.
-    fn set_alias(&mut self, index: u32, alias: &str) -> Result<()>;
-    /// See [`Netlink::set_txqueuelen`].
-    ///
-    /// # Errors
-    /// As there.
-    fn set_txqueuelen(&mut self, index: u32, packets: u32) -> Result<()>;
-    /// See [`Netlink::delete_link`].
-    ///
-    /// # Errors
-    /// As there.
-    fn delete_link(&mut self, index: u32) -> Result<()>;
-    /// See [`Netlink::addresses`].
-    ///
-    /// # Errors
-    /// As there.
-    fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>>;
-    /// See [`Netlink::add_address`].
-    ///
-    /// # Errors
-    /// As there.
-    fn add_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()>;
-    /// See [`Netlink::delete_address`].
-    ///
-    /// # Errors
-    /// As there.
-    fn delete_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()>;
-    /// See [`Netlink::routes`].
-    ///
-    /// # Errors
-    /// As there.
-    fn routes(&mut self) -> Result<Vec<Route>>;
-    /// See [`Netlink::add_route`].
-    ///
-    /// # Errors
-    /// As there.
-    fn add_route(&mut self, route: &Route) -> Result<()>;
-    /// See [`Netlink::replace_route`].
-    ///
-    /// # Errors
-    /// As there.
-    fn replace_route(&mut self, route: &Route) -> Result<()>;
-    /// See [`Netlink::delete_route`].
-    ///
-    /// # Errors
-    /// As there.
-    fn delete_route(&mut self, route: &Route) -> Result<()>;
-    /// See [`Netlink::route_to`].
-    ///
-    /// # Errors
-    /// As there.
-    fn route_to(&mut self, destination: Ipv4Addr, source: Option<Ipv4Addr>) -> Result<RouteLookup>;
+/// Declares the trait and implements it for [`Netlink`], whose methods have the same names.
+macro_rules! network {
+    ($($(#[$doc:meta])* fn $method:ident($($argument:ident: $type:ty),*) -> $output:ty;)*) => {
+        /// Links, addresses and routes of one network namespace: the kernel's, through [`Netlink`],
+        /// or a test's.
+        ///
+        /// Each method does what the method of [`Netlink`] with the same name does, and fails when
+        /// that one fails.
+        #[expect(clippy::missing_errors_doc, reason = "Netlink documents the errors")]
+        pub trait Network: Send {
+            $($(#[$doc])* fn $method(&mut self, $($argument: $type),*) -> Result<$output>;)*
+        }
+
+        impl Network for Netlink {
+            $(fn $method(&mut self, $($argument: $type),*) -> Result<$output> {
+                Netlink::$method(self, $($argument),*)
+            })*
+        }
+    };
 }
 
-impl Network for Netlink {
-    fn links(&mut self) -> Result<Vec<Link>> {
-        Netlink::links(self)
-    }
-
-    fn link(&mut self, name: &str) -> Result<Option<Link>> {
-        Netlink::link(self, name)
-    }
-
-    fn link_by_index(&mut self, index: u32) -> Result<Option<Link>> {
-        Netlink::link_by_index(self, index)
-    }
-
-    fn set_up(&mut self, index: u32) -> Result<()> {
-        Netlink::set_up(self, index)
-    }
-
-    fn set_down(&mut self, index: u32) -> Result<()> {
-        Netlink::set_down(self, index)
-    }
-
-    fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
-        Netlink::set_mtu(self, index, mtu)
-    }
-
-    fn set_alias(&mut self, index: u32, alias: &str) -> Result<()> {
-        Netlink::set_alias(self, index, alias)
-    }
-
-    fn set_txqueuelen(&mut self, index: u32, packets: u32) -> Result<()> {
-        Netlink::set_txqueuelen(self, index, packets)
-    }
-
-    fn delete_link(&mut self, index: u32) -> Result<()> {
-        Netlink::delete_link(self, index)
-    }
-
-    fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>> {
-        Netlink::addresses(self, index)
-    }
-
-    fn add_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()> {
-        Netlink::add_address(self, index, prefix)
-    }
-
-    fn delete_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()> {
-        Netlink::delete_address(self, index, prefix)
-    }
-
-    fn routes(&mut self) -> Result<Vec<Route>> {
-        Netlink::routes(self)
-    }
-
-    fn add_route(&mut self, route: &Route) -> Result<()> {
-        Netlink::add_route(self, route)
-    }
-
-    fn replace_route(&mut self, route: &Route) -> Result<()> {
-        Netlink::replace_route(self, route)
-    }
-
-    fn delete_route(&mut self, route: &Route) -> Result<()> {
-        Netlink::delete_route(self, route)
-    }
-
-    fn route_to(&mut self, destination: Ipv4Addr, source: Option<Ipv4Addr>) -> Result<RouteLookup> {
-        Netlink::route_to(self, destination, source)
-    }
+network! {
+    /// Lists all interfaces.
+    fn links() -> Vec<Link>;
+    /// Looks up an interface by name.
+    fn link(name: &str) -> Option<Link>;
+    /// Looks up an interface by index.
+    fn link_by_index(index: u32) -> Option<Link>;
+    /// Creates an interface of Linux's ipip driver.
+    fn add_ipip(name: &str, mtu: u32, ipip: &Ipip) -> ();
+    /// Changes the endpoints and options of an ipip interface.
+    fn change_ipip(index: u32, ipip: &Ipip) -> ();
+    /// Sets an interface up.
+    fn set_up(index: u32) -> ();
+    /// Sets an interface down.
+    fn set_down(index: u32) -> ();
+    /// Sets the MTU of an interface, in bytes.
+    fn set_mtu(index: u32, mtu: u32) -> ();
+    /// Sets the alias of an interface.
+    fn set_alias(index: u32, alias: &str) -> ();
+    /// Attaches an interface to a bridge or VRF, or detaches it.
+    fn set_master(index: u32, master: Option<u32>) -> ();
+    /// Sets the length of an interface's transmit queue, in packets.
+    fn set_txqueuelen(index: u32, packets: u32) -> ();
+    /// Renames an interface.
+    fn rename(index: u32, name: &str) -> ();
+    /// Deletes an interface.
+    fn delete_link(index: u32) -> ();
+    /// Lists the addresses of all interfaces, or of one.
+    fn addresses(index: Option<u32>) -> Vec<Address>;
+    /// Adds an address to an interface.
+    fn add_address(index: u32, prefix: Ipv4Net) -> ();
+    /// Deletes an address from an interface.
+    fn delete_address(index: u32, prefix: Ipv4Net) -> ();
+    /// Lists the routes of a table.
+    fn routes_of(table: u32) -> Vec<Route>;
+    /// Lists the routes of a table that `protocol` installed on an interface.
+    fn routes_by(protocol: u8, device: u32, table: u32) -> Vec<Route>;
+    /// Finds the main table's routes to exactly these networks. `None`: the kernel cannot tell
+    /// without a full listing.
+    fn routes_to_exactly(networks: &[Ipv4Net]) -> Option<Vec<Route>>;
+    /// Looks up how the kernel would send from `source` to each of these destinations.
+    fn routes_to(destinations: &[Ipv4Addr], source: Option<Ipv4Addr>) -> Vec<Result<RouteLookup>>;
+    /// Adds a route.
+    fn add_route(route: &Route) -> ();
+    /// Adds routes, each in place of the one with the same destination, metric and table.
+    fn replace_routes(routes: &[Route]) -> ();
+    /// Deletes routes.
+    fn delete_routes(routes: &[Route]) -> ();
 }

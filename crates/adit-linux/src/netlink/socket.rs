@@ -11,6 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
+use super::datagram::messages;
 use crate::error::{Error, Result};
 
 /// The kernel fills at most 32 KiB of a listing at a time, if we offer that much.
@@ -201,17 +202,6 @@ pub(super) fn refused(what: String, code: i32, text: Option<String>) -> Error {
     error.needing("CAP_NET_ADMIN")
 }
 
-/// The messages of one datagram, up to the first that is not whole.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
-    std::iter::from_fn(move || {
-        let len = NetlinkBuffer::new_checked(bytes).ok()?.length() as usize;
-        let (message, rest) = bytes.split_at_checked(len)?;
-        // Each starts on a multiple of four; the last need not be filled up to one.
-        bytes = rest.get(len.next_multiple_of(4) - len..).unwrap_or_default();
-        Some(NetlinkBuffer::new(message))
-    })
-}
-
 /// `None`, and a note, for what the decoder does not know: some other program's exotic link or
 /// route is no reason to fail, and what we look for we have made ourselves.
 pub(super) fn decode(bytes: &[u8]) -> Option<NetlinkMessage<RouteNetlinkMessage>> {
@@ -270,16 +260,5 @@ mod tests {
         for len in 0..NETLINK_HEADER + 7 {
             assert_eq!(kernel_text(NLM_F_ACK_TLVS | NLM_F_CAPPED, &rest[..len]), None, "{len}");
         }
-    }
-
-    #[test]
-    fn datagram_is_split_at_aligned_ends() {
-        // Lengths 17 and 16: the first is followed by three bytes of padding.
-        let mut bytes = vec![0; 36];
-        bytes[0] = 17;
-        bytes[20] = 16;
-        let lengths: Vec<u32> = messages(&bytes).map(|message| message.length()).collect();
-        assert_eq!(lengths, [17, 16]);
-        assert_eq!(messages(&bytes[..35]).count(), 1);
     }
 }

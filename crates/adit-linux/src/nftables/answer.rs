@@ -1,76 +1,57 @@
-//! The kernel's answers, taken apart.
+//! Reading of nf_tables' answers: attributes, numbers, strings, counters and error numbers.
 
-use netlink_packet_core::NlasIterator;
+use netlink_packet_core::{NLA_HEADER_SIZE, NlasIterator};
 
-use super::tables::Counted;
+use super::uapi::{NFTA_COUNTER_BYTES, NFTA_COUNTER_PACKETS};
 
-const NLMSG_HEADER: usize = 16;
-/// An attribute's kind, without its flags.
-const KIND: u16 = 0x3fff;
-
-/// What the kernel says.
-pub(super) struct Heard<'a> {
-    pub(super) kind: u16,
-    pub(super) flags: u16,
-    pub(super) sequence: u32,
-    pub(super) body: &'a [u8],
+/// The count of a counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Datagrams.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
-/// The messages of one datagram, up to the first that is not whole.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Heard<'_>> {
-    std::iter::from_fn(move || {
-        let header = bytes.first_chunk::<NLMSG_HEADER>()?;
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
-        let len = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-        let (message, _) = bytes.split_at_checked(len)?;
-        let body = message.get(NLMSG_HEADER..)?;
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Some(Heard {
-            kind: u16::from_ne_bytes([k0, k1]),
-            flags: u16::from_ne_bytes([f0, f1]),
-            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
-            body,
-        })
-    })
-}
-
+/// Returns the error number of an acknowledgement, given its body; 0 is success.
 pub(super) fn errno_of(body: &[u8]) -> i32 {
     body.first_chunk().map_or(libc::EPROTO, |bytes| -i32::from_ne_bytes(*bytes))
 }
 
-/// Attributes with their kinds.
-pub(super) fn nested(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// Returns the kinds and values of attributes, up to the first that is incomplete.
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
-        let value = attribute.into_inner();
-        let len = value.first_chunk().map_or(0, |len| usize::from(u16::from_ne_bytes(*len)));
-        let kind = value.get(2..4).and_then(|kind| kind.try_into().ok()).map_or(0, u16::from_ne_bytes);
-        (kind & KIND, value.get(4..len).unwrap_or_default())
+        let (kind, len) = (attribute.kind(), usize::from(attribute.length()));
+        (kind, attribute.into_inner().get(NLA_HEADER_SIZE..len).unwrap_or_default())
     })
 }
 
-pub(super) fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    nested(attributes).find(|attribute| attribute.0 == kind).map(|(_, value)| value)
+pub(super) fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|attribute| attribute.0 == kind).map(|(_, value)| value)
 }
 
+/// Reads a number, which is in network byte order.
 pub(super) fn number(value: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*value.first_chunk()?))
 }
 
+/// Reads a string up to its terminating zero.
 pub(super) fn string(value: &[u8]) -> Option<String> {
     let text = value.split(|byte| *byte == 0).next()?;
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-/// The attributes of a counter.
-pub(super) fn counted(attributes: &[u8]) -> Counted {
-    let of = |kind| find(attributes, kind).and_then(|value| value.first_chunk());
-    let of = |kind| of(kind).map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    Counted { bytes: of(1), packets: of(2) }
+/// Reads a counter from its attributes.
+pub(super) fn counted(bytes: &[u8]) -> Counted {
+    let count = |kind| find(bytes, kind).and_then(|value| value.first_chunk());
+    let count = |kind| count(kind).map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    Counted { bytes: count(NFTA_COUNTER_BYTES), packets: count(NFTA_COUNTER_PACKETS) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::messages;
 
     #[test]
     fn attributes_are_found_whatever_their_flags_and_padding() {
@@ -84,12 +65,12 @@ mod tests {
     }
 
     #[test]
-    fn messages_end_with_the_first_that_is_not_whole() {
+    fn messages_end_at_the_first_incomplete_one() {
         let mut bytes = vec![0; 40];
         bytes[..4].copy_from_slice(&20u32.to_ne_bytes());
         bytes[16..20].copy_from_slice(&(-2i32).to_ne_bytes());
         bytes[20..24].copy_from_slice(&99u32.to_ne_bytes());
-        let errors: Vec<i32> = messages(&bytes).map(|message| errno_of(message.body)).collect();
+        let errors: Vec<i32> = messages(&bytes).map(|message| errno_of(message.payload())).collect();
         assert_eq!(errors, [2]);
     }
 }

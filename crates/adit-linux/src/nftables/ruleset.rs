@@ -1,5 +1,6 @@
-//! A table of nf_tables as it is wanted: sets, counters, chains of rules. What can be said here is what Adit needs, and
-//! each of it has two forms: the kernel's bytes ([`super::encode`]) and the text of nft(8).
+//! The description of a table: sets, counters, and chains of rules, as far as Adit needs them.
+//!
+//! Its `Display` is the text that `nft -f` reads. [`super::Tables`] sends it to the kernel.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,11 +11,13 @@ use std::net::Ipv4Addr;
 pub struct Ruleset {
     /// Its name.
     pub table: String,
-    /// Counters with a name.
+    /// True if the kernel removes the table with the socket that created it (Linux 5.12).
+    pub is_owned: bool,
+    /// The names of its named counters.
     pub counters: Vec<String>,
-    /// What rules look things up in.
+    /// The sets that rules look things up in.
     pub sets: Vec<Set>,
-    /// Those that are gone to before those that go there are not needed: all are made before any rule.
+    /// The chains, in any order: all are created before any rule that goes to one.
     pub chains: Vec<Chain>,
 }
 
@@ -23,22 +26,23 @@ pub struct Ruleset {
 pub struct Set {
     /// Its name.
     pub name: String,
-    /// What its elements are.
+    /// The type of its elements.
     pub key: Key,
-    /// Whether each element counts what was looked up and found.
+    /// True if each element counts the datagrams that matched it.
     pub counts: bool,
-    /// The elements, as the kernel keeps them.
+    /// The elements, in the kernel's bytes.
     pub elements: BTreeSet<Vec<u8>>,
 }
 
-/// What the elements of a set are.
+/// The type of a set's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     /// An IPv4 address.
     Address,
-    /// The same, to be found in a payload too: nft(8) lets nobody compare an address with bytes.
+    /// An IPv4 address that is compared with bytes of the payload. For nft(8) that is another type
+    /// than an address.
     Bytes,
-    /// A source address, and an address out of the payload.
+    /// A source address and an address in the payload.
     Pair,
     /// The name of an interface.
     Interface,
@@ -49,16 +53,19 @@ pub enum Key {
 pub struct Chain {
     /// Its name.
     pub name: String,
-    /// Where in a datagram's way it stands; `None`: only where others go to it.
+    /// The hook that runs it; `None` if only other chains go to it.
     pub hook: Option<Hook>,
-    /// In their order.
+    /// The rules, in order.
     pub rules: Vec<Rule>,
 }
 
-/// A place in a datagram's way.
+/// A netfilter hook with a priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// To this host, put together if it came in fragments.
+    /// Every datagram that arrives, before the kernel reassembles fragments: prerouting at priority
+    /// -500 (reassembly is at -400).
+    BeforeReassembly,
+    /// To this host, reassembled.
     Input,
     /// From one interface to another.
     Forward,
@@ -66,10 +73,10 @@ pub enum Hook {
     Output,
 }
 
-/// Steps, each of which either holds, and then the next is looked at, or not.
+/// The steps of a rule. A condition that does not hold ends the rule, and the next rule runs.
 pub type Rule = Vec<Step>;
 
-/// A part of a datagram.
+/// Some bytes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     pub(super) base: Base,
@@ -77,14 +84,14 @@ pub struct Field {
     pub(super) len: u32,
 }
 
-/// Where a field is counted from.
+/// The byte from which the offset of a field counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Base {
-    /// The IPv4 header.
+    /// The first of the IPv4 header.
     Network,
-    /// The same, which nft(8) is to take for nothing but bytes.
+    /// The first of the IPv4 header; nft(8) prints the field as plain bytes.
     NetworkBytes,
-    /// What follows it, options left out.
+    /// The first after the IPv4 header and its options.
     Payload,
 }
 
@@ -98,10 +105,10 @@ impl Field {
     /// The header's destination.
     pub const DESTINATION: Self = Self { base: Base::Network, offset: 16, len: 4 };
 
-    /// The header's source, to be looked up in a set of [`Key::Bytes`].
+    /// The header's source, for look-ups in a set of [`Key::Bytes`].
     pub const SOURCE_BYTES: Self = Self { base: Base::NetworkBytes, offset: 12, len: 4 };
 
-    /// Bytes behind the header: of an inner one, where it is IP in IP.
+    /// Bytes after the IPv4 header: in IP in IP, those of the inner header.
     #[must_use]
     pub const fn payload(offset: u32, len: u32) -> Self {
         Self { base: Base::Payload, offset, len }
@@ -111,90 +118,109 @@ impl Field {
 /// How two numbers are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// The same.
+    /// They are equal.
     Equal,
-    /// Another.
+    /// They are not equal.
     NotEqual,
-    /// Less.
+    /// The field is less.
     Less,
 }
 
 /// A step of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A field is compared; only the bits of `mask`, which is as long, if there is one.
+    /// Condition: a field compares with a value.
     Compare {
-        /// Which.
+        /// The field.
         field: Field,
-        /// Bits of it that count.
+        /// The bits to compare, as long as the field; `None` is all.
         mask: Option<Vec<u8>>,
-        /// How.
+        /// The comparison.
         how: Comparison,
-        /// With what.
+        /// The value, as long as the field.
         value: Vec<u8>,
     },
-    /// An address is in a set.
+    /// Condition: the prefix of an address is in a set.
     In {
-        /// Which.
+        /// The address.
         field: Field,
-        /// How many of its bits.
+        /// The length of the prefix in bits.
         prefix: u8,
-        /// Where it is looked up.
+        /// The set's name.
         set: String,
     },
-    /// An address is not in a set.
+    /// Condition: an address is not in a set.
     NotIn {
-        /// Which.
+        /// The address.
         field: Field,
-        /// Where it is looked up.
+        /// The set's name.
         set: String,
     },
-    /// The source, and an address behind the header, are in a set together.
+    /// Condition: the source and the prefix of another address are an element of a set.
     PairIn {
-        /// The second.
+        /// The other address.
         field: Field,
-        /// How many of its bits.
+        /// The length of its prefix in bits.
         prefix: u8,
-        /// Where both are looked up.
+        /// The set's name.
         set: String,
     },
-    /// It leaves by an interface whose name is in a set.
+    /// Condition: the datagram leaves by an interface whose name is in a set.
     LeavesBy {
-        /// The set.
+        /// The set's name.
         set: String,
     },
-    /// It is the first segment of a TCP connection, or the answer to one.
+    /// Condition: the datagram is a TCP segment with SYN and without RST.
     TcpSyn,
-    /// A counter counts it.
+    /// Counts the datagram in the named counter.
     Count(String),
-    /// The MSS that it offers is lowered to what the route takes.
+    /// Lowers the MSS option to what the route's MTU allows.
     LowerMss,
-    /// Another chain goes on, and none comes back.
+    /// Continues in another chain and does not come back.
     Goto(String),
-    /// It passes.
+    /// Accepts the datagram.
     Accept,
-    /// It ends here.
+    /// Drops the datagram.
     Drop,
-    /// It ends here, and its sender hears that it is administratively prohibited (RFC 1812 section 5.2.7.1).
+    /// Drops the datagram and tells its sender that it is administratively prohibited (RFC 1812
+    /// section 5.2.7.1).
     Prohibit,
 }
 
 impl Ruleset {
-    /// The set of that name.
+    /// Returns the set of that name.
     #[must_use]
     pub fn set(&self, name: &str) -> Option<&Set> {
         self.sets.iter().find(|set| set.name == name)
     }
 }
 
-/// The mask of a prefix's length.
+/// Returns the mask of a prefix of that many bits.
 pub(super) fn mask(prefix: u8) -> [u8; 4] {
     u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0).to_be_bytes()
 }
 
 impl Hook {
+    pub(super) fn number(self) -> u32 {
+        let number = match self {
+            Self::BeforeReassembly => libc::NF_INET_PRE_ROUTING,
+            Self::Input => libc::NF_INET_LOCAL_IN,
+            Self::Forward => libc::NF_INET_FORWARD,
+            Self::Output => libc::NF_INET_LOCAL_OUT,
+        };
+        number.cast_unsigned()
+    }
+
+    pub(super) fn priority(self) -> i32 {
+        match self {
+            Self::BeforeReassembly => -500,
+            Self::Input | Self::Forward | Self::Output => 0,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
+            Self::BeforeReassembly => "prerouting",
             Self::Input => "input",
             Self::Forward => "forward",
             Self::Output => "output",
@@ -202,10 +228,13 @@ impl Hook {
     }
 }
 
-/// As `nft -f` reads it.
+/// The text that `nft -f` reads.
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table ip {} {{", self.table)?;
+        if self.is_owned {
+            writeln!(f, "  flags owner;")?;
+        }
         for counter in &self.counters {
             writeln!(f, "  counter {counter} {{ }}")?;
         }
@@ -215,7 +244,8 @@ impl fmt::Display for Ruleset {
         for chain in &self.chains {
             writeln!(f, "  chain {} {{", chain.name)?;
             if let Some(hook) = chain.hook {
-                writeln!(f, "    type filter hook {} priority 0; policy accept;", hook.name())?;
+                let priority = hook.priority();
+                writeln!(f, "    type filter hook {} priority {priority}; policy accept;", hook.name())?;
             }
             for rule in &chain.rules {
                 let steps: Vec<String> = rule.iter().map(ToString::to_string).collect();
@@ -288,7 +318,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// A field of which `prefix` bits count.
+/// Returns the text of the first `prefix` bits of a field.
 fn part(field: Field, prefix: u8) -> String {
     match (field.base, prefix) {
         (_, 32) => field.to_string(),

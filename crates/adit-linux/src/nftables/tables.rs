@@ -1,56 +1,50 @@
-//! A conversation with nf_tables about one network namespace: what a table of ours is, made what it should be in one
-//! transaction.
+//! A connection to nf_tables of one network namespace: reads tables, and makes a table match a
+//! [`Ruleset`] in one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::fd::AsRawFd;
 
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use super::answer::{counted, errno_of, find, messages, nested, number, string};
-use super::encode::{Batch, IPV4, Message};
-use super::message::Writer;
+use super::answer::{Counted, attributes, counted, errno_of, find, number, string};
+use super::batch::{Batch, IPV4, Message};
 use super::ruleset::Ruleset;
+use super::uapi::*;
+use super::writer::Writer;
 use crate::error::{Error, Result};
+use crate::netlink::messages;
+use crate::sockets::set_socket_option;
 
-/// Of netfilter's own header: family, version, resource.
+/// Bytes of netfilter's own header: family, version, resource.
 const NFGEN_HEADER: usize = 4;
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
-/// A listing that changes while it is made is made again, but not for ever.
-const LISTINGS: usize = 16;
+/// How often a listing that changes while it is read is started again.
+const MAX_LISTINGS: usize = 16;
 const NEEDED: &str =
     "nf_tables is needed, with its expressions objref, reject and rt (CONFIG_NF_TABLES, NFT_REJECT)";
-
-/// Datagrams and their bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Datagrams.
-    pub packets: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-}
 
 /// A table as the kernel has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableState {
     /// The elements of each set.
     pub sets: BTreeMap<String, BTreeSet<Vec<u8>>>,
-    /// Whether it is asleep: no datagram meets it.
+    /// True if the table is dormant: the kernel does not apply it.
     pub is_dormant: bool,
-    /// Its chains.
+    /// The names of its chains.
     pub chains: BTreeSet<String>,
-    /// Counters with a name.
+    /// The names of its named counters.
     pub counters: BTreeSet<String>,
-    /// A fingerprint of all rules, by which they can be compared with an earlier look.
+    /// A fingerprint of all rules, to be compared with that of an earlier state.
     pub rules: u64,
 }
 
 impl TableState {
-    /// Whether it has all that `ruleset` wants, and nothing else; of the rules only that they are the same as those
-    /// of `rules`, an earlier fingerprint.
+    /// Returns true if the table is what `ruleset` describes, and no more.
+    ///
+    /// Rules are compared with `rules`, the fingerprint taken after the ruleset was set.
     #[must_use]
     pub fn is(&self, ruleset: &Ruleset, rules: u64) -> bool {
         let is_wanted =
@@ -65,7 +59,7 @@ impl TableState {
     }
 }
 
-/// See the module.
+/// A connection to nf_tables of one network namespace.
 #[derive(Debug)]
 pub struct Tables {
     socket: netlink_sys::Socket,
@@ -74,170 +68,157 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Opens one about the calling thread's network namespace.
+    /// Connects to nf_tables of the calling thread's network namespace.
     ///
     /// # Errors
-    /// No descriptors left; a kernel without netfilter's netlink.
+    /// No descriptors are left, or the kernel has no netfilter netlink.
     pub fn open() -> Result<Self> {
-        let failed = |error| Error::new("cannot talk to nf_tables", error).with_hint(NEEDED);
+        let failed = |error| Error::new("cannot connect to nf_tables", error).with_hint(NEEDED);
         let mut socket = netlink_sys::Socket::new(NETLINK_NETFILTER).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
         Ok(Self { socket, sequence: 0, buffer: vec![0; 1 << 16] })
     }
 
-    /// A number that changes with every change of any table in this namespace.
+    /// Returns a number that changes with every change of any table in the namespace.
     ///
     /// # Errors
-    /// No nf_tables in this kernel.
+    /// The kernel has no nf_tables.
     pub fn generation(&mut self) -> Result<u32> {
-        const ID: u16 = 1;
-        let what = "cannot ask nf_tables for its generation";
+        let what = "cannot read the generation of nf_tables";
         let mut generation = None;
-        self.ask(
-            Message::GetGeneration,
-            0,
-            |_| {},
-            what,
-            |attributes| {
-                generation = find(attributes, ID).and_then(number);
-            },
-        )?;
-        generation.ok_or_else(|| Error::from_errno(what, libc::EPROTO))
+        let found = |bytes: &[u8]| generation = find(bytes, NFTA_GEN_ID).and_then(number);
+        self.ask(Message::GetGeneration, 0, |_| {}, what, found)?;
+        generation.ok_or_else(|| Error::from_errno(what, libc::EPROTO).with_hint(NEEDED))
     }
 
-    /// Whether there is a table of that name.
+    /// Returns true if there is a table of that name.
     ///
     /// # Errors
-    /// No nf_tables in this kernel; what the kernel says.
+    /// The kernel has no nf_tables, or refuses to show the table.
     pub fn exists(&mut self, table: &str) -> Result<bool> {
         self.flags(table).map(|flags| flags.is_some())
     }
 
-    /// The flags of the table of that name, if there is one.
+    /// Returns the flags of a table, if there is one of that name.
     fn flags(&mut self, table: &str) -> Result<Option<u32>> {
-        let what = format!("cannot look at the table `{table}` of nf_tables");
+        let what = format!("cannot look up the table `{table}` of nf_tables");
         let mut flags = None;
-        let heard =
-            |attributes: &[u8]| flags = Some(find(attributes, 2).and_then(number).unwrap_or_default());
-        match self.ask(Message::GetTable, 0, |body| body.string(1, table), &what, heard) {
+        let found =
+            |bytes: &[u8]| flags = Some(find(bytes, NFTA_TABLE_FLAGS).and_then(number).unwrap_or_default());
+        let about = |body: &mut Writer| body.string(NFTA_TABLE_NAME, table);
+        match self.ask(Message::GetTable, 0, about, &what, found) {
             Ok(()) => Ok(flags),
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The table of that name, if there is one.
+    /// Returns the state of a table, if there is one of that name.
     ///
     /// # Errors
-    /// No nf_tables in this kernel; what the kernel says.
+    /// The kernel has no nf_tables, or refuses to list a part of the table.
     pub fn look(&mut self, table: &str) -> Result<Option<TableState>> {
-        const NAME: u16 = 2;
-        const DORMANT: u32 = 1;
         let Some(flags) = self.flags(table)? else { return Ok(None) };
-        let what = format!("cannot look at the table `{table}` of nf_tables");
-        let mut state = TableState { is_dormant: flags & DORMANT != 0, ..TableState::default() };
-        let about = |body: &mut Writer| body.string(1, table);
-        // Not every listing is filtered by the kernel.
-        let is_ours = |attributes: &[u8]| find(attributes, 1).and_then(string).as_deref() == Some(table);
-        let mut names = Vec::new();
-        self.list(Message::GetSet, about, &what, |attributes| {
-            names.extend(find(attributes, NAME).and_then(string).filter(|_| is_ours(attributes)));
-        })?;
-        self.list(Message::GetObject, about, &what, |attributes| {
-            state.counters.extend(find(attributes, NAME).and_then(string).filter(|_| is_ours(attributes)));
-        })?;
-        self.list(
-            Message::GetChain,
-            |_| {},
-            &what,
-            |attributes| {
-                state.chains.extend(find(attributes, 3).and_then(string).filter(|_| is_ours(attributes)));
-            },
-        )?;
+        let what = format!("cannot list the table `{table}` of nf_tables");
+        let mut state = TableState { is_dormant: flags & NFT_TABLE_F_DORMANT != 0, ..TableState::default() };
+        let about = |body: &mut Writer| body.string(NFTA_TABLE_NAME, table);
+        // The kernel does not filter every listing by it.
+        let is_ours = |bytes: &[u8]| find(bytes, NFTA_TABLE_NAME).and_then(string).as_deref() == Some(table);
+        let name = |bytes: &[u8], kind| find(bytes, kind).and_then(string).filter(|_| is_ours(bytes));
+        let mut sets = Vec::new();
+        self.list(Message::GetSet, about, &what, |bytes| sets.extend(name(bytes, NFTA_SET_NAME)))?;
+        let counters = &mut state.counters;
+        self.list(Message::GetObject, about, &what, |bytes| counters.extend(name(bytes, NFTA_OBJ_NAME)))?;
+        let chains = &mut state.chains;
+        self.list(Message::GetChain, |_| {}, &what, |bytes| chains.extend(name(bytes, NFTA_CHAIN_NAME)))?;
         let mut rules = Vec::new();
-        self.list(Message::GetRule, about, &what, |attributes| {
-            if is_ours(attributes) {
-                // Chain and expressions; its handle is another after each replacement.
-                rules
-                    .push((find(attributes, 2).map(<[u8]>::to_vec), find(attributes, 4).map(<[u8]>::to_vec)));
+        self.list(Message::GetRule, about, &what, |bytes| {
+            if is_ours(bytes) {
+                // Not the handle: a rule gets another one each time it is replaced.
+                let part = |kind| find(bytes, kind).map(<[u8]>::to_vec);
+                rules.push((part(NFTA_RULE_CHAIN), part(NFTA_RULE_EXPRESSIONS)));
             }
         })?;
         let mut hasher = DefaultHasher::new();
         rules.hash(&mut hasher);
         state.rules = hasher.finish();
-        for name in names {
+        for name in sets {
             let elements = self.elements(table, &name)?.into_iter().map(|(key, _)| key).collect();
             state.sets.insert(name, elements);
         }
         Ok(Some(state))
     }
 
-    /// The elements of a set, and what each has counted, where it does.
+    /// Returns the elements of a set, and the count of each. In a set without counters it is 0.
     ///
     /// # Errors
-    /// There is no such set; what the kernel says.
+    /// There is no such set, or the kernel refuses to list it.
     pub fn elements(&mut self, table: &str, set: &str) -> Result<Vec<(Vec<u8>, Counted)>> {
         let what = format!("cannot list the set `{set}` of the table `{table}` of nf_tables");
-        let mut found = Vec::new();
+        let mut elements = Vec::new();
         let about = |body: &mut Writer| {
-            body.string(1, table);
-            body.string(2, set);
+            body.string(NFTA_SET_ELEM_LIST_TABLE, table);
+            body.string(NFTA_SET_ELEM_LIST_SET, set);
         };
-        self.list(Message::GetElements, about, &what, |attributes| {
-            let list = find(attributes, 3).unwrap_or_default();
-            found.extend(nested(list).filter_map(|(_, item)| {
-                let key = find(find(item, 1)?, 1)?.to_vec();
-                let counted = find(item, 7).and_then(|counter| find(counter, 2)).map(counted);
-                Some((key, counted.unwrap_or_default()))
+        self.list(Message::GetElements, about, &what, |bytes| {
+            let list = find(bytes, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
+            elements.extend(attributes(list).filter_map(|(_, item)| {
+                let key = find(find(item, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?.to_vec();
+                let counter =
+                    find(item, NFTA_SET_ELEM_EXPR).and_then(|counter| find(counter, NFTA_EXPR_DATA));
+                Some((key, counter.map(counted).unwrap_or_default()))
             }));
         })?;
-        Ok(found)
+        Ok(elements)
     }
 
-    /// What the counters with a name have counted.
+    /// Returns the counts of a table's named counters.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses to list them.
     pub fn counters(&mut self, table: &str) -> Result<BTreeMap<String, Counted>> {
         let what = format!("cannot list the counters of the table `{table}` of nf_tables");
-        let mut found = BTreeMap::new();
-        self.list(
-            Message::GetObject,
-            |body| body.string(1, table),
-            &what,
-            |attributes| {
-                let is_ours = find(attributes, 1).and_then(string).as_deref() == Some(table);
-                let name = find(attributes, 2).and_then(string).filter(|_| is_ours);
-                found.extend(name.map(|name| (name, find(attributes, 4).map(counted).unwrap_or_default())));
-            },
-        )?;
-        Ok(found)
+        let mut counters = BTreeMap::new();
+        let about = |body: &mut Writer| body.string(NFTA_OBJ_TABLE, table);
+        self.list(Message::GetObject, about, &what, |bytes| {
+            let is_ours = find(bytes, NFTA_OBJ_TABLE).and_then(string).as_deref() == Some(table);
+            let name = find(bytes, NFTA_OBJ_NAME).and_then(string).filter(|_| is_ours);
+            let count = || find(bytes, NFTA_OBJ_DATA).map(counted).unwrap_or_default();
+            counters.extend(name.map(|name| (name, count())));
+        })?;
+        Ok(counters)
     }
 
-    /// Makes the table what `ruleset` says, in one transaction: no datagram meets half of it. Sets and counters that
-    /// stay go on counting.
+    /// Makes the table match `ruleset` in one transaction, so that every datagram meets the old or the
+    /// new table. Sets and counters that stay keep their counts.
     ///
     /// # Errors
-    /// The kernel refuses; everything is then as it was.
+    /// The kernel refuses; the table is then unchanged.
     pub fn set(&mut self, ruleset: &Ruleset) -> Result<()> {
-        let what = format!("cannot set the table `{}` of nf_tables", ruleset.table);
-        let Some(actual) = self.look(&ruleset.table)? else {
-            return self.send(transaction(ruleset, &TableState::default(), false), &what);
-        };
-        match self.send(transaction(ruleset, &actual, false), &what) {
-            // A set or a chain of the name is something else: the whole table is replaced.
+        let Some(actual) = self.look(&ruleset.table)? else { return self.create(ruleset) };
+        let what = set_what(ruleset);
+        match self.send(changes(ruleset, &actual, false), &what) {
+            // A set or a chain of the same name may be of another type. Replace the whole table.
             Err(error) if !error.is_permission() => {
-                self.send(transaction(ruleset, &TableState::default(), true), &what)
+                self.send(changes(ruleset, &TableState::default(), true), &what)
             }
             result => result,
         }
     }
 
-    /// Removes the table of that name; whether there was one.
+    /// Creates the table in one transaction.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses; then it creates nothing.
+    pub(super) fn create(&mut self, ruleset: &Ruleset) -> Result<()> {
+        self.send(changes(ruleset, &TableState::default(), false), &set_what(ruleset))
+    }
+
+    /// Removes a table. Returns true if there was one of that name.
+    ///
+    /// # Errors
+    /// The kernel refuses.
     pub fn delete(&mut self, table: &str) -> Result<bool> {
         let mut batch = Batch::new(table);
         batch.delete_table();
@@ -256,16 +237,19 @@ impl Tables {
         debug_assert_eq!(sent, bytes.len());
         let mut answered = 0;
         let mut first_error = None;
-        // Every message is acknowledged, in their order; the first that fails undoes the batch.
+        // The kernel acknowledges the messages in order. The first that fails undoes the transaction.
         while answered < count {
             let len = self.receive().map_err(failed)?;
             for message in messages(self.buffer.get(..len).unwrap_or_default()) {
-                if message.kind != ERROR {
+                if message.message_type() != ERROR {
                     continue;
                 }
-                // What is wrong with the transaction as a whole is said about its beginning.
-                answered = if message.sequence == 0 { count } else { answered.max(message.sequence) };
-                let errno = errno_of(message.body);
+                // An error of the whole transaction refers to its first message, whose number is 0.
+                answered = match message.sequence_number() {
+                    0 => count,
+                    number => answered.max(number),
+                };
+                let errno = errno_of(message.payload());
                 if errno != 0 && first_error.is_none() {
                     first_error = Some(errno);
                 }
@@ -273,25 +257,19 @@ impl Tables {
         }
         match first_error {
             None => Ok(()),
-            Some(errno) => Err(failed(io::Error::from_raw_os_error(errno)).needing("CAP_NET_ADMIN")),
+            Some(libc::EPERM) => Err(Error::from_errno(what, libc::EPERM).needing("CAP_NET_ADMIN")),
+            Some(errno) => Err(failed(io::Error::from_raw_os_error(errno))),
         }
     }
 
-    /// The kernel takes a transaction only whole, and keeps some 800 bytes for each answer.
+    /// Enlarges the socket's buffers: the kernel takes a transaction in one piece only, and uses
+    /// about 800 bytes for each answer.
     fn make_room(&self, bytes: usize, answers: usize) -> Result<()> {
         let set = |option, size: usize| {
             let size = libc::c_int::try_from(size).unwrap_or(libc::c_int::MAX / 2);
-            // SAFETY: the descriptor is ours, and the option's value is a c_int of that length.
-            let code = unsafe {
-                libc::setsockopt(
-                    self.socket.as_raw_fd(),
-                    libc::SOL_SOCKET,
-                    option,
-                    std::ptr::from_ref(&size).cast(),
-                    size_of::<libc::c_int>() as libc::socklen_t,
-                )
-            };
-            if code < 0 { Err(Error::last_os("cannot size the buffers of a netlink socket")) } else { Ok(()) }
+            set_socket_option(&self.socket, libc::SOL_SOCKET, option, size).map_err(|error| {
+                Error::new("cannot enlarge the buffers of a netlink socket", error).needing("CAP_NET_ADMIN")
+            })
         };
         if bytes > 1 << 17 {
             set(libc::SO_SNDBUFFORCE, bytes + (1 << 16))?;
@@ -302,14 +280,14 @@ impl Tables {
         Ok(())
     }
 
-    /// Asks for one thing, and hears the attributes of the answer.
+    /// Sends a request and passes the attributes of each answer to `found`.
     fn ask(
         &mut self,
         message: Message,
         flags: i32,
         body: impl FnOnce(&mut Writer),
         what: &str,
-        heard: impl FnMut(&[u8]),
+        found: impl FnMut(&[u8]),
     ) -> Result<()> {
         let failed = |error| Error::new(what, error).with_hint(NEEDED);
         self.sequence = self.sequence.wrapping_add(1);
@@ -317,51 +295,52 @@ impl Tables {
         let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK | flags) as u16;
         writer.message(message.number(), flags, self.sequence, IPV4, 0, body);
         self.socket.send(&writer.into_bytes(), 0).map_err(failed)?;
-        match self.answers(heard).map_err(failed)? {
+        match self.answers(found).map_err(failed)? {
             0 => Ok(()),
             errno => Err(failed(io::Error::from_raw_os_error(errno))),
         }
     }
 
-    /// Asks for all of a kind.
+    /// Lists all objects of a kind and passes the attributes of each to `found`.
     fn list(
         &mut self,
         message: Message,
         body: impl Fn(&mut Writer),
         what: &str,
-        heard: impl FnMut(&[u8]),
+        found: impl FnMut(&[u8]),
     ) -> Result<()> {
-        for _ in 0..LISTINGS {
-            let mut found = Vec::new();
-            let keep = |attributes: &[u8]| found.push(attributes.to_vec());
+        for _ in 0..MAX_LISTINGS {
+            let mut objects = Vec::new();
+            let keep = |bytes: &[u8]| objects.push(bytes.to_vec());
             match self.ask(message, libc::NLM_F_DUMP, &body, what, keep) {
                 Ok(()) => {
-                    found.iter().map(Vec::as_slice).for_each(heard);
+                    objects.iter().map(Vec::as_slice).for_each(found);
                     return Ok(());
                 }
                 Err(error) if error.errno() == Some(libc::EINTR) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::from_errno(what, libc::EAGAIN).with_hint("it changes faster than it can be listed"))
+        Err(Error::from_errno(what, libc::EAGAIN)
+            .with_hint("it changes faster than it can be listed: try again"))
     }
 
-    /// Hears up to the acknowledgement or the end of a listing; its error number, EINTR where something changed
-    /// while it was listed.
-    fn answers(&mut self, mut heard: impl FnMut(&[u8])) -> io::Result<i32> {
-        let mut is_torn = false;
+    /// Receives answers up to the acknowledgement or the end of a listing, and returns the error
+    /// number in that; `EINTR` if something changed while it was listed.
+    fn answers(&mut self, mut found: impl FnMut(&[u8])) -> io::Result<i32> {
+        let mut is_interrupted = false;
         loop {
             let len = self.receive()?;
             for message in messages(self.buffer.get(..len).unwrap_or_default()) {
-                if message.sequence != self.sequence {
+                if message.sequence_number() != self.sequence {
                     continue;
                 }
-                is_torn |= message.flags & libc::NLM_F_DUMP_INTR as u16 != 0;
-                match message.kind {
-                    ERROR => return Ok(errno_of(message.body)),
-                    DONE if is_torn => return Ok(libc::EINTR),
+                is_interrupted |= message.flags() & libc::NLM_F_DUMP_INTR as u16 != 0;
+                match message.message_type() {
+                    ERROR => return Ok(errno_of(message.payload())),
+                    DONE if is_interrupted => return Ok(libc::EINTR),
                     DONE => return Ok(0),
-                    _ => heard(message.body.get(NFGEN_HEADER..).unwrap_or_default()),
+                    _ => found(message.payload().get(NFGEN_HEADER..).unwrap_or_default()),
                 }
             }
         }
@@ -377,24 +356,29 @@ impl Tables {
     }
 }
 
-/// What leads from `actual`, or from nothing after the table that there is has been removed, to `ruleset`.
-fn transaction(ruleset: &Ruleset, actual: &TableState, removes: bool) -> Batch {
+fn set_what(ruleset: &Ruleset) -> String {
+    format!("cannot set the table `{}` of nf_tables", ruleset.table)
+}
+
+/// Returns the transaction that changes a table from `actual` to `ruleset`. With `deletes_first` it
+/// first deletes the whole table.
+fn changes(ruleset: &Ruleset, actual: &TableState, deletes_first: bool) -> Batch {
     let mut batch = Batch::new(&ruleset.table);
-    if removes {
+    if deletes_first {
         batch.delete_table();
     }
-    batch.frame(ruleset);
+    batch.create_frame(ruleset);
     let nothing = BTreeSet::new();
     for set in &ruleset.sets {
-        let there = actual.sets.get(&set.name);
-        if there.is_none() {
-            batch.new_set(set);
+        let present = actual.sets.get(&set.name);
+        if present.is_none() {
+            batch.create_set(set);
         }
-        let there = there.unwrap_or(&nothing);
-        batch.delete_elements(&set.name, &there.difference(&set.elements).collect::<Vec<_>>());
-        batch.new_elements(&set.name, &set.elements.difference(there).collect::<Vec<_>>());
+        let present = present.unwrap_or(&nothing);
+        batch.delete_elements(&set.name, &present.difference(&set.elements).collect::<Vec<_>>());
+        batch.add_elements(&set.name, &set.elements.difference(present).collect::<Vec<_>>());
     }
-    batch.rules(ruleset);
+    batch.replace_rules(ruleset);
     for name in actual.sets.keys().filter(|name| ruleset.set(name).is_none()) {
         batch.delete_set(name);
     }

@@ -52,7 +52,7 @@ fn lift_memory_limit() {
 
 fn restrict(rights: &[Capability]) -> Result<()> {
     prctl::set_no_new_privs().map_err(|errno| failed("set no_new_privs", errno.into()))?;
-    let wanted: CapsHashSet = rights.iter().map(|right| right.of_caps()).collect();
+    let wanted: CapsHashSet = rights.iter().map(|right| right.to_caps()).collect();
     set(&wanted).map_err(|error| failed("give up capabilities", io::Error::other(error)))
 }
 

@@ -1,4 +1,4 @@
-//! A tap: copies of every frame that passes an interface, in both directions.
+//! A tap: a packet socket that receives a copy of every frame an interface sends or receives.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use socket2::Socket;
 
 use crate::error::Error;
-use crate::sockets::packet::{bind, enlarge_receive_buffer, packet_socket};
+use crate::sockets::options::enlarge_receive_buffer;
+use crate::sockets::packet::{bind, packet_socket};
 
 /// An open tap on one interface.
 #[derive(Debug)]
@@ -16,26 +17,28 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Opens a tap on the interface `index` in the calling thread's network namespace. What
-    /// passes from now on is kept until it is read, as far as the socket's buffer reaches.
+    /// Opens a tap on the interface `index` in the calling thread's network namespace. Frames wait
+    /// in the socket's buffer until they are read; what does not fit is lost.
     ///
     /// # Errors
-    /// No CAP_NET_RAW, no such interface.
+    /// CAP_NET_RAW is missing, or there is no such interface.
     pub fn open(index: u32) -> Result<Self, Error> {
         let socket: OwnedFd = packet_socket()?;
         enlarge_receive_buffer(&socket);
-        bind(&socket, libc::ETH_P_ALL, index)
-            .map_err(|error| Error::new(format!("cannot tap interface {index}"), error))?;
+        bind(&socket, libc::ETH_P_ALL, index).map_err(|error| {
+            Error::new(format!("cannot tap interface {index}"), error)
+                .with_hint("`ip link` shows the interfaces and their numbers")
+        })?;
         Ok(Self { socket: socket.into() })
     }
 
-    /// The next frame, from its link header on, waiting at most `patience`; `None` when nothing
-    /// came. The time is when it was read.
+    /// Reads the next frame, link header first, and returns when it was read and its length in
+    /// bytes. Returns `None` if no frame arrives within `timeout` or a signal arrives.
     ///
     /// # Errors
     /// The interface went down, among others.
-    pub fn next(&self, buffer: &mut [u8], patience: Duration) -> io::Result<Option<(SystemTime, usize)>> {
-        self.socket.set_read_timeout(Some(patience.max(Duration::from_micros(1))))?;
+    pub fn next(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<Option<(SystemTime, usize)>> {
+        self.socket.set_read_timeout(Some(timeout.max(Duration::from_micros(1))))?;
         match (&self.socket).read(buffer) {
             Ok(len) => Ok(Some((SystemTime::now(), len))),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

@@ -1,4 +1,4 @@
-//! Memory mapped until dropped: what the kernel and we share.
+//! Memory mapped by `mmap(2)` and unmapped when dropped; the kernel and the process share it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,22 +11,22 @@ pub(crate) struct Mapping {
     len: usize,
 }
 
-// SAFETY: the mapping belongs to whoever owns the value, on whichever thread.
+// SAFETY: the mapping belongs to the owner of the value, on any thread.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Memory of our own, backed at once.
+    /// Maps anonymous memory. The kernel backs it at once.
     pub(crate) fn anonymous(len: usize) -> io::Result<Self> {
         Self::new(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE, -1, 0)
     }
 
-    /// Memory of a socket's.
+    /// Maps `len` bytes of a socket's memory.
     pub(crate) fn shared(len: usize, socket: &OwnedFd, offset: libc::off_t) -> io::Result<Self> {
         Self::new(len, libc::MAP_SHARED | libc::MAP_POPULATE, socket.as_raw_fd(), offset)
     }
 
     fn new(len: usize, flags: libc::c_int, fd: libc::c_int, offset: libc::off_t) -> io::Result<Self> {
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
+        // SAFETY: a new mapping at an address that the kernel chooses.
         let base = unsafe {
             libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
         };
@@ -37,23 +37,23 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
-    /// Bytes of it.
+    /// Returns the length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// The address of the byte at `offset`, which must lie inside.
+    /// Returns the address of the byte at `offset`, which must lie in the mapping.
     #[inline]
     pub(crate) fn at(&self, offset: usize) -> *mut u8 {
         debug_assert!(offset < self.len);
-        // SAFETY: callers stay inside the mapping, as asked.
+        // SAFETY: callers stay in the mapping, as required above.
         unsafe { self.base.as_ptr().add(offset) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping that `new` made, and nobody borrows from it any more.
+        // SAFETY: this is the mapping that `new` made, and nothing borrows from it any more.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

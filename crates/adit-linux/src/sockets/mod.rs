@@ -1,9 +1,16 @@
-//! Sockets: packet, raw, AF_XDP, ICMP, UDP and Unix, and what is shared between them.
+//! Sockets that carry and observe packets: packet, raw, AF_XDP, ICMP and UDP; and the control
+//! socket.
+//!
+//! [`frames::FrameSender`] is what the senders to the underlay have in common. [`packet::PacketSender`],
+//! [`xdp::XdpSender`] and [`raw_frames::RawFrameSender`] implement it. [`packet_ring::PacketRing`]
+//! receives.
 
 pub mod capture;
+mod frame_batch;
 pub mod frames;
 pub mod icmp_socket;
 mod mmap;
+mod options;
 pub mod packet;
 pub mod packet_listeners;
 pub mod packet_ring;
@@ -15,3 +22,5 @@ pub mod udp;
 pub mod udp_batch;
 pub mod virtio_net;
 pub mod xdp;
+
+pub(crate) use options::set_socket_option;

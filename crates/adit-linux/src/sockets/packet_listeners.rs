@@ -1,23 +1,28 @@
-//! Whether somebody listens: what AF_XDP sends, no tap of this machine sees.
+//! Detection of captures on an interface.
+//!
+//! AF_XDP bypasses the taps of this machine. The data plane therefore looks for a capture, and sends
+//! by a packet socket while there is one.
 
 use crate::error::Error;
 
-/// `ETH_P_ALL`, as the kernel prints it.
+/// `ETH_P_ALL`, as `/proc/net/packet` prints it.
 const EVERY_PROTOCOL: &str = "0003";
 
-/// Whether a packet socket of the calling thread's network namespace (a `tcpdump`, say) listens to
-/// all that passes interface `index`, or every interface. Costs reading one file of `/proc`.
+/// Returns true if a packet socket in the calling thread's network namespace (such as a `tcpdump`)
+/// receives every protocol on interface `index` or on all interfaces. Costs reading one file of
+/// `/proc`.
 ///
 /// # Errors
-/// No `/proc`.
+/// `/proc/thread-self/net/packet` cannot be read.
 pub fn is_tapped(index: u32) -> Result<bool, Error> {
     const FILE: &str = "/proc/thread-self/net/packet";
-    let sockets =
-        std::fs::read_to_string(FILE).map_err(|error| Error::new(format!("cannot read {FILE}"), error))?;
+    let sockets = std::fs::read_to_string(FILE).map_err(|error| {
+        Error::new(format!("cannot read {FILE}"), error).with_hint("mount /proc: `mount -t proc proc /proc`")
+    })?;
     Ok(lists_tap(&sockets, index))
 }
 
-/// The columns are: address, references, type, protocol, interface, ...
+/// The columns are address, references, type, protocol, interface, and others.
 fn lists_tap(sockets: &str, index: u32) -> bool {
     sockets.lines().skip(1).any(|line| {
         let mut columns = line.split_whitespace().skip(3);
@@ -38,7 +43,7 @@ sk               RefCnt Type Proto  Iface R Rmem   User   Inode
 ";
 
     #[test]
-    fn only_a_listener_to_everything_on_that_interface_counts() {
+    fn a_tap_is_a_socket_for_every_protocol_on_that_interface_or_on_all() {
         assert!(lists_tap(SOCKETS, 7));
         assert!(!lists_tap(SOCKETS, 8));
         assert!(lists_tap(&SOCKETS.replace("0003   7", "0003   0"), 8));

@@ -1,6 +1,7 @@
-//! Receiving through a packet socket's ring (AF_PACKET, TPACKET_V2): the kernel writes what it
-//! receives into memory we share, and no system call is spent on a datagram. With the virtio-net
-//! header, so that checksums stay partial and superpackets stay whole.
+//! A packet socket's receive ring (AF_PACKET, TPACKET_V2).
+//!
+//! The kernel writes datagrams into shared memory, so that receiving one costs no system call. With
+//! the virtio-net header, checksums stay partial and GSO packets stay whole.
 
 use std::io;
 use std::mem::size_of;
@@ -11,9 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
 use crate::sockets::mmap::Mapping;
-use crate::sockets::packet::{
-    PACKET_VNET_HDR, attach_filter, bind, enlarge_receive_buffer, packet_socket, set_option,
-};
+use crate::sockets::options::{attach_filter, enlarge_receive_buffer, get_socket_option};
+use crate::sockets::packet::{PACKET_VNET_HDR, bind, packet_socket, set_option};
 use crate::sockets::virtio_net::{self, VirtioNetHeader};
 
 // linux/if_packet.h
@@ -44,10 +44,10 @@ struct RingRequest {
 #[repr(C)]
 struct FrameHeader {
     status: u32,
-    /// Bytes of the packet as it was, and of what is here.
+    /// Bytes of the packet, and bytes of it in the frame.
     len: u32,
     captured: u32,
-    /// Where in the frame the link header begins, and the network header.
+    /// Offsets in the frame of the link header and of the network header.
     link: u16,
     network: u16,
     seconds: u32,
@@ -56,20 +56,23 @@ struct FrameHeader {
     padding: [u8; 4],
 }
 
-/// Frames of a ring: what a peer sends while we are not scheduled for some milliseconds.
+/// Frames of a ring: they hold what a peer sends while the thread is not scheduled for some
+/// milliseconds.
 const FRAMES: usize = 2048;
-/// Kernel memory is asked for in pieces of this size.
+/// Bytes of each piece of kernel memory that a ring consists of.
 const BLOCK: usize = 1 << 16;
-/// Headers in a frame before the datagram: the ring's own, virtio-net, link, and their alignment.
+/// Bytes in a frame before the datagram: the headers of the ring, of virtio-net and of the link, and
+/// their alignment.
 const FRAME_OVERHEAD: usize = 128;
 
-/// A packet socket that takes every IP-in-IP datagram for one address, from one interface or any,
-/// reassembled by the kernel.
+/// A ring of a packet socket that receives every IP-in-IP datagram for one address, from one
+/// interface or all, reassembled by the kernel.
 pub struct PacketRing {
     socket: OwnedFd,
     mapping: Mapping,
     frame_size: usize,
-    /// The frame the kernel fills next, and how many before it we still hold.
+    /// The number of the frame that the kernel fills next, and how many frames before it are taken
+    /// and not yet released.
     next: usize,
     held: usize,
 }
@@ -77,34 +80,37 @@ pub struct PacketRing {
 /// A datagram in the ring.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// What the kernel knows of it; offsets count from the datagram's first byte.
+    /// What the kernel knows about it. Offsets count from the datagram's first byte.
     pub header: VirtioNetHeader,
-    /// Where it lies in [`PacketRing::arena`].
+    /// Its bytes in [`PacketRing::arena`].
     pub datagram: Range<usize>,
 }
 
-/// What the kernel has put into the next frame.
+/// The content of the next frame.
 #[derive(Clone, Debug)]
 pub enum Ready {
     /// A datagram.
     Datagram(Received),
-    /// One too large for a frame: fetch it with [`PacketRing::receive_large`].
+    /// A datagram too large for a frame: fetch it with [`PacketRing::receive_large`].
     Large {
         /// Bytes of the link header before it.
         link: usize,
     },
-    /// Something that is no datagram.
+    /// Bytes that are not a datagram.
     Nothing,
 }
 
 impl PacketRing {
     /// Opens `count` rings in the calling thread's network namespace that share the datagrams of
-    /// protocol 4 addressed to `local`, flow by flow, of one interface or of all; of one also those that a program
-    /// there has marked as another host's, to leave them to packet sockets alone. Datagrams of up to `mtu` bytes take the
-    /// fast way; larger ones (superpackets, reassembled ones) are received too.
+    /// protocol 4 to `local`, flow by flow.
+    ///
+    /// With `device`, the rings receive from that interface only, and also the datagrams that an eBPF
+    /// program there has marked as another host's (`PACKET_OTHERHOST`) to keep them from the host's
+    /// IP input. Datagrams of up to `mtu` bytes are received in the ring. Larger ones (GSO packets,
+    /// reassembled datagrams) cost a system call each.
     ///
     /// # Errors
-    /// No CAP_NET_RAW, no memory, or a kernel without packet sockets.
+    /// CAP_NET_RAW is missing, there is no memory, or the kernel has no packet sockets.
     pub fn open_group(
         local: Ipv4Addr,
         device: Option<u32>,
@@ -123,11 +129,12 @@ impl PacketRing {
                 Some(id) => (kind << 16) | id,
             };
             set_option(&ring.socket, PACKET_FANOUT, argument).map_err(|error| {
-                Error::new("cannot have the kernel reassemble what packet sockets receive", error)
+                Error::new("cannot join packet sockets into a group that reassembles datagrams", error)
             })?;
             if group.is_none() {
-                let joined: u32 = get_option(&ring.socket, PACKET_FANOUT)
-                    .map_err(|error| Error::new("cannot read the id of a group of packet sockets", error))?;
+                let joined: u32 = get_option(&ring.socket, PACKET_FANOUT).map_err(|error| {
+                    Error::new("cannot read the number of a group of packet sockets", error)
+                })?;
                 group = Some(joined & 0xffff);
             }
             rings.push(ring);
@@ -136,16 +143,17 @@ impl PacketRing {
     }
 
     fn open(local: Ipv4Addr, device: Option<u32>, mtu: usize) -> Result<Self, Error> {
-        // Protocol 0: nothing is received before the filter is in place.
+        // The socket receives nothing before it is bound, so the filter sees every datagram.
         let socket = packet_socket()?;
         let what = |step: &str| format!("cannot {step} of a packet socket");
-        attach_filter(&socket, &ipip_to(local, device.is_some()))?;
+        attach_filter(&socket, &ipip_to(local, device.is_some()))
+            .map_err(|error| Error::new(what("attach the filter"), error))?;
         set_option(&socket, PACKET_VERSION, TPACKET_V2)
             .map_err(|error| Error::new(what("set the version"), error))?;
         set_option(&socket, PACKET_VNET_HDR, 1u32)
             .map_err(|error| Error::new(what("enable the virtio-net headers"), error))?;
         set_option(&socket, PACKET_COPY_THRESH, 1u32)
-            .map_err(|error| Error::new(what("enable the large packets"), error))?;
+            .map_err(|error| Error::new(what("enable the queue for large packets"), error))?;
         let frame_size = (mtu + FRAME_OVERHEAD).next_power_of_two().clamp(2048, BLOCK);
         let request = RingRequest {
             block_size: BLOCK as u32,
@@ -154,7 +162,7 @@ impl PacketRing {
             frame_count: FRAMES as u32,
         };
         set_option(&socket, PACKET_RX_RING, request)
-            .map_err(|error| Error::new(what("make the ring"), error))?;
+            .map_err(|error| Error::new(what("create the ring"), error))?;
         let mapping = Mapping::shared(FRAMES * frame_size, &socket, 0)
             .map_err(|error| Error::new(what("map the ring"), error))?;
         enlarge_receive_buffer(&socket);
@@ -163,18 +171,19 @@ impl PacketRing {
         Ok(Self { socket, mapping, frame_size, next: 0, held: 0 })
     }
 
-    /// How many datagrams have come since this was asked last, or since the start.
+    /// Returns the number of datagrams received since the last call, or since the start, including
+    /// those for which there was no room.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel does not return the statistics.
     pub fn count(&self) -> Result<usize, Error> {
-        // The first word of `struct tpacket_stats`: datagrams, those that found no room included.
+        // The first word of `struct tpacket_stats`.
         let count = get_option(&self.socket, PACKET_STATISTICS)
-            .map_err(|error| Error::new("cannot ask what a packet socket has received", error))?;
+            .map_err(|error| Error::new("cannot read the statistics of a packet socket", error))?;
         Ok(count as usize)
     }
 
-    /// Takes the next frame, if the kernel has filled it. It stays ours until
+    /// Takes the next frame, if the kernel has filled it. The kernel leaves it alone until
     /// [`Self::release`].
     #[inline]
     pub fn take(&mut self) -> Option<Ready> {
@@ -189,7 +198,7 @@ impl PacketRing {
         self.next = (self.next + 1) % FRAMES;
         self.held += 1;
         if status & TP_STATUS_COPY != 0 {
-            // The socket's address does not tell the link for these; the frame does.
+            // `recv` returns no offset of the datagram for these; the frame's header has it.
             let frame = self.frame(start);
             let link = usize::from(frame.network).saturating_sub(usize::from(frame.link));
             return Some(Ready::Large { link });
@@ -213,15 +222,15 @@ impl PacketRing {
         Some(Received { header, datagram: start + network..start + end })
     }
 
-    /// The memory that [`Received::datagram`] lies in.
+    /// Returns the memory that contains [`Received::datagram`].
     #[inline]
     pub fn arena(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping lives as long as `self`. The kernel writes only to frames we do not
-        // hold, and callers have ranges of frames only that we do.
+        // SAFETY: the mapping lives as long as `self`. The kernel writes only to frames that are not
+        // taken, and callers have ranges only of frames that are.
         unsafe { std::slice::from_raw_parts_mut(self.mapping.at(0), self.mapping.len()) }
     }
 
-    /// Gives every frame that was taken back to the kernel.
+    /// Gives all taken frames back to the kernel.
     #[inline]
     pub fn release(&mut self) {
         while self.held > 0 {
@@ -231,8 +240,9 @@ impl PacketRing {
         }
     }
 
-    /// Fetches the datagram that [`Ready::Large`] stands for into `buffer`, which should hold
-    /// 64 KiB and some headers. `link` is what [`Ready::Large`] told.
+    /// Receives the datagram that [`Ready::Large`] announced into `buffer`, which should hold 64 KiB
+    /// and the headers. `link` is that of [`Ready::Large`]. Returns `None` if there is no whole
+    /// datagram.
     #[cold]
     pub fn receive_large(&self, buffer: &mut [u8], link: usize) -> Option<Received> {
         // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
@@ -245,7 +255,8 @@ impl PacketRing {
         (len > front).then_some(Received { header, datagram: front..len })
     }
 
-    /// Takes an error the socket has met (an interface went down), which would keep it readable.
+    /// Takes a pending error, such as that an interface went down. Until then the socket stays
+    /// readable.
     pub fn clear_error(&self) {
         let _ = self.take_error();
     }
@@ -257,13 +268,13 @@ impl PacketRing {
     #[inline]
     fn frame(&self, start: usize) -> &FrameHeader {
         // SAFETY: every frame begins with this header, aligned (frames are powers of two of at
-        // least 2048 bytes), and the kernel leaves it alone while the frame is ours.
+        // least 2048 bytes), and the kernel leaves it alone while the frame is taken.
         unsafe { &*self.mapping.at(start).cast::<FrameHeader>() }
     }
 
     fn status(&self, start: usize) -> &AtomicU32 {
-        // SAFETY: the status is the first, aligned, u32 of the frame that begins at `start`; both
-        // sides only ever access it atomically.
+        // SAFETY: the status is the first, aligned, u32 of the frame that begins at `start`. The
+        // kernel and this process access it atomically only.
         unsafe { &*self.mapping.at(start).cast::<AtomicU32>() }
     }
 }
@@ -278,18 +289,10 @@ fn get_option(socket: &OwnedFd, name: libc::c_int) -> io::Result<u32> {
     get_socket_option(socket, libc::SOL_PACKET, name)
 }
 
-fn get_socket_option(socket: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io::Result<u32> {
-    let mut value = 0u32;
-    let mut len = size_of::<u32>() as u32;
-    // SAFETY: the kernel writes at most `len` bytes into `value`.
-    let done =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
-}
-
-/// A classic BPF program: protocol 4, to `local`, addressed to this host, or `marked` as another's.
+/// A classic BPF program that passes protocol 4 to `local` if the frame is for this host, or, with
+/// `marked`, if it is marked as another host's.
 fn ipip_to(local: Ipv4Addr, marked: bool) -> [libc::sock_filter; 9] {
-    // linux/filter.h: offsets from here on count from the network header, whatever the link.
+    // linux/filter.h: these offsets count from the network header, whatever the link.
     const SKF_NET_OFF: u32 = (-0x10_0000_i32).cast_unsigned();
     const SKF_AD_OFF: u32 = (-0x1000_i32).cast_unsigned();
     const SKF_AD_PKTTYPE: u32 = 4;

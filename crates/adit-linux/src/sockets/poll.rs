@@ -1,20 +1,46 @@
-//! Waiting for something to read, or to be told to stop.
+//! Waiting for descriptors, and the event descriptors that end such a wait.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-/// Wakes every thread that waits with it, for good: it is never reset.
+/// The most descriptors one call waits for.
+const MAX_SOURCES: usize = 8;
+
+/// A stop signal for threads: once woken, it stays readable and ends every wait, now and later.
+/// Clones share the signal.
 #[derive(Clone, Debug)]
 pub struct Waker {
-    event: Arc<OwnedFd>,
+    event: EventFd,
 }
 
 impl Waker {
-    /// One that has not been woken.
+    /// Creates one that has not been woken.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn new() -> Result<Self, Error> {
+        Ok(Self { event: EventFd::new()? })
+    }
+
+    /// Ends the waits of all threads, now and later.
+    pub fn wake(&self) {
+        self.event.notify();
+    }
+}
+
+/// An eventfd (`eventfd(2)`): readable from a [`notify`](Self::notify) until the next
+/// [`drain`](Self::drain). Clones share the descriptor.
+#[derive(Clone, Debug)]
+pub struct EventFd {
+    fd: Arc<OwnedFd>,
+}
+
+impl EventFd {
+    /// Creates one that is not readable.
     ///
     /// # Errors
     /// No descriptors left.
@@ -22,108 +48,92 @@ impl Waker {
         // SAFETY: a plain system call; the descriptor it returns is ours alone.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
-            return Err(Error::last_os("cannot make an eventfd"));
+            return Err(Error::last_os("cannot create an eventfd"));
         }
         // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
-        Ok(Self { event: Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }) })
+        Ok(Self { fd: Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }) })
     }
 
-    /// Wakes all who wait, now and later.
-    pub fn wake(&self) {
+    /// Makes the descriptor readable.
+    pub fn notify(&self) {
         let one = 1u64.to_ne_bytes();
-        // SAFETY: eight bytes of `one`, which outlives the call. It can only fail when the
-        // counter is full, and then everybody is awake.
-        let _ = unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-    }
-}
-
-/// Tells one thread that something waits for it, as often as there is something.
-#[derive(Clone, Debug)]
-pub struct Bell {
-    event: Waker,
-}
-
-impl Bell {
-    /// One that nobody has rung.
-    ///
-    /// # Errors
-    /// No descriptors left.
-    pub fn new() -> Result<Self, Error> {
-        Ok(Self { event: Waker::new()? })
+        // SAFETY: eight bytes of `one`, which outlives the call. It fails only when the counter is
+        // full, and then the descriptor is readable anyway.
+        let _ = unsafe { libc::write(self.fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
-    /// It can be read from now on, until it is heard.
-    pub fn ring(&self) {
-        self.event.wake();
-    }
-
-    /// Waits for the next time. To be called before what waits is looked at.
-    pub fn hear(&self) {
+    /// Makes the descriptor unreadable. Call it before looking at what was notified about, so that
+    /// a notification in between is not lost.
+    pub fn drain(&self) {
         let mut count = [0; 8];
-        // SAFETY: eight bytes of `count`, which outlives the call. It fails where nobody has rung.
-        let _ = unsafe { libc::read(self.event.event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        // SAFETY: eight bytes of `count`, which outlives the call. It fails when nothing notified.
+        let _ = unsafe { libc::read(self.fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 }
 
-impl AsFd for Bell {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.event.event.as_fd()
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
-/// Waits until `source` can be read or `waker` has been woken.
+/// Waits until `source` is readable or `waker` has been woken. A signal ends the wait too.
 pub fn wait_readable(source: &impl AsFd, waker: &Waker) {
-    let _ = wait_any(&[source.as_fd().as_raw_fd(), waker.event.as_raw_fd()], None);
+    let _ = wait_any(&[source.as_fd().as_raw_fd(), waker.event.fd.as_raw_fd()], None);
 }
 
-/// Waits until one of `sources` can be read, `waker` has been woken, or the time is up.
+/// Waits until one of `sources` is readable, `waker` has been woken, or `timeout` has passed. A
+/// signal ends the wait too. At most seven sources are watched.
 ///
 /// # Errors
-/// What the kernel says; never `EINTR`, which counts as a wake-up.
+/// The kernel refuses to wait.
 pub fn wait_readable_any(
-    sources: &[std::os::fd::BorrowedFd<'_>],
+    sources: &[BorrowedFd<'_>],
     waker: &Waker,
     timeout: Option<Duration>,
 ) -> io::Result<()> {
     let mut fds: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
-    fds.push(waker.event.as_raw_fd());
+    fds.push(waker.event.fd.as_raw_fd());
     wait_any(&fds, timeout).map(drop)
 }
 
-/// Waits until one of `sources` can be read, or the time is up.
+/// Waits until one of `sources` is readable. Returns false if `timeout` passes or a signal arrives
+/// first. At most eight sources are watched.
 ///
 /// # Errors
-/// What the kernel says; never `EINTR`, at which it returns.
-pub fn readable_any_within(sources: &[std::os::fd::BorrowedFd<'_>], patience: Duration) -> io::Result<bool> {
+/// The kernel refuses to wait.
+pub fn readable_any_within(sources: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<bool> {
     let fds: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
-    wait_any(&fds, Some(patience))
+    wait_any(&fds, Some(timeout))
 }
 
-/// Waits until `source` can be read; `false` when the time is up first.
+/// Waits until `source` is readable. Returns false if `timeout` passes first; a signal does not end
+/// the wait.
 ///
 /// # Errors
-/// What the kernel says.
-pub fn readable_within(source: &impl AsFd, patience: Duration) -> io::Result<bool> {
-    let deadline = std::time::Instant::now() + patience;
+/// The kernel refuses to wait.
+pub fn readable_within(source: &impl AsFd, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
     loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let ready = wait_any(&[source.as_fd().as_raw_fd()], Some(left))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up to milliseconds, so that the last one is not spent spinning.
+        let rounded = Duration::from_millis(left.as_micros().div_ceil(1000) as u64);
+        let ready = wait_any(&[source.as_fd().as_raw_fd()], Some(rounded))?;
         if ready || left.is_zero() {
             return Ok(ready);
         }
     }
 }
 
-/// Whether one of them is ready; not so when the time is up, or at a signal.
+/// Returns true if one of `fds` is ready, false after `timeout` or a signal.
 fn wait_any(fds: &[i32], timeout: Option<Duration>) -> io::Result<bool> {
-    const MOST: usize = 8;
-    let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MOST];
+    let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_SOURCES];
     for (poll, &fd) in polls.iter_mut().zip(fds) {
         poll.fd = fd;
     }
     let timeout = timeout.map_or(-1, |timeout| timeout.as_millis().try_into().unwrap_or(i32::MAX));
     // SAFETY: `polls` holds at least the number of entries given and outlives the call.
-    let done = unsafe { libc::poll(polls.as_mut_ptr(), fds.len().min(MOST) as libc::nfds_t, timeout) };
+    let done = unsafe { libc::poll(polls.as_mut_ptr(), fds.len().min(MAX_SOURCES) as libc::nfds_t, timeout) };
     if done >= 0 {
         return Ok(done > 0);
     }

@@ -1,4 +1,4 @@
-//! A Unix socket that only its owner may connect to, from the moment that it has a name.
+//! A Unix socket that only its owner may connect to, from the moment it has a name.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -9,17 +9,17 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Connections that wait to be accepted.
+/// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Listens on `path`. Nothing may be there.
+/// Listens on `path`, which must not exist, with mode 0600.
 ///
 /// # Errors
-/// As bind(2) and listen(2).
+/// `bind(2)` or `listen(2)` fails: the path exists, or its directory is not ours to write.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The name gets the mode that the socket has when it is bound. Set afterwards, there would be a moment in which
-    // the umask decides who may connect.
+    // `bind` gives the name the mode of the socket. If the mode were set after it, the umask would
+    // decide for a moment who may connect.
     let socket = File::from(OwnedFd::from(socket));
     socket.set_permissions(Permissions::from_mode(0o600))?;
     let socket = Socket::from(OwnedFd::from(socket));
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_its_owner_s_from_the_first_moment() {
+    fn the_socket_has_mode_0600_and_takes_no_name_that_exists() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener = listen(&path).unwrap();

@@ -1,80 +1,84 @@
-//! Raw IPv4 sockets of the tunnel's own: one that keeps the kernel quiet about a protocol it does
-//! not speak, one that hears what routers say, one that sends whole datagrams.
+//! Raw IPv4 sockets: to send whole datagrams, to receive IP in IP and ICMP errors, and to claim
+//! protocol 4 so that the kernel does not answer it.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::{Error, Result};
-use crate::process::wait;
-use crate::sockets::packet::{enlarge_receive_buffer, set_socket_option};
+use crate::sockets::options::{attach_filter, enlarge_receive_buffer, set_socket_option};
 
 /// IP in IP (RFC 2003).
 const IPPROTO_IPIP: i32 = libc::IPPROTO_IPIP;
 // linux/icmp.h
 const SOL_RAW: libc::c_int = 255;
 const ICMP_FILTER: libc::c_int = 1;
-/// Destination unreachable, source quench, redirect, time exceeded, parameter problem: the errors
-/// of RFC 792.
+/// The errors of RFC 792: destination unreachable, source quench, redirect, time exceeded,
+/// parameter problem.
 const ICMP_ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
+/// The most interfaces that a filter compares: a jump in a classic BPF program reaches 255 steps.
+const MAX_EXCLUDED: usize = 250;
 
-/// A raw IPv4 socket; what it is for, its constructor says.
+/// A raw IPv4 socket. Each constructor makes one for one purpose.
 #[derive(Debug)]
 pub struct RawSocket {
     socket: Socket,
 }
 
 impl RawSocket {
-    /// One that sends whole datagrams, header and all, by the host's routes. The kernel fills in
-    /// the header's checksum, its total length, and where they are 0 its source and, unless DF is
-    /// set, its identification. Datagrams longer than the interface's MTU are refused (`EMSGSIZE`).
+    /// Opens a socket that sends whole datagrams, header included, by the host's routes.
+    ///
+    /// The kernel fills in the header's checksum and total length. It also fills in the source if it
+    /// is 0.0.0.0, and the identification if it is 0 and DF is clear. It refuses datagrams longer
+    /// than the interface's MTU (`EMSGSIZE`).
     ///
     /// # Errors
-    /// No CAP_NET_RAW.
+    /// CAP_NET_RAW is missing.
     pub fn sender() -> Result<Self> {
         let raw = Self::open(libc::IPPROTO_RAW, "to send datagrams")?;
-        // What the kernel has heard of the path must not refuse what asks about it.
+        // The path MTU that the kernel has learned must not refuse a probe of the path MTU.
         set_socket_option(&raw.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
             .map_err(|error| Error::new("cannot set IP_MTU_DISCOVER on a raw socket", error))?;
         Ok(raw)
     }
 
-    /// One whose existence keeps the kernel from answering IP-in-IP datagrams to `local` with ICMP
-    /// Protocol Unreachable. It never receives anything. It does not keep the kernel's own tunnel
-    /// driver quiet: where the module `tunnel4` is loaded (by `ipip` or `sit`), datagrams that no
-    /// tunnel of the kernel's takes are answered with Port Unreachable: [`Quiet`](crate::nftables::Quiet) helps.
+    /// Opens a socket that claims protocol 4 at the address `local` and receives nothing.
+    ///
+    /// While it is open, the kernel does not answer IP-in-IP datagrams to `local` with ICMP Protocol
+    /// Unreachable. It does not stop the kernel's own tunnel driver: where the module `tunnel4` is
+    /// loaded (by `ipip` or `sit`), the driver answers datagrams that belong to none of its tunnels
+    /// with Port Unreachable. [`Tunnel4DropRule`](crate::nftables::Tunnel4DropRule) stops that.
     ///
     /// # Errors
-    /// No CAP_NET_RAW, `local` is not an address of this host.
-    pub fn silencer(local: Ipv4Addr) -> Result<Self> {
+    /// CAP_NET_RAW is missing, or `local` is not an address of this host.
+    pub fn protocol4_placeholder(local: Ipv4Addr) -> Result<Self> {
         let raw = Self::open(IPPROTO_IPIP, "for IP in IP")?;
-        // Before it is bound, so that nothing is ever kept.
+        // Attached before the socket is bound, so that it never queues a datagram.
         raw.attach(&[answer(0)])?;
         raw.bind(local)?;
         Ok(raw)
     }
 
-    /// One that receives IP-in-IP datagrams to `local`, whole and reassembled, and keeps the kernel from
-    /// answering them as [`Self::silencer`] does. Reading does not block.
+    /// Opens a socket that receives IP-in-IP datagrams to `local`, reassembled, and claims the
+    /// protocol as [`Self::protocol4_placeholder`] does. Reading does not block.
     ///
     /// # Errors
-    /// As for [`Self::silencer`].
+    /// As [`Self::protocol4_placeholder`].
     pub fn ipip(local: Ipv4Addr) -> Result<Self> {
         let raw = Self::open(IPPROTO_IPIP, "for IP in IP")?;
         enlarge_receive_buffer(&raw.socket);
         raw.bind(local)?;
-        raw.set_nonblocking(true)?;
+        raw.set_nonblocking()?;
         Ok(raw)
     }
 
-    /// Receives nothing from now on that comes by one of these interfaces (at most some 250).
+    /// Stops receiving datagrams that arrive on one of these interfaces. Of more than 250 interfaces,
+    /// the first 250 are excluded.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses the filter: it has no memory for it.
     pub fn only_from_others_than(&self, devices: &[u32]) -> Result<()> {
         // A = the interface's index.
         let mut program = vec![libc::sock_filter {
@@ -83,7 +87,7 @@ impl RawSocket {
             jf: 0,
             k: (SKF_AD_OFF + SKF_AD_IFINDEX).cast_unsigned(),
         }];
-        for device in devices.iter().take(250) {
+        for device in devices.iter().take(MAX_EXCLUDED) {
             program.push(libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: *device });
             program.push(answer(0));
         }
@@ -91,21 +95,21 @@ impl RawSocket {
         self.attach(&program)
     }
 
-    /// One that receives the ICMP errors of RFC 792 sent to `local`, whatever they are about.
-    /// Reading does not block.
+    /// Opens a socket that receives all ICMP errors of RFC 792 sent to `local`. Reading does not
+    /// block.
     ///
     /// # Errors
-    /// As for [`Self::silencer`].
+    /// As [`Self::protocol4_placeholder`].
     pub fn icmp_errors(local: Ipv4Addr) -> Result<Self> {
         let raw = Self::open(libc::IPPROTO_ICMP, "for ICMP")?;
-        // The filter of the protocol is asked before a datagram is copied, but knows only types
-        // below 32 and lets the others pass; the program stops those.
+        // ICMP_FILTER runs before a datagram is copied, but covers only types below 32 and lets the
+        // others pass. The BPF program stops those.
         let blocked = ICMP_ERRORS.iter().fold(u32::MAX, |mask, kind| mask & !(1 << kind));
         set_socket_option(&raw.socket, SOL_RAW, ICMP_FILTER, blocked)
             .map_err(|error| Error::new("cannot set a filter of ICMP types", error))?;
         raw.attach(&only_icmp_types(ICMP_ERRORS))?;
         raw.bind(local)?;
-        raw.set_nonblocking(true)?;
+        raw.set_nonblocking()?;
         Ok(raw)
     }
 
@@ -118,8 +122,7 @@ impl RawSocket {
     }
 
     fn attach(&self, program: &[libc::sock_filter]) -> Result<()> {
-        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-        set_socket_option(&self.socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program)
+        attach_filter(&self.socket, program)
             .map_err(|error| Error::new("cannot attach a filter to a raw socket", error))
     }
 
@@ -135,70 +138,27 @@ impl RawSocket {
         })
     }
 
-    /// Sends one datagram, to where its header says.
+    /// Sends one datagram to the destination in its header.
     ///
     /// # Errors
-    /// `InvalidInput` when it has no whole header; no route, too long, a full queue.
+    /// The header is incomplete (`InvalidInput`), there is no route, the datagram is longer than the
+    /// interface's MTU, or the queue is full.
     pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
         let to = destination(datagram)?;
         self.socket.send_to(datagram, &SocketAddrV4::new(to, 0).into()).map(drop)
     }
 
-    /// Sends datagrams in one system call (of at most 1024), as [`Self::send`] does one. Returns
-    /// how many the kernel took: fewer than all, when the next one failed.
+    /// Receives one datagram, header included, and returns its length in bytes, at most the
+    /// buffer's.
     ///
     /// # Errors
-    /// The first one failed.
-    pub fn send_batch(&self, datagrams: &[&[u8]]) -> io::Result<usize> {
-        let mut names = Vec::with_capacity(datagrams.len());
-        for datagram in datagrams {
-            names.push(socket_address(destination(datagram)?));
-        }
-        let mut pieces: Vec<libc::iovec> = datagrams
-            .iter()
-            .map(|datagram| libc::iovec {
-                iov_base: datagram.as_ptr().cast_mut().cast(),
-                iov_len: datagram.len(),
-            })
-            .collect();
-        let mut headers: Vec<libc::mmsghdr> = names
-            .iter_mut()
-            .zip(&mut pieces)
-            .map(|(name, piece)| {
-                // SAFETY: `mmsghdr` is plain old data, for which all zeros is a value.
-                let mut header: libc::mmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-                header.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
-                header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
-                header.msg_hdr.msg_iov = piece;
-                header.msg_hdr.msg_iovlen = 1;
-                header
-            })
-            .collect();
-        // SAFETY: the headers point to names, pieces and datagrams that outlive the call, which
-        // reads the datagrams and writes nothing but the headers.
-        let sent = unsafe {
-            libc::sendmmsg(self.socket.as_raw_fd(), headers.as_mut_ptr(), headers.len() as libc::c_uint, 0)
-        };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-    }
-
-    /// Receives one datagram, header and all; returns its length, at most the buffer's.
-    ///
-    /// # Errors
-    /// `WouldBlock` when none waits and reading does not block.
+    /// No datagram waits and reading does not block (`WouldBlock`).
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         io::Read::read(&mut &self.socket, buffer)
     }
 
-    /// The same, waiting for at most `patience`; `None` when none came.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn recv_within(&self, buffer: &mut [u8], patience: Duration) -> io::Result<Option<usize>> {
-        if wait(&self.socket, Some(patience))? { self.recv(buffer).map(Some) } else { Ok(None) }
-    }
-
-    /// Datagrams that came while the socket's buffer was full, since it was opened (modulo 2^32).
+    /// Returns the number of datagrams lost because the socket's buffer was full, since it was
+    /// opened (modulo 2^32).
     #[must_use]
     pub fn dropped(&self) -> u32 {
         // linux/sock_diag.h: SK_MEMINFO_DROPS, the last of nine.
@@ -217,14 +177,10 @@ impl RawSocket {
         if done == 0 { numbers[8] } else { 0 }
     }
 
-    /// Whether reading and sending return `WouldBlock` instead of waiting.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> Result<()> {
+    fn set_nonblocking(&self) -> Result<()> {
         self.socket
-            .set_nonblocking(nonblocking)
-            .map_err(|error| Error::new("cannot set whether a raw socket blocks", error))
+            .set_nonblocking(true)
+            .map_err(|error| Error::new("cannot make a raw socket non-blocking", error))
     }
 }
 
@@ -241,20 +197,11 @@ fn destination(datagram: &[u8]) -> io::Result<Ipv4Addr> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a whole IPv4 header"))
 }
 
-fn socket_address(ip: Ipv4Addr) -> libc::sockaddr_in {
-    libc::sockaddr_in {
-        sin_family: libc::AF_INET as u16,
-        sin_port: 0,
-        sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
-        sin_zero: [0; 8],
-    }
-}
-
 // linux/filter.h
 const SKF_AD_OFF: i32 = -0x1000;
 const SKF_AD_IFINDEX: i32 = 8;
 
-/// A classic BPF program for a raw socket, which sees the IP header first: only these ICMP types.
+/// A classic BPF program that passes these ICMP types only. On a raw socket the IP header comes first.
 fn only_icmp_types(kinds: [u8; 5]) -> [libc::sock_filter; 9] {
     let if_equal = |kind: u8, jump| libc::sock_filter { code: 0x15, jt: jump, jf: 0, k: u32::from(kind) };
     let [a, b, c, d, e] = kinds;
@@ -272,7 +219,7 @@ fn only_icmp_types(kinds: [u8; 5]) -> [libc::sock_filter; 9] {
     ]
 }
 
-/// Keep so many bytes.
+/// The BPF step that keeps so many bytes of the datagram; 0 drops it.
 fn answer(bytes: u32) -> libc::sock_filter {
     libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: bytes }
 }

@@ -1,5 +1,7 @@
-//! Datagrams that the kernel routes: a raw socket with our own IP header, many in a call.
-//! Slower than frames, but right on any interface and under any routing policy.
+//! A sender of datagrams that the kernel routes: a raw socket that takes our IP header, many
+//! datagrams in a call.
+//!
+//! It is slower than the senders of frames, but works on any interface and under any routing policy.
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
@@ -9,17 +11,18 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::BindToDevice;
 
 use crate::error::Error;
-use crate::net_scope::Inside;
+use crate::net_scope::NetScope;
+use crate::sockets::frame_batch::FrameBatch;
 use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
-use crate::sockets::packet::{FrameBatch, enlarge_send_buffer, set_socket_option};
+use crate::sockets::options::{enlarge_send_buffer, set_socket_option};
 use crate::sockets::virtio_net::PartialChecksum;
 
-/// Sends datagrams by the host's routes. A source of 0.0.0.0 is filled in by the kernel with
-/// its own address towards the destination, an identification of 0 too where DF is not set.
+/// A sender of datagrams by the host's routes. The kernel replaces a source of 0.0.0.0 by this
+/// host's address towards the destination, and an identification of 0 if DF is clear.
 pub struct RawFrameSender {
     socket: OwnedFd,
     frames: FrameBatch,
-    /// Destinations, pointed to by the frames' message headers; a boxed slice does not move.
+    /// Destinations. The message headers of `frames` point here; a boxed slice does not move.
     names: Box<[libc::sockaddr_in]>,
     sent: Sent,
 }
@@ -29,7 +32,7 @@ impl RawFrameSender {
     /// `capacity` bytes, `batch` of them in a call.
     ///
     /// # Errors
-    /// No CAP_NET_RAW.
+    /// CAP_NET_RAW is missing.
     pub fn open(capacity: usize, batch: usize) -> Result<Self, Error> {
         // SAFETY: a plain system call; the descriptor it returns is ours alone.
         let fd =
@@ -41,8 +44,8 @@ impl RawFrameSender {
         // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         enlarge_send_buffer(&socket);
-        // IP_PMTUDISC_PROBE: the tunnel keeps its own path MTU; what the kernel has heard
-        // of the path must not refuse what the tunnel sends.
+        // IP_PMTUDISC_PROBE: the tunnel keeps its own path MTU. The one that the kernel has learned
+        // must not refuse what the tunnel sends.
         set_socket_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
             .map_err(|error| Error::new("cannot set IP_MTU_DISCOVER on a raw socket", error))?;
         let mut frames = FrameBatch::new(capacity, batch, 0);
@@ -53,16 +56,17 @@ impl RawFrameSender {
         Ok(Self { socket, frames, names, sent: Sent::default() })
     }
 
-    /// The same for what is sent to the hosts inside a tunnel: by the routes there, from an address there.
+    /// Opens a sender that uses the routes and addresses of `scope`, for datagrams to inner hosts.
     ///
     /// # Errors
-    /// As [`Self::open`]; the namespace cannot be entered, or there is no such VRF.
-    pub fn open_in(inside: &Inside, capacity: usize, batch: usize) -> Result<Self, Error> {
-        inside.run(|| {
+    /// As [`Self::open`]; or the namespace cannot be entered, or there is no such VRF.
+    pub fn open_in(scope: &NetScope, capacity: usize, batch: usize) -> Result<Self, Error> {
+        scope.run(|| {
             let sender = Self::open(capacity, batch)?;
-            if let Some(vrf) = &inside.vrf {
+            if let Some(vrf) = &scope.vrf {
                 setsockopt(&sender.socket, BindToDevice, &OsString::from(vrf)).map_err(|errno| {
                     Error::new(format!("cannot bind a raw socket to the VRF {vrf}"), errno.into())
+                        .with_hint("`ip link show type vrf` shows the VRFs")
                 })?;
             }
             Ok(sender)

@@ -1,5 +1,5 @@
-//! Connected UDP sockets that hear what becomes of what they send: path MTU and ICMP errors, as
-//! programs do that discover the path's MTU (RFC 1191).
+//! Connected UDP sockets that report the ICMP errors their datagrams cause, as programs use them
+//! that discover the path MTU (RFC 1191).
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -9,55 +9,56 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg};
 
 use crate::error::{Error, Result};
-use crate::process::wait;
-use crate::sockets::packet::set_socket_option;
+use crate::sockets::options::set_socket_option;
+use crate::sockets::poll::readable_within;
 
-/// A UDP socket whose datagrams carry DF and whose errors are kept with what caused them.
+/// A UDP socket whose datagrams carry DF and whose errors can be read in detail.
 #[derive(Debug)]
 pub struct PathSocket {
     socket: UdpSocket,
 }
 
-/// An error that came back for something that was sent.
+/// An error about a datagram that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathError {
-    /// Who says so.
+    /// Who reported it.
     pub origin: Origin,
-    /// As what it was delivered: `EMSGSIZE`, `EHOSTUNREACH`, `ECONNREFUSED`.
+    /// The error that the socket reports for it: `EMSGSIZE`, `EHOSTUNREACH`, `ECONNREFUSED`.
     pub errno: i32,
-    /// The ICMP type, or 0.
+    /// The ICMP type; 0 if the error is not from ICMP.
     pub kind: u8,
-    /// The ICMP code, or 0.
+    /// The ICMP code; 0 if the error is not from ICMP.
     pub code: u8,
-    /// With `EMSGSIZE`, the longest datagram that would have passed, in bytes.
+    /// With `EMSGSIZE`, the longest datagram that passes, in bytes.
     pub mtu: Option<u32>,
-    /// Who sent the ICMP error.
+    /// The sender of the ICMP error.
     pub offender: Option<Ipv4Addr>,
 }
 
-/// Who says that something could not be sent.
+/// The reporter of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// This host, before it sent it.
+    /// This host, before it sent the datagram.
     Local,
     /// A host or router, by ICMP.
     Icmp,
-    /// Another, by its number (`SO_EE_ORIGIN_*`).
+    /// Another origin, by its number (`SO_EE_ORIGIN_*`).
     Other(u8),
 }
 
 impl PathSocket {
-    /// Opens one from `local` (port 0: any) to `remote`, in the calling thread's network namespace.
+    /// Opens one from `local` (port 0: any port) to `remote`, in the calling thread's network
+    /// namespace.
     ///
     /// # Errors
-    /// `local` is not ours, no route to `remote`.
+    /// `local` is not an address of this host, or there is no route to `remote`.
     pub fn connect(local: SocketAddrV4, remote: SocketAddrV4) -> Result<Self> {
         let socket =
             UdpSocket::bind(local).map_err(|error| Error::new(format!("cannot bind to {local}"), error))?;
         socket.connect(remote).map_err(|error| Error::new(format!("cannot connect to {remote}"), error))?;
         for (option, value) in [(libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO), (libc::IP_RECVERR, 1)] {
             set_socket_option(&socket, libc::IPPROTO_IP, option, value)
-                .map_err(|error| Error::new("cannot have errors reported on a UDP socket", error))?;
+                .map_err(|error| Error::new("cannot enable error reports on a UDP socket", error))?;
         }
         Ok(Self { socket })
     }
@@ -65,34 +66,18 @@ impl PathSocket {
     /// Sends one datagram.
     ///
     /// # Errors
-    /// `EMSGSIZE` when it is longer than the path's MTU as this host knows it; an error that came
-    /// back for an earlier one, and then this one was not sent.
+    /// The datagram is longer than the path MTU that this host knows (`EMSGSIZE`), or an error about
+    /// an earlier datagram is pending. Then this one was not sent.
     pub fn send(&self, payload: &[u8]) -> io::Result<()> {
         self.socket.send(payload).map(drop)
     }
 
-    /// Receives one datagram, waiting for at most `patience`; `None` when none came. An error that
-    /// waits ends the waiting too.
+    /// Takes the next pending error, if there is one.
     ///
     /// # Errors
-    /// One that came back for something sent; [`Self::take_error`] has the details.
-    pub fn recv_within(&self, buffer: &mut [u8], patience: Duration) -> io::Result<Option<usize>> {
-        if !wait(&self.socket, Some(patience))? {
-            return Ok(None);
-        }
-        match nix::sys::socket::recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
-            Ok(len) => Ok(Some(len)),
-            Err(nix::Error::EAGAIN) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// The next error that came back, if one waits.
-    ///
-    /// # Errors
-    /// What the kernel says.
+    /// The kernel cannot read the error queue.
     pub fn take_error(&self) -> io::Result<Option<PathError>> {
-        // What was sent comes back with it; nobody asks for that.
+        // The payload of the datagram in question comes with the error. It is not needed.
         let mut payload = [0; 0];
         let mut pieces = [IoSliceMut::new(&mut payload)];
         let mut control = nix::cmsg_space!([u8; 64]);
@@ -109,44 +94,13 @@ impl PathSocket {
         }))
     }
 
-    /// The same, waiting for at most `patience`.
+    /// Takes the next error. Returns `None` if none arrives within `timeout`.
     ///
     /// # Errors
     /// As [`Self::take_error`].
-    pub fn take_error_within(&self, patience: Duration) -> io::Result<Option<PathError>> {
-        // An error that waits makes the socket readable (POLLERR).
-        if wait(&self.socket, Some(patience))? { self.take_error() } else { Ok(None) }
-    }
-
-    /// The path's MTU in bytes, as this host knows it now.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn path_mtu(&self) -> io::Result<u32> {
-        let mut mtu: libc::c_int = 0;
-        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes into `mtu`.
-        let done = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::IPPROTO_IP,
-                libc::IP_MTU,
-                (&raw mut mtu).cast(),
-                &raw mut len,
-            )
-        };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(mtu.cast_unsigned()) }
-    }
-
-    /// Where it sends from.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn local(&self) -> io::Result<SocketAddrV4> {
-        match self.socket.local_addr()? {
-            std::net::SocketAddr::V4(address) => Ok(address),
-            std::net::SocketAddr::V6(_) => Err(io::Error::other("an IPv4 socket has an IPv6 address")),
-        }
+    pub fn take_error_within(&self, timeout: Duration) -> io::Result<Option<PathError>> {
+        // A pending error makes the socket readable (POLLERR).
+        if readable_within(&self.socket, timeout)? { self.take_error() } else { Ok(None) }
     }
 }
 

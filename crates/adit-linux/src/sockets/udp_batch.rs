@@ -1,9 +1,14 @@
-//! Many UDP datagrams in one system call, for generators of load.
+//! Batches of UDP datagrams, sent or received in one system call, for load generators.
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
-/// Sends the same datagram many times in a call.
+use crate::sockets::options::enlarge_receive_buffer;
+
+const RECEIVE_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// A sender of the same datagram, many times in a call.
 pub struct UdpBatchSender<'a> {
     socket: &'a UdpSocket,
     // Pointed to by `messages`.
@@ -12,7 +17,7 @@ pub struct UdpBatchSender<'a> {
 }
 
 impl<'a> UdpBatchSender<'a> {
-    /// For batches of `count` datagrams with this payload, over a connected socket.
+    /// Prepares batches of `count` datagrams with this payload, over a connected socket.
     #[must_use]
     pub fn new(socket: &'a UdpSocket, count: usize, payload: &'a [u8]) -> Self {
         let mut vector =
@@ -29,7 +34,8 @@ impl<'a> UdpBatchSender<'a> {
         Self { socket, _vector: vector, messages }
     }
 
-    /// Sends a batch; how many the kernel took. Waits while its buffer is full.
+    /// Sends a batch and returns how many datagrams the kernel took. Waits while the socket's buffer
+    /// is full.
     pub fn send(&mut self) -> usize {
         // SAFETY: the messages point to one iovec that `self` owns, which points to a payload
         // that outlives `self`; sending only reads it.
@@ -40,7 +46,7 @@ impl<'a> UdpBatchSender<'a> {
     }
 }
 
-/// Receives many datagrams in a call.
+/// A receiver of many datagrams in a call.
 pub struct UdpBatchReceiver<'a> {
     socket: &'a UdpSocket,
     arena: Box<[u8]>,
@@ -51,12 +57,12 @@ pub struct UdpBatchReceiver<'a> {
 }
 
 impl<'a> UdpBatchReceiver<'a> {
-    /// For batches of `count` datagrams of at most `room` bytes. Asks for a large buffer and a
-    /// receive timeout, so that [`Self::receive`] returns now and then.
+    /// Prepares batches of `count` datagrams of at most `room` bytes. Enlarges the socket's buffer
+    /// and sets a receive timeout of 20 ms, so that [`Self::receive`] returns when nothing arrives.
     #[must_use]
     pub fn new(socket: &'a UdpSocket, count: usize, room: usize) -> Self {
-        crate::sockets::packet::enlarge_receive_buffer(socket);
-        let _ = socket.set_read_timeout(Some(std::time::Duration::from_millis(20)));
+        enlarge_receive_buffer(socket);
+        let _ = socket.set_read_timeout(Some(RECEIVE_TIMEOUT));
         let mut arena = vec![0u8; count * room].into_boxed_slice();
         let base = arena.as_mut_ptr();
         let mut vectors: Box<[libc::iovec]> = (0..count)
@@ -79,7 +85,7 @@ impl<'a> UdpBatchReceiver<'a> {
         Self { socket, arena, _vectors: vectors, messages, room }
     }
 
-    /// Waits for at least one datagram, takes all that are there; none when the time is up.
+    /// Waits for a datagram and takes all that are there. Returns none after the timeout.
     pub fn receive(&mut self) -> impl Iterator<Item = &[u8]> {
         // SAFETY: the messages point to iovecs and memory that `self` owns, and the kernel
         // writes no more than the lengths given.

@@ -1,11 +1,20 @@
-//! The header that TUN devices and packet sockets put before a packet when asked to
-//! (`IFF_VNET_HDR`, `PACKET_VNET_HDR`): what is known of its checksum, and how a superpacket
-//! is to be cut. The layout is `struct virtio_net_hdr` of linux/virtio_net.h, in host byte order.
+//! The virtio-net header, which TUN devices and packet sockets put before a packet
+//! (`IFF_VNET_HDR`, `PACKET_VNET_HDR`).
+//!
+//! It says what is known about the transport checksum, and how a GSO packet is to be segmented. The
+//! layout is `struct virtio_net_hdr` of linux/virtio_net.h, in host byte order:
+//!
+//! ```text
+//!  0       1        2             4           6            8              10
+//! +-------+--------+-------------+-----------+------------+--------------+
+//! | flags |  type  | headers len |  gso size | csum start |  csum offset |
+//! +-------+--------+-------------+-----------+------------+--------------+
+//! ```
 
 /// Bytes of the header.
 pub const LEN: usize = 10;
 
-/// The transport checksum holds only the pseudo-header's sum; the rest is still to be added.
+/// The transport checksum holds the sum of the pseudo-header only; the rest must be added.
 const F_NEEDS_CSUM: u8 = 1;
 /// The device has verified the checksum.
 const F_DATA_VALID: u8 = 2;
@@ -15,15 +24,15 @@ const GSO_TCPV4: u8 = 1;
 const GSO_UDP: u8 = 3;
 const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
-/// Set beside a TCP type when the superpacket carries CWR (RFC 3168: in its first segment only).
+/// A flag beside a TCP type: the GSO packet carries CWR (RFC 3168: in its first segment only).
 const GSO_ECN: u8 = 0x80;
 
-/// How a superpacket is to be cut into datagrams.
+/// How a GSO packet is segmented into datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gso {
-    /// One datagram.
+    /// Not at all: the packet is one datagram.
     None,
-    /// TCP over IPv4; `cwr` when the first segment carries CWR.
+    /// TCP over IPv4.
     TcpV4 {
         /// The first segment carries CWR, the others do not.
         cwr: bool,
@@ -33,52 +42,52 @@ pub enum Gso {
         /// The first segment carries CWR, the others do not.
         cwr: bool,
     },
-    /// UDP datagrams of one size, the last one perhaps shorter.
+    /// UDP datagrams of one size; the last may be shorter.
     UdpL4,
-    /// UDP to be fragmented by IP: never asked for, so never expected.
+    /// UDP that IP fragments. Adit does not enable it, so the kernel does not send it.
     UdpFragmentation,
-    /// A type this version does not know.
+    /// A type unknown to this version.
     Unknown(u8),
 }
 
-/// Where a checksum that is still to be completed lies.
+/// The place of a partial checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartialChecksum {
     /// Offset in bytes of the first byte that is summed, from the start of the packet.
     pub start: u16,
-    /// Offset of the two bytes of the checksum, from `start`.
+    /// Offset in bytes of the two bytes of the checksum, from `start`.
     pub offset: u16,
 }
 
-/// What is known of the transport checksum.
+/// What is known about the transport checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// Nothing: it has to be verified by whoever relies on it.
+    /// Nothing: verify it before relying on it.
     Unknown,
     /// A device has verified it.
     Verified,
-    /// It never left a machine that trusts its memory; it has to be completed before it does.
+    /// It holds the sum of the pseudo-header only. Complete it before the packet leaves the machine.
     Partial(PartialChecksum),
 }
 
 /// The parsed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtioNetHeader {
-    /// The transport checksum's state.
+    /// The state of the transport checksum.
     pub checksum: Checksum,
-    /// The kind of superpacket, if it is one.
+    /// The kind of GSO packet, if it is one.
     pub gso: Gso,
-    /// Bytes of all headers of a superpacket; a hint of the kernel's, not to be trusted.
+    /// Bytes of all headers of a GSO packet. The kernel gives it as a hint; do not rely on it.
     pub header_len: u16,
-    /// Bytes of transport payload in each datagram of a superpacket.
+    /// Bytes of transport payload in each datagram of a GSO packet.
     pub gso_size: u16,
 }
 
 impl VirtioNetHeader {
-    /// A whole datagram of which nothing else is known.
+    /// The header of one datagram about which nothing else is known.
     pub const PLAIN: Self = Self { checksum: Checksum::Unknown, gso: Gso::None, header_len: 0, gso_size: 0 };
 
-    /// Reads the header; any ten bytes are one.
+    /// Reads the header. Any ten bytes are valid.
     #[inline]
     #[must_use]
     pub fn from_bytes(bytes: &[u8; LEN]) -> Self {
@@ -130,8 +139,8 @@ impl VirtioNetHeader {
         bytes
     }
 
-    /// The same header for a packet that has `bytes` fewer in front: offsets move with it.
-    /// `None` when the checksum would start inside what was cut off.
+    /// Returns the header for the packet without its first `bytes` bytes: its offsets are lower by
+    /// that. `None` if the checksum starts in the bytes that are cut off.
     #[inline]
     #[must_use]
     pub fn without_front(&self, bytes: u16) -> Option<Self> {
@@ -150,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_header_survives_the_way_out_and_back() {
+    fn a_written_header_reads_back_the_same() {
         let checksums = [
             Checksum::Unknown,
             Checksum::Verified,
@@ -174,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_the_kernels() {
+    fn the_layout_is_that_of_struct_virtio_net_hdr() {
         let header = VirtioNetHeader {
             checksum: Checksum::Partial(PartialChecksum { start: 20, offset: 16 }),
             gso: Gso::TcpV4 { cwr: true },
@@ -189,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn cutting_the_front_moves_the_checksum_and_refuses_to_cut_into_it() {
+    fn cutting_the_front_moves_the_checksum_and_never_cuts_into_it() {
         let header = VirtioNetHeader {
             checksum: Checksum::Partial(PartialChecksum { start: 54, offset: 6 }),
             ..VirtioNetHeader::PLAIN

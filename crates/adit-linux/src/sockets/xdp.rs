@@ -1,6 +1,8 @@
-//! AF_XDP sending: frames are written into memory the kernel shares, and one call sends all of
-//! them, without the price of a message header and an I/O vector each. Sending only, in copy
-//! mode, which every interface can do and for which no BPF program is needed.
+//! A sender over AF_XDP.
+//!
+//! Frames are written into memory shared with the kernel, and one call sends them all, without a
+//! message header and an I/O vector for each. It uses copy mode, which works on every interface and
+//! needs no BPF program. It does not receive.
 
 use std::io;
 use std::mem::size_of;
@@ -10,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::error::Error;
 use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
 use crate::sockets::mmap::Mapping;
-use crate::sockets::packet::set_socket_option;
+use crate::sockets::options::{enlarge_send_buffer, set_socket_option};
 use crate::sockets::virtio_net::PartialChecksum;
 
 // linux/if_xdp.h
@@ -28,12 +30,13 @@ const XDP_UMEM_PGOFF_COMPLETION_RING: libc::off_t = 0x1_8000_0000;
 const XDP_TX_METADATA: u32 = 1 << 1;
 const XDP_TXMD_FLAGS_CHECKSUM: u64 = 1 << 1;
 
-/// Bytes of `struct xsk_tx_metadata`, which lies before each frame.
+/// Bytes of `struct xsk_tx_metadata`, which precedes each frame.
 const METADATA: usize = 24;
-/// Two frames a page: the largest power of two that holds what an Ethernet of 1500 carries.
+/// Bytes of a chunk, which holds one frame: the smallest power of two that holds a frame of an
+/// Ethernet with an MTU of 1500. Two fill a page.
 const CHUNK: usize = 2048;
-/// Frames, and entries of each ring. More than a batch, because the kernel gives a frame back
-/// only when the interface is done with it.
+/// Chunks, and entries of each ring. There are more than a batch needs, because the kernel gives a
+/// chunk back only when the interface is done with it.
 const FRAMES: usize = 1024;
 
 #[repr(C)]
@@ -83,18 +86,18 @@ struct Descriptor {
 
 /// A sender over AF_XDP, bound to one queue of one interface.
 pub struct XdpSender {
-    // Dropped in this order: the socket before the memory it uses.
+    // Fields are dropped in this order: the socket before the memory it uses.
     socket: OwnedFd,
     tx: Ring<Descriptor>,
     completion: Ring<u64>,
     umem: Mapping,
-    /// Chunks nobody uses, by number.
+    /// The numbers of the chunks that are not in use.
     free: Vec<u32>,
     /// The chunk that was lent last.
     lent: Option<u32>,
-    /// Lent instead where an interface takes nothing: what is written here is lost, and counted.
+    /// Lent while the interface takes nothing: a frame written here is counted as refused.
     spare: Box<[u8]>,
-    /// Frames committed since the last flush, and how many make one due.
+    /// Frames committed since the last flush, and the number at which one is due.
     queued: usize,
     batch: usize,
     sent: Sent,
@@ -105,9 +108,9 @@ impl XdpSender {
     /// namespace, that sends `batch` frames in a call.
     ///
     /// # Errors
-    /// A kernel without AF_XDP or its transmit metadata (Linux 6.8), a queue that another program
-    /// holds, no CAP_NET_RAW, too small a limit of locked memory. The caller then uses a
-    /// [`crate::sockets::packet::PacketSender`].
+    /// The kernel has no AF_XDP or no transmit metadata (before Linux 6.8), another program holds
+    /// the queue, CAP_NET_RAW is missing, or the limit of locked memory is too small. The caller
+    /// then uses a [`crate::sockets::packet::PacketSender`].
     pub fn open(index: u32, queue: u32, batch: usize) -> Result<Self, Error> {
         let what = |step: &str| format!("cannot {step} for AF_XDP on interface {index}");
         // SAFETY: a plain system call; the descriptor it returns is ours alone.
@@ -129,13 +132,13 @@ impl XdpSender {
         };
         set_socket_option(&socket, SOL_XDP, XDP_UMEM_REG, registration)
             .map_err(|error| Error::new(what("register memory"), error))?;
-        // The kernel insists on a fill ring, though nothing is ever received.
+        // The kernel requires a fill ring, although nothing is received.
         for ring in [XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_TX_RING] {
             set_socket_option(&socket, SOL_XDP, ring, FRAMES as u32)
                 .map_err(|error| Error::new(what("size a ring"), error))?;
         }
         let offsets =
-            mmap_offsets(&socket).map_err(|error| Error::new(what("learn the rings' layout"), error))?;
+            mmap_offsets(&socket).map_err(|error| Error::new(what("read the rings' layout"), error))?;
         let tx = Ring::map(&socket, XDP_PGOFF_TX_RING, offsets.tx)
             .map_err(|error| Error::new(what("map the transmit ring"), error))?;
         let completion = Ring::map(&socket, XDP_UMEM_PGOFF_COMPLETION_RING, offsets.completion)
@@ -154,7 +157,7 @@ impl XdpSender {
         if done < 0 {
             return Err(Error::last_os(what("bind")));
         }
-        crate::sockets::packet::enlarge_send_buffer(&socket);
+        enlarge_send_buffer(&socket);
         let free = (0..FRAMES as u32).rev().collect();
         Ok(Self {
             socket,
@@ -170,17 +173,16 @@ impl XdpSender {
         })
     }
 
-    /// Takes back the frames the interface is done with.
+    /// Takes back the chunks that the interface is done with.
     fn reclaim(&mut self) {
         while let Some(address) = self.completion.consume() {
             self.free.push((address / CHUNK as u64) as u32);
         }
     }
 
-    /// Has the kernel send what the transmit ring holds; it does so in bites of its own.
+    /// Makes the kernel send the frames in the transmit ring; it sends some in each call.
     fn kick(&mut self) {
-        // A bound: with the ring full of frames that a jammed interface does not take, give up
-        // and let them wait for the next call.
+        // The bound: if a congested interface takes nothing, the frames wait for the next call.
         for _ in 0..4 * FRAMES / 32 {
             // SAFETY: a null buffer of no length; the kernel reads only the ring.
             let done = unsafe {
@@ -204,7 +206,7 @@ impl XdpSender {
                     }
                     self.reclaim();
                 }
-                // The frame that could not be sent has been consumed with its error.
+                // The kernel has consumed the frame that it could not send.
                 Some(libc::ENOBUFS) => self.sent.refuse(&error),
                 _ => {
                     self.sent.refuse(&error);
@@ -215,8 +217,8 @@ impl XdpSender {
         self.reclaim();
     }
 
-    /// Waits a moment for the interface to give a chunk back. One that is down never does, and
-    /// must not hold the thread.
+    /// Waits a moment for the interface to give a chunk back. An interface that is down never does,
+    /// and must not hold the thread.
     #[cold]
     fn wait_for_chunk(&mut self) -> Option<u32> {
         self.kick();
@@ -229,8 +231,8 @@ impl XdpSender {
 
     fn chunk(&mut self, number: u32) -> &mut [u8] {
         let start = number as usize * CHUNK;
-        // SAFETY: chunk `number` lies inside the mapping, is owned by us and not by the kernel
-        // (it is neither in the transmit ring nor awaiting completion), and borrowed only once.
+        // SAFETY: chunk `number` lies in the mapping, is neither in the transmit ring nor awaiting
+        // completion, so the kernel does not use it, and is borrowed only once.
         unsafe { std::slice::from_raw_parts_mut(self.umem.at(start), CHUNK) }
     }
 }
@@ -272,7 +274,7 @@ impl FrameSender for XdpSender {
             metadata[12..].fill(0);
         }
         let addr = number as u64 * CHUNK as u64 + METADATA as u64;
-        // The ring has an entry for every chunk, so there is always room.
+        // The ring has an entry for every chunk, so it has room.
         self.tx.produce(Descriptor { addr, len: (LINK_HEADER + len) as u32, options });
         self.sent.taken += 1;
         self.queued += 1;
@@ -294,7 +296,7 @@ impl FrameSender for XdpSender {
     }
 }
 
-/// Waits a little for a jammed interface; bounded, so that a dead one cannot hold the thread.
+/// Waits at most a millisecond for a congested interface.
 fn wait_writable(socket: &OwnedFd) {
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one `pollfd`, which outlives the call.
@@ -324,7 +326,7 @@ fn mmap_offsets(socket: &OwnedFd) -> io::Result<MmapOffsets> {
     Ok(offsets)
 }
 
-/// A ring shared with the kernel, of which we are the only user of our side.
+/// A ring shared with the kernel. This is the only user of its own side.
 struct Ring<T> {
     mapping: Mapping,
     offset: RingOffset,
@@ -339,41 +341,41 @@ impl<T: Copy> Ring<T> {
     }
 
     fn index(&self, at: u64) -> &AtomicU32 {
-        // SAFETY: the kernel says that an aligned u32 lies at this offset of the mapping; both
-        // sides only ever access it atomically.
+        // SAFETY: the kernel reported an aligned u32 at this offset of the mapping. The kernel and
+        // this process access it atomically only.
         unsafe { &*self.mapping.at(at as usize).cast::<AtomicU32>() }
     }
 
     fn entry(&self, position: u32) -> *mut T {
         let slot = position as usize & (FRAMES - 1);
-        // SAFETY: FRAMES entries of T lie behind `desc`, inside the mapping.
+        // SAFETY: FRAMES entries of T follow `desc` in the mapping.
         unsafe { self.mapping.at(self.offset.desc as usize).cast::<T>().add(slot) }
     }
 
-    /// Whether the kernel has consumed all that was produced.
+    /// Returns true if the kernel has consumed all entries.
     fn is_drained(&self) -> bool {
         let produced = self.index(self.offset.producer).load(Ordering::Relaxed);
         produced == self.index(self.offset.consumer).load(Ordering::Acquire)
     }
 
-    /// Hands the kernel an entry. The ring must have room, which a ring as long as there are
-    /// frames always has.
+    /// Gives the kernel an entry. The ring must have room, as a ring with an entry for each chunk
+    /// has.
     fn produce(&self, value: T) {
         let producer = self.index(self.offset.producer);
         let position = producer.load(Ordering::Relaxed);
-        // SAFETY: the slot is ours until the producer index moves past it.
+        // SAFETY: the kernel does not read the slot until the producer index moves past it.
         unsafe { self.entry(position).write_volatile(value) };
         producer.store(position.wrapping_add(1), Ordering::Release);
     }
 
-    /// Takes an entry the kernel has produced.
+    /// Takes the next entry that the kernel has produced.
     fn consume(&self) -> Option<T> {
         let consumer = self.index(self.offset.consumer);
         let position = consumer.load(Ordering::Relaxed);
         if position == self.index(self.offset.producer).load(Ordering::Acquire) {
             return None;
         }
-        // SAFETY: the kernel has produced this slot and leaves it alone until we consume it.
+        // SAFETY: the kernel has produced this slot and leaves it alone until it is consumed.
         let value = unsafe { self.entry(position).read_volatile() };
         consumer.store(position.wrapping_add(1), Ordering::Release);
         Some(value)

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
-use adit_config::{Config, DataplaneChoice, LoadError, Problems};
-use adit_control::state::status::limits;
+use adit_config::{Config, LoadError, Problems};
+use adit_control::overlay;
 
 use crate::Failure;
 use crate::output::Output;
@@ -13,7 +13,7 @@ use crate::output::Output;
 pub(crate) fn check(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
     match Config::load(file) {
         Ok(config) => {
-            let limits = limits(config.site.dataplane == DataplaneChoice::Kernel);
+            let limits = overlay::limits(&config);
             if output.is_json() {
                 let limits: Vec<_> = limits
                     .iter()

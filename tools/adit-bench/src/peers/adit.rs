@@ -100,7 +100,7 @@ impl Site {
         }
         let name = name(side, flavour);
         let file = testbed.directory().join(format!("{name}.toml"));
-        testbed::write(&file, &configuration(side, flavour)?)?;
+        testbed::write(&file, &configuration(&Sites::of(side, flavour), flavour)?)?;
         if flavour.is_large {
             // They have to be somewhere: behind the other side, as behind a router.
             let (address, len) = OTHER_PEERS;
@@ -146,21 +146,40 @@ fn name(side: &Side, flavour: Flavour) -> String {
     let shape = if side.is_gateway() { "g" } else { "" };
     format!("bench-{}{shape}-{}-{}", flavour.tag, side.letter, std::process::id())
 }
+/// The parts of a [`Side`] that its configuration mentions.
+struct Sites {
+    name: String,
+    underlay: Ipv4Addr,
+    network: Ipv4Net,
+    other_name: &'static str,
+    other_underlay: Ipv4Addr,
+    other_network: Ipv4Net,
+}
 
-fn configuration(side: &Side, flavour: Flavour) -> Result<String, BenchError> {
+impl Sites {
+    fn of(side: &Side, flavour: Flavour) -> Self {
+        Self {
+            name: name(side, flavour),
+            underlay: side.underlay(),
+            network: side.private_network(),
+            other_name: side.other_letter,
+            other_underlay: side.other_underlay(),
+            other_network: side.other_private_network(),
+        }
+    }
+}
+
+fn configuration(sites: &Sites, flavour: Flavour) -> Result<String, BenchError> {
     let mut text = format!(
         "[site]\nname = \"{}\"\nunderlay = \"{}\"\nnetworks = [\"{}\"]\ndevice = \"{DEVICE}\"\n\
          dataplane = \"{}\"\n",
-        name(side, flavour),
-        side.underlay(),
-        side.private_network(),
-        flavour.dataplane,
+        sites.name, sites.underlay, sites.network, flavour.dataplane,
     );
-    let mut others = if flavour.is_large { networks(side) } else { Vec::new() }.into_iter();
+    let mut others = if flavour.is_large { networks(sites) } else { Vec::new() }.into_iter();
     let count = if flavour.is_large { MANY } else { 1 };
     for number in 0..count {
         let (name, underlay, mut networks) = if number == count / 2 {
-            (side.other_letter.to_owned(), side.other_underlay(), vec![side.other_private_network()])
+            (sites.other_name.to_owned(), sites.other_underlay, vec![sites.other_network])
         } else {
             (format!("peer-{number}"), Ipv4Addr::from_bits(FIRST_PEER + number as u32), Vec::new())
         };
@@ -185,9 +204,8 @@ fn configuration(side: &Side, flavour: Flavour) -> Result<String, BenchError> {
 
 /// The networks of the peers that are not measured: one in each 256 addresses, of lengths from 24
 /// to 28 by turns, around those of the bench and none of them.
-fn networks(side: &Side) -> Vec<Ipv4Net> {
-    let ours =
-        [testbed::net(side.underlay(), 24).trunc(), side.private_network(), side.other_private_network()];
+fn networks(sites: &Sites) -> Vec<Ipv4Net> {
+    let ours = [testbed::net(sites.underlay, 24).trunc(), sites.network, sites.other_network];
     (0u32..)
         .map(|number| testbed::net(Ipv4Addr::from_bits(FIRST + number * 256), 24 + (number % 5) as u8))
         .filter(|network| !ours.iter().any(|ours| ours.contains(network)))
@@ -215,25 +233,21 @@ mod tests {
     use super::*;
 
     fn configured(is_large: bool) -> Result<Config, Box<dyn std::error::Error>> {
-        let host = || adit_lab::host::Host::new("test");
-        let side = Side {
-            shape: crate::testbed::Shape::Chain,
-            host: host()?,
-            end: host()?,
-            letter: "a",
-            number: 1,
-            other_letter: "b",
-            other_number: 2,
+        let sites = Sites {
+            name: "bench-a".to_owned(),
+            underlay: Ipv4Addr::new(10, 1, 1, 1),
+            network: "10.42.21.0/24".parse()?,
+            other_name: "b",
+            other_underlay: Ipv4Addr::new(10, 1, 1, 2),
+            other_network: "10.42.22.0/24".parse()?,
         };
         let flavour = Flavour { dataplane: "userspace", tag: "test", is_large, ..Flavour::DEFAULT };
-        Config::parse("bench.toml", &configuration(&side, flavour)?).map_err(|error| error.to_string().into())
+        Config::parse("bench.toml", &configuration(&sites, flavour)?)
+            .map_err(|error| error.to_string().into())
     }
 
     #[test]
     fn its_configuration_has_no_mistakes() -> Result<(), Box<dyn std::error::Error>> {
-        if !adit_linux::testing::require_root("its_configuration_has_no_mistakes") {
-            return Ok(());
-        }
         let config = configured(false)?;
         assert_eq!(config.site.networks, ["10.42.21.0/24".parse()?]);
         assert_eq!(config.peers.len(), 1);
@@ -244,9 +258,6 @@ mod tests {
 
     #[test]
     fn the_peer_that_is_measured_lies_in_the_middle_of_many() -> Result<(), Box<dyn std::error::Error>> {
-        if !adit_linux::testing::require_root("the_peer_that_is_measured_lies_in_the_middle_of_many") {
-            return Ok(());
-        }
         let config = configured(true)?;
         assert_eq!(config.peers.len(), MANY);
         assert!(config.peers.iter().all(|peer| peer.networks.len() == NETWORKS));

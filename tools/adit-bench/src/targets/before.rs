@@ -1,24 +1,24 @@
-//! The goal beside an earlier version: no slower than that, but for what two measurements of one cable differ.
+//! The target beside an earlier version: no slower than that, but for what two measurements of one cable differ.
 
-use super::{Evidence, Goal, ratio};
+use super::{Evidence, Target, ratio};
 use crate::measure::Measure;
 use crate::peers::Contender;
 
 /// What counts as no slower: two bare cables differ by some hundredths.
 const AS_FAST: f64 = 0.97;
 
-pub(super) fn goals(evidence: &Evidence<'_>) -> Vec<Goal> {
+pub(super) fn targets(evidence: &Evidence<'_>) -> Vec<Target> {
     let of_before = |what, measure| {
         let reached = ratio(evidence.samples, measure, Contender::AditEbpf, Contender::AditBefore);
         let control = ratio(evidence.samples, measure, Contender::Control, Contender::Bare);
-        Goal::rising(what, (AS_FAST, None), reached).beside(control)
+        Target::at_least(what, (AS_FAST, None), reached).beside(control)
     };
     vec![
-        of_before("one TCP stream, of what it was", Measure::TcpOne),
-        of_before("64-byte UDP, batched generator, of what it was", Measure::UdpSmall),
-        of_before("requests and answers a second, of what they were", Measure::RequestResponse),
-        of_before("one forwarded TCP stream, of what it was", Measure::ForwardTcp),
-        of_before("forwarded 64-byte UDP, of what it was", Measure::ForwardUdp),
+        of_before("one TCP stream, ratio to the version before", Measure::TcpOne),
+        of_before("64-byte UDP, batched generator, ratio to the version before", Measure::UdpSmall),
+        of_before("requests a second, ratio to the version before", Measure::RequestResponse),
+        of_before("forwarding one TCP stream, ratio to the version before", Measure::ForwardTcp),
+        of_before("forwarding 64-byte UDP, ratio to the version before", Measure::ForwardUdp),
     ]
 }
 
@@ -36,7 +36,7 @@ mod tests {
             (Measure::UdpSmall, Contender::AditEbpf, &[0.97]),
         ]);
         let verdicts: Vec<String> =
-            goals(&evidence(&samples)).iter().take(2).map(|goal| goal.verdict_text()).collect();
+            targets(&evidence(&samples)).iter().take(2).map(|target| target.verdict_text()).collect();
         assert_eq!(verdicts, ["reached", "**missed by 50 %**"]);
     }
 }

@@ -1,17 +1,17 @@
-//! The goals beside Linux's own IP in IP: not slower than the kernel's driver.
+//! The targets beside Linux's own IP in IP: not slower than the kernel's driver.
 
-use super::{Evidence, Goal, ratio};
+use super::{Evidence, Target, ratio};
 use crate::measure::Measure;
 use crate::peers::Contender;
 
-pub(super) fn goals(evidence: &Evidence<'_>) -> Vec<Goal> {
+pub(super) fn targets(evidence: &Evidence<'_>) -> Vec<Target> {
     let of_ipip = |what, measure| {
         let of = |contender| ratio(evidence.samples, measure, contender, Contender::Ipip);
-        Goal::rising(what, (1.0, None), of(Contender::AditEbpf))
+        Target::at_least(what, (1.0, None), of(Contender::AditEbpf))
     };
     vec![
-        of_ipip("one TCP stream, of Linux's ipip", Measure::TcpOne),
-        of_ipip("64-byte UDP, batched generator, of Linux's ipip", Measure::UdpSmall),
+        of_ipip("one TCP stream, ratio to Linux's ipip", Measure::TcpOne),
+        of_ipip("64-byte UDP, batched generator, ratio to Linux's ipip", Measure::UdpSmall),
     ]
 }
 
@@ -29,7 +29,7 @@ mod tests {
             (Measure::UdpSmall, Contender::AditEbpf, &[1.0]),
         ]);
         let verdicts: Vec<String> =
-            goals(&evidence(&samples)).iter().map(|goal| goal.verdict_text()).collect();
+            targets(&evidence(&samples)).iter().map(|target| target.verdict_text()).collect();
         assert_eq!(verdicts, ["reached", "**missed by 50 %**"]);
     }
 }

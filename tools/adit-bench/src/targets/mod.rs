@@ -1,4 +1,4 @@
-//! The goals, and what was reached of them.
+//! The targets, and what was reached of them.
 
 mod before;
 mod ebpf;
@@ -14,14 +14,14 @@ use crate::soak::Soak;
 use crate::startup_time::Loading;
 use crate::statistics::Summary;
 
-/// The goals of a plane.
+/// The targets of a plane.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct GoalTable {
+pub(crate) struct TargetTable {
     pub(crate) title: &'static str,
-    pub(crate) goals: Vec<Goal>,
+    pub(crate) targets: Vec<Target>,
 }
 
-/// What the goals are judged by.
+/// What the targets are judged by.
 pub(crate) struct Evidence<'a> {
     pub(crate) samples: &'a Samples,
     pub(crate) soak: Option<&'a Soak>,
@@ -34,32 +34,36 @@ pub(crate) fn tables(
     evidence: &Evidence<'_>,
     is_in: impl Fn(Contender) -> bool,
     is_guest: bool,
-) -> Vec<GoalTable> {
+) -> Vec<TargetTable> {
     let mut tables = Vec::new();
     if is_in(Contender::AditEbpf) && !is_guest {
-        tables.push(GoalTable { title: "eBPF plane", goals: ebpf::goals(evidence) });
+        tables.push(TargetTable { title: "eBPF plane", targets: ebpf::targets(evidence) });
     }
     if is_in(Contender::AditEbpf) && is_guest {
-        tables.push(GoalTable { title: "eBPF plane beside Linux's ipip", goals: ipip::goals(evidence) });
+        tables
+            .push(TargetTable { title: "eBPF plane beside Linux's ipip", targets: ipip::targets(evidence) });
     }
     if is_in(Contender::AditBefore) && !is_guest {
-        tables.push(GoalTable { title: "eBPF plane beside an earlier one", goals: before::goals(evidence) });
+        tables.push(TargetTable {
+            title: "eBPF plane beside an earlier one",
+            targets: before::targets(evidence),
+        });
     }
     if is_in(Contender::Adit) && !is_guest {
-        tables.push(GoalTable { title: "Userspace plane", goals: userspace::goals(evidence) });
+        tables.push(TargetTable { title: "Userspace plane", targets: userspace::targets(evidence) });
     }
     tables
 }
 
-/// A goal, and how near we came.
+/// A target, and how near we came.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Goal {
+pub(crate) struct Target {
     pub(crate) what: &'static str,
     unit: Unit,
     /// Whether more is better.
     rises: bool,
-    pub(crate) goal: f64,
-    pub(crate) moonshot: Option<f64>,
+    pub(crate) target: f64,
+    pub(crate) stretch: Option<f64>,
     /// `None`: not measured.
     pub(crate) reached: Option<Summary>,
     /// The same of a second bare cable: what could be reached, and how exactly it is known.
@@ -78,14 +82,14 @@ enum Unit {
     Kib,
 }
 
-/// What became of a goal.
+/// What became of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     /// And more than that.
-    Moonshot,
+    Stretch,
     Reached,
-    /// By this part of the goal.
+    /// By this part of the target.
     MissedBy(f64),
     NotMeasured,
 }
@@ -104,13 +108,13 @@ fn ratio(samples: &Samples, measure: Measure, one: Contender, other: Contender) 
     Summary::of(samples.ratios(measure, one, other))
 }
 
-impl Goal {
-    fn rising(what: &'static str, (goal, moonshot): (f64, Option<f64>), reached: Option<Summary>) -> Self {
-        Self::new(what, Unit::Ratio, true, (goal, moonshot), reached)
+impl Target {
+    fn at_least(what: &'static str, (target, stretch): (f64, Option<f64>), reached: Option<Summary>) -> Self {
+        Self::new(what, Unit::Ratio, true, (target, stretch), reached)
     }
 
-    fn falling(what: &'static str, unit: Unit, goal: f64, reached: Option<Summary>) -> Self {
-        Self::new(what, unit, false, (goal, None), reached)
+    fn at_most(what: &'static str, unit: Unit, target: f64, reached: Option<Summary>) -> Self {
+        Self::new(what, unit, false, (target, None), reached)
     }
 
     /// The same with what a second bare cable was of the first.
@@ -122,32 +126,32 @@ impl Goal {
         what: &'static str,
         unit: Unit,
         rises: bool,
-        (goal, moonshot): (f64, Option<f64>),
+        (target, stretch): (f64, Option<f64>),
         reached: Option<Summary>,
     ) -> Self {
         let is_met = |value: f64, limit: f64| if rises { value >= limit } else { value <= limit };
         let verdict = match reached {
             None => Verdict::NotMeasured,
-            Some(Summary { median, .. }) if moonshot.is_some_and(|limit| is_met(median, limit)) => {
-                Verdict::Moonshot
+            Some(Summary { median, .. }) if stretch.is_some_and(|limit| is_met(median, limit)) => {
+                Verdict::Stretch
             }
-            Some(Summary { median, .. }) if is_met(median, goal) => Verdict::Reached,
-            Some(Summary { median, .. }) => Verdict::MissedBy(((median - goal) / goal).abs()),
+            Some(Summary { median, .. }) if is_met(median, target) => Verdict::Reached,
+            Some(Summary { median, .. }) => Verdict::MissedBy(((median - target) / target).abs()),
         };
-        Self { what, unit, rises, goal, moonshot, reached, control: None, note: None, verdict }
+        Self { what, unit, rises, target, stretch, reached, control: None, note: None, verdict }
     }
 
-    /// The goal, as the table has it.
-    pub(crate) fn goal_text(&self) -> String {
+    /// The target, as the table has it.
+    pub(crate) fn target_text(&self) -> String {
         if self.unit == Unit::Kib {
-            return format!("none (up to {})", self.amount(self.goal));
+            return format!("none (up to {})", self.amount(self.target));
         }
-        self.limit_text(self.goal)
+        self.limit_text(self.target)
     }
 
-    /// The moonshot, as the table has it.
-    pub(crate) fn moonshot_text(&self) -> String {
-        self.moonshot.map_or_else(|| "–".to_owned(), |limit| self.limit_text(limit))
+    /// The stretch, as the table has it.
+    pub(crate) fn stretch_text(&self) -> String {
+        self.stretch.map_or_else(|| "–".to_owned(), |limit| self.limit_text(limit))
     }
 
     fn limit_text(&self, limit: f64) -> String {
@@ -176,7 +180,7 @@ impl Goal {
     /// The verdict, as the table has it.
     pub(crate) fn verdict_text(&self) -> String {
         match self.verdict {
-            Verdict::Moonshot => "moonshot".to_owned(),
+            Verdict::Stretch => "stretch target reached".to_owned(),
             Verdict::Reached => "reached".to_owned(),
             // Less than a percent is told as a part of one, and never as nothing.
             Verdict::MissedBy(part) if part < 0.01 => {
@@ -247,11 +251,11 @@ mod tests {
 
     #[test]
     fn what_is_missed_by_little_is_still_missed() {
-        let text = |reached| Goal::rising("x", (0.95, Some(0.98)), Summary::of([reached])).verdict_text();
+        let text = |reached| Target::at_least("x", (0.95, Some(0.98)), Summary::of([reached])).verdict_text();
         assert_eq!(text(0.9499), "**missed by 0.1 %**");
         assert_eq!(text(0.945), "**missed by 0.5 %**");
         assert_eq!(text(0.90), "**missed by 5 %**");
         assert_eq!(text(0.95), "reached");
-        assert_eq!(text(0.98), "moonshot");
+        assert_eq!(text(0.98), "stretch target reached");
     }
 }

@@ -1,6 +1,6 @@
-//! The goals of the userspace plane.
+//! The targets of the userspace plane.
 
-use super::{Evidence, Goal, Unit, added};
+use super::{Evidence, Target, Unit, added};
 use crate::measure::Measure;
 use crate::peers::Contender;
 use crate::statistics::Summary;
@@ -9,7 +9,7 @@ use crate::statistics::Summary;
 /// here and a page there. A leak of one datagram in a thousand would be a hundred times this.
 const NO_GROWTH_KIB: f64 = 256.0;
 
-pub(super) fn goals(evidence: &Evidence<'_>) -> Vec<Goal> {
+pub(super) fn targets(evidence: &Evidence<'_>) -> Vec<Target> {
     let &Evidence { samples, soak, .. } = evidence;
     let ratio = |measure, one, other| super::ratio(samples, measure, one, other);
     let peers = Summary::of(samples.each_round(|round| {
@@ -24,38 +24,42 @@ pub(super) fn goals(evidence: &Evidence<'_>) -> Vec<Goal> {
         Some(adit(Measure::TcpFour)? / adit(Measure::TcpOne)?)
     }));
     let growth = soak.and_then(|soak| Summary::of([soak.growth_kib() as f64]));
-    let mut goals = vec![
-        Goal::rising(
-            "one TCP stream, of the bare veth",
+    let mut targets = vec![
+        Target::at_least(
+            "one TCP stream, ratio to the bare veth",
             (0.27, Some(0.40)),
             ratio(Measure::TcpOne, Contender::Adit, Contender::Bare),
         ),
-        Goal::rising("one TCP stream, times the best userspace peer of the round", (4.0, None), peers),
-        Goal::rising(
-            "64-byte UDP, batched generator, of the bare veth",
+        Target::at_least(
+            "one TCP stream, ratio to the best userspace contender of the round",
+            (4.0, None),
+            peers,
+        ),
+        Target::at_least(
+            "64-byte UDP, batched generator, ratio to the bare veth",
             (0.85, Some(1.0)),
             ratio(Measure::UdpSmall, Contender::Adit, Contender::Bare),
         ),
-        Goal::rising(
-            "64-byte UDP, iperf3, times plaintext OpenVPN",
+        Target::at_least(
+            "64-byte UDP, iperf3, ratio to plaintext OpenVPN",
             (1.0, None),
             ratio(Measure::IperfUdp, Contender::Adit, Contender::OpenVpn),
         ),
-        Goal::falling(
-            "ping round trip added",
+        Target::at_most(
+            "round-trip time added to a ping",
             Unit::Microseconds,
             60.0,
             added(samples, Measure::Ping, Contender::Adit),
         ),
-        Goal::rising("four TCP streams, times one", (1.0, None), streams),
-        Goal::falling("growth in memory under full load, both sides", Unit::Kib, NO_GROWTH_KIB, growth),
+        Target::at_least("four TCP streams, ratio to one", (1.0, None), streams),
+        Target::at_most("growth in memory under full load, both sides", Unit::Kib, NO_GROWTH_KIB, growth),
     ];
-    if let (Some(goal), Some(soak)) = (goals.last_mut(), soak) {
-        goal.note = Some(format!("over {:.0} s", soak.seconds));
-    } else if let Some(goal) = goals.last_mut() {
-        goal.note = Some("`--soak` measures it".to_owned());
+    if let (Some(target), Some(soak)) = (targets.last_mut(), soak) {
+        target.note = Some(format!("over {:.0} s", soak.seconds));
+    } else if let Some(target) = targets.last_mut() {
+        target.note = Some("`--soak` measures it".to_owned());
     }
-    goals
+    targets
 }
 
 #[cfg(test)]
@@ -75,27 +79,27 @@ mod tests {
             (Measure::TcpOne, Contender::Fastd, &[0.5, 1.0, 4.0]),
             (Measure::TcpOne, Contender::Vxlan, &[9.0, 9.0, 9.0]),
         ]);
-        let goals = goals(&evidence(&samples));
+        let targets = targets(&evidence(&samples));
         // 0.5, 0.3, 0.25; the medians' ratio would be 0.3 too, their spread would not be known.
-        assert_eq!(goals[0].reached_text(), "0.300 (0.250 to 0.500)");
-        assert_eq!(goals[0].verdict_text(), "reached");
+        assert_eq!(targets[0].reached_text(), "0.300 (0.250 to 0.500)");
+        assert_eq!(targets[0].verdict_text(), "reached");
         // Each round's best: 1, 2, 4. VXLAN is none of the userspace peers.
-        assert_eq!(goals[1].reached_text(), "3.000 (2.500 to 5.000)");
-        assert_eq!(goals[1].verdict_text(), "**missed by 25 %**");
-        assert_eq!(goals[2].reached_text(), "not measured");
-        assert_eq!(goals[6].reached_text(), "not measured (`--soak` measures it)");
+        assert_eq!(targets[1].reached_text(), "3.000 (2.500 to 5.000)");
+        assert_eq!(targets[1].verdict_text(), "**missed by 25 %**");
+        assert_eq!(targets[2].reached_text(), "not measured");
+        assert_eq!(targets[6].reached_text(), "not measured (`--soak` measures it)");
     }
 
     #[test]
-    fn moonshots_are_told_from_goals() {
+    fn a_stretch_target_is_more_than_a_target() {
         let ratio = |value: f64| {
             let samples = samples(&[
                 (Measure::TcpOne, Contender::Bare, &[1.0]),
                 (Measure::TcpOne, Contender::Adit, &[value]),
             ]);
-            goals(&evidence(&samples))[0].verdict
+            targets(&evidence(&samples))[0].verdict
         };
-        assert_eq!(ratio(0.41), Verdict::Moonshot);
+        assert_eq!(ratio(0.41), Verdict::Stretch);
         assert_eq!(ratio(0.27), Verdict::Reached);
         assert!(matches!(ratio(0.26), Verdict::MissedBy(_)));
     }
@@ -112,17 +116,17 @@ mod tests {
             added(&samples, Measure::RequestResponse, Contender::Adit).map(|added| added.median),
             Some(60.0)
         );
-        let goals = goals(&evidence(&samples));
-        assert_eq!(goals[4].reached_text(), "65 µs");
-        assert_eq!(goals[4].verdict_text(), "**missed by 8 %**");
+        let targets = targets(&evidence(&samples));
+        assert_eq!(targets[4].reached_text(), "65 µs");
+        assert_eq!(targets[4].verdict_text(), "**missed by 8 %**");
     }
 
     #[test]
-    fn memory_that_grows_misses_its_goal() {
+    fn memory_that_grows_misses_its_target() {
         let samples = Samples::default();
         let verdict = |resident_kib| {
             let soak = Soak { seconds: 60.0, resident_kib };
-            goals(&Evidence { soak: Some(&soak), ..evidence(&samples) })[6].verdict
+            targets(&Evidence { soak: Some(&soak), ..evidence(&samples) })[6].verdict
         };
         assert_eq!(verdict(vec![9000, 9004]), Verdict::Reached);
         assert_eq!(verdict(vec![9000, 8000]), Verdict::Reached);

@@ -7,7 +7,6 @@ use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
-use adit_linux::testing::require_root;
 use adit_tunnel::DropReason;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
@@ -159,11 +158,8 @@ fn bring_up_without_probes(network: &TwoSites) -> Tunnels {
     }
 }
 
-#[test]
+#[test(root)]
 fn garbage_is_counted_and_disturbs_nothing() {
-    if !require_root("garbage_is_counted_and_disturbs_nothing") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     // A probe and its answer would be counted among the pings, on a machine that takes its time.
     let tunnels = bring_up_without_probes(&network);
@@ -196,9 +192,9 @@ fn garbage_is_counted_and_disturbs_nothing() {
     }
 }
 
-#[test]
+#[test(root)]
 fn garbage_costs_no_memory() {
-    if !require_root("garbage_costs_no_memory") || !in_own_process("bad_input::garbage_costs_no_memory") {
+    if !in_own_process("bad_input::garbage_costs_no_memory") {
         return;
     }
     let network = TwoSites::build().unwrap();
@@ -215,11 +211,8 @@ fn garbage_costs_no_memory() {
 }
 
 /// Datagrams without a mistake in them that must not pass, each under its own name.
-#[test]
+#[test(root)]
 fn what_must_not_pass_is_dropped_under_its_own_name() {
-    if !require_root("what_must_not_pass_is_dropped_under_its_own_name") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_without_probes(&network);
     assert!(reaches(&network.host_a, HOST_B).unwrap());

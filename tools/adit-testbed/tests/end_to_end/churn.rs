@@ -7,12 +7,11 @@ use adit_lab::checks::reaches;
 use adit_lab::two_sites::{HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::Route;
 use adit_linux::sockets::capture;
-use adit_linux::testing::require_root;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 use ipnet::Ipv4Net;
 
-use crate::support::{Injector, mac, wait_until};
+use crate::support::{Injector, mac, set_mac, wait_until};
 
 const NEW_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0, 0, 0x42];
 
@@ -23,11 +22,8 @@ fn wait_for_traffic(network: &TwoSites) {
 
 /// The next hop's interface is exchanged for one with another address, which says nothing: the
 /// kernel has to find out, and is only made to by the tunnel's telling it that the entry is in use.
-#[test]
+#[test(root)]
 fn a_next_hop_with_another_mac_is_found_again() {
-    if !require_root("a_next_hop_with_another_mac_is_found_again") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     // As it would be in some 40 seconds with the usual times.
     let gateway = &network.gateway_a;
@@ -38,27 +34,22 @@ fn a_next_hop_with_another_mac_is_found_again() {
     }
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
-    let index = network.router.index("toA").unwrap();
-    network.router.netlink().unwrap().set_mac(index, NEW_MAC).unwrap();
+    set_mac(&network.router, "toA", NEW_MAC);
     wait_for_traffic(&network);
     let neighbour = gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
     assert_eq!(neighbour.unwrap().and_then(|neighbour| neighbour.mac), Some(NEW_MAC));
 }
 
 /// The same, announced by a gratuitous ARP reply (RFC 5227 section 3), with the usual times.
-#[test]
+#[test(root)]
 fn an_announced_mac_is_used_at_once() {
-    if !require_root("an_announced_mac_is_used_at_once") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let gateway = &network.gateway_a;
-    let index = network.router.index("toA").unwrap();
     // A neighbour that was confirmed within the last second is not replaced (`locktime`).
     gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
-    network.router.netlink().unwrap().set_mac(index, NEW_MAC).unwrap();
+    set_mac(&network.router, "toA", NEW_MAC);
     Injector::new(&network.router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
     let known = || gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
     wait_until("the kernel takes the announcement", || {
@@ -67,11 +58,8 @@ fn an_announced_mac_is_used_at_once() {
     wait_for_traffic(&network);
 }
 
-#[test]
+#[test(root)]
 fn traffic_returns_after_the_underlay_interface_was_down() {
-    if !require_root("traffic_returns_after_the_underlay_interface_was_down") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
@@ -85,11 +73,8 @@ fn traffic_returns_after_the_underlay_interface_was_down() {
 }
 
 /// The cable is pulled at the other end, where the router loses its routes.
-#[test]
+#[test(root)]
 fn traffic_returns_after_the_carrier_was_gone() {
-    if !require_root("traffic_returns_after_the_carrier_was_gone") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
@@ -101,11 +86,8 @@ fn traffic_returns_after_the_carrier_was_gone() {
 }
 
 /// A second cable to the router, and then the first one breaks.
-#[test]
+#[test(root)]
 fn traffic_follows_the_route_to_another_interface() {
-    if !require_root("traffic_follows_the_route_to_another_interface") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
@@ -130,11 +112,8 @@ fn traffic_follows_the_route_to_another_interface() {
 }
 
 /// Somebody who listens on the gateway's own interface, as `tcpdump` does, sees what leaves it.
-#[test]
+#[test(root)]
 fn a_capture_on_the_gateway_itself_sees_what_leaves() {
-    if !require_root("a_capture_on_the_gateway_itself_sees_what_leaves") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());

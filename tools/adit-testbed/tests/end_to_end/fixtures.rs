@@ -7,6 +7,7 @@
 //!
 //! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on has one less.
 
+use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use adit_fixtures::{Case, Direction, Outcome, Setup, table};
 use adit_lab::host::Host;
 use adit_lab::two_sites::{TwoSites, bring_up};
 use adit_linux::sockets::raw::RawSocket;
-use adit_testbed::test_planes::{plane_name, require};
+use adit_testbed::test_planes::plane_name;
 use adit_testbed::wire_tap;
 use adit_tunnel::Totals;
 use adit_wire::dscp::DscpPolicy;
@@ -33,18 +34,14 @@ use crate::support::{Injector, PATIENCE, mac, wait_until};
 /// How long nothing may come, at the end, before nothing more is taken to come.
 const QUIET: Duration = Duration::from_millis(50);
 
-#[test]
+#[test(root)]
 fn userspace_does_what_the_table_says() {
-    if require("fixtures::userspace_does_what_the_table_says", DataplaneChoice::Userspace) {
-        run(DataplaneChoice::Userspace);
-    }
+    run(DataplaneChoice::Userspace);
 }
 
-#[test]
+#[test(root, ebpf)]
 fn ebpf_does_what_the_table_says() {
-    if require("fixtures::ebpf_does_what_the_table_says", DataplaneChoice::Ebpf) {
-        run(DataplaneChoice::Ebpf);
-    }
+    run(DataplaneChoice::Ebpf);
 }
 
 fn run(plane: DataplaneChoice) {
@@ -116,7 +113,7 @@ impl Testbed {
         router.sysctl("ipv4/ip_forward", "0").unwrap();
         let silencers = [B, C].map(|peer| {
             router.address("lo", Ipv4Net::from(peer)).unwrap();
-            router.run(|| RawSocket::silencer(peer)).unwrap()
+            router.run(|| RawSocket::protocol4_placeholder(peer)).unwrap()
         });
         // The host has no address, so that it answers to nothing at all.
         let inside = gateway_a.index("dummyA").unwrap();

@@ -7,10 +7,11 @@ use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites, UNDERLAY_A, UNDERL
 use adit_linux::EMSGSIZE;
 use adit_linux::netlink::Route;
 use adit_linux::sockets::udp::{Origin, PathSocket};
-use adit_linux::testing::require_root;
 use adit_tunnel::{DropReason, PeerIndex};
 use adit_wire::Protocol;
 use adit_wire::icmpv4::{self, Icmpv4Error, MAX_ERROR_LEN};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::IpMtu;
 
 use crate::support::{ATTEMPT, Injector, drops_since, echo_request, ipv4_with, wait_until};
 
@@ -20,11 +21,8 @@ const HEADERS: usize = 28;
 
 /// RFC 2003 sections 4.1 and 5.1: the sender of a datagram that a router inside the tunnel
 /// found too big is told the MTU less the outer header, by the gateway it knows.
-#[test]
+#[test(root)]
 fn the_sender_hears_that_the_path_has_shrunk() {
-    if !require_root("the_sender_hears_that_the_path_has_shrunk") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     let receiver = network
@@ -55,7 +53,7 @@ fn the_sender_hears_that_the_path_has_shrunk() {
     assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_some());
 
     // Its own host now holds it to that, and what fits passes.
-    assert_eq!(sender.path_mtu().expect("it is known"), 1280);
+    assert_eq!(getsockopt(&sender, IpMtu).expect("it is known"), 1280);
     assert_eq!(send(1281).expect_err("it is too long").raw_os_error(), Some(EMSGSIZE));
     send(1280).expect("it fits");
     assert!(arrives(1280), "what fits passes");
@@ -77,11 +75,8 @@ fn error_about(source: Ipv4Addr, error: Icmpv4Error, quoted: Ipv4Addr, inner: &[
 }
 
 /// RFC 5927 section 4: an error is believed only about what the tunnel could have sent.
-#[test]
+#[test(root)]
 fn forged_errors_change_nothing() {
-    if !require_root("forged_errors_change_nothing") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     let plane = tunnels.a.plane();
@@ -122,11 +117,8 @@ fn full_size(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
 }
 
 /// RFC 1812 section 5.2.7.1: a destination that is routed into the tunnel but behind no peer.
-#[test]
+#[test(root)]
 fn a_destination_without_a_peer_is_unreachable() {
-    if !require_root("a_destination_without_a_peer_is_unreachable") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     let nobodys = "10.99.0.0/16".parse().expect("a network");
@@ -140,11 +132,8 @@ fn a_destination_without_a_peer_is_unreachable() {
 }
 
 /// RFC 2827: a source that is not ours does not get into the tunnel, and hears 3/13.
-#[test]
+#[test(root)]
 fn a_source_that_is_not_ours_is_prohibited() {
-    if !require_root("a_source_that_is_not_ours_is_prohibited") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     // A second network behind gateway A that the configuration does not know.

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::{SocketAddrV4, UdpSocket};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use adit_lab::capture::{Frame, Tap};
@@ -11,7 +10,6 @@ use adit_lab::pcapng::write_pcapng;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_linux::sockets::raw::RawSocket;
-use adit_linux::testing::{require, require_root};
 use adit_wire::Protocol;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::print::{Dissection, FlowTable};
@@ -21,16 +19,6 @@ use crate::support::{ATTEMPT, config_a, mac};
 
 const TCPDUMP: &str = "/usr/bin/tcpdump";
 const PYTHON: &str = "/usr/bin/python3";
-
-fn has_tcpdump(test: &str) -> bool {
-    require(test, Path::new(TCPDUMP).exists(), "tcpdump (Debian: `apt install tcpdump`)")
-}
-
-fn has_scapy(test: &str) -> bool {
-    let found = Command::new(PYTHON).args(["-c", "import scapy.all"]).output();
-    let found = found.is_ok_and(|output| output.status.success());
-    require(test, found, "scapy (Debian: `apt install python3-scapy`)")
-}
 
 /// All kinds of traffic through the tunnel, as the router between the gateways sees it: only
 /// what is IPv4, and only what the gateways sent.
@@ -91,12 +79,8 @@ fn pcapng(frames: &[Frame]) -> Vec<u8> {
     std::fs::read(path).expect("it was written")
 }
 
-#[test]
+#[test(root, tcpdump)]
 fn tcpdump_prints_the_lines_that_we_print() {
-    const TEST: &str = "tcpdump_prints_the_lines_that_we_print";
-    if !require_root(TEST) || !has_tcpdump(TEST) {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let _tunnels = network.bring_up().unwrap();
     let frames = capture(&network);
@@ -166,12 +150,8 @@ for packet in rdpcap(BytesIO(sys.stdin.buffer.read())):
     print(outer.src, outer.dst, inner.src, inner.dst, kind)
 "#;
 
-#[test]
+#[test(root, scapy)]
 fn scapy_finds_our_packets_right() {
-    const TEST: &str = "scapy_finds_our_packets_right";
-    if !require_root(TEST) || !has_scapy(TEST) {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     for (gateway, device) in [(&network.gateway_a, "underlayA"), (&network.gateway_b, "underlayB")] {
         gateway.ns().run(|| output(Command::new(PYTHON).args(["-c", NO_OFFLOAD, device]), &[])).unwrap();
@@ -230,16 +210,12 @@ for sequence, (size, cut) in enumerate([(0, 0), (1, 0), (56, 0), (1452, 0), (56,
 print("done")
 "#;
 
-#[test]
+#[test(root, scapy)]
 fn scapy_as_the_peer_is_answered() {
-    const TEST: &str = "scapy_as_the_peer_is_answered";
-    if !require_root(TEST) || !has_scapy(TEST) {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
     // So that gateway B's kernel, which has no tunnel, does not answer what scapy is to read.
-    let _silencer = network.gateway_b.run(|| RawSocket::silencer(UNDERLAY_B)).unwrap();
+    let _silencer = network.gateway_b.run(|| RawSocket::protocol4_placeholder(UNDERLAY_B)).unwrap();
     let router = mac(&network.router, "toB").map(|byte| format!("{byte:02x}")).join(":");
     let addresses = [UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B].map(|address| address.to_string());
     let said = network

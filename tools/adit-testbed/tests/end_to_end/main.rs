@@ -3,6 +3,9 @@
 //! One program for all topics, because linking is what costs; `cargo test -p adit-testbed --test
 //! end_to_end icmp::` runs one of them.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod bad_input;
 mod churn;
 mod fixtures;
@@ -11,3 +14,7 @@ mod interop;
 #[path = "../support/mod.rs"]
 mod support;
 mod transfer;
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

@@ -11,7 +11,6 @@ use adit_dataplane::DataPlane;
 use adit_dataplane::userspace::UserspacePlane;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, bring_up};
-use adit_linux::testing::require_root;
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
 use sha2::{Digest, Sha256};
@@ -87,11 +86,8 @@ fn both_ways(network: &TwoSites, streams: u64, len: usize) {
     });
 }
 
-#[test]
+#[test(root)]
 fn sixty_four_megabytes_both_ways_at_once() {
-    if !require_root("sixty_four_megabytes_both_ways_at_once") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     both_ways(&network, 1, 64 * MEGABYTE);
@@ -114,11 +110,8 @@ fn narrow(tunnel: &str) -> (TwoSites, Tunnels) {
 }
 
 /// RFC 2003 section 5.1: the tunnel learns the path's MTU from the router, and the senders from it.
-#[test]
+#[test(root)]
 fn the_path_mtu_is_learned_from_a_router() {
-    if !require_root("the_path_mtu_is_learned_from_a_router") {
-        return;
-    }
     let (network, tunnels) = narrow("mss-clamp = false");
     let tunnel = tunnels.a.plane().tunnel();
     assert_eq!(tunnel.path_mtu(PEER).mtu, 1500);
@@ -132,11 +125,8 @@ fn the_path_mtu_is_learned_from_a_router() {
 
 /// With `df = false`, and senders that leave DF clear too, routers fragment the outer datagram
 /// and the peer reassembles it.
-#[test]
+#[test(root)]
 fn without_df_the_router_fragments() {
-    if !require_root("without_df_the_router_fragments") {
-        return;
-    }
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     for host in [&network.host_a, &network.host_b] {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
@@ -148,11 +138,8 @@ fn without_df_the_router_fragments() {
 }
 
 /// With `df = false` an inner DF is honoured all the same, and so the path's MTU is learned.
-#[test]
+#[test(root)]
 fn an_inner_df_is_honoured_without_df() {
-    if !require_root("an_inner_df_is_honoured_without_df") {
-        return;
-    }
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 4 * MEGABYTE);
@@ -182,11 +169,8 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
     plane
 }
 
-#[test]
+#[test(root)]
 fn two_queues_and_several_streams() {
-    if !require_root("two_queues_and_several_streams") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let a = two_queues(&network.gateway_a, &config_a(""), "ipipA");
     let b = two_queues(&network.gateway_b, &config_b(""), "ipipB");
@@ -237,11 +221,8 @@ fn sizes() -> Vec<usize> {
     sizes
 }
 
-#[test]
+#[test(root)]
 fn datagrams_of_every_size_arrive_unchanged() {
-    if !require_root("datagrams_of_every_size_arrive_unchanged") {
-        return;
-    }
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     // DF clear: whoever finds them too long may fragment them.
@@ -252,11 +233,8 @@ fn datagrams_of_every_size_arrive_unchanged() {
 
 /// Behind a narrow link the tunnel fragments the inner datagrams once it knows. Until then the
 /// outer ones, whose DF is set, are refused by the router, and only those may be missing.
-#[test]
+#[test(root)]
 fn datagrams_of_every_size_behind_a_narrow_link() {
-    if !require_root("datagrams_of_every_size_behind_a_narrow_link") {
-        return;
-    }
     let (network, tunnels) = narrow("");
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     let sizes = sizes();
@@ -266,11 +244,8 @@ fn datagrams_of_every_size_behind_a_narrow_link() {
 }
 
 /// The same with `df = false`: nothing is refused, the router fragments, nothing is missing.
-#[test]
+#[test(root)]
 fn datagrams_of_every_size_without_df() {
-    if !require_root("datagrams_of_every_size_without_df") {
-        return;
-    }
     let (network, _tunnels) = narrow("df = false");
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());

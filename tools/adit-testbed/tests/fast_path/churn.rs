@@ -10,7 +10,7 @@ use adit_testbed::loss_stream::{LossStream, StreamOptions, StreamReport};
 use ipnet::Ipv4Net;
 
 use crate::planes::{bring_up_on, on_every_plane};
-use crate::support::{Injector, PATIENCE, wait_until};
+use crate::support::{Injector, PATIENCE, set_mac, wait_until};
 
 /// Long enough to tell a stream that flows from one that does not.
 const STEADY: Duration = Duration::from_millis(300);
@@ -161,10 +161,9 @@ fn the_next_hop_changes_its_mac(plane: DataplaneChoice) {
     let (gateway, router) = (&network.gateway_a, &network.router);
     // A neighbour that was confirmed within the last second is not replaced (`locktime`).
     gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
-    let (port, mut of_router) = (router.index("toA").unwrap(), router.netlink().unwrap());
     let mut next_hop = NextHop::new(&network);
     let cost = during(&network, plane, "the next hop changes its MAC", || {
-        of_router.set_mac(port, NEW_MAC).unwrap();
+        set_mac(router, "toA", NEW_MAC);
         Injector::new(router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
         wait_until("the kernel takes the announcement", || {
             next_hop.known().and_then(|known| known.mac) == Some(NEW_MAC)

@@ -4,6 +4,9 @@
 //! `cargo test -p adit-testbed --test fast_path ebpf` runs those of one of them; `-- --nocapture` shows
 //! the figures.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod asymmetric;
 mod black_hole;
 mod churn;
@@ -17,3 +20,7 @@ mod planes;
 #[path = "../support/mod.rs"]
 mod support;
 mod traceroute;
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

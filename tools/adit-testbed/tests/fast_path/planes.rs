@@ -1,46 +1,37 @@
 //! The same test on every data plane.
 
-use std::sync::{Mutex, PoisonError};
-
 use adit_config::DataplaneChoice;
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, Tunnels, TwoSites, bring_up};
-use adit_testbed::test_planes::{require, with_plane};
+use adit_testbed::test_planes::with_plane;
 
 use crate::support::{config_a, config_b};
 
-/// Makes each of these functions, which take a data plane, a test for every data plane, with these attributes.
+/// Makes each of these functions, which take a data plane, a test for every data plane. With
+/// `needs PATH;` in front, the tests need that of the machine too. They
+/// run alone: two that share the processors would measure each other.
 macro_rules! on_every_plane {
-    ($($(#[$attribute:meta])* $test:ident),+ $(,)?) => {
+    (needs $need:path; $($test:ident),+ $(,)?) => {
+        $crate::planes::on_every_plane!(@ (alone, root, $need), (alone, root, adit_testbed::needs::ebpf, $need); $($test),+);
+    };
+    ($($test:ident),+ $(,)?) => {
+        $crate::planes::on_every_plane!(@ (alone, root), (alone, root, adit_testbed::needs::ebpf); $($test),+);
+    };
+    (@ $userspace:tt, $ebpf:tt; $($test:ident),+) => {
         mod userspace {
-            $(#[test]
-            $(#[$attribute])*
+            $(#[test $userspace]
             fn $test() {
-                let name = concat!(module_path!(), "::", stringify!($test));
-                crate::planes::run(name, adit_config::DataplaneChoice::Userspace, super::$test);
+                super::$test(adit_config::DataplaneChoice::Userspace);
             })+
         }
         mod ebpf {
-            $(#[test]
-            $(#[$attribute])*
+            $(#[test $ebpf]
             fn $test() {
-                let name = concat!(module_path!(), "::", stringify!($test));
-                crate::planes::run(name, adit_config::DataplaneChoice::Ebpf, super::$test);
+                super::$test(adit_config::DataplaneChoice::Ebpf);
             })+
         }
     };
 }
 pub(crate) use on_every_plane;
-
-/// Runs a test where this machine can.
-pub(crate) fn run(test: &str, plane: DataplaneChoice, body: fn(DataplaneChoice)) {
-    if !require(test, plane) {
-        return;
-    }
-    // One at a time: two that share the processors would measure each other.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    body(plane);
-}
 
 /// Brings the tunnel of the article's network up with this data plane.
 pub(crate) fn bring_up_on(network: &TwoSites, plane: DataplaneChoice) -> Tunnels {

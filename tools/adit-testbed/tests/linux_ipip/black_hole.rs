@@ -1,5 +1,6 @@
 //! A router that drops what is too big and says nothing, under a running TCP transfer.
 
+use adit_testbed::needs::ipip;
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
@@ -43,16 +44,9 @@ fn linux_and_linux_hang() {
     assert_eq!(time_to_recover(&transfer, STANDSTILL), None, "it was to hang");
 }
 
-#[test]
-#[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+#[test(alone, root, ipip)]
 fn a_transfer_between_linux_and_linux_hangs() {
-    crate::planes::run(
-        "black_hole::a_transfer_between_linux_and_linux_hangs",
-        DataplaneChoice::Userspace,
-        |_| {
-            linux_and_linux_hang();
-        },
-    );
+    linux_and_linux_hang();
 }
 
 /// Adit where the transfer enters the tunnel, Linux where it leaves it: the peer need know nothing of it.
@@ -73,6 +67,6 @@ fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    needs adit_testbed::needs::ipip;
     adit_heals_with_linux_as_the_peer,
 }

@@ -35,6 +35,6 @@ fn linux_fragments_the_outer_datagram(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    needs adit_testbed::needs::ipip;
     linux_fragments_the_outer_datagram,
 }

@@ -2,6 +2,9 @@
 //! from both sides. The build machine's kernel may lack the driver, so these run in the guest:
 //! `cargo xtask vm test adit-testbed:linux_ipip`.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod black_hole;
 mod fragments;
 mod path;
@@ -13,3 +16,7 @@ mod planes;
 mod support;
 mod testbed;
 mod traffic;
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

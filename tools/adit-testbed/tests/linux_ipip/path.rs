@@ -58,8 +58,7 @@ fn linux_learns(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    needs adit_testbed::needs::ipip;
     adit_learns,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     linux_learns,
 }

@@ -114,14 +114,10 @@ fn traceroute_through_both(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
+    needs adit_testbed::needs::ipip;
     pings_and_a_transfer,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     linux_with_remote_any,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     udp_of_every_size,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     inner_datagrams_of_65515_bytes,
-    #[ignore = "needs the kernel's ipip driver: cargo xtask vm test adit-testbed"]
     traceroute_through_both,
 }

@@ -4,7 +4,6 @@
 
 use std::io::Write;
 use std::net::{SocketAddrV4, UdpSocket};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use adit_config::DataplaneChoice;
@@ -12,9 +11,10 @@ use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites};
 use adit_linux::EMSGSIZE;
 use adit_linux::sockets::udp::{Origin, PathSocket};
-use adit_linux::testing::require;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::IpMtu;
 
-use crate::planes::{bring_up_with, on_every_plane};
+use crate::planes::bring_up_with;
 use crate::support::{ATTEMPT, Random, snmp};
 
 const NFT: &str = "/usr/sbin/nft";
@@ -31,10 +31,6 @@ table ip filter {
     }
 }
 ";
-
-fn has_nft(test: &str) -> bool {
-    require(test, Path::new(NFT).exists(), "nft (Debian: `apt install nftables`)")
-}
 
 /// Gives a host these rules.
 fn nft(host: &Host, rules: &str) {
@@ -100,7 +96,7 @@ fn tracepath(plane: DataplaneChoice, tracking: bool) {
     receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
     let ends = (SocketAddrV4::new(HOST_A, 0), SocketAddrV4::new(HOST_B, 5000));
     let sender = network.host_a.run(|| PathSocket::connect(ends.0, ends.1)).unwrap();
-    let mut seen = vec![sender.path_mtu().expect("it is known")];
+    let mut seen = vec![getsockopt(&sender, IpMtu).expect("it is known").cast_unsigned()];
     for hop in 0.. {
         let size = *seen.last().expect("it began with one") as usize;
         sender.send(&vec![7; size - HEADERS]).expect("the own host takes what it holds to fit");
@@ -119,13 +115,25 @@ fn conntrack_ipip_mtu_without(plane: DataplaneChoice) {
 }
 
 fn conntrack_ipip_mtu_with(plane: DataplaneChoice) {
-    if has_nft("conntrack_ipip_mtu_with") {
-        arrives(plane, true);
-        tracepath(plane, true);
+    arrives(plane, true);
+    tracepath(plane, true);
+}
+
+mod without_tracking {
+    use super::conntrack_ipip_mtu_without;
+    use crate::planes::on_every_plane;
+
+    on_every_plane! {
+        conntrack_ipip_mtu_without,
     }
 }
 
-on_every_plane! {
-    conntrack_ipip_mtu_without,
-    conntrack_ipip_mtu_with,
+mod with_tracking {
+    use super::conntrack_ipip_mtu_with;
+    use crate::planes::on_every_plane;
+
+    on_every_plane! {
+        needs adit_harness::needs::nft;
+        conntrack_ipip_mtu_with,
+    }
 }

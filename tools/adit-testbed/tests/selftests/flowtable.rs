@@ -6,7 +6,7 @@ use adit_lab::capture::{Frame, Tap};
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{HOST_B, INSIDE_A, TwoSites};
 use adit_linux::netlink::Netlink;
-use adit_testbed::test_planes::require;
+use adit_testbed::needs::ebpf;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::bring_up_with;
@@ -46,12 +46,9 @@ fn transfer(plane: DataplaneChoice) -> Seen {
     Seen { sent, received, refused, path_mtu, longest: outer.map(<[u8]>::len).max() }
 }
 
-#[test]
+#[test(root, ebpf)]
 fn nft_flowtable_tun0() {
     let planes = [DataplaneChoice::Userspace, DataplaneChoice::Ebpf];
-    if !planes.into_iter().all(|plane| require("nft_flowtable_tun0", plane)) {
-        return;
-    }
     let [slow, fast] = planes.map(transfer);
     assert_eq!(slow.sent, slow.received, "the bytes arrive as they were sent");
     let told = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };

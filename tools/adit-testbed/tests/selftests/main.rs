@@ -3,6 +3,9 @@
 //!
 //! `cargo test -p adit-testbed --test selftests pmtu` runs those of one of them.
 
+#[macro_use(test)]
+extern crate adit_harness;
+
 mod conntrack_ipip_mtu;
 mod flowtable;
 mod forwarding_ipip;
@@ -17,3 +20,7 @@ mod stream;
 mod support;
 mod two_paths;
 mod vpp_ipip;
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

@@ -189,6 +189,12 @@ pub(crate) fn mac(host: &Host, device: &str) -> [u8; 6] {
     wire_tap::mac(host, device).unwrap()
 }
 
+/// Gives an interface another Ethernet address.
+pub(crate) fn set_mac(host: &Host, device: &str, mac: [u8; 6]) {
+    let text = mac.map(|byte| format!("{byte:02x}")).join(":");
+    host.program("ip", &["link", "set", device, "address", &text]).unwrap();
+}
+
 /// The reasons whose counts differ, with the difference.
 pub(crate) fn drops_since(before: &Totals, after: &Totals) -> Vec<(DropReason, u64)> {
     let grown = after.drops_by_reason().zip(before.drops_by_reason());

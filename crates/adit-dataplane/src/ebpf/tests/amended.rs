@@ -46,11 +46,8 @@ fn with_peers(site: &TunnelConfig, other: &Setup) -> Setup {
     Setup { config, paths, forwards: true }
 }
 
-#[test]
+#[test(super::ebpf)]
 fn amended_programs_decide_as_new_ones() {
-    if !super::require_ebpf("amended_programs_decide_as_new_ones") {
-        return;
-    }
     let config = ProptestConfig {
         cases: CASES,
         rng_seed: RngSeed::Fixed(SEED),

@@ -8,11 +8,8 @@ use super::gateway::Gateway;
 use super::programs::Programs;
 
 /// RFC 2003 section 5: whoever was told that a peer is out of reach is told so until the peer is heard, and no longer.
-#[test]
+#[test(super::ebpf)]
 fn a_peer_that_is_heard_is_sent_to_at_once() {
-    if !super::require_ebpf("a_peer_that_is_heard_is_sent_to_at_once") {
-        return;
-    }
     let mut setup = Setup::default();
     setup.paths[0].owed = true;
     let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);

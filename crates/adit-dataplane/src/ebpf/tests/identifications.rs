@@ -14,11 +14,8 @@ fn written(programs: &mut Programs, direction: Direction, packet: impl Into<Pack
     (ran.bytes[6] & 0x40 != 0, u16::from_be_bytes([ran.bytes[4], ran.bytes[5]]))
 }
 
-#[test]
+#[test(super::ebpf)]
 fn what_may_be_fragmented_is_counted_up_for_each_peer() {
-    if !super::require_ebpf("what_may_be_fragmented_is_counted_up_for_each_peer") {
-        return;
-    }
     let mut setup = Setup::default();
     setup.config.outer.df = false;
     let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);

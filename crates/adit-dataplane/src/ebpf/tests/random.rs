@@ -24,11 +24,8 @@ const PACKETS: usize = 150;
 /// The same packets in every run, unless `PROPTEST_RNG_SEED` says otherwise.
 const SEED: u64 = 2003;
 
-#[test]
+#[test(super::ebpf)]
 fn the_two_planes_never_disagree() {
-    if !super::require_ebpf("the_two_planes_never_disagree") {
-        return;
-    }
     let seen = RefCell::new(BTreeMap::<String, u32>::new());
     let tunnels = setup().prop_flat_map(|setup| {
         let packets = packets(&setup, PACKETS);

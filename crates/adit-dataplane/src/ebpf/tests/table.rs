@@ -48,11 +48,8 @@ fn without_last(mut totals: Totals) -> Totals {
     totals
 }
 
-#[test]
+#[test(super::ebpf)]
 fn the_programs_do_what_the_table_says() {
-    if !super::require_ebpf("the_programs_do_what_the_table_says") {
-        return;
-    }
     // Loading takes longer than running.
     let mut loaded = BTreeMap::new();
     let mut failures = Vec::new();

@@ -1,0 +1,17 @@
+//! The carrier that a configuration chooses.
+
+use adit_config::Config;
+
+use super::Carrier;
+use super::ipip::IpipCarrier;
+use super::tun::TunCarrier;
+use crate::reconcile::devices::uses_kernel_plane;
+
+/// Returns the carrier of `site.dataplane`. `outlives_process` says whether what is loaded into the
+/// kernel stays there when this process ends.
+pub(crate) fn carrier_of(config: &Config, outlives_process: bool) -> Box<dyn Carrier> {
+    if uses_kernel_plane(config) {
+        return Box::new(IpipCarrier::default());
+    }
+    Box::new(TunCarrier::new(outlives_process))
+}

@@ -1,0 +1,119 @@
+//! The real machine: system calls, and the data planes of `adit-dataplane`.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use adit_dataplane::DataPlane;
+use adit_dataplane::ebpf;
+use adit_dataplane::kernel::{Filter, FilterTable, KernelPlane, table_name};
+use adit_linux::error::Result;
+use adit_linux::net_scope::NetScope;
+use adit_linux::netlink::{Netlink, Network};
+use adit_linux::nftables::Tables;
+use adit_linux::sysctl;
+use adit_linux::tun::{Tun, TunOptions};
+use adit_tunnel::Tunnel;
+
+use super::plane_select::{self, PlaneStarter};
+use super::{Host, PacketFilter, PlaneRequest, StartedPlane, TunDevice};
+use crate::error::ControlError;
+
+/// This machine, in the calling thread's network namespace.
+#[derive(Debug)]
+pub(crate) struct LinuxHost;
+
+impl Host for LinuxHost {
+    fn network(&self, scope: &NetScope) -> Result<Box<dyn Network>> {
+        Ok(Box::new(scope.run(Netlink::open)??))
+    }
+
+    fn disable_ipv6(&self, scope: &NetScope, interface: &str) -> Result<()> {
+        let knob = format!("net/ipv6/conf/{interface}/disable_ipv6");
+        scope.run(|| sysctl::write(&knob, "1"))?
+    }
+
+    fn open_tun(&self, scope: &NetScope, name: &str) -> Result<Box<dyn TunDevice>> {
+        let options = TunOptions { name: name.to_owned(), queues: plane_select::queues() };
+        let tun = Tun::open_in(&options, scope.clone())?;
+        Ok(Box::new(OpenTun { tun, options, scope: scope.clone() }))
+    }
+
+    fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {
+        Ok(Box::new(NftablesFilter(Arc::new(FilterTable::open()?))))
+    }
+
+    fn filter_matches(&self, filter: &Filter) -> Result<Option<bool>> {
+        let ruleset = filter.ruleset();
+        let found = Tables::open()?.look(&ruleset.table)?;
+        // Only the open filter, which has set the rules, can tell whether they are unchanged.
+        Ok(found.map(|found| found.is(&ruleset, found.rules)))
+    }
+
+    fn has_filter(&self, site: &str) -> bool {
+        let found = Tables::open().and_then(|mut tables| tables.exists(&table_name(site)));
+        // A kernel without nf_tables has no tables.
+        found.unwrap_or(false)
+    }
+
+    fn remove_filter(&self, site: &str) -> Result<bool> {
+        if !self.has_filter(site) {
+            return Ok(false);
+        }
+        Tables::open()?.delete(&table_name(site))
+    }
+
+    fn load_ipip_driver(&self) -> String {
+        let mut command = Command::new("modprobe");
+        command.arg("ipip").stdin(Stdio::null());
+        match command.output() {
+            Ok(output) if output.status.success() => "`modprobe ipip` did not help".to_owned(),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                format!("`modprobe ipip` said: {}", said.trim().lines().next().unwrap_or("nothing"))
+            }
+            Err(error) => format!("`modprobe ipip` cannot be run: {error}"),
+        }
+    }
+
+    fn has_pins(&self, site: &str) -> bool {
+        ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins))
+    }
+
+    fn remove_pins(&self, site: &str) -> Result<(), ControlError> {
+        // Without the BPF file system there are no pins.
+        let Ok(pins) = ebpf::pins_of(site) else { return Ok(()) };
+        Ok(ebpf::remove_pins(&pins)?)
+    }
+}
+
+/// A TUN device of this machine, and how to open it once more.
+struct OpenTun {
+    tun: Tun,
+    options: TunOptions,
+    scope: NetScope,
+}
+
+impl TunDevice for OpenTun {
+    fn keep(&self) -> Result<()> {
+        self.tun.keep()
+    }
+
+    fn start(self: Box<Self>, request: &PlaneRequest<'_>) -> Result<StartedPlane, ControlError> {
+        let Self { tun, options, scope } = *self;
+        let reopen = || Tun::open_in(&options, scope.clone());
+        PlaneStarter { request, reopen: &reopen }.start(tun)
+    }
+}
+
+/// The table of nf_tables that the kernel plane keeps.
+struct NftablesFilter(Arc<FilterTable>);
+
+impl PacketFilter for NftablesFilter {
+    fn set(&self, filter: &Filter) -> Result<()> {
+        self.0.set(filter)
+    }
+
+    fn start(&self, tunnel: Arc<Tunnel>, devices: Vec<u32>) -> Result<Box<dyn DataPlane>> {
+        Ok(Box::new(KernelPlane::of(tunnel, Arc::clone(&self.0), devices)?))
+    }
+}

@@ -1,0 +1,94 @@
+//! The machine an overlay is made on: opens what an overlay is made of, and holds what netlink does
+//! not know (TUN devices, the packet filter, pinned programs). It is a trait, so that repair,
+//! rollback and planning are tested against a model, and with failures at every step.
+
+mod linux;
+mod plane_select;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use adit_config::DataplaneChoice;
+use adit_dataplane::DataPlane;
+use adit_dataplane::kernel::Filter;
+use adit_linux::error::Result;
+use adit_linux::net_scope::NetScope;
+use adit_linux::netlink::Network;
+use adit_tunnel::Tunnel;
+
+use crate::error::ControlError;
+
+pub(crate) use linux::LinuxHost;
+
+/// A machine, seen from the calling thread's network namespace.
+pub(crate) trait Host: Send + Sync {
+    /// Opens the links, addresses and routes of a network namespace.
+    fn network(&self, scope: &NetScope) -> Result<Box<dyn Network>>;
+
+    /// Turns IPv6 off on an interface. Fails on a kernel without IPv6.
+    fn disable_ipv6(&self, scope: &NetScope, interface: &str) -> Result<()>;
+
+    /// Opens the TUN device of that name, and creates it if it is missing.
+    fn open_tun(&self, scope: &NetScope, name: &str) -> Result<Box<dyn TunDevice>>;
+
+    /// Opens the packet filter of nf_tables; it sets nothing yet.
+    fn open_filter(&self) -> Result<Box<dyn PacketFilter>>;
+
+    /// Compares the table in the kernel with `filter`, except for its rules. `None`: there is no
+    /// table.
+    fn filter_matches(&self, filter: &Filter) -> Result<Option<bool>>;
+
+    /// Returns true if the packet filter of this site has a table.
+    fn has_filter(&self, site: &str) -> bool;
+
+    /// Removes the packet filter of this site; returns true if there was one.
+    fn remove_filter(&self, site: &str) -> Result<bool>;
+
+    /// Loads Linux's ipip driver by hand; returns what came of it, for an error text.
+    fn load_ipip_driver(&self) -> String;
+
+    /// Returns true if eBPF programs of this site are pinned.
+    fn has_pins(&self, site: &str) -> bool;
+
+    /// Removes the pinned eBPF programs of this site, if there are any.
+    fn remove_pins(&self, site: &str) -> Result<(), ControlError>;
+}
+
+/// An open TUN device. The interface disappears with it, unless it is kept.
+pub(crate) trait TunDevice {
+    /// Keeps the interface when the device is closed. Call this once the interface carries its
+    /// alias: the process may die at any moment, and only the alias says whose it is.
+    fn keep(&self) -> Result<()>;
+
+    /// Starts a data plane on the device.
+    fn start(self: Box<Self>, request: &PlaneRequest<'_>) -> Result<StartedPlane, ControlError>;
+}
+
+/// A request to start a data plane on a TUN device.
+pub(crate) struct PlaneRequest<'a> {
+    pub(crate) choice: DataplaneChoice,
+    pub(crate) tunnel: &'a Arc<Tunnel>,
+    /// The index of the TUN device.
+    pub(crate) device: u32,
+    pub(crate) underlay: Ipv4Addr,
+    /// The site under whose name programs are pinned; `None`: they end with the process.
+    pub(crate) pins: Option<&'a str>,
+}
+
+/// A data plane that forwards.
+pub(crate) struct StartedPlane {
+    pub(crate) plane: Box<dyn DataPlane>,
+    /// Why this data plane and not another.
+    pub(crate) reason: String,
+    /// Whether its programs are pinned.
+    pub(crate) is_pinned: bool,
+}
+
+/// The packet filter of the kernel plane: it decides which peer may send which addresses.
+pub(crate) trait PacketFilter: Send {
+    /// Replaces the table in one transaction. If the kernel refuses, the table is unchanged.
+    fn set(&self, filter: &Filter) -> Result<()>;
+
+    /// Starts the data plane that counts and checks what passes the filter and these ipip interfaces.
+    fn start(&self, tunnel: Arc<Tunnel>, devices: Vec<u32>) -> Result<Box<dyn DataPlane>>;
+}

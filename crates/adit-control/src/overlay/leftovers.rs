@@ -1,0 +1,64 @@
+//! Objects of an overlay that no daemon serves any more: finding and removing them.
+
+use adit_linux::net_scope::NetScope;
+use adit_linux::netlink::Network;
+
+use crate::error::ControlError;
+use crate::host::{Host, LinuxHost};
+use crate::namespaces::named_namespace;
+use crate::reconcile::objects::links_of_site;
+
+/// Removes what an overlay of this name left in the calling thread's network namespace, or in the one
+/// that its file named: pinned programs, every interface with its alias, the routes of those, and the
+/// packet filter. Returns the names of what was removed.
+///
+/// # Errors
+/// Fails if the kernel refuses.
+pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, ControlError> {
+    let host = LinuxHost;
+    host.remove_pins(site)?;
+    match open_inner(&host, netns)? {
+        Some(mut inner) => remove_objects(&host, inner.as_mut(), site),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Returns true if there is anything that [`remove_leftovers`] would remove.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked.
+pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlError> {
+    let host = LinuxHost;
+    if host.has_pins(site) || host.has_filter(site) {
+        return Ok(true);
+    }
+    let Some(mut inner) = open_inner(&host, netns)? else { return Ok(false) };
+    Ok(!links_of_site(inner.as_mut(), site)?.is_empty())
+}
+
+/// Opens the inner side. `None`: there is no namespace of that name, so all that was in it is gone.
+fn open_inner(host: &dyn Host, netns: Option<&str>) -> Result<Option<Box<dyn Network>>, ControlError> {
+    let netns = match netns.map(named_namespace).transpose() {
+        Ok(netns) => netns,
+        Err(ControlError::NoNetns { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(host.network(&NetScope { netns, vrf: None })?))
+}
+
+/// Removes the interfaces of a site, and then the packet filter that guards them. Returns their names.
+pub(super) fn remove_objects(
+    host: &dyn Host,
+    inner: &mut dyn Network,
+    site: &str,
+) -> Result<Vec<String>, ControlError> {
+    let mut removed = Vec::new();
+    for link in links_of_site(inner, site)? {
+        inner.delete_link(link.index)?;
+        removed.push(link.name);
+    }
+    if host.remove_filter(site)? {
+        removed.push(adit_dataplane::kernel::table_name(site));
+    }
+    Ok(removed)
+}

@@ -1,0 +1,123 @@
+//! Two configurations compared: the settings and the peers that differ. Pure.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use adit_config::{Config, Peer};
+use ipnet::Ipv4Net;
+
+use crate::reconcile::change::{Change, Kind, Object};
+
+/// Returns what `new` changes about the configuration that runs; `None`: nothing runs. `underlay` is
+/// our address on the underlay, which the file may name by its interface.
+pub(crate) fn compare(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let Some(old) = old else {
+        let site = &new.site;
+        let at = site.underlay.interface().map_or(String::new(), |name| format!(" ({name})"));
+        let what = format!("{} underlay {underlay}{at} networks {}", site.name, list(&site.networks));
+        changes.push(Change::new(Kind::Add, Object::Site, what));
+        changes.extend(new.peers.iter().map(|peer| Change::new(Kind::Add, Object::Peer, described(peer))));
+        return changes;
+    };
+    changes.extend(settings(old, new));
+    for peer in &new.peers {
+        match old.peers.get(&peer.name) {
+            None => changes.push(Change::new(Kind::Add, Object::Peer, described(peer))),
+            Some(before) if before == peer => {}
+            Some(before) => changes.push(Change::new(Kind::Change, Object::Peer, differences(before, peer))),
+        }
+    }
+    for peer in old.peers.iter().filter(|peer| new.peers.get(&peer.name).is_none()) {
+        changes.push(Change::new(Kind::Remove, Object::Peer, described(peer)));
+    }
+    changes
+}
+
+/// Returns a change for each key of `[site]` and `[tunnel]` with another value.
+fn settings(old: &Config, new: &Config) -> Vec<Change> {
+    let keys = |config: &Config| -> Vec<(String, String)> {
+        let text = config.site.to_toml();
+        let lines = text.lines().filter_map(|line| line.split_once(" = "));
+        lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    };
+    let before: HashMap<String, String> = keys(old).into_iter().collect();
+    let mut changes = Vec::new();
+    for (key, value) in keys(new) {
+        let old = before.get(&key).map_or("nothing", String::as_str);
+        if old != value {
+            changes.push(Change::new(Kind::Change, Object::Site, format!("{key} {old} -> {value}")));
+        }
+    }
+    changes
+}
+
+fn described(peer: &Peer) -> String {
+    format!("{} underlay {} networks {}", peer.name, peer.underlay, list(&peer.networks))
+}
+
+fn differences(old: &Peer, new: &Peer) -> String {
+    let mut what = new.name.to_string();
+    if old.underlay != new.underlay {
+        what.push_str(&format!(" underlay {} -> {}", old.underlay, new.underlay));
+    }
+    let added: Vec<Ipv4Net> =
+        new.networks.iter().filter(|network| !old.networks.contains(network)).copied().collect();
+    let removed: Vec<Ipv4Net> =
+        old.networks.iter().filter(|network| !new.networks.contains(network)).copied().collect();
+    for (sign, networks) in [('+', added), ('-', removed)] {
+        if !networks.is_empty() {
+            what.push_str(&format!(" networks {sign}{}", list(&networks)));
+        }
+    }
+    what
+}
+
+fn list(networks: &[Ipv4Net]) -> String {
+    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse("a.toml", text).expect("it is valid")
+    }
+
+    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    const A: &str = include_str!("../../../../examples/a.toml");
+
+    fn lines(changes: &[Change]) -> Vec<String> {
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn configurations_are_compared_key_by_key_and_peer_by_peer() {
+        let old = config(A);
+        assert_eq!(compare(Some(&old), &old, US), []);
+        let more = "[[peer]]\nname = \"c\"\nunderlay = \"10.1.1.3\"\nnetworks = [\"10.3.0.0/16\"]\n";
+        let new = config(&format!("{}{more}", A.replace("[tunnel]", "[tunnel]\nttl = 32")));
+        assert_eq!(
+            lines(&compare(Some(&old), &new, US)),
+            ["~ site ttl 64 -> 32", "+ peer c underlay 10.1.1.3 networks 10.3.0.0/16"]
+        );
+        assert_eq!(
+            lines(&compare(Some(&new), &old, US)),
+            ["~ site ttl 32 -> 64", "- peer c underlay 10.1.1.3 networks 10.3.0.0/16"]
+        );
+        let moved =
+            config(&A.replace("192.168.199.0/24", "192.168.198.0/24").replace("10.1.1.2", "10.1.1.9"));
+        assert_eq!(
+            lines(&compare(Some(&old), &moved, US)),
+            ["~ peer b underlay 10.1.1.2 -> 10.1.1.9 networks +192.168.198.0/24 networks -192.168.199.0/24"]
+        );
+        assert_eq!(
+            lines(&compare(None, &old, US)),
+            [
+                "+ site a underlay 10.1.1.1 networks 172.16.17.0/24",
+                "+ peer b underlay 10.1.1.2 networks 192.168.199.0/24"
+            ]
+        );
+    }
+}

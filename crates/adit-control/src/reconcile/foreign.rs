@@ -1,0 +1,151 @@
+//! Interfaces and routes of others where ours would go. Adit never touches them: a start and a change
+//! are refused, and a repair leaves them alone.
+
+use std::collections::{HashMap, HashSet};
+
+use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route};
+use ipnet::Ipv4Net;
+
+use crate::error::ControlError;
+use crate::reconcile::desired::{Desired, DesiredRoute};
+use crate::reconcile::devices::{DesiredDevice, has_alias_of, is_half_made};
+use crate::reconcile::objects;
+
+/// Refuses names of interfaces that are taken by others, or by an interface of this site that is of
+/// another kind.
+///
+/// # Errors
+/// Fails if one is taken, or if the kernel cannot be asked.
+pub(crate) fn refuse_devices(
+    network: &mut dyn Network,
+    site: &str,
+    desired: &Desired,
+) -> Result<(), ControlError> {
+    desired.devices.iter().try_for_each(|device| refuse_device(network, site, device))
+}
+
+fn refuse_device(network: &mut dyn Network, site: &str, desired: &DesiredDevice) -> Result<(), ControlError> {
+    let Some(link) = network.link(&desired.name)? else { return Ok(()) };
+    if !has_alias_of(&link, site) {
+        return match is_half_made(&link, desired) {
+            true => Ok(()),
+            false => {
+                Err(ControlError::ForeignDevice { device: desired.name.clone(), what: describe_link(&link) })
+            }
+        };
+    }
+    if link.ipip.is_some() != desired.ipip.is_some() {
+        return Err(ControlError::OtherKind {
+            device: desired.name.clone(),
+            kind: link.kind.unwrap_or_default(),
+            site: site.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn describe_link(link: &Link) -> String {
+    match (&link.alias, &link.kind) {
+        (Some(alias), _) => format!("its alias is `{alias}`"),
+        (None, Some(kind)) => format!("a device of kind `{kind}` without our alias"),
+        (None, None) => "a device without our alias".to_owned(),
+    }
+}
+
+/// Refuses networks that have a foreign route.
+///
+/// # Errors
+/// Fails if one has, or if the kernel cannot be asked.
+pub(crate) fn refuse_routes(
+    network: &mut dyn Network,
+    site: &str,
+    desired: &Desired,
+) -> Result<(), ControlError> {
+    let found = find_all(network, site, desired)?;
+    refuse_first(network, found)
+}
+
+/// Refuses those networks of `wanted` that have a foreign route. It lists all routes only if the
+/// kernel cannot look these up.
+///
+/// # Errors
+/// As [`refuse_routes`].
+pub(crate) fn refuse_routes_among(
+    network: &mut dyn Network,
+    site: &str,
+    desired: &Desired,
+    wanted: &[&DesiredRoute],
+) -> Result<(), ControlError> {
+    let networks: Vec<Ipv4Net> = wanted.iter().map(|route| route.network).collect();
+    // The lookup is only about the main table.
+    let found = if desired.vrf.is_some() { None } else { network.routes_to_exactly(&networks)? };
+    if found.is_some_and(|found| found.is_empty()) {
+        return Ok(());
+    }
+    let found = find(network, site, desired, wanted)?;
+    refuse_first(network, found)
+}
+
+fn refuse_first(network: &mut dyn Network, found: Vec<(Route, &DesiredRoute)>) -> Result<(), ControlError> {
+    let Some((route, wanted)) = found.into_iter().next() else { return Ok(()) };
+    let links = network.links()?;
+    Err(ControlError::ForeignRoute {
+        network: wanted.network,
+        peer: wanted.peer.clone(),
+        what: describe_route(&route, &links),
+    })
+}
+
+/// Lists the desired networks that have a foreign route.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked.
+pub(crate) fn networks(
+    network: &mut dyn Network,
+    site: &str,
+    desired: &Desired,
+) -> Result<Vec<Ipv4Net>, ControlError> {
+    let found = find_all(network, site, desired)?;
+    Ok(found.into_iter().map(|(route, _)| route.destination).collect())
+}
+
+fn find_all<'a>(
+    network: &mut dyn Network,
+    site: &str,
+    desired: &'a Desired,
+) -> Result<Vec<(Route, &'a DesiredRoute)>, ControlError> {
+    let wanted: Vec<&DesiredRoute> = desired.routes.iter().collect();
+    find(network, site, desired, &wanted)
+}
+
+/// Finds the routes of others to the networks of `wanted`.
+fn find<'a>(
+    network: &mut dyn Network,
+    site: &str,
+    desired: &Desired,
+    wanted: &[&'a DesiredRoute],
+) -> Result<Vec<(Route, &'a DesiredRoute)>, ControlError> {
+    let links = network.links()?;
+    let names: HashSet<&str> = desired.devices.iter().map(|device| device.name.as_str()).collect();
+    let is_ours = |link: &&Link| names.contains(link.name.as_str()) || has_alias_of(link, site);
+    let ours: HashSet<u32> = links.iter().filter(is_ours).map(|link| link.index).collect();
+    let wanted: HashMap<_, _> = wanted.iter().map(|route| (route.network, *route)).collect();
+    let is_foreign = |route: &Route| {
+        route.protocol != ROUTE_PROTOCOL
+            || !ours.is_empty() && !route.device.is_some_and(|device| ours.contains(&device))
+    };
+    let routes = network.routes_of(objects::table(desired))?.into_iter().filter(is_foreign);
+    Ok(routes.filter_map(|route| Some((route.clone(), *wanted.get(&route.destination)?))).collect())
+}
+
+fn describe_route(route: &Route, links: &[Link]) -> String {
+    let mut what = Vec::new();
+    if let Some(gateway) = route.gateway {
+        what.push(format!("via {gateway}"));
+    }
+    if let Some(link) = links.iter().find(|link| Some(link.index) == route.device) {
+        what.push(format!("dev {}", link.name));
+    }
+    what.push(format!("proto {}", route.protocol));
+    what.join(" ")
+}

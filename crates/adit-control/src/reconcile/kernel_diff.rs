@@ -1,0 +1,289 @@
+//! Desired and actual state compared: the packet filter, the interfaces and the routes that differ.
+//! Pure.
+
+use std::collections::{HashMap, HashSet};
+
+use adit_config::Config;
+use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route};
+use ipnet::Ipv4Net;
+
+use crate::reconcile::change::{Change, Kind, Object};
+use crate::reconcile::desired::Desired;
+use crate::reconcile::devices::DesiredDevice;
+use crate::reconcile::objects::{Actual, desired_routes};
+
+/// Returns what has to change in the kernel. The commands are those for the kernel's own tunnel
+/// driver, as one types them by hand.
+pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
+    let mut changes: Vec<Change> = filter_change(desired, actual).into_iter().collect();
+    for (position, device) in desired.devices.iter().enumerate() {
+        match actual.devices.get(position).and_then(Option::as_ref) {
+            None => changes.push(new_device(config, desired, device)),
+            Some(link) => changes.extend(device_changes(desired, device, link)),
+        }
+    }
+    changes.extend(route_changes(desired, actual));
+    changes.extend(actual.unwanted.iter().map(|link| {
+        let name = &link.name;
+        Change::new(Kind::Remove, Object::Device, name).by(format!("ip link delete {name}"))
+    }));
+    changes
+}
+
+/// Compares the packet filter, which exists before any interface.
+fn filter_change(desired: &Desired, actual: &Actual) -> Option<Change> {
+    let ruleset = desired.filter.as_ref()?.ruleset();
+    let change = match actual.filter {
+        Some(true) => return None,
+        Some(false) => Change::new(Kind::Change, Object::Table, ruleset.table.clone())
+            .by(format!("nft delete table ip {}", ruleset.table)),
+        None => Change::new(Kind::Add, Object::Table, ruleset.table.clone()),
+    };
+    Some(change.by(format!("nft -f - <<'END'\n{ruleset}\nEND")))
+}
+
+/// Returns the change that creates an interface.
+fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Change {
+    let name = &device.name;
+    let only_peer = config.peers.iter().next().filter(|_| config.peers.len() == 1);
+    let remote = match &device.ipip {
+        Some(ipip) => ipip.remote,
+        None => only_peer.map(|peer| peer.underlay),
+    };
+    let remote = remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
+    let settings = device.ipip.as_ref().map(options).unwrap_or_default();
+    let (local, ip) = (desired.underlay, ip(desired));
+    let mut what = format!("{name} mtu {}", desired.mtu);
+    let mut commands = vec![format!("ip link add name {name} type ipip local {local}{remote}{settings}")];
+    if let Some(netns) = &desired.netns {
+        what.push_str(&format!(" netns {netns}"));
+        // The driver keeps sending from the namespace in which the interface was created.
+        commands.push(format!("ip link set {name} netns {netns}"));
+    }
+    if let Some(vrf) = &desired.vrf {
+        what.push_str(&format!(" vrf {}", vrf.name));
+        commands.push(format!("{ip} link set {name} vrf {}", vrf.name));
+    }
+    commands.push(format!("{ip} link set {name} up"));
+    Change { commands, ..Change::new(Kind::Add, Object::Device, what) }
+}
+
+/// Returns the `ip` command for the namespace of the inner side.
+fn ip(desired: &Desired) -> String {
+    desired.netns.as_ref().map_or_else(|| "ip".to_owned(), |netns| format!("ip -n {netns}"))
+}
+
+/// Returns the options of an ipip interface, in ip(8)'s words.
+fn options(ipip: &Ipip) -> String {
+    let ttl = if ipip.ttl > 0 { format!(" ttl {}", ipip.ttl) } else { String::new() };
+    let tos = match ipip.tos {
+        0 => String::new(),
+        tos if tos & INHERIT_TOS != 0 => " tos inherit".to_owned(),
+        tos => format!(" tos {tos:#04x}"),
+    };
+    let mode = match ipip.protocol {
+        0 => "any",
+        4 => "ipip",
+        _ => "mplsip",
+    };
+    format!(" mode {mode}{ttl}{tos}{}", if ipip.path_mtu_discovery { "" } else { " nopmtudisc" })
+}
+
+/// Compares an interface.
+fn device_changes(desired: &Desired, device: &DesiredDevice, link: &Link) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let (device_name, ip) = (&device.name, ip(desired));
+    let mut change = |what: String, command: String| {
+        changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
+    };
+    if let (Some(wanted), Some(found)) = (&device.ipip, &link.ipip)
+        && wanted != found
+    {
+        let ends = |ipip: &Ipip| match ipip.remote {
+            Some(remote) => format!("local {} remote {remote}{}", ipip.local, options(ipip)),
+            None => format!("local {} remote any{}", ipip.local, options(ipip)),
+        };
+        change(
+            format!("{device_name} {} -> {}", ends(found), ends(wanted)),
+            format!("{ip} link change {device_name} type ipip {}", ends(wanted)),
+        );
+    }
+    if link.alias.as_deref() != Some(&device.alias) {
+        let alias = link.alias.as_deref().unwrap_or("none");
+        change(
+            format!("{device_name} alias {alias} -> {}", device.alias),
+            format!("{ip} link set {device_name} alias {}", device.alias),
+        );
+    }
+    if link.mtu != u32::from(desired.mtu) {
+        change(
+            format!("{device_name} mtu {} -> {}", link.mtu, desired.mtu),
+            format!("{ip} link set {device_name} mtu {}", desired.mtu),
+        );
+    }
+    if !link.up {
+        change(format!("{device_name} down -> up"), format!("{ip} link set {device_name} up"));
+    }
+    match &desired.vrf {
+        Some(vrf) if link.master != Some(vrf.index) => {
+            let name = &vrf.name;
+            change(format!("{device_name} to vrf {name}"), format!("{ip} link set {device_name} vrf {name}"));
+        }
+        None if link.master.is_some() && device.ipip.is_none() => {
+            change(format!("{device_name} to no master"), format!("{ip} link set {device_name} nomaster"));
+        }
+        _ => {}
+    }
+    changes
+}
+
+/// Compares the routes.
+fn route_changes(desired: &Desired, actual: &Actual) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let wanted = desired_routes(desired, &actual.indices());
+    let there: HashMap<Ipv4Net, &Route> =
+        actual.routes.iter().map(|route| (route.destination, route)).collect();
+    let links = actual.devices.iter().flatten().chain(&actual.unwanted);
+    let names: HashMap<u32, &str> = links.map(|link| (link.index, link.name.as_str())).collect();
+    let positions = desired.routes.iter().map(|route| route.device);
+    for (wanted, position) in wanted.iter().zip(positions) {
+        let device = desired.devices.get(position).map_or(desired.device.as_str(), |device| &device.name);
+        match there.get(&wanted.destination) {
+            Some(found) if wanted.is_already(found) => {}
+            Some(_) => changes.push(route_change(Kind::Change, wanted, device, desired)),
+            None => changes.push(route_change(Kind::Add, wanted, device, desired)),
+        }
+    }
+    let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
+    for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
+        let name = found.device.and_then(|device| names.get(&device).copied());
+        changes.push(route_change(Kind::Remove, found, name.unwrap_or(&desired.device), desired));
+    }
+    changes
+}
+
+/// Returns the change of one route.
+pub(crate) fn route_change(kind: Kind, route: &Route, device: &str, desired: &Desired) -> Change {
+    let verb = match kind {
+        Kind::Add => "add",
+        Kind::Change => "replace",
+        Kind::Remove => "delete",
+    };
+    let mut what = words(route, device);
+    if let Some(vrf) = &desired.vrf {
+        what.push_str(&format!(" vrf {}", vrf.name));
+    }
+    let ip = ip(desired);
+    let change = Change::new(kind, Object::Route, what.clone()).by(format!("{ip} route {verb} {what}"));
+    Change { network: Some(route.destination), ..change }
+}
+
+/// Returns a route in iproute2's words.
+fn words(route: &Route, device: &str) -> String {
+    let mut what = route.destination.to_string();
+    if let Some(gateway) = route.gateway {
+        what.push_str(&format!(" via {gateway}"));
+    }
+    what.push_str(&format!(" dev {device}"));
+    if route.onlink {
+        what.push_str(" onlink");
+    }
+    if let Some(source) = route.preferred_source {
+        what.push_str(&format!(" src {source}"));
+    }
+    what
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::desired::Machine;
+    use std::net::Ipv4Addr;
+
+    use adit_linux::netlink::LinkLayer;
+
+    fn config(text: &str) -> Config {
+        Config::parse("a.toml", text).expect("it is valid")
+    }
+
+    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    const A: &str = include_str!("../../../../examples/a.toml");
+
+    fn desired(config: &Config) -> Desired {
+        let local = vec!["172.16.17.1".parse().expect("an address")];
+        Desired::of(config, &Machine { underlay: US, local, underlay_mtu: 1500, vrf: None })
+    }
+
+    fn link(mtu: u32, up: bool, alias: Option<&str>) -> Link {
+        Link {
+            index: 7,
+            name: "ipipA".to_owned(),
+            mtu,
+            up,
+            running: up,
+            mac: None,
+            alias: alias.map(str::to_owned),
+            kind: Some("tun".to_owned()),
+            master: None,
+            vrf_table: None,
+            ipip: None,
+            hardware: LinkLayer::None,
+            flags: 0,
+        }
+    }
+
+    fn lines(changes: &[Change]) -> Vec<String> {
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_two_site_network_takes_three_ip_commands() {
+        let config = config(A);
+        let changes = compare(&config, &desired(&config), &Actual::default());
+        let commands: Vec<String> = changes.iter().flat_map(|change| change.commands.clone()).collect();
+        let expected = [
+            "ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2",
+            "ip link set ipipA up",
+            "ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1",
+        ];
+        assert_eq!(commands, expected);
+        let expected = ["+ device ipipA mtu 1480", "+ route 192.168.199.0/24 dev ipipA src 172.16.17.1"];
+        assert_eq!(lines(&changes), expected);
+    }
+
+    #[test]
+    fn an_equal_state_is_no_change_and_each_difference_is_one() {
+        let config = config(A);
+        let desired = desired(&config);
+        let routes = desired_routes(&desired, &[7]);
+        let listed = Route { scope: Some(adit_linux::netlink::RouteScope::Link), ..routes[0].clone() };
+        let there = |device| Actual {
+            devices: vec![Some(device)],
+            routes: vec![listed.clone()],
+            ..Actual::default()
+        };
+        let good = there(link(1480, true, Some("adit:a")));
+        assert_eq!(lines(&compare(&config, &desired, &good)), [] as [&str; 0]);
+        for (actual, expected) in [
+            (there(link(1400, true, Some("adit:a"))), "~ device ipipA mtu 1400 -> 1480"),
+            (there(link(1480, false, Some("adit:a"))), "~ device ipipA down -> up"),
+            (there(link(1480, true, None)), "~ device ipipA alias none -> adit:a"),
+            (
+                Actual { routes: Vec::new(), ..good.clone() },
+                "+ route 192.168.199.0/24 dev ipipA src 172.16.17.1",
+            ),
+            (
+                Actual { routes: vec![Route { preferred_source: None, ..listed.clone() }], ..good.clone() },
+                "~ route 192.168.199.0/24 dev ipipA src 172.16.17.1",
+            ),
+        ] {
+            assert_eq!(lines(&compare(&config, &desired, &actual)), [expected]);
+        }
+        let stray = Route { destination: "10.9.0.0/16".parse().expect("a network"), ..listed.clone() };
+        let more = Actual { routes: vec![listed.clone(), stray], ..good };
+        assert_eq!(
+            lines(&compare(&config, &desired, &more)),
+            ["- route 10.9.0.0/16 dev ipipA src 172.16.17.1"]
+        );
+    }
+}

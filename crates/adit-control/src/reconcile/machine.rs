@@ -1,0 +1,70 @@
+//! The facts of a machine that an overlay depends on: our underlay address, the addresses of the
+//! inner side, and the MTU towards the peers.
+
+use std::net::Ipv4Addr;
+
+use adit_config::Config;
+use adit_linux::netlink::Network;
+
+use crate::error::ControlError;
+use crate::namespaces::Namespaces;
+use crate::reconcile::desired::Machine;
+use crate::underlay;
+
+/// The underlay MTU, in bytes, where no peer can be reached yet: that of Ethernet.
+const DEFAULT_MTU: u16 = 1500;
+
+/// Looks up what `config` depends on. The underlay address that is `in_use` stays if the machine
+/// still has it.
+///
+/// # Errors
+/// Fails if our underlay address or the VRF of the file is missing or cannot be used, or if the
+/// kernel cannot be asked.
+pub(crate) fn look_up(
+    namespaces: &mut Namespaces,
+    config: &Config,
+    in_use: Option<Ipv4Addr>,
+) -> Result<Machine, ControlError> {
+    let vrf = namespaces.vrf()?;
+    let underlay = underlay::find(namespaces.underlay.as_mut(), config, in_use)?;
+    underlay::refuse_vrf(namespaces.underlay.as_mut(), underlay)?;
+    let local = local_addresses(namespaces.inner.as_mut(), underlay)?;
+    let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
+    let mtu = smallest_mtu(namespaces.underlay.as_mut(), &peers, underlay)?;
+    Ok(Machine { underlay, local, underlay_mtu: mtu.unwrap_or(DEFAULT_MTU), vrf })
+}
+
+/// Lists the addresses of the inner side, and our underlay address, which may be elsewhere.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked.
+pub(crate) fn local_addresses(
+    inner: &mut dyn Network,
+    underlay: Ipv4Addr,
+) -> Result<Vec<Ipv4Addr>, ControlError> {
+    let found = inner.addresses(None)?.into_iter().map(|address| address.prefix.addr());
+    let mut local: Vec<Ipv4Addr> = found.collect();
+    if !local.contains(&underlay) {
+        local.push(underlay);
+    }
+    Ok(local)
+}
+
+/// Returns the largest datagram, in bytes, that the interfaces towards all of `peers` carry from our
+/// address `own`. `None`: no peer has a route.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked. A peer without a route is no error.
+pub(crate) fn smallest_mtu(
+    network: &mut dyn Network,
+    peers: &[Ipv4Addr],
+    own: Ipv4Addr,
+) -> Result<Option<u16>, ControlError> {
+    let links = network.links()?;
+    let mut smallest = None;
+    for route in network.routes_to(peers, Some(own))?.into_iter().flatten() {
+        let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
+        smallest = smallest.into_iter().chain(link).min();
+    }
+    Ok(smallest.map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)))
+}

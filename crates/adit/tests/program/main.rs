@@ -1,0 +1,32 @@
+//! The program as its users meet it: each module is a topic, most in network namespaces of their own.
+//!
+//! One test program for all topics, because each is linked with all that Adit is built from;
+//! `cargo test -p adit --test program lifecycle::` runs one topic.
+
+#[macro_use(test)]
+extern crate adit_harness;
+
+mod api;
+mod check;
+mod continuity;
+mod documents;
+mod faults;
+mod first_hour;
+mod inside;
+mod kernel_plane;
+mod lab;
+mod lifecycle;
+mod package;
+mod path_cache;
+mod peers;
+mod privileges;
+mod service;
+mod support;
+mod underlay;
+mod unit;
+mod usage;
+mod vrf;
+
+fn main() -> std::process::ExitCode {
+    adit_harness::main()
+}

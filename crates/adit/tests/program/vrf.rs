@@ -1,0 +1,170 @@
+//! The inside of an overlay in a VRF. Many kernels of build machines have none, so this is for the guest's.
+
+use adit_testbed::needs::{ebpf, vrf};
+use std::fs;
+use std::time::Duration;
+
+use crate::support::machine::Running;
+use crate::support::sites::{Sites, assert_reaches};
+use crate::support::{Said, wait_until};
+use adit_config::DataplaneChoice;
+use adit_lab::host::Host;
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A};
+use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
+use adit_testbed::test_planes::with_plane;
+use ipnet::Ipv4Net;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// The guest's processor is an emulated one.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The article's network; the inside of A is to be in a VRF that is not there yet.
+struct Bed {
+    sites: Sites,
+    folder: tempfile::TempDir,
+    _b: Running,
+}
+
+impl Bed {
+    fn new(plane: DataplaneChoice) -> Self {
+        let (sites, folder) = (Sites::new(), tempfile::tempdir().unwrap());
+        let config_a = CONFIG_A.replace("[site]", "[site]\nvrf = \"red\"");
+        for (name, config) in [("a.toml", config_a.as_str()), ("b.toml", CONFIG_B)] {
+            fs::write(folder.path().join(name), with_plane(config, plane)).unwrap();
+        }
+        let file = folder.path().join("b.toml");
+        let mut b = sites.machine.start(sites.network.gateway_b.ns(), &["run", file.to_str().unwrap()]);
+        b.wait_for("ready");
+        Self { sites, folder, _b: b }
+    }
+
+    fn gateway(&self) -> &Host {
+        &self.sites.network.gateway_a
+    }
+
+    fn file(&self) -> String {
+        self.folder.path().join("a.toml").to_str().unwrap().to_owned()
+    }
+
+    fn adit(&self, arguments: &[&str]) -> Said {
+        self.sites.machine.adit(self.gateway().ns(), arguments)
+    }
+
+    fn start(&self, options: &[&str]) -> Running {
+        let file = self.file();
+        let mut arguments = vec!["run", file.as_str()];
+        arguments.extend(options);
+        self.sites.machine.start(self.gateway().ns(), &arguments)
+    }
+
+    /// Runs `ip` on gateway A.
+    fn ip(&self, arguments: &str) {
+        self.gateway().program("ip", &arguments.split(' ').collect::<Vec<_>>()).unwrap();
+    }
+
+    /// Makes the VRF, with the inside's network in it.
+    fn make_vrf(&self, table: u32) {
+        self.ip(&format!("link add red type vrf table {table}"));
+        self.ip("link set red up");
+        self.ip("link set dummyA vrf red");
+    }
+
+    fn status(&self) -> Value {
+        self.adit(&["status", "a", "-j"]).ok().json()
+    }
+
+    fn ours(&self, table: u32) -> Vec<Route> {
+        let routes = self.gateway().netlink().unwrap().routes_of(table).unwrap();
+        routes.into_iter().filter(|route| route.protocol == ROUTE_PROTOCOL).collect()
+    }
+
+    fn reaches(&self) -> bool {
+        let from = &self.sites.network.host_a;
+        from.run(|| ping(HOST_B, 84, 64, Duration::from_millis(300))).unwrap().is_reply()
+    }
+}
+
+#[test(alone, root, ebpf, vrf)]
+fn the_inside_may_be_in_a_vrf() {
+    for plane in [DataplaneChoice::Ebpf, DataplaneChoice::Userspace] {
+        let bed = Bed::new(plane);
+        let (status, said) = bed.start(&[]).wait();
+        let expected = "site.vrf is red, and there is no such interface";
+        assert!(!status.success() && said.contains(expected), "{said}");
+        let mut a = bed.start(&["--wait"]);
+        while !a.wait_for("").contains("waiting for the VRF") {}
+        bed.make_vrf(10);
+        a.wait_for("ready");
+        assert_reaches(&bed.sites.network.host_a, HOST_B);
+        let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
+        let routes: Vec<Ipv4Net> = bed.ours(10).into_iter().map(|route| route.destination).collect();
+        assert_eq!(routes, [network]);
+        assert_eq!(bed.ours(254), [], "nothing in the main table");
+        assert_eq!(bed.adit(&["plan", &bed.file()]).ok().stdout, "overlay `a`: nothing to change\n");
+
+        // What a sender is told comes by the routes of the VRF.
+        bed.sites.network.router.mtu("toB", 1300).unwrap();
+        wait_until(PATIENCE, "the sender is told", || {
+            let from = &bed.sites.network.host_a;
+            let met = from.run(|| ping(HOST_B, 1400, 64, Duration::from_millis(500))).unwrap();
+            matches!(met, Answer::Refused { by: INSIDE_A, .. })
+        });
+        bed.sites.network.router.mtu("toB", 1500).unwrap();
+
+        for broken in ["route delete 192.168.199.0/24 table 10", "link set ipipA nomaster"] {
+            bed.ip(broken);
+            wait_until(PATIENCE, broken, || bed.ours(10).len() == 1 && bed.reaches());
+        }
+        assert_eq!(bed.status()["repairs"]["data-plane"], Value::Null);
+        // Another VRF of the name: another number, another table.
+        bed.ip("link delete red");
+        bed.make_vrf(11);
+        wait_until(PATIENCE, "it is followed", || bed.ours(11).len() == 1 && bed.reaches());
+        assert_eq!(bed.ours(10), []);
+
+        bed.adit(&["down", "a"]).ok();
+        let (status, said) = a.wait();
+        assert!(status.success(), "{said}");
+        assert_eq!(bed.ours(11), []);
+        assert!(bed.gateway().netlink().unwrap().link("ipipA").unwrap().is_none());
+    }
+}
+
+#[test(alone, root, vrf)]
+fn a_plan_for_a_vrf_and_what_is_refused() {
+    let bed = Bed::new(DataplaneChoice::Userspace);
+    bed.make_vrf(10);
+    let planned = bed.adit(&["plan", "--commands", &bed.file()]).stdout;
+    let expected = "ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2\n\
+                    ip link set ipipA vrf red\n\
+                    ip link set ipipA up\n\
+                    ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1 vrf red\n";
+    assert_eq!(planned, expected);
+
+    // A route of somebody else's counts where it is in the way.
+    bed.ip("route add 192.168.199.0/24 dev lo");
+    let planned = bed.adit(&["plan", &bed.file()]).stdout;
+    assert!(planned.contains("+ route 192.168.199.0/24"), "in the main table it is not: {planned}");
+    bed.ip("route add blackhole 192.168.199.0/24 table 10");
+    let said = bed.adit(&["plan", &bed.file()]).stderr;
+    assert!(said.contains("a route to 192.168.199.0/24 exists and is not Adit's"), "{said}");
+    bed.ip("route delete 192.168.199.0/24 table 10");
+
+    bed.ip("link set underlayA vrf red");
+    let (status, said) = bed.start(&[]).wait();
+    let expected = "the underlay address 10.1.1.1 is on underlayA, which is in the VRF red";
+    assert!(!status.success() && said.contains(expected), "{said}");
+    bed.ip("link set underlayA nomaster");
+
+    fs::write(bed.file(), CONFIG_A.replace("[site]", "[site]\nvrf = \"dummyA\"")).unwrap();
+    let (status, said) = bed.start(&[]).wait();
+    assert!(!status.success() && said.contains("that interface is no VRF"), "{said}");
+    fs::write(bed.file(), CONFIG_A.replace("[site]", "[site]\nvrf = \"red\"")).unwrap();
+    bed.ip("link set dummyA vrf red");
+    let mut a = bed.start(&[]);
+    a.wait_for("ready");
+    wait_until(PATIENCE, "traffic goes both ways", || bed.reaches());
+    a.end(Signal::SIGINT);
+}

@@ -1,0 +1,80 @@
+//! Needs of tests that only Adit can check: what this kernel has and lets this process do. They are
+//! for the `#[test]` of adit-harness, and return an error that completes "needs ...".
+
+use std::sync::OnceLock;
+
+use adit_config::Config;
+use adit_control::reconcile::desired::{Machine, tunnel_config};
+use adit_dataplane::ebpf as programs;
+use adit_lab::host::Host;
+use adit_lab::two_sites::{CONFIG_A, UNDERLAY_A, UNDERLAY_B};
+use adit_linux::netlink::{Ipip, Netlink};
+use adit_linux::netns::NetNs;
+use adit_tunnel::Tunnel;
+
+/// The kernel takes the programs of the eBPF data plane from this process. Asked once: the verifier
+/// takes its time.
+///
+/// # Errors
+/// It refuses them; the error is the kernel's, in words.
+pub fn ebpf() -> Result<(), String> {
+    static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
+    ANSWER.get_or_init(|| probe().map_err(|error| format!("eBPF: {error}"))).clone()
+}
+
+fn probe() -> Result<(), String> {
+    let config = Config::parse("a.toml", CONFIG_A).map_err(|problems| problems.to_string())?;
+    let machine = Machine { underlay: UNDERLAY_A, local: vec![UNDERLAY_A], underlay_mtu: 1500, vrf: None };
+    let tunnel = Tunnel::new(tunnel_config(&config, &machine)).map_err(|error| error.to_string())?;
+    programs::probe(&tunnel).map_err(|error| error.to_string())
+}
+
+/// Linux's own ipip driver, which many kernels of build machines lack.
+///
+/// # Errors
+/// There is none.
+pub fn ipip() -> Result<(), String> {
+    if has_ipip() {
+        Ok(())
+    } else {
+        Err("the kernel's ipip driver: `cargo xtask vm test` runs this where it is".to_owned())
+    }
+}
+
+/// A kernel without an ipip driver, for what is said there.
+///
+/// # Errors
+/// There is one.
+pub fn no_ipip() -> Result<(), String> {
+    if has_ipip() { Err("a kernel without an ipip driver".to_owned()) } else { Ok(()) }
+}
+
+fn has_ipip() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    let parameters = Ipip {
+        local: UNDERLAY_A,
+        remote: Some(UNDERLAY_B),
+        ttl: 64,
+        tos: 0,
+        protocol: 4,
+        path_mtu_discovery: true,
+    };
+    let make = || Netlink::open().and_then(|mut netlink| netlink.add_ipip("probe", 1480, &parameters));
+    *ANSWER.get_or_init(|| NetNs::fresh().and_then(|ns| ns.run(make)).is_ok_and(|made| made.is_ok()))
+}
+
+/// The kernel's virtual routing and forwarding (VRF), which many kernels of build machines lack.
+///
+/// # Errors
+/// It has none.
+pub fn vrf() -> Result<(), String> {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    let make = ["link", "add", "probe", "type", "vrf", "table", "10"];
+    let is_met =
+        *ANSWER.get_or_init(|| Host::new("probe").is_ok_and(|host| host.program("ip", &make).is_ok()));
+    if is_met {
+        Ok(())
+    } else {
+        Err("the kernel's VRFs: `cargo xtask vm test` runs this where they are".to_owned())
+    }
+}
