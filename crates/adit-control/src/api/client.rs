@@ -7,9 +7,10 @@ use std::time::Duration;
 use adit_config::Config;
 use serde::de::DeserializeOwned;
 
+use crate::api::apply::{Applied, ApplyRequest, CHANGE_TIMEOUT};
 use crate::api::drops::Drops;
-use crate::api::{Endpoint, ErrorBody};
-use crate::daemon::service::{Applied, ApplyRequest};
+use crate::api::endpoint::Endpoint;
+use crate::api::error::ErrorBody;
 use crate::error::ControlError;
 use crate::state::events::Event;
 use crate::state::paths::RuntimePaths;
@@ -17,8 +18,6 @@ use crate::state::status::Status;
 
 /// A daemon that does not answer within this is not answering.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// To load a large overlay takes some seconds.
-const PATIENCE_TO_APPLY: Duration = Duration::from_secs(120);
 /// One that is followed says every 15 seconds at least that it lives.
 const PATIENCE_OF_FOLLOWERS: Duration = Duration::from_secs(45);
 
@@ -58,7 +57,7 @@ pub fn running_config(paths: &RuntimePaths) -> Result<Option<Config>, ControlErr
 /// Nobody answers, or the daemon refuses: nothing has changed then.
 pub fn apply(paths: &RuntimePaths, request: &ApplyRequest) -> Result<Applied, ControlError> {
     let body = serde_json::to_string(request).map_err(|error| bad(paths, error.to_string()))?;
-    decoded(paths, &ask(paths, Endpoint::Apply, &body, PATIENCE_TO_APPLY)?)
+    decoded(paths, &ask(paths, Endpoint::Apply, &body, CHANGE_TIMEOUT)?)
 }
 
 /// Keeps what waits to be confirmed; whether anything did.
@@ -66,7 +65,7 @@ pub fn apply(paths: &RuntimePaths, request: &ApplyRequest) -> Result<Applied, Co
 /// # Errors
 /// Nobody answers.
 pub fn confirm(paths: &RuntimePaths) -> Result<bool, ControlError> {
-    decoded(paths, &ask(paths, Endpoint::Confirm, "", PATIENCE)?)
+    decoded(paths, &ask(paths, Endpoint::Confirm, "", CHANGE_TIMEOUT)?)
 }
 
 /// What happens from now on, as it happens.

@@ -4,6 +4,7 @@
 //! Names and labels stay from release to release: `site`, and `peer` where it is about one.
 
 use std::fmt;
+use std::sync::Arc;
 
 use adit_tunnel::DropReason;
 use adit_wire::ecn::EcnAnomaly;
@@ -16,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::reconcile::change::Object;
+use crate::state::snapshot::Snapshot;
 use crate::state::status::{PeerState, PeerStatus, Probing, Status};
 
 /// What a scraper is told that the text is.
@@ -25,9 +27,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 ///
 /// # Errors
 /// None that a text in memory could have.
-pub fn text(status: Status) -> Result<String, fmt::Error> {
+pub(crate) fn text(snapshot: Arc<Snapshot>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Site(status)));
+    registry.register_collector(Box::new(Site(snapshot)));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
@@ -143,11 +145,11 @@ fn truth(is_true: bool) -> Value {
 }
 
 #[derive(Debug)]
-struct Site(Status);
+struct Site(Arc<Snapshot>);
 
 impl Collector for Site {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let status = &self.0;
+        let status = self.status();
         let site = &status.site;
         let labels = [
             ("site", site.name.as_str()),
@@ -208,13 +210,17 @@ impl Collector for Site {
 }
 
 impl Site {
+    fn status(&self) -> &Status {
+        self.0.status()
+    }
+
     fn peers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         for metric in &PEER_METRICS {
             let mut family =
                 encoder.encode_descriptor(metric.name, metric.help, metric.unit.as_ref(), metric.kind)?;
-            for peer in &self.0.peers {
+            for peer in &self.status().peers {
                 if let Some(value) = (metric.value)(peer) {
-                    let labels = [("site", self.0.site.name.as_str()), ("peer", peer.name.as_str())];
+                    let labels = [("site", self.status().site.name.as_str()), ("peer", peer.name.as_str())];
                     value.encode(family.encode_family(&labels)?)?;
                 }
             }
@@ -233,7 +239,7 @@ impl Site {
     ) -> fmt::Result {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for &(value, count) in counts {
-            let labels = [("site", self.0.site.name.as_str()), (label, value)];
+            let labels = [("site", self.status().site.name.as_str()), (label, value)];
             Value::Count(count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
@@ -253,7 +259,7 @@ mod tests {
     fn names_labels_and_values() {
         let mut status = sample::status();
         status.drops.insert("queue-full".to_owned(), 7);
-        let text = text(status).unwrap();
+        let text = text(Arc::new(Snapshot::new(status))).unwrap();
         for line in [
             "adit_peer_up{site=\"a\",peer=\"b\"} 1.0",
             "adit_peer_unreachable{site=\"a\",peer=\"b\"} 0.0",
@@ -275,7 +281,7 @@ mod tests {
         let mut status = sample::status();
         status.peers[0].last_rx_seconds = None;
         status.peers[0].soft_state.probe = Probing::Off;
-        let text = text(status).unwrap();
+        let text = text(Arc::new(Snapshot::new(status))).unwrap();
         for name in ["adit_peer_silence_seconds{", "adit_peer_answers_probes{"] {
             assert!(!text.contains(name), "{text}");
         }

@@ -9,14 +9,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::state::status::{
-    PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, SiteStatus, Status, UnderlayState, UnreachableCause,
+    PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, SiteStatus, Status, UnderlayState,
 };
+use crate::state::unreachable::UnreachableCause;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// The version of the shape.
     pub schema: u32,
+    /// Its number. Each event's is one more than that of the one before, and those of a later daemon are greater.
+    #[serde(default)]
+    pub seq: u64,
     /// When it was seen, as RFC 3339 has it, in UTC.
     pub at: String,
     /// The site's name.
@@ -113,9 +117,9 @@ pub enum DownCause {
 impl Event {
     /// Something that is seen now.
     #[must_use]
-    pub fn now(site: &str, kind: EventKind) -> Self {
+    pub fn now(seq: u64, site: &str, kind: EventKind) -> Self {
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        Self { schema: SCHEMA, at, site: site.to_owned(), kind }
+        Self { schema: SCHEMA, seq, at, site: site.to_owned(), kind }
     }
 
     /// Says it in the log.
@@ -389,11 +393,11 @@ mod tests {
     fn as_json_it_is_flat() {
         let event = Event {
             at: "2026-11-23T18:00:00.000Z".to_owned(),
-            ..Event::now("a", EventKind::PeerDown { peer: peer(), cause: DownCause::TimeExceeded })
+            ..Event::now(7, "a", EventKind::PeerDown { peer: peer(), cause: DownCause::TimeExceeded })
         };
         let json = serde_json::to_value(&event).unwrap();
         let expected = serde_json::json!({
-            "schema": 1, "at": "2026-11-23T18:00:00.000Z", "site": "a", "event": "peer-down", "peer": "b",
+            "schema": 1, "seq": 7, "at": "2026-11-23T18:00:00.000Z", "site": "a", "event": "peer-down", "peer": "b",
             "cause": "time-exceeded",
         });
         assert_eq!(json, expected);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
 use crate::state::paths::{boot, write_whole};
-use crate::state::status::UnreachableCause;
+use crate::state::unreachable::UnreachableCause;
 
 /// An expiry that is put off by less is no change.
 const WORTH_WRITING: Duration = Duration::from_secs(60);

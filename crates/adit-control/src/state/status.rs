@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
+use crate::state::unreachable::UnreachableCause;
 
 /// The version of the shape. What has been added to it since may be missing in the answer of an older daemon, which
 /// goes on while the program is replaced.
@@ -198,43 +199,6 @@ pub struct Unreachable {
     pub cause: UnreachableCause,
     /// Seconds since it said so last.
     pub since_seconds: f64,
-}
-
-/// What a router said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum UnreachableCause {
-    /// Network Unreachable.
-    Network,
-    /// Host Unreachable.
-    Host,
-    /// Protocol Unreachable: the peer does not speak IP in IP.
-    Protocol,
-    /// Time Exceeded: the outer TTL is too small, or there is a loop.
-    TimeExceeded,
-}
-
-impl From<adit_tunnel::UnreachableCause> for UnreachableCause {
-    fn from(cause: adit_tunnel::UnreachableCause) -> Self {
-        use adit_tunnel::UnreachableCause as Cause;
-        match cause {
-            Cause::Network => Self::Network,
-            Cause::Host => Self::Host,
-            Cause::Protocol => Self::Protocol,
-            Cause::TimeExceeded => Self::TimeExceeded,
-        }
-    }
-}
-
-impl From<UnreachableCause> for adit_tunnel::UnreachableCause {
-    fn from(cause: UnreachableCause) -> Self {
-        match cause {
-            UnreachableCause::Network => Self::Network,
-            UnreachableCause::Host => Self::Host,
-            UnreachableCause::Protocol => Self::Protocol,
-            UnreachableCause::TimeExceeded => Self::TimeExceeded,
-        }
-    }
 }
 
 impl SoftState {

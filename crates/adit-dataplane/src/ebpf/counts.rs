@@ -94,24 +94,25 @@ impl Counts {
 impl CountSnapshot {
     /// What the programs counted whose maps are pinned in `directory`; nothing where there are none. Peers
     /// are known by their underlay address: their places may have changed.
-    pub(super) fn of_old(old: Option<&PreviousMaps>, tunnel: &Tunnel) -> Self {
-        let Some(old) = old else { return Self::default() };
+    pub(super) fn of_previous(previous: Option<&PreviousMaps>, tunnel: &Tunnel) -> Self {
+        let Some(previous) = previous else { return Self::default() };
         let mut peers = vec![PeerCounts::default(); tunnel.peer_slots()];
         for (peer, config) in tunnel.peers() {
             if let (Ok(index), Some(counts)) =
-                (old.peer_by_outer.get(&config.underlay.octets(), 0), peers.get_mut(peer.index()))
+                (previous.peer_by_outer.get(&config.underlay.octets(), 0), peers.get_mut(peer.index()))
             {
-                *counts = of_peer(&old.counts.peers, index);
+                *counts = of_peer(&previous.counts.peers, index);
             }
         }
         // Another version has other reasons, and so other numbers for them.
-        let is_known = old.counts.drops.len() as usize == DropReason::COUNT;
-        let drops =
-            (0..DropReason::COUNT as u32).filter(|_| is_known).map(|index| sum(&old.counts.drops, index));
+        let is_known = previous.counts.drops.len() as usize == DropReason::COUNT;
+        let drops = (0..DropReason::COUNT as u32)
+            .filter(|_| is_known)
+            .map(|index| sum(&previous.counts.drops, index));
         Self {
             peers,
             drops: drops.collect(),
-            ecn: (0..EcnAnomaly::COUNT as u32).map(|index| sum(&old.counts.ecn, index)).collect(),
+            ecn: (0..EcnAnomaly::COUNT as u32).map(|index| sum(&previous.counts.ecn, index)).collect(),
         }
     }
 

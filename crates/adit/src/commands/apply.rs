@@ -9,8 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use adit_control::ControlError;
-use adit_control::api::client;
-use adit_control::daemon::service::ApplyRequest;
+use adit_control::api::{ApplyRequest, client};
 use adit_control::state::confirmation::is_overdue;
 use adit_control::state::paths::RuntimePaths;
 use adit_linux::process::LockFile;

@@ -1,4 +1,4 @@
-//! Segmentation and joining, against each other and against a slow model of what they mean.
+//! Segmentation and coalescing, against each other and against a slow model of what they mean.
 
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_wire::checksum;
@@ -184,6 +184,24 @@ fn what_segmentation_would_not_give_back_is_not_joined() {
         assert_eq!(cut(&joined), datagrams, "{what}");
     }
     assert_eq!(join(&[first.bytes(), second.bytes()], Checksum::Unknown).len(), 1);
+}
+
+#[test]
+fn a_data_offset_below_the_header_is_handed_on_as_it_is() {
+    // As long as they are in sequence, by the length that a header of less than 20 bytes leaves.
+    for offset in 0..5 {
+        let segment = |index: u32| {
+            let payload = 100 + 32 - u32::from(offset) * 4;
+            let mut bytes = Tcp::plain(1 + index * payload, vec![7; 100]).bytes();
+            bytes[32] = offset << 4;
+            bytes[36..38].fill(0);
+            let transport = bytes.split_off(20);
+            datagram(6, 0, 7, true, &transport, 16)
+        };
+        let datagrams = [segment(0), segment(1)];
+        let joined = join(&datagrams, Checksum::Unknown);
+        assert_eq!(joined.iter().map(|packet| packet.1.clone()).collect::<Vec<_>>(), datagrams);
+    }
 }
 
 #[test]
