@@ -11,6 +11,8 @@ use std::ops::Range;
 use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
 use adit_wire::checksum;
 use adit_wire::protocol::Protocol;
+use adit_wire::tcp::{self, TcpFlags};
+use adit_wire::udp;
 
 use super::segment::{fold, put};
 
@@ -18,10 +20,6 @@ use super::segment::{fold, put};
 /// kernels), and enough for 64 KiB of TCP over Ethernet.
 pub const MAX_SEGMENTS: usize = 64;
 const MAX_LEN: usize = 65_535;
-
-const TCP_PSH: u8 = 0x08;
-const TCP_ACK: u8 = 0x10;
-const TCP_ECE: u8 = 0x40;
 
 /// Collects a batch of datagrams and gives it back as packets. It allocates only in
 /// [`Coalescer::new`].
@@ -164,7 +162,7 @@ impl Coalescer {
         let pushed = {
             let last = &arena[self.pieces[group.last as usize].datagram.clone()];
             let ip_len = usize::from(last[0] & 0x0f) * 4;
-            last[9] == Protocol::TCP.0 && last[ip_len + 13] & TCP_PSH != 0
+            last[9] == Protocol::TCP.0 && last[ip_len + tcp::FLAGS_OFFSET] & TcpFlags::PSH.0 != 0
         };
         let first = &mut arena[self.pieces[group.first as usize].datagram.clone()];
         let header = make_gso_header(first, group.len, pushed);
@@ -215,12 +213,16 @@ impl Seen {
         let transport = bytes.get(ip_len..)?;
         let (headers_len, sequence, closes, mergeable) = match protocol {
             Protocol::TCP => {
-                let fixed = transport.first_chunk::<20>()?;
-                let headers_len = ip_len + usize::from(fixed[12] >> 4) * 4;
-                let flags = fixed[13];
-                let plain = flags & !(TCP_PSH | TCP_ECE) == TCP_ACK;
-                let sequence = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
-                (headers_len, sequence, flags & TCP_PSH != 0, plain)
+                let fixed = transport.first_chunk::<{ tcp::HEADER_LEN }>()?;
+                let tcp_len = tcp::header_len_of(fixed[tcp::DATA_OFFSET_OFFSET]);
+                if tcp_len < tcp::HEADER_LEN {
+                    // Malformed: it has no payload that could be joined.
+                    return None;
+                }
+                let flags = TcpFlags(fixed[tcp::FLAGS_OFFSET]);
+                let plain = flags.0 & !TcpFlags::PSH.union(TcpFlags::ECE).0 == TcpFlags::ACK.0;
+                let sequence = tcp::sequence(fixed);
+                (ip_len + tcp_len, sequence, flags.contains(TcpFlags::PSH), plain)
             }
             Protocol::UDP => {
                 let fixed = transport.first_chunk::<8>()?;
@@ -267,15 +269,15 @@ impl Seen {
             && bytes[20..ip_len] == first[20..ip_len]
             && match flow.protocol {
                 Protocol::TCP => {
-                    let at = ip_len;
-                    let sequence =
-                        u32::from_be_bytes([bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]]);
-                    sequence == flow.next_sequence
+                    let ours = &bytes[ip_len..headers_len];
+                    let theirs = &first[ip_len..headers_len];
+                    let same = |from: usize, to: usize| ours[from..to] == theirs[from..to];
+                    ours.first_chunk().map(tcp::sequence) == Some(flow.next_sequence)
                         // Acknowledgement and data offset; flags but PSH; window; urgent and options.
-                        && bytes[at + 8..at + 13] == first[at + 8..at + 13]
-                        && (bytes[at + 13] ^ first[at + 13]) & !TCP_PSH == 0
-                        && bytes[at + 14..at + 16] == first[at + 14..at + 16]
-                        && bytes[at + 18..headers_len] == first[at + 18..headers_len]
+                        && same(tcp::ACKNOWLEDGMENT_OFFSET, tcp::FLAGS_OFFSET)
+                        && (ours[tcp::FLAGS_OFFSET] ^ theirs[tcp::FLAGS_OFFSET]) & !TcpFlags::PSH.0 == 0
+                        && same(tcp::WINDOW_OFFSET, tcp::CHECKSUM_OFFSET)
+                        && same(tcp::URGENT_OFFSET, ours.len())
                 }
                 _ => true,
             }
@@ -286,8 +288,9 @@ impl Seen {
 fn verified(bytes: &[u8], header: &VirtioNetHeader, flow: &Flow) -> bool {
     match header.checksum {
         Checksum::Partial(partial) => {
-            let offset = if flow.protocol == Protocol::TCP { 16 } else { 6 };
-            usize::from(partial.start) == flow.ip_len && partial.offset == offset
+            let offset =
+                if flow.protocol == Protocol::TCP { tcp::CHECKSUM_OFFSET } else { udp::CHECKSUM_OFFSET };
+            usize::from(partial.start) == flow.ip_len && usize::from(partial.offset) == offset
         }
         Checksum::Verified => true,
         Checksum::Unknown => {
@@ -311,9 +314,9 @@ fn pseudo_sum(bytes: &[u8], transport_len: usize) -> u16 {
 fn headers_len(bytes: &[u8]) -> usize {
     let ip_len = usize::from(bytes[0] & 0x0f) * 4;
     match Protocol(bytes[9]) {
-        Protocol::TCP => {
-            bytes.get(ip_len + 12).map_or(ip_len, |offset| ip_len + usize::from(offset >> 4) * 4)
-        }
+        Protocol::TCP => bytes
+            .get(ip_len + tcp::DATA_OFFSET_OFFSET)
+            .map_or(ip_len, |octet| ip_len + tcp::header_len_of(*octet)),
         Protocol::UDP => ip_len + 8,
         _ => ip_len,
     }
@@ -332,12 +335,12 @@ fn make_gso_header(first: &mut [u8], len: usize, pushed: bool) -> VirtioNetHeade
     let pseudo = pseudo_sum(first, transport_len);
     let (gso, offset) = if first[9] == Protocol::TCP.0 {
         if pushed {
-            first[ip_len + 13] |= TCP_PSH;
+            first[ip_len + tcp::FLAGS_OFFSET] |= TcpFlags::PSH.0;
         }
-        (Gso::TcpV4 { cwr: false }, 16)
+        (Gso::TcpV4 { cwr: false }, tcp::CHECKSUM_OFFSET)
     } else {
-        put(first, ip_len + 4, transport_len as u16);
-        (Gso::UdpL4, 6)
+        put(first, ip_len + udp::LENGTH_OFFSET, transport_len as u16);
+        (Gso::UdpL4, udp::CHECKSUM_OFFSET)
     };
     put(first, ip_len + offset, pseudo);
     VirtioNetHeader {

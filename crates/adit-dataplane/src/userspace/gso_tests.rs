@@ -187,6 +187,24 @@ fn datagrams_that_segmentation_would_change_are_not_coalesced() {
 }
 
 #[test]
+fn a_segment_with_a_data_offset_below_the_header_is_delivered_unchanged() {
+    // As long as they are in sequence, by the length that a header of less than 20 bytes leaves.
+    for offset in 0..5 {
+        let segment = |index: u32| {
+            let payload = 100 + 32 - u32::from(offset) * 4;
+            let mut bytes = Tcp::plain(1 + index * payload, vec![7; 100]).bytes();
+            bytes[32] = offset << 4;
+            bytes[36..38].fill(0);
+            let transport = bytes.split_off(20);
+            datagram(6, 0, 7, true, &transport, 16)
+        };
+        let datagrams = [segment(0), segment(1)];
+        let joined = join(&datagrams, Checksum::Unknown);
+        assert_eq!(joined.iter().map(|packet| packet.1.clone()).collect::<Vec<_>>(), datagrams);
+    }
+}
+
+#[test]
 fn a_datagram_with_a_wrong_checksum_is_delivered_unchanged() {
     for broken in 0..2 {
         let mut datagrams = [Tcp::plain(0, vec![1; 100]).bytes(), Tcp::plain(100, vec![2; 100]).bytes()];

@@ -9,6 +9,8 @@ use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetH
 use adit_wire::checksum;
 use adit_wire::ipv4;
 use adit_wire::protocol::Protocol;
+use adit_wire::tcp::{self, TcpFlags};
+use adit_wire::udp;
 
 /// A datagram, or a GSO packet and how to segment it.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +53,6 @@ enum Transport {
 /// A packet that cannot be segmented: the kernel described it as something it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CannotSegment;
-
-const TCP_FIN: u8 = 0x01;
-const TCP_PSH: u8 = 0x08;
-const TCP_CWR: u8 = 0x80;
 
 impl<'a> GsoPacket<'a> {
     /// Reads an IPv4 packet from the tunnel interface, with its virtio-net header.
@@ -139,8 +137,8 @@ impl Segments {
         let protocol = Protocol(*bytes.get(9)?);
         let headers_len = match transport {
             Transport::Tcp { .. } if protocol == Protocol::TCP => {
-                let tcp_len = usize::from(bytes.get(ip_len + 12)? >> 4) * 4;
-                if tcp_len < 20 {
+                let tcp_len = tcp::header_len_of(*bytes.get(ip_len + tcp::DATA_OFFSET_OFFSET)?);
+                if tcp_len < tcp::HEADER_LEN {
                     return None;
                 }
                 ip_len + tcp_len
@@ -194,23 +192,20 @@ impl Segments {
         let pseudo = fold(self.pseudo_sum + u32::from(transport_len));
         let offset = match self.transport {
             Transport::Tcp { cwr } => {
-                let at = self.ip_len;
-                let sequence =
-                    u32::from_be_bytes([bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]])
-                        .wrapping_add((index * self.size) as u32);
-                headers[at + 4..at + 8].copy_from_slice(&sequence.to_be_bytes());
-                let flags = &mut headers[at + 13];
+                let header = &mut headers[self.ip_len..];
+                tcp::advance_sequence(header, (index * self.size) as u32);
+                let flags = &mut header[tcp::FLAGS_OFFSET];
                 if index + 1 < self.count {
-                    *flags &= !(TCP_FIN | TCP_PSH);
+                    *flags &= !TcpFlags::FIN.union(TcpFlags::PSH).0;
                 }
                 if cwr && index > 0 {
-                    *flags &= !TCP_CWR;
+                    *flags &= !TcpFlags::CWR.0;
                 }
-                16
+                tcp::CHECKSUM_OFFSET
             }
             Transport::Udp => {
-                put(headers, self.ip_len + 4, transport_len);
-                6
+                put(headers, self.ip_len + udp::LENGTH_OFFSET, transport_len);
+                udp::CHECKSUM_OFFSET
             }
         };
         put(headers, self.ip_len + offset, pseudo);
@@ -225,7 +220,7 @@ pub fn complete_checksum(datagram: &mut [u8], partial: PartialChecksum) {
     let at = start + usize::from(partial.offset);
     let Some(covered) = datagram.get(start..) else { return };
     let mut complete = checksum::checksum(covered);
-    if complete == 0 && partial.offset == 6 {
+    if complete == 0 && usize::from(partial.offset) == udp::CHECKSUM_OFFSET {
         // UDP: zero would mean that there is no checksum (RFC 768).
         complete = 0xffff;
     }
