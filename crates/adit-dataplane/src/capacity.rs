@@ -1,27 +1,28 @@
-//! For how many peers and networks a data plane has room while it runs.
+//! Capacity: how many peers and networks a data plane has room for while it runs.
 
 use adit_tunnel::{TableDelta, Tunnel};
 
-/// What is set aside at the start. A peer that comes gets a number of its own, also where another has gone, so some
-/// changes use it up; then the data plane is started anew, and begins to count anew.
+/// What a data plane sets aside at its start. Each new peer gets a number of its own, even after
+/// another has gone, so changes use the room up. The data plane is then started anew with new
+/// numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Capacity {
     pub(crate) peers: usize,
     pub(crate) networks: usize,
 }
 
-/// A small overlay may well become another one.
+/// At least this much headroom, because a small overlay may be replaced by another.
 const PEERS: usize = 64;
 const NETWORKS: usize = 1024;
 
 impl Capacity {
-    /// For a tunnel, and a quarter more.
+    /// Room for a tunnel, and a quarter more.
     pub(crate) fn with_headroom(tunnel: &Tunnel) -> Self {
         let (peers, networks) = (tunnel.peer_slots(), networks(tunnel));
         Self { peers: peers + (peers / 4).max(PEERS), networks: networks + (networks / 4).max(NETWORKS) }
     }
 
-    /// Whether there is room for what it becomes, and on the way there.
+    /// Whether there is room for the changed tunnel, and for the steps on the way there.
     pub(crate) fn holds(&self, tunnel: &Tunnel, steps: &TableDelta) -> bool {
         tunnel.peer_slots() <= self.peers && networks(tunnel) + steps.withdrawn.len() <= self.networks
     }
@@ -39,7 +40,7 @@ mod tests {
     use adit_tunnel::{Peer, PeerSet};
 
     #[test]
-    fn numbers_and_networks_are_used_up() {
+    fn peers_that_come_and_go_use_the_capacity_up() {
         let mut tunnel = Tunnel::new(Setup::default().config).expect("it is good");
         let capacity = Capacity::with_headroom(&tunnel);
         let peer = |underlay: [u8; 4], networks: u32| Peer {
@@ -61,7 +62,7 @@ mod tests {
         let large = with(peer([10, 1, 2, 1], capacity.networks as u32));
         let (full, steps) = change(&tunnel, &large);
         assert!(!capacity.holds(&full, &steps), "{capacity:?}");
-        // The same place on the underlay, again and again, is another peer each time.
+        // The same underlay address, again and again, is another peer each time.
         let one_more = with(peer([10, 1, 2, 2], 1));
         for used in tunnel.peer_slots()..=capacity.peers {
             let (with, steps) = change(&tunnel, &one_more);

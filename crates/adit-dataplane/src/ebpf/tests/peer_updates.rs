@@ -1,4 +1,4 @@
-//! Programs whose peers come, go and change under them decide as programs that are loaded anew.
+//! Programs whose peers change while they run decide as newly loaded programs do.
 
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::bpf::maps::PeerEntry;
@@ -15,11 +15,11 @@ const PACKETS: usize = 60;
 /// The same in every run, unless `PROPTEST_RNG_SEED` says otherwise.
 const SEED: u64 = 2003;
 
-/// Other peers of one site, and packets for each state of it.
+/// Successive peers of one site, and packets for each state.
 fn lives() -> impl Strategy<Value = Vec<(Setup, Vec<(Direction, Packet)>)>> {
     (setup(), proptest::collection::vec(setup(), CHANGES)).prop_flat_map(|(first, others)| {
         let mut site = first.config.clone();
-        // Whatever else is written has no number that counts up.
+        // Without DF, identifications would count up and differ.
         site.outer.df = true;
         let setups = std::iter::once(first).chain(others).map(|other| with_peers(&site, &other));
         let lives: Vec<_> = setups
@@ -47,7 +47,7 @@ fn with_peers(site: &TunnelConfig, other: &Setup) -> Setup {
 }
 
 #[test(super::ebpf)]
-fn amended_programs_decide_as_new_ones() {
+fn programs_with_changed_peers_decide_as_new_ones() {
     let config = ProptestConfig {
         cases: CASES,
         rng_seed: RngSeed::Fixed(SEED),
@@ -59,7 +59,7 @@ fn amended_programs_decide_as_new_ones() {
         let (first, packets) = &lives[0];
         let mut tunnel = Tunnel::new(first.config.clone()).expect("it is good");
         let mut programs = Programs::load(&tunnel, first);
-        // What is remembered of addresses now must not last.
+        // Fills the programs' caches, which must not outlive the change.
         for (direction, packet) in packets {
             programs.run(*direction, packet).map_err(TestCaseError::fail)?;
         }
