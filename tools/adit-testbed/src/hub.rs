@@ -7,8 +7,8 @@
 //!   host two ── spoke two ──┘
 //! ```
 //!
-//! A spoke has the hub as its only peer, with the networks of the hub and of the other spoke behind it.
-//! The hub has both spokes as peers.
+//! A spoke has the hub as its only peer, with the networks of the hub and of the other spoke behind
+//! it. The hub has both spokes as peers.
 
 use std::net::Ipv4Addr;
 

@@ -1,6 +1,6 @@
 //! A TCP transfer that runs while something happens. It compares every byte and reports whether the
-//! connection survives, with its longest pause and retransmissions. [`adit_lab::throughput`] measures
-//! rates.
+//! connection survives, with its longest pause and retransmissions. [`adit_lab::throughput`]
+//! measures rates.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -50,7 +50,8 @@ pub struct TransferReport {
 }
 
 impl Transfer {
-    /// Connects, and sends from the client to the server at `rate` bits a second, or without a limit.
+    /// Connects, and sends from the client to the server at `rate` bits a second, or without a
+    /// limit.
     ///
     /// # Errors
     /// Fails without a connection.

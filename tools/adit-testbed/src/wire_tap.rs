@@ -1,5 +1,5 @@
-//! One end of a cable under a test's control: it injects any bytes, and receives what the host at the
-//! other end sends. A test sees what a host does without another host that answers.
+//! One end of a cable under a test's control: it injects any bytes, and receives what the host at
+//! the other end sends. A test sees what a host does without another host that answers.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -106,7 +106,8 @@ pub struct FrameReceiver {
 }
 
 impl FrameReceiver {
-    /// Receives on an interface of `host`. `other_device` is the interface at the cable's other end.
+    /// Receives on an interface of `host`. `other_device` is the interface at the cable's other
+    /// end.
     ///
     /// # Errors
     /// Fails if there are no such interfaces or the process may not capture.
