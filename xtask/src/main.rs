@@ -13,6 +13,7 @@
 
 mod bench;
 mod bpf;
+mod check;
 mod deb;
 mod debian;
 mod run;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let done = match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
         Some(("test", [])) => test::test(false).map(|()| ExitCode::SUCCESS),
         Some(("test", [strict])) if strict == "--strict" => test::test(true).map(|()| ExitCode::SUCCESS),
+        Some(("check", [])) => check::check().map(|()| ExitCode::SUCCESS),
         Some(("bench", rest)) => bench::run(rest).map(|()| ExitCode::SUCCESS),
         Some(("bpf", [])) => bpf::bpf(false).map(|()| ExitCode::SUCCESS),
         Some(("bpf", [check])) if check == "--check" => bpf::bpf(true).map(|()| ExitCode::SUCCESS),

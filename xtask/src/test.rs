@@ -6,21 +6,6 @@ use std::time::Instant;
 
 use crate::{debian, run};
 
-/// What the interoperation tests decode and build packets with, what the benchmark's own test
-/// checks itself by, what has the kernel track connections, and Debian's own that a small container may lack
-/// (`ip`; `setpriv`; `script`), and what judges the unit (`systemd-analyze`, `strace`).
-pub(crate) const PACKAGES: &[&str] = &[
-    "tcpdump",
-    "python3-scapy",
-    "iperf3",
-    "iproute2",
-    "nftables",
-    "util-linux",
-    "bsdutils",
-    "systemd",
-    "strace",
-];
-
 /// Crates that decide, and so do no input or output: nothing of the right-hand side may be among
 /// what they are built from.
 const PURE: &[&str] = &["adit-wire", "adit-peers", "adit-policy", "adit-tunnel"];
@@ -34,7 +19,7 @@ const MAY_SKIP: &str = "ipip,no_ipip,vrf,packages,nspawn";
 /// with the committed table.
 pub(crate) fn test(strict: bool) -> Result<(), String> {
     let start = Instant::now();
-    let missing = debian::install(PACKAGES);
+    let missing = debian::install(debian::FOR_TESTS);
     if strict && !missing.is_empty() {
         return Err(format!(
             "the tests need these packages, which could not be installed: {}",

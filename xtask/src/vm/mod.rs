@@ -55,8 +55,9 @@ const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]
 pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
     match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
         Some(("run", rest)) => start(&[], |home| command(rest, home)).map(|(_, code)| ExitCode::from(code)),
-        Some(("test", packages)) => start(crate::test::PACKAGES, |home| suite::job(home, packages))
-            .map(|(_, code)| ExitCode::from(code)),
+        Some(("test", packages)) => {
+            start(debian::FOR_TESTS, |home| suite::job(home, packages)).map(|(_, code)| ExitCode::from(code))
+        }
         Some(("bench", rest)) => {
             let (home, code) = start(bench::PACKAGES, |home| bench::job(home, rest))?;
             Ok(bench::tell(&home, code))
