@@ -15,8 +15,18 @@ pub const HEADER_LEN: usize = 20;
 /// Bytes of the longest header: 15 words.
 pub const MAX_HEADER_LEN: usize = 60;
 
-/// Where the checksum lies in the header.
+/// Offset in bytes of the acknowledgment number in the header.
+pub const ACKNOWLEDGMENT_OFFSET: usize = 8;
+/// Offset in bytes of the octet with the data offset; see [`header_len_of`].
+pub const DATA_OFFSET_OFFSET: usize = 12;
+/// Offset in bytes of the octet with the control bits, [`TcpFlags`].
+pub const FLAGS_OFFSET: usize = 13;
+/// Offset in bytes of the window in the header.
+pub const WINDOW_OFFSET: usize = 14;
+/// Offset in bytes of the checksum in the header.
 pub const CHECKSUM_OFFSET: usize = 16;
+/// Offset in bytes of the urgent pointer in the header.
+pub const URGENT_OFFSET: usize = 18;
 
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
@@ -42,7 +52,32 @@ struct Fields {
 
 impl Fields {
     const fn header_len(&self) -> usize {
-        (self.offset_reserved >> 4) as usize * 4
+        header_len_of(self.offset_reserved)
+    }
+}
+
+/// Returns the bytes of the header, options included, by the octet at [`DATA_OFFSET_OFFSET`]: 0 to
+/// 60.
+#[inline]
+#[must_use]
+pub const fn header_len_of(data_offset: u8) -> usize {
+    (data_offset >> 4) as usize * 4
+}
+
+/// Returns the sequence number in a header.
+#[inline]
+#[must_use]
+pub const fn sequence(header: &[u8; HEADER_LEN]) -> u32 {
+    u32::from_be_bytes([header[4], header[5], header[6], header[7]])
+}
+
+/// Adds `bytes` to the sequence number of the header that begins `header`. Leaves fewer than 20 bytes
+/// alone, and the checksum in any case.
+#[inline]
+pub fn advance_sequence(header: &mut [u8], bytes: u32) {
+    if let Some(header) = header.first_chunk_mut::<HEADER_LEN>() {
+        let advanced = sequence(header).wrapping_add(bytes);
+        [header[4], header[5], header[6], header[7]] = advanced.to_be_bytes();
     }
 }
 

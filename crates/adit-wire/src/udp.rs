@@ -10,7 +10,9 @@ use crate::{Protocol, checksum};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
-/// Where the checksum lies in the header.
+/// Offset in bytes of the length in the header.
+pub const LENGTH_OFFSET: usize = 4;
+/// Offset in bytes of the checksum in the header.
 pub const CHECKSUM_OFFSET: usize = 6;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
