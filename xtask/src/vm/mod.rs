@@ -79,6 +79,18 @@ pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
     conformance::tell(&home, code, is_check)
 }
 
+/// Runs the tests of these names and `adit-conformance` in one guest, and compares what the latter
+/// observes with the committed document.
+///
+/// # Errors
+/// The guest could not be made or died, or something else was observed.
+pub(crate) fn test_with_conformance(names: &[String]) -> Result<ExitCode, String> {
+    let job = |home: &Home| suite::job_with(home, names, Some(conformance::job(home, &[])?));
+    let (home, code) = start(debian::FOR_TESTS, job)?;
+    conformance::tell(&home, 0, true)?;
+    Ok(ExitCode::from(code))
+}
+
 /// Makes sure of this machine's packages, then runs the job that `job` makes.
 fn start(packages: &[&str], job: impl FnOnce(&Home) -> Result<Job, String>) -> Result<(Home, u8), String> {
     let missing = debian::install(&[PACKAGES, packages].concat());
