@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::reconcile::change::Change;
 
-/// How long a change may take. A client waits that long for the answer, and a daemon whose change takes longer no
-/// longer feeds its watchdog. A large overlay takes some seconds to load.
+/// How long a change may take. A client waits that long for the answer, and a daemon whose change
+/// takes longer no longer feeds its watchdog. A large overlay takes some seconds to load.
 pub(crate) const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A file to apply.

@@ -8,8 +8,8 @@ use futures_util::stream::{self, Stream};
 
 use crate::state::event_log::{EventLog, EventReader};
 
-/// Streams what `reader` reads until the daemon ends. A comment every 15 seconds lets the client tell a quiet daemon
-/// from a dead connection.
+/// Streams what `reader` reads until the daemon ends. A comment every 15 seconds lets the client
+/// tell a quiet daemon from a dead connection.
 pub(crate) fn stream(
     log: Arc<EventLog>,
     reader: EventReader,

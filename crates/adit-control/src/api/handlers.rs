@@ -1,7 +1,7 @@
 //! The handlers of the API: one for each endpoint.
 //!
-//! None of them blocks the daemon's only runtime thread: what is read comes from a published snapshot, and changes are
-//! made by the thread of the change queue.
+//! None of them blocks the daemon's only runtime thread: what is read comes from a published
+//! snapshot, and changes are made by the thread of the change queue.
 
 use std::sync::Arc;
 
@@ -56,7 +56,8 @@ pub(crate) async fn events(
         Some(id) => Some(event_number(LAST_EVENT_ID, &String::from_utf8_lossy(id.as_bytes()))?),
         None => last_seen(query.as_deref().unwrap_or_default())?,
     };
-    // The place in the log is taken before the answer begins: a reader that has its head misses nothing.
+    // The place in the log is taken before the answer begins: a reader that has its head misses
+    // nothing.
     let reader = readings.events.reader(after);
     Ok(event_stream::stream(readings.events, reader))
 }
@@ -110,7 +111,8 @@ mod tests {
     use super::*;
     use crate::state::events::EventKind;
 
-    /// What the stream of events answers to this query and header: its numbers, or an error's status.
+    /// What the stream of events answers to this query and header: its numbers, or an error's
+    /// status.
     async fn follow(query: &str, header: Option<&'static str>) -> Result<Vec<u64>, StatusCode> {
         let readings = Readings::sample();
         let first = readings.events.append(EventKind::PeerUp { peer: "b".to_owned() }).seq;

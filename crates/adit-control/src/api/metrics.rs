@@ -1,7 +1,7 @@
-//! An overlay's numbers for Prometheus, in the text format of OpenMetrics 1.0.
+//! The metrics of an overlay for Prometheus, in the text format of OpenMetrics 1.0.
 //!
-//! Everything is read from a [`Status`] when it is asked for: nothing is counted twice, and nothing is kept.
-//! Names and labels stay from release to release: `site`, and `peer` where it is about one.
+//! They are made from the snapshot of a [`Status`] when they are asked for; there are no counters
+//! of their own. No release changes names or labels: `site`, and `peer` for a metric of a peer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::reconcile::change::Object;
 use crate::state::snapshot::Snapshot;
 use crate::state::status::{PeerState, PeerStatus, Probing, Status};
 
-/// What a scraper is told that the text is.
+/// The content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The numbers of a status.
+/// The metrics of a snapshot.
 ///
 /// # Errors
-/// None that a text in memory could have.
+/// Fails if a metric cannot be formatted, which does not happen for text in memory.
 pub(crate) fn text(snapshot: Arc<Snapshot>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Site(snapshot)));
@@ -38,9 +38,9 @@ pub(crate) fn text(snapshot: Arc<Snapshot>) -> Result<String, fmt::Error> {
 /// A sample.
 #[derive(Clone, Copy, Debug)]
 enum Value {
-    /// Only ever grows.
+    /// A counter: it only grows.
     Count(u64),
-    /// Goes up and down.
+    /// A gauge: it goes up and down.
     Level(f64),
 }
 
@@ -53,13 +53,13 @@ impl Value {
     }
 }
 
-/// What is told of each peer.
+/// A metric that each peer has.
 struct PeerMetric {
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
     kind: MetricType,
-    /// `None` where nothing is known.
+    /// `None` if the value is not known.
     value: fn(&PeerStatus) -> Option<Value>,
 }
 
@@ -171,7 +171,8 @@ impl Collector for Site {
         let mtu = Value::Level(f64::from(site.mtu));
         mtu.encode(device_mtu.encode_family(&[("site", site.name.as_str())])?)?;
 
-        // Each from the start, at zero: what appears with its first event hides that event from a rate.
+        // Every counter is there from the start, at zero: one that appeared with its first event
+        // would hide that event from a rate.
         let drops = DropReason::ALL.map(|reason| (reason.as_str(), of(&status.drops, reason.as_str())));
         self.counters(&mut encoder, "adit_drops", "Packets dropped, by reason.", "reason", &drops)?;
         let repairs = Object::ALL.map(|object| (object.as_str(), of(&status.repairs, object.as_str())));
@@ -256,7 +257,7 @@ mod tests {
     use crate::state::sample;
 
     #[test]
-    fn names_labels_and_values() {
+    fn metrics_have_their_names_labels_and_values() {
         let mut status = sample::status();
         status.drops.insert("queue-full".to_owned(), 7);
         let text = text(Arc::new(Snapshot::new(status))).unwrap();
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn a_metric_without_a_value_is_left_out() {
         let mut status = sample::status();
         status.peers[0].last_rx_seconds = None;
         status.peers[0].soft_state.probe = Probing::Off;

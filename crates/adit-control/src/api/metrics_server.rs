@@ -1,4 +1,5 @@
-//! The server of metrics by TCP, at the address of `site.metrics`, which may change while the overlay runs.
+//! The server of metrics by TCP, at the address of `site.metrics`, which may change while the
+//! overlay runs.
 
 use std::net::SocketAddr;
 
@@ -25,8 +26,8 @@ impl MetricsServer {
         Self::default()
     }
 
-    /// Listens at `address` instead of where it listened before; `None` stops listening. A client that connects
-    /// waits until [`MetricsServer::serve`] is called.
+    /// Listens at `address` instead of where it listened before; `None` stops listening. A client
+    /// that connects waits until [`MetricsServer::serve`] is called.
     ///
     /// # Errors
     /// Fails if the address cannot be bound; the server then listens nowhere.
@@ -50,7 +51,8 @@ impl MetricsServer {
         }
     }
 
-    /// Moves to `address` if it is not there yet. A failure is logged once, and every call tries again.
+    /// Moves to `address` if it is not there yet. A failure is logged once, and every call tries
+    /// again.
     pub(crate) async fn move_to(&mut self, address: Option<SocketAddr>, readings: &Readings) {
         if self.address == address {
             self.has_failed = false;

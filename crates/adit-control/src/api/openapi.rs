@@ -205,8 +205,8 @@ mod tests {
         assert_eq!(committed, description, "run `cargo xtask generate` and commit the file");
     }
 
-    /// How a value differs from a schema of the description. A member that the schema does not know is a mistake here,
-    /// though not for those who read the answer of a newer daemon.
+    /// How a value differs from a schema of the description. A member that the schema does not know
+    /// is a mistake here, though not for those who read the answer of a newer daemon.
     fn mistakes(schema: &Value, value: &Value) -> Vec<String> {
         let mut whole = schema.clone();
         whole["components"] = openapi()["components"].clone();

@@ -36,7 +36,8 @@ pub(crate) fn for_socket(readings: &Readings, changes: &ChangeQueue) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY_LEN))
 }
 
-/// The routes by TCP: metrics, and nothing else, because anybody who reaches the address may read them.
+/// The routes by TCP: metrics, and nothing else, because anybody who reaches the address may read
+/// them.
 pub(crate) fn for_metrics(readings: Readings) -> Router {
     Router::new().route(METRICS_PATH, get(handlers::metrics)).with_state(readings)
 }

@@ -1,7 +1,8 @@
-//! The queue of changes: one thread makes them, one after the other, in the order in which they were asked for.
+//! The queue of changes: one thread makes them, one after the other, in the order in which they
+//! were asked for.
 //!
-//! The daemon's runtime has one thread. A change that ran there would stop every answer and the watchdog for as long
-//! as it takes.
+//! The daemon's runtime has one thread. A change that ran there would stop every answer and the
+//! watchdog for as long as it takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,8 @@ const CHORES_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A request in the queue.
 struct Job {
-    /// When it was made. Whether a change is confirmed in time depends on this, not on how long the queue is.
+    /// When it was made. Whether a change is confirmed in time depends on this, not on how long the
+    /// queue is.
     asked: adit_tunnel::Instant,
     work: Work,
 }
@@ -105,7 +107,8 @@ impl ChangeThread {
         self.queue.clone()
     }
 
-    /// Waits for the change that is being made, and ends the thread. Changes that wait in the queue are dropped.
+    /// Waits for the change that is being made, and ends the thread. Changes that wait in the queue
+    /// are dropped.
     pub(crate) async fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         // It has ended already if nobody receives.
@@ -127,7 +130,8 @@ fn make(mut changes: Changes, jobs: &mpsc::Receiver<Job>, stop: &AtomicBool) {
         }
         match job {
             Ok(Job { asked, work }) => do_work(&mut changes, asked, work),
-            // A request that was made in time is in the queue: only an empty queue means that none was.
+            // A request that was made in time is in the queue: only an empty queue means that none
+            // was.
             Err(RecvTimeoutError::Timeout) => changes.roll_back_if_expired(Clock.now()),
             Err(RecvTimeoutError::Disconnected) => break,
         }

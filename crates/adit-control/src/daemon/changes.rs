@@ -1,7 +1,7 @@
 //! The changes of a running overlay: apply a file, confirm it, roll it back.
 //!
-//! They block for as long as the kernel takes, seconds for a large overlay, and so run on the thread of
-//! [`ChangeQueue`](crate::daemon::change_queue::ChangeQueue), one at a time.
+//! They block for as long as the kernel takes, seconds for a large overlay, and so run on the
+//! thread of [`ChangeQueue`](crate::daemon::change_queue::ChangeQueue), one at a time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +52,8 @@ impl Changes {
         file: PathBuf,
         config: &Config,
     ) -> Self {
-        // Lets the first change be parsed incrementally. A file that has been edited since is parsed as a whole.
+        // Lets the first change be parsed incrementally. A file that has been edited since is
+        // parsed as a whole.
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let parsed = Config::parse("", &text).ok().filter(|parsed| parsed == config);
         let last_parsed = parsed.map(|config| ParsedFile { text, config });
@@ -65,11 +66,12 @@ impl Changes {
         self.running.subscribe()
     }
 
-    /// Changes the running overlay to what a file says, at the request of a client at the time `asked`.
+    /// Changes the running overlay to what a file says, at the request of a client at the time
+    /// `asked`.
     ///
     /// # Errors
-    /// Fails if the file has mistakes, needs capabilities that the daemon has given up, or cannot be applied; nothing
-    /// has changed then.
+    /// Fails if the file has mistakes, needs capabilities that the daemon has given up, or cannot
+    /// be applied; nothing has changed then.
     pub(crate) fn apply(&mut self, request: &ApplyRequest, asked: Instant) -> Result<Applied, ControlError> {
         let config = self.parse(&request.file, &request.text)?;
         self.capabilities.suffice_for(&config)?;
@@ -99,7 +101,8 @@ impl Changes {
         self.apply(&ApplyRequest { file, text, confirm_seconds: None }, asked)
     }
 
-    /// Keeps a change that still waited to be confirmed at the time `asked`. Returns whether there was one.
+    /// Keeps a change that still waited to be confirmed at the time `asked`. Returns whether there
+    /// was one.
     ///
     /// # Errors
     /// Fails if the file about the change cannot be removed.
@@ -113,8 +116,8 @@ impl Changes {
         Ok(is_waiting)
     }
 
-    /// Rolls back a change whose time to be confirmed was over at the time `now`. Costs the attempt to open a file if
-    /// there is no such change.
+    /// Rolls back a change whose time to be confirmed was over at the time `now`. Costs the attempt
+    /// to open a file if there is no such change.
     pub(crate) fn roll_back_if_expired(&mut self, now: Instant) {
         let Some(waiting) = Confirmation::read(&self.paths.confirmation()) else { return };
         let running = Arc::clone(&self.running.borrow());
@@ -129,8 +132,8 @@ impl Changes {
         }
     }
 
-    /// Writes what was learned about the paths, if there is anything new. A failure is logged once: a full disk is no
-    /// reason to stop forwarding.
+    /// Writes what was learned about the paths, if there is anything new. A failure is logged once:
+    /// a full disk is no reason to stop forwarding.
     pub(crate) fn save_paths(&mut self) {
         let saved = lock(&self.overlay).as_mut().map_or(Ok(()), Overlay::remember);
         if let Err(error) = &saved
@@ -180,8 +183,8 @@ impl Changes {
         Ok(changes)
     }
 
-    /// What to return to unless `after` is confirmed within `time`: to `before`, or, if that still waits to be
-    /// confirmed itself, to what ran before it.
+    /// What to return to unless `after` is confirmed within `time`: to `before`, or, if that still
+    /// waits to be confirmed itself, to what ran before it.
     fn confirmation(&self, before: &Config, after: &Config, asked: Instant, time: Duration) -> Confirmation {
         let waiting = Confirmation::read(&self.paths.confirmation());
         let waiting = waiting.filter(|waiting| !waiting.is_expired_at(asked));

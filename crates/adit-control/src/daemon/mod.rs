@@ -1,9 +1,11 @@
-//! The daemon: brings one overlay up, keeps it up until a signal ends it, and answers on its socket.
+//! The daemon: brings one overlay up, keeps it up until a signal ends it, and answers on its
+//! socket.
 //!
 //! Three threads share the overlay, whose lock only one of them holds at a time:
 //!
-//! - The **runtime** (one thread) serves the API and the metrics, takes a snapshot and looks for events once per
-//!   tick, and feeds the service manager's watchdog. It never waits for the lock for long.
+//! - The **runtime** (one thread) serves the API and the metrics, takes a snapshot and looks for
+//!   events once per tick, and feeds the service manager's watchdog. It never waits for the lock
+//!   for long.
 //! - The **change queue** applies, reloads, confirms, and rolls back.
 //! - The **reconciler** repairs what others change in the kernel.
 
@@ -35,7 +37,7 @@ use crate::state::status::Status;
 pub struct DaemonOptions {
     /// What stays at the end, whichever signal ends it; `None`: SIGTERM keeps, SIGINT removes.
     pub on_exit: Option<OnExit>,
-    /// The name of the network namespace that the daemon runs in, for `adit down`.
+    /// The name of the network namespace that the daemon runs in, for the run record.
     pub netns: Option<String>,
     /// The file that the configuration came from. SIGHUP reads it again.
     pub file: PathBuf,
@@ -46,8 +48,8 @@ pub struct DaemonOptions {
 /// Brings the overlay up, calls `ready`, and serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// Fails if another daemon serves the overlay, if it cannot be brought up, or if its objects cannot be removed at the
-/// end.
+/// Fails if another daemon serves the overlay, if it cannot be brought up, or if its objects cannot
+/// be removed at the end.
 pub fn run(
     config: &Config,
     options: &DaemonOptions,
@@ -63,7 +65,8 @@ pub fn run(
     let result = runtime.block_on(serve(config, options, &paths, ready));
     let is_kept = match &result {
         Ok(on_exit) => *on_exit == OnExit::Keep,
-        // A start that failed leaves what an earlier daemon kept, and `adit down` needs the run record.
+        // A start that failed leaves what an earlier daemon kept, and `adit down` needs the run
+        // record.
         Err(_) => start::has_leftovers(config).unwrap_or(true),
     };
     let removed = if is_kept { paths.remove_socket() } else { paths.remove() };

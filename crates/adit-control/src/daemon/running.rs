@@ -49,7 +49,8 @@ impl RunningDaemon {
     /// Starts the threads and the server of an overlay that is up.
     ///
     /// # Errors
-    /// Fails if the socket cannot be bound or a thread cannot be started; what the start has made is gone again.
+    /// Fails if the socket cannot be bound or a thread cannot be started; what the start has made
+    /// is gone again.
     pub(crate) fn start(overlay: Overlay, start: Start, hangup: Signal) -> Result<Self, ControlError> {
         let Start { config, options, paths, capabilities, mut metrics, on_failure } = start;
         let status = Status::of(&overlay);
@@ -114,8 +115,8 @@ impl RunningDaemon {
         self.seen = snapshot;
     }
 
-    /// Waits for the change and the answers that are in progress, stops forwarding, and removes the kernel objects or
-    /// leaves them.
+    /// Waits for the change and the answers that are in progress, stops forwarding, and removes the
+    /// kernel objects or leaves them.
     ///
     /// # Errors
     /// Fails if something cannot be removed.

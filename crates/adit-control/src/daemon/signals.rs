@@ -6,7 +6,8 @@ use crate::error::ControlError;
 use crate::overlay::OnExit;
 use crate::state::paths::RuntimePaths;
 
-/// All of them. None ends the process by itself once it is subscribed, and none is lost until it is handled.
+/// All of them. None ends the process by itself once it is subscribed, and none is lost until it is
+/// handled.
 pub(crate) struct Signals {
     pub(crate) end: EndSignals,
     pub(crate) hangup: Signal,

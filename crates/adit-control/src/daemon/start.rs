@@ -31,10 +31,12 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// Chooses what to run, gives up all capabilities that it does not need, and binds the address for metrics.
+    /// Chooses what to run, gives up all capabilities that it does not need, and binds the address
+    /// for metrics.
     ///
     /// # Errors
-    /// Fails if the run record cannot be written, the capabilities cannot be given up, or the address cannot be bound.
+    /// Fails if the run record cannot be written, the capabilities cannot be given up, or the
+    /// address cannot be bound.
     pub(crate) async fn prepare(
         config: &Config,
         options: &DaemonOptions,
@@ -61,8 +63,9 @@ impl Start {
         Ok(Self { config, options, paths, capabilities, metrics, on_failure })
     }
 
-    /// Brings the overlay up; waits for the underlay address, the network namespace, or the VRF if the options say so.
-    /// A signal ends the wait, and then says what stays unless an option says otherwise.
+    /// Brings the overlay up; waits for the underlay address, the network namespace, or the VRF if
+    /// the options say so. A signal ends the wait, and then says what stays unless an option says
+    /// otherwise.
     ///
     /// # Errors
     /// Fails as [`Overlay::bring_up_to_stay`] does.
@@ -91,7 +94,8 @@ impl Start {
 
 /// The configuration to run, and the one to which an unconfirmed change may have to return.
 ///
-/// The first is the file's, unless the file was applied and not confirmed in time: then it is the one before.
+/// The first is the file's, unless the file was applied and not confirmed in time: then it is the
+/// one before.
 fn choose(config: &Config, paths: &RuntimePaths) -> (Config, Option<Config>) {
     let Some(waiting) = Confirmation::read(&paths.confirmation()) else { return (config.clone(), None) };
     let rollback = waiting.rollback_of(config, Clock.now());

@@ -1,6 +1,7 @@
 //! A change that is rolled back unless it is confirmed in time.
 //!
-//! It is kept in a file, so that a daemon that is killed meanwhile rolls the change back when it starts again.
+//! It is kept in a file, so that a daemon that is killed meanwhile rolls the change back when it
+//! starts again.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,7 +29,8 @@ pub(crate) struct Confirmation {
 }
 
 impl Confirmation {
-    /// The change from `before`, which came from `file`, to `after`. It has to be confirmed within `time` from now.
+    /// The change from `before`, which came from `file`, to `after`. It has to be confirmed within
+    /// `time` from now.
     pub(crate) fn new(before: &Config, file: &Path, after: &Config, time: Duration) -> Self {
         Self {
             previous: before.to_toml(),
@@ -53,7 +55,8 @@ impl Confirmation {
         self.boot != boot() || now.as_millis() >= self.deadline_ms
     }
 
-    /// The configuration to return to from `running`, if that is the unconfirmed one and its time was over at `now`.
+    /// The configuration to return to from `running`, if that is the unconfirmed one and its time
+    /// was over at `now`.
     pub(crate) fn rollback_of(&self, running: &Config, now: Instant) -> Option<Config> {
         (self.is_expired_at(now) && self.unconfirmed == running.to_toml()).then(|| self.previous())?
     }

@@ -1,7 +1,8 @@
-//! The log of an overlay's events: the newest of them, numbered, for readers who follow or come back.
+//! The log of an overlay's events: the newest of them, numbered, for readers who follow or come
+//! back.
 //!
-//! Each reader has a place of its own in the log, so that a slow one delays nobody. A reader whose place has been
-//! overwritten is told by [`EventKind::Missed`] how many events it has lost.
+//! Each reader has a place of its own in the log, so that a slow one delays nobody. A reader whose
+//! place has been overwritten is told by [`EventKind::Missed`] how many events it has lost.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,9 +41,9 @@ impl Ring {
 }
 
 impl EventLog {
-    /// An empty log whose numbers are greater than those of any earlier daemon, as long as the clock does not go
-    /// back: the first one is the time in microseconds since 1970. It fits the integers that JavaScript and jq keep
-    /// exactly.
+    /// An empty log whose numbers are greater than those of any earlier daemon, as long as the
+    /// clock does not go back: the first one is the time in microseconds since 1970. It fits the
+    /// integers that JavaScript and jq keep exactly.
     pub(crate) fn new(site: &str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::starting_at(site, u64::try_from(now.as_micros()).unwrap_or(1), CAPACITY)

@@ -1,4 +1,5 @@
-//! What an overlay is and was: its status, snapshots and events, and the files that outlive the daemon.
+//! What an overlay is and was: its status, snapshots and events, and the files that outlive the
+//! daemon.
 
 pub mod confirmation;
 pub(crate) mod event_log;

@@ -1,20 +1,21 @@
-//! Snapshots of an overlay's status: taken at most once for all readers, and read without the overlay's lock.
+//! Snapshots of an overlay's status: taken at most once for all readers, and read without the
+//! overlay's lock.
 //!
-//! A status of 10,000 peers takes milliseconds to build and is megabytes of JSON. The daemon therefore takes one
-//! [`Snapshot`] per tick and publishes it; the API, the metrics, and the events all read that one. Its JSON is made
-//! when the first reader asks for it, and then kept.
+//! A status of 10,000 peers takes milliseconds to build and is megabytes of JSON. The daemon
+//! therefore takes one [`Snapshot`] per tick and publishes it; the API, the metrics, and the events
+//! all read that one. Its JSON is made when the first reader asks for it, and then kept.
 //!
 //! How old a snapshot may be is a compromise between cost and surprise:
 //!
-//! - A change or a repair publishes a snapshot before the overlay is unlocked. A reader who has seen the answer to an
-//!   apply therefore sees the new state.
-//! - A reader who has just sent traffic expects to see it counted. [`SnapshotPublisher::recent`] therefore takes a
-//!   new snapshot, unless the newest is younger than [`MAX_AGE_PER_PEER`] times the number of peers. With few peers
-//!   every reader gets fresh numbers; with 10,000 they may be 200 ms old, and any number of readers cost at most five
-//!   snapshots a second.
-//! - An apply, a reload, or a repair may hold the overlay's lock for seconds. Meanwhile readers get the newest
-//!   snapshot at once, and [`Snapshot::age`] says how old it is. The lock is otherwise held for milliseconds, and a
-//!   reader waits for it, for at most [`LOCK_TIMEOUT`].
+//! - A change or a repair publishes a snapshot before the overlay is unlocked. A reader who has
+//!   seen the answer to an apply therefore sees the new state.
+//! - A reader who has just sent traffic expects to see it counted. [`SnapshotPublisher::recent`]
+//!   therefore takes a new snapshot, unless the newest is younger than [`MAX_AGE_PER_PEER`] times
+//!   the number of peers. With few peers every reader gets fresh numbers; with 10,000 they may be
+//!   200 ms old, and any number of readers cost at most five snapshots a second.
+//! - An apply, a reload, or a repair may hold the overlay's lock for seconds. Meanwhile readers get
+//!   the newest snapshot at once, and [`Snapshot::age`] says how old it is. The lock is otherwise
+//!   held for milliseconds, and a reader waits for it, for at most [`LOCK_TIMEOUT`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -55,7 +56,8 @@ impl Snapshot {
         self.taken.elapsed()
     }
 
-    /// The status as JSON. The first call costs some 2 µs for each peer; later calls return the same bytes.
+    /// The status as JSON. The first call costs some 2 µs for each peer; later calls return the
+    /// same bytes.
     pub(crate) fn json(&self) -> Bytes {
         let json = self.json.get_or_init(|| serde_json::to_vec(&self.status).unwrap_or_default().into());
         json.clone()
@@ -105,7 +107,8 @@ impl SnapshotPublisher {
         self.newest.borrow().clone()
     }
 
-    /// A snapshot that is as new as the module's rules ask for; `None` when the overlay is being taken down.
+    /// A snapshot that is as new as the module's rules ask for; `None` when the overlay is being
+    /// taken down.
     pub(crate) async fn recent(&self) -> Option<Arc<Snapshot>> {
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
@@ -126,8 +129,8 @@ impl SnapshotPublisher {
         }
     }
 
-    /// Announces work that holds the overlay's lock for long. Until the guard is dropped, no reader waits for the
-    /// lock.
+    /// Announces work that holds the overlay's lock for long. Until the guard is dropped, no reader
+    /// waits for the lock.
     pub(crate) fn begin_long_work(&self) -> LongWork<'_> {
         self.long_work.fetch_add(1, Ordering::Relaxed);
         LongWork(self)
