@@ -52,6 +52,9 @@ fn driver(file: &FilePart, sink: &mut Sink) {
 /// A peer's place in the file, from 0.
 type Place = usize;
 
+/// Where each network of each owner is written first.
+type NetworkSpans<'f> = HashMap<(Holder<Place>, Ipv4Net), &'f Range<usize>>;
+
 /// Claims all addresses of the file in a plan, and reports the conflicts.
 ///
 /// Underlay addresses come before networks, so that a network is reported once with all that it
@@ -89,8 +92,8 @@ fn addresses(file: &FilePart, sink: &mut Sink) {
 /// The owners of addresses in a file: how they are described, and where their addresses are written.
 struct Owners<'f> {
     file: &'f FilePart,
-    /// Where each network is written first. Only a file with conflicts needs it.
-    networks: OnceCell<HashMap<(Holder<Place>, Ipv4Net), &'f Range<usize>>>,
+    /// Made when the first conflict needs it.
+    networks: OnceCell<NetworkSpans<'f>>,
 }
 
 impl<'f> Owners<'f> {

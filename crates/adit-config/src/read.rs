@@ -340,9 +340,7 @@ pub(crate) fn read_peers(value: &Value<'_>, sink: &mut Sink) -> Vec<PeerPart> {
 
 fn read_peer(table: &DeTable<'_>, header: Range<usize>, sink: &mut Sink) -> PeerPart {
     let section = Section::open(&PEER, table, header, &[&SITE, &TUNNEL, &TOP], sink);
-    let name = section
-        .required("name", sink)
-        .and_then(|(key, value)| name(key, value, |text| PeerName::new(text), sink));
+    let name = section.required("name", sink).and_then(|(key, value)| name(key, value, PeerName::new, sink));
     let underlay = section.required("underlay", sink).and_then(|(key, value)| underlay(key, value, sink));
     let networks = section.required("networks", sink).map(|(key, value)| networks(key, value, sink));
     PeerPart { name, underlay, networks: networks.unwrap_or_default() }
