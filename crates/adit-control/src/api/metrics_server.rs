@@ -86,20 +86,22 @@ mod tests {
         asked.await.unwrap()
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn what_is_taken_is_had_as_soon_as_it_is_free() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let api = Api::new(Arc::new(|| Some(sample::status())));
-        let mut scrapers = MetricsServer::none();
-        scrapers.follow(Some(address), &api).await;
-        assert!(scrapers.has_failed && scrapers.address.is_none());
-        drop(taken);
-        scrapers.follow(Some(address), &api).await;
-        assert!(!scrapers.has_failed);
-        let answer = ask(address).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("adit_peer_up{"), "{answer}");
-        scrapers.follow(None, &api).await;
-        assert_eq!(ask(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    #[test]
+    fn what_is_taken_is_had_as_soon_as_it_is_free() {
+        crate::block_on(async {
+            let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = taken.local_addr().unwrap();
+            let api = Api::new(Arc::new(|| Some(sample::status())));
+            let mut scrapers = MetricsServer::none();
+            scrapers.follow(Some(address), &api).await;
+            assert!(scrapers.has_failed && scrapers.address.is_none());
+            drop(taken);
+            scrapers.follow(Some(address), &api).await;
+            assert!(!scrapers.has_failed);
+            let answer = ask(address).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("adit_peer_up{"), "{answer}");
+            scrapers.follow(None, &api).await;
+            assert_eq!(ask(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        });
     }
 }

@@ -216,18 +216,20 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn what_is_refused_is_as_described() {
-        for refused in [
-            crate::api::unknown("/v2/status".parse().unwrap()).await.into_response(),
-            crate::api::status(axum::extract::State(Api::new(std::sync::Arc::new(|| None))))
-                .await
-                .into_response(),
-        ] {
-            assert!(refused.status().is_client_error() || refused.status().is_server_error());
-            let body = axum::body::to_bytes(refused.into_body(), usize::MAX).await.unwrap();
-            let refusal: Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!(mistakes(&named("ErrorBody"), &refusal), [] as [String; 0], "{refusal}");
-        }
+    #[test]
+    fn what_is_refused_is_as_described() {
+        crate::block_on(async {
+            for refused in [
+                crate::api::unknown("/v2/status".parse().unwrap()).await.into_response(),
+                crate::api::status(axum::extract::State(Api::new(std::sync::Arc::new(|| None))))
+                    .await
+                    .into_response(),
+            ] {
+                assert!(refused.status().is_client_error() || refused.status().is_server_error());
+                let body = axum::body::to_bytes(refused.into_body(), usize::MAX).await.unwrap();
+                let refusal: Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(mistakes(&named("ErrorBody"), &refusal), [] as [String; 0], "{refusal}");
+            }
+        });
     }
 }

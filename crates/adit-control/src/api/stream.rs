@@ -50,24 +50,28 @@ mod tests {
         events.map(|json| serde_json::from_str::<Event>(json).unwrap().kind).collect()
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
-        let (sender, receiver) = broadcast::channel(4);
-        assert!((0..7).all(|number| sender.send(up(number)).is_ok()));
-        drop(sender);
-        let expected = [EventKind::Missed { events: 3 }];
-        let expected: Vec<_> = expected.into_iter().chain((3..7).map(|number| up(number).kind)).collect();
-        assert_eq!(all_of(receiver).await, expected);
+    #[test]
+    fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
+        crate::block_on(async {
+            let (sender, receiver) = broadcast::channel(4);
+            assert!((0..7).all(|number| sender.send(up(number)).is_ok()));
+            drop(sender);
+            let expected = [EventKind::Missed { events: 3 }];
+            let expected: Vec<_> = expected.into_iter().chain((3..7).map(|number| up(number).kind)).collect();
+            assert_eq!(all_of(receiver).await, expected);
+        });
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn each_reader_hears_each_event_once() {
-        let (sender, first) = broadcast::channel(BACKLOG);
-        let second = sender.subscribe();
-        assert!((0..3).all(|number| sender.send(up(number)).is_ok()));
-        drop(sender);
-        let expected: Vec<_> = (0..3).map(|number| up(number).kind).collect();
-        assert_eq!(all_of(first).await, expected);
-        assert_eq!(all_of(second).await, expected);
+    #[test]
+    fn each_reader_hears_each_event_once() {
+        crate::block_on(async {
+            let (sender, first) = broadcast::channel(BACKLOG);
+            let second = sender.subscribe();
+            assert!((0..3).all(|number| sender.send(up(number)).is_ok()));
+            drop(sender);
+            let expected: Vec<_> = (0..3).map(|number| up(number).kind).collect();
+            assert_eq!(all_of(first).await, expected);
+            assert_eq!(all_of(second).await, expected);
+        });
     }
 }
