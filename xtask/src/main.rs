@@ -1,25 +1,59 @@
-//! The project's own chores.
-//!
-//! ```text
-//! cargo xtask test [--strict]   everything that has to hold before a change is done
-//! cargo xtask bench [ARGS]      how fast it is, beside the bare underlay and beside others
-//! cargo xtask vm run|test|bench a QEMU guest with Debian's kernel 6.1, for what this machine's lacks
-//! cargo xtask conformance       what Adit and Linux's ipip do, rule by rule: docs/reference/conformance.md
-//! cargo xtask bpf [--check]     builds the kernel's programs anew; they are committed
-//! cargo xtask deb [--test]      builds the Debian package; installs, upgrades and removes it on a machine of its own
-//! cargo xtask generate          writes the generated files anew: JSON Schema, OpenAPI, table of drops
-//! ```
+//! The project's own chores. [`HELP`] says what each does.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to whoever runs it")]
 
 mod bench;
 mod bpf;
+mod check;
 mod deb;
 mod debian;
 mod run;
 mod test;
+mod timings;
 mod vm;
 
 use std::process::ExitCode;
+
+/// The answer to `cargo xtask help`.
+const HELP: &str = "\
+The chores of this project. As root on Debian, each installs the packages that it needs.
+
+cargo xtask test [--strict] [--timings]
+    Everything that has to hold before a change is done: format, rules, purity, lints, documentation,
+    tests. Tests that this machine cannot run are listed. With --strict they are failures, and the
+    kernel's programs, the Debian package and Linux 6.1 in a guest are tested too; CI runs that.
+    With --timings the end says where the time went: by step, test program and test.
+
+cargo xtask check
+    The rules alone, in a second: prose of at most 100 columns, links and names of files that lead
+    somewhere, no modules that import each other in a circle, crates that depend only on those below
+    them. Lists all places at once.
+
+cargo xtask generate
+    Writes the files that are generated from the sources: JSON Schema, OpenAPI, the table of drops.
+
+cargo xtask bench [ARGS]
+    Measures Adit beside the bare underlay and beside other tunnels, and writes the document;
+    `bench --help` lists the arguments.
+
+cargo xtask conformance [--check] [ARGS]
+    Observes what Adit and Linux's ipip do with the same packets, rule by rule, in a guest, and writes
+    docs/reference/conformance.md; with --check, compares it.
+
+cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS]
+cargo xtask vm test [PACKAGE[:TARGET]]...
+cargo xtask vm bench [ARGS]
+    A QEMU guest with Debian's kernel 6.1, the oldest that Adit supports, which has drivers that a
+    build machine may lack. It runs a command, the tests that depend on the kernel, or the benchmark.
+
+cargo xtask bpf [--check]
+    Builds the kernel's programs, which are committed; with --check, compares them.
+
+cargo xtask deb [--test]
+    Builds the Debian package; with --test, also installs, upgrades, removes and purges it in layers
+    over this machine's files.
+
+cargo xtask help
+    This text.";
 
 /// Writes anew what is generated from the sources and committed: the tests that compare them do it.
 fn generate() -> Result<(), String> {
@@ -29,24 +63,29 @@ fn generate() -> Result<(), String> {
     run::cargo(&["test", "--quiet", "-p", "adit-policy", "documentation"], &bless)
 }
 
-const USAGE: &str = "usage: cargo xtask test [--strict] | bench [--rounds N] [--quick] [--soak]
-       | vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...] | vm test [PACKAGE[:TARGET]]...
-       | vm bench [ARGS...] | conformance [--check] [ARGS...] | bpf [--check] | deb [--test] | generate";
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
-        Some(("test", [])) => test::test(false).map(|()| ExitCode::SUCCESS),
-        Some(("test", [strict])) if strict == "--strict" => test::test(true).map(|()| ExitCode::SUCCESS),
-        Some(("bench", rest)) => bench::run(rest).map(|()| ExitCode::SUCCESS),
-        Some(("bpf", [])) => bpf::bpf(false).map(|()| ExitCode::SUCCESS),
-        Some(("bpf", [check])) if check == "--check" => bpf::bpf(true).map(|()| ExitCode::SUCCESS),
-        Some(("vm", rest)) => vm::vm(rest),
-        Some(("conformance", rest)) => vm::conformance(rest).map(|()| ExitCode::SUCCESS),
-        Some(("deb", rest)) => deb::deb(rest).map(|()| ExitCode::SUCCESS),
-        Some(("generate", [])) => generate().map(|()| ExitCode::SUCCESS),
+    let succeeded = |()| ExitCode::SUCCESS;
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let done = match words[..] {
+        ["help" | "--help" | "-h", ..] => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        ["test", ..] => test::Options::parse(rest).and_then(test::test).map(succeeded),
+        ["check"] => check::check().map(succeeded),
+        ["generate"] => generate().map(succeeded),
+        ["bench", ..] => bench::run(rest).map(succeeded),
+        ["conformance", ..] => vm::conformance(rest).map(succeeded),
+        ["vm", ..] => vm::vm(rest),
+        ["bpf"] => bpf::bpf(false).map(succeeded),
+        ["bpf", "--check"] => bpf::bpf(true).map(succeeded),
+        ["deb", ..] => deb::deb(rest).map(succeeded),
+        // Not for people: cargo starts test programs by it.
+        [timings::TIMED, ..] => timings::timed(rest),
         _ => {
-            eprintln!("{USAGE}");
+            eprintln!("{HELP}");
             return ExitCode::from(64);
         }
     };

@@ -1,27 +1,28 @@
-//! For how many peers and networks a data plane has room while it runs.
+//! Capacity: how many peers and networks a data plane has room for while it runs.
 
 use adit_tunnel::{Steps, Tunnel};
 
-/// What is set aside at the start. A peer that comes gets a number of its own, also where another has gone, so some
-/// changes use it up; then the data plane is started anew, and begins to count anew.
+/// What a data plane sets aside at its start. Each new peer gets a number of its own, even after
+/// another has gone, so changes use the room up. The data plane is then started anew with new
+/// numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Capacity {
     pub(crate) peers: usize,
     pub(crate) networks: usize,
 }
 
-/// A small overlay may well become another one.
+/// At least this much headroom, because a small overlay may be replaced by another.
 const PEERS: usize = 64;
 const NETWORKS: usize = 1024;
 
 impl Capacity {
-    /// For a tunnel, and a quarter more.
+    /// Room for a tunnel, and a quarter more.
     pub(crate) fn with_headroom(tunnel: &Tunnel) -> Self {
         let (peers, networks) = (tunnel.places(), networks(tunnel));
         Self { peers: peers + (peers / 4).max(PEERS), networks: networks + (networks / 4).max(NETWORKS) }
     }
 
-    /// Whether there is room for what it becomes, and on the way there.
+    /// Whether there is room for the changed tunnel, and for the steps on the way there.
     pub(crate) fn holds(&self, tunnel: &Tunnel, steps: &Steps) -> bool {
         tunnel.places() <= self.peers && networks(tunnel) + steps.taken.len() <= self.networks
     }
@@ -39,7 +40,7 @@ mod tests {
     use adit_tunnel::{Amendment, PeerConfig};
 
     #[test]
-    fn numbers_and_networks_are_used_up() {
+    fn peers_that_come_and_go_use_the_capacity_up() {
         let mut tunnel = Tunnel::new(Setup::default().config).expect("it is good");
         let capacity = Capacity::with_headroom(&tunnel);
         let peer = |underlay: [u8; 4], networks: u32| PeerConfig {
@@ -53,7 +54,7 @@ mod tests {
         let (full, steps) =
             tunnel.amended(&Amendment { removed: vec![], set: vec![large] }).expect("it is good");
         assert!(!capacity.holds(&full, &steps), "{capacity:?}");
-        // The same place on the underlay, again and again, is another peer each time.
+        // The same underlay address, again and again, is another peer each time.
         for used in tunnel.places()..=capacity.peers {
             let address = [10, 1, 2, 2];
             let set = vec![peer(address, 1)];

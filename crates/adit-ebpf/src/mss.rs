@@ -9,9 +9,6 @@ use adit_wire::tcp::{self, CHECKSUM_OFFSET, MSS_VALUE_OFFSET, MssAnnounced, TcpF
 use crate::counters;
 use crate::skb::Skb;
 
-const FLAGS: usize = 13;
-const DATA_OFFSET: usize = 12;
-
 /// Lowers the MSS of a SYN to what the path takes. `at` is the offset of its IPv4 header, and
 /// `peer` the peer peer path it is. Returns `None` if userspace has to clamp: the MSS option is
 /// not the first one.
@@ -21,11 +18,11 @@ pub fn clamp(skb: Skb, header: &Ipv4Header, at: usize, path_mtu: u16, peer: Peer
         return Some(());
     }
     let segment = at + ipv4::HEADER_LEN;
-    if usize::from(header.total_len()) <= ipv4::HEADER_LEN + FLAGS {
+    if usize::from(header.total_len()) <= ipv4::HEADER_LEN + tcp::FLAGS_OFFSET {
         // Too short to have flags.
         return Some(());
     }
-    if !TcpFlags(skb.byte(segment + FLAGS)?).contains(TcpFlags::SYN) {
+    if !TcpFlags(skb.byte(segment + tcp::FLAGS_OFFSET)?).contains(TcpFlags::SYN) {
         return Some(());
     }
     let max = path_mtu.saturating_sub((OVERHEAD_V4 + ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16);
@@ -39,7 +36,7 @@ struct Options([u8; 64]);
 // Not inlined: SYNs are rare, and this keeps the buffer off the callers' stacks.
 #[inline(never)]
 fn lower(skb: Skb, header: &Ipv4Header, segment: usize, max: u16, peer: PeerIndex) -> Option<()> {
-    let len = usize::from(skb.byte(segment + DATA_OFFSET)? >> 4) * 4;
+    let len = tcp::header_len_of(skb.byte(segment + tcp::DATA_OFFSET_OFFSET)?);
     let Options(mut options) = Options([0; 64]);
     if len < tcp::HEADER_LEN || usize::from(header.total_len()) < ipv4::HEADER_LEN + len {
         // Malformed: there is no option to lower.

@@ -1,4 +1,4 @@
-//! What the lab proves, one check a claim. Each looks at what really happened, and can fail.
+//! The checks of `adit lab`. Each makes one claim, tests it with real traffic, and can fail.
 
 use std::net::SocketAddrV4;
 use std::time::Duration;
@@ -17,21 +17,22 @@ use crate::http;
 use crate::ping::{Answer, ping};
 use crate::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, TwoSites, UNDERLAY_A, UNDERLAY_B};
 
-/// How long an answer may take. A refusal comes at once; only silence costs this much.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// The inner MTU that a 1500 byte underlay leaves.
+/// How long a ping waits. Only a ping without any answer takes this long.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
+/// The inner MTU that an underlay of 1500 bytes leaves.
 const INNER_MTU: usize = 1480;
+/// Bytes of a small ping with its headers.
 const SMALL: usize = 84;
 const TTL: u8 = 64;
 
 /// The outcome of one check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// Its name, as the contract has it.
+    /// Its stable name.
     pub name: &'static str,
-    /// Whether the claim held.
+    /// Whether the claim holds.
     pub ok: bool,
-    /// What was seen.
+    /// What was observed.
     pub detail: String,
 }
 
@@ -39,47 +40,51 @@ fn check(name: &'static str, ok: bool, detail: String) -> Check {
     Check { name, ok, detail }
 }
 
-/// Nothing of A reaches B: neither its gateway nor its host.
+/// Checks that neither A's gateway nor its host reaches B.
 ///
 /// # Errors
-/// The attempt itself could not be made.
+/// Fails if a ping cannot be sent.
 pub fn isolated(name: &'static str, network: &TwoSites) -> Result<Check, LabError> {
-    let gateway = network.gateway_a.run(|| ping(INSIDE_B, SMALL, TTL, PATIENCE))?;
-    let host = network.host_a.run(|| ping(HOST_B, SMALL, TTL, PATIENCE))?;
+    let gateway = network.gateway_a.run(|| ping(INSIDE_B, SMALL, TTL, PING_TIMEOUT))?;
+    let host = network.host_a.run(|| ping(HOST_B, SMALL, TTL, PING_TIMEOUT))?;
     let ok = !gateway.is_reply() && !host.is_reply();
     Ok(check(
         name,
         ok,
-        format!("gateway A to {INSIDE_B}: {}; host A to {HOST_B}: {}", told(&gateway), told(&host)),
+        format!(
+            "gateway A to {INSIDE_B}: {}; host A to {HOST_B}: {}",
+            answer_text(&gateway),
+            answer_text(&host)
+        ),
     ))
 }
 
-/// Gateway to gateway, as in the article.
+/// Checks that gateway A reaches gateway B by its private address.
 ///
 /// # Errors
-/// The attempt itself could not be made.
+/// Fails if a ping cannot be sent.
 pub fn ping_gateways(network: &TwoSites) -> Result<Check, LabError> {
-    let answer = network.gateway_a.run(|| ping(INSIDE_B, SMALL, TTL, PATIENCE))?;
-    Ok(check("ping", answer.is_reply(), format!("{INSIDE_A} to {INSIDE_B}: {}", told(&answer))))
+    let answer = network.gateway_a.run(|| ping(INSIDE_B, SMALL, TTL, PING_TIMEOUT))?;
+    Ok(check("ping", answer.is_reply(), format!("{INSIDE_A} to {INSIDE_B}: {}", answer_text(&answer))))
 }
 
-/// A host behind A to a host behind B. Two gateways forward it, so two hops are counted, and
-/// the underlay's router must not be among them.
+/// Checks that a host behind A reaches a host behind B. The two gateways count the TTL down, and the
+/// underlay's router must not.
 ///
 /// # Errors
-/// The attempt itself could not be made.
+/// Fails if a ping cannot be sent.
 pub fn ping_hosts(network: &TwoSites) -> Result<Check, LabError> {
-    let answer = network.host_a.run(|| ping(HOST_B, SMALL, TTL, PATIENCE))?;
+    let answer = network.host_a.run(|| ping(HOST_B, SMALL, TTL, PING_TIMEOUT))?;
     let ok = matches!(answer, Answer::Reply { ttl, .. } if ttl == TTL - 2);
-    Ok(check("ping-hosts", ok, format!("{HOST_A} to {HOST_B}: {}", told(&answer))))
+    Ok(check("ping-hosts", ok, format!("{HOST_A} to {HOST_B}: {}", answer_text(&answer))))
 }
 
-/// A page fetched from a server in B's network.
+/// Checks that gateway A can fetch a page from a server in B's network.
 ///
 /// # Errors
-/// The server could not be started.
+/// Fails if the server cannot be started.
 pub fn http(network: &TwoSites) -> Result<Check, LabError> {
-    // Nothing but this run's server knows this page.
+    // Only this run's server has this page.
     let page = format!(
         "Private network B says hello to {INSIDE_A}: {:x}\n",
         std::process::id() as u64 * 2_654_435_761
@@ -92,28 +97,34 @@ pub fn http(network: &TwoSites) -> Result<Check, LabError> {
             true,
             format!("GET http://{INSIDE_B}/ from {INSIDE_A}: 200 OK, {} bytes", body.len()),
         ),
-        Ok(body) => check("http", false, format!("GET http://{INSIDE_B}/: another page came: {body:?}")),
+        Ok(body) => check("http", false, format!("GET http://{INSIDE_B}/: wrong page: {body:?}")),
         Err(error) => check("http", false, format!("GET http://{INSIDE_B}/: {error}")),
     })
 }
 
-/// A full-size datagram passes, a larger one with DF is refused with the MTU that would fit.
+/// Checks that a full-size datagram passes, and that a larger one with DF is refused with the MTU that
+/// fits.
 ///
 /// # Errors
-/// The attempt itself could not be made.
+/// Fails if a ping cannot be sent.
 pub fn mtu(network: &TwoSites) -> Result<Check, LabError> {
-    let full = network.host_a.run(|| ping(HOST_B, INNER_MTU, TTL, PATIENCE))?;
-    let over = network.host_a.run(|| ping(HOST_B, INNER_MTU + 1, TTL, PATIENCE))?;
+    let full = network.host_a.run(|| ping(HOST_B, INNER_MTU, TTL, PING_TIMEOUT))?;
+    let over = network.host_a.run(|| ping(HOST_B, INNER_MTU + 1, TTL, PING_TIMEOUT))?;
     let refused = matches!(over, Answer::Refused { by, error: Icmpv4Error::TooBig { mtu } } if by == INSIDE_A && usize::from(mtu) == INNER_MTU);
     Ok(check(
         "mtu",
         full.is_reply() && refused,
-        format!("{INNER_MTU} bytes: {}; {} bytes with DF: {}", told(&full), INNER_MTU + 1, told(&over)),
+        format!(
+            "{INNER_MTU} bytes: {}; {} bytes with DF: {}",
+            answer_text(&full),
+            INNER_MTU + 1,
+            answer_text(&over)
+        ),
     ))
 }
 
-/// What crossed the underlay was protocol 4 between the gateways, with the private datagrams in
-/// it, both ways.
+/// Checks that the datagrams on the underlay are protocol 4 between the gateways with the private
+/// datagrams inside, in both directions, and that no private address is visible outside.
 #[must_use]
 pub fn capture(frames: &[Frame]) -> Check {
     let seen = |from, to, inner_from, inner_to| {
@@ -140,8 +151,8 @@ pub fn capture(frames: &[Frame]) -> Check {
         "capture",
         there && back && private == 0,
         format!(
-            "{} frames on the underlay; {INSIDE_A} > {INSIDE_B} inside {UNDERLAY_A} > {UNDERLAY_B}: {}, and back: {}; \
-             private addresses in the open: {private}",
+            "{} frames on the underlay; {INSIDE_A} > {INSIDE_B} inside {UNDERLAY_A} > {UNDERLAY_B}: {}, reverse: {}; \
+             datagrams with a private outer address: {private}",
             frames.len(),
             yes(there),
             yes(back),
@@ -149,7 +160,7 @@ pub fn capture(frames: &[Frame]) -> Check {
     )
 }
 
-/// The captured TCP exchange, a line a datagram, as tcpdump prints it.
+/// The captured TCP exchange in tcpdump's format, one line for each datagram.
 #[must_use]
 pub fn lines(frames: &[Frame]) -> Vec<String> {
     let mut flows = FlowTable::<16>::new();
@@ -171,29 +182,31 @@ fn carries_tcp(bytes: &[u8]) -> bool {
         .is_some_and(|inner| inner.protocol() == Protocol::TCP)
 }
 
-/// Time of day in UTC, to the microsecond.
+/// The time of day in UTC with microseconds.
 fn clock(time: std::time::SystemTime) -> String {
     let since = time.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
     let day = since.as_secs() % 86_400;
     format!("{:02}:{:02}:{:02}.{:06}", day / 3600, day / 60 % 60, day % 60, since.subsec_micros())
 }
 
-fn told(answer: &Answer) -> String {
+fn answer_text(answer: &Answer) -> String {
     match answer {
-        Answer::Reply { after, ttl } => format!("answered in {:.2} ms, ttl {ttl}", after.as_secs_f64() * 1e3),
-        Answer::Refused { by, error } => format!("refused by {by}: {}", words(*error)),
+        Answer::Reply { after, ttl } => {
+            format!("reply after {:.2} ms, TTL {ttl}", after.as_secs_f64() * 1e3)
+        }
+        Answer::Refused { by, error } => format!("{} from {by}", error_text(*error)),
         Answer::NotSent(errno) => std::io::Error::from_raw_os_error(*errno).to_string(),
-        Answer::Silence => format!("nothing within {} ms", PATIENCE.as_millis()),
+        Answer::Silence => format!("no reply within {} ms", PING_TIMEOUT.as_millis()),
     }
 }
 
-fn words(error: Icmpv4Error) -> String {
+fn error_text(error: Icmpv4Error) -> String {
     match error {
-        Icmpv4Error::TooBig { mtu } => format!("too big, mtu {mtu}"),
-        Icmpv4Error::DestinationUnreachable { code: 0 } => "net unreachable".to_owned(),
-        Icmpv4Error::DestinationUnreachable { code: 1 } => "host unreachable".to_owned(),
-        Icmpv4Error::DestinationUnreachable { code } => format!("unreachable, code {code}"),
-        Icmpv4Error::TimeExceeded { .. } => "time exceeded".to_owned(),
+        Icmpv4Error::TooBig { mtu } => format!("Datagram Too Big (MTU {mtu})"),
+        Icmpv4Error::DestinationUnreachable { code: 0 } => "Net Unreachable".to_owned(),
+        Icmpv4Error::DestinationUnreachable { code: 1 } => "Host Unreachable".to_owned(),
+        Icmpv4Error::DestinationUnreachable { code } => format!("Destination Unreachable (code {code})"),
+        Icmpv4Error::TimeExceeded { .. } => "Time Exceeded".to_owned(),
         other => format!("{other:?}"),
     }
 }
@@ -202,10 +215,10 @@ fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
 
-/// Whether a host can be reached at all, for tests.
+/// Returns true if `from` gets a reply to a ping of `to`.
 ///
 /// # Errors
-/// The attempt itself could not be made.
+/// Fails if a ping cannot be sent.
 pub fn reaches(from: &Host, to: std::net::Ipv4Addr) -> Result<bool, LabError> {
-    Ok(from.run(|| ping(to, SMALL, TTL, PATIENCE))?.is_reply())
+    Ok(from.run(|| ping(to, SMALL, TTL, PING_TIMEOUT))?.is_reply())
 }

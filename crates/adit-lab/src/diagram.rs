@@ -1,4 +1,4 @@
-//! The article's picture, drawn from what is really there.
+//! A diagram of the two-site network, drawn from the state of its kernels.
 
 use std::fmt::Write;
 
@@ -8,42 +8,42 @@ use crate::error::LabError;
 use crate::host::Host;
 use crate::two_sites::TwoSites;
 
-/// Width of one side of the picture, borders left out.
-const SIDE: usize = 38;
+/// The width of one box in columns, without its borders.
+const BOX_WIDTH: usize = 38;
 
-/// What stands in one box.
-struct Site {
+/// The contents of one box.
+struct SiteBox {
     title: String,
     lines: Vec<String>,
     underlay: String,
 }
 
-/// Draws the network as its hosts' kernels describe it now.
+/// Draws the network with the addresses and routes that its hosts have now.
 ///
 /// # Errors
-/// A host could not be asked.
+/// Fails if a host's kernel cannot be queried.
 pub fn draw(network: &TwoSites) -> Result<String, LabError> {
-    let a = site("Private network A", &network.gateway_a, &network.host_a)?;
-    let b = site("Private network B", &network.gateway_b, &network.host_b)?;
+    let a = site_box("Private network A", &network.gateway_a, &network.host_a)?;
+    let b = site_box("Private network B", &network.gateway_b, &network.host_b)?;
     let mut out = String::new();
-    let rule = format!("+{}+", "-".repeat(SIDE));
+    let rule = format!("+{}+", "-".repeat(BOX_WIDTH));
     let rows = a.lines.len().max(b.lines.len());
     let mut row = |left: &str, right: &str| {
-        let _ = writeln!(out, " |{left:<SIDE$}|      |{right:<SIDE$}|");
+        let _ = writeln!(out, " |{left:<BOX_WIDTH$}|      |{right:<BOX_WIDTH$}|");
     };
     let pad = |text: &str| format!(" {text}");
     row(&pad(&a.title), &pad(&b.title));
     for index in 0..rows {
-        let line = |site: &Site| site.lines.get(index).map(|line| pad(line)).unwrap_or_default();
+        let line = |site: &SiteBox| site.lines.get(index).map(|line| pad(line)).unwrap_or_default();
         row(&line(&a), &line(&b));
     }
     let gap = " ".repeat(6);
-    let mut picture = format!(" {rule}{gap}{rule}\n{out} {rule}{gap}{rule}\n");
-    // Below the boxes everything stands under their middles.
-    let width = SIDE + 2;
+    let mut diagram = format!(" {rule}{gap}{rule}\n{out} {rule}{gap}{rule}\n");
+    // What is below the boxes is centred under them.
+    let width = BOX_WIDTH + 2;
     let mut under = |left: &str, right: &str| {
-        picture.push_str(format!(" {left:^width$}{gap}{right:^width$}").trim_end());
-        picture.push('\n');
+        diagram.push_str(format!(" {left:^width$}{gap}{right:^width$}").trim_end());
+        diagram.push('\n');
     };
     under("|", "|");
     under(&a.underlay, &b.underlay);
@@ -51,11 +51,11 @@ pub fn draw(network: &TwoSites) -> Result<String, LabError> {
     let middle = (width - 1) / 2;
     let between = width + gap.len() - 1;
     let label = " public underlay, a router in it ";
-    let _ = writeln!(picture, " {:middle$}+{label:-^between$}+", "");
-    Ok(picture)
+    let _ = writeln!(diagram, " {:middle$}+{label:-^between$}+", "");
+    Ok(diagram)
 }
 
-fn site(title: &str, gateway: &Host, host: &Host) -> Result<Site, LabError> {
+fn site_box(title: &str, gateway: &Host, host: &Host) -> Result<SiteBox, LabError> {
     let mut lines = Vec::new();
     let mut underlay = String::new();
     for (device, address) in addresses(host)? {
@@ -78,7 +78,7 @@ fn site(title: &str, gateway: &Host, host: &Host) -> Result<Site, LabError> {
         }
         Ok::<_, adit_linux::error::Error>(())
     })?;
-    Ok(Site { title: title.to_owned(), lines, underlay })
+    Ok(SiteBox { title: title.to_owned(), lines, underlay })
 }
 
 fn addresses(host: &Host) -> Result<Vec<(String, String)>, LabError> {

@@ -1,7 +1,8 @@
-//! A host of a test network: a network namespace, and what one does to it.
+//! Hosts: a network namespace each, and the operations that configure one.
 
+use std::io::Write;
 use std::net::Ipv4Addr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use adit_linux::netlink::{Netlink, Route};
 use adit_linux::netns::NetNs;
@@ -10,7 +11,8 @@ use ipnet::Ipv4Net;
 
 use crate::error::LabError;
 
-/// A host: gone when the last of its namespace's handles, threads and sockets is.
+/// A host of a test network. Its namespace exists until the last handle, thread and socket of it is
+/// gone.
 #[derive(Clone)]
 pub struct Host {
     name: String,
@@ -18,32 +20,32 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host with nothing but a loopback interface, which is up.
+    /// A host with only a loopback interface, which is up.
     ///
     /// # Errors
-    /// Not allowed to make network namespaces.
+    /// Fails without the right to make network namespaces.
     pub fn new(name: &str) -> Result<Self, LabError> {
         let host = Self { name: name.to_owned(), ns: NetNs::fresh()? };
         host.up("lo")?;
         Ok(host)
     }
 
-    /// What it is called.
+    /// Its name in error messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its namespace.
+    /// Its network namespace.
     #[must_use]
     pub fn ns(&self) -> &NetNs {
         &self.ns
     }
 
-    /// Does something on this host.
+    /// Runs a closure in the host's network namespace.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or what was done failed.
+    /// Fails if the namespace cannot be entered or the closure fails.
     pub fn run<T: Send, E: Into<LabError> + Send>(
         &self,
         work: impl FnOnce() -> Result<T, E> + Send,
@@ -51,10 +53,10 @@ impl Host {
         self.ns.run(work)?.map_err(Into::into)
     }
 
-    /// Its network configuration.
+    /// Opens a netlink socket on the host.
     ///
     /// # Errors
-    /// No netlink socket could be opened.
+    /// Fails if the socket cannot be opened.
     pub fn netlink(&self) -> Result<Netlink, LabError> {
         self.run(Netlink::open)
     }
@@ -62,7 +64,7 @@ impl Host {
     /// The index of one of its interfaces.
     ///
     /// # Errors
-    /// It has none of that name.
+    /// Fails if the host has no interface of that name.
     pub fn index(&self, device: &str) -> Result<u32, LabError> {
         match self.netlink()?.link(device)? {
             Some(link) => Ok(link.index),
@@ -70,38 +72,38 @@ impl Host {
         }
     }
 
-    /// Lays a cable to another host: a veth pair, both ends up.
+    /// Connects it to another host by a veth pair, with both ends up.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if the kernel refuses the pair.
     pub fn connect(&self, device: &str, other: &Self, other_device: &str) -> Result<(), LabError> {
         self.netlink()?.add_veth(device, other_device, &other.ns)?;
         self.up(device)?;
         other.up(other_device)
     }
 
-    /// Brings an interface up.
+    /// Sets an interface up.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if there is no such interface or the kernel refuses.
     pub fn up(&self, device: &str) -> Result<(), LabError> {
         let index = self.index(device)?;
         Ok(self.netlink()?.set_up(index)?)
     }
 
-    /// Takes an interface down.
+    /// Sets an interface down.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if there is no such interface or the kernel refuses.
     pub fn down(&self, device: &str) -> Result<(), LabError> {
         let index = self.index(device)?;
         Ok(self.netlink()?.set_down(index)?)
     }
 
-    /// Gives an interface an address.
+    /// Adds an address to an interface.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if there is no such interface or the kernel refuses the address.
     pub fn address(&self, device: &str, address: Ipv4Net) -> Result<(), LabError> {
         let index = self.index(device)?;
         Ok(self.netlink()?.add_address(index, address)?)
@@ -110,16 +112,16 @@ impl Host {
     /// Sets the MTU of an interface, in bytes.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if there is no such interface or the kernel refuses the MTU.
     pub fn mtu(&self, device: &str, mtu: u32) -> Result<(), LabError> {
         let index = self.index(device)?;
         Ok(self.netlink()?.set_mtu(index, mtu)?)
     }
 
-    /// Adds a route, through a gateway or onto an interface.
+    /// Adds a route through a gateway, onto an interface, or both.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if there is no such interface or the kernel refuses the route.
     pub fn route(
         &self,
         destination: Ipv4Net,
@@ -130,33 +132,60 @@ impl Host {
         Ok(self.netlink()?.add_route(&Route { destination, gateway, device, ..Route::default() })?)
     }
 
-    /// Runs a program there.
+    /// Runs a program on the host and waits for it.
     ///
     /// # Errors
-    /// It cannot be started, or fails; then with what it said.
+    /// Fails if the program cannot start or does not succeed. The error quotes its standard error.
     pub fn program(&self, program: &str, arguments: &[&str]) -> Result<(), LabError> {
-        let what = || format!("run `{program} {}` on {}", arguments.join(" "), self.name);
-        let done =
-            self.run(|| Command::new(program).args(arguments).output().map_err(LabError::io(what())))?;
+        self.program_with_input(program, arguments, "")
+    }
+
+    /// Like [`Host::program`], with this text as the program's standard input.
+    ///
+    /// # Errors
+    /// As for [`Host::program`].
+    pub fn program_with_input(&self, program: &str, arguments: &[&str], input: &str) -> Result<(), LabError> {
+        let command = || format!("{program} {}", arguments.join(" "));
+        let run = || -> std::io::Result<std::process::Output> {
+            let mut child = Command::new(program)
+                .args(arguments)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(input.as_bytes())?;
+            }
+            child.wait_with_output()
+        };
+        let done = self.run(|| run().map_err(LabError::io(format!("run `{}`", command()))))?;
         if done.status.success() {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-        Err(LabError::io(what())(std::io::Error::other(format!("{}: {said}", done.status))))
+        let said = String::from_utf8_lossy(&done.stderr).trim().replace('\n', "; ");
+        Err(LabError::Program { command: command(), host: self.name.clone(), said })
+    }
+
+    /// Loads nftables rules in the syntax of `nft`.
+    ///
+    /// # Errors
+    /// Fails if `nft` is not installed or refuses the rules.
+    pub fn load_nftables(&self, rules: &str) -> Result<(), LabError> {
+        self.program_with_input("nft", &["-f", "-"], rules)
     }
 
     /// Sets a sysctl below `net/`, such as `ipv4/ip_forward`.
     ///
     /// # Errors
-    /// There is no such knob, or it is not ours to turn.
+    /// Fails if the sysctl does not exist or is read-only.
     pub fn sysctl(&self, path: &str, value: &str) -> Result<(), LabError> {
         self.run(|| sysctl::write(&format!("net/{path}"), value))
     }
 
-    /// Lets it forward.
+    /// Switches IPv4 forwarding on.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if the kernel refuses.
     pub fn forward(&self) -> Result<(), LabError> {
         self.sysctl("ipv4/ip_forward", "1")
     }

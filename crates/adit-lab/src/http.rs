@@ -1,4 +1,4 @@
-//! A small web server and a client for it: enough of HTTP/1.0 to fetch a page for real.
+//! A small web server and client, with just enough of HTTP/1.0 to fetch a page through the tunnel.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::error::LabError;
 use crate::host::Host;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const IO_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A server on a host, until dropped.
+/// A web server on a host. It stops when dropped.
 pub struct Server {
     address: SocketAddrV4,
     stop: Arc<AtomicBool>,
@@ -21,10 +21,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `page` to whoever asks for `/`.
+    /// Serves `page` at `/`.
     ///
     /// # Errors
-    /// The address cannot be bound.
+    /// Fails if the address cannot be bound.
     pub fn start(host: &Host, address: Ipv4Addr, port: u16, page: String) -> Result<Self, LabError> {
         let address = SocketAddrV4::new(address, port);
         let stop = Arc::new(AtomicBool::new(false));
@@ -36,7 +36,7 @@ impl Server {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                // A client that goes away in the middle is its own problem.
+                // The client reports a failed exchange; the server has nobody to report it to.
                 let _ = stream.and_then(|stream| answer(stream, &page));
             }
         })?;
@@ -47,9 +47,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Accept has no other way to be woken.
+        // Only a connection ends a blocking accept.
         let address = self.address;
-        let _ = self.host.run(|| TcpStream::connect(address).map_err(LabError::io("wake the server")));
+        let _ = self.host.run(|| TcpStream::connect(address).map_err(LabError::io("stop the server")));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -57,11 +57,11 @@ impl Drop for Server {
 }
 
 fn answer(mut stream: TcpStream, page: &str) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let mut lines = BufReader::new(stream.try_clone()?).take(8192).lines();
     let request = lines.next().transpose()?.unwrap_or_default();
-    // The rest of the request's head; a body is not expected.
+    // Read the rest of the request's head. A GET has no body.
     for line in lines {
         if line?.is_empty() {
             break;
@@ -69,7 +69,7 @@ fn answer(mut stream: TcpStream, page: &str) -> std::io::Result<()> {
     }
     let found = request.starts_with("GET / ");
     let (status, body) = if found { ("200 OK", page) } else { ("404 Not Found", "no such page\n") };
-    // In one write, so that it crosses the underlay in one datagram.
+    // One write makes one segment, which crosses the underlay in one datagram.
     let answer = format!(
         "HTTP/1.0 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
@@ -77,13 +77,13 @@ fn answer(mut stream: TcpStream, page: &str) -> std::io::Result<()> {
     stream.write_all(answer.as_bytes())
 }
 
-/// Fetches `/`, from `source`, in the calling thread's network namespace; the body of a 200.
+/// Fetches `/` from the calling thread's network namespace and returns the body.
 ///
 /// # Errors
-/// No connection, or another answer.
+/// Fails without a connection, or if the status is not 200.
 pub fn get(server: SocketAddrV4) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&server.into(), PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&server.into(), IO_TIMEOUT)?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {}\r\nUser-Agent: adit-lab\r\nConnection: close\r\n\r\n",
         server.ip()
@@ -94,6 +94,6 @@ pub fn get(server: SocketAddrV4) -> std::io::Result<String> {
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.split(' ').nth(1) == Some("200") => Ok(body.to_owned()),
         Some((head, _)) => Err(std::io::Error::other(head.lines().next().unwrap_or_default().to_owned())),
-        None => Err(std::io::Error::other("the answer has no end of its head")),
+        None => Err(std::io::Error::other("the response's head is incomplete")),
     }
 }

@@ -1,4 +1,4 @@
-//! `adit lab`: the article, from the picture to the proof.
+//! `adit lab`: builds the two-site network, checks that the tunnel works, and removes everything.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,47 +13,47 @@ use crate::pcapng;
 use crate::throughput::{self, Flow};
 use crate::two_sites::{INSIDE_B, TwoSites, UNDERLAY_B};
 
-/// What a run leaves out or keeps.
+/// Options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct LabOptions {
-    /// Where the underlay's capture is kept.
+    /// The file for the underlay's capture, if it is wanted.
     pub pcap: Option<PathBuf>,
-    /// Whether the throughput is measured.
+    /// Whether to measure the throughput.
     pub throughput: bool,
 }
 
-/// What happens during a run, as it happens.
+/// A step of a run, reported as soon as it is done.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The network stands, and the tunnel is up.
-    Picture(&'a str),
-    /// What forwards, and why that.
-    Plane(&'a str, &'a str),
+    /// The network is built and the tunnel is up: its diagram.
+    Diagram(&'a str),
+    /// The data plane that forwards, and the reason for its choice.
+    Dataplane(&'a str, &'a str),
     /// A check is done.
     Checked(&'a Check),
-    /// What crossed the underlay while the page was fetched.
+    /// The datagrams that crossed the underlay for the page, one a line.
     Captured(&'a [String]),
-    /// How fast the tunnel is beside the bare underlay.
+    /// The throughput is measured.
     Measured(Throughput),
 }
 
-/// The outcome, in the shape of the contract.
+/// The outcome of a run, and the JSON of `adit lab --json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Version of the shape.
     pub schema: u32,
-    /// Whether every check held.
+    /// Whether all checks passed.
     pub ok: bool,
-    /// Which data plane forwarded.
+    /// The data plane that forwarded.
     pub dataplane: String,
-    /// All checks, in the order they were made.
+    /// All checks in the order in which they were made.
     pub checks: Vec<Check>,
-    /// Absent where it was not measured.
+    /// Absent if it was not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throughput: Option<Throughput>,
 }
 
-/// One TCP stream between the gateways, in Gb/s.
+/// The goodput of one TCP stream between the gateways, in Gb/s.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Throughput {
     /// Over the bare underlay.
@@ -63,15 +63,15 @@ pub struct Throughput {
 }
 
 /// How long each of the two streams runs.
-const MEASURE: Duration = Duration::from_millis(500);
-/// The port of the underlay's router that is listened on: what passes there is what a stranger
-/// on the public network would see.
-const TAP: &str = "toA";
+const STREAM_TIME: Duration = Duration::from_millis(500);
+/// The router's port for the capture. It sees what an observer on the public network sees.
+const CAPTURE_PORT: &str = "toA";
 
-/// Builds the network, proves the claims, takes everything down.
+/// Builds the network, makes all checks, and removes everything. Reports each step to `tell`.
 ///
 /// # Errors
-/// The network could not be built or the tunnel brought up; a check that fails is no error.
+/// Fails if the network cannot be built or the tunnel cannot be brought up. A check that fails is
+/// not an error.
 pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Report, LabError> {
     let network = TwoSites::build()?;
     let mut done = Vec::new();
@@ -83,13 +83,13 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     let before = checks::isolated("isolated-before", &network)?;
     let tunnels = network.bring_up()?;
     let dataplane = tunnels.a.plane().kind().to_string();
-    tell(Event::Picture(&diagram::draw(&network)?));
-    tell(Event::Plane(&dataplane, tunnels.a.plane_reason()));
+    tell(Event::Diagram(&diagram::draw(&network)?));
+    tell(Event::Dataplane(&dataplane, tunnels.a.plane_reason()));
     checked(before, tell);
     checked(checks::ping_gateways(&network)?, tell);
     checked(checks::ping_hosts(&network)?, tell);
 
-    let tap = Tap::start(&network.router, TAP)?;
+    let tap = Tap::start(&network.router, CAPTURE_PORT)?;
     checked(checks::http(&network)?, tell);
     let frames = tap.finish();
     checked(checks::capture(&frames), tell);
@@ -104,14 +104,14 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
         tell(Event::Measured(throughput));
     }
     if let Some(path) = &options.pcap {
-        pcapng::write_pcapng(path, TAP, &frames)?;
+        pcapng::write_pcapng(path, CAPTURE_PORT, &frames)?;
     }
     let ok = done.iter().all(|check| check.ok);
     Ok(Report { schema: 1, ok, dataplane, checks: done, throughput })
 }
 
 fn measure(network: &TwoSites) -> Result<Throughput, LabError> {
-    let path = |address| Flow { client: &network.gateway_a, server: &network.gateway_b, address };
-    let gbps = |address| throughput::tcp(&path(address), 1, MEASURE).map(|bits| bits / 1e9);
+    let flow = |address| Flow { client: &network.gateway_a, server: &network.gateway_b, address };
+    let gbps = |address| throughput::tcp(&flow(address), 1, STREAM_TIME).map(|bits| bits / 1e9);
     Ok(Throughput { underlay_gbps: gbps(UNDERLAY_B)?, tunnel_gbps: gbps(INSIDE_B)? })
 }

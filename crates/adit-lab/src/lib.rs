@@ -1,8 +1,10 @@
-//! Test networks: hosts, gateways and routers in network namespaces of their own, built over
-//! netlink, invisible to the rest of the machine, and gone with the process however it ends.
+//! Test networks: hosts, gateways and routers in network namespaces of their own. They are built over
+//! netlink, invisible to the rest of the machine, and gone when the process ends for any reason.
 //!
-//! [`two_sites`] is the network that `adit lab` builds; [`host`] is what any other is built from.
+//! `adit lab` ships with the program, so this crate holds only what it needs. [`two_sites`] is the
+//! network that it builds. Other networks consist of [`host`]s, [`cable`]s and [`router`]s too.
 
+pub mod cable;
 pub mod capture;
 pub mod checks;
 pub mod diagram;
@@ -11,6 +13,7 @@ pub mod http;
 pub mod lab;
 pub mod pcapng;
 pub mod ping;
+pub mod router;
 pub mod throughput;
 pub mod two_sites;
 

@@ -1,4 +1,4 @@
-//! A real ICMP exchange, with DF set, that tells what came back: an answer, or whose refusal.
+//! Pings: a real ICMP exchange with DF set, and what came back, a reply or an ICMP error.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -10,46 +10,46 @@ use adit_wire::validation::Validation;
 
 use crate::error::LabError;
 
-/// Bytes of the IPv4 and the ICMP header before an echo's payload.
-pub const HEADERS: usize = 28;
+/// Bytes of the IPv4 and ICMP headers before an echo's payload.
+const HEADERS: usize = 28;
 
-/// What a ping met with.
+/// The result of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The echo came back, bytes and all.
+    /// The echo came back with the same bytes.
     Reply {
-        /// After how long.
+        /// The round-trip time.
         after: Duration,
-        /// With which TTL.
+        /// The reply's TTL.
         ttl: u8,
     },
-    /// Somebody on the way refused it.
+    /// An ICMP error came back.
     Refused {
-        /// Who.
+        /// Its source address.
         by: Ipv4Addr,
-        /// In which words.
+        /// The error.
         error: Icmpv4Error,
     },
-    /// The own host would not send it (`errno`).
+    /// The sending host refused to send it, with this `errno`.
     NotSent(i32),
-    /// Nothing came.
+    /// Nothing came back in time.
     Silence,
 }
 
 impl Answer {
-    /// Whether the echo came back.
+    /// Returns true if the echo came back.
     #[must_use]
     pub fn is_reply(&self) -> bool {
         matches!(self, Self::Reply { .. })
     }
 }
 
-/// Sends an echo request of `size` bytes, IPv4 header included, from the calling thread's
-/// network namespace, and waits for what becomes of it.
+/// Sends an echo request of `size` bytes, IPv4 header included, from the calling thread's network
+/// namespace, and waits up to `timeout` for a reply or an error.
 ///
 /// # Errors
-/// No raw socket could be opened.
-pub fn ping(destination: Ipv4Addr, size: usize, ttl: u8, patience: Duration) -> Result<Answer, LabError> {
+/// Fails if no raw socket can be opened or read.
+pub fn ping(destination: Ipv4Addr, size: usize, ttl: u8, timeout: Duration) -> Result<Answer, LabError> {
     let socket = IcmpSocket::open()?;
     socket.set_ttl(ttl).map_err(LabError::io("set a TTL"))?;
     let ident = (std::process::id() & 0xffff) as u16;
@@ -62,7 +62,7 @@ pub fn ping(destination: Ipv4Addr, size: usize, ttl: u8, patience: Duration) -> 
         return Ok(Answer::NotSent(error.raw_os_error().unwrap_or(0)));
     }
     let mut buffer = vec![0; 65_536];
-    while let Some(left) = patience.checked_sub(start.elapsed()) {
+    while let Some(left) = timeout.checked_sub(start.elapsed()) {
         let Some(len) = socket.receive(&mut buffer, left).map_err(LabError::io("receive ICMP"))? else {
             break;
         };

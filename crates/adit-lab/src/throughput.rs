@@ -1,5 +1,7 @@
-//! How fast a path is: generators of our own, because ratios depend on them. One TCP stream,
-//! request and response, batches of 64-byte UDP datagrams. What arrives is verified.
+//! Load generators: TCP streams, request and response, and batches of 64-byte UDP datagrams.
+//!
+//! They are the project's own, because ratios between tunnels depend on the generator. They verify
+//! every byte that arrives.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -13,32 +15,32 @@ use adit_linux::sockets::udp_batch::{UdpBatchReceiver, UdpBatchSender};
 use crate::error::LabError;
 use crate::host::Host;
 
-/// Bytes written and read in a call.
+/// Bytes that one call writes or reads.
 const CHUNK: usize = 128 * 1024;
-/// Payload of the small datagrams.
-pub const SMALL: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of payload in a small datagram.
+pub const SMALL_PAYLOAD: usize = 64;
+const IO_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A path between two hosts: where the client is, and where the server.
+/// The two ends of a flow, and the server's address in it.
 #[derive(Clone)]
 pub struct Flow<'a> {
-    /// Sends.
+    /// The host that connects and sends.
     pub client: &'a Host,
-    /// Receives.
+    /// The host that listens and receives.
     pub server: &'a Host,
-    /// The address the server is reached at; it decides which way is taken.
+    /// The server's address. It decides which route the flow takes.
     pub address: Ipv4Addr,
 }
 
-/// TCP goodput of `streams` streams in bits a second, over `time`.
+/// Sends `streams` TCP streams for `time` and returns the goodput in bits a second.
 ///
 /// # Errors
-/// No connection, or bytes that arrived changed.
+/// Fails without a connection, or if a byte changes in transit.
 pub fn tcp(flow: &Flow<'_>, streams: usize, time: Duration) -> Result<f64, LabError> {
     let listener = flow.server.run(|| {
         TcpListener::bind(SocketAddrV4::new(flow.address, 0)).map_err(LabError::io("listen for a TCP stream"))
     })?;
-    let server = listener.local_addr().map_err(LabError::io("learn a port"))?;
+    let server = listener.local_addr().map_err(LabError::io("find out a port"))?;
     let pattern = pattern();
     let bits = std::thread::scope(|scope| {
         let receivers = flow.server.ns();
@@ -46,8 +48,10 @@ pub fn tcp(flow: &Flow<'_>, streams: usize, time: Duration) -> Result<f64, LabEr
             receivers.run(|| {
                 let sinks: Result<Vec<TcpStream>, _> = (0..streams).map(|_| accept(&listener)).collect();
                 std::thread::scope(|scope| {
-                    let sinks: Vec<_> =
-                        sinks?.into_iter().map(|sink| scope.spawn(|| drain(sink, &pattern))).collect();
+                    let sinks: Vec<_> = sinks?
+                        .into_iter()
+                        .map(|sink| scope.spawn(|| receive_stream(sink, &pattern)))
+                        .collect();
                     sinks.into_iter().map(|sink| sink.join().unwrap_or_else(|_| Err(panicked()))).sum()
                 })
             })
@@ -56,7 +60,7 @@ pub fn tcp(flow: &Flow<'_>, streams: usize, time: Duration) -> Result<f64, LabEr
         let sent: Result<(), std::io::Error> = flow.client.ns().run(|| {
             std::thread::scope(|scope| {
                 let sources: Vec<_> =
-                    (0..streams).map(|_| scope.spawn(|| pour(server, &pattern, &stop))).collect();
+                    (0..streams).map(|_| scope.spawn(|| send_stream(server, &pattern, &stop))).collect();
                 std::thread::sleep(time);
                 stop.store(true, Ordering::Relaxed);
                 sources.into_iter().try_for_each(|source| source.join().unwrap_or_else(|_| Err(panicked())))
@@ -69,9 +73,9 @@ pub fn tcp(flow: &Flow<'_>, streams: usize, time: Duration) -> Result<f64, LabEr
     Ok(bits)
 }
 
-/// Waits for a client no longer than a client waits for a server.
+/// Accepts a connection, within the time for which a client waits for a server.
 fn accept(listener: &TcpListener) -> std::io::Result<TcpStream> {
-    if !readable_within(listener, PATIENCE)? {
+    if !readable_within(listener, IO_TIMEOUT)? {
         return Err(std::io::ErrorKind::TimedOut.into());
     }
     listener.accept().map(|(stream, _)| stream)
@@ -81,23 +85,23 @@ fn panicked() -> std::io::Error {
     std::io::Error::other("a generator panicked")
 }
 
-/// A block whose every byte depends on its place.
+/// A block in which every byte depends on its offset.
 fn pattern() -> Vec<u8> {
     (0..CHUNK as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-fn pour(server: SocketAddr, pattern: &[u8], stop: &AtomicBool) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn send_stream(server: SocketAddr, pattern: &[u8], stop: &AtomicBool) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&server, IO_TIMEOUT)?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(pattern)?;
     }
     stream.shutdown(std::net::Shutdown::Write)
 }
 
-/// Reads to the end, comparing every byte; bits a second from the first byte to the last.
-fn drain(mut stream: TcpStream, pattern: &[u8]) -> std::io::Result<f64> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+/// Reads to the end, compares every byte, and returns the rate in bits a second.
+fn receive_stream(mut stream: TcpStream, pattern: &[u8]) -> std::io::Result<f64> {
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
     let mut buffer = vec![0; CHUNK];
     let mut total = 0usize;
     let start = Instant::now();
@@ -109,25 +113,26 @@ fn drain(mut stream: TcpStream, pattern: &[u8]) -> std::io::Result<f64> {
         let at = total % CHUNK;
         let first = len.min(CHUNK - at);
         if buffer[..first] != pattern[at..at + first] || buffer[first..len] != pattern[..len - first] {
-            return Err(std::io::Error::other(format!("bytes changed on the way, near byte {total}")));
+            return Err(std::io::Error::other(format!("bytes changed in transit near byte {total}")));
         }
         total += len;
     }
 }
 
-/// Round trips a second of a one-byte request and its one-byte answer over one TCP connection.
+/// Exchanges one-byte requests and responses over one TCP connection for `time`, and returns the
+/// round trips a second.
 ///
 /// # Errors
-/// No connection.
+/// Fails without a connection, or if a response does not match its request.
 pub fn request_response(flow: &Flow<'_>, time: Duration) -> Result<f64, LabError> {
     let listener = flow.server.run(|| {
         TcpListener::bind(SocketAddrV4::new(flow.address, 0)).map_err(LabError::io("listen for requests"))
     })?;
-    let server = listener.local_addr().map_err(LabError::io("learn a port"))?;
+    let server = listener.local_addr().map_err(LabError::io("find out a port"))?;
     let echo = flow.server.ns().spawn("lab-echo", move || -> std::io::Result<()> {
         let mut stream = accept(&listener)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(IO_TIMEOUT))?;
         let mut byte = [0];
         while stream.read(&mut byte)? == 1 {
             stream.write_all(&byte)?;
@@ -136,9 +141,9 @@ pub fn request_response(flow: &Flow<'_>, time: Duration) -> Result<f64, LabError
     })?;
     let count = flow.client.run(|| {
         let work = || {
-            let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+            let mut stream = TcpStream::connect_timeout(&server, IO_TIMEOUT)?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(IO_TIMEOUT))?;
             let start = Instant::now();
             let mut count = 0u64;
             let mut answer = [0];
@@ -147,7 +152,7 @@ pub fn request_response(flow: &Flow<'_>, time: Duration) -> Result<f64, LabError
                 stream.write_all(&request)?;
                 stream.read_exact(&mut answer)?;
                 if answer != request {
-                    return Err(std::io::Error::other("an answer does not match its request"));
+                    return Err(std::io::Error::other("a response does not match its request"));
                 }
                 count += 1;
             }
@@ -159,34 +164,34 @@ pub fn request_response(flow: &Flow<'_>, time: Duration) -> Result<f64, LabError
     Ok(count)
 }
 
-/// What became of a stream of small datagrams.
+/// The rates of a stream of small datagrams.
 #[derive(Clone, Copy, Debug)]
 pub struct UdpRate {
-    /// Datagrams a second that were offered.
+    /// Datagrams a second that the sender's kernel accepted.
     pub offered: f64,
-    /// Datagrams a second that arrived, each with the right bytes.
+    /// Datagrams a second that arrived with the right bytes.
     pub delivered: f64,
 }
 
-/// Sends 64-byte datagrams in batches as fast as they are taken, for `time`.
+/// Sends 64-byte datagrams in batches for `time`, as fast as the kernel accepts them.
 ///
 /// # Errors
-/// No socket.
+/// Fails if a socket cannot be opened.
 pub fn udp_small(flow: &Flow<'_>, time: Duration) -> Result<UdpRate, LabError> {
     let bind = |address: Ipv4Addr| {
         move || UdpSocket::bind(SocketAddrV4::new(address, 0)).map_err(LabError::io("open a UDP socket"))
     };
     let receiver = flow.server.run(bind(flow.address))?;
-    let server = receiver.local_addr().map_err(LabError::io("learn a port"))?;
+    let server = receiver.local_addr().map_err(LabError::io("find out a port"))?;
     let sender = flow.client.run(bind(Ipv4Addr::UNSPECIFIED))?;
     sender.connect(server).map_err(LabError::io("connect a UDP socket"))?;
-    let payload: [u8; SMALL] = std::array::from_fn(|at| at as u8 ^ 0x5a);
+    let payload: [u8; SMALL_PAYLOAD] = std::array::from_fn(|at| at as u8 ^ 0x5a);
     let stop = Arc::new(AtomicBool::new(false));
     let delivered = Arc::new(AtomicU64::new(0));
     let sink = {
         let (stop, delivered) = (Arc::clone(&stop), Arc::clone(&delivered));
         flow.server.ns().spawn("lab-sink", move || {
-            let mut batch = UdpBatchReceiver::new(&receiver, 64, SMALL + 1);
+            let mut batch = UdpBatchReceiver::new(&receiver, 64, SMALL_PAYLOAD + 1);
             while !stop.load(Ordering::Relaxed) {
                 let whole = batch.receive().filter(|datagram| *datagram == payload).count();
                 delivered.fetch_add(whole as u64, Ordering::Relaxed);
@@ -201,7 +206,7 @@ pub fn udp_small(flow: &Flow<'_>, time: Duration) -> Result<UdpRate, LabError> {
             offered += batch.send() as u64;
         }
         let seconds = start.elapsed().as_secs_f64();
-        // Taken before the queues drain: what is still in flight was not delivered in time.
+        // Read before the queues drain: datagrams in flight were not delivered in time.
         let delivered = delivered.load(Ordering::Relaxed);
         Ok::<_, LabError>(UdpRate {
             offered: offered as f64 / seconds,

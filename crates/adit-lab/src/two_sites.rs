@@ -1,12 +1,12 @@
-//! The article's network, with hosts behind its gateways and a router in its underlay:
+//! The two-site network: two private networks whose gateways meet in a public underlay.
 //!
 //! ```text
 //!   host A ── gateway A ── router ── gateway B ── host B
 //! ```
 //!
-//! Addresses, device names and routes of the gateways are the article's. Its underlay is one
-//! subnet; the router in the middle of it answers ARP for the far side, so that neither gateway
-//! knows of it, and yet a TTL counts down and an MTU can shrink there.
+//! It is the network of `examples/a.toml` and `examples/b.toml`. The underlay is one subnet. The
+//! router in the middle answers ARP for the far side, so the gateways do not know it. Still it counts
+//! a TTL down, and its MTU can shrink.
 
 use std::net::Ipv4Addr;
 
@@ -14,94 +14,105 @@ use adit_config::Config;
 use adit_control::Overlay;
 use ipnet::Ipv4Net;
 
+use crate::cable::{CableEnd, connect_to_gateway, network};
 use crate::error::LabError;
 use crate::host::Host;
+use crate::router::Router;
 
 /// The address of gateway A on its private network.
 pub const INSIDE_A: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 1);
 /// The address of gateway B on its private network.
 pub const INSIDE_B: Ipv4Addr = Ipv4Addr::new(192, 168, 199, 1);
-/// The host behind gateway A.
+/// The address of the host behind gateway A.
 pub const HOST_A: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 10);
-/// The host behind gateway B.
+/// The address of the host behind gateway B.
 pub const HOST_B: Ipv4Addr = Ipv4Addr::new(192, 168, 199, 10);
-/// Gateway A on the underlay.
+/// The address of gateway A on the underlay.
 pub const UNDERLAY_A: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
-/// Gateway B on the underlay.
+/// The address of gateway B on the underlay.
 pub const UNDERLAY_B: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
-/// The router's own address, the source of its ICMP.
+/// The router's own address, the source of its ICMP errors.
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 254);
 
-/// The two configurations, as `adit run` takes them.
+/// The configuration of gateway A for `adit run`.
 pub const CONFIG_A: &str = include_str!("../../../examples/a.toml");
-/// The other side's.
+/// The configuration of gateway B for `adit run`.
 pub const CONFIG_B: &str = include_str!("../../../examples/b.toml");
 
 /// The network, without a tunnel.
 pub struct TwoSites {
-    /// 172.16.17.10, behind gateway A.
+    /// The host behind gateway A, with interface `eth0`.
     pub host_a: Host,
-    /// The article's netA.
+    /// Gateway A, with interfaces `dummyA` (private) and `underlayA`.
     pub gateway_a: Host,
-    /// In the middle of the underlay: interfaces `toA` and `toB`.
-    pub router: Host,
-    /// The article's netB.
+    /// The router in the middle of the underlay, with interfaces `toA` and `toB`.
+    pub router: Router,
+    /// Gateway B, with interfaces `dummyB` (private) and `underlayB`.
     pub gateway_b: Host,
-    /// 192.168.199.10, behind gateway B.
+    /// The host behind gateway B, with interface `eth0`.
     pub host_b: Host,
 }
 
 /// Both ends of the tunnel.
 pub struct Tunnels {
-    /// On gateway A.
+    /// The overlay on gateway A.
     pub a: Overlay,
-    /// On gateway B.
+    /// The overlay on gateway B.
     pub b: Overlay,
 }
 
 impl TwoSites {
-    /// Builds it.
+    /// Builds the network.
     ///
     /// # Errors
-    /// Not allowed to, or a kernel that lacks veth.
+    /// Fails without the right to make network namespaces, or if the kernel lacks veth.
     pub fn build() -> Result<Self, LabError> {
-        let network = Self {
+        let built = Self {
             host_a: Host::new("host A")?,
             gateway_a: Host::new("gateway A")?,
-            router: Host::new("router")?,
+            router: Router::new("router")?,
             gateway_b: Host::new("gateway B")?,
             host_b: Host::new("host B")?,
         };
-        let router = &network.router;
-        router.forward()?;
-        router.address("lo", Ipv4Net::from(ROUTER))?;
-        let sides = [
-            (&network.host_a, &network.gateway_a, "dummyA", INSIDE_A, HOST_A, "underlayA", "toA", UNDERLAY_A),
-            (&network.host_b, &network.gateway_b, "dummyB", INSIDE_B, HOST_B, "underlayB", "toB", UNDERLAY_B),
-        ];
-        for (host, gateway, inside, inside_address, host_address, outside, port, outside_address) in sides {
-            gateway.forward()?;
-            gateway.connect(inside, host, "eth0")?;
-            gateway.address(inside, prefix(inside_address, 24))?;
-            host.address("eth0", prefix(host_address, 24))?;
-            host.route(Ipv4Net::default(), Some(inside_address), None)?;
-
-            gateway.connect(outside, router, port)?;
-            gateway.address(outside, prefix(outside_address, 24))?;
-            router.route(Ipv4Net::from(outside_address), None, Some(port))?;
-            router.sysctl(&format!("ipv4/conf/{port}/proxy_arp"), "1")?;
-            // Without this an answer for another is held back for up to 0.8 s.
-            router.sysctl(&format!("ipv4/neigh/{port}/proxy_delay"), "0")?;
-        }
-        Ok(network)
+        built.router.address("lo", Ipv4Net::from(ROUTER))?;
+        let (gateway_a, gateway_b) = (&built.gateway_a, &built.gateway_b);
+        built.connect_site(
+            CableEnd::new(&built.host_a, "eth0", HOST_A),
+            CableEnd::new(gateway_a, "dummyA", INSIDE_A),
+            CableEnd::new(gateway_a, "underlayA", UNDERLAY_A),
+            "toA",
+        )?;
+        built.connect_site(
+            CableEnd::new(&built.host_b, "eth0", HOST_B),
+            CableEnd::new(gateway_b, "dummyB", INSIDE_B),
+            CableEnd::new(gateway_b, "underlayB", UNDERLAY_B),
+            "toB",
+        )?;
+        Ok(built)
     }
 
-    /// Has every cable take datagrams of so many bytes.
+    /// Connects a host to its gateway, and the gateway to the router.
+    fn connect_site(
+        &self,
+        host: CableEnd<'_>,
+        inside: CableEnd<'_>,
+        underlay: CableEnd<'_>,
+        port: &str,
+    ) -> Result<(), LabError> {
+        inside.host.forward()?;
+        connect_to_gateway(host, inside, 24)?;
+        underlay.host.connect(underlay.device, &self.router, port)?;
+        underlay.host.address(underlay.device, network(underlay.address, 24))?;
+        self.router.route(Ipv4Net::from(underlay.address), None, Some(port))?;
+        self.router.proxy_arp(port)
+    }
+
+    /// Sets the MTU of both ends of every cable, in bytes.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if the kernel refuses the MTU.
     pub fn set_cable_mtus(&self, mtu: u32) -> Result<(), LabError> {
-        let cables = [
+        let cables: [(&Host, &str); 8] = [
             (&self.host_a, "eth0"),
             (&self.gateway_a, "dummyA"),
             (&self.gateway_a, "underlayA"),
@@ -114,27 +125,23 @@ impl TwoSites {
         cables.into_iter().try_for_each(|(host, device)| host.mtu(device, mtu))
     }
 
-    /// Brings the tunnel up on both gateways, as the two files say.
+    /// Brings the tunnel up on both gateways with [`CONFIG_A`] and [`CONFIG_B`].
     ///
     /// # Errors
-    /// What `adit run` would say.
+    /// Fails for the reasons for which `adit run` fails.
     pub fn bring_up(&self) -> Result<Tunnels, LabError> {
         Ok(Tunnels { a: bring_up(&self.gateway_a, CONFIG_A)?, b: bring_up(&self.gateway_b, CONFIG_B)? })
     }
 }
 
-/// Brings an overlay up on a host.
+/// Brings an overlay up on a host with the text of a configuration.
 ///
 /// # Errors
-/// The configuration has mistakes, or `adit run` would have failed.
+/// Fails if the configuration has mistakes, or for the reasons for which `adit run` fails.
 pub fn bring_up(host: &Host, config: &str) -> Result<Overlay, LabError> {
     let config = Config::parse("lab.toml", config).map_err(|problems| LabError::Io {
         what: format!("read the configuration of {}", host.name()),
         source: std::io::Error::other(problems.to_string()),
     })?;
     host.run(|| Overlay::bring_up(&config))
-}
-
-fn prefix(address: Ipv4Addr, len: u8) -> Ipv4Net {
-    Ipv4Net::new(address, len).unwrap_or_default()
 }

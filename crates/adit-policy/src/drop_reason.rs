@@ -82,8 +82,8 @@ drop_reasons! {
     Encapsulation {
         InnerMalformed, "inner-malformed", "RFC 791 section 3.1",
             "The datagram's IPv4 header is wrong: its length, its total length or its checksum.",
-            "Find the sender with `adit capture`. A broken driver or a program that writes raw \
-             packets sends such headers.";
+            "Find the sender with `tcpdump` on the tunnel interface. A broken driver or a program that \
+             writes raw packets sends such headers.";
         InnerNotIpv4, "inner-not-ipv4", "RFC 2003 section 3.1",
             "The packet that reached the tunnel interface is not IPv4, the only protocol that \
              Adit carries.",
@@ -129,7 +129,7 @@ drop_reasons! {
         PeerUnreachable, "peer-unreachable", "RFC 2003 section 4",
             "A router on the underlay has reported the peer unreachable (or its report did not \
              say which datagram it was about); the sender of this datagram is told so.",
-            "Check the path to the peer's underlay address with `adit ping` and `adit trace`.";
+            "Check the path to the peer's underlay address with `ping` and `traceroute`.";
     }
     Decapsulation {
         OuterMalformed, "outer-malformed", "RFC 791 section 3.1",
@@ -153,7 +153,7 @@ drop_reasons! {
              datagrams.";
         DecapInnerMalformed, "decap-inner-malformed", "RFC 791 section 3.1",
             "The IPv4 header inside the outer datagram is wrong.",
-            "Find the sender behind the peer with `adit capture`; the peer forwards broken \
+            "Find the sender behind the peer with `tcpdump` on the underlay; the peer forwards broken \
              headers.";
         DecapInnerNotIpv4, "decap-inner-not-ipv4", "RFC 2003 section 3.1",
             "The outer datagram carries something other than IPv4.",
@@ -198,8 +198,8 @@ drop_reasons! {
         IcmpDisproved, "icmp-disproved", "RFC 5927 section 7",
             "An ICMP error says that the path fails or has shrunk, but the peer has just answered \
              a probe over it.",
-            "Somebody on the path forges ICMP errors, or one of several paths is faulty: look \
-             with `adit trace`.";
+            "Somebody forges ICMP errors, or one of several paths is faulty: look with \
+             `traceroute` to the peer's underlay address.";
         IcmpNotRelayed, "icmp-not-relayed", "RFC 2003 section 4",
             "An ICMP error concerns the tunnel's own header, not the original sender.",
             "Nothing to do for a few. A steady rate means that the underlay misroutes or rejects \

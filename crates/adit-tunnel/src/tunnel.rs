@@ -271,12 +271,11 @@ impl Tunnel {
     /// TCP's own, without options (RFC 9293 section 3.7.1).
     #[inline]
     pub(crate) fn max_mss(&self, packet: &Ipv4Packet<'_>, mtu: u16) -> Option<u16> {
-        const FLAGS: usize = 13;
         let tcp = self.config.mss_clamp && packet.protocol() == Protocol::TCP;
         if !tcp || !packet.is_first_fragment_or_whole() {
             return None;
         }
-        let flags = TcpFlags(*packet.payload().get(FLAGS)?);
+        let flags = TcpFlags(*packet.payload().get(tcp::FLAGS_OFFSET)?);
         let headers = (OVERHEAD_V4 + ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16;
         flags.contains(TcpFlags::SYN).then(|| mtu.saturating_sub(headers))
     }

@@ -128,7 +128,7 @@ fn drained(path: &Flow<'_>) -> Result<(), BenchError> {
 fn bytes(measure: Measure, figure: f64, lengths: Lengths) -> Option<f64> {
     let a_second = match measure {
         Measure::TcpOne | Measure::TcpFour | Measure::ForwardTcp => figure / 8.0,
-        Measure::UdpSmall | Measure::ForwardUdp => figure * throughput::SMALL as f64,
+        Measure::UdpSmall | Measure::ForwardUdp => figure * throughput::SMALL_PAYLOAD as f64,
         _ => return None,
     };
     Some(a_second * lengths.load.as_secs_f64())

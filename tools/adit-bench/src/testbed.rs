@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_lab::cable::{self, CableEnd, connect_to_gateway};
 use adit_lab::host::Host;
 use ipnet::Ipv4Net;
 use serde::Serialize;
@@ -60,10 +61,9 @@ impl Testbed {
             .map_err(BenchError::io(format!("make {}", directory.display())))?;
         let sides = [Side::build(shape, ("a", 1), ("b", 2))?, Side::build(shape, ("b", 2), ("a", 1))?];
         let [a, b] = &sides;
-        a.host.connect(CABLE, &b.host, CABLE)?;
+        cable::connect(a.cable_end(), b.cable_end(), 24)?;
         for side in &sides {
             side.host.mtu(CABLE, CABLE_MTU)?;
-            side.host.address(CABLE, net(side.underlay(), 24))?;
         }
         Ok(Self { sides, directory })
     }
@@ -101,14 +101,17 @@ impl Side {
             Shape::Pair => side.host.address("lo", net(side.private(), 32))?,
             Shape::Chain => {
                 let gateway = Ipv4Addr::new(10, 42, Self::PRIVATE + number, 254);
-                side.end.connect(LAN, &side.host, LAN)?;
-                side.host.address(LAN, net(gateway, 24))?;
-                side.end.address(LAN, net(side.private(), 24))?;
-                side.end.route(Ipv4Net::default(), Some(gateway), None)?;
+                let host = CableEnd::new(&side.end, LAN, side.private());
+                connect_to_gateway(host, CableEnd::new(&side.host, LAN, gateway), 24)?;
                 side.host.forward()?;
             }
         }
         Ok(side)
+    }
+
+    /// The end of the cable to the other side.
+    fn cable_end(&self) -> CableEnd<'_> {
+        CableEnd::new(&self.host, CABLE, self.underlay())
     }
 
     /// Whether a host is behind it.

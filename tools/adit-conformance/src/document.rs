@@ -79,17 +79,17 @@ pub(crate) fn document(
          What Adit {version} in each of its data planes and the ipip driver of Linux {kernel} do with the same \
          packets, rule by rule. A cell is what was observed, not an opinion; one that the rule does not ask for is \
          **bold**. The packets of every row and system are kept as pcapng in `target/conformance`.\n\n\
-         ## One gateway, two neighbours that say what a row has them say\n\n\
+         ## One gateway between two scripted neighbours\n\n\
          The gateway under test stands between a host and a router whose every frame is written by hand; every \
          observation has a peer and senders of its own, so that none depends on another. All systems have their \
          defaults unless the rule says otherwise (Linux: `pmtudisc`, `ttl inherit`; Adit with `probe = false`, since \
-         the scripted router answers no probes). *Entrance* and *exit* say which end of the tunnel it is. *8 bytes*, \
-         *28 bytes*, *full* and *extended* say how much of the outer datagram's payload an ICMP error quotes \
+         the scripted router answers no probes). *Encapsulator* and *decapsulator* say which end of the tunnel it is. \
+         The id of a row is the name of its files of packets. *8 bytes*, *28 bytes*, *full* and *extended* say how much of the outer datagram's payload an ICMP error quotes \
          (RFC 792; the inner header and 8 bytes; RFC 1812; RFC 4884).\n\n\
          {}\n\
-         ## PairResults each other\n\n\
-         The article's network, with real hosts behind both gateways and a real router between them. The entrance \
-         is named first.\n\n\
+         ## Two gateways\n\n\
+         The two-site network, with real hosts behind both gateways and a real router between them. The \
+         encapsulator is named first.\n\n\
          {}\n\
          ## Rows whose observation is what the rule asks for\n\n\
          {}",
@@ -103,41 +103,40 @@ pub(crate) fn document(
 
 /// The table of one system at a time, between neighbours that say what the row has them say.
 fn rows_table(observed: &[Observed<'_>]) -> String {
-    let mut text = String::from("| section | level | rule | asked for |");
+    let mut text = String::from("| id | section | level | rule | asked for |");
     for system in System::ALL {
         text += &format!(" {} |", system.title());
     }
-    text += "\n|---|---|---|---|---|---|---|\n";
+    text += "\n|---|---|---|---|---|---|---|---|\n";
     for observed in observed {
-        let row = observed.row;
-        let role = match row.role {
-            Role::Encapsulator => "entrance",
-            Role::Decapsulator => "exit",
-        };
-        text += &format!(
-            "| {} ({role}) | {} | {} | {} |",
-            row.section,
-            row.level.keyword(),
-            row.rule,
-            asked(row, "<br>")
-        );
+        text += &rule_cells(observed.row);
         for cell in &observed.cells {
-            text += &format!(" {} |", grouped(row, cell, "<br>"));
+            text += &format!(" {} |", grouped(observed.row, cell, "<br>"));
         }
         text.push('\n');
     }
     text
 }
 
+/// The cells of a row that do not depend on what is observed. The id, which is stable, comes first.
+fn rule_cells(row: &Row) -> String {
+    let Row { name, section, rule, .. } = row;
+    let role = match row.role {
+        Role::Encapsulator => "encapsulator",
+        Role::Decapsulator => "decapsulator",
+    };
+    format!("| `{name}` | {section} ({role}) | {} | {rule} | {} |", row.level.keyword(), asked(row, "<br>"))
+}
+
 /// The table of the systems facing each other.
 fn interop_table(scenarios: &[&Scenario], columns: &[PairResults]) -> String {
-    let mut text = String::from("| scenario | asked for |");
+    let mut text = String::from("| id | scenario | asked for |");
     for column in columns {
         text += &format!(" {} to {} |", column.pair.entrance.title(), column.pair.exit.title());
     }
-    text += &format!("\n|{}\n", "---|".repeat(columns.len() + 2));
+    text += &format!("\n|{}\n", "---|".repeat(columns.len() + 3));
     for (at, scenario) in scenarios.iter().enumerate() {
-        text += &format!("| {} | {} |", scenario.what, scenario.asks.join(" *or* "));
+        text += &scenario_cells(scenario);
         for column in columns {
             let cell = column.cells.get(at).map_or("", String::as_str);
             text +=
@@ -146,6 +145,11 @@ fn interop_table(scenarios: &[&Scenario], columns: &[PairResults]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The cells of a scenario that do not depend on what is observed.
+fn scenario_cells(scenario: &Scenario) -> String {
+    format!("| `{}` | {} | {} |", scenario.name, scenario.what, scenario.asks.join(" *or* "))
 }
 
 /// What must not be, where Adit is the entrance: the entrance learns of the path, and tells its hosts.
@@ -189,6 +193,7 @@ fn score(observed: &[Observed<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::interop::SCENARIOS;
     use crate::row::Level::{self, Must, Plain};
 
     fn row(level: Level) -> Row {
@@ -212,11 +217,28 @@ mod tests {
         assert_eq!(
             table.lines().last(),
             Some(
-                "| RFC 1 2 (entrance) | MUST | A rule. | one, two: yes *or* perhaps<br>three: no \
+                "| `name` | RFC 1 2 (encapsulator) | MUST | A rule. | one, two: yes *or* perhaps<br>three: no \
                  | one: yes<br>two: perhaps<br>three: no | one, two: yes<br>three: **yes** \
                  | one, two: yes<br>three: no |"
             )
         );
+    }
+
+    /// Observing takes a guest; that the committed document has the rows of these sources does not.
+    #[test]
+    fn the_committed_document_has_every_row_and_scenario() {
+        let committed = include_str!("../../../docs/reference/conformance.md");
+        let rows = crate::rows::all();
+        let expected: Vec<String> =
+            rows.iter().map(rule_cells).chain(SCENARIOS.iter().map(scenario_cells)).collect();
+        let found: Vec<&str> = committed.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(found.starts_with(expected.as_str()), "expected {expected}\nfound {found}");
+        }
+        let ids: std::collections::BTreeSet<&str> =
+            rows.iter().map(|row| row.name).chain(SCENARIOS.iter().map(|scenario| scenario.name)).collect();
+        assert_eq!(ids.len(), expected.len(), "an id is used twice");
     }
 
     #[test]

@@ -11,8 +11,6 @@ pub(crate) enum Error {
     Linux(#[from] adit_linux::error::Error),
     #[error("cannot {what}: {source}")]
     Io { what: String, source: std::io::Error },
-    #[error("`{program} {input}` failed: {said}")]
-    Failed { program: &'static str, input: String, said: String },
     #[error(
         "this kernel has no ipip driver to compare with: `cargo xtask conformance` runs this in a guest that has one"
     )]

@@ -1,9 +1,7 @@
 //! The systems under test, and how each is told what tunnel to be.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use adit_control::Overlay;
+use adit_lab::LabError;
 use adit_lab::host::Host;
 use adit_lab::two_sites::bring_up;
 use adit_tunnel::DropReason;
@@ -131,7 +129,7 @@ impl Tunnel {
             site.underlay(),
             site.network()
         );
-        ip(gateway, batch)
+        ip(gateway, &batch)
     }
 
     /// How many datagrams with the mark of congestion it has counted from a site; `None`: it does not count.
@@ -174,35 +172,14 @@ impl Tunnel {
 pub(crate) fn has_driver() -> Result<bool, Error> {
     let host = Host::new("a host to try the driver on")?;
     let remote = Site::all().next().map_or(UNDERLAY, Site::underlay);
-    match ip(&host, format!("link add name try0 type ipip local {UNDERLAY} remote {remote}\n")) {
+    match ip(&host, &format!("link add name try0 type ipip local {UNDERLAY} remote {remote}\n")) {
         Ok(()) => Ok(true),
-        Err(Error::Failed { said, .. }) if said.contains("Unknown device type") => Ok(false),
+        Err(Error::Lab(LabError::Program { said, .. })) if said.contains("Unknown device type") => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Runs lines of the `ip` program on a host.
-pub(crate) fn ip(host: &Host, lines: String) -> Result<(), Error> {
-    let failed =
-        |error: std::io::Error| Error::Io { what: "run `ip` (Debian: iproute2)".to_owned(), source: error };
-    let output = host
-        .ns()
-        .run(|| {
-            let mut child = Command::new("ip")
-                .args(["-batch", "-"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                stdin.write_all(lines.as_bytes())?;
-            }
-            child.wait_with_output()
-        })?
-        .map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-    Err(Error::Failed { program: "ip -batch -", input: lines.trim().replace('\n', "; "), said })
+/// Runs lines of the `ip` program (Debian: iproute2) on a host.
+pub(crate) fn ip(host: &Host, lines: &str) -> Result<(), Error> {
+    Ok(host.program_with_input("ip", &["-batch", "-"], lines)?)
 }

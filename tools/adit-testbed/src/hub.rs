@@ -17,7 +17,9 @@ use ipnet::Ipv4Net;
 
 use crate::test_planes::plane_name;
 use adit_lab::LabError;
+use adit_lab::cable::{CableEnd, connect_to_gateway, network};
 use adit_lab::host::Host;
+use adit_lab::router::Router;
 use adit_lab::two_sites::bring_up;
 
 /// The tunnel's interface, on every gateway.
@@ -67,7 +69,7 @@ impl Site {
     /// Its private network.
     #[must_use]
     pub fn network(self) -> Ipv4Net {
-        prefix(Ipv4Addr::new(10, 10, self.number(), 0), 24)
+        network(Ipv4Addr::new(10, 10, self.number(), 0), 24)
     }
 
     /// Its gateway in its private network.
@@ -134,7 +136,7 @@ pub struct SiteHosts {
 /// The network, without a tunnel.
 pub struct HubNetwork {
     /// In the middle of the underlay; its interfaces are [`Site::port`].
-    pub router: Host,
+    pub router: Router,
     sites: [SiteHosts; 3],
 }
 
@@ -155,8 +157,7 @@ impl HubNetwork {
     /// # Errors
     /// Not allowed to, or a kernel that lacks veth.
     pub fn build() -> Result<Self, LabError> {
-        let router = Host::new("router")?;
-        router.forward()?;
+        let router = Router::new("router")?;
         let [hub, one, two] = Site::ALL.map(|site| build_site(site, &router));
         Ok(Self { sites: [hub?, one?, two?], router })
     }
@@ -177,22 +178,13 @@ impl HubNetwork {
     }
 }
 
-fn build_site(site: Site, router: &Host) -> Result<SiteHosts, LabError> {
+fn build_site(site: Site, router: &Router) -> Result<SiteHosts, LabError> {
     let gateway = Host::new(&format!("gateway {}", site.name()))?;
     let host = Host::new(&format!("host {}", site.name()))?;
     gateway.forward()?;
-    gateway.connect("inside", &host, "eth0")?;
-    gateway.address("inside", prefix(site.inside(), 24))?;
-    host.address("eth0", prefix(site.host(), 24))?;
-    host.route(Ipv4Net::default(), Some(site.inside()), None)?;
-
-    gateway.connect(UNDERLAY, router, site.port())?;
-    gateway.address(UNDERLAY, prefix(site.underlay(), 30))?;
-    router.address(site.port(), prefix(site.router(), 30))?;
-    gateway.route(Ipv4Net::default(), Some(site.router()), None)?;
+    let inside = CableEnd::new(&gateway, "inside", site.inside());
+    connect_to_gateway(CableEnd::new(&host, "eth0", site.host()), inside, 24)?;
+    let port = CableEnd::new(router, site.port(), site.router());
+    connect_to_gateway(CableEnd::new(&gateway, UNDERLAY, site.underlay()), port, 30)?;
     Ok(SiteHosts { gateway, host })
-}
-
-fn prefix(address: Ipv4Addr, len: u8) -> Ipv4Net {
-    Ipv4Net::new(address, len).unwrap_or_default()
 }

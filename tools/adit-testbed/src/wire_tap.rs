@@ -9,7 +9,7 @@ use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::packet::PacketSender;
 
 use adit_lab::LabError;
-use adit_lab::capture::Frame;
+use adit_lab::capture::{Frame, SNAPLEN};
 use adit_lab::host::Host;
 
 /// The longest datagram that an [`Injector`] sends: what an Ethernet takes.
@@ -17,8 +17,6 @@ const CAPACITY: usize = 1500;
 const BATCH: usize = 64;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const ARP: [u8; 2] = [0x08, 0x06];
-/// The largest frame that is heard whole.
-const SNAPLEN: usize = 70_000;
 
 /// The Ethernet address of an interface.
 ///
@@ -115,7 +113,7 @@ impl FrameReceiver {
         let index = host.index(device)?;
         let tap = host.run(|| Tap::open(index))?;
         let speaker = mac(other, other_device)?;
-        Ok(Self { tap, speaker, buffer: vec![0; SNAPLEN], frames: Vec::new() })
+        Ok(Self { tap, speaker, buffer: vec![0; SNAPLEN as usize], frames: Vec::new() })
     }
 
     /// The next IPv4 datagram that the other end has sent, with whatever padding follows it, waiting so

@@ -55,8 +55,9 @@ const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]
 pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
     match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
         Some(("run", rest)) => start(&[], |home| command(rest, home)).map(|(_, code)| ExitCode::from(code)),
-        Some(("test", packages)) => start(crate::test::PACKAGES, |home| suite::job(home, packages))
-            .map(|(_, code)| ExitCode::from(code)),
+        Some(("test", packages)) => {
+            start(debian::FOR_TESTS, |home| suite::job(home, packages)).map(|(_, code)| ExitCode::from(code))
+        }
         Some(("bench", rest)) => {
             let (home, code) = start(bench::PACKAGES, |home| bench::job(home, rest))?;
             Ok(bench::tell(&home, code))
@@ -76,6 +77,18 @@ pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
     let rest: Vec<String> = arguments.iter().filter(|argument| *argument != "--check").cloned().collect();
     let (home, code) = start(&[], |home| conformance::job(home, &rest))?;
     conformance::tell(&home, code, is_check)
+}
+
+/// Runs the tests of these names and `adit-conformance` in one guest, and compares what the latter
+/// observes with the committed document.
+///
+/// # Errors
+/// The guest could not be made or died, or something else was observed.
+pub(crate) fn test_with_conformance(names: &[String]) -> Result<ExitCode, String> {
+    let job = |home: &Home| suite::job_with(home, names, Some(conformance::job(home, &[])?));
+    let (home, code) = start(debian::FOR_TESTS, job)?;
+    conformance::tell(&home, 0, true)?;
+    Ok(ExitCode::from(code))
 }
 
 /// Makes sure of this machine's packages, then runs the job that `job` makes.

@@ -95,7 +95,7 @@ const SUITES: &[Suite] = &[
 ];
 
 /// How long one of them may take. Emulation is some ten times slower than the machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long all of them may take.
 const TIMEOUT: Duration = Duration::from_secs(1200);
 /// What `timeout` says of a program that it had to end.
@@ -112,6 +112,8 @@ struct Program {
     arguments: Vec<String>,
     /// Cargo starts a package's tests in its directory.
     directory: PathBuf,
+    /// How long it may take.
+    seconds: u64,
 }
 
 /// Whether a name on the command line is this suite's: that of its package, or `PACKAGE:TARGET`.
@@ -124,13 +126,19 @@ fn is_named(suite: &Suite, name: &str) -> bool {
 
 /// Builds the tests; the job that runs those of these names, or all of them.
 pub(super) fn job(home: &Home, names: &[String]) -> Result<Job, String> {
+    job_with(home, names, None)
+}
+
+/// The same, and another job behind the tests, for which the guest need not start again.
+pub(super) fn job_with(home: &Home, names: &[String], other: Option<Job>) -> Result<Job, String> {
     let is_wanted = |suite: &&Suite| names.is_empty() || names.iter().any(|name| is_named(suite, name));
     let suites: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
     if suites.is_empty() {
         return Err(format!("none of {} has tests for the guest", names.join(", ")));
     }
     let artifacts = build()?;
-    let programs = suites.iter().map(|suite| program(suite, &artifacts)).collect::<Result<Vec<_>, _>>()?;
+    let mut programs =
+        suites.iter().map(|suite| program(suite, &artifacts)).collect::<Result<Vec<_>, _>>()?;
     for (test, reason) in suites.iter().flat_map(|suite| suite.left_out) {
         println!("not run in the guest: {test}: {reason}");
     }
@@ -138,6 +146,21 @@ pub(super) fn job(home: &Home, names: &[String]) -> Result<Job, String> {
     // What the tests run, where a name is all that cargo gives it.
     pinned
         .extend(artifacts.iter().filter(|artifact| !artifact.profile.test).filter_map(Artifact::executable));
+
+    let mut timeout = TIMEOUT;
+    if let Some(other) = other {
+        let (name, arguments) = other.command.split_first().ok_or("a job without a command")?;
+        let program = PathBuf::from(name);
+        pinned.extend(other.pinned);
+        timeout += other.timeout;
+        programs.push(Program {
+            name: program.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            program,
+            arguments: arguments.to_vec(),
+            directory: other.directory,
+            seconds: other.timeout.as_secs(),
+        });
+    }
 
     let told = |error: &dyn std::error::Error| format!("cannot write what the guest is to test: {error}");
     let plan = home.file("plan.json");
@@ -151,7 +174,7 @@ pub(super) fn job(home: &Home, names: &[String]) -> Result<Job, String> {
         environment: Vec::new(),
         directory: run::root(),
         pinned,
-        timeout: TIMEOUT,
+        timeout,
     })
 }
 
@@ -216,7 +239,7 @@ fn program(suite: &Suite, artifacts: &[Artifact]) -> Result<Program, String> {
     for (test, _) in suite.left_out {
         arguments.extend(["--skip".to_owned(), (*test).to_owned()]);
     }
-    Ok(Program { name, program, arguments, directory })
+    Ok(Program { name, program, arguments, directory, seconds: PROGRAM_TIMEOUT.as_secs() })
 }
 
 /// How a program ended, and after how long.
@@ -247,12 +270,12 @@ fn run_one(program: Program) -> Ended {
     println!("\n== {}", program.name);
     let start = Instant::now();
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", &PATIENCE.as_secs().to_string()]).arg(&program.program);
+    command.args(["--kill-after=5", &program.seconds.to_string()]).arg(&program.program);
     command.args(&program.arguments).current_dir(&program.directory);
     let how = match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) if status.code() == Some(TIMED_OUT) => {
-            Err(format!("not done after {} s", PATIENCE.as_secs()))
+            Err(format!("not done after {} s", program.seconds))
         }
         Ok(status) => Err(status.to_string()),
         Err(error) => Err(format!("cannot run it: {error}")),

@@ -1,4 +1,6 @@
-//! Asking a running daemon over its socket.
+//! The client of a running daemon's API.
+//!
+//! It blocks, and speaks just enough HTTP/1.0: one request for each connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,43 +9,42 @@ use std::time::Duration;
 use adit_config::Config;
 use serde::de::DeserializeOwned;
 
+use crate::api::apply::{Applied, ApplyRequest, CHANGE_TIMEOUT};
 use crate::api::drops::Drops;
-use crate::api::{Endpoint, ErrorBody};
-use crate::daemon::service::{Applied, ApplyRequest};
+use crate::api::endpoint::Endpoint;
+use crate::api::error::ErrorBody;
 use crate::error::ControlError;
 use crate::state::events::Event;
 use crate::state::paths::RuntimePaths;
 use crate::state::status::Status;
 
-/// A daemon that does not answer within this is not answering.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// To load a large overlay takes some seconds.
-const PATIENCE_TO_APPLY: Duration = Duration::from_secs(120);
-/// One that is followed says every 15 seconds at least that it lives.
-const PATIENCE_OF_FOLLOWERS: Duration = Duration::from_secs(45);
+/// How long a daemon may take to answer a question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stream of events may be silent: the daemon sends something every 15 seconds.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The status of the overlay.
 ///
 /// # Errors
-/// Nobody answers, or not with a status.
+/// Fails if no daemon answers, or the answer is no status.
 pub fn status(paths: &RuntimePaths) -> Result<Status, ControlError> {
-    decoded(paths, &ask(paths, Endpoint::Status, "", PATIENCE)?)
+    decoded(paths, &ask(paths, Endpoint::Status, "", ANSWER_TIMEOUT)?)
 }
 
 /// What the overlay drops, and why.
 ///
 /// # Errors
-/// Nobody answers, or not with that.
+/// Fails if no daemon answers, or the answer is something else.
 pub fn drops(paths: &RuntimePaths) -> Result<Drops, ControlError> {
-    decoded(paths, &ask(paths, Endpoint::Drops, "", PATIENCE)?)
+    decoded(paths, &ask(paths, Endpoint::Drops, "", ANSWER_TIMEOUT)?)
 }
 
-/// What runs; `None`: nothing does.
+/// The running configuration; `None` if no daemon answers.
 ///
 /// # Errors
-/// Something answers that is no daemon of ours.
+/// Fails if the answer is no configuration.
 pub fn running_config(paths: &RuntimePaths) -> Result<Option<Config>, ControlError> {
-    match ask(paths, Endpoint::Config, "", PATIENCE) {
+    match ask(paths, Endpoint::Config, "", ANSWER_TIMEOUT) {
         Ok(text) => {
             Config::parse("what runs", &text).map(Some).map_err(|problems| bad(paths, problems.to_string()))
         }
@@ -52,36 +53,36 @@ pub fn running_config(paths: &RuntimePaths) -> Result<Option<Config>, ControlErr
     }
 }
 
-/// Has a running overlay become what a file says.
+/// Applies a file to a running overlay. Returns when the change has been made.
 ///
 /// # Errors
-/// Nobody answers, or the daemon refuses: nothing has changed then.
+/// Fails if no daemon answers, or the change fails; nothing has changed then.
 pub fn apply(paths: &RuntimePaths, request: &ApplyRequest) -> Result<Applied, ControlError> {
     let body = serde_json::to_string(request).map_err(|error| bad(paths, error.to_string()))?;
-    decoded(paths, &ask(paths, Endpoint::Apply, &body, PATIENCE_TO_APPLY)?)
+    decoded(paths, &ask(paths, Endpoint::Apply, &body, CHANGE_TIMEOUT)?)
 }
 
-/// Keeps what waits to be confirmed; whether anything did.
+/// Keeps a change that waits to be confirmed. Returns whether there was one.
 ///
 /// # Errors
-/// Nobody answers.
+/// Fails if no daemon answers.
 pub fn confirm(paths: &RuntimePaths) -> Result<bool, ControlError> {
-    decoded(paths, &ask(paths, Endpoint::Confirm, "", PATIENCE)?)
+    decoded(paths, &ask(paths, Endpoint::Confirm, "", CHANGE_TIMEOUT)?)
 }
 
-/// What happens from now on, as it happens.
+/// The events from now on, as they happen.
 ///
 /// # Errors
-/// Nobody answers, or not with events.
+/// Fails if no daemon answers, or the answer is no stream of events.
 pub fn follow(paths: &RuntimePaths) -> Result<Events, ControlError> {
-    let mut answer = request(paths, Endpoint::Events, "", PATIENCE)?;
+    let mut answer = request(paths, Endpoint::Events, "", ANSWER_TIMEOUT)?;
     answer.head()?;
-    let patience = answer.reader.get_ref().set_read_timeout(Some(PATIENCE_OF_FOLLOWERS));
-    patience.map_err(|error| answer.bad(error.to_string()))?;
+    let set = answer.reader.get_ref().set_read_timeout(Some(STREAM_TIMEOUT));
+    set.map_err(|error| answer.bad(error.to_string()))?;
     Ok(Events(answer))
 }
 
-/// What is told by a daemon that is followed, until it ends.
+/// The events of a daemon, until it ends.
 pub struct Events(Answer);
 
 impl Iterator for Events {
@@ -95,7 +96,7 @@ impl Iterator for Events {
                 Ok(_) => {}
                 Err(error) => return Some(Err(self.0.bad(error.to_string()))),
             }
-            // What else there is are comments, and empty lines between events.
+            // The other lines are numbers, comments, and the empty lines between events.
             if let Some(data) = line.strip_prefix("data: ") {
                 return Some(serde_json::from_str(data).map_err(|error| self.0.bad(error.to_string())));
             }
@@ -111,14 +112,14 @@ fn bad(paths: &RuntimePaths, detail: String) -> ControlError {
     ControlError::BadAnswer { socket: paths.socket(), detail }
 }
 
-/// One request, and the body of its answer.
+/// Sends one request. Returns the body of its answer.
 fn ask(
     paths: &RuntimePaths,
     endpoint: Endpoint,
     body: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<String, ControlError> {
-    let mut answer = request(paths, endpoint, body, patience)?;
+    let mut answer = request(paths, endpoint, body, timeout)?;
     answer.head()?;
     answer.rest()
 }
@@ -127,7 +128,7 @@ fn request(
     paths: &RuntimePaths,
     endpoint: Endpoint,
     body: &str,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Answer, ControlError> {
     let socket = paths.socket();
     let mut stream = match UnixStream::connect(&socket) {
@@ -145,8 +146,8 @@ fn request(
         body.len()
     );
     let exchange = |stream: &mut UnixStream| {
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
         stream.write_all(head.as_bytes())?;
         stream.write_all(body.as_bytes())
     };
@@ -156,32 +157,35 @@ fn request(
     Ok(answer)
 }
 
-/// An answer that is being read.
+/// An answer of which a part has been read.
 struct Answer {
     reader: BufReader<UnixStream>,
     paths: RuntimePaths,
 }
 
 impl Answer {
-    /// Reads the head; a refusal is an error.
+    /// Reads the head.
+    ///
+    /// # Errors
+    /// Fails if the daemon answers with an error.
     fn head(&mut self) -> Result<(), ControlError> {
         let first = self.line()?;
         while !self.line()?.is_empty() {}
         match first.split(' ').nth(1) {
             Some("200") => Ok(()),
             Some(code) => match (code, serde_json::from_str::<ErrorBody>(&self.rest()?)) {
-                ("422", Ok(refusal)) => Err(ControlError::Refused(refusal.error)),
-                (_, Ok(refusal)) => Err(self.bad(refusal.error)),
+                ("422", Ok(body)) => Err(ControlError::Refused(body.error)),
+                (_, Ok(body)) => Err(self.bad(body.error)),
                 (_, Err(_)) => Err(self.bad(first)),
             },
-            None => Err(self.bad("no HTTP answer".to_owned())),
+            None => Err(self.bad("it is not an HTTP answer".to_owned())),
         }
     }
 
     fn line(&mut self) -> Result<String, ControlError> {
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
-            Ok(0) => Err(self.bad("no HTTP answer".to_owned())),
+            Ok(0) => Err(self.bad("it is not an HTTP answer".to_owned())),
             Ok(_) => Ok(line.trim_end().to_owned()),
             Err(error) => Err(self.bad(error.to_string())),
         }

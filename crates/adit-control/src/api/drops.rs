@@ -1,4 +1,4 @@
-//! What `adit drops` shows: every reason for which something is dropped, how often it was, and why.
+//! The drop reasons with their counts, as `adit drops` shows them.
 
 use adit_tunnel::DropReason;
 use schemars::JsonSchema;
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::status::{SCHEMA, Status};
 
-/// Every reason of an overlay, whether or not it ever occurred.
+/// Every drop reason, including those that have never occurred.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Drops {
     /// The version of the shape.
     pub schema: u32,
     /// The site's name.
     pub site: String,
-    /// The reasons, in the order of a datagram's way.
+    /// The reasons, in the order in which a datagram meets them.
     pub drops: Vec<Drop>,
 }
 
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Drop {
-    /// Its name, which stays from release to release.
+    /// Its name, which no release changes.
     pub reason: String,
     /// Packets dropped for it since the start.
     pub count: u64,
-    /// Where on a datagram's way.
+    /// The stage at which a datagram meets it.
     pub stage: String,
-    /// The section of the RFC that asks for it, or that it follows from.
+    /// The section of the RFC that it follows from.
     pub section: String,
-    /// One sentence for people.
+    /// What it means, in one sentence.
     pub explanation: String,
 }
 
 impl Drops {
-    /// All of them, with the counts of a status.
+    /// All reasons, with the counts of a status.
     #[must_use]
     pub fn of(status: &Status) -> Self {
         let drops = DropReason::ALL.into_iter().map(|reason| Drop {
@@ -53,7 +53,7 @@ mod tests {
     use crate::state::sample;
 
     #[test]
-    fn every_reason_is_there_once_with_its_count() {
+    fn every_reason_is_listed_once_with_its_count() {
         let mut status = sample::status();
         status.drops.insert("queue-full".to_owned(), 7);
         let drops = Drops::of(&status);

@@ -1,9 +1,10 @@
-//! An overlay's numbers for Prometheus, in the text format of OpenMetrics 1.0.
+//! The metrics of an overlay for Prometheus, in the text format of OpenMetrics 1.0.
 //!
-//! Everything is read from a [`Status`] when it is asked for: nothing is counted twice, and nothing is kept.
-//! Names and labels stay from release to release: `site`, and `peer` where it is about one.
+//! They are made from the snapshot of a [`Status`] when they are asked for; there are no counters
+//! of their own. No release changes names or labels: `site`, and `peer` for a metric of a peer.
 
 use std::fmt;
+use std::sync::Arc;
 
 use adit_tunnel::DropReason;
 use adit_wire::ecn::EcnAnomaly;
@@ -16,18 +17,19 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::reconcile::change::Object;
+use crate::state::snapshot::Snapshot;
 use crate::state::status::{PeerState, PeerStatus, Probing, Status};
 
-/// What a scraper is told that the text is.
+/// The content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The numbers of a status.
+/// The metrics of a snapshot.
 ///
 /// # Errors
-/// None that a text in memory could have.
-pub fn text(status: Status) -> Result<String, fmt::Error> {
+/// Fails if a metric cannot be formatted, which does not happen for text in memory.
+pub(crate) fn text(snapshot: Arc<Snapshot>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Site(status)));
+    registry.register_collector(Box::new(Site(snapshot)));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
@@ -36,9 +38,9 @@ pub fn text(status: Status) -> Result<String, fmt::Error> {
 /// A sample.
 #[derive(Clone, Copy, Debug)]
 enum Value {
-    /// Only ever grows.
+    /// A counter: it only grows.
     Count(u64),
-    /// Goes up and down.
+    /// A gauge: it goes up and down.
     Level(f64),
 }
 
@@ -51,13 +53,13 @@ impl Value {
     }
 }
 
-/// What is told of each peer.
+/// A metric that each peer has.
 struct PeerMetric {
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
     kind: MetricType,
-    /// `None` where nothing is known.
+    /// `None` if the value is not known.
     value: fn(&PeerStatus) -> Option<Value>,
 }
 
@@ -143,11 +145,11 @@ fn truth(is_true: bool) -> Value {
 }
 
 #[derive(Debug)]
-struct Site(Status);
+struct Site(Arc<Snapshot>);
 
 impl Collector for Site {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let status = &self.0;
+        let status = self.status();
         let site = &status.site;
         let labels = [
             ("site", site.name.as_str()),
@@ -169,7 +171,8 @@ impl Collector for Site {
         let mtu = Value::Level(f64::from(site.mtu));
         mtu.encode(device_mtu.encode_family(&[("site", site.name.as_str())])?)?;
 
-        // Each from the start, at zero: what appears with its first event hides that event from a rate.
+        // Every counter is there from the start, at zero: one that appeared with its first event
+        // would hide that event from a rate.
         let drops = DropReason::ALL.map(|reason| (reason.as_str(), of(&status.drops, reason.as_str())));
         self.counters(&mut encoder, "adit_drops", "Packets dropped, by reason.", "reason", &drops)?;
         let repairs = Object::ALL.map(|object| (object.as_str(), of(&status.repairs, object.as_str())));
@@ -208,13 +211,17 @@ impl Collector for Site {
 }
 
 impl Site {
+    fn status(&self) -> &Status {
+        self.0.status()
+    }
+
     fn peers(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         for metric in &PEER_METRICS {
             let mut family =
                 encoder.encode_descriptor(metric.name, metric.help, metric.unit.as_ref(), metric.kind)?;
-            for peer in &self.0.peers {
+            for peer in &self.status().peers {
                 if let Some(value) = (metric.value)(peer) {
-                    let labels = [("site", self.0.site.name.as_str()), ("peer", peer.name.as_str())];
+                    let labels = [("site", self.status().site.name.as_str()), ("peer", peer.name.as_str())];
                     value.encode(family.encode_family(&labels)?)?;
                 }
             }
@@ -233,7 +240,7 @@ impl Site {
     ) -> fmt::Result {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for &(value, count) in counts {
-            let labels = [("site", self.0.site.name.as_str()), (label, value)];
+            let labels = [("site", self.status().site.name.as_str()), (label, value)];
             Value::Count(count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
@@ -250,10 +257,10 @@ mod tests {
     use crate::state::sample;
 
     #[test]
-    fn names_labels_and_values() {
+    fn metrics_have_their_names_labels_and_values() {
         let mut status = sample::status();
         status.drops.insert("queue-full".to_owned(), 7);
-        let text = text(status).unwrap();
+        let text = text(Arc::new(Snapshot::new(status))).unwrap();
         for line in [
             "adit_peer_up{site=\"a\",peer=\"b\"} 1.0",
             "adit_peer_unreachable{site=\"a\",peer=\"b\"} 0.0",
@@ -271,11 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn a_metric_without_a_value_is_left_out() {
         let mut status = sample::status();
         status.peers[0].last_rx_seconds = None;
         status.peers[0].soft_state.probe = Probing::Off;
-        let text = text(status).unwrap();
+        let text = text(Arc::new(Snapshot::new(status))).unwrap();
         for name in ["adit_peer_silence_seconds{", "adit_peer_answers_probes{"] {
             assert!(!text.contains(name), "{text}");
         }

@@ -1,35 +1,38 @@
-//! Where scrapers find the numbers: an address of the file's choice, which may change while the overlay runs.
+//! The server of metrics by TCP, at the address of `site.metrics`, which may change while the
+//! overlay runs.
 
 use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::api::Api;
+use crate::api::router::{self, Readings};
 use crate::error::ControlError;
 
-/// What listens for scrapers, until it is dropped.
+/// Serves metrics until it is dropped.
 #[derive(Default)]
 pub(crate) struct MetricsServer {
     address: Option<SocketAddr>,
     /// Bound, and not served yet.
     listener: Option<TcpListener>,
     server: JoinSet<std::io::Result<()>>,
+    /// The last attempt to listen failed, and the log says so.
     has_failed: bool,
 }
 
 impl MetricsServer {
-    /// Nothing listens.
-    pub(crate) fn none() -> Self {
+    /// A server that does not listen yet.
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Listens there instead of where it did. Whoever connects waits until it is served.
+    /// Listens at `address` instead of where it listened before; `None` stops listening. A client
+    /// that connects waits until [`MetricsServer::serve`] is called.
     ///
     /// # Errors
-    /// It cannot; then nothing listens.
+    /// Fails if the address cannot be bound; the server then listens nowhere.
     pub(crate) async fn listen(&mut self, address: Option<SocketAddr>) -> Result<(), ControlError> {
-        // The old one first: the new one may be the same port of more addresses.
+        // The old socket is closed first: the new one may be the same port of more addresses.
         self.server.shutdown().await;
         (self.address, self.listener) = (None, None);
         if let Some(address) = address {
@@ -40,15 +43,17 @@ impl MetricsServer {
         Ok(())
     }
 
-    /// Answers those who connect.
-    pub(crate) fn serve(&mut self, api: &Api) {
+    /// Answers clients, if there is a listener that is not served yet.
+    pub(crate) fn serve(&mut self, readings: &Readings) {
         if let Some(listener) = self.listener.take() {
-            self.server.spawn(axum::serve(listener, api.clone().for_scrapers()).into_future());
+            let app = router::for_metrics(readings.clone());
+            self.server.spawn(axum::serve(listener, app).into_future());
         }
     }
 
-    /// Does as the file says now. What cannot be had is said once, and tried again with every call.
-    pub(crate) async fn follow(&mut self, address: Option<SocketAddr>, api: &Api) {
+    /// Moves to `address` if it is not there yet. A failure is logged once, and every call tries
+    /// again.
+    pub(crate) async fn move_to(&mut self, address: Option<SocketAddr>, readings: &Readings) {
         if self.address == address {
             self.has_failed = false;
             return;
@@ -57,12 +62,12 @@ impl MetricsServer {
             Ok(()) => self.has_failed = false,
             Err(error) => {
                 if !self.has_failed {
-                    tracing::error!(%error, "nobody can read the numbers");
+                    tracing::error!(%error, "metrics are not served");
                 }
                 self.has_failed = true;
             }
         }
-        self.serve(api);
+        self.serve(readings);
     }
 }
 
@@ -70,12 +75,10 @@ impl MetricsServer {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
 
     use super::*;
-    use crate::state::sample;
 
-    /// Asks, on another thread than the one that answers.
+    /// Asks on a thread of its own: the test's only thread answers.
     async fn ask(address: SocketAddr) -> std::io::Result<String> {
         let asked = tokio::task::spawn_blocking(move || {
             let mut stream = TcpStream::connect(address)?;
@@ -87,20 +90,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_had_as_soon_as_it_is_free() {
+    fn an_address_that_was_taken_is_served_as_soon_as_it_is_free() {
         crate::block_on(async {
             let taken = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = taken.local_addr().unwrap();
-            let api = Api::new(Arc::new(|| Some(sample::status())));
-            let mut scrapers = MetricsServer::none();
-            scrapers.follow(Some(address), &api).await;
-            assert!(scrapers.has_failed && scrapers.address.is_none());
+            let readings = Readings::sample();
+            let mut server = MetricsServer::new();
+            server.move_to(Some(address), &readings).await;
+            assert!(server.has_failed && server.address.is_none());
             drop(taken);
-            scrapers.follow(Some(address), &api).await;
-            assert!(!scrapers.has_failed);
+            server.move_to(Some(address), &readings).await;
+            assert!(!server.has_failed);
             let answer = ask(address).await.unwrap();
             assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("adit_peer_up{"), "{answer}");
-            scrapers.follow(None, &api).await;
+            server.move_to(None, &readings).await;
             assert_eq!(ask(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
         });
     }

@@ -1,17 +1,18 @@
-//! The description of the interface (OpenAPI 3.1), made from the very types that are served.
+//! The OpenAPI 3.1 description of the API, made from the types that are served.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::{Endpoint, ErrorBody};
+use crate::api::apply::{Applied, ApplyRequest};
 use crate::api::drops::Drops;
-use crate::api::metrics;
-use crate::daemon::service::{Applied, ApplyRequest};
+use crate::api::endpoint::Endpoint;
+use crate::api::error::ErrorBody;
+use crate::api::{handlers, metrics};
 use crate::state::events::Event;
 use crate::state::status::Status;
 
-/// Where the description keeps what it refers to.
+/// Where the description keeps its schemas.
 const SCHEMAS: &str = "/components/schemas";
 
 /// The description. It is committed as `docs/reference/openapi.json`.
@@ -19,114 +20,158 @@ const SCHEMAS: &str = "/components/schemas";
 pub fn openapi() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = SCHEMAS.into());
     let mut schemas = settings.into_generator();
-    let refusal = json!({ "application/json": { "schema": reference::<ErrorBody>(&mut schemas) } });
+    let error = json!({ "application/json": { "schema": reference::<ErrorBody>(&mut schemas) } });
     let paths: Map<String, Value> = Endpoint::ALL
         .into_iter()
-        .map(|endpoint| (endpoint.path().to_owned(), described(endpoint, &refusal, &mut schemas)))
+        .map(|endpoint| {
+            let operation = Operation::of(endpoint, &mut schemas).describe(endpoint, &error, &mut schemas);
+            (endpoint.path().to_owned(), operation)
+        })
         .collect();
     json!({
         "openapi": "3.1.0",
         "info": {
             "title": "Adit",
             "version": "1",
-            "summary": "A running overlay, asked on its socket.",
-            "description": "HTTP on the Unix socket /run/adit/NAME.sock, which root alone may connect to: \
-                `curl --unix-socket /run/adit/NAME.sock http://adit/v1/status`. What is there stays; members may \
-                be added to objects, and values to lists of words. `site.metrics` in the configuration serves \
-                the answer of /v1/metrics by TCP too, as /metrics, and nothing else.",
+            "summary": "The API of a running overlay.",
+            "description": "HTTP on the Unix socket /run/adit/NAME.sock, to which only root may connect: \
+                `curl --unix-socket /run/adit/NAME.sock http://adit/v1/status`. Nothing is removed from the API; \
+                objects may get more members, and lists of words more values. `site.metrics` in the configuration \
+                serves the answer of /v1/metrics by TCP too, as /metrics, and nothing else.",
         },
         "paths": paths,
         "components": { "schemas": schemas.take_definitions(true) },
     })
 }
 
-fn described(endpoint: Endpoint, refusal: &Value, schemas: &mut SchemaGenerator) -> Value {
-    let text = || json!({ "type": "string" });
-    let (id, summary, answer, media_type, schema) = match endpoint {
-        Endpoint::Status => (
-            "status",
-            "The overlay as it is now",
-            "Site, data plane and why, a peer each, what was counted.",
-            "application/json",
-            reference::<Status>(schemas),
-        ),
-        Endpoint::Drops => (
-            "drops",
-            "Every reason for which something is dropped",
-            "Each reason with its count, whether or not it ever occurred.",
-            "application/json",
-            reference::<Drops>(schemas),
-        ),
-        Endpoint::Events => {
-            // What OpenAPI 3.1 has no word for: the shape of what is in each `data:`.
-            let event = reference::<Event>(schemas);
-            let stream =
-                json!({ "type": "string", "contentMediaType": "text/event-stream", "x-event": event });
-            (
-                "events",
-                "What happens to the peers, as it happens",
-                "Server-sent events without end: `data: ` and one event (`x-event`) as JSON, in one line; a comment \
-                 every 15 seconds. It begins with what happens next. A reader that is too slow loses the \
-                 oldest, and is told how many by the event `missed`.",
-                "text/event-stream",
-                stream,
-            )
-        }
-        Endpoint::Metrics => (
-            "metrics",
-            "Numbers for Prometheus",
-            "The text format of OpenMetrics 1.0.",
-            metrics::CONTENT_TYPE,
-            text(),
-        ),
-        Endpoint::Config => (
-            "config",
-            "What runs, as a configuration file",
-            "TOML, with every key written out.",
-            "text/plain; charset=utf-8",
-            text(),
-        ),
-        Endpoint::Apply => (
-            "apply",
-            "Has what runs become what a file says",
-            "What has changed: all of it, or, if it is refused, nothing.",
-            "application/json",
-            reference::<Applied>(schemas),
-        ),
-        Endpoint::Reload => (
-            "reload",
-            "Applies the file anew that was applied last",
-            "What has changed: all of it, or, if it is refused, nothing.",
-            "application/json",
-            reference::<Applied>(schemas),
-        ),
-        Endpoint::Confirm => (
-            "confirm",
-            "Keeps what was applied to be confirmed",
-            "Whether anything waited for it.",
-            "application/json",
-            json!({ "type": "boolean" }),
-        ),
-    };
-    let mut operation = json!({
-        "operationId": id,
-        "summary": summary,
-        "responses": {
-            "200": { "description": answer, "content": { media_type: { "schema": schema } } },
-        },
-    });
-    let refused = if endpoint.is_change() {
-        ("422", "It cannot be done, and nothing was changed.")
-    } else {
-        ("503", "The overlay is being taken down.")
-    };
-    operation["responses"][refused.0] = json!({ "description": refused.1, "content": refusal });
-    if endpoint == Endpoint::Apply {
-        let schema = reference::<ApplyRequest>(schemas);
-        operation["requestBody"] =
-            json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+/// What the description says of one endpoint.
+struct Operation {
+    id: &'static str,
+    summary: &'static str,
+    answer: &'static str,
+    media_type: &'static str,
+    schema: Value,
+}
+
+impl Operation {
+    fn of(endpoint: Endpoint, schemas: &mut SchemaGenerator) -> Self {
+        let text = || json!({ "type": "string" });
+        let json = "application/json";
+        let changed = "What has changed. If the change fails, nothing has.";
+        let (id, summary, answer, media_type, schema) = match endpoint {
+            Endpoint::Status => (
+                "status",
+                "The overlay as it is now",
+                "The site, its data plane and why that one, the state and the counters of each peer. While a change or \
+                 a repair is in progress, the state before it; the header says how old it is.",
+                json,
+                reference::<Status>(schemas),
+            ),
+            Endpoint::Drops => (
+                "drops",
+                "Every drop reason with its count",
+                "All reasons, including those that have never occurred.",
+                json,
+                reference::<Drops>(schemas),
+            ),
+            Endpoint::Events => {
+                // OpenAPI 3.1 has no word for the shape of what is in each `data:`.
+                let event = reference::<Event>(schemas);
+                let stream =
+                    json!({ "type": "string", "contentMediaType": "text/event-stream", "x-event": event });
+                (
+                    "events",
+                    "Events of the peers and the underlay, as they happen",
+                    "Server-sent events without end. Each has its number (`seq`) as `id: ` and one event (`x-event`) as \
+                     JSON in one line as `data: `; a comment follows every 15 seconds. The stream begins with the next \
+                     event, or, if the request names one, with the one after that. The daemon keeps the newest 1,024 \
+                     events. If events that a reader has asked for are gone, the event `missed` says how many.",
+                    "text/event-stream",
+                    stream,
+                )
+            }
+            Endpoint::Metrics => (
+                "metrics",
+                "Metrics for Prometheus",
+                "The text format of OpenMetrics 1.0.",
+                metrics::CONTENT_TYPE,
+                text(),
+            ),
+            Endpoint::Config => (
+                "config",
+                "The running configuration as a file",
+                "TOML with every key. While a change is in progress, the configuration before it.",
+                "text/plain; charset=utf-8",
+                text(),
+            ),
+            Endpoint::Apply => {
+                ("apply", "Apply a configuration file", changed, json, reference::<Applied>(schemas))
+            }
+            Endpoint::Reload => (
+                "reload",
+                "Apply the file again that was applied last",
+                changed,
+                json,
+                reference::<Applied>(schemas),
+            ),
+            Endpoint::Confirm => (
+                "confirm",
+                "Keep a change that waits to be confirmed",
+                "Whether a change was waiting.",
+                json,
+                json!({ "type": "boolean" }),
+            ),
+        };
+        Self { id, summary, answer, media_type, schema }
     }
-    json!({ (if endpoint.is_change() { "post" } else { "get" }): operation })
+
+    fn describe(self, endpoint: Endpoint, error: &Value, schemas: &mut SchemaGenerator) -> Value {
+        let mut operation = json!({
+            "operationId": self.id,
+            "summary": self.summary,
+            "responses": {
+                "200": { "description": self.answer, "content": { self.media_type: { "schema": self.schema } } },
+            },
+        });
+        let (code, failure) = if endpoint.is_change() {
+            ("422", "The change has failed, and nothing has changed.")
+        } else {
+            ("503", "The overlay is being taken down.")
+        };
+        operation["responses"][code] = json!({ "description": failure, "content": error });
+        match endpoint {
+            Endpoint::Apply => {
+                let schema = reference::<ApplyRequest>(schemas);
+                operation["requestBody"] =
+                    json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+            }
+            Endpoint::Status => {
+                operation["responses"]["200"]["headers"] = json!({ (handlers::SNAPSHOT_AGE): {
+                    "description": "Age of the answer in milliseconds.",
+                    "schema": { "type": "integer" },
+                } });
+            }
+            Endpoint::Events => {
+                operation["responses"]["400"] =
+                    json!({ "description": "The number is not that of an event.", "content": error });
+                operation["parameters"] = json!([
+                    after("query", handlers::AFTER, "The number of the last event that the reader has seen."),
+                    after(
+                        "header",
+                        handlers::LAST_EVENT_ID,
+                        "The same, as a browser sends it; it goes before `after`."
+                    ),
+                ]);
+            }
+            _ => {}
+        }
+        json!({ (if endpoint.is_change() { "post" } else { "get" }): operation })
+    }
+}
+
+fn after(place: &str, name: &str, description: &str) -> Value {
+    let schema = json!({ "type": "integer", "minimum": 0 });
+    json!({ "in": place, "name": name, "description": description, "schema": schema })
 }
 
 fn reference<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
@@ -136,18 +181,21 @@ fn reference<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
 
     use axum::response::IntoResponse;
 
     use super::*;
-    use crate::api::Api;
+    use crate::api::router::Readings;
+    use crate::state::event_log::EventLog;
     use crate::state::events::{DownCause, EventKind};
     use crate::state::sample;
+    use crate::state::snapshot::{NoStatus, SnapshotPublisher};
     use crate::state::status::PathMtuFrom;
 
     /// Set `ADIT_BLESS=1` to write the file anew.
     #[test]
-    fn committed_description_is_up_to_date() {
+    fn the_committed_description_is_up_to_date() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/openapi.json");
         let description = serde_json::to_string_pretty(&openapi()).unwrap() + "\n";
         if std::env::var_os("ADIT_BLESS").is_some() {
@@ -157,8 +205,8 @@ mod tests {
         assert_eq!(committed, description, "run `cargo xtask generate` and commit the file");
     }
 
-    /// What of a value does not fit a schema of the description. A member that the schema does not know is a
-    /// mistake here, though none of those who read an answer of a newer daemon.
+    /// How a value differs from a schema of the description. A member that the schema does not know
+    /// is a mistake here, though not for those who read the answer of a newer daemon.
     fn mistakes(schema: &Value, value: &Value) -> Vec<String> {
         let mut whole = schema.clone();
         whole["components"] = openapi()["components"].clone();
@@ -172,9 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_is_as_described_and_others_are_not() {
+    fn every_shape_fits_its_description_and_no_other_does() {
         let status = sample::status();
-        let event = |what| serde_json::to_value(Event::now("a", what)).unwrap();
+        let event = |what| serde_json::to_value(Event::now(1, "a", what)).unwrap();
         let peer = || "b".to_owned();
         let address = || "10.1.1.1".to_owned();
         let right = [
@@ -205,25 +253,28 @@ mod tests {
             for key in value.as_object().unwrap().keys() {
                 let mut less = value.clone();
                 less.as_object_mut().unwrap().remove(key);
-                // Those were added later, and may be missing in an older daemon's answer.
-                let is_optional =
-                    name == "Status" && ["repairs", "ecn", "icmp", "probes"].contains(&key.as_str());
+                // Members that were added later may be missing in an older daemon's answer.
+                let is_optional = match name {
+                    "Status" => ["repairs", "ecn", "icmp", "probes"].contains(&key.as_str()),
+                    "Event" => key == "seq",
+                    _ => false,
+                };
                 assert_eq!(mistakes(&named(name), &less).is_empty(), is_optional, "{name} without {key}");
             }
             let mut more = value.clone();
-            more["unheard-of"] = json!(1);
+            more["unknown"] = json!(1);
             assert_ne!(mistakes(&named(name), &more), [] as [String; 0], "{name} with something else");
         }
     }
 
     #[test]
-    fn what_is_refused_is_as_described() {
+    fn errors_fit_their_description() {
         crate::block_on(async {
+            let snapshots = SnapshotPublisher::new(Box::new(|| Err(NoStatus::Gone)));
+            let gone = Readings { snapshots: Arc::new(snapshots), events: Arc::new(EventLog::new("a")) };
             for refused in [
-                crate::api::unknown("/v2/status".parse().unwrap()).await.into_response(),
-                crate::api::status(axum::extract::State(Api::new(std::sync::Arc::new(|| None))))
-                    .await
-                    .into_response(),
+                handlers::unknown_path("/v2/status".parse().unwrap()).await.into_response(),
+                handlers::status(axum::extract::State(gone)).await.into_response(),
             ] {
                 assert!(refused.status().is_client_error() || refused.status().is_server_error());
                 let body = axum::body::to_bytes(refused.into_body(), usize::MAX).await.unwrap();

@@ -1,4 +1,4 @@
-//! Which of root's rights a daemon keeps once it runs: what its file asks for, for repairs and reloads.
+//! The capabilities that a daemon keeps: those that repairs and reloads of its configuration need.
 
 use adit_config::{Config, DataplaneChoice};
 use adit_linux::bpf::bpffs;
@@ -7,17 +7,17 @@ use adit_linux::process::privileges;
 
 use crate::error::ControlError;
 
-/// Ports below this one are the system's, unless it says otherwise.
-const FIRST_FREE_PORT: u16 = 1024;
+/// Ports below this one take a capability, unless a sysctl says otherwise.
+const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
-/// What is kept.
+/// The capabilities that are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeptCapabilities {
     kept: Vec<Capability>,
 }
 
 impl KeptCapabilities {
-    /// What an overlay needs that is one of these, now or later.
+    /// Those that an overlay needs which runs any of these configurations.
     pub(crate) fn of<'a>(configs: impl IntoIterator<Item = &'a Config>) -> Self {
         let mut kept = vec![Capability::NetAdmin, Capability::NetRaw];
         for config in configs {
@@ -29,34 +29,37 @@ impl KeptCapabilities {
                 });
             }
             if config.site.netns.is_some() {
-                // A repair enters it.
+                // A repair enters the namespace.
                 kept.push(Capability::SysAdmin);
             }
-            if config.site.metrics.is_some_and(|address| address.port() < FIRST_FREE_PORT) {
+            if config.site.metrics.is_some_and(|address| address.port() < FIRST_UNPRIVILEGED_PORT) {
                 kept.push(Capability::NetBindService);
             }
         }
         Self { kept }
     }
 
-    /// Gives up everything else, for good: in the calling thread, which is to be the process's only one, and in those
-    /// that it starts.
+    /// Gives up all others for good, in the calling thread and in the threads that it starts. The
+    /// process may have no other thread yet.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses.
     pub(crate) fn give_up_others(&self, config: &Config) -> Result<(), ControlError> {
         if loads_programs(config) {
-            // Mounting it takes more than is kept; without it, who needs it says why.
+            // Mounting the BPF file system takes more than is kept. Whoever needs it reports its
+            // absence.
             let _ = bpffs::root();
         }
         Ok(privileges::keep_only(&self.kept)?)
     }
 
-    /// Whether what is left is enough for another configuration.
+    /// Checks that they are enough for another configuration.
     ///
     /// # Errors
-    /// It is not, and what to do.
+    /// Fails if they are not.
     pub(crate) fn suffice_for(&self, config: &Config) -> Result<(), ControlError> {
-        let has_programs =
-            [Capability::Bpf, Capability::SysAdmin].iter().any(|right| self.kept.contains(right));
-        if loads_programs(config) && !has_programs {
+        let can_load = [Capability::Bpf, Capability::SysAdmin].iter().any(|right| self.kept.contains(right));
+        if loads_programs(config) && !can_load {
             return Err(ControlError::GivenUp {
                 asked: match config.site.dataplane {
                     DataplaneChoice::Ebpf => "ebpf",
@@ -84,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_what_the_files_ask_for() {
+    fn a_daemon_keeps_what_its_files_need() {
         use Capability::{NetAdmin, NetBindService, NetRaw};
         let userspace = config("dataplane = \"userspace\"");
         let scraped = config("dataplane = \"userspace\"\nmetrics = \"127.0.0.1:443\"");
@@ -95,20 +98,20 @@ mod tests {
         assert!(of_programs.kept.len() > 2);
         let elsewhere = config("dataplane = \"userspace\"\nnetns = \"blue\"");
         assert_eq!(KeptCapabilities::of([&elsewhere]).kept, [NetAdmin, NetRaw, Capability::SysAdmin]);
-        assert_eq!(KeptCapabilities::of([&config("")]), of_programs, "auto may come to need them");
-        // Who may return to another has that one's rights too.
+        assert_eq!(KeptCapabilities::of([&config("")]), of_programs, "auto may need them later");
+        // A daemon that may roll back to another file keeps what that one needs, too.
         assert_eq!(KeptCapabilities::of([&userspace, &ebpf]), of_programs);
     }
 
     #[test]
-    fn a_file_that_needs_more_is_refused() {
+    fn a_file_that_needs_more_than_the_daemon_has_kept_is_refused() {
         let (userspace, ebpf) = (config("dataplane = \"userspace\""), config("dataplane = \"ebpf\""));
         KeptCapabilities::of([&ebpf]).suffice_for(&userspace).expect("less is enough");
         KeptCapabilities::of([&ebpf]).suffice_for(&config("")).expect("the same is enough");
         KeptCapabilities::of([&userspace]).suffice_for(&userspace).expect("the same is enough");
         let refused = KeptCapabilities::of([&userspace])
             .suffice_for(&ebpf)
-            .expect_err("it has given them up")
+            .expect_err("the daemon has given them up")
             .to_string();
         assert!(refused.contains("\"ebpf\"") && refused.contains("systemctl restart adit@a"), "{refused}");
     }

@@ -1,30 +1,32 @@
-//! What the service manager is told, where one listens (sd_notify(3)): without `NOTIFY_SOCKET` in the environment
-//! nothing is sent. A manager that cannot be told is no reason to stop forwarding, so failures are left alone; it
-//! notices by itself, by its timeouts.
+//! Notifications to the service manager (sd_notify(3)).
+//!
+//! Without `NOTIFY_SOCKET` in the environment nothing is sent. Failures are ignored: they are no
+//! reason to stop forwarding, and the manager's timeouts notice them.
 
 use sd_notify::NotifyState;
 
 use crate::state::status::Status;
 
-/// A packet sent now goes through; also after a reload.
+/// The overlay is up, or a reload has ended. A packet that is sent now goes through.
 pub fn ready(status: &Status) {
-    send(&[NotifyState::Ready, NotifyState::Status(&in_a_line(status))]);
+    send(&[NotifyState::Ready, NotifyState::Status(&summary(status))]);
 }
 
-/// A new configuration is being read; [`ready`] ends it, whether or not it could be taken.
+/// A reload begins. [`ready`] ends it, whether or not it succeeded.
 pub fn reloading() {
-    // Without the time, a manager that waits for it takes the notice for one from before it asked.
+    // Without the time, a manager that waits for the notice takes it for one from before its
+    // request.
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         send(&[NotifyState::Reloading, now]);
     }
 }
 
-/// The daemon ends; what forwards in the kernel may stay.
+/// The daemon ends. What forwards in the kernel may stay.
 pub fn stopping() {
     send(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
-/// The daemon has looked after its overlay and found it well. To be called more often than the manager's watchdog barks.
+/// The daemon works. It has to be called several times in each `WatchdogSec` of the manager.
 pub fn watchdog() {
     if sd_notify::watchdog_enabled().is_some() {
         send(&[NotifyState::Watchdog]);
@@ -35,8 +37,8 @@ fn send(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }
 
-/// What `systemctl status` shows: what stays true until the next reload. `adit status` tells the rest.
-fn in_a_line(status: &Status) -> String {
+/// What `systemctl status` shows: only what stays true until the next reload.
+fn summary(status: &Status) -> String {
     let site = &status.site;
     let peers = match status.peers.len() {
         1 => "1 peer".to_owned(),

@@ -9,6 +9,8 @@ use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::reconcile::netlink_watch::NetlinkWatcher;
 use crate::reconcile::route_events::PendingEvents;
+use crate::state::snapshot::SnapshotPublisher;
+use crate::state::status::Status;
 
 /// How often everything is looked at without an event: a lost event must not have a lasting effect.
 const FULL_RESYNC_INTERVAL: Duration = Duration::from_secs(30);
@@ -26,12 +28,15 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    /// Starts to reconcile the overlay, in the calling thread's network namespace. The thread ends
-    /// when there is no overlay any more.
+    /// Starts to reconcile the overlay, in the calling thread's network namespace, and to publish a
+    /// snapshot after each repair. The thread ends when there is no overlay any more.
     ///
     /// # Errors
     /// Fails if netlink cannot be opened or the thread cannot be started.
-    pub(crate) fn start(overlay: Arc<Mutex<Option<Overlay>>>) -> Result<Self, ControlError> {
+    pub(crate) fn start(
+        overlay: Arc<Mutex<Option<Overlay>>>,
+        snapshots: Arc<SnapshotPublisher>,
+    ) -> Result<Self, ControlError> {
         // Subscribe first: nothing that happens before the first look is missed.
         let watcher = {
             let overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,7 +48,7 @@ impl Reconciler {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("adit-keep".to_owned())
-            .spawn(move || Loop::new(watcher).run(&overlay, &stopped))
+            .spawn(move || Loop::new(watcher, snapshots).run(&overlay, &stopped))
             .map_err(|error| ControlError::file("start a thread for", "adit-keep", error))?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -63,6 +68,7 @@ impl Drop for Reconciler {
 /// The state of the thread.
 struct Loop {
     watcher: NetlinkWatcher,
+    snapshots: Arc<SnapshotPublisher>,
     /// The events since the last look at everything.
     pending: PendingEvents,
     last_resync: Instant,
@@ -72,10 +78,11 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(watcher: NetlinkWatcher) -> Self {
+    fn new(watcher: NetlinkWatcher, snapshots: Arc<SnapshotPublisher>) -> Self {
         let now = Instant::now();
         Self {
             watcher,
+            snapshots,
             pending: PendingEvents::default(),
             last_resync: now,
             not_before: now,
@@ -128,7 +135,13 @@ impl Loop {
     fn repair(&mut self, overlay: &mut Overlay) {
         let has_moved = !overlay.is_in_namespace();
         (self.last_resync, self.pending) = (Instant::now(), PendingEvents::default());
-        match overlay.repair() {
+        let repaired = {
+            let _long_work = self.snapshots.begin_long_work();
+            let repaired = overlay.repair();
+            self.snapshots.publish(Status::of(overlay));
+            repaired
+        };
+        match repaired {
             Ok(_) => {
                 self.has_failed = false;
                 if has_moved {

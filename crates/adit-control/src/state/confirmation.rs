@@ -1,32 +1,36 @@
-//! An applied change that is taken back unless somebody confirms it in time: kept in a file, so that a daemon that is
-//! killed meanwhile takes it back when it is started again.
+//! A change that is rolled back unless it is confirmed in time.
+//!
+//! It is kept in a file, so that a daemon that is killed meanwhile rolls the change back when it
+//! starts again.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_config::Config;
 use adit_dataplane::clock::Clock;
+use adit_tunnel::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
 use crate::state::paths::{boot, write_whole};
 
-/// What waits, or waited in vain.
+/// A change that waits to be confirmed, or whose time is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Confirmation {
-    /// What ran before, as a file with every key.
+    /// The configuration before the change, as a file with every key.
     previous: String,
     /// The file that it came from.
     file: PathBuf,
-    /// What was applied, in the same form.
+    /// The configuration after the change, in the same form.
     unconfirmed: String,
-    /// On a clock that begins anew with every boot.
+    /// When the time is over, in milliseconds of a clock that starts anew with every boot.
     deadline_ms: u64,
     boot: String,
 }
 
 impl Confirmation {
-    /// `after` is applied in place of `before`, which came from `file`, and is confirmed within `time` or taken back.
+    /// The change from `before`, which came from `file`, to `after`. It has to be confirmed within
+    /// `time` from now.
     pub(crate) fn new(before: &Config, file: &Path, after: &Config, time: Duration) -> Self {
         Self {
             previous: before.to_toml(),
@@ -37,7 +41,7 @@ impl Confirmation {
         }
     }
 
-    /// The one in the file, if there is one that can be read.
+    /// The change that is written in `file`; `None` if there is no file that can be read.
     pub(crate) fn read(file: &Path) -> Option<Self> {
         serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
     }
@@ -46,36 +50,39 @@ impl Confirmation {
         write_whole(file, &serde_json::to_string(self).unwrap_or_default())
     }
 
-    /// Whether the time is up; after a reboot it is.
-    pub(crate) fn is_over(&self) -> bool {
-        self.boot != boot() || Clock.now().as_millis() >= self.deadline_ms
+    /// Returns true if the time was over at `now`. It is over after a reboot.
+    pub(crate) fn is_expired_at(&self, now: Instant) -> bool {
+        self.boot != boot() || now.as_millis() >= self.deadline_ms
     }
 
-    /// What a daemon that is told to run `config` is to run instead: what ran before, if this is what nobody has
-    /// confirmed in time.
-    pub(crate) fn instead_of(&self, config: &Config) -> Option<Config> {
-        (self.is_over() && self.unconfirmed == config.to_toml()).then(|| self.previous())?
+    /// The configuration to return to from `running`, if that is the unconfirmed one and its time
+    /// was over at `now`.
+    pub(crate) fn rollback_of(&self, running: &Config, now: Instant) -> Option<Config> {
+        (self.is_expired_at(now) && self.unconfirmed == running.to_toml()).then(|| self.previous())?
     }
 
-    /// The file that what ran before came from.
+    /// The file that the configuration before the change came from.
     pub(crate) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// What ran before.
+    /// The configuration before the change.
     pub(crate) fn previous(&self) -> Option<Config> {
-        Config::parse("what ran before", &self.previous).ok()
+        Config::parse("the previous configuration", &self.previous).ok()
     }
 }
 
-/// Whether a change of an overlay waits to be confirmed, and its time is up.
+/// Returns true if `file` says that a change was not confirmed in time.
 #[must_use]
 pub fn is_overdue(file: &Path) -> bool {
-    Confirmation::read(file).is_some_and(|confirmation| confirmation.is_over())
+    Confirmation::read(file).is_some_and(|confirmation| confirmation.is_expired_at(Clock.now()))
 }
 
-/// Removes the file; whether there was one.
-pub(crate) fn forget(file: &PathBuf) -> Result<bool, ControlError> {
+/// Removes the file. Returns whether there was one.
+///
+/// # Errors
+/// Fails if it is there and cannot be removed.
+pub(crate) fn remove(file: &Path) -> Result<bool, ControlError> {
     match std::fs::remove_file(file) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -94,25 +101,32 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_confirms_in_time_is_not_run_again() {
+    fn an_unconfirmed_change_is_rolled_back_when_its_time_is_over() {
         let directory = tempfile::tempdir().expect("there is room for a file");
         let file = directory.path().join("confirm.json");
         let (before, after) = (config(64), config(32));
+        let now = Clock.now();
         let waiting = Confirmation::new(&before, Path::new("a.toml"), &after, Duration::from_secs(60));
         waiting.write(&file).expect("it can be written");
         let read = Confirmation::read(&file).expect("it is there");
         assert_eq!(read, waiting);
-        assert_eq!(read.instead_of(&after), None, "there is still time");
+        assert_eq!(read.rollback_of(&after, now), None, "there is still time");
         assert!(!is_overdue(&file));
+        let later = now.saturating_add(Duration::from_secs(61));
+        assert_eq!(read.rollback_of(&after, later), Some(before.clone()));
 
         let over = Confirmation::new(&before, Path::new("a.toml"), &after, Duration::ZERO);
-        assert_eq!(over.instead_of(&after), Some(before.clone()));
-        assert_eq!(over.instead_of(&config(16)), None, "a file that was changed since is another");
+        assert_eq!(over.rollback_of(&after, Clock.now()), Some(before.clone()));
+        assert_eq!(
+            over.rollback_of(&config(16), Clock.now()),
+            None,
+            "a file that was changed since is another"
+        );
         let of_another_boot = Confirmation { boot: "another".to_owned(), ..waiting };
-        assert_eq!(of_another_boot.instead_of(&after), Some(before));
+        assert_eq!(of_another_boot.rollback_of(&after, now), Some(before));
 
-        assert!(forget(&file).expect("it can be removed"));
-        assert!(!forget(&file).expect("nothing is there"));
+        assert!(remove(&file).expect("it can be removed"));
+        assert!(!remove(&file).expect("nothing is there"));
         assert_eq!(Confirmation::read(&file), None);
     }
 }

@@ -1,6 +1,8 @@
-//! What happens to the peers of an overlay: told once each, in the log and to whoever follows.
+//! The events of an overlay: what happens to its peers, its underlay address, and its kernel
+//! objects.
 //!
-//! An event is a difference between two looks at the overlay. What changes and changes back between them is none.
+//! An event is a difference between the snapshots of two ticks. What changes and changes back
+//! between them is none.
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -9,19 +11,24 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::state::status::{
-    PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, SiteStatus, Status, UnderlayState, UnreachableCause,
+    PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, SiteStatus, Status, UnderlayState,
 };
+use crate::state::unreachable::UnreachableCause;
 
-/// Something that happened.
+/// Something that happened, with its number and its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// The version of the shape.
     pub schema: u32,
-    /// When it was seen, as RFC 3339 has it, in UTC.
+    /// Its number. Each event's is one more than that of the one before, and those of a later
+    /// daemon are greater.
+    #[serde(default)]
+    pub seq: u64,
+    /// When it was seen: UTC in the format of RFC 3339.
     pub at: String,
     /// The site's name.
     pub site: String,
-    /// What it was.
+    /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
 }
@@ -30,100 +37,102 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
-    /// A peer is heard.
+    /// Something was received from a peer that was down.
     PeerUp {
         /// Its name.
         peer: String,
     },
-    /// A peer is not heard any more, or is said to be out of reach.
+    /// Nothing has been received from a peer lately, or a router says that it is unreachable.
     PeerDown {
         /// Its name.
         peer: String,
-        /// Why it is thought so.
+        /// Why it counts as down.
         cause: DownCause,
     },
-    /// What fits through to a peer has changed, or who says so.
+    /// The path MTU to a peer has changed, or its source has.
     PathMtuChanged {
         /// Its name.
         peer: String,
-        /// What it was, in bytes.
+        /// The old one, in bytes.
         from: u16,
-        /// What it is, in bytes.
+        /// The new one, in bytes.
         to: u16,
-        /// Who told.
+        /// The source of the new one.
         told_by: PathMtuFrom,
     },
-    /// A peer answers probes that it did not answer.
+    /// A peer has begun to answer probes.
     ProbesAnswered {
         /// Its name.
         peer: String,
     },
-    /// A peer does not answer probes any more.
+    /// A peer no longer answers probes.
     ProbesUnanswered {
         /// Its name.
         peer: String,
     },
     /// The machine has lost its address on the underlay.
     UnderlayMissing {
-        /// Which.
+        /// The address.
         address: String,
     },
-    /// It has it again.
+    /// The machine has its address on the underlay again.
     UnderlayPresent {
-        /// Which.
+        /// The address.
         address: String,
     },
-    /// Our address on the underlay is another one; every peer's file has to name it.
+    /// The site has another address on the underlay. Every peer's file has to name it.
     UnderlayMoved {
-        /// What it was.
+        /// The old address.
         from: String,
-        /// What it is.
+        /// The new address.
         to: String,
     },
-    /// Somebody else had changed what is ours, and it was put right. The log says what it was.
+    /// Kernel objects of the overlay had been changed by others, and were repaired. The log has
+    /// details.
     Repaired {
-        /// Of which kind it was.
+        /// Their kind.
         object: String,
-        /// How often.
+        /// How many repairs.
         times: u64,
     },
-    /// Whoever follows was too slow: so many events passed it by.
+    /// The events that this reader has asked for are partly gone: it was too slow, or away for too
+    /// long.
     Missed {
-        /// How many.
+        /// How many are gone.
         events: u64,
     },
 }
 
-/// Why a peer is thought to be down.
+/// Why a peer counts as down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DownCause {
-    /// Nothing has been heard from it lately; perhaps there was nothing to say.
+    /// Nothing has been received from it lately. It may have had nothing to send.
     Silent,
     /// A router: Network Unreachable.
     Network,
     /// A router: Host Unreachable.
     Host,
-    /// Protocol Unreachable: it does not speak IP in IP.
+    /// Protocol Unreachable: the peer does not support IP in IP.
     Protocol,
     /// Time Exceeded: the outer TTL is too small, or there is a loop.
     TimeExceeded,
 }
 
 impl Event {
-    /// Something that is seen now.
+    /// The event with the number `seq`, seen now.
     #[must_use]
-    pub fn now(site: &str, kind: EventKind) -> Self {
+    pub fn now(seq: u64, site: &str, kind: EventKind) -> Self {
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        Self { schema: SCHEMA, at, site: site.to_owned(), kind }
+        Self { schema: SCHEMA, seq, at, site: site.to_owned(), kind }
     }
 
-    /// Says it in the log.
+    /// Writes it to the log.
     pub fn log(&self) {
         match &self.kind {
             EventKind::PeerUp { peer } => tracing::info!(%peer, "the peer is up"),
             EventKind::PeerDown { peer, cause: DownCause::Silent } => {
-                tracing::info!(%peer, "nothing has been heard from the peer lately");
+                tracing::info!(%peer, "nothing has been received from the peer lately");
             }
             EventKind::PeerDown { peer, cause } => {
                 tracing::warn!(%peer, cause = cause.as_str(), "a router says that the peer cannot be reached");
@@ -134,23 +143,24 @@ impl Event {
             }
             EventKind::ProbesAnswered { peer } => tracing::info!(%peer, "the peer answers probes"),
             EventKind::ProbesUnanswered { peer } => {
-                tracing::info!(%peer, "the peer does not answer probes any more");
+                tracing::info!(%peer, "the peer no longer answers probes");
             }
             EventKind::UnderlayMissing { address } => {
-                tracing::warn!(%address, "the underlay address is gone: nothing comes or goes until it is back");
+                tracing::warn!(%address, "the underlay address is missing: nothing is sent or received until it is back");
             }
             EventKind::UnderlayPresent { address } => {
-                tracing::info!(%address, "the underlay address is there again");
+                tracing::info!(%address, "the underlay address is back");
             }
             EventKind::UnderlayMoved { .. } => {}
-            // Whoever repairs says more of it; and what is missed is between one follower and us.
+            // A repair is logged with more detail where it is made, and missed events concern one
+            // reader only.
             EventKind::Repaired { .. } | EventKind::Missed { .. } => {}
         }
     }
 }
 
 impl DownCause {
-    /// As it is in JSON.
+    /// Its name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -164,22 +174,22 @@ impl DownCause {
 }
 
 impl PathMtuFrom {
-    /// Who it was, for people.
+    /// A phrase for people.
     #[must_use]
     pub const fn who(self) -> &'static str {
         match self {
             Self::Underlay => "the underlay's own",
-            Self::Router => "a router told",
+            Self::Router => "reported by a router",
             Self::Probe => "found by probes",
         }
     }
 }
 
-/// What happened between two looks at an overlay, in the order of its peers. A peer that was not there before
-/// has been silent; one that is gone had nothing happen to it but that.
+/// What happened between two statuses, in the order of the peers. A new peer counts as silent
+/// before. A removed peer has no event.
 #[must_use]
 pub fn between(before: &Status, after: &Status) -> Vec<EventKind> {
-    // The peers are the same ones from look to look, but after a change of the file.
+    // The peers differ only after a change of the configuration.
     let is_same = before.peers.len() == after.peers.len()
         && before.peers.iter().zip(&after.peers).all(|(before, after)| before.name == after.name);
     let mut kinds = Vec::new();
@@ -247,7 +257,7 @@ fn of_peer(before: Option<&PeerStatus>, after: &PeerStatus, kinds: &mut Vec<Even
     }
 }
 
-/// Why the peer is down, unless it is up.
+/// Why the peer is down; `None` if it is up.
 fn down(peer: &PeerStatus) -> Option<DownCause> {
     match (peer.state, &peer.soft_state.unreachable) {
         (PeerState::Up, _) => None,
@@ -267,7 +277,8 @@ mod tests {
     use crate::state::sample;
     use crate::state::status::Unreachable;
 
-    /// A peer named `b`: its state, what a router says, its path MTU and who told it, whether it answers probes.
+    /// A peer named `b`: its state, what a router says, its path MTU and the source of that,
+    /// whether it answers probes.
     type Peer = (PeerState, Option<UnreachableCause>, (u16, PathMtuFrom), Probing);
 
     const UP: Peer = (PeerState::Up, None, (1500, PathMtuFrom::Underlay), Probing::Answered);
@@ -297,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_one_event() {
+    fn each_difference_of_a_peer_is_one_event() {
         let up = || vec![EventKind::PeerUp { peer: peer() }];
         let narrow = |told_by| (UP.0, UP.1, (1300, told_by), UP.3);
         let table: [(Peer, Peer, Vec<EventKind>); 16] = [
@@ -325,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_gets_older_or_more_is_no_event() {
+    fn a_counter_or_an_age_that_grows_is_no_event() {
         let before = status("b", AWAY);
         let mut after = before.clone();
         after.peers[0].tx.packets += 1;
@@ -337,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_of_the_underlay_address_is_told() {
+    fn each_change_of_the_underlay_address_is_an_event() {
         use UnderlayState::{Missing, Present};
         let at = |address: &str, state| {
             let mut status = status("b", UP);
@@ -362,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn repairs_are_told_by_kind() {
+    fn repairs_are_events_by_kind() {
         let mut before = status("b", UP);
         before.repairs.insert("route".to_owned(), 2);
         let mut after = before.clone();
@@ -373,27 +384,31 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_told_apart_by_name() {
+    fn peers_are_compared_by_name() {
         let mut before = status("b", UP);
         before.peers.extend(status("c", IDLE).peers);
         let mut after = before.clone();
         after.peers.reverse();
         assert_eq!(between(&before, &after), [], "another order in the file");
         after.peers.retain(|peer| peer.name == "c");
-        assert_eq!(between(&before, &after), [], "one has been taken out of the file");
-        assert_eq!(between(&after, &status("b", IDLE)), [], "one that is new, and not heard yet");
-        assert_eq!(between(&after, &status("b", UP)), [EventKind::PeerUp { peer: peer() }], "and heard");
+        assert_eq!(between(&before, &after), [], "one has been removed from the file");
+        assert_eq!(between(&after, &status("b", IDLE)), [], "a new one that is silent");
+        assert_eq!(
+            between(&after, &status("b", UP)),
+            [EventKind::PeerUp { peer: peer() }],
+            "a new one that is up"
+        );
     }
 
     #[test]
-    fn as_json_it_is_flat() {
+    fn an_event_is_one_flat_json_object() {
         let event = Event {
             at: "2026-11-23T18:00:00.000Z".to_owned(),
-            ..Event::now("a", EventKind::PeerDown { peer: peer(), cause: DownCause::TimeExceeded })
+            ..Event::now(7, "a", EventKind::PeerDown { peer: peer(), cause: DownCause::TimeExceeded })
         };
         let json = serde_json::to_value(&event).unwrap();
         let expected = serde_json::json!({
-            "schema": 1, "at": "2026-11-23T18:00:00.000Z", "site": "a", "event": "peer-down", "peer": "b",
+            "schema": 1, "seq": 7, "at": "2026-11-23T18:00:00.000Z", "site": "a", "event": "peer-down", "peer": "b",
             "cause": "time-exceeded",
         });
         assert_eq!(json, expected);

@@ -1,10 +1,13 @@
-//! What an overlay is and was: its status, the events between two of them, and the files that
-//! outlive the daemon.
+//! What an overlay is and was: its status, snapshots and events, and the files that outlive the
+//! daemon.
 
 pub mod confirmation;
+pub(crate) mod event_log;
 pub mod events;
 pub(crate) mod path_cache;
 pub mod paths;
 #[cfg(test)]
 pub(crate) mod sample;
+pub(crate) mod snapshot;
 pub mod status;
+pub mod unreachable;

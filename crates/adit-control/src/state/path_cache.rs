@@ -1,4 +1,7 @@
-//! What was learned of the paths, kept over a restart (RFC 2003 section 5): a file that is written when it changes.
+//! The cache of what was learned about the paths (RFC 2003 section 5), kept in a file over a
+//! restart of the daemon.
+//!
+//! The file is written only when its content changes.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,17 +13,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
 use crate::state::paths::{boot, write_whole};
-use crate::state::status::UnreachableCause;
+use crate::state::unreachable::UnreachableCause;
 
-/// An expiry that is put off by less is no change.
-const WORTH_WRITING: Duration = Duration::from_secs(60);
+/// An expiry that has moved by less is not written.
+const MIN_EXPIRY_CHANGE: Duration = Duration::from_secs(60);
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Kept {
-    /// Times are of a clock that begins anew with every boot.
+    /// The boot that the times belong to: their clock starts anew with every boot.
     boot: String,
-    /// By underlay address: names and positions in the file may change.
+    /// By underlay address, because names and the order of peers may change.
     peers: BTreeMap<Ipv4Addr, KeptPeer>,
 }
 
@@ -45,7 +48,7 @@ struct KeptUnreachable {
     since_ms: u64,
 }
 
-/// The memory of one overlay.
+/// The cache of one overlay.
 #[derive(Debug)]
 pub(crate) struct PathCache {
     file: PathBuf,
@@ -54,7 +57,7 @@ pub(crate) struct PathCache {
 }
 
 impl PathCache {
-    /// What the file says, if it is of this boot and can be read; a file that is broken is as good as none.
+    /// Reads the file. One that is missing, broken, or of another boot gives an empty cache.
     pub(crate) fn open(file: &Path) -> Self {
         let boot = boot();
         let kept = std::fs::read_to_string(file).ok();
@@ -63,7 +66,7 @@ impl PathCache {
         Self { file: file.to_owned(), boot, written: kept.peers }
     }
 
-    /// Tells a tunnel that has just been made what was known of its peers.
+    /// Restores the soft state of a new tunnel's peers.
     pub(crate) fn restore(&self, tunnel: &Tunnel, now: Instant) {
         for (peer, address) in addresses(tunnel) {
             if let Some(kept) = self.written.get(&address) {
@@ -72,10 +75,10 @@ impl PathCache {
         }
     }
 
-    /// Writes what is known now, if it is something else.
+    /// Writes the soft state of the peers, if it differs from what was written last.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// Fails if the file cannot be written.
     pub(crate) fn save(&mut self, tunnel: &Tunnel) -> Result<(), ControlError> {
         let known: BTreeMap<Ipv4Addr, KeptPeer> = addresses(tunnel)
             .filter_map(|(peer, address)| Some((address, KeptPeer::of(tunnel.remember(peer)?))))
@@ -135,13 +138,14 @@ impl KeptPeer {
         Remembered { path_mtu, reachability }
     }
 
-    /// Whether it says the same, but for an expiry that moves on a little with every answered probe.
+    /// Returns true if it differs only in an expiry that has moved a little, as with every answered
+    /// probe.
     fn is_like(&self, other: &Self) -> bool {
         let mtu = |kept: &Self| kept.path_mtu.map(|kept| (kept.mtu, kept.by_probe));
         let expires = |kept: &Self| kept.path_mtu.map_or(0, |kept| kept.expires_ms);
         mtu(self) == mtu(other)
             && self.unreachable == other.unreachable
-            && u128::from(expires(self).abs_diff(expires(other))) < WORTH_WRITING.as_millis()
+            && u128::from(expires(self).abs_diff(expires(other))) < MIN_EXPIRY_CHANGE.as_millis()
     }
 }
 
@@ -181,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_known_of_a_peer_is_known_after_a_restart_and_forgotten_with_the_peer() {
+    fn soft_state_survives_a_restart_and_goes_with_its_peer() {
         let directory = tempfile::tempdir().expect("there is room for a file");
         let file = directory.path().join("paths.json");
         let (first, second) = (PeerIndex::new(0), PeerIndex::new(1));
@@ -197,7 +201,7 @@ mod tests {
         before.recall(second, unreachable, NOW);
         PathCache::open(&file).save(&before).expect("it can be written");
 
-        // Another order, one more peer.
+        // The peers have another order, and there is one more.
         let after = tunnel(&[3, 4, 2]);
         let mut memory = PathCache::open(&file);
         memory.restore(&after, NOW);
@@ -205,7 +209,7 @@ mod tests {
         assert_eq!(after.remember(PeerIndex::new(0)), Some(unreachable));
         assert_eq!(after.remember(PeerIndex::new(1)), None);
 
-        // One that goes is forgotten.
+        // A peer that is removed loses its state.
         let fewer = tunnel(&[3]);
         memory.restore(&fewer, NOW);
         memory.save(&fewer).expect("it can be written");
@@ -215,14 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_written_only_when_it_says_something_else() {
+    fn the_file_is_written_only_when_it_changes() {
         let directory = tempfile::tempdir().expect("there is room for a file");
         let file = directory.path().join("paths.json");
         let tunnel = tunnel(&[2]);
         let mut memory = PathCache::open(&file);
         let peer = PeerIndex::new(0);
         memory.save(&tunnel).expect("there is nothing to write");
-        assert!(!file.exists(), "nothing is known, and nothing is written");
+        assert!(!file.exists(), "nothing was learned, and nothing is written");
         for (remembered, is_written) in [
             (learned(1300, 300_000), true),
             (learned(1300, 302_000), false),
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_another_boot_or_broken_is_not_believed() {
+    fn a_file_that_is_broken_or_of_another_boot_is_ignored() {
         let directory = tempfile::tempdir().expect("there is room for a file");
         let file = directory.path().join("paths.json");
         let of_boot = |boot: &str| {
@@ -245,9 +249,9 @@ mod tests {
             format!(r#"{{"boot":"{boot}","peers":{{"10.1.1.2":{peer}}}}}"#)
         };
         let boot = boot();
-        assert!(!boot.is_empty(), "the kernel tells");
+        assert!(!boot.is_empty(), "the kernel names it");
         let good = of_boot(&boot);
-        for (text, is_believed) in [
+        for (text, is_used) in [
             (good.clone(), true),
             (of_boot("another"), false),
             (good[..good.len() - 1].to_owned(), false),
@@ -257,7 +261,7 @@ mod tests {
             std::fs::write(&file, &text).expect("it can be written");
             let tunnel = tunnel(&[2]);
             PathCache::open(&file).restore(&tunnel, NOW);
-            assert_eq!(tunnel.remember(PeerIndex::new(0)).is_some(), is_believed, "{text}");
+            assert_eq!(tunnel.remember(PeerIndex::new(0)).is_some(), is_used, "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where a running overlay keeps what: socket, lock, notes about what it made.
+//! The files of an overlay: its socket, lock, log, run record, and state.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -11,7 +11,7 @@ use crate::error::ControlError;
 const RUN: &str = "/run/adit";
 const STATE: &str = "/var/lib/adit";
 
-/// The paths of one overlay.
+/// The paths of one overlay's files.
 #[derive(Clone, Debug)]
 pub struct RuntimePaths {
     name: String,
@@ -19,29 +19,24 @@ pub struct RuntimePaths {
     state: PathBuf,
 }
 
-/// What a daemon notes down, so that `adit down` finds what it made even after its death.
+/// A record of where a daemon makes its objects, with which `adit down` finds them when the daemon
+/// is dead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRecord {
-    /// The network namespace by name, if it has one and is not the machine's own.
+    /// The name of the daemon's network namespace, if that has one and is not the machine's own.
     pub netns: Option<String>,
-    /// The tunnel's interface.
+    /// The tunnel interface.
     pub device: String,
-    /// The network namespace that it is in, if the file names one.
+    /// The network namespace of the tunnel interface, if the configuration names one.
     #[serde(default)]
     pub inside: Option<String>,
 }
 
 impl RuntimePaths {
-    /// Where the contract puts them.
+    /// Those of the site `name`.
     #[must_use]
     pub fn of(name: &str) -> Self {
-        Self::under(name, Path::new(RUN), Path::new(STATE))
-    }
-
-    /// The same below other directories, for tests.
-    #[must_use]
-    pub fn under(name: &str, run: &Path, state: &Path) -> Self {
-        Self { name: name.to_owned(), run: run.to_owned(), state: state.to_owned() }
+        Self { name: name.to_owned(), run: PathBuf::from(RUN), state: PathBuf::from(STATE) }
     }
 
     /// The site's name.
@@ -50,19 +45,19 @@ impl RuntimePaths {
         &self.name
     }
 
-    /// Where the daemon answers.
+    /// The daemon's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.run.join(format!("{}.sock", self.name))
     }
 
-    /// What the daemon holds as long as it lives.
+    /// The lock that the daemon holds as long as it lives.
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.run.join(format!("{}.lock", self.name))
     }
 
-    /// What a daemon in the background says.
+    /// The log of a daemon in the background.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.run.join(format!("{}.log", self.name))
@@ -78,7 +73,7 @@ impl RuntimePaths {
         self.state.join(&self.name).join("confirm.json")
     }
 
-    /// What was learned of the paths to the peers.
+    /// What was learned about the paths to the peers.
     #[must_use]
     pub fn path_cache(&self) -> PathBuf {
         self.state.join(&self.name).join("paths.json")
@@ -87,10 +82,10 @@ impl RuntimePaths {
     /// Makes the directories.
     ///
     /// # Errors
-    /// They cannot be made.
+    /// Fails if one cannot be made.
     pub fn create(&self) -> Result<(), ControlError> {
         for directory in [self.run.clone(), self.state.join(&self.name)] {
-            // Nobody but the owner may put another socket in its place, whatever the umask allows.
+            // Whatever the umask is, only the owner may put another socket there.
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o755)
@@ -100,24 +95,24 @@ impl RuntimePaths {
         Ok(())
     }
 
-    /// Writes the notes, whole or not at all.
+    /// Writes the run record atomically.
     ///
     /// # Errors
-    /// They cannot be written.
-    pub fn write_run_record(&self, notes: &RunRecord) -> Result<(), ControlError> {
-        write_whole(&self.run_record_file(), &serde_json::to_string(notes).unwrap_or_default())
+    /// Fails if the file cannot be written.
+    pub fn write_run_record(&self, record: &RunRecord) -> Result<(), ControlError> {
+        write_whole(&self.run_record_file(), &serde_json::to_string(record).unwrap_or_default())
     }
 
-    /// The notes of the last daemon, if it left any that can be read.
+    /// The run record of the last daemon; `None` if there is none that can be read.
     #[must_use]
     pub fn read_run_record(&self) -> Option<RunRecord> {
         serde_json::from_str(&std::fs::read_to_string(self.run_record_file()).ok()?).ok()
     }
 
-    /// Removes every file of the overlay; what is not there is no mistake.
+    /// Removes every file of the overlay.
     ///
     /// # Errors
-    /// A file is there and cannot be removed.
+    /// Fails if a file is there and cannot be removed.
     pub fn remove(&self) -> Result<(), ControlError> {
         self.remove_socket()?;
         for file in [self.log(), self.lock()] {
@@ -127,22 +122,22 @@ impl RuntimePaths {
         gone(&state, std::fs::remove_dir_all(&state))
     }
 
-    /// Removes the socket alone: the rest is about what stays.
+    /// Removes only the socket; the other files are about kernel objects that stay.
     ///
     /// # Errors
-    /// It is there and cannot be removed.
+    /// Fails if it is there and cannot be removed.
     pub fn remove_socket(&self) -> Result<(), ControlError> {
         let socket = self.socket();
         gone(&socket, std::fs::remove_file(&socket))
     }
 }
 
-/// Names this boot of the machine: what a file says in times of its clock is of no use in another.
+/// The identifier of this boot. Times of the boot clock are valid only within one boot.
 pub(crate) fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Writes a file, whole or not at all.
+/// Writes a file atomically.
 pub(crate) fn write_whole(file: &Path, text: &str) -> Result<(), ControlError> {
     let fresh = file.with_extension("json.new");
     std::fs::write(&fresh, text)
@@ -150,7 +145,7 @@ pub(crate) fn write_whole(file: &Path, text: &str) -> Result<(), ControlError> {
         .map_err(|error| ControlError::file("write", file, error))
 }
 
-/// What was not there to be removed is gone as well.
+/// Turns the error of a removal into ours; a file that was not there is none.
 fn gone(path: &Path, removed: std::io::Result<()>) -> Result<(), ControlError> {
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

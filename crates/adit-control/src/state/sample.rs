@@ -1,8 +1,8 @@
-//! A status as a daemon gives it, for the tests of what is made from one.
+//! A sample status for tests.
 
 use crate::state::status::Status;
 
-/// One peer, which is up, and nothing dropped.
+/// A status with one peer, which is up, and without drops.
 pub(crate) fn status() -> Status {
     let status = serde_json::json!({
         "schema": 1,
@@ -21,5 +21,5 @@ pub(crate) fn status() -> Status {
         }],
         "drops": {},
     });
-    serde_json::from_value(status).expect("what is written above has the shape of a status")
+    serde_json::from_value(status).expect("the sample has the shape of a status")
 }

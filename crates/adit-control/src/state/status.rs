@@ -1,4 +1,4 @@
-//! What `adit status` shows, in the shape of the contract.
+//! The status of an overlay, as `adit status` shows it and the API serves it.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
+use crate::state::unreachable::UnreachableCause;
 
-/// The version of the shape. What has been added to it since may be missing in the answer of an older daemon, which
-/// goes on while the program is replaced.
+/// The version of the shape. Members that were added later may be missing in the answer of an older
+/// daemon, which runs on when the program is replaced.
 pub const SCHEMA: u32 = 1;
 
 /// An overlay as it is now.
@@ -20,23 +21,24 @@ pub const SCHEMA: u32 = 1;
 pub struct Status {
     /// Always 1.
     pub schema: u32,
-    /// This side.
+    /// This site.
     pub site: SiteStatus,
-    /// The other sides, in the file's order.
+    /// The peers, in the file's order.
     pub peers: Vec<PeerStatus>,
-    /// Packets dropped since the start, by reason; reasons that never occurred are left out.
+    /// Packets dropped since the start, by reason. Reasons that have never occurred are left out.
     pub drops: BTreeMap<String, u64>,
-    /// What had to be repaired because somebody else had changed it, by kind; what never had to is left out.
+    /// Repairs of kernel objects that others had changed, by kind. Kinds without a repair are left
+    /// out.
     #[serde(default)]
     pub repairs: BTreeMap<String, u64>,
-    /// Strange pairs of inner and outer ECN fields (RFC 6040 section 4.2) that came out of the tunnel; kinds that
-    /// never occurred are left out.
+    /// Invalid pairs of inner and outer ECN fields (RFC 6040 section 4.2) in received packets, by
+    /// kind. Kinds that have never occurred are left out.
     #[serde(default)]
     pub ecn: BTreeMap<String, u64>,
-    /// What has been done about ICMP.
+    /// ICMP errors, by what was done about them.
     #[serde(default)]
     pub icmp: IcmpStatus,
-    /// What has been done to learn what the paths take.
+    /// Probes of the path MTU.
     #[serde(default)]
     pub probes: ProbeStatus,
 }
@@ -46,13 +48,13 @@ pub struct Status {
 pub struct IcmpStatus {
     /// Sent to senders whose datagram was dropped here.
     pub sent: u64,
-    /// Due, but not sent: nobody may be told, or too many have been.
+    /// Not sent although due: RFC 1122 forbids it, or the rate limit was reached.
     pub suppressed: u64,
-    /// From inside the tunnel, passed on to the original sender.
+    /// Received from inside the tunnel and relayed to the original sender.
     pub relayed: u64,
-    /// From inside the tunnel, only taken note of.
+    /// Received from inside the tunnel; only the state of the peer has changed.
     pub state_changed: u64,
-    /// About other traffic.
+    /// Received about other traffic.
     pub not_ours: u64,
 }
 
@@ -61,37 +63,37 @@ pub struct IcmpStatus {
 pub struct ProbeStatus {
     /// Sent.
     pub sent: u64,
-    /// Of those, answered.
+    /// Answered.
     pub answered: u64,
 }
 
-/// This side of an overlay.
+/// The site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SiteStatus {
     /// The site's name.
     pub name: String,
     /// The outer source address.
     pub underlay: String,
-    /// The interface that it was found at, where the file names that.
+    /// The interface that has it, if the file names one.
     #[serde(default)]
     pub underlay_interface: Option<String>,
     /// Whether the machine has that address.
     #[serde(default)]
     pub underlay_state: UnderlayState,
-    /// The tunnel's interface.
+    /// The tunnel interface.
     pub device: String,
-    /// Which data plane forwards.
+    /// The data plane.
     pub dataplane: String,
-    /// Why that one.
+    /// Why it was chosen.
     pub dataplane_reason: String,
-    /// MTU of the interface, in bytes.
+    /// MTU of the tunnel interface, in bytes.
     pub mtu: u16,
-    /// What the data plane does not do, though the others do.
+    /// What the data plane cannot do, and the others can.
     #[serde(default)]
     pub limits: Vec<Limit>,
 }
 
-/// Something that a data plane lacks.
+/// Something that a data plane cannot do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limit {
     /// In a word or two.
@@ -113,7 +115,7 @@ pub enum UnderlayState {
     /// It has.
     #[default]
     Present,
-    /// Not now: nothing comes or goes until it has again.
+    /// It has not. Nothing is sent or received until the address is back.
     Missing,
 }
 
@@ -124,10 +126,10 @@ pub struct PeerStatus {
     pub name: String,
     /// Its outer address.
     pub underlay: String,
-    /// What is behind it.
+    /// The networks behind it.
     #[schemars(with = "Vec<String>")]
     pub networks: Vec<Ipv4Net>,
-    /// What is known of it.
+    /// Its state.
     pub state: PeerState,
     /// The largest outer datagram that reaches it, in bytes.
     pub path_mtu: u16,
@@ -135,44 +137,45 @@ pub struct PeerStatus {
     pub tx: Traffic,
     /// What was received from it.
     pub rx: Traffic,
-    /// Seconds since it was last heard; absent if it never was.
+    /// Seconds since something was last received from it; `null` if nothing ever was.
     pub last_rx_seconds: Option<f64>,
-    /// What is known of the way to it (RFC 2003 section 5).
+    /// What was learned about the path to it (RFC 2003 section 5).
     #[serde(default)]
     pub soft_state: SoftState,
 }
 
-/// What is known of the way to a peer.
+/// What was learned about the path to a peer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SoftState {
-    /// Who told the path MTU.
+    /// The source of the path MTU.
     pub path_mtu_from: PathMtuFrom,
-    /// Seconds until that is forgotten, unless it is found to be still so.
+    /// Seconds until the path MTU expires unless it is confirmed.
     pub path_mtu_expires_seconds: Option<f64>,
     /// Whether the peer answers probes.
     pub probe: Probing,
-    /// Seconds since it last did.
+    /// Seconds since it last answered one.
     pub probe_answered_seconds: Option<f64>,
-    /// The TTL that the outer header of its last datagram had left.
+    /// The TTL of the outer header of the last datagram that was received from it.
     pub ttl_seen: Option<u8>,
-    /// Routers on the way from it, if it sends with one of the usual TTLs.
+    /// Hops from it, if it sends with one of the usual TTLs.
     pub hops: Option<u8>,
-    /// The least outer TTL with which a datagram reaches it, if the way there is as long as the way back.
+    /// The smallest outer TTL that reaches it, if the paths in both directions have the same
+    /// length.
     pub ttl_needed: Option<u8>,
-    /// What a router has said, if it says that the peer cannot be reached.
+    /// The ICMP error of a router, if one says that the peer is unreachable.
     pub unreachable: Option<Unreachable>,
-    /// Datagrams from it that came marked: congestion experienced.
+    /// Datagrams received from it with the ECN mark for congestion experienced.
     pub congestion_experienced: u64,
 }
 
-/// Who told a path MTU.
+/// The source of a path MTU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathMtuFrom {
-    /// Nobody: it is what the underlay's interface takes.
+    /// The MTU of the underlay's interface.
     #[default]
     Underlay,
-    /// A router (RFC 1191).
+    /// The ICMP error of a router (RFC 1191).
     Router,
     /// Probes (RFC 8899).
     Probe,
@@ -182,59 +185,23 @@ pub enum PathMtuFrom {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Probing {
-    /// None is sent: it is configured so, or this gateway has no address inside `site.networks`.
+    /// No probes are sent: the configuration says so, or this gateway has no address in
+    /// `site.networks`.
     #[default]
     Off,
-    /// It has not answered any.
+    /// It has answered none.
     Unanswered,
-    /// It has.
+    /// It answers.
     Answered,
 }
 
-/// A peer that is held to be out of reach.
+/// Why a peer counts as unreachable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Unreachable {
-    /// In the router's words.
+    /// The router's ICMP error.
     pub cause: UnreachableCause,
-    /// Seconds since it said so last.
+    /// Seconds since the last one.
     pub since_seconds: f64,
-}
-
-/// What a router said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum UnreachableCause {
-    /// Network Unreachable.
-    Network,
-    /// Host Unreachable.
-    Host,
-    /// Protocol Unreachable: the peer does not speak IP in IP.
-    Protocol,
-    /// Time Exceeded: the outer TTL is too small, or there is a loop.
-    TimeExceeded,
-}
-
-impl From<adit_tunnel::UnreachableCause> for UnreachableCause {
-    fn from(cause: adit_tunnel::UnreachableCause) -> Self {
-        use adit_tunnel::UnreachableCause as Cause;
-        match cause {
-            Cause::Network => Self::Network,
-            Cause::Host => Self::Host,
-            Cause::Protocol => Self::Protocol,
-            Cause::TimeExceeded => Self::TimeExceeded,
-        }
-    }
-}
-
-impl From<UnreachableCause> for adit_tunnel::UnreachableCause {
-    fn from(cause: UnreachableCause) -> Self {
-        match cause {
-            UnreachableCause::Network => Self::Network,
-            UnreachableCause::Host => Self::Host,
-            UnreachableCause::Protocol => Self::Protocol,
-            UnreachableCause::TimeExceeded => Self::TimeExceeded,
-        }
-    }
 }
 
 impl SoftState {
@@ -269,32 +236,33 @@ impl SoftState {
     }
 }
 
-/// What is known of a peer. Nothing is sent to find out: a tunnel without traffic is `idle`.
+/// The state of a peer. A tunnel without traffic and without answered probes is `idle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
-    /// Heard within the last 30 seconds.
+    /// Something was received from it within the last 30 seconds.
     Up,
-    /// Nothing heard lately.
+    /// Nothing was received from it lately.
     Idle,
-    /// A router on the way says that it cannot be reached.
+    /// A router says that it is unreachable.
     Unreachable,
 }
 
-/// How long after a packet a peer still counts as up, in milliseconds.
-pub const HEARD_WITHIN_MS: u64 = 30_000;
+/// How long after a packet a peer counts as up, in milliseconds.
+pub const UP_FOR_MS: u64 = 30_000;
 
 /// Inner datagrams and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// Datagrams.
     pub packets: u64,
-    /// Bytes of them, the outer headers left out.
+    /// Their bytes, without the outer headers.
     pub bytes: u64,
 }
 
 impl Status {
-    /// Looks at an overlay.
+    /// The status of an overlay now. Costs some 1 µs for each peer; the overlay stays locked
+    /// meanwhile.
     #[must_use]
     pub fn of(overlay: &Overlay) -> Self {
         let config = overlay.config();
@@ -308,7 +276,7 @@ impl Status {
             .filter_map(|peer| {
                 let index = tunnel.lookup_outer(peer.underlay)?;
                 let counts = totals.peers.get(index.index()).copied().unwrap_or_default();
-                // An answered probe is word from the peer, if no traffic.
+                // An answered probe shows that the peer is up without being traffic.
                 let heard = counts.last_rx.max(tunnel.probe_answered(index));
                 let silent = heard.map(|heard| now.since(heard));
                 let soft_state = SoftState::of(&tunnel, index, &counts, now);
@@ -318,7 +286,7 @@ impl Status {
                     networks: peer.networks.clone(),
                     state: match silent {
                         _ if soft_state.unreachable.is_some() => PeerState::Unreachable,
-                        Some(silent) if silent.as_millis() < u128::from(HEARD_WITHIN_MS) => PeerState::Up,
+                        Some(silent) if silent.as_millis() < u128::from(UP_FOR_MS) => PeerState::Up,
                         _ => PeerState::Idle,
                     },
                     path_mtu: tunnel.path_mtu(index).mtu,

@@ -1,6 +1,6 @@
-//! Attaching programs to interfaces: by a TCX link where the kernel has those (6.6), by a filter of the
-//! clsact qdisc elsewhere. Either way a program that an earlier process attached is replaced at once, so
-//! that no packet meets none.
+//! Attaches programs to interfaces: by a TCX link where the kernel has those (Linux 6.6), by a filter of
+//! the clsact qdisc elsewhere. Either way it replaces an earlier process's program in one step, so that
+//! every packet meets one of the two.
 
 use std::mem;
 use std::path::PathBuf;
@@ -14,46 +14,27 @@ use aya::programs::tc::{
 use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 
+use super::attach_point::{AttachPoint, Pinned};
 use super::error::EbpfError;
-use super::pins::{Pinned, Pins};
-use adit_policy::bpf::maps::program;
-
-/// Where a program is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct AttachPoint {
-    /// Egress for the way into the tunnel, ingress for the way out.
-    pub(super) kind: TcAttachType,
-    /// The interface's index.
-    pub(super) device: u32,
-}
-
-impl AttachPoint {
-    pub(super) fn program(self) -> &'static str {
-        match self.kind {
-            TcAttachType::Egress => program::ENCAP,
-            _ => program::DECAP,
-        }
-    }
-}
 
 /// How programs are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
-    /// A link: gone with its last descriptor or pin, replaced in one step.
+    /// A TCX link: goes with its last descriptor or pin, and is replaced in one step.
     Tcx,
-    /// A filter: stays until it is removed.
+    /// A clsact filter: stays until it is removed.
     Clsact,
 }
 
 impl Hook {
-    /// What this kernel has.
+    /// The best that this kernel has.
     #[must_use]
     pub fn of_this_kernel() -> Self {
         let has_tcx = KernelVersion::current().is_ok_and(|version| version.code() >= LINUX_6_6);
         if has_tcx { Self::Tcx } else { Self::Clsact }
     }
 
-    /// A word for people.
+    /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,82 +47,81 @@ impl Hook {
 /// `KERNEL_VERSION(6, 6, 0)`.
 const LINUX_6_6: u32 = (6 << 16) | (6 << 8);
 
-/// Filters of one interface are told apart by their handle, which is the tunnel's device; this is
-/// where they stand among others'.
+/// Priority of our filters among others'. The handle, which is the index of the tunnel interface, tells
+/// the filters of several overlays on one interface apart.
 const PRIORITY: u16 = 50;
 
-/// Attaches programs for one overlay.
+/// Attaches the programs of one overlay.
 #[derive(Debug)]
 pub(super) struct Attacher {
     pub(super) hook: Hook,
-    /// Programs stay attached when the process ends.
-    pub(super) pins: Option<Pins>,
-    /// The tunnel's device.
+    /// Directory of the pins, by which programs stay attached when the process ends.
+    pub(super) pins: Option<PathBuf>,
+    /// Index of the tunnel interface.
     pub(super) tunnel: u32,
 }
 
 impl Attacher {
-    /// Attaches `program`, or puts it in the place of the one that is there.
+    /// Attaches `program`, in the place of an earlier process's one if there is one.
     pub(super) fn attach(
         &self,
         program: &mut SchedClassifier,
-        place: AttachPoint,
+        point: AttachPoint,
         device: &str,
     ) -> Result<(), EbpfError> {
         match self.hook {
-            Hook::Tcx => self.attach_link(program, place, device),
-            Hook::Clsact => self.attach_filter(program, place, device),
+            Hook::Tcx => self.attach_link(program, point, device),
+            Hook::Clsact => self.attach_filter(program, point, device),
         }
+    }
+
+    /// The path where a program is pinned; `None` without pins.
+    pub(super) fn pin(&self, point: AttachPoint) -> Option<PathBuf> {
+        let clsact = (self.hook == Hook::Clsact).then_some(self.tunnel);
+        self.pins.as_ref().map(|directory| point.pin(directory, clsact))
     }
 
     fn attach_filter(
         &self,
         program: &mut SchedClassifier,
-        place: AttachPoint,
+        point: AttachPoint,
         device: &str,
     ) -> Result<(), EbpfError> {
-        // It may be there already, as somebody else's.
+        // Fails if somebody else has added it, which does no harm.
         let added = qdisc_add_clsact(device);
-        let attached = filter(place, device, self.tunnel)
+        let attached = filter(point, device, self.tunnel)
             .map_err(|error| TcError::IoError(error).into())
-            .and_then(|there| program.attach_to_link(there))
+            .and_then(|existing| program.attach_to_link(existing))
             .or_else(|_| {
                 let handle = TcHandle::from(self.tunnel);
                 let options = NlOptions { priority: PRIORITY, handle, classid: None };
-                program.attach_with_options(device, place.kind, TcAttachOptions::Netlink(options))
+                program.attach_with_options(device, point.kind, TcAttachOptions::Netlink(options))
             });
         let id = match (attached, added) {
             (Ok(id), _) => id,
             (Err(_), Err(error)) => {
                 return Err(EbpfError::Qdisc { device: device.to_owned(), cause: Box::new(error) });
             }
-            (Err(error), Ok(())) => return Err(failed(place, device)(error)),
+            (Err(error), Ok(())) => return Err(failed(point, device)(error)),
         };
-        let Some(pins) = &self.pins else { return Ok(()) };
-        // The filter is to outlive this process.
-        mem::forget(program.take_link(id).map_err(failed(place, device))?);
-        let path = self.pin(pins, place);
+        let Some(path) = self.pin(point) else { return Ok(()) };
+        // The filter must outlive this process.
+        mem::forget(program.take_link(id).map_err(failed(point, device))?);
         let _ = std::fs::remove_file(&path);
         program.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })
-    }
-
-    /// Where a program attached by us is pinned.
-    pub(super) fn pin(&self, pins: &Pins, place: AttachPoint) -> PathBuf {
-        pins.path(place, (self.hook == Hook::Clsact).then_some(self.tunnel))
     }
 
     fn attach_link(
         &self,
         program: &mut SchedClassifier,
-        place: AttachPoint,
+        point: AttachPoint,
         device: &str,
     ) -> Result<(), EbpfError> {
-        let failed = failed(place, device);
-        let Some(pins) = &self.pins else {
+        let failed = failed(point, device);
+        let Some(path) = self.pin(point) else {
             let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-            return program.attach_with_options(device, place.kind, options).map(drop).map_err(failed);
+            return program.attach_with_options(device, point.kind, options).map(drop).map_err(failed);
         };
-        let path = self.pin(pins, place);
         if let Ok(link) = PinnedLink::from_pin(&path) {
             let link = SchedClassifierLink::try_from(FdLink::from(link)).ok();
             let replaced = link.and_then(|link| program.attach_to_link(link).ok());
@@ -153,29 +133,29 @@ impl Attacher {
             let _ = std::fs::remove_file(&path);
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = program.attach_with_options(device, place.kind, options).map_err(failed)?;
+        let id = program.attach_with_options(device, point.kind, options).map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;
         let link = FdLink::try_from(link).map_err(|_| EbpfError::Missing("link"))?;
         link.pin(&path).map(drop).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })
     }
 }
 
-/// Whether a program that is pinned is attached where its pin says. An interface that is gone misses nothing.
+/// Whether a pinned program is attached where its pin says. A pin of an interface that is gone passes.
 pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
-    let AttachPoint { kind, device } = pinned.place;
-    let told = |error: adit_linux::error::Error| error.to_string();
-    let mut netlink = Netlink::open().map_err(told)?;
-    let Some(link) = netlink.link_by_index(device).map_err(told)? else { return Ok(()) };
+    let AttachPoint { kind, device } = pinned.point;
+    let text = |error: adit_linux::error::Error| error.to_string();
+    let mut netlink = Netlink::open().map_err(text)?;
+    let Some(link) = netlink.link_by_index(device).map_err(text)? else { return Ok(()) };
     let is_egress = kind == TcAttachType::Egress;
     let (ours, attached) = match pinned.clsact {
         None => {
             let link = PinnedLink::from_pin(&pinned.path).map(FdLink::from).and_then(|link| link.info());
             let ours = link.map_err(|error| error.to_string())?.program_id();
-            (ours, tcx::programs(device, is_egress).map_err(told)?)
+            (ours, tcx::programs(device, is_egress).map_err(text)?)
         }
         Some(handle) => {
             let ours = ProgramInfo::from_pin(&pinned.path).map_err(|error| error.to_string())?.id();
-            let filters = netlink.bpf_filters(device, is_egress).map_err(told)?.into_iter();
+            let filters = netlink.bpf_filters(device, is_egress).map_err(text)?.into_iter();
             let filters = filters.filter(|filter| (filter.handle, filter.priority) == (handle, PRIORITY));
             (ours, filters.map(|filter| filter.program).collect())
         }
@@ -183,30 +163,29 @@ pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
     if attached.contains(&ours) {
         Ok(())
     } else {
-        Err(format!("{} is not attached to {} any more", pinned.place.program(), link.name))
+        Err(format!("{} is not attached to {} any more", pinned.point.program(), link.name))
     }
 }
 
-fn failed(place: AttachPoint, device: &str) -> impl Fn(ProgramError) -> EbpfError + Copy + '_ {
+fn failed(point: AttachPoint, device: &str) -> impl Fn(ProgramError) -> EbpfError + Copy + '_ {
     move |error| EbpfError::Attach {
-        name: place.program(),
+        name: point.program(),
         device: device.to_owned(),
         cause: Box::new(error),
     }
 }
 
-/// The filter of a tunnel's, whether it is there or not.
-fn filter(place: AttachPoint, device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(device, place.kind, PRIORITY, TcHandle::from(tunnel), None)
+/// The filter of a tunnel, whether it exists or not.
+fn filter(point: AttachPoint, device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(device, point.kind, PRIORITY, TcHandle::from(tunnel), None)
 }
 
-/// Removes the filter behind a pin. One that is gone already, with its interface or by somebody's hand,
-/// is no mistake.
+/// Removes the filter behind a pin. It may be gone already, with its interface or by somebody's hand.
 pub(super) fn detach_filter(pinned: &Pinned) {
     let Some(tunnel) = pinned.clsact else { return };
-    let device = Netlink::open().and_then(|mut netlink| netlink.link_by_index(pinned.place.device));
+    let device = Netlink::open().and_then(|mut netlink| netlink.link_by_index(pinned.point.device));
     let Ok(Some(device)) = device else { return };
-    if let Ok(link) = filter(pinned.place, &device.name, tunnel) {
+    if let Ok(link) = filter(pinned.point, &device.name, tunnel) {
         let _ = Link::detach(link);
     }
 }

@@ -1,14 +1,14 @@
-//! How long a packet thread looks again before it sleeps. A sleep and a wake-up cost some 20 µs of
-//! round trip where the processor goes idle, and cost the one who wakes it, too; between packets of
-//! a busy flow they are not worth it. Whoever else wants the processor gets it meanwhile.
+//! Busy polling: a packet thread looks again for a moment before it sleeps. A sleep and a wake-up add
+//! some 20 µs to the round trip where the processor goes idle, and cost the thread that wakes it as
+//! well. Between two looks other threads get the processor.
 
 use std::time::{Duration, Instant};
 
-/// Longer than the gap between two packets of a busy flow, shorter than a tick of the scheduler:
-/// a thread without traffic sleeps.
-const SPIN: Duration = Duration::from_micros(50);
+/// Longer than the gap between two packets of a busy flow, and shorter than a tick of the scheduler, so
+/// that a thread without traffic sleeps.
+const SPIN_TIMEOUT: Duration = Duration::from_micros(50);
 
-/// A bound on looking again.
+/// The time that a thread has been looking in vain.
 pub(super) struct BusyPoll {
     since: Option<Instant>,
 }
@@ -18,17 +18,18 @@ impl BusyPoll {
         Self { since: None }
     }
 
-    /// There was work.
+    /// Call this when there was work.
     #[inline]
     pub(super) fn reset(&mut self) {
         self.since = None;
     }
 
-    /// There was none: `true` to look again, after others had their turn; `false` to sleep.
+    /// Call this when there was none. Yields the processor, then returns true to look again and false
+    /// to sleep.
     #[inline]
     pub(super) fn spin(&mut self) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         std::thread::yield_now();
-        since.elapsed() < SPIN
+        since.elapsed() < SPIN_TIMEOUT
     }
 }

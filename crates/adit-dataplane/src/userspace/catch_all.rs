@@ -1,4 +1,5 @@
-//! Datagrams for us on interfaces that nobody thought of: routes may be asymmetric.
+//! The catch-all receiver: a raw socket for datagrams that arrive by an interface without a packet
+//! socket, since routes may be asymmetric.
 
 use adit_linux::error::Error;
 use adit_linux::sockets::packet_ring::Received;
@@ -9,42 +10,42 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, checksum, tcp, udp};
 
 use super::coalesce::Coalescer;
-use super::inbound::Up;
+use super::inbound::Deliverer;
 
-/// A raw socket for what no packet socket listens to.
+/// See the module.
 pub(super) struct CatchAllReceiver {
     pub(super) socket: RawSocket,
-    pub(super) up: Up,
+    pub(super) deliverer: Deliverer,
     pub(super) coalescer: Coalescer,
 }
 
 impl CatchAllReceiver {
-    /// Leaves what comes by these interfaces to others.
-    pub(super) fn except(&self, devices: &[u32]) -> Result<(), Error> {
+    /// Ignores what arrives by these interfaces from now on.
+    pub(super) fn exclude(&self, devices: &[u32]) -> Result<(), Error> {
         self.socket.only_from_others_than(devices)
     }
 
-    /// Hands up what waits, and tells of each datagram before; whether anything of a peer's was among it, so
-    /// that its interface is the underlay's too.
-    pub(super) fn take(&mut self, buffer: &mut [u8], now: Instant, mut tell: impl FnMut(&[u8])) -> bool {
-        let tunnel = self.up.tunnel.load_full();
-        let mut found = false;
+    /// Delivers all datagrams that wait, and calls `record` with each before. Returns true if any came
+    /// from a peer: its interface then belongs to the underlay.
+    pub(super) fn receive(&mut self, buffer: &mut [u8], now: Instant, mut record: impl FnMut(&[u8])) -> bool {
+        let tunnel = self.deliverer.tunnel.load_full();
+        let mut any = false;
         while let Ok(len) = self.socket.recv(buffer) {
-            tell(buffer.get(..len).unwrap_or(buffer));
+            record(buffer.get(..len).unwrap_or(buffer));
             let partial = buffer.get(..len).and_then(partial_checksum);
             let checksum = partial.map_or(Checksum::Unknown, Checksum::Partial);
             let header = VirtioNetHeader { checksum, ..VirtioNetHeader::PLAIN };
             let received = Received { header, datagram: 0..len };
-            found |= self.up.datagram(&tunnel, buffer, &received, &mut self.coalescer, now);
-            self.up.flush(buffer, &mut self.coalescer);
+            any |= self.deliverer.datagram(&tunnel, buffer, &received, &mut self.coalescer, now);
+            self.deliverer.flush(buffer, &mut self.coalescer);
         }
-        found
+        any
     }
 }
 
-/// What another interface of this machine, or the machine's host, left for a device to complete: the inner
-/// checksum is the sum of the pseudo-header alone. A raw socket does not tell, so it is looked at. (One whole
-/// checksum in 65,536 looks so too; completing it gives the same again.)
+/// The inner checksum, if another interface of this machine or the machine's host left it for a device
+/// to complete: the field then holds the sum of the pseudo-header alone. A raw socket does not tell, so
+/// this looks. One complete checksum in 65,536 looks the same; completing it again changes nothing.
 fn partial_checksum(outer: &[u8]) -> Option<PartialChecksum> {
     let outer = Ipv4Packet::parse(outer, Validation::Datapath).ok()?;
     let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).ok()?;

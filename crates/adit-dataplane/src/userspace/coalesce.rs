@@ -1,34 +1,33 @@
-//! Putting consecutive datagrams of a flow together into GSO packets, so that the host's stack
-//! is entered once for many of them. What the kernel's own GRO does, as a pure function: it
+//! The coalescer: joins consecutive datagrams of a flow into GSO packets, so that the host's stack
+//! is entered once for many of them. It does what the kernel's GRO does, as a pure function: it
 //! says which pieces of a buffer make a packet, and copies no payload.
 //!
-//! Only datagrams are joined that segmentation would give back bit for bit: equal headers but
-//! for length, identification, sequence number and checksum; contiguous; verified checksums.
-//! The order within a flow is kept.
+//! It joins only datagrams that segmentation would give back bit for bit: equal headers except for
+//! length, identification, sequence number and checksum; contiguous; with verified checksums. It
+//! keeps the order within a flow.
 
 use std::ops::Range;
 
 use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
 use adit_wire::checksum;
 use adit_wire::protocol::Protocol;
+use adit_wire::tcp::{self, TcpFlags};
+use adit_wire::udp;
 
 use super::segment::{fold, put};
 
-/// The most datagrams one GSO packet may have: the kernel's limit for UDP (`UDP_MAX_SEGMENTS`
-/// of older kernels), and enough for 64 KiB of TCP over Ethernet.
+/// Most datagrams in one GSO packet: the kernel's limit for UDP (`UDP_MAX_SEGMENTS` of older
+/// kernels), and enough for 64 KiB of TCP over Ethernet.
 pub const MAX_SEGMENTS: usize = 64;
 const MAX_LEN: usize = 65_535;
 
-const TCP_PSH: u8 = 0x08;
-const TCP_ACK: u8 = 0x10;
-const TCP_ECE: u8 = 0x40;
-
-/// Collects a batch of datagrams and gives it back as packets. Allocates only when made.
+/// Collects a batch of datagrams and gives it back as packets. It allocates only in
+/// [`Coalescer::new`].
 #[derive(Debug)]
 pub struct Coalescer {
     pieces: Vec<Piece>,
     groups: Vec<Group>,
-    /// What the device takes as GSO packets.
+    /// Whether the tunnel interface takes UDP GSO packets.
     udp: bool,
 }
 
@@ -46,15 +45,15 @@ struct Group {
     first: u32,
     last: u32,
     count: u32,
-    /// Bytes of the packet as it stands.
+    /// Bytes of the packet so far.
     len: usize,
-    /// What the kernel said of the first datagram.
+    /// The virtio-net header of the first datagram.
     header: VirtioNetHeader,
-    /// `None`: nothing can be added.
+    /// `None` if nothing can be added.
     open: Option<Flow>,
 }
 
-/// What datagrams of a group have in common, and what the next one must begin with.
+/// What the datagrams of a group have in common, and what the next one must begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Flow {
     addresses: [u8; 8],
@@ -62,37 +61,38 @@ struct Flow {
     protocol: Protocol,
     ip_len: usize,
     headers_len: usize,
-    /// Payload bytes of every datagram but the last.
+    /// Payload bytes of each datagram but the last.
     size: usize,
     next_sequence: u32,
     next_id: u16,
 }
 
-/// One packet for the device.
+/// One packet for the tunnel interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
     group: usize,
-    /// How the device is to take it.
+    /// Its virtio-net header.
     pub header: VirtioNetHeader,
-    /// How many datagrams it is.
+    /// Number of datagrams in it.
     pub datagrams: usize,
 }
 
 impl Coalescer {
-    /// Capacity for `batch` datagrams; `udp` tells whether the device takes UDP GSO packets.
+    /// A coalescer with room for `batch` datagrams. `udp` says whether the tunnel interface takes
+    /// UDP GSO packets.
     #[must_use]
     pub fn new(batch: usize, udp: bool) -> Self {
         Self { pieces: Vec::with_capacity(batch), groups: Vec::with_capacity(batch), udp }
     }
 
-    /// Forgets the batch.
+    /// Empties the batch.
     #[inline]
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.groups.clear();
     }
 
-    /// Adds the IPv4 datagram that lies at `datagram` in `arena`. It must have been validated.
+    /// Adds the IPv4 datagram that lies at `datagram` in `arena`. It must be valid.
     #[inline]
     pub fn push(&mut self, arena: &[u8], datagram: Range<usize>, header: VirtioNetHeader) {
         let bytes = &arena[datagram.clone()];
@@ -103,7 +103,7 @@ impl Coalescer {
             self.start(piece, bytes.len(), header, None);
             return;
         };
-        // Newest first: a flow's open group is its last one.
+        // Newest first: the open group of a flow is its last one.
         let open = self.groups.iter_mut().rev().find(|group| {
             group.open.is_some_and(|flow| {
                 flow.addresses == seen.flow.addresses
@@ -128,7 +128,7 @@ impl Coalescer {
                         .then_some(Flow { size: flow.size, ..seen.flow });
                 return;
             }
-            // What comes later must not overtake it, and it must not grow past this one.
+            // A later datagram must not be joined to the group before this one.
             group.open = None;
         }
         let open = (!seen.closes && seen.payload > 0 && seen.mergeable).then_some(seen.flow);
@@ -139,20 +139,20 @@ impl Coalescer {
         self.groups.push(Group { first: piece, last: piece, count: 1, len, header, open });
     }
 
-    /// How many packets the batch has become.
+    /// Number of packets that the batch has become.
     #[inline]
     #[must_use]
     pub fn packets(&self) -> usize {
         self.groups.len()
     }
 
-    /// Packet number `index`, its headers made ready in `arena`.
+    /// Packet number `index`. Its headers in `arena` are ready to be written.
     #[inline]
     pub fn finish(&mut self, arena: &mut [u8], index: usize) -> Packet {
         let group = &self.groups[index];
         let datagrams = group.count as usize;
         if datagrams == 1 {
-            // A device's word on a checksum is not passed on: the stack would not use it.
+            // Not passed on as verified: the stack would not use it.
             let checksum = match group.header.checksum {
                 Checksum::Partial(partial) => Checksum::Partial(partial),
                 Checksum::Unknown | Checksum::Verified => Checksum::Unknown,
@@ -162,15 +162,15 @@ impl Coalescer {
         let pushed = {
             let last = &arena[self.pieces[group.last as usize].datagram.clone()];
             let ip_len = usize::from(last[0] & 0x0f) * 4;
-            last[9] == Protocol::TCP.0 && last[ip_len + 13] & TCP_PSH != 0
+            last[9] == Protocol::TCP.0 && last[ip_len + tcp::FLAGS_OFFSET] & TcpFlags::PSH.0 != 0
         };
         let first = &mut arena[self.pieces[group.first as usize].datagram.clone()];
         let header = make_gso_header(first, group.len, pushed);
         Packet { group: index, header, datagrams }
     }
 
-    /// The pieces of `arena` that make up the packet, in order: the whole first datagram, then
-    /// the payloads of the others.
+    /// The pieces of `arena` that make up the packet, in order: the whole first datagram, then the
+    /// payloads of the others.
     #[inline]
     pub fn pieces<'a>(&'a self, arena: &'a [u8], packet: &Packet) -> impl Iterator<Item = &'a [u8]> {
         let first = self.groups[packet.group].first;
@@ -190,13 +190,13 @@ impl Coalescer {
     }
 }
 
-/// What is to be known of a datagram of TCP or UDP to join it with others.
+/// What must be known of a TCP or UDP datagram to join it with others.
 struct Seen {
     flow: Flow,
     payload: usize,
-    /// Nothing may follow it in its GSO packet.
+    /// Whether nothing may follow it in its GSO packet.
     closes: bool,
-    /// It may be part of a GSO packet at all.
+    /// Whether it may be part of a GSO packet.
     mergeable: bool,
 }
 
@@ -206,19 +206,23 @@ impl Seen {
         let ip_len = usize::from(bytes.first()? & 0x0f) * 4;
         let flags_and_offset = u16::from_be_bytes([*bytes.get(6)?, *bytes.get(7)?]);
         if flags_and_offset & 0x3fff != 0 {
-            // A fragment: its ports are elsewhere.
+            // A fragment: the first one has the ports.
             return None;
         }
         let protocol = Protocol(*bytes.get(9)?);
         let transport = bytes.get(ip_len..)?;
         let (headers_len, sequence, closes, mergeable) = match protocol {
             Protocol::TCP => {
-                let fixed = transport.first_chunk::<20>()?;
-                let headers_len = ip_len + usize::from(fixed[12] >> 4) * 4;
-                let flags = fixed[13];
-                let plain = flags & !(TCP_PSH | TCP_ECE) == TCP_ACK;
-                let sequence = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
-                (headers_len, sequence, flags & TCP_PSH != 0, plain)
+                let fixed = transport.first_chunk::<{ tcp::HEADER_LEN }>()?;
+                let tcp_len = tcp::header_len_of(fixed[tcp::DATA_OFFSET_OFFSET]);
+                if tcp_len < tcp::HEADER_LEN {
+                    // Malformed: it has no payload that could be joined.
+                    return None;
+                }
+                let flags = TcpFlags(fixed[tcp::FLAGS_OFFSET]);
+                let plain = flags.0 & !TcpFlags::PSH.union(TcpFlags::ECE).0 == TcpFlags::ACK.0;
+                let sequence = tcp::sequence(fixed);
+                (ip_len + tcp_len, sequence, flags.contains(TcpFlags::PSH), plain)
             }
             Protocol::UDP => {
                 let fixed = transport.first_chunk::<8>()?;
@@ -244,8 +248,8 @@ impl Seen {
         Some(Self { flow, payload, closes, mergeable: mergeable && whole })
     }
 
-    /// Whether the datagram `bytes` can be put behind the group that `flow` describes and whose
-    /// first datagram is `first`.
+    /// Whether the datagram `bytes` can follow in the group that `flow` describes and whose first
+    /// datagram is `first`.
     #[inline]
     fn continues(&self, bytes: &[u8], flow: &Flow, first: &[u8], group: &Group) -> bool {
         let Flow { ip_len, headers_len, .. } = *flow;
@@ -257,7 +261,7 @@ impl Seen {
             && group.len + self.payload <= MAX_LEN
             && self.flow.headers_len == headers_len
             && self.flow.ip_len == ip_len
-            // An atomic datagram's identification means nothing (RFC 6864); any other counts up.
+            // An atomic datagram's identification has no meaning (RFC 6864); others must count up.
             && (dont_fragment || id == flow.next_id)
             // Version, TOS; flags, TTL, protocol; options.
             && bytes[..2] == first[..2]
@@ -265,34 +269,35 @@ impl Seen {
             && bytes[20..ip_len] == first[20..ip_len]
             && match flow.protocol {
                 Protocol::TCP => {
-                    let at = ip_len;
-                    let sequence =
-                        u32::from_be_bytes([bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]]);
-                    sequence == flow.next_sequence
+                    let ours = &bytes[ip_len..headers_len];
+                    let theirs = &first[ip_len..headers_len];
+                    let same = |from: usize, to: usize| ours[from..to] == theirs[from..to];
+                    ours.first_chunk().map(tcp::sequence) == Some(flow.next_sequence)
                         // Acknowledgement and data offset; flags but PSH; window; urgent and options.
-                        && bytes[at + 8..at + 13] == first[at + 8..at + 13]
-                        && (bytes[at + 13] ^ first[at + 13]) & !TCP_PSH == 0
-                        && bytes[at + 14..at + 16] == first[at + 14..at + 16]
-                        && bytes[at + 18..headers_len] == first[at + 18..headers_len]
+                        && same(tcp::ACKNOWLEDGMENT_OFFSET, tcp::FLAGS_OFFSET)
+                        && (ours[tcp::FLAGS_OFFSET] ^ theirs[tcp::FLAGS_OFFSET]) & !TcpFlags::PSH.0 == 0
+                        && same(tcp::WINDOW_OFFSET, tcp::CHECKSUM_OFFSET)
+                        && same(tcp::URGENT_OFFSET, ours.len())
                 }
                 _ => true,
             }
     }
 }
 
-/// Whether the transport checksum is right, by the device's word or by summing.
+/// Whether the transport checksum is right, according to the device or by summing.
 fn verified(bytes: &[u8], header: &VirtioNetHeader, flow: &Flow) -> bool {
     match header.checksum {
         Checksum::Partial(partial) => {
-            let offset = if flow.protocol == Protocol::TCP { 16 } else { 6 };
-            usize::from(partial.start) == flow.ip_len && partial.offset == offset
+            let offset =
+                if flow.protocol == Protocol::TCP { tcp::CHECKSUM_OFFSET } else { udp::CHECKSUM_OFFSET };
+            usize::from(partial.start) == flow.ip_len && usize::from(partial.offset) == offset
         }
         Checksum::Verified => true,
         Checksum::Unknown => {
             let transport = &bytes[flow.ip_len..];
             let pseudo = pseudo_sum(bytes, transport.len());
-            // Over data whose checksum is right, the complement of the sum is the complement of
-            // the pseudo-header's: together they are all ones.
+            // Over data whose checksum is right, the complement of the sum is the complement of the
+            // pseudo-header's. So together they are all ones.
             fold(u32::from(!checksum::checksum(transport)) + u32::from(pseudo)) == 0xffff
         }
     }
@@ -309,9 +314,9 @@ fn pseudo_sum(bytes: &[u8], transport_len: usize) -> u16 {
 fn headers_len(bytes: &[u8]) -> usize {
     let ip_len = usize::from(bytes[0] & 0x0f) * 4;
     match Protocol(bytes[9]) {
-        Protocol::TCP => {
-            bytes.get(ip_len + 12).map_or(ip_len, |offset| ip_len + usize::from(offset >> 4) * 4)
-        }
+        Protocol::TCP => bytes
+            .get(ip_len + tcp::DATA_OFFSET_OFFSET)
+            .map_or(ip_len, |octet| ip_len + tcp::header_len_of(*octet)),
         Protocol::UDP => ip_len + 8,
         _ => ip_len,
     }
@@ -330,12 +335,12 @@ fn make_gso_header(first: &mut [u8], len: usize, pushed: bool) -> VirtioNetHeade
     let pseudo = pseudo_sum(first, transport_len);
     let (gso, offset) = if first[9] == Protocol::TCP.0 {
         if pushed {
-            first[ip_len + 13] |= TCP_PSH;
+            first[ip_len + tcp::FLAGS_OFFSET] |= TcpFlags::PSH.0;
         }
-        (Gso::TcpV4 { cwr: false }, 16)
+        (Gso::TcpV4 { cwr: false }, tcp::CHECKSUM_OFFSET)
     } else {
-        put(first, ip_len + 4, transport_len as u16);
-        (Gso::UdpL4, 6)
+        put(first, ip_len + udp::LENGTH_OFFSET, transport_len as u16);
+        (Gso::UdpL4, udp::CHECKSUM_OFFSET)
     };
     put(first, ip_len + offset, pseudo);
     VirtioNetHeader {

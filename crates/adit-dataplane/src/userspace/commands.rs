@@ -1,4 +1,4 @@
-//! What the watcher is told to do: it alone knows the programs and the ways to the peers.
+//! Commands to the watcher: it alone may change the offload and the next hops.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -8,68 +8,72 @@ use adit_linux::error::Error;
 use adit_linux::sockets::poll::EventFd;
 use adit_tunnel::{Steps, Tunnel};
 
-/// The watcher may be looking at the ways to ten thousand peers.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for the watcher, which may be looking up the next hops of 10,000 peers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Other peers from now on.
+/// Change to other peers.
 pub(super) struct Command {
     pub(super) tunnel: Arc<Tunnel>,
     pub(super) steps: Steps,
-    /// Who gave it may have gone.
+    /// The receiver is gone if its owner has stopped waiting.
     pub(super) done: mpsc::Sender<Result<(), String>>,
 }
 
-/// Where orders are given.
+/// The plane's end.
 pub(super) struct CommandSender {
-    orders: mpsc::Sender<Command>,
-    bell: EventFd,
-    count: Arc<AtomicUsize>,
+    commands: mpsc::Sender<Command>,
+    ready: EventFd,
+    waiting: Arc<AtomicUsize>,
 }
 
-/// Where they are taken.
+/// The watcher's end.
 pub(super) struct CommandReceiver {
-    pub(super) bell: EventFd,
-    waiting: mpsc::Receiver<Command>,
-    /// How many wait.
-    count: Arc<AtomicUsize>,
+    /// Readable when a command waits.
+    pub(super) ready: EventFd,
+    commands: mpsc::Receiver<Command>,
+    /// Number of commands that wait.
+    waiting: Arc<AtomicUsize>,
 }
 
 pub(super) fn channel() -> Result<(CommandSender, CommandReceiver), Error> {
-    let (orders, waiting) = mpsc::channel();
-    let (bell, count) = (EventFd::new()?, Arc::new(AtomicUsize::new(0)));
-    let commands = CommandSender { orders, bell: bell.clone(), count: Arc::clone(&count) };
-    Ok((commands, CommandReceiver { bell, waiting, count }))
+    let (sender, receiver) = mpsc::channel();
+    let (ready, waiting) = (EventFd::new()?, Arc::new(AtomicUsize::new(0)));
+    let sender = CommandSender { commands: sender, ready: ready.clone(), waiting: Arc::clone(&waiting) };
+    Ok((sender, CommandReceiver { ready, commands: receiver, waiting }))
 }
 
 impl CommandSender {
-    /// Has the peers become others, and waits until they are.
+    /// Changes the peers, and waits until the watcher has done it.
+    ///
+    /// # Errors
+    /// Fails if the watcher cannot make the change, has ended, or does not answer in time.
     pub(super) fn update_peers(&self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
         let (done, answer) = mpsc::channel();
-        let gone = "the thread that watches the underlay has ended";
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.orders.send(Command { tunnel, steps: steps.clone(), done }).map_err(|_| gone.to_owned())?;
-        self.bell.notify();
-        match answer.recv_timeout(PATIENCE) {
+        let ended = "the thread that watches the underlay has ended";
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.commands.send(Command { tunnel, steps: steps.clone(), done }).map_err(|_| ended.to_owned())?;
+        self.ready.notify();
+        match answer.recv_timeout(ANSWER_TIMEOUT) {
             Ok(done) => done,
-            Err(mpsc::RecvTimeoutError::Disconnected) => Err(gone.to_owned()),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(ended.to_owned()),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                Err(format!("the thread that watches the underlay has not answered for {PATIENCE:?}"))
+                Err(format!("the thread that watches the underlay has not answered for {ANSWER_TIMEOUT:?}"))
             }
         }
     }
 }
 
 impl CommandReceiver {
-    /// The next one, if any waits.
+    /// The next command, if one waits.
     pub(super) fn next(&self) -> Option<Command> {
-        self.bell.drain();
-        let order = self.waiting.try_recv().ok()?;
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        Some(order)
+        self.ready.drain();
+        let command = self.commands.try_recv().ok()?;
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        Some(command)
     }
 
-    /// Whether what takes long had better be left for later.
+    /// Whether a command waits, so that long work should stop.
     pub(super) fn any_waits(&self) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 }

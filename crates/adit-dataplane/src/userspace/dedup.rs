@@ -1,55 +1,57 @@
-//! Two sockets that hear the same for a moment: what one has handed up the other must not hand up again.
+//! Removes duplicates while reception moves from one socket to another: for a moment both get the same
+//! datagrams.
 
 use std::hash::{BuildHasher, RandomState};
 
 use adit_wire::Validation;
 use adit_wire::ipv4::Ipv4Packet;
 
-/// So many datagrams that the first socket has not had show that the moment is over. More than one, because
-/// several processors deliver, each in its own order.
-const FOREIGN: usize = 64;
+/// Datagrams without a duplicate after which the moment is over. More than one, because several
+/// processors deliver, each in its own order.
+const MAX_UNMATCHED: usize = 64;
 
-/// What the first socket has handed up since the second hears too.
+/// Datagrams that the first socket has delivered since the second receives too.
 #[derive(Debug, Default)]
 pub(super) struct HandoverDedup {
     hasher: RandomState,
-    handed_up: Vec<u64>,
-    foreign: usize,
+    delivered: Vec<u64>,
+    unmatched: usize,
 }
 
 impl HandoverDedup {
-    /// The first socket hands up this outer datagram.
-    pub(super) fn note(&mut self, outer: &[u8]) {
-        self.handed_up.push(self.mark(outer));
+    /// Records an outer datagram that the first socket delivers.
+    pub(super) fn record(&mut self, outer: &[u8]) {
+        self.delivered.push(self.mark(outer));
     }
 
-    /// The second socket has heard so many by now: only as many of those noted can be among them. Without that,
-    /// one of two equal datagrams might be taken for the other's echo.
-    pub(super) fn keep_last(&mut self, heard: usize) {
-        self.handed_up.drain(..self.handed_up.len().saturating_sub(heard));
+    /// Forgets all but the last `queued`, the number of datagrams that wait in the second socket: no
+    /// others can have a duplicate there. Without this, the second of two equal datagrams might count
+    /// as a duplicate.
+    pub(super) fn keep_last(&mut self, queued: usize) {
+        self.delivered.drain(..self.delivered.len().saturating_sub(queued));
     }
 
-    /// Whether the second socket has got what the first has handed up.
+    /// Whether the first socket has delivered this datagram of the second one.
     #[inline]
     pub(super) fn is_duplicate(&mut self, outer: &[u8]) -> bool {
-        !self.handed_up.is_empty() && self.is_noted(outer)
+        !self.delivered.is_empty() && self.is_recorded(outer)
     }
 
     #[cold]
-    fn is_noted(&mut self, outer: &[u8]) -> bool {
+    fn is_recorded(&mut self, outer: &[u8]) -> bool {
         let mark = self.mark(outer);
-        if let Some(at) = self.handed_up.iter().position(|noted| *noted == mark) {
-            self.handed_up.swap_remove(at);
+        if let Some(at) = self.delivered.iter().position(|delivered| *delivered == mark) {
+            self.delivered.swap_remove(at);
             return true;
         }
-        self.foreign += 1;
-        if self.foreign == FOREIGN {
-            self.handed_up = Vec::new();
+        self.unmatched += 1;
+        if self.unmatched == MAX_UNMATCHED {
+            self.delivered = Vec::new();
         }
         false
     }
 
-    /// Without padding, which only one of them gets to see.
+    /// The hash of a datagram without its padding, which only one of the sockets receives.
     fn mark(&self, outer: &[u8]) -> u64 {
         let datagram = Ipv4Packet::parse(outer, Validation::Lenient).ok();
         let len = datagram.map_or(outer.len(), |datagram| datagram.total_len());
@@ -70,22 +72,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_handed_up_comes_once_again_at_most() {
+    fn a_delivered_datagram_is_a_duplicate_once() {
         let mut dedup = HandoverDedup::default();
         for number in 0..4 {
-            dedup.note(&datagram(number));
+            dedup.record(&datagram(number));
         }
         assert!(dedup.is_duplicate(&datagram(2)));
         assert!(!dedup.is_duplicate(&datagram(2)), "the sender has repeated itself");
-        assert!(dedup.is_duplicate(&datagram(3)[..40]), "padding is none of the datagram's");
+        assert!(dedup.is_duplicate(&datagram(3)[..40]), "padding is not part of the datagram");
         assert!(!dedup.is_duplicate(&datagram(4)));
     }
 
     #[test]
-    fn equal_datagrams_are_told_apart() {
+    fn a_sender_may_repeat_a_datagram() {
         let mut dedup = HandoverDedup::default();
         for number in [7, 7, 7, 8] {
-            dedup.note(&datagram(number));
+            dedup.record(&datagram(number));
         }
         dedup.keep_last(2);
         assert!(dedup.is_duplicate(&datagram(7)) && dedup.is_duplicate(&datagram(8)));
@@ -93,10 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn the_moment_ends() {
+    fn records_are_forgotten_when_the_handover_is_over() {
         let mut dedup = HandoverDedup::default();
-        dedup.note(&datagram(200));
-        for number in 0..FOREIGN as u8 {
+        dedup.record(&datagram(200));
+        for number in 0..MAX_UNMATCHED as u8 {
             assert!(!dedup.is_duplicate(&datagram(number)));
         }
         assert!(!dedup.is_duplicate(&datagram(200)));

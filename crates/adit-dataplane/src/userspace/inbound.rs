@@ -1,5 +1,5 @@
-//! From the underlay to the device: one thread a queue. It receives in batches, asks the
-//! tunnel, joins what belongs together, and writes GSO packets to the device.
+//! The receiver: one thread per packet socket. It receives in batches, asks the tunnel, coalesces
+//! datagrams into GSO packets, and writes them to the tunnel interface.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -19,26 +19,26 @@ use super::coalesce::{Coalescer, MAX_SEGMENTS};
 use super::dedup::HandoverDedup;
 use crate::clock::Clock;
 
-/// Datagrams that are joined and handed up together.
+/// Datagrams that are coalesced and delivered together.
 const BATCH: usize = 64;
-/// Capacity for the largest datagram, with its headers.
+/// Bytes of the largest datagram with its headers, rounded up.
 const LARGE: usize = 66_000;
 
-/// What the thread works on.
-pub(crate) struct Inbound {
-    pub(crate) ring: PacketRing,
-    pub(crate) up: Up,
-    /// What another socket has handed up.
-    pub(crate) dedup: HandoverDedup,
-    pub(crate) clock: Clock,
-    pub(crate) stop: Arc<AtomicBool>,
-    pub(crate) waker: Waker,
+/// What the thread works with.
+pub(super) struct Inbound {
+    pub(super) ring: PacketRing,
+    pub(super) deliverer: Deliverer,
+    /// Datagrams that another socket has delivered already.
+    pub(super) dedup: HandoverDedup,
+    pub(super) clock: Clock,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) waker: Waker,
 }
 
 impl Inbound {
-    /// Works until told to stop.
-    pub(crate) fn run(mut self) {
-        let mut coalescer = Coalescer::new(BATCH, self.up.udp);
+    /// Works until the plane stops.
+    pub(super) fn run(mut self) {
+        let mut coalescer = Coalescer::new(BATCH, self.deliverer.udp);
         let mut large = vec![0u8; LARGE].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
         while !self.stop.load(Ordering::Relaxed) {
@@ -52,12 +52,13 @@ impl Inbound {
         }
     }
 
-    /// Hands up what waits, at most a batch; how many datagrams that were.
+    /// Delivers the datagrams that wait, at most a batch. Returns their number.
     #[inline]
     fn batch(&mut self, coalescer: &mut Coalescer, large: &mut [u8]) -> usize {
-        let Self { ring, up, dedup, clock, .. } = self;
-        // Nothing is written, locked or waited for: what decides may become another meanwhile.
-        let tunnel = up.tunnel.load();
+        let Self { ring, deliverer, dedup, clock, .. } = self;
+        // Loading writes, locks and waits for nothing. Another tunnel may take this one's place
+        // meanwhile.
+        let tunnel = deliverer.tunnel.load();
         let mut now = None;
         let mut count = 0;
         while count < BATCH {
@@ -67,39 +68,39 @@ impl Inbound {
             match ready {
                 Ready::Datagram(received) => {
                     if !dedup.is_duplicate(&ring.arena()[received.datagram.clone()]) {
-                        up.datagram(&tunnel, ring.arena(), &received, coalescer, now);
+                        deliverer.datagram(&tunnel, ring.arena(), &received, coalescer, now);
                     }
                 }
                 Ready::Large { link } => {
-                    // In order: what came before it goes up before it.
-                    up.flush(ring.arena(), coalescer);
+                    // Datagrams that arrived before it must be delivered before it.
+                    deliverer.flush(ring.arena(), coalescer);
                     let received = ring.receive_large(large, link);
                     let received = received.filter(|it| !dedup.is_duplicate(&large[it.datagram.clone()]));
                     if let Some(received) = received {
-                        up.datagram(&tunnel, large, &received, coalescer, now);
-                        up.flush(large, coalescer);
+                        deliverer.datagram(&tunnel, large, &received, coalescer, now);
+                        deliverer.flush(large, coalescer);
                     }
                 }
-                Ready::Nothing => up.counters.count_drop(DropReason::OuterMalformed, None, 1),
+                Ready::Nothing => deliverer.counters.count_drop(DropReason::OuterMalformed, None, 1),
             }
         }
-        up.flush(ring.arena(), coalescer);
+        deliverer.flush(ring.arena(), coalescer);
         ring.release();
         count
     }
 }
 
-/// The way up: from the tunnel to the device.
-pub(crate) struct Up {
-    pub(crate) queue: Arc<TunQueue>,
-    /// Whether the device takes UDP GSO packets.
-    pub(crate) udp: bool,
-    pub(crate) tunnel: Arc<ArcSwap<Tunnel>>,
-    pub(crate) counters: Arc<Counters>,
+/// Delivers datagrams to the tunnel interface, and so to the host's stack.
+pub(super) struct Deliverer {
+    pub(super) queue: Arc<TunQueue>,
+    /// Whether the tunnel interface takes UDP GSO packets.
+    pub(super) udp: bool,
+    pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
+    pub(super) counters: Arc<Counters>,
 }
 
-impl Up {
-    /// Writes what was joined to the device, and begins anew.
+impl Deliverer {
+    /// Writes the coalesced packets to the tunnel interface, and empties the coalescer.
     #[inline]
     pub(super) fn flush(&self, arena: &mut [u8], coalescer: &mut Coalescer) {
         for index in 0..coalescer.packets() {
@@ -119,7 +120,8 @@ impl Up {
         coalescer.clear();
     }
 
-    /// Asks the tunnel; whether it took the datagram, which waits in `coalescer` then unless it was the tunnel's.
+    /// Decapsulates a datagram, which then waits in `coalescer` unless it was for the tunnel
+    /// itself. Returns false if it was dropped.
     #[inline]
     pub(super) fn datagram(
         &self,
@@ -138,7 +140,7 @@ impl Up {
         };
         let cut = inner.start;
         let inner = received.datagram.start + inner.start..received.datagram.start + inner.end;
-        // A checksum that would start in the outer header is nobody's.
+        // A partial checksum that would start in the outer header is not valid.
         let header = received.header.without_front(cut as u16).unwrap_or(VirtioNetHeader::PLAIN);
         let bytes = &mut arena[inner.clone()];
         if let Some(ecn) = set_ecn {
@@ -158,7 +160,7 @@ impl Up {
     }
 }
 
-/// How many datagrams a GSO packet from another interface of this machine stands for.
+/// Number of datagrams in a GSO packet from another interface of this machine.
 #[inline]
 fn segments(bytes: &[u8], header: &VirtioNetHeader) -> u16 {
     match header.gso {

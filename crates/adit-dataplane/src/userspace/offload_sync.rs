@@ -1,124 +1,96 @@
-//! The watcher's work where programs in the kernel carry the traffic: which way they send to each peer, and
-//! by which interfaces the underlay comes in.
+//! Keeps an offload in step with the tunnel and the underlay: the next hop of each peer, and the
+//! interfaces that datagrams for the tunnel arrive by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::mem;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use adit_linux::error::Error;
 use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, PeerIndex, Steps, Tunnel};
 
-use super::catch_all::CatchAllReceiver;
-use super::dedup::HandoverDedup;
-use super::receivers::ReceiverPool;
-use super::underlay::{Underlay, everybody};
-use crate::ebpf::{EbpfError, FastPath, NextHop};
+use super::interface_receivers::InterfaceReceivers;
+use super::offload::{Interfaces, NextHop, Offload};
+use super::underlay::{Underlay, all_peers};
 
-/// How many next hops are asked for before they are needed; the others when something is sent there.
-const MAX_PRERESOLVED: usize = 64;
-/// More interfaces than these are not all an underlay.
-const INTERFACES: usize = 16;
+/// Next hops that are resolved before anything is sent to them. The kernel resolves the others when
+/// the first packet leaves.
+pub(super) const MAX_PRERESOLVED: usize = 64;
+/// Interfaces that are treated as the underlay once any may belong to it.
+const MAX_INTERFACES: usize = 16;
 
-/// The programs, and what stands behind them.
-pub(super) struct OffloadSync {
-    pub(super) programs: FastPath,
-    pub(super) listening: Arc<ReceiverPool>,
-    pub(super) catch_all: CatchAllReceiver,
-    /// Interfaces by which datagrams for us may come, by what was seen last.
-    pub(super) devices: BTreeMap<u32, String>,
-    /// Those that somebody listens on.
-    pub(super) listened: Vec<u32>,
-    /// A peer's datagram has come by an interface that no route leads to: any may be the underlay's.
-    pub(super) any_interface: bool,
+/// An offload and the receivers behind it.
+pub(super) struct OffloadSync<O> {
+    offload: O,
+    receivers: InterfaceReceivers,
+    /// Interfaces that datagrams for us may arrive by, as last looked up.
+    interfaces: Interfaces,
 }
 
-impl OffloadSync {
-    /// Puts the programs to work, once they know every way.
-    pub(super) fn open(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
-        self.programs.sync(tunnel)?;
-        // A program leaves what it declines to packet sockets alone, so those have to be there first.
-        self.listen()?;
-        self.programs.open(tunnel, &self.devices)
+impl<O: Offload> OffloadSync<O> {
+    pub(super) fn new(offload: O, receivers: InterfaceReceivers) -> Self {
+        Self { offload, receivers, interfaces: Interfaces::new() }
     }
 
-    /// Tells the programs what has changed in the tunnel.
+    /// Opens the offload. The next hops must have been looked up.
+    pub(super) fn open(&mut self, tunnel: &Tunnel) -> Result<(), O::Error> {
+        self.offload.sync(tunnel)?;
+        // The offload leaves what it declines to packet sockets alone, so they must exist first.
+        self.receivers.bind(&self.interfaces)?;
+        self.offload.open(tunnel, &self.interfaces)
+    }
+
+    /// Passes on what has changed in the tunnel, and serves interfaces that are new.
     pub(super) fn sync(&mut self, tunnel: &Tunnel) {
-        match self.listen() {
-            Ok(()) => self.programs.widen(&self.devices),
-            Err(error) => tracing::error!(%error, "cannot listen on an interface of the underlay"),
+        match self.receivers.bind(&self.interfaces) {
+            Ok(()) => self.offload.widen(&self.interfaces),
+            Err(error) => tracing::error!(%error, "cannot receive on an interface of the underlay"),
         }
-        if let Err(error) = self.programs.sync(tunnel) {
-            tracing::error!(%error, "the programs in the kernel may act on what was true before");
+        if let Err(error) = self.offload.sync(tunnel) {
+            tracing::error!(%error, "the programs in the kernel may act on outdated state");
         }
     }
 
-    /// Datagrams that the programs have sent to a peer.
+    /// Number of datagrams that the offload has sent to a peer.
     pub(super) fn sent(&self, peer: PeerIndex) -> u64 {
-        self.programs.sent(peer)
+        self.offload.sent(peer)
     }
 
-    /// Takes what came where nobody listens; whether the interfaces are to be looked at again.
+    /// See [`InterfaceReceivers::receive_catch_all`].
     pub(super) fn receive_catch_all(&mut self, buffer: &mut [u8], now: Instant) -> bool {
-        let found = self.catch_all.take(buffer, now, |_| ()) && !self.any_interface;
-        self.any_interface |= found;
-        found
+        self.receivers.receive_catch_all(buffer, now)
     }
 
-    /// Before a program is attached somewhere. For a moment the catch-all socket hears the same; so what it has
-    /// heard goes up first, and is not taken from the other once more.
-    fn listen(&mut self) -> Result<(), Error> {
-        for device in self.devices.keys() {
-            if self.listened.contains(device) {
-                continue;
-            }
-            let opened = self.listening.open(Some(*device))?;
-            self.listened.push(*device);
-            self.catch_all.except(&self.listened)?;
-            let heard = opened.heard()?;
-            let mut dedup = HandoverDedup::default();
-            let now = self.listening.clock.now();
-            self.catch_all.take(&mut vec![0; 65_536], now, |outer| dedup.note(outer));
-            dedup.keep_last(heard);
-            opened.start(&self.listening, dedup)?;
-        }
-        Ok(())
-    }
-
-    /// Brings the ways up to date; `true` when every peer has one and its next hop is known. The kernel
-    /// itself finds the neighbours when something is sent.
+    /// Looks up the next hops of all peers. Returns true if every peer has one whose link-layer address
+    /// the kernel knows.
     pub(super) fn look(
         &mut self,
         netlink: &mut Netlink,
         tunnel: &Tunnel,
         underlay: Ipv4Addr,
     ) -> Result<bool, Error> {
-        let seen = Underlay::look(netlink, tunnel, underlay, &everybody(tunnel))?;
+        let seen = Underlay::look(netlink, tunnel, underlay, &all_peers(tunnel))?;
         let own = netlink.addresses(None)?;
         let own = own.into_iter().filter(|address| address.prefix.addr() == underlay);
         let mut devices: BTreeSet<u32> = own.map(|address| address.index).collect();
-        if self.any_interface {
-            devices.extend(seen.links.keys().take(INTERFACES));
+        if self.receivers.any_interface() {
+            devices.extend(seen.links.keys().take(MAX_INTERFACES));
         }
-        let ways = self.set_next_hops(tunnel, &seen);
-        devices.extend(ways.iter().flatten().map(|way| way.device));
-        let mut next_hops = BTreeSet::new();
-        for way in ways.iter().flatten() {
-            if next_hops.len() == MAX_PRERESOLVED {
-                break;
-            }
-            next_hops.insert(*way);
-        }
-        let settled = ways.iter().all(Option::is_some);
-        let before = std::mem::take(&mut self.devices);
+        let next_hops = set_next_hops(&mut self.offload, tunnel, &seen);
+        devices.extend(next_hops.iter().flatten().map(|next_hop| next_hop.device));
         let usable = devices.iter().filter_map(|index| seen.ethernet(*index));
-        self.devices = usable.map(|link| (link.index, link.name.clone())).collect();
-        // At the start, and of links that were out.
-        next_hops.retain(|way| !self.programs.is_open() || !before.contains_key(&way.device));
-        Ok(resolve_neighbours(netlink, &next_hops)? && settled)
+        let interfaces = usable.map(|link| (link.index, link.name.clone())).collect();
+        let before = mem::replace(&mut self.interfaces, interfaces);
+        let mut to_resolve = first_distinct(&next_hops);
+        // Only at the start, and for links that were down.
+        to_resolve.retain(|hop| !self.offload.is_open() || !before.contains_key(&hop.device));
+        let is_resolved = resolve_neighbours(netlink, &to_resolve)?;
+        Ok(is_resolved && next_hops.iter().all(Option::is_some))
     }
 
-    /// Has the programs carry for other peers. Userspace has them already, and takes what programs decline.
+    /// Has the offload carry for other peers. Userspace knows them already and takes what the offload
+    /// declines.
     pub(super) fn update_peers(
         &mut self,
         netlink: &mut Netlink,
@@ -126,51 +98,76 @@ impl OffloadSync {
         underlay: Ipv4Addr,
         steps: &Steps,
     ) -> Result<(), String> {
-        self.programs.update_peers(tunnel, steps).map_err(|error| error.to_string())?;
+        self.offload.update_peers(tunnel, steps).map_err(|error| error.to_string())?;
         if steps.added.is_empty() {
             return Ok(());
         }
         let seen =
             Underlay::look(netlink, tunnel, underlay, &steps.added).map_err(|error| error.to_string())?;
-        let ways = self.set_next_hops(tunnel, &seen);
-        for link in ways.iter().flatten().filter_map(|way| seen.ethernet(way.device)) {
-            self.devices.insert(link.index, link.name.clone());
+        let next_hops = set_next_hops(&mut self.offload, tunnel, &seen);
+        for link in next_hops.iter().flatten().filter_map(|next_hop| seen.ethernet(next_hop.device)) {
+            self.interfaces.insert(link.index, link.name.clone());
         }
-        let next_hops = ways.into_iter().flatten().take(MAX_PRERESOLVED).collect();
-        // Those that the kernel does not know yet it asks for when something is sent there.
-        resolve_neighbours(netlink, &next_hops).map(drop).map_err(|error| error.to_string())
-    }
-
-    fn set_next_hops(&mut self, tunnel: &Tunnel, seen: &Underlay) -> Vec<Option<NextHop>> {
-        let mut ways = Vec::with_capacity(seen.routes.len());
-        for (peer, route) in &seen.routes {
-            let way = route.as_ref().filter(|route| seen.ethernet(route.device).is_some());
-            let way = way.map(|route| NextHop { device: route.device, next_hop: route.next_hop });
-            if let Err(error) = self.programs.set_next_hop(tunnel, *peer, way) {
-                let name = &tunnel.peer(*peer).name;
-                tracing::error!(%error, peer = %name, "the programs do not learn of a new way");
-            }
-            ways.push(way);
-        }
-        ways
+        let to_resolve = next_hops.into_iter().flatten().take(MAX_PRERESOLVED).collect();
+        // The kernel resolves those that it does not know yet when the first packet leaves.
+        resolve_neighbours(netlink, &to_resolve).map(drop).map_err(|error| error.to_string())
     }
 }
 
-/// Has the kernel ask for next hops; `true` when it knows all of them.
+/// Readable when the catch-all receiver has a datagram.
+impl<O> AsFd for OffloadSync<O> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.receivers.as_fd()
+    }
+}
+
+/// Sets the next hops of the peers looked up, and returns them in that order. A peer has none if its
+/// route is missing or does not lead to Ethernet.
+pub(super) fn set_next_hops<O: Offload>(
+    offload: &mut O,
+    tunnel: &Tunnel,
+    seen: &Underlay,
+) -> Vec<Option<NextHop>> {
+    let mut next_hops = Vec::with_capacity(seen.routes.len());
+    for (peer, route) in &seen.routes {
+        let route = route.as_ref().filter(|route| seen.ethernet(route.device).is_some());
+        let next_hop = route.map(|route| NextHop { device: route.device, address: route.next_hop });
+        if let Err(error) = offload.set_next_hop(tunnel, *peer, next_hop) {
+            let name = &tunnel.peer(*peer).name;
+            tracing::error!(%error, peer = %name, "the programs in the kernel keep an outdated next hop");
+        }
+        next_hops.push(next_hop);
+    }
+    next_hops
+}
+
+/// The first [`MAX_PRERESOLVED`] distinct next hops.
+pub(super) fn first_distinct(next_hops: &[Option<NextHop>]) -> BTreeSet<NextHop> {
+    let mut distinct = BTreeSet::new();
+    for next_hop in next_hops.iter().flatten() {
+        if distinct.len() == MAX_PRERESOLVED {
+            break;
+        }
+        distinct.insert(*next_hop);
+    }
+    distinct
+}
+
+/// Has the kernel resolve next hops. Returns true if it knows all of them already.
 fn resolve_neighbours(netlink: &mut Netlink, next_hops: &BTreeSet<NextHop>) -> Result<bool, Error> {
-    let mut known = true;
-    for NextHop { device, next_hop } in next_hops {
-        let neighbour = netlink.neighbour(*device, *next_hop)?;
+    let mut is_known = true;
+    for NextHop { device, address } in next_hops {
+        let neighbour = netlink.neighbour(*device, *address)?;
         if neighbour.as_ref().is_some_and(|neighbour| neighbour.state.is_usable()) {
             continue;
         }
-        // What was sent while the link was out had the kernel ask in vain, and it asks again only after a
-        // second.
+        // While the link was down the kernel asked in vain. It would ask again only after a second,
+        // unless the entry goes.
         if neighbour.is_some() {
-            let _ = netlink.delete_neighbour(*device, *next_hop);
+            let _ = netlink.delete_neighbour(*device, *address);
         }
-        netlink.use_neighbour(*device, *next_hop)?;
-        known = false;
+        netlink.use_neighbour(*device, *address)?;
+        is_known = false;
     }
-    Ok(known)
+    Ok(is_known)
 }

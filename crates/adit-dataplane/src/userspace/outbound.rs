@@ -1,17 +1,14 @@
-//! From the device to the underlay: one thread a queue of the device. It reads datagrams and
-//! GSO packets, asks the tunnel, cuts, puts the outer header before each, and sends in batches.
+//! The sender: one thread per queue of the tunnel interface. It reads datagrams and GSO packets,
+//! asks the tunnel, segments, puts the outer header before each datagram, and sends in batches.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_linux::error::Error;
-use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
-use adit_linux::sockets::packet::PacketSender;
+use adit_linux::sockets::frames::FrameSender;
 use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_linux::sockets::raw_frames::RawFrameSender;
-use adit_linux::sockets::virtio_net::{self, Checksum, PartialChecksum, VirtioNetHeader};
-use adit_linux::sockets::xdp::XdpSender;
+use adit_linux::sockets::virtio_net::{self, Checksum, VirtioNetHeader};
 use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, DropReason, Encapsulated, Inner, Instant, Origin, PeerIndex, Tunnel};
 use adit_wire::checksum::ChecksumState;
@@ -22,75 +19,37 @@ use adit_wire::{fragment, tcp};
 use arc_swap::ArcSwap;
 
 use super::busy_poll::BusyPoll;
-use super::queue_reply;
+use super::icmp_replies::queue_reply;
 use super::segment::{GsoPacket, complete_checksum};
+use super::tx_path::{BATCH, Link, TxPath};
 use crate::clock::Clock;
-use crate::next_hop::{LinkDevice, Mac, NextHops};
+use crate::next_hop::{LinkDevice, NextHops};
 
-/// Frames in a system call. Larger batches fill the receiver's caches before it wakes.
-const BATCH: usize = 64;
-/// Datagrams that the kernel routes, in a system call.
-pub(crate) const RAW_BATCH: usize = 16;
+/// Datagrams that one system call sends through the kernel's routing.
+pub(super) const RAW_BATCH: usize = 16;
 /// The largest IPv4 datagram.
-pub(crate) const MAX_DATAGRAM: usize = 65_535;
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+pub(super) const MAX_DATAGRAM: usize = 65_535;
 
-/// What the thread works on.
-pub(crate) struct Outbound {
-    pub(crate) queue: Arc<TunQueue>,
-    pub(crate) number: usize,
-    pub(crate) tunnel: Arc<ArcSwap<Tunnel>>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) next_hops: Arc<NextHops>,
-    pub(crate) raw: RawFrameSender,
-    /// To the hosts inside, where those are elsewhere.
-    pub(crate) replies: Option<RawFrameSender>,
-    pub(crate) link: Option<Link>,
-    pub(crate) clock: Clock,
-    pub(crate) stop: Arc<AtomicBool>,
-    pub(crate) device_gone: Arc<AtomicBool>,
-    pub(crate) waker: Waker,
-}
-
-/// An open way out by one interface.
-pub(crate) struct Link {
-    device: LinkDevice,
-    sender: Box<dyn FrameSender + Send>,
-    /// Taps of this machine see what it sends.
-    visible: bool,
-}
-
-impl Link {
-    /// Opens the fastest sender the interface has: AF_XDP, else a packet socket; the latter too
-    /// where a tap is to see what is sent.
-    fn open(device: LinkDevice, queue: usize, capacity: usize, visible: bool) -> Result<Self, Error> {
-        if visible {
-            let sender = Box::new(PacketSender::open(device.index, capacity, BATCH)?);
-            return Ok(Self { device, sender, visible });
-        }
-        let xdp = XdpSender::open(device.index, queue as u32, BATCH).and_then(|sender| {
-            if sender.capacity() < capacity {
-                return Err(Error::new(
-                    "cannot send datagrams of this size over AF_XDP",
-                    std::io::Error::from_raw_os_error(adit_linux::EMSGSIZE),
-                ));
-            }
-            Ok(sender)
-        });
-        let sender: Box<dyn FrameSender + Send> = match xdp {
-            Ok(sender) => Box::new(sender),
-            Err(error) => {
-                tracing::debug!(%error, "using a packet socket instead of AF_XDP");
-                Box::new(PacketSender::open(device.index, capacity, BATCH)?)
-            }
-        };
-        Ok(Self { device, sender, visible })
-    }
+/// What the thread works with.
+pub(super) struct Outbound {
+    pub(super) queue: Arc<TunQueue>,
+    pub(super) number: usize,
+    pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) next_hops: Arc<NextHops>,
+    pub(super) raw: RawFrameSender,
+    /// Replies to the hosts inside, if those are in another namespace or VRF.
+    pub(super) replies: Option<RawFrameSender>,
+    pub(super) link: Option<Link>,
+    pub(super) clock: Clock,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) device_gone: Arc<AtomicBool>,
+    pub(super) waker: Waker,
 }
 
 impl Outbound {
-    /// Works until told to stop.
-    pub(crate) fn run(mut self) {
+    /// Works until the plane stops or the tunnel interface is gone.
+    pub(super) fn run(mut self) {
         let mut buffer = vec![0u8; virtio_net::LEN + MAX_DATAGRAM + 1].into_boxed_slice();
         let mut scratch = vec![0u8; MAX_DATAGRAM].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
@@ -103,7 +62,7 @@ impl Outbound {
                     busy_poll.reset();
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the tunnel's device is gone");
+                    tracing::error!(%error, "the tunnel interface is gone");
                     self.device_gone.store(true, Ordering::Relaxed);
                     break;
                 }
@@ -111,10 +70,11 @@ impl Outbound {
         }
     }
 
-    /// Forwards all that waits; whether anything did.
+    /// Forwards all packets that wait. Returns true if there were any.
     fn drain(&mut self, buffer: &mut [u8], scratch: &mut [u8]) -> io::Result<bool> {
         let decides = Arc::clone(&self.tunnel);
-        // Nothing is written, locked or waited for: what decides may become another meanwhile.
+        // Loading writes, locks and waits for nothing. Another tunnel may take this one's place
+        // meanwhile.
         let mut tunnel = decides.load();
         let mut now = self.clock.now();
         let mut since_clock = 0;
@@ -150,7 +110,7 @@ impl Outbound {
         let Some((header, bytes)) = packet.split_first_chunk::<{ virtio_net::LEN }>() else { return };
         let header = VirtioNetHeader::from_bytes(header);
         let Ok(gso_packet) = GsoPacket::new(bytes, &header) else {
-            self.counters.count_drop(uncuttable(bytes), None, 1);
+            self.counters.count_drop(drop_reason(bytes), None, 1);
             return;
         };
         let inner = Inner {
@@ -188,13 +148,13 @@ impl Outbound {
         max_mss: Option<u16>,
         complete: bool,
     ) {
-        let tx_path = self.tx_path(tunnel, peer, outer.len() + gso_packet.largest());
+        let path = self.tx_path(tunnel, peer, outer.len() + gso_packet.largest());
         let state = if complete { ChecksumState::Complete } else { ChecksumState::Partial };
         for index in 0..gso_packet.count() {
             let len = gso_packet.datagram_len(index);
             let header = outer.for_segment(len as u16, nth_identification(outer, index));
             let counters = &self.counters;
-            tx_path.send(&mut self.link, &mut self.raw, &header, len, |inner| {
+            path.send(&mut self.link, &mut self.raw, &header, len, |inner| {
                 let partial = gso_packet.write(index, inner);
                 if let Some(max_mss) = max_mss
                     && tcp::clamp_mss(&mut inner[..len], max_mss, state).is_some()
@@ -206,7 +166,8 @@ impl Outbound {
         }
     }
 
-    /// Fragments inside (RFC 4459 3.1): the peer's host reassembles, not the peer.
+    /// Fragments the inner datagram (RFC 4459 section 3.1), so that its destination reassembles it
+    /// and not the peer.
     #[cold]
     fn fragment(
         &mut self,
@@ -217,10 +178,11 @@ impl Outbound {
         max_datagram: usize,
         scratch: &mut [u8],
     ) {
-        let tx_path = self.tx_path(tunnel, peer, outer.len() + max_datagram);
+        let path = self.tx_path(tunnel, peer, outer.len() + max_datagram);
         for index in 0..gso_packet.count() {
             let len = gso_packet.datagram_len(index);
-            // A fragment's checksum cannot be completed later: it covers the whole datagram.
+            // A fragment's checksum cannot be completed later, because it covers the whole
+            // datagram.
             if let Some(partial) = gso_packet.write(index, scratch) {
                 complete_checksum(&mut scratch[..len], partial);
             }
@@ -234,7 +196,7 @@ impl Outbound {
             for piece in pieces {
                 let id = if outer.dont_fragment() { 0 } else { tunnel.identifications(peer, 1) };
                 let header = outer.for_segment(piece.len() as u16, id);
-                tx_path.send(&mut self.link, &mut self.raw, &header, piece.len(), |inner| {
+                path.send(&mut self.link, &mut self.raw, &header, piece.len(), |inner| {
                     let (header, payload) = inner[..piece.len()].split_at_mut(piece.header().len());
                     header.copy_from_slice(piece.header());
                     payload.copy_from_slice(&scratch[piece.payload()]);
@@ -251,7 +213,7 @@ impl Outbound {
         let visible = self.next_hops.tapped();
         let fits = |link: &Link| link.device.index == device.index && link.visible == visible;
         if !self.link.as_ref().is_some_and(fits) {
-            // What the path takes, not what this datagram needs: later ones may be larger.
+            // Sized for the path, not for this datagram: later ones may be larger.
             let capacity = usize::from(tunnel.path_mtu(peer).mtu).max(len);
             self.reopen(device, capacity, visible);
         }
@@ -269,7 +231,7 @@ impl Outbound {
         self.link = None;
         match Link::open(device, self.number, capacity.max(1500), visible) {
             Ok(link) => self.link = Some(link),
-            // Said once a device: the next hops stay unused until it changes again.
+            // Logged once per interface: its next hops stay unused until the interface changes.
             Err(error) => {
                 tracing::warn!(%error, "the kernel routes what leaves the tunnel");
                 self.next_hops.set_device(None);
@@ -286,14 +248,15 @@ impl Outbound {
         count_refused(&self.counters, &mut self.raw);
         if let Some(replies) = &mut self.replies {
             replies.flush();
-            // Nothing of the underlay's.
+            // Not sent to the underlay, so not counted.
             let _ = replies.take_sent();
         }
     }
 }
 
-/// IPv6 GSO packets are not malformed, only not ours to carry.
-fn uncuttable(bytes: &[u8]) -> DropReason {
+/// The drop reason of a packet that cannot be segmented. An IPv6 GSO packet is well formed, but the
+/// tunnel does not carry it.
+fn drop_reason(bytes: &[u8]) -> DropReason {
     match bytes.first().map(|first| first >> 4) {
         Some(6) => DropReason::InnerNotIpv4,
         _ => DropReason::InnerMalformed,
@@ -307,57 +270,9 @@ fn count_refused(counters: &Counters, sender: &mut dyn FrameSender) {
     }
 }
 
-/// Link-layer addresses, or the kernel's own routing.
-#[derive(Clone, Copy)]
-enum TxPath {
-    Link(Mac, Mac),
-    Routed,
-}
-
-impl TxPath {
-    /// Puts one datagram into a frame: link header, outer header, and `len` bytes of the inner
-    /// datagram that `fill` writes.
-    #[inline]
-    fn send(
-        self,
-        link: &mut Option<Link>,
-        raw: &mut RawFrameSender,
-        header: &OuterHeader,
-        len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Option<PartialChecksum>,
-    ) {
-        let (sender, addresses): (&mut dyn FrameSender, _) = match (self, link) {
-            (Self::Link(destination, source), Some(link)) => {
-                (link.sender.as_mut(), Some((destination, source)))
-            }
-            _ => (raw, None),
-        };
-        let completes = sender.completes_checksums();
-        let (front, rest) = sender.frame().split_at_mut(LINK_HEADER);
-        if let Some((destination, source)) = addresses {
-            write_link_header(front, destination, source);
-        }
-        let (capacity, inner) = rest.split_at_mut(header.len());
-        capacity.copy_from_slice(header.as_bytes());
-        let mut partial = fill(inner);
-        if !completes && let Some(partial) = partial.take() {
-            complete_checksum(&mut inner[..len], partial);
-        }
-        let partial =
-            partial.map(|partial| PartialChecksum { start: partial.start + header.len() as u16, ..partial });
-        sender.commit(header.len() + len, partial);
-    }
-}
-
-/// Atomic datagrams all carry 0, others count up from the first (RFC 6864).
+/// The identification of datagram number `index`: 0 for atomic datagrams, else it counts up (RFC
+/// 6864).
 #[inline]
 fn nth_identification(outer: &OuterHeader, index: usize) -> u16 {
     if outer.dont_fragment() { 0 } else { outer.identification().wrapping_add(index as u16) }
-}
-
-#[inline]
-fn write_link_header(front: &mut [u8], destination: Mac, source: Mac) {
-    front[..6].copy_from_slice(&destination);
-    front[6..12].copy_from_slice(&source);
-    front[12..14].copy_from_slice(&ETHERTYPE_IPV4);
 }

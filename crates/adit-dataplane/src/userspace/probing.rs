@@ -1,6 +1,6 @@
-//! Probes of the paths to the peers, and ICMP errors from inside the tunnel: what comes, what is to be sent, and to
-//! whom it is passed on. What becomes of them, `adit-tunnel` decides.
+//! Path probes and ICMP errors from the underlay: the sockets around [`Prober`], which decides.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_linux::error::Error;
@@ -10,41 +10,40 @@ use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Tunnel, UnderlayIcmp};
 
-use super::offload_sync::OffloadSync;
+use super::icmp_replies::{queue_reply, reply_sender};
 use super::outbound::MAX_DATAGRAM;
-use super::{queue_reply, reply_sender};
 
-/// ICMP messages that are taken in before something else has its turn.
+/// ICMP messages that are handled before other work gets its turn.
 const BATCH: usize = 256;
-/// Sent in a system call.
+/// Probes that one system call sends.
 const FRAMES: usize = 4;
 
-/// The socket that hears routers, the one that probes, and who asks.
+/// The socket that receives routers' ICMP errors, the one that sends probes, and the prober.
 pub(super) struct Probing {
     pub(super) icmp: RawSocket,
     raw: RawFrameSender,
-    /// To the hosts inside, where those are elsewhere.
+    /// Replies to the hosts inside, if those are in another namespace or VRF.
     replies: Option<RawFrameSender>,
     prober: Prober,
     counters: Arc<Counters>,
-    /// Those of the threads that send.
+    /// Counters of the sending threads.
     senders: Vec<Arc<Counters>>,
-    /// ICMP that came faster than it was read, as far as it is counted.
+    /// ICMP messages that the socket has dropped, as far as they are counted.
     overflowed: u32,
 }
 
 impl Probing {
     pub(super) fn open(
         tunnel: &Tunnel,
-        underlay: std::net::Ipv4Addr,
-        inside: &NetScope,
+        underlay: Ipv4Addr,
+        scope: &NetScope,
         counters: Arc<Counters>,
         senders: Vec<Arc<Counters>>,
     ) -> Result<Self, Error> {
         Ok(Self {
             icmp: RawSocket::icmp_errors(underlay)?,
             raw: RawFrameSender::open(MAX_DATAGRAM, FRAMES)?,
-            replies: reply_sender(inside)?,
+            replies: reply_sender(scope)?,
             prober: Prober::new(tunnel),
             counters,
             senders,
@@ -52,17 +51,17 @@ impl Probing {
         })
     }
 
-    /// The tunnel has other peers.
+    /// Goes on with a tunnel that has other peers.
     pub(super) fn follow(&mut self, tunnel: &Tunnel) {
         self.prober.follow(tunnel);
     }
 
-    /// When [`Probing::advance`] is to be called, if nothing comes before.
+    /// When to call [`Probing::advance`] next, if nothing arrives before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.prober.next_deadline()
     }
 
-    /// Takes in what routers say.
+    /// Handles the ICMP errors that have arrived.
     pub(super) fn take_icmp(&mut self, tunnel: &Tunnel, buffer: &mut [u8], now: Instant) {
         for _ in 0..BATCH {
             let Ok(len) = self.icmp.recv(buffer) else { break };
@@ -78,13 +77,14 @@ impl Probing {
         }
     }
 
-    /// Asks what is to be asked, and passes on what has turned out to be true.
-    pub(super) fn advance(&mut self, tunnel: &Tunnel, fast: Option<&OffloadSync>, now: Instant) {
+    /// Sends the probes that are due, and relays errors that a probe has confirmed. `offloaded` says how
+    /// many datagrams an offload has sent to a peer.
+    pub(super) fn advance(&mut self, tunnel: &Tunnel, offloaded: impl Fn(PeerIndex) -> u64, now: Instant) {
         if self.prober.next_deadline().is_some_and(|deadline| deadline <= now) {
             let senders = &self.senders;
             let sent = |peer: PeerIndex| {
-                let slow: u64 = senders.iter().map(|counters| counters.sent(peer)).sum();
-                slow + fast.map_or(0, |fast| fast.sent(peer))
+                let by_userspace: u64 = senders.iter().map(|counters| counters.sent(peer)).sum();
+                by_userspace + offloaded(peer)
             };
             self.prober.advance(tunnel, now, &self.counters, sent);
         }
@@ -97,7 +97,7 @@ impl Probing {
             self.raw.commit(len, None);
         }
         self.raw.flush();
-        // One that cannot be sent is one that is not answered.
+        // A probe that cannot be sent is one that is not answered.
         let _ = self.raw.take_sent();
     }
 

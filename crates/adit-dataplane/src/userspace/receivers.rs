@@ -1,4 +1,4 @@
-//! What comes from the underlay: the packet sockets, and a thread for each.
+//! The receiver pool: packet sockets on the underlay, each with a thread.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicBool;
@@ -13,61 +13,62 @@ use adit_tunnel::{Counters, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::dedup::HandoverDedup;
-use super::inbound::{Inbound, Up};
+use super::inbound::{Deliverer, Inbound};
+use super::threads;
 use crate::clock::Clock;
 
-/// Starts threads that take what the underlay delivers, and knows them.
+/// Starts receiver threads and keeps track of them.
 pub(super) struct ReceiverPool {
     pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
-    /// For how many there are counters.
+    /// Number of peers that the counters have room for.
     pub(super) peers: usize,
     pub(super) queues: Vec<Arc<TunQueue>>,
-    /// Whether the device takes UDP GSO packets.
+    /// Whether the tunnel interface takes UDP GSO packets.
     pub(super) udp: bool,
     pub(super) underlay: Ipv4Addr,
-    /// Bytes of the largest datagram that takes the fast way.
+    /// Bytes of the largest datagram that fits a frame of a ring.
     pub(super) mtu: usize,
     pub(super) clock: Clock,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) waker: Waker,
-    pub(super) started: Mutex<Running>,
+    pub(super) running: Mutex<Running>,
 }
 
-/// Sockets that hear, and whose datagrams nobody takes yet.
+/// Bound sockets that collect datagrams, and that no thread reads yet.
 pub(super) struct BoundRings(Vec<PacketRing>);
 
 impl BoundRings {
-    /// How many datagrams wait to be taken.
-    pub(super) fn heard(&self) -> Result<usize, Error> {
+    /// Number of datagrams that wait in the rings.
+    pub(super) fn queued(&self) -> Result<usize, Error> {
         self.0.iter().map(PacketRing::count).sum()
     }
 
-    /// Starts a thread for each socket, but for what another one has handed up.
-    pub(super) fn start(self, listening: &ReceiverPool, dedup: HandoverDedup) -> Result<(), Error> {
-        let dedup = std::iter::once(dedup).chain(std::iter::repeat_with(HandoverDedup::default));
-        for ((queue, ring), dedup) in listening.queues.iter().zip(self.0).zip(dedup) {
-            let counters = Arc::new(Counters::new(listening.peers));
+    /// Starts a thread for each socket. The first skips what `dedup` has recorded.
+    pub(super) fn start(self, pool: &ReceiverPool, dedup: HandoverDedup) -> Result<(), Error> {
+        let dedups = std::iter::once(dedup).chain(std::iter::repeat_with(HandoverDedup::default));
+        for ((queue, ring), dedup) in pool.queues.iter().zip(self.0).zip(dedups) {
+            let counters = Arc::new(Counters::new(pool.peers));
             let inbound = Inbound {
                 ring,
-                up: listening.up(queue, Arc::clone(&counters)),
+                deliverer: pool.deliverer(queue, Arc::clone(&counters)),
                 dedup,
-                clock: listening.clock,
-                stop: Arc::clone(&listening.stop),
-                waker: listening.waker.clone(),
+                clock: pool.clock,
+                stop: Arc::clone(&pool.stop),
+                waker: pool.waker.clone(),
             };
-            let mut started = listening.started.lock().unwrap_or_else(PoisonError::into_inner);
-            let name = format!("adit-in-{}", started.threads.len());
-            started.threads.push(super::spawn(&name, move || {
-                super::confine(false);
+            let mut running = pool.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let name = format!("adit-in-{}", running.threads.len());
+            running.threads.push(threads::spawn(&name, move || {
+                threads::confine(false);
                 inbound.run();
             })?);
-            started.counters.push(counters);
+            running.counters.push(counters);
         }
         Ok(())
     }
 }
 
-/// What has been started.
+/// Receiver threads that have been started, and their counters.
 #[derive(Default)]
 pub(super) struct Running {
     pub(super) threads: Vec<JoinHandle<()>>,
@@ -75,22 +76,23 @@ pub(super) struct Running {
 }
 
 impl ReceiverPool {
-    /// Begins to listen on one interface, or on all of them. A socket of all interfaces costs every IPv4 packet of
-    /// the host a copy of its descriptor, whatever it is about; so where programs in the kernel leave
-    /// little to take, it is one of the underlay's interfaces.
-    pub(super) fn open(&self, device: Option<u32>) -> Result<BoundRings, Error> {
-        // What programs decline is little.
+    /// Binds sockets to one interface, or to all of them.
+    ///
+    /// A socket of all interfaces costs every IPv4 packet of the host a copy of its descriptor. So
+    /// behind an offload, which leaves little to receive, each underlay interface has one socket.
+    pub(super) fn bind(&self, device: Option<u32>) -> Result<BoundRings, Error> {
+        // An offload declines little: one queue is enough.
         let queues = if device.is_some() { 1 } else { self.queues.len() };
         PacketRing::open_group(self.underlay, device, queues, self.mtu).map(BoundRings)
     }
 
-    /// What was started, to be waited for.
+    /// Takes the threads out, to wait for their end.
     pub(super) fn take_threads(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut self.started.lock().unwrap_or_else(PoisonError::into_inner).threads)
+        std::mem::take(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner).threads)
     }
 
-    /// The way up to the device.
-    pub(super) fn up(&self, queue: &Arc<TunQueue>, counters: Arc<Counters>) -> Up {
-        Up { queue: Arc::clone(queue), udp: self.udp, tunnel: Arc::clone(&self.tunnel), counters }
+    /// Makes a deliverer that writes to `queue`.
+    pub(super) fn deliverer(&self, queue: &Arc<TunQueue>, counters: Arc<Counters>) -> Deliverer {
+        Deliverer { queue: Arc::clone(queue), udp: self.udp, tunnel: Arc::clone(&self.tunnel), counters }
     }
 }

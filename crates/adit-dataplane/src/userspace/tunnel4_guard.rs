@@ -1,27 +1,36 @@
-//! Keeps the host's own tunnel drivers from answering our peers. A raw socket keeps the IP input quiet about a protocol
-//! that nobody speaks; but where `tunnel4` is loaded (by `ipip` or `sit`), somebody does.
+//! Keeps the host's own tunnel drivers from answering our peers with Port Unreachable.
+//!
+//! A raw socket keeps the IP input from answering Protocol Unreachable for a protocol that the kernel
+//! does not know. Where `tunnel4` is loaded (by `ipip` or `sit`) the kernel knows protocol 4, and only
+//! a rule of nf_tables helps.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use adit_linux::nftables::Tunnel4DropRule;
 use adit_tunnel::Tunnel;
 
-/// For a plane without programs: what those decline does not reach the host's IP input.
+/// What is known of `tunnel4`. Only a plane without an offload needs it: what an offload declines does
+/// not reach the host's IP input.
 pub(super) enum Tunnel4State {
-    /// None is loaded yet.
+    /// Not loaded yet.
     NotLoaded { table: String },
-    /// Kept quiet, as long as this lives.
-    Quiet { _rule: Tunnel4DropRule },
-    /// They answer, and nothing can be done.
-    Heard,
+    /// Loaded, and kept from answering while this exists.
+    Silenced { _rule: Tunnel4DropRule },
+    /// Loaded, and it answers: the rule could not be set.
+    Answering,
 }
 
 impl Tunnel4State {
-    pub(super) fn of(device: &str) -> Self {
+    pub(super) fn new(device: &str) -> Self {
         Self::NotLoaded { table: format!("adit-{device}") }
     }
 
-    /// Looks whether one has been loaded meanwhile.
+    /// Whether the rule is set, which names the peers.
+    pub(super) fn is_silenced(&self) -> bool {
+        matches!(self, Self::Silenced { .. })
+    }
+
+    /// Looks whether it has been loaded, and sets the rule.
     pub(super) fn look(&mut self, tunnel: &Tunnel, underlay: Ipv4Addr) {
         let Self::NotLoaded { table } = self else { return };
         if !Tunnel4DropRule::is_needed() {
@@ -35,10 +44,10 @@ impl Tunnel4State {
             })
             .collect();
         *self = match Tunnel4DropRule::start(table, underlay, &peers) {
-            Ok(rule) => Self::Quiet { _rule: rule },
+            Ok(rule) => Self::Silenced { _rule: rule },
             Err(error) => {
                 tracing::warn!(%error, "the kernel's tunnel driver answers peers with Port Unreachable");
-                Self::Heard
+                Self::Answering
             }
         };
     }

@@ -1,4 +1,4 @@
-//! What the kernel says of the underlay now: its interfaces, and the route to each peer.
+//! The underlay as the kernel knows it now: its interfaces, and the route to each peer.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,11 +7,11 @@ use adit_linux::error::Error;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind, RouteLookup};
 use adit_tunnel::{PeerIndex, Tunnel};
 
-/// A peer, and where it is.
-pub(super) type At = (PeerIndex, Ipv4Addr);
+/// A peer and its underlay address.
+pub(super) type PeerAddress = (PeerIndex, Ipv4Addr);
 
-/// All peers of a tunnel.
-pub(super) fn everybody(tunnel: &Tunnel) -> Vec<At> {
+/// All peers of a tunnel that have an IPv4 address.
+pub(super) fn all_peers(tunnel: &Tunnel) -> Vec<PeerAddress> {
     let peers = tunnel.peers().filter_map(|(peer, config)| match config.underlay {
         IpAddr::V4(address) => Some((peer, address)),
         IpAddr::V6(_) => None,
@@ -19,21 +19,21 @@ pub(super) fn everybody(tunnel: &Tunnel) -> Vec<At> {
     peers.collect()
 }
 
-/// One look at it.
+/// See the module.
 pub(super) struct Underlay {
     pub(super) links: BTreeMap<u32, Link>,
-    /// The way to each peer; `None` where the kernel has none to offer.
+    /// The route to each peer; `None` where the kernel has none.
     pub(super) routes: Vec<(PeerIndex, Option<RouteLookup>)>,
 }
 
 impl Underlay {
-    /// Looks at the ways to these peers, and tells the tunnel what the interfaces take. A few system calls, however
-    /// many they are.
+    /// Looks up the routes to these peers, and sets the MTU of their interfaces in the tunnel. It takes
+    /// a few system calls, whatever the number of peers.
     pub(super) fn look(
         netlink: &mut Netlink,
         tunnel: &Tunnel,
         own: Ipv4Addr,
-        peers: &[At],
+        peers: &[PeerAddress],
     ) -> Result<Self, Error> {
         let links: BTreeMap<u32, Link> =
             netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
@@ -44,14 +44,14 @@ impl Underlay {
         let routes: Vec<_> = peers.into_iter().zip(routes).collect();
         for (peer, route) in &routes {
             if let Some(link) = route.as_ref().and_then(|route| links.get(&route.device)) {
-                // Not the route's: the kernel believes ICMP that the tunnel has reason to doubt.
+                // Not the route's MTU: the kernel believes ICMP errors that the tunnel may doubt.
                 tunnel.set_underlay_mtu(*peer, link.mtu.min(65_535) as u16);
             }
         }
         Ok(Self { links, routes })
     }
 
-    /// An interface, if frames of ours can leave by it.
+    /// An interface, if it is Ethernet, up and running.
     pub(super) fn ethernet(&self, index: u32) -> Option<&Link> {
         let link = self.links.get(&index)?;
         (link.hardware == LinkLayer::Ethernet && link.up && link.running).then_some(link)

@@ -1,257 +1,280 @@
-//! What is not a datagram of the tunnel: ICMP errors from inside it, probes of its paths, the underlay's routes
-//! and neighbours as they change, and the tunnel's deadlines. One slow thread beside the fast ones.
+//! The watcher: one slow thread beside the packet threads. It handles ICMP errors from the underlay and
+//! path probes, follows routes and neighbours, keeps the offload in step, and runs the tunnel's timers.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_linux::error::Error;
 use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
 use adit_linux::sockets::packet_listeners;
 use adit_linux::sockets::poll::{Waker, wait_readable_any};
-use adit_tunnel::Tunnel;
+use adit_tunnel::{PeerIndex, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::commands::{Command, CommandReceiver};
+use super::offload::Offload;
 use super::offload_sync::OffloadSync;
 use super::probing::Probing;
 use super::tunnel4_guard::Tunnel4State;
-use super::underlay::{At, Underlay, everybody};
+use super::underlay::{PeerAddress, Underlay, all_peers};
 use crate::clock::Clock;
-use crate::ebpf::EbpfError;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
 
-/// How often neighbours are asked to prove that they are still there, as the kernel itself does
-/// for those it sends to (RFC 4861 7.3.1; Linux `delay_first_probe_time` is 5 s).
-const REFRESH: Duration = Duration::from_secs(2);
-/// How often everything is looked at again though nothing was said: a lost event must not last.
-const AUDIT: Duration = Duration::from_secs(30);
-/// How often it is looked whether somebody listens: the longest a capture misses what leaves.
-const LISTENERS: Duration = Duration::from_millis(250);
-/// How long a start waits for the peers' next hops to answer.
-const SETTLE: Duration = Duration::from_millis(300);
+/// How often neighbours must confirm that they are reachable, as the kernel asks of those that it sends
+/// to itself (RFC 4861 section 7.3.1; Linux `delay_first_probe_time` is 5 s).
+const NEIGHBOUR_REFRESH_INTERVAL: Duration = Duration::from_secs(2);
+/// How often everything is looked up again without an event, in case one was lost.
+const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// How often to look for captures: the longest time for which one misses outgoing packets.
+const TAP_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How long a start waits for the next hops to answer.
+const NEIGHBOUR_TIMEOUT: Duration = Duration::from_millis(300);
+/// Bytes of the largest datagram, rounded up.
+const BUFFER_LEN: usize = 65_536;
 
-/// What the thread works on.
-pub(crate) struct Watcher {
-    pub(crate) tunnel: Arc<Tunnel>,
-    /// Where packet threads find it.
-    pub(crate) decides: Arc<ArcSwap<Tunnel>>,
-    pub(crate) orders: CommandReceiver,
-    pub(crate) probing: Probing,
-    pub(crate) next_hops: Arc<NextHops>,
-    pub(crate) tunnel4: Option<Tunnel4State>,
-    /// Where there is one, what is sent from userspace is rare, and the kernel routes it.
-    pub(crate) fast: Option<OffloadSync>,
-    pub(crate) underlay: Ipv4Addr,
-    /// The tunnel's interface.
-    pub(crate) device: String,
-    pub(crate) clock: Clock,
-    pub(crate) stop: Arc<AtomicBool>,
-    pub(crate) waker: Waker,
+/// What the watcher works with.
+pub(super) struct Watcher<O> {
+    pub(super) tunnel: Arc<Tunnel>,
+    /// Where packet threads find the tunnel.
+    pub(super) current: Arc<ArcSwap<Tunnel>>,
+    pub(super) commands: CommandReceiver,
+    pub(super) probing: Probing,
+    pub(super) next_hops: Arc<NextHops>,
+    pub(super) tunnel4: Option<Tunnel4State>,
+    /// Behind an offload userspace sends little, and the kernel routes that.
+    pub(super) offload: Option<OffloadSync<O>>,
+    pub(super) underlay: Ipv4Addr,
+    /// Name of the tunnel interface.
+    pub(super) device: String,
+    pub(super) clock: Clock,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) waker: Waker,
 }
 
-/// A watcher that listens to the kernel and has looked at it once.
-pub(crate) struct Prepared {
-    watcher: Watcher,
+/// A watcher that is subscribed to the kernel's events and has looked at the underlay once.
+pub(super) struct Prepared<O> {
+    watcher: Watcher<O>,
     netlink: Netlink,
     events: Events,
-    /// The index of the tunnel's interface.
+    /// Index of the tunnel interface.
     device: u32,
-    /// The last look at all peers was left for an order, and is to be taken again.
+    /// A command interrupted the last look at all peers, which must be repeated.
     is_interrupted: bool,
 }
 
-impl Watcher {
-    /// Subscribes, then looks: nothing that happens in between is missed. Waits a moment for
-    /// neighbours to answer, so that the first datagram need not take the slow way.
-    pub(crate) fn prepare(self) -> Result<Prepared, EbpfError> {
+impl<O: Offload> Watcher<O> {
+    /// Subscribes before it looks, so that no change in between is missed. Then it waits a moment for
+    /// neighbours to answer, so that the first datagram need not take the slow path.
+    pub(super) fn prepare(self) -> Result<Prepared<O>, O::Error> {
         let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
         let mut netlink = Netlink::open()?;
         let device = netlink.link(&self.device)?.map_or(0, |link| link.index);
         let mut prepared = Prepared { watcher: self, netlink, events, device, is_interrupted: false };
-        let deadline = std::time::Instant::now() + SETTLE;
-        while !prepared.look() {
-            let left = deadline.saturating_duration_since(std::time::Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let Prepared { watcher, events, device, .. } = &mut prepared;
-            let _ = wait_readable_any(&[events.as_fd()], &watcher.waker, Some(left));
-            drain(events, *device);
-        }
+        prepared.await_neighbours();
         prepared.look_for_taps();
-        if let Some(fast) = &mut prepared.watcher.fast {
-            fast.open(&prepared.watcher.tunnel)?;
+        let Watcher { offload, tunnel, .. } = &mut prepared.watcher;
+        if let Some(offload) = offload {
+            offload.open(tunnel)?;
         }
         Ok(prepared)
     }
+
+    fn receive_catch_all(&mut self, buffer: &mut [u8]) -> bool {
+        let now = self.clock.now();
+        self.offload.as_mut().is_some_and(|offload| offload.receive_catch_all(buffer, now))
+    }
+
+    fn probe(&mut self, buffer: &mut [u8]) {
+        let now = self.clock.now();
+        self.probing.take_icmp(&self.tunnel, buffer, now);
+        let offload = self.offload.as_ref();
+        let offloaded = |peer: PeerIndex| offload.map_or(0, |offload| offload.sent(peer));
+        self.probing.advance(&self.tunnel, offloaded, now);
+    }
 }
 
-impl Prepared {
-    /// Works until told to stop.
-    pub(crate) fn run(mut self) {
-        let mut buffer = vec![0u8; 65_536];
-        // With programs in front, the kernel itself keeps the neighbours fresh.
-        let refresh = if self.watcher.fast.is_some() { AUDIT } else { REFRESH };
-        let mut looked = std::time::Instant::now();
+impl<O: Offload> Prepared<O> {
+    /// Looks until every next hop is known, at most for [`NEIGHBOUR_TIMEOUT`].
+    fn await_neighbours(&mut self) {
+        let deadline = Instant::now() + NEIGHBOUR_TIMEOUT;
+        while !self.look() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let Self { watcher, events, device, .. } = self;
+            let _ = wait_readable_any(&[events.as_fd()], &watcher.waker, Some(left));
+            drain(events, *device);
+        }
+    }
+
+    /// Works until the plane stops.
+    pub(super) fn run(mut self) {
+        let mut buffer = vec![0u8; BUFFER_LEN];
+        // Behind an offload the kernel itself keeps the neighbours fresh.
+        let look_interval =
+            if self.watcher.offload.is_some() { FULL_LOOK_INTERVAL } else { NEIGHBOUR_REFRESH_INTERVAL };
+        let mut looked = Instant::now();
         while !self.watcher.stop.load(Ordering::Relaxed) {
-            let deadline = self.watcher.probing.next_deadline();
-            let left = deadline.map_or(LISTENERS, |deadline| deadline.since(self.watcher.clock.now()));
-            let due = if self.is_interrupted { Duration::ZERO } else { refresh };
-            let left = due.saturating_sub(looked.elapsed()).min(LISTENERS).min(left);
-            let icmp = self.watcher.probing.icmp.as_fd();
-            let mut sources = vec![icmp, self.events.as_fd(), self.watcher.orders.bell.as_fd()];
-            sources.extend(self.watcher.fast.as_ref().map(|fast| fast.catch_all.socket.as_fd()));
-            if let Err(error) = wait_readable_any(&sources, &self.watcher.waker, Some(left)) {
+            let due = if self.is_interrupted { Duration::ZERO } else { look_interval };
+            if let Err(error) = self.wait(due.saturating_sub(looked.elapsed())) {
                 tracing::error!(%error, "cannot wait for the underlay's events");
                 return;
             }
-            while let Some(order) = self.watcher.orders.next() {
-                // Whoever does not wait any more has it done some other way.
-                let _ = order.done.send(self.update_peers(&order));
+            while let Some(command) = self.watcher.commands.next() {
+                // The sender may have given up; it then makes the change in another way.
+                let _ = command.done.send(self.update_peers(&command));
             }
             self.watcher.probe(&mut buffer);
-            let strayed = self.watcher.catch_all(&mut buffer);
-            let changed = drain(&mut self.events, self.device);
-            if changed || strayed || looked.elapsed() >= due {
+            let has_new_interface = self.watcher.receive_catch_all(&mut buffer);
+            let has_changed = drain(&mut self.events, self.device);
+            if has_changed || has_new_interface || looked.elapsed() >= due {
                 self.look();
-                looked = std::time::Instant::now();
+                looked = Instant::now();
             }
             self.look_for_taps();
-            let now = self.watcher.clock.now();
-            if self.watcher.tunnel.next_deadline().is_some_and(|deadline| deadline <= now) {
-                self.watcher.tunnel.on_deadline(now);
-            }
-            if let Some(fast) = &mut self.watcher.fast {
-                fast.sync(&self.watcher.tunnel);
+            self.run_timers();
+            if let Some(offload) = &mut self.watcher.offload {
+                offload.sync(&self.watcher.tunnel);
             }
         }
     }
 
-    /// Brings the next hops up to date; `true` when every peer behind Ethernet has one.
+    /// Waits for something to do, at most until the next look.
+    fn wait(&self, until_look: Duration) -> std::io::Result<()> {
+        let Watcher { probing, commands, offload, clock, waker, .. } = &self.watcher;
+        let deadline = probing.next_deadline();
+        let until_deadline = deadline.map_or(TAP_CHECK_INTERVAL, |deadline| deadline.since(clock.now()));
+        let left = until_look.min(TAP_CHECK_INTERVAL).min(until_deadline);
+        let mut sources = vec![probing.icmp.as_fd(), self.events.as_fd(), commands.ready.as_fd()];
+        sources.extend(offload.as_ref().map(AsFd::as_fd));
+        wait_readable_any(&sources, waker, Some(left))
+    }
+
+    fn run_timers(&self) {
+        let Watcher { tunnel, clock, .. } = &self.watcher;
+        let now = clock.now();
+        if tunnel.next_deadline().is_some_and(|deadline| deadline <= now) {
+            tunnel.on_deadline(now);
+        }
+    }
+
+    /// Brings the next hops up to date. Returns true when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
-        let Watcher { fast, tunnel, underlay, tunnel4, .. } = &mut self.watcher;
+        let Watcher { offload, tunnel, underlay, tunnel4, .. } = &mut self.watcher;
         if let Some(tunnel4) = tunnel4 {
             tunnel4.look(tunnel, *underlay);
         }
-        let looked = match fast {
-            Some(fast) => fast.look(&mut self.netlink, tunnel, *underlay),
-            None => self.try_look(),
+        let looked = match offload {
+            Some(offload) => offload.look(&mut self.netlink, tunnel, *underlay),
+            None => self.look_at_all(),
         };
         match looked {
-            Ok(settled) => settled,
+            Ok(is_complete) => is_complete,
             Err(error) => {
-                tracing::warn!(%error, "cannot learn the underlay's routes; the kernel routes what leaves the tunnel");
+                tracing::warn!(%error, "cannot read the underlay's routes; the kernel routes outgoing packets");
                 self.watcher.next_hops.set_device(None);
                 true
             }
         }
     }
 
-    /// Other peers from now on: in userspace first, which takes what programs do not know yet.
-    fn update_peers(&mut self, order: &Command) -> Result<(), String> {
-        if matches!(self.watcher.tunnel4, Some(Tunnel4State::Quiet { .. })) {
-            return Err("the rule that keeps the kernel's tunnel drivers quiet names its peers".to_owned());
+    /// Changes the peers. Userspace comes first: it takes what the offload does not know yet.
+    fn update_peers(&mut self, command: &Command) -> Result<(), String> {
+        if self.watcher.tunnel4.as_ref().is_some_and(Tunnel4State::is_silenced) {
+            return Err("the rule that silences the kernel's tunnel drivers names the peers".to_owned());
         }
-        let Watcher { tunnel, decides, probing, fast, underlay, .. } = &mut self.watcher;
-        *tunnel = Arc::clone(&order.tunnel);
+        let Watcher { tunnel, current, probing, offload, underlay, .. } = &mut self.watcher;
+        *tunnel = Arc::clone(&command.tunnel);
         probing.follow(tunnel);
-        decides.store(Arc::clone(tunnel));
-        match fast {
-            Some(fast) => fast.update_peers(&mut self.netlink, tunnel, *underlay, &order.steps),
+        current.store(Arc::clone(tunnel));
+        match offload {
+            Some(offload) => offload.update_peers(&mut self.netlink, tunnel, *underlay, &command.steps),
             None => {
                 let device = self.watcher.next_hops.device();
-                self.look_at(&order.steps.added, device).map(drop).map_err(|error| error.to_string())
+                self.look_at(&command.steps.added, device).map(drop).map_err(|error| error.to_string())
             }
         }
     }
 
     fn look_for_taps(&self) {
-        let hops = &self.watcher.next_hops;
-        let tapped =
-            hops.device().is_some_and(|device| packet_listeners::is_tapped(device.index).unwrap_or(true));
-        hops.set_tapped(tapped);
+        let next_hops = &self.watcher.next_hops;
+        let is_tapped = |device: LinkDevice| packet_listeners::is_tapped(device.index).unwrap_or(true);
+        next_hops.set_tapped(next_hops.device().is_some_and(is_tapped));
     }
 
-    fn try_look(&mut self) -> Result<bool, Error> {
-        let peers = everybody(&self.watcher.tunnel);
-        let (device, settled) = self.look_at(&peers, None)?;
+    fn look_at_all(&mut self) -> Result<bool, Error> {
+        let peers = all_peers(&self.watcher.tunnel);
+        let (device, is_complete) = self.look_at(&peers, None)?;
         if device.is_none() && !self.is_interrupted {
             self.watcher.next_hops.set_device(None);
         }
-        Ok(settled)
+        Ok(is_complete)
     }
 
-    /// Sets the next hops of these peers: behind the interface that frames are made for, or else behind the first
-    /// that there is. Where nobody is to wait, it is left for what has been ordered meanwhile.
+    /// Sets the next hops of these peers. Frames leave by `device`, or else by the first interface that
+    /// a route leads to. A waiting command interrupts it.
     fn look_at(
         &mut self,
-        peers: &[At],
+        peers: &[PeerAddress],
         mut device: Option<LinkDevice>,
     ) -> Result<(Option<LinkDevice>, bool), Error> {
-        let Watcher { tunnel, underlay, next_hops: hops, orders, .. } = &self.watcher;
+        let Watcher { tunnel, underlay, next_hops, commands, .. } = &self.watcher;
         self.is_interrupted = false;
         let seen = Underlay::look(&mut self.netlink, tunnel, *underlay, peers)?;
-        let mut settled = true;
+        let mut is_complete = true;
         let mut known: HashMap<(u32, Ipv4Addr), Option<Mac>> = HashMap::new();
-        for (index, route) in &seen.routes {
-            let index = *index;
-            if orders.any_waits() {
+        for (peer, route) in &seen.routes {
+            let peer = *peer;
+            if commands.any_waits() {
                 self.is_interrupted = true;
                 break;
             }
             let ethernet = route.as_ref().and_then(|route| Some((route, seen.ethernet(route.device)?)));
-            // No route: the kernel says so for each datagram, and counts it.
+            // Without a route the kernel refuses each datagram, which is then counted.
             let Some((route, link, mac)) = ethernet.and_then(|(route, link)| Some((route, link, link.mac?)))
             else {
-                hops.set(index, None);
+                next_hops.set(peer, None);
                 continue;
             };
-            // One interface has frames made for it; peers behind others are the kernel's.
+            // Frames are made for one interface; the kernel routes to peers behind others.
             let chosen = *device.get_or_insert(LinkDevice { index: link.index, mac });
             if chosen.index != link.index {
-                hops.set(index, None);
+                next_hops.set(peer, None);
                 continue;
             }
-            hops.set_device(Some(chosen));
+            next_hops.set_device(Some(chosen));
             let next = (link.index, route.next_hop);
             let mac = match known.get(&next) {
                 Some(mac) => *mac,
                 None => {
-                    let neighbour = self.netlink.neighbour(link.index, route.next_hop)?;
-                    // The kernel does not see what we send, so it has to be told that the entry is used.
-                    self.netlink.use_neighbour(link.index, route.next_hop)?;
-                    let usable = neighbour.filter(|neighbour| neighbour.state.is_usable());
-                    let mac = usable.and_then(|neighbour| neighbour.mac);
+                    let mac = use_neighbour(&mut self.netlink, link.index, route.next_hop)?;
                     known.insert(next, mac);
                     mac
                 }
             };
-            settled &= mac.is_some();
-            hops.set(index, mac);
+            is_complete &= mac.is_some();
+            next_hops.set(peer, mac);
         }
-        Ok((device, settled))
+        Ok((device, is_complete))
     }
 }
 
-impl Watcher {
-    fn catch_all(&mut self, buffer: &mut [u8]) -> bool {
-        let now = self.clock.now();
-        self.fast.as_mut().is_some_and(|fast| fast.receive_catch_all(buffer, now))
-    }
-
-    fn probe(&mut self, buffer: &mut [u8]) {
-        let now = self.clock.now();
-        self.probing.take_icmp(&self.tunnel, buffer, now);
-        self.probing.advance(&self.tunnel, self.fast.as_ref(), now);
-    }
+/// The link-layer address of a neighbour, if the kernel knows a usable one. The kernel does not see our
+/// frames, so this also tells it that the entry is in use.
+fn use_neighbour(netlink: &mut Netlink, device: u32, address: Ipv4Addr) -> Result<Option<Mac>, Error> {
+    let neighbour = netlink.neighbour(device, address)?;
+    netlink.use_neighbour(device, address)?;
+    let usable = neighbour.filter(|neighbour| neighbour.state.is_usable());
+    Ok(usable.and_then(|neighbour| neighbour.mac))
 }
 
-/// Empties the queue of events; `true` when there were any but of routes into the tunnel, behind which no peer is. What
-/// they say is looked up anew.
+/// Empties the event queue. Returns true if it held any event but those of our routes into the tunnel,
+/// behind which no peer is. The events only say that something changed: a look finds out what.
 fn drain(events: &mut Events, device: u32) -> bool {
     let mut any = false;
     while let Ok(Some(event)) = events.try_next() {

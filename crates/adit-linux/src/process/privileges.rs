@@ -1,7 +1,8 @@
-//! Giving up rights, for good: what a process keeps once it runs, and what is left of a thread that moves packets.
+//! Giving up rights, for good: what a process keeps once it runs, and what is left of a thread that
+//! moves packets.
 //!
-//! Rights belong to threads, and a thread hands its own on to those that it starts. So a process gives up before it
-//! starts any, and a packet thread gives up the rest by itself.
+//! Rights belong to threads, and a thread hands its own on to those that it starts. So a process
+//! gives up before it starts any, and a packet thread gives up the rest by itself.
 
 use std::io;
 
@@ -13,12 +14,12 @@ use crate::error::{Error, Result};
 use crate::process::Capability;
 use crate::process::seccomp;
 
-/// Leaves the calling thread, and all that it starts from now on, these rights and no others, whatever it executes
-/// or adopts. Rights that it has not got are not given to it. The process can no longer be looked into by others of
-/// its user.
+/// Leaves the calling thread, and all that it starts from now on, these rights and no others,
+/// whatever it executes or adopts. Rights that it has not got are not given to it. The process can
+/// no longer be looked into by others of its user.
 ///
-/// Locked memory is unlimited from then on, if we may still say so: CAP_IPC_LOCK, which stands for that in root,
-/// is among what goes.
+/// Locked memory is unlimited from then on, if we may still say so: CAP_IPC_LOCK, which stands for
+/// that in root, is among what goes.
 ///
 /// # Errors
 /// The kernel refuses; it is not known to.
@@ -28,8 +29,8 @@ pub fn keep_only(rights: &[Capability]) -> Result<()> {
     prctl::set_dumpable(false).map_err(|errno| failed("make the process private", errno.into()))
 }
 
-/// What a thread that moves packets keeps: the descriptors it has, and system calls that move packets. With
-/// `opens_sockets` also what it takes to open another way out (CAP_NET_RAW).
+/// What a thread that moves packets keeps: the descriptors it has, and system calls that move
+/// packets. With `opens_sockets` also what it takes to open another way out (CAP_NET_RAW).
 ///
 /// # Errors
 /// The kernel refuses; of the filter alone where it was built without any.
@@ -58,8 +59,8 @@ fn restrict(rights: &[Capability]) -> Result<()> {
 
 fn set(wanted: &CapsHashSet) -> std::result::Result<(), CapsError> {
     for right in caps::read(None, CapSet::Bounding)?.difference(wanted) {
-        // Only who has CAP_SETPCAP may. Who has not cannot gain what is left there either: nothing that is executed
-        // brings rights any more.
+        // Only who has CAP_SETPCAP may. Who has not cannot gain what is left there either: nothing
+        // that is executed brings rights any more.
         if caps::drop(None, CapSet::Bounding, *right).is_err() {
             break;
         }
@@ -78,7 +79,8 @@ fn failed(what: &str, error: io::Error) -> Error {
     Error::new(format!("cannot {what}"), error)
 }
 
-/// Whether the kernel has CAP_BPF and CAP_PERFMON (Linux 5.8); before, CAP_SYS_ADMIN stood for them.
+/// Whether the kernel has CAP_BPF and CAP_PERFMON (Linux 5.8); before, CAP_SYS_ADMIN stood for
+/// them.
 #[must_use]
 pub fn has_bpf_capabilities() -> bool {
     caps::has_cap(None, CapSet::Bounding, caps::Capability::CAP_BPF).is_ok()

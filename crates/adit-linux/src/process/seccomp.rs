@@ -1,8 +1,9 @@
 //! The system calls of a thread that moves packets.
 //!
-//! Another call is refused (`EPERM`) and noted by the kernel (`dmesg`, or the audit log), and the thread goes on: whoever
-//! has taken it over gets no further than if it were killed, while a call that nobody thought of (another C library, a
-//! rare path) costs that call and not everybody's traffic.
+//! Another call is refused (`EPERM`) and noted by the kernel (`dmesg`, or the audit log), and the
+//! thread goes on: whoever has taken it over gets no further than if it were killed, while a call
+//! that nobody thought of (another C library, a rare path) costs that call and not everybody's
+//! traffic.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,7 +1,7 @@
 //! `adit apply` and `adit confirm`: change a running overlay, with automatic rollback.
 //!
-//! The daemon rolls an unconfirmed change back by itself. `apply` also leaves a guard process behind,
-//! which does so if the daemon is dead by then. The guard outlives the session that started it.
+//! The daemon rolls an unconfirmed change back by itself. `apply` also leaves a guard process
+//! behind, which does so if the daemon is dead by then. The guard outlives the session.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -9,8 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use adit_control::ControlError;
-use adit_control::api::client;
-use adit_control::daemon::service::ApplyRequest;
+use adit_control::api::{ApplyRequest, client};
 use adit_control::state::confirmation::is_overdue;
 use adit_control::state::paths::RuntimePaths;
 use adit_linux::process::LockFile;

@@ -36,8 +36,8 @@ pub(crate) fn lab(args: &LabArgs, output: &Output) -> Result<ExitCode, Failure> 
 
 fn show(event: &Event<'_>, output: &Output) {
     match event {
-        Event::Picture(picture) => output.line(format_args!("{picture}")),
-        Event::Plane(plane, reason) => output.line(format_args!("data plane {plane} ({reason})\n")),
+        Event::Diagram(diagram) => output.line(format_args!("{diagram}")),
+        Event::Dataplane(plane, reason) => output.line(format_args!("data plane {plane} ({reason})\n")),
         Event::Checked(check) => {
             let word = match (check.ok, output.colour()) {
                 (true, true) => "\x1b[32mok\x1b[0m    ",

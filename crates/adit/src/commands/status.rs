@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use adit_control::api::client;
 use adit_control::state::paths::{self, RuntimePaths};
-use adit_control::state::status::{
-    PathMtuFrom, PeerState, PeerStatus, Status, UnderlayState, Unreachable, UnreachableCause,
-};
+use adit_control::state::status::{PathMtuFrom, PeerState, PeerStatus, Status, UnderlayState, Unreachable};
+use adit_control::state::unreachable::UnreachableCause;
 
 use crate::Failure;
 use crate::output::Output;

@@ -1,5 +1,6 @@
 //! What a running daemon can be asked, on its socket and by a scraper, and what it tells by itself.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -170,6 +171,14 @@ fn what_happens_to_a_peer_is_told_once() {
     network.host_a.run(|| ping(HOST_B, 1480, 64, Duration::from_millis(500))).unwrap();
     event(&mut programs, |what| matches!(what, EventKind::PathMtuChanged { from: 1500, to: 1300, .. }));
 
+    // A reader that comes back names the last event that it has seen, and gets those after it again.
+    let replay = sites.machine.with_files(|| {
+        let mut connection = UnixStream::connect(SOCKET).unwrap();
+        let path = format!("{}?after={}", Endpoint::Events.path(), up.seq - 1);
+        connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        connection
+    });
+
     // With its daemon ends what a follower follows.
     drop(b);
     a.signal(Signal::SIGINT);
@@ -184,6 +193,12 @@ fn what_happens_to_a_peer_is_told_once() {
     assert!(said.ends_with("adit: the daemon of overlay `a` has ended"), "{said}");
     let (_, said) = programs.wait();
     assert_eq!(said.matches("\"peer-up\"").count(), 1, "{said}");
+    let replayed = std::io::read_to_string(replay).unwrap();
+    let first = replayed.lines().find(|line| line.starts_with("id: "));
+    assert_eq!(first, Some(format!("id: {}", up.seq).as_str()), "{replayed}");
+    for event in ["\"peer-up\"", "\"path-mtu-changed\""] {
+        assert_eq!(replayed.matches(event).count(), 1, "{replayed}");
+    }
 }
 
 /// The numbers follow the file while the overlay runs, and the answers to what changes it are as described.
@@ -290,7 +305,7 @@ fn what_was_dropped_is_listed_with_the_reason() {
     assert!(!reaches(gateway, INSIDE_B).unwrap());
     insta::assert_snapshot!(drops(&[]).ok().stdout, @"
     site a
-      inner-source-denied  1  RFC 2827 section 4  The source is in neither our networks nor a peer's; the sender is told Administratively Prohibited.
+      inner-source-denied  1  RFC 2827 section 4  Neither our networks nor a peer's hold the source; the sender gets Administratively Prohibited.
     ");
     let json = drops(&["a", "-j"]).ok().json();
     assert_eq!((&json["schema"], &json["site"]), (&json!(1), &json!("a")));

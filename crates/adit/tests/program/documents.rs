@@ -1,7 +1,7 @@
 //! The documents, compared with the program.
 //!
-//! The README's two configurations are the examples without their comments. Every command of Adit that
-//! the README, the guide or the reference shows exists, with the options it is shown with.
+//! The two configurations of the README are the examples without their comments. Every command of
+//! Adit that the README, the guide or the reference shows exists, with the options it is shown with.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -62,28 +62,65 @@ fn the_readme_shows_the_examples() {
     assert_eq!(shown, examples);
 }
 
+/// The commands of Adit that a document shows: typed at a prompt, or named in a sentence.
+fn commands(document: &Path) -> Vec<String> {
+    let blocks = blocks(document, "console").concat();
+    // A prompt may name the gateway.
+    let prompts = blocks.lines().filter_map(|line| line.split_once(['#', '$']));
+    let prompts = prompts.filter(|(prompt, _)| prompt.is_empty() || prompt.starts_with("gateway"));
+    // What follows a second `#` is a comment.
+    let typed = prompts.flat_map(|(_, line)| line.split(" # ").next().unwrap().split("&&"));
+
+    let text = fs::read_to_string(document).unwrap();
+    let prose: Vec<&str> = text.split("```").step_by(2).collect();
+    let prose = prose.join(" ");
+    let named = prose.split('`').skip(1).step_by(2);
+    let all = typed.chain(named).map(str::trim).filter(|command| command.starts_with("adit "));
+    all.map(str::to_owned).collect()
+}
+
 #[test]
 fn every_command_that_a_document_shows_exists() {
     let mut help: BTreeMap<String, String> = BTreeMap::new();
     let mut checked = 0;
     for document in documents() {
-        let lines = blocks(&document, "console").join("\n");
-        let typed = lines.lines().filter_map(|line| line.split_once(['#', '$']));
-        // A prompt may name the gateway. What follows `#` later in a line is a comment.
-        let typed = typed.filter(|(prompt, _)| prompt.is_empty() || prompt.starts_with("gateway"));
-        for (_, command) in typed.flat_map(|(prompt, line)| {
-            let line = line.split(" # ").next().unwrap();
-            line.split("&&").map(move |command| (prompt, command.trim()))
-        }) {
-            let Some(arguments) = command.strip_prefix("adit ") else { continue };
-            let mut words = arguments.split_whitespace();
-            let name = words.next().unwrap();
+        for command in commands(&document) {
+            let mut words = command.split_whitespace().skip(1).skip_while(|word| word.starts_with('-'));
+            // `adit --netns NAME COMMAND` stands for every command.
+            let Some(name) = words.next().filter(|name| name.chars().all(|c| c.is_ascii_lowercase())) else {
+                continue;
+            };
+            if command.contains("--netns") || name == "help" {
+                continue;
+            }
             let known = help.entry(name.to_owned()).or_insert_with(|| adit(&[name, "--help"]).ok().stdout);
             for option in words.filter(|word| word.starts_with('-')) {
+                let option = option.split('=').next().unwrap();
                 assert!(known.contains(option), "{}: `{command}`: no {option}", document.display());
             }
             checked += 1;
         }
     }
-    assert!(checked > 20, "only {checked} commands were found");
+    assert!(checked > 60, "only {checked} commands were found");
+}
+
+/// What `adit drops` prints is what the reference says.
+#[test]
+fn every_drop_that_a_document_shows_has_todays_explanation() {
+    let reference = fs::read_to_string(root().join("docs/reference/drops.md")).unwrap();
+    let reference = reference.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut checked = 0;
+    for document in documents() {
+        for line in blocks(&document, "console").concat().lines() {
+            let fields: Vec<&str> =
+                line.trim().split("  ").map(str::trim).filter(|f| !f.is_empty()).collect();
+            let [reason, count, section, explanation] = fields[..] else { continue };
+            if count.parse::<u64>().is_ok() && section.starts_with("RFC") {
+                let described = format!("`{reason}` {explanation} See {section}.");
+                assert!(reference.contains(&described), "{}: {line}", document.display());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 4, "only {checked} drops were found");
 }

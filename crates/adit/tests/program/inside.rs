@@ -122,12 +122,12 @@ fn the_inside_may_be_in_another_namespace() {
     wait_until(PATIENCE, "the path is probed from an address inside", || answered(&bed));
 
     // A peer's path is narrower than the device: whoever sends too much inside is told there, by the gateway there.
-    bed.sites.network.router.mtu("toB", 1300).unwrap();
+    let narrow = bed.sites.network.router.limit_mtu("toB", 1300).unwrap();
     wait_until(PATIENCE, "the sender is told", || {
         let met = bed.host.run(|| ping(HOST_B, 1400, 64, Duration::from_millis(300))).unwrap();
         matches!(met, Answer::Refused { by: INSIDE_A, .. })
     });
-    bed.sites.network.router.mtu("toB", 1500).unwrap();
+    narrow.remove().unwrap();
 
     // What is broken inside is repaired there.
     let gone = |what: &str| bed.blue.program("ip", &what.split(' ').collect::<Vec<_>>()).unwrap();

@@ -254,16 +254,16 @@ fn an_address_that_is_gone_for_a_while() {
         assert!(shown.contains("underlay address missing"), "{shown}");
         assert_eq!(bed.sites.routes_of_a(), before, "what is meant for a peer goes nowhere else");
         assert!(!bed.reaches());
-        bed.wait_for("the underlay address is gone");
+        bed.wait_for("the underlay address is missing");
         bed.add("10.1.1.1/24");
         let took = wait_until(PATIENCE, "traffic is back", || bed.reaches());
         assert_within_a_second(plane_name(plane), took);
         wait_until(PATIENCE, "it is seen", || bed.site()["underlay_state"] == "present");
         bed.sites.assert_joined();
         assert_eq!(bed.status()["repairs"], serde_json::json!({}));
-        bed.wait_for("the underlay address is there again");
+        bed.wait_for("the underlay address is back");
         let said = bed.end();
-        for expected in ["the underlay address is gone", "the underlay address is there again"] {
+        for expected in ["the underlay address is missing", "the underlay address is back"] {
             assert_eq!(said.matches(expected).count(), 1, "{said}");
         }
     }
@@ -276,8 +276,7 @@ fn the_address_moves_to_another_interface() {
         let bed = Bed::new(plane, By::Address);
         let router = &bed.sites.network.router;
         bed.gateway().connect("wan0", router, "toWan").unwrap();
-        router.sysctl("ipv4/conf/toWan/proxy_arp", "1").unwrap();
-        router.sysctl("ipv4/neigh/toWan/proxy_delay", "0").unwrap();
+        router.proxy_arp("toWan").unwrap();
         bed.remove("10.1.1.1/24");
         bed.ip("address add 10.1.1.1/24 dev wan0");
         router.program("ip", &["route", "replace", "10.1.1.1/32", "dev", "toWan"]).unwrap();
@@ -297,8 +296,7 @@ fn the_interface_is_made_anew() {
         bed.ip("link delete underlayA");
         wait_until(PATIENCE, "it is missed", || bed.site()["underlay_state"] == "missing");
         bed.gateway().connect("underlayA", router, "toA").unwrap();
-        router.sysctl("ipv4/conf/toA/proxy_arp", "1").unwrap();
-        router.sysctl("ipv4/neigh/toA/proxy_delay", "0").unwrap();
+        router.proxy_arp("toA").unwrap();
         router.route("10.1.1.1/32".parse().unwrap(), None, Some("toA")).unwrap();
         bed.add("10.1.1.1/24");
         let took = wait_until(PATIENCE, "traffic goes on", || bed.reaches());

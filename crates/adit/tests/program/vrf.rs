@@ -105,13 +105,13 @@ fn the_inside_may_be_in_a_vrf() {
         assert_eq!(bed.adit(&["plan", &bed.file()]).ok().stdout, "overlay `a`: nothing to change\n");
 
         // What a sender is told comes by the routes of the VRF.
-        bed.sites.network.router.mtu("toB", 1300).unwrap();
+        let narrow = bed.sites.network.router.limit_mtu("toB", 1300).unwrap();
         wait_until(PATIENCE, "the sender is told", || {
             let from = &bed.sites.network.host_a;
             let met = from.run(|| ping(HOST_B, 1400, 64, Duration::from_millis(500))).unwrap();
             matches!(met, Answer::Refused { by: INSIDE_A, .. })
         });
-        bed.sites.network.router.mtu("toB", 1500).unwrap();
+        narrow.remove().unwrap();
 
         for broken in ["route delete 192.168.199.0/24 table 10", "link set ipipA nomaster"] {
             bed.ip(broken);

@@ -9,7 +9,6 @@ use adit_testbed::transfer::Transfer;
 
 use super::{Pair, Scenario};
 use crate::error::Error;
-use crate::system::ip;
 
 pub(super) const BLACK_HOLE: Scenario = Scenario {
     name: "facing-black-hole",
@@ -41,9 +40,7 @@ fn black_hole(pair: &Pair) -> Result<String, Error> {
     if !progresses(&transfer, HEALS) {
         return Ok(NO_TRANSFER.to_owned());
     }
-    // What the router forwards is looked up with the interface it came by; what it says itself, with `lo`.
-    ip(&network.router, format!("rule add iif lo to {UNDERLAY_A} blackhole\n"))?;
-    network.router.mtu("toB", 1300)?;
+    let _hole = network.router.black_hole("toB", 1300, &[UNDERLAY_A])?;
     let start = Instant::now();
     if !progresses(&transfer, HANGS) {
         return Ok("hangs".to_owned());

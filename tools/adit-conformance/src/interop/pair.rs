@@ -105,7 +105,7 @@ fn end(
                 Ipv4Net::new_assert(if inside == INSIDE_A { INSIDE_B } else { INSIDE_A }, 24).trunc();
             ip(
                 gateway,
-                format!(
+                &format!(
                     "link add name {device} type ipip local {local} remote {remote}\nlink set {device} up\n\
                      route add {network} dev {device} src {inside}\n"
                 ),

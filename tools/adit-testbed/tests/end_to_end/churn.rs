@@ -93,8 +93,7 @@ fn traffic_follows_the_route_to_another_interface() {
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let (gateway, router) = (&network.gateway_a, &network.router);
     gateway.connect("second", router, "toA2").unwrap();
-    router.sysctl("ipv4/conf/toA2/proxy_arp", "1").unwrap();
-    router.sysctl("ipv4/neigh/toA2/proxy_delay", "0").unwrap();
+    router.proxy_arp("toA2").unwrap();
     gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("second")).unwrap();
     let back = Route {
         destination: Ipv4Net::from(UNDERLAY_A),

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::http::{self, Server};
@@ -11,7 +12,7 @@ use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_linux::sockets::raw::RawSocket;
 use adit_wire::Protocol;
-use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv4::{Ipv4Packet, Ipv4Repr};
 use adit_wire::print::{Dissection, FlowTable};
 use adit_wire::validation::Validation;
 
@@ -105,6 +106,29 @@ fn tcpdump_prints_the_lines_that_we_print() {
     let said = |what: &str| ours.iter().any(|line| line.contains(what));
     let there = format!("IP {UNDERLAY_A} > {UNDERLAY_B}: IP {INSIDE_A}.");
     assert!(said(&there) && said("Flags [S]") && said("echo reply") && said("udp port 4001"));
+}
+
+#[test(tcpdump)]
+fn tcpdump_reads_the_nanoseconds_of_a_capture() {
+    let repr = Ipv4Repr {
+        source: UNDERLAY_A,
+        destination: UNDERLAY_B,
+        protocol: Protocol::IPIP,
+        ttl: 64,
+        tos: 0,
+        identification: 0,
+        dont_fragment: true,
+        payload_len: 0,
+    };
+    let bytes = [&[0; 12][..], &[0x08, 0x00], &repr.emit()].concat();
+    let frames = [1, 999_999_999].map(|nanoseconds| Frame {
+        time: SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, nanoseconds),
+        bytes: bytes.clone(),
+    });
+    let mut command = Command::new(TCPDUMP);
+    let printed = output(command.args(["-n", "-tt", "--nano", "-r", "-"]), &pcapng(&frames));
+    let times: Vec<&str> = printed.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(times, ["1700000000.000000001", "1700000000.999999999"], "{printed}");
 }
 
 /// Has an interface without checksum offload. Between two Ethernets of one machine nobody completes

@@ -6,7 +6,7 @@ use std::time::Duration;
 use adit_config::DataplaneChoice;
 use adit_lab::throughput::Flow;
 use adit_lab::two_sites::{HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
-use adit_testbed::black_hole::{BlackHole, limit_receive_buffer, time_to_recover};
+use adit_testbed::black_hole::{limit_receive_buffer, time_to_recover};
 use adit_testbed::transfer::Transfer;
 
 use crate::planes::{bring_up_on, on_every_plane};
@@ -23,12 +23,12 @@ fn a_transfer_survives_a_black_hole(plane: DataplaneChoice) {
     let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B };
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("the transfer runs", || transfer.received() > 4 << 20);
-    let hole = BlackHole::open(&network.router, "toB", 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
+    let hole = network.router.black_hole("toB", 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
     let took = time_to_recover(&transfer, SOON);
     assert!(took.is_some(), "the transfer hangs in the hole for {SOON:?} already");
     eprintln!("{plane:?}: the transfer went on after {:.1} s", took.unwrap_or_default().as_secs_f64());
     eprintln!("{}", transfer.finish().unwrap());
-    hole.close().unwrap();
+    hole.remove().unwrap();
 }
 
 on_every_plane! {

@@ -134,8 +134,7 @@ fn the_route_moves_to_another_interface(plane: DataplaneChoice) {
     let _tunnels = bring_up_on(&network, plane);
     let (gateway, router) = (&network.gateway_a, &network.router);
     gateway.connect("second", router, "toA2").unwrap();
-    router.sysctl("ipv4/conf/toA2/proxy_arp", "1").unwrap();
-    router.sysctl("ipv4/neigh/toA2/proxy_delay", "0").unwrap();
+    router.proxy_arp("toA2").unwrap();
     let back = Route {
         destination: Ipv4Net::from(UNDERLAY_A),
         device: Some(router.index("toA2").unwrap()),

@@ -163,7 +163,7 @@ fn ecn_marks_survive(plane: DataplaneChoice) {
         let datagram = udp(Site::One.host(), to, payload);
         ipv4_with(Site::One.host(), Site::Two.host(), Protocol::UDP, &datagram[20..], |inner| inner.tos = ecn)
     };
-    let taps = [(&network.router, Site::Two.port()), (&network.of(Site::Two).host, "eth0")]
+    let taps = [(&*network.router, Site::Two.port()), (&network.of(Site::Two).host, "eth0")]
         .map(|(host, device)| Tap::start(host, device).unwrap());
     for ecn in 0..4 {
         sender.send(&marked(ecn, &[ecn])).expect("it is sent");

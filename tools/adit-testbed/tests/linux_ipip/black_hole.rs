@@ -4,9 +4,10 @@ use adit_testbed::needs::ipip;
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
+use adit_lab::router::Rule;
 use adit_lab::throughput::Flow;
 use adit_lab::two_sites::{TwoSites, UNDERLAY_A, UNDERLAY_B};
-use adit_testbed::black_hole::{BlackHole, limit_receive_buffer, time_to_recover};
+use adit_testbed::black_hole::{limit_receive_buffer, time_to_recover};
 use adit_testbed::transfer::Transfer;
 
 use crate::planes::on_every_plane;
@@ -19,8 +20,8 @@ const SOON: Duration = Duration::from_secs(25);
 /// That something stands still can only be told by waiting; TCP sends again a few times meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(12);
 
-/// A transfer from the host at this end to the other that runs, and then the hole.
-fn fall_in(network: &TwoSites, from: End) -> (Transfer, BlackHole) {
+/// Starts a transfer from the host at this end to the other, and opens a black hole under it.
+fn fall_in(network: &TwoSites, from: End) -> (Transfer, Rule) {
     let (client, server) = (from.host(network), from.other().host(network));
     limit_receive_buffer(server).unwrap();
     let path = Flow { client, server, address: from.other().addresses().1 };
@@ -30,7 +31,7 @@ fn fall_in(network: &TwoSites, from: End) -> (Transfer, BlackHole) {
         End::A => "toB",
         End::B => "toA",
     };
-    let hole = BlackHole::open(&network.router, port, 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
+    let hole = network.router.black_hole(port, 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
     (transfer, hole)
 }
 
@@ -62,7 +63,7 @@ fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
         let took = took.unwrap_or_default().as_secs_f64();
         eprintln!("{plane:?} at {end:?}, Linux at the other end: the transfer went on after {took:.1} s");
         transfer.finish().unwrap();
-        hole.close().unwrap();
+        hole.remove().unwrap();
     }
 }
 

@@ -2,9 +2,7 @@
 //! WAN of 1,400 bytes, without and with connection tracking on the gateways, which puts fragments together on the
 //! way and must cut them again.
 
-use std::io::Write;
 use std::net::{SocketAddrV4, UdpSocket};
-use std::process::{Command, Stdio};
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
@@ -17,7 +15,6 @@ use nix::sys::socket::sockopt::IpMtu;
 use crate::planes::bring_up_with;
 use crate::support::{ATTEMPT, Random, snmp};
 
-const NFT: &str = "/usr/sbin/nft";
 const WAN_MTU: u32 = 1400;
 /// The IPv4 and the UDP header.
 const HEADERS: usize = 28;
@@ -32,25 +29,14 @@ table ip filter {
 }
 ";
 
-/// Gives a host these rules.
-fn nft(host: &Host, rules: &str) {
-    let load = || {
-        let mut child = Command::new(NFT).args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
-        child.stdin.take().expect("it was asked for").write_all(rules.as_bytes())?;
-        child.wait()
-    };
-    let status = host.ns().run(load).unwrap().expect("nft starts");
-    assert!(status.success(), "nft refuses the rules on {}", host.name());
-}
-
 /// The network with a WAN that is narrow behind its router.
 fn narrow_wan(tracking: bool) -> TwoSites {
     let network = TwoSites::build().unwrap();
     network.router.mtu("toB", WAN_MTU).unwrap();
     network.gateway_b.mtu("underlayB", WAN_MTU).unwrap();
     if tracking {
-        nft(&network.gateway_a, TRACKING);
-        nft(&network.gateway_b, TRACKING);
+        network.gateway_a.load_nftables(TRACKING).unwrap();
+        network.gateway_b.load_nftables(TRACKING).unwrap();
     }
     network
 }

@@ -106,7 +106,7 @@ fn dscp_exception(plane: DataplaneChoice, datagram: impl Fn(u8, usize) -> Vec<u8
         let config = with_plane(&config_a("dscp = \"inherit\"\nprobe = false"), plane);
         let tunnel = bring_up(&network.gateway_a, &config).unwrap();
         let icmp = network.host_a.run(IcmpSocket::open).unwrap();
-        let taps = [(&network.path_routers[0], "toA"), (&network.host_b, "eth0")]
+        let taps = [(&*network.path_routers[0], "toA"), (&network.host_b, "eth0")]
             .map(|(host, device)| Tap::start(host, device).unwrap());
         sender.send(&datagram(tos, FULL)).expect("it is sent");
         let error = Icmpv4Error::TooBig { mtu: 1380 };
@@ -270,9 +270,9 @@ fn route_change(plane: DataplaneChoice) {
     }
     network.use_path(1);
     let gateway = network.gateway_a.clone();
-    let index = gateway.index("way0").unwrap();
+    let index = gateway.index("path0").unwrap();
     let deleted = std::thread::spawn(move || gateway.netlink().unwrap().delete_link(index).unwrap());
-    wait_until("the old way's interface goes", || deleted.is_finished());
+    wait_until("the old path's interface is deleted", || deleted.is_finished());
     deleted.join().expect("the interface is deleted");
     wait_until("traffic goes on", || ask(&network.host_a, HOST_B, 84).is_reply());
     assert_eq!(tunnels.a.plane().failure(), None);

@@ -10,7 +10,9 @@
 use std::net::Ipv4Addr;
 
 use adit_config::DataplaneChoice;
+use adit_lab::cable::{self, CableEnd};
 use adit_lab::host::Host;
+use adit_lab::router::Router;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, Tunnels, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_linux::netlink::Route;
 use adit_testbed::test_planes::with_plane;
@@ -18,44 +20,40 @@ use ipnet::Ipv4Net;
 
 use crate::support::{config_a, config_b};
 
-/// The network, without a tunnel; traffic takes way 0.
+/// The network without a tunnel. Traffic takes path 0.
 pub(crate) struct TwoPaths {
     pub(crate) host_a: Host,
-    /// Its interfaces are `way0` and `way1`.
+    /// Has the underlay interfaces `path0` and `path1`.
     pub(crate) gateway_a: Host,
-    /// Their interfaces are `toA` and, the narrow one, `toM`.
-    pub(crate) path_routers: [Host; 2],
-    /// Its interfaces are `to0`, `to1` (narrow) and `toB`.
-    pub(crate) middle: Host,
+    /// Have the interfaces `toA` and the narrow `toM`.
+    pub(crate) path_routers: [Router; 2],
+    /// Has the interfaces `to0` and `to1`, which are narrow, and `toB`.
+    pub(crate) middle: Router,
     pub(crate) gateway_b: Host,
     pub(crate) host_b: Host,
 }
 
-/// The address of the near (1) or the far (2) end of one of the network's cables.
+/// The address of the near (1) or far (2) end of a cable.
 fn on_cable(cable: u8, end: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 2, cable, end)
 }
 
-fn prefix(address: Ipv4Addr, len: u8) -> Ipv4Net {
-    Ipv4Net::new(address, len).expect("a length up to 32")
-}
-
-/// Lays a cable between two, with an address for each end.
-fn connect(cable: u8, (near, near_device): (&Host, &str), (far, far_device): (&Host, &str)) {
-    near.connect(near_device, far, far_device).unwrap();
-    near.address(near_device, prefix(on_cable(cable, 1), 30)).unwrap();
-    far.address(far_device, prefix(on_cable(cable, 2), 30)).unwrap();
+/// Connects two hosts by the cable with this number.
+fn connect(number: u8, (near, near_device): (&Host, &str), (far, far_device): (&Host, &str)) {
+    let near = CableEnd::new(near, near_device, on_cable(number, 1));
+    cable::connect(near, CableEnd::new(far, far_device, on_cable(number, 2)), 30).unwrap();
 }
 
 impl TwoPaths {
-    /// Builds it; the narrow link of each way has one of these MTUs.
+    /// Builds the network. The narrow link of each path has one of these MTUs.
     pub(crate) fn build(narrow: [u32; 2]) -> Self {
         let host = |name| Host::new(name).unwrap();
+        let router = |name| Router::new(name).unwrap();
         let network = Self {
             host_a: host("host A"),
             gateway_a: host("gateway A"),
-            path_routers: [host("way 0"), host("way 1")],
-            middle: host("middle"),
+            path_routers: [router("path 0"), router("path 1")],
+            middle: router("middle"),
             gateway_b: host("gateway B"),
             host_b: host("host B"),
         };
@@ -64,53 +62,47 @@ impl TwoPaths {
             (&network.host_b, &network.gateway_b, HOST_B, INSIDE_B),
         ];
         for (host, gateway, address, inside) in insides {
-            gateway.connect("inside", host, "eth0").unwrap();
-            gateway.address("inside", prefix(inside, 24)).unwrap();
-            host.address("eth0", prefix(address, 24)).unwrap();
-            host.route(Ipv4Net::default(), Some(inside), None).unwrap();
+            let inside = CableEnd::new(gateway, "inside", inside);
+            cable::connect_to_gateway(CableEnd::new(host, "eth0", address), inside, 24).unwrap();
+            gateway.forward().unwrap();
         }
-        for router in [
-            &network.gateway_a,
-            &network.path_routers[0],
-            &network.path_routers[1],
-            &network.middle,
-            &network.gateway_b,
-        ] {
-            router.forward().unwrap();
-            // Every datagram of a test that is too big has to be told of.
+        let [path_0, path_1] = &network.path_routers;
+        let routers: [&Host; 5] = [&network.gateway_a, path_0, path_1, &network.middle, &network.gateway_b];
+        for router in routers {
+            // A test expects an error for every datagram that is too big.
             router.sysctl("ipv4/icmp_ratelimit", "0").unwrap();
         }
-        for (number, way) in network.path_routers.iter().enumerate() {
+        for (number, path) in network.path_routers.iter().enumerate() {
             let cable = number as u8;
-            connect(cable, (&network.gateway_a, &format!("way{number}")), (way, "toA"));
-            connect(2 + cable, (way, "toM"), (&network.middle, &format!("to{number}")));
-            way.mtu("toM", narrow[number]).unwrap();
+            connect(cable, (&network.gateway_a, &format!("path{number}")), (path, "toA"));
+            connect(2 + cable, (path, "toM"), (&network.middle, &format!("to{number}")));
+            path.mtu("toM", narrow[number]).unwrap();
             network.middle.mtu(&format!("to{number}"), narrow[number]).unwrap();
-            way.route(prefix(UNDERLAY_A, 32), Some(on_cable(cable, 1)), None).unwrap();
-            way.route(Ipv4Net::default(), Some(on_cable(2 + cable, 2)), None).unwrap();
+            path.route(Ipv4Net::from(UNDERLAY_A), Some(on_cable(cable, 1)), None).unwrap();
+            path.route(Ipv4Net::default(), Some(on_cable(2 + cable, 2)), None).unwrap();
         }
         connect(4, (&network.middle, "toB"), (&network.gateway_b, "underlay"));
-        network.middle.route(prefix(UNDERLAY_B, 32), Some(on_cable(4, 2)), None).unwrap();
+        network.middle.route(Ipv4Net::from(UNDERLAY_B), Some(on_cable(4, 2)), None).unwrap();
         network.gateway_b.route(Ipv4Net::default(), Some(on_cable(4, 1)), None).unwrap();
-        network.gateway_a.address("lo", prefix(UNDERLAY_A, 32)).unwrap();
-        network.gateway_b.address("lo", prefix(UNDERLAY_B, 32)).unwrap();
+        network.gateway_a.address("lo", Ipv4Net::from(UNDERLAY_A)).unwrap();
+        network.gateway_b.address("lo", Ipv4Net::from(UNDERLAY_B)).unwrap();
         network.use_path(0);
         network
     }
 
-    /// Has the traffic between the gateways take this way, both there and back.
-    pub(crate) fn use_path(&self, way: u8) {
+    /// Routes the traffic between the gateways over this path, in both directions.
+    pub(crate) fn use_path(&self, path: u8) {
         let route = |destination, gateway| Route {
-            destination: prefix(destination, 32),
+            destination: Ipv4Net::from(destination),
             gateway: Some(gateway),
             ..Route::default()
         };
         let replace = |host: &Host, route: &Route| host.netlink().unwrap().replace_route(route).unwrap();
-        replace(&self.gateway_a, &route(UNDERLAY_B, on_cable(way, 2)));
-        replace(&self.middle, &route(UNDERLAY_A, on_cable(2 + way, 1)));
+        replace(&self.gateway_a, &route(UNDERLAY_B, on_cable(path, 2)));
+        replace(&self.middle, &route(UNDERLAY_A, on_cable(2 + path, 1)));
     }
 
-    /// Brings the tunnel up on both gateways, with these lines in the `[tunnel]` of both.
+    /// Brings the tunnel up on both gateways, with these lines in each `[tunnel]` section.
     pub(crate) fn bring_up(&self, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
         let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
         Tunnels { a: up(&self.gateway_a, config_a(tunnel)), b: up(&self.gateway_b, config_b(tunnel)) }

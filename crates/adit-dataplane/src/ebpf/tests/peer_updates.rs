@@ -1,4 +1,4 @@
-//! Programs whose peers come, go and change under them decide as programs that are loaded anew.
+//! Programs whose peers change while they run decide as newly loaded programs do.
 
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::bpf::maps::PeerEntry;
@@ -16,11 +16,11 @@ const PACKETS: usize = 60;
 /// The same in every run, unless `PROPTEST_RNG_SEED` says otherwise.
 const SEED: u64 = 2003;
 
-/// Other peers of one site, and packets for each state of it.
+/// Successive peers of one site, and packets for each state.
 fn lives() -> impl Strategy<Value = Vec<(Setup, Vec<(Direction, Packet)>)>> {
     (setup(), proptest::collection::vec(setup(), CHANGES)).prop_flat_map(|(first, others)| {
         let mut site = first.config.clone();
-        // Whatever else is written has no number that counts up.
+        // Without DF, identifications would count up and differ.
         site.outer.df = true;
         let setups = std::iter::once(first).chain(others).map(|other| with_peers(&site, &other));
         let lives: Vec<_> = setups
@@ -61,7 +61,7 @@ fn between(before: &Setup, after: &Setup) -> Amendment {
 }
 
 #[test(super::ebpf)]
-fn amended_programs_decide_as_new_ones() {
+fn programs_with_changed_peers_decide_as_new_ones() {
     let config = ProptestConfig {
         cases: CASES,
         rng_seed: RngSeed::Fixed(SEED),
@@ -73,14 +73,14 @@ fn amended_programs_decide_as_new_ones() {
         let (first, packets) = &lives[0];
         let mut tunnel = Tunnel::new(first.config.clone()).expect("it is good");
         let mut programs = Programs::load(&tunnel, first);
-        // What is remembered of addresses now must not last.
+        // Fills the programs' caches, which must not outlive the change.
         for (direction, packet) in packets {
             programs.run(*direction, packet).map_err(TestCaseError::fail)?;
         }
         for pair in lives.windows(2) {
             let ((before, earlier), (setup, packets)) = (&pair[0], &pair[1]);
             let Ok((amended, steps)) = tunnel.amended(&between(before, setup)) else {
-                // An underlay address that lies in a network.
+                // An underlay address lies in a network.
                 return Err(TestCaseError::reject("no tunnel that there can be"));
             };
             programs.update_peers(&amended, &steps, |underlay| PeerEntry {

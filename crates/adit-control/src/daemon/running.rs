@@ -1,0 +1,195 @@
+//! The daemon while its overlay is up: its threads, its server, and what it does once per tick.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use adit_linux::sockets::private_socket;
+use tokio::net::UnixListener;
+use tokio::signal::unix::Signal;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::api::apply::CHANGE_TIMEOUT;
+use crate::api::metrics_server::MetricsServer;
+use crate::api::router::{self, Readings};
+use crate::daemon::change_queue::{ChangeQueue, ChangeThread};
+use crate::daemon::changes::Changes;
+use crate::daemon::notify;
+use crate::daemon::shared_overlay::{self, SharedOverlay, lock};
+use crate::daemon::signals::EndSignals;
+use crate::daemon::start::Start;
+use crate::error::ControlError;
+use crate::overlay::{OnExit, Overlay};
+use crate::reconcile::reconciler::Reconciler;
+use crate::state::event_log::EventLog;
+use crate::state::events;
+use crate::state::snapshot::{Snapshot, SnapshotPublisher};
+use crate::state::status::Status;
+
+/// Between two ticks.
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long answers that are being sent may take once the daemon ends.
+const LAST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A daemon whose overlay is up.
+pub(crate) struct RunningDaemon {
+    overlay: SharedOverlay,
+    readings: Readings,
+    reconciler: Reconciler,
+    changes: ChangeThread,
+    server: Server,
+    metrics: MetricsServer,
+    /// What the last tick has seen.
+    seen: Arc<Snapshot>,
+}
+
+impl RunningDaemon {
+    /// Starts the threads and the server of an overlay that is up.
+    ///
+    /// # Errors
+    /// Fails if the socket cannot be bound or a thread cannot be started; what the start has made
+    /// is gone again.
+    pub(crate) fn start(overlay: Overlay, start: Start, hangup: Signal) -> Result<Self, ControlError> {
+        let Start { config, options, paths, capabilities, mut metrics, on_failure } = start;
+        let status = Status::of(&overlay);
+        let overlay: SharedOverlay = Arc::new(Mutex::new(Some(overlay)));
+        let snapshots = Arc::new(shared_overlay::publisher(&overlay));
+        let seen = snapshots.publish(status);
+        let started =
+            bind_and_watch(&paths.socket(), &overlay, &snapshots).and_then(|(listener, reconciler)| {
+                let (overlay, snapshots) = (Arc::clone(&overlay), Arc::clone(&snapshots));
+                let changes = Changes::new(overlay, snapshots, capabilities, paths, options.file, &config);
+                Ok((listener, reconciler, ChangeThread::start(changes)?))
+            });
+        let (listener, reconciler, changes) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                if let Err(error) = close(&overlay, on_failure) {
+                    tracing::error!(%error, "cannot remove what the failed start has made");
+                }
+                return Err(error);
+            }
+        };
+        let events = Arc::new(EventLog::new(config.site.name.as_str()));
+        let readings = Readings { snapshots: Arc::clone(&snapshots), events };
+        let server = Server::start(listener, &readings, &changes.queue());
+        metrics.serve(&readings);
+        // It ends with the runtime.
+        tokio::spawn(reload_at(hangup, changes.queue(), snapshots));
+        Ok(Self { overlay, readings, reconciler, changes, server, metrics, seen })
+    }
+
+    /// The status that was seen last.
+    pub(crate) fn status(&self) -> &Status {
+        self.seen.status()
+    }
+
+    /// Serves until a signal ends the daemon. Returns what stays unless an option says otherwise.
+    pub(crate) async fn run_until(&mut self, mut signals: EndSignals) -> OnExit {
+        let mut ticks = tokio::time::interval(TICK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first one is at once otherwise.
+        ticks.reset();
+        loop {
+            tokio::select! {
+                on_exit = signals.received() => return on_exit,
+                _ = ticks.tick() => self.tick().await,
+            }
+        }
+    }
+
+    /// Looks for events, follows `site.metrics`, and feeds the watchdog.
+    async fn tick(&mut self) {
+        let Some(snapshot) = self.readings.snapshots.recent().await else { return };
+        for kind in events::between(self.seen.status(), snapshot.status()) {
+            self.readings.events.append(kind).log();
+        }
+        let metrics = self.changes.queue().running_config().site.metrics;
+        self.metrics.move_to(metrics, &self.readings).await;
+        // An overlay that has been locked for longer than any change may take has hung.
+        if snapshot.age() < CHANGE_TIMEOUT {
+            notify::watchdog();
+        }
+        self.seen = snapshot;
+    }
+
+    /// Waits for the change and the answers that are in progress, stops forwarding, and removes the
+    /// kernel objects or leaves them.
+    ///
+    /// # Errors
+    /// Fails if something cannot be removed.
+    pub(crate) async fn end(self, on_exit: OnExit) -> Result<(), ControlError> {
+        notify::stopping();
+        self.readings.events.close();
+        let answered = self.server.stop();
+        self.changes.end().await;
+        // A client that does not read its answer does not delay the end.
+        let _ = tokio::time::timeout(LAST_ANSWERS_TIMEOUT, answered).await;
+        drop(self.reconciler);
+        close(&self.overlay, on_exit)
+    }
+}
+
+/// The server on the socket.
+struct Server {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    fn start(listener: UnixListener, readings: &Readings, changes: &ChangeQueue) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let app = router::for_socket(readings, changes);
+        let server = axum::serve(listener, app).with_graceful_shutdown(async { drop(stopped.await) });
+        Self { stop, task: tokio::spawn(server.into_future()) }
+    }
+
+    /// Stops accepting requests. What it returns ends when the last one has been answered.
+    fn stop(self) -> JoinHandle<std::io::Result<()>> {
+        let _ = self.stop.send(());
+        self.task
+    }
+}
+
+/// Binds the socket of an overlay that is up, and starts the thread that repairs it.
+fn bind_and_watch(
+    socket: &Path,
+    overlay: &SharedOverlay,
+    snapshots: &Arc<SnapshotPublisher>,
+) -> Result<(UnixListener, Reconciler), ControlError> {
+    let failed = |error| ControlError::file("listen on", socket, error);
+    // We hold the lock, so a socket that is there is a dead daemon's.
+    let _ = std::fs::remove_file(socket);
+    // Only root may ask: a status has addresses and counts of private networks.
+    let listener = private_socket::listen(socket).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = UnixListener::from_std(listener).map_err(failed)?;
+    Ok((listener, Reconciler::start(Arc::clone(overlay), Arc::clone(snapshots))?))
+}
+
+/// Applies the file again at every SIGHUP.
+async fn reload_at(mut hangup: Signal, changes: ChangeQueue, snapshots: Arc<SnapshotPublisher>) {
+    while hangup.recv().await.is_some() {
+        notify::reloading();
+        match changes.reload().await {
+            Some(Ok(applied)) if applied.changes.is_empty() => {
+                tracing::info!("reloaded: nothing has changed");
+            }
+            Some(Ok(_)) => tracing::info!("reloaded"),
+            Some(Err(error)) => tracing::error!(%error, "not reloaded: nothing has changed"),
+            None => return,
+        }
+        if let Some(snapshot) = snapshots.newest() {
+            notify::ready(snapshot.status());
+        }
+    }
+}
+
+fn close(overlay: &SharedOverlay, on_exit: OnExit) -> Result<(), ControlError> {
+    match lock(overlay).take() {
+        Some(overlay) => overlay.close(on_exit),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,121 @@
+//! The start of a daemon, up to the moment at which its overlay forwards.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use adit_config::Config;
+use adit_dataplane::clock::Clock;
+
+use crate::api::metrics_server::MetricsServer;
+use crate::daemon::DaemonOptions;
+use crate::daemon::capabilities::KeptCapabilities;
+use crate::daemon::signals::EndSignals;
+use crate::error::ControlError;
+use crate::overlay::{self, OnExit, Overlay};
+use crate::state::confirmation::Confirmation;
+use crate::state::paths::{RunRecord, RuntimePaths};
+
+/// Between two attempts while the daemon waits for something that is missing.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A start that has made nothing in the kernel yet.
+pub(crate) struct Start {
+    /// What is to run.
+    pub(crate) config: Config,
+    pub(crate) options: DaemonOptions,
+    pub(crate) paths: RuntimePaths,
+    pub(crate) capabilities: KeptCapabilities,
+    pub(crate) metrics: MetricsServer,
+    /// What stays if the start fails: what it found.
+    pub(crate) on_failure: OnExit,
+}
+
+impl Start {
+    /// Chooses what to run, gives up all capabilities that it does not need, and binds the address
+    /// for metrics.
+    ///
+    /// # Errors
+    /// Fails if the run record cannot be written, the capabilities cannot be given up, or the
+    /// address cannot be bound.
+    pub(crate) async fn prepare(
+        config: &Config,
+        options: &DaemonOptions,
+        paths: &RuntimePaths,
+    ) -> Result<Self, ControlError> {
+        paths.write_run_record(&RunRecord {
+            netns: options.netns.clone(),
+            device: config.site.device.to_string(),
+            inside: inner_netns(config),
+        })?;
+        let (config, previous) = choose(config, paths);
+        // Threads inherit capabilities, and there is none yet.
+        let capabilities = KeptCapabilities::of(previous.iter().chain([&config]));
+        capabilities.give_up_others(&config)?;
+        // Before anything is made, so that a start that fails here has changed nothing.
+        let mut metrics = MetricsServer::new();
+        let bound = metrics.listen(config.site.metrics).await;
+        // The address may come together with the underlay address; the first tick tries again.
+        if !options.wait {
+            bound?;
+        }
+        let on_failure = if has_leftovers(&config).unwrap_or(true) { OnExit::Keep } else { OnExit::Remove };
+        let (options, paths) = (options.clone(), paths.clone());
+        Ok(Self { config, options, paths, capabilities, metrics, on_failure })
+    }
+
+    /// Brings the overlay up; waits for the underlay address, the network namespace, or the VRF if
+    /// the options say so. A signal ends the wait, and then says what stays unless an option says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// Fails as [`Overlay::bring_up_to_stay`] does.
+    pub(crate) async fn bring_up(
+        &self,
+        signals: &mut EndSignals,
+    ) -> Result<ControlFlow<OnExit, Overlay>, ControlError> {
+        let mut is_waiting = false;
+        loop {
+            match Overlay::bring_up_to_stay(&self.config, &self.paths.path_cache()) {
+                Err(error) if self.options.wait && error.retry_reason().is_some() => {
+                    if !is_waiting {
+                        tracing::warn!(%error, "waiting for {}", error.retry_reason().unwrap_or_default());
+                        is_waiting = true;
+                    }
+                }
+                brought_up => return brought_up.map(ControlFlow::Continue),
+            }
+            tokio::select! {
+                on_exit = signals.received() => return Ok(ControlFlow::Break(on_exit)),
+                () = tokio::time::sleep(RETRY_INTERVAL) => {}
+            }
+        }
+    }
+}
+
+/// The configuration to run, and the one to which an unconfirmed change may have to return.
+///
+/// The first is the file's, unless the file was applied and not confirmed in time: then it is the
+/// one before.
+fn choose(config: &Config, paths: &RuntimePaths) -> (Config, Option<Config>) {
+    let Some(waiting) = Confirmation::read(&paths.confirmation()) else { return (config.clone(), None) };
+    let rollback = waiting.rollback_of(config, Clock.now());
+    if rollback.is_some() {
+        tracing::warn!(
+            "this file was applied and not confirmed in time: the previous configuration runs instead"
+        );
+    }
+    (rollback.unwrap_or_else(|| config.clone()), waiting.previous())
+}
+
+/// Returns true if an earlier daemon left something of this overlay in the kernel.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked.
+pub(crate) fn has_leftovers(config: &Config) -> Result<bool, ControlError> {
+    overlay::has_leftovers(config.site.name.as_str(), inner_netns(config).as_deref())
+}
+
+/// The network namespace of the tunnel interface, if it is not the daemon's own.
+fn inner_netns(config: &Config) -> Option<String> {
+    config.site.netns.as_ref().map(ToString::to_string)
+}

@@ -1,0 +1,273 @@
+//! Snapshots of an overlay's status: taken at most once for all readers, and read without the
+//! overlay's lock.
+//!
+//! A status of 10,000 peers takes milliseconds to build and is megabytes of JSON. The daemon
+//! therefore takes one [`Snapshot`] per tick and publishes it; the API, the metrics, and the events
+//! all read that one. Its JSON is made when the first reader asks for it, and then kept.
+//!
+//! How old a snapshot may be is a compromise between cost and surprise:
+//!
+//! - A change or a repair publishes a snapshot before the overlay is unlocked. A reader who has
+//!   seen the answer to an apply therefore sees the new state.
+//! - A reader who has just sent traffic expects to see it counted. [`SnapshotPublisher::recent`]
+//!   therefore takes a new snapshot, unless the newest is younger than [`MAX_AGE_PER_PEER`] times
+//!   the number of peers. With few peers every reader gets fresh numbers; with 10,000 they may be
+//!   200 ms old, and any number of readers cost at most five snapshots a second.
+//! - An apply, a reload, or a repair may hold the overlay's lock for seconds. Meanwhile readers get
+//!   the newest snapshot at once, and [`Snapshot::age`] says how old it is. The lock is otherwise
+//!   held for milliseconds, and a reader waits for it, for at most [`LOCK_TIMEOUT`].
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use tokio::sync::watch;
+
+use crate::state::status::Status;
+
+/// How old a snapshot may be when it is read, for each peer in it.
+pub(crate) const MAX_AGE_PER_PEER: Duration = Duration::from_micros(20);
+/// How long a reader waits for an overlay that is locked for a moment.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+/// How often it tries.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// An overlay's status at one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    status: Status,
+    taken: Instant,
+    json: OnceLock<Bytes>,
+}
+
+impl Snapshot {
+    /// A status that has just been taken.
+    pub(crate) fn new(status: Status) -> Self {
+        Self { status, taken: Instant::now(), json: OnceLock::new() }
+    }
+
+    pub(crate) fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Time since it was taken.
+    pub(crate) fn age(&self) -> Duration {
+        self.taken.elapsed()
+    }
+
+    /// The status as JSON. The first call costs some 2 µs for each peer; later calls return the
+    /// same bytes.
+    pub(crate) fn json(&self) -> Bytes {
+        let json = self.json.get_or_init(|| serde_json::to_vec(&self.status).unwrap_or_default().into());
+        json.clone()
+    }
+
+    fn is_recent(&self) -> bool {
+        let peers = u32::try_from(self.status.peers.len()).unwrap_or(u32::MAX);
+        self.age() <= MAX_AGE_PER_PEER.saturating_mul(peers)
+    }
+}
+
+/// Reads the status of the overlay as it is now, and never blocks.
+pub(crate) type StatusFn = Box<dyn Fn() -> Result<Status, NoStatus> + Send + Sync>;
+
+/// Why a [`StatusFn`] has no status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoStatus {
+    /// Another thread holds the overlay's lock.
+    Locked,
+    /// The overlay is being taken down.
+    Gone,
+}
+
+/// Publishes snapshots, and takes one when a reader needs a newer one.
+pub(crate) struct SnapshotPublisher {
+    read: StatusFn,
+    newest: watch::Sender<Option<Arc<Snapshot>>>,
+    /// How many changes or repairs are in progress or wait for the lock.
+    long_work: AtomicUsize,
+}
+
+impl SnapshotPublisher {
+    /// Takes snapshots with `read`; none has been published yet.
+    pub(crate) fn new(read: StatusFn) -> Self {
+        Self { read, newest: watch::Sender::new(None), long_work: AtomicUsize::new(0) }
+    }
+
+    /// Publishes a status that was taken by somebody who holds the overlay's lock.
+    pub(crate) fn publish(&self, status: Status) -> Arc<Snapshot> {
+        let snapshot = Arc::new(Snapshot::new(status));
+        self.newest.send_replace(Some(Arc::clone(&snapshot)));
+        snapshot
+    }
+
+    /// The snapshot that was published last.
+    pub(crate) fn newest(&self) -> Option<Arc<Snapshot>> {
+        self.newest.borrow().clone()
+    }
+
+    /// A snapshot that is as new as the module's rules ask for; `None` when the overlay is being
+    /// taken down.
+    pub(crate) async fn recent(&self) -> Option<Arc<Snapshot>> {
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        loop {
+            let newest = self.newest();
+            if newest.as_ref().is_some_and(|newest| newest.is_recent()) {
+                return newest;
+            }
+            match (self.read)() {
+                Ok(status) => return Some(self.publish(status)),
+                Err(NoStatus::Gone) => return None,
+                Err(NoStatus::Locked) => {}
+            }
+            let is_worth_waiting = !self.has_long_work() && Instant::now() < deadline;
+            if newest.is_some() && !is_worth_waiting {
+                return newest;
+            }
+            tokio::time::sleep(LOCK_RETRY_INTERVAL).await;
+        }
+    }
+
+    /// Announces work that holds the overlay's lock for long. Until the guard is dropped, no reader
+    /// waits for the lock.
+    pub(crate) fn begin_long_work(&self) -> LongWork<'_> {
+        self.long_work.fetch_add(1, Ordering::Relaxed);
+        LongWork(self)
+    }
+
+    fn has_long_work(&self) -> bool {
+        self.long_work.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Announces long work as long as it lives.
+#[must_use]
+pub(crate) struct LongWork<'a>(&'a SnapshotPublisher);
+
+impl Drop for LongWork<'_> {
+    fn drop(&mut self) {
+        self.0.long_work.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    use super::*;
+    use crate::state::sample;
+
+    /// An overlay of so many peers. Its status says how often it has been read.
+    struct Source {
+        peers: usize,
+        reads: AtomicU64,
+        is_locked: AtomicBool,
+    }
+
+    impl Source {
+        fn read(&self) -> Result<Status, NoStatus> {
+            if self.is_locked.load(Ordering::Relaxed) {
+                return Err(NoStatus::Locked);
+            }
+            let mut status = sample::status();
+            status.peers = vec![status.peers[0].clone(); self.peers];
+            status.probes.sent = self.reads.fetch_add(1, Ordering::Relaxed) + 1;
+            Ok(status)
+        }
+
+        fn lock(&self, is_locked: bool) {
+            self.is_locked.store(is_locked, Ordering::Relaxed);
+        }
+    }
+
+    fn publisher(peers: usize) -> (Arc<Source>, SnapshotPublisher) {
+        let (reads, is_locked) = (AtomicU64::new(0), AtomicBool::new(false));
+        let source = Arc::new(Source { peers, reads, is_locked });
+        let read = Arc::clone(&source);
+        (source, SnapshotPublisher::new(Box::new(move || read.read())))
+    }
+
+    /// How often the source had been read for this snapshot.
+    fn reads(snapshot: Option<Arc<Snapshot>>) -> u64 {
+        snapshot.expect("the overlay is there").status().probes.sent
+    }
+
+    #[test]
+    fn each_reader_of_a_small_overlay_gets_a_new_snapshot() {
+        crate::block_on(async {
+            let (_, publisher) = publisher(1);
+            for expected in 1..5 {
+                assert_eq!(reads(publisher.recent().await), expected);
+                std::thread::sleep(MAX_AGE_PER_PEER);
+            }
+        });
+    }
+
+    #[test]
+    fn readers_of_a_large_overlay_share_a_snapshot_and_its_json() {
+        crate::block_on(async {
+            // So many that the snapshot stays recent for three seconds.
+            let (_, publisher) = publisher(150_000);
+            let (first, second) = (publisher.recent().await.unwrap(), publisher.recent().await.unwrap());
+            assert!(Arc::ptr_eq(&first, &second));
+            assert_eq!(first.json().as_ptr(), second.json().as_ptr());
+            assert_eq!(*first.json(), serde_json::to_vec(first.status()).unwrap());
+        });
+    }
+
+    #[test]
+    fn a_reader_does_not_wait_for_long_work() {
+        crate::block_on(async {
+            let (source, publisher) = publisher(1);
+            publisher.recent().await;
+            std::thread::sleep(MAX_AGE_PER_PEER);
+            source.lock(true);
+            let _long_work = publisher.begin_long_work();
+            let start = Instant::now();
+            let snapshot = publisher.recent().await.unwrap();
+            assert!(snapshot.age() >= MAX_AGE_PER_PEER);
+            assert_eq!(reads(Some(snapshot)), 1);
+            assert!(start.elapsed() < LOCK_TIMEOUT);
+        });
+    }
+
+    #[test]
+    fn a_reader_waits_for_a_short_lock() {
+        crate::block_on(async {
+            let (source, publisher) = publisher(1);
+            publisher.recent().await;
+            std::thread::sleep(MAX_AGE_PER_PEER);
+            source.lock(true);
+            let waiting = publisher.recent();
+            tokio::pin!(waiting);
+            let too_soon = tokio::time::timeout(Duration::from_millis(5), &mut waiting).await;
+            assert!(too_soon.is_err());
+            source.lock(false);
+            assert_eq!(reads(waiting.await), 2);
+        });
+    }
+
+    #[test]
+    fn a_reader_gives_up_waiting_for_a_lock_that_nobody_announced() {
+        crate::block_on(async {
+            let (source, publisher) = publisher(1);
+            publisher.recent().await;
+            std::thread::sleep(MAX_AGE_PER_PEER);
+            source.lock(true);
+            assert_eq!(reads(publisher.recent().await), 1);
+        });
+    }
+
+    #[test]
+    fn an_overlay_that_is_gone_has_no_snapshot() {
+        crate::block_on(async {
+            let publisher = SnapshotPublisher::new(Box::new(|| Err(NoStatus::Gone)));
+            assert!(publisher.recent().await.is_none());
+            // Nor does one that was published before count.
+            publisher.publish(sample::status());
+            std::thread::sleep(MAX_AGE_PER_PEER);
+            assert!(publisher.recent().await.is_none());
+        });
+    }
+}

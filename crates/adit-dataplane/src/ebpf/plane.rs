@@ -1,0 +1,99 @@
+//! The plane: the userspace plane behind the programs, and the counts of both.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use adit_linux::tun::Tun;
+use adit_tunnel::{Instant, Steps, Totals, Tunnel};
+
+use super::attach::Hook;
+use super::counts::Counts;
+use super::error::EbpfError;
+use super::fast_path::FastPath;
+use super::options::EbpfOptions;
+use super::pins;
+use crate::plane::{DataPlane, PlaneKind};
+use crate::userspace::UserspacePlane;
+
+/// A running eBPF data plane.
+pub struct EbpfPlane {
+    userspace: UserspacePlane,
+    counts: Arc<Counts>,
+    hook: Hook,
+    pins: Option<PathBuf>,
+}
+
+impl EbpfPlane {
+    /// Starts forwarding as [`UserspacePlane::start`] does, with the programs in front. `device` is the
+    /// index of `tun`'s interface.
+    ///
+    /// # Errors
+    /// Fails if the programs cannot be loaded or attached, or if the userspace plane cannot start. Its
+    /// pins are then removed, except those of an earlier process.
+    pub fn start(
+        tunnel: Arc<Tunnel>,
+        tun: Tun,
+        device: u32,
+        underlay: Ipv4Addr,
+        options: &EbpfOptions,
+    ) -> Result<Self, EbpfError> {
+        let fast_path = FastPath::load(&tunnel, device, tun.name(), options)?;
+        let counts = fast_path.counts();
+        let userspace = UserspacePlane::start_behind(tunnel, tun, underlay, Some(fast_path))?;
+        Ok(Self { userspace, counts, hook: options.hook, pins: options.pins.clone() })
+    }
+
+    /// How the programs are attached.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+}
+
+impl DataPlane for EbpfPlane {
+    fn kind(&self) -> PlaneKind {
+        PlaneKind::Ebpf
+    }
+
+    fn tunnel(&self) -> Arc<Tunnel> {
+        self.userspace.tunnel()
+    }
+
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+        self.userspace.update_peers(tunnel, steps)
+    }
+
+    fn totals(&self) -> Totals {
+        let mut totals = self.userspace.totals();
+        self.counts.add_to(&mut totals);
+        totals
+    }
+
+    fn own_totals(&self) -> Totals {
+        // Without pins the programs' counts end with them.
+        if self.pins.is_none() {
+            return self.totals();
+        }
+        let mut own = self.userspace.totals();
+        self.counts.add_late_to(&mut own);
+        own
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.userspace.check()?;
+        self.pins.as_deref().map_or(Ok(()), pins::check)
+    }
+
+    fn now(&self) -> Instant {
+        self.userspace.now()
+    }
+
+    fn failure(&self) -> Option<&'static str> {
+        self.userspace.failure()
+    }
+
+    fn shutdown(&mut self) {
+        self.userspace.shutdown();
+    }
+}

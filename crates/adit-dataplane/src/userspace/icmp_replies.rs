@@ -1,0 +1,27 @@
+//! ICMP errors to the senders of datagrams that the tunnel refuses.
+
+use adit_linux::error::Error;
+use adit_linux::net_scope::NetScope;
+use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
+use adit_linux::sockets::raw_frames::RawFrameSender;
+use adit_tunnel::Reply;
+use adit_wire::icmpv4::MAX_ERROR_LEN;
+
+/// Errors that one system call sends.
+const BATCH: usize = 16;
+
+/// Opens the socket for replies if the hosts inside are in another namespace or VRF than the underlay.
+/// Otherwise `None`: the raw socket of the underlay reaches them.
+pub(super) fn reply_sender(scope: &NetScope) -> Result<Option<RawFrameSender>, Error> {
+    let open = || RawFrameSender::open_in(scope, MAX_ERROR_LEN, BATCH);
+    scope.is_separate().then(open).transpose()
+}
+
+/// Queues an ICMP error. The kernel routes it and fills in its own address towards the sender.
+#[cold]
+pub(super) fn queue_reply(raw: &mut RawFrameSender, reply: &Reply, offending: &[u8]) {
+    let mut out = [0; MAX_ERROR_LEN];
+    let len = reply.write(offending, &mut out);
+    raw.frame()[LINK_HEADER..LINK_HEADER + len].copy_from_slice(&out[..len]);
+    raw.commit(len, None);
+}

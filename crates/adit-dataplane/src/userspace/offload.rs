@@ -1,0 +1,106 @@
+//! The offload: a fast path in front of the userspace plane. It carries ordinary packets and leaves the
+//! rest to userspace.
+//!
+//! The trait keeps userspace independent of eBPF, which implements it, and lets tests use a fake. The
+//! watcher owns the offload and is the only thread that calls it.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use adit_linux::error::Error;
+use adit_tunnel::{PeerIndex, Steps, Tunnel};
+
+/// Interfaces of the underlay: index to name.
+pub(crate) type Interfaces = BTreeMap<u32, String>;
+
+/// Where packets for a peer leave this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NextHop {
+    /// Index of the interface.
+    pub(crate) device: u32,
+    /// The router on the link, or the peer's own address if it is on the link.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// See the module. A fresh offload knows the tunnel's peers but no next hop, and carries nothing until
+/// [`Offload::open`].
+pub(crate) trait Offload: Send + 'static {
+    /// Why the offload, or the plane behind it, cannot start.
+    type Error: std::error::Error + From<Error>;
+
+    /// Whether it carries packets.
+    fn is_open(&self) -> bool;
+
+    /// Starts to carry packets between the tunnel interface and these interfaces. Everything that the
+    /// offload declines must have a socket by then.
+    ///
+    /// # Errors
+    /// Fails if it cannot be put in place; it then carries nothing.
+    fn open(&mut self, tunnel: &Tunnel, underlay: &Interfaces) -> Result<(), Self::Error>;
+
+    /// Adds underlay interfaces that are not served yet. It logs a failure, once per interface:
+    /// packets from there then pass through userspace.
+    fn widen(&mut self, underlay: &Interfaces);
+
+    /// Takes over what has changed in the tunnel: path MTU, pending ICMP answers, reachability. Costs a
+    /// comparison per peer.
+    ///
+    /// # Errors
+    /// Fails if the kernel does not take a change; some may have been made.
+    fn sync(&mut self, tunnel: &Tunnel) -> Result<(), Self::Error>;
+
+    /// Sets the next hop of a peer; `None` leaves sending to userspace.
+    ///
+    /// # Errors
+    /// Fails if the kernel does not take the change.
+    fn set_next_hop(
+        &mut self,
+        tunnel: &Tunnel,
+        peer: PeerIndex,
+        next_hop: Option<NextHop>,
+    ) -> Result<(), Self::Error>;
+
+    /// Adds, changes and removes peers while packets flow. New peers have no next hop yet.
+    ///
+    /// # Errors
+    /// Fails if the kernel does not take a change; some may have been made.
+    fn update_peers(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), Self::Error>;
+
+    /// Number of datagrams that it has sent to a peer.
+    fn sent(&self, peer: PeerIndex) -> u64;
+}
+
+/// The offload of a plane that has none.
+pub(crate) enum NoOffload {}
+
+impl Offload for NoOffload {
+    type Error = Error;
+
+    fn is_open(&self) -> bool {
+        match *self {}
+    }
+
+    fn open(&mut self, _: &Tunnel, _: &Interfaces) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn widen(&mut self, _: &Interfaces) {
+        match *self {}
+    }
+
+    fn sync(&mut self, _: &Tunnel) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn set_next_hop(&mut self, _: &Tunnel, _: PeerIndex, _: Option<NextHop>) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn update_peers(&mut self, _: &Tunnel, _: &Steps) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn sent(&self, _: PeerIndex) -> u64 {
+        match *self {}
+    }
+}

@@ -1,0 +1,265 @@
+//! The plane itself: starts the threads, answers for them, and ends them.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use adit_linux::error::Error;
+use adit_linux::net_scope::NetScope;
+use adit_linux::sockets::poll::Waker;
+use adit_linux::sockets::raw::RawSocket;
+use adit_linux::sockets::raw_frames::RawFrameSender;
+use adit_linux::tun::{Tun, TunQueue};
+use adit_tunnel::{Counters, Instant, Steps, Totals, Tunnel};
+use arc_swap::ArcSwap;
+
+use super::catch_all::CatchAllReceiver;
+use super::coalesce::Coalescer;
+use super::commands::{self, CommandSender};
+use super::dedup::HandoverDedup;
+use super::icmp_replies::reply_sender;
+use super::interface_receivers::InterfaceReceivers;
+use super::offload::{NoOffload, Offload};
+use super::offload_sync::OffloadSync;
+use super::outbound::{self, Outbound};
+use super::probing::Probing;
+use super::receivers::ReceiverPool;
+use super::threads;
+use super::tunnel4_guard::Tunnel4State;
+use super::watcher::{Prepared, Watcher};
+use crate::capacity::Capacity;
+use crate::clock::Clock;
+use crate::next_hop::NextHops;
+use crate::plane::{DataPlane, PlaneKind};
+
+/// Largest outer datagram, in bytes, of a tunnel without peers.
+const DEFAULT_MTU: usize = 1500;
+
+/// A running userspace data plane.
+pub struct UserspacePlane {
+    /// The current tunnel. Packet threads load it anew for each batch.
+    tunnel: Arc<ArcSwap<Tunnel>>,
+    capacity: Capacity,
+    commands: CommandSender,
+    next_hops: Arc<NextHops>,
+    counters: Vec<Arc<Counters>>,
+    receivers: Arc<ReceiverPool>,
+    stop: Arc<AtomicBool>,
+    device_gone: Arc<AtomicBool>,
+    waker: Waker,
+    threads: Vec<JoinHandle<()>>,
+    /// Open while the plane runs: it keeps the kernel from answering Protocol Unreachable.
+    protocol4: Option<RawSocket>,
+}
+
+impl UserspacePlane {
+    /// Starts forwarding between `tun` and the underlay of the calling thread's network namespace. When
+    /// it returns, datagrams pass: the sockets are open, and the peers' next hops have been looked up.
+    ///
+    /// # Errors
+    /// Fails if a socket cannot be opened; the error says what to do.
+    pub fn start(tunnel: Arc<Tunnel>, tun: Tun, underlay: Ipv4Addr) -> Result<Self, Error> {
+        Self::start_behind::<NoOffload>(tunnel, tun, underlay, None)
+    }
+
+    /// Starts forwarding behind an offload, which it opens.
+    pub(crate) fn start_behind<O: Offload>(
+        tunnel: Arc<Tunnel>,
+        tun: Tun,
+        underlay: Ipv4Addr,
+        offload: Option<O>,
+    ) -> Result<Self, O::Error> {
+        let (device, scope) = (tun.name().to_owned(), tun.scope().clone());
+        let (sender, commands) = commands::channel()?;
+        // From here on, dropping the plane ends what was started.
+        let mut plane = Self::idle(&tunnel, tun, underlay, sender)?;
+        // Without an offload a packet thread follows its next hop to another interface, or to a socket
+        // that a capture sees. Behind one, the kernel routes what userspace sends.
+        let opens_sockets = offload.is_none();
+        let offload = plane.start_receivers(underlay, offload)?;
+        let senders = plane.senders(&scope)?;
+        let sender_counters = senders.iter().map(|sender| Arc::clone(&sender.counters)).collect();
+        let watcher = Watcher {
+            probing: Probing::open(&tunnel, underlay, &scope, plane.shard(), sender_counters)?,
+            tunnel,
+            current: Arc::clone(&plane.tunnel),
+            commands,
+            next_hops: Arc::clone(&plane.next_hops),
+            tunnel4: offload.is_none().then(|| Tunnel4State::new(&device)),
+            offload,
+            underlay,
+            device,
+            clock: Clock,
+            stop: Arc::clone(&plane.stop),
+            waker: plane.waker.clone(),
+        };
+        let watcher = watcher.prepare()?;
+        plane.start_threads(watcher, senders, opens_sockets)?;
+        Ok(plane)
+    }
+
+    /// A plane without sockets and threads.
+    fn idle(
+        tunnel: &Arc<Tunnel>,
+        tun: Tun,
+        underlay: Ipv4Addr,
+        commands: CommandSender,
+    ) -> Result<Self, Error> {
+        let udp = tun.offloads().udp;
+        let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
+        let mtus = tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu));
+        let mtu = mtus.max().unwrap_or(DEFAULT_MTU);
+        let capacity = Capacity::with_headroom(tunnel);
+        let current = Arc::new(ArcSwap::new(Arc::clone(tunnel)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let waker = Waker::new()?;
+        let receivers = ReceiverPool {
+            tunnel: Arc::clone(&current),
+            peers: capacity.peers,
+            queues,
+            udp,
+            underlay,
+            mtu,
+            clock: Clock,
+            stop: Arc::clone(&stop),
+            waker: waker.clone(),
+            running: Mutex::default(),
+        };
+        Ok(Self {
+            tunnel: current,
+            capacity,
+            commands,
+            next_hops: Arc::new(NextHops::new(capacity.peers)),
+            counters: Vec::new(),
+            receivers: Arc::new(receivers),
+            stop,
+            device_gone: Arc::new(AtomicBool::new(false)),
+            waker,
+            threads: Vec::new(),
+            protocol4: None,
+        })
+    }
+
+    /// Starts to receive: from all interfaces without an offload, and by the offload's interfaces,
+    /// which the watcher finds, behind one.
+    fn start_receivers<O: Offload>(
+        &mut self,
+        underlay: Ipv4Addr,
+        offload: Option<O>,
+    ) -> Result<Option<OffloadSync<O>>, Error> {
+        let pool = Arc::clone(&self.receivers);
+        let (Some(offload), Some(queue)) = (offload, pool.queues.first()) else {
+            self.protocol4 = Some(RawSocket::protocol4_placeholder(underlay)?);
+            pool.bind(None)?.start(&pool, HandoverDedup::default())?;
+            return Ok(None);
+        };
+        let catch_all = CatchAllReceiver {
+            socket: RawSocket::ipip(underlay)?,
+            deliverer: pool.deliverer(queue, self.shard()),
+            coalescer: Coalescer::new(1, pool.udp),
+        };
+        Ok(Some(OffloadSync::new(offload, InterfaceReceivers::new(Arc::clone(&pool), catch_all))))
+    }
+
+    /// One sender for each queue of the tunnel interface, its thread not started yet.
+    fn senders(&mut self, scope: &NetScope) -> Result<Vec<Outbound>, Error> {
+        let queues = self.receivers.queues.clone();
+        queues.into_iter().enumerate().map(|(number, queue)| self.sender(number, queue, scope)).collect()
+    }
+
+    fn sender(&mut self, number: usize, queue: Arc<TunQueue>, scope: &NetScope) -> Result<Outbound, Error> {
+        Ok(Outbound {
+            queue,
+            number,
+            tunnel: Arc::clone(&self.tunnel),
+            counters: self.shard(),
+            next_hops: Arc::clone(&self.next_hops),
+            raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
+            replies: reply_sender(scope)?,
+            link: None,
+            clock: Clock,
+            stop: Arc::clone(&self.stop),
+            device_gone: Arc::clone(&self.device_gone),
+            waker: self.waker.clone(),
+        })
+    }
+
+    fn start_threads<O: Offload>(
+        &mut self,
+        watcher: Prepared<O>,
+        senders: Vec<Outbound>,
+        opens_sockets: bool,
+    ) -> Result<(), Error> {
+        self.threads.push(threads::spawn("adit-watch", move || watcher.run())?);
+        for (number, sender) in senders.into_iter().enumerate() {
+            self.threads.push(threads::spawn(&format!("adit-out-{number}"), move || {
+                threads::confine(opens_sockets);
+                sender.run();
+            })?);
+        }
+        Ok(())
+    }
+
+    /// Counters for one thread; the totals include them.
+    fn shard(&mut self) -> Arc<Counters> {
+        let shard = Arc::new(Counters::new(self.capacity.peers));
+        self.counters.push(Arc::clone(&shard));
+        shard
+    }
+}
+
+impl DataPlane for UserspacePlane {
+    fn kind(&self) -> PlaneKind {
+        PlaneKind::Userspace
+    }
+
+    fn tunnel(&self) -> Arc<Tunnel> {
+        self.tunnel.load_full()
+    }
+
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+        if !self.capacity.holds(&tunnel, steps) {
+            return Err("it has no room for more peers or networks".to_owned());
+        }
+        self.commands.update_peers(tunnel, steps)
+    }
+
+    fn totals(&self) -> Totals {
+        let running = self.receivers.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = Totals::sum(self.counters.iter().chain(&running.counters).map(AsRef::as_ref));
+        totals.peers.truncate(self.tunnel.load().places());
+        totals
+    }
+
+    fn own_totals(&self) -> Totals {
+        self.totals()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.failure().map_or(Ok(()), |failure| Err(failure.to_owned()))
+    }
+
+    fn now(&self) -> Instant {
+        Clock.now()
+    }
+
+    fn failure(&self) -> Option<&'static str> {
+        self.device_gone.load(Ordering::Relaxed).then_some("the tunnel's device was deleted by somebody else")
+    }
+
+    fn shutdown(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.waker.wake();
+        self.protocol4 = None;
+        // The watcher may start receivers, so those end last.
+        threads::join(std::mem::take(&mut self.threads));
+        threads::join(self.receivers.take_threads());
+    }
+}
+
+impl Drop for UserspacePlane {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

@@ -1,0 +1,193 @@
+//! Where the time of `cargo xtask test` goes: by step, by test program, by test.
+//!
+//! Steps are measured here. Cargo starts each test program by `xtask timed PROGRAM ...`, which
+//! appends a line to the report, and programs with adit-harness append one for each of their tests
+//! (`adit_harness::report`). libtest reports no times of tests.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// The argument by which xtask runs a test program and measures it.
+pub(crate) const TIMED: &str = "timed";
+/// The variable of the environment that names the report.
+const REPORT: &str = "ADIT_TEST_REPORT";
+/// By which cargo finds what runs its programs.
+const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+/// How many programs and tests are listed.
+const MAX_LISTED: usize = 20;
+
+/// How long a step took.
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    wall: Duration,
+    /// Processor time of all that it started.
+    cpu: Duration,
+}
+
+/// The steps so far.
+#[derive(Debug, Default)]
+pub(crate) struct Timings(Vec<Step>);
+
+impl Timings {
+    /// Does a step and measures it.
+    ///
+    /// # Errors
+    /// That of the step, with its name.
+    pub(crate) fn step(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> Result<(), String>,
+    ) -> Result<(), String> {
+        println!("== {name}");
+        let (start, cpu) = (Instant::now(), cpu_of_children());
+        let done = work();
+        self.0.push(Step { name, wall: start.elapsed(), cpu: cpu_of_children().saturating_sub(cpu) });
+        done.map_err(|error| format!("{name}: {error}"))
+    }
+
+    /// Prints the steps in their order, and the slowest programs and tests.
+    pub(crate) fn print(&self, report: &Report) {
+        println!("\n{:>8}{:>12}  step", "seconds", "processor");
+        for step in &self.0 {
+            println!("{:>8.1}{:>12.1}  {}", step.wall.as_secs_f64(), step.cpu.as_secs_f64(), step.name);
+        }
+        for (kind, title) in [("program", "test program"), ("passed", "test")] {
+            println!("\n{:>8}  {title}", "seconds");
+            for (seconds, name) in report.slowest(kind).into_iter().take(MAX_LISTED) {
+                println!("{seconds:>8.1}  {name}");
+            }
+        }
+    }
+}
+
+/// Processor time of the processes that this one has waited for, and of those that they waited for.
+fn cpu_of_children() -> Duration {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the program's name, which may contain anything, the third field of proc(5) comes first.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = fields.get(13..15).unwrap_or_default().iter().filter_map(|field| field.parse::<f64>().ok());
+    Duration::from_secs_f64(ticks.sum::<f64>() / TICKS_PER_SECOND)
+}
+
+/// The file to which test programs report.
+#[derive(Debug)]
+pub(crate) struct Report(PathBuf);
+
+impl Report {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// The directory for temporary files cannot be written to.
+    pub(crate) fn new() -> Result<Self, String> {
+        let path = std::env::temp_dir().join(format!("adit-test-report-{}", std::process::id()));
+        std::fs::write(&path, "").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// The command by which cargo starts test programs.
+    ///
+    /// # Errors
+    /// xtask's own program is not known.
+    pub(crate) fn runner(&self) -> Result<String, String> {
+        let xtask = std::env::current_exe().map_err(|error| format!("cannot find xtask itself: {error}"))?;
+        Ok(format!("{} {TIMED}", xtask.display()))
+    }
+
+    /// What makes test programs report here.
+    pub(crate) fn environment<'a>(&'a self, runner: &'a str) -> Vec<(&'a str, &'a str)> {
+        vec![(REPORT, self.0.to_str().unwrap_or_default()), (RUNNER, runner)]
+    }
+
+    /// The tests that were ignored, with the reasons.
+    pub(crate) fn ignored(&self) -> Vec<(String, String)> {
+        self.lines("ignored")
+    }
+
+    /// Seconds and names, the slowest first.
+    fn slowest(&self, kind: &str) -> Vec<(f64, String)> {
+        let timed = self.lines(kind).into_iter().filter_map(|(name, rest)| Some((rest.parse().ok()?, name)));
+        let mut timed: Vec<(f64, String)> = timed.collect();
+        timed.sort_by(|one, other| other.0.total_cmp(&one.0));
+        timed
+    }
+
+    /// Of the lines that begin with this word, the second and the third field.
+    fn lines(&self, kind: &str) -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        let fields = text.lines().filter_map(|line| {
+            let mut fields = line.split('\t');
+            let is_kind = fields.next() == Some(kind);
+            is_kind.then(|| (fields.next(), fields.next()))
+        });
+        fields
+            .map(|(name, rest)| (name.unwrap_or_default().to_owned(), rest.unwrap_or_default().to_owned()))
+            .collect()
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        // A file that stays in the temporary directory does no harm.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// `xtask timed PROGRAM ...`: runs it, and reports how long it took.
+///
+/// # Errors
+/// It cannot be started.
+pub(crate) fn timed(command: &[String]) -> Result<ExitCode, String> {
+    let (program, arguments) = command.split_first().ok_or("xtask timed: a program is missing")?;
+    let start = Instant::now();
+    let status = Command::new(program).args(arguments).status();
+    let status = status.map_err(|error| format!("cannot run {program}: {error}"))?;
+    if let Some(report) = std::env::var_os(REPORT) {
+        let line = format!("program\t{}\t{:.3}\n", name(Path::new(program)), start.elapsed().as_secs_f64());
+        let file = std::fs::OpenOptions::new().append(true).open(report);
+        // Without the line, the program's time is not listed, and nothing else is lost.
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// A test program's name without the hash that cargo appends.
+fn name(program: &Path) -> String {
+    let stem = program.file_stem().unwrap_or_default().to_string_lossy();
+    stem.rsplit_once('-').map_or(stem.to_string(), |(name, _)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_come_first() {
+        let report = Report(std::env::temp_dir().join(format!("adit-timings-{}", std::process::id())));
+        std::fs::write(
+            &report.0,
+            "passed\ta::quick\t0.5\nignored\ta::b\tneeds root\npassed\ta::slow\t12.0\n",
+        )
+        .unwrap();
+        assert_eq!(report.slowest("passed"), [(12.0, "a::slow".to_owned()), (0.5, "a::quick".to_owned())]);
+        assert_eq!(report.ignored(), [("a::b".to_owned(), "needs root".to_owned())]);
+    }
+
+    #[test]
+    fn processor_time_of_children_is_counted() {
+        let before = cpu_of_children();
+        let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+        assert!(Command::new("sh").args(["-c", busy]).status().unwrap().success());
+        assert!(cpu_of_children() > before);
+    }
+
+    #[test]
+    fn a_program_is_named_without_its_hash() {
+        assert_eq!(name(Path::new("/t/debug/deps/end_to_end-0123456789abcdef")), "end_to_end");
+        assert_eq!(name(Path::new("rust_out")), "rust_out");
+    }
+}
