@@ -15,7 +15,7 @@ use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{
     Address, Ipip, Link, LinkLayer, MAIN_TABLE, Network, Route, RouteKind, RouteLookup, RouteScope,
 };
-use adit_tunnel::{Instant, Steps, Totals, Tunnel};
+use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 use ipnet::Ipv4Net;
 
 use super::{Host, PacketFilter, PlaneRequest, StartedPlane, TunDevice};
@@ -534,7 +534,7 @@ impl DataPlane for FakePlane {
         Arc::clone(&self.tunnel)
     }
 
-    fn update_peers(&mut self, tunnel: Arc<Tunnel>, _: &Steps) -> std::result::Result<(), String> {
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, _: &TableDelta) -> std::result::Result<(), String> {
         self.tunnel = tunnel;
         Ok(())
     }

@@ -9,7 +9,7 @@ use adit_dataplane::{DataPlane, PlaneKind};
 use adit_linux::error::{Error, Result};
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteLookup};
-use adit_tunnel::{Instant, Steps, Totals, Tunnel};
+use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 use ipnet::Ipv4Net;
 
 use super::{Host, PacketFilter, PlaneRequest, StartedPlane, TunDevice};
@@ -168,7 +168,7 @@ impl DataPlane for BreakablePlane {
         self.plane.tunnel()
     }
 
-    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> std::result::Result<(), String> {
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> std::result::Result<(), String> {
         self.faults.call("update the peers of the data plane").map_err(|error| error.to_string())?;
         self.plane.update_peers(tunnel, steps)
     }
