@@ -38,12 +38,12 @@ mod suggest;
 mod syntax;
 mod underlay;
 
+pub use adit_peers::{Conflict, NameError, Peer, PeerDelta, PeerName, PeerSet};
 pub use load::LoadError;
 pub use model::{
-    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
+    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, SiteConfig, Ttl, TunnelOptions,
     Underlay,
 };
-pub use name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
+pub use name::{DeviceName, NetnsName, SiteName};
 pub use problem::{Place, Problem, Problems};
 pub use schema::json_schema;
-pub use underlay::UnderlayConflict;

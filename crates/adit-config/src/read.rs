@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
+use adit_peers::{NameError, NotUnicast, Peer, PeerName, check_network};
 use ipnet::Ipv4Net;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -13,10 +14,10 @@ use crate::decode::{
 };
 use crate::listen::listen;
 use crate::model::{
-    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
+    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, SiteConfig, Ttl, TunnelOptions,
     Underlay,
 };
-use crate::name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
+use crate::name::{DeviceName, NetnsName, SiteName};
 use crate::problem::Sink;
 use crate::scope::name_or_off;
 use crate::underlay::{own_underlay, underlay};
@@ -134,23 +135,22 @@ pub(crate) struct PeerPart {
 }
 
 impl FilePart {
-    /// The configuration, where nothing is left out.
+    /// The configuration, if nothing is missing and nothing conflicts.
     pub(crate) fn finish(self) -> Option<Config> {
         let site = self.site?;
-        Some(Config {
-            site: Site {
-                name: site.name?,
-                underlay: site.underlay?.value,
-                networks: bare(site.networks),
-                device: site.device?,
-                dataplane: site.dataplane?,
-                netns: site.netns?,
-                vrf: site.vrf?,
-                metrics: site.metrics?,
-            },
+        let site = SiteConfig {
+            name: site.name?,
+            underlay: site.underlay?.value,
+            networks: bare(site.networks),
+            device: site.device?,
+            dataplane: site.dataplane?,
+            netns: site.netns?,
+            vrf: site.vrf?,
+            metrics: site.metrics?,
             tunnel: self.tunnel?,
-            peers: self.peers.into_iter().map(PeerPart::finish).collect::<Option<_>>()?,
-        })
+        };
+        let peers: Option<Vec<Peer>> = self.peers.into_iter().map(PeerPart::finish).collect();
+        Config::new(site, peers?).ok()
     }
 }
 
@@ -411,13 +411,10 @@ fn network(value: &Value<'_>, sink: &mut Sink) -> Option<At<Ipv4Net>> {
     };
     match prefix(text) {
         Ok(network) => {
-            let address = network.addr();
-            let what = if address.is_multicast() {
-                Some("multicast")
-            } else {
-                address.is_loopback().then_some("loopback")
+            let Err(found) = check_network(network) else {
+                return Some(At { value: network, span: value.span() });
             };
-            let Some(what) = what else { return Some(At { value: network, span: value.span() }) };
+            let what = if found == NotUnicast::Multicast { "multicast" } else { "loopback" };
             let message = format!(
                 "`networks`: expected a network of unicast addresses, found {}, which is {what}",
                 described(value)

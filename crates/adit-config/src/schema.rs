@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use adit_peers::Peer;
 use ipnet::Ipv4Net;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 use crate::listen::OFF;
 use crate::model::{
-    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
+    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, SiteConfig, Ttl, TunnelOptions,
 };
 use crate::name::DeviceName;
 
@@ -295,8 +296,8 @@ impl From<&TunnelOptions> for RawTunnel {
     }
 }
 
-impl From<&Site> for RawSite {
-    fn from(site: &Site) -> Self {
+impl From<&SiteConfig> for RawSite {
+    fn from(site: &SiteConfig) -> Self {
         Self {
             name: site.name.to_string(),
             underlay: RawUnderlay(site.underlay.to_string()),
@@ -333,9 +334,19 @@ impl Config {
     pub fn to_toml(&self) -> String {
         let file = RawFile {
             site: RawSite::from(&self.site),
-            tunnel: RawTunnel::from(&self.tunnel),
-            peer: self.peers.iter().map(RawPeer::from).collect(),
+            tunnel: RawTunnel::from(&self.site.tunnel),
+            peer: self.peers.iter().map(|peer| RawPeer::from(&**peer)).collect(),
         };
+        toml::to_string(&file).expect("tables of strings, small numbers and lists are TOML")
+    }
+}
+
+impl SiteConfig {
+    /// The sections `[site]` and `[tunnel]` of a file, with every key written out.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let (site, tunnel) = (RawSite::from(self), RawTunnel::from(&self.tunnel));
+        let file = RawFile { site, tunnel, peer: Vec::new() };
         toml::to_string(&file).expect("tables of strings, small numbers and lists are TOML")
     }
 }

@@ -1,8 +1,9 @@
 //! Where the inside of the tunnel is: a name, or `"off"`.
 
+use adit_peers::NameError;
+
 use crate::decode::{Key, Value, shown, string};
 use crate::listen::OFF;
-use crate::name::NameError;
 use crate::problem::Sink;
 
 /// The name, or `Some(None)` for [`OFF`]. `None` where it is neither.

@@ -37,12 +37,13 @@ fn examples_are_the_article_s_network() {
     let (b, _) = example("b.toml");
     assert_eq!((a.site.name.as_str(), a.site.device.as_str()), ("a", "ipipA"));
     assert_eq!((b.site.name.as_str(), b.site.device.as_str()), ("b", "ipipB"));
-    assert_eq!(a.tunnel, TunnelOptions::default());
+    assert_eq!(a.site.tunnel, TunnelOptions::default());
     assert_eq!((a.site.dataplane, b.site.dataplane), (DataplaneChoice::Auto, DataplaneChoice::Auto));
     assert_eq!(a.site.networks, ["172.16.17.0/24".parse().unwrap()]);
     assert_eq!(b.site.networks, ["192.168.199.0/24".parse().unwrap()]);
     for (us, them) in [(&a, &b), (&b, &a)] {
-        let [peer] = &us.peers[..] else { panic!("{us:?}") };
+        assert_eq!(us.peers.len(), 1);
+        let peer = us.peers.iter().next().unwrap();
         assert_eq!(peer.name.as_str(), them.site.name.as_str());
         assert_eq!(Some(peer.underlay), them.site.underlay.address());
         assert_eq!(peer.networks, them.site.networks);
@@ -66,7 +67,7 @@ fn commented_defaults_are_the_defaults() {
         })
         .collect();
     assert_eq!(uncommented, keys.len());
-    assert_eq!(Config::parse("a.toml", &lines.join("\n")).unwrap().tunnel, TunnelOptions::default());
+    assert_eq!(Config::parse("a.toml", &lines.join("\n")).unwrap().site.tunnel, TunnelOptions::default());
 }
 
 /// The schema knows what the decoder knows: what is written with every key set satisfies it, and

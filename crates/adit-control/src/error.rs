@@ -83,7 +83,7 @@ pub enum ControlError {
     },
     /// What the interface has cannot be ours.
     #[error(transparent)]
-    Underlay(#[from] adit_config::UnderlayConflict),
+    Underlay(#[from] adit_config::Conflict),
     /// The device's name is taken by something that is not ours.
     #[error(
         "an interface `{device}` exists and is not Adit's ({what}); choose another site.device, or remove it"

@@ -147,7 +147,7 @@ impl Changes {
     /// Parses a text; only the part that differs from the text before, if that is small.
     fn parse(&mut self, file: &Path, text: &str) -> Result<Config, ControlError> {
         let incremental =
-            self.last_parsed.as_ref().and_then(|last| last.config.parse_beside(&last.text, text));
+            self.last_parsed.as_ref().and_then(|last| last.config.parse_incremental(&last.text, text));
         let config = match incremental {
             Some(config) => config,
             None => {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use adit_config::{Config, DataplaneChoice, DscpChoice, Peer, Ttl};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
@@ -71,20 +72,23 @@ pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
     if !uses_kernel_plane(config) {
         return vec![DesiredDevice { name: device, alias: alias(site), ipip: None }];
     }
-    match &config.peers[..] {
-        [only] => vec![DesiredDevice {
-            name: device,
-            alias: alias_of_peer(site, only.name.as_str()),
-            ipip: Some(ipip(config, underlay, Some(only))),
-        }],
-        peers if (1..=OWN_DEVICES).contains(&peers.len()) => {
+    match config.peers.len() {
+        1 => {
+            let of_peer = |only: &Arc<Peer>| DesiredDevice {
+                name: device.clone(),
+                alias: alias_of_peer(site, only.name.as_str()),
+                ipip: Some(ipip(config, underlay, Some(only))),
+            };
+            config.peers.iter().map(of_peer).collect()
+        }
+        2..=OWN_DEVICES => {
             let mut names = HashSet::new();
-            let named = |peer: &Peer| DesiredDevice {
+            let named = |peer: &Arc<Peer>| DesiredDevice {
                 name: free_name(&device, peer.name.as_str(), &mut names),
                 alias: alias_of_peer(site, peer.name.as_str()),
                 ipip: Some(ipip(config, underlay, Some(peer))),
             };
-            peers.iter().map(named).collect()
+            config.peers.iter().map(named).collect()
         }
         // No peers yet, or many.
         _ => {
@@ -94,7 +98,7 @@ pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
 }
 
 fn ipip(config: &Config, underlay: Ipv4Addr, peer: Option<&Peer>) -> Ipip {
-    let options = &config.tunnel;
+    let options = &config.site.tunnel;
     Ipip {
         local: underlay,
         remote: peer.map(|peer| peer.underlay),

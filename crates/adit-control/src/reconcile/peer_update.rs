@@ -2,14 +2,14 @@
 //! not on the number of peers.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use adit_config::{Config, Peer};
+use adit_config::{Config, Peer, PeerDelta};
 use adit_dataplane::DataPlane;
 use adit_linux::netlink::Route;
-use adit_tunnel::{Amendment, PeerConfig, Tunnel};
-use ipnet::{IpNet, Ipv4Net};
+use adit_tunnel::Tunnel;
+use ipnet::Ipv4Net;
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
@@ -20,38 +20,26 @@ use crate::reconcile::{config_diff, foreign, kernel_diff, machine, objects};
 /// The most peers that change in place. An installation does more of them faster, all at once.
 const MAX_CHANGED_PEERS: usize = 1000;
 
-/// The peers that differ between two configurations of one site. A peer is the same if its underlay
-/// address is.
+/// The peers that differ between two configurations of one site.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PeerChanges<'a> {
-    before: Vec<&'a Peer>,
-    after: Vec<&'a Peer>,
+pub(crate) struct PeerChanges {
+    delta: PeerDelta,
+    before: Vec<Arc<Peer>>,
+    after: Vec<Arc<Peer>>,
 }
 
-impl<'a> PeerChanges<'a> {
+impl PeerChanges {
     /// Returns the difference. `None`: nothing changes, or more than peers, or too many of them.
-    pub(crate) fn between(old: &'a Config, new: &'a Config) -> Option<Self> {
-        if old.site != new.site || old.tunnel != new.tunnel {
+    pub(crate) fn between(old: &Config, new: &Config) -> Option<Self> {
+        if old.site != new.site {
             return None;
         }
-        let (before, after) = config_diff::different(&old.peers, &new.peers);
-        let other = |peers: &'a [Peer], others: &'a [Peer]| -> Vec<&'a Peer> {
-            let others: HashMap<Ipv4Addr, &Peer> = others.iter().map(|peer| (peer.underlay, peer)).collect();
-            peers.iter().filter(|peer| others.get(&peer.underlay) != Some(peer)).collect()
-        };
-        let changes = Self { before: other(before, after), after: other(after, before) };
-        (1..=MAX_CHANGED_PEERS).contains(&changes.before.len().max(changes.after.len())).then_some(changes)
-    }
-
-    fn amendment(&self) -> Amendment {
-        let stay: HashSet<Ipv4Addr> = self.after.iter().map(|peer| peer.underlay).collect();
-        let removed = self.before.iter().map(|peer| peer.underlay).filter(|address| !stay.contains(address));
-        let set = self.after.iter().map(|peer| PeerConfig {
-            name: peer.name.to_string(),
-            underlay: IpAddr::V4(peer.underlay),
-            networks: peer.networks.iter().copied().map(IpNet::V4).collect(),
-        });
-        Amendment { removed: removed.collect(), set: set.collect() }
+        let delta = old.peers.delta_to(&new.peers);
+        let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));
+        let before: Vec<_> = names.filter_map(|name| old.peers.get(name)).cloned().collect();
+        let after: Vec<_> = delta.replaced.iter().chain(&delta.inserted).cloned().collect();
+        let count = before.len().max(after.len());
+        (1..=MAX_CHANGED_PEERS).contains(&count).then_some(Self { delta, before, after })
     }
 }
 
@@ -62,9 +50,9 @@ struct RouteChanges {
 }
 
 impl RouteChanges {
-    fn of(peers: &PeerChanges<'_>, routing: Routing) -> Self {
+    fn of(peers: &PeerChanges, routing: Routing) -> Self {
         // A TUN carrier has one device, in the first position.
-        let routes = |peers: &[&Peer]| peers.iter().flat_map(|peer| routing.to_peer(peer, 0)).collect();
+        let routes = |peers: &[Arc<Peer>]| peers.iter().flat_map(|peer| routing.to_peer(peer, 0)).collect();
         Self { before: routes(&peers.before), after: routes(&peers.after) }
     }
 
@@ -97,12 +85,12 @@ impl PeerUpdate<'_> {
         let Some(peers) = PeerChanges::between(self.running, self.config) else { return Ok(None) };
         // The file may name our underlay by its interface, so only now is it known whether that
         // address is in a new peer's network.
-        self.config.check_underlay(self.desired.underlay)?;
+        self.config.peers.check_site_underlay(self.desired.underlay)?;
         let tunnel = self.plane.tunnel();
         if !self.is_machine_unchanged(&tunnel)? {
             return Ok(None);
         }
-        let (amended, steps) = tunnel.amended(&peers.amendment())?;
+        let (amended, steps) = tunnel.with_peers(&peers.delta)?;
         if self.desired.routing_with_peers_of(self.config) != self.desired.routing {
             return Ok(None);
         }
@@ -135,8 +123,7 @@ impl PeerUpdate<'_> {
     fn is_machine_unchanged(&mut self, tunnel: &Tunnel) -> Result<bool, ControlError> {
         let Namespaces { inner, .. } = &mut *self.namespaces;
         let local = machine::local_addresses(inner.as_mut(), self.desired.underlay)?;
-        let local = local.into_iter().map(IpAddr::V4);
-        let has_same_addresses = local.eq(tunnel.config().local_addresses.iter().copied());
+        let has_same_addresses = local == tunnel.config().local_addresses;
         let link = inner.link(&self.desired.device)?;
         let vrf = self.desired.vrf.as_ref().map(|vrf| vrf.index);
         let has_device = link.is_some_and(|link| {
@@ -149,7 +136,7 @@ impl PeerUpdate<'_> {
     /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay are
     /// known; only `added` ones are looked up.
     fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
-        let IpAddr::V4(own) = tunnel.config().underlay else { return Ok(tunnel.config().underlay_mtu) };
+        let own = tunnel.config().underlay;
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
         let asked = machine::smallest_mtu(self.namespaces.underlay.as_mut(), added, own)?;
         Ok(known.chain(asked).min().unwrap_or_default())

@@ -1,7 +1,7 @@
 //! The documents, compared with the program.
 //!
 //! The two configurations of the README are the examples without their comments. Every command of
-//! Adit that the README, the guide or the reference shows exists, with the options it is shown with.
+//! Adit that the README, the guide or the reference shows exists, with the options shown.
 
 use std::collections::BTreeMap;
 use std::fs;
