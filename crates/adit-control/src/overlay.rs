@@ -27,6 +27,8 @@ use crate::state::path_cache::PathCache;
 use crate::underlay;
 
 mod leftovers;
+#[cfg(test)]
+mod tests;
 
 pub use leftovers::{has_leftovers, remove_leftovers};
 
