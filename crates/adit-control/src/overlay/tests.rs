@@ -4,6 +4,7 @@
 
 mod drift;
 mod model;
+mod peers;
 mod plan;
 mod rollback;
 mod world;
