@@ -41,7 +41,7 @@ mod syntax;
 mod underlay;
 mod write;
 
-pub use adit_peers::{Conflict, NameError, Peer, PeerDelta, PeerName, PeerSet};
+pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet};
 pub use json_schema::json_schema;
 pub use load::LoadError;
 pub use model::{

@@ -21,10 +21,21 @@ const AFTER_EXAMPLE: &str = "\
 
 `adit check FILE` reports every mistake of a file at its line and column, with what to write instead.
 A key that Adit does not know is a mistake. The [JSON Schema](../reference/adit.schema.json) lets
-editors check while you type.
+editors check while you type. Commented examples: [a.toml](../../examples/a.toml),
+[b.toml](../../examples/b.toml).
 
 `adit apply FILE` changes a running overlay; [operations](operations.md#change-a-running-overlay)
 shows how. \"Change\" says below what the change of a key costs.
+";
+
+const RULES: &str = "
+## Rules between keys
+
+- Names and underlay addresses are unique.
+- Networks of different owners do not overlap: each belongs to this site or to one peer.
+- No underlay address lies in a peer's network: the tunnel's own packets would enter the tunnel.
+- `underlay` is not the tunnel interface itself.
+- A site without peers is valid; it waits for its first one.
 ";
 
 /// The document `docs/guide/configuration.md`: every key with its values, default, example and the
@@ -43,6 +54,7 @@ pub fn reference() -> String {
     for table in [&SITE, &TUNNEL, &PEER] {
         write_table(&mut text, table);
     }
+    text.push_str(RULES);
     text
 }
 

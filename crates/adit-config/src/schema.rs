@@ -206,7 +206,7 @@ pub(crate) const SITE: TableSpec = TableSpec {
             default: Some("\"off\""),
             about: "The network namespace of the tunnel interface and its routes, as `ip netns` names it. \
                     The underlay stays where Adit runs.",
-            details: "",
+            details: "[Operations](operations.md#network-namespaces) shows a use.",
             planes: "ebpf, userspace",
             change: Change::DownUp,
         },
@@ -217,7 +217,7 @@ pub(crate) const SITE: TableSpec = TableSpec {
             example: "\"blue\"",
             default: Some("\"off\""),
             about: "The VRF of the tunnel interface and its routes.",
-            details: "With `netns`, the VRF is in that namespace.",
+            details: "With `netns`, the VRF is in that namespace. [Operations](operations.md#vrf) shows a use.",
             planes: "ebpf, userspace",
             change: Change::DownUp,
         },
@@ -229,7 +229,7 @@ pub(crate) const SITE: TableSpec = TableSpec {
             default: Some("\"off\""),
             about: "Where Prometheus reads the overlay's numbers, by HTTP at `/metrics`: an address and a \
                     port.",
-            details: "Anybody who reaches the address can read the numbers. [Monitoring](monitoring.md) \
+            details: "Anybody who reaches the address can read the numbers. [Monitoring](monitoring.md#prometheus) \
                       lists them.",
             planes: ALL_PLANES,
             change: Change::PlaneRestart,
