@@ -38,7 +38,7 @@ mod suggest;
 mod syntax;
 mod underlay;
 
-pub use adit_peers::{Conflict, NameError, Peer, PeerDelta, PeerName, PeerSet};
+pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet};
 pub use load::LoadError;
 pub use model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, SiteConfig, Ttl, TunnelOptions,

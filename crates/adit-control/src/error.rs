@@ -84,6 +84,9 @@ pub enum ControlError {
     /// What the interface has cannot be ours.
     #[error(transparent)]
     Underlay(#[from] adit_config::Conflict),
+    /// A change of peers does not apply to the peers that run.
+    #[error(transparent)]
+    Peers(#[from] adit_config::DeltaError),
     /// The device's name is taken by something that is not ours.
     #[error(
         "an interface `{device}` exists and is not Adit's ({what}); choose another site.device, or remove it"

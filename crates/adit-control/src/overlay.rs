@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
-use adit_config::Config;
+use adit_config::{Config, PeerDelta};
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::limits::Limit;
@@ -27,6 +27,8 @@ use crate::state::path_cache::PathCache;
 use crate::underlay;
 
 mod leftovers;
+#[cfg(test)]
+mod tests;
 
 pub use leftovers::{has_leftovers, remove_leftovers};
 
@@ -114,7 +116,28 @@ impl Overlay {
     /// # Errors
     /// Fails if any step fails; the previous state is restored.
     pub fn reload(&mut self, config: &Config) -> Result<Vec<Change>, ControlError> {
-        if let Some(changes) = self.update_peers(config)? {
+        let delta = self.config.peers.delta_to(&config.peers);
+        // A file has no revision. Peers that stay the same keep theirs.
+        let revision = if delta.is_empty() { delta.base } else { delta.revision };
+        let peers = config.peers.clone().with_revision(revision);
+        self.change_to(&Config { site: config.site.clone(), peers }, &delta)
+    }
+
+    /// Changes the peers of a running overlay, atomically. Peers that stay keep forwarding. Returns
+    /// what has changed. The cost depends on the size of the change as long as there is room for it
+    /// in the data plane.
+    ///
+    /// # Errors
+    /// Fails if the delta is not for the revision that runs or conflicts with other peers, or if any
+    /// step fails; the previous state is restored.
+    pub fn update_peers(&mut self, delta: &PeerDelta) -> Result<Vec<Change>, ControlError> {
+        let peers = self.config.peers.apply(delta)?;
+        self.change_to(&Config { site: self.config.site.clone(), peers }, delta)
+    }
+
+    /// Changes a running overlay to `config`, whose peers are those that run with `delta` applied.
+    fn change_to(&mut self, config: &Config, delta: &PeerDelta) -> Result<Vec<Change>, ControlError> {
+        if let Some(changes) = self.update_in_place(config, delta)? {
             return Ok(changes);
         }
         let changes = self.plan(config)?;
@@ -138,7 +161,14 @@ impl Overlay {
     }
 
     /// Changes peers while everything else keeps running. `None`: this needs an installation.
-    fn update_peers(&mut self, config: &Config) -> Result<Option<Vec<Change>>, ControlError> {
+    fn update_in_place(
+        &mut self,
+        config: &Config,
+        delta: &PeerDelta,
+    ) -> Result<Option<Vec<Change>>, ControlError> {
+        if delta.is_empty() || self.config.site != config.site {
+            return Ok(None);
+        }
         if !self.is_in_namespace() || self.namespaces.vrf()? != self.desired.vrf {
             return Ok(None);
         }
@@ -149,6 +179,7 @@ impl Overlay {
             desired: &mut self.desired,
             running: &self.config,
             config,
+            delta,
         })?;
         if changes.is_some() {
             self.config = config.clone();

@@ -253,7 +253,30 @@ fn find_or_create(
         return Ok(half_made);
     }
     create(namespaces, desired, device)?;
-    namespaces.inner.link(&device.name)?.ok_or_else(|| ControlError::vanished(&device.name))
+    let inner = namespaces.inner.as_mut();
+    let marked = mark(inner, device);
+    if marked.is_err() {
+        // Without our alias nothing else would know that it is ours.
+        remove_half_made(inner, device);
+    }
+    marked
+}
+
+/// Marks an interface that was just created as ours.
+fn mark(inner: &mut dyn Network, device: &DesiredDevice) -> Result<Link, ControlError> {
+    let link = inner.link(&device.name)?.ok_or_else(|| ControlError::vanished(&device.name))?;
+    inner.set_alias(link.index, &device.alias)?;
+    Ok(link)
+}
+
+fn remove_half_made(inner: &mut dyn Network, device: &DesiredDevice) {
+    let removed = inner.link(&device.name).and_then(|link| match link {
+        Some(link) if is_half_made(&link, device) => inner.delete_link(link.index),
+        _ => Ok(()),
+    });
+    if let Err(error) = removed {
+        tracing::error!(%error, device = device.name, "cannot remove what a failed step had made");
+    }
 }
 
 /// Creates an interface. The kernel loads the driver itself if `/proc/sys/kernel/modprobe` says how;

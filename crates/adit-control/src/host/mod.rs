@@ -2,6 +2,10 @@
 //! not know (TUN devices, the packet filter, pinned programs). It is a trait, so that repair,
 //! rollback and planning are tested against a model, and with failures at every step.
 
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod linux;
 mod plane_select;
 

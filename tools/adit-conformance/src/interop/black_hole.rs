@@ -12,7 +12,7 @@ use crate::error::Error;
 
 pub(super) const BLACK_HOLE: Scenario = Scenario {
     name: "facing-black-hole",
-    what: "Under a running TCP transfer from host A the router's link to gateway B comes to take 1,300 bytes, and the router says nothing about what it drops. (Hangs: no progress in 20 s.)",
+    what: "Under a running TCP transfer from host A, the router's link to gateway B shrinks to 1,300 bytes and the router drops longer datagrams in silence. (Hangs: no progress in 20 s.)",
     asks: &["heals within 10 s"],
     run: black_hole,
     waits: true,

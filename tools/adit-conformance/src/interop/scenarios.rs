@@ -22,7 +22,7 @@ const ATTEMPT: Duration = Duration::from_secs(1);
 
 pub(super) const PING: Scenario = Scenario {
     name: "facing-ping",
-    what: "Echo requests of 84 and 1,480 bytes with DF, from host to host, both ways.",
+    what: "Echo requests of 84 and 1,480 bytes with DF from host to host, in both directions.",
     asks: &["answered"],
     run: pings,
     waits: false,
@@ -30,7 +30,7 @@ pub(super) const PING: Scenario = Scenario {
 
 pub(super) const TCP: Scenario = Scenario {
     name: "facing-tcp",
-    what: "A TCP transfer of a MiB each way, every byte compared.",
+    what: "A TCP transfer of 1 MiB in each direction, with every byte compared.",
     asks: &["every byte"],
     run: transfers,
     waits: false,
@@ -38,7 +38,7 @@ pub(super) const TCP: Scenario = Scenario {
 
 pub(super) const UDP: Scenario = Scenario {
     name: "facing-udp",
-    what: "UDP datagrams with 1 to 65,507 bytes of payload, without DF, both ways.",
+    what: "UDP datagrams with 1 to 65,507 bytes of payload without DF, in both directions.",
     asks: &["all arrive"],
     run: datagrams,
     waits: false,
@@ -62,7 +62,7 @@ pub(super) const NO_ROUTE: Scenario = Scenario {
 
 pub(super) const PATH_MTU: Scenario = Scenario {
     name: "facing-path-mtu",
-    what: "The router's link to gateway B takes 1,300 bytes: which of host A's datagrams (1,480 bytes, DF) is answered first, and whether what then fits arrives.",
+    what: "The router's link to gateway B takes 1,300 bytes: which of host A's datagrams (1,480 bytes, DF) is answered first, and whether a datagram that fits then arrives.",
     asks: &["the first: MTU 1280; what fits arrives"],
     run: path_mtu,
     waits: false,

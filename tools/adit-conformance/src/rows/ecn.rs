@@ -23,7 +23,12 @@ const EXIT: [[&str; 4]; 4] = [
 
 /// The cells that the RFC wants logged or counted: a name, a rule, the inner and the outer field.
 const ODD: [(&str, &str, usize, usize); 5] = [
-    ("ecn-not-ect-in-ect0", "Inner Not-ECT, outer ECT(0): counted or logged, since it should not be.", 0, 1),
+    (
+        "ecn-not-ect-in-ect0",
+        "Inner Not-ECT, outer ECT(0): counted or logged, because it should not occur.",
+        0,
+        1,
+    ),
     ("ecn-not-ect-in-ect1", "Inner Not-ECT, outer ECT(1): the same.", 0, 2),
     ("ecn-not-ect-in-ce", "Inner Not-ECT, outer CE: dropped, and counted or logged.", 0, 3),
     ("ecn-ect1-in-ect0", "Inner ECT(1), outer ECT(0): counted or logged.", 2, 1),
@@ -36,7 +41,7 @@ pub(super) fn rows() -> Vec<Row> {
         Must,
         Encapsulator,
         "ecn-normal-mode",
-        "Normal mode, the default: the outer ECN field is the inner one, by its four values.",
+        "Normal mode, the default: the outer ECN field is a copy of the inner one, for each of its four values.",
     );
     let compatibility = Row::new(
         "RFC 6040 4.1",
@@ -51,7 +56,7 @@ pub(super) fn rows() -> Vec<Row> {
         Must,
         Decapsulator,
         "ecn-exit",
-        "The inner field at the exit: for each of the four inner ones, with outer Not-ECT, ECT(0), ECT(1), CE.",
+        "The inner field after decapsulation: for each of the four inner values, with outer Not-ECT, ECT(0), ECT(1), CE.",
     );
     let (mut normal, mut compatibility, mut exit) = (normal, compatibility, exit);
     for (at, (field, name)) in FIELDS.into_iter().enumerate() {

@@ -25,17 +25,17 @@ pub(super) fn rows() -> Vec<Row> {
     let problem = |pointer| Icmpv4Error::ParameterProblem { code: 0, pointer };
     vec![
         relayed(
-            row("RFC 2003 4.1", Should, "net-unreachable", "Net Unreachable (3/0) is told to the original sender as Destination Unreachable; code 1 MAY be used, the sender being on the gateway's own network."),
+            row("RFC 2003 4.1", Should, "net-unreachable", "Net Unreachable (3/0) is relayed to the original sender as Destination Unreachable; code 1 MAY be used, because the sender is on the gateway's own network."),
             unreachable(unreachable::NET),
             &["3/0", "3/1"],
         ),
         relayed(
-            row("RFC 2003 4.1", Should, "host-unreachable", "Host Unreachable (3/1) is told to the original sender."),
+            row("RFC 2003 4.1", Should, "host-unreachable", "Host Unreachable (3/1) is relayed to the original sender."),
             unreachable(unreachable::HOST),
             &["3/1"],
         ),
         relayed(
-            row("RFC 2003 4.1", Should, "protocol-unreachable", "Protocol Unreachable (3/2) is told as code 0 or 1: the exit cannot be reached by tunnel."),
+            row("RFC 2003 4.1", Should, "protocol-unreachable", "Protocol Unreachable (3/2) is relayed as code 0 or 1: the tunnel cannot reach the decapsulator."),
             unreachable(unreachable::PROTOCOL),
             &["3/0", "3/1"],
         ),
@@ -44,7 +44,7 @@ pub(super) fn rows() -> Vec<Row> {
             &[unreachable(unreachable::PORT)],
         ),
         relayed(
-            row("RFC 2003 4.1", Must, "too-big", "Datagram Too Big (3/4, here MTU 1400) is relayed, with an MTU less the tunnel's header."),
+            row("RFC 2003 4.1", Must, "too-big", "Datagram Too Big (3/4, here MTU 1400) is relayed with the MTU less the outer header."),
             Icmpv4Error::TooBig { mtu: 1400 },
             &["3/4, MTU 1380"],
         ),
@@ -53,7 +53,7 @@ pub(super) fn rows() -> Vec<Row> {
             &[unreachable(unreachable::SOURCE_ROUTE_FAILED)],
         ),
         silent(
-            row("RFC 2003 4.2", ShouldNot, "source-quench", "Source Quench (4/0) is not relayed (RFC 6633: nor acted on)."),
+            row("RFC 2003 4.2", ShouldNot, "source-quench", "Source Quench (4/0) is not relayed, and has no effect (RFC 6633)."),
             &[Icmpv4Error::SourceQuench],
         ),
         silent(
@@ -61,13 +61,13 @@ pub(super) fn rows() -> Vec<Row> {
             &[redirect(0), redirect(1), redirect(2), redirect(3)],
         ),
         relayed(
-            row("RFC 2003 4.4", Must, "time-exceeded", "Time Exceeded in transit (11/0) is told to the original sender as Host Unreachable. (Linux: `ttl 64`, else it is not looked at.)")
+            row("RFC 2003 4.4", Must, "time-exceeded", "Time Exceeded in transit (11/0) is relayed to the original sender as Host Unreachable. (Linux: `ttl 64`, because it ignores the error otherwise.)")
                 .with(Setup::FixedTtl),
             time_exceeded(0),
             &["3/1"],
         ),
         relayed(
-            row("RFC 2003 4.4", Must, "reassembly-time-exceeded", "Time Exceeded in reassembly (11/1), the same.").with(Setup::FixedTtl),
+            row("RFC 2003 4.4", Must, "reassembly-time-exceeded", "The same for Time Exceeded in reassembly (11/1).").with(Setup::FixedTtl),
             time_exceeded(1),
             &["3/1"],
         ),
@@ -81,7 +81,7 @@ pub(super) fn rows() -> Vec<Row> {
             &["told 12/0, octet 1 at once", "nothing said"],
         ),
         codes_from_six_on(),
-        row("RFC 2003 4.1", Must, "sender-elsewhere", "A sender who is on none of the gateway's own networks (here: behind another peer) hears code 0 for 3/0 and 3/2, and by the tunnel it came from.")
+        row("RFC 2003 4.1", Must, "sender-elsewhere", "A sender on none of the gateway's own networks (here: behind another peer) receives code 0 for 3/0 and 3/2, through the tunnel that it used.")
             .part("3/0", &["told 3/0 at once"], |trial| sender_elsewhere(trial, unreachable::NET))
             .part("3/2", &["told 3/0 at once"], |trial| sender_elsewhere(trial, unreachable::PROTOCOL)),
     ]
@@ -135,7 +135,7 @@ fn codes_from_six_on() -> Row {
         "RFC 1812 5.2.7.1",
         Plain,
         "unreachable-codes-from-6-on",
-        "The codes of Destination Unreachable that are younger than RFC 2003 (6 to 15) are told as 3/0 or 3/1.",
+        "The codes of Destination Unreachable that RFC 2003 does not list (6 to 15) are relayed as 3/0 or 3/1.",
     );
     (6..=15).fold(row, |row, code| {
         let error = Icmpv4Error::DestinationUnreachable { code };

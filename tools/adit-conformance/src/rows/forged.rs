@@ -25,7 +25,7 @@ pub(super) fn rows() -> Vec<Row> {
     vec![
         row(
             "forged-too-big",
-            "A forged Datagram Too Big (MTU 600, from off the path) changes nothing: what it quotes was never sent.",
+            "A forged Datagram Too Big (MTU 600, from off the path) changes nothing, because the quoted datagram was never sent.",
         )
         .part("outer destination", &UNBELIEVED, |trial| {
             forged(trial, |site| outer(ELSEWHERE, inner(site, site.sender(), site.host()), true))
@@ -59,7 +59,7 @@ pub(super) fn rows() -> Vec<Row> {
                 packet::bare(UNDERLAY, site.underlay(), Protocol::IPIP, inner).df(true).fragment(false, 1480).build()
             })
         }),
-        row("forged-larger", "A Too Big about a datagram that fits what it tells (MTU 1500 about 1500 bytes, 1400 about 1000) changes nothing.")
+        row("forged-larger", "A Too Big about a datagram that fits the reported MTU (MTU 1500 about 1500 bytes, 1400 about 1000) changes nothing.")
             .part("1500 about 1500", &UNBELIEVED, |trial| {
                 let quoted = truly(trial.site, LEN);
                 believed(trial, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1500 }, Quote::Full))
@@ -68,7 +68,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let quoted = truly(trial.site, 980);
                 believed(trial, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1400 }, Quote::Full))
             }),
-        Row::new("RFC 792", MustNot, Encapsulator, "damaged-errors", "A damaged error is not acted on.")
+        Row::new("RFC 792", MustNot, Encapsulator, "damaged-errors", "A damaged error has no effect.")
             .part("wrong checksum", &UNBELIEVED, |trial| {
                 let mut error = too_big(&truly(trial.site, LEN));
                 error[22] ^= 0x55;
@@ -83,7 +83,7 @@ pub(super) fn rows() -> Vec<Row> {
                 crate::quote::mend_icmp(&mut error);
                 believed(trial, error)
             }),
-        row("forged-unreachable", "A forged Host Unreachable tells nobody anything and changes nothing.")
+        row("forged-unreachable", "A forged Host Unreachable is not relayed and changes nothing.")
             .part("inner destination", &UNBELIEVED, |trial| {
                 let site = trial.site;
                 let quoted = outer(site.underlay(), inner(site, site.sender(), ELSEWHERE), true);
@@ -96,7 +96,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
                 believed(trial, error_from(STRANGER, &quoted.build(), error, Quote::Full))
             }),
-        row("genuine-error", "To tell: one about what was sent is believed, whoever says it.")
+        row("genuine-error", "For comparison, an error about a datagram that was sent is believed, from any source.")
             .one(&["is believed: not sent, told 3/4, MTU 580"], |trial| {
                 let error = too_big(&truly(trial.site, LEN));
                 believed(trial, error)

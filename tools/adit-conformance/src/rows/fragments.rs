@@ -16,10 +16,10 @@ const INNER: usize = 1400;
 pub(super) fn rows() -> Vec<Row> {
     let row = |level, name, rule| Row::new("RFC 791 3.2", level, Decapsulator, name, rule);
     vec![
-        row(Must, "outer-fragments", "Fragments of the outer datagram are put together.")
+        row(Must, "outer-fragments", "Fragments of the outer datagram are reassembled.")
             .part("in order", &["delivered whole"], |trial| sent_in(trial, |_| {}))
             .part("the last first", &["delivered whole"], |trial| sent_in(trial, |pieces| pieces.reverse())),
-        row(Plain, "outer-fragments-missing", "What is not whole is not delivered.")
+        row(Plain, "outer-fragments-missing", "An incomplete datagram is not delivered.")
             .part("the last alone", &["not delivered"], |trial| {
                 sent_in(trial, |pieces| {
                     pieces.drain(..pieces.len() - 1);
@@ -36,16 +36,16 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Decapsulator,
             "outer-fragments-overlapping",
-            "Fragments that overlap make nothing (RFC 5722 for IPv6; Linux does it for IPv4 too).",
+            "Overlapping fragments are discarded (RFC 5722 for IPv6; Linux does it for IPv4 too).",
         )
         .one(&["not delivered"], overlapping),
         row(
             Must,
             "outer-fragments-largest",
-            "The largest datagram there is, 65,515 bytes inside, is put together and passed on.",
+            "The largest datagram, with 65,515 inner bytes, is reassembled and forwarded.",
         )
         .one(&["delivered in fragments, every byte"], largest),
-        row(Plain, "inner-fragments", "Fragments of the inner datagram pass as they are.").one(
+        row(Plain, "inner-fragments", "Fragments of the inner datagram pass unchanged.").one(
             &["delivered as it is"],
             |trial| {
                 let inner = trial.site.back(600).fragment(true, 800);

@@ -37,7 +37,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1122 3.2.2",
             MustNot,
             "no-error-about-later-fragments",
-            "None about a fragment other than the first.",
+            "No ICMP error is sent about a fragment other than the first.",
         )
         .part("too big for the link", &QUIET_ASKED, |trial| {
             refused(trial, trial.site.there(TOO_BIG).df(true).fragment(false, 1480))
@@ -49,7 +49,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1812 4.3.2.7",
             MustNot,
             "no-error-about-groups",
-            "None about a datagram to a group or to all.",
+            "No ICMP error is sent about a multicast or broadcast datagram.",
         )
         .part("224.0.1.1", &QUIET_ASKED, |trial| {
             refused(trial, trial.site.there(TOO_BIG).df(true).to(Ipv4Addr::new(224, 0, 1, 1)))
@@ -61,7 +61,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1812 4.3.2.4",
             Should,
             "error-source",
-            "An error comes from the gateway's address towards the sender.",
+            "The source of an error is the gateway's address on the sender's side.",
         )
         .part("of its own", &["from the inside address"], |trial| {
             let site = trial.site;
@@ -72,7 +72,7 @@ pub(super) fn rows() -> Vec<Row> {
             let told = relayed_error(trial, 1000)?;
             Ok(source_of(told))
         }),
-        row("RFC 1812 4.3.2.3", Should, "error-quotes", "An error quotes as much as fits 576 bytes.")
+        row("RFC 1812 4.3.2.3", Should, "error-quotes", "An error quotes as much as fits into 576 bytes.")
             .part("of its own", &["576 bytes"], |trial| {
                 let site = trial.site;
                 let reaction = trial.send(site.there(TOO_BIG).df(true).build())?;
@@ -87,7 +87,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1812 4.3.2.8",
             Should,
             "error-rate",
-            "Errors are limited in their rate: of 400 datagrams that are too big for the path (1400), not all are answered.",
+            "Errors are rate limited: of 400 datagrams that are too big for the path (1400), not all are answered.",
         )
         .alone()
         .one(&["limited"], rate),
@@ -95,7 +95,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1812 4.3.2.8",
             Should,
             "error-rate-relayed",
-            "So are those that are relayed: of 400 errors from inside the tunnel, not all are.",
+            "Relayed errors are rate limited too: of 400 errors from inside the tunnel, not all are relayed.",
         )
         .alone()
         .one(&["limited", "nothing said"], rate_relayed),
