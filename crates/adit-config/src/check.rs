@@ -11,36 +11,36 @@ use adit_peers::{AddressPlan, Conflict, Holder, NAMED_ADDRESSES};
 use ipnet::Ipv4Net;
 
 use crate::model::{DataplaneChoice, Ttl};
-use crate::problem::Sink;
+use crate::problem::Diagnostics;
 use crate::read::FilePart;
 
 /// Reports what does not fit together.
-pub(crate) fn check(file: &FilePart, sink: &mut Sink) {
-    underlay_of_the_tunnel(file, sink);
-    driver(file, sink);
-    addresses(file, sink);
+pub(crate) fn check(file: &FilePart, diagnostics: &mut Diagnostics) {
+    underlay_of_the_tunnel(file, diagnostics);
+    driver(file, diagnostics);
+    addresses(file, diagnostics);
 }
 
 /// The tunnel's own interface leads nowhere but into the tunnel.
-fn underlay_of_the_tunnel(file: &FilePart, sink: &mut Sink) {
+fn underlay_of_the_tunnel(file: &FilePart, diagnostics: &mut Diagnostics) {
     let Some(site) = &file.site else { return };
     let (Some(underlay), Some(device)) = (&site.underlay, &site.device) else { return };
     if underlay.value.interface() == Some(device) {
         let message = format!("`underlay` is {device}, the tunnel's own interface (`device`)");
         let help = "name the interface that faces the public network, such as \"eth0\"";
-        sink.report(underlay.span.clone(), message, "the tunnel itself", help);
+        diagnostics.report(underlay.span.clone(), message, "the tunnel itself", help);
     }
 }
 
 /// What Linux's ipip driver would not do, though it would not say so either.
-fn driver(file: &FilePart, sink: &mut Sink) {
+fn driver(file: &FilePart, diagnostics: &mut Diagnostics) {
     let is_drivers = file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
     let Some((tunnel, df)) = file.tunnel.as_ref().zip(file.df.clone()) else { return };
     if let Ttl::Fixed(ttl) = tunnel.ttl
         && is_drivers
         && !tunnel.df
     {
-        sink.report(
+        diagnostics.report(
             df,
             format!("with dataplane = \"kernel\", df = false needs ttl = \"inherit\": it is {ttl}"),
             "the ipip driver of Linux sets DF wherever the TTL is fixed",
@@ -59,12 +59,12 @@ type NetworkSpans<'f> = HashMap<(Holder<Place>, Ipv4Net), &'f Range<usize>>;
 ///
 /// Underlay addresses come before networks, so that a network is reported once with all that it
 /// contains.
-fn addresses(file: &FilePart, sink: &mut Sink) {
+fn addresses(file: &FilePart, diagnostics: &mut Diagnostics) {
     let owners = Owners { file, networks: OnceCell::new() };
     let mut plan = AddressPlan::new();
     let mut report = |span: &Range<usize>, conflicts: Vec<Conflict<Place>>| {
         for conflict in conflicts {
-            owners.report(span, conflict, sink);
+            owners.report(span, conflict, diagnostics);
         }
     };
     let peers = || file.peers.iter().enumerate();
@@ -141,18 +141,19 @@ impl<'f> Owners<'f> {
     }
 
     /// Reports a conflict of what is written at `span`.
-    fn report(&self, span: &Range<usize>, conflict: Conflict<Place>, sink: &mut Sink) {
+    fn report(&self, span: &Range<usize>, conflict: Conflict<Place>, diagnostics: &mut Diagnostics) {
         match conflict {
             Conflict::NameTaken { name, holder, .. } => {
                 let first = self.name(holder);
-                let line = sink.source.line(first.start);
+                let line = diagnostics.source.line(first.start);
                 let message = format!("two peers are named `{name}`: the other one is in line {line}");
-                sink.report(span.clone(), message, "taken", "give each peer a name of its own")
+                diagnostics
+                    .report(span.clone(), message, "taken", "give each peer a name of its own")
                     .with_other(first, "first here");
             }
             Conflict::UnderlayTaken { address, claimant, holder } => {
                 let first = self.underlay(holder);
-                let line = sink.source.line(first.start);
+                let line = diagnostics.source.line(first.start);
                 let (this, whose) = (self.described(claimant), self.described(holder));
                 let message = format!("{this} has the underlay address {address} of {whose} (line {line})");
                 let help = match holder {
@@ -161,20 +162,23 @@ impl<'f> Owners<'f> {
                         "give each peer an address of its own, or put the networks of both into one peer"
                     }
                 };
-                sink.report(span.clone(), message, "taken", help).with_other(first, format!("of {whose}"));
+                diagnostics
+                    .report(span.clone(), message, "taken", help)
+                    .with_other(first, format!("of {whose}"));
             }
             Conflict::NetworkRepeated { network, claimant } => {
                 let first = self.network(claimant, network);
-                let line = sink.source.line(first.start);
+                let line = diagnostics.source.line(first.start);
                 let owner = self.described(claimant);
                 let message = format!("{network} is written twice for {owner}: also in line {line}");
-                sink.report(span.clone(), message, "again", "remove one of the two")
+                diagnostics
+                    .report(span.clone(), message, "again", "remove one of the two")
                     .with_other(first, "first here");
             }
             Conflict::NetworksOverlap { network, claimant, other, holder } => {
                 let claimed = (network, claimant, span.clone());
                 let held = (other, holder, self.network(holder, other));
-                self.overlap(claimed, held, sink);
+                self.overlap(claimed, held, diagnostics);
             }
             Conflict::UnderlayEnclosed { network, peer, addresses, count } => {
                 let addresses = addresses.into_iter().map(|(address, owner)| {
@@ -184,7 +188,9 @@ impl<'f> Owners<'f> {
                 addresses.sort_by_key(|(place, _, _)| place.start);
                 let mut named: Vec<String> = addresses
                     .iter()
-                    .map(|(place, named, _)| format!("{named} (line {})", sink.source.line(place.start)))
+                    .map(|(place, named, _)| {
+                        format!("{named} (line {})", diagnostics.source.line(place.start))
+                    })
                     .collect();
                 if count > NAMED_ADDRESSES {
                     named.push(format!("and {} more", count - NAMED_ADDRESSES));
@@ -198,14 +204,14 @@ impl<'f> Owners<'f> {
                 let help = format!(
                     "narrow the network so that it leaves out {these} that the tunnel itself sends to or from"
                 );
-                let problem = sink.report(span.clone(), message, "contains an underlay address", help);
+                let problem = diagnostics.report(span.clone(), message, "contains an underlay address", help);
                 for (place, _, owner) in addresses {
                     problem.with_other(place, format!("underlay address of {}", self.described(owner)));
                 }
             }
             // What a single value may not be has been reported where it was read.
             other => {
-                sink.report(span.clone(), other.to_string(), "not possible", "write another value");
+                diagnostics.report(span.clone(), other.to_string(), "not possible", "write another value");
             }
         }
     }
@@ -216,7 +222,7 @@ impl<'f> Owners<'f> {
         &self,
         claimed: (Ipv4Net, Holder<Place>, Range<usize>),
         held: (Ipv4Net, Holder<Place>, Range<usize>),
-        sink: &mut Sink,
+        diagnostics: &mut Diagnostics,
     ) {
         let is_swapped = match (held.1, claimed.1) {
             (Holder::Site, _) => false,
@@ -225,7 +231,7 @@ impl<'f> Owners<'f> {
         };
         let (earlier, later) = if is_swapped { (claimed, held) } else { (held, claimed) };
         let this = format!("{} of {}", later.0, self.described(later.1));
-        let line = sink.source.line(earlier.2.start);
+        let line = diagnostics.source.line(earlier.2.start);
         let (message, help) = if earlier.1 == Holder::Site {
             (
                 format!("{this} overlaps our own network {} (line {line})", earlier.0),
@@ -241,7 +247,8 @@ impl<'f> Owners<'f> {
             )
         };
         let label = format!("overlaps {}", earlier.0);
-        sink.report(later.2, message, label, help)
+        diagnostics
+            .report(later.2, message, label, help)
             .with_other(earlier.2, format!("of {}", self.described(earlier.1)));
     }
 }

@@ -6,7 +6,7 @@ use adit_peers::{Peer, PeerDelta, PeerName};
 use toml::de::DeTable;
 
 use crate::model::Config;
-use crate::problem::Sink;
+use crate::problem::Diagnostics;
 use crate::read::read_peers;
 use crate::source::Source;
 
@@ -82,9 +82,9 @@ fn sections(text: &str) -> Option<Vec<Peer>> {
     if !errors.is_empty() || tree.get_ref().len() != 1 {
         return None;
     }
-    let mut sink = Sink::new(Source::new("", text));
-    let parts = read_peers(tree.get_ref().get("peer")?, &mut sink);
-    sink.finish().ok()?;
+    let mut diagnostics = Diagnostics::new(Source::new("", text));
+    let parts = read_peers(tree.get_ref().get("peer")?, &mut diagnostics);
+    diagnostics.finish().ok()?;
     parts.into_iter().map(|part| part.finish()).collect()
 }
 

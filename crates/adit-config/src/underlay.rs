@@ -4,37 +4,45 @@ use std::net::Ipv4Addr;
 
 use adit_peers::check_host;
 
-use crate::decode::{At, Key, Value, described, string};
+use crate::decode::{Spanned, Value, described, is_ipv6, no_ipv6, string};
 use crate::model::Underlay;
 use crate::name::DeviceName;
-use crate::problem::Sink;
-use crate::read::{is_ipv6, no_ipv6};
+use crate::problem::Diagnostics;
+use crate::schema::KeySpec;
 
 /// Ours: an address, or an interface.
-pub(crate) fn own_underlay(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<At<Underlay>> {
-    let text = string(key, value, sink)?;
+pub(crate) fn own_underlay(
+    key: &KeySpec,
+    value: &Value<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Spanned<Underlay>> {
+    let text = string(key, value, diagnostics)?;
     // What looks like an address is meant as one, though an interface could be called so.
     let is_address = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '/')) || is_ipv6(text);
     if is_address {
-        return underlay(key, value, sink)
-            .map(|At { value, span }| At { value: Underlay::Address(value), span });
+        return underlay(key, value, diagnostics)
+            .map(|Spanned { value, span }| Spanned { value: Underlay::Address(value), span });
     }
     match DeviceName::new(text) {
-        Ok(name) => Some(At { value: Underlay::Interface(name), span: value.span() }),
+        Ok(name) => Some(Spanned { value: Underlay::Interface(name), span: value.span() }),
         Err(error) => {
             let found =
                 format!("{}, which is no address, and as an interface's name {error}", described(value));
             let help = "write the address, such as \"10.1.1.1\", or the interface that has it, such as \"eth0\"; \
                         names of hosts are not looked up";
-            key.refuse(value.span(), found, Some(help.to_owned()), sink);
+            key.refuse(value.span(), found, Some(help.to_owned()), diagnostics);
             None
         }
     }
 }
 
 /// An address that one machine may have.
-pub(crate) fn underlay(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<At<Ipv4Addr>> {
-    let text = string(key, value, sink)?;
+pub(crate) fn underlay(
+    key: &KeySpec,
+    value: &Value<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Spanned<Ipv4Addr>> {
+    let text = string(key, value, diagnostics)?;
     let found = described(value);
     let Ok(address) = text.parse::<Ipv4Addr>() else {
         let before_slash = text.split_once('/').map(|(address, _)| address);
@@ -53,17 +61,17 @@ pub(crate) fn underlay(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<
         } else {
             (found, None)
         };
-        key.refuse(value.span(), found, help, sink);
+        key.refuse(value.span(), found, help, diagnostics);
         return None;
     };
     if let Err(what) = check_host(address) {
         let message =
             format!("`{}`: expected the address of one machine, found {found}, which is {what}", key.name);
         let help = "write the address that this machine has on the public network, such as \"10.1.1.1\"";
-        sink.report(value.span(), message, what.to_string(), help);
+        diagnostics.report(value.span(), message, what.to_string(), help);
         return None;
     }
-    Some(At { value: address, span: value.span() })
+    Some(Spanned { value: address, span: value.span() })
 }
 
 #[cfg(test)]

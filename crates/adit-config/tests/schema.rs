@@ -3,26 +3,32 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use adit_config::{Config, DataplaneChoice, TunnelOptions, json_schema};
+use adit_config::{Config, DataplaneChoice, TunnelOptions, json_schema, reference};
 use serde_json::{Map, Value};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Set `ADIT_BLESS=1` to write the file anew.
-#[test]
-fn committed_schema_is_up_to_date() {
-    let path = root().join("docs/reference/adit.schema.json");
-    let schema = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
+/// Compares a generated document with the committed one. `ADIT_BLESS=1` writes it.
+fn assert_committed(path: &str, text: &str) {
+    let path = root().join(path);
     if std::env::var_os("ADIT_BLESS").is_some() {
-        fs::write(&path, &schema).unwrap();
+        fs::write(&path, text).unwrap();
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        committed, schema,
-        "run `ADIT_BLESS=1 cargo test -p adit-config --test schema` and commit the file"
-    );
+    assert_eq!(committed, text, "run `cargo xtask generate` and commit the file");
+}
+
+#[test]
+fn the_committed_schema_is_up_to_date() {
+    let schema = serde_json::to_string_pretty(&json_schema()).unwrap() + "\n";
+    assert_committed("docs/reference/adit.schema.json", &schema);
+}
+
+#[test]
+fn the_committed_reference_is_up_to_date() {
+    assert_committed("docs/guide/configuration.md", &reference());
 }
 
 fn example(name: &str) -> (Config, Value) {
@@ -81,7 +87,7 @@ fn schema_and_decoder_know_the_same_keys() {
 
     let written: Value = toml::from_str(&a.to_toml()).unwrap();
     conforms(&schema, &schema, &written).unwrap();
-    for (section, of) in [("site", "RawSite"), ("tunnel", "RawTunnel"), ("peer", "RawPeer")] {
+    for (section, of) in [("site", "Site"), ("tunnel", "Tunnel"), ("peer", "Peer")] {
         let in_file = section_of(&written, section);
         let known = schema["$defs"][of]["properties"].as_object().unwrap();
         assert!(known.keys().eq(in_file.keys()), "[{section}]: {known:?}");

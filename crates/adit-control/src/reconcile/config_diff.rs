@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use adit_config::{Config, Peer};
+use adit_config::{Config, Peer, PeerDelta, PeerSet};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::change::{Change, Kind, Object};
 
-/// Returns what `new` changes about the configuration that runs; `None`: nothing runs. `underlay` is
-/// our address on the underlay, which the file may name by its interface.
+/// Returns what `new` changes about the configuration that runs; `None`: nothing runs. `underlay`
+/// is our address on the underlay, which the file may name by its interface.
 pub(crate) fn compare(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) -> Vec<Change> {
     let mut changes = Vec::new();
     let Some(old) = old else {
@@ -21,17 +21,20 @@ pub(crate) fn compare(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) ->
         return changes;
     };
     changes.extend(settings(old, new));
-    for peer in &new.peers {
-        match old.peers.get(&peer.name) {
-            None => changes.push(Change::new(Kind::Add, Object::Peer, described(peer))),
-            Some(before) if before == peer => {}
-            Some(before) => changes.push(Change::new(Kind::Change, Object::Peer, differences(before, peer))),
-        }
-    }
-    for peer in old.peers.iter().filter(|peer| new.peers.get(&peer.name).is_none()) {
-        changes.push(Change::new(Kind::Remove, Object::Peer, described(peer)));
-    }
+    changes.extend(peer_changes(&old.peers, &old.peers.delta_to(&new.peers)));
     changes
+}
+
+/// Returns a change for each peer that `delta` changes about the peers that run.
+pub(crate) fn peer_changes(running: &PeerSet, delta: &PeerDelta) -> Vec<Change> {
+    let find = |name| running.get(name);
+    let replaced = delta.replaced.iter().filter_map(|peer| {
+        Some(Change::new(Kind::Change, Object::Peer, differences(find(&peer.name)?, peer)))
+    });
+    let inserted = delta.inserted.iter().map(|peer| Change::new(Kind::Add, Object::Peer, described(peer)));
+    let removed = delta.removed.iter().filter_map(find);
+    let removed = removed.map(|peer| Change::new(Kind::Remove, Object::Peer, described(peer)));
+    replaced.chain(inserted).chain(removed).collect()
 }
 
 /// Returns a change for each key of `[site]` and `[tunnel]` with another value.

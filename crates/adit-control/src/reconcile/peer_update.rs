@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use adit_config::{Config, Peer, PeerDelta};
+use adit_config::{Config, Peer, PeerDelta, PeerSet};
 use adit_dataplane::DataPlane;
 use adit_linux::netlink::Route;
 use adit_tunnel::Tunnel;
@@ -20,26 +20,19 @@ use crate::reconcile::{config_diff, foreign, kernel_diff, machine, objects};
 /// The most peers that change in place. An installation does more of them faster, all at once.
 const MAX_CHANGED_PEERS: usize = 1000;
 
-/// The peers that differ between two configurations of one site.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PeerChanges {
-    delta: PeerDelta,
+/// The peers that a delta changes, as they are and as they are to be.
+struct ChangedPeers {
     before: Vec<Arc<Peer>>,
     after: Vec<Arc<Peer>>,
 }
 
-impl PeerChanges {
-    /// Returns the difference. `None`: nothing changes, or more than peers, or too many of them.
-    pub(crate) fn between(old: &Config, new: &Config) -> Option<Self> {
-        if old.site != new.site {
-            return None;
-        }
-        let delta = old.peers.delta_to(&new.peers);
+impl ChangedPeers {
+    fn of(delta: &PeerDelta, peers: &PeerSet) -> Self {
         let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));
-        let before: Vec<_> = names.filter_map(|name| old.peers.get(name)).cloned().collect();
-        let after: Vec<_> = delta.replaced.iter().chain(&delta.inserted).cloned().collect();
-        let count = before.len().max(after.len());
-        (1..=MAX_CHANGED_PEERS).contains(&count).then_some(Self { delta, before, after })
+        Self {
+            before: names.filter_map(|name| peers.get(name)).cloned().collect(),
+            after: delta.replaced.iter().chain(&delta.inserted).cloned().collect(),
+        }
     }
 }
 
@@ -50,7 +43,7 @@ struct RouteChanges {
 }
 
 impl RouteChanges {
-    fn of(peers: &PeerChanges, routing: Routing) -> Self {
+    fn of(peers: &ChangedPeers, routing: Routing) -> Self {
         // A TUN carrier has one device, in the first position.
         let routes = |peers: &[Arc<Peer>]| peers.iter().flat_map(|peer| routing.to_peer(peer, 0)).collect();
         Self { before: routes(&peers.before), after: routes(&peers.after) }
@@ -70,19 +63,23 @@ pub(crate) struct PeerUpdate<'a> {
     pub(crate) desired: &'a mut Desired,
     /// The configuration that runs.
     pub(crate) running: &'a Config,
-    /// The configuration that is to run.
+    /// The same site with the peers that are to be.
     pub(crate) config: &'a Config,
+    /// The change between both.
+    pub(crate) delta: &'a PeerDelta,
 }
 
 impl PeerUpdate<'_> {
-    /// Updates the peers if nothing else changes. Peers that stay are not touched. `None`: this needs
-    /// an installation, which also completes what may be half done.
+    /// Updates the peers. Those that stay are not touched. `None`: this needs an installation,
+    /// which also completes what may be half done.
     ///
     /// # Errors
-    /// Fails if a foreign route is in the way, if the tunnel refuses the peers, or if the kernel cannot
-    /// be asked. Nothing has changed then.
+    /// Fails if a foreign route is in the way, if the tunnel refuses the peers, or if the kernel
+    /// cannot be asked. Nothing has changed then.
     pub(crate) fn run(mut self) -> Result<Option<Vec<Change>>, ControlError> {
-        let Some(peers) = PeerChanges::between(self.running, self.config) else { return Ok(None) };
+        if self.delta.len() > MAX_CHANGED_PEERS {
+            return Ok(None);
+        }
         // The file may name our underlay by its interface, so only now is it known whether that
         // address is in a new peer's network.
         self.config.peers.check_site_underlay(self.desired.underlay)?;
@@ -90,10 +87,11 @@ impl PeerUpdate<'_> {
         if !self.is_machine_unchanged(&tunnel)? {
             return Ok(None);
         }
-        let (amended, steps) = tunnel.with_peers(&peers.delta)?;
+        let (amended, steps) = tunnel.with_peers(self.delta)?;
         if self.desired.routing_with_peers_of(self.config) != self.desired.routing {
             return Ok(None);
         }
+        let peers = ChangedPeers::of(self.delta, &self.running.peers);
         let routes = RouteChanges::of(&peers, self.desired.routing);
         let added: Vec<Ipv4Addr> = steps.added.iter().map(|(_, address)| *address).collect();
         if self.smallest_mtu(&amended, &added)? != tunnel.config().underlay_mtu {
@@ -104,7 +102,7 @@ impl PeerUpdate<'_> {
             tracing::info!(why, "the data plane is started again for this change");
             return Ok(None);
         }
-        let mut changes = config_diff::compare(Some(self.running), self.config, self.desired.underlay);
+        let mut changes = config_diff::peer_changes(&self.running.peers, self.delta);
         match self.set_routes(&routes) {
             Ok(of_routes) => changes.extend(of_routes),
             Err(error) => {
@@ -133,8 +131,8 @@ impl PeerUpdate<'_> {
         Ok(has_same_addresses && has_device && self.plane.check().is_ok())
     }
 
-    /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay are
-    /// known; only `added` ones are looked up.
+    /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay
+    /// are known; only `added` ones are looked up.
     fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
         let own = tunnel.config().underlay;
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
