@@ -10,7 +10,7 @@ use adit_wire::ipv4::Ipv4Packet;
 
 use crate::counters::Counters;
 use crate::time::Instant;
-use crate::tunnel::{Peer, Tunnel};
+use crate::tunnel::{PeerState, Tunnel};
 
 /// What came from the underlay.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,7 @@ pub enum Decapsulated {
 /// From the outer header: whose datagram it is.
 struct Admitted<'t, 'a> {
     peer: PeerIndex,
-    state: &'t Peer,
+    state: &'t PeerState,
     outer: Ipv4Packet<'a>,
 }
 

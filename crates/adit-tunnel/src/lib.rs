@@ -49,15 +49,16 @@ mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
+pub use adit_peers::{Peer, PeerDelta, PeerName, PeerSet};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
-pub use config::{PeerConfig, TunnelConfig, TunnelError};
+pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals};
 pub use decapsulate::{Decapsulated, Outer};
 pub use encapsulate::{Encapsulated, Inner};
 pub use hop_count::PathLength;
 pub use icmp_reply::Reply;
 pub use path_mtu::{LearnedBy, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PathMtu};
-pub use peer_delta::{Amendment, Steps};
+pub use peer_delta::TableDelta;
 pub use peers::PeerTable;
 pub use probe::ProbeOptions;
 pub use prober::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, Prober, RAISE_TIMER};

@@ -20,7 +20,7 @@ use crate::path_search::{Next, Search, Sizes};
 use crate::probe::Probe;
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
-use crate::tunnel::{Peer, Tunnel};
+use crate::tunnel::{PeerState, Tunnel};
 use crate::underlay_icmp::UnderlayIcmp;
 
 /// How long an answer is waited for (RFC 8899 section 5.1.1: no less than a second).
@@ -101,7 +101,7 @@ struct Held {
 impl Prober {
     /// One for this tunnel, and for what it is amended to. Where the tunnel has no [`ProbeOptions`](crate::ProbeOptions) it asks nothing.
     pub fn new(tunnel: &Tunnel) -> Prober {
-        let count = if tunnel.config().probe.is_some() { tunnel.places() } else { 0 };
+        let count = if tunnel.config().probe.is_some() { tunnel.peer_slots() } else { 0 };
         Prober {
             peers: (0..count).map(|_| Path::default()).collect(),
             asking: Vec::new(),
@@ -117,7 +117,7 @@ impl Prober {
     /// The tunnel has been amended: it has peers more, or fewer.
     pub fn follow(&mut self, tunnel: &Tunnel) {
         if tunnel.config().probe.is_some() {
-            self.peers.resize_with(tunnel.places(), Path::default);
+            self.peers.resize_with(tunnel.peer_slots(), Path::default);
         }
         for (index, path) in (0..).zip(&mut self.peers) {
             if path.asked.is_some() && tunnel.peer_state(PeerIndex::new(index)).is_none() {
@@ -283,7 +283,7 @@ struct Evaluated {
 
 impl Path {
     /// The search that is due for a peer that is not being asked.
-    fn due(&mut self, state: &Peer, is_active: bool, now: Instant) -> Option<Search> {
+    fn due(&mut self, state: &PeerState, is_active: bool, now: Instant) -> Option<Search> {
         let path_mtu = &state.soft.path_mtu;
         let known = path_mtu.get();
         let has_grown = path_mtu.underlay() > std::mem::replace(&mut self.underlay, path_mtu.underlay());
@@ -303,7 +303,7 @@ impl Path {
     }
 
     /// Looks at what was answered, and whether time is up.
-    fn answer(&mut self, state: &Peer, now: Instant) -> Evaluated {
+    fn answer(&mut self, state: &PeerState, now: Instant) -> Evaluated {
         let Some(asked) = self.asked.take() else { return Evaluated::default() };
         let best = state.soft.answers.best(self.round);
         if best < asked.search.ends_with() && now < asked.deadline {

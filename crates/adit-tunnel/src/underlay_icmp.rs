@@ -204,8 +204,8 @@ impl Tunnel {
         let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
             return Err(DropReason::IcmpUnbelievable);
         };
-        let sent_by_us = outer.source() == self.underlay
-            && packet.destination() == self.underlay
+        let sent_by_us = outer.source() == self.config.underlay
+            && packet.destination() == self.config.underlay
             && outer.header_len() == OVERHEAD_V4
             && outer.fragment_offset() == 0;
         if !sent_by_us {

@@ -305,7 +305,7 @@ fn rfc5927_s7_a_flood_of_forged_errors_costs_a_probe_a_second() {
     assert!(bed.probes.len() - before < 50, "{} probes", bed.probes.len() - before);
     assert_eq!((bed.known().learned, bed.tunnel().reachability(PEER_B)), (None, Reachability::Assumed));
     assert_eq!(bed.gateway.drops(), [(DropReason::IcmpDisproved, 1000)]);
-    assert!(!bed.tunnel().owes_answer(PEER_B) && bed.told.is_empty());
+    assert!(!bed.tunnel().has_pending_error(PEER_B) && bed.told.is_empty());
 }
 
 /// The router says the same of the probe, which nobody else could.

@@ -1,7 +1,7 @@
 //! The documents, compared with the program.
 //!
 //! The two configurations of the README are the examples without their comments. Every command of
-//! Adit that the README, the guide or the reference shows exists, with the options it is shown with.
+//! Adit that the README, the guide or the reference shows exists, with the options shown.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -123,4 +123,18 @@ fn every_drop_that_a_document_shows_has_todays_explanation() {
         }
     }
     assert!(checked >= 4, "only {checked} drops were found");
+}
+
+#[test]
+fn every_key_of_the_configuration_is_in_the_guide() {
+    let schema = fs::read_to_string(root().join("docs/reference/adit.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let guide = fs::read_to_string(root().join("docs/guide/configuration.md")).unwrap();
+    let tables = schema["$defs"].as_object().unwrap().values();
+    let keys: Vec<&String> =
+        tables.filter_map(|table| table["properties"].as_object()).flat_map(|keys| keys.keys()).collect();
+    assert!(keys.len() > 15, "{keys:?}");
+    for key in keys {
+        assert!(guide.contains(&format!("`{key}`")), "`{key}` is not in the guide");
+    }
 }
