@@ -15,7 +15,7 @@ use crate::api::apply::{Applied, ApplyRequest};
 use crate::api::drops::Drops;
 use crate::api::endpoint::Endpoint;
 use crate::api::error::ApiError;
-use crate::api::router::Readings;
+use crate::api::readings::Readings;
 use crate::api::{event_stream, metrics};
 use crate::daemon::change_queue::ChangeQueue;
 use crate::state::snapshot::Snapshot;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::api::router::{self, Readings};
+use crate::api::readings::Readings;
+use crate::api::router;
 use crate::error::ControlError;
 
 /// Serves metrics until it is dropped.

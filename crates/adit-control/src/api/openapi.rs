@@ -186,7 +186,7 @@ mod tests {
     use axum::response::IntoResponse;
 
     use super::*;
-    use crate::api::router::Readings;
+    use crate::api::readings::Readings;
     use crate::state::event_log::EventLog;
     use crate::state::events::{DownCause, EventKind};
     use crate::state::sample;
