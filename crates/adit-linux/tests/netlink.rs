@@ -226,8 +226,8 @@ fn a_route_lookup_returns_next_hop_source_and_mtu() {
     let routed = netlink.route_to(beyond, Some(here)).unwrap();
     assert_eq!((routed.device, routed.next_hop, routed.mtu), (index, there, Some(1400)));
     assert_eq!(netlink.route_to(here, None).unwrap().kind, RouteKind::Local);
-    let stranger = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9))).unwrap_err();
-    assert!(stranger.errno().is_some(), "{stranger}");
+    let refused = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9))).unwrap_err();
+    assert!(refused.errno().is_some(), "{refused}");
 }
 
 /// Returns routes to `count` networks of 256 addresses each, from 10.0.0.0 on, by an interface.
