@@ -64,9 +64,9 @@ struct Options {
 }
 
 impl Overlay {
-    /// Makes interface and routes and starts the data plane. When it returns, a packet sent now goes
-    /// through. It takes over an interface that an earlier daemon left. What is loaded into the kernel
-    /// disappears with this process.
+    /// Makes interface and routes and starts the data plane. When it returns, a packet sent now
+    /// goes through. It takes over an interface that an earlier daemon left. What is loaded into
+    /// the kernel disappears with this process.
     ///
     /// # Errors
     /// Fails if any step fails; what was made until then is removed.
@@ -76,9 +76,9 @@ impl Overlay {
     }
 
     /// As [`Overlay::bring_up`], but what is loaded into the kernel stays there when this process
-    /// ends in whatever way, and replaces what an earlier process left there without a gap. The state
-    /// of paths is kept in the file `path_cache` and restored from it. Only the daemon that holds
-    /// the overlay's lock may call this.
+    /// ends in whatever way, and replaces what an earlier process left there without a gap. The
+    /// state of paths is kept in the file `path_cache` and restored from it. Only the daemon that
+    /// holds the overlay's lock may call this.
     ///
     /// # Errors
     /// As [`Overlay::bring_up`].
@@ -128,8 +128,8 @@ impl Overlay {
     /// in the data plane.
     ///
     /// # Errors
-    /// Fails if the delta is not for the revision that runs or conflicts with other peers, or if any
-    /// step fails; the previous state is restored.
+    /// Fails if the delta is not for the revision that runs or conflicts with other peers, or if
+    /// any step fails; the previous state is restored.
     pub fn update_peers(&mut self, delta: &PeerDelta) -> Result<Vec<Change>, ControlError> {
         let peers = self.config.peers.apply(delta)?;
         self.change_to(&Config { site: self.config.site.clone(), peers }, delta)
@@ -200,7 +200,8 @@ impl Overlay {
         Ok(())
     }
 
-    /// Compares everything with the desired state, and restores what differs. Returns what differed.
+    /// Compares everything with the desired state, and restores what differs. Returns what
+    /// differed.
     ///
     /// # Errors
     /// Fails if the kernel cannot be asked or refuses a change. Another attempt may succeed.
@@ -254,8 +255,8 @@ impl Overlay {
         Ok((changes, is_whole))
     }
 
-    /// Makes everything again in the namespace that has the name of `site.netns` now: nobody can find
-    /// the old one any more.
+    /// Makes everything again in the namespace that has the name of `site.netns` now: nobody can
+    /// find the old one any more.
     fn follow_namespace(&mut self) -> Result<Vec<Change>, ControlError> {
         self.install(&self.config.clone())?;
         let netns = self.desired.netns.as_deref().unwrap_or_default();
@@ -272,8 +273,8 @@ impl Overlay {
         }
     }
 
-    /// Returns a change if our underlay address is another one now. If it is missing, nothing changes:
-    /// it may come back.
+    /// Returns a change if our underlay address is another one now. If it is missing, nothing
+    /// changes: it may come back.
     fn find_underlay_move(&mut self) -> Result<Option<Change>, ControlError> {
         let before = self.desired.underlay;
         let found = underlay::find(self.namespaces.underlay.as_mut(), &self.config, Some(before));
@@ -339,8 +340,8 @@ impl Overlay {
         self.namespaces.is_current(&self.config.site)
     }
 
-    /// Returns all counts since the overlay was brought up, including those of data planes that were
-    /// replaced.
+    /// Returns all counts since the overlay was brought up, including those of data planes that
+    /// were replaced.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.running.totals()
@@ -409,7 +410,8 @@ fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlE
         ("site.vrf", name(running.site.vrf.as_ref()), name(config.site.vrf.as_ref())),
     ] {
         if old != new {
-            return Err(ControlError::NotInPlace { key, old: old.to_owned(), new: new.to_owned() });
+            let site = running.site.name.to_string();
+            return Err(ControlError::NotInPlace { site, key, old: old.to_owned(), new: new.to_owned() });
         }
     }
     Ok(())

@@ -1,10 +1,11 @@
-//! `docs/reference/conformance.md`: the same for the same observations, so that it can be compared.
+//! The document `docs/reference/conformance.md`. The same observations give the same text, so that
+//! it can be compared.
 
 use crate::interop::{PairResults, Scenario};
 use crate::row::{Role, Row};
 use crate::system::System;
 
-/// What each system was observed to do, by row; within a row by part.
+/// The observations of one row: a cell for each system, with a text for each part.
 pub(crate) struct Observed<'r> {
     pub(crate) row: &'r Row,
     /// In the order of [`System::ALL`].
@@ -16,7 +17,7 @@ impl Observed<'_> {
         self.cells.get(system).is_some_and(|cell| self.row.is_met_by(cell))
     }
 
-    /// What must not be: named for whoever runs it.
+    /// Describes the observations that make the run fail.
     pub(crate) fn faults(&self) -> Vec<String> {
         let linux_conforms = System::ALL.iter().position(|&system| system == System::Linux);
         let linux_conforms = linux_conforms.is_some_and(|linux| self.is_met(linux));
@@ -35,8 +36,8 @@ impl Observed<'_> {
     }
 }
 
-/// Parts with the same text are told together: `28 bytes, full: told 3/1 at once; 8 bytes: nothing said`.
-/// What is not as asked for is bold.
+/// Groups parts with the same text: `28 bytes, full: told 3/1 at once; 8 bytes: nothing said`. Text
+/// that the rule does not ask for is bold.
 fn together<'a>(parts: impl Iterator<Item = (&'a str, String, bool)>, between: &str) -> String {
     let mut groups: Vec<(Vec<&str>, String, bool)> = Vec::new();
     for (label, text, is_met) in parts {
@@ -65,7 +66,7 @@ fn asked(row: &Row, between: &str) -> String {
     together(row.parts.iter().map(|part| (part.label.as_str(), part.asks.join(" *or* "), true)), between)
 }
 
-/// The whole of it.
+/// The whole document.
 pub(crate) fn document(
     observed: &[Observed<'_>],
     scenarios: &[&Scenario],
@@ -98,12 +99,13 @@ pub(crate) fn document(
         rows_table(observed),
         interop_table(scenarios, pair_results),
         score(observed),
-        // Of the kernel's version what its behaviour hangs on, and not each of a distribution's builds.
+        // The first two numbers of the kernel's version determine its behaviour; the rest is a
+        // distribution's build.
         kernel = kernel.splitn(3, '.').take(2).collect::<Vec<_>>().join("."),
     )
 }
 
-/// The table of one system at a time, between neighbours that say what the row has them say.
+/// The table of one system at a time between scripted neighbours.
 fn rows_table(observed: &[Observed<'_>]) -> String {
     let mut text = String::from("| id | section | level | rule | asked for |");
     for system in System::ALL {
@@ -130,11 +132,11 @@ fn rule_cells(row: &Row) -> String {
     format!("| `{name}` | {section} ({role}) | {} | {rule} | {} |", row.level.keyword(), asked(row, "<br>"))
 }
 
-/// The table of the systems facing each other.
+/// The table of two systems at the two ends of a tunnel.
 fn interop_table(scenarios: &[&Scenario], columns: &[PairResults]) -> String {
     let mut text = String::from("| id | scenario | asked for |");
     for column in columns {
-        text += &format!(" {} to {} |", column.pair.entrance.title(), column.pair.exit.title());
+        text += &format!(" {} to {} |", column.pair.encapsulator.title(), column.pair.decapsulator.title());
     }
     text += &format!("\n|{}\n", "---|".repeat(columns.len() + 3));
     for (at, scenario) in scenarios.iter().enumerate() {
@@ -154,9 +156,10 @@ fn scenario_cells(scenario: &Scenario) -> String {
     format!("| `{}` | {} | {} |", scenario.name, scenario.what, scenario.asks.join(" *or* "))
 }
 
-/// What must not be, where Adit is the entrance: the entrance learns of the path, and tells its hosts.
+/// Describes the observations with Adit as the encapsulator that make the run fail. The
+/// encapsulator learns about the path and informs its hosts.
 pub(crate) fn interop_faults(scenarios: &[&Scenario], columns: &[PairResults]) -> Vec<String> {
-    let cells = columns.iter().filter(|column| column.pair.entrance.is_adit()).flat_map(|column| {
+    let cells = columns.iter().filter(|column| column.pair.encapsulator.is_adit()).flat_map(|column| {
         scenarios.iter().zip(&column.cells).map(|(scenario, cell)| (column.pair, scenario, cell))
     });
     cells
@@ -172,7 +175,7 @@ pub(crate) fn interop_faults(scenarios: &[&Scenario], columns: &[PairResults]) -
         .collect()
 }
 
-/// How many of the rows that bind each system follows.
+/// The number of rows, by level, that each system follows.
 fn score(observed: &[Observed<'_>]) -> String {
     let mut text = String::from("| | MUST, MUST NOT | SHOULD, SHOULD NOT | all rows |\n|---|---|---|---|\n");
     for (at, system) in System::ALL.iter().enumerate() {

@@ -194,10 +194,10 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Makes filter, interfaces and routes in an order that interrupts nothing that stays: first the
-    /// filter, so that no interface ever accepts too much; then missing interfaces; then the routes,
-    /// each of which changes in one step; and last the interfaces that are not desired are deleted.
-    /// Returns the indices of the interfaces.
+    /// Makes filter, interfaces and routes in an order that interrupts nothing that stays: first
+    /// the filter, so that no interface ever accepts too much; then missing interfaces; then the
+    /// routes, each of which changes in one step; and last the interfaces that are not desired are
+    /// deleted. Returns the indices of the interfaces.
     fn make(&self, namespaces: &mut Namespaces, table: &dyn PacketFilter) -> Result<Vec<u32>, ControlError> {
         let desired = self.desired;
         if let Some(filter) = &desired.filter {
@@ -218,7 +218,8 @@ impl Target<'_> {
     }
 }
 
-/// Makes one interface as desired: changes the one that was `found`, or creates it. Returns its index.
+/// Makes one interface as desired: changes the one that was `found`, or creates it. Returns its
+/// index.
 fn make_device(
     namespaces: &mut Namespaces,
     desired: &Desired,
@@ -279,8 +280,8 @@ fn remove_half_made(inner: &mut dyn Network, device: &DesiredDevice) {
     }
 }
 
-/// Creates an interface. The kernel loads the driver itself if `/proc/sys/kernel/modprobe` says how;
-/// if that does not help, this loads it once by hand.
+/// Creates an interface. The kernel loads the driver itself if `/proc/sys/kernel/modprobe` says
+/// how; if that does not help, this loads it once by hand.
 fn create(
     namespaces: &mut Namespaces,
     desired: &Desired,

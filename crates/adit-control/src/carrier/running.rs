@@ -28,8 +28,8 @@ impl Running {
         totals
     }
 
-    /// Returns the counts that end with the data plane that runs, for the peers of another `tunnel`:
-    /// a peer is the same if its underlay address is.
+    /// Returns the counts that end with the data plane that runs, for the peers of another
+    /// `tunnel`: a peer is the same if its underlay address is.
     pub(crate) fn ending_counts(&self, tunnel: &Tunnel) -> Totals {
         let mut counted = self.plane.own_totals();
         counted.add(&self.replaced);

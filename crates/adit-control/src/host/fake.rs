@@ -1,7 +1,7 @@
-//! A model of a machine in memory: links, addresses, routes, TUN devices and the packet filter, with
-//! the effects of the kernel that a control plane has to know (routes disappear with their interface,
-//! its going down or their source address). The table `overlay::tests::model` holds it against the
-//! real kernel.
+//! A model of a machine in memory: links, addresses, routes, TUN devices and the packet filter,
+//! with the effects of the kernel that a control plane has to know (routes disappear with their
+//! interface, its going down or their source address). The table `overlay::tests::model` holds it
+//! against the real kernel.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

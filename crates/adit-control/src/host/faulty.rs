@@ -1,4 +1,5 @@
-//! A host on which one call fails: the fake's or the real machine's, with an error at the n-th call.
+//! A host on which one call fails: the fake's or the real machine's, with an error at the n-th
+//! call.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -93,6 +93,7 @@ pub(crate) trait PacketFilter: Send {
     /// Replaces the table in one transaction. If the kernel refuses, the table is unchanged.
     fn set(&self, filter: &Filter) -> Result<()>;
 
-    /// Starts the data plane that counts and checks what passes the filter and these ipip interfaces.
+    /// Starts the data plane that counts and checks what passes the filter and these ipip
+    /// interfaces.
     fn start(&self, tunnel: Arc<Tunnel>, devices: Vec<u32>) -> Result<Box<dyn DataPlane>>;
 }

@@ -8,8 +8,8 @@ use ipnet::Ipv4Net;
 
 use crate::reconcile::change::{Change, Kind, Object};
 
-/// Returns what `new` changes about the configuration that runs; `None`: nothing runs. `underlay` is
-/// our address on the underlay, which the file may name by its interface.
+/// Returns what `new` changes about the configuration that runs; `None`: nothing runs. `underlay`
+/// is our address on the underlay, which the file may name by its interface.
 pub(crate) fn compare(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) -> Vec<Change> {
     let mut changes = Vec::new();
     let Some(old) = old else {

@@ -105,8 +105,8 @@ pub(crate) enum Gateways {
 /// routes of the interface, one after another, except with those of the same gateway: with 10,000
 /// gateways that takes two seconds.
 const MAX_GATEWAYS: usize = 256;
-/// The gateway that stands for every peer: the dummy address of RFC 7600. It only matters that there
-/// is a gateway, see [`DesiredRoute::via`].
+/// The gateway that stands for every peer: the dummy address of RFC 7600. It only matters that
+/// there is a gateway, see [`DesiredRoute::via`].
 const PLACEHOLDER_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 impl Gateways {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use adit_config::{Config, DataplaneChoice, DscpChoice, Peer, Ttl};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
 
-/// Up to this many peers each have an ipip interface of their own, which can be watched, captured on
-/// and limited separately. Above it, all peers share one, and the routes name the peer as their
+/// Up to this many peers each have an ipip interface of their own, which can be watched, captured
+/// on and limited separately. Above it, all peers share one, and the routes name the peer as their
 /// gateway. An interface costs the kernel some 40 KB, and milliseconds to create and to delete; a
 /// route of the shared one costs 1 KB. The cost of a datagram is the same (docs/benchmarks.md).
 pub const OWN_DEVICES: usize = 64;
@@ -116,8 +116,8 @@ fn ipip(config: &Config, underlay: Ipv4Addr, peer: Option<&Peer>) -> Ipip {
 }
 
 /// Finds the interface of each of the ipip driver's `devices` among `links`: first by its two
-/// endpoints, which no two interfaces share, then by its alias. `known` are the indices of those that
-/// are ours whatever their alias is.
+/// endpoints, which no two interfaces share, then by its alias. `known` are the indices of those
+/// that are ours whatever their alias is.
 pub(crate) fn find_ipip<'a>(
     devices: &[DesiredDevice],
     site: &str,
@@ -143,8 +143,8 @@ pub(crate) fn find_ipip<'a>(
     found
 }
 
-/// Returns a name for the interface of a peer that is not `taken`, and takes it. It is the same each
-/// time: the peer's name if there is room, and a hash of it otherwise.
+/// Returns a name for the interface of a peer that is not `taken`, and takes it. It is the same
+/// each time: the peer's name if there is room, and a hash of it otherwise.
 pub(super) fn free_name(device: &str, peer: &str, taken: &mut HashSet<String>) -> String {
     let own = format!("{device}-{peer}");
     let is_name = own.len() <= MAX_NAME && !own.contains(':');

@@ -70,12 +70,12 @@ pub(crate) struct PeerUpdate<'a> {
 }
 
 impl PeerUpdate<'_> {
-    /// Updates the peers. Those that stay are not touched. `None`: this needs an installation, which
-    /// also completes what may be half done.
+    /// Updates the peers. Those that stay are not touched. `None`: this needs an installation,
+    /// which also completes what may be half done.
     ///
     /// # Errors
-    /// Fails if a foreign route is in the way, if the tunnel refuses the peers, or if the kernel cannot
-    /// be asked. Nothing has changed then.
+    /// Fails if a foreign route is in the way, if the tunnel refuses the peers, or if the kernel
+    /// cannot be asked. Nothing has changed then.
     pub(crate) fn run(mut self) -> Result<Option<Vec<Change>>, ControlError> {
         if self.delta.len() > MAX_CHANGED_PEERS {
             return Ok(None);
@@ -131,8 +131,8 @@ impl PeerUpdate<'_> {
         Ok(has_same_addresses && has_device && self.plane.check().is_ok())
     }
 
-    /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay are
-    /// known; only `added` ones are looked up.
+    /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay
+    /// are known; only `added` ones are looked up.
     fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
         let own = tunnel.config().underlay;
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));

@@ -178,7 +178,7 @@ fn an_address_that_is_a_peers_is_refused() {
     let bed = Bed::prepare(DataplaneChoice::Ebpf, By::Interface);
     bed.remove("10.1.1.1/24");
     for (address, expected) in [
-        ("10.1.1.2/24", "peer `b` has the underlay address 10.1.1.2 of this site"),
+        ("10.1.1.2/24", "10.1.1.2 is the underlay address of both peer b and this site"),
         ("192.168.199.9/32", "contains the underlay address 192.168.199.9 of this site"),
     ] {
         bed.add(address);

@@ -1,4 +1,4 @@
-//! RFC 2003 sections 3.2 and 6: who may send what to whom.
+//! RFC 2003 sections 3.2 and 6: which sources and destinations may use the tunnel.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ use crate::site::{INSIDE, STRANGER, UNDERLAY};
 use crate::testbed::Side;
 
 const LEN: usize = 100;
-/// Somewhere that is in nobody's networks.
+/// An address in no configured network.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 
 pub(super) fn rows() -> Vec<Row> {
@@ -156,20 +156,20 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// A host inside sends with this source.
+/// Sends a datagram with this source from the inside.
 fn from_source(trial: &mut Trial<'_>, source: Ipv4Addr) -> Result<String, Error> {
     let site = trial.site;
     let reaction = trial.send(packet::udp(source, site.host(), LEN).build())?;
     Ok(if reaction.sent_to(site).is_empty() { "not sent" } else { "sent" }.to_owned())
 }
 
-/// What becomes of an outer datagram that has something for the sender inside.
+/// Describes the fate of an outer datagram whose inner one is for the sender.
 fn came(trial: &mut Trial<'_>, outer: Datagram) -> Result<String, Error> {
     let is_delivered = trial.delivered(outer.build())?.is_some();
     Ok(if is_delivered { "delivered" } else { "not delivered" }.to_owned())
 }
 
-/// What the peer's gateway hears about what it sent.
+/// Describes the error that the peer's gateway receives about what it sent.
 fn peer_hears(trial: &mut Trial<'_>, outer: &[Vec<u8>]) -> Result<String, Error> {
     let reaction = trial.testbed.put(Side::Underlay, outer)?;
     let told = reaction.told_on_underlay(trial.site.underlay());
@@ -182,7 +182,7 @@ fn inner_from(trial: &mut Trial<'_>, source: Ipv4Addr) -> Result<String, Error> 
     came(trial, outer)
 }
 
-/// The peer asks the gateway to pass something on to somebody; wherever it leaves, is told.
+/// Sends an inner datagram for this destination through the tunnel, and describes where it leaves.
 fn inner_to(trial: &mut Trial<'_>, destination: Ipv4Addr) -> Result<String, Error> {
     let site = trial.site;
     let inner = packet::udp(site.host(), destination, LEN);

@@ -1,4 +1,4 @@
-//! RFC 6040: the ECN field at the entrance and at the exit.
+//! RFC 6040: the ECN field at encapsulation and decapsulation.
 
 use adit_wire::ecn::Ecn;
 
@@ -9,11 +9,12 @@ use crate::row::Role::{Decapsulator, Encapsulator};
 use crate::row::{Row, Trial};
 use crate::system::Setup;
 
-/// In the order of RFC 6040's figure.
+/// The fields in the order of RFC 6040's figures.
 const FIELDS: [(Ecn, &str); 4] =
     [(Ecn::NotEct, "Not-ECT"), (Ecn::Ect0, "ECT(0)"), (Ecn::Ect1, "ECT(1)"), (Ecn::Ce, "CE")];
 
-/// The exit's table: rows the inner field, columns the outer one, in the order of [`FIELDS`].
+/// The table of decapsulation: rows are inner fields, columns outer ones, in the order of
+/// [`FIELDS`].
 const EXIT: [[&str; 4]; 4] = [
     ["Not-ECT", "Not-ECT", "Not-ECT", "dropped"],
     ["ECT(0)", "ECT(0)", "ECT(1)", "CE"],
@@ -97,7 +98,7 @@ fn leaves(trial: &mut Trial<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error
     Ok(delivered.as_deref().and_then(view).map_or("dropped".to_owned(), |inner| name(inner.tos())))
 }
 
-/// What leaves, and whether it was noted by a counter or in the kernel's log.
+/// Describes what leaves, and whether a counter or the kernel's log recorded it.
 fn noted(trial: &mut Trial<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
     let before = trial.testbed.tunnel.oddities_noted(trial.site)?;
     let left = leaves(trial, inner, outer)?;

@@ -1,4 +1,4 @@
-//! RFC 2003 section 4: what an ICMP error from inside the tunnel becomes.
+//! RFC 2003 section 4: the relaying of ICMP errors from inside the tunnel.
 
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 
@@ -11,7 +11,7 @@ use crate::site::ROUTER;
 use crate::system::Setup;
 use crate::testbed::Side;
 
-/// Long enough to be refused where 1,400 bytes pass.
+/// A length that a path of 1,400 bytes refuses.
 const LEN: usize = 1480;
 
 fn row(section: &'static str, level: Level, name: &'static str, rule: &'static str) -> Row {
@@ -87,8 +87,8 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// A part for each quote. Where the quote holds the inner header and 8 bytes more, there is nothing to wait
-/// for; else the next datagram's sender is told.
+/// Adds a part for each quote. If the quote holds the inner header and 8 bytes more, the sender
+/// receives the error at once; otherwise the next datagram's sender does.
 fn relayed(row: Row, error: Icmpv4Error, as_what: &[&str]) -> Row {
     Quote::ALL.into_iter().fold(row, |row, quote| {
         let asks: Vec<String> = as_what
@@ -106,12 +106,12 @@ fn relayed(row: Row, error: Icmpv4Error, as_what: &[&str]) -> Row {
     })
 }
 
-/// A part for the full quote only.
+/// Adds a part for the full quote only.
 fn relayed_once(row: Row, error: Icmpv4Error, asks: &[&str]) -> Row {
     row.part("", asks, move |trial| after(trial, error, Quote::Full))
 }
 
-/// A part for each quote, or for each error with a full one where there are several.
+/// Adds a part for each quote, or one for each of several errors with a full quote.
 fn silent(row: Row, errors: &[Icmpv4Error]) -> Row {
     const ASKS: [&str; 1] = ["nothing said"];
     match *errors {
@@ -129,7 +129,7 @@ fn silent(row: Row, errors: &[Icmpv4Error]) -> Row {
     }
 }
 
-/// The codes that are younger than RFC 2003's list are special cases of its first two.
+/// The codes that RFC 2003 does not list are special cases of its first two.
 fn codes_from_six_on() -> Row {
     let row = row(
         "RFC 1812 5.2.7.1",
@@ -144,7 +144,8 @@ fn codes_from_six_on() -> Row {
     })
 }
 
-/// A datagram is sent, an error about it comes back: what the sender hears, at once or by its next one.
+/// Sends a datagram and an error about it, and describes what the sender receives at once or after
+/// its next datagram.
 fn after(trial: &mut Trial<'_>, error: Icmpv4Error, quote: Quote) -> Result<String, Error> {
     let site = trial.site;
     let sender = site.sender();
@@ -166,7 +167,7 @@ fn after(trial: &mut Trial<'_>, error: Icmpv4Error, quote: Quote) -> Result<Stri
     })
 }
 
-/// The gateway is a hub: the sender is behind another peer, and is told through the tunnel.
+/// The gateway is a hub: the sender is behind another peer, and the error goes through the tunnel.
 fn sender_elsewhere(trial: &mut Trial<'_>, code: u8) -> Result<String, Error> {
     let to = trial.site;
     let from = trial.another_site()?;

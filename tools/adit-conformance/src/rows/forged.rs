@@ -1,4 +1,4 @@
-//! RFC 5927: an ICMP error is believed only about what the tunnel can have sent.
+//! RFC 5927: the tunnel believes an ICMP error only about a datagram that it can have sent.
 
 use std::net::Ipv4Addr;
 
@@ -15,9 +15,9 @@ use crate::site::{ROUTER, STRANGER, Site, UNDERLAY};
 
 const LEN: usize = 1480;
 const UNBELIEVED: [&str; 1] = ["changes nothing"];
-/// In nobody's networks.
+/// An address in no configured network.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
-/// Where what is forged lies in an ICMP error: behind the IPv4 and the ICMP header.
+/// The offset of the quote in an ICMP error, after the IPv4 and ICMP headers.
 const QUOTE: usize = 28;
 
 pub(super) fn rows() -> Vec<Row> {
@@ -112,7 +112,7 @@ fn outer(destination: Ipv4Addr, inner: Vec<u8>, df: bool) -> Vec<u8> {
     packet::bare(UNDERLAY, destination, Protocol::IPIP, inner).df(df).build()
 }
 
-/// What the tunnel sends.
+/// An outer datagram as the tunnel sends it.
 fn truly(site: Site, len: usize) -> Vec<u8> {
     outer(site.underlay(), site.there(len).ttl(62).df(true).build(), true)
 }
@@ -126,10 +126,10 @@ fn forged(trial: &mut Trial<'_>, quoted: impl Fn(Site) -> Vec<u8>) -> Result<Str
     believed(trial, error)
 }
 
-/// What of a full-size datagram that is sent after an error came.
+/// Sends an error, and describes the fate of a full-size datagram after it.
 fn believed(trial: &mut Trial<'_>, error: Vec<u8>) -> Result<String, Error> {
     let site = trial.site;
-    // Something has been sent, as it would be where somebody forges.
+    // The tunnel has traffic, as it would during an attack.
     trial.carried(site.there(LEN).df(true).build())?;
     let reaction = trial.arrive(error)?;
     let told = reaction.told(site.sender());

@@ -1,4 +1,5 @@
-//! Fragments of the outer datagram, which the exit puts together (RFC 2003 section 3.1, RFC 791, RFC 5722).
+//! Fragments of the outer datagram, which the decapsulator reassembles (RFC 2003 section 3.1, RFC
+//! 791, RFC 5722).
 
 use adit_fixtures::packet::Datagram;
 
@@ -9,7 +10,7 @@ use crate::row::Role::Decapsulator;
 use crate::row::{Row, Trial};
 use crate::testbed::Side;
 
-/// Of each fragment's payload, in bytes.
+/// Bytes of each fragment's payload.
 const PIECE: usize = 480;
 const INNER: usize = 1400;
 
@@ -93,7 +94,7 @@ fn arrived(trial: &mut Trial<'_>, fragments: &[Vec<u8>], inner: &Datagram) -> Re
     .to_owned())
 }
 
-/// One between claims eight bytes of the one before it, with other contents.
+/// A fragment in the middle overlaps eight bytes of the one before it, with other contents.
 fn overlapping(trial: &mut Trial<'_>) -> Result<String, Error> {
     let inner = trial.site.back(INNER);
     let outer = trial.site.outer(inner.clone()).df(false);
@@ -103,7 +104,7 @@ fn overlapping(trial: &mut Trial<'_>) -> Result<String, Error> {
     arrived(trial, &fragments, &inner)
 }
 
-/// It does not fit the inside either, and so comes out in fragments that the gateway makes.
+/// The datagram does not fit the inside network, so the gateway fragments it.
 fn largest(trial: &mut Trial<'_>) -> Result<String, Error> {
     const LARGEST: usize = 65_515;
     const HEADER: usize = 20;

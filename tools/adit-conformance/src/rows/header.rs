@@ -1,4 +1,4 @@
-//! RFC 2003 section 3.1: the outer header, and the inner one's time to live.
+//! RFC 2003 section 3.1: the outer header and the inner TTL.
 
 use std::net::UdpSocket;
 
@@ -136,7 +136,7 @@ fn outer_header(trial: &mut Trial<'_>) -> Result<String, Error> {
     Ok(if odd.is_empty() { "as asked".to_owned() } else { odd.join(", ") })
 }
 
-/// Says something of the outer header of what leaves.
+/// Describes the outer header of a datagram that leaves.
 fn of_outer(
     trial: &mut Trial<'_>,
     datagram: Vec<u8>,
@@ -157,7 +157,7 @@ fn outer_df(trial: &mut Trial<'_>, inner: bool) -> Result<String, Error> {
 }
 
 fn options(trial: &mut Trial<'_>) -> Result<String, Error> {
-    // No-operation three times, and the end of the list.
+    // Three no-operations and the end of the list.
     let datagram = trial.site.there(100).options(&[1, 1, 1, 0]).build();
     of_outer(trial, datagram, |outer| {
         let has_inner = view(outer.payload()).is_some_and(|inner| inner.options() == [1, 1, 1, 0]);
@@ -188,7 +188,7 @@ fn inner_ttl(outer: Option<Vec<u8>>, before: u8) -> String {
     }
 }
 
-/// What the gateway sends by itself, from its inside address.
+/// The outer datagram of what the gateway itself sends from its inside address.
 pub(super) fn sent_by_gateway(trial: &mut Trial<'_>) -> Result<Option<Vec<u8>>, Error> {
     let site = trial.site;
     let sent = trial.testbed.gateway.ns().run(|| {
@@ -207,7 +207,7 @@ fn ttl_at_entrance(trial: &mut Trial<'_>, ttl: u8) -> Result<String, Error> {
     Ok(reaction.of_datagram(site, site.sender()))
 }
 
-/// To a port of the gateway's where nobody listens: whoever takes the datagram, answers it.
+/// A datagram to a closed port of the gateway, which answers if it accepts the datagram.
 fn ttl_zero_to_gateway(trial: &mut Trial<'_>) -> Result<String, Error> {
     let site = trial.site;
     let inner = adit_fixtures::packet::udp(site.host(), INSIDE, 100);

@@ -1,4 +1,4 @@
-//! RFC 1122 section 3.2.2 and RFC 1812 section 4.3.2: about what an ICMP error is never sent, and how.
+//! RFC 1122 section 3.2.2 and RFC 1812 section 4.3.2: restrictions on sending ICMP errors.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ use crate::row::{Level, Row, Trial};
 use crate::site::{INSIDE, Site};
 use crate::testbed::Side;
 
-/// Refused with DF by a link of 1500.
+/// A length with DF that a link of 1500 refuses.
 const TOO_BIG: usize = 1500;
 const QUIET_ASKED: [&str; 1] = ["nothing said"];
 
@@ -78,7 +78,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let reaction = trial.send(site.there(TOO_BIG).df(true).build())?;
                 Ok(length_of(reaction.told(site.sender())))
             })
-            // What the router quotes is less by the outer header and its own.
+            // The router's quote has less space, by the outer header and its own.
             .part("relayed", &["556 bytes", "576 bytes"], |trial| {
                 let told = relayed_error(trial, 1000)?;
                 Ok(length_of(told))
@@ -102,7 +102,7 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// An ICMP error of the sender's, to the host there: Host Unreachable about something of its.
+/// A Host Unreachable from the sender to the site's host.
 fn icmp_error(site: Site, len: usize) -> Datagram {
     let quoted = packet::udp(site.host(), site.sender(), len - 28).build();
     let message = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
@@ -111,18 +111,18 @@ fn icmp_error(site: Site, len: usize) -> Datagram {
     packet::bare(site.sender(), site.host(), Protocol::ICMP, datagram[20..].to_vec()).df(true)
 }
 
-/// Everything on the inside that is an error, whoever gets it.
+/// All ICMP errors on the inside, to any host.
 fn said(reaction: &crate::reaction::Reaction) -> String {
     let told = reaction.inside.iter().find_map(|bytes| error_in(bytes));
     told.map_or("nothing said".to_owned(), |told| format!("told {told}"))
 }
 
-/// The gateway itself has reason to refuse it.
+/// Sends a datagram that the gateway itself refuses.
 fn refused(trial: &mut Trial<'_>, datagram: Datagram) -> Result<String, Error> {
     Ok(said(&trial.send(datagram.build())?))
 }
 
-/// It is sent, and a router refuses it; the next one is said nothing about either.
+/// Sends a datagram that a router refuses, and another one after it.
 fn reported(trial: &mut Trial<'_>, datagram: Datagram) -> Result<String, Error> {
     let Some(outer) = trial.carried(datagram.clone().build())? else {
         return Ok("not sent at all".to_owned());
@@ -135,7 +135,8 @@ fn reported(trial: &mut Trial<'_>, datagram: Datagram) -> Result<String, Error> 
     }
 }
 
-/// What the sender hears when a router says that the exit cannot be reached, at once or by the next one.
+/// Describes what the sender receives, at once or after its next datagram, if a router reports the
+/// decapsulator unreachable.
 fn relayed_error(trial: &mut Trial<'_>, len: usize) -> Result<Option<crate::reaction::Told>, Error> {
     let site = trial.site;
     let Some(outer) = trial.carried(site.there(len).build())? else { return Ok(None) };
@@ -176,7 +177,7 @@ fn rate(trial: &mut Trial<'_>) -> Result<String, Error> {
     Ok(limited(reaction.inside.iter().filter(|bytes| error_in(bytes).is_some()).count()))
 }
 
-/// Where nothing is relayed there is no rate to limit, which is told as it is.
+/// A system that relays nothing has no rate to limit, and the observation says so.
 fn rate_relayed(trial: &mut Trial<'_>) -> Result<String, Error> {
     let Some(outer) = trial.carried(trial.site.there(1000).build())? else {
         return Ok("not sent at all".to_owned());

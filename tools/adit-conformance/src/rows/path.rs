@@ -1,4 +1,5 @@
-//! RFC 2003 section 5 and RFC 1191: what is known of the path, and what becomes of what is too big for it.
+//! RFC 2003 section 5 and RFC 1191: the tunnel's soft state, and datagrams that are too big for the
+//! path.
 
 use std::time::Duration;
 
@@ -152,7 +153,8 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// Sends `len` bytes with DF, and has the router tell this MTU about them. Gives the outer datagram.
+/// Sends `len` bytes with DF, reports this MTU about them from the router, and returns the outer
+/// datagram.
 pub(super) fn learn(trial: &mut Trial<'_>, mtu: u16, len: usize) -> Result<Option<Vec<u8>>, Error> {
     let site = trial.site;
     let outer = trial.carried(site.there(len).df(true).build())?;
@@ -164,8 +166,8 @@ pub(super) fn learn(trial: &mut Trial<'_>, mtu: u16, len: usize) -> Result<Optio
     Ok(outer)
 }
 
-/// The exit cannot be reached, a router says; then a datagram comes from there, and some time later another
-/// is sent.
+/// A router reports the decapsulator unreachable, a datagram arrives from it, and after some time
+/// another one is sent to it.
 fn reachable_again(trial: &mut Trial<'_>, later: Duration) -> Result<String, Error> {
     let site = trial.site;
     let Some(outer) = trial.carried(site.there(100).build())? else {

@@ -1,4 +1,5 @@
-//! Drift: each thing that others can break, the change that is seen, and what the repair makes of it.
+//! Drift: each thing that others can break, the change that is seen, and what the repair makes of
+//! it.
 
 use adit_linux::netlink::Route;
 

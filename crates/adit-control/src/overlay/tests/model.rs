@@ -20,8 +20,8 @@ fn delete(network: &mut dyn Network, route: &Route) -> adit_linux::error::Result
     network.delete_routes(std::slice::from_ref(route))
 }
 
-/// Calls the kernel as control does, in the order of the rows. A row names the call, the answer, and
-/// the routes that there are then beside those of the addresses.
+/// Calls the kernel as control does, in the order of the rows. A row names the call, the answer,
+/// and the routes that there are then beside those of the addresses.
 fn check(mut world: World) {
     let (eth0, lan0) = (world.index("eth0"), world.index("lan0"));
     let route = |destination: &str, device| Route {
