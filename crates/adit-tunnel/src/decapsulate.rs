@@ -77,11 +77,11 @@ impl Tunnel {
         });
         match delivered {
             Ok((Admitted { peer, state, .. }, None)) => {
-                state.soft.heard();
+                state.soft.mark_reachable();
                 Decapsulated::Answer { peer }
             }
             Ok((Admitted { peer, state, outer }, Some((packet, set_ecn)))) => {
-                state.soft.heard();
+                state.soft.mark_reachable();
                 counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
                 let start = outer.header_len();
                 let max_mss = self.max_mss(&packet, state.soft.path_mtu.mtu(now));

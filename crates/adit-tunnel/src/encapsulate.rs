@@ -193,7 +193,7 @@ impl Tunnel {
         if !icmpv4::may_answer(packet) {
             return Ok(());
         }
-        state.soft.told_pending();
+        state.soft.clear_pending();
         let code = self.unreachable_code(cause, packet.source());
         let error = Icmpv4Error::DestinationUnreachable { code };
         Err(Refusal::with_icmp(error, DropReason::PeerUnreachable, Some(peer)))

@@ -55,7 +55,7 @@ pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals};
 pub use decapsulate::{Decapsulated, Outer};
 pub use encapsulate::{Encapsulated, Inner};
-pub use hop_count::PathLength;
+pub use hop_count::HopCount;
 pub use icmp_reply::Reply;
 pub use path_mtu::{LearnedBy, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PathMtu};
 pub use peer_delta::TableDelta;

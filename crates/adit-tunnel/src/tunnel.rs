@@ -248,7 +248,7 @@ impl Tunnel {
     /// Something came from a peer on a fast path: it is in reach.
     pub fn mark_reachable(&self, peer: PeerIndex) {
         if let Some(peer) = self.peer_state(peer) {
-            peer.soft.heard();
+            peer.soft.mark_reachable();
         }
     }
 
