@@ -1,22 +1,23 @@
-//! The one place on the packet path that reads a clock.
+//! The clock of the packet path. Nothing else there reads one.
 //!
-//! It counts from the machine's boot, as the kernel's programs do: what one of them, or an earlier process,
-//! has noted can be compared with now.
+//! It counts from the machine's boot, as the programs in the kernel do. So a time that a program or
+//! an earlier process has noted can be compared with now.
 //!
-//! Time in which the machine sleeps is not counted (`CLOCK_MONOTONIC`, not `CLOCK_BOOTTIME`). RFC 1191 section 6.3 sets
-//! how soon a path MTU may be forgotten at the earliest, so the slower clock keeps to it; the path may be another one
-//! after hours, but that a path takes less is found as ever, and that it takes more is not urgent. And at the first look
-//! after waking, peers have not been silent for hours in which nobody could have heard them.
+//! It does not count the time in which the machine sleeps (`CLOCK_MONOTONIC`, not
+//! `CLOCK_BOOTTIME`). RFC 1191 section 6.3 sets the earliest time at which a path MTU may be
+//! forgotten, and the slower clock keeps to it. The path may have changed after hours: a smaller
+//! MTU is found as always, and a larger one is not urgent. And no peer appears to have been silent
+//! for hours in which nobody could receive from it.
 
 use adit_linux::clock::monotonic;
 use adit_tunnel::Instant;
 
-/// `CLOCK_MONOTONIC`, in milliseconds. Reading costs some 20 ns.
+/// `CLOCK_MONOTONIC` in milliseconds. A reading costs some 20 ns.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock;
 
 impl Clock {
-    /// What it shows.
+    /// The time now.
     #[inline]
     #[must_use]
     pub fn now(&self) -> Instant {

@@ -1,8 +1,10 @@
-//! What moves the packets. A data plane takes a [`Tunnel`](adit_tunnel::Tunnel), which decides,
-//! and a device, and forwards between that device and the underlay until it is shut down.
+//! Data planes: they move packets between the tunnel interface and the underlay until they are shut
+//! down, and ask a [`Tunnel`](adit_tunnel::Tunnel) about each.
 //!
-//! [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN. [`ebpf`] is a fast path
-//! in front of it. [`kernel`] is Linux's own driver, with our rules about addresses.
+//! - [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN.
+//! - [`ebpf`] runs programs in front of it that carry ordinary packets inside the kernel.
+//! - [`kernel`] uses Linux's own ipip driver, with our rules about addresses as a table of
+//!   nf_tables.
 
 #[cfg(test)]
 #[macro_use(test)]

@@ -1,7 +1,7 @@
-//! Which frame a datagram for a peer travels in: the interface and the MAC addresses its route
-//! leads to. The packet threads read it without a lock; the underlay thread, which listens to
-//! the kernel, writes it. A peer without a usable entry is sent to through the kernel's own
-//! routing, slower and always right.
+//! Next hops of the peers as frames need them: the interface and the MAC addresses.
+//!
+//! The packet threads read them without a lock; the watcher writes them. Datagrams for a peer
+//! without a usable entry pass through the kernel's own routing, which is slower and always right.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,13 +13,13 @@ pub type Mac = [u8; 6];
 /// The next hops of all peers.
 #[derive(Debug)]
 pub struct NextHops {
-    /// Interface index, and the generation it belongs to; 0: none.
+    /// Generation and interface index; index 0: none.
     device: AtomicU64,
     /// Our address on it.
     source: AtomicU64,
-    /// Somebody listens on that interface, and is to see what leaves by it.
+    /// Whether a capture on that interface must see what leaves by it.
     tapped: AtomicBool,
-    /// A peer: valid, generation, address; 0: let the kernel route.
+    /// One per peer: valid bit, generation, MAC address; 0: the kernel routes.
     peers: Box<[AtomicU64]>,
 }
 
@@ -38,7 +38,7 @@ pub struct LinkDevice {
 }
 
 impl NextHops {
-    /// For `peers` peers, all routed by the kernel.
+    /// Entries for `peers` peers, all routed by the kernel.
     #[must_use]
     pub fn new(peers: usize) -> Self {
         Self {
@@ -49,8 +49,8 @@ impl NextHops {
         }
     }
 
-    /// The destination address of frames for `peer`, with the interface they leave by; `None`
-    /// when the kernel is to route them.
+    /// The interface and the destination address of frames for `peer`; `None` if the kernel routes
+    /// them.
     #[inline]
     #[must_use]
     pub fn get(&self, peer: PeerIndex) -> Option<(LinkDevice, Mac)> {
@@ -60,7 +60,7 @@ impl NextHops {
         }
         let source = self.source.load(Ordering::Acquire);
         let device = self.device.load(Ordering::Acquire);
-        // An entry written for another interface than the one just read is not used.
+        // An entry of another interface than the one just read is not used.
         if device >> 32 != (entry >> GENERATION_SHIFT) & GENERATION_MASK {
             return None;
         }
@@ -68,8 +68,8 @@ impl NextHops {
         Some((device, unpack(entry)))
     }
 
-    /// Lets frames leave by another interface (or none). All peers are routed by the kernel
-    /// until they are set again.
+    /// Lets frames leave by another interface, or by none. The kernel routes all peers until they
+    /// are set again.
     pub fn set_device(&self, device: Option<LinkDevice>) {
         if self.device() == device {
             return;
@@ -83,26 +83,26 @@ impl NextHops {
         self.source.store(device.map_or(0, |device| pack(device.mac)), Ordering::Release);
     }
 
-    /// The interface frames leave by now.
+    /// The interface that frames leave by now.
     #[must_use]
     pub fn device(&self) -> Option<LinkDevice> {
         let index = self.device.load(Ordering::Relaxed) as u32;
         (index != 0).then(|| LinkDevice { index, mac: unpack(self.source.load(Ordering::Relaxed)) })
     }
 
-    /// Whether frames have to leave where a tap sees them.
+    /// Whether frames must leave where a capture sees them.
     #[inline]
     #[must_use]
     pub fn tapped(&self) -> bool {
         self.tapped.load(Ordering::Relaxed)
     }
 
-    /// Tells whether somebody listens on the interface.
+    /// Sets whether a capture runs on the interface.
     pub fn set_tapped(&self, tapped: bool) {
         self.tapped.store(tapped, Ordering::Relaxed);
     }
 
-    /// Sets where frames for `peer` go; `None` lets the kernel route them.
+    /// Sets the MAC address of frames for `peer`; `None` lets the kernel route them.
     pub fn set(&self, peer: PeerIndex, mac: Option<Mac>) {
         let generation = (self.device.load(Ordering::Relaxed) >> 32) & GENERATION_MASK;
         let entry = mac.map_or(0, |mac| VALID | (generation << GENERATION_SHIFT) | pack(mac));
@@ -130,7 +130,7 @@ mod tests {
     const NEXT: Mac = [0xfe, 0xdc, 0xba, 0x98, 0x76, 0x54];
 
     #[test]
-    fn a_peer_is_routed_by_the_kernel_until_it_is_set() {
+    fn the_kernel_routes_to_a_peer_until_its_next_hop_is_set() {
         let hops = NextHops::new(2);
         assert_eq!(hops.get(PeerIndex::new(0)), None);
         hops.set_device(Some(A));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn another_interface_forgets_every_peer() {
+    fn a_change_of_interface_clears_every_peer() {
         let hops = NextHops::new(1);
         hops.set_device(Some(A));
         hops.set(PeerIndex::new(0), Some(NEXT));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_does_not_exist_is_nobodys_problem() {
+    fn setting_a_peer_that_does_not_exist_does_nothing() {
         let hops = NextHops::new(1);
         hops.set(PeerIndex::new(9), Some(NEXT));
         assert_eq!(hops.get(PeerIndex::new(9)), None);

@@ -1,14 +1,14 @@
-//! What every data plane can do.
+//! The interface that all data planes have.
 
 use std::fmt;
 use std::sync::Arc;
 
-use adit_tunnel::{Steps, Totals, Tunnel};
+use adit_tunnel::{TableDelta, Totals, Tunnel};
 
-/// Which data plane it is.
+/// The kind of a data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaneKind {
-    /// Programs inside the kernel, and userspace for what they decline.
+    /// Programs inside the kernel, with userspace behind them.
     Ebpf,
     /// TUN and packet sockets.
     Userspace,
@@ -17,7 +17,7 @@ pub enum PlaneKind {
 }
 
 impl PlaneKind {
-    /// As in the configuration and in `status`.
+    /// Its name, as in the configuration and in `status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -34,40 +34,44 @@ impl fmt::Display for PlaneKind {
     }
 }
 
-/// A running data plane. Dropping it shuts it down; the device stays or goes as it was opened.
+/// A running data plane. Dropping it shuts it down. Whether the tunnel interface stays depends on
+/// how it was opened.
 pub trait DataPlane: Send + Sync {
-    /// Which one it is.
+    /// Its kind.
     fn kind(&self) -> PlaneKind;
 
-    /// What decides for it now.
+    /// The tunnel that decides now.
     fn tunnel(&self) -> Arc<Tunnel>;
 
-    /// Goes on with other peers: `tunnel` is [`Tunnel::amended`] from what decides now, by these steps. What neither
-    /// comes nor goes nor changes is not touched, and every other datagram meets what was or what is.
+    /// Changes the peers while packets flow. `tunnel` must come from the current tunnel by these
+    /// steps. Peers that stay as they are notice nothing. Every other datagram meets the old or the
+    /// new configuration.
     ///
     /// # Errors
-    /// Why it has to be started anew for that, in a few words. Part of it may be done.
-    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+    /// Fails if the data plane must be started anew for this change; the error says why. A part of
+    /// the change may be done.
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
         let (_, _) = (tunnel, steps);
-        Err("this data plane does not change while it runs".to_owned())
+        Err("this data plane cannot change its peers while it runs".to_owned())
     }
 
     /// All counts since it started.
     fn totals(&self) -> Totals;
 
-    /// Those of them that end with it: not what programs have counted whose successors go on counting.
+    /// The part of them that ends with it. Counts of programs go on in their successors and are not
+    /// included.
     fn own_totals(&self) -> Totals;
 
-    /// Whether everything of it is still where it was put.
+    /// Checks that everything of it is still in place.
     ///
     /// # Errors
-    /// What is missing, in a few words.
+    /// Fails if something is missing; the error says what.
     fn check(&self) -> Result<(), String>;
 
-    /// The plane's clock now, in which `totals` tells when a peer was last heard.
+    /// The time now, by the clock in which `totals` says when a peer last sent.
     fn now(&self) -> adit_tunnel::Instant;
 
-    /// Why it no longer forwards, if so: the device was deleted under it.
+    /// Why it no longer forwards, if so: its interface was deleted.
     fn failure(&self) -> Option<&'static str>;
 
     /// Stops all threads and waits for them.

@@ -1,5 +1,5 @@
-//! The kernel plane's table: its bytes and its text are the same to the kernel, a change of it is one transaction, and
-//! counts go on over it.
+//! The kernel plane's table: its netlink bytes and its text mean the same to the kernel, a change
+//! of it is one transaction, and counts survive the change.
 
 #[macro_use(test)]
 extern crate adit_harness;
@@ -42,7 +42,7 @@ fn hub(takes_all: bool, mss_clamp: bool) -> Filter {
     }
 }
 
-/// The kernel's own view: rules in their order, elements in any.
+/// The kernel's own view: rules in their order, elements sorted.
 fn bytecode(ns: &NetNs) -> Vec<String> {
     let listed = nft(ns, &["--debug=netlink", "list", "ruleset"]);
     let is_rule = |line: &&str| line.trim_start().starts_with("[ ");
@@ -53,7 +53,7 @@ fn bytecode(ns: &NetNs) -> Vec<String> {
 }
 
 #[test(root, nft)]
-fn the_text_is_what_the_bytes_say() {
+fn the_text_and_the_netlink_bytes_make_the_same_rules() {
     for (takes_all, mss_clamp) in [(false, true), (true, false)] {
         let ruleset = hub(takes_all, mss_clamp).ruleset();
         let (by_bytes, by_text) =
@@ -65,12 +65,12 @@ fn the_text_is_what_the_bytes_say() {
         let expected = bytecode(&by_text);
         assert!(expected.len() > 40, "{expected:#?}");
         assert_eq!(bytecode(&by_bytes), expected, "{ruleset}");
-        // And people can read what the bytes made.
+        // People can read what the bytes made.
         let listed = nft(&by_bytes, &["list", "ruleset"]);
         for line in [
             "elements = { \"ipipA\" }",
             "elements = { 10.1.1.2 . 192.168.199.0 }",
-            "oifname @tunnels goto entrance",
+            "oifname @tunnels goto encap",
         ] {
             assert!(listed.contains(line), "{line} in\n{listed}");
         }
@@ -78,7 +78,7 @@ fn the_text_is_what_the_bytes_say() {
 }
 
 #[test(root, nft)]
-fn what_somebody_changes_is_seen_and_set_right() {
+fn a_change_by_somebody_else_is_detected_and_repaired() {
     let ns = NetNs::fresh().expect("a namespace");
     let mut tables = tables(&ns);
     let ruleset = hub(false, true).ruleset();
@@ -89,7 +89,7 @@ fn what_somebody_changes_is_seen_and_set_right() {
     assert!(look(&mut tables).is(&ruleset, rules));
     for breakage in [
         "delete table ip adit_a",
-        "flush chain ip adit_a exit",
+        "flush chain ip adit_a decap",
         "add rule ip adit_a input accept",
         "insert rule ip adit_a input accept",
         "delete element ip adit_a peers { 10.1.1.2 }",
@@ -110,9 +110,9 @@ fn what_somebody_changes_is_seen_and_set_right() {
     assert_eq!(nft(&ns, &["list", "ruleset"]), "");
 }
 
-/// Another table of the name's set is something else: it is replaced whole.
+/// A set of the same name may be something else: then the table is replaced whole.
 #[test(root, nft)]
-fn a_table_that_is_something_else_is_replaced() {
+fn a_foreign_table_of_the_same_name_is_replaced() {
     let ns = NetNs::fresh().expect("a namespace");
     nft(
         &ns,
@@ -128,7 +128,7 @@ fn a_table_that_is_something_else_is_replaced() {
 }
 
 #[test(root, nft)]
-fn what_goes_goes_and_what_stays_goes_on_counting() {
+fn a_change_removes_what_goes_and_keeps_the_counts_of_what_stays() {
     let ns = NetNs::fresh().expect("a namespace");
     let mut tables = tables(&ns);
     let mut filter = hub(true, true);
@@ -148,7 +148,7 @@ fn what_goes_goes_and_what_stays_goes_on_counting() {
     assert_eq!((key.as_slice(), counted.packets, counted.bytes), (&[10, 1, 1, 2][..], 7, 700));
 }
 
-/// As many as the project promises.
+/// As many networks as the project promises.
 #[test(root, nft)]
 #[expect(clippy::print_stderr, reason = "the figures are worth reading")]
 fn a_hundred_thousand_networks_are_one_transaction() {

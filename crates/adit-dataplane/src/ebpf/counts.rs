@@ -1,4 +1,5 @@
-//! What the programs have counted, added to what userspace has.
+//! Counts of the programs, to be added to userspace's. They go on when programs replace those of an
+//! earlier process.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -16,14 +17,14 @@ use zerocopy::IntoBytes;
 use super::error::EbpfError;
 use super::loaded::{COUNTS_LEN, CountMaps, copies};
 
-/// The counts of an overlay's programs, those of earlier processes included.
+/// Counts of an overlay's programs, those of earlier processes included.
 pub(super) struct Counts {
     maps: CountMaps,
-    /// What replaced programs counted between the reading of their counts and their end.
+    /// What replaced programs counted between the snapshot of their counts and their end.
     late: OnceLock<CountSnapshot>,
 }
 
-/// What programs have counted.
+/// The counts of programs at one moment.
 #[derive(Debug, Default)]
 pub(super) struct CountSnapshot {
     peers: Vec<PeerCounts>,
@@ -32,7 +33,7 @@ pub(super) struct CountSnapshot {
 }
 
 impl Counts {
-    /// Counts that go on where those of replaced programs were.
+    /// Makes counts that start from those of replaced programs.
     pub(super) fn new(mut maps: CountMaps, before: &CountSnapshot) -> Result<Self, EbpfError> {
         for (index, counts) in (0..).zip(&before.peers) {
             if *counts != PeerCounts::default() {
@@ -51,12 +52,12 @@ impl Counts {
         Ok(Self { maps, late: OnceLock::new() })
     }
 
-    /// The replaced programs have ended: what they counted meanwhile.
+    /// Adds what the replaced programs counted between two snapshots. They must have ended.
     pub(super) fn add_late(&self, before: &CountSnapshot, after: &CountSnapshot) {
         let _ = self.late.set(after.since(before));
     }
 
-    /// Adds everything to `totals`.
+    /// Adds all counts to `totals`.
     pub(super) fn add_to(&self, totals: &mut Totals) {
         for (index, total) in totals.peers.iter_mut().enumerate() {
             total.add(&in_totals(&of_peer(&self.maps.peers, index as u32)));
@@ -71,7 +72,7 @@ impl Counts {
         self.add_late_to(totals);
     }
 
-    /// Adds what is in no map, and so ends with this.
+    /// Adds the counts that are in no map, and so end with this value.
     pub(super) fn add_late_to(&self, totals: &mut Totals) {
         let Some(late) = self.late.get() else { return };
         for (total, counts) in totals.peers.iter_mut().zip(&late.peers) {
@@ -85,27 +86,26 @@ impl Counts {
         }
     }
 
-    /// What the programs that are at work have counted for a peer, and those before them up to their reading.
+    /// Counts of one peer, without what replaced programs counted after their snapshot.
     pub(super) fn of(&self, peer: PeerIndex) -> PeerCounts {
         of_peer(&self.maps.peers, peer.number())
     }
 }
 
 impl CountSnapshot {
-    /// What the programs counted whose maps are pinned in `directory`; nothing where there are none. Peers
-    /// are known by their underlay address: their places may have changed.
+    /// Takes the counts of the programs to be replaced; all zero if there are none. It finds peers
+    /// by their underlay address, since their numbers may have changed.
     pub(super) fn of_previous(previous: Option<&PreviousMaps>, tunnel: &Tunnel) -> Self {
         let Some(previous) = previous else { return Self::default() };
-        let mut peers = vec![PeerCounts::default(); tunnel.places()];
+        let mut peers = vec![PeerCounts::default(); tunnel.peer_slots()];
         for (peer, config) in tunnel.peers() {
-            let std::net::IpAddr::V4(address) = config.underlay else { continue };
             if let (Ok(index), Some(counts)) =
-                (previous.peer_by_outer.get(&address.octets(), 0), peers.get_mut(peer.index()))
+                (previous.peer_by_outer.get(&config.underlay.octets(), 0), peers.get_mut(peer.index()))
             {
                 *counts = of_peer(&previous.counts.peers, index);
             }
         }
-        // Another version has other reasons, and so other numbers for them.
+        // Another version of Adit may number its drop reasons differently.
         let is_known = previous.counts.drops.len() as usize == DropReason::COUNT;
         let drops = (0..DropReason::COUNT as u32)
             .filter(|_| is_known)
@@ -129,14 +129,15 @@ impl CountSnapshot {
     }
 }
 
-/// The maps of replaced programs, as far as they are looked at.
+/// The maps of an earlier process's programs that hold counts.
 pub(super) struct PreviousMaps {
     counts: CountMaps,
     peer_by_outer: HashMap<MapData, [u8; 4], u32>,
 }
 
 impl PreviousMaps {
-    /// The maps that are pinned in `directory`, if there are any that we understand.
+    /// Opens the maps pinned in `directory`; `None` if there are none that this version
+    /// understands.
     pub(super) fn open(directory: &Path) -> Option<Self> {
         fn map<M: TryFrom<Map>>(directory: &Path, name: &str) -> Option<M> {
             let data = MapData::from_pin(directory.join(name)).ok()?;
@@ -153,7 +154,7 @@ impl PreviousMaps {
     }
 }
 
-/// Puts `value` into the first processor's copy. Nothing counts there yet.
+/// Writes `value` to the first processor's copy. Nothing may count there yet.
 fn seed<V: Pod>(
     map: &mut PerCpuArray<MapData, V>,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! Why the fast path cannot be used. Causes are part of the text, and not told once more as sources.
+//! Errors of the eBPF data plane. Their text includes all causes, so they have no sources.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::tc::TcError;
 
-/// Why programs could not be loaded or attached.
+/// Why programs cannot be loaded or attached.
 #[derive(Debug, thiserror::Error)]
 pub enum EbpfError {
     /// The kernel refuses BPF, or this use of it.
@@ -22,7 +22,7 @@ pub enum EbpfError {
         /// What it said.
         cause: Box<ProgramError>,
     },
-    /// A map could not be filled or read.
+    /// A map cannot be filled or read.
     #[error("cannot use the map {name}: {}", chain(.cause))]
     Map {
         /// Which.
@@ -30,10 +30,10 @@ pub enum EbpfError {
         /// What the kernel said.
         cause: Box<MapError>,
     },
-    /// The committed object is not the one that this program was built for.
+    /// The committed object does not match this program.
     #[error("the object has no {0}: it was not built from these sources; `cargo xtask bpf` builds it")]
     Missing(&'static str),
-    /// A program could not be attached to an interface.
+    /// A program cannot be attached to an interface.
     #[error("cannot attach {name} to {device}: {}", chain(.cause))]
     Attach {
         /// Which.
@@ -43,7 +43,7 @@ pub enum EbpfError {
         /// What the kernel said.
         cause: Box<ProgramError>,
     },
-    /// The qdisc that programs are attached to, where there is no TCX.
+    /// The qdisc that holds programs without TCX cannot be added.
     #[error("cannot add the clsact qdisc to {device}: {}", chain(.cause))]
     Qdisc {
         /// To what.
@@ -51,7 +51,7 @@ pub enum EbpfError {
         /// What the kernel said.
         cause: Box<TcError>,
     },
-    /// Something could not be pinned.
+    /// A program or map cannot be pinned.
     #[error("cannot pin to {}: {}", path.display(), chain(.cause))]
     Pin {
         /// Where.
@@ -59,7 +59,7 @@ pub enum EbpfError {
         /// What the kernel said.
         cause: Box<PinError>,
     },
-    /// A file of the BPF file system.
+    /// An operation on a file failed.
     #[error("cannot {what} {}: {source}", path.display())]
     File {
         /// What was attempted.
@@ -69,12 +69,12 @@ pub enum EbpfError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// Another system call.
+    /// Another system call failed.
     #[error(transparent)]
     Linux(#[from] adit_linux::error::Error),
 }
 
-/// An error with all its causes, once each: libraries put the kernel's own words at the end.
+/// The text of an error and its causes, each once: libraries put the kernel's own words last.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -88,10 +88,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// What the verifier ends its log with, whatever it thought.
+/// Beginnings of the statistics at the end of a verifier log.
 const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
 
-/// The verifier's last words, which tell the reason; the thousands of lines before them do not.
+/// The last lines of the verifier's log, which have the reason. Thousands of lines come before
+/// them.
 fn refusal(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();

@@ -1,29 +1,29 @@
-//! The programs and their maps, loaded for one tunnel: everything in the maps before anything runs.
+//! The loaded object: programs and their maps, filled for one tunnel before anything runs.
 
 use std::path::Path;
 
 use adit_policy::bpf::maps::{PeerEntry, Settings, encode_owner, name, program};
 use adit_policy::{DropReason, Owner, PeerIndex};
-use adit_tunnel::{Steps, Tunnel};
+use adit_tunnel::{TableDelta, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
 use crate::capacity::Capacity;
 
-/// What `cargo xtask bpf` builds from `crates/adit-ebpf`.
+/// Built from `crates/adit-ebpf` by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/adit.bpf.o");
 
 pub(super) const SETTINGS_LEN: usize = size_of::<Settings>();
 pub(super) const ENTRY_LEN: usize = size_of::<PeerEntry>();
 pub(super) const COUNTS_LEN: usize = size_of::<adit_policy::bpf::maps::PeerCounts>();
 
-/// Loaded programs, attached to nothing yet.
+/// Loaded programs and the maps that change while they run.
 pub(super) struct LoadedObject {
     pub(super) ebpf: Ebpf,
     settings: Array<MapData, [u8; SETTINGS_LEN]>,
@@ -34,7 +34,7 @@ pub(super) struct LoadedObject {
     entries: Vec<PeerEntry>,
 }
 
-/// What the programs count.
+/// The maps that hold counts.
 pub(super) struct CountMaps {
     pub(super) peers: PerCpuArray<MapData, [u8; COUNTS_LEN]>,
     pub(super) drops: PerCpuArray<MapData, u64>,
@@ -42,10 +42,11 @@ pub(super) struct CountMaps {
 }
 
 impl LoadedObject {
-    /// Loads the programs for `tunnel`, whose inner datagrams begin `inner_offset` bytes into a packet of
-    /// `device`, and pins the maps into a directory. No peer has a way yet: everything would be declined.
+    /// Loads the programs for `tunnel` and pins the maps in a directory. Inner datagrams begin
+    /// `inner_offset` bytes into a packet of the tunnel interface. No peer has a next hop yet, so
+    /// the programs would decline everything.
     ///
-    /// A map has [`Capacity`] for some more than there is; 100,000 networks take some 0.1 s.
+    /// Maps have the [`Capacity`] of the tunnel. Loading 100,000 networks takes some 0.1 s.
     pub(super) fn load(
         tunnel: &Tunnel,
         settings: Settings,
@@ -64,14 +65,14 @@ impl LoadedObject {
             .map_max_entries(name::LOCAL, entries(tunnel.local_addresses().len() + 1))
             .load(OBJECT)
             .map_err(|error| EbpfError::Load(Box::new(error)))?;
-        // Before a map is taken out: programs find their maps by descriptor.
+        // Loaded before a map is taken out: programs find their maps by descriptor.
         for name in [program::ENCAP, program::DECAP] {
             classifier(&mut ebpf, name)?
                 .load()
                 .map_err(|error| EbpfError::Program { name, cause: Box::new(error) })?;
         }
         if let Some(directory) = pin_maps {
-            // The compiler's own maps have names that the file system refuses, and nothing to tell.
+            // The compiler's own maps have names that the file system refuses.
             for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
                 let path = directory.join(name);
                 map.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })?;
@@ -102,7 +103,7 @@ impl LoadedObject {
         self.current
     }
 
-    /// Changes what holds for the whole tunnel, if it is another.
+    /// Writes the settings, if they are different.
     pub(super) fn set_settings(&mut self, settings: Settings) -> Result<(), EbpfError> {
         if settings != self.current {
             let mut bytes = [0; SETTINGS_LEN];
@@ -117,8 +118,8 @@ impl LoadedObject {
         self.entries.get(peer.index()).copied().unwrap_or_default()
     }
 
-    /// Changes what is known of a peer, if it is something else. An entry is two words, each of which
-    /// changes at once; so a way to another next hop is closed before it is opened.
+    /// Writes a peer's entry, if it is different. An entry is two words, and each changes at once.
+    /// So a change to another next hop first closes the entry and then opens it again.
     pub(super) fn set_peer(&mut self, peer: PeerIndex, entry: PeerEntry) -> Result<(), EbpfError> {
         let Some(current) = self.entries.get_mut(peer.index()) else { return Ok(()) };
         if *current == entry {
@@ -139,18 +140,18 @@ impl LoadedObject {
         Ok(())
     }
 
-    /// Peers come, go and change under the programs. A peer's entry is there before anything leads to it, and what
-    /// leads to it goes before the entry does; so a datagram meets the peer as it was or as it is, or not at all.
-    /// Whoever is neither is not touched. No way leads to those that come, until they are given one.
-    pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), EbpfError> {
+    /// Changes the peers under running programs. A peer's entry exists before anything leads to it,
+    /// and what leads to it goes before the entry does. So a datagram meets a peer as it was, as it
+    /// will be, or not at all, and peers that stay are not touched. New peers have no next hop yet.
+    pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
         for &(peer, address) in &steps.added {
             let path_mtu = tunnel.path_mtu(peer).mtu;
             let entry = PeerEntry { underlay: address.octets(), path_mtu, ..PeerEntry::default() };
             self.set_peer(peer, entry)?;
         }
-        // Before others are taken: an address for which a longer network takes the place of a shorter one, or the
-        // other way round, is somebody's all the while.
-        for &(network, peer) in &steps.given {
+        // Assigned before others are withdrawn, so that an address always has an owner when a
+        // longer prefix replaces a shorter one or the reverse.
+        for &(network, peer) in &steps.assigned {
             self.networks
                 .insert(&key(network), encode_owner(Owner::Peer(peer)), 0)
                 .map_err(failed(name::PREFIX_OWNERS))?;
@@ -160,10 +161,10 @@ impl LoadedObject {
                 .insert(address.octets(), peer.number(), 0)
                 .map_err(failed(name::PEER_BY_OUTER))?;
         }
-        for &network in &steps.taken {
+        for &network in &steps.withdrawn {
             self.networks.remove(&key(network)).map_err(failed(name::PREFIX_OWNERS))?;
         }
-        // From here on programs do not know any more what they remember of networks.
+        // From here on programs ignore their cached lookups.
         self.set_settings(self.current.with_next_generation())?;
         for &(peer, address) in &steps.removed {
             self.peer_by_outer.remove(&address.octets()).map_err(failed(name::PEER_BY_OUTER))?;
@@ -177,7 +178,7 @@ impl LoadedObject {
     }
 }
 
-/// A map has at least one entry.
+/// Entries of a map: at least one.
 fn entries(count: usize) -> u32 {
     u32::try_from(count.max(1)).unwrap_or(u32::MAX)
 }
@@ -192,28 +193,21 @@ fn key(network: Ipv4Net) -> Key<[u8; 4]> {
 fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter), EbpfError> {
     let config = tunnel.config();
     let mut networks: PrefixOwners = take(ebpf, name::PREFIX_OWNERS)?;
-    let mut insert = |network: &IpNet, owner| {
-        let IpNet::V4(network) = network else { return Ok(()) };
-        networks.insert(&key(*network), encode_owner(owner), 0)
-    };
+    let mut insert = |network: &Ipv4Net, owner| networks.insert(&key(*network), encode_owner(owner), 0);
     let mut peer_by_outer: PeerByOuter = take(ebpf, name::PEER_BY_OUTER)?;
-    for network in &config.networks {
+    for network in config.peers.site_networks() {
         insert(network, Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
     }
     for (index, peer) in tunnel.peers() {
         for network in &peer.networks {
             insert(network, Owner::Peer(index)).map_err(failed(name::PREFIX_OWNERS))?;
         }
-        if let std::net::IpAddr::V4(address) = peer.underlay {
-            peer_by_outer.insert(address.octets(), index.number(), 0).map_err(failed(name::PEER_BY_OUTER))?;
-        }
+        peer_by_outer
+            .insert(peer.underlay.octets(), index.number(), 0)
+            .map_err(failed(name::PEER_BY_OUTER))?;
     }
     let mut local: HashMap<MapData, [u8; 4], u32> = take(ebpf, name::LOCAL)?;
-    let underlay = match config.underlay {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
-    };
-    for address in tunnel.local_addresses().iter().copied().chain(underlay) {
+    for address in tunnel.local_addresses().iter().copied().chain([config.underlay]) {
         local.insert(address.octets(), 1, 0).map_err(failed(name::LOCAL))?;
     }
     Ok((networks, peer_by_outer))

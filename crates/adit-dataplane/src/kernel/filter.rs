@@ -1,10 +1,11 @@
-//! Who may send what, as a table of nf_tables: the rules of [`adit_policy`] at both ends of the tunnel, for a driver that
-//! has none. Pure: from a configuration to a [`Ruleset`].
+//! The rules of [`adit_policy`] as a table of nf_tables, since the driver has no such rules. Pure:
+//! makes a [`Ruleset`] from a configuration.
 //!
-//! The driver takes a datagram after the hook *input*, where the kernel has put together what came in fragments: there
-//! the outer header is the datagram's own, and the inner one is payload. What is looked up is a pair, the outer source
-//! and the inner one cut to a prefix, in a set of such pairs for each length of prefix that occurs: as fast with
-//! 100,000 networks as with one, and as fast to fill.
+//! The driver takes a datagram after the hook *input*, where the kernel has reassembled outer
+//! fragments. There the outer header is the datagram's own, and the inner one is payload. The rules
+//! look up the pair of the outer source and the inner source cut to a prefix, in a set for each
+//! prefix length that occurs. This is as fast with 100,000 networks as with one, and as fast to
+//! fill.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -13,42 +14,42 @@ use adit_linux::nftables::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, S
 use adit_policy::DropReason;
 use ipnet::Ipv4Net;
 
-/// What the table is made from.
+/// The configuration of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The site, after which the table is named.
+    /// The site that the table is named after.
     pub site: String,
-    /// Our address on the underlay.
+    /// This site's underlay address.
     pub underlay: Option<Ipv4Addr>,
-    /// What is behind us.
+    /// This site's networks.
     pub networks: Vec<Ipv4Net>,
     /// The gateway's own addresses.
     pub local: Vec<Ipv4Addr>,
-    /// The peers' underlay addresses, and what is behind each.
+    /// Each peer's underlay address and networks.
     pub peers: Vec<(Ipv4Addr, Vec<Ipv4Net>)>,
-    /// The names of the tunnel's interfaces.
+    /// Names of the tunnel interfaces.
     pub devices: Vec<String>,
-    /// Whether one of them takes datagrams from anybody, so that a stranger's has to end here. (Else the kernel has no
-    /// interface for them, or another one than ours.)
+    /// Whether one of them takes datagrams from any source, so that the table must drop those of
+    /// unknown sources. Otherwise the kernel has no interface for them, or one that is not ours.
     pub takes_all: bool,
-    /// Other ends of tunnels that are none of ours.
+    /// Remote addresses of tunnels that are not ours.
     pub others: Vec<Ipv4Addr>,
-    /// Whether the MSS of TCP connections is lowered.
+    /// Whether to lower the MSS of TCP connections.
     pub mss_clamp: bool,
 }
 
-/// The table of a site.
+/// The name of a site's table.
 #[must_use]
 pub fn table_name(site: &str) -> String {
     format!("adit_{site}")
 }
 
-/// The set whose elements count what came from each peer and was let pass.
+/// The set whose elements count the admitted datagrams from each peer.
 pub const RECEIVED: &str = "received";
-/// The same for what went to it.
+/// The set whose elements count the datagrams to each peer.
 pub const SENT: &str = "sent";
 
-/// What the table can drop for.
+/// Reasons that the table can drop for; each has a counter.
 const REASONS: [DropReason; 10] = [
     DropReason::InnerSourceDenied,
     DropReason::InnerSourceIsTunnelExit,
@@ -71,14 +72,14 @@ const IPIP: u8 = 4;
 const ICMP: u8 = 1;
 const IP_HEADERS: u16 = 40;
 
-// Of the inner header, which is the outer one's payload.
+// Fields of the inner header, which is the outer one's payload.
 const INNER_VERSION: Field = Field::payload(0, 1);
 const INNER_TTL: Field = Field::payload(8, 1);
 const INNER_PROTOCOL: Field = Field::payload(9, 1);
 const INNER_SOURCE: Field = Field::payload(12, 4);
 const INNER_DESTINATION: Field = Field::payload(16, 4);
 
-/// Networks by the length of their prefixes, in sets whose names begin alike.
+/// Networks in one set per prefix length. The sets' names are a common word and the length.
 struct ByPrefix {
     name: &'static str,
     sets: BTreeMap<u8, Set>,
@@ -100,7 +101,7 @@ impl ByPrefix {
         Self { name, sets }
     }
 
-    /// A rule for each length.
+    /// One rule for each length.
     fn rules(&self, step: impl Fn(u8, String) -> Step, then: &[Step]) -> Vec<Rule> {
         let rule =
             |prefix: &u8| [vec![step(*prefix, format!("{}-{prefix}", self.name))], then.to_vec()].concat();
@@ -124,7 +125,7 @@ impl Filter {
         let behind = || self.peers.iter().flat_map(|(peer, networks)| networks.iter().map(|n| (*peer, *n)));
         let inside =
             ByPrefix::new("inside", Key::Pair, behind().map(|(peer, network)| (Some(peer), network)));
-        // Only a hub passes on from peer to peer.
+        // Only a hub relays between peers.
         let relayed = behind().filter(|_| self.peers.len() > 1);
         let theirs = ByPrefix::new("theirs", Key::Bytes, relayed.map(|(_, network)| (None, network)));
         let underlay = self.underlay.unwrap_or(Ipv4Addr::UNSPECIFIED);
@@ -144,20 +145,20 @@ impl Filter {
                 name: "to-anybody".to_owned(),
                 hook: None,
                 rules: [
-                    // Back to where it came from: not even a hub does.
+                    // Back to the peer that it came from: not even a hub does that.
                     inside.with_pair(INNER_DESTINATION, &dropped(DropReason::InnerDestinationNotOurs)),
                     theirs.with(INNER_DESTINATION, &[goto("accepted")]),
                     vec![vec![goto("to-us")]],
                 ]
                 .concat(),
             },
-            Chain { name: "exit".to_owned(), hook: None, rules: self.exit(underlay, &inside, &ours) },
+            Chain { name: "decap".to_owned(), hook: None, rules: self.decap(underlay, &inside, &ours) },
         ];
         if self.mss_clamp {
             let rules = vec![vec![Step::TcpSyn, Step::LowerMss]];
-            chains.push(Chain { name: "entered".to_owned(), hook: None, rules });
+            chains.push(Chain { name: "mss-clamp".to_owned(), hook: None, rules });
         }
-        chains.push(Chain { name: "entrance".to_owned(), hook: None, rules: self.entrance(&ours, &theirs) });
+        chains.push(Chain { name: "encap".to_owned(), hook: None, rules: self.encap(&ours, &theirs) });
         chains.extend(hooks(underlay));
 
         let mut sets = vec![
@@ -188,21 +189,21 @@ impl Filter {
         Ruleset { table: table_name(&self.site), is_owned: false, counters, sets, chains }
     }
 
-    /// What comes out of the tunnel, as [`adit_policy::check_decap`] has it. Whose networks lie in each other is nobody's
-    /// but one owner's, so a set is as good as the longest prefix.
-    fn exit(&self, underlay: Ipv4Addr, inside: &ByPrefix, ours: &ByPrefix) -> Vec<Rule> {
+    /// Rules of decapsulation, as in [`adit_policy::check_decap`]. Networks that lie in each other
+    /// have one owner, so a set is as good as the longest prefix.
+    fn decap(&self, underlay: Ipv4Addr, inside: &ByPrefix, ours: &ByPrefix) -> Vec<Rule> {
         let mut rules = Vec::new();
-        let stranger = Step::NotIn { field: Field::SOURCE, set: PEERS.to_owned() };
+        let is_unknown = Step::NotIn { field: Field::SOURCE, set: PEERS.to_owned() };
         if self.takes_all {
             rules.push(vec![
                 Step::In { field: Field::SOURCE, prefix: 32, set: OTHERS.to_owned() },
                 Step::Accept,
             ]);
-            rules.push([vec![stranger], dropped(DropReason::OuterSourceUnknown)].concat());
+            rules.push([vec![is_unknown], dropped(DropReason::OuterSourceUnknown)].concat());
         } else {
-            // The kernel has no interface of ours for it; it may have somebody else's.
+            // The kernel has no interface of ours for it, but may have somebody else's.
             let counted = Step::Count(DropReason::OuterSourceUnknown.as_str().to_owned());
-            rules.push(vec![stranger, counted, Step::Accept]);
+            rules.push(vec![is_unknown, counted, Step::Accept]);
         }
         let refused = [
             (
@@ -234,13 +235,14 @@ impl Filter {
         rules
     }
 
-    /// What goes into the tunnel, as [`adit_policy::check_encap`] has it, but for what the kernel's routes have decided.
-    fn entrance(&self, ours: &ByPrefix, theirs: &ByPrefix) -> Vec<Rule> {
-        let exit = Step::In { field: Field::SOURCE, prefix: 32, set: PEERS.to_owned() };
-        let then = if self.mss_clamp { goto("entered") } else { Step::Accept };
+    /// Rules of encapsulation, as in [`adit_policy::check_encap`], except for what the kernel's
+    /// routes have decided.
+    fn encap(&self, ours: &ByPrefix, theirs: &ByPrefix) -> Vec<Rule> {
+        let from_peer = Step::In { field: Field::SOURCE, prefix: 32, set: PEERS.to_owned() };
+        let then = if self.mss_clamp { goto("mss-clamp") } else { Step::Accept };
         let denied = Step::Count(DropReason::InnerSourceDenied.as_str().to_owned());
         [
-            vec![[vec![exit], dropped(DropReason::InnerSourceIsTunnelExit)].concat()],
+            vec![[vec![from_peer], dropped(DropReason::InnerSourceIsTunnelExit)].concat()],
             ours.with(Field::SOURCE_BYTES, std::slice::from_ref(&then)),
             theirs.with(Field::SOURCE_BYTES, &[then]),
             vec![vec![denied, Step::Prohibit]],
@@ -249,25 +251,31 @@ impl Filter {
     }
 }
 
-/// Where datagrams come into the chains.
+/// The chains at the kernel's hooks.
 fn hooks(underlay: Ipv4Addr) -> [Chain; 3] {
     let is_ipip = || compare(Field::PROTOCOL, Comparison::Equal, &[IPIP]);
-    let enters = || Step::LeavesBy { set: TUNNELS.to_owned() };
+    let into_tunnel = || Step::LeavesBy { set: TUNNELS.to_owned() };
     let from_us = || compare(Field::SOURCE, Comparison::Equal, &underlay.octets());
     let to_us = compare(Field::DESTINATION, Comparison::Equal, &underlay.octets());
     let sent = Step::In { field: Field::DESTINATION, prefix: 32, set: SENT.to_owned() };
     let chain = |name: &str, hook, rules| Chain { name: name.to_owned(), hook: Some(hook), rules };
     [
-        chain("input", Hook::Input, vec![vec![is_ipip(), to_us, goto("exit")]]),
-        chain("forward", Hook::Forward, vec![vec![enters(), goto("entrance")]]),
+        chain("input", Hook::Input, vec![vec![is_ipip(), to_us, goto("decap")]]),
+        chain("forward", Hook::Forward, vec![vec![into_tunnel(), goto("encap")]]),
         chain(
             "output",
             Hook::Output,
             vec![
                 vec![is_ipip(), from_us(), sent, Step::Accept],
-                // The gateway itself answers echoes, and sends errors, from its underlay address.
-                vec![enters(), compare(Field::PROTOCOL, Comparison::Equal, &[ICMP]), from_us(), Step::Accept],
-                vec![enters(), goto("entrance")],
+                // The gateway itself answers echo requests and sends errors from its underlay
+                // address.
+                vec![
+                    into_tunnel(),
+                    compare(Field::PROTOCOL, Comparison::Equal, &[ICMP]),
+                    from_us(),
+                    Step::Accept,
+                ],
+                vec![into_tunnel(), goto("encap")],
             ],
         ),
     ]
@@ -311,7 +319,7 @@ fn addresses(name: &str, addresses: impl Iterator<Item = Ipv4Addr>) -> Set {
     Set { elements, ..set(name.to_owned(), Key::Address) }
 }
 
-/// The name of an interface as the kernel compares it.
+/// The name of an interface as the kernel compares it: 16 bytes, filled with zeros.
 fn interface(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.resize(16, 0);

@@ -1,4 +1,4 @@
-//! The table of nf_tables as it is kept: set, looked at whether it still is what was set, read.
+//! The filter table in the kernel: set, checked, and read for its counters.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use adit_linux::nftables::{Counted, Ruleset, Tables};
 
 use super::filter::Filter;
 
-/// See the module. It outlives this process: removing it is whoever's who removes the interfaces.
+/// See the module. The table outlives this process; whoever removes the interfaces removes it too.
 #[derive(Debug)]
 pub struct FilterTable(Mutex<State>);
 
@@ -16,26 +16,26 @@ pub struct FilterTable(Mutex<State>);
 struct State {
     tables: Tables,
     ruleset: Ruleset,
-    /// The fingerprint of its rules as the kernel tells them.
+    /// Fingerprint of its rules as the kernel lists them.
     rules: u64,
-    /// When it was last found to be as it was set.
+    /// The kernel's generation when the table was last found unchanged.
     generation: u32,
 }
 
 impl FilterTable {
-    /// In the calling thread's network namespace; nothing is set yet.
+    /// Opens nf_tables in the calling thread's network namespace. No table is set yet.
     ///
     /// # Errors
-    /// No nf_tables in this kernel.
+    /// Fails if this kernel has no nf_tables.
     pub fn open() -> Result<Self> {
         let state = State { tables: Tables::open()?, ruleset: Ruleset::default(), rules: 0, generation: 0 };
         Ok(Self(Mutex::new(state)))
     }
 
-    /// Makes the table what `filter` says, in one step.
+    /// Sets the table to `filter` in one transaction.
     ///
     /// # Errors
-    /// The kernel refuses; it is then as it was.
+    /// Fails if the kernel refuses; the table is then unchanged.
     pub fn set(&self, filter: &Filter) -> Result<()> {
         let mut state = self.state();
         let ruleset = filter.ruleset();
@@ -46,10 +46,10 @@ impl FilterTable {
         Ok(())
     }
 
-    /// Whether it is still as it was set. Costs one small question as long as nobody changes any table.
+    /// Checks that nobody has changed the table. Costs one request while nobody changes any table.
     ///
     /// # Errors
-    /// What has become of it, in a few words.
+    /// Fails if the table was changed or cannot be read.
     pub fn check(&self) -> std::result::Result<(), String> {
         let mut state = self.state();
         let state = &mut *state;
@@ -74,20 +74,20 @@ impl FilterTable {
         }
     }
 
-    /// What its counters have counted, by their names.
+    /// The values of its counters, by name.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// Fails if the table cannot be read.
     pub fn counters(&self) -> Result<BTreeMap<String, Counted>> {
         let mut state = self.state();
         let table = state.ruleset.table.clone();
         state.tables.counters(&table)
     }
 
-    /// What the elements of a set have counted.
+    /// The counts of a set's elements.
     ///
     /// # Errors
-    /// There is no such set; what the kernel says.
+    /// Fails if there is no such set, or it cannot be read.
     pub fn elements(&self, set: &str) -> Result<Vec<(Vec<u8>, Counted)>> {
         let mut state = self.state();
         let table = state.ruleset.table.clone();

@@ -1,5 +1,5 @@
-//! Linux's own ipip driver as a data plane: it carries the packets, and nothing of ours is in their way but a table of
-//! nf_tables that decides who may send what.
+//! The kernel data plane: Linux's own ipip driver carries the packets, and a table of nf_tables
+//! decides who may send what.
 
 pub mod filter;
 mod filter_table;

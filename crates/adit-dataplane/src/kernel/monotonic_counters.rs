@@ -1,5 +1,5 @@
-//! What the kernel has counted, over the lives of what counts: a table or an interface that somebody removes begins
-//! anew, and no count may go back. Pure.
+//! Counters that never decrease. A kernel counter starts again from zero when somebody removes its
+//! table or interface; this adds up what it counted before. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use adit_linux::nftables::Counted;
 use adit_tunnel::{DropReason, Instant, PeerTotals, Totals};
 use adit_wire::encapsulation::OVERHEAD_V4;
 
-/// A count that may begin anew.
+/// A count that may start again from zero.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     now: u64,
-    /// What was counted before it began anew.
+    /// What was counted before it last started.
     lost: u64,
 }
 
 impl Count {
-    /// Whether it has grown.
+    /// Takes a new value, and returns true if the counter has grown.
     fn note(&mut self, now: u64) -> bool {
         if now < self.now {
             self.lost += self.now;
@@ -35,7 +35,7 @@ struct PeerCounts {
     rx_packets: Count,
     rx_bytes: Count,
     last_rx: Option<Instant>,
-    /// Whether it has been looked at before.
+    /// Whether it has been read before.
     is_known: bool,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct MonotonicCounters {
     peers: BTreeMap<usize, PeerCounts>,
     drops: BTreeMap<usize, Count>,
     devices: BTreeMap<u32, LinkStatistics>,
-    /// Of interfaces that are gone.
+    /// Drops on interfaces that are gone.
     gone: BTreeMap<usize, u64>,
 }
 
@@ -58,10 +58,11 @@ impl MonotonicCounters {
         }
     }
 
-    /// The kernel does not tell when a peer was last heard; that it was since the last look does.
+    /// Takes a peer's count. The kernel does not say when a peer last sent, but growth since the
+    /// last look does.
     pub(super) fn note_traffic(&mut self, peer: usize, is_received: bool, counted: Counted, now: Instant) {
         let counts = self.peers.entry(peer).or_default();
-        // What is counted are outer datagrams.
+        // The kernel counts outer datagrams.
         let bytes = counted.bytes.saturating_sub(counted.packets * OVERHEAD_V4 as u64);
         if is_received {
             let is_news = counts.rx_packets.note(counted.packets) && counts.is_known;
@@ -87,7 +88,7 @@ impl MonotonicCounters {
         self.devices = now;
     }
 
-    /// All that was counted, for a tunnel of so many peers.
+    /// All counts, for a tunnel of this many peers.
     pub(super) fn totals(&self, peers: usize) -> Totals {
         let mut totals = self.sum(peers, |count| count.now + count.lost);
         for (reason, count) in self.devices.values().flat_map(drops_of) {
@@ -99,7 +100,7 @@ impl MonotonicCounters {
         totals
     }
 
-    /// What of it the kernel does not count any more.
+    /// The part of them that the kernel no longer counts.
     pub(super) fn lost(&self, peers: usize) -> Totals {
         self.sum(peers, |count| count.lost)
     }
@@ -132,7 +133,7 @@ fn add_drops(totals: &mut Totals, reason: usize, count: u64) {
     }
 }
 
-/// What the driver's own counters mean.
+/// Drop reasons of the driver's own counters.
 fn drops_of(statistics: &LinkStatistics) -> [(DropReason, u64); 4] {
     [
         (DropReason::EcnViolation, statistics.rx_frame_errors),
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn outer_headers_are_no_traffic_and_nothing_goes_back() {
+    fn counts_exclude_outer_headers_and_never_decrease() {
         let mut counters = MonotonicCounters::default();
         let mut look = |received, now| {
             counters.note_traffic(0, true, counted(received), now);
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_are_the_tables_and_the_drivers() {
+    fn drops_include_those_of_the_table_and_of_the_driver() {
         let mut counters = MonotonicCounters::default();
         let name = DropReason::OuterSourceUnknown.as_str().to_owned();
         counters.note_drops(&BTreeMap::from([(name, counted(3)), ("mine".to_owned(), counted(1))]));
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(drops(&counters, DropReason::OuterSourceUnknown), 3);
         assert_eq!(drops(&counters, DropReason::EcnViolation), 2);
         assert_eq!(counters.lost(0).dropped(), 0);
-        // Another interface has taken its place.
+        // Another interface has replaced it.
         counters.note_devices(BTreeMap::from([(6, statistics)]));
         assert_eq!(drops(&counters, DropReason::EcnViolation), 4);
         assert_eq!(counters.lost(0).dropped(), 2);

@@ -1,6 +1,6 @@
-//! The driver as a [`DataPlane`]: nothing runs here, everything is asked of the kernel.
+//! The plane: no thread runs here, and every answer comes from the kernel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub struct KernelPlane {
     asked: Mutex<Asked>,
 }
 
-/// What the kernel is asked by, and what it has said.
+/// The kernel's answers, and what is needed to ask again.
 #[derive(Debug)]
 struct Asked {
     netlink: Netlink,
@@ -30,15 +30,17 @@ struct Asked {
     paths: Paths,
 }
 
-/// What routers have told the kernel about the paths (its route exceptions), of so many peers at each look in turn.
+/// Reads the path MTUs that routers have told the kernel (its route exceptions), some peers at a
+/// time.
 #[derive(Debug, Default)]
 struct Paths {
     next: usize,
 }
 
-const AT_A_LOOK: usize = 256;
-/// Long enough for 10,000 peers, two looks a second.
-const UNTIL_ASKED_AGAIN: Duration = Duration::from_secs(30);
+/// Peers that one look asks about.
+const MAX_ROUTE_LOOKUPS: usize = 256;
+/// Long enough to come around to 10,000 peers with two looks a second.
+const PATH_MTU_LIFETIME: Duration = Duration::from_secs(30);
 
 impl Paths {
     fn ask(&mut self, tunnel: &Tunnel, netlink: &mut Netlink, now: Instant) {
@@ -46,23 +48,17 @@ impl Paths {
         let peers: Vec<(PeerIndex, Ipv4Addr)> = tunnel
             .peers()
             .skip(self.next)
-            .take(AT_A_LOOK)
-            .filter_map(|(peer, config)| match config.underlay {
-                IpAddr::V4(underlay) => Some((peer, underlay)),
-                IpAddr::V6(_) => None,
-            })
+            .take(MAX_ROUTE_LOOKUPS)
+            .map(|(index, peer)| (index, peer.underlay))
             .collect();
-        self.next = if peers.len() < AT_A_LOOK { 0 } else { self.next + AT_A_LOOK };
+        self.next = if peers.len() < MAX_ROUTE_LOOKUPS { 0 } else { self.next + MAX_ROUTE_LOOKUPS };
         let addresses: Vec<Ipv4Addr> = peers.iter().map(|(_, underlay)| *underlay).collect();
-        let source = match tunnel.config().underlay {
-            IpAddr::V4(underlay) => Some(underlay),
-            IpAddr::V6(_) => None,
-        };
+        let source = Some(tunnel.config().underlay);
         let Ok(ways) = netlink.routes_to(&addresses, source) else { return };
         for ((peer, _), way) in peers.into_iter().zip(ways) {
             let mtu = way.ok().and_then(|way| way.mtu).and_then(|mtu| u16::try_from(mtu).ok());
             let Some(mtu) = mtu.filter(|mtu| *mtu < tunnel.config().underlay_mtu) else { continue };
-            let expires = Some(now.saturating_add(UNTIL_ASKED_AGAIN));
+            let expires = Some(now.saturating_add(PATH_MTU_LIFETIME));
             let path_mtu = PathMtu { mtu, learned: Some(LearnedBy::Router), expires };
             tunnel.recall(peer, Remembered { path_mtu, reachability: Reachability::Assumed }, now);
         }
@@ -70,10 +66,10 @@ impl Paths {
 }
 
 impl KernelPlane {
-    /// The plane of interfaces and a table that are made already, in the calling thread's network namespace.
+    /// A plane for existing interfaces and a table, in the calling thread's network namespace.
     ///
     /// # Errors
-    /// The kernel cannot be asked.
+    /// Fails if the kernel cannot be asked.
     pub fn of(
         tunnel: Arc<Tunnel>,
         table: Arc<FilterTable>,
@@ -85,20 +81,20 @@ impl KernelPlane {
             paths: Paths::default(),
         };
         let plane = Self { tunnel, table, devices, asked: Mutex::new(asked) };
-        // What comes from now on is news.
+        // The first look is the baseline: only later traffic counts as new.
         plane.look();
         Ok(plane)
     }
 
-    /// All that the kernel has counted, and of it what is counted nowhere any more.
+    /// All counts, and the part of them that the kernel no longer counts.
     fn look(&self) -> (Totals, Totals) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let Asked { netlink, counters, paths } = &mut *asked;
         let now = Clock.now();
-        // What cannot be read is as it was when it was read last.
+        // What cannot be read keeps its last value.
         match self.table.counters() {
             Ok(drops) => counters.note_drops(&drops),
-            Err(error) => tracing::debug!(%error, "drops cannot be read"),
+            Err(error) => tracing::debug!(%error, "cannot read the drop counters"),
         }
         for (set, is_received) in [(RECEIVED, true), (SENT, false)] {
             let Ok(elements) = self.table.elements(set) else { continue };
@@ -116,7 +112,7 @@ impl KernelPlane {
         });
         counters.note_devices(statistics.collect());
         paths.ask(&self.tunnel, netlink, now);
-        (counters.totals(self.tunnel.places()), counters.lost(self.tunnel.places()))
+        (counters.totals(self.tunnel.peer_slots()), counters.lost(self.tunnel.peer_slots()))
     }
 }
 
@@ -134,7 +130,7 @@ impl DataPlane for KernelPlane {
     }
 
     fn own_totals(&self) -> Totals {
-        // The kernel goes on counting, whoever asks.
+        // The kernel goes on counting without us.
         self.look().1
     }
 

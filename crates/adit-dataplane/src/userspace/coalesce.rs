@@ -1,10 +1,10 @@
-//! Putting consecutive datagrams of a flow together into GSO packets, so that the host's stack
-//! is entered once for many of them. What the kernel's own GRO does, as a pure function: it
+//! The coalescer: joins consecutive datagrams of a flow into GSO packets, so that the host's stack
+//! is entered once for many of them. It does what the kernel's GRO does, as a pure function: it
 //! says which pieces of a buffer make a packet, and copies no payload.
 //!
-//! Only datagrams are joined that segmentation would give back bit for bit: equal headers but
-//! for length, identification, sequence number and checksum; contiguous; verified checksums.
-//! The order within a flow is kept.
+//! It joins only datagrams that segmentation would give back bit for bit: equal headers except for
+//! length, identification, sequence number and checksum; contiguous; with verified checksums. It
+//! keeps the order within a flow.
 
 use std::ops::Range;
 
@@ -16,17 +16,18 @@ use adit_wire::udp;
 
 use super::segment::{fold, put};
 
-/// The most datagrams one GSO packet may have: the kernel's limit for UDP (`UDP_MAX_SEGMENTS`
-/// of older kernels), and enough for 64 KiB of TCP over Ethernet.
+/// Most datagrams in one GSO packet: the kernel's limit for UDP (`UDP_MAX_SEGMENTS` of older
+/// kernels), and enough for 64 KiB of TCP over Ethernet.
 pub const MAX_SEGMENTS: usize = 64;
 const MAX_LEN: usize = 65_535;
 
-/// Collects a batch of datagrams and gives it back as packets. Allocates only when made.
+/// Collects a batch of datagrams and gives it back as packets. It allocates only in
+/// [`Coalescer::new`].
 #[derive(Debug)]
 pub struct Coalescer {
     pieces: Vec<Piece>,
     groups: Vec<Group>,
-    /// What the device takes as GSO packets.
+    /// Whether the tunnel interface takes UDP GSO packets.
     udp: bool,
 }
 
@@ -44,15 +45,15 @@ struct Group {
     first: u32,
     last: u32,
     count: u32,
-    /// Bytes of the packet as it stands.
+    /// Bytes of the packet so far.
     len: usize,
-    /// What the kernel said of the first datagram.
+    /// The virtio-net header of the first datagram.
     header: VirtioNetHeader,
-    /// `None`: nothing can be added.
+    /// `None` if nothing can be added.
     open: Option<Flow>,
 }
 
-/// What datagrams of a group have in common, and what the next one must begin with.
+/// What the datagrams of a group have in common, and what the next one must begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Flow {
     addresses: [u8; 8],
@@ -60,37 +61,38 @@ struct Flow {
     protocol: Protocol,
     ip_len: usize,
     headers_len: usize,
-    /// Payload bytes of every datagram but the last.
+    /// Payload bytes of each datagram but the last.
     size: usize,
     next_sequence: u32,
     next_id: u16,
 }
 
-/// One packet for the device.
+/// One packet for the tunnel interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
     group: usize,
-    /// How the device is to take it.
+    /// Its virtio-net header.
     pub header: VirtioNetHeader,
-    /// How many datagrams it is.
+    /// Number of datagrams in it.
     pub datagrams: usize,
 }
 
 impl Coalescer {
-    /// Capacity for `batch` datagrams; `udp` tells whether the device takes UDP GSO packets.
+    /// A coalescer with room for `batch` datagrams. `udp` says whether the tunnel interface takes
+    /// UDP GSO packets.
     #[must_use]
     pub fn new(batch: usize, udp: bool) -> Self {
         Self { pieces: Vec::with_capacity(batch), groups: Vec::with_capacity(batch), udp }
     }
 
-    /// Forgets the batch.
+    /// Empties the batch.
     #[inline]
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.groups.clear();
     }
 
-    /// Adds the IPv4 datagram that lies at `datagram` in `arena`. It must have been validated.
+    /// Adds the IPv4 datagram that lies at `datagram` in `arena`. It must be valid.
     #[inline]
     pub fn push(&mut self, arena: &[u8], datagram: Range<usize>, header: VirtioNetHeader) {
         let bytes = &arena[datagram.clone()];
@@ -101,7 +103,7 @@ impl Coalescer {
             self.start(piece, bytes.len(), header, None);
             return;
         };
-        // Newest first: a flow's open group is its last one.
+        // Newest first: the open group of a flow is its last one.
         let open = self.groups.iter_mut().rev().find(|group| {
             group.open.is_some_and(|flow| {
                 flow.addresses == seen.flow.addresses
@@ -126,7 +128,7 @@ impl Coalescer {
                         .then_some(Flow { size: flow.size, ..seen.flow });
                 return;
             }
-            // What comes later must not overtake it, and it must not grow past this one.
+            // A later datagram must not be joined to the group before this one.
             group.open = None;
         }
         let open = (!seen.closes && seen.payload > 0 && seen.mergeable).then_some(seen.flow);
@@ -137,20 +139,20 @@ impl Coalescer {
         self.groups.push(Group { first: piece, last: piece, count: 1, len, header, open });
     }
 
-    /// How many packets the batch has become.
+    /// Number of packets that the batch has become.
     #[inline]
     #[must_use]
     pub fn packets(&self) -> usize {
         self.groups.len()
     }
 
-    /// Packet number `index`, its headers made ready in `arena`.
+    /// Packet number `index`. Its headers in `arena` are ready to be written.
     #[inline]
     pub fn finish(&mut self, arena: &mut [u8], index: usize) -> Packet {
         let group = &self.groups[index];
         let datagrams = group.count as usize;
         if datagrams == 1 {
-            // A device's word on a checksum is not passed on: the stack would not use it.
+            // Not passed on as verified: the stack would not use it.
             let checksum = match group.header.checksum {
                 Checksum::Partial(partial) => Checksum::Partial(partial),
                 Checksum::Unknown | Checksum::Verified => Checksum::Unknown,
@@ -167,8 +169,8 @@ impl Coalescer {
         Packet { group: index, header, datagrams }
     }
 
-    /// The pieces of `arena` that make up the packet, in order: the whole first datagram, then
-    /// the payloads of the others.
+    /// The pieces of `arena` that make up the packet, in order: the whole first datagram, then the
+    /// payloads of the others.
     #[inline]
     pub fn pieces<'a>(&'a self, arena: &'a [u8], packet: &Packet) -> impl Iterator<Item = &'a [u8]> {
         let first = self.groups[packet.group].first;
@@ -188,13 +190,13 @@ impl Coalescer {
     }
 }
 
-/// What is to be known of a datagram of TCP or UDP to join it with others.
+/// What must be known of a TCP or UDP datagram to join it with others.
 struct Seen {
     flow: Flow,
     payload: usize,
-    /// Nothing may follow it in its GSO packet.
+    /// Whether nothing may follow it in its GSO packet.
     closes: bool,
-    /// It may be part of a GSO packet at all.
+    /// Whether it may be part of a GSO packet.
     mergeable: bool,
 }
 
@@ -204,7 +206,7 @@ impl Seen {
         let ip_len = usize::from(bytes.first()? & 0x0f) * 4;
         let flags_and_offset = u16::from_be_bytes([*bytes.get(6)?, *bytes.get(7)?]);
         if flags_and_offset & 0x3fff != 0 {
-            // A fragment: its ports are elsewhere.
+            // A fragment: the first one has the ports.
             return None;
         }
         let protocol = Protocol(*bytes.get(9)?);
@@ -246,8 +248,8 @@ impl Seen {
         Some(Self { flow, payload, closes, mergeable: mergeable && whole })
     }
 
-    /// Whether the datagram `bytes` can be put behind the group that `flow` describes and whose
-    /// first datagram is `first`.
+    /// Whether the datagram `bytes` can follow in the group that `flow` describes and whose first
+    /// datagram is `first`.
     #[inline]
     fn continues(&self, bytes: &[u8], flow: &Flow, first: &[u8], group: &Group) -> bool {
         let Flow { ip_len, headers_len, .. } = *flow;
@@ -259,7 +261,7 @@ impl Seen {
             && group.len + self.payload <= MAX_LEN
             && self.flow.headers_len == headers_len
             && self.flow.ip_len == ip_len
-            // An atomic datagram's identification means nothing (RFC 6864); any other counts up.
+            // An atomic datagram's identification has no meaning (RFC 6864); others must count up.
             && (dont_fragment || id == flow.next_id)
             // Version, TOS; flags, TTL, protocol; options.
             && bytes[..2] == first[..2]
@@ -282,7 +284,7 @@ impl Seen {
     }
 }
 
-/// Whether the transport checksum is right, by the device's word or by summing.
+/// Whether the transport checksum is right, according to the device or by summing.
 fn verified(bytes: &[u8], header: &VirtioNetHeader, flow: &Flow) -> bool {
     match header.checksum {
         Checksum::Partial(partial) => {
@@ -294,8 +296,8 @@ fn verified(bytes: &[u8], header: &VirtioNetHeader, flow: &Flow) -> bool {
         Checksum::Unknown => {
             let transport = &bytes[flow.ip_len..];
             let pseudo = pseudo_sum(bytes, transport.len());
-            // Over data whose checksum is right, the complement of the sum is the complement of
-            // the pseudo-header's: together they are all ones.
+            // Over data whose checksum is right, the complement of the sum is the complement of the
+            // pseudo-header's. So together they are all ones.
             fold(u32::from(!checksum::checksum(transport)) + u32::from(pseudo)) == 0xffff
         }
     }

@@ -75,13 +75,13 @@ fn datagram(protocol: u8, tos: u8, id: u16, df: bool, transport: &[u8], at: usiz
     bytes
 }
 
-/// Joins datagrams as one batch, and gives each packet with the header it is handed over with.
+/// Coalesces datagrams as one batch. Returns each packet with its virtio-net header.
 fn join(datagrams: &[Vec<u8>], known: Checksum) -> Vec<(VirtioNetHeader, Vec<u8>)> {
     let mut arena = Vec::new();
     let mut coalescer = Coalescer::new(MAX_SEGMENTS * 4, true);
     let mut ranges = Vec::new();
     for datagram in datagrams {
-        // Batches do not lie end to end.
+        // Datagrams do not lie end to end.
         arena.extend([0xee; 13]);
         ranges.push(arena.len()..arena.len() + datagram.len());
         arena.extend(datagram);
@@ -97,11 +97,11 @@ fn join(datagrams: &[Vec<u8>], known: Checksum) -> Vec<(VirtioNetHeader, Vec<u8>
         .collect()
 }
 
-/// Cuts packets and completes their checksums: what the other end would put on a wire.
+/// Segments packets and completes their checksums, as they would appear on a wire.
 fn cut(packets: &[(VirtioNetHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
     let mut datagrams = Vec::new();
     for (header, bytes) in packets {
-        let gso_packet = GsoPacket::new(bytes, header).expect("what was joined can be cut");
+        let gso_packet = GsoPacket::new(bytes, header).expect("a coalesced packet can be segmented");
         for index in 0..gso_packet.count() {
             let mut out = vec![0; gso_packet.datagram_len(index)];
             assert!(out.len() <= gso_packet.largest());
@@ -114,7 +114,7 @@ fn cut(packets: &[(VirtioNetHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
     datagrams
 }
 
-/// The same with identifications of atomic datagrams blanked: they mean nothing (RFC 6864).
+/// The same datagrams without the identifications of atomic ones, which have no meaning (RFC 6864).
 fn comparable(datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let blank = |datagram: &Vec<u8>| {
         let mut bytes = datagram.clone();
@@ -132,7 +132,7 @@ fn flow_of(datagram: &[u8]) -> (u8, u16) {
 }
 
 #[test]
-fn a_stream_becomes_one_gso_packet_and_back() {
+fn a_tcp_stream_becomes_one_gso_packet_and_back() {
     let datagrams: Vec<_> = (0..10u32)
         .map(|n| {
             Tcp { id: n as u16, ..Tcp::plain(1000 + n * 100, vec![n as u8; if n == 9 { 37 } else { 100 }]) }
@@ -156,7 +156,7 @@ fn small_udp_datagrams_become_one_gso_packet_and_back() {
 }
 
 #[test]
-fn what_segmentation_would_not_give_back_is_not_joined() {
+fn datagrams_that_segmentation_would_change_are_not_coalesced() {
     let first = Tcp::plain(0, vec![1; 100]);
     let second = Tcp::plain(100, vec![2; 100]);
     let cases: Vec<(&str, Tcp, Tcp)> = vec![
@@ -187,7 +187,7 @@ fn what_segmentation_would_not_give_back_is_not_joined() {
 }
 
 #[test]
-fn a_data_offset_below_the_header_is_handed_on_as_it_is() {
+fn a_segment_with_a_data_offset_below_the_header_is_delivered_unchanged() {
     // As long as they are in sequence, by the length that a header of less than 20 bytes leaves.
     for offset in 0..5 {
         let segment = |index: u32| {
@@ -205,7 +205,7 @@ fn a_data_offset_below_the_header_is_handed_on_as_it_is() {
 }
 
 #[test]
-fn a_wrong_checksum_is_handed_on_as_it_is() {
+fn a_datagram_with_a_wrong_checksum_is_delivered_unchanged() {
     for broken in 0..2 {
         let mut datagrams = [Tcp::plain(0, vec![1; 100]).bytes(), Tcp::plain(100, vec![2; 100]).bytes()];
         datagrams[broken][70] ^= 1;
@@ -228,7 +228,7 @@ fn a_pushed_datagram_closes_its_gso_packet_and_stays_pushed() {
 }
 
 #[test]
-fn a_gso_packet_that_lies_about_itself_is_refused() {
+fn a_packet_that_does_not_match_its_header_is_refused() {
     let tcp = Tcp::plain(0, vec![1; 300]).bytes();
     let lies = [
         VirtioNetHeader { gso: Gso::TcpV4 { cwr: false }, gso_size: 0, ..VirtioNetHeader::PLAIN },
@@ -274,7 +274,7 @@ fn any_datagram() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn joining_then_cutting_changes_nothing_but_the_order_between_flows(
+    fn coalescing_then_segmenting_changes_only_the_order_between_flows(
         datagrams in prop::collection::vec(any_datagram(), 0..100)
     ) {
         let after = cut(&join(&datagrams, Checksum::Unknown));
@@ -310,7 +310,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_can_be_pushed_if_they_parse(
+    fn any_parseable_bytes_can_be_coalesced(
         datagrams in prop::collection::vec(prop::collection::vec(any::<u8>(), 20..80), 0..20)
     ) {
         let valid: Vec<Vec<u8>> = datagrams

@@ -1,9 +1,9 @@
-//! Cutting a GSO packet into the datagrams it stands for, headers written straight to where
-//! they are sent from. What the kernel's own segmentation does (`tcp_gso_segment`,
-//! `udp_gso_segment`), as a pure function: no I/O, nothing allocated.
+//! Segmentation: cuts a GSO packet into its datagrams, and writes their headers straight to where
+//! they are sent from. It does what the kernel's segmentation does (`tcp_gso_segment`,
+//! `udp_gso_segment`), as a pure function without I/O or allocation.
 //!
-//! Checksums of the segments stay partial: the field holds the pseudo-header's sum, and whoever
-//! sends the frame completes it, a device for nothing or a caller in software.
+//! Checksums of the segments stay partial: the field holds the pseudo-header's sum. Whoever sends
+//! the frame completes it, a device at no cost or a caller in software.
 
 use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
 use adit_wire::checksum;
@@ -12,7 +12,7 @@ use adit_wire::protocol::Protocol;
 use adit_wire::tcp::{self, TcpFlags};
 use adit_wire::udp;
 
-/// A datagram, or a GSO packet together with how it is cut.
+/// A datagram, or a GSO packet and how to segment it.
 #[derive(Clone, Copy, Debug)]
 pub struct GsoPacket<'a> {
     bytes: &'a [u8],
@@ -35,12 +35,12 @@ struct Segments {
     ip_len: usize,
     /// Bytes of the IPv4 and the transport header.
     headers_len: usize,
-    /// Payload bytes of every segment but the last.
+    /// Payload bytes of each segment but the last.
     size: usize,
     count: usize,
-    /// Sum of the IPv4 header with length, identification and checksum left out.
+    /// Sum of the IPv4 header without length, identification and checksum.
     ip_sum: u32,
-    /// Sum of the pseudo-header with the length left out.
+    /// Sum of the pseudo-header without the length.
     pseudo_sum: u32,
 }
 
@@ -50,24 +50,24 @@ enum Transport {
     Udp,
 }
 
-/// Why a packet from the device cannot be cut: the kernel described it as something it is not.
+/// A packet that cannot be segmented: the kernel described it as something it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotCuttable;
+pub struct CannotSegment;
 
 impl<'a> GsoPacket<'a> {
-    /// Looks at an IPv4 packet as a device gave it, with its virtio-net header.
+    /// Reads an IPv4 packet from the tunnel interface, with its virtio-net header.
     ///
     /// # Errors
-    /// [`NotCuttable`] when the header names a segmentation that does not fit the packet.
+    /// Fails if the header names a segmentation that does not fit the packet.
     #[inline]
-    pub fn new(bytes: &'a [u8], header: &VirtioNetHeader) -> Result<Self, NotCuttable> {
+    pub fn new(bytes: &'a [u8], header: &VirtioNetHeader) -> Result<Self, CannotSegment> {
         let transport = match header.gso {
             Gso::None => {
                 let checksum = match header.checksum {
                     Checksum::Partial(partial) => {
                         let end = usize::from(partial.start) + usize::from(partial.offset) + 2;
                         if end > bytes.len() {
-                            return Err(NotCuttable);
+                            return Err(CannotSegment);
                         }
                         Some(partial)
                     }
@@ -77,14 +77,14 @@ impl<'a> GsoPacket<'a> {
             }
             Gso::TcpV4 { cwr } => Transport::Tcp { cwr },
             Gso::UdpL4 => Transport::Udp,
-            Gso::TcpV6 { .. } | Gso::UdpFragmentation | Gso::Unknown(_) => return Err(NotCuttable),
+            Gso::TcpV6 { .. } | Gso::UdpFragmentation | Gso::Unknown(_) => return Err(CannotSegment),
         };
         Segments::new(bytes, transport, usize::from(header.gso_size))
             .map(|segments| Self { bytes, cut: Cut::Segments(segments) })
-            .ok_or(NotCuttable)
+            .ok_or(CannotSegment)
     }
 
-    /// How many datagrams it becomes.
+    /// Number of datagrams that it becomes.
     #[inline]
     #[must_use]
     pub fn count(&self) -> usize {
@@ -114,8 +114,8 @@ impl<'a> GsoPacket<'a> {
         }
     }
 
-    /// Writes datagram number `index` to the front of `out`, which must hold
-    /// [`Self::datagram_len`] bytes, and tells what is left to do for its checksum.
+    /// Writes datagram number `index` to the front of `out`, which must hold [`Self::datagram_len`]
+    /// bytes. Returns the checksum that is left to complete.
     #[inline]
     pub fn write(&self, index: usize, out: &mut [u8]) -> Option<PartialChecksum> {
         match &self.cut {
@@ -213,15 +213,15 @@ impl Segments {
     }
 }
 
-/// Completes a partial checksum in software: sums everything from its start, which includes the
-/// pseudo-header's sum that the field holds.
+/// Completes a partial checksum in software: sums everything from its start, including the
+/// pseudo-header's sum in the field.
 pub fn complete_checksum(datagram: &mut [u8], partial: PartialChecksum) {
     let start = usize::from(partial.start);
     let at = start + usize::from(partial.offset);
     let Some(covered) = datagram.get(start..) else { return };
     let mut complete = checksum::checksum(covered);
     if complete == 0 && usize::from(partial.offset) == udp::CHECKSUM_OFFSET {
-        // UDP: zero would say that there is none (RFC 768).
+        // UDP: zero would mean that there is no checksum (RFC 768).
         complete = 0xffff;
     }
     if let Some(field) = datagram.get_mut(at..at + 2) {

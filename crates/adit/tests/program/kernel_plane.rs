@@ -315,7 +315,7 @@ fn breakages(bed: &KernelPlane) -> Vec<Breakage<'_>> {
         ("the device is down", 2, run("ip link set ipipA down")),
         ("the device is deleted", 2, run("ip link delete ipipA")),
         ("the table is deleted", 1, run("/usr/sbin/nft delete table ip adit_a")),
-        ("a chain is flushed", 1, run("/usr/sbin/nft flush chain ip adit_a exit")),
+        ("a chain is flushed", 1, run("/usr/sbin/nft flush chain ip adit_a decap")),
         ("a rule lets all in", 1, run("/usr/sbin/nft insert rule ip adit_a input accept")),
         (
             "a peer is taken out of the table",

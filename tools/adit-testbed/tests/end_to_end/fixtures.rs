@@ -1,11 +1,12 @@
-//! The fixtures of every data plane, before a whole gateway: frames onto its cables, frames off its cables, and
-//! its counters.
+//! The fixtures of every data plane, before a whole gateway: frames onto its cables, frames off its
+//! cables, and its counters.
 //!
 //! ```text
 //!   host A (an ear, and what is behind us) ── gateway A ── router (an ear, and all the peers)
 //! ```
 //!
-//! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on has one less.
+//! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on
+//! has one less.
 
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::TtlPolicy;
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Protocol, Validation};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
 use crate::support::{Injector, PATIENCE, mac, wait_until};
 
@@ -56,7 +57,7 @@ fn run(plane: DataplaneChoice) {
 /// The same tunnel as a file.
 fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     let config = &setup.config;
-    let networks = |networks: &[IpNet]| {
+    let networks = |networks: &[Ipv4Net]| {
         networks.iter().map(|network| format!("\"{network}\"")).collect::<Vec<_>>().join(", ")
     };
     let outer = &config.outer;
@@ -83,7 +84,7 @@ fn config(setup: &Setup, plane: DataplaneChoice) -> String {
         "[site]\nname = \"a\"\nunderlay = \"{}\"\nnetworks = [{}]\ndataplane = \"{}\"\n\
          [tunnel]\nttl = {ttl}\ndscp = {dscp}\necn = \"{ecn}\"\ndf = {}\nmss-clamp = {}\nprobe = false\n{}",
         config.underlay,
-        networks(&config.networks),
+        networks(config.peers.site_networks()),
         plane_name(plane),
         outer.df,
         config.mss_clamp,

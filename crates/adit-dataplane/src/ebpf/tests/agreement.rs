@@ -1,4 +1,4 @@
-//! What it means that a program and the userspace plane agree about a packet.
+//! Agreement between a program and the userspace plane about a packet.
 
 use adit_fixtures::packet::{hex, mend};
 use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
@@ -11,22 +11,22 @@ use super::gateway::{Gateway, cut, described};
 use super::programs::{Programs, Ran};
 use crate::userspace::segment::GsoPacket;
 
-/// What was found of a packet.
+/// What became of a packet.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// What becomes of it.
+    /// The outcome.
     pub(super) outcome: Outcome,
-    /// Who did it.
+    /// What the program did.
     pub(super) program: Program,
     /// What both counted.
     pub(super) totals: Totals,
 }
 
-/// Puts a packet before the programs, and what they leave before userspace; and compares with what userspace
-/// does with all of it.
+/// Runs a program on a packet, and userspace on what the program declines. Compares the result with
+/// that of userspace alone.
 ///
 /// # Errors
-/// They disagree: how, in words.
+/// Fails if they disagree; the error says how.
 pub(super) fn compare(
     programs: &mut Programs,
     setup: &Setup,
@@ -54,30 +54,31 @@ pub(super) fn compare(
         )
     };
     if found != expected {
-        return Err(tell("another end"));
+        return Err(tell("the outcomes differ"));
     }
     if totals != wanted {
-        return Err(tell("another count"));
+        return Err(tell("the counts differ"));
     }
     let lowered = by_program.peers.iter().any(|peer| peer.mss_clamped > 0);
-    // The kernel gives a test run's GSO packet no type, and so refuses to make or take away room: what it has
-    // been given then is the mark that it would have left with, and userspace would write the same.
+    // The kernel gives a test run's GSO packet no type, and so refuses to change its length. The
+    // program has then written only the ECN mark that the packet would have left with, and
+    // userspace would write the same.
     let refused = packet.gso_size.is_some() && direction == Direction::Decap;
     let untouched = ran.bytes == packet.bytes || lowered || refused;
     if ran.verdict == Program::Declines && !untouched {
-        return Err(tell("declined, and changed"));
+        return Err(tell("a declined packet was changed"));
     }
     let counted = PeerTotals { mss_clamped: 0, ..PeerTotals::default() };
     let silent = by_program.dropped() == 0
         && by_program.ecn_anomalies.iter().all(|count| *count == 0)
         && by_program.peers.iter().all(|peer| PeerTotals { mss_clamped: 0, ..*peer } == counted);
     if ran.verdict == Program::Declines && !silent {
-        return Err(tell("declined, and counted"));
+        return Err(tell("a declined packet was counted"));
     }
     Ok(Seen { outcome: expected, program: ran.verdict, totals })
 }
 
-/// What becomes of a packet that a program has looked at, and what userspace counts of it.
+/// The outcome of a packet that a program has seen, and what userspace counts of it.
 fn follow(
     setup: &Setup,
     direction: Direction,
@@ -95,7 +96,7 @@ fn follow(
     Ok((normal(outcome), gateway.totals()))
 }
 
-/// A program says why in its counters only, which are compared for themselves.
+/// A program says why only in its counters, which are compared separately.
 fn dropped_for(setup: &Setup, direction: Direction, packet: &Packet) -> adit_tunnel::DropReason {
     match Gateway::new(setup).run(direction, packet) {
         Outcome::Dropped(reason) => reason,
@@ -103,7 +104,7 @@ fn dropped_for(setup: &Setup, direction: Direction, packet: &Packet) -> adit_tun
     }
 }
 
-/// What a packet is that a program has redirected: something to us, or something of ours to a peer.
+/// The outcome of a packet that a program has redirected: delivered to us, or sent to a peer.
 fn carried(
     setup: &Setup,
     direction: Direction,
@@ -112,11 +113,11 @@ fn carried(
 ) -> Result<Outcome, String> {
     let whole = Ipv4Packet::parse(bytes, Validation::Datapath)
         .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
-    let ours = std::net::IpAddr::from(whole.source()) == setup.config.underlay;
+    let ours = whole.source() == setup.config.underlay;
     if direction == Direction::Decap && !ours {
         return Ok(Outcome::Delivered(whole.as_bytes().to_vec()));
     }
-    // The kernel cuts a GSO packet, and writes lengths and identifications as we do.
+    // The kernel segments a GSO packet, and writes lengths and identifications as we do.
     let inner = whole.payload();
     let outer = whole.fixed_header();
     let gso_packet = GsoPacket::new(inner, &described(inner, gso_size))
@@ -139,12 +140,12 @@ fn carried(
     );
     let template = template.ok_or("no outer header has that length")?;
     if template.as_bytes() != &bytes[..HEADER_LEN] {
-        return Err(format!("{direction:?}: an outer header of its own: {}", hex(bytes)));
+        return Err(format!("{direction:?}: an unexpected outer header: {}", hex(bytes)));
     }
     Ok(Outcome::Sent(cut(&gso_packet, &template, |_| {})))
 }
 
-/// Without what is free: the identification of an outer datagram that may be fragmented.
+/// The outcome without what may differ: identifications of outer datagrams that may be fragmented.
 pub(super) fn normal(outcome: Outcome) -> Outcome {
     let Outcome::Sent(mut frames) = outcome else { return outcome };
     for frame in &mut frames {
@@ -156,7 +157,7 @@ pub(super) fn normal(outcome: Outcome) -> Outcome {
     Outcome::Sent(frames)
 }
 
-/// When something came is the kernel's clock for one and the test's for the other; with which TTL is the same.
+/// Totals without times: the kernel's clock says one and the test's clock the other. The TTLs stay.
 fn timeless(mut totals: Totals) -> Totals {
     for peer in &mut totals.peers {
         assert_eq!(peer.last_rx.is_some(), peer.rx_packets > 0, "when it came is noted, or nothing came");

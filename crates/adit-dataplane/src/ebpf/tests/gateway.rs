@@ -1,7 +1,7 @@
-//! A gateway without programs: the tunnel, what the userspace plane does to the bytes, and the one hop that the
-//! host's forwarding is. What the sockets and rings around it add is tested end to end.
+//! A gateway without programs: the tunnel, what the userspace plane does to the bytes, and the
+//! host's forwarding as one hop. End-to-end tests cover the sockets and rings around it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Direction, Outcome, Packet, Setup};
@@ -26,7 +26,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that knows just this, and has counted nothing.
+    /// A gateway with this setup and no counts.
     pub(super) fn new(setup: &Setup) -> Gateway {
         let tunnel = Tunnel::new(setup.config.clone()).expect("the configuration is good");
         let learning = tunnel.counters();
@@ -35,27 +35,27 @@ impl Gateway {
             if path.owed {
                 let message = host_unreachable(setup.config.underlay, config.underlay);
                 tunnel.on_underlay_icmp(&message, NOW, &learning);
-                assert!(tunnel.owes_answer(peer), "the message is believed");
+                assert!(tunnel.has_pending_error(peer), "the message is believed");
             }
         }
         let counters = tunnel.counters();
         Gateway { tunnel, counters, forwards: setup.forwards }
     }
 
-    /// What becomes of a packet.
+    /// The outcome of a packet.
     pub(super) fn run(&self, direction: Direction, packet: &Packet) -> Outcome {
         match direction {
-            Direction::Encap => self.entrance(&packet.bytes, packet.gso_size),
-            Direction::Decap => self.exit(&packet.bytes, packet.gso_size),
+            Direction::Encap => self.encapsulate(&packet.bytes, packet.gso_size),
+            Direction::Decap => self.decapsulate(&packet.bytes, packet.gso_size),
         }
     }
 
-    /// What has been counted.
+    /// The counts so far.
     pub(super) fn totals(&self) -> Totals {
         Totals::sum([&self.counters])
     }
 
-    fn entrance(&self, bytes: &[u8], gso_size: Option<u16>) -> Outcome {
+    fn encapsulate(&self, bytes: &[u8], gso_size: Option<u16>) -> Outcome {
         let header = described(bytes, gso_size);
         let gso_packet = GsoPacket::new(bytes, &header).expect("a packet that can be cut");
         let inner = Inner {
@@ -85,7 +85,7 @@ impl Gateway {
         }
     }
 
-    fn exit(&self, bytes: &[u8], gso_size: Option<u16>) -> Outcome {
+    fn decapsulate(&self, bytes: &[u8], gso_size: Option<u16>) -> Outcome {
         let outer = Outer { bytes, segments: joined(bytes, gso_size) };
         let (peer, inner, set_ecn, max_mss) = match self.tunnel.decapsulate(&outer, NOW, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
@@ -103,7 +103,8 @@ impl Gateway {
         self.received_by_host(inner, gso_size)
     }
 
-    /// The host's stack has it: it is for somebody here, or goes back to the device.
+    /// The host's stack receives the datagram: it delivers it here, or forwards it to the tunnel
+    /// interface.
     fn received_by_host(&self, mut inner: Vec<u8>, gso_size: Option<u16>) -> Outcome {
         let packet = Ipv4Packet::parse(&inner, Validation::Datapath).expect("the tunnel has checked it");
         let (destination, ttl) = (packet.destination(), packet.ttl());
@@ -112,11 +113,11 @@ impl Gateway {
             return Outcome::Delivered(inner);
         }
         ipv4::set_ttl(&mut inner, ttl - 1).expect("it has a header");
-        self.entrance(&inner, gso_size)
+        self.encapsulate(&inner, gso_size)
     }
 }
 
-/// What a device says of a packet from the host's stack.
+/// The virtio-net header of a packet from the host's stack.
 pub(super) fn described(bytes: &[u8], gso_size: Option<u16>) -> VirtioNetHeader {
     let Some(gso_size) = gso_size else { return VirtioNetHeader::PLAIN };
     let gso = match Protocol(bytes[9]) {
@@ -126,7 +127,7 @@ pub(super) fn described(bytes: &[u8], gso_size: Option<u16>) -> VirtioNetHeader 
     VirtioNetHeader { checksum: Checksum::Unknown, gso, header_len: 0, gso_size }
 }
 
-/// How many datagrams an outer GSO packet was joined from.
+/// Number of datagrams that an outer GSO packet was coalesced from.
 fn joined(outer: &[u8], gso_size: Option<u16>) -> u16 {
     let Some(size) = gso_size else { return 1 };
     let inner = &outer[ipv4::HEADER_LEN..];
@@ -155,7 +156,7 @@ pub(super) fn cut(
     datagrams.map(frame).collect()
 }
 
-/// Its datagrams in fragments, each in its outer header; identifications left open.
+/// The same datagrams in fragments, each in its outer header. Identifications stay 0.
 fn fragments(gso_packet: &GsoPacket<'_>, outer: &OuterHeader, max_datagram: usize) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for index in 0..gso_packet.count() {
@@ -178,13 +179,8 @@ fn whole(gso_packet: &GsoPacket<'_>, index: usize) -> Vec<u8> {
     datagram
 }
 
-/// A router's word that a peer is out of reach, with too little of a quote to tell whose datagram it was.
-fn host_unreachable(from: IpAddr, to: IpAddr) -> Vec<u8> {
-    let v4 = |address| match address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    };
-    let (source, destination) = (v4(from), v4(to));
+/// A router's Host Unreachable about a peer, with too short a quote to tell whose datagram it was.
+fn host_unreachable(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let quoted = Ipv4Repr {
         source,
         destination,

@@ -1,4 +1,4 @@
-//! The one field that the two planes need not write alike (RFC 6864 section 4).
+//! Identifications: the one field that the two planes need not write alike (RFC 6864 section 4).
 
 use adit_fixtures::packet::{a_to_b, tcp, theirs, udp};
 use adit_fixtures::site::{B, HOST_A, HOST_B, HOST_C};
@@ -15,7 +15,7 @@ fn written(programs: &mut Programs, direction: Direction, packet: impl Into<Pack
 }
 
 #[test(super::ebpf)]
-fn what_may_be_fragmented_is_counted_up_for_each_peer() {
+fn identifications_of_fragmentable_datagrams_count_up_for_each_peer() {
     let mut setup = Setup::default();
     setup.config.outer.df = false;
     let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);
@@ -26,7 +26,7 @@ fn what_may_be_fragmented_is_counted_up_for_each_peer() {
     assert_eq!(written(&mut programs, Direction::Encap, a_to_b().df(true)), (true, 0));
     assert_eq!(written(&mut programs, Direction::Encap, a_to_b()), (false, first.wrapping_add(2)));
     let (_, of_c) = written(&mut programs, Direction::Encap, to_c());
-    // Five datagrams, whose lengths and identifications the kernel writes when it cuts them.
+    // Five datagrams. The kernel writes their lengths and identifications when it segments.
     let gso_packet = theirs(B, tcp(HOST_B, HOST_C, 0x10, &[], &[1; 2100])).cut_at(500);
     assert_eq!(written(&mut programs, Direction::Decap, gso_packet), (false, of_c.wrapping_add(1)));
     assert_eq!(written(&mut programs, Direction::Encap, to_c()), (false, of_c.wrapping_add(6)));

@@ -1,19 +1,19 @@
-//! The programs against the tunnel and the userspace plane, packet by packet: [`table`] by the fixtures of
-//! every data plane, [`random`] by whatever comes.
+//! The programs against the tunnel and the userspace plane, packet by packet: [`table`] with the
+//! fixtures of every data plane, [`random`] with generated packets.
 //!
-//! A test run needs the right to load programs, and no network: nothing is sent.
+//! A test run needs the right to load programs and no network: it sends nothing.
 
 mod agreement;
-mod amended;
 mod gateway;
-mod heard;
 mod identifications;
+mod peer_updates;
 mod programs;
 mod random;
+mod reachability;
 mod strategies;
 mod table;
 
-/// The kernel takes the programs from this process.
+/// Needs that the kernel accepts the programs from this process.
 fn ebpf() -> Result<(), String> {
     let tunnel = adit_tunnel::Tunnel::new(adit_fixtures::Setup::default().config).expect("it is good");
     super::probe(&tunnel).map_err(|error| format!("eBPF: {error}"))

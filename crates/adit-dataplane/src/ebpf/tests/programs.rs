@@ -1,26 +1,26 @@
-//! The programs by test runs: the kernel makes a packet of some bytes, runs a program on it, and gives back what
-//! it has become. Nothing leaves; a redirection is an answer like another.
+//! The programs in test runs: the kernel makes a packet of some bytes, runs a program on it, and
+//! returns the changed packet. Nothing leaves the host: a redirect is a verdict like any other.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings, program};
-use adit_tunnel::{Steps, Totals, Tunnel};
+use adit_tunnel::{TableDelta, Totals, Tunnel};
 use aya::programs::{TestRun, TestRunOptions};
 
 use super::super::counts::{CountSnapshot, Counts};
 use super::super::loaded::LoadedObject;
 
 const ETHERNET: usize = 14;
-/// Capacity for an outer header that is added.
+/// Room for an added outer header, in bytes.
 const GROWTH: usize = 64;
-/// Test runs give packets an Ethernet header, which the tunnel's device does not.
+/// Test runs give packets an Ethernet header, which the tunnel interface does not.
 const INNER_OFFSET: u32 = ETHERNET as u32;
-/// The loopback interface: there always is one.
+/// The loopback interface, which always exists.
 pub(super) const DEVICE: u32 = 1;
 
-/// `struct __sk_buff`: its size, and where the fields are that say how it is cut.
+/// `struct __sk_buff`: its size, and the offsets of the GSO fields.
 const CONTEXT_LEN: usize = 192;
 const WIRE_LEN_AT: usize = 160;
 const GSO_SEGS_AT: usize = 164;
@@ -37,26 +37,25 @@ pub(super) struct Programs {
 #[derive(Debug)]
 pub(super) struct Ran {
     pub(super) verdict: Program,
-    /// The packet after it, from its first IPv4 header on.
+    /// The packet afterwards, from its first IPv4 header on.
     pub(super) bytes: Vec<u8>,
 }
 
 impl Programs {
     pub(super) fn load(tunnel: &Tunnel, setup: &Setup) -> Programs {
         let config = tunnel.config();
-        let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
-        let settings =
-            Settings::new(underlay, DEVICE, &config.outer, config.mss_clamp).with_relay(setup.forwards);
+        let settings = Settings::new(config.underlay, DEVICE, &config.outer, config.mss_clamp)
+            .with_relay(setup.forwards);
         let (mut object, maps) =
             LoadedObject::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
-            let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
+            let underlay = config.underlay;
             let entry = PeerEntry {
                 underlay: underlay.octets(),
                 next_hop: underlay.octets(),
                 device: if path.known { DEVICE } else { 0 },
                 path_mtu: tunnel.path_mtu(peer).mtu,
-                owes_answer: tunnel.owes_answer(peer).into(),
+                owes_answer: tunnel.has_pending_error(peer).into(),
             };
             object.set_peer(peer, entry).expect("there is room for every peer");
         }
@@ -64,11 +63,11 @@ impl Programs {
         Programs { object, counts, peers: setup.paths.len() }
     }
 
-    /// Other peers, of which those that come have these ways.
+    /// Changes the peers, and gives new ones these entries.
     pub(super) fn update_peers(
         &mut self,
         tunnel: &Tunnel,
-        steps: &Steps,
+        steps: &TableDelta,
         way: impl Fn(Ipv4Addr) -> PeerEntry,
     ) {
         self.object.update_peers(tunnel, steps).expect("there is room");
@@ -77,12 +76,12 @@ impl Programs {
         }
     }
 
-    /// Puts back what packets may have changed: that a sender is owed an answer.
+    /// Restores what packets may have changed: that a sender is owed an answer.
     pub(super) fn restore(&mut self) {
         for peer in (0..self.peers as u32).map(PeerIndex::new) {
             let entry = self.object.peer(peer);
             if entry.owes_answer != 0 {
-                // Only another entry is written.
+                // An equal entry would not be written.
                 let another = PeerEntry { owes_answer: 0, ..entry };
                 let written =
                     self.object.set_peer(peer, another).and_then(|()| self.object.set_peer(peer, entry));
@@ -91,7 +90,7 @@ impl Programs {
         }
     }
 
-    /// What has been counted since they were loaded.
+    /// Counts since the programs were loaded.
     pub(super) fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         totals.peers.resize(self.peers, adit_tunnel::PeerTotals::default());
@@ -99,10 +98,10 @@ impl Programs {
         totals
     }
 
-    /// Runs the program for that way on a packet.
+    /// Runs the program of that direction on a packet.
     ///
     /// # Errors
-    /// The kernel makes no packet of it.
+    /// Fails if the kernel makes no packet of the bytes.
     pub(super) fn run(&mut self, direction: Direction, packet: &Packet) -> Result<Ran, String> {
         let name = match direction {
             Direction::Encap => program::ENCAP,
@@ -130,8 +129,8 @@ impl Programs {
     }
 }
 
-/// For this host: the loopback interface's address is all zeros. What is IPv6 is said to be, where the kernel
-/// believes it.
+/// An Ethernet header for this host: the loopback interface's address is all zeros. It says IPv6
+/// where the kernel believes that.
 fn link_header(bytes: &[u8]) -> [u8; ETHERNET] {
     const IPV6_HEADER_LEN: usize = 40;
     let ipv6 = bytes.len() >= IPV6_HEADER_LEN && bytes[0] >> 4 == 6;

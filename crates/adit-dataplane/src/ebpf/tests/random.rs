@@ -1,4 +1,5 @@
-//! Any tunnel, any packet: the two planes never disagree; and what is usual, the programs carry.
+//! Random tunnels and packets: the two planes never disagree, and the programs carry what is
+//! ordinary.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,9 +18,9 @@ use super::gateway::Gateway;
 use super::programs::Programs;
 use super::strategies::{packets, setup};
 
-/// Tunnels, unless `PROPTEST_CASES` says otherwise.
+/// Number of tunnels, unless `PROPTEST_CASES` says otherwise.
 const TUNNELS: u32 = 64;
-/// Packets before each. Loading programs takes as long as running them on hundreds.
+/// Packets for each tunnel. Loading programs takes as long as running them on hundreds.
 const PACKETS: usize = 150;
 /// The same packets in every run, unless `PROPTEST_RNG_SEED` says otherwise.
 const SEED: u64 = 2003;
@@ -46,13 +47,13 @@ fn the_two_planes_never_disagree() {
     }
     let seen = seen.into_inner();
     tell(&seen);
-    // That they agree says nothing of what never came up.
+    // Agreement proves nothing about cases that never occur.
     for expected in EXPECTED {
         assert!(seen.get(expected).is_some_and(|count| *count >= 20), "hardly ever: {expected}: {seen:#?}");
     }
 }
 
-/// What has to come up, for the test to be worth something.
+/// Cases that must occur.
 const EXPECTED: [&str; 8] = [
     "Encap, carried: sent",
     "Encap, dropped: dropped",
@@ -131,24 +132,24 @@ fn is_usual(setup: &Setup, direction: Direction, packet: &Packet, outcome: &Outc
         Outcome::Delivered(inner) => packet.gso_size.is_none() && !is_for_a_peer(setup, inner),
         Outcome::Dropped(_) | Outcome::Answered { .. } => false,
     };
-    // A fragment that comes out is userspace's: its siblings may be.
+    // An inner fragment is for userspace, because its siblings may be.
     let in_pieces = direction == Direction::Decap && is_fragment(bytes);
     unoptioned && open && ends && !in_pieces && !has_odd_mss(inner)
 }
 
-/// Whether the datagram inside is a fragment.
+/// Whether the inner datagram is a fragment.
 fn is_fragment(outer: &[u8]) -> bool {
     outer.get(HEADER_LEN + 6..HEADER_LEN + 8).is_some_and(|rest| rest[0] & 0x3f != 0 || rest[1] != 0)
 }
 
-/// It was to be relayed, and the host had to judge it.
+/// Whether it was for another peer, so that the host had to decide.
 fn is_for_a_peer(setup: &Setup, inner: &[u8]) -> bool {
     let destination = Ipv4Packet::parse(inner, Validation::Datapath).expect("it was delivered").destination();
     let tunnel = Gateway::new(setup).tunnel;
     tunnel.lookup_inner(destination).is_some() && !tunnel.is_local(destination)
 }
 
-/// What looks like an MSS option, elsewhere than first.
+/// Whether something looks like an MSS option and is not the first option.
 fn has_odd_mss(inner: &[u8]) -> bool {
     let Some(segment) = inner.get(HEADER_LEN..) else { return false };
     let is_first = inner[6] & 0x1f == 0 && inner[7] == 0;

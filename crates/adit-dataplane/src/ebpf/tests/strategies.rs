@@ -1,13 +1,13 @@
-//! Tunnels and packets of all kinds: mostly right, and near where something changes.
+//! Strategies for tunnels and packets: mostly valid, and close to where behaviour changes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::{Owner, PeerLookup};
-use adit_tunnel::{PeerConfig, Tunnel, TunnelConfig};
+use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
@@ -18,11 +18,11 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// The most that a test run begins with is less than a page.
+/// A test run's packet is smaller than a page.
 const MAX_LEN: usize = 3000;
 const MAX_PEERS: usize = 4;
 
-/// PrefixOwners inside each other and beside each other, each somebody's or nobody's.
+/// Networks inside each other and beside each other. A tunnel gives each to somebody or to nobody.
 const NETWORKS: [&str; 12] = [
     "172.16.0.0/12",
     "172.16.17.0/24",
@@ -38,7 +38,7 @@ const NETWORKS: [&str; 12] = [
     "10.2.0.0/16",
 ];
 
-/// Inside those networks and at their ends.
+/// Addresses inside those networks and at their ends.
 const INSIDE: [&str; 16] = [
     "172.16.0.1",
     "172.16.17.0",
@@ -58,7 +58,7 @@ const INSIDE: [&str; 16] = [
     "10.2.3.4",
 ];
 
-/// Outside all of them: gateways, strangers, what is nobody's.
+/// Addresses outside all of them: gateways, unknown sources, addresses of nobody.
 const OUTSIDE: [&str; 11] = [
     "10.1.1.1",
     "10.1.1.2",
@@ -73,7 +73,7 @@ const OUTSIDE: [&str; 11] = [
     "0.0.0.0",
 ];
 
-/// Bytes of outer datagrams: the least that is believed, the most that is usual, and some between.
+/// MTUs of outer datagrams: the smallest accepted, the largest usual, and some between.
 const MTUS: [u16; 6] = [88, 100, 576, 1006, 1500, 1501];
 
 fn parse(address: &str) -> Ipv4Addr {
@@ -84,12 +84,12 @@ fn gateway(peer: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 1, 2 + peer as u8)
 }
 
-/// Now and then.
+/// True in this percentage of cases.
 fn rarely(percent: u32) -> impl Strategy<Value = bool> {
     (0..100_u32).prop_map(move |n| n < percent)
 }
 
-/// A tunnel with one to four peers, and what is known of them.
+/// A tunnel with one to four peers, and the state of their paths.
 pub(super) fn setup() -> impl Strategy<Value = Setup> {
     let owners = vec(any::<usize>(), NETWORKS.len());
     let mtu = prop_oneof![2 => Just(1500), 1 => select(&MTUS[..])];
@@ -104,22 +104,21 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         // 0: nobody, 1: us.
         let of = |owner| {
             let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
-            owned.map(|(network, _)| network.parse().expect("a network")).collect()
+            owned.map(|(network, _)| network.parse().expect("a network")).collect::<Vec<_>>()
         };
-        let peer = |index| PeerConfig {
-            name: format!("p{index}"),
-            underlay: gateway(index).into(),
-            networks: of(index + 2),
-        };
+        let mut set = PeerSet::nested(Some(A), of(1)).ok()?;
+        for index in 0..peers {
+            let name = format!("p{index}").parse().expect("a name");
+            set.insert(Peer { name, underlay: gateway(index), networks: of(index + 2) }).ok()?;
+        }
         let config = TunnelConfig {
-            underlay: A.into(),
-            networks: of(1),
+            underlay: A,
+            peers: set,
             outer,
             mss_clamp,
             underlay_mtu: 1500,
-            local_addresses: locals.into_iter().map(|address| IpAddr::from(parse(address))).collect(),
+            local_addresses: locals.into_iter().map(parse).collect(),
             probe: None,
-            peers: (0..peers).map(peer).collect(),
         };
         Tunnel::new(config.clone()).ok()?;
         let path = |path: &Path| if usual { Path::of(path.mtu) } else { *path };
@@ -153,8 +152,7 @@ fn address() -> impl Strategy<Value = Ipv4Addr> {
 /// A peer's gateway, and the two ends of a conversation.
 type Ends = (Ipv4Addr, Ipv4Addr, Ipv4Addr);
 
-/// Mostly from somebody behind that gateway to somebody else's network, or the other way round, as far as there
-/// are such.
+/// Mostly between somebody behind that gateway and somebody in another network, if there are such.
 fn ends(setup: &Setup) -> BoxedStrategy<Ends> {
     let tunnel = Tunnel::new(setup.config.clone()).expect("it has been made before");
     let owned: Vec<(Owner, Ipv4Addr)> = INSIDE
@@ -180,18 +178,18 @@ fn ttl() -> impl Strategy<Value = u8> {
     prop_oneof![8 => 2..=255_u8, 1 => Just(1), 1 => Just(0)]
 }
 
-/// Bytes of options: whole words.
+/// IPv4 options: whole words.
 fn ip_options() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![12 => Just(Vec::new()), 1 => vec(Just(1_u8), 4), 1 => vec(Just(1_u8), 40)]
 }
 
-/// Bytes of a whole datagram, without options: small, or near what a path takes.
+/// Length of a datagram without options, in bytes: small, or close to what a path takes.
 fn len() -> impl Strategy<Value = usize> {
     let edge = (select(&MTUS[..]), 18..=22_usize).prop_map(|(mtu, less)| usize::from(mtu) - less);
     prop_oneof![3 => 60..200_usize, 1 => edge]
 }
 
-/// A datagram of some transport, between two addresses.
+/// A datagram of some transport between two addresses.
 fn datagram(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Datagram> {
     let transport = prop_oneof![
         4 => Just(Transport::Udp),
@@ -226,12 +224,12 @@ enum Transport {
     Nested,
 }
 
-/// Where in a payload a fragment begins, in units of eight bytes, and its bytes.
+/// Where in a payload a fragment begins, in units of eight bytes, and its length in bytes.
 fn piece() -> impl Strategy<Value = Option<(usize, usize)>> {
     weighted(0.08, (0..2_usize, 8..24_usize))
 }
 
-/// Options of TCP that are no MSS, though some look like one.
+/// TCP options that are not an MSS, though some look like one.
 const OTHER_OPTIONS: [&[u8]; 9] = [
     &[1, 1, 1, 1],
     &[1, 3, 3, 7],
@@ -244,7 +242,8 @@ const OTHER_OPTIONS: [&[u8]; 9] = [
     &[9, 44, 2, 4],
 ];
 
-/// With the MSS first, elsewhere, twice, broken, or not at all; and what only looks like it.
+/// TCP options with the MSS first, elsewhere, twice, broken or absent, and with what only looks
+/// like it.
 fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
     let mss = prop_oneof![0..=9000_u16, 1430..=1462_u16].prop_map(|mss| {
         let [high, low] = mss.to_be_bytes();
@@ -260,7 +259,7 @@ fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What the host's stack gives to the device. Test runs do not begin with less than a header.
+/// What the host's stack gives to the tunnel interface. A test run needs at least a header.
 fn inner(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     // Mostly from us to a peer, sometimes from peer to peer.
     let ends = ends.prop_map(|(_, there, here)| (here, there)).boxed();
@@ -269,7 +268,7 @@ fn inner(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     prop_oneof![9 => one, 1 => gso_packet(ends)]
 }
 
-/// TCP or UDP to be cut.
+/// A TCP or UDP packet to be segmented.
 fn gso_packet(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Packet> {
     let size = prop_oneof![100..1500_u16, Just(1440), Just(1441), Just(1452), Just(1453)];
     let parts = (ends, any::<bool>(), 1000..2800_usize, size, any::<u8>(), ttl(), any::<bool>());
@@ -279,7 +278,7 @@ fn gso_packet(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strateg
     })
 }
 
-/// What comes from the underlay.
+/// What arrives from the underlay.
 fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     let inside = ends.prop_flat_map(|(gateway, from, to)| {
         let ends = Just((from, to));
@@ -287,14 +286,14 @@ fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
             .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
         (Just(gateway), prop_oneof![9 => one, 1 => gso_packet(ends)])
     });
-    let stranger = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
+    let unknown = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
     let elsewhere = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
     let fields = (any::<u8>(), 1..=255_u8, any::<bool>(), any::<u16>(), ip_options(), piece());
     let after = (weighted(0.2, 1..40_usize), mutations(HEADER_LEN));
-    (inside, stranger, elsewhere, fields, after).prop_map(
-        |((gateway, inside), stranger, elsewhere, fields, after)| {
+    (inside, unknown, elsewhere, fields, after).prop_map(
+        |((gateway, inside), unknown, elsewhere, fields, after)| {
             let (padding, mutations) = after;
-            let (from, to) = (stranger.unwrap_or(gateway), elsewhere.unwrap_or(A));
+            let (from, to) = (unknown.unwrap_or(gateway), elsewhere.unwrap_or(A));
             let (tos, ttl, df, id, options, piece) = fields;
             let plain = inside.gso_size.is_none();
             let outer = bare(from, to, Protocol::IPIP, inside.bytes).tos(tos).ttl(ttl).df(df).id(id);
@@ -313,20 +312,20 @@ fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     )
 }
 
-/// Something done to a packet that was right.
+/// A change to a valid packet.
 #[derive(Debug, Clone)]
 enum Mutation {
-    /// A bit of its first bytes is another.
+    /// Flips a bit of its first bytes.
     Flip { at: usize, bit: u8, mended: bool },
-    /// A byte of its first bytes is this.
+    /// Sets a byte of its first bytes.
     Set { at: usize, value: u8, mended: bool },
-    /// It ends early.
+    /// Ends it early.
     Cut { len: usize },
-    /// Something follows it.
+    /// Appends bytes.
     Extend { by: usize },
 }
 
-/// A few of them, or none, that leave at least `least` bytes.
+/// A few changes or none, which leave at least `least` bytes.
 fn mutations(least: usize) -> impl Strategy<Value = Vec<Mutation>> {
     const HEADERS: RangeInclusive<usize> = 0..=63;
     let mutation = prop_oneof![

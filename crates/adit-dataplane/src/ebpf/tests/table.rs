@@ -1,4 +1,4 @@
-//! The fixtures of every data plane.
+//! The fixtures of every data plane, on the tunnel and on the programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::agreement::{compare, normal};
 use super::gateway::Gateway;
 use super::programs::Programs;
 
-/// All failures of a test at once.
+/// Reports all failures of a test at once.
 #[track_caller]
 fn none(failures: &[String]) {
     assert!(failures.is_empty(), "{} rows fail:\n\n{}", failures.len(), failures.join("\n\n"));
@@ -81,8 +81,9 @@ fn on_programs(programs: &mut Programs, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// A GSO packet of a test run has no type, without which the kernel lets nobody change its length. What the
-/// program would have done shows where nothing changes its length: in a relay, in a drop, and end to end.
+/// What the program does in a test run. A GSO packet of a test run has no type, so the kernel
+/// refuses to change its length. What the program would have done shows in a relay, in a drop, and
+/// end to end.
 fn in_test_run(case: &Case) -> Program {
     let relayed = case.direction == Direction::Decap && matches!(case.outcome, Outcome::Sent(_));
     let refused = case.packet.gso_size.is_some() && case.program == Program::Carries && !relayed;

@@ -1,4 +1,4 @@
-//! What a program notes of a peer without asking userspace.
+//! Reachability that a program notes without asking userspace.
 
 use adit_fixtures::packet::{a_to_b, theirs, udp};
 use adit_fixtures::site::{B, C, HOST_A, HOST_B, HOST_C};
@@ -7,9 +7,10 @@ use adit_fixtures::{Direction, Program, Setup};
 use super::gateway::Gateway;
 use super::programs::Programs;
 
-/// RFC 2003 section 5: whoever was told that a peer is out of reach is told so until the peer is heard, and no longer.
+/// RFC 2003 section 5: senders are told that a peer is unreachable until a datagram comes from it,
+/// and no longer.
 #[test(super::ebpf)]
-fn a_peer_that_is_heard_is_sent_to_at_once() {
+fn a_datagram_from_a_peer_ends_its_unreachability_at_once() {
     let mut setup = Setup::default();
     setup.paths[0].owed = true;
     let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);
