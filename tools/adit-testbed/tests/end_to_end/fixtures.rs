@@ -1,12 +1,11 @@
-//! The fixtures of every data plane, before a whole gateway: frames onto its cables, frames off its
-//! cables, and its counters.
+//! The fixture table on a whole gateway: injected frames, received frames, and counters.
 //!
 //! ```text
-//!   host A (an ear, and what is behind us) ── gateway A ── router (an ear, and all the peers)
+//!   host A (a receiver, and all private hosts) ── gateway A ── router (a receiver, and all peers)
 //! ```
 //!
-//! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on
-//! has one less.
+//! The gateway's kernel forwards too. So an injected inner datagram has one hop more than the
+//! fixture, and a delivered one has one less.
 
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
@@ -32,7 +31,7 @@ use ipnet::Ipv4Net;
 
 use crate::support::{Injector, PATIENCE, mac, wait_until};
 
-/// How long nothing may come, at the end, before nothing more is taken to come.
+/// How long the testbed waits at the end to see that nothing more arrives.
 const QUIET: Duration = Duration::from_millis(50);
 
 #[test(root)]
@@ -57,7 +56,7 @@ fn run(plane: DataplaneChoice) {
     }
 }
 
-/// The same tunnel as a file.
+/// The setup's tunnel as a configuration file.
 fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     let config = &setup.config;
     let networks = |networks: &[Ipv4Net]| {
@@ -95,7 +94,7 @@ fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     )
 }
 
-/// Gateway A between two neighbours that say nothing by themselves.
+/// Gateway A between two neighbours that send nothing by themselves.
 struct Testbed {
     overlay: Overlay,
     inside: Injector,
@@ -110,19 +109,19 @@ impl Testbed {
     fn build(config: &str) -> Self {
         let network = TwoSites::build().unwrap();
         let TwoSites { host_a, gateway_a, router, .. } = &network;
-        // The router is every peer, and answers to nothing but ARP.
+        // The router has the addresses of all peers, and answers only ARP.
         router.sysctl("ipv4/ip_forward", "0").unwrap();
         let silencers = [B, C].map(|peer| {
             router.address("lo", Ipv4Net::from(peer)).unwrap();
             router.run(|| RawSocket::protocol4_placeholder(peer)).unwrap()
         });
-        // The host has no address, so that it answers to nothing at all.
+        // The host has no address, so it answers nothing.
         let inside = gateway_a.index("dummyA").unwrap();
         gateway_a.netlink().unwrap().set_neighbour(inside, HOST_A, mac(host_a, "eth0")).unwrap();
         let eth0 = host_a.index("eth0").unwrap();
         let address = Ipv4Net::new(HOST_A, 24).expect("a prefix");
         host_a.netlink().unwrap().delete_address(eth0, address).unwrap();
-        // To whoever is neither here nor there, so that answers to them leave.
+        // A default route lets ICMP errors to unknown sources leave.
         gateway_a.route(Ipv4Net::default(), Some(HOST_A), None).unwrap();
         let overlay = bring_up(gateway_a, config).unwrap();
         Self {
@@ -136,7 +135,7 @@ impl Testbed {
         }
     }
 
-    /// Puts a case before the gateway, and waits for all that is to come of it.
+    /// Sends the packet of a case, and waits for its outcome and counters.
     fn expect(&mut self, case: &Case) {
         let before = self.overlay.plane().totals();
         match case.direction {
@@ -158,7 +157,7 @@ impl Testbed {
         wait_until(&what, || grown() == expected);
     }
 
-    /// Nothing has come but what was expected.
+    /// Fails if anything unexpected has arrived.
     fn expect_silence(&mut self) {
         for output in [&mut self.at_host, &mut self.at_router] {
             assert_eq!(output.next(QUIET).map(|datagram| hex(&datagram)), None, "nobody has sent that");
@@ -166,7 +165,7 @@ impl Testbed {
     }
 }
 
-/// What the gateway passes on by one of its cables.
+/// What the gateway forwards on one of its cables.
 struct GatewayOutput(wire_tap::FrameReceiver);
 
 impl GatewayOutput {
@@ -182,7 +181,7 @@ impl GatewayOutput {
         assert!(heard == datagram, "{name}: behind the headers, other bytes");
     }
 
-    /// The next datagram that the gateway passes on, waiting so long at most.
+    /// The next datagram that the gateway forwards, or `None` after a timeout.
     fn next(&mut self, patience: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + patience;
         loop {
@@ -194,7 +193,8 @@ impl GatewayOutput {
     }
 }
 
-/// A datagram without padding and what is free in it; `None`: the gateway speaks for itself.
+/// A datagram without padding and with a normalized identification, or `None` if the gateway itself
+/// sent it.
 fn passed_on(bytes: &[u8]) -> Option<Vec<u8>> {
     let packet = Ipv4Packet::parse(bytes, Validation::Datapath).ok()?;
     match packet.source() {
@@ -204,7 +204,7 @@ fn passed_on(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The identification of an outer datagram that may be fragmented is free.
+/// Clears the identification of an outer datagram without DF, for which any value is right.
 fn normal(outer: &[u8]) -> Vec<u8> {
     let mut outer = outer.to_vec();
     if outer[6] & 0x40 == 0 {
@@ -214,7 +214,7 @@ fn normal(outer: &[u8]) -> Vec<u8> {
     outer
 }
 
-/// The same with a hop more or less left.
+/// The same datagram with a changed TTL.
 fn hop(datagram: &[u8], more: i8) -> Vec<u8> {
     let mut datagram = datagram.to_vec();
     let ttl = datagram[8].checked_add_signed(more).expect("a host forwards it");
@@ -222,7 +222,7 @@ fn hop(datagram: &[u8], more: i8) -> Vec<u8> {
     datagram
 }
 
-/// What has been counted since, without when and with which TTL the last one came.
+/// The growth of the counters, without the time and TTL of the last datagram.
 fn since(before: &Totals, after: &Totals) -> Totals {
     let mut since = after.since(before);
     for peer in &mut since.peers {
