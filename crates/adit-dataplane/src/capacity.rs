@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn peers_that_come_and_go_use_the_capacity_up() {
-        let mut tunnel = Tunnel::new(Setup::default().config).expect("it is good");
+        let mut tunnel = Tunnel::new(Setup::default().config).expect("a valid configuration");
         let capacity = Capacity::with_headroom(&tunnel);
         let peer = |underlay: [u8; 4], networks: u32| PeerConfig {
             name: "new".to_owned(),
@@ -52,13 +52,14 @@ mod tests {
         };
         let large = peer([10, 1, 2, 1], capacity.networks as u32);
         let (full, steps) =
-            tunnel.amended(&Amendment { removed: vec![], set: vec![large] }).expect("it is good");
+            tunnel.amended(&Amendment { removed: vec![], set: vec![large] }).expect("a valid configuration");
         assert!(!capacity.holds(&full, &steps), "{capacity:?}");
         // The same underlay address, again and again, is another peer each time.
         for used in tunnel.places()..=capacity.peers {
             let address = [10, 1, 2, 2];
             let set = vec![peer(address, 1)];
-            let (with, steps) = tunnel.amended(&Amendment { removed: vec![], set }).expect("it is good");
+            let (with, steps) =
+                tunnel.amended(&Amendment { removed: vec![], set }).expect("a valid configuration");
             assert_eq!(capacity.holds(&with, &steps), used < capacity.peers, "{used} of {capacity:?}");
             let removed = vec![address.into()];
             tunnel = with.amended(&Amendment { removed, set: vec![] }).expect("it is there").0;
