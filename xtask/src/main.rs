@@ -29,7 +29,8 @@ cargo xtask check
     them. Lists all places at once.
 
 cargo xtask generate
-    Writes the files that are generated from the sources: JSON Schema, OpenAPI, the table of drops.
+    Writes the files that are generated from the sources: JSON Schema, the
+    reference of the configuration, OpenAPI, the table of drops.
 
 cargo xtask bench [ARGS]
     Measures Adit beside the bare underlay and beside other tunnels, and writes the document;

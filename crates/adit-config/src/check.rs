@@ -1,92 +1,46 @@
-//! What only shows when the values of a file are held against each other.
+//! The checks of a file's values against each other.
 //!
-//! Prefixes are either nested or apart, so one walk over them in order, with a stack of those
-//! that are still open, finds every overlap: `n log n` for the order and at most 33 steps each.
+//! [`AddressPlan`] has the rule for names, underlay addresses and networks. Here each of its conflicts
+//! is mapped to the places in the file that take part in it.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::ops::Range;
 
+use adit_peers::{AddressPlan, Conflict, Holder, NAMED_ADDRESSES};
 use ipnet::Ipv4Net;
 
 use crate::model::{DataplaneChoice, Ttl};
-use crate::problem::Sink;
+use crate::problem::Diagnostics;
 use crate::read::FilePart;
 
-/// How many of the addresses inside one network are named.
-const NAMED: usize = 3;
-
 /// Reports what does not fit together.
-pub(crate) fn check(file: &FilePart, sink: &mut Sink) {
-    names(file, sink);
-    underlay_of_the_tunnel(file, sink);
-    driver(file, sink);
-    underlays(file, sink);
-    let networks = ordered(file);
-    overlaps(file, &networks, sink);
-    enclosed_underlays(file, &networks, sink);
-}
-
-/// Whose something is. Ours is the greater, so that of equal prefixes a peer's comes first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
-    Peer(usize),
-    Us,
-}
-
-impl Owner {
-    fn described(self, file: &FilePart) -> String {
-        match self {
-            Self::Us => "this site".to_owned(),
-            Self::Peer(index) => match &file.peers[index].name {
-                Some(name) => format!("peer `{}`", name.value),
-                None => format!("peer number {}", index + 1),
-            },
-        }
-    }
-}
-
-fn names(file: &FilePart, sink: &mut Sink) {
-    let mut first: HashMap<&str, &Range<usize>> = HashMap::new();
-    for name in file.peers.iter().filter_map(|peer| peer.name.as_ref()) {
-        let text = name.value.as_str();
-        let Some(earlier) = first.get(text) else {
-            first.insert(text, &name.span);
-            continue;
-        };
-        let line = sink.source.line(earlier.start);
-        let message = format!("two peers are named `{text}`: the other one is in line {line}");
-        sink.report(name.span.clone(), message, "taken", "give each peer a name of its own")
-            .with_other((*earlier).clone(), "first here");
-    }
-}
-
-/// Our address and where it is written; an interface has none before the overlay starts.
-fn our_underlay(file: &FilePart) -> Option<(Ipv4Addr, &Range<usize>)> {
-    let underlay = file.site.as_ref()?.underlay.as_ref()?;
-    Some((underlay.value.address()?, &underlay.span))
+pub(crate) fn check(file: &FilePart, diagnostics: &mut Diagnostics) {
+    underlay_of_the_tunnel(file, diagnostics);
+    driver(file, diagnostics);
+    addresses(file, diagnostics);
 }
 
 /// The tunnel's own interface leads nowhere but into the tunnel.
-fn underlay_of_the_tunnel(file: &FilePart, sink: &mut Sink) {
+fn underlay_of_the_tunnel(file: &FilePart, diagnostics: &mut Diagnostics) {
     let Some(site) = &file.site else { return };
     let (Some(underlay), Some(device)) = (&site.underlay, &site.device) else { return };
     if underlay.value.interface() == Some(device) {
         let message = format!("`underlay` is {device}, the tunnel's own interface (`device`)");
         let help = "name the interface that faces the public network, such as \"eth0\"";
-        sink.report(underlay.span.clone(), message, "the tunnel itself", help);
+        diagnostics.report(underlay.span.clone(), message, "the tunnel itself", help);
     }
 }
 
 /// What Linux's ipip driver would not do, though it would not say so either.
-fn driver(file: &FilePart, sink: &mut Sink) {
+fn driver(file: &FilePart, diagnostics: &mut Diagnostics) {
     let is_drivers = file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
     let Some((tunnel, df)) = file.tunnel.as_ref().zip(file.df.clone()) else { return };
     if let Ttl::Fixed(ttl) = tunnel.ttl
         && is_drivers
         && !tunnel.df
     {
-        sink.report(
+        diagnostics.report(
             df,
             format!("with dataplane = \"kernel\", df = false needs ttl = \"inherit\": it is {ttl}"),
             "the ipip driver of Linux sets DF wherever the TTL is fixed",
@@ -95,173 +49,206 @@ fn driver(file: &FilePart, sink: &mut Sink) {
     }
 }
 
-fn underlays(file: &FilePart, sink: &mut Sink) {
-    let mut first: HashMap<Ipv4Addr, (Owner, &Range<usize>)> = HashMap::new();
-    if let Some((address, span)) = our_underlay(file) {
-        first.insert(address, (Owner::Us, span));
+/// A peer's place in the file, from 0.
+type Place = usize;
+
+/// Where each network of each owner is written first.
+type NetworkSpans<'f> = HashMap<(Holder<Place>, Ipv4Net), &'f Range<usize>>;
+
+/// Claims all addresses of the file in a plan, and reports the conflicts.
+///
+/// Underlay addresses come before networks, so that a network is reported once with all that it
+/// contains.
+fn addresses(file: &FilePart, diagnostics: &mut Diagnostics) {
+    let owners = Owners { file, networks: OnceCell::new() };
+    let mut plan = AddressPlan::new();
+    let mut report = |span: &Range<usize>, conflicts: Vec<Conflict<Place>>| {
+        for conflict in conflicts {
+            owners.report(span, conflict, diagnostics);
+        }
+    };
+    let peers = || file.peers.iter().enumerate();
+    for (place, name) in peers().filter_map(|(place, peer)| Some((place, peer.name.as_ref()?))) {
+        report(&name.span, plan.claim_name(&name.value, place).err().into_iter().collect());
     }
-    for (index, peer) in file.peers.iter().enumerate() {
-        let Some(underlay) = &peer.underlay else { continue };
-        let Some((owner, earlier)) = first.get(&underlay.value) else {
-            first.insert(underlay.value, (Owner::Peer(index), &underlay.span));
-            continue;
-        };
-        let address = underlay.value;
-        let whose = owner.described(file);
-        let line = sink.source.line(earlier.start);
-        let this = Owner::Peer(index).described(file);
-        let message = format!("{this} has the underlay address {address} of {whose} (line {line})");
-        let help = match owner {
-            Owner::Us => "write the peer's own address: `site.underlay` is ours",
-            Owner::Peer(_) => {
-                "give each peer an address of its own, or put the networks of both into one peer"
+    if let Some(underlay) = file.site.as_ref().and_then(|site| site.underlay.as_ref())
+        && let Some(address) = underlay.value.address()
+    {
+        report(&underlay.span, plan.claim_underlay(address, Holder::Site));
+    }
+    for (place, underlay) in peers().filter_map(|(place, peer)| Some((place, peer.underlay.as_ref()?))) {
+        report(&underlay.span, plan.claim_underlay(underlay.value, Holder::Peer(place)));
+    }
+    for network in file.site.iter().flat_map(|site| &site.networks) {
+        report(&network.span, plan.claim_network(network.value, Holder::Site));
+    }
+    for (place, peer) in peers() {
+        for network in &peer.networks {
+            report(&network.span, plan.claim_network(network.value, Holder::Peer(place)));
+        }
+    }
+}
+
+/// The owners of addresses in a file: how they are described, and where their addresses are written.
+struct Owners<'f> {
+    file: &'f FilePart,
+    /// Made when the first conflict needs it.
+    networks: OnceCell<NetworkSpans<'f>>,
+}
+
+impl<'f> Owners<'f> {
+    fn described(&self, owner: Holder<Place>) -> String {
+        match owner {
+            Holder::Site => "this site".to_owned(),
+            Holder::Peer(place) => match self.file.peers.get(place).and_then(|peer| peer.name.as_ref()) {
+                Some(name) => format!("peer `{}`", name.value),
+                None => format!("peer number {}", place + 1),
+            },
+        }
+    }
+
+    fn name(&self, place: Place) -> Range<usize> {
+        let name = self.file.peers.get(place).and_then(|peer| peer.name.as_ref());
+        name.map(|name| name.span.clone()).unwrap_or_default()
+    }
+
+    fn underlay(&self, owner: Holder<Place>) -> Range<usize> {
+        let span = match owner {
+            Holder::Site => {
+                self.file.site.as_ref().and_then(|site| Some(site.underlay.as_ref()?.span.clone()))
+            }
+            Holder::Peer(place) => {
+                self.file.peers.get(place).and_then(|peer| Some(peer.underlay.as_ref()?.span.clone()))
             }
         };
-        sink.report(underlay.span.clone(), message, "taken", help)
-            .with_other((*earlier).clone(), format!("of {whose}"));
+        span.unwrap_or_default()
     }
-}
 
-/// A network of the file.
-struct Network<'f> {
-    prefix: Ipv4Net,
-    owner: Owner,
-    span: &'f Range<usize>,
-}
-
-/// Every network of the file, those that contain others before those.
-fn ordered(file: &FilePart) -> Vec<Network<'_>> {
-    let ours = file.site.iter().flat_map(|site| &site.networks).map(|network| (Owner::Us, network));
-    let theirs = file
-        .peers
-        .iter()
-        .enumerate()
-        .flat_map(|(index, peer)| peer.networks.iter().map(move |network| (Owner::Peer(index), network)));
-    let mut networks: Vec<_> = ours
-        .chain(theirs)
-        .map(|(owner, network)| Network { prefix: network.value, owner, span: &network.span })
-        .collect();
-    networks.sort_by_key(|network| {
-        (network.prefix.addr(), network.prefix.prefix_len(), network.owner, network.span.start)
-    });
-    networks
-}
-
-fn overlaps(file: &FilePart, networks: &[Network<'_>], sink: &mut Sink) {
-    let mut open: Vec<&Network<'_>> = Vec::new();
-    for network in networks {
-        while open.last().is_some_and(|outer| !outer.prefix.contains(&network.prefix)) {
-            open.pop();
-        }
-        // Equal prefixes count as one, or the stack would grow with them.
-        if open.last().is_some_and(|outer| outer.prefix == network.prefix && outer.owner == network.owner) {
-            let first = open[open.len() - 1];
-            let line = sink.source.line(first.span.start);
-            let message = format!(
-                "{} is written twice for {}: also in line {line}",
-                network.prefix,
-                network.owner.described(file)
-            );
-            sink.report(network.span.clone(), message, "again", "remove one of the two")
-                .with_other(first.span.clone(), "first here");
-            continue;
-        }
-        // What is ours is held against every peer's. Of peers among each other the nearest
-        // tells enough: one network for all would otherwise be named again at each depth.
-        let mut peers_told = false;
-        for outer in open.iter().rev().filter(|outer| outer.owner != network.owner) {
-            let with_us = outer.owner == Owner::Us || network.owner == Owner::Us;
-            if with_us || !peers_told {
-                overlap(file, outer, network, sink);
+    fn network(&self, owner: Holder<Place>, network: Ipv4Net) -> Range<usize> {
+        let networks = self.networks.get_or_init(|| {
+            let mut spans = HashMap::new();
+            for network in self.file.site.iter().flat_map(|site| &site.networks) {
+                spans.entry((Holder::Site, network.value)).or_insert(&network.span);
             }
-            peers_told |= !with_us;
-        }
-        if open.last().is_none_or(|outer| outer.prefix != network.prefix) {
-            open.push(network);
+            for (place, peer) in self.file.peers.iter().enumerate() {
+                for network in &peer.networks {
+                    spans.entry((Holder::Peer(place), network.value)).or_insert(&network.span);
+                }
+            }
+            spans
+        });
+        networks.get(&(owner, network)).map(|span| (*span).clone()).unwrap_or_default()
+    }
+
+    /// Reports a conflict of what is written at `span`.
+    fn report(&self, span: &Range<usize>, conflict: Conflict<Place>, diagnostics: &mut Diagnostics) {
+        match conflict {
+            Conflict::NameTaken { name, holder, .. } => {
+                let first = self.name(holder);
+                let line = diagnostics.source.line(first.start);
+                let message = format!("two peers are named `{name}`: the other one is in line {line}");
+                diagnostics
+                    .report(span.clone(), message, "taken", "give each peer a name of its own")
+                    .with_other(first, "first here");
+            }
+            Conflict::UnderlayTaken { address, claimant, holder } => {
+                let first = self.underlay(holder);
+                let line = diagnostics.source.line(first.start);
+                let (this, whose) = (self.described(claimant), self.described(holder));
+                let message = format!("{this} has the underlay address {address} of {whose} (line {line})");
+                let help = match holder {
+                    Holder::Site => "write the peer's own address: `site.underlay` is ours",
+                    Holder::Peer(_) => {
+                        "give each peer an address of its own, or put the networks of both into one peer"
+                    }
+                };
+                diagnostics
+                    .report(span.clone(), message, "taken", help)
+                    .with_other(first, format!("of {whose}"));
+            }
+            Conflict::NetworkRepeated { network, claimant } => {
+                let first = self.network(claimant, network);
+                let line = diagnostics.source.line(first.start);
+                let owner = self.described(claimant);
+                let message = format!("{network} is written twice for {owner}: also in line {line}");
+                diagnostics
+                    .report(span.clone(), message, "again", "remove one of the two")
+                    .with_other(first, "first here");
+            }
+            Conflict::NetworksOverlap { network, claimant, other, holder } => {
+                let claimed = (network, claimant, span.clone());
+                let held = (other, holder, self.network(holder, other));
+                self.overlap(claimed, held, diagnostics);
+            }
+            Conflict::UnderlayEnclosed { network, peer, addresses, count } => {
+                let addresses = addresses.into_iter().map(|(address, owner)| {
+                    (self.underlay(owner), format!("{address} of {}", self.described(owner)), owner)
+                });
+                let mut addresses: Vec<_> = addresses.collect();
+                addresses.sort_by_key(|(place, _, _)| place.start);
+                let mut named: Vec<String> = addresses
+                    .iter()
+                    .map(|(place, named, _)| {
+                        format!("{named} (line {})", diagnostics.source.line(place.start))
+                    })
+                    .collect();
+                if count > NAMED_ADDRESSES {
+                    named.push(format!("and {} more", count - NAMED_ADDRESSES));
+                }
+                let (s, these) = if count == 1 { ("", "the address") } else { ("es", "the addresses") };
+                let message = format!(
+                    "{network} of {} contains the underlay address{s} {}: the tunnel would route into itself",
+                    self.described(Holder::Peer(peer)),
+                    named.join(", "),
+                );
+                let help = format!(
+                    "narrow the network so that it leaves out {these} that the tunnel itself sends to or from"
+                );
+                let problem = diagnostics.report(span.clone(), message, "contains an underlay address", help);
+                for (place, _, owner) in addresses {
+                    problem.with_other(place, format!("underlay address of {}", self.described(owner)));
+                }
+            }
+            // What a single value may not be has been reported where it was read.
+            other => {
+                diagnostics.report(span.clone(), other.to_string(), "not possible", "write another value");
+            }
         }
     }
-}
 
-/// Reports that the networks of two owners overlap: at the one further down in the file, or at
-/// the peer's where the other one is ours.
-fn overlap(file: &FilePart, outer: &Network<'_>, inner: &Network<'_>, sink: &mut Sink) {
-    let swap = match (outer.owner, inner.owner) {
-        (Owner::Us, _) => false,
-        (_, Owner::Us) => true,
-        _ => outer.span.start > inner.span.start,
-    };
-    let (earlier, later) = if swap { (inner, outer) } else { (outer, inner) };
-    let this = format!("{} of {}", later.prefix, later.owner.described(file));
-    let line = sink.source.line(earlier.span.start);
-    let (message, help) = if earlier.owner == Owner::Us {
-        (
-            format!("{this} overlaps our own network {} (line {line})", earlier.prefix),
-            format!(
-                "remove it from the peer, or {} from `site.networks`: a network is behind one site",
-                earlier.prefix
-            ),
-        )
-    } else {
-        (
-            format!("{this} overlaps {} of {} (line {line})", earlier.prefix, earlier.owner.described(file)),
-            "give each network to one peer: remove or narrow one of the two".to_owned(),
-        )
-    };
-    let label = format!("overlaps {}", earlier.prefix);
-    sink.report(later.span.clone(), message, label, help)
-        .with_other(earlier.span.clone(), format!("of {}", earlier.owner.described(file)));
-}
-
-/// Reports the peers' networks that contain an underlay address: what the tunnel sends there
-/// would be routed into the tunnel. A network is reported once, however many are in it.
-fn enclosed_underlays(file: &FilePart, networks: &[Network<'_>], sink: &mut Sink) {
-    let ours = our_underlay(file).into_iter().map(|(address, span)| (Owner::Us, address, span));
-    let theirs = file.peers.iter().enumerate().filter_map(|(index, peer)| {
-        let underlay = peer.underlay.as_ref()?;
-        Some((Owner::Peer(index), underlay.value, &underlay.span))
-    });
-    let mut addresses: Vec<_> = ours.chain(theirs).collect();
-    addresses.sort_by_key(|(_, address, _)| *address);
-
-    // Of networks that lie in each other all are wrong, so each looks for itself. Equal ones of
-    // two peers are looked at once: they overlap, which has been said.
-    let mut last = None;
-    for network in networks.iter().filter(|network| network.owner != Owner::Us) {
-        if last == Some(network.prefix) {
-            continue;
-        }
-        last = Some(network.prefix);
-        let from = addresses.partition_point(|(_, address, _)| *address < network.prefix.network());
-        let to = addresses.partition_point(|(_, address, _)| *address <= network.prefix.broadcast());
-        let inside = &addresses[from..to];
-        if inside.is_empty() {
-            continue;
-        }
-        let mut inside_in_file: Vec<_> = inside.iter().take(NAMED).collect();
-        inside_in_file.sort_by_key(|(_, _, span)| span.start);
-        let mut named: Vec<String> = inside_in_file
-            .iter()
-            .map(|(owner, address, span)| {
-                let line = sink.source.line(span.start);
-                format!("{address} of {} (line {line})", owner.described(file))
-            })
-            .collect();
-        if inside.len() > NAMED {
-            named.push(format!("and {} more", inside.len() - NAMED));
-        }
-        let (s, these) = if inside.len() == 1 { ("", "the address") } else { ("es", "the addresses") };
-        let message = format!(
-            "{} of {} contains the underlay address{s} {}: the tunnel would route into itself",
-            network.prefix,
-            network.owner.described(file),
-            named.join(", "),
-        );
-        let help = format!(
-            "narrow the network so that it leaves out {these} that the tunnel itself sends to or from"
-        );
-        let problem = sink.report(network.span.clone(), message, "contains an underlay address", help);
-        for (owner, _, span) in inside_in_file {
-            problem.with_other((*span).clone(), format!("underlay address of {}", owner.described(file)));
-        }
+    /// Reports that the networks of two owners overlap: at the one further down in the file, or at
+    /// the peer's if the other one is ours.
+    fn overlap(
+        &self,
+        claimed: (Ipv4Net, Holder<Place>, Range<usize>),
+        held: (Ipv4Net, Holder<Place>, Range<usize>),
+        diagnostics: &mut Diagnostics,
+    ) {
+        let is_swapped = match (held.1, claimed.1) {
+            (Holder::Site, _) => false,
+            (_, Holder::Site) => true,
+            _ => held.2.start > claimed.2.start,
+        };
+        let (earlier, later) = if is_swapped { (claimed, held) } else { (held, claimed) };
+        let this = format!("{} of {}", later.0, self.described(later.1));
+        let line = diagnostics.source.line(earlier.2.start);
+        let (message, help) = if earlier.1 == Holder::Site {
+            (
+                format!("{this} overlaps our own network {} (line {line})", earlier.0),
+                format!(
+                    "remove it from the peer, or {} from `site.networks`: a network is behind one site",
+                    earlier.0
+                ),
+            )
+        } else {
+            (
+                format!("{this} overlaps {} of {} (line {line})", earlier.0, self.described(earlier.1)),
+                "give each network to one peer: remove or narrow one of the two".to_owned(),
+            )
+        };
+        let label = format!("overlaps {}", earlier.0);
+        diagnostics
+            .report(later.2, message, label, help)
+            .with_other(earlier.2, format!("of {}", self.described(earlier.1)));
     }
 }

@@ -1,35 +1,26 @@
 //! Values out of the TOML tree, with a report instead of an end where one is wrong.
 
 use std::fmt::Write as _;
+use std::net::Ipv6Addr;
 use std::ops::Range;
 
-use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use crate::problem::Sink;
+use crate::problem::Diagnostics;
+use crate::schema::{KeySpec, Shape, TableSpec};
 use crate::suggest::nearest;
 
 /// A value and its place.
-pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
+pub(crate) type Value<'i> = toml::Spanned<DeValue<'i>>;
 
 /// Something read, and its place.
 #[derive(Clone, Debug)]
-pub(crate) struct At<T> {
+pub(crate) struct Spanned<T> {
     pub(crate) value: T,
     pub(crate) span: Range<usize>,
 }
 
-/// What is known of a key.
-#[derive(Debug)]
-pub(crate) struct Key {
-    pub(crate) name: &'static str,
-    /// What it takes, as it goes after "expected".
-    pub(crate) takes: &'static str,
-    /// A value that is right, as it is written in a file.
-    pub(crate) example: &'static str,
-}
-
-impl Key {
+impl KeySpec {
     fn example(&self) -> String {
         format!("{} = {}", self.name, self.example)
     }
@@ -40,25 +31,17 @@ impl Key {
         span: Range<usize>,
         found: impl AsRef<str>,
         help: Option<String>,
-        sink: &mut Sink,
+        diagnostics: &mut Diagnostics,
     ) {
         let help = help.unwrap_or_else(|| format!("write for example `{}`", self.example()));
-        let message = format!("`{}`: expected {}, found {}", self.name, self.takes, found.as_ref());
-        sink.report(span, message, format!("not {}", self.takes), help);
+        let message = format!("`{}`: expected {}, found {}", self.name, self.expected, found.as_ref());
+        diagnostics.report(span, message, format!("not {}", self.expected), help);
     }
-}
-
-/// A kind of table of the file.
-#[derive(Debug)]
-pub(crate) struct Kind {
-    /// As it is written in a file: `[site]`.
-    pub(crate) title: &'static str,
-    pub(crate) keys: &'static [Key],
 }
 
 /// A table of the file.
 pub(crate) struct Section<'t, 'i> {
-    kind: &'static Kind,
+    spec: &'static TableSpec,
     pub(crate) table: &'t DeTable<'i>,
     pub(crate) header: Range<usize>,
 }
@@ -67,25 +50,25 @@ impl<'t, 'i> Section<'t, 'i> {
     /// Opens a table, and reports the keys in it that nobody knows. `elsewhere` are the other
     /// kinds, where a key may have been meant to be.
     pub(crate) fn open(
-        kind: &'static Kind,
+        spec: &'static TableSpec,
         table: &'t DeTable<'i>,
         header: Range<usize>,
-        elsewhere: &[&'static Kind],
-        sink: &mut Sink,
+        elsewhere: &[&'static TableSpec],
+        diagnostics: &mut Diagnostics,
     ) -> Self {
         for key in table.keys() {
             let name = key.get_ref().as_ref();
-            if kind.keys.iter().all(|known| known.name != name) {
-                let help = mend_key(name, kind, elsewhere);
-                let message = format!("unknown key `{}` in {}", shown(name), kind.title);
-                sink.report(key.span(), message, "not known here", help);
+            if spec.keys.iter().all(|known| known.name != name) {
+                let help = mend_key(name, spec, elsewhere);
+                let message = format!("unknown key `{}` in {}", shown(name), spec.title);
+                diagnostics.report(key.span(), message, "not known here", help);
             }
         }
-        Self { kind, table, header }
+        Self { spec, table, header }
     }
 
     /// The value of a key that may be left out, with what is known of the key.
-    pub(crate) fn optional(&self, name: &'static str) -> Option<(&'static Key, &'t Value<'i>)> {
+    pub(crate) fn optional(&self, name: &'static str) -> Option<(&'static KeySpec, &'t Value<'i>)> {
         let key = self.key(name);
         self.table.get(name).map(|value| (key, value))
     }
@@ -94,31 +77,36 @@ impl<'t, 'i> Section<'t, 'i> {
     pub(crate) fn required(
         &self,
         name: &'static str,
-        sink: &mut Sink,
-    ) -> Option<(&'static Key, &'t Value<'i>)> {
+        diagnostics: &mut Diagnostics,
+    ) -> Option<(&'static KeySpec, &'t Value<'i>)> {
         let found = self.optional(name);
         if found.is_none() {
             let key = self.key(name);
-            let message = format!("`{name}` is missing in {}: expected {}", self.kind.title, key.takes);
+            let message = format!("`{name}` is missing in {}: expected {}", self.spec.title, key.expected);
             let label = format!("no `{name}` in this section");
-            sink.report(self.header.clone(), message, label, format!("add `{}`", key.example())).absence =
-                true;
+            diagnostics
+                .report(self.header.clone(), message, label, format!("add `{}`", key.example()))
+                .absence = true;
         }
         found
     }
 
-    fn key(&self, name: &str) -> &'static Key {
-        self.kind.keys.iter().find(|key| key.name == name).expect("read asks for keys of its own kind")
+    fn key(&self, name: &str) -> &'static KeySpec {
+        self.spec.keys.iter().find(|key| key.name == name).expect("read asks for keys of its own kind")
     }
 }
 
 /// A text.
-pub(crate) fn string<'t>(key: &Key, value: &'t Value<'_>, sink: &mut Sink) -> Option<&'t str> {
+pub(crate) fn string<'t>(
+    key: &KeySpec,
+    value: &'t Value<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<&'t str> {
     if let DeValue::String(text) = value.get_ref() {
         return Some(text.as_ref());
     }
     let help = match value.get_ref() {
-        DeValue::Array(array) => match array.iter().next().map(Spanned::get_ref) {
+        DeValue::Array(array) => match array.iter().next().map(toml::Spanned::get_ref) {
             Some(DeValue::String(text)) => {
                 Some(format!("without brackets: `{} = \"{}\"`", key.name, shown(text)))
             }
@@ -126,12 +114,12 @@ pub(crate) fn string<'t>(key: &Key, value: &'t Value<'_>, sink: &mut Sink) -> Op
         },
         _ => None,
     };
-    key.refuse(value.span(), described(value), help, sink);
+    key.refuse(value.span(), described(value), help, diagnostics);
     None
 }
 
 /// `true` or `false`.
-pub(crate) fn boolean(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<bool> {
+pub(crate) fn boolean(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<bool> {
     let help = match value.get_ref() {
         DeValue::Boolean(truth) => return Some(*truth),
         DeValue::String(text) => match text.to_ascii_lowercase().as_str() {
@@ -147,13 +135,18 @@ pub(crate) fn boolean(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<b
         },
         _ => None,
     };
-    key.refuse(value.span(), described(value), help, sink);
+    key.refuse(value.span(), described(value), help, diagnostics);
     None
 }
 
 /// One of `words`.
-pub(crate) fn word<T: Copy>(key: &Key, value: &Value<'_>, words: &[(&str, T)], sink: &mut Sink) -> Option<T> {
-    let text = string(key, value, sink)?;
+pub(crate) fn word<T: Copy>(
+    key: &KeySpec,
+    value: &Value<'_>,
+    words: &[(&str, T)],
+    diagnostics: &mut Diagnostics,
+) -> Option<T> {
+    let text = string(key, value, diagnostics)?;
     let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
     if found.is_none() {
         let near = nearest(text, words.iter().map(|(word, _)| *word));
@@ -161,20 +154,19 @@ pub(crate) fn word<T: Copy>(key: &Key, value: &Value<'_>, words: &[(&str, T)], s
             value.span(),
             described(value),
             near.map(|near| format!("did you mean \"{near}\"?")),
-            sink,
+            diagnostics,
         );
     }
     found
 }
 
-/// A number from `least` to `most`, or `word`, which is `None`.
+/// A number of the key's range, or the key's word, which is `None`.
 pub(crate) fn number_or_word(
-    key: &Key,
+    key: &KeySpec,
     value: &Value<'_>,
-    (least, most): (u16, u16),
-    word: &str,
-    sink: &mut Sink,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Option<u16>> {
+    let Shape::NumberOrWord { least, most, word, .. } = key.shape else { return None };
     let help = match value.get_ref() {
         DeValue::Integer(number) => {
             // What does not fit is far out of any range, too.
@@ -196,18 +188,22 @@ pub(crate) fn number_or_word(
         DeValue::String(text) => nearest(text, [word]).map(|near| format!("did you mean \"{near}\"?")),
         _ => None,
     };
-    key.refuse(value.span(), described(value), help, sink);
+    key.refuse(value.span(), described(value), help, diagnostics);
     None
 }
 
 /// A list.
-pub(crate) fn array<'t, 'i>(key: &Key, value: &'t Value<'i>, sink: &mut Sink) -> Option<&'t DeArray<'i>> {
+pub(crate) fn array<'t, 'i>(
+    key: &KeySpec,
+    value: &'t Value<'i>,
+    diagnostics: &mut Diagnostics,
+) -> Option<&'t DeArray<'i>> {
     let help = match value.get_ref() {
         DeValue::Array(array) => return Some(array),
         DeValue::String(text) => Some(format!("in brackets: `{} = [\"{}\"]`", key.name, shown(text))),
         _ => None,
     };
-    key.refuse(value.span(), described(value), help, sink);
+    key.refuse(value.span(), described(value), help, diagnostics);
     None
 }
 
@@ -245,10 +241,10 @@ pub(crate) fn shown(text: &str) -> String {
     shown
 }
 
-/// What to do about a key that is not of `kind`.
-fn mend_key(name: &str, kind: &Kind, elsewhere: &[&'static Kind]) -> String {
-    let near = |kind: &Kind| nearest(name, kind.keys.iter().map(|key| key.name));
-    if let Some(near) = near(kind) {
+/// What to do about a key that is not of `spec`.
+fn mend_key(name: &str, spec: &TableSpec, elsewhere: &[&'static TableSpec]) -> String {
+    let near = |spec: &TableSpec| nearest(name, spec.keys.iter().map(|key| key.name));
+    if let Some(near) = near(spec) {
         return format!("did you mean `{near}`?");
     }
     if let Some(other) = elsewhere.iter().find(|other| other.keys.iter().any(|key| key.name == name)) {
@@ -257,6 +253,16 @@ fn mend_key(name: &str, kind: &Kind, elsewhere: &[&'static Kind]) -> String {
     if let Some((near, other)) = elsewhere.iter().find_map(|other| Some((near(other)?, other))) {
         return format!("did you mean `{near}`? That belongs in {}", other.title);
     }
-    let known: Vec<String> = kind.keys.iter().map(|key| format!("`{}`", key.name)).collect();
-    format!("remove it; {} knows {}", kind.title, known.join(", "))
+    let known: Vec<String> = spec.keys.iter().map(|key| format!("`{}`", key.name)).collect();
+    format!("remove it; {} knows {}", spec.title, known.join(", "))
+}
+
+/// Whether `text` is meant as an IPv6 address or prefix.
+pub(crate) fn is_ipv6(text: &str) -> bool {
+    text.split('/').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
+}
+
+/// The help for an IPv6 address.
+pub(crate) fn no_ipv6() -> String {
+    "IPv6 is not supported yet in this version: write IPv4".to_owned()
 }

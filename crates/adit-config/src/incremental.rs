@@ -1,21 +1,18 @@
 //! A file of which little has changed since it was read last: only that is read.
 
-use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use adit_peers::{Peer, PeerDelta, PeerName};
 use toml::de::DeTable;
 
-use crate::model::{Config, Peer};
-use crate::problem::Sink;
+use crate::model::Config;
+use crate::problem::Diagnostics;
 use crate::read::read_peers;
 use crate::source::Source;
 
 /// What a peer's section begins with. In a text without mistakes a line that begins with a bracket is the head of a
 /// section: a string of several lines is no value that any key takes, and an array in an array neither.
 const HEAD: &str = "[[peer]]";
-/// Each new network is compared with every other one.
-const MOST_NETWORKS: usize = 64;
 
 impl Config {
     /// What `text` says, where `self` is what `before` says, and only some peers in one place of the two differ. As
@@ -23,20 +20,23 @@ impl Config {
     ///
     /// `None`: more is different, or there may be a mistake. [`Config::parse`] tells which.
     #[must_use]
-    pub fn parse_beside(&self, before: &str, text: &str) -> Option<Self> {
+    pub fn parse_incremental(&self, before: &str, text: &str) -> Option<Self> {
         let (old, new) = different_sections(before, text)?;
         let (old, new) = (sections(old)?, sections(new)?);
-        let from = self.peers.iter().position(|peer| Some(peer) == old.first())?;
-        let to = from + old.len();
-        if self.peers.get(from..to)? != old {
+        let is_known = |peer: &Peer| self.peers.get(&peer.name).is_some_and(|known| **known == *peer);
+        if old.is_empty() || !old.iter().all(is_known) {
             return None;
         }
-        let (earlier, later) = (&self.peers[..from], &self.peers[to..]);
-        if !fits(self, &new, earlier.iter().chain(later)) {
-            return None;
+        let is_in = |peers: &[Peer], name: &PeerName| peers.iter().any(|peer| peer.name == *name);
+        let gone = old.iter().map(|peer| &peer.name).filter(|name| !is_in(&new, name));
+        let mut delta = PeerDelta { removed: gone.cloned().collect(), ..PeerDelta::default() };
+        for peer in new {
+            let of_known = is_in(&old, &peer.name);
+            if of_known { &mut delta.replaced } else { &mut delta.inserted }.push(Arc::new(peer));
         }
-        let peers = [earlier, &new, later].concat();
-        Some(Self { site: self.site.clone(), tunnel: self.tunnel.clone(), peers })
+        // As of a file that is read as a whole.
+        let peers = self.peers.clone().with_revision(delta.base);
+        Some(Self { site: self.site.clone(), peers: peers.apply(&delta).ok()? })
     }
 }
 
@@ -82,50 +82,10 @@ fn sections(text: &str) -> Option<Vec<Peer>> {
     if !errors.is_empty() || tree.get_ref().len() != 1 {
         return None;
     }
-    let mut sink = Sink::new(Source::new("", text));
-    let parts = read_peers(tree.get_ref().get("peer")?, &mut sink);
-    sink.finish().ok()?;
+    let mut diagnostics = Diagnostics::new(Source::new("", text));
+    let parts = read_peers(tree.get_ref().get("peer")?, &mut diagnostics);
+    diagnostics.finish().ok()?;
     parts.into_iter().map(|part| part.finish()).collect()
-}
-
-/// Whether nothing of the new peers can be a mistake beside the others. What may be one is left to a look at everything.
-fn fits<'p>(config: &Config, new: &[Peer], others: impl Iterator<Item = &'p Peer> + Clone) -> bool {
-    let networks: Vec<(usize, Ipv4Net)> = (0..)
-        .zip(new)
-        .flat_map(|(owner, peer)| peer.networks.iter().map(move |network| (owner, *network)))
-        .collect();
-    if networks.len() > MOST_NETWORKS {
-        return false;
-    }
-    // What an interface has, the overlay holds against them.
-    let ours = config.site.underlay.address();
-    let names: HashSet<&str> = new.iter().map(|peer| peer.name.as_str()).collect();
-    let underlays: HashSet<Ipv4Addr> = new.iter().map(|peer| peer.underlay).collect();
-    let is_inside = |address: &Ipv4Addr| networks.iter().any(|(_, network)| network.contains(address));
-    let meets = |other: &Ipv4Net| networks.iter().any(|(_, network)| overlap(network, other));
-    let among_themselves = names.len() == new.len()
-        && underlays.len() == new.len()
-        && networks.iter().enumerate().all(|(n, (owner, network))| {
-            networks[..n].iter().all(|(other_owner, other)| {
-                if owner == other_owner { network != other } else { !overlap(network, other) }
-            })
-        });
-    among_themselves
-        && !ours.is_some_and(|ours| underlays.contains(&ours) || is_inside(&ours))
-        && !underlays.iter().any(is_inside)
-        && !config.site.networks.iter().any(meets)
-        && others.clone().all(|peer| {
-            !names.contains(peer.name.as_str())
-                && !underlays.contains(&peer.underlay)
-                && !is_inside(&peer.underlay)
-                && peer.networks.iter().all(|network| {
-                    !meets(network) && !underlays.iter().any(|underlay| network.contains(underlay))
-                })
-        })
-}
-
-fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
-    one.contains(&other.network()) || other.contains(&one.network())
 }
 
 #[cfg(test)]
@@ -144,11 +104,11 @@ mod tests {
 
     fn assert_same(before: &str, text: &str) -> bool {
         let Ok(known) = Config::parse("before", before) else { return false };
-        let beside = known.parse_beside(before, text);
-        if let Some(beside) = &beside {
-            assert_eq!(Some(beside), Config::parse("text", text).ok().as_ref(), "{before}\n->\n{text}");
+        let incremental = known.parse_incremental(before, text);
+        if let Some(incremental) = &incremental {
+            assert_eq!(Some(incremental), Config::parse("text", text).ok().as_ref(), "{before}\n->\n{text}");
         }
-        beside.is_some()
+        incremental.is_some()
     }
 
     #[test]

@@ -25,25 +25,29 @@
 mod check;
 mod decode;
 mod incremental;
+mod json_schema;
 mod listen;
 mod load;
 mod model;
 mod name;
 mod problem;
 mod read;
+mod reference;
 mod schema;
 mod scope;
 mod source;
 mod suggest;
 mod syntax;
 mod underlay;
+mod write;
 
+pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet};
+pub use json_schema::json_schema;
 pub use load::LoadError;
 pub use model::{
-    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
+    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, SiteConfig, Ttl, TunnelOptions,
     Underlay,
 };
-pub use name::{DeviceName, NameError, NetnsName, PeerName, SiteName};
+pub use name::{DeviceName, NetnsName, SiteName};
 pub use problem::{Place, Problem, Problems};
-pub use schema::json_schema;
-pub use underlay::UnderlayConflict;
+pub use reference::reference;

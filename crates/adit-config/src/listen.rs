@@ -4,23 +4,25 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use toml::de::DeValue;
 
-use crate::decode::{Key, Value, described, string};
-use crate::problem::Sink;
+use crate::decode::{Value, described, string};
+use crate::problem::Diagnostics;
+use crate::schema::{KeySpec, OFF};
 use crate::suggest::nearest;
 
-/// What means that nothing listens.
-pub(crate) const OFF: &str = "off";
-
 /// The address, or `Some(None)` for [`OFF`]. `None` where it is neither.
-pub(crate) fn listen(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<Option<SocketAddr>> {
+pub(crate) fn listen(
+    key: &KeySpec,
+    value: &Value<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Option<SocketAddr>> {
     if let DeValue::Integer(port) = value.get_ref()
         && port.as_str().parse::<u16>().is_ok_and(|port| port > 0)
     {
         let help = format!("with the address: `{} = \"127.0.0.1:{}\"`", key.name, port.as_str());
-        key.refuse(value.span(), described(value), Some(help), sink);
+        key.refuse(value.span(), described(value), Some(help), diagnostics);
         return None;
     }
-    let text = string(key, value, sink)?;
+    let text = string(key, value, diagnostics)?;
     if text == OFF {
         return Some(None);
     }
@@ -31,7 +33,7 @@ pub(crate) fn listen(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<Op
         },
         Err(_) => meant(text).map(|meant| format!("write for example `{} = \"{meant}\"`", key.name)),
     };
-    key.refuse(value.span(), described(value), help, sink);
+    key.refuse(value.span(), described(value), help, diagnostics);
     None
 }
 

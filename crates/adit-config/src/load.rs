@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use crate::check::check;
 use crate::model::Config;
-use crate::problem::{Problems, Sink};
+use crate::problem::{Diagnostics, Problems};
 use crate::read::read;
 use crate::source::Source;
 use crate::syntax::syntax;
@@ -57,12 +57,12 @@ impl Config {
     /// # Errors
     /// Every mistake of the file.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Problems> {
-        let mut sink = Sink::new(Source::new(file_name, text));
+        let mut diagnostics = Diagnostics::new(Source::new(file_name, text));
         let (tree, errors) = DeTable::parse_recoverable(text);
-        let file = read(&tree, &mut sink);
-        check(&file, &mut sink);
-        syntax(errors, &tree, &mut sink);
-        sink.finish()?;
+        let file = read(&tree, &mut diagnostics);
+        check(&file, &mut diagnostics);
+        syntax(errors, &tree, &mut diagnostics);
+        diagnostics.finish()?;
         Ok(file.finish().expect("what could not be read has been reported"))
     }
 
@@ -88,14 +88,14 @@ impl Config {
 /// The place of the first byte that is no text.
 fn not_utf8(name: &str, bytes: &[u8], at: usize) -> Problems {
     // What comes before `at` stays as it is, so the place does too.
-    let mut sink = Sink::new(Source::new(name, &String::from_utf8_lossy(bytes)));
-    sink.report(
+    let mut diagnostics = Diagnostics::new(Source::new(name, &String::from_utf8_lossy(bytes)));
+    diagnostics.report(
         at..at + 1,
         format!("a configuration is text in UTF-8, found the byte 0x{:02x}", bytes[at]),
         "no UTF-8",
         "save the file as UTF-8",
     );
-    match sink.finish() {
+    match diagnostics.finish() {
         Err(problems) => problems,
         Ok(()) => unreachable!("one was reported"),
     }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use adit_peers::{Conflict, Peer, PeerSet};
 use ipnet::Ipv4Net;
 
-use crate::name::{DeviceName, NetnsName, PeerName, SiteName};
+use crate::name::{DeviceName, NetnsName, SiteName};
 
 /// Smallest MTU of a tunnel's interface, in bytes: what every IPv4 module must forward whole
 /// (RFC 791, section 3.2).
@@ -15,41 +16,53 @@ pub const MIN_MTU: u16 = 68;
 /// 20 bytes of the outer header (65,535 − 20).
 pub const MAX_MTU: u16 = 65_515;
 
-/// One site's configuration.
+/// One site's configuration: the site itself, and its peers.
 ///
-/// What [`Config::parse`] returns is valid as a whole: no networks of two owners overlap, no
-/// underlay address lies inside a peer's network, names and addresses are unique, and prefixes
-/// have no host bits.
+/// The peers keep the rule of [`AddressPlan`](adit_peers::AddressPlan), among themselves and against
+/// the site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// This side of the overlay.
-    pub site: Site,
-    /// How the tunnel treats what it carries.
-    pub tunnel: TunnelOptions,
-    /// The other sites, in the order of the file. May be empty: a site that waits for its first
-    /// peer is valid.
-    pub peers: Vec<Peer>,
+    pub site: SiteConfig,
+    /// The other sites. May be empty: a site that waits for its first peer is valid.
+    pub peers: PeerSet,
 }
 
-/// This side of the overlay.
+impl Config {
+    /// The configuration of a site with these peers, which are inserted in order.
+    ///
+    /// # Errors
+    /// The first conflict of the site with itself, or of a peer with what comes before it.
+    pub fn new(site: SiteConfig, peers: impl IntoIterator<Item = Peer>) -> Result<Self, Conflict> {
+        let mut set = PeerSet::new(site.underlay.address(), site.networks.iter().copied())?;
+        for peer in peers {
+            set.insert(peer)?;
+        }
+        Ok(Self { site, peers: set })
+    }
+}
+
+/// This side of the overlay, and how its tunnel treats packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site {
+pub struct SiteConfig {
     /// Names the overlay's socket, state and pins.
     pub name: SiteName,
     /// Our address on the public network, the outer source, or the interface that has it.
     pub underlay: Underlay,
-    /// What lives behind this site. Never empty.
+    /// The networks behind this site. Never empty in a file.
     pub networks: Vec<Ipv4Net>,
-    /// The tunnel's interface. Default `adit0`.
+    /// The tunnel interface. Default `adit0`.
     pub device: DeviceName,
-    /// What carries the packets.
+    /// The data plane that carries the packets.
     pub dataplane: DataplaneChoice,
-    /// The network namespace that the tunnel's interface and routes are in. Default: where the overlay is run.
+    /// The network namespace of the tunnel interface and its routes. Default: the one where Adit runs.
     pub netns: Option<NetnsName>,
-    /// The VRF that they are in. Default: none.
+    /// The VRF of the tunnel interface and its routes. Default: none.
     pub vrf: Option<DeviceName>,
-    /// Where a scraper finds the overlay's numbers. Default: nowhere.
+    /// The address and port of the metrics server. Default: none.
     pub metrics: Option<SocketAddr>,
+    /// How the tunnel treats packets.
+    pub tunnel: TunnelOptions,
 }
 
 /// Where our side of the public network is.
@@ -94,17 +107,6 @@ impl fmt::Display for Underlay {
             Self::Interface(name) => name.fmt(f),
         }
     }
-}
-
-/// Another site, reached through the tunnel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Unique among the peers.
-    pub name: PeerName,
-    /// Its address on the public network. Always unicast, unique, and not ours.
-    pub underlay: Ipv4Addr,
-    /// What may be reached, and may speak, through this peer. Never empty.
-    pub networks: Vec<Ipv4Net>,
 }
 
 /// How the tunnel treats what it carries.

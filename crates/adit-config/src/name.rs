@@ -3,19 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Longest name of a site or a peer, in bytes.
-const MAX_NAME: usize = 32;
+use adit_peers::{NameError, PeerName};
 
 /// Longest name of an interface, in bytes: the kernel's `IFNAMSIZ` without its NUL.
 const MAX_DEVICE: usize = 15;
 
 /// Longest name of a network namespace, in bytes: that of a file.
 const MAX_NETNS: usize = 255;
-
-/// Why a text is no name. It says what was wrong and what is expected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NameError(String);
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $check:ident) => {
@@ -65,12 +59,7 @@ macro_rules! name {
 
 name! {
     /// A site's name: 1 to 32 of `a-z`, `0-9` and `-`, because it becomes a part of file names.
-    SiteName, check_name
-}
-
-name! {
-    /// A peer's name: by the same rule as a [`SiteName`], since that is what it names.
-    PeerName, check_name
+    SiteName, check_site
 }
 
 name! {
@@ -90,55 +79,43 @@ impl Default for DeviceName {
     }
 }
 
-fn check_name(text: &str) -> Result<(), NameError> {
-    if text.is_empty() {
-        return Err(NameError("is empty".to_owned()));
-    }
-    if let Some(c) = text.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
-        return Err(NameError(format!("has {} in it", character(c))));
-    }
-    if text.len() > MAX_NAME {
-        return Err(NameError(format!("is {} characters long, {MAX_NAME} are the most", text.len())));
-    }
-    Ok(())
+/// A peer is named as its own site is, so the rule is one.
+fn check_site(text: &str) -> Result<(), NameError> {
+    PeerName::check(text)
 }
 
 fn check_device(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
-        return Err(NameError("is empty".to_owned()));
+        return Err(NameError::new("is empty"));
     }
     // The kernel takes `%` for a pattern that it numbers itself.
     if let Some(c) = text.chars().find(|&c| !c.is_ascii_graphic() || matches!(c, '/' | ':' | '%')) {
-        return Err(NameError(format!("has {} in it", character(c))));
+        return Err(NameError::of_character(c));
     }
     if text.len() > MAX_DEVICE {
-        return Err(NameError(format!("is {} bytes long, the kernel takes {MAX_DEVICE}", text.len())));
+        return Err(NameError::new(format!("is {} bytes long, the kernel takes {MAX_DEVICE}", text.len())));
     }
     // `all` and `default` are directories of the interfaces' sysctls.
     if matches!(text, "." | ".." | "all" | "default" | "lo") {
-        return Err(NameError("means something else to the kernel".to_owned()));
+        return Err(NameError::new("means something else to the kernel"));
     }
     Ok(())
 }
 
 fn check_netns(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
-        return Err(NameError("is empty".to_owned()));
+        return Err(NameError::new("is empty"));
     }
     if let Some(c) = text.chars().find(|&c| !c.is_ascii_graphic() || matches!(c, '/' | '"' | '\\')) {
-        return Err(NameError(format!("has {} in it", character(c))));
+        return Err(NameError::of_character(c));
     }
     if text.len() > MAX_NETNS {
-        return Err(NameError(format!("is {} bytes long, {MAX_NETNS} are the most", text.len())));
+        return Err(NameError::new(format!("is {} bytes long, {MAX_NETNS} are the most", text.len())));
     }
     if matches!(text, "." | "..") {
-        return Err(NameError("is a directory".to_owned()));
+        return Err(NameError::new("is a directory"));
     }
     Ok(())
-}
-
-fn character(c: char) -> String {
-    if c == ' ' { "a space".to_owned() } else { format!("`{}`", c.escape_debug()) }
 }
 
 #[cfg(test)]
@@ -151,7 +128,6 @@ mod tests {
         assert!(SiteName::new("a-0".to_owned() + &"z".repeat(29)).is_ok());
         for bad in ["", "A", "a_b", "a b", "a/b", "ä", "a\n", "."] {
             assert!(SiteName::new(bad).is_err(), "{bad:?}");
-            assert!(PeerName::new(bad).is_err(), "{bad:?}");
         }
         assert!(SiteName::new("z".repeat(33)).is_err());
     }

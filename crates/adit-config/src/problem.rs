@@ -220,12 +220,12 @@ impl Diagnostic for Located<'_> {
 }
 
 /// Where mistakes are gathered while a file is read.
-pub(crate) struct Sink {
+pub(crate) struct Diagnostics {
     pub(crate) source: Arc<Source>,
     found: Vec<Problem>,
 }
 
-impl Sink {
+impl Diagnostics {
     pub(crate) fn new(source: Source) -> Self {
         Self { source: Arc::new(source), found: Vec::new() }
     }

@@ -1,351 +1,398 @@
-//! The file's shape: what is written by [`Config::to_toml`] and described by the JSON Schema.
+//! The keys of a configuration file: one table, from which come the reader's errors, the JSON Schema
+//! and the reference of the manual.
 
-use std::borrow::Cow;
-use std::net::{Ipv4Addr, SocketAddr};
+use crate::model::{MAX_MTU, MIN_MTU};
 
-use ipnet::Ipv4Net;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Serialize;
-
-use crate::listen::OFF;
-use crate::model::{
-    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, Peer, Site, Ttl, TunnelOptions,
-};
-use crate::name::DeviceName;
-
-/// One octet, and what an address and a prefix are made of.
-const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-/// A character of an interface's name.
-const DEVICE: &str = "[!-$&-.0-9;-~]";
-
-/// The configuration of one site of an Adit overlay.
-#[derive(Serialize, JsonSchema)]
-#[schemars(title = "Adit configuration", deny_unknown_fields)]
-struct RawFile {
-    site: RawSite,
-    #[schemars(default)]
-    tunnel: RawTunnel,
-    /// The other sites.
-    #[schemars(default)]
-    peer: Vec<RawPeer>,
+/// A table of the file.
+#[derive(Debug)]
+pub(crate) struct TableSpec {
+    /// As it is written in a file: `[site]`.
+    pub(crate) title: &'static str,
+    /// One sentence.
+    pub(crate) about: &'static str,
+    pub(crate) keys: &'static [KeySpec],
 }
+
+/// A key of a table.
+#[derive(Debug)]
+pub(crate) struct KeySpec {
+    pub(crate) name: &'static str,
+    pub(crate) shape: Shape,
+    /// The allowed values, as they go after "expected".
+    pub(crate) expected: &'static str,
+    /// A valid value, as it is written in a file. If the key has a default that is a number or a word
+    /// of this list, this is the default.
+    pub(crate) example: &'static str,
+    /// The value of a key that is left out, as it is written in a file; `None`: it must be there.
+    pub(crate) default: Option<&'static str>,
+    /// One or two sentences for an editor.
+    pub(crate) about: &'static str,
+    /// What else an operator has to know, in Markdown. May be empty.
+    pub(crate) details: &'static str,
+    /// The data planes for which the key has an effect.
+    pub(crate) planes: &'static str,
+    pub(crate) change: Change,
+}
+
+/// The kind of value that a key takes.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// A section, or a list of them.
+    Table,
+    /// A site's or a peer's name.
+    Name,
+    /// The name of an interface.
+    Device,
+    /// A unicast IPv4 address.
+    Address,
+    /// A unicast IPv4 address, or the name of an interface.
+    AddressOrInterface,
+    /// A list of IPv4 prefixes.
+    Prefixes,
+    /// One of these words, each with its meaning.
+    Words(&'static [(&'static str, &'static str)]),
+    /// A number of this range, or this word with its meaning.
+    NumberOrWord { least: u16, most: u16, word: &'static str, meaning: &'static str },
+    /// `true` or `false`.
+    Boolean,
+    /// `"off"`, or the name of a network namespace.
+    NetnsOrOff,
+    /// `"off"`, or the name of a VRF's interface.
+    VrfOrOff,
+    /// `"off"`, or an address and a port.
+    ListenOrOff,
+}
+
+/// The cost of a change of a key while the overlay runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change {
+    /// Nothing is started anew.
+    InPlace,
+    /// The data plane is started anew and takes the place of the running one.
+    PlaneRestart,
+    /// The overlay is taken down and brought up.
+    DownUp,
+    /// Between `"kernel"` and the others as [`Change::DownUp`], else as [`Change::PlaneRestart`].
+    ByPlane,
+}
+
+impl Change {
+    /// The cost, in Markdown.
+    pub(crate) fn described(self) -> &'static str {
+        match self {
+            Self::InPlace => "in place; packets of other peers notice nothing",
+            Self::PlaneRestart => {
+                "the data plane is replaced: no lost packet with eBPF, a gap of 0.1 to 0.2 s with userspace"
+            }
+            Self::DownUp => "`adit down`, then `adit up`, which interrupts the tunnel",
+            Self::ByPlane => {
+                "to or from `\"kernel\"`: `adit down`, then `adit up`; else the data plane is replaced"
+            }
+        }
+    }
+}
+
+/// What means "none" where a name or an address is expected.
+pub(crate) const OFF: &str = "off";
+
+const ALL_PLANES: &str = "all";
+
+const NAME: KeySpec = KeySpec {
+    name: "name",
+    shape: Shape::Name,
+    expected: "1 to 32 of a-z, 0-9 and -",
+    example: "\"a\"",
+    default: None,
+    about: "Names the overlay's socket and pins.",
+    details: "The socket is `/run/adit/NAME.sock`, the pins are in `/sys/fs/bpf/adit/NAME/`, the state is \
+              in `/var/lib/adit/NAME/`. Another name is another overlay.",
+    planes: ALL_PLANES,
+    change: Change::DownUp,
+};
+
+const UNDERLAY: KeySpec = KeySpec {
+    name: "underlay",
+    shape: Shape::AddressOrInterface,
+    expected: "an IPv4 address or the name of an interface",
+    example: "\"10.1.1.1\"",
+    default: None,
+    about: "Our address on the public network, the outer source, or the interface that has it.",
+    details: "The address is the one of a single host: not of 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or \
+              240.0.0.0/4. No peer has it, and it lies in no peer's network. With the name of an interface \
+              the overlay follows the address of that interface, for example of a DHCP lease.",
+    planes: ALL_PLANES,
+    change: Change::PlaneRestart,
+};
+
+const NETWORKS: KeySpec = KeySpec {
+    name: "networks",
+    shape: Shape::Prefixes,
+    expected: "a list of IPv4 prefixes",
+    example: "[\"172.16.17.0/24\"]",
+    default: None,
+    about: "The networks behind this site. Packets come from them and are delivered to them.",
+    details: "At least one. A prefix has no host bits. Networks of two owners do not overlap.",
+    planes: ALL_PLANES,
+    change: Change::PlaneRestart,
+};
+
+/// The key of one prefix in a list of `networks`.
+pub(crate) const PREFIX: KeySpec = KeySpec { expected: "an IPv4 prefix", ..NETWORKS };
+
+/// The whole file.
+pub(crate) const TOP: TableSpec = TableSpec {
+    title: "the file",
+    about: "The configuration of one site of an Adit overlay.",
+    keys: &[
+        KeySpec { name: "site", expected: "the section [site]", ..TOP_KEY },
+        KeySpec { name: "tunnel", expected: "the section [tunnel]", ..TOP_KEY },
+        KeySpec { name: "peer", expected: "a section [[peer]] for each peer", ..TOP_KEY },
+    ],
+};
+
+const TOP_KEY: KeySpec = KeySpec {
+    name: "",
+    shape: Shape::Table,
+    expected: "",
+    example: "…",
+    default: None,
+    about: "",
+    details: "",
+    planes: ALL_PLANES,
+    change: Change::InPlace,
+};
 
 /// This side of the overlay.
-#[derive(Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct RawSite {
-    /// Names the overlay's socket and pins.
-    #[schemars(regex(pattern = r"^[a-z0-9-]{1,32}$"))]
-    name: String,
-    /// Our address on the public network, the outer source, or the interface that has it.
-    underlay: RawUnderlay,
-    /// What lives behind this site.
-    #[schemars(length(min = 1))]
-    networks: Vec<RawPrefix>,
-    /// The tunnel's interface.
-    #[schemars(default = "default_device", regex(pattern = format!("^{DEVICE}{{1,15}}$")))]
-    device: String,
-    /// What carries the packets.
-    #[schemars(default)]
-    dataplane: RawDataplane,
-    /// The network namespace, as `ip netns` names it, that the tunnel's interface and routes are in; what faces the
-    /// public network stays where Adit runs. Or that one, too.
-    #[schemars(default = "default_off", regex(pattern = r"^[!#-.0-\[\]-~]{1,255}$"))]
-    netns: String,
-    /// The VRF that the tunnel's interface and routes are in, or none.
-    #[schemars(default = "default_off", regex(pattern = format!("^{DEVICE}{{1,15}}$")))]
-    vrf: String,
-    /// Where Prometheus finds the overlay's numbers, by HTTP at `/metrics`: an address and a port, or nowhere.
-    #[schemars(default)]
-    metrics: RawMetrics,
-}
+pub(crate) const SITE: TableSpec = TableSpec {
+    title: "[site]",
+    about: "This side of the overlay.",
+    keys: &[
+        NAME,
+        UNDERLAY,
+        NETWORKS,
+        KeySpec {
+            name: "device",
+            shape: Shape::Device,
+            expected: "an interface name of 1 to 15 visible ASCII characters without / : %",
+            example: "\"adit0\"",
+            default: Some("\"adit0\""),
+            about: "The tunnel interface.",
+            details: "Not `all`, `default` or `lo`. With `dataplane = \"kernel\"` and a few peers, each peer \
+                      has an interface of its own, and their names begin with this one.",
+            planes: ALL_PLANES,
+            change: Change::DownUp,
+        },
+        KeySpec {
+            name: "dataplane",
+            shape: Shape::Words(&[
+                ("auto", "eBPF if its programs load on this machine, else userspace."),
+                ("ebpf", "Programs in the kernel, with userspace behind them."),
+                ("userspace", "A process between a TUN device and raw sockets."),
+                ("kernel", "Linux's ipip driver."),
+            ]),
+            expected: "\"auto\", \"ebpf\", \"userspace\" or \"kernel\"",
+            example: "\"auto\"",
+            default: Some("\"auto\""),
+            about: "The data plane that carries the packets.",
+            details: "[Data planes](data-planes.md) compares them.",
+            planes: ALL_PLANES,
+            change: Change::ByPlane,
+        },
+        KeySpec {
+            name: "netns",
+            shape: Shape::NetnsOrOff,
+            expected: "\"off\", or the name of a network namespace",
+            example: "\"blue\"",
+            default: Some("\"off\""),
+            about: "The network namespace of the tunnel interface and its routes, as `ip netns` names it. \
+                    The underlay stays where Adit runs.",
+            details: "[Operations](operations.md#network-namespaces) shows a use.",
+            planes: "ebpf, userspace",
+            change: Change::DownUp,
+        },
+        KeySpec {
+            name: "vrf",
+            shape: Shape::VrfOrOff,
+            expected: "\"off\", or the name of a VRF's interface",
+            example: "\"blue\"",
+            default: Some("\"off\""),
+            about: "The VRF of the tunnel interface and its routes.",
+            details: "With `netns`, the VRF is in that namespace. [Operations](operations.md#vrf) shows a use.",
+            planes: "ebpf, userspace",
+            change: Change::DownUp,
+        },
+        KeySpec {
+            name: "metrics",
+            shape: Shape::ListenOrOff,
+            expected: "\"off\", or an address and a port to listen on",
+            example: "\"127.0.0.1:9150\"",
+            default: Some("\"off\""),
+            about: "Where Prometheus reads the overlay's numbers, by HTTP at `/metrics`: an address and a \
+                    port.",
+            details: "Anybody who reaches the address can read the numbers. [Monitoring](monitoring.md#prometheus) \
+                      lists them.",
+            planes: ALL_PLANES,
+            change: Change::PlaneRestart,
+        },
+    ],
+};
 
-/// How the tunnel treats what it carries.
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(default, deny_unknown_fields)]
-struct RawTunnel {
-    /// TTL of the outer header, in hops: 1 to 255, or that of the inner one.
-    ttl: RawTtl,
-    /// DSCP of the outer header: that of the inner one (RFC 2003), or a codepoint from 0 to 63.
-    dscp: RawDscp,
-    /// ECN mode at the tunnel's entrance (RFC 6040).
-    ecn: RawEcn,
-    /// MTU of the tunnel's interface, in bytes: 68 to 65515, or what the underlay leaves.
-    mtu: RawMtu,
-    /// Path MTU discovery inside the tunnel. An inner DF=1 is always honoured.
-    df: bool,
-    /// Lowers the MSS of TCP that passes to the peer's path MTU.
-    mss_clamp: bool,
-    /// Finds out by probes what the path to a peer takes, where routers do not say (RFC 8899). Nothing is probed
-    /// without `df`.
-    probe: bool,
-}
-
-/// Another site, reached through the tunnel.
-#[derive(Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct RawPeer {
-    /// Unique among the peers.
-    #[schemars(regex(pattern = r"^[a-z0-9-]{1,32}$"))]
-    name: String,
-    /// Its address on the public network.
-    underlay: RawAddress,
-    /// What may be reached, and may speak, through this peer.
-    #[schemars(length(min = 1))]
-    networks: Vec<RawPrefix>,
-}
-
-/// What carries the packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum RawDataplane {
-    /// The best one that this machine has.
-    #[default]
-    Auto,
-    /// Programs inside the kernel, with the userspace plane behind them.
-    Ebpf,
-    /// A process between a TUN device and raw sockets.
-    Userspace,
-    /// The kernel's own ipip driver.
-    Kernel,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(untagged)]
-enum RawMetrics {
-    Word(Off),
-    At(RawListen),
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(untagged)]
-enum RawTtl {
-    Fixed(#[schemars(range(min = 1, max = 255))] u8),
-    Word(Inherit),
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(untagged)]
-enum RawDscp {
-    Word(Inherit),
-    Fixed(#[schemars(range(max = 63))] u8),
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(untagged)]
-enum RawMtu {
-    Word(Auto),
-    Fixed(#[schemars(range(min = MIN_MTU, max = MAX_MTU))] u16),
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum RawEcn {
-    /// The inner ECN field is copied to the outer header.
-    Normal,
-    /// The outer header is Not-ECT, for a peer that does not take ECN off properly.
-    Compatibility,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Inherit {
-    /// As in the inner header.
-    Inherit,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Off {
-    /// Nothing listens.
-    Off,
-}
-
-#[derive(Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Auto {
-    /// What the underlay leaves after the outer header.
-    Auto,
-}
-
-#[derive(Serialize)]
-#[serde(transparent)]
-struct RawAddress(Ipv4Addr);
-
-impl JsonSchema for RawAddress {
-    fn schema_name() -> Cow<'static, str> {
-        "Address".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let pattern = format!(r"^({OCTET}\.){{3}}{OCTET}$");
-        json_schema!({ "type": "string", "description": "An IPv4 address.", "pattern": pattern })
-    }
-}
-
-#[derive(Serialize)]
-#[serde(transparent)]
-struct RawUnderlay(String);
-
-impl JsonSchema for RawUnderlay {
-    fn schema_name() -> Cow<'static, str> {
-        "Underlay".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // A name has something in it that no address has.
-        let pattern = format!(r"^(({OCTET}\.){{3}}{OCTET}|[0-9.]*[!-$&--;-~]{DEVICE}*)$");
-        json_schema!({
-            "type": "string",
-            "description": "An IPv4 address, or the name of an interface.",
-            "pattern": pattern,
-            "maxLength": 15,
-        })
-    }
-}
-
-#[derive(Serialize)]
-#[serde(transparent)]
-struct RawListen(SocketAddr);
-
-impl JsonSchema for RawListen {
-    fn schema_name() -> Cow<'static, str> {
-        "Listen".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let pattern = format!(r"^(({OCTET}\.){{3}}{OCTET}|\[[0-9a-fA-F:.]+\]):[1-9][0-9]{{0,4}}$");
-        json_schema!({
-            "type": "string",
-            "description": "An address and a port, such as 127.0.0.1:9150 or [::1]:9150.",
-            "pattern": pattern,
-        })
-    }
-}
-
-#[derive(Serialize)]
-#[serde(transparent)]
-struct RawPrefix(Ipv4Net);
-
-impl JsonSchema for RawPrefix {
-    fn schema_name() -> Cow<'static, str> {
-        "Prefix".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let pattern = format!(r"^({OCTET}\.){{3}}{OCTET}/(3[0-2]|[12]?[0-9])$");
-        json_schema!({
-            "type": "string",
-            "description": "An IPv4 prefix without host bits, such as 172.16.17.0/24.",
-            "pattern": pattern,
-        })
-    }
-}
-
-impl Default for RawMetrics {
-    fn default() -> Self {
-        None.into()
-    }
-}
-
-impl From<Option<SocketAddr>> for RawMetrics {
-    fn from(metrics: Option<SocketAddr>) -> Self {
-        metrics.map_or(Self::Word(Off::Off), |address| Self::At(RawListen(address)))
-    }
-}
-
-fn default_off() -> String {
-    OFF.to_owned()
-}
-
-fn default_device() -> String {
-    DeviceName::default().to_string()
-}
-
-impl Default for RawTunnel {
-    fn default() -> Self {
-        Self::from(&TunnelOptions::default())
-    }
-}
-
-impl From<&TunnelOptions> for RawTunnel {
-    fn from(options: &TunnelOptions) -> Self {
-        Self {
-            ttl: match options.ttl {
-                Ttl::Fixed(ttl) => RawTtl::Fixed(ttl),
-                Ttl::Inherit => RawTtl::Word(Inherit::Inherit),
+/// How the tunnel treats packets. The examples are the defaults.
+pub(crate) const TUNNEL: TableSpec = TableSpec {
+    title: "[tunnel]",
+    about: "How the tunnel treats packets. All of it may be left out.",
+    keys: &[
+        KeySpec {
+            name: "ttl",
+            shape: Shape::NumberOrWord {
+                least: 1,
+                most: 255,
+                word: "inherit",
+                meaning: "The TTL of the inner header.",
             },
-            dscp: match options.dscp {
-                DscpChoice::Inherit => RawDscp::Word(Inherit::Inherit),
-                DscpChoice::Fixed(dscp) => RawDscp::Fixed(dscp),
+            expected: "1 to 255 or \"inherit\"",
+            example: "64",
+            default: Some("64"),
+            about: "TTL of the outer header, in hops (RFC 2003, section 3.1).",
+            details: "With `\"inherit\"` a traceroute through the tunnel shows the routers of the underlay, \
+                      and a packet with a small TTL does not reach the peer.",
+            planes: ALL_PLANES,
+            change: Change::PlaneRestart,
+        },
+        KeySpec {
+            name: "dscp",
+            shape: Shape::NumberOrWord {
+                least: 0,
+                most: 63,
+                word: "inherit",
+                meaning: "The DSCP of the inner header.",
             },
-            ecn: match options.ecn {
-                EcnChoice::Normal => RawEcn::Normal,
-                EcnChoice::Compatibility => RawEcn::Compatibility,
+            expected: "\"inherit\" or 0 to 63",
+            example: "\"inherit\"",
+            default: Some("\"inherit\""),
+            about: "DSCP of the outer header (RFC 2983).",
+            details: "",
+            planes: ALL_PLANES,
+            change: Change::PlaneRestart,
+        },
+        KeySpec {
+            name: "ecn",
+            shape: Shape::Words(&[
+                ("normal", "The inner ECN field is copied to the outer header."),
+                ("compatibility", "The outer header is Not-ECT, for a peer that does not handle ECN."),
+            ]),
+            expected: "\"normal\" or \"compatibility\"",
+            example: "\"normal\"",
+            default: Some("\"normal\""),
+            about: "ECN mode of the encapsulator (RFC 6040, section 4.1).",
+            details: "",
+            planes: ALL_PLANES,
+            change: Change::PlaneRestart,
+        },
+        KeySpec {
+            name: "mtu",
+            shape: Shape::NumberOrWord {
+                least: MIN_MTU,
+                most: MAX_MTU,
+                word: "auto",
+                meaning: "What the underlay leaves after the outer header.",
             },
-            mtu: match options.mtu {
-                Mtu::Auto => RawMtu::Word(Auto::Auto),
-                Mtu::Fixed(mtu) => RawMtu::Fixed(mtu),
-            },
-            df: options.df,
-            mss_clamp: options.mss_clamp,
-            probe: options.probe,
+            expected: "\"auto\" or 68 to 65515",
+            example: "\"auto\"",
+            default: Some("\"auto\""),
+            about: "MTU of the tunnel interface, in bytes.",
+            details: "The outer header takes 20 bytes: an underlay of 1500 bytes leaves 1480.",
+            planes: ALL_PLANES,
+            change: Change::PlaneRestart,
+        },
+        KeySpec {
+            name: "df",
+            shape: Shape::Boolean,
+            expected: "true or false",
+            example: "true",
+            default: Some("true"),
+            about: "Path MTU discovery inside the tunnel (RFC 2003, section 5.1).",
+            details: "An inner DF=1 is honoured even if this is `false`. With `dataplane = \"kernel\"`, \
+                      `false` needs `ttl = \"inherit\"`.",
+            planes: ALL_PLANES,
+            change: Change::PlaneRestart,
+        },
+        KeySpec {
+            name: "mss-clamp",
+            shape: Shape::Boolean,
+            expected: "true or false",
+            example: "true",
+            default: Some("true"),
+            about: "Lowers the MSS of TCP connections through the tunnel to the peer's path MTU.",
+            details: "",
+            planes: ALL_PLANES,
+            change: Change::PlaneRestart,
+        },
+        KeySpec {
+            name: "probe",
+            shape: Shape::Boolean,
+            expected: "true or false",
+            example: "true",
+            default: Some("true"),
+            about: "Finds the path MTU by probes if routers send no ICMP (RFC 8899).",
+            details: "Nothing is probed without `df`, or if no address of this machine lies in \
+                      `site.networks`.",
+            planes: "ebpf, userspace",
+            change: Change::PlaneRestart,
+        },
+    ],
+};
+
+/// Another site.
+pub(crate) const PEER: TableSpec = TableSpec {
+    title: "[[peer]]",
+    about: "Another site, reached through the tunnel. One section for each.",
+    keys: &[
+        KeySpec {
+            example: "\"b\"",
+            about: "The name of that site. Unique among the peers.",
+            details: "It labels the peer in all output. A peer that only gets another name keeps what is \
+                      known of its path.",
+            change: Change::InPlace,
+            ..NAME
+        },
+        KeySpec {
+            shape: Shape::Address,
+            expected: "an IPv4 address",
+            example: "\"10.1.1.2\"",
+            about: "Its address on the public network: the outer destination.",
+            details: "Unique among the peers, in no peer's network, and the address of a single host: not \
+                      of 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4. Tunnel packets from other \
+                      addresses are dropped.",
+            change: Change::InPlace,
+            ..UNDERLAY
+        },
+        KeySpec {
+            example: "[\"192.168.199.0/24\"]",
+            about: "The networks that are reached through this peer, and that may send through it.",
+            details: "At least one. A prefix has no host bits. Networks of two owners do not overlap, and \
+                      no underlay address lies in a peer's network.",
+            change: Change::InPlace,
+            ..NETWORKS
+        },
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_and_words_of_a_shape_are_in_what_is_expected() {
+        for key in [&SITE, &TUNNEL, &PEER].into_iter().flat_map(|table| table.keys) {
+            let parts: Vec<String> = match key.shape {
+                Shape::Words(words) => words.iter().map(|(word, _)| format!("\"{word}\"")).collect(),
+                Shape::NumberOrWord { least, most, word, .. } => {
+                    vec![format!("{least} to {most}"), format!("\"{word}\"")]
+                }
+                _ => Vec::new(),
+            };
+            assert!(parts.iter().all(|part| key.expected.contains(part)), "{}: {}", key.name, key.expected);
         }
     }
-}
-
-impl From<&Site> for RawSite {
-    fn from(site: &Site) -> Self {
-        Self {
-            name: site.name.to_string(),
-            underlay: RawUnderlay(site.underlay.to_string()),
-            networks: site.networks.iter().copied().map(RawPrefix).collect(),
-            device: site.device.to_string(),
-            dataplane: match site.dataplane {
-                DataplaneChoice::Auto => RawDataplane::Auto,
-                DataplaneChoice::Ebpf => RawDataplane::Ebpf,
-                DataplaneChoice::Userspace => RawDataplane::Userspace,
-                DataplaneChoice::Kernel => RawDataplane::Kernel,
-            },
-            netns: site.netns.as_ref().map_or_else(default_off, ToString::to_string),
-            vrf: site.vrf.as_ref().map_or_else(default_off, ToString::to_string),
-            metrics: site.metrics.into(),
-        }
-    }
-}
-
-impl From<&Peer> for RawPeer {
-    fn from(peer: &Peer) -> Self {
-        Self {
-            name: peer.name.to_string(),
-            underlay: RawAddress(peer.underlay),
-            networks: peer.networks.iter().copied().map(RawPrefix).collect(),
-        }
-    }
-}
-
-impl Config {
-    /// The configuration as a file with every key written out. [`Config::parse`] reads the same
-    /// configuration from it, provided that it is valid: one that was put together by hand, with
-    /// a TTL of 0 or a network with host bits, becomes a file with those mistakes.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        let file = RawFile {
-            site: RawSite::from(&self.site),
-            tunnel: RawTunnel::from(&self.tunnel),
-            peer: self.peers.iter().map(RawPeer::from).collect(),
-        };
-        toml::to_string(&file).expect("tables of strings, small numbers and lists are TOML")
-    }
-}
-
-/// The JSON Schema (draft 2020-12) of a configuration file, for editors that check TOML by one.
-/// It is committed as `docs/reference/adit.schema.json`.
-///
-/// It says what a single value may be; what only shows when values are held against each other,
-/// such as overlaps, [`Config::parse`] alone finds.
-#[must_use]
-pub fn json_schema() -> serde_json::Value {
-    schemars::schema_for!(RawFile).to_value()
 }

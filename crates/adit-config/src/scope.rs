@@ -1,25 +1,26 @@
 //! Where the inside of the tunnel is: a name, or `"off"`.
 
-use crate::decode::{Key, Value, shown, string};
-use crate::listen::OFF;
-use crate::name::NameError;
-use crate::problem::Sink;
+use adit_peers::NameError;
+
+use crate::decode::{Value, shown, string};
+use crate::problem::Diagnostics;
+use crate::schema::{KeySpec, OFF};
 
 /// The name, or `Some(None)` for [`OFF`]. `None` where it is neither.
 pub(crate) fn name_or_off<T>(
-    key: &Key,
+    key: &KeySpec,
     value: &Value<'_>,
     new: impl Fn(String) -> Result<T, NameError>,
-    sink: &mut Sink,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Option<T>> {
-    let text = string(key, value, sink)?;
+    let text = string(key, value, diagnostics)?;
     if text == OFF {
         return Some(None);
     }
     match new(text.to_owned()) {
         Ok(name) => Some(Some(name)),
         Err(error) => {
-            key.refuse(value.span(), format!("\"{}\", which {error}", shown(text)), None, sink);
+            key.refuse(value.span(), format!("\"{}\", which {error}", shown(text)), None, diagnostics);
             None
         }
     }

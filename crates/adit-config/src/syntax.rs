@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
 use crate::decode::shown;
-use crate::problem::Sink;
+use crate::problem::Diagnostics;
 
 /// What the parser says where a key or a section is there again.
 const DUPLICATE: &str = "duplicate key";
@@ -17,14 +17,14 @@ const DUPLICATE: &str = "duplicate key";
 /// The parser goes on after an error. Where that is inside a value, the rest of the file is as it
 /// would have been, and only what is said of that value is doubtful. Where it is anywhere
 /// else, all that follows is, and so is every claim that something is missing.
-pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, sink: &mut Sink) {
+pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, diagnostics: &mut Diagnostics) {
     if errors.is_empty() {
         return;
     }
-    let places = Places::of(tree, &sink.source.text);
+    let places = Places::of(tree, &diagnostics.source.text);
     let mut errors: Vec<(Range<usize>, String)> = errors
         .into_iter()
-        .map(|error| (sink.source.clamp(error.span().unwrap_or(0..0)), error.message().to_owned()))
+        .map(|error| (diagnostics.source.clamp(error.span().unwrap_or(0..0)), error.message().to_owned()))
         .collect();
     errors.sort_by_key(|(span, _)| (span.start, span.end));
 
@@ -39,7 +39,7 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, sink: &mut
         let inside =
             errors.iter().filter(|(span, message)| span.start >= start && message.starts_with("invalid"));
         inside.filter_map(|(span, _)| places.value_at(span.start)).find(|value| {
-            let text = &sink.source.text[value.clone()];
+            let text = &diagnostics.source.text[value.clone()];
             text.starts_with(['"', '\'']) && !closed(text)
         })
     });
@@ -55,7 +55,7 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, sink: &mut
         }
         let duplicate = message == DUPLICATE;
         // Peers in single brackets become one, whose keys are there again: `read` has told.
-        if duplicate && single_peer && &sink.source.text[span.clone()] == "peer" {
+        if duplicate && single_peer && &diagnostics.source.text[span.clone()] == "peer" {
             merged_up_to = places.head_after(span.start);
             continue;
         }
@@ -63,7 +63,7 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, sink: &mut
             continue;
         }
         // The first error of a value explains the others, and so does that of a broken line.
-        let line = sink.source.line(span.start);
+        let line = diagnostics.source.line(span.start);
         let value = places.value_at(span.start).filter(|_| !duplicate);
         let first = match &value {
             _ if duplicate => values.insert(span.start),
@@ -77,21 +77,21 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, sink: &mut
             known.push((span, message, value));
         }
     }
-    let from = broken.map(|at| sink.source.line_start(sink.source.line(at)));
-    let source = sink.source.clone();
-    sink.retain(|problem| {
+    let from = broken.map(|at| diagnostics.source.line_start(diagnostics.source.line(at)));
+    let source = diagnostics.source.clone();
+    diagnostics.retain(|problem| {
         let doubtful = from.is_some_and(|from| problem.absence || problem.span.start >= from);
         let doubtful = doubtful || lines.contains(&source.line(problem.span.start));
         !doubtful && !places.value_at(problem.span.start).is_some_and(|value| values.contains(&value.start))
     });
     for (span, message, value) in known {
-        translate(span, &message, value, &places, sink);
+        translate(span, &message, value, &places, diagnostics);
     }
     // A quote that was forgotten takes the bracket with it.
     if let Some(value) = lost_quote {
-        translate(value.end..value.end, "invalid string", Some(value), &places, sink);
+        translate(value.end..value.end, "invalid string", Some(value), &places, diagnostics);
     } else if let Some(start) = never_closed {
-        sink.report(start..start + 1, "a list that is not closed", "opened here", "close it with `]`");
+        diagnostics.report(start..start + 1, "a list that is not closed", "opened here", "close it with `]`");
     }
 }
 
@@ -101,9 +101,9 @@ fn translate(
     message: &str,
     value: Option<Range<usize>>,
     places: &Places,
-    sink: &mut Sink,
+    diagnostics: &mut Diagnostics,
 ) {
-    let source = sink.source.clone();
+    let source = diagnostics.source.clone();
     if message == DUPLICATE {
         let name = &source.text[span.clone()];
         let first = places.key_before(name, span.start);
@@ -113,7 +113,7 @@ fn translate(
             "peer" => "write `[[peer]]`, in double brackets, above the keys of each peer",
             _ => "remove one of the two",
         };
-        let problem = sink.report(span, message, "again", help);
+        let problem = diagnostics.report(span, message, "again", help);
         if let Some(first) = first {
             problem.with_other(first, "first here");
         }
@@ -124,7 +124,7 @@ fn translate(
         let quoted = text.starts_with(['"', '\'']);
         if quoted && message.starts_with("invalid") && span.start == value.end && !closed(text) {
             let quote = &text[..1];
-            sink.report(
+            diagnostics.report(
                 value,
                 "a text that is not closed",
                 "no end in this line",
@@ -143,7 +143,12 @@ fn translate(
                 let inner = text.trim_matches(['“', '”', '„', '‘', '’', '«', '»', '`']);
                 format!("text goes into straight quotes: `\"{}\"`", shown(inner))
             };
-            sink.report(value, format!("expected a value, found {}", shown(text)), "not a value", help);
+            diagnostics.report(
+                value,
+                format!("expected a value, found {}", shown(text)),
+                "not a value",
+                help,
+            );
             return;
         }
     }
@@ -159,7 +164,7 @@ fn translate(
     } else {
         "a section is `[name]`, and every other line `key = value` with text in quotes"
     };
-    sink.report(span, format!("not valid TOML: {}", shown_message(message)), "here", help);
+    diagnostics.report(span, format!("not valid TOML: {}", shown_message(message)), "here", help);
 }
 
 /// Whether a quoted text ends with its own quote.

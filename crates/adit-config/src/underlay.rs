@@ -2,86 +2,47 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use adit_peers::check_host;
 
-use crate::decode::{At, Key, Value, described, string};
-use crate::model::{Config, Underlay};
+use crate::decode::{Spanned, Value, described, is_ipv6, no_ipv6, string};
+use crate::model::Underlay;
 use crate::name::DeviceName;
-use crate::problem::Sink;
-use crate::read::{is_ipv6, no_ipv6};
-
-/// Why an address that an interface turns out to have cannot be our underlay's: what a file with that address in
-/// it would be refused for.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnderlayConflict {
-    /// A peer has it.
-    #[error("peer `{peer}` has the underlay address {address} of this site: write the peer's own address")]
-    Taken {
-        /// What was found.
-        address: Ipv4Addr,
-        /// Who has it.
-        peer: String,
-    },
-    /// It is behind a peer.
-    #[error(
-        "{network} of peer `{peer}` contains the underlay address {address} of this site: the tunnel would route into \
-         itself; narrow the network so that it leaves out the address that the tunnel itself sends from"
-    )]
-    Enclosed {
-        /// What was found.
-        address: Ipv4Addr,
-        /// What it lies in.
-        network: Ipv4Net,
-        /// Whose network that is.
-        peer: String,
-    },
-}
-
-impl Config {
-    /// Whether `address` could stand in the file as `site.underlay`: what is found at an interface nobody has held
-    /// against the peers before.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn check_underlay(&self, address: Ipv4Addr) -> Result<(), UnderlayConflict> {
-        for peer in &self.peers {
-            let name = || peer.name.to_string();
-            if peer.underlay == address {
-                return Err(UnderlayConflict::Taken { address, peer: name() });
-            }
-            if let Some(network) = peer.networks.iter().find(|network| network.contains(&address)) {
-                return Err(UnderlayConflict::Enclosed { address, network: *network, peer: name() });
-            }
-        }
-        Ok(())
-    }
-}
+use crate::problem::Diagnostics;
+use crate::schema::KeySpec;
 
 /// Ours: an address, or an interface.
-pub(crate) fn own_underlay(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<At<Underlay>> {
-    let text = string(key, value, sink)?;
+pub(crate) fn own_underlay(
+    key: &KeySpec,
+    value: &Value<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Spanned<Underlay>> {
+    let text = string(key, value, diagnostics)?;
     // What looks like an address is meant as one, though an interface could be called so.
     let is_address = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '/')) || is_ipv6(text);
     if is_address {
-        return underlay(key, value, sink)
-            .map(|At { value, span }| At { value: Underlay::Address(value), span });
+        return underlay(key, value, diagnostics)
+            .map(|Spanned { value, span }| Spanned { value: Underlay::Address(value), span });
     }
     match DeviceName::new(text) {
-        Ok(name) => Some(At { value: Underlay::Interface(name), span: value.span() }),
+        Ok(name) => Some(Spanned { value: Underlay::Interface(name), span: value.span() }),
         Err(error) => {
             let found =
                 format!("{}, which is no address, and as an interface's name {error}", described(value));
             let help = "write the address, such as \"10.1.1.1\", or the interface that has it, such as \"eth0\"; \
                         names of hosts are not looked up";
-            key.refuse(value.span(), found, Some(help.to_owned()), sink);
+            key.refuse(value.span(), found, Some(help.to_owned()), diagnostics);
             None
         }
     }
 }
 
 /// An address that one machine may have.
-pub(crate) fn underlay(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<At<Ipv4Addr>> {
-    let text = string(key, value, sink)?;
+pub(crate) fn underlay(
+    key: &KeySpec,
+    value: &Value<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Spanned<Ipv4Addr>> {
+    let text = string(key, value, diagnostics)?;
     let found = described(value);
     let Ok(address) = text.parse::<Ipv4Addr>() else {
         let before_slash = text.split_once('/').map(|(address, _)| address);
@@ -100,36 +61,23 @@ pub(crate) fn underlay(key: &Key, value: &Value<'_>, sink: &mut Sink) -> Option<
         } else {
             (found, None)
         };
-        key.refuse(value.span(), found, help, sink);
+        key.refuse(value.span(), found, help, diagnostics);
         return None;
     };
-    if let Some(what) = not_unicast(address) {
+    if let Err(what) = check_host(address) {
         let message =
             format!("`{}`: expected the address of one machine, found {found}, which is {what}", key.name);
         let help = "write the address that this machine has on the public network, such as \"10.1.1.1\"";
-        sink.report(value.span(), message, what, help);
+        diagnostics.report(value.span(), message, what.to_string(), help);
         return None;
     }
-    Some(At { value: address, span: value.span() })
-}
-
-fn not_unicast(address: Ipv4Addr) -> Option<&'static str> {
-    if address.octets()[0] == 0 {
-        Some("no address (0.0.0.0/8 means \"this network\")")
-    } else if address.is_loopback() {
-        Some("a loopback address (127.0.0.0/8 never leaves a machine)")
-    } else if address.is_multicast() {
-        Some("a multicast address (224.0.0.0/4)")
-    } else if address.is_broadcast() {
-        Some("the broadcast address")
-    } else {
-        None
-    }
+    Some(Spanned { value: address, span: value.span() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
 
     fn config(underlay: &str) -> Config {
         let text =
@@ -148,16 +96,19 @@ mod tests {
     }
 
     #[test]
-    fn what_an_interface_has_is_held_against_the_peers() {
-        let config = config("eth0");
+    fn the_address_of_an_interface_is_checked_against_the_peers() {
+        let peers = config("eth0").peers;
         let refused =
-            |address: [u8; 4]| config.check_underlay(address.into()).map_err(|error| error.to_string());
+            |address: [u8; 4]| peers.check_site_underlay(address.into()).map_err(|error| error.to_string());
         assert_eq!(refused([10, 1, 1, 1]), Ok(()));
         let taken = refused([10, 1, 1, 2]).unwrap_err();
-        assert!(taken.starts_with("peer `b` has the underlay address 10.1.1.2 of this site"), "{taken}");
+        assert!(
+            taken.starts_with("10.1.1.2 is the underlay address of both peer b and this site"),
+            "{taken}"
+        );
         let enclosed = refused([192, 168, 199, 7]).unwrap_err();
         let expected =
-            "192.168.199.0/24 of peer `b` contains the underlay address 192.168.199.7 of this site";
+            "network 192.168.199.0/24 of peer b contains the underlay address 192.168.199.7 of this site";
         assert!(enclosed.starts_with(expected), "{enclosed}");
     }
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use adit_config::{
     Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, NetnsName, Peer,
-    PeerName, Problems, Site, SiteName, Ttl, TunnelOptions, Underlay,
+    PeerName, Problems, SiteConfig, SiteName, Ttl, TunnelOptions, Underlay,
 };
 use ipnet::Ipv4Net;
 use proptest::collection::vec;
@@ -91,15 +91,14 @@ fn config() -> impl Strategy<Value = Config> {
                 let name = SiteName::new(name).unwrap();
                 let underlay = interface.map_or(Underlay::Address(underlay), Underlay::Interface);
                 let (netns, vrf) = inside;
-                let site = Site { name, underlay, networks, device, dataplane, netns, vrf, metrics };
-                let peers = owners
-                    .map(|(name, underlay, networks)| Peer {
-                        name: PeerName::new(name).unwrap(),
-                        underlay,
-                        networks,
-                    })
-                    .collect();
-                Some(Config { site, tunnel, peers })
+                let site =
+                    SiteConfig { name, underlay, networks, device, dataplane, netns, vrf, metrics, tunnel };
+                let peers = owners.map(|(name, underlay, networks)| Peer {
+                    name: PeerName::new(name).unwrap(),
+                    underlay,
+                    networks,
+                });
+                Some(Config::new(site, peers).expect("no conflict"))
             },
         )
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, in words that say what was expected, what was found and what to do.
+//! The errors of this crate. Each text says what was expected, what was found and what to do.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -6,108 +6,111 @@ use std::path::PathBuf;
 use adit_tunnel::TunnelError;
 use ipnet::Ipv4Net;
 
-/// Why an overlay could not be brought up, asked or taken down.
+/// The reason why an overlay could not be brought up, changed, asked or taken down.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// A system call refused.
+    /// A system call failed.
     #[error(transparent)]
     Linux(#[from] adit_linux::error::Error),
-    /// The programs in the kernel.
+    /// The eBPF data plane could not be used.
     #[error(transparent)]
     Ebpf(#[from] adit_dataplane::ebpf::EbpfError),
-    /// The tunnel's own checks refused the configuration.
+    /// The tunnel refused the configuration.
     #[error("the tunnel cannot be built from this configuration: {0}")]
     Tunnel(#[from] TunnelError),
-    /// `site.underlay` is on no interface.
+    /// No interface has the address of `site.underlay`.
     #[error(
         "site.underlay is {address}, which is no address of this machine (it has {found}); \
          assign it to the interface that faces the public network, or correct the file"
     )]
     UnderlayMissing {
-        /// What the file says.
+        /// The value in the file.
         address: Ipv4Addr,
-        /// What the machine has, for the reader.
+        /// The addresses of the machine.
         found: String,
     },
-    /// The interface that `site.underlay` names is not there, or has no address.
+    /// The interface of `site.underlay` does not exist, or has no IPv4 address.
     #[error(
         "site.underlay is {interface}, {why} (the machine's addresses: {found}); give it an address, or correct the file"
     )]
     NoUnderlayAddress {
-        /// What the file says.
+        /// The value in the file.
         interface: String,
-        /// What is missing, as it goes on after its name.
+        /// What is missing; it follows the name in the text.
         why: String,
-        /// What the machine has, for the reader.
+        /// The addresses of the machine.
         found: String,
     },
-    /// There is no network namespace of the name in `site.netns`.
+    /// There is no network namespace with the name of `site.netns`.
     #[error(
         "site.netns is {name}, and there is no network namespace of that name; `ip netns add {name}` makes it, \
          `ip netns list` shows those there are"
     )]
     NoNetns {
-        /// What the file says.
+        /// The value in the file.
         name: String,
     },
-    /// There is no VRF of the name in `site.vrf`.
+    /// There is no VRF with the name of `site.vrf`.
     #[error(
         "site.vrf is {name}, and {why}; `ip link add {name} type vrf table NUMBER` and `ip link set {name} up` make it"
     )]
     NoVrf {
-        /// What the file says.
+        /// The value in the file.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong; it follows the name in the text.
         why: &'static str,
     },
-    /// The underlay's interface is in a VRF.
+    /// The interface with our underlay address is in a VRF.
     #[error(
         "the underlay address {address} is on {interface}, which is in the VRF {vrf}: this version cannot send from \
          there; take the interface out of the VRF, and let the inside have one instead (site.vrf)"
     )]
     UnderlayInVrf {
-        /// Ours.
+        /// The underlay address.
         address: Ipv4Addr,
-        /// Who has it.
+        /// The interface that has it.
         interface: String,
-        /// Where that is.
+        /// The VRF of the interface.
         vrf: String,
     },
-    /// A data plane that cannot do what else the file asks for.
+    /// The data plane cannot do something else that the file asks for.
     #[error("site.dataplane is \"{plane}\", {why}; use \"auto\" or \"userspace\"")]
     PlaneCannot {
-        /// Which.
+        /// The data plane.
         plane: &'static str,
-        /// What it cannot.
+        /// What it cannot do; it follows the name in the text.
         why: &'static str,
     },
-    /// What the interface has cannot be ours.
+    /// The address of the underlay's interface conflicts with a peer.
     #[error(transparent)]
-    Underlay(#[from] adit_config::UnderlayConflict),
-    /// The device's name is taken by something that is not ours.
+    Underlay(#[from] adit_config::Conflict),
+    /// A change of peers does not apply to the peers that run.
+    #[error(transparent)]
+    Peers(#[from] adit_config::DeltaError),
+    /// An interface of somebody else has the name of the tunnel interface.
     #[error(
         "an interface `{device}` exists and is not Adit's ({what}); choose another site.device, or remove it"
     )]
     ForeignDevice {
         /// Its name.
         device: String,
-        /// What it is.
+        /// Its alias or kind.
         what: String,
     },
-    /// Somebody else's route stands where ours would go.
+    /// Somebody else has a route to a peer's network.
     #[error(
         "a route to {network} exists and is not Adit's ({what}); it is left as it is: remove it, or take {network} \
          out of peer `{peer}`"
     )]
     ForeignRoute {
-        /// Where it leads.
+        /// Its destination.
         network: Ipv4Net,
-        /// The peer that wants it.
+        /// The peer with that network.
         peer: String,
         /// Its device, gateway and protocol.
         what: String,
     },
-    /// The device is ours, but of another data plane.
+    /// The tunnel interface exists and is of another kind.
     #[error(
         "an interface `{device}` of this overlay exists and is of kind `{kind}`, which another data plane has left; \
          one cannot take the other's place while packets flow: `adit down {site}` first, which interrupts the tunnel"
@@ -115,12 +118,12 @@ pub enum ControlError {
     OtherKind {
         /// Its name.
         device: String,
-        /// What it is.
+        /// Its kind.
         kind: String,
         /// The site.
         site: String,
     },
-    /// Linux's own driver carries the packets, and is not to, or the other way round.
+    /// The change leads from the kernel data plane to another, or from another to it.
     #[error(
         "site.dataplane cannot change between \"kernel\" and the others while overlay `{site}` runs: an interface of \
          another kind cannot take the other's place while packets flow; `adit down {site}`, then `adit up` with the \
@@ -130,40 +133,40 @@ pub enum ControlError {
         /// The site.
         site: String,
     },
-    /// Linux's own driver is missing.
+    /// The kernel has no ipip driver.
     #[error(
         "site.dataplane is \"kernel\", but this kernel has no ipip driver ({error}): it was asked for an interface of \
          that kind, which loads the module where there is one, and {modprobe}; install the module (Debian has it in \
          linux-image-*), or use dataplane = \"ebpf\" or \"userspace\", which need none"
     )]
     NoDriver {
-        /// What the kernel said.
+        /// The error of the kernel.
         error: adit_linux::error::Error,
-        /// What came of loading it by hand.
+        /// What came of `modprobe ipip`.
         modprobe: String,
     },
-    /// A file with mistakes was to be applied; nothing has changed.
+    /// The file to be applied has mistakes. Nothing has changed.
     #[error("{problems}\n{file} has mistakes, and nothing was changed")]
     Mistakes {
-        /// Which.
+        /// The file.
         file: String,
-        /// Each, at its place.
+        /// All of them, each with its place.
         problems: String,
     },
-    /// The daemon refused.
+    /// The daemon refused a request; the text is its own.
     #[error("{0}")]
     Refused(String),
-    /// Something that cannot change while the overlay runs.
+    /// A key cannot change while the overlay runs.
     #[error(
         "{key} is `{old}` in the overlay that runs and `{new}` in the file; it cannot change in place: `adit down {old}`, \
          then `adit up` with the new file"
     )]
     NotInPlace {
-        /// What.
+        /// The key.
         key: &'static str,
-        /// As it runs.
+        /// The value that runs.
         old: String,
-        /// As the file has it.
+        /// The value in the file.
         new: String,
     },
     /// A daemon gave up at its start what its file did not ask for.
@@ -185,7 +188,7 @@ pub enum ControlError {
     AlreadyRunning {
         /// The site's name.
         name: String,
-        /// Who holds its lock.
+        /// The process that holds its lock.
         pid: i32,
     },
     /// No daemon answers.
@@ -193,39 +196,39 @@ pub enum ControlError {
     NotRunning {
         /// The site's name.
         name: String,
-        /// Where it would answer.
+        /// The socket that was tried.
         socket: PathBuf,
     },
     /// A file of ours could not be read or written.
     #[error("cannot {what} {}: {source}{hint}", path.display())]
     File {
-        /// What was attempted.
+        /// The attempt; it follows "cannot" in the text.
         what: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: std::io::Error,
-        /// What to do, if it is known.
+        /// What to do, or nothing; it ends the text.
         hint: &'static str,
     },
-    /// Nobody can listen on `site.metrics`.
+    /// The address of `site.metrics` cannot be listened on.
     #[error(
         "cannot listen on {address} for site.metrics: {source}; give it an address of this machine and a port \
          that nothing else has, or leave it out{}",
         of_a_low_port(source)
     )]
     Metrics {
-        /// What the file says.
+        /// The value in the file.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: std::io::Error,
     },
-    /// The daemon's answer was not understood.
+    /// The daemon's answer could not be understood.
     #[error("{} gave no answer that can be understood: {detail}", socket.display())]
     BadAnswer {
-        /// Who answered.
+        /// The socket of the daemon.
         socket: PathBuf,
-        /// What was wrong with it.
+        /// What is wrong with the answer.
         detail: String,
     },
 }
@@ -241,7 +244,8 @@ fn of_a_low_port(source: &std::io::Error) -> &'static str {
 }
 
 impl ControlError {
-    /// What is to be waited for, if it is about something that comes by itself while a machine starts.
+    /// Returns what is missing if it may appear by itself while a machine starts, so that another
+    /// attempt makes sense.
     #[must_use]
     pub fn retry_reason(&self) -> Option<&'static str> {
         match self {
@@ -252,13 +256,13 @@ impl ControlError {
         }
     }
 
-    /// An interface disappeared while it was set up.
+    /// Returns the error of an interface that disappeared while it was set up.
     pub(crate) fn vanished(device: &str) -> Self {
         let what = "it vanished while it was being set up".to_owned();
         Self::ForeignDevice { device: device.to_owned(), what }
     }
 
-    /// A file that a daemon is told to read while it runs.
+    /// Returns the error of a file that a running daemon could not read.
     pub(crate) fn unreadable(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let hint = match source.kind() {
             std::io::ErrorKind::PermissionDenied => {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use adit_config::Site;
+use adit_config::SiteConfig;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
 use adit_linux::netns::NetNs;
@@ -26,7 +26,7 @@ impl Namespaces {
     ///
     /// # Errors
     /// Fails if `site.netns` does not exist, or if netlink cannot be opened.
-    pub(crate) fn open(host: &Arc<dyn Host>, site: &Site) -> Result<Self, ControlError> {
+    pub(crate) fn open(host: &Arc<dyn Host>, site: &SiteConfig) -> Result<Self, ControlError> {
         let netns = match &site.netns {
             Some(name) => Some(named_namespace(name.as_str())?),
             None => None,
@@ -39,7 +39,7 @@ impl Namespaces {
 
     /// Returns true if `site.netns` still names the open namespace. A namespace that has lost its
     /// name lives as long as this process, and nobody can find it.
-    pub(crate) fn is_current(&self, site: &Site) -> bool {
+    pub(crate) fn is_current(&self, site: &SiteConfig) -> bool {
         match (&self.scope.netns, &site.netns) {
             (Some(netns), Some(name)) => NetNs::named(name.as_str()).is_ok_and(|named| named.is_same(netns)),
             (None, None) => true,

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
-use adit_config::Config;
+use adit_config::{Config, PeerDelta};
 use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::limits::Limit;
@@ -27,6 +27,8 @@ use crate::state::path_cache::PathCache;
 use crate::underlay;
 
 mod leftovers;
+#[cfg(test)]
+mod tests;
 
 pub use leftovers::{has_leftovers, remove_leftovers};
 
@@ -62,9 +64,9 @@ struct Options {
 }
 
 impl Overlay {
-    /// Makes interface and routes and starts the data plane. When it returns, a packet sent now goes
-    /// through. It takes over an interface that an earlier daemon left. What is loaded into the kernel
-    /// disappears with this process.
+    /// Makes interface and routes and starts the data plane. When it returns, a packet sent now
+    /// goes through. It takes over an interface that an earlier daemon left. What is loaded into
+    /// the kernel disappears with this process.
     ///
     /// # Errors
     /// Fails if any step fails; what was made until then is removed.
@@ -74,9 +76,9 @@ impl Overlay {
     }
 
     /// As [`Overlay::bring_up`], but what is loaded into the kernel stays there when this process
-    /// ends in whatever way, and replaces what an earlier process left there without a gap. The state
-    /// of paths is kept in the file `path_cache` and restored from it. Only the daemon that holds
-    /// the overlay's lock may call this.
+    /// ends in whatever way, and replaces what an earlier process left there without a gap. The
+    /// state of paths is kept in the file `path_cache` and restored from it. Only the daemon that
+    /// holds the overlay's lock may call this.
     ///
     /// # Errors
     /// As [`Overlay::bring_up`].
@@ -114,7 +116,28 @@ impl Overlay {
     /// # Errors
     /// Fails if any step fails; the previous state is restored.
     pub fn reload(&mut self, config: &Config) -> Result<Vec<Change>, ControlError> {
-        if let Some(changes) = self.update_peers(config)? {
+        let delta = self.config.peers.delta_to(&config.peers);
+        // A file has no revision. Peers that stay the same keep theirs.
+        let revision = if delta.is_empty() { delta.base } else { delta.revision };
+        let peers = config.peers.clone().with_revision(revision);
+        self.change_to(&Config { site: config.site.clone(), peers }, &delta)
+    }
+
+    /// Changes the peers of a running overlay, atomically. Peers that stay keep forwarding. Returns
+    /// what has changed. The cost depends on the size of the change as long as there is room for it
+    /// in the data plane.
+    ///
+    /// # Errors
+    /// Fails if the delta is not for the revision that runs or conflicts with other peers, or if
+    /// any step fails; the previous state is restored.
+    pub fn update_peers(&mut self, delta: &PeerDelta) -> Result<Vec<Change>, ControlError> {
+        let peers = self.config.peers.apply(delta)?;
+        self.change_to(&Config { site: self.config.site.clone(), peers }, delta)
+    }
+
+    /// Changes a running overlay to `config`, whose peers are those that run with `delta` applied.
+    fn change_to(&mut self, config: &Config, delta: &PeerDelta) -> Result<Vec<Change>, ControlError> {
+        if let Some(changes) = self.update_in_place(config, delta)? {
             return Ok(changes);
         }
         let changes = self.plan(config)?;
@@ -138,7 +161,14 @@ impl Overlay {
     }
 
     /// Changes peers while everything else keeps running. `None`: this needs an installation.
-    fn update_peers(&mut self, config: &Config) -> Result<Option<Vec<Change>>, ControlError> {
+    fn update_in_place(
+        &mut self,
+        config: &Config,
+        delta: &PeerDelta,
+    ) -> Result<Option<Vec<Change>>, ControlError> {
+        if delta.is_empty() || self.config.site != config.site {
+            return Ok(None);
+        }
         if !self.is_in_namespace() || self.namespaces.vrf()? != self.desired.vrf {
             return Ok(None);
         }
@@ -149,6 +179,7 @@ impl Overlay {
             desired: &mut self.desired,
             running: &self.config,
             config,
+            delta,
         })?;
         if changes.is_some() {
             self.config = config.clone();
@@ -169,7 +200,8 @@ impl Overlay {
         Ok(())
     }
 
-    /// Compares everything with the desired state, and restores what differs. Returns what differed.
+    /// Compares everything with the desired state, and restores what differs. Returns what
+    /// differed.
     ///
     /// # Errors
     /// Fails if the kernel cannot be asked or refuses a change. Another attempt may succeed.
@@ -223,8 +255,8 @@ impl Overlay {
         Ok((changes, is_whole))
     }
 
-    /// Makes everything again in the namespace that has the name of `site.netns` now: nobody can find
-    /// the old one any more.
+    /// Makes everything again in the namespace that has the name of `site.netns` now: nobody can
+    /// find the old one any more.
     fn follow_namespace(&mut self) -> Result<Vec<Change>, ControlError> {
         self.install(&self.config.clone())?;
         let netns = self.desired.netns.as_deref().unwrap_or_default();
@@ -241,8 +273,8 @@ impl Overlay {
         }
     }
 
-    /// Returns a change if our underlay address is another one now. If it is missing, nothing changes:
-    /// it may come back.
+    /// Returns a change if our underlay address is another one now. If it is missing, nothing
+    /// changes: it may come back.
     fn find_underlay_move(&mut self) -> Result<Option<Change>, ControlError> {
         let before = self.desired.underlay;
         let found = underlay::find(self.namespaces.underlay.as_mut(), &self.config, Some(before));
@@ -308,8 +340,8 @@ impl Overlay {
         self.namespaces.is_current(&self.config.site)
     }
 
-    /// Returns all counts since the overlay was brought up, including those of data planes that were
-    /// replaced.
+    /// Returns all counts since the overlay was brought up, including those of data planes that
+    /// were replaced.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.running.totals()

@@ -37,7 +37,7 @@ pub(crate) fn find(
         network.link(name.as_str())?.ok_or_else(|| missing("which is no interface of this machine"))?;
     let address =
         choose(there, link.index, in_use).ok_or_else(|| missing("which has no IPv4 address yet"))?;
-    config.check_underlay(address)?;
+    config.peers.check_site_underlay(address)?;
     Ok(address)
 }
 

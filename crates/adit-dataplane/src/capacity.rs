@@ -1,6 +1,6 @@
 //! Capacity: how many peers and networks a data plane has room for while it runs.
 
-use adit_tunnel::{Steps, Tunnel};
+use adit_tunnel::{TableDelta, Tunnel};
 
 /// What a data plane sets aside at its start. Each new peer gets a number of its own, even after
 /// another has gone, so changes use the room up. The data plane is then started anew with new
@@ -18,51 +18,56 @@ const NETWORKS: usize = 1024;
 impl Capacity {
     /// Room for a tunnel, and a quarter more.
     pub(crate) fn with_headroom(tunnel: &Tunnel) -> Self {
-        let (peers, networks) = (tunnel.places(), networks(tunnel));
+        let (peers, networks) = (tunnel.peer_slots(), networks(tunnel));
         Self { peers: peers + (peers / 4).max(PEERS), networks: networks + (networks / 4).max(NETWORKS) }
     }
 
     /// Whether there is room for the changed tunnel, and for the steps on the way there.
-    pub(crate) fn holds(&self, tunnel: &Tunnel, steps: &Steps) -> bool {
-        tunnel.places() <= self.peers && networks(tunnel) + steps.taken.len() <= self.networks
+    pub(crate) fn holds(&self, tunnel: &Tunnel, steps: &TableDelta) -> bool {
+        tunnel.peer_slots() <= self.peers && networks(tunnel) + steps.withdrawn.len() <= self.networks
     }
 }
 
 fn networks(tunnel: &Tunnel) -> usize {
-    let config = tunnel.config();
-    config.networks.len() + config.peers.iter().map(|peer| peer.networks.len()).sum::<usize>()
+    let peers = &tunnel.config().peers;
+    peers.site_networks().len() + peers.iter().map(|peer| peer.networks.len()).sum::<usize>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use adit_fixtures::Setup;
-    use adit_tunnel::{Amendment, PeerConfig};
+    use adit_tunnel::{Peer, PeerSet};
 
     #[test]
     fn peers_that_come_and_go_use_the_capacity_up() {
         let mut tunnel = Tunnel::new(Setup::default().config).expect("a valid configuration");
         let capacity = Capacity::with_headroom(&tunnel);
-        let peer = |underlay: [u8; 4], networks: u32| PeerConfig {
-            name: "new".to_owned(),
-            underlay: std::net::Ipv4Addr::from(underlay).into(),
+        let peer = |underlay: [u8; 4], networks: u32| Peer {
+            name: "new".parse().expect("a name"),
+            underlay: underlay.into(),
             networks: (0..networks)
-                .map(|n| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n)).into())
+                .map(|n| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n)))
                 .collect(),
         };
-        let large = peer([10, 1, 2, 1], capacity.networks as u32);
-        let (full, steps) =
-            tunnel.amended(&Amendment { removed: vec![], set: vec![large] }).expect("a valid configuration");
+        let change = |tunnel: &Tunnel, peers: &PeerSet| {
+            tunnel.with_peers(&tunnel.config().peers.delta_to(peers)).expect("no conflict")
+        };
+        let without = tunnel.config().peers.clone();
+        let with = |peer| {
+            let mut peers = without.clone();
+            peers.insert(peer).expect("no conflict");
+            peers
+        };
+        let large = with(peer([10, 1, 2, 1], capacity.networks as u32));
+        let (full, steps) = change(&tunnel, &large);
         assert!(!capacity.holds(&full, &steps), "{capacity:?}");
         // The same underlay address, again and again, is another peer each time.
-        for used in tunnel.places()..=capacity.peers {
-            let address = [10, 1, 2, 2];
-            let set = vec![peer(address, 1)];
-            let (with, steps) =
-                tunnel.amended(&Amendment { removed: vec![], set }).expect("a valid configuration");
+        let one_more = with(peer([10, 1, 2, 2], 1));
+        for used in tunnel.peer_slots()..=capacity.peers {
+            let (with, steps) = change(&tunnel, &one_more);
             assert_eq!(capacity.holds(&with, &steps), used < capacity.peers, "{used} of {capacity:?}");
-            let removed = vec![address.into()];
-            tunnel = with.amended(&Amendment { removed, set: vec![] }).expect("it is there").0;
+            tunnel = change(&with, &without).0;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use adit_tunnel::{Steps, Totals, Tunnel};
+use adit_tunnel::{TableDelta, Totals, Tunnel};
 
 /// The kind of a data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub trait DataPlane: Send + Sync {
     /// # Errors
     /// Fails if the data plane must be started anew for this change; the error says why. A part of
     /// the change may be done.
-    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
         let (_, _) = (tunnel, steps);
         Err("this data plane cannot change its peers while it runs".to_owned())
     }

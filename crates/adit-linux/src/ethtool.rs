@@ -39,7 +39,8 @@ pub fn disable_transmit_offloads(device: &str) -> Result<()> {
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))
         .map_err(|error| Error::new(what(), error))?;
-    // SAFETY: SIOCETHTOOL reads the `ifreq` and the `ethtool_value` it points to; both outlive the call.
+    // SAFETY: SIOCETHTOOL reads the `ifreq` and the `ethtool_value` it points to; both outlive the
+    // call.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if done < 0 { Err(Error::last_os(what()).needing("CAP_NET_ADMIN")) } else { Ok(()) }
 }

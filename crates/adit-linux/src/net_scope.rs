@@ -27,7 +27,8 @@ impl NetScope {
         }
     }
 
-    /// Returns true if a datagram sent in this scope takes other routes than one sent by the process.
+    /// Returns true if a datagram sent in this scope takes other routes than one sent by the
+    /// process.
     #[must_use]
     pub fn is_separate(&self) -> bool {
         self.netns.is_some() || self.vrf.is_some()

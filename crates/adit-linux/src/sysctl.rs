@@ -1,15 +1,15 @@
-//! The kernel's knobs under `/proc/sys`. Those under `net/` are the calling thread's network
-//! namespace's.
+//! Kernel settings under `/proc/sys`. Those under `net/` belong to the calling thread's network
+//! namespace.
 
 use std::fs;
 use std::io;
 
 use crate::error::{Error, Result};
 
-/// Reads `knob`, a path such as `net/ipv4/ip_forward`, without the newline at its end.
+/// Reads the setting `knob`, a path such as `net/ipv4/ip_forward`, without its final newline.
 ///
 /// # Errors
-/// There is no such knob, or it is not ours to read.
+/// There is no such setting, or it may not be read.
 pub fn read(knob: &str) -> Result<String> {
     let path = path(knob)?;
     let text = fs::read_to_string(&path)
@@ -17,13 +17,13 @@ pub fn read(knob: &str) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// Writes `value` to `knob`.
+/// Writes `value` to the setting `knob`.
 ///
 /// # Errors
-/// There is no such knob, it is not ours to write, or the kernel refuses the value.
+/// There is no such setting, it may not be written, or the kernel refuses the value.
 pub fn write(knob: &str, value: &str) -> Result<()> {
     let path = path(knob)?;
-    // Not `fs::write`, which asks for the file to be made where there is none.
+    // `fs::write` would try to create a missing file.
     let attempt = fs::OpenOptions::new()
         .write(true)
         .open(&path)
@@ -36,7 +36,7 @@ fn path(knob: &str) -> Result<String> {
         !knob.is_empty() && knob.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if !is_inside {
         return Err(Error::from_errno(format!("cannot use `{knob}` as a kernel setting"), libc::EINVAL)
-            .with_hint("a path below /proc/sys is expected, such as net/ipv4/ip_forward"));
+            .with_hint("use a path below /proc/sys, such as net/ipv4/ip_forward"));
     }
     Ok(format!("/proc/sys/{knob}"))
 }
@@ -44,8 +44,9 @@ fn path(knob: &str) -> Result<String> {
 fn explain(error: Error) -> Error {
     match error.errno() {
         Some(libc::EROFS) => {
-            error.with_hint("/proc/sys is mounted read-only, as containers do: set it from outside")
+            error.with_hint("/proc/sys is mounted read-only, as in containers: set it from outside")
         }
+        Some(libc::ENOENT) => error.with_hint("this kernel does not have the setting"),
         Some(libc::EACCES | libc::EPERM) => error.with_hint("run as root"),
         _ => error,
     }
@@ -56,19 +57,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_without_newline() {
+    fn a_setting_is_read_without_its_newline() {
         assert_eq!(read("kernel/ostype").unwrap(), "Linux");
     }
 
     #[test]
-    fn stays_below_proc_sys() {
+    fn a_path_outside_proc_sys_is_refused() {
         for knob in ["", "/etc/passwd", "../self/status", "net//ipv4", "net/./ipv4"] {
             assert_eq!(read(knob).unwrap_err().errno(), Some(libc::EINVAL), "{knob}");
         }
     }
 
     #[test]
-    fn missing_knob_names_its_path() {
+    fn the_error_about_a_missing_setting_has_its_path() {
         let error = read("net/ipv4/no_such_knob").unwrap_err();
         assert!(error.to_string().starts_with("cannot read /proc/sys/net/ipv4/no_such_knob: "), "{error}");
     }

@@ -113,8 +113,8 @@ impl Tun {
         self.offloads
     }
 
-    /// Makes the interface persistent: it stays after its last queue is closed, until it is deleted.
-    /// Mark it as Adit's before, because the process may die at any moment.
+    /// Makes the interface persistent: it stays after its last queue is closed, until it is
+    /// deleted. Mark it as Adit's before, because the process may die at any moment.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -153,7 +153,8 @@ impl TunQueue {
             .map_err(open_error)?;
         let mut request = interface_request(name)?;
         request.ifr_ifru.ifru_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
-        // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which `request` is and outlives the call.
+        // SAFETY: TUNSETIFF reads and writes a `struct ifreq`, which `request` is and outlives the
+        // call.
         let done = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &mut request) };
         if done < 0 {
             return Err(attach_error(name));

@@ -66,7 +66,7 @@ fn become_root() {
 
 #[test(root)]
 fn nobody_is_told_what_is_missing() {
-    let text = "cannot make a network namespace: Operation not permitted (os error 1); \
+    let text = "cannot create a network namespace: Operation not permitted (os error 1); \
                 CAP_SYS_ADMIN is needed: run as root, or in a user namespace";
     check(&myself("no-rights", Some(NOBODY)), text);
 }

@@ -117,7 +117,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
         }
         let mut conflicts = Vec::new();
         let holder = self.networks.get(&key(network));
-        let is_held = holder.is_some();
+        let (is_held, is_peers) = (holder.is_some(), matches!(holder, Some(Holder::Peer(_))));
         if holder == Some(&claimant) {
             return vec![Conflict::NetworkRepeated { network, claimant }];
         }
@@ -136,17 +136,20 @@ impl<P: Clone + Eq> AddressPlan<P> {
             }
             has_peer |= !is_with_site;
         }
-        if is_held {
+        if is_peers {
             // The networks and addresses inside conflict with the first claimant, which is reported.
             return conflicts;
         }
-        if !self.nested {
+        if !self.nested && !is_held {
             let inner = self.inside(network).filter(|(_, holder)| **holder != claimant);
             let inner = inner.filter(|(other, holder)| self.is_nearest(network, &claimant, *other, holder));
             conflicts.extend(inner.map(|(other, holder)| overlap(other, holder)));
         }
         if let Holder::Peer(peer) = &claimant {
             conflicts.extend(self.enclosed(network, peer));
+        }
+        if is_held {
+            return conflicts;
         }
         self.networks.insert(key(network), claimant);
         if let Some(count) = self.lengths.get_mut(usize::from(network.prefix_len())) {

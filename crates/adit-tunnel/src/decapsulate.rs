@@ -10,7 +10,7 @@ use adit_wire::ipv4::Ipv4Packet;
 
 use crate::counters::Counters;
 use crate::time::Instant;
-use crate::tunnel::{Peer, Tunnel};
+use crate::tunnel::{PeerState, Tunnel};
 
 /// What came from the underlay.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,7 @@ pub enum Decapsulated {
 /// From the outer header: whose datagram it is.
 struct Admitted<'t, 'a> {
     peer: PeerIndex,
-    state: &'t Peer,
+    state: &'t PeerState,
     outer: Ipv4Packet<'a>,
 }
 
@@ -77,11 +77,11 @@ impl Tunnel {
         });
         match delivered {
             Ok((Admitted { peer, state, .. }, None)) => {
-                state.soft.heard();
+                state.soft.mark_reachable();
                 Decapsulated::Answer { peer }
             }
             Ok((Admitted { peer, state, outer }, Some((packet, set_ecn)))) => {
-                state.soft.heard();
+                state.soft.mark_reachable();
                 counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
                 let start = outer.header_len();
                 let max_mss = self.max_mss(&packet, state.soft.path_mtu.mtu(now));

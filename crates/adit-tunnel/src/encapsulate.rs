@@ -9,7 +9,7 @@ use adit_wire::{Protocol, Validation};
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
 use crate::time::Instant;
-use crate::tunnel::{Peer, Tunnel};
+use crate::tunnel::{PeerState, Tunnel};
 
 /// What is to go into the tunnel.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +106,7 @@ impl Tunnel {
 
     /// Who may send what to whom.
     #[inline]
-    fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &Peer), Refusal> {
+    fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &PeerState), Refusal> {
         let peer = match adit_policy::check_encap(self, packet.fixed_header(), inner.origin) {
             Err(Refusal { reason: DropReason::InnerSourceDenied, peer: Some(peer), .. })
                 if self.speaks_of_itself(packet) =>
@@ -124,7 +124,7 @@ impl Tunnel {
     /// about what came out of the tunnel.
     #[cold]
     fn speaks_of_itself(&self, packet: &Ipv4Packet<'_>) -> bool {
-        if packet.source() != self.underlay || packet.protocol() != Protocol::ICMP {
+        if packet.source() != self.config.underlay || packet.protocol() != Protocol::ICMP {
             return false;
         }
         let is_answer = |kind: u8| kind == types::ECHO_REPLY || icmpv4::is_error(kind);
@@ -136,7 +136,7 @@ impl Tunnel {
     fn forward(
         &self,
         peer: PeerIndex,
-        state: &Peer,
+        state: &PeerState,
         inner: &Inner<'_>,
         packet: &Ipv4Packet<'_>,
         now: Instant,
@@ -157,7 +157,7 @@ impl Tunnel {
         let length = if too_big { max_datagram } else { inner.largest_datagram };
         let outer = OuterHeader::v4(
             self.outer_policy(),
-            self.underlay,
+            self.config.underlay,
             state.underlay,
             packet.tos(),
             packet.ttl(),
@@ -185,7 +185,7 @@ impl Tunnel {
     fn report_pending(
         &self,
         peer: PeerIndex,
-        state: &Peer,
+        state: &PeerState,
         packet: &Ipv4Packet<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
@@ -193,7 +193,7 @@ impl Tunnel {
         if !icmpv4::may_answer(packet) {
             return Ok(());
         }
-        state.soft.told_pending();
+        state.soft.clear_pending();
         let code = self.unreachable_code(cause, packet.source());
         let error = Icmpv4Error::DestinationUnreachable { code };
         Err(Refusal::with_icmp(error, DropReason::PeerUnreachable, Some(peer)))

@@ -14,7 +14,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Validation, fragment};
 
 use crate::{
-    Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, PeerConfig, ProbeOptions, Totals,
+    Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Peer, PeerSet, ProbeOptions, Totals,
     Tunnel, TunnelConfig, UnderlayIcmp,
 };
 
@@ -26,19 +26,22 @@ const FORWARDED: u8 = 8;
 /// The article's network seen from A, with a third site.
 fn tunnel(how: u8) -> Option<Tunnel> {
     let peer = |name: &str, last: u8, network: &str| {
-        let networks = network.parse().into_iter().collect();
-        PeerConfig { name: name.to_owned(), underlay: Ipv4Addr::new(10, 1, 1, last).into(), networks }
+        let (name, network) = (name.parse().ok()?, network.parse().ok()?);
+        Some(Peer { name, underlay: Ipv4Addr::new(10, 1, 1, last), networks: vec![network] })
     };
+    let underlay = Ipv4Addr::new(10, 1, 1, 1);
+    let mut peers = PeerSet::new(Some(underlay), ["172.16.17.0/24".parse().ok()?]).ok()?;
+    peers.insert(peer("b", 2, "192.168.199.0/24")?).ok()?;
+    peers.insert(peer("c", 3, "192.168.200.0/24")?).ok()?;
     let ttl = if how & NO_DF == 0 { TtlPolicy::Fixed(64) } else { TtlPolicy::Inherit };
     Tunnel::new(TunnelConfig {
-        underlay: Ipv4Addr::new(10, 1, 1, 1).into(),
-        networks: "172.16.17.0/24".parse().into_iter().collect(),
+        underlay,
+        peers,
         outer: OuterPolicy { ttl, df: how & NO_DF == 0, ..OuterPolicy::default() },
         mss_clamp: true,
         underlay_mtu: 1500,
-        local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1).into()],
+        local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1)],
         probe: Some(ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new() }),
-        peers: vec![peer("b", 2, "192.168.199.0/24"), peer("c", 3, "192.168.200.0/24")],
     })
     .ok()
 }

@@ -5,17 +5,17 @@ const INITIAL: [u8; 4] = [32, 64, 128, 255];
 
 /// The way from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathLength {
+pub struct HopCount {
     /// Routers on it, if the peer sends with one of the usual TTLs (32, 64, 128, 255).
     pub hops: u8,
 }
 
-impl PathLength {
+impl HopCount {
     /// By the TTL that an outer header has left on arrival.
     #[must_use]
-    pub fn of_ttl(ttl: u8) -> PathLength {
+    pub fn of_ttl(ttl: u8) -> HopCount {
         let initial = INITIAL.into_iter().find(|initial| *initial >= ttl).unwrap_or(u8::MAX);
-        PathLength { hops: initial - ttl }
+        HopCount { hops: initial - ttl }
     }
 
     /// The least outer TTL that reaches the peer, if the way there is as long: one more than there are routers,
@@ -35,7 +35,7 @@ mod tests {
         for (ttl, hops, needed) in
             [(64, 0, 1), (63, 1, 2), (30, 2, 3), (65, 63, 64), (255, 0, 1), (129, 126, 127), (0, 32, 33)]
         {
-            let length = PathLength::of_ttl(ttl);
+            let length = HopCount::of_ttl(ttl);
             assert_eq!((length.hops, length.ttl_needed()), (hops, needed), "{ttl}");
         }
     }

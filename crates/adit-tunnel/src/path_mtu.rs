@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::tagged_time::Timed;
+use crate::tagged_time::TaggedTime;
 use crate::time::Instant;
 
 /// A learned path MTU is forgotten this long after its last decrease (RFC 1191 section 6.3), or after a probe
@@ -20,7 +20,7 @@ pub const PATH_MTU_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// And never sooner than this after a Datagram Too Big (RFC 1191 section 6.3, a MUST NOT).
 pub const PATH_MTU_HOLD: Duration = Duration::from_secs(5 * 60);
 
-/// The smallest path MTU that is believed, outer header included: the inner datagram keeps the 68 bytes
+/// The smallest path MTU that is validated, outer header included: the inner datagram keeps the 68 bytes
 /// that every IPv4 link must carry (RFC 791 section 3.2, RFC 1191 section 3).
 pub const PATH_MTU_FLOOR: u16 = 68 + 20;
 
@@ -63,7 +63,7 @@ pub(crate) struct PathMtuState {
 impl PathMtuState {
     pub(crate) fn new(underlay: u16) -> PathMtuState {
         PathMtuState {
-            learned: AtomicU64::new(Timed::NONE.0),
+            learned: AtomicU64::new(TaggedTime::NONE.0),
             underlay: AtomicU16::new(underlay.max(PATH_MTU_FLOOR)),
         }
     }
@@ -76,7 +76,7 @@ impl PathMtuState {
     /// The MTU to use now, outer header included.
     #[inline]
     pub(crate) fn mtu(&self, now: Instant) -> u16 {
-        effective(Timed(self.learned.load(Relaxed)), self.underlay(), now)
+        effective(TaggedTime(self.learned.load(Relaxed)), self.underlay(), now)
     }
 
     /// What the underlay's interface takes.
@@ -87,8 +87,8 @@ impl PathMtuState {
 
     pub(crate) fn get(&self) -> PathMtu {
         let underlay = self.underlay();
-        let learned = Timed(self.learned.load(Relaxed));
-        if learned == Timed::NONE || learned.value() >= underlay {
+        let learned = TaggedTime(self.learned.load(Relaxed));
+        if learned == TaggedTime::NONE || learned.value() >= underlay {
             return PathMtu { mtu: underlay, learned: None, expires: None };
         }
         let by = if learned.is_marked() { LearnedBy::Probe } else { LearnedBy::Router };
@@ -104,13 +104,13 @@ impl PathMtuState {
         let mtu = mtu.max(PATH_MTU_FLOOR);
         let mut word = self.learned.load(Relaxed);
         loop {
-            let old = Timed(word);
+            let old = TaggedTime(word);
             let current = effective(old, self.underlay(), now);
             let next = if mtu < current {
-                Timed::new(mtu, now.saturating_add(PATH_MTU_LIFETIME))
-            } else if old != Timed::NONE && old.at() > now {
+                TaggedTime::new(mtu, now.saturating_add(PATH_MTU_LIFETIME))
+            } else if old != TaggedTime::NONE && old.at() > now {
                 let expires = old.at().max(now.saturating_add(PATH_MTU_HOLD));
-                Timed::new(old.value(), expires).marked(old.is_marked())
+                TaggedTime::new(old.value(), expires).marked(old.is_marked())
             } else {
                 return false;
             };
@@ -124,12 +124,12 @@ impl PathMtuState {
     /// Probes have found that the path takes `mtu` bytes and no more: more or less than thought, or just that.
     pub(crate) fn probed(&self, mtu: u16, now: Instant) {
         let mtu = mtu.max(PATH_MTU_FLOOR);
-        let current = Timed(self.learned.load(Relaxed));
+        let current = TaggedTime(self.learned.load(Relaxed));
         let next = if mtu >= self.underlay() {
-            Timed::NONE
+            TaggedTime::NONE
         } else {
             let is_probes = current.is_marked() || mtu != effective(current, self.underlay(), now);
-            Timed::new(mtu, now.saturating_add(PATH_MTU_LIFETIME)).marked(is_probes)
+            TaggedTime::new(mtu, now.saturating_add(PATH_MTU_LIFETIME)).marked(is_probes)
         };
         self.learned.store(next.0, Relaxed);
     }
@@ -141,31 +141,31 @@ impl PathMtuState {
         {
             // No one lives longer than if it had been learned just now.
             let expires = expires.min(now.saturating_add(PATH_MTU_LIFETIME));
-            let word = Timed::new(known.mtu.max(PATH_MTU_FLOOR), expires).marked(by == LearnedBy::Probe);
+            let word = TaggedTime::new(known.mtu.max(PATH_MTU_FLOOR), expires).marked(by == LearnedBy::Probe);
             self.learned.store(word.0, Relaxed);
         }
     }
 
     /// When the learned path MTU expires.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let learned = Timed(self.learned.load(Relaxed));
-        (learned != Timed::NONE).then_some(learned.at())
+        let learned = TaggedTime(self.learned.load(Relaxed));
+        (learned != TaggedTime::NONE).then_some(learned.at())
     }
 
     /// Forgets a path MTU that has expired.
     pub(crate) fn expire(&self, now: Instant) {
         let word = self.learned.load(Relaxed);
-        if word != Timed::NONE.0 && Timed(word).at() <= now {
+        if word != TaggedTime::NONE.0 && TaggedTime(word).at() <= now {
             // Losing the race means that a router has just told a new one: that one stays.
-            let _ = self.learned.compare_exchange(word, Timed::NONE.0, Relaxed, Relaxed);
+            let _ = self.learned.compare_exchange(word, TaggedTime::NONE.0, Relaxed, Relaxed);
         }
     }
 }
 
 /// The smaller of what was learned and what the underlay takes, until the former expires.
 #[inline]
-fn effective(learned: Timed, underlay: u16, now: Instant) -> u16 {
-    if learned == Timed::NONE || learned.at() <= now { underlay } else { learned.value().min(underlay) }
+fn effective(learned: TaggedTime, underlay: u16, now: Instant) -> u16 {
+    if learned == TaggedTime::NONE || learned.at() <= now { underlay } else { learned.value().min(underlay) }
 }
 
 #[cfg(test)]

@@ -1,173 +1,109 @@
-//! Peers that come, go and change while the tunnel goes on.
+//! A change of peers while the tunnel goes on.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use adit_peers::{Peer, PeerDelta};
 use adit_policy::{Owner, PeerIndex};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
-use crate::config::{OURSELVES, PeerConfig, TunnelError, peer_name, unicast};
-use crate::tunnel::{Peer, Tunnel};
+use crate::config::{TunnelConfig, TunnelError};
+use crate::tunnel::{Slot, Tunnel};
 
-/// What is to become of the peers of a tunnel. A peer is known by its underlay address: one that gets another
-/// address is one that goes and one that comes.
-#[derive(Debug, Clone, Default)]
-pub struct Amendment {
-    /// The underlay addresses of those that go.
-    pub removed: Vec<Ipv4Addr>,
-    /// Those that come, and those that have another name or other networks from now on.
-    pub set: Vec<PeerConfig>,
-}
-
-/// What an amendment changes about lookups, for whoever keeps tables of their own.
+/// The changes of look-ups that a [`PeerDelta`] makes, for data planes that keep tables of their own.
+///
+/// Here a peer is identified by its underlay address: one that gets another address is removed and
+/// added, with a new number; one that gets another name changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Steps {
-    /// Those that come, in places that nobody has had before.
+pub struct TableDelta {
+    /// Peers that come, with numbers that were not used before.
     pub added: Vec<(PeerIndex, Ipv4Addr)>,
-    /// Those that go.
+    /// Peers that go.
     pub removed: Vec<(PeerIndex, Ipv4Addr)>,
-    /// Networks that lead to a peer from now on, and led elsewhere or nowhere.
-    pub given: Vec<(Ipv4Net, PeerIndex)>,
-    /// Networks that lead nowhere from now on.
-    pub taken: Vec<Ipv4Net>,
+    /// Networks that lead to another peer than before, or to one for the first time.
+    pub assigned: Vec<(Ipv4Net, PeerIndex)>,
+    /// Networks that lead to no peer any more.
+    pub withdrawn: Vec<Ipv4Net>,
 }
 
 impl Tunnel {
-    /// The tunnel with other peers. Those that stay have the numbers that they had, and the very same soft state;
-    /// those that come have new numbers, and the numbers of those that go are not used again.
+    /// The tunnel with other peers. A peer whose underlay address stays keeps its number and shares its
+    /// soft state with this tunnel. New addresses get new numbers, and the numbers of removed peers are
+    /// not used again.
     ///
-    /// A copy of the tables, and then some lookups a network that changes and a comparison with every peer:
-    /// milliseconds for 100,000 networks.
+    /// Cost: a copy of the tables, and some look-ups for each network that changes; milliseconds for
+    /// 100,000 networks.
     ///
     /// # Errors
     ///
-    /// As [`Tunnel::new`]; a peer that is to go and is not there.
-    pub fn amended(&self, amendment: &Amendment) -> Result<(Tunnel, Steps), TunnelError> {
+    /// The delta does not apply to the peers of this tunnel, or there are no numbers left.
+    pub fn with_peers(&self, delta: &PeerDelta) -> Result<(Tunnel, TableDelta), TunnelError> {
+        let peers = self.config.peers.apply(delta)?;
         let mut tunnel = Tunnel {
-            config: self.config.clone(),
-            underlay: self.underlay,
+            config: TunnelConfig { peers, ..self.config.clone() },
             table: self.table.clone(),
-            peers: self.peers.clone(),
-            local: self.local.clone(),
+            slots: self.slots.clone(),
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
         };
-        let mut steps = Steps::default();
-        // What somebody loses another may get, so all of it goes first.
-        let mut lost = BTreeSet::new();
-        for &address in &amendment.removed {
-            let peer = tunnel.table.remove_underlay(address).ok_or(TunnelError::NoSuchPeer { address })?;
-            lost.extend(tunnel.take_networks(peer));
-            if let Some(place) = tunnel.peers.get_mut(peer.index()) {
-                *place = None;
-            }
-            steps.removed.push((peer, address));
+        let mut change = TableDelta::default();
+        let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));
+        let before: Vec<&Peer> =
+            names.filter_map(|name| self.config.peers.get(name)).map(|peer| &**peer).collect();
+        let after: Vec<&Arc<Peer>> = delta.replaced.iter().chain(&delta.inserted).collect();
+
+        // What one peer loses another may gain, so everything is taken first.
+        let mut lost: BTreeSet<Ipv4Net> = BTreeSet::new();
+        for network in before.iter().flat_map(|peer| &peer.networks) {
+            tunnel.table.remove_network(*network);
+            lost.insert(*network);
         }
-        for config in &amendment.set {
-            let known = tunnel.known(config);
-            lost.extend(known.into_iter().flat_map(|peer| tunnel.take_networks(peer)));
-        }
-        let mut addresses = BTreeSet::new();
-        for config in &amendment.set {
-            let name = peer_name(config);
-            let address = unicast(&format!("the underlay address of {name},"), config.underlay)?;
-            if address == self.underlay || !addresses.insert(address) {
-                let first = if address == self.underlay { OURSELVES.to_owned() } else { name.clone() };
-                return Err(TunnelError::DuplicateUnderlay { address, first, second: name });
+        let stay: BTreeSet<Ipv4Addr> = after.iter().map(|peer| peer.underlay).collect();
+        for peer in before.iter().filter(|peer| !stay.contains(&peer.underlay)) {
+            if let Some(index) = tunnel.table.remove_underlay(peer.underlay) {
+                if let Some(slot) = tunnel.slots.get_mut(index.index()) {
+                    slot.state = None;
+                }
+                change.removed.push((index, peer.underlay));
             }
-            let peer = tunnel.place(config, address, &mut steps)?;
-            let owner = Owner::Peer(peer);
-            tunnel.config.add_networks(&mut tunnel.table, name, &config.networks, owner)?;
-            for network in ipv4(&config.networks) {
-                lost.remove(&network);
-                if self.table.owner_of(network) != Some(owner) {
-                    steps.given.push((network, peer));
+        }
+        for peer in after {
+            let index = tunnel.slot_for(peer, &mut change)?;
+            for network in &peer.networks {
+                tunnel.table.insert_network(*network, Owner::Peer(index));
+                lost.remove(network);
+                if self.table.owner_of(*network) != Some(Owner::Peer(index)) {
+                    change.assigned.push((*network, index));
                 }
             }
         }
-        steps.taken.extend(lost);
-        tunnel.refuse_loops(&steps)?;
-        Ok((tunnel, steps))
+        change.withdrawn.extend(lost);
+        Ok((tunnel, change))
     }
 
-    fn known(&self, config: &PeerConfig) -> Option<PeerIndex> {
-        match config.underlay {
-            IpAddr::V4(address) => self.table.lookup_outer(address),
-            IpAddr::V6(_) => None,
-        }
-    }
-
-    /// Takes all its networks from a peer.
-    fn take_networks(&mut self, peer: PeerIndex) -> Vec<Ipv4Net> {
-        let config = self.config.peers.get_mut(peer.index());
-        let networks = config.map(|config| std::mem::take(&mut config.networks)).unwrap_or_default();
-        let networks: Vec<Ipv4Net> = ipv4(&networks).collect();
-        for network in &networks {
-            self.table.remove_network(*network);
-        }
-        networks
-    }
-
-    /// Writes down a peer in its place, or in a new one.
-    fn place(
-        &mut self,
-        config: &PeerConfig,
-        address: Ipv4Addr,
-        steps: &mut Steps,
-    ) -> Result<PeerIndex, TunnelError> {
-        if let Some(peer) = self.table.lookup_outer(address) {
-            if let Some(known) = self.config.peers.get_mut(peer.index()) {
-                known.clone_from(config);
+    /// The number of a peer: that of its underlay address, or a new one.
+    fn slot_for(&mut self, peer: &Arc<Peer>, change: &mut TableDelta) -> Result<PeerIndex, TunnelError> {
+        if let Some(index) = self.table.lookup_outer(peer.underlay) {
+            if let Some(slot) = self.slots.get_mut(index.index()) {
+                slot.peer = Arc::clone(peer);
             }
-            return Ok(peer);
+            return Ok(index);
         }
-        let number = u32::try_from(self.peers.len())
-            .map_err(|_| TunnelError::TooManyPeers { found: self.peers.len() })?;
-        let peer = PeerIndex::new(number);
-        self.table.insert_underlay(address, peer);
-        self.config.peers.push(config.clone());
-        self.peers.push(Some(Arc::new(Peer::new(address, self.config.underlay_mtu))));
-        steps.added.push((peer, address));
-        Ok(peer)
+        let found = self.slots.len();
+        let index = u32::try_from(found).map_err(|_| TunnelError::TooManyPeers { found })?;
+        let index = PeerIndex::new(index);
+        self.table.insert_underlay(peer.underlay, index);
+        self.slots.push(Slot::new(Arc::clone(peer), self.config.underlay_mtu));
+        change.added.push((index, peer.underlay));
+        Ok(index)
     }
-
-    /// The tunnel must not be routed into itself: no underlay address lies in a peer's network.
-    fn refuse_loops(&self, steps: &Steps) -> Result<(), TunnelError> {
-        let added = steps.added.iter().map(|(_, address)| *address);
-        let everybody =
-            || self.peers.iter().flatten().map(|peer| peer.underlay).chain(std::iter::once(self.underlay));
-        let enclosed = steps
-            .given
-            .iter()
-            .flat_map(|(network, _)| everybody().filter(move |address| network.contains(address)));
-        for address in added.chain(enclosed) {
-            if let Some(inside) = self.table.lookup_inner(address) {
-                let whose = self.table.lookup_outer(address).map_or(Owner::Ours, Owner::Peer);
-                let peer = self.config.peers.get(inside.index()).map(|peer| peer.name.clone());
-                let whose = self.config.owner_name(whose);
-                return Err(TunnelError::UnderlayInsideTunnel {
-                    address,
-                    whose,
-                    peer: peer.unwrap_or_default(),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-fn ipv4(networks: &[IpNet]) -> impl Iterator<Item = Ipv4Net> + '_ {
-    networks.iter().filter_map(|network| match network {
-        IpNet::V4(network) => Some(network.trunc()),
-        IpNet::V6(_) => None,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TunnelConfig;
+    use adit_peers::{PeerName, PeerSet};
     use adit_wire::encapsulation::OuterPolicy;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -180,11 +116,11 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, last)
     }
 
-    fn peers(wish: &Wish) -> Vec<PeerConfig> {
-        let peer = |(&last, blocks): (&u8, &Vec<u8>)| PeerConfig {
-            name: format!("p{last}-{}", blocks.len()),
-            underlay: IpAddr::V4(underlay(last)),
-            networks: blocks.iter().map(|block| network(*block).into()).collect(),
+    fn peers(wish: &Wish) -> Vec<Peer> {
+        let peer = |(&last, blocks): (&u8, &Vec<u8>)| Peer {
+            name: PeerName::new(format!("p{last}-{}", blocks.len())).expect("a name"),
+            underlay: underlay(last),
+            networks: blocks.iter().map(|block| network(*block)).collect(),
         };
         wish.iter().map(peer).collect()
     }
@@ -195,16 +131,20 @@ mod tests {
         Ipv4Net::new(Ipv4Addr::new(10, 0, number << 4, 0), len).expect("a prefix length")
     }
 
-    fn config(peers: Vec<PeerConfig>) -> TunnelConfig {
+    fn config(peers: Vec<Peer>) -> TunnelConfig {
+        let ours = [OURS.parse().expect("a network")];
+        let mut set = PeerSet::new(Some(underlay(1)), ours).expect("a site without conflicts");
+        for peer in peers {
+            set.insert(peer).expect("a peer without conflicts");
+        }
         TunnelConfig {
-            underlay: IpAddr::V4(underlay(1)),
-            networks: vec![OURS.parse().expect("a network")],
+            underlay: underlay(1),
+            peers: set,
             outer: OuterPolicy::default(),
             mss_clamp: true,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
             probe: None,
-            peers,
         }
     }
 
@@ -230,13 +170,8 @@ mod tests {
         })
     }
 
-    fn between(before: &Wish, after: &Wish) -> Amendment {
-        let removed = before.keys().filter(|last| !after.contains_key(last)).map(|last| underlay(*last));
-        let changed = after.iter().filter(|(last, blocks)| before.get(last) != Some(blocks));
-        Amendment {
-            removed: removed.collect(),
-            set: peers(&changed.map(|(last, blocks)| (*last, blocks.clone())).collect()),
-        }
+    fn delta(before: &Tunnel, after: &Wish) -> PeerDelta {
+        before.config().peers.delta_to(&config(peers(after)).peers)
     }
 
     /// Whose an address is, by underlay address.
@@ -252,25 +187,24 @@ mod tests {
             let mut tunnel = fresh(&wishes[0]);
             for pair in wishes.windows(2) {
                 let before: Vec<_> = tunnel.peers().map(|(peer, config)| (peer, config.underlay)).collect();
-                let (amended, steps) = tunnel.amended(&between(&pair[0], &pair[1])).expect("a good wish");
+                let (amended, change) = tunnel.with_peers(&delta(&tunnel, &pair[1])).expect("a good wish");
                 let new = fresh(&pair[1]);
                 for block in 0..=255u8 {
                     let address = Ipv4Addr::new(10, 0, block, 7);
                     prop_assert_eq!(owner(&amended, address), owner(&new, address), "{}", address);
                     // The steps alone lead from one to the other.
-                    let led = steps.given.iter().filter(|(network, _)| network.contains(&address));
+                    let led = change.assigned.iter().filter(|(network, _)| network.contains(&address));
                     let led = led.max_by_key(|(network, _)| network.prefix_len());
                     if let Some((_, peer)) = led {
                         prop_assert_eq!(amended.lookup_inner(address), Some(*peer));
-                    } else if !steps.taken.iter().any(|network| network.contains(&address)) {
+                    } else if !change.withdrawn.iter().any(|network| network.contains(&address)) {
                         prop_assert_eq!(tunnel.lookup_inner(address), amended.lookup_inner(address));
                     }
                 }
                 let mut names: Vec<_> = amended.peers().map(|(_, peer)| peer.clone()).collect();
-                names.sort_by_key(|peer| peer.underlay);
+                names.sort_by_key(|peer: &Peer| peer.underlay);
                 prop_assert_eq!(names, peers(&pair[1]));
                 for (peer, address) in before {
-                    let IpAddr::V4(address) = address else { continue };
                     let now = amended.lookup_outer(address);
                     prop_assert!(now.is_none_or(|now| now == peer), "{address} keeps its number");
                     prop_assert_eq!(now.is_some(), amended.peer_state(peer).is_some());
@@ -283,39 +217,65 @@ mod tests {
     #[test]
     fn soft_state_is_the_same_one_before_and_after() {
         let before = fresh(&Wish::from([(2, vec![0]), (3, vec![1])]));
-        let amendment = between(&Wish::from([(2, vec![0]), (3, vec![1])]), &Wish::from([(2, vec![0, 2])]));
-        let (after, steps) = before.amended(&amendment).expect("a good amendment");
+        let delta = delta(&before, &Wish::from([(2, vec![0, 2])]));
+        let (after, change) = before.with_peers(&delta).expect("a good delta");
         let peer = after.lookup_outer(underlay(2)).expect("it stays");
         after.set_underlay_mtu(peer, 1400);
         assert_eq!(before.path_mtu(peer).mtu, 1400);
-        assert_eq!(steps.removed, [(PeerIndex::new(1), underlay(3))]);
-        assert_eq!(steps.given, [(network(2), peer)]);
-        assert_eq!(steps.taken, [network(1)]);
-        assert!(after.counters().sent(PeerIndex::new(1)) == 0 && after.places() == 2);
+        assert_eq!(change.removed, [(PeerIndex::new(1), underlay(3))]);
+        assert_eq!(change.assigned, [(network(2), peer)]);
+        assert_eq!(change.withdrawn, [network(1)]);
+        assert!(after.counters().sent(PeerIndex::new(1)) == 0 && after.peer_slots() == 2);
     }
 
     #[test]
-    fn what_a_new_tunnel_refuses_an_amendment_refuses() {
-        let before = fresh(&Wish::from([(2, vec![0]), (3, vec![1])]));
-        let set = |last: u8, network: &str| Amendment {
-            removed: Vec::new(),
-            set: vec![PeerConfig {
-                name: "new".to_owned(),
-                underlay: IpAddr::V4(underlay(last)),
-                networks: vec![network.parse().expect("a network")],
-            }],
+    fn a_peer_with_another_name_keeps_its_number_and_another_address_gets_a_new_one() {
+        let before = fresh(&Wish::from([(2, vec![0])]));
+        let peer = |name: &str, last| Peer {
+            name: name.parse().expect("a name"),
+            underlay: underlay(last),
+            networks: vec![network(0)],
         };
-        let refused = |amendment: &Amendment| before.amended(amendment).expect_err("it is wrong").to_string();
-        for (amendment, word) in [
-            (set(9, "10.0.0.0/20"), "belongs to both peer p2-1 and peer new"),
-            (set(9, OURS), "belongs to both this site and peer new"),
-            (set(1, "10.9.0.0/16"), "underlay address of both this site and peer new"),
-            (set(9, "192.0.2.0/29"), "192.0.2.2 of peer p2-1 lies in a network of peer new"),
-            (set(9, "192.0.2.1/32"), "192.0.2.1 of this site lies in a network of peer new"),
-            (Amendment { removed: vec![underlay(9)], set: Vec::new() }, "no peer has the underlay address"),
+        let renamed = config(vec![peer("new", 2)]).peers;
+        let (after, change) = before.with_peers(&before.config().peers.delta_to(&renamed)).expect("a name");
+        assert_eq!(change, TableDelta::default());
+        assert_eq!(after.peer(PeerIndex::new(0)).name.as_str(), "new");
+        let moved = config(vec![peer("new", 9)]).peers;
+        let (after, change) = after.with_peers(&after.config().peers.delta_to(&moved)).expect("an address");
+        let (old, new) = (PeerIndex::new(0), PeerIndex::new(1));
+        assert_eq!((change.removed, change.added), (vec![(old, underlay(2))], vec![(new, underlay(9))]));
+        assert_eq!((change.assigned, change.withdrawn), (vec![(network(0), new)], vec![]));
+        assert_eq!(after.peers().map(|(index, _)| index).collect::<Vec<_>>(), [new]);
+    }
+
+    #[test]
+    fn a_delta_that_leads_to_a_conflict_is_refused() {
+        let before = fresh(&Wish::from([(2, vec![0]), (3, vec![1])]));
+        let unchanged = before.config().peers.delta_to(&before.config().peers);
+        let insert = |last: u8, network: &str| PeerDelta {
+            inserted: vec![Arc::new(Peer {
+                name: "new".parse().expect("a name"),
+                underlay: underlay(last),
+                networks: vec![network.parse().expect("a network")],
+            })],
+            ..unchanged.clone()
+        };
+        let remove = PeerDelta { removed: vec!["p9".parse().expect("a name")], ..unchanged.clone() };
+        let enclosing = insert(9, "192.0.2.0/29");
+        for (delta, words) in [
+            (insert(9, "10.0.0.0/20"), "belongs to both peer p2-1 and peer new"),
+            (insert(9, OURS), "belongs to both this site and peer new"),
+            (insert(1, "10.9.0.0/16"), "underlay address of both this site and peer new"),
+            (
+                enclosing.clone(),
+                "192.0.2.0/29 of peer new contains the underlay addresses 192.0.2.1 of this site",
+            ),
+            (enclosing, "192.0.2.2 of peer p2-1"),
+            (insert(9, "192.0.2.1/32"), "contains the underlay address 192.0.2.1 of this site"),
+            (remove, "no peer is named p9"),
         ] {
-            let said = refused(&amendment);
-            assert!(said.contains(word), "{said}");
+            let message = before.with_peers(&delta).expect_err("it is wrong").to_string();
+            assert!(message.contains(words), "{message}");
         }
     }
 }

@@ -19,7 +19,7 @@ use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
 use adit_wire::icmpv4::{self, EchoKind, Icmpv4Message, types};
 use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
 
-use crate::tagged_time::Timed;
+use crate::tagged_time::TaggedTime;
 use crate::time::Instant;
 
 /// From where, and by what secret, a tunnel probes.
@@ -136,13 +136,13 @@ pub(crate) struct Answers {
 
 impl Answers {
     pub(crate) fn new() -> Answers {
-        Answers { best: AtomicU64::new(0), last: AtomicU64::new(Timed::NONE.0) }
+        Answers { best: AtomicU64::new(0), last: AtomicU64::new(TaggedTime::NONE.0) }
     }
 
     pub(crate) fn note(&self, probe: Probe, now: Instant) {
         // That something small arrives does not make a larger answer less true.
         if self.lately(now).is_none_or(|size| size <= probe.size) {
-            self.last.store(Timed::new(probe.size, now).0, Relaxed);
+            self.last.store(TaggedTime::new(probe.size, now).0, Relaxed);
         }
         let word = u64::from(probe.round) << 16 | u64::from(probe.size);
         let _ = self.best.fetch_update(Relaxed, Relaxed, |best| {
@@ -164,8 +164,8 @@ impl Answers {
 
     /// The size that was answered last, and when.
     pub(crate) fn last(&self) -> Option<(u16, Instant)> {
-        let last = Timed(self.last.load(Relaxed));
-        (last != Timed::NONE).then_some((last.value(), last.at()))
+        let last = TaggedTime(self.last.load(Relaxed));
+        (last != TaggedTime::NONE).then_some((last.value(), last.at()))
     }
 }
 

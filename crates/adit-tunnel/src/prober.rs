@@ -1,14 +1,19 @@
-//! Packetization layer path MTU discovery for tunnels (RFC 8899), without I/O: whoever owns a [`Prober`] tells it the
-//! time, what was sent to each peer, and what ICMP has come, and sends the probes that it makes.
+//! The prober: packetization layer path MTU discovery for tunnels (RFC 8899), without I/O.
 //!
-//! - A peer to which something is sent is asked every two seconds whether a full-size datagram still arrives. When
-//!   three in a row do not, while smaller ones do, the path is a black hole: what it takes is found and used.
-//! - While a path is known to take less than the underlay, larger sizes are tried, after 15 s and then ever less
-//!   often, up to every 10 min.
-//! - A router's error about a path over which the peer has just answered is held until a probe has asked whether it
-//!   can be true (RFC 5927 section 7), at once if a router says the same of the probe.
+//! The owner of a [`Prober`] passes in the time, the number of datagrams sent to each peer and the ICMP
+//! messages that arrive, and sends the probes that it returns.
 //!
-//! A peer that answers nothing (it, or a filter before it, ignores echoes) proves nothing: all is as without probes.
+//! - Every two seconds a peer to which datagrams are sent is probed with a full-size datagram. If three
+//!   in a row are lost while smaller ones arrive, the path is a black hole: a search finds the largest
+//!   size that arrives, which is used from then on.
+//! - While the path MTU is known to be less than the underlay's, larger sizes are tried: after 15 s, and
+//!   then less and less often, down to every 10 min.
+//! - A router's error about a path over which the peer has just answered is held until a probe has
+//!   tested it (RFC 5927 section 7). If a router reports the same error for the probe, the error is
+//!   genuine at once: only a router on the path sees the probe.
+//!
+//! A peer that answers nothing, because it or a filter ignores echoes, proves nothing. Its path is
+//! treated as without probes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,60 +25,61 @@ use crate::path_search::{Next, Search, Sizes};
 use crate::probe::Probe;
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
-use crate::tunnel::{Peer, Tunnel};
+use crate::tunnel::{PeerState, Tunnel};
 use crate::underlay_icmp::UnderlayIcmp;
 
-/// How long an answer is waited for (RFC 8899 section 5.1.1: no less than a second).
+/// Time to wait for an answer (RFC 8899 section 5.1.1: at least a second).
 pub const PROBE_TIMER: Duration = Duration::from_secs(1);
-/// How often a path in use is confirmed.
+/// Interval at which a path in use is confirmed.
 pub const CONFIRM_INTERVAL: Duration = Duration::from_secs(2);
-/// When a larger size is tried first after one was found too large; then after twice the time, and so on,
-/// up to [`RAISE_TIMER`].
+/// Time from a size that was too large to the next try of a larger one. It doubles up to
+/// [`RAISE_TIMER`].
 pub const FIRST_RAISE: Duration = Duration::from_secs(15);
-/// RFC 8899 section 5.1.1: PMTU_RAISE_TIMER.
+/// PMTU_RAISE_TIMER of RFC 8899 section 5.1.1.
 pub const RAISE_TIMER: Duration = Duration::from_secs(600);
-/// How long a peer is left alone that did not answer at all; twice as long each time, up to [`RAISE_TIMER`].
-const SILENCE: Duration = Duration::from_secs(30);
-/// Between two questions whether a router's errors about one peer's path are true.
-const QUIET: Duration = Duration::from_secs(1);
-/// How often a round that is out is looked at.
-const GLANCE: Duration = Duration::from_millis(10);
-/// The longest ICMP message that is held: routers quote at most 576 bytes (RFC 1812), some a whole frame.
-const LONGEST_HELD: usize = 2048;
+/// Pause after a peer did not answer at all. It doubles up to [`RAISE_TIMER`].
+const SILENCE_PAUSE: Duration = Duration::from_secs(30);
+/// Shortest interval between two tests of routers' errors about one path.
+const VERIFY_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval at which an open round is evaluated.
+const ROUND_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// Longest ICMP message that is held, in bytes: routers quote at most 576 bytes (RFC 1812), some a
+/// whole frame.
+const MAX_HELD_LEN: usize = 2048;
 
-/// Asks peers what their paths take.
+/// Discovers the path MTU of every peer by probes.
 #[derive(Debug)]
 pub struct Prober {
     peers: Vec<Path>,
-    /// Peers with a round out.
+    /// Peers with an open round.
     asking: Vec<PeerIndex>,
     /// Probes to be sent.
     out: VecDeque<(PeerIndex, Probe)>,
-    /// Errors that have turned out to be true.
-    proven: Vec<Box<[u8]>>,
+    /// Errors that turned out to be genuine.
+    confirmed: Vec<Box<[u8]>>,
     /// Searches begun, for all peers together.
     searches: TokenBucket<100, 50>,
-    /// When peers are looked at next, and with which of them to begin.
+    /// The time of the next look for due searches, and the peer to begin with.
     next_look: Instant,
     first: usize,
-    last_advance: Instant,
+    last_timeout: Instant,
 }
 
-/// What is known of one peer's path, beside its soft state.
+/// One peer's path, beside its soft state.
 #[derive(Debug, Default)]
 struct Path {
     round: u32,
     asked: Option<Asked>,
-    /// What had been sent to it when it was last asked.
+    /// Number of datagrams sent to the peer by its last round.
     sent: u64,
-    /// Not to be asked before.
+    /// No round begins before.
     not_before: Instant,
     silences: u32,
     raise: Option<Raise>,
-    /// What the underlay took, when last looked.
+    /// The underlay's MTU at the last look.
     underlay: u16,
     held: Option<Held>,
-    /// No doubtful error is asked about before.
+    /// No doubtful error is tested before.
     quiet_until: Instant,
 }
 
@@ -83,7 +89,7 @@ struct Asked {
     deadline: Instant,
 }
 
-/// When something larger is tried.
+/// The next try of a larger size.
 #[derive(Debug, Clone, Copy)]
 struct Raise {
     at: Instant,
@@ -94,30 +100,31 @@ struct Raise {
 #[derive(Debug)]
 struct Held {
     message: Box<[u8]>,
-    /// The error is not true if a datagram of so many bytes arrives.
+    /// The error is forged if a datagram of so many bytes arrives.
     refuted_by: u16,
 }
 
 impl Prober {
-    /// One for this tunnel, and for what it is amended to. Where the tunnel has no [`ProbeOptions`](crate::ProbeOptions) it asks nothing.
+    /// A prober for this tunnel and for those made from it by [`Tunnel::with_peers`]. It does nothing if
+    /// the tunnel has no [`ProbeOptions`](crate::ProbeOptions).
     pub fn new(tunnel: &Tunnel) -> Prober {
-        let count = if tunnel.config().probe.is_some() { tunnel.places() } else { 0 };
+        let count = if tunnel.config().probe.is_some() { tunnel.peer_slots() } else { 0 };
         Prober {
             peers: (0..count).map(|_| Path::default()).collect(),
             asking: Vec::new(),
             out: VecDeque::new(),
-            proven: Vec::new(),
+            confirmed: Vec::new(),
             searches: TokenBucket::new(),
             next_look: Instant::ZERO,
             first: 0,
-            last_advance: Instant::ZERO,
+            last_timeout: Instant::ZERO,
         }
     }
 
-    /// The tunnel has been amended: it has peers more, or fewer.
+    /// Follows a change of peers.
     pub fn follow(&mut self, tunnel: &Tunnel) {
         if tunnel.config().probe.is_some() {
-            self.peers.resize_with(tunnel.places(), Path::default);
+            self.peers.resize_with(tunnel.peer_slots(), Path::default);
         }
         for (index, path) in (0..).zip(&mut self.peers) {
             if path.asked.is_some() && tunnel.peer_state(PeerIndex::new(index)).is_none() {
@@ -127,31 +134,33 @@ impl Prober {
         self.asking.retain(|peer| tunnel.peer_state(*peer).is_some());
     }
 
-    /// When [`Prober::advance`] has something to do; `None`: never.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    /// The time of the next [`Prober::handle_timeout`]; `None`: never.
+    pub fn poll_timeout(&self) -> Option<Instant> {
         if self.peers.is_empty() {
             return None;
         }
-        let glance = (!self.asking.is_empty()).then(|| self.last_advance.saturating_add(GLANCE));
-        glance.into_iter().chain([self.next_look]).min()
+        let round_check =
+            (!self.asking.is_empty()).then(|| self.last_timeout.saturating_add(ROUND_CHECK_INTERVAL));
+        round_check.into_iter().chain([self.next_look]).min()
     }
 
-    /// Evaluates what was answered, and asks what is to be asked. `sent` tells how many datagrams were sent to a
-    /// peer. Linear in the number of peers every [`CONFIRM_INTERVAL`], else in that of those being asked.
-    pub fn advance(
+    /// Evaluates answers and begins the rounds that are due. `sent` returns the number of datagrams sent
+    /// to a peer. Cost: linear in the number of peers every [`CONFIRM_INTERVAL`], else in that of open
+    /// rounds.
+    pub fn handle_timeout(
         &mut self,
         tunnel: &Tunnel,
         now: Instant,
         counters: &Counters,
         sent: impl Fn(PeerIndex) -> u64,
     ) {
-        self.last_advance = now;
+        self.last_timeout = now;
         for peer in std::mem::take(&mut self.asking) {
             if let (Some(path), Some(state)) = (self.peers.get_mut(peer.index()), tunnel.peer_state(peer)) {
                 let step = path.answer(state, now);
                 if let Some(held) = step.held {
                     match held {
-                        Ok(true_one) => self.proven.push(true_one.message),
+                        Ok(genuine) => self.confirmed.push(genuine.message),
                         Err(()) => counters.count_drop(DropReason::IcmpDisproved, Some(peer), 1),
                     }
                 }
@@ -168,10 +177,10 @@ impl Prober {
         }
     }
 
-    /// Begins searches where they are due.
+    /// Begins the searches that are due.
     fn look(&mut self, tunnel: &Tunnel, now: Instant, sent: impl Fn(PeerIndex) -> u64) {
         let count = self.peers.len();
-        // Whoever found no token is the first to find one the next time.
+        // The first peer that got no token is the first to get one the next time.
         let mut first_without = None;
         for index in (self.first..count).chain(0..self.first) {
             let peer = PeerIndex::new(index as u32);
@@ -203,9 +212,9 @@ impl Prober {
         self.asking.push(peer);
     }
 
-    /// Writes the next probe to be sent into `out`, outer header first, and gives its length. It must leave as it
-    /// is, whatever the kernel has heard of the path.
-    pub fn transmit(&mut self, tunnel: &Tunnel, counters: &Counters, out: &mut [u8]) -> Option<usize> {
+    /// Writes the next probe into `out`, outer header first, and returns its length. The caller sends it
+    /// unchanged, whatever the kernel has learned of the path.
+    pub fn poll_transmit(&mut self, tunnel: &Tunnel, counters: &Counters, out: &mut [u8]) -> Option<usize> {
         while let Some((peer, probe)) = self.out.pop_front() {
             if let Some(len) = tunnel.write_probe(peer, probe, out) {
                 counters.count_probe_sent();
@@ -215,9 +224,9 @@ impl Prober {
         None
     }
 
-    /// Takes in an ICMP message as [`Tunnel::on_underlay_icmp`] does, but holds it where a probe is to ask first
-    /// whether it is true.
-    pub fn on_icmp(
+    /// Handles an ICMP message as [`Tunnel::on_underlay_icmp`] does, but holds a doubtful one until a
+    /// probe has tested it.
+    pub fn handle_icmp(
         &mut self,
         tunnel: &Tunnel,
         packet: &[u8],
@@ -232,22 +241,22 @@ impl Prober {
                 counters.count_drop(DropReason::IcmpDisproved, Some(peer), 1);
                 return UnderlayIcmp::Ignored(DropReason::IcmpDisproved);
             }
-            // Nobody else could have said so.
+            // Only a router on the path can quote a probe.
             UnderlayIcmp::AboutProbe { peer } => {
                 let held = self.peers.get_mut(peer.index()).and_then(|path| path.held.take());
-                self.proven.extend(held.map(|held| held.message));
+                self.confirmed.extend(held.map(|held| held.message));
             }
             _ => {}
         }
         outcome
     }
 
-    /// An error that was held and is true: [`Tunnel::on_proven_icmp`] takes it.
-    pub fn take_proven(&mut self) -> Option<Box<[u8]>> {
-        self.proven.pop()
+    /// The next held error that is genuine, for [`Tunnel::on_confirmed_icmp`].
+    pub fn poll_confirmed(&mut self) -> Option<Box<[u8]>> {
+        self.confirmed.pop()
     }
 
-    /// Whether an error is held now.
+    /// Holds an error and begins a round about it. Returns true if the error is held.
     fn hold(
         &mut self,
         tunnel: &Tunnel,
@@ -258,11 +267,11 @@ impl Prober {
     ) -> bool {
         let path = self.peers.get_mut(peer.index()).zip(tunnel.peer_state(peer));
         let Some((path, state)) = path else { return false };
-        if path.held.is_some() || now < path.quiet_until || packet.len() > LONGEST_HELD {
+        if path.held.is_some() || now < path.quiet_until || packet.len() > MAX_HELD_LEN {
             return false;
         }
         path.held = Some(Held { message: packet.into(), refuted_by });
-        // A round that is out asks nothing about a moment before the error.
+        // Probes from before the error prove nothing about it.
         if path.asked.is_some() {
             self.asking.retain(|asking| *asking != peer);
         }
@@ -283,7 +292,7 @@ struct Evaluated {
 
 impl Path {
     /// The search that is due for a peer that is not being asked.
-    fn due(&mut self, state: &Peer, is_active: bool, now: Instant) -> Option<Search> {
+    fn due(&mut self, state: &PeerState, is_active: bool, now: Instant) -> Option<Search> {
         let path_mtu = &state.soft.path_mtu;
         let known = path_mtu.get();
         let has_grown = path_mtu.underlay() > std::mem::replace(&mut self.underlay, path_mtu.underlay());
@@ -294,7 +303,7 @@ impl Path {
         });
         self.raise = raise;
         // One that expires while nothing is sent would have to be found anew, by losses.
-        let expires_soon = known.expires.is_some_and(|expires| expires <= now.saturating_add(SILENCE));
+        let expires_soon = known.expires.is_some_and(|expires| expires <= now.saturating_add(SILENCE_PAUSE));
         if now >= self.not_before && (expires_soon || raise.is_some_and(|raise| is_active && raise.at <= now))
         {
             return Some(Search::raise(known.mtu, path_mtu.underlay()));
@@ -303,7 +312,7 @@ impl Path {
     }
 
     /// Looks at what was answered, and whether time is up.
-    fn answer(&mut self, state: &Peer, now: Instant) -> Evaluated {
+    fn answer(&mut self, state: &PeerState, now: Instant) -> Evaluated {
         let Some(asked) = self.asked.take() else { return Evaluated::default() };
         let best = state.soft.answers.best(self.round);
         if best < asked.search.ends_with() && now < asked.deadline {
@@ -313,7 +322,7 @@ impl Path {
         let mut evaluated = Evaluated::default();
         if let Some(held) = self.held.take() {
             evaluated.held = Some(if best >= held.refuted_by {
-                self.quiet_until = now.saturating_add(QUIET);
+                self.quiet_until = now.saturating_add(VERIFY_INTERVAL);
                 Err(())
             } else {
                 Ok(held)
@@ -331,7 +340,7 @@ impl Path {
         match step.next {
             Next::Ask(search) => evaluated.ask = Some(search),
             Next::Silent => {
-                self.not_before = now.saturating_add(backoff(SILENCE, self.silences));
+                self.not_before = now.saturating_add(backoff(SILENCE_PAUSE, self.silences));
                 self.silences = self.silences.saturating_add(1);
             }
             Next::Done => {

@@ -8,7 +8,7 @@ use adit_policy::IdRange;
 
 use crate::path_mtu::PathMtuState;
 use crate::probe::Answers;
-use crate::tagged_time::Timed;
+use crate::tagged_time::TaggedTime;
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 
@@ -97,8 +97,8 @@ impl SoftState {
         SoftState {
             path_mtu: PathMtuState::new(underlay_mtu),
             answers: Answers::new(),
-            pending: AtomicU64::new(Timed::NONE.0),
-            unreachable: AtomicU64::new(Timed::NONE.0),
+            pending: AtomicU64::new(TaggedTime::NONE.0),
+            unreachable: AtomicU64::new(TaggedTime::NONE.0),
             icmp: IcmpLimit::new(),
             identification: AtomicU32::new(0),
         }
@@ -115,27 +115,27 @@ impl SoftState {
 
     /// A router said that the exit is unreachable; whether the sender that it is about has been told.
     pub(crate) fn report_unreachable(&self, cause: UnreachableCause, is_told: bool, now: Instant) {
-        let report = Timed::new(cause.number() as u16, now);
+        let report = TaggedTime::new(cause.number() as u16, now);
         self.unreachable.store(report.0, Relaxed);
         self.pending.store(report.marked(!is_told).0, Relaxed);
     }
 
     /// The same before a restart; nobody is owed an answer any more.
     pub(crate) fn recall_unreachable(&self, cause: UnreachableCause, since: Instant) {
-        self.unreachable.store(Timed::new(cause.number() as u16, since).0, Relaxed);
+        self.unreachable.store(TaggedTime::new(cause.number() as u16, since).0, Relaxed);
     }
 
     /// A datagram came from the peer. Only a read, but for the first one after a report.
     #[inline]
-    pub(crate) fn heard(&self) {
-        if self.unreachable.load(Relaxed) != Timed::NONE.0 {
-            self.unreachable.store(Timed::NONE.0, Relaxed);
-            self.pending.store(Timed::NONE.0, Relaxed);
+    pub(crate) fn mark_reachable(&self) {
+        if self.unreachable.load(Relaxed) != TaggedTime::NONE.0 {
+            self.unreachable.store(TaggedTime::NONE.0, Relaxed);
+            self.pending.store(TaggedTime::NONE.0, Relaxed);
         }
     }
 
     pub(crate) fn reachability(&self) -> Reachability {
-        let word = Timed(self.unreachable.load(Relaxed));
+        let word = TaggedTime(self.unreachable.load(Relaxed));
         match UnreachableCause::from_number(u64::from(word.value())) {
             Some(cause) => Reachability::Unreachable { cause, since: word.at() },
             None => Reachability::Assumed,
@@ -145,27 +145,27 @@ impl SoftState {
     /// Whether senders are told that the exit is unreachable; one read.
     #[inline]
     pub(crate) fn has_pending(&self) -> bool {
-        self.pending.load(Relaxed) != Timed::NONE.0
+        self.pending.load(Relaxed) != TaggedTime::NONE.0
     }
 
     /// What the sender of a datagram is told now, in place of its being sent. `None`: nothing, and neither are later
     /// ones.
     pub(crate) fn pending(&self, now: Instant) -> Option<UnreachableCause> {
-        let word = Timed(self.pending.load(Relaxed));
+        let word = TaggedTime(self.pending.load(Relaxed));
         let age = now.since(word.at());
         let is_due = age < UNREACHABLE_WINDOW || word.is_marked() && age < PENDING_LIFETIME;
         let cause = UnreachableCause::from_number(u64::from(word.value())).filter(|_| is_due);
         if cause.is_none() {
             // Losing the race means that a router has just said it again.
-            let _ = self.pending.compare_exchange(word.0, Timed::NONE.0, Relaxed, Relaxed);
+            let _ = self.pending.compare_exchange(word.0, TaggedTime::NONE.0, Relaxed, Relaxed);
         }
         cause
     }
 
     /// A sender has been told; the window goes on for others.
-    pub(crate) fn told_pending(&self) {
+    pub(crate) fn clear_pending(&self) {
         let word = self.pending.load(Relaxed);
-        let _ = self.pending.compare_exchange(word, Timed(word).marked(false).0, Relaxed, Relaxed);
+        let _ = self.pending.compare_exchange(word, TaggedTime(word).marked(false).0, Relaxed, Relaxed);
     }
 
     /// Whether one more ICMP error may be sent on behalf of this peer; if so, it counts as sent.
@@ -218,7 +218,7 @@ mod tests {
         let expected = Reachability::Unreachable { cause: UnreachableCause::TimeExceeded, since: at(3) };
         assert_eq!(state.reachability(), expected);
         assert_eq!(state.pending(at(12)), Some(UnreachableCause::TimeExceeded), "nobody has been told yet");
-        state.told_pending();
+        state.clear_pending();
         assert_eq!(state.pending(at(12)), None, "somebody has");
         state.report_unreachable(UnreachableCause::TimeExceeded, true, at(20));
         assert_eq!(state.pending(at(20)), Some(UnreachableCause::TimeExceeded), "everybody is, for a second");
@@ -227,7 +227,7 @@ mod tests {
         state.report_unreachable(UnreachableCause::TimeExceeded, false, at(30));
         assert_eq!(state.pending(at(40)), None, "too old");
         state.report_unreachable(UnreachableCause::TimeExceeded, false, at(50));
-        state.heard();
+        state.mark_reachable();
         assert_eq!(state.reachability(), Reachability::Assumed);
         assert!(!state.has_pending());
     }

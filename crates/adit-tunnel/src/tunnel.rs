@@ -4,14 +4,15 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use adit_peers::Peer;
 use adit_policy::{DropReason, IdRange, Owner, PeerIndex, PeerLookup};
 use adit_wire::Protocol;
-use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy};
+use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::tcp::{self, TcpFlags};
 
-use crate::config::{Checked, PeerConfig, TunnelConfig, TunnelError};
+use crate::config::{TunnelConfig, TunnelError};
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
 use crate::path_mtu::PathMtu;
@@ -31,12 +32,9 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub struct Tunnel {
     pub(crate) config: TunnelConfig,
-    pub(crate) underlay: Ipv4Addr,
     pub(crate) table: PeerTable,
-    /// Shared with what the tunnel was before and becomes: there is one soft state of a peer. `None`: the peer
-    /// is gone.
-    pub(crate) peers: Vec<Option<Arc<Peer>>>,
-    pub(crate) local: Vec<Ipv4Addr>,
+    /// By [`PeerIndex`].
+    pub(crate) slots: Vec<Slot>,
     /// For answers about datagrams that belong to no peer.
     pub(crate) icmp: Arc<IcmpLimit>,
     pub(crate) shares_identifications: Arc<AtomicBool>,
@@ -51,38 +49,61 @@ pub struct Remembered {
     pub reachability: Reachability,
 }
 
+/// The place of a peer, which keeps its number.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    pub(crate) peer: Arc<Peer>,
+    /// Shared with the tunnels that this one was made from and that are made from it, so that a peer has
+    /// one soft state. `None`: the peer was removed.
+    pub(crate) state: Option<Arc<PeerState>>,
+}
+
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub(crate) struct PeerState {
     pub(crate) soft: SoftState,
     pub(crate) underlay: Ipv4Addr,
 }
 
-impl Peer {
-    pub(crate) fn new(underlay: Ipv4Addr, underlay_mtu: u16) -> Peer {
-        Peer { soft: SoftState::new(underlay_mtu), underlay }
+impl Slot {
+    pub(crate) fn new(peer: Arc<Peer>, underlay_mtu: u16) -> Slot {
+        let state = PeerState { soft: SoftState::new(underlay_mtu), underlay: peer.underlay };
+        Slot { peer, state: Some(Arc::new(state)) }
     }
 }
 
 impl Tunnel {
-    /// Checks the configuration and makes the tunnel; the path to every peer is thought to take what
-    /// the underlay takes.
+    /// Checks the configuration and makes the tunnel. The path MTU of every peer is at first that of the
+    /// underlay. Linear in the number of networks.
     ///
     /// # Errors
     ///
-    /// IPv6 anywhere (not supported yet), two sides with one address or one network, an underlay address
-    /// inside a peer's network, an outer TTL of 0.
+    /// The underlay address is a peer's or lies in a peer's network; the outer TTL is 0; there are more
+    /// than `u32::MAX` peers.
     pub fn new(config: TunnelConfig) -> Result<Tunnel, TunnelError> {
-        let Checked { underlay, local, peer_underlays, table } = config.check()?;
-        let peers = peer_underlays
-            .into_iter()
-            .map(|underlay| Some(Arc::new(Peer::new(underlay, config.underlay_mtu))))
-            .collect();
+        if u32::try_from(config.peers.len()).is_err() {
+            return Err(TunnelError::TooManyPeers { found: config.peers.len() });
+        }
+        if config.outer.ttl == TtlPolicy::Fixed(0) {
+            return Err(TunnelError::TtlZero);
+        }
+        let config = TunnelConfig { peers: config.peers.with_site_underlay(config.underlay)?, ..config };
+        let mut table = PeerTable::new();
+        for network in config.peers.site_networks() {
+            table.insert_network(*network, Owner::Ours);
+        }
+        for (number, peer) in (0..).zip(&config.peers) {
+            let index = PeerIndex::new(number);
+            table.insert_underlay(peer.underlay, index);
+            for network in &peer.networks {
+                table.insert_network(*network, Owner::Peer(index));
+            }
+        }
+        let slots =
+            config.peers.iter().map(|peer| Slot::new(Arc::clone(peer), config.underlay_mtu)).collect();
         Ok(Tunnel {
             config,
-            underlay,
             table,
-            peers,
-            local,
+            slots,
             icmp: Arc::new(IcmpLimit::new()),
             shares_identifications: Arc::new(AtomicBool::new(false)),
         })
@@ -90,13 +111,13 @@ impl Tunnel {
 
     /// A shard of counters for one thread that works with this tunnel.
     pub fn counters(&self) -> Counters {
-        Counters::new(self.peers.len())
+        Counters::new(self.slots.len())
     }
 
     /// Takes over path MTU, reachability and rate limits of the peers that `previous` had under the same
     /// underlay address, so that a changed configuration does not forget what was learned.
     pub fn inherit(&self, previous: &Tunnel) {
-        for peer in self.peers.iter().flatten() {
+        for peer in self.states() {
             let old = previous.table.lookup_outer(peer.underlay);
             if let Some(old) = old.and_then(|old| previous.peer_state(old)) {
                 peer.soft.inherit(&old.soft);
@@ -104,12 +125,12 @@ impl Tunnel {
         }
     }
 
-    /// What the tunnel was made from.
+    /// The configuration of the tunnel, with its peers as they are now.
     pub fn config(&self) -> &TunnelConfig {
         &self.config
     }
 
-    /// A peer.
+    /// A peer. One that was removed is as it was last.
     ///
     /// # Panics
     ///
@@ -118,21 +139,23 @@ impl Tunnel {
         clippy::indexing_slicing,
         reason = "documented; every index that this tunnel gives out is in range"
     )]
-    pub fn peer(&self, peer: PeerIndex) -> &PeerConfig {
-        &self.config.peers[peer.index()]
+    pub fn peer(&self, peer: PeerIndex) -> &Peer {
+        &self.slots[peer.index()].peer
     }
 
-    /// All peers with their numbers.
-    pub fn peers(&self) -> impl Iterator<Item = (PeerIndex, &PeerConfig)> {
-        let places = self.config.peers.iter().zip(&self.peers).enumerate();
-        places
-            .filter(|(_, (_, state))| state.is_some())
-            .map(|(n, (peer, _))| (PeerIndex::new(n as u32), peer))
+    /// All peers with their numbers, in ascending order.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
+        let slots = (0..).map(PeerIndex::new).zip(&self.slots);
+        slots.filter(|(_, slot)| slot.state.is_some()).map(|(index, slot)| (index, &*slot.peer))
     }
 
-    /// How many numbers have been given to peers, those that are gone included: all are below.
-    pub fn places(&self) -> usize {
-        self.peers.len()
+    /// How many numbers have been given to peers, removed ones included: every number is below.
+    pub fn peer_slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn states(&self) -> impl Iterator<Item = &PeerState> {
+        self.slots.iter().filter_map(|slot| slot.state.as_deref())
     }
 
     /// The peer that an inner destination is behind.
@@ -194,17 +217,17 @@ impl Tunnel {
     /// When [`Tunnel::on_deadline`] has something to do next. Linear in the number of peers: for the
     /// loop that waits, not for every packet.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.peers.iter().flatten().filter_map(|peer| peer.soft.path_mtu.deadline()).min()
+        self.states().filter_map(|peer| peer.soft.path_mtu.deadline()).min()
     }
 
     /// Forgets soft state that has expired. Being late is harmless: what has expired is not used anyway.
     pub fn on_deadline(&self, now: Instant) {
-        self.peers.iter().flatten().for_each(|peer| peer.soft.path_mtu.expire(now));
+        self.states().for_each(|peer| peer.soft.path_mtu.expire(now));
     }
 
     pub(crate) fn write_probe(&self, peer: PeerIndex, probe: Probe, out: &mut [u8]) -> Option<usize> {
         let to = self.peer_state(peer)?.underlay;
-        self.config.probe.as_ref()?.write(self.outer_policy(), (self.underlay, to), probe, out)
+        self.config.probe.as_ref()?.write(self.outer_policy(), (self.config.underlay, to), probe, out)
     }
 
     pub(crate) fn outer_policy(&self) -> &OuterPolicy {
@@ -212,20 +235,20 @@ impl Tunnel {
     }
 
     #[inline]
-    pub(crate) fn peer_state(&self, peer: PeerIndex) -> Option<&Peer> {
-        self.peers.get(peer.index())?.as_deref()
+    pub(crate) fn peer_state(&self, peer: PeerIndex) -> Option<&PeerState> {
+        self.slots.get(peer.index())?.state.as_deref()
     }
 
     /// Whether the sender of the next datagram to a peer is owed an answer about an earlier one (RFC 2003
     /// section 4). A fast path has to leave that datagram to [`Tunnel::encapsulate`].
-    pub fn owes_answer(&self, peer: PeerIndex) -> bool {
+    pub fn has_pending_error(&self, peer: PeerIndex) -> bool {
         self.peer_state(peer).is_some_and(|peer| peer.soft.has_pending())
     }
 
     /// Something came from a peer on a fast path: it is in reach.
-    pub fn heard(&self, peer: PeerIndex) {
+    pub fn mark_reachable(&self, peer: PeerIndex) {
         if let Some(peer) = self.peer_state(peer) {
-            peer.soft.heard();
+            peer.soft.mark_reachable();
         }
     }
 
@@ -242,7 +265,7 @@ impl Tunnel {
 
     /// The gateway's own addresses, but for the one on the underlay.
     pub fn local_addresses(&self) -> &[Ipv4Addr] {
-        &self.local
+        &self.config.local_addresses
     }
 
     /// The error to send about an inner datagram, if one may be sent: `Err` says why not. A token of the
@@ -284,7 +307,7 @@ impl Tunnel {
 impl PeerLookup for Tunnel {
     #[inline]
     fn underlay(&self) -> Ipv4Addr {
-        self.underlay
+        self.config.underlay
     }
 
     #[inline]
@@ -304,6 +327,6 @@ impl PeerLookup for Tunnel {
 
     #[inline]
     fn is_local(&self, address: Ipv4Addr) -> bool {
-        address == self.underlay || self.local.contains(&address)
+        address == self.config.underlay || self.config.local_addresses.contains(&address)
     }
 }

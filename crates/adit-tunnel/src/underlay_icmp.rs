@@ -57,7 +57,7 @@ pub enum UnderlayIcmp {
         peer: PeerIndex,
     },
     /// It says what the peer has refuted by answering a probe just now, if it is not very new. Nothing has been
-    /// done or counted: [`Prober::on_icmp`](crate::Prober::on_icmp) asks again.
+    /// done or counted: [`Prober::handle_icmp`](crate::Prober::handle_icmp) asks again.
     Doubtful {
         /// Whose tunnel it is about.
         peer: PeerIndex,
@@ -72,7 +72,7 @@ pub enum UnderlayIcmp {
 }
 
 /// What an error means for a tunnel, before anything is known of the original sender.
-enum Meaning {
+enum ErrorClass {
     Unreachable(UnreachableCause),
     TooBig { mtu: u16 },
     ParameterProblem { code: u8, pointer: u8 },
@@ -81,18 +81,18 @@ enum Meaning {
 
 /// RFC 2003 section 4, row by row. The codes from 6 on are younger than its list (RFC 1812 section
 /// 5.2.7.1): each is taken as the one of the first two that it is a special case of.
-fn meaning(error: Icmpv4Error) -> Meaning {
+fn classify(error: Icmpv4Error) -> ErrorClass {
     match error {
         Icmpv4Error::DestinationUnreachable { code } => match code {
-            unreachable::NET | 6 | 9 | 11 => Meaning::Unreachable(UnreachableCause::Network),
-            unreachable::HOST | 7 | 8 | 10 | 12..=15 => Meaning::Unreachable(UnreachableCause::Host),
-            unreachable::PROTOCOL => Meaning::Unreachable(UnreachableCause::Protocol),
-            _ => Meaning::NotRelayed,
+            unreachable::NET | 6 | 9 | 11 => ErrorClass::Unreachable(UnreachableCause::Network),
+            unreachable::HOST | 7 | 8 | 10 | 12..=15 => ErrorClass::Unreachable(UnreachableCause::Host),
+            unreachable::PROTOCOL => ErrorClass::Unreachable(UnreachableCause::Protocol),
+            _ => ErrorClass::NotRelayed,
         },
-        Icmpv4Error::TooBig { mtu } => Meaning::TooBig { mtu },
-        Icmpv4Error::TimeExceeded { .. } => Meaning::Unreachable(UnreachableCause::TimeExceeded),
-        Icmpv4Error::ParameterProblem { code, pointer } => Meaning::ParameterProblem { code, pointer },
-        Icmpv4Error::SourceQuench | Icmpv4Error::Redirect { .. } => Meaning::NotRelayed,
+        Icmpv4Error::TooBig { mtu } => ErrorClass::TooBig { mtu },
+        Icmpv4Error::TimeExceeded { .. } => ErrorClass::Unreachable(UnreachableCause::TimeExceeded),
+        Icmpv4Error::ParameterProblem { code, pointer } => ErrorClass::ParameterProblem { code, pointer },
+        Icmpv4Error::SourceQuench | Icmpv4Error::Redirect { .. } => ErrorClass::NotRelayed,
     }
 }
 
@@ -111,8 +111,8 @@ fn copied_from_inner(policy: &OuterPolicy, pointer: u8) -> Option<u8> {
     if copied { Some(pointer) } else { pointer.checked_sub(OVERHEAD_V4 as u8) }
 }
 
-/// An error that is believed.
-struct Believed<'t, 'a> {
+/// An ICMP error whose quote is a datagram of ours.
+struct ValidatedError<'t, 'a> {
     peer: PeerIndex,
     soft: &'t SoftState,
     error: Icmpv4Error,
@@ -131,7 +131,7 @@ enum Quoted<'a> {
     /// Enough to answer its sender.
     Enough(Ipv4Packet<'a>),
     /// Not that much.
-    Little,
+    Partial,
     /// It is a probe of ours.
     Probe,
 }
@@ -146,19 +146,19 @@ impl Tunnel {
     }
 
     /// The same for one that was doubtful and has turned out to be true.
-    pub fn on_proven_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
+    pub fn on_confirmed_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
         self.take_icmp(packet, false, now, counters)
     }
 
     fn take_icmp(&self, packet: &[u8], may_doubt: bool, now: Instant, counters: &Counters) -> UnderlayIcmp {
         let mut peer = None;
-        let outcome = self.believe(packet).and_then(|believed| match believed {
-            Some(believed) => {
-                peer = Some(believed.peer);
-                if let Some(refuted_by) = believed.refuted_by(now).filter(|_| may_doubt) {
-                    return Ok(UnderlayIcmp::Doubtful { peer: believed.peer, refuted_by });
+        let outcome = self.validate(packet).and_then(|validated| match validated {
+            Some(validated) => {
+                peer = Some(validated.peer);
+                if let Some(refuted_by) = validated.refuted_by(now).filter(|_| may_doubt) {
+                    return Ok(UnderlayIcmp::Doubtful { peer: validated.peer, refuted_by });
                 }
-                self.act(&believed, now)
+                self.act(&validated, now)
             }
             None => Ok(UnderlayIcmp::NotOurs),
         });
@@ -183,7 +183,7 @@ impl Tunnel {
 
     /// Reads the message and checks its quote against what this tunnel could have sent (RFC 5927
     /// section 4). `Ok(None)`: none of ours.
-    fn believe<'a>(&self, bytes: &'a [u8]) -> Result<Option<Believed<'_, 'a>>, DropReason> {
+    fn validate<'a>(&self, bytes: &'a [u8]) -> Result<Option<ValidatedError<'_, 'a>>, DropReason> {
         let packet = Ipv4Packet::parse(bytes, Validation::Datapath).map_err(|_| DropReason::IcmpMalformed)?;
         if packet.protocol() != Protocol::ICMP {
             return Ok(None);
@@ -204,8 +204,8 @@ impl Tunnel {
         let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
             return Err(DropReason::IcmpUnbelievable);
         };
-        let sent_by_us = outer.source() == self.underlay
-            && packet.destination() == self.underlay
+        let sent_by_us = outer.source() == self.config.underlay
+            && packet.destination() == self.config.underlay
             && outer.header_len() == OVERHEAD_V4
             && outer.fragment_offset() == 0;
         if !sent_by_us {
@@ -213,7 +213,7 @@ impl Tunnel {
         }
         let inner = self.quoted_inner(peer, state.underlay, &quote)?;
         let start = packet.header_len() + icmpv4::HEADER_LEN + outer.header_len();
-        Ok(Some(Believed {
+        Ok(Some(ValidatedError {
             peer,
             soft: &state.soft,
             error,
@@ -238,7 +238,7 @@ impl Tunnel {
             return Err(DropReason::IcmpUnbelievable);
         }
         if bytes.len() < ipv4::HEADER_LEN {
-            return Ok(Quoted::Little);
+            return Ok(Quoted::Partial);
         }
         let inner =
             Ipv4Packet::parse(bytes, Validation::Lenient).map_err(|_| DropReason::IcmpUnbelievable)?;
@@ -258,30 +258,30 @@ impl Tunnel {
             return Err(DropReason::IcmpUnbelievable);
         }
         let enough = (inner.header_len() + TRANSPORT_BYTES).min(inner.total_len());
-        Ok(if bytes.len() >= enough { Quoted::Enough(inner) } else { Quoted::Little })
+        Ok(if bytes.len() >= enough { Quoted::Enough(inner) } else { Quoted::Partial })
     }
 
     /// Changes the soft state, and answers the original sender where that is due.
-    fn act(&self, believed: &Believed<'_, '_>, now: Instant) -> Result<UnderlayIcmp, DropReason> {
-        let Believed { peer, soft, inner, .. } = *believed;
-        let error = match meaning(believed.error) {
-            Meaning::NotRelayed => return Err(DropReason::IcmpNotRelayed),
-            Meaning::Unreachable(cause) => {
+    fn act(&self, validated: &ValidatedError<'_, '_>, now: Instant) -> Result<UnderlayIcmp, DropReason> {
+        let ValidatedError { peer, soft, inner, .. } = *validated;
+        let error = match classify(validated.error) {
+            ErrorClass::NotRelayed => return Err(DropReason::IcmpNotRelayed),
+            ErrorClass::Unreachable(cause) => {
                 soft.report_unreachable(cause, matches!(inner, Quoted::Enough(_)), now);
                 match inner {
                     Quoted::Enough(inner) => Icmpv4Error::DestinationUnreachable {
                         code: self.unreachable_code(cause, inner.source()),
                     },
-                    Quoted::Little => return Ok(UnderlayIcmp::StateChanged { peer }),
+                    Quoted::Partial => return Ok(UnderlayIcmp::StateChanged { peer }),
                     Quoted::Probe => return Ok(UnderlayIcmp::AboutProbe { peer }),
                 }
             }
-            Meaning::TooBig { mtu } => {
-                let mtu = believable_mtu(believed, mtu).ok_or(DropReason::IcmpUnbelievable)?;
+            ErrorClass::TooBig { mtu } => {
+                let mtu = plausible_mtu(validated, mtu).ok_or(DropReason::IcmpUnbelievable)?;
                 soft.path_mtu.told(mtu, now);
                 Icmpv4Error::TooBig { mtu: soft.path_mtu.mtu(now).saturating_sub(OVERHEAD_V4 as u16) }
             }
-            Meaning::ParameterProblem { code, pointer } => {
+            ErrorClass::ParameterProblem { code, pointer } => {
                 let pointer =
                     copied_from_inner(self.outer_policy(), pointer).ok_or(DropReason::IcmpNotRelayed)?;
                 Icmpv4Error::ParameterProblem { code, pointer }
@@ -290,11 +290,11 @@ impl Tunnel {
         let inner = match (inner, error) {
             (Quoted::Enough(inner), _) => inner,
             (Quoted::Probe, _) => return Ok(UnderlayIcmp::AboutProbe { peer }),
-            (Quoted::Little, Icmpv4Error::TooBig { .. }) => return Ok(UnderlayIcmp::StateChanged { peer }),
-            (Quoted::Little, _) => return Err(DropReason::IcmpNotRelayed),
+            (Quoted::Partial, Icmpv4Error::TooBig { .. }) => return Ok(UnderlayIcmp::StateChanged { peer }),
+            (Quoted::Partial, _) => return Err(DropReason::IcmpNotRelayed),
         };
         let reply = self.answer(Some(peer), &inner, error, now)?;
-        Ok(UnderlayIcmp::Relay { peer, reply, offending: believed.offending.clone() })
+        Ok(UnderlayIcmp::Relay { peer, reply, offending: validated.offending.clone() })
     }
 
     /// The code that a sender hears when the exit is unreachable for this cause (RFC 2003 sections 4.1
@@ -313,19 +313,19 @@ impl Tunnel {
     }
 }
 
-impl Believed<'_, '_> {
+impl ValidatedError<'_, '_> {
     /// If the peer has answered a probe so lately that the error is more likely forged than new (RFC 5927
     /// section 7): the size of a datagram whose arrival would refute it.
     fn refuted_by(&self, now: Instant) -> Option<u16> {
         let answered = self.soft.answers.lately(now).filter(|_| !matches!(self.inner, Quoted::Probe))?;
-        match meaning(self.error) {
-            Meaning::Unreachable(_) => Some(1),
-            Meaning::TooBig { mtu } => {
-                let told = believable_mtu(self, mtu)?;
+        match classify(self.error) {
+            ErrorClass::Unreachable(_) => Some(1),
+            ErrorClass::TooBig { mtu } => {
+                let told = plausible_mtu(self, mtu)?;
                 let is_news = told < self.soft.path_mtu.mtu(now);
                 (is_news && told < answered).then_some(told.saturating_add(1))
             }
-            Meaning::ParameterProblem { .. } | Meaning::NotRelayed => None,
+            ErrorClass::ParameterProblem { .. } | ErrorClass::NotRelayed => None,
         }
     }
 }
@@ -342,7 +342,7 @@ fn sent_len(quote: &Quote<'_>) -> u16 {
 /// The path MTU that a Too Big tells, if it can be true: only a datagram with DF is refused, and only by
 /// a link that takes less (RFC 5927 section 7.2). A router that does not tell an MTU gets the next plateau
 /// (RFC 1191 section 5).
-fn believable_mtu(believed: &Believed<'_, '_>, mtu: u16) -> Option<u16> {
-    let told = if mtu == 0 { plateau_below(believed.outer_len) } else { mtu };
-    (believed.outer_df && told < believed.outer_len).then_some(told)
+fn plausible_mtu(validated: &ValidatedError<'_, '_>, mtu: u16) -> Option<u16> {
+    let told = if mtu == 0 { plateau_below(validated.outer_len) } else { mtu };
+    (validated.outer_df && told < validated.outer_len).then_some(told)
 }

@@ -89,7 +89,7 @@ impl Bed {
             self.gateway.now = self.gateway.now.saturating_add(STEP);
             let passed = self.gateway.now.since(begin).as_millis() as u64;
             self.sent += u64::from(passed.is_multiple_of(1000)) * each_second;
-            if self.prober.next_deadline().is_some_and(|deadline| deadline <= self.gateway.now) {
+            if self.prober.poll_timeout().is_some_and(|deadline| deadline <= self.gateway.now) {
                 self.step();
             }
             self.gateway.tunnel.on_deadline(self.gateway.now);
@@ -100,10 +100,12 @@ impl Bed {
     fn step(&mut self) {
         let sent = self.sent;
         let Gateway { tunnel, counters, now } = &self.gateway;
-        self.prober.advance(tunnel, *now, counters, |peer| if peer == PEER_B { sent } else { 0 });
+        self.prober.handle_timeout(tunnel, *now, counters, |peer| if peer == PEER_B { sent } else { 0 });
         self.relay_proven();
         let mut out = [0; 65_535];
-        while let Some(len) = self.prober.transmit(&self.gateway.tunnel, &self.gateway.counters, &mut out) {
+        while let Some(len) =
+            self.prober.poll_transmit(&self.gateway.tunnel, &self.gateway.counters, &mut out)
+        {
             self.probes.push((self.gateway.now, len));
             self.carry(&out[..len]);
         }
@@ -128,7 +130,7 @@ impl Bed {
 
     fn icmp(&mut self, message: &[u8]) -> UnderlayIcmp {
         let Gateway { tunnel, counters, now } = &self.gateway;
-        let outcome = self.prober.on_icmp(tunnel, message, *now, counters);
+        let outcome = self.prober.handle_icmp(tunnel, message, *now, counters);
         if let UnderlayIcmp::Relay { reply, .. } = &outcome {
             self.told.push(reply.error);
         }
@@ -137,9 +139,9 @@ impl Bed {
     }
 
     fn relay_proven(&mut self) {
-        while let Some(message) = self.prober.take_proven() {
+        while let Some(message) = self.prober.poll_confirmed() {
             let Gateway { tunnel, counters, now } = &self.gateway;
-            if let UnderlayIcmp::Relay { reply, .. } = tunnel.on_proven_icmp(&message, *now, counters) {
+            if let UnderlayIcmp::Relay { reply, .. } = tunnel.on_confirmed_icmp(&message, *now, counters) {
                 self.told.push(reply.error);
             }
         }
@@ -189,9 +191,9 @@ fn an_idle_path_is_not_probed() {
 fn without_options_nothing_is_probed() {
     let gateway = Gateway::default();
     let mut prober = Prober::new(&gateway.tunnel);
-    assert_eq!(prober.next_deadline(), None);
-    prober.advance(&gateway.tunnel, gateway.now, &gateway.counters, |_| 7);
-    assert_eq!(prober.transmit(&gateway.tunnel, &gateway.counters, &mut [0; 2000]), None);
+    assert_eq!(prober.poll_timeout(), None);
+    prober.handle_timeout(&gateway.tunnel, gateway.now, &gateway.counters, |_| 7);
+    assert_eq!(prober.poll_transmit(&gateway.tunnel, &gateway.counters, &mut [0; 2000]), None);
 }
 
 #[test]
@@ -305,7 +307,7 @@ fn rfc5927_s7_a_flood_of_forged_errors_costs_a_probe_a_second() {
     assert!(bed.probes.len() - before < 50, "{} probes", bed.probes.len() - before);
     assert_eq!((bed.known().learned, bed.tunnel().reachability(PEER_B)), (None, Reachability::Assumed));
     assert_eq!(bed.gateway.drops(), [(DropReason::IcmpDisproved, 1000)]);
-    assert!(!bed.tunnel().owes_answer(PEER_B) && bed.told.is_empty());
+    assert!(!bed.tunnel().has_pending_error(PEER_B) && bed.told.is_empty());
 }
 
 /// The router says the same of the probe, which nobody else could.

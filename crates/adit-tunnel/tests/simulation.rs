@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write;
 use std::time::Duration;
 
-use adit_tunnel::{Decapsulated, DropReason, Encapsulated, Instant, Stage, UnderlayIcmp};
+use adit_tunnel::{Decapsulated, DropReason, Encapsulated, Instant, Stage, TunnelConfig, UnderlayIcmp};
 use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message, MAX_ERROR_LEN};
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Validation, fragment};
@@ -88,11 +88,9 @@ struct Network {
 
 impl Network {
     fn new(loss: u64, seed: u64) -> Network {
-        let mut config_b = config();
-        config_b.underlay = B.into();
-        config_b.local_addresses.clear();
-        config_b.peers[0].underlay = A.into();
-        std::mem::swap(&mut config_b.networks, &mut config_b.peers[0].networks);
+        let peers =
+            peer_set(B, "192.168.199.0/24", &[("a", A, "172.16.17.0/24"), ("c", C, "192.168.200.0/24")]);
+        let config_b = TunnelConfig { underlay: B, peers, local_addresses: Vec::new(), ..config() };
         Network {
             a: Gateway::default(),
             b: Gateway::new(config_b),

@@ -1,12 +1,12 @@
-//! The Internet checksum: RFC 1071 in full, RFC 1624 by increments.
+//! The Internet checksum: in full by RFC 1071, by increments by RFC 1624.
 //!
-//! All numbers are in host order; a checksum is stored big endian.
+//! All numbers here are in host byte order. On the wire a checksum is big endian. Nothing panics.
 
 use core::net::Ipv4Addr;
 
 use crate::Protocol;
 
-/// A one's complement sum under way, of 16-bit big-endian words.
+/// A one's complement sum of 16-bit big-endian words, to which more can be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sum(u64);
 
@@ -28,14 +28,14 @@ impl Sum {
         Sum(self.0 + other.fold() as u64)
     }
 
-    /// Adds bytes that begin at an even offset of the data; an odd last byte counts as the high half of
-    /// a word (RFC 1071 section 1). Reads 32 bytes a step.
+    /// Adds bytes that start at an even offset of the data. An odd last byte counts as the high
+    /// half of a word (RFC 1071 section 1). Reads 32 bytes a step.
     #[inline]
     #[must_use]
     pub fn add_bytes(self, bytes: &[u8]) -> Sum {
-        // The one's complement sum does not care for the byte order as long as the result is swapped
-        // back (RFC 1071 section 2.B), and wide words can be folded afterwards (2.C). Eight lanes of
-        // 32 bits in 64-bit registers need no carry, and the compiler turns them into vectors.
+        // The one's complement sum is independent of the byte order if the result is swapped back
+        // (RFC 1071 section 2.B), and wide words can be folded afterwards (2.C). Eight sums of
+        // 32-bit words in 64-bit registers cannot overflow here, and the compiler vectorises them.
         let mut lanes = [0_u64; 8];
         let (blocks, rest) = bytes.as_chunks::<32>();
         for block in blocks {
@@ -62,14 +62,14 @@ impl Sum {
         self.add_word(u16::from_be(fold(total)))
     }
 
-    /// The sum in 16 bits, carries added back in.
+    /// Returns the sum in 16 bits, with its carries added.
     #[inline]
     #[must_use]
     pub const fn fold(self) -> u16 {
         fold(self.0)
     }
 
-    /// The complement of the sum: what a checksum field holds.
+    /// Returns the complement of the sum: the value of a checksum field.
     #[inline]
     #[must_use]
     pub const fn checksum(self) -> u16 {
@@ -79,7 +79,7 @@ impl Sum {
 
 #[inline]
 const fn fold(mut sum: u64) -> u16 {
-    // Each step halves the width; a carry can remain after each, so the last one is done twice.
+    // Each width is folded twice, because the first fold can leave a carry.
     sum = (sum & 0xffff_ffff) + (sum >> 32);
     sum = (sum & 0xffff_ffff) + (sum >> 32);
     sum = (sum & 0xffff) + (sum >> 16);
@@ -87,23 +87,22 @@ const fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
-/// The sum of some bytes, to be added to others.
+/// Returns the sum of `bytes`.
 #[inline]
 #[must_use]
 pub fn sum(bytes: &[u8]) -> Sum {
     Sum::ZERO.add_bytes(bytes)
 }
 
-/// The checksum of some bytes, in host order (RFC 1071). Over bytes that contain their own correct
-/// checksum it is 0.
+/// Returns the checksum of `bytes` (RFC 1071). It is 0 if they contain their own correct checksum.
 #[inline]
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> u16 {
     sum(bytes).checksum()
 }
 
-/// The sum of the pseudo-header that TCP and UDP include over IPv4 (RFC 9293 section 3.1, RFC 768).
-/// `transport_len` is in bytes, the transport header included.
+/// Returns the sum of the pseudo-header that TCP and UDP include over IPv4 (RFC 9293 section 3.1,
+/// RFC 768). `transport_len` is in bytes, transport header included.
 #[inline]
 #[must_use]
 pub fn pseudo_header_v4(
@@ -123,11 +122,13 @@ pub fn pseudo_header_v4(
         .add_word(transport_len)
 }
 
-/// The checksum after one 16-bit word of the data changed from `old` to `new` (RFC 1624, equation 3).
+/// Returns the checksum after one 16-bit word of the data changed from `old` to `new` (RFC 1624,
+/// equation 3).
 ///
-/// Unlike equation 2 of RFC 1141 it gives what a full computation would, of the two zeros too: the
-/// sum of data that is not all zero never folds to 0, so the result is never 0xffff unless it was that
-/// before. A UDP checksum of 0 means "none" and must not be updated: that is for the caller to see.
+/// Unlike equation 2 of RFC 1141 it returns what a full computation does, for the two
+/// representations of zero too: the sum of data that is not all zero never folds to 0, so the
+/// result is 0xffff only if `checksum` was. A UDP checksum of 0 means that there is none: the
+/// caller must not update it.
 #[inline]
 #[must_use]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
@@ -138,12 +139,12 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !(sum as u16)
 }
 
-/// What the transport checksum field of a datagram holds.
+/// The content of a transport checksum field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChecksumState {
     /// The checksum of the whole segment, as on the wire.
     Complete,
-    /// Only the sum of the pseudo-header, the rest left to whoever puts it on the wire (virtio-net's
-    /// `NEEDS_CSUM`). The bytes of the segment are not in it yet, so changing them leaves it alone.
+    /// The sum of the pseudo-header only; the device adds the segment's bytes (virtio-net's
+    /// `NEEDS_CSUM`). A change of these bytes therefore leaves it unchanged.
     Partial,
 }

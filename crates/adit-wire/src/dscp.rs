@@ -1,6 +1,13 @@
-//! The differentiated services code point, RFC 2474, and what a tunnel does with it, RFC 2983.
+//! The differentiated services code point (RFC 2474) and its treatment by a tunnel (RFC 2983).
+//!
+//! ```text
+//!   0   1   2   3   4   5   6   7
+//! +---+---+---+---+---+---+---+---+
+//! |         DSCP          |  ECN  |   the octet that RFC 791 calls TOS
+//! +---+---+---+---+---+---+---+---+
+//! ```
 
-/// A code point: the upper six bits of the octet that RFC 791 calls TOS.
+/// A code point: the upper six bits of the TOS octet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Dscp(u8);
 
@@ -8,21 +15,21 @@ impl Dscp {
     /// Best effort.
     pub const DEFAULT: Dscp = Dscp(0);
 
-    /// A code point of 0 to 63; `None` if `value` is greater.
+    /// Returns the code point `value`, or `None` if that is above 63.
     #[inline]
     #[must_use]
     pub const fn new(value: u8) -> Option<Dscp> {
         if value < 64 { Some(Dscp(value)) } else { None }
     }
 
-    /// The code point of a TOS octet.
+    /// Returns the code point in a TOS octet.
     #[inline]
     #[must_use]
     pub const fn from_tos(tos: u8) -> Dscp {
         Dscp(tos >> 2)
     }
 
-    /// The number, 0 to 63.
+    /// Returns the number, 0 to 63.
     #[inline]
     #[must_use]
     pub const fn value(self) -> u8 {
@@ -30,18 +37,19 @@ impl Dscp {
     }
 }
 
-/// Which code point the outer header gets.
+/// How the encapsulator chooses the outer code point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum DscpPolicy {
-    /// That of the inner header (RFC 2003 section 3.1; RFC 2983 section 3.1).
+    /// It copies that of the inner header (RFC 2003 section 3.1; RFC 2983 section 3.1).
     #[default]
     Inherit,
-    /// Always this one: the pipe of RFC 2983 seen from outside.
+    /// It writes this one: from outside, the tunnel is a pipe as in RFC 2983.
     Fixed(Dscp),
 }
 
 impl DscpPolicy {
-    /// The outer code point for an inner one. The inner header keeps its own, at the exit too.
+    /// Returns the outer code point for an inner one. The decapsulator leaves the inner one as it
+    /// is.
     #[inline]
     #[must_use]
     pub const fn outer(self, inner: Dscp) -> Dscp {

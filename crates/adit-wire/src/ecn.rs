@@ -1,24 +1,28 @@
-//! Explicit congestion notification in tunnels, RFC 6040 (updated by RFC 9599 and RFC 9601).
+//! Explicit congestion notification (ECN) in tunnels, RFC 6040, updated by RFC 9599 and RFC 9601.
+//!
+//! The ECN field is the lower two bits of the TOS octet; [`crate::dscp`] shows it. The encapsulator
+//! writes the outer field with [`encapsulate`], and the decapsulator combines both fields with
+//! [`decapsulate`].
 
-/// The ECN field: the lower two bits of the TOS octet (RFC 3168 section 5).
+/// A value of the ECN field (RFC 3168 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Ecn {
-    /// The transport does not understand ECN: congestion is told by dropping.
+    /// The transport does not support ECN: a router signals congestion by dropping.
     NotEct = 0,
     /// ECN-capable, code point 01.
     Ect1 = 1,
     /// ECN-capable, code point 10.
     Ect0 = 2,
-    /// Congestion was experienced.
+    /// Congestion experienced.
     Ce = 3,
 }
 
 impl Ecn {
-    /// The four code points, by their value.
+    /// The four code points, in the order of their values.
     pub const ALL: [Ecn; 4] = [Ecn::NotEct, Ecn::Ect1, Ecn::Ect0, Ecn::Ce];
 
-    /// The ECN field of a TOS octet.
+    /// Returns the ECN field of a TOS octet.
     #[inline]
     #[must_use]
     pub const fn from_tos(tos: u8) -> Ecn {
@@ -30,7 +34,7 @@ impl Ecn {
         }
     }
 
-    /// The two bits, 0 to 3.
+    /// Returns the two bits, 0 to 3.
     #[inline]
     #[must_use]
     pub const fn bits(self) -> u8 {
@@ -38,17 +42,18 @@ impl Ecn {
     }
 }
 
-/// How the entrance of the tunnel writes the outer ECN field (RFC 6040 section 4.1 and 4.3).
+/// How the encapsulator writes the outer ECN field (RFC 6040 sections 4.1 and 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum EcnMode {
-    /// Copies the inner field, CE included: for an exit that follows RFC 6040 or RFC 4301.
+    /// It copies the inner field, CE included. For a decapsulator that follows RFC 6040 or RFC
+    /// 4301.
     #[default]
     Normal,
-    /// Writes Not-ECT always: for an exit that would lose congestion marks.
+    /// It writes Not-ECT. For a decapsulator that would lose congestion marks.
     Compatibility,
 }
 
-/// The outer ECN field for an inner one (RFC 6040 figure 3).
+/// Returns the outer ECN field for an inner one (RFC 6040 figure 3).
 #[inline]
 #[must_use]
 pub const fn encapsulate(mode: EcnMode, inner: Ecn) -> Ecn {
@@ -58,28 +63,28 @@ pub const fn encapsulate(mode: EcnMode, inner: Ecn) -> Ecn {
     }
 }
 
-/// A combination of inner and outer field that no conforming path produces: the marked cells of
-/// RFC 6040 figure 4, each to be counted by itself.
+/// A combination of inner and outer field that no conforming path produces: a marked cell of
+/// RFC 6040 figure 4. Each is counted by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum EcnAnomaly {
-    /// Inner Not-ECT, outer ECT(0): the outer field was made ECN-capable on the way. Dangerous.
+    /// Inner Not-ECT, outer ECT(0): the outer field became ECN-capable on the path. Dangerous.
     NotEctInnerEct0Outer,
     /// Inner Not-ECT, outer ECT(1). Dangerous.
     NotEctInnerEct1Outer,
-    /// Inner Not-ECT, outer CE: congestion that the transport could only learn by the drop. Dangerous.
+    /// Inner Not-ECT, outer CE: congestion that only a drop can signal to the transport. Dangerous.
     NotEctInnerCeOuter,
-    /// Inner ECT(1), outer ECT(0): a legal packet with a mark that is gone. Not dangerous.
+    /// Inner ECT(1), outer ECT(0): a legal packet that lost a mark. Not dangerous.
     Ect1InnerEct0Outer,
-    /// Inner CE, outer ECT(1): the entrance hid congestion. Dangerous.
+    /// Inner CE, outer ECT(1): the encapsulator hid congestion. Dangerous.
     CeInnerEct1Outer,
 }
 
 impl EcnAnomaly {
-    /// How many kinds there are: the length of an array of counters.
+    /// The number of anomalies: the length of an array of counters.
     pub const COUNT: usize = 5;
 
-    /// Every kind, by its index.
+    /// Every anomaly, in the order of [`Self::index`].
     pub const ALL: [EcnAnomaly; Self::COUNT] = [
         EcnAnomaly::NotEctInnerEct0Outer,
         EcnAnomaly::NotEctInnerEct1Outer,
@@ -88,14 +93,14 @@ impl EcnAnomaly {
         EcnAnomaly::CeInnerEct1Outer,
     ];
 
-    /// The place of this kind in [`Self::ALL`].
+    /// Returns the index of this anomaly in [`Self::ALL`].
     #[inline]
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// A stable name for counters and logs.
+    /// Returns the name for counters and logs. It does not change between versions.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -108,19 +113,19 @@ impl EcnAnomaly {
     }
 }
 
-/// What the exit of the tunnel does with a datagram, as far as ECN goes.
+/// What the decapsulator does with a datagram because of its ECN fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EcnExit {
-    /// The ECN field that the inner datagram leaves with; `None`: it must be dropped.
+pub struct EcnVerdict {
+    /// The ECN field to forward the inner datagram with; `None` if it must be dropped.
     pub ecn: Option<Ecn>,
-    /// What was odd about it, to be counted.
+    /// The anomaly to count.
     pub anomaly: Option<EcnAnomaly>,
 }
 
-/// Combines the two fields at the exit (RFC 6040 section 4.2, figure 4).
+/// Combines the two fields of a datagram at the decapsulator (RFC 6040 section 4.2, figure 4).
 #[inline]
 #[must_use]
-pub const fn decapsulate(inner: Ecn, outer: Ecn) -> EcnExit {
+pub const fn decapsulate(inner: Ecn, outer: Ecn) -> EcnVerdict {
     use Ecn::{Ce, Ect0, Ect1, NotEct};
     use EcnAnomaly as A;
     let (ecn, anomaly) = match (inner, outer) {
@@ -136,5 +141,5 @@ pub const fn decapsulate(inner: Ecn, outer: Ecn) -> EcnExit {
         (Ce, NotEct | Ect0 | Ce) => (Some(Ce), None),
         (Ce, Ect1) => (Some(Ce), Some(A::CeInnerEct1Outer)),
     };
-    EcnExit { ecn, anomaly }
+    EcnVerdict { ecn, anomaly }
 }

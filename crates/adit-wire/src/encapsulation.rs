@@ -1,5 +1,18 @@
-//! Encapsulation, RFC 2003 section 3.1: the one function that writes an outer header. The userspace
-//! data plane, the kernel's eBPF program, the fuzzers and the tests all call it.
+//! Encapsulation, RFC 2003 section 3.1: the one function that writes an outer header.
+//!
+//! The userspace data plane and the eBPF programs call it, so that both write the same header.
+//!
+//! ```text
+//!                                   +---------------------------+
+//!                                   |      Outer IP header      |   OuterHeader, 20 bytes
+//! +---------------------------+     +---------------------------+
+//! |      Inner IP header      |     |      Inner IP header      |   not changed
+//! +---------------------------+ ==> +---------------------------+
+//! |         IP payload        |     |         IP payload        |
+//! +---------------------------+     +---------------------------+
+//! ```
+//!
+//! Nothing here panics: a datagram that cannot be encapsulated gives `None`.
 
 use core::net::Ipv4Addr;
 
@@ -8,43 +21,43 @@ use crate::dscp::{Dscp, DscpPolicy};
 use crate::ecn::{self, Ecn, EcnMode};
 use crate::ipv4::{self, Ipv4Repr};
 
-/// Bytes that an outer IPv4 header adds.
+/// Bytes that encapsulation in IPv4 adds to a datagram.
 pub const OVERHEAD_V4: usize = ipv4::HEADER_LEN;
 
-/// Room for the longest outer header: IPv6's 40 bytes.
+/// Bytes of the longest outer header, that of IPv6.
 const MAX_OUTER_LEN: usize = 40;
 
-/// The time to live of the outer header, in hops.
+/// How the encapsulator chooses the outer time to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TtlPolicy {
-    /// Always this one, 1 to 255: a value fit to reach the exit (RFC 2003 section 3.1).
+    /// It writes this many hops, 1 to 255: enough to reach the decapsulator (RFC 2003 section 3.1).
     Fixed(u8),
-    /// That of the inner header, which makes the tunnel's path visible to a traceroute.
+    /// It copies that of the inner header. A traceroute then shows the routers of the underlay.
     Inherit,
 }
 
-/// How the outer header is made from the inner one.
+/// How the encapsulator writes the outer header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OuterPolicy {
-    /// Time to live.
+    /// The time to live.
     pub ttl: TtlPolicy,
-    /// Differentiated services code point.
+    /// The differentiated services code point.
     pub dscp: DscpPolicy,
-    /// How the ECN field is written.
+    /// The ECN field.
     pub ecn: EcnMode,
-    /// Sets DF always, so that the path MTU is learned (RFC 2003 section 5.1). An inner DF is honoured
-    /// either way.
+    /// Sets DF on every datagram, so that the path MTU is discovered (RFC 2003 section 5.1). If
+    /// not, it is copied from the inner header.
     pub df: bool,
 }
 
-/// RFC 2003 as it recommends: TTL 64, TOS from the inner header, DF set.
+/// What RFC 2003 recommends: TTL 64, TOS from the inner header, DF set.
 impl Default for OuterPolicy {
     fn default() -> OuterPolicy {
         OuterPolicy { ttl: TtlPolicy::Fixed(64), dscp: DscpPolicy::Inherit, ecn: EcnMode::Normal, df: true }
     }
 }
 
-/// An outer header, ready to be put in front of an inner datagram.
+/// An outer header, to be put before an inner datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OuterHeader {
     bytes: [u8; MAX_OUTER_LEN],
@@ -52,12 +65,12 @@ pub struct OuterHeader {
 }
 
 impl OuterHeader {
-    /// The outer IPv4 header for an inner datagram of which the fields that matter are given.
+    /// Writes the outer IPv4 header for an inner datagram with these fields.
     ///
-    /// `inner_len` is in bytes of the inner datagram on the wire, its header included. `None` if the
-    /// outer datagram would be longer than 65,535 bytes. Inner options are not copied. Costs a dozen
-    /// additions for the checksum.
-    // Inlined always: BPF passes five arguments at most.
+    /// `inner_len` is the length of the inner datagram in bytes, header included. Inner options are
+    /// not copied. Returns `None` if the outer datagram would be longer than 65,535 bytes. Costs a
+    /// dozen additions for the checksum.
+    // Always inlined, because a BPF function takes at most five arguments.
     #[inline(always)]
     #[must_use]
     #[expect(
@@ -97,21 +110,21 @@ impl OuterHeader {
         Some(OuterHeader { bytes, len: OVERHEAD_V4 as u8 })
     }
 
-    /// The header as it goes on the wire.
+    /// Returns the header as it is on the wire.
     #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len()).unwrap_or(&self.bytes)
     }
 
-    /// The header as it goes on the wire, if it is an IPv4 one.
+    /// Returns the header as it is on the wire, if it is an IPv4 header.
     #[inline(always)]
     #[must_use]
     pub fn as_v4(&self) -> Option<[u8; OVERHEAD_V4]> {
         if self.len() == OVERHEAD_V4 { self.bytes.first_chunk().copied() } else { None }
     }
 
-    /// Bytes of the header.
+    /// Returns the length of the header in bytes.
     #[inline]
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
@@ -119,25 +132,26 @@ impl OuterHeader {
         self.len as usize
     }
 
-    /// Whether DF is set: then the identification means nothing (RFC 6864).
+    /// Returns true if DF is set. The identification then has no meaning (RFC 6864).
     #[inline]
     #[must_use]
     pub const fn dont_fragment(&self) -> bool {
         self.bytes[6] & 0x40 != 0
     }
 
-    /// The identification, in host byte order.
+    /// Returns the identification, in host byte order.
     #[inline]
     #[must_use]
     pub const fn identification(&self) -> u16 {
         u16::from_be_bytes([self.bytes[4], self.bytes[5]])
     }
 
-    /// The same header for another segment of a superpacket, by incremental checksum (RFC 1624).
+    /// Returns the header for another segment of the same GSO packet. The checksum is updated by
+    /// increments (RFC 1624).
     ///
-    /// `inner_len` is in bytes of the inner datagram, its header included, and no more than the 65,515
-    /// that [`Self::v4`] accepts: a segment is no longer than the first one. Longer is written as the
-    /// greatest length there is.
+    /// `inner_len` is the length of the inner datagram in bytes, header included, at most the
+    /// 65,515 that [`Self::v4`] accepts: a segment is no longer than the first one. For more, the
+    /// total length is 65,535.
     #[inline]
     #[must_use]
     pub fn for_segment(&self, inner_len: u16, identification: u16) -> OuterHeader {

@@ -1,32 +1,44 @@
-//! Fragmentation, RFC 791 section 3.2. A datagram without DF that is too big for the tunnel is split
-//! *before* it is encapsulated (RFC 4459 section 3.4), so that its destination reassembles it and not the
-//! exit of the tunnel.
+//! Fragmentation, RFC 791 section 3.2.
+//!
+//! The tunnel fragments a datagram without DF that is too big *before* it encapsulates it (RFC 4459
+//! section 3.4), so that the destination reassembles it, and not the decapsulator.
+//!
+//! ```text
+//!  datagram   | header | options | payload                             |
+//!
+//!  first      | header | options | payload, a multiple of 8 |
+//!  later      | header | copied options | rest of the payload |
+//! ```
+//!
+//! [`fragments`] checks first and then iterates. Nothing here allocates or panics: a [`Fragment`]
+//! has a header of its own and the range of the payload in the original bytes.
 
 use core::fmt;
 use core::ops::Range;
 
 use crate::ipv4::{self, HEADER_LEN, Ipv4Options, Ipv4Packet, MAX_HEADER_LEN};
 
-/// The bit of an option's type that says it belongs in every fragment.
+/// The flag in an option's type that requires a copy in every fragment (RFC 791 section 3.1).
 const COPIED: u8 = 0x80;
 
-/// Why a datagram cannot be split.
+/// Why a datagram cannot be fragmented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FragmentError {
-    /// DF is set: the sender wants to be told instead.
+    /// DF is set: its sender expects an ICMP error instead.
     DontFragment,
-    /// Not even 8 bytes of payload fit behind the header.
+    /// Fewer than 8 bytes of payload fit behind the header.
     TooSmall {
         /// Bytes that a fragment needs at least.
         expected: usize,
         /// Bytes that a fragment may have.
         found: usize,
     },
-    /// The datagram is not all there: it was parsed leniently.
+    /// The datagram is shorter than its total length: it was parsed leniently.
     Truncated,
-    /// An option whose length does not fit: which ones to copy cannot be told.
+    /// An option's length does not fit, so the options to copy cannot be determined.
     Options,
-    /// The payload would end beyond 65,535 bytes: such a fragment is an attack on its reassembler.
+    /// The payload would end beyond 65,535 bytes. Such a fragment is an attack on the reassembling
+    /// host.
     Offset,
 }
 
@@ -46,7 +58,7 @@ impl fmt::Display for FragmentError {
 
 impl core::error::Error for FragmentError {}
 
-/// One fragment: a header of its own, and a range of the original's bytes.
+/// One fragment: a header of its own, and a range of the original bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fragment {
     header: [u8; MAX_HEADER_LEN],
@@ -55,20 +67,19 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// The header as it goes on the wire, with its checksum.
+    /// Returns the header as it is on the wire, checksum included.
     #[must_use]
     pub fn header(&self) -> &[u8] {
         self.header.get(..usize::from(self.header_len)).unwrap_or(&self.header)
     }
 
-    /// Where this fragment's payload lies in the original datagram, counted from the datagram's first
-    /// byte.
+    /// Returns the range of this fragment's payload in the bytes of the original datagram.
     #[must_use]
     pub fn payload(&self) -> Range<usize> {
         self.payload.clone()
     }
 
-    /// Bytes of the fragment, header included.
+    /// Returns the length of the fragment in bytes, header included.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a fragment is never empty")]
     pub fn len(&self) -> usize {
@@ -76,28 +87,28 @@ impl Fragment {
     }
 }
 
-/// The fragments of a datagram, in order.
+/// An iterator over the fragments of a datagram, in order.
 #[derive(Debug, Clone)]
 pub struct Fragments<'a> {
     packet: Ipv4Packet<'a>,
     max_len: usize,
-    /// The header of all but the first: only the options to be copied.
+    /// The header of all fragments but the first, with the copied options only.
     later_header: [u8; MAX_HEADER_LEN],
     later_len: usize,
-    /// The first byte of the payload that was not given out yet.
+    /// The offset in the datagram of the next fragment's payload.
     at: usize,
     done: bool,
 }
 
-/// Splits a datagram so that no fragment is longer than `max_len` bytes, header included.
+/// Fragments a datagram so that no fragment is longer than `max_len` bytes, header included.
 ///
-/// All fragments keep the identification, and the place among fragments if the datagram is one already.
-/// The first has all the options, the others those with the copy flag (RFC 791 section 3.1). A datagram
-/// that fits gives one fragment: itself.
+/// All fragments keep the identification. A datagram that is a fragment itself keeps its offset and
+/// MF. The first fragment has all options, the others those with the copied flag (RFC 791
+/// section 3.1). A datagram that fits gives one fragment.
 ///
 /// # Errors
 ///
-/// [`FragmentError`]; nothing was split then.
+/// The datagram cannot be fragmented; [`FragmentError`] says why.
 pub fn fragments<'a>(packet: &Ipv4Packet<'a>, max_len: usize) -> Result<Fragments<'a>, FragmentError> {
     let len = packet.as_bytes().len();
     if packet.total_len() != len {
@@ -120,7 +131,8 @@ pub fn fragments<'a>(packet: &Ipv4Packet<'a>, max_len: usize) -> Result<Fragment
     Ok(Fragments { packet: *packet, max_len, later_header, later_len, at, done: false })
 }
 
-/// The fixed header and the options to be copied, padded to whole words.
+/// Returns the fixed header and the copied options, padded to whole words, and their length.
+/// `None` if an option is malformed.
 fn later_header(packet: &Ipv4Packet<'_>) -> Option<([u8; MAX_HEADER_LEN], usize)> {
     let mut header = [0; MAX_HEADER_LEN];
     header.get_mut(..HEADER_LEN)?.copy_from_slice(packet.header().get(..HEADER_LEN)?);
@@ -152,7 +164,7 @@ impl Iterator for Fragments<'_> {
         let end = self.packet.as_bytes().len();
         let rest = end - self.at;
         let room = self.max_len.saturating_sub(header_len);
-        // All but the last carry whole units of eight bytes.
+        // All fragments but the last carry a multiple of eight bytes.
         let taken = if rest <= room { rest } else { room & !7 };
         self.done = taken == rest;
         let offset = usize::from(self.packet.fragment_offset()) + self.at - first_len;

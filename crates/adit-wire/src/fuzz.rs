@@ -1,6 +1,7 @@
-//! Fuzz targets: plain functions that take any bytes and assert what must hold for them. A fuzzer calls
-//! them, and so does `tests/fuzz_corpus.rs` with what fuzzers have found. They panic when it does not
-//! hold, and only then.
+//! Fuzz targets: functions that take any bytes and assert what must hold for them.
+//!
+//! A fuzzer calls them, and `tests/fuzz_corpus.rs` calls them with what fuzzers have found. They
+//! panic if and only if an assertion fails.
 #![expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -23,10 +24,10 @@ use crate::tcp::{self, TcpHeader, TcpOption};
 use crate::udp::UdpHeader;
 use crate::{Protocol, Validation};
 
-/// One target.
+/// A fuzz target.
 pub type Target = fn(&[u8]);
 
-/// Every target by name: the folder of its corpus.
+/// All targets by name, which is the folder of their corpus.
 pub const TARGETS: [(&str, Target); 8] = [
     ("checksum", checksum),
     ("clamp_mss", clamp_mss),
@@ -38,14 +39,14 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("udp", udp),
 ];
 
-/// Longer inputs are cut to this, so that copies fit on the stack.
+/// Inputs are cut to this many bytes, so that copies fit on the stack.
 const MAX_INPUT: usize = 4096;
 
 fn cut(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(MAX_INPUT)]
 }
 
-/// Stricter validation accepts less, views are prefixes, headers survive a round trip.
+/// A stricter validation accepts less. Views are prefixes. A written header reads back the same.
 pub fn ipv4(bytes: &[u8]) {
     let bytes = cut(bytes);
     let strict = Ipv4Packet::parse(bytes, Validation::Strict);
@@ -70,7 +71,7 @@ pub fn ipv4(bytes: &[u8]) {
     let again = Ipv4Packet::parse(&whole[..len], Validation::Strict).expect("what emit wrote");
     assert_eq!(Ipv4Repr::of(&again), repr, "parse(emit(x)) is x");
 
-    // Each change in place leaves a valid header that differs in nothing else.
+    // Each change in place leaves a valid header and changes nothing else.
     let (tos, ttl) = (bytes[bytes.len() - 1], bytes[bytes.len() / 2]);
     let mut changed = [0; MAX_INPUT];
     let changed = &mut changed[..packet.total_len()];
@@ -83,7 +84,7 @@ pub fn ipv4(bytes: &[u8]) {
     assert_eq!(Ipv4Repr::of(&changed), expected);
 }
 
-/// A sum does not depend on where it is split; an update gives what the whole gives.
+/// A sum does not depend on where the data is split. An update gives what a full computation gives.
 pub fn checksum(bytes: &[u8]) {
     let bytes = cut(bytes);
     let whole = checksum::sum(bytes).fold();
@@ -91,7 +92,7 @@ pub fn checksum(bytes: &[u8]) {
         sum + u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))
     });
     assert_eq!(checksum::Sum::ZERO.add_word(whole).fold(), whole);
-    // Folding is reduction modulo 0xffff, but for the zero, which only all-zero data has.
+    // Folding is reduction modulo 0xffff, except that only all-zero data folds to zero.
     assert_eq!(u64::from(whole) % 0xffff, slow % 0xffff);
     assert_eq!(whole == 0, slow == 0);
     let Some(&split) = bytes.first() else { return };
@@ -105,7 +106,7 @@ pub fn checksum(bytes: &[u8]) {
     }
 }
 
-/// Replaces the first word of the data.
+/// Checks an update for a change of the first word of the data.
 fn changed_word(data: &[u8], new: u16) {
     let Some((first, rest)) = data.split_first_chunk::<2>() else { return };
     let old = u16::from_be_bytes(*first);
@@ -116,7 +117,7 @@ fn changed_word(data: &[u8], new: u16) {
     }
 }
 
-/// The outer header is valid, says what the policy says, and leaves the inner datagram alone.
+/// The outer header is valid and follows the policy. The inner datagram is not changed.
 pub fn encapsulation(bytes: &[u8]) {
     let Some((&[a, b, c, tos, ttl, e, g, h], inner)) = cut(bytes).split_first_chunk::<8>() else {
         return;
@@ -145,17 +146,17 @@ pub fn encapsulation(bytes: &[u8]) {
     assert_eq!(packet.dont_fragment(), policy.df || inner_df);
     assert_eq!(packet.dscp(), policy.dscp.outer(Dscp::from_tos(tos)));
     assert_eq!(packet.identification(), identification);
-    let exit = ecn::decapsulate(Ecn::from_tos(tos), packet.ecn());
-    assert_eq!(exit.ecn, Some(Ecn::from_tos(tos)), "an undisturbed path changes no ECN field");
-    assert_eq!(exit.anomaly, None);
-    // A segment by increments is the segment in full.
+    let verdict = ecn::decapsulate(Ecn::from_tos(tos), packet.ecn());
+    assert_eq!(verdict.ecn, Some(Ecn::from_tos(tos)), "an undisturbed path changes no ECN field");
+    assert_eq!(verdict.anomaly, None);
+    // A segment's header by increments is that of a full computation.
     let len = usize::from(u16::from_be_bytes([h, a]));
     if let Some(expected) = v4(len, !identification) {
         assert_eq!(outer.for_segment(len as u16, !identification), expected);
     }
 }
 
-/// Every message and quote stays in its bytes; every error that is written is read back.
+/// Every message and quote stays within its bytes. Every error that is written reads back the same.
 pub fn icmpv4(bytes: &[u8]) {
     let bytes = cut(bytes);
     if let Ok(message) = Icmpv4Message::parse_lenient(bytes) {
@@ -197,8 +198,8 @@ pub fn icmpv4(bytes: &[u8]) {
     assert_eq!(message.payload(), offending);
 }
 
-/// Clamping lowers what is above the limit, keeps the checksum as right or wrong as it was, and is done
-/// after one time.
+/// Clamping lowers every MSS above the limit, keeps the checksum as right or wrong as it was, and
+/// finds nothing to do a second time.
 pub fn clamp_mss(bytes: &[u8]) {
     let Some((&[a, b], datagram)) = cut(bytes).split_first_chunk::<2>() else { return };
     let max = u16::from_be_bytes([a, b]);
@@ -231,7 +232,7 @@ pub fn clamp_mss(bytes: &[u8]) {
     }
 }
 
-/// The fragments fit, are valid, and together are the original.
+/// The fragments fit, are valid, and make up the original.
 pub fn fragment(bytes: &[u8]) {
     let Some((&[a, b], datagram)) = cut(bytes).split_first_chunk::<2>() else { return };
     let max_len = usize::from(u16::from_be_bytes([a, b])) % 2048;
@@ -267,7 +268,7 @@ pub fn fragment(bytes: &[u8]) {
     assert_eq!(at, packet.total_len(), "every byte is in a fragment");
 }
 
-/// Any bytes can be shown, in a line of bounded length, the same each time.
+/// Any bytes have a line, of bounded length, and the same line each time.
 pub fn print(bytes: &[u8]) {
     let bytes = cut(bytes);
     let mut flows = FlowTable::<4>::new();
@@ -278,7 +279,7 @@ pub fn print(bytes: &[u8]) {
     line(&dissection.with_flow(&mut flows));
 }
 
-/// Length and hash of what is shown.
+/// Returns the length and a hash of the line.
 fn line(dissection: &Dissection<'_>) -> (usize, u64) {
     struct Line {
         len: usize,

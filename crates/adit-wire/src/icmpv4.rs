@@ -1,13 +1,26 @@
-//! ICMP for IPv4: RFC 792, with the next-hop MTU of RFC 1191 and the length attribute of RFC 4884.
+//! ICMP for IPv4, RFC 792, with the next-hop MTU of RFC 1191 and the length attribute of RFC 4884.
+//!
+//! An error message:
 //!
 //! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 //! +---------------+---------------+-------------------------------+
 //! |     Type      |     Code      |           Checksum            |
 //! +---------------+---------------+-------------------------------+
-//! | unused, or pointer | length   |   next-hop MTU, or unused     |   <- of an error
+//! |  0 or pointer |  0 or length  |       0 or next-hop MTU       |
+//! +---------------+---------------+-------------------------------+
+//! |     The first bytes of the datagram in question: the quote    |
 //! +---------------------------------------------------------------+
-//! |     The datagram in question, as much of it as was quoted     |
 //! ```
+//!
+//! [`Icmpv4Message`] is the view of a message, and [`Quote`] that of the datagram in an error.
+//! [`build_error`] and [`build_echo`] write messages. [`may_answer`] decides whether an error may
+//! be sent.
+//!
+//! # Panics
+//!
+//! Nothing here panics. An [`Icmpv4Message`] exists only for at least 8 bytes.
 
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -18,10 +31,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::ipv4::{self, Ipv4Packet, Ipv4Repr};
 use crate::{Protocol, Validation, checksum};
 
-/// Bytes of the header that all messages share.
+/// Bytes of a message's header.
 pub const HEADER_LEN: usize = 8;
 
-/// Bytes of the longest error datagram (RFC 1812 section 4.3.2.3): what every host must accept.
+/// Bytes of the longest error datagram (RFC 1812 section 4.3.2.3): every host accepts this length.
 pub const MAX_ERROR_LEN: usize = 576;
 
 /// The TOS of an error: precedence 6, internetwork control (RFC 1812 section 4.3.2.5).
@@ -30,7 +43,7 @@ pub const ERROR_TOS: u8 = 0xc0;
 /// The time to live of an error, in hops.
 const ERROR_TTL: u8 = 64;
 
-/// The type field.
+/// Values of the type field.
 pub mod types {
     /// Echo reply.
     pub const ECHO_REPLY: u8 = 0;
@@ -48,18 +61,18 @@ pub mod types {
     pub const PARAMETER_PROBLEM: u8 = 12;
 }
 
-/// The codes of a destination unreachable (RFC 792; from 6 on RFC 1122 section 3.2.2.1 and RFC 1812
+/// Codes of Destination Unreachable (RFC 792; from 6 on RFC 1122 section 3.2.2.1 and RFC 1812
 /// section 5.2.7.1).
 pub mod unreachable {
-    /// The network cannot be reached.
+    /// The network is unreachable.
     pub const NET: u8 = 0;
-    /// The host cannot be reached.
+    /// The host is unreachable.
     pub const HOST: u8 = 1;
-    /// The host does not speak the protocol.
+    /// The host does not support the protocol.
     pub const PROTOCOL: u8 = 2;
-    /// Nobody listens on the port.
+    /// No process listens on the port.
     pub const PORT: u8 = 3;
-    /// Too big, and DF is set.
+    /// The datagram is too big and DF is set.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// The source route failed.
     pub const SOURCE_ROUTE_FAILED: u8 = 5;
@@ -76,20 +89,21 @@ struct Fields {
     rest: [u8; 4],
 }
 
-/// An error message, without its quote.
+/// An error message without its quote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Icmpv4Error {
-    /// Type 3, codes other than 4; see [`mod@unreachable`].
+    /// Type 3, all codes but 4; see [`mod@unreachable`].
     DestinationUnreachable {
         /// The code. Code 4 is [`Icmpv4Error::TooBig`].
         code: u8,
     },
     /// Type 3 code 4: fragmentation needed and DF set.
     TooBig {
-        /// Bytes of the largest datagram that passes (RFC 1191); 0 from a router that does not tell.
+        /// Bytes of the longest datagram that passes (RFC 1191); 0 from a router that does not
+        /// implement it.
         mtu: u16,
     },
-    /// Type 4. Neither sent nor acted upon (RFC 6633); here to be recognised.
+    /// Type 4. It is recognised, but neither sent nor acted upon (RFC 6633).
     SourceQuench,
     /// Type 5.
     Redirect {
@@ -113,7 +127,7 @@ pub enum Icmpv4Error {
 }
 
 impl Icmpv4Error {
-    /// Type and code on the wire.
+    /// Returns the type and the code.
     #[must_use]
     pub const fn type_and_code(self) -> (u8, u8) {
         match self {
@@ -141,21 +155,21 @@ impl Icmpv4Error {
     }
 }
 
-/// Why bytes are not an ICMP message.
+/// The first check that an ICMP message fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Icmpv4ParseError {
-    /// Fewer bytes than the header needs.
+    /// There are fewer bytes than the header needs.
     Truncated {
         /// Bytes needed.
         expected: usize,
-        /// Bytes there are.
+        /// Bytes given.
         found: usize,
     },
     /// The checksum does not match the message.
     Checksum {
-        /// What the checksum of this message is.
+        /// The checksum of this message.
         expected: u16,
-        /// What the field holds.
+        /// The field's value.
         found: u16,
     },
 }
@@ -183,12 +197,12 @@ pub struct Icmpv4Message<'a> {
 }
 
 impl<'a> Icmpv4Message<'a> {
-    /// Views a whole message, the payload of an IPv4 datagram, and verifies its checksum. Costs one pass
-    /// over the bytes.
+    /// Parses a whole message, the payload of an IPv4 datagram, and verifies its checksum. Costs
+    /// one pass over the bytes.
     ///
     /// # Errors
     ///
-    /// [`Icmpv4ParseError`], when there are fewer than 8 bytes or the checksum is wrong.
+    /// There are fewer than 8 bytes, or the checksum is wrong.
     pub fn parse(bytes: &'a [u8]) -> Result<Icmpv4Message<'a>, Icmpv4ParseError> {
         let message = Icmpv4Message::parse_lenient(bytes)?;
         if message.checksum_ok() {
@@ -199,11 +213,11 @@ impl<'a> Icmpv4Message<'a> {
         Err(Icmpv4ParseError::Checksum { expected, found })
     }
 
-    /// Views a message that may be cut short or a first fragment: the checksum is not looked at.
+    /// Parses a message that may be cut short or a first fragment. The checksum is not verified.
     ///
     /// # Errors
     ///
-    /// [`Icmpv4ParseError::Truncated`], when there are fewer than 8 bytes.
+    /// There are fewer than 8 bytes ([`Icmpv4ParseError::Truncated`]).
     pub fn parse_lenient(bytes: &'a [u8]) -> Result<Icmpv4Message<'a>, Icmpv4ParseError> {
         match Fields::ref_from_prefix(bytes) {
             Ok((fields, _)) => Ok(Icmpv4Message { fields, bytes }),
@@ -223,19 +237,19 @@ impl<'a> Icmpv4Message<'a> {
         self.fields.code
     }
 
-    /// The checksum field, in host order.
+    /// The checksum field, in host byte order.
     #[must_use]
     pub fn checksum(&self) -> u16 {
         self.fields.checksum.get()
     }
 
-    /// Whether the checksum of the message is right.
+    /// Returns true if the checksum of the message is right.
     #[must_use]
     pub fn checksum_ok(&self) -> bool {
         checksum::checksum(self.bytes) == 0
     }
 
-    /// What follows the header.
+    /// The bytes after the header.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.bytes.get(HEADER_LEN..).unwrap_or_default()
@@ -249,7 +263,8 @@ impl<'a> Icmpv4Message<'a> {
             .then_some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
     }
 
-    /// The error this message reports; `None` for queries and for types that are not in RFC 792.
+    /// The error that this message reports; `None` for a query and for a type that is not in RFC
+    /// 792.
     #[must_use]
     pub fn error(&self) -> Option<Icmpv4Error> {
         let [a, b, c, d] = self.fields.rest;
@@ -267,13 +282,14 @@ impl<'a> Icmpv4Message<'a> {
         })
     }
 
-    /// What an error quotes; `None` if this is no error or the quote does not begin with an IPv4 header.
+    /// The datagram that an error quotes; `None` if this is no error, or if the quote does not
+    /// begin with an IPv4 header.
     #[must_use]
     pub fn quote(&self) -> Option<Quote<'a>> {
         self.error()?;
         let payload = self.payload();
-        // RFC 4884 section 4: where extensions may follow, byte 5 counts the 32-bit words of the quote.
-        // A length beyond the message is one that was cut short on the way.
+        // RFC 4884 section 4: if extensions may follow, octet 5 is the length of the quote in
+        // 32-bit words. A length beyond the message means that the message was cut short.
         let quoted = match self.fields.message_type {
             types::DESTINATION_UNREACHABLE | types::TIME_EXCEEDED | types::PARAMETER_PROBLEM => {
                 match usize::from(self.fields.rest[1]) * 4 {
@@ -287,39 +303,41 @@ impl<'a> Icmpv4Message<'a> {
     }
 }
 
-/// The datagram that an ICMP error is about, usually cut short; extensions (RFC 4884) are not part of it.
+/// The datagram that an ICMP error is about. It is usually cut short. Extensions (RFC 4884) are not
+/// part of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Quote<'a> {
     packet: Ipv4Packet<'a>,
 }
 
 impl<'a> Quote<'a> {
-    /// Its header; the checksum was not looked at.
+    /// The view of the datagram. Its checksum was not verified.
     #[must_use]
     pub fn packet(&self) -> Ipv4Packet<'a> {
         self.packet
     }
 
-    /// As much of the datagram as was quoted, without padding. It begins [`HEADER_LEN`] bytes into the
+    /// The quoted bytes of the datagram, without padding. They begin [`HEADER_LEN`] bytes into the
     /// ICMP message.
     #[must_use]
     pub fn datagram(&self) -> &'a [u8] {
         self.packet.as_bytes()
     }
 
-    /// What follows its header: at least 8 bytes by RFC 792, but who knows. Of a datagram of the tunnel
-    /// this is the inner datagram.
+    /// The quoted bytes after its header. RFC 792 requires at least 8, but there may be fewer. In a
+    /// quoted outer datagram they are the inner datagram.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.packet.payload()
     }
 }
 
-/// Writes a whole IPv4 datagram with an ICMP error about `offending` and gives its length in bytes.
+/// Writes an IPv4 datagram with an ICMP error about `offending`, and returns its length in bytes.
 ///
-/// It quotes as much of the offending datagram as fits in 576 bytes (RFC 1812 section 4.3.2.3), but no
-/// bytes after its total length. TOS is [`ERROR_TOS`], TTL 64, DF clear. A `source` of 0.0.0.0 leaves the
-/// choice to the host's raw socket. Whether the error may be sent is for [`may_answer`] to say.
+/// The error quotes as much of the offending datagram as fits in 576 bytes (RFC 1812 section
+/// 4.3.2.3), but no bytes after its total length. TOS is [`ERROR_TOS`], TTL is 64, and DF is clear.
+/// With a `source` of 0.0.0.0 the kernel chooses the source when a raw socket sends it. Ask
+/// [`may_answer`] first.
 pub fn build_error(
     out: &mut [u8; MAX_ERROR_LEN],
     source: Ipv4Addr,
@@ -357,13 +375,13 @@ pub fn build_error(
     ipv4::HEADER_LEN + payload_len
 }
 
-/// Whether an ICMP error may be sent about a datagram (RFC 1122 section 3.2.2, RFC 1812 section
-/// 4.3.2.7).
+/// Returns true if an ICMP error may be sent about a datagram (RFC 1122 section 3.2.2, RFC 1812
+/// section 4.3.2.7).
 ///
-/// Never about an ICMP error, a fragment other than the first, a datagram to a multicast or broadcast
-/// address, or one whose source does not name a single host: zero, loopback, broadcast, multicast or
-/// class E. The broadcast address of a subnet cannot be told here. An ICMP type that is not known to
-/// be a query counts as an error, and so does one that was cut off.
+/// It may not about an ICMP error, a fragment other than the first, a datagram to a multicast or
+/// broadcast address, or one whose source is not a single host: zero, loopback, broadcast,
+/// multicast or class E. The broadcast address of a subnet is not recognised. An ICMP type that is
+/// not known to be a query counts as an error, and so does a type that was cut off.
 #[must_use]
 pub fn may_answer(packet: &Ipv4Packet<'_>) -> bool {
     let destination = packet.destination();
@@ -380,7 +398,7 @@ pub fn may_answer(packet: &Ipv4Packet<'_>) -> bool {
     true
 }
 
-/// Whether a type is one of the errors of RFC 792.
+/// Returns true for the types of the errors in RFC 792.
 #[must_use]
 pub const fn is_error(message_type: u8) -> bool {
     matches!(
@@ -393,12 +411,12 @@ pub const fn is_error(message_type: u8) -> bool {
     )
 }
 
-/// Queries and their answers: RFC 792, RFC 950, RFC 1256 and RFC 8335.
+/// Returns true for queries and their answers: RFC 792, RFC 950, RFC 1256 and RFC 8335.
 const fn is_query(message_type: u8) -> bool {
     matches!(message_type, 0 | 8..=10 | 13..=18 | 42 | 43)
 }
 
-/// Which of the two echo messages.
+/// The two echo messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EchoKind {
     /// Type 8.
@@ -407,8 +425,8 @@ pub enum EchoKind {
     Reply,
 }
 
-/// Writes an echo message, without an IPv4 header, and gives its length in bytes; `None` if `out` is too
-/// short for it.
+/// Writes an echo message without an IPv4 header, and returns its length in bytes. `None` if `out`
+/// is too short.
 pub fn build_echo(
     out: &mut [u8],
     identifier: u16,

@@ -1,13 +1,15 @@
 //! Headers, checksums and the encapsulation of RFC 2003, without I/O or allocation.
 //!
-//! One file a header, each with a checked view of borrowed bytes and, where Adit writes the header,
-//! an owned form with `emit`. The outer header is written by [`encapsulation`] and nowhere else.
+//! Each header has a file: a checked view of borrowed bytes and, if Adit writes the header, an
+//! owned form with `emit`. [`encapsulation`] alone writes outer headers. The crate is compiled for
+//! userspace and for eBPF.
 //!
 //! # Panics
 //!
-//! Nothing in this crate panics, on any bytes: a view is only to be had by a `parse` that checked the
-//! lengths, and the functions that change bytes in place say by their return value that there was
-//! nothing to change. The lints below hold the library to it.
+//! Nothing in this crate panics, whatever the bytes. A view exists only after a `parse` that
+//! checked the lengths. A function that changes bytes in place returns `None` if there was nothing
+//! to change. The lints below enforce it. The only exception is [`fuzz`], whose targets panic to
+//! report a fault.
 #![no_std]
 #![warn(
     clippy::indexing_slicing,

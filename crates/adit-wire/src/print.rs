@@ -1,9 +1,11 @@
-//! One line for a datagram, in the form of `tcpdump -n`, without allocating.
+//! A one-line description of a datagram, in the format of `tcpdump -n`, without allocation.
 //!
-//! What is well formed and what Adit knows (IPv4 in IPv4, TCP, UDP, ICMP) reads exactly as there;
-//! other protocols are named by their number. What is cut short ends in `[|tcp]` and the like.
-//! tcpdump counts sequence numbers from the start of each connection; for that a [`FlowTable`] remembers
-//! where connections began.
+//! For well-formed IPv4 in IPv4, TCP, UDP and ICMP the line is exactly that of tcpdump. Other
+//! protocols appear by their number. The line of a datagram that is cut short ends in `[|tcp]` or
+//! the like. tcpdump counts sequence numbers from the start of each connection; a [`FlowTable`]
+//! remembers where connections started.
+//!
+//! Nothing here panics: every datagram has a line.
 
 mod flows;
 mod icmp;
@@ -17,10 +19,11 @@ use crate::ipv4::{Ipv4Error, Ipv4Packet};
 use crate::udp::{UdpError, UdpHeader};
 use crate::{Protocol, Validation};
 
-/// How many headers inside headers are shown. Each takes stack.
+/// The most nested IP headers that are shown. Each costs stack.
 const MAX_DEPTH: usize = 8;
 
-/// An IPv4 datagram, to be shown: `IP 10.1.1.1 > 10.1.1.2: IP 172.16.17.1 > … (ipip-proto-4)`.
+/// An IPv4 datagram whose `Display` is its line:
+/// `IP 10.1.1.1 > 10.1.1.2: IP 172.16.17.1 > … (ipip-proto-4)`.
 #[derive(Debug, Clone, Copy)]
 pub struct Dissection<'a> {
     bytes: &'a [u8],
@@ -28,15 +31,16 @@ pub struct Dissection<'a> {
 }
 
 impl<'a> Dissection<'a> {
-    /// Shows the datagram in these bytes, which may be cut short; TCP sequence numbers are absolute.
+    /// Describes the datagram in these bytes, which may be cut short. TCP sequence numbers are
+    /// absolute.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Dissection<'a> {
         Dissection { bytes, bases: SequenceBases::default() }
     }
 
-    /// Shows TCP sequence numbers as tcpdump does: absolute in the first acknowledging segment that was
-    /// seen of a connection (the SYN's answer), relative to it from then on. To be called once for each
-    /// datagram, in their order.
+    /// Counts TCP sequence numbers as tcpdump does: they are absolute in the first segment of a
+    /// connection with an acknowledgment (the answer to the SYN), and relative to it from then on.
+    /// Call it once for each datagram, in order.
     #[must_use]
     pub fn with_flow<const N: usize>(self, flows: &mut FlowTable<N>) -> Dissection<'a> {
         Dissection { bases: flows.observe(self.bytes), ..self }
@@ -84,7 +88,7 @@ fn write_ip(f: &mut fmt::Formatter<'_>, bytes: &[u8], bases: SequenceBases, dept
     }
 }
 
-/// Bytes after the header by the length field: what there was, not what was captured.
+/// Returns the bytes after the header by the length field, of which a capture may hold fewer.
 fn payload_len(packet: &Ipv4Packet<'_>) -> usize {
     packet.total_len().max(packet.as_bytes().len()).saturating_sub(packet.header_len())
 }
@@ -97,7 +101,7 @@ fn write_udp(f: &mut fmt::Formatter<'_>, packet: &Ipv4Packet<'_>) -> fmt::Result
     };
     let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     write!(f, "{source}.{from} > {destination}.{to}: ")?;
-    // The field and not the bytes: a fragment or a short capture has fewer.
+    // By the length field: a fragment or a short capture has fewer bytes.
     let length = u16::from_be_bytes([e, g]);
     match UdpHeader::parse(payload) {
         Err(UdpError::Length { found }) => write!(f, "truncated-udplength {found}"),

@@ -2,14 +2,15 @@
 
 use core::fmt;
 
-/// What an IP datagram carries. Any of the 256 values can be held; those Adit knows have a name.
+/// The protocol of a datagram's payload. Any of the 256 values is valid; those that Adit knows have
+/// a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Protocol(pub u8);
 
 impl Protocol {
     /// Internet Control Message Protocol, RFC 792.
     pub const ICMP: Protocol = Protocol(1);
-    /// IPv4 in IP, RFC 2003: the tunnel.
+    /// IPv4 in IP, RFC 2003: the tunnel's own.
     pub const IPIP: Protocol = Protocol(4);
     /// Transmission Control Protocol, RFC 9293.
     pub const TCP: Protocol = Protocol(6);
@@ -21,7 +22,7 @@ impl Protocol {
     pub const ICMPV6: Protocol = Protocol(58);
 }
 
-/// The name where there is one (`TCP`), else `protocol 132`.
+/// The name if there is one (`TCP`), else `protocol 132`.
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match *self {

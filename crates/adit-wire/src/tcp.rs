@@ -1,4 +1,31 @@
-//! The TCP header, RFC 9293, and the one thing a tunnel changes in it: the maximum segment size.
+//! The TCP header, RFC 9293 section 3.1, and the field that a tunnel changes in it: the maximum
+//! segment size (MSS).
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-------------------------------+-------------------------------+
+//! |          Source port          |       Destination port        |
+//! +-------------------------------+-------------------------------+
+//! |                        Sequence number                        |
+//! +---------------------------------------------------------------+
+//! |                     Acknowledgment number                     |
+//! +-------+-------+---------------+-------------------------------+
+//! |Offset | Rsrvd | Control bits  |            Window             |
+//! +-------+-------+---------------+-------------------------------+
+//! |           Checksum            |        Urgent pointer         |
+//! +-------------------------------+-------------------------------+
+//! |                    Options, 0 to 40 bytes                     |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! [`TcpHeader`] is the checked view of a segment. [`clamp_mss`] lowers the MSS in place. The eBPF
+//! programs cannot follow options one by one and use [`mss_announced`] instead. The data planes
+//! rewrite headers in place; the offsets for that are constants here and nowhere else.
+//!
+//! # Panics
+//!
+//! Nothing here panics. A [`TcpHeader`] exists only for bytes that hold the whole header.
 
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -71,8 +98,8 @@ pub const fn sequence(header: &[u8; HEADER_LEN]) -> u32 {
     u32::from_be_bytes([header[4], header[5], header[6], header[7]])
 }
 
-/// Adds `bytes` to the sequence number of the header that begins `header`. Leaves fewer than 20 bytes
-/// alone, and the checksum in any case.
+/// Adds `bytes` to the sequence number of the header that begins `header`. Leaves fewer than 20
+/// bytes alone, and the checksum in any case.
 #[inline]
 pub fn advance_sequence(header: &mut [u8], bytes: u32) {
     if let Some(header) = header.first_chunk_mut::<HEADER_LEN>() {
@@ -86,31 +113,31 @@ pub fn advance_sequence(header: &mut [u8], bytes: u32) {
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {
-    /// No more data from the sender.
+    /// The sender has no more data.
     pub const FIN: TcpFlags = TcpFlags(0x01);
-    /// Synchronises sequence numbers.
+    /// Synchronize sequence numbers.
     pub const SYN: TcpFlags = TcpFlags(0x02);
-    /// Resets the connection.
+    /// Reset the connection.
     pub const RST: TcpFlags = TcpFlags(0x04);
     /// Push.
     pub const PSH: TcpFlags = TcpFlags(0x08);
-    /// The acknowledgment number counts.
+    /// The acknowledgment number is valid.
     pub const ACK: TcpFlags = TcpFlags(0x10);
-    /// The urgent pointer counts.
+    /// The urgent pointer is valid.
     pub const URG: TcpFlags = TcpFlags(0x20);
     /// ECN echo.
     pub const ECE: TcpFlags = TcpFlags(0x40);
     /// Congestion window reduced.
     pub const CWR: TcpFlags = TcpFlags(0x80);
 
-    /// Whether all of the other's bits are set.
+    /// Returns true if all bits of `other` are set.
     #[inline]
     #[must_use]
     pub const fn contains(self, other: TcpFlags) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// The bits of both.
+    /// Returns the bits of both.
     #[inline]
     #[must_use]
     pub const fn union(self, other: TcpFlags) -> TcpFlags {
@@ -118,17 +145,17 @@ impl TcpFlags {
     }
 }
 
-/// Why bytes are not a TCP segment.
+/// The first check that a TCP segment fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TcpError {
-    /// Fewer bytes than the header needs.
+    /// There are fewer bytes than the header needs.
     Truncated {
         /// Bytes needed.
         expected: usize,
-        /// Bytes there are.
+        /// Bytes given.
         found: usize,
     },
-    /// A data offset below the header's own 20 bytes.
+    /// The data offset is below 20 bytes.
     DataOffset {
         /// Bytes, by the field.
         found: usize,
@@ -154,17 +181,17 @@ impl core::error::Error for TcpError {}
 #[derive(Debug, Clone, Copy)]
 pub struct TcpHeader<'a> {
     fields: &'a Fields,
-    /// INVARIANT: at least as long as the data offset says.
+    /// The segment. INVARIANT: at least as long as the data offset says.
     bytes: &'a [u8],
 }
 
 impl<'a> TcpHeader<'a> {
-    /// Checks that the header fits; `bytes` is the whole segment, its payload included. The checksum is
-    /// looked at by [`Self::checksum_ok`].
+    /// Checks the lengths of a segment, payload included. [`Self::checksum_ok`] verifies its
+    /// checksum.
     ///
     /// # Errors
     ///
-    /// [`TcpError`], when the header does not fit in the bytes.
+    /// The header does not fit in the bytes, or its data offset is below 20 bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<TcpHeader<'a>, TcpError> {
         let found = bytes.len();
         let Ok((fields, _)) = Fields::ref_from_prefix(bytes) else {
@@ -192,13 +219,13 @@ impl<'a> TcpHeader<'a> {
         self.fields.destination_port.get()
     }
 
-    /// The sequence number of the first byte.
+    /// The sequence number of the first byte of the payload, or of the SYN.
     #[must_use]
     pub fn sequence(&self) -> u32 {
         self.fields.sequence.get()
     }
 
-    /// The acknowledgment number; it counts only with [`TcpFlags::ACK`].
+    /// The acknowledgment number; valid only with [`TcpFlags::ACK`].
     #[must_use]
     pub fn acknowledgment(&self) -> u32 {
         self.fields.acknowledgment.get()
@@ -210,43 +237,43 @@ impl<'a> TcpHeader<'a> {
         TcpFlags(self.fields.flags)
     }
 
-    /// The window field, not scaled.
+    /// The window field, without the window scale applied.
     #[must_use]
     pub fn window(&self) -> u16 {
         self.fields.window.get()
     }
 
-    /// The checksum field, in host order.
+    /// The checksum field, in host byte order.
     #[must_use]
     pub fn checksum(&self) -> u16 {
         self.fields.checksum.get()
     }
 
-    /// The urgent pointer; it counts only with [`TcpFlags::URG`].
+    /// The urgent pointer; valid only with [`TcpFlags::URG`].
     #[must_use]
     pub fn urgent_pointer(&self) -> u16 {
         self.fields.urgent.get()
     }
 
-    /// Bytes of the header, options included, 20 to 60: the data offset.
+    /// Bytes of the header by the data offset, options included: 20 to 60.
     #[must_use]
     pub fn header_len(&self) -> usize {
         self.fields.header_len()
     }
 
-    /// The options.
+    /// Returns an iterator over the options.
     #[must_use]
     pub fn options(&self) -> TcpOptions<'a> {
         TcpOptions { rest: self.bytes.get(HEADER_LEN..self.header_len()).unwrap_or_default() }
     }
 
-    /// What follows the header.
+    /// The bytes after the header.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.bytes.get(self.header_len()..).unwrap_or_default()
     }
 
-    /// Whether the checksum of the segment is right for these addresses.
+    /// Returns true if the checksum of the segment is right for these addresses.
     #[must_use]
     pub fn checksum_ok(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
         let Ok(len) = u16::try_from(self.bytes.len()) else {
@@ -264,9 +291,10 @@ pub enum TcpOption<'a> {
     End,
     /// Padding between options.
     NoOperation,
-    /// The largest segment the sender of the SYN wants to receive, in bytes (RFC 9293 section 3.7.1).
+    /// The largest segment that the sender of the SYN can receive, in bytes of payload (RFC 9293
+    /// section 3.7.1).
     MaximumSegmentSize(u16),
-    /// The window is shifted left by this (RFC 7323 section 2).
+    /// The number of bits by which the window is shifted left (RFC 7323 section 2).
     WindowScale(u8),
     /// Selective acknowledgment may be used (RFC 2018 section 2).
     SackPermitted,
@@ -276,21 +304,22 @@ pub enum TcpOption<'a> {
     Timestamps {
         /// The sender's clock.
         value: u32,
-        /// The other side's clock, as last seen.
+        /// The last value received from the other end.
         echo: u32,
     },
-    /// Any other, or one of the above with a length that is not its own.
+    /// Another option, or one of the above with a wrong length.
     Other {
         /// Its kind.
         kind: u8,
-        /// What follows kind and length.
+        /// The bytes after kind and length.
         data: &'a [u8],
     },
-    /// A length that does not fit; nothing after it can be read.
+    /// An option whose length does not fit. Nothing after it can be read.
     Malformed,
 }
 
-/// The options of a TCP header, in order. Ends after [`TcpOption::End`] and [`TcpOption::Malformed`].
+/// An iterator over the options of a TCP header, in order. It ends after [`TcpOption::End`] and
+/// [`TcpOption::Malformed`].
 #[derive(Debug, Clone)]
 pub struct TcpOptions<'a> {
     rest: &'a [u8],
@@ -330,12 +359,12 @@ impl<'a> Iterator for TcpOptions<'a> {
     }
 }
 
-/// Lowers the maximum segment size of a TCP SYN to `max_mss` bytes and gives the old value; `None` if
-/// there was nothing to lower.
+/// Lowers the maximum segment size of a TCP SYN to `max_mss` bytes. Returns the old value, or
+/// `None` if there was nothing to lower.
 ///
-/// `packet` is a whole IPv4 datagram whose header was checked. Only a first fragment (or a whole
-/// datagram) has the option; the value is never raised. The TCP checksum is adjusted by RFC 1624
-/// unless it is [`ChecksumState::Partial`]. Costs a few comparisons when the datagram is not a SYN.
+/// `packet` is an IPv4 datagram whose header was checked. Only a first fragment or a whole datagram
+/// has the option. The value is never raised. The TCP checksum is adjusted (RFC 1624) unless it is
+/// [`ChecksumState::Partial`]. For a datagram that is not a SYN it costs a few comparisons.
 #[inline]
 pub fn clamp_mss(packet: &mut [u8], max_mss: u16, checksum: ChecksumState) -> Option<u16> {
     let (header, _) = Ipv4Header::ref_from_prefix(packet).ok()?;
@@ -356,8 +385,8 @@ fn clamp_segment(segment: &mut [u8], max_mss: u16, state: ChecksumState) -> Opti
     let header = segment.get_mut(..fields.header_len())?;
     let mut before = None;
     let mut at = HEADER_LEN;
-    // A receiver may take any one of several such options, so all are lowered; the first is reported.
-    // Every round takes at least one of the at most 40 bytes of options.
+    // A receiver may use any of several MSS options, so all are lowered. The first is returned.
+    // Each round consumes at least one of the at most 40 bytes of options.
     while let Some(&kind) = header.get(at) {
         if kind == OPTION_NOP {
             at += 1;
@@ -379,30 +408,29 @@ fn clamp_segment(segment: &mut [u8], max_mss: u16, state: ChecksumState) -> Opti
     before
 }
 
-/// What the options of a SYN say of the maximum segment size, as far as it can be told without following
-/// them one by one.
+/// Where the options of a SYN announce a maximum segment size, as far as [`mss_announced`] can see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MssAnnounced {
-    /// Nothing.
+    /// No option does.
     Nowhere,
-    /// This many bytes, in the first option, whose value lies at [`MSS_VALUE_OFFSET`]; and nowhere else. Every
-    /// stack in use writes it so.
+    /// The first option alone does, with this many bytes at [`MSS_VALUE_OFFSET`]. Every stack in
+    /// use writes it first.
     First(u16),
-    /// Perhaps somewhere else, perhaps more than once.
+    /// Another option may do, or several.
     Elsewhere,
 }
 
-/// Where the value of an MSS option lies that is the first option.
+/// Offset in bytes of the value of an MSS option that is the first option.
 pub const MSS_VALUE_OFFSET: usize = HEADER_LEN + 2;
 
-/// Looks for MSS options in a TCP header, followed by zeros. Compares pairs of bytes at fixed places: a loop
-/// from option to option is more than the kernel's verifier can follow.
+/// Looks for MSS options in a TCP header that is padded with zeros. Compares pairs of bytes at
+/// fixed offsets, because the kernel's verifier cannot follow a loop from option to option.
 #[inline(always)]
 #[must_use]
 pub fn mss_announced(header: &[u8; MAX_HEADER_LEN]) -> MssAnnounced {
-    // The pair may as well be part of another option's value; userspace sees to that.
+    // The pair may also be part of another option's value. Then userspace clamps.
     let is_pair = |at: usize| matches!(header.get(at..at + 2), Some(&[OPTION_MSS, 4]));
-    // The first option's own value is not looked into.
+    // The value of the first option is skipped.
     let is_first = is_pair(HEADER_LEN);
     let is_elsewhere = (HEADER_LEN + 4..MAX_HEADER_LEN - 1).any(is_pair);
     if is_elsewhere || !is_first && (HEADER_LEN + 1..HEADER_LEN + 4).any(is_pair) {
@@ -414,7 +442,8 @@ pub fn mss_announced(header: &[u8; MAX_HEADER_LEN]) -> MssAnnounced {
     }
 }
 
-/// Lowers the big-endian word at an offset that may be odd.
+/// Lowers the big-endian word at an offset that may be odd, and returns its old value. `None` if it
+/// is not above `max`.
 #[inline]
 fn lower_word(header: &mut [u8], at: usize, max: u16, state: ChecksumState) -> Option<u16> {
     let field = header.get_mut(at..)?.first_chunk_mut::<2>()?;
@@ -426,8 +455,8 @@ fn lower_word(header: &mut [u8], at: usize, max: u16, state: ChecksumState) -> O
     if state == ChecksumState::Complete {
         let sum = header.get_mut(CHECKSUM_OFFSET..)?.first_chunk_mut::<2>()?;
         let before = u16::from_be_bytes(*sum);
-        // At an odd offset the value's two bytes lie in two words, each in the other half: what they
-        // add to the sum is the value with its bytes swapped (RFC 1071 section 2.B).
+        // At an odd offset the two bytes of the value are in two words, and each in the other half.
+        // They add the value with its bytes swapped to the sum (RFC 1071 section 2.B).
         let after = if at.is_multiple_of(2) {
             checksum::update(before, old, max)
         } else {

@@ -1,4 +1,18 @@
 //! The UDP header, RFC 768.
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-------------------------------+-------------------------------+
+//! |          Source port          |       Destination port        |
+//! +-------------------------------+-------------------------------+
+//! |            Length             |           Checksum            |
+//! +-------------------------------+-------------------------------+
+//! ```
+//!
+//! # Panics
+//!
+//! Nothing here panics. A [`UdpHeader`] exists only for bytes as long as the length field says.
 
 use core::fmt;
 use core::net::Ipv4Addr;
@@ -24,19 +38,19 @@ struct Fields {
     checksum: U16,
 }
 
-/// Why bytes are not a UDP datagram.
+/// The first check that a UDP datagram fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UdpError {
-    /// Fewer bytes than the header or its length field need.
+    /// There are fewer bytes than the header or the length field needs.
     Truncated {
         /// Bytes needed.
         expected: usize,
-        /// Bytes there are.
+        /// Bytes given.
         found: usize,
     },
-    /// A length field below the header's own 8 bytes.
+    /// The length field is below 8 bytes.
     Length {
-        /// What the field holds.
+        /// The field's value.
         found: u16,
     },
 }
@@ -60,17 +74,17 @@ impl core::error::Error for UdpError {}
 #[derive(Debug, Clone, Copy)]
 pub struct UdpHeader<'a> {
     fields: &'a Fields,
-    /// INVARIANT: as long as the length field says.
+    /// The datagram. INVARIANT: as long as the length field says.
     bytes: &'a [u8],
 }
 
 impl<'a> UdpHeader<'a> {
-    /// Checks lengths; the checksum is looked at by [`Self::checksum_ok`]. Bytes after the length are cut
-    /// off.
+    /// Checks the lengths of a datagram. Bytes after its length are cut off. [`Self::checksum_ok`]
+    /// verifies its checksum.
     ///
     /// # Errors
     ///
-    /// [`UdpError`], when the header or the datagram does not fit in the bytes.
+    /// The header or the datagram does not fit in the bytes, or the length is below 8 bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<UdpHeader<'a>, UdpError> {
         let found = bytes.len();
         let Ok((fields, _)) = Fields::ref_from_prefix(bytes) else {
@@ -98,26 +112,26 @@ impl<'a> UdpHeader<'a> {
         self.fields.destination_port.get()
     }
 
-    /// The length field: bytes of header and payload.
+    /// The length field: bytes of the header and the payload.
     #[must_use]
     pub fn length(&self) -> u16 {
         self.fields.length.get()
     }
 
-    /// The checksum field, in host order; 0 means there is none.
+    /// The checksum field, in host byte order; 0 means that there is none.
     #[must_use]
     pub fn checksum(&self) -> u16 {
         self.fields.checksum.get()
     }
 
-    /// Whether the checksum is right, or absent, for these addresses.
+    /// Returns true if the checksum is right for these addresses, or absent.
     #[must_use]
     pub fn checksum_ok(&self, source: Ipv4Addr, destination: Ipv4Addr) -> bool {
         let sum = checksum::pseudo_header_v4(source, destination, Protocol::UDP, self.length());
         self.checksum() == 0 || sum.add_bytes(self.bytes).checksum() == 0
     }
 
-    /// What follows the header.
+    /// The bytes after the header.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.bytes.get(HEADER_LEN..).unwrap_or_default()

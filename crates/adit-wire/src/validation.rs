@@ -1,17 +1,18 @@
-//! How much of a datagram a parser checks.
+//! The strictness of a parser.
 
-/// Which checks a parser makes before it gives a view of the bytes.
+/// The checks that a parser makes before it returns a view.
 ///
-/// Whatever the choice, a view never reads past the bytes it was given.
+/// Whatever the choice, a view never reads beyond the bytes it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Validation {
-    /// Everything: the header checksum, the reserved flag, options that are well formed, and a total
-    /// length equal to the number of bytes given. For tests and for what Adit itself has written.
+    /// All of them: also the reserved flag, well-formed options, and a total length equal to the
+    /// number of bytes given. For tests, and for datagrams that Adit has written.
     Strict,
-    /// What forwarding needs: version, header length, a total length that fits (bytes after it are cut
-    /// off: Ethernet pads short frames), and the header checksum.
+    /// Those that forwarding needs: version, header length, a total length that fits, and the
+    /// header checksum. Bytes after the total length are cut off, because Ethernet pads short
+    /// frames.
     Datapath,
-    /// Enough to show in a capture, or to read what an ICMP error quotes: the datagram may be cut short
-    /// and its checksum is not looked at.
+    /// Those that a capture, or the quote of an ICMP error, needs: the datagram may be cut short,
+    /// and its checksum is not verified.
     Lenient,
 }

@@ -1,6 +1,6 @@
-//! Replays what is in `corpus/TARGET/`, and a fixed number of mutations of each file: the same ones in
-//! every run.
-#![expect(clippy::print_stdout, reason = "shown only when a target fails: the input that made it")]
+//! Runs the fuzz targets on the files in `corpus/TARGET/` and on mutations of each, the same ones
+//! in every run.
+#![expect(clippy::print_stdout, reason = "shows the input when a target fails")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// Xorshift (Marsaglia 2003): no dependency, and no difference between runs.
+/// Xorshift (Marsaglia 2003). It needs no dependency and is the same in every run.
 struct Random(u64);
 
 impl Random {
@@ -54,7 +54,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Makes the header checksum right again, so that mutations get past it.
+/// Makes the header checksum right again, so that mutations pass its check.
 fn mend(bytes: &mut [u8], prefix: usize) {
     let Some(datagram) = bytes.get_mut(prefix..) else { return };
     let header_len = datagram.first().map_or(0, |first| usize::from(first & 15) * 4);

@@ -1,8 +1,8 @@
-//! Why nothing could be observed. What a system does wrong is an observation and not an error.
+//! Errors of a run. A system that breaks a rule is an observation and not an error.
 
 use adit_lab::LabError;
 
-/// Why nothing could be observed.
+/// Why a run could not observe anything.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! What the kernel has logged: Linux's ipip tells of odd ECN fields there, and nowhere else.
+//! The kernel's log, the only place where Linux's ipip reports unexpected ECN fields.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
@@ -8,9 +8,9 @@ use nix::fcntl::OFlag;
 
 use crate::error::Error;
 
-/// How many records of the kernel's log contain `text`.
+/// Counts the records of the kernel's log that contain `text`.
 pub(crate) fn lines_with(text: &str) -> Result<u64, Error> {
-    // The longest record that the kernel gives.
+    // The length of the kernel's longest record.
     const RECORD: usize = 8192;
     let mut log = OpenOptions::new()
         .read(true)
@@ -23,7 +23,8 @@ pub(crate) fn lines_with(text: &str) -> Result<u64, Error> {
             Ok(0) => return Ok(found),
             Ok(len) => found += u64::from(String::from_utf8_lossy(&record[..len]).contains(text)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(found),
-            // Records were overwritten before they were read: the next read goes on behind them.
+            // The kernel overwrote records before they were read. The next read continues after
+            // them.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             Err(error) => return Err(Error::io("read /dev/kmsg")(error)),
         }

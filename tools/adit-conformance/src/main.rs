@@ -1,5 +1,6 @@
-//! `adit-conformance`: the same scenarios before Adit's data planes and before Linux's own ipip, rule by
-//! rule; what each was observed to do becomes `docs/reference/conformance.md`, and the packets are kept.
+//! `adit-conformance`: the same scenarios before Adit's data planes and before Linux's own ipip,
+//! rule by rule; what each was observed to do becomes `docs/reference/conformance.md`, and the
+//! packets are kept.
 //!
 //! `cargo xtask conformance` runs it in a guest whose kernel has ipip.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to whoever runs it")]
@@ -34,16 +35,16 @@ use testbed::Testbed;
 /// Observes what Adit and Linux's ipip do with the same packets.
 #[derive(Parser)]
 struct Options {
-    /// Where the document and the packets go.
+    /// The directory for the document and the packets.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/conformance")]
     out: PathBuf,
-    /// Only what has a name that begins so, and no document.
+    /// Run only rows and scenarios whose names begin so, and write no document.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
-    /// Leave Linux's driver out, where the kernel has none: for working on the rows.
+    /// Leave Linux's driver out, for work on rows where the kernel lacks it.
     #[arg(long)]
     without_linux: bool,
-    /// Name rows and scenarios, and do nothing.
+    /// List rows and scenarios, and do nothing else.
     #[arg(long)]
     list: bool,
 }
@@ -86,7 +87,7 @@ fn run(options: &Options) -> Result<ExitCode, Error> {
         System::ALL.into_iter().filter(|&system| system.is_adit() || !options.without_linux).collect();
     let (rows, gate) = (&rows, &RwLock::new(()));
     let start = Instant::now();
-    // Most of the time is waiting for what may yet come: half the rows at a time take half of it.
+    // Most of the time passes in waits, so running rows in parallel shortens the run.
     let halves = || rows.chunks(rows.len().div_ceil(2).max(1));
     let columns: Vec<Vec<Vec<String>>> = std::thread::scope(|scope| {
         let observers: Vec<Vec<_>> = systems
@@ -130,7 +131,7 @@ pub(crate) fn join<T>(observer: ScopedJoinHandle<'_, Result<T, Error>>) -> Resul
     observer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// What a system does, row by row. Rows that ask for the same tunnel share a gateway.
+/// Observes a system row by row. Rows with the same tunnel share a gateway.
 fn observe(rows: &[Row], system: System, out: &Path, gate: &RwLock<()>) -> Result<Vec<Vec<String>>, Error> {
     let mut cells: Vec<Option<Vec<String>>> = rows.iter().map(|_| None).collect();
     while let Some(first) = cells.iter().position(Option::is_none) {
@@ -141,7 +142,7 @@ fn observe(rows: &[Row], system: System, out: &Path, gate: &RwLock<()>) -> Resul
                 continue;
             }
             testbed.forget_frames();
-            // A thread that panicked has failed the run already.
+            // A panicked thread has failed the run already.
             let (_alone, _together) = match row.is_alone {
                 true => (Some(gate.write().unwrap_or_else(PoisonError::into_inner)), None),
                 false => (None, Some(gate.read().unwrap_or_else(PoisonError::into_inner))),

@@ -1,5 +1,5 @@
-//! ICMP errors from inside the tunnel, with as much of the outer datagram as there are routers who quote
-//! so much.
+//! ICMP errors from inside the tunnel, which quote as much of the outer datagram as real routers
+//! do.
 
 use std::net::Ipv4Addr;
 
@@ -9,16 +9,16 @@ use adit_wire::{checksum, ipv4};
 
 use crate::site::{ROUTER, UNDERLAY};
 
-/// How much a router quotes.
+/// How much of a datagram a router quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quote {
-    /// The outer header and 8 bytes: what RFC 792 asks for.
+    /// The outer header and 8 bytes, the minimum of RFC 792.
     Eight,
-    /// The outer header and 28 bytes: the inner header and 8.
+    /// The outer header and 28 bytes: the inner header and 8 bytes more.
     TwentyEight,
-    /// As much as fits 576 bytes: what RFC 1812 asks for.
+    /// As much as fits into 576 bytes, as RFC 1812 asks for.
     Full,
-    /// 128 bytes and an extension: RFC 4884.
+    /// 128 bytes and an extension (RFC 4884).
     Extended,
 }
 
@@ -48,12 +48,12 @@ impl Quote {
     }
 }
 
-/// An error of the router's about an outer datagram.
+/// An error from the router about an outer datagram.
 pub(crate) fn error_about(outer: &[u8], error: Icmpv4Error, quote: Quote) -> Vec<u8> {
     error_from(ROUTER, outer, error, quote)
 }
 
-/// An error of somebody's about an outer datagram.
+/// An error from any source about an outer datagram.
 pub(crate) fn error_from(source: Ipv4Addr, outer: &[u8], error: Icmpv4Error, quote: Quote) -> Vec<u8> {
     let mut room = [0; MAX_ERROR_LEN];
     let len = icmpv4::build_error(&mut room, source, UNDERLAY, error, &outer[..quote.len(outer)]);
@@ -64,7 +64,7 @@ pub(crate) fn error_from(source: Ipv4Addr, outer: &[u8], error: Icmpv4Error, quo
     datagram
 }
 
-/// Adds an extension: one object, a label of MPLS (RFC 4950), as routers do.
+/// Adds an extension with one object, an MPLS label (RFC 4950), as routers do.
 fn extend(datagram: &mut Vec<u8>) {
     const LENGTH: usize = ipv4::HEADER_LEN + 5;
     datagram.resize(ipv4::HEADER_LEN + icmpv4::HEADER_LEN + BEFORE_EXTENSIONS, 0);
@@ -79,7 +79,7 @@ fn extend(datagram: &mut Vec<u8>) {
     mend_icmp(datagram);
 }
 
-/// Writes the checksum of the ICMP message in a datagram anew.
+/// Corrects the checksum of the ICMP message in a datagram.
 pub(crate) fn mend_icmp(datagram: &mut [u8]) {
     let message = &mut datagram[ipv4::HEADER_LEN..];
     message[2..4].fill(0);

@@ -1,5 +1,5 @@
-//! What a gateway was heard to do, and words for it. The words are the same in observations and in what
-//! the rules ask for.
+//! What a gateway was heard to do, and words for it. The words are the same in observations and in
+//! what the rules ask for.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -10,19 +10,19 @@ use adit_wire::{Protocol, Validation};
 
 use crate::site::Site;
 
-/// Datagrams that the gateway has sent, by each of its cables, padding and all.
+/// Datagrams that the gateway has sent on each of its cables, with padding.
 #[derive(Debug, Default)]
 pub(crate) struct Reaction {
     pub(crate) inside: Vec<Vec<u8>>,
     pub(crate) underlay: Vec<Vec<u8>>,
 }
 
-/// An ICMP error that somebody hears.
+/// An ICMP error that a host receives.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) error: Icmpv4Error,
     pub(crate) by: Ipv4Addr,
-    /// Bytes of the whole datagram.
+    /// The length of the whole datagram in bytes.
     pub(crate) len: usize,
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn error_in(datagram: &[u8]) -> Option<Told> {
 }
 
 impl Reaction {
-    /// Outer datagrams to a site.
+    /// The outer datagrams to a site.
     pub(crate) fn sent_to(&self, site: Site) -> Vec<&[u8]> {
         let packets = self.underlay.iter().filter_map(|bytes| view(bytes));
         let to_site = |packet: &Ipv4Packet<'_>| {
@@ -61,19 +61,19 @@ impl Reaction {
         packets.filter(to_site).map(|packet| packet.as_bytes()).collect()
     }
 
-    /// What a host on our side hears of its datagrams by ICMP.
+    /// The ICMP error that a host on the inside receives, if any.
     pub(crate) fn told(&self, sender: Ipv4Addr) -> Option<Told> {
         let to_sender = |bytes: &&Vec<u8>| view(bytes).is_some_and(|packet| packet.destination() == sender);
         self.inside.iter().filter(to_sender).find_map(|bytes| error_in(bytes))
     }
 
-    /// What a host on the underlay hears by ICMP.
+    /// The ICMP error that a host on the underlay receives, if any.
     pub(crate) fn told_on_underlay(&self, sender: Ipv4Addr) -> Option<Told> {
         let to_sender = |bytes: &&Vec<u8>| view(bytes).is_some_and(|packet| packet.destination() == sender);
         self.underlay.iter().filter(to_sender).find_map(|bytes| error_in(bytes))
     }
 
-    /// Whatever a host of our side gets, errors apart.
+    /// The datagrams that a host on the inside receives, without ICMP errors.
     pub(crate) fn delivered_to(&self, host: Ipv4Addr) -> Vec<&[u8]> {
         let packets = self.inside.iter().filter_map(|bytes| view(bytes));
         packets
@@ -83,7 +83,7 @@ impl Reaction {
             .collect()
     }
 
-    /// What became of a datagram that a host of our side sent to a site.
+    /// Describes the fate of a datagram from a host on the inside to a site.
     pub(crate) fn of_datagram(&self, site: Site, sender: Ipv4Addr) -> String {
         let sent = match self.sent_to(site).len() {
             0 => "not sent",

@@ -14,7 +14,7 @@ pub(crate) enum Level {
     Should,
     ShouldNot,
     May,
-    /// The RFC says how it is, in no such word.
+    /// The RFC states it without such a word.
     Plain,
 }
 
@@ -30,7 +30,7 @@ impl Level {
         }
     }
 
-    /// Whether not to follow it is a fault of ours.
+    /// Returns true if Adit must follow the rule.
     pub(crate) fn binds(self) -> bool {
         !matches!(self, Self::May | Self::Plain)
     }
@@ -43,12 +43,12 @@ pub(crate) enum Role {
     Decapsulator,
 }
 
-/// What drives the testbed and says what was observed.
+/// A function that drives the testbed and describes what it observes.
 pub(crate) type Drive = Box<dyn Fn(&mut Trial<'_>) -> Result<String, Error> + Send + Sync>;
 
 /// One observation of a row, with a site of its own.
 pub(crate) struct Part {
-    /// What is different from the row's other parts; empty if there is one only.
+    /// How it differs from the row's other parts; empty if it is the only one.
     pub(crate) label: String,
     /// Any of these is what the rule asks for.
     pub(crate) asks: Vec<String>,
@@ -57,22 +57,23 @@ pub(crate) struct Part {
 
 /// A rule.
 pub(crate) struct Row {
-    /// Of which document.
+    /// The document and section.
     pub(crate) section: &'static str,
     pub(crate) level: Level,
     pub(crate) role: Role,
-    /// In the name of its files of packets.
+    /// The id, which also names its packet files.
     pub(crate) name: &'static str,
-    /// In a short sentence.
+    /// The rule in one sentence.
     pub(crate) rule: &'static str,
     pub(crate) setup: Setup,
-    /// It uses up what the kernel shares out among all its namespaces, so that nothing else may run.
+    /// True if it uses up a resource that all namespaces share, so that no other row may run
+    /// meanwhile.
     pub(crate) is_alone: bool,
     pub(crate) parts: Vec<Part>,
 }
 
 impl Row {
-    /// One without parts yet, of a tunnel with defaults.
+    /// A row without parts, for a tunnel with defaults.
     pub(crate) fn new(
         section: &'static str,
         level: Level,
@@ -88,7 +89,7 @@ impl Row {
         self
     }
 
-    /// Nothing else runs meanwhile.
+    /// Lets no other row run meanwhile.
     pub(crate) fn alone(mut self) -> Self {
         self.is_alone = true;
         self
@@ -106,7 +107,7 @@ impl Row {
         self
     }
 
-    /// The only observation.
+    /// Adds the only observation.
     pub(crate) fn one(
         self,
         asks: &[&str],
@@ -115,7 +116,7 @@ impl Row {
         self.part("", asks, drive)
     }
 
-    /// Observes all parts, each with a site that nothing is known of.
+    /// Observes all parts, each with an unused site.
     pub(crate) fn observe(&self, testbed: &mut Testbed) -> Result<Vec<String>, Error> {
         if !testbed.system.is_adit() && self.setup.linux().is_none() {
             return Ok(self.parts.iter().map(|_| "no such mode".to_owned()).collect());
@@ -129,13 +130,13 @@ impl Row {
             .collect()
     }
 
-    /// Whether every part is as asked for.
+    /// Returns true if every part's observation is one that the rule asks for.
     pub(crate) fn is_met_by(&self, observed: &[String]) -> bool {
         self.parts.iter().zip(observed).all(|(part, observed)| part.asks.contains(observed))
     }
 }
 
-/// A testbed, and a site in it that nothing is known of.
+/// One observation in progress: the testbed and an unused site.
 pub(crate) struct Trial<'t> {
     pub(crate) testbed: &'t mut Testbed,
     pub(crate) site: Site,
@@ -143,22 +144,22 @@ pub(crate) struct Trial<'t> {
 }
 
 impl Trial<'_> {
-    /// Another site that nothing is known of.
+    /// Takes another unused site.
     pub(crate) fn another_site(&mut self) -> Result<Site, Error> {
         self.testbed.site(self.setup)
     }
 
-    /// A host on our side sends it; all that comes of it.
+    /// Sends a datagram from a host on the inside, and returns all reactions.
     pub(crate) fn send(&mut self, datagram: Vec<u8>) -> Result<Reaction, Error> {
         self.testbed.put(Side::Inside, &[datagram])
     }
 
-    /// It comes by the underlay; all that comes of it.
+    /// Sends a datagram from the underlay, and returns all reactions.
     pub(crate) fn arrive(&mut self, datagram: Vec<u8>) -> Result<Reaction, Error> {
         self.testbed.put(Side::Underlay, &[datagram])
     }
 
-    /// A host on our side sends it; the outer datagram it leaves in, if it does.
+    /// Sends a datagram from a host on the inside, and returns the outer datagram, if one leaves.
     pub(crate) fn carried(&mut self, datagram: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
         let site = self.site;
         let complete = |reaction: &Reaction| !reaction.sent_to(site).is_empty();
@@ -166,7 +167,8 @@ impl Trial<'_> {
         Ok(reaction.sent_to(site).first().map(|outer| outer.to_vec()))
     }
 
-    /// It comes by the tunnel; what the sender's host gets of it, if it does.
+    /// Sends an outer datagram to the gateway, and returns what the sender's host receives, if
+    /// anything.
     pub(crate) fn delivered(&mut self, outer: Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
         let to = self.site.sender();
         let complete = |reaction: &Reaction| !reaction.delivered_to(to).is_empty();

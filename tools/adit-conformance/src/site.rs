@@ -1,26 +1,26 @@
-//! Addresses: the gateway under test, and the sites that it has a tunnel to.
+//! Addresses of the gateway under test and of the sites to which it has a tunnel.
 //!
-//! What a tunnel learns it keeps, and an answer that it owes is rate limited by whom it is for. So every
-//! observation has a site and senders of its own, and none depends on those before it.
+//! A tunnel keeps what it learns, and limits the rate of errors for each destination. So every
+//! observation has a site and senders of its own, and none depends on earlier ones.
 
 use std::net::Ipv4Addr;
 
 use adit_fixtures::packet::{self, Datagram};
 use ipnet::Ipv4Net;
 
-/// The gateway under test, on the underlay.
+/// The gateway's address on the underlay.
 pub(crate) const UNDERLAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// The router before it, the only one it sees.
+/// The router, the gateway's only neighbour on the underlay.
 pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
-/// The gateway under test, on the inside.
+/// The gateway's address on the inside.
 pub(crate) const INSIDE: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 1);
-/// Through which the gateway reaches its own networks.
+/// The host through which the gateway reaches its own networks.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 10);
-/// Its own networks.
+/// The gateway's own networks.
 pub(crate) const OURS: &str = "172.16.0.0/16";
-/// Somebody on the underlay who is nobody's peer.
+/// An address on the underlay that is no peer.
 pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
-/// Sites in all: more than there are observations with one setup.
+/// The number of sites, more than observations with one setup.
 const SITES: u16 = 250;
 
 /// A site at the other end of the tunnel.
@@ -28,17 +28,17 @@ const SITES: u16 = 250;
 pub(crate) struct Site(u16);
 
 impl Site {
-    /// All that there may be.
+    /// All sites.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..SITES).map(Self)
     }
 
-    /// Its place in the configuration.
+    /// Its index in the configuration.
     pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }
 
-    /// Its gateway: the tunnel's exit.
+    /// The underlay address of its gateway.
     pub(crate) fn underlay(self) -> Ipv4Addr {
         Ipv4Addr::new(198, 18, 0, self.low())
     }
@@ -48,27 +48,27 @@ impl Site {
         Ipv4Net::new_assert(Ipv4Addr::new(10, 0, self.low(), 0), 24)
     }
 
-    /// A host there.
+    /// A host in its private network.
     pub(crate) fn host(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 0, self.low(), 10)
     }
 
-    /// A host on our side that nobody but this site's observations uses.
+    /// A host on the inside that only this site's observations use.
     pub(crate) fn sender(self) -> Ipv4Addr {
         Ipv4Addr::new(172, 16, 100, self.low())
     }
 
-    /// Another.
+    /// Another such host.
     pub(crate) fn other_sender(self) -> Ipv4Addr {
         Ipv4Addr::new(172, 16, 101, self.low())
     }
 
-    /// What Linux's interface to it is called.
+    /// The name of Linux's tunnel interface to it.
     pub(crate) fn device(self) -> String {
         format!("ipip{}", self.0)
     }
 
-    /// As a `[[peer]]`.
+    /// Its `[[peer]]` section.
     pub(crate) fn config(self) -> String {
         format!(
             "[[peer]]\nname = \"s{}\"\nunderlay = \"{}\"\nnetworks = [\"{}\"]\n",
@@ -78,22 +78,22 @@ impl Site {
         )
     }
 
-    /// From the sender to the host there, `len` bytes in all; TTL 63, DF clear.
+    /// UDP from the sender to the site's host, `len` bytes with headers, TTL 63, DF clear.
     pub(crate) fn there(self, len: usize) -> Datagram {
         packet::udp(self.sender(), self.host(), len)
     }
 
-    /// The way back: what the site's gateway would put into the tunnel.
+    /// UDP from the site's host to the sender, which the site's gateway would encapsulate.
     pub(crate) fn back(self, len: usize) -> Datagram {
         packet::udp(self.host(), self.sender(), len)
     }
 
-    /// An outer datagram from the site's gateway, with this inside: TTL 61, DF.
+    /// An outer datagram from the site's gateway with this inner one, TTL 61, DF.
     pub(crate) fn outer(self, inner: Datagram) -> Datagram {
         packet::bare(self.underlay(), UNDERLAY, adit_wire::Protocol::IPIP, inner.build()).ttl(61).df(true)
     }
 
-    /// 0 and 255 could be taken for a network and a broadcast.
+    /// An octet that is neither 0 nor 255, which could mean a network or a broadcast.
     fn low(self) -> u8 {
         (self.0 + 1) as u8
     }

@@ -1,4 +1,4 @@
-//! The systems under test, and how each is told what tunnel to be.
+//! The systems under test, and how each is configured.
 
 use adit_control::Overlay;
 use adit_lab::LabError;
@@ -21,7 +21,7 @@ pub(crate) enum System {
 impl System {
     pub(crate) const ALL: [Self; 3] = [Self::Userspace, Self::Ebpf, Self::Linux];
 
-    /// As the name of a file has it.
+    /// The name in file names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Userspace => "userspace",
@@ -30,7 +30,7 @@ impl System {
         }
     }
 
-    /// As people call it.
+    /// The name in the document.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Userspace => "Adit userspace",
@@ -44,7 +44,7 @@ impl System {
     }
 }
 
-/// What the tunnel is told to be. Most rows observe the defaults.
+/// The tunnel's configuration. Most rows observe the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Setup {
     /// Adit's defaults; Linux's (`pmtudisc`, `ttl inherit`).
@@ -55,7 +55,7 @@ pub(crate) enum Setup {
     InheritedTtl,
     /// RFC 6040's compatibility mode.
     Compatibility,
-    /// The outer TOS from the inner one: Adit's default, and Linux with `tos inherit`.
+    /// The outer TOS is the inner one: Adit's default, and Linux with `tos inherit`.
     InheritedTos,
     /// A fixed outer DSCP, 46.
     FixedDscp,
@@ -64,7 +64,7 @@ pub(crate) enum Setup {
 }
 
 impl Setup {
-    /// Lines for `[tunnel]`. The scripted router cannot answer probes of the path, so there are none.
+    /// Lines for `[tunnel]`, without probes, because the scripted router cannot answer them.
     fn adit(self) -> &'static str {
         match self {
             Self::Default | Self::FixedTtl | Self::InheritedTos => "probe = false",
@@ -75,7 +75,7 @@ impl Setup {
         }
     }
 
-    /// Arguments of `ip link add type ipip`; `None` where Linux has no such thing.
+    /// Arguments of `ip link add type ipip`, or `None` if Linux lacks the mode.
     pub(crate) fn linux(self) -> Option<&'static str> {
         match self {
             Self::Default | Self::InheritedTtl => Some(""),
@@ -87,10 +87,10 @@ impl Setup {
         }
     }
 
-    /// Whether a system is told the same by both, so that one testbed serves both.
+    /// Returns true if both configure a system alike, so that one testbed serves both.
     pub(crate) fn is_same_testbed(self, other: Self, system: System) -> bool {
         match system {
-            // Every site has a device of its own, made when it is needed.
+            // Every site has a tunnel interface of its own, made on demand.
             System::Linux => true,
             System::Userspace | System::Ebpf => self.adit() == other.adit(),
         }
@@ -104,7 +104,7 @@ pub(crate) enum Tunnel {
 }
 
 impl Tunnel {
-    /// Brings it up: Adit's with all peers there will be, Linux's without any.
+    /// Brings it up: Adit's with all sites as peers, Linux's without any.
     pub(crate) fn bring_up(system: System, setup: Setup, gateway: &Host) -> Result<Self, Error> {
         if system == System::Linux {
             return Ok(Self::Linux(gateway.clone()));
@@ -119,7 +119,7 @@ impl Tunnel {
         Ok(Self::Adit(Box::new(bring_up(gateway, &config)?)))
     }
 
-    /// Makes sure that this site is a peer, told so.
+    /// Makes this site a peer with this setup.
     pub(crate) fn add(&self, site: Site, setup: Setup) -> Result<(), Error> {
         let (Self::Linux(gateway), Some(arguments)) = (self, setup.linux()) else { return Ok(()) };
         let device = site.device();
@@ -132,7 +132,8 @@ impl Tunnel {
         ip(gateway, &batch)
     }
 
-    /// How many datagrams with the mark of congestion it has counted from a site; `None`: it does not count.
+    /// The number of datagrams with a CE mark that it has counted from a site, or `None` if it does
+    /// not count them.
     pub(crate) fn congestion_counted(&self, site: Site) -> Option<u64> {
         match self {
             Self::Adit(overlay) => {
@@ -142,8 +143,8 @@ impl Tunnel {
         }
     }
 
-    /// How many ICMP errors of the underlay it has looked at, whatever it made of them; `None`: it does not
-    /// count.
+    /// The number of ICMP errors from the underlay that it has inspected, or `None` if it does not
+    /// count them.
     pub(crate) fn errors_counted(&self) -> Option<u64> {
         let Self::Adit(overlay) = self else { return None };
         let totals = overlay.plane().totals();
@@ -159,7 +160,7 @@ impl Tunnel {
         Some(icmp.relayed + icmp.state_changed + icmp.not_ours + refused)
     }
 
-    /// How often it has counted or logged an odd pair of ECN fields from a site.
+    /// The number of unexpected pairs of ECN fields that it has counted or logged from a site.
     pub(crate) fn oddities_noted(&self, site: Site) -> Result<u64, Error> {
         match self {
             Self::Adit(overlay) => Ok(overlay.plane().totals().ecn_anomalies.iter().sum()),
@@ -168,7 +169,7 @@ impl Tunnel {
     }
 }
 
-/// Whether this kernel has the driver, which it may have to load.
+/// Returns true if this kernel has the driver. May load its module.
 pub(crate) fn has_driver() -> Result<bool, Error> {
     let host = Host::new("a host to try the driver on")?;
     let remote = Site::all().next().map_or(UNDERLAY, Site::underlay);

@@ -1,4 +1,4 @@
-//! A gateway under test between two neighbours that say only what a row has them say:
+//! A gateway under test between two scripted neighbours:
 //!
 //! ```text
 //!   host (all senders on our side) ── gateway under test ── router (the underlay, and all peers)
@@ -19,15 +19,15 @@ use crate::reaction::{Reaction, error_in};
 use crate::site::{HOST, INSIDE, ROUTER, Site, UNDERLAY};
 use crate::system::{Setup, System, Tunnel};
 
-/// When for so long nothing has come after something did, nothing more comes.
-const QUIET: Duration = Duration::from_millis(150);
-/// When nothing at all has come for so long, nothing comes. It takes a few milliseconds, but an emulated
-/// machine may have other things to do.
-const NOTHING: Duration = Duration::from_millis(600);
-/// How long what must come may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long one ear is listened to before the other.
-const LOOK: Duration = Duration::from_millis(2);
+/// After the last datagram, how long the testbed waits for another.
+const QUIET_TIME: Duration = Duration::from_millis(150);
+/// How long the testbed waits for the first datagram. One takes a few milliseconds, but an emulated
+/// machine may be busy.
+const FIRST_TIMEOUT: Duration = Duration::from_millis(600);
+/// How long the testbed waits for a datagram that must come.
+const REQUIRED_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one receiver is polled before the other.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// The gateway's interfaces.
 const INSIDE_DEVICE: &str = "inside";
 const UNDERLAY_DEVICE: &str = "underlay";
@@ -49,14 +49,14 @@ impl Cable {
     }
 }
 
-/// Which neighbour.
+/// One of the two neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Inside,
     Underlay,
 }
 
-/// The gateway, its neighbours, and the tunnel.
+/// The gateway, its neighbours and its tunnel.
 pub(crate) struct Testbed {
     pub(crate) system: System,
     pub(crate) tunnel: Tunnel,
@@ -67,10 +67,10 @@ pub(crate) struct Testbed {
 }
 
 impl Testbed {
-    /// Builds it, and waits until the tunnel carries something.
+    /// Builds the testbed, and waits until the tunnel carries a datagram.
     pub(crate) fn build(system: System, setup: Setup) -> Result<Self, Error> {
         let (host, gateway, router) = (Host::new("host")?, Host::new("gateway")?, Host::new("router")?);
-        // The kernel's own default, which distributions change: filters of the host's are not the tunnel's.
+        // Distributions change the kernel's default. The host's filters must not hide the tunnel's.
         for scope in ["all", "default"] {
             gateway.sysctl(&format!("ipv4/conf/{scope}/rp_filter"), "0")?;
         }
@@ -79,7 +79,8 @@ impl Testbed {
         gateway.connect(UNDERLAY_DEVICE, &router, "eth0")?;
         gateway.address(INSIDE_DEVICE, Ipv4Net::new_assert(INSIDE, 24))?;
         gateway.address(UNDERLAY_DEVICE, Ipv4Net::new_assert(UNDERLAY, 24))?;
-        // The neighbours have no addresses, so that they answer to nothing, and are known nevertheless.
+        // The neighbours have no addresses, so their kernels answer nothing. The gateway gets
+        // static neighbour entries.
         for (device, address, neighbour) in [(INSIDE_DEVICE, HOST, &host), (UNDERLAY_DEVICE, ROUTER, &router)]
         {
             let index = gateway.index(device)?;
@@ -101,28 +102,29 @@ impl Testbed {
             !reaction.sent_to(site).is_empty()
         })?;
         if reaction.sent_to(site).is_empty() {
-            return Err(Error::Dead { system: system.title(), seconds: PATIENCE.as_secs() });
+            return Err(Error::Dead { system: system.title(), seconds: REQUIRED_TIMEOUT.as_secs() });
         }
         testbed.take_frames();
         Ok(testbed)
     }
 
-    /// A site that nothing is known of.
+    /// Takes an unused site.
     pub(crate) fn site(&mut self, setup: Setup) -> Result<Site, Error> {
         let site = self.free.next().ok_or_else(|| Error::Io {
-            what: "find a site that nothing is known of".to_owned(),
+            what: "find an unused site".to_owned(),
             source: std::io::Error::other("all are used: raise SITES"),
         })?;
         self.tunnel.add(site, setup)?;
         Ok(site)
     }
 
-    /// Puts datagrams before the gateway, and hears all that comes of it.
+    /// Sends datagrams to the gateway, and returns all reactions.
     pub(crate) fn put(&mut self, from: Side, datagrams: &[Vec<u8>]) -> Result<Reaction, Error> {
         self.put_unless(from, datagrams, |_| false)
     }
 
-    /// The same, until what must come has come. Gives what there is where it does not.
+    /// Like [`Testbed::put`], but waits until the reaction is complete. Returns an incomplete one
+    /// after a timeout.
     pub(crate) fn put_until(
         &mut self,
         from: Side,
@@ -130,10 +132,10 @@ impl Testbed {
         complete: impl Fn(&Reaction) -> bool,
     ) -> Result<Reaction, Error> {
         self.inject(from, datagrams)?;
-        self.hear(PATIENCE, complete)
+        self.hear(REQUIRED_TIMEOUT, complete)
     }
 
-    /// The same, where it may also be that it does not come.
+    /// Like [`Testbed::put_until`], for a reaction that may never be complete.
     pub(crate) fn put_unless(
         &mut self,
         from: Side,
@@ -147,17 +149,18 @@ impl Testbed {
         if let Some(counted) = counted {
             self.wait_until_counted(counted);
         }
-        // Linux acts on an error, or on none, before it is even taken from the cable.
-        self.hear_after(if from_underlay { QUIET } else { NOTHING }, QUIET, complete)
+        // Linux acts on an error as soon as it arrives, so a short wait is enough.
+        self.hear_after(if from_underlay { QUIET_TIME } else { FIRST_TIMEOUT }, QUIET_TIME, complete)
     }
 
-    /// Waits until the tunnel has looked at so many ICMP errors; some never get as far as that.
+    /// Waits until the tunnel has inspected so many ICMP errors. Some never reach it, so the wait
+    /// has a limit.
     fn wait_until_counted(&self, errors: u64) {
-        let deadline = Instant::now() + NOTHING;
+        let deadline = Instant::now() + FIRST_TIMEOUT;
         while self.tunnel.errors_counted().is_some_and(|counted| counted < errors)
             && Instant::now() < deadline
         {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -170,7 +173,7 @@ impl Testbed {
         Ok(cable.injector.flush()?)
     }
 
-    /// What comes until it is complete, or until nothing has come for so long.
+    /// Collects reactions until they are complete, or until nothing has come for `quiet`.
     pub(crate) fn hear(
         &mut self,
         quiet: Duration,
@@ -179,7 +182,7 @@ impl Testbed {
         self.hear_after(quiet, quiet, complete)
     }
 
-    /// The same, with another patience before the first thing comes.
+    /// Like [`Testbed::hear`], with another timeout for the first datagram.
     fn hear_after(
         &mut self,
         first: Duration,
@@ -192,7 +195,7 @@ impl Testbed {
             for (cable, heard) in
                 [(&mut self.inside, &mut reaction.inside), (&mut self.underlay, &mut reaction.underlay)]
             {
-                while let Some(datagram) = cable.receiver.next(LOOK)? {
+                while let Some(datagram) = cable.receiver.next(POLL_INTERVAL)? {
                     heard.push(datagram);
                     (last, quiet) = (Instant::now(), then);
                 }
@@ -201,7 +204,7 @@ impl Testbed {
         Ok(reaction)
     }
 
-    /// All frames since this was last asked, as a file.
+    /// Writes all frames since the last call to a file.
     pub(crate) fn write_frames(&mut self, path: &Path) -> Result<(), Error> {
         self.take_frames();
         let [inside, underlay] =
@@ -210,7 +213,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Lets go of what an earlier row has left.
+    /// Discards the frames of earlier rows.
     pub(crate) fn forget_frames(&mut self) {
         self.take_frames();
         for cable in [&mut self.inside, &mut self.underlay] {

@@ -1,8 +1,8 @@
 //! Addresses of the table: gateway A of the two-site network between its own network and two peers.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use adit_tunnel::{PeerConfig, PeerIndex, TunnelConfig};
+use adit_tunnel::{Peer, PeerIndex, PeerSet, TunnelConfig};
 use adit_wire::encapsulation::OuterPolicy;
 
 /// The gateway's underlay address.
@@ -62,20 +62,21 @@ impl Path {
 
 impl Default for Setup {
     fn default() -> Setup {
-        let peer = |name: &str, underlay: Ipv4Addr, network: &str| PeerConfig {
-            name: name.to_owned(),
-            underlay: underlay.into(),
-            networks: vec![network.parse().expect("a network")],
-        };
+        let network = "172.16.17.0/24".parse().expect("a network");
+        let mut peers = PeerSet::new(Some(A), [network]).expect("a site without conflicts");
+        for (name, underlay, network) in [("b", B, "192.168.199.0/24"), ("c", C, "192.168.200.0/24")] {
+            let networks = vec![network.parse().expect("a network")];
+            let peer = Peer { name: name.parse().expect("a name"), underlay, networks };
+            peers.insert(peer).expect("a peer without conflicts");
+        }
         let config = TunnelConfig {
-            underlay: A.into(),
-            networks: vec!["172.16.17.0/24".parse().expect("a network")],
+            underlay: A,
+            peers,
             outer: OuterPolicy::default(),
             mss_clamp: true,
             underlay_mtu: 1500,
-            local_addresses: vec![IpAddr::from(INSIDE_A)],
+            local_addresses: vec![INSIDE_A],
             probe: None,
-            peers: vec![peer("b", B, "192.168.199.0/24"), peer("c", C, "192.168.200.0/24")],
         };
         Setup { config, paths: vec![Path::of(1500); 2], forwards: true }
     }

@@ -1,4 +1,5 @@
-//! Measuring how a transfer survives a path MTU black hole ([`adit_lab::router::Router::black_hole`]).
+//! Measuring how a transfer survives a path MTU black hole
+//! ([`adit_lab::router::Router::black_hole`]).
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,8 @@ const RECEIVE_BUFFER: u64 = 256 << 10;
 const PROGRESS: u64 = 4 * RECEIVE_BUFFER;
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Limits the receive buffers of this host's TCP, so that bytes which passed before a hole opened do
-/// not count as progress after it. Call it before a transfer starts.
+/// Limits the receive buffers of this host's TCP, so that bytes which passed before a hole opened
+/// do not count as progress after it. Call it before a transfer starts.
 ///
 /// # Errors
 /// Fails if the kernel refuses the sysctl.

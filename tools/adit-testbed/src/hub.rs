@@ -1,4 +1,5 @@
-//! Three sites: a hub and two spokes, each with a host behind it, in an underlay of several subnets.
+//! The hub network: a hub and two spokes, each with a host behind it, in an underlay of several
+//! subnets.
 //!
 //! ```text
 //!   host one ── spoke one ──┐
@@ -6,8 +7,8 @@
 //!   host two ── spoke two ──┘
 //! ```
 //!
-//! A spoke has one peer, the hub, behind which are the hub's network and the other spoke's; the hub
-//! has both spokes.
+//! A spoke has the hub as its only peer, with the networks of the hub and of the other spoke behind
+//! it. The hub has both spokes as peers.
 
 use std::net::Ipv4Addr;
 
@@ -22,27 +23,27 @@ use adit_lab::host::Host;
 use adit_lab::router::Router;
 use adit_lab::two_sites::bring_up;
 
-/// The tunnel's interface, on every gateway.
+/// The tunnel interface on every gateway.
 pub const DEVICE: &str = "adit0";
-/// A gateway's interface towards the router.
+/// A gateway's interface to the router.
 pub const UNDERLAY: &str = "underlay";
 
-/// Which site.
+/// One of the three sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Site {
-    /// Through which the spokes reach each other.
+    /// The hub, through which the spokes reach each other.
     Hub,
-    /// A spoke.
+    /// The first spoke.
     One,
-    /// The other spoke.
+    /// The second spoke.
     Two,
 }
 
 impl Site {
-    /// All of them.
+    /// All sites.
     pub const ALL: [Self; 3] = [Self::Hub, Self::One, Self::Two];
 
-    /// What its overlay is called.
+    /// The name of its overlay.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -52,7 +53,7 @@ impl Site {
         }
     }
 
-    /// The router's interface towards it.
+    /// The router's interface to it.
     #[must_use]
     pub fn port(self) -> &'static str {
         match self {
@@ -72,31 +73,31 @@ impl Site {
         network(Ipv4Addr::new(10, 10, self.number(), 0), 24)
     }
 
-    /// Its gateway in its private network.
+    /// Its gateway's address in its private network.
     #[must_use]
     pub fn inside(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 10, self.number(), 1)
     }
 
-    /// Its host.
+    /// Its host's address.
     #[must_use]
     pub fn host(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 10, self.number(), 10)
     }
 
-    /// Its gateway in the underlay.
+    /// Its gateway's address in the underlay.
     #[must_use]
     pub fn underlay(self) -> Ipv4Addr {
         Ipv4Addr::new(198, 51, 100, self.number() * 4 + 2)
     }
 
-    /// The router, as its gateway sees it.
+    /// The router's address in its gateway's subnet.
     #[must_use]
     pub fn router(self) -> Ipv4Addr {
         Ipv4Addr::new(198, 51, 100, self.number() * 4 + 1)
     }
 
-    /// Its configuration.
+    /// Its configuration for this data plane.
     #[must_use]
     pub fn config(self, plane: DataplaneChoice) -> String {
         let peers = match self {
@@ -127,15 +128,15 @@ fn peer(site: Site, behind: &[Site]) -> String {
 
 /// A gateway and the host behind it.
 pub struct SiteHosts {
-    /// Has the interface [`UNDERLAY`], and `inside`.
+    /// The gateway, with interfaces `inside` and [`UNDERLAY`].
     pub gateway: Host,
-    /// Has the interface `eth0`.
+    /// The host, with interface `eth0`.
     pub host: Host,
 }
 
-/// The network, without a tunnel.
+/// The network without a tunnel.
 pub struct HubNetwork {
-    /// In the middle of the underlay; its interfaces are [`Site::port`].
+    /// The router in the middle of the underlay, with interfaces [`Site::port`].
     pub router: Router,
     sites: [SiteHosts; 3],
 }
@@ -144,7 +145,7 @@ pub struct HubNetwork {
 pub struct Overlays([Overlay; 3]);
 
 impl Overlays {
-    /// One of them.
+    /// The overlay of a site.
     #[must_use]
     pub fn of(&self, site: Site) -> &Overlay {
         &self.0[usize::from(site.number())]
@@ -152,17 +153,17 @@ impl Overlays {
 }
 
 impl HubNetwork {
-    /// Builds it.
+    /// Builds the network.
     ///
     /// # Errors
-    /// Not allowed to, or a kernel that lacks veth.
+    /// Fails without the right to make network namespaces, or if the kernel lacks veth.
     pub fn build() -> Result<Self, LabError> {
         let router = Router::new("router")?;
         let [hub, one, two] = Site::ALL.map(|site| build_site(site, &router));
         Ok(Self { sites: [hub?, one?, two?], router })
     }
 
-    /// One of the sites.
+    /// The gateway and host of a site.
     #[must_use]
     pub fn of(&self, site: Site) -> &SiteHosts {
         &self.sites[usize::from(site.number())]
@@ -171,7 +172,7 @@ impl HubNetwork {
     /// Brings the tunnel up on all gateways.
     ///
     /// # Errors
-    /// What `adit run` would say.
+    /// Fails for the reasons for which `adit run` fails.
     pub fn bring_up(&self, plane: DataplaneChoice) -> Result<Overlays, LabError> {
         let [hub, one, two] = Site::ALL.map(|site| bring_up(&self.of(site).gateway, &site.config(plane)));
         Ok(Overlays([hub?, one?, two?]))

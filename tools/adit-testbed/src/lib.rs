@@ -1,10 +1,10 @@
-//! The test bed: what tests and measurements need beside the networks of [`adit_lab`], and what the
-//! program itself does not link.
+//! The test bed: networks, traffic and observations for tests and measurements. The program does
+//! not link it; what ships is in [`adit_lab`].
 //!
-//! [`hub`] is a network of three sites, [`wire_tap`] one end of a cable in a test's hands,
-//! [`loss_stream`] and [`transfer`] are traffic that runs while something happens, [`black_hole`] is a
-//! router that drops in silence, [`test_planes`] names the data planes that a test runs on, and [`needs`]
-//! says whether this machine has what a test needs.
+//! [`hub`] is a network of three sites. [`wire_tap`] injects and observes frames at one end of a
+//! cable. [`loss_stream`] and [`transfer`] are traffic that runs while something happens,
+//! [`black_hole`] is a router that drops in silence, [`test_planes`] names the data planes that a
+//! test runs on, and [`needs`] says whether this machine has what a test needs.
 
 pub mod black_hole;
 pub mod hub;

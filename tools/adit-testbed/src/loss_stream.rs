@@ -1,9 +1,11 @@
-//! A probe stream: numbered UDP datagrams at a steady rate from one host to another, and what
-//! became of each. For saying "nothing was lost" of something that happens meanwhile, with the
-//! proof that neither sender nor receiver was the one who lost it.
+//! A loss stream: numbered UDP datagrams at a steady rate from one host to another, with a report
+//! of which were lost.
 //!
-//! Datagrams leave in a small burst every millisecond: pacing each by itself would take a whole
-//! processor for waiting. Times are therefore good to a millisecond.
+//! A test runs it to show that an event loses nothing. The report also says whether the sending
+//! host or the receiver's socket lost a datagram instead of the path.
+//!
+//! Datagrams leave in a small burst every millisecond, because pacing each one would keep a
+//! processor busy. Times are therefore accurate to a millisecond.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
@@ -23,19 +25,17 @@ use arrivals::{Arrivals, Inbox};
 use report::Burst;
 pub use report::{Loss, StreamReport};
 
-/// Between two bursts.
 const BURST_INTERVAL: Duration = Duration::from_millis(1);
-/// A sender that was held up makes up for it with no more than so many bursts at once: a flood
-/// would be lost in queues, and that would be our doing.
+/// A delayed sender catches up with at most this many bursts at once. More could overflow queues,
+/// and the stream itself would cause the loss.
 const MAX_CATCH_UP_BURSTS: u64 = 10;
-/// Bytes that may wait for the receiver: some seconds at the usual rate, whatever each is accounted for.
+/// Bytes of the receiver's socket buffer: some seconds of datagrams at the default rate.
 const RECEIVE_BUFFER: usize = 64 << 20;
-/// How long the receiver waits before it looks whether it is to end.
+/// How long the receiver waits for a datagram before it checks whether to stop.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// How often a condition that nothing announces is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What is sent.
+/// The rate and size of the datagrams.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamOptions {
     /// Datagrams a second.
@@ -45,7 +45,7 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
-    /// A token, a sequence number.
+    /// Bytes of the token and the sequence number.
     pub const SMALLEST: usize = 16;
 }
 
@@ -63,22 +63,20 @@ pub struct LossStream {
     receiver: Option<JoinHandle<std::io::Result<Arrivals>>>,
 }
 
-/// What both threads and the handle look at.
+/// The state that both threads and the handle share.
 #[derive(Default)]
 struct Shared {
-    /// No more is to be sent.
     stop_sending: AtomicBool,
-    /// No more is to be waited for.
     stop_receiving: AtomicBool,
-    /// Datagrams sent; the sequence number of the next.
+    /// Datagrams sent, which is the sequence number of the next one.
     sent: AtomicU64,
     /// One more than the highest sequence number that has arrived.
     newest: AtomicU64,
-    /// Different datagrams that have arrived.
+    /// Distinct datagrams that have arrived.
     arrived: AtomicU64,
 }
 
-/// What the sender did.
+/// The sender's record.
 struct Sent {
     bursts: Vec<Burst>,
     refused: u64,
@@ -87,10 +85,11 @@ struct Sent {
 
 impl LossStream {
     /// Starts to send from one host to an address of the other. Returns when the first datagram has
-    /// arrived: the path works.
+    /// arrived, so the path is known to work.
     ///
     /// # Errors
-    /// No socket, no buffer of the size that is needed (CAP_NET_ADMIN), or nothing arrives within `timeout`.
+    /// Fails if a socket cannot be opened, the receive buffer cannot be enlarged (CAP_NET_ADMIN),
+    /// or nothing arrives within `timeout`.
     pub fn start(
         from: &Host,
         to: &Host,
@@ -100,27 +99,27 @@ impl LossStream {
     ) -> Result<Self, LabError> {
         let shared = Arc::<Shared>::default();
         let socket = to.run(|| receiving_socket(address))?;
-        let port = socket.local_addr().map_err(LabError::io("learn the port of a probe"))?.port();
-        // The stream's own: a late datagram of an earlier one at the same port is none of ours.
+        let port = socket.local_addr().map_err(LabError::io("find out the port of a loss stream"))?.port();
+        // The token tells the stream from an earlier one with the same port.
         let token =
             u64::from(std::process::id()) << 32 | u64::from(port) << 16 | u64::from(options.rate & 0xffff);
         let payload = payload(token, options.payload);
         let receiver = {
             let (shared, payload) = (Arc::clone(&shared), payload.clone());
-            to.ns().spawn("lab-probe-rx", move || receive(&Inbox::new(socket, payload), &shared))?
+            to.ns().spawn("loss-stream-rx", move || receive(&Inbox::new(socket, payload), &shared))?
         };
         let socket = from.run(sending_socket)?;
         let to = SocketAddrV4::new(address, port);
         let sender = {
             let shared = Arc::clone(&shared);
-            from.ns().spawn("lab-probe-tx", move || send(&socket, to, payload, options.rate, &shared))?
+            from.ns().spawn("loss-stream-tx", move || send(&socket, to, payload, options.rate, &shared))?
         };
-        let probe = Self { shared, sender: Some(sender), receiver: Some(receiver) };
-        if probe.wait_for_arrival(timeout) {
-            Ok(probe)
+        let stream = Self { shared, sender: Some(sender), receiver: Some(receiver) };
+        if stream.wait_for_arrival(timeout) {
+            Ok(stream)
         } else {
             Err(LabError::Io {
-                what: format!("probe the path from {} to {address}", from.name()),
+                what: format!("send a loss stream from {} to {address}", from.name()),
                 source: std::io::Error::new(
                     std::io::ErrorKind::TimedOut,
                     format!("no datagram has arrived within {timeout:?}"),
@@ -129,13 +128,14 @@ impl LossStream {
         }
     }
 
-    /// How many have been sent so far.
+    /// The number of datagrams sent so far.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::Acquire)
     }
 
-    /// Waits until a datagram that is sent from now on has arrived; `false` when none has within `timeout`.
+    /// Waits until a datagram sent after the call has arrived. Returns false if none arrives within
+    /// `timeout`.
     #[must_use]
     pub fn wait_for_arrival(&self, timeout: Duration) -> bool {
         let (next, deadline) = (self.sent(), Instant::now() + timeout);
@@ -148,10 +148,10 @@ impl LossStream {
         true
     }
 
-    /// Stops sending, waits for stragglers for at most `grace`, and tells what became of each.
+    /// Stops sending, waits up to `grace` for datagrams in flight, and returns the report.
     ///
     /// # Errors
-    /// The receiver failed.
+    /// Fails if the receiver failed, or if a datagram changed in transit.
     pub fn finish(mut self, grace: Duration) -> Result<StreamReport, LabError> {
         self.shared.stop_sending.store(true, Ordering::Release);
         let sent = self.sender.take().and_then(|sender| sender.join().ok());
@@ -163,11 +163,11 @@ impl LossStream {
         let arrivals = self.receiver.take().and_then(|receiver| receiver.join().ok());
         let (Some(sent), Some(arrivals)) = (sent, arrivals) else {
             return Err(LabError::Io {
-                what: "take a probe's report".to_owned(),
+                what: "finish a loss stream".to_owned(),
                 source: std::io::Error::other("one of its threads panicked"),
             });
         };
-        let arrivals = arrivals.map_err(LabError::io("receive a probe"))?;
+        let arrivals = arrivals.map_err(LabError::io("receive a loss stream"))?;
         Ok(StreamReport::new(self.sent(), &sent.bursts, sent.refused, sent.max_sender_delay, &arrivals))
     }
 }
@@ -176,13 +176,13 @@ impl Drop for LossStream {
     fn drop(&mut self) {
         self.shared.stop_sending.store(true, Ordering::Release);
         self.shared.stop_receiving.store(true, Ordering::Release);
-        // Each ends within a look; nobody is left to read what they say.
+        // Nobody reads the results after a drop.
         let _ = self.sender.take().map(JoinHandle::join);
         let _ = self.receiver.take().map(JoinHandle::join);
     }
 }
 
-/// A token, room for the number, and bytes that each depend on their place.
+/// A token, space for the sequence number, and bytes that depend on their offset.
 fn payload(token: u64, len: usize) -> Vec<u8> {
     let mut payload: Vec<u8> = (0..len.max(StreamOptions::SMALLEST)).map(|at| at as u8 ^ 0xa5).collect();
     payload[..8].copy_from_slice(&token.to_be_bytes());
@@ -190,20 +190,20 @@ fn payload(token: u64, len: usize) -> Vec<u8> {
 }
 
 fn receiving_socket(address: Ipv4Addr) -> Result<UdpSocket, LabError> {
-    let socket =
-        UdpSocket::bind(SocketAddrV4::new(address, 0)).map_err(LabError::io("open a socket for a probe"))?;
+    let socket = UdpSocket::bind(SocketAddrV4::new(address, 0))
+        .map_err(LabError::io("open a socket for a loss stream"))?;
     let set = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
         .and_then(|()| setsockopt(&socket, sockopt::ReceiveTimestampns, &true));
-    set.map_err(|errno| LabError::io("prepare a socket for a probe")(errno.into()))?;
+    set.map_err(|errno| LabError::io("prepare a socket for a loss stream")(errno.into()))?;
     Ok(socket)
 }
 
-/// Not connected, so that no ICMP error that comes back for one datagram keeps the next from being
-/// sent; and never waiting, since that would hide a loss behind a pause.
+/// An unconnected and non-blocking socket. On a connected one, an ICMP error about one datagram
+/// would fail the next send. A blocking send would hide a loss behind a pause.
 fn sending_socket() -> Result<UdpSocket, LabError> {
     let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
-    let socket = socket.map_err(LabError::io("open a socket for a probe"))?;
-    socket.set_nonblocking(true).map_err(LabError::io("prepare a socket for a probe"))?;
+    let socket = socket.map_err(LabError::io("open a socket for a loss stream"))?;
+    socket.set_nonblocking(true).map_err(LabError::io("prepare a socket for a loss stream"))?;
     Ok(socket)
 }
 
@@ -214,7 +214,7 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, s
     let (mut start, mut next, mut base) = (Instant::now(), 0, 0);
     while !shared.stop_sending.load(Ordering::Acquire) {
         let now = Instant::now();
-        // From the start, not from the last burst: no drift.
+        // Counting from the start instead of the last burst avoids drift.
         let due = base + (now - start).as_micros() as u64 * rate / 1_000_000;
         if due > next {
             let late = (now - start).saturating_sub(Duration::from_micros((next - base) * 1_000_000 / rate));
@@ -223,7 +223,7 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, s
         }
         for _ in 0..due.saturating_sub(next).min(largest) {
             payload[8..16].copy_from_slice(&next.to_be_bytes());
-            // What the own host refuses is lost as well.
+            // A datagram that the sending host refuses is lost as well.
             sent.refused += u64::from(socket.send_to(&payload, to).is_err());
             next += 1;
             shared.sent.store(next, Ordering::Release);
@@ -232,7 +232,7 @@ fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, s
             burst.over = Instant::now();
         }
         if due > next {
-            // The rest of what was held up is not made up for.
+            // Datagrams beyond the catch-up limit are never sent.
             (start, base) = (now, next);
         }
         std::thread::sleep((now + BURST_INTERVAL).saturating_duration_since(Instant::now()));

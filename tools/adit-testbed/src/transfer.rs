@@ -1,5 +1,6 @@
-//! A TCP transfer that runs while something happens, and is compared byte by byte: whether a
-//! connection survives, and what that cost it. How fast a path is, [`adit_lab::throughput`] says.
+//! A TCP transfer that runs while something happens. It compares every byte and reports whether the
+//! connection survives, with its longest pause and retransmissions. [`adit_lab::throughput`]
+//! measures rates.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
@@ -14,10 +15,10 @@ use adit_lab::LabError;
 use adit_lab::host::Host;
 use adit_lab::throughput::Flow;
 
-/// Bytes written at once. Each block begins with its number, so that none may be missing.
+/// Bytes of one write. Each block begins with its number, so a missing block is noticed.
 const BLOCK: usize = 64 * 1024;
-/// A connection that makes no progress for so long is broken.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// A connection that makes no progress for this long counts as broken.
+const IO_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A transfer that runs until [`Transfer::finish`].
 pub struct Transfer {
@@ -35,38 +36,39 @@ struct Received {
     time: Duration,
 }
 
-/// How it went, when every byte has arrived as it was sent.
+/// The result of a transfer whose every byte arrived unchanged.
 #[derive(Clone, Copy, Debug)]
 pub struct TransferReport {
-    /// How many were sent, and arrived.
+    /// Bytes sent and received.
     pub bytes: u64,
     /// Bits a second.
     pub rate: f64,
-    /// The longest time in which nothing arrived.
+    /// The longest time without an arrival.
     pub longest_pause: Duration,
-    /// Segments that the client's host has sent again meanwhile, of this and any other connection.
+    /// Segments that the client's host retransmitted meanwhile, for all its connections.
     pub retransmitted: u64,
 }
 
 impl Transfer {
-    /// Connects, and sends from the client to the server: `rate` bits a second, or as fast as it goes.
+    /// Connects, and sends from the client to the server at `rate` bits a second, or without a
+    /// limit.
     ///
     /// # Errors
-    /// No connection.
-    pub fn start(path: &Flow<'_>, rate: Option<u64>) -> Result<Self, LabError> {
-        let listener = path.server.run(|| {
-            TcpListener::bind(SocketAddrV4::new(path.address, 0))
+    /// Fails without a connection.
+    pub fn start(flow: &Flow<'_>, rate: Option<u64>) -> Result<Self, LabError> {
+        let listener = flow.server.run(|| {
+            TcpListener::bind(SocketAddrV4::new(flow.address, 0))
                 .map_err(LabError::io("listen for a transfer"))
         })?;
-        let server = listener.local_addr().map_err(LabError::io("learn a port"))?;
+        let server = listener.local_addr().map_err(LabError::io("find out a port"))?;
         let (stop, received) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let count = Arc::clone(&received);
-        let receiver = path.server.ns().spawn("lab-transfer-rx", move || drain(&listener, &count))?;
-        let stream = path.client.run(|| connect(server).map_err(LabError::io("connect for a transfer")))?;
+        let receiver = flow.server.ns().spawn("lab-transfer-rx", move || receive(&listener, &count))?;
+        let stream = flow.client.run(|| connect(server).map_err(LabError::io("connect for a transfer")))?;
         let stopped = Arc::clone(&stop);
-        let retransmitted = retransmitted(path.client)?;
-        let sender = path.client.ns().spawn("lab-transfer-tx", move || pour(stream, rate, &stopped))?;
-        Ok(Self { stop, received, sender, receiver, client: path.client.clone(), retransmitted })
+        let retransmitted = retransmitted(flow.client)?;
+        let sender = flow.client.ns().spawn("lab-transfer-tx", move || send(stream, rate, &stopped))?;
+        Ok(Self { stop, received, sender, receiver, client: flow.client.clone(), retransmitted })
     }
 
     /// Bytes that have arrived so far.
@@ -75,16 +77,16 @@ impl Transfer {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Ends the transfer in order, and waits until all has arrived.
+    /// Ends the transfer with a FIN, and waits until every byte has arrived.
     ///
     /// # Errors
-    /// The connection was reset or stood still, a byte has changed or is missing.
+    /// Fails if the connection was reset or stood still, or if a byte changed or is missing.
     pub fn finish(self) -> Result<TransferReport, LabError> {
         self.stop.store(true, Ordering::Relaxed);
         let sent = join(self.sender).map_err(LabError::io("send a transfer"))?;
         let received = join(self.receiver).map_err(LabError::io("receive a transfer"))?;
         if received.bytes != sent {
-            let source = io::Error::other(format!("{sent} bytes were sent, {} have come", received.bytes));
+            let source = io::Error::other(format!("{sent} bytes were sent, {} arrived", received.bytes));
             return Err(LabError::Io { what: "receive a transfer".to_owned(), source });
         }
         Ok(TransferReport {
@@ -100,7 +102,7 @@ impl std::fmt::Display for TransferReport {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             formatter,
-            "{:.1} MiB compared, {:.2} Gbit/s, longest pause {:.1} ms, {} segments sent again",
+            "{:.1} MiB compared, {:.2} Gbit/s, longest pause {:.1} ms, {} segments retransmitted",
             self.bytes as f64 / f64::from(1 << 20),
             self.rate / 1e9,
             self.longest_pause.as_secs_f64() * 1000.0,
@@ -113,18 +115,18 @@ fn join<T>(thread: JoinHandle<io::Result<T>>) -> io::Result<T> {
     thread.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
 }
 
-/// A block whose every byte depends on its place; its number is put before it is sent.
+/// A block in which every byte depends on its offset. Its number overwrites the first bytes.
 fn block() -> Vec<u8> {
     (0..BLOCK as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
 fn connect(server: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let stream = TcpStream::connect_timeout(&server, IO_TIMEOUT)?;
+    stream.set_write_timeout(Some(IO_TIMEOUT))?;
     Ok(stream)
 }
 
-fn pour(mut stream: TcpStream, rate: Option<u64>, stop: &AtomicBool) -> io::Result<u64> {
+fn send(mut stream: TcpStream, rate: Option<u64>, stop: &AtomicBool) -> io::Result<u64> {
     let mut block = block();
     let start = Instant::now();
     let mut number = 0u64;
@@ -141,12 +143,12 @@ fn pour(mut stream: TcpStream, rate: Option<u64>, stop: &AtomicBool) -> io::Resu
     Ok(number * BLOCK as u64)
 }
 
-fn drain(listener: &TcpListener, received: &AtomicU64) -> io::Result<Received> {
-    if !readable_within(listener, PATIENCE)? {
+fn receive(listener: &TcpListener, received: &AtomicU64) -> io::Result<Received> {
+    if !readable_within(listener, IO_TIMEOUT)? {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let (mut stream, _) = listener.accept()?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(IO_TIMEOUT))?;
     let (mut expected, mut buffer) = (block(), vec![0; BLOCK]);
     let start = Instant::now();
     let (mut bytes, mut longest_pause, mut last) = (0, Duration::ZERO, start);
@@ -155,7 +157,7 @@ fn drain(listener: &TcpListener, received: &AtomicU64) -> io::Result<Received> {
         if at == 0 {
             expected[..8].copy_from_slice(&(bytes / BLOCK as u64).to_be_bytes());
         }
-        // Up to the end of the block and no further.
+        // One read never crosses the end of a block.
         let len = stream.read(&mut buffer[..BLOCK - at])?;
         let now = Instant::now();
         longest_pause = longest_pause.max(now - last);
@@ -164,14 +166,14 @@ fn drain(listener: &TcpListener, received: &AtomicU64) -> io::Result<Received> {
             return Ok(Received { bytes, longest_pause, time: now - start });
         }
         if buffer[..len] != expected[at..at + len] {
-            return Err(io::Error::other(format!("bytes changed on the way, near byte {bytes}")));
+            return Err(io::Error::other(format!("bytes changed in transit near byte {bytes}")));
         }
         bytes += len as u64;
         received.store(bytes, Ordering::Relaxed);
     }
 }
 
-/// What the host counts as `RetransSegs`.
+/// The host's counter `RetransSegs`.
 fn retransmitted(host: &Host) -> Result<u64, LabError> {
     let read =
         || std::fs::read_to_string("/proc/thread-self/net/snmp").map_err(LabError::io("read net/snmp"));

@@ -16,9 +16,9 @@ const ORDER: &[&str] = &[
     "adit-dataplane",
     "adit-linux",
     "adit-config",
-    "adit-peers",
     "adit-tunnel",
     "adit-policy",
+    "adit-peers",
     "adit-wire",
 ];
 

@@ -48,6 +48,7 @@ const SUITES: &[Suite] = &[
         )],
         ..suite("adit-dataplane", "kernel_filter")
     },
+    Suite { only: &["ipip_driver"], ..suite("adit-control", "adit_control") },
     suite("adit-linux", "process"),
     suite("adit-linux", "raw"),
     suite("adit-linux", "user_namespace"),

@@ -30,22 +30,24 @@ mod tests {
     use super::*;
     use crate::state::events::{Event, EventKind};
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn each_event_has_its_number_as_id() {
-        let log = Arc::new(EventLog::new("a"));
-        let reader = log.reader(None);
-        let kind = |number| EventKind::PeerUp { peer: format!("p{number}") };
-        let sent = [log.append(kind(0)), log.append(kind(1))];
-        log.close();
-        let body = stream(log, reader).into_response().into_body();
-        let text = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-        let text = String::from_utf8(text.to_vec()).unwrap();
-        let received = text.split_terminator("\n\n").map(|event| {
-            let (id, data) = event.split_once('\n').unwrap();
-            let event: Event = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-            assert_eq!(id.strip_prefix("id: ").unwrap(), event.seq.to_string());
-            event
+    #[test]
+    fn each_event_has_its_number_as_id() {
+        crate::block_on(async {
+            let log = Arc::new(EventLog::new("a"));
+            let reader = log.reader(None);
+            let kind = |number| EventKind::PeerUp { peer: format!("p{number}") };
+            let sent = [log.append(kind(0)), log.append(kind(1))];
+            log.close();
+            let body = stream(log, reader).into_response().into_body();
+            let text = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            let received = text.split_terminator("\n\n").map(|event| {
+                let (id, data) = event.split_once('\n').unwrap();
+                let event: Event = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+                assert_eq!(id.strip_prefix("id: ").unwrap(), event.seq.to_string());
+                event
+            });
+            assert_eq!(received.collect::<Vec<_>>(), sent);
         });
-        assert_eq!(received.collect::<Vec<_>>(), sent);
     }
 }

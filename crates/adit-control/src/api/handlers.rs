@@ -15,7 +15,7 @@ use crate::api::apply::{Applied, ApplyRequest};
 use crate::api::drops::Drops;
 use crate::api::endpoint::Endpoint;
 use crate::api::error::ApiError;
-use crate::api::router::Readings;
+use crate::api::readings::Readings;
 use crate::api::{event_stream, metrics};
 use crate::daemon::change_queue::ChangeQueue;
 use crate::state::snapshot::Snapshot;
@@ -135,17 +135,19 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_reader_of_events_says_what_it_has_seen() {
-        for (query, header, expected) in [
-            ("", None, Ok(vec![])),
-            ("after=FIRST", None, Ok(vec![1])),
-            ("other=1&after=0", None, Ok(vec![0, 1])),
-            ("after=FIRST", Some("0"), Ok(vec![0, 1])),
-            ("after=yesterday", None, Err(StatusCode::BAD_REQUEST)),
-            ("", Some("yesterday"), Err(StatusCode::BAD_REQUEST)),
-        ] {
-            assert_eq!(follow(query, header).await, expected, "{query} {header:?}");
-        }
+    #[test]
+    fn a_reader_of_events_says_what_it_has_seen() {
+        crate::block_on(async {
+            for (query, header, expected) in [
+                ("", None, Ok(vec![])),
+                ("after=FIRST", None, Ok(vec![1])),
+                ("other=1&after=0", None, Ok(vec![0, 1])),
+                ("after=FIRST", Some("0"), Ok(vec![0, 1])),
+                ("after=yesterday", None, Err(StatusCode::BAD_REQUEST)),
+                ("", Some("yesterday"), Err(StatusCode::BAD_REQUEST)),
+            ] {
+                assert_eq!(follow(query, header).await, expected, "{query} {header:?}");
+            }
+        });
     }
 }

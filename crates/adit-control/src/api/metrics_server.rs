@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::api::router::{self, Readings};
+use crate::api::readings::Readings;
+use crate::api::router;
 use crate::error::ControlError;
 
 /// Serves metrics until it is dropped.
@@ -89,20 +90,22 @@ mod tests {
         asked.await.unwrap()
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn an_address_that_was_taken_is_served_as_soon_as_it_is_free() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap();
-        let readings = Readings::sample();
-        let mut server = MetricsServer::new();
-        server.move_to(Some(address), &readings).await;
-        assert!(server.has_failed && server.address.is_none());
-        drop(taken);
-        server.move_to(Some(address), &readings).await;
-        assert!(!server.has_failed);
-        let answer = ask(address).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("adit_peer_up{"), "{answer}");
-        server.move_to(None, &readings).await;
-        assert_eq!(ask(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    #[test]
+    fn an_address_that_was_taken_is_served_as_soon_as_it_is_free() {
+        crate::block_on(async {
+            let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = taken.local_addr().unwrap();
+            let readings = Readings::sample();
+            let mut server = MetricsServer::new();
+            server.move_to(Some(address), &readings).await;
+            assert!(server.has_failed && server.address.is_none());
+            drop(taken);
+            server.move_to(Some(address), &readings).await;
+            assert!(!server.has_failed);
+            let answer = ask(address).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.contains("adit_peer_up{"), "{answer}");
+            server.move_to(None, &readings).await;
+            assert_eq!(ask(address).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        });
     }
 }

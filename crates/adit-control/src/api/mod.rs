@@ -10,6 +10,7 @@ mod handlers;
 pub mod metrics;
 pub(crate) mod metrics_server;
 mod openapi;
+pub(crate) mod readings;
 pub(crate) mod router;
 
 pub use apply::{Applied, ApplyRequest};

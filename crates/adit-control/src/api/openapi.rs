@@ -186,7 +186,7 @@ mod tests {
     use axum::response::IntoResponse;
 
     use super::*;
-    use crate::api::router::Readings;
+    use crate::api::readings::Readings;
     use crate::state::event_log::EventLog;
     use crate::state::events::{DownCause, EventKind};
     use crate::state::sample;
@@ -267,18 +267,20 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn errors_fit_their_description() {
-        let snapshots = SnapshotPublisher::new(Box::new(|| Err(NoStatus::Gone)));
-        let gone = Readings { snapshots: Arc::new(snapshots), events: Arc::new(EventLog::new("a")) };
-        for refused in [
-            handlers::unknown_path("/v2/status".parse().unwrap()).await.into_response(),
-            handlers::status(axum::extract::State(gone)).await.into_response(),
-        ] {
-            assert!(refused.status().is_client_error() || refused.status().is_server_error());
-            let body = axum::body::to_bytes(refused.into_body(), usize::MAX).await.unwrap();
-            let refusal: Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!(mistakes(&named("ErrorBody"), &refusal), [] as [String; 0], "{refusal}");
-        }
+    #[test]
+    fn errors_fit_their_description() {
+        crate::block_on(async {
+            let snapshots = SnapshotPublisher::new(Box::new(|| Err(NoStatus::Gone)));
+            let gone = Readings { snapshots: Arc::new(snapshots), events: Arc::new(EventLog::new("a")) };
+            for refused in [
+                handlers::unknown_path("/v2/status".parse().unwrap()).await.into_response(),
+                handlers::status(axum::extract::State(gone)).await.into_response(),
+            ] {
+                assert!(refused.status().is_client_error() || refused.status().is_server_error());
+                let body = axum::body::to_bytes(refused.into_body(), usize::MAX).await.unwrap();
+                let refusal: Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(mistakes(&named("ErrorBody"), &refusal), [] as [String; 0], "{refusal}");
+            }
+        });
     }
 }

@@ -1,29 +1,19 @@
 //! The routes of the API: the socket's, and those for metrics by TCP.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, get, post};
 
 use crate::api::endpoint::Endpoint;
 use crate::api::handlers;
+use crate::api::readings::Readings;
 use crate::daemon::change_queue::ChangeQueue;
-use crate::state::event_log::EventLog;
-use crate::state::snapshot::SnapshotPublisher;
 
 /// Where metrics are served by TCP.
 const METRICS_PATH: &str = "/metrics";
 
 /// The largest request body in bytes. A file of 100,000 networks has some 4 MiB.
 const MAX_BODY_LEN: usize = 64 << 20;
-
-/// What answers about the overlay are made from.
-#[derive(Clone)]
-pub(crate) struct Readings {
-    pub(crate) snapshots: Arc<SnapshotPublisher>,
-    pub(crate) events: Arc<EventLog>,
-}
 
 /// The routes of the socket: all endpoints.
 pub(crate) fn for_socket(readings: &Readings, changes: &ChangeQueue) -> Router {
@@ -52,17 +42,5 @@ fn handler(endpoint: Endpoint, readings: Readings, changes: ChangeQueue) -> Meth
         Endpoint::Apply => post(handlers::apply).with_state(changes),
         Endpoint::Reload => post(handlers::reload).with_state(changes),
         Endpoint::Confirm => post(handlers::confirm).with_state(changes),
-    }
-}
-
-#[cfg(test)]
-impl Readings {
-    /// Readings of the sample status, and no events.
-    pub(crate) fn sample() -> Self {
-        let read = || Ok(crate::state::sample::status());
-        Self {
-            snapshots: Arc::new(SnapshotPublisher::new(Box::new(read))),
-            events: Arc::new(EventLog::new("a")),
-        }
     }
 }

@@ -194,10 +194,10 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Makes filter, interfaces and routes in an order that interrupts nothing that stays: first the
-    /// filter, so that no interface ever accepts too much; then missing interfaces; then the routes,
-    /// each of which changes in one step; and last the interfaces that are not desired are deleted.
-    /// Returns the indices of the interfaces.
+    /// Makes filter, interfaces and routes in an order that interrupts nothing that stays: first
+    /// the filter, so that no interface ever accepts too much; then missing interfaces; then the
+    /// routes, each of which changes in one step; and last the interfaces that are not desired are
+    /// deleted. Returns the indices of the interfaces.
     fn make(&self, namespaces: &mut Namespaces, table: &dyn PacketFilter) -> Result<Vec<u32>, ControlError> {
         let desired = self.desired;
         if let Some(filter) = &desired.filter {
@@ -218,7 +218,8 @@ impl Target<'_> {
     }
 }
 
-/// Makes one interface as desired: changes the one that was `found`, or creates it. Returns its index.
+/// Makes one interface as desired: changes the one that was `found`, or creates it. Returns its
+/// index.
 fn make_device(
     namespaces: &mut Namespaces,
     desired: &Desired,
@@ -253,11 +254,34 @@ fn find_or_create(
         return Ok(half_made);
     }
     create(namespaces, desired, device)?;
-    namespaces.inner.link(&device.name)?.ok_or_else(|| ControlError::vanished(&device.name))
+    let inner = namespaces.inner.as_mut();
+    let marked = mark(inner, device);
+    if marked.is_err() {
+        // Without our alias nothing else would know that it is ours.
+        remove_half_made(inner, device);
+    }
+    marked
 }
 
-/// Creates an interface. The kernel loads the driver itself if `/proc/sys/kernel/modprobe` says how;
-/// if that does not help, this loads it once by hand.
+/// Marks an interface that was just created as ours.
+fn mark(inner: &mut dyn Network, device: &DesiredDevice) -> Result<Link, ControlError> {
+    let link = inner.link(&device.name)?.ok_or_else(|| ControlError::vanished(&device.name))?;
+    inner.set_alias(link.index, &device.alias)?;
+    Ok(link)
+}
+
+fn remove_half_made(inner: &mut dyn Network, device: &DesiredDevice) {
+    let removed = inner.link(&device.name).and_then(|link| match link {
+        Some(link) if is_half_made(&link, device) => inner.delete_link(link.index),
+        _ => Ok(()),
+    });
+    if let Err(error) = removed {
+        tracing::error!(%error, device = device.name, "cannot remove what a failed step had made");
+    }
+}
+
+/// Creates an interface. The kernel loads the driver itself if `/proc/sys/kernel/modprobe` says
+/// how; if that does not help, this loads it once by hand.
 fn create(
     namespaces: &mut Namespaces,
     desired: &Desired,

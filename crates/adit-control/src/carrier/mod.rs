@@ -1,6 +1,6 @@
 //! The way an overlay's packets are carried: by a TUN device and a data plane behind it, or by
-//! Linux's ipip driver. Both make different kernel objects in a different order, and everything else
-//! in this crate works with either through [`Carrier`].
+//! Linux's ipip driver. Both make different kernel objects in a different order, and everything
+//! else in this crate works with either through [`Carrier`].
 
 pub(crate) mod choice;
 mod ipip;

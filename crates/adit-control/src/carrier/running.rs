@@ -1,7 +1,5 @@
 //! The part of a carrier that forwards, and the counts that outlive a data plane.
 
-use std::net::IpAddr;
-
 use adit_dataplane::DataPlane;
 use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
 
@@ -30,16 +28,15 @@ impl Running {
         totals
     }
 
-    /// Returns the counts that end with the data plane that runs, for the peers of another `tunnel`:
-    /// a peer is the same if its underlay address is.
+    /// Returns the counts that end with the data plane that runs, for the peers of another
+    /// `tunnel`: a peer is the same if its underlay address is.
     pub(crate) fn ending_counts(&self, tunnel: &Tunnel) -> Totals {
         let mut counted = self.plane.own_totals();
         counted.add(&self.replaced);
         let old = self.plane.tunnel();
-        let mut peers = vec![PeerTotals::default(); tunnel.places()];
+        let mut peers = vec![PeerTotals::default(); tunnel.peer_slots()];
         for (peer, config) in tunnel.peers() {
-            let IpAddr::V4(underlay) = config.underlay else { continue };
-            let index = old.lookup_outer(underlay).map(PeerIndex::index);
+            let index = old.lookup_outer(config.underlay).map(PeerIndex::index);
             if let (Some(count), Some(before)) =
                 (peers.get_mut(peer.index()), index.and_then(|index| counted.peers.get(index)))
             {

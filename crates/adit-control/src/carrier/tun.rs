@@ -58,8 +58,8 @@ impl TunCarrier {
     ) -> Result<Running, ControlError> {
         let link = set_up_device(namespaces, &prepared.desired)?;
         tun.keep()?;
-        // Before the data plane starts: its watcher would look up every peer's next hop again and again
-        // while routes are installed.
+        // Before the data plane starts: its watcher would look up every peer's next hop again and
+        // again while routes are installed.
         let desired = &prepared.desired;
         objects::set_routes(namespaces.inner.as_mut(), desired, &[link.index], &[])?;
         let started = self.start(config, prepared, tun, &link)?;
@@ -88,7 +88,8 @@ impl Carrier for TunCarrier {
             return Ok(Actual { devices: vec![None], ..Actual::default() });
         };
         if !known.is_empty() && known != [link.index] {
-            // Another interface has the name of ours, and our routes disappeared together with ours.
+            // Another interface has the name of ours, and our routes disappeared together with
+            // ours.
             return Ok(Actual { devices: vec![None], ..Actual::default() });
         }
         let routes = namespaces.inner.routes_by(ROUTE_PROTOCOL, link.index, objects::table(desired))?;

@@ -80,9 +80,17 @@ impl Changes {
         let changes = self.change(|overlay| {
             let changes = overlay.reload(&config)?;
             let file = self.paths.confirmation();
-            match time.filter(|_| !changes.is_empty()) {
-                Some(time) => self.confirmation(&before, &config, asked, time).write(&file)?,
-                None => drop(confirmation::remove(&file)?),
+            let noted = match time.filter(|_| !changes.is_empty()) {
+                Some(time) => self.confirmation(&before, &config, asked, time).write(&file),
+                None => confirmation::remove(&file).map(drop),
+            };
+            if let Err(error) = noted {
+                // Nothing would roll back this change, or something would roll back this and the
+                // one before.
+                if let Err(error) = overlay.reload(&before) {
+                    tracing::error!(%error, "cannot restore the previous configuration");
+                }
+                return Err(error);
             }
             Ok(changes)
         })?;
@@ -147,7 +155,7 @@ impl Changes {
     /// Parses a text; only the part that differs from the text before, if that is small.
     fn parse(&mut self, file: &Path, text: &str) -> Result<Config, ControlError> {
         let incremental =
-            self.last_parsed.as_ref().and_then(|last| last.config.parse_beside(&last.text, text));
+            self.last_parsed.as_ref().and_then(|last| last.config.parse_incremental(&last.text, text));
         let config = match incremental {
             Some(config) => config,
             None => {
@@ -173,10 +181,10 @@ impl Changes {
         let changed = work(overlay);
         // A change that failed may have made its peers anew.
         self.snapshots.publish(Status::of(overlay));
-        let changes = changed?;
-        if !changes.is_empty() {
+        if **self.running.borrow() != *overlay.config() {
             self.running.send_replace(Arc::new(overlay.config().clone()));
         }
+        let changes = changed?;
         for change in &changes {
             tracing::info!(%change, "applied");
         }

@@ -13,13 +13,13 @@ mod capabilities;
 pub(crate) mod change_queue;
 mod changes;
 pub mod notify;
+mod options;
 mod running;
 mod shared_overlay;
 mod signals;
 mod start;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use adit_config::Config;
 use adit_linux::process::{LockError, LockFile};
@@ -32,18 +32,7 @@ use crate::overlay::OnExit;
 use crate::state::paths::RuntimePaths;
 use crate::state::status::Status;
 
-/// How to run a daemon.
-#[derive(Clone, Debug)]
-pub struct DaemonOptions {
-    /// What stays at the end, whichever signal ends it; `None`: SIGTERM keeps, SIGINT removes.
-    pub on_exit: Option<OnExit>,
-    /// The name of the network namespace that the daemon runs in, for the run record.
-    pub netns: Option<String>,
-    /// The file that the configuration came from. SIGHUP reads it again.
-    pub file: PathBuf,
-    /// Wait for the underlay address instead of failing without it: at boot it may come later.
-    pub wait: bool,
-}
+pub use options::DaemonOptions;
 
 /// Brings the overlay up, calls `ready`, and serves until SIGTERM or SIGINT.
 ///

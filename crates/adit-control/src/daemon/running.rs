@@ -13,7 +13,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::api::apply::CHANGE_TIMEOUT;
 use crate::api::metrics_server::MetricsServer;
-use crate::api::router::{self, Readings};
+use crate::api::readings::Readings;
+use crate::api::router;
 use crate::daemon::change_queue::{ChangeQueue, ChangeThread};
 use crate::daemon::changes::Changes;
 use crate::daemon::notify;

@@ -7,8 +7,8 @@ use adit_config::Config;
 use adit_dataplane::clock::Clock;
 
 use crate::api::metrics_server::MetricsServer;
-use crate::daemon::DaemonOptions;
 use crate::daemon::capabilities::KeptCapabilities;
+use crate::daemon::options::DaemonOptions;
 use crate::daemon::signals::EndSignals;
 use crate::error::ControlError;
 use crate::overlay::{self, OnExit, Overlay};

@@ -2,6 +2,10 @@
 //! not know (TUN devices, the packet filter, pinned programs). It is a trait, so that repair,
 //! rollback and planning are tested against a model, and with failures at every step.
 
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod linux;
 mod plane_select;
 
@@ -89,6 +93,7 @@ pub(crate) trait PacketFilter: Send {
     /// Replaces the table in one transaction. If the kernel refuses, the table is unchanged.
     fn set(&self, filter: &Filter) -> Result<()>;
 
-    /// Starts the data plane that counts and checks what passes the filter and these ipip interfaces.
+    /// Starts the data plane that counts and checks what passes the filter and these ipip
+    /// interfaces.
     fn start(&self, tunnel: Arc<Tunnel>, devices: Vec<u32>) -> Result<Box<dyn DataPlane>>;
 }

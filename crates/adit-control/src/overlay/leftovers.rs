@@ -8,9 +8,9 @@ use crate::host::{Host, LinuxHost};
 use crate::namespaces::named_namespace;
 use crate::reconcile::objects::links_of_site;
 
-/// Removes what an overlay of this name left in the calling thread's network namespace, or in the one
-/// that its file named: pinned programs, every interface with its alias, the routes of those, and the
-/// packet filter. Returns the names of what was removed.
+/// Removes what an overlay of this name left in the calling thread's network namespace, or in the
+/// one that its file named: pinned programs, every interface with its alias, the routes of those,
+/// and the packet filter. Returns the names of what was removed.
 ///
 /// # Errors
 /// Fails if the kernel refuses.
@@ -46,7 +46,8 @@ fn open_inner(host: &dyn Host, netns: Option<&str>) -> Result<Option<Box<dyn Net
     Ok(Some(host.network(&NetScope { netns, vrf: None })?))
 }
 
-/// Removes the interfaces of a site, and then the packet filter that guards them. Returns their names.
+/// Removes the interfaces of a site, and then the packet filter that guards them. Returns their
+/// names.
 pub(super) fn remove_objects(
     host: &dyn Host,
     inner: &mut dyn Network,

@@ -1,15 +1,15 @@
 //! Two configurations compared: the settings and the peers that differ. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use adit_config::{Config, Peer};
+use adit_config::{Config, Peer, PeerDelta, PeerSet};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::change::{Change, Kind, Object};
 
-/// Returns what `new` changes about the configuration that runs; `None`: nothing runs. `underlay` is
-/// our address on the underlay, which the file may name by its interface.
+/// Returns what `new` changes about the configuration that runs; `None`: nothing runs. `underlay`
+/// is our address on the underlay, which the file may name by its interface.
 pub(crate) fn compare(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) -> Vec<Change> {
     let mut changes = Vec::new();
     let Some(old) = old else {
@@ -21,37 +21,26 @@ pub(crate) fn compare(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) ->
         return changes;
     };
     changes.extend(settings(old, new));
-    let (old, new) = different(&old.peers, &new.peers);
-    let before: HashMap<_, _> = old.iter().map(|peer| (peer.name.as_str(), peer)).collect();
-    let after: HashSet<_> = new.iter().map(|peer| peer.name.as_str()).collect();
-    for peer in new {
-        match before.get(peer.name.as_str()) {
-            None => changes.push(Change::new(Kind::Add, Object::Peer, described(peer))),
-            Some(old) if *old == peer => {}
-            Some(old) => changes.push(Change::new(Kind::Change, Object::Peer, differences(old, peer))),
-        }
-    }
-    for peer in old.iter().filter(|peer| !after.contains(peer.name.as_str())) {
-        changes.push(Change::new(Kind::Remove, Object::Peer, described(peer)));
-    }
+    changes.extend(peer_changes(&old.peers, &old.peers.delta_to(&new.peers)));
     changes
 }
 
-/// Returns the peers that may differ: both lists without the equal peers at their beginning and end.
-/// Of two large files that is little, as a rule. A peer that moved within the list remains in both.
-pub(crate) fn different<'a>(old: &'a [Peer], new: &'a [Peer]) -> (&'a [Peer], &'a [Peer]) {
-    let first = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-    let (old, new) = (&old[first..], &new[first..]);
-    let last = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
-    (&old[..old.len() - last], &new[..new.len() - last])
+/// Returns a change for each peer that `delta` changes about the peers that run.
+pub(crate) fn peer_changes(running: &PeerSet, delta: &PeerDelta) -> Vec<Change> {
+    let find = |name| running.get(name);
+    let replaced = delta.replaced.iter().filter_map(|peer| {
+        Some(Change::new(Kind::Change, Object::Peer, differences(find(&peer.name)?, peer)))
+    });
+    let inserted = delta.inserted.iter().map(|peer| Change::new(Kind::Add, Object::Peer, described(peer)));
+    let removed = delta.removed.iter().filter_map(find);
+    let removed = removed.map(|peer| Change::new(Kind::Remove, Object::Peer, described(peer)));
+    replaced.chain(inserted).chain(removed).collect()
 }
 
 /// Returns a change for each key of `[site]` and `[tunnel]` with another value.
 fn settings(old: &Config, new: &Config) -> Vec<Change> {
     let keys = |config: &Config| -> Vec<(String, String)> {
-        let (site, tunnel) = (config.site.clone(), config.tunnel.clone());
-        let without_peers = Config { peers: Vec::new(), site, tunnel };
-        let text = without_peers.to_toml();
+        let text = config.site.to_toml();
         let lines = text.lines().filter_map(|line| line.split_once(" = "));
         lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     };

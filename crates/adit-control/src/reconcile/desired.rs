@@ -3,16 +3,16 @@
 
 use std::collections::HashSet;
 use std::hash::RandomState;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, Site, Ttl};
+use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl};
 use adit_dataplane::kernel::Filter;
 use adit_linux::netlink::Link;
-use adit_tunnel::{PeerConfig, ProbeOptions, TunnelConfig};
+use adit_tunnel::{ProbeOptions, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
 use crate::reconcile::devices::{self, DesiredDevice, has_alias_of, uses_kernel_plane};
 
@@ -105,8 +105,8 @@ pub(crate) enum Gateways {
 /// routes of the interface, one after another, except with those of the same gateway: with 10,000
 /// gateways that takes two seconds.
 const MAX_GATEWAYS: usize = 256;
-/// The gateway that stands for every peer: the dummy address of RFC 7600. It only matters that there
-/// is a gateway, see [`DesiredRoute::via`].
+/// The gateway that stands for every peer: the dummy address of RFC 7600. It only matters that
+/// there is a gateway, see [`DesiredRoute::via`].
 const PLACEHOLDER_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 impl Gateways {
@@ -165,7 +165,7 @@ impl Desired {
     #[must_use]
     pub fn of(config: &Config, machine: &Machine) -> Self {
         let site = &config.site;
-        let mtu = match config.tunnel.mtu {
+        let mtu = match config.site.tunnel.mtu {
             Mtu::Fixed(mtu) => mtu,
             Mtu::Auto => machine.underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(MIN_MTU),
         };
@@ -229,17 +229,17 @@ fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filt
         devices: devices.iter().map(|device| device.name.clone()).collect(),
         takes_all: is_shared(devices),
         others: Vec::new(),
-        mss_clamp: config.tunnel.mss_clamp,
+        mss_clamp: config.site.tunnel.mss_clamp,
     }
 }
 
 /// Returns the tunnel that `config` asks for on a machine.
 #[must_use]
 pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
-    let options = &config.tunnel;
+    let options = &config.site.tunnel;
     TunnelConfig {
-        underlay: IpAddr::V4(machine.underlay),
-        networks: networks(&config.site.networks),
+        underlay: machine.underlay,
+        peers: config.peers.clone(),
         outer: OuterPolicy {
             ttl: match options.ttl {
                 Ttl::Fixed(ttl) => TtlPolicy::Fixed(ttl),
@@ -257,34 +257,21 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
         },
         mss_clamp: options.mss_clamp,
         underlay_mtu: machine.underlay_mtu,
-        local_addresses: machine.local.iter().copied().map(IpAddr::V4).collect(),
+        local_addresses: machine.local.clone(),
         probe: inner_address(&config.site, &machine.local)
             .filter(|_| wants_probes(config))
             .map(|source| ProbeOptions { source, secret: RandomState::new() }),
-        peers: config
-            .peers
-            .iter()
-            .map(|peer| PeerConfig {
-                name: peer.name.to_string(),
-                underlay: IpAddr::V4(peer.underlay),
-                networks: networks(&peer.networks),
-            })
-            .collect(),
     }
-}
-
-fn networks(networks: &[Ipv4Net]) -> Vec<IpNet> {
-    networks.iter().copied().map(IpNet::V4).collect()
 }
 
 /// Returns true if `config` asks for path probes. Linux's ipip driver sends none.
 pub(crate) fn wants_probes(config: &Config) -> bool {
-    config.tunnel.probe && config.tunnel.df && !uses_kernel_plane(config)
+    config.site.tunnel.probe && config.site.tunnel.df && !uses_kernel_plane(config)
 }
 
 /// Returns the first of our addresses that lies in our own networks, if there is one. What the
 /// gateway itself sends comes from there.
-fn inner_address(site: &Site, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+fn inner_address(site: &SiteConfig, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
     let is_inner = |address: &Ipv4Addr| site.networks.iter().any(|network| network.contains(address));
     local.iter().copied().find(is_inner)
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use adit_config::{Config, DataplaneChoice, DscpChoice, Peer, Ttl};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
 
-/// Up to this many peers each have an ipip interface of their own, which can be watched, captured on
-/// and limited separately. Above it, all peers share one, and the routes name the peer as their
+/// Up to this many peers each have an ipip interface of their own, which can be watched, captured
+/// on and limited separately. Above it, all peers share one, and the routes name the peer as their
 /// gateway. An interface costs the kernel some 40 KB, and milliseconds to create and to delete; a
 /// route of the shared one costs 1 KB. The cost of a datagram is the same (docs/benchmarks.md).
 pub const OWN_DEVICES: usize = 64;
@@ -71,20 +72,23 @@ pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
     if !uses_kernel_plane(config) {
         return vec![DesiredDevice { name: device, alias: alias(site), ipip: None }];
     }
-    match &config.peers[..] {
-        [only] => vec![DesiredDevice {
-            name: device,
-            alias: alias_of_peer(site, only.name.as_str()),
-            ipip: Some(ipip(config, underlay, Some(only))),
-        }],
-        peers if (1..=OWN_DEVICES).contains(&peers.len()) => {
+    match config.peers.len() {
+        1 => {
+            let of_peer = |only: &Arc<Peer>| DesiredDevice {
+                name: device.clone(),
+                alias: alias_of_peer(site, only.name.as_str()),
+                ipip: Some(ipip(config, underlay, Some(only))),
+            };
+            config.peers.iter().map(of_peer).collect()
+        }
+        2..=OWN_DEVICES => {
             let mut names = HashSet::new();
-            let named = |peer: &Peer| DesiredDevice {
+            let named = |peer: &Arc<Peer>| DesiredDevice {
                 name: free_name(&device, peer.name.as_str(), &mut names),
                 alias: alias_of_peer(site, peer.name.as_str()),
                 ipip: Some(ipip(config, underlay, Some(peer))),
             };
-            peers.iter().map(named).collect()
+            config.peers.iter().map(named).collect()
         }
         // No peers yet, or many.
         _ => {
@@ -94,7 +98,7 @@ pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
 }
 
 fn ipip(config: &Config, underlay: Ipv4Addr, peer: Option<&Peer>) -> Ipip {
-    let options = &config.tunnel;
+    let options = &config.site.tunnel;
     Ipip {
         local: underlay,
         remote: peer.map(|peer| peer.underlay),
@@ -112,8 +116,8 @@ fn ipip(config: &Config, underlay: Ipv4Addr, peer: Option<&Peer>) -> Ipip {
 }
 
 /// Finds the interface of each of the ipip driver's `devices` among `links`: first by its two
-/// endpoints, which no two interfaces share, then by its alias. `known` are the indices of those that
-/// are ours whatever their alias is.
+/// endpoints, which no two interfaces share, then by its alias. `known` are the indices of those
+/// that are ours whatever their alias is.
 pub(crate) fn find_ipip<'a>(
     devices: &[DesiredDevice],
     site: &str,
@@ -139,8 +143,8 @@ pub(crate) fn find_ipip<'a>(
     found
 }
 
-/// Returns a name for the interface of a peer that is not `taken`, and takes it. It is the same each
-/// time: the peer's name if there is room, and a hash of it otherwise.
+/// Returns a name for the interface of a peer that is not `taken`, and takes it. It is the same
+/// each time: the peer's name if there is room, and a hash of it otherwise.
 pub(super) fn free_name(device: &str, peer: &str, taken: &mut HashSet<String>) -> String {
     let own = format!("{device}-{peer}");
     let is_name = own.len() <= MAX_NAME && !own.contains(':');

@@ -1,5 +1,5 @@
-//! Interfaces and routes of others where ours would go. Adit never touches them: a start and a change
-//! are refused, and a repair leaves them alone.
+//! Interfaces and routes of others where ours would go. Adit never touches them: a start and a
+//! change are refused, and a repair leaves them alone.
 
 use std::collections::{HashMap, HashSet};
 

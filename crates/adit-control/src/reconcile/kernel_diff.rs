@@ -45,10 +45,10 @@ fn filter_change(desired: &Desired, actual: &Actual) -> Option<Change> {
 /// Returns the change that creates an interface.
 fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Change {
     let name = &device.name;
-    let remote = match (&device.ipip, &config.peers[..]) {
-        (Some(ipip), _) => ipip.remote,
-        (None, [peer]) => Some(peer.underlay),
-        (None, _) => None,
+    let only_peer = config.peers.iter().next().filter(|_| config.peers.len() == 1);
+    let remote = match &device.ipip {
+        Some(ipip) => ipip.remote,
+        None => only_peer.map(|peer| peer.underlay),
     };
     let remote = remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
     let settings = device.ipip.as_ref().map(options).unwrap_or_default();

@@ -50,8 +50,8 @@ pub(crate) fn local_addresses(
     Ok(local)
 }
 
-/// Returns the largest datagram, in bytes, that the interfaces towards all of `peers` carry from our
-/// address `own`. `None`: no peer has a route.
+/// Returns the largest datagram, in bytes, that the interfaces towards all of `peers` carry from
+/// our address `own`. `None`: no peer has a route.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked. A peer without a route is no error.

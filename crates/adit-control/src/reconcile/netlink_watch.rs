@@ -16,7 +16,8 @@ const INNER_GROUPS: [Group; 3] = [Group::Link, Group::Address, Group::Route];
 /// next hop of each peer.
 const UNDERLAY_GROUPS: [Group; 2] = [Group::Link, Group::Address];
 
-/// Subscriptions in the calling thread's network namespace, and on the inner side if that is another.
+/// Subscriptions in the calling thread's network namespace, and on the inner side if that is
+/// another.
 pub(crate) struct NetlinkWatcher {
     subscriptions: Vec<Events>,
 }

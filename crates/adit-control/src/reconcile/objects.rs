@@ -50,8 +50,8 @@ pub(crate) fn table(desired: &Desired) -> u32 {
     desired.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
 }
 
-/// Returns the desired routes as the kernel knows them. `devices` are the indices of the interfaces,
-/// in the order of [`Desired::devices`].
+/// Returns the desired routes as the kernel knows them. `devices` are the indices of the
+/// interfaces, in the order of [`Desired::devices`].
 pub(crate) fn desired_routes(desired: &Desired, devices: &[u32]) -> Vec<Route> {
     let table = table(desired);
     let index = |route: &DesiredRoute| devices.get(route.device).copied().unwrap_or(0);
@@ -103,8 +103,8 @@ pub(crate) fn configure_device(
 ) -> Result<(), ControlError> {
     namespaces.inner.set_alias(link.index, &device.alias)?;
     namespaces.inner.set_mtu(link.index, u32::from(desired.mtu))?;
-    // The tunnel carries IPv4 only, and the kernel would send router solicitations into it. A kernel
-    // without IPv6 refuses, because it has no such setting.
+    // The tunnel carries IPv4 only, and the kernel would send router solicitations into it. A
+    // kernel without IPv6 refuses, because it has no such setting.
     let _ = namespaces.host.disable_ipv6(&namespaces.scope, &link.name);
     Ok(())
 }

@@ -2,14 +2,14 @@
 //! not on the number of peers.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use adit_config::{Config, Peer};
+use adit_config::{Config, Peer, PeerDelta, PeerSet};
 use adit_dataplane::DataPlane;
 use adit_linux::netlink::Route;
-use adit_tunnel::{Amendment, PeerConfig, Tunnel};
-use ipnet::{IpNet, Ipv4Net};
+use adit_tunnel::Tunnel;
+use ipnet::Ipv4Net;
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
@@ -20,38 +20,19 @@ use crate::reconcile::{config_diff, foreign, kernel_diff, machine, objects};
 /// The most peers that change in place. An installation does more of them faster, all at once.
 const MAX_CHANGED_PEERS: usize = 1000;
 
-/// The peers that differ between two configurations of one site. A peer is the same if its underlay
-/// address is.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PeerChanges<'a> {
-    before: Vec<&'a Peer>,
-    after: Vec<&'a Peer>,
+/// The peers that a delta changes, as they are and as they are to be.
+struct ChangedPeers {
+    before: Vec<Arc<Peer>>,
+    after: Vec<Arc<Peer>>,
 }
 
-impl<'a> PeerChanges<'a> {
-    /// Returns the difference. `None`: nothing changes, or more than peers, or too many of them.
-    pub(crate) fn between(old: &'a Config, new: &'a Config) -> Option<Self> {
-        if old.site != new.site || old.tunnel != new.tunnel {
-            return None;
+impl ChangedPeers {
+    fn of(delta: &PeerDelta, peers: &PeerSet) -> Self {
+        let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));
+        Self {
+            before: names.filter_map(|name| peers.get(name)).cloned().collect(),
+            after: delta.replaced.iter().chain(&delta.inserted).cloned().collect(),
         }
-        let (before, after) = config_diff::different(&old.peers, &new.peers);
-        let other = |peers: &'a [Peer], others: &'a [Peer]| -> Vec<&'a Peer> {
-            let others: HashMap<Ipv4Addr, &Peer> = others.iter().map(|peer| (peer.underlay, peer)).collect();
-            peers.iter().filter(|peer| others.get(&peer.underlay) != Some(peer)).collect()
-        };
-        let changes = Self { before: other(before, after), after: other(after, before) };
-        (1..=MAX_CHANGED_PEERS).contains(&changes.before.len().max(changes.after.len())).then_some(changes)
-    }
-
-    fn amendment(&self) -> Amendment {
-        let stay: HashSet<Ipv4Addr> = self.after.iter().map(|peer| peer.underlay).collect();
-        let removed = self.before.iter().map(|peer| peer.underlay).filter(|address| !stay.contains(address));
-        let set = self.after.iter().map(|peer| PeerConfig {
-            name: peer.name.to_string(),
-            underlay: IpAddr::V4(peer.underlay),
-            networks: peer.networks.iter().copied().map(IpNet::V4).collect(),
-        });
-        Amendment { removed: removed.collect(), set: set.collect() }
     }
 }
 
@@ -62,9 +43,9 @@ struct RouteChanges {
 }
 
 impl RouteChanges {
-    fn of(peers: &PeerChanges<'_>, routing: Routing) -> Self {
+    fn of(peers: &ChangedPeers, routing: Routing) -> Self {
         // A TUN carrier has one device, in the first position.
-        let routes = |peers: &[&Peer]| peers.iter().flat_map(|peer| routing.to_peer(peer, 0)).collect();
+        let routes = |peers: &[Arc<Peer>]| peers.iter().flat_map(|peer| routing.to_peer(peer, 0)).collect();
         Self { before: routes(&peers.before), after: routes(&peers.after) }
     }
 
@@ -82,30 +63,35 @@ pub(crate) struct PeerUpdate<'a> {
     pub(crate) desired: &'a mut Desired,
     /// The configuration that runs.
     pub(crate) running: &'a Config,
-    /// The configuration that is to run.
+    /// The same site with the peers that are to be.
     pub(crate) config: &'a Config,
+    /// The change between both.
+    pub(crate) delta: &'a PeerDelta,
 }
 
 impl PeerUpdate<'_> {
-    /// Updates the peers if nothing else changes. Peers that stay are not touched. `None`: this needs
-    /// an installation, which also completes what may be half done.
+    /// Updates the peers. Those that stay are not touched. `None`: this needs an installation,
+    /// which also completes what may be half done.
     ///
     /// # Errors
-    /// Fails if a foreign route is in the way, if the tunnel refuses the peers, or if the kernel cannot
-    /// be asked. Nothing has changed then.
+    /// Fails if a foreign route is in the way, if the tunnel refuses the peers, or if the kernel
+    /// cannot be asked. Nothing has changed then.
     pub(crate) fn run(mut self) -> Result<Option<Vec<Change>>, ControlError> {
-        let Some(peers) = PeerChanges::between(self.running, self.config) else { return Ok(None) };
+        if self.delta.len() > MAX_CHANGED_PEERS {
+            return Ok(None);
+        }
         // The file may name our underlay by its interface, so only now is it known whether that
         // address is in a new peer's network.
-        self.config.check_underlay(self.desired.underlay)?;
+        self.config.peers.check_site_underlay(self.desired.underlay)?;
         let tunnel = self.plane.tunnel();
         if !self.is_machine_unchanged(&tunnel)? {
             return Ok(None);
         }
-        let (amended, steps) = tunnel.amended(&peers.amendment())?;
+        let (amended, steps) = tunnel.with_peers(self.delta)?;
         if self.desired.routing_with_peers_of(self.config) != self.desired.routing {
             return Ok(None);
         }
+        let peers = ChangedPeers::of(self.delta, &self.running.peers);
         let routes = RouteChanges::of(&peers, self.desired.routing);
         let added: Vec<Ipv4Addr> = steps.added.iter().map(|(_, address)| *address).collect();
         if self.smallest_mtu(&amended, &added)? != tunnel.config().underlay_mtu {
@@ -116,7 +102,7 @@ impl PeerUpdate<'_> {
             tracing::info!(why, "the data plane is started again for this change");
             return Ok(None);
         }
-        let mut changes = config_diff::compare(Some(self.running), self.config, self.desired.underlay);
+        let mut changes = config_diff::peer_changes(&self.running.peers, self.delta);
         match self.set_routes(&routes) {
             Ok(of_routes) => changes.extend(of_routes),
             Err(error) => {
@@ -135,8 +121,7 @@ impl PeerUpdate<'_> {
     fn is_machine_unchanged(&mut self, tunnel: &Tunnel) -> Result<bool, ControlError> {
         let Namespaces { inner, .. } = &mut *self.namespaces;
         let local = machine::local_addresses(inner.as_mut(), self.desired.underlay)?;
-        let local = local.into_iter().map(IpAddr::V4);
-        let has_same_addresses = local.eq(tunnel.config().local_addresses.iter().copied());
+        let has_same_addresses = local == tunnel.config().local_addresses;
         let link = inner.link(&self.desired.device)?;
         let vrf = self.desired.vrf.as_ref().map(|vrf| vrf.index);
         let has_device = link.is_some_and(|link| {
@@ -146,10 +131,10 @@ impl PeerUpdate<'_> {
         Ok(has_same_addresses && has_device && self.plane.check().is_ok())
     }
 
-    /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay are
-    /// known; only `added` ones are looked up.
+    /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay
+    /// are known; only `added` ones are looked up.
     fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
-        let IpAddr::V4(own) = tunnel.config().underlay else { return Ok(tunnel.config().underlay_mtu) };
+        let own = tunnel.config().underlay;
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
         let asked = machine::smallest_mtu(self.namespaces.underlay.as_mut(), added, own)?;
         Ok(known.chain(asked).min().unwrap_or_default())

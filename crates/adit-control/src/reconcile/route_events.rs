@@ -38,8 +38,8 @@ impl PendingEvents {
     }
 
     /// Returns true if the events leave our routes as desired: none of them removes or changes a
-    /// desired route, or adds another one of ours. `devices` are the indices of the interfaces, in the
-    /// order of [`Desired::devices`].
+    /// desired route, or adds another one of ours. `devices` are the indices of the interfaces, in
+    /// the order of [`Desired::devices`].
     pub(crate) fn matches_desired(&self, desired: &Desired, devices: &[u32]) -> bool {
         if self.needs_resync {
             return false;

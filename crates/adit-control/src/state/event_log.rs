@@ -167,57 +167,65 @@ mod tests {
         events.map(|number| (FIRST + number, up(number))).collect()
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_new_reader_begins_with_what_comes_next() {
-        let log = log(8, 3);
-        let (first, second) = (log.reader(None), log.reader(None));
-        log.append(up(3));
-        log.append(up(4));
-        assert_eq!(read(&log, first).await, numbered(3..5));
-        assert_eq!(read(&log, second).await, numbered(3..5));
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_slow_reader_loses_the_oldest_events_and_is_told_how_many() {
-        let log = log(4, 0);
-        let reader = log.reader(None);
-        (0..7).for_each(|number| drop(log.append(up(number))));
-        let mut expected = vec![(FIRST + 2, EventKind::Missed { events: 3 })];
-        expected.extend(numbered(3..7));
-        assert_eq!(read(&log, reader).await, expected);
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_reader_who_comes_back_gets_what_it_has_not_seen() {
-        let missed = |events| (FIRST + 2, EventKind::Missed { events });
-        for (after, lost, replayed) in [
-            (FIRST + 6, None, 7..7),
-            (FIRST + 4, None, 5..7),
-            (FIRST + 2, None, 3..7),
-            (FIRST + 1, Some(missed(1)), 3..7),
-            // An earlier daemon's number, and one that is still to come.
-            (FIRST - 50, Some(missed(3)), 3..7),
-            (FIRST + 7, Some(missed(3)), 3..7),
-        ] {
-            let log = log(4, 7);
-            let expected: Vec<_> = lost.into_iter().chain(numbered(replayed)).collect();
-            assert_eq!(read(&log, log.reader(Some(after))).await, expected, "after {after}");
-        }
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_reader_is_woken_by_an_event_and_by_the_end() {
-        let log = std::sync::Arc::new(log(4, 0));
-        let mut reader = log.reader(None);
-        let followed = tokio::spawn({
-            let log = std::sync::Arc::clone(&log);
-            async move { (reader.next(&log).await.map(|event| event.kind), reader.next(&log).await) }
+    #[test]
+    fn a_new_reader_begins_with_what_comes_next() {
+        crate::block_on(async {
+            let log = log(8, 3);
+            let (first, second) = (log.reader(None), log.reader(None));
+            log.append(up(3));
+            log.append(up(4));
+            assert_eq!(read(&log, first).await, numbered(3..5));
+            assert_eq!(read(&log, second).await, numbered(3..5));
         });
-        tokio::task::yield_now().await;
-        log.append(up(0));
-        tokio::task::yield_now().await;
-        log.close();
-        assert_eq!(followed.await.unwrap(), (Some(up(0)), None));
+    }
+
+    #[test]
+    fn a_slow_reader_loses_the_oldest_events_and_is_told_how_many() {
+        crate::block_on(async {
+            let log = log(4, 0);
+            let reader = log.reader(None);
+            (0..7).for_each(|number| drop(log.append(up(number))));
+            let mut expected = vec![(FIRST + 2, EventKind::Missed { events: 3 })];
+            expected.extend(numbered(3..7));
+            assert_eq!(read(&log, reader).await, expected);
+        });
+    }
+
+    #[test]
+    fn a_reader_who_comes_back_gets_what_it_has_not_seen() {
+        crate::block_on(async {
+            let missed = |events| (FIRST + 2, EventKind::Missed { events });
+            for (after, lost, replayed) in [
+                (FIRST + 6, None, 7..7),
+                (FIRST + 4, None, 5..7),
+                (FIRST + 2, None, 3..7),
+                (FIRST + 1, Some(missed(1)), 3..7),
+                // An earlier daemon's number, and one that is still to come.
+                (FIRST - 50, Some(missed(3)), 3..7),
+                (FIRST + 7, Some(missed(3)), 3..7),
+            ] {
+                let log = log(4, 7);
+                let expected: Vec<_> = lost.into_iter().chain(numbered(replayed)).collect();
+                assert_eq!(read(&log, log.reader(Some(after))).await, expected, "after {after}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_reader_is_woken_by_an_event_and_by_the_end() {
+        crate::block_on(async {
+            let log = std::sync::Arc::new(log(4, 0));
+            let mut reader = log.reader(None);
+            let followed = tokio::spawn({
+                let log = std::sync::Arc::clone(&log);
+                async move { (reader.next(&log).await.map(|event| event.kind), reader.next(&log).await) }
+            });
+            tokio::task::yield_now().await;
+            log.append(up(0));
+            tokio::task::yield_now().await;
+            log.close();
+            assert_eq!(followed.await.unwrap(), (Some(up(0)), None));
+        });
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl PathMtuFrom {
     pub const fn who(self) -> &'static str {
         match self {
             Self::Underlay => "the underlay's own",
-            Self::Router => "a router told",
+            Self::Router => "reported by a router",
             Self::Probe => "found by probes",
         }
     }

@@ -4,7 +4,7 @@
 //! The file is written only when its content changes.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -96,10 +96,7 @@ impl PathCache {
 }
 
 fn addresses(tunnel: &Tunnel) -> impl Iterator<Item = (PeerIndex, Ipv4Addr)> {
-    tunnel.peers().filter_map(|(peer, config)| match config.underlay {
-        IpAddr::V4(address) => Some((peer, address)),
-        IpAddr::V6(_) => None,
-    })
+    tunnel.peers().map(|(index, peer)| (index, peer.underlay))
 }
 
 impl KeptPeer {
@@ -152,25 +149,30 @@ impl KeptPeer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_tunnel::{PeerConfig, TunnelConfig};
+    use adit_tunnel::{Peer, PeerSet, TunnelConfig};
 
     const NOW: Instant = Instant::from_millis(1_000_000);
 
     fn tunnel(peers: &[u8]) -> Tunnel {
-        let peers = peers.iter().map(|last| PeerConfig {
-            name: format!("peer-{last}"),
-            underlay: IpAddr::from([10, 1, 1, *last]),
-            networks: vec![format!("192.168.{last}.0/24").parse().expect("a network")],
-        });
+        let underlay = Ipv4Addr::new(10, 1, 1, 1);
+        let network = "172.16.17.0/24".parse().expect("a network");
+        let mut set = PeerSet::new(Some(underlay), [network]).expect("a site without conflicts");
+        for last in peers {
+            let peer = Peer {
+                name: format!("peer-{last}").parse().expect("a name"),
+                underlay: Ipv4Addr::new(10, 1, 1, *last),
+                networks: vec![format!("192.168.{last}.0/24").parse().expect("a network")],
+            };
+            set.insert(peer).expect("a peer without conflicts");
+        }
         Tunnel::new(TunnelConfig {
-            underlay: IpAddr::from([10, 1, 1, 1]),
-            networks: vec!["172.16.17.0/24".parse().expect("a network")],
+            underlay,
+            peers: set,
             outer: adit_wire::encapsulation::OuterPolicy::default(),
             mss_clamp: true,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
             probe: None,
-            peers: peers.collect(),
         })
         .expect("the configuration is good")
     }

@@ -193,69 +193,81 @@ mod tests {
         snapshot.expect("the overlay is there").status().probes.sent
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn each_reader_of_a_small_overlay_gets_a_new_snapshot() {
-        let (_, publisher) = publisher(1);
-        for expected in 1..5 {
-            assert_eq!(reads(publisher.recent().await), expected);
+    #[test]
+    fn each_reader_of_a_small_overlay_gets_a_new_snapshot() {
+        crate::block_on(async {
+            let (_, publisher) = publisher(1);
+            for expected in 1..5 {
+                assert_eq!(reads(publisher.recent().await), expected);
+                std::thread::sleep(MAX_AGE_PER_PEER);
+            }
+        });
+    }
+
+    #[test]
+    fn readers_of_a_large_overlay_share_a_snapshot_and_its_json() {
+        crate::block_on(async {
+            // So many that the snapshot stays recent for three seconds.
+            let (_, publisher) = publisher(150_000);
+            let (first, second) = (publisher.recent().await.unwrap(), publisher.recent().await.unwrap());
+            assert!(Arc::ptr_eq(&first, &second));
+            assert_eq!(first.json().as_ptr(), second.json().as_ptr());
+            assert_eq!(*first.json(), serde_json::to_vec(first.status()).unwrap());
+        });
+    }
+
+    #[test]
+    fn a_reader_does_not_wait_for_long_work() {
+        crate::block_on(async {
+            let (source, publisher) = publisher(1);
+            publisher.recent().await;
             std::thread::sleep(MAX_AGE_PER_PEER);
-        }
+            source.lock(true);
+            let _long_work = publisher.begin_long_work();
+            let start = Instant::now();
+            let snapshot = publisher.recent().await.unwrap();
+            assert!(snapshot.age() >= MAX_AGE_PER_PEER);
+            assert_eq!(reads(Some(snapshot)), 1);
+            assert!(start.elapsed() < LOCK_TIMEOUT);
+        });
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn readers_of_a_large_overlay_share_a_snapshot_and_its_json() {
-        // So many that the snapshot stays recent for three seconds.
-        let (_, publisher) = publisher(150_000);
-        let (first, second) = (publisher.recent().await.unwrap(), publisher.recent().await.unwrap());
-        assert!(Arc::ptr_eq(&first, &second));
-        assert_eq!(first.json().as_ptr(), second.json().as_ptr());
-        assert_eq!(*first.json(), serde_json::to_vec(first.status()).unwrap());
+    #[test]
+    fn a_reader_waits_for_a_short_lock() {
+        crate::block_on(async {
+            let (source, publisher) = publisher(1);
+            publisher.recent().await;
+            std::thread::sleep(MAX_AGE_PER_PEER);
+            source.lock(true);
+            let waiting = publisher.recent();
+            tokio::pin!(waiting);
+            let too_soon = tokio::time::timeout(Duration::from_millis(5), &mut waiting).await;
+            assert!(too_soon.is_err());
+            source.lock(false);
+            assert_eq!(reads(waiting.await), 2);
+        });
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_reader_does_not_wait_for_long_work() {
-        let (source, publisher) = publisher(1);
-        publisher.recent().await;
-        std::thread::sleep(MAX_AGE_PER_PEER);
-        source.lock(true);
-        let _long_work = publisher.begin_long_work();
-        let start = Instant::now();
-        let snapshot = publisher.recent().await.unwrap();
-        assert!(snapshot.age() >= MAX_AGE_PER_PEER);
-        assert_eq!(reads(Some(snapshot)), 1);
-        assert!(start.elapsed() < LOCK_TIMEOUT);
+    #[test]
+    fn a_reader_gives_up_waiting_for_a_lock_that_nobody_announced() {
+        crate::block_on(async {
+            let (source, publisher) = publisher(1);
+            publisher.recent().await;
+            std::thread::sleep(MAX_AGE_PER_PEER);
+            source.lock(true);
+            assert_eq!(reads(publisher.recent().await), 1);
+        });
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_reader_waits_for_a_short_lock() {
-        let (source, publisher) = publisher(1);
-        publisher.recent().await;
-        std::thread::sleep(MAX_AGE_PER_PEER);
-        source.lock(true);
-        let waiting = publisher.recent();
-        tokio::pin!(waiting);
-        let too_soon = tokio::time::timeout(Duration::from_millis(5), &mut waiting).await;
-        assert!(too_soon.is_err());
-        source.lock(false);
-        assert_eq!(reads(waiting.await), 2);
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_reader_gives_up_waiting_for_a_lock_that_nobody_announced() {
-        let (source, publisher) = publisher(1);
-        publisher.recent().await;
-        std::thread::sleep(MAX_AGE_PER_PEER);
-        source.lock(true);
-        assert_eq!(reads(publisher.recent().await), 1);
-    }
-
-    #[tokio::test(flavor = "current_thread")]
-    async fn an_overlay_that_is_gone_has_no_snapshot() {
-        let publisher = SnapshotPublisher::new(Box::new(|| Err(NoStatus::Gone)));
-        assert!(publisher.recent().await.is_none());
-        // Nor does one that was published before count.
-        publisher.publish(sample::status());
-        std::thread::sleep(MAX_AGE_PER_PEER);
-        assert!(publisher.recent().await.is_none());
+    #[test]
+    fn an_overlay_that_is_gone_has_no_snapshot() {
+        crate::block_on(async {
+            let publisher = SnapshotPublisher::new(Box::new(|| Err(NoStatus::Gone)));
+            assert!(publisher.recent().await.is_none());
+            // Nor does one that was published before count.
+            publisher.publish(sample::status());
+            std::thread::sleep(MAX_AGE_PER_PEER);
+            assert!(publisher.recent().await.is_none());
+        });
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use adit_dataplane::kernel::limits;
-use adit_tunnel::{Instant, LearnedBy, PathLength, PeerIndex, PeerTotals, Reachability, Tunnel};
+use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Reachability, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
@@ -208,7 +208,7 @@ impl SoftState {
     fn of(tunnel: &Tunnel, peer: PeerIndex, counts: &PeerTotals, now: Instant) -> Self {
         let path_mtu = tunnel.path_mtu(peer);
         let answered = tunnel.probe_answered(peer);
-        let way = counts.last_ttl.map(PathLength::of_ttl);
+        let way = counts.last_ttl.map(HopCount::of_ttl);
         Self {
             path_mtu_from: match path_mtu.learned {
                 None => PathMtuFrom::Underlay,

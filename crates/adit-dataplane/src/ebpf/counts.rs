@@ -97,11 +97,10 @@ impl CountSnapshot {
     /// by their underlay address, since their numbers may have changed.
     pub(super) fn of_previous(previous: Option<&PreviousMaps>, tunnel: &Tunnel) -> Self {
         let Some(previous) = previous else { return Self::default() };
-        let mut peers = vec![PeerCounts::default(); tunnel.places()];
+        let mut peers = vec![PeerCounts::default(); tunnel.peer_slots()];
         for (peer, config) in tunnel.peers() {
-            let std::net::IpAddr::V4(address) = config.underlay else { continue };
             if let (Ok(index), Some(counts)) =
-                (previous.peer_by_outer.get(&address.octets(), 0), peers.get_mut(peer.index()))
+                (previous.peer_by_outer.get(&config.underlay.octets(), 0), peers.get_mut(peer.index()))
             {
                 *counts = of_peer(&previous.counts.peers, index);
             }

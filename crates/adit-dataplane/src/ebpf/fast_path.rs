@@ -1,14 +1,13 @@
 //! The fast path of one overlay: loaded programs as the [`Offload`] of the userspace plane.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_linux::sysctl;
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings};
-use adit_tunnel::{Reachability, Steps, Tunnel};
+use adit_tunnel::{Reachability, TableDelta, Tunnel};
 
 use super::attach::Attacher;
 use super::attach_point::AttachPoint;
@@ -50,11 +49,7 @@ impl FastPath {
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
         let config = tunnel.config();
-        let underlay = match config.underlay {
-            IpAddr::V4(address) => address,
-            IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-        };
-        let settings = Settings::new(underlay, device, &config.outer, config.mss_clamp);
+        let settings = Settings::new(config.underlay, device, &config.outer, config.mss_clamp);
         tunnel.share_identifications();
         let pins = options.pins.as_deref().map(Pins::of).transpose()?;
         let pin_guard = PinGuard::new(pins.as_ref());
@@ -87,20 +82,20 @@ impl FastPath {
     /// Writes a peer's entry: `entry` says its addresses, the tunnel the rest.
     fn set_entry(&mut self, tunnel: &Tunnel, peer: PeerIndex, entry: PeerEntry) -> Result<(), EbpfError> {
         let path_mtu = tunnel.path_mtu(peer).mtu;
-        let owes_answer = tunnel.owes_answer(peer).into();
+        let owes_answer = tunnel.has_pending_error(peer).into();
         self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, ..entry })
     }
 
     /// Marks a peer reachable if it was held to be unreachable and the programs have received from
     /// it since.
     fn note_reachable(&mut self, tunnel: &Tunnel, peer: PeerIndex) {
-        if tunnel.reachability(peer) == Reachability::Assumed && !tunnel.owes_answer(peer) {
+        if tunnel.reachability(peer) == Reachability::Assumed && !tunnel.has_pending_error(peer) {
             self.silent.remove(&peer);
             return;
         }
         let received = self.counts.of(peer).rx_packets;
         if *self.silent.entry(peer).or_insert(received) != received {
-            tunnel.heard(peer);
+            tunnel.mark_reachable(peer);
             self.silent.remove(&peer);
         }
     }
@@ -179,9 +174,8 @@ impl Offload for FastPath {
         peer: PeerIndex,
         next_hop: Option<NextHop>,
     ) -> Result<(), EbpfError> {
-        let IpAddr::V4(underlay) = tunnel.peer(peer).underlay else { return Ok(()) };
         let entry = PeerEntry {
-            underlay: underlay.octets(),
+            underlay: tunnel.peer(peer).underlay.octets(),
             next_hop: next_hop.map_or([0; 4], |next_hop| next_hop.address.octets()),
             device: next_hop.map_or(0, |next_hop| next_hop.device),
             ..PeerEntry::default()
@@ -189,7 +183,7 @@ impl Offload for FastPath {
         self.set_entry(tunnel, peer, entry)
     }
 
-    fn update_peers(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), EbpfError> {
+    fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
         self.object.update_peers(tunnel, steps)?;
         for (peer, _) in &steps.removed {
             self.silent.remove(peer);

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use adit_policy::bpf::maps::{PeerEntry, Settings, encode_owner, name, program};
 use adit_policy::{DropReason, Owner, PeerIndex};
-use adit_tunnel::{Steps, Tunnel};
+use adit_tunnel::{TableDelta, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
@@ -143,7 +143,7 @@ impl LoadedObject {
     /// Changes the peers under running programs. A peer's entry exists before anything leads to it,
     /// and what leads to it goes before the entry does. So a datagram meets a peer as it was, as it
     /// will be, or not at all, and peers that stay are not touched. New peers have no next hop yet.
-    pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), EbpfError> {
+    pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
         for &(peer, address) in &steps.added {
             let path_mtu = tunnel.path_mtu(peer).mtu;
             let entry = PeerEntry { underlay: address.octets(), path_mtu, ..PeerEntry::default() };
@@ -151,7 +151,7 @@ impl LoadedObject {
         }
         // Assigned before others are withdrawn, so that an address always has an owner when a
         // longer prefix replaces a shorter one or the reverse.
-        for &(network, peer) in &steps.given {
+        for &(network, peer) in &steps.assigned {
             self.networks
                 .insert(&key(network), encode_owner(Owner::Peer(peer)), 0)
                 .map_err(failed(name::PREFIX_OWNERS))?;
@@ -161,7 +161,7 @@ impl LoadedObject {
                 .insert(address.octets(), peer.number(), 0)
                 .map_err(failed(name::PEER_BY_OUTER))?;
         }
-        for &network in &steps.taken {
+        for &network in &steps.withdrawn {
             self.networks.remove(&key(network)).map_err(failed(name::PREFIX_OWNERS))?;
         }
         // From here on programs ignore their cached lookups.
@@ -193,28 +193,21 @@ fn key(network: Ipv4Net) -> Key<[u8; 4]> {
 fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter), EbpfError> {
     let config = tunnel.config();
     let mut networks: PrefixOwners = take(ebpf, name::PREFIX_OWNERS)?;
-    let mut insert = |network: &IpNet, owner| {
-        let IpNet::V4(network) = network else { return Ok(()) };
-        networks.insert(&key(*network), encode_owner(owner), 0)
-    };
+    let mut insert = |network: &Ipv4Net, owner| networks.insert(&key(*network), encode_owner(owner), 0);
     let mut peer_by_outer: PeerByOuter = take(ebpf, name::PEER_BY_OUTER)?;
-    for network in &config.networks {
+    for network in config.peers.site_networks() {
         insert(network, Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
     }
     for (index, peer) in tunnel.peers() {
         for network in &peer.networks {
             insert(network, Owner::Peer(index)).map_err(failed(name::PREFIX_OWNERS))?;
         }
-        if let std::net::IpAddr::V4(address) = peer.underlay {
-            peer_by_outer.insert(address.octets(), index.number(), 0).map_err(failed(name::PEER_BY_OUTER))?;
-        }
+        peer_by_outer
+            .insert(peer.underlay.octets(), index.number(), 0)
+            .map_err(failed(name::PEER_BY_OUTER))?;
     }
     let mut local: HashMap<MapData, [u8; 4], u32> = take(ebpf, name::LOCAL)?;
-    let underlay = match config.underlay {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
-    };
-    for address in tunnel.local_addresses().iter().copied().chain(underlay) {
+    for address in tunnel.local_addresses().iter().copied().chain([config.underlay]) {
         local.insert(address.octets(), 1, 0).map_err(failed(name::LOCAL))?;
     }
     Ok((networks, peer_by_outer))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_linux::tun::Tun;
-use adit_tunnel::{Instant, Steps, Totals, Tunnel};
+use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 
 use super::attach::Hook;
 use super::counts::Counts;
@@ -60,7 +60,7 @@ impl DataPlane for EbpfPlane {
         self.userspace.tunnel()
     }
 
-    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
         self.userspace.update_peers(tunnel, steps)
     }
 

@@ -1,6 +1,6 @@
 //! The plane: no thread runs here, and every answer comes from the kernel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,17 +49,11 @@ impl Paths {
             .peers()
             .skip(self.next)
             .take(MAX_ROUTE_LOOKUPS)
-            .filter_map(|(peer, config)| match config.underlay {
-                IpAddr::V4(underlay) => Some((peer, underlay)),
-                IpAddr::V6(_) => None,
-            })
+            .map(|(index, peer)| (index, peer.underlay))
             .collect();
         self.next = if peers.len() < MAX_ROUTE_LOOKUPS { 0 } else { self.next + MAX_ROUTE_LOOKUPS };
         let addresses: Vec<Ipv4Addr> = peers.iter().map(|(_, underlay)| *underlay).collect();
-        let source = match tunnel.config().underlay {
-            IpAddr::V4(underlay) => Some(underlay),
-            IpAddr::V6(_) => None,
-        };
+        let source = Some(tunnel.config().underlay);
         let Ok(routes) = netlink.routes_to(&addresses, source) else { return };
         for ((peer, _), route) in peers.into_iter().zip(routes) {
             let mtu = route.ok().and_then(|route| route.mtu).and_then(|mtu| u16::try_from(mtu).ok());
@@ -118,7 +112,7 @@ impl KernelPlane {
         });
         counters.note_devices(statistics.collect());
         paths.ask(&self.tunnel, netlink, now);
-        (counters.totals(self.tunnel.places()), counters.lost(self.tunnel.places()))
+        (counters.totals(self.tunnel.peer_slots()), counters.lost(self.tunnel.peer_slots()))
     }
 }
 

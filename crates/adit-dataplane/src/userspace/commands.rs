@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adit_linux::error::Error;
 use adit_linux::sockets::poll::EventFd;
-use adit_tunnel::{Steps, Tunnel};
+use adit_tunnel::{TableDelta, Tunnel};
 
 /// Longest wait for the watcher, which may be looking up the next hops of 10,000 peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,7 +14,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Change to other peers.
 pub(super) struct Command {
     pub(super) tunnel: Arc<Tunnel>,
-    pub(super) steps: Steps,
+    pub(super) steps: TableDelta,
     /// The receiver is gone if its owner has stopped waiting.
     pub(super) done: mpsc::Sender<Result<(), String>>,
 }
@@ -47,7 +47,7 @@ impl CommandSender {
     ///
     /// # Errors
     /// Fails if the watcher cannot make the change, has ended, or does not answer in time.
-    pub(super) fn update_peers(&self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+    pub(super) fn update_peers(&self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
         let (done, answer) = mpsc::channel();
         let ended = "the thread that watches the underlay has ended";
         self.waiting.fetch_add(1, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use adit_linux::error::Error;
-use adit_tunnel::{PeerIndex, Steps, Tunnel};
+use adit_tunnel::{PeerIndex, TableDelta, Tunnel};
 
 /// Interfaces of the underlay: index to name.
 pub(crate) type Interfaces = BTreeMap<u32, String>;
@@ -64,7 +64,7 @@ pub(crate) trait Offload: Send + 'static {
     ///
     /// # Errors
     /// Fails if the kernel does not take a change; some may have been made.
-    fn update_peers(&mut self, tunnel: &Tunnel, steps: &Steps) -> Result<(), Self::Error>;
+    fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), Self::Error>;
 
     /// Number of datagrams that it has sent to a peer.
     fn sent(&self, peer: PeerIndex) -> u64;
@@ -96,7 +96,7 @@ impl Offload for NoOffload {
         match *self {}
     }
 
-    fn update_peers(&mut self, _: &Tunnel, _: &Steps) -> Result<(), Error> {
+    fn update_peers(&mut self, _: &Tunnel, _: &TableDelta) -> Result<(), Error> {
         match *self {}
     }
 

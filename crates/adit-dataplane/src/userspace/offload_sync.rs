@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use adit_linux::error::Error;
 use adit_linux::netlink::Netlink;
-use adit_tunnel::{Instant, PeerIndex, Steps, Tunnel};
+use adit_tunnel::{Instant, PeerIndex, TableDelta, Tunnel};
 
 use super::interface_receivers::InterfaceReceivers;
 use super::offload::{Interfaces, NextHop, Offload};
@@ -96,7 +96,7 @@ impl<O: Offload> OffloadSync<O> {
         netlink: &mut Netlink,
         tunnel: &Tunnel,
         underlay: Ipv4Addr,
-        steps: &Steps,
+        steps: &TableDelta,
     ) -> Result<(), String> {
         self.offload.update_peers(tunnel, steps).map_err(|error| error.to_string())?;
         if steps.added.is_empty() {

@@ -1,7 +1,7 @@
 //! What the userspace plane asks of an offload, and when. A fake records the calls.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use adit_linux::error::Error;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, Route, RouteKind, RouteLookup};
 use adit_linux::netns::NetNs;
 use adit_linux::tun::{Tun, TunOptions};
-use adit_tunnel::{Amendment, PeerConfig, PeerIndex, Steps, Tunnel};
+use adit_tunnel::{Peer, PeerIndex, TableDelta, Tunnel};
 
 use super::offload::{Interfaces, NextHop, Offload};
 use super::offload_sync::{MAX_PRERESOLVED, first_distinct, set_next_hops};
@@ -97,7 +97,7 @@ impl Offload for FakeOffload {
         if self.refuses_next_hop_of == Some(peer) { Err(refused()) } else { Ok(()) }
     }
 
-    fn update_peers(&mut self, _: &Tunnel, steps: &Steps) -> Result<(), Error> {
+    fn update_peers(&mut self, _: &Tunnel, steps: &TableDelta) -> Result<(), Error> {
         self.record(Call::UpdatePeers(steps.added.iter().map(|(_, address)| *address).collect()));
         Ok(())
     }
@@ -112,11 +112,7 @@ fn tunnel() -> Tunnel {
 }
 
 fn addresses(tunnel: &Tunnel) -> Vec<(PeerIndex, Ipv4Addr)> {
-    let peers = tunnel.peers().map(|(peer, config)| match config.underlay {
-        IpAddr::V4(address) => (peer, address),
-        IpAddr::V6(_) => panic!("the fixtures have IPv4 peers"),
-    });
-    peers.collect()
+    tunnel.peers().map(|(index, peer)| (index, peer.underlay)).collect()
 }
 
 /// An underlay of two links, Ethernet and not, with a route to each peer by the given link.
@@ -301,16 +297,18 @@ fn an_interface_that_a_route_moves_to_is_served() {
 #[test(root)]
 fn a_new_peer_gets_a_next_hop_when_the_offload_knows_it() {
     let tunnel = tunnel();
-    let new = PeerConfig {
-        name: "new".to_owned(),
-        underlay: D.into(),
+    let new = Peer {
+        name: "new".parse().expect("a name"),
+        underlay: D,
         networks: vec!["198.18.0.0/24".parse().expect("a network")],
     };
-    let amendment = Amendment { removed: vec![], set: vec![new] };
+    let mut peers = tunnel.config().peers.clone();
+    peers.insert(new).expect("no conflict");
+    let delta = tunnel.config().peers.delta_to(&peers);
     let bed = Bed::new(&tunnel);
     let offload = FakeOffload::default();
     let mut plane = bed.start(tunnel, offload.clone()).expect("it starts");
-    let (with_new, steps) = plane.tunnel().amended(&amendment).expect("it is valid");
+    let (with_new, steps) = plane.tunnel().with_peers(&delta).expect("it is valid");
     let (peer, _) = steps.added[0];
     plane.update_peers(Arc::new(with_new), &steps).expect("there is room");
     let calls = offload.calls();

@@ -11,7 +11,7 @@ use adit_linux::sockets::poll::Waker;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::tun::{Tun, TunQueue};
-use adit_tunnel::{Counters, Instant, Steps, Totals, Tunnel};
+use adit_tunnel::{Counters, Instant, TableDelta, Totals, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::catch_all::CatchAllReceiver;
@@ -219,7 +219,7 @@ impl DataPlane for UserspacePlane {
         self.tunnel.load_full()
     }
 
-    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &Steps) -> Result<(), String> {
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, steps: &TableDelta) -> Result<(), String> {
         if !self.capacity.holds(&tunnel, steps) {
             return Err("it has no room for more peers or networks".to_owned());
         }
@@ -229,7 +229,7 @@ impl DataPlane for UserspacePlane {
     fn totals(&self) -> Totals {
         let running = self.receivers.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut totals = Totals::sum(self.counters.iter().chain(&running.counters).map(AsRef::as_ref));
-        totals.peers.truncate(self.tunnel.load().places());
+        totals.peers.truncate(self.tunnel.load().peer_slots());
         totals
     }
 

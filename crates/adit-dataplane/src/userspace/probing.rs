@@ -58,7 +58,7 @@ impl Probing {
 
     /// When to call [`Probing::advance`] next, if nothing arrives before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.prober.next_deadline()
+        self.prober.poll_timeout()
     }
 
     /// Handles the ICMP errors that have arrived.
@@ -66,7 +66,7 @@ impl Probing {
         for _ in 0..BATCH {
             let Ok(len) = self.icmp.recv(buffer) else { break };
             let Some(packet) = buffer.get(..len) else { break };
-            let outcome = self.prober.on_icmp(tunnel, packet, now, &self.counters);
+            let outcome = self.prober.handle_icmp(tunnel, packet, now, &self.counters);
             self.relay(&outcome, packet);
         }
         let overflowed = self.icmp.dropped();
@@ -80,20 +80,20 @@ impl Probing {
     /// Sends the probes that are due, and relays errors that a probe has confirmed. `offloaded`
     /// says how many datagrams an offload has sent to a peer.
     pub(super) fn advance(&mut self, tunnel: &Tunnel, offloaded: impl Fn(PeerIndex) -> u64, now: Instant) {
-        if self.prober.next_deadline().is_some_and(|deadline| deadline <= now) {
+        if self.prober.poll_timeout().is_some_and(|deadline| deadline <= now) {
             let senders = &self.senders;
             let sent = |peer: PeerIndex| {
                 let by_userspace: u64 = senders.iter().map(|counters| counters.sent(peer)).sum();
                 by_userspace + offloaded(peer)
             };
-            self.prober.advance(tunnel, now, &self.counters, sent);
+            self.prober.handle_timeout(tunnel, now, &self.counters, sent);
         }
-        while let Some(message) = self.prober.take_proven() {
-            let outcome = tunnel.on_proven_icmp(&message, now, &self.counters);
+        while let Some(message) = self.prober.poll_confirmed() {
+            let outcome = tunnel.on_confirmed_icmp(&message, now, &self.counters);
             self.relay(&outcome, &message);
         }
         while let Some(frame) = self.raw.frame().get_mut(LINK_HEADER..) {
-            let Some(len) = self.prober.transmit(tunnel, &self.counters, frame) else { break };
+            let Some(len) = self.prober.poll_transmit(tunnel, &self.counters, frame) else { break };
             self.raw.commit(len, None);
         }
         self.raw.flush();

@@ -4,7 +4,7 @@
 //! kernel does not know. Where `tunnel4` is loaded (by `ipip` or `sit`) the kernel knows protocol
 //! 4, and only a rule of nf_tables helps.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_linux::nftables::Tunnel4DropRule;
 use adit_tunnel::Tunnel;
@@ -36,13 +36,7 @@ impl Tunnel4State {
         if !Tunnel4DropRule::is_needed() {
             return;
         }
-        let peers: Vec<Ipv4Addr> = tunnel
-            .peers()
-            .filter_map(|(_, peer)| match peer.underlay {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            })
-            .collect();
+        let peers: Vec<Ipv4Addr> = tunnel.peers().map(|(_, peer)| peer.underlay).collect();
         *self = match Tunnel4DropRule::start(table, underlay, &peers) {
             Ok(rule) => Self::Silenced { _rule: rule },
             Err(error) => {

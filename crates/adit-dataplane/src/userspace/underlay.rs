@@ -1,7 +1,7 @@
 //! The underlay as the kernel knows it now: its interfaces, and the route to each peer.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_linux::error::Error;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind, RouteLookup};
@@ -12,11 +12,7 @@ pub(super) type PeerAddress = (PeerIndex, Ipv4Addr);
 
 /// All peers of a tunnel that have an IPv4 address.
 pub(super) fn all_peers(tunnel: &Tunnel) -> Vec<PeerAddress> {
-    let peers = tunnel.peers().filter_map(|(peer, config)| match config.underlay {
-        IpAddr::V4(address) => Some((peer, address)),
-        IpAddr::V6(_) => None,
-    });
-    peers.collect()
+    tunnel.peers().map(|(index, peer)| (index, peer.underlay)).collect()
 }
 
 /// See the module.

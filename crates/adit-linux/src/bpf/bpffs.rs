@@ -1,4 +1,4 @@
-//! The file system that keeps BPF objects alive when the process that made them is gone.
+//! The BPF file system, which keeps eBPF objects alive after the process that created them.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -14,17 +14,17 @@ const MOUNT: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const MAGIC: i64 = 0xcafe_4a11;
 
-/// Where it is mounted; mounts it where nobody has yet.
+/// Returns the path of the BPF file system. Mounts it if it is not mounted.
 ///
 /// # Errors
-/// It is not mounted, and we may not, or the kernel has none.
+/// It is not mounted and cannot be: a right is missing, or the kernel does not have it.
 pub fn root() -> Result<PathBuf> {
     let own = Path::new(MOUNT);
     if is_bpffs(own) {
         return Ok(own.to_owned());
     }
-    if let Some(machines) = MACHINES.get_or_init(of_the_machine) {
-        return Ok(PathBuf::from(format!("/proc/self/fd/{}", machines.as_raw_fd())));
+    if let Some(directory) = HOST_BPFFS.get_or_init(open_host_bpffs) {
+        return Ok(PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())));
     }
     mount(Some("bpf"), own, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|errno| {
         Error::new(format!("cannot mount the BPF file system on {MOUNT}"), errno.into())
@@ -33,16 +33,18 @@ pub fn root() -> Result<PathBuf> {
     Ok(own.to_owned())
 }
 
-/// Held open: to look into the first process takes rights that are given up later.
-static MACHINES: OnceLock<Option<File>> = OnceLock::new();
+/// The BPF file system of the host. It stays open, because opening it takes rights that are dropped
+/// later.
+static HOST_BPFFS: OnceLock<Option<File>> = OnceLock::new();
 
-/// Under `ip netns exec`, `/sys` is another: pins there would go with the process. The first process sees the
-/// machine's own.
-fn of_the_machine() -> Option<File> {
-    let place = Path::new("/proc/1/root").join(MOUNT.trim_start_matches('/'));
-    is_bpffs(&place).then(|| File::open(place).ok())?
+/// Opens the BPF file system of the first process.
+///
+/// `ip netns exec` mounts another `/sys`. Pins in it would vanish with the process.
+fn open_host_bpffs() -> Option<File> {
+    let path = Path::new("/proc/1/root").join(MOUNT.trim_start_matches('/'));
+    is_bpffs(&path).then(|| File::open(path).ok())?
 }
 
-fn is_bpffs(place: &Path) -> bool {
-    statfs(place).is_ok_and(|found| found.filesystem_type() == FsType(MAGIC))
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == FsType(MAGIC))
 }

@@ -1,4 +1,4 @@
-//! The BPF file system and the TCX hooks of an interface.
+//! The BPF file system, and the eBPF programs at the TCX hooks of an interface.
 
 pub mod bpffs;
 pub mod tcx;

@@ -1,5 +1,6 @@
-//! Which programs stand at an interface's TCX hooks (Linux 6.6). Asked by their numbers alone: to turn a number into a
-//! program takes CAP_SYS_ADMIN, which a daemon has not got.
+//! The eBPF programs at the TCX hooks of an interface (Linux 6.6), by their numbers.
+//!
+//! Opening a program by its number takes CAP_SYS_ADMIN, which the daemon does not have.
 
 use std::io;
 use std::mem::size_of;
@@ -11,10 +12,10 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
 
-/// More than anybody puts there: the kernel takes 64.
-const MOST: usize = 64;
+/// The most programs that the kernel attaches to a hook.
+const MAX_PROGRAMS: usize = 64;
 
-/// The part of `union bpf_attr` that the query is about, as of Linux 6.6.
+/// The part of `union bpf_attr` for BPF_PROG_QUERY, as of Linux 6.6.
 #[repr(C)]
 #[derive(Default)]
 struct Query {
@@ -31,26 +32,26 @@ struct Query {
     revision: u64,
 }
 
-/// The numbers of the programs that see what leaves by an interface (`egress`), or what comes in, in the calling
-/// thread's network namespace.
+/// Returns the numbers of the programs at an interface's egress hook, or at its ingress hook if
+/// `egress` is false, in the calling thread's network namespace.
 ///
 /// # Errors
-/// No such interface; a kernel without TCX; no CAP_NET_ADMIN.
+/// There is no such interface, the kernel has no TCX, or CAP_NET_ADMIN is missing.
 pub fn programs(index: u32, egress: bool) -> Result<Vec<u32>> {
-    let mut ids = [0u32; MOST];
+    let mut ids = [0u32; MAX_PROGRAMS];
     let mut query = Query {
         target_ifindex: index,
         attach_type: if egress { BPF_TCX_EGRESS } else { BPF_TCX_INGRESS },
         prog_ids: ids.as_mut_ptr() as u64,
-        count: MOST as u32,
+        count: MAX_PROGRAMS as u32,
         ..Query::default()
     };
-    // SAFETY: the kernel reads and writes a `union bpf_attr` of the size given, and at most `count` numbers behind
-    // `prog_ids`; both outlive the call.
+    // SAFETY: the kernel reads and writes a `union bpf_attr` of the size given, and writes at most
+    // `count` numbers to `prog_ids`; both outlive the call.
     let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut query, size_of::<Query>()) };
     if done < 0 {
-        let what = format!("cannot ask what is attached to interface {index}");
+        let what = format!("cannot list the eBPF programs at the TCX hooks of interface {index}");
         return Err(Error::new(what, io::Error::last_os_error()).needing("CAP_NET_ADMIN"));
     }
-    Ok(ids[..MOST.min(query.count as usize)].to_vec())
+    Ok(ids[..MAX_PROGRAMS.min(query.count as usize)].to_vec())
 }

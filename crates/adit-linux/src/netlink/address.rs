@@ -15,18 +15,18 @@ use crate::error::Result;
 pub struct Address {
     /// The interface.
     pub index: u32,
-    /// The address, with the length of its network's prefix.
+    /// The address and the prefix length of its network.
     pub prefix: Ipv4Net,
-    /// Its name, usually the interface's.
+    /// Its label, usually the name of the interface.
     pub label: Option<String>,
-    /// Whether the world can send to it, as far as the machine knows: its scope is neither the link nor the host.
+    /// True if its scope is global: neither the link nor the host.
     pub is_global: bool,
-    /// Whether it is not the first one that the interface has of its network.
+    /// True if the interface has another address, the primary one, in the same network.
     pub is_secondary: bool,
 }
 
 impl Netlink {
-    /// All addresses, or those of one interface.
+    /// Lists all addresses, or those of one interface.
     ///
     /// # Errors
     /// There is no such interface.
@@ -46,21 +46,22 @@ impl Netlink {
         Ok(all.filter(|address| index.is_none_or(|index| index == address.index)).collect())
     }
 
-    /// Gives an address to an interface; while that is up, the kernel adds the route to the
+    /// Adds an address to an interface. While the interface is up, the kernel has a route to the
     /// address's network.
     ///
     /// # Errors
-    /// It has it already, there is no such interface, no CAP_NET_ADMIN.
+    /// The interface has the address already (`EEXIST`) or does not exist, or CAP_NET_ADMIN is
+    /// missing.
     pub fn add_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()> {
         let message = RouteNetlinkMessage::NewAddress(about(index, prefix));
         let what = || format!("cannot add the address {prefix} to interface {index}");
         self.socket.request(message, NLM_F_CREATE | NLM_F_EXCL, what).map(drop)
     }
 
-    /// Takes an address from an interface.
+    /// Removes an address from an interface.
     ///
     /// # Errors
-    /// It does not have it, no CAP_NET_ADMIN.
+    /// The interface does not have the address (`EADDRNOTAVAIL`), or CAP_NET_ADMIN is missing.
     pub fn delete_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()> {
         let message = RouteNetlinkMessage::DelAddress(about(index, prefix));
         let what = || format!("cannot remove the address {prefix} from interface {index}");
@@ -79,7 +80,7 @@ fn about(index: u32, prefix: Ipv4Net) -> AddressMessage {
         address if address.is_link_local() => AddressScope::Link,
         _ => AddressScope::Universe,
     };
-    // Both, as for every interface that is not point-to-point with another address at its far end.
+    // Both are equal on every interface that has no other address at its far end.
     message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
     if prefix.prefix_len() < 31 {
         message.attributes.push(AddressAttribute::Broadcast(prefix.broadcast()));
@@ -87,7 +88,7 @@ fn about(index: u32, prefix: Ipv4Net) -> AddressMessage {
     message
 }
 
-/// `None` for an IPv6 address.
+/// Returns `None` for an IPv6 address.
 pub(super) fn of_message(message: AddressMessage) -> Option<Address> {
     let mut local = None;
     let mut label = None;

@@ -1,4 +1,4 @@
-//! Many requests in one system call.
+//! Batches: many requests in one system call.
 
 use std::io;
 
@@ -9,27 +9,28 @@ use super::datagram::messages;
 use super::socket::{Socket, decode, kernel_text, refused};
 use crate::error::{Error, Result};
 
-/// Requests in one call. As many answers have to find room in the socket: the kernel takes some 800 bytes
-/// of it for each, and gives us 400 KiB where `net.core.rmem_max` is as Linux sets it.
-const BATCH: usize = 256;
-const ROOM: usize = 1 << 20;
+/// The most requests in one call. The answers to all of them must fit in the socket's buffer: the
+/// kernel uses about 800 bytes for each, and allows 400 KiB with the default `net.core.rmem_max`.
+const MAX_BATCH: usize = 256;
+/// Bytes asked for the socket's buffer.
+const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// What a request of a batch was answered; nothing where that is the sign of success, and where it is
-/// something that the decoder does not know.
+/// The answer to one request. It is empty if success has no answer, or if the decoder does not know
+/// the answer.
 type Answer = Result<Option<RouteNetlinkMessage>>;
 
-/// Whether the kernel answers a request that it has granted.
+/// How the kernel answers a request that succeeds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Granted {
-    /// With what was asked for.
+enum Success {
+    /// With the object that was asked for.
     Answered,
-    /// Not unless told to.
+    /// Not at all, unless an acknowledgement is requested.
     Silent,
 }
 
 impl Socket {
-    /// Changes something by each of `items`, up to the first batch in which something is refused; of that
-    /// batch the others are done. `what` reads "cannot ...".
+    /// Sends a request for each of `items`. Stops after the first batch in which the kernel refuses
+    /// one; the other requests of that batch are done. `what` reads "cannot ...".
     pub(super) fn change_all<T>(
         &mut self,
         items: &[T],
@@ -38,14 +39,14 @@ impl Socket {
         what: impl Fn(&T) -> String,
     ) -> Result<()> {
         self.make_room(items.len());
-        for batch in items.chunks(BATCH) {
-            let answers = self.exchange(batch, flags, Granted::Silent, &request, &what)?;
+        for batch in items.chunks(MAX_BATCH) {
+            let answers = self.exchange(batch, flags, Success::Silent, &request, &what)?;
             answers.into_iter().try_for_each(|answer| answer.map(drop))?;
         }
         Ok(())
     }
 
-    /// Looks each of `items` up, and returns what `found` makes of the answers, in their order.
+    /// Looks up each of `items`, and returns the results of `found` for the answers, in order.
     pub(super) fn ask_all<T, U>(
         &mut self,
         items: &[T],
@@ -55,28 +56,28 @@ impl Socket {
     ) -> Result<Vec<Result<U>>> {
         self.make_room(items.len());
         let mut all = Vec::with_capacity(items.len());
-        for batch in items.chunks(BATCH) {
-            let answers = self.exchange(batch, 0, Granted::Answered, &request, &what)?;
+        for batch in items.chunks(MAX_BATCH) {
+            let answers = self.exchange(batch, 0, Success::Answered, &request, &what)?;
             let answers = batch.iter().zip(answers);
             all.extend(answers.map(|(item, answer)| answer.and_then(|answer| found(item, answer))));
         }
         Ok(all)
     }
 
-    /// Room for the answers. Less than was asked for is no failure: see [`Socket::exchange`].
+    /// Makes room for the answers. If there is too little, [`Socket::exchange`] repeats requests.
     fn make_room(&self, requests: usize) {
         if requests > 1 {
-            let _ = self.set_receive_buffer(ROOM);
+            let _ = self.set_receive_buffer(RECEIVE_BUFFER);
         }
     }
 
-    /// Sends the requests of one batch together and returns what each was answered. Where answers found no
-    /// room they are sent again, one by one: so nothing may be sent that cannot be repeated.
+    /// Sends the requests of one batch together and returns the answer to each. If answers were
+    /// lost for lack of room, it sends all again one by one, so a request must be repeatable.
     fn exchange<T>(
         &mut self,
         batch: &[T],
         flags: u16,
-        granted: Granted,
+        success: Success,
         request: &impl Fn(&T) -> RouteNetlinkMessage,
         what: &impl Fn(&T) -> String,
     ) -> Result<Vec<Answer>> {
@@ -85,8 +86,8 @@ impl Socket {
         let last = batch.len() - 1;
         let mut bytes = Vec::new();
         for (index, item) in batch.iter().enumerate() {
-            // Requests are worked through in their order: the last one's answer is the end of the batch.
-            let ack = if granted == Granted::Silent && index == last { NLM_F_ACK } else { 0 };
+            // The kernel processes requests in order, so the last one's answer ends the batch.
+            let ack = if success == Success::Silent && index == last { NLM_F_ACK } else { 0 };
             self.append(&mut bytes, request(item), NLM_F_REQUEST | flags | ack);
         }
         self.socket.send(&bytes, 0).map_err(|error| Error::new(what(first_item), error))?;
@@ -101,13 +102,13 @@ impl Socket {
         }
     }
 
-    /// Empties the socket. The kernel does not tell of another answer that is lost before that is done.
+    /// Empties the socket. Until then the kernel does not report another lost answer.
     fn discard(&mut self) {
         while self.receive(libc::MSG_DONTWAIT).map_or_else(|error| is_overrun(&error), |_| true) {}
     }
 
-    /// Receives up to the answer to the last request of a batch. The error is `ENOBUFS` when there was no
-    /// room for all.
+    /// Receives up to the answer to the last request of a batch. The error is `ENOBUFS` if answers
+    /// were lost for lack of room.
     fn answers<T>(
         &mut self,
         first: u32,
@@ -119,7 +120,7 @@ impl Socket {
             let len = self.receive(0)?;
             for raw in messages(&self.buffer[..len]) {
                 let index = raw.sequence_number().wrapping_sub(first) as usize;
-                // What is left of a request before these.
+                // An answer to an earlier request.
                 let Some(item) = batch.get(index) else { continue };
                 if let Some(message) = decode(raw.into_inner()) {
                     answers[index] = match message.payload {
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
     use crate::netns::NetNs;
 
-    /// Looks a neighbour up that is not there: each is refused.
+    /// Looks up a neighbour that does not exist: the kernel refuses each.
     fn request(number: &u8) -> RouteNetlinkMessage {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Inet;
@@ -162,11 +163,11 @@ mod tests {
     }
 
     #[test(root)]
-    fn answers_that_find_no_room_are_asked_for_again() {
+    fn lost_answers_are_requested_again() {
         let mut socket = NetNs::fresh().unwrap().run(|| Socket::open(&[])).unwrap().unwrap();
         let numbers: Vec<u8> = (0..=255).collect();
         let what = |number: &u8| format!("cannot look up neighbour {number}");
-        // The kernel's least: a few answers fill it.
+        // The kernel's minimum: a few answers fill it.
         socket.set_receive_buffer(1).unwrap();
         let mut bytes = Vec::new();
         for number in &numbers {
@@ -178,8 +179,8 @@ mod tests {
         assert!(is_overrun(&lost), "{lost}");
         socket.discard();
 
-        for granted in [Granted::Answered, Granted::Silent] {
-            let answers = socket.exchange(&numbers, 0, granted, &request, &what).unwrap();
+        for success in [Success::Answered, Success::Silent] {
+            let answers = socket.exchange(&numbers, 0, success, &request, &what).unwrap();
             assert_eq!(answers.len(), numbers.len());
             for (number, answer) in numbers.iter().zip(answers) {
                 let error = answer.unwrap_err();

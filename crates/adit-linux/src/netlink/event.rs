@@ -69,8 +69,8 @@ pub enum Event {
     Overrun,
 }
 
-/// A subscription to changes. Subscribe first and read the state after it; then no change in between
-/// is missed.
+/// A subscription to changes. Subscribe first and read the state after it; then no change in
+/// between is missed.
 #[derive(Debug)]
 pub struct Events {
     socket: Socket,

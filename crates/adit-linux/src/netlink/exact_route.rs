@@ -1,4 +1,7 @@
-//! Whether there is a route to exactly some networks, without a listing of all routes.
+//! Lookup of the routes to exactly given networks.
+//!
+//! Listing all routes costs too much on a router with many. The kernel is asked for the longest
+//! match of each network instead, and where that cannot decide, the caller lists.
 
 use ipnet::Ipv4Net;
 use netlink_packet_route::route::RouteFlags;
@@ -13,10 +16,12 @@ use crate::error::Result;
 const USUAL_TABLES: std::ops::RangeInclusive<u32> = 253..=255;
 
 impl Netlink {
-    /// The routes of the main table to exactly these networks; `None`: only [`Netlink::routes`] can tell. The kernel
-    /// is asked for the longest route that matches the network's first address; that a longer one hides one to the
-    /// network, or a rule asks another table first, is where it cannot tell. Of several to one network the one
-    /// with the lowest metric is told.
+    /// Returns the routes of the main table to exactly these networks, or `None` if only
+    /// [`Netlink::routes`] can tell.
+    ///
+    /// The kernel looks up the longest route that matches each network's first address. This does
+    /// not decide if a longer route hides the network's own, or if a rule selects another table. Of
+    /// several routes to one network it returns the one with the lowest metric.
     ///
     /// # Errors
     /// The kernel cannot be asked.
@@ -47,7 +52,7 @@ impl Netlink {
             .map(|found| found.into_iter().flatten().collect()))
     }
 
-    /// Whether a route is looked for in the usual three tables and nowhere else.
+    /// Returns true if the rules select the three usual tables and no others.
     fn has_usual_rules(&mut self) -> Result<bool> {
         let mut message = RuleMessage::default();
         message.header.family = AddressFamily::Inet;
@@ -55,7 +60,7 @@ impl Netlink {
             RouteNetlinkMessage::NewRule(rule) => Some(is_usual(&rule)),
             _ => None,
         };
-        let what = || "cannot list the rules".to_owned();
+        let what = || "cannot list the routing rules".to_owned();
         let rules = self.socket.dump_of(&RouteNetlinkMessage::GetRule(message), rule, what)?;
         Ok(rules.into_iter().all(|is_usual| is_usual))
     }
@@ -74,7 +79,8 @@ fn is_usual(rule: &RuleMessage) -> bool {
         })
 }
 
-/// What the longest match says of a route to `network` itself; the outer `None`: nothing.
+/// Returns the route to `network` itself, given the longest match. The outer `None` means that the
+/// match does not decide.
 fn exact(network: Ipv4Net, found: Result<Option<Route>>) -> Option<Option<Route>> {
     match found {
         Err(error) if error.errno() == Some(libc::ENETUNREACH) => Some(None),
@@ -95,7 +101,7 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn only_a_match_that_is_not_longer_tells() {
+    fn only_a_match_that_is_not_longer_decides() {
         let network: Ipv4Net = "10.2.0.0/16".parse().unwrap();
         let route =
             |destination: &str| Route { destination: destination.parse().unwrap(), ..Route::default() };
@@ -103,10 +109,10 @@ mod tests {
         assert_eq!(told(route("0.0.0.0/0")), Some(None));
         assert_eq!(told(route("10.2.0.0/15")), Some(None));
         assert_eq!(told(route("10.2.0.0/16")), Some(Some(route("10.2.0.0/16"))));
-        assert_eq!(told(route("10.2.0.0/24")), None, "one to the network may be behind it");
-        assert_eq!(told(Route { table: 255, ..route("10.2.0.0/16") }), None, "one may be in the main table");
+        assert_eq!(told(route("10.2.0.0/24")), None, "it may hide a route to the network");
+        assert_eq!(told(Route { table: 255, ..route("10.2.0.0/16") }), None, "the main table may have one");
         let refused = |errno| exact(network, Err(Error::from_errno("no", errno)));
         assert_eq!(refused(libc::ENETUNREACH), Some(None));
-        assert_eq!(refused(libc::EACCES), None, "a route that prohibits");
+        assert_eq!(refused(libc::EACCES), None, "a prohibiting route may hide one");
     }
 }

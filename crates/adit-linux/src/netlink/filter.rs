@@ -1,4 +1,4 @@
-//! Filters of the clsact qdisc that are BPF programs (tc-bpf(8)).
+//! The eBPF programs among the filters of a clsact qdisc (tc-bpf(8)).
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcFilterBpf, TcFilterBpfOption, TcMessage, TcOption};
@@ -10,23 +10,23 @@ use crate::error::Result;
 const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
 
-/// A program that is a filter.
+/// A filter that is an eBPF program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BpfFilter {
-    /// What tells it apart from others of the same priority.
+    /// Its handle, which is unique among filters of the same priority.
     pub handle: u32,
-    /// Where it stands among others: the lowest first.
+    /// Its priority: filters with a lower number run first.
     pub priority: u16,
-    /// The program's number.
+    /// The number of the program.
     pub program: u32,
 }
 
 impl Netlink {
-    /// The programs among the filters for what leaves by an interface (`egress`), or for what comes in. None where
-    /// there is no such qdisc.
+    /// Lists the programs among an interface's filters for egress, or for ingress if `egress` is
+    /// false. Without a clsact qdisc the list is empty.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses to list the filters.
     pub fn bpf_filters(&mut self, index: u32, egress: bool) -> Result<Vec<BpfFilter>> {
         let mut message = TcMessage::with_index(index.cast_signed());
         message.header.parent = if egress { EGRESS } else { INGRESS }.into();

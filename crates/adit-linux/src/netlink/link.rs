@@ -1,4 +1,4 @@
-//! Links: network interfaces.
+//! Network interfaces, which netlink calls links.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -9,71 +9,72 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Ipip, Netlink};
+use super::Netlink;
+use super::ipip::Ipip;
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
-/// A network interface, as it was when it was asked for.
+/// The state of a network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Its number, unique in its network namespace while it exists.
     pub index: u32,
     /// Its name, 1 to 15 bytes.
     pub name: String,
-    /// The longest datagram it carries, in bytes.
+    /// Its MTU, in bytes.
     pub mtu: u32,
-    /// Whether the administrator wants it up (`IFF_UP`).
+    /// True if it is administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether it carries what is sent to it: the administrator wants it up, so does what is
-    /// below (a cable or the other end, `IFF_LOWER_UP`), and the kernel has acted on that
-    /// (`IFF_RUNNING`). Until it has, which takes a moment, it drops everything.
+    /// True if it carries traffic: it is administratively up, what is below it is up (a cable or
+    /// the other end, `IFF_LOWER_UP`), and the kernel has processed that (`IFF_RUNNING`). Until
+    /// then, which takes a moment, it drops everything.
     pub running: bool,
-    /// Its link-layer address, if that is an Ethernet's.
+    /// Its link-layer address, if that is an Ethernet address.
     pub mac: Option<[u8; 6]>,
-    /// What its maker noted about it.
+    /// Its alias, a text that the creator can set.
     pub alias: Option<String>,
-    /// The driver's kind for virtual ones: `veth`, `tun`, `ipip`.
+    /// The kind of a virtual interface: `veth`, `tun`, `ipip`.
     pub kind: Option<String>,
-    /// The interface it is a port of: a bridge, a VRF.
+    /// The number of the interface it is a port of: a bridge or a VRF.
     pub master: Option<u32>,
-    /// Of a VRF the table of its routes.
+    /// For a VRF, its routing table.
     pub vrf_table: Option<u32>,
-    /// How it tunnels, if it is of the ipip driver.
+    /// For an interface of the ipip driver, how it tunnels.
     pub ipip: Option<Ipip>,
-    /// What frames it carries.
+    /// Its link layer.
     pub hardware: LinkLayer,
-    /// All flags of `netdevice(7)`, `IFF_*`.
+    /// All its flags (`IFF_*` of netdevice(7)).
     pub flags: u32,
 }
 
-/// What frames a link carries (`ARPHRD_*`).
+/// The link layer of an interface (`ARPHRD_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkLayer {
     /// Ethernet.
     Ethernet,
     /// The loopback interface.
     Loopback,
-    /// Bare datagrams, as a TUN device.
+    /// None: the interface carries bare datagrams, as a TUN device does.
     None,
-    /// Another, by its number.
+    /// Another one, by its number.
     Other(u16),
 }
 
 impl Netlink {
-    /// All interfaces.
+    /// Lists all interfaces.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses to list them.
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let message = RouteNetlinkMessage::GetLink(without_statistics(LinkMessage::default()));
         let answers = self.socket.dump(&message, || "cannot list the interfaces".to_owned())?;
         Ok(answers.into_iter().filter_map(in_answer).collect())
     }
 
-    /// The interface of that name, if there is one.
+    /// Returns the interface of that name, if there is one.
     ///
     /// # Errors
-    /// The name is not one; what the kernel says.
+    /// The name is invalid, or the kernel refuses to look it up.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>> {
         check_name(name)?;
         let mut message = LinkMessage::default();
@@ -81,10 +82,10 @@ impl Netlink {
         self.get_link(message, || format!("cannot look up the interface {name}"))
     }
 
-    /// The interface of that number, if there is one.
+    /// Returns the interface of that number, if there is one.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses to look it up.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>> {
         self.get_link(about(index), || format!("cannot look up interface {index}"))
     }
@@ -97,11 +98,12 @@ impl Netlink {
         }
     }
 
-    /// Makes a pair of Ethernets that are each other's other end: `name` here, `peer_name` in
-    /// `peer_ns`. Both are down. Returns the index of the one here.
+    /// Creates a veth pair: `name` in this namespace and `peer_name` in `peer_ns`. Both are down.
+    /// Returns the number of the interface in this namespace.
     ///
     /// # Errors
-    /// A name is taken, no CAP_NET_ADMIN in either namespace.
+    /// A name is taken (`EEXIST`), the kernel has no veth driver, or CAP_NET_ADMIN is missing in
+    /// one of the namespaces.
     pub fn add_veth(&mut self, name: &str, peer_name: &str, peer_ns: &NetNs) -> Result<u32> {
         check_name(name)?;
         check_name(peer_name)?;
@@ -124,19 +126,20 @@ impl Netlink {
             },
         )?;
         let made = self.link(name)?;
-        made.map(|link| link.index)
-            .ok_or_else(|| Error::from_errno(what(), libc::ENODEV).with_hint("it vanished at once"))
+        made.map(|link| link.index).ok_or_else(|| {
+            Error::from_errno(what(), libc::ENODEV).with_hint("another program removed it: try again")
+        })
     }
 
-    /// Wants the interface up.
+    /// Sets the interface up.
     ///
     /// # Errors
-    /// There is none of that number, no CAP_NET_ADMIN.
+    /// There is none of that number (`ENODEV`), or CAP_NET_ADMIN is missing.
     pub fn set_up(&mut self, index: u32) -> Result<()> {
         self.set_flag(index, LinkFlags::Up, "up")
     }
 
-    /// Takes the interface down; the kernel removes its routes.
+    /// Sets the interface down. The kernel removes its routes.
     ///
     /// # Errors
     /// As [`Self::set_up`].
@@ -151,25 +154,25 @@ impl Netlink {
         self.set_link(message, || format!("cannot set interface {index} {word}"))
     }
 
-    /// Sets the longest datagram, in bytes.
+    /// Sets the MTU, in bytes.
     ///
     /// # Errors
-    /// Out of the driver's range, or as [`Self::set_up`].
+    /// The MTU is out of the driver's range, or as [`Self::set_up`].
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
         let what = || format!("cannot set the MTU of interface {index} to {mtu}");
         self.set_attribute(index, LinkAttribute::Mtu(mtu), what)
     }
 
-    /// Notes something about the interface, at most 255 bytes.
+    /// Sets the alias, at most 255 bytes.
     ///
     /// # Errors
-    /// Too long, or as [`Self::set_up`].
+    /// The alias is too long, or as [`Self::set_up`].
     pub fn set_alias(&mut self, index: u32, alias: &str) -> Result<()> {
         let what = || format!("cannot set the alias of interface {index}");
         self.set_attribute(index, LinkAttribute::IfAlias(alias.to_owned()), what)
     }
 
-    /// Makes the interface a port of the bridge (or other such device) `master`, or of none.
+    /// Makes the interface a port of `master`, a bridge or a VRF, or of none.
     ///
     /// # Errors
     /// As [`Self::set_up`].
@@ -178,7 +181,7 @@ impl Netlink {
         self.set_attribute(index, LinkAttribute::Controller(master.unwrap_or(0)), what)
     }
 
-    /// Sets how many packets may wait to be sent; for a TUN device, to be read.
+    /// Sets the length of the transmit queue in packets. For a TUN device they wait to be read.
     ///
     /// # Errors
     /// As [`Self::set_up`].
@@ -187,20 +190,20 @@ impl Netlink {
         self.set_attribute(index, LinkAttribute::TxQueueLen(packets), what)
     }
 
-    /// Gives the interface another name.
+    /// Renames the interface.
     ///
     /// # Errors
-    /// The name is taken or not one, or as [`Self::set_up`].
+    /// The name is taken (`EEXIST`) or invalid, or as [`Self::set_up`].
     pub fn rename(&mut self, index: u32, name: &str) -> Result<()> {
         check_name(name)?;
         let what = || format!("cannot rename interface {index} to {name}");
         self.set_attribute(index, LinkAttribute::IfName(name.to_owned()), what)
     }
 
-    /// Removes the interface, and with it its addresses and routes; of a veth both ends.
+    /// Removes the interface with its addresses and routes. A veth goes with its other end.
     ///
     /// # Errors
-    /// Not a virtual one, or as [`Self::set_up`].
+    /// The interface is not virtual, or as [`Self::set_up`].
     pub fn delete_link(&mut self, index: u32) -> Result<()> {
         let what = || format!("cannot remove interface {index}");
         self.socket.request(RouteNetlinkMessage::DelLink(about(index)), 0, what).map(drop)
@@ -218,19 +221,19 @@ impl Netlink {
     }
 
     fn set_link(&mut self, message: LinkMessage, what: impl Fn() -> String) -> Result<()> {
-        // Without NLM_F_CREATE: a link that is not there is an error.
+        // Without NLM_F_CREATE, a missing interface is an error.
         self.socket.request(RouteNetlinkMessage::NewLink(message), 0, what).map(drop)
     }
 }
 
-/// A message about the interface `index`. 0 would mean "any", and is refused by the kernel.
+/// Returns a message about the interface `index`. The kernel refuses 0, which means "any".
 pub(super) fn about(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message
 }
 
-/// Counters are most of what the kernel says about a link, and nobody here reads them.
+/// Asks the kernel to leave out the counters, which are most of its answer and are not read here.
 fn without_statistics(mut message: LinkMessage) -> LinkMessage {
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message
@@ -239,7 +242,7 @@ fn without_statistics(mut message: LinkMessage) -> LinkMessage {
 pub(super) fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         return Err(Error::from_errno(format!("cannot use `{name}` as an interface's name"), libc::EINVAL)
-            .with_hint("a name has 1 to 15 bytes"));
+            .with_hint("an interface's name has 1 to 15 bytes"));
     }
     Ok(())
 }
@@ -258,7 +261,7 @@ fn table(info: InfoVrf) -> Option<u32> {
     }
 }
 
-/// `None` for a bridge's view of its port, which is sent as a link too.
+/// Returns `None` for a bridge's view of its port, which the kernel sends as a link too.
 pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
     if message.header.interface_family != AddressFamily::Unspec {
         return None;
@@ -302,7 +305,7 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
                         _ => {}
                     }
                 }
-                // Others are told in the same way.
+                // The kernel describes other tunnels with the same attributes.
                 link.ipip = link.ipip.filter(|_| link.kind.as_deref() == Some("ipip"));
             }
             _ => {}

@@ -1,5 +1,8 @@
-//! rtnetlink, synchronously: links, addresses, routes and neighbours of one network namespace,
-//! and what changes about them. IPv4 only. The crates that know the wire format stay in here.
+//! rtnetlink, synchronous: links, addresses, routes and neighbours of one network namespace, and
+//! their changes. IPv4 only.
+//!
+//! The crates that know the wire format (`netlink-packet-route` and its relatives, which change
+//! often) are used in this module only.
 
 mod address;
 mod batch;
@@ -8,39 +11,43 @@ mod event;
 mod exact_route;
 mod filter;
 mod ipip;
+mod ipip_link;
 mod link;
 mod neighbour;
 mod network;
 mod route;
 mod socket;
+mod statistics;
 
 pub use address::Address;
 pub(crate) use datagram::messages;
 pub use event::{Event, Events, Group};
 pub use filter::BpfFilter;
-pub use ipip::{INHERIT_TOS, Ipip, LinkStatistics};
+pub use ipip::{INHERIT_TOS, Ipip};
 pub use link::{Link, LinkLayer};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use network::Network;
 pub use route::{MAIN_TABLE, ROUTE_PROTOCOL, Route, RouteKind, RouteLookup, RouteScope};
+pub use statistics::LinkStatistics;
 
 use crate::error::Result;
 use socket::Socket;
 
-/// A conversation with the kernel about one network namespace. Every call is a system call or
-/// two; a listing is one for every 32 KiB or so of what is listed, and many changes or lookups at a time
-/// are one for some hundreds of them and one for each answer.
+/// A connection to rtnetlink of one network namespace.
+///
+/// A call costs one or two system calls. A listing costs one for about every 32 KiB. Many changes
+/// or lookups together cost one for some hundreds of them, and one for each answer.
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
 }
 
 impl Netlink {
-    /// Opens one about the calling thread's network namespace; it keeps to that one on whichever
-    /// thread it is used.
+    /// Connects to the calling thread's network namespace. The connection stays in that namespace,
+    /// on whichever thread it is used.
     ///
     /// # Errors
-    /// A kernel before Linux 4.20, no descriptors left.
+    /// The kernel is older than Linux 4.20, or no descriptors are left.
     pub fn open() -> Result<Self> {
         Socket::open(&[]).map(|socket| Self { socket })
     }

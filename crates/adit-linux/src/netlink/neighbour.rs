@@ -1,4 +1,4 @@
-//! IPv4 neighbours: which link-layer address an address on the link has (RFC 826).
+//! IPv4 neighbours: the link-layer addresses of addresses on a link (RFC 826).
 
 use std::net::Ipv4Addr;
 
@@ -11,44 +11,44 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::Netlink;
 use crate::error::Result;
 
-/// What is known of a neighbour.
+/// The kernel's entry about a neighbour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// The interface it is behind.
+    /// The interface by which it is reached.
     pub index: u32,
     /// Its address.
     pub ip: Ipv4Addr,
-    /// Its link-layer address, if that is known and an Ethernet's.
+    /// Its link-layer address, if it is known and an Ethernet address.
     pub mac: Option<[u8; 6]>,
-    /// How well it is known.
+    /// The state of the entry.
     pub state: NeighbourState,
 }
 
-/// How well a neighbour is known (`NUD_*`, after RFC 4861 7.3.2).
+/// The state of a neighbour's entry (`NUD_*`, after RFC 4861 section 7.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeighbourState {
-    /// Asked for; no answer yet.
+    /// The kernel has asked for the address and has no answer yet.
     Incomplete,
-    /// It has answered lately.
+    /// The neighbour was reachable recently.
     Reachable,
-    /// It has answered, long ago.
+    /// The neighbour was reachable a longer time ago.
     Stale,
-    /// It is being used though stale, and will be asked if it does not show itself.
+    /// The entry is stale and in use. The kernel will probe unless the neighbour confirms it.
     Delay,
-    /// It is being asked whether it is still there.
+    /// The kernel probes whether the neighbour is still reachable.
     Probe,
-    /// It did not answer.
+    /// The neighbour did not answer.
     Failed,
-    /// The link needs no such addresses.
+    /// The link uses no link-layer addresses.
     Noarp,
-    /// An administrator says so.
+    /// An administrator has set the entry.
     Permanent,
-    /// Nothing is known, or something new to us.
+    /// There is no state, or one unknown to this version.
     None,
 }
 
 impl NeighbourState {
-    /// Whether its link-layer address is one to send to.
+    /// Returns true if packets can be sent to the link-layer address in the entry.
     #[must_use]
     pub fn is_usable(self) -> bool {
         match self {
@@ -59,27 +59,27 @@ impl NeighbourState {
 }
 
 impl Netlink {
-    /// The neighbours behind an interface.
+    /// Lists the neighbours on an interface.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses to list them.
     pub fn neighbours(&mut self, index: u32) -> Result<Vec<Neighbour>> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Inet;
-        // Here the index is an attribute: the header's is not looked at in a listing.
+        // In a listing the kernel reads the interface from an attribute and not from the header.
         message.attributes.push(NeighbourAttribute::IfIndex(index));
-        let what = || format!("cannot list the neighbours behind interface {index}");
+        let what = || format!("cannot list the neighbours on interface {index}");
         let answers = self.socket.dump(&RouteNetlinkMessage::GetNeighbour(message), what)?;
         let all = answers.into_iter().filter_map(in_answer);
         Ok(all.filter(|neighbour| neighbour.index == index).collect())
     }
 
-    /// What is known of the neighbour `ip` behind an interface, if anything.
+    /// Returns the entry of the neighbour `ip` on an interface, if there is one.
     ///
     /// # Errors
     /// There is no such interface.
     pub fn neighbour(&mut self, index: u32, ip: Ipv4Addr) -> Result<Option<Neighbour>> {
-        let what = || format!("cannot look up the neighbour {ip} behind interface {index}");
+        let what = || format!("cannot look up the neighbour {ip} on interface {index}");
         match self.socket.request(RouteNetlinkMessage::GetNeighbour(about(index, ip)), 0, what) {
             Ok(answers) => Ok(answers.into_iter().find_map(in_answer)),
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
@@ -87,12 +87,12 @@ impl Netlink {
         }
     }
 
-    /// Tells the kernel that the neighbour is being used, so that it asks for one that is not
-    /// known, and after a while whether one that is known is still there. Returns at once. One that an
-    /// administrator has set is left alone: the kernel would forget it and ask.
+    /// Marks the neighbour as in use (`NTF_USE`). The kernel then resolves an unknown neighbour,
+    /// and after a while probes a known one. Returns at once. An entry that an administrator has
+    /// set is left alone, because the kernel would forget it and resolve it.
     ///
     /// # Errors
-    /// There is no such interface, no CAP_NET_ADMIN.
+    /// There is no such interface, or CAP_NET_ADMIN is missing.
     pub fn use_neighbour(&mut self, index: u32, ip: Ipv4Addr) -> Result<()> {
         let known = self.neighbour(index, ip)?;
         if known.is_some_and(|known| known.state == NeighbourState::Permanent) {
@@ -100,11 +100,11 @@ impl Netlink {
         }
         let mut message = about(index, ip);
         message.header.flags = NeighbourFlags::Use;
-        let what = || format!("cannot have the neighbour {ip} behind interface {index} looked for");
+        let what = || format!("cannot resolve the neighbour {ip} on interface {index}");
         self.socket.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE, what).map(drop)
     }
 
-    /// Sets a neighbour's link-layer address for good.
+    /// Sets a neighbour's link-layer address permanently.
     ///
     /// # Errors
     /// As [`Self::use_neighbour`].
@@ -112,18 +112,18 @@ impl Netlink {
         let mut message = about(index, ip);
         message.header.state = neighbour::NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
-        let what = || format!("cannot set the neighbour {ip} behind interface {index}");
+        let what = || format!("cannot set the neighbour {ip} on interface {index}");
         self.socket
             .request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, what)
             .map(drop)
     }
 
-    /// Forgets a neighbour.
+    /// Removes a neighbour's entry.
     ///
     /// # Errors
-    /// It is not known, or as [`Self::use_neighbour`].
+    /// There is none (`ENOENT`), or as [`Self::use_neighbour`].
     pub fn delete_neighbour(&mut self, index: u32, ip: Ipv4Addr) -> Result<()> {
-        let what = || format!("cannot remove the neighbour {ip} behind interface {index}");
+        let what = || format!("cannot remove the neighbour {ip} on interface {index}");
         self.socket.request(RouteNetlinkMessage::DelNeighbour(about(index, ip)), 0, what).map(drop)
     }
 }
@@ -143,7 +143,7 @@ fn in_answer(answer: RouteNetlinkMessage) -> Option<Neighbour> {
     }
 }
 
-/// `None` for an IPv6 neighbour or a bridge's forwarding entry.
+/// Returns `None` for an IPv6 neighbour or a bridge's forwarding entry.
 pub(super) fn of_message(message: NeighbourMessage) -> Option<Neighbour> {
     if message.header.family != AddressFamily::Inet {
         return None;

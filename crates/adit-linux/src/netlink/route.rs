@@ -1,4 +1,4 @@
-//! IPv4 routes, and asking the kernel which one it would take.
+//! IPv4 routes, and the kernel's routing decision for a destination.
 
 use std::net::Ipv4Addr;
 
@@ -21,34 +21,34 @@ pub const MAIN_TABLE: u32 = 254;
 /// An IPv4 route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where to.
+    /// The destination.
     pub destination: Ipv4Net,
-    /// The interface it leaves by. None for one that leads nowhere, and for one with several next
-    /// hops, of which nothing more is told here.
+    /// The interface it leaves by; `None` for a route that leads nowhere, and for one with several
+    /// next hops, which are not read here.
     pub device: Option<u32>,
-    /// The next router; none where the destination is on the link itself.
+    /// The next router; `None` if the destination is on the link.
     pub gateway: Option<Ipv4Addr>,
-    /// The source of what this host sends that has not chosen one.
+    /// The source of datagrams from this host that have none.
     pub preferred_source: Option<Ipv4Addr>,
-    /// Who made it (`RTPROT_*`); ours are [`ROUTE_PROTOCOL`].
+    /// The protocol that created it (`RTPROT_*`). Adit's own is [`ROUTE_PROTOCOL`].
     pub protocol: u8,
-    /// The table it is in; [`MAIN_TABLE`] by default.
+    /// The table it is in.
     pub table: u32,
-    /// Of two with the same destination the lower wins; none is 0.
+    /// The metric; `None` is 0. Of two routes with the same destination the lower wins.
     pub metric: Option<u32>,
-    /// The longest datagram, in bytes, where that is not the interface's.
+    /// The MTU in bytes, if the route has one of its own.
     pub mtu: Option<u32>,
-    /// What is done with what it matches.
+    /// What happens to a datagram that matches.
     pub kind: RouteKind,
-    /// How far the destination is. None for one that is to be made has it follow from the rest, as
-    /// ip(8) does; when removing it matches any.
+    /// The scope of the destination. With `None`, a route that is added gets the scope that ip(8)
+    /// gives it, and one that is removed matches any scope.
     pub scope: Option<RouteScope>,
-    /// Whether the gateway is taken to be on the link though no route says so.
+    /// True if the gateway is on the link even though no route says so.
     pub onlink: bool,
 }
 
 impl Default for Route {
-    /// The default route of the main table, ours, with neither device nor gateway.
+    /// Returns Adit's default route in the main table, without device and gateway.
     fn default() -> Self {
         Self {
             destination: Ipv4Net::default(),
@@ -66,29 +66,29 @@ impl Default for Route {
     }
 }
 
-/// What is done with a datagram (`RTN_*`).
+/// What happens to a datagram that matches a route (`RTN_*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RouteKind {
     /// It is sent to one host.
     #[default]
     Unicast,
-    /// It is this host's.
+    /// It is delivered to this host.
     Local,
     /// It is sent to all hosts of a link.
     Broadcast,
-    /// It is sent to those who joined its group.
+    /// It is sent to the members of a group.
     Multicast,
-    /// It is dropped without a word.
+    /// It is dropped silently.
     Blackhole,
-    /// It is dropped, and the sender told that the destination is unreachable.
+    /// It is dropped, and the sender gets ICMP Host Unreachable.
     Unreachable,
-    /// It is dropped, and the sender told that this is not allowed.
+    /// It is dropped, and the sender gets ICMP Communication Administratively Prohibited.
     Prohibit,
-    /// Another, by its number.
+    /// Another kind, by its number.
     Other(u8),
 }
 
-/// How far a destination is (`RT_SCOPE_*`).
+/// The scope of a destination (`RT_SCOPE_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteScope {
     /// Anywhere.
@@ -97,53 +97,53 @@ pub enum RouteScope {
     Link,
     /// On this host.
     Host,
-    /// Another, by its number.
+    /// Another scope, by its number.
     Other(u8),
 }
 
-/// What the kernel would do with a datagram now.
+/// The kernel's present routing decision for a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteLookup {
-    /// The interface it would leave by; for [`RouteKind::Local`] the loopback.
+    /// The interface it leaves by; the loopback for [`RouteKind::Local`].
     pub device: u32,
-    /// Where on the link it would be sent to: the router, or the destination itself.
+    /// The address on the link it is sent to: the router, or the destination itself.
     pub next_hop: Ipv4Addr,
-    /// The source it would get, had it none.
+    /// The source it gets if it has none.
     pub source: Option<Ipv4Addr>,
-    /// The path's MTU in bytes, where the kernel knows one that is not the interface's: of the
-    /// route, or as ICMP told it (RFC 1191).
+    /// The path MTU in bytes, if the kernel knows one other than the interface's: that of the
+    /// route, or one learned by ICMP (RFC 1191).
     pub mtu: Option<u32>,
-    /// What would be done with it.
+    /// What happens to it.
     pub kind: RouteKind,
 }
 
 impl Netlink {
-    /// The routes of the main table.
+    /// Lists the routes of the main table.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses to list them.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
         self.routes_of(MAIN_TABLE)
     }
 
-    /// Those of another table.
+    /// Lists the routes of a table.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel refuses to list them.
     pub fn routes_of(&mut self, table: u32) -> Result<Vec<Route>> {
         self.list_routes(RouteMessage::default(), table, |_| true)
     }
 
-    /// The routes of a table that are marked as made by `protocol` and leave by the interface of
-    /// that number. The kernel picks them out.
+    /// Lists the routes of a table that `protocol` created and that leave by the interface
+    /// `device`. The kernel filters them.
     ///
     /// # Errors
-    /// There is no such interface (`ENODEV`); what the kernel says.
+    /// There is no such interface (`ENODEV`), or the kernel refuses to list the routes.
     pub fn routes_by(&mut self, protocol: u8, device: u32, table: u32) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.protocol = RouteProtocol::from(protocol);
         message.attributes.push(RouteAttribute::Oif(device));
-        // By one of several next hops is not what is asked for.
+        // A route with several next hops also matches by one of them, and is left out.
         let is_meant = |route: &Route| route.protocol == protocol && route.device == Some(device);
         self.list_routes(message, table, is_meant)
     }
@@ -164,7 +164,7 @@ impl Netlink {
             _ => None,
         };
         match self.socket.dump_of(&RouteNetlinkMessage::GetRoute(message), route, what) {
-            // In a namespace that has never had a route the table is yet to be made.
+            // In a namespace that has never had a route, the table does not exist yet.
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
             result => result,
         }
@@ -173,25 +173,28 @@ impl Netlink {
     /// Adds a route.
     ///
     /// # Errors
-    /// There is one with the same destination, metric and table (`EEXIST`); the gateway cannot be
-    /// reached, the preferred source is not ours, the interface is down; no CAP_NET_ADMIN.
+    /// There is one with the same destination, metric and table (`EEXIST`); the gateway is
+    /// unreachable, the preferred source is not an address of this host, or the interface is down;
+    /// or CAP_NET_ADMIN is missing.
     pub fn add_route(&mut self, route: &Route) -> Result<()> {
         self.put_route(route, NLM_F_CREATE | NLM_F_EXCL, "add")
     }
 
-    /// Adds a route in place of the one with the same destination, metric and table, whoever made
-    /// that, if there is one. What is sent meanwhile takes either.
+    /// Adds a route, and replaces the one with the same destination, metric and table if there is
+    /// one, whichever program created that. A datagram sent at that time takes one or the other.
     ///
     /// # Errors
-    /// As [`Self::add_route`], but for the first.
+    /// As [`Self::add_route`], except that the route may exist.
     pub fn replace_route(&mut self, route: &Route) -> Result<()> {
         self.put_route(route, NLM_F_CREATE | NLM_F_REPLACE, "set")
     }
 
-    /// As [`Self::replace_route`] for each of these in their order, some hundreds at a time.
+    /// Replaces each of these routes, in order, as [`Self::replace_route`]. Sends some hundreds at
+    /// a time.
     ///
     /// # Errors
-    /// As there, about the first that is refused. Those before it are set, and some after it may be.
+    /// The kernel refuses a route; the error is about the first. The routes before it are set, and
+    /// some after it may be.
     pub fn replace_routes(&mut self, routes: &[Route]) -> Result<()> {
         let what = |route: &Route| format!("cannot set the route to {}", describe(route));
         self.socket.change_all(routes, NLM_F_CREATE | NLM_F_REPLACE, new_route, what)
@@ -202,40 +205,44 @@ impl Netlink {
         self.socket.request(new_route(route), flags, what).map(drop)
     }
 
-    /// Removes a route: that which agrees with `route` in all that is given.
+    /// Removes the route that matches all fields given in `route`.
     ///
     /// # Errors
-    /// There is none (`ESRCH`), no CAP_NET_ADMIN.
+    /// There is none (`ESRCH`), or CAP_NET_ADMIN is missing.
     pub fn delete_route(&mut self, route: &Route) -> Result<()> {
         self.delete_routes(std::slice::from_ref(route))
     }
 
-    /// As [`Self::delete_route`] for each of these in their order, some hundreds at a time.
+    /// Removes each of these routes, in order, as [`Self::delete_route`]. Sends some hundreds at a
+    /// time.
     ///
     /// # Errors
-    /// As there, about the first that is refused. Those before it are gone, and some after it may be.
+    /// The kernel refuses a removal; the error is about the first. The routes before it are
+    /// removed, and some after it may be.
     pub fn delete_routes(&mut self, routes: &[Route]) -> Result<()> {
         let what = |route: &Route| format!("cannot remove the route to {}", describe(route));
         self.socket.change_all(routes, 0, del_route, what)
     }
 
-    /// What the kernel would do with a datagram to `destination`, from `source` where one is given,
-    /// which must then be an address of this host. Looks at all tables and rules, and at what ICMP
-    /// has told about the path.
+    /// Returns the kernel's routing decision for a datagram to `destination`, from `source` if
+    /// given, which must be an address of this host. It considers all tables and rules, and the
+    /// path MTU learned by ICMP.
     ///
     /// # Errors
-    /// No route (`ENETUNREACH`, or what a route that forbids it says), not our source (`EINVAL`).
+    /// There is no route (`ENETUNREACH`, or the error of a route that forbids it), or the source is
+    /// not an address of this host (`EINVAL`).
     pub fn route_to(&mut self, destination: Ipv4Addr, source: Option<Ipv4Addr>) -> Result<RouteLookup> {
-        let what = || no_way(destination);
+        let what = || cannot_find(destination);
         let answers = self.socket.request(get_route(destination, source), 0, what)?;
         let answer = answers.into_iter().find(|answer| matches!(answer, RouteNetlinkMessage::NewRoute(_)));
         lookup(destination, answer)
     }
 
-    /// As [`Self::route_to`] for each of these, in their order, some hundreds at a time.
+    /// Returns the kernel's routing decision for each of these, in order, as [`Self::route_to`].
+    /// Sends some hundreds at a time.
     ///
     /// # Errors
-    /// The kernel cannot be asked. That there is no way to one of them is in its place.
+    /// The kernel cannot be asked. The error about one destination is in the list.
     pub fn routes_to(
         &mut self,
         destinations: &[Ipv4Addr],
@@ -245,17 +252,18 @@ impl Netlink {
             destinations,
             |destination| get_route(*destination, source),
             |destination, answer| lookup(*destination, answer),
-            |destination| no_way(*destination),
+            |destination| cannot_find(*destination),
         )
     }
 }
 
 impl Route {
-    /// Whether [`Netlink::replace_route`] would change nothing about `listed`, a route as it is listed.
+    /// Returns true if [`Netlink::replace_route`] would not change `listed`, a route from a
+    /// listing.
     #[must_use]
     pub fn is_already(&self, listed: &Route) -> bool {
         let scope = self.scope.unwrap_or_else(|| natural_scope(self));
-        // Of the kernel's own making are no two that differ in the bits behind the prefix.
+        // The kernel clears the bits after the prefix.
         let destination = self.destination.trunc();
         *listed == Route { scope: Some(scope), destination, ..self.clone() }
     }
@@ -285,11 +293,11 @@ pub(super) fn get_route(destination: Ipv4Addr, source: Option<Ipv4Addr>) -> Rout
     RouteNetlinkMessage::GetRoute(message)
 }
 
-fn no_way(destination: Ipv4Addr) -> String {
-    format!("cannot find the way to {destination}")
+fn cannot_find(destination: Ipv4Addr) -> String {
+    format!("cannot find a route to {destination}")
 }
 
-/// What the answer to [`get_route`] says.
+/// Reads the answer to [`get_route`].
 fn lookup(destination: Ipv4Addr, answer: Option<RouteNetlinkMessage>) -> Result<RouteLookup> {
     let found = match answer {
         Some(RouteNetlinkMessage::NewRoute(message)) => of_message(message),
@@ -303,7 +311,7 @@ fn lookup(destination: Ipv4Addr, answer: Option<RouteNetlinkMessage>) -> Result<
             mtu,
             kind,
         }),
-        _ => Err(Error::from_errno(no_way(destination), libc::ENETUNREACH)),
+        _ => Err(Error::from_errno(cannot_find(destination), libc::ENETUNREACH)),
     }
 }
 
@@ -313,7 +321,7 @@ fn about(route: &Route) -> RouteMessage {
     message.header.destination_prefix_length = route.destination.prefix_len();
     message.header.protocol = RouteProtocol::from(route.protocol);
     message.header.kind = RouteType::from(route.kind.number());
-    // The header has a byte for the table; the attribute is what counts.
+    // The header has one byte for the table. The attribute takes precedence.
     message.header.table = u8::try_from(route.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
     if route.onlink {
         message.header.flags = RouteFlags::Onlink;
@@ -353,7 +361,7 @@ fn describe(route: &Route) -> String {
     text
 }
 
-/// `None` for an IPv6 route.
+/// Returns `None` for an IPv6 route.
 pub(super) fn of_message(message: RouteMessage) -> Option<Route> {
     if message.header.address_family != AddressFamily::Inet {
         return None;

@@ -1,4 +1,4 @@
-//! The netlink socket: a request, its answers, its acknowledgement.
+//! The rtnetlink socket: it sends a request and collects the answers and the acknowledgement.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,10 +14,10 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use super::datagram::messages;
 use crate::error::{Error, Result};
 
-/// The kernel fills at most 32 KiB of a listing at a time, if we offer that much.
+/// Bytes of the receive buffer. Of a listing the kernel fills at most 32 KiB at a time.
 const RECEIVE_BUFFER: usize = 64 * 1024;
-/// A listing that changes while it is made is made again, but not for ever.
-const LISTINGS: usize = 16;
+/// How often a listing that changes while it is read is started again.
+const MAX_LISTINGS: usize = 16;
 const NETLINK_HEADER: usize = 16;
 // linux/netlink.h
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -25,39 +25,39 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 #[derive(Debug)]
 pub(super) struct Socket {
     pub(super) socket: netlink_sys::Socket,
-    /// Of the last request.
+    /// The sequence number of the last request.
     pub(super) sequence: u32,
     pub(super) buffer: Vec<u8>,
 }
 
-/// What one datagram or listing made of a request.
+/// How a request ended.
 enum Outcome {
     Done,
-    /// Something changed while it was listed; parts may be missing.
+    /// Something changed while it was listed. Parts may be missing.
     Interrupted,
 }
 
 impl Socket {
-    /// A socket that is told what happens in the given multicast groups.
+    /// Opens a socket that receives the notifications of the given multicast groups.
     pub(super) fn open(groups: &[u32]) -> Result<Self> {
         let failed = |step: &str, error| Error::new(format!("cannot {step} a netlink socket"), error);
         let mut socket = netlink_sys::Socket::new(NETLINK_ROUTE).map_err(|error| failed("open", error))?;
         socket.bind_auto().map_err(|error| failed("bind", error))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(|error| failed("connect", error))?;
         let strict = |error| {
-            failed("set up", error)
+            failed("set the options of", error)
                 .with_hint("Linux 4.20 or newer is needed: extended acknowledgements, strict checks")
         };
         socket.set_ext_ack(true).map_err(strict)?;
         socket.set_cap_ack(true).map_err(strict)?;
         socket.set_netlink_get_strict_chk(true).map_err(strict)?;
         for &group in groups {
-            socket.add_membership(group).map_err(|error| failed("subscribe", error))?;
+            socket.add_membership(group).map_err(|error| failed("join a group with", error))?;
         }
         Ok(Self { socket, sequence: 0, buffer: vec![0; RECEIVE_BUFFER] })
     }
 
-    /// Sends a request that changes or looks something up, and returns what it was answered.
+    /// Sends a request that changes something or looks something up, and returns the answers.
     /// `what` reads "cannot ...".
     pub(super) fn request(
         &mut self,
@@ -71,7 +71,7 @@ impl Socket {
         Ok(answers)
     }
 
-    /// Lists all that `message` matches.
+    /// Lists all objects that `message` matches.
     pub(super) fn dump(
         &mut self,
         message: &RouteNetlinkMessage,
@@ -80,14 +80,14 @@ impl Socket {
         self.dump_of(message, Some, what)
     }
 
-    /// Lists what `of` makes of all that `message` matches: of a long listing only that is kept.
+    /// Lists all objects that `message` matches, and keeps only what `of` returns for each.
     pub(super) fn dump_of<T>(
         &mut self,
         message: &RouteNetlinkMessage,
         of: impl Fn(RouteNetlinkMessage) -> Option<T>,
         what: impl Fn() -> String,
     ) -> Result<Vec<T>> {
-        for _ in 0..LISTINGS {
+        for _ in 0..MAX_LISTINGS {
             let mut answers = Vec::new();
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP, &what)?;
             match self.collect(|answer| answers.extend(of(answer)), &what)? {
@@ -95,7 +95,8 @@ impl Socket {
                 Outcome::Interrupted => {}
             }
         }
-        Err(Error::from_errno(what(), libc::EAGAIN).with_hint("it changes faster than it can be listed"))
+        Err(Error::from_errno(what(), libc::EAGAIN)
+            .with_hint("it changes faster than it can be listed: try again"))
     }
 
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16, what: &impl Fn() -> String) -> Result<()> {
@@ -104,7 +105,7 @@ impl Socket {
         self.socket.send(&bytes, 0).map(drop).map_err(|error| Error::new(what(), error))
     }
 
-    /// Writes a request behind those in `bytes`, with the next sequence number.
+    /// Appends a request with the next sequence number to `bytes`.
     pub(super) fn append(&mut self, bytes: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
@@ -112,7 +113,7 @@ impl Socket {
         header.sequence_number = self.sequence;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         message.finalize();
-        // Each starts on a multiple of four.
+        // Each message starts at a multiple of four.
         let start = bytes.len().next_multiple_of(4);
         bytes.resize(start + message.buffer_len(), 0);
         message.serialize(&mut bytes[start..]);
@@ -128,7 +129,7 @@ impl Socket {
         loop {
             let len = self.receive(0).map_err(|error| Error::new(what(), error))?;
             for raw in messages(&self.buffer[..len]) {
-                // What is left of a request that failed half-way.
+                // An answer that is left of an earlier request that failed.
                 if raw.sequence_number() != self.sequence {
                     continue;
                 }
@@ -157,8 +158,8 @@ impl Socket {
         }
     }
 
-    /// What has happened in the groups; `None` when nothing waits. The error is `ENOBUFS` when
-    /// more has than was read.
+    /// Returns the notifications of a datagram; `None` if none waits. The error is `ENOBUFS` if
+    /// notifications were lost.
     pub(super) fn notifications(&mut self) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
         let len = match self.receive(libc::MSG_DONTWAIT) {
             Ok(len) => len,
@@ -202,20 +203,20 @@ pub(super) fn refused(what: String, code: i32, text: Option<String>) -> Error {
     error.needing("CAP_NET_ADMIN")
 }
 
-/// `None`, and a note, for what the decoder does not know: some other program's exotic link or
-/// route is no reason to fail, and what we look for we have made ourselves.
+/// Decodes a message. Returns `None`, and logs it, for one that the decoder does not know: an
+/// unusual object of another program is no reason to fail, and Adit's own objects are known.
 pub(super) fn decode(bytes: &[u8]) -> Option<NetlinkMessage<RouteNetlinkMessage>> {
     NetlinkMessage::deserialize(bytes)
-        .inspect_err(|error| tracing::debug!(%error, "the kernel described something that is passed over"))
+        .inspect_err(|error| tracing::debug!(%error, "skipped a netlink message that cannot be decoded"))
         .ok()
 }
 
-/// The kernel's words in an acknowledgement. `rest` is what follows the error number.
+/// Returns the kernel's message in an acknowledgement. `rest` are the bytes after the error number.
 pub(super) fn kernel_text(flags: u16, rest: &[u8]) -> Option<String> {
     if flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    // First the request: its header alone when capped, which was asked for but need not be obeyed.
+    // First comes the request. If capped, it is the header only; the kernel need not cap it.
     let request = match flags & NLM_F_CAPPED {
         0 => NetlinkBuffer::new_checked(rest).ok()?.length() as usize,
         _ => NETLINK_HEADER,
@@ -234,11 +235,11 @@ fn message_attribute(attributes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// `nlattr` NLMSGERR_ATTR_MSG "no", padded.
+    /// The attribute NLMSGERR_ATTR_MSG with "no", padded.
     const WORDS: [u8; 8] = [7, 0, 1, 0, b'n', b'o', 0, 0];
 
     #[test]
-    fn kernel_text_follows_capped_request() {
+    fn the_kernels_message_follows_a_capped_request() {
         let mut rest = vec![0; NETLINK_HEADER];
         rest.extend(WORDS);
         assert_eq!(kernel_text(NLM_F_ACK_TLVS | NLM_F_CAPPED, &rest).as_deref(), Some("no"));
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn kernel_text_follows_whole_request() {
+    fn the_kernels_message_follows_a_whole_request() {
         let mut rest = vec![0; NETLINK_HEADER + 4];
         rest[0] = (NETLINK_HEADER + 4) as u8;
         rest.extend(WORDS);
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_acknowledgements_have_no_text() {
+    fn a_truncated_acknowledgement_has_no_message() {
         let mut rest = vec![0; NETLINK_HEADER];
         rest.extend(WORDS);
         for len in 0..NETLINK_HEADER + 7 {

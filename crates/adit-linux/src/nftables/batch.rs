@@ -186,7 +186,8 @@ impl Key {
         }
     }
 
-    /// Returns what nft(8) stores with a set about the byte order of its elements, for listing them.
+    /// Returns what nft(8) stores with a set about the byte order of its elements, for listing
+    /// them.
     fn byte_order(self) -> [u8; 6] {
         const KEY_BYTE_ORDER: u8 = 0;
         const HOST: u32 = 1;

@@ -8,11 +8,12 @@
 //!
 //! `netlink-packet-netfilter` 0.4.0 (2026-08-22, on the same netlink-packet-core as ours) has typed
 //! messages for tables, chains, sets, elements and rules, but of the eleven kinds of expressions
-//! used here it knows six: `objref`, `reject`, `rt`, `byteorder` and `exthdr` are missing, and so are
-//! named counters, the counters of elements and the two messages around a transaction. Its attribute
-//! numbers are private, so these would be written by hand beside it. Every attribute would be an
-//! allocated value of an enum, for ten thousand elements too. It would replace the writer of
-//! attributes, about 50 lines, and add two dependencies (`derive_more` 0.99, `convert_case`).
+//! used here it knows six: `objref`, `reject`, `rt`, `byteorder` and `exthdr` are missing, and so
+//! are named counters, the counters of elements and the two messages around a transaction. Its
+//! attribute numbers are private, so these would be written by hand beside it. Every attribute
+//! would be an allocated value of an enum, for ten thousand elements too. It would replace the
+//! writer of attributes, about 50 lines, and add two dependencies (`derive_more` 0.99,
+//! `convert_case`).
 
 mod answer;
 mod batch;

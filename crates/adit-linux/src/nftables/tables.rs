@@ -190,8 +190,8 @@ impl Tables {
         Ok(counters)
     }
 
-    /// Makes the table match `ruleset` in one transaction, so that every datagram meets the old or the
-    /// new table. Sets and counters that stay keep their counts.
+    /// Makes the table match `ruleset` in one transaction, so that every datagram meets the old or
+    /// the new table. Sets and counters that stay keep their counts.
     ///
     /// # Errors
     /// The kernel refuses; the table is then unchanged.
@@ -237,7 +237,8 @@ impl Tables {
         debug_assert_eq!(sent, bytes.len());
         let mut answered = 0;
         let mut first_error = None;
-        // The kernel acknowledges the messages in order. The first that fails undoes the transaction.
+        // The kernel acknowledges the messages in order. The first that fails undoes the
+        // transaction.
         while answered < count {
             let len = self.receive().map_err(failed)?;
             for message in messages(self.buffer.get(..len).unwrap_or_default()) {

@@ -15,8 +15,8 @@ impl Writer {
         self.bytes
     }
 
-    /// Writes a message: the netlink header, netfilter's header (`struct nfgenmsg`) with `family` and
-    /// `resource`, then `body`.
+    /// Writes a message: the netlink header, netfilter's header (`struct nfgenmsg`) with `family`
+    /// and `resource`, then `body`.
     pub(super) fn message(
         &mut self,
         kind: u16,

@@ -5,8 +5,8 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Passes a descriptor to the child that `command` starts, under the same number. The caller keeps it
-/// open until then.
+/// Passes a descriptor to the child that `command` starts, under the same number. The caller keeps
+/// it open until then.
 pub fn pass_descriptor(command: &mut Command, fd: RawFd) {
     // SAFETY: between fork and exec only fcntl(2) is called, which is async-signal-safe.
     unsafe {

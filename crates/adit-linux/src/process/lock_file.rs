@@ -46,8 +46,8 @@ impl From<Error> for LockError {
 }
 
 /// How long a lock may be held without a holder that is alive in the file. A holder writes itself
-/// into the file right after it has locked it, and the kernel releases the lock of a killed process;
-/// both take far less than this.
+/// into the file right after it has locked it, and the kernel releases the lock of a killed
+/// process; both take far less than this.
 const HOLDER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two attempts. Nothing announces a released lock or a changed file.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);

@@ -1,7 +1,7 @@
-//! Giving up rights, for good: what a process keeps once it runs, and what is left of a thread that moves packets.
+//! Dropping of privileges, without a way back: those of the process, and those of a packet thread.
 //!
-//! Rights belong to threads, and a thread hands its own on to those that it starts. So a process gives up before it
-//! starts any, and a packet thread gives up the rest by itself.
+//! Privileges belong to threads, and a new thread inherits those of the thread that starts it. So the
+//! process drops its own before it starts threads, and a packet thread drops the rest itself.
 
 use std::io;
 
@@ -13,33 +13,36 @@ use crate::error::{Error, Result};
 use crate::process::Capability;
 use crate::process::seccomp;
 
-/// Leaves the calling thread, and all that it starts from now on, these rights and no others, whatever it executes
-/// or adopts. Rights that it has not got are not given to it. The process can no longer be looked into by others of
-/// its user.
+/// Drops all capabilities but these from the calling thread and the threads it starts later.
 ///
-/// Locked memory is unlimited from then on, if we may still say so: CAP_IPC_LOCK, which stands for that in root,
-/// is among what goes.
+/// No program that they execute regains any. Capabilities that the thread does not have are not
+/// added. Other processes of the same user can no longer inspect the process (it is not dumpable).
+///
+/// The limit of locked memory is lifted first if possible, because CAP_IPC_LOCK, which makes it
+/// unlimited for root, is dropped.
 ///
 /// # Errors
-/// The kernel refuses; it is not known to.
+/// The kernel refuses. No case is known.
 pub fn keep_only(rights: &[Capability]) -> Result<()> {
     lift_memory_limit();
     restrict(rights)?;
     prctl::set_dumpable(false).map_err(|errno| failed("make the process private", errno.into()))
 }
 
-/// What a thread that moves packets keeps: the descriptors it has, and system calls that move packets. With
-/// `opens_sockets` also what it takes to open another way out (CAP_NET_RAW).
+/// Confines the calling thread to moving packets: it keeps its open descriptors and the system calls
+/// for packets. With `opens_sockets` it can also open another sender (CAP_NET_RAW).
 ///
 /// # Errors
-/// The kernel refuses; of the filter alone where it was built without any.
+/// The kernel refuses, for instance because it was built without seccomp filters. The capabilities
+/// are dropped even then.
 pub fn confine_packet_thread(opens_sockets: bool) -> Result<()> {
     let rights: &[Capability] = if opens_sockets { &[Capability::NetRaw] } else { &[] };
     restrict(rights)?;
     seccomp::install(opens_sockets).map_err(|error| failed("limit the system calls of a thread", error))
 }
 
-/// Root's, or the limit's, whichever we are allowed.
+/// Makes locked memory unlimited, or raises the soft limit to the hard one if that is not
+/// permitted.
 fn lift_memory_limit() {
     let resource = Resource::RLIMIT_MEMLOCK;
     let lifted = setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY);
@@ -58,13 +61,13 @@ fn restrict(rights: &[Capability]) -> Result<()> {
 
 fn set(wanted: &CapsHashSet) -> std::result::Result<(), CapsError> {
     for right in caps::read(None, CapSet::Bounding)?.difference(wanted) {
-        // Only who has CAP_SETPCAP may. Who has not cannot gain what is left there either: nothing that is executed
-        // brings rights any more.
+        // This needs CAP_SETPCAP. Without it the rest of the bounding set is harmless, because with
+        // no_new_privs no executed program adds capabilities.
         if caps::drop(None, CapSet::Bounding, *right).is_err() {
             break;
         }
     }
-    // Older than Linux 4.3, there are none to clear.
+    // Before Linux 4.3 there is no ambient set.
     if caps::runtime::ambient_set_supported().is_ok() {
         caps::clear(None, CapSet::Ambient)?;
     }
@@ -78,7 +81,8 @@ fn failed(what: &str, error: io::Error) -> Error {
     Error::new(format!("cannot {what}"), error)
 }
 
-/// Whether the kernel has CAP_BPF and CAP_PERFMON (Linux 5.8); before, CAP_SYS_ADMIN stood for them.
+/// Returns true if the kernel has CAP_BPF and CAP_PERFMON (Linux 5.8). Before, CAP_SYS_ADMIN covered
+/// them.
 #[must_use]
 pub fn has_bpf_capabilities() -> bool {
     caps::has_cap(None, CapSet::Bounding, caps::Capability::CAP_BPF).is_ok()

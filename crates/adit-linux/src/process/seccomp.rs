@@ -1,8 +1,9 @@
-//! The system calls of a thread that moves packets.
+//! The seccomp filter of a packet thread: the system calls it may make.
 //!
-//! Another call is refused (`EPERM`) and noted by the kernel (`dmesg`, or the audit log), and the thread goes on: whoever
-//! has taken it over gets no further than if it were killed, while a call that nobody thought of (another C library, a
-//! rare path) costs that call and not everybody's traffic.
+//! The kernel refuses any other call (`EPERM`) and logs it (`dmesg`, or the audit log), and the thread
+//! continues. An attacker who controls the thread gets no further than if it were killed. A call that
+//! is missing here by mistake (another C library, a rare path) costs that call only, and not all
+//! traffic.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +14,7 @@ use seccompiler::{
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Whatever their arguments: an empty list of rules matches every call.
+/// Calls allowed with any arguments: an empty list of rules matches every call.
 const CALLS: &[libc::c_long] = &[
     // Packets.
     libc::SYS_read,
@@ -29,20 +30,20 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_getsockopt,
     libc::SYS_ppoll,
     libc::SYS_close,
-    // Time, and waiting for others.
+    // Time, and waiting for other threads.
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_nanosleep,
     libc::SYS_sched_yield,
     libc::SYS_futex,
     libc::SYS_restart_syscall,
-    // Memory: what is mapped anew is below.
+    // Memory. New mappings are below.
     libc::SYS_brk,
     libc::SYS_munmap,
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_getrandom,
-    // Signals, a panic, and a thread's end.
+    // Signals, panics, and the end of a thread.
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
@@ -54,29 +55,29 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_rseq,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    // That a descriptor is one, which the standard library asserts.
+    // The standard library asserts by it that a descriptor is open.
     libc::SYS_fcntl,
 ];
 
-/// What only some machines have as calls of their own.
+/// Calls that only some architectures have.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[libc::c_long] = &[libc::SYS_poll];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[libc::c_long] = &[];
 
-/// To set up a socket that leads out by another interface.
+/// Calls that set up a sender on another interface.
 const OPENING: &[libc::c_long] = &[libc::SYS_bind, libc::SYS_setsockopt];
 const AF_XDP: u64 = 44;
 
-/// Limits the calling thread for good. It must have given up gaining rights.
+/// Installs the filter for the calling thread, without a way back. It needs no_new_privs.
 pub(crate) fn install(opens_sockets: bool) -> io::Result<()> {
     let program = program(opens_sockets).map_err(io::Error::other)?;
     let program = libc::sock_fprog {
         len: program.len() as libc::c_ushort,
-        // The same four fields, of another crate.
+        // The crate's instruction has the same four fields as `sock_filter`.
         filter: program.as_ptr().cast_mut().cast(),
     };
-    // SAFETY: the kernel copies the program, which outlives the call, and leaves it as it is.
+    // SAFETY: the kernel copies the program, which outlives the call, and does not change it.
     let done = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
@@ -92,7 +93,7 @@ fn program(opens_sockets: bool) -> Result<BpfProgram, seccompiler::BackendError>
     let opening = if opens_sockets { OPENING } else { &[] };
     let calls = CALLS.iter().chain(OLDER).chain(opening);
     let mut rules: Rules = calls.map(|call| (*call, Vec::new())).collect();
-    // No memory that code could be written to.
+    // No executable memory.
     let is_data = || argument(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0);
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![is_data()?]);

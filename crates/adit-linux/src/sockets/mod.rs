@@ -1,9 +1,9 @@
 //! Sockets that carry and observe packets: packet, raw, AF_XDP, ICMP and UDP; and the control
 //! socket.
 //!
-//! [`frames::FrameSender`] is what the senders to the underlay have in common. [`packet::PacketSender`],
-//! [`xdp::XdpSender`] and [`raw_frames::RawFrameSender`] implement it. [`packet_ring::PacketRing`]
-//! receives.
+//! [`frames::FrameSender`] is what the senders to the underlay have in common.
+//! [`packet::PacketSender`], [`xdp::XdpSender`] and [`raw_frames::RawFrameSender`] implement it.
+//! [`packet_ring::PacketRing`] receives.
 
 pub mod capture;
 mod frame_batch;

@@ -1,7 +1,7 @@
 //! Detection of captures on an interface.
 //!
-//! AF_XDP bypasses the taps of this machine. The data plane therefore looks for a capture, and sends
-//! by a packet socket while there is one.
+//! AF_XDP bypasses the taps of this machine. The data plane therefore looks for a capture, and
+//! sends by a packet socket while there is one.
 
 use crate::error::Error;
 

@@ -61,8 +61,8 @@ struct FrameHeader {
 const FRAMES: usize = 2048;
 /// Bytes of each piece of kernel memory that a ring consists of.
 const BLOCK: usize = 1 << 16;
-/// Bytes in a frame before the datagram: the headers of the ring, of virtio-net and of the link, and
-/// their alignment.
+/// Bytes in a frame before the datagram: the headers of the ring, of virtio-net and of the link,
+/// and their alignment.
 const FRAME_OVERHEAD: usize = 128;
 
 /// A ring of a packet socket that receives every IP-in-IP datagram for one address, from one
@@ -104,10 +104,10 @@ impl PacketRing {
     /// Opens `count` rings in the calling thread's network namespace that share the datagrams of
     /// protocol 4 to `local`, flow by flow.
     ///
-    /// With `device`, the rings receive from that interface only, and also the datagrams that an eBPF
-    /// program there has marked as another host's (`PACKET_OTHERHOST`) to keep them from the host's
-    /// IP input. Datagrams of up to `mtu` bytes are received in the ring. Larger ones (GSO packets,
-    /// reassembled datagrams) cost a system call each.
+    /// With `device`, the rings receive from that interface only, and also the datagrams that an
+    /// eBPF program there has marked as another host's (`PACKET_OTHERHOST`) to keep them from the
+    /// host's IP input. Datagrams of up to `mtu` bytes are received in the ring. Larger ones (GSO
+    /// packets, reassembled datagrams) cost a system call each.
     ///
     /// # Errors
     /// CAP_NET_RAW is missing, there is no memory, or the kernel has no packet sockets.
@@ -225,8 +225,8 @@ impl PacketRing {
     /// Returns the memory that contains [`Received::datagram`].
     #[inline]
     pub fn arena(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping lives as long as `self`. The kernel writes only to frames that are not
-        // taken, and callers have ranges only of frames that are.
+        // SAFETY: the mapping lives as long as `self`. The kernel writes only to frames that are
+        // not taken, and callers have ranges only of frames that are.
         unsafe { std::slice::from_raw_parts_mut(self.mapping.at(0), self.mapping.len()) }
     }
 
@@ -240,8 +240,8 @@ impl PacketRing {
         }
     }
 
-    /// Receives the datagram that [`Ready::Large`] announced into `buffer`, which should hold 64 KiB
-    /// and the headers. `link` is that of [`Ready::Large`]. Returns `None` if there is no whole
+    /// Receives the datagram that [`Ready::Large`] announced into `buffer`, which should hold 64
+    /// KiB and the headers. `link` is that of [`Ready::Large`]. Returns `None` if there is no whole
     /// datagram.
     #[cold]
     pub fn receive_large(&self, buffer: &mut [u8], link: usize) -> Option<Received> {

@@ -30,9 +30,9 @@ pub struct RawSocket {
 impl RawSocket {
     /// Opens a socket that sends whole datagrams, header included, by the host's routes.
     ///
-    /// The kernel fills in the header's checksum and total length. It also fills in the source if it
-    /// is 0.0.0.0, and the identification if it is 0 and DF is clear. It refuses datagrams longer
-    /// than the interface's MTU (`EMSGSIZE`).
+    /// The kernel fills in the header's checksum and total length. It also fills in the source if
+    /// it is 0.0.0.0, and the identification if it is 0 and DF is clear. It refuses datagrams
+    /// longer than the interface's MTU (`EMSGSIZE`).
     ///
     /// # Errors
     /// CAP_NET_RAW is missing.
@@ -46,10 +46,11 @@ impl RawSocket {
 
     /// Opens a socket that claims protocol 4 at the address `local` and receives nothing.
     ///
-    /// While it is open, the kernel does not answer IP-in-IP datagrams to `local` with ICMP Protocol
-    /// Unreachable. It does not stop the kernel's own tunnel driver: where the module `tunnel4` is
-    /// loaded (by `ipip` or `sit`), the driver answers datagrams that belong to none of its tunnels
-    /// with Port Unreachable. [`Tunnel4DropRule`](crate::nftables::Tunnel4DropRule) stops that.
+    /// While it is open, the kernel does not answer IP-in-IP datagrams to `local` with ICMP
+    /// Protocol Unreachable. It does not stop the kernel's own tunnel driver: where the module
+    /// `tunnel4` is loaded (by `ipip` or `sit`), the driver answers datagrams that belong to none
+    /// of its tunnels with Port Unreachable. [`Tunnel4DropRule`](crate::nftables::Tunnel4DropRule)
+    /// stops that.
     ///
     /// # Errors
     /// CAP_NET_RAW is missing, or `local` is not an address of this host.
@@ -74,8 +75,8 @@ impl RawSocket {
         Ok(raw)
     }
 
-    /// Stops receiving datagrams that arrive on one of these interfaces. Of more than 250 interfaces,
-    /// the first 250 are excluded.
+    /// Stops receiving datagrams that arrive on one of these interfaces. Of more than 250
+    /// interfaces, the first 250 are excluded.
     ///
     /// # Errors
     /// The kernel refuses the filter: it has no memory for it.
@@ -141,8 +142,8 @@ impl RawSocket {
     /// Sends one datagram to the destination in its header.
     ///
     /// # Errors
-    /// The header is incomplete (`InvalidInput`), there is no route, the datagram is longer than the
-    /// interface's MTU, or the queue is full.
+    /// The header is incomplete (`InvalidInput`), there is no route, the datagram is longer than
+    /// the interface's MTU, or the queue is full.
     pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
         let to = destination(datagram)?;
         self.socket.send_to(datagram, &SocketAddrV4::new(to, 0).into()).map(drop)
@@ -201,7 +202,8 @@ fn destination(datagram: &[u8]) -> io::Result<Ipv4Addr> {
 const SKF_AD_OFF: i32 = -0x1000;
 const SKF_AD_IFINDEX: i32 = 8;
 
-/// A classic BPF program that passes these ICMP types only. On a raw socket the IP header comes first.
+/// A classic BPF program that passes these ICMP types only. On a raw socket the IP header comes
+/// first.
 fn only_icmp_types(kinds: [u8; 5]) -> [libc::sock_filter; 9] {
     let if_equal = |kind: u8, jump| libc::sock_filter { code: 0x15, jt: jump, jf: 0, k: u32::from(kind) };
     let [a, b, c, d, e] = kinds;

@@ -1,7 +1,8 @@
 //! A sender of datagrams that the kernel routes: a raw socket that takes our IP header, many
 //! datagrams in a call.
 //!
-//! It is slower than the senders of frames, but works on any interface and under any routing policy.
+//! It is slower than the senders of frames, but works on any interface and under any routing
+//! policy.
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;

@@ -66,8 +66,8 @@ impl PathSocket {
     /// Sends one datagram.
     ///
     /// # Errors
-    /// The datagram is longer than the path MTU that this host knows (`EMSGSIZE`), or an error about
-    /// an earlier datagram is pending. Then this one was not sent.
+    /// The datagram is longer than the path MTU that this host knows (`EMSGSIZE`), or an error
+    /// about an earlier datagram is pending. Then this one was not sent.
     pub fn send(&self, payload: &[u8]) -> io::Result<()> {
         self.socket.send(payload).map(drop)
     }

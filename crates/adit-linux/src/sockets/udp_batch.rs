@@ -34,8 +34,8 @@ impl<'a> UdpBatchSender<'a> {
         Self { socket, _vector: vector, messages }
     }
 
-    /// Sends a batch and returns how many datagrams the kernel took. Waits while the socket's buffer
-    /// is full.
+    /// Sends a batch and returns how many datagrams the kernel took. Waits while the socket's
+    /// buffer is full.
     pub fn send(&mut self) -> usize {
         // SAFETY: the messages point to one iovec that `self` owns, which points to a payload
         // that outlives `self`; sending only reads it.

@@ -66,7 +66,8 @@ pub enum Checksum {
     Unknown,
     /// A device has verified it.
     Verified,
-    /// It holds the sum of the pseudo-header only. Complete it before the packet leaves the machine.
+    /// It holds the sum of the pseudo-header only. Complete it before the packet leaves the
+    /// machine.
     Partial(PartialChecksum),
 }
 

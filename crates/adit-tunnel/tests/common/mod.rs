@@ -1,11 +1,11 @@
 //! The article's network seen from gateway A, with a third site, and builders for what passes there.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses the part that it needs")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_tunnel::{
-    Counters, Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, PeerConfig, PeerIndex,
-    Totals, Tunnel, TunnelConfig, UnderlayIcmp,
+    Counters, Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, Peer, PeerIndex,
+    PeerSet, Totals, Tunnel, TunnelConfig, UnderlayIcmp,
 };
 use adit_wire::Protocol;
 use adit_wire::encapsulation::OuterPolicy;
@@ -30,21 +30,30 @@ pub const PEER_B: PeerIndex = PeerIndex::new(0);
 pub const PEER_C: PeerIndex = PeerIndex::new(1);
 
 pub fn config() -> TunnelConfig {
-    let peer = |name: &str, underlay: Ipv4Addr, network: &str| PeerConfig {
-        name: name.to_owned(),
-        underlay: underlay.into(),
-        networks: vec![network.parse().expect("a network")],
-    };
     TunnelConfig {
-        underlay: A.into(),
-        networks: vec!["172.16.17.0/24".parse().expect("a network")],
+        underlay: A,
+        peers: peer_set(A, "172.16.17.0/24", &[("b", B, "192.168.199.0/24"), ("c", C, "192.168.200.0/24")]),
         outer: OuterPolicy::default(),
         mss_clamp: true,
         underlay_mtu: 1500,
-        local_addresses: vec![IpAddr::from(GATEWAY_A)],
+        local_addresses: vec![GATEWAY_A],
         probe: None,
-        peers: vec![peer("b", B, "192.168.199.0/24"), peer("c", C, "192.168.200.0/24")],
     }
+}
+
+/// The peers of a site, each with its underlay address and one network.
+pub fn peer_set(underlay: Ipv4Addr, network: &str, peers: &[(&str, Ipv4Addr, &str)]) -> PeerSet {
+    let network = network.parse().expect("a network");
+    let mut set = PeerSet::new(Some(underlay), [network]).expect("a site without conflicts");
+    for (name, underlay, network) in peers {
+        let peer = Peer {
+            name: name.parse().expect("a name"),
+            underlay: *underlay,
+            networks: vec![network.parse().expect("a network")],
+        };
+        set.insert(peer).expect("a peer without conflicts");
+    }
+    set
 }
 
 /// A tunnel with one shard of counters and a clock that the test turns.

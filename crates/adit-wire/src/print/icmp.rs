@@ -1,4 +1,4 @@
-//! ICMP in one line.
+//! The line of an ICMP message.
 
 use core::fmt;
 
@@ -13,7 +13,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, packet: &Ipv4Packet<'_>) -> fmt:
     f.write_str("ICMP ")?;
     match (message.error(), message.quote(), message.echo()) {
         (Some(error), Some(quote), _) => write_error(f, error, &quote)?,
-        // What it is about cannot be told.
+        // The quote is missing, and with it what the error is about.
         (Some(Icmpv4Error::DestinationUnreachable { .. } | Icmpv4Error::TooBig { .. }), None, _) => {
             return f.write_str("unreachable [|icmp]");
         }
@@ -45,7 +45,7 @@ fn write_error(f: &mut fmt::Formatter<'_>, error: Icmpv4Error, quote: &Quote<'_>
     }
 }
 
-/// The errors that are shown without what they are about.
+/// Writes an error whose line does not mention the quoted datagram.
 fn write_plain_error(f: &mut fmt::Formatter<'_>, error: Icmpv4Error) -> fmt::Result {
     match error {
         Icmpv4Error::TimeExceeded { code: 0 } => f.write_str("time exceeded in-transit"),

@@ -1,4 +1,4 @@
-//! TCP in one line, and the first line of HTTP.
+//! The line of a TCP segment, with the first line of HTTP.
 
 use core::fmt;
 
@@ -6,10 +6,10 @@ use super::SequenceBases;
 use crate::ipv4::Ipv4Packet;
 use crate::tcp::{TcpError, TcpFlags, TcpHeader, TcpOption, TcpOptions};
 
-/// The ports on which HTTP is looked for.
+/// The ports on which tcpdump expects HTTP.
 const HTTP_PORTS: [u16; 3] = [80, 3128, 8080];
 
-/// What a request begins with (RFC 9110 section 9 and WebDAV, RFC 4918).
+/// The methods of requests (RFC 9110 section 9 and WebDAV, RFC 4918).
 const HTTP_METHODS: [&[u8]; 17] = [
     b"GET",
     b"HEAD",
@@ -62,7 +62,7 @@ pub(super) fn write(
         }
     };
     write_flags(f, segment.flags())?;
-    // By the length field: a capture may hold less.
+    // By the length field: a capture may hold fewer bytes.
     let length = super::payload_len(packet).saturating_sub(segment.header_len());
     write_numbers(f, &segment, bases, length)?;
     if !write_options(f, segment.options(), bases.sack)? {
@@ -110,7 +110,7 @@ fn write_numbers(
     Ok(())
 }
 
-/// Gives whether the list could be read to its end; tcpdump says no more after one that could not.
+/// Returns false if an option was malformed: tcpdump prints nothing after such a list.
 fn write_options(f: &mut fmt::Formatter<'_>, options: TcpOptions<'_>, base: u32) -> Result<bool, fmt::Error> {
     let mut separator = ", options [";
     let mut any = false;
@@ -158,7 +158,7 @@ fn write_sack(f: &mut fmt::Formatter<'_>, edges: &[u8], base: u32) -> fmt::Resul
     Ok(())
 }
 
-/// `: HTTP`, and the first line if it is that of a request or a response.
+/// Writes `: HTTP`, and the first line of the payload if it is that of a request or a response.
 fn write_http(f: &mut fmt::Formatter<'_>, payload: &[u8]) -> fmt::Result {
     f.write_str(": HTTP")?;
     let end = payload.iter().position(|&byte| byte == b'\n');

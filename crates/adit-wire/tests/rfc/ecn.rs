@@ -3,7 +3,7 @@ use adit_wire::ecn::Ecn::{self, Ce, Ect0, Ect1, NotEct};
 use adit_wire::ecn::EcnAnomaly::{
     CeInnerEct1Outer, Ect1InnerEct0Outer, NotEctInnerCeOuter, NotEctInnerEct0Outer, NotEctInnerEct1Outer,
 };
-use adit_wire::ecn::{EcnAnomaly, EcnExit, EcnMode, decapsulate, encapsulate};
+use adit_wire::ecn::{EcnAnomaly, EcnMode, EcnVerdict, decapsulate, encapsulate};
 
 #[test]
 fn rfc6040_s4_2_figure_4_all_sixteen_cells() {
@@ -26,7 +26,7 @@ fn rfc6040_s4_2_figure_4_all_sixteen_cells() {
         (Ce, Ce, Some(Ce), None),
     ];
     for (inner, outer, ecn, anomaly) in table {
-        let expected = EcnExit { ecn, anomaly };
+        let expected = EcnVerdict { ecn, anomaly };
         assert_eq!(decapsulate(inner, outer), expected, "inner {inner:?}, outer {outer:?}");
     }
 }

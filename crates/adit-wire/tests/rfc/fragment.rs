@@ -11,13 +11,13 @@ fn parse(bytes: &[u8]) -> Ipv4Packet<'_> {
     Ipv4Packet::parse(bytes, Validation::Strict).expect("a valid datagram")
 }
 
-/// The fragments as they go on the wire.
+/// Returns the fragments as they are on the wire.
 fn split(bytes: &[u8], max_len: usize) -> Result<Vec<Vec<u8>>, FragmentError> {
     let whole = |piece: Fragment| [piece.header(), &bytes[piece.payload()]].concat();
     fragments(&parse(bytes), max_len).map(|pieces| pieces.map(whole).collect())
 }
 
-/// A datagram with these options, and a payload of bytes that all differ from their neighbours.
+/// Returns a datagram with these options and a payload in which neighbouring bytes differ.
 fn with_options(options: &[u8], payload_len: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..payload_len).map(|at| at as u8).collect();
     let mut header =
@@ -43,7 +43,8 @@ fn rfc791_s3_2_every_fragment_but_the_last_has_whole_units_of_eight_bytes() {
 
 #[test]
 fn rfc791_s3_1_options_are_copied_by_their_copy_flag() {
-    // Record route (7, only in the first), router alert (148, in all), no operation, stream id (136).
+    // Record route (7, only in the first), router alert (148, in all), no operation, stream id
+    // (136).
     let options = [7, 7, 4, 0, 0, 0, 0, 148, 4, 0, 0, 1, 136, 4, 0x12, 0x34];
     let pieces = split(&with_options(&options, 100), 80).expect("may be split");
     assert_eq!(pieces.len(), 3);
@@ -51,7 +52,7 @@ fn rfc791_s3_1_options_are_copied_by_their_copy_flag() {
     for piece in &pieces[1..] {
         assert_eq!(parse(piece).options(), [148, 4, 0, 0, 136, 4, 0x12, 0x34]);
     }
-    // The shorter header of the later fragments leaves more room.
+    // The header of the later fragments is shorter and leaves more room.
     assert_eq!(pieces.iter().map(|piece| parse(piece).payload().len()).collect::<Vec<_>>(), [40, 48, 12]);
 }
 

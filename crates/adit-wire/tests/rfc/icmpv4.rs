@@ -18,7 +18,7 @@ fn built(error: Icmpv4Error, offending: &[u8]) -> Vec<u8> {
     out[..len].to_vec()
 }
 
-/// An error message without an IPv4 header, for what `build_error` does not write.
+/// Returns an error message without an IPv4 header, such as `build_error` does not write.
 fn message(message_type: u8, code: u8, rest: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let mut bytes = [&[message_type, code, 0, 0], &rest[..], payload].concat();
     let sum = adit_wire::checksum::checksum(&bytes);
@@ -119,14 +119,15 @@ fn rfc792_a_quote_of_eight_bytes_is_shown_as_far_as_it_goes() {
     let quote = Icmpv4Message::parse(&bytes).expect("valid").quote().expect("a quote");
     assert_eq!(quote.payload(), &outer[20..28]);
     assert_eq!(quote.packet().total_len(), outer.len());
-    // Not even a header.
+    // The quote is shorter than an IPv4 header.
     let bytes = message(11, 0, [0; 4], &outer[..19]);
     assert!(Icmpv4Message::parse(&bytes).expect("valid").quote().is_none());
 }
 
 #[test]
 fn rfc4884_s4_extensions_after_the_length_are_not_part_of_the_quote() {
-    // The total length promises more than was quoted, so only the length attribute tells them apart.
+    // The total length exceeds the quote, so only the length attribute separates quote and
+    // extensions.
     let offending = datagram(17, A, B, &[7; 1000]);
     let extension = [0x20, 0, 0xdf, 0xff, 0, 8, 1, 1, 0, 0, 0x31, 1];
     let payload = [&offending[..128], &extension].concat();
@@ -139,7 +140,7 @@ fn rfc4884_s4_extensions_after_the_length_are_not_part_of_the_quote() {
         assert_eq!(quote_len(0), 140, "no length: all of it");
         assert_eq!(quote_len(200), 140, "a length beyond the message");
     }
-    // A redirect has an address there and no length.
+    // A redirect has an address in place of the length.
     let bytes = message(5, 0, [10, 32, 0, 1], &payload);
     let quote = Icmpv4Message::parse(&bytes).expect("valid").quote().expect("a quote");
     assert_eq!(quote.datagram().len(), 140);
@@ -167,7 +168,7 @@ fn rfc792_a_wrong_checksum_or_length_is_refused() {
     assert_eq!(Icmpv4Message::parse_lenient(&bytes[..7]).err(), Some(error));
 }
 
-/// Whether a datagram with this source, destination, protocol and first payload byte may be answered.
+/// Returns true if a datagram with these fields and this first payload byte may be answered.
 fn answered(source: [u8; 4], destination: [u8; 4], protocol: u8, first: u8) -> bool {
     let bytes = datagram(protocol, source.into(), destination.into(), &[first, 0, 0, 0, 0, 0, 0, 0]);
     may_answer(&Ipv4Packet::parse(&bytes, Validation::Strict).expect("valid"))
@@ -255,7 +256,7 @@ proptest! {
     fn rfc1812_s4_3_2_errors_about_anything_are_valid_to_etherparse(
         offending in any_datagram(), mtu in any::<u16>(), cut in any::<prop::sample::Index>(),
     ) {
-        // What offends may be cut short itself.
+        // The offending datagram may be cut short.
         let offending = &offending[..cut.index(offending.len() + 1)];
         let bytes = built(Icmpv4Error::TooBig { mtu }, offending);
         let header = Ipv4HeaderSlice::from_slice(&bytes).expect("a valid header");
@@ -272,7 +273,7 @@ proptest! {
 }
 
 #[test]
-fn the_host_chooses_the_source_when_it_is_unspecified() {
+fn an_error_without_a_source_has_source_0_0_0_0() {
     let mut out = [0; MAX_ERROR_LEN];
     let error = Icmpv4Error::DestinationUnreachable { code: unreachable::NET };
     let len = build_error(&mut out, Ipv4Addr::UNSPECIFIED, A, error, &datagram(17, A, B, &[]));

@@ -23,7 +23,7 @@ fn error(bytes: &[u8], validation: Validation) -> Option<Ipv4Error> {
 }
 
 #[test]
-fn rfc791_s3_1_what_each_validation_refuses() {
+fn rfc791_s3_1_each_validation_makes_its_checks() {
     let good = datagram(17, A, B, &[7; 12]);
     let all = |bytes: &[u8]| [Strict, Datapath, Lenient].map(|validation| error(bytes, validation));
     assert_eq!(all(&good), [None; 3]);
@@ -57,7 +57,7 @@ fn rfc791_s3_1_what_each_validation_refuses() {
     let reserved = with(good.clone(), |bytes| bytes[6] |= 0x80);
     assert_eq!(all(&reserved), [Some(Ipv4Error::ReservedFlag), None, None]);
 
-    // A record route whose length is beyond the header.
+    // A record route option that ends beyond the header.
     let options = with(good, |bytes| {
         bytes[0] = 0x46;
         bytes[20..24].copy_from_slice(&[7, 5, 4, 0]);
@@ -75,12 +75,12 @@ fn rfc791_bytes_after_the_total_length_are_cut_off() {
 }
 
 #[test]
-fn lenient_shows_what_there_is_of_a_short_capture() {
+fn a_lenient_view_of_a_short_capture_has_the_captured_bytes() {
     let good = datagram(17, A, B, &[7; 12]);
     let packet = Ipv4Packet::parse(&good[..25], Lenient).expect("enough to show");
     assert_eq!((packet.total_len(), packet.as_bytes().len()), (32, 25));
     assert_eq!(packet.payload(), [7; 5]);
-    // The header itself is cut: neither options nor payload reach beyond it.
+    // The header itself is cut short: options and payload do not reach beyond the bytes.
     let options = with(good, |bytes| bytes[0] = 0x4f);
     let packet = Ipv4Packet::parse(&options[..22], Lenient);
     assert_eq!(packet.err(), Some(Ipv4Error::TotalLength { expected: 60, found: 32 }));
@@ -99,7 +99,7 @@ fn rfc791_mutators_leave_short_bytes_alone() {
 }
 
 #[test]
-fn errors_say_what_was_expected_and_found() {
+fn errors_have_the_expected_and_the_found_value() {
     let message = error(&[0x45; 3], Strict).expect("too short").to_string();
     assert_eq!(message, "IPv4 datagram cut short: 20 bytes expected, 3 found");
     assert_eq!(Protocol::TCP.to_string(), "TCP");
@@ -142,7 +142,7 @@ proptest! {
         if Ipv4Packet::parse(&bytes, Datapath).is_ok() {
             prop_assert!(theirs.is_ok());
         }
-        // Lenient differs only by what it lets pass: the header alone decides.
+        // Lenient checks the header only.
         if let Ok(header) = theirs {
             let total = usize::from(header.total_len());
             let accepted = total == 0 || total >= header.slice().len();

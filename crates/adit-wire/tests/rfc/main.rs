@@ -1,4 +1,4 @@
-//! What the RFCs say, rule by rule, with etherparse as an independent opinion.
+//! The rules of the RFCs, one test each, with etherparse as an independent implementation.
 
 mod checksum;
 mod ecn;

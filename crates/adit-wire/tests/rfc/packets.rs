@@ -1,4 +1,4 @@
-//! Datagrams for the tests, written by etherparse and not by the code under test.
+//! Datagrams for the tests. etherparse writes them, not the code under test.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ pub(crate) fn datagram(protocol: u8, source: Ipv4Addr, destination: Ipv4Addr, pa
     let mut header =
         Ipv4Header::new(payload.len() as u16, 64, IpNumber(protocol), source.octets(), destination.octets())
             .expect("a short payload");
-    // etherparse sets it.
+    // etherparse sets DF by default.
     header.dont_fragment = false;
     written(header, payload)
 }

@@ -1,6 +1,8 @@
-//! The expected lines have tcpdump's form (`tcpdump -t -n`). Those of the article's capture are its own
-//! text. The others follow what tcpdump 4.99.3 printed for datagrams like these with other addresses, but
-//! for `(ipip-proto-4)`: the article's older tcpdump has it, 4.99.3 no longer does.
+//! Lines in the format of `tcpdump -t -n`.
+//!
+//! The lines of the two-site network are the text of a published capture. The others are what
+//! tcpdump 4.99.3 printed for such datagrams with other addresses, except for `(ipip-proto-4)`: the
+//! older tcpdump of that capture prints it, 4.99.3 does not.
 
 use adit_wire::icmpv4::{EchoKind, Icmpv4Error, MAX_ERROR_LEN, build_echo, build_error};
 use adit_wire::print::{Dissection, FlowTable};
@@ -8,12 +10,12 @@ use etherparse::{TcpHeader, TcpOptionElement};
 
 use crate::packets::{A, B, GATEWAY_A, GATEWAY_B, datagram, tcp_datagram};
 
-/// What the client and the server of the article use.
+/// The port of the client, and the first sequence numbers of both ends, in the capture.
 const CLIENT_PORT: u16 = 39_820;
 const CLIENT_SEQUENCE: u32 = 3_149_930_231;
 const SERVER_SEQUENCE: u32 = 667_467_579;
 
-/// A segment of the article's connection; numbers count from the SYN.
+/// A segment of the captured connection. Its numbers count from the SYN.
 struct Segment {
     from_client: bool,
     flags: &'static str,
@@ -62,14 +64,14 @@ impl Segment {
     }
 }
 
-/// A text of exactly this many bytes that begins as given.
+/// Returns a text of `len` bytes that starts with `beginning`.
 fn text(beginning: &str, len: usize) -> Vec<u8> {
     let mut bytes = beginning.as_bytes().to_vec();
     bytes.resize(len, b'x');
     bytes
 }
 
-fn article_segments() -> Vec<Segment> {
+fn captured_segments() -> Vec<Segment> {
     let segment = |from_client, flags, sequence, acknowledgment, window, timestamps| Segment {
         from_client,
         flags,
@@ -121,9 +123,9 @@ const ARTICLE: [&str; 12] = [
 ];
 
 #[test]
-fn the_articles_capture_line_by_line() {
+fn the_lines_of_the_two_site_network_are_those_of_the_capture() {
     let mut flows = FlowTable::<256>::new();
-    let segments = article_segments();
+    let segments = captured_segments();
     assert_eq!(segments.len(), ARTICLE.len());
     for (segment, expected) in segments.iter().zip(ARTICLE) {
         let bytes = segment.encapsulated();
@@ -133,7 +135,7 @@ fn the_articles_capture_line_by_line() {
 
 #[test]
 fn without_a_flow_table_numbers_are_absolute() {
-    let bytes = article_segments()[3].encapsulated();
+    let bytes = captured_segments()[3].encapsulated();
     let line = Dissection::new(&bytes).to_string();
     assert!(line.contains("seq 3149930232:3149930372, ack 667467580,"), "{line}");
 }
@@ -155,7 +157,7 @@ fn udp(payload_len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn icmp_echo() {
+fn an_icmp_echo_has_its_id_and_sequence() {
     let mut out = [0; 64];
     let len = build_echo(&mut out, 1, 1, &[0; 56], EchoKind::Request).expect("room");
     let line = shown(&datagram(1, A, B, &out[..len]));
@@ -166,7 +168,7 @@ fn icmp_echo() {
 }
 
 #[test]
-fn icmp_unreachable_by_code() {
+fn an_icmp_unreachable_has_the_text_of_its_code() {
     for (code, expected) in [
         (0, "net 192.168.199.1 unreachable"),
         (1, "host 192.168.199.1 unreachable"),
@@ -191,7 +193,7 @@ fn icmp_unreachable_by_code() {
 }
 
 #[test]
-fn icmp_other_errors() {
+fn other_icmp_errors_have_the_text_of_tcpdump() {
     let gateway = GATEWAY_B;
     for (error, expected) in [
         (Icmpv4Error::TooBig { mtu: 1400 }, "192.168.199.1 unreachable - need to frag (mtu 1400)"),
@@ -211,7 +213,7 @@ fn icmp_other_errors() {
 }
 
 #[test]
-fn udp_and_others() {
+fn udp_has_its_length_and_other_protocols_their_number() {
     assert_eq!(shown(&udp(64)), "IP 172.16.17.1.1000 > 192.168.199.1.2000: UDP, length 64");
     let other = datagram(253, A, B, &[0; 40]);
     assert_eq!(shown(&other), "IP 172.16.17.1 > 192.168.199.1:  ip-proto-253 40");
@@ -224,7 +226,7 @@ fn udp_and_others() {
 }
 
 #[test]
-fn fragments_and_short_captures() {
+fn fragments_and_short_captures_are_marked() {
     let mut later = udp(64);
     later[7] = 3;
     assert_eq!(shown(&later), "IP 172.16.17.1 > 192.168.199.1: ip-proto-17");
@@ -244,7 +246,7 @@ fn fragments_and_short_captures() {
     assert_eq!(shown(&[]), "IP  [|ip]");
 }
 
-/// A segment between two ports; acknowledged unless `acknowledgment` is 0.
+/// Returns a segment between two ports, with ACK unless `acknowledgment` is 0.
 fn segment(ports: (u16, u16), sequence: u32, acknowledgment: u32, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut header = TcpHeader::new(0, 0, sequence, 500);
     header.ack = acknowledgment != 0;
@@ -290,7 +292,7 @@ fn a_full_flow_table_forgets_what_was_used_least_recently() {
 }
 
 #[test]
-fn tcp_flags_and_odd_options() {
+fn tcp_flags_and_odd_options_have_the_text_of_tcpdump() {
     let line = |options: &[u8]| {
         let line = shown(&segment((9, 2), 1, 2000, options, b""));
         line.split_once("win 500").expect("a TCP line").1.to_owned()
@@ -309,7 +311,7 @@ fn tcp_flags_and_odd_options() {
 }
 
 #[test]
-fn the_first_line_of_http() {
+fn http_segments_end_in_their_first_line() {
     for (payload, expected) in [
         (&b"GET / HTTP/1.1\r\nHost: x\r\n"[..], ": HTTP: GET / HTTP/1.1"),
         (b"HTTP/1.0 404 Not Found\r\n", ": HTTP: HTTP/1.0 404 Not Found"),

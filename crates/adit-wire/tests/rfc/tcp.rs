@@ -34,7 +34,7 @@ fn mss_values(datagram: &[u8]) -> Vec<u16> {
         .collect()
 }
 
-/// Even and odd places of the option, alone and beside others.
+/// Options with the MSS at even and odd offsets, alone and beside others.
 const PLACES: [&[u8]; 5] = [
     &[2, 4, 0x05, 0xb4],
     &[1, 2, 4, 0x05, 0xb4, 1, 1, 0],
@@ -54,7 +54,7 @@ fn rfc9293_s3_7_1_mss_is_lowered_and_the_checksum_follows_at_even_and_odd_places
 }
 
 #[test]
-fn virtio_needs_csum_a_partial_checksum_is_left_alone() {
+fn virtio_needs_csum_a_partial_checksum_is_unchanged() {
     for options in PLACES {
         let mut packet = syn(options);
         let before = segment(&packet).checksum();
@@ -83,7 +83,7 @@ fn every_one_of_several_mss_options_is_lowered() {
 }
 
 #[test]
-fn what_is_not_a_syn_with_the_option_is_untouched() {
+fn anything_but_a_syn_with_an_mss_option_is_unchanged() {
     let whole = syn(PLACES[0]);
     let change = |at: usize, to: u8| {
         let mut packet = whole.clone();
@@ -149,7 +149,7 @@ fn any_option() -> impl Strategy<Value = TcpOptionElement> {
     ]
 }
 
-/// The same option as ours has it, for comparison.
+/// Returns the text of our form of an option, for comparison.
 fn ours(option: &TcpOptionElement) -> String {
     match option {
         TcpOptionElement::Noop => format!("{:?}", TcpOption::NoOperation),
@@ -224,8 +224,8 @@ proptest! {
         prop_assert!(segment(&packet).checksum_ok(A, B));
     }
 
-    /// What the kernel's programs see without following options one by one is what there is; they may say that
-    /// they cannot tell.
+    /// What the eBPF programs see without following options one by one agrees with the options. It
+    /// may be `Elsewhere` for any options.
     #[test]
     fn an_mss_announced_first_or_nowhere_is_what_the_options_say(
         pieces in prop::collection::vec(option_bytes(), 0..8), cut in 0..=40_usize,
@@ -248,8 +248,8 @@ proptest! {
         }
     }
 
-    /// It tells wherever options are as every stack writes them: the MSS first, and nothing after it that
-    /// looks like another.
+    /// It is not `Elsewhere` for options as every stack writes them: the MSS first, and nothing
+    /// after it that looks like another.
     #[test]
     fn an_mss_announced_first_is_seen(mss in any::<u16>(), rest in prop::collection::vec(usual_option(), 0..4)) {
         let [high, low] = mss.to_be_bytes();
@@ -263,7 +263,7 @@ proptest! {
     }
 }
 
-/// Whole options, broken ones, and bytes that look like some.
+/// Whole options, malformed ones, and bytes that look like options.
 fn option_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         any::<u16>().prop_map(|mss| [&[2, 4], &mss.to_be_bytes()[..]].concat()),
@@ -272,7 +272,7 @@ fn option_bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// As stacks write them; timestamps in which no MSS option can be seen.
+/// Options as stacks write them, with timestamps that do not look like an MSS option.
 fn usual_option() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         Just(vec![1]),

@@ -1,7 +1,7 @@
 //! `adit apply` and `adit confirm`: change a running overlay, with automatic rollback.
 //!
-//! The daemon rolls an unconfirmed change back by itself. `apply` also leaves a guard process behind,
-//! which does so if the daemon is dead by then. The guard outlives the session that started it.
+//! The daemon rolls an unconfirmed change back by itself. `apply` also leaves a guard process
+//! behind, which does so if the daemon is dead by then. The guard outlives the session.
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;

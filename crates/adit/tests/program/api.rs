@@ -305,7 +305,7 @@ fn what_was_dropped_is_listed_with_the_reason() {
     assert!(!reaches(gateway, INSIDE_B).unwrap());
     insta::assert_snapshot!(drops(&[]).ok().stdout, @"
     site a
-      inner-source-denied  1  RFC 2827 section 4  The source is in neither our networks nor a peer's; the sender is told Administratively Prohibited.
+      inner-source-denied  1  RFC 2827 section 4  Neither our networks nor a peer's hold the source; the sender gets Administratively Prohibited.
     ");
     let json = drops(&["a", "-j"]).ok().json();
     assert_eq!((&json["schema"], &json["site"]), (&json!(1), &json!("a")));

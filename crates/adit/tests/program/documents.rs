@@ -1,7 +1,7 @@
 //! The documents, compared with the program.
 //!
-//! The README's two configurations are the examples without their comments. Every command of Adit that
-//! the README, the guide or the reference shows exists, with the options it is shown with.
+//! The two configurations of the README are the examples without their comments. Every command of
+//! Adit that the README, the guide or the reference shows exists, with the options shown.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -102,4 +102,39 @@ fn every_command_that_a_document_shows_exists() {
         }
     }
     assert!(checked > 60, "only {checked} commands were found");
+}
+
+/// What `adit drops` prints is what the reference says.
+#[test]
+fn every_drop_that_a_document_shows_has_todays_explanation() {
+    let reference = fs::read_to_string(root().join("docs/reference/drops.md")).unwrap();
+    let reference = reference.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut checked = 0;
+    for document in documents() {
+        for line in blocks(&document, "console").concat().lines() {
+            let fields: Vec<&str> =
+                line.trim().split("  ").map(str::trim).filter(|f| !f.is_empty()).collect();
+            let [reason, count, section, explanation] = fields[..] else { continue };
+            if count.parse::<u64>().is_ok() && section.starts_with("RFC") {
+                let described = format!("`{reason}` {explanation} See {section}.");
+                assert!(reference.contains(&described), "{}: {line}", document.display());
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked >= 4, "only {checked} drops were found");
+}
+
+#[test]
+fn every_key_of_the_configuration_is_in_the_guide() {
+    let schema = fs::read_to_string(root().join("docs/reference/adit.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let guide = fs::read_to_string(root().join("docs/guide/configuration.md")).unwrap();
+    let tables = schema["$defs"].as_object().unwrap().values();
+    let keys: Vec<&String> =
+        tables.filter_map(|table| table["properties"].as_object()).flat_map(|keys| keys.keys()).collect();
+    assert!(keys.len() > 15, "{keys:?}");
+    for key in keys {
+        assert!(guide.contains(&format!("`{key}`")), "`{key}` is not in the guide");
+    }
 }

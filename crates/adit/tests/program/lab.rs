@@ -249,7 +249,7 @@ fn without_user_namespaces_it_says_so() {
     command.args(["--user", "--map-root-user", "sh", "-c", &script]);
     insta::assert_snapshot!(
         here.machine.run(&here.ns, &mut command).with(1).stderr,
-        @"adit: cannot make a user namespace: No space left on device (os error 28); user namespaces are switched off: `sysctl user.max_user_namespaces=15000` switches them on, or run as root"
+        @"adit: cannot create a user namespace: No space left on device (os error 28); user namespaces are switched off: `sysctl user.max_user_namespaces=15000` switches them on, or run as root"
     );
 }
 

@@ -65,6 +65,7 @@ fn what_is_left(plane: DataplaneChoice) {
     let expected = [
         ("adit-under-test", of_process, false),
         ("adit-keep", of_process, false),
+        ("adit-change", of_process, false),
         ("adit-watch", of_process, false),
         ("adit-out-", of_senders, true),
         ("adit-in-", 0, true),

@@ -178,7 +178,7 @@ fn an_address_that_is_a_peers_is_refused() {
     let bed = Bed::prepare(DataplaneChoice::Ebpf, By::Interface);
     bed.remove("10.1.1.1/24");
     for (address, expected) in [
-        ("10.1.1.2/24", "peer `b` has the underlay address 10.1.1.2 of this site"),
+        ("10.1.1.2/24", "10.1.1.2 is the underlay address of both peer b and this site"),
         ("192.168.199.9/32", "contains the underlay address 192.168.199.9 of this site"),
     ] {
         bed.add(address);
@@ -254,16 +254,16 @@ fn an_address_that_is_gone_for_a_while() {
         assert!(shown.contains("underlay address missing"), "{shown}");
         assert_eq!(bed.sites.routes_of_a(), before, "what is meant for a peer goes nowhere else");
         assert!(!bed.reaches());
-        bed.wait_for("the underlay address is gone");
+        bed.wait_for("the underlay address is missing");
         bed.add("10.1.1.1/24");
         let took = wait_until(PATIENCE, "traffic is back", || bed.reaches());
         assert_within_a_second(plane_name(plane), took);
         wait_until(PATIENCE, "it is seen", || bed.site()["underlay_state"] == "present");
         bed.sites.assert_joined();
         assert_eq!(bed.status()["repairs"], serde_json::json!({}));
-        bed.wait_for("the underlay address is there again");
+        bed.wait_for("the underlay address is back");
         let said = bed.end();
-        for expected in ["the underlay address is gone", "the underlay address is there again"] {
+        for expected in ["the underlay address is missing", "the underlay address is back"] {
             assert_eq!(said.matches(expected).count(), 1, "{said}");
         }
     }

@@ -4,15 +4,18 @@
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::ADIT;
 use crate::support::machine::{PROGRAM, Running};
 use crate::support::manager::Manager;
 use crate::support::sites::Sites;
+use crate::support::{ADIT, http};
 use adit_config::DataplaneChoice;
+use adit_control::api::Endpoint;
 use adit_lab::host::Host;
 use adit_testbed::test_planes::plane_name;
 use nix::sys::signal::Signal;
@@ -117,6 +120,53 @@ fn the_manager_is_told() {
     let last = std::iter::repeat_with(|| manager.hears()).find(|said| said != "WATCHDOG=1\n");
     assert_eq!(last.as_deref(), Some("STOPPING=1\nSTATUS=stopping\n"));
     assert!(a.wait().0.success());
+}
+
+/// A change runs on a thread of its own: it delays neither answers nor the watchdog.
+#[test(alone, root)]
+fn a_long_apply_delays_neither_answers_nor_the_watchdog() {
+    let (sites, manager) = (Sites::with_dataplane("userspace"), Manager::new());
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", &sites.file("a.toml")]).env("NOTIFY_SOCKET", manager.address());
+    command.env("WATCHDOG_USEC", Duration::from_secs(30).as_micros().to_string());
+    let a = sites.machine.start_command(sites.network.gateway_a.ns(), command);
+    assert!(manager.hears().starts_with("READY=1\n"));
+    // So many that they take seconds.
+    let peer = |n: u32| {
+        let (underlay, network) = (Ipv4Addr::from(0x0a4e_0000 + n), Ipv4Addr::from(0x0a4d_0000 + n * 4));
+        format!("[[peer]]\nname = \"p{n}\"\nunderlay = \"{underlay}\"\nnetworks = [\"{network}/30\"]\n")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large.toml");
+    let text = fs::read_to_string(sites.file("a.toml")).unwrap();
+    fs::write(&file, text + &(0..12_000).map(peer).collect::<String>()).unwrap();
+
+    let ask = || http::get(UnixStream::connect("/run/adit/a.sock").unwrap(), Endpoint::Status.path());
+    let (mut slowest, mut oldest) = (Duration::ZERO, Duration::ZERO);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let apply = scope.spawn(|| {
+            sites.machine.adit(sites.network.gateway_a.ns(), &["apply", file.to_str().unwrap()]).ok()
+        });
+        while !apply.is_finished() {
+            let asked = Instant::now();
+            let answer = sites.machine.with_files(ask);
+            assert_eq!(answer.code, 200);
+            // An answer with the new peers is from after the change.
+            if !answer.body.contains("\"p0\"") {
+                slowest = slowest.max(asked.elapsed());
+                let age = answer.header("adit-snapshot-age-ms").unwrap().parse().unwrap();
+                oldest = oldest.max(Duration::from_millis(age));
+            }
+        }
+    });
+    let took = started.elapsed();
+    let fed = std::iter::from_fn(|| manager.hears_within(Duration::from_millis(1)));
+    let fed = fed.filter(|said| said == "WATCHDOG=1\n").count();
+    let times = format!("applied within {took:?}; slowest answer {slowest:?}, oldest {oldest:?}");
+    assert!(slowest < took / 4 && oldest > Duration::from_millis(100), "{times}");
+    assert!(fed >= 2, "the watchdog is fed meanwhile");
+    a.end(Signal::SIGINT);
 }
 
 #[test(root)]

@@ -1,4 +1,4 @@
-//! A router that drops what is too big and says nothing, under a running transfer.
+//! A path MTU black hole under a running transfer.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,21 @@ use crate::error::Error;
 
 pub(super) const BLACK_HOLE: Scenario = Scenario {
     name: "facing-black-hole",
-    what: "Under a running TCP transfer from host A the router's link to gateway B comes to take 1,300 bytes, and the router says nothing about what it drops. (Hangs: no progress in 20 s.)",
+    what: "Under a running TCP transfer from host A, the router's link to gateway B shrinks to 1,300 bytes and the router drops longer datagrams in silence. (Hangs: no progress in 20 s.)",
     asks: &["heals within 10 s"],
     run: black_hole,
     waits: true,
 };
 
-/// Then the black hole is not what is in the way.
+/// The observation if the transfer fails even without a black hole.
 const NO_TRANSFER: &str = "no transfer, black hole or not";
-/// Bits a second: little, so that what had passed before is not taken for what passes again.
+/// Bits a second. The rate is low, so bytes in flight before the hole do not count as progress.
 const RATE: u64 = 8_000_000;
-/// Bytes that tell that it runs.
+/// Bytes of progress that show that the transfer runs.
 const PROGRESS: u64 = 512 * 1024;
-/// What is asked for.
+/// The time that the scenario asks for.
 const HEALS: Duration = Duration::from_secs(10);
-/// As long as the transfer itself has patience.
+/// The transfer's own timeout.
 const HANGS: Duration = Duration::from_secs(20);
 
 fn black_hole(pair: &Pair) -> Result<String, Error> {
@@ -52,9 +52,9 @@ fn black_hole(pair: &Pair) -> Result<String, Error> {
     })
 }
 
-/// Whether as much has come as can only come when it runs.
-fn progresses(transfer: &Transfer, patience: Duration) -> bool {
-    let (before, deadline) = (transfer.received(), Instant::now() + patience);
+/// Waits until the transfer makes progress, and returns false if it does not.
+fn progresses(transfer: &Transfer, timeout: Duration) -> bool {
+    let (before, deadline) = (transfer.received(), Instant::now() + timeout);
     while transfer.received() < before + PROGRESS {
         if Instant::now() > deadline {
             return false;

@@ -1,7 +1,7 @@
-//! The systems facing each other, in the article's network with real hosts and a real router:
+//! Scenarios with a system at each end of the tunnel, in the two-site network:
 //!
 //! ```text
-//!   host A ── gateway A (the entrance) ── router ── gateway B (the exit) ── host B
+//!   host A ── gateway A (encapsulator) ── router ── gateway B (decapsulator) ── host B
 //! ```
 
 mod black_hole;
@@ -16,20 +16,21 @@ use adit_lab::pcapng::write_interfaces;
 use crate::error::Error;
 use pair::{Ends, Pair};
 
-/// A scenario, and what is asked of it.
+/// A scenario and the observations that it asks for.
 pub(crate) struct Scenario {
-    /// In the name of its files of packets.
+    /// The id, which also names its packet files.
     pub(crate) name: &'static str,
-    /// In a short sentence.
+    /// What happens, in one sentence.
     pub(crate) what: &'static str,
     /// Any of these is asked for.
     pub(crate) asks: &'static [&'static str],
     run: fn(&Pair) -> Result<String, Error>,
-    /// It mostly waits, and is played with all pairs at the same time. Such scenarios are the last.
+    /// True if it mostly waits. Such scenarios come last and run with all pairs at the same time.
     waits: bool,
 }
 
-/// In the order in which they are played with the same tunnel: the last ones leave something behind.
+/// The scenarios in the order in which they run with the same tunnel. The last ones change its
+/// state.
 pub(crate) const SCENARIOS: [Scenario; 7] = [
     scenarios::PING,
     scenarios::TCP,
@@ -40,13 +41,13 @@ pub(crate) const SCENARIOS: [Scenario; 7] = [
     black_hole::BLACK_HOLE,
 ];
 
-/// What was observed of the scenarios with a pair of systems.
+/// The observations with one pair of systems.
 pub(crate) struct PairResults {
     pub(crate) pair: Ends,
     pub(crate) cells: Vec<String>,
 }
 
-/// Plays scenarios with all pairs of systems there are.
+/// Runs scenarios with all pairs of systems.
 pub(crate) fn observe(
     scenarios: &[&Scenario],
     out: &Path,
@@ -56,7 +57,7 @@ pub(crate) fn observe(
     let (waits, quick): (Vec<&Scenario>, Vec<&Scenario>) =
         scenarios.iter().partition(|scenario| scenario.waits);
     let mut columns = two_at_a_time(&pairs, |ends| run_all(&quick, ends, out))?;
-    // These take their time and nobody's processor.
+    // These scenarios wait and use little processor time.
     std::thread::scope(|scope| {
         let waits = &waits;
         let waiting: Vec<_> =
@@ -69,7 +70,7 @@ pub(crate) fn observe(
     Ok(pairs.into_iter().zip(columns).map(|(pair, cells)| PairResults { pair, cells }).collect())
 }
 
-/// As many as there are processors in the guest.
+/// Works on two pairs at a time, because the guest has two processors.
 fn two_at_a_time<T: Send>(
     pairs: &[Ends],
     work: impl Fn(Ends) -> Result<T, Error> + Sync,
@@ -86,7 +87,7 @@ fn two_at_a_time<T: Send>(
     Ok(done)
 }
 
-/// Plays scenarios one after the other with the same two tunnels.
+/// Runs scenarios one after the other with the same tunnel.
 fn run_all(scenarios: &[&Scenario], ends: Ends, out: &Path) -> Result<Vec<String>, Error> {
     if scenarios.is_empty() {
         return Ok(Vec::new());
@@ -102,7 +103,7 @@ fn run_all(scenarios: &[&Scenario], ends: Ends, out: &Path) -> Result<Vec<String
     ran.collect()
 }
 
-/// Plays one, and keeps what passed on both sides of the router.
+/// Runs one scenario, and writes a capture from both sides of the router.
 fn run(scenario: &Scenario, pair: &Pair, out: &Path) -> Result<String, Error> {
     let taps = [Tap::start(&pair.network.router, "toA")?, Tap::start(&pair.network.router, "toB")?];
     let observed = (scenario.run)(pair);

@@ -1,4 +1,4 @@
-//! Two systems, joined.
+//! Two systems at the two ends of a tunnel.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -16,15 +16,16 @@ use ipnet::Ipv4Net;
 use crate::error::Error;
 use crate::system::{System, ip};
 
-/// Which system is at which end.
+/// The system at each end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ends {
-    pub(crate) entrance: System,
-    pub(crate) exit: System,
+    pub(crate) encapsulator: System,
+    pub(crate) decapsulator: System,
 }
 
 impl Ends {
-    /// All pairs: each system with itself and with Linux both ways, and the two data planes with each other.
+    /// All pairs: each system with itself, each data plane with Linux in both directions, and the
+    /// two data planes with each other.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         use System::{Ebpf, Linux, Userspace};
         let ends = [
@@ -38,20 +39,20 @@ impl Ends {
             (Linux, Ebpf),
             (Linux, Linux),
         ];
-        ends.into_iter().map(|(entrance, exit)| Self { entrance, exit })
+        ends.into_iter().map(|(encapsulator, decapsulator)| Self { encapsulator, decapsulator })
     }
 
     pub(crate) fn are_adit(self) -> bool {
-        self.entrance.is_adit() && self.exit.is_adit()
+        self.encapsulator.is_adit() && self.decapsulator.is_adit()
     }
 
-    /// As the name of a file has it.
+    /// The name in file names.
     pub(crate) fn name(self) -> String {
-        format!("{}-{}", self.entrance.name(), self.exit.name())
+        format!("{}-{}", self.encapsulator.name(), self.decapsulator.name())
     }
 }
 
-/// The network with the tunnel in it, which goes when this does.
+/// The network with its tunnel, both removed on drop.
 pub(crate) struct Pair {
     pub(crate) ends: Ends,
     pub(crate) network: TwoSites,
@@ -59,33 +60,49 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Joins them, each with its defaults.
+    /// Builds the network and brings the tunnel up, with defaults at each end.
     pub(crate) fn join(ends: Ends) -> Result<Self, Error> {
         let network = TwoSites::build()?;
-        let a =
-            end(&network.gateway_a, ends.entrance, CONFIG_A, "ipipA", (UNDERLAY_A, UNDERLAY_B), INSIDE_A)?;
-        let b = end(&network.gateway_b, ends.exit, CONFIG_B, "ipipB", (UNDERLAY_B, UNDERLAY_A), INSIDE_B)?;
+        let a = end(
+            &network.gateway_a,
+            ends.encapsulator,
+            CONFIG_A,
+            "ipipA",
+            (UNDERLAY_A, UNDERLAY_B),
+            INSIDE_A,
+        )?;
+        let b = end(
+            &network.gateway_b,
+            ends.decapsulator,
+            CONFIG_B,
+            "ipipB",
+            (UNDERLAY_B, UNDERLAY_A),
+            INSIDE_B,
+        )?;
         let pair = Self { ends, network, _tunnels: [a, b] };
         pair.wait_until_it_carries()?;
         Ok(pair)
     }
 
-    /// Until host B answers host A.
+    /// Waits until host B answers host A.
     pub(crate) fn wait_until_it_carries(&self) -> Result<(), Error> {
-        const PATIENCE: Duration = Duration::from_secs(10);
+        const TIMEOUT: Duration = Duration::from_secs(10);
         const ATTEMPT: Duration = Duration::from_millis(300);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.network.host_a.run(|| ping(HOST_B, 84, 64, ATTEMPT))?.is_reply() {
             if Instant::now() > deadline {
-                return Err(Error::Dead { system: self.ends.entrance.title(), seconds: PATIENCE.as_secs() });
+                return Err(Error::Dead {
+                    system: self.ends.encapsulator.title(),
+                    seconds: TIMEOUT.as_secs(),
+                });
             }
         }
         Ok(())
     }
 
-    /// What host A hears of a ping to host B.
-    pub(crate) fn ping(&self, size: usize, ttl: u8, patience: Duration) -> Result<Answer, Error> {
-        Ok(self.network.host_a.run(|| ping(HOST_B, size, ttl, patience))?)
+    /// Pings host B from host A.
+    pub(crate) fn ping(&self, size: usize, ttl: u8, timeout: Duration) -> Result<Answer, Error> {
+        Ok(self.network.host_a.run(|| ping(HOST_B, size, ttl, timeout))?)
     }
 }
 

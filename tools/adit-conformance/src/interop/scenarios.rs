@@ -1,4 +1,4 @@
-//! What two joined sites do every day, and where it is hard.
+//! The scenarios of everyday traffic and of errors on the path.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -17,12 +17,12 @@ use ipnet::Ipv4Net;
 use super::{Pair, Scenario};
 use crate::error::Error;
 
-/// How long one answer may take.
+/// How long a scenario waits for one answer.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
 pub(super) const PING: Scenario = Scenario {
     name: "facing-ping",
-    what: "Echo requests of 84 and 1,480 bytes with DF, from host to host, both ways.",
+    what: "Echo requests of 84 and 1,480 bytes with DF from host to host, in both directions.",
     asks: &["answered"],
     run: pings,
     waits: false,
@@ -30,7 +30,7 @@ pub(super) const PING: Scenario = Scenario {
 
 pub(super) const TCP: Scenario = Scenario {
     name: "facing-tcp",
-    what: "A TCP transfer of a MiB each way, every byte compared.",
+    what: "A TCP transfer of 1 MiB in each direction, with every byte compared.",
     asks: &["every byte"],
     run: transfers,
     waits: false,
@@ -38,7 +38,7 @@ pub(super) const TCP: Scenario = Scenario {
 
 pub(super) const UDP: Scenario = Scenario {
     name: "facing-udp",
-    what: "UDP datagrams with 1 to 65,507 bytes of payload, without DF, both ways.",
+    what: "UDP datagrams with 1 to 65,507 bytes of payload without DF, in both directions.",
     asks: &["all arrive"],
     run: datagrams,
     waits: false,
@@ -62,7 +62,7 @@ pub(super) const NO_ROUTE: Scenario = Scenario {
 
 pub(super) const PATH_MTU: Scenario = Scenario {
     name: "facing-path-mtu",
-    what: "The router's link to gateway B takes 1,300 bytes: which of host A's datagrams (1,480 bytes, DF) is answered first, and whether what then fits arrives.",
+    what: "The router's link to gateway B takes 1,300 bytes: which of host A's datagrams (1,480 bytes, DF) is answered first, and whether a datagram that fits then arrives.",
     asks: &["the first: MTU 1280; what fits arrives"],
     run: path_mtu,
     waits: false,
@@ -83,9 +83,9 @@ fn pings(pair: &Pair) -> Result<String, Error> {
 
 fn transfers(pair: &Pair) -> Result<String, Error> {
     const BYTES: u64 = 1 << 20;
-    // Bits a second, so that not more is kept of it than anybody wants to read.
+    // Bits a second. The rate is low to keep the capture small.
     const RATE: u64 = 50_000_000;
-    const PATIENCE: Duration = Duration::from_secs(15);
+    const TIMEOUT: Duration = Duration::from_secs(15);
     let network = &pair.network;
     for (client, server, address, way) in [
         (&network.host_a, &network.host_b, HOST_B, "A to B"),
@@ -96,14 +96,14 @@ fn transfers(pair: &Pair) -> Result<String, Error> {
             Err(LabError::Io { .. }) => return Ok(format!("{way}: no transfer")),
             Err(error) => return Err(error.into()),
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while transfer.received() < BYTES && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         if transfer.received() < BYTES {
             return Ok(format!("{way}: no transfer"));
         }
-        // Where it breaks first is a matter of luck: no connection, a stop, other bytes.
+        // A broken path may fail at the connection, in the middle, or with other bytes.
         if transfer.finish().is_err() {
             return Ok(format!("{way}: no transfer"));
         }
@@ -111,7 +111,7 @@ fn transfers(pair: &Pair) -> Result<String, Error> {
     Ok("every byte".to_owned())
 }
 
-/// Around what has an edge: the MTU with one and two headers less, several fragments, the largest.
+/// Sizes around the edges: the MTU less one and two headers, several fragments, the largest.
 const SIZES: [usize; 14] = [1, 2, 64, 512, 1372, 1452, 1453, 1472, 1473, 4000, 9000, 16_000, 32_768, 65_507];
 
 fn datagrams(pair: &Pair) -> Result<String, Error> {
@@ -148,7 +148,7 @@ fn lost(sender: &Host, from: Ipv4Addr, receiver: &Host, to: Ipv4Addr) -> Result<
     let mut lost = Vec::new();
     for size in SIZES {
         let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
-        // Refused by the own host: it has heard of a smaller path.
+        // The sending host refuses a datagram if it knows a smaller path MTU.
         let arrives = match sender.send_to(&payload, address) {
             Ok(_) => match receiver.recv(&mut buffer) {
                 Ok(len) => buffer[..len] == payload,
@@ -177,7 +177,7 @@ fn traceroute(pair: &Pair) -> Result<String, Error> {
     Ok(hops.join(", "))
 }
 
-/// What came back, in the article's names.
+/// Describes an answer with the names of the hosts.
 fn words(answer: &Answer) -> String {
     match answer {
         Answer::Reply { .. } => "host B".to_owned(),
@@ -239,7 +239,7 @@ fn path_mtu(pair: &Pair) -> Result<String, Error> {
         .host_a
         .run(|| PathSocket::connect(SocketAddrV4::new(HOST_A, 0), SocketAddrV4::new(HOST_B, port)))?;
     for ordinal in ORDINALS {
-        // An error that came back is told by the next call, this one among others.
+        // The socket reports an error that came back at the next call, which may be this one.
         let _ = sender.send(&vec![7; LEN - HEADERS]);
         let told = sender.take_error_within(ATTEMPT).map_err(Error::io("read a socket's errors"))?;
         let Some(mtu) = told.and_then(|told| told.mtu) else { continue };

@@ -1,4 +1,4 @@
-//! RFC 2003 sections 3.2 and 6: who may send what to whom.
+//! RFC 2003 sections 3.2 and 6: which sources and destinations may use the tunnel.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ use crate::site::{INSIDE, STRANGER, UNDERLAY};
 use crate::testbed::Side;
 
 const LEN: usize = 100;
-/// Somewhere that is in nobody's networks.
+/// An address in no configured network.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 
 pub(super) fn rows() -> Vec<Row> {
@@ -25,7 +25,7 @@ pub(super) fn rows() -> Vec<Row> {
             MustNot,
             Encapsulator,
             "own-source-forwarded",
-            "A datagram that arrived to be forwarded, and whose source is one of the gateway's own addresses, is not tunnelled.",
+            "A datagram to be forwarded whose source is one of the gateway's own addresses is not encapsulated.",
         )
         .part("inside address", &["not sent"], |trial| from_source(trial, INSIDE))
         .part("underlay address", &["not sent"], |trial| from_source(trial, UNDERLAY)),
@@ -34,7 +34,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "own-source-local",
-            "A datagram that the gateway itself sends is tunnelled.",
+            "A datagram that the gateway itself sends is encapsulated.",
         )
         .one(&["sent"], |trial| {
             Ok(if sent_by_gateway(trial)?.is_some() { "sent" } else { "not sent" }.to_owned())
@@ -44,7 +44,7 @@ pub(super) fn rows() -> Vec<Row> {
             MustNot,
             Encapsulator,
             "exit-source",
-            "A datagram whose source is the tunnel's exit is not tunnelled.",
+            "A datagram whose source is the decapsulator's address is not encapsulated.",
         )
         .one(&["not sent"], |trial| from_source(trial, trial.site.underlay())),
         Row::new(
@@ -52,7 +52,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "foreign-source",
-            "A source that is in none of the gateway's networks is not let into the tunnel.",
+            "A datagram whose source is in none of the gateway's networks is not encapsulated.",
         )
         .one(&["not sent"], |trial| from_source(trial, ELSEWHERE)),
         Row::new(
@@ -60,7 +60,7 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Decapsulator,
             "stranger",
-            "Only what comes from the other end of a tunnel is decapsulated.",
+            "Only datagrams from the other end of a tunnel are decapsulated.",
         )
         .part("another outer source", &["not delivered"], |trial| {
             let inner = trial.site.back(LEN);
@@ -75,7 +75,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Decapsulator,
             "stranger-hears",
-            "A stranger hears nothing, or that the protocol is not spoken here (3/2).",
+            "An unknown source receives no error, or Protocol Unreachable (3/2).",
         )
         .one(&["nothing said", "told 3/2"], |trial| {
             let inner = trial.site.back(LEN).build();
@@ -87,7 +87,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Decapsulator,
             "peer-hears",
-            "A peer hears no error about what was delivered (this machine's kernel has an ipip driver too, loaded).",
+            "A peer receives no error about a delivered datagram (with an ipip driver loaded in this kernel too).",
         )
         .part("whole", &["nothing said"], |trial| {
             let outer = trial.site.outer(trial.site.back(LEN)).build();
@@ -107,7 +107,7 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Decapsulator,
             "spoofed-inner-source",
-            "An inner source that is not behind the peer it comes from is not delivered.",
+            "A datagram whose inner source is not behind the peer that sent it is not delivered.",
         )
         .part("another peer's host", &["not delivered"], |trial| {
             let other = trial.another_site()?;
@@ -121,7 +121,7 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Decapsulator,
             "spoofed-inner-destination",
-            "An inner destination that is not behind the gateway is not passed on.",
+            "A datagram whose inner destination is not behind the gateway is not forwarded.",
         )
         .part("somebody else", &["not passed on"], |trial| inner_to(trial, ELSEWHERE))
         .part("the peer's own network", &["not passed on"], |trial| inner_to(trial, trial.site.host()))
@@ -131,7 +131,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Decapsulator,
             "nested",
-            "What was tunnelled twice is not unpacked twice: the second header could hide anybody.",
+            "A datagram encapsulated twice is not decapsulated twice: the second header could hide any source.",
         )
         .one(&["not delivered"], |trial| {
             let site = trial.site;
@@ -144,7 +144,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "routed-into-itself",
-            "An outer datagram that is routed back into the tunnel is not tunnelled again.",
+            "An outer datagram that is routed back into the tunnel is not encapsulated again.",
         )
         .one(&["not sent"], |trial| {
             let site = trial.site;
@@ -156,20 +156,20 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// A host inside sends with this source.
+/// Sends a datagram with this source from the inside.
 fn from_source(trial: &mut Trial<'_>, source: Ipv4Addr) -> Result<String, Error> {
     let site = trial.site;
     let reaction = trial.send(packet::udp(source, site.host(), LEN).build())?;
     Ok(if reaction.sent_to(site).is_empty() { "not sent" } else { "sent" }.to_owned())
 }
 
-/// What becomes of an outer datagram that has something for the sender inside.
+/// Describes the fate of an outer datagram whose inner one is for the sender.
 fn came(trial: &mut Trial<'_>, outer: Datagram) -> Result<String, Error> {
     let is_delivered = trial.delivered(outer.build())?.is_some();
     Ok(if is_delivered { "delivered" } else { "not delivered" }.to_owned())
 }
 
-/// What the peer's gateway hears about what it sent.
+/// Describes the error that the peer's gateway receives about what it sent.
 fn peer_hears(trial: &mut Trial<'_>, outer: &[Vec<u8>]) -> Result<String, Error> {
     let reaction = trial.testbed.put(Side::Underlay, outer)?;
     let told = reaction.told_on_underlay(trial.site.underlay());
@@ -182,7 +182,7 @@ fn inner_from(trial: &mut Trial<'_>, source: Ipv4Addr) -> Result<String, Error> 
     came(trial, outer)
 }
 
-/// The peer asks the gateway to pass something on to somebody; wherever it leaves, is told.
+/// Sends an inner datagram for this destination through the tunnel, and describes where it leaves.
 fn inner_to(trial: &mut Trial<'_>, destination: Ipv4Addr) -> Result<String, Error> {
     let site = trial.site;
     let inner = packet::udp(site.host(), destination, LEN);

@@ -20,7 +20,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Decapsulator,
             "dscp-at-exit",
-            "The inner DSCP leaves as it came, whatever the outer one is (the pipe model).",
+            "Decapsulation does not change the inner DSCP, whatever the outer DSCP is (the pipe model).",
         )
         .part("inner 0, outer 46", &["inner DSCP 0"], |trial| left(trial, 0, EF))
         .part("inner 46, outer 0", &["inner DSCP 46"], |trial| left(trial, EF, 0)),
@@ -29,7 +29,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "dscp-fixed",
-            "A fixed outer DSCP (46) where one is asked for; the inner one is left alone. (Linux: `tos 0xb8`.)",
+            "A configured outer DSCP (46) is set, and the inner one is unchanged. (Linux: `tos 0xb8`.)",
         )
         .with(Setup::FixedDscp)
         .one(&["outer DSCP 46, inner DSCP 10"], |trial| {
@@ -45,7 +45,7 @@ pub(super) fn rows() -> Vec<Row> {
             Must,
             Encapsulator,
             "identifications",
-            "Outer datagrams that may be fragmented do not share an identification: 50 of them, without path MTU discovery. (Linux: `nopmtudisc`.)",
+            "Outer datagrams that may be fragmented have different identifications: 50 of them, without path MTU discovery. (Linux: `nopmtudisc`.)",
         )
         .with(Setup::NoDiscovery)
         .one(&["outer DF=0, 50 identifications"], identifications),
@@ -54,7 +54,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "df-copied-zero",
-            "Without path MTU discovery the outer DF is the inner one, 0 too. (Linux: `nopmtudisc`.)",
+            "Without path MTU discovery the outer DF is a copy of the inner one, also if it is 0. (Linux: `nopmtudisc`.)",
         )
         .with(Setup::NoDiscovery)
         .one(&["outer DF=0"], |trial| {
@@ -67,7 +67,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "ttl-inherited",
-            "An inherited outer TTL where one is asked for, so that a traceroute shows the path. (Adit: `ttl = \"inherit\"`; Linux: its default.)",
+            "The outer TTL is inherited if configured, so that a traceroute shows the path. (Adit: `ttl = \"inherit\"`; Linux: its default.)",
         )
         .with(Setup::InheritedTtl)
         .one(&["outer TTL 9"], |trial| {

@@ -1,4 +1,4 @@
-//! RFC 6040: the ECN field at the entrance and at the exit.
+//! RFC 6040: the ECN field at encapsulation and decapsulation.
 
 use adit_wire::ecn::Ecn;
 
@@ -9,11 +9,12 @@ use crate::row::Role::{Decapsulator, Encapsulator};
 use crate::row::{Row, Trial};
 use crate::system::Setup;
 
-/// In the order of RFC 6040's figure.
+/// The fields in the order of RFC 6040's figures.
 const FIELDS: [(Ecn, &str); 4] =
     [(Ecn::NotEct, "Not-ECT"), (Ecn::Ect0, "ECT(0)"), (Ecn::Ect1, "ECT(1)"), (Ecn::Ce, "CE")];
 
-/// The exit's table: rows the inner field, columns the outer one, in the order of [`FIELDS`].
+/// The table of decapsulation: rows are inner fields, columns outer ones, in the order of
+/// [`FIELDS`].
 const EXIT: [[&str; 4]; 4] = [
     ["Not-ECT", "Not-ECT", "Not-ECT", "dropped"],
     ["ECT(0)", "ECT(0)", "ECT(1)", "CE"],
@@ -23,7 +24,12 @@ const EXIT: [[&str; 4]; 4] = [
 
 /// The cells that the RFC wants logged or counted: a name, a rule, the inner and the outer field.
 const ODD: [(&str, &str, usize, usize); 5] = [
-    ("ecn-not-ect-in-ect0", "Inner Not-ECT, outer ECT(0): counted or logged, since it should not be.", 0, 1),
+    (
+        "ecn-not-ect-in-ect0",
+        "Inner Not-ECT, outer ECT(0): counted or logged, because it should not occur.",
+        0,
+        1,
+    ),
     ("ecn-not-ect-in-ect1", "Inner Not-ECT, outer ECT(1): the same.", 0, 2),
     ("ecn-not-ect-in-ce", "Inner Not-ECT, outer CE: dropped, and counted or logged.", 0, 3),
     ("ecn-ect1-in-ect0", "Inner ECT(1), outer ECT(0): counted or logged.", 2, 1),
@@ -36,7 +42,7 @@ pub(super) fn rows() -> Vec<Row> {
         Must,
         Encapsulator,
         "ecn-normal-mode",
-        "Normal mode, the default: the outer ECN field is the inner one, by its four values.",
+        "Normal mode, the default: the outer ECN field is a copy of the inner one, for each of its four values.",
     );
     let compatibility = Row::new(
         "RFC 6040 4.1",
@@ -51,7 +57,7 @@ pub(super) fn rows() -> Vec<Row> {
         Must,
         Decapsulator,
         "ecn-exit",
-        "The inner field at the exit: for each of the four inner ones, with outer Not-ECT, ECT(0), ECT(1), CE.",
+        "The inner field after decapsulation: for each of the four inner values, with outer Not-ECT, ECT(0), ECT(1), CE.",
     );
     let (mut normal, mut compatibility, mut exit) = (normal, compatibility, exit);
     for (at, (field, name)) in FIELDS.into_iter().enumerate() {
@@ -92,7 +98,7 @@ fn leaves(trial: &mut Trial<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error
     Ok(delivered.as_deref().and_then(view).map_or("dropped".to_owned(), |inner| name(inner.tos())))
 }
 
-/// What leaves, and whether it was noted by a counter or in the kernel's log.
+/// Describes what leaves, and whether a counter or the kernel's log recorded it.
 fn noted(trial: &mut Trial<'_>, inner: Ecn, outer: Ecn) -> Result<String, Error> {
     let before = trial.testbed.tunnel.oddities_noted(trial.site)?;
     let left = leaves(trial, inner, outer)?;

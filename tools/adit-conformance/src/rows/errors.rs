@@ -1,4 +1,4 @@
-//! RFC 2003 section 4: what an ICMP error from inside the tunnel becomes.
+//! RFC 2003 section 4: the relaying of ICMP errors from inside the tunnel.
 
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 
@@ -11,7 +11,7 @@ use crate::site::ROUTER;
 use crate::system::Setup;
 use crate::testbed::Side;
 
-/// Long enough to be refused where 1,400 bytes pass.
+/// A length that a path of 1,400 bytes refuses.
 const LEN: usize = 1480;
 
 fn row(section: &'static str, level: Level, name: &'static str, rule: &'static str) -> Row {
@@ -25,17 +25,17 @@ pub(super) fn rows() -> Vec<Row> {
     let problem = |pointer| Icmpv4Error::ParameterProblem { code: 0, pointer };
     vec![
         relayed(
-            row("RFC 2003 4.1", Should, "net-unreachable", "Net Unreachable (3/0) is told to the original sender as Destination Unreachable; code 1 MAY be used, the sender being on the gateway's own network."),
+            row("RFC 2003 4.1", Should, "net-unreachable", "Net Unreachable (3/0) is relayed to the original sender as Destination Unreachable; code 1 MAY be used, because the sender is on the gateway's own network."),
             unreachable(unreachable::NET),
             &["3/0", "3/1"],
         ),
         relayed(
-            row("RFC 2003 4.1", Should, "host-unreachable", "Host Unreachable (3/1) is told to the original sender."),
+            row("RFC 2003 4.1", Should, "host-unreachable", "Host Unreachable (3/1) is relayed to the original sender."),
             unreachable(unreachable::HOST),
             &["3/1"],
         ),
         relayed(
-            row("RFC 2003 4.1", Should, "protocol-unreachable", "Protocol Unreachable (3/2) is told as code 0 or 1: the exit cannot be reached by tunnel."),
+            row("RFC 2003 4.1", Should, "protocol-unreachable", "Protocol Unreachable (3/2) is relayed as code 0 or 1: the tunnel cannot reach the decapsulator."),
             unreachable(unreachable::PROTOCOL),
             &["3/0", "3/1"],
         ),
@@ -44,7 +44,7 @@ pub(super) fn rows() -> Vec<Row> {
             &[unreachable(unreachable::PORT)],
         ),
         relayed(
-            row("RFC 2003 4.1", Must, "too-big", "Datagram Too Big (3/4, here MTU 1400) is relayed, with an MTU less the tunnel's header."),
+            row("RFC 2003 4.1", Must, "too-big", "Datagram Too Big (3/4, here MTU 1400) is relayed with the MTU less the outer header."),
             Icmpv4Error::TooBig { mtu: 1400 },
             &["3/4, MTU 1380"],
         ),
@@ -53,7 +53,7 @@ pub(super) fn rows() -> Vec<Row> {
             &[unreachable(unreachable::SOURCE_ROUTE_FAILED)],
         ),
         silent(
-            row("RFC 2003 4.2", ShouldNot, "source-quench", "Source Quench (4/0) is not relayed (RFC 6633: nor acted on)."),
+            row("RFC 2003 4.2", ShouldNot, "source-quench", "Source Quench (4/0) is not relayed, and has no effect (RFC 6633)."),
             &[Icmpv4Error::SourceQuench],
         ),
         silent(
@@ -61,13 +61,13 @@ pub(super) fn rows() -> Vec<Row> {
             &[redirect(0), redirect(1), redirect(2), redirect(3)],
         ),
         relayed(
-            row("RFC 2003 4.4", Must, "time-exceeded", "Time Exceeded in transit (11/0) is told to the original sender as Host Unreachable. (Linux: `ttl 64`, else it is not looked at.)")
+            row("RFC 2003 4.4", Must, "time-exceeded", "Time Exceeded in transit (11/0) is relayed to the original sender as Host Unreachable. (Linux: `ttl 64`, because it ignores the error otherwise.)")
                 .with(Setup::FixedTtl),
             time_exceeded(0),
             &["3/1"],
         ),
         relayed(
-            row("RFC 2003 4.4", Must, "reassembly-time-exceeded", "Time Exceeded in reassembly (11/1), the same.").with(Setup::FixedTtl),
+            row("RFC 2003 4.4", Must, "reassembly-time-exceeded", "The same for Time Exceeded in reassembly (11/1).").with(Setup::FixedTtl),
             time_exceeded(1),
             &["3/1"],
         ),
@@ -81,14 +81,14 @@ pub(super) fn rows() -> Vec<Row> {
             &["told 12/0, octet 1 at once", "nothing said"],
         ),
         codes_from_six_on(),
-        row("RFC 2003 4.1", Must, "sender-elsewhere", "A sender who is on none of the gateway's own networks (here: behind another peer) hears code 0 for 3/0 and 3/2, and by the tunnel it came from.")
+        row("RFC 2003 4.1", Must, "sender-elsewhere", "A sender on none of the gateway's own networks (here: behind another peer) receives code 0 for 3/0 and 3/2, through the tunnel that it used.")
             .part("3/0", &["told 3/0 at once"], |trial| sender_elsewhere(trial, unreachable::NET))
             .part("3/2", &["told 3/0 at once"], |trial| sender_elsewhere(trial, unreachable::PROTOCOL)),
     ]
 }
 
-/// A part for each quote. Where the quote holds the inner header and 8 bytes more, there is nothing to wait
-/// for; else the next datagram's sender is told.
+/// Adds a part for each quote. If the quote holds the inner header and 8 bytes more, the sender
+/// receives the error at once; otherwise the next datagram's sender does.
 fn relayed(row: Row, error: Icmpv4Error, as_what: &[&str]) -> Row {
     Quote::ALL.into_iter().fold(row, |row, quote| {
         let asks: Vec<String> = as_what
@@ -106,12 +106,12 @@ fn relayed(row: Row, error: Icmpv4Error, as_what: &[&str]) -> Row {
     })
 }
 
-/// A part for the full quote only.
+/// Adds a part for the full quote only.
 fn relayed_once(row: Row, error: Icmpv4Error, asks: &[&str]) -> Row {
     row.part("", asks, move |trial| after(trial, error, Quote::Full))
 }
 
-/// A part for each quote, or for each error with a full one where there are several.
+/// Adds a part for each quote, or one for each of several errors with a full quote.
 fn silent(row: Row, errors: &[Icmpv4Error]) -> Row {
     const ASKS: [&str; 1] = ["nothing said"];
     match *errors {
@@ -129,13 +129,13 @@ fn silent(row: Row, errors: &[Icmpv4Error]) -> Row {
     }
 }
 
-/// The codes that are younger than RFC 2003's list are special cases of its first two.
+/// The codes that RFC 2003 does not list are special cases of its first two.
 fn codes_from_six_on() -> Row {
     let row = row(
         "RFC 1812 5.2.7.1",
         Plain,
         "unreachable-codes-from-6-on",
-        "The codes of Destination Unreachable that are younger than RFC 2003 (6 to 15) are told as 3/0 or 3/1.",
+        "The codes of Destination Unreachable that RFC 2003 does not list (6 to 15) are relayed as 3/0 or 3/1.",
     );
     (6..=15).fold(row, |row, code| {
         let error = Icmpv4Error::DestinationUnreachable { code };
@@ -144,7 +144,8 @@ fn codes_from_six_on() -> Row {
     })
 }
 
-/// A datagram is sent, an error about it comes back: what the sender hears, at once or by its next one.
+/// Sends a datagram and an error about it, and describes what the sender receives at once or after
+/// its next datagram.
 fn after(trial: &mut Trial<'_>, error: Icmpv4Error, quote: Quote) -> Result<String, Error> {
     let site = trial.site;
     let sender = site.sender();
@@ -166,7 +167,7 @@ fn after(trial: &mut Trial<'_>, error: Icmpv4Error, quote: Quote) -> Result<Stri
     })
 }
 
-/// The gateway is a hub: the sender is behind another peer, and is told through the tunnel.
+/// The gateway is a hub: the sender is behind another peer, and the error goes through the tunnel.
 fn sender_elsewhere(trial: &mut Trial<'_>, code: u8) -> Result<String, Error> {
     let to = trial.site;
     let from = trial.another_site()?;

@@ -1,4 +1,4 @@
-//! RFC 5927: an ICMP error is believed only about what the tunnel can have sent.
+//! RFC 5927: the tunnel believes an ICMP error only about a datagram that it can have sent.
 
 use std::net::Ipv4Addr;
 
@@ -15,9 +15,9 @@ use crate::site::{ROUTER, STRANGER, Site, UNDERLAY};
 
 const LEN: usize = 1480;
 const UNBELIEVED: [&str; 1] = ["changes nothing"];
-/// In nobody's networks.
+/// An address in no configured network.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
-/// Where what is forged lies in an ICMP error: behind the IPv4 and the ICMP header.
+/// The offset of the quote in an ICMP error, after the IPv4 and ICMP headers.
 const QUOTE: usize = 28;
 
 pub(super) fn rows() -> Vec<Row> {
@@ -25,7 +25,7 @@ pub(super) fn rows() -> Vec<Row> {
     vec![
         row(
             "forged-too-big",
-            "A forged Datagram Too Big (MTU 600, from off the path) changes nothing: what it quotes was never sent.",
+            "A forged Datagram Too Big (MTU 600, from off the path) changes nothing, because the quoted datagram was never sent.",
         )
         .part("outer destination", &UNBELIEVED, |trial| {
             forged(trial, |site| outer(ELSEWHERE, inner(site, site.sender(), site.host()), true))
@@ -59,7 +59,7 @@ pub(super) fn rows() -> Vec<Row> {
                 packet::bare(UNDERLAY, site.underlay(), Protocol::IPIP, inner).df(true).fragment(false, 1480).build()
             })
         }),
-        row("forged-larger", "A Too Big about a datagram that fits what it tells (MTU 1500 about 1500 bytes, 1400 about 1000) changes nothing.")
+        row("forged-larger", "A Too Big about a datagram that fits the reported MTU (MTU 1500 about 1500 bytes, 1400 about 1000) changes nothing.")
             .part("1500 about 1500", &UNBELIEVED, |trial| {
                 let quoted = truly(trial.site, LEN);
                 believed(trial, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1500 }, Quote::Full))
@@ -68,7 +68,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let quoted = truly(trial.site, 980);
                 believed(trial, error_from(STRANGER, &quoted, Icmpv4Error::TooBig { mtu: 1400 }, Quote::Full))
             }),
-        Row::new("RFC 792", MustNot, Encapsulator, "damaged-errors", "A damaged error is not acted on.")
+        Row::new("RFC 792", MustNot, Encapsulator, "damaged-errors", "A damaged error has no effect.")
             .part("wrong checksum", &UNBELIEVED, |trial| {
                 let mut error = too_big(&truly(trial.site, LEN));
                 error[22] ^= 0x55;
@@ -83,7 +83,7 @@ pub(super) fn rows() -> Vec<Row> {
                 crate::quote::mend_icmp(&mut error);
                 believed(trial, error)
             }),
-        row("forged-unreachable", "A forged Host Unreachable tells nobody anything and changes nothing.")
+        row("forged-unreachable", "A forged Host Unreachable is not relayed and changes nothing.")
             .part("inner destination", &UNBELIEVED, |trial| {
                 let site = trial.site;
                 let quoted = outer(site.underlay(), inner(site, site.sender(), ELSEWHERE), true);
@@ -96,7 +96,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
                 believed(trial, error_from(STRANGER, &quoted.build(), error, Quote::Full))
             }),
-        row("genuine-error", "To tell: one about what was sent is believed, whoever says it.")
+        row("genuine-error", "For comparison, an error about a datagram that was sent is believed, from any source.")
             .one(&["is believed: not sent, told 3/4, MTU 580"], |trial| {
                 let error = too_big(&truly(trial.site, LEN));
                 believed(trial, error)
@@ -112,7 +112,7 @@ fn outer(destination: Ipv4Addr, inner: Vec<u8>, df: bool) -> Vec<u8> {
     packet::bare(UNDERLAY, destination, Protocol::IPIP, inner).df(df).build()
 }
 
-/// What the tunnel sends.
+/// An outer datagram as the tunnel sends it.
 fn truly(site: Site, len: usize) -> Vec<u8> {
     outer(site.underlay(), site.there(len).ttl(62).df(true).build(), true)
 }
@@ -126,10 +126,10 @@ fn forged(trial: &mut Trial<'_>, quoted: impl Fn(Site) -> Vec<u8>) -> Result<Str
     believed(trial, error)
 }
 
-/// What of a full-size datagram that is sent after an error came.
+/// Sends an error, and describes the fate of a full-size datagram after it.
 fn believed(trial: &mut Trial<'_>, error: Vec<u8>) -> Result<String, Error> {
     let site = trial.site;
-    // Something has been sent, as it would be where somebody forges.
+    // The tunnel has traffic, as it would during an attack.
     trial.carried(site.there(LEN).df(true).build())?;
     let reaction = trial.arrive(error)?;
     let told = reaction.told(site.sender());

@@ -1,4 +1,5 @@
-//! Fragments of the outer datagram, which the exit puts together (RFC 2003 section 3.1, RFC 791, RFC 5722).
+//! Fragments of the outer datagram, which the decapsulator reassembles (RFC 2003 section 3.1, RFC
+//! 791, RFC 5722).
 
 use adit_fixtures::packet::Datagram;
 
@@ -9,17 +10,17 @@ use crate::row::Role::Decapsulator;
 use crate::row::{Row, Trial};
 use crate::testbed::Side;
 
-/// Of each fragment's payload, in bytes.
+/// Bytes of each fragment's payload.
 const PIECE: usize = 480;
 const INNER: usize = 1400;
 
 pub(super) fn rows() -> Vec<Row> {
     let row = |level, name, rule| Row::new("RFC 791 3.2", level, Decapsulator, name, rule);
     vec![
-        row(Must, "outer-fragments", "Fragments of the outer datagram are put together.")
+        row(Must, "outer-fragments", "Fragments of the outer datagram are reassembled.")
             .part("in order", &["delivered whole"], |trial| sent_in(trial, |_| {}))
             .part("the last first", &["delivered whole"], |trial| sent_in(trial, |pieces| pieces.reverse())),
-        row(Plain, "outer-fragments-missing", "What is not whole is not delivered.")
+        row(Plain, "outer-fragments-missing", "An incomplete datagram is not delivered.")
             .part("the last alone", &["not delivered"], |trial| {
                 sent_in(trial, |pieces| {
                     pieces.drain(..pieces.len() - 1);
@@ -36,16 +37,16 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Decapsulator,
             "outer-fragments-overlapping",
-            "Fragments that overlap make nothing (RFC 5722 for IPv6; Linux does it for IPv4 too).",
+            "Overlapping fragments are discarded (RFC 5722 for IPv6; Linux does it for IPv4 too).",
         )
         .one(&["not delivered"], overlapping),
         row(
             Must,
             "outer-fragments-largest",
-            "The largest datagram there is, 65,515 bytes inside, is put together and passed on.",
+            "The largest datagram, with 65,515 inner bytes, is reassembled and forwarded.",
         )
         .one(&["delivered in fragments, every byte"], largest),
-        row(Plain, "inner-fragments", "Fragments of the inner datagram pass as they are.").one(
+        row(Plain, "inner-fragments", "Fragments of the inner datagram pass unchanged.").one(
             &["delivered as it is"],
             |trial| {
                 let inner = trial.site.back(600).fragment(true, 800);
@@ -93,7 +94,7 @@ fn arrived(trial: &mut Trial<'_>, fragments: &[Vec<u8>], inner: &Datagram) -> Re
     .to_owned())
 }
 
-/// One between claims eight bytes of the one before it, with other contents.
+/// A fragment in the middle overlaps eight bytes of the one before it, with other contents.
 fn overlapping(trial: &mut Trial<'_>) -> Result<String, Error> {
     let inner = trial.site.back(INNER);
     let outer = trial.site.outer(inner.clone()).df(false);
@@ -103,7 +104,7 @@ fn overlapping(trial: &mut Trial<'_>) -> Result<String, Error> {
     arrived(trial, &fragments, &inner)
 }
 
-/// It does not fit the inside either, and so comes out in fragments that the gateway makes.
+/// The datagram does not fit the inside network, so the gateway fragments it.
 fn largest(trial: &mut Trial<'_>) -> Result<String, Error> {
     const LARGEST: usize = 65_515;
     const HEADER: usize = 20;

@@ -1,4 +1,4 @@
-//! RFC 2003 section 3.1: the outer header, and the inner one's time to live.
+//! RFC 2003 section 3.1: the outer header and the inner TTL.
 
 use std::net::UdpSocket;
 
@@ -20,16 +20,16 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "outer-header",
-            "The outer header: version 4, no options, protocol 4, from the entrance to the exit, its length that of both; the inner datagram whole behind it.",
+            "The outer header: version 4, no options, protocol 4, from the encapsulator to the decapsulator, the length of both headers and the payload; the inner datagram follows complete.",
         )
         .one(&["as asked"], outer_header),
         Row::new("RFC 2003 3.1", Plain, Encapsulator, "tos", "The outer TOS is copied from the inner header.")
             .part("defaults", &["outer TOS 0xb8"], outer_tos)
             ,
-        Row::new("RFC 2003 3.1", Plain, Encapsulator, "tos-inherit", "The same, where Linux is told `tos inherit`.")
+        Row::new("RFC 2003 3.1", Plain, Encapsulator, "tos-inherit", "The same with `tos inherit` on Linux.")
             .with(Setup::InheritedTos)
             .one(&["outer TOS 0xb8"], outer_tos),
-        Row::new("RFC 2003 3.1", Must, Encapsulator, "df-copied", "An inner DF is honoured: it gives an outer DF.")
+        Row::new("RFC 2003 3.1", Must, Encapsulator, "df-copied", "An inner DF is honoured: the outer DF is set.")
             .one(&["outer DF=1"], |trial| outer_df(trial, true)),
         Row::new(
             "RFC 2003 3.1",
@@ -45,20 +45,20 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Encapsulator,
             "df-always",
-            "The outer DF is set without an inner one too, so that the path MTU is learned.",
+            "The outer DF is set even without an inner DF, so that the path MTU is learned.",
         )
         .one(&["outer DF=1"], |trial| outer_df(trial, false)),
-        Row::new("RFC 2003 3.1", Plain, Encapsulator, "options", "Inner options are not copied, and stay where they are.")
+        Row::new("RFC 2003 3.1", Plain, Encapsulator, "options", "Inner options are not copied to the outer header and stay in the inner one.")
             .one(&["outer without options, inner with its own"], options),
         Row::new(
             "RFC 2003 3.1",
             Plain,
             Encapsulator,
             "outer-ttl",
-            "The outer TTL is fit to reach the exit, whatever the inner one is (here 2 when it is tunnelled).",
+            "The outer TTL is enough to reach the decapsulator, whatever the inner TTL is (here 2 when encapsulated).",
         )
         .one(&["outer TTL 64"], outer_ttl),
-        Row::new("RFC 2003 3.1", Plain, Encapsulator, "outer-ttl-fixed", "The same, where Linux is told `ttl 64`.")
+        Row::new("RFC 2003 3.1", Plain, Encapsulator, "outer-ttl-fixed", "The same with `ttl 64` on Linux.")
             .with(Setup::FixedTtl)
             .one(&["outer TTL 64"], outer_ttl),
         Row::new(
@@ -66,7 +66,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "inner-ttl",
-            "The inner TTL is one less when tunnelling is part of forwarding, and the same when the gateway itself sends.",
+            "The inner TTL is decremented when the gateway forwards the datagram, and unchanged when the gateway itself sends it.",
         )
         .part("forwarded", &["inner TTL one less"], |trial| {
             let sent = trial.site.there(100).ttl(10).build();
@@ -80,7 +80,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Decapsulator,
             "inner-ttl-at-exit",
-            "Decapsulation does not change the inner TTL; forwarding to a host behind the gateway takes one.",
+            "Decapsulation does not change the inner TTL; forwarding to a host behind the gateway decrements it.",
         )
         .part("to a host", &["inner TTL one less"], |trial| {
             let outer = trial.site.outer(trial.site.back(100).ttl(10)).build();
@@ -94,7 +94,7 @@ pub(super) fn rows() -> Vec<Row> {
             MustNot,
             Encapsulator,
             "ttl-zero",
-            "A datagram whose TTL is 0, or becomes 0 by forwarding, is not tunnelled; in the second case its sender SHOULD hear Time Exceeded.",
+            "A datagram whose TTL is 0, or becomes 0 by forwarding, is not encapsulated; in the second case its sender SHOULD receive Time Exceeded.",
         )
         .part("arrives with 1", &["not sent, told 11/0"], |trial| ttl_at_entrance(trial, 1))
         .part("arrives with 0", &["not sent", "not sent, told 11/0"], |trial| ttl_at_entrance(trial, 0)),
@@ -136,7 +136,7 @@ fn outer_header(trial: &mut Trial<'_>) -> Result<String, Error> {
     Ok(if odd.is_empty() { "as asked".to_owned() } else { odd.join(", ") })
 }
 
-/// Says something of the outer header of what leaves.
+/// Describes the outer header of a datagram that leaves.
 fn of_outer(
     trial: &mut Trial<'_>,
     datagram: Vec<u8>,
@@ -157,7 +157,7 @@ fn outer_df(trial: &mut Trial<'_>, inner: bool) -> Result<String, Error> {
 }
 
 fn options(trial: &mut Trial<'_>) -> Result<String, Error> {
-    // No-operation three times, and the end of the list.
+    // Three no-operations and the end of the list.
     let datagram = trial.site.there(100).options(&[1, 1, 1, 0]).build();
     of_outer(trial, datagram, |outer| {
         let has_inner = view(outer.payload()).is_some_and(|inner| inner.options() == [1, 1, 1, 0]);
@@ -188,7 +188,7 @@ fn inner_ttl(outer: Option<Vec<u8>>, before: u8) -> String {
     }
 }
 
-/// What the gateway sends by itself, from its inside address.
+/// The outer datagram of what the gateway itself sends from its inside address.
 pub(super) fn sent_by_gateway(trial: &mut Trial<'_>) -> Result<Option<Vec<u8>>, Error> {
     let site = trial.site;
     let sent = trial.testbed.gateway.ns().run(|| {
@@ -207,7 +207,7 @@ fn ttl_at_entrance(trial: &mut Trial<'_>, ttl: u8) -> Result<String, Error> {
     Ok(reaction.of_datagram(site, site.sender()))
 }
 
-/// To a port of the gateway's where nobody listens: whoever takes the datagram, answers it.
+/// A datagram to a closed port of the gateway, which answers if it accepts the datagram.
 fn ttl_zero_to_gateway(trial: &mut Trial<'_>) -> Result<String, Error> {
     let site = trial.site;
     let inner = adit_fixtures::packet::udp(site.host(), INSIDE, 100);

@@ -1,4 +1,4 @@
-//! RFC 1122 section 3.2.2 and RFC 1812 section 4.3.2: about what an ICMP error is never sent, and how.
+//! RFC 1122 section 3.2.2 and RFC 1812 section 4.3.2: restrictions on sending ICMP errors.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ use crate::row::{Level, Row, Trial};
 use crate::site::{INSIDE, Site};
 use crate::testbed::Side;
 
-/// Refused with DF by a link of 1500.
+/// A length with DF that a link of 1500 refuses.
 const TOO_BIG: usize = 1500;
 const QUIET_ASKED: [&str; 1] = ["nothing said"];
 
@@ -37,7 +37,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1122 3.2.2",
             MustNot,
             "no-error-about-later-fragments",
-            "None about a fragment other than the first.",
+            "No ICMP error is sent about a fragment other than the first.",
         )
         .part("too big for the link", &QUIET_ASKED, |trial| {
             refused(trial, trial.site.there(TOO_BIG).df(true).fragment(false, 1480))
@@ -49,7 +49,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1812 4.3.2.7",
             MustNot,
             "no-error-about-groups",
-            "None about a datagram to a group or to all.",
+            "No ICMP error is sent about a multicast or broadcast datagram.",
         )
         .part("224.0.1.1", &QUIET_ASKED, |trial| {
             refused(trial, trial.site.there(TOO_BIG).df(true).to(Ipv4Addr::new(224, 0, 1, 1)))
@@ -61,7 +61,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1812 4.3.2.4",
             Should,
             "error-source",
-            "An error comes from the gateway's address towards the sender.",
+            "The source of an error is the gateway's address on the sender's side.",
         )
         .part("of its own", &["from the inside address"], |trial| {
             let site = trial.site;
@@ -72,13 +72,13 @@ pub(super) fn rows() -> Vec<Row> {
             let told = relayed_error(trial, 1000)?;
             Ok(source_of(told))
         }),
-        row("RFC 1812 4.3.2.3", Should, "error-quotes", "An error quotes as much as fits 576 bytes.")
+        row("RFC 1812 4.3.2.3", Should, "error-quotes", "An error quotes as much as fits into 576 bytes.")
             .part("of its own", &["576 bytes"], |trial| {
                 let site = trial.site;
                 let reaction = trial.send(site.there(TOO_BIG).df(true).build())?;
                 Ok(length_of(reaction.told(site.sender())))
             })
-            // What the router quotes is less by the outer header and its own.
+            // The router's quote has less space, by the outer header and its own.
             .part("relayed", &["556 bytes", "576 bytes"], |trial| {
                 let told = relayed_error(trial, 1000)?;
                 Ok(length_of(told))
@@ -87,7 +87,7 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1812 4.3.2.8",
             Should,
             "error-rate",
-            "Errors are limited in their rate: of 400 datagrams that are too big for the path (1400), not all are answered.",
+            "Errors are rate limited: of 400 datagrams that are too big for the path (1400), not all are answered.",
         )
         .alone()
         .one(&["limited"], rate),
@@ -95,14 +95,14 @@ pub(super) fn rows() -> Vec<Row> {
             "RFC 1812 4.3.2.8",
             Should,
             "error-rate-relayed",
-            "So are those that are relayed: of 400 errors from inside the tunnel, not all are.",
+            "Relayed errors are rate limited too: of 400 errors from inside the tunnel, not all are relayed.",
         )
         .alone()
         .one(&["limited", "nothing said"], rate_relayed),
     ]
 }
 
-/// An ICMP error of the sender's, to the host there: Host Unreachable about something of its.
+/// A Host Unreachable from the sender to the site's host.
 fn icmp_error(site: Site, len: usize) -> Datagram {
     let quoted = packet::udp(site.host(), site.sender(), len - 28).build();
     let message = [&[3, 1, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
@@ -111,18 +111,18 @@ fn icmp_error(site: Site, len: usize) -> Datagram {
     packet::bare(site.sender(), site.host(), Protocol::ICMP, datagram[20..].to_vec()).df(true)
 }
 
-/// Everything on the inside that is an error, whoever gets it.
+/// All ICMP errors on the inside, to any host.
 fn said(reaction: &crate::reaction::Reaction) -> String {
     let told = reaction.inside.iter().find_map(|bytes| error_in(bytes));
     told.map_or("nothing said".to_owned(), |told| format!("told {told}"))
 }
 
-/// The gateway itself has reason to refuse it.
+/// Sends a datagram that the gateway itself refuses.
 fn refused(trial: &mut Trial<'_>, datagram: Datagram) -> Result<String, Error> {
     Ok(said(&trial.send(datagram.build())?))
 }
 
-/// It is sent, and a router refuses it; the next one is said nothing about either.
+/// Sends a datagram that a router refuses, and another one after it.
 fn reported(trial: &mut Trial<'_>, datagram: Datagram) -> Result<String, Error> {
     let Some(outer) = trial.carried(datagram.clone().build())? else {
         return Ok("not sent at all".to_owned());
@@ -135,7 +135,8 @@ fn reported(trial: &mut Trial<'_>, datagram: Datagram) -> Result<String, Error> 
     }
 }
 
-/// What the sender hears when a router says that the exit cannot be reached, at once or by the next one.
+/// Describes what the sender receives, at once or after its next datagram, if a router reports the
+/// decapsulator unreachable.
 fn relayed_error(trial: &mut Trial<'_>, len: usize) -> Result<Option<crate::reaction::Told>, Error> {
     let site = trial.site;
     let Some(outer) = trial.carried(site.there(len).build())? else { return Ok(None) };
@@ -176,7 +177,7 @@ fn rate(trial: &mut Trial<'_>) -> Result<String, Error> {
     Ok(limited(reaction.inside.iter().filter(|bytes| error_in(bytes).is_some()).count()))
 }
 
-/// Where nothing is relayed there is no rate to limit, which is told as it is.
+/// A system that relays nothing has no rate to limit, and the observation says so.
 fn rate_relayed(trial: &mut Trial<'_>) -> Result<String, Error> {
     let Some(outer) = trial.carried(trial.site.there(1000).build())? else {
         return Ok("not sent at all".to_owned());

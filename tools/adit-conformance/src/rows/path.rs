@@ -1,4 +1,5 @@
-//! RFC 2003 section 5 and RFC 1191: what is known of the path, and what becomes of what is too big for it.
+//! RFC 2003 section 5 and RFC 1191: the tunnel's soft state, and datagrams that are too big for the
+//! path.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub(super) fn rows() -> Vec<Row> {
             Must,
             Encapsulator,
             "too-big-for-the-link",
-            "A datagram with DF that does not fit the link (1500) with the outer header is refused at once: 1480 is the MTU.",
+            "A datagram with DF that does not fit the link (1500) with its outer header is refused at once with MTU 1480.",
         )
         .part("1481 bytes", &["not sent, told 3/4, MTU 1480"], |trial| with_df(trial, 1481))
         .part("1480 bytes", &["sent"], |trial| with_df(trial, 1480)),
@@ -28,7 +29,7 @@ pub(super) fn rows() -> Vec<Row> {
             Must,
             Encapsulator,
             "too-big-for-the-path",
-            "Once a router has told the path's MTU (1400), a datagram with DF that is too big is refused at once, whoever sends it.",
+            "After a router has reported the path's MTU (1400), every datagram with DF that is too big is refused at once, from any sender.",
         )
         .part("1381 bytes", &["not sent, told 3/4, MTU 1380"], |trial| {
             learn(trial, 1400, 1480)?;
@@ -49,7 +50,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "too-big-without-df",
-            "A datagram without DF that is too big is fragmented, before it is encapsulated: its destination puts it together, and not the exit.",
+            "A datagram without DF that is too big is fragmented before encapsulation, so its destination reassembles it and not the decapsulator.",
         )
         .part("for the link", &["fragmented inside"], |trial| without_df(trial, 1500))
         .part("for the path", &["fragmented inside"], |trial| {
@@ -61,7 +62,7 @@ pub(super) fn rows() -> Vec<Row> {
             MustNot,
             Encapsulator,
             "mtu-floor",
-            "No MTU below 68 is believed, here from a router that tells 40: nobody is asked for less.",
+            "An MTU below 68 (here 40) is not believed: no sender receives a lower MTU.",
         )
         .one(&["the MTU is at least 68"], |trial| {
             learn(trial, 40, 1480)?;
@@ -78,7 +79,7 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Encapsulator,
             "mtu-not-told",
-            "From a router that tells no MTU (0) the next smaller common one is taken: 1492 where 1500 bytes did not pass, 1006 where 1492 did not.",
+            "If a router reports no MTU (0), the next smaller common MTU is used: 1492 after 1500 bytes fail, 1006 after 1492 fail.",
         )
         .part("1500 bytes", &["not sent, told 3/4, MTU 1472"], |trial| {
             learn(trial, 0, 1480)?;
@@ -93,7 +94,7 @@ pub(super) fn rows() -> Vec<Row> {
             MustNot,
             Encapsulator,
             "no-increase",
-            "An MTU that was learned is not raised within 5 minutes by a router that tells a larger one (1400, then 1450).",
+            "A router that reports a larger MTU (1400, then 1450) does not raise a learned MTU within 5 minutes.",
         )
         .one(&["not sent, told 3/4, MTU 1380"], |trial| {
             let outer = learn(trial, 1400, 1480)?;
@@ -108,7 +109,7 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Encapsulator,
             "reachability",
-            "That the exit cannot be reached is kept, so that another sender is told too (here: 3/1 with a quote of 8 bytes).",
+            "An unreachable decapsulator is remembered, so that another sender receives the error too (here: 3/1 with a quote of 8 bytes).",
         )
         .one(&["not sent, told 3/1", "sent, told 3/1"], |trial| {
             let site = trial.site;
@@ -124,7 +125,7 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Encapsulator,
             "reachable-again",
-            "A second after the exit is heard again, it is in reach: nobody is told otherwise.",
+            "One second after a datagram arrives from the decapsulator it counts as reachable, and no sender receives an error.",
         )
         .one(&["sent"], |trial| reachable_again(trial, Duration::from_secs(1))),
         Row::new(
@@ -132,7 +133,7 @@ pub(super) fn rows() -> Vec<Row> {
             Plain,
             Encapsulator,
             "reachable-again-at-once",
-            "The same for the very next datagram.",
+            "The same for the next datagram, without a wait.",
         )
         .one(&["sent"], |trial| reachable_again(trial, Duration::ZERO)),
         Row::new(
@@ -140,7 +141,7 @@ pub(super) fn rows() -> Vec<Row> {
             Should,
             Decapsulator,
             "congestion",
-            "Congestion that is marked inside the tunnel is reflected in its state: a mark that comes out is counted for the peer.",
+            "Congestion marked inside the tunnel is part of its state: each mark that arrives is counted for the peer.",
         )
         .one(&["counted"], |trial| {
             let site = trial.site;
@@ -152,7 +153,8 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// Sends `len` bytes with DF, and has the router tell this MTU about them. Gives the outer datagram.
+/// Sends `len` bytes with DF, reports this MTU about them from the router, and returns the outer
+/// datagram.
 pub(super) fn learn(trial: &mut Trial<'_>, mtu: u16, len: usize) -> Result<Option<Vec<u8>>, Error> {
     let site = trial.site;
     let outer = trial.carried(site.there(len).df(true).build())?;
@@ -164,8 +166,8 @@ pub(super) fn learn(trial: &mut Trial<'_>, mtu: u16, len: usize) -> Result<Optio
     Ok(outer)
 }
 
-/// The exit cannot be reached, a router says; then a datagram comes from there, and some time later another
-/// is sent.
+/// A router reports the decapsulator unreachable, a datagram arrives from it, and after some time
+/// another one is sent to it.
 fn reachable_again(trial: &mut Trial<'_>, later: Duration) -> Result<String, Error> {
     let site = trial.site;
     let Some(outer) = trial.carried(site.there(100).build())? else {

@@ -80,7 +80,7 @@ fn not_relayed() -> Vec<Case> {
                 .delivers(b_to_c()),
         ),
         decap("to an address of our own in another peer's network", theirs(B, b_to_c()))
-            .with(|setup| setup.config.local_addresses.push(HOST_C.into()))
+            .with(|setup| setup.config.local_addresses.push(HOST_C))
             .delivers(b_to_c())
             .not_end_to_end(NOT_DECIDED),
         decap("a relay to where the next hop is not known", theirs(B, b_to_c()))

@@ -1,4 +1,4 @@
-//! The receiving end of a probe.
+//! The receiving end of a loss stream.
 
 use std::io::{self, IoSliceMut};
 use std::net::UdpSocket;
@@ -9,7 +9,7 @@ use adit_linux::sockets::poll::readable_within;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg};
 use nix::sys::time::TimeSpec;
 
-/// The socket, and what is expected on it.
+/// The receiving socket and the payload that it expects.
 pub(super) struct Inbox {
     socket: UdpSocket,
     payload: Vec<u8>,
@@ -20,7 +20,8 @@ impl Inbox {
         Self { socket, payload }
     }
 
-    /// The next that waits: its number, and when the kernel received it. Ours may be late.
+    /// The next queued datagram: its number and the kernel's receive time, which does not depend on
+    /// when this process gets a processor.
     pub(super) fn take(&self) -> io::Result<Option<(u64, Duration)>> {
         let mut bytes = [0; 2048];
         let mut control = nix::cmsg_space!(TimeSpec);
@@ -49,23 +50,23 @@ impl Inbox {
         }
     }
 
-    /// The number of a datagram of this stream.
+    /// The number of a datagram, if it belongs to this stream.
     fn sequence(&self, bytes: &[u8]) -> io::Result<Option<u64>> {
         if bytes.get(..8) != Some(&self.payload[..8]) {
             return Ok(None);
         }
         if bytes.get(16..) != Some(&self.payload[16..]) {
-            return Err(io::Error::other("a datagram of the probe has changed on the way"));
+            return Err(io::Error::other("a datagram of the loss stream changed in transit"));
         }
         Ok(bytes[8..16].try_into().ok().map(u64::from_be_bytes))
     }
 
-    /// Waits for the next one, for at most `timeout`.
+    /// Waits up to `timeout` for the next datagram.
     pub(super) fn wait(&self, timeout: Duration) -> io::Result<()> {
         readable_within(&self.socket, timeout).map(drop)
     }
 
-    /// How many the kernel had no room for in this socket, or found damaged.
+    /// The datagrams that the kernel dropped at this socket, for lack of space or a wrong checksum.
     pub(super) fn dropped(&self) -> io::Result<u64> {
         let port = format!(":{:04X}", self.socket.local_addr()?.port());
         let table = std::fs::read_to_string("/proc/thread-self/net/udp")?;
@@ -73,21 +74,21 @@ impl Inbox {
             let is_ours = words.nth(1)?.ends_with(&port);
             is_ours.then(|| words.last()?.parse().ok()).flatten()
         });
-        ours.ok_or_else(|| io::Error::other("/proc/net/udp does not list the probe's own socket"))
+        ours.ok_or_else(|| io::Error::other("/proc/net/udp does not list the loss stream's socket"))
     }
 }
 
-/// What has arrived.
+/// The datagrams that have arrived.
 #[derive(Default)]
 pub(super) struct Arrivals {
-    /// By number.
+    /// Indexed by number.
     seen: Vec<bool>,
     distinct: u64,
     pub(super) duplicated: u64,
-    /// Came after one that was sent later.
+    /// Arrived after a datagram that was sent later.
     pub(super) reordered: u64,
     last: Option<Duration>,
-    /// The longest time between two that came one after the other.
+    /// The longest time between two successive arrivals.
     pub(super) longest_silence: Duration,
     pub(super) dropped_by_receiver: u64,
 }
@@ -115,7 +116,7 @@ impl Arrivals {
         self.distinct
     }
 
-    /// One more than the highest number.
+    /// One more than the highest number that has arrived.
     pub(super) fn end(&self) -> u64 {
         self.seen.len() as u64
     }

@@ -1,67 +1,67 @@
-//! What became of a probe.
+//! The report of a loss stream.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::arrivals::Arrivals;
 
-/// Datagrams that were sent in one go.
+/// Datagrams that were sent together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Burst {
     /// The number of the first.
     pub(super) first: u64,
-    /// When.
+    /// When the burst began.
     pub(super) at: Instant,
-    /// When the last of them had been sent: a sender may be held up in the middle.
+    /// When the last of them had been sent. A sender may be delayed within a burst.
     pub(super) over: Instant,
 }
 
-/// Datagrams sent one after the other of which none arrived.
+/// Successive datagrams that were all lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// The number of the first.
     pub first: u64,
-    /// How many.
+    /// Their count.
     pub packets: u64,
-    /// When the first was sent, at the earliest.
+    /// The earliest time at which the first was sent.
     pub from: Instant,
-    /// When the first had been sent.
+    /// The latest time at which the first was sent.
     pub first_over: Instant,
-    /// When the last was sent, at the earliest.
+    /// The earliest time at which the last was sent.
     pub until: Instant,
 }
 
 impl Loss {
-    /// From the sending of the first to the sending of the last.
+    /// The time between sending the first and the last.
     #[must_use]
     pub fn duration(&self) -> Duration {
         self.until - self.from
     }
 }
 
-/// What became of every datagram.
+/// The fate of every datagram of a stream.
 #[derive(Clone, Debug)]
 pub struct StreamReport {
-    /// Sent, or attempted.
+    /// Datagrams that were sent or attempted.
     pub sent: u64,
-    /// Arrived, each counted once.
+    /// Datagrams that arrived, each counted once.
     pub arrived: u64,
-    /// Arrived another time.
+    /// Arrivals of a datagram that had arrived before.
     pub duplicated: u64,
-    /// Arrived after one that was sent later.
+    /// Datagrams that arrived after one that was sent later.
     pub reordered: u64,
-    /// What did not arrive, in the order it was sent.
+    /// The losses in the order of sending.
     pub losses: Vec<Loss>,
-    /// The longest time between two arrivals, by the kernel's clock. A sender that was held up makes
-    /// it longer, and so it is the path's only as far as it is longer than `max_sender_delay`.
+    /// The longest time between two arrivals, by the kernel's clock. A delayed sender makes it
+    /// longer, so only its excess over `max_sender_delay` is due to the path.
     pub longest_silence: Duration,
-    /// Of the lost, those that the sender's own host would not send.
+    /// The lost datagrams that the sending host refused to send.
     pub refused: u64,
-    /// How late the sender was at most: it does not get a processor whenever it wants one.
+    /// The longest delay of the sender, which has to wait for a processor.
     pub max_sender_delay: Duration,
-    /// How many the receiver's socket dropped. Unless it is 0, the losses may not be the path's.
+    /// Datagrams that the receiver's socket dropped. If it is not 0, the path may not be to blame.
     pub dropped_by_receiver: u64,
-    /// When the first was sent, from which `Display` counts.
+    /// When the first was sent, the origin of the times in `Display`.
     start: Option<Instant>,
 }
 
@@ -87,25 +87,26 @@ impl StreamReport {
         }
     }
 
-    /// How many did not arrive.
+    /// The number of datagrams that did not arrive.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.sent - self.arrived
     }
 
-    /// The most that were lost in a row.
+    /// The loss with the most datagrams.
     #[must_use]
     pub fn longest_loss(&self) -> Option<&Loss> {
         self.losses.iter().max_by_key(|loss| (loss.packets, loss.duration()))
     }
 
-    /// Whether every datagram arrived exactly once, and the receiver kept up. The order is not looked at.
+    /// Returns true if every datagram arrived exactly once and the receiver kept up. The order does
+    /// not matter.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.lost() == 0 && self.duplicated == 0 && self.dropped_by_receiver == 0
     }
 
-    /// How many were lost that were certainly sent before `from`, or after `until`.
+    /// The number of lost datagrams that were certainly sent before `from` or after `until`.
     #[must_use]
     pub fn lost_outside(&self, from: Instant, until: Instant) -> u64 {
         let outside = |loss: &&Loss| loss.first_over < from || loss.until > until;
@@ -119,7 +120,7 @@ impl fmt::Display for StreamReport {
         write!(
             formatter,
             "{} sent, {} lost, {} duplicated, {} reordered; \
-             longest silence {:.1} ms, sender held up {:.1} ms at most",
+             longest silence {:.1} ms, sender delayed by {:.1} ms at most",
             self.sent,
             self.lost(),
             self.duplicated,
@@ -128,7 +129,7 @@ impl fmt::Display for StreamReport {
             ms(self.max_sender_delay),
         )?;
         if self.refused > 0 {
-            write!(formatter, "; {} of the lost were refused by the sender's own host", self.refused)?;
+            write!(formatter, "; the sending host refused {} of the lost", self.refused)?;
         }
         if self.dropped_by_receiver > 0 {
             write!(formatter, "; the receiver's socket dropped {}", self.dropped_by_receiver)?;
@@ -137,7 +138,7 @@ impl fmt::Display for StreamReport {
             let since = self.start.map_or(Duration::ZERO, |start| loss.from - start);
             write!(
                 formatter,
-                "\n  lost {} from number {} on, sent {:.1} ms after the start and during {:.1} ms",
+                "\n  lost {} from number {} on, sent {:.1} ms after the start within {:.1} ms",
                 loss.packets,
                 loss.first,
                 ms(since),
@@ -180,7 +181,7 @@ mod tests {
 
     const BURST_INTERVAL: Duration = Duration::from_millis(1);
 
-    /// Ten a millisecond, and of these all but `lost` arrive, in order and 1 ms later.
+    /// A report of ten datagrams a millisecond. All but `lost` arrive in order, 1 ms later.
     fn report(sent: u64, lost: &[u64]) -> (Instant, StreamReport) {
         let start = Instant::now();
         let bursts: Vec<Burst> = (0..sent.div_ceil(10))
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_lost() {
+    fn a_stream_without_loss_is_complete() {
         let (_, report) = report(100, &[]);
         assert!(report.is_complete(), "{report}");
         assert_eq!((report.arrived, report.longest_silence), (100, BURST_INTERVAL));
@@ -204,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_where_they_were_sent() {
+    fn losses_are_reported_with_the_times_of_sending() {
         let lost: Vec<u64> = [3].into_iter().chain(15..45).chain([99]).collect();
         let (start, report) = report(100, &lost);
         let found: Vec<(u64, u64)> = report.losses.iter().map(|loss| (loss.first, loss.packets)).collect();
         assert_eq!(found, [(3, 1), (15, 30), (99, 1)]);
         assert_eq!(report.lost(), 32);
         assert!(!report.is_complete());
-        let longest = report.longest_loss().expect("there is one");
+        let longest = report.longest_loss().expect("something was lost");
         assert_eq!((longest.from, longest.until), (start + BURST_INTERVAL, start + 4 * BURST_INTERVAL));
         assert_eq!(report.longest_silence, 3 * BURST_INTERVAL, "14 came after 2 ms, 45 after 5");
         assert_eq!(report.lost_outside(start + BURST_INTERVAL, start + 4 * BURST_INTERVAL), 2);
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_and_disorder_are_told_apart() {
+    fn duplicates_and_reordering_are_counted_separately() {
         let mut arrivals = Arrivals::default();
         for sequence in [0, 2, 1, 2, 3] {
             arrivals.note(sequence, BURST_INTERVAL);
@@ -234,6 +235,6 @@ mod tests {
         let bursts = [Burst { first: 0, at: now, over: now }];
         let report = StreamReport::new(4, &bursts, 0, Duration::ZERO, &arrivals);
         assert_eq!((report.lost(), report.duplicated, report.reordered), (0, 1, 1));
-        assert!(!report.is_complete(), "a duplicate is no clean passage");
+        assert!(!report.is_complete(), "a stream with a duplicate is not complete");
     }
 }

@@ -27,7 +27,7 @@ use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::TtlPolicy;
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Protocol, Validation};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 
 use crate::support::{Injector, PATIENCE, mac, wait_until};
 
@@ -59,7 +59,7 @@ fn run(plane: DataplaneChoice) {
 /// The same tunnel as a file.
 fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     let config = &setup.config;
-    let networks = |networks: &[IpNet]| {
+    let networks = |networks: &[Ipv4Net]| {
         networks.iter().map(|network| format!("\"{network}\"")).collect::<Vec<_>>().join(", ")
     };
     let outer = &config.outer;
@@ -86,7 +86,7 @@ fn config(setup: &Setup, plane: DataplaneChoice) -> String {
         "[site]\nname = \"a\"\nunderlay = \"{}\"\nnetworks = [{}]\ndataplane = \"{}\"\n\
          [tunnel]\nttl = {ttl}\ndscp = {dscp}\necn = \"{ecn}\"\ndf = {}\nmss-clamp = {}\nprobe = false\n{}",
         config.underlay,
-        networks(&config.networks),
+        networks(config.peers.site_networks()),
         plane_name(plane),
         outer.df,
         config.mss_clamp,

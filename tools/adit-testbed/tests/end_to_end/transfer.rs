@@ -1,8 +1,7 @@
 //! Bytes from host to host, compared: TCP both ways at once, UDP of many sizes, and the path MTU that
 //! a router in the middle does not let them forget.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 
 use adit_config::Config;
@@ -13,66 +12,19 @@ use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, bring_up};
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
-use sha2::{Digest, Sha256};
 
-use crate::support::{ATTEMPT, PATIENCE, Random, config_a, config_b, drops_since, snmp};
+use crate::support::stream::Stream;
+use crate::support::{ATTEMPT, Random, config_a, config_b, drops_since, snmp};
 
 const MEGABYTE: usize = 1 << 20;
 const CHUNK: usize = 64 * 1024;
 const PEER: PeerIndex = PeerIndex::new(0);
 
-type Hash = [u8; 32];
-
-/// Sends `len` bytes that follow from `seed`, and gives their hash.
-fn pour(to: SocketAddr, seed: u64, len: usize) -> std::io::Result<Hash> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut random = Random::seeded(seed);
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; CHUNK];
-    for at in (0..len).step_by(CHUNK) {
-        let chunk = &mut chunk[..CHUNK.min(len - at)];
-        random.fill(chunk);
-        hash.update(&*chunk);
-        stream.write_all(chunk)?;
-    }
-    stream.shutdown(Shutdown::Write)?;
-    Ok(hash.finalize().into())
-}
-
-/// Reads to the end; how many bytes, and their hash.
-fn drain(mut stream: TcpStream) -> std::io::Result<(usize, Hash)> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; CHUNK];
-    let mut total = 0;
-    loop {
-        let len = stream.read(&mut chunk)?;
-        if len == 0 {
-            return Ok((total, hash.finalize().into()));
-        }
-        hash.update(&chunk[..len]);
-        total += len;
-    }
-}
-
-/// One stream of `len` bytes; fails unless they arrive as they were sent.
+/// Sends a stream of `len` bytes and compares what arrives.
 fn stream(from: &Host, to: &Host, address: Ipv4Addr, seed: u64, len: usize) {
-    let listener =
-        to.ns().run(|| TcpListener::bind(SocketAddrV4::new(address, 0))).unwrap().expect("a port is free");
-    let server = listener.local_addr().expect("it is bound");
-    std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            to.ns()
-                .run(|| listener.accept().and_then(|(stream, _)| drain(stream)))
-                .unwrap()
-                .expect("it arrives")
-        });
-        let sent = from.ns().run(|| pour(server, seed, len)).unwrap().expect("it is sent");
-        let (total, received) = receiver.join().expect("the receiver ends");
-        assert_eq!(total, len);
-        assert_eq!(received, sent, "{len} bytes from {} to {} changed", from.name(), to.name());
-    });
+    let stream = Stream { seed, len, write: CHUNK, nodelay: false };
+    let (sent, received) = stream.send((from, to), address);
+    assert_eq!(received, sent, "{len} bytes from {} to {} changed", from.name(), to.name());
 }
 
 /// `streams` streams each way, all at once, of `len` bytes each.

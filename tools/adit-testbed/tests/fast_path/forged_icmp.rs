@@ -141,7 +141,7 @@ fn assert_nothing_learned(plane: &dyn DataPlane) {
     let path = tunnel.path_mtu(PEER);
     assert_eq!((path.mtu, path.learned, path.expires), (1500, None, None));
     assert_eq!(tunnel.reachability(PEER), Reachability::Assumed);
-    assert!(!tunnel.owes_answer(PEER), "an error waits for the next sender");
+    assert!(!tunnel.has_pending_error(PEER), "an error waits for the next sender");
     let icmp = plane.totals().icmp;
     assert_eq!((icmp.state_changed, icmp.relayed, icmp.sent), (0, 0, 0));
 }

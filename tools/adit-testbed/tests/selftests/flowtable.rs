@@ -10,8 +10,8 @@ use adit_testbed::needs::ebpf;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::bring_up_with;
-use crate::stream::{Hash, send_stream};
 use crate::support::ATTEMPT;
+use crate::support::stream::{Hash, Stream};
 
 const LEN: usize = 8 << 20;
 const NARROW: u32 = 1400;
@@ -37,7 +37,8 @@ fn transfer(plane: DataplaneChoice) -> Seen {
     network.gateway_a.run(|| adit_linux::ethtool::disable_transmit_offloads("underlayA")).unwrap();
     network.host_a.run(|| adit_linux::ethtool::disable_transmit_offloads("eth0")).unwrap();
     let tap = Tap::start(&network.router, "toB").unwrap();
-    let (sent, received) = send_stream((&network.host_a, &network.host_b), HOST_B, LEN, 64 * 1024);
+    let stream = Stream { seed: LEN as u64, len: LEN, write: 64 * 1024, nodelay: true };
+    let (sent, received) = stream.send((&network.host_a, &network.host_b), HOST_B);
     let refused = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT)).unwrap();
     let path_mtu = network.host_a.run(Netlink::open).unwrap().route_to(HOST_B, None).unwrap().mtu;
     let frames = tap.finish();

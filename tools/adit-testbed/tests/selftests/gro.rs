@@ -9,7 +9,7 @@ use adit_wire::ipv4::Ipv4Repr;
 use adit_wire::{Protocol, checksum};
 
 use crate::planes::{bring_up_on, on_every_plane};
-use crate::stream::send_stream;
+use crate::support::stream::Stream;
 use crate::support::{Injector, Random, drops_since, ipv4_with, mend_checksum, wait_until};
 
 const PAYLOAD: usize = 100;
@@ -259,7 +259,8 @@ fn streams_of_small_and_large_writes(plane: DataplaneChoice) {
     let (a, b) = (&network.host_a, &network.host_b);
     for (write, len) in [(100, 200_000), (2000, 4_000_000), (1, 1000)] {
         for (ends, address) in [((a, b), HOST_B), ((b, a), HOST_A)] {
-            let (sent, received) = send_stream(ends, address, len, write);
+            let stream = Stream { seed: len as u64, len, write, nodelay: true };
+            let (sent, received) = stream.send(ends, address);
             assert_eq!(sent, received, "{write} bytes a write, to {address}");
         }
     }

@@ -14,7 +14,6 @@ mod gro;
 #[path = "../fast_path/planes.rs"]
 mod planes;
 mod pmtu;
-mod stream;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,7 @@
 //! What the topics share: datagrams made by hand, frames put onto a cable, waiting for a condition.
 
+pub(crate) mod stream;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -113,7 +113,7 @@ fn carried(
 ) -> Result<Outcome, String> {
     let whole = Ipv4Packet::parse(bytes, Validation::Datapath)
         .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
-    let ours = std::net::IpAddr::from(whole.source()) == setup.config.underlay;
+    let ours = whole.source() == setup.config.underlay;
     if direction == Direction::Decap && !ours {
         return Ok(Outcome::Delivered(whole.as_bytes().to_vec()));
     }

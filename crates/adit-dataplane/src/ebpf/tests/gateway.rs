@@ -1,7 +1,7 @@
 //! A gateway without programs: the tunnel, what the userspace plane does to the bytes, and the
 //! host's forwarding as one hop. End-to-end tests cover the sockets and rings around it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Direction, Outcome, Packet, Setup};
@@ -35,7 +35,7 @@ impl Gateway {
             if path.owed {
                 let message = host_unreachable(setup.config.underlay, config.underlay);
                 tunnel.on_underlay_icmp(&message, NOW, &learning);
-                assert!(tunnel.owes_answer(peer), "the message is believed");
+                assert!(tunnel.has_pending_error(peer), "the message is believed");
             }
         }
         let counters = tunnel.counters();
@@ -180,12 +180,7 @@ fn whole(gso_packet: &GsoPacket<'_>, index: usize) -> Vec<u8> {
 }
 
 /// A router's Host Unreachable about a peer, with too short a quote to tell whose datagram it was.
-fn host_unreachable(from: IpAddr, to: IpAddr) -> Vec<u8> {
-    let v4 = |address| match address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    };
-    let (source, destination) = (v4(from), v4(to));
+fn host_unreachable(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     let quoted = Ipv4Repr {
         source,
         destination,

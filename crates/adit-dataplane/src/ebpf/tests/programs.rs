@@ -1,12 +1,12 @@
 //! The programs in test runs: the kernel makes a packet of some bytes, runs a program on it, and
 //! returns the changed packet. Nothing leaves the host: a redirect is a verdict like any other.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings, program};
-use adit_tunnel::{Steps, Totals, Tunnel};
+use adit_tunnel::{TableDelta, Totals, Tunnel};
 use aya::programs::{TestRun, TestRunOptions};
 
 use super::super::counts::{CountSnapshot, Counts};
@@ -44,19 +44,18 @@ pub(super) struct Ran {
 impl Programs {
     pub(super) fn load(tunnel: &Tunnel, setup: &Setup) -> Programs {
         let config = tunnel.config();
-        let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
-        let settings =
-            Settings::new(underlay, DEVICE, &config.outer, config.mss_clamp).with_relay(setup.forwards);
+        let settings = Settings::new(config.underlay, DEVICE, &config.outer, config.mss_clamp)
+            .with_relay(setup.forwards);
         let (mut object, maps) =
             LoadedObject::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
-            let IpAddr::V4(underlay) = config.underlay else { panic!("a tunnel over IPv4") };
+            let underlay = config.underlay;
             let entry = PeerEntry {
                 underlay: underlay.octets(),
                 next_hop: underlay.octets(),
                 device: if path.known { DEVICE } else { 0 },
                 path_mtu: tunnel.path_mtu(peer).mtu,
-                owes_answer: tunnel.owes_answer(peer).into(),
+                owes_answer: tunnel.has_pending_error(peer).into(),
             };
             object.set_peer(peer, entry).expect("there is room for every peer");
         }
@@ -68,7 +67,7 @@ impl Programs {
     pub(super) fn update_peers(
         &mut self,
         tunnel: &Tunnel,
-        steps: &Steps,
+        steps: &TableDelta,
         way: impl Fn(Ipv4Addr) -> PeerEntry,
     ) {
         self.object.update_peers(tunnel, steps).expect("there is room");

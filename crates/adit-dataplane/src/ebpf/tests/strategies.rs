@@ -1,13 +1,13 @@
 //! Strategies for tunnels and packets: mostly valid, and close to where behaviour changes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::{Owner, PeerLookup};
-use adit_tunnel::{PeerConfig, Tunnel, TunnelConfig};
+use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
@@ -104,22 +104,21 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         // 0: nobody, 1: us.
         let of = |owner| {
             let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
-            owned.map(|(network, _)| network.parse().expect("a network")).collect()
+            owned.map(|(network, _)| network.parse().expect("a network")).collect::<Vec<_>>()
         };
-        let peer = |index| PeerConfig {
-            name: format!("p{index}"),
-            underlay: gateway(index).into(),
-            networks: of(index + 2),
-        };
+        let mut set = PeerSet::nested(Some(A), of(1)).ok()?;
+        for index in 0..peers {
+            let name = format!("p{index}").parse().expect("a name");
+            set.insert(Peer { name, underlay: gateway(index), networks: of(index + 2) }).ok()?;
+        }
         let config = TunnelConfig {
-            underlay: A.into(),
-            networks: of(1),
+            underlay: A,
+            peers: set,
             outer,
             mss_clamp,
             underlay_mtu: 1500,
-            local_addresses: locals.into_iter().map(|address| IpAddr::from(parse(address))).collect(),
+            local_addresses: locals.into_iter().map(parse).collect(),
             probe: None,
-            peers: (0..peers).map(peer).collect(),
         };
         Tunnel::new(config.clone()).ok()?;
         let path = |path: &Path| if usual { Path::of(path.mtu) } else { *path };

@@ -1,4 +1,4 @@
-//! The IPv4 header, RFC 791.
+//! The IPv4 header, RFC 791 section 3.1.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -17,12 +17,30 @@
 //! |                    Options, 0 to 40 bytes                     |
 //! +---------------------------------------------------------------+
 //! ```
+//!
+//! [`Ipv4Packet`] is the checked view of a datagram, [`Ipv4Header`] that of the first 20 bytes
+//! alone, which the eBPF programs use. [`Ipv4Repr`] is the owned form that Adit writes.
+//! [`set_tos`], [`set_ecn`] and [`set_ttl`] change a header in place.
+//!
+//! # Panics
+//!
+//! Nothing here panics. An [`Ipv4Packet`] exists only for bytes that hold its whole fixed header,
+//! and accessors return what there is of a datagram that was cut short.
+
+mod edit;
+mod options;
+mod repr;
 
 use core::fmt;
 use core::net::Ipv4Addr;
 
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+pub use edit::{set_ecn, set_tos, set_ttl};
+pub(crate) use edit::{set_length_and_id, write_fragment_fields};
+pub(crate) use options::Ipv4Options;
+pub use repr::Ipv4Repr;
 
 use crate::checksum;
 use crate::dscp::Dscp;
@@ -41,10 +59,7 @@ const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
 
-const OPTION_END: u8 = 0;
-const OPTION_NOP: u8 = 1;
-
-/// The fixed 20 bytes of the header, as they are on the wire.
+/// The fixed 20 bytes of a header, as they are on the wire. No field has been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Ipv4Header {
@@ -61,14 +76,14 @@ pub struct Ipv4Header {
 }
 
 impl Ipv4Header {
-    /// The version field: 4, in a header that was checked.
+    /// The version field; 4 in a header that was checked.
     #[inline]
     #[must_use]
     pub const fn version(&self) -> u8 {
         self.version_ihl >> 4
     }
 
-    /// Bytes of the header, options included, as the IHL field says: 0 to 60.
+    /// Bytes of the header, options included, by the IHL field: 0 to 60.
     #[inline]
     #[must_use]
     pub const fn header_len(&self) -> usize {
@@ -82,7 +97,7 @@ impl Ipv4Header {
         self.tos
     }
 
-    /// Bytes of the datagram, as the total length field says.
+    /// Bytes of the datagram, header included, by the total length field.
     #[inline]
     #[must_use]
     pub fn total_len(&self) -> u16 {
@@ -96,28 +111,29 @@ impl Ipv4Header {
         self.identification.get()
     }
 
-    /// The flag bit that RFC 791 wants to be zero.
+    /// The flag that RFC 791 reserves; it must be zero.
     #[inline]
     #[must_use]
     pub fn reserved_flag(&self) -> bool {
         self.flags_offset.get() & RESERVED != 0
     }
 
-    /// DF.
+    /// The flag DF, "don't fragment".
     #[inline]
     #[must_use]
     pub fn dont_fragment(&self) -> bool {
         self.flags_offset.get() & DONT_FRAGMENT != 0
     }
 
-    /// MF.
+    /// The flag MF, "more fragments".
     #[inline]
     #[must_use]
     pub fn more_fragments(&self) -> bool {
         self.flags_offset.get() & MORE_FRAGMENTS != 0
     }
 
-    /// Where this fragment's payload belongs, in bytes (the field counts units of eight).
+    /// The offset of this fragment's payload in the whole payload, in bytes. The field itself
+    /// counts units of eight.
     #[inline]
     #[must_use]
     pub fn fragment_offset(&self) -> u16 {
@@ -131,7 +147,7 @@ impl Ipv4Header {
         self.ttl
     }
 
-    /// What the datagram carries.
+    /// The protocol of the payload.
     #[inline]
     #[must_use]
     pub const fn protocol(&self) -> Protocol {
@@ -160,27 +176,27 @@ impl Ipv4Header {
     }
 }
 
-/// Why bytes are not an acceptable IPv4 datagram.
+/// The first check that an IPv4 datagram fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ipv4Error {
-    /// Fewer bytes than the header, or the datagram, needs.
+    /// There are fewer bytes than the header, or the datagram, needs.
     Truncated {
         /// Bytes needed.
         expected: usize,
-        /// Bytes there are.
+        /// Bytes given.
         found: usize,
     },
-    /// Not version 4.
+    /// The version is not 4.
     Version {
         /// The version field.
         found: u8,
     },
-    /// A header length below 20 bytes.
+    /// The header length is below 20 bytes.
     HeaderLength {
         /// Bytes, by the IHL field.
         found: usize,
     },
-    /// A total length shorter than the header, or (strict) other than the bytes given.
+    /// The total length is shorter than the header, or (strict) not the number of bytes given.
     TotalLength {
         /// Bytes needed: the header's length, or the number of bytes given.
         expected: usize,
@@ -189,14 +205,14 @@ pub enum Ipv4Error {
     },
     /// The header checksum does not match the header.
     Checksum {
-        /// What the checksum of this header is.
+        /// The checksum of this header.
         expected: u16,
-        /// What the field holds.
+        /// The field's value.
         found: u16,
     },
     /// The flag that RFC 791 reserves is set.
     ReservedFlag,
-    /// An option whose length does not fit.
+    /// An option's length does not fit in the header.
     Options,
 }
 
@@ -228,18 +244,21 @@ impl core::error::Error for Ipv4Error {}
 #[derive(Debug, Clone, Copy)]
 pub struct Ipv4Packet<'a> {
     header: &'a Ipv4Header,
-    /// INVARIANT: begins with `header`; cut to the total length, and shorter only under `Lenient`.
+    /// INVARIANT: begins with `header` and ends at the total length. Only under `Lenient` it may
+    /// end before, or after if the total length is 0.
     bytes: &'a [u8],
 }
 
 impl<'a> Ipv4Packet<'a> {
-    /// Checks the bytes as far as `validation` says. Costs one pass over the header.
+    /// Checks a datagram as far as `validation` requires. Costs one pass over the header.
+    ///
+    /// Bytes after the total length are cut off. Under [`Validation::Lenient`] a total length of 0
+    /// means all bytes: captures show GSO packets that way whose sender leaves segmentation to the
+    /// hardware.
     ///
     /// # Errors
     ///
-    /// The first check that fails, in the order of [`Ipv4Error`]. Under [`Validation::Lenient`] a total
-    /// length of 0 stands for all the bytes: so does a superpacket look that its sender left to the
-    /// hardware to split.
+    /// The first check that fails, in the order of the variants of [`Ipv4Error`].
     #[inline]
     pub fn parse(bytes: &'a [u8], validation: Validation) -> Result<Ipv4Packet<'a>, Ipv4Error> {
         let found = bytes.len();
@@ -311,7 +330,7 @@ impl<'a> Ipv4Packet<'a> {
         self.header.ttl()
     }
 
-    /// What the datagram carries.
+    /// The protocol of the payload.
     #[inline]
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -346,35 +365,36 @@ impl<'a> Ipv4Packet<'a> {
         self.header.identification()
     }
 
-    /// DF.
+    /// The flag DF, "don't fragment".
     #[inline]
     #[must_use]
     pub fn dont_fragment(&self) -> bool {
         self.header.dont_fragment()
     }
 
-    /// MF.
+    /// The flag MF, "more fragments".
     #[inline]
     #[must_use]
     pub fn more_fragments(&self) -> bool {
         self.header.more_fragments()
     }
 
-    /// Where this fragment's payload belongs, in bytes.
+    /// The offset of this fragment's payload in the whole payload, in bytes.
     #[inline]
     #[must_use]
     pub fn fragment_offset(&self) -> u16 {
         self.header.fragment_offset()
     }
 
-    /// Whether this is one of several fragments, the first included.
+    /// Returns true for one of several fragments, the first included.
     #[inline]
     #[must_use]
     pub fn is_fragment(&self) -> bool {
         self.more_fragments() || self.fragment_offset() != 0
     }
 
-    /// Whether the payload begins with the transport header.
+    /// Returns true for a first fragment or a whole datagram: its payload begins with the transport
+    /// header.
     #[inline]
     #[must_use]
     pub fn is_first_fragment_or_whole(&self) -> bool {
@@ -388,8 +408,8 @@ impl<'a> Ipv4Packet<'a> {
         self.header.header_len()
     }
 
-    /// Bytes of the datagram by its total length field. Under [`Validation::Lenient`] there may be fewer
-    /// in [`Self::as_bytes`], or more when the field is 0.
+    /// Bytes of the datagram by its total length field. Under [`Validation::Lenient`]
+    /// [`Self::as_bytes`] may be shorter, or longer if the field is 0.
     #[inline]
     #[must_use]
     pub fn total_len(&self) -> usize {
@@ -403,211 +423,31 @@ impl<'a> Ipv4Packet<'a> {
         self.header
     }
 
-    /// The options, padding included; empty for most datagrams.
+    /// The options with their padding. Empty in most datagrams.
     #[inline]
     #[must_use]
     pub fn options(&self) -> &'a [u8] {
         self.header().get(HEADER_LEN..).unwrap_or_default()
     }
 
-    /// What follows the header.
+    /// The bytes after the header.
     #[inline]
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.bytes.get(self.header_len()..).unwrap_or_default()
     }
 
-    /// The header, options included (as much of it as there is, under [`Validation::Lenient`]).
+    /// The header, options included. Under [`Validation::Lenient`] it may be cut short.
     #[inline]
     #[must_use]
     pub fn header(&self) -> &'a [u8] {
         self.bytes.get(..self.header_len()).unwrap_or(self.bytes)
     }
 
-    /// Exactly the datagram, without bytes after it (as much of it as there is, under
-    /// [`Validation::Lenient`]).
+    /// The datagram, without bytes after it. Under [`Validation::Lenient`] it may be cut short.
     #[inline]
     #[must_use]
     pub fn as_bytes(&self) -> &'a [u8] {
         self.bytes
     }
-}
-
-/// An option whose length does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MalformedOption;
-
-/// The options of a header, each with its type and length octets; padding is not among them.
-#[derive(Debug, Clone)]
-pub(crate) struct Ipv4Options<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Ipv4Options<'a> {
-    pub(crate) fn new(options: &'a [u8]) -> Ipv4Options<'a> {
-        Ipv4Options { rest: options }
-    }
-}
-
-impl<'a> Iterator for Ipv4Options<'a> {
-    type Item = Result<&'a [u8], MalformedOption>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match *self.rest {
-                [] | [OPTION_END, ..] => return None,
-                [OPTION_NOP, ref rest @ ..] => self.rest = rest,
-                [_, len, ..] if len >= 2 => {
-                    let Some((option, rest)) = self.rest.split_at_checked(usize::from(len)) else {
-                        break;
-                    };
-                    self.rest = rest;
-                    return Some(Ok(option));
-                }
-                _ => break,
-            }
-        }
-        self.rest = &[];
-        Some(Err(MalformedOption))
-    }
-}
-
-/// What Adit writes into a header without options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ipv4Repr {
-    /// The source address.
-    pub source: Ipv4Addr,
-    /// The destination address.
-    pub destination: Ipv4Addr,
-    /// What the datagram carries.
-    pub protocol: Protocol,
-    /// Time to live, in hops.
-    pub ttl: u8,
-    /// DSCP and ECN.
-    pub tos: u8,
-    /// The identification that the fragments of a datagram share.
-    pub identification: u16,
-    /// DF.
-    pub dont_fragment: bool,
-    /// Bytes after the header, 65,515 at most.
-    pub payload_len: u16,
-}
-
-impl Ipv4Repr {
-    /// What a parsed header says; its options and its place among fragments are not kept.
-    #[must_use]
-    pub fn of(packet: &Ipv4Packet<'_>) -> Ipv4Repr {
-        Ipv4Repr {
-            source: packet.source(),
-            destination: packet.destination(),
-            protocol: packet.protocol(),
-            ttl: packet.ttl(),
-            tos: packet.tos(),
-            identification: packet.identification(),
-            dont_fragment: packet.dont_fragment(),
-            payload_len: packet.header.total_len().saturating_sub(packet.header_len() as u16),
-        }
-    }
-
-    /// The 20 bytes of the header, with their checksum. A `payload_len` above 65,515 has no total
-    /// length; it is written as the greatest there is.
-    #[inline]
-    #[must_use]
-    pub fn emit(&self) -> [u8; HEADER_LEN] {
-        let mut header = Ipv4Header {
-            version_ihl: 0x45,
-            tos: self.tos,
-            total_len: U16::new(self.payload_len.saturating_add(HEADER_LEN as u16)),
-            identification: U16::new(self.identification),
-            flags_offset: U16::new(if self.dont_fragment { DONT_FRAGMENT } else { 0 }),
-            ttl: self.ttl,
-            protocol: self.protocol.0,
-            checksum: U16::ZERO,
-            source: self.source.octets(),
-            destination: self.destination.octets(),
-        };
-        let bytes: [u8; HEADER_LEN] = zerocopy::transmute!(header);
-        header.checksum = U16::new(checksum_of_fixed(&bytes));
-        zerocopy::transmute!(header)
-    }
-}
-
-/// The checksum of 20 bytes. Ten additions without a loop: a verifier and a register allocator both
-/// like that better than the general function.
-#[inline]
-fn checksum_of_fixed(bytes: &[u8; HEADER_LEN]) -> u16 {
-    let mut sum = checksum::Sum::ZERO;
-    let (words, _) = bytes.as_chunks::<2>();
-    for word in words {
-        sum = sum.add_word(u16::from_be_bytes(*word));
-    }
-    sum.checksum()
-}
-
-/// Changes the ECN field of the datagram that begins the bytes and adjusts its checksum (RFC 1624).
-/// `None` if there are fewer than 20 bytes; the header is taken to be valid.
-#[inline]
-pub fn set_ecn(packet: &mut [u8], ecn: Ecn) -> Option<()> {
-    let tos = *packet.get(1)?;
-    set_tos(packet, (tos & !0b11) | ecn.bits())
-}
-
-/// Changes the TOS octet, DSCP and ECN; otherwise as [`set_ecn`].
-#[inline]
-pub fn set_tos(packet: &mut [u8], tos: u8) -> Option<()> {
-    let header = packet.first_chunk_mut::<HEADER_LEN>()?;
-    let old = u16::from_be_bytes([header[0], header[1]]);
-    header[1] = tos;
-    let new = u16::from_be_bytes([header[0], header[1]]);
-    adjust_checksum(header, old, new);
-    Some(())
-}
-
-/// Changes the time to live; otherwise as [`set_ecn`].
-#[inline]
-pub fn set_ttl(packet: &mut [u8], ttl: u8) -> Option<()> {
-    let header = packet.first_chunk_mut::<HEADER_LEN>()?;
-    let old = u16::from_be_bytes([header[8], header[9]]);
-    header[8] = ttl;
-    let new = u16::from_be_bytes([header[8], header[9]]);
-    adjust_checksum(header, old, new);
-    Some(())
-}
-
-/// Writes total length and identification into a header with a valid checksum.
-#[inline]
-pub(crate) fn set_length_and_id(header: &mut [u8; HEADER_LEN], total_len: u16, identification: u16) {
-    let old = u16::from_be_bytes([header[2], header[3]]);
-    [header[2], header[3]] = total_len.to_be_bytes();
-    adjust_checksum(header, old, total_len);
-    let old = u16::from_be_bytes([header[4], header[5]]);
-    [header[4], header[5]] = identification.to_be_bytes();
-    adjust_checksum(header, old, identification);
-}
-
-#[inline]
-fn adjust_checksum(header: &mut [u8; HEADER_LEN], old: u16, new: u16) {
-    let before = u16::from_be_bytes([header[10], header[11]]);
-    [header[10], header[11]] = checksum::update(before, old, new).to_be_bytes();
-}
-
-/// Writes the fields by which a fragment differs and a full checksum into a header of 20 to 60 bytes.
-pub(crate) fn write_fragment_fields(
-    header: &mut [u8],
-    total_len: u16,
-    offset: u16,
-    more_fragments: bool,
-) -> Option<()> {
-    let header_len = header.len();
-    let fixed = header.first_chunk_mut::<HEADER_LEN>()?;
-    fixed[0] = 0x40 | (header_len / 4) as u8;
-    [fixed[2], fixed[3]] = total_len.to_be_bytes();
-    let kept = u16::from_be_bytes([fixed[6], fixed[7]]) & !(OFFSET_MASK | MORE_FRAGMENTS);
-    let flag = if more_fragments { MORE_FRAGMENTS } else { 0 };
-    [fixed[6], fixed[7]] = (kept | flag | (offset >> 3)).to_be_bytes();
-    [fixed[10], fixed[11]] = [0, 0];
-    let sum = checksum::checksum(header);
-    let fixed = header.first_chunk_mut::<HEADER_LEN>()?;
-    [fixed[10], fixed[11]] = sum.to_be_bytes();
-    Some(())
 }

@@ -1,0 +1,99 @@
+//! The JSON Schema of a configuration file, from the table of its keys.
+
+use serde_json::{Map, Value, json};
+
+use crate::schema::{KeySpec, PEER, SITE, Shape, TOP, TUNNEL, TableSpec};
+
+/// One octet, of which an address and a prefix are made.
+const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+/// A character of an interface's name.
+const DEVICE: &str = "[!-$&-.0-9;-~]";
+
+/// The JSON Schema (draft 2020-12) of a configuration file, for editors that check TOML by one.
+/// It is committed as `docs/reference/adit.schema.json`.
+///
+/// It says what a single value may be. Only [`Config::parse`](crate::Config::parse) checks values
+/// against each other.
+#[must_use]
+pub fn json_schema() -> Value {
+    let mut tunnel = reference("Tunnel");
+    tunnel["default"] = json!({});
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Adit configuration",
+        "description": TOP.about,
+        "type": "object",
+        "properties": {
+            "site": reference("Site"),
+            "tunnel": tunnel,
+            "peer": { "type": "array", "items": reference("Peer"), "default": [], "description": "The other sites." },
+        },
+        "required": ["site"],
+        "additionalProperties": false,
+        "$defs": { "Site": table(&SITE), "Tunnel": table(&TUNNEL), "Peer": table(&PEER) },
+    })
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+fn table(spec: &TableSpec) -> Value {
+    let properties: Map<String, Value> =
+        spec.keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
+    let required: Vec<&str> =
+        spec.keys.iter().filter(|key| key.default.is_none()).map(|key| key.name).collect();
+    json!({
+        "description": spec.about,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn property(key: &KeySpec) -> Value {
+    let mut property = shape(&key.shape);
+    property["description"] = key.about.into();
+    if let Some(default) = key.default {
+        // A TOML number, boolean or text of these is written in JSON in the same way.
+        property["default"] = serde_json::from_str(default).unwrap_or_default();
+    }
+    property
+}
+
+fn shape(shape: &Shape) -> Value {
+    let address = format!(r"({OCTET}\.){{3}}{OCTET}");
+    match shape {
+        Shape::Table => json!({ "type": "object" }),
+        Shape::Name => matching("[a-z0-9-]{1,32}"),
+        Shape::Device | Shape::VrfOrOff => matching(&format!("{DEVICE}{{1,15}}")),
+        Shape::NetnsOrOff => matching(r"[!#-.0-\[\]-~]{1,255}"),
+        Shape::Address => matching(&address),
+        Shape::AddressOrInterface => {
+            // A name has a character that no address has.
+            let mut either = matching(&format!("({address}|[0-9.]*[!-$&--;-~]{DEVICE}*)"));
+            either["maxLength"] = 15.into();
+            either
+        }
+        Shape::Prefixes => json!({
+            "type": "array",
+            "minItems": 1,
+            "items": matching(&format!("{address}/(3[0-2]|[12]?[0-9])")),
+        }),
+        Shape::Words(words) => json!({ "oneOf": words.iter().map(constant).collect::<Vec<_>>() }),
+        Shape::NumberOrWord { least, most, word, meaning } => json!({
+            "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, constant(&(word, meaning))],
+        }),
+        Shape::Boolean => json!({ "type": "boolean" }),
+        Shape::ListenOrOff => matching(&format!(r"(off|({address}|\[[0-9a-fA-F:.]+\]):[1-9][0-9]{{0,4}})")),
+    }
+}
+
+fn matching(pattern: &str) -> Value {
+    json!({ "type": "string", "pattern": format!("^{pattern}$") })
+}
+
+fn constant((word, meaning): &(&str, &str)) -> Value {
+    json!({ "type": "string", "const": word, "description": meaning })
+}

@@ -1,0 +1,576 @@
+//! A model of a machine in memory: links, addresses, routes, TUN devices and the packet filter,
+//! with the effects of the kernel that a control plane has to know (routes disappear with their
+//! interface, its going down or their source address). The table `overlay::tests::model` holds it
+//! against the real kernel.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use adit_dataplane::clock::Clock;
+use adit_dataplane::kernel::{Filter, table_name};
+use adit_dataplane::{DataPlane, PlaneKind};
+use adit_linux::error::{Error, Result};
+use adit_linux::net_scope::NetScope;
+use adit_linux::netlink::{
+    Address, Ipip, Link, LinkLayer, MAIN_TABLE, Network, Route, RouteKind, RouteLookup, RouteScope,
+};
+use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
+use ipnet::Ipv4Net;
+
+use super::{Host, PacketFilter, PlaneRequest, StartedPlane, TunDevice};
+use crate::error::ControlError;
+
+/// `RTPROT_KERNEL`: the protocol of routes that belong to addresses.
+const KERNEL_PROTOCOL: u8 = 2;
+/// The index of the loopback interface.
+const LOOPBACK: u32 = 1;
+
+// The numbers are those of every architecture that Adit runs on.
+const EBUSY: i32 = 16;
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const EINVAL: i32 = 22;
+const ESRCH: i32 = 3;
+const EADDRNOTAVAIL: i32 = 99;
+const ENETDOWN: i32 = 100;
+const ENETUNREACH: i32 = 101;
+
+/// A machine. Its clones are the same machine.
+#[derive(Clone, Default)]
+pub(crate) struct FakeHost(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    links: Vec<Link>,
+    addresses: Vec<Address>,
+    routes: Vec<Route>,
+    last_index: u32,
+    /// How many processes hold a TUN device, by its index.
+    tun_holders: BTreeMap<u32, usize>,
+    kept_tuns: Vec<u32>,
+    /// The packet filter of each site, by the name of its table.
+    filters: BTreeMap<String, Filter>,
+}
+
+fn refuse<T>(what: &str, errno: i32) -> Result<T> {
+    Err(Error::from_errno(format!("cannot {what}"), errno))
+}
+
+impl State {
+    fn add_link(&mut self, name: &str, kind: &str, ipip: Option<Ipip>) -> u32 {
+        self.last_index += 1;
+        self.links.push(Link {
+            index: self.last_index,
+            name: name.to_owned(),
+            mtu: 1500,
+            up: false,
+            running: false,
+            mac: None,
+            alias: None,
+            kind: Some(kind.to_owned()),
+            master: None,
+            vrf_table: None,
+            ipip,
+            hardware: LinkLayer::None,
+            flags: 0,
+        });
+        self.last_index
+    }
+
+    fn by_name(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    fn by_index(&mut self, index: u32) -> Result<&mut Link> {
+        let found = self.links.iter_mut().find(|link| link.index == index);
+        found.ok_or_else(|| Error::from_errno(format!("cannot find interface {index}"), ENODEV))
+    }
+
+    fn remove_link(&mut self, index: u32) {
+        self.links.retain(|link| link.index != index);
+        self.addresses.retain(|address| address.index != index);
+        self.routes.retain(|route| route.device != Some(index));
+        self.kept_tuns.retain(|kept| *kept != index);
+    }
+
+    fn is_up(&self, index: u32) -> bool {
+        self.links.iter().any(|link| link.index == index && link.up)
+    }
+
+    fn is_local(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|local| local.prefix.addr() == address)
+    }
+
+    /// Adds the routes to the networks of an interface's addresses.
+    fn connect(&mut self, index: u32) {
+        let of_interface = self.addresses.iter().filter(|address| address.index == index);
+        let routes: Vec<Route> =
+            of_interface.filter(|at| at.prefix.prefix_len() < 32).map(connected).collect();
+        for route in routes {
+            if !self.routes.contains(&route) {
+                self.routes.push(route);
+            }
+        }
+    }
+
+    /// The route of the longest prefix of the main table.
+    fn longest_match(&self, destination: Ipv4Addr) -> Option<&Route> {
+        let matching = self
+            .routes
+            .iter()
+            .filter(|route| route.table == MAIN_TABLE && route.destination.contains(&destination));
+        matching.max_by_key(|route| {
+            (route.destination.prefix_len(), std::cmp::Reverse(route.metric.unwrap_or(0)))
+        })
+    }
+
+    /// Refuses a route that the kernel would refuse, and completes it as the kernel lists it.
+    fn complete(&self, route: &Route) -> Result<Route> {
+        const WHAT: &str = "set a route";
+        let Some(device) = route.device else { return refuse(WHAT, ENODEV) };
+        if !self.links.iter().any(|link| link.index == device) {
+            return refuse(WHAT, ENODEV);
+        }
+        if route.preferred_source.is_some_and(|source| !self.is_local(source)) {
+            return refuse(WHAT, EINVAL);
+        }
+        if !self.is_up(device) {
+            return refuse(WHAT, ENETDOWN);
+        }
+        let is_on_link = |gateway: Ipv4Addr| {
+            let found = self.longest_match(gateway);
+            route.onlink || found.is_some_and(|found| found.gateway.is_none() && found.device == route.device)
+        };
+        if route.gateway.is_some_and(|gateway| !is_on_link(gateway)) {
+            return refuse(WHAT, ENETUNREACH);
+        }
+        let natural = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        Ok(Route {
+            destination: route.destination.trunc(),
+            scope: Some(route.scope.unwrap_or(natural)),
+            ..route.clone()
+        })
+    }
+
+    /// Finds the route that takes the place of `route`.
+    fn same_place(&self, route: &Route) -> Option<usize> {
+        self.routes.iter().position(|found| {
+            (found.destination, found.metric.unwrap_or(0), found.table)
+                == (route.destination, route.metric.unwrap_or(0), route.table)
+        })
+    }
+
+    fn has_endpoints(&self, ipip: &Ipip, except: u32) -> bool {
+        let mut others = self.links.iter().filter(|link| link.index != except);
+        others.any(|link| {
+            link.ipip.is_some_and(|found| (found.local, found.remote) == (ipip.local, ipip.remote))
+        })
+    }
+}
+
+/// The route that belongs to an address.
+fn connected(address: &Address) -> Route {
+    Route {
+        destination: address.prefix.trunc(),
+        device: Some(address.index),
+        preferred_source: Some(address.prefix.addr()),
+        protocol: KERNEL_PROTOCOL,
+        scope: Some(RouteScope::Link),
+        ..Route::default()
+    }
+}
+
+impl FakeHost {
+    /// Adds an interface that no test removes.
+    pub(crate) fn add_link(&self, name: &str, kind: &str) -> u32 {
+        self.state().add_link(name, kind, None)
+    }
+
+    /// Lists the sites with a packet filter.
+    pub(crate) fn filters(&self) -> BTreeMap<String, Filter> {
+        self.state().filters.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Network for FakeHost {
+    fn links(&mut self) -> Result<Vec<Link>> {
+        Ok(self.state().links.clone())
+    }
+
+    fn link(&mut self, name: &str) -> Result<Option<Link>> {
+        Ok(self.state().by_name(name).cloned())
+    }
+
+    fn link_by_index(&mut self, index: u32) -> Result<Option<Link>> {
+        Ok(self.state().by_index(index).ok().cloned())
+    }
+
+    fn add_ipip(&mut self, name: &str, mtu: u32, ipip: &Ipip) -> Result<()> {
+        let mut state = self.state();
+        if state.by_name(name).is_some() || state.has_endpoints(ipip, 0) {
+            return refuse("make an ipip interface", EEXIST);
+        }
+        let index = state.add_link(name, "ipip", Some(*ipip));
+        state.by_index(index)?.mtu = mtu;
+        Ok(())
+    }
+
+    fn change_ipip(&mut self, index: u32, ipip: &Ipip) -> Result<()> {
+        let mut state = self.state();
+        if state.has_endpoints(ipip, index) {
+            return refuse("change an ipip interface", EEXIST);
+        }
+        state.by_index(index)?.ipip = Some(*ipip);
+        Ok(())
+    }
+
+    fn set_up(&mut self, index: u32) -> Result<()> {
+        let mut state = self.state();
+        let link = state.by_index(index)?;
+        (link.up, link.running) = (true, true);
+        state.connect(index);
+        Ok(())
+    }
+
+    fn set_down(&mut self, index: u32) -> Result<()> {
+        let mut state = self.state();
+        let link = state.by_index(index)?;
+        (link.up, link.running) = (false, false);
+        state.routes.retain(|route| route.device != Some(index));
+        Ok(())
+    }
+
+    fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<()> {
+        self.state().by_index(index)?.mtu = mtu;
+        Ok(())
+    }
+
+    fn set_alias(&mut self, index: u32, alias: &str) -> Result<()> {
+        self.state().by_index(index)?.alias = Some(alias.to_owned()).filter(|alias| !alias.is_empty());
+        Ok(())
+    }
+
+    fn set_master(&mut self, index: u32, master: Option<u32>) -> Result<()> {
+        let mut state = self.state();
+        state.by_index(index)?.master = master;
+        state.routes.retain(|route| route.device != Some(index));
+        Ok(())
+    }
+
+    fn set_txqueuelen(&mut self, index: u32, _: u32) -> Result<()> {
+        self.state().by_index(index).map(drop)
+    }
+
+    fn rename(&mut self, index: u32, name: &str) -> Result<()> {
+        let mut state = self.state();
+        if state.by_name(name).is_some_and(|found| found.index != index) {
+            return refuse("rename an interface", EEXIST);
+        }
+        name.clone_into(&mut state.by_index(index)?.name);
+        Ok(())
+    }
+
+    fn delete_link(&mut self, index: u32) -> Result<()> {
+        let mut state = self.state();
+        state.by_index(index)?;
+        state.remove_link(index);
+        Ok(())
+    }
+
+    fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>> {
+        let state = self.state();
+        let is_asked = |at: &&Address| index.is_none_or(|index| index == at.index);
+        Ok(state.addresses.iter().filter(is_asked).cloned().collect())
+    }
+
+    fn add_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()> {
+        let mut state = self.state();
+        let label = Some(state.by_index(index)?.name.clone());
+        let on_interface = || state.addresses.iter().filter(|at| at.index == index);
+        if on_interface().any(|at| at.prefix.addr() == prefix.addr()) {
+            return refuse("add an address", EEXIST);
+        }
+        let is_secondary = on_interface().any(|at| at.prefix.trunc() == prefix.trunc());
+        state.addresses.push(Address { index, prefix, label, is_global: true, is_secondary });
+        if state.is_up(index) {
+            state.connect(index);
+        }
+        Ok(())
+    }
+
+    fn delete_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()> {
+        let mut state = self.state();
+        let found = state.addresses.iter().position(|at| at.index == index && at.prefix == prefix);
+        let Some(found) = found else { return refuse("delete an address", EADDRNOTAVAIL) };
+        let gone = state.addresses.remove(found);
+        let belongs = connected(&gone);
+        state.routes.retain(|route| *route != belongs);
+        if !state.addresses.iter().any(|at| at.index == index) {
+            // An interface without addresses does not speak IPv4 until the next route or address.
+            state.routes.retain(|route| route.device != Some(index));
+        }
+        if !state.is_local(prefix.addr()) {
+            state.routes.retain(|route| route.preferred_source != Some(prefix.addr()));
+        }
+        Ok(())
+    }
+
+    fn routes_of(&mut self, table: u32) -> Result<Vec<Route>> {
+        Ok(self.state().routes.iter().filter(|route| route.table == table).cloned().collect())
+    }
+
+    fn routes_by(&mut self, protocol: u8, device: u32, table: u32) -> Result<Vec<Route>> {
+        self.state().by_index(device)?;
+        let all = self.routes_of(table)?.into_iter();
+        Ok(all.filter(|route| route.protocol == protocol && route.device == Some(device)).collect())
+    }
+
+    fn routes_to_exactly(&mut self, networks: &[Ipv4Net]) -> Result<Option<Vec<Route>>> {
+        let state = self.state();
+        let mut exact = Vec::new();
+        for network in networks {
+            let Some(found) = state.longest_match(network.network()) else { continue };
+            match found.destination.prefix_len().cmp(&network.prefix_len()) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => exact.push(found.clone()),
+                // One to the network itself may be behind it.
+                std::cmp::Ordering::Greater => return Ok(None),
+            }
+        }
+        Ok(Some(exact))
+    }
+
+    fn routes_to(
+        &mut self,
+        destinations: &[Ipv4Addr],
+        source: Option<Ipv4Addr>,
+    ) -> Result<Vec<Result<RouteLookup>>> {
+        const WHAT: &str = "find a route";
+        let state = self.state();
+        let look_up = |destination: &Ipv4Addr| {
+            if source.is_some_and(|source| !state.is_local(source)) {
+                return refuse(WHAT, ENETUNREACH);
+            }
+            let to = |device, next_hop, kind| RouteLookup { device, next_hop, source, mtu: None, kind };
+            if state.is_local(*destination) {
+                return Ok(to(LOOPBACK, *destination, RouteKind::Local));
+            }
+            let found = state.longest_match(*destination);
+            let Some(Route { device: Some(device), gateway, kind, .. }) = found else {
+                return refuse(WHAT, ENETUNREACH);
+            };
+            Ok(to(*device, gateway.unwrap_or(*destination), *kind))
+        };
+        Ok(destinations.iter().map(look_up).collect())
+    }
+
+    fn add_route(&mut self, route: &Route) -> Result<()> {
+        let mut state = self.state();
+        let route = state.complete(route)?;
+        if state.same_place(&route).is_some() {
+            return refuse("add a route", EEXIST);
+        }
+        state.routes.push(route);
+        Ok(())
+    }
+
+    fn replace_routes(&mut self, routes: &[Route]) -> Result<()> {
+        let mut state = self.state();
+        for route in routes {
+            let route = state.complete(route)?;
+            match state.same_place(&route) {
+                Some(position) => state.routes[position] = route,
+                None => state.routes.push(route),
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_routes(&mut self, routes: &[Route]) -> Result<()> {
+        let mut state = self.state();
+        for route in routes {
+            let is_meant = |found: &Route| {
+                (found.destination, found.table, found.protocol)
+                    == (route.destination.trunc(), route.table, route.protocol)
+                    && route.device.is_none_or(|device| found.device == Some(device))
+                    && route.gateway.is_none_or(|gateway| found.gateway == Some(gateway))
+                    && route.preferred_source.is_none_or(|source| found.preferred_source == Some(source))
+                    && route.metric.is_none_or(|metric| found.metric == Some(metric))
+                    && route.scope.is_none_or(|scope| found.scope == Some(scope))
+            };
+            let Some(position) = state.routes.iter().position(is_meant) else {
+                return refuse("delete a route", ESRCH);
+            };
+            state.routes.remove(position);
+        }
+        Ok(())
+    }
+}
+
+impl Host for FakeHost {
+    fn network(&self, _: &NetScope) -> Result<Box<dyn Network>> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn disable_ipv6(&self, _: &NetScope, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn open_tun(&self, _: &NetScope, name: &str) -> Result<Box<dyn TunDevice>> {
+        let mut state = self.state();
+        let found = state.by_name(name).map(|link| (link.index, link.kind.clone()));
+        let index = match found {
+            Some((index, kind)) if kind.as_deref() == Some("tun") => index,
+            Some(_) => return refuse("open a TUN device", EBUSY),
+            None => state.add_link(name, "tun", None),
+        };
+        *state.tun_holders.entry(index).or_default() += 1;
+        Ok(Box::new(FakeTun { host: self.clone(), index }))
+    }
+
+    fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {
+        Ok(Box::new(FakeFilter { host: self.clone(), set: Arc::default() }))
+    }
+
+    fn filter_matches(&self, filter: &Filter) -> Result<Option<bool>> {
+        Ok(self.state().filters.get(&table_name(&filter.site)).map(|found| found == filter))
+    }
+
+    fn has_filter(&self, site: &str) -> bool {
+        self.state().filters.contains_key(&table_name(site))
+    }
+
+    fn remove_filter(&self, site: &str) -> Result<bool> {
+        Ok(self.state().filters.remove(&table_name(site)).is_some())
+    }
+
+    fn load_ipip_driver(&self) -> String {
+        "`modprobe ipip` did not help".to_owned()
+    }
+
+    fn has_pins(&self, _: &str) -> bool {
+        false
+    }
+
+    fn remove_pins(&self, _: &str) -> std::result::Result<(), ControlError> {
+        Ok(())
+    }
+}
+
+/// A TUN device: the interface disappears with its last holder, unless it is kept.
+struct FakeTun {
+    host: FakeHost,
+    index: u32,
+}
+
+impl Drop for FakeTun {
+    fn drop(&mut self) {
+        let mut state = self.host.state();
+        let Some(holders) = state.tun_holders.get_mut(&self.index) else { return };
+        *holders -= 1;
+        if *holders == 0 && !state.kept_tuns.contains(&self.index) {
+            state.remove_link(self.index);
+        }
+    }
+}
+
+impl TunDevice for FakeTun {
+    fn keep(&self) -> Result<()> {
+        self.host.state().kept_tuns.push(self.index);
+        Ok(())
+    }
+
+    fn start(self: Box<Self>, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
+        let tunnel = Arc::clone(request.tunnel);
+        let plane = FakePlane { kind: PlaneKind::Userspace, tunnel, devices: Devices::Tun(*self) };
+        Ok(StartedPlane { plane: Box::new(plane), reason: "a model".to_owned(), is_pinned: false })
+    }
+}
+
+/// The packet filter of one process.
+struct FakeFilter {
+    host: FakeHost,
+    /// What this process has set.
+    set: Arc<Mutex<Option<Filter>>>,
+}
+
+impl PacketFilter for FakeFilter {
+    fn set(&self, filter: &Filter) -> Result<()> {
+        self.host.state().filters.insert(table_name(&filter.site), filter.clone());
+        *self.set.lock().unwrap_or_else(PoisonError::into_inner) = Some(filter.clone());
+        Ok(())
+    }
+
+    fn start(&self, tunnel: Arc<Tunnel>, _: Vec<u32>) -> Result<Box<dyn DataPlane>> {
+        let devices = Devices::Ipip { host: self.host.clone(), set: Arc::clone(&self.set) };
+        Ok(Box::new(FakePlane { kind: PlaneKind::Kernel, tunnel, devices }))
+    }
+}
+
+/// A data plane that carries nothing.
+struct FakePlane {
+    kind: PlaneKind,
+    tunnel: Arc<Tunnel>,
+    devices: Devices,
+}
+
+/// What a data plane depends on.
+enum Devices {
+    Tun(FakeTun),
+    Ipip { host: FakeHost, set: Arc<Mutex<Option<Filter>>> },
+}
+
+impl DataPlane for FakePlane {
+    fn kind(&self) -> PlaneKind {
+        self.kind
+    }
+
+    fn tunnel(&self) -> Arc<Tunnel> {
+        Arc::clone(&self.tunnel)
+    }
+
+    fn update_peers(&mut self, tunnel: Arc<Tunnel>, _: &TableDelta) -> std::result::Result<(), String> {
+        self.tunnel = tunnel;
+        Ok(())
+    }
+
+    fn totals(&self) -> Totals {
+        Totals::default()
+    }
+
+    fn own_totals(&self) -> Totals {
+        Totals::default()
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        match &self.devices {
+            Devices::Tun(tun) => match tun.host.state().by_index(tun.index) {
+                Ok(_) => Ok(()),
+                Err(_) => Err("the device was deleted".to_owned()),
+            },
+            Devices::Ipip { host, set } => {
+                let set = set.lock().unwrap_or_else(PoisonError::into_inner);
+                let table = set.as_ref().map(|filter| table_name(&filter.site)).unwrap_or_default();
+                match host.state().filters.get(&table) == set.as_ref() {
+                    true => Ok(()),
+                    false => Err(format!("the table {table} of nf_tables was changed or removed")),
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Clock.now()
+    }
+
+    fn failure(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn shutdown(&mut self) {}
+}
