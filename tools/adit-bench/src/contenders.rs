@@ -1,4 +1,4 @@
-//! Who takes part: every contender that could be started, each on a testbed of its own.
+//! The contenders that could be started, each on a testbed of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,17 +13,17 @@ use crate::peers::{Contender, Tools, Tunnel};
 use crate::testbed::Shape;
 
 /// Time for a daemon to remove what it made.
-const PATIENCE: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Everyone who takes part.
+/// All contenders of a run.
 pub(crate) struct Field {
     tunnels: BTreeMap<(Shape, Contender), Tunnel>,
     pub(crate) standings: Vec<Standing>,
-    /// Declared last: what is in it goes after the programs that use it.
+    /// Declared last, so that it is dropped after the programs that use it.
     directory: TempDir,
 }
 
-/// A contender on a testbed, and whether it takes part.
+/// A contender on a testbed, with the reason if it could not be started.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Standing {
     pub(crate) contender: Contender,
@@ -35,8 +35,8 @@ pub(crate) struct Standing {
 }
 
 impl Field {
-    /// Starts whoever of `contenders` can be started, on the testbeds that `measures` need; whoever
-    /// cannot has the reason in its standing.
+    /// Starts the contenders on the testbeds that `measures` need. The standing of a contender that
+    /// cannot be started has the reason.
     pub(crate) fn start(
         contenders: &BTreeSet<Contender>,
         measures: &[Measure],
@@ -78,11 +78,11 @@ impl Field {
         self.tunnels.get(&(shape, contender))
     }
 
-    /// Adit cleans up after itself when it is asked to end; the others go with their namespaces.
+    /// Adit cleans up when it is asked to end. The others vanish with their namespaces.
     pub(crate) fn end(mut self) -> Result<Vec<Standing>, BenchError> {
         for ((_, contender), tunnel) in &mut self.tunnels {
             if contender.flavour().is_some() {
-                tunnel.end(PATIENCE)?;
+                tunnel.end(STOP_TIMEOUT)?;
             }
         }
         Ok(self.standings)

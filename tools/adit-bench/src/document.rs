@@ -1,20 +1,20 @@
-//! The document that the tables go into: what is between the markers is generated, the rest is
-//! written by hand and stays.
+//! The document with the tables. The text between the markers is generated; the rest is written by
+//! hand and stays.
 
 use std::path::Path;
 
 use crate::error::BenchError;
 
 const END: &str = "<!-- end -->";
-/// What the document starts as.
+/// The initial document.
 const TEMPLATE: &str = include_str!("benchmarks.md");
 
 /// A part of the document that is generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// What was measured on the machine itself.
+    /// The tables measured on the machine itself.
     Machine,
-    /// What was measured in an emulated one.
+    /// The tables measured in an emulated machine.
     Guest,
 }
 
@@ -27,7 +27,8 @@ impl Part {
     }
 }
 
-/// Puts `tables` between the markers of a part of the document, which is made if it is not there.
+/// Puts `tables` between the markers of a part of the document. Creates the document if there is
+/// none.
 pub(crate) fn write(path: &Path, part: Part, tables: &str) -> Result<(), BenchError> {
     let old = match std::fs::read_to_string(path) {
         Ok(text) => text,

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: the first is noted, so that everything is taken down in order; a second
-//! ends the process at once, and the kernel ends what it started.
+//! Ctrl-C and SIGTERM. After the first signal the bench removes everything in order. A second one
+//! ends the process at once, and the kernel ends the programs that it started.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,8 +14,8 @@ pub(crate) const EXIT: u8 = 130;
 
 /// Watches for signals from now on, on a thread of its own.
 ///
-/// A handler and not a blocked signal, since programs inherit what is blocked, and then could not
-/// be asked to end themselves.
+/// It uses a handler instead of a blocked signal, because programs inherit blocked signals and
+/// could not be asked to end.
 pub(crate) fn watch() -> Result<(), BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -44,7 +44,7 @@ pub(crate) fn watch() -> Result<(), BenchError> {
     Ok(())
 }
 
-/// An error once a signal came.
+/// Fails after a signal.
 pub(crate) fn check() -> Result<(), BenchError> {
     if ASKED.load(Ordering::Relaxed) { Err(BenchError::Interrupted) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! iperf3, the check from outside: another generator of load, which is not ours.
+//! iperf3, a load generator from outside the project, as a check.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::peers::Tunnel;
 use crate::process::{self, Process};
 
 /// Time to start, to connect, and to exchange results over a path full of datagrams.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 const PORT: &str = "5201";
 
 /// What iperf3 sends.
@@ -31,7 +31,7 @@ pub(crate) fn run(tunnel: &Tunnel, load: Load, seconds: u64) -> Result<f64, Benc
     let mut command = Command::new(&iperf3);
     command.args(["--server", "--one-off", "--forceflush", "--bind", &address, "--port", PORT]);
     let mut server = Process::start(&b.end, "iperf3-server", command, &directory)?;
-    server.wait_for_word("Server listening", PATIENCE)?;
+    server.wait_for_word("Server listening", TIMEOUT)?;
 
     let mut command = Command::new(&iperf3);
     command.args(["--client", &address, "--port", PORT, "--json", "--time", &seconds.to_string()]);
@@ -39,11 +39,11 @@ pub(crate) fn run(tunnel: &Tunnel, load: Load, seconds: u64) -> Result<f64, Benc
         command.args(["--udp", "--bitrate", "0", "--length", "64"]);
     }
     let mut client = Process::start(&a.end, "iperf3-client", command, &directory)?;
-    client.wait_for_end(Duration::from_secs(seconds) + PATIENCE)?;
+    client.wait_for_end(Duration::from_secs(seconds) + TIMEOUT)?;
     delivered(&client.output(), load)
 }
 
-/// Reads the report of the client, in which is what the server told it.
+/// Reads the client's report, which includes the server's results.
 fn delivered(report: &str, load: Load) -> Result<f64, BenchError> {
     let report: Value = serde_json::from_str(report).map_err(|_| BenchError::Iperf { what: "its JSON" })?;
     let end = report.get("end").ok_or(BenchError::Iperf { what: "`end`" })?;

@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Measures; whether all that has to be measured was.
+/// Measures, and returns true if everything required was measured.
 fn run(options: &Options) -> Result<bool, BenchError> {
     if !adit_linux::netns::is_privileged() {
         return Err(BenchError::NotRoot);
@@ -108,7 +108,7 @@ fn run(options: &Options) -> Result<bool, BenchError> {
     Ok(report.is_whole())
 }
 
-/// Programs that cannot be timed are told, and are no reason to lose the rounds.
+/// A failure to time the programs is reported and does not discard the rounds.
 fn time_programs(field: &Field, lengths: Lengths) -> Result<Vec<ProgramTime>, BenchError> {
     let programs = programs::run(field, lengths);
     interrupt::check()?;
@@ -118,7 +118,7 @@ fn time_programs(field: &Field, lengths: Lengths) -> Result<Vec<ProgramTime>, Be
     })
 }
 
-/// A site that does not come up with many peers is told, and is no reason to lose the rounds.
+/// A failure to start with many peers is reported and does not discard the rounds.
 fn load(contender: Contender, tools: &Tools, starts: usize) -> Result<Option<Loading>, BenchError> {
     note(&format!("{}: loading 10,000 peers", contender.name()));
     let loading = startup_time::run(contender, tools, starts);

@@ -1,4 +1,4 @@
-//! What is measured, of whom, for how long.
+//! The measures, their contenders and their durations.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use serde::Serialize;
 use crate::peers::Contender;
 use crate::testbed::Shape;
 
-/// How long each measurement takes, and into how many slices it is cut.
+/// The duration of each measurement and its number of slices.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lengths {
-    /// How often a round goes through all contenders: there, back, there, back. A round's figure
-    /// is the mean of its slices, so that what drifts within a round drifts for all.
+    /// How often a round goes through all contenders, forwards and backwards in turns. A round's
+    /// figure is the mean of its slices, so a drift within a round affects all contenders alike.
     pub(crate) slices: usize,
     /// A slice of a stream, or of a flood of datagrams.
     pub(crate) load: Duration,
@@ -21,12 +21,12 @@ pub(crate) struct Lengths {
     pub(crate) pings: usize,
     /// A run of iperf3, which counts in seconds, and is not cut.
     pub(crate) iperf_seconds: u64,
-    /// How often a site is started, to see how long it takes.
+    /// How often a site is started to time it.
     pub(crate) starts: usize,
 }
 
 impl Lengths {
-    /// What a figure needs.
+    /// The lengths that a meaningful figure needs.
     pub(crate) const FULL: Self = Self {
         slices: 8,
         load: Duration::from_millis(200),
@@ -35,7 +35,7 @@ impl Lengths {
         iperf_seconds: 2,
         starts: 3,
     };
-    /// Enough to see that it runs; the figures mean nothing.
+    /// Lengths that show that everything works; the figures mean nothing.
     pub(crate) const QUICK: Self = Self {
         slices: 2,
         load: Duration::from_millis(100),
@@ -59,7 +59,7 @@ pub(crate) enum Measure {
     TcpOne,
     /// Goodput of four streams together, bits a second.
     TcpFour,
-    /// 64-byte datagrams from our own batched generator that arrived, a second.
+    /// 64-byte datagrams of the batched generator that arrived, a second.
     UdpSmall,
     /// Requests answered, a second.
     RequestResponse,
@@ -71,7 +71,7 @@ pub(crate) enum Measure {
     IperfUdp,
     /// Goodput of one stream from a host behind one gateway to a host behind the other.
     ForwardTcp,
-    /// The small datagrams on the same way.
+    /// 64-byte datagrams between the same hosts that arrived, a second.
     ForwardUdp,
 }
 
@@ -88,7 +88,7 @@ impl Measure {
         Self::ForwardUdp,
     ];
 
-    /// Whom it is measured of, in the order of the tables.
+    /// The contenders that it is measured of, in the order of the tables.
     pub(crate) fn contenders(self) -> &'static [Contender] {
         use Contender::{
             Adit, AditBefore, AditEbpf, AditMany, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, Vpncloud, Vxlan,
@@ -108,7 +108,7 @@ impl Measure {
         }
     }
 
-    /// On which testbed.
+    /// The testbed that it needs.
     pub(crate) fn shape(self) -> Shape {
         match self {
             Self::ForwardTcp | Self::ForwardUdp => Shape::Chain,
@@ -116,21 +116,21 @@ impl Measure {
         }
     }
 
-    /// Whether iperf3 measures it, and not our own generators.
+    /// Returns true if iperf3 measures it instead of the project's generators.
     pub(crate) fn is_iperf(self) -> bool {
         matches!(self, Self::IperfTcp | Self::IperfUdp)
     }
 }
 
-/// A figure beside what is measured, of the same measurement.
+/// A figure that one measurement yields: the main one or a side figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Aside {
     /// The figure itself.
     Figure,
-    /// Processors that the tunnel's programs kept busy, both sides together.
+    /// Processors that the tunnel's programs used, both sides together.
     Processors,
-    /// TCP segments sent again.
+    /// TCP segments retransmitted.
     Retransmits,
     /// Datagrams that were offered, a second.
     Offered,

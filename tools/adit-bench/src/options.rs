@@ -1,4 +1,4 @@
-//! What is asked for on the command line, and what that means for a run.
+//! The command line, and what it means for a run.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,11 +10,11 @@ use crate::measure::{Lengths, Measure};
 use crate::peers::{Contender, Tools};
 
 const DOCUMENT: &str = "docs/benchmarks.md";
-/// Where the machine that has started a guest looks for files.
+/// The guest's directory that its host reads.
 const GUEST_TABLES: &str = "/out/benchmarks-guest.md";
 const GUEST_JSON: &str = "/out/benchmarks-guest.json";
 const ROUNDS: usize = 7;
-/// An emulated machine is some ten times slower, and only asked for two ratios.
+/// An emulated machine is about ten times slower, and only two ratios are wanted.
 const GUEST_ROUNDS: usize = 5;
 
 /// Measures Adit beside the bare underlay and other tunnels.
@@ -25,25 +25,25 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
 
-    /// A short round, to see that everything works; writes no document unless told where.
+    /// Take a short round to show that everything works. Writes no document without --document.
     #[arg(long)]
     pub(crate) quick: bool,
 
     /// Measure only some: `ebpf`, `userspace`, or contenders such as `adit-ebpf,vxlan`. The bare
-    /// veth is always among them. Writes no document unless told where.
+    /// veth is always included. Writes no document without --document.
     #[arg(long, value_name = "WHO", value_delimiter = ',', value_parser = group)]
     only: Vec<Group>,
 
-    /// What makes sense in an emulated machine whose kernel has an ipip driver; writes its tables
-    /// to /out/benchmarks-guest.md and JSON beside them.
+    /// Measure what makes sense in an emulated machine whose kernel has an ipip driver. Writes its
+    /// tables to /out/benchmarks-guest.md, and JSON beside them.
     #[arg(long, conflicts_with = "only")]
     pub(crate) guest: bool,
 
-    /// Measure nothing: put the tables of a guest, which are in FILE, into the document.
+    /// Measure nothing, and put a guest's tables from FILE into the document.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "guest", "soak", "rounds"])]
     pub(crate) insert: Option<PathBuf>,
 
-    /// Watch the memory over a minute of full load as well.
+    /// Also record the memory over a minute of full load.
     #[arg(long)]
     pub(crate) soak: bool,
 
@@ -59,16 +59,16 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     adit: Option<PathBuf>,
 
-    /// An `adit` of an earlier commit: its eBPF plane is measured beside, in the same rounds.
+    /// An `adit` of an earlier commit, whose eBPF plane is measured in the same rounds.
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
 
-    /// Where `cargo install --root` has put vpncloud.
+    /// The directory of `cargo install --root` with vpncloud.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/bench-tools")]
     tools: PathBuf,
 }
 
-/// A word of `--only`.
+/// A value of `--only`.
 #[derive(Clone, Debug)]
 struct Group(Vec<Contender>);
 
@@ -94,12 +94,12 @@ pub(crate) enum Output {
     Print,
     /// Put them between the markers of a document.
     Document(PathBuf),
-    /// Write nothing but them, and the JSON, for the machine that has started the guest.
+    /// Write only the tables and the JSON, for the host of the guest.
     Guest { tables: PathBuf, json: PathBuf },
 }
 
 impl Options {
-    /// Who takes part.
+    /// The contenders that take part.
     pub(crate) fn contenders(&self) -> BTreeSet<Contender> {
         use Contender::{Adit, AditBefore, AditEbpf, Bare, Control, Ipip};
         let mut contenders: BTreeSet<Contender> = if self.guest {
@@ -116,13 +116,14 @@ impl Options {
         contenders
     }
 
-    /// What is measured of them.
+    /// The measures to take.
     pub(crate) fn measures(&self) -> Vec<Measure> {
-        // An emulated machine says something by its ratios; a second generator adds nothing to them.
+        // Only ratios mean something in an emulated machine, and a second generator adds nothing to
+        // them.
         Measure::ALL.into_iter().filter(|measure| !(self.guest && measure.is_iperf())).collect()
     }
 
-    /// How long, and how often.
+    /// The lengths of measurements and the number of rounds.
     pub(crate) fn lengths(&self) -> (Lengths, usize) {
         let (lengths, rounds) = match (self.quick, self.guest) {
             (true, _) => (Lengths::QUICK, 1),
@@ -137,7 +138,8 @@ impl Options {
         self.document.clone().unwrap_or_else(|| PathBuf::from(DOCUMENT))
     }
 
-    /// Where the tables go. Those of a part, or of a short run, replace no others unasked.
+    /// Where the tables go. Tables of some contenders, or of a short run, do not replace others by
+    /// default.
     pub(crate) fn output(&self) -> Output {
         match &self.document {
             Some(path) if self.guest => {

@@ -1,4 +1,4 @@
-//! Programs started inside a host of the bench, which end with it however it ends.
+//! Programs inside a host of the bench. They end with the bench, however it ends.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -12,9 +12,9 @@ use adit_lab::host::Host;
 
 use crate::error::BenchError;
 
-/// How often something is looked at that cannot be waited for.
-const LOOK: Duration = Duration::from_millis(5);
-/// How much of what a program said goes into an error.
+/// How often a condition without a notification is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Bytes of a program's output that an error quotes.
 const SAID: usize = 300;
 
 /// A running program; killed when dropped.
@@ -24,14 +24,14 @@ pub(crate) struct Process {
     started: Instant,
     out: PathBuf,
     err: PathBuf,
-    /// The kernel kills the child when the thread that started it ends, so that nothing survives
-    /// a `kill -9` of the bench. It ends when this is dropped.
+    /// The thread that started the child. The kernel kills the child when this thread ends, so
+    /// nothing survives a `kill -9` of the bench. It ends when this is dropped.
     keeper: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Process {
-    /// Starts a program inside a host's network namespace. What it says goes into files called
-    /// `name` below `directory`.
+    /// Starts a program inside a host's network namespace. Its output goes to files called `name`
+    /// in `directory`.
     pub(crate) fn start(
         host: &Host,
         name: &str,
@@ -47,7 +47,7 @@ impl Process {
             .stdout(create(&out)?)
             .stderr(create(&err)?)
             .current_dir(directory)
-            // Ctrl-C on the terminal is the bench's to handle.
+            // The bench itself handles Ctrl-C.
             .process_group(0);
         adit_linux::process::end_with_parent(&mut command);
         let program = command.get_program().to_string_lossy().into_owned();
@@ -81,13 +81,13 @@ impl Process {
         fs::read_to_string(&self.out).unwrap_or_default()
     }
 
-    /// The end of what it said, on one line.
+    /// The end of its output, on one line.
     fn said(&self) -> String {
         let all = fs::read_to_string(&self.err).unwrap_or_default() + &self.output();
         said(&all)
     }
 
-    /// Waits until `ready` gives something, as long as the program lives.
+    /// Waits until `ready` returns something, while the program runs.
     pub(crate) fn wait_for<T>(
         &mut self,
         what: &str,
@@ -105,11 +105,11 @@ impl Process {
             if Instant::now() >= deadline {
                 return Err(self.silent(what, patience));
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Waits until it has said `word`, on either of its outputs.
+    /// Waits until its output or error output contains `word`.
     pub(crate) fn wait_for_word(&mut self, word: &str, patience: Duration) -> Result<(), BenchError> {
         let files = [self.out.clone(), self.err.clone()];
         self.wait_for(&format!("say `{word}`"), patience, || {
@@ -118,7 +118,7 @@ impl Process {
         })
     }
 
-    /// Waits for its end, which has to be a success.
+    /// Waits until it ends with success.
     pub(crate) fn wait_for_end(&mut self, patience: Duration) -> Result<(), BenchError> {
         let deadline = Instant::now() + patience;
         loop {
@@ -126,12 +126,12 @@ impl Process {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => return Err(self.failed(status)),
                 None if Instant::now() >= deadline => return Err(self.silent("end", patience)),
-                None => thread::sleep(LOOK),
+                None => thread::sleep(POLL_INTERVAL),
             }
         }
     }
 
-    /// Asks it to end, so that it can clean up, and ends it if it does not.
+    /// Asks it to end and clean up, and kills it after a timeout.
     pub(crate) fn end(&mut self, patience: Duration) -> Result<(), BenchError> {
         if self.try_wait()?.is_none() {
             adit_linux::process::end(self.id().cast_signed(), patience)?;
@@ -150,7 +150,8 @@ impl Process {
         Some((fields.next()?.ok()? + fields.next()?.ok()?) / TICKS)
     }
 
-    /// Bytes it has got from read(2) and its kin; a TUN device is read so, a socket is not.
+    /// Bytes that it has read by read(2) and similar calls. A TUN device is read so, a socket is
+    /// not.
     pub(crate) fn bytes_read(&self) -> Option<u64> {
         let io = fs::read_to_string(format!("/proc/{}/io", self.id())).ok()?;
         io.lines().find_map(|line| line.strip_prefix("rchar:"))?.trim().parse().ok()
@@ -188,8 +189,7 @@ impl Drop for Process {
     }
 }
 
-/// Where a program is: in `PATH`, or where those of an administrator are even if `PATH` does not
-/// say so.
+/// Finds a program in `PATH` or in the directories of administration programs.
 pub(crate) fn find(program: &str, remedy: &'static str) -> Result<PathBuf, BenchError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

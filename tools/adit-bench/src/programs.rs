@@ -1,5 +1,5 @@
-//! What the eBPF plane's programs take a packet: the kernel's own count and clock, switched on for
-//! a short load of its own, since they cost a little themselves.
+//! The time of the eBPF plane's programs for each packet, by the kernel's statistics. They are
+//! switched on only for a separate short load, because they cost time themselves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(crate) struct ProgramTime {
     pub(crate) runs: u64,
 }
 
-/// Measures whoever has programs, under a load of small datagrams.
+/// Measures each contender with programs under a load of small datagrams.
 pub(crate) fn run(field: &Field, lengths: Lengths) -> Result<Vec<ProgramTime>, BenchError> {
     let tunnels: Vec<(Contender, &Tunnel)> = [Contender::AditEbpf, Contender::AditMany]
         .into_iter()
@@ -43,7 +43,7 @@ pub(crate) fn run(field: &Field, lengths: Lengths) -> Result<Vec<ProgramTime>, B
     if tunnels.is_empty() {
         return Ok(Vec::new());
     }
-    // Counting ends when this is dropped, however that comes about.
+    // The statistics stop when this is dropped.
     let _counting = enable_stats(Stats::RunTime).map_err(|error| failed(error.into()))?;
     let mut turns: BTreeMap<(Contender, String), Vec<Spent>> = BTreeMap::new();
     for _ in 0..TURNS {
@@ -74,7 +74,7 @@ fn summed(contender: Contender, program: String, turns: &[Spent]) -> ProgramTime
     }
 }
 
-/// What each program of ours has spent while small datagrams went one way.
+/// The runs and time of each program of Adit during a load of small datagrams in one direction.
 fn under_load(tunnel: &Tunnel, time: Duration) -> Result<BTreeMap<String, Spent>, BenchError> {
     let before = counts()?;
     throughput::udp_small(&tunnel.path(), time)?;
@@ -91,7 +91,7 @@ type Counts = BTreeMap<u32, (String, Spent)>;
 fn counts() -> Result<Counts, BenchError> {
     let mut counts = Counts::new();
     for program in loaded_programs() {
-        // One that was unloaded meanwhile is none of those that carry this load.
+        // A program that was unloaded meanwhile does not carry this load.
         let Ok(program) = program else { continue };
         let Some(name) = program.name_as_str().filter(|name| name.starts_with(OURS)) else { continue };
         let nanoseconds = u64::try_from(program.run_time().as_nanos()).unwrap_or(u64::MAX);

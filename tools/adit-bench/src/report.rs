@@ -1,5 +1,4 @@
-//! The report: the targets first, then every figure, then what was not measured and why. How it
-//! looks is in `tables`.
+//! The report: targets, figures, and what was not measured and why. Module `tables` formats it.
 
 use serde::Serialize;
 
@@ -14,7 +13,7 @@ use crate::startup_time::Loading;
 use crate::statistics::Summary;
 use crate::targets::{self, Evidence, TargetTable};
 
-/// What a report is made of.
+/// The data of a report.
 pub(crate) struct Run<'a> {
     pub(crate) machine: Machine,
     pub(crate) samples: &'a Samples,
@@ -27,7 +26,7 @@ pub(crate) struct Run<'a> {
     pub(crate) is_guest: bool,
 }
 
-/// All there is to tell about a run.
+/// The report of a run, and its JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     /// Version of the shape.
@@ -110,7 +109,7 @@ impl Report {
         }
     }
 
-    /// Whether everything about the bare veth and about Adit that was asked for could be measured.
+    /// Returns true if everything requested about the bare veth and Adit was measured.
     pub(crate) fn is_whole(&self) -> bool {
         self.contenders.iter().all(|standing| !standing.contender.is_ours() || standing.failure.is_none())
             && self.failures.iter().all(|failure| !failure.contender.is_ours())

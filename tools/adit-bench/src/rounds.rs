@@ -1,6 +1,5 @@
-//! The rounds: everything is measured in each, in short slices, one contender after another, in
-//! an order that is turned round from one slice to the next (ABBA), so that whatever drifts
-//! drifts for all.
+//! The rounds. Each one measures everything in short slices, one contender after another. The order
+//! reverses from one slice to the next (ABBA), so a drift affects all contenders alike.
 
 use std::time::{Duration, Instant};
 
@@ -59,8 +58,8 @@ fn order(contenders: &[Contender], turn: usize) -> Vec<Contender> {
     if turn.is_multiple_of(2) { forward.collect() } else { forward.rev().collect() }
 }
 
-/// The part of a load that the programs in the kernel may leave to the daemon behind them: what
-/// passes before a next hop is known.
+/// The fraction of a load that the eBPF programs may leave to the daemon: what passes before a next
+/// hop is known.
 const DECLINED: f64 = 0.05;
 
 fn measured(
@@ -73,7 +72,8 @@ fn measured(
     drained(&path)?;
     let busy = || tunnel.processes().map(|process| process.processor_seconds()).sum::<Option<f64>>();
     let repeated = || tunnel.testbed.sides[0].counter("Tcp", "RetransSegs");
-    // What the daemons of the sending side read is what it takes from the device to send it itself.
+    // The bytes that the sending daemon reads from the tunnel interface are those that it forwards
+    // itself.
     let read = || tunnel.processes().next().and_then(Process::bytes_read);
     let (busy_before, repeated_before, read_before) = (busy(), repeated(), read());
     let start = Instant::now();
@@ -111,11 +111,11 @@ fn measured(
 }
 
 /// Waits until the way is free: in front of a program, the datagrams of the slice before may still
-/// be queued, and what comes then is lost. A generator waits for its other end; where there is no way at
-/// all, this says so instead.
+/// be queued, and what comes then is lost. A generator waits for its other end; where there is no
+/// way at all, this says so instead.
 fn drained(path: &Flow<'_>) -> Result<(), BenchError> {
     let start = Instant::now();
-    while !path.client.run(|| ping(path.address, PING, 64, LOOK))?.is_reply() {
+    while !path.client.run(|| ping(path.address, PING, 64, PING_TIMEOUT))?.is_reply() {
         interrupt::check()?;
         if start.elapsed() >= ECHO {
             return Err(silent("carry a ping any more"));
@@ -124,7 +124,7 @@ fn drained(path: &Flow<'_>) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// The least that a load has sent through a tunnel, in bytes, by what arrived of it.
+/// The minimum of bytes that a load sent through a tunnel, given what arrived.
 fn bytes(measure: Measure, figure: f64, lengths: Lengths) -> Option<f64> {
     let a_second = match measure {
         Measure::TcpOne | Measure::TcpFour | Measure::ForwardTcp => figure / 8.0,
@@ -137,10 +137,10 @@ fn bytes(measure: Measure, figure: f64, lengths: Lengths) -> Option<f64> {
 /// Bytes of an echo, as `ping` sends by default.
 const PING: usize = 84;
 const ECHO: Duration = Duration::from_secs(1);
-/// How long an echo is waited for before it counts as lost in a queue.
-const LOOK: Duration = Duration::from_millis(100);
+/// How long to wait for an echo before it counts as lost in a queue.
+const PING_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The median of echoes, each sent when the one before has come back, in microseconds.
+/// The median round trip of echoes in microseconds. Each is sent when the one before has returned.
 fn round_trip(tunnel: &Tunnel, count: usize) -> Result<f64, BenchError> {
     let path = tunnel.path();
     let answers = path.client.run(|| -> Result<Vec<Answer>, adit_lab::LabError> {

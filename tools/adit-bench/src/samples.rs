@@ -1,4 +1,4 @@
-//! Every figure of every slice of every round, and the rounds' own figures from them.
+//! Samples: every figure of every slice, and the rounds' figures computed from them.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::peers::Contender;
 pub(crate) struct Samples {
     /// By round, each slice's.
     figures: BTreeMap<(Measure, Contender, Aside), BTreeMap<usize, Vec<f64>>>,
-    /// What could not be measured, and why.
+    /// The measurements that failed, with the reasons.
     pub(crate) failures: Vec<Failure>,
     /// How many rounds were done.
     pub(crate) rounds: usize,
@@ -42,12 +42,12 @@ impl Samples {
         rounds.get(&round).map(|slices| whole(Aside::Figure, slices))
     }
 
-    /// What one is of another in each round that has both.
+    /// The ratio of one contender to another in each round that has both.
     pub(crate) fn ratios(&self, measure: Measure, one: Contender, other: Contender) -> Vec<f64> {
         self.each_round(|round| Some(self.at(measure, one, round)? / self.at(measure, other, round)?))
     }
 
-    /// Something of each round in which it can be had, such as a ratio of two figures.
+    /// Computes a value, such as a ratio, for each round that has the figures.
     pub(crate) fn each_round(&self, value: impl Fn(usize) -> Option<f64>) -> Vec<f64> {
         (0..self.rounds).filter_map(value).collect()
     }

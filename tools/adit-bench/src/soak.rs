@@ -1,4 +1,4 @@
-//! A while of full load, and whether the memory of Adit's processes grows.
+//! The soak test: the memory of Adit's processes under full load.
 
 use std::time::{Duration, Instant};
 
@@ -9,22 +9,22 @@ use crate::error::BenchError;
 use crate::interrupt;
 use crate::peers::Tunnel;
 
-/// Load before the first look: both kinds once, so that every buffer has been used.
+/// The load before the first sample. It has both kinds, so that every buffer is in use.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// Each kind of load takes turns.
 const TURN: Duration = Duration::from_secs(5);
 
-/// What the memory did, both sides together.
+/// The memory of both sides together over time.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Soak {
-    /// Seconds of full load between the first and the last look.
+    /// Seconds of full load between the first and the last sample.
     pub(crate) seconds: f64,
     /// `VmRSS` in KiB after the warm-up, and after each turn.
     pub(crate) resident_kib: Vec<u64>,
 }
 
 impl Soak {
-    /// KiB that are resident at the end and were not at the start.
+    /// The growth in KiB from start to end.
     pub(crate) fn growth_kib(&self) -> i64 {
         match (self.resident_kib.first(), self.resident_kib.last()) {
             (Some(first), Some(last)) => last.cast_signed() - first.cast_signed(),

@@ -1,4 +1,4 @@
-//! How long a site takes to come up with many peers, beside one with a single peer.
+//! The start-up time of a site with many peers, compared with a single peer.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub(crate) struct Loading {
     pub(crate) one: Option<Summary>,
     /// With 10,000 peers.
     pub(crate) many: Option<Summary>,
-    /// What the many take more than the one started just before them.
+    /// The difference between each pair of starts.
     pub(crate) more: Option<Summary>,
 }
 
@@ -32,7 +32,7 @@ impl Loading {
     }
 }
 
-/// Starts and ends a site `starts` times, with one peer and with many by turns.
+/// Starts and ends a site `starts` times, with one peer and with many in turns.
 pub(crate) fn run(contender: Contender, tools: &Tools, starts: usize) -> Result<Option<Loading>, BenchError> {
     let Some(flavour) = contender.flavour() else { return Ok(None) };
     let directory = tempfile::Builder::new()

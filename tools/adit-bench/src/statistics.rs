@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What several rounds gave: the median, and the least and the greatest beside it.
+/// The median, least and greatest of several rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) median: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// `None` of nothing. What is not a number does not count.
+    /// Summarizes numbers. Returns `None` if there are none; NaN does not count.
     pub(crate) fn of(samples: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = samples.into_iter().filter(|sample| sample.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);

@@ -1,6 +1,5 @@
-//! The testbeds of the bench. Every contender has one of its own, all are there at once so that rounds
-//! can be interleaved, and no contender's programs, filters and routes are in another's way: what
-//! is called bare is bare.
+//! The testbeds of the bench. Every contender has one of its own, so its programs, filters and
+//! routes cannot affect another. All exist at the same time, so that rounds can be interleaved.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -20,10 +19,10 @@ pub(crate) const CABLE: &str = "under";
 pub(crate) const CABLE_MTU: u32 = 1500;
 /// The name, on both its ends, of the cable to a host behind a gateway.
 const LAN: &str = "lan";
-/// Time for a program to make its device. Two processors, and keys may have to be generated.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for a program to make its device, including the generation of keys on two busy processors.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a testbed looks like.
+/// The shape of a testbed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Shape {
@@ -33,7 +32,7 @@ pub(crate) enum Shape {
     Chain,
 }
 
-/// Two hosts with a cable between them, what is behind them, a directory for configurations.
+/// Two hosts with a cable between them, the hosts behind them, and a directory for configurations.
 pub(crate) struct Testbed {
     pub(crate) sides: [Side; 2],
     directory: PathBuf,
@@ -55,7 +54,7 @@ pub(crate) struct Side {
 }
 
 impl Testbed {
-    /// Builds one; what is started on it keeps its files in `directory`, which is made.
+    /// Builds a testbed. Programs on it keep their files in `directory`, which is created.
     pub(crate) fn build(shape: Shape, directory: PathBuf) -> Result<Self, BenchError> {
         std::fs::create_dir_all(&directory)
             .map_err(BenchError::io(format!("make {}", directory.display())))?;
@@ -68,7 +67,7 @@ impl Testbed {
         Ok(Self { sides, directory })
     }
 
-    /// Where the files of what is started on it go.
+    /// The directory for the files of its programs.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -97,7 +96,7 @@ impl Side {
         };
         let side = Self { shape, host, end, letter, number, other_letter, other_number };
         match shape {
-            // The private network has to be somewhere: on the loopback it costs nothing.
+            // On the loopback interface, the private network costs nothing.
             Shape::Pair => side.host.address("lo", net(side.private(), 32))?,
             Shape::Chain => {
                 let gateway = Ipv4Addr::new(10, 42, Self::PRIVATE + number, 254);
@@ -163,7 +162,11 @@ impl Side {
         mtu: u32,
     ) -> Result<(), BenchError> {
         let mut netlink = self.host.netlink()?;
-        process.wait_for(&format!("make the device {device}"), PATIENCE, || Ok(netlink.link(device)?))?;
+        process.wait_for(
+            &format!("make the device {device}"),
+            READY_TIMEOUT,
+            || Ok(netlink.link(device)?),
+        )?;
         self.configure(device, contender, mtu)
     }
 
@@ -174,7 +177,8 @@ impl Side {
         Ok(self.host.up(device)?)
     }
 
-    /// A counter of `/proc/net/snmp` where the load starts or ends, such as `Tcp` and `RetransSegs`.
+    /// A counter of `/proc/net/snmp` where the load starts or ends, such as `Tcp` and
+    /// `RetransSegs`.
     pub(crate) fn counter(&self, protocol: &str, name: &str) -> Option<u64> {
         let read = || std::fs::read_to_string("/proc/thread-self/net/snmp");
         counter(&self.end.ns().run(read).ok()?.ok()?, protocol, name)
@@ -186,7 +190,7 @@ pub(crate) fn net(address: Ipv4Addr, len: u8) -> Ipv4Net {
     Ipv4Net::new(address, len).unwrap_or_default()
 }
 
-/// Writes a file that others must not read, since it may hold a key.
+/// Writes a file that other users cannot read, because it may hold a key.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), BenchError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;

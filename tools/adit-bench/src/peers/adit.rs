@@ -22,7 +22,7 @@ const DEVICE: &str = "adit0";
 /// The cable's less the 20 bytes of the outer header.
 const MTU: u32 = 1480;
 /// Time to come up: 100,000 routes among it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Peers of the large overlay; the one that is measured is in their middle.
 pub(crate) const MANY: usize = 10_000;
@@ -118,13 +118,13 @@ impl Site {
 
     /// Waits until packets pass; how long after the start of its program that was.
     pub(crate) fn wait_until_ready(&mut self) -> Result<Duration, BenchError> {
-        self.process.wait_for_word("ready", PATIENCE)?;
+        self.process.wait_for_word("ready", READY_TIMEOUT)?;
         Ok(self.process.age())
     }
 
     /// Ends it in order.
     pub(crate) fn end(mut self) -> Result<(), BenchError> {
-        self.process.end(PATIENCE)
+        self.process.end(READY_TIMEOUT)
     }
 
     /// That it runs the data plane that was asked for: figures of another one would be a lie.

@@ -1,8 +1,8 @@
-//! What Adit is measured against: other ways to join two networks, each without encryption.
+//! The contenders: Adit, and other ways to join two networks without encryption.
 //!
-//! A file a contender. Each says how it is started on a testbed, with the largest MTU that its header
-//! leaves of the cable's: nothing is fragmented outside, which would cost it more than a smaller
-//! MTU.
+//! A file a contender. Each says how it is started on a testbed, with the largest MTU that its
+//! header leaves of the cable's: nothing is fragmented outside, which would cost it more than a
+//! smaller MTU.
 
 pub(crate) mod adit;
 mod fastd;
@@ -27,18 +27,18 @@ use crate::testbed::{CABLE, CABLE_MTU, Shape, Testbed};
 
 use adit::Flavour;
 
-/// Who is measured.
+/// A contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Contender {
     /// The cable itself.
     Bare,
     /// The eBPF plane.
     AditEbpf,
-    /// The eBPF plane of an earlier `adit`, where one is given: what a change has cost.
+    /// The eBPF plane of an earlier `adit`, if one is given, to measure the cost of a change.
     AditBefore,
     /// The same with 10,000 peers and 100,000 networks.
     AditMany,
-    /// The cable again, on a testbed of its own: how far two measurements of the same are apart.
+    /// A second cable on a testbed of its own, which shows the noise.
     Control,
     /// The userspace plane.
     Adit,
@@ -70,7 +70,7 @@ impl Contender {
     /// The others that run in userspace.
     pub(crate) const USERSPACE_PEERS: [Self; 4] = [Self::Tinc, Self::Fastd, Self::OpenVpn, Self::Vpncloud];
 
-    /// What the tables call it.
+    /// Its name in the tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare veth",
@@ -88,7 +88,7 @@ impl Contender {
         }
     }
 
-    /// What the tables of a testbed call it.
+    /// Its name in the tables of a testbed.
     pub(crate) fn name_on(self, shape: Shape) -> &'static str {
         match (self, shape) {
             (Self::Bare, Shape::Chain) => "plain forwarding",
@@ -97,7 +97,7 @@ impl Contender {
         }
     }
 
-    /// What the command line and the JSON call it.
+    /// Its name on the command line and in the JSON.
     pub(crate) fn slug(self) -> &'static str {
         match self {
             Self::Bare => "bare",
@@ -132,7 +132,7 @@ impl Contender {
         }
     }
 
-    /// Which Adit it is, if it is one.
+    /// The flavour of Adit, if it is one.
     pub(crate) fn flavour(self) -> Option<Flavour> {
         match self {
             Self::AditEbpf => Some(Flavour { dataplane: "ebpf", tag: "e", ..Flavour::DEFAULT }),
@@ -147,17 +147,17 @@ impl Contender {
         }
     }
 
-    /// Whether it is the eBPF plane, which carries nothing in its processes.
+    /// Returns true for the eBPF plane, which forwards nothing in its processes.
     pub(crate) fn is_ebpf(self) -> bool {
         self.flavour().is_some_and(|flavour| flavour.dataplane == "ebpf")
     }
 
-    /// Whether the report is incomplete without it; others may not be installed.
+    /// Returns true if the report is incomplete without it. Other tunnels may not be installed.
     pub(crate) fn is_ours(self) -> bool {
         matches!(self, Self::Bare | Self::Control) || self.flavour().is_some_and(|flavour| !flavour.is_before)
     }
 
-    /// Whether it carries packets in a process, whose processor time can be told.
+    /// Returns true if it forwards in a process, whose processor time can be measured.
     pub(crate) fn has_programs(self) -> bool {
         !matches!(self, Self::Bare | Self::Control | Self::Vxlan | Self::Ipip)
     }
@@ -169,7 +169,7 @@ impl Serialize for Contender {
     }
 }
 
-/// Where programs are that are not in `PATH`.
+/// The places of programs outside `PATH`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
     /// The `adit` that is measured.
@@ -180,7 +180,7 @@ pub(crate) struct Tools {
     pub(crate) tools: PathBuf,
 }
 
-/// What a contender has started on its testbed.
+/// What a contender runs on its testbed.
 struct Running {
     /// Where the receiving side is reached through it.
     server: Ipv4Addr,
@@ -216,7 +216,7 @@ pub(crate) struct Tunnel {
 }
 
 /// Time for two sides to find each other.
-const PATIENCE: Duration = Duration::from_secs(20);
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for one echo.
 const ECHO: Duration = Duration::from_millis(200);
 /// Bytes of the first echo: small.
@@ -279,17 +279,17 @@ impl Tunnel {
             return Err(BenchError::Bypassed);
         }
         for size in [SMALL, self.mtu as usize] {
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + READY_TIMEOUT;
             while !side.end.run(|| ping(self.server(), size, 64, ECHO))?.is_reply() {
                 interrupt::check()?;
                 if Instant::now() >= deadline {
                     let what = format!("answer a ping of {size} bytes");
                     return Err(match self.running.processes.first() {
-                        Some(process) => process.silent(&what, PATIENCE),
+                        Some(process) => process.silent(&what, READY_TIMEOUT),
                         None => BenchError::Silent {
                             name: contender.name().to_owned(),
                             what,
-                            patience: PATIENCE,
+                            patience: READY_TIMEOUT,
                             said: "nothing".to_owned(),
                         },
                     });

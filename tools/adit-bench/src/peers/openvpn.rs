@@ -36,14 +36,14 @@ pub(super) fn start(testbed: &Testbed) -> Result<Running, BenchError> {
     }
     for process in &mut processes {
         // Opened is not yet configured, but the ping that proves the way waits for that.
-        process.wait_for_word(&format!("{DEVICE} opened"), super::PATIENCE)?;
+        process.wait_for_word(&format!("{DEVICE} opened"), super::READY_TIMEOUT)?;
     }
     // Routes and addresses come right after.
     let client = &testbed.sides[0].host;
     let (server, cable) = (testbed.sides[1].inside(NETWORK), client.index(crate::testbed::CABLE)?);
     let mut netlink = client.netlink()?;
     if let Some(process) = processes.first_mut() {
-        process.wait_for("make its route", super::PATIENCE, || {
+        process.wait_for("make its route", super::READY_TIMEOUT, || {
             Ok(netlink.route_to(server, None).is_ok_and(|route| route.device != cable).then_some(()))
         })?;
     }

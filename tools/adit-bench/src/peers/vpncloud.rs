@@ -11,7 +11,8 @@ use super::{Running, Tools};
 
 const DEVICE: &str = "vpncloud0";
 const NETWORK: u8 = 5;
-/// The cable's less the outer IPv4 (20), UDP (8) and what it puts before the datagram, rounded down.
+/// The cable's less the outer IPv4 (20), UDP (8) and what it puts before the datagram, rounded
+/// down.
 const MTU: u32 = 1470;
 const PORT: u16 = 3210;
 /// It learns its own address by asking for the route to here, and gives up where there is none.

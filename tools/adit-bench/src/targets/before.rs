@@ -1,10 +1,10 @@
-//! The target beside an earlier version: no slower than that, but for what two measurements of one cable differ.
+//! The target against an earlier version: not slower, within the noise between two bare cables.
 
 use super::{Evidence, Target, ratio};
 use crate::measure::Measure;
 use crate::peers::Contender;
 
-/// What counts as no slower: two bare cables differ by some hundredths.
+/// The ratio that counts as not slower. Two bare cables differ by some hundredths.
 const AS_FAST: f64 = 0.97;
 
 pub(super) fn targets(evidence: &Evidence<'_>) -> Vec<Target> {

@@ -1,4 +1,4 @@
-//! The targets beside Linux's own IP in IP: not slower than the kernel's driver.
+//! The targets against Linux's own IP in IP: not slower than the kernel's driver.
 
 use super::{Evidence, Target, ratio};
 use crate::measure::Measure;

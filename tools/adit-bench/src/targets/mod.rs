@@ -1,4 +1,4 @@
-//! The targets, and what was reached of them.
+//! The targets, and how the measured figures compare with them.
 
 mod before;
 mod ebpf;
@@ -21,7 +21,7 @@ pub(crate) struct TargetTable {
     pub(crate) targets: Vec<Target>,
 }
 
-/// What the targets are judged by.
+/// The measurements that decide about the targets.
 pub(crate) struct Evidence<'a> {
     pub(crate) samples: &'a Samples,
     pub(crate) soak: Option<&'a Soak>,
@@ -55,7 +55,7 @@ pub(crate) fn tables(
     tables
 }
 
-/// A target, and how near we came.
+/// A target and its result.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Target {
     pub(crate) what: &'static str,
@@ -64,11 +64,11 @@ pub(crate) struct Target {
     rises: bool,
     pub(crate) target: f64,
     pub(crate) stretch: Option<f64>,
-    /// `None`: not measured.
+    /// `None` if it was not measured.
     pub(crate) reached: Option<Summary>,
-    /// The same of a second bare cable: what could be reached, and how exactly it is known.
+    /// The same ratio for a second bare cable, which shows the noise.
     pub(crate) control: Option<Summary>,
-    /// Why it was not, or what else there is to say.
+    /// A note, such as why it was not measured.
     pub(crate) note: Option<String>,
     pub(crate) verdict: Verdict,
 }
@@ -82,14 +82,14 @@ enum Unit {
     Kib,
 }
 
-/// What became of a target.
+/// The result of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
-    /// And more than that.
+    /// The stretch target is reached too.
     Stretch,
     Reached,
-    /// By this part of the target.
+    /// Missed by this fraction of the target.
     MissedBy(f64),
     NotMeasured,
 }
@@ -103,7 +103,7 @@ pub(crate) fn added(samples: &Samples, measure: Measure, contender: Contender) -
     Summary::of(samples.each_round(|round| Some(time(contender, round)? - time(Contender::Bare, round)?)))
 }
 
-/// What one is of another, of each round.
+/// The ratio of one contender to another over the rounds.
 fn ratio(samples: &Samples, measure: Measure, one: Contender, other: Contender) -> Option<Summary> {
     Summary::of(samples.ratios(measure, one, other))
 }
@@ -117,7 +117,7 @@ impl Target {
         Self::new(what, unit, false, (target, None), reached)
     }
 
-    /// The same with what a second bare cable was of the first.
+    /// Adds the ratio of a second bare cable to the first.
     fn beside(self, control: Option<Summary>) -> Self {
         Self { control, ..self }
     }
@@ -182,7 +182,7 @@ impl Target {
         match self.verdict {
             Verdict::Stretch => "stretch target reached".to_owned(),
             Verdict::Reached => "reached".to_owned(),
-            // Less than a percent is told as a part of one, and never as nothing.
+            // A miss by less than a percent has a decimal and is never shown as 0.
             Verdict::MissedBy(part) if part < 0.01 => {
                 format!("**missed by {:.1} %**", (part * 100.0).max(0.1))
             }

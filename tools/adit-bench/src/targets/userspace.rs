@@ -5,8 +5,8 @@ use crate::measure::Measure;
 use crate::peers::Contender;
 use crate::statistics::Summary;
 
-/// Growth that is no growth: stacks and tables reach their size within the first minute, a page
-/// here and a page there. A leak of one datagram in a thousand would be a hundred times this.
+/// Growth that does not count. Stacks and tables grow by some pages within the first minute. A leak
+/// of one datagram in a thousand would be a hundred times this.
 const NO_GROWTH_KIB: f64 = 256.0;
 
 pub(super) fn targets(evidence: &Evidence<'_>) -> Vec<Target> {

@@ -1,11 +1,12 @@
-//! The fixtures of every data plane, before a whole gateway: frames onto its cables, frames off its cables, and
-//! its counters.
+//! The fixtures of every data plane, before a whole gateway: frames onto its cables, frames off its
+//! cables, and its counters.
 //!
 //! ```text
 //!   host A (an ear, and what is behind us) ── gateway A ── router (an ear, and all the peers)
 //! ```
 //!
-//! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on has one less.
+//! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on
+//! has one less.
 
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Bytes from host to host, compared: TCP both ways at once, UDP of many sizes, and the path MTU that
-//! a router in the middle does not let them forget.
+//! Bytes from host to host, compared: TCP both ways at once, UDP of many sizes, and the path MTU
+//! that a router in the middle does not let them forget.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;

@@ -11,8 +11,8 @@ use ipnet::Ipv4Net;
 use crate::planes::{bring_up_with, on_every_plane};
 use crate::support::drops_since;
 
-/// The underlay's way back is another than the way there, as behind two providers. Not one datagram is
-/// lost to that, the first included.
+/// The underlay's way back is another than the way there, as behind two providers. Not one datagram
+/// is lost to that, the first included.
 fn the_way_back_is_another(plane: DataplaneChoice) {
     const ECHOES: u64 = 5;
     let network = TwoSites::build().unwrap();

@@ -1,5 +1,5 @@
-//! A router that drops what is too big and says nothing, under a running TCP transfer: the tunnel finds out by itself
-//! what the path takes (RFC 8899).
+//! A router that drops what is too big and says nothing, under a running TCP transfer: the tunnel
+//! finds out by itself what the path takes (RFC 8899).
 
 use std::time::Duration;
 

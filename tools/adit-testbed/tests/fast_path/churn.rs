@@ -16,7 +16,8 @@ use crate::support::{Injector, PATIENCE, set_mac, wait_until};
 const STEADY: Duration = Duration::from_millis(300);
 /// For how long a cable is out, so that the streams feel it.
 const OUTAGE: Duration = Duration::from_millis(200);
-/// Within which the kernel knows the next hop again, where nobody has made it wait for its timer of a second.
+/// Within which the kernel knows the next hop again, where nobody has made it wait for its timer of
+/// a second.
 const PROMPT: Duration = Duration::from_millis(500);
 /// For what is still on its way when a test ends.
 const GRACE: Duration = Duration::from_millis(500);
@@ -78,8 +79,9 @@ impl Cost {
         self.assert_all(StreamReport::is_complete);
     }
 
-    /// Of the kernel's data plane. A process also loses what comes while it gets no processor, on a machine
-    /// that is busy otherwise: its figures are there to be read, and that traffic came back was checked.
+    /// Of the kernel's data plane. A process also loses what comes while it gets no processor, on a
+    /// machine that is busy otherwise: its figures are there to be read, and that traffic came back
+    /// was checked.
     #[track_caller]
     fn assert_all(&self, holds: impl Fn(&StreamReport) -> bool) {
         for report in &self.reports {
@@ -106,7 +108,8 @@ impl NextHop {
     }
 
     /// A kernel that has lost its link has forgotten who is behind it. It asks once a second
-    /// (`retrans_time_ms`), and may have asked in vain: no underlay is back before. Returns how long that took.
+    /// (`retrans_time_ms`), and may have asked in vain: no underlay is back before. Returns how
+    /// long that took.
     fn wait_until_known(&mut self) -> Duration {
         let began = Instant::now();
         wait_until("the kernel knows the next hop again", || {
@@ -116,8 +119,8 @@ impl NextHop {
     }
 }
 
-/// Both ends of gateway A's cable are at work again. The kernel sees to links that have changed once a second
-/// (`linkwatch`), all of the machine's together, and sends nothing by them before.
+/// Both ends of gateway A's cable are at work again. The kernel sees to links that have changed
+/// once a second (`linkwatch`), all of the machine's together, and sends nothing by them before.
 fn wait_for_the_cable(network: &TwoSites) {
     let ends = [(&network.gateway_a, "underlayA"), (&network.router, "toA")];
     for (host, device) in ends {

@@ -1,6 +1,6 @@
-//! ICMP errors forged by a stranger, about datagrams that the tunnel has not sent: all types and codes, all
-//! mistakes, cut short everywhere, 100,000 as fast as they can be sent. Nothing is believed, traffic goes on,
-//! and neither memory nor processor is taken for it.
+//! ICMP errors forged by a stranger, about datagrams that the tunnel has not sent: all types and
+//! codes, all mistakes, cut short everywhere, 100,000 as fast as they can be sent. Nothing is
+//! believed, traffic goes on, and neither memory nor processor is taken for it.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -78,7 +78,8 @@ fn message(error: Icmpv4Error, quoted: &[u8]) -> Vec<u8> {
     out[..len].to_vec()
 }
 
-/// The first `len` bytes of a message, as a whole datagram, with a checksum that fits what is left, or does not.
+/// The first `len` bytes of a message, as a whole datagram, with a checksum that fits what is left,
+/// or does not.
 fn cut(message: &[u8], len: usize, is_mended: bool) -> Vec<u8> {
     let mut icmp = message[20..20 + len].to_vec();
     if len >= 4 {
@@ -89,8 +90,9 @@ fn cut(message: &[u8], len: usize, is_mended: bool) -> Vec<u8> {
     ipv4(STRANGER, UNDERLAY_A, Protocol::ICMP, &icmp)
 }
 
-/// All of them: whole with every mistake; and cut at every length, where what is left of the quote is wrong in
-/// the outer header or the checksum. (Were the mistake beyond the cut, nothing would be wrong with the rest.)
+/// All of them: whole with every mistake; and cut at every length, where what is left of the quote
+/// is wrong in the outer header or the checksum. (Were the mistake beyond the cut, nothing would be
+/// wrong with the rest.)
 fn forged() -> Vec<Vec<u8>> {
     let (errors, quotes) = (errors(), not_ours());
     let mut all: Vec<Vec<u8>> =
@@ -118,7 +120,8 @@ fn counted(totals: &Totals) -> u64 {
     refused + totals.icmp.not_ours
 }
 
-/// What the kernel has had no room for in gateway A's raw sockets for ICMP, of which the tunnel's is the only one.
+/// What the kernel has had no room for in gateway A's raw sockets for ICMP, of which the tunnel's
+/// is the only one.
 fn lost_in_queue(gateway: &Host) -> u64 {
     let table = gateway
         .ns()

@@ -58,7 +58,8 @@ fn show(report: &impl std::fmt::Display) {
     eprintln!("{report}");
 }
 
-/// RFC 2003 section 3.1: the tunnel is one hop, as a cable would be; what is between its ends is not seen.
+/// RFC 2003 section 3.1: the tunnel is one hop, as a cable would be; what is between its ends is
+/// not seen.
 fn each_gateway_is_one_hop(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     let host = &network.of(Site::One).host;
@@ -75,8 +76,8 @@ fn each_gateway_is_one_hop(plane: DataplaneChoice) {
     }
 }
 
-/// To the hub's kernel both spokes are on one link, the tunnel's interface: it might tell their hosts to
-/// speak to each other without it.
+/// To the hub's kernel both spokes are on one link, the tunnel's interface: it might tell their
+/// hosts to speak to each other without it.
 fn nobody_is_redirected(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     let (host, hub) = (&network.of(Site::One).host, &network.of(Site::Hub).gateway);
@@ -195,8 +196,8 @@ fn ecn_marks_survive(plane: DataplaneChoice) {
     assert!(both.iter().all(|(outer, inner)| outer == inner), "{both:?}");
 }
 
-/// Behind the hub one spoke's link is narrower: the hub's tunnel learns it, and the sender hears it from
-/// the hub.
+/// Behind the hub one spoke's link is narrower: the hub's tunnel learns it, and the sender hears it
+/// from the hub.
 fn a_narrow_spoke_is_told_of_by_the_hub(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     network.router.mtu(Site::Two.port(), 1400).unwrap();

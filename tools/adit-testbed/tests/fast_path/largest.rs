@@ -1,4 +1,5 @@
-//! Inner datagrams of 65,515 bytes, the largest that fit into an outer one: both ways at once, byte by byte.
+//! Inner datagrams of 65,515 bytes, the largest that fit into an outer one: both ways at once, byte
+//! by byte.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 

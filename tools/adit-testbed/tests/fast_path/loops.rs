@@ -1,4 +1,5 @@
-//! Files and routes that send datagrams in a circle. Each dies, soon and counted, and never becomes two.
+//! Files and routes that send datagrams in a circle. Each dies, soon and counted, and never becomes
+//! two.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -26,7 +27,8 @@ const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const NOWHERES_NETWORK: &str = "10.99.0.0/16";
 /// What is sent at once, after one alone.
 const MANY: usize = 1000;
-/// How long nothing may pass before nothing circulates: a datagram that did would pass thousands of times.
+/// How long nothing may pass before nothing circulates: a datagram that did would pass thousands of
+/// times.
 const QUIET: Duration = Duration::from_millis(100);
 
 fn datagram(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
@@ -46,8 +48,8 @@ fn wait_for_drops(plane: &dyn DataPlane, before: &Totals, count: usize) {
     wait_until("all are counted", || plane.totals().dropped() - before.dropped() >= count as u64);
 }
 
-/// Listens at `device` of `router` while `event` happens and until nothing has passed for [`QUIET`]; the outer
-/// datagrams that passed.
+/// Listens at `device` of `router` while `event` happens and until nothing has passed for
+/// [`QUIET`]; the outer datagrams that passed.
 fn outer_datagrams(router: &Host, device: &str, event: impl FnOnce()) -> usize {
     let tap = Tap::start(router, device).unwrap();
     event();
@@ -80,8 +82,8 @@ fn with_nowhere(config: &str, network: &str) -> String {
     format!("{before}networks = [\"{network}\", \"{NOWHERES_NETWORK}\"]{behind}")
 }
 
-/// Gateways that each hold a network to be behind the other: what goes there goes once, and the other one
-/// refuses it, because it would go back where it came from.
+/// Gateways that each hold a network to be behind the other: what goes there goes once, and the
+/// other one refuses it, because it would go back where it came from.
 fn each_thinks_that_it_is_behind_the_other(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
@@ -101,8 +103,8 @@ fn each_thinks_that_it_is_behind_the_other(plane: DataplaneChoice) {
     }
 }
 
-/// The underlay's route to the peer comes to lead into the tunnel itself: an outer datagram that the kernel
-/// routes there is one that must not be encapsulated again, and again.
+/// The underlay's route to the peer comes to lead into the tunnel itself: an outer datagram that
+/// the kernel routes there is one that must not be encapsulated again, and again.
 fn the_way_to_the_peer_leads_into_the_tunnel(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");
@@ -147,7 +149,8 @@ fn the_way_to_the_peer_leads_into_the_tunnel(plane: DataplaneChoice) {
     wait_until("the tunnel comes back by itself", || reaches(&network.host_a, HOST_B).unwrap());
 }
 
-/// A site of a ring: behind the next one it looks for nowhere, and behind the one before for `strangers`.
+/// A site of a ring: behind the next one it looks for nowhere, and behind the one before for
+/// `strangers`.
 fn ring(site: Site, plane: DataplaneChoice, strangers: Option<&str>) -> String {
     let (next, previous) = neighbours(site);
     let peer = |peer: Site, also: Option<&str>| {
@@ -188,8 +191,8 @@ fn totals(overlays: &[Overlay; 3]) -> [Totals; 3] {
     std::array::from_fn(|site| overlays[site].plane().totals())
 }
 
-/// Three network, each of which thinks the network behind the next. The third knows that the sender is not
-/// behind the second, from whom it has it.
+/// Three network, each of which thinks the network behind the next. The third knows that the sender
+/// is not behind the second, from whom it has it.
 fn three_sites_in_a_ring(plane: DataplaneChoice) {
     let network = HubNetwork::build().unwrap();
     let overlays =
@@ -210,9 +213,9 @@ fn three_sites_in_a_ring(plane: DataplaneChoice) {
     }
 }
 
-/// The worst that files can do: a source, too, that each holds to be behind the one before. Then all agree
-/// that the datagram may pass, and only its TTL ends it, which each site counts down. The kernel says so to
-/// the source, and that answer goes no further than a site that knows better.
+/// The worst that files can do: a source, too, that each holds to be behind the one before. Then
+/// all agree that the datagram may pass, and only its TTL ends it, which each site counts down. The
+/// kernel says so to the source, and that answer goes no further than a site that knows better.
 fn a_ring_that_everybody_agrees_to(plane: DataplaneChoice) {
     const TTL: u8 = 64;
     let strangers = Ipv4Addr::new(10, 88, 0, 1);
@@ -237,10 +240,12 @@ fn a_ring_that_everybody_agrees_to(plane: DataplaneChoice) {
             underlay.flush();
             wait_until("one has died", || dead() > died);
         });
-        // What leaves the hub and what comes to it, of a hop in three each; the answers are a few more.
+        // What leaves the hub and what comes to it, of a hop in three each; the answers are a few
+        // more.
         let most = count * (usize::from(TTL) * 2 / 3 + 4);
         assert!(frames <= most, "{frames} frames of {count} datagrams, and at most {most} should be");
-        // The answers of a kernel, few of one destination (`icmp_ratelimit`), are all that is refused.
+        // The answers of a kernel, few of one destination (`icmp_ratelimit`), are all that is
+        // refused.
         let drops = || -> u64 {
             totals(&overlays).iter().zip(&before).map(|(now, then)| now.dropped() - then.dropped()).sum()
         };

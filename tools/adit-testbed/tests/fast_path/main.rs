@@ -1,8 +1,9 @@
-//! What every data plane must do alike: a hub between two spokes, and an underlay that changes under a
-//! running stream. Each test is there once for each data plane, and says in numbers what it lost.
+//! What every data plane must do alike: a hub between two spokes, and an underlay that changes
+//! under a running stream. Each test is there once for each data plane, and says in numbers what it
+//! lost.
 //!
-//! `cargo test -p adit-testbed --test fast_path ebpf` runs those of one of them; `-- --nocapture` shows
-//! the figures.
+//! `cargo test -p adit-testbed --test fast_path ebpf` runs those of one of them; `-- --nocapture`
+//! shows the figures.
 
 #[macro_use(test)]
 extern crate adit_harness;

@@ -13,7 +13,8 @@ use adit_wire::{Protocol, Validation, fragment};
 use crate::planes::on_every_plane;
 use crate::support::{ATTEMPT, Injector, Random, config_a, drops_since, ipv4_with, mend_checksum, udp};
 
-/// Bytes of UDP payload in the largest datagram that fits into another: 65,535 less two IPv4 headers and UDP's.
+/// Bytes of UDP payload in the largest datagram that fits into another: 65,535 less two IPv4
+/// headers and UDP's.
 const LARGEST_PAYLOAD: usize = 65_535 - 20 - 28;
 
 /// The network, with a socket on host A that is sent to from host B by way of the injector.
@@ -95,8 +96,8 @@ fn cut(datagram: &[u8], max_len: usize) -> Vec<Vec<u8>> {
 fn fragments_of_the_outer_datagram_are_reassembled(plane: DataplaneChoice) {
     let mut testbed = Testbed::build(plane);
     let mut random = Random::seeded(3);
-    // The smallest fragments there are, cuts inside the inner headers, the usual ones; odd sizes; the largest
-    // datagram that fits into another, 65,515 bytes.
+    // The smallest fragments there are, cuts inside the inner headers, the usual ones; odd sizes;
+    // the largest datagram that fits into another, 65,515 bytes.
     let sizes = [
         (1, 28),
         (64, 28),

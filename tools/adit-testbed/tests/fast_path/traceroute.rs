@@ -1,5 +1,6 @@
-//! What a traceroute from host A to host B shows: RFC 2003 section 3.1, the tunnel is one hop, and section
-//! 4, whatever goes wrong inside it is told by the gateway that the host knows. Nobody answers with silence.
+//! What a traceroute from host A to host B shows: RFC 2003 section 3.1, the tunnel is one hop, and
+//! section 4, whatever goes wrong inside it is told by the gateway that the host knows. Nobody
+//! answers with silence.
 
 use std::net::Ipv4Addr;
 
@@ -39,15 +40,17 @@ fn the_hops_are_the_gateways_and_the_host(plane: DataplaneChoice) {
     }
 }
 
-/// Section 4.1: a router inside the tunnel that has no route to the exit says Network Unreachable. Host A is
-/// on one of the gateway's own networks, and so is told Host Unreachable, by every hop behind the first.
+/// Section 4.1: a router inside the tunnel that has no route to the exit says Network Unreachable.
+/// Host A is on one of the gateway's own networks, and so is told Host Unreachable, by every hop
+/// behind the first.
 fn an_inner_router_without_a_route_is_told_of(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_with(&network, plane, "probe = false");
     assert!(matches!(trace(&network), [_, _, Answer::Reply { .. }]), "it works before");
     let router = &network.router;
     // It says so once or twice, and then once a second; of the others the gateway tells by itself.
-    // It answers ARP for gateway B only as long as it has a route there; that there is a next hop is known.
+    // It answers ARP for gateway B only as long as it has a route there; that there is a next hop
+    // is known.
     let lost = Route {
         destination: Ipv4Net::from(UNDERLAY_B),
         device: Some(router.index("toB").unwrap()),
@@ -62,8 +65,8 @@ fn an_inner_router_without_a_route_is_told_of(plane: DataplaneChoice) {
     wait_until("the way is back", || matches!(trace(&network), [_, _, Answer::Reply { .. }]));
 }
 
-/// Section 4.4: an outer TTL that does not last to the exit is the gateway's fault, not that of the host,
-/// which hears Host Unreachable. Without the router in the way the same TTL is enough.
+/// Section 4.4: an outer TTL that does not last to the exit is the gateway's fault, not that of the
+/// host, which hears Host Unreachable. Without the router in the way the same TTL is enough.
 fn an_outer_ttl_that_is_too_small_is_told_of(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "ttl = 1\nprobe = false");
@@ -71,7 +74,8 @@ fn an_outer_ttl_that_is_too_small_is_told_of(plane: DataplaneChoice) {
     assert_eq!(one, refused(INSIDE_A, TIME_EXCEEDED));
     assert_eq!(rest, [refused(INSIDE_A, HOST_UNREACHABLE); 3]);
     let totals = tunnels.a.plane().totals();
-    // The router's word was relayed, and what came within a second of it was answered at the entrance.
+    // The router's word was relayed, and what came within a second of it was answered at the
+    // entrance.
     let answered = totals.drops_of(DropReason::PeerUnreachable);
     assert!(totals.icmp.relayed >= 1 && totals.icmp.relayed + answered == 3, "{totals:?}");
 

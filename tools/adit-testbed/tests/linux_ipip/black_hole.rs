@@ -1,4 +1,4 @@
-//! A router that drops what is too big and says nothing, under a running TCP transfer.
+//! A path MTU black hole under a running TCP transfer.
 
 use adit_testbed::needs::ipip;
 use std::time::Duration;
@@ -14,10 +14,11 @@ use crate::planes::on_every_plane;
 use crate::support::wait_until;
 use crate::testbed::{End, Linux, adit, linux};
 
-/// Before somebody who waits gives up, and some seconds for the emulated processor.
+/// A user's patience, and some seconds for the emulated processor.
 const SOON: Duration = Duration::from_secs(25);
 
-/// That something stands still can only be told by waiting; TCP sends again a few times meanwhile.
+/// The time after which a transfer without progress counts as hanging. TCP retransmits a few times
+/// meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(12);
 
 /// Starts a transfer from the host at this end to the other, and opens a black hole under it.
@@ -35,12 +36,12 @@ fn fall_in(network: &TwoSites, from: End) -> (Transfer, Rule) {
     (transfer, hole)
 }
 
-/// Linux at both ends, for comparison: nobody finds out.
+/// For comparison, Linux at both ends: neither detects the black hole.
 fn linux_and_linux_hang() {
     let network = TwoSites::build().unwrap();
     linux(&network, End::A, Linux::Usual);
     linux(&network, End::B, Linux::Usual);
-    // The hole stays open, so that the transfer gives up by itself.
+    // The hole stays open, so the transfer fails by itself.
     let (transfer, _hole) = fall_in(&network, End::A);
     assert_eq!(time_to_recover(&transfer, STANDSTILL), None, "it was to hang");
 }
@@ -50,7 +51,7 @@ fn a_transfer_between_linux_and_linux_hangs() {
     linux_and_linux_hang();
 }
 
-/// Adit where the transfer enters the tunnel, Linux where it leaves it: the peer need know nothing of it.
+/// Adit encapsulates the transfer and Linux decapsulates it. The peer needs no support for probes.
 #[expect(clippy::print_stderr, reason = "the figure is what the test is for")]
 fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
     for end in End::BOTH {

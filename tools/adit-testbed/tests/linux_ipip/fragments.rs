@@ -8,7 +8,8 @@ use crate::planes::on_every_plane;
 use crate::support::Random;
 use crate::testbed::{End, Linux, adit, expect_arrival, linux};
 
-/// With `nopmtudisc` and a device whose MTU leaves no room for the outer header, the kernel cuts the outer datagram.
+/// With `nopmtudisc` and a device whose MTU leaves no space for the outer header, the kernel
+/// fragments the outer datagram.
 fn linux_fragments_the_outer_datagram(plane: DataplaneChoice) {
     for end in End::BOTH {
         let network = TwoSites::build().unwrap();

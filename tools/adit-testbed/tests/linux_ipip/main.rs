@@ -1,6 +1,6 @@
-//! Interoperation with the kernel's own driver, `ipip`: Adit at one end, Linux at the other, on each data plane, and
-//! from both sides. The build machine's kernel may lack the driver, so these run in the guest:
-//! `cargo xtask vm test adit-testbed:linux_ipip`.
+//! Interoperation with Linux's ipip driver: Adit at one end and Linux at the other, for each data
+//! plane and from both sides. The build machine's kernel may lack the driver, so these run in the
+//! guest: `cargo xtask vm test adit-testbed:linux_ipip`.
 
 #[macro_use(test)]
 extern crate adit_harness;

@@ -1,4 +1,4 @@
-//! The path's MTU between Adit and Linux, by a router with a smaller link.
+//! The path MTU between Adit and Linux, with a narrow link at the router.
 
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
@@ -33,7 +33,7 @@ fn transfer(network: &TwoSites) {
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
-/// Adit is the one that learns: the sender of the very datagram that was refused is told.
+/// Adit learns: the sender of the refused datagram receives the error.
 fn adit_learns(plane: DataplaneChoice) {
     let network = narrow();
     let overlay = adit(&network, End::A, plane);
@@ -45,8 +45,8 @@ fn adit_learns(plane: DataplaneChoice) {
     transfer(&network);
 }
 
-/// Linux is the one that learns: the first sender hears nothing, the next is told. Adit at the other end takes what
-/// comes then.
+/// Linux learns: the first sender receives nothing, the next one receives the error. Adit at the
+/// other end accepts what comes then.
 fn linux_learns(plane: DataplaneChoice) {
     let network = narrow();
     linux(&network, End::A, Linux::Usual);

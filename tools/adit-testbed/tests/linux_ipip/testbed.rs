@@ -1,4 +1,4 @@
-//! The article's network with Adit at one end and the kernel's driver at the other.
+//! The two-site network with Adit at one end and the kernel's driver at the other.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
@@ -18,7 +18,7 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// Both of them.
+    /// Both sites.
     pub(crate) const BOTH: [Self; 2] = [Self::A, Self::B];
 
     pub(crate) fn other(self) -> Self {
@@ -28,7 +28,7 @@ impl End {
         }
     }
 
-    /// Its gateway in its private network, and its host.
+    /// The addresses of its gateway and its host in its private network.
     pub(crate) fn addresses(self) -> (Ipv4Addr, Ipv4Addr) {
         match self {
             Self::A => (INSIDE_A, HOST_A),
@@ -50,7 +50,7 @@ impl End {
         }
     }
 
-    /// The tunnel's interface.
+    /// The tunnel interface.
     pub(crate) fn device(self) -> &'static str {
         match self {
             Self::A => "ipipA",
@@ -72,7 +72,7 @@ impl End {
         }
     }
 
-    /// A UDP socket on its host, without path MTU discovery: whoever finds a datagram too long may cut it.
+    /// A UDP socket on its host without path MTU discovery, so that routers may fragment.
     pub(crate) fn socket(self, network: &TwoSites) -> UdpSocket {
         let host = self.host(network);
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
@@ -83,22 +83,24 @@ impl End {
     }
 }
 
-/// How the kernel's device is made.
+/// The options of the kernel's tunnel device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Linux {
-    /// One peer, an outer TTL of its own, DF set: the driver's usual way.
+    /// One peer, a fixed outer TTL, DF set: the usual options.
     Usual,
-    /// One peer, and outer datagrams that may be fragmented. The driver takes no outer TTL with that.
+    /// One peer, and outer datagrams that may be fragmented. The driver allows no fixed outer TTL
+    /// with that.
     NoPathMtuDiscovery,
-    /// Any peer; which one, each route says.
+    /// Any peer; each route names one.
     RemoteAny,
 }
 
-/// Adit at one end.
+/// Brings Adit up at one end.
 ///
-/// Both gateways share one kernel here, and where that has loaded the driver for one of them, it would also answer for
-/// the other: Port Unreachable to every outer datagram that no tunnel of the driver's takes, which the driver at the
-/// far end holds for the peer's absence. Adit keeps it quiet.
+/// Both gateways share one kernel here. If it has loaded the driver for one of them, it also
+/// answers for the other, with Port Unreachable to every outer datagram without a tunnel of the
+/// driver. The driver at the far end would take that for an unreachable peer. Adit suppresses these
+/// answers.
 pub(crate) fn adit(network: &TwoSites, end: End, plane: DataplaneChoice) -> Overlay {
     let gateway = end.gateway(network);
     let config = match end {
@@ -108,7 +110,7 @@ pub(crate) fn adit(network: &TwoSites, end: End, plane: DataplaneChoice) -> Over
     bring_up(gateway, &with_plane(&config, plane)).unwrap()
 }
 
-/// The kernel's driver at one end. Its module loads when it is asked for.
+/// Brings the kernel's driver up at one end. The kernel loads its module on demand.
 pub(crate) fn linux(network: &TwoSites, end: End, how: Linux) {
     let gateway = end.gateway(network);
     let ip = |arguments: &str| gateway.program("ip", &arguments.split(' ').collect::<Vec<_>>()).unwrap();
@@ -128,7 +130,7 @@ pub(crate) fn linux(network: &TwoSites, end: End, how: Linux) {
     }
 }
 
-/// Sends a payload; fails unless it arrives as it was sent.
+/// Sends a payload, and fails unless it arrives unchanged.
 #[track_caller]
 pub(crate) fn expect_arrival(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) {
     let mut buffer = vec![0; 65_536];

@@ -1,4 +1,4 @@
-//! What hosts say to each other through Adit at one end and Linux at the other.
+//! Traffic between hosts through Adit at one end and Linux at the other.
 
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
@@ -11,12 +11,12 @@ use crate::planes::on_every_plane;
 use crate::support::{PATIENCE, Random, wait_until};
 use crate::testbed::{End, Linux, adit, expect_arrival, linux};
 
-/// The largest payload of UDP.
+/// The largest UDP payload.
 const LARGEST_PAYLOAD: usize = 65_507;
 /// 65,535 less the outer header.
 const LARGEST_INNER: usize = 65_515;
 
-/// Adit at either end, with Linux at the other.
+/// Runs a test with Adit at each end in turn and Linux at the other.
 fn on_either_end(plane: DataplaneChoice, how: Linux, test: impl Fn(&TwoSites, End)) {
     for end in End::BOTH {
         let network = TwoSites::build().unwrap();
@@ -56,7 +56,7 @@ fn pings_and_a_transfer(plane: DataplaneChoice) {
     });
 }
 
-/// Linux with `remote any`, as Calico and flannel have it: a route names the peer.
+/// Linux with `remote any`, as Calico and flannel use it: a route names the peer.
 fn linux_with_remote_any(plane: DataplaneChoice) {
     on_either_end(plane, Linux::RemoteAny, |network, _| {
         expect_pings(network);
@@ -64,7 +64,7 @@ fn linux_with_remote_any(plane: DataplaneChoice) {
     });
 }
 
-/// Every size that has an edge, from 1 byte to the largest.
+/// Sizes around every edge, from 1 byte to the largest.
 fn udp_of_every_size(plane: DataplaneChoice) {
     on_either_end(plane, Linux::Usual, |network, _| {
         let sockets = End::BOTH.map(|end| end.socket(network));
@@ -81,7 +81,7 @@ fn udp_of_every_size(plane: DataplaneChoice) {
     });
 }
 
-/// Whole, over cables that take the largest outer datagram.
+/// Unfragmented, over cables that take the largest outer datagram.
 fn inner_datagrams_of_65515_bytes(plane: DataplaneChoice) {
     for end in End::BOTH {
         let network = TwoSites::build().unwrap();
@@ -99,7 +99,7 @@ fn inner_datagrams_of_65515_bytes(plane: DataplaneChoice) {
     }
 }
 
-/// The hops are the gateways and the host, whoever of them is Linux.
+/// The hops are the gateways and the host, whichever gateway is Linux.
 fn traceroute_through_both(plane: DataplaneChoice) {
     on_either_end(plane, Linux::Usual, |network, _| {
         for end in End::BOTH {

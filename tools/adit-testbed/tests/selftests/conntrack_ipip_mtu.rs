@@ -1,6 +1,6 @@
-//! Linux, tools/testing/selftests/net/netfilter/conntrack_ipip_mtu.sh: UDP of 1,400 bytes through a tunnel over a
-//! WAN of 1,400 bytes, without and with connection tracking on the gateways, which puts fragments together on the
-//! way and must cut them again.
+//! Linux, tools/testing/selftests/net/netfilter/conntrack_ipip_mtu.sh: UDP of 1,400 bytes through a
+//! tunnel over a WAN of 1,400 bytes, without and with connection tracking on the gateways, which
+//! reassembles fragments and must fragment them again.
 
 use std::net::{SocketAddrV4, UdpSocket};
 
@@ -18,7 +18,7 @@ use crate::support::{ATTEMPT, Random, snmp};
 const WAN_MTU: u32 = 1400;
 /// The IPv4 and the UDP header.
 const HEADERS: usize = 28;
-/// What makes the kernel track connections: a rule that asks for their state.
+/// Rules that match on connection state, which makes the kernel track connections.
 const TRACKING: &str = "
 table ip filter {
     chain forward {
@@ -29,7 +29,7 @@ table ip filter {
 }
 ";
 
-/// The network with a WAN that is narrow behind its router.
+/// The two-site network with a narrow WAN behind its router.
 fn narrow_wan(tracking: bool) -> TwoSites {
     let network = TwoSites::build().unwrap();
     network.router.mtu("toB", WAN_MTU).unwrap();
@@ -41,8 +41,8 @@ fn narrow_wan(tracking: bool) -> TwoSites {
     network
 }
 
-/// Datagrams of 1,400 bytes of payload and DF clear both ways. All arrive but the one from A from which the
-/// tunnel learns: the router refuses that.
+/// Sends datagrams with 1,400 bytes of payload and DF clear in both directions. All arrive but one
+/// from A: the router refuses it, and the tunnel learns from that.
 fn arrives(plane: DataplaneChoice, tracking: bool) {
     const ROUNDS: usize = 20;
     let network = narrow_wan(tracking);
@@ -73,7 +73,8 @@ fn arrives(plane: DataplaneChoice, tracking: bool) {
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0, "no outer datagram was cut");
 }
 
-/// What tracepath sees: each size that is too much brings the next MTU, 1500, 1480, 1380; then it arrives.
+/// Repeats what tracepath does: each size that is too big yields the next MTU, 1500, 1480, 1380;
+/// then the datagram arrives.
 fn tracepath(plane: DataplaneChoice, tracking: bool) {
     let network = narrow_wan(tracking);
     let _tunnels = bring_up_with(&network, plane, "probe = false");

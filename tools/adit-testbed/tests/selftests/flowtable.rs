@@ -1,5 +1,5 @@
-//! Linux, tools/testing/selftests/net/netfilter/nft_flowtable.sh (`tun0`): a transfer through the tunnel arrives
-//! unchanged and at the same path MTU, whether or not a fast path goes past the slow one.
+//! Linux, tools/testing/selftests/net/netfilter/nft_flowtable.sh (`tun0`): a transfer through the
+//! tunnel arrives unchanged and with the same path MTU, with and without a fast path.
 
 use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
@@ -16,12 +16,12 @@ use crate::support::stream::{Hash, Stream};
 const LEN: usize = 8 << 20;
 const NARROW: u32 = 1400;
 
-/// What can be seen of a transfer from outside.
+/// What an observer sees of a transfer.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     sent: Hash,
     received: Hash,
-    /// What the tunnel's gateway tells about the path, and what host A's kernel holds it to.
+    /// The gateway's answer to a datagram that is too big, and the path MTU in host A's kernel.
     refused: Answer,
     path_mtu: Option<u32>,
     /// The longest outer datagram on the narrow link.
@@ -33,7 +33,7 @@ fn transfer(plane: DataplaneChoice) -> Seen {
     network.router.mtu("toB", NARROW).unwrap();
     network.gateway_b.mtu("underlayB", NARROW).unwrap();
     let _tunnels = bring_up_with(&network, plane, "probe = false");
-    // Superpackets are what a veth carries in place of many datagrams.
+    // Without offloads the veths carry datagrams instead of GSO packets.
     network.gateway_a.run(|| adit_linux::ethtool::disable_transmit_offloads("underlayA")).unwrap();
     network.host_a.run(|| adit_linux::ethtool::disable_transmit_offloads("eth0")).unwrap();
     let tap = Tap::start(&network.router, "toB").unwrap();

@@ -1,5 +1,5 @@
-//! Linux, tools/testing/selftests/net/forwarding/ipip_*.sh: a ping of 1,800 bytes fails, and passes when the MTUs of
-//! the underlay have been raised under the running tunnel.
+//! Linux, tools/testing/selftests/net/forwarding/ipip_*.sh: a ping of 1,800 bytes fails, and passes
+//! after the underlay's MTUs are raised under the running tunnel.
 
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
@@ -14,9 +14,9 @@ const PEER: PeerIndex = PeerIndex::new(0);
 const LARGE: usize = 1800;
 const LARGE_MTU: u32 = 2000;
 
-/// `ipip_flat` and `ipip_hier` (`test_mtu_change`). The tunnel follows the underlay's MTU by itself. Its own
-/// interface keeps the MTU that it was given at the start (`[tunnel] mtu = "auto"` is read once): that is raised
-/// by hand here, as `ip link set ipipA mtu 1980` or a restart does it.
+/// `ipip_flat` and `ipip_hier` (`test_mtu_change`). The tunnel follows the underlay's MTU by
+/// itself. Its interface keeps the MTU of its start (`[tunnel] mtu = "auto"` is read once). The
+/// test raises that by hand, as `ip link set ipipA mtu 1980` or a restart does.
 fn ping_1800_after_an_mtu_change(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let TwoSites { host_a, gateway_a, router, gateway_b, host_b } = &network;
@@ -48,7 +48,7 @@ fn ping_1800_after_an_mtu_change(plane: DataplaneChoice) {
     let answer = host_b.run(|| ping(HOST_A, LARGE, 64, ATTEMPT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");
 
-    // And back: the tunnel's interface still takes 1,980, the underlay no more.
+    // Back again: the tunnel interface still takes 1,980 bytes, the underlay does not.
     for (host, device) in cables {
         host.mtu(device, 1500).unwrap();
     }

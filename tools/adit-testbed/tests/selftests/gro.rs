@@ -1,6 +1,6 @@
-//! Linux, tools/testing/selftests/net/gro.c (`ipip`) and bpf's test_tc_tunnel.sh: what joins datagrams and what
-//! cuts them must not be seen from outside. Segments made by hand come out as they went in; streams written in small
-//! and in large pieces arrive whole.
+//! Linux, tools/testing/selftests/net/gro.c (`ipip`) and bpf's test_tc_tunnel.sh: merging and
+//! segmentation must not be visible from outside. Hand-made segments come out as they went in.
+//! Streams of small and large writes arrive complete.
 
 use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
@@ -16,7 +16,7 @@ const PAYLOAD: usize = 100;
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 
-/// A segment from host B to host A, of a connection that nobody has.
+/// A segment from host B to host A, of a connection that does not exist.
 #[derive(Clone)]
 struct Segment {
     port: u16,
@@ -63,7 +63,7 @@ impl Segment {
     }
 }
 
-/// So many segments that follow from each other, all of one size, which a receiver may join.
+/// Successive segments of one size, which a receiver may merge.
 fn run(random: &mut Random, port: u16, count: usize) -> Vec<Segment> {
     let segment = |number: usize, payload| Segment {
         port,
@@ -90,7 +90,8 @@ fn run(random: &mut Random, port: u16, count: usize) -> Vec<Segment> {
     (0..count).map(|number| segment(number, random.bytes(PAYLOAD))).collect()
 }
 
-/// The cases of gro.c, each in a connection of its own: what was done to five segments that could be joined.
+/// The cases of gro.c, each in a connection of its own: a change to five segments that could be
+/// merged.
 fn cases(random: &mut Random) -> Vec<(&'static str, Vec<Segment>)> {
     let mut port = 5000;
     let mut case = |name, change: &dyn Fn(&mut Vec<Segment>)| {
@@ -176,7 +177,7 @@ fn cases(random: &mut Random) -> Vec<(&'static str, Vec<Segment>)> {
     ]
 }
 
-/// A datagram as it leaves gateway A, which has forwarded it.
+/// A datagram after gateway A has forwarded it.
 fn forwarded(datagram: &[u8]) -> Vec<u8> {
     let mut bytes = datagram.to_vec();
     bytes[8] -= 1;
@@ -184,8 +185,8 @@ fn forwarded(datagram: &[u8]) -> Vec<u8> {
     without_meaningless(&bytes)
 }
 
-/// The identification of a datagram with DF means nothing (RFC 6864 section 4.1), and the userspace plane makes use
-/// of that: those that it joins are numbered when they are cut.
+/// Clears the identification of a datagram with DF, which has no meaning (RFC 6864 section 4.1).
+/// The userspace plane renumbers the datagrams that it merges and segments.
 fn without_meaningless(datagram: &[u8]) -> Vec<u8> {
     let mut bytes = datagram.to_vec();
     if bytes[6] & 0x40 != 0 {
@@ -195,7 +196,7 @@ fn without_meaningless(datagram: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What came for a port, in its order.
+/// The datagrams for a port in the order of arrival.
 fn of_port(frames: &[Frame], port: u16) -> Vec<Vec<u8>> {
     let is_it = |bytes: &&[u8]| {
         let header = usize::from(bytes[0] & 0x0f) * 4;
@@ -208,12 +209,12 @@ fn of_port(frames: &[Frame], port: u16) -> Vec<Vec<u8>> {
     frames.iter().filter_map(Frame::ipv4).filter(is_it).map(whole).collect()
 }
 
-/// `gro.sh -t ipip`: all cases at once, interleaved and one after the other. Each connection's segments arrive as
-/// they were made, and in their order.
+/// `gro.sh -t ipip`: all cases at once, interleaved and one after the other. Each connection's
+/// segments arrive unchanged and in order.
 fn crafted_segments_arrive_as_they_were(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);
-    // Behind this the tap hears what a wire would carry.
+    // Without offloads the tap sees what a wire would carry.
     network.gateway_a.run(|| adit_linux::ethtool::disable_transmit_offloads("dummyA")).unwrap();
     let mut peer = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
     let outer = |segment: &Segment| {
@@ -237,7 +238,7 @@ fn crafted_segments_arrive_as_they_were(plane: DataplaneChoice) {
         peer.flush();
         let received = || tunnels.a.plane().totals().peers[0].rx_packets - before.peers[0].rx_packets;
         wait_until("all have come out of the tunnel", || received() == count as u64);
-        // One more, behind them all.
+        // A sentinel after all of them.
         let last = run(&mut random, 6000, 1);
         peer.send(&outer(&last[0]));
         wait_until("the last has come out of the tunnel", || received() == count as u64 + 1);
@@ -251,8 +252,8 @@ fn crafted_segments_arrive_as_they_were(plane: DataplaneChoice) {
     }
 }
 
-/// test_tc_tunnel.sh (`ipip`): 100 bytes, and 2,000, which are more than a segment takes, written at a time; the
-/// hash of what arrives is that of what was sent.
+/// test_tc_tunnel.sh (`ipip`): writes of 100 bytes, and of 2,000, which exceed a segment. The hash
+/// of the received bytes is that of the sent ones.
 fn streams_of_small_and_large_writes(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);

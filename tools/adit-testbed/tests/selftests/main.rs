@@ -1,7 +1,7 @@
-//! Scenarios of the self-tests of Linux and of others, as tests of ours: each is named after what it replicates, and
-//! its first words say where that is. On each data plane.
+//! Scenarios of the self-tests of Linux and VPP, on each data plane. Each module is named after the
+//! test that it replicates, and its first words say where that is.
 //!
-//! `cargo test -p adit-testbed --test selftests pmtu` runs those of one of them.
+//! `cargo test -p adit-testbed --test selftests pmtu` runs one of them.
 
 #[macro_use(test)]
 extern crate adit_harness;

@@ -1,5 +1,5 @@
-//! Linux, tools/testing/selftests/net/pmtu.sh: what a host is told of a path whose MTU shrinks inside the tunnel,
-//! and that it is forgotten with the tunnel.
+//! Linux, tools/testing/selftests/net/pmtu.sh: a host learns when the path's MTU shrinks inside the
+//! tunnel, and everything learned is gone with the tunnel.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -27,7 +27,7 @@ use crate::two_paths::TwoPaths;
 const PEER: PeerIndex = PeerIndex::new(0);
 /// Bytes of the outer header.
 const OVERHEAD: u16 = 20;
-/// The largest datagram that the tunnel takes before it knows of a narrow link.
+/// The largest datagram that the tunnel takes before it knows a narrow link.
 const FULL: usize = 1480;
 const NARROW: [u32; 2] = [1400, 1300];
 
@@ -39,16 +39,17 @@ fn too_big(by: Ipv4Addr, path: u32) -> Answer {
     Answer::Refused { by, error: Icmpv4Error::TooBig { mtu: path as u16 - OVERHEAD } }
 }
 
-/// The path's MTU as a host's kernel comes to hold it: pmtu.sh's "exception". What it has heard the kernel gives to a
-/// raw socket before it acts on it.
+/// Waits until a host's kernel has this path MTU, pmtu.sh's "exception". The kernel delivers an
+/// error to raw sockets before it acts on it.
 #[track_caller]
 fn expect_exception(host: &Host, to: Ipv4Addr, mtu: u32) {
     let mut netlink = host.netlink().unwrap();
     wait_until("the host holds to the path's MTU", || netlink.route_to(to, None).unwrap().mtu == Some(mtu));
 }
 
-/// `pmtu_ipv4_ipv4_exception`: the host's path MTU becomes that of the narrow link less the outer header, from
-/// both sides, and so again when the route to the peer has moved to another next hop, whose link is narrower.
+/// `pmtu_ipv4_ipv4_exception`: on both sides the host's path MTU becomes that of the narrow link
+/// less the outer header. The same happens after the route to the peer moves to another next hop
+/// with a narrower link.
 fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
     let network = TwoPaths::build(NARROW);
     let tunnels = network.bring_up(plane, "probe = false");
@@ -80,7 +81,7 @@ fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
     }
 }
 
-/// What host A is told about a datagram of its own with this type of service, if anything.
+/// The ICMP error that host A receives about a datagram with this type of service, if any.
 fn told(icmp: &IcmpSocket, tos: u8) -> Option<(Ipv4Addr, Icmpv4Error)> {
     let mut buffer = [0; 2048];
     while let Some(len) = icmp.receive(&mut buffer, ATTEMPT).expect("it can be read") {
@@ -95,8 +96,9 @@ fn told(icmp: &IcmpSocket, tos: u8) -> Option<(Ipv4Addr, Icmpv4Error)> {
     None
 }
 
-/// With each ECN codepoint below the DSCP, `datagram` makes one of host A's of that size. The router's answer must
-/// find its way to the sender, the outer header must carry what the inner one does, and what fits must arrive so.
+/// Tests each ECN codepoint with one DSCP. `datagram` makes a datagram of host A with a type of
+/// service and a size. The router's error must reach the sender, the outer header must have the
+/// inner type of service, and a datagram that fits must arrive with it.
 fn dscp_exception(plane: DataplaneChoice, datagram: impl Fn(u8, usize) -> Vec<u8>) {
     const DSCP: u8 = 0x28;
     let network = TwoPaths::build(NARROW);
@@ -129,7 +131,7 @@ fn dscp_exception(plane: DataplaneChoice, datagram: impl Fn(u8, usize) -> Vec<u8
     }
 }
 
-/// `pmtu_ipv4_dscp_icmp_exception`: of echo requests.
+/// `pmtu_ipv4_dscp_icmp_exception`, with echo requests.
 fn pmtu_ipv4_dscp_icmp_exception(plane: DataplaneChoice) {
     dscp_exception(plane, |tos, size| {
         let mut message = vec![0; size - 20];
@@ -139,7 +141,7 @@ fn pmtu_ipv4_dscp_icmp_exception(plane: DataplaneChoice) {
     });
 }
 
-/// `pmtu_ipv4_dscp_udp_exception`: of UDP.
+/// `pmtu_ipv4_dscp_udp_exception`, with UDP.
 fn pmtu_ipv4_dscp_udp_exception(plane: DataplaneChoice) {
     let to = SocketAddrV4::new(HOST_B, 4242);
     dscp_exception(plane, |tos, size| {
@@ -151,8 +153,8 @@ fn with_tos(tos: u8, protocol: Protocol, payload: &[u8]) -> Vec<u8> {
     ipv4_with(HOST_A, HOST_B, protocol, payload, |inner| (inner.tos, inner.dont_fragment) = (tos, true))
 }
 
-/// An overlay's name that is one test's alone, with the configuration for it. What a test that fails leaves pinned
-/// goes with it.
+/// An overlay's name that only one test uses, with its configuration. Dropping it removes the pins
+/// that a failed test leaves.
 struct OwnName {
     name: String,
     config: String,
@@ -178,12 +180,12 @@ impl Drop for OwnName {
 
 fn bring_up_to_stay(host: &Host, config: &str) -> Overlay {
     let config = Config::parse("a.toml", config).expect("the configuration is valid");
-    // What was learned would be kept here, by the daemon; these tests have none.
+    // A daemon would save the learned paths here; these tests have none.
     let memory = std::path::Path::new("/nowhere/paths.json");
     host.run(|| Overlay::bring_up_to_stay(&config, memory)).unwrap()
 }
 
-/// That nothing is left on `gateway` of the overlay of that name.
+/// Asserts that nothing of the overlay with that name is left on `gateway`.
 fn assert_nothing_left(gateway: &Host, own: &OwnName) {
     let mut netlink = gateway.netlink().unwrap();
     assert!(netlink.link("ipipA").unwrap().is_none(), "the device is gone");
@@ -195,8 +197,9 @@ fn assert_nothing_left(gateway: &Host, own: &OwnName) {
     assert!(!left, "nothing is left");
 }
 
-/// `cleanup_ipv4_exception`: pmtu.sh looks whether a device with an exception can be deleted. After the overlay
-/// is closed neither device nor route nor program is left, and a new start knows nothing of the narrow link.
+/// `cleanup_ipv4_exception`: pmtu.sh checks that a device with an exception can be deleted. After
+/// the overlay is closed, no device, route or program is left, and a new start knows nothing of the
+/// narrow link.
 fn cleanup_ipv4_exception(plane: DataplaneChoice) {
     let network = TwoPaths::build(NARROW);
     let _far = bring_up(&network.gateway_b, &with_plane(&config_b(""), plane)).unwrap();
@@ -214,11 +217,11 @@ fn cleanup_ipv4_exception(plane: DataplaneChoice) {
     }
 }
 
-/// `list_flush_ipv4_exception`: of a hundred exceptions, each is there, and with the overlay all are gone.
+/// `list_flush_ipv4_exception`: a hundred exceptions exist, and all are gone with the overlay.
 fn list_flush_ipv4_exception(plane: DataplaneChoice) {
     const PEERS: u8 = 100;
     let network = TwoPaths::build(NARROW);
-    // The routers' limit for all destinations together, where it is a namespace's own (Linux 6.11).
+    // The routers' limit for all destinations together, which each namespace has since Linux 6.11.
     for knob in ["icmp_msgs_per_sec", "icmp_msgs_burst"] {
         let _ = network.path_routers[0].sysctl(&format!("ipv4/{knob}"), "10000");
     }
@@ -256,8 +259,9 @@ fn list_flush_ipv4_exception(plane: DataplaneChoice) {
     }
 }
 
-/// `ipv4_route_change`: pmtu.sh changes the route that an exception is about, and looks whether the device it led
-/// through can still be deleted. The tunnel keeps what it has learned, carries on, and holds nothing back.
+/// `ipv4_route_change`: pmtu.sh changes the route of an exception, and checks that its device can
+/// still be deleted. The tunnel keeps what it has learned, continues to forward, and does not block
+/// the deletion.
 fn route_change(plane: DataplaneChoice) {
     let network = TwoPaths::build([1400, 1400]);
     let tunnels = network.bring_up(plane, "probe = false");

@@ -1,5 +1,5 @@
-//! The network of Linux's pmtu.sh, with hosts behind the tunnel's ends: two path_routers between the gateways, and on
-//! each a link between two routers that is narrower than any of the gateways'.
+//! The network of Linux's pmtu.sh, with hosts behind the tunnel's ends: two path_routers between
+//! the gateways, and on each a link between two routers that is narrower than any of the gateways'.
 //!
 //! ```text
 //!                        ┌─ way 0 ──(narrow)──┐

@@ -1,5 +1,5 @@
-//! VPP, test/test_ipip.py: refragmentation in a hairpin, datagrams of many sizes, reassembly of outer fragments a
-//! thousand times in a row, and fragments that stay alone.
+//! VPP, test/test_ipip.py: refragmentation in a hairpin, datagrams of many sizes, a thousand
+//! reassemblies of outer fragments in a row, and incomplete fragments.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
@@ -17,7 +17,7 @@ use crate::planes::{bring_up_on, bring_up_with, on_every_plane};
 use crate::support::{ATTEMPT, Injector, Random, drops_since, ipv4_with, snmp, udp};
 
 fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
-    // DF clear: whoever finds them too long may fragment them.
+    // DF clear: any router may fragment them.
     host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap();
     let socket = socket.expect("a port is free");
@@ -25,7 +25,7 @@ fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
     socket
 }
 
-/// Sends a payload, and gives whether it arrives as it was sent.
+/// Sends a payload, and returns true if it arrives unchanged.
 fn passes(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) -> bool {
     let mut buffer = vec![0; 65_536];
     let address = to.local_addr().expect("it is bound");
@@ -42,8 +42,9 @@ fn passes(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) -> bool {
     }
 }
 
-/// `test_ipip4`'s hairpin: from spoke to spoke through the hub, whose own link to the second is narrower. With DF
-/// clear the hub cuts the inner datagram anew, each piece an outer datagram that fits; with DF it says what fits.
+/// The hairpin of `test_ipip4`: from spoke to spoke through the hub, whose path to the second spoke
+/// is narrower. Without DF the hub fragments the inner datagram into outer ones that fit; with DF
+/// it reports the MTU that fits.
 fn hairpin_refragmentation(plane: DataplaneChoice) {
     const NARROW: u32 = 1300;
     let network = HubNetwork::build().unwrap();
@@ -62,7 +63,7 @@ fn hairpin_refragmentation(plane: DataplaneChoice) {
     let before = hub.totals();
     let tap = Tap::start(&network.router, Site::Two.port()).unwrap();
     let mut random = Random::seeded(23);
-    // Each size that the first leg takes whole: in one, and in two pieces on the second leg.
+    // Sizes that the first leg takes whole, and the second leg in one or two pieces.
     for size in [1200, 1252, 1253, 1300, 1400, 1452] {
         assert!(passes(&from, &to, &random.bytes(size)), "{size} bytes");
     }
@@ -71,7 +72,7 @@ fn hairpin_refragmentation(plane: DataplaneChoice) {
         .iter()
         .filter_map(Frame::ipv4)
         .filter(|bytes| bytes[9] == 4 && bytes[16..20] == Site::Two.underlay().octets())
-        // Not the hub's probes, nor its answers to others'.
+        // Exclude the hub's probes and its replies to others.
         .filter(|bytes| Protocol(bytes[29]) == Protocol::UDP)
         .collect();
     assert_eq!(to_two.len(), 2 + 4 * 2);
@@ -109,7 +110,8 @@ fn sizes_1000_to_9000_with_an_underlay_of_1500(plane: DataplaneChoice) {
     sizes(plane, 1500);
 }
 
-/// The pieces of an outer datagram from gateway B, whose inner one is for this socket of host A.
+/// The fragments of an outer datagram from gateway B with an inner datagram for this socket of host
+/// A.
 fn outer_fragments(to: &UdpSocket, identification: u16, payload: &[u8]) -> Vec<Vec<u8>> {
     let port = to.local_addr().expect("it is bound").port();
     let inner = udp(HOST_B, SocketAddrV4::new(HOST_A, port), payload);
@@ -121,8 +123,8 @@ fn outer_fragments(to: &UdpSocket, identification: u16, payload: &[u8]) -> Vec<V
     pieces.map(|piece| [piece.header(), &outer[piece.payload()]].concat()).collect()
 }
 
-/// `test_ipip_reassembly`: a thousand in a row, each of three fragments in another order, and none takes room
-/// from the next.
+/// `test_ipip_reassembly`: a thousand datagrams in a row, each of three fragments in a different
+/// order. None takes resources from the next.
 fn a_thousand_reassemblies(plane: DataplaneChoice) {
     const COUNT: u16 = 1000;
     let network = TwoSites::build().unwrap();
@@ -147,7 +149,8 @@ fn a_thousand_reassemblies(plane: DataplaneChoice) {
     assert_eq!(drops_since(&before, &after), []);
 }
 
-/// VPP tests a first fragment alone; this is the last one alone. Nothing is made of it, and it is in nobody's way.
+/// VPP tests a first fragment alone; this is a last one alone. It is not delivered, and does not
+/// disturb others.
 fn a_last_fragment_alone(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");

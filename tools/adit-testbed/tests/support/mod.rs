@@ -1,4 +1,4 @@
-//! What the topics share: datagrams made by hand, frames put onto a cable, waiting for a condition.
+//! Support for the tests: hand-made datagrams, injected frames, and waiting for a condition.
 
 pub(crate) mod stream;
 
@@ -13,11 +13,11 @@ use adit_tunnel::{DropReason, Totals};
 use adit_wire::ipv4::Ipv4Repr;
 use adit_wire::{Protocol, checksum, icmpv4};
 
-/// How long a condition may take to come true before a test fails.
+/// How long a test waits for a condition before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 /// How long one attempt waits for its answer.
 pub(crate) const ATTEMPT: Duration = Duration::from_millis(500);
-/// How often a condition that nothing announces is looked at.
+/// How often a condition without a notification is checked.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Waits until `condition` holds.
@@ -29,8 +29,8 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Whether this is the process for `test` alone, where nothing else allocates or counts. If not,
-/// starts it, and fails if it does.
+/// Returns true in a process that runs only `test`, where nothing else allocates or counts.
+/// Elsewhere it starts such a process and fails if that fails.
 pub(crate) fn in_own_process(test: &str) -> bool {
     const MARK: &str = "ADIT_TEST_IN_OWN_PROCESS";
     if std::env::var_os(MARK).is_some() {
@@ -56,7 +56,7 @@ pub(crate) fn resident() -> usize {
     kilobytes * 1024
 }
 
-/// Numbers that look random and are the same in every run (SplitMix64).
+/// Pseudo-random numbers that are the same in every run (SplitMix64).
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -71,7 +71,7 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// One of `range`.
+    /// A number in `range`.
     pub(crate) fn within(&mut self, range: std::ops::Range<usize>) -> usize {
         range.start + (self.next() % range.len() as u64) as usize
     }
@@ -95,7 +95,7 @@ pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: Protocol, 
     ipv4_with(source, destination, protocol, payload, |_| {})
 }
 
-/// The same, with some fields otherwise.
+/// The same with some fields changed.
 pub(crate) fn ipv4_with(
     source: Ipv4Addr,
     destination: Ipv4Addr,
@@ -117,7 +117,7 @@ pub(crate) fn ipv4_with(
     [&repr.emit()[..], payload].concat()
 }
 
-/// Writes the header checksum anew, of a header as long as its IHL says.
+/// Corrects the header checksum, over the length that the IHL states.
 pub(crate) fn mend_checksum(datagram: &mut [u8]) {
     let header_len = (usize::from(datagram[0] & 0x0f) * 4).clamp(20, datagram.len());
     datagram[10..12].fill(0);
@@ -156,11 +156,11 @@ pub(crate) fn echo_request(sequence: u16, payload: &[u8]) -> Vec<u8> {
     ipv4(HOST_B, HOST_A, Protocol::ICMP, &message)
 }
 
-/// [`wire_tap::Injector`], for tests: whatever fails, fails the test.
+/// [`wire_tap::Injector`] for tests: an error fails the test.
 pub(crate) struct Injector(wire_tap::Injector);
 
 impl Injector {
-    /// From an interface of `host` to the interface at the cable's other end.
+    /// Sends from an interface of `host` to the interface at the cable's other end.
     pub(crate) fn new(host: &Host, device: &str, other: &Host, other_device: &str) -> Self {
         Self(wire_tap::Injector::new(host, device, other, other_device).unwrap())
     }
@@ -170,17 +170,17 @@ impl Injector {
         self.0.add(datagram);
     }
 
-    /// Sends what is queued; all of it must be taken.
+    /// Sends all queued datagrams.
     pub(crate) fn flush(&mut self) {
         self.0.flush().unwrap();
     }
 
-    /// Says to `to`, unasked, that `address` is at the Ethernet address frames are sent from.
+    /// Sends an unsolicited ARP reply to `to`: `address` is at the Ethernet address of the sender.
     pub(crate) fn send_arp_reply(&mut self, address: Ipv4Addr, to: Ipv4Addr) {
         self.0.send_arp_reply(address, to).unwrap();
     }
 
-    /// Sends a datagram now.
+    /// Sends a datagram at once.
     pub(crate) fn send(&mut self, datagram: &[u8]) {
         self.0.send(datagram).unwrap();
     }
@@ -197,18 +197,18 @@ pub(crate) fn set_mac(host: &Host, device: &str, mac: [u8; 6]) {
     host.program("ip", &["link", "set", device, "address", &text]).unwrap();
 }
 
-/// The reasons whose counts differ, with the difference.
+/// The drop reasons whose counts grew, with the growth.
 pub(crate) fn drops_since(before: &Totals, after: &Totals) -> Vec<(DropReason, u64)> {
     let grown = after.drops_by_reason().zip(before.drops_by_reason());
     grown.map(|((reason, now), (_, then))| (reason, now - then)).filter(|(_, n)| *n > 0).collect()
 }
 
-/// A configuration of the article's gateway A with these lines in its `[tunnel]`.
+/// The configuration of gateway A with these lines in its `[tunnel]` section.
 pub(crate) fn config_a(tunnel: &str) -> String {
     config(("a", UNDERLAY_A, "172.16.17.0/24"), ("b", UNDERLAY_B, "192.168.199.0/24"), "ipipA", tunnel)
 }
 
-/// The same of gateway B.
+/// The same for gateway B.
 pub(crate) fn config_b(tunnel: &str) -> String {
     config(("b", UNDERLAY_B, "192.168.199.0/24"), ("a", UNDERLAY_A, "172.16.17.0/24"), "ipipB", tunnel)
 }
@@ -222,7 +222,7 @@ fn config(ours: Side, theirs: Side, device: &str, tunnel: &str) -> String {
     format!("[site]\n{}device = \"{device}\"\n[tunnel]\n{tunnel}\n[[peer]]\n{}", side(ours), side(theirs))
 }
 
-/// A number of `/proc/net/snmp` on a host, such as `Ip` and `FragCreates`.
+/// A counter of `/proc/net/snmp` on a host, such as `FragCreates` of `Ip`.
 pub(crate) fn snmp(host: &Host, protocol: &str, name: &str) -> u64 {
     let text = host
         .ns()
