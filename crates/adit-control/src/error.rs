@@ -112,8 +112,8 @@ pub enum ControlError {
     },
     /// The tunnel interface exists and is of another kind.
     #[error(
-        "an interface `{device}` of this overlay exists and is of kind `{kind}`, which another data plane has left; \
-         one cannot take the other's place while packets flow: `adit down {site}` first, which interrupts the tunnel"
+        "an interface `{device}` of this overlay exists and is of kind `{kind}`: another data plane has \
+         left it, and it cannot be replaced without an interruption; run `adit down {site}` first"
     )]
     OtherKind {
         /// Its name.
@@ -125,9 +125,9 @@ pub enum ControlError {
     },
     /// The change leads from the kernel data plane to another, or from another to it.
     #[error(
-        "site.dataplane cannot change between \"kernel\" and the others while overlay `{site}` runs: an interface of \
-         another kind cannot take the other's place while packets flow; `adit down {site}`, then `adit up` with the \
-         new file, which interrupts the tunnel for that long"
+        "site.dataplane cannot change between \"kernel\" and the others while overlay `{site}` runs, \
+         because an interface of another kind cannot replace the tunnel interface in place; run \
+         `adit down {site}`, then `adit up` with the new file, which interrupts the tunnel"
     )]
     OtherPlane {
         /// The site.
@@ -135,8 +135,8 @@ pub enum ControlError {
     },
     /// The kernel has no ipip driver.
     #[error(
-        "site.dataplane is \"kernel\", but this kernel has no ipip driver ({error}): it was asked for an interface of \
-         that kind, which loads the module where there is one, and {modprobe}; install the module (Debian has it in \
+        "site.dataplane is \"kernel\", but this kernel has no ipip driver ({error}): asking for such an \
+         interface did not load its module, and {modprobe}; install the module (Debian has it in \
          linux-image-*), or use dataplane = \"ebpf\" or \"userspace\", which need none"
     )]
     NoDriver {
@@ -158,10 +158,12 @@ pub enum ControlError {
     Refused(String),
     /// A key cannot change while the overlay runs.
     #[error(
-        "{key} is `{old}` in the overlay that runs and `{new}` in the file; it cannot change in place: `adit down {old}`, \
-         then `adit up` with the new file"
+        "{key} is `{old}` in the overlay that runs and `{new}` in the file; it cannot change in place: \
+         run `adit down {site}`, then `adit up` with the new file"
     )]
     NotInPlace {
+        /// The site that runs.
+        site: String,
         /// The key.
         key: &'static str,
         /// The value that runs.
@@ -171,9 +173,9 @@ pub enum ControlError {
     },
     /// A daemon gave up at its start what its file did not ask for.
     #[error(
-        "site.dataplane is \"{asked}\" in the file, for which the daemon that runs has no rights any more: it gave up at its \
-         start what its file did not ask for; start it anew with this file (`systemctl restart adit@{name}`, or end it and \
-         `adit up`)"
+        "site.dataplane is \"{asked}\" in the file, and the daemon that runs lacks the capabilities for \
+         it: at its start it gave up what its file did not ask for; restart it with this file \
+         (`systemctl restart adit@{name}`, or `adit down {name}` and `adit up`)"
     )]
     GivenUp {
         /// The data plane that the file asks for.

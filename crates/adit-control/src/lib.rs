@@ -1,5 +1,12 @@
-//! An overlay's life on one machine: the kernel objects it is made of, the data plane that
-//! serves them, the daemon that keeps both, and the socket it can be asked on.
+//! The control plane: brings an overlay up on this machine, keeps it as its configuration says, and
+//! answers about it.
+//!
+//! - [`overlay`] is the life of an overlay: start, change, repair, end.
+//! - [`reconcile`] compares the desired state with the kernel's and plans the difference.
+//! - `carrier` makes what carries the packets: a TUN device with a data plane, or Linux's ipip driver.
+//! - `host` opens what all of them need of the machine, which a test replaces by a model.
+//! - [`daemon`] serves one overlay, [`api`] answers on its socket, [`state`] is what both publish and
+//!   keep in files.
 
 #[cfg(test)]
 #[macro_use(test)]

@@ -410,7 +410,8 @@ fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlE
         ("site.vrf", name(running.site.vrf.as_ref()), name(config.site.vrf.as_ref())),
     ] {
         if old != new {
-            return Err(ControlError::NotInPlace { key, old: old.to_owned(), new: new.to_owned() });
+            let site = running.site.name.to_string();
+            return Err(ControlError::NotInPlace { site, key, old: old.to_owned(), new: new.to_owned() });
         }
     }
     Ok(())

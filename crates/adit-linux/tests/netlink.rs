@@ -1,4 +1,4 @@
-//! rtnetlink against the running kernel, in network namespaces of the tests' own.
+//! rtnetlink with the running kernel, in network namespaces that the tests create.
 
 #[macro_use(test)]
 extern crate adit_harness;
@@ -51,7 +51,7 @@ impl Pair {
     }
 }
 
-/// The first event that `wanted` makes something of.
+/// Returns the result of `wanted` for the first event for which there is one.
 fn await_event<T>(events: &mut Events, what: &str, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
     let deadline = Instant::now() + TIMEOUT;
     let mut seen = Vec::new();
@@ -67,7 +67,7 @@ fn await_event<T>(events: &mut Events, what: &str, mut wanted: impl FnMut(Event)
 }
 
 #[test(root)]
-fn veth_spans_two_namespaces() {
+fn a_veth_connects_two_namespaces() {
     let mut pair = Pair::new();
     let here = pair.left_netlink.link("to-right").unwrap().unwrap();
     assert_eq!(here.index, pair.left_index);
@@ -85,7 +85,7 @@ fn veth_spans_two_namespaces() {
 }
 
 #[test(root)]
-fn link_is_what_it_was_set_to() {
+fn a_changed_link_reads_back_as_set() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     netlink.set_mtu(index, 1400).unwrap();
@@ -96,7 +96,7 @@ fn link_is_what_it_was_set_to() {
     let link = netlink.link("renamed").unwrap().unwrap();
     assert_eq!((link.index, link.mtu, link.up, link.running), (index, 1400, false, false));
     assert_eq!(link.alias.as_deref(), Some("adit paris"));
-    // Its queue is not part of a `Link`; ip(8) reads it where we are.
+    // The queue length is not part of a `Link`; ip(8) shows it.
     let shown = pair
         .left
         .run(|| std::process::Command::new("ip").args(["link", "show", "renamed"]).output())
@@ -106,7 +106,7 @@ fn link_is_what_it_was_set_to() {
 }
 
 #[test(root)]
-fn refusals_name_the_attempt_and_the_reason() {
+fn an_error_has_the_attempt_and_the_reason() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let taken = netlink.add_veth("to-right", "other", &pair.right).unwrap_err();
@@ -133,12 +133,12 @@ fn refusals_name_the_attempt_and_the_reason() {
     for name in ["", "sixteen-is-a-lot"] {
         assert_eq!(netlink.link(name).unwrap_err().errno(), Some(libc::EINVAL), "{name}");
     }
-    // What was asked before does not confuse what is asked next.
+    // Answers to earlier requests do not disturb the next one.
     assert_eq!(netlink.link("to-right").unwrap().unwrap().index, index);
 }
 
 #[test(root)]
-fn addresses_come_and_go() {
+fn addresses_are_added_and_removed() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let second = "10.1.0.1/31".parse().unwrap();
@@ -154,7 +154,7 @@ fn addresses_come_and_go() {
 }
 
 #[test(root)]
-fn routes_carry_protocol_and_source() {
+fn a_route_keeps_its_protocol_and_source() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     netlink.add_address(index, "10.1.0.1/32".parse().unwrap()).unwrap();
@@ -185,7 +185,7 @@ fn routes_carry_protocol_and_source() {
     netlink.add_route(&blackhole).unwrap();
     assert!(ours(netlink).iter().any(|route| route.kind == RouteKind::Blackhole && route.device.is_none()));
 
-    // As another program would see it.
+    // As ip(8) shows it.
     let shown =
         pair.left.run(|| std::process::Command::new("ip").args(["route", "show", "proto", "173"]).output());
     let shown = String::from_utf8(shown.unwrap().unwrap().stdout).unwrap();
@@ -199,7 +199,7 @@ fn routes_carry_protocol_and_source() {
 }
 
 #[test(root)]
-fn namespace_without_routes_lists_none() {
+fn a_namespace_without_routes_lists_none() {
     let mut netlink = NetNs::fresh().unwrap().run(Netlink::open).unwrap().unwrap();
     assert_eq!(netlink.routes().unwrap(), []);
     assert_eq!(netlink.addresses(None).unwrap(), []);
@@ -208,7 +208,7 @@ fn namespace_without_routes_lists_none() {
 }
 
 #[test(root)]
-fn route_to_tells_next_hop_source_and_mtu() {
+fn a_route_lookup_returns_next_hop_source_and_mtu() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let [here, there, beyond] = [[192, 0, 2, 1], [192, 0, 2, 2], [198, 51, 100, 7]].map(Ipv4Addr::from);
@@ -226,11 +226,11 @@ fn route_to_tells_next_hop_source_and_mtu() {
     let routed = netlink.route_to(beyond, Some(here)).unwrap();
     assert_eq!((routed.device, routed.next_hop, routed.mtu), (index, there, Some(1400)));
     assert_eq!(netlink.route_to(here, None).unwrap().kind, RouteKind::Local);
-    let stranger = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9))).unwrap_err();
-    assert!(stranger.errno().is_some(), "{stranger}");
+    let refused = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9))).unwrap_err();
+    assert!(refused.errno().is_some(), "{refused}");
 }
 
-/// `count` networks of 256 addresses each, from 10.0.0.0 on, by an interface.
+/// Returns routes to `count` networks of 256 addresses each, from 10.0.0.0 on, by an interface.
 fn many_routes(count: u32, device: u32) -> Vec<Route> {
     let network = |number| Ipv4Net::new_assert(Ipv4Addr::from_bits(0x0a00_0000 + number * 256), 24);
     (0..count)
@@ -239,7 +239,7 @@ fn many_routes(count: u32, device: u32) -> Vec<Route> {
 }
 
 #[test(root)]
-fn many_routes_come_change_and_go() {
+fn many_routes_are_added_changed_and_removed() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let mut routes = many_routes(100_000, index);
@@ -267,11 +267,11 @@ fn many_routes_come_change_and_go() {
 }
 
 #[test(root)]
-fn refused_route_among_many_is_named() {
+fn the_error_about_many_routes_names_the_first_refused_one() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let mut routes = many_routes(1000, index);
-    // Two, so that it is the first that is told.
+    // Two are refused, and the error must be about the first.
     for refused in [700, 710] {
         routes[refused].gateway = Some(Ipv4Addr::new(203, 0, 113, 1));
     }
@@ -285,12 +285,12 @@ fn refused_route_among_many_is_named() {
     assert!(error.kernel_text().is_some_and(|text| text.contains("gateway")), "{error}");
     let listed = netlink.routes_by(ROUTE_PROTOCOL, index, MAIN_TABLE).unwrap();
     assert!(routes[..700].iter().zip(&listed).all(|(route, listed)| route.is_already(listed)));
-    // What was asked before does not confuse what is asked next.
+    // Answers to earlier requests do not disturb the next one.
     assert_eq!(netlink.link("to-right").unwrap().unwrap().index, index);
 }
 
 #[test(root)]
-fn many_ways_are_those_asked_for_one_by_one() {
+fn many_lookups_return_what_single_ones_return() {
     let mut pair = Pair::new();
     let (netlink, here) = (&mut pair.left_netlink, Ipv4Addr::new(192, 0, 2, 1));
     netlink
@@ -301,7 +301,7 @@ fn many_ways_are_those_asked_for_one_by_one() {
         })
         .unwrap();
     let networks = [[192, 0, 2, 0], [198, 51, 100, 0], [203, 0, 113, 0]].map(u32::from_be_bytes);
-    // On the link, behind the gateway, and nowhere, by turns; the last of all nowhere.
+    // In turn on the link, by the gateway, and without a route; the last has none.
     let asked: Vec<Ipv4Addr> =
         (0..768).map(|number| Ipv4Addr::from_bits(networks[number % 3] + (number / 3) as u32)).collect();
     let answers = netlink.routes_to(&asked, Some(here)).unwrap();
@@ -317,7 +317,7 @@ fn many_ways_are_those_asked_for_one_by_one() {
 }
 
 #[test(root)]
-fn neighbour_is_found_by_being_used() {
+fn a_neighbour_in_use_is_resolved() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let there = Ipv4Addr::new(192, 0, 2, 2);
@@ -348,7 +348,7 @@ fn neighbour_is_found_by_being_used() {
 }
 
 #[test(root)]
-fn events_tell_what_changes() {
+fn every_change_is_an_event() {
     let mut pair = Pair::new();
     let (left, index) = (&mut pair.left_netlink, pair.left_index);
     let mut events =
@@ -369,7 +369,7 @@ fn events_tell_what_changes() {
     await_event(&mut events, "the route comes", |event| {
         matches!(event, Event::RouteChanged { gone: false, .. }).then_some(())
     });
-    // The far end goes down: here the link is wanted still, but carries nothing.
+    // The far end goes down: this end stays up, but does not run.
     pair.right_netlink.set_down(pair.right_index).unwrap();
     await_event(&mut events, "the link stops running", |event| match event {
         Event::Link(link) if link.index == index && link.up && !link.running => Some(()),
@@ -380,7 +380,7 @@ fn events_tell_what_changes() {
 }
 
 #[test(root)]
-fn silence_is_no_event() {
+fn without_a_change_there_is_no_event() {
     let quiet = NetNs::fresh().unwrap();
     let all = [Group::Link, Group::Address, Group::Route, Group::Neighbour];
     let mut events = quiet.run(|| Events::open(&all)).unwrap().unwrap();
@@ -389,11 +389,11 @@ fn silence_is_no_event() {
 }
 
 #[test(root)]
-fn overrun_is_told_and_survived() {
+fn an_overrun_is_an_event_and_later_events_follow() {
     let mut pair = Pair::new();
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let mut events = pair.left.run(|| Events::open(&[Group::Link])).unwrap().unwrap();
-    // The kernel's least: a few messages fill it.
+    // The kernel's minimum: a few messages fill it.
     events.set_receive_buffer(1).unwrap();
     for mtu in 1000..1100 {
         netlink.set_mtu(index, mtu).unwrap();
@@ -408,7 +408,7 @@ fn overrun_is_told_and_survived() {
 }
 
 #[test(root)]
-fn settings_are_the_namespaces_own() {
+fn settings_under_net_belong_to_the_namespace() {
     let pair = Pair::new();
     let knob = "net/ipv4/conf/to-right/forwarding";
     pair.left.run(|| sysctl::write(knob, "1")).unwrap().unwrap();
@@ -418,7 +418,7 @@ fn settings_are_the_namespaces_own() {
 }
 
 #[test(root)]
-fn work_runs_inside_and_panics_come_out() {
+fn work_runs_in_the_namespace_and_its_panic_reaches_the_caller() {
     let host = NetNs::current().unwrap();
     let fresh = NetNs::fresh().unwrap();
     assert!(!fresh.is_same(&host));

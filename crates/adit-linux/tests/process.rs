@@ -67,7 +67,7 @@ fn a_lock_has_one_holder_and_names_it() {
 }
 
 #[test]
-fn a_removed_lock_file_locks_nobody() {
+fn a_removed_lock_file_is_no_lock() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.lock");
     let first = LockFile::acquire(&path).unwrap();

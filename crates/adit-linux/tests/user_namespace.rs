@@ -1,7 +1,8 @@
-//! A user namespace for an ordinary user, in a process of its own: this program runs itself again
-//! as nobody. Only a process with one thread can enter a user namespace, so `main` sees to the
-//! children before the harness starts its threads.
-#![expect(clippy::print_stdout, reason = "a child answers the test that way")]
+//! User namespaces of an ordinary user. The program runs itself again as the user nobody.
+//!
+//! Only a process with one thread can enter a user namespace, so `main` runs the children's code
+//! before the harness starts its threads.
+#![expect(clippy::print_stdout, reason = "a child reports to the test that way")]
 
 #[macro_use(test)]
 extern crate adit_harness;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The system lets ordinary users make user namespaces.
+/// Checks that the system allows user namespaces to ordinary users.
 fn user_namespaces() -> Result<(), String> {
     let output = myself("become-root", Some(NOBODY));
     match printed(&output).lines().find(|line| line.starts_with("refused: ")) {
@@ -38,7 +39,7 @@ fn user_namespaces() -> Result<(), String> {
 }
 
 #[test(root, user_namespaces)]
-fn nobody_becomes_root_of_its_own() {
+fn an_ordinary_user_is_root_in_its_own_user_namespace() {
     check(&myself("become-root", Some(NOBODY)), "configured");
 }
 
@@ -58,21 +59,21 @@ fn become_root() {
     let index = netlink.add_veth("a", "b", &right).unwrap();
     netlink.add_address(index, "192.0.2.1/24".parse().unwrap()).unwrap();
     netlink.set_up(index).unwrap();
-    // Root here is nobody outside.
+    // Outside, this root has no rights.
     let error = outside.enter().unwrap_err();
     assert!(error.is_permission(), "{error}");
     println!("configured");
 }
 
 #[test(root)]
-fn nobody_is_told_what_is_missing() {
+fn the_error_of_an_ordinary_user_has_the_missing_capability() {
     let text = "cannot create a network namespace: Operation not permitted (os error 1); \
                 CAP_SYS_ADMIN is needed: run as root, or in a user namespace";
     check(&myself("no-rights", Some(NOBODY)), text);
 }
 
 #[test]
-fn threads_forbid_a_user_namespace() {
+fn a_process_with_threads_cannot_enter_a_user_namespace() {
     check(&myself("threads", None), "the process has 2 threads");
 }
 
@@ -81,12 +82,12 @@ fn with_threads() {
     let thread = std::thread::spawn(move || receiver.recv());
     println!("{}", enter_user_namespace().unwrap_err());
     drop(sender);
-    // It ends by the other side's end.
+    // The receiver ends when the sender is dropped.
     assert!(thread.join().unwrap().is_err());
 }
 
 fn myself(child: &str, user: Option<u32>) -> Output {
-    // The link, not what it points to: nobody may not be able to walk there.
+    // The link and not its target, to whose directory the user nobody may have no access.
     let mut command = Command::new("/proc/self/exe");
     command.env(CHILD, child).current_dir("/");
     if let Some(user) = user {

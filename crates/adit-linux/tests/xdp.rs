@@ -1,4 +1,4 @@
-//! Sending over AF_XDP: what is committed arrives, and a dead interface holds nobody.
+//! Sending over AF_XDP: committed frames arrive, and an interface that is down does not block.
 
 #[macro_use(test)]
 extern crate adit_harness;
@@ -12,10 +12,10 @@ use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::xdp::XdpSender;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
-/// An ethertype for experiments (IEEE 802), which no stack answers.
+/// An ethertype for experiments (IEEE 802), to which no host responds.
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
-/// A cable between two namespaces: here, there, and the index of the end here and there.
+/// Connects two new namespaces by a veth. Returns both, and the number of the interface in each.
 fn cable() -> (NetNs, NetNs, u32, u32) {
     let (here, there) = (NetNs::fresh().unwrap(), NetNs::fresh().unwrap());
     let index = |ns: &NetNs, name: &str| {
@@ -44,11 +44,11 @@ fn commit(sender: &mut XdpSender, number: u16) {
 }
 
 #[test(root)]
-fn what_is_committed_arrives_in_order() {
+fn committed_frames_arrive_in_order() {
     let (here, there, near, far) = cable();
     let tap = there.run(|| Tap::open(far).unwrap()).unwrap();
     let mut sender = here.run(|| XdpSender::open(near, 0, 64).unwrap()).unwrap();
-    // More than there are frames: they have to come back.
+    // There are fewer chunks than this, so they must be reused.
     for number in 0..3000u16 {
         commit(&mut sender, number);
         if number % 50 == 49 {
@@ -58,7 +58,7 @@ fn what_is_committed_arrives_in_order() {
                 let len = loop {
                     let (_, len) =
                         tap.next(&mut buffer, Duration::from_secs(2)).unwrap().expect("it arrives");
-                    // The kernel has things of its own to say on a new link.
+                    // The kernel sends frames of its own on a new link.
                     if buffer[12..14] == ETHERTYPE {
                         break len;
                     }
@@ -72,7 +72,7 @@ fn what_is_committed_arrives_in_order() {
 }
 
 #[test(root)]
-fn an_interface_that_is_down_holds_nobody() {
+fn an_interface_that_is_down_does_not_block_the_sender() {
     let (here, _there, near, _far) = cable();
     let mut sender = here.run(|| XdpSender::open(near, 0, 64).unwrap()).unwrap();
     here.run(|| Netlink::open().unwrap().set_down(near).unwrap()).unwrap();
@@ -80,7 +80,7 @@ fn an_interface_that_is_down_holds_nobody() {
         commit(&mut sender, number);
     }
     sender.flush();
-    assert!(sender.take_sent().refused > 0, "what was lost is counted");
+    assert!(sender.take_sent().refused > 0, "lost frames are counted");
 }
 
 fn main() -> std::process::ExitCode {

@@ -130,8 +130,7 @@ fn make(mut changes: Changes, jobs: &mpsc::Receiver<Job>, stop: &AtomicBool) {
         }
         match job {
             Ok(Job { asked, work }) => do_work(&mut changes, asked, work),
-            // A request that was made in time is in the queue: only an empty queue means that none
-            // was.
+            // The queue is empty, so that no request to confirm waits in it.
             Err(RecvTimeoutError::Timeout) => changes.roll_back_if_expired(Clock.now()),
             Err(RecvTimeoutError::Disconnected) => break,
         }

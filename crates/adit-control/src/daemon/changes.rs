@@ -85,8 +85,8 @@ impl Changes {
                 None => confirmation::remove(&file).map(drop),
             };
             if let Err(error) = noted {
-                // Nothing would roll back this change, or something would roll back this and the
-                // one before.
+                // What is written now says nothing of this change: it would never be rolled back,
+                // or together with the one before.
                 if let Err(error) = overlay.reload(&before) {
                     tracing::error!(%error, "cannot restore the previous configuration");
                 }

@@ -4,8 +4,8 @@
 //! Three threads share the overlay, whose lock only one of them holds at a time:
 //!
 //! - The **runtime** (one thread) serves the API and the metrics, takes a snapshot and looks for
-//!   events once per tick, and feeds the service manager's watchdog. It never waits for the lock
-//!   for long.
+//!   events once per tick, and feeds the service manager's watchdog. It waits for the lock for a
+//!   quarter of a second at most.
 //! - The **change queue** applies, reloads, confirms, and rolls back.
 //! - The **reconciler** repairs what others change in the kernel.
 

@@ -20,6 +20,8 @@ pub(crate) struct EndSignals {
 }
 
 impl Signals {
+    /// Subscribes all of them.
+    ///
     /// # Errors
     /// Fails if the kernel refuses.
     pub(crate) fn subscribe(paths: &RuntimePaths) -> Result<Self, ControlError> {

@@ -1,7 +1,7 @@
 //! Snapshots of an overlay's status: taken at most once for all readers, and read without the
 //! overlay's lock.
 //!
-//! A status of 10,000 peers takes milliseconds to build and is megabytes of JSON. The daemon
+//! A status of 10,000 peers takes tens of milliseconds to build and is 6 MB of JSON. The daemon
 //! therefore takes one [`Snapshot`] per tick and publishes it; the API, the metrics, and the events
 //! all read that one. Its JSON is made when the first reader asks for it, and then kept.
 //!
@@ -56,8 +56,8 @@ impl Snapshot {
         self.taken.elapsed()
     }
 
-    /// The status as JSON. The first call costs some 2 µs for each peer; later calls return the
-    /// same bytes.
+    /// The status as JSON. The first call costs tens of milliseconds with 10,000 peers; later calls
+    /// return the same bytes.
     pub(crate) fn json(&self) -> Bytes {
         let json = self.json.get_or_init(|| serde_json::to_vec(&self.status).unwrap_or_default().into());
         json.clone()

@@ -1,7 +1,7 @@
 //! Dropping of privileges, without a way back: those of the process, and those of a packet thread.
 //!
-//! Privileges belong to threads, and a new thread inherits those of the thread that starts it. So the
-//! process drops its own before it starts threads, and a packet thread drops the rest itself.
+//! Privileges belong to threads, and a new thread inherits those of the thread that starts it. So
+//! the process drops its own before it starts threads, and a packet thread drops the rest itself.
 
 use std::io;
 
@@ -29,8 +29,8 @@ pub fn keep_only(rights: &[Capability]) -> Result<()> {
     prctl::set_dumpable(false).map_err(|errno| failed("make the process private", errno.into()))
 }
 
-/// Confines the calling thread to moving packets: it keeps its open descriptors and the system calls
-/// for packets. With `opens_sockets` it can also open another sender (CAP_NET_RAW).
+/// Confines the calling thread to moving packets: it keeps its open descriptors and the system
+/// calls for packets. With `opens_sockets` it can also open another sender (CAP_NET_RAW).
 ///
 /// # Errors
 /// The kernel refuses, for instance because it was built without seccomp filters. The capabilities
@@ -81,8 +81,8 @@ fn failed(what: &str, error: io::Error) -> Error {
     Error::new(format!("cannot {what}"), error)
 }
 
-/// Returns true if the kernel has CAP_BPF and CAP_PERFMON (Linux 5.8). Before, CAP_SYS_ADMIN covered
-/// them.
+/// Returns true if the kernel has CAP_BPF and CAP_PERFMON (Linux 5.8). Before, CAP_SYS_ADMIN
+/// covered them.
 #[must_use]
 pub fn has_bpf_capabilities() -> bool {
     caps::has_cap(None, CapSet::Bounding, caps::Capability::CAP_BPF).is_ok()

@@ -1,9 +1,9 @@
 //! The seccomp filter of a packet thread: the system calls it may make.
 //!
-//! The kernel refuses any other call (`EPERM`) and logs it (`dmesg`, or the audit log), and the thread
-//! continues. An attacker who controls the thread gets no further than if it were killed. A call that
-//! is missing here by mistake (another C library, a rare path) costs that call only, and not all
-//! traffic.
+//! The kernel refuses any other call (`EPERM`) and logs it (`dmesg`, or the audit log), and the
+//! thread continues. An attacker who controls the thread gets no further than if it were killed. A
+//! call that is missing here by mistake (another C library, a rare path) costs that call only, and
+//! not all traffic.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -28,7 +28,7 @@ pub fn end(pid: i32, timeout: Duration) -> Result<()> {
         let error = io::Error::last_os_error();
         return if error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(failed(error)) };
     }
-    // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
+    // SAFETY: `fd` was just returned by the kernel and has no other owner.
     let process = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
     for (signal, timeout) in [(libc::SIGTERM, Some(timeout)), (libc::SIGKILL, None)] {
         // SAFETY: a plain system call; with a null `siginfo` it acts as kill(2).

@@ -86,14 +86,14 @@ impl FrameSender for PacketSender {
 
 /// Opens a packet socket for whole frames that receives nothing until it is bound to a protocol.
 pub(crate) fn packet_socket() -> Result<OwnedFd, Error> {
-    // SAFETY: a plain system call; the descriptor it returns is ours alone.
+    // SAFETY: a plain system call; the descriptor it returns belongs to this value alone.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(Error::last_os("cannot open a packet socket").with_hint(
             "CAP_NET_RAW is needed in this network namespace (run as root), and a kernel with CONFIG_PACKET",
         ));
     }
-    // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
+    // SAFETY: `fd` was just returned by the kernel and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

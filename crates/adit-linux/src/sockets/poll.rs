@@ -45,12 +45,12 @@ impl EventFd {
     /// # Errors
     /// No descriptors left.
     pub fn new() -> Result<Self, Error> {
-        // SAFETY: a plain system call; the descriptor it returns is ours alone.
+        // SAFETY: a plain system call; the descriptor it returns belongs to this value alone.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(Error::last_os("cannot create an eventfd"));
         }
-        // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
+        // SAFETY: `fd` was just returned by the kernel and has no other owner.
         Ok(Self { fd: Arc::new(unsafe { OwnedFd::from_raw_fd(fd) }) })
     }
 

@@ -35,14 +35,14 @@ impl RawFrameSender {
     /// # Errors
     /// CAP_NET_RAW is missing.
     pub fn open(capacity: usize, batch: usize) -> Result<Self, Error> {
-        // SAFETY: a plain system call; the descriptor it returns is ours alone.
+        // SAFETY: a plain system call; the descriptor it returns belongs to this value alone.
         let fd =
             unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
         if fd < 0 {
             return Err(Error::last_os("cannot open a raw socket")
                 .with_hint("CAP_NET_RAW is needed in this network namespace: run as root"));
         }
-        // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
+        // SAFETY: `fd` was just returned by the kernel and has no other owner.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         enlarge_send_buffer(&socket);
         // IP_PMTUDISC_PROBE: the tunnel keeps its own path MTU. The one that the kernel has learned

@@ -113,12 +113,12 @@ impl XdpSender {
     /// then uses a [`crate::sockets::packet::PacketSender`].
     pub fn open(index: u32, queue: u32, batch: usize) -> Result<Self, Error> {
         let what = |step: &str| format!("cannot {step} for AF_XDP on interface {index}");
-        // SAFETY: a plain system call; the descriptor it returns is ours alone.
+        // SAFETY: a plain system call; the descriptor it returns belongs to this value alone.
         let fd = unsafe { libc::socket(AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(Error::last_os(what("open a socket")));
         }
-        // SAFETY: `fd` was just returned by the kernel and belongs to nobody else.
+        // SAFETY: `fd` was just returned by the kernel and has no other owner.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let umem =
             Mapping::anonymous(FRAMES * CHUNK).map_err(|error| Error::new(what("map memory"), error))?;

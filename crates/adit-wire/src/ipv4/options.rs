@@ -7,8 +7,8 @@ const OPTION_NOP: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MalformedOption;
 
-/// An iterator over the options of a header, each with its type and length octets. It leaves padding
-/// out, and ends after a malformed option.
+/// An iterator over the options of a header, each with its type and length octets. It leaves
+/// padding out, and ends after a malformed option.
 #[derive(Debug, Clone)]
 pub(crate) struct Ipv4Options<'a> {
     rest: &'a [u8],

@@ -44,8 +44,8 @@ impl Ipv4Repr {
         }
     }
 
-    /// Returns the 20 bytes of the header with their checksum. With a `payload_len` above 65,515 the
-    /// total length is 65,535.
+    /// Returns the 20 bytes of the header with their checksum. With a `payload_len` above 65,515
+    /// the total length is 65,535.
     #[inline]
     #[must_use]
     pub fn emit(&self) -> [u8; HEADER_LEN] {

@@ -138,3 +138,20 @@ fn every_key_of_the_configuration_is_in_the_guide() {
         assert!(guide.contains(&format!("`{key}`")), "`{key}` is not in the guide");
     }
 }
+
+#[test]
+fn the_tutorial_shows_what_check_says_of_its_files() {
+    let tutorial = root().join("docs/guide/tutorial.md");
+    let text = fs::read_to_string(&tutorial).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files = blocks(&tutorial, "toml");
+    assert_eq!(files.len(), 2);
+    for (name, file) in ["a.toml", "b.toml"].into_iter().zip(files) {
+        let path = folder.path().join(name);
+        fs::write(&path, file).unwrap();
+        let said = adit(&["check", path.to_str().unwrap()]).with(1).stderr;
+        for line in said.replace(&folder.path().display().to_string(), "/etc/adit").lines() {
+            assert!(text.contains(line), "{line}");
+        }
+    }
+}
