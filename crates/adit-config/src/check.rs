@@ -14,14 +14,14 @@ use crate::model::{DataplaneChoice, Ttl};
 use crate::problem::Diagnostics;
 use crate::read::FilePart;
 
-/// Reports what does not fit together.
+/// Reports values that conflict with each other.
 pub(crate) fn check(file: &FilePart, diagnostics: &mut Diagnostics) {
     underlay_of_the_tunnel(file, diagnostics);
-    driver(file, diagnostics);
+    ipip_driver(file, diagnostics);
     addresses(file, diagnostics);
 }
 
-/// The tunnel's own interface leads nowhere but into the tunnel.
+/// Refuses the tunnel interface as the underlay: it leads only into the tunnel.
 fn underlay_of_the_tunnel(file: &FilePart, diagnostics: &mut Diagnostics) {
     let Some(site) = &file.site else { return };
     let (Some(underlay), Some(device)) = (&site.underlay, &site.device) else { return };
@@ -32,12 +32,13 @@ fn underlay_of_the_tunnel(file: &FilePart, diagnostics: &mut Diagnostics) {
     }
 }
 
-/// What Linux's ipip driver would not do, though it would not say so either.
-fn driver(file: &FilePart, diagnostics: &mut Diagnostics) {
-    let is_drivers = file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
+/// Refuses what Linux's ipip driver would ignore without an error.
+fn ipip_driver(file: &FilePart, diagnostics: &mut Diagnostics) {
+    let uses_kernel_plane =
+        file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
     let Some((tunnel, df)) = file.tunnel.as_ref().zip(file.df.clone()) else { return };
     if let Ttl::Fixed(ttl) = tunnel.ttl
-        && is_drivers
+        && uses_kernel_plane
         && !tunnel.df
     {
         diagnostics.report(

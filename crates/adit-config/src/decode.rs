@@ -1,4 +1,4 @@
-//! Values out of the TOML tree, with a report instead of an end where one is wrong.
+//! Decoders of single values in the TOML tree. A wrong value is reported, and reading goes on.
 
 use std::fmt::Write as _;
 use std::net::Ipv6Addr;
@@ -13,7 +13,7 @@ use crate::suggest::nearest;
 /// A value and its place.
 pub(crate) type Value<'i> = toml::Spanned<DeValue<'i>>;
 
-/// Something read, and its place.
+/// A value that was read, and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Spanned<T> {
     pub(crate) value: T,
@@ -25,7 +25,7 @@ impl KeySpec {
         format!("{} = {}", self.name, self.example)
     }
 
-    /// Reports that the value of this key is not what it takes.
+    /// Reports a value that this key does not accept.
     pub(crate) fn refuse(
         &self,
         span: Range<usize>,
@@ -47,8 +47,8 @@ pub(crate) struct Section<'t, 'i> {
 }
 
 impl<'t, 'i> Section<'t, 'i> {
-    /// Opens a table, and reports the keys in it that nobody knows. `elsewhere` are the other
-    /// kinds, where a key may have been meant to be.
+    /// Opens a table, and reports its unknown keys. `elsewhere` are the other tables, in which a key may
+    /// belong.
     pub(crate) fn open(
         spec: &'static TableSpec,
         table: &'t DeTable<'i>,
@@ -59,7 +59,7 @@ impl<'t, 'i> Section<'t, 'i> {
         for key in table.keys() {
             let name = key.get_ref().as_ref();
             if spec.keys.iter().all(|known| known.name != name) {
-                let help = mend_key(name, spec, elsewhere);
+                let help = unknown_key_help(name, spec, elsewhere);
                 let message = format!("unknown key `{}` in {}", shown(name), spec.title);
                 diagnostics.report(key.span(), message, "not known here", help);
             }
@@ -67,13 +67,13 @@ impl<'t, 'i> Section<'t, 'i> {
         Self { spec, table, header }
     }
 
-    /// The value of a key that may be left out, with what is known of the key.
+    /// The value of a key that may be left out, with the description of the key.
     pub(crate) fn optional(&self, name: &'static str) -> Option<(&'static KeySpec, &'t Value<'i>)> {
         let key = self.key(name);
         self.table.get(name).map(|value| (key, value))
     }
 
-    /// The value of a key that must be there. Reports it where it is not.
+    /// The value of a key that must be there. Reports it if it is missing.
     pub(crate) fn required(
         &self,
         name: &'static str,
@@ -96,7 +96,7 @@ impl<'t, 'i> Section<'t, 'i> {
     }
 }
 
-/// A text.
+/// Reads a text.
 pub(crate) fn string<'t>(
     key: &KeySpec,
     value: &'t Value<'_>,
@@ -118,7 +118,7 @@ pub(crate) fn string<'t>(
     None
 }
 
-/// `true` or `false`.
+/// Reads `true` or `false`.
 pub(crate) fn boolean(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<bool> {
     let help = match value.get_ref() {
         DeValue::Boolean(truth) => return Some(*truth),
@@ -139,7 +139,7 @@ pub(crate) fn boolean(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagno
     None
 }
 
-/// One of `words`.
+/// Reads one of `words`.
 pub(crate) fn word<T: Copy>(
     key: &KeySpec,
     value: &Value<'_>,
@@ -160,7 +160,7 @@ pub(crate) fn word<T: Copy>(
     found
 }
 
-/// A number of the key's range, or the key's word, which is `None`.
+/// Reads a number of the key's range, or the key's word, which is `Some(None)`.
 pub(crate) fn number_or_word(
     key: &KeySpec,
     value: &Value<'_>,
@@ -169,7 +169,7 @@ pub(crate) fn number_or_word(
     let Shape::NumberOrWord { least, most, word, .. } = key.shape else { return None };
     let help = match value.get_ref() {
         DeValue::Integer(number) => {
-            // What does not fit is far out of any range, too.
+            // A number that does not fit is out of every range.
             let number = i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX);
             if let Some(number) = u16::try_from(number).ok().filter(|number| (least..=most).contains(number))
             {
@@ -192,7 +192,7 @@ pub(crate) fn number_or_word(
     None
 }
 
-/// A list.
+/// Reads a list.
 pub(crate) fn array<'t, 'i>(
     key: &KeySpec,
     value: &'t Value<'i>,
@@ -207,7 +207,7 @@ pub(crate) fn array<'t, 'i>(
     None
 }
 
-/// What a value is, for a message.
+/// Describes a value for a message.
 pub(crate) fn described(value: &Value<'_>) -> String {
     match value.get_ref() {
         DeValue::String(text) => format!("\"{}\"", shown(text)),
@@ -220,7 +220,7 @@ pub(crate) fn described(value: &Value<'_>) -> String {
     }
 }
 
-/// `text` fit for a message: one line, no control characters, not too long.
+/// `text` for a message: one line, without control characters, shortened.
 pub(crate) fn shown(text: &str) -> String {
     const MOST: usize = 50;
     let mut shown = String::new();
@@ -241,8 +241,8 @@ pub(crate) fn shown(text: &str) -> String {
     shown
 }
 
-/// What to do about a key that is not of `spec`.
-fn mend_key(name: &str, spec: &TableSpec, elsewhere: &[&'static TableSpec]) -> String {
+/// The help for a key that `spec` does not have.
+fn unknown_key_help(name: &str, spec: &TableSpec, elsewhere: &[&'static TableSpec]) -> String {
     let near = |spec: &TableSpec| nearest(name, spec.keys.iter().map(|key| key.name));
     if let Some(near) = near(spec) {
         return format!("did you mean `{near}`?");

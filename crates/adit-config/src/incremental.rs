@@ -1,4 +1,4 @@
-//! A file of which little has changed since it was read last: only that is read.
+//! The incremental reader: of a file that has changed a little, it reads only the change.
 
 use std::sync::Arc;
 
@@ -10,15 +10,17 @@ use crate::problem::Diagnostics;
 use crate::read::read_peers;
 use crate::source::Source;
 
-/// What a peer's section begins with. In a text without mistakes a line that begins with a bracket is the head of a
-/// section: a string of several lines is no value that any key takes, and an array in an array neither.
-const HEAD: &str = "[[peer]]";
+/// The header of a peer's section. In a valid file every line that begins with a bracket is a header:
+/// no key accepts a string of several lines or an array in an array.
+const HEADER: &str = "[[peer]]";
 
 impl Config {
-    /// What `text` says, where `self` is what `before` says, and only some peers in one place of the two differ. As
-    /// much work as there is difference, beside a comparison of the texts.
+    /// Reads `text`, if it differs from `before` only by peers in one place, and `self` was read from
+    /// `before`.
     ///
-    /// `None`: more is different, or there may be a mistake. [`Config::parse`] tells which.
+    /// Cost: a comparison of the texts, a copy of the peers' indexes, and as much as there is difference.
+    ///
+    /// `None`: more is different, or there may be a mistake. [`Config::parse`] reads it as a whole then.
     #[must_use]
     pub fn parse_incremental(&self, before: &str, text: &str) -> Option<Self> {
         let (old, new) = different_sections(before, text)?;
@@ -34,23 +36,23 @@ impl Config {
             let of_known = is_in(&old, &peer.name);
             if of_known { &mut delta.replaced } else { &mut delta.inserted }.push(Arc::new(peer));
         }
-        // As of a file that is read as a whole.
+        // A file that is read as a whole has revision 0, too.
         let peers = self.peers.clone().with_revision(delta.base);
         Some(Self { site: self.site.clone(), peers: peers.apply(&delta).ok()? })
     }
 }
 
-/// The sections of two texts that differ, and one beside them that does not: it tells where they are.
+/// The sections of two texts that differ, with an equal one beside them that marks their place.
 fn different_sections<'t>(before: &'t str, text: &'t str) -> Option<(&'t str, &'t str)> {
     let first = before.bytes().zip(text.bytes()).take_while(|(before, text)| before == text).count();
     let common = &before.as_bytes()[..first];
-    // The last head may be followed by something else, and the section before the first difference is taken along.
+    // Another section may follow the last header, so the section before the difference is included.
     let last_head = head_before(common)?;
     let start = head_before(&common[..last_head]).unwrap_or(last_head);
     let most = before.len().min(text.len()) - start;
     let behind = before.bytes().rev().zip(text.bytes().rev()).take(most);
     let last = behind.take_while(|(before, text)| before == text).count();
-    // Where the first section of all is new, the one behind it tells the place.
+    // If the first section of all is new, the one behind it marks the place.
     let end = section_from(before.as_bytes(), (before.len() - last).max(start + 1));
     let common = before.len() - end;
     let old = before.get(start..end)?;
@@ -58,13 +60,13 @@ fn different_sections<'t>(before: &'t str, text: &'t str) -> Option<(&'t str, &'
     Some((old, new))
 }
 
-/// The last head in `text`.
+/// The offset of the last header in `text`.
 fn head_before(text: &[u8]) -> Option<usize> {
-    let last = text.len().checked_sub(HEAD.len())?;
-    (0..=last).rev().find(|&at| begins_line(text, at) && text[at..].starts_with(HEAD.as_bytes()))
+    let last = text.len().checked_sub(HEADER.len())?;
+    (0..=last).rev().find(|&at| begins_line(text, at) && text[at..].starts_with(HEADER.as_bytes()))
 }
 
-/// The first section from `start` on, or the end.
+/// The offset of the first section from `start` on, or the end.
 fn section_from(text: &[u8], start: usize) -> usize {
     (start..text.len()).find(|&at| begins_line(text, at) && text[at] == b'[').unwrap_or(text.len())
 }
@@ -73,7 +75,7 @@ fn begins_line(text: &[u8], at: usize) -> bool {
     at == 0 || text[at - 1] == b'\n'
 }
 
-/// The peers of some sections; `None`: it is no such text, or has a mistake.
+/// Reads the peers of some sections; `None`: the text is something else, or has a mistake.
 fn sections(text: &str) -> Option<Vec<Peer>> {
     let (tree, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() && tree.get_ref().is_empty() {
@@ -112,9 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_comes_goes_or_changes_is_all_that_is_read() {
-        let peers = |wish: &[(u8, u8, &[u8])]| -> String {
-            wish.iter().map(|(name, underlay, networks)| section(*name, *underlay, networks)).collect()
+    fn a_peer_that_is_added_removed_or_changed_is_read_alone() {
+        let peers = |list: &[(u8, u8, &[u8])]| -> String {
+            list.iter().map(|(name, underlay, networks)| section(*name, *underlay, networks)).collect()
         };
         let all = peers(&[(2, 2, &[2]), (3, 3, &[3]), (4, 4, &[4]), (5, 5, &[5])]);
         for other in [
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_or_may_be_a_mistake_is_left_to_the_whole() {
+    fn larger_changes_and_possible_mistakes_are_not_read_incrementally() {
         let before = format!("{SITE}{}{}", section(2, 2, &[2]), section(3, 3, &[3]));
         for text in [
             before.replace("a\"", "b\""),
@@ -158,7 +160,7 @@ mod tests {
         }
     }
 
-    /// Sections that fit, sections that do not, and what is no section.
+    /// Valid sections, invalid ones, and other text.
     fn piece() -> impl Strategy<Value = String> {
         prop_oneof![
             8 => (0u8..9, 0u8..9, proptest::collection::vec(0u8..9, 0..3))
@@ -175,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_what_the_whole_says_or_nothing(
+        fn the_result_equals_that_of_the_whole_file_or_is_none(
             pieces in proptest::collection::vec(piece(), 0..7),
             other in proptest::collection::vec(piece(), 0..3),
             at in 0usize..7,
@@ -187,7 +189,7 @@ mod tests {
             let to = (at + other.len() / 2).min(changed.len());
             changed.splice(at..to, other);
             assert_same(&before, &format!("{SITE}{}", changed.concat()));
-            // And some bytes anywhere.
+            // Bytes anywhere in the file.
             let (index, len, with) = cut;
             let from = index.index(before.len());
             let to = (from + len).min(before.len());

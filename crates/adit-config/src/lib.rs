@@ -2,11 +2,11 @@
 //!
 //! [`Config::parse`] reads the text of one site's file and gives either a [`Config`], in which
 //! every value is valid and fits the others, or [`Problems`]: every mistake of the file at once,
-//! each with its place, what was found, what was expected and the mend.
+//! each with its place, what was found, what was expected and what to write instead.
 //!
-//! The text becomes a TOML tree that knows where each value was written (`syntax` reports what is
-//! no TOML), `read` turns the tree into values and goes on after a mistake, and `check` holds the
-//! values against each other. Nothing here makes a system call but [`Config::load`].
+//! The text becomes a TOML tree with the place of each value (`syntax` reports what is not TOML). `read`
+//! turns the tree into values and goes on after a mistake. `check` compares the values with each other.
+//! `schema` describes every key for all of them. Only [`Config::load`] makes system calls.
 //!
 //! ```
 //! use adit_config::Config;
@@ -19,7 +19,7 @@
 //! "#;
 //! let problems = Config::parse("a.toml", text).unwrap_err();
 //! assert_eq!(problems.iter().next().unwrap().line, 5);
-//! assert!(problems.to_string().contains("172.16.17.0/24"), "the mend is told");
+//! assert!(problems.to_string().contains("172.16.17.0/24"), "the help has the right prefix");
 //! ```
 
 mod check;

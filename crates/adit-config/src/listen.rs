@@ -1,4 +1,4 @@
-//! An address to listen on, or `"off"`.
+//! The decoder of an address to listen on, or `"off"`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::problem::Diagnostics;
 use crate::schema::{KeySpec, OFF};
 use crate::suggest::nearest;
 
-/// The address, or `Some(None)` for [`OFF`]. `None` where it is neither.
+/// Reads the address, or `Some(None)` for [`OFF`]. `None`: it is neither, and reported.
 pub(crate) fn listen(
     key: &KeySpec,
     value: &Value<'_>,
@@ -37,10 +37,12 @@ pub(crate) fn listen(
     None
 }
 
-/// What is wrong with an address that is written well.
+/// The help for a well-formed address that nothing can listen on.
 fn mistake(address: SocketAddr) -> Option<&'static str> {
     match address.ip() {
-        _ if address.port() == 0 => Some("port 0 is any port: choose one that a scraper can be told"),
+        _ if address.port() == 0 => {
+            Some("port 0 is any port: choose one that a scraper can be configured with")
+        }
         ip if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
             Some("nobody can connect to a group of hosts: write one address of this machine")
         }
@@ -48,9 +50,9 @@ fn mistake(address: SocketAddr) -> Option<&'static str> {
     }
 }
 
-/// What was meant, where only a part of it was written.
+/// The address that was meant, if only a part of it was written.
 fn meant(text: &str) -> Option<String> {
-    /// The one of the documentation.
+    /// The port in the documentation.
     const PORT: u16 = 9150;
     match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
         Ok(port) if port > 0 => return Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)).to_string()),
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_as_they_are() {
+    fn valid_addresses_are_accepted() {
         for address in ["127.0.0.1:9150", "0.0.0.0:1", "192.0.2.7:65535", "[::1]:9150", "[::]:80"] {
             assert_eq!(read(&format!("\"{address}\"")), Ok(Some(address.to_owned())));
         }
@@ -89,8 +91,8 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_the_mend() {
-        for (nonsense, mend) in [
+    fn wrong_addresses_are_refused_with_help() {
+        for (wrong, help) in [
             ("9150", "`metrics = \"127.0.0.1:9150\"`"),
             ("\":9150\"", "`metrics = \"127.0.0.1:9150\"`"),
             ("\"9151\"", "`metrics = \"127.0.0.1:9151\"`"),
@@ -107,8 +109,8 @@ mod tests {
             ("0", "for example"),
             ("true", "for example"),
         ] {
-            let said = read(nonsense).expect_err(nonsense);
-            assert!(said.contains("`metrics`: expected") && said.contains(mend), "{nonsense}: {said}");
+            let said = read(wrong).expect_err(wrong);
+            assert!(said.contains("`metrics`: expected") && said.contains(help), "{wrong}: {said}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From a file or a text to a [`Config`].
+//! The reader's entry points: a file or a text becomes a [`Config`].
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,19 +13,19 @@ use crate::read::read;
 use crate::source::Source;
 use crate::syntax::syntax;
 
-/// Longest file that is read, in bytes: some 30 times what 100,000 prefixes take. A device or a
-/// pipe without end given by mistake would otherwise fill the memory.
+/// Longest file that is read, in bytes: some 30 times the size of 100,000 prefixes. It keeps an
+/// endless device or pipe, given by mistake, from filling the memory.
 const MAX_FILE: u64 = 64 << 20;
 
-/// Why a file gave no configuration.
+/// The reason why a file gives no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file could not be read.
-    #[error("cannot read the configuration `{}`: {source}; {}", .path.display(), mend(.source))]
+    #[error("cannot read the configuration `{}`: {source}; {}", .path.display(), help(.source))]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file is longer than any configuration.
@@ -39,7 +39,7 @@ pub enum LoadError {
     Problems(#[from] Problems),
 }
 
-fn mend(error: &io::Error) -> &'static str {
+fn help(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "give the path of a site's file, such as /etc/adit/a.toml",
         io::ErrorKind::PermissionDenied => "read it as its owner, or as root",
@@ -49,13 +49,13 @@ fn mend(error: &io::Error) -> &'static str {
 }
 
 impl Config {
-    /// Reads the text of a configuration file. `file_name` is only what the mistakes are shown
-    /// with.
+    /// Reads the text of a configuration file. `file_name` is only shown with
+    /// the mistakes.
     ///
     /// Cost: linear in the text, and `n log n` in the number of prefixes.
     ///
     /// # Errors
-    /// Every mistake of the file.
+    /// Returns every mistake of the file.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Problems> {
         let mut diagnostics = Diagnostics::new(Source::new(file_name, text));
         let (tree, errors) = DeTable::parse_recoverable(text);
@@ -69,7 +69,7 @@ impl Config {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// The file cannot be read, or has mistakes.
+    /// Fails if the file cannot be read or has mistakes.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         let failed = |source| LoadError::Read { path: path.to_owned(), source };
         let mut bytes = Vec::new();
@@ -85,9 +85,9 @@ impl Config {
     }
 }
 
-/// The place of the first byte that is no text.
+/// Reports the first byte that is not UTF-8.
 fn not_utf8(name: &str, bytes: &[u8], at: usize) -> Problems {
-    // What comes before `at` stays as it is, so the place does too.
+    // The text before `at` is not replaced, so the place is right.
     let mut diagnostics = Diagnostics::new(Source::new(name, &String::from_utf8_lossy(bytes)));
     diagnostics.report(
         at..at + 1,

@@ -1,4 +1,4 @@
-//! What a valid configuration file says.
+//! The configuration: the values of a valid file.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,11 +8,11 @@ use ipnet::Ipv4Net;
 
 use crate::name::{DeviceName, NetnsName, SiteName};
 
-/// Smallest MTU of a tunnel's interface, in bytes: what every IPv4 module must forward whole
+/// Smallest MTU of a tunnel interface, in bytes: every IPv4 module must forward that much whole
 /// (RFC 791, section 3.2).
 pub const MIN_MTU: u16 = 68;
 
-/// Largest MTU of a tunnel's interface, in bytes: the longest datagram that leaves room for the
+/// Largest MTU of a tunnel interface, in bytes: the longest datagram that leaves room for the
 /// 20 bytes of the outer header (65,535 − 20).
 pub const MAX_MTU: u16 = 65_515;
 
@@ -65,17 +65,17 @@ pub struct SiteConfig {
     pub tunnel: TunnelOptions,
 }
 
-/// Where our side of the public network is.
+/// Our side of the underlay: an address, or the interface that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Underlay {
-    /// This address, on whichever interface it is. Always unicast.
+    /// This address, on any interface. Always unicast in a file.
     Address(Ipv4Addr),
-    /// Whichever address this interface has: of DHCP, for example.
+    /// The address that this interface has, for example from DHCP.
     Interface(DeviceName),
 }
 
 impl Underlay {
-    /// The address, where the file says it.
+    /// The address, if the file has one.
     #[must_use]
     pub fn address(&self) -> Option<Ipv4Addr> {
         match self {
@@ -84,7 +84,7 @@ impl Underlay {
         }
     }
 
-    /// The interface's name, where the file says that instead.
+    /// The interface's name, if the file has that instead.
     #[must_use]
     pub fn interface(&self) -> Option<&DeviceName> {
         match self {
@@ -109,24 +109,23 @@ impl fmt::Display for Underlay {
     }
 }
 
-/// How the tunnel treats what it carries.
+/// How the tunnel treats packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelOptions {
     /// TTL of the outer header (RFC 2003, section 3.1). Default: 64.
     pub ttl: Ttl,
     /// DSCP of the outer header (RFC 2983). Default: inherit.
     pub dscp: DscpChoice,
-    /// ECN mode at the tunnel's entrance (RFC 6040, section 4.1). Default: normal.
+    /// ECN mode of the encapsulator (RFC 6040, section 4.1). Default: normal.
     pub ecn: EcnChoice,
-    /// MTU of the tunnel's interface. Default: auto.
+    /// MTU of the tunnel interface. Default: auto.
     pub mtu: Mtu,
     /// Path MTU discovery inside the tunnel (RFC 2003, section 5.1). An inner DF=1 is honoured
-    /// even where this is `false`. Default: `true`.
+    /// even if this is `false`. Default: `true`.
     pub df: bool,
-    /// Whether the MSS of TCP that passes is lowered to the peer's path MTU. Default: `true`.
+    /// Whether the MSS of TCP connections is lowered to the peer's path MTU. Default: `true`.
     pub mss_clamp: bool,
-    /// Whether what the path to a peer takes is probed (RFC 8899), where it is to be discovered at all (`df`).
-    /// Default: `true`.
+    /// Whether the path MTU is probed (RFC 8899), if `df` is `true`. Default: `true`.
     pub probe: bool,
 }
 
@@ -144,24 +143,24 @@ impl Default for TunnelOptions {
     }
 }
 
-/// What carries the packets.
+/// The data plane that carries the packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DataplaneChoice {
-    /// The best one that this machine has.
+    /// eBPF if its programs load, else userspace.
     #[default]
     Auto,
     /// Programs inside the kernel, with the userspace plane behind them.
     Ebpf,
     /// A process between a TUN device and raw sockets.
     Userspace,
-    /// The kernel's own ipip driver.
+    /// Linux's ipip driver.
     Kernel,
 }
 
 /// TTL of the outer header, in hops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
-    /// Always this one: 1 to 255.
+    /// A fixed TTL: 1 to 255.
     Fixed(u8),
     /// That of the inner header.
     Inherit,
@@ -179,21 +178,21 @@ pub enum DscpChoice {
     /// That of the inner header (RFC 2983's uniform model; RFC 2003, section 3.1).
     #[default]
     Inherit,
-    /// Always this codepoint: 0 to 63.
+    /// A fixed codepoint: 0 to 63.
     Fixed(u8),
 }
 
-/// ECN mode at the tunnel's entrance (RFC 6040, section 4.1).
+/// ECN mode of the encapsulator (RFC 6040, section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EcnChoice {
     /// The inner ECN field is copied to the outer header.
     #[default]
     Normal,
-    /// The outer header is Not-ECT, for a peer that does not take ECN off properly.
+    /// The outer header is Not-ECT, for a peer that does not handle ECN.
     Compatibility,
 }
 
-/// MTU of the tunnel's interface, in bytes.
+/// MTU of the tunnel interface, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mtu {
     /// What the underlay leaves after the outer header.

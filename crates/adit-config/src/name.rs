@@ -1,4 +1,4 @@
-//! Names that other things are made of: sockets, pins, interfaces.
+//! The names in a file: of the site, interfaces and network namespaces.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ macro_rules! name {
             /// The name `text`.
             ///
             /// # Errors
-            /// Where `text` breaks the rule of the type.
+            /// Fails if `text` breaks the rule of the type.
             pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
                 let text = text.into();
                 $check(&text)?;
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_of_names() {
+    fn a_site_s_name_keeps_the_rule_of_peers_names() {
         assert!(SiteName::new("a").is_ok());
         assert!(SiteName::new("a-0".to_owned() + &"z".repeat(29)).is_ok());
         for bad in ["", "A", "a_b", "a b", "a/b", "ä", "a\n", "."] {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_of_devices() {
+    fn names_of_interfaces_and_namespaces_keep_the_kernel_s_rules() {
         for good in ["ipipA", "adit0", "x", "a.b-c_d", "123456789012345"] {
             assert!(DeviceName::new(good).is_ok(), "{good:?}");
         }

@@ -17,34 +17,34 @@ use crate::source::Source;
 pub struct Problem {
     /// What was found and what was expected, in one line.
     pub message: String,
-    /// What to write under the place.
+    /// The text under the place in a drawing.
     pub label: String,
     /// The place, in bytes from the beginning of the file.
     pub span: Range<usize>,
-    /// The mend.
+    /// What to write instead.
     pub help: String,
-    /// Other places that have to do with it.
+    /// Other places that take part in the mistake.
     pub others: Vec<Place>,
     /// Line of the place, from 1.
     pub line: usize,
     /// Column of the place, in characters, from 1.
     pub column: usize,
-    /// Whether the mistake is that something is not there: a claim that no longer holds once a
-    /// part of the file could not be read.
+    /// Whether the mistake is that something is missing, which may be wrong if a part of the file could
+    /// not be read.
     pub(crate) absence: bool,
 }
 
-/// Another place that has to do with a mistake.
+/// Another place that takes part in a mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The place, in bytes from the beginning of the file.
     pub span: Range<usize>,
-    /// What to write under it.
+    /// The text under it in a drawing.
     pub label: String,
 }
 
 impl Problem {
-    /// Names another place that has to do with the mistake.
+    /// Adds another place that takes part in the mistake.
     pub(crate) fn with_other(&mut self, span: Range<usize>, label: impl Into<String>) -> &mut Self {
         self.others.push(Place { span, label: label.into() });
         self
@@ -219,7 +219,7 @@ impl Diagnostic for Located<'_> {
     }
 }
 
-/// Where mistakes are gathered while a file is read.
+/// The mistakes found so far while a file is read.
 pub(crate) struct Diagnostics {
     pub(crate) source: Arc<Source>,
     found: Vec<Problem>,
@@ -253,7 +253,7 @@ impl Diagnostics {
         &mut self.found[last]
     }
 
-    /// Forgets what `keep` refuses.
+    /// Keeps only the mistakes that `keep` accepts.
     pub(crate) fn retain(&mut self, keep: impl FnMut(&Problem) -> bool) {
         self.found.retain(keep);
     }
@@ -263,7 +263,7 @@ impl Diagnostics {
         self.found.len()
     }
 
-    /// All that was found in the order of the file, or nothing.
+    /// Returns all mistakes in the order of the file, or `Ok` if there are none.
     pub(crate) fn finish(mut self) -> Result<(), Problems> {
         if self.found.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! From the TOML tree to values. What is wrong is reported and left out, and reading goes on.
+//! The reader: turns the TOML tree into values. A wrong value is reported and left out.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -31,17 +31,17 @@ pub(crate) const DATAPLANES: [(&str, DataplaneChoice); 4] = [
 pub(crate) const ECN_MODES: [(&str, EcnChoice); 2] =
     [("normal", EcnChoice::Normal), ("compatibility", EcnChoice::Compatibility)];
 
-/// What could be read of a file.
+/// The readable parts of a file.
 #[derive(Debug, Default)]
 pub(crate) struct FilePart {
     pub(crate) site: Option<SitePart>,
     pub(crate) tunnel: Option<TunnelOptions>,
-    /// Where `tunnel.df` is written.
+    /// The place of `tunnel.df`.
     pub(crate) df: Option<Range<usize>>,
     pub(crate) peers: Vec<PeerPart>,
 }
 
-/// What could be read of `[site]`.
+/// The readable parts of `[site]`.
 #[derive(Debug)]
 pub(crate) struct SitePart {
     name: Option<SiteName>,
@@ -51,11 +51,11 @@ pub(crate) struct SitePart {
     pub(crate) dataplane: Option<DataplaneChoice>,
     netns: Option<Option<NetnsName>>,
     vrf: Option<Option<DeviceName>>,
-    /// Where somebody listens, if anywhere.
+    /// The address of the metrics server; `Some(None)`: there is none.
     metrics: Option<Option<SocketAddr>>,
 }
 
-/// What could be read of a `[[peer]]`.
+/// The readable parts of a `[[peer]]`.
 #[derive(Debug)]
 pub(crate) struct PeerPart {
     pub(crate) name: Option<Spanned<PeerName>>,
@@ -126,8 +126,8 @@ pub(crate) fn read(tree: &toml::Spanned<DeTable<'_>>, diagnostics: &mut Diagnost
     FilePart { site, tunnel, df, peers }
 }
 
-/// A section that is there once. One written with double brackets is reported and read all the
-/// same, so that what is in it is checked too.
+/// Opens a section that may be there once. One in double brackets is reported and read nevertheless,
+/// so that its keys are checked too.
 fn single<'t, 'i>(
     value: &'t Value<'i>,
     kind: &'static TableSpec,
@@ -197,7 +197,7 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
     }
 }
 
-/// `None` where something in it was wrong.
+/// Reads `[tunnel]`; `None`: something in it is wrong.
 fn read_tunnel(
     table: &DeTable<'_>,
     header: Range<usize>,
@@ -206,7 +206,7 @@ fn read_tunnel(
     let section = Section::open(&TUNNEL, table, header, &[&SITE, &TOP], diagnostics);
     let before = diagnostics.len();
     let mut options = TunnelOptions::default();
-    // The ranges are of a byte and less where the result is taken as one.
+    // Only ranges that fit a byte are converted to one.
     let byte = |number: u16| u8::try_from(number).unwrap_or(u8::MAX);
     if let Some((key, value)) = section.optional("ttl")
         && let Some(ttl) = number_or_word(key, value, diagnostics)
@@ -300,7 +300,7 @@ fn name<T>(
     match new(text.to_owned()) {
         Ok(name) => Some(Spanned { value: name, span: value.span() }),
         Err(error) => {
-            // The name that was meant, where it is only a matter of how it is written.
+            // The name that was probably meant: lower case, with hyphens.
             let plain: String = text
                 .chars()
                 .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
@@ -334,7 +334,7 @@ fn name_of_device(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostic
     }
 }
 
-/// Prefixes that are right, in order. Empty where all are wrong.
+/// The valid prefixes, in order.
 fn networks(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Ipv4Net>> {
     let Some(array) = array(key, value, diagnostics) else { return Vec::new() };
     if array.is_empty() {
@@ -367,7 +367,7 @@ fn network(value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<Spanned<I
                 value.span(),
                 message,
                 what,
-                "remove it: nobody speaks from such an address through a tunnel",
+                "remove it: no host sends from such an address through a tunnel",
             );
             None
         }
@@ -412,7 +412,7 @@ fn prefix(text: &str) -> Result<Ipv4Net, BadPrefix> {
     let parsed =
         digits.then(|| length.parse().ok().and_then(|length| Ipv4Net::new(address, length).ok())).flatten();
     let Some(network) = parsed else {
-        // 255.255.255.0 for /24.
+        // A netmask such as 255.255.255.0 instead of /24.
         let mask = length.parse().ok().and_then(|mask| Ipv4Net::with_netmask(address, mask).ok());
         let what = format!(", whose length \"{}\" is not 0 to 32", shown(length));
         let mend = mask.and_then(|network| write(&network.trunc()));

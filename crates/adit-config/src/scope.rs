@@ -1,4 +1,4 @@
-//! Where the inside of the tunnel is: a name, or `"off"`.
+//! The decoder of a network namespace or VRF: a name, or `"off"`.
 
 use adit_peers::NameError;
 
@@ -6,7 +6,7 @@ use crate::decode::{Value, shown, string};
 use crate::problem::Diagnostics;
 use crate::schema::{KeySpec, OFF};
 
-/// The name, or `Some(None)` for [`OFF`]. `None` where it is neither.
+/// Reads the name, or `Some(None)` for [`OFF`]. `None`: it is neither, and reported.
 pub(crate) fn name_or_off<T>(
     key: &KeySpec,
     value: &Value<'_>,

@@ -6,8 +6,8 @@ use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanConten
 
 /// The text of a configuration file, with an index of its lines.
 ///
-/// The index is there so that the place of a mistake costs a binary search: a file of 100,000
-/// prefixes may have 100,000 mistakes.
+/// With the index the line of a mistake costs a binary search: a file of 100,000 prefixes may have
+/// 100,000 mistakes.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) name: String,
@@ -31,12 +31,12 @@ impl Source {
         self.lines.partition_point(|start| *start <= offset)
     }
 
-    /// Where `line` (from 1) begins.
+    /// The offset at which `line` (from 1) begins.
     pub(crate) fn line_start(&self, line: usize) -> usize {
         self.lines[line - 1]
     }
 
-    /// `span` inside the text and on its characters' bounds.
+    /// `span` clamped to the text and to bounds of characters.
     pub(crate) fn clamp(&self, span: Range<usize>) -> Range<usize> {
         let start = self.text.floor_char_boundary(span.start);
         let end = self.text.ceil_char_boundary(span.end);

@@ -1,6 +1,6 @@
-//! "Did you mean": which of the known words someone was after.
+//! The suggestion of a known word for a misspelt one.
 
-/// Longer words are not compared: nobody meant a key by them, and the cost is quadratic.
+/// Longer words are not compared: no key is that long, and the cost is quadratic.
 const MAX_WORD: usize = 40;
 
 /// The known word nearest to `word`, if it is near enough to be a slip.
@@ -17,7 +17,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
+/// The number of insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
@@ -43,7 +43,7 @@ mod tests {
     const WORDS: [&str; 6] = ["name", "underlay", "networks", "mtu", "mss-clamp", "df"];
 
     #[test]
-    fn finds_slips_and_nothing_else() {
+    fn a_misspelt_word_is_found_and_another_word_is_not() {
         for (word, meant) in [
             ("naem", Some("name")),
             ("Name", Some("name")),

@@ -1,4 +1,4 @@
-//! What is no TOML, in the words of the other messages.
+//! Reports of text that is not TOML, worded like the other reports.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -9,14 +9,14 @@ use toml::de::{DeTable, DeValue, Error};
 use crate::decode::shown;
 use crate::problem::Diagnostics;
 
-/// What the parser says where a key or a section is there again.
+/// The parser's message about a key or section that is written twice.
 const DUPLICATE: &str = "duplicate key";
 
-/// Reports the errors of the TOML parser, and takes back what was found only because of them.
+/// Reports the errors of the TOML parser, and removes the reports that only follow from them.
 ///
-/// The parser goes on after an error. Where that is inside a value, the rest of the file is as it
-/// would have been, and only what is said of that value is doubtful. Where it is anywhere
-/// else, all that follows is, and so is every claim that something is missing.
+/// The parser goes on after an error. If the error is inside a value, only reports about that value are
+/// doubtful. If it is anywhere else, all reports about what follows are doubtful, and so is every report
+/// that something is missing.
 pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, diagnostics: &mut Diagnostics) {
     if errors.is_empty() {
         return;
@@ -49,12 +49,12 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, diagnostic
     let mut values = BTreeSet::new();
     let mut known = Vec::new();
     for (span, message) in errors {
-        // What the parser found in a list that never ended is not about what is written there.
+        // Errors inside a list that is not closed do not describe what is written there.
         if never_closed.is_some_and(|start| start <= span.start) {
             break;
         }
         let duplicate = message == DUPLICATE;
-        // Peers in single brackets become one, whose keys are there again: `read` has told.
+        // Peers in single brackets become one with duplicate keys, which `read` has reported.
         if duplicate && single_peer && &diagnostics.source.text[span.clone()] == "peer" {
             merged_up_to = places.head_after(span.start);
             continue;
@@ -87,7 +87,7 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, diagnostic
     for (span, message, value) in known {
         translate(span, &message, value, &places, diagnostics);
     }
-    // A quote that was forgotten takes the bracket with it.
+    // After a missing quote the closing bracket is inside the text.
     if let Some(value) = lost_quote {
         translate(value.end..value.end, "invalid string", Some(value), &places, diagnostics);
     } else if let Some(start) = never_closed {
@@ -95,7 +95,7 @@ pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, diagnostic
     }
 }
 
-/// Says what the parser says, with the mend.
+/// Reports an error of the parser, with help.
 fn translate(
     span: Range<usize>,
     message: &str,
@@ -134,7 +134,7 @@ fn translate(
         }
         let number = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-'))
             && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '_'));
-        // An error at the very end is about what comes after the value.
+        // An error at the very end is about what follows the value.
         if !quoted && !text.is_empty() && !text.starts_with(['[', '{']) && span.start < value.end && !number {
             let lower = text.to_ascii_lowercase();
             let help = if lower == "true" || lower == "false" {
@@ -172,15 +172,15 @@ fn closed(text: &str) -> bool {
     text.len() > 1 && text.ends_with(&text[..1])
 }
 
-/// The parser's message without what would break the line.
+/// The parser's message without control characters.
 fn shown_message(message: &str) -> String {
     message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Where keys and values are, in the order of the file.
+/// The places of keys and values, in the order of the file.
 #[derive(Default)]
 struct Places {
-    /// Of each name, where it is a key or in the head of a section.
+    /// The places of each name as a key or in a header.
     keys: HashMap<String, Vec<usize>>,
     heads: Vec<usize>,
     values: Vec<Range<usize>>,
@@ -208,7 +208,7 @@ impl Places {
         }
     }
 
-    /// From the text: the tree keeps of a section that is there twice only the last head.
+    /// Adds headers from the text: of a section that is there twice, the tree has only the last.
     fn add_heads(&mut self, text: &str) {
         let mut at = 0;
         for line in text.split_inclusive('\n') {
@@ -248,7 +248,7 @@ impl Places {
         self.arrays.iter().find(|span| span.end == offset).cloned()
     }
 
-    /// The key or head `name` that is nearest before `offset`: the keys of a table are written
+    /// The key or header `name` that is nearest before `offset`: the keys of a table are written
     /// together, so it is the one of the same table.
     fn key_before(&self, name: &str, offset: usize) -> Option<Range<usize>> {
         let starts = self.keys.get(name)?;
@@ -256,7 +256,7 @@ impl Places {
         Some(*start..start + name.len())
     }
 
-    /// Where the head of the next section after `offset` is.
+    /// The place of the next header after `offset`.
     fn head_after(&self, offset: usize) -> usize {
         self.heads[self.heads.partition_point(|head| *head <= offset)..]
             .first()

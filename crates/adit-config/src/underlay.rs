@@ -1,4 +1,4 @@
-//! The underlay: an address, of ours or of a peer, or the interface that has ours.
+//! The decoders of underlay addresses, and of the interface that has ours.
 
 use std::net::Ipv4Addr;
 
@@ -10,14 +10,14 @@ use crate::name::DeviceName;
 use crate::problem::Diagnostics;
 use crate::schema::KeySpec;
 
-/// Ours: an address, or an interface.
+/// Reads our underlay: an address, or an interface.
 pub(crate) fn own_underlay(
     key: &KeySpec,
     value: &Value<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Spanned<Underlay>> {
     let text = string(key, value, diagnostics)?;
-    // What looks like an address is meant as one, though an interface could be called so.
+    // A text that looks like an address is read as one, even if an interface could have that name.
     let is_address = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '/')) || is_ipv6(text);
     if is_address {
         return underlay(key, value, diagnostics)
@@ -36,7 +36,7 @@ pub(crate) fn own_underlay(
     }
 }
 
-/// An address that one machine may have.
+/// Reads an address that one machine can have.
 pub(crate) fn underlay(
     key: &KeySpec,
     value: &Value<'_>,
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_is_what_is_no_address() {
+    fn a_text_that_is_no_address_is_an_interface() {
         assert_eq!(config("10.1.1.1").site.underlay, Underlay::Address(Ipv4Addr::new(10, 1, 1, 1)));
         for name in ["eth0", "eth0.100", "wan", "e", "enp0s31f6", "0x", "a.b.c.d"] {
             let underlay = config(name).site.underlay;

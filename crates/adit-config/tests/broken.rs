@@ -1,5 +1,5 @@
 //! Every broken configuration with its messages: the files of `tests/broken`, each with a
-//! snapshot of what a pipe gets and of what a person sees.
+//! snapshot of the plain and of the drawn output.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn every_broken_configuration_is_explained() {
     for name in names("broken", ".toml") {
         let problems = problems(&name);
         let shown = format!("{problems}\n\n{}", problems.drawn(false, 100));
-        // Ends of lines are miette's padding; editors and git would trip over them.
+        // miette pads lines with spaces, which editors and git complain about.
         let shown: Vec<&str> = shown.lines().map(str::trim_end).collect();
         insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
             insta::assert_snapshot!(name, shown.join("\n"));
@@ -41,7 +41,7 @@ fn every_broken_configuration_is_explained() {
     }
 }
 
-/// A snapshot whose case is gone, or a case that was never looked at.
+/// Finds snapshots without a case, and cases without a snapshot.
 #[test]
 fn cases_and_snapshots_belong_together() {
     let cases = names("broken", ".toml");

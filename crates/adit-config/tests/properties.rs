@@ -1,4 +1,4 @@
-//! What holds for every configuration, and for everything that is none.
+//! Properties of every configuration, and of every text that is none.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +24,7 @@ fn options() -> impl Strategy<Value = TunnelOptions> {
     })
 }
 
-/// Where the inside is.
+/// The network namespace and VRF.
 fn inside() -> impl Strategy<Value = (Option<NetnsName>, Option<DeviceName>)> {
     let name = || proptest::option::of("[a-z]{1,2}|[a-z][!#-$&-.0-9;-\\[\\]-~]{3,14}");
     (name(), name()).prop_filter_map("a word that means something", |(netns, vrf)| {
@@ -54,7 +54,7 @@ fn config() -> impl Strategy<Value = Config> {
         .prop_filter_map(
             "a name that means something to the kernel",
             |(mut tunnel, (dataplane, metrics, interface, inside), device, owners, start)| {
-                // Linux's driver cannot do the one without the other.
+                // Linux's ipip driver sets DF if the TTL is fixed.
                 if dataplane == DataplaneChoice::Kernel && tunnel.ttl != Ttl::Inherit {
                     tunnel.df = true;
                 }
@@ -78,7 +78,7 @@ fn config() -> impl Strategy<Value = Config> {
                 });
                 let (name, underlay, networks) = owners.next()?;
                 let metrics = metrics.map(|(bytes, is_v6, port)| {
-                    // Neither a group of hosts nor everybody.
+                    // Neither multicast nor broadcast.
                     let first = bytes[0] & 0x7f;
                     if is_v6 {
                         let mut address = bytes;
@@ -103,7 +103,7 @@ fn config() -> impl Strategy<Value = Config> {
         )
 }
 
-/// Shows it in every way, and checks what every report owes.
+/// Shows the problems in every way, and checks the invariants of every report.
 fn explained(text: &str, result: Result<Config, Problems>) {
     let Err(problems) = result else { return };
     assert!(problems.len() > 0);
@@ -117,7 +117,7 @@ fn explained(text: &str, result: Result<Config, Problems>) {
     assert_eq!(serde_json::to_value(&problems).unwrap().as_array().unwrap().len(), problems.len());
 }
 
-/// Pieces of which files are made, right and wrong.
+/// Valid and invalid pieces of files.
 const PIECES: [&str; 53] = [
     "[site]",
     "[[site]]",
@@ -220,7 +220,7 @@ proptest! {
         explained(&text, Config::parse("x", &text));
     }
 
-    /// The walk over ordered prefixes against holding each against each.
+    /// The reports of overlaps against a comparison of each network with each.
     #[test]
     fn overlaps_as_a_slow_model_finds_them(
         owners in vec(vec((0..64_u32, 24..=30_u8), 0..5), 1..5),
@@ -258,9 +258,8 @@ proptest! {
                 }
             }
         }
-        // The model names all that take part. The walk may leave out the larger of two that lie
-        // in each other where a nearer one was named; but none that is right is named, and
-        // nothing is accepted that is wrong.
+        // The model names all networks that take part. The reader may leave out the larger of two
+        // if a nearer one is named. It names no network without a conflict, and accepts no conflict.
         let wrong: BTreeSet<Ipv4Net> = wrong.into_iter().copied().collect();
         prop_assert!(found.is_subset(&wrong), "{:?} but not {:?}\n{}", found, wrong, text);
         prop_assert_eq!(found.is_empty(), wrong.is_empty(), "{}", text);

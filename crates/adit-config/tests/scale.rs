@@ -1,5 +1,5 @@
-//! 10,000 peers with 100,000 prefixes. Each test would take minutes if something in it were
-//! quadratic, so a limit far above what it takes tells the two apart on any machine.
+//! 10,000 peers with 100,000 prefixes. Each test would take minutes if a step of it were quadratic,
+//! so the limit is far above the time of a linear one on any machine.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The examples, and the JSON Schema that is committed.
+//! The examples, and the committed files that are generated from the table of keys.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn example(name: &str) -> (Config, Value) {
 }
 
 #[test]
-fn examples_are_the_article_s_network() {
+fn the_examples_are_the_two_site_network() {
     let (a, _) = example("a.toml");
     let (b, _) = example("b.toml");
     assert_eq!((a.site.name.as_str(), a.site.device.as_str()), ("a", "ipipA"));
@@ -56,9 +56,8 @@ fn examples_are_the_article_s_network() {
     }
 }
 
-/// What the comments of the example call the defaults are the defaults.
 #[test]
-fn commented_defaults_are_the_defaults() {
+fn the_defaults_in_the_example_s_comments_are_the_defaults() {
     let text = fs::read_to_string(root().join("examples/a.toml")).unwrap();
     let keys = ["ttl", "dscp", "ecn", "mtu", "df", "mss-clamp", "probe"];
     let mut uncommented = 0;
@@ -76,8 +75,8 @@ fn commented_defaults_are_the_defaults() {
     assert_eq!(Config::parse("a.toml", &lines.join("\n")).unwrap().site.tunnel, TunnelOptions::default());
 }
 
-/// The schema knows what the decoder knows: what is written with every key set satisfies it, and
-/// with any key more or less it does not.
+/// A file with every key satisfies the schema, and one with a key more or less does so exactly if the
+/// reader accepts it.
 #[test]
 fn schema_and_decoder_know_the_same_keys() {
     let schema = json_schema();
@@ -137,7 +136,6 @@ fn conforms(schema: &Value, part: &Value, value: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// What the schema says of an underlay is what the decoder says of it.
 #[test]
 fn schema_and_decoder_agree_on_what_an_underlay_is() {
     let validator = jsonschema::draft202012::new(&json_schema()).unwrap();

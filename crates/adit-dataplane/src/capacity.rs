@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn peers_that_come_and_go_use_the_capacity_up() {
-        let mut tunnel = Tunnel::new(Setup::default().config).expect("it is good");
+        let mut tunnel = Tunnel::new(Setup::default().config).expect("a valid configuration");
         let capacity = Capacity::with_headroom(&tunnel);
         let peer = |underlay: [u8; 4], networks: u32| Peer {
             name: "new".parse().expect("a name"),

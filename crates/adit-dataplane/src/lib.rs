@@ -14,8 +14,8 @@ mod capacity;
 pub mod clock;
 pub mod ebpf;
 pub mod kernel;
-pub mod next_hop;
-pub mod plane;
+mod next_hop;
+mod plane;
 pub mod userspace;
 
 pub use plane::{DataPlane, PlaneKind};

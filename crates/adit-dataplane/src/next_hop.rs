@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use adit_tunnel::PeerIndex;
 
 /// An Ethernet address.
-pub type Mac = [u8; 6];
+pub(crate) type Mac = [u8; 6];
 
 /// The next hops of all peers.
 #[derive(Debug)]
-pub struct NextHops {
+pub(crate) struct NextHops {
     /// Generation and interface index; index 0: none.
     device: AtomicU64,
     /// Our address on it.
@@ -30,17 +30,17 @@ const MAC_MASK: u64 = 0xffff_ffff_ffff;
 
 /// An interface that frames leave by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkDevice {
+pub(crate) struct LinkDevice {
     /// Its index.
-    pub index: u32,
+    pub(crate) index: u32,
     /// Our address on it.
-    pub mac: Mac,
+    pub(crate) mac: Mac,
 }
 
 impl NextHops {
     /// Entries for `peers` peers, all routed by the kernel.
     #[must_use]
-    pub fn new(peers: usize) -> Self {
+    pub(crate) fn new(peers: usize) -> Self {
         Self {
             device: AtomicU64::new(0),
             source: AtomicU64::new(0),
@@ -53,7 +53,7 @@ impl NextHops {
     /// them.
     #[inline]
     #[must_use]
-    pub fn get(&self, peer: PeerIndex) -> Option<(LinkDevice, Mac)> {
+    pub(crate) fn get(&self, peer: PeerIndex) -> Option<(LinkDevice, Mac)> {
         let entry = self.peers.get(peer.index())?.load(Ordering::Acquire);
         if entry & VALID == 0 {
             return None;
@@ -70,7 +70,7 @@ impl NextHops {
 
     /// Lets frames leave by another interface, or by none. The kernel routes all peers until they
     /// are set again.
-    pub fn set_device(&self, device: Option<LinkDevice>) {
+    pub(crate) fn set_device(&self, device: Option<LinkDevice>) {
         if self.device() == device {
             return;
         }
@@ -85,7 +85,7 @@ impl NextHops {
 
     /// The interface that frames leave by now.
     #[must_use]
-    pub fn device(&self) -> Option<LinkDevice> {
+    pub(crate) fn device(&self) -> Option<LinkDevice> {
         let index = self.device.load(Ordering::Relaxed) as u32;
         (index != 0).then(|| LinkDevice { index, mac: unpack(self.source.load(Ordering::Relaxed)) })
     }
@@ -93,17 +93,17 @@ impl NextHops {
     /// Whether frames must leave where a capture sees them.
     #[inline]
     #[must_use]
-    pub fn tapped(&self) -> bool {
+    pub(crate) fn tapped(&self) -> bool {
         self.tapped.load(Ordering::Relaxed)
     }
 
     /// Sets whether a capture runs on the interface.
-    pub fn set_tapped(&self, tapped: bool) {
+    pub(crate) fn set_tapped(&self, tapped: bool) {
         self.tapped.store(tapped, Ordering::Relaxed);
     }
 
     /// Sets the MAC address of frames for `peer`; `None` lets the kernel route them.
-    pub fn set(&self, peer: PeerIndex, mac: Option<Mac>) {
+    pub(crate) fn set(&self, peer: PeerIndex, mac: Option<Mac>) {
         let generation = (self.device.load(Ordering::Relaxed) >> 32) & GENERATION_MASK;
         let entry = mac.map_or(0, |mac| VALID | (generation << GENERATION_SHIFT) | pack(mac));
         if let Some(peer) = self.peers.get(peer.index()) {

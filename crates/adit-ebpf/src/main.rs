@@ -50,7 +50,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// The kernel lets only programs with a GPL-compatible licence call the helpers that change packets.
+/// The kernel lets only programs with a GPL-compatible licence call the helpers that change
+/// packets.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

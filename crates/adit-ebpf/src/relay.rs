@@ -1,6 +1,6 @@
-//! The relay of a hub: from one peer to another. It rewrites the outer header in place. Nothing moves,
-//! and a GSO packet stays marked as encapsulated, a mark that the kernel does not let a program set a
-//! second time.
+//! The relay of a hub: from one peer to another. It rewrites the outer header in place. Nothing
+//! moves, and a GSO packet stays marked as encapsulated, a mark that the kernel does not let a
+//! program set a second time.
 
 use adit_policy::{Origin, PeerIndex};
 use adit_wire::encapsulation::OVERHEAD_V4;

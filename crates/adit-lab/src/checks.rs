@@ -68,8 +68,8 @@ pub fn ping_gateways(network: &TwoSites) -> Result<Check, LabError> {
     Ok(check("ping", answer.is_reply(), format!("{INSIDE_A} to {INSIDE_B}: {}", answer_text(&answer))))
 }
 
-/// Checks that a host behind A reaches a host behind B. The two gateways count the TTL down, and the
-/// underlay's router must not.
+/// Checks that a host behind A reaches a host behind B. The two gateways count the TTL down, and
+/// the underlay's router must not.
 ///
 /// # Errors
 /// Fails if a ping cannot be sent.
@@ -102,8 +102,8 @@ pub fn http(network: &TwoSites) -> Result<Check, LabError> {
     })
 }
 
-/// Checks that a full-size datagram passes, and that a larger one with DF is refused with the MTU that
-/// fits.
+/// Checks that a full-size datagram passes, and that a larger one with DF is refused with the MTU
+/// that fits.
 ///
 /// # Errors
 /// Fails if a ping cannot be sent.

@@ -1,5 +1,6 @@
-//! Test networks: hosts, gateways and routers in network namespaces of their own. They are built over
-//! netlink, invisible to the rest of the machine, and gone when the process ends for any reason.
+//! Test networks: hosts, gateways and routers in network namespaces of their own. They are built
+//! over netlink, invisible to the rest of the machine, and gone when the process ends for any
+//! reason.
 //!
 //! `adit lab` ships with the program, so this crate holds only what it needs. [`two_sites`] is the
 //! network that it builds. Other networks consist of [`host`]s, [`cable`]s and [`router`]s too.

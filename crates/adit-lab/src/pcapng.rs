@@ -1,10 +1,10 @@
 //! Captures as pcapng files, for Wireshark, tcpdump and scapy.
 //!
-//! Only this module uses the `pcap-file` library. A release candidate of it is pinned, because it is
-//! the best writer of pcapng in Rust today. The last stable release, 2.0.0, ignores the timestamp
-//! resolution that an interface declares, always writes nanoseconds, and needs old versions of syn
-//! and thiserror. `pcapng-writer` 0.1.0 has had no release since its first. tcpdump and scapy read
-//! what this module writes in `end_to_end::interop` of adit-testbed.
+//! Only this module uses the `pcap-file` library. A release candidate of it is pinned, because it
+//! is the best writer of pcapng in Rust today. The last stable release, 2.0.0, ignores the
+//! timestamp resolution that an interface declares, always writes nanoseconds, and needs old
+//! versions of syn and thiserror. `pcapng-writer` 0.1.0 has had no release since its first. tcpdump
+//! and scapy read what this module writes in `end_to_end::interop` of adit-testbed.
 
 use std::path::Path;
 use std::time::SystemTime;

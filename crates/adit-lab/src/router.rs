@@ -1,8 +1,8 @@
 //! Routers: hosts that forward, with NAT, filters, limits and the faults of real routers.
 //!
 //! Every change is a [`Rule`] that can be taken back, so that a test can break a path and mend it.
-//! Filters and NAT run `nft` (nftables), limits run `tc`, and rules for the router's own packets run
-//! `ip` (both iproute2).
+//! Filters and NAT run `nft` (nftables), limits run `tc`, and rules for the router's own packets
+//! run `ip` (both iproute2).
 
 use std::net::Ipv4Addr;
 use std::ops::Deref;
@@ -82,7 +82,8 @@ impl Router {
     pub fn drop_own_packets_to(&self, addresses: &[Ipv4Addr]) -> Result<Rule, LabError> {
         let mut rule = self.rule(Vec::new());
         for address in addresses {
-            // The kernel looks up a host's own packets as if they came in by the loopback interface.
+            // The kernel looks up a host's own packets as if they came in by the loopback
+            // interface.
             let words = |verb: &str| format!("rule {verb} iif lo to {address} blackhole");
             self.run_program("ip", &words("add"))?;
             rule.undo.push(Undo::Program("ip", words("del")));

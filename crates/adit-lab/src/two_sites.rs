@@ -5,8 +5,8 @@
 //! ```
 //!
 //! It is the network of `examples/a.toml` and `examples/b.toml`. The underlay is one subnet. The
-//! router in the middle answers ARP for the far side, so the gateways do not know it. Still it counts
-//! a TTL down, and its MTU can shrink.
+//! router in the middle answers ARP for the far side, so the gateways do not know it. Still it
+//! counts a TTL down, and its MTU can shrink.
 
 use std::net::Ipv4Addr;
 

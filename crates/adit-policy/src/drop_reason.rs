@@ -12,7 +12,8 @@ pub enum Stage {
     Decapsulation,
     /// An ICMP error from a router on the underlay.
     UnderlayIcmp,
-    /// In the data plane: the tunnel admitted it, but the operating system or a queue did not take it.
+    /// In the data plane: the tunnel admitted it, but the operating system or a queue did not take
+    /// it.
     DataPlane,
 }
 
@@ -32,8 +33,8 @@ macro_rules! drop_reasons {
     ($($stage:ident {
         $($variant:ident, $name:literal, $section:literal, $explanation:literal, $remedy:literal;)+
     })+) => {
-        /// Why something was dropped. The names ([`as_str`](DropReason::as_str)) are stable: they are
-        /// the keys of `drops` in the status and the labels of the metrics.
+        /// Why something was dropped. The names ([`as_str`](DropReason::as_str)) are stable: they
+        /// are the keys of `drops` in the status and the labels of the metrics.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum DropReason {

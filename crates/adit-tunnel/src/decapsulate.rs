@@ -1,4 +1,5 @@
-//! The way out of the tunnel, RFC 2003 sections 3.1 and 6, RFC 6040, RFC 6169, RFC 2827.
+//! The decapsulator: decides about datagrams that leave the tunnel (RFC 2003 sections 3.1 and 6,
+//! RFC 6040, RFC 6169, RFC 2827).
 
 use std::ops::Range;
 
@@ -12,12 +13,12 @@ use crate::counters::Counters;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
 
-/// What came from the underlay.
+/// A datagram from the underlay.
 #[derive(Debug, Clone, Copy)]
 pub struct Outer<'a> {
     /// From the outer IPv4 header on. What follows the datagram (Ethernet pads) is ignored.
     pub bytes: &'a [u8],
-    /// How many datagrams it stands for, where the host has merged several (GRO); else 1.
+    /// Number of datagrams that the host has merged into it (GRO); 1 if none.
     pub segments: u16,
 }
 
@@ -33,25 +34,25 @@ impl<'a> Outer<'a> {
 pub enum Decapsulated {
     /// Give the inner datagram to the host.
     Deliver {
-        /// From whom.
+        /// The peer that sent it.
         peer: PeerIndex,
-        /// Where in the outer bytes the inner datagram lies.
+        /// The range of the inner datagram in the outer bytes.
         inner: Range<usize>,
-        /// The ECN field to write into it first (`ipv4::set_ecn`), where it has to change (RFC 6040).
+        /// The ECN field to write into it first (`ipv4::set_ecn`), if it has to change (RFC 6040).
         set_ecn: Option<Ecn>,
         /// For a TCP SYN, the MSS to lower it to: call `tcp::clamp_mss`.
         max_mss: Option<u16>,
     },
-    /// The answer to a probe: the tunnel has taken note of it, and nothing is to be done.
+    /// The answer to a probe. The tunnel has recorded it; there is nothing to do.
     Answer {
-        /// From whom.
+        /// The peer that sent it.
         peer: PeerIndex,
     },
     /// Dropped; counted already.
     Drop(DropReason),
 }
 
-/// From the outer header: whose datagram it is.
+/// The peer that sent a datagram, by its outer header.
 struct Admitted<'t, 'a> {
     peer: PeerIndex,
     state: &'t PeerState,
@@ -94,7 +95,7 @@ impl Tunnel {
         }
     }
 
-    /// Whether the outer header comes from a peer to us.
+    /// Checks that the outer header is from a peer to us.
     #[inline]
     fn admit_outer<'a>(&self, outer: &Outer<'a>) -> Result<Admitted<'_, 'a>, Refusal> {
         let outer = Ipv4Packet::parse(outer.bytes, Validation::Datapath)
@@ -104,7 +105,7 @@ impl Tunnel {
         Ok(Admitted { peer, state, outer })
     }
 
-    /// Whether the inner datagram may come from that peer.
+    /// Checks that the inner datagram may come from that peer.
     #[inline]
     fn admit_inner<'a>(&self, admitted: &Admitted<'_, 'a>) -> Result<(Ipv4Packet<'a>, Delivery), Refusal> {
         let peer = admitted.peer;
@@ -118,8 +119,8 @@ impl Tunnel {
         Ok((inner, delivery))
     }
 
-    /// Whether it is the answer to a probe. Of what else the peer's gateway says by ICMP from its underlay address,
-    /// errors are for whoever is behind us; it has no business to say anything more.
+    /// Handles ICMP that the peer's gateway sends from its underlay address: answers to probes end here,
+    /// errors go to hosts behind us, everything else is refused.
     #[cold]
     fn takes_answer(
         &self,
@@ -134,7 +135,7 @@ impl Tunnel {
                 counters.count_probe_answered();
                 return Ok(true);
             }
-            // The rest of an answer that came in fragments, the first of which has told all.
+            // A later fragment of an answer: the first has said everything.
             if packet.fragment_offset() != 0 && packet.destination() == options.source {
                 return Ok(true);
             }
@@ -147,7 +148,7 @@ impl Tunnel {
     }
 }
 
-/// The ECN field that the inner datagram leaves with, if another than it has.
+/// The new ECN field of the inner datagram, if it changes.
 #[inline]
 fn exit_ecn(
     admitted: &Admitted<'_, '_>,

@@ -1,4 +1,4 @@
-//! The way into the tunnel, RFC 2003 sections 3.1, 3.2 and 5.1.
+//! The encapsulator: decides about datagrams that enter the tunnel (RFC 2003 sections 3.1, 3.2, 5.1).
 
 use adit_policy::{DropReason, Origin, PeerIndex, Refusal};
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
@@ -11,15 +11,15 @@ use crate::icmp_reply::Reply;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
 
-/// What is to go into the tunnel.
+/// A datagram that enters the tunnel.
 #[derive(Debug, Clone, Copy)]
 pub struct Inner<'a> {
-    /// A datagram, or a superpacket whose total length covers all of it. Nothing may follow it.
+    /// A datagram, or a GSO packet whose total length covers all of it. Nothing may follow it.
     pub bytes: &'a [u8],
-    /// Bytes of the largest datagram that it becomes on the wire, headers included: `bytes.len()` where
-    /// it is not a superpacket.
+    /// Size in bytes of the largest datagram that it becomes on the wire, headers included:
+    /// `bytes.len()` if it is not a GSO packet.
     pub largest_datagram: usize,
-    /// How many datagrams it becomes: 1 where it is not a superpacket.
+    /// Number of datagrams that it becomes: 1 if it is not a GSO packet.
     pub segments: u16,
     /// Where it comes from.
     pub origin: Origin,
@@ -35,13 +35,13 @@ impl<'a> Inner<'a> {
 /// What to do with an inner datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encapsulated {
-    /// Send it to the peer behind this header.
+    /// Send it to the peer with this outer header.
     Forward {
-        /// To whom.
+        /// The peer to send it to.
         peer: PeerIndex,
         /// The outer header for a datagram of `largest_datagram` bytes; for the other segments of a
-        /// superpacket see [`OuterHeader::for_segment`], with identifications that count up from this
-        /// one's (which is 0, and may stay 0, where DF is set: RFC 6864 section 4.1).
+        /// GSO packet see [`OuterHeader::for_segment`], with identifications that count up from this
+        /// one's (which is 0, and may stay 0, if DF is set: RFC 6864 section 4.1).
         outer: OuterHeader,
         /// For a TCP SYN, the MSS to lower it to: call `tcp::clamp_mss` on the inner datagram.
         max_mss: Option<u16>,
@@ -49,21 +49,21 @@ pub enum Encapsulated {
     /// It may be fragmented and must be: split the *inner* datagram, then encapsulate each fragment
     /// (RFC 4459 section 3.4), so that the peer has nothing to reassemble.
     Fragment {
-        /// To whom.
+        /// The peer to send it to.
         peer: PeerIndex,
-        /// Bytes of the longest inner fragment, header included.
+        /// Size in bytes of the longest inner fragment, header included.
         max_datagram: usize,
-        /// The outer header for a fragment of `max_datagram` bytes: a template for the others. Where its
+        /// The outer header for a fragment of `max_datagram` bytes: a template for the others. If its
         /// DF is clear, each fragment needs an identification: [`Tunnel::identifications`].
         outer: OuterHeader,
         /// As in `Forward`.
         max_mss: Option<u16>,
     },
-    /// Dropped, and its sender is owed this ICMP error: [`Reply::write`] with the inner datagram.
+    /// Dropped. Answer its sender with this ICMP error: [`Reply::write`] with the inner datagram.
     Reply {
         /// The error.
         reply: Reply,
-        /// Why it was dropped; counted already.
+        /// The reason of the drop; counted already.
         reason: DropReason,
     },
     /// Dropped; counted already.
@@ -104,7 +104,7 @@ impl Tunnel {
         self.peer_state(peer).map_or(0, |peer| peer.soft.identifications(count, self.half()))
     }
 
-    /// Who may send what to whom.
+    /// Checks who sends what to whom.
     #[inline]
     fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &PeerState), Refusal> {
         let peer = match adit_policy::check_encap(self, packet.fixed_header(), inner.origin) {
@@ -120,8 +120,8 @@ impl Tunnel {
         Ok((peer, state))
     }
 
-    /// Whether it is what the stack of this gateway answers from its underlay address: a peer's probe, or an error
-    /// about what came out of the tunnel.
+    /// Returns true if the stack of this gateway sends the packet from its underlay address: the answer
+    /// to a peer's probe, or an error about a packet that left the tunnel.
     #[cold]
     fn speaks_of_itself(&self, packet: &Ipv4Packet<'_>) -> bool {
         if packet.source() != self.config.underlay || packet.protocol() != Protocol::ICMP {
@@ -165,7 +165,7 @@ impl Tunnel {
             length,
             identification,
         );
-        // `length` is below an MTU of 16 bits, so that there always is a header.
+        // `length` is below a 16-bit MTU, so there is always a header.
         let Some(outer) = outer else {
             return Err(Refusal::with_icmp(error, DropReason::InnerTooBig, Some(peer)));
         };
@@ -178,9 +178,9 @@ impl Tunnel {
         Ok((peer, verdict))
     }
 
-    /// RFC 2003 sections 4 and 5: a router inside the tunnel has just said that the exit is unreachable, or has said it
-    /// without quoting enough to tell whom it is about; the sender of this datagram hears of it. A datagram that
-    /// may not be answered passes.
+    /// Reports a pending error to the sender of this datagram (RFC 2003 sections 4 and 5): a router inside
+    /// the tunnel has just reported that the decapsulator is unreachable, or has reported it with too short
+    /// a quote to tell the original sender. A datagram that may not be answered passes.
     #[cold]
     fn report_pending(
         &self,
@@ -199,7 +199,7 @@ impl Tunnel {
         Err(Refusal::with_icmp(error, DropReason::PeerUnreachable, Some(peer)))
     }
 
-    /// Counts a drop and, where its sender may be told, makes the answer.
+    /// Counts a drop and makes the answer if its sender may get one.
     #[cold]
     fn refuse(
         &self,

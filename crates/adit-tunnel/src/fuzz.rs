@@ -23,7 +23,7 @@ const NO_DF: u8 = 2;
 const SUPERPACKET: u8 = 4;
 const FORWARDED: u8 = 8;
 
-/// The article's network seen from A, with a third site.
+/// The two-site network seen from A, with a third site.
 fn tunnel(how: u8) -> Option<Tunnel> {
     let peer = |name: &str, last: u8, network: &str| {
         let (name, network) = (name.parse().ok()?, network.parse().ok()?);

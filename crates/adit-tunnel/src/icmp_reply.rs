@@ -1,4 +1,4 @@
-//! An ICMP error owed to the sender of an inner datagram.
+//! An ICMP error for the sender of an inner datagram.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ use adit_wire::icmpv4::{self, Icmpv4Error, MAX_ERROR_LEN};
 pub struct Reply {
     /// The sender of the offending inner datagram.
     pub destination: Ipv4Addr,
-    /// What to tell it.
+    /// The error.
     pub error: Icmpv4Error,
 }
 

@@ -1,4 +1,4 @@
-//! Who is behind which address: peers by inner prefix (longest match) and by outer address.
+//! The look-up tables of a tunnel: owners by inner prefix (longest match), peers by outer address.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -16,39 +16,39 @@ pub struct PeerTable {
 }
 
 impl PeerTable {
-    /// A table that knows nobody.
+    /// An empty table.
     pub fn new() -> PeerTable {
         PeerTable::default()
     }
 
-    /// Gives a network (its host bits are ignored) to an owner; returns whose exactly this network was
-    /// before.
+    /// Assigns a network, whose host bits are ignored, to an owner. Returns the owner that had exactly
+    /// this network.
     pub fn insert_network(&mut self, network: Ipv4Net, owner: Owner) -> Option<Owner> {
         self.inner.insert(network.trunc(), owner)
     }
 
-    /// Gives an outer address to a peer; returns whose it was before.
+    /// Assigns an outer address to a peer. Returns the peer that had it.
     pub fn insert_underlay(&mut self, underlay: Ipv4Addr, peer: PeerIndex) -> Option<PeerIndex> {
         self.outer.insert(underlay.to_bits(), peer)
     }
 
-    /// Takes a network from whoever has exactly this one; returns whose it was.
+    /// Removes exactly this network. Returns its owner.
     pub fn remove_network(&mut self, network: Ipv4Net) -> Option<Owner> {
         self.inner.remove(&network.trunc())
     }
 
-    /// Whose exactly this network is.
+    /// The owner of exactly this network.
     pub fn owner_of(&self, network: Ipv4Net) -> Option<Owner> {
         self.inner.get(&network.trunc()).copied()
     }
 
-    /// Takes an outer address from its peer; returns which that was.
+    /// Removes an outer address. Returns its peer.
     pub fn remove_underlay(&mut self, underlay: Ipv4Addr) -> Option<PeerIndex> {
         self.outer.remove(&underlay.to_bits())
     }
 
-    /// Whose the longest prefix around an inner address is. A few dependent memory reads, whatever the
-    /// number of prefixes.
+    /// The owner of the longest prefix around an inner address. Costs a few dependent memory reads,
+    /// whatever the number of prefixes.
     #[inline]
     pub fn owner(&self, address: Ipv4Addr) -> Option<Owner> {
         self.inner.get_lpm(&Ipv4Net::from(address)).map(|(_, owner)| *owner)
@@ -71,7 +71,7 @@ impl PeerTable {
 }
 
 /// One multiplication in place of SipHash. The keys in the table come from the configuration alone, so
-/// a stranger who picks addresses can look up at worst the longest chain that the configuration made.
+/// an attacker who picks addresses reaches at worst the longest chain that the configuration made.
 #[derive(Debug, Default)]
 struct AddressHasher(u64);
 
@@ -148,13 +148,13 @@ mod tests {
         #[test]
         fn outer_addresses_are_found_as_in_a_list(
             known in proptest::collection::btree_set(any::<u32>(), 0..200),
-            strangers in proptest::collection::vec(any::<u32>(), 1..50),
+            unknown in proptest::collection::vec(any::<u32>(), 1..50),
         ) {
             let mut table = PeerTable::new();
             for (index, bits) in known.iter().enumerate() {
                 prop_assert_eq!(table.insert_underlay(Ipv4Addr::from_bits(*bits), PeerIndex::new(index as u32)), None);
             }
-            for bits in known.iter().chain(&strangers) {
+            for bits in known.iter().chain(&unknown) {
                 let expected = known.iter().position(|k| k == bits).map(|index| PeerIndex::new(index as u32));
                 prop_assert_eq!(table.lookup_outer(Ipv4Addr::from_bits(*bits)), expected);
             }

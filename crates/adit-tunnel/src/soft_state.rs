@@ -1,5 +1,5 @@
-//! What the tunnel knows of the way to a peer until it learns better (RFC 2003 section 5): path MTU,
-//! reachability, and how much ICMP it may still send. All of it in atomics, read by every thread.
+//! The soft state of a peer (RFC 2003 section 5): path MTU, reachability and the rate limit of ICMP.
+//! It is in atomics, which every thread reads.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,45 +12,45 @@ use crate::tagged_time::TaggedTime;
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 
-/// ICMP errors for each second and peer, once the burst is used up (RFC 1812 section 4.3.2.8).
+/// ICMP errors per second and peer after the burst is used up (RFC 1812 section 4.3.2.8).
 pub const ICMP_PER_SECOND: u32 = 100;
 
 /// ICMP errors that may be sent at once to the senders of one peer.
 pub const ICMP_BURST: u32 = 50;
 
-/// How much ICMP may be sent on behalf of one peer.
+/// The rate limit of ICMP errors on behalf of one peer.
 pub(crate) type IcmpLimit = TokenBucket<ICMP_PER_SECOND, ICMP_BURST>;
 
-/// How long after a report that the exit is unreachable every sender is told so at the entrance, unless the peer is
-/// heard: routers limit how often they say it, to once a second as a rule.
+/// Time after a report that the decapsulator is unreachable in which every sender gets an error, unless
+/// a datagram comes from the peer. Routers limit their reports, usually to one per second.
 pub const UNREACHABLE_WINDOW: Duration = Duration::from_secs(1);
 
-/// How long an error that could not be answered waits for the next datagram of its peer.
+/// Time for which an error that could not be relayed waits for the next datagram to its peer.
 pub const PENDING_LIFETIME: Duration = Duration::from_secs(10);
 
-/// Why the exit of a tunnel is held to be out of reach (RFC 2003 sections 4.1 and 4.4).
+/// The reason why a peer is taken as unreachable (RFC 2003 sections 4.1 and 4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UnreachableCause {
     /// Network Unreachable came back.
     Network,
     /// Host Unreachable came back.
     Host,
-    /// Protocol Unreachable came back: the peer is there, but does not speak IP in IP.
+    /// Protocol Unreachable came back: the peer exists, but does not accept IP in IP.
     Protocol,
     /// Time Exceeded came back: the outer TTL is too small for the path, or it has a loop.
     TimeExceeded,
 }
 
-/// Whether the exit of a tunnel is thought to be in reach.
+/// Whether a peer is reachable, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reachability {
-    /// Nothing says otherwise, or a datagram has come from there since.
+    /// There is no report to the contrary, or a datagram has come from the peer since.
     Assumed,
-    /// A router inside the tunnel, or the peer, said so.
+    /// A router inside the tunnel, or the peer, reported it.
     Unreachable {
-        /// What it said.
+        /// The kind of the report.
         cause: UnreachableCause,
-        /// When it said so last.
+        /// The time of the last report.
         since: Instant,
     },
 }
@@ -76,16 +76,16 @@ impl UnreachableCause {
     }
 }
 
-/// The soft state of one peer. One cache line, and only read on the usual way of a datagram.
+/// The soft state of one peer. It is one cache line, and the common path of a datagram only reads it.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct SoftState {
     pub(crate) path_mtu: PathMtuState,
-    /// What probes have found out.
+    /// The answers to probes.
     pub(crate) answers: Answers,
-    /// The cause and the time of a report of which senders are told at the entrance; marked if none has been told yet.
+    /// The cause and the time of a report about which senders get errors; marked until the first has one.
     pending: AtomicU64,
-    /// The cause and the time of the last report that the exit is unreachable.
+    /// The cause and the time of the last report that the peer is unreachable.
     unreachable: AtomicU64,
     icmp: IcmpLimit,
     /// The next identification for outer datagrams that may be fragmented.
@@ -104,7 +104,7 @@ impl SoftState {
         }
     }
 
-    /// Takes over what `previous` knew.
+    /// Takes over the state of `previous`.
     pub(crate) fn inherit(&self, previous: &SoftState) {
         self.path_mtu.inherit(&previous.path_mtu);
         self.pending.store(previous.pending.load(Relaxed), Relaxed);
@@ -113,19 +113,19 @@ impl SoftState {
         self.identification.store(previous.identification.load(Relaxed), Relaxed);
     }
 
-    /// A router said that the exit is unreachable; whether the sender that it is about has been told.
+    /// Records a report that the peer is unreachable. `is_told`: the sender that it is about has its error.
     pub(crate) fn report_unreachable(&self, cause: UnreachableCause, is_told: bool, now: Instant) {
         let report = TaggedTime::new(cause.number() as u16, now);
         self.unreachable.store(report.0, Relaxed);
         self.pending.store(report.marked(!is_told).0, Relaxed);
     }
 
-    /// The same before a restart; nobody is owed an answer any more.
+    /// Restores a report from before a restart; no error is pending for it.
     pub(crate) fn recall_unreachable(&self, cause: UnreachableCause, since: Instant) {
         self.unreachable.store(TaggedTime::new(cause.number() as u16, since).0, Relaxed);
     }
 
-    /// A datagram came from the peer. Only a read, but for the first one after a report.
+    /// Marks the peer as reachable: a datagram came from it. Writes only after a report.
     #[inline]
     pub(crate) fn mark_reachable(&self) {
         if self.unreachable.load(Relaxed) != TaggedTime::NONE.0 {
@@ -142,39 +142,38 @@ impl SoftState {
         }
     }
 
-    /// Whether senders are told that the exit is unreachable; one read.
+    /// Returns true while senders get errors about the peer. Costs one read.
     #[inline]
     pub(crate) fn has_pending(&self) -> bool {
         self.pending.load(Relaxed) != TaggedTime::NONE.0
     }
 
-    /// What the sender of a datagram is told now, in place of its being sent. `None`: nothing, and neither are later
-    /// ones.
+    /// The cause to report to the sender of a datagram instead of sending it; `None`: there is none.
     pub(crate) fn pending(&self, now: Instant) -> Option<UnreachableCause> {
         let word = TaggedTime(self.pending.load(Relaxed));
         let age = now.since(word.at());
         let is_due = age < UNREACHABLE_WINDOW || word.is_marked() && age < PENDING_LIFETIME;
         let cause = UnreachableCause::from_number(u64::from(word.value())).filter(|_| is_due);
         if cause.is_none() {
-            // Losing the race means that a router has just said it again.
+            // If the exchange fails, a router has just reported it again.
             let _ = self.pending.compare_exchange(word.0, TaggedTime::NONE.0, Relaxed, Relaxed);
         }
         cause
     }
 
-    /// A sender has been told; the window goes on for others.
+    /// Records that a sender has its error; the window goes on for others.
     pub(crate) fn clear_pending(&self) {
         let word = self.pending.load(Relaxed);
         let _ = self.pending.compare_exchange(word, TaggedTime(word).marked(false).0, Relaxed, Relaxed);
     }
 
-    /// Whether one more ICMP error may be sent on behalf of this peer; if so, it counts as sent.
+    /// Returns true if one more ICMP error may be sent on behalf of this peer, and counts it as sent.
     pub(crate) fn may_send_icmp(&self, now: Instant) -> bool {
         self.icmp.take(now)
     }
 
     /// Reserves `segments` consecutive identifications and returns the first (RFC 6864 section 4: they
-    /// repeat only after all 65,536 have been used, or all of a half where the other is another's).
+    /// repeat only after all 65,536 have been used, or all of our half).
     pub(crate) fn identifications(&self, segments: u16, half: Option<IdRange>) -> u16 {
         let segments = u32::from(segments.max(1));
         let count = || self.identification.fetch_add(segments, Relaxed);
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc2003_s5_reachability_lasts_until_the_peer_is_heard() {
+    fn rfc2003_s5_unreachability_lasts_until_a_datagram_comes_from_the_peer() {
         let state = SoftState::new(1500);
         assert_eq!(state.reachability(), Reachability::Assumed);
         state.report_unreachable(UnreachableCause::TimeExceeded, false, at(3));

@@ -1,4 +1,4 @@
-//! A small value and a time in one word, so that no thread ever sees one without the other.
+//! A small value and a time in one word, so that every thread reads both or neither.
 
 use crate::time::Instant;
 

@@ -1,4 +1,4 @@
-//! How much may still be sent: a rate, and a burst before it (RFC 1812 section 4.3.2.8).
+//! A rate limit with a burst (RFC 1812 section 4.3.2.8).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -17,7 +17,7 @@ impl<const PER_SECOND: u32, const BURST: u32> TokenBucket<PER_SECOND, BURST> {
         Self(AtomicU64::new(0))
     }
 
-    /// Takes over how much was left.
+    /// Takes over the tokens of another bucket.
     pub(crate) fn inherit(&self, previous: &Self) {
         self.0.store(previous.0.load(Relaxed), Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The tunnel itself: configuration, peers and their soft state.
+//! The tunnel: configuration, peers and their soft state.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use crate::time::Instant;
 
 /// A tunnel with any number of peers.
 ///
-/// It stands behind the host's own forwarding, which has decremented the inner TTL already where the
-/// datagram was forwarded and not where it was sent from here: just what RFC 2003 section 3.1 wants. So
-/// the tunnel never changes the inner TTL, and neither does it at the exit, where the host forwards again.
+/// The host's own forwarding comes before the tunnel. It has decremented the inner TTL if the datagram
+/// was forwarded, and not if it was sent from here, as RFC 2003 section 3.1 requires. So the tunnel never
+/// changes the inner TTL. The decapsulator does not either, because the host forwards again there.
 ///
-/// Shared by all threads: nothing here is locked, and nothing is written on the usual way of a datagram
-/// but the caller's own [`Counters`].
+/// All threads share it. Nothing here is locked, and the common path of a datagram writes only to the
+/// caller's own [`Counters`].
 #[derive(Debug)]
 pub struct Tunnel {
     pub(crate) config: TunnelConfig,
@@ -43,9 +43,9 @@ pub struct Tunnel {
 /// Soft state that outlives a restart (RFC 2003 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {
-    /// What the path takes.
+    /// The path MTU.
     pub path_mtu: PathMtu,
-    /// Whether the peer is in reach.
+    /// Whether the peer is reachable.
     pub reachability: Reachability,
 }
 
@@ -168,29 +168,29 @@ impl Tunnel {
         self.table.lookup_outer(address)
     }
 
-    /// What is known of the path to a peer, as of the last [`Tunnel::on_deadline`]. A peer that is not
-    /// of this tunnel has the underlay's MTU.
+    /// The path MTU to a peer, as of the last [`Tunnel::on_deadline`]. The underlay's MTU if the peer is
+    /// not of this tunnel.
     pub fn path_mtu(&self, peer: PeerIndex) -> PathMtu {
         let unknown = PathMtu { mtu: self.config.underlay_mtu, learned: None, expires: None };
         self.peer_state(peer).map_or(unknown, |peer| peer.soft.path_mtu.get())
     }
 
-    /// What the underlay's interface towards a peer takes, as it was set last.
+    /// The MTU of the underlay's interface towards a peer, in bytes, as it was set last.
     pub fn underlay_mtu(&self, peer: PeerIndex) -> u16 {
         self.peer_state(peer).map_or(self.config.underlay_mtu, |peer| peer.soft.path_mtu.underlay())
     }
 
-    /// Whether the peer is thought to be in reach.
+    /// Whether the peer is reachable, as far as is known.
     pub fn reachability(&self, peer: PeerIndex) -> Reachability {
         self.peer_state(peer).map_or(Reachability::Assumed, |peer| peer.soft.reachability())
     }
 
-    /// When a probe to the peer was answered last; `None`: never.
+    /// The time of the peer's last answer to a probe; `None`: never.
     pub fn probe_answered(&self, peer: PeerIndex) -> Option<Instant> {
         self.peer_state(peer)?.soft.answers.last().map(|(_, at)| at)
     }
 
-    /// What is worth to be known after a restart of the path to a peer; `None`: nothing.
+    /// The soft state of a peer that a restart should keep; `None`: nothing was learned.
     pub fn remember(&self, peer: PeerIndex) -> Option<Remembered> {
         let remembered = Remembered { path_mtu: self.path_mtu(peer), reachability: self.reachability(peer) };
         let is_news =
@@ -198,7 +198,7 @@ impl Tunnel {
         is_news.then_some(remembered)
     }
 
-    /// Takes over what was known before a restart. Times are of the same clock.
+    /// Restores what [`Tunnel::remember`] returned before a restart. Times are of the same clock.
     pub fn recall(&self, peer: PeerIndex, remembered: Remembered, now: Instant) {
         let Some(peer) = self.peer_state(peer) else { return };
         peer.soft.path_mtu.recall(remembered.path_mtu, now);
@@ -207,20 +207,20 @@ impl Tunnel {
         }
     }
 
-    /// The underlay's interface towards a peer takes `mtu` bytes from now on (less than 88 is taken as 88).
+    /// Sets the MTU of the underlay's interface towards a peer, in bytes. Less than 88 is taken as 88.
     pub fn set_underlay_mtu(&self, peer: PeerIndex, mtu: u16) {
         if let Some(peer) = self.peer_state(peer) {
             peer.soft.path_mtu.set_underlay(mtu);
         }
     }
 
-    /// When [`Tunnel::on_deadline`] has something to do next. Linear in the number of peers: for the
+    /// The time of the next [`Tunnel::on_deadline`]. Cost: linear in the number of peers. It is for the
     /// loop that waits, not for every packet.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.states().filter_map(|peer| peer.soft.path_mtu.deadline()).min()
     }
 
-    /// Forgets soft state that has expired. Being late is harmless: what has expired is not used anyway.
+    /// Forgets expired soft state. A late call is harmless: expired state is not used.
     pub fn on_deadline(&self, now: Instant) {
         self.states().for_each(|peer| peer.soft.path_mtu.expire(now));
     }
@@ -239,37 +239,37 @@ impl Tunnel {
         self.slots.get(peer.index())?.state.as_deref()
     }
 
-    /// Whether the sender of the next datagram to a peer is owed an answer about an earlier one (RFC 2003
-    /// section 4). A fast path has to leave that datagram to [`Tunnel::encapsulate`].
+    /// Returns true if an error waits for the sender of the next datagram to a peer (RFC 2003 section 4).
+    /// A fast path has to leave that datagram to [`Tunnel::encapsulate`].
     pub fn has_pending_error(&self, peer: PeerIndex) -> bool {
         self.peer_state(peer).is_some_and(|peer| peer.soft.has_pending())
     }
 
-    /// Something came from a peer on a fast path: it is in reach.
+    /// Marks a peer as reachable: a datagram came from it on a fast path.
     pub fn mark_reachable(&self, peer: PeerIndex) {
         if let Some(peer) = self.peer_state(peer) {
             peer.soft.mark_reachable();
         }
     }
 
-    /// From now on programs in the kernel send datagrams of their own to the same peers: the lower half of the
-    /// identifications is theirs (RFC 6864 section 4).
+    /// Leaves the lower half of the identifications to programs in the kernel, which send to the same
+    /// peers from now on (RFC 6864 section 4).
     pub fn share_identifications(&self) {
         self.shares_identifications.store(true, Relaxed);
     }
 
-    /// Whose identifications we write; `None`: all are ours.
+    /// The identifications that this tunnel writes; `None`: all.
     pub(crate) fn half(&self) -> Option<IdRange> {
         self.shares_identifications.load(Relaxed).then_some(IdRange::Upper)
     }
 
-    /// The gateway's own addresses, but for the one on the underlay.
+    /// The gateway's own addresses without the underlay address.
     pub fn local_addresses(&self) -> &[Ipv4Addr] {
         &self.config.local_addresses
     }
 
-    /// The error to send about an inner datagram, if one may be sent: `Err` says why not. A token of the
-    /// peer (or of the tunnel) is taken.
+    /// The error to send about an inner datagram; `Err`: none may be sent, and why. Takes a token of the
+    /// peer, or of the tunnel.
     pub(crate) fn answer(
         &self,
         peer: Option<PeerIndex>,

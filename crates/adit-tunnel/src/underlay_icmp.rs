@@ -1,6 +1,6 @@
-//! ICMP that comes back from inside the tunnel, RFC 2003 section 4.
+//! ICMP errors from routers inside the tunnel (RFC 2003 section 4).
 //!
-//! | from inside the tunnel | what becomes of it | section |
+//! | error from inside the tunnel | effect | section |
 //! |---|---|---|
 //! | Network Unreachable and its kin (3/0, 6, 9, 11) | Unreachable, code 1 to our own networks, else 0 | 4.1 |
 //! | Host Unreachable and its kin (3/1, 7, 8, 10, 12 to 15) | Host Unreachable | 4.1 |
@@ -11,9 +11,9 @@
 //! | Time Exceeded (11) | Host Unreachable | 4.4 |
 //! | Parameter Problem (12) | relayed if about a field copied from the inner header, else not | 4.5 |
 //!
-//! What is relayed is relayed at once where the quote holds the inner header and 8 bytes more. Where it
-//! holds less, Too Big works by the path MTU, and an unreachable exit is told to the sender of the peer's
-//! next datagram.
+//! An error is relayed at once if the quote holds the inner header and 8 bytes more. If it holds less,
+//! Too Big takes effect by the path MTU, and an unreachable decapsulator is reported to the sender of
+//! the peer's next datagram.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -33,45 +33,45 @@ use crate::soft_state::{SoftState, UnreachableCause};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 
-/// What became of an ICMP message from the underlay.
+/// The outcome of an ICMP message from the underlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UnderlayIcmp {
-    /// The original sender is owed this error: [`Reply::write`] with the bytes of the message at
+    /// Send the original sender this error: [`Reply::write`] with the bytes of the message at
     /// `offending`. The soft state has learned from it too.
     Relay {
-        /// Whose tunnel it is about.
+        /// The peer whose path it is about.
         peer: PeerIndex,
         /// The error.
         reply: Reply,
-        /// Where in the message the quoted inner datagram lies.
+        /// The range of the quoted inner datagram in the message.
         offending: Range<usize>,
     },
-    /// The soft state has learned from it; nobody is told yet.
+    /// The soft state has learned from it; no error is sent yet.
     StateChanged {
-        /// Whose tunnel it is about.
+        /// The peer whose path it is about.
         peer: PeerIndex,
     },
-    /// It is about a probe of ours, and so beyond doubt; the soft state has learned from it.
+    /// It is about a probe of ours, so it is genuine. The soft state has learned from it.
     AboutProbe {
-        /// Whose path was probed.
+        /// The peer whose path was probed.
         peer: PeerIndex,
     },
-    /// It says what the peer has refuted by answering a probe just now, if it is not very new. Nothing has been
-    /// done or counted: [`Prober::handle_icmp`](crate::Prober::handle_icmp) asks again.
+    /// The peer has just answered a probe that contradicts the error, unless the error is very new.
+    /// Nothing has been done or counted: [`Prober::handle_icmp`](crate::Prober::handle_icmp) tests it.
     Doubtful {
-        /// Whose tunnel it is about.
+        /// The peer whose path it is about.
         peer: PeerIndex,
-        /// It is not true if a datagram of so many bytes arrives.
+        /// The error is forged if a datagram of so many bytes arrives.
         refuted_by: u16,
     },
-    /// None of the tunnel's business: a query or an answer to one, or an error about other traffic.
+    /// Not about the tunnel: a query, an answer to one, or an error about other traffic.
     NotOurs,
     /// Not relayed; counted already. For [`DropReason::IcmpNotAnswerable`] and
     /// [`DropReason::IcmpRateLimited`] the soft state has learned from it all the same.
     Ignored(DropReason),
 }
 
-/// What an error means for a tunnel, before anything is known of the original sender.
+/// The class of an error, before the original sender is known.
 enum ErrorClass {
     Unreachable(UnreachableCause),
     TooBig { mtu: u16 },
@@ -121,31 +121,31 @@ struct ValidatedError<'t, 'a> {
     outer_df: bool,
     /// The inner datagram, as far as it was quoted.
     inner: Quoted<'a>,
-    /// Where in the message what was quoted of the inner datagram lies.
+    /// The range of the quoted inner datagram in the message.
     offending: Range<usize>,
 }
 
-/// What a quote holds of the inner datagram.
+/// The part of the inner datagram that a quote holds.
 #[derive(Clone, Copy)]
 enum Quoted<'a> {
     /// Enough to answer its sender.
     Enough(Ipv4Packet<'a>),
-    /// Not that much.
+    /// Less than that.
     Partial,
     /// It is a probe of ours.
     Probe,
 }
 
 impl Tunnel {
-    /// Takes in an ICMP message: `packet` is the whole IPv4 datagram, as a raw ICMP socket gives it.
+    /// Handles an ICMP message. `packet` is the whole IPv4 datagram, as a raw ICMP socket returns it.
     ///
-    /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one count, but for
-    /// [`UnderlayIcmp::Doubtful`].
+    /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one count,
+    /// except [`UnderlayIcmp::Doubtful`].
     pub fn on_underlay_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
         self.take_icmp(packet, true, now, counters)
     }
 
-    /// The same for one that was doubtful and has turned out to be true.
+    /// The same for a doubtful message that turned out to be genuine.
     pub fn on_confirmed_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
         self.take_icmp(packet, false, now, counters)
     }
@@ -297,13 +297,13 @@ impl Tunnel {
         Ok(UnderlayIcmp::Relay { peer, reply, offending: validated.offending.clone() })
     }
 
-    /// The code that a sender hears when the exit is unreachable for this cause (RFC 2003 sections 4.1
-    /// and 4.4).
+    /// The code of the error for a sender if the decapsulator is unreachable for this cause (RFC 2003
+    /// sections 4.1 and 4.4).
     pub(crate) fn unreachable_code(&self, cause: UnreachableCause, sender: Ipv4Addr) -> u8 {
         match cause {
             UnreachableCause::Host | UnreachableCause::TimeExceeded => unreachable::HOST,
-            // Code 1 may be said to senders on our own networks, as if the destination were on a network
-            // here; all others must hear code 0.
+            // Senders on our own networks may get code 1, as if the destination were on a network here;
+            // all others must get code 0.
             UnreachableCause::Network | UnreachableCause::Protocol => match self.table.owner(sender) {
                 Some(Owner::Ours) => unreachable::HOST,
                 _ if self.is_local(sender) => unreachable::HOST,
@@ -314,8 +314,8 @@ impl Tunnel {
 }
 
 impl ValidatedError<'_, '_> {
-    /// If the peer has answered a probe so lately that the error is more likely forged than new (RFC 5927
-    /// section 7): the size of a datagram whose arrival would refute it.
+    /// The size in bytes of a datagram whose arrival would refute the error; `None` unless the peer has
+    /// answered a probe so lately that the error is more likely forged than new (RFC 5927 section 7).
     fn refuted_by(&self, now: Instant) -> Option<u16> {
         let answered = self.soft.answers.lately(now).filter(|_| !matches!(self.inner, Quoted::Probe))?;
         match classify(self.error) {
@@ -330,7 +330,7 @@ impl ValidatedError<'_, '_> {
     }
 }
 
-/// Bytes of the datagram that the tunnel sent: by the inner header where the quote reaches it, because
+/// Size in bytes of the datagram that the tunnel sent: by the inner header if the quote holds it, because
 /// some routers change the outer length before they quote it.
 fn sent_len(quote: &Quote<'_>) -> u16 {
     match quote.payload() {
@@ -339,9 +339,9 @@ fn sent_len(quote: &Quote<'_>) -> u16 {
     }
 }
 
-/// The path MTU that a Too Big tells, if it can be true: only a datagram with DF is refused, and only by
-/// a link that takes less (RFC 5927 section 7.2). A router that does not tell an MTU gets the next plateau
-/// (RFC 1191 section 5).
+/// The path MTU of a Too Big, if it is plausible: a router refuses only a datagram with DF, and only for
+/// a link with a smaller MTU (RFC 5927 section 7.2). If the router gives no MTU, it is the next plateau
+/// below (RFC 1191 section 5).
 fn plausible_mtu(validated: &ValidatedError<'_, '_>, mtu: u16) -> Option<u16> {
     let told = if mtu == 0 { plateau_below(validated.outer_len) } else { mtu };
     (validated.outer_df && told < validated.outer_len).then_some(told)

@@ -1,5 +1,5 @@
-//! A table of test cases for every data plane: what the gateway knows, a packet, what becomes of the
-//! packet, and what is counted. One table makes sure that all data planes behave alike.
+//! A table of test cases for every data plane: what the gateway knows, a packet, what becomes of
+//! the packet, and what is counted. One table makes sure that all data planes behave alike.
 //!
 //! The crate holds data, for tests only. Each runner lives beside the code that it tests:
 //!

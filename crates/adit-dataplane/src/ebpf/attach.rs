@@ -1,6 +1,6 @@
-//! Attaches programs to interfaces: by a TCX link where the kernel has those (Linux 6.6), by a filter of
-//! the clsact qdisc elsewhere. Either way it replaces an earlier process's program in one step, so that
-//! every packet meets one of the two.
+//! Attaches programs to interfaces: by a TCX link where the kernel has those (Linux 6.6), by a
+//! filter of the clsact qdisc elsewhere. Either way it replaces an earlier process's program in one
+//! step, so that every packet meets one of the two.
 
 use std::mem;
 use std::path::PathBuf;
@@ -47,8 +47,8 @@ impl Hook {
 /// `KERNEL_VERSION(6, 6, 0)`.
 const LINUX_6_6: u32 = (6 << 16) | (6 << 8);
 
-/// Priority of our filters among others'. The handle, which is the index of the tunnel interface, tells
-/// the filters of several overlays on one interface apart.
+/// Priority of our filters among others'. The handle, which is the index of the tunnel interface,
+/// tells the filters of several overlays on one interface apart.
 const PRIORITY: u16 = 50;
 
 /// Attaches the programs of one overlay.
@@ -140,7 +140,8 @@ impl Attacher {
     }
 }
 
-/// Whether a pinned program is attached where its pin says. A pin of an interface that is gone passes.
+/// Whether a pinned program is attached where its pin says. A pin of an interface that is gone
+/// passes.
 pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
     let AttachPoint { kind, device } = pinned.point;
     let text = |error: adit_linux::error::Error| error.to_string();
@@ -180,7 +181,8 @@ fn filter(point: AttachPoint, device: &str, tunnel: u32) -> std::io::Result<Sche
     SchedClassifierLink::attached(device, point.kind, PRIORITY, TcHandle::from(tunnel), None)
 }
 
-/// Removes the filter behind a pin. It may be gone already, with its interface or by somebody's hand.
+/// Removes the filter behind a pin. It may be gone already, with its interface or by somebody's
+/// hand.
 pub(super) fn detach_filter(pinned: &Pinned) {
     let Some(tunnel) = pinned.clsact else { return };
     let device = Netlink::open().and_then(|mut netlink| netlink.link_by_index(pinned.point.device));

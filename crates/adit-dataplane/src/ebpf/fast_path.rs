@@ -86,8 +86,8 @@ impl FastPath {
         self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, ..entry })
     }
 
-    /// Marks a peer reachable if it was held to be unreachable and the programs have received from it
-    /// since.
+    /// Marks a peer reachable if it was held to be unreachable and the programs have received from
+    /// it since.
     fn note_reachable(&mut self, tunnel: &Tunnel, peer: PeerIndex) {
         if tunnel.reachability(peer) == Reachability::Assumed && !tunnel.has_pending_error(peer) {
             self.silent.remove(&peer);
@@ -100,7 +100,8 @@ impl FastPath {
         }
     }
 
-    /// Removes what an earlier process attached elsewhere: it would go on with an old configuration.
+    /// Removes what an earlier process attached elsewhere: it would go on with an old
+    /// configuration.
     fn settle_pins(&mut self) -> Result<(), EbpfError> {
         if let Some(pins) = &self.pins {
             let points = self.attached.iter().copied().map(AttachPoint::ingress).chain([self.tunnel]);

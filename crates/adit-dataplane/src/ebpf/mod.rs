@@ -1,5 +1,5 @@
-//! The eBPF data plane: two programs inside the kernel carry ordinary packets, and the userspace plane on
-//! the same interfaces takes what they decline.
+//! The eBPF data plane: two programs inside the kernel carry ordinary packets, and the userspace
+//! plane on the same interfaces takes what they decline.
 //!
 //! ```text
 //!   tunnel interface, egress ──► adit_encap ──► underlay
@@ -8,10 +8,11 @@
 //!        └─ declined ──► packet socket ──► userspace plane
 //! ```
 //!
-//! A start never changes maps that programs are using. It loads new programs with maps of their own,
-//! fills the maps, and then replaces each program in one step. So every packet meets one whole
-//! configuration, even if the process dies. Only peers come, go and change under running programs, by
-//! steps that do not touch the other peers ([`DataPlane::update_peers`](crate::DataPlane::update_peers)).
+//! A start never changes maps that programs are using. It loads new programs with maps of their
+//! own, fills the maps, and then replaces each program in one step. So every packet meets one whole
+//! configuration, even if the process dies. Only peers come, go and change under running programs,
+//! by steps that do not touch the other peers
+//! ([`DataPlane::update_peers`](crate::DataPlane::update_peers)).
 //!
 //! The programs are in `crates/adit-ebpf`.
 
@@ -46,8 +47,8 @@ pub fn pins_of(overlay: &str) -> Result<PathBuf, EbpfError> {
     Ok(adit_linux::bpf::bpffs::root()?.join("adit").join(overlay))
 }
 
-/// Loads the programs without attaching them, to see whether this process may and whether the kernel's
-/// verifier accepts them.
+/// Loads the programs without attaching them, to see whether this process may and whether the
+/// kernel's verifier accepts them.
 ///
 /// # Errors
 /// Fails if the programs cannot be loaded; the error has the kernel's reason.

@@ -41,8 +41,8 @@ impl Pins {
         &self.directory
     }
 
-    /// Makes the directory. Removes what an overlay of that name has in another network namespace: it
-    /// is the same overlay.
+    /// Makes the directory. Removes what an overlay of that name has in another network namespace:
+    /// it is the same overlay.
     pub(super) fn make(&self) -> Result<(), EbpfError> {
         let directory = &self.directory;
         fs::create_dir_all(directory).map_err(failed("make the directory", directory))?;
@@ -87,8 +87,8 @@ impl Pins {
     }
 }
 
-/// Removes what a start has pinned, unless the start is completed. Keeps what an earlier process had
-/// pinned.
+/// Removes what a start has pinned, unless the start is completed. Keeps what an earlier process
+/// had pinned.
 pub(super) struct PinGuard(Option<Pins>);
 
 impl PinGuard {
@@ -135,8 +135,8 @@ pub fn remove(overlay: &Path) -> Result<(), EbpfError> {
     remove_tree(overlay)
 }
 
-/// Whether an overlay's programs are pinned and attached. The caller must be in the overlay's network
-/// namespace.
+/// Whether an overlay's programs are pinned and attached. The caller must be in the overlay's
+/// network namespace.
 pub(super) fn check(overlay: &Path) -> Result<(), String> {
     let text = |error: EbpfError| error.to_string();
     let directory = overlay.join(own_directory().map_err(text)?);

@@ -25,12 +25,12 @@ pub struct EbpfPlane {
 }
 
 impl EbpfPlane {
-    /// Starts forwarding as [`UserspacePlane::start`] does, with the programs in front. `device` is the
-    /// index of `tun`'s interface.
+    /// Starts forwarding as [`UserspacePlane::start`] does, with the programs in front. `device` is
+    /// the index of `tun`'s interface.
     ///
     /// # Errors
-    /// Fails if the programs cannot be loaded or attached, or if the userspace plane cannot start. Its
-    /// pins are then removed, except those of an earlier process.
+    /// Fails if the programs cannot be loaded or attached, or if the userspace plane cannot start.
+    /// Its pins are then removed, except those of an earlier process.
     pub fn start(
         tunnel: Arc<Tunnel>,
         tun: Tun,

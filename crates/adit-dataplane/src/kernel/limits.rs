@@ -1,6 +1,6 @@
 //! Limits of Linux's ipip driver: what the other data planes do and it does not. `adit check` and
-//! `adit status` show them. Each limit lists the rows of docs/reference/conformance.md that the driver was
-//! observed to break, and a test compares the lists with that document.
+//! `adit status` show them. Each limit lists the rows of docs/reference/conformance.md that the
+//! driver was observed to break, and a test compares the lists with that document.
 
 /// One limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

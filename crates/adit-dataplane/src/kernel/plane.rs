@@ -54,9 +54,9 @@ impl Paths {
         self.next = if peers.len() < MAX_ROUTE_LOOKUPS { 0 } else { self.next + MAX_ROUTE_LOOKUPS };
         let addresses: Vec<Ipv4Addr> = peers.iter().map(|(_, underlay)| *underlay).collect();
         let source = Some(tunnel.config().underlay);
-        let Ok(ways) = netlink.routes_to(&addresses, source) else { return };
-        for ((peer, _), way) in peers.into_iter().zip(ways) {
-            let mtu = way.ok().and_then(|way| way.mtu).and_then(|mtu| u16::try_from(mtu).ok());
+        let Ok(routes) = netlink.routes_to(&addresses, source) else { return };
+        for ((peer, _), route) in peers.into_iter().zip(routes) {
+            let mtu = route.ok().and_then(|route| route.mtu).and_then(|mtu| u16::try_from(mtu).ok());
             let Some(mtu) = mtu.filter(|mtu| *mtu < tunnel.config().underlay_mtu) else { continue };
             let expires = Some(now.saturating_add(PATH_MTU_LIFETIME));
             let path_mtu = PathMtu { mtu, learned: Some(LearnedBy::Router), expires };

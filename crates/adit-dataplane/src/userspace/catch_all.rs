@@ -25,8 +25,8 @@ impl CatchAllReceiver {
         self.socket.only_from_others_than(devices)
     }
 
-    /// Delivers all datagrams that wait, and calls `record` with each before. Returns true if any came
-    /// from a peer: its interface then belongs to the underlay.
+    /// Delivers all datagrams that wait, and calls `record` with each before. Returns true if any
+    /// came from a peer: its interface then belongs to the underlay.
     pub(super) fn receive(&mut self, buffer: &mut [u8], now: Instant, mut record: impl FnMut(&[u8])) -> bool {
         let tunnel = self.deliverer.tunnel.load_full();
         let mut any = false;
@@ -43,9 +43,10 @@ impl CatchAllReceiver {
     }
 }
 
-/// The inner checksum, if another interface of this machine or the machine's host left it for a device
-/// to complete: the field then holds the sum of the pseudo-header alone. A raw socket does not tell, so
-/// this looks. One complete checksum in 65,536 looks the same; completing it again changes nothing.
+/// The inner checksum, if another interface of this machine or the machine's host left it for a
+/// device to complete: the field then holds the sum of the pseudo-header alone. A raw socket does
+/// not tell, so this looks. One complete checksum in 65,536 looks the same; completing it again
+/// changes nothing.
 fn partial_checksum(outer: &[u8]) -> Option<PartialChecksum> {
     let outer = Ipv4Packet::parse(outer, Validation::Datapath).ok()?;
     let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).ok()?;

@@ -18,13 +18,13 @@ use super::segment::{fold, put};
 
 /// Most datagrams in one GSO packet: the kernel's limit for UDP (`UDP_MAX_SEGMENTS` of older
 /// kernels), and enough for 64 KiB of TCP over Ethernet.
-pub const MAX_SEGMENTS: usize = 64;
+pub(super) const MAX_SEGMENTS: usize = 64;
 const MAX_LEN: usize = 65_535;
 
 /// Collects a batch of datagrams and gives it back as packets. It allocates only in
 /// [`Coalescer::new`].
 #[derive(Debug)]
-pub struct Coalescer {
+pub(super) struct Coalescer {
     pieces: Vec<Piece>,
     groups: Vec<Group>,
     /// Whether the tunnel interface takes UDP GSO packets.
@@ -69,32 +69,32 @@ struct Flow {
 
 /// One packet for the tunnel interface.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet {
+pub(super) struct Packet {
     group: usize,
     /// Its virtio-net header.
-    pub header: VirtioNetHeader,
+    pub(super) header: VirtioNetHeader,
     /// Number of datagrams in it.
-    pub datagrams: usize,
+    pub(super) datagrams: usize,
 }
 
 impl Coalescer {
     /// A coalescer with room for `batch` datagrams. `udp` says whether the tunnel interface takes
     /// UDP GSO packets.
     #[must_use]
-    pub fn new(batch: usize, udp: bool) -> Self {
+    pub(super) fn new(batch: usize, udp: bool) -> Self {
         Self { pieces: Vec::with_capacity(batch), groups: Vec::with_capacity(batch), udp }
     }
 
     /// Empties the batch.
     #[inline]
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.pieces.clear();
         self.groups.clear();
     }
 
     /// Adds the IPv4 datagram that lies at `datagram` in `arena`. It must be valid.
     #[inline]
-    pub fn push(&mut self, arena: &[u8], datagram: Range<usize>, header: VirtioNetHeader) {
+    pub(super) fn push(&mut self, arena: &[u8], datagram: Range<usize>, header: VirtioNetHeader) {
         let bytes = &arena[datagram.clone()];
         let seen = Seen::of(bytes, &header, self.udp);
         let piece = self.pieces.len() as u32;
@@ -142,13 +142,13 @@ impl Coalescer {
     /// Number of packets that the batch has become.
     #[inline]
     #[must_use]
-    pub fn packets(&self) -> usize {
+    pub(super) fn packets(&self) -> usize {
         self.groups.len()
     }
 
     /// Packet number `index`. Its headers in `arena` are ready to be written.
     #[inline]
-    pub fn finish(&mut self, arena: &mut [u8], index: usize) -> Packet {
+    pub(super) fn finish(&mut self, arena: &mut [u8], index: usize) -> Packet {
         let group = &self.groups[index];
         let datagrams = group.count as usize;
         if datagrams == 1 {
@@ -172,7 +172,7 @@ impl Coalescer {
     /// The pieces of `arena` that make up the packet, in order: the whole first datagram, then the
     /// payloads of the others.
     #[inline]
-    pub fn pieces<'a>(&'a self, arena: &'a [u8], packet: &Packet) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn pieces<'a>(&'a self, arena: &'a [u8], packet: &Packet) -> impl Iterator<Item = &'a [u8]> {
         let first = self.groups[packet.group].first;
         let head = &arena[self.pieces[first as usize].datagram.clone()];
         let headers_len = headers_len(head);
@@ -273,7 +273,8 @@ impl Seen {
                     let theirs = &first[ip_len..headers_len];
                     let same = |from: usize, to: usize| ours[from..to] == theirs[from..to];
                     ours.first_chunk().map(tcp::sequence) == Some(flow.next_sequence)
-                        // Acknowledgement and data offset; flags but PSH; window; urgent and options.
+                        // Acknowledgement and data offset; flags but PSH; window; urgent and
+                        // options.
                         && same(tcp::ACKNOWLEDGMENT_OFFSET, tcp::FLAGS_OFFSET)
                         && (ours[tcp::FLAGS_OFFSET] ^ theirs[tcp::FLAGS_OFFSET]) & !TcpFlags::PSH.0 == 0
                         && same(tcp::WINDOW_OFFSET, tcp::CHECKSUM_OFFSET)

@@ -1,5 +1,5 @@
-//! Removes duplicates while reception moves from one socket to another: for a moment both get the same
-//! datagrams.
+//! Removes duplicates while reception moves from one socket to another: for a moment both get the
+//! same datagrams.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -24,9 +24,9 @@ impl HandoverDedup {
         self.delivered.push(self.mark(outer));
     }
 
-    /// Forgets all but the last `queued`, the number of datagrams that wait in the second socket: no
-    /// others can have a duplicate there. Without this, the second of two equal datagrams might count
-    /// as a duplicate.
+    /// Forgets all but the last `queued`, the number of datagrams that wait in the second socket:
+    /// no others can have a duplicate there. Without this, the second of two equal datagrams might
+    /// count as a duplicate.
     pub(super) fn keep_last(&mut self, queued: usize) {
         self.delivered.drain(..self.delivered.len().saturating_sub(queued));
     }

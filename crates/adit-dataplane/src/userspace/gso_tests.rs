@@ -241,7 +241,7 @@ fn a_packet_that_does_not_match_its_header_is_refused() {
     }
     let honest = VirtioNetHeader { gso: Gso::TcpV4 { cwr: false }, gso_size: 100, ..VirtioNetHeader::PLAIN };
     for len in 0..tcp.len() {
-        // Truncated any_interface: refused or cut, never a panic.
+        // Truncated anywhere: refused or segmented, never a panic.
         let _ = GsoPacket::new(&tcp[..len], &honest).map(|cut| cut.count());
     }
 }

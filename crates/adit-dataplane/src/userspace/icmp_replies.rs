@@ -10,8 +10,8 @@ use adit_wire::icmpv4::MAX_ERROR_LEN;
 /// Errors that one system call sends.
 const BATCH: usize = 16;
 
-/// Opens the socket for replies if the hosts inside are in another namespace or VRF than the underlay.
-/// Otherwise `None`: the raw socket of the underlay reaches them.
+/// Opens the socket for replies if the hosts inside are in another namespace or VRF than the
+/// underlay. Otherwise `None`: the raw socket of the underlay reaches them.
 pub(super) fn reply_sender(scope: &NetScope) -> Result<Option<RawFrameSender>, Error> {
     let open = || RawFrameSender::open_in(scope, MAX_ERROR_LEN, BATCH);
     scope.is_separate().then(open).transpose()

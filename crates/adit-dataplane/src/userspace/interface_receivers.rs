@@ -1,5 +1,5 @@
-//! Receivers behind an offload: a packet socket on each underlay interface, and the catch-all receiver
-//! for every other interface.
+//! Receivers behind an offload: a packet socket on each underlay interface, and the catch-all
+//! receiver for every other interface.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ impl InterfaceReceivers {
         Self { pool, catch_all, bound: Vec::new(), any_interface: false }
     }
 
-    /// Whether a peer's datagram has arrived by an interface that no route leads to. From then on any
-    /// interface may belong to the underlay.
+    /// Whether a peer's datagram has arrived by an interface that no route leads to. From then on
+    /// any interface may belong to the underlay.
     pub(super) fn any_interface(&self) -> bool {
         self.any_interface
     }
@@ -57,8 +57,8 @@ impl InterfaceReceivers {
         Ok(())
     }
 
-    /// Receives from all interfaces without a packet socket. Returns true if the underlay's interfaces
-    /// must be looked up again.
+    /// Receives from all interfaces without a packet socket. Returns true if the underlay's
+    /// interfaces must be looked up again.
     pub(super) fn receive_catch_all(&mut self, buffer: &mut [u8], now: Instant) -> bool {
         let is_news = self.catch_all.receive(buffer, now, |_| ()) && !self.any_interface;
         self.any_interface |= is_news;

@@ -1,18 +1,19 @@
-//! The userspace data plane: TUN on the inside, packet sockets on the outside, and a thread for each
-//! direction of each queue that runs every packet to completion. It does not allocate, lock or log per
-//! packet.
+//! The userspace data plane: TUN on the inside, packet sockets on the outside, and a thread for
+//! each direction of each queue that runs every packet to completion. It does not allocate, lock or
+//! log per packet.
 //!
 //! ```text
-//!   TUN ──► outbound ──► tunnel.encapsulate ──► segment ──► outer header ──► AF_XDP | packet | raw ──► underlay
-//!   TUN ◄── coalesce ◄── tunnel.decapsulate ◄── inbound ◄── packet socket ◄── underlay
+//!   TUN ──► outbound ──► tunnel.encapsulate ──► segment ──► outer header ──► tx_path
+//!   TUN ◄── coalesce ◄── tunnel.decapsulate ◄── inbound ◄── packet socket
 //!                        tunnel.on_underlay_icmp ◄── watcher ◄── raw ICMP socket, netlink
 //! ```
 //!
-//! It is the complete data plane. An [`offload`] may run in front of it and carry ordinary packets.
+//! It is the complete data plane. An offload may run in front of it and carry ordinary packets.
+//! `tx_path` sends by AF_XDP, a packet socket or a raw socket.
 
 mod busy_poll;
 mod catch_all;
-pub mod coalesce;
+mod coalesce;
 mod commands;
 mod dedup;
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod outbound;
 mod plane;
 mod probing;
 mod receivers;
-pub mod segment;
+pub(crate) mod segment;
 mod threads;
 mod tunnel4_guard;
 mod tx_path;

@@ -1,8 +1,8 @@
-//! The offload: a fast path in front of the userspace plane. It carries ordinary packets and leaves the
-//! rest to userspace.
+//! The offload: a fast path in front of the userspace plane. It carries ordinary packets and leaves
+//! the rest to userspace.
 //!
-//! The trait keeps userspace independent of eBPF, which implements it, and lets tests use a fake. The
-//! watcher owns the offload and is the only thread that calls it.
+//! The trait keeps userspace independent of eBPF, which implements it, and lets tests use a fake.
+//! The watcher owns the offload and is the only thread that calls it.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -22,8 +22,8 @@ pub(crate) struct NextHop {
     pub(crate) address: Ipv4Addr,
 }
 
-/// See the module. A fresh offload knows the tunnel's peers but no next hop, and carries nothing until
-/// [`Offload::open`].
+/// See the module. A fresh offload knows the tunnel's peers but no next hop, and carries nothing
+/// until [`Offload::open`].
 pub(crate) trait Offload: Send + 'static {
     /// Why the offload, or the plane behind it, cannot start.
     type Error: std::error::Error + From<Error>;
@@ -31,8 +31,8 @@ pub(crate) trait Offload: Send + 'static {
     /// Whether it carries packets.
     fn is_open(&self) -> bool;
 
-    /// Starts to carry packets between the tunnel interface and these interfaces. Everything that the
-    /// offload declines must have a socket by then.
+    /// Starts to carry packets between the tunnel interface and these interfaces. Everything that
+    /// the offload declines must have a socket by then.
     ///
     /// # Errors
     /// Fails if it cannot be put in place; it then carries nothing.
@@ -42,8 +42,8 @@ pub(crate) trait Offload: Send + 'static {
     /// packets from there then pass through userspace.
     fn widen(&mut self, underlay: &Interfaces);
 
-    /// Takes over what has changed in the tunnel: path MTU, pending ICMP answers, reachability. Costs a
-    /// comparison per peer.
+    /// Takes over what has changed in the tunnel: path MTU, pending ICMP answers, reachability.
+    /// Costs a comparison per peer.
     ///
     /// # Errors
     /// Fails if the kernel does not take a change; some may have been made.

@@ -48,7 +48,7 @@ impl<O: Offload> OffloadSync<O> {
             Err(error) => tracing::error!(%error, "cannot receive on an interface of the underlay"),
         }
         if let Err(error) = self.offload.sync(tunnel) {
-            tracing::error!(%error, "the programs in the kernel may act on outdated state");
+            tracing::error!(%error, "the offload may act on outdated state");
         }
     }
 
@@ -62,8 +62,8 @@ impl<O: Offload> OffloadSync<O> {
         self.receivers.receive_catch_all(buffer, now)
     }
 
-    /// Looks up the next hops of all peers. Returns true if every peer has one whose link-layer address
-    /// the kernel knows.
+    /// Looks up the next hops of all peers. Returns true if every peer has one whose link-layer
+    /// address the kernel knows.
     pub(super) fn look(
         &mut self,
         netlink: &mut Netlink,
@@ -89,8 +89,8 @@ impl<O: Offload> OffloadSync<O> {
         Ok(is_resolved && next_hops.iter().all(Option::is_some))
     }
 
-    /// Has the offload carry for other peers. Userspace knows them already and takes what the offload
-    /// declines.
+    /// Has the offload carry for other peers. Userspace knows them already and takes what the
+    /// offload declines.
     pub(super) fn update_peers(
         &mut self,
         netlink: &mut Netlink,
@@ -121,8 +121,8 @@ impl<O> AsFd for OffloadSync<O> {
     }
 }
 
-/// Sets the next hops of the peers looked up, and returns them in that order. A peer has none if its
-/// route is missing or does not lead to Ethernet.
+/// Sets the next hops of the peers looked up, and returns them in that order. A peer has none if
+/// its route is missing or does not lead to Ethernet.
 pub(super) fn set_next_hops<O: Offload>(
     offload: &mut O,
     tunnel: &Tunnel,
@@ -134,7 +134,7 @@ pub(super) fn set_next_hops<O: Offload>(
         let next_hop = route.map(|route| NextHop { device: route.device, address: route.next_hop });
         if let Err(error) = offload.set_next_hop(tunnel, *peer, next_hop) {
             let name = &tunnel.peer(*peer).name;
-            tracing::error!(%error, peer = %name, "the programs in the kernel keep an outdated next hop");
+            tracing::error!(%error, peer = %name, "the offload keeps an outdated next hop");
         }
         next_hops.push(next_hop);
     }

@@ -12,11 +12,11 @@ use adit_linux::netns::NetNs;
 use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{Peer, PeerIndex, TableDelta, Tunnel};
 
-use super::UserspacePlane;
 use super::offload::{Interfaces, NextHop, Offload};
 use super::offload_sync::{MAX_PRERESOLVED, first_distinct, set_next_hops};
+use super::plane::UserspacePlane;
 use super::underlay::Underlay;
-use crate::DataPlane;
+use crate::plane::DataPlane;
 
 /// The gateway of the fixtures, and its first peer.
 const A: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);

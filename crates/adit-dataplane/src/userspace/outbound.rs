@@ -72,10 +72,10 @@ impl Outbound {
 
     /// Forwards all packets that wait. Returns true if there were any.
     fn drain(&mut self, buffer: &mut [u8], scratch: &mut [u8]) -> io::Result<bool> {
-        let decides = Arc::clone(&self.tunnel);
+        let current = Arc::clone(&self.tunnel);
         // Loading writes, locks and waits for nothing. Another tunnel may take this one's place
         // meanwhile.
-        let mut tunnel = decides.load();
+        let mut tunnel = current.load();
         let mut now = self.clock.now();
         let mut since_clock = 0;
         let mut any = false;
@@ -93,7 +93,7 @@ impl Outbound {
             if since_clock == BATCH {
                 since_clock = 0;
                 now = self.clock.now();
-                tunnel = decides.load();
+                tunnel = current.load();
                 if self.stop.load(Ordering::Relaxed) {
                     break Ok(any);
                 }

@@ -54,8 +54,9 @@ pub struct UserspacePlane {
 }
 
 impl UserspacePlane {
-    /// Starts forwarding between `tun` and the underlay of the calling thread's network namespace. When
-    /// it returns, datagrams pass: the sockets are open, and the peers' next hops have been looked up.
+    /// Starts forwarding between `tun` and the underlay of the calling thread's network namespace.
+    /// When it returns, datagrams pass: the sockets are open, and the peers' next hops have been
+    /// looked up.
     ///
     /// # Errors
     /// Fails if a socket cannot be opened; the error says what to do.
@@ -74,8 +75,8 @@ impl UserspacePlane {
         let (sender, commands) = commands::channel()?;
         // From here on, dropping the plane ends what was started.
         let mut plane = Self::idle(&tunnel, tun, underlay, sender)?;
-        // Without an offload a packet thread follows its next hop to another interface, or to a socket
-        // that a capture sees. Behind one, the kernel routes what userspace sends.
+        // Without an offload a packet thread follows its next hop to another interface, or to a
+        // socket that a capture sees. Behind one, the kernel routes what userspace sends.
         let opens_sockets = offload.is_none();
         let offload = plane.start_receivers(underlay, offload)?;
         let senders = plane.senders(&scope)?;

@@ -77,8 +77,8 @@ impl Probing {
         }
     }
 
-    /// Sends the probes that are due, and relays errors that a probe has confirmed. `offloaded` says how
-    /// many datagrams an offload has sent to a peer.
+    /// Sends the probes that are due, and relays errors that a probe has confirmed. `offloaded`
+    /// says how many datagrams an offload has sent to a peer.
     pub(super) fn advance(&mut self, tunnel: &Tunnel, offloaded: impl Fn(PeerIndex) -> u64, now: Instant) {
         if self.prober.poll_timeout().is_some_and(|deadline| deadline <= now) {
             let senders = &self.senders;

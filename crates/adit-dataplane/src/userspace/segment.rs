@@ -14,7 +14,7 @@ use adit_wire::udp;
 
 /// A datagram, or a GSO packet and how to segment it.
 #[derive(Clone, Copy, Debug)]
-pub struct GsoPacket<'a> {
+pub(crate) struct GsoPacket<'a> {
     bytes: &'a [u8],
     cut: Cut,
 }
@@ -52,7 +52,7 @@ enum Transport {
 
 /// A packet that cannot be segmented: the kernel described it as something it is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CannotSegment;
+pub(crate) struct CannotSegment;
 
 impl<'a> GsoPacket<'a> {
     /// Reads an IPv4 packet from the tunnel interface, with its virtio-net header.
@@ -60,7 +60,7 @@ impl<'a> GsoPacket<'a> {
     /// # Errors
     /// Fails if the header names a segmentation that does not fit the packet.
     #[inline]
-    pub fn new(bytes: &'a [u8], header: &VirtioNetHeader) -> Result<Self, CannotSegment> {
+    pub(crate) fn new(bytes: &'a [u8], header: &VirtioNetHeader) -> Result<Self, CannotSegment> {
         let transport = match header.gso {
             Gso::None => {
                 let checksum = match header.checksum {
@@ -87,7 +87,7 @@ impl<'a> GsoPacket<'a> {
     /// Number of datagrams that it becomes.
     #[inline]
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         match &self.cut {
             Cut::Whole { .. } => 1,
             Cut::Segments(segments) => segments.count,
@@ -97,7 +97,7 @@ impl<'a> GsoPacket<'a> {
     /// Bytes of the largest of them.
     #[inline]
     #[must_use]
-    pub fn largest(&self) -> usize {
+    pub(crate) fn largest(&self) -> usize {
         match &self.cut {
             Cut::Whole { .. } => self.bytes.len(),
             Cut::Segments(segments) => segments.datagram_len(self.bytes, 0),
@@ -107,7 +107,7 @@ impl<'a> GsoPacket<'a> {
     /// Bytes of datagram number `index`.
     #[inline]
     #[must_use]
-    pub fn datagram_len(&self, index: usize) -> usize {
+    pub(crate) fn datagram_len(&self, index: usize) -> usize {
         match &self.cut {
             Cut::Whole { .. } => self.bytes.len(),
             Cut::Segments(segments) => segments.datagram_len(self.bytes, index),
@@ -117,7 +117,7 @@ impl<'a> GsoPacket<'a> {
     /// Writes datagram number `index` to the front of `out`, which must hold [`Self::datagram_len`]
     /// bytes. Returns the checksum that is left to complete.
     #[inline]
-    pub fn write(&self, index: usize, out: &mut [u8]) -> Option<PartialChecksum> {
+    pub(crate) fn write(&self, index: usize, out: &mut [u8]) -> Option<PartialChecksum> {
         match &self.cut {
             Cut::Whole { checksum } => {
                 out[..self.bytes.len()].copy_from_slice(self.bytes);
@@ -215,7 +215,7 @@ impl Segments {
 
 /// Completes a partial checksum in software: sums everything from its start, including the
 /// pseudo-header's sum in the field.
-pub fn complete_checksum(datagram: &mut [u8], partial: PartialChecksum) {
+pub(crate) fn complete_checksum(datagram: &mut [u8], partial: PartialChecksum) {
     let start = usize::from(partial.start);
     let at = start + usize::from(partial.offset);
     let Some(covered) = datagram.get(start..) else { return };

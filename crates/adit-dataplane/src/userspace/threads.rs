@@ -13,8 +13,8 @@ pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
         .map_err(|error| Error::new(format!("cannot start the thread {name}"), error))
 }
 
-/// Leaves the calling thread only the rights that move packets. If the kernel cannot, the thread keeps
-/// all of them and forwards.
+/// Leaves the calling thread only the rights that move packets. If the kernel cannot, the thread
+/// keeps all of them and forwards.
 pub(super) fn confine(opens_sockets: bool) {
     if let Err(error) = privileges::confine_packet_thread(opens_sockets) {
         tracing::warn!(%error, "a packet thread keeps more rights than it needs");

@@ -1,16 +1,16 @@
 //! Keeps the host's own tunnel drivers from answering our peers with Port Unreachable.
 //!
-//! A raw socket keeps the IP input from answering Protocol Unreachable for a protocol that the kernel
-//! does not know. Where `tunnel4` is loaded (by `ipip` or `sit`) the kernel knows protocol 4, and only
-//! a rule of nf_tables helps.
+//! A raw socket keeps the IP input from answering Protocol Unreachable for a protocol that the
+//! kernel does not know. Where `tunnel4` is loaded (by `ipip` or `sit`) the kernel knows protocol
+//! 4, and only a rule of nf_tables helps.
 
 use std::net::Ipv4Addr;
 
 use adit_linux::nftables::Tunnel4DropRule;
 use adit_tunnel::Tunnel;
 
-/// What is known of `tunnel4`. Only a plane without an offload needs it: what an offload declines does
-/// not reach the host's IP input.
+/// What is known of `tunnel4`. Only a plane without an offload needs it: what an offload declines
+/// does not reach the host's IP input.
 pub(super) enum Tunnel4State {
     /// Not loaded yet.
     NotLoaded { table: String },

@@ -23,8 +23,8 @@ pub(super) struct Underlay {
 }
 
 impl Underlay {
-    /// Looks up the routes to these peers, and sets the MTU of their interfaces in the tunnel. It takes
-    /// a few system calls, whatever the number of peers.
+    /// Looks up the routes to these peers, and sets the MTU of their interfaces in the tunnel. It
+    /// takes a few system calls, whatever the number of peers.
     pub(super) fn look(
         netlink: &mut Netlink,
         tunnel: &Tunnel,

@@ -1,5 +1,6 @@
-//! The watcher: one slow thread beside the packet threads. It handles ICMP errors from the underlay and
-//! path probes, follows routes and neighbours, keeps the offload in step, and runs the tunnel's timers.
+//! The watcher: one slow thread beside the packet threads. It handles ICMP errors from the underlay
+//! and path probes, follows routes and neighbours, keeps the offload in step, and runs the tunnel's
+//! timers.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -24,8 +25,8 @@ use super::underlay::{PeerAddress, Underlay, all_peers};
 use crate::clock::Clock;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
 
-/// How often neighbours must confirm that they are reachable, as the kernel asks of those that it sends
-/// to itself (RFC 4861 section 7.3.1; Linux `delay_first_probe_time` is 5 s).
+/// How often neighbours must confirm that they are reachable, as the kernel asks of those that it
+/// sends to itself (RFC 4861 section 7.3.1; Linux `delay_first_probe_time` is 5 s).
 const NEIGHBOUR_REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// How often everything is looked up again without an event, in case one was lost.
 const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(30);
@@ -67,8 +68,8 @@ pub(super) struct Prepared<O> {
 }
 
 impl<O: Offload> Watcher<O> {
-    /// Subscribes before it looks, so that no change in between is missed. Then it waits a moment for
-    /// neighbours to answer, so that the first datagram need not take the slow path.
+    /// Subscribes before it looks, so that no change in between is missed. Then it waits a moment
+    /// for neighbours to answer, so that the first datagram need not take the slow path.
     pub(super) fn prepare(self) -> Result<Prepared<O>, O::Error> {
         let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
         let mut netlink = Netlink::open()?;
@@ -216,8 +217,8 @@ impl<O: Offload> Prepared<O> {
         Ok(is_complete)
     }
 
-    /// Sets the next hops of these peers. Frames leave by `device`, or else by the first interface that
-    /// a route leads to. A waiting command interrupts it.
+    /// Sets the next hops of these peers. Frames leave by `device`, or else by the first interface
+    /// that a route leads to. A waiting command interrupts it.
     fn look_at(
         &mut self,
         peers: &[PeerAddress],
@@ -264,8 +265,8 @@ impl<O: Offload> Prepared<O> {
     }
 }
 
-/// The link-layer address of a neighbour, if the kernel knows a usable one. The kernel does not see our
-/// frames, so this also tells it that the entry is in use.
+/// The link-layer address of a neighbour, if the kernel knows a usable one. The kernel does not see
+/// our frames, so this also tells it that the entry is in use.
 fn use_neighbour(netlink: &mut Netlink, device: u32, address: Ipv4Addr) -> Result<Option<Mac>, Error> {
     let neighbour = netlink.neighbour(device, address)?;
     netlink.use_neighbour(device, address)?;
@@ -273,8 +274,9 @@ fn use_neighbour(netlink: &mut Netlink, device: u32, address: Ipv4Addr) -> Resul
     Ok(usable.and_then(|neighbour| neighbour.mac))
 }
 
-/// Empties the event queue. Returns true if it held any event but those of our routes into the tunnel,
-/// behind which no peer is. The events only say that something changed: a look finds out what.
+/// Empties the event queue. Returns true if it held any event but those of our routes into the
+/// tunnel, behind which no peer is. The events only say that something changed: a look finds out
+/// what.
 fn drain(events: &mut Events, device: u32) -> bool {
     let mut any = false;
     while let Ok(Some(event)) = events.try_next() {

@@ -32,7 +32,8 @@ pub mod name {
     pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
 }
 
-/// Longest name of a map or a program that the kernel keeps whole (`BPF_OBJ_NAME_LEN` with its NUL).
+/// Longest name of a map or a program that the kernel keeps whole (`BPF_OBJ_NAME_LEN` with its
+/// NUL).
 const MAX_NAME_LEN: usize = 15;
 
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which has no iterators there")]

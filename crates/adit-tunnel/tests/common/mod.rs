@@ -1,4 +1,4 @@
-//! The article's network seen from gateway A, with a third site, and builders for what passes there.
+//! The two-site network seen from gateway A, with a third site, and builders of its packets.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses the part that it needs")]
 
 use std::net::Ipv4Addr;

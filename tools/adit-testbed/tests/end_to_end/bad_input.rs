@@ -1,4 +1,4 @@
-//! What should not be: garbage as protocol 4, and datagrams that claim to be someone else's.
+//! Bad input: garbage as protocol 4, and datagrams with forged addresses.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,14 +17,14 @@ use crate::support::{
 };
 
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
-/// Datagrams between two looks at the counters; few enough for the kernel's queues.
+/// Datagrams between two reads of the counters, few enough for the kernel's queues.
 const BURST: usize = 256;
 
 fn at_gateway_a(network: &TwoSites) -> Injector {
     Injector::new(&network.router, "toA", &network.gateway_a, "underlayA")
 }
 
-/// Something that comes as protocol 4 and is not a datagram in a datagram.
+/// An outer datagram of protocol 4 without a valid inner datagram.
 fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
     let outer = |inner: &[u8]| ipv4(source, UNDERLAY_A, Protocol::IPIP, inner);
     let good = |random: &mut Random| {
@@ -32,17 +32,17 @@ fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
         echo_request(1, &random.bytes(len))
     };
     match random.within(0..8) {
-        // Random bytes, none at all among them.
+        // Random bytes, possibly none.
         0 => {
             let len = random.within(0..1400);
             outer(&random.bytes(len))
         }
-        // A datagram cut short.
+        // A truncated datagram.
         1 => {
             let inner = good(random);
             outer(&inner[..random.within(0..inner.len())])
         }
-        // An inner total length beyond the end, or before that of the header.
+        // An inner total length beyond the end, or shorter than the header.
         2 => {
             let mut inner = good(random);
             let beyond = random.within(inner.len() + 1..65_536);
@@ -58,14 +58,14 @@ fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
             mend_checksum(&mut inner);
             outer(&inner)
         }
-        // Another version inside.
+        // Another inner IP version.
         4 => {
             let mut inner = good(random);
             inner[0] = (random.within(5..16) << 4) as u8 | 5;
             mend_checksum(&mut inner);
             outer(&inner)
         }
-        // An outer total length beyond the end, or before that of the header.
+        // An outer total length beyond the end, or shorter than the header.
         5 => {
             let mut bytes = outer(&good(random));
             let beyond = random.within(bytes.len() + 1..65_536);
@@ -90,8 +90,8 @@ fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
     }
 }
 
-/// Sends `count` of them, half from the peer's address and half from a stranger's, each counted
-/// as a drop before the next burst.
+/// Sends `count` garbage datagrams, half from the peer's address and half from an unknown one.
+/// Every burst is counted as drops before the next one.
 fn send_garbage(bed: (&TwoSites, &Tunnels), random: &mut Random, count: usize) {
     let plane = bed.1.a.plane();
     let mut underlay = at_gateway_a(bed.0);
@@ -108,7 +108,7 @@ fn send_garbage(bed: (&TwoSites, &Tunnels), random: &mut Random, count: usize) {
     }
 }
 
-/// Whether these bytes are of a ping between the hosts.
+/// Returns true if these bytes are a ping between the hosts.
 fn is_ping(bytes: &[u8]) -> bool {
     Ipv4Packet::parse(bytes, Validation::Strict).is_ok_and(|packet| {
         let ends = (packet.source(), packet.destination());
@@ -116,7 +116,7 @@ fn is_ping(bytes: &[u8]) -> bool {
     })
 }
 
-/// Fails if anything but pings between the hosts, and ARP, was seen inside.
+/// Fails if a capture on the inside has anything but pings between the hosts and ARP.
 fn expect_only_pings(device: &[Frame], host: &[Frame]) {
     assert!(device.len() > 10 && host.len() > 10, "the taps heard nothing");
     for frame in device {
@@ -128,8 +128,8 @@ fn expect_only_pings(device: &[Frame], host: &[Frame]) {
     }
 }
 
-/// Pings host B from host A as long as `work` takes; every single one must be answered. Gives how
-/// many there were.
+/// Pings host B from host A while `work` runs, and fails if a reply is missing. Returns the number
+/// of pings.
 fn while_pinging(host: &Host, work: impl FnOnce()) -> u64 {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -150,7 +150,7 @@ fn while_pinging(host: &Host, work: impl FnOnce()) -> u64 {
     })
 }
 
-/// Without probes, which would be counted among what the tests send.
+/// Brings the tunnel up without probes, which would be counted with the datagrams of the test.
 fn bring_up_without_probes(network: &TwoSites) -> Tunnels {
     Tunnels {
         a: bring_up(&network.gateway_a, &config_a("probe = false")).unwrap(),
@@ -161,7 +161,7 @@ fn bring_up_without_probes(network: &TwoSites) -> Tunnels {
 #[test(root)]
 fn garbage_is_counted_and_disturbs_nothing() {
     let network = TwoSites::build().unwrap();
-    // A probe and its answer would be counted among the pings, on a machine that takes its time.
+    // On a slow machine, a probe and its reply would be counted with the pings.
     let tunnels = bring_up_without_probes(&network);
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let taps = [(&network.gateway_a, "ipipA"), (&network.host_a, "eth0"), (&network.router, "toA")]
@@ -183,7 +183,7 @@ fn garbage_is_counted_and_disturbs_nothing() {
     assert_eq!(after.peers[0].rx_packets - before.peers[0].rx_packets, pings + 1);
     let [device, host, underlay] = taps.map(Tap::finish);
     expect_only_pings(&device, &host);
-    // What gateway A's kernel might say: Protocol Unreachable, Parameter Problem.
+    // Gateway A's kernel might send Protocol Unreachable or Parameter Problem.
     assert_eq!(snmp(&network.gateway_a, "Icmp", "OutMsgs"), icmp_before, "the kernel has answered");
     for bytes in underlay.iter().filter_map(Frame::ipv4) {
         let Ok(packet) = Ipv4Packet::parse(bytes, Validation::Lenient) else { continue };
@@ -200,17 +200,17 @@ fn garbage_costs_no_memory() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     let mut random = Random::seeded(6);
-    // Touches every buffer there is once.
+    // The warm-up uses every buffer once.
     send_garbage((&network, &tunnels), &mut random, 8192);
     let before = resident();
     const COUNT: usize = 16_384;
     send_garbage((&network, &tunnels), &mut random, COUNT);
     let grown = resident().saturating_sub(before);
-    // Were 32 bytes kept of each, it would be this much.
+    // The limit is 32 bytes for each datagram.
     assert!(grown < 32 * COUNT, "{COUNT} datagrams made the process {grown} bytes larger");
 }
 
-/// Datagrams without a mistake in them that must not pass, each under its own name.
+/// Well-formed datagrams that must not pass, each counted under its own reason.
 #[test(root)]
 fn what_must_not_pass_is_dropped_under_its_own_name() {
     let network = TwoSites::build().unwrap();
@@ -248,11 +248,11 @@ fn what_must_not_pass_is_dropped_under_its_own_name() {
         wait_until(reason.as_str(), || plane.totals().dropped() > before.dropped());
         assert_eq!(drops_since(&before, &plane.totals()), [(*reason, 1)]);
     }
-    // Without the mistake it passes: the last thing that the taps hear.
+    // A valid datagram passes, as the last one that the taps see.
     underlay.send(&from_peer(&good));
     wait_until("the good one passes", || plane.totals().peers[0].rx_packets == 2);
     let [device, host] = taps.map(Tap::finish);
-    // And host A says that nobody listens there.
+    // Host A also sends Port Unreachable, which quotes it.
     let delivered = |frames: Vec<&[u8]>| {
         frames
             .iter()

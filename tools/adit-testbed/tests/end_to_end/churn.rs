@@ -1,4 +1,4 @@
-//! The underlay changes under a running tunnel, and traffic comes back by itself.
+//! Changes of the underlay under a running tunnel, after which traffic returns by itself.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -20,12 +20,12 @@ fn wait_for_traffic(network: &TwoSites) {
     wait_until("host A reaches host B", || reaches(&network.host_a, HOST_B).unwrap());
 }
 
-/// The next hop's interface is exchanged for one with another address, which says nothing: the
-/// kernel has to find out, and is only made to by the tunnel's telling it that the entry is in use.
+/// The next hop gets another Ethernet address without an announcement. The kernel detects it only
+/// because the tunnel reports that the neighbour entry is in use.
 #[test(root)]
 fn a_next_hop_with_another_mac_is_found_again() {
     let network = TwoSites::build().unwrap();
-    // As it would be in some 40 seconds with the usual times.
+    // The default times would take about 40 seconds.
     let gateway = &network.gateway_a;
     for (knob, value) in
         [("base_reachable_time_ms", "500"), ("delay_first_probe_time", "1"), ("retrans_time_ms", "100")]
@@ -40,14 +40,15 @@ fn a_next_hop_with_another_mac_is_found_again() {
     assert_eq!(neighbour.unwrap().and_then(|neighbour| neighbour.mac), Some(NEW_MAC));
 }
 
-/// The same, announced by a gratuitous ARP reply (RFC 5227 section 3), with the usual times.
+/// The same with the default times, announced by a gratuitous ARP reply (RFC 5227 section 3).
 #[test(root)]
 fn an_announced_mac_is_used_at_once() {
     let network = TwoSites::build().unwrap();
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let gateway = &network.gateway_a;
-    // A neighbour that was confirmed within the last second is not replaced (`locktime`).
+    // The kernel does not replace a neighbour that was confirmed within the last second
+    // (`locktime`).
     gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
     set_mac(&network.router, "toA", NEW_MAC);
     Injector::new(&network.router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
@@ -72,7 +73,7 @@ fn traffic_returns_after_the_underlay_interface_was_down() {
     assert_eq!(tunnels.a.plane().failure(), None);
 }
 
-/// The cable is pulled at the other end, where the router loses its routes.
+/// The other end of the cable goes down, and the router loses its routes.
 #[test(root)]
 fn traffic_returns_after_the_carrier_was_gone() {
     let network = TwoSites::build().unwrap();
@@ -85,7 +86,7 @@ fn traffic_returns_after_the_carrier_was_gone() {
     wait_for_traffic(&network);
 }
 
-/// A second cable to the router, and then the first one breaks.
+/// The route moves to a second cable, and then the first one goes down.
 #[test(root)]
 fn traffic_follows_the_route_to_another_interface() {
     let network = TwoSites::build().unwrap();
@@ -104,13 +105,13 @@ fn traffic_follows_the_route_to_another_interface() {
     router.down("toA").unwrap();
     wait_for_traffic(&network);
 
-    // And over the new cable, not over the kernel's own way round it.
+    // The traffic uses the new cable and not the kernel's fallback.
     let tap = Listener::start(router, "toA2");
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     tap.expect(UNDERLAY_A, UNDERLAY_B, mac(gateway, "second"));
 }
 
-/// Somebody who listens on the gateway's own interface, as `tcpdump` does, sees what leaves it.
+/// A capture on the gateway's own interface, such as `tcpdump`, sees what leaves.
 #[test(root)]
 fn a_capture_on_the_gateway_itself_sees_what_leaves() {
     let network = TwoSites::build().unwrap();
@@ -130,10 +131,10 @@ fn a_capture_on_the_gateway_itself_sees_what_leaves() {
     }
 }
 
-/// A capture that is read in between.
+/// A capture that can be read while it runs.
 struct Listener(capture::Tap);
 
-/// The ends of an IP-in-IP datagram, and the Ethernet address it came from.
+/// The addresses of an outer datagram, and its Ethernet source.
 struct Seen {
     source: Ipv4Addr,
     destination: Ipv4Addr,
@@ -146,7 +147,7 @@ impl Listener {
         Self(host.run(|| capture::Tap::open(index)).unwrap())
     }
 
-    /// What has come since it was last asked.
+    /// The outer datagrams since the last call.
     fn seen(&self) -> Vec<Seen> {
         let mut buffer = [0; 2048];
         let mut seen = Vec::new();

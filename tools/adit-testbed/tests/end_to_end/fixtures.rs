@@ -1,12 +1,11 @@
-//! The fixtures of every data plane, before a whole gateway: frames onto its cables, frames off its
-//! cables, and its counters.
+//! The fixture table on a whole gateway: injected frames, received frames, and counters.
 //!
 //! ```text
-//!   host A (an ear, and what is behind us) ── gateway A ── router (an ear, and all the peers)
+//!   host A (a receiver, and all private hosts) ── gateway A ── router (a receiver, and all peers)
 //! ```
 //!
-//! The host's own forwarding is on the way too: what it is given has a hop more, what it gives on
-//! has one less.
+//! The gateway's kernel forwards too. So an injected inner datagram has one hop more than the
+//! fixture, and a delivered one has one less.
 
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
@@ -54,7 +53,7 @@ fn run(plane: DataplaneChoice) {
     }
 }
 
-/// The same tunnel as a file.
+/// The setup's tunnel as a configuration file.
 fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     let config = &setup.config;
     let networks = |networks: &[Ipv4Net]| {
@@ -92,7 +91,7 @@ fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     )
 }
 
-/// Gateway A between two neighbours that say nothing by themselves.
+/// Gateway A between two neighbours that send nothing by themselves.
 struct Testbed {
     overlay: Overlay,
     inside: Injector,
@@ -107,19 +106,19 @@ impl Testbed {
     fn build(config: &str) -> Self {
         let network = TwoSites::build().unwrap();
         let TwoSites { host_a, gateway_a, router, .. } = &network;
-        // The router is every peer, and answers to nothing but ARP.
+        // The router has the addresses of all peers, and answers only ARP.
         router.sysctl("ipv4/ip_forward", "0").unwrap();
         let silencers = [B, C].map(|peer| {
             router.address("lo", Ipv4Net::from(peer)).unwrap();
             router.run(|| RawSocket::protocol4_placeholder(peer)).unwrap()
         });
-        // The host has no address, so that it answers to nothing at all.
+        // The host has no address, so it answers nothing.
         let inside = gateway_a.index("dummyA").unwrap();
         gateway_a.netlink().unwrap().set_neighbour(inside, HOST_A, mac(host_a, "eth0")).unwrap();
         let eth0 = host_a.index("eth0").unwrap();
         let address = Ipv4Net::new(HOST_A, 24).expect("a prefix");
         host_a.netlink().unwrap().delete_address(eth0, address).unwrap();
-        // To whoever is neither here nor there, so that answers to them leave.
+        // A default route lets ICMP errors to unknown sources leave.
         gateway_a.route(Ipv4Net::default(), Some(HOST_A), None).unwrap();
         let overlay = bring_up(gateway_a, config).unwrap();
         Self {
@@ -133,7 +132,7 @@ impl Testbed {
         }
     }
 
-    /// Puts a case before the gateway, and waits for all that is to come of it.
+    /// Sends the packet of a case, and waits for its outcome and counters.
     fn expect(&mut self, case: &Case) {
         let before = self.overlay.plane().totals();
         match case.direction {
@@ -172,7 +171,7 @@ fn identification(datagram: &[u8]) -> u16 {
     u16::from_be_bytes([datagram[4], datagram[5]])
 }
 
-/// What the gateway passes on by one of its cables.
+/// What the gateway forwards on one of its cables.
 struct GatewayOutput(wire_tap::FrameReceiver);
 
 impl GatewayOutput {
@@ -188,7 +187,7 @@ impl GatewayOutput {
         assert!(heard == datagram, "{name}: behind the headers, other bytes");
     }
 
-    /// The next datagram that the gateway passes on, waiting so long at most.
+    /// The next datagram that the gateway forwards, or `None` after a timeout.
     fn next(&mut self, patience: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + patience;
         loop {
@@ -200,7 +199,8 @@ impl GatewayOutput {
     }
 }
 
-/// A datagram without padding and what is free in it; `None`: the gateway speaks for itself.
+/// A datagram without padding and with a normalized identification, or `None` if the gateway itself
+/// sent it.
 fn passed_on(bytes: &[u8]) -> Option<Vec<u8>> {
     let packet = Ipv4Packet::parse(bytes, Validation::Datapath).ok()?;
     match packet.source() {
@@ -210,7 +210,7 @@ fn passed_on(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The identification of an outer datagram that may be fragmented is free.
+/// Clears the identification of an outer datagram without DF, for which any value is right.
 fn normal(outer: &[u8]) -> Vec<u8> {
     let mut outer = outer.to_vec();
     if outer[6] & 0x40 == 0 {
@@ -220,7 +220,7 @@ fn normal(outer: &[u8]) -> Vec<u8> {
     outer
 }
 
-/// The same with a hop more or less left.
+/// The same datagram with a changed TTL.
 fn hop(datagram: &[u8], more: i8) -> Vec<u8> {
     let mut datagram = datagram.to_vec();
     let ttl = datagram[8].checked_add_signed(more).expect("a host forwards it");
@@ -228,7 +228,7 @@ fn hop(datagram: &[u8], more: i8) -> Vec<u8> {
     datagram
 }
 
-/// What has been counted since, without when and with which TTL the last one came.
+/// The growth of the counters, without the time and TTL of the last datagram.
 fn since(before: &Totals, after: &Totals) -> Totals {
     let mut since = after.since(before);
     for peer in &mut since.peers {

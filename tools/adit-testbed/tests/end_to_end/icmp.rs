@@ -1,4 +1,4 @@
-//! ICMP: what the original sender hears, and whom the tunnel believes.
+//! ICMP: the errors that the original sender receives, and the errors that the tunnel believes.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
@@ -19,8 +19,8 @@ const PEER: PeerIndex = PeerIndex::new(0);
 /// The IPv4 and the UDP header.
 const HEADERS: usize = 28;
 
-/// RFC 2003 sections 4.1 and 5.1: the sender of a datagram that a router inside the tunnel
-/// found too big is told the MTU less the outer header, by the gateway it knows.
+/// RFC 2003 sections 4.1 and 5.1: if a router inside the tunnel refuses a datagram as too big, its
+/// sender receives the MTU less the outer header from its own gateway.
 #[test(root)]
 fn the_sender_hears_that_the_path_has_shrunk() {
     let network = TwoSites::build().unwrap();
@@ -52,13 +52,13 @@ fn the_sender_hears_that_the_path_has_shrunk() {
     assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1300);
     assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_some());
 
-    // Its own host now holds it to that, and what fits passes.
+    // The sending host now enforces that MTU, and a datagram that fits passes.
     assert_eq!(getsockopt(&sender, IpMtu).expect("it is known"), 1280);
     assert_eq!(send(1281).expect_err("it is too long").raw_os_error(), Some(EMSGSIZE));
     send(1280).expect("it fits");
     assert!(arrives(1280), "what fits passes");
 
-    // Another host that has heard nothing is answered by the tunnel itself, without a router.
+    // The tunnel itself answers a sender that does not know, without the router.
     let before = tunnels.a.plane().totals();
     let answer = network.host_a.run(|| ping(HOST_B, 1281, 64, ATTEMPT)).unwrap();
     assert_eq!(answer, Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1280 } });
@@ -86,12 +86,12 @@ fn forged_errors_change_nothing() {
     let too_big = |mtu| Icmpv4Error::TooBig { mtu };
     let before = plane.totals();
     let forged = [
-        // About a destination that is nobody's.
+        // About a destination that is no peer.
         error_about(stranger, too_big(600), Ipv4Addr::new(10, 1, 1, 99), &ours),
         // About an inner datagram that the tunnel would not have sent to this peer.
         error_about(stranger, too_big(600), UNDERLAY_B, &echo_request(1, &[0; 1400])),
         error_about(stranger, too_big(600), UNDERLAY_B, &full_size(HOST_A, stranger)),
-        // That something does not fit a link which takes more.
+        // About a datagram that fits the reported MTU.
         error_about(stranger, too_big(1500), UNDERLAY_B, &ours),
         error_about(stranger, Icmpv4Error::DestinationUnreachable { code: 1 }, stranger, &ours),
     ];
@@ -106,7 +106,7 @@ fn forged_errors_change_nothing() {
     let answer = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");
 
-    // The same about a datagram that we could have sent is believed: the test can tell.
+    // For comparison, the same error about a datagram that gateway A could have sent is believed.
     underlay.send(&error_about(stranger, too_big(600), UNDERLAY_B, &ours));
     wait_until("a Too Big is believed", || plane.tunnel().path_mtu(PEER).mtu == 600);
 }
@@ -131,7 +131,7 @@ fn a_destination_without_a_peer_is_unreachable() {
     assert_eq!((totals.dropped(), totals.peers[0].tx_packets), (1, 0));
 }
 
-/// RFC 2827: a source that is not ours does not get into the tunnel, and hears 3/13.
+/// RFC 2827: a source outside the gateway's networks is not encapsulated, and receives 3/13.
 #[test(root)]
 fn a_source_that_is_not_ours_is_prohibited() {
     let network = TwoSites::build().unwrap();

@@ -1,4 +1,4 @@
-//! Strangers who must understand us, and whom we must understand: tcpdump and scapy.
+//! Interoperation with independent programs: tcpdump and scapy.
 
 use std::io::Write;
 use std::net::{SocketAddrV4, UdpSocket};
@@ -21,8 +21,8 @@ use crate::support::{ATTEMPT, config_a, mac};
 const TCPDUMP: &str = "/usr/bin/tcpdump";
 const PYTHON: &str = "/usr/bin/python3";
 
-/// All kinds of traffic through the tunnel, as the router between the gateways sees it: only
-/// what is IPv4, and only what the gateways sent.
+/// Sends all kinds of traffic through the tunnel, and returns the outer datagrams that the router
+/// sees.
 fn capture(network: &TwoSites) -> Vec<Frame> {
     let tap = Tap::start(&network.router, "toA").unwrap();
     let page = "a page\n".repeat(1000);
@@ -34,7 +34,7 @@ fn capture(network: &TwoSites) -> Vec<Frame> {
         let answer = network.host_a.run(|| ping(to, size, ttl, ATTEMPT)).unwrap();
         assert!(matches!(answer, Answer::Reply { .. } | Answer::Refused { .. }), "{answer:?}");
     }
-    // To a port where nobody listens, so that an ICMP error with a quote comes back.
+    // A closed port yields an ICMP error with a quote.
     let socket = network.host_a.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_A, 4000))).unwrap();
     let socket = socket.expect("the port is free");
     socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
@@ -54,7 +54,7 @@ fn is_ipip(bytes: &[u8]) -> bool {
     Ipv4Packet::parse(bytes, Validation::Lenient).is_ok_and(|packet| packet.protocol() == Protocol::IPIP)
 }
 
-/// Runs a program with something to read, and gives what it printed.
+/// Runs a program with this input, and returns its output.
 fn output(command: &mut Command, input: &[u8]) -> String {
     let mut child = command
         .stdin(Stdio::piped())
@@ -64,7 +64,7 @@ fn output(command: &mut Command, input: &[u8]) -> String {
         .expect("the program starts");
     let mut stdin = child.stdin.take().expect("it was asked for");
     std::thread::scope(|scope| {
-        // A program that has seen enough may stop reading.
+        // The program may end before it has read everything.
         scope.spawn(move || stdin.write_all(input));
         let done = child.wait_with_output().expect("the program ends");
         let errors = String::from_utf8_lossy(&done.stderr);
@@ -86,7 +86,7 @@ fn tcpdump_prints_the_lines_that_we_print() {
     let _tunnels = network.bring_up().unwrap();
     let frames = capture(&network);
     let theirs = output(Command::new(TCPDUMP).args(["-n", "-t", "-r", "-"]), &pcapng(&frames));
-    // Older ones end each line so, 4.99.3 does not.
+    // Older versions of tcpdump end each line so; 4.99.3 does not.
     const SUFFIX: &str = " (ipip-proto-4)";
     let with_suffix = theirs.contains(SUFFIX);
     let mut flows = FlowTable::<16>::new();
@@ -131,8 +131,8 @@ fn tcpdump_reads_the_nanoseconds_of_a_capture() {
     assert_eq!(times, ["1700000000.000000001", "1700000000.999999999"], "{printed}");
 }
 
-/// Has an interface without checksum offload. Between two Ethernets of one machine nobody completes
-/// the checksums, and the capture would show what a card has yet to fill in.
+/// Switches checksum offload of an interface off. Between two interfaces of one machine nothing
+/// completes the checksums, and a capture would show incomplete ones.
 const NO_OFFLOAD: &str = r#"
 import ctypes, fcntl, socket, struct, sys
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
@@ -141,8 +141,8 @@ request = struct.pack("16sP16x", sys.argv[1].encode(), ctypes.addressof(value))
 fcntl.ioctl(socket.socket(), SIOCETHTOOL, request)
 "#;
 
-/// Takes every frame apart, and builds it again with checksums of scapy's own: the bytes must be
-/// the same. Prints what was in each.
+/// Dissects every frame, and builds it again with scapy's own checksums. The bytes must be the
+/// same. Prints the contents of each.
 const DISSECT: &str = r#"
 import sys
 from io import BytesIO
@@ -196,8 +196,8 @@ fn scapy_finds_our_packets_right() {
     }
 }
 
-/// Plays gateway B and a host behind it: an echo request, built by scapy, whole and in outer
-/// fragments; the answer must be the echo in IP in IP with every checksum right.
+/// Acts as gateway B and a host behind it. Scapy builds an echo request, whole and in outer
+/// fragments. The reply must be the encapsulated echo with correct checksums.
 const EXCHANGE: &str = r#"
 import sys
 from scapy.all import Ether, ICMP, IP, AsyncSniffer, fragment, raw, sendp
@@ -238,7 +238,7 @@ print("done")
 fn scapy_as_the_peer_is_answered() {
     let network = TwoSites::build().unwrap();
     let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
-    // So that gateway B's kernel, which has no tunnel, does not answer what scapy is to read.
+    // Gateway B's kernel has no tunnel, and must not answer the datagrams for scapy.
     let _silencer = network.gateway_b.run(|| RawSocket::protocol4_placeholder(UNDERLAY_B)).unwrap();
     let router = mac(&network.router, "toB").map(|byte| format!("{byte:02x}")).join(":");
     let addresses = [UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B].map(|address| address.to_string());

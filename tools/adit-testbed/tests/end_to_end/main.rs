@@ -1,6 +1,6 @@
 //! The userspace data plane end to end, in networks that each test builds in namespaces of its own.
 //!
-//! One program for all topics, because linking is what costs; `cargo test -p adit-testbed --test
+//! One program has all topics, because linking takes long. `cargo test -p adit-testbed --test
 //! end_to_end icmp::` runs one of them.
 
 #[macro_use(test)]

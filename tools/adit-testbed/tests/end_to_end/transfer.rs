@@ -1,5 +1,5 @@
-//! Bytes from host to host, compared: TCP both ways at once, UDP of many sizes, and the path MTU
-//! that a router in the middle does not let them forget.
+//! Transfers from host to host with all bytes compared: TCP in both directions at once, UDP of many
+//! sizes, and a narrow link behind a router.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
@@ -50,8 +50,8 @@ fn sixty_four_megabytes_both_ways_at_once() {
     }
 }
 
-/// A link behind the router is narrower than gateway A's own: only the router can tell. MSS
-/// clamping is off, or TCP would never send anything too long.
+/// Builds a network with a narrow link behind the router, which only the router knows. Callers
+/// switch MSS clamping off if TCP must send segments that are too long.
 fn narrow(tunnel: &str) -> (TwoSites, Tunnels) {
     let network = TwoSites::build().unwrap();
     network.router.mtu("toB", 1400).unwrap();
@@ -61,13 +61,14 @@ fn narrow(tunnel: &str) -> (TwoSites, Tunnels) {
     (network, Tunnels { a, b })
 }
 
-/// RFC 2003 section 5.1: the tunnel learns the path's MTU from the router, and the senders from it.
+/// RFC 2003 section 5.1: the tunnel learns the path MTU from the router, and the senders learn it
+/// from the tunnel.
 #[test(root)]
 fn the_path_mtu_is_learned_from_a_router() {
     let (network, tunnels) = narrow("mss-clamp = false");
     let tunnel = tunnels.a.plane().tunnel();
     assert_eq!(tunnel.path_mtu(PEER).mtu, 1500);
-    // Towards B alone at first: what B's own stream had learned, B would announce as its MSS.
+    // The first stream goes to B only. Otherwise B would announce what it learned as its MSS.
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 64 * MEGABYTE);
     assert_eq!((tunnel.path_mtu(PEER).mtu, tunnel.path_mtu(PEER).learned.is_some()), (1400, true));
@@ -75,8 +76,8 @@ fn the_path_mtu_is_learned_from_a_router() {
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
-/// With `df = false`, and senders that leave DF clear too, routers fragment the outer datagram
-/// and the peer reassembles it.
+/// With `df = false` and senders without DF, routers fragment the outer datagram and the peer
+/// reassembles it.
 #[test(root)]
 fn without_df_the_router_fragments() {
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
@@ -89,7 +90,7 @@ fn without_df_the_router_fragments() {
     assert_eq!(tunnels.b.plane().totals().drops_of(DropReason::OuterFragment), 0);
 }
 
-/// With `df = false` an inner DF is honoured all the same, and so the path's MTU is learned.
+/// With `df = false` an inner DF is still honoured, so the path MTU is learned.
 #[test(root)]
 fn an_inner_df_is_honoured_without_df() {
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
@@ -99,7 +100,7 @@ fn an_inner_df_is_honoured_without_df() {
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
-/// A data plane as the overlay makes it, but with two queues whatever this machine's processors.
+/// A data plane like an overlay's, but with two queues on any machine.
 fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
     let config = Config::parse("test.toml", config).expect("the configuration is valid");
     let plane = gateway
@@ -133,8 +134,8 @@ fn two_queues_and_several_streams() {
     }
 }
 
-/// Datagrams of `sizes` bytes of payload from host A to host B, one after the other. Gives the
-/// sizes that arrived; what arrives must be what was sent.
+/// Sends datagrams of `sizes` bytes of payload from host A to host B, one after the other, and
+/// returns the sizes that arrived. Fails if one changed.
 fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
     let bind = |host: &Host, address| {
         host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap().expect("a port is free")
@@ -162,8 +163,8 @@ fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
 }
 
 fn sizes() -> Vec<usize> {
-    // Around everything that has an edge: eights, the MTUs 1400 and 1500 with one and two headers
-    // less, two and three fragments, the largest.
+    // Sizes around the edges: multiples of eight, the MTUs 1400 and 1500 less one and two headers,
+    // two and three fragments, the largest.
     let edges = [0, 1380, 1400, 1460, 1480, 1500, 2800, 2960, 4440, 64_992];
     let around = |edge: usize| (edge.saturating_sub(30)..edge + 9).step_by(if edge == 0 { 1 } else { 2 });
     let mut sizes: Vec<usize> = edges.into_iter().flat_map(around).collect();
@@ -177,14 +178,14 @@ fn sizes() -> Vec<usize> {
 fn datagrams_of_every_size_arrive_unchanged() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
-    // DF clear: whoever finds them too long may fragment them.
+    // DF clear: any router may fragment them.
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());
     assert_eq!(tunnels.a.plane().totals().dropped() + tunnels.b.plane().totals().dropped(), 0);
 }
 
-/// Behind a narrow link the tunnel fragments the inner datagrams once it knows. Until then the
-/// outer ones, whose DF is set, are refused by the router, and only those may be missing.
+/// Once the tunnel knows the narrow link, it fragments the inner datagrams. Before that, the router
+/// refuses outer ones with DF, and only those may be missing.
 #[test(root)]
 fn datagrams_of_every_size_behind_a_narrow_link() {
     let (network, tunnels) = narrow("");
@@ -195,7 +196,7 @@ fn datagrams_of_every_size_behind_a_narrow_link() {
     assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400);
 }
 
-/// The same with `df = false`: nothing is refused, the router fragments, nothing is missing.
+/// With `df = false` the router fragments, refuses nothing, and nothing is missing.
 #[test(root)]
 fn datagrams_of_every_size_without_df() {
     let (network, _tunnels) = narrow("df = false");

@@ -1,4 +1,4 @@
-//! What comes by an interface that no route of ours leads to.
+//! Outer datagrams that arrive on an interface to which no route leads.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use ipnet::Ipv4Net;
 use crate::planes::{bring_up_with, on_every_plane};
 use crate::support::drops_since;
 
-/// The underlay's way back is another than the way there, as behind two providers. Not one datagram
-/// is lost to that, the first included.
+/// The return path in the underlay differs from the forward path, as with two providers. No
+/// datagram is lost, not even the first.
 fn the_way_back_is_another(plane: DataplaneChoice) {
     const ECHOES: u64 = 5;
     let network = TwoSites::build().unwrap();

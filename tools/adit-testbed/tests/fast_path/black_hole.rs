@@ -1,5 +1,5 @@
-//! A router that drops what is too big and says nothing, under a running TCP transfer: the tunnel
-//! finds out by itself what the path takes (RFC 8899).
+//! A path MTU black hole under a running TCP transfer: the tunnel finds the path's MTU by probes
+//! (RFC 8899).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use adit_testbed::transfer::Transfer;
 use crate::planes::{bring_up_on, on_every_plane};
 use crate::support::wait_until;
 
-/// Before somebody who waits gives up.
+/// The time within which a user does not give up.
 const SOON: Duration = Duration::from_secs(15);
 
 #[expect(clippy::print_stderr, reason = "the figure is what the test is for")]

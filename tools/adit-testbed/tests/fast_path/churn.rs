@@ -1,5 +1,5 @@
-//! The underlay changes under a stream of 10,000 datagrams a second each way. What is lost is lost
-//! while the change goes on, and nothing before or after it.
+//! Changes of the underlay under a stream of 10,000 datagrams a second in each direction. Datagrams
+//! are lost only during a change.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,21 @@ use ipnet::Ipv4Net;
 use crate::planes::{bring_up_on, on_every_plane};
 use crate::support::{Injector, PATIENCE, set_mac, wait_until};
 
-/// Long enough to tell a stream that flows from one that does not.
+/// Long enough to see that a stream flows.
 const STEADY: Duration = Duration::from_millis(300);
-/// For how long a cable is out, so that the streams feel it.
+/// How long a cable is down, long enough to lose datagrams.
 const OUTAGE: Duration = Duration::from_millis(200);
-/// Within which the kernel knows the next hop again, where nobody has made it wait for its timer of
+/// The time within which the kernel knows the next hop again, if it need not wait for its timer of
 /// a second.
 const PROMPT: Duration = Duration::from_millis(500);
-/// For what is still on its way when a test ends.
+/// Time for datagrams in flight when a test ends.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How long before and after the event something may be lost because of it. Probes leave in a burst
 /// every millisecond, and are on their way for a moment.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// What a change cost.
+/// The cost of a change.
 struct Cost {
     began: Instant,
     over: Instant,
@@ -35,7 +35,7 @@ struct Cost {
     reports: [StreamReport; 2],
 }
 
-/// Starts both streams, has `event` happen, and takes the reports.
+/// Starts both streams, runs `event`, and returns the reports.
 fn during(network: &TwoSites, plane: DataplaneChoice, what: &str, event: impl FnOnce()) -> Cost {
     let start =
         |from, to, address| LossStream::start(from, to, address, StreamOptions::default(), PATIENCE).unwrap();
@@ -66,22 +66,22 @@ impl Cost {
         }
     }
 
-    /// Everything lost was sent while the event went on.
+    /// Asserts that every lost datagram was sent during the event.
     #[track_caller]
     fn assert_contained(&self) {
         let (from, until) = (self.began - INTERVAL, self.over + INTERVAL);
         self.assert_all(|report| report.duplicated == 0 && report.lost_outside(from, until) == 0);
     }
 
-    /// Nothing was lost at all.
+    /// Asserts that nothing was lost.
     #[track_caller]
     fn assert_lossless(&self) {
         self.assert_all(StreamReport::is_complete);
     }
 
-    /// Of the kernel's data plane. A process also loses what comes while it gets no processor, on a
-    /// machine that is busy otherwise: its figures are there to be read, and that traffic came back
-    /// was checked.
+    /// Asserts a condition for the eBPF plane. On a busy machine the userspace process also loses
+    /// datagrams while it gets no processor. Its figures are only printed, and the test has checked
+    /// that traffic returned.
     #[track_caller]
     fn assert_all(&self, holds: impl Fn(&StreamReport) -> bool) {
         for report in &self.reports {
@@ -91,7 +91,7 @@ impl Cost {
     }
 }
 
-/// What gateway A's kernel knows of the next hop towards gateway B.
+/// Gateway A's neighbour entry for the next hop to gateway B.
 struct NextHop {
     netlink: Netlink,
     device: u32,
@@ -131,7 +131,7 @@ fn wait_for_the_cable(network: &TwoSites) {
     }
 }
 
-/// A second cable to the router; the route to the peer moves to it; then the first one breaks.
+/// The route to the peer moves to a second cable, and then the first one goes down.
 fn the_route_moves_to_another_interface(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
@@ -154,14 +154,15 @@ fn the_route_moves_to_another_interface(plane: DataplaneChoice) {
     broken.assert_lossless();
 }
 
-/// The next hop's interface gets another Ethernet address, and says so by a gratuitous ARP reply
-/// (RFC 5227 section 3).
+/// The next hop gets another Ethernet address, and announces it by a gratuitous ARP reply (RFC 5227
+/// section 3).
 fn the_next_hop_changes_its_mac(plane: DataplaneChoice) {
     const NEW_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0, 0, 0x42];
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
     let (gateway, router) = (&network.gateway_a, &network.router);
-    // A neighbour that was confirmed within the last second is not replaced (`locktime`).
+    // The kernel does not replace a neighbour that was confirmed within the last second
+    // (`locktime`).
     gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
     let mut next_hop = NextHop::new(&network);
     let cost = during(&network, plane, "the next hop changes its MAC", || {
@@ -188,14 +189,14 @@ fn the_link_flaps(plane: DataplaneChoice) {
             took = next_hop.wait_until_known();
         });
         cost.assert_contained();
-        // No neighbour entry that was asked for while it was out had the kernel wait.
+        // The kernel did not wait for the timer of an entry that it requested during the outage.
         assert!(plane != DataplaneChoice::Ebpf || took < PROMPT, "it took {took:?}");
         assert!(cost.reports[0].lost() > 0, "it was down, and yet nothing was lost");
     }
     assert_eq!(tunnels.a.plane().failure(), None);
 }
 
-/// The cable is pulled at the other end, where the router loses its route.
+/// The other end of the cable goes down, and the router loses its route.
 fn the_carrier_goes(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
@@ -214,7 +215,7 @@ fn the_carrier_goes(plane: DataplaneChoice) {
     assert!(cost.reports[0].lost() > 0, "the cable was pulled, and yet nothing was lost");
 }
 
-/// What all the others are measured against.
+/// The baseline of the other tests.
 fn nothing_happens(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);

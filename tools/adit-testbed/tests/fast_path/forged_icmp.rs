@@ -1,6 +1,6 @@
-//! ICMP errors forged by a stranger, about datagrams that the tunnel has not sent: all types and
-//! codes, all mistakes, cut short everywhere, 100,000 as fast as they can be sent. Nothing is
-//! believed, traffic goes on, and neither memory nor processor is taken for it.
+//! Forged ICMP errors from an unknown source, about datagrams that the tunnel has not sent: all
+//! types and codes, every mistake, truncated at every length, and 100,000 at full speed. The tunnel
+//! believes none, traffic continues, and they cost neither memory nor much processor time.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const FLOOD: usize = 100_000;
 /// Enough for the messages whose fate has to be seen one by one.
 const BURST: usize = 64;
 
-/// Every type and code of an error that there is.
+/// Every type and code of an ICMP error.
 fn errors() -> Vec<Icmpv4Error> {
     let gateway = STRANGER;
     let unreachable = (0..=15).filter(|code| *code != 4);
@@ -70,7 +70,7 @@ fn not_ours() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A message from the stranger to gateway A.
+/// A message from the unknown source to gateway A.
 fn message(error: Icmpv4Error, quoted: &[u8]) -> Vec<u8> {
     let mut out = [0; MAX_ERROR_LEN];
     let len = build_error(&mut out, STRANGER, UNDERLAY_A, error, quoted);
@@ -166,7 +166,7 @@ fn planes_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Each of them one by one, and counted one by one: none is believed, whatever is right about it.
+/// Each forged error is counted by itself, and none is believed.
 fn each_is_refused(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");
@@ -215,7 +215,7 @@ fn a_flood_is_survived(plane: DataplaneChoice) {
     };
     let options = StreamOptions { rate: 2000, ..StreamOptions::default() };
     let probe = LossStream::start(&network.host_a, &network.host_b, HOST_B, options, PATIENCE).unwrap();
-    // Touches what there is to touch once.
+    // The warm-up uses every buffer once.
     let mut sent = flood(8192);
     settled(sent);
     let (memory, time, began) = (resident(), planes_time(), std::time::Instant::now());
@@ -233,18 +233,18 @@ fn a_flood_is_survived(plane: DataplaneChoice) {
          {grown} bytes; beside it {report}",
         lost_in_queue(&network.gateway_a)
     );
-    // Were 32 bytes kept of each, it would be this much.
+    // The limit is 32 bytes for each error.
     assert!(grown < 32 * FLOOD, "the process has grown by {grown} bytes");
     // As fast as an unoptimised build reads them, and what the probe's own datagrams take.
     let fair = Duration::from_micros(50) * u32::try_from(read).expect("fewer than 100,000") + took;
     assert!(busy < fair, "the data planes took {busy:?} of processor");
     assert_eq!(report.dropped_by_receiver, 0, "{report}");
-    // A process also loses what comes while it gets no processor.
+    // The userspace process also loses datagrams while it gets no processor.
     let most = if choice == DataplaneChoice::Ebpf { 0 } else { report.sent / 10 };
     assert!(report.lost() <= most, "{report}");
 }
 
-/// The flood in a process of its own, where nothing else takes memory.
+/// Runs the flood in a process of its own, where nothing else allocates memory.
 fn a_flood_changes_nothing(plane: DataplaneChoice) {
     let name =
         format!("forged_icmp::{}::a_flood_changes_nothing", adit_testbed::test_planes::plane_name(plane));

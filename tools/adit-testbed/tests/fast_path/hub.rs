@@ -1,4 +1,4 @@
-//! A hub between two spokes, whose hosts cannot tell it from a router.
+//! The hub network: to the hosts behind the spokes, the hub is like a router.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
@@ -58,8 +58,7 @@ fn show(report: &impl std::fmt::Display) {
     eprintln!("{report}");
 }
 
-/// RFC 2003 section 3.1: the tunnel is one hop, as a cable would be; what is between its ends is
-/// not seen.
+/// RFC 2003 section 3.1: the tunnel is one hop, and the routers inside it are not visible.
 fn each_gateway_is_one_hop(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     let host = &network.of(Site::One).host;
@@ -76,8 +75,8 @@ fn each_gateway_is_one_hop(plane: DataplaneChoice) {
     }
 }
 
-/// To the hub's kernel both spokes are on one link, the tunnel's interface: it might tell their
-/// hosts to speak to each other without it.
+/// To the hub's kernel both spokes are on one link, the tunnel interface, so it might send ICMP
+/// redirects to their hosts.
 fn nobody_is_redirected(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     let (host, hub) = (&network.of(Site::One).host, &network.of(Site::Hub).gateway);
@@ -88,7 +87,7 @@ fn nobody_is_redirected(plane: DataplaneChoice) {
     assert_eq!(snmp(hub, "Icmp", "OutRedirects"), 0);
 }
 
-/// RFC 2827 on the hub: a peer speaks for its own networks, and for nobody else's.
+/// RFC 2827 on the hub: a peer may send only from its own networks.
 fn the_hub_knows_who_may_speak(plane: DataplaneChoice) {
     let (network, overlays) = joined(plane);
     let hub = overlays.of(Site::Hub).plane();
@@ -112,7 +111,7 @@ fn the_hub_knows_who_may_speak(plane: DataplaneChoice) {
         wait_until(reason.as_str(), || hub.totals().dropped() > before.dropped());
         assert_eq!(drops_since(&before, &hub.totals()), [(*reason, 1)]);
     }
-    // Without the mistake it passes, and is the only one that host two hears.
+    // A valid datagram passes, and is the only one that host two receives.
     underlay.send(&from_one(&udp(Site::One.host(), to, b"allowed")));
     let totals = || overlays.of(Site::Two).plane().totals();
     wait_until("the good one passes", || totals().peers[0].rx_packets > 0);
@@ -120,7 +119,7 @@ fn the_hub_knows_who_may_speak(plane: DataplaneChoice) {
     assert_eq!(payloads, [b"allowed".to_vec()], "from {}", Site::One.host());
 }
 
-/// What came for port 4242.
+/// The UDP payloads for port 4242.
 fn udp_payloads(frames: &[Frame]) -> Vec<Vec<u8>> {
     let for_us = |bytes: &&[u8]| bytes[9] == 17 && bytes.get(22..24) == Some(&4242u16.to_be_bytes()[..]);
     frames.iter().filter_map(Frame::ipv4).filter(for_us).map(|bytes| bytes[28..].to_vec()).collect()
@@ -153,8 +152,8 @@ fn small_datagrams_arrive_unchanged(plane: DataplaneChoice) {
     }
 }
 
-/// RFC 6040, through two tunnels: what the sender declared arrives, and so does what a router in
-/// the first tunnel has marked.
+/// RFC 6040 through two tunnels: the sender's ECN field arrives, and so does a CE mark from a
+/// router in the first tunnel.
 fn ecn_marks_survive(plane: DataplaneChoice) {
     let (network, overlays) = joined(plane);
     let host = &network.of(Site::One).host;
@@ -196,8 +195,8 @@ fn ecn_marks_survive(plane: DataplaneChoice) {
     assert!(both.iter().all(|(outer, inner)| outer == inner), "{both:?}");
 }
 
-/// Behind the hub one spoke's link is narrower: the hub's tunnel learns it, and the sender hears it
-/// from the hub.
+/// One spoke's link is narrower: the hub's tunnel learns it, and the sender receives the error from
+/// the hub.
 fn a_narrow_spoke_is_told_of_by_the_hub(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     network.router.mtu(Site::Two.port(), 1400).unwrap();
@@ -214,7 +213,7 @@ fn a_narrow_spoke_is_told_of_by_the_hub(plane: DataplaneChoice) {
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
-/// A stream of small datagrams each way between the spokes, while TCP fills what is left.
+/// A stream of small datagrams in each direction between the spokes, beside a TCP transfer.
 fn small_datagrams_beside_a_transfer(plane: DataplaneChoice) {
     use adit_testbed::loss_stream::{LossStream, StreamOptions};
     let (network, _overlays) = joined(plane);
@@ -230,7 +229,7 @@ fn small_datagrams_beside_a_transfer(plane: DataplaneChoice) {
     for probe in probes {
         let report = probe.finish(ATTEMPT).unwrap();
         show(&report);
-        // A process also loses what comes while others have the processor.
+        // The userspace process also loses datagrams while others have the processor.
         assert!(plane != DataplaneChoice::Ebpf || report.is_complete(), "{report}");
         assert_eq!(report.dropped_by_receiver, 0, "{report}");
     }

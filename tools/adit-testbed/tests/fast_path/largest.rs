@@ -1,5 +1,5 @@
-//! Inner datagrams of 65,515 bytes, the largest that fit into an outer one: both ways at once, byte
-//! by byte.
+//! Inner datagrams of 65,515 bytes, the largest that fit into an outer one, in both directions with
+//! every byte compared.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
@@ -43,7 +43,7 @@ fn exchange(network: &TwoSites) {
     }
 }
 
-/// In fragments, which the hosts make: each goes through the tunnel by itself.
+/// The hosts fragment the datagrams, and each fragment goes through the tunnel by itself.
 fn in_inner_fragments(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);
@@ -53,7 +53,7 @@ fn in_inner_fragments(plane: DataplaneChoice) {
     }
 }
 
-/// Whole, over cables that take 65,535 bytes: the outer datagram is as long as one can be.
+/// Unfragmented over cables that take 65,535 bytes: the outer datagram has the maximum length.
 fn in_one_outer_datagram(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     network.set_cable_mtus(CABLE_MTU).unwrap();

@@ -1,5 +1,5 @@
-//! Files and routes that send datagrams in a circle. Each dies, soon and counted, and never becomes
-//! two.
+//! Configurations and routes that form a loop. Each datagram is soon dropped and counted, and never
+//! multiplies.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use ipnet::Ipv4Net;
 use crate::planes::{bring_up_with, on_every_plane};
 use crate::support::{Injector, PATIENCE, config_a, config_b, drops_since, ipv4_with, snmp, udp, wait_until};
 
-/// In the network that everybody thinks is behind somebody else.
+/// An address in the network that every site configures behind another one.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const NOWHERES_NETWORK: &str = "10.99.0.0/16";
 /// What is sent at once, after one alone.
@@ -35,7 +35,7 @@ fn datagram(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
     udp(source, SocketAddrV4::new(destination, 4242), b"round and round")
 }
 
-/// Has `host` send so many of them.
+/// Sends this datagram `count` times from `host`.
 fn send(host: &Host, datagram: &[u8], count: usize) {
     let socket = host.run(RawSocket::sender).unwrap();
     for _ in 0..count {
@@ -43,7 +43,7 @@ fn send(host: &Host, datagram: &[u8], count: usize) {
     }
 }
 
-/// Waits until the tunnel has dropped so many more.
+/// Waits until the tunnel has dropped `count` more datagrams.
 fn wait_for_drops(plane: &dyn DataPlane, before: &Totals, count: usize) {
     wait_until("all are counted", || plane.totals().dropped() - before.dropped() >= count as u64);
 }
@@ -82,8 +82,8 @@ fn with_nowhere(config: &str, network: &str) -> String {
     format!("{before}networks = [\"{network}\", \"{NOWHERES_NETWORK}\"]{behind}")
 }
 
-/// Gateways that each hold a network to be behind the other: what goes there goes once, and the
-/// other one refuses it, because it would go back where it came from.
+/// Two gateways that each configure a network behind the other: a datagram crosses the underlay
+/// once, and the other gateway refuses it because it would return to its source.
 fn each_thinks_that_it_is_behind_the_other(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
@@ -117,7 +117,7 @@ fn the_way_to_the_peer_leads_into_the_tunnel(plane: DataplaneChoice) {
     assert!((1..=2).contains(&alone), "there, and that nobody listens: {alone} frames");
 
     gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("ipipA")).unwrap();
-    // What is sent until the tunnel knows goes where it went before.
+    // Until the tunnel follows the route, datagrams take the old one.
     wait_until("the tunnel follows the route", || {
         let before = tunnel.totals();
         send(&network.host_a, &there, 1);
@@ -178,7 +178,7 @@ fn ring(site: Site, plane: DataplaneChoice, strangers: Option<&str>) -> String {
     )
 }
 
-/// Round the ring: the next, and the one before.
+/// The next and the previous site of the ring.
 fn neighbours(site: Site) -> (Site, Site) {
     match site {
         Site::Hub => (Site::One, Site::Two),
@@ -191,8 +191,8 @@ fn totals(overlays: &[Overlay; 3]) -> [Totals; 3] {
     std::array::from_fn(|site| overlays[site].plane().totals())
 }
 
-/// Three network, each of which thinks the network behind the next. The third knows that the sender
-/// is not behind the second, from whom it has it.
+/// Three sites, each of which configures the network behind the next. The third knows that the
+/// sender is not behind the second, from whom it has it.
 fn three_sites_in_a_ring(plane: DataplaneChoice) {
     let network = HubNetwork::build().unwrap();
     let overlays =

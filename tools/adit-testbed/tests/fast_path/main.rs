@@ -1,9 +1,9 @@
-//! What every data plane must do alike: a hub between two spokes, and an underlay that changes
-//! under a running stream. Each test is there once for each data plane, and says in numbers what it
-//! lost.
+//! Behaviour that all data planes share, such as a hub between two spokes and changes of the
+//! underlay under a running stream. Each test exists once for each data plane, and prints its
+//! losses.
 //!
-//! `cargo test -p adit-testbed --test fast_path ebpf` runs those of one of them; `-- --nocapture`
-//! shows the figures.
+//! `cargo test -p adit-testbed --test fast_path ebpf` runs the tests of one data plane and prints
+//! the figures.
 
 #[macro_use(test)]
 extern crate adit_harness;

@@ -1,5 +1,5 @@
-//! A peer, or a router before us, that fragments the outer datagram. Gateway A has the tunnel;
-//! gateway B has no Adit at all and sends what these tests make by hand.
+//! Outer datagrams that a peer or a router has fragmented. Gateway A has the tunnel. Gateway B has
+//! no Adit and sends hand-made datagrams.
 
 use std::net::{SocketAddrV4, UdpSocket};
 
@@ -17,7 +17,7 @@ use crate::support::{ATTEMPT, Injector, Random, config_a, drops_since, ipv4_with
 /// headers and UDP's.
 const LARGEST_PAYLOAD: usize = 65_535 - 20 - 28;
 
-/// The network, with a socket on host A that is sent to from host B by way of the injector.
+/// The network, a socket on host A, and an injector that acts as gateway B.
 struct Testbed {
     _network: TwoSites,
     tunnel: Overlay,
@@ -61,7 +61,7 @@ impl Testbed {
         self.peer.flush();
     }
 
-    /// The next payload that host A gets, if one comes.
+    /// The next payload that host A receives, if any.
     fn received(&self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 65_536];
         match self.receiver.recv(&mut buffer) {
@@ -142,7 +142,7 @@ fn fragments_of_two_datagrams_may_be_mixed(plane: DataplaneChoice) {
     testbed.expect(&two);
 }
 
-/// RFC 815, RFC 5722 (in IPv4 too, since Linux 4.20): pieces that overlap make nothing, and
+/// RFC 815, RFC 5722 (in IPv4 too, since Linux 4.20): overlapping fragments are discarded, and
 /// whatever is delivered is what was sent.
 fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
     let mut testbed = Testbed::build(plane);
@@ -151,7 +151,7 @@ fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
     for turn in 0..200 {
         let whole = testbed.outer(&payload);
         let mut pieces = cut(&whole, 200);
-        // Without one of its pieces a datagram never is whole: the first, the last, one between.
+        // A datagram lacks its first, its last, or a middle fragment.
         pieces.remove([0, pieces.len() - 1, 2][turn % 3]);
         testbed.send(pieces);
     }
@@ -169,7 +169,8 @@ fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
         pieces.insert(next, forged);
         testbed.send(pieces);
     }
-    // A whole one is behind them all in every queue; and fragments still are put together.
+    // A complete datagram after all of them shows that the queues are empty and reassembly still
+    // works.
     let end = b"the end".to_vec();
     let whole = testbed.outer(&end);
     testbed.send([whole]);

@@ -6,9 +6,9 @@ use adit_testbed::test_planes::with_plane;
 
 use crate::support::{config_a, config_b};
 
-/// Makes each of these functions, which take a data plane, a test for every data plane. With
-/// `needs PATH;` in front, the tests need that of the machine too. They
-/// run alone: two that share the processors would measure each other.
+/// Makes a test for every data plane of each of these functions, which take a data plane. With
+/// `needs PATH;` in front, the tests have that need too. They run alone, because tests that share
+/// the processors would disturb each other's measurements.
 macro_rules! on_every_plane {
     (needs $need:path; $($test:ident),+ $(,)?) => {
         $crate::planes::on_every_plane!(@ (alone, root, $need), (alone, root, adit_testbed::needs::ebpf, $need); $($test),+);
@@ -33,13 +33,13 @@ macro_rules! on_every_plane {
 }
 pub(crate) use on_every_plane;
 
-/// Brings the tunnel of the article's network up with this data plane.
+/// Brings the tunnel of the two-site network up with this data plane.
 pub(crate) fn bring_up_on(network: &TwoSites, plane: DataplaneChoice) -> Tunnels {
     let up = |gateway, config| bring_up(gateway, &with_plane(config, plane)).unwrap();
     Tunnels { a: up(&network.gateway_a, CONFIG_A), b: up(&network.gateway_b, CONFIG_B) }
 }
 
-/// The same, with these lines in the `[tunnel]` of both.
+/// The same with these lines in both `[tunnel]` sections.
 pub(crate) fn bring_up_with(network: &TwoSites, plane: DataplaneChoice, tunnel: &str) -> Tunnels {
     let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
     Tunnels { a: up(&network.gateway_a, config_a(tunnel)), b: up(&network.gateway_b, config_b(tunnel)) }

@@ -1,6 +1,5 @@
-//! What a traceroute from host A to host B shows: RFC 2003 section 3.1, the tunnel is one hop, and
-//! section 4, whatever goes wrong inside it is told by the gateway that the host knows. Nobody
-//! answers with silence.
+//! The hops that a traceroute from host A to host B shows. The tunnel is one hop (RFC 2003 section
+//! 3.1), and the host's own gateway reports every failure inside it (section 4). No hop is silent.
 
 use std::net::Ipv4Addr;
 
@@ -18,7 +17,7 @@ use crate::support::{ATTEMPT, wait_until};
 const TIME_EXCEEDED: Icmpv4Error = Icmpv4Error::TimeExceeded { code: 0 };
 const HOST_UNREACHABLE: Icmpv4Error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
 
-/// What host A hears with a TTL of 1, 2 and so on.
+/// The answers that host A receives with a TTL of 1, 2 and so on.
 fn trace<const HOPS: usize>(network: &TwoSites) -> [Answer; HOPS] {
     std::array::from_fn(|hop| {
         network.host_a.run(|| ping(HOST_B, 84, hop as u8 + 1, ATTEMPT)).expect("it can be asked")
@@ -29,7 +28,7 @@ fn refused(by: Ipv4Addr, error: Icmpv4Error) -> Answer {
     Answer::Refused { by, error }
 }
 
-/// Both gateways and the host, and no router of the underlay's among them.
+/// The hops are both gateways and the host, without the underlay's router.
 fn the_hops_are_the_gateways_and_the_host(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
@@ -40,9 +39,9 @@ fn the_hops_are_the_gateways_and_the_host(plane: DataplaneChoice) {
     }
 }
 
-/// Section 4.1: a router inside the tunnel that has no route to the exit says Network Unreachable.
-/// Host A is on one of the gateway's own networks, and so is told Host Unreachable, by every hop
-/// behind the first.
+/// Section 4.1: a router inside the tunnel without a route to the decapsulator sends Network
+/// Unreachable. Host A is on one of the gateway's own networks, so it receives Host Unreachable for
+/// every hop after the first.
 fn an_inner_router_without_a_route_is_told_of(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_with(&network, plane, "probe = false");
@@ -65,8 +64,8 @@ fn an_inner_router_without_a_route_is_told_of(plane: DataplaneChoice) {
     wait_until("the way is back", || matches!(trace(&network), [_, _, Answer::Reply { .. }]));
 }
 
-/// Section 4.4: an outer TTL that does not last to the exit is the gateway's fault, not that of the
-/// host, which hears Host Unreachable. Without the router in the way the same TTL is enough.
+/// Section 4.4: an outer TTL that is too small for the decapsulator is the gateway's fault, so the
+/// host receives Host Unreachable. Without the router the same TTL is enough.
 fn an_outer_ttl_that_is_too_small_is_told_of(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "ttl = 1\nprobe = false");
@@ -74,8 +73,8 @@ fn an_outer_ttl_that_is_too_small_is_told_of(plane: DataplaneChoice) {
     assert_eq!(one, refused(INSIDE_A, TIME_EXCEEDED));
     assert_eq!(rest, [refused(INSIDE_A, HOST_UNREACHABLE); 3]);
     let totals = tunnels.a.plane().totals();
-    // The router's word was relayed, and what came within a second of it was answered at the
-    // entrance.
+    // The router's error was relayed, and the encapsulator answered the datagrams within a second
+    // after it.
     let answered = totals.drops_of(DropReason::PeerUnreachable);
     assert!(totals.icmp.relayed >= 1 && totals.icmp.relayed + answered == 3, "{totals:?}");
 

@@ -15,6 +15,7 @@ mod table;
 
 /// Needs that the kernel accepts the programs from this process.
 fn ebpf() -> Result<(), String> {
-    let tunnel = adit_tunnel::Tunnel::new(adit_fixtures::Setup::default().config).expect("it is good");
+    let tunnel =
+        adit_tunnel::Tunnel::new(adit_fixtures::Setup::default().config).expect("a valid configuration");
     super::probe(&tunnel).map_err(|error| format!("eBPF: {error}"))
 }

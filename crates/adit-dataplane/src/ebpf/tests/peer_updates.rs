@@ -57,7 +57,7 @@ fn programs_with_changed_peers_decide_as_new_ones() {
     };
     let outcome = TestRunner::new(config).run(&lives(), |lives| {
         let (first, packets) = &lives[0];
-        let mut tunnel = Tunnel::new(first.config.clone()).expect("it is good");
+        let mut tunnel = Tunnel::new(first.config.clone()).expect("a valid configuration");
         let mut programs = Programs::load(&tunnel, first);
         // Fills the programs' caches, which must not outlive the change.
         for (direction, packet) in packets {
@@ -75,7 +75,8 @@ fn programs_with_changed_peers_decide_as_new_ones() {
                 owes_answer: 0,
             });
             tunnel = amended;
-            let mut new = Programs::load(&Tunnel::new(setup.config.clone()).expect("it is good"), setup);
+            let mut new =
+                Programs::load(&Tunnel::new(setup.config.clone()).expect("a valid configuration"), setup);
             for (direction, packet) in earlier.iter().chain(packets) {
                 let amended = programs.run(*direction, packet).map_err(TestCaseError::fail)?;
                 let new = new.run(*direction, packet).map_err(TestCaseError::fail)?;

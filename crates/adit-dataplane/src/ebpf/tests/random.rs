@@ -106,16 +106,17 @@ fn examine(
     packet: &Packet,
 ) -> Result<Seen, String> {
     let seen = compare(programs, setup, direction, packet)?;
-    if seen.program != Program::Carries && is_usual(setup, direction, packet, &seen.outcome) {
-        return Err(format!("{direction:?}: usual, and not carried: {packet:?}\n{:?}", seen.outcome));
+    if seen.program != Program::Carries && is_ordinary(setup, direction, packet, &seen.outcome) {
+        return Err(format!("{direction:?}: ordinary, and not carried: {packet:?}\n{:?}", seen.outcome));
     }
     Ok(seen)
 }
 
-/// Whether a packet is one that the programs are there for: no options, in one piece, to a peer whose way is
-/// known and whose senders are owed nothing, no SYN with an MSS in an odd place. Or a relayed GSO packet: the
-/// kernel does not let a test run change the length of others.
-fn is_usual(setup: &Setup, direction: Direction, packet: &Packet, outcome: &Outcome) -> bool {
+/// Whether a packet is one that the programs must carry: without options, not fragmented, to a peer
+/// whose next hop is known and whose senders are owed nothing, and no SYN whose MSS is not its
+/// first option. Of GSO packets only relayed ones: the kernel does not let a test run change the
+/// length of others.
+fn is_ordinary(setup: &Setup, direction: Direction, packet: &Packet, outcome: &Outcome) -> bool {
     let bytes = &packet.bytes;
     let (outer, inner) = match direction {
         Direction::Encap => (None, Some(&bytes[..])),
