@@ -1,8 +1,8 @@
-//! `cargo xtask bpf`: builds the kernel's programs anew. What it builds is committed, so that nobody who
-//! builds Adit needs its tools.
+//! `cargo xtask bpf`: builds the kernel's programs anew. What it builds is committed, so that
+//! nobody who builds Adit needs its tools.
 //!
-//! rustup's toolchains lack the sources of `core`, without which there is nothing for this target; Debian's
-//! has them. Linker and compiler have to agree about LLVM, so all of it comes from there.
+//! rustup's toolchains lack the sources of `core`, without which there is nothing for this target;
+//! Debian's has them. Linker and compiler have to agree about LLVM, so all of it comes from there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,7 +82,8 @@ fn build(target: &Path, tools: &Path) -> Result<PathBuf, String> {
             .current_dir(root.join("crates/adit-ebpf"))
             .env_remove("RUSTUP_TOOLCHAIN")
             .env("RUSTC", "/usr/bin/rustc")
-            // `build-std` is Rust's own name for something that a stable compiler only does when told so.
+            // `build-std` is Rust's own name for something that a stable compiler only does when
+            // told so.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_TARGET_DIR", target)
             .env("PATH", format!("{}:/usr/bin:/bin", tools.join("bin").display()))
@@ -94,7 +95,8 @@ fn build(target: &Path, tools: &Path) -> Result<PathBuf, String> {
     Ok(stripped)
 }
 
-/// Leaves what the kernel reads. Names of local functions contain a hash of the path they were built in.
+/// Leaves what the kernel reads. Names of local functions contain a hash of the path they were
+/// built in.
 fn strip(whole: &Path, stripped: &Path) -> Result<(), String> {
     let names = run::output(Command::new(format!("{LLVM}/bin/llvm-nm")).args(["-j"]).arg(whole))
         .ok_or_else(|| format!("cannot list the symbols of {}", whole.display()))?;

@@ -31,7 +31,8 @@ pub(crate) fn deb(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Installs, upgrades, removes and purges the package as an operator would: `crates/adit/tests/program/{package,first_hour}.rs`.
+/// Installs, upgrades, removes and purges the package as an operator would:
+/// `crates/adit/tests/program/{package,first_hour}.rs`.
 fn test() -> Result<(), String> {
     need(TEST_PACKAGES)?;
     let tools = prepare()?;

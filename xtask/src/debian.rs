@@ -4,10 +4,10 @@ use std::process::Command;
 
 use crate::run;
 
-/// What the tests need: the interoperation tests decode and build packets with tcpdump and scapy, the
-/// benchmark's test runs iperf3, nftables has the kernel track connections, systemd and strace judge
-/// the unit, and the others are Debian's own that a small container may lack (`ip`, `setpriv`,
-/// `script`).
+/// What the tests need: the interoperation tests decode and build packets with tcpdump and scapy,
+/// the benchmark's test runs iperf3, nftables has the kernel track connections, systemd and strace
+/// judge the unit, and the others are Debian's own that a small container may lack (`ip`,
+/// `setpriv`, `script`).
 pub(crate) const FOR_TESTS: &[&str] = &[
     "tcpdump",
     "python3-scapy",

@@ -17,8 +17,8 @@ const MAY_SKIP: &str = "ipip,no_ipip,vrf,packages,nspawn";
 /// How `cargo xtask test` runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
-    /// Nothing is left out: a test that is ignored is a failure, and what takes a guest, the packages
-    /// or the compiler of the kernel's programs runs too.
+    /// Nothing is left out: a test that is ignored is a failure, and what takes a guest, the
+    /// packages or the compiler of the kernel's programs runs too.
     is_strict: bool,
     /// Whether the end says where the time went.
     with_timings: bool,

@@ -67,7 +67,8 @@ impl Timings {
 fn cpu_of_children() -> Duration {
     const TICKS_PER_SECOND: f64 = 100.0;
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the program's name, which may contain anything, the third field of proc(5) comes first.
+    // Behind the program's name, which may contain anything, the third field of proc(5) comes
+    // first.
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = fields.get(13..15).unwrap_or_default().iter().filter_map(|field| field.parse::<f64>().ok());
     Duration::from_secs_f64(ticks.sum::<f64>() / TICKS_PER_SECOND)

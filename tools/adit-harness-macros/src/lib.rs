@@ -7,8 +7,8 @@ use proc_macro::{Delimiter, TokenStream, TokenTree};
 /// `#[test]`, `#[test(root)]`, `#[test(alone, root, adit_testbed::needs::ebpf)]`.
 ///
 /// With `alone`, no other test of the program runs at the same time: two that measure would measure
-/// each other. Any other need is the path of a `fn() -> Result<(), String>`; those of `adit_harness::needs` are in
-/// scope without an import.
+/// each other. Any other need is the path of a `fn() -> Result<(), String>`; those of
+/// `adit_harness::needs` are in scope without an import.
 #[proc_macro_attribute]
 pub fn test(needs: TokenStream, item: TokenStream) -> TokenStream {
     match registration(needs, &item) {

@@ -20,8 +20,8 @@
 //! ```
 //!
 //! `#[macro_use(test)]` replaces the compiler's `#[test]` in the whole target. So `#[test]` and
-//! `#[test(root, ebpf)]` register themselves, and there is no list that a test could be missing from.
-//! `#[test(alone)]` is for a test that measures: no other test runs beside it.
+//! `#[test(root, ebpf)]` register themselves, and there is no list that a test could be missing
+//! from. `#[test(alone)]` is for a test that measures: no other test runs beside it.
 //!
 //! The options are those of libtest, of which `--include-ignored` runs tests whose needs are not
 //! met, and `--ignored` runs only tests that have needs. Output of tests is not captured. These
@@ -148,8 +148,8 @@ pub fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// The parts of names by which tests are chosen, and the options: libtest takes any number of parts,
-/// and `libtest_mimic` only one.
+/// The parts of names by which tests are chosen, and the options: libtest takes any number of
+/// parts, and `libtest_mimic` only one.
 fn filters_and_options(arguments: impl Iterator<Item = String>) -> (Vec<String>, Vec<String>) {
     const WITH_VALUE: [&str; 5] = ["--skip", "--test-threads", "--color", "--format", "--logfile"];
     let (mut filters, mut options) = (Vec::new(), Vec::<String>::new());

@@ -2,9 +2,9 @@
 //! one does not use it.
 //!
 //! A module is a file. It uses another if a path that begins with `crate`, `self` or `super` leads
-//! there, in code that is not for tests. A module and its submodules are one thing to those outside,
-//! so what a module uses of its own submodules does not count; what a submodule uses of the modules
-//! above it does.
+//! there, in code that is not for tests. A module and its submodules are one thing to those
+//! outside, so what a module uses of its own submodules does not count; what a submodule uses of
+//! the modules above it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,8 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     crates.values().flat_map(check_crate).collect()
 }
 
-/// The crate's folder and the module in `CRATE/src/…`; not those that are tests, nor further programs.
+/// The crate's folder and the module in `CRATE/src/…`; not those that are tests, nor further
+/// programs.
 fn module_of(path: &str) -> Option<(&str, Module)> {
     let (name, file) = path.split_once("/src/")?;
     let mut module: Module = file.strip_suffix(".rs")?.split('/').map(str::to_owned).collect();
@@ -90,7 +91,8 @@ fn resolved(from: &[String], path: &[String], modules: &BTreeMap<Module, &Source
     modules.contains_key(&at).then_some(at)
 }
 
-/// The paths in a file's code, with their lines: each path of a `use`, and those in expressions and types.
+/// The paths in a file's code, with their lines: each path of a `use`, and those in expressions and
+/// types.
 fn paths(text: &str) -> Vec<(usize, Vec<String>)> {
     let code = without_tests(&without_text(text));
     let mut paths = Vec::new();
@@ -98,7 +100,8 @@ fn paths(text: &str) -> Vec<(usize, Vec<String>)> {
     for root in ["crate::", "super::", "self::"] {
         for (at, _) in code.match_indices(root) {
             let before = at.checked_sub(1).map(|before| bytes[before]);
-            // `super::super::x` begins at the first of them; `$crate::` and `my_crate::` are others.
+            // `super::super::x` begins at the first of them; `$crate::` and `my_crate::` are
+            // others.
             if before.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_:$".contains(&byte)) {
                 continue;
             }

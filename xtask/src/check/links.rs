@@ -1,8 +1,9 @@
 //! Links in Markdown, and names of files in Markdown and comments: what they point to exists.
 //!
 //! A name of a file is a word in backticks that ends in `.rs` or `.md`, or a path with a slash that
-//! ends in another extension of the repository. It may be given from any folder: `daemon/mod.rs` means any
-//! file whose path ends so. Paths outside of the repository begin with `/`, `~` or a variable.
+//! ends in another extension of the repository. It may be given from any folder: `daemon/mod.rs`
+//! means any file whose path ends so. Paths outside of the repository begin with `/`, `~` or a
+//! variable.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
-//! `cargo xtask check`: rules that neither the compiler nor a test knows, checked on the text of the
-//! sources. It takes a second, and lists everything that breaks a rule, each with its file and line.
+//! `cargo xtask check`: rules that neither the compiler nor a test knows, checked on the text of
+//! the sources. It takes a second, and lists everything that breaks a rule, each with its file and
+//! line.
 //!
 //! | rule | module |
 //! |---|---|

@@ -38,8 +38,8 @@ fn check_one(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Whether a word that cannot be broken begins before the limit and goes on beyond it: a URL, or the
-/// target of a link.
+/// Whether a word that cannot be broken begins before the limit and goes on beyond it: a URL, or
+/// the target of a link.
 fn has_long_word(text: &str) -> bool {
     text.split_whitespace()
         .next_back()

@@ -13,7 +13,8 @@ const TIMEOUT: Duration = Duration::from_secs(1800);
 /// What it measures with.
 pub(super) const PACKAGES: &[&str] = &["iperf3"];
 
-/// Builds what is measured; the job that measures it. `arguments` are those of `adit-bench`, after `--guest`.
+/// Builds what is measured; the job that measures it. `arguments` are those of `adit-bench`, after
+/// `--guest`.
 pub(super) fn job(home: &Home, arguments: &[String]) -> Result<Job, String> {
     run::cargo(&["build", "--release", "--locked", "--package", "adit", "--package", "adit-bench"], &[])?;
     let built = |name: &str| home.target().join("release").join(name);

@@ -1,5 +1,6 @@
-//! `cargo xtask conformance`: what Adit and Linux's own ipip do with the same packets, in the guest, since
-//! few machines have a kernel with ipip. Writes `docs/reference/conformance.md`, or compares it; keeps the packets.
+//! `cargo xtask conformance`: what Adit and Linux's own ipip do with the same packets, in the
+//! guest, since few machines have a kernel with ipip. Writes `docs/reference/conformance.md`, or
+//! compares it; keeps the packets.
 
 use std::fs;
 use std::path::Path;

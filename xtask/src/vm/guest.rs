@@ -46,7 +46,8 @@ impl Home {
         Ok(Self { target, home, _lock: lock })
     }
 
-    /// Runs a job in a guest of its own. Its output is ours, byte for byte; gives back its exit code.
+    /// Runs a job in a guest of its own. Its output is ours, byte for byte; gives back its exit
+    /// code.
     ///
     /// # Errors
     /// The guest could not be made, took too long, or died before its command ended.
@@ -107,8 +108,8 @@ impl Home {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         command.args(self.machine(kernel, initramfs));
-        // A child gets its standard descriptors and no other. QEMU reads nothing, so its standard input is
-        // where the guest's stderr leaves; its standard error is its own.
+        // A child gets its standard descriptors and no other. QEMU reads nothing, so its standard
+        // input is where the guest's stderr leaves; its standard error is its own.
         command.stdin(Stdio::from(OwnedFd::from(guests_stderr)));
         command.stdout(Stdio::from(OwnedFd::from(guests_stdout)));
         let mut qemu = command.spawn().map_err(told)?;
@@ -157,8 +158,9 @@ impl Home {
         add("-virtfs", writable);
         add("-kernel", kernel.image.to_string_lossy().into_owned());
         add("-initrd", initramfs.to_string_lossy().into_owned());
-        // Linux cannot know that QEMU's time stamp counter is a good clock, and reading another stops all of
-        // QEMU: who looks at the clock while waiting, as Adit's packet threads do, then starves the rest.
+        // Linux cannot know that QEMU's time stamp counter is a good clock, and reading another
+        // stops all of QEMU: who looks at the clock while waiting, as Adit's packet threads do,
+        // then starves the rest.
         add("-append", "console=ttyS0 loglevel=5 tsc=reliable panic=-1 oops=panic".to_owned());
         arguments
     }

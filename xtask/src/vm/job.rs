@@ -15,8 +15,8 @@ pub(crate) struct Job {
     pub(crate) environment: Vec<(String, String)>,
     /// Where it runs: a directory of this machine.
     pub(crate) directory: PathBuf,
-    /// Programs that somebody may build anew while the guest runs: copied at the start, so that the guest
-    /// never runs half of the one and half of the other.
+    /// Programs that somebody may build anew while the guest runs: copied at the start, so that the
+    /// guest never runs half of the one and half of the other.
     pub(crate) pinned: Vec<PathBuf>,
     /// How long the guest may live, its boot included.
     pub(crate) timeout: Duration,

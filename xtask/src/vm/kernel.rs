@@ -1,4 +1,5 @@
-//! Debian's kernel and what else is in the guest but not on this machine: fetched once, never installed.
+//! Debian's kernel and what else is in the guest but not on this machine: fetched once, never
+//! installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

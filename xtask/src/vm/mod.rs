@@ -1,5 +1,5 @@
-//! `cargo xtask vm`: a QEMU guest with Debian 12's kernel 6.1. It has what a build machine's kernel may
-//! lack (ipip, netem, fou, ESP), and is the oldest that Adit promises to run on.
+//! `cargo xtask vm`: a QEMU guest with Debian 12's kernel 6.1. It has what a build machine's kernel
+//! may lack (ipip, netem, fou, ESP), and is the oldest that Adit promises to run on.
 //!
 //! ```text
 //! cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
@@ -7,22 +7,24 @@
 //! cargo xtask vm bench [ARGS...]   adit-bench --guest, beside Linux's ipip
 //! ```
 //!
-//! **The guest's files are this machine's.** Its root is `/` as it is here, read over 9p; what is written
-//! goes to a memory file system above it and is gone with the guest. So every program, library, Python
-//! module and test binary is there under its own path, and COMMAND runs in the directory where
-//! `cargo xtask` was called. Only `/out` is written through, to `target/vm/out`, emptied at each start.
+//! **The guest's files are this machine's.** Its root is `/` as it is here, read over 9p; what is
+//! written goes to a memory file system above it and is gone with the guest. So every program,
+//! library, Python module and test binary is there under its own path, and COMMAND runs in the
+//! directory where `cargo xtask` was called. Only `/out` is written through, to `target/vm/out`,
+//! emptied at each start.
 //!
-//! The command's stdout and stderr come out of ours, byte for byte and apart; its stdin is empty; its exit
-//! code is ours. It has `PATH`, `HOME`, `RUST_BACKTRACE=1` and `ADIT_STRICT=1`; `--keep NAME` gives it that
-//! variable of our environment too. It is root there, in a control group of its own, and what it leaves
-//! running ends with it. The kernel loads its modules when they are asked for, as on any Debian.
+//! The command's stdout and stderr come out of ours, byte for byte and apart; its stdin is empty;
+//! its exit code is ours. It has `PATH`, `HOME`, `RUST_BACKTRACE=1` and `ADIT_STRICT=1`; `--keep
+//! NAME` gives it that variable of our environment too. It is root there, in a control group of its
+//! own, and what it leaves running ends with it. The kernel loads its modules when they are asked
+//! for, as on any Debian.
 //!
-//! There is no network but what the command makes. The guest has two emulated processors (nobody needs KVM)
-//! and 2 GiB, and ends with xtask, or after `--timeout` (600 s). The kernel's own words go to
-//! `target/vm/console.log`; the last ones are shown if it dies.
+//! There is no network but what the command makes. The guest has two emulated processors (nobody
+//! needs KVM) and 2 GiB, and ends with xtask, or after `--timeout` (600 s). The kernel's own words
+//! go to `target/vm/console.log`; the last ones are shown if it dies.
 //!
-//! Debian's kernel package is fetched once into `target/vm/kernel`: remove that to get today's. What is
-//! missing on this machine is installed, if we are root.
+//! Debian's kernel package is fetched once into `target/vm/kernel`: remove that to get today's.
+//! What is missing on this machine is installed, if we are root.
 
 mod bench;
 mod conformance;

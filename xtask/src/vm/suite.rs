@@ -25,12 +25,12 @@ const fn suite(package: &'static str, target: &'static str) -> Suite {
     Suite { package, target, only: &[], left_out: &[] }
 }
 
-/// What unoptimised code in an emulated processor takes minutes for. (Optimised tests would have to be
-/// built for the guest alone, which takes longer than it saves.)
+/// What unoptimised code in an emulated processor takes minutes for. (Optimised tests would have to
+/// be built for the guest alone, which takes longer than it saves.)
 const BULK: &str = "moves tens of megabytes; the smaller transfers are run";
 
-/// Everything that asks the kernel for something. What only computes gives the same answer on every kernel,
-/// and is not here; nor is adit-linux's `xdp`: AF_XDP as Adit uses it needs Linux 6.8.
+/// Everything that asks the kernel for something. What only computes gives the same answer on every
+/// kernel, and is not here; nor is adit-linux's `xdp`: AF_XDP as Adit uses it needs Linux 6.8.
 const SUITES: &[Suite] = &[
     suite("adit-linux", "adit_linux"),
     Suite {

@@ -171,7 +171,8 @@ fn what_happens_to_a_peer_is_told_once() {
     network.host_a.run(|| ping(HOST_B, 1480, 64, Duration::from_millis(500))).unwrap();
     event(&mut programs, |what| matches!(what, EventKind::PathMtuChanged { from: 1500, to: 1300, .. }));
 
-    // A reader that comes back names the last event that it has seen, and gets those after it again.
+    // A reader that comes back names the last event that it has seen, and gets those after it
+    // again.
     let replay = sites.machine.with_files(|| {
         let mut connection = UnixStream::connect(SOCKET).unwrap();
         let path = format!("{}?after={}", Endpoint::Events.path(), up.seq - 1);
@@ -201,7 +202,8 @@ fn what_happens_to_a_peer_is_told_once() {
     }
 }
 
-/// The numbers follow the file while the overlay runs, and the answers to what changes it are as described.
+/// The numbers follow the file while the overlay runs, and the answers to what changes it are as
+/// described.
 #[test(root)]
 fn an_applied_file_moves_the_numbers() {
     let sites = Sites::with_dataplane("userspace");

@@ -1,5 +1,5 @@
-//! What a restart, an upgrade and another overlay's end cost: under a TCP transfer and 10,000 datagrams a
-//! second each way, on the program as it is installed. Of the eBPF data plane: nothing.
+//! What a restart, an upgrade and another overlay's end cost: under a TCP transfer and 10,000
+//! datagrams a second each way, on the program as it is installed. Of the eBPF data plane: nothing.
 //!
 //! `-- --nocapture` shows the figures.
 
@@ -160,7 +160,8 @@ fn programs_are_replaced_without_a_gap() {
     bed.assert_leaves_nothing();
 }
 
-/// Another overlay on the same gateway and the same underlay: it comes and goes, and takes only its own.
+/// Another overlay on the same gateway and the same underlay: it comes and goes, and takes only its
+/// own.
 #[test(alone, root, ebpf)]
 fn another_overlay_comes_and_goes() {
     const OTHER: &str = r#"

@@ -1,4 +1,5 @@
-//! The kernel is short of something, or the daemon dies, at every step: afterwards everything is there, or nothing is.
+//! The kernel is short of something, or the daemon dies, at every step: afterwards everything is
+//! there, or nothing is.
 
 use adit_testbed::needs::ebpf;
 use std::path::PathBuf;
@@ -57,7 +58,8 @@ impl FaultyStart {
         let mut faulty = Faulty::start(&self.sites, fault);
         let is_ready = faulty.is_ready();
         if is_ready && !faulty.has_struck() {
-            // It could still strike what no kernel ever fails, such as the pipe by which a signal is told.
+            // It could still strike what no kernel ever fails, such as the pipe by which a signal
+            // is told.
             faulty.kill();
             self.down();
             return false;
@@ -75,7 +77,8 @@ impl FaultyStart {
             if code == Some(1) {
                 assert!(said.contains("adit: cannot"), "{what}: {said}");
             } else {
-                // It had no chance to say anything. What is left half done, the next start makes whole.
+                // It had no chance to say anything. What is left half done, the next start makes
+                // whole.
                 assert!(fault.is_deadly(), "{what}: {code:?} {said}");
                 let a = self.sites.run_a(&[]);
                 self.reaches(&what);
@@ -86,7 +89,8 @@ impl FaultyStart {
         true
     }
 
-    /// The same with every so many-th call of that name, up to the one that nobody makes; how many there were.
+    /// The same with every so many-th call of that name, up to the one that nobody makes; how many
+    /// there were.
     #[track_caller]
     fn every(&self, step: usize, call: &'static str, fate: Fate) -> usize {
         const MOST: usize = 2000;
@@ -96,8 +100,8 @@ impl FaultyStart {
         struck
     }
 
-    /// Changes the running overlay of A, to which this happens meanwhile; whether it did. Afterwards it is one of
-    /// both, as a whole, and goes on.
+    /// Changes the running overlay of A, to which this happens meanwhile; whether it did.
+    /// Afterwards it is one of both, as a whole, and goes on.
     #[track_caller]
     fn change(&self, a: &mut Option<Running>, files: [&str; 2], fault: Fault) -> bool {
         let what = format!("{fault:?}");
@@ -131,7 +135,8 @@ impl FaultyStart {
 /// A peer beside B.
 const FAR: &str = "\n[[peer]]\nname = \"far\"\nunderlay = \"10.1.1.77\"\nnetworks = [\"10.77.0.0/16\"]\n";
 
-/// A start to which the kernel denies one call: it comes to its end, or says why not and leaves nothing behind.
+/// A start to which the kernel denies one call: it comes to its end, or says why not and leaves
+/// nothing behind.
 #[test(root, ebpf, strace)]
 fn a_start_that_is_denied_a_call_is_whole_or_nothing() {
     let bed = FaultyStart::new(DataplaneChoice::Ebpf);
@@ -161,8 +166,8 @@ fn a_start_that_dies_is_made_whole_by_the_next() {
     }
 }
 
-/// An apply to which the kernel denies a call, or in which the daemon dies: what ran before runs, or what was
-/// asked for, and B is reached.
+/// An apply to which the kernel denies a call, or in which the daemon dies: what ran before runs,
+/// or what was asked for, and B is reached.
 #[test(root, ebpf, strace)]
 fn an_apply_that_is_hindered_is_the_old_or_the_new() {
     let bed = FaultyStart::new(DataplaneChoice::Ebpf);

@@ -1,7 +1,7 @@
-//! An operator's first hour, by nothing but what the program says: the package is installed, two files are written with
-//! mistakes in them, the mistakes are mended as the messages bid, what then does not work is found by the counted
-//! drops, the network is broken by hand and heals. `cargo xtask deb --test` runs it; `-- --nocapture` shows the whole
-//! conversation.
+//! An operator's first hour, by nothing but what the program says: the package is installed, two
+//! files are written with mistakes in them, the mistakes are mended as the messages bid, what then
+//! does not work is found by the counted drops, the network is broken by hand and heals. `cargo
+//! xtask deb --test` runs it; `-- --nocapture` shows the whole conversation.
 
 use adit_testbed::needs::ebpf;
 use std::fs;

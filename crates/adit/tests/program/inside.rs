@@ -1,5 +1,5 @@
-//! The inside of an overlay elsewhere than its underlay: in another network namespace, in a VRF; and several overlays
-//! on one machine.
+//! The inside of an overlay elsewhere than its underlay: in another network namespace, in a VRF;
+//! and several overlays on one machine.
 
 use crate::support::testbed::{Side, Testbed};
 use adit_testbed::needs::ebpf;
@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const A_SECOND: Duration = Duration::from_secs(1);
 const NETNS: &str = "blue";
 
-/// The testbed with the daemon on B; the inside of A is in another namespace, which has no name yet.
+/// The testbed with the daemon on B; the inside of A is in another namespace, which has no name
+/// yet.
 struct SplitSite {
     testbed: Testbed,
     /// The namespace, with the inside's network.
@@ -101,7 +102,8 @@ fn the_inside_may_be_in_another_namespace() {
     let answered = |bed: &SplitSite| bed.status()["peers"][0]["soft_state"]["probe"] == "answered";
     wait_until(PATIENCE, "the path is probed from an address inside", || answered(&bed));
 
-    // A peer's path is narrower than the device: whoever sends too much inside is told there, by the gateway there.
+    // A peer's path is narrower than the device: whoever sends too much inside is told there, by
+    // the gateway there.
     let narrow = bed.sites.network.router.limit_mtu("toB", 1300).unwrap();
     wait_until(PATIENCE, "the sender is told", || {
         let met = bed.host.run(|| ping(HOST_B, 1400, 64, Duration::from_millis(300))).unwrap();
@@ -204,7 +206,8 @@ impl Files {
     }
 }
 
-/// Three on one underlay address, one of them with its inside elsewhere: whichever goes, the others stay.
+/// Three on one underlay address, one of them with its inside elsewhere: whichever goes, the others
+/// stay.
 #[test(root, ebpf)]
 fn several_overlays_of_one_machine_leave_each_other_alone() {
     let sites = Sites::new();

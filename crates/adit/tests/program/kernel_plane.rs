@@ -1,5 +1,5 @@
-//! Linux's own ipip driver as the data plane. Most of this needs the driver, which build machines may lack:
-//! `cargo xtask vm test adit:program`.
+//! Linux's own ipip driver as the data plane. Most of this needs the driver, which build machines
+//! may lack: `cargo xtask vm test adit:program`.
 
 use crate::support::testbed::{Side, Testbed};
 use adit_testbed::needs::{ipip, no_ipip};
@@ -126,7 +126,8 @@ fn inject(from: &Host, datagrams: &[Vec<u8>]) {
     sent.unwrap();
 }
 
-/// An IPv4 datagram; the kernel writes the outer checksum, and nobody looks at the inner one before it is forwarded.
+/// An IPv4 datagram; the kernel writes the outer checksum, and nobody looks at the inner one before
+/// it is forwarded.
 fn datagram(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, ttl: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x45, 0];
     bytes.extend((20 + payload.len() as u16).to_be_bytes());
@@ -374,8 +375,8 @@ fn without_loss(bed: &KernelPlane, what: &str, work: impl FnOnce()) {
     assert!(probe.wait_for_arrival(PATIENCE), "{what}");
     let report = probe.finish(Duration::from_millis(500)).unwrap();
     eprintln!("{what}: {report}");
-    // What the sender's host would not send, and what the emulated processors could not take in, which the kernel
-    // counts, are none of the path's losses.
+    // What the sender's host would not send, and what the emulated processors could not take in,
+    // which the kernel counts, are none of the path's losses.
     let overload = overload() - before;
     assert!(report.lost() - report.refused <= overload, "{what}: {report}; {overload} of the machine's own");
     assert_eq!(report.duplicated, 0, "{what}: {report}");

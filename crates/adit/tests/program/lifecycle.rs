@@ -439,7 +439,8 @@ fn a_signal_during_the_start_is_not_lost() {
     let sites = Sites::new();
     let before = sites.view_a();
     let mut a: Running = sites.machine.start(sites.network.gateway_a.ns(), &["run", &example("a.toml")]);
-    // Not ready yet, and perhaps not even loaded; or ready just now. Either way it ends, and leaves nothing.
+    // Not ready yet, and perhaps not even loaded; or ready just now. Either way it ends, and leaves
+    // nothing.
     sites.machine.with_files(|| {
         while !fs::exists("/var/lib/adit/a/run.json").unwrap() {
             std::thread::yield_now();

@@ -1,4 +1,5 @@
-//! The program as its users meet it: each module is a topic, most in network namespaces of their own.
+//! The program as its users meet it: each module is a topic, most in network namespaces of their
+//! own.
 //!
 //! One test program for all topics, because each is linked with all that Adit is built from;
 //! `cargo test -p adit --test program lifecycle::` runs one topic.

@@ -1,6 +1,6 @@
-//! The Debian package, as an operator meets it: installed, run, upgraded under load, removed, purged. On a machine of
-//! the test's own, whose `/usr`, `/etc` and `/var` are layers over those of the real one; so it is the real dpkg with
-//! the real list of packages, and nothing of it stays.
+//! The Debian package, as an operator meets it: installed, run, upgraded under load, removed,
+//! purged. On a machine of the test's own, whose `/usr`, `/etc` and `/var` are layers over those of
+//! the real one; so it is the real dpkg with the real list of packages, and nothing of it stays.
 
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeSet;
@@ -52,7 +52,8 @@ fn up(machine: &Machine, gateway: &Host, file: &str) -> i32 {
     pid
 }
 
-/// Everything that differs between this machine and the real one: files that are there, and what is gone.
+/// Everything that differs between this machine and the real one: files that are there, and what is
+/// gone.
 fn traces(machine: &Machine, layer: &Path) -> BTreeSet<PathBuf> {
     let (mut found, mut left) = (Vec::new(), vec![layer.to_owned()]);
     machine.with_files(|| {
@@ -68,7 +69,8 @@ fn traces(machine: &Machine, layer: &Path) -> BTreeSet<PathBuf> {
             }
         }
     });
-    // A directory of the real machine, which this thread sees, lies in the layer as soon as something in it changes.
+    // A directory of the real machine, which this thread sees, lies in the layer as soon as
+    // something in it changes.
     found.retain(|(path, is_directory)| !is_directory || !Path::new("/").join(path).is_dir());
     let found = found.into_iter().map(|(path, _)| path);
     found.filter(|path| !BOOKS.iter().any(|book| path.starts_with(book))).collect()
@@ -185,7 +187,8 @@ fn a_service_under_a_real_systemd() {
     };
     let before = view(&network.gateway_a);
 
-    // Without its file it is refused at once, and not tried again and again; with it, it runs, with the unit's rights.
+    // Without its file it is refused at once, and not tried again and again; with it, it runs, with
+    // the unit's rights.
     install(&packages[0]);
     let refused = booted.run(&["systemctl", "start", "adit@a"]).with(1);
     assert!(refused.stderr.contains("Assertion failed"), "{refused:?}");

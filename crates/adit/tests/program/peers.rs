@@ -1,4 +1,5 @@
-//! Peers that come, go and change beside others: the data plane goes on, and whoever is not concerned notices nothing.
+//! Peers that come, go and change beside others: the data plane goes on, and whoever is not
+//! concerned notices nothing.
 
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
@@ -48,7 +49,8 @@ impl ManyPeers {
         let file = sites.file("a.toml");
         let text = fs::read_to_string(&file).unwrap();
         let bed = Self { sites, file, text, a, _b: b };
-        // From one peer to several the routes of all become others; of several one more is one more.
+        // From one peer to several the routes of all become others; of several one more is one
+        // more.
         bed.apply(&nobodies(0..2));
         // A thread takes its name only once it runs.
         wait_until(Duration::from_secs(5), "the packet threads have their names", || {
@@ -113,8 +115,9 @@ fn coming_and_going(plane: DataplaneChoice) {
         assert_eq!(bed.routed().len(), 4, "those of b, of two that stay, and of one");
     }
     let outcome = load.finish(&format!("{}: a peer comes and another goes, twelve times", plane_name(plane)));
-    // A process built for debugging that others keep from running loses what its sockets have no room for, whatever
-    // it does; so of userspace the figures are for reading, and nothing else may be why.
+    // A process built for debugging that others keep from running loses what its sockets have no
+    // room for, whatever it does; so of userspace the figures are for reading, and nothing else may
+    // be why.
     if plane == DataplaneChoice::Ebpf {
         outcome.assert_lossless();
     }
@@ -178,7 +181,8 @@ fn a_step_that_fails_ends_in_a_start_anew() {
     assert_eq!(bed.plan(), "overlay `a`: nothing to change\n");
 }
 
-/// A foreign route for a network that comes is neither taken over nor lost, and nothing else is done.
+/// A foreign route for a network that comes is neither taken over nor lost, and nothing else is
+/// done.
 #[test(alone, root)]
 fn a_peer_whose_network_is_somebody_elses_is_refused() {
     let bed = ManyPeers::new(DataplaneChoice::Userspace);

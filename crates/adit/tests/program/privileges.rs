@@ -22,7 +22,8 @@ struct Held {
     is_filtered: bool,
 }
 
-/// What the threads of a process have, by their names without a number; and that none can come by more.
+/// What the threads of a process have, by their names without a number; and that none can come by
+/// more.
 #[track_caller]
 fn held(pid: u32) -> BTreeMap<String, Held> {
     let mut threads = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! An overlay as a service: planned, applied, taken back, and repaired when somebody else breaks it.
+//! An overlay as a service: planned, applied, taken back, and repaired when somebody else breaks
+//! it.
 
 use crate::support::testbed::{Side, Testbed};
 use adit_testbed::needs::ebpf;
@@ -302,7 +303,8 @@ fn breakages_of_programs(bed: &Testbed) -> Vec<Breakage<'_>> {
 
 fn drift(plane: DataplaneChoice) {
     let bed = Testbed::running(plane);
-    // What is not ours: an interface, an address, routes of others, one of them to a network of a peer's neighbour.
+    // What is not ours: an interface, an address, routes of others, one of them to a network of a
+    // peer's neighbour.
     let gateway = bed.gateway();
     let stranger = Route {
         destination: "192.168.198.0/24".parse().unwrap(),

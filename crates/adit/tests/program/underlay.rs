@@ -183,7 +183,8 @@ fn another_address_is_followed() {
     }
 }
 
-/// A lease that is renewed gives the address new lifetimes, and programs that hear of it something to do.
+/// A lease that is renewed gives the address new lifetimes, and programs that hear of it something
+/// to do.
 #[test(alone, root, ebpf)]
 fn a_renewed_lease_is_nothing() {
     for by in [By::Address, By::Interface] {
@@ -249,7 +250,8 @@ fn the_address_moves_to_another_interface() {
     }
 }
 
-/// A driver is loaded anew, or a container's network is made anew: another interface of the same name.
+/// A driver is loaded anew, or a container's network is made anew: another interface of the same
+/// name.
 #[test(alone, root, ebpf)]
 fn the_interface_is_made_anew() {
     for (plane, by) in BOTH.into_iter().zip([By::Interface, By::Address]) {

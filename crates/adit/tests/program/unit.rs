@@ -1,5 +1,5 @@
-//! The unit for systemd: what the daemon tells its manager, and that the rights which the unit leaves it are
-//! enough, and no more than it needs.
+//! The unit for systemd: what the daemon tells its manager, and that the rights which the unit
+//! leaves it are enough, and no more than it needs.
 
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeSet;
@@ -20,7 +20,8 @@ use adit_lab::host::Host;
 use adit_testbed::test_planes::plane_name;
 use nix::sys::signal::Signal;
 
-/// What `systemd-analyze security` of Debian 12 says, ten times over. To be lowered when it gets better.
+/// What `systemd-analyze security` of Debian 12 says, ten times over. To be lowered when it gets
+/// better.
 const EXPOSURE: u32 = 26;
 
 fn unit() -> PathBuf {
@@ -40,7 +41,8 @@ fn rights() -> Vec<String> {
     set.split_whitespace().map(|name| name.trim_start_matches("CAP_").to_lowercase()).collect()
 }
 
-/// `adit run` of an example with these rights and no others, as far as a command can do what the unit says.
+/// `adit run` of an example with these rights and no others, as far as a command can do what the
+/// unit says.
 fn confined(sites: &Sites, file: &str, rights: &[String]) -> Command {
     let bounding: String = rights.iter().map(|name| format!(",+{name}")).collect();
     let mut command = Command::new("setpriv");
@@ -201,10 +203,12 @@ fn the_unit_is_no_laxer_than_before() {
     );
 }
 
-/// Every setting is one that systemd knows, and every path that the unit names is one that it can mean.
+/// Every setting is one that systemd knows, and every path that the unit names is one that it can
+/// mean.
 #[test(systemd_analyze)]
 fn systemd_understands_the_unit() {
-    // Under the name of an instance, and with a program that is there before the package is installed.
+    // Under the name of an instance, and with a program that is there before the package is
+    // installed.
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("adit@a.service");
     fs::write(&copy, fs::read_to_string(unit()).unwrap().replace("/usr/bin/adit", ADIT)).unwrap();

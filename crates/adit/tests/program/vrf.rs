@@ -1,4 +1,5 @@
-//! The inside of an overlay in a VRF. Many kernels of build machines have none, so this is for the guest's.
+//! The inside of an overlay in a VRF. Many kernels of build machines have none, so this is for the
+//! guest's.
 
 use crate::support::testbed::{Side, Testbed};
 use adit_testbed::needs::{ebpf, vrf};

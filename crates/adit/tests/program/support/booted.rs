@@ -1,5 +1,5 @@
-//! A system that has booted: systemd is the first process of a container, whose files are a layer over those of the
-//! real machine, and whose network is a host's of the lab.
+//! A system that has booted: systemd is the first process of a container, whose files are a layer
+//! over those of the real machine, and whose network is a host's of the lab.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ use super::manager::Manager;
 
 /// Its root, on the machine that it is a container of.
 const ROOT: &str = "/run/container/root";
-/// Where the trees of control groups are mounted that systemd has a part of: since version 2, and before.
+/// Where the trees of control groups are mounted that systemd has a part of: since version 2, and
+/// before.
 const GROUPS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 
 /// See the module.
@@ -91,8 +92,8 @@ impl Booted {
 impl Drop for Booted {
     fn drop(&mut self) {
         if let Some(container) = self.container.take() {
-            // With the first process all others of the container have ended, and left its groups. It outlives
-            // systemd-nspawn.
+            // With the first process all others of the container have ended, and left its groups.
+            // It outlives systemd-nspawn.
             let _ = self.first.map(|first| end(first, Duration::ZERO));
             drop(container);
         }

@@ -1,4 +1,5 @@
-//! System calls that fail as the kernel lets them fail when it is short of something: strace(1) answers instead of it.
+//! System calls that fail as the kernel lets them fail when it is short of something: strace(1)
+//! answers instead of it.
 
 use std::fs;
 use std::process::Command;
@@ -28,7 +29,8 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// Whether it may end a process at once: without memory, neither the loader nor the allocator can go on.
+    /// Whether it may end a process at once: without memory, neither the loader nor the allocator
+    /// can go on.
     pub(crate) fn is_deadly(self) -> bool {
         matches!(self.fate, Fate::Kills) || self.call == "mmap"
     }
@@ -112,7 +114,8 @@ impl Faulty {
         // strace passes no signal on.
         if let Some(daemon) = self.tracer.child() {
             let deadline = Instant::now() + PATIENCE;
-            // The byte by which a signal is told inside may be the very call that is denied, once in each thread.
+            // The byte by which a signal is told inside may be the very call that is denied, once
+            // in each thread.
             while fs::read_link(format!("/proc/{daemon}/exe")).is_ok() {
                 assert!(Instant::now() < deadline, "it does not end");
                 let _ = kill(daemon, Signal::SIGINT);

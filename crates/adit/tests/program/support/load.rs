@@ -32,8 +32,8 @@ pub(crate) struct Outcome {
 }
 
 impl Load {
-    /// Starts all streams and waits until each flows. `rate` is that of each transfer, in bits a second;
-    /// none is as fast as it goes.
+    /// Starts all streams and waits until each flows. `rate` is that of each transfer, in bits a
+    /// second; none is as fast as it goes.
     pub(crate) fn start(network: &TwoSites, rate: Option<u64>) -> Self {
         let (a, b) = (&network.host_a, &network.host_b);
         let ways: [(&Host, &Host, _); 2] = [(a, b, HOST_B), (b, a, HOST_A)];

@@ -1,6 +1,6 @@
-//! A machine of the test's own: a mount namespace in which `/run`, `/var/lib` and the BPF file system are
-//! empty, and whatever network namespaces the test makes. Nothing of it is visible outside, and it is gone
-//! with the test.
+//! A machine of the test's own: a mount namespace in which `/run`, `/var/lib` and the BPF file
+//! system are empty, and whatever network namespaces the test makes. Nothing of it is visible
+//! outside, and it is gone with the test.
 
 use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read};
@@ -148,8 +148,8 @@ impl Machine {
         })
     }
 
-    /// From here on, whatever is written below these directories of the root is written to a layer of the
-    /// machine's own, which this returns: for each the same path below it.
+    /// From here on, whatever is written below these directories of the root is written to a layer
+    /// of the machine's own, which this returns: for each the same path below it.
     pub(crate) fn layer(&self, directories: &[&str]) -> PathBuf {
         let layers = Path::new("/run/layers");
         self.with_files(|| {

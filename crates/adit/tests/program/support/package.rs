@@ -1,5 +1,6 @@
-//! A Debian package on a machine of a test's own, whose `/usr`, `/etc` and `/var` are layers over those of the real
-//! one; so it is the real dpkg with the real list of packages, and nothing of it stays.
+//! A Debian package on a machine of a test's own, whose `/usr`, `/etc` and `/var` are layers over
+//! those of the real one; so it is the real dpkg with the real list of packages, and nothing of it
+//! stays.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -11,8 +11,8 @@ use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 
 use super::machine::Machine;
 
-/// The programs that are pinned for an overlay, and so attached: their ids, by the pin's name. By its
-/// link where the kernel has such links, elsewhere by itself.
+/// The programs that are pinned for an overlay, and so attached: their ids, by the pin's name. By
+/// its link where the kernel has such links, elsewhere by itself.
 pub(crate) fn pinned(machine: &Machine, overlay: &str) -> BTreeMap<String, u32> {
     machine.with_files(|| {
         let pins = files_below(&Path::new("/sys/fs/bpf/adit").join(overlay));
@@ -50,8 +50,8 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What is attached to an interface, by whomever: the ids of programs behind TCX links, and the lines
-/// that tc(8) has for filters.
+/// What is attached to an interface, by whomever: the ids of programs behind TCX links, and the
+/// lines that tc(8) has for filters.
 pub(crate) fn attached(machine: &Machine, ns: &NetNs, device: &str) -> (Vec<u32>, String) {
     let links = machine.within(ns, || {
         let both = [TcAttachType::Ingress, TcAttachType::Egress];
