@@ -119,8 +119,8 @@ impl Tunnel {
         Ok((inner, delivery))
     }
 
-    /// Handles ICMP that the peer's gateway sends from its underlay address: answers to probes end here,
-    /// errors go to hosts behind us, everything else is refused.
+    /// Handles ICMP that the peer's gateway sends from its underlay address: answers to probes end
+    /// here, errors go to hosts behind us, everything else is refused.
     #[cold]
     fn takes_answer(
         &self,

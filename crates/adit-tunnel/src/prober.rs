@@ -1,13 +1,13 @@
 //! The prober: packetization layer path MTU discovery for tunnels (RFC 8899), without I/O.
 //!
-//! The owner of a [`Prober`] passes in the time, the number of datagrams sent to each peer and the ICMP
-//! messages that arrive, and sends the probes that it returns.
+//! The owner of a [`Prober`] passes in the time, the number of datagrams sent to each peer and the
+//! ICMP messages that arrive, and sends the probes that it returns.
 //!
-//! - Every two seconds a peer to which datagrams are sent is probed with a full-size datagram. If three
-//!   in a row are lost while smaller ones arrive, the path is a black hole: a search finds the largest
-//!   size that arrives, which is used from then on.
-//! - While the path MTU is known to be less than the underlay's, larger sizes are tried: after 15 s, and
-//!   then less and less often, down to every 10 min.
+//! - Every two seconds a peer to which datagrams are sent is probed with a full-size datagram. If
+//!   three in a row are lost while smaller ones arrive, the path is a black hole: a search finds
+//!   the largest size that arrives, which is used from then on.
+//! - While the path MTU is known to be less than the underlay's, larger sizes are tried: after
+//!   15 s, and then less and less often, down to every 10 min.
 //! - A router's error about a path over which the peer has just answered is held until a probe has
 //!   tested it (RFC 5927 section 7). If a router reports the same error for the probe, the error is
 //!   genuine at once: only a router on the path sees the probe.
@@ -105,8 +105,8 @@ struct Held {
 }
 
 impl Prober {
-    /// A prober for this tunnel and for those made from it by [`Tunnel::with_peers`]. It does nothing if
-    /// the tunnel has no [`ProbeOptions`](crate::ProbeOptions).
+    /// A prober for this tunnel and for those made from it by [`Tunnel::with_peers`]. It does
+    /// nothing if the tunnel has no [`ProbeOptions`](crate::ProbeOptions).
     pub fn new(tunnel: &Tunnel) -> Prober {
         let count = if tunnel.config().probe.is_some() { tunnel.peer_slots() } else { 0 };
         Prober {
@@ -144,9 +144,9 @@ impl Prober {
         round_check.into_iter().chain([self.next_look]).min()
     }
 
-    /// Evaluates answers and begins the rounds that are due. `sent` returns the number of datagrams sent
-    /// to a peer. Cost: linear in the number of peers every [`CONFIRM_INTERVAL`], else in that of open
-    /// rounds.
+    /// Evaluates answers and begins the rounds that are due. `sent` returns the number of datagrams
+    /// sent to a peer. Cost: linear in the number of peers every [`CONFIRM_INTERVAL`], else in that
+    /// of open rounds.
     pub fn handle_timeout(
         &mut self,
         tunnel: &Tunnel,
@@ -212,8 +212,8 @@ impl Prober {
         self.asking.push(peer);
     }
 
-    /// Writes the next probe into `out`, outer header first, and returns its length. The caller sends it
-    /// unchanged, whatever the kernel has learned of the path.
+    /// Writes the next probe into `out`, outer header first, and returns its length. The caller
+    /// sends it unchanged, whatever the kernel has learned of the path.
     pub fn poll_transmit(&mut self, tunnel: &Tunnel, counters: &Counters, out: &mut [u8]) -> Option<usize> {
         while let Some((peer, probe)) = self.out.pop_front() {
             if let Some(len) = tunnel.write_probe(peer, probe, out) {
@@ -224,8 +224,8 @@ impl Prober {
         None
     }
 
-    /// Handles an ICMP message as [`Tunnel::on_underlay_icmp`] does, but holds a doubtful one until a
-    /// probe has tested it.
+    /// Handles an ICMP message as [`Tunnel::on_underlay_icmp`] does, but holds a doubtful one until
+    /// a probe has tested it.
     pub fn handle_icmp(
         &mut self,
         tunnel: &Tunnel,
