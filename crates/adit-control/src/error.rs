@@ -44,7 +44,7 @@ pub enum ControlError {
     /// There is no network namespace with the name of `site.netns`.
     #[error(
         "site.netns is {name}, and there is no network namespace of that name; `ip netns add {name}` makes it, \
-         `ip netns list` shows those there are"
+         `ip netns list` shows the existing ones"
     )]
     NoNetns {
         /// The value in the file.

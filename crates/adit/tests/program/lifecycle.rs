@@ -428,7 +428,7 @@ fn a_namespace_that_is_not_there_is_named() {
         assert_eq!(
             said.stderr,
             "adit: cannot open the network namespace `nowhere`: No such file or directory (os error 2); \
-             `ip netns list` shows those there are\n"
+             `ip netns list` shows the existing ones\n"
         );
     }
     assert_eq!(sites.machine.files(), [] as [std::path::PathBuf; 0]);
