@@ -63,10 +63,10 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         left_out: &[
-            ("sixty_four_megabytes_both_ways_at_once", BULK),
-            ("two_queues_and_several_streams", BULK),
+            ("sixty_four_megabytes_arrive_in_both_directions", BULK),
+            ("several_streams_arrive_through_two_queues", BULK),
             ("the_path_mtu_is_learned_from_a_router", BULK),
-            ("without_df_the_router_fragments", BULK),
+            ("the_router_fragments_outer_datagrams_without_df", BULK),
         ],
         ..suite("adit-testbed", "end_to_end")
     },
@@ -74,10 +74,10 @@ const SUITES: &[Suite] = &[
         left_out: &[
             ("churn::", "allows losses by the packet rates of a real processor"),
             ("loops::", "asks for rules of Adit's own, and listens to tens of thousands of datagrams"),
-            ("a_flood_changes_nothing", "a flood is one of a real processor"),
+            ("a_flood_of_forged_errors_changes_nothing", "a flood is one of a real processor"),
             ("userspace", "end_to_end asks most of the same of the userspace plane, in less time"),
             (
-                "lonely_and_overlapping_fragments_harm_nothing",
+                "incomplete_and_overlapping_fragments_harm_nothing",
                 "its fragments fill Linux 6.1's memory for them (net.ipv4.ipfrag_high_thresh, 4 MiB), \
                  so that the last datagram is not put together",
             ),

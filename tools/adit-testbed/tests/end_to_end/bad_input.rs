@@ -16,7 +16,7 @@ use crate::support::{
     ipv4_with, mend_checksum, resident, snmp, udp, wait_until,
 };
 
-const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
+const UNKNOWN_SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
 /// Datagrams between two reads of the counters, few enough for the kernel's queues.
 const BURST: usize = 256;
 
@@ -98,7 +98,7 @@ fn send_garbage(bed: (&TwoSites, &Tunnels), random: &mut Random, count: usize) {
     let mut expected = plane.totals().dropped();
     for _ in 0..count / BURST {
         for number in 0..BURST {
-            let source = if number % 2 == 0 { UNDERLAY_B } else { STRANGER };
+            let source = if number % 2 == 0 { UNDERLAY_B } else { UNKNOWN_SOURCE };
             underlay.add(&garbage(random, source));
         }
         underlay.flush();
@@ -212,7 +212,7 @@ fn garbage_costs_no_memory() {
 
 /// Well-formed datagrams that must not pass, each counted under its own reason.
 #[test(root)]
-fn what_must_not_pass_is_dropped_under_its_own_name() {
+fn each_forbidden_datagram_is_dropped_under_its_own_reason() {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_without_probes(&network);
     assert!(reaches(&network.host_a, HOST_B).unwrap());
@@ -238,7 +238,7 @@ fn what_must_not_pass_is_dropped_under_its_own_name() {
         (DropReason::EcnViolation, congested),
         (DropReason::DecapInnerTtlZero, from_peer(&dead)),
         (DropReason::DecapInnerNotIpv4, from_peer(&ipv6)),
-        (DropReason::OuterSourceUnknown, ipv4(STRANGER, UNDERLAY_A, Protocol::IPIP, &good)),
+        (DropReason::OuterSourceUnknown, ipv4(UNKNOWN_SOURCE, UNDERLAY_A, Protocol::IPIP, &good)),
     ];
     let taps = [(&network.gateway_a, "ipipA"), (&network.host_a, "eth0")]
         .map(|(host, device)| Tap::start(host, device).unwrap());

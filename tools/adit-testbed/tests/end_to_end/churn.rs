@@ -23,7 +23,7 @@ fn wait_for_traffic(network: &TwoSites) {
 /// The next hop gets another Ethernet address without an announcement. The kernel detects it only
 /// because the tunnel reports that the neighbour entry is in use.
 #[test(root)]
-fn a_next_hop_with_another_mac_is_found_again() {
+fn a_next_hop_with_a_new_mac_is_found_again() {
     let network = TwoSites::build().unwrap();
     // The default times would take about 40 seconds.
     let gateway = &network.gateway_a;
@@ -113,7 +113,7 @@ fn traffic_follows_the_route_to_another_interface() {
 
 /// A capture on the gateway's own interface, such as `tcpdump`, sees what leaves.
 #[test(root)]
-fn a_capture_on_the_gateway_itself_sees_what_leaves() {
+fn a_capture_on_the_gateway_sees_both_directions() {
     let network = TwoSites::build().unwrap();
     let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());

@@ -29,15 +29,15 @@ use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Protocol, Validation};
 use ipnet::Ipv4Net;
 
-use crate::support::{Injector, PATIENCE, mac, wait_until};
+use crate::support::{Injector, WAIT_TIMEOUT, mac, wait_until};
 
 #[test(root)]
-fn userspace_does_what_the_table_says() {
+fn the_userspace_plane_matches_the_fixture_table() {
     run(DataplaneChoice::Userspace);
 }
 
 #[test(root, ebpf)]
-fn ebpf_does_what_the_table_says() {
+fn the_ebpf_plane_matches_the_fixture_table() {
     run(DataplaneChoice::Ebpf);
 }
 
@@ -159,10 +159,10 @@ impl Testbed {
     fn expect_nothing_else(&mut self) {
         const SENTINEL: u16 = 0x5e17;
         self.inside.send(&hop(&udp(HOST_A, HOST_B, 64).id(SENTINEL).build(), 1));
-        let outer = self.at_router.next(PATIENCE).expect("the sentinel is sent");
+        let outer = self.at_router.next(WAIT_TIMEOUT).expect("the sentinel is sent");
         assert_eq!(identification(&outer[20..]), SENTINEL, "nobody has sent {}", hex(&outer));
         self.underlay.send(&theirs(B, udp(HOST_B, HOST_A, 64).id(SENTINEL)).build());
-        let inner = self.at_host.next(PATIENCE).expect("the sentinel is delivered");
+        let inner = self.at_host.next(WAIT_TIMEOUT).expect("the sentinel is delivered");
         assert_eq!(identification(&inner), SENTINEL, "nobody has sent {}", hex(&inner));
     }
 }
@@ -181,8 +181,9 @@ impl GatewayOutput {
 
     #[track_caller]
     fn expect(&mut self, name: &str, datagram: &[u8]) {
-        let heard =
-            self.next(PATIENCE).unwrap_or_else(|| panic!("{name}: nothing, instead of {}", hex(datagram)));
+        let heard = self
+            .next(WAIT_TIMEOUT)
+            .unwrap_or_else(|| panic!("{name}: nothing, instead of {}", hex(datagram)));
         assert_eq!(hex(&heard), hex(datagram), "{name}");
         assert!(heard == datagram, "{name}: behind the headers, other bytes");
     }

@@ -16,7 +16,7 @@ use adit_wire::ipv4::{Ipv4Packet, Ipv4Repr};
 use adit_wire::print::{Dissection, FlowTable};
 use adit_wire::validation::Validation;
 
-use crate::support::{ATTEMPT, config_a, mac};
+use crate::support::{ATTEMPT_TIMEOUT, config_a, mac};
 
 const TCPDUMP: &str = "/usr/bin/tcpdump";
 const PYTHON: &str = "/usr/bin/python3";
@@ -31,13 +31,13 @@ fn capture(network: &TwoSites) -> Vec<Frame> {
     assert_eq!(fetched.expect("the page is served"), page);
     drop(server);
     for (to, size, ttl) in [(HOST_B, 28, 64), (HOST_B, 1480, 64), (INSIDE_B, 29, 9), (HOST_B, 84, 2)] {
-        let answer = network.host_a.run(|| ping(to, size, ttl, ATTEMPT)).unwrap();
+        let answer = network.host_a.run(|| ping(to, size, ttl, ATTEMPT_TIMEOUT)).unwrap();
         assert!(matches!(answer, Answer::Reply { .. } | Answer::Refused { .. }), "{answer:?}");
     }
     // A closed port yields an ICMP error with a quote.
     let socket = network.host_a.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_A, 4000))).unwrap();
     let socket = socket.expect("the port is free");
-    socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    socket.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
     socket.connect(SocketAddrV4::new(HOST_B, 4001)).expect("there is a route");
     for payload in [&[][..], b"odd", &[0xa5; 1000]] {
         socket.send(payload).expect("it is sent");
@@ -81,7 +81,7 @@ fn pcapng(frames: &[Frame]) -> Vec<u8> {
 }
 
 #[test(root, tcpdump)]
-fn tcpdump_prints_the_lines_that_we_print() {
+fn our_packet_lines_match_those_of_tcpdump() {
     let network = TwoSites::build().unwrap();
     let _tunnels = network.bring_up().unwrap();
     let frames = capture(&network);
@@ -95,7 +95,7 @@ fn tcpdump_prints_the_lines_that_we_print() {
         .filter_map(Frame::ipv4)
         .map(|bytes| Dissection::new(bytes).with_flow(&mut flows).to_string())
         .map(|line| {
-            let bare = line.strip_suffix(SUFFIX).expect("ours is the article's form").to_owned();
+            let bare = line.strip_suffix(SUFFIX).expect("ours carries the suffix").to_owned();
             if with_suffix { line } else { bare }
         })
         .collect();
@@ -175,7 +175,7 @@ for packet in rdpcap(BytesIO(sys.stdin.buffer.read())):
 "#;
 
 #[test(root, scapy)]
-fn scapy_finds_our_packets_right() {
+fn scapy_accepts_our_packets() {
     let network = TwoSites::build().unwrap();
     for (gateway, device) in [(&network.gateway_a, "underlayA"), (&network.gateway_b, "underlayB")] {
         gateway.ns().run(|| output(Command::new(PYTHON).args(["-c", NO_OFFLOAD, device]), &[])).unwrap();
@@ -235,7 +235,7 @@ print("done")
 "#;
 
 #[test(root, scapy)]
-fn scapy_as_the_peer_is_answered() {
+fn the_tunnel_answers_scapy_as_its_peer() {
     let network = TwoSites::build().unwrap();
     let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
     // Gateway B's kernel has no tunnel, and must not answer the datagrams for scapy.

@@ -14,7 +14,7 @@ use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
 
 use crate::support::stream::Stream;
-use crate::support::{ATTEMPT, Random, config_a, config_b, drops_since, snmp};
+use crate::support::{ATTEMPT_TIMEOUT, Random, config_a, config_b, drops_since, snmp};
 
 const MEGABYTE: usize = 1 << 20;
 const CHUNK: usize = 64 * 1024;
@@ -39,7 +39,7 @@ fn both_ways(network: &TwoSites, streams: u64, len: usize) {
 }
 
 #[test(root)]
-fn sixty_four_megabytes_both_ways_at_once() {
+fn sixty_four_megabytes_arrive_in_both_directions() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     both_ways(&network, 1, 64 * MEGABYTE);
@@ -79,7 +79,7 @@ fn the_path_mtu_is_learned_from_a_router() {
 /// With `df = false` and senders without DF, routers fragment the outer datagram and the peer
 /// reassembles it.
 #[test(root)]
-fn without_df_the_router_fragments() {
+fn the_router_fragments_outer_datagrams_without_df() {
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     for host in [&network.host_a, &network.host_b] {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
@@ -92,7 +92,7 @@ fn without_df_the_router_fragments() {
 
 /// With `df = false` an inner DF is still honoured, so the path MTU is learned.
 #[test(root)]
-fn an_inner_df_is_honoured_without_df() {
+fn an_inner_df_is_honoured_when_the_outer_df_is_off() {
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 4 * MEGABYTE);
@@ -123,7 +123,7 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
 }
 
 #[test(root)]
-fn two_queues_and_several_streams() {
+fn several_streams_arrive_through_two_queues() {
     let network = TwoSites::build().unwrap();
     let a = two_queues(&network.gateway_a, &config_a(""), "ipipA");
     let b = two_queues(&network.gateway_b, &config_b(""), "ipipB");
@@ -142,7 +142,7 @@ fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
     };
     let sender = bind(&network.host_a, HOST_A);
     let receiver = bind(&network.host_b, HOST_B);
-    receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    receiver.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
     let to = receiver.local_addr().expect("it is bound");
     let mut random = Random::seeded(7);
     let mut buffer = vec![0; 65_536];
@@ -187,7 +187,7 @@ fn datagrams_of_every_size_arrive_unchanged() {
 /// Once the tunnel knows the narrow link, it fragments the inner datagrams. Before that, the router
 /// refuses outer ones with DF, and only those may be missing.
 #[test(root)]
-fn datagrams_of_every_size_behind_a_narrow_link() {
+fn only_one_datagram_is_lost_behind_a_narrow_link() {
     let (network, tunnels) = narrow("");
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     let sizes = sizes();
@@ -198,7 +198,7 @@ fn datagrams_of_every_size_behind_a_narrow_link() {
 
 /// With `df = false` the router fragments, refuses nothing, and nothing is missing.
 #[test(root)]
-fn datagrams_of_every_size_without_df() {
+fn datagrams_of_every_size_arrive_when_the_outer_df_is_off() {
     let (network, _tunnels) = narrow("df = false");
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());

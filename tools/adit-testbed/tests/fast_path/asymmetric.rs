@@ -13,7 +13,7 @@ use crate::support::drops_since;
 
 /// The return path in the underlay differs from the forward path, as with two providers. No
 /// datagram is lost, not even the first.
-fn the_way_back_is_another(plane: DataplaneChoice) {
+fn traffic_passes_when_the_return_path_differs(plane: DataplaneChoice) {
     const ECHOES: u64 = 5;
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");
@@ -40,5 +40,5 @@ fn the_way_back_is_another(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    the_way_back_is_another,
+    traffic_passes_when_the_return_path_differs,
 }

@@ -10,7 +10,7 @@ use adit_testbed::loss_stream::{LossStream, StreamOptions, StreamReport};
 use ipnet::Ipv4Net;
 
 use crate::planes::{bring_up_on, on_every_plane};
-use crate::support::{Injector, PATIENCE, set_mac, wait_until};
+use crate::support::{Injector, WAIT_TIMEOUT, set_mac, wait_until};
 
 /// Long enough to see that a stream flows.
 const STEADY: Duration = Duration::from_millis(300);
@@ -37,8 +37,9 @@ struct Cost {
 
 /// Starts both streams, runs `event`, and returns the reports.
 fn during(network: &TwoSites, plane: DataplaneChoice, what: &str, event: impl FnOnce()) -> Cost {
-    let start =
-        |from, to, address| LossStream::start(from, to, address, StreamOptions::default(), PATIENCE).unwrap();
+    let start = |from, to, address| {
+        LossStream::start(from, to, address, StreamOptions::default(), WAIT_TIMEOUT).unwrap()
+    };
     let probes =
         [start(&network.host_a, &network.host_b, HOST_B), start(&network.host_b, &network.host_a, HOST_A)];
     std::thread::sleep(STEADY);
@@ -46,7 +47,7 @@ fn during(network: &TwoSites, plane: DataplaneChoice, what: &str, event: impl Fn
     event();
     let over = Instant::now();
     for probe in &probes {
-        assert!(probe.wait_for_arrival(PATIENCE), "{what}: traffic does not come back");
+        assert!(probe.wait_for_arrival(WAIT_TIMEOUT), "{what}: traffic does not come back");
     }
     std::thread::sleep(STEADY);
     let cost = Cost { began, over, plane, reports: probes.map(|probe| probe.finish(GRACE).unwrap()) };
@@ -132,7 +133,7 @@ fn wait_for_the_cable(network: &TwoSites) {
 }
 
 /// The route to the peer moves to a second cable, and then the first one goes down.
-fn the_route_moves_to_another_interface(plane: DataplaneChoice) {
+fn a_route_change_causes_no_loss_afterwards(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
     let (gateway, router) = (&network.gateway_a, &network.router);
@@ -156,7 +157,7 @@ fn the_route_moves_to_another_interface(plane: DataplaneChoice) {
 
 /// The next hop gets another Ethernet address, and announces it by a gratuitous ARP reply (RFC 5227
 /// section 3).
-fn the_next_hop_changes_its_mac(plane: DataplaneChoice) {
+fn a_new_mac_of_the_next_hop_causes_no_loss_afterwards(plane: DataplaneChoice) {
     const NEW_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0, 0, 0x42];
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
@@ -175,7 +176,7 @@ fn the_next_hop_changes_its_mac(plane: DataplaneChoice) {
     cost.assert_contained();
 }
 
-fn the_link_flaps(plane: DataplaneChoice) {
+fn a_link_flap_causes_no_loss_afterwards(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);
     let (mut next_hop, gateway) = (NextHop::new(&network), &network.gateway_a);
@@ -197,7 +198,7 @@ fn the_link_flaps(plane: DataplaneChoice) {
 }
 
 /// The other end of the cable goes down, and the router loses its route.
-fn the_carrier_goes(plane: DataplaneChoice) {
+fn a_carrier_outage_causes_no_loss_afterwards(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
     let (mut next_hop, router) = (NextHop::new(&network), &network.router);
@@ -216,7 +217,7 @@ fn the_carrier_goes(plane: DataplaneChoice) {
 }
 
 /// The baseline of the other tests.
-fn nothing_happens(plane: DataplaneChoice) {
+fn no_datagram_is_lost_without_a_change(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
     during(&network, plane, "nothing happens", || std::thread::sleep(Duration::from_secs(2)))
@@ -224,9 +225,9 @@ fn nothing_happens(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    nothing_happens,
-    the_route_moves_to_another_interface,
-    the_next_hop_changes_its_mac,
-    the_link_flaps,
-    the_carrier_goes,
+    no_datagram_is_lost_without_a_change,
+    a_route_change_causes_no_loss_afterwards,
+    a_new_mac_of_the_next_hop_causes_no_loss_afterwards,
+    a_link_flap_causes_no_loss_afterwards,
+    a_carrier_outage_causes_no_loss_afterwards,
 }

@@ -16,10 +16,10 @@ use adit_wire::{Protocol, checksum};
 
 use crate::planes::bring_up_with;
 use crate::support::{
-    Injector, PATIENCE, drops_since, in_own_process, ipv4, ipv4_with, mend_checksum, resident, wait_until,
+    Injector, WAIT_TIMEOUT, drops_since, in_own_process, ipv4, ipv4_with, mend_checksum, resident, wait_until,
 };
 
-const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
+const UNKNOWN_SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
 const PEER: PeerIndex = PeerIndex::new(0);
 /// The outer IPv4 header, and ICMP's: a message's quote is behind them.
 const QUOTE: usize = 28;
@@ -31,7 +31,7 @@ const BURST: usize = 64;
 
 /// Every type and code of an ICMP error.
 fn errors() -> Vec<Icmpv4Error> {
-    let gateway = STRANGER;
+    let gateway = UNKNOWN_SOURCE;
     let unreachable = (0..=15).filter(|code| *code != 4);
     let mut errors: Vec<_> = unreachable.map(|code| Icmpv4Error::DestinationUnreachable { code }).collect();
     errors.extend([0, 68, 600, 1300, 1499].map(|mtu| Icmpv4Error::TooBig { mtu }));
@@ -58,14 +58,14 @@ fn not_ours() -> Vec<Vec<u8>> {
     later[6..8].copy_from_slice(&0x00b9u16.to_be_bytes());
     mend_checksum(&mut later);
     vec![
-        outer(STRANGER, UNDERLAY_B, Protocol::IPIP, &ours),
+        outer(UNKNOWN_SOURCE, UNDERLAY_B, Protocol::IPIP, &ours),
         outer(UNDERLAY_B, UNDERLAY_A, Protocol::IPIP, &ours),
         outer(UNDERLAY_A, somebody, Protocol::IPIP, &ours),
         outer(UNDERLAY_A, UNDERLAY_B, Protocol::UDP, &ours),
         tunnels(&inner(outside, HOST_B)),
         tunnels(&inner(HOST_B, HOST_A)),
         tunnels(&inner(HOST_A, outside)),
-        tunnels(&inner(HOST_A, STRANGER)),
+        tunnels(&inner(HOST_A, UNKNOWN_SOURCE)),
         later,
     ]
 }
@@ -73,7 +73,7 @@ fn not_ours() -> Vec<Vec<u8>> {
 /// A message from the unknown source to gateway A.
 fn message(error: Icmpv4Error, quoted: &[u8]) -> Vec<u8> {
     let mut out = [0; MAX_ERROR_LEN];
-    let len = build_error(&mut out, STRANGER, UNDERLAY_A, error, quoted);
+    let len = build_error(&mut out, UNKNOWN_SOURCE, UNDERLAY_A, error, quoted);
     assert!(len > QUOTE, "an error has a quote");
     out[..len].to_vec()
 }
@@ -87,7 +87,7 @@ fn cut(message: &[u8], len: usize, is_mended: bool) -> Vec<u8> {
         let sum = checksum::checksum(&icmp) ^ u16::from(!is_mended);
         icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     }
-    ipv4(STRANGER, UNDERLAY_A, Protocol::ICMP, &icmp)
+    ipv4(UNKNOWN_SOURCE, UNDERLAY_A, Protocol::ICMP, &icmp)
 }
 
 /// All of them: whole with every mistake; and cut at every length, where what is left of the quote
@@ -167,7 +167,7 @@ fn planes_time() -> Duration {
 }
 
 /// Each forged error is counted by itself, and none is believed.
-fn each_is_refused(plane: DataplaneChoice) {
+fn each_forged_error_is_refused(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");
     let plane = tunnels.a.plane();
@@ -194,7 +194,7 @@ fn each_is_refused(plane: DataplaneChoice) {
 }
 
 #[expect(clippy::print_stderr, reason = "the figures are what the test is for")]
-fn a_flood_is_survived(plane: DataplaneChoice) {
+fn expect_flood_to_change_nothing(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");
     let (choice, plane) = (plane, tunnels.a.plane());
@@ -214,7 +214,7 @@ fn a_flood_is_survived(plane: DataplaneChoice) {
         assert_eq!(counted(&plane.totals()) + lost_in_queue(&network.gateway_a), sent);
     };
     let options = StreamOptions { rate: 2000, ..StreamOptions::default() };
-    let probe = LossStream::start(&network.host_a, &network.host_b, HOST_B, options, PATIENCE).unwrap();
+    let probe = LossStream::start(&network.host_a, &network.host_b, HOST_B, options, WAIT_TIMEOUT).unwrap();
     // The warm-up uses every buffer once.
     let mut sent = flood(8192);
     settled(sent);
@@ -224,9 +224,9 @@ fn a_flood_is_survived(plane: DataplaneChoice) {
     let took = began.elapsed();
     settled(sent);
     assert_nothing_learned(plane);
-    assert!(probe.wait_for_arrival(PATIENCE), "traffic goes on behind it");
+    assert!(probe.wait_for_arrival(WAIT_TIMEOUT), "traffic goes on behind it");
     let (grown, busy) = (resident().saturating_sub(memory), planes_time() - time);
-    let report = probe.finish(PATIENCE).unwrap();
+    let report = probe.finish(WAIT_TIMEOUT).unwrap();
     let read = counted(&plane.totals()) - read_before;
     eprintln!(
         "{FLOOD} forged errors in {took:?}: {read} read, {} lost in the socket's queue; {busy:?} of processor, \
@@ -245,15 +245,17 @@ fn a_flood_is_survived(plane: DataplaneChoice) {
 }
 
 /// Runs the flood in a process of its own, where nothing else allocates memory.
-fn a_flood_changes_nothing(plane: DataplaneChoice) {
-    let name =
-        format!("forged_icmp::{}::a_flood_changes_nothing", adit_testbed::test_planes::plane_name(plane));
+fn a_flood_of_forged_errors_changes_nothing(plane: DataplaneChoice) {
+    let name = format!(
+        "forged_icmp::{}::a_flood_of_forged_errors_changes_nothing",
+        adit_testbed::test_planes::plane_name(plane)
+    );
     if in_own_process(&name) {
-        a_flood_is_survived(plane);
+        expect_flood_to_change_nothing(plane);
     }
 }
 
 crate::planes::on_every_plane! {
-    each_is_refused,
-    a_flood_changes_nothing,
+    each_forged_error_is_refused,
+    a_flood_of_forged_errors_changes_nothing,
 }

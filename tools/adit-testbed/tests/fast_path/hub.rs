@@ -15,7 +15,7 @@ use adit_wire::Protocol;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::on_every_plane;
-use crate::support::{ATTEMPT, Injector, Random, drops_since, ipv4_with, snmp, udp, wait_until};
+use crate::support::{ATTEMPT_TIMEOUT, Injector, Random, drops_since, ipv4_with, snmp, udp, wait_until};
 
 /// ECN of the type of service (RFC 3168 section 5).
 const ECT_0: u8 = 0b10;
@@ -32,7 +32,7 @@ fn path(network: &HubNetwork, from: Site, to: Site) -> Flow<'_> {
     Flow { client: &network.of(from).host, server: &network.of(to).host, address: to.host() }
 }
 
-fn a_transfer_from_spoke_to_spoke(plane: DataplaneChoice) {
+fn transfers_pass_through_the_hub(plane: DataplaneChoice) {
     const ENOUGH: u64 = 64 << 20;
     let (network, overlays) = joined(plane);
     let before = overlays.of(Site::Hub).plane().totals();
@@ -62,7 +62,7 @@ fn show(report: &impl std::fmt::Display) {
 fn each_gateway_is_one_hop(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     let host = &network.of(Site::One).host;
-    let ask = |ttl| host.run(|| ping(Site::Two.host(), 84, ttl, ATTEMPT)).unwrap();
+    let ask = |ttl| host.run(|| ping(Site::Two.host(), 84, ttl, ATTEMPT_TIMEOUT)).unwrap();
     for (ttl, site) in [(1, Site::One), (2, Site::Hub), (3, Site::Two)] {
         let answer = ask(ttl);
         let error = Icmpv4Error::TimeExceeded { code: 0 };
@@ -77,18 +77,18 @@ fn each_gateway_is_one_hop(plane: DataplaneChoice) {
 
 /// To the hub's kernel both spokes are on one link, the tunnel interface, so it might send ICMP
 /// redirects to their hosts.
-fn nobody_is_redirected(plane: DataplaneChoice) {
+fn the_hub_sends_no_redirects(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     let (host, hub) = (&network.of(Site::One).host, &network.of(Site::Hub).gateway);
     for _ in 0..3 {
-        let answer = host.run(|| ping(Site::Two.host(), 84, 64, ATTEMPT)).unwrap();
+        let answer = host.run(|| ping(Site::Two.host(), 84, 64, ATTEMPT_TIMEOUT)).unwrap();
         assert!(answer.is_reply(), "{answer:?}");
     }
     assert_eq!(snmp(hub, "Icmp", "OutRedirects"), 0);
 }
 
 /// RFC 2827 on the hub: a peer may send only from its own networks.
-fn the_hub_knows_who_may_speak(plane: DataplaneChoice) {
+fn the_hub_accepts_only_sources_of_the_peer(plane: DataplaneChoice) {
     let (network, overlays) = joined(plane);
     let hub = overlays.of(Site::Hub).plane();
     let mut underlay =
@@ -140,7 +140,7 @@ fn small_datagrams_arrive_unchanged(plane: DataplaneChoice) {
     let mut random = Random::seeded(3);
     for (from, to) in [(Site::One, Site::Two), (Site::Two, Site::Hub), (Site::Hub, Site::One)] {
         let (sender, receiver) = (bind(from), bind(to));
-        receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+        receiver.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
         let server = receiver.local_addr().expect("it is bound");
         let mut buffer = [0; 128];
         for size in 0..=64 {
@@ -154,7 +154,7 @@ fn small_datagrams_arrive_unchanged(plane: DataplaneChoice) {
 
 /// RFC 6040 through two tunnels: the sender's ECN field arrives, and so does a CE mark from a
 /// router in the first tunnel.
-fn ecn_marks_survive(plane: DataplaneChoice) {
+fn ecn_marks_arrive_through_two_tunnels(plane: DataplaneChoice) {
     let (network, overlays) = joined(plane);
     let host = &network.of(Site::One).host;
     let sender = host.run(RawSocket::sender).unwrap();
@@ -197,12 +197,12 @@ fn ecn_marks_survive(plane: DataplaneChoice) {
 
 /// One spoke's link is narrower: the hub's tunnel learns it, and the sender receives the error from
 /// the hub.
-fn a_narrow_spoke_is_told_of_by_the_hub(plane: DataplaneChoice) {
+fn the_hub_reports_the_mtu_of_a_narrow_spoke(plane: DataplaneChoice) {
     let (network, _overlays) = joined(plane);
     network.router.mtu(Site::Two.port(), 1400).unwrap();
     network.of(Site::Two).gateway.mtu(UNDERLAY, 1400).unwrap();
     let host = &network.of(Site::One).host;
-    let ask = |size| host.run(|| ping(Site::Two.host(), size, 64, ATTEMPT)).unwrap();
+    let ask = |size| host.run(|| ping(Site::Two.host(), size, 64, ATTEMPT_TIMEOUT)).unwrap();
     let told = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1380 } };
     assert_eq!(ask(1480), told, "the router in the tunnel has said so");
     let answer = ask(1380);
@@ -214,20 +214,20 @@ fn a_narrow_spoke_is_told_of_by_the_hub(plane: DataplaneChoice) {
 }
 
 /// A stream of small datagrams in each direction between the spokes, beside a TCP transfer.
-fn small_datagrams_beside_a_transfer(plane: DataplaneChoice) {
+fn small_datagrams_arrive_beside_a_transfer(plane: DataplaneChoice) {
     use adit_testbed::loss_stream::{LossStream, StreamOptions};
     let (network, _overlays) = joined(plane);
     let (one, two) = (&network.of(Site::One).host, &network.of(Site::Two).host);
     let options = StreamOptions::default();
     let probes = [
-        LossStream::start(one, two, Site::Two.host(), options, ATTEMPT).unwrap(),
-        LossStream::start(two, one, Site::One.host(), options, ATTEMPT).unwrap(),
+        LossStream::start(one, two, Site::Two.host(), options, ATTEMPT_TIMEOUT).unwrap(),
+        LossStream::start(two, one, Site::One.host(), options, ATTEMPT_TIMEOUT).unwrap(),
     ];
     let transfer = Transfer::start(&path(&network, Site::One, Site::Two), Some(200_000_000)).unwrap();
     std::thread::sleep(Duration::from_secs(2));
     show(&transfer.finish().unwrap());
     for probe in probes {
-        let report = probe.finish(ATTEMPT).unwrap();
+        let report = probe.finish(ATTEMPT_TIMEOUT).unwrap();
         show(&report);
         // The userspace process also loses datagrams while others have the processor.
         assert!(plane != DataplaneChoice::Ebpf || report.is_complete(), "{report}");
@@ -236,12 +236,12 @@ fn small_datagrams_beside_a_transfer(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    a_transfer_from_spoke_to_spoke,
+    transfers_pass_through_the_hub,
     each_gateway_is_one_hop,
-    nobody_is_redirected,
-    the_hub_knows_who_may_speak,
+    the_hub_sends_no_redirects,
+    the_hub_accepts_only_sources_of_the_peer,
     small_datagrams_arrive_unchanged,
-    ecn_marks_survive,
-    a_narrow_spoke_is_told_of_by_the_hub,
-    small_datagrams_beside_a_transfer,
+    ecn_marks_arrive_through_two_tunnels,
+    the_hub_reports_the_mtu_of_a_narrow_spoke,
+    small_datagrams_arrive_beside_a_transfer,
 }

@@ -9,7 +9,7 @@ use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites};
 
 use crate::planes::{bring_up_on, on_every_plane};
-use crate::support::{ATTEMPT, Random, drops_since};
+use crate::support::{ATTEMPT_TIMEOUT, Random, drops_since};
 
 /// 65,535 less the outer header.
 const LARGEST: usize = 65_515;
@@ -23,7 +23,7 @@ const ROUNDS: usize = 20;
 fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
     let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap();
     let socket = socket.expect("a port is free");
-    socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    socket.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
     socket
 }
 
@@ -44,7 +44,7 @@ fn exchange(network: &TwoSites) {
 }
 
 /// The hosts fragment the datagrams, and each fragment goes through the tunnel by itself.
-fn in_inner_fragments(plane: DataplaneChoice) {
+fn the_largest_datagrams_arrive_in_inner_fragments(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);
     exchange(&network);
@@ -54,7 +54,7 @@ fn in_inner_fragments(plane: DataplaneChoice) {
 }
 
 /// Unfragmented over cables that take 65,535 bytes: the outer datagram has the maximum length.
-fn in_one_outer_datagram(plane: DataplaneChoice) {
+fn the_largest_datagrams_arrive_unfragmented(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     network.set_cable_mtus(CABLE_MTU).unwrap();
     let tunnels = bring_up_on(&network, plane);
@@ -70,6 +70,6 @@ fn in_one_outer_datagram(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    in_inner_fragments,
-    in_one_outer_datagram,
+    the_largest_datagrams_arrive_in_inner_fragments,
+    the_largest_datagrams_arrive_unfragmented,
 }

@@ -20,7 +20,9 @@ use adit_wire::Protocol;
 use ipnet::Ipv4Net;
 
 use crate::planes::{bring_up_with, on_every_plane};
-use crate::support::{Injector, PATIENCE, config_a, config_b, drops_since, ipv4_with, snmp, udp, wait_until};
+use crate::support::{
+    Injector, WAIT_TIMEOUT, config_a, config_b, drops_since, ipv4_with, snmp, udp, wait_until,
+};
 
 /// An address in the network that every site configures behind another one.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -62,7 +64,7 @@ fn outer_datagrams(router: &Host, device: &str, event: impl FnOnce()) -> usize {
         let line = counters.lines().find(|line| line.trim_start().starts_with(&format!("{device}:")));
         line.expect("it has this interface").to_owned()
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     let (mut last, mut since) = (passed(), Instant::now());
     while since.elapsed() < QUIET {
         std::thread::sleep(QUIET / 20);
@@ -70,7 +72,7 @@ fn outer_datagrams(router: &Host, device: &str, event: impl FnOnce()) -> usize {
         if now != last {
             (last, since) = (now, Instant::now());
         }
-        assert!(Instant::now() < deadline, "something still circulates after {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "something still circulates after {WAIT_TIMEOUT:?}");
     }
     let is_outer = |frame: &&Frame| frame.ipv4().is_some_and(|bytes| bytes[9] == 4);
     tap.finish().iter().filter(is_outer).count()
@@ -84,7 +86,7 @@ fn with_nowhere(config: &str, network: &str) -> String {
 
 /// Two gateways that each configure a network behind the other: a datagram crosses the underlay
 /// once, and the other gateway refuses it because it would return to its source.
-fn each_thinks_that_it_is_behind_the_other(plane: DataplaneChoice) {
+fn two_gateways_that_point_at_each_other_do_not_loop(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
     let tunnels = Tunnels {
@@ -105,7 +107,7 @@ fn each_thinks_that_it_is_behind_the_other(plane: DataplaneChoice) {
 
 /// The underlay's route to the peer comes to lead into the tunnel itself: an outer datagram that
 /// the kernel routes there is one that must not be encapsulated again, and again.
-fn the_way_to_the_peer_leads_into_the_tunnel(plane: DataplaneChoice) {
+fn a_route_to_the_peer_through_the_tunnel_does_not_loop(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");
     let (gateway, tunnel) = (&network.gateway_a, tunnels.a.plane());
@@ -193,7 +195,7 @@ fn totals(overlays: &[Overlay; 3]) -> [Totals; 3] {
 
 /// Three sites, each of which configures the network behind the next. The third knows that the
 /// sender is not behind the second, from whom it has it.
-fn three_sites_in_a_ring(plane: DataplaneChoice) {
+fn the_third_site_of_a_ring_refuses_the_datagram(plane: DataplaneChoice) {
     let network = HubNetwork::build().unwrap();
     let overlays =
         Site::ALL.map(|site| bring_up(&network.of(site).gateway, &ring(site, plane, None)).unwrap());
@@ -216,7 +218,7 @@ fn three_sites_in_a_ring(plane: DataplaneChoice) {
 /// The worst that files can do: a source, too, that each holds to be behind the one before. Then
 /// all agree that the datagram may pass, and only its TTL ends it, which each site counts down. The
 /// kernel says so to the source, and that answer goes no further than a site that knows better.
-fn a_ring_that_everybody_agrees_to(plane: DataplaneChoice) {
+fn the_ttl_ends_a_datagram_in_a_consistent_ring(plane: DataplaneChoice) {
     const TTL: u8 = 64;
     let strangers = Ipv4Addr::new(10, 88, 0, 1);
     let network = HubNetwork::build().unwrap();
@@ -259,8 +261,8 @@ fn a_ring_that_everybody_agrees_to(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    each_thinks_that_it_is_behind_the_other,
-    the_way_to_the_peer_leads_into_the_tunnel,
-    three_sites_in_a_ring,
-    a_ring_that_everybody_agrees_to,
+    two_gateways_that_point_at_each_other_do_not_loop,
+    a_route_to_the_peer_through_the_tunnel_does_not_loop,
+    the_third_site_of_a_ring_refuses_the_datagram,
+    the_ttl_ends_a_datagram_in_a_consistent_ring,
 }

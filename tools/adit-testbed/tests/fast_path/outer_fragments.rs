@@ -11,7 +11,9 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, fragment};
 
 use crate::planes::on_every_plane;
-use crate::support::{ATTEMPT, Injector, Random, config_a, drops_since, ipv4_with, mend_checksum, udp};
+use crate::support::{
+    ATTEMPT_TIMEOUT, Injector, Random, config_a, drops_since, ipv4_with, mend_checksum, udp,
+};
 
 /// Bytes of UDP payload in the largest datagram that fits into another: 65,535 less two IPv4
 /// headers and UDP's.
@@ -37,7 +39,7 @@ impl Testbed {
             .run(|| UdpSocket::bind(SocketAddrV4::new(HOST_A, 0)))
             .unwrap()
             .expect("a port is free");
-        receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+        receiver.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
         Self { _network: network, tunnel, peer, receiver, next_identification: 1 }
     }
 
@@ -132,7 +134,7 @@ fn fragments_of_the_outer_datagram_are_reassembled(plane: DataplaneChoice) {
     assert_eq!((totals.dropped(), totals.peers[0].rx_packets), (0, 24), "{totals:?}");
 }
 
-fn fragments_of_two_datagrams_may_be_mixed(plane: DataplaneChoice) {
+fn interleaved_fragments_of_two_datagrams_are_reassembled(plane: DataplaneChoice) {
     let mut testbed = Testbed::build(plane);
     let (one, two) = (vec![1; 1300], vec![2; 1300]);
     let (first, second) = (testbed.outer(&one), testbed.outer(&two));
@@ -144,7 +146,7 @@ fn fragments_of_two_datagrams_may_be_mixed(plane: DataplaneChoice) {
 
 /// RFC 815, RFC 5722 (in IPv4 too, since Linux 4.20): overlapping fragments are discarded, and
 /// whatever is delivered is what was sent.
-fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
+fn incomplete_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
     let mut testbed = Testbed::build(plane);
     let before = testbed.tunnel.plane().totals();
     let payload = vec![0xab; 1000];
@@ -193,6 +195,6 @@ fn lonely_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
 
 on_every_plane! {
     fragments_of_the_outer_datagram_are_reassembled,
-    fragments_of_two_datagrams_may_be_mixed,
-    lonely_and_overlapping_fragments_harm_nothing,
+    interleaved_fragments_of_two_datagrams_are_reassembled,
+    incomplete_and_overlapping_fragments_harm_nothing,
 }

@@ -37,7 +37,8 @@ fn fall_in(network: &TwoSites, from: End) -> (Transfer, Rule) {
 }
 
 /// For comparison, Linux at both ends: neither detects the black hole.
-fn linux_and_linux_hang() {
+#[test(alone, root, ipip)]
+fn a_transfer_between_linux_and_linux_hangs() {
     let network = TwoSites::build().unwrap();
     linux(&network, End::A, Linux::Usual);
     linux(&network, End::B, Linux::Usual);
@@ -46,14 +47,9 @@ fn linux_and_linux_hang() {
     assert_eq!(time_to_recover(&transfer, STANDSTILL), None, "it was to hang");
 }
 
-#[test(alone, root, ipip)]
-fn a_transfer_between_linux_and_linux_hangs() {
-    linux_and_linux_hang();
-}
-
 /// Adit encapsulates the transfer and Linux decapsulates it. The peer needs no support for probes.
 #[expect(clippy::print_stderr, reason = "the figure is what the test is for")]
-fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
+fn a_transfer_to_linux_survives_a_black_hole(plane: DataplaneChoice) {
     for end in End::BOTH {
         let network = TwoSites::build().unwrap();
         let _overlay = adit(&network, end, plane);
@@ -70,5 +66,5 @@ fn adit_heals_with_linux_as_the_peer(plane: DataplaneChoice) {
 
 on_every_plane! {
     needs adit_testbed::needs::ipip;
-    adit_heals_with_linux_as_the_peer,
+    a_transfer_to_linux_survives_a_black_hole,
 }

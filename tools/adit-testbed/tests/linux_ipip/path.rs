@@ -9,7 +9,7 @@ use adit_tunnel::PeerIndex;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::on_every_plane;
-use crate::support::{ATTEMPT, snmp, wait_until};
+use crate::support::{ATTEMPT_TIMEOUT, snmp, wait_until};
 use crate::testbed::{End, Linux, adit, linux};
 
 const TOLD: Answer = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };
@@ -22,7 +22,7 @@ fn narrow() -> TwoSites {
 }
 
 fn ask(network: &TwoSites, size: usize) -> Answer {
-    network.host_a.run(|| ping(HOST_B, size, 64, 4 * ATTEMPT)).unwrap()
+    network.host_a.run(|| ping(HOST_B, size, 64, 4 * ATTEMPT_TIMEOUT)).unwrap()
 }
 
 fn transfer(network: &TwoSites) {
@@ -34,7 +34,7 @@ fn transfer(network: &TwoSites) {
 }
 
 /// Adit learns: the sender of the refused datagram receives the error.
-fn adit_learns(plane: DataplaneChoice) {
+fn adit_learns_the_path_mtu_and_reports_it(plane: DataplaneChoice) {
     let network = narrow();
     let overlay = adit(&network, End::A, plane);
     linux(&network, End::B, Linux::Usual);
@@ -47,7 +47,7 @@ fn adit_learns(plane: DataplaneChoice) {
 
 /// Linux learns: the first sender receives nothing, the next one receives the error. Adit at the
 /// other end accepts what comes then.
-fn linux_learns(plane: DataplaneChoice) {
+fn linux_learns_the_path_mtu_with_adit_as_its_peer(plane: DataplaneChoice) {
     let network = narrow();
     linux(&network, End::A, Linux::Usual);
     let _overlay = adit(&network, End::B, plane);
@@ -59,6 +59,6 @@ fn linux_learns(plane: DataplaneChoice) {
 
 on_every_plane! {
     needs adit_testbed::needs::ipip;
-    adit_learns,
-    linux_learns,
+    adit_learns_the_path_mtu_and_reports_it,
+    linux_learns_the_path_mtu_with_adit_as_its_peer,
 }

@@ -8,7 +8,7 @@ use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_testbed::test_planes::with_plane;
 
-use crate::support::{ATTEMPT, config_a, config_b};
+use crate::support::{ATTEMPT_TIMEOUT, config_a, config_b};
 
 /// One of the two sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl End {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
         let bound = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(self.addresses().1, 0))).unwrap();
         let socket = bound.expect("a port is free");
-        socket.set_read_timeout(Some(2 * ATTEMPT)).expect("there are timeouts");
+        socket.set_read_timeout(Some(2 * ATTEMPT_TIMEOUT)).expect("there are timeouts");
         socket
     }
 }

@@ -13,7 +13,7 @@ use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::IpMtu;
 
 use crate::planes::bring_up_with;
-use crate::support::{ATTEMPT, Random, snmp};
+use crate::support::{ATTEMPT_TIMEOUT, Random, snmp};
 
 const WAN_MTU: u32 = 1400;
 /// The IPv4 and the UDP header.
@@ -51,7 +51,7 @@ fn arrives(plane: DataplaneChoice, tracking: bool) {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
         let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 5000))).unwrap();
         let socket = socket.expect("the port is free");
-        socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+        socket.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
         socket
     };
     let (a, b) = (bind(&network.host_a, HOST_A), bind(&network.host_b, HOST_B));
@@ -80,14 +80,14 @@ fn tracepath(plane: DataplaneChoice, tracking: bool) {
     let _tunnels = bring_up_with(&network, plane, "probe = false");
     let receiver = network.host_b.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_B, 5000))).unwrap();
     let receiver = receiver.expect("the port is free");
-    receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    receiver.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
     let ends = (SocketAddrV4::new(HOST_A, 0), SocketAddrV4::new(HOST_B, 5000));
     let sender = network.host_a.run(|| PathSocket::connect(ends.0, ends.1)).unwrap();
     let mut seen = vec![getsockopt(&sender, IpMtu).expect("it is known").cast_unsigned()];
     for hop in 0.. {
         let size = *seen.last().expect("it began with one") as usize;
         sender.send(&vec![7; size - HEADERS]).expect("the own host takes what it holds to fit");
-        let Some(error) = sender.take_error_within(ATTEMPT).expect("it can be read") else { break };
+        let Some(error) = sender.take_error_within(ATTEMPT_TIMEOUT).expect("it can be read") else { break };
         assert!(hop < 3, "it does not end: {seen:?}");
         assert_eq!((error.origin, error.errno, error.offender), (Origin::Icmp, EMSGSIZE, Some(INSIDE_A)));
         seen.push(error.mtu.expect("it tells an MTU"));
@@ -96,31 +96,31 @@ fn tracepath(plane: DataplaneChoice, tracking: bool) {
     assert_eq!(receiver.recv(&mut [0; 2048]).expect("it arrives"), 1380 - HEADERS);
 }
 
-fn conntrack_ipip_mtu_without(plane: DataplaneChoice) {
+fn datagrams_arrive_without_connection_tracking(plane: DataplaneChoice) {
     arrives(plane, false);
     tracepath(plane, false);
 }
 
-fn conntrack_ipip_mtu_with(plane: DataplaneChoice) {
+fn datagrams_arrive_with_connection_tracking(plane: DataplaneChoice) {
     arrives(plane, true);
     tracepath(plane, true);
 }
 
 mod without_tracking {
-    use super::conntrack_ipip_mtu_without;
+    use super::datagrams_arrive_without_connection_tracking;
     use crate::planes::on_every_plane;
 
     on_every_plane! {
-        conntrack_ipip_mtu_without,
+        datagrams_arrive_without_connection_tracking,
     }
 }
 
 mod with_tracking {
-    use super::conntrack_ipip_mtu_with;
+    use super::datagrams_arrive_with_connection_tracking;
     use crate::planes::on_every_plane;
 
     on_every_plane! {
         needs adit_harness::needs::nft;
-        conntrack_ipip_mtu_with,
+        datagrams_arrive_with_connection_tracking,
     }
 }

@@ -211,7 +211,7 @@ fn of_port(frames: &[Frame], port: u16) -> Vec<Vec<u8>> {
 
 /// `gro.sh -t ipip`: all cases at once, interleaved and one after the other. Each connection's
 /// segments arrive unchanged and in order.
-fn crafted_segments_arrive_as_they_were(plane: DataplaneChoice) {
+fn crafted_segments_arrive_unchanged(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);
     // Without offloads the tap sees what a wire would carry.
@@ -254,7 +254,7 @@ fn crafted_segments_arrive_as_they_were(plane: DataplaneChoice) {
 
 /// test_tc_tunnel.sh (`ipip`): writes of 100 bytes, and of 2,000, which exceed a segment. The hash
 /// of the received bytes is that of the sent ones.
-fn streams_of_small_and_large_writes(plane: DataplaneChoice) {
+fn streams_of_small_and_large_writes_arrive_unchanged(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);
     let (a, b) = (&network.host_a, &network.host_b);
@@ -271,6 +271,6 @@ fn streams_of_small_and_large_writes(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    crafted_segments_arrive_as_they_were,
-    streams_of_small_and_large_writes,
+    crafted_segments_arrive_unchanged,
+    streams_of_small_and_large_writes_arrive_unchanged,
 }

@@ -21,7 +21,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 
 use crate::planes::on_every_plane;
-use crate::support::{ATTEMPT, config_a, config_b, ipv4_with, snmp, udp, wait_until};
+use crate::support::{ATTEMPT_TIMEOUT, config_a, config_b, ipv4_with, snmp, udp, wait_until};
 use crate::two_paths::TwoPaths;
 
 const PEER: PeerIndex = PeerIndex::new(0);
@@ -32,7 +32,7 @@ const FULL: usize = 1480;
 const NARROW: [u32; 2] = [1400, 1300];
 
 fn ask(host: &Host, to: Ipv4Addr, size: usize) -> Answer {
-    host.run(|| ping(to, size, 64, ATTEMPT)).unwrap()
+    host.run(|| ping(to, size, 64, ATTEMPT_TIMEOUT)).unwrap()
 }
 
 fn too_big(by: Ipv4Addr, path: u32) -> Answer {
@@ -50,7 +50,7 @@ fn expect_exception(host: &Host, to: Ipv4Addr, mtu: u32) {
 /// `pmtu_ipv4_ipv4_exception`: on both sides the host's path MTU becomes that of the narrow link
 /// less the outer header. The same happens after the route to the peer moves to another next hop
 /// with a narrower link.
-fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
+fn the_host_learns_the_mtu_of_the_narrow_link(plane: DataplaneChoice) {
     let network = TwoPaths::build(NARROW);
     let tunnels = network.bring_up(plane, "probe = false");
     let sides = [
@@ -84,7 +84,7 @@ fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
 /// The ICMP error that host A receives about a datagram with this type of service, if any.
 fn told(icmp: &IcmpSocket, tos: u8) -> Option<(Ipv4Addr, Icmpv4Error)> {
     let mut buffer = [0; 2048];
-    while let Some(len) = icmp.receive(&mut buffer, ATTEMPT).expect("it can be read") {
+    while let Some(len) = icmp.receive(&mut buffer, ATTEMPT_TIMEOUT).expect("it can be read") {
         let packet =
             Ipv4Packet::parse(&buffer[..len], Validation::Datapath).expect("the kernel gives datagrams");
         let Ok(message) = Icmpv4Message::parse(packet.payload()) else { continue };
@@ -132,7 +132,7 @@ fn dscp_exception(plane: DataplaneChoice, datagram: impl Fn(u8, usize) -> Vec<u8
 }
 
 /// `pmtu_ipv4_dscp_icmp_exception`, with echo requests.
-fn pmtu_ipv4_dscp_icmp_exception(plane: DataplaneChoice) {
+fn an_icmp_sender_learns_the_mtu_with_every_ecn_codepoint(plane: DataplaneChoice) {
     dscp_exception(plane, |tos, size| {
         let mut message = vec![0; size - 20];
         let len = icmpv4::build_echo(&mut message, 9, 1, &vec![0xa5; size - 28], icmpv4::EchoKind::Request);
@@ -142,7 +142,7 @@ fn pmtu_ipv4_dscp_icmp_exception(plane: DataplaneChoice) {
 }
 
 /// `pmtu_ipv4_dscp_udp_exception`, with UDP.
-fn pmtu_ipv4_dscp_udp_exception(plane: DataplaneChoice) {
+fn a_udp_sender_learns_the_mtu_with_every_ecn_codepoint(plane: DataplaneChoice) {
     let to = SocketAddrV4::new(HOST_B, 4242);
     dscp_exception(plane, |tos, size| {
         with_tos(tos, Protocol::UDP, &udp(HOST_A, to, &vec![0xa5; size - 28])[20..])
@@ -200,7 +200,7 @@ fn assert_nothing_left(gateway: &Host, own: &OwnName) {
 /// `cleanup_ipv4_exception`: pmtu.sh checks that a device with an exception can be deleted. After
 /// the overlay is closed, no device, route or program is left, and a new start knows nothing of the
 /// narrow link.
-fn cleanup_ipv4_exception(plane: DataplaneChoice) {
+fn a_closed_overlay_leaves_nothing_behind(plane: DataplaneChoice) {
     let network = TwoPaths::build(NARROW);
     let _far = bring_up(&network.gateway_b, &with_plane(&config_b(""), plane)).unwrap();
     let own = OwnName::new("cleanup", plane, &config_a("probe = false"));
@@ -218,7 +218,7 @@ fn cleanup_ipv4_exception(plane: DataplaneChoice) {
 }
 
 /// `list_flush_ipv4_exception`: a hundred exceptions exist, and all are gone with the overlay.
-fn list_flush_ipv4_exception(plane: DataplaneChoice) {
+fn a_hundred_learned_mtus_go_with_the_overlay(plane: DataplaneChoice) {
     const PEERS: u8 = 100;
     let network = TwoPaths::build(NARROW);
     // The routers' limit for all destinations together, which each namespace has since Linux 6.11.
@@ -262,7 +262,7 @@ fn list_flush_ipv4_exception(plane: DataplaneChoice) {
 /// `ipv4_route_change`: pmtu.sh changes the route of an exception, and checks that its device can
 /// still be deleted. The tunnel keeps what it has learned, continues to forward, and does not block
 /// the deletion.
-fn route_change(plane: DataplaneChoice) {
+fn a_learned_mtu_survives_route_changes(plane: DataplaneChoice) {
     let network = TwoPaths::build([1400, 1400]);
     let tunnels = network.bring_up(plane, "probe = false");
     assert_eq!(ask(&network.host_a, HOST_B, FULL), too_big(INSIDE_A, 1400));
@@ -283,10 +283,10 @@ fn route_change(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    pmtu_ipv4_ipv4_exception,
-    pmtu_ipv4_dscp_icmp_exception,
-    pmtu_ipv4_dscp_udp_exception,
-    cleanup_ipv4_exception,
-    list_flush_ipv4_exception,
-    route_change,
+    the_host_learns_the_mtu_of_the_narrow_link,
+    an_icmp_sender_learns_the_mtu_with_every_ecn_codepoint,
+    a_udp_sender_learns_the_mtu_with_every_ecn_codepoint,
+    a_closed_overlay_leaves_nothing_behind,
+    a_hundred_learned_mtus_go_with_the_overlay,
+    a_learned_mtu_survives_route_changes,
 }

@@ -14,18 +14,18 @@ use adit_wire::ipv4::Ipv4Repr;
 use adit_wire::{Protocol, checksum, icmpv4};
 
 /// How long a test waits for a condition before it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long one attempt waits for its answer.
-pub(crate) const ATTEMPT: Duration = Duration::from_millis(500);
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a condition without a notification is checked.
-const ASK_AGAIN: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Waits until `condition` holds.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(ASK_AGAIN);
+        assert!(Instant::now() < deadline, "not within {WAIT_TIMEOUT:?}: {what}");
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
