@@ -1,25 +1,27 @@
-//! `cargo xtask conformance`: what Adit and Linux's own ipip do with the same packets, in the
-//! guest, since few machines have a kernel with ipip. Writes `docs/reference/conformance.md`, or
-//! compares it; keeps the packets.
+//! The job of `cargo xtask conformance`: it observes what Adit and Linux's own ipip driver do with
+//! the same packets. It runs in the guest, because few machines have a kernel with that driver.
+//!
+//! It writes `docs/reference/conformance.md` or compares it with the new observations, and keeps
+//! the packets in `target/conformance`.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::guest::Home;
+use super::guest::Guest;
 use super::job::Job;
 use super::kernel::clear;
 use crate::run;
 
-/// How long it may take.
+/// How long the guest may live.
 const TIMEOUT: Duration = Duration::from_secs(900);
-/// The document, in the guest's directory for what it gives out and, below `docs`, in the source.
+/// The document's name, both in the guest's `/out` and in `docs/reference`.
 const DOCUMENT: &str = "conformance.md";
 
-/// Builds what observes; the job that observes.
-pub(super) fn job(home: &Home, arguments: &[String]) -> Result<Job, String> {
+/// Builds `adit-conformance`, and returns the job that runs it.
+pub(super) fn job(guest: &Guest, arguments: &[String]) -> Result<Job, String> {
     run::cargo(&["build", "--release", "--locked", "--package", "adit-conformance"], &[])?;
-    let program = home.target().join("release/adit-conformance");
+    let program = guest.target().join("release/adit-conformance");
     let mut command: Vec<String> =
         [&program.to_string_lossy(), "--out", "/out"].into_iter().map(str::to_owned).collect();
     command.extend(arguments.iter().cloned());
@@ -27,45 +29,47 @@ pub(super) fn job(home: &Home, arguments: &[String]) -> Result<Job, String> {
     Ok(Job { command, environment: Vec::new(), directory: run::root(), pinned, timeout: TIMEOUT })
 }
 
-/// Keeps the packets, and puts the document into its place or compares it with what is there.
+/// Keeps the packets, and replaces the committed document or compares it with the new one. `code`
+/// is the exit code of `adit-conformance`.
 ///
 /// # Errors
-/// Something was observed that the rules do not ask for, or the document says otherwise.
-pub(super) fn tell(home: &Home, code: u8, is_check: bool) -> Result<(), String> {
-    let packets = home.target().join("conformance");
+/// Fails if an observation breaks a rule, if the documents differ and `is_check` is set, or if a
+/// file cannot be written.
+pub(super) fn collect(guest: &Guest, code: u8, is_check: bool) -> Result<(), String> {
+    let packets = guest.target().join("conformance");
     clear(&packets)?;
     fs::create_dir_all(&packets).map_err(|error| format!("cannot make {}: {error}", packets.display()))?;
-    let found = fs::read_dir(home.out()).into_iter().flatten().flatten().map(|file| file.path());
-    for file in found.filter(|file| file.extension().is_some_and(|extension| extension == "pcapng")) {
+    let files = fs::read_dir(guest.out()).into_iter().flatten().flatten().map(|file| file.path());
+    for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "pcapng")) {
         copy(&file, &packets.join(file.file_name().unwrap_or_default()))?;
     }
-    println!("the packets of every row and system: {}", packets.display());
-    let (new, kept) = (home.out().join(DOCUMENT), run::root().join("docs/reference").join(DOCUMENT));
+    println!("packets of every row and system: {}", packets.display());
+    let (new, kept) = (guest.out().join(DOCUMENT), run::root().join("docs/reference").join(DOCUMENT));
     if !new.is_file() {
         return match code {
             0 => Ok(()),
-            code => Err(format!("nothing was written: the guest's program ended with {code}")),
+            code => Err(format!("adit-conformance wrote no document and exited with code {code}")),
         };
     }
     let differs = fs::read(&new).ok() != fs::read(&kept).ok();
     if is_check && differs {
         let _ = std::process::Command::new("diff").arg("-u").arg(&kept).arg(&new).status();
         return Err(format!(
-            "{} says otherwise than what was observed; if that is right: cargo xtask conformance",
+            "{} differs from what was observed: if the change is intended, run `cargo xtask conformance`",
             kept.display()
         ));
     }
     if !is_check {
         copy(&new, &kept)?;
-        println!("{}: {}", kept.display(), if differs { "changed" } else { "as before" });
+        println!("{}: {}", kept.display(), if differs { "changed" } else { "unchanged" });
     }
     match code {
         0 => Ok(()),
-        _ => Err("not all that was observed is what the rules ask for; the rows are named above".to_owned()),
+        _ => Err("some observations break a rule; the rows are listed above".to_owned()),
     }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
-    let told = |error| format!("cannot copy {} to {}: {error}", from.display(), to.display());
-    fs::copy(from, to).map(drop).map_err(told)
+    let failed = |error| format!("cannot copy {} to {}: {error}", from.display(), to.display());
+    fs::copy(from, to).map(drop).map_err(failed)
 }

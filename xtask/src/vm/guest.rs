@@ -1,4 +1,4 @@
-//! One life of the guest: QEMU, what comes out of it, and how it ended.
+//! A run of the guest: starts QEMU, forwards the guest's output, and finds out how it ended.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -14,71 +14,79 @@ use super::initramfs;
 use super::job::Job;
 use super::kernel::{Kernel, clear};
 
-/// How much of the console is shown when the guest dies.
-const LAST_LINES: usize = 30;
+/// How many lines of the console are shown when the guest dies.
+const MAX_CONSOLE_LINES: usize = 30;
 
-/// What the kernel says when it has caught itself doing wrong.
-const COMPLAINTS: &[&str] = &["BUG:", "WARNING:", "Oops", "Kernel panic", "general protection fault"];
+/// Words in the console by which the kernel reports a fault of its own.
+const KERNEL_FAULTS: &[&str] = &["BUG:", "WARNING:", "Oops", "Kernel panic", "general protection fault"];
 
-/// Where things are on this machine.
+/// The guest's directory on this machine. Only one guest at a time uses it.
 #[derive(Debug)]
-pub(crate) struct Home {
+pub(crate) struct Guest {
+    /// Where cargo builds.
     target: PathBuf,
-    home: PathBuf,
-    /// Held as long as we use the directory.
+    /// `vm` in `target`.
+    directory: PathBuf,
+    /// Locked for as long as this value exists.
     _lock: fs::File,
 }
 
-impl Home {
-    /// In `target`, cargo's directory, whose one guest at a time we become: another waits for us.
+impl Guest {
+    /// Locks the guest's directory in `target`, where cargo builds. Waits while another xtask holds
+    /// the lock.
     ///
     /// # Errors
-    /// The directory cannot be made or locked.
+    /// Fails if the directory cannot be made or locked.
     pub(crate) fn lock(target: PathBuf) -> Result<Self, String> {
-        let home = target.join("vm");
-        let told = |error: io::Error| format!("cannot use {} for the guest: {error}", home.display());
-        fs::create_dir_all(&home).map_err(told)?;
-        let lock = fs::File::create(home.join("lock")).map_err(told)?;
+        let directory = target.join("vm");
+        let failed = |error: io::Error| format!("cannot use {} for the guest: {error}", directory.display());
+        fs::create_dir_all(&directory).map_err(failed)?;
+        let lock = fs::File::create(directory.join("lock")).map_err(failed)?;
         if lock.try_lock().is_err() {
-            eprintln!("xtask: another guest runs; waiting for its end");
-            lock.lock().map_err(told)?;
+            eprintln!("xtask: another guest is running; waiting until it ends");
+            lock.lock().map_err(failed)?;
         }
-        Ok(Self { target, home, _lock: lock })
+        Ok(Self { target, directory, _lock: lock })
     }
 
-    /// Runs a job in a guest of its own. Its output is ours, byte for byte; gives back its exit
-    /// code.
+    /// Boots a guest, runs the job in it, and returns the exit code of the job's command. Forwards
+    /// the command's stdout and stderr unchanged.
     ///
     /// # Errors
-    /// The guest could not be made, took too long, or died before its command ended.
+    /// Fails if the guest cannot be made, exceeds the job's timeout, or dies before its command
+    /// ends.
     pub(crate) fn run(&self, job: &Job) -> Result<u8, String> {
-        let kernel = Kernel::in_directory(&self.home)?;
-        let initramfs = initramfs::build(&self.home, &kernel, job)?;
+        let kernel = Kernel::in_directory(&self.directory)?;
+        let initramfs = initramfs::build(&self.directory, &kernel, job)?;
         let out = self.out();
         clear(&out)?;
         for file in [self.console(), self.status()] {
-            // A file of an earlier life says nothing about this one.
+            // An earlier run's file must not be taken for this run's.
             let _ = fs::remove_file(file);
         }
         fs::create_dir_all(&out).map_err(|error| format!("cannot make {}: {error}", out.display()))?;
-        let is_over = self.boot(&kernel, &initramfs, job.timeout)?;
+        let has_ended = self.boot(&kernel, &initramfs, job.timeout)?;
         let status = fs::read_to_string(self.status()).unwrap_or_default();
         if let Some(code) = exit_code(&status) {
-            self.tell_complaints();
+            self.print_kernel_fault();
             return Ok(code);
         }
-        let how = if is_over {
+        let how = if has_ended {
             "the guest died before the command ended".to_owned()
         } else {
             format!("the guest did not end within {} s, and was killed", job.timeout.as_secs())
         };
-        self.tell_complaints();
-        Err(format!("{how}; the last of its console ({}):\n{}", self.console().display(), self.last_lines()))
+        self.print_kernel_fault();
+        Err(format!(
+            "{how}; the last lines of its console ({}):\n{}",
+            self.console().display(),
+            self.last_lines()
+        ))
     }
 
-    /// What the guest sees as `/out`. Emptied at the start of each life.
+    /// The directory that the guest sees as `/out`. Each run starts with an empty one.
     pub(crate) fn out(&self) -> PathBuf {
-        self.home.join("out")
+        self.directory.join("out")
     }
 
     /// Where cargo builds.
@@ -86,34 +94,34 @@ impl Home {
         &self.target
     }
 
-    /// A file that the guest can read, by its name.
+    /// The path of a file in the guest's directory. The guest reads it under the same path.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
-        self.home.join(name)
+        self.directory.join(name)
     }
 
     fn console(&self) -> PathBuf {
-        self.home.join("console.log")
+        self.directory.join("console.log")
     }
 
     fn status(&self) -> PathBuf {
-        self.home.join("status")
+        self.directory.join("status")
     }
 
-    /// Whether the guest ended by itself.
+    /// Runs QEMU until it ends or the timeout expires. Returns true if it ended by itself.
     fn boot(&self, kernel: &Kernel, initramfs: &Path, timeout: Duration) -> Result<bool, String> {
-        let told = |error: io::Error| format!("cannot run qemu-system-x86_64: {error}");
-        let (stdout, guests_stdout) = UnixStream::pair().map_err(told)?;
-        let (stderr, guests_stderr) = UnixStream::pair().map_err(told)?;
-        // Whatever ends us ends it.
+        let failed = |error: io::Error| format!("cannot run qemu-system-x86_64: {error}");
+        let (stdout, guests_stdout) = UnixStream::pair().map_err(failed)?;
+        let (stderr, guests_stderr) = UnixStream::pair().map_err(failed)?;
+        // QEMU ends with xtask, however xtask ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         command.args(self.machine(kernel, initramfs));
-        // A child gets its standard descriptors and no other. QEMU reads nothing, so its standard
-        // input is where the guest's stderr leaves; its standard error is its own.
+        // A child inherits only its three standard descriptors. QEMU reads no input, so descriptor 0
+        // carries the guest's stderr; descriptor 2 is for QEMU's own errors.
         command.stdin(Stdio::from(OwnedFd::from(guests_stderr)));
         command.stdout(Stdio::from(OwnedFd::from(guests_stdout)));
-        let mut qemu = command.spawn().map_err(told)?;
-        // Our copies of QEMU's ends: with them open, its end would not be seen.
+        let mut qemu = command.spawn().map_err(failed)?;
+        // This closes our copies of QEMU's sockets. Open copies would hide that QEMU has ended.
         drop(command);
 
         let (ended, ends) = mpsc::channel();
@@ -124,18 +132,18 @@ impl Home {
             }),
             thread::spawn(move || forward(stderr, io::stderr(), &ended)),
         ];
-        // Nobody sends: the channel is closed when both threads have met QEMU's end.
-        let is_over = ends.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
-        end(&mut qemu, is_over).map_err(told)?;
+        // Nothing is sent. The channel closes when both threads have read to the end.
+        let has_ended = ends.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
+        end(&mut qemu, has_ended).map_err(failed)?;
         for pipe in pipes {
             let _ = pipe.join();
         }
-        Ok(is_over)
+        Ok(has_ended)
     }
 
     /// QEMU's arguments.
     fn machine(&self, kernel: &Kernel, initramfs: &Path) -> Vec<String> {
-        // The one character that QEMU's options are separated by is doubled inside them.
+        // A comma separates QEMU's options. In a value it is doubled.
         let option = |path: &Path| path.to_string_lossy().replace(',', ",,");
         let mut arguments: Vec<String> = [
             "-nodefaults -display none -no-reboot -net none -accel tcg,thread=multi -cpu max -smp 2 -m 2048",
@@ -151,33 +159,38 @@ impl Home {
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
         add("-chardev", format!("file,id=status,path={}", option(&self.status())));
         add("-chardev", format!("file,id=console,path={}", option(&self.console())));
-        // Inode numbers of this machine's several file systems must not meet in the guest's one.
+        // This machine's file systems may use the same inode numbers. `remap` keeps them distinct
+        // in the guest's single one.
         let readable = "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap";
         add("-virtfs", readable.to_owned());
         let writable = format!("local,path={},mount_tag=out,security_model=none", option(&self.out()));
         add("-virtfs", writable);
         add("-kernel", kernel.image.to_string_lossy().into_owned());
         add("-initrd", initramfs.to_string_lossy().into_owned());
-        // Linux cannot know that QEMU's time stamp counter is a good clock, and reading another
-        // stops all of QEMU: who looks at the clock while waiting, as Adit's packet threads do,
-        // then starves the rest.
+        // Linux cannot know that QEMU's time stamp counter is a reliable clock. Reading any other
+        // clock stops all of QEMU, so threads that read the clock while they wait, as Adit's packet
+        // threads do, would starve the rest.
         add("-append", "console=ttyS0 loglevel=5 tsc=reliable panic=-1 oops=panic".to_owned());
         arguments
     }
 
-    /// A kernel that warned and lived on is told of too: it may be Adit that made it.
-    fn tell_complaints(&self) {
+    /// Prints the kernel's first fault report, if there is one. A kernel that only warned keeps
+    /// running, but Adit may have caused the warning.
+    fn print_kernel_fault(&self) {
         let console = self.read_console();
-        let complaint = console.lines().find(|line| COMPLAINTS.iter().any(|word| line.contains(word)));
-        if let Some(complaint) = complaint {
-            eprintln!("xtask: the guest's kernel said: {complaint}\n(more in {})", self.console().display());
+        let fault = console.lines().find(|line| KERNEL_FAULTS.iter().any(|word| line.contains(word)));
+        if let Some(fault) = fault {
+            eprintln!(
+                "xtask: the guest's kernel reported a fault: {fault}\n(see {})",
+                self.console().display()
+            );
         }
     }
 
     fn last_lines(&self) -> String {
         let console = self.read_console();
         let lines: Vec<&str> = console.lines().collect();
-        lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default().join("\n")
+        lines.get(lines.len().saturating_sub(MAX_CONSOLE_LINES)..).unwrap_or_default().join("\n")
     }
 
     fn read_console(&self) -> String {
@@ -186,27 +199,28 @@ impl Home {
     }
 }
 
-/// Copies what comes until QEMU's end, as it comes. `ended` is only dropped.
+/// Copies bytes as they arrive, until QEMU ends. Dropping `ended` signals that.
 fn forward(mut from: UnixStream, mut to: impl Write, ended: &mpsc::Sender<()>) {
     let _ = ended;
     let mut buffer = [0; 1 << 16];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         let Some(bytes) = buffer.get(..length) else { return };
-        // Who does not want to read on does not end the command.
+        // A closed stdout, as in `xtask … | head`, must not end the command.
         let _ = to.write_all(bytes).and_then(|()| to.flush());
     }
 }
 
-fn end(qemu: &mut Child, is_over: bool) -> io::Result<()> {
-    if !is_over {
+/// Waits for QEMU, and kills it first if it still runs.
+fn end(qemu: &mut Child, has_ended: bool) -> io::Result<()> {
+    if !has_ended {
         qemu.kill()?;
     }
     qemu.wait().map(drop)
 }
 
-/// What the guest wrote to its channel for nothing but this, once its command had ended.
+/// The exit code that the guest wrote to its status channel when its command ended.
 fn exit_code(status: &str) -> Option<u8> {
-    // Half a line is no answer.
+    // A guest that dies may leave a part of the line.
     status.strip_suffix('\n')?.strip_prefix("exit ")?.parse().ok()
 }
 
@@ -215,11 +229,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_code_is_a_whole_line() {
+    fn an_exit_code_is_read_only_from_a_whole_line() {
         assert_eq!(exit_code("exit 0\n"), Some(0));
         assert_eq!(exit_code("exit 124\n"), Some(124));
-        for not_one in ["", "exit 1", "exit\n", "exit 256\n", "exit x\n", "0\n", "exit 1\nexit 2\n"] {
-            assert_eq!(exit_code(not_one), None, "{not_one:?}");
+        for invalid in ["", "exit 1", "exit\n", "exit 256\n", "exit x\n", "0\n", "exit 1\nexit 2\n"] {
+            assert_eq!(exit_code(invalid), None, "{invalid:?}");
         }
     }
 }

@@ -1,13 +1,13 @@
 #!/job/busybox sh
-# The guest's first program. Makes the host's files the guest's root, with no way to write to them, and goes
-# there. The modules' names sort in the order in which they need each other.
+# The guest's init: makes the host's files the guest's root, read-only, and switches to it.
+# Modules load in the order of their names, which begin with a number.
 b=/job/busybox
 $b mkdir -p /dev /host /written /root
 $b mount -t devtmpfs devtmpfs /dev
 for module in /modules/*; do
     $b insmod "$module" || echo "init: cannot load $module"
 done
-# The guest may keep what it has read: the host changes little of it meanwhile.
+# The guest may cache what it has read: the host's files change little while it runs.
 $b mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=524288 root /host
 $b mount -t tmpfs -o size=75% tmpfs /written
 $b mkdir /written/upper /written/work

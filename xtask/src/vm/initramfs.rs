@@ -1,4 +1,5 @@
-//! The guest's first files: what makes this machine's files its root, and the job.
+//! The guest's initramfs: the programs and modules that mount this machine's files as the guest's
+//! root, and the job's script.
 
 use std::fs;
 use std::io;
@@ -14,12 +15,12 @@ use crate::run;
 const INIT: &str = include_str!("init.sh");
 const START: &str = include_str!("start.sh");
 
-/// Without these the guest cannot reach this machine's files, and so not its other modules.
+/// The modules that mount this machine's files. The guest loads its other modules from there.
 const MODULES: &[&str] = &["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"];
 
-/// Writes the archive into `home`; gives back its path.
-pub(crate) fn build(home: &Path, kernel: &Kernel, job: &Job) -> Result<PathBuf, String> {
-    let root = home.join("initramfs");
+/// Writes the archive into `directory` and returns its path.
+pub(crate) fn build(directory: &Path, kernel: &Kernel, job: &Job) -> Result<PathBuf, String> {
+    let root = directory.join("initramfs");
     clear(&root)?;
     let modules = kernel.modules.join(&kernel.release);
     let read = |name: &str| {
@@ -30,9 +31,9 @@ pub(crate) fn build(home: &Path, kernel: &Kernel, job: &Job) -> Result<PathBuf, 
     let wanted = Modules::new(&dependencies, &built_in).in_order(MODULES)?;
     let wanted: Vec<PathBuf> = wanted.iter().map(|file| modules.join(file)).collect();
     write(&root, kernel, job, &wanted)
-        .map_err(|error| format!("cannot write the guest's first files to {}: {error}", root.display()))?;
+        .map_err(|error| format!("cannot write the guest's initramfs to {}: {error}", root.display()))?;
 
-    let archive = home.join("initramfs.cpio");
+    let archive = directory.join("initramfs.cpio");
     let pack = format!(
         "set -o pipefail; find . | {} cpio -o -H newc >{} 2>/dev/null",
         quoted(&kernel.busybox.to_string_lossy()),

@@ -1,33 +1,35 @@
-//! What is to be done in the guest, as the script that its shell reads there.
+//! A job for the guest: a command and its surroundings, written as a shell script that the guest
+//! runs.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What every command in the guest finds in its environment.
+/// Variables that every command in the guest has.
 const ENVIRONMENT: &[(&str, &str)] = &[("RUST_BACKTRACE", "1"), ("ADIT_STRICT", "1"), ("HOME", "/root")];
 
-/// A command, and how it is run.
+/// A command for the guest, and how it is run.
 #[derive(Debug)]
 pub(crate) struct Job {
     /// The program, by a path or a name in `PATH`, and its arguments.
     pub(crate) command: Vec<String>,
-    /// Beside [`ENVIRONMENT`].
+    /// Variables in addition to [`ENVIRONMENT`].
     pub(crate) environment: Vec<(String, String)>,
-    /// Where it runs: a directory of this machine.
+    /// The directory in which the command runs. The guest has it under the same path.
     pub(crate) directory: PathBuf,
-    /// Programs that somebody may build anew while the guest runs: copied at the start, so that the
-    /// guest never runs half of the one and half of the other.
+    /// Programs that may be rebuilt while the guest runs. The guest copies them at its start, so
+    /// that it never reads a mixture of two builds.
     pub(crate) pinned: Vec<PathBuf>,
-    /// How long the guest may live, its boot included.
+    /// How long the guest may live, including its boot.
     pub(crate) timeout: Duration,
 }
 
 impl Job {
-    /// For bash. Its exit code is the command's; 126 and 127 are the shell's own, as usual.
+    /// The job as a script for bash. It exits with the command's code, or with 126 or 127 if the
+    /// shell cannot run the command.
     pub(crate) fn script(&self) -> String {
         let mut script = String::new();
         for program in &self.pinned {
-            // Opened for writing, a file is copied from this machine's files into the guest's own.
+            // Opening a file for writing makes overlayfs copy it into the guest's own memory.
             script.push_str(&format!(": >>{}\n", quoted(&program.to_string_lossy())));
         }
         let own = ENVIRONMENT.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
@@ -44,7 +46,7 @@ impl Job {
     }
 }
 
-/// One word for a POSIX shell, whatever is in it.
+/// Quotes a word for a POSIX shell.
 pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -65,14 +67,14 @@ mod tests {
         }
     }
 
-    /// What bash does with it.
+    /// The output and the exit code of the job's script.
     fn run(job: &Job) -> (String, Option<i32>) {
         let output = Command::new("bash").args(["-c", &job.script()]).output().unwrap();
         (String::from_utf8(output.stdout).unwrap(), output.status.code())
     }
 
     #[test]
-    fn arguments_arrive_as_they_are() {
+    fn a_command_receives_its_arguments_unchanged() {
         let words = ["a b", "it's", "$HOME", "", "*", "new\nline", "\\"];
         let mut command = vec!["printf", "%s|"];
         command.extend(words);
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_and_the_directory_arrive() {
+    fn a_command_has_the_jobs_environment_and_directory() {
         let script = ["sh", "-c", "echo $WORD $ADIT_STRICT $PWD; exit 7"];
         assert_eq!(run(&job(&script)), ("two words, 'quoted' 1 /\n".to_owned(), Some(7)));
     }

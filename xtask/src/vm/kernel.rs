@@ -1,5 +1,5 @@
-//! Debian's kernel and what else is in the guest but not on this machine: fetched once, never
-//! installed.
+//! The guest's kernel and busybox: Debian packages that are downloaded and unpacked once, and never
+//! installed on this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,45 +7,46 @@ use std::process::Command;
 
 use crate::{debian, run};
 
-/// Depends on the kernel of the release.
+/// A package that depends on the newest kernel package of the Debian release.
 const META_PACKAGE: &str = "linux-image-amd64";
-/// Its one program needs no library, which makes it the guest's first.
+/// Its program needs no library, so it runs before the guest has a root.
 const BUSYBOX: &str = "busybox-static";
 
-/// A kernel that is there, unpacked.
+/// An unpacked kernel.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    /// As `uname -r` says it.
+    /// Its version as `uname -r` prints it.
     pub(crate) release: String,
-    /// What boots.
+    /// The file that QEMU boots.
     pub(crate) image: PathBuf,
-    /// `lib/modules` with one directory, the release's.
+    /// `lib/modules`, which has one directory, named after the release.
     pub(crate) modules: PathBuf,
-    /// `busybox`, linked statically.
+    /// The statically linked `busybox`.
     pub(crate) busybox: PathBuf,
 }
 
 impl Kernel {
-    /// The kernel in `home`, fetched if it is not there yet.
+    /// The kernel in `directory`. Downloads it if it is not there yet.
     ///
     /// # Errors
-    /// It cannot be fetched, or not unpacked.
-    pub(crate) fn in_directory(home: &Path) -> Result<Self, String> {
-        let unpacked = home.join("kernel");
+    /// Fails if the packages cannot be downloaded or unpacked.
+    pub(crate) fn in_directory(directory: &Path) -> Result<Self, String> {
+        let unpacked = directory.join("kernel");
         if !unpacked.is_dir() {
-            // Under another name until it is whole.
-            let partial = home.join("kernel.partial");
+            // It gets its name when it is complete, so that an interrupted download is repeated.
+            let partial = directory.join("kernel.partial");
             clear(&partial)?;
             let package = kernel_package()?;
-            println!("fetching {package} into {}", unpacked.display());
+            println!("downloading {package} into {}", unpacked.display());
             for package in [package.as_str(), BUSYBOX] {
                 fetch(package, &partial)?;
             }
             let kernel = Self::unpacked(&partial)?;
             let depmod = ["-b".as_ref(), partial.as_os_str(), kernel.release.as_ref()];
             run::check(Command::new("/sbin/depmod").args(depmod))?;
-            fs::rename(&partial, &unpacked)
-                .map_err(|error| format!("cannot name {}: {error}", unpacked.display()))?;
+            fs::rename(&partial, &unpacked).map_err(|error| {
+                format!("cannot rename {} to {}: {error}", partial.display(), unpacked.display())
+            })?;
         }
         Self::unpacked(&unpacked)
     }
@@ -55,29 +56,31 @@ impl Kernel {
         let release = fs::read_dir(&modules)
             .ok()
             .and_then(|mut found| found.next()?.ok()?.file_name().into_string().ok())
-            .ok_or_else(|| format!("no kernel's modules in {}: remove {0} and try again", root.display()))?;
+            .ok_or_else(|| {
+                format!("{} contains no kernel modules: remove {0} and try again", root.display())
+            })?;
         let image = root.join("boot").join(format!("vmlinuz-{release}"));
         Ok(Self { release, image, modules, busybox: root.join("bin/busybox") })
     }
 }
 
-/// The package that has today's kernel of this Debian.
+/// The package with the current kernel of this Debian release.
 fn kernel_package() -> Result<String, String> {
-    let ask = || {
-        let said = run::output(Command::new("apt-cache").args(["depends", "--important", META_PACKAGE]))?;
-        let package = said.lines().find_map(|line| line.trim().strip_prefix("Depends: "))?;
+    let query = || {
+        let listed = run::output(Command::new("apt-cache").args(["depends", "--important", META_PACKAGE]))?;
+        let package = listed.lines().find_map(|line| line.trim().strip_prefix("Depends: "))?;
         Some(package.to_owned())
     };
-    let found = ask().or_else(|| {
-        // A fresh container has no lists yet.
+    let found = query().or_else(|| {
+        // A fresh container has no package lists yet.
         if debian::is_root() {
             let _ = run::output(Command::new("apt-get").args(["-qq", "update"]));
         }
-        ask()
+        query()
     });
     found.ok_or_else(|| {
         format!(
-            "apt knows no package {META_PACKAGE}, and the guest's kernel is Debian's: \
+            "apt knows no package {META_PACKAGE}, which provides the guest's kernel: \
              on Debian, run `apt-get update` as root"
         )
     })
@@ -94,30 +97,30 @@ fn fetch(package: &str, root: &Path) -> Result<(), String> {
         run::output(Command::new("apt-get").args(arguments).current_dir(&downloads))
     };
     if download().is_none() {
-        // What the lists name may have been replaced since.
+        // Debian may have replaced the version that the lists name.
         if debian::is_root() {
             let _ = run::output(Command::new("apt-get").args(["-qq", "update"]));
         }
         download().ok_or_else(|| {
             format!(
-                "cannot fetch the package {package}; `apt-get download {package}` says why: \
-                 no network, or no `apt-get update` yet"
+                "cannot download the package {package}: check the network and run `apt-get update`; \
+                 `apt-get download {package}` shows the cause"
             )
         })?;
     }
     let file = fs::read_dir(&downloads)
         .ok()
         .and_then(|mut found| Some(found.next()?.ok()?.path()))
-        .ok_or_else(|| format!("apt-get has downloaded nothing for {package}"))?;
+        .ok_or_else(|| format!("apt-get downloaded no file for {package}"))?;
     run::check(Command::new("dpkg").arg("-x").arg(&file).arg(root))?;
     fs::remove_dir_all(&downloads).map_err(|error| format!("cannot remove {}: {error}", downloads.display()))
 }
 
-/// Makes sure that nothing is there.
+/// Removes a directory and its contents, if it exists.
 pub(crate) fn clear(directory: &Path) -> Result<(), String> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(format!("cannot empty {}: {error}", directory.display()))
+            Err(format!("cannot remove {}: {error}", directory.display()))
         }
         _ => Ok(()),
     }

@@ -1,5 +1,6 @@
-//! `cargo xtask vm`: a QEMU guest with Debian 12's kernel 6.1. It has what a build machine's kernel
-//! may lack (ipip, netem, fou, ESP), and is the oldest that Adit promises to run on.
+//! A QEMU guest with Debian 12's kernel 6.1, for `cargo xtask vm` and `cargo xtask conformance`.
+//! Linux 6.1 is the oldest kernel that Adit supports. Debian's has drivers that a build machine's
+//! kernel may lack: ipip, netem, fou, ESP.
 //!
 //! ```text
 //! cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
@@ -7,24 +8,24 @@
 //! cargo xtask vm bench [ARGS...]   adit-bench --guest, beside Linux's ipip
 //! ```
 //!
-//! **The guest's files are this machine's.** Its root is `/` as it is here, read over 9p; what is
-//! written goes to a memory file system above it and is gone with the guest. So every program,
-//! library, Python module and test binary is there under its own path, and COMMAND runs in the
-//! directory where `cargo xtask` was called. Only `/out` is written through, to `target/vm/out`,
-//! emptied at each start.
+//! **Files.** The guest's root is this machine's `/`, read over 9p. What the guest writes goes to a
+//! file system in memory above it, and is lost when the guest ends. So every program, library,
+//! Python module and test binary has the same path in the guest, and COMMAND runs in the directory
+//! where `cargo xtask` was called. Only `/out` is kept: it is `target/vm/out`, which each run
+//! empties first.
 //!
-//! The command's stdout and stderr come out of ours, byte for byte and apart; its stdin is empty;
-//! its exit code is ours. It has `PATH`, `HOME`, `RUST_BACKTRACE=1` and `ADIT_STRICT=1`; `--keep
-//! NAME` gives it that variable of our environment too. It is root there, in a control group of its
-//! own, and what it leaves running ends with it. The kernel loads its modules when they are asked
-//! for, as on any Debian.
+//! **The command.** xtask forwards its stdout and stderr unchanged and separately, and exits with
+//! its exit code. Its stdin is empty. It runs as root with `PATH`, `HOME`, `RUST_BACKTRACE=1` and
+//! `ADIT_STRICT=1`; `--keep NAME` passes on another variable of xtask's environment. It has its own
+//! control group, and the processes that it leaves behind are killed when it ends. The kernel loads
+//! modules on demand, as on any Debian.
 //!
-//! There is no network but what the command makes. The guest has two emulated processors (nobody
-//! needs KVM) and 2 GiB, and ends with xtask, or after `--timeout` (600 s). The kernel's own words
-//! go to `target/vm/console.log`; the last ones are shown if it dies.
+//! **The machine.** It has two emulated processors, so it does not need KVM, 2 GiB of memory, and
+//! no network except what the command makes. It ends with xtask, or after `--timeout` (600 s).
+//! `target/vm/console.log` has the kernel's messages; xtask shows the last ones if the guest dies.
 //!
-//! Debian's kernel package is fetched once into `target/vm/kernel`: remove that to get today's.
-//! What is missing on this machine is installed, if we are root.
+//! Debian's kernel package is downloaded once into `target/vm/kernel`. Remove that directory to get
+//! the current one. As root, xtask installs the packages that this machine lacks.
 
 mod bench;
 mod conformance;
@@ -39,62 +40,63 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::{debian, run};
-use guest::Home;
+use guest::Guest;
 use job::Job;
 
-/// What every guest needs of this machine: QEMU itself; `modprobe`; `ip`; `setsid` and `setpriv`.
+/// The Debian packages that every guest needs: QEMU, `modprobe`, `ip`, and `setsid` and `setpriv`.
 const PACKAGES: &[&str] = &["qemu-system-x86", "kmod", "iproute2", "util-linux"];
+/// How long the guest of `vm run` may live without `--timeout`.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The answer to arguments that nothing can be made of.
+/// The message for wrong arguments.
 const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
        | vm test [PACKAGE[:TARGET]]... | vm bench [ARGS...]";
 
-/// Does what the arguments after `vm` say.
+/// Runs `cargo xtask vm` with the arguments after `vm`. Returns the exit code of the guest's command.
 ///
 /// # Errors
-/// They say nothing, or the guest could not be made or died.
+/// Fails if the arguments are wrong, or if the guest cannot be made or dies.
 pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
     match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
-        Some(("run", rest)) => start(&[], |home| command(rest, home)).map(|(_, code)| ExitCode::from(code)),
-        Some(("test", packages)) => {
-            start(debian::FOR_TESTS, |home| suite::job(home, packages)).map(|(_, code)| ExitCode::from(code))
-        }
+        Some(("run", rest)) => start(&[], |guest| command(rest, guest)).map(|(_, code)| ExitCode::from(code)),
+        Some(("test", packages)) => start(debian::FOR_TESTS, |guest| suite::job(guest, packages))
+            .map(|(_, code)| ExitCode::from(code)),
         Some(("bench", rest)) => {
-            let (home, code) = start(bench::PACKAGES, |home| bench::job(home, rest))?;
-            Ok(bench::tell(&home, code))
+            let (guest, code) = start(bench::PACKAGES, |guest| bench::job(guest, rest))?;
+            Ok(bench::print_results(&guest, code))
         }
-        // Not for people: what `vm test` runs in the guest.
-        Some((suite::INSIDE, [plan])) => suite::inside(plan),
+        // Internal: `vm test` runs this in the guest.
+        Some((suite::RUN_PLAN, [plan])) => suite::run_plan(plan),
         _ => Err(USAGE.to_owned()),
     }
 }
 
-/// `cargo xtask conformance`; the arguments are those of `adit-conformance`, or `--check`.
+/// Runs `cargo xtask conformance`. All arguments except `--check` go to `adit-conformance`.
 ///
 /// # Errors
-/// The guest could not be made, or what was observed is not what should be.
+/// Fails if the guest cannot be made or dies, if an observation breaks a rule, or, with `--check`,
+/// if the committed document differs.
 pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
     let is_check = arguments.iter().any(|argument| argument == "--check");
     let rest: Vec<String> = arguments.iter().filter(|argument| *argument != "--check").cloned().collect();
-    let (home, code) = start(&[], |home| conformance::job(home, &rest))?;
-    conformance::tell(&home, code, is_check)
+    let (guest, code) = start(&[], |guest| conformance::job(guest, &rest))?;
+    conformance::collect(&guest, code, is_check)
 }
 
-/// Runs the tests of these names and `adit-conformance` in one guest, and compares what the latter
-/// observes with the committed document.
+/// Runs the suites `names` and then `adit-conformance` in one guest, and compares the observations
+/// with the committed document. Returns the exit code of the guest's command.
 ///
 /// # Errors
-/// The guest could not be made or died, or something else was observed.
+/// Fails if the guest cannot be made or dies, or if the committed document differs.
 pub(crate) fn test_with_conformance(names: &[String]) -> Result<ExitCode, String> {
-    let job = |home: &Home| suite::job_with(home, names, Some(conformance::job(home, &[])?));
-    let (home, code) = start(debian::FOR_TESTS, job)?;
-    conformance::tell(&home, 0, true)?;
+    let job = |guest: &Guest| suite::job_with(guest, names, Some(conformance::job(guest, &[])?));
+    let (guest, code) = start(debian::FOR_TESTS, job)?;
+    conformance::collect(&guest, 0, true)?;
     Ok(ExitCode::from(code))
 }
 
-/// Makes sure of this machine's packages, then runs the job that `job` makes.
-fn start(packages: &[&str], job: impl FnOnce(&Home) -> Result<Job, String>) -> Result<(Home, u8), String> {
+/// Installs missing packages, locks the guest's directory, and runs the job that `job` returns.
+fn start(packages: &[&str], job: impl FnOnce(&Guest) -> Result<Job, String>) -> Result<(Guest, u8), String> {
     let missing = debian::install(&[PACKAGES, packages].concat());
     if !missing.is_empty() {
         return Err(format!(
@@ -102,18 +104,18 @@ fn start(packages: &[&str], job: impl FnOnce(&Home) -> Result<Job, String>) -> R
             missing.join(" ")
         ));
     }
-    let home = Home::lock(run::target_directory()?)?;
-    let job = job(&home)?;
-    let code = home.run(&job)?;
-    Ok((home, code))
+    let guest = Guest::lock(run::target_directory()?)?;
+    let job = job(&guest)?;
+    let code = guest.run(&job)?;
+    Ok((guest, code))
 }
 
 /// The job of `vm run`.
-fn command(arguments: &[String], home: &Home) -> Result<Job, String> {
+fn command(arguments: &[String], guest: &Guest) -> Result<Job, String> {
     let mut job = parse(arguments)?;
-    // A program that cargo built is one that cargo may build again.
+    // Cargo may rebuild its programs while the guest runs.
     let program = job.command.first().map(|program| job.directory.join(program));
-    job.pinned.extend(program.filter(|program| program.starts_with(home.target()) && program.is_file()));
+    job.pinned.extend(program.filter(|program| program.starts_with(guest.target()) && program.is_file()));
     Ok(job)
 }
 
@@ -127,8 +129,8 @@ fn parse(arguments: &[String]) -> Result<Job, String> {
             Some("--timeout") => {
                 let seconds = value(rest.next())?;
                 let parsed = seconds.parse().ok().filter(|&seconds| seconds > 0);
-                let seconds =
-                    parsed.ok_or_else(|| format!("--timeout: {seconds} is no number of seconds"))?;
+                let seconds = parsed
+                    .ok_or_else(|| format!("--timeout: {seconds} is not a number of seconds above 0"))?;
                 timeout = Duration::from_secs(seconds);
             }
             Some("--keep") => {
@@ -144,7 +146,8 @@ fn parse(arguments: &[String]) -> Result<Job, String> {
     if command.is_empty() {
         return Err(USAGE.to_owned());
     }
-    let directory = std::env::current_dir().map_err(|error| format!("cannot learn where we are: {error}"))?;
+    let directory =
+        std::env::current_dir().map_err(|error| format!("cannot read the current directory: {error}"))?;
     Ok(Job { command, environment, directory, pinned: Vec::new(), timeout })
 }
 
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_begins_after_two_dashes() {
+    fn the_command_follows_two_dashes() {
         let job = parsed("--timeout 5 --keep PATH -- ls --timeout 6").unwrap();
         assert_eq!(job.command, ["ls", "--timeout", "6"]);
         assert_eq!(job.timeout, Duration::from_secs(5));
@@ -166,11 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn wrong_arguments_are_refused() {
         for line in ["", "--", "ls", "--timeout", "--what -- ls"] {
             assert_eq!(parsed(line).unwrap_err(), USAGE, "{line}");
         }
-        assert!(parsed("--timeout 0 -- ls").unwrap_err().contains("0 is no number of seconds"));
+        assert!(parsed("--timeout 0 -- ls").unwrap_err().contains("0 is not a number of seconds above 0"));
         assert!(parsed("--keep ADIT_NOT_SET -- ls").unwrap_err().contains("ADIT_NOT_SET"));
     }
 }

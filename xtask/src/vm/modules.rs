@@ -1,17 +1,17 @@
-//! Which modules need which, from `depmod`'s `modules.dep`.
+//! The load order of kernel modules, from the dependencies in `depmod`'s `modules.dep`.
 
 use std::collections::HashMap;
 
-/// `modules.dep`, by the module's name.
+/// The dependencies of a kernel's modules.
 pub(crate) struct Modules<'a> {
-    /// The file, and the files that it needs, the nearest first.
+    /// A module's file and the files that it depends on, nearest first, by the module's name.
     by_name: HashMap<String, (&'a str, Vec<&'a str>)>,
-    /// What `modules.builtin` names: is there without a file.
+    /// Modules that are built into the kernel and have no file.
     built_in: Vec<String>,
 }
 
 impl<'a> Modules<'a> {
-    /// Reads the two files' text.
+    /// Parses the contents of `modules.dep` and `modules.builtin`.
     pub(crate) fn new(dependencies: &'a str, built_in: &str) -> Self {
         let by_name = dependencies
             .lines()
@@ -21,15 +21,15 @@ impl<'a> Modules<'a> {
         Self { by_name, built_in: built_in.lines().map(name).collect() }
     }
 
-    /// The files to load for `wanted`, each after what it needs and none twice.
+    /// The files to load for the modules `wanted`: each once, and after those that it depends on.
     ///
     /// # Errors
-    /// The kernel has no module of that name, nor the thing itself.
+    /// Fails if a module is neither a file nor built in.
     pub(crate) fn in_order(&self, wanted: &[&str]) -> Result<Vec<&'a str>, String> {
         let mut order = Vec::new();
         for &module in wanted {
             match self.by_name.get(&name(module)) {
-                // depmod names all that is needed, not only the next, and what needs nothing last.
+                // depmod lists indirect dependencies too, and puts those without any of their own last.
                 Some((file, needs)) => {
                     for &file in needs.iter().rev().chain([file]) {
                         if !order.contains(&file) {
@@ -45,7 +45,7 @@ impl<'a> Modules<'a> {
     }
 }
 
-/// The name that the kernel knows a module by: `kernel/net/x-y.ko.xz` is `x_y`.
+/// The kernel's name of a module, from its file: `kernel/net/x-y.ko.xz` is `x_y`.
 fn name(file: &str) -> String {
     let file = file.rsplit('/').next().unwrap_or(file);
     file.split(".ko").next().unwrap_or(file).replace('-', "_")
@@ -70,7 +70,7 @@ kernel/crypto/aes-x.ko.xz:
     }
 
     #[test]
-    fn what_is_needed_comes_first() {
+    fn a_module_follows_its_dependencies() {
         assert_eq!(
             in_order(&["ipip"]).unwrap(),
             ["kernel/net/ipv4/tunnel4.ko", "kernel/net/ipv4/ip_tunnel.ko", "kernel/net/ipv4/ipip.ko"]
@@ -78,7 +78,7 @@ kernel/crypto/aes-x.ko.xz:
     }
 
     #[test]
-    fn what_two_need_is_loaded_once() {
+    fn a_shared_dependency_is_loaded_once() {
         assert_eq!(
             in_order(&["9p", "9pnet_virtio"]).unwrap(),
             [
@@ -93,12 +93,12 @@ kernel/crypto/aes-x.ko.xz:
     }
 
     #[test]
-    fn names_are_the_kernels() {
+    fn a_module_is_found_by_the_kernels_name() {
         assert_eq!(in_order(&["aes_x"]).unwrap(), ["kernel/crypto/aes-x.ko.xz"]);
     }
 
     #[test]
-    fn what_is_built_in_needs_no_file_and_the_rest_is_named() {
+    fn a_built_in_module_needs_no_file_and_an_unknown_one_is_an_error() {
         assert!(in_order(&["ext4"]).unwrap().is_empty());
         assert_eq!(in_order(&["gre"]).unwrap_err(), "the guest's kernel has no module gre");
     }

@@ -1,5 +1,6 @@
-# The guest's first program once it has a root. What it prints goes to the kernel's console, which the host
-# keeps in a file; the command has channels of its own. A line before these sets $modules.
+# The guest's second program, run on its root: mounts file systems and runs the job's command.
+# Its own output goes to the kernel's console, which the host writes to a file. The command has
+# separate channels. xtask prepends a line that sets $modules.
 job=/run/adit-vm
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
@@ -15,9 +16,9 @@ ln -s /proc/self/fd/0 /dev/stdin
 ln -s /proc/self/fd/1 /dev/stdout
 ln -s /proc/self/fd/2 /dev/stderr
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=524288 out /out
-# From here on the kernel finds its modules itself, as on any Debian: ipip when an ipip device is made.
+# From here on the kernel loads modules on demand, as on any Debian: ipip for an ipip device.
 mount --bind "$modules" /lib/modules
-# But for this one: programs ask for it by its device node, and only the module makes that.
+# Except tun: programs open its device node, and only the module creates that.
 modprobe tun && chmod 666 /dev/net/tun
 ip link set lo up
 
@@ -26,7 +27,7 @@ port() {
         if [ "$(cat "$port/name")" = "$1" ]; then echo "/dev/${port##*/}"; fi
     done
 }
-# A port can be opened once. The command gets pipes, which it may open as often as it likes.
+# A port can be opened only once. The command gets pipes, which it may reopen.
 mkfifo $job/stdout $job/stderr
 cat <$job/stdout >"$(port stdout)" &
 stdout=$!
@@ -38,7 +39,7 @@ mkdir /sys/fs/cgroup/command
     exec setsid --wait bash $job/command.sh </dev/null >$job/stdout 2>$job/stderr
 )
 code=$?
-# A daemon that the command has left behind would hold the pipes open.
+# A daemon that the command left behind would keep the pipes open.
 echo 1 >/sys/fs/cgroup/command/cgroup.kill
 wait $stdout $stderr
 echo "exit $code" >"$(port status)"

@@ -1,4 +1,5 @@
-//! `cargo xtask vm test`: the tests that ask something of the kernel, in the guest's.
+//! The job of `cargo xtask vm test`: it runs the tests whose result depends on the kernel, in the
+//! guest.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -6,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::guest::Home;
+use super::guest::Guest;
 use super::job::Job;
 use crate::run;
 
-/// A cargo package's test target that is run in the guest.
+/// A test target of a cargo package that runs in the guest.
 struct Suite {
     package: &'static str,
-    /// The integration test's name; the package's own for its unit tests.
+    /// The integration test's name, or the package's name for its unit tests.
     target: &'static str,
-    /// Parts of the names of the tests that are run there; all of them if there is none.
+    /// Parts of the names of the tests to run. If empty, all tests run.
     only: &'static [&'static str],
-    /// Tests that are not run there, and why.
+    /// Tests that do not run in the guest, and why.
     left_out: &'static [(&'static str, &'static str)],
 }
 
@@ -25,12 +26,13 @@ const fn suite(package: &'static str, target: &'static str) -> Suite {
     Suite { package, target, only: &[], left_out: &[] }
 }
 
-/// What unoptimised code in an emulated processor takes minutes for. (Optimised tests would have to
-/// be built for the guest alone, which takes longer than it saves.)
+/// Why bulk transfers are left out: unoptimised code on an emulated processor needs minutes for them.
+/// An optimised build for the guest alone would cost more time than it saves.
 const BULK: &str = "moves tens of megabytes; the smaller transfers are run";
 
-/// Everything that asks the kernel for something. What only computes gives the same answer on every
-/// kernel, and is not here; nor is adit-linux's `xdp`: AF_XDP as Adit uses it needs Linux 6.8.
+/// The test targets whose result depends on the kernel. Tests that only compute are not listed:
+/// their result is the same on every kernel. `xdp` of adit-linux is not listed either, because AF_XDP
+/// as Adit uses it needs Linux 6.8.
 const SUITES: &[Suite] = &[
     suite("adit-linux", "adit_linux"),
     Suite {
@@ -61,10 +63,10 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         left_out: &[
-            ("sixty_four_megabytes_both_ways_at_once", BULK),
-            ("two_queues_and_several_streams", BULK),
+            ("sixty_four_megabytes_arrive_in_both_directions", BULK),
+            ("several_streams_arrive_through_two_queues", BULK),
             ("the_path_mtu_is_learned_from_a_router", BULK),
-            ("without_df_the_router_fragments", BULK),
+            ("the_router_fragments_outer_datagrams_without_df", BULK),
         ],
         ..suite("adit-testbed", "end_to_end")
     },
@@ -72,10 +74,10 @@ const SUITES: &[Suite] = &[
         left_out: &[
             ("churn::", "allows losses by the packet rates of a real processor"),
             ("loops::", "asks for rules of Adit's own, and listens to tens of thousands of datagrams"),
-            ("a_flood_changes_nothing", "a flood is one of a real processor"),
+            ("a_flood_of_forged_errors_changes_nothing", "a flood is one of a real processor"),
             ("userspace", "end_to_end asks most of the same of the userspace plane, in less time"),
             (
-                "lonely_and_overlapping_fragments_harm_nothing",
+                "incomplete_and_overlapping_fragments_harm_nothing",
                 "its fragments fill Linux 6.1's memory for them (net.ipv4.ipfrag_high_thresh, 4 MiB), \
                  so that the last datagram is not put together",
             ),
@@ -94,47 +96,50 @@ const SUITES: &[Suite] = &[
     },
 ];
 
-/// How long one of them may take. Emulation is some ten times slower than the machine.
+/// How long one test program may take. Emulation is about ten times slower than the machine.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long all of them may take.
+/// How long all test programs may take together.
 const TIMEOUT: Duration = Duration::from_secs(1200);
-/// What `timeout` says of a program that it had to end.
+/// The exit code of timeout(1) for a program that it ended.
 const TIMED_OUT: i32 = 124;
 
-/// The argument by which xtask knows that it is inside.
-pub(super) const INSIDE: &str = "inside";
+/// The subcommand of `cargo xtask vm` that runs a plan, in the guest.
+pub(super) const RUN_PLAN: &str = "run-plan";
 
-/// A test program, as it is run in the guest.
+/// An entry of the plan: a program to run in the guest.
 #[derive(Debug, Serialize, Deserialize)]
 struct Program {
     name: String,
     program: PathBuf,
     arguments: Vec<String>,
-    /// Cargo starts a package's tests in its directory.
+    /// The directory to run in: the package's, as with `cargo test`.
     directory: PathBuf,
-    /// How long it may take.
+    /// How long it may take, in seconds.
     seconds: u64,
 }
 
-/// Whether a name on the command line is this suite's: that of its package, or `PACKAGE:TARGET`.
-fn is_named(suite: &Suite, name: &str) -> bool {
+/// Whether a name on the command line, `PACKAGE` or `PACKAGE:TARGET`, selects this suite.
+fn is_selected_by(suite: &Suite, name: &str) -> bool {
     match name.split_once(':') {
         Some(named) => named == (suite.package, suite.target),
         None => name == suite.package,
     }
 }
 
-/// Builds the tests; the job that runs those of these names, or all of them.
-pub(super) fn job(home: &Home, names: &[String]) -> Result<Job, String> {
-    job_with(home, names, None)
+/// Builds the tests, and returns the job that runs the suites `names`, or all if there are none.
+pub(super) fn job(guest: &Guest, names: &[String]) -> Result<Job, String> {
+    job_with(guest, names, None)
 }
 
-/// The same, and another job behind the tests, for which the guest need not start again.
-pub(super) fn job_with(home: &Home, names: &[String], other: Option<Job>) -> Result<Job, String> {
-    let is_wanted = |suite: &&Suite| names.is_empty() || names.iter().any(|name| is_named(suite, name));
+/// Like [`job`], but also runs another job after the tests, in the same guest.
+pub(super) fn job_with(guest: &Guest, names: &[String], other: Option<Job>) -> Result<Job, String> {
+    let is_wanted = |suite: &&Suite| names.is_empty() || names.iter().any(|name| is_selected_by(suite, name));
     let suites: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
     if suites.is_empty() {
-        return Err(format!("none of {} has tests for the guest", names.join(", ")));
+        return Err(format!(
+            "no tests for the guest match {}: expected PACKAGE or PACKAGE:TARGET",
+            names.join(", ")
+        ));
     }
     let artifacts = build()?;
     let mut programs =
@@ -143,13 +148,13 @@ pub(super) fn job_with(home: &Home, names: &[String], other: Option<Job>) -> Res
         println!("not run in the guest: {test}: {reason}");
     }
     let mut pinned: Vec<PathBuf> = programs.iter().map(|program| program.program.clone()).collect();
-    // What the tests run, where a name is all that cargo gives it.
+    // The programs that the tests start: cargo's artifacts that are not tests.
     pinned
         .extend(artifacts.iter().filter(|artifact| !artifact.profile.test).filter_map(Artifact::executable));
 
     let mut timeout = TIMEOUT;
     if let Some(other) = other {
-        let (name, arguments) = other.command.split_first().ok_or("a job without a command")?;
+        let (name, arguments) = other.command.split_first().ok_or("the job has no command")?;
         let program = PathBuf::from(name);
         pinned.extend(other.pinned);
         timeout += other.timeout;
@@ -162,13 +167,13 @@ pub(super) fn job_with(home: &Home, names: &[String], other: Option<Job>) -> Res
         });
     }
 
-    let told = |error: &dyn std::error::Error| format!("cannot write what the guest is to test: {error}");
-    let plan = home.file("plan.json");
-    let text = serde_json::to_string_pretty(&programs).map_err(|error| told(&error))?;
-    std::fs::write(&plan, text).map_err(|error| told(&error))?;
-    let xtask = std::env::current_exe().map_err(|error| told(&error))?;
+    let failed = |error: &dyn std::error::Error| format!("cannot write the guest's test plan: {error}");
+    let plan = guest.file("plan.json");
+    let text = serde_json::to_string_pretty(&programs).map_err(|error| failed(&error))?;
+    std::fs::write(&plan, text).map_err(|error| failed(&error))?;
+    let xtask = std::env::current_exe().map_err(|error| failed(&error))?;
     pinned.push(xtask.clone());
-    let command = [xtask.as_os_str(), "vm".as_ref(), INSIDE.as_ref(), plan.as_os_str()];
+    let command = [xtask.as_os_str(), "vm".as_ref(), RUN_PLAN.as_ref(), plan.as_os_str()];
     Ok(Job {
         command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         environment: Vec::new(),
@@ -178,7 +183,7 @@ pub(super) fn job_with(home: &Home, names: &[String], other: Option<Job>) -> Res
     })
 }
 
-/// Of a message of cargo's, what is of interest here.
+/// The fields that are read from cargo's `compiler-artifact` messages.
 #[derive(Debug, Deserialize)]
 struct Artifact {
     manifest_path: PathBuf,
@@ -221,7 +226,7 @@ fn build() -> Result<Vec<Artifact>, String> {
         command.args(["--package", suite.package]);
     }
     command.current_dir(run::root()).stderr(Stdio::inherit());
-    let messages = run::output(&mut command).ok_or("the tests do not build")?;
+    let messages = run::output(&mut command).ok_or("the tests do not build: see cargo's errors above")?;
     Ok(messages.lines().filter_map(|message| serde_json::from_str(message).ok()).collect())
 }
 
@@ -232,8 +237,9 @@ fn program(suite: &Suite, artifacts: &[Artifact]) -> Result<Program, String> {
         of_package && artifact.profile.test && artifact.target.name.replace('-', "_") == suite.target
     });
     let parts = found.and_then(|artifact| Some((artifact.executable()?, artifact.directory()?)));
-    let (program, directory) = parts
-        .ok_or_else(|| format!("cargo has built no test {name}: the list in {} is out of date", file!()))?;
+    let (program, directory) = parts.ok_or_else(|| {
+        format!("cargo built no test target {name}: correct the list of suites in {}", file!())
+    })?;
     let mut arguments = vec!["--test-threads=2".to_owned()];
     arguments.extend(suite.only.iter().map(|&name| name.to_owned()));
     for (test, _) in suite.left_out {
@@ -242,28 +248,29 @@ fn program(suite: &Suite, artifacts: &[Artifact]) -> Result<Program, String> {
     Ok(Program { name, program, arguments, directory, seconds: PROGRAM_TIMEOUT.as_secs() })
 }
 
-/// How a program ended, and after how long.
+/// The result of a program, and how long it took.
 struct Ended {
     name: String,
-    how: Result<(), String>,
+    result: Result<(), String>,
     took: Duration,
 }
 
-/// In the guest: runs one program after another, tells how each ended, fails if one did.
+/// Runs the programs of a plan in the guest, one after another, and prints the result of each. The
+/// exit code is 1 if one failed.
 ///
 /// # Errors
-/// The plan cannot be read.
-pub(super) fn inside(plan: &str) -> Result<ExitCode, String> {
+/// Fails if the plan cannot be read.
+pub(super) fn run_plan(plan: &str) -> Result<ExitCode, String> {
     let text = std::fs::read_to_string(plan).map_err(|error| format!("cannot read {plan}: {error}"))?;
     let programs: Vec<Program> = serde_json::from_str(&text).map_err(|error| format!("{plan}: {error}"))?;
     let ended: Vec<Ended> = programs.into_iter().map(run_one).collect();
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     println!("\nin the guest, Linux {}:", release.trim());
-    for Ended { name, how, took } in &ended {
-        let how = how.as_ref().map_or_else(|how| format!("FAILED: {how}"), |()| "ok".to_owned());
-        println!("{name:<32}{:>6.1} s  {how}", took.as_secs_f64());
+    for Ended { name, result, took } in &ended {
+        let result = result.as_ref().map_or_else(|error| format!("FAILED: {error}"), |()| "ok".to_owned());
+        println!("{name:<32}{:>6.1} s  {result}", took.as_secs_f64());
     }
-    Ok(ExitCode::from(u8::from(ended.iter().any(|ended| ended.how.is_err()))))
+    Ok(ExitCode::from(u8::from(ended.iter().any(|ended| ended.result.is_err()))))
 }
 
 fn run_one(program: Program) -> Ended {
@@ -272,22 +279,22 @@ fn run_one(program: Program) -> Ended {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", &program.seconds.to_string()]).arg(&program.program);
     command.args(&program.arguments).current_dir(&program.directory);
-    let how = match command.status() {
+    let result = match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) if status.code() == Some(TIMED_OUT) => {
-            Err(format!("not done after {} s", program.seconds))
+            Err(format!("timed out after {} s", program.seconds))
         }
         Ok(status) => Err(status.to_string()),
         Err(error) => Err(format!("cannot run it: {error}")),
     };
-    Ended { name: program.name, how, took: start.elapsed() }
+    Ended { name: program.name, result, took: start.elapsed() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As cargo tells of one.
+    /// Cargo's message about an artifact.
     fn artifact(package: &str, target: &str, test: &str, executable: &str) -> String {
         format!(
             r#"{{"reason":"compiler-artifact","manifest_path":"/w/crates/{package}/Cargo.toml",
@@ -300,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_test_of_the_package_is_found() {
+    fn a_suite_finds_the_test_program_of_its_package() {
         let found = artifacts(&[
             r#"{"reason":"build-script-executed","package_id":"x"}"#,
             &artifact("adit", "raw", "true", r#""/t/other""#),
@@ -316,21 +323,21 @@ mod tests {
     }
 
     #[test]
-    fn a_suite_is_named_by_its_package_or_with_its_target() {
+    fn a_suite_is_selected_by_its_package_or_with_its_target() {
         let suite = suite("adit-testbed", "linux_ipip");
-        for (name, named) in [
+        for (name, is_selected) in [
             ("adit-testbed", true),
             ("adit-testbed:linux_ipip", true),
             ("adit-testbed:fast_path", false),
             ("adit", false),
             ("linux_ipip", false),
         ] {
-            assert_eq!(is_named(&suite, name), named, "{name}");
+            assert_eq!(is_selected_by(&suite, name), is_selected, "{name}");
         }
     }
 
     #[test]
-    fn a_suite_may_be_a_part_of_a_program() {
+    fn a_suite_runs_only_the_tests_that_it_names() {
         let line = artifact("adit", "t", "true", r#""/t/t""#);
         let suite = Suite { only: &["slow::"], ..suite("adit", "t") };
         let program = program(&suite, &artifacts(&[&line])).unwrap();
@@ -338,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_skipped() {
+    fn a_suite_skips_the_tests_that_it_leaves_out() {
         let line = artifact("adit", "t", "true", r#""/t/t""#);
         let suite = Suite { left_out: &[("slow", "is slow")], ..suite("adit", "t") };
         let program = program(&suite, &artifacts(&[&line])).unwrap();

@@ -13,7 +13,7 @@ use adit_wire::icmpv4::{self, Icmpv4Error, MAX_ERROR_LEN};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::IpMtu;
 
-use crate::support::{ATTEMPT, Injector, drops_since, echo_request, ipv4_with, wait_until};
+use crate::support::{ATTEMPT_TIMEOUT, Injector, drops_since, echo_request, ipv4_with, wait_until};
 
 const PEER: PeerIndex = PeerIndex::new(0);
 /// The IPv4 and the UDP header.
@@ -22,7 +22,7 @@ const HEADERS: usize = 28;
 /// RFC 2003 sections 4.1 and 5.1: if a router inside the tunnel refuses a datagram as too big, its
 /// sender receives the MTU less the outer header from its own gateway.
 #[test(root)]
-fn the_sender_hears_that_the_path_has_shrunk() {
+fn the_sender_receives_the_mtu_of_a_narrower_path() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     let receiver = network
@@ -31,7 +31,7 @@ fn the_sender_hears_that_the_path_has_shrunk() {
         .run(|| UdpSocket::bind(SocketAddrV4::new(HOST_B, 5000)))
         .unwrap()
         .expect("the port is free");
-    receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    receiver.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
     let sender = network
         .host_a
         .run(|| PathSocket::connect(SocketAddrV4::new(HOST_A, 0), SocketAddrV4::new(HOST_B, 5000)))
@@ -44,11 +44,12 @@ fn the_sender_hears_that_the_path_has_shrunk() {
     assert!(arrives(1480), "a full datagram passes before");
     network.router.mtu("toB", 1300).unwrap();
     network.gateway_b.mtu("underlayB", 1300).unwrap();
-    send(1480).expect("host A knows of nothing");
-    let error = sender.take_error_within(ATTEMPT).expect("it can be read").expect("host A is told");
+    send(1480).expect("host A has learned no MTU");
+    let error =
+        sender.take_error_within(ATTEMPT_TIMEOUT).expect("it can be read").expect("host A receives an error");
     assert_eq!((error.origin, error.errno, error.kind, error.code), (Origin::Icmp, EMSGSIZE, 3, 4));
     assert_eq!((error.mtu, error.offender), (Some(1280), Some(INSIDE_A)));
-    assert!(!arrives(1480), "it was refused, and yet it came");
+    assert!(!arrives(1480), "a refused datagram arrived");
     assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1300);
     assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_some());
 
@@ -56,11 +57,11 @@ fn the_sender_hears_that_the_path_has_shrunk() {
     assert_eq!(getsockopt(&sender, IpMtu).expect("it is known"), 1280);
     assert_eq!(send(1281).expect_err("it is too long").raw_os_error(), Some(EMSGSIZE));
     send(1280).expect("it fits");
-    assert!(arrives(1280), "what fits passes");
+    assert!(arrives(1280), "a datagram that fits passes");
 
     // The tunnel itself answers a sender that does not know, without the router.
     let before = tunnels.a.plane().totals();
-    let answer = network.host_a.run(|| ping(HOST_B, 1281, 64, ATTEMPT)).unwrap();
+    let answer = network.host_a.run(|| ping(HOST_B, 1281, 64, ATTEMPT_TIMEOUT)).unwrap();
     assert_eq!(answer, Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1280 } });
     let after = tunnels.a.plane().totals();
     assert_eq!(drops_since(&before, &after), [(DropReason::InnerTooBig, 1)]);
@@ -80,34 +81,41 @@ fn forged_errors_change_nothing() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     let plane = tunnels.a.plane();
-    let stranger = Ipv4Addr::new(10, 1, 1, 77);
+    let unknown_source = Ipv4Addr::new(10, 1, 1, 77);
     let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
-    let ours = full_size(HOST_A, HOST_B);
+    let genuine = full_size(HOST_A, HOST_B);
     let too_big = |mtu| Icmpv4Error::TooBig { mtu };
     let before = plane.totals();
     let forged = [
         // About a destination that is no peer.
-        error_about(stranger, too_big(600), Ipv4Addr::new(10, 1, 1, 99), &ours),
+        error_about(unknown_source, too_big(600), Ipv4Addr::new(10, 1, 1, 99), &genuine),
         // About an inner datagram that the tunnel would not have sent to this peer.
-        error_about(stranger, too_big(600), UNDERLAY_B, &echo_request(1, &[0; 1400])),
-        error_about(stranger, too_big(600), UNDERLAY_B, &full_size(HOST_A, stranger)),
+        error_about(unknown_source, too_big(600), UNDERLAY_B, &echo_request(1, &[0; 1400])),
+        error_about(unknown_source, too_big(600), UNDERLAY_B, &full_size(HOST_A, unknown_source)),
         // About a datagram that fits the reported MTU.
-        error_about(stranger, too_big(1500), UNDERLAY_B, &ours),
-        error_about(stranger, Icmpv4Error::DestinationUnreachable { code: 1 }, stranger, &ours),
+        error_about(unknown_source, too_big(1500), UNDERLAY_B, &genuine),
+        error_about(
+            unknown_source,
+            Icmpv4Error::DestinationUnreachable { code: 1 },
+            unknown_source,
+            &genuine,
+        ),
     ];
     for error in &forged {
         underlay.send(error);
     }
-    wait_until("all are counted", || plane.totals().drops_of(DropReason::IcmpUnbelievable) == 5);
+    wait_until("all forged errors are counted", || {
+        plane.totals().drops_of(DropReason::IcmpUnbelievable) == 5
+    });
     assert_eq!(drops_since(&before, &plane.totals()), [(DropReason::IcmpUnbelievable, 5)]);
     let path = plane.tunnel().path_mtu(PEER);
     assert_eq!((path.mtu, path.learned), (1500, None));
     assert_eq!(plane.tunnel().reachability(PEER), adit_tunnel::Reachability::Assumed);
-    let answer = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT)).unwrap();
+    let answer = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT_TIMEOUT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");
 
     // For comparison, the same error about a datagram that gateway A could have sent is believed.
-    underlay.send(&error_about(stranger, too_big(600), UNDERLAY_B, &ours));
+    underlay.send(&error_about(unknown_source, too_big(600), UNDERLAY_B, &genuine));
     wait_until("a Too Big is believed", || plane.tunnel().path_mtu(PEER).mtu == 600);
 }
 
@@ -121,9 +129,9 @@ fn full_size(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
 fn a_destination_without_a_peer_is_unreachable() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
-    let nobodys = "10.99.0.0/16".parse().expect("a network");
-    network.gateway_a.route(nobodys, None, Some("ipipA")).unwrap();
-    let answer = network.host_a.run(|| ping(Ipv4Addr::new(10, 99, 1, 1), 84, 64, ATTEMPT)).unwrap();
+    let unassigned = "10.99.0.0/16".parse().expect("a network");
+    network.gateway_a.route(unassigned, None, Some("ipipA")).unwrap();
+    let answer = network.host_a.run(|| ping(Ipv4Addr::new(10, 99, 1, 1), 84, 64, ATTEMPT_TIMEOUT)).unwrap();
     let error = Icmpv4Error::DestinationUnreachable { code: icmpv4::unreachable::NET };
     assert_eq!(answer, Answer::Refused { by: INSIDE_A, error });
     let totals = tunnels.a.plane().totals();
@@ -133,7 +141,7 @@ fn a_destination_without_a_peer_is_unreachable() {
 
 /// RFC 2827: a source outside the gateway's networks is not encapsulated, and receives 3/13.
 #[test(root)]
-fn a_source_that_is_not_ours_is_prohibited() {
+fn a_source_outside_the_sites_networks_is_prohibited() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     // A second network behind gateway A that the configuration does not know.
@@ -148,7 +156,7 @@ fn a_source_that_is_not_ours_is_prohibited() {
         ..Route::default()
     };
     network.host_a.netlink().unwrap().add_route(&route).unwrap();
-    let answer = network.host_a.run(|| ping(HOST_B, 84, 64, ATTEMPT)).unwrap();
+    let answer = network.host_a.run(|| ping(HOST_B, 84, 64, ATTEMPT_TIMEOUT)).unwrap();
     let error = Icmpv4Error::DestinationUnreachable { code: icmpv4::unreachable::PROHIBITED };
     assert_eq!(answer, Answer::Refused { by: INSIDE_A, error });
     let totals = tunnels.a.plane().totals();

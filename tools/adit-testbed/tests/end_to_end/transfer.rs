@@ -14,7 +14,7 @@ use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
 
 use crate::support::stream::Stream;
-use crate::support::{ATTEMPT, Random, config_a, config_b, drops_since, snmp};
+use crate::support::{ATTEMPT_TIMEOUT, Random, config_a, config_b, drops_since, snmp};
 
 const MEGABYTE: usize = 1 << 20;
 const CHUNK: usize = 64 * 1024;
@@ -27,7 +27,7 @@ fn stream(from: &Host, to: &Host, address: Ipv4Addr, seed: u64, len: usize) {
     assert_eq!(received, sent, "{len} bytes from {} to {} changed", from.name(), to.name());
 }
 
-/// `streams` streams each way, all at once, of `len` bytes each.
+/// Sends `streams` streams of `len` bytes in each direction, all at once.
 fn both_ways(network: &TwoSites, streams: u64, len: usize) {
     let (a, b) = (&network.host_a, &network.host_b);
     std::thread::scope(|scope| {
@@ -39,7 +39,7 @@ fn both_ways(network: &TwoSites, streams: u64, len: usize) {
 }
 
 #[test(root)]
-fn sixty_four_megabytes_both_ways_at_once() {
+fn sixty_four_megabytes_arrive_in_both_directions() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
     both_ways(&network, 1, 64 * MEGABYTE);
@@ -50,7 +50,7 @@ fn sixty_four_megabytes_both_ways_at_once() {
     }
 }
 
-/// Builds a network with a narrow link behind the router, which only the router knows. Callers
+/// Builds a network with a narrow link behind the router. Only the router knows its MTU. Callers
 /// switch MSS clamping off if TCP must send segments that are too long.
 fn narrow(tunnel: &str) -> (TwoSites, Tunnels) {
     let network = TwoSites::build().unwrap();
@@ -72,27 +72,27 @@ fn the_path_mtu_is_learned_from_a_router() {
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 64 * MEGABYTE);
     assert_eq!((tunnel.path_mtu(PEER).mtu, tunnel.path_mtu(PEER).learned.is_some()), (1400, true));
-    assert!(tunnels.a.plane().totals().icmp.relayed > 0, "nobody told host A");
+    assert!(tunnels.a.plane().totals().icmp.relayed > 0, "host A received no error");
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
 /// With `df = false` and senders without DF, routers fragment the outer datagram and the peer
 /// reassembles it.
 #[test(root)]
-fn without_df_the_router_fragments() {
+fn the_router_fragments_outer_datagrams_without_df() {
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     for host in [&network.host_a, &network.host_b] {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     }
     both_ways(&network, 1, 64 * MEGABYTE);
-    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_none(), "there was nothing to learn");
-    assert!(snmp(&network.router, "Ip", "FragCreates") > 1000, "the router had nothing to fragment");
+    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_none(), "the tunnel learned a path MTU");
+    assert!(snmp(&network.router, "Ip", "FragCreates") > 1000, "the router fragmented too little");
     assert_eq!(tunnels.b.plane().totals().drops_of(DropReason::OuterFragment), 0);
 }
 
 /// With `df = false` an inner DF is still honoured, so the path MTU is learned.
 #[test(root)]
-fn an_inner_df_is_honoured_without_df() {
+fn an_inner_df_is_honoured_when_the_outer_df_is_off() {
     let (network, tunnels) = narrow("mss-clamp = false\ndf = false");
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 4 * MEGABYTE);
@@ -123,7 +123,7 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
 }
 
 #[test(root)]
-fn two_queues_and_several_streams() {
+fn several_streams_arrive_through_two_queues() {
     let network = TwoSites::build().unwrap();
     let a = two_queues(&network.gateway_a, &config_a(""), "ipipA");
     let b = two_queues(&network.gateway_b, &config_b(""), "ipipB");
@@ -142,7 +142,7 @@ fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
     };
     let sender = bind(&network.host_a, HOST_A);
     let receiver = bind(&network.host_b, HOST_B);
-    receiver.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    receiver.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
     let to = receiver.local_addr().expect("it is bound");
     let mut random = Random::seeded(7);
     let mut buffer = vec![0; 65_536];
@@ -152,7 +152,7 @@ fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
         sender.send_to(&payload, to).expect("the host itself takes every size");
         match receiver.recv_from(&mut buffer) {
             Ok((len, from)) => {
-                assert!(buffer[..len] == payload, "{size} bytes were sent, and {len} came, changed");
+                assert!(buffer[..len] == payload, "sent {size} bytes, received {len} other bytes");
                 assert_eq!(from.ip(), HOST_A);
                 arrived.push(size);
             }
@@ -178,7 +178,7 @@ fn sizes() -> Vec<usize> {
 fn datagrams_of_every_size_arrive_unchanged() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
-    // DF clear: any router may fragment them.
+    // Clears DF, so that any router may fragment them.
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());
     assert_eq!(tunnels.a.plane().totals().dropped() + tunnels.b.plane().totals().dropped(), 0);
@@ -187,18 +187,18 @@ fn datagrams_of_every_size_arrive_unchanged() {
 /// Once the tunnel knows the narrow link, it fragments the inner datagrams. Before that, the router
 /// refuses outer ones with DF, and only those may be missing.
 #[test(root)]
-fn datagrams_of_every_size_behind_a_narrow_link() {
+fn only_one_datagram_is_lost_behind_a_narrow_link() {
     let (network, tunnels) = narrow("");
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     let sizes = sizes();
     let arrived = datagrams(&network, &sizes);
-    assert_eq!(sizes.len() - arrived.len(), 1, "one is lost, and teaches the tunnel");
+    assert_eq!(sizes.len() - arrived.len(), 1, "the tunnel learns from one lost datagram");
     assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400);
 }
 
-/// With `df = false` the router fragments, refuses nothing, and nothing is missing.
+/// With `df = false` the router fragments and refuses nothing, so every datagram arrives.
 #[test(root)]
-fn datagrams_of_every_size_without_df() {
+fn datagrams_of_every_size_arrive_when_the_outer_df_is_off() {
     let (network, _tunnels) = narrow("df = false");
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());

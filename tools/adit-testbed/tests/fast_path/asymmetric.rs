@@ -13,7 +13,7 @@ use crate::support::drops_since;
 
 /// The return path in the underlay differs from the forward path, as with two providers. No
 /// datagram is lost, not even the first.
-fn the_way_back_is_another(plane: DataplaneChoice) {
+fn traffic_passes_when_the_return_path_differs(plane: DataplaneChoice) {
     const ECHOES: u64 = 5;
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");
@@ -22,12 +22,12 @@ fn the_way_back_is_another(plane: DataplaneChoice) {
     for device in ["all", "second"] {
         gateway.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0").unwrap();
     }
-    let other = Route {
+    let return_route = Route {
         destination: Ipv4Net::from(UNDERLAY_B),
         device: Some(router.index("toB2").unwrap()),
         ..Route::default()
     };
-    router.netlink().unwrap().replace_route(&other).unwrap();
+    router.netlink().unwrap().replace_route(&return_route).unwrap();
 
     let before = tunnels.b.plane().totals();
     for _ in 0..ECHOES {
@@ -40,5 +40,5 @@ fn the_way_back_is_another(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    the_way_back_is_another,
+    traffic_passes_when_the_return_path_differs,
 }

@@ -9,13 +9,13 @@ use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites};
 
 use crate::planes::{bring_up_on, on_every_plane};
-use crate::support::{ATTEMPT, Random, drops_since};
+use crate::support::{ATTEMPT_TIMEOUT, Random, drops_since};
 
 /// 65,535 less the outer header.
 const LARGEST: usize = 65_515;
 /// The IPv4 and the UDP header.
 const HEADERS: usize = 28;
-/// The largest that a veth takes: one outer datagram of 65,535 bytes.
+/// The largest MTU of a veth: one outer datagram of 65,535 bytes.
 const CABLE_MTU: u32 = 65_535;
 const ROUNDS: usize = 20;
 
@@ -23,11 +23,11 @@ const ROUNDS: usize = 20;
 fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
     let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap();
     let socket = socket.expect("a port is free");
-    socket.set_read_timeout(Some(ATTEMPT)).expect("there are timeouts");
+    socket.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
     socket
 }
 
-/// Datagrams of the largest size and just below it each way, all compared.
+/// Sends datagrams of the largest size and just below it in both directions, and compares them all.
 fn exchange(network: &TwoSites) {
     let (a, b) = (bind(&network.host_a, HOST_A), bind(&network.host_b, HOST_B));
     let mut random = Random::seeded(13);
@@ -38,13 +38,13 @@ fn exchange(network: &TwoSites) {
             let to_address = to.local_addr().expect("it is bound");
             assert_eq!(from.send_to(&payload, to_address).expect("it is sent"), payload.len());
             let (len, _) = to.recv_from(&mut buffer).expect("it arrives");
-            assert!(buffer[..len] == payload, "{} bytes were sent, {len} came, or changed", payload.len());
+            assert!(buffer[..len] == payload, "sent {} bytes, received {len} or other bytes", payload.len());
         }
     }
 }
 
 /// The hosts fragment the datagrams, and each fragment goes through the tunnel by itself.
-fn in_inner_fragments(plane: DataplaneChoice) {
+fn the_largest_datagrams_arrive_in_inner_fragments(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);
     exchange(&network);
@@ -54,7 +54,7 @@ fn in_inner_fragments(plane: DataplaneChoice) {
 }
 
 /// Unfragmented over cables that take 65,535 bytes: the outer datagram has the maximum length.
-fn in_one_outer_datagram(plane: DataplaneChoice) {
+fn the_largest_datagrams_arrive_unfragmented(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     network.set_cable_mtus(CABLE_MTU).unwrap();
     let tunnels = bring_up_on(&network, plane);
@@ -63,13 +63,13 @@ fn in_one_outer_datagram(plane: DataplaneChoice) {
     exchange(&network);
     let frames = tap.finish();
     let largest = frames.iter().filter_map(Frame::ipv4).filter(|bytes| bytes[9] == 4).map(<[u8]>::len).max();
-    assert_eq!(largest, Some(LARGEST + 20), "it left in one piece");
+    assert_eq!(largest, Some(LARGEST + 20), "the outer datagram left unfragmented");
     for (tunnel, before) in [&tunnels.a, &tunnels.b].into_iter().zip(&before) {
         assert_eq!(drops_since(before, &tunnel.plane().totals()), []);
     }
 }
 
 on_every_plane! {
-    in_inner_fragments,
-    in_one_outer_datagram,
+    the_largest_datagrams_arrive_in_inner_fragments,
+    the_largest_datagrams_arrive_unfragmented,
 }

@@ -8,7 +8,7 @@ use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_testbed::test_planes::with_plane;
 
-use crate::support::{ATTEMPT, config_a, config_b};
+use crate::support::{ATTEMPT_TIMEOUT, config_a, config_b};
 
 /// One of the two sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl End {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
         let bound = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(self.addresses().1, 0))).unwrap();
         let socket = bound.expect("a port is free");
-        socket.set_read_timeout(Some(2 * ATTEMPT)).expect("there are timeouts");
+        socket.set_read_timeout(Some(2 * ATTEMPT_TIMEOUT)).expect("there are timeouts");
         socket
     }
 }
@@ -97,10 +97,9 @@ pub(crate) enum Linux {
 
 /// Brings Adit up at one end.
 ///
-/// Both gateways share one kernel here. If it has loaded the driver for one of them, it also
-/// answers for the other, with Port Unreachable to every outer datagram without a tunnel of the
-/// driver. The driver at the far end would take that for an unreachable peer. Adit suppresses these
-/// answers.
+/// Both gateways share one kernel here. If it has loaded the driver for one of them, it also sends
+/// Port Unreachable for the other: one for every outer datagram without a tunnel of the driver. The
+/// driver at the far end would treat the peer as unreachable. Adit suppresses these errors.
 pub(crate) fn adit(network: &TwoSites, end: End, plane: DataplaneChoice) -> Overlay {
     let gateway = end.gateway(network);
     let config = match end {
@@ -138,8 +137,8 @@ pub(crate) fn expect_arrival(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) {
     assert_eq!(from.send_to(payload, address).expect("it is sent"), payload.len());
     match to.recv(&mut buffer) {
         Ok(len) => {
-            assert!(buffer[..len] == *payload, "{} bytes were sent, {len} came, or changed", payload.len())
+            assert!(buffer[..len] == *payload, "sent {} bytes, received {len} or other bytes", payload.len())
         }
-        Err(error) => panic!("{} bytes to {address} do not arrive: {error}", payload.len()),
+        Err(error) => panic!("{} bytes to {address} did not arrive: {error}", payload.len()),
     }
 }

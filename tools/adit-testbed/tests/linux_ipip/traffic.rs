@@ -8,12 +8,12 @@ use adit_testbed::transfer::Transfer;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::on_every_plane;
-use crate::support::{PATIENCE, Random, wait_until};
+use crate::support::{Random, WAIT_TIMEOUT, wait_until};
 use crate::testbed::{End, Linux, adit, expect_arrival, linux};
 
 /// The largest UDP payload.
 const LARGEST_PAYLOAD: usize = 65_507;
-/// 65,535 less the outer header.
+/// 65,535 bytes less the outer header.
 const LARGEST_INNER: usize = 65_515;
 
 /// Runs a test with Adit at each end in turn and Linux at the other.
@@ -31,7 +31,7 @@ fn expect_pings(network: &TwoSites) {
     for end in End::BOTH {
         let to = end.other().addresses().1;
         for size in [28, 84, 1480] {
-            let answer = end.host(network).run(|| ping(to, size, 64, PATIENCE)).unwrap();
+            let answer = end.host(network).run(|| ping(to, size, 64, WAIT_TIMEOUT)).unwrap();
             assert!(matches!(answer, Answer::Reply { ttl: 62, .. }), "{size} bytes to {to}: {answer:?}");
         }
     }
@@ -49,7 +49,7 @@ fn transfer_both_ways(network: &TwoSites) {
     }
 }
 
-fn pings_and_a_transfer(plane: DataplaneChoice) {
+fn pings_and_transfers_pass(plane: DataplaneChoice) {
     on_either_end(plane, Linux::Usual, |network, _| {
         expect_pings(network);
         transfer_both_ways(network);
@@ -57,7 +57,7 @@ fn pings_and_a_transfer(plane: DataplaneChoice) {
 }
 
 /// Linux with `remote any`, as Calico and flannel use it: a route names the peer.
-fn linux_with_remote_any(plane: DataplaneChoice) {
+fn pings_and_transfers_pass_with_remote_any(plane: DataplaneChoice) {
     on_either_end(plane, Linux::RemoteAny, |network, _| {
         expect_pings(network);
         transfer_both_ways(network);
@@ -65,7 +65,7 @@ fn linux_with_remote_any(plane: DataplaneChoice) {
 }
 
 /// Sizes around every edge, from 1 byte to the largest.
-fn udp_of_every_size(plane: DataplaneChoice) {
+fn udp_of_every_size_arrives_unchanged(plane: DataplaneChoice) {
     on_either_end(plane, Linux::Usual, |network, _| {
         let sockets = End::BOTH.map(|end| end.socket(network));
         let mut random = Random::seeded(43);
@@ -82,7 +82,7 @@ fn udp_of_every_size(plane: DataplaneChoice) {
 }
 
 /// Unfragmented, over cables that take the largest outer datagram.
-fn inner_datagrams_of_65515_bytes(plane: DataplaneChoice) {
+fn inner_datagrams_of_65515_bytes_arrive_unchanged(plane: DataplaneChoice) {
     for end in End::BOTH {
         let network = TwoSites::build().unwrap();
         network.set_cable_mtus(65_535).unwrap();
@@ -100,12 +100,12 @@ fn inner_datagrams_of_65515_bytes(plane: DataplaneChoice) {
 }
 
 /// The hops are the gateways and the host, whichever gateway is Linux.
-fn traceroute_through_both(plane: DataplaneChoice) {
+fn a_traceroute_shows_both_gateways_and_the_host(plane: DataplaneChoice) {
     on_either_end(plane, Linux::Usual, |network, _| {
         for end in End::BOTH {
             let (near, _) = end.addresses();
             let (far, to) = end.other().addresses();
-            let hop = |ttl| end.host(network).run(|| ping(to, 84, ttl, PATIENCE)).unwrap();
+            let hop = |ttl| end.host(network).run(|| ping(to, 84, ttl, WAIT_TIMEOUT)).unwrap();
             let exceeded = |by| Answer::Refused { by, error: Icmpv4Error::TimeExceeded { code: 0 } };
             assert_eq!([hop(1), hop(2)], [exceeded(near), exceeded(far)]);
             assert!(hop(3).is_reply());
@@ -115,9 +115,9 @@ fn traceroute_through_both(plane: DataplaneChoice) {
 
 on_every_plane! {
     needs adit_testbed::needs::ipip;
-    pings_and_a_transfer,
-    linux_with_remote_any,
-    udp_of_every_size,
-    inner_datagrams_of_65515_bytes,
-    traceroute_through_both,
+    pings_and_transfers_pass,
+    pings_and_transfers_pass_with_remote_any,
+    udp_of_every_size_arrives_unchanged,
+    inner_datagrams_of_65515_bytes_arrive_unchanged,
+    a_traceroute_shows_both_gateways_and_the_host,
 }

@@ -8,7 +8,7 @@ use adit_tunnel::PeerIndex;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::{bring_up_with, on_every_plane};
-use crate::support::{ATTEMPT, wait_until};
+use crate::support::{ATTEMPT_TIMEOUT, wait_until};
 
 const PEER: PeerIndex = PeerIndex::new(0);
 const LARGE: usize = 1800;
@@ -17,14 +17,14 @@ const LARGE_MTU: u32 = 2000;
 /// `ipip_flat` and `ipip_hier` (`test_mtu_change`). The tunnel follows the underlay's MTU by
 /// itself. Its interface keeps the MTU of its start (`[tunnel] mtu = "auto"` is read once). The
 /// test raises that by hand, as `ip link set ipipA mtu 1980` or a restart does.
-fn ping_1800_after_an_mtu_change(plane: DataplaneChoice) {
+fn a_large_ping_passes_after_the_underlay_mtu_grows(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let TwoSites { host_a, gateway_a, router, gateway_b, host_b } = &network;
     for (host, device) in [(host_a, "eth0"), (gateway_a, "dummyA"), (gateway_b, "dummyB"), (host_b, "eth0")] {
         host.mtu(device, LARGE_MTU).unwrap();
     }
     let tunnels = bring_up_with(&network, plane, "probe = false");
-    let ask = |size| host_a.run(|| ping(HOST_B, size, 64, ATTEMPT)).unwrap();
+    let ask = |size| host_a.run(|| ping(HOST_B, size, 64, ATTEMPT_TIMEOUT)).unwrap();
     let refused = |mtu| Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu } };
     assert_eq!(ask(LARGE), refused(1480));
 
@@ -36,7 +36,7 @@ fn ping_1800_after_an_mtu_change(plane: DataplaneChoice) {
     wait_until("both tunnels follow the underlay", || {
         [&tunnels.a, &tunnels.b].map(tunnel_mtu) == [LARGE_MTU; 2]
     });
-    assert_eq!(ask(LARGE), refused(1480), "the tunnel's interface takes no more than before");
+    assert_eq!(ask(LARGE), refused(1480), "the tunnel interface keeps its MTU");
     for (gateway, device) in [(gateway_a, "ipipA"), (gateway_b, "ipipB")] {
         gateway.mtu(device, LARGE_MTU - 20).unwrap();
     }
@@ -45,10 +45,10 @@ fn ping_1800_after_an_mtu_change(plane: DataplaneChoice) {
         assert!(answer.is_reply(), "{size} bytes: {answer:?}");
     }
     assert_eq!(ask(1981), refused(1980));
-    let answer = host_b.run(|| ping(HOST_A, LARGE, 64, ATTEMPT)).unwrap();
+    let answer = host_b.run(|| ping(HOST_A, LARGE, 64, ATTEMPT_TIMEOUT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");
 
-    // Back again: the tunnel interface still takes 1,980 bytes, the underlay does not.
+    // The underlay shrinks again, and the tunnel interface still takes 1,980 bytes.
     for (host, device) in cables {
         host.mtu(device, 1500).unwrap();
     }
@@ -58,5 +58,5 @@ fn ping_1800_after_an_mtu_change(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
-    ping_1800_after_an_mtu_change,
+    a_large_ping_passes_after_the_underlay_mtu_grows,
 }

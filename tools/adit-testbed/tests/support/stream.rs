@@ -7,7 +7,7 @@ use adit_lab::host::Host;
 use adit_linux::sockets::poll::readable_within;
 use sha2::{Digest, Sha256};
 
-use super::{PATIENCE, Random};
+use super::{Random, WAIT_TIMEOUT};
 
 /// The hash of a stream's bytes.
 pub(crate) type Hash = [u8; 32];
@@ -34,7 +34,7 @@ impl Stream {
         let server = listener.local_addr().expect("the listener is bound");
         std::thread::scope(|scope| {
             let receiver = scope.spawn(|| {
-                assert!(readable_within(&listener, PATIENCE).expect("poll works"), "no connection");
+                assert!(readable_within(&listener, WAIT_TIMEOUT).expect("poll works"), "no connection");
                 listener.accept().and_then(|(stream, _)| receive(stream)).expect("the stream arrives")
             });
             let sent = from.ns().run(|| self.write_to(server)).unwrap().expect("the stream is sent");
@@ -45,8 +45,8 @@ impl Stream {
     }
 
     fn write_to(self, server: SocketAddr) -> std::io::Result<Hash> {
-        let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&server, WAIT_TIMEOUT)?;
+        stream.set_write_timeout(Some(WAIT_TIMEOUT))?;
         stream.set_nodelay(self.nodelay)?;
         let (mut random, mut hash) = (Random::seeded(self.seed), Sha256::new());
         let mut chunk = vec![0; self.write];
@@ -63,7 +63,7 @@ impl Stream {
 
 /// Reads to the end, and returns the number of bytes and their hash.
 fn receive(mut stream: TcpStream) -> std::io::Result<(usize, Hash)> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(WAIT_TIMEOUT))?;
     let (mut hash, mut chunk, mut total) = (Sha256::new(), vec![0; 64 * 1024], 0);
     loop {
         let len = stream.read(&mut chunk)?;
