@@ -14,11 +14,10 @@ use crate::model::{DataplaneChoice, Ttl};
 use crate::problem::Diagnostics;
 use crate::read::FilePart;
 
-/// Reports values that conflict with each other.
-pub(crate) fn check(file: &FilePart, diagnostics: &mut Diagnostics) {
+/// Reports options that conflict with each other.
+pub(crate) fn check_options(file: &FilePart, diagnostics: &mut Diagnostics) {
     underlay_of_the_tunnel(file, diagnostics);
     ipip_driver(file, diagnostics);
-    addresses(file, diagnostics);
 }
 
 /// Refuses the tunnel interface as the underlay: it leads only into the tunnel.
@@ -56,11 +55,11 @@ type Place = usize;
 /// Where each network of each owner is written first.
 type NetworkSpans<'f> = HashMap<(Holder<Place>, Ipv4Net), &'f Range<usize>>;
 
-/// Claims all addresses of the file in a plan, and reports the conflicts.
+/// Claims all names and addresses of the file in a plan, and reports the conflicts.
 ///
 /// Underlay addresses come before networks, so that a network is reported once with all that it
 /// contains.
-fn addresses(file: &FilePart, diagnostics: &mut Diagnostics) {
+pub(crate) fn check_addresses(file: &FilePart, diagnostics: &mut Diagnostics) {
     let owners = Owners { file, networks: OnceCell::new() };
     let mut plan = AddressPlan::new();
     let mut report = |span: &Range<usize>, conflicts: Vec<Conflict<Place>>| {

@@ -263,6 +263,11 @@ impl Diagnostics {
         self.found.len()
     }
 
+    /// Returns true if nothing has been reported.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
     /// Returns all mistakes in the order of the file, or `Ok` if there are none.
     pub(crate) fn finish(mut self) -> Result<(), Problems> {
         if self.found.is_empty() {

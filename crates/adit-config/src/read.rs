@@ -65,33 +65,37 @@ pub(crate) struct PeerPart {
 
 impl FilePart {
     /// The configuration, if nothing is missing and nothing conflicts.
-    pub(crate) fn finish(self) -> Option<Config> {
-        let site = self.site?;
+    pub(crate) fn finish(&self) -> Option<Config> {
+        let site = self.site.as_ref()?;
         let site = SiteConfig {
-            name: site.name?,
-            underlay: site.underlay?.value,
-            networks: bare(site.networks),
-            device: site.device?,
+            name: site.name.clone()?,
+            underlay: site.underlay.as_ref()?.value.clone(),
+            networks: bare(&site.networks),
+            device: site.device.clone()?,
             dataplane: site.dataplane?,
-            netns: site.netns?,
-            vrf: site.vrf?,
+            netns: site.netns.clone()?,
+            vrf: site.vrf.clone()?,
             metrics: site.metrics?,
-            tunnel: self.tunnel?,
+            tunnel: self.tunnel.clone()?,
         };
-        let peers: Option<Vec<Peer>> = self.peers.into_iter().map(PeerPart::finish).collect();
+        let peers: Option<Vec<Peer>> = self.peers.iter().map(PeerPart::finish).collect();
         Config::new(site, peers?).ok()
     }
 }
 
 impl PeerPart {
     /// The peer, if nothing of it is missing.
-    pub(crate) fn finish(self) -> Option<Peer> {
-        Some(Peer { name: self.name?.value, underlay: self.underlay?.value, networks: bare(self.networks) })
+    pub(crate) fn finish(&self) -> Option<Peer> {
+        Some(Peer {
+            name: self.name.as_ref()?.value.clone(),
+            underlay: self.underlay.as_ref()?.value,
+            networks: bare(&self.networks),
+        })
     }
 }
 
-fn bare(networks: Vec<Spanned<Ipv4Net>>) -> Vec<Ipv4Net> {
-    networks.into_iter().map(|network| network.value).collect()
+fn bare(networks: &[Spanned<Ipv4Net>]) -> Vec<Ipv4Net> {
+    networks.iter().map(|network| network.value).collect()
 }
 
 /// Reads a file's tree.
