@@ -1,7 +1,7 @@
 //! The checks of a file's values against each other.
 //!
-//! [`AddressPlan`] has the rule for names, underlay addresses and networks. Here each of its conflicts
-//! is mapped to the places in the file that take part in it.
+//! [`AddressPlan`] has the rule for names, underlay addresses and networks. Here each of its
+//! conflicts is mapped to the places in the file that take part in it.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -90,7 +90,8 @@ fn addresses(file: &FilePart, diagnostics: &mut Diagnostics) {
     }
 }
 
-/// The owners of addresses in a file: how they are described, and where their addresses are written.
+/// The owners of addresses in a file: how they are described, and where their addresses are
+/// written.
 struct Owners<'f> {
     file: &'f FilePart,
     /// Made when the first conflict needs it.

@@ -47,8 +47,8 @@ pub(crate) struct Section<'t, 'i> {
 }
 
 impl<'t, 'i> Section<'t, 'i> {
-    /// Opens a table, and reports its unknown keys. `elsewhere` are the other tables, in which a key may
-    /// belong.
+    /// Opens a table, and reports its unknown keys. `elsewhere` are the other tables, in which a
+    /// key may belong.
     pub(crate) fn open(
         spec: &'static TableSpec,
         table: &'t DeTable<'i>,

@@ -10,17 +10,19 @@ use crate::problem::Diagnostics;
 use crate::read::read_peers;
 use crate::source::Source;
 
-/// The header of a peer's section. In a valid file every line that begins with a bracket is a header:
-/// no key accepts a string of several lines or an array in an array.
+/// The header of a peer's section. In a valid file every line that begins with a bracket is a
+/// header: no key accepts a string of several lines or an array in an array.
 const HEADER: &str = "[[peer]]";
 
 impl Config {
-    /// Reads `text`, if it differs from `before` only by peers in one place, and `self` was read from
-    /// `before`.
+    /// Reads `text`, if it differs from `before` only by peers in one place, and `self` was read
+    /// from `before`.
     ///
-    /// Cost: a comparison of the texts, a copy of the peers' indexes, and as much as there is difference.
+    /// Cost: a comparison of the texts, a copy of the peers' indexes, and as much as there is
+    /// difference.
     ///
-    /// `None`: more is different, or there may be a mistake. [`Config::parse`] reads it as a whole then.
+    /// `None`: more is different, or there may be a mistake. [`Config::parse`] reads it as a whole
+    /// then.
     #[must_use]
     pub fn parse_incremental(&self, before: &str, text: &str) -> Option<Self> {
         let (old, new) = different_sections(before, text)?;

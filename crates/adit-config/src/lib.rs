@@ -4,9 +4,10 @@
 //! every value is valid and fits the others, or [`Problems`]: every mistake of the file at once,
 //! each with its place, what was found, what was expected and what to write instead.
 //!
-//! The text becomes a TOML tree with the place of each value (`syntax` reports what is not TOML). `read`
-//! turns the tree into values and goes on after a mistake. `check` compares the values with each other.
-//! `schema` describes every key for all of them. Only [`Config::load`] makes system calls.
+//! The text becomes a TOML tree with the place of each value (`syntax` reports what is not TOML).
+//! `read` turns the tree into values and goes on after a mistake. `check` compares the values with
+//! each other. `schema` describes every key for all of them. Only [`Config::load`] makes system
+//! calls.
 //!
 //! ```
 //! use adit_config::Config;

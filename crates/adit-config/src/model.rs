@@ -18,8 +18,8 @@ pub const MAX_MTU: u16 = 65_515;
 
 /// One site's configuration: the site itself, and its peers.
 ///
-/// The peers keep the rule of [`AddressPlan`](adit_peers::AddressPlan), among themselves and against
-/// the site.
+/// The peers keep the rule of [`AddressPlan`](adit_peers::AddressPlan), among themselves and
+/// against the site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// This side of the overlay.
@@ -55,7 +55,8 @@ pub struct SiteConfig {
     pub device: DeviceName,
     /// The data plane that carries the packets.
     pub dataplane: DataplaneChoice,
-    /// The network namespace of the tunnel interface and its routes. Default: the one where Adit runs.
+    /// The network namespace of the tunnel interface and its routes. Default: the one where Adit
+    /// runs.
     pub netns: Option<NetnsName>,
     /// The VRF of the tunnel interface and its routes. Default: none.
     pub vrf: Option<DeviceName>,

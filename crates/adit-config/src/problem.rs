@@ -29,8 +29,8 @@ pub struct Problem {
     pub line: usize,
     /// Column of the place, in characters, from 1.
     pub column: usize,
-    /// Whether the mistake is that something is missing, which may be wrong if a part of the file could
-    /// not be read.
+    /// Whether the mistake is that something is missing, which may be wrong if a part of the file
+    /// could not be read.
     pub(crate) absence: bool,
 }
 

@@ -126,8 +126,8 @@ pub(crate) fn read(tree: &toml::Spanned<DeTable<'_>>, diagnostics: &mut Diagnost
     FilePart { site, tunnel, df, peers }
 }
 
-/// Opens a section that may be there once. One in double brackets is reported and read nevertheless,
-/// so that its keys are checked too.
+/// Opens a section that may be there once. One in double brackets is reported and read
+/// nevertheless, so that its keys are checked too.
 fn single<'t, 'i>(
     value: &'t Value<'i>,
     kind: &'static TableSpec,

@@ -99,8 +99,8 @@ fn write_key(text: &mut String, key: &KeySpec) {
     write_wrapped(text, "- ", &format!("**Change:** {}", key.change.described()));
 }
 
-/// Writes a paragraph or a list item in lines of at most [`COLUMNS`]. `bullet` starts the first line,
-/// and the others are indented as far.
+/// Writes a paragraph or a list item in lines of at most [`COLUMNS`]. `bullet` starts the first
+/// line, and the others are indented as far.
 fn write_wrapped(text: &mut String, bullet: &str, words: &str) {
     let indent = " ".repeat(bullet.len());
     let mut line = bullet.to_owned();

@@ -1,5 +1,5 @@
-//! The keys of a configuration file: one table, from which come the reader's errors, the JSON Schema
-//! and the reference of the manual.
+//! The keys of a configuration file: one table, from which come the reader's errors, the JSON
+//! Schema and the reference of the manual.
 
 use crate::model::{MAX_MTU, MIN_MTU};
 
@@ -20,8 +20,8 @@ pub(crate) struct KeySpec {
     pub(crate) shape: Shape,
     /// The allowed values, as they go after "expected".
     pub(crate) expected: &'static str,
-    /// A valid value, as it is written in a file. If the key has a default that is a number or a word
-    /// of this list, this is the default.
+    /// A valid value, as it is written in a file. If the key has a default that is a number or a
+    /// word of this list, this is the default.
     pub(crate) example: &'static str,
     /// The value of a key that is left out, as it is written in a file; `None`: it must be there.
     pub(crate) default: Option<&'static str>,
@@ -80,7 +80,7 @@ impl Change {
     /// The cost, in Markdown.
     pub(crate) fn described(self) -> &'static str {
         match self {
-            Self::InPlace => "in place; packets of other peers notice nothing",
+            Self::InPlace => "in place, without an interruption of other traffic",
             Self::PlaneRestart => {
                 "the data plane is replaced: no lost packet with eBPF, a gap of 0.1 to 0.2 s with userspace"
             }
@@ -230,9 +230,10 @@ pub(crate) const SITE: TableSpec = TableSpec {
             about: "Where Prometheus reads the overlay's numbers, by HTTP at `/metrics`: an address and a \
                     port.",
             details: "Anybody who reaches the address can read the numbers. [Monitoring](monitoring.md#prometheus) \
-                      lists them.",
+                      lists them. A change moves only this server. If it cannot listen at the new address, the \
+                      daemon logs an error and tries again.",
             planes: ALL_PLANES,
-            change: Change::PlaneRestart,
+            change: Change::InPlace,
         },
     ],
 };

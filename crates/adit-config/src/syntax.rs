@@ -14,9 +14,9 @@ const DUPLICATE: &str = "duplicate key";
 
 /// Reports the errors of the TOML parser, and removes the reports that only follow from them.
 ///
-/// The parser goes on after an error. If the error is inside a value, only reports about that value are
-/// doubtful. If it is anywhere else, all reports about what follows are doubtful, and so is every report
-/// that something is missing.
+/// The parser goes on after an error. If the error is inside a value, only reports about that value
+/// are doubtful. If it is anywhere else, all reports about what follows are doubtful, and so is
+/// every report that something is missing.
 pub(crate) fn syntax(errors: Vec<Error>, tree: &Spanned<DeTable<'_>>, diagnostics: &mut Diagnostics) {
     if errors.is_empty() {
         return;

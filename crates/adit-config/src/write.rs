@@ -11,8 +11,8 @@ use crate::schema::{OFF, PEER, SITE, TUNNEL, TableSpec};
 
 impl Config {
     /// The configuration as a file with every key written out. [`Config::parse`] reads the same
-    /// configuration from it if its values are valid: a TTL of 0, for example, becomes a file with that
-    /// mistake.
+    /// configuration from it if its values are valid: a TTL of 0, for example, becomes a file with
+    /// that mistake.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let peers = self.peers.iter().map(|peer| table(&PEER, |key| of_peer(peer, key)));

@@ -259,7 +259,8 @@ proptest! {
             }
         }
         // The model names all networks that take part. The reader may leave out the larger of two
-        // if a nearer one is named. It names no network without a conflict, and accepts no conflict.
+        // if a nearer one is named. It names no network without a conflict, and accepts no
+        // conflict.
         let wrong: BTreeSet<Ipv4Net> = wrong.into_iter().copied().collect();
         prop_assert!(found.is_subset(&wrong), "{:?} but not {:?}\n{}", found, wrong, text);
         prop_assert_eq!(found.is_empty(), wrong.is_empty(), "{}", text);

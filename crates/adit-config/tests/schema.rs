@@ -75,8 +75,8 @@ fn the_defaults_in_the_example_s_comments_are_the_defaults() {
     assert_eq!(Config::parse("a.toml", &lines.join("\n")).unwrap().site.tunnel, TunnelOptions::default());
 }
 
-/// A file with every key satisfies the schema, and one with a key more or less does so exactly if the
-/// reader accepts it.
+/// A file with every key satisfies the schema, and one with a key more or less does so exactly if
+/// the reader accepts it.
 #[test]
 fn schema_and_decoder_know_the_same_keys() {
     let schema = json_schema();

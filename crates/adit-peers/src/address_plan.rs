@@ -1,12 +1,13 @@
-//! The address plan: which owner holds which name, underlay address and network, and the one rule for
-//! them.
+//! The address plan: which owner holds which name, underlay address and network, and the one rule
+//! for them.
 //!
-//! The rule: names are unique; underlay addresses are unique and unicast; a network has no host bits,
-//! is written once for each owner, and overlaps no network of another owner; no underlay address lies
-//! in a peer's network. A packet to such an address would be routed into the tunnel that it carries.
+//! The rule: names are unique; underlay addresses are unique and unicast; a network has no host
+//! bits, is written once for each owner, and overlaps no network of another owner; no underlay
+//! address lies in a peer's network. A packet to such an address would be routed into the tunnel
+//! that it carries.
 //!
-//! The plan records a claim even when it conflicts, so that a reader of a file finds every mistake in
-//! one pass. [`PeerSet`](crate::PeerSet) stops at the first conflict and takes its claims back.
+//! The plan records a claim even when it conflicts, so that a reader of a file finds every mistake
+//! in one pass. [`PeerSet`](crate::PeerSet) stops at the first conflict and takes its claims back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
@@ -51,8 +52,8 @@ impl<P: Clone + Eq> AddressPlan<P> {
         Self::default()
     }
 
-    /// A plan without claims, in which a network of one owner may lie inside another owner's network.
-    /// Equal networks conflict all the same.
+    /// A plan without claims, in which a network of one owner may lie inside another owner's
+    /// network. Equal networks conflict all the same.
     pub(crate) fn nested() -> Self {
         Self { nested: true, ..Self::default() }
     }
@@ -106,8 +107,8 @@ impl<P: Clone + Eq> AddressPlan<P> {
 
     /// Claims a network, and returns all conflicts. The first claimant keeps the network.
     ///
-    /// Of several networks of other peers around the network, only the nearest is reported: one large
-    /// network would otherwise be reported at each depth.
+    /// Of several networks of other peers around the network, only the nearest is reported: one
+    /// large network would otherwise be reported at each depth.
     pub fn claim_network(&mut self, network: Ipv4Net, claimant: Holder<P>) -> Vec<Conflict<P>> {
         if network.trunc() != network {
             return vec![Conflict::HostBits { network, claimant }];
@@ -137,7 +138,8 @@ impl<P: Clone + Eq> AddressPlan<P> {
             has_peer |= !is_with_site;
         }
         if is_peers {
-            // The networks and addresses inside conflict with the first claimant, which is reported.
+            // The networks and addresses inside conflict with the first claimant, which is
+            // reported.
             return conflicts;
         }
         if !self.nested && !is_held {
@@ -158,21 +160,21 @@ impl<P: Clone + Eq> AddressPlan<P> {
         conflicts
     }
 
-    /// Gives up a name, if `holder` has it.
+    /// Releases a name if `holder` has it.
     pub(crate) fn release_name(&mut self, name: &PeerName, holder: &P) {
         if self.names.get(name) == Some(holder) {
             self.names.remove(name);
         }
     }
 
-    /// Gives up an underlay address, if `holder` has it.
+    /// Releases an underlay address if `holder` has it.
     pub(crate) fn release_underlay(&mut self, address: Ipv4Addr, holder: &Holder<P>) {
         if self.underlays.get(&address) == Some(holder) {
             self.underlays.remove(&address);
         }
     }
 
-    /// Gives up a network, if `holder` has it.
+    /// Releases a network if `holder` has it.
     pub(crate) fn release_network(&mut self, network: Ipv4Net, holder: &Holder<P>) {
         if self.networks.get(&key(network)) == Some(holder) {
             self.networks.remove(&key(network));
@@ -192,17 +194,17 @@ impl<P: Clone + Eq> AddressPlan<P> {
         })
     }
 
-    /// The networks inside a network, without itself.
+    /// The networks inside a network, without the network itself.
     fn inside(&self, network: Ipv4Net) -> impl Iterator<Item = (Ipv4Net, &Holder<P>)> {
         let (first, length) = key(network);
-        // The range after a host's own address would be one that ends before it begins.
+        // For a /32 the range behind the network would end before it begins.
         let range = (length < 32).then(|| (first, length + 1)..=(network.broadcast(), 32));
         let networks = range.map(|range| self.networks.range(range)).into_iter().flatten();
         networks.filter_map(|((first, length), holder)| Some((Ipv4Net::new(*first, *length).ok()?, holder)))
     }
 
-    /// Whether no peer but the owner of `inner` has a network between `inner` and `outer`. What
-    /// concerns this site is always reported.
+    /// Returns true if no peer except the owner of `inner` has a network between `inner` and
+    /// `outer`. What concerns this site is always reported.
     fn is_nearest(&self, outer: Ipv4Net, claimant: &Holder<P>, inner: Ipv4Net, holder: &Holder<P>) -> bool {
         let is_with_site = *holder == Holder::Site || *claimant == Holder::Site;
         let is_between = |(network, owner): (Ipv4Net, &Holder<P>)| {

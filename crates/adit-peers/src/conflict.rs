@@ -1,4 +1,4 @@
-//! A conflict between what two owners claim, or of a claim with itself.
+//! The conflicts of address claims: between two owners, or of a claim that is invalid by itself.
 
 use std::fmt;
 use std::net::Ipv4Addr;

@@ -7,8 +7,8 @@
 //! for the change: a file, a call of the API or a store.
 //!
 //! This is a crate of its own because everything above needs the same rule and nothing else of each
-//! other: `adit-config` makes a set from a file, `adit-tunnel` forwards by one, `adit-control` applies
-//! deltas. It does no I/O and reads no clock.
+//! other: `adit-config` makes a set from a file, `adit-tunnel` forwards by one, `adit-control`
+//! applies deltas. It does no I/O and reads no clock.
 //!
 //! ```
 //! use adit_peers::{Conflict, Peer, PeerSet};

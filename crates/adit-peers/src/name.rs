@@ -27,8 +27,8 @@ impl NameError {
     }
 }
 
-/// A peer's name: 1 to 32 of `a-z`, `0-9` and `-`. It is what the peer calls its own site, and a site's
-/// name becomes a part of file names. A clone costs a reference count.
+/// A peer's name: 1 to 32 of `a-z`, `0-9` and `-`. It is what the peer calls its own site, and a
+/// site's name becomes a part of file names. A clone costs a reference count.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerName(Arc<str>);
 

@@ -175,8 +175,8 @@ impl PeerSet {
         Arc::make_mut(&mut self.content).remove(name).map(|(_, peer)| peer)
     }
 
-    /// The change that leads from these peers to those of `other`. It leads to the revision of `other`
-    /// if that is newer, else to the next one: a file has none.
+    /// The change that leads from these peers to those of `other`. It leads to the revision of
+    /// `other` if that is newer, else to the next one: a file has none.
     ///
     /// Cost: two look-ups for each peer.
     #[must_use]
@@ -215,7 +215,7 @@ impl PeerSet {
         let mut remove = |name: &PeerName| {
             content.remove(name).ok_or_else(|| DeltaError::NoSuchPeer { name: name.clone() })
         };
-        // What one peer loses another may gain, so all that goes goes first.
+        // Removals come first, because one peer may gain what another loses.
         for name in &delta.removed {
             remove(name)?;
         }
@@ -261,7 +261,7 @@ impl Content {
         Some((slot, peer))
     }
 
-    /// Gives up all that a peer has claimed.
+    /// Releases all claims of a peer.
     fn release(&mut self, peer: &Peer) {
         let holder = Holder::Peer(peer.name.clone());
         self.plan.release_name(&peer.name, &peer.name);

@@ -44,8 +44,8 @@ pub fn check_host(address: Ipv4Addr) -> Result<(), NotUnicast> {
     }
 }
 
-/// Checks that hosts behind a site can have addresses of `network`. A network that begins with other
-/// addresses and only contains such ones, as 0.0.0.0/0 does, is accepted.
+/// Checks that hosts behind a site can have addresses of `network`. A network that begins with
+/// other addresses and only contains such ones, as 0.0.0.0/0 does, is accepted.
 ///
 /// # Errors
 /// The network is inside 127.0.0.0/8 or 224.0.0.0/4.

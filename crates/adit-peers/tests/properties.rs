@@ -1,5 +1,5 @@
-//! Any sequence of changes gives the set that is built from scratch, and conflicts are those that a
-//! slow model finds by comparing each with each.
+//! Properties of peer sets: any sequence of changes leads to the same set as building it from
+//! scratch, and the conflicts are those of a slow model that compares each peer with each other.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use proptest::sample::select;
 
 const SITE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
-/// Networks inside each other and beside each other; some contain underlay addresses.
+/// Networks that are disjoint or lie in each other. Some contain underlay addresses.
 const NETWORKS: [&str; 14] = [
     "10.0.0.0/8",
     "10.1.0.0/16",
@@ -51,7 +51,7 @@ fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
     one.contains(other) || other.contains(one)
 }
 
-/// Whether `peer` fits beside `others`, by comparing each with each.
+/// Returns true if `peer` conflicts with none of `others`, by comparing each with each.
 fn fits(peer: &Peer, others: &[Arc<Peer>]) -> bool {
     let is_alone = |network: &Ipv4Net| peer.networks.iter().filter(|other| *other == network).count() == 1;
     let site = site_networks();
@@ -71,7 +71,7 @@ fn fits(peer: &Peer, others: &[Arc<Peer>]) -> bool {
         })
 }
 
-/// The peers of `wanted` that fit beside those before them, by the model.
+/// The peers of `wanted` that do not conflict with those before them, by the model.
 fn fitting(wanted: Vec<Peer>) -> Vec<Arc<Peer>> {
     let mut accepted = Vec::new();
     for peer in wanted {
@@ -149,8 +149,9 @@ proptest! {
         }
     }
 
-    /// What a plan reports of claims in any order is a conflict by the model, and whatever takes part in
-    /// one by the model shows up, but for networks around others where a nearer one is reported.
+    /// Whatever the order of the claims, each reported conflict is one of the model's, and each
+    /// address and network in a conflict of the model is reported. An exception is a network around
+    /// another of which a nearer one is reported.
     #[test]
     fn a_plan_finds_the_conflicts_of_a_slow_model(peers in vec(peer(), 1..6)) {
         let mut plan = AddressPlan::new();
@@ -202,7 +203,7 @@ proptest! {
         }
         let is_good = fitting(peers.clone()).len() == peers.len();
         prop_assert_eq!(found.is_empty(), is_good, "{:?}", found);
-        // Every network that takes part in an overlap by the model is in a report.
+        // Every network in an overlap of the model is in a report.
         for (number, peer) in peers.iter().enumerate() {
             for network in &peer.networks {
                 let others = peers.iter().enumerate().filter(|(other, _)| *other != number);
@@ -290,10 +291,10 @@ fn the_underlay_address_of_an_interface_is_checked_against_the_peers() {
     let known = set.with_site_underlay(SITE).unwrap();
     assert_eq!((known.site_underlay(), set.site_underlay()), (Some(SITE), None));
     let moved = known.with_site_underlay(Ipv4Addr::new(192, 0, 2, 9)).unwrap();
-    assert_eq!(moved.with_site_underlay(SITE).unwrap(), known, "the address that was left is free again");
+    assert_eq!(moved.with_site_underlay(SITE).unwrap(), known, "the former address is free again");
 }
 
-/// Each step would take minutes if it were quadratic.
+/// Each step would take minutes if its cost were quadratic.
 #[test]
 fn ten_thousand_peers_with_ten_networks_each_change_quickly() {
     let start = std::time::Instant::now();

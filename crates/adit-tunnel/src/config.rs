@@ -12,7 +12,8 @@ use crate::probe::ProbeOptions;
 pub struct TunnelConfig {
     /// Our address on the underlay: the outer source.
     pub underlay: Ipv4Addr,
-    /// The networks behind us, and the peers. Of networks inside each other the longest prefix wins.
+    /// The networks behind us, and the peers. Of networks inside each other the longest prefix
+    /// wins.
     pub peers: PeerSet,
     /// How the outer header is written.
     pub outer: OuterPolicy,

@@ -1,5 +1,5 @@
-//! Counters without a lock or a locked instruction: every thread of a data plane writes a shard of its
-//! own, and whoever wants to know sums the shards.
+//! Counters without locks and without locked instructions, because they change with every packet:
+//! each thread of a data plane writes its own shard, and a reader sums the shards.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -13,7 +13,8 @@ use crate::time::Instant;
 struct Count(AtomicU64);
 
 impl Count {
-    /// A load and a store, which is cheaper than an atomic addition and right for a single writer.
+    /// Adds by a load and a store. This is cheaper than an atomic addition, and correct because
+    /// there is one writer.
     #[inline]
     fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
@@ -31,18 +32,21 @@ struct PeerCounts {
     tx_bytes: Count,
     rx_packets: Count,
     rx_bytes: Count,
-    /// Milliseconds plus one, so that 0 is never, and below them eight bits of the outer TTL.
+    /// The time of the last datagram in milliseconds plus one (0: none has come), shifted left by
+    /// 8, and its outer TTL in the lowest 8 bits.
     last_rx: AtomicU64,
     drops: Count,
     congestion_experienced: Count,
     mss_clamped: Count,
 }
 
-/// The counters of one thread. **One writer**: calls that count (everything in this crate that takes
-/// `&Counters`) must come from one thread at a time, or counts are lost (nothing worse). Reading by
-/// [`Totals`] is free at any time.
+/// The counters of one thread.
 ///
-/// 64 bytes a peer.
+/// **One writer**: calls that count (everything in this crate that takes `&Counters`) must come
+/// from one thread at a time; otherwise counts are lost, and nothing worse happens. [`Totals`] may
+/// read at any time.
+///
+/// Size: 64 bytes per peer.
 #[derive(Debug)]
 pub struct Counters {
     peers: Box<[PeerCounts]>,
@@ -70,7 +74,8 @@ struct IcmpCounts {
 const ECN_ANOMALIES: usize = EcnAnomaly::COUNT;
 
 impl Counters {
-    /// A shard, all zero, for a tunnel of `peers` peers; better [`Tunnel::counters`](crate::Tunnel::counters).
+    /// A shard for a tunnel with `peers` peers, all zero.
+    /// [`Tunnel::counters`](crate::Tunnel::counters) makes one with the right number of peers.
     pub fn new(peers: usize) -> Counters {
         Counters {
             peers: (0..peers).map(|_| PeerCounts::default()).collect(),
@@ -81,13 +86,14 @@ impl Counters {
         }
     }
 
-    /// Inner datagrams that were let pass towards a peer.
+    /// The number of inner datagrams that the tunnel has passed on towards a peer.
     pub fn sent(&self, peer: PeerIndex) -> u64 {
         self.peers.get(peer.index()).map_or(0, |peer| peer.tx_packets.get())
     }
 
-    /// Counts `n` datagrams as dropped. Data planes call this for what the operating system refused
-    /// and for what they drop themselves; what [`Tunnel`](crate::Tunnel) drops it has counted already.
+    /// Counts `n` datagrams as dropped. Data planes call this for datagrams that the operating
+    /// system refused and for those that they drop themselves. [`Tunnel`](crate::Tunnel) counts its
+    /// own drops.
     #[inline]
     pub fn count_drop(&self, reason: DropReason, peer: Option<PeerIndex>, n: u64) {
         if let Some(count) = self.drops.get(reason.index()) {
@@ -165,32 +171,33 @@ impl Counters {
     }
 }
 
-/// What has been counted for one peer.
+/// The counts of one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PeerTotals {
-    /// Inner datagrams that the tunnel let pass towards the peer. What the operating system then
-    /// refused is among them, and counted as a drop too.
+    /// Inner datagrams that the tunnel passed on towards the peer. Those that the operating system
+    /// then refused are included, and also counted as drops.
     pub tx_packets: u64,
-    /// Their bytes, inner headers included, outer headers not.
+    /// Bytes of these datagrams, with inner headers and without outer headers.
     pub tx_bytes: u64,
-    /// Inner datagrams from the peer that the tunnel let pass.
+    /// Inner datagrams from the peer that the tunnel passed on.
     pub rx_packets: u64,
-    /// Their bytes.
+    /// Bytes of these datagrams, with inner headers and without outer headers.
     pub rx_bytes: u64,
-    /// When the last of them came.
+    /// The time at which the last of them came.
     pub last_rx: Option<Instant>,
-    /// The TTL of its outer header as it came.
+    /// The TTL in the outer header of the last one, as it came.
     pub last_ttl: Option<u8>,
-    /// Datagrams dropped on the way to or from the peer, for any reason (where the peer is known).
+    /// Datagrams to or from the peer that were dropped, for any reason. Drops for which no peer is
+    /// known are not included.
     pub drops: u64,
-    /// Datagrams whose outer header said congestion experienced (RFC 2003 section 5.2, RFC 6040).
+    /// Datagrams with Congestion Experienced in the outer header (RFC 2003 section 5.2, RFC 6040).
     pub congestion_experienced: u64,
     /// TCP SYNs whose MSS was lowered.
     pub mss_clamped: u64,
 }
 
 impl PeerTotals {
-    /// Adds what was counted elsewhere for the same peer.
+    /// Adds the counts of another shard for the same peer.
     pub fn add(&mut self, other: &PeerTotals) {
         if other.last_rx > self.last_rx {
             (self.last_rx, self.last_ttl) = (other.last_rx, other.last_ttl);
@@ -198,7 +205,8 @@ impl PeerTotals {
         self.combine(other, u64::wrapping_add);
     }
 
-    /// What has been counted since `before`, an earlier look; the times only if anything came.
+    /// The counts since `before`, an earlier reading. `last_rx` and `last_ttl` are `None` if no
+    /// datagram has come since.
     #[must_use]
     pub fn since(&self, before: &PeerTotals) -> PeerTotals {
         let mut since = *self;
@@ -241,47 +249,50 @@ impl From<&PeerCounts> for PeerTotals {
     }
 }
 
-/// What has been done to learn what a path takes (RFC 8899).
+/// Counts of path MTU probes (RFC 8899).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProbeTotals {
     /// Probes sent.
     pub sent: u64,
-    /// Those that were answered.
+    /// Probes that were answered.
     pub answered: u64,
 }
 
-/// What has been done about ICMP.
+/// Counts of ICMP messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IcmpTotals {
-    /// Errors to be sent to senders whose datagram was dropped at our entrance.
+    /// Errors for senders whose datagram the encapsulator dropped.
     pub sent: u64,
-    /// Those not sent: one about which no error may be sent (RFC 1122 section 3.2.2), or one too many.
+    /// Errors that were not sent: either none may be sent about the datagram (RFC 1122 section
+    /// 3.2.2), or the rate limit was reached.
     pub suppressed: u64,
-    /// Errors from inside the tunnel passed on to the original sender.
+    /// Errors from inside the tunnel that were relayed to the original sender.
     pub relayed: u64,
     /// Errors from inside the tunnel that only changed the soft state.
     pub state_changed: u64,
-    /// ICMP messages that are none of the tunnel's business (echo, errors about other traffic).
+    /// ICMP messages that do not concern the tunnel: echoes, and errors about other traffic.
     pub not_ours: u64,
 }
 
-/// The sum over all shards.
+/// The sum of all shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// By [`PeerIndex`].
+    /// The counts of each peer, by [`PeerIndex`].
     pub peers: Vec<PeerTotals>,
-    /// By [`DropReason::index`]; [`Totals::drops_of`] and [`Totals::drops_by_reason`] are easier.
+    /// Drops, by [`DropReason::index`]. [`Totals::drops_of`] and [`Totals::drops_by_reason`] are
+    /// easier to use.
     pub drops: [u64; DropReason::COUNT],
-    /// Strange pairs of inner and outer ECN (RFC 6040 section 4.2), in the order of [`EcnAnomaly::ALL`].
+    /// Unexpected pairs of inner and outer ECN (RFC 6040 section 4.2), in the order of
+    /// [`EcnAnomaly::ALL`].
     pub ecn_anomalies: [u64; ECN_ANOMALIES],
-    /// ICMP.
+    /// ICMP messages.
     pub icmp: IcmpTotals,
-    /// Probes of the path MTU.
+    /// Path MTU probes.
     pub probes: ProbeTotals,
 }
 
 impl Default for Totals {
-    /// Of no peers, and nothing counted.
+    /// No peers, and all counts zero.
     fn default() -> Totals {
         Totals {
             peers: Vec::new(),
@@ -294,8 +305,8 @@ impl Default for Totals {
 }
 
 impl Totals {
-    /// Sums shards of one tunnel. The writers go on meanwhile: each number is right at some moment
-    /// during the call, not all at the same one.
+    /// Sums the shards of one tunnel. The writers continue meanwhile: each number is exact at some
+    /// moment during the call, but not all at the same moment.
     pub fn sum<'a>(shards: impl IntoIterator<Item = &'a Counters>) -> Totals {
         let mut totals = Totals::default();
         for shard in shards {
@@ -320,7 +331,7 @@ impl Totals {
         }
     }
 
-    /// Adds what was counted elsewhere for the same tunnel.
+    /// Adds the counts of another source for the same tunnel.
     pub fn add(&mut self, other: &Totals) {
         if self.peers.len() < other.peers.len() {
             self.peers.resize(other.peers.len(), PeerTotals::default());
@@ -329,7 +340,7 @@ impl Totals {
         self.combine(other, u64::wrapping_add);
     }
 
-    /// What has been counted since `before`, an earlier look at the same tunnel.
+    /// The counts since `before`, an earlier reading of the same tunnel.
     #[must_use]
     pub fn since(&self, before: &Totals) -> Totals {
         let mut since = self.clone();
@@ -338,7 +349,7 @@ impl Totals {
         since
     }
 
-    /// Everything but the peers.
+    /// Combines all counts except those of peers.
     fn combine(&mut self, other: &Totals, with: fn(u64, u64) -> u64) {
         let each = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
         self.drops.iter_mut().zip(other.drops).for_each(|(mine, theirs)| each(mine, theirs));
@@ -352,17 +363,17 @@ impl Totals {
         each(&mut self.probes.answered, other.probes.answered);
     }
 
-    /// Drops for one reason.
+    /// The number of drops for one reason.
     pub fn drops_of(&self, reason: DropReason) -> u64 {
         self.drops.get(reason.index()).copied().unwrap_or(0)
     }
 
-    /// Every reason with its count, those that are zero included.
+    /// Every reason with its count, zero counts included.
     pub fn drops_by_reason(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL.into_iter().zip(self.drops)
     }
 
-    /// All drops.
+    /// The number of all drops.
     pub fn dropped(&self) -> u64 {
         self.drops.iter().sum()
     }
@@ -378,7 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_are_summed() {
+    fn totals_are_the_sum_of_the_shards() {
         let (one, two) = (Counters::new(2), Counters::new(2));
         let peer = PeerIndex::new(1);
         one.count_tx(peer, 3, 3000);
@@ -410,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_out_of_range_loses_a_count_and_nothing_else() {
+    fn a_peer_out_of_range_loses_only_its_own_count() {
         let counters = Counters::new(0);
         counters.count_tx(PeerIndex::new(9), 1, 1);
         counters.count_drop(DropReason::QueueFull, Some(PeerIndex::new(9)), 1);

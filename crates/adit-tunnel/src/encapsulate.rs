@@ -1,4 +1,5 @@
-//! The encapsulator: decides about datagrams that enter the tunnel (RFC 2003 sections 3.1, 3.2, 5.1).
+//! The encapsulator: decides about datagrams that enter the tunnel (RFC 2003 sections 3.1, 3.2,
+//! 5.1).
 
 use adit_policy::{DropReason, Origin, PeerIndex, Refusal};
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
@@ -40,8 +41,8 @@ pub enum Encapsulated {
         /// The peer to send it to.
         peer: PeerIndex,
         /// The outer header for a datagram of `largest_datagram` bytes; for the other segments of a
-        /// GSO packet see [`OuterHeader::for_segment`], with identifications that count up from this
-        /// one's (which is 0, and may stay 0, if DF is set: RFC 6864 section 4.1).
+        /// GSO packet see [`OuterHeader::for_segment`], with identifications that count up from
+        /// this one's (which is 0, and may stay 0, if DF is set: RFC 6864 section 4.1).
         outer: OuterHeader,
         /// For a TCP SYN, the MSS to lower it to: call `tcp::clamp_mss` on the inner datagram.
         max_mss: Option<u16>,
@@ -53,8 +54,8 @@ pub enum Encapsulated {
         peer: PeerIndex,
         /// Size in bytes of the longest inner fragment, header included.
         max_datagram: usize,
-        /// The outer header for a fragment of `max_datagram` bytes: a template for the others. If its
-        /// DF is clear, each fragment needs an identification: [`Tunnel::identifications`].
+        /// The outer header for a fragment of `max_datagram` bytes: a template for the others. If
+        /// its DF is clear, each fragment needs an identification: [`Tunnel::identifications`].
         outer: OuterHeader,
         /// As in `Forward`.
         max_mss: Option<u16>,
@@ -98,8 +99,8 @@ impl Tunnel {
         }
     }
 
-    /// Reserves `count` consecutive identifications for outer datagrams to a peer that may be fragmented
-    /// on their way, and returns the first.
+    /// Reserves `count` consecutive identifications for outer datagrams to a peer that may be
+    /// fragmented on their way, and returns the first.
     pub fn identifications(&self, peer: PeerIndex, count: u16) -> u16 {
         self.peer_state(peer).map_or(0, |peer| peer.soft.identifications(count, self.half()))
     }
@@ -109,7 +110,7 @@ impl Tunnel {
     fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &PeerState), Refusal> {
         let peer = match adit_policy::check_encap(self, packet.fixed_header(), inner.origin) {
             Err(Refusal { reason: DropReason::InnerSourceDenied, peer: Some(peer), .. })
-                if self.speaks_of_itself(packet) =>
+                if self.is_from_own_stack(packet) =>
             {
                 peer
             }
@@ -120,10 +121,10 @@ impl Tunnel {
         Ok((peer, state))
     }
 
-    /// Returns true if the stack of this gateway sends the packet from its underlay address: the answer
-    /// to a peer's probe, or an error about a packet that left the tunnel.
+    /// Returns true if the stack of this gateway sends the packet from its underlay address: the
+    /// answer to a peer's probe, or an error about a packet that left the tunnel.
     #[cold]
-    fn speaks_of_itself(&self, packet: &Ipv4Packet<'_>) -> bool {
+    fn is_from_own_stack(&self, packet: &Ipv4Packet<'_>) -> bool {
         if packet.source() != self.config.underlay || packet.protocol() != Protocol::ICMP {
             return false;
         }
@@ -149,8 +150,8 @@ impl Tunnel {
         if too_big && inner_df {
             return Err(Refusal::with_icmp(error, DropReason::InnerTooBig, Some(peer)));
         }
-        // RFC 6864 section 4.1: an atomic outer datagram may carry any identification. In a fragment
-        // train the caller takes as many as it makes.
+        // RFC 6864 section 4.1: an atomic outer datagram may carry any identification. In a
+        // fragment train the caller takes as many as it makes.
         let atomic = self.outer_policy().df || inner_df;
         let identification =
             if atomic || too_big { 0 } else { state.soft.identifications(inner.segments, self.half()) };
@@ -178,9 +179,10 @@ impl Tunnel {
         Ok((peer, verdict))
     }
 
-    /// Reports a pending error to the sender of this datagram (RFC 2003 sections 4 and 5): a router inside
-    /// the tunnel has just reported that the decapsulator is unreachable, or has reported it with too short
-    /// a quote to tell the original sender. A datagram that may not be answered passes.
+    /// Reports a pending error to the sender of this datagram (RFC 2003 sections 4 and 5): a router
+    /// inside the tunnel has just reported that the decapsulator is unreachable, or has reported it
+    /// with too short a quote to tell the original sender. A datagram that may not be answered
+    /// passes.
     #[cold]
     fn report_pending(
         &self,
@@ -227,7 +229,8 @@ impl Tunnel {
     }
 }
 
-/// The inner header, checked: version, lengths, checksum, and that the caller's description fits it.
+/// The inner header, checked: version, lengths, checksum, and that the caller's description fits
+/// it.
 #[inline]
 fn parse<'a>(inner: &Inner<'a>) -> Result<Ipv4Packet<'a>, DropReason> {
     if inner.bytes.first().is_some_and(|first| first >> 4 != 4) {

@@ -1,8 +1,8 @@
-//! Targets for fuzzing: ordinary functions over bytes. None may panic, and each asserts that what went
-//! in was counted exactly once: as passed, as dropped, or (ICMP) as taken in.
+//! Targets for fuzzing: ordinary functions over bytes. None may panic, and each asserts that what
+//! went in was counted exactly once: as passed, as dropped, or (ICMP) as taken in.
 //!
-//! The first byte of the input says how to call; the rest is the datagram. Its header checksums are made
-//! right where the first byte says so, because no mutation finds them by chance.
+//! The first byte of the input says how to call; the rest is the datagram. Its header checksums are
+//! made right where the first byte says so, because no mutation finds them by chance.
 
 use std::hash::RandomState;
 use std::net::Ipv4Addr;
@@ -74,7 +74,8 @@ fn passed(totals: &Totals) -> (u64, u64) {
     totals.peers.iter().fold((0, 0), |(tx, rx), peer| (tx + peer.tx_packets, rx + peer.rx_packets))
 }
 
-/// [`Tunnel::encapsulate`]: passed or dropped, the outer header fits, and an answer is a valid datagram.
+/// [`Tunnel::encapsulate`]: passed or dropped, the outer header fits, and an answer is a valid
+/// datagram.
 pub fn encapsulate(bytes: &[u8]) {
     let Some((how, mut datagram)) = input(bytes) else { return };
     let Some(tunnel) = tunnel(how) else { return };
@@ -147,7 +148,8 @@ pub fn decapsulate(bytes: &[u8]) {
     }
 }
 
-/// [`Tunnel::on_underlay_icmp`]: relayed, taken in, not ours, or dropped; the path MTU stays within bounds.
+/// [`Tunnel::on_underlay_icmp`]: relayed, taken in, not ours, or dropped; the path MTU stays within
+/// bounds.
 pub fn on_underlay_icmp(bytes: &[u8]) {
     let Some((how, mut datagram)) = input(bytes) else { return };
     let Some(tunnel) = tunnel(how) else { return };

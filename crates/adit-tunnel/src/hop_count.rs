@@ -18,8 +18,8 @@ impl HopCount {
         HopCount { hops: initial - ttl }
     }
 
-    /// The least outer TTL that reaches the peer, if the path there has as many routers: one more than
-    /// there are, because the last one must not decrement it to 0.
+    /// The least outer TTL that reaches the peer, if the path there has as many routers: one more
+    /// than there are, because the last one must not decrement it to 0.
     #[must_use]
     pub const fn ttl_needed(self) -> u8 {
         self.hops.saturating_add(1)

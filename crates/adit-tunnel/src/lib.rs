@@ -1,7 +1,7 @@
 //! IP in IP (RFC 2003) as a pure function: peers, policy, path MTU, ICMP, drop reasons.
 //!
-//! [`Tunnel`] decides what becomes of a datagram; the caller moves the bytes. It does no I/O,
-//! reads no clock (the time is an argument) and allocates nothing for a packet. All calls take `&self`,
+//! [`Tunnel`] decides what becomes of a datagram; the caller moves the bytes. It does no I/O, reads
+//! no clock (the time is an argument) and allocates nothing for a packet. All calls take `&self`,
 //! so that the threads of a data plane share one tunnel; each counts into [`Counters`] of its own.
 //!
 //! ```text

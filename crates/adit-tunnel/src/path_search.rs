@@ -1,72 +1,79 @@
-//! How the path MTU is looked for (RFC 8899 section 5): pure, without a clock. A search asks a round of sizes at
-//! once, is told the largest that was answered, and asks the next round or is done.
+//! The search for a path MTU (RFC 8899 section 5), without I/O and without a clock, so that it can
+//! be tested exhaustively. A search sends a round of probe sizes at once, takes the largest size
+//! that was answered, and then starts the next round or ends.
 //!
 //! ```text
-//!   Confirm 1: mtu? ─no─► 2: mtu twice, 1200, 576, 128? ─no─► 3: mtu thrice, and what lies between? ─no─► Narrow
-//!      └── yes: the path is whole            none answered: the peer is silent, nothing is known
-//!   Narrow: nine sizes between what was answered and what was not, again and again, until they touch
+//!   Confirm  1: mtu ─lost─► 2: mtu twice, 1200, 576, 128 ─lost─► 3: mtu thrice, sizes below ─lost─┐
+//!      ├── mtu is answered: the path takes it                                                     │
+//!      └── nothing is answered: the peer is silent, and nothing is known                          │
+//!   Narrow ◄──────────────────────────────────────────────────────────────────────────────────────┘
+//!      nine sizes between an answered and an unanswered size, until the two are adjacent
 //! ```
 //!
-//! A size counts as too large only when it was lost while a smaller one of the same round came through; the path
-//! MTU itself only when six of that size were, and while it is narrowed down it is asked again: of a path that
-//! loses every tenth datagram each way, one search in 20,000 is wrong, and mended with the next answer.
+//! A size counts as too large only if it was lost while a smaller one of the same round was
+//! answered. The path MTU itself counts as too large only after six lost probes of that size, and
+//! it is probed again while the search narrows. On a path that loses every tenth datagram in each
+//! direction, one search in 20,000 is wrong; the next answer corrects it.
 
-/// RFC 8899 section 5.1.2: the size that any path is thought to take, and smaller ones for those that do not.
+/// The size that every path should take (RFC 8899 section 5.1.2), and smaller ones for paths that
+/// do not.
 const BASES: [u16; 3] = [1200, 576, 128];
-/// Sizes between the two ends of a round.
+/// Number of sizes between the two ends of a round.
 const BETWEEN: u16 = 7;
-/// How often the path MTU itself is asked in the second and the third round.
+/// Number of probes of the path MTU itself in the second and the third round.
 const COPIES: [usize; 2] = [2, 3];
-/// Sizes in a round, at most.
-const MOST: usize = BETWEEN as usize + 1 + COPIES[1];
-/// Narrowing 65,535 bytes down to one takes six rounds.
+/// Largest number of sizes in a round.
+const MAX_SIZES: usize = BETWEEN as usize + 1 + COPIES[1];
+/// Largest number of rounds that narrow. Narrowing 65,535 bytes down to one takes six.
 const ROUNDS: u8 = 8;
 
-/// A search, before its next round.
+/// The state of a search before its next round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Search {
-    /// Whether the path still takes what we think it does.
+    /// Checks that the path still takes `mtu`, the value in use.
     Confirm {
         mtu: u16,
-        /// 1 to 3 (RFC 8899 section 5.1.3: MAX_PROBES).
+        /// The number of this attempt, 1 to 3 (RFC 8899 section 5.1.3: MAX_PROBES).
         attempt: u8,
-        /// What was answered so far, below `mtu`.
+        /// The largest size below `mtu` that was answered so far; 0: none.
         floor: u16,
     },
-    /// Between a size that was answered and one that was not (or lies beyond all that is to be asked).
+    /// Searches between `low`, which was answered, and `high`, which was not or is above the
+    /// largest size to try.
     Narrow {
         low: u16,
         high: u16,
         rounds: u8,
-        /// What was thought before, and lost; 0: nothing was.
+        /// The value in use before, whose probes were lost; 0: there is none.
         lost: u16,
     },
-    /// Whether what a router says can be true: not if a datagram of `refuted_by` bytes comes through.
+    /// Tests a router's error. It is false if a datagram of `refuted_by` bytes arrives.
     Verify { mtu: u16, refuted_by: u16 },
 }
 
-/// What follows from a round.
+/// The result of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// The path takes this, and less than what was asked beyond it.
+    /// The size that the path takes, found below a larger one that it does not take.
     pub(crate) learned: Option<u16>,
-    /// What is to be asked next.
+    /// The continuation of the search.
     pub(crate) next: Next,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
+    /// Another round.
     Ask(Search),
-    /// The peer has answered, and no more is to be learned.
+    /// The peer has answered, and the search is complete.
     Done,
-    /// The peer has answered nothing.
+    /// The peer has answered no probe.
     Silent,
 }
 
-/// The sizes of a round, smallest first.
+/// The probe sizes of a round, smallest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Sizes {
-    sizes: [u16; MOST],
+    sizes: [u16; MAX_SIZES],
     len: usize,
 }
 
@@ -82,23 +89,24 @@ impl Sizes {
         self.sizes.get(..self.len).unwrap_or_default()
     }
 
-    /// The smallest one above `size`.
+    /// The smallest size above `size`.
     fn above(&self, size: u16) -> Option<u16> {
         self.as_slice().iter().copied().find(|other| *other > size)
     }
 }
 
 impl Search {
+    /// A search that checks the value in use.
     pub(crate) const fn confirm(mtu: u16) -> Search {
         Search::Confirm { mtu, attempt: 1, floor: 0 }
     }
 
-    /// For something larger than `low`, up to `top`.
+    /// A search for a size above `low`, up to `top`.
     pub(crate) const fn raise(low: u16, top: u16) -> Search {
         Search::Narrow { low, high: top.saturating_add(1), rounds: ROUNDS, lost: 0 }
     }
 
-    /// What is to be asked now.
+    /// The sizes of the next round.
     pub(crate) fn sizes(&self) -> Sizes {
         let mut sizes = Sizes::default();
         match *self {
@@ -123,7 +131,7 @@ impl Search {
                 }
             }
             Search::Verify { mtu, refuted_by } => {
-                // Twice: one lost probe must not prove a forged error.
+                // The size is probed twice, because one lost probe must not confirm a forged error.
                 sizes.add(mtu.min(refuted_by.max(128)));
                 sizes.add(mtu);
                 sizes.add(mtu);
@@ -132,7 +140,7 @@ impl Search {
         sizes
     }
 
-    /// The answer that leaves nothing to wait for.
+    /// The answered size that ends the round before its time.
     pub(crate) fn ends_with(&self) -> u16 {
         match *self {
             Search::Confirm { mtu, .. } => mtu,
@@ -141,7 +149,7 @@ impl Search {
         }
     }
 
-    /// The round is over; `best` is the largest size that was answered, 0 if none was.
+    /// Evaluates a round that is over. `best` is the largest size that was answered; 0: none.
     pub(crate) fn after(&self, best: u16) -> Step {
         let done = Step { learned: None, next: Next::Done };
         let ask = |search| Step { learned: None, next: Next::Ask(search) };
@@ -153,7 +161,7 @@ impl Search {
             }
             Search::Confirm { .. } if best == 0 => silent,
             Search::Confirm { floor: 0, .. } => {
-                // It was silent, and has only now begun to answer: nothing is proven yet.
+                // The peer was silent and begins to answer only now, so nothing is proven yet.
                 done
             }
             Search::Confirm { .. } => self.narrow(best, best, ROUNDS, Some(best)),
@@ -170,6 +178,7 @@ impl Search {
         }
     }
 
+    /// The step to a narrower interval above `found`, or the end of the search.
     fn narrow(&self, low: u16, found: u16, rounds: u8, learned: Option<u16>) -> Step {
         let (beyond, lost) = match *self {
             Search::Narrow { high, lost, .. } => (high, lost),
@@ -183,7 +192,7 @@ impl Search {
     }
 }
 
-/// Sizes between two others, as even as bytes allow.
+/// Adds up to [`BETWEEN`] sizes between two others, evenly spaced.
 fn spread(low: u16, high: u16, sizes: &mut Sizes) {
     let gap = high.saturating_sub(low).saturating_sub(1);
     let count = gap.min(BETWEEN);
@@ -197,7 +206,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Runs a search on a path that takes `takes` bytes; what was learned last, how it ended, how many rounds.
+    /// Runs a search on a path that takes `takes` bytes. Returns the size that was learned last,
+    /// the end of the search, and the number of rounds.
     fn run(mut search: Search, takes: u16) -> (Option<u16>, Next, usize) {
         let mut learned = None;
         for round in 1.. {
@@ -214,19 +224,19 @@ mod tests {
     }
 
     #[test]
-    fn rfc8899_s5_2_a_whole_path_is_confirmed_in_one_round() {
+    fn rfc8899_s5_2_a_path_that_takes_the_mtu_is_confirmed_in_one_round() {
         assert_eq!(run(Search::confirm(1500), 1500), (None, Next::Done, 1));
         assert_eq!(Search::confirm(1500).sizes().as_slice(), [1500]);
     }
 
     #[test]
-    fn rfc8899_s4_3_a_black_hole_takes_three_lost_probes_while_smaller_ones_come_through() {
+    fn rfc8899_s4_3_a_black_hole_is_found_after_three_lost_rounds_with_smaller_answers() {
         let mut search = Search::confirm(1500);
         for expected in [&[1500][..], &[128, 576, 1200, 1500, 1500]] {
             assert_eq!(search.sizes().as_slice(), expected);
             let best = if expected.len() == 1 { 0 } else { 1200 };
             let step = search.after(best);
-            assert_eq!(step.learned, None, "not yet");
+            assert_eq!(step.learned, None, "nothing is learned before the third round");
             assert!(matches!(step.next, Next::Ask(_)), "{step:?}");
             if let Next::Ask(next) = step.next {
                 search = next;
@@ -240,21 +250,21 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_answers_nothing_proves_nothing() {
+    fn a_silent_peer_proves_nothing() {
         assert_eq!(run(Search::confirm(1500), 0), (None, Next::Silent, 3));
         assert_eq!(run(Search::raise(1300, 1500), 0), (None, Next::Silent, 1));
         assert_eq!(run(Search::Verify { mtu: 1500, refuted_by: 1301 }, 0), (None, Next::Silent, 1));
     }
 
     #[test]
-    fn a_path_that_has_grown_is_found_in_one_round() {
+    fn a_path_that_takes_more_is_found_in_one_round() {
         assert_eq!(run(Search::raise(1300, 1500), 1500), (Some(1500), Next::Done, 1));
         assert_eq!(run(Search::raise(1300, 1500), 9000), (Some(1500), Next::Done, 1));
     }
 
     proptest! {
         #[test]
-        fn any_path_is_found_to_the_byte(thought in 88u16.., takes in 128u16..) {
+        fn every_path_mtu_is_found_to_the_byte(thought in 88u16.., takes in 128u16..) {
             let (learned, end, rounds) = run(Search::confirm(thought), takes);
             prop_assert!(rounds <= 9, "{rounds} rounds");
             prop_assert_eq!(end, Next::Done);
@@ -266,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn any_growth_is_found_to_the_byte(low in 88u16..65_534, growth in 0u16.., top in 0u16..) {
+        fn every_increase_is_found_to_the_byte(low in 88u16..65_534, growth in 0u16.., top in 0u16..) {
             let takes = low.saturating_add(growth).min(65_534);
             let top = low.saturating_add(top).min(65_534).max(low + 1);
             let (learned, end, rounds) = run(Search::raise(low, top), takes);
@@ -276,7 +286,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_is_learned_that_was_not_answered(thought in 88u16.., bests in proptest::collection::vec(any::<prop::sample::Index>(), 12)) {
+        fn only_answered_sizes_are_learned(thought in 88u16.., bests in proptest::collection::vec(any::<prop::sample::Index>(), 12)) {
             let mut search = Search::confirm(thought);
             for best in bests {
                 let sizes = search.sizes();

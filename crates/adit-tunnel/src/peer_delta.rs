@@ -11,7 +11,8 @@ use ipnet::Ipv4Net;
 use crate::config::{TunnelConfig, TunnelError};
 use crate::tunnel::{Slot, Tunnel};
 
-/// The changes of look-ups that a [`PeerDelta`] makes, for data planes that keep tables of their own.
+/// The changes of look-ups that a [`PeerDelta`] makes, for data planes that keep tables of their
+/// own.
 ///
 /// Here a peer is identified by its underlay address: one that gets another address is removed and
 /// added, with a new number; one that gets another name changes nothing.
@@ -28,12 +29,12 @@ pub struct TableDelta {
 }
 
 impl Tunnel {
-    /// The tunnel with other peers. A peer whose underlay address stays keeps its number and shares its
-    /// soft state with this tunnel. New addresses get new numbers, and the numbers of removed peers are
-    /// not used again.
+    /// The tunnel with other peers. A peer whose underlay address stays keeps its number and shares
+    /// its soft state with this tunnel. New addresses get new numbers, and the numbers of removed
+    /// peers are not used again.
     ///
-    /// Cost: a copy of the tables, and some look-ups for each network that changes; milliseconds for
-    /// 100,000 networks.
+    /// Cost: a copy of the tables, and some look-ups for each network that changes; milliseconds
+    /// for 100,000 networks.
     ///
     /// # Errors
     ///
@@ -125,7 +126,8 @@ mod tests {
         wish.iter().map(peer).collect()
     }
 
-    /// 16 blocks of a /20, and half as many of a /19 around two of them: they are exclusive in a wish.
+    /// 16 blocks of a /20, and half as many of a /19 around two of them: they are exclusive in a
+    /// wish.
     fn network(block: u8) -> Ipv4Net {
         let (number, len) = if block < 16 { (block, 20) } else { ((block - 16) * 2, 19) };
         Ipv4Net::new(Ipv4Addr::new(10, 0, number << 4, 0), len).expect("a prefix length")

@@ -21,8 +21,8 @@ impl PeerTable {
         PeerTable::default()
     }
 
-    /// Assigns a network, whose host bits are ignored, to an owner. Returns the owner that had exactly
-    /// this network.
+    /// Assigns a network, whose host bits are ignored, to an owner. Returns the owner that had
+    /// exactly this network.
     pub fn insert_network(&mut self, network: Ipv4Net, owner: Owner) -> Option<Owner> {
         self.inner.insert(network.trunc(), owner)
     }
@@ -54,7 +54,8 @@ impl PeerTable {
         self.inner.get_lpm(&Ipv4Net::from(address)).map(|(_, owner)| *owner)
     }
 
-    /// The peer that an inner address is behind, by longest prefix; `None` also for our own networks.
+    /// The peer that an inner address is behind, by longest prefix; `None` also for our own
+    /// networks.
     #[inline]
     pub fn lookup_inner(&self, address: Ipv4Addr) -> Option<PeerIndex> {
         match self.owner(address) {
@@ -70,8 +71,9 @@ impl PeerTable {
     }
 }
 
-/// One multiplication in place of SipHash. The keys in the table come from the configuration alone, so
-/// an attacker who picks addresses reaches at worst the longest chain that the configuration made.
+/// One multiplication in place of SipHash. The keys in the table come from the configuration alone,
+/// so an attacker who picks addresses reaches at worst the longest chain that the configuration
+/// made.
 #[derive(Debug, Default)]
 struct AddressHasher(u64);
 
@@ -89,8 +91,8 @@ impl Hasher for AddressHasher {
 
     #[inline]
     fn write_u32(&mut self, word: u32) {
-        // Multiplying only moves bits upwards; the table takes its bucket from the low bits and its tag
-        // from the high ones, so the halves are folded together.
+        // Multiplying only moves bits upwards; the table takes its bucket from the low bits and its
+        // tag from the high ones, so the halves are folded together.
         let product = (self.0 ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = product ^ (product >> 32);
     }

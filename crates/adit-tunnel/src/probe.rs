@@ -1,13 +1,16 @@
-//! Probes of the path to a peer (RFC 8899 section 4.1): ICMP echo requests inside the tunnel, padded, with DF, from
-//! an address of ours to the peer's underlay address. Whoever ends a tunnel at that address has it, so that its
-//! IP stack answers, through the tunnel, whatever tunnel driver it is.
+//! Probes of the path to a peer (RFC 8899 section 4.1). A probe is an ICMP echo request in the
+//! tunnel, padded to the size that is tested, with DF set, from an address of ours to the peer's
+//! underlay address. Every decapsulator has that address, so its IP stack answers through the
+//! tunnel, whatever the implementation of the tunnel.
 //!
 //! ```text
-//!   outer: us ► peer, DF | inner: our inside address ► peer's underlay address, DF | echo | token round size | zeros
+//!   outer: our underlay address ► peer's, DF
+//!   inner: our inner address ► peer's underlay address, DF | echo | token round size | zeros
 //! ```
 //!
-//! The token is a keyed hash of peer, round and size: nobody who has not seen the probe can answer it, or forge an
-//! ICMP error about it (RFC 5927 section 4), and nothing has to be remembered of one that was sent.
+//! The token is a keyed hash of peer, round and size. Only a host that has seen the probe can
+//! answer it or forge an ICMP error about it (RFC 5927 section 4), and sent probes need not be
+//! remembered.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
@@ -22,36 +25,37 @@ use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
 use crate::tagged_time::TaggedTime;
 use crate::time::Instant;
 
-/// From where, and by what secret, a tunnel probes.
+/// The source address and the secret of a tunnel's probes.
 #[derive(Debug, Clone)]
 pub struct ProbeOptions {
-    /// An address of this gateway inside our networks: the peer answers to it through the tunnel.
+    /// An address of this gateway in our own networks. The peer's answers go to it through the
+    /// tunnel.
     pub source: Ipv4Addr,
-    /// What tokens are made with.
+    /// The key of the tokens.
     pub secret: RandomState,
 }
 
-/// How long an answered probe speaks against a router that says that the path fails.
+/// Time for which an answered probe makes a router's error about the path doubtful.
 pub(crate) const JUST_ANSWERED: Duration = Duration::from_secs(5);
 
 /// One probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Probe {
-    /// Which round of questions to the peer it belongs to.
+    /// The round of probes to the peer that it belongs to.
     pub(crate) round: u32,
-    /// Bytes of the outer datagram.
+    /// Size of the outer datagram, in bytes.
     pub(crate) size: u16,
 }
 
 const IDENTIFIER: u16 = 0xad17;
 const TTL: u8 = 64;
-/// Token, round and size.
+/// Bytes of token, round and size.
 const PAYLOAD: usize = 8 + 4 + 2;
 const HEADERS: usize = OVERHEAD_V4 + ipv4::HEADER_LEN + icmpv4::HEADER_LEN;
 
 impl ProbeOptions {
-    /// Writes a probe, outer header first, and gives its length: its size. `None`: `out` is too short for it,
-    /// or it is too short for a probe.
+    /// Writes a probe into `out`, outer header first, and returns its length, which is
+    /// `probe.size`. `None`: `out` is too short for it, or the size is too small for a probe.
     pub(crate) fn write(
         &self,
         policy: &OuterPolicy,
@@ -78,7 +82,7 @@ impl ProbeOptions {
         let (inner_room, message) = rest.split_at_mut_checked(ipv4::HEADER_LEN)?;
         outer_room.copy_from_slice(outer.as_bytes());
         inner_room.copy_from_slice(&inner.emit());
-        // The payload is written twice, because the message and its checksum are built from it.
+        // The payload is built apart, because the message and its checksum are built from it.
         let mut payload = vec![0; payload_len];
         for (to, from) in payload.iter_mut().zip(self.payload(peer, probe)) {
             *to = from;
@@ -87,13 +91,14 @@ impl ProbeOptions {
         Some(size)
     }
 
-    /// The probe that an inner datagram answers.
+    /// The probe that the inner datagram `packet` answers; `None`: it answers none.
     pub(crate) fn answered(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>) -> Option<Probe> {
         let is_back = packet.source() == peer && packet.destination() == self.source;
         is_back.then(|| self.read(peer, packet, types::ECHO_REPLY)).flatten()
     }
 
-    /// The probe that an inner datagram is, which a router has quoted.
+    /// The probe that `packet`, an inner datagram quoted by a router, is; `None`: it is none of
+    /// ours.
     pub(crate) fn quoted(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>) -> Option<Probe> {
         let is_ours = packet.source() == self.source && packet.destination() == peer;
         is_ours.then(|| self.read(peer, packet, types::ECHO_REQUEST)).flatten()
@@ -103,7 +108,7 @@ impl ProbeOptions {
         if packet.protocol() != Protocol::ICMP || !packet.is_first_fragment_or_whole() {
             return None;
         }
-        // An answer may come in fragments, and a quote is cut short: the token is what counts.
+        // An answer may come in fragments, and a quote may be cut short. The token is sufficient.
         let message = Icmpv4Message::parse_lenient(packet.payload()).ok()?;
         if message.message_type() != message_type {
             return None;
@@ -125,12 +130,13 @@ impl ProbeOptions {
     }
 }
 
-/// What a peer has answered: written by the threads that receive, read by the one that asks.
+/// The probes that a peer has answered. Receiving threads write it, and the prober reads it.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    /// The newest round that was answered, and the largest size in it.
+    /// The newest answered round, and the largest answered size in it.
     best: AtomicU64,
-    /// A size that was answered, and when: the last, or a larger one not long before.
+    /// An answered size and the time of its answer: the last one, or a larger one within
+    /// [`JUST_ANSWERED`].
     last: AtomicU64,
 }
 
@@ -139,8 +145,9 @@ impl Answers {
         Answers { best: AtomicU64::new(0), last: AtomicU64::new(TaggedTime::NONE.0) }
     }
 
+    /// Records an answer.
     pub(crate) fn note(&self, probe: Probe, now: Instant) {
-        // That something small arrives does not make a larger answer less true.
+        // An answer to a small probe does not invalidate a recent answer to a larger one.
         if self.lately(now).is_none_or(|size| size <= probe.size) {
             self.last.store(TaggedTime::new(probe.size, now).0, Relaxed);
         }
@@ -151,18 +158,18 @@ impl Answers {
         });
     }
 
-    /// The largest size that was answered in a round; 0: none yet.
+    /// The largest answered size of a round; 0: none yet.
     pub(crate) fn best(&self, round: u32) -> u16 {
         let best = self.best.load(Relaxed);
         if (best >> 16) as u32 == round { best as u16 } else { 0 }
     }
 
-    /// The largest size that was answered within [`JUST_ANSWERED`]; `None`: none was.
+    /// The largest size that was answered within [`JUST_ANSWERED`]; `None`: none.
     pub(crate) fn lately(&self, now: Instant) -> Option<u16> {
         self.last().filter(|(_, at)| now.since(*at) <= JUST_ANSWERED).map(|(size, _)| size)
     }
 
-    /// The size that was answered last, and when.
+    /// The recorded size and the time of its answer; `None`: no probe was answered yet.
     pub(crate) fn last(&self) -> Option<(u16, Instant)> {
         let last = TaggedTime(self.last.load(Relaxed));
         (last != TaggedTime::NONE).then_some((last.value(), last.at()))
@@ -192,23 +199,23 @@ mod tests {
     }
 
     #[test]
-    fn rfc8899_s4_1_a_probe_is_an_ordinary_echo_with_df_of_just_that_size() {
+    fn rfc8899_s4_1_a_probe_is_an_ordinary_echo_with_df_of_exactly_its_size() {
         let options = options();
         let bytes = written(&options, PROBE);
         let outer = Ipv4Packet::parse(&bytes, Validation::Datapath).expect("an IPv4 datagram");
         assert_eq!((outer.total_len(), outer.protocol()), (1400, Protocol::IPIP));
-        assert!(outer.dont_fragment(), "even where the tunnel's datagrams may be fragmented");
+        assert!(outer.dont_fragment(), "DF is set even if the tunnel's policy leaves it clear");
         let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).expect("an IPv4 datagram");
         assert_eq!((inner.source(), inner.destination(), inner.total_len()), (options.source, PEER, 1380));
         assert!(inner.dont_fragment());
         let message = Icmpv4Message::parse(inner.payload()).expect("the checksum is right");
         assert_eq!(message.echo(), Some((IDENTIFIER, 7)));
         assert_eq!(options.quoted(PEER, &inner), Some(PROBE));
-        assert_eq!(options.answered(PEER, &inner), None, "a question is no answer");
+        assert_eq!(options.answered(PEER, &inner), None, "a request is not an answer");
     }
 
     #[test]
-    fn rfc5927_s4_an_answer_has_to_know_the_token() {
+    fn rfc5927_s4_an_answer_without_the_token_is_refused() {
         let options = options();
         let mut bytes = written(&options, PROBE);
         for (at, ours) in [(12 + 20, PEER), (16 + 20, options.source)] {
@@ -220,29 +227,29 @@ mod tests {
             options.answered(peer, &inner)
         };
         assert_eq!(read(&bytes, PEER), Some(PROBE));
-        assert_eq!(read(&bytes, OTHER), None, "another peer's");
+        assert_eq!(read(&bytes, OTHER), None, "an answer of another peer");
         for at in 48..62 {
             let mut forged = bytes.clone();
             forged[at] ^= 1;
-            assert_eq!(read(&forged, PEER), None, "byte {at} is part of it");
+            assert_eq!(read(&forged, PEER), None, "byte {at} belongs to the checked payload");
         }
-        assert_eq!(read(&bytes[..61], PEER), None, "cut short");
+        assert_eq!(read(&bytes[..61], PEER), None, "an answer that is cut short");
         assert_eq!(read(&bytes[..62], PEER), Some(PROBE), "a first fragment is enough");
     }
 
     #[test]
-    fn what_is_too_short_for_a_probe_is_none() {
+    fn a_size_below_62_bytes_is_no_probe() {
         let mut out = [0; 100];
         let write = |size, out: &mut [u8]| {
             options().write(&OuterPolicy::default(), (US, PEER), Probe { round: 0, size }, out)
         };
         assert_eq!(write(61, &mut out), None);
         assert_eq!(write(62, &mut out), Some(62));
-        assert_eq!(write(101, &mut out), None, "no room");
+        assert_eq!(write(101, &mut out), None, "the buffer is too short");
     }
 
     #[test]
-    fn of_a_round_the_largest_answer_counts_and_of_rounds_the_newest() {
+    fn the_largest_answer_of_the_newest_round_counts() {
         let answers = Answers::new();
         let now = Instant::from_millis(5);
         assert_eq!((answers.best(1), answers.last()), (0, None));
@@ -253,8 +260,8 @@ mod tests {
         assert_eq!(answers.lately(now.saturating_add(JUST_ANSWERED * 2)), None);
         answers.note(Probe { round: 2, size: 576 }, now);
         answers.note(Probe { round: 1, size: 1500 }, now);
-        assert_eq!((answers.best(2), answers.best(1)), (576, 0), "what comes late is too late");
+        assert_eq!((answers.best(2), answers.best(1)), (576, 0), "an answer from an older round is ignored");
         answers.note(Probe { round: u32::MAX, size: 9000 }, now);
-        assert_eq!(answers.best(2), 576, "an older one, by far");
+        assert_eq!(answers.best(2), 576, "a round that is much older");
     }
 }

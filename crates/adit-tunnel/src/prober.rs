@@ -1,13 +1,13 @@
 //! The prober: packetization layer path MTU discovery for tunnels (RFC 8899), without I/O.
 //!
-//! The owner of a [`Prober`] passes in the time, the number of datagrams sent to each peer and the ICMP
-//! messages that arrive, and sends the probes that it returns.
+//! The owner of a [`Prober`] passes in the time, the number of datagrams sent to each peer and the
+//! ICMP messages that arrive, and sends the probes that it returns.
 //!
-//! - Every two seconds a peer to which datagrams are sent is probed with a full-size datagram. If three
-//!   in a row are lost while smaller ones arrive, the path is a black hole: a search finds the largest
-//!   size that arrives, which is used from then on.
-//! - While the path MTU is known to be less than the underlay's, larger sizes are tried: after 15 s, and
-//!   then less and less often, down to every 10 min.
+//! - Every two seconds a peer to which datagrams are sent is probed with a full-size datagram. If
+//!   three in a row are lost while smaller ones arrive, the path is a black hole: a search finds
+//!   the largest size that arrives, which is used from then on.
+//! - While the path MTU is known to be less than the underlay's, larger sizes are tried: after
+//!   15 s, and then less and less often, down to every 10 min.
 //! - A router's error about a path over which the peer has just answered is held until a probe has
 //!   tested it (RFC 5927 section 7). If a router reports the same error for the probe, the error is
 //!   genuine at once: only a router on the path sees the probe.
@@ -72,14 +72,14 @@ struct Path {
     asked: Option<Asked>,
     /// Number of datagrams sent to the peer by its last round.
     sent: u64,
-    /// No round begins before.
+    /// The earliest time of the next round.
     not_before: Instant,
     silences: u32,
     raise: Option<Raise>,
     /// The underlay's MTU at the last look.
     underlay: u16,
     held: Option<Held>,
-    /// No doubtful error is tested before.
+    /// The earliest time of the next test of a doubtful error.
     quiet_until: Instant,
 }
 
@@ -105,8 +105,8 @@ struct Held {
 }
 
 impl Prober {
-    /// A prober for this tunnel and for those made from it by [`Tunnel::with_peers`]. It does nothing if
-    /// the tunnel has no [`ProbeOptions`](crate::ProbeOptions).
+    /// A prober for this tunnel and for those made from it by [`Tunnel::with_peers`]. It does
+    /// nothing if the tunnel has no [`ProbeOptions`](crate::ProbeOptions).
     pub fn new(tunnel: &Tunnel) -> Prober {
         let count = if tunnel.config().probe.is_some() { tunnel.peer_slots() } else { 0 };
         Prober {
@@ -144,9 +144,9 @@ impl Prober {
         round_check.into_iter().chain([self.next_look]).min()
     }
 
-    /// Evaluates answers and begins the rounds that are due. `sent` returns the number of datagrams sent
-    /// to a peer. Cost: linear in the number of peers every [`CONFIRM_INTERVAL`], else in that of open
-    /// rounds.
+    /// Evaluates answers and begins the rounds that are due. `sent` returns the number of datagrams
+    /// sent to a peer. Cost: linear in the number of peers every [`CONFIRM_INTERVAL`], else in that
+    /// of open rounds.
     pub fn handle_timeout(
         &mut self,
         tunnel: &Tunnel,
@@ -212,8 +212,8 @@ impl Prober {
         self.asking.push(peer);
     }
 
-    /// Writes the next probe into `out`, outer header first, and returns its length. The caller sends it
-    /// unchanged, whatever the kernel has learned of the path.
+    /// Writes the next probe into `out`, outer header first, and returns its length. The caller
+    /// sends it unchanged, whatever the kernel has learned of the path.
     pub fn poll_transmit(&mut self, tunnel: &Tunnel, counters: &Counters, out: &mut [u8]) -> Option<usize> {
         while let Some((peer, probe)) = self.out.pop_front() {
             if let Some(len) = tunnel.write_probe(peer, probe, out) {
@@ -224,8 +224,8 @@ impl Prober {
         None
     }
 
-    /// Handles an ICMP message as [`Tunnel::on_underlay_icmp`] does, but holds a doubtful one until a
-    /// probe has tested it.
+    /// Handles an ICMP message as [`Tunnel::on_underlay_icmp`] does, but holds a doubtful one until
+    /// a probe has tested it.
     pub fn handle_icmp(
         &mut self,
         tunnel: &Tunnel,
@@ -281,12 +281,12 @@ impl Prober {
     }
 }
 
-/// What became of a round.
+/// The result of evaluating a round.
 #[derive(Default)]
 struct Evaluated {
     ask: Option<Search>,
     is_waiting: bool,
-    /// What was held: it is true, or it is not.
+    /// The error that was held: `Ok` if it is genuine, `Err` if it is forged.
     held: Option<Result<Held, ()>>,
 }
 
@@ -302,7 +302,7 @@ impl Path {
             None => Raise { at: now.saturating_add(FIRST_RAISE), after: FIRST_RAISE },
         });
         self.raise = raise;
-        // One that expires while nothing is sent would have to be found anew, by losses.
+        // A path MTU that expires while nothing is sent would have to be found anew, by losses.
         let expires_soon = known.expires.is_some_and(|expires| expires <= now.saturating_add(SILENCE_PAUSE));
         if now >= self.not_before && (expires_soon || raise.is_some_and(|raise| is_active && raise.at <= now))
         {
@@ -311,7 +311,7 @@ impl Path {
         (is_active && now >= self.not_before).then(|| Search::confirm(path_mtu.mtu(now)))
     }
 
-    /// Looks at what was answered, and whether time is up.
+    /// Evaluates the open round if it is over.
     fn answer(&mut self, state: &PeerState, now: Instant) -> Evaluated {
         let Some(asked) = self.asked.take() else { return Evaluated::default() };
         let best = state.soft.answers.best(self.round);
@@ -347,7 +347,7 @@ impl Path {
                 self.silences = 0;
                 let is_raise = matches!(asked.search, Search::Narrow { .. });
                 if path_mtu.get().learned.is_some() {
-                    // What is so still is known for as long again.
+                    // A confirmed path MTU gets its full lifetime again.
                     path_mtu.probed(path_mtu.mtu(now), now);
                     if let Some(raise) = self.raise.filter(|raise| is_raise && raise.at <= now) {
                         let after = (raise.after * 2).min(RAISE_TIMER);

@@ -1,5 +1,5 @@
-//! The soft state of a peer (RFC 2003 section 5): path MTU, reachability and the rate limit of ICMP.
-//! It is in atomics, which every thread reads.
+//! The soft state of a peer (RFC 2003 section 5): path MTU, reachability and the rate limit of
+//! ICMP. It is in atomics, which every thread reads.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -21,8 +21,8 @@ pub const ICMP_BURST: u32 = 50;
 /// The rate limit of ICMP errors on behalf of one peer.
 pub(crate) type IcmpLimit = TokenBucket<ICMP_PER_SECOND, ICMP_BURST>;
 
-/// Time after a report that the decapsulator is unreachable in which every sender gets an error, unless
-/// a datagram comes from the peer. Routers limit their reports, usually to one per second.
+/// Time after a report that the decapsulator is unreachable in which every sender gets an error,
+/// unless a datagram comes from the peer. Routers limit their reports, usually to one per second.
 pub const UNREACHABLE_WINDOW: Duration = Duration::from_secs(1);
 
 /// Time for which an error that could not be relayed waits for the next datagram to its peer.
@@ -76,14 +76,16 @@ impl UnreachableCause {
     }
 }
 
-/// The soft state of one peer. It is one cache line, and the common path of a datagram only reads it.
+/// The soft state of one peer. It is one cache line, and the common path of a datagram only reads
+/// it.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct SoftState {
     pub(crate) path_mtu: PathMtuState,
     /// The answers to probes.
     pub(crate) answers: Answers,
-    /// The cause and the time of a report about which senders get errors; marked until the first has one.
+    /// The cause and the time of a report about which senders get errors; marked until the first
+    /// has one.
     pending: AtomicU64,
     /// The cause and the time of the last report that the peer is unreachable.
     unreachable: AtomicU64,
@@ -113,7 +115,8 @@ impl SoftState {
         self.identification.store(previous.identification.load(Relaxed), Relaxed);
     }
 
-    /// Records a report that the peer is unreachable. `is_told`: the sender that it is about has its error.
+    /// Records a report that the peer is unreachable. `is_told`: the sender that it is about has
+    /// its error.
     pub(crate) fn report_unreachable(&self, cause: UnreachableCause, is_told: bool, now: Instant) {
         let report = TaggedTime::new(cause.number() as u16, now);
         self.unreachable.store(report.0, Relaxed);
@@ -148,7 +151,8 @@ impl SoftState {
         self.pending.load(Relaxed) != TaggedTime::NONE.0
     }
 
-    /// The cause to report to the sender of a datagram instead of sending it; `None`: there is none.
+    /// The cause to report to the sender of a datagram instead of sending it; `None`: there is
+    /// none.
     pub(crate) fn pending(&self, now: Instant) -> Option<UnreachableCause> {
         let word = TaggedTime(self.pending.load(Relaxed));
         let age = now.since(word.at());
@@ -167,13 +171,14 @@ impl SoftState {
         let _ = self.pending.compare_exchange(word, TaggedTime(word).marked(false).0, Relaxed, Relaxed);
     }
 
-    /// Returns true if one more ICMP error may be sent on behalf of this peer, and counts it as sent.
+    /// Returns true if one more ICMP error may be sent on behalf of this peer, and counts it as
+    /// sent.
     pub(crate) fn may_send_icmp(&self, now: Instant) -> bool {
         self.icmp.take(now)
     }
 
-    /// Reserves `segments` consecutive identifications and returns the first (RFC 6864 section 4: they
-    /// repeat only after all 65,536 have been used, or all of our half).
+    /// Reserves `segments` consecutive identifications and returns the first (RFC 6864 section 4:
+    /// they repeat only after all 65,536 have been used, or all of our half).
     pub(crate) fn identifications(&self, segments: u16, half: Option<IdRange>) -> u16 {
         let segments = u32::from(segments.max(1));
         let count = || self.identification.fetch_add(segments, Relaxed);

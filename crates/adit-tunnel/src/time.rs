@@ -24,7 +24,8 @@ impl Instant {
         self.0
     }
 
-    /// The instant `duration` later, or `None` past the end of time. Parts of a millisecond are cut off.
+    /// The instant `duration` later, or `None` past the end of time. Parts of a millisecond are cut
+    /// off.
     #[inline]
     pub fn checked_add(self, duration: Duration) -> Option<Instant> {
         let millis = u64::try_from(duration.as_millis()).ok()?;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::time::Instant;
 
-/// A token bucket as one number (GCRA): the time, in microseconds, at which the bucket would be full. It
-/// gives `BURST` tokens at once and `PER_SECOND` from then on; neither may be 0.
+/// A token bucket as one number (GCRA): the time, in microseconds, at which the bucket would be
+/// full. It gives `BURST` tokens at once and `PER_SECOND` from then on; neither may be 0.
 #[derive(Debug)]
 pub(crate) struct TokenBucket<const PER_SECOND: u32, const BURST: u32>(AtomicU64);
 

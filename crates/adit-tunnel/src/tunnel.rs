@@ -23,12 +23,13 @@ use crate::time::Instant;
 
 /// A tunnel with any number of peers.
 ///
-/// The host's own forwarding comes before the tunnel. It has decremented the inner TTL if the datagram
-/// was forwarded, and not if it was sent from here, as RFC 2003 section 3.1 requires. So the tunnel never
-/// changes the inner TTL. The decapsulator does not either, because the host forwards again there.
+/// The host's own forwarding comes before the tunnel. It has decremented the inner TTL if the
+/// datagram was forwarded, and not if it was sent from here, as RFC 2003 section 3.1 requires. So
+/// the tunnel never changes the inner TTL. The decapsulator does not either, because the host
+/// forwards again there.
 ///
-/// All threads share it. Nothing here is locked, and the common path of a datagram writes only to the
-/// caller's own [`Counters`].
+/// All threads share it. Nothing here is locked, and the common path of a datagram writes only to
+/// the caller's own [`Counters`].
 #[derive(Debug)]
 pub struct Tunnel {
     pub(crate) config: TunnelConfig,
@@ -53,8 +54,8 @@ pub struct Remembered {
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
     pub(crate) peer: Arc<Peer>,
-    /// Shared with the tunnels that this one was made from and that are made from it, so that a peer has
-    /// one soft state. `None`: the peer was removed.
+    /// Shared with the tunnels that this one was made from and that are made from it, so that a
+    /// peer has one soft state. `None`: the peer was removed.
     pub(crate) state: Option<Arc<PeerState>>,
 }
 
@@ -72,13 +73,13 @@ impl Slot {
 }
 
 impl Tunnel {
-    /// Checks the configuration and makes the tunnel. The path MTU of every peer is at first that of the
-    /// underlay. Linear in the number of networks.
+    /// Checks the configuration and makes the tunnel. The path MTU of every peer is at first that
+    /// of the underlay. Linear in the number of networks.
     ///
     /// # Errors
     ///
-    /// The underlay address is a peer's or lies in a peer's network; the outer TTL is 0; there are more
-    /// than `u32::MAX` peers.
+    /// The underlay address is a peer's or lies in a peer's network; the outer TTL is 0; there are
+    /// more than `u32::MAX` peers.
     pub fn new(config: TunnelConfig) -> Result<Tunnel, TunnelError> {
         if u32::try_from(config.peers.len()).is_err() {
             return Err(TunnelError::TooManyPeers { found: config.peers.len() });
@@ -114,8 +115,8 @@ impl Tunnel {
         Counters::new(self.slots.len())
     }
 
-    /// Takes over path MTU, reachability and rate limits of the peers that `previous` had under the same
-    /// underlay address, so that a changed configuration does not forget what was learned.
+    /// Takes over path MTU, reachability and rate limits of the peers that `previous` had under the
+    /// same underlay address, so that a changed configuration does not forget what was learned.
     pub fn inherit(&self, previous: &Tunnel) {
         for peer in self.states() {
             let old = previous.table.lookup_outer(peer.underlay);
@@ -168,8 +169,8 @@ impl Tunnel {
         self.table.lookup_outer(address)
     }
 
-    /// The path MTU to a peer, as of the last [`Tunnel::on_deadline`]. The underlay's MTU if the peer is
-    /// not of this tunnel.
+    /// The path MTU to a peer, as of the last [`Tunnel::on_deadline`]. The underlay's MTU if the
+    /// peer is not of this tunnel.
     pub fn path_mtu(&self, peer: PeerIndex) -> PathMtu {
         let unknown = PathMtu { mtu: self.config.underlay_mtu, learned: None, expires: None };
         self.peer_state(peer).map_or(unknown, |peer| peer.soft.path_mtu.get())
@@ -207,15 +208,16 @@ impl Tunnel {
         }
     }
 
-    /// Sets the MTU of the underlay's interface towards a peer, in bytes. Less than 88 is taken as 88.
+    /// Sets the MTU of the underlay's interface towards a peer, in bytes. Less than 88 is taken as
+    /// 88.
     pub fn set_underlay_mtu(&self, peer: PeerIndex, mtu: u16) {
         if let Some(peer) = self.peer_state(peer) {
             peer.soft.path_mtu.set_underlay(mtu);
         }
     }
 
-    /// The time of the next [`Tunnel::on_deadline`]. Cost: linear in the number of peers. It is for the
-    /// loop that waits, not for every packet.
+    /// The time of the next [`Tunnel::on_deadline`]. Cost: linear in the number of peers. It is for
+    /// the loop that waits, not for every packet.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.states().filter_map(|peer| peer.soft.path_mtu.deadline()).min()
     }
@@ -239,8 +241,8 @@ impl Tunnel {
         self.slots.get(peer.index())?.state.as_deref()
     }
 
-    /// Returns true if an error waits for the sender of the next datagram to a peer (RFC 2003 section 4).
-    /// A fast path has to leave that datagram to [`Tunnel::encapsulate`].
+    /// Returns true if an error waits for the sender of the next datagram to a peer (RFC 2003
+    /// section 4). A fast path has to leave that datagram to [`Tunnel::encapsulate`].
     pub fn has_pending_error(&self, peer: PeerIndex) -> bool {
         self.peer_state(peer).is_some_and(|peer| peer.soft.has_pending())
     }
@@ -252,8 +254,8 @@ impl Tunnel {
         }
     }
 
-    /// Leaves the lower half of the identifications to programs in the kernel, which send to the same
-    /// peers from now on (RFC 6864 section 4).
+    /// Leaves the lower half of the identifications to programs in the kernel, which send to the
+    /// same peers from now on (RFC 6864 section 4).
     pub fn share_identifications(&self) {
         self.shares_identifications.store(true, Relaxed);
     }
@@ -268,8 +270,8 @@ impl Tunnel {
         &self.config.local_addresses
     }
 
-    /// The error to send about an inner datagram; `Err`: none may be sent, and why. Takes a token of the
-    /// peer, or of the tunnel.
+    /// The error to send about an inner datagram; `Err`: none may be sent, and why. Takes a token
+    /// of the peer, or of the tunnel.
     pub(crate) fn answer(
         &self,
         peer: Option<PeerIndex>,
@@ -290,8 +292,8 @@ impl Tunnel {
         Ok(Reply { destination: packet.source(), error })
     }
 
-    /// The MSS to clamp to, if this is a TCP SYN: what is left of the path MTU after both IP headers and
-    /// TCP's own, without options (RFC 9293 section 3.7.1).
+    /// The MSS to clamp to, if this is a TCP SYN: what is left of the path MTU after both IP
+    /// headers and TCP's own, without options (RFC 9293 section 3.7.1).
     #[inline]
     pub(crate) fn max_mss(&self, packet: &Ipv4Packet<'_>, mtu: u16) -> Option<u16> {
         let tcp = self.config.mss_clamp && packet.protocol() == Protocol::TCP;

@@ -11,9 +11,9 @@
 //! | Time Exceeded (11) | Host Unreachable | 4.4 |
 //! | Parameter Problem (12) | relayed if about a field copied from the inner header, else not | 4.5 |
 //!
-//! An error is relayed at once if the quote holds the inner header and 8 bytes more. If it holds less,
-//! Too Big takes effect by the path MTU, and an unreachable decapsulator is reported to the sender of
-//! the peer's next datagram.
+//! An error is relayed at once if the quote holds the inner header and 8 bytes more. If it holds
+//! less, Too Big takes effect by the path MTU, and an unreachable decapsulator is reported to the
+//! sender of the peer's next datagram.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -57,7 +57,8 @@ pub enum UnderlayIcmp {
         peer: PeerIndex,
     },
     /// The peer has just answered a probe that contradicts the error, unless the error is very new.
-    /// Nothing has been done or counted: [`Prober::handle_icmp`](crate::Prober::handle_icmp) tests it.
+    /// Nothing has been done or counted: [`Prober::handle_icmp`](crate::Prober::handle_icmp) tests
+    /// it.
     Doubtful {
         /// The peer whose path it is about.
         peer: PeerIndex,
@@ -96,8 +97,8 @@ fn classify(error: Icmpv4Error) -> ErrorClass {
     }
 }
 
-/// The octet of the inner header that an octet of the outer one was copied from (RFC 2003 section 4.5);
-/// `None` if the encapsulator wrote it. Beyond the outer header lies the inner one itself.
+/// The octet of the inner header that an octet of the outer one was copied from (RFC 2003 section
+/// 4.5); `None` if the encapsulator wrote it. Beyond the outer header lies the inner one itself.
 fn copied_from_inner(policy: &OuterPolicy, pointer: u8) -> Option<u8> {
     const TOS: u8 = 1;
     const FLAGS: u8 = 6;
@@ -137,10 +138,11 @@ enum Quoted<'a> {
 }
 
 impl Tunnel {
-    /// Handles an ICMP message. `packet` is the whole IPv4 datagram, as a raw ICMP socket returns it.
+    /// Handles an ICMP message. `packet` is the whole IPv4 datagram, as a raw ICMP socket returns
+    /// it.
     ///
-    /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one count,
-    /// except [`UnderlayIcmp::Doubtful`].
+    /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one
+    /// count, except [`UnderlayIcmp::Doubtful`].
     pub fn on_underlay_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
         self.take_icmp(packet, true, now, counters)
     }
@@ -224,8 +226,8 @@ impl Tunnel {
         }))
     }
 
-    /// What the quote holds of the inner datagram; its header and 8 bytes more (or all of it) are enough. As far as
-    /// it reaches, it must be one that the tunnel would have sent to that peer.
+    /// What the quote holds of the inner datagram; its header and 8 bytes more (or all of it) are
+    /// enough. As far as it reaches, it must be one that the tunnel would have sent to that peer.
     fn quoted_inner<'a>(
         &self,
         peer: PeerIndex,
@@ -297,13 +299,13 @@ impl Tunnel {
         Ok(UnderlayIcmp::Relay { peer, reply, offending: validated.offending.clone() })
     }
 
-    /// The code of the error for a sender if the decapsulator is unreachable for this cause (RFC 2003
-    /// sections 4.1 and 4.4).
+    /// The code of the error for a sender if the decapsulator is unreachable for this cause (RFC
+    /// 2003 sections 4.1 and 4.4).
     pub(crate) fn unreachable_code(&self, cause: UnreachableCause, sender: Ipv4Addr) -> u8 {
         match cause {
             UnreachableCause::Host | UnreachableCause::TimeExceeded => unreachable::HOST,
-            // Senders on our own networks may get code 1, as if the destination were on a network here;
-            // all others must get code 0.
+            // Senders on our own networks may get code 1, as if the destination were on a network
+            // here; all others must get code 0.
             UnreachableCause::Network | UnreachableCause::Protocol => match self.table.owner(sender) {
                 Some(Owner::Ours) => unreachable::HOST,
                 _ if self.is_local(sender) => unreachable::HOST,
@@ -314,8 +316,9 @@ impl Tunnel {
 }
 
 impl ValidatedError<'_, '_> {
-    /// The size in bytes of a datagram whose arrival would refute the error; `None` unless the peer has
-    /// answered a probe so lately that the error is more likely forged than new (RFC 5927 section 7).
+    /// The size in bytes of a datagram whose arrival would refute the error; `None` unless the peer
+    /// has answered a probe so lately that the error is more likely forged than new (RFC 5927
+    /// section 7).
     fn refuted_by(&self, now: Instant) -> Option<u16> {
         let answered = self.soft.answers.lately(now).filter(|_| !matches!(self.inner, Quoted::Probe))?;
         match classify(self.error) {
@@ -330,8 +333,8 @@ impl ValidatedError<'_, '_> {
     }
 }
 
-/// Size in bytes of the datagram that the tunnel sent: by the inner header if the quote holds it, because
-/// some routers change the outer length before they quote it.
+/// Size in bytes of the datagram that the tunnel sent: by the inner header if the quote holds it,
+/// because some routers change the outer length before they quote it.
 fn sent_len(quote: &Quote<'_>) -> u16 {
     match quote.payload() {
         [_, _, high, low, ..] => u16::from_be_bytes([*high, *low]).saturating_add(OVERHEAD_V4 as u16),
@@ -339,9 +342,9 @@ fn sent_len(quote: &Quote<'_>) -> u16 {
     }
 }
 
-/// The path MTU of a Too Big, if it is plausible: a router refuses only a datagram with DF, and only for
-/// a link with a smaller MTU (RFC 5927 section 7.2). If the router gives no MTU, it is the next plateau
-/// below (RFC 1191 section 5).
+/// The path MTU of a Too Big, if it is plausible: a router refuses only a datagram with DF, and
+/// only for a link with a smaller MTU (RFC 5927 section 7.2). If the router gives no MTU, it is the
+/// next plateau below (RFC 1191 section 5).
 fn plausible_mtu(validated: &ValidatedError<'_, '_>, mtu: u16) -> Option<u16> {
     let told = if mtu == 0 { plateau_below(validated.outer_len) } else { mtu };
     (validated.outer_df && told < validated.outer_len).then_some(told)

@@ -1,6 +1,6 @@
-//! The fuzz targets over their committed corpus, as it is and with 400 deterministic mutations of each
-//! file. `ADIT_BLESS=1 cargo test -p adit-tunnel --test corpus` writes the seeds anew; what a fuzzer finds
-//! is put beside them and stays.
+//! The fuzz targets over their committed corpus: each file as it is, and 400 deterministic
+//! mutations of it. `ADIT_BLESS=1 cargo test -p adit-tunnel --test corpus` writes the seeds anew.
+//! Files that a fuzzer finds go next to them and stay.
 
 mod common;
 
@@ -64,7 +64,7 @@ fn folder(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// A small generator (xorshift64) with a seed of its own for each file: the same run everywhere.
+/// A small generator (xorshift64) with its own seed for each file, so that every run is the same.
 struct Random(u64);
 
 impl Random {
@@ -78,7 +78,7 @@ impl Random {
 
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(3) {
-        // Headers are in front, so that is where most mutations go.
+        // Most mutations hit the front, because the headers are there.
         let reach = if random.below(4) == 0 { bytes.len() } else { bytes.len().min(70) };
         let at = random.below(reach);
         match random.below(6) {
@@ -97,7 +97,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 #[test]
-fn the_corpus_and_its_mutations_hold_every_invariant() {
+fn the_corpus_and_its_mutations_keep_every_invariant() {
     for (name, target, seeds) in TARGETS {
         if std::env::var_os("ADIT_BLESS").is_some() {
             fs::create_dir_all(folder(name)).expect("the corpus can be written");

@@ -1,5 +1,5 @@
-//! Every reason for a drop, reached by the smallest thing that causes it, with the section of the RFC
-//! that asks for it; and nothing else counted beside it.
+//! Every drop reason, caused by the smallest datagram that has it, with the section of the RFC that
+//! requires the drop. Nothing else is counted.
 
 mod common;
 
@@ -11,7 +11,7 @@ use adit_wire::icmpv4::Icmpv4Error;
 use common::*;
 
 enum Through {
-    /// Into the tunnel; whether the sender is owed an ICMP error.
+    /// Into the tunnel, and whether the sender must get an ICMP error.
     In {
         origin: Origin,
         bytes: Vec<u8>,
@@ -30,7 +30,7 @@ struct Case {
 
 fn nothing(_: &Gateway) {}
 
-/// A router that quotes no more than RFC 792 asks has said that B is out of reach.
+/// A router that quotes no more than RFC 792 requires has reported that B is unreachable.
 fn short_unreachable(gateway: &Gateway) {
     let outer = gateway.outer(&a_to_b().build());
     assert_eq!(gateway.icmp(&icmp(unreachable(1), &outer, 28)), UnderlayIcmp::StateChanged { peer: PEER_B });
@@ -216,7 +216,7 @@ fn every_case_is_dropped_for_its_reason_and_counted_once() {
         let gateway = Gateway::default();
         before(&gateway);
         let earlier = gateway.totals();
-        assert_eq!(earlier.dropped(), 0, "{what}: dropped in its preparation");
+        assert_eq!(earlier.dropped(), 0, "{what}: a datagram was dropped in its preparation");
         match through {
             Through::In { origin, bytes, answered } => match gateway.encapsulate_from(&bytes, origin) {
                 Encapsulated::Reply { reply, reason: found } => {
@@ -235,11 +235,15 @@ fn every_case_is_dropped_for_its_reason_and_counted_once() {
         let passed = |totals: &adit_tunnel::Totals| {
             totals.peers.iter().map(|peer| peer.tx_packets + peer.rx_packets).sum::<u64>()
         };
-        assert_eq!(passed(&gateway.totals()), passed(&earlier), "{what}: dropped and passed at once");
+        assert_eq!(
+            passed(&gateway.totals()),
+            passed(&earlier),
+            "{what}: a datagram was counted as dropped and as passed"
+        );
     }
 }
 
-/// What only an operating system can cause; the data planes test those.
+/// Reasons that only an operating system can cause. The data planes test them.
 const BY_THE_SYSTEM: [DropReason; 4] = [
     DropReason::DeviceWriteFailed,
     DropReason::UnderlaySendFailed,
@@ -247,18 +251,18 @@ const BY_THE_SYSTEM: [DropReason; 4] = [
     DropReason::QueueFull,
 ];
 
-/// What only a prober can know; `probing` tests it.
+/// Reasons that only a prober can find. `probing` tests them.
 const BY_PROBES: DropReason = DropReason::IcmpDisproved;
 
 #[test]
-fn the_cases_reach_every_reason_that_the_tunnel_has() {
+fn the_cases_reach_every_drop_reason_of_the_tunnel() {
     let reached: BTreeSet<_> = cases().iter().map(|case| case.reason).chain([BY_PROBES]).collect();
     let expected: BTreeSet<_> = DropReason::ALL.into_iter().filter(|r| !BY_THE_SYSTEM.contains(r)).collect();
     assert_eq!(reached, expected);
 }
 
 #[test]
-fn segments_of_a_superpacket_are_dropped_one_by_one() {
+fn a_dropped_gso_packet_counts_each_of_its_segments() {
     let gateway = Gateway::default();
     let bytes = datagram(HOST_A, STRANGER).len(3000).build();
     let inner =

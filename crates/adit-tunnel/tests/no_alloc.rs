@@ -1,5 +1,6 @@
-//! The way of a datagram allocates nothing, whatever becomes of it. A test of its own process, because
-//! there is one global allocator; it counts by thread, because the test harness has threads that allocate.
+//! A check that the tunnel allocates nothing for a datagram, whatever becomes of it. It has a
+//! process of its own, because there is one global allocator. It counts per thread, because threads
+//! of the test harness allocate too.
 
 mod common;
 
@@ -13,7 +14,7 @@ use common::*;
 struct Counting;
 
 thread_local! {
-    /// Without a lazy start or a destructor, so that counting does not allocate.
+    /// It has no lazy initialization and no destructor, so that counting does not allocate.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -21,7 +22,7 @@ fn allocations() -> u64 {
     ALLOCATIONS.get()
 }
 
-#[expect(unsafe_code, reason = "an allocator cannot be counted in another way")]
+#[expect(unsafe_code, reason = "allocations cannot be counted in another way")]
 // SAFETY: every call goes to the system's allocator unchanged; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -40,7 +41,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn a_datagram_allocates_nothing() {
+fn the_tunnel_allocates_nothing_for_a_datagram() {
     let gateway = Gateway::default();
     let inner = [
         a_to_b().build(),
@@ -89,8 +90,8 @@ fn a_datagram_allocates_nothing() {
     }
     let allocated = allocations() - before;
 
-    assert!(answered > 0, "nothing was answered: this proves less than it should");
+    assert!(answered > 0, "nothing was answered, so the test does not cover answers");
     assert_eq!(allocated, 0);
     drop(Box::new(std::hint::black_box(1)));
-    assert!(allocations() > before, "the allocator does not count");
+    assert!(allocations() > before, "the allocator must count allocations");
 }

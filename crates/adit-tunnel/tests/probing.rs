@@ -1,5 +1,5 @@
-//! Probing for the path MTU (RFC 8899) in virtual time: gateway A with its prober, a path that takes what the test
-//! says and tells what the test says, and a peer that answers echoes as any IP stack does.
+//! Probing for the path MTU (RFC 8899) in virtual time: gateway A with its prober, a path whose MTU
+//! and errors the test sets, and a peer that answers echoes like any IP stack.
 
 mod common;
 
@@ -23,13 +23,13 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The path from A to B.
 #[derive(Clone)]
 struct Path {
-    /// Bytes of the largest datagram that passes.
+    /// Size in bytes of the largest datagram that passes.
     takes: usize,
-    /// What a router says of one that does not: so many bytes of it are quoted.
+    /// The number of bytes that a router quotes of a larger one; `None`: it sends no error.
     says: Option<usize>,
-    /// The peer's stack, or a filter before it, ignores echoes.
+    /// The peer's stack, or a filter in front of it, ignores echoes.
     is_silent: bool,
-    /// Of a hundred datagrams, so many are lost.
+    /// The number of lost datagrams in a hundred.
     loses: u64,
 }
 
@@ -37,7 +37,7 @@ struct Bed {
     gateway: Gateway,
     prober: Prober,
     path: Path,
-    /// Datagrams that hosts behind A have sent to B.
+    /// The number of datagrams that hosts behind A have sent to B.
     sent: u64,
     probes: Vec<(Instant, usize)>,
     chance: u64,
@@ -69,12 +69,12 @@ impl Bed {
         self.chance % 100 < self.path.loses
     }
 
-    /// Time passes; in every second, `each_second` datagrams are sent.
+    /// Lets time pass, with `each_second` datagrams sent in every second.
     fn run(&mut self, time: Duration, each_second: u64) {
         self.run_until(time, each_second, |_| false);
     }
 
-    /// The same until something is so; after which time it was.
+    /// The same until a condition holds. Returns the time that this took.
     fn run_until(
         &mut self,
         time: Duration,
@@ -111,7 +111,7 @@ impl Bed {
         }
     }
 
-    /// A datagram goes to B, and what comes of it comes back.
+    /// Carries a datagram towards B, and the answer or error back.
     fn carry(&mut self, outer: &[u8]) {
         if self.lost() {
             return;
@@ -158,7 +158,7 @@ impl Default for Bed {
     }
 }
 
-/// What the stack at B answers to an inner datagram, if that is an echo request to itself.
+/// The answer of B's stack to an inner datagram, if that is an echo request to B.
 fn answer(inner: &[u8]) -> Option<Vec<u8>> {
     let packet = Ipv4Packet::parse(inner, Validation::Datapath).expect("the tunnel sends datagrams");
     let message = Icmpv4Message::parse(packet.payload()).ok()?;
@@ -171,7 +171,8 @@ fn answer(inner: &[u8]) -> Option<Vec<u8>> {
     Some(datagram(B, packet.source()).protocol(Protocol::ICMP).payload(reply).build())
 }
 
-/// What an error quotes: a full-size datagram from host to host, in the tunnel's outer header.
+/// The datagram that an error quotes: a full-size one from host to host, in the tunnel's outer
+/// header.
 fn full_size() -> Vec<u8> {
     rewrite(a_to_b().len(1480).df(true).inside(A, B).build(), 6, &[0x40, 0])
 }
@@ -188,7 +189,7 @@ fn an_idle_path_is_not_probed() {
 }
 
 #[test]
-fn without_options_nothing_is_probed() {
+fn a_tunnel_without_probe_options_does_not_probe() {
     let gateway = Gateway::default();
     let mut prober = Prober::new(&gateway.tunnel);
     assert_eq!(prober.poll_timeout(), None);
@@ -208,11 +209,15 @@ fn a_path_in_use_is_confirmed_by_one_probe_every_two_seconds() {
         (totals.probes.sent, totals.probes.answered),
         (bed.probes.len() as u64, bed.probes.len() as u64)
     );
-    assert_eq!((totals.dropped(), totals.peers[0].rx_packets), (0, 0), "an answer is nobody's traffic");
+    assert_eq!(
+        (totals.dropped(), totals.peers[0].rx_packets),
+        (0, 0),
+        "an answer does not count as traffic of the peer"
+    );
 }
 
 #[test]
-fn rfc8899_s4_3_a_black_hole_is_found_and_healed_to_the_byte() {
+fn rfc8899_s4_3_a_black_hole_is_found_and_its_mtu_learned_to_the_byte() {
     let mut bed = Bed::default();
     bed.run(Duration::from_secs(10), 100);
     bed.path.takes = 1387;
@@ -220,13 +225,13 @@ fn rfc8899_s4_3_a_black_hole_is_found_and_healed_to_the_byte() {
     let limit = CONFIRM_INTERVAL + 3 * PROBE_TIMER + SECOND / 10;
     assert!(found.is_some_and(|after| after <= limit), "{found:?}");
     let (mtu, by) = bed.learned().expect("it has been learned");
-    assert!((1340..=1387).contains(&mtu) && by == LearnedBy::Probe, "{mtu}: the first guess is a good one");
+    assert!((1340..=1387).contains(&mtu) && by == LearnedBy::Probe, "{mtu}: the first value must be close");
     bed.run(Duration::from_secs(4), 100);
     assert_eq!(bed.learned(), Some((1387, LearnedBy::Probe)));
 }
 
 #[test]
-fn rfc8899_s5_3_2_a_path_that_has_grown_is_used_again() {
+fn rfc8899_s5_3_2_an_increased_path_mtu_is_used() {
     let mut bed = Bed::default();
     bed.path.takes = 1300;
     bed.run(Duration::from_secs(20), 100);
@@ -237,22 +242,22 @@ fn rfc8899_s5_3_2_a_path_that_has_grown_is_used_again() {
 }
 
 #[test]
-fn rfc8899_s5_1_1_larger_sizes_are_tried_ever_less_often_and_never_less_than_every_ten_minutes() {
+fn rfc8899_s5_1_1_larger_sizes_are_tried_less_and_less_often_down_to_every_ten_minutes() {
     let mut bed = Bed::default();
     bed.path.takes = 1300;
     bed.run(Duration::from_secs(2 * 3600), 100);
-    assert_eq!(bed.learned(), Some((1300, LearnedBy::Probe)), "what is confirmed does not expire");
+    assert_eq!(bed.learned(), Some((1300, LearnedBy::Probe)), "a confirmed path MTU does not expire");
     let raises: Vec<Instant> =
         bed.probes.iter().filter(|(_, size)| *size == 1500).map(|(at, _)| *at).collect();
     let gaps: Vec<Duration> =
         raises.windows(2).map(|pair| pair[1].since(pair[0])).filter(|gap| *gap > PROBE_TIMER * 4).collect();
     assert!(gaps.windows(2).all(|pair| pair[1] + SECOND * 10 >= pair[0]), "{gaps:?}");
-    let longest = gaps.iter().max().expect("there were some");
+    let longest = gaps.iter().max().expect("larger sizes were tried");
     assert!((RAISE_TIMER..RAISE_TIMER + SECOND * 10).contains(longest), "{longest:?}");
 }
 
 #[test]
-fn a_peer_that_does_not_answer_is_left_as_it_is_and_asked_ever_less_often() {
+fn a_silent_peer_keeps_its_path_mtu_and_is_probed_less_and_less_often() {
     let mut bed = Bed::default();
     (bed.path.is_silent, bed.path.takes) = (true, 1300);
     bed.run(Duration::from_secs(3600), 100);
@@ -260,11 +265,15 @@ fn a_peer_that_does_not_answer_is_left_as_it_is_and_asked_ever_less_often() {
     assert!(bed.probes.len() < 120, "{} probes in an hour", bed.probes.len());
     bed.path.is_silent = false;
     bed.run(RAISE_TIMER + SECOND * 20, 100);
-    assert_eq!(bed.learned(), Some((1300, LearnedBy::Probe)), "and then it answers");
+    assert_eq!(
+        bed.learned(),
+        Some((1300, LearnedBy::Probe)),
+        "once the peer answers, its path MTU is learned"
+    );
 }
 
 #[test]
-fn a_path_that_loses_a_tenth_is_hardly_ever_taken_for_a_black_hole_and_never_for_long() {
+fn a_path_that_loses_a_tenth_is_seldom_and_briefly_taken_for_a_black_hole() {
     let mut mistakes = 0;
     for seed in 1..=20u64 {
         let mut bed = Bed::default();
@@ -275,17 +284,17 @@ fn a_path_that_loses_a_tenth_is_hardly_ever_taken_for_a_black_hole_and_never_for
             assert!(mended.is_some_and(|after| after <= FIRST_RAISE + SECOND * 10), "{mended:?}");
         }
     }
-    assert!((1..10).contains(&mistakes), "{mistakes} in twenty hours");
+    assert!((1..10).contains(&mistakes), "{mistakes} mistakes in twenty hours");
 }
 
 #[test]
-fn rfc5927_s7_a_forged_too_big_is_disproved() {
+fn rfc5927_s7_a_forged_too_big_is_refuted_by_a_probe() {
     for quoted in [28, 48, 576] {
         let mut bed = Bed::default();
         bed.run(Duration::from_secs(10), 100);
         let forged = icmp(Icmpv4Error::TooBig { mtu: 600 }, &full_size(), quoted);
         assert!(matches!(bed.icmp(&forged), UnderlayIcmp::Doubtful { .. }), "{quoted} bytes quoted");
-        // A second one while the first is asked about.
+        // A second error comes while a probe tests the first.
         assert_eq!(bed.icmp(&forged), UnderlayIcmp::Ignored(DropReason::IcmpDisproved));
         bed.run(Duration::from_secs(10), 100);
         assert_eq!((bed.known().learned, bed.told.len()), (None, 0));
@@ -294,7 +303,7 @@ fn rfc5927_s7_a_forged_too_big_is_disproved() {
 }
 
 #[test]
-fn rfc5927_s7_a_flood_of_forged_errors_costs_a_probe_a_second() {
+fn rfc5927_s7_a_flood_of_forged_errors_causes_one_round_of_probes_per_second() {
     let mut bed = Bed::default();
     bed.run(Duration::from_secs(10), 100);
     let before = bed.probes.len();
@@ -310,9 +319,9 @@ fn rfc5927_s7_a_flood_of_forged_errors_costs_a_probe_a_second() {
     assert!(!bed.tunnel().has_pending_error(PEER_B) && bed.told.is_empty());
 }
 
-/// The router says the same of the probe, which nobody else could.
+/// The router reports the same error for the probe, which only a router on the path can.
 #[test]
-fn rfc2003_s4_1_a_true_too_big_is_relayed_at_once_though_it_was_doubted() {
+fn rfc2003_s4_1_a_genuine_too_big_that_was_doubted_is_relayed_at_once() {
     let mut bed = Bed::default();
     bed.run(Duration::from_secs(10), 100);
     (bed.path.takes, bed.path.says) = (1400, Some(576));
@@ -324,9 +333,9 @@ fn rfc2003_s4_1_a_true_too_big_is_relayed_at_once_though_it_was_doubted() {
     assert_eq!(bed.learned(), Some((1400, LearnedBy::Router)));
 }
 
-/// It quotes too little to tell a probe, and so the lost probe itself has to prove it.
+/// The quote is too short to identify the probe, so only the loss of the probe confirms the error.
 #[test]
-fn rfc2003_s4_1_a_true_too_big_with_a_short_quote_is_proven_within_a_second() {
+fn rfc2003_s4_1_a_genuine_too_big_with_a_short_quote_is_confirmed_within_a_second() {
     let mut bed = Bed::default();
     bed.run(Duration::from_secs(10), 100);
     (bed.path.takes, bed.path.says) = (1400, Some(28));
@@ -336,11 +345,11 @@ fn rfc2003_s4_1_a_true_too_big_with_a_short_quote_is_proven_within_a_second() {
     assert_eq!(bed.known().mtu, 1400);
     let verdict = bed.gateway.encapsulate(&a_to_b().len(1480).df(true).build());
     let Encapsulated::Reply { reply, .. } = verdict else { panic!("{verdict:?}") };
-    assert_eq!(reply.error, Icmpv4Error::TooBig { mtu: 1380 }, "the next sender is told");
+    assert_eq!(reply.error, Icmpv4Error::TooBig { mtu: 1380 }, "the next sender gets the error");
 }
 
 #[test]
-fn rfc2003_s4_4_a_peer_that_is_gone_is_told_of_when_the_probe_is_lost_too() {
+fn rfc2003_s4_4_a_vanished_peer_is_reported_once_the_probe_is_lost_too() {
     let mut bed = Bed::default();
     bed.run(Duration::from_secs(10), 100);
     bed.path.takes = 0;
@@ -352,9 +361,9 @@ fn rfc2003_s4_4_a_peer_that_is_gone_is_told_of_when_the_probe_is_lost_too() {
     assert!(matches!(bed.tunnel().reachability(PEER_B), Reachability::Unreachable { .. }));
 }
 
-/// Nothing has been answered that would speak against it.
+/// No answered probe contradicts the error.
 #[test]
-fn an_error_about_a_peer_that_was_not_probed_is_believed_at_once() {
+fn an_error_about_a_peer_without_answered_probes_is_accepted_at_once() {
     let mut bed = Bed::default();
     let outcome = bed.icmp(&icmp(Icmpv4Error::TooBig { mtu: 1400 }, &full_size(), 576));
     assert!(matches!(outcome, UnderlayIcmp::Relay { .. }), "{outcome:?}");
@@ -362,16 +371,16 @@ fn an_error_about_a_peer_that_was_not_probed_is_believed_at_once() {
 }
 
 #[test]
-fn what_a_router_has_told_is_raised_by_probes_before_it_expires() {
+fn probes_raise_a_path_mtu_from_a_router_before_it_expires() {
     let mut bed = Bed::default();
     bed.icmp(&icmp(Icmpv4Error::TooBig { mtu: 1400 }, &full_size(), 576));
     bed.run(Duration::from_secs(60), 100);
-    assert_eq!(bed.known().learned, None, "the path takes 1500, whoever said less");
+    assert_eq!(bed.known().learned, None, "the path takes 1500, although a router reported less");
 }
 
-/// RFC 6169: only the peer itself may answer from its underlay address, and only us.
+/// Only the peer itself may answer from its underlay address, and only to us (RFC 6169).
 #[test]
-fn nobody_else_answers_a_probe() {
+fn an_answer_from_another_source_is_refused() {
     let mut bed = Bed::default();
     bed.path.is_silent = true;
     bed.run(Duration::from_secs(3), 100);
@@ -395,7 +404,8 @@ fn nobody_else_answers_a_probe() {
     assert_eq!(bed.gateway.totals().probes.answered, 0);
 }
 
-/// What the stack of a gateway answers carries its underlay address; the tunnel takes that, and nothing more.
+/// Answers of a gateway's own stack come from its underlay address. The tunnel accepts these from
+/// it, and nothing else.
 #[test]
 fn a_gateway_may_answer_probes_and_send_errors_from_its_underlay_address() {
     let gateway = Gateway::default();
@@ -430,7 +440,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn any_path_is_found_whatever_it_says_and_loses(
+    fn any_path_mtu_is_found_whatever_errors_and_losses_the_path_has(
         takes in 200usize..1600,
         says in proptest::option::of(28usize..600),
         loses in 0u64..5,
@@ -447,30 +457,33 @@ proptest! {
     }
 }
 
-/// The process is stopped for hours, or the machine is.
+/// The process or the machine is stopped for hours.
 fn hours_pass_at_once(bed: &mut Bed) {
     bed.gateway.now = bed.gateway.now.saturating_add(Duration::from_secs(8 * 3600));
 }
 
 #[test]
-fn hours_that_pass_at_once_start_no_storm() {
+fn a_clock_jump_of_hours_starts_no_burst_of_probes() {
     let mut bed = Bed::default();
     bed.run(Duration::from_secs(60), 100);
     let before = bed.probes.len();
     hours_pass_at_once(&mut bed);
     bed.run(Duration::from_secs(10), 100);
     let probes = bed.probes.len() - before;
-    assert!((4..=6).contains(&probes), "one every two seconds as ever, not what was missed: {probes}");
+    assert!(
+        (4..=6).contains(&probes),
+        "one probe every two seconds as before, without those missed: {probes}"
+    );
     assert_eq!(bed.learned(), None);
 }
 
 #[test]
-fn an_answer_that_was_slept_through_proves_nothing() {
+fn an_answer_missed_during_a_clock_jump_proves_nothing() {
     let mut bed = Bed::default();
     bed.run(Duration::from_secs(60), 100);
     let before = bed.probes.len();
     bed.path.is_silent = true;
-    bed.run_until(Duration::from_secs(5), 100, |bed| bed.probes.len() > before).expect("one is sent");
+    bed.run_until(Duration::from_secs(5), 100, |bed| bed.probes.len() > before).expect("a probe is sent");
     hours_pass_at_once(&mut bed);
     bed.path.is_silent = false;
     bed.run(Duration::from_secs(10), 100);
@@ -480,7 +493,7 @@ fn an_answer_that_was_slept_through_proves_nothing() {
 }
 
 #[test]
-fn what_was_learned_hours_ago_is_learned_anew() {
+fn an_expired_path_mtu_is_learned_anew_after_a_clock_jump() {
     let mut bed = Bed { path: Path { takes: 1400, ..Bed::default().path }, ..Bed::default() };
     bed.run(Duration::from_secs(60), 100);
     assert_eq!(bed.learned(), Some((1400, LearnedBy::Probe)));
@@ -489,5 +502,5 @@ fn what_was_learned_hours_ago_is_learned_anew() {
     bed.run(Duration::from_secs(20), 100);
     assert_eq!(bed.learned(), Some((1400, LearnedBy::Probe)));
     let probes = bed.probes.len() - before;
-    assert!(probes <= 60, "a search, not one for every hour: {probes}");
+    assert!(probes <= 60, "one search, not one for every hour: {probes}");
 }

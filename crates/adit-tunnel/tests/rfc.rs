@@ -1,5 +1,5 @@
-//! The rows of the RFCs, one test each, named by RFC and section. (RFC 1191's timers and RFC 6864's
-//! identifications are tested where they live, in `soft_state.rs`.)
+//! One test for each row of the RFCs, named by RFC and section. The timers of RFC 1191 are tested
+//! in `path_mtu.rs`, and the identifications of RFC 6864 in `soft_state.rs`.
 
 mod common;
 
@@ -21,7 +21,8 @@ fn strict(bytes: &[u8]) -> Ipv4Packet<'_> {
     Ipv4Packet::parse(bytes, Validation::Strict).expect("a strictly valid datagram")
 }
 
-/// What the original sender hears of an error about a datagram with this source; `None`: nothing.
+/// The error that the original sender of `inner` gets when the underlay reports `error` about it;
+/// `None`: none.
 fn relayed(gateway: &Gateway, error: Icmpv4Error, inner: Datagram) -> Option<Icmpv4Error> {
     let (sender, bytes) = (inner.repr.source, inner.build());
     let message = icmp(error, &gateway.outer(&bytes), 576);
@@ -29,7 +30,10 @@ fn relayed(gateway: &Gateway, error: Icmpv4Error, inner: Datagram) -> Option<Icm
         UnderlayIcmp::Relay { peer, reply, offending } => {
             assert_eq!((peer, reply.destination), (PEER_B, sender));
             let quoted = &message[offending];
-            assert!(!quoted.is_empty() && bytes.starts_with(quoted), "the quote is of the inner datagram");
+            assert!(
+                !quoted.is_empty() && bytes.starts_with(quoted),
+                "the quoted bytes must begin the inner datagram"
+            );
             Some(reply.error)
         }
         UnderlayIcmp::Ignored(DropReason::IcmpNotRelayed) => None,
@@ -48,7 +52,7 @@ fn with_policy(change: impl FnOnce(&mut adit_wire::encapsulation::OuterPolicy)) 
 }
 
 #[test]
-fn rfc2003_s3_1_outer_header_fields() {
+fn rfc2003_s3_1_the_outer_header_has_the_required_fields() {
     let inner = a_to_b().tos(0b1011_1001).build();
     let bytes = Gateway::default().outer(&inner);
     let outer = strict(&bytes);
@@ -59,7 +63,7 @@ fn rfc2003_s3_1_outer_header_fields() {
 }
 
 #[test]
-fn rfc2003_s3_1_inner_df_gives_outer_df() {
+fn rfc2003_s3_1_inner_df_sets_outer_df() {
     let gateway = with_policy(|outer| outer.df = false);
     assert!(strict(&gateway.outer(&a_to_b().df(true).build())).dont_fragment());
     assert!(!strict(&gateway.outer(&a_to_b().df(false).build())).dont_fragment());
@@ -85,7 +89,7 @@ fn rfc2003_s3_1_inner_options_are_not_copied() {
 }
 
 #[test]
-fn rfc2003_s3_1_outer_ttl_is_fit_to_reach_the_exit() {
+fn rfc2003_s3_1_outer_ttl_suffices_to_reach_the_decapsulator() {
     let gateway = with_policy(|outer| outer.ttl = TtlPolicy::Fixed(200));
     assert_eq!(strict(&gateway.outer(&a_to_b().ttl(1).build())).ttl(), 200);
     let gateway = with_policy(|outer| outer.ttl = TtlPolicy::Inherit);
@@ -93,20 +97,20 @@ fn rfc2003_s3_1_outer_ttl_is_fit_to_reach_the_exit() {
 }
 
 #[test]
-fn rfc2003_s3_1_inner_ttl_is_left_to_the_hosts_forwarding() {
+fn rfc2003_s3_1_inner_ttl_is_changed_only_by_the_hosts_forwarding() {
     let inner = datagram(HOST_B, HOST_A).ttl(1).build();
     let outer = wrap(B, A, inner.clone()).build();
     let Decapsulated::Deliver { inner: range, set_ecn: None, .. } = Gateway::default().decapsulate(&outer)
     else {
         panic!("not delivered");
     };
-    assert_eq!(outer[range], inner, "TTL 1 is not made 0 at the exit");
+    assert_eq!(outer[range], inner, "the decapsulator does not decrement TTL 1");
     let one = a_to_b().ttl(1).build();
-    assert_eq!(Gateway::default().outer(&one)[20..], one, "nor at the entrance");
+    assert_eq!(Gateway::default().outer(&one)[20..], one, "the encapsulator does not either");
 }
 
 #[test]
-fn rfc2003_s3_1_ttl_zero_is_not_encapsulated_and_answered_time_exceeded() {
+fn rfc2003_s3_1_ttl_zero_is_answered_with_time_exceeded_and_not_encapsulated() {
     let verdict = Gateway::default().encapsulate_from(&a_to_b().ttl(0).build(), Origin::Forwarded);
     let Encapsulated::Reply { reply, reason: DropReason::InnerTtlZero } = verdict else {
         panic!("{verdict:?}");
@@ -121,7 +125,7 @@ fn rfc2003_s3_1_ttl_zero_is_discarded_after_decapsulation() {
 }
 
 #[test]
-fn rfc2003_s3_2_own_source_is_refused_when_forwarded_only() {
+fn rfc2003_s3_2_own_source_is_refused_only_in_forwarded_datagrams() {
     let gateway = Gateway::default();
     let bytes = datagram(GATEWAY_A, HOST_B).build();
     let refused = Encapsulated::Drop(DropReason::InnerSourceIsOwnForwarded);
@@ -131,19 +135,19 @@ fn rfc2003_s3_2_own_source_is_refused_when_forwarded_only() {
 }
 
 #[test]
-fn rfc2003_s3_2_source_that_is_the_tunnels_exit_is_refused() {
+fn rfc2003_s3_2_the_decapsulators_address_is_refused_as_source() {
     let bytes = datagram(B, HOST_B).build();
     let refused = Encapsulated::Drop(DropReason::InnerSourceIsTunnelExit);
     assert_eq!(Gateway::default().encapsulate(&bytes), refused);
 }
 
 #[test]
-fn rfc2003_s4_1_net_unreachable_is_code_1_to_our_own_network() {
+fn rfc2003_s4_1_net_unreachable_is_relayed_as_code_1_to_our_own_network() {
     assert_eq!(heard(unreachable(0)), Some(unreachable(1)));
 }
 
 #[test]
-fn rfc2003_s4_1_net_unreachable_is_code_0_to_anyone_else() {
+fn rfc2003_s4_1_net_unreachable_is_relayed_as_code_0_to_others() {
     let relay = datagram(HOST_C, HOST_B);
     assert_eq!(relayed(&Gateway::default(), unreachable(0), relay), Some(unreachable(0)));
 }
@@ -179,7 +183,7 @@ fn rfc2003_s4_1_datagram_too_big_is_relayed_less_the_tunnel_header() {
         gateway.tunnel.path_mtu(PEER_B),
         PathMtu { mtu: 1400, learned: Some(LearnedBy::Router), expires }
     );
-    assert!(gateway.tunnel.path_mtu(PEER_C).learned.is_none(), "one peer's path is not another's");
+    assert!(gateway.tunnel.path_mtu(PEER_C).learned.is_none(), "the path of another peer is unchanged");
 }
 
 #[test]
@@ -188,7 +192,7 @@ fn rfc2003_s4_1_source_route_failed_is_not_relayed() {
 }
 
 #[test]
-fn rfc1812_s5_2_7_1_younger_codes_are_taken_as_their_kin() {
+fn rfc1812_s5_2_7_1_newer_codes_are_handled_like_the_general_ones() {
     for code in [6, 9, 11] {
         let relay = datagram(HOST_C, HOST_B);
         assert_eq!(relayed(&Gateway::default(), unreachable(code), relay), Some(unreachable(0)), "{code}");
@@ -201,7 +205,7 @@ fn rfc1812_s5_2_7_1_younger_codes_are_taken_as_their_kin() {
 }
 
 #[test]
-fn rfc2003_s4_2_source_quench_is_not_relayed_and_rfc6633_not_acted_upon() {
+fn rfc2003_s4_2_and_rfc6633_source_quench_is_neither_relayed_nor_acted_upon() {
     let gateway = Gateway::default();
     assert_eq!(relayed(&gateway, Icmpv4Error::SourceQuench, a_to_b()), None);
     assert_eq!(gateway.tunnel.reachability(PEER_B), Reachability::Assumed);
@@ -235,18 +239,18 @@ fn rfc2003_s4_5_parameter_problem_about_what_the_encapsulator_wrote_is_not_relay
 fn rfc2003_s4_5_parameter_problem_about_a_copied_field_is_relayed() {
     let problem = |pointer| Icmpv4Error::ParameterProblem { code: 0, pointer };
     assert_eq!(heard(problem(1)), Some(problem(1)), "TOS is copied");
-    assert_eq!(heard(problem(29)), Some(problem(9)), "the inner header is the sender's own");
+    assert_eq!(heard(problem(29)), Some(problem(9)), "the sender itself wrote the inner header");
     let gateway = with_policy(|outer| outer.ttl = TtlPolicy::Inherit);
     assert_eq!(relayed(&gateway, problem(8), a_to_b()), Some(problem(8)), "an inherited TTL is copied");
 }
 
 #[test]
-fn rfc2003_s4_a_short_quote_is_answered_with_the_next_datagram() {
+fn rfc2003_s4_an_error_with_a_short_quote_is_reported_for_the_next_datagram() {
     let mut gateway = Gateway::default();
     let inner = a_to_b().build();
     let short = icmp(unreachable(0), &gateway.outer(&inner), 28);
     assert_eq!(gateway.icmp(&short), UnderlayIcmp::StateChanged { peer: PEER_B });
-    // What may not be answered goes through and leaves the error for the next.
+    // A datagram that may not be answered passes, and the error waits for the next one.
     let unanswerable = a_to_b().protocol(Protocol::ICMP).payload(vec![3, 1, 0, 0, 0, 0, 0, 0]).build();
     assert!(matches!(gateway.encapsulate(&unanswerable), Encapsulated::Forward { .. }));
     assert!(matches!(gateway.encapsulate(&datagram(HOST_A, HOST_C).build()), Encapsulated::Forward { .. }));
@@ -256,12 +260,15 @@ fn rfc2003_s4_a_short_quote_is_answered_with_the_next_datagram() {
     };
     assert_eq!((reply.destination, reply.error), (HOST_A, unreachable(1)));
     gateway.now = gateway.now.saturating_add(adit_tunnel::UNREACHABLE_WINDOW);
-    assert!(matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. }), "and once more it is tried");
+    assert!(
+        matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. }),
+        "the datagram after it is sent again"
+    );
 }
 
 #[test]
-fn rfc2003_s5_an_unreachable_exit_is_told_of_at_the_entrance_for_a_second_or_until_it_is_heard() {
-    for is_heard in [false, true] {
+fn rfc2003_s5_an_unreachable_decapsulator_is_reported_for_a_second_or_until_it_sends() {
+    for has_sent in [false, true] {
         let mut gateway = Gateway::default();
         let inner = a_to_b().build();
         let report = icmp(unreachable(1), &gateway.outer(&inner), 576);
@@ -273,7 +280,7 @@ fn rfc2003_s5_an_unreachable_exit_is_told_of_at_the_entrance_for_a_second_or_unt
             };
             assert_eq!(reply.error, unreachable(1));
         }
-        if is_heard {
+        if has_sent {
             gateway.decapsulate(&datagram(HOST_B, HOST_A).inside(B, A).build());
         } else {
             gateway.now = gateway.now.saturating_add(adit_tunnel::UNREACHABLE_WINDOW);
@@ -284,7 +291,7 @@ fn rfc2003_s5_an_unreachable_exit_is_told_of_at_the_entrance_for_a_second_or_unt
 }
 
 #[test]
-fn rfc2003_s4_a_pending_error_does_not_wait_for_ever() {
+fn rfc2003_s4_a_pending_error_expires() {
     let mut gateway = Gateway::default();
     let inner = a_to_b().build();
     gateway.icmp(&icmp(unreachable(0), &gateway.outer(&inner), 28));
@@ -293,7 +300,7 @@ fn rfc2003_s4_a_pending_error_does_not_wait_for_ever() {
 }
 
 #[test]
-fn rfc2003_s4_a_short_too_big_works_by_the_path_mtu() {
+fn rfc2003_s4_a_too_big_with_a_short_quote_takes_effect_by_the_path_mtu() {
     let gateway = Gateway::default();
     let inner = a_to_b().len(1480).df(true).build();
     let short = icmp(Icmpv4Error::TooBig { mtu: 1300 }, &gateway.outer(&inner), 28);
@@ -305,7 +312,7 @@ fn rfc2003_s4_a_short_too_big_works_by_the_path_mtu() {
 }
 
 #[test]
-fn rfc2003_s5_soft_state_is_cleared_when_the_peer_is_heard() {
+fn rfc2003_s5_a_datagram_from_the_peer_clears_its_unreachability() {
     let gateway = Gateway::default();
     relayed(&gateway, unreachable(1), a_to_b());
     assert_ne!(gateway.tunnel.reachability(PEER_B), Reachability::Assumed);
@@ -346,7 +353,7 @@ fn rfc2003_s6_1_only_configured_peers_are_decapsulated() {
 }
 
 #[test]
-fn rfc2003_s6_2_only_what_may_come_from_a_peer_is_delivered() {
+fn rfc2003_s6_2_only_datagrams_that_may_come_from_the_peer_are_delivered() {
     let gateway = Gateway::default();
     let forged = datagram(HOST_C, HOST_A).inside(B, A).build();
     assert_eq!(gateway.decapsulate(&forged), Decapsulated::Drop(DropReason::InnerSourceNotFromPeer));
@@ -357,29 +364,32 @@ fn rfc2003_s6_2_only_what_may_come_from_a_peer_is_delivered() {
 }
 
 #[test]
-fn rfc2827_s4_inner_sources_are_filtered_like_native_ones() {
+fn rfc2827_s4_inner_sources_are_filtered() {
     let verdict = Gateway::default().encapsulate(&datagram(STRANGER, HOST_B).build());
     let Encapsulated::Reply { reply, .. } = verdict else { panic!("{verdict:?}") };
     assert_eq!(reply.error, unreachable(13));
 }
 
 #[test]
-fn rfc1812_s5_2_7_1_no_route_into_the_tunnel_is_net_unreachable() {
+fn rfc1812_s5_2_7_1_a_datagram_without_a_peer_is_answered_with_net_unreachable() {
     let verdict = Gateway::default().encapsulate(&datagram(HOST_A, STRANGER).build());
     let Encapsulated::Reply { reply, .. } = verdict else { panic!("{verdict:?}") };
     assert_eq!(reply.error, unreachable(0));
 }
 
 #[test]
-fn rfc6169_s2_2_nesting_towards_ourselves_is_refused() {
+fn rfc6169_s2_2_a_nested_tunnel_to_ourselves_is_refused() {
     let nested = datagram(HOST_B, HOST_A).inside(HOST_B, A).inside(B, A).build();
     assert_eq!(Gateway::default().decapsulate(&nested), Decapsulated::Drop(DropReason::NestedToOurselves));
     let through = datagram(HOST_B, HOST_A).inside(HOST_B, HOST_A).inside(B, A).build();
-    assert!(matches!(Gateway::default().decapsulate(&through), Decapsulated::Deliver { .. }), "a host's own");
+    assert!(
+        matches!(Gateway::default().decapsulate(&through), Decapsulated::Deliver { .. }),
+        "a tunnel between hosts passes"
+    );
 }
 
 #[test]
-fn rfc1122_s3_2_2_icmp_is_never_sent_about_these() {
+fn rfc1122_s3_2_2_no_error_is_sent_about_icmp_errors_multicast_or_later_fragments() {
     let gateway = Gateway::default();
     let never = [
         a_to_b().df(true).len(1481).protocol(Protocol::ICMP).payload(vec![3; 1461]),
@@ -396,7 +406,7 @@ fn rfc1122_s3_2_2_icmp_is_never_sent_about_these() {
 }
 
 #[test]
-fn rfc1812_s4_3_2_8_icmp_is_rate_limited_in_virtual_time() {
+fn rfc1812_s4_3_2_8_icmp_errors_are_rate_limited() {
     let mut gateway = Gateway::default();
     let bytes = a_to_b().len(1481).df(true).build();
     let mut sent = |seconds: u64| {
@@ -405,14 +415,14 @@ fn rfc1812_s4_3_2_8_icmp_is_rate_limited_in_virtual_time() {
     };
     assert_eq!(sent(0), adit_tunnel::ICMP_BURST);
     assert_eq!(sent(0), 0);
-    assert_eq!(sent(1), adit_tunnel::ICMP_BURST, "refilled within the second");
+    assert_eq!(sent(1), adit_tunnel::ICMP_BURST, "a second refills the bucket");
     let totals = gateway.totals();
     assert_eq!(totals.drops_of(DropReason::InnerTooBig), 1500, "each drop is counted, answered or not");
     assert_eq!((totals.icmp.sent, totals.icmp.suppressed), (100, 1400));
 }
 
 #[test]
-fn rfc5927_s4_a_quote_is_believed_only_if_this_tunnel_could_have_sent_it() {
+fn rfc5927_s4_an_error_is_accepted_only_if_this_tunnel_could_have_sent_its_quote() {
     let gateway = Gateway::default();
     let ours = a_to_b().df(true).len(1400).inside(A, B).df(true).build();
     let lies = [
@@ -429,7 +439,7 @@ fn rfc5927_s4_a_quote_is_believed_only_if_this_tunnel_could_have_sent_it() {
 }
 
 #[test]
-fn rfc792_what_is_no_error_about_a_tunnel_is_not_ours() {
+fn rfc792_icmp_that_is_no_error_about_the_tunnel_is_not_ours() {
     let gateway = Gateway::default();
     let mut echo = [0; 64];
     let len = icmpv4::build_echo(&mut echo, 1, 1, &[0; 56], icmpv4::EchoKind::Request).expect("room");
@@ -441,7 +451,7 @@ fn rfc792_what_is_no_error_about_a_tunnel_is_not_ours() {
 }
 
 #[test]
-fn rfc6040_s4_1_and_4_3_ingress_modes() {
+fn rfc6040_s4_1_and_4_3_the_ingress_modes_set_outer_ecn() {
     for (mode, expected) in [(EcnMode::Normal, [0, 1, 2, 3]), (EcnMode::Compatibility, [0; 4])] {
         let gateway = with_policy(|outer| outer.ecn = mode);
         let outer = [0u8, 1, 2, 3].map(|ecn| strict(&gateway.outer(&a_to_b().tos(ecn).build())).tos());
@@ -450,7 +460,7 @@ fn rfc6040_s4_1_and_4_3_ingress_modes() {
 }
 
 #[test]
-fn rfc6040_s4_2_egress_table() {
+fn rfc6040_s4_2_the_egress_follows_the_table() {
     const N: Option<Ecn> = Some(Ecn::NotEct);
     const E0: Option<Ecn> = Some(Ecn::Ect0);
     const E1: Option<Ecn> = Some(Ecn::Ect1);
@@ -490,7 +500,7 @@ fn rfc2983_s3_dscp_is_inherited_or_fixed() {
 }
 
 #[test]
-fn rfc4459_s3_4_df_clear_is_fragmented_inside() {
+fn rfc4459_s3_4_a_datagram_without_df_is_fragmented_before_encapsulation() {
     let gateway = Gateway::default();
     let bytes = a_to_b().len(4000).build();
     let verdict = gateway.encapsulate(&bytes);
@@ -503,12 +513,12 @@ fn rfc4459_s3_4_df_clear_is_fragmented_inside() {
         let header = outer.for_segment(piece.len() as u16, 0);
         let whole = [header.as_bytes(), piece.header(), &bytes[piece.payload()]].concat();
         assert!(whole.len() <= 1500);
-        assert!(strict(&whole).dont_fragment(), "never fragmented outside");
+        assert!(strict(&whole).dont_fragment(), "the outer datagram must not be fragmented");
     }
 }
 
 #[test]
-fn rfc6864_s4_1_atomic_datagrams_carry_0_and_others_a_new_identification() {
+fn rfc6864_s4_1_atomic_datagrams_have_identification_0_and_others_a_new_one() {
     let id = |gateway: &Gateway| strict(&gateway.outer(&a_to_b().build())).identification();
     let gateway = Gateway::default();
     assert_eq!([id(&gateway), id(&gateway)], [0, 0]);
@@ -517,13 +527,13 @@ fn rfc6864_s4_1_atomic_datagrams_carry_0_and_others_a_new_identification() {
     let bytes = a_to_b().len(2900).build();
     let inner = Inner { bytes: &bytes, largest_datagram: 1460, segments: 2, origin: Origin::Unknown };
     gateway.tunnel.encapsulate(&inner, gateway.now, &gateway.counters);
-    assert_eq!(id(&gateway), 4, "a superpacket takes one for each segment");
+    assert_eq!(id(&gateway), 4, "a GSO packet takes one for each segment");
     assert_eq!(gateway.tunnel.identifications(PEER_B, 3), 5);
     assert_eq!(id(&gateway), 8);
 }
 
 #[test]
-fn rfc1191_s6_3_path_mtu_expires_by_the_deadline() {
+fn rfc1191_s6_3_the_path_mtu_expires_at_the_deadline() {
     let mut gateway = Gateway::default();
     let big = a_to_b().len(1480).df(true);
     relayed(&gateway, Icmpv4Error::TooBig { mtu: 1400 }, big.clone());
@@ -539,7 +549,7 @@ fn rfc1191_s6_3_path_mtu_expires_by_the_deadline() {
 }
 
 #[test]
-fn rfc1191_s5_a_router_that_tells_no_mtu_gets_the_next_plateau() {
+fn rfc1191_s5_a_too_big_without_an_mtu_means_the_next_plateau() {
     let gateway = Gateway::default();
     let told = relayed(&gateway, Icmpv4Error::TooBig { mtu: 0 }, a_to_b().len(1480).df(true));
     assert_eq!(told, Some(Icmpv4Error::TooBig { mtu: 1472 }));
@@ -547,13 +557,13 @@ fn rfc1191_s5_a_router_that_tells_no_mtu_gets_the_next_plateau() {
 }
 
 #[test]
-fn rfc1191_s3_no_sender_is_told_less_than_68() {
+fn rfc1191_s3_a_relayed_mtu_is_at_least_68() {
     let told = relayed(&Gateway::default(), Icmpv4Error::TooBig { mtu: 1 }, a_to_b().len(1480).df(true));
     assert_eq!(told, Some(Icmpv4Error::TooBig { mtu: 68 }));
 }
 
 #[test]
-fn rfc9293_s3_7_1_mss_is_clamped_to_the_path_both_ways() {
+fn rfc9293_s3_7_1_mss_is_clamped_to_the_path_in_both_directions() {
     let gateway = Gateway::default();
     relayed(&gateway, Icmpv4Error::TooBig { mtu: 1400 }, a_to_b().len(1480).df(true));
     let Encapsulated::Forward { max_mss, .. } = gateway.encapsulate(&syn(HOST_A, HOST_B).build()) else {
@@ -565,15 +575,15 @@ fn rfc9293_s3_7_1_mss_is_clamped_to_the_path_both_ways() {
     let Encapsulated::Forward { max_mss, .. } = gateway.encapsulate(&a_to_b().build()) else {
         panic!("not forwarded");
     };
-    assert_eq!(max_mss, None, "UDP has none");
+    assert_eq!(max_mss, None, "UDP has no MSS");
 }
 
 #[test]
-fn configurations_that_cannot_work_are_refused() {
+fn a_configuration_that_cannot_work_is_refused() {
     let refused = |change: fn(&mut adit_tunnel::TunnelConfig)| {
         let mut config = config();
         change(&mut config);
-        Tunnel::new(config).expect_err("it cannot work").to_string()
+        Tunnel::new(config).expect_err("the configuration is invalid").to_string()
     };
     assert!(refused(|c| c.underlay = B).contains("both peer b and this site"));
     assert!(refused(|c| c.underlay = HOST_B).contains("192.168.199.0/24 of peer b contains"));
@@ -589,21 +599,21 @@ fn a_changed_configuration_keeps_what_was_learned() {
     let mut changed = config();
     changed.peers =
         peer_set(A, "172.16.17.0/24", &[("c", C, "192.168.200.0/24"), ("b", B, "192.168.199.0/24")]);
-    let next = Tunnel::new(changed).expect("the configuration is good");
+    let next = Tunnel::new(changed).expect("the configuration is valid");
     next.inherit(&gateway.tunnel);
-    assert_eq!(next.path_mtu(PEER_C).mtu, 1400, "peer b has another number now");
+    assert_eq!(next.path_mtu(PEER_C).mtu, 1400, "peer b has a new number");
     assert!(next.path_mtu(PEER_B).learned.is_none());
 }
 
 #[test]
-fn merged_datagrams_count_as_many() {
+fn a_merged_packet_counts_each_of_its_datagrams() {
     let gateway = Gateway::default();
     let bytes = datagram(HOST_B, HOST_A).len(2800).inside(B, A).build();
     let outer = Outer { bytes: &[bytes, vec![0; 6]].concat(), segments: 2 };
     let verdict = gateway.tunnel.decapsulate(&outer, gateway.now, &gateway.counters);
     assert!(
         matches!(verdict, Decapsulated::Deliver { inner, .. } if inner == (20..2820)),
-        "pads are cut off"
+        "Ethernet padding is not delivered"
     );
     let peer = gateway.totals().peers[0];
     assert_eq!((peer.rx_packets, peer.rx_bytes, peer.last_rx), (2, 2800, Some(gateway.now)));

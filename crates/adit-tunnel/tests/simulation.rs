@@ -1,5 +1,6 @@
-//! Two gateways, a host behind each, and an underlay that loses, reorders and duplicates, with a router
-//! whose next link is narrower; in virtual time and with seeded chance, so that every run is the same.
+//! A simulation of two gateways, a host behind each, and an underlay that loses, reorders and
+//! duplicates datagrams, with a router whose next link has a smaller MTU. Time is virtual and
+//! chance is seeded, so that every run is the same.
 //!
 //! ```text
 //! host A ── gateway A ──┬── loss, delay, duplicates ── router (MTU) ── gateway B ── host B
@@ -46,7 +47,7 @@ enum Event {
     IcmpAtA(Vec<u8>),
 }
 
-/// What the underlay did.
+/// Counts of what the underlay did.
 #[derive(Debug, Default)]
 struct Underlay {
     sent: u64,
@@ -56,14 +57,14 @@ struct Underlay {
     arrived: u64,
 }
 
-/// Host A: what it has sent, and the MTU it was told.
+/// Host A: the datagrams that it has sent, and the MTU in the last error that it got.
 #[derive(Default)]
 struct Sender {
     sent: BTreeMap<u16, Vec<u8>>,
     mtu: Option<u16>,
 }
 
-/// Host B: fragments by identification and offset, and what is whole.
+/// Host B: fragments by identification and offset, and complete datagrams.
 #[derive(Default)]
 struct Receiver {
     pieces: BTreeMap<u16, BTreeMap<usize, Vec<u8>>>,
@@ -113,7 +114,7 @@ impl Network {
         self.events.push(Reverse((time, self.scheduled, event)));
     }
 
-    /// Runs until nothing is under way; the gateways' deadlines come in their place.
+    /// Runs until no datagram is under way, and meets the gateways' deadlines in order of time.
     fn run(&mut self) {
         while let Some(Reverse((time, _, event))) = self.events.pop() {
             self.turn_clock(time);
@@ -149,29 +150,33 @@ impl Network {
             Encapsulated::Forward { outer, .. } => self.onto_underlay([outer.as_bytes(), &inner].concat()),
             Encapsulated::Fragment { max_datagram, outer, .. } => {
                 let packet =
-                    Ipv4Packet::parse(&inner, Validation::Strict).expect("host A writes good datagrams");
+                    Ipv4Packet::parse(&inner, Validation::Strict).expect("host A writes valid datagrams");
                 for piece in fragment::fragments(&packet, max_datagram).expect("DF is clear") {
                     let header = outer.for_segment(piece.len() as u16, 0);
                     self.onto_underlay([header.as_bytes(), piece.header(), &inner[piece.payload()]].concat());
                 }
             }
-            Encapsulated::Reply { reply, .. } => self.host_a_hears(&reply, &inner),
+            Encapsulated::Reply { reply, .. } => self.host_a_receives_error(&reply, &inner),
             Encapsulated::Drop(_) => {}
         }
     }
 
-    fn host_a_hears(&mut self, reply: &adit_tunnel::Reply, offending: &[u8]) {
+    fn host_a_receives_error(&mut self, reply: &adit_tunnel::Reply, offending: &[u8]) {
         let mut out = [0; MAX_ERROR_LEN];
         let len = reply.write(offending, &mut out);
         let packet =
-            Ipv4Packet::parse(&out[..len], Validation::Strict).expect("an answer is a good datagram");
+            Ipv4Packet::parse(&out[..len], Validation::Strict).expect("an answer is a valid datagram");
         assert_eq!(packet.destination(), HOST_A);
-        let message = Icmpv4Message::parse(packet.payload()).expect("and a good ICMP message");
-        let quoted = message.quote().expect("with a quote").packet();
+        let message = Icmpv4Message::parse(packet.payload()).expect("an answer is a valid ICMP message");
+        let quoted = message.quote().expect("an answer has a quote").packet();
         let sent = &self.host_a.sent[&quoted.identification()];
-        // A fragment that the gateway made has another header than what host A sent, but the same payload.
+        // A fragment that the gateway made has another header than what host A sent, but the same
+        // payload.
         let at = 20 + usize::from(quoted.fragment_offset());
-        assert!(sent[at..].starts_with(quoted.payload()), "host A hears only of what it has sent");
+        assert!(
+            sent[at..].starts_with(quoted.payload()),
+            "host A must get errors only about datagrams that it has sent"
+        );
         if let Some(Icmpv4Error::TooBig { mtu }) = message.error() {
             self.host_a.mtu = Some(mtu);
         }
@@ -189,14 +194,15 @@ impl Network {
             let delay = 5 + self.chance.next() % 30;
             self.at(delay, Event::AtRouter(datagram.clone()));
         }
-        // The spread is wider than the time between two datagrams, so that they overtake each other.
+        // The spread is wider than the time between two datagrams, so that they overtake each
+        // other.
         let delay = 5 + self.chance.next() % 30;
         self.at(delay, Event::AtRouter(datagram));
     }
 
     fn at_router(&mut self, datagram: Vec<u8>) {
         let outer =
-            Ipv4Packet::parse(&datagram, Validation::Strict).expect("the tunnel writes good datagrams");
+            Ipv4Packet::parse(&datagram, Validation::Strict).expect("the tunnel writes valid datagrams");
         if datagram.len() <= usize::from(self.router_mtu) {
             return self.at(1, Event::AtB(datagram));
         }
@@ -213,7 +219,7 @@ impl Network {
     fn icmp_at_a(&mut self, message: &[u8]) {
         self.messages += 1;
         if let UnderlayIcmp::Relay { reply, offending, .. } = self.a.icmp(message) {
-            self.host_a_hears(&reply, &message[offending]);
+            self.host_a_receives_error(&reply, &message[offending]);
         }
     }
 
@@ -227,13 +233,13 @@ impl Network {
         }
     }
 
-    /// Nothing is lost without a count, and what arrived is what was sent.
+    /// Checks that every loss is counted, and that datagrams arrive unchanged.
     fn check(&self) {
         let (a, b) = (self.a.totals(), self.b.totals());
         let refused: u64 =
             a.drops_by_reason().filter(|(r, _)| r.stage() == Stage::Encapsulation).map(|(_, n)| n).sum();
         assert_eq!(self.host_a.sent.len() as u64, a.peers[0].tx_packets + refused, "gateway A");
-        // Of a datagram that the gateway has fragmented, only the first piece is answered.
+        // If the gateway has fragmented a datagram, only its first fragment is answered.
         let unanswered = a.drops_of(DropReason::IcmpNotAnswerable);
         let taken_in = a.icmp.relayed + a.icmp.state_changed + a.icmp.not_ours + unanswered;
         assert_eq!(self.messages, taken_in, "ICMP at gateway A");
@@ -241,7 +247,7 @@ impl Network {
         let Underlay { sent, lost, duplicated, too_big, arrived } = self.underlay;
         assert_eq!(sent + duplicated, lost + too_big + arrived, "underlay");
         assert_eq!(arrived, b.peers[0].rx_packets + b.dropped(), "gateway B");
-        assert_eq!(b.dropped(), 0, "gateway B drops nothing of this");
+        assert_eq!(b.dropped(), 0, "gateway B drops nothing");
         for (identification, bytes) in &self.host_b.whole {
             assert_eq!(
                 bytes,
@@ -254,13 +260,12 @@ impl Network {
 
 impl Receiver {
     fn take(&mut self, bytes: &[u8]) {
-        let packet =
-            Ipv4Packet::parse(bytes, Validation::Strict).expect("what is delivered is a good datagram");
+        let packet = Ipv4Packet::parse(bytes, Validation::Strict).expect("a delivered datagram is valid");
         let pieces = self.pieces.entry(packet.identification()).or_default();
         pieces.insert(usize::from(packet.fragment_offset()), packet.payload().to_vec());
         if !packet.more_fragments() {
             let end = usize::from(packet.fragment_offset()) + packet.payload().len();
-            // An empty last piece marks where the datagram ends.
+            // An empty last piece marks the end of the datagram.
             pieces.insert(end, Vec::new());
         }
         let together =
@@ -306,17 +311,29 @@ fn loss_and_size() {
                     network.host_a.sent.len(),
                     network.host_b.whole.len(),
                 )
-                .expect("a string takes everything");
+                .expect("writing to a string does not fail");
                 if size > 1280 {
-                    assert_eq!(path.mtu, ROUTER_MTU, "the tunnel has learned what the router takes");
+                    assert_eq!(path.mtu, ROUTER_MTU, "the tunnel has learned the router's MTU");
                     if df {
-                        assert_eq!(network.host_a.mtu, Some(ROUTER_MTU - 20), "and so has the sender");
+                        assert_eq!(
+                            network.host_a.mtu,
+                            Some(ROUTER_MTU - 20),
+                            "the sender has learned it too"
+                        );
                     }
                 } else {
-                    assert_eq!((network.host_a.mtu, path.learned), (None, None), "nothing to learn");
+                    assert_eq!(
+                        (network.host_a.mtu, path.learned),
+                        (None, None),
+                        "there is no smaller MTU to learn"
+                    );
                 }
                 if loss == 0 && size <= 1280 {
-                    assert_eq!(network.host_b.whole.len() as u64, DATAGRAMS, "without loss all arrives");
+                    assert_eq!(
+                        network.host_b.whole.len() as u64,
+                        DATAGRAMS,
+                        "without loss all datagrams arrive"
+                    );
                 }
             }
         }
@@ -332,19 +349,23 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 #[test]
-fn path_mtu_comes_back_after_its_time_and_black_holes_heal() {
+fn an_expired_path_mtu_rises_again_and_falls_again_if_the_link_is_narrow() {
     let mut network = run(0, 1480, true);
     assert_eq!(network.a.tunnel.path_mtu(PEER_B).mtu, ROUTER_MTU);
     let before = network.host_b.whole.len();
 
-    // The narrow link is replaced; the gateway cannot know until its soft state expires.
+    // The narrow link is replaced. The gateway does not notice before its soft state expires.
     network.router_mtu = UNDERLAY_MTU;
     network.host_a.mtu = None;
     let deadline = network.a.tunnel.next_deadline().expect("a path MTU was learned");
     let wait = deadline.since(network.now).as_millis() as u64;
     network.at(wait - 1, Event::HostSends { size: 1480, df: true });
     network.run();
-    assert_eq!((network.host_b.whole.len(), network.host_a.mtu), (before, Some(1280)), "still remembered");
+    assert_eq!(
+        (network.host_b.whole.len(), network.host_a.mtu),
+        (before, Some(1280)),
+        "the old MTU is still in use"
+    );
 
     network.host_a.mtu = None;
     network.at(1, Event::HostSends { size: 1480, df: true });
@@ -354,7 +375,7 @@ fn path_mtu_comes_back_after_its_time_and_black_holes_heal() {
     assert_eq!(network.a.tunnel.path_mtu(PEER_B).mtu, UNDERLAY_MTU);
     assert_eq!(network.a.tunnel.next_deadline(), None);
 
-    // And narrow again: one datagram is told, the next fits.
+    // The link is narrow again: one datagram is answered with an error, and the next fits.
     network.router_mtu = 1400;
     network.at(0, Event::HostSends { size: 1480, df: true });
     network.at(1000, Event::HostSends { size: 1480, df: true });

@@ -1,13 +1,16 @@
 #!/bin/bash
-# Many peers by Linux's own ipip driver: time and memory of `ip -batch` with an interface a peer, of one shared
-# interface, and of Adit's kernel data plane. In the guest, which has the driver:
+# A benchmark of many peers with Linux's ipip driver. It prints the time and the memory of three
+# setups: `ip -batch` with one interface per peer, `ip -batch` with one shared interface, and Adit's
+# kernel data plane. It runs in the guest, which has the driver:
 #
 #     cargo build --release -p adit
-#     cargo xtask vm run --timeout 1800 -- bash crates/adit-bench/guest/kernel_peers.sh target/release/adit 1000 10000
+#     cargo xtask vm run --timeout 1800 -- \
+#         bash tools/adit-bench/guest/kernel_peers.sh target/release/adit 1000 10000
 #
-# Memory is the growth of MemTotal - MemAvailable; the daemon's own is its RssAnon.
+# Memory is the growth of MemTotal - MemAvailable. The daemon's memory is its RssAnon.
 set -eu
-# WAYS=shared leaves out the interface a peer, which takes minutes for 10,000 (`vm run --keep WAYS`).
+# SETUPS=shared leaves out the interfaces per peer, which take minutes for 10,000 peers. Pass it
+# with `vm run --keep SETUPS`.
 adit=$(realpath "$1")
 shift
 work=$(mktemp -d)
@@ -16,18 +19,18 @@ modprobe ipip
 
 used() { awk '/^MemTotal/ {t=$2} /^MemAvailable/ {a=$2} END {print t-a}' /proc/meminfo; }
 now() { date +%s%N; }
-# An underlay and an inside, in a namespace of their own.
-bed() {
-  ip netns add bed
-  ip -n bed link set lo up
-  ip -n bed link add name under type dummy
-  ip -n bed addr add 10.0.0.1/8 dev under
-  ip -n bed link set under up
-  ip -n bed link add name inside type dummy
-  ip -n bed addr add 172.16.17.1/24 dev inside
-  ip -n bed link set inside up
+# Makes a namespace with an underlay interface and a private one.
+build() {
+  ip netns add testbed
+  ip -n testbed link set lo up
+  ip -n testbed link add name under type dummy
+  ip -n testbed addr add 10.0.0.1/8 dev under
+  ip -n testbed link set under up
+  ip -n testbed link add name inside type dummy
+  ip -n testbed addr add 172.16.17.1/24 dev inside
+  ip -n testbed link set inside up
 }
-gone() { ip netns del bed; sleep 2; }
+remove() { ip netns del testbed; sleep 2; }
 underlay() { echo "10.1.$(($1 / 250)).$(($1 % 250 + 1))"; }
 network() { echo "172.$((20 + $1 / 4096)).$(($1 / 16 % 256)).$(($1 % 16 * 16))/28"; }
 for count in "$@"; do
@@ -49,26 +52,26 @@ for count in "$@"; do
     echo "route add $net via $peer dev shared onlink" >>"$work/shared"
     printf '[[peer]]\nname = "p%s"\nunderlay = "%s"\nnetworks = ["%s"]\n' "$n" "$peer" "$net" >>"$work/a.toml"
   done
-  for way in ${WAYS:-own shared}; do
-    bed
+  for setup in ${SETUPS:-own shared}; do
+    build
     before=$(used) start=$(now)
-    ip -n bed -batch "$work/$way"
-    echo "$count peers, ip -batch, $way: $((($(now) - start) / 1000000)) ms, $(($(used) - before)) KiB"
+    ip -n testbed -batch "$work/$setup"
+    echo "$count peers, ip -batch, $setup: $((($(now) - start) / 1000000)) ms, $(($(used) - before)) KiB"
     start=$(now)
-    gone
-    echo "$count peers, $way, namespace removed: $((($(now) - start) / 1000000 - 2000)) ms"
+    remove
+    echo "$count peers, $setup, namespace removed: $((($(now) - start) / 1000000 - 2000)) ms"
   done
-  bed
+  build
   before=$(used) start=$(now)
-  ip netns exec bed "$adit" up "$work/a.toml" >"$work/said" 2>&1 || cat "$work/said"
+  ip netns exec testbed "$adit" up "$work/a.toml" >"$work/output" 2>&1 || cat "$work/output"
   took=$((($(now) - start) / 1000000)) after=$(used)
   daemon=$(cut -d' ' -f1 /run/adit/a.lock)
   own=$(awk '/^RssAnon/ {print $2}' "/proc/$daemon/status")
-  echo "$count peers, adit up, kernel: $took ms, $((after - before)) KiB, of that $own KiB of the daemon"
+  echo "$count peers, adit up, kernel: $took ms, $((after - before)) KiB, of which the daemon has $own KiB"
   sed 's/"p0"/"first"/' "$work/a.toml" >"$work/b.toml"
   start=$(now)
-  ip netns exec bed "$adit" apply "$work/b.toml" >/dev/null
+  ip netns exec testbed "$adit" apply "$work/b.toml" >/dev/null
   echo "$count peers, adit apply of one changed peer: $((($(now) - start) / 1000000)) ms"
-  ip netns exec bed "$adit" down a >/dev/null
-  gone
+  ip netns exec testbed "$adit" down a >/dev/null
+  remove
 done

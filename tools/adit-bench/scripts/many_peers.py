@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""What many peers cost: plan, start, a single change, memory. As root:
+"""A benchmark of many peers: the cost of a plan, a start and a single change, and the memory.
+
+It runs as root:
 
     cargo build --release -p adit
     python3 tools/adit-bench/scripts/many_peers.py target/release/adit [PEERS] [ebpf|userspace]
 
-Each peer has ten networks. In namespaces of its own, gone with it. "Single change" is one peer more or less: what
-the daemon takes from the request to its answer, and what `adit apply` takes as a whole.
+Each peer has ten networks. The benchmark runs in its own namespaces, which end with it. A single
+change adds or removes one peer. The benchmark measures the daemon's time from the request to its
+answer, and the time of the whole `adit apply`.
 """
 
 import ctypes
@@ -23,13 +26,13 @@ ROUNDS = 12
 CLONE_NEWNS, CLONE_NEWNET, MS_REC_PRIVATE = 0x20000, 0x40000000, 0x44000
 
 
-def own_machine():
-    """Network, /run and /var/lib of our own."""
+def enter_namespaces():
+    """Enters a network and a mount namespace with an empty /run and /var/lib."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS | CLONE_NEWNET) or libc.mount(b"", b"/", None, MS_REC_PRIVATE, None):
-        sys.exit(f"this takes root: {os.strerror(ctypes.get_errno())}")
-    for place in ("/run", "/var/lib"):
-        run("mount", "-t", "tmpfs", "none", place)
+        sys.exit(f"cannot enter the namespaces (are you root?): {os.strerror(ctypes.get_errno())}")
+    for directory in ("/run", "/var/lib"):
+        run("mount", "-t", "tmpfs", "none", directory)
     run("mount", "-t", "bpf", "none", "/sys/fs/bpf")
     for command in (
         "link set lo up",
@@ -68,8 +71,8 @@ def timed(work):
     return time.perf_counter() - start, result
 
 
-def ask(file):
-    """What `adit apply` asks the daemon, without what it does before."""
+def request_apply(file):
+    """Sends the request of `adit apply` to the daemon, without the checks before it."""
     body = json.dumps({"file": str(file), "text": file.read_text(), "confirm_seconds": None}).encode()
     head = f"POST /v1/apply HTTP/1.1\r\nHost: adit\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
@@ -80,7 +83,7 @@ def ask(file):
         sys.exit(answer.decode())
 
 
-def say(what, seconds):
+def report(what, seconds):
     numbers = sorted(1000 * second for second in seconds)
     print(f"{what}: {numbers[0]:.0f} / {statistics.median(numbers):.0f} / {numbers[-1]:.0f} ms")
 
@@ -89,28 +92,28 @@ def main():
     adit = os.path.realpath(sys.argv[1])
     peers = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
     plane = sys.argv[3] if len(sys.argv) > 3 else "ebpf"
-    own_machine()
+    enter_namespaces()
     folder = pathlib.Path(tempfile.mkdtemp(dir="/run"))
     files = [folder / "more.toml", folder / "less.toml"]
     for file, count in zip(files, (peers + 1, peers)):
         file.write_text(config(count, plane))
-    print(f"{peers} peers, {10 * peers} networks, {plane}; least / median / greatest")
+    print(f"{peers} peers, {10 * peers} networks, {plane}; minimum / median / maximum")
     plan = [timed(lambda: run(adit, "plan", str(files[1]), allowed=(2,)))[0] for _ in range(3)]
-    say("plan, nothing running", plan)
+    report("plan, nothing running", plan)
     up = timed(lambda: run(adit, "up", "-j", str(files[1])))
-    say("start until it forwards", [up[0]])
+    report("start until it forwards", [up[0]])
     pid = json.loads(up[1])["pid"]
     try:
-        say("plan, running", [timed(lambda: run(adit, "plan", str(files[1])))[0] for _ in range(3)])
+        report("plan, running", [timed(lambda: run(adit, "plan", str(files[1])))[0] for _ in range(3)])
         changes, applies = [], []
         for turn in range(ROUNDS):
-            changes.append(timed(lambda: ask(files[turn % 2]))[0])
+            changes.append(timed(lambda: request_apply(files[turn % 2]))[0])
             time.sleep(1)
-        say("single change, request to answer", changes)
+        report("single change, request to answer", changes)
         for turn in range(ROUNDS):
             applies.append(timed(lambda: run(adit, "apply", str(files[turn % 2])))[0])
             time.sleep(1)
-        say("single change, the whole of adit apply", applies)
+        report("single change, whole adit apply", applies)
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
         memory = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         print(f"memory of the daemon: {int(memory.split()[1]) // 1000} MB; load {os.getloadavg()[0]:.1f}")

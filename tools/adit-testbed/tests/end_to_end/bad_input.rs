@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 const UNKNOWN_SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
-/// Datagrams between two reads of the counters, few enough for the kernel's queues.
+/// Datagrams between two reads of the counters. The kernel's queues hold this many.
 const BURST: usize = 256;
 
 fn at_gateway_a(network: &TwoSites) -> Injector {
@@ -27,7 +27,7 @@ fn at_gateway_a(network: &TwoSites) -> Injector {
 /// An outer datagram of protocol 4 without a valid inner datagram.
 fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
     let outer = |inner: &[u8]| ipv4(source, UNDERLAY_A, Protocol::IPIP, inner);
-    let good = |random: &mut Random| {
+    let valid = |random: &mut Random| {
         let len = random.within(1..1200);
         echo_request(1, &random.bytes(len))
     };
@@ -39,19 +39,19 @@ fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
         }
         // A truncated datagram.
         1 => {
-            let inner = good(random);
+            let inner = valid(random);
             outer(&inner[..random.within(0..inner.len())])
         }
         // An inner total length beyond the end, or shorter than the header.
         2 => {
-            let mut inner = good(random);
+            let mut inner = valid(random);
             let beyond = random.within(inner.len() + 1..65_536);
-            let lie = [random.within(0..20), beyond][random.within(0..2)] as u16;
-            inner[2..4].copy_from_slice(&lie.to_be_bytes());
+            let wrong = [random.within(0..20), beyond][random.within(0..2)] as u16;
+            inner[2..4].copy_from_slice(&wrong.to_be_bytes());
             mend_checksum(&mut inner);
             outer(&inner)
         }
-        // An inner header that is too short to be one, or longer than the datagram.
+        // An inner header length below 20 bytes, or beyond the datagram.
         3 => {
             let mut inner = ipv4(HOST_B, HOST_A, Protocol::ICMP, &random.bytes(12));
             inner[0] = 0x40 | [random.within(0..5), random.within(9..16)][random.within(0..2)] as u8;
@@ -60,30 +60,30 @@ fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
         }
         // Another inner IP version.
         4 => {
-            let mut inner = good(random);
+            let mut inner = valid(random);
             inner[0] = (random.within(5..16) << 4) as u8 | 5;
             mend_checksum(&mut inner);
             outer(&inner)
         }
         // An outer total length beyond the end, or shorter than the header.
         5 => {
-            let mut bytes = outer(&good(random));
+            let mut bytes = outer(&valid(random));
             let beyond = random.within(bytes.len() + 1..65_536);
-            let lie = [random.within(0..20), beyond][random.within(0..2)] as u16;
-            bytes[2..4].copy_from_slice(&lie.to_be_bytes());
+            let wrong = [random.within(0..20), beyond][random.within(0..2)] as u16;
+            bytes[2..4].copy_from_slice(&wrong.to_be_bytes());
             mend_checksum(&mut bytes);
             bytes
         }
-        // An outer header too short to be one.
+        // An outer header length below 20 bytes.
         6 => {
-            let mut bytes = outer(&good(random));
+            let mut bytes = outer(&valid(random));
             bytes[0] = 0x40 | random.within(0..5) as u8;
             mend_checksum(&mut bytes);
             bytes
         }
         // A wrong outer checksum.
         _ => {
-            let mut bytes = outer(&good(random));
+            let mut bytes = outer(&valid(random));
             bytes[10] ^= 1 << random.within(0..8);
             bytes
         }
@@ -92,9 +92,9 @@ fn garbage(random: &mut Random, source: Ipv4Addr) -> Vec<u8> {
 
 /// Sends `count` garbage datagrams, half from the peer's address and half from an unknown one.
 /// Every burst is counted as drops before the next one.
-fn send_garbage(bed: (&TwoSites, &Tunnels), random: &mut Random, count: usize) {
-    let plane = bed.1.a.plane();
-    let mut underlay = at_gateway_a(bed.0);
+fn send_garbage(testbed: (&TwoSites, &Tunnels), random: &mut Random, count: usize) {
+    let plane = testbed.1.a.plane();
+    let mut underlay = at_gateway_a(testbed.0);
     let mut expected = plane.totals().dropped();
     for _ in 0..count / BURST {
         for number in 0..BURST {
@@ -118,28 +118,25 @@ fn is_ping(bytes: &[u8]) -> bool {
 
 /// Fails if a capture on the inside has anything but pings between the hosts and ARP.
 fn expect_only_pings(device: &[Frame], host: &[Frame]) {
-    assert!(device.len() > 10 && host.len() > 10, "the taps heard nothing");
+    assert!(device.len() > 10 && host.len() > 10, "a tap has captured too few frames");
     for frame in device {
         // A TUN device has no link header.
-        assert!(is_ping(&frame.bytes), "the device was given {:02x?}", frame.bytes);
+        assert!(is_ping(&frame.bytes), "the tunnel interface delivered {:02x?}", frame.bytes);
     }
     for bytes in host.iter().filter_map(Frame::ipv4) {
-        assert!(is_ping(bytes), "host A was given {bytes:02x?}");
+        assert!(is_ping(bytes), "host A received {bytes:02x?}");
     }
 }
 
 /// Pings host B from host A while `work` runs, and fails if a reply is missing. Returns the number
 /// of pings.
-fn while_pinging(host: &Host, work: impl FnOnce()) -> u64 {
+fn ping_during(host: &Host, work: impl FnOnce()) -> u64 {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let pings = scope.spawn(|| {
             let mut answered = 0;
             while !done.load(Ordering::Relaxed) {
-                assert!(
-                    reaches(host, HOST_B).unwrap(),
-                    "a ping was not answered, after {answered} that were"
-                );
+                assert!(reaches(host, HOST_B).unwrap(), "a ping was lost, after {answered} replies");
                 answered += 1;
             }
             answered
@@ -171,7 +168,7 @@ fn garbage_is_counted_and_disturbs_nothing() {
     let icmp_before = snmp(&network.gateway_a, "Icmp", "OutMsgs");
     const COUNT: usize = 8192;
     let pings =
-        while_pinging(&network.host_a, || send_garbage((&network, &tunnels), &mut Random::seeded(5), COUNT));
+        ping_during(&network.host_a, || send_garbage((&network, &tunnels), &mut Random::seeded(5), COUNT));
     assert!(reaches(&network.host_a, HOST_B).unwrap());
 
     let after = plane.totals();
@@ -184,11 +181,11 @@ fn garbage_is_counted_and_disturbs_nothing() {
     let [device, host, underlay] = taps.map(Tap::finish);
     expect_only_pings(&device, &host);
     // Gateway A's kernel might send Protocol Unreachable or Parameter Problem.
-    assert_eq!(snmp(&network.gateway_a, "Icmp", "OutMsgs"), icmp_before, "the kernel has answered");
+    assert_eq!(snmp(&network.gateway_a, "Icmp", "OutMsgs"), icmp_before, "gateway A's kernel sent ICMP");
     for bytes in underlay.iter().filter_map(Frame::ipv4) {
         let Ok(packet) = Ipv4Packet::parse(bytes, Validation::Lenient) else { continue };
         let answer = packet.source() == UNDERLAY_A && packet.protocol() != Protocol::IPIP;
-        assert!(!answer, "gateway A has answered: {bytes:02x?}");
+        assert!(!answer, "gateway A has sent {bytes:02x?}");
     }
 }
 
@@ -221,11 +218,11 @@ fn each_forbidden_datagram_is_dropped_under_its_own_reason() {
     let outside = Ipv4Addr::new(203, 0, 113, 9);
     let own = Ipv4Addr::new(172, 16, 17, 66);
     let to = |host| SocketAddrV4::new(host, 4242);
-    let good = udp(HOST_B, to(HOST_A), b"secret");
-    let congested = ipv4_with(UNDERLAY_B, UNDERLAY_A, Protocol::IPIP, &good, |outer| outer.tos = 0b11);
-    let dead = ipv4_with(HOST_B, HOST_A, Protocol::UDP, &good[20..], |inner| inner.ttl = 0);
+    let valid = udp(HOST_B, to(HOST_A), b"secret");
+    let congested = ipv4_with(UNDERLAY_B, UNDERLAY_A, Protocol::IPIP, &valid, |outer| outer.tos = 0b11);
+    let expired = ipv4_with(HOST_B, HOST_A, Protocol::UDP, &valid[20..], |inner| inner.ttl = 0);
     let ipv6 = [&[0x60, 0, 0, 0, 0, 0, 59, 64][..], &[0; 32]].concat();
-    let nested = |source| ipv4(source, UNDERLAY_A, Protocol::IPIP, &good);
+    let nested = |source| ipv4(source, UNDERLAY_A, Protocol::IPIP, &valid);
     let cases = [
         (DropReason::InnerSourceNotFromPeer, from_peer(&udp(outside, to(HOST_A), b"secret"))),
         (DropReason::InnerSourceNotFromPeer, from_peer(&udp(UNDERLAY_B, to(HOST_A), b"secret"))),
@@ -236,9 +233,9 @@ fn each_forbidden_datagram_is_dropped_under_its_own_reason() {
         (DropReason::NestedToOurselves, from_peer(&nested(UNDERLAY_B))),
         (DropReason::NestedToOurselves, from_peer(&nested(HOST_B))),
         (DropReason::EcnViolation, congested),
-        (DropReason::DecapInnerTtlZero, from_peer(&dead)),
+        (DropReason::DecapInnerTtlZero, from_peer(&expired)),
         (DropReason::DecapInnerNotIpv4, from_peer(&ipv6)),
-        (DropReason::OuterSourceUnknown, ipv4(UNKNOWN_SOURCE, UNDERLAY_A, Protocol::IPIP, &good)),
+        (DropReason::OuterSourceUnknown, ipv4(UNKNOWN_SOURCE, UNDERLAY_A, Protocol::IPIP, &valid)),
     ];
     let taps = [(&network.gateway_a, "ipipA"), (&network.host_a, "eth0")]
         .map(|(host, device)| Tap::start(host, device).unwrap());
@@ -249,8 +246,8 @@ fn each_forbidden_datagram_is_dropped_under_its_own_reason() {
         assert_eq!(drops_since(&before, &plane.totals()), [(*reason, 1)]);
     }
     // A valid datagram passes, as the last one that the taps see.
-    underlay.send(&from_peer(&good));
-    wait_until("the good one passes", || plane.totals().peers[0].rx_packets == 2);
+    underlay.send(&from_peer(&valid));
+    wait_until("the valid datagram passes", || plane.totals().peers[0].rx_packets == 2);
     let [device, host] = taps.map(Tap::finish);
     // Host A also sends Port Unreachable, which quotes it.
     let delivered = |frames: Vec<&[u8]>| {

@@ -40,7 +40,8 @@ fn a_next_hop_with_a_new_mac_is_found_again() {
     assert_eq!(neighbour.unwrap().and_then(|neighbour| neighbour.mac), Some(NEW_MAC));
 }
 
-/// The same with the default times, announced by a gratuitous ARP reply (RFC 5227 section 3).
+/// With the default times, the next hop announces its new Ethernet address by a gratuitous ARP
+/// reply (RFC 5227 section 3).
 #[test(root)]
 fn an_announced_mac_is_used_at_once() {
     let network = TwoSites::build().unwrap();
@@ -52,9 +53,9 @@ fn an_announced_mac_is_used_at_once() {
     gateway.sysctl("ipv4/neigh/underlayA/locktime", "0").unwrap();
     set_mac(&network.router, "toA", NEW_MAC);
     Injector::new(&network.router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
-    let known = || gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
-    wait_until("the kernel takes the announcement", || {
-        known().unwrap().and_then(|neighbour| neighbour.mac) == Some(NEW_MAC)
+    let neighbour = || gateway.netlink().unwrap().neighbour(gateway.index("underlayA").unwrap(), UNDERLAY_B);
+    wait_until("the kernel accepts the announcement", || {
+        neighbour().unwrap().and_then(|entry| entry.mac) == Some(NEW_MAC)
     });
     wait_for_traffic(&network);
 }
@@ -66,7 +67,7 @@ fn traffic_returns_after_the_underlay_interface_was_down() {
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     for _ in 0..3 {
         network.gateway_a.down("underlayA").unwrap();
-        assert!(!reaches(&network.host_a, HOST_B).unwrap(), "it is down");
+        assert!(!reaches(&network.host_a, HOST_B).unwrap(), "traffic passes although the interface is down");
         network.gateway_a.up("underlayA").unwrap();
         wait_for_traffic(&network);
     }
@@ -96,22 +97,22 @@ fn traffic_follows_the_route_to_another_interface() {
     gateway.connect("second", router, "toA2").unwrap();
     router.proxy_arp("toA2").unwrap();
     gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("second")).unwrap();
-    let back = Route {
+    let return_route = Route {
         destination: Ipv4Net::from(UNDERLAY_A),
         device: Some(router.index("toA2").unwrap()),
         ..Route::default()
     };
-    router.netlink().unwrap().replace_route(&back).unwrap();
+    router.netlink().unwrap().replace_route(&return_route).unwrap();
     router.down("toA").unwrap();
     wait_for_traffic(&network);
 
     // The traffic uses the new cable and not the kernel's fallback.
-    let tap = Listener::start(router, "toA2");
+    let tap = RunningCapture::start(router, "toA2");
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     tap.expect(UNDERLAY_A, UNDERLAY_B, mac(gateway, "second"));
 }
 
-/// A capture on the gateway's own interface, such as `tcpdump`, sees what leaves.
+/// A capture on the gateway's own interface, such as `tcpdump`, sees datagrams of both directions.
 #[test(root)]
 fn a_capture_on_the_gateway_sees_both_directions() {
     let network = TwoSites::build().unwrap();
@@ -119,20 +120,20 @@ fn a_capture_on_the_gateway_sees_both_directions() {
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let gateway = &network.gateway_a;
     for _ in 0..2 {
-        let tap = Listener::start(gateway, "underlayA");
-        wait_until("the capture sees what leaves, and what comes", || {
-            assert!(reaches(&network.host_a, HOST_B).unwrap(), "a capture must not lose anything");
+        let tap = RunningCapture::start(gateway, "underlayA");
+        wait_until("the capture sees both directions", || {
+            assert!(reaches(&network.host_a, HOST_B).unwrap(), "a capture must not cost a datagram");
             let seen = tap.seen();
             let has = |from, to| seen.iter().any(|frame| (frame.source, frame.destination) == (from, to));
             has(UNDERLAY_A, UNDERLAY_B) && has(UNDERLAY_B, UNDERLAY_A)
         });
         drop(tap);
-        assert!(reaches(&network.host_a, HOST_B).unwrap(), "nobody listens any more");
+        assert!(reaches(&network.host_a, HOST_B).unwrap(), "traffic stopped with the capture");
     }
 }
 
 /// A capture that can be read while it runs.
-struct Listener(capture::Tap);
+struct RunningCapture(capture::Tap);
 
 /// The addresses of an outer datagram, and its Ethernet source.
 struct Seen {
@@ -141,7 +142,7 @@ struct Seen {
     from: [u8; 6],
 }
 
-impl Listener {
+impl RunningCapture {
     fn start(host: &adit_lab::host::Host, device: &str) -> Self {
         let index = host.index(device).unwrap();
         Self(host.run(|| capture::Tap::open(index)).unwrap())
@@ -151,7 +152,9 @@ impl Listener {
     fn seen(&self) -> Vec<Seen> {
         let mut buffer = [0; 2048];
         let mut seen = Vec::new();
-        while let Some((_, len)) = self.0.next(&mut buffer, Duration::from_millis(5)).expect("it listens") {
+        while let Some((_, len)) =
+            self.0.next(&mut buffer, Duration::from_millis(5)).expect("the capture runs")
+        {
             let Some((link, bytes)) = buffer[..len].split_first_chunk::<14>() else { continue };
             let Ok(packet) = Ipv4Packet::parse(bytes, Validation::Datapath) else { continue };
             if link.ends_with(&[0x08, 0x00]) && packet.protocol() == Protocol::IPIP {

@@ -4,8 +4,8 @@
 //!   host A (a receiver, and all private hosts) ── gateway A ── router (a receiver, and all peers)
 //! ```
 //!
-//! The gateway's kernel forwards too. So an injected inner datagram has one hop more than the
-//! fixture, and a delivered one has one less.
+//! The gateway's kernel forwards too. So an injected inner datagram has a TTL one higher than in
+//! the fixture, and a delivered one has a TTL one lower.
 
 use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ struct Testbed {
     underlay: Injector,
     at_host: GatewayOutput,
     at_router: GatewayOutput,
-    _silencers: [RawSocket; 2],
+    _placeholders: [RawSocket; 2],
     _network: TwoSites,
 }
 
@@ -108,7 +108,7 @@ impl Testbed {
         let TwoSites { host_a, gateway_a, router, .. } = &network;
         // The router has the addresses of all peers, and answers only ARP.
         router.sysctl("ipv4/ip_forward", "0").unwrap();
-        let silencers = [B, C].map(|peer| {
+        let placeholders = [B, C].map(|peer| {
             router.address("lo", Ipv4Net::from(peer)).unwrap();
             router.run(|| RawSocket::protocol4_placeholder(peer)).unwrap()
         });
@@ -127,7 +127,7 @@ impl Testbed {
             underlay: Injector::new(router, "toA", gateway_a, "underlayA"),
             at_host: GatewayOutput::new(host_a, "eth0", gateway_a, "dummyA"),
             at_router: GatewayOutput::new(router, "toA", gateway_a, "underlayA"),
-            _silencers: silencers,
+            _placeholders: placeholders,
             _network: network,
         }
     }
@@ -136,16 +136,16 @@ impl Testbed {
     fn expect(&mut self, case: &Case) {
         let before = self.overlay.plane().totals();
         match case.direction {
-            Direction::Encap => self.inside.send(&hop(&case.packet.bytes, 1)),
+            Direction::Encap => self.inside.send(&with_ttl_change(&case.packet.bytes, 1)),
             Direction::Decap => self.underlay.send(&case.packet.bytes),
         }
         match &case.outcome {
             Outcome::Sent(frames) => {
                 for frame in frames {
-                    self.at_router.expect(&case.name, &normal(frame));
+                    self.at_router.expect(&case.name, &normalized(frame));
                 }
             }
-            Outcome::Delivered(inner) => self.at_host.expect(&case.name, &hop(inner, -1)),
+            Outcome::Delivered(inner) => self.at_host.expect(&case.name, &with_ttl_change(inner, -1)),
             Outcome::Dropped(_) | Outcome::Answered { .. } => {}
         }
         let expected = case.counts.totals(before.peers.len());
@@ -154,16 +154,16 @@ impl Testbed {
         wait_until(&what, || grown() == expected);
     }
 
-    /// Nothing has come but what was expected: a packet that is sent behind everything, in each
-    /// direction, is the next that arrives.
+    /// Fails if an unexpected packet has arrived. A sentinel that is sent last, in each direction,
+    /// must be the next packet.
     fn expect_nothing_else(&mut self) {
         const SENTINEL: u16 = 0x5e17;
-        self.inside.send(&hop(&udp(HOST_A, HOST_B, 64).id(SENTINEL).build(), 1));
+        self.inside.send(&with_ttl_change(&udp(HOST_A, HOST_B, 64).id(SENTINEL).build(), 1));
         let outer = self.at_router.next(WAIT_TIMEOUT).expect("the sentinel is sent");
-        assert_eq!(identification(&outer[20..]), SENTINEL, "nobody has sent {}", hex(&outer));
+        assert_eq!(identification(&outer[20..]), SENTINEL, "unexpected packet {}", hex(&outer));
         self.underlay.send(&theirs(B, udp(HOST_B, HOST_A, 64).id(SENTINEL)).build());
         let inner = self.at_host.next(WAIT_TIMEOUT).expect("the sentinel is delivered");
-        assert_eq!(identification(&inner), SENTINEL, "nobody has sent {}", hex(&inner));
+        assert_eq!(identification(&inner), SENTINEL, "unexpected packet {}", hex(&inner));
     }
 }
 
@@ -181,19 +181,19 @@ impl GatewayOutput {
 
     #[track_caller]
     fn expect(&mut self, name: &str, datagram: &[u8]) {
-        let heard = self
+        let received = self
             .next(WAIT_TIMEOUT)
-            .unwrap_or_else(|| panic!("{name}: nothing, instead of {}", hex(datagram)));
-        assert_eq!(hex(&heard), hex(datagram), "{name}");
-        assert!(heard == datagram, "{name}: behind the headers, other bytes");
+            .unwrap_or_else(|| panic!("{name}: nothing arrived instead of {}", hex(datagram)));
+        assert_eq!(hex(&received), hex(datagram), "{name}");
+        assert!(received == datagram, "{name}: the payload differs");
     }
 
     /// The next datagram that the gateway forwards, or `None` after a timeout.
-    fn next(&mut self, patience: Duration) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + patience;
+    fn next(&mut self, timeout: Duration) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + timeout;
         loop {
-            let heard = self.0.next(deadline.saturating_duration_since(Instant::now())).unwrap()?;
-            if let Some(datagram) = passed_on(&heard) {
+            let received = self.0.next(deadline.saturating_duration_since(Instant::now())).unwrap()?;
+            if let Some(datagram) = forwarded(&received) {
                 return Some(datagram);
             }
         }
@@ -202,17 +202,17 @@ impl GatewayOutput {
 
 /// A datagram without padding and with a normalized identification, or `None` if the gateway itself
 /// sent it.
-fn passed_on(bytes: &[u8]) -> Option<Vec<u8>> {
+fn forwarded(bytes: &[u8]) -> Option<Vec<u8>> {
     let packet = Ipv4Packet::parse(bytes, Validation::Datapath).ok()?;
     match packet.source() {
         INSIDE_A => None,
-        A => (packet.protocol() == Protocol::IPIP).then(|| normal(packet.as_bytes())),
+        A => (packet.protocol() == Protocol::IPIP).then(|| normalized(packet.as_bytes())),
         _ => Some(packet.as_bytes().to_vec()),
     }
 }
 
 /// Clears the identification of an outer datagram without DF, for which any value is right.
-fn normal(outer: &[u8]) -> Vec<u8> {
+fn normalized(outer: &[u8]) -> Vec<u8> {
     let mut outer = outer.to_vec();
     if outer[6] & 0x40 == 0 {
         outer[4..6].fill(0);
@@ -221,8 +221,8 @@ fn normal(outer: &[u8]) -> Vec<u8> {
     outer
 }
 
-/// The same datagram with a changed TTL.
-fn hop(datagram: &[u8], more: i8) -> Vec<u8> {
+/// The same datagram with this change of its TTL.
+fn with_ttl_change(datagram: &[u8], more: i8) -> Vec<u8> {
     let mut datagram = datagram.to_vec();
     let ttl = datagram[8].checked_add_signed(more).expect("a host forwards it");
     ipv4::set_ttl(&mut datagram, ttl).expect("it has a header");

@@ -44,11 +44,12 @@ fn the_sender_receives_the_mtu_of_a_narrower_path() {
     assert!(arrives(1480), "a full datagram passes before");
     network.router.mtu("toB", 1300).unwrap();
     network.gateway_b.mtu("underlayB", 1300).unwrap();
-    send(1480).expect("host A knows of nothing");
-    let error = sender.take_error_within(ATTEMPT_TIMEOUT).expect("it can be read").expect("host A is told");
+    send(1480).expect("host A has learned no MTU");
+    let error =
+        sender.take_error_within(ATTEMPT_TIMEOUT).expect("it can be read").expect("host A receives an error");
     assert_eq!((error.origin, error.errno, error.kind, error.code), (Origin::Icmp, EMSGSIZE, 3, 4));
     assert_eq!((error.mtu, error.offender), (Some(1280), Some(INSIDE_A)));
-    assert!(!arrives(1480), "it was refused, and yet it came");
+    assert!(!arrives(1480), "a refused datagram arrived");
     assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1300);
     assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_some());
 
@@ -56,7 +57,7 @@ fn the_sender_receives_the_mtu_of_a_narrower_path() {
     assert_eq!(getsockopt(&sender, IpMtu).expect("it is known"), 1280);
     assert_eq!(send(1281).expect_err("it is too long").raw_os_error(), Some(EMSGSIZE));
     send(1280).expect("it fits");
-    assert!(arrives(1280), "what fits passes");
+    assert!(arrives(1280), "a datagram that fits passes");
 
     // The tunnel itself answers a sender that does not know, without the router.
     let before = tunnels.a.plane().totals();
@@ -82,23 +83,30 @@ fn forged_errors_change_nothing() {
     let plane = tunnels.a.plane();
     let unknown_source = Ipv4Addr::new(10, 1, 1, 77);
     let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
-    let ours = full_size(HOST_A, HOST_B);
+    let genuine = full_size(HOST_A, HOST_B);
     let too_big = |mtu| Icmpv4Error::TooBig { mtu };
     let before = plane.totals();
     let forged = [
         // About a destination that is no peer.
-        error_about(unknown_source, too_big(600), Ipv4Addr::new(10, 1, 1, 99), &ours),
+        error_about(unknown_source, too_big(600), Ipv4Addr::new(10, 1, 1, 99), &genuine),
         // About an inner datagram that the tunnel would not have sent to this peer.
         error_about(unknown_source, too_big(600), UNDERLAY_B, &echo_request(1, &[0; 1400])),
         error_about(unknown_source, too_big(600), UNDERLAY_B, &full_size(HOST_A, unknown_source)),
         // About a datagram that fits the reported MTU.
-        error_about(unknown_source, too_big(1500), UNDERLAY_B, &ours),
-        error_about(unknown_source, Icmpv4Error::DestinationUnreachable { code: 1 }, unknown_source, &ours),
+        error_about(unknown_source, too_big(1500), UNDERLAY_B, &genuine),
+        error_about(
+            unknown_source,
+            Icmpv4Error::DestinationUnreachable { code: 1 },
+            unknown_source,
+            &genuine,
+        ),
     ];
     for error in &forged {
         underlay.send(error);
     }
-    wait_until("all are counted", || plane.totals().drops_of(DropReason::IcmpUnbelievable) == 5);
+    wait_until("all forged errors are counted", || {
+        plane.totals().drops_of(DropReason::IcmpUnbelievable) == 5
+    });
     assert_eq!(drops_since(&before, &plane.totals()), [(DropReason::IcmpUnbelievable, 5)]);
     let path = plane.tunnel().path_mtu(PEER);
     assert_eq!((path.mtu, path.learned), (1500, None));
@@ -107,7 +115,7 @@ fn forged_errors_change_nothing() {
     assert!(answer.is_reply(), "{answer:?}");
 
     // For comparison, the same error about a datagram that gateway A could have sent is believed.
-    underlay.send(&error_about(unknown_source, too_big(600), UNDERLAY_B, &ours));
+    underlay.send(&error_about(unknown_source, too_big(600), UNDERLAY_B, &genuine));
     wait_until("a Too Big is believed", || plane.tunnel().path_mtu(PEER).mtu == 600);
 }
 
@@ -121,8 +129,8 @@ fn full_size(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
 fn a_destination_without_a_peer_is_unreachable() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
-    let nobodys = "10.99.0.0/16".parse().expect("a network");
-    network.gateway_a.route(nobodys, None, Some("ipipA")).unwrap();
+    let unassigned = "10.99.0.0/16".parse().expect("a network");
+    network.gateway_a.route(unassigned, None, Some("ipipA")).unwrap();
     let answer = network.host_a.run(|| ping(Ipv4Addr::new(10, 99, 1, 1), 84, 64, ATTEMPT_TIMEOUT)).unwrap();
     let error = Icmpv4Error::DestinationUnreachable { code: icmpv4::unreachable::NET };
     assert_eq!(answer, Answer::Refused { by: INSIDE_A, error });

@@ -41,7 +41,7 @@ fn capture(network: &TwoSites) -> Vec<Frame> {
     socket.connect(SocketAddrV4::new(HOST_B, 4001)).expect("there is a route");
     for payload in [&[][..], b"odd", &[0xa5; 1000]] {
         socket.send(payload).expect("it is sent");
-        let refused = socket.recv(&mut [0; 1]).expect_err("nobody listens");
+        let refused = socket.recv(&mut [0; 1]).expect_err("the port is closed");
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     }
     let frames: Vec<Frame> =
@@ -86,7 +86,7 @@ fn our_packet_lines_match_those_of_tcpdump() {
     let _tunnels = network.bring_up().unwrap();
     let frames = capture(&network);
     let theirs = output(Command::new(TCPDUMP).args(["-n", "-t", "-r", "-"]), &pcapng(&frames));
-    // Older versions of tcpdump end each line so; 4.99.3 does not.
+    // Older versions of tcpdump end each line with this; 4.99.3 does not.
     const SUFFIX: &str = " (ipip-proto-4)";
     let with_suffix = theirs.contains(SUFFIX);
     let mut flows = FlowTable::<16>::new();
@@ -95,7 +95,7 @@ fn our_packet_lines_match_those_of_tcpdump() {
         .filter_map(Frame::ipv4)
         .map(|bytes| Dissection::new(bytes).with_flow(&mut flows).to_string())
         .map(|line| {
-            let bare = line.strip_suffix(SUFFIX).expect("ours carries the suffix").to_owned();
+            let bare = line.strip_suffix(SUFFIX).expect("each of our lines ends with the suffix").to_owned();
             if with_suffix { line } else { bare }
         })
         .collect();
@@ -103,9 +103,9 @@ fn our_packet_lines_match_those_of_tcpdump() {
         ours.iter().map(String::as_str).zip(theirs.lines()).filter(|(a, b)| a != b).collect();
     assert!(different.is_empty(), "ours, and tcpdump's: {different:#?}");
     assert_eq!(ours.len(), theirs.lines().count());
-    let said = |what: &str| ours.iter().any(|line| line.contains(what));
+    let has = |what: &str| ours.iter().any(|line| line.contains(what));
     let there = format!("IP {UNDERLAY_A} > {UNDERLAY_B}: IP {INSIDE_A}.");
-    assert!(said(&there) && said("Flags [S]") && said("echo reply") && said("udp port 4001"));
+    assert!(has(&there) && has("Flags [S]") && has("echo reply") && has("udp port 4001"));
 }
 
 #[test(tcpdump)]
@@ -131,8 +131,8 @@ fn tcpdump_reads_the_nanoseconds_of_a_capture() {
     assert_eq!(times, ["1700000000.000000001", "1700000000.999999999"], "{printed}");
 }
 
-/// Switches checksum offload of an interface off. Between two interfaces of one machine nothing
-/// completes the checksums, and a capture would show incomplete ones.
+/// Switches checksum offload of an interface off. With it, nothing completes the checksums between
+/// two interfaces of one machine, and a capture would show incomplete ones.
 const NO_OFFLOAD: &str = r#"
 import ctypes, fcntl, socket, struct, sys
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
@@ -141,18 +141,18 @@ request = struct.pack("16sP16x", sys.argv[1].encode(), ctypes.addressof(value))
 fcntl.ioctl(socket.socket(), SIOCETHTOOL, request)
 "#;
 
-/// Dissects every frame, and builds it again with scapy's own checksums. The bytes must be the
-/// same. Prints the contents of each.
+/// Dissects every frame, builds it again with scapy's checksums, and compares the bytes. Prints one
+/// line for each frame.
 const DISSECT: &str = r#"
 import sys
 from io import BytesIO
 from scapy.all import ICMP, IP, TCP, UDP, Raw, rdpcap, raw
 
-def again(layer):
+def rebuild(layer):
     layer = layer.copy()
     part = layer
     while part and not isinstance(part, Raw):
-        # What an error quotes is not ours to mend: it may be cut short.
+        # A quote in an ICMP error stays as it is: it may be cut short.
         if type(part).__name__.endswith("error"):
             break
         if hasattr(part, "chksum"):
@@ -164,12 +164,12 @@ for packet in rdpcap(BytesIO(sys.stdin.buffer.read())):
     outer = packet[IP]
     inner = outer.payload
     assert isinstance(inner, IP), packet.summary()
-    # One hop, the router, is behind what comes from gateway B.
+    # Datagrams from gateway B have passed one hop, the router.
     ttl = 64 if outer.src == "10.1.1.1" else 63
     assert (outer.proto, outer.ihl, outer.flags, outer.ttl) == (4, 5, "DF", ttl), outer.show(dump=True)
     assert outer.len == inner.len + 20, outer.show(dump=True)
     assert outer.tos == inner.tos, outer.show(dump=True)
-    assert again(outer) == raw(packet)[14:], "scapy would have written other checksums:\n" + packet.show(dump=True)
+    assert rebuild(outer) == raw(packet)[14:], "scapy writes other checksums:\n" + packet.show(dump=True)
     kind = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP"}[type(inner.payload)]
     print(outer.src, outer.dst, inner.src, inner.dst, kind)
 "#;
@@ -182,8 +182,8 @@ fn scapy_accepts_our_packets() {
     }
     let _tunnels = network.bring_up().unwrap();
     let frames = capture(&network);
-    let said = output(Command::new(PYTHON).args(["-c", DISSECT]), &pcapng(&frames));
-    assert_eq!(said.lines().count(), frames.len());
+    let printed = output(Command::new(PYTHON).args(["-c", DISSECT]), &pcapng(&frames));
+    assert_eq!(printed.lines().count(), frames.len());
     for (from, to, inner_from, inner_to, kind) in [
         (UNDERLAY_A, UNDERLAY_B, INSIDE_A, INSIDE_B, "TCP"),
         (UNDERLAY_B, UNDERLAY_A, INSIDE_B, INSIDE_A, "TCP"),
@@ -192,7 +192,7 @@ fn scapy_accepts_our_packets() {
         (UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B, "UDP"),
     ] {
         let line = format!("{from} {to} {inner_from} {inner_to} {kind}");
-        assert!(said.lines().any(|found| found == line), "scapy has not seen {line}");
+        assert!(printed.lines().any(|found| found == line), "scapy did not print {line}");
     }
 }
 
@@ -239,15 +239,15 @@ fn the_tunnel_answers_scapy_as_its_peer() {
     let network = TwoSites::build().unwrap();
     let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
     // Gateway B's kernel has no tunnel, and must not answer the datagrams for scapy.
-    let _silencer = network.gateway_b.run(|| RawSocket::protocol4_placeholder(UNDERLAY_B)).unwrap();
+    let _placeholder = network.gateway_b.run(|| RawSocket::protocol4_placeholder(UNDERLAY_B)).unwrap();
     let router = mac(&network.router, "toB").map(|byte| format!("{byte:02x}")).join(":");
     let addresses = [UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B].map(|address| address.to_string());
-    let said = network
+    let printed = network
         .gateway_b
         .ns()
         .run(|| output(Command::new(PYTHON).args(["-c", EXCHANGE, &router]).args(&addresses), &[]))
         .unwrap();
-    assert_eq!(said, "done\n");
+    assert_eq!(printed, "done\n");
     let totals = tunnel.plane().totals();
     assert_eq!((totals.peers[0].rx_packets, totals.peers[0].tx_packets, totals.dropped()), (7, 7, 0));
 }

@@ -27,7 +27,7 @@ fn stream(from: &Host, to: &Host, address: Ipv4Addr, seed: u64, len: usize) {
     assert_eq!(received, sent, "{len} bytes from {} to {} changed", from.name(), to.name());
 }
 
-/// `streams` streams each way, all at once, of `len` bytes each.
+/// Sends `streams` streams of `len` bytes in each direction, all at once.
 fn both_ways(network: &TwoSites, streams: u64, len: usize) {
     let (a, b) = (&network.host_a, &network.host_b);
     std::thread::scope(|scope| {
@@ -50,7 +50,7 @@ fn sixty_four_megabytes_arrive_in_both_directions() {
     }
 }
 
-/// Builds a network with a narrow link behind the router, which only the router knows. Callers
+/// Builds a network with a narrow link behind the router. Only the router knows its MTU. Callers
 /// switch MSS clamping off if TCP must send segments that are too long.
 fn narrow(tunnel: &str) -> (TwoSites, Tunnels) {
     let network = TwoSites::build().unwrap();
@@ -72,7 +72,7 @@ fn the_path_mtu_is_learned_from_a_router() {
     stream(&network.host_a, &network.host_b, HOST_B, 7, MEGABYTE);
     both_ways(&network, 1, 64 * MEGABYTE);
     assert_eq!((tunnel.path_mtu(PEER).mtu, tunnel.path_mtu(PEER).learned.is_some()), (1400, true));
-    assert!(tunnels.a.plane().totals().icmp.relayed > 0, "nobody told host A");
+    assert!(tunnels.a.plane().totals().icmp.relayed > 0, "host A received no error");
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
@@ -85,8 +85,8 @@ fn the_router_fragments_outer_datagrams_without_df() {
         host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     }
     both_ways(&network, 1, 64 * MEGABYTE);
-    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_none(), "there was nothing to learn");
-    assert!(snmp(&network.router, "Ip", "FragCreates") > 1000, "the router had nothing to fragment");
+    assert!(tunnels.a.plane().tunnel().path_mtu(PEER).learned.is_none(), "the tunnel learned a path MTU");
+    assert!(snmp(&network.router, "Ip", "FragCreates") > 1000, "the router fragmented too little");
     assert_eq!(tunnels.b.plane().totals().drops_of(DropReason::OuterFragment), 0);
 }
 
@@ -152,7 +152,7 @@ fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
         sender.send_to(&payload, to).expect("the host itself takes every size");
         match receiver.recv_from(&mut buffer) {
             Ok((len, from)) => {
-                assert!(buffer[..len] == payload, "{size} bytes were sent, and {len} came, changed");
+                assert!(buffer[..len] == payload, "sent {size} bytes, received {len} other bytes");
                 assert_eq!(from.ip(), HOST_A);
                 arrived.push(size);
             }
@@ -178,7 +178,7 @@ fn sizes() -> Vec<usize> {
 fn datagrams_of_every_size_arrive_unchanged() {
     let network = TwoSites::build().unwrap();
     let tunnels = network.bring_up().unwrap();
-    // DF clear: any router may fragment them.
+    // Clears DF, so that any router may fragment them.
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     assert_eq!(datagrams(&network, &sizes()), sizes());
     assert_eq!(tunnels.a.plane().totals().dropped() + tunnels.b.plane().totals().dropped(), 0);
@@ -192,11 +192,11 @@ fn only_one_datagram_is_lost_behind_a_narrow_link() {
     network.host_a.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     let sizes = sizes();
     let arrived = datagrams(&network, &sizes);
-    assert_eq!(sizes.len() - arrived.len(), 1, "one is lost, and teaches the tunnel");
+    assert_eq!(sizes.len() - arrived.len(), 1, "the tunnel learns from one lost datagram");
     assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400);
 }
 
-/// With `df = false` the router fragments, refuses nothing, and nothing is missing.
+/// With `df = false` the router fragments and refuses nothing, so every datagram arrives.
 #[test(root)]
 fn datagrams_of_every_size_arrive_when_the_outer_df_is_off() {
     let (network, _tunnels) = narrow("df = false");

@@ -22,12 +22,12 @@ fn traffic_passes_when_the_return_path_differs(plane: DataplaneChoice) {
     for device in ["all", "second"] {
         gateway.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0").unwrap();
     }
-    let other = Route {
+    let return_route = Route {
         destination: Ipv4Net::from(UNDERLAY_B),
         device: Some(router.index("toB2").unwrap()),
         ..Route::default()
     };
-    router.netlink().unwrap().replace_route(&other).unwrap();
+    router.netlink().unwrap().replace_route(&return_route).unwrap();
 
     let before = tunnels.b.plane().totals();
     for _ in 0..ECHOES {

@@ -12,8 +12,8 @@ use adit_testbed::transfer::Transfer;
 use crate::planes::{bring_up_on, on_every_plane};
 use crate::support::wait_until;
 
-/// The time within which a user does not give up.
-const SOON: Duration = Duration::from_secs(15);
+/// How soon the transfer must continue, so that a user does not give up.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(15);
 
 #[expect(clippy::print_stderr, reason = "the figure is what the test is for")]
 fn a_transfer_survives_a_black_hole(plane: DataplaneChoice) {
@@ -24,8 +24,8 @@ fn a_transfer_survives_a_black_hole(plane: DataplaneChoice) {
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("the transfer runs", || transfer.received() > 4 << 20);
     let hole = network.router.black_hole("toB", 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();
-    let took = time_to_recover(&transfer, SOON);
-    assert!(took.is_some(), "the transfer hangs in the hole for {SOON:?} already");
+    let took = time_to_recover(&transfer, RECOVERY_LIMIT);
+    assert!(took.is_some(), "the transfer still hangs after {RECOVERY_LIMIT:?}");
     eprintln!("{plane:?}: the transfer went on after {:.1} s", took.unwrap_or_default().as_secs_f64());
     eprintln!("{}", transfer.finish().unwrap());
     hole.remove().unwrap();

@@ -16,15 +16,15 @@ use crate::support::{Injector, WAIT_TIMEOUT, set_mac, wait_until};
 const STEADY: Duration = Duration::from_millis(300);
 /// How long a cable is down, long enough to lose datagrams.
 const OUTAGE: Duration = Duration::from_millis(200);
-/// The time within which the kernel knows the next hop again, if it need not wait for its timer of
-/// a second.
+/// How soon the kernel must know the next hop again. It then has not waited for its timer of one
+/// second.
 const PROMPT: Duration = Duration::from_millis(500);
 /// Time for datagrams in flight when a test ends.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long before and after the event something may be lost because of it. Probes leave in a burst
-/// every millisecond, and are on their way for a moment.
-const INTERVAL: Duration = Duration::from_millis(2);
+/// How long before and after the event it may cost datagrams. Probes leave in a burst every
+/// millisecond, and are in flight for a moment.
+const MARGIN: Duration = Duration::from_millis(2);
 
 /// The cost of a change.
 struct Cost {
@@ -47,7 +47,7 @@ fn during(network: &TwoSites, plane: DataplaneChoice, what: &str, event: impl Fn
     event();
     let over = Instant::now();
     for probe in &probes {
-        assert!(probe.wait_for_arrival(WAIT_TIMEOUT), "{what}: traffic does not come back");
+        assert!(probe.wait_for_arrival(WAIT_TIMEOUT), "{what}: traffic does not return");
     }
     std::thread::sleep(STEADY);
     let cost = Cost { began, over, plane, reports: probes.map(|probe| probe.finish(GRACE).unwrap()) };
@@ -60,17 +60,17 @@ impl Cost {
     fn print(&self, what: &str) {
         let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
         eprintln!("{what}: it took {:.1} ms", ms(self.over - self.began));
-        for (way, report) in ["A to B", "B to A"].iter().zip(&self.reports) {
+        for (direction, report) in ["A to B", "B to A"].iter().zip(&self.reports) {
             let last = report.losses.last().map(|loss| loss.until);
             let late = last.map_or(0.0, |last| ms(last.saturating_duration_since(self.over)));
-            eprintln!("  {way}: {report}\n  the last one lost was sent {late:.1} ms after it was over");
+            eprintln!("  {direction}: {report}\n  the last loss was sent {late:.1} ms after the change");
         }
     }
 
     /// Asserts that every lost datagram was sent during the event.
     #[track_caller]
     fn assert_contained(&self) {
-        let (from, until) = (self.began - INTERVAL, self.over + INTERVAL);
+        let (from, until) = (self.began - MARGIN, self.over + MARGIN);
         self.assert_all(|report| report.duplicated == 0 && report.lost_outside(from, until) == 0);
     }
 
@@ -81,7 +81,7 @@ impl Cost {
     }
 
     /// Asserts a condition for the eBPF plane. On a busy machine the userspace process also loses
-    /// datagrams while it gets no processor. Its figures are only printed, and the test has checked
+    /// datagrams while it is not scheduled. Its figures are only printed, and the test has checked
     /// that traffic returned.
     #[track_caller]
     fn assert_all(&self, holds: impl Fn(&StreamReport) -> bool) {
@@ -108,9 +108,9 @@ impl NextHop {
         self.netlink.neighbour(self.device, UNDERLAY_B).unwrap()
     }
 
-    /// A kernel that has lost its link has forgotten who is behind it. It asks once a second
-    /// (`retrans_time_ms`), and may have asked in vain: no underlay is back before. Returns how
-    /// long that took.
+    /// Waits for the kernel to resolve the next hop, and returns how long that took. A kernel
+    /// forgets the neighbours of a lost link. It sends one ARP request a second
+    /// (`retrans_time_ms`), and the last one may have been lost.
     fn wait_until_known(&mut self) -> Duration {
         let began = Instant::now();
         wait_until("the kernel knows the next hop again", || {
@@ -120,13 +120,13 @@ impl NextHop {
     }
 }
 
-/// Both ends of gateway A's cable are at work again. The kernel sees to links that have changed
-/// once a second (`linkwatch`), all of the machine's together, and sends nothing by them before.
+/// Waits until both ends of gateway A's cable run again. The kernel handles changed links once a
+/// second (`linkwatch`), all of the machine together, and sends nothing over them before.
 fn wait_for_the_cable(network: &TwoSites) {
     let ends = [(&network.gateway_a, "underlayA"), (&network.router, "toA")];
     for (host, device) in ends {
         let mut netlink = host.netlink().unwrap();
-        wait_until("the cable is in again", || {
+        wait_until("both ends of the cable run again", || {
             netlink.link(device).unwrap().is_some_and(|link| link.running)
         });
     }
@@ -139,20 +139,20 @@ fn a_route_change_causes_no_loss_afterwards(plane: DataplaneChoice) {
     let (gateway, router) = (&network.gateway_a, &network.router);
     gateway.connect("second", router, "toA2").unwrap();
     router.proxy_arp("toA2").unwrap();
-    let back = Route {
+    let return_route = Route {
         destination: Ipv4Net::from(UNDERLAY_A),
         device: Some(router.index("toA2").unwrap()),
         ..Route::default()
     };
     let moved = during(&network, plane, "the route moves to another interface", || {
         gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("second")).unwrap();
-        router.netlink().unwrap().replace_route(&back).unwrap();
+        router.netlink().unwrap().replace_route(&return_route).unwrap();
     });
     moved.assert_contained();
-    let broken = during(&network, plane, "the interface that is no longer used goes down", || {
+    let unused_down = during(&network, plane, "the interface that is no longer used goes down", || {
         router.down("toA").unwrap();
     });
-    broken.assert_lossless();
+    unused_down.assert_lossless();
 }
 
 /// The next hop gets another Ethernet address, and announces it by a gratuitous ARP reply (RFC 5227
@@ -169,7 +169,7 @@ fn a_new_mac_of_the_next_hop_causes_no_loss_afterwards(plane: DataplaneChoice) {
     let cost = during(&network, plane, "the next hop changes its MAC", || {
         set_mac(router, "toA", NEW_MAC);
         Injector::new(router, "toA", gateway, "underlayA").send_arp_reply(UNDERLAY_B, UNDERLAY_A);
-        wait_until("the kernel takes the announcement", || {
+        wait_until("the kernel accepts the announcement", || {
             next_hop.known().and_then(|known| known.mac) == Some(NEW_MAC)
         });
     });
@@ -192,7 +192,7 @@ fn a_link_flap_causes_no_loss_afterwards(plane: DataplaneChoice) {
         cost.assert_contained();
         // The kernel did not wait for the timer of an entry that it requested during the outage.
         assert!(plane != DataplaneChoice::Ebpf || took < PROMPT, "it took {took:?}");
-        assert!(cost.reports[0].lost() > 0, "it was down, and yet nothing was lost");
+        assert!(cost.reports[0].lost() > 0, "the outage cost no datagram");
     }
     assert_eq!(tunnels.a.plane().failure(), None);
 }
@@ -203,7 +203,7 @@ fn a_carrier_outage_causes_no_loss_afterwards(plane: DataplaneChoice) {
     let _tunnels = bring_up_on(&network, plane);
     let (mut next_hop, router) = (NextHop::new(&network), &network.router);
     let mut took = Duration::ZERO;
-    let cost = during(&network, plane, "the carrier goes at the other end", || {
+    let cost = during(&network, plane, "the other end loses its carrier", || {
         router.down("toA").unwrap();
         std::thread::sleep(OUTAGE);
         router.up("toA").unwrap();
@@ -213,15 +213,14 @@ fn a_carrier_outage_causes_no_loss_afterwards(plane: DataplaneChoice) {
     });
     cost.assert_contained();
     assert!(plane != DataplaneChoice::Ebpf || took < PROMPT, "it took {took:?}");
-    assert!(cost.reports[0].lost() > 0, "the cable was pulled, and yet nothing was lost");
+    assert!(cost.reports[0].lost() > 0, "the outage cost no datagram");
 }
 
 /// The baseline of the other tests.
 fn no_datagram_is_lost_without_a_change(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
-    during(&network, plane, "nothing happens", || std::thread::sleep(Duration::from_secs(2)))
-        .assert_lossless();
+    during(&network, plane, "no change", || std::thread::sleep(Duration::from_secs(2))).assert_lossless();
 }
 
 on_every_plane! {

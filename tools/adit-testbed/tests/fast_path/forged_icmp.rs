@@ -21,12 +21,12 @@ use crate::support::{
 
 const UNKNOWN_SOURCE: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 77);
 const PEER: PeerIndex = PeerIndex::new(0);
-/// The outer IPv4 header, and ICMP's: a message's quote is behind them.
+/// Bytes of the IPv4 and the ICMP header, before a message's quote.
 const QUOTE: usize = 28;
-/// Shorter ones the kernel shows no raw socket that filters by type.
+/// The kernel delivers no shorter message to a raw socket that filters by type.
 const ICMP_HEADER: usize = 8;
 const FLOOD: usize = 100_000;
-/// Enough for the messages whose fate has to be seen one by one.
+/// Messages between two reads of the counters.
 const BURST: usize = 64;
 
 /// Every type and code of an ICMP error.
@@ -44,29 +44,29 @@ fn errors() -> Vec<Icmpv4Error> {
 
 /// Outer datagrams that gateway A has not sent: each has one mistake.
 fn not_ours() -> Vec<Vec<u8>> {
-    let somebody = Ipv4Addr::new(10, 1, 1, 99);
+    let no_peer = Ipv4Addr::new(10, 1, 1, 99);
     let outside = Ipv4Addr::new(203, 0, 113, 9);
     let inner = |source, destination| {
         ipv4_with(source, destination, Protocol::UDP, &[0; 1400], |inner| inner.dont_fragment = true)
     };
-    let ours = inner(HOST_A, HOST_B);
+    let valid = inner(HOST_A, HOST_B);
     let outer = |source, destination, protocol, inner: &[u8]| {
         ipv4_with(source, destination, protocol, inner, |outer| outer.dont_fragment = true)
     };
-    let tunnels = |inner: &[u8]| outer(UNDERLAY_A, UNDERLAY_B, Protocol::IPIP, inner);
-    let mut later = tunnels(&ours);
-    later[6..8].copy_from_slice(&0x00b9u16.to_be_bytes());
-    mend_checksum(&mut later);
+    let from_tunnel = |inner: &[u8]| outer(UNDERLAY_A, UNDERLAY_B, Protocol::IPIP, inner);
+    let mut later_fragment = from_tunnel(&valid);
+    later_fragment[6..8].copy_from_slice(&0x00b9u16.to_be_bytes());
+    mend_checksum(&mut later_fragment);
     vec![
-        outer(UNKNOWN_SOURCE, UNDERLAY_B, Protocol::IPIP, &ours),
-        outer(UNDERLAY_B, UNDERLAY_A, Protocol::IPIP, &ours),
-        outer(UNDERLAY_A, somebody, Protocol::IPIP, &ours),
-        outer(UNDERLAY_A, UNDERLAY_B, Protocol::UDP, &ours),
-        tunnels(&inner(outside, HOST_B)),
-        tunnels(&inner(HOST_B, HOST_A)),
-        tunnels(&inner(HOST_A, outside)),
-        tunnels(&inner(HOST_A, UNKNOWN_SOURCE)),
-        later,
+        outer(UNKNOWN_SOURCE, UNDERLAY_B, Protocol::IPIP, &valid),
+        outer(UNDERLAY_B, UNDERLAY_A, Protocol::IPIP, &valid),
+        outer(UNDERLAY_A, no_peer, Protocol::IPIP, &valid),
+        outer(UNDERLAY_A, UNDERLAY_B, Protocol::UDP, &valid),
+        from_tunnel(&inner(outside, HOST_B)),
+        from_tunnel(&inner(HOST_B, HOST_A)),
+        from_tunnel(&inner(HOST_A, outside)),
+        from_tunnel(&inner(HOST_A, UNKNOWN_SOURCE)),
+        later_fragment,
     ]
 }
 
@@ -78,21 +78,20 @@ fn message(error: Icmpv4Error, quoted: &[u8]) -> Vec<u8> {
     out[..len].to_vec()
 }
 
-/// The first `len` bytes of a message, as a whole datagram, with a checksum that fits what is left,
-/// or does not.
-fn cut(message: &[u8], len: usize, is_mended: bool) -> Vec<u8> {
+/// The first `len` ICMP bytes of a message as a whole datagram, with a valid or an invalid ICMP
+/// checksum.
+fn cut(message: &[u8], len: usize, has_valid_checksum: bool) -> Vec<u8> {
     let mut icmp = message[20..20 + len].to_vec();
     if len >= 4 {
         icmp[2..4].fill(0);
-        let sum = checksum::checksum(&icmp) ^ u16::from(!is_mended);
+        let sum = checksum::checksum(&icmp) ^ u16::from(!has_valid_checksum);
         icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     }
     ipv4(UNKNOWN_SOURCE, UNDERLAY_A, Protocol::ICMP, &icmp)
 }
 
-/// All of them: whole with every mistake; and cut at every length, where what is left of the quote
-/// is wrong in the outer header or the checksum. (Were the mistake beyond the cut, nothing would be
-/// wrong with the rest.)
+/// All forged messages: whole ones with every mistake, and two kinds cut at every length. The cut
+/// ones have their mistake in the outer header or in the checksum, so that no cut removes it.
 fn forged() -> Vec<Vec<u8>> {
     let (errors, quotes) = (errors(), not_ours());
     let mut all: Vec<Vec<u8>> =
@@ -107,12 +106,12 @@ fn forged() -> Vec<Vec<u8>> {
     all
 }
 
-/// Whether the kernel shows it to the tunnel's socket.
-fn is_shown(datagram: &[u8]) -> bool {
+/// Returns true if the kernel delivers this message to the tunnel's socket.
+fn is_delivered(datagram: &[u8]) -> bool {
     datagram.len() >= 20 + ICMP_HEADER
 }
 
-/// What the tunnel has counted about ICMP from the underlay: each message it read is one of these.
+/// The ICMP messages that the tunnel has read from the underlay. It counts each one once.
 fn counted(totals: &Totals) -> u64 {
     use DropReason::{IcmpMalformed, IcmpNotRelayed, IcmpUnbelievable};
     let refused: u64 =
@@ -120,8 +119,8 @@ fn counted(totals: &Totals) -> u64 {
     refused + totals.icmp.not_ours
 }
 
-/// What the kernel has had no room for in gateway A's raw sockets for ICMP, of which the tunnel's
-/// is the only one.
+/// The messages that the kernel dropped because the queue of gateway A's only raw ICMP socket, the
+/// tunnel's, was full.
 fn lost_in_queue(gateway: &Host) -> u64 {
     let table = gateway
         .ns()
@@ -144,7 +143,7 @@ fn assert_nothing_learned(plane: &dyn DataPlane) {
     let path = tunnel.path_mtu(PEER);
     assert_eq!((path.mtu, path.learned, path.expires), (1500, None, None));
     assert_eq!(tunnel.reachability(PEER), Reachability::Assumed);
-    assert!(!tunnel.has_pending_error(PEER), "an error waits for the next sender");
+    assert!(!tunnel.has_pending_error(PEER), "an error is pending for the next sender");
     let icmp = plane.totals().icmp;
     assert_eq!((icmp.state_changed, icmp.relayed, icmp.sent), (0, 0, 0));
 }
@@ -153,12 +152,12 @@ fn assert_nothing_learned(plane: &dyn DataPlane) {
 fn planes_time() -> Duration {
     let mut ticks = 0;
     for task in std::fs::read_dir("/proc/self/task").expect("there is a /proc").flatten() {
-        // One that has ended meanwhile is none of the planes'.
+        // A thread that has ended meanwhile belongs to no data plane of the test.
         let Ok(stat) = std::fs::read_to_string(task.path().join("stat")) else { continue };
         let Some((name, fields)) = stat.split_once(") ") else { continue };
         if name.contains("(adit-") {
             let time = |at| fields.split(' ').nth(at).and_then(|n: &str| n.parse::<u64>().ok());
-            // utime and stime, the fields 14 and 15 of proc(5); the first here is the third there.
+            // utime and stime, fields 14 and 15 of proc(5). `fields` begins with field 3.
             ticks += time(11).zip(time(12)).map(|(user, system)| user + system).expect("numbers");
         }
     }
@@ -173,24 +172,27 @@ fn each_forged_error_is_refused(plane: DataplaneChoice) {
     let plane = tunnels.a.plane();
     let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
     let before = plane.totals();
-    let mut shown = 0;
+    let mut delivered = 0;
     for burst in forged().chunks(BURST) {
         for datagram in burst {
             underlay.add(datagram);
-            shown += u64::from(is_shown(datagram));
+            delivered += u64::from(is_delivered(datagram));
         }
         underlay.flush();
         wait_until("every message of a burst is counted", || {
-            counted(&plane.totals()) >= counted(&before) + shown
+            counted(&plane.totals()) >= counted(&before) + delivered
         });
-        assert_eq!(counted(&plane.totals()), counted(&before) + shown, "more was counted than was sent");
+        assert_eq!(counted(&plane.totals()), counted(&before) + delivered, "more was counted than was sent");
         assert_nothing_learned(plane);
     }
     assert_eq!(lost_in_queue(&network.gateway_a), 0);
     let reasons: Vec<DropReason> =
         drops_since(&before, &plane.totals()).into_iter().map(|(reason, _)| reason).collect();
     assert_eq!(reasons, [DropReason::IcmpMalformed, DropReason::IcmpUnbelievable]);
-    assert!(plane.totals().icmp.not_ours > before.icmp.not_ours, "a quote of UDP is none of the tunnel's");
+    assert!(
+        plane.totals().icmp.not_ours > before.icmp.not_ours,
+        "a quoted UDP datagram is not counted as foreign"
+    );
 }
 
 #[expect(clippy::print_stderr, reason = "the figures are what the test is for")]
@@ -199,14 +201,15 @@ fn expect_flood_to_change_nothing(plane: DataplaneChoice) {
     let tunnels = bring_up_with(&network, plane, "probe = false");
     let (choice, plane) = (plane, tunnels.a.plane());
     let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
-    // Of a full queue the kernel says that it had no room for the shortest ones either.
-    let forged: Vec<Vec<u8>> = forged().into_iter().filter(|datagram| is_shown(datagram)).collect();
+    // A full queue also counts the messages that are too short to be delivered, so they are left
+    // out.
+    let forged: Vec<Vec<u8>> = forged().into_iter().filter(|datagram| is_delivered(datagram)).collect();
     let mut flood = |count: usize| {
         forged.iter().cycle().take(count).for_each(|datagram| underlay.add(datagram));
         underlay.flush();
         count as u64
     };
-    // All is counted but what found the queue of the tunnel's socket full.
+    // Every message is counted by the tunnel or dropped at the full queue of its socket.
     let settled = |sent: u64| {
         wait_until("every message is counted, or was lost in the queue", || {
             counted(&plane.totals()) + lost_in_queue(&network.gateway_a) >= sent
@@ -224,24 +227,25 @@ fn expect_flood_to_change_nothing(plane: DataplaneChoice) {
     let took = began.elapsed();
     settled(sent);
     assert_nothing_learned(plane);
-    assert!(probe.wait_for_arrival(WAIT_TIMEOUT), "traffic goes on behind it");
+    assert!(probe.wait_for_arrival(WAIT_TIMEOUT), "traffic stopped after the flood");
     let (grown, busy) = (resident().saturating_sub(memory), planes_time() - time);
     let report = probe.finish(WAIT_TIMEOUT).unwrap();
     let read = counted(&plane.totals()) - read_before;
     eprintln!(
-        "{FLOOD} forged errors in {took:?}: {read} read, {} lost in the socket's queue; {busy:?} of processor, \
-         {grown} bytes; beside it {report}",
+        "{FLOOD} forged errors in {took:?}: {read} read, {} lost in the socket's queue; \
+         {busy:?} of processor time, \
+         {grown} bytes; meanwhile {report}",
         lost_in_queue(&network.gateway_a)
     );
     // The limit is 32 bytes for each error.
-    assert!(grown < 32 * FLOOD, "the process has grown by {grown} bytes");
-    // As fast as an unoptimised build reads them, and what the probe's own datagrams take.
-    let fair = Duration::from_micros(50) * u32::try_from(read).expect("fewer than 100,000") + took;
-    assert!(busy < fair, "the data planes took {busy:?} of processor");
+    assert!(grown < 32 * FLOOD, "the process grew by {grown} bytes");
+    // The time of an unoptimised build for the errors, and that for the stream's own datagrams.
+    let limit = Duration::from_micros(50) * u32::try_from(read).expect("fewer than 100,000") + took;
+    assert!(busy < limit, "the data planes took {busy:?} of processor time");
     assert_eq!(report.dropped_by_receiver, 0, "{report}");
-    // The userspace process also loses datagrams while it gets no processor.
-    let most = if choice == DataplaneChoice::Ebpf { 0 } else { report.sent / 10 };
-    assert!(report.lost() <= most, "{report}");
+    // The userspace process also loses datagrams while it is not scheduled.
+    let max_lost = if choice == DataplaneChoice::Ebpf { 0 } else { report.sent / 10 };
+    assert!(report.lost() <= max_lost, "{report}");
 }
 
 /// Runs the flood in a process of its own, where nothing else allocates memory.

@@ -21,7 +21,7 @@ use crate::support::{ATTEMPT_TIMEOUT, Injector, Random, drops_since, ipv4_with, 
 const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
 
-fn joined(plane: DataplaneChoice) -> (HubNetwork, Overlays) {
+fn build(plane: DataplaneChoice) -> (HubNetwork, Overlays) {
     let network = HubNetwork::build().unwrap();
     let overlays = network.bring_up(plane).unwrap();
     (network, overlays)
@@ -34,11 +34,11 @@ fn path(network: &HubNetwork, from: Site, to: Site) -> Flow<'_> {
 
 fn transfers_pass_through_the_hub(plane: DataplaneChoice) {
     const ENOUGH: u64 = 64 << 20;
-    let (network, overlays) = joined(plane);
+    let (network, overlays) = build(plane);
     let before = overlays.of(Site::Hub).plane().totals();
     let transfers = [(Site::One, Site::Two), (Site::Two, Site::One), (Site::Hub, Site::One)]
         .map(|(from, to)| Transfer::start(&path(&network, from, to), None).unwrap());
-    wait_until("64 MiB have arrived each way", || {
+    wait_until("64 MiB have arrived in each direction", || {
         transfers.iter().all(|transfer| transfer.received() > ENOUGH)
     });
     for transfer in transfers {
@@ -49,18 +49,18 @@ fn transfers_pass_through_the_hub(plane: DataplaneChoice) {
     let after = overlays.of(Site::Hub).plane().totals();
     assert_eq!(drops_since(&before, &after), []);
     for (peer, before) in after.peers.iter().zip(&before.peers) {
-        assert!(peer.rx_bytes - before.rx_bytes > ENOUGH, "all of it went through the hub: {peer:?}");
+        assert!(peer.rx_bytes - before.rx_bytes > ENOUGH, "a transfer bypassed the hub: {peer:?}");
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the figures are worth reading")]
+#[expect(clippy::print_stderr, reason = "the figures are for the reader of the log")]
 fn show(report: &impl std::fmt::Display) {
     eprintln!("{report}");
 }
 
 /// RFC 2003 section 3.1: the tunnel is one hop, and the routers inside it are not visible.
 fn each_gateway_is_one_hop(plane: DataplaneChoice) {
-    let (network, _overlays) = joined(plane);
+    let (network, _overlays) = build(plane);
     let host = &network.of(Site::One).host;
     let ask = |ttl| host.run(|| ping(Site::Two.host(), 84, ttl, ATTEMPT_TIMEOUT)).unwrap();
     for (ttl, site) in [(1, Site::One), (2, Site::Hub), (3, Site::Two)] {
@@ -68,7 +68,7 @@ fn each_gateway_is_one_hop(plane: DataplaneChoice) {
         let error = Icmpv4Error::TimeExceeded { code: 0 };
         assert_eq!(answer, Answer::Refused { by: site.inside(), error }, "TTL {ttl}");
     }
-    // Three routers, there and back: the answer left with 64.
+    // The reply left with a TTL of 64 and passed three routers.
     for ttl in [4, 64] {
         let answer = ask(ttl);
         assert!(matches!(answer, Answer::Reply { ttl: 61, .. }), "TTL {ttl}: {answer:?}");
@@ -78,7 +78,7 @@ fn each_gateway_is_one_hop(plane: DataplaneChoice) {
 /// To the hub's kernel both spokes are on one link, the tunnel interface, so it might send ICMP
 /// redirects to their hosts.
 fn the_hub_sends_no_redirects(plane: DataplaneChoice) {
-    let (network, _overlays) = joined(plane);
+    let (network, _overlays) = build(plane);
     let (host, hub) = (&network.of(Site::One).host, &network.of(Site::Hub).gateway);
     for _ in 0..3 {
         let answer = host.run(|| ping(Site::Two.host(), 84, 64, ATTEMPT_TIMEOUT)).unwrap();
@@ -89,7 +89,7 @@ fn the_hub_sends_no_redirects(plane: DataplaneChoice) {
 
 /// RFC 2827 on the hub: a peer may send only from its own networks.
 fn the_hub_accepts_only_sources_of_the_peer(plane: DataplaneChoice) {
-    let (network, overlays) = joined(plane);
+    let (network, overlays) = build(plane);
     let hub = overlays.of(Site::Hub).plane();
     let mut underlay =
         Injector::new(&network.router, Site::Hub.port(), &network.of(Site::Hub).gateway, UNDERLAY);
@@ -97,12 +97,12 @@ fn the_hub_accepts_only_sources_of_the_peer(plane: DataplaneChoice) {
     let to = SocketAddrV4::new(Site::Two.host(), 4242);
     let from_one = |inner: &[u8]| outer(Site::One, Site::Hub, 0, inner);
     let outside = Ipv4Addr::new(203, 0, 113, 9);
-    let somewhere = SocketAddrV4::new(outside, 4242);
+    let elsewhere = SocketAddrV4::new(outside, 4242);
     let cases = [
         (DropReason::InnerSourceNotFromPeer, from_one(&udp(outside, to, b"secret"))),
         (DropReason::InnerSourceNotFromPeer, from_one(&udp(Site::Two.host(), to, b"secret"))),
         (DropReason::InnerSourceIsOwn, from_one(&udp(Site::Hub.host(), to, b"secret"))),
-        (DropReason::InnerDestinationNotOurs, from_one(&udp(Site::One.host(), somewhere, b"secret"))),
+        (DropReason::InnerDestinationNotOurs, from_one(&udp(Site::One.host(), elsewhere, b"secret"))),
         (DropReason::EcnViolation, outer(Site::One, Site::Hub, CE, &udp(Site::One.host(), to, b"secret"))),
     ];
     for (reason, datagram) in &cases {
@@ -114,15 +114,15 @@ fn the_hub_accepts_only_sources_of_the_peer(plane: DataplaneChoice) {
     // A valid datagram passes, and is the only one that host two receives.
     underlay.send(&from_one(&udp(Site::One.host(), to, b"allowed")));
     let totals = || overlays.of(Site::Two).plane().totals();
-    wait_until("the good one passes", || totals().peers[0].rx_packets > 0);
+    wait_until("the valid datagram passes", || totals().peers[0].rx_packets > 0);
     let payloads = udp_payloads(&tap.finish());
     assert_eq!(payloads, [b"allowed".to_vec()], "from {}", Site::One.host());
 }
 
 /// The UDP payloads for port 4242.
 fn udp_payloads(frames: &[Frame]) -> Vec<Vec<u8>> {
-    let for_us = |bytes: &&[u8]| bytes[9] == 17 && bytes.get(22..24) == Some(&4242u16.to_be_bytes()[..]);
-    frames.iter().filter_map(Frame::ipv4).filter(for_us).map(|bytes| bytes[28..].to_vec()).collect()
+    let is_for_port = |bytes: &&[u8]| bytes[9] == 17 && bytes.get(22..24) == Some(&4242u16.to_be_bytes()[..]);
+    frames.iter().filter_map(Frame::ipv4).filter(is_for_port).map(|bytes| bytes[28..].to_vec()).collect()
 }
 
 /// An outer datagram from one gateway to another.
@@ -130,9 +130,9 @@ fn outer(from: Site, to: Site, ecn: u8, inner: &[u8]) -> Vec<u8> {
     ipv4_with(from.underlay(), to.underlay(), Protocol::IPIP, inner, |outer| outer.tos = ecn)
 }
 
-/// Every size from nothing to 64 bytes, one after the other.
+/// Sends every payload size from 0 to 64 bytes, one after the other.
 fn small_datagrams_arrive_unchanged(plane: DataplaneChoice) {
-    let (network, _overlays) = joined(plane);
+    let (network, _overlays) = build(plane);
     let bind = |site: Site| {
         let host = &network.of(site).host;
         host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(site.host(), 0))).unwrap().expect("a port is free")
@@ -155,7 +155,7 @@ fn small_datagrams_arrive_unchanged(plane: DataplaneChoice) {
 /// RFC 6040 through two tunnels: the sender's ECN field arrives, and so does a CE mark from a
 /// router in the first tunnel.
 fn ecn_marks_arrive_through_two_tunnels(plane: DataplaneChoice) {
-    let (network, overlays) = joined(plane);
+    let (network, overlays) = build(plane);
     let host = &network.of(Site::One).host;
     let sender = host.run(RawSocket::sender).unwrap();
     let to = SocketAddrV4::new(Site::Two.host(), 4242);
@@ -172,7 +172,7 @@ fn ecn_marks_arrive_through_two_tunnels(plane: DataplaneChoice) {
         Injector::new(&network.router, Site::Hub.port(), &network.of(Site::Hub).gateway, UNDERLAY);
     underlay.send(&outer(Site::One, Site::Hub, CE, &marked(ECT_0, b"congested")));
     let totals = || overlays.of(Site::Two).plane().totals();
-    wait_until("all have come", || totals().peers[0].rx_packets >= 5);
+    wait_until("all datagrams have arrived", || totals().peers[0].rx_packets >= 5);
     let [outside, inside] = taps.map(Tap::finish);
     let ecn_of = |bytes: &[u8]| bytes[1] & 0b11;
     let mut arrived: Vec<(u8, Vec<u8>)> = inside
@@ -185,7 +185,7 @@ fn ecn_marks_arrive_through_two_tunnels(plane: DataplaneChoice) {
     let expected: Vec<(u8, Vec<u8>)> =
         (0..4).map(|ecn| (ecn, vec![ecn])).chain([(CE, b"congested".to_vec())]).collect();
     assert_eq!(arrived, expected);
-    // RFC 6040 section 4.1, normal mode: the outer header says what the inner one does.
+    // RFC 6040 section 4.1, normal mode: the outer ECN field equals the inner one.
     let outer_headers = outside
         .iter()
         .filter_map(Frame::ipv4)
@@ -198,13 +198,13 @@ fn ecn_marks_arrive_through_two_tunnels(plane: DataplaneChoice) {
 /// One spoke's link is narrower: the hub's tunnel learns it, and the sender receives the error from
 /// the hub.
 fn the_hub_reports_the_mtu_of_a_narrow_spoke(plane: DataplaneChoice) {
-    let (network, _overlays) = joined(plane);
+    let (network, _overlays) = build(plane);
     network.router.mtu(Site::Two.port(), 1400).unwrap();
     network.of(Site::Two).gateway.mtu(UNDERLAY, 1400).unwrap();
     let host = &network.of(Site::One).host;
     let ask = |size| host.run(|| ping(Site::Two.host(), size, 64, ATTEMPT_TIMEOUT)).unwrap();
-    let told = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1380 } };
-    assert_eq!(ask(1480), told, "the router in the tunnel has said so");
+    let too_big = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1380 } };
+    assert_eq!(ask(1480), too_big, "the hub learned from the router in the tunnel");
     let answer = ask(1380);
     assert!(answer.is_reply(), "{answer:?}");
     let transfer = Transfer::start(&path(&network, Site::One, Site::Two), None).unwrap();
@@ -216,7 +216,7 @@ fn the_hub_reports_the_mtu_of_a_narrow_spoke(plane: DataplaneChoice) {
 /// A stream of small datagrams in each direction between the spokes, beside a TCP transfer.
 fn small_datagrams_arrive_beside_a_transfer(plane: DataplaneChoice) {
     use adit_testbed::loss_stream::{LossStream, StreamOptions};
-    let (network, _overlays) = joined(plane);
+    let (network, _overlays) = build(plane);
     let (one, two) = (&network.of(Site::One).host, &network.of(Site::Two).host);
     let options = StreamOptions::default();
     let probes = [
@@ -229,7 +229,7 @@ fn small_datagrams_arrive_beside_a_transfer(plane: DataplaneChoice) {
     for probe in probes {
         let report = probe.finish(ATTEMPT_TIMEOUT).unwrap();
         show(&report);
-        // The userspace process also loses datagrams while others have the processor.
+        // The userspace process also loses datagrams while it is not scheduled.
         assert!(plane != DataplaneChoice::Ebpf || report.is_complete(), "{report}");
         assert_eq!(report.dropped_by_receiver, 0, "{report}");
     }

@@ -15,7 +15,7 @@ use crate::support::{ATTEMPT_TIMEOUT, Random, drops_since};
 const LARGEST: usize = 65_515;
 /// The IPv4 and the UDP header.
 const HEADERS: usize = 28;
-/// The largest that a veth takes: one outer datagram of 65,535 bytes.
+/// The largest MTU of a veth: one outer datagram of 65,535 bytes.
 const CABLE_MTU: u32 = 65_535;
 const ROUNDS: usize = 20;
 
@@ -27,7 +27,7 @@ fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
     socket
 }
 
-/// Datagrams of the largest size and just below it each way, all compared.
+/// Sends datagrams of the largest size and just below it in both directions, and compares them all.
 fn exchange(network: &TwoSites) {
     let (a, b) = (bind(&network.host_a, HOST_A), bind(&network.host_b, HOST_B));
     let mut random = Random::seeded(13);
@@ -38,7 +38,7 @@ fn exchange(network: &TwoSites) {
             let to_address = to.local_addr().expect("it is bound");
             assert_eq!(from.send_to(&payload, to_address).expect("it is sent"), payload.len());
             let (len, _) = to.recv_from(&mut buffer).expect("it arrives");
-            assert!(buffer[..len] == payload, "{} bytes were sent, {len} came, or changed", payload.len());
+            assert!(buffer[..len] == payload, "sent {} bytes, received {len} or other bytes", payload.len());
         }
     }
 }
@@ -63,7 +63,7 @@ fn the_largest_datagrams_arrive_unfragmented(plane: DataplaneChoice) {
     exchange(&network);
     let frames = tap.finish();
     let largest = frames.iter().filter_map(Frame::ipv4).filter(|bytes| bytes[9] == 4).map(<[u8]>::len).max();
-    assert_eq!(largest, Some(LARGEST + 20), "it left in one piece");
+    assert_eq!(largest, Some(LARGEST + 20), "the outer datagram left unfragmented");
     for (tunnel, before) in [&tunnels.a, &tunnels.b].into_iter().zip(&before) {
         assert_eq!(drops_since(before, &tunnel.plane().totals()), []);
     }

@@ -25,12 +25,12 @@ use crate::support::{
 };
 
 /// An address in the network that every site configures behind another one.
-const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const NOWHERES_NETWORK: &str = "10.99.0.0/16";
-/// What is sent at once, after one alone.
+const UNASSIGNED: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+const UNASSIGNED_NETWORK: &str = "10.99.0.0/16";
+/// The datagrams of the second round. The first round sends one.
 const MANY: usize = 1000;
-/// How long nothing may pass before nothing circulates: a datagram that did would pass thousands of
-/// times.
+/// How long a link must be silent before the test concludes that nothing circulates. A circulating
+/// datagram would pass thousands of times.
 const QUIET: Duration = Duration::from_millis(100);
 
 fn datagram(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
@@ -47,11 +47,11 @@ fn send(host: &Host, datagram: &[u8], count: usize) {
 
 /// Waits until the tunnel has dropped `count` more datagrams.
 fn wait_for_drops(plane: &dyn DataPlane, before: &Totals, count: usize) {
-    wait_until("all are counted", || plane.totals().dropped() - before.dropped() >= count as u64);
+    wait_until("all datagrams are counted", || plane.totals().dropped() - before.dropped() >= count as u64);
 }
 
-/// Listens at `device` of `router` while `event` happens and until nothing has passed for
-/// [`QUIET`]; the outer datagrams that passed.
+/// Captures at `device` of `router` during `event` and until nothing has passed for [`QUIET`].
+/// Returns the number of outer datagrams.
 fn outer_datagrams(router: &Host, device: &str, event: impl FnOnce()) -> usize {
     let tap = Tap::start(router, device).unwrap();
     event();
@@ -78,10 +78,10 @@ fn outer_datagrams(router: &Host, device: &str, event: impl FnOnce()) -> usize {
     tap.finish().iter().filter(is_outer).count()
 }
 
-fn with_nowhere(config: &str, network: &str) -> String {
+fn with_unassigned(config: &str, network: &str) -> String {
     let peers = format!("networks = [\"{network}\"]");
     let (before, behind) = config.rsplit_once(&peers).expect("it is the peer's network");
-    format!("{before}networks = [\"{network}\", \"{NOWHERES_NETWORK}\"]{behind}")
+    format!("{before}networks = [\"{network}\", \"{UNASSIGNED_NETWORK}\"]{behind}")
 }
 
 /// Two gateways that each configure a network behind the other: a datagram crosses the underlay
@@ -90,54 +90,57 @@ fn two_gateways_that_point_at_each_other_do_not_loop(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let up = |gateway, config: String| bring_up(gateway, &with_plane(&config, plane)).unwrap();
     let tunnels = Tunnels {
-        a: up(&network.gateway_a, with_nowhere(&config_a("probe = false"), "192.168.199.0/24")),
-        b: up(&network.gateway_b, with_nowhere(&config_b("probe = false"), "172.16.17.0/24")),
+        a: up(&network.gateway_a, with_unassigned(&config_a("probe = false"), "192.168.199.0/24")),
+        b: up(&network.gateway_b, with_unassigned(&config_b("probe = false"), "172.16.17.0/24")),
     };
     for count in [1, MANY] {
         let before = tunnels.b.plane().totals();
         let frames = outer_datagrams(&network.router, "toA", || {
-            send(&network.host_a, &datagram(HOST_A, NOWHERE), count);
+            send(&network.host_a, &datagram(HOST_A, UNASSIGNED), count);
             wait_for_drops(tunnels.b.plane(), &before, count);
         });
-        assert_eq!(frames, count, "each crosses the underlay once");
+        assert_eq!(frames, count, "each datagram crosses the underlay once");
         let drops = drops_since(&before, &tunnels.b.plane().totals());
         assert_eq!(drops, [(DropReason::InnerDestinationNotOurs, count as u64)]);
     }
 }
 
-/// The underlay's route to the peer comes to lead into the tunnel itself: an outer datagram that
-/// the kernel routes there is one that must not be encapsulated again, and again.
+/// The underlay's route to the peer leads into the tunnel itself. An outer datagram that the kernel
+/// routes there must not be encapsulated again.
 fn a_route_to_the_peer_through_the_tunnel_does_not_loop(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_with(&network, plane, "probe = false");
     let (gateway, tunnel) = (&network.gateway_a, tunnels.a.plane());
-    let there = datagram(HOST_A, HOST_B);
+    let inner = datagram(HOST_A, HOST_B);
     let alone = outer_datagrams(&network.router, "toA", || {
-        send(&network.host_a, &there, 1);
+        send(&network.host_a, &inner, 1);
         wait_until("it arrives", || tunnels.b.plane().totals().peers[0].rx_packets > 0);
     });
-    assert!((1..=2).contains(&alone), "there, and that nobody listens: {alone} frames");
+    assert!(
+        (1..=2).contains(&alone),
+        "expected the datagram and perhaps its Port Unreachable: {alone} frames"
+    );
 
     gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("ipipA")).unwrap();
     // Until the tunnel follows the route, datagrams take the old one.
     wait_until("the tunnel follows the route", || {
         let before = tunnel.totals();
-        send(&network.host_a, &there, 1);
+        send(&network.host_a, &inner, 1);
         outer_datagrams(&network.router, "toA", || ()) == 0 && tunnel.totals().dropped() > before.dropped()
     });
     for count in [1, MANY] {
         let before = tunnel.totals();
         let frames = outer_datagrams(&network.router, "toA", || {
-            send(&network.host_a, &there, count);
+            send(&network.host_a, &inner, count);
             wait_for_drops(tunnel, &before, count);
         });
-        assert_eq!(frames, 0, "nothing leaves");
+        assert_eq!(frames, 0, "an outer datagram left");
         let after = tunnel.totals();
         let drops = drops_since(&before, &after);
         assert_eq!(drops, [(DropReason::NestedEncapsulation, count as u64)], "each is refused once");
         assert_eq!(after.peers[0].tx_packets - before.peers[0].tx_packets, count as u64);
     }
-    // What gateway A itself says to the peer's address, outside the tunnel, gets no further either.
+    // A datagram that gateway A itself sends to the peer's address is dropped too.
     let before = tunnel.totals();
     send(gateway, &datagram(UNDERLAY_A, UNDERLAY_B), 1);
     wait_until("it is counted", || tunnel.totals().dropped() > before.dropped());
@@ -148,12 +151,12 @@ fn a_route_to_the_peer_through_the_tunnel_does_not_loop(plane: DataplaneChoice) 
         ..Route::default()
     };
     gateway.netlink().unwrap().delete_route(&route).unwrap();
-    wait_until("the tunnel comes back by itself", || reaches(&network.host_a, HOST_B).unwrap());
+    wait_until("the tunnel recovers by itself", || reaches(&network.host_a, HOST_B).unwrap());
 }
 
-/// A site of a ring: behind the next one it looks for nowhere, and behind the one before for
-/// `strangers`.
-fn ring(site: Site, plane: DataplaneChoice, strangers: Option<&str>) -> String {
+/// The configuration of one site of a ring. It has the unassigned network behind the next site, and
+/// `source_network` behind the previous one.
+fn ring(site: Site, plane: DataplaneChoice, source_network: Option<&str>) -> String {
     let (next, previous) = neighbours(site);
     let peer = |peer: Site, also: Option<&str>| {
         let networks: Vec<String> = [Some(peer.network().to_string()), also.map(str::to_owned)]
@@ -175,8 +178,8 @@ fn ring(site: Site, plane: DataplaneChoice, strangers: Option<&str>) -> String {
         site.underlay(),
         site.network(),
         plane_name(plane),
-        peer(next, Some(NOWHERES_NETWORK)),
-        peer(previous, strangers),
+        peer(next, Some(UNASSIGNED_NETWORK)),
+        peer(previous, source_network),
     )
 }
 
@@ -193,20 +196,20 @@ fn totals(overlays: &[Overlay; 3]) -> [Totals; 3] {
     std::array::from_fn(|site| overlays[site].plane().totals())
 }
 
-/// Three sites, each of which configures the network behind the next. The third knows that the
-/// sender is not behind the second, from whom it has it.
+/// Three sites, each of which configures the network behind the next one. The third site refuses
+/// the datagram, because it arrives from the second but its source is not behind the second.
 fn the_third_site_of_a_ring_refuses_the_datagram(plane: DataplaneChoice) {
     let network = HubNetwork::build().unwrap();
     let overlays =
         Site::ALL.map(|site| bring_up(&network.of(site).gateway, &ring(site, plane, None)).unwrap());
     for count in [1, MANY] {
         let before = totals(&overlays);
-        let sent = datagram(Site::Hub.host(), NOWHERE);
+        let sent = datagram(Site::Hub.host(), UNASSIGNED);
         let frames = outer_datagrams(&network.router, Site::One.port(), || {
             send(&network.of(Site::Hub).host, &sent, count);
             wait_for_drops(overlays[2].plane(), &before[2], count);
         });
-        assert_eq!(frames, 2 * count, "there from the hub, and on to the third");
+        assert_eq!(frames, 2 * count, "from the hub to site one, and on to site two");
         let after = totals(&overlays);
         let drops: Vec<_> =
             before.iter().zip(&after).map(|(before, after)| drops_since(before, after)).collect();
@@ -215,12 +218,12 @@ fn the_third_site_of_a_ring_refuses_the_datagram(plane: DataplaneChoice) {
     }
 }
 
-/// The worst that files can do: a source, too, that each holds to be behind the one before. Then
-/// all agree that the datagram may pass, and only its TTL ends it, which each site counts down. The
-/// kernel says so to the source, and that answer goes no further than a site that knows better.
+/// The worst case of wrong configurations: each site also has the source's network behind the
+/// previous site. Then every site accepts the datagram, and only the TTL ends it, which each site
+/// decrements. The kernel sends Time Exceeded to the source, and another site refuses that.
 fn the_ttl_ends_a_datagram_in_a_consistent_ring(plane: DataplaneChoice) {
     const TTL: u8 = 64;
-    let strangers = Ipv4Addr::new(10, 88, 0, 1);
+    let source = Ipv4Addr::new(10, 88, 0, 1);
     let network = HubNetwork::build().unwrap();
     let overlays = Site::ALL.map(|site| {
         let config = ring(site, plane, Some("10.88.0.0/16"));
@@ -228,35 +231,39 @@ fn the_ttl_ends_a_datagram_in_a_consistent_ring(plane: DataplaneChoice) {
     });
     let hub = &network.of(Site::Hub).gateway;
     let mut underlay = Injector::new(&network.router, Site::Hub.port(), hub, UNDERLAY);
-    let inner = datagram(strangers, NOWHERE);
+    let inner = datagram(source, UNASSIGNED);
     let outer = ipv4_with(Site::Two.underlay(), Site::Hub.underlay(), Protocol::IPIP, &inner, |_| {});
-    let dead = || -> u64 {
+    let time_exceeded = || -> u64 {
         Site::ALL.map(|site| snmp(&network.of(site).gateway, "Icmp", "OutTimeExcds")).iter().sum()
     };
     for count in [1, MANY] {
-        let (before, died) = (totals(&overlays), dead());
+        let (before, expired) = (totals(&overlays), time_exceeded());
         let frames = outer_datagrams(&network.router, Site::Hub.port(), || {
             for _ in 0..count {
                 underlay.add(&outer);
             }
             underlay.flush();
-            wait_until("one has died", || dead() > died);
+            wait_until("a TTL has expired", || time_exceeded() > expired);
         });
-        // What leaves the hub and what comes to it, of a hop in three each; the answers are a few
-        // more.
-        let most = count * (usize::from(TTL) * 2 / 3 + 4);
-        assert!(frames <= most, "{frames} frames of {count} datagrams, and at most {most} should be");
-        // The answers of a kernel, few of one destination (`icmp_ratelimit`), are all that is
-        // refused.
+        // Of every three hops, one leaves the hub and one reaches it. The answers add a few frames.
+        let max_frames = count * (usize::from(TTL) * 2 / 3 + 4);
+        assert!(frames <= max_frames, "{frames} frames of {count} datagrams, more than {max_frames}");
+        // Only the kernels' answers are refused. They are few for one destination
+        // (`icmp_ratelimit`).
         let drops = || -> u64 {
             totals(&overlays).iter().zip(&before).map(|(now, then)| now.dropped() - then.dropped()).sum()
         };
         if count == 1 {
             wait_until("the answer is refused", || drops() == 1);
-            assert_eq!(dead() - died, 1, "its TTL ended it");
-            assert!(frames >= usize::from(TTL) / 2, "it has gone round: {frames} frames");
+            assert_eq!(time_exceeded() - expired, 1, "one TTL has expired");
+            assert!(frames >= usize::from(TTL) / 2, "it did not circulate: {frames} frames");
         }
-        assert!(drops() <= dead() - died, "{} drops, {} answers", drops(), dead() - died);
+        assert!(
+            drops() <= time_exceeded() - expired,
+            "{} drops, {} answers",
+            drops(),
+            time_exceeded() - expired
+        );
     }
 }
 

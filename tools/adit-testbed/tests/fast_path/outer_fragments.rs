@@ -78,10 +78,10 @@ impl Testbed {
     #[track_caller]
     fn expect(&self, payload: &[u8]) {
         let received =
-            self.received().unwrap_or_else(|| panic!("a datagram of {} bytes is delivered", payload.len()));
+            self.received().unwrap_or_else(|| panic!("no datagram of {} bytes arrived", payload.len()));
         assert!(
             received == payload,
-            "{} bytes were sent, {} came, or changed",
+            "sent {} bytes, received {} or other bytes",
             payload.len(),
             received.len()
         );
@@ -98,8 +98,8 @@ fn cut(datagram: &[u8], max_len: usize) -> Vec<Vec<u8>> {
 fn fragments_of_the_outer_datagram_are_reassembled(plane: DataplaneChoice) {
     let mut testbed = Testbed::build(plane);
     let mut random = Random::seeded(3);
-    // The smallest fragments there are, cuts inside the inner headers, the usual ones; odd sizes;
-    // the largest datagram that fits into another, 65,515 bytes.
+    // The smallest fragments, cuts inside the inner headers, usual and odd sizes, and the largest
+    // datagram that fits into another, 65,515 bytes.
     let sizes = [
         (1, 28),
         (64, 28),
@@ -144,8 +144,8 @@ fn interleaved_fragments_of_two_datagrams_are_reassembled(plane: DataplaneChoice
     testbed.expect(&two);
 }
 
-/// RFC 815, RFC 5722 (in IPv4 too, since Linux 4.20): overlapping fragments are discarded, and
-/// whatever is delivered is what was sent.
+/// RFC 815, RFC 5722 (for IPv4 too, since Linux 4.20): overlapping fragments are discarded, and no
+/// changed datagram is delivered.
 fn incomplete_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
     let mut testbed = Testbed::build(plane);
     let before = testbed.tunnel.plane().totals();
@@ -160,8 +160,8 @@ fn incomplete_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
     for turn in 0..200 {
         let whole = testbed.outer(&payload);
         let mut pieces = cut(&whole, 200);
-        // One with other bytes that claims the end of one piece and the start of the next, which
-        // comes after it. (Claims on what has come already are ignored as duplicates.)
+        // A forged fragment overlaps the end of one piece and the start of the next, which arrives
+        // after it. (The kernel ignores fragments of received ranges as duplicates.)
         let next = turn % 3 + 1;
         let mut forged = pieces[next].clone();
         forged[20..].fill(0xcd);
@@ -173,16 +173,16 @@ fn incomplete_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
     }
     // A complete datagram after all of them shows that the queues are empty and reassembly still
     // works.
-    let end = b"the end".to_vec();
-    let whole = testbed.outer(&end);
+    let sentinel = b"the end".to_vec();
+    let whole = testbed.outer(&sentinel);
     testbed.send([whole]);
     let mut delivered = 0;
     loop {
         let received = testbed.received().expect("the last datagram is delivered");
-        if received == end {
+        if received == sentinel {
             break;
         }
-        assert!(received == payload, "what overlapped was delivered with other bytes");
+        assert!(received == payload, "a datagram was delivered with the bytes of an overlapping fragment");
         delivered += 1;
     }
     assert_eq!(delivered, 0, "datagrams with overlapping pieces were delivered");
@@ -190,7 +190,11 @@ fn incomplete_and_overlapping_fragments_harm_nothing(plane: DataplaneChoice) {
     testbed.send(cut(&whole, 200));
     testbed.expect(&payload);
     let after = testbed.tunnel.plane().totals();
-    assert_eq!(drops_since(&before, &after), [], "the tunnel saw what the kernel had not put together");
+    assert_eq!(
+        drops_since(&before, &after),
+        [],
+        "the tunnel received fragments that the kernel had not reassembled"
+    );
 }
 
 on_every_plane! {

@@ -1,4 +1,4 @@
-//! The same test on every data plane.
+//! A macro that runs one test on every data plane, and helpers that bring the tunnel up.
 
 use adit_config::DataplaneChoice;
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, Tunnels, TwoSites, bring_up};
@@ -6,9 +6,9 @@ use adit_testbed::test_planes::with_plane;
 
 use crate::support::{config_a, config_b};
 
-/// Makes a test for every data plane of each of these functions, which take a data plane. With
-/// `needs PATH;` in front, the tests have that need too. They run alone, because tests that share
-/// the processors would disturb each other's measurements.
+/// Makes one test for each data plane from each of these functions, which take a data plane. With
+/// `needs PATH;` in front, the tests have that need too. The tests run alone, because tests that
+/// share the processors would disturb each other's measurements.
 macro_rules! on_every_plane {
     (needs $need:path; $($test:ident),+ $(,)?) => {
         $crate::planes::on_every_plane!(@ (alone, root, $need), (alone, root, adit_testbed::needs::ebpf, $need); $($test),+);

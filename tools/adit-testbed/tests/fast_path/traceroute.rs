@@ -20,7 +20,7 @@ const HOST_UNREACHABLE: Icmpv4Error = Icmpv4Error::DestinationUnreachable { code
 /// The answers that host A receives with a TTL of 1, 2 and so on.
 fn trace<const HOPS: usize>(network: &TwoSites) -> [Answer; HOPS] {
     std::array::from_fn(|hop| {
-        network.host_a.run(|| ping(HOST_B, 84, hop as u8 + 1, ATTEMPT_TIMEOUT)).expect("it can be asked")
+        network.host_a.run(|| ping(HOST_B, 84, hop as u8 + 1, ATTEMPT_TIMEOUT)).expect("the ping is sent")
     })
 }
 
@@ -45,11 +45,11 @@ fn the_hops_are_the_gateways_and_the_host(plane: DataplaneChoice) {
 fn a_tunnel_router_without_a_route_is_reported(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_with(&network, plane, "probe = false");
-    assert!(matches!(trace(&network), [_, _, Answer::Reply { .. }]), "it works before");
+    assert!(matches!(trace(&network), [_, _, Answer::Reply { .. }]), "the trace fails before the change");
     let router = &network.router;
-    // It says so once or twice, and then once a second; of the others the gateway tells by itself.
-    // It answers ARP for gateway B only as long as it has a route there; that there is a next hop
-    // is known.
+    // The router sends one or two errors, and then one a second. The gateway itself answers the
+    // other datagrams. The router answers ARP for gateway B only while it has a route there, but
+    // the gateway already knows the next hop.
     let lost = Route {
         destination: Ipv4Net::from(UNDERLAY_B),
         device: Some(router.index("toB").unwrap()),
@@ -61,7 +61,7 @@ fn a_tunnel_router_without_a_route_is_reported(plane: DataplaneChoice) {
     assert_eq!(rest, [refused(INSIDE_A, HOST_UNREACHABLE); 4]);
 
     router.netlink().unwrap().add_route(&lost).unwrap();
-    wait_until("the way is back", || matches!(trace(&network), [_, _, Answer::Reply { .. }]));
+    wait_until("the path is restored", || matches!(trace(&network), [_, _, Answer::Reply { .. }]));
 }
 
 /// Section 4.4: an outer TTL that is too small for the decapsulator is the gateway's fault, so the

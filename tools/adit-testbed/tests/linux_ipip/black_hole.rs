@@ -14,15 +14,16 @@ use crate::planes::on_every_plane;
 use crate::support::wait_until;
 use crate::testbed::{End, Linux, adit, linux};
 
-/// A user's patience, and some seconds for the emulated processor.
-const SOON: Duration = Duration::from_secs(25);
+/// How soon the transfer must continue, so that a user does not give up, with some seconds for the
+/// emulated processor.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(25);
 
 /// The time after which a transfer without progress counts as hanging. TCP retransmits a few times
 /// meanwhile.
 const STANDSTILL: Duration = Duration::from_secs(12);
 
 /// Starts a transfer from the host at this end to the other, and opens a black hole under it.
-fn fall_in(network: &TwoSites, from: End) -> (Transfer, Rule) {
+fn start_and_open_hole(network: &TwoSites, from: End) -> (Transfer, Rule) {
     let (client, server) = (from.host(network), from.other().host(network));
     limit_receive_buffer(server).unwrap();
     let path = Flow { client, server, address: from.other().addresses().1 };
@@ -43,8 +44,8 @@ fn a_transfer_between_linux_and_linux_hangs() {
     linux(&network, End::A, Linux::Usual);
     linux(&network, End::B, Linux::Usual);
     // The hole stays open, so the transfer fails by itself.
-    let (transfer, _hole) = fall_in(&network, End::A);
-    assert_eq!(time_to_recover(&transfer, STANDSTILL), None, "it was to hang");
+    let (transfer, _hole) = start_and_open_hole(&network, End::A);
+    assert_eq!(time_to_recover(&transfer, STANDSTILL), None, "the transfer recovered by itself");
 }
 
 /// Adit encapsulates the transfer and Linux decapsulates it. The peer needs no support for probes.
@@ -54,9 +55,9 @@ fn a_transfer_to_linux_survives_a_black_hole(plane: DataplaneChoice) {
         let network = TwoSites::build().unwrap();
         let _overlay = adit(&network, end, plane);
         linux(&network, end.other(), Linux::Usual);
-        let (transfer, hole) = fall_in(&network, end);
-        let took = time_to_recover(&transfer, SOON);
-        assert!(took.is_some(), "with Adit at {end:?} the transfer hangs in the hole for {SOON:?} already");
+        let (transfer, hole) = start_and_open_hole(&network, end);
+        let took = time_to_recover(&transfer, RECOVERY_LIMIT);
+        assert!(took.is_some(), "with Adit at {end:?} the transfer still hangs after {RECOVERY_LIMIT:?}");
         let took = took.unwrap_or_default().as_secs_f64();
         eprintln!("{plane:?} at {end:?}, Linux at the other end: the transfer went on after {took:.1} s");
         transfer.finish().unwrap();

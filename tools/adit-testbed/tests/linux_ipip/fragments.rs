@@ -30,7 +30,7 @@ fn linux_fragments_the_outer_datagram(plane: DataplaneChoice) {
                 && u16::from_be_bytes([bytes[6], bytes[7]]) & 0x3fff != 0
         };
         let fragments = frames.iter().filter_map(Frame::ipv4).filter(is_fragment).count();
-        assert!(fragments > 10, "Linux was to send fragments, and sent {fragments}");
+        assert!(fragments > 10, "Linux sent only {fragments} fragments");
         assert_eq!(overlay.plane().totals().dropped(), 0);
     }
 }

@@ -12,7 +12,7 @@ use crate::planes::on_every_plane;
 use crate::support::{ATTEMPT_TIMEOUT, snmp, wait_until};
 use crate::testbed::{End, Linux, adit, linux};
 
-const TOLD: Answer = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };
+const TOO_BIG: Answer = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };
 
 fn narrow() -> TwoSites {
     let network = TwoSites::build().unwrap();
@@ -33,26 +33,26 @@ fn transfer(network: &TwoSites) {
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
-/// Adit learns: the sender of the refused datagram receives the error.
+/// The sender of the refused datagram receives the error.
 fn adit_learns_the_path_mtu_and_reports_it(plane: DataplaneChoice) {
     let network = narrow();
     let overlay = adit(&network, End::A, plane);
     linux(&network, End::B, Linux::Usual);
-    assert_eq!(ask(&network, 1480), TOLD);
+    assert_eq!(ask(&network, 1480), TOO_BIG);
     let learned = overlay.plane().tunnel().path_mtu(PeerIndex::new(0));
     assert_eq!((learned.mtu, learned.learned.is_some()), (1400, true));
     assert!(ask(&network, 1380).is_reply());
     transfer(&network);
 }
 
-/// Linux learns: the first sender receives nothing, the next one receives the error. Adit at the
-/// other end accepts what comes then.
+/// The first sender receives nothing, and the next one receives the error. Adit at the other end
+/// accepts the datagrams that fit.
 fn linux_learns_the_path_mtu_with_adit_as_its_peer(plane: DataplaneChoice) {
     let network = narrow();
     linux(&network, End::A, Linux::Usual);
     let _overlay = adit(&network, End::B, plane);
-    assert_eq!(ask(&network, 1480), Answer::Silence, "the driver only takes note");
-    assert_eq!(ask(&network, 1480), TOLD);
+    assert_eq!(ask(&network, 1480), Answer::Silence, "the driver only stores the MTU");
+    assert_eq!(ask(&network, 1480), TOO_BIG);
     assert!(ask(&network, 1380).is_reply());
     transfer(&network);
 }

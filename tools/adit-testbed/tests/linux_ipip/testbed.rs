@@ -97,10 +97,9 @@ pub(crate) enum Linux {
 
 /// Brings Adit up at one end.
 ///
-/// Both gateways share one kernel here. If it has loaded the driver for one of them, it also
-/// answers for the other, with Port Unreachable to every outer datagram without a tunnel of the
-/// driver. The driver at the far end would take that for an unreachable peer. Adit suppresses these
-/// answers.
+/// Both gateways share one kernel here. If it has loaded the driver for one of them, it also sends
+/// Port Unreachable for the other: one for every outer datagram without a tunnel of the driver. The
+/// driver at the far end would treat the peer as unreachable. Adit suppresses these errors.
 pub(crate) fn adit(network: &TwoSites, end: End, plane: DataplaneChoice) -> Overlay {
     let gateway = end.gateway(network);
     let config = match end {
@@ -138,8 +137,8 @@ pub(crate) fn expect_arrival(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) {
     assert_eq!(from.send_to(payload, address).expect("it is sent"), payload.len());
     match to.recv(&mut buffer) {
         Ok(len) => {
-            assert!(buffer[..len] == *payload, "{} bytes were sent, {len} came, or changed", payload.len())
+            assert!(buffer[..len] == *payload, "sent {} bytes, received {len} or other bytes", payload.len())
         }
-        Err(error) => panic!("{} bytes to {address} do not arrive: {error}", payload.len()),
+        Err(error) => panic!("{} bytes to {address} did not arrive: {error}", payload.len()),
     }
 }

@@ -13,7 +13,7 @@ use crate::testbed::{End, Linux, adit, expect_arrival, linux};
 
 /// The largest UDP payload.
 const LARGEST_PAYLOAD: usize = 65_507;
-/// 65,535 less the outer header.
+/// 65,535 bytes less the outer header.
 const LARGEST_INNER: usize = 65_515;
 
 /// Runs a test with Adit at each end in turn and Linux at the other.

@@ -41,9 +41,9 @@ fn narrow_wan(tracking: bool) -> TwoSites {
     network
 }
 
-/// Sends datagrams with 1,400 bytes of payload and DF clear in both directions. All arrive but one
-/// from A: the router refuses it, and the tunnel learns from that.
-fn arrives(plane: DataplaneChoice, tracking: bool) {
+/// Sends datagrams with 1,400 bytes of payload and DF clear in both directions. All arrive except
+/// one from A: the router refuses it, and the tunnel learns the path MTU.
+fn expect_datagrams(plane: DataplaneChoice, tracking: bool) {
     const ROUNDS: usize = 20;
     let network = narrow_wan(tracking);
     let tunnels = bring_up_with(&network, plane, "probe = false");
@@ -59,23 +59,25 @@ fn arrives(plane: DataplaneChoice, tracking: bool) {
     let mut buffer = [0; 2048];
     let mut lost = Vec::new();
     for round in 0..ROUNDS {
-        for (from, to, way) in [(&a, &b, "A to B"), (&b, &a, "B to A")] {
+        for (from, to, direction) in [(&a, &b, "A to B"), (&b, &a, "B to A")] {
             let payload = random.bytes(1400);
             from.send_to(&payload, to.local_addr().expect("it is bound")).expect("it is sent");
             match to.recv(&mut buffer) {
-                Ok(len) => assert!(buffer[..len] == payload, "round {round}: {way}: the bytes have changed"),
-                Err(_) => lost.push((round, way)),
+                Ok(len) => {
+                    assert!(buffer[..len] == payload, "round {round}: {direction}: other bytes arrived")
+                }
+                Err(_) => lost.push((round, direction)),
             }
         }
     }
     assert_eq!(lost, [(0, "A to B")]);
     assert_eq!((tunnels.a.plane().totals().dropped(), tunnels.b.plane().totals().dropped()), (0, 0));
-    assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0, "no outer datagram was cut");
+    assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0, "the router fragmented an outer datagram");
 }
 
-/// Repeats what tracepath does: each size that is too big yields the next MTU, 1500, 1480, 1380;
-/// then the datagram arrives.
-fn tracepath(plane: DataplaneChoice, tracking: bool) {
+/// Repeats what tracepath does. Each datagram that is too big yields the next MTU (1500, 1480,
+/// 1380), and then one arrives.
+fn expect_tracepath(plane: DataplaneChoice, tracking: bool) {
     let network = narrow_wan(tracking);
     let _tunnels = bring_up_with(&network, plane, "probe = false");
     let receiver = network.host_b.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_B, 5000))).unwrap();
@@ -85,25 +87,25 @@ fn tracepath(plane: DataplaneChoice, tracking: bool) {
     let sender = network.host_a.run(|| PathSocket::connect(ends.0, ends.1)).unwrap();
     let mut seen = vec![getsockopt(&sender, IpMtu).expect("it is known").cast_unsigned()];
     for hop in 0.. {
-        let size = *seen.last().expect("it began with one") as usize;
-        sender.send(&vec![7; size - HEADERS]).expect("the own host takes what it holds to fit");
+        let size = *seen.last().expect("the list is never empty") as usize;
+        sender.send(&vec![7; size - HEADERS]).expect("host A sends a datagram of its path MTU");
         let Some(error) = sender.take_error_within(ATTEMPT_TIMEOUT).expect("it can be read") else { break };
-        assert!(hop < 3, "it does not end: {seen:?}");
+        assert!(hop < 3, "too many errors: {seen:?}");
         assert_eq!((error.origin, error.errno, error.offender), (Origin::Icmp, EMSGSIZE, Some(INSIDE_A)));
-        seen.push(error.mtu.expect("it tells an MTU"));
+        seen.push(error.mtu.expect("the error has an MTU"));
     }
     assert_eq!(seen, [1500, 1480, 1380]);
     assert_eq!(receiver.recv(&mut [0; 2048]).expect("it arrives"), 1380 - HEADERS);
 }
 
 fn datagrams_arrive_without_connection_tracking(plane: DataplaneChoice) {
-    arrives(plane, false);
-    tracepath(plane, false);
+    expect_datagrams(plane, false);
+    expect_tracepath(plane, false);
 }
 
 fn datagrams_arrive_with_connection_tracking(plane: DataplaneChoice) {
-    arrives(plane, true);
-    tracepath(plane, true);
+    expect_datagrams(plane, true);
+    expect_tracepath(plane, true);
 }
 
 mod without_tracking {

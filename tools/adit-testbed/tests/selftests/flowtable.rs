@@ -16,9 +16,9 @@ use crate::support::stream::{Hash, Stream};
 const LEN: usize = 8 << 20;
 const NARROW: u32 = 1400;
 
-/// What an observer sees of a transfer.
+/// The visible results of a transfer.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+struct Observation {
     sent: Hash,
     received: Hash,
     /// The gateway's answer to a datagram that is too big, and the path MTU in host A's kernel.
@@ -28,7 +28,7 @@ struct Seen {
     longest: Option<usize>,
 }
 
-fn transfer(plane: DataplaneChoice) -> Seen {
+fn transfer(plane: DataplaneChoice) -> Observation {
     let network = TwoSites::build().unwrap();
     network.router.mtu("toB", NARROW).unwrap();
     network.gateway_b.mtu("underlayB", NARROW).unwrap();
@@ -44,15 +44,15 @@ fn transfer(plane: DataplaneChoice) -> Seen {
     let frames = tap.finish();
     let outer =
         frames.iter().filter_map(Frame::ipv4).filter(|bytes| bytes[9] == 4 && bytes[12..16] == [10, 1, 1, 1]);
-    Seen { sent, received, refused, path_mtu, longest: outer.map(<[u8]>::len).max() }
+    Observation { sent, received, refused, path_mtu, longest: outer.map(<[u8]>::len).max() }
 }
 
 #[test(root, ebpf)]
 fn both_planes_carry_a_transfer_alike() {
     let planes = [DataplaneChoice::Userspace, DataplaneChoice::Ebpf];
     let [slow, fast] = planes.map(transfer);
-    assert_eq!(slow.sent, slow.received, "the bytes arrive as they were sent");
-    let told = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };
-    assert_eq!((slow.refused, slow.path_mtu, slow.longest), (told, Some(1380), Some(NARROW as usize)));
+    assert_eq!(slow.sent, slow.received, "the received bytes differ");
+    let too_big = Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1380 } };
+    assert_eq!((slow.refused, slow.path_mtu, slow.longest), (too_big, Some(1380), Some(NARROW as usize)));
     assert_eq!(fast, slow);
 }

@@ -36,7 +36,7 @@ fn a_large_ping_passes_after_the_underlay_mtu_grows(plane: DataplaneChoice) {
     wait_until("both tunnels follow the underlay", || {
         [&tunnels.a, &tunnels.b].map(tunnel_mtu) == [LARGE_MTU; 2]
     });
-    assert_eq!(ask(LARGE), refused(1480), "the tunnel's interface takes no more than before");
+    assert_eq!(ask(LARGE), refused(1480), "the tunnel interface keeps its MTU");
     for (gateway, device) in [(gateway_a, "ipipA"), (gateway_b, "ipipB")] {
         gateway.mtu(device, LARGE_MTU - 20).unwrap();
     }
@@ -48,7 +48,7 @@ fn a_large_ping_passes_after_the_underlay_mtu_grows(plane: DataplaneChoice) {
     let answer = host_b.run(|| ping(HOST_A, LARGE, 64, ATTEMPT_TIMEOUT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");
 
-    // Back again: the tunnel interface still takes 1,980 bytes, the underlay does not.
+    // The underlay shrinks again, and the tunnel interface still takes 1,980 bytes.
     for (host, device) in cables {
         host.mtu(device, 1500).unwrap();
     }

@@ -1,5 +1,5 @@
 //! Linux, tools/testing/selftests/net/gro.c (`ipip`) and bpf's test_tc_tunnel.sh: merging and
-//! segmentation must not be visible from outside. Hand-made segments come out as they went in.
+//! segmentation must not be visible from outside. Hand-made segments arrive unchanged.
 //! Streams of small and large writes arrive complete.
 
 use adit_config::DataplaneChoice;
@@ -33,7 +33,7 @@ struct Segment {
 }
 
 impl Segment {
-    /// As one datagram.
+    /// The segment as one datagram.
     fn bytes(&self) -> Vec<u8> {
         let words = 5 + self.options.len() / 4;
         let mut tcp = Vec::new();
@@ -90,8 +90,8 @@ fn run(random: &mut Random, port: u16, count: usize) -> Vec<Segment> {
     (0..count).map(|number| segment(number, random.bytes(PAYLOAD))).collect()
 }
 
-/// The cases of gro.c, each in a connection of its own: a change to five segments that could be
-/// merged.
+/// The cases of gro.c, each in a connection of its own. Each one changes five segments that could
+/// be merged.
 fn cases(random: &mut Random) -> Vec<(&'static str, Vec<Segment>)> {
     let mut port = 5000;
     let mut case = |name, change: &dyn Fn(&mut Vec<Segment>)| {
@@ -182,12 +182,12 @@ fn forwarded(datagram: &[u8]) -> Vec<u8> {
     let mut bytes = datagram.to_vec();
     bytes[8] -= 1;
     mend_checksum(&mut bytes);
-    without_meaningless(&bytes)
+    without_meaningless_id(&bytes)
 }
 
 /// Clears the identification of a datagram with DF, which has no meaning (RFC 6864 section 4.1).
 /// The userspace plane renumbers the datagrams that it merges and segments.
-fn without_meaningless(datagram: &[u8]) -> Vec<u8> {
+fn without_meaningless_id(datagram: &[u8]) -> Vec<u8> {
     let mut bytes = datagram.to_vec();
     if bytes[6] & 0x40 != 0 {
         bytes[4..6].fill(0);
@@ -198,15 +198,16 @@ fn without_meaningless(datagram: &[u8]) -> Vec<u8> {
 
 /// The datagrams for a port in the order of arrival.
 fn of_port(frames: &[Frame], port: u16) -> Vec<Vec<u8>> {
-    let is_it = |bytes: &&[u8]| {
+    let is_for_port = |bytes: &&[u8]| {
         let header = usize::from(bytes[0] & 0x0f) * 4;
         bytes[9] == 6
             && bytes[12..16] == HOST_B.octets()
             && bytes.get(header + 2..header + 4) == Some(&port.to_be_bytes()[..])
     };
-    let whole =
-        |bytes: &[u8]| without_meaningless(&bytes[..usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))]);
-    frames.iter().filter_map(Frame::ipv4).filter(is_it).map(whole).collect()
+    let whole = |bytes: &[u8]| {
+        without_meaningless_id(&bytes[..usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))])
+    };
+    frames.iter().filter_map(Frame::ipv4).filter(is_for_port).map(whole).collect()
 }
 
 /// `gro.sh -t ipip`: all cases at once, interleaved and one after the other. Each connection's
@@ -237,23 +238,23 @@ fn crafted_segments_arrive_unchanged(plane: DataplaneChoice) {
         }
         peer.flush();
         let received = || tunnels.a.plane().totals().peers[0].rx_packets - before.peers[0].rx_packets;
-        wait_until("all have come out of the tunnel", || received() == count as u64);
+        wait_until("the tunnel has received all segments", || received() == count as u64);
         // A sentinel after all of them.
-        let last = run(&mut random, 6000, 1);
-        peer.send(&outer(&last[0]));
-        wait_until("the last has come out of the tunnel", || received() == count as u64 + 1);
+        let sentinel = run(&mut random, 6000, 1);
+        peer.send(&outer(&sentinel[0]));
+        wait_until("the tunnel has received the sentinel", || received() == count as u64 + 1);
         let frames = tap.finish();
         for (name, segments) in &cases {
             let sent: Vec<Vec<u8>> = segments.iter().map(|segment| forwarded(&segment.bytes())).collect();
-            let came = of_port(&frames, segments[0].port);
-            assert!(came == sent, "{name}: sent {sent:02x?}, came {came:02x?}");
+            let received_segments = of_port(&frames, segments[0].port);
+            assert!(received_segments == sent, "{name}: sent {sent:02x?}, received {received_segments:02x?}");
         }
         assert_eq!(drops_since(&before, &tunnels.a.plane().totals()), []);
     }
 }
 
-/// test_tc_tunnel.sh (`ipip`): writes of 100 bytes, and of 2,000, which exceed a segment. The hash
-/// of the received bytes is that of the sent ones.
+/// test_tc_tunnel.sh (`ipip`): writes of 100 bytes, and of 2,000 bytes, which exceed a segment. The
+/// hashes of the sent and the received bytes are equal.
 fn streams_of_small_and_large_writes_arrive_unchanged(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let tunnels = bring_up_on(&network, plane);

@@ -1,5 +1,5 @@
 //! Scenarios of the self-tests of Linux and VPP, on each data plane. Each module is named after the
-//! test that it replicates, and its first words say where that is.
+//! test that it replicates, and its first line gives that test's path.
 //!
 //! `cargo test -p adit-testbed --test selftests pmtu` runs one of them.
 

@@ -44,7 +44,7 @@ fn too_big(by: Ipv4Addr, path: u32) -> Answer {
 #[track_caller]
 fn expect_exception(host: &Host, to: Ipv4Addr, mtu: u32) {
     let mut netlink = host.netlink().unwrap();
-    wait_until("the host holds to the path's MTU", || netlink.route_to(to, None).unwrap().mtu == Some(mtu));
+    wait_until("the host's kernel has the path MTU", || netlink.route_to(to, None).unwrap().mtu == Some(mtu));
 }
 
 /// `pmtu_ipv4_ipv4_exception`: on both sides the host's path MTU becomes that of the narrow link
@@ -58,21 +58,21 @@ fn the_host_learns_the_mtu_of_the_narrow_link(plane: DataplaneChoice) {
         (&network.host_b, HOST_A, INSIDE_B, tunnels.b.plane().tunnel()),
     ];
     let mut passed_before = FULL;
-    for (way, path) in NARROW.into_iter().enumerate() {
-        network.use_path(way as u8);
-        let forwarded = || snmp(&network.path_routers[way], "Ip", "ForwDatagrams");
-        wait_until("both tunnels take the way", || {
+    for (number, path) in NARROW.into_iter().enumerate() {
+        network.use_path(number as u8);
+        let forwarded = || snmp(&network.path_routers[number], "Ip", "ForwDatagrams");
+        wait_until("both tunnels use the path", || {
             let before = forwarded();
             ask(&network.host_a, HOST_B, 84).is_reply() && forwarded() == before + 2
         });
         for (host, to, inside, tunnel) in &sides {
-            assert_eq!(ask(host, *to, passed_before), too_big(*inside, path), "way {way}");
+            assert_eq!(ask(host, *to, passed_before), too_big(*inside, path), "path {number}");
             expect_exception(host, *to, path - u32::from(OVERHEAD));
             let learned = tunnel.path_mtu(PEER);
-            assert_eq!((u32::from(learned.mtu), learned.learned.is_some()), (path, true), "way {way}");
+            assert_eq!((u32::from(learned.mtu), learned.learned.is_some()), (path, true), "path {number}");
             let fits = path as usize - usize::from(OVERHEAD);
-            assert_eq!(ask(host, *to, fits + 1), too_big(*inside, path), "told by the tunnel itself");
-            assert!(ask(host, *to, fits).is_reply(), "way {way}");
+            assert_eq!(ask(host, *to, fits + 1), too_big(*inside, path), "the tunnel itself sends the error");
+            assert!(ask(host, *to, fits).is_reply(), "path {number}");
         }
         passed_before = path as usize - usize::from(OVERHEAD);
     }
@@ -82,7 +82,7 @@ fn the_host_learns_the_mtu_of_the_narrow_link(plane: DataplaneChoice) {
 }
 
 /// The ICMP error that host A receives about a datagram with this type of service, if any.
-fn told(icmp: &IcmpSocket, tos: u8) -> Option<(Ipv4Addr, Icmpv4Error)> {
+fn received_error(icmp: &IcmpSocket, tos: u8) -> Option<(Ipv4Addr, Icmpv4Error)> {
     let mut buffer = [0; 2048];
     while let Some(len) = icmp.receive(&mut buffer, ATTEMPT_TIMEOUT).expect("it can be read") {
         let packet =
@@ -112,12 +112,12 @@ fn dscp_exception(plane: DataplaneChoice, datagram: impl Fn(u8, usize) -> Vec<u8
             .map(|(host, device)| Tap::start(host, device).unwrap());
         sender.send(&datagram(tos, FULL)).expect("it is sent");
         let error = Icmpv4Error::TooBig { mtu: 1380 };
-        assert_eq!(told(&icmp, tos), Some((INSIDE_A, error)), "type of service {tos:#x}");
+        assert_eq!(received_error(&icmp, tos), Some((INSIDE_A, error)), "type of service {tos:#x}");
         assert_eq!(tunnel.plane().tunnel().path_mtu(PEER).mtu, 1400);
         let arrived = || snmp(&network.host_b, "Ip", "InReceives");
         let before = arrived();
         sender.send(&datagram(tos, 1380)).expect("it is sent");
-        wait_until("what fits arrives", || arrived() > before);
+        wait_until("a datagram that fits arrives", || arrived() > before);
         let [outside, inside] = taps.map(Tap::finish);
         let of_a = |bytes: &&[u8]| bytes[12..16] == HOST_A.octets();
         let outer =
@@ -167,7 +167,7 @@ impl OwnName {
         Self { name, config }
     }
 
-    fn are_pins_there(&self) -> bool {
+    fn has_pins(&self) -> bool {
         pins_exist(&pins_of(&self.name).expect("the BPF file system is there"))
     }
 }
@@ -181,20 +181,23 @@ impl Drop for OwnName {
 fn bring_up_to_stay(host: &Host, config: &str) -> Overlay {
     let config = Config::parse("a.toml", config).expect("the configuration is valid");
     // A daemon would save the learned paths here; these tests have none.
-    let memory = std::path::Path::new("/nowhere/paths.json");
-    host.run(|| Overlay::bring_up_to_stay(&config, memory)).unwrap()
+    let path_cache = std::path::Path::new("/nowhere/paths.json");
+    host.run(|| Overlay::bring_up_to_stay(&config, path_cache)).unwrap()
 }
 
 /// Asserts that nothing of the overlay with that name is left on `gateway`.
 fn assert_nothing_left(gateway: &Host, own: &OwnName) {
     let mut netlink = gateway.netlink().unwrap();
-    assert!(netlink.link("ipipA").unwrap().is_none(), "the device is gone");
+    assert!(netlink.link("ipipA").unwrap().is_none(), "the tunnel interface still exists");
     let ours: Vec<Route> =
         netlink.routes().unwrap().into_iter().filter(|route| route.gateway.is_none()).collect();
-    assert!(ours.iter().all(|route| route.protocol != ROUTE_PROTOCOL), "its routes are gone: {ours:?}");
-    assert!(!own.are_pins_there(), "its pins are gone");
+    assert!(
+        ours.iter().all(|route| route.protocol != ROUTE_PROTOCOL),
+        "a route of the overlay is left: {ours:?}"
+    );
+    assert!(!own.has_pins(), "a pin is left");
     let left = gateway.ns().run(|| has_leftovers(&own.name, None)).unwrap().expect("it can be asked");
-    assert!(!left, "nothing is left");
+    assert!(!left, "something of the overlay is left");
 }
 
 /// `cleanup_ipv4_exception`: pmtu.sh checks that a device with an exception can be deleted. After
@@ -207,13 +210,13 @@ fn a_closed_overlay_leaves_nothing_behind(plane: DataplaneChoice) {
     for _ in 0..2 {
         let overlay = bring_up_to_stay(&network.gateway_a, &own.config);
         let path = overlay.plane().tunnel().path_mtu(PEER);
-        assert_eq!((path.mtu, path.learned), (1500, None), "it begins with what the underlay takes");
-        assert_eq!(own.are_pins_there(), plane == DataplaneChoice::Ebpf);
+        assert_eq!((path.mtu, path.learned), (1500, None), "a new overlay starts with the underlay's MTU");
+        assert_eq!(own.has_pins(), plane == DataplaneChoice::Ebpf);
         assert_eq!(ask(&network.host_a, HOST_B, FULL), too_big(INSIDE_A, NARROW[0]));
         assert!(overlay.plane().tunnel().path_mtu(PEER).learned.is_some());
         overlay.close(OnExit::Remove).unwrap();
         assert_nothing_left(&network.gateway_a, &own);
-        assert!(!ask(&network.host_a, HOST_B, 84).is_reply(), "A is alone again");
+        assert!(!ask(&network.host_a, HOST_B, 84).is_reply(), "traffic passes without an overlay");
     }
 }
 
@@ -221,7 +224,7 @@ fn a_closed_overlay_leaves_nothing_behind(plane: DataplaneChoice) {
 fn a_hundred_learned_mtus_go_with_the_overlay(plane: DataplaneChoice) {
     const PEERS: u8 = 100;
     let network = TwoPaths::build(NARROW);
-    // The routers' limit for all destinations together, which each namespace has since Linux 6.11.
+    // The router's ICMP limit over all destinations. Each namespace has its own since Linux 6.11.
     for knob in ["icmp_msgs_per_sec", "icmp_msgs_burst"] {
         let _ = network.path_routers[0].sysctl(&format!("ipv4/{knob}"), "10000");
     }
@@ -269,7 +272,7 @@ fn a_learned_mtu_survives_route_changes(plane: DataplaneChoice) {
     for turn in 0..20u8 {
         network.use_path(1 - turn % 2);
         wait_until("traffic takes the new route", || ask(&network.host_a, HOST_B, 84).is_reply());
-        assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400, "the path is as narrow as before");
+        assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400, "the path MTU changed");
         assert_eq!(ask(&network.host_a, HOST_B, 1381), too_big(INSIDE_A, 1400));
     }
     network.use_path(1);

@@ -1,10 +1,10 @@
-//! The network of Linux's pmtu.sh, with hosts behind the tunnel's ends: two path_routers between
-//! the gateways, and on each a link between two routers that is narrower than any of the gateways'.
+//! The network of Linux's pmtu.sh, with hosts behind the tunnel's ends: two paths between
+//! the gateways. Each has a link between two routers that is narrower than the gateways' links.
 //!
 //! ```text
-//!                        ┌─ way 0 ──(narrow)──┐
+//!                        ┌─ path 0 ─(narrow)──┐
 //!   host A ── gateway A ─┤                    middle ── gateway B ── host B
-//!                        └─ way 1 ──(narrow)──┘
+//!                        └─ path 1 ─(narrow)──┘
 //! ```
 
 use std::net::Ipv4Addr;

@@ -17,7 +17,7 @@ use crate::planes::{bring_up_on, bring_up_with, on_every_plane};
 use crate::support::{ATTEMPT_TIMEOUT, Injector, Random, drops_since, ipv4_with, snmp, udp};
 
 fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
-    // DF clear: any router may fragment them.
+    // Clears DF, so that any router may fragment them.
     host.sysctl("ipv4/ip_no_pmtu_disc", "1").unwrap();
     let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap();
     let socket = socket.expect("a port is free");
@@ -32,7 +32,7 @@ fn passes(from: &UdpSocket, to: &UdpSocket, payload: &[u8]) -> bool {
     assert_eq!(from.send_to(payload, address).expect("it is sent"), payload.len());
     match to.recv(&mut buffer) {
         Ok(len) => {
-            assert!(buffer[..len] == *payload, "{} bytes were sent, {len} came, or changed", payload.len());
+            assert!(buffer[..len] == *payload, "sent {} bytes, received {len} or other bytes", payload.len());
             true
         }
         Err(error) => {
@@ -53,9 +53,9 @@ fn the_hub_fragments_inner_datagrams_for_a_narrow_spoke(plane: DataplaneChoice) 
     let overlays = network.bring_up(plane).unwrap();
     let (one, two) = (&network.of(Site::One).host, &network.of(Site::Two).host);
     let ask = |size| one.run(|| ping(Site::Two.host(), size, 64, ATTEMPT_TIMEOUT)).unwrap();
-    let told = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1280 } };
-    assert_eq!(ask(1480), told, "DF is set: the hub learns, and says so");
-    assert_eq!(ask(1281), told, "the hub itself");
+    let too_big = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1280 } };
+    assert_eq!(ask(1480), too_big, "the hub learns the MTU and reports it");
+    assert_eq!(ask(1281), too_big, "the hub itself sends the error");
     assert!(ask(1280).is_reply());
 
     let (from, to) = (bind(one, Site::One.host()), bind(two, Site::Two.host()));
@@ -78,7 +78,10 @@ fn the_hub_fragments_inner_datagrams_for_a_narrow_spoke(plane: DataplaneChoice) 
     assert_eq!(to_two.len(), 2 + 4 * 2);
     for bytes in to_two {
         let outer = Ipv4Packet::parse(bytes, Validation::Strict).expect("a whole outer datagram");
-        assert!(!outer.is_fragment() && outer.total_len() <= NARROW as usize, "cut inside, not outside");
+        assert!(
+            !outer.is_fragment() && outer.total_len() <= NARROW as usize,
+            "the hub must fragment the inner datagram"
+        );
     }
     assert_eq!(drops_since(&before, &hub.totals()), []);
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
@@ -142,7 +145,7 @@ fn a_thousand_reassemblies_succeed_in_a_row(plane: DataplaneChoice) {
         pieces.iter().for_each(|piece| peer.add(piece));
         peer.flush();
         let len = receiver.recv(&mut buffer).expect("it is delivered");
-        assert!(buffer[..len] == payload, "number {number} has changed");
+        assert!(buffer[..len] == payload, "datagram {number} has changed");
     }
     let after = tunnels.a.plane().totals();
     assert_eq!(after.peers[0].rx_packets - before.peers[0].rx_packets, u64::from(COUNT));
@@ -157,16 +160,16 @@ fn a_last_fragment_alone_disturbs_nothing(plane: DataplaneChoice) {
     let receiver = bind(&network.host_a, HOST_A);
     let mut peer = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
     let before = tunnels.a.plane().totals();
-    let lonely = outer_fragments(&receiver, 1, &[1; 1400]).pop().expect("it is in pieces");
-    peer.send(&lonely);
+    let last_fragment = outer_fragments(&receiver, 1, &[1; 1400]).pop().expect("it is in pieces");
+    peer.send(&last_fragment);
     let payload = Random::seeded(37).bytes(1400);
     for piece in outer_fragments(&receiver, 2, &payload) {
         peer.add(&piece);
     }
     peer.flush();
     let mut buffer = [0; 2048];
-    let len = receiver.recv(&mut buffer).expect("the whole one is delivered");
-    assert!(buffer[..len] == payload, "and is the first to be");
+    let len = receiver.recv(&mut buffer).expect("the complete datagram is delivered");
+    assert!(buffer[..len] == payload, "another datagram was delivered first");
     let after = tunnels.a.plane().totals();
     assert_eq!(after.peers[0].rx_packets - before.peers[0].rx_packets, 1);
     assert_eq!(drops_since(&before, &after), []);

@@ -24,13 +24,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {WAIT_TIMEOUT:?}: {what}");
+        assert!(Instant::now() < deadline, "timed out after {WAIT_TIMEOUT:?}: {what}");
         std::thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// Returns true in a process that runs only `test`, where nothing else allocates or counts.
-/// Elsewhere it starts such a process and fails if that fails.
+/// In any other process it starts such a process, and fails if that fails.
 pub(crate) fn in_own_process(test: &str) -> bool {
     const MARK: &str = "ADIT_TEST_IN_OWN_PROCESS";
     if std::env::var_os(MARK).is_some() {
@@ -42,16 +42,16 @@ pub(crate) fn in_own_process(test: &str) -> bool {
         .env(MARK, "1")
         .output()
         .expect("the test's own program starts");
-    let said = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
-    assert!(said.contains("1 passed"), "{test} is not the name of one test: {said}");
+    let printed = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{printed}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(printed.contains("1 passed"), "{test} is not the name of one test: {printed}");
     false
 }
 
 /// Bytes of memory that this process uses.
 pub(crate) fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("there is a /proc");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it tells the memory");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has the memory");
     let kilobytes = line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number");
     kilobytes * 1024
 }
