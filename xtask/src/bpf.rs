@@ -1,30 +1,31 @@
-//! `cargo xtask bpf`: builds the kernel's programs anew. What it builds is committed, so that
-//! nobody who builds Adit needs its tools.
+//! The command `cargo xtask bpf`: it builds the eBPF programs. The object file is committed, so
+//! that a build of Adit does not need the eBPF tools.
 //!
-//! rustup's toolchains lack the sources of `core`, without which there is nothing for this target;
-//! Debian's has them. Linker and compiler have to agree about LLVM, so all of it comes from there.
+//! The eBPF target needs the sources of `core`. rustup's toolchains lack them; Debian's has them.
+//! Compiler and linker need the same LLVM, so both come from Debian.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::{debian, run};
 
-/// Rust 1.96 and LLVM 22, beside what rustup has.
+/// Rust 1.96 and LLVM 22. They do not replace rustup's toolchain.
 const PACKAGES: &[&str] =
     &["rustc-web", "cargo-web", "rust-web-src", "llvm-22", "llvm-22-dev", "libpolly-22-dev", "zlib1g-dev"];
 const LLVM: &str = "/usr/lib/llvm-22";
+/// The version of bpf-linker.
 const LINKER: &str = "0.13.0";
 const TARGET: &str = "bpfel-unknown-none";
-/// What is committed.
+/// The committed object file.
 const OBJECT: &str = "crates/adit-dataplane/object/adit.bpf.o";
 
-/// Builds the object, and writes it where it is committed; with `check`, compares instead.
+/// Builds the object file and writes it to [`OBJECT`]. With `check`, compares it instead.
 pub(crate) fn bpf(check: bool) -> Result<(), String> {
     let missing = debian::install(PACKAGES);
     if !missing.is_empty() {
         return Err(format!(
-            "the kernel's programs are built with these packages of Debian, which are missing and could not be \
-             installed: {} (run as root on Debian)",
+            "the eBPF programs need these Debian packages, which could not be installed: {} \
+             (run as root on Debian)",
             missing.join(" ")
         ));
     }
@@ -37,12 +38,12 @@ pub(crate) fn bpf(check: bool) -> Result<(), String> {
     let committed = run::root().join(OBJECT);
     let found = std::fs::read(&committed).unwrap_or_default();
     if found == object {
-        println!("{OBJECT} is what the sources give, {} bytes", object.len());
+        println!("{OBJECT} matches the sources, {} bytes", object.len());
         return Ok(());
     }
     if check {
         return Err(format!(
-            "{OBJECT} ({} bytes) is not what the sources give ({} bytes): run `cargo xtask bpf` and commit it",
+            "{OBJECT} ({} bytes) differs from what the sources build ({} bytes): run `cargo xtask bpf` and commit it",
             found.len(),
             object.len()
         ));
@@ -53,7 +54,7 @@ pub(crate) fn bpf(check: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// bpf-linker, for the same LLVM as Debian's compiler.
+/// Installs bpf-linker, built against the LLVM of Debian's compiler.
 fn install_linker(tools: &Path) -> Result<(), String> {
     if tools.join("bin/bpf-linker").is_file() {
         return Ok(());
@@ -70,7 +71,7 @@ fn build(target: &Path, tools: &Path) -> Result<PathBuf, String> {
     let cargo_home = std::env::var("CARGO_HOME")
         .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
         .map_err(|_| "neither CARGO_HOME nor HOME is set".to_owned())?;
-    // The same bytes from wherever they are built: line numbers name files.
+    // Debug lines name files. Remapped paths give the same bytes in every directory.
     let flags = [
         "-C linker=bpf-linker -C link-arg=--btf -C debuginfo=2 -C target-cpu=v3 -D warnings".to_owned(),
         format!("--remap-path-prefix={}=.", root.display()),
@@ -82,8 +83,7 @@ fn build(target: &Path, tools: &Path) -> Result<PathBuf, String> {
             .current_dir(root.join("crates/adit-ebpf"))
             .env_remove("RUSTUP_TOOLCHAIN")
             .env("RUSTC", "/usr/bin/rustc")
-            // `build-std` is Rust's own name for something that a stable compiler only does when
-            // told so.
+            // `build-std` is unstable. A stable compiler accepts it with this variable.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_TARGET_DIR", target)
             .env("PATH", format!("{}:/usr/bin:/bin", tools.join("bin").display()))
@@ -95,8 +95,8 @@ fn build(target: &Path, tools: &Path) -> Result<PathBuf, String> {
     Ok(stripped)
 }
 
-/// Leaves what the kernel reads. Names of local functions contain a hash of the path they were
-/// built in.
+/// Removes what the kernel does not read. Renames local functions, because their names contain a
+/// hash of the build directory.
 fn strip(whole: &Path, stripped: &Path) -> Result<(), String> {
     let names = run::output(Command::new(format!("{LLVM}/bin/llvm-nm")).args(["-j"]).arg(whole))
         .ok_or_else(|| format!("cannot list the symbols of {}", whole.display()))?;

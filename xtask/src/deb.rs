@@ -1,4 +1,4 @@
-//! `cargo xtask deb`: builds the Debian package, and tries it out.
+//! The command `cargo xtask deb`: it builds the Debian package and tests it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,24 @@ use std::process::Command;
 
 use crate::{debian, run};
 
+/// The version of cargo-deb.
 const CARGO_DEB: &str = "3.8.0";
-/// It asks this package's tools which libraries the program needs.
+/// cargo-deb uses `dpkg-shlibdeps` of this package to find the libraries that the program needs.
 const PACKAGES: &[&str] = &["dpkg-dev"];
-/// What the unit is tried under.
+/// The packages that the test boots the unit with.
 const TEST_PACKAGES: &[&str] = &["systemd", "systemd-sysv", "systemd-container"];
-/// What the test upgrades to: the same, but for Debian later.
+/// The Debian revision that the test upgrades to: later than the release's `-1`.
 const LATER: &str = "-1+later";
 
 /// Which package is built.
 enum Build {
-    /// The one to hand out.
+    /// The package to publish.
     Release,
-    /// The same with a later version and packed in less time, for the test.
+    /// The same files with a later revision, compressed quickly. Only the test uses it.
     Later,
 }
 
-/// `cargo xtask deb [--test]`.
+/// Runs `cargo xtask deb [--test]`.
 pub(crate) fn deb(arguments: &[String]) -> Result<(), String> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => build(&prepare()?, &Build::Release).map(drop),
@@ -31,15 +32,15 @@ pub(crate) fn deb(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Installs, upgrades, removes and purges the package as an operator would:
-/// `crates/adit/tests/program/{package,first_hour}.rs`.
+/// Builds both packages and runs the tests that install, upgrade, remove and purge them as an
+/// operator would: `crates/adit/tests/program/{package,first_hour}.rs`.
 fn test() -> Result<(), String> {
     need(TEST_PACKAGES)?;
     let tools = prepare()?;
     let (package, later) = (build(&tools, &Build::Release)?, build(&tools, &Build::Later)?);
     let path = |package: &Path| package.to_string_lossy().into_owned();
     let (package, later) = (path(&package), path(&later));
-    // Nothing of it may be skipped.
+    // No test may be skipped.
     let environment = [("ADIT_PACKAGE", &*package), ("ADIT_PACKAGE_LATER", &later), ("ADIT_STRICT", "1")];
     let test = [
         "test",
@@ -57,13 +58,15 @@ fn test() -> Result<(), String> {
     run::cargo(&test, &environment)
 }
 
-/// Where things are while the package is built.
+/// What a build of the package needs.
 struct Tools {
+    /// The program cargo-deb.
     cargo_deb: PathBuf,
+    /// Where cargo builds.
     target: PathBuf,
 }
 
-/// Installs what builds packages; builds the program and what it generates about itself.
+/// Installs cargo-deb, and builds the program, its manual page and its completions.
 fn prepare() -> Result<Tools, String> {
     need(PACKAGES)?;
     let target = run::target_directory()?;
@@ -73,11 +76,15 @@ fn prepare() -> Result<Tools, String> {
     Ok(tools)
 }
 
+/// Installs packages.
+///
+/// # Errors
+/// Fails if one is still missing.
 fn need(packages: &[&str]) -> Result<(), String> {
     match debian::install(packages)[..] {
         [] => Ok(()),
         ref missing => Err(format!(
-            "this takes packages of Debian which are missing and could not be installed: {} (run as root on Debian)",
+            "the package needs these Debian packages, which could not be installed: {} (run as root on Debian)",
             missing.join(" ")
         )),
     }
@@ -95,7 +102,8 @@ fn install_cargo_deb(tools: &Path) -> Result<PathBuf, String> {
     Ok(program)
 }
 
-/// Manual page and completions, under the names that their readers look for.
+/// Writes the manual page and the shell completions, under the names that man and the shells
+/// expect.
 fn generate(release: &Path) -> Result<(), String> {
     let folder = release.join("package");
     fs::create_dir_all(&folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
@@ -111,11 +119,11 @@ fn generate(release: &Path) -> Result<(), String> {
         let file = folder.join(name);
         fs::write(&file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
     }
-    // Without a name and a time in it, so that the same page gives the same package.
+    // Without name and time in the archive, the same page gives the same package.
     run::check(Command::new("gzip").args(["--best", "--no-name", "--force"]).arg(folder.join("adit.8")))
 }
 
-/// Packs what [`prepare`] has built.
+/// Packs what [`prepare`] built.
 fn build(tools: &Tools, what: &Build) -> Result<PathBuf, String> {
     let folder = tools.target.join("debian");
     let version = env!("CARGO_PKG_VERSION");
@@ -125,7 +133,7 @@ fn build(tools: &Tools, what: &Build) -> Result<PathBuf, String> {
     };
     let package = folder.join(name);
     let mut command = Command::new(&tools.cargo_deb);
-    // It builds nothing, and so would not strip by itself. It says where the package is.
+    // With `--no-build`, cargo-deb strips only if `--strip` is given.
     command
         .args(["--quiet", "--no-build", "--strip", "--package", "adit"])
         .args(["--deb-version", &format!("{version}{revision}"), "--output"])

@@ -1,13 +1,13 @@
-//! Debian's packages: what the tests and the benchmarks want beside Rust.
+//! Debian packages that tests, benchmarks and builds need besides Rust, and their installation.
 
 use std::process::Command;
 
 use crate::run;
 
-/// What the tests need: the interoperation tests decode and build packets with tcpdump and scapy,
-/// the benchmark's test runs iperf3, nftables has the kernel track connections, systemd and strace
-/// judge the unit, and the others are Debian's own that a small container may lack (`ip`,
-/// `setpriv`, `script`).
+/// The packages of the tests. The interoperation tests decode and build packets with tcpdump and
+/// scapy. The benchmark's test runs iperf3. nftables makes the kernel track connections. systemd
+/// and strace check the unit. The others provide `ip`, `setpriv` and `script`, which a small
+/// container may lack.
 pub(crate) const FOR_TESTS: &[&str] = &[
     "tcpdump",
     "python3-scapy",
@@ -20,7 +20,8 @@ pub(crate) const FOR_TESTS: &[&str] = &[
     "strace",
 ];
 
-/// Installs packages where we may; gives back those that are missing after all.
+/// Installs missing packages, if this is Debian and we are root. Returns those that are still
+/// missing.
 pub(crate) fn install(packages: &[&str]) -> Vec<String> {
     let missing = || -> Vec<String> {
         packages.iter().filter(|package| !is_installed(package)).map(|&package| package.to_owned()).collect()
@@ -36,7 +37,7 @@ pub(crate) fn install(packages: &[&str]) -> Vec<String> {
             .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
             .args(arguments)
             .env("DEBIAN_FRONTEND", "noninteractive");
-        // What is still missing afterwards is told by name.
+        // A failure shows in the list of packages that are still missing.
         let _ = run::output(&mut command);
     };
     apt(&["update"]);

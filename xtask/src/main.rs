@@ -1,5 +1,6 @@
-//! The project's own chores. [`HELP`] says what each does.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a chore talks to whoever runs it")]
+//! The program behind `cargo xtask`: the tasks of the project that cargo alone cannot do. [`HELP`]
+//! describes each.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints its results")]
 
 mod bench;
 mod bpf;
@@ -13,50 +14,52 @@ mod vm;
 
 use std::process::ExitCode;
 
-/// The answer to `cargo xtask help`.
+/// The text of `cargo xtask help`.
 const HELP: &str = "\
-The chores of this project. As root on Debian, each installs the packages that it needs.
+Tasks of the Adit project. As root on Debian, each installs the packages that it needs.
 
 cargo xtask test [--strict] [--timings]
-    Everything that has to hold before a change is done: format, rules, purity, lints, documentation,
-    tests. Tests that this machine cannot run are listed. With --strict they are failures, and the
-    kernel's programs, the Debian package and Linux 6.1 in a guest are tested too; CI runs that.
-    With --timings the end says where the time went: by step, test program and test.
+    Runs all checks that a change must pass: format, rules, purity, lints, documentation, tests.
+    Lists the tests that this machine cannot run. With --strict those are failures, and the eBPF
+    programs, the Debian package and Linux 6.1 in a guest are tested too; CI runs that.
+    With --timings, also prints the time of each step and of the slowest test programs and tests.
 
 cargo xtask check
-    The rules alone, in a second: prose of at most 100 columns, links and names of files that lead
-    somewhere, no modules that import each other in a circle, crates that depend only on those below
-    them. Lists all places at once.
+    Checks only the rules, in about a second: prose has at most 100 columns, links and file names
+    have a target, modules do not import each other in a circle, and crates depend only on crates
+    below them. Lists every place that breaks a rule.
 
 cargo xtask generate
-    Writes the files that are generated from the sources: JSON Schema, the
-    reference of the configuration, OpenAPI, the table of drops.
+    Writes the files that are generated from the sources: JSON Schema, configuration reference,
+    OpenAPI document, table of drop reasons.
 
 cargo xtask bench [ARGS]
-    Measures Adit beside the bare underlay and beside other tunnels, and writes the document;
+    Measures Adit, the bare underlay and other tunnels, and writes the results to the document.
     `bench --help` lists the arguments.
 
 cargo xtask conformance [--check] [ARGS]
-    Observes what Adit and Linux's ipip do with the same packets, rule by rule, in a guest, and writes
-    docs/reference/conformance.md; with --check, compares it.
+    Observes in a guest what Adit and Linux's ipip driver do with the same packets, rule by rule, and
+    writes docs/reference/conformance.md. With --check, compares that file instead.
 
 cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS]
 cargo xtask vm test [PACKAGE[:TARGET]]...
 cargo xtask vm bench [ARGS]
-    A QEMU guest with Debian's kernel 6.1, the oldest that Adit supports, which has drivers that a
-    build machine may lack. It runs a command, the tests that depend on the kernel, or the benchmark.
+    Runs a command, the tests that depend on the kernel, or the benchmark in a QEMU guest. Its kernel
+    is Debian's Linux 6.1, the oldest that Adit supports, with drivers that a build machine may lack.
 
 cargo xtask bpf [--check]
-    Builds the kernel's programs, which are committed; with --check, compares them.
+    Builds the object file of the eBPF programs, which is committed. With --check, compares it
+    instead.
 
 cargo xtask deb [--test]
-    Builds the Debian package; with --test, also installs, upgrades, removes and purges it in layers
-    over this machine's files.
+    Builds the Debian package. With --test, also installs, upgrades, removes and purges it, on a
+    writable layer over this machine's files.
 
 cargo xtask help
-    This text.";
+    Prints this text.";
 
-/// Writes anew what is generated from the sources and committed: the tests that compare them do it.
+/// Writes the committed files that are generated from the sources. The tests that compare these
+/// files write them if `ADIT_BLESS` is set.
 fn generate() -> Result<(), String> {
     let bless = [("ADIT_BLESS", "1")];
     run::cargo(&["test", "--quiet", "-p", "adit-config", "--test", "schema"], &bless)?;
@@ -83,7 +86,7 @@ fn main() -> ExitCode {
         ["bpf"] => bpf::bpf(false).map(succeeded),
         ["bpf", "--check"] => bpf::bpf(true).map(succeeded),
         ["deb", ..] => deb::deb(rest).map(succeeded),
-        // Not for people: cargo starts test programs by it.
+        // Internal: cargo starts test programs with it.
         [timings::TIMED, ..] => timings::timed(rest),
         _ => {
             eprintln!("{HELP}");

@@ -1,4 +1,4 @@
-//! Running other programs.
+//! Helpers that run other programs, cargo above all.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,24 +15,27 @@ pub(crate) fn target_directory() -> Result<PathBuf, String> {
     output(Command::new(env!("CARGO")).args(arguments).current_dir(root()))
         .and_then(|metadata| serde_json::from_str::<serde_json::Value>(&metadata).ok())
         .and_then(|metadata| Some(PathBuf::from(metadata.get("target_directory")?.as_str()?)))
-        .ok_or_else(|| "cannot learn from cargo where it builds".to_owned())
+        .ok_or_else(|| "cannot read the target directory from `cargo metadata`".to_owned())
 }
 
-/// Runs cargo in the workspace; what it prints is shown.
+/// Runs cargo at the root of the workspace. Its output is shown.
 pub(crate) fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), String> {
     let mut command = Command::new(env!("CARGO"));
     command.args(arguments).envs(environment.iter().copied()).current_dir(root());
     check(&mut command)
 }
 
-/// Runs a program and insists that it succeeds.
+/// Runs a program.
+///
+/// # Errors
+/// Fails if it cannot be started or does not succeed.
 pub(crate) fn check(command: &mut Command) -> Result<(), String> {
-    let said = format!("{command:?}").replace('"', "");
-    let status = command.status().map_err(|error| format!("cannot run {said}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{said}: {status}")) }
+    let shown = format!("{command:?}").replace('"', "");
+    let status = command.status().map_err(|error| format!("cannot run {shown}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{shown}: {status}")) }
 }
 
-/// What a program prints, if it succeeds.
+/// What a program prints to its stdout; `None` if it fails.
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok().filter(|output| output.status.success())?;
     String::from_utf8(output.stdout).ok()

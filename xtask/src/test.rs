@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that has to hold before a change is done.
+//! The command `cargo xtask test`: it runs all checks that a change must pass.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -6,34 +6,41 @@ use std::time::Instant;
 use crate::timings::{Report, Timings};
 use crate::{check, debian, run};
 
-/// Crates that decide, and so do no input or output: nothing of [`IMPURE`] may be among what they
-/// are built from.
+/// Crates that only decide and do no input or output: they depend on no crate of [`IMPURE`],
+/// neither directly nor indirectly.
 const PURE: &[&str] = &["adit-wire", "adit-policy", "adit-tunnel"];
+/// Crates that do input or output.
 const IMPURE: &[&str] = &["libc", "nix", "socket2", "tokio", "rustix", "mio", "adit-linux"];
 
-/// What tests need that the strict run has elsewhere: in the guest, or once the packages are built.
+/// Needs of tests that other steps of a strict run meet: in the guest, or with the built packages.
 const MAY_SKIP: &str = "ipip,no_ipip,vrf,packages,nspawn";
 
 /// How `cargo xtask test` runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
-    /// Nothing is left out: a test that is ignored is a failure, and what takes a guest, the
-    /// packages or the compiler of the kernel's programs runs too.
+    /// Whether an ignored test is a failure, and the eBPF programs, the Debian package and the
+    /// guest are tested too.
     is_strict: bool,
-    /// Whether the end says where the time went.
+    /// Whether the times of steps, test programs and tests are printed.
     with_timings: bool,
 }
 
 impl Options {
+    /// Reads the arguments after `test`.
+    ///
     /// # Errors
-    /// An argument is not known.
+    /// Fails if an argument is unknown.
     pub(crate) fn parse(arguments: &[String]) -> Result<Self, String> {
         let mut options = Self::default();
         for argument in arguments {
             match argument.as_str() {
                 "--strict" => options.is_strict = true,
                 "--timings" => options.with_timings = true,
-                other => return Err(format!("cargo xtask test has no option {other}")),
+                other => {
+                    return Err(format!(
+                        "cargo xtask test has no option {other}: expected --strict or --timings"
+                    ));
+                }
             }
         }
         Ok(options)
@@ -43,13 +50,13 @@ impl Options {
 /// Runs all steps, until one fails.
 ///
 /// # Errors
-/// A step failed, or a package that a strict run needs is missing.
+/// Fails if a step fails, or if a package is missing in a strict run.
 pub(crate) fn test(options: Options) -> Result<(), String> {
     let start = Instant::now();
     let missing = debian::install(debian::FOR_TESTS);
     if options.is_strict && !missing.is_empty() {
         return Err(format!(
-            "the tests need these packages, which could not be installed: {}",
+            "the tests need these packages, which could not be installed: {} (run as root on Debian)",
             missing.join(" ")
         ));
     }
@@ -94,15 +101,15 @@ fn steps(options: Options, report: &Report, timings: &mut Timings) -> Result<(),
         run::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"], &environment)
     })?;
     if options.is_strict {
-        timings.step("kernel programs", || crate::bpf::bpf(true))?;
+        timings.step("eBPF programs", || crate::bpf::bpf(true))?;
         timings.step("package", || crate::deb::deb(&["--test".to_owned()]))?;
         timings.step("Linux 6.1", guest)?;
     }
     Ok(())
 }
 
-/// What depends on the kernel most, on the oldest that Adit promises to run on and beside its own
-/// driver, and the table of conformance; in one guest. `cargo xtask vm test` runs the other suites.
+/// Runs the suites that depend on the kernel most, and the table of conformance, in one guest with
+/// the oldest kernel that Adit supports and its ipip driver. `cargo xtask vm test` runs all suites.
 fn guest() -> Result<(), String> {
     let packages = ["adit-dataplane", "adit-testbed:linux_ipip", "adit"].map(str::to_owned);
     match crate::vm::test_with_conformance(&packages)? {
@@ -111,26 +118,26 @@ fn guest() -> Result<(), String> {
     }
 }
 
-/// The design's promise that what decides does no input or output, read from what cargo builds.
+/// Checks by cargo's dependency tree that no crate of [`PURE`] depends on one of [`IMPURE`].
 fn purity() -> Result<(), String> {
     for name in PURE {
         let mut command = std::process::Command::new(env!("CARGO"));
         command.args(["tree", "--locked", "-p", name, "-e", "normal", "--prefix", "none", "-f", "{p}"]);
         let tree = run::output(command.current_dir(run::root()))
-            .ok_or_else(|| format!("cannot read what {name} is built from"))?;
+            .ok_or_else(|| format!("cannot read the dependencies of {name} from `cargo tree`"))?;
         let found: Vec<&str> = tree
             .lines()
             .filter_map(|line| line.split(' ').next())
             .filter(|dependency| IMPURE.contains(dependency))
             .collect();
         if !found.is_empty() {
-            return Err(format!("{name} must do no input or output, and depends on {}", found.join(", ")));
+            return Err(format!("{name} must do no input or output, but depends on {}", found.join(", ")));
         }
     }
     Ok(())
 }
 
-/// Names each test that was ignored, and why: a pass says nothing about them.
+/// Prints each ignored test and the reason, because a passed run says nothing about these tests.
 fn print_ignored(report: &Report, missing: &[String]) {
     let ignored = report.ignored();
     for (test, reason) in &ignored {

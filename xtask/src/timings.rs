@@ -1,21 +1,21 @@
-//! Where the time of `cargo xtask test` goes: by step, by test program, by test.
+//! Time measurements of `cargo xtask test`: by step, by test program and by test.
 //!
-//! Steps are measured here. Cargo starts each test program by `xtask timed PROGRAM ...`, which
-//! appends a line to the report, and programs with adit-harness append one for each of their tests
-//! (`adit_harness::report`). libtest reports no times of tests.
+//! This module measures the steps. Cargo starts each test program with `xtask timed PROGRAM ...`,
+//! which appends a line to the report. Programs that use adit-harness also append a line for each
+//! test (`adit_harness::report`). libtest does not report times of tests.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// The argument by which xtask runs a test program and measures it.
+/// The subcommand of xtask that runs a test program and measures it.
 pub(crate) const TIMED: &str = "timed";
-/// The variable of the environment that names the report.
+/// The environment variable that names the report's file.
 const REPORT: &str = "ADIT_TEST_REPORT";
-/// By which cargo finds what runs its programs.
+/// The environment variable that names the program with which cargo starts test programs.
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
-/// How many programs and tests are listed.
+/// How many test programs, and how many tests, are listed at most.
 const MAX_LISTED: usize = 20;
 
 /// How long a step took.
@@ -23,19 +23,19 @@ const MAX_LISTED: usize = 20;
 struct Step {
     name: &'static str,
     wall: Duration,
-    /// Processor time of all that it started.
+    /// Processor time of the processes that it started.
     cpu: Duration,
 }
 
-/// The steps so far.
+/// The measured steps, in the order in which they ran.
 #[derive(Debug, Default)]
 pub(crate) struct Timings(Vec<Step>);
 
 impl Timings {
-    /// Does a step and measures it.
+    /// Runs a step and measures it.
     ///
     /// # Errors
-    /// That of the step, with its name.
+    /// Fails with the step's error, which its name precedes.
     pub(crate) fn step(
         &mut self,
         name: &'static str,
@@ -48,7 +48,7 @@ impl Timings {
         done.map_err(|error| format!("{name}: {error}"))
     }
 
-    /// Prints the steps in their order, and the slowest programs and tests.
+    /// Prints the steps in order, then the slowest test programs and tests.
     pub(crate) fn print(&self, report: &Report) {
         println!("\n{:>8}{:>12}  step", "seconds", "processor");
         for step in &self.0 {
@@ -63,52 +63,52 @@ impl Timings {
     }
 }
 
-/// Processor time of the processes that this one has waited for, and of those that they waited for.
+/// Processor time of the child processes that ended, and of their children.
 fn cpu_of_children() -> Duration {
     const TICKS_PER_SECOND: f64 = 100.0;
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the program's name, which may contain anything, the third field of proc(5) comes
-    // first.
+    // The program's name may contain any character. After it, the first field is the third of
+    // proc(5).
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = fields.get(13..15).unwrap_or_default().iter().filter_map(|field| field.parse::<f64>().ok());
     Duration::from_secs_f64(ticks.sum::<f64>() / TICKS_PER_SECOND)
 }
 
-/// The file to which test programs report.
+/// The file to which test programs append their results.
 #[derive(Debug)]
 pub(crate) struct Report(PathBuf);
 
 impl Report {
-    /// An empty one.
+    /// Creates an empty report.
     ///
     /// # Errors
-    /// The directory for temporary files cannot be written to.
+    /// Fails if the file cannot be written in the temporary directory.
     pub(crate) fn new() -> Result<Self, String> {
         let path = std::env::temp_dir().join(format!("adit-test-report-{}", std::process::id()));
         std::fs::write(&path, "").map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         Ok(Self(path))
     }
 
-    /// The command by which cargo starts test programs.
+    /// The command with which cargo starts test programs.
     ///
     /// # Errors
-    /// xtask's own program is not known.
+    /// Fails if the path of the running xtask is unknown.
     pub(crate) fn runner(&self) -> Result<String, String> {
         let xtask = std::env::current_exe().map_err(|error| format!("cannot find xtask itself: {error}"))?;
         Ok(format!("{} {TIMED}", xtask.display()))
     }
 
-    /// What makes test programs report here.
+    /// The environment variables with which test programs append to this report.
     pub(crate) fn environment<'a>(&'a self, runner: &'a str) -> Vec<(&'a str, &'a str)> {
         vec![(REPORT, self.0.to_str().unwrap_or_default()), (RUNNER, runner)]
     }
 
-    /// The tests that were ignored, with the reasons.
+    /// The ignored tests, with the reasons.
     pub(crate) fn ignored(&self) -> Vec<(String, String)> {
         self.lines("ignored")
     }
 
-    /// Seconds and names, the slowest first.
+    /// Seconds and names of the lines of this kind, slowest first.
     fn slowest(&self, kind: &str) -> Vec<(f64, String)> {
         let timed = self.lines(kind).into_iter().filter_map(|(name, rest)| Some((rest.parse().ok()?, name)));
         let mut timed: Vec<(f64, String)> = timed.collect();
@@ -116,7 +116,7 @@ impl Report {
         timed
     }
 
-    /// Of the lines that begin with this word, the second and the third field.
+    /// The second and the third field of the lines whose first is `kind`.
     fn lines(&self, kind: &str) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(&self.0).unwrap_or_default();
         let fields = text.lines().filter_map(|line| {
@@ -132,15 +132,15 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        // A file that stays in the temporary directory does no harm.
+        // A file left in the temporary directory does no harm.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// `xtask timed PROGRAM ...`: runs it, and reports how long it took.
+/// Runs `xtask timed PROGRAM ...`: starts the program, and reports how long it took.
 ///
 /// # Errors
-/// It cannot be started.
+/// Fails if the program cannot be started.
 pub(crate) fn timed(command: &[String]) -> Result<ExitCode, String> {
     let (program, arguments) = command.split_first().ok_or("xtask timed: a program is missing")?;
     let start = Instant::now();
@@ -149,7 +149,7 @@ pub(crate) fn timed(command: &[String]) -> Result<ExitCode, String> {
     if let Some(report) = std::env::var_os(REPORT) {
         let line = format!("program\t{}\t{:.3}\n", name(Path::new(program)), start.elapsed().as_secs_f64());
         let file = std::fs::OpenOptions::new().append(true).open(report);
-        // Without the line, the program's time is not listed, and nothing else is lost.
+        // A lost line only means that the program's time is not listed.
         let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok());
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slowest_come_first() {
+    fn the_report_lists_the_slowest_first() {
         let report = Report(std::env::temp_dir().join(format!("adit-timings-{}", std::process::id())));
         std::fs::write(
             &report.0,

@@ -73,7 +73,7 @@ impl Tunnel {
             {
                 return Ok((admitted, None));
             }
-            let set_ecn = exit_ecn(&admitted, &packet, segments, counters)?;
+            let set_ecn = decapsulated_ecn(&admitted, &packet, segments, counters)?;
             Ok((admitted, Some((packet, set_ecn))))
         });
         match delivered {
@@ -135,7 +135,7 @@ impl Tunnel {
                 counters.count_probe_answered();
                 return Ok(true);
             }
-            // A later fragment of an answer: the first has said everything.
+            // A later fragment of an answer. The first one has the token.
             if packet.fragment_offset() != 0 && packet.destination() == options.source {
                 return Ok(true);
             }
@@ -150,7 +150,7 @@ impl Tunnel {
 
 /// The new ECN field of the inner datagram, if it changes.
 #[inline]
-fn exit_ecn(
+fn decapsulated_ecn(
     admitted: &Admitted<'_, '_>,
     inner: &Ipv4Packet<'_>,
     segments: u64,

@@ -110,7 +110,7 @@ impl Tunnel {
     fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &PeerState), Refusal> {
         let peer = match adit_policy::check_encap(self, packet.fixed_header(), inner.origin) {
             Err(Refusal { reason: DropReason::InnerSourceDenied, peer: Some(peer), .. })
-                if self.speaks_of_itself(packet) =>
+                if self.is_from_own_stack(packet) =>
             {
                 peer
             }
@@ -124,7 +124,7 @@ impl Tunnel {
     /// Returns true if the stack of this gateway sends the packet from its underlay address: the
     /// answer to a peer's probe, or an error about a packet that left the tunnel.
     #[cold]
-    fn speaks_of_itself(&self, packet: &Ipv4Packet<'_>) -> bool {
+    fn is_from_own_stack(&self, packet: &Ipv4Packet<'_>) -> bool {
         if packet.source() != self.config.underlay || packet.protocol() != Protocol::ICMP {
             return false;
         }

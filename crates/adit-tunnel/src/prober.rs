@@ -72,14 +72,14 @@ struct Path {
     asked: Option<Asked>,
     /// Number of datagrams sent to the peer by its last round.
     sent: u64,
-    /// No round begins before.
+    /// The earliest time of the next round.
     not_before: Instant,
     silences: u32,
     raise: Option<Raise>,
     /// The underlay's MTU at the last look.
     underlay: u16,
     held: Option<Held>,
-    /// No doubtful error is tested before.
+    /// The earliest time of the next test of a doubtful error.
     quiet_until: Instant,
 }
 
@@ -281,12 +281,12 @@ impl Prober {
     }
 }
 
-/// What became of a round.
+/// The result of evaluating a round.
 #[derive(Default)]
 struct Evaluated {
     ask: Option<Search>,
     is_waiting: bool,
-    /// What was held: it is true, or it is not.
+    /// The error that was held: `Ok` if it is genuine, `Err` if it is forged.
     held: Option<Result<Held, ()>>,
 }
 
@@ -302,7 +302,7 @@ impl Path {
             None => Raise { at: now.saturating_add(FIRST_RAISE), after: FIRST_RAISE },
         });
         self.raise = raise;
-        // One that expires while nothing is sent would have to be found anew, by losses.
+        // A path MTU that expires while nothing is sent would have to be found anew, by losses.
         let expires_soon = known.expires.is_some_and(|expires| expires <= now.saturating_add(SILENCE_PAUSE));
         if now >= self.not_before && (expires_soon || raise.is_some_and(|raise| is_active && raise.at <= now))
         {
@@ -311,7 +311,7 @@ impl Path {
         (is_active && now >= self.not_before).then(|| Search::confirm(path_mtu.mtu(now)))
     }
 
-    /// Looks at what was answered, and whether time is up.
+    /// Evaluates the open round if it is over.
     fn answer(&mut self, state: &PeerState, now: Instant) -> Evaluated {
         let Some(asked) = self.asked.take() else { return Evaluated::default() };
         let best = state.soft.answers.best(self.round);
@@ -347,7 +347,7 @@ impl Path {
                 self.silences = 0;
                 let is_raise = matches!(asked.search, Search::Narrow { .. });
                 if path_mtu.get().learned.is_some() {
-                    // What is so still is known for as long again.
+                    // A confirmed path MTU gets its full lifetime again.
                     path_mtu.probed(path_mtu.mtu(now), now);
                     if let Some(raise) = self.raise.filter(|raise| is_raise && raise.at <= now) {
                         let after = (raise.after * 2).min(RAISE_TIMER);

@@ -1,14 +1,14 @@
-//! The `#[test]` attribute of adit-harness. A crate of its own, because Rust allows procedural
-//! macros nowhere else; it parses by hand, because a parser library costs more to build than this.
+//! The `#[test]` attribute of adit-harness. Rust requires a separate crate for procedural macros.
+//! It parses by hand, because a parser library would take longer to build than this crate.
 
 use proc_macro::{Delimiter, TokenStream, TokenTree};
 
-/// Registers a function as a test, with what the test needs of the machine:
+/// Registers a function as a test, with the test's needs:
 /// `#[test]`, `#[test(root)]`, `#[test(alone, root, adit_testbed::needs::ebpf)]`.
 ///
-/// With `alone`, no other test of the program runs at the same time: two that measure would measure
-/// each other. Any other need is the path of a `fn() -> Result<(), String>`; those of
-/// `adit_harness::needs` are in scope without an import.
+/// With `alone`, no other test of the program runs at the same time, so that it does not disturb a
+/// measurement. Any other need is the path of a `fn() -> Result<(), String>`. The functions of
+/// `adit_harness::needs` need no import.
 #[proc_macro_attribute]
 pub fn test(needs: TokenStream, item: TokenStream) -> TokenStream {
     match registration(needs, &item) {
@@ -17,6 +17,7 @@ pub fn test(needs: TokenStream, item: TokenStream) -> TokenStream {
     }
 }
 
+/// The item that registers the test.
 fn registration(needs: TokenStream, item: &TokenStream) -> Result<TokenStream, String> {
     let name = function_name(item)?;
     let (mut list, mut is_alone) = (String::new(), false);
@@ -45,7 +46,11 @@ fn registration(needs: TokenStream, item: &TokenStream) -> Result<TokenStream, S
     text.parse().map_err(|error| format!("cannot register the test {name}: {error}"))
 }
 
-/// The identifier after `fn`, outside of attributes.
+/// The function's name: the identifier after `fn`, outside of attributes.
+///
+/// # Errors
+/// Fails if the item is not a function, or if it has an attribute that the harness does not
+/// support.
 fn function_name(item: &TokenStream) -> Result<String, String> {
     let mut tokens = item.clone().into_iter();
     while let Some(token) = tokens.next() {
@@ -55,7 +60,9 @@ fn function_name(item: &TokenStream) -> Result<String, String> {
             {
                 let text = group.stream().to_string();
                 if text.starts_with("ignore") || text.starts_with("should_panic") {
-                    return Err(format!("a test of adit-harness has needs instead of #[{text}]"));
+                    return Err(format!(
+                        "adit-harness does not support #[{text}]: use needs, as in #[test(root)]"
+                    ));
                 }
             }
             (TokenTree::Ident(word), Some(TokenTree::Ident(name))) if word.to_string() == "fn" => {
@@ -64,10 +71,13 @@ fn function_name(item: &TokenStream) -> Result<String, String> {
             _ => {}
         }
     }
-    Err("#[test] is an attribute of functions".to_owned())
+    Err("expected a function after #[test]".to_owned())
 }
 
-/// Paths between commas.
+/// The paths between commas.
+///
+/// # Errors
+/// Fails at a token that is not part of a path.
 fn paths(needs: TokenStream) -> Result<Vec<String>, String> {
     let mut paths = vec![String::new()];
     for token in needs {
@@ -75,11 +85,11 @@ fn paths(needs: TokenStream) -> Result<Vec<String>, String> {
             (TokenTree::Punct(comma), _) if comma.as_char() == ',' => paths.push(String::new()),
             (TokenTree::Punct(colon), Some(path)) if colon.as_char() == ':' => path.push(':'),
             (TokenTree::Ident(word), Some(path)) => path.push_str(&word.to_string()),
-            // What a macro was given as a path comes in an invisible group.
+            // A path that a macro received as an argument is in an invisible group.
             (TokenTree::Group(group), Some(path)) if group.delimiter() == Delimiter::None => {
                 path.push_str(&group.stream().to_string());
             }
-            (other, _) => return Err(format!("a need is the path of a function, not `{other}`")),
+            (other, _) => return Err(format!("expected the path of a function as a need, found `{other}`")),
         }
     }
     paths.retain(|path| !path.is_empty());

@@ -1,8 +1,8 @@
-//! A test harness for tests that need something of the machine: root, eBPF, a program, a driver.
+//! A test harness for tests that need root, eBPF, a program or a driver.
 //!
-//! libtest decides at compile time which tests are ignored, so a test that cannot run on this
-//! machine either fails or returns early and counts as passed. Here a test names its needs, and
-//! the harness checks them when it runs:
+//! libtest decides at compile time which tests are ignored. With libtest, a test that cannot run on
+//! a machine either fails, or returns early and counts as passed. With this harness, a test names
+//! its needs, and the harness checks them at run time:
 //!
 //! ```text
 //! test the_programs_agree ... ignored (needs eBPF: the kernel refuses bpf(2))
@@ -19,17 +19,18 @@
 //! }
 //! ```
 //!
-//! `#[macro_use(test)]` replaces the compiler's `#[test]` in the whole target. So `#[test]` and
-//! `#[test(root, ebpf)]` register themselves, and there is no list that a test could be missing
-//! from. `#[test(alone)]` is for a test that measures: no other test runs beside it.
+//! `#[macro_use(test)]` replaces the compiler's `#[test]` in the whole target. `#[test]` and
+//! `#[test(root, ebpf)]` register the test, so no list of tests has to be maintained. With
+//! `#[test(alone)]`, no other test runs at the same time, for tests that measure.
 //!
-//! The options are those of libtest, of which `--include-ignored` runs tests whose needs are not
-//! met, and `--ignored` runs only tests that have needs. Output of tests is not captured. These
-//! variables of the environment count:
+//! The options are those of libtest. `--include-ignored` also runs tests whose needs are not met,
+//! and `--ignored` runs only tests that have needs. The output of tests is not captured. These
+//! environment variables have an effect:
 //!
-//! - `ADIT_STRICT=1`: a need that is not met is a failure.
-//! - `ADIT_MAY_SKIP=ipip,vrf`: the needs for which it is not, because another run provides them.
-//! - `ADIT_TEST_REPORT=FILE`: a line for each test is appended to this file; see [`report`].
+//! - `ADIT_STRICT=1`: a test fails if one of its needs is not met.
+//! - `ADIT_MAY_SKIP=ipip,vrf`: needs that are exempt from that, because another run meets them.
+//! - `ADIT_TEST_REPORT=FILE`: the harness appends a line for each test to this file; see
+//!   [`report`].
 
 pub mod needs;
 pub mod report;
@@ -44,25 +45,25 @@ pub use adit_harness_macros::test;
 pub use inventory;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// Something that a test needs of the machine.
+/// Something that a test needs from the machine it runs on.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
-    /// A short name, as `ADIT_MAY_SKIP` uses it.
+    /// The short name that `ADIT_MAY_SKIP` uses.
     pub name: &'static str,
-    /// Says in words what is missing, if anything is.
+    /// Checks the need. The error completes "needs ..." and names what is missing.
     pub check: fn() -> Result<(), String>,
 }
 
 /// A test, as `#[test]` registers it.
 #[derive(Debug)]
 pub struct Test {
-    /// Its path, beginning with the crate's name.
+    /// The test's path, which begins with the crate's name.
     pub path: &'static str,
-    /// What it needs, in the order in which it is checked.
+    /// The test's needs, in the order in which they are checked.
     pub needs: &'static [Need],
     /// Whether no other test runs at the same time.
     pub is_alone: bool,
-    /// The test itself.
+    /// Runs the test. The error says why it failed.
     pub run: fn() -> Result<(), String>,
 }
 
@@ -70,10 +71,10 @@ inventory::collect!(Test);
 
 /// What a test may return: nothing, or a result whose error fails it.
 pub trait Outcome {
-    /// The error in words.
+    /// Converts the value to a result whose error is a message.
     ///
     /// # Errors
-    /// The test returned an error.
+    /// Fails if the test returned an error.
     fn into_result(self) -> Result<(), String>;
 }
 
@@ -107,7 +108,10 @@ impl Policy {
         }
     }
 
-    /// Whether the test runs; why not, if it is ignored.
+    /// Returns `None` if the test runs, or the reason if it is ignored.
+    ///
+    /// # Errors
+    /// Fails if a need is not met in a strict run.
     fn decide(&self, needs: &[Need]) -> Result<Option<String>, Failed> {
         if self.ignores_needs {
             return Ok(None);
@@ -116,7 +120,7 @@ impl Policy {
             let Err(lack) = (need.check)() else { continue };
             let reason = format!("needs {lack}");
             if self.is_strict && !self.may_skip.iter().any(|name| name == need.name) {
-                return Err(format!("{reason}, and nothing is skipped with ADIT_STRICT=1").into());
+                return Err(format!("{reason}: with ADIT_STRICT=1, an unmet need is a failure").into());
             }
             return Ok(Some(reason));
         }
@@ -124,7 +128,7 @@ impl Policy {
     }
 }
 
-/// Runs the tests of this program as the command line says.
+/// Runs the registered tests that the command line selects.
 #[must_use]
 pub fn main() -> ExitCode {
     let (filters, options) = filters_and_options(std::env::args().skip(1));
@@ -132,7 +136,7 @@ pub fn main() -> ExitCode {
     let policy = Policy::from_environment(&arguments);
     let mut tests: Vec<&'static Test> = inventory::iter::<Test>.into_iter().collect();
     assert!(!tests.is_empty(), "no test is registered: is `#[macro_use(test)]` missing in the crate's root?");
-    // Those that run alone come last, so that the others never wait for them.
+    // Tests that run alone come last, so that the others do not wait for them.
     tests.sort_by_key(|test| (test.is_alone, test.path));
     let is_wanted = |test: &&Test| {
         let matches = |filter: &String| {
@@ -148,8 +152,8 @@ pub fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 
-/// The parts of names by which tests are chosen, and the options: libtest takes any number of
-/// parts, and `libtest_mimic` only one.
+/// Splits the arguments into filters, which are parts of test names, and options. libtest accepts
+/// any number of filters, `libtest_mimic` only one.
 fn filters_and_options(arguments: impl Iterator<Item = String>) -> (Vec<String>, Vec<String>) {
     const WITH_VALUE: [&str; 5] = ["--skip", "--test-threads", "--color", "--format", "--logfile"];
     let (mut filters, mut options) = (Vec::new(), Vec::<String>::new());
@@ -182,10 +186,10 @@ fn run(test: &'static Test, policy: &Policy) -> Result<Completion, Failed> {
         }
     }
     let (result, took) = if test.is_alone {
-        let _alone = TURNS.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = EXCLUSION.write().unwrap_or_else(PoisonError::into_inner);
         timed(test)
     } else {
-        let _beside_others = TURNS.read().unwrap_or_else(PoisonError::into_inner);
+        let _shared = EXCLUSION.read().unwrap_or_else(PoisonError::into_inner);
         timed(test)
     };
     let ending = if result.is_ok() { report::Ending::Passed(took) } else { report::Ending::Failed };
@@ -193,23 +197,24 @@ fn run(test: &'static Test, policy: &Policy) -> Result<Completion, Failed> {
     result.map(|()| Completion::Completed).map_err(Failed::from)
 }
 
-/// Held by every test that runs: for itself by one that runs alone, and shared by the others.
-static TURNS: RwLock<()> = RwLock::new(());
+/// A lock that every running test holds: exclusively if it runs alone, otherwise shared.
+static EXCLUSION: RwLock<()> = RwLock::new(());
 
+/// Runs the test and measures how long it takes.
 fn timed(test: &'static Test) -> (Result<(), String>, Duration) {
     let start = Instant::now();
     let result = on_own_thread(test);
     (result, start.elapsed())
 }
 
-/// Runs the test on a thread that ends with it, as libtest does: a test may change what belongs to
-/// its thread, such as the network namespace, and the thread's name appears in a panic's message.
+/// Runs the test on its own thread, as libtest does. A test may change the state of its thread,
+/// such as the network namespace, and a panic's message contains the thread's name.
 fn on_own_thread(test: &'static Test) -> Result<(), String> {
     let thread = std::thread::Builder::new().name(name(test).to_owned()).spawn(test.run);
     let ended = thread.map_err(|error| format!("cannot start the test's thread: {error}"))?.join();
     ended.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(format!("it panicked: {}", text.unwrap_or("see above")))
+        Err(format!("it panicked: {}", text.unwrap_or("its message is above")))
     })
 }

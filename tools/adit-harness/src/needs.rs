@@ -1,16 +1,16 @@
-//! Needs of tests that any crate's tests may have. What only a crate can check, such as whether the
-//! kernel takes its programs, is a function in that crate.
+//! Checks of needs that tests of any crate may have. A need that only one crate can check, such as
+//! whether the kernel accepts its eBPF programs, is a function in that crate.
 //!
-//! Each returns an error that completes "needs ...".
+//! The error of each completes "needs ..." and names what is missing.
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The right to make network namespaces and to configure what is in them.
+/// Capabilities to create and configure network namespaces.
 ///
 /// # Errors
-/// The process lacks `CAP_NET_ADMIN`, `CAP_NET_RAW` or `CAP_SYS_ADMIN`.
+/// Fails if the process lacks `CAP_NET_ADMIN`, `CAP_NET_RAW` or `CAP_SYS_ADMIN`.
 pub fn root() -> Result<(), String> {
     const NEEDED: [u32; 3] = [12, 13, 21];
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -20,22 +20,26 @@ pub fn root() -> Result<(), String> {
     if is_met { Ok(()) } else { Err("root (CAP_NET_ADMIN)".to_owned()) }
 }
 
-/// The packet filter's program, which tests hold against Adit's own rules.
+/// nftables' program, whose listing tests compare with the rules that Adit writes.
 ///
 /// # Errors
-/// It is not installed.
+/// Fails if it is not installed.
 pub fn nft() -> Result<(), String> {
     file("/usr/sbin/nft", "nft (Debian: `apt install nftables`)")
 }
 
+/// tcpdump, which decodes packets independently of Adit.
+///
 /// # Errors
-/// It is not installed.
+/// Fails if it is not installed.
 pub fn tcpdump() -> Result<(), String> {
     program("tcpdump", "--version", "tcpdump (Debian: `apt install tcpdump`)")
 }
 
+/// scapy, which builds and decodes packets independently of Adit.
+///
 /// # Errors
-/// It is not installed for `/usr/bin/python3`.
+/// Fails if it is not installed for `/usr/bin/python3`.
 pub fn scapy() -> Result<(), String> {
     static FOUND: OnceLock<bool> = OnceLock::new();
     let found = *FOUND.get_or_init(|| {
@@ -45,48 +49,52 @@ pub fn scapy() -> Result<(), String> {
     if found { Ok(()) } else { Err("scapy (Debian: `apt install python3-scapy`)".to_owned()) }
 }
 
+/// strace, which lists the system calls of a program.
+///
 /// # Errors
-/// It is not installed.
+/// Fails if it is not installed.
 pub fn strace() -> Result<(), String> {
     program("strace", "-V", "strace (Debian: `apt install strace`)")
 }
 
-/// The program that is a terminal to another program.
+/// script(1), which runs a program in a terminal.
 ///
 /// # Errors
-/// It is not installed.
+/// Fails if it is not installed.
 pub fn script() -> Result<(), String> {
     program("script", "--version", "script (Debian: `apt install bsdutils`)")
 }
 
+/// iperf3, which measures throughput.
+///
 /// # Errors
-/// It is not installed.
+/// Fails if it is not installed.
 pub fn iperf3() -> Result<(), String> {
     program("iperf3", "--version", "iperf3 (Debian: `apt install iperf3`)")
 }
 
-/// What starts a program with fewer rights: unshare and setpriv.
+/// unshare and setpriv, which start a program with fewer rights.
 ///
 /// # Errors
-/// One of them is not installed.
+/// Fails if one of them is not installed.
 pub fn util_linux() -> Result<(), String> {
     const LACK: &str = "unshare and setpriv (Debian: `apt install util-linux`)";
     program("unshare", "--version", LACK)?;
     program("setpriv", "--version", LACK)
 }
 
-/// What judges a unit without a running systemd.
+/// systemd-analyze, which checks a unit without a running systemd.
 ///
 /// # Errors
-/// It is not installed.
+/// Fails if it is not installed.
 pub fn systemd_analyze() -> Result<(), String> {
     program("systemd-analyze", "--version", "systemd-analyze (Debian: `apt install systemd`)")
 }
 
-/// What boots a machine of its own from a directory.
+/// systemd-nspawn, which boots a container from a directory.
 ///
 /// # Errors
-/// It is not installed.
+/// Fails if it is not installed.
 pub fn nspawn() -> Result<(), String> {
     file("/usr/bin/systemd-nspawn", "systemd-nspawn (Debian: `apt install systemd-container`)")
 }
@@ -94,7 +102,7 @@ pub fn nspawn() -> Result<(), String> {
 /// The Debian packages that `cargo xtask deb --test` builds and names in the environment.
 ///
 /// # Errors
-/// The environment names none.
+/// Fails if `ADIT_PACKAGE` is not set.
 pub fn packages() -> Result<(), String> {
     match std::env::var_os("ADIT_PACKAGE") {
         Some(_) => Ok(()),

@@ -1,5 +1,5 @@
-//! A report of a run, for the program that started it: which tests were ignored, how long the
-//! others took. libtest's own report of times is not stable.
+//! The report of a run, for the program that started it: which tests were ignored, and how long
+//! the others took. libtest's own report of times is unstable.
 
 use std::io::Write;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// How a test ended.
 #[derive(Clone, Copy, Debug)]
 pub enum Ending<'a> {
-    /// It passed after this time.
+    /// It passed, and took this long.
     Passed(Duration),
     /// It failed.
     Failed,
@@ -15,8 +15,8 @@ pub enum Ending<'a> {
     Ignored(&'a str),
 }
 
-/// A test's line: `passed`, `failed` or `ignored`, the test's path beginning with the crate's
-/// name, and the seconds it took or the reason; with tabs between them.
+/// A test's line, with tabs between its fields: `passed`, `failed` or `ignored`; the test's path,
+/// which begins with the crate's name; and the seconds it took, or why it was ignored.
 #[must_use]
 pub fn line(path: &str, ending: Ending<'_>) -> String {
     match ending {
@@ -29,14 +29,14 @@ pub fn line(path: &str, ending: Ending<'_>) -> String {
 /// Appends the test's line to the file that `ADIT_TEST_REPORT` names, if it names one.
 ///
 /// # Panics
-/// The file cannot be written: a run whose report is asked for must not lack a part of it.
+/// Panics if the file cannot be written, because an incomplete report would go unnoticed.
 pub(crate) fn append(path: &str, ending: Ending<'_>) {
     let Some(file) = std::env::var_os("ADIT_TEST_REPORT") else { return };
     let written = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(&file)
-        // One write, so that lines of tests that end at the same time do not mix.
+        // A single write keeps the lines of tests apart that end at the same time.
         .and_then(|mut file| file.write_all(line(path, ending).as_bytes()));
     assert!(written.is_ok(), "cannot write the report {}: {written:?}", file.display());
 }

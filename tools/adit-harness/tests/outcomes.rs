@@ -1,4 +1,5 @@
-//! How tests end whose needs are met, are not met, or do not count. This program runs itself again.
+//! Tests of the harness: the outcomes of tests whose needs are met, are not met, or are ignored.
+//! The program starts itself again and reads the result.
 
 #[macro_use(test)]
 extern crate adit_harness;
@@ -9,7 +10,7 @@ fn main() -> ExitCode {
     adit_harness::main()
 }
 
-/// Set in the program's second run, in which the tests below `samples` do something.
+/// The environment variable of the inner run, in which the tests of `samples` may fail.
 const INNER: &str = "ADIT_HARNESS_INNER";
 
 mod samples {
@@ -17,12 +18,12 @@ mod samples {
         Ok(())
     }
 
-    /// Is met in the program's own run, which may be a strict one.
+    /// Is met in the outer run, which may be a strict one.
     fn the_moon() -> Result<(), String> {
         std::env::var_os(super::INNER).map_or(Ok(()), |_| Err("the moon".to_owned()))
     }
 
-    fn fail_in_the_second_run() {
+    fn fail_in_the_inner_run() {
         assert!(std::env::var_os(super::INNER).is_none(), "it ran");
     }
 
@@ -34,7 +35,7 @@ mod samples {
 
     #[test(nothing, self::the_moon)]
     fn with_a_need_that_is_not_met() {
-        fail_in_the_second_run();
+        fail_in_the_inner_run();
     }
 
     #[test]
@@ -80,7 +81,7 @@ fn a_test_whose_need_is_not_met_is_ignored_with_the_reason() {
 }
 
 #[test]
-fn a_need_that_is_not_met_is_a_failure_in_strict_mode() {
+fn an_unmet_need_is_a_failure_in_strict_mode() {
     let run = run(&["samples::with"], &[("ADIT_STRICT", "1")]);
     assert!(!run.is_success && run.output.contains("needs the moon"), "{}", run.output);
     assert!(run.report.contains("failed\toutcomes::samples::with_a_need_that_is_not_met"), "{}", run.report);
@@ -93,7 +94,7 @@ fn a_need_that_another_run_provides_may_be_unmet_in_strict_mode() {
 }
 
 #[test]
-fn tests_run_in_spite_of_their_needs_if_they_are_included() {
+fn tests_run_despite_unmet_needs_if_they_are_included() {
     for option in ["--include-ignored", "--ignored"] {
         let run = run(&["samples::with", option], &[]);
         assert!(!run.is_success && run.output.contains("it panicked: it ran"), "{option}: {}", run.output);
@@ -107,7 +108,7 @@ fn an_error_that_a_test_returns_fails_it() {
 }
 
 #[test]
-fn tests_are_listed_filtered_and_left_out_as_libtest_does_it() {
+fn tests_are_listed_filtered_and_skipped_as_with_libtest() {
     let listed = run(&["samples::", "--list"], &[]).output;
     assert_eq!(listed.matches(": test").count(), 4, "{listed}");
     let chosen = run(&["samples::without", "samples::returns", "--list"], &[]).output;

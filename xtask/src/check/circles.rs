@@ -1,10 +1,9 @@
-//! Circles of imports between the modules of a crate: if one uses another, however indirectly, that
-//! one does not use it.
+//! The rule against circles of imports: no two modules of a crate use each other, directly or
+//! indirectly.
 //!
 //! A module is a file. It uses another if a path that begins with `crate`, `self` or `super` leads
-//! there, in code that is not for tests. A module and its submodules are one thing to those
-//! outside, so what a module uses of its own submodules does not count; what a submodule uses of
-//! the modules above it does.
+//! there, outside of test code. A module's uses of its own submodules do not count, because a
+//! module and its submodules form one unit. A submodule's uses of the modules above it do count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +12,10 @@ use super::{Finding, Source};
 /// A module's path from the root of its crate, which is empty.
 type Module = Vec<String>;
 
-/// What each module uses, and the line where it first does.
+/// The modules that each module uses, and the line of the first use.
 type Uses = BTreeMap<Module, BTreeMap<Module, usize>>;
 
+/// Finds one shortest circle in each group of modules that use each other.
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     let mut crates = BTreeMap::<&str, BTreeMap<Module, &Source>>::new();
     for source in sources.iter().filter(|source| source.is_rust()) {
@@ -26,7 +26,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     crates.values().flat_map(check_crate).collect()
 }
 
-/// The crate's folder and the module in `CRATE/src/…`; not those that are tests, nor further
+/// The crate's folder and the module of a path `CRATE/src/…`. `None` for tests and additional
 /// programs.
 fn module_of(path: &str) -> Option<(&str, Module)> {
     let (name, file) = path.split_once("/src/")?;
@@ -48,7 +48,7 @@ fn check_crate(modules: &BTreeMap<Module, &Source>) -> Vec<Finding> {
         let own = uses.entry(module.clone()).or_default();
         for (line, path) in paths(&source.text) {
             let Some(target) = resolved(module, &path, modules) else { continue };
-            // Its own submodules, or itself.
+            // The module itself and its own submodules do not count.
             if !target.starts_with(module) {
                 own.entry(target).or_insert(line);
             }
@@ -69,7 +69,7 @@ fn shown(module: &[String]) -> String {
     if module.is_empty() { "crate".to_owned() } else { module.join("::") }
 }
 
-/// The module that a path leads to: the longest part of it that is one.
+/// The module that a path leads to: the longest beginning of the path that is a module.
 fn resolved(from: &[String], path: &[String], modules: &BTreeMap<Module, &Source>) -> Option<Module> {
     let mut at: Module = match path.first()?.as_str() {
         "crate" => Vec::new(),
@@ -91,8 +91,7 @@ fn resolved(from: &[String], path: &[String], modules: &BTreeMap<Module, &Source
     modules.contains_key(&at).then_some(at)
 }
 
-/// The paths in a file's code, with their lines: each path of a `use`, and those in expressions and
-/// types.
+/// The paths in a file's code, with their lines: those of `use` items, expressions and types.
 fn paths(text: &str) -> Vec<(usize, Vec<String>)> {
     let code = without_tests(&without_text(text));
     let mut paths = Vec::new();
@@ -100,8 +99,8 @@ fn paths(text: &str) -> Vec<(usize, Vec<String>)> {
     for root in ["crate::", "super::", "self::"] {
         for (at, _) in code.match_indices(root) {
             let before = at.checked_sub(1).map(|before| bytes[before]);
-            // `super::super::x` begins at the first of them; `$crate::` and `my_crate::` are
-            // others.
+            // `super::super::x` begins at the first `super`. `$crate::` and `my_crate::` do not
+            // count.
             if before.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_:$".contains(&byte)) {
                 continue;
             }
@@ -115,7 +114,8 @@ fn paths(text: &str) -> Vec<(usize, Vec<String>)> {
     paths
 }
 
-/// Reads a path, which may end in a tree of paths as in a `use`; gives back the rest.
+/// Reads a path, which may end in a tree of paths as in a `use`. Appends its paths to `found` and
+/// returns the text behind it.
 fn tree<'a>(text: &'a str, before: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> &'a str {
     let depth = before.len();
     let mut rest = text.trim_start();
@@ -153,7 +153,7 @@ fn tree<'a>(text: &'a str, before: &mut Vec<String>, found: &mut Vec<Vec<String>
     }
 }
 
-/// The code with spaces for comments and for what is in string literals. Lines stay where they are.
+/// The code without comments and with spaces in string literals. Line numbers do not change.
 fn without_text(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     for line in text.lines() {
@@ -175,7 +175,7 @@ fn without_text(text: &str) -> String {
     code
 }
 
-/// The code without items that are compiled for tests only. Lines stay where they are.
+/// The code without items that are compiled only for tests. Line numbers do not change.
 fn without_tests(code: &str) -> String {
     let mut kept = String::with_capacity(code.len());
     let mut rest = code;
@@ -189,7 +189,7 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// Where the item ends that begins here: behind its block, or its semicolon if it has none.
+/// The end of the item at the start of the text: behind its block, or its semicolon if it has none.
 fn item_end(item: &str) -> usize {
     let mut depth = 0_usize;
     for (at, c) in item.char_indices() {
@@ -204,7 +204,7 @@ fn item_end(item: &str) -> usize {
     item.len()
 }
 
-/// One circle for each group of modules that all use each other, however indirectly: a shortest.
+/// One shortest circle for each group of modules that use each other, directly or indirectly.
 fn circles(uses: &Uses) -> Vec<Vec<Module>> {
     let mut circles = Vec::new();
     let mut seen = BTreeSet::new();
@@ -220,7 +220,7 @@ fn circles(uses: &Uses) -> Vec<Vec<Module>> {
     circles
 }
 
-/// A shortest way from a module back to it.
+/// A shortest path of uses from a module back to itself.
 fn shortest_circle(uses: &Uses, start: &Module) -> Option<Vec<Module>> {
     let mut came_from = BTreeMap::<&Module, &Module>::new();
     let mut front = vec![start];
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_circle_is_found() {
+    fn a_circle_of_imports_is_found() {
         let found = findings(&[
             ("lib.rs", "mod a;\nmod b;\nmod c;\n"),
             ("a.rs", "\nuse crate::b::{B, other};\n"),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_in_one_direction_are_no_circle() {
+    fn imports_in_one_direction_are_allowed() {
         let files = [
             ("lib.rs", "pub use crate::a::A;\n"),
             ("a.rs", "use crate::b::B;\n// use crate::a\n"),
@@ -287,13 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn a_module_and_its_submodules_are_one_thing() {
-        let inside = [
+    fn a_module_and_its_submodules_are_one_unit() {
+        let one_unit = [
             ("lib.rs", ""),
             ("a/mod.rs", "mod inner;\nuse inner::I;\nuse self::inner::J;\n"),
             ("a/inner.rs", "use super::Shared;\n"),
         ];
-        assert_eq!(findings(&inside), [] as [String; 0]);
+        assert_eq!(findings(&one_unit), [] as [String; 0]);
         let found = findings(&[
             ("lib.rs", ""),
             ("a/mod.rs", "use crate::b::B;\n"),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_read_out_of_trees() {
+    fn every_path_of_a_use_tree_is_read() {
         let read = |text: &str| -> Vec<String> {
             paths(text).into_iter().map(|(_, path)| path.join("::")).collect()
         };

@@ -1,5 +1,5 @@
-//! The order of the crates: each depends only on crates below it, and what ships on nothing that
-//! only tests and measures. So the program links no test bed.
+//! The rule about the order of the crates: each depends only on crates below it, and a crate that
+//! ships depends on none that only tests or measures. So the program does not link the test bed.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Finding;
 use crate::run;
 
-/// What ships, from the top to the bottom.
+/// The crates that ship, from top to bottom.
 const ORDER: &[&str] = &[
     "adit",
     "adit-lab",
@@ -37,16 +37,19 @@ struct Package {
 #[derive(Debug, Deserialize)]
 struct Dependency {
     name: String,
-    /// None for what the program is built from.
+    /// `dev` or `build`; `None` for a normal dependency.
     kind: Option<String>,
 }
 
+/// Finds dependencies that break the order.
+///
 /// # Errors
-/// Cargo cannot say what depends on what.
+/// Fails if `cargo metadata` fails.
 pub(super) fn check() -> Result<Vec<Finding>, String> {
     let mut command = Command::new(env!("CARGO"));
     command.args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(run::root());
-    let metadata = run::output(&mut command).ok_or("cannot learn from cargo what depends on what")?;
+    let metadata = run::output(&mut command)
+        .ok_or("cannot read the dependencies of the crates from `cargo metadata`")?;
     let metadata: Metadata = serde_json::from_str(&metadata).map_err(|error| error.to_string())?;
     Ok(check_packages(&metadata.packages))
 }
@@ -61,14 +64,18 @@ fn check_packages(packages: &[Package]) -> Vec<Finding> {
             findings.push(Finding { file: format!("crates/{file}"), line: 0, message });
         };
         let Some(own) = rank(&package.name) else {
-            find(format!("{} has no place in the order of crates, {}", package.name, file!()));
+            find(format!(
+                "{} has no place in the order of crates: add it to ORDER in {}",
+                package.name,
+                file!()
+            ));
             continue;
         };
         for dependency in package.dependencies.iter().filter(|one| one.kind.as_deref() != Some("dev")) {
             let name = &dependency.name;
             let is_tool = packages.iter().any(|other| other.name == *name && !ships(other));
             if is_tool {
-                find(format!("{} ships, and depends on {name}, which does not", package.name));
+                find(format!("{} ships, but depends on {name}, which does not", package.name));
             } else if rank(name).is_some_and(|below| below <= own) {
                 find(format!("{} depends on {name}, which is above it", package.name));
             }
@@ -98,18 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_may_depend_on_those_below_and_on_others() {
+    fn a_crate_may_depend_on_crates_below_it_and_on_foreign_ones() {
         let dependencies = [("adit-wire", None), ("libc", None), ("adit-testbed", Some("dev"))];
         assert_eq!(messages(&dependencies), [] as [String; 0]);
     }
 
     #[test]
-    fn what_points_up_or_to_a_tool_is_found() {
+    fn a_dependency_on_a_higher_crate_or_on_a_tool_is_found() {
         assert_eq!(
             messages(&[("adit-control", None), ("adit-testbed", None)]),
             [
                 "crates/adit-linux/Cargo.toml: adit-linux depends on adit-control, which is above it",
-                "crates/adit-linux/Cargo.toml: adit-linux ships, and depends on adit-testbed, which does not",
+                "crates/adit-linux/Cargo.toml: adit-linux ships, but depends on adit-testbed, which does not",
             ]
         );
     }

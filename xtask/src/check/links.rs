@@ -1,22 +1,25 @@
-//! Links in Markdown, and names of files in Markdown and comments: what they point to exists.
+//! The rule about links and file names: links in Markdown, and file names in Markdown and comments,
+//! refer to something that exists.
 //!
-//! A name of a file is a word in backticks that ends in `.rs` or `.md`, or a path with a slash that
-//! ends in another extension of the repository. It may be given from any folder: `daemon/mod.rs`
-//! means any file whose path ends so. Paths outside of the repository begin with `/`, `~` or a
-//! variable.
+//! A file name is a word in backticks that ends in `.rs` or `.md`, or a path with a slash that ends
+//! in another extension of the repository. It may be relative to any folder: `daemon/mod.rs`
+//! matches every file whose path ends with it. Paths outside of the repository begin with `/`, `~`
+//! or a variable, and are not checked.
 
 use std::collections::BTreeSet;
 
 use super::{Finding, Source, comment};
 
-/// Extensions of files that prose names.
+/// Extensions of the files whose names are checked.
 const EXTENSIONS: &[&str] = &[".rs", ".md", ".toml", ".sh", ".json", ".py", ".service"];
-/// Beginnings of paths in other trees: the Linux kernel's, and what is built.
+/// Beginnings of paths that are not in the repository: in the Linux kernel, or built.
 const ELSEWHERE: &[&str] = &["tools/testing/", "net/", "include/", "target/", "http", "src/lib", ".."];
 
-/// What a program copies into a document in another folder, to which its links are relative.
+/// Texts that a program copies into a document in another folder. Their links are relative to that
+/// folder.
 const COPIED: &[&str] = &["tools/adit-bench/src/benchmarks.md"];
 
+/// Finds links and file names without a target.
 pub(super) fn check(sources: &[Source], paths: &[String]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources {
@@ -35,7 +38,7 @@ pub(super) fn check(sources: &[Source], paths: &[String]) -> Vec<Finding> {
     findings
 }
 
-/// Lines of prose with their numbers: Markdown outside of code blocks, and comments.
+/// The lines of prose and their numbers: Markdown outside of code blocks, and comments.
 fn prose(source: &Source) -> impl Iterator<Item = (usize, &str)> {
     let mut is_code = false;
     (1..).zip(source.text.lines()).filter_map(move |(number, line)| {
@@ -56,7 +59,7 @@ fn targets(line: &str) -> impl Iterator<Item = &str> {
     inline.chain(defined)
 }
 
-/// What is wrong with the target of a link in Markdown.
+/// The message about a Markdown link whose target does not exist.
 fn dead_link(source: &Source, target: &str, sources: &[Source], paths: &[String]) -> Option<String> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;
@@ -87,7 +90,7 @@ fn joined(from: &str, to: &str) -> String {
     parts.join("/")
 }
 
-/// The anchors of a document, as GitHub makes them of its headings.
+/// The anchors of a document, as GitHub derives them from its headings.
 fn anchors(source: &Source) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for (_, line) in prose(source) {
@@ -105,7 +108,7 @@ fn anchors(source: &Source) -> BTreeSet<String> {
     anchors
 }
 
-/// The names of files in backticks.
+/// The file names in backticks.
 fn file_names(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2).filter(|word| {
         let is_path = word.chars().all(|c| c.is_ascii_alphanumeric() || "./_-@".contains(c));
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_file_a_folder_or_a_heading_is_alive() {
+    fn a_link_to_a_file_a_folder_or_a_heading_is_accepted() {
         let text = "[a](docs/guide/other.md) [b](docs/guide/) [c](docs/guide/other.md#what-it-is) [d](https://x.y)\n\
                     # Here\n[e](#here) [f](docs/guide/other.md#-j-too)\n";
         assert_eq!(findings("README.md", text), [] as [String; 0]);
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_a_comment_names_exists() {
+    fn a_comment_that_names_a_missing_file_is_found() {
         assert_eq!(
             findings("a.rs", "//! See `adit/src/main.rs`, `other.md` and `/etc/x.toml`.\n"),
             [] as [String; 0]

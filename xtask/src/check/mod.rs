@@ -1,16 +1,15 @@
-//! `cargo xtask check`: rules that neither the compiler nor a test knows, checked on the text of
-//! the sources. It takes a second, and lists everything that breaks a rule, each with its file and
+//! The command `cargo xtask check`: it checks rules about the sources that neither the compiler nor
+//! a test checks. It takes about a second, and lists each place that breaks a rule with file and
 //! line.
 //!
 //! | rule | module |
 //! |---|---|
 //! | Markdown and comments have at most 100 columns | [`width`] |
-//! | links, anchors and names of files lead somewhere | [`links`] |
+//! | links, anchors and file names have a target | [`links`] |
 //! | no modules of a crate import each other in a circle | [`circles`] |
-//! | crates depend only on what is below them | [`layers`] |
+//! | crates depend only on crates below them | [`layers`] |
 //!
-//! That generated documents are up to date is checked by the tests that generate them; see
-//! `cargo xtask generate`.
+//! The tests that generate documents check that these are up to date; see `cargo xtask generate`.
 
 mod circles;
 mod layers;
@@ -28,7 +27,7 @@ use crate::run;
 struct Finding {
     /// The file's path, from the root of the repository.
     file: String,
-    /// Counted from 1; 0 if the rule is about the whole file.
+    /// Counts from 1; 0 if the message is about the whole file.
     line: usize,
     message: String,
 }
@@ -45,7 +44,7 @@ impl fmt::Display for Finding {
 /// A text file of the repository.
 #[derive(Debug)]
 struct Source {
-    /// From the root of the repository, with slashes.
+    /// The path from the root of the repository, with slashes.
     path: String,
     text: String,
 }
@@ -64,10 +63,10 @@ impl Source {
     }
 }
 
-/// Checks all rules.
+/// Checks all rules and prints what breaks them.
 ///
 /// # Errors
-/// A rule is broken, or the sources cannot be read.
+/// Fails if a rule is broken, or if the sources cannot be read.
 pub(crate) fn check() -> Result<(), String> {
     let paths = paths()?;
     let sources = read(&paths)?;
@@ -81,16 +80,17 @@ pub(crate) fn check() -> Result<(), String> {
     }
     match findings.len() {
         0 => Ok(()),
-        count => Err(format!("{count} places break a rule")),
+        count => Err(format!("{count} places break a rule: see the list above")),
     }
 }
 
-/// The files of the repository, those that are not committed yet included.
+/// The files of the repository, including those that are not committed yet.
 fn paths() -> Result<Vec<String>, String> {
     let mut command = Command::new("git");
     command.args(["ls-files", "--cached", "--others", "--exclude-standard"]).current_dir(run::root());
-    let listed = run::output(&mut command).ok_or("cannot list the files of the repository: is git there?")?;
-    // A file that was removed is listed until that is committed.
+    let listed =
+        run::output(&mut command).ok_or("cannot list the files of the repository: `git ls-files` failed")?;
+    // git lists a removed file until the removal is committed.
     let is_there = |path: &&str| run::root().join(Path::new(path)).is_file();
     let mut paths: Vec<String> = listed.lines().filter(is_there).map(str::to_owned).collect();
     paths.dedup();
@@ -106,7 +106,7 @@ fn read(paths: &[String]) -> Result<Vec<Source>, String> {
     paths.iter().filter(is_text).map(read).collect()
 }
 
-/// The comment in a line of Rust that has nothing else: the text behind `//`, `///` or `//!`.
+/// The text behind `//`, `///` or `//!` in a line of Rust that is only a comment.
 fn comment(line: &str) -> Option<&str> {
     let text = line.trim_start().strip_prefix("//")?;
     Some(text.trim_start_matches(['/', '!']))

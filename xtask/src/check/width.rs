@@ -1,11 +1,11 @@
-//! The width of prose: Markdown, comments and doc comments have at most 100 columns.
+//! The rule about the width of prose: Markdown, comments and doc comments have at most 100 columns.
 //!
 //! Exempt are tables, code blocks, lines that a URL or a link makes too long, and generated files.
 
 use super::{Finding, Source, comment};
 
 const MAX_COLUMNS: usize = 100;
-/// Written by programs; `cargo xtask generate`, `conformance`, `bench` and `deb --test`.
+/// Documents that `cargo xtask generate` and `conformance` write.
 const GENERATED: &[&str] = &[
     "docs/reference/conformance.md",
     "docs/reference/drops.md",
@@ -13,6 +13,7 @@ const GENERATED: &[&str] = &[
     "docs/guide/configuration.md",
 ];
 
+/// Finds lines of prose that are too long.
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     let is_written = |source: &&Source| !GENERATED.contains(&source.path.as_str());
     sources.iter().filter(is_written).flat_map(check_one).collect()
@@ -32,14 +33,15 @@ fn check_one(source: &Source) -> Vec<Finding> {
         }
         let columns = line.chars().count();
         if columns > MAX_COLUMNS && !is_code && !text.starts_with('|') && !has_long_word(text) {
-            findings.push(source.finding(number, format!("{columns} columns, at most {MAX_COLUMNS}")));
+            findings.push(
+                source.finding(number, format!("{columns} columns: at most {MAX_COLUMNS} are allowed")),
+            );
         }
     }
     findings
 }
 
-/// Whether a word that cannot be broken begins before the limit and goes on beyond it: a URL, or
-/// the target of a link.
+/// Whether the line ends with a word that cannot be broken: a URL, or the target of a link.
 fn has_long_word(text: &str) -> bool {
     text.split_whitespace()
         .next_back()

@@ -116,8 +116,8 @@ impl Guest {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         command.args(self.machine(kernel, initramfs));
-        // A child inherits only its three standard descriptors. QEMU reads no input, so descriptor 0
-        // carries the guest's stderr; descriptor 2 is for QEMU's own errors.
+        // A child inherits only its three standard descriptors. QEMU reads no input, so
+        // descriptor 0 carries the guest's stderr; descriptor 2 is for QEMU's own errors.
         command.stdin(Stdio::from(OwnedFd::from(guests_stderr)));
         command.stdout(Stdio::from(OwnedFd::from(guests_stdout)));
         let mut qemu = command.spawn().map_err(failed)?;

@@ -52,7 +52,8 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
        | vm test [PACKAGE[:TARGET]]... | vm bench [ARGS...]";
 
-/// Runs `cargo xtask vm` with the arguments after `vm`. Returns the exit code of the guest's command.
+/// Runs `cargo xtask vm` with the arguments after `vm`, and returns the exit code of the guest's
+/// command.
 ///
 /// # Errors
 /// Fails if the arguments are wrong, or if the guest cannot be made or dies.

@@ -29,7 +29,8 @@ impl<'a> Modules<'a> {
         let mut order = Vec::new();
         for &module in wanted {
             match self.by_name.get(&name(module)) {
-                // depmod lists indirect dependencies too, and puts those without any of their own last.
+                // depmod lists indirect dependencies too, and lists a module before its own
+                // dependencies.
                 Some((file, needs)) => {
                     for &file in needs.iter().rev().chain([file]) {
                         if !order.contains(&file) {

@@ -26,13 +26,13 @@ const fn suite(package: &'static str, target: &'static str) -> Suite {
     Suite { package, target, only: &[], left_out: &[] }
 }
 
-/// Why bulk transfers are left out: unoptimised code on an emulated processor needs minutes for them.
-/// An optimised build for the guest alone would cost more time than it saves.
+/// Why bulk transfers are left out: unoptimised code on an emulated processor needs minutes for
+/// them. An optimised build for the guest alone would cost more time than it saves.
 const BULK: &str = "moves tens of megabytes; the smaller transfers are run";
 
 /// The test targets whose result depends on the kernel. Tests that only compute are not listed:
-/// their result is the same on every kernel. `xdp` of adit-linux is not listed either, because AF_XDP
-/// as Adit uses it needs Linux 6.8.
+/// their result is the same on every kernel. `xdp` of adit-linux is not listed either, because
+/// AF_XDP as Adit uses it needs Linux 6.8.
 const SUITES: &[Suite] = &[
     suite("adit-linux", "adit_linux"),
     Suite {
