@@ -3,10 +3,11 @@
 //!
 //! - [`overlay`] is the life of an overlay: start, change, repair, end.
 //! - [`reconcile`] compares the desired state with the kernel's and plans the difference.
-//! - `carrier` makes what carries the packets: a TUN device with a data plane, or Linux's ipip driver.
+//! - `carrier` makes what carries the packets: a TUN device with a data plane, or Linux's ipip
+//!   driver.
 //! - `host` opens what all of them need of the machine, which a test replaces by a model.
-//! - [`daemon`] serves one overlay, [`api`] answers on its socket, [`state`] is what both publish and
-//!   keep in files.
+//! - [`daemon`] serves one overlay, [`api`] answers on its socket, [`state`] is what both publish
+//!   and keep in files.
 
 #[cfg(test)]
 #[macro_use(test)]
