@@ -4,10 +4,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::support::keys;
 use crate::support::machine::{PROGRAM, Running};
 use crate::support::sites::{Sites, assert_reaches, example};
+use crate::support::{keys, wait_until};
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
@@ -325,7 +326,10 @@ fn status_in_json_is_as_the_contract_has_it() {
     route.preferred_source = Some(stranger.addr());
     gateway.netlink().unwrap().replace_route(&route).unwrap();
     assert!(!reaches(gateway, INSIDE_B).unwrap());
-    let drops = status(&["status", "a", "-j"])["drops"].clone();
+    // While the route is repaired, the status is the one from before.
+    let drops = || status(&["status", "a", "-j"])["drops"].clone();
+    wait_until(Duration::from_secs(10), "the drop is counted", || drops() != serde_json::json!({}));
+    let drops = drops();
     let counts: Vec<_> = drops.as_object().unwrap().values().map(serde_json::Value::as_u64).collect();
     assert_eq!(counts, [Some(1)], "{drops}");
 }
