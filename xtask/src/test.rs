@@ -111,7 +111,7 @@ fn steps(options: Options, report: &Report, timings: &mut Timings) -> Result<(),
 /// Runs the suites that depend on the kernel most, and the table of conformance, in one guest with
 /// the oldest kernel that Adit supports and its ipip driver. `cargo xtask vm test` runs all suites.
 fn guest() -> Result<(), String> {
-    let packages = ["adit-dataplane", "adit-testbed:linux_ipip", "adit"].map(str::to_owned);
+    let packages = ["adit-dataplane", "adit-control", "adit-testbed:linux_ipip", "adit"].map(str::to_owned);
     match crate::vm::test_with_conformance(&packages)? {
         ExitCode::SUCCESS => Ok(()),
         _ => Err("tests failed in the guest".to_owned()),
