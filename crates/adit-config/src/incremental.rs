@@ -54,8 +54,9 @@ fn different_sections<'t>(before: &'t str, text: &'t str) -> Option<(&'t str, &'
     let most = before.len().min(text.len()) - start;
     let behind = before.bytes().rev().zip(text.bytes().rev()).take(most);
     let last = behind.take_while(|(before, text)| before == text).count();
-    // If the first section of all is new, the one behind it marks the place.
-    let end = section_from(before.as_bytes(), (before.len() - last).max(start + 1));
+    // If the first section of all is new, the one behind it marks the place. The byte before a marking
+    // section is common, too: it is the end of a line in both texts, and not of a comment in one.
+    let end = section_from(before.as_bytes(), (before.len() - last).max(start) + 1);
     let common = before.len() - end;
     let old = before.get(start..end)?;
     let new = text.get(start..text.len().checked_sub(common)?)?;
@@ -156,6 +157,7 @@ mod tests {
             format!("{before}{}[tunnel]\nttl = 3\n", section(4, 4, &[4])),
             format!("{before}{}", section(4, 4, &[4]).replace("\"p4\"", "\"\"\"p4")),
             format!("{SITE}{}", section(2, 2, &[2]).replace("[[peer]]", "[peer]")),
+            before.replace("[[peer]]\nname = \"p3\"", "#[[peer]]\nname = \"p3\""),
             SITE.to_owned(),
         ] {
             assert!(!assert_same(&before, &text), "{text}");
