@@ -54,8 +54,8 @@ fn different_sections<'t>(before: &'t str, text: &'t str) -> Option<(&'t str, &'
     let most = before.len().min(text.len()) - start;
     let behind = before.bytes().rev().zip(text.bytes().rev()).take(most);
     let last = behind.take_while(|(before, text)| before == text).count();
-    // If the first section of all is new, the one behind it marks the place. The byte before a marking
-    // section is common, too: it is the end of a line in both texts, and not of a comment in one.
+    // If the first section of all is new, the one behind it marks the place. The byte before a
+    // marking section is common, too: it ends a line in both texts.
     let end = section_from(before.as_bytes(), (before.len() - last).max(start) + 1);
     let common = before.len() - end;
     let old = before.get(start..end)?;
