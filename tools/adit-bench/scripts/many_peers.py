@@ -23,6 +23,7 @@ import tempfile
 import time
 
 ROUNDS = 12
+SOCKET = "/run/adit/big.sock"
 CLONE_NEWNS, CLONE_NEWNET, MS_REC_PRIVATE = 0x20000, 0x40000000, 0x44000
 
 
@@ -71,16 +72,25 @@ def timed(work):
     return time.perf_counter() - start, result
 
 
+def request(method, path, body=b""):
+    """Sends one request to the daemon, and returns the whole answer."""
+    head = (
+        f"{method} {path} HTTP/1.0\r\nHost: adit\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(SOCKET)
+        connection.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: connection.recv(1 << 20), b""))
+    if b" 200 " not in answer.split(b"\r\n", 1)[0]:
+        sys.exit(answer.decode())
+    return answer
+
+
 def request_apply(file):
     """Sends the request of `adit apply` to the daemon, without the checks before it."""
-    body = json.dumps({"file": str(file), "text": file.read_text(), "confirm_seconds": None}).encode()
-    head = f"POST /v1/apply HTTP/1.1\r\nHost: adit\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect("/run/adit/big.sock")
-        connection.sendall(head.encode() + body)
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    if b" 200 " not in answer.splitlines()[0]:
-        sys.exit(answer.decode())
+    body = {"file": str(file), "text": file.read_text(), "confirm_seconds": None}
+    request("POST", "/v1/apply", json.dumps(body).encode())
 
 
 def report(what, seconds):

@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 
-from many_peers import config, own_machine
+from many_peers import config, enter_namespaces, request
 
 ROUNDS = 4
 # Seconds of each phase of a round.
@@ -35,19 +35,6 @@ CHANGED_PEERS = 1_000
 MAX_RATIO = 2
 WATCHDOG_USEC = 30_000_000
 MAX_WATCHDOG_GAP = WATCHDOG_USEC / 2 / 1e6
-SOCKET = "/run/adit/big.sock"
-
-
-def request(method, path):
-    """One request and its whole answer."""
-    head = f"{method} {path} HTTP/1.0\r\nHost: adit\r\nContent-Length: 0\r\n\r\n"
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(SOCKET)
-        connection.sendall(head.encode())
-        answer = b"".join(iter(lambda: connection.recv(1 << 20), b""))
-    if b" 200 " not in answer.split(b"\r\n", 1)[0]:
-        sys.exit(answer.decode())
-    return answer
 
 
 class Asker(threading.Thread):
@@ -144,7 +131,7 @@ def main():
     adit = os.path.realpath(sys.argv[1])
     peers = int(sys.argv[2]) if len(sys.argv) > 2 else 10_000
     plane = sys.argv[3] if len(sys.argv) > 3 else "ebpf"
-    own_machine()
+    enter_namespaces()
     folder = pathlib.Path(tempfile.mkdtemp(dir="/run"))
     plain = config(peers, plane)
     # Another underlay address for each of the first peers.
