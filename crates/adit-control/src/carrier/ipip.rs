@@ -1,10 +1,13 @@
 //! Linux's own ipip driver, with a packet filter of nf_tables. All of it stays in the kernel, so a
 //! start, a change and a repair are the same steps.
 
+use std::sync::Arc;
+
 use adit_config::Config;
 use adit_dataplane::kernel::limits::{LIMITS, Limit};
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Network};
+use adit_tunnel::Tunnel;
 use ipnet::Ipv4Net;
 
 use super::{Carrier, Damage, Prepared, Repair, Running};
@@ -95,11 +98,7 @@ impl Carrier for IpipCarrier {
         let site = config.site.name.as_str();
         let target = Target { site, desired: &prepared.desired, known: &running.devices, foreign: &[] };
         let devices = target.make(namespaces, filter)?;
-        let counts = running.ending_counts(&prepared.tunnel);
-        let plane = filter.start(prepared.tunnel.clone(), devices.clone())?;
-        running.replace_plane(plane, counts);
-        running.devices = devices;
-        Ok(())
+        start_again(filter, prepared.tunnel.clone(), devices, running)
     }
 
     fn follow_renames(
@@ -132,10 +131,7 @@ impl Carrier for IpipCarrier {
         let target = Target { site, desired, known: &running.devices, foreign };
         let devices = target.make(namespaces, filter)?;
         if devices != running.devices {
-            let tunnel = running.plane.tunnel();
-            let counts = running.ending_counts(&tunnel);
-            running.replace_plane(filter.start(tunnel, devices.clone())?, counts);
-            running.devices = devices;
+            start_again(filter, running.plane.tunnel(), devices, running)?;
         }
         Ok(Repair::Done)
     }
@@ -158,6 +154,19 @@ impl Carrier for IpipCarrier {
     fn limits(&self) -> &'static [Limit] {
         &LIMITS
     }
+}
+
+/// Replaces the plane that counts and checks by one for these interfaces; counts go on.
+fn start_again(
+    filter: &dyn PacketFilter,
+    tunnel: Arc<Tunnel>,
+    devices: Vec<u32>,
+    running: &mut Running,
+) -> Result<(), ControlError> {
+    let counts = running.ending_counts(&tunnel);
+    running.replace_plane(filter.start(tunnel, devices.clone())?, counts);
+    running.devices = devices;
+    Ok(())
 }
 
 /// Lists the interfaces of the driver that are the site's, and our routes into them.
@@ -258,7 +267,7 @@ fn find_or_create(
     let marked = mark(inner, device);
     if marked.is_err() {
         // Without our alias nothing else would know that it is ours.
-        remove_half_made(inner, device);
+        objects::remove_made(inner, &device.name, |link| is_half_made(link, device));
     }
     marked
 }
@@ -268,16 +277,6 @@ fn mark(inner: &mut dyn Network, device: &DesiredDevice) -> Result<Link, Control
     let link = inner.link(&device.name)?.ok_or_else(|| ControlError::vanished(&device.name))?;
     inner.set_alias(link.index, &device.alias)?;
     Ok(link)
-}
-
-fn remove_half_made(inner: &mut dyn Network, device: &DesiredDevice) {
-    let removed = inner.link(&device.name).and_then(|link| match link {
-        Some(link) if is_half_made(&link, device) => inner.delete_link(link.index),
-        _ => Ok(()),
-    });
-    if let Err(error) = removed {
-        tracing::error!(%error, device = device.name, "cannot remove what a failed step had made");
-    }
 }
 
 /// Creates an interface. The kernel loads the driver itself if `/proc/sys/kernel/modprobe` says

@@ -109,7 +109,8 @@ impl Carrier for TunCarrier {
         // A device that an earlier daemon kept stays: without it, packets for a peer would leave
         // unencapsulated.
         if result.is_err() && !is_taken_over {
-            remove_device(namespaces.inner.as_mut(), name);
+            // If it was not kept, it has disappeared already.
+            objects::remove_made(namespaces.inner.as_mut(), name, |_| true);
         }
         result
     }
@@ -196,15 +197,4 @@ fn set_up_device(namespaces: &mut Namespaces, desired: &Desired) -> Result<Link,
     namespaces.inner.set_txqueuelen(link.index, QUEUE_LENGTH)?;
     namespaces.inner.set_up(link.index)?;
     Ok(link)
-}
-
-/// Removes the device of a start that failed. If it was not kept, it has disappeared already.
-fn remove_device(inner: &mut dyn Network, name: &str) {
-    let removed = inner.link(name).and_then(|link| match link {
-        Some(link) => inner.delete_link(link.index),
-        None => Ok(()),
-    });
-    if let Err(error) = removed {
-        tracing::error!(%error, device = name, "cannot remove what a failed start had made");
-    }
 }

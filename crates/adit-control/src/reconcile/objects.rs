@@ -109,6 +109,18 @@ pub(crate) fn configure_device(
     Ok(())
 }
 
+/// Removes the interface of that name which a failed step has made, if it is still there and
+/// `is_made` recognises it. A failure is logged: the caller returns the one that came first.
+pub(crate) fn remove_made(network: &mut dyn Network, name: &str, is_made: impl Fn(&Link) -> bool) {
+    let removed = network.link(name).and_then(|link| match link {
+        Some(link) if is_made(&link) => network.delete_link(link.index),
+        _ => Ok(()),
+    });
+    if let Err(error) = removed {
+        tracing::error!(%error, device = name, "cannot remove what a failed step had made");
+    }
+}
+
 /// Deletes our routes by `devices` that are not desired, and installs those that are missing or
 /// differ, except for networks with a `foreign` route. It touches no other route.
 ///
