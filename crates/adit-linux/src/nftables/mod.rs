@@ -27,4 +27,4 @@ mod writer;
 pub use answer::Counted;
 pub use drop_rule::Tunnel4DropRule;
 pub use ruleset::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step};
-pub use tables::{TableState, Tables};
+pub use tables::{Elements, TableState, Tables};

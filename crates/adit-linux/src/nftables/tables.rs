@@ -26,6 +26,9 @@ const MAX_LISTINGS: usize = 16;
 const NEEDED: &str =
     "nf_tables is needed, with its expressions objref, reject and rt (CONFIG_NF_TABLES, NFT_REJECT)";
 
+/// The elements of a set, in the kernel's order: the key and the count of each.
+pub type Elements = Vec<(Vec<u8>, Counted)>;
+
 /// A table as the kernel has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableState {
@@ -152,16 +155,43 @@ impl Tables {
 
     /// Returns the elements of a set, and the count of each. In a set without counters it is 0.
     ///
+    /// The kernel moves a growing set to a larger hash table in the background. A listing in that
+    /// time can omit elements, and the kernel does not flag it. A listing of several datagrams is
+    /// therefore repeated until two have the same elements.
+    ///
     /// # Errors
     /// There is no such set, or the kernel refuses to list it.
-    pub fn elements(&mut self, table: &str, set: &str) -> Result<Vec<(Vec<u8>, Counted)>> {
+    pub fn elements(&mut self, table: &str, set: &str) -> Result<Elements> {
         let what = format!("cannot list the set `{set}` of the table `{table}` of nf_tables");
+        let keys = |elements: &Elements| -> BTreeSet<Vec<u8>> {
+            elements.iter().map(|(key, _)| key.clone()).collect()
+        };
+        let (mut elements, datagrams) = self.list_elements(table, set, &what)?;
+        if datagrams < 2 {
+            return Ok(elements);
+        }
+        let mut expected = keys(&elements);
+        for _ in 0..MAX_LISTINGS {
+            (elements, _) = self.list_elements(table, set, &what)?;
+            let found = keys(&elements);
+            if found == expected {
+                return Ok(elements);
+            }
+            expected = found;
+        }
+        Err(changes_too_fast(&what))
+    }
+
+    /// Lists a set once. Also returns how many datagrams with elements the kernel sent.
+    fn list_elements(&mut self, table: &str, set: &str, what: &str) -> Result<(Elements, usize)> {
         let mut elements = Vec::new();
+        let mut datagrams = 0;
         let about = |body: &mut Writer| {
             body.string(NFTA_SET_ELEM_LIST_TABLE, table);
             body.string(NFTA_SET_ELEM_LIST_SET, set);
         };
-        self.list(Message::GetElements, about, &what, |bytes| {
+        self.list(Message::GetElements, about, what, |bytes| {
+            datagrams += 1;
             let list = find(bytes, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
             elements.extend(attributes(list).filter_map(|(_, item)| {
                 let key = find(find(item, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?.to_vec();
@@ -170,7 +200,7 @@ impl Tables {
                 Some((key, counter.map(counted).unwrap_or_default()))
             }));
         })?;
-        Ok(elements)
+        Ok((elements, datagrams))
     }
 
     /// Returns the counts of a table's named counters.
@@ -322,8 +352,7 @@ impl Tables {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::from_errno(what, libc::EAGAIN)
-            .with_hint("it changes faster than it can be listed: try again"))
+        Err(changes_too_fast(what))
     }
 
     /// Receives answers up to the acknowledgement or the end of a listing, and returns the error
@@ -355,6 +384,10 @@ impl Tables {
             }
         }
     }
+}
+
+fn changes_too_fast(what: &str) -> Error {
+    Error::from_errno(what, libc::EAGAIN).with_hint("it changes faster than it can be listed: try again")
 }
 
 fn set_what(ruleset: &Ruleset) -> String {
