@@ -11,6 +11,7 @@ use crate::host::{PlaneRequest, StartedPlane, TunDevice};
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
+use crate::reconcile::foreign::ForeignNetworks;
 use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::peer_update::PeerUpdate;
 
@@ -61,7 +62,7 @@ impl TunCarrier {
         // Before the data plane starts: its watcher would look up every peer's next hop again and
         // again while routes are installed.
         let desired = &prepared.desired;
-        objects::set_routes(namespaces.inner.as_mut(), desired, &[link.index], &[])?;
+        objects::set_routes(namespaces.inner.as_mut(), desired, &[link.index], &ForeignNetworks::default())?;
         let started = self.start(config, prepared, tun, &link)?;
         self.is_pinned = started.is_pinned;
         Ok(Running::new(vec![link.index], started.plane, started.reason))
@@ -133,7 +134,7 @@ impl Carrier for TunCarrier {
         running.replace_plane(started.plane, counts);
         (running.plane_reason, self.is_pinned) = (started.reason, started.is_pinned);
         // Only now does the data plane know new peers.
-        objects::set_routes(namespaces.inner.as_mut(), desired, &[link.index], &[])?;
+        objects::set_routes(namespaces.inner.as_mut(), desired, &[link.index], &ForeignNetworks::default())?;
         running.devices = vec![link.index];
         Ok(())
     }

@@ -15,6 +15,7 @@ use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::devices::{self, DesiredDevice, has_alias_of, uses_kernel_plane};
+use crate::reconcile::guard_routes;
 
 /// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
 const MIN_MTU: u16 = 68;
@@ -60,6 +61,8 @@ pub struct Desired {
     pub mtu: u16,
     /// The routes into the interfaces.
     pub routes: Vec<DesiredRoute>,
+    /// The metric of the guards behind those routes, which says whose they are.
+    pub guard_metric: u32,
     /// How those routes are made.
     pub(crate) routing: Routing,
     /// The packet filter of the kernel plane; the other planes check packets themselves.
@@ -79,7 +82,7 @@ pub struct DesiredRoute {
     /// the interface it came in by, on a hub, is to be forwarded, and no host to be redirected.
     pub via: Option<Ipv4Addr>,
     /// The source address of what the gateway itself sends: one of `site.networks`, because the
-    /// peer accepts no other.
+    /// peer accepts no other. `None`: no address of this machine lies there at present.
     pub preferred_source: Option<Ipv4Addr>,
 }
 
@@ -184,9 +187,24 @@ impl Desired {
             vrf: machine.vrf.clone(),
             mtu,
             routes,
+            guard_metric: guard_routes::metric(site.name.as_str()),
             routing,
             filter,
         }
+    }
+
+    /// Derives from the addresses that exist now what depends on them: the source of the routes,
+    /// which is a preference, since the kernel deletes a route together with the address of its
+    /// source; and the packet filter. Returns true if that is another one now.
+    pub(crate) fn follow_addresses(&mut self, site: &SiteConfig, local: Vec<Ipv4Addr>) -> bool {
+        let source = inner_address(site, &local);
+        if source != self.routing.preferred_source {
+            self.routing.preferred_source = source;
+            self.routes.iter_mut().for_each(|route| route.preferred_source = source);
+        }
+        let Some(filter) = &mut self.filter else { return false };
+        let before = std::mem::replace(&mut filter.local, local);
+        before != filter.local
     }
 
     /// Returns how `config` makes its routes if nothing but peers has changed.
