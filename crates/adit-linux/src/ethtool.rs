@@ -32,8 +32,8 @@ const READABLE: &[&str] = &[
 ];
 const READABLE_UDP: &str = "tx-udp-segmentation";
 
-/// Turns off the offloads of the interface `device` whose packets a packet socket cannot read whole:
-/// SCTP's checksum and segments, segments inside of tunnels (VXLAN, GRE, ESP), VLAN tags, and UDP
+/// Turns off the offloads of the interface `device` whose packets a packet socket cannot read: the
+/// checksum and segments of SCTP, segments inside of tunnels (VXLAN, GRE, ESP), VLAN tags, and UDP
 /// segments before Linux 6.2. It works in the calling thread's network namespace.
 ///
 /// # Errors
@@ -118,8 +118,8 @@ impl<'a> Ethtool<'a> {
             *to = byte.cast_signed();
         }
         request.ifr_ifru.ifru_data = command.as_mut_ptr().cast();
-        // SAFETY: SIOCETHTOOL reads the `ifreq`, and reads and writes the command that it points to.
-        // Both outlive the call, and callers size a command by the counts in it.
+        // SAFETY: SIOCETHTOOL reads the `ifreq`, and reads and writes the command that it points
+        // to. Both outlive the call, and callers size a command by the counts in it.
         let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
         if done < 0 { Err(Error::last_os(what()).needing("CAP_NET_ADMIN")) } else { Ok(()) }
     }

@@ -101,8 +101,8 @@ impl HiddenSender {
         Ok(Self { socket, link_header })
     }
 
-    /// Sends one IPv4 datagram or GSO packet, given in pieces, at most [`MAX_PIECES`] of them. Costs
-    /// a system call. Offsets in `header` count from the datagram's first byte.
+    /// Sends one IPv4 datagram or GSO packet, given in at most [`MAX_PIECES`] pieces. Costs a system
+    /// call. Offsets in `header` count from the datagram's first byte.
     ///
     /// # Errors
     /// The interface is down (`ENETDOWN`) or gone (`ENXIO`), the datagram is longer than its MTU

@@ -140,8 +140,8 @@ impl VirtioNetHeader {
         bytes
     }
 
-    /// Returns the header for the packet with `bytes` more bytes in front: its offsets are higher by
-    /// that.
+    /// Returns the header for the packet with `bytes` more bytes in front, by which its offsets are
+    /// higher.
     #[inline]
     #[must_use]
     pub fn with_front(&self, bytes: u16) -> Self {
