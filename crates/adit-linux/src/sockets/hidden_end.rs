@@ -101,7 +101,7 @@ impl HiddenSender {
         Ok(Self { socket, link_header })
     }
 
-    /// Sends one IPv4 datagram or GSO packet, given in at most [`MAX_PIECES`] pieces. Costs a system
+    /// Sends one IPv4 datagram or GSO packet, in at most [`MAX_PIECES`] pieces. Costs a system
     /// call. Offsets in `header` count from the datagram's first byte.
     ///
     /// # Errors
