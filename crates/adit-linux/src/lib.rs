@@ -13,7 +13,6 @@ extern crate adit_harness;
 pub mod bpf;
 pub mod clock;
 pub mod error;
-#[doc(hidden)]
 pub mod ethtool;
 pub mod net_scope;
 pub mod netlink;

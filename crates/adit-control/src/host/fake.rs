@@ -13,8 +13,9 @@ use adit_dataplane::{DataPlane, PlaneKind};
 use adit_linux::error::{Error, Result};
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{
-    Address, Ipip, Link, LinkLayer, MAIN_TABLE, Network, Route, RouteKind, RouteLookup, RouteScope,
+    Address, Ipip, Link, LinkLayer, MAIN_TABLE, Network, Route, RouteKind, RouteLookup, RouteScope, VethPair,
 };
+use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 use ipnet::Ipv4Net;
 
@@ -36,6 +37,10 @@ const EADDRNOTAVAIL: i32 = 99;
 const ENETDOWN: i32 = 100;
 const ENETUNREACH: i32 = 101;
 const EHOSTUNREACH: i32 = 113;
+
+// Flags of an interface, linux/if.h.
+const IFF_NOARP: u32 = 0x80;
+const IFF_MULTICAST: u32 = 0x1000;
 
 /// A machine. Its clones are the same machine.
 #[derive(Clone, Default)]
@@ -71,6 +76,7 @@ impl State {
             alias: None,
             kind: Some(kind.to_owned()),
             master: None,
+            lower: None,
             vrf_table: None,
             ipip,
             hardware: LinkLayer::None,
@@ -89,7 +95,12 @@ impl State {
     }
 
     fn remove_link(&mut self, index: u32) {
+        let other = self.links.iter().find(|link| link.lower == Some(index)).map(|link| link.index);
         self.links.retain(|link| link.index != index);
+        if let Some(other) = other {
+            // The ends of a veth pair go together.
+            self.remove_link(other);
+        }
         self.addresses.retain(|address| address.index != index);
         self.routes.retain(|route| route.device != Some(index));
         self.remove_routes_without_source();
@@ -232,6 +243,35 @@ impl Network for FakeHost {
         }
         let index = state.add_link(name, "ipip", Some(*ipip));
         state.by_index(index)?.mtu = mtu;
+        Ok(())
+    }
+
+    fn add_veth_pair(&mut self, pair: &VethPair, _: Option<&NetNs>) -> Result<()> {
+        let mut state = self.state();
+        if state.by_name(&pair.name).is_some() || state.by_name(&pair.hidden).is_some() {
+            return refuse("make a veth pair", EEXIST);
+        }
+        let visible = state.add_link(&pair.name, "veth", None);
+        let hidden = state.add_link(&pair.hidden, "veth", None);
+        let ends =
+            [(visible, hidden, pair.mac, pair.mtu), (hidden, visible, pair.hidden_mac, pair.hidden_mtu)];
+        for (index, other, mac, mtu) in ends {
+            let link = state.by_index(index)?;
+            (link.lower, link.mac, link.mtu) = (Some(other), Some(mac), mtu);
+            (link.hardware, link.flags) = (LinkLayer::Ethernet, IFF_MULTICAST);
+        }
+        Ok(())
+    }
+
+    fn set_no_arp(&mut self, index: u32) -> Result<()> {
+        let mut state = self.state();
+        let link = state.by_index(index)?;
+        link.flags = (link.flags | IFF_NOARP) & !IFF_MULTICAST;
+        Ok(())
+    }
+
+    fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> Result<()> {
+        self.state().by_index(index)?.mac = Some(mac);
         Ok(())
     }
 

@@ -9,7 +9,8 @@ use adit_dataplane::kernel::Filter;
 use adit_dataplane::{DataPlane, PlaneKind};
 use adit_linux::error::{Error, Result};
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteKind, RouteLookup};
+use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteKind, RouteLookup, VethPair};
+use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 use ipnet::Ipv4Net;
 
@@ -225,6 +226,9 @@ faulty! {
     fn link_by_index(index: u32) -> Option<Link>;
     fn add_ipip(name: &str, mtu: u32, ipip: &Ipip) -> ();
     fn change_ipip(index: u32, ipip: &Ipip) -> ();
+    fn add_veth_pair(pair: &VethPair, netns: Option<&NetNs>) -> ();
+    fn set_no_arp(index: u32) -> ();
+    fn set_mac(index: u32, mac: [u8; 6]) -> ();
     fn set_up(index: u32) -> ();
     fn set_down(index: u32) -> ();
     fn set_mtu(index: u32, mtu: u32) -> ();

@@ -216,6 +216,7 @@ mod tests {
             alias: Some(alias.to_owned()),
             kind: Some("ipip".to_owned()),
             master: None,
+            lower: None,
             vrf_table: None,
             ipip,
             hardware: adit_linux::netlink::LinkLayer::None,

@@ -252,6 +252,7 @@ mod tests {
             alias: alias.map(str::to_owned),
             kind: Some("tun".to_owned()),
             master: None,
+            lower: None,
             vrf_table: None,
             ipip: None,
             hardware: LinkLayer::None,

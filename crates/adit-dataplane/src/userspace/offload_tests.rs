@@ -127,6 +127,7 @@ fn underlay(tunnel: &Tunnel, by: impl Fn(PeerIndex) -> Option<u32>) -> Underlay 
         alias: None,
         kind: None,
         master: None,
+        lower: None,
         vrf_table: None,
         ipip: None,
         hardware,

@@ -37,6 +37,9 @@ pub struct Link {
     pub kind: Option<String>,
     /// The number of the interface it is a port of: a bridge or a VRF.
     pub master: Option<u32>,
+    /// The number of the interface that it belongs to, in that interface's namespace. For an end of
+    /// a veth pair it is the other end.
+    pub lower: Option<u32>,
     /// For a VRF, its routing table.
     pub vrf_table: Option<u32>,
     /// For an interface of the ipip driver, how it tunnels.
@@ -117,17 +120,21 @@ impl Netlink {
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
         let what = || format!("cannot make the veth pair {name} and {peer_name}");
-        self.socket.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, what).map_err(
-            |error| match error.errno() {
-                Some(libc::EOPNOTSUPP) => {
-                    error.with_hint("load the driver (`modprobe veth`), or a kernel with CONFIG_VETH")
-                }
-                _ => error,
-            },
-        )?;
+        self.create_veth(message, what)?;
         let made = self.link(name)?;
         made.map(|link| link.index).ok_or_else(|| {
             Error::from_errno(what(), libc::ENODEV).with_hint("another program removed it: try again")
+        })
+    }
+
+    pub(super) fn create_veth(&mut self, message: LinkMessage, what: impl Fn() -> String) -> Result<()> {
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let created = self.socket.request(RouteNetlinkMessage::NewLink(message), flags, what);
+        created.map(drop).map_err(|error| match error.errno() {
+            Some(libc::EOPNOTSUPP) => {
+                error.with_hint("load the driver (`modprobe veth`), or use a kernel with CONFIG_VETH")
+            }
+            _ => error,
         })
     }
 
@@ -136,7 +143,7 @@ impl Netlink {
     /// # Errors
     /// There is none of that number (`ENODEV`), or CAP_NET_ADMIN is missing.
     pub fn set_up(&mut self, index: u32) -> Result<()> {
-        self.set_flag(index, LinkFlags::Up, "up")
+        self.set_flags(index, LinkFlags::Up, LinkFlags::Up, "set interface {} up")
     }
 
     /// Sets the interface down. The kernel removes its routes.
@@ -144,14 +151,34 @@ impl Netlink {
     /// # Errors
     /// As [`Self::set_up`].
     pub fn set_down(&mut self, index: u32) -> Result<()> {
-        self.set_flag(index, LinkFlags::empty(), "down")
+        self.set_flags(index, LinkFlags::Up, LinkFlags::empty(), "set interface {} down")
     }
 
-    fn set_flag(&mut self, index: u32, flags: LinkFlags, word: &str) -> Result<()> {
+    /// Turns neighbour resolution and multicast off on the interface: a frame for any next hop gets
+    /// the interface's own link-layer address as its destination.
+    ///
+    /// # Errors
+    /// As [`Self::set_up`].
+    pub fn set_no_arp(&mut self, index: u32) -> Result<()> {
+        let mask = LinkFlags::Noarp | LinkFlags::Multicast;
+        self.set_flags(index, mask, LinkFlags::Noarp, "turn ARP off on interface {}")
+    }
+
+    /// Sets the link-layer address of an Ethernet interface.
+    ///
+    /// # Errors
+    /// The address is no unicast address, or as [`Self::set_up`].
+    pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> Result<()> {
+        let what = || format!("cannot set the link-layer address of interface {index}");
+        self.set_attribute(index, LinkAttribute::Address(mac.to_vec()), what)
+    }
+
+    /// Sets the flags in `mask`; `what` says so, with `{}` for the index.
+    fn set_flags(&mut self, index: u32, mask: LinkFlags, flags: LinkFlags, what: &str) -> Result<()> {
         let mut message = about(index);
         message.header.flags = flags;
-        message.header.change_mask = LinkFlags::Up;
-        self.set_link(message, || format!("cannot set interface {index} {word}"))
+        message.header.change_mask = mask;
+        self.set_link(message, || format!("cannot {}", what.replace("{}", &index.to_string())))
     }
 
     /// Sets the MTU, in bytes.
@@ -277,6 +304,7 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
         alias: None,
         kind: None,
         master: None,
+        lower: None,
         vrf_table: None,
         ipip: None,
         hardware: match message.header.link_layer_type {
@@ -293,6 +321,7 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Link(lower) => link.lower = Some(lower).filter(|lower| *lower != 0),
             LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

@@ -18,6 +18,7 @@ mod network;
 mod route;
 mod socket;
 mod statistics;
+mod veth_pair;
 
 pub use address::Address;
 pub(crate) use datagram::messages;
@@ -29,6 +30,7 @@ pub use neighbour::{Neighbour, NeighbourState};
 pub use network::Network;
 pub use route::{MAIN_TABLE, ROUTE_PROTOCOL, Route, RouteKind, RouteLookup, RouteScope};
 pub use statistics::LinkStatistics;
+pub use veth_pair::VethPair;
 
 use crate::error::Result;
 use socket::Socket;

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Address, Ipip, Link, Netlink, Route, RouteKind, RouteLookup};
+use super::{Address, Ipip, Link, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use crate::error::Result;
+use crate::netns::NetNs;
 
 /// Declares the trait and implements it for [`Netlink`], whose methods have the same names.
 macro_rules! network {
@@ -40,6 +41,12 @@ network! {
     fn add_ipip(name: &str, mtu: u32, ipip: &Ipip) -> ();
     /// Changes the endpoints and options of an ipip interface.
     fn change_ipip(index: u32, ipip: &Ipip) -> ();
+    /// Creates a veth pair, the visible end in another namespace if one is given.
+    fn add_veth_pair(pair: &VethPair, netns: Option<&NetNs>) -> ();
+    /// Turns neighbour resolution and multicast off on an interface.
+    fn set_no_arp(index: u32) -> ();
+    /// Sets the link-layer address of an interface.
+    fn set_mac(index: u32, mac: [u8; 6]) -> ();
     /// Sets an interface up.
     fn set_up(index: u32) -> ();
     /// Sets an interface down.

@@ -28,6 +28,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_recvmsg,
     libc::SYS_recvmmsg,
     libc::SYS_getsockopt,
+    libc::SYS_getsockname,
     libc::SYS_ppoll,
     libc::SYS_close,
     // Time, and waiting for other threads.

@@ -8,6 +8,7 @@
 pub mod capture;
 mod frame_batch;
 pub mod frames;
+pub mod hidden_end;
 pub mod icmp_socket;
 mod mmap;
 mod options;

@@ -111,6 +111,17 @@ pub(crate) fn bind(socket: &OwnedFd, protocol: libc::c_int, index: u32) -> io::R
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Returns the number of the interface that a packet socket is bound to: 0 for all, -1 if it was
+/// deleted.
+pub(crate) fn bound_to(socket: &OwnedFd) -> io::Result<i32> {
+    // SAFETY: `sockaddr_ll` is plain old data, for which all zeros is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to the address; both outlive the call.
+    let done = unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &raw mut len) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(address.sll_ifindex) }
+}
+
 pub(crate) fn set_option<T>(socket: &OwnedFd, name: libc::c_int, value: T) -> io::Result<()> {
     set_socket_option(socket, libc::SOL_PACKET, name, value)
 }

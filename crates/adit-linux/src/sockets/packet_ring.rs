@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::error::Error;
 use crate::sockets::mmap::Mapping;
 use crate::sockets::options::{attach_filter, enlarge_receive_buffer, get_socket_option};
-use crate::sockets::packet::{PACKET_VNET_HDR, bind, packet_socket, set_option};
+use crate::sockets::packet::{PACKET_VNET_HDR, bind, bound_to, packet_socket, set_option};
 use crate::sockets::virtio_net::{self, VirtioNetHeader};
 
 // linux/if_packet.h
@@ -65,8 +65,7 @@ const BLOCK: usize = 1 << 16;
 /// and their alignment.
 const FRAME_OVERHEAD: usize = 128;
 
-/// A ring of a packet socket that receives every IP-in-IP datagram for one address, from one
-/// interface or all, reassembled by the kernel.
+/// A packet socket with a receive ring.
 pub struct PacketRing {
     socket: OwnedFd,
     mapping: Mapping,
@@ -102,7 +101,7 @@ pub enum Ready {
 
 impl PacketRing {
     /// Opens `count` rings in the calling thread's network namespace that share the datagrams of
-    /// protocol 4 to `local`, flow by flow.
+    /// protocol 4 to `local`, flow by flow, reassembled by the kernel.
     ///
     /// With `device`, the rings receive from that interface only, and also the datagrams that an
     /// eBPF program there has marked as another host's (`PACKET_OTHERHOST`) to keep them from the
@@ -117,37 +116,39 @@ impl PacketRing {
         count: usize,
         mtu: usize,
     ) -> Result<Vec<Self>, Error> {
-        let mut rings: Vec<Self> = Vec::with_capacity(count);
-        let mut group = None;
-        for _ in 0..count.max(1) {
-            let ring = Self::open(local, device, mtu)?;
-            // With one member there is nothing to spread, and no flow to be hashed for it.
-            let spread = if count > 1 { PACKET_FANOUT_HASH } else { PACKET_FANOUT_CPU };
-            let kind = spread | PACKET_FANOUT_FLAG_DEFRAG;
-            let argument = match group {
-                None => (kind | PACKET_FANOUT_FLAG_UNIQUEID) << 16,
-                Some(id) => (kind << 16) | id,
-            };
-            set_option(&ring.socket, PACKET_FANOUT, argument).map_err(|error| {
-                Error::new("cannot join packet sockets into a group that reassembles datagrams", error)
-            })?;
-            if group.is_none() {
-                let joined: u32 = get_option(&ring.socket, PACKET_FANOUT).map_err(|error| {
-                    Error::new("cannot read the number of a group of packet sockets", error)
-                })?;
-                group = Some(joined & 0xffff);
-            }
-            rings.push(ring);
+        let filter = ipip_to(local, device.is_some());
+        let rings = Self::open_many(count, || Self::open(Some(&filter), device, mtu))?;
+        // With one member there is nothing to spread, and no flow to be hashed for it.
+        let spread = if count > 1 { PACKET_FANOUT_HASH } else { PACKET_FANOUT_CPU };
+        join(&rings, spread | PACKET_FANOUT_FLAG_DEFRAG)?;
+        Ok(rings)
+    }
+
+    /// Opens `count` rings that share everything of IPv4 that arrives by the interface `device`,
+    /// flow by flow, whichever host it is marked for. Fragments stay fragments. Datagrams of up to
+    /// `mtu` bytes are received in the ring, larger ones as by [`Self::open_group`].
+    ///
+    /// # Errors
+    /// As [`Self::open_group`], or there is no such interface.
+    pub fn open_interface(device: u32, count: usize, mtu: usize) -> Result<Vec<Self>, Error> {
+        let rings = Self::open_many(count, || Self::open(None, Some(device), mtu))?;
+        if count > 1 {
+            join(&rings, PACKET_FANOUT_HASH)?;
         }
         Ok(rings)
     }
 
-    fn open(local: Ipv4Addr, device: Option<u32>, mtu: usize) -> Result<Self, Error> {
+    fn open_many(count: usize, open: impl Fn() -> Result<Self, Error>) -> Result<Vec<Self>, Error> {
+        std::iter::repeat_with(open).take(count.max(1)).collect()
+    }
+
+    fn open(filter: Option<&[libc::sock_filter]>, device: Option<u32>, mtu: usize) -> Result<Self, Error> {
         // The socket receives nothing before it is bound, so the filter sees every datagram.
         let socket = packet_socket()?;
         let what = |step: &str| format!("cannot {step} of a packet socket");
-        attach_filter(&socket, &ipip_to(local, device.is_some()))
-            .map_err(|error| Error::new(what("attach the filter"), error))?;
+        if let Some(filter) = filter {
+            attach_filter(&socket, filter).map_err(|error| Error::new(what("attach the filter"), error))?;
+        }
         set_option(&socket, PACKET_VERSION, TPACKET_V2)
             .map_err(|error| Error::new(what("set the version"), error))?;
         set_option(&socket, PACKET_VNET_HDR, 1u32)
@@ -261,6 +262,12 @@ impl PacketRing {
         let _ = self.take_error();
     }
 
+    /// Returns true if the interface that the socket is bound to has been deleted.
+    pub fn is_unbound(&self) -> bool {
+        // The kernel then sets the number of the interface to -1.
+        bound_to(&self.socket).is_ok_and(|index| index < 0)
+    }
+
     fn take_error(&self) -> io::Result<u32> {
         get_socket_option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR)
     }
@@ -283,6 +290,25 @@ impl AsFd for PacketRing {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Makes the rings one group, whose members share the datagrams as `kind` says.
+fn join(rings: &[PacketRing], kind: u32) -> Result<(), Error> {
+    let mut group = None;
+    for ring in rings {
+        let argument = match group {
+            None => (kind | PACKET_FANOUT_FLAG_UNIQUEID) << 16,
+            Some(id) => (kind << 16) | id,
+        };
+        set_option(&ring.socket, PACKET_FANOUT, argument)
+            .map_err(|error| Error::new("cannot join packet sockets into a group", error))?;
+        if group.is_none() {
+            let joined: u32 = get_option(&ring.socket, PACKET_FANOUT)
+                .map_err(|error| Error::new("cannot read the number of a group of packet sockets", error))?;
+            group = Some(joined & 0xffff);
+        }
+    }
+    Ok(())
 }
 
 fn get_option(socket: &OwnedFd, name: libc::c_int) -> io::Result<u32> {

@@ -140,6 +140,24 @@ impl VirtioNetHeader {
         bytes
     }
 
+    /// Returns the header for the packet with `bytes` more bytes in front, by which its offsets are
+    /// higher.
+    #[inline]
+    #[must_use]
+    pub fn with_front(&self, bytes: u16) -> Self {
+        let checksum = match self.checksum {
+            Checksum::Partial(partial) => {
+                Checksum::Partial(PartialChecksum { start: partial.start.saturating_add(bytes), ..partial })
+            }
+            known => known,
+        };
+        let header_len = match self.gso {
+            Gso::None => self.header_len,
+            _ => self.header_len.saturating_add(bytes),
+        };
+        Self { checksum, header_len, ..*self }
+    }
+
     /// Returns the header for the packet without its first `bytes` bytes: its offsets are lower by
     /// that. `None` if the checksum starts in the bytes that are cut off.
     #[inline]
@@ -196,6 +214,21 @@ mod tests {
             expected.extend(word.to_ne_bytes());
         }
         assert_eq!(header.to_bytes().as_slice(), expected);
+    }
+
+    #[test]
+    fn bytes_in_front_move_every_offset_and_can_be_cut_off_again() {
+        let header = VirtioNetHeader {
+            checksum: Checksum::Partial(PartialChecksum { start: 20, offset: 16 }),
+            gso: Gso::TcpV4 { cwr: false },
+            header_len: 52,
+            gso_size: 1428,
+        };
+        let moved = header.with_front(14);
+        assert_eq!(moved.checksum, Checksum::Partial(PartialChecksum { start: 34, offset: 16 }));
+        assert_eq!((moved.header_len, moved.gso_size), (66, 1428));
+        assert_eq!(moved.without_front(14), Some(header));
+        assert_eq!(VirtioNetHeader::PLAIN.with_front(14), VirtioNetHeader::PLAIN);
     }
 
     #[test]

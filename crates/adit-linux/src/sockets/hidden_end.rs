@@ -1,0 +1,140 @@
+//! The hidden end of a tunnel's veth pair: packet sockets that read what the host routes into the
+//! tunnel interface, and hand decapsulated datagrams to the host through it.
+//!
+//! With the virtio-net header one call moves a GSO packet: up to 64 KiB of a TCP stream, or of UDP
+//! datagrams of one size. The sockets are bound to IPv4, so eBPF programs at the ingress of the
+//! interface come first, and the sockets get what those decline.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::error::Error;
+use crate::sockets::frames::LINK_HEADER;
+use crate::sockets::options::enlarge_send_buffer;
+use crate::sockets::packet::{PACKET_VNET_HDR, bind, packet_socket, set_option};
+use crate::sockets::packet_ring::PacketRing;
+use crate::sockets::virtio_net::VirtioNetHeader;
+
+/// The most pieces of a packet in one call.
+pub const MAX_PIECES: usize = 65;
+/// `ETH_P_IP`, in network byte order.
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+
+/// How to open the hidden end of a pair.
+#[derive(Clone, Copy, Debug)]
+pub struct HiddenEndOptions {
+    /// Index of the hidden end.
+    pub index: u32,
+    /// Its link-layer address: the source of what is sent.
+    pub mac: [u8; 6],
+    /// The visible end's link-layer address: the destination of what is sent.
+    pub visible_mac: [u8; 6],
+    /// The visible end's MTU, in bytes. Datagrams of up to that size are read without a system
+    /// call.
+    pub visible_mtu: usize,
+    /// The number of receivers, at least one is opened. Each is served by a thread of its own.
+    pub queues: usize,
+}
+
+/// The open sockets of a hidden end.
+pub struct HiddenEnd {
+    /// They share the datagrams, flow by flow.
+    pub receivers: Vec<PacketRing>,
+    /// Sends to the visible end.
+    pub sender: HiddenSender,
+    /// The GSO packets that both take.
+    pub offloads: Offloads,
+}
+
+/// The GSO packets that packet sockets exchange with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads {
+    /// TCP.
+    pub tcp: bool,
+    /// UDP (since Linux 6.2).
+    pub udp: bool,
+}
+
+impl Offloads {
+    /// Returns those of this kernel.
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
+        Self { tcp: true, udp: kernel_version().is_some_and(|version| version >= (6, 2)) }
+    }
+}
+
+impl HiddenEnd {
+    /// Opens the sockets in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// CAP_NET_RAW is missing, there is no memory, or there is no such interface.
+    pub fn open(options: &HiddenEndOptions) -> Result<Self, Error> {
+        Ok(Self {
+            receivers: PacketRing::open_interface(options.index, options.queues, options.visible_mtu)?,
+            sender: HiddenSender::open(options)?,
+            offloads: Offloads::of_this_kernel(),
+        })
+    }
+}
+
+/// Sends decapsulated datagrams, which the host receives by the visible end.
+#[derive(Debug)]
+pub struct HiddenSender {
+    socket: OwnedFd,
+    link_header: [u8; LINK_HEADER],
+}
+
+impl HiddenSender {
+    fn open(options: &HiddenEndOptions) -> Result<Self, Error> {
+        let socket = packet_socket()?;
+        set_option(&socket, PACKET_VNET_HDR, 1u32)
+            .map_err(|error| Error::new("cannot enable virtio-net headers on a packet socket", error))?;
+        enlarge_send_buffer(&socket);
+        // Protocol 0: this socket receives nothing.
+        bind(&socket, 0, options.index).map_err(|error| {
+            Error::new(format!("cannot bind a packet socket to interface {}", options.index), error)
+        })?;
+        let mut link_header = [0; LINK_HEADER];
+        link_header[..6].copy_from_slice(&options.visible_mac);
+        link_header[6..12].copy_from_slice(&options.mac);
+        link_header[12..].copy_from_slice(&ETHERTYPE_IPV4);
+        Ok(Self { socket, link_header })
+    }
+
+    /// Sends one IPv4 datagram or GSO packet, in at most [`MAX_PIECES`] pieces. Costs a system
+    /// call. Offsets in `header` count from the datagram's first byte.
+    ///
+    /// # Errors
+    /// The interface is down (`ENETDOWN`) or gone (`ENXIO`), the datagram is longer than its MTU
+    /// (`EMSGSIZE`), or the header does not fit the packet (`EINVAL`).
+    #[inline]
+    pub fn send<'a>(
+        &self,
+        header: &VirtioNetHeader,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> io::Result<usize> {
+        let header = header.with_front(LINK_HEADER as u16).to_bytes();
+        let mut all = [IoSlice::new(&[]); MAX_PIECES + 2];
+        all[0] = IoSlice::new(&header);
+        all[1] = IoSlice::new(&self.link_header);
+        let mut used = 2;
+        for (slot, piece) in all[2..].iter_mut().zip(pieces) {
+            *slot = IoSlice::new(piece);
+            used += 1;
+        }
+        // SAFETY: `msghdr` is plain old data, for which all zeros is a value.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        // An `IoSlice` has the layout of an `iovec`, which the kernel does not write here.
+        message.msg_iov = all.as_mut_ptr().cast();
+        message.msg_iovlen = used;
+        // SAFETY: the message refers to `used` pieces of memory that outlive the call.
+        let sent = unsafe { libc::sendmsg(self.socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+fn kernel_version() -> Option<(u32, u32)> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
