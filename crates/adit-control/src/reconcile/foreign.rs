@@ -64,7 +64,8 @@ pub(crate) fn refuse_routes(
     site: &str,
     desired: &Desired,
 ) -> Result<(), ControlError> {
-    guard_routes::refuse_shared_metric(site, &network.links()?)?;
+    let links = network.links()?;
+    guard_routes::refuse_shared_metric(site, links.iter().filter_map(|link| link.alias.as_deref()))?;
     let found = find_all(network, site, desired)?;
     refuse_first(network, found)
 }

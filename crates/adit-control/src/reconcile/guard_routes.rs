@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route, RouteKind};
+use adit_linux::netlink::{Network, ROUTE_PROTOCOL, Route, RouteKind};
 use ipnet::Ipv4Net;
 
 use crate::error::ControlError;
@@ -147,13 +147,15 @@ pub(crate) fn remove_from_other_tables(
 }
 
 /// Refuses a site whose guards would have the same metric as those of another overlay, one with
-/// an interface among `links`: neither could tell its own.
+/// an interface that bears one of these aliases: neither could tell its own.
 ///
 /// # Errors
 /// Fails if there is one.
-pub(crate) fn refuse_shared_metric(site: &str, links: &[Link]) -> Result<(), ControlError> {
-    let mut sites = links.iter().filter_map(|link| devices::site_of(link.alias.as_deref()?));
-    match sites.find(|other| *other != site && metric(other) == metric(site)) {
+pub(crate) fn refuse_shared_metric<'a>(
+    site: &str,
+    aliases: impl Iterator<Item = &'a str>,
+) -> Result<(), ControlError> {
+    match aliases.filter_map(devices::site_of).find(|other| *other != site && metric(other) == metric(site)) {
         Some(other) => {
             Err(ControlError::SharedGuardMetric { site: site.to_owned(), other: other.to_owned() })
         }
@@ -172,32 +174,13 @@ mod tests {
         }
     }
 
-    fn link(alias: &str) -> Link {
-        Link {
-            index: 7,
-            name: "adit0".to_owned(),
-            mtu: 1480,
-            up: true,
-            running: true,
-            mac: None,
-            alias: Some(alias.to_owned()),
-            kind: None,
-            master: None,
-            vrf_table: None,
-            ipip: None,
-            hardware: adit_linux::netlink::LinkLayer::None,
-            flags: 0,
-        }
-    }
-
     #[test]
     fn two_overlays_of_one_machine_do_not_share_a_metric() {
         // These names were searched for.
         let (one, other) = ("site-9034", "site-10090");
         assert_eq!(metric(one), metric(other));
         let refusal = |aliases: &[&str]| {
-            let links: Vec<Link> = aliases.iter().map(|alias| link(alias)).collect();
-            refuse_shared_metric(one, &links).err().map(|error| error.to_string())
+            refuse_shared_metric(one, aliases.iter().copied()).err().map(|error| error.to_string())
         };
         assert_eq!(refusal(&["mine", "adit:a", "adit:site-9034", "adit:site-9034:b"]), None);
         for alias in ["adit:site-10090", "adit:site-10090:b"] {
