@@ -398,8 +398,8 @@ impl Network for FakeHost {
             match found.destination.prefix_len().cmp(&network.prefix_len()) {
                 std::cmp::Ordering::Less if found.kind == RouteKind::Unicast => {}
                 std::cmp::Ordering::Equal if found.kind == RouteKind::Unicast => exact.push(found.clone()),
-                // One to the network itself may be behind it, and of one that leads nowhere the kernel
-                // returns an error.
+                // One to the network itself may be behind it; about one that leads nowhere the
+                // kernel returns an error.
                 _ => return Ok(None),
             }
         }

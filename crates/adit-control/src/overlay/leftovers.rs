@@ -6,6 +6,7 @@ use adit_linux::netlink::Network;
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::named_namespace;
+use crate::reconcile::desired::guard_metric;
 use crate::reconcile::guard_routes;
 use crate::reconcile::objects::links_of_site;
 
@@ -37,7 +38,7 @@ pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlErr
     if !links_of_site(inner.as_mut(), site)?.is_empty() {
         return Ok(true);
     }
-    Ok(!guard_routes::list(inner.as_mut(), guard_routes::metric(site), None)?.is_empty())
+    Ok(!guard_routes::list(inner.as_mut(), guard_metric(site), None)?.is_empty())
 }
 
 /// Opens the inner side. `None`: there is no namespace of that name, so all that was in it is gone.
@@ -65,7 +66,7 @@ pub(super) fn remove_objects(
     if host.remove_filter(site)? {
         removed.push(adit_dataplane::kernel::table_name(site));
     }
-    let guards = guard_routes::list(inner, guard_routes::metric(site), None)?;
+    let guards = guard_routes::list(inner, guard_metric(site), None)?;
     inner.delete_routes(&guards)?;
     if !guards.is_empty() {
         removed.push("guard-routes".to_owned());

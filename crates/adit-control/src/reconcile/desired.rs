@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl};
 use adit_dataplane::kernel::Filter;
-use adit_linux::netlink::Link;
+use adit_linux::netlink::{Link, MAIN_TABLE};
 use adit_tunnel::{ProbeOptions, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
@@ -15,7 +15,6 @@ use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::devices::{self, DesiredDevice, has_alias_of, uses_kernel_plane};
-use crate::reconcile::guard_routes;
 
 /// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
 const MIN_MTU: u16 = 68;
@@ -112,6 +111,17 @@ const MAX_GATEWAYS: usize = 256;
 /// there is a gateway, see [`DesiredRoute::via`].
 const PLACEHOLDER_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
+/// The smallest metric of a guard. FRR reads the upper byte of a kernel route's metric as an
+/// administrative distance, and 255 is the worst.
+pub(crate) const MIN_GUARD_METRIC: u32 = 0xff00_0000;
+
+/// Returns the metric of the guards of a site: the name's FNV-1a hash, folded to 24 bits, and
+/// [`MIN_GUARD_METRIC`].
+pub(crate) fn guard_metric(site: &str) -> u32 {
+    let hash = devices::hash(site.bytes());
+    MIN_GUARD_METRIC | (hash >> 24) ^ (hash & !MIN_GUARD_METRIC)
+}
+
 impl Gateways {
     /// Returns the gateways that the routes of `config` into `devices` name.
     fn of(config: &Config, devices: &[DesiredDevice]) -> Self {
@@ -187,10 +197,15 @@ impl Desired {
             vrf: machine.vrf.clone(),
             mtu,
             routes,
-            guard_metric: guard_routes::metric(site.name.as_str()),
+            guard_metric: guard_metric(site.name.as_str()),
             routing,
             filter,
         }
+    }
+
+    /// Returns the routing table of the overlay's routes.
+    pub(crate) fn table(&self) -> u32 {
+        self.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
     }
 
     /// Derives from the addresses that exist now what depends on them: the source of the routes,

@@ -11,7 +11,6 @@ use crate::reconcile::change::Change;
 use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, has_alias_of, is_half_made};
 use crate::reconcile::guard_routes;
-use crate::reconcile::objects;
 
 /// Refuses names of interfaces that are taken by others, or by an interface of this site that is of
 /// another kind.
@@ -169,7 +168,7 @@ fn find<'a>(
         route.protocol != ROUTE_PROTOCOL
             || !ours.is_empty() && !route.device.is_some_and(|device| ours.contains(&device))
     };
-    let routes = network.routes_of(objects::table(desired))?.into_iter().filter(is_foreign);
+    let routes = network.routes_of(desired.table())?.into_iter().filter(is_foreign);
     Ok(routes.filter_map(|route| Some((route.clone(), *wanted.get(&route.destination)?))).collect())
 }
 

@@ -13,26 +13,14 @@ use adit_linux::netlink::{Network, ROUTE_PROTOCOL, Route, RouteKind};
 use ipnet::Ipv4Net;
 
 use crate::error::ControlError;
-use crate::reconcile::desired::{Desired, DesiredRoute};
+use crate::reconcile::desired::{Desired, DesiredRoute, MIN_GUARD_METRIC, guard_metric};
 use crate::reconcile::devices;
-use crate::reconcile::objects;
-
-/// The smallest metric of a guard. FRR reads the upper byte of a kernel route's metric as an
-/// administrative distance, and 255 is the worst.
-const MIN_METRIC: u32 = 0xff00_0000;
-
-/// Returns the metric of the guards of a site: the name's FNV-1a hash, folded to 24 bits, and
-/// [`MIN_METRIC`].
-pub(crate) fn metric(site: &str) -> u32 {
-    let hash = devices::hash(site.bytes());
-    MIN_METRIC | (hash >> 24) ^ (hash & !MIN_METRIC)
-}
 
 /// Returns true if the route is a guard of any overlay.
 pub(crate) fn is_guard(route: &Route) -> bool {
     route.protocol == ROUTE_PROTOCOL
         && route.kind == RouteKind::Unreachable
-        && route.metric.is_some_and(|metric| metric >= MIN_METRIC)
+        && route.metric.is_some_and(|metric| metric >= MIN_GUARD_METRIC)
 }
 
 /// Returns the guard behind the route to a network.
@@ -48,7 +36,7 @@ pub(crate) fn guard_of(route: &DesiredRoute, metric: u32, table: u32) -> Route {
 
 /// Returns the desired guards as the kernel knows them.
 pub(crate) fn desired_guards(desired: &Desired) -> impl Iterator<Item = Route> {
-    let (metric, table) = (desired.guard_metric, objects::table(desired));
+    let (metric, table) = (desired.guard_metric, desired.table());
     desired.routes.iter().map(move |route| guard_of(route, metric, table))
 }
 
@@ -70,7 +58,7 @@ pub(crate) fn list(
 /// # Errors
 /// Fails if the kernel cannot be asked.
 pub(crate) fn of(network: &mut dyn Network, desired: &Desired) -> Result<Vec<Route>, ControlError> {
-    list(network, desired.guard_metric, Some(objects::table(desired)))
+    list(network, desired.guard_metric, Some(desired.table()))
 }
 
 /// Adds the guards that are missing, except where others have a route in the same place. Returns
@@ -123,7 +111,7 @@ impl Before {
     /// Removes those in other tables than that of `desired`: an earlier daemon's, for example of a
     /// VRF that the file does not name any more. A failure is logged, since the tunnel is up.
     pub(crate) fn remove_from_other_tables(&self, network: &mut dyn Network, desired: &Desired) {
-        let table = objects::table(desired);
+        let table = desired.table();
         let others: Vec<Route> = self.0.iter().filter(|route| route.table != table).cloned().collect();
         if let Err(error) = network.delete_routes(&others) {
             tracing::warn!(%error, "cannot remove the guard routes of another routing table");
@@ -155,7 +143,10 @@ pub(crate) fn refuse_shared_metric<'a>(
     site: &str,
     aliases: impl Iterator<Item = &'a str>,
 ) -> Result<(), ControlError> {
-    match aliases.filter_map(devices::site_of).find(|other| *other != site && metric(other) == metric(site)) {
+    match aliases
+        .filter_map(devices::site_of)
+        .find(|other| *other != site && guard_metric(other) == guard_metric(site))
+    {
         Some(other) => {
             Err(ControlError::SharedGuardMetric { site: site.to_owned(), other: other.to_owned() })
         }
@@ -170,7 +161,7 @@ mod tests {
     #[test]
     fn a_metric_is_worse_than_any_usual_one_and_the_same_in_every_version() {
         for (site, expected) in [("a", 4_278_987_208), ("b", 4_278_988_034), ("berlin", 4_281_478_960)] {
-            assert_eq!(metric(site), expected, "{site}");
+            assert_eq!(guard_metric(site), expected, "{site}");
         }
     }
 
@@ -178,7 +169,7 @@ mod tests {
     fn two_overlays_of_one_machine_do_not_share_a_metric() {
         // These names were searched for.
         let (one, other) = ("site-9034", "site-10090");
-        assert_eq!(metric(one), metric(other));
+        assert_eq!(guard_metric(one), guard_metric(other));
         let refusal = |aliases: &[&str]| {
             refuse_shared_metric(one, aliases.iter().copied()).err().map(|error| error.to_string())
         };

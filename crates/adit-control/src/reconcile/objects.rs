@@ -9,7 +9,7 @@ use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, has_alias_of};
 use crate::reconcile::foreign::ForeignNetworks;
 use crate::reconcile::guard_routes;
-use adit_linux::netlink::{Link, MAIN_TABLE, Network, ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route};
 
 /// The objects of an overlay that exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) fn links_of_site(network: &mut dyn Network, site: &str) -> Result<Vec
 
 /// Returns the routing table of an overlay's routes.
 pub(crate) fn table(desired: &Desired) -> u32 {
-    desired.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
+    desired.table()
 }
 
 /// Returns the desired routes as the kernel knows them. `devices` are the indices of the

@@ -75,7 +75,7 @@ impl PendingEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::desired::{DesiredRoute, Gateways, Routing};
+    use crate::reconcile::desired::{DesiredRoute, Gateways, Routing, guard_metric};
     use adit_linux::netlink::{RouteKind, RouteScope};
 
     const DEVICE: u32 = 7;
@@ -97,7 +97,7 @@ mod tests {
             mtu: 1480,
             routing: Routing { gateways: Gateways::Unnamed, preferred_source: None },
             filter: None,
-            guard_metric: guard_routes::metric("a"),
+            guard_metric: guard_metric("a"),
             routes: vec![route("10.1.0.0/16"), route("10.2.0.0/16")],
         }
     }
@@ -120,7 +120,7 @@ mod tests {
             device: None,
             kind: RouteKind::Unreachable,
             scope: Some(RouteScope::Universe),
-            metric: Some(guard_routes::metric(site)),
+            metric: Some(guard_metric(site)),
             ..ours(network)
         };
         let route = |route, gone| vec![Event::RouteChanged { route, gone }];

@@ -4,7 +4,7 @@
 use adit_linux::netlink::{Route, RouteKind};
 
 use super::world::{Kernel, PEER_C, TUN, World, config, needs, with_ipip};
-use crate::reconcile::guard_routes;
+use crate::reconcile::desired::guard_metric;
 
 /// `RTPROT_STATIC`: the protocol of an administrator's routes.
 const STATIC: u8 = 4;
@@ -70,7 +70,7 @@ fn guard(destination: &str, site: &str) -> Route {
     Route {
         destination: destination.parse().unwrap(),
         kind: RouteKind::Unreachable,
-        metric: Some(guard_routes::metric(site)),
+        metric: Some(guard_metric(site)),
         ..Route::default()
     }
 }

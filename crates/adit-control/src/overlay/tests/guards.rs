@@ -5,6 +5,7 @@ use adit_linux::netlink::{MAIN_TABLE, Route, RouteKind};
 use super::world::{Kernel, PEER_C, TUN, World, config, needs, with_ipip};
 use crate::error::ControlError;
 use crate::overlay::{OnExit, leftovers};
+use crate::reconcile::desired::guard_metric;
 use crate::reconcile::guard_routes;
 
 /// A guard of the site `site`.
@@ -12,14 +13,14 @@ fn guard(destination: &str, site: &str) -> Route {
     Route {
         destination: destination.parse().unwrap(),
         kind: RouteKind::Unreachable,
-        metric: Some(guard_routes::metric(site)),
+        metric: Some(guard_metric(site)),
         ..Route::default()
     }
 }
 
 /// The destinations of the guards of site `a` in a table.
 fn guarded(world: &mut World, table: u32) -> Vec<String> {
-    let found = guard_routes::list(world.others.as_mut(), guard_routes::metric("a"), Some(table)).unwrap();
+    let found = guard_routes::list(world.others.as_mut(), guard_metric("a"), Some(table)).unwrap();
     let mut found: Vec<String> = found.iter().map(|route| route.destination.to_string()).collect();
     found.sort();
     found
@@ -45,7 +46,7 @@ fn follow_the_peers(file: &str, kernel: Kernel) {
         overlay.close(OnExit::Remove).unwrap();
         assert_eq!(guarded(&mut world, MAIN_TABLE), [] as [&str; 0]);
         assert_eq!(
-            guard_routes::list(world.others.as_mut(), guard_routes::metric("b"), None).unwrap().len(),
+            guard_routes::list(world.others.as_mut(), guard_metric("b"), None).unwrap().len(),
             1,
             "that of another overlay stays"
         );

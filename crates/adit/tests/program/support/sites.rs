@@ -90,7 +90,7 @@ impl Sites {
         view(&self.network.gateway_a)
     }
 
-    /// The routes of gateway A to B's network without the guard behind them, and the index of the device they lead to.
+    /// The routes of gateway A to B's network, without the guard behind them.
     pub(crate) fn routes_of_a(&self) -> Vec<Route> {
         let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
         let routes = self.network.gateway_a.netlink().unwrap().routes().unwrap();
