@@ -13,6 +13,7 @@ mod continuity;
 mod documents;
 mod faults;
 mod first_hour;
+mod in_the_open;
 mod inside;
 mod kernel_plane;
 mod lab;
