@@ -95,7 +95,7 @@ impl Attacher {
             .or_else(|_| {
                 let handle = TcHandle::from(self.tunnel);
                 let options = NlOptions { priority: PRIORITY, handle, classid: None };
-                program.attach_with_options(device, point.kind, TcAttachOptions::Netlink(options))
+                program.attach_with_options(device, point.program.hook(), TcAttachOptions::Netlink(options))
             });
         let id = match (attached, added) {
             (Ok(id), _) => id,
@@ -120,7 +120,10 @@ impl Attacher {
         let failed = failed(point, device);
         let Some(path) = self.pin(point) else {
             let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-            return program.attach_with_options(device, point.kind, options).map(drop).map_err(failed);
+            return program
+                .attach_with_options(device, point.program.hook(), options)
+                .map(drop)
+                .map_err(failed);
         };
         if let Ok(link) = PinnedLink::from_pin(&path) {
             let link = SchedClassifierLink::try_from(FdLink::from(link)).ok();
@@ -133,7 +136,7 @@ impl Attacher {
             let _ = std::fs::remove_file(&path);
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = program.attach_with_options(device, point.kind, options).map_err(failed)?;
+        let id = program.attach_with_options(device, point.program.hook(), options).map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;
         let link = FdLink::try_from(link).map_err(|_| EbpfError::Missing("link"))?;
         link.pin(&path).map(drop).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })
@@ -143,11 +146,11 @@ impl Attacher {
 /// Whether a pinned program is attached where its pin says. A pin of an interface that is gone
 /// passes.
 pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
-    let AttachPoint { kind, device } = pinned.point;
+    let AttachPoint { program, device } = pinned.point;
     let text = |error: adit_linux::error::Error| error.to_string();
     let mut netlink = Netlink::open().map_err(text)?;
     let Some(link) = netlink.link_by_index(device).map_err(text)? else { return Ok(()) };
-    let is_egress = kind == TcAttachType::Egress;
+    let is_egress = program.hook() == TcAttachType::Egress;
     let (ours, attached) = match pinned.clsact {
         None => {
             let link = PinnedLink::from_pin(&pinned.path).map(FdLink::from).and_then(|link| link.info());
@@ -164,13 +167,13 @@ pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
     if attached.contains(&ours) {
         Ok(())
     } else {
-        Err(format!("{} is not attached to {} any more", pinned.point.program(), link.name))
+        Err(format!("{} is not attached to {} any more", pinned.point.program.name(), link.name))
     }
 }
 
 fn failed(point: AttachPoint, device: &str) -> impl Fn(ProgramError) -> EbpfError + Copy + '_ {
     move |error| EbpfError::Attach {
-        name: point.program(),
+        name: point.program.name(),
         device: device.to_owned(),
         cause: Box::new(error),
     }
@@ -178,7 +181,7 @@ fn failed(point: AttachPoint, device: &str) -> impl Fn(ProgramError) -> EbpfErro
 
 /// The filter of a tunnel, whether it exists or not.
 fn filter(point: AttachPoint, device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(device, point.kind, PRIORITY, TcHandle::from(tunnel), None)
+    SchedClassifierLink::attached(device, point.program.hook(), PRIORITY, TcHandle::from(tunnel), None)
 }
 
 /// Removes the filter behind a pin. It may be gone already, with its interface or by somebody's

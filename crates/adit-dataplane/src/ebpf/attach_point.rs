@@ -5,43 +5,58 @@ use std::path::{Path, PathBuf};
 use adit_policy::bpf::maps::program;
 use aya::programs::TcAttachType;
 
+/// A program of the data plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Program {
+    /// Encapsulates what leaves by the tunnel interface.
+    Encap,
+    /// Decapsulates what arrives by an interface of the underlay.
+    Decap,
+}
+
+impl Program {
+    /// Both programs.
+    pub(super) const ALL: [Self; 2] = [Self::Encap, Self::Decap];
+
+    /// Its name in the object and in the kernel.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Encap => program::ENCAP,
+            Self::Decap => program::DECAP,
+        }
+    }
+
+    /// The hook it is attached to.
+    pub(super) fn hook(self) -> TcAttachType {
+        match self {
+            Self::Encap => TcAttachType::Egress,
+            Self::Decap => TcAttachType::Ingress,
+        }
+    }
+
+    /// What the name of its pin begins with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Encap => "encap",
+            Self::Decap => "decap",
+        }
+    }
+}
+
 /// Where a program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct AttachPoint {
-    /// Egress to encapsulate, ingress to decapsulate.
-    pub(super) kind: TcAttachType,
+    pub(super) program: Program,
     /// Index of the interface.
     pub(super) device: u32,
 }
 
 impl AttachPoint {
-    /// The egress of the tunnel interface.
-    pub(super) fn egress(device: u32) -> Self {
-        Self { kind: TcAttachType::Egress, device }
-    }
-
-    /// The ingress of an underlay interface.
-    pub(super) fn ingress(device: u32) -> Self {
-        Self { kind: TcAttachType::Ingress, device }
-    }
-
-    /// The program that belongs there.
-    pub(super) fn program(self) -> &'static str {
-        match self.kind {
-            TcAttachType::Egress => program::ENCAP,
-            _ => program::DECAP,
-        }
-    }
-
     /// The path of its pin. `clsact` is the handle of the filter where there is no TCX.
     pub(super) fn pin(self, directory: &Path, clsact: Option<u32>) -> PathBuf {
-        let Self { kind, device } = self;
-        let kind = match kind {
-            TcAttachType::Egress => "encap",
-            _ => "decap",
-        };
+        let Self { program, device } = self;
         let filter = clsact.map(|handle| format!("-clsact-{handle}")).unwrap_or_default();
-        directory.join(format!("{kind}-{device}{filter}"))
+        directory.join(format!("{}-{device}{filter}", program.prefix()))
     }
 }
 
@@ -59,18 +74,15 @@ impl Pinned {
     pub(super) fn parse(path: PathBuf) -> Option<Self> {
         let name = path.file_name()?.to_str()?;
         let mut words = name.split('-');
-        let kind = match words.next()? {
-            "encap" => TcAttachType::Egress,
-            "decap" => TcAttachType::Ingress,
-            _ => return None,
-        };
+        let prefix = words.next()?;
+        let program = Program::ALL.into_iter().find(|program| program.prefix() == prefix)?;
         let device = words.next()?.parse().ok()?;
         let clsact = match (words.next(), words.next()) {
             (None, _) => None,
             (Some("clsact"), Some(handle)) => Some(handle.parse().ok()?),
             _ => return None,
         };
-        Some(Self { point: AttachPoint { kind, device }, clsact, path })
+        Some(Self { point: AttachPoint { program, device }, clsact, path })
     }
 }
 
@@ -80,9 +92,9 @@ mod tests {
 
     #[test]
     fn the_name_of_a_pin_says_where_its_program_is_attached() {
-        for kind in [TcAttachType::Egress, TcAttachType::Ingress] {
+        for program in Program::ALL {
             for clsact in [None, Some(7)] {
-                let point = AttachPoint { kind, device: 31 };
+                let point = AttachPoint { program, device: 31 };
                 let path = point.pin(Path::new("/nowhere"), clsact);
                 assert_eq!(Pinned::parse(path.clone()), Some(Pinned { path, point, clsact }));
             }

@@ -10,7 +10,7 @@ use adit_policy::bpf::maps::{PeerEntry, Settings};
 use adit_tunnel::{Reachability, TableDelta, Tunnel};
 
 use super::attach::Attacher;
-use super::attach_point::AttachPoint;
+use super::attach_point::{AttachPoint, Program};
 use super::counts::{CountSnapshot, Counts, PreviousMaps};
 use super::error::EbpfError;
 use super::loaded::LoadedObject;
@@ -65,7 +65,7 @@ impl FastPath {
             counts,
             attacher: Attacher { hook: options.hook, pins: directory, tunnel: device },
             pins,
-            tunnel: AttachPoint::egress(device),
+            tunnel: AttachPoint { program: Program::Encap, device },
             device_name: device_name.to_owned(),
             silent: HashMap::new(),
             refused: BTreeMap::new(),
@@ -104,7 +104,7 @@ impl FastPath {
     /// configuration.
     fn settle_pins(&mut self) -> Result<(), EbpfError> {
         if let Some(pins) = &self.pins {
-            let points = self.attached.iter().copied().map(AttachPoint::ingress).chain([self.tunnel]);
+            let points = self.attached.iter().copied().map(decap_at).chain([self.tunnel]);
             let ours: Vec<PathBuf> = points.filter_map(|point| self.attacher.pin(point)).collect();
             pins.remove_others(&ours)?;
             pins.settle_maps()?;
@@ -114,9 +114,14 @@ impl FastPath {
     }
 
     fn attach(&mut self, point: AttachPoint, device: &str) -> Result<(), EbpfError> {
-        let program = self.object.program(point.program())?;
+        let program = self.object.program(point.program.name())?;
         self.attacher.attach(program, point, device)
     }
+}
+
+/// Where an interface of the underlay has its program.
+fn decap_at(device: u32) -> AttachPoint {
+    AttachPoint { program: Program::Decap, device }
 }
 
 impl Offload for FastPath {
@@ -129,7 +134,7 @@ impl Offload for FastPath {
     fn open(&mut self, tunnel: &Tunnel, underlay: &Interfaces) -> Result<(), EbpfError> {
         // Decapsulation comes first: the answers of the other side need it.
         for (index, name) in underlay {
-            self.attach(AttachPoint::ingress(*index), name)?;
+            self.attach(decap_at(*index), name)?;
             self.attached.push(*index);
         }
         let name = self.device_name.clone();
@@ -147,7 +152,7 @@ impl Offload for FastPath {
             if self.attached.contains(index) || self.refused.get(index) == Some(name) {
                 continue;
             }
-            match self.attach(AttachPoint::ingress(*index), name) {
+            match self.attach(decap_at(*index), name) {
                 Ok(()) => self.attached.push(*index),
                 Err(error) => {
                     tracing::warn!(%error, "packets that arrive by this interface pass through userspace");

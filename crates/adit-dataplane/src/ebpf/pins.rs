@@ -13,11 +13,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use adit_policy::bpf::maps::program;
-use aya::programs::TcAttachType;
-
 use super::attach;
-use super::attach_point::Pinned;
+use super::attach_point::{Pinned, Program};
 use super::error::EbpfError;
 
 /// The pins of one overlay in the calling thread's network namespace.
@@ -141,9 +138,9 @@ pub(super) fn check(overlay: &Path) -> Result<(), String> {
     let text = |error: EbpfError| error.to_string();
     let directory = overlay.join(own_directory().map_err(text)?);
     let pinned: Vec<Pinned> = list(&directory).map_err(text)?.into_iter().filter_map(Pinned::parse).collect();
-    for (kind, name) in [(TcAttachType::Egress, program::ENCAP), (TcAttachType::Ingress, program::DECAP)] {
-        if !pinned.iter().any(|pinned| pinned.point.kind == kind) {
-            return Err(format!("the pin of {name} is gone, and with it the program"));
+    for program in Program::ALL {
+        if !pinned.iter().any(|pinned| pinned.point.program == program) {
+            return Err(format!("the pin of {} is gone, and with it the program", program.name()));
         }
     }
     if !directory.join(MAPS).is_dir() {
