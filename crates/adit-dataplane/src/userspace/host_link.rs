@@ -4,9 +4,9 @@ use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use adit_linux::sockets::hidden_end::HiddenSender;
-use adit_linux::sockets::virtio_net::{Gso, PartialChecksum, VirtioNetHeader, Checksum};
-use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_wire::fragment;
+use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::validation::Validation;
 
 use super::outbound::MAX_DATAGRAM;

@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
 use adit_linux::net_scope::NetScope;
+use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
 use adit_linux::sockets::raw::RawSocket;
-use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, Instant, TableDelta, Totals, Tunnel};
 use arc_swap::ArcSwap;
@@ -258,7 +258,9 @@ impl DataPlane for UserspacePlane {
     }
 
     fn failure(&self) -> Option<&'static str> {
-        self.device_gone.load(Ordering::Relaxed).then_some("the tunnel interface was deleted by somebody else")
+        self.device_gone
+            .load(Ordering::Relaxed)
+            .then_some("the tunnel interface was deleted by somebody else")
     }
 
     fn shutdown(&mut self) {
