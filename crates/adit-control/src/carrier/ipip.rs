@@ -189,7 +189,7 @@ fn observe_interfaces(
         [] => Vec::new(),
         all => objects::our_routes(inner, all, objects::table(desired))?,
     };
-    Ok(Actual { devices, unwanted, routes, filter: None })
+    Ok(Actual { devices, hidden: None, unwanted, routes, filter: None })
 }
 
 /// The objects to be made.

@@ -6,6 +6,7 @@ use adit_linux::netlink::Network;
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::named_namespace;
+use crate::reconcile::devices::is_hidden_end;
 use crate::reconcile::objects::links_of_site;
 
 /// Removes what an overlay of this name left in the calling thread's network namespace, or in the
@@ -54,9 +55,18 @@ pub(super) fn remove_objects(
     site: &str,
 ) -> Result<Vec<String>, ControlError> {
     let mut removed = Vec::new();
-    for link in links_of_site(inner, site)? {
+    let (hidden, visible): (Vec<_>, Vec<_>) =
+        links_of_site(inner, site)?.into_iter().partition(|link| is_hidden_end(link, site));
+    for link in visible {
         inner.delete_link(link.index)?;
         removed.push(link.name);
+    }
+    // The ends of a pair go together.
+    for link in hidden {
+        if inner.link_by_index(link.index)?.is_some() {
+            inner.delete_link(link.index)?;
+            removed.push(link.name);
+        }
     }
     if host.remove_filter(site)? {
         removed.push(adit_dataplane::kernel::table_name(site));

@@ -17,6 +17,8 @@ pub(crate) struct Actual {
     /// The interfaces, in the order of [`Desired::devices`]: those of the desired name, whoever
     /// created them, or, of the ipip driver, whatever their name is.
     pub(crate) devices: Vec<Option<Link>>,
+    /// The hidden end of the tunnel interface, in the namespace of the underlay.
+    pub(crate) hidden: Option<Link>,
     /// Interfaces of this site that are no longer desired.
     pub(crate) unwanted: Vec<Link>,
     /// Our routes into all these interfaces.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use adit_config::Config;
 use adit_control::reconcile::desired::{Machine, tunnel_config};
-use adit_dataplane::{DataPlane, TunnelInterface};
 use adit_dataplane::userspace::UserspacePlane;
+use adit_dataplane::{DataPlane, TunnelInterface};
 use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, bring_up};
 use adit_linux::net_scope::NetScope;

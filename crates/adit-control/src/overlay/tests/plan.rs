@@ -26,7 +26,7 @@ fn tun_rows() -> Vec<Row<'static>> {
                 "+ site a underlay 10.1.1.1 networks 172.16.17.0/24",
                 "+ peer b underlay 10.1.1.2 networks 192.168.199.0/24",
                 "+ device ipipA mtu 1480",
-                "+ route 192.168.199.0/24 dev ipipA src 172.16.17.1",
+                "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
             ],
         ),
         (Some(TUN), TUN.to_owned(), &[]),
@@ -40,8 +40,8 @@ fn tun_rows() -> Vec<Row<'static>> {
             TUN.replace("192.168.199.0/24", "192.168.198.0/24"),
             &[
                 "~ peer b networks +192.168.198.0/24 networks -192.168.199.0/24",
-                "+ route 192.168.198.0/24 dev ipipA src 172.16.17.1",
-                "- route 192.168.199.0/24 dev ipipA src 172.16.17.1",
+                "+ route 192.168.198.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
+                "- route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
             ],
         ),
         (
@@ -49,7 +49,6 @@ fn tun_rows() -> Vec<Row<'static>> {
             format!("{TUN}{PEER_C}"),
             &[
                 "+ peer c underlay 10.1.1.3 networks 10.3.0.0/16,10.4.0.0/16",
-                "~ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
                 "+ route 10.3.0.0/16 via 10.1.1.3 dev ipipA onlink src 172.16.17.1",
                 "+ route 10.4.0.0/16 via 10.1.1.3 dev ipipA onlink src 172.16.17.1",
             ],
