@@ -110,6 +110,17 @@ pub enum ControlError {
         /// Its device, gateway and protocol.
         what: String,
     },
+    /// The guard routes of two overlays would have the same metric.
+    #[error(
+        "the guard routes of overlay `{site}` would have the same metric as those of overlay `{other}` on this \
+         machine, because the metric is made from the name, and neither could tell its own: choose another site.name"
+    )]
+    SharedGuardMetric {
+        /// The site.
+        site: String,
+        /// The overlay that is there.
+        other: String,
+    },
     /// The tunnel interface exists and is of another kind.
     #[error(
         "an interface `{device}` of this overlay exists and is of kind `{kind}`: another data plane has \

@@ -21,8 +21,9 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::uses_kernel_plane;
+use crate::reconcile::foreign::ForeignNetworks;
 use crate::reconcile::peer_update::PeerUpdate;
-use crate::reconcile::{config_diff, foreign, kernel_diff};
+use crate::reconcile::{config_diff, foreign, guard_routes, kernel_diff, machine, objects};
 use crate::state::path_cache::PathCache;
 use crate::underlay;
 
@@ -97,7 +98,16 @@ impl Overlay {
         if let Some(path_cache) = &path_cache {
             path_cache.restore(&prepared.tunnel, Clock.now());
         }
-        let running = carrier.bring_up(&mut namespaces, config, &prepared)?;
+        let (metric, inner) = (prepared.desired.guard_metric, namespaces.inner.as_mut());
+        let guards_before = guard_routes::Before::look_up(inner, metric)?;
+        let running = match carrier.bring_up(&mut namespaces, config, &prepared) {
+            Ok(running) => running,
+            Err(error) => {
+                guards_before.restore(namespaces.inner.as_mut(), metric);
+                return Err(error);
+            }
+        };
+        guards_before.remove_from_other_tables(namespaces.inner.as_mut(), &prepared.desired);
         Ok(Self {
             config: config.clone(),
             desired: prepared.desired,
@@ -195,6 +205,11 @@ impl Overlay {
         let prepared = Prepared::survey(self.carrier.as_ref(), &mut namespaces, config, in_use)?;
         prepared.tunnel.inherit(&self.running.plane.tunnel());
         self.carrier.install(&mut namespaces, config, &prepared, &mut self.running)?;
+        let table = objects::table(&prepared.desired);
+        if table != objects::table(&self.desired) {
+            let (inner, metric) = (namespaces.inner.as_mut(), prepared.desired.guard_metric);
+            guard_routes::remove_from_other_tables(inner, metric, table)?;
+        }
         self.namespaces = namespaces;
         (self.config, self.desired) = (config.clone(), prepared.desired);
         Ok(())
@@ -212,8 +227,10 @@ impl Overlay {
         let site = self.config.site.name.to_string();
         let inner = self.namespaces.inner.as_mut();
         self.carrier.follow_renames(&mut self.desired, &site, inner)?;
-        let foreign = foreign::networks(inner, &site, &self.desired)?;
-        let (changes, is_whole) = self.find_damage(&site, &foreign)?;
+        let local = machine::local_addresses(inner, self.desired.underlay)?;
+        let is_filter_new = self.desired.follow_addresses(&self.config.site, local);
+        let foreign = ForeignNetworks::look_up(inner, &site, &self.desired)?;
+        let (changes, is_whole) = self.find_damage(&site, &foreign, is_filter_new)?;
         // The VRF's index and its table are others now, so nothing that was made fits.
         let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
         if changes.is_empty() {
@@ -238,19 +255,21 @@ impl Overlay {
     fn find_damage(
         &mut self,
         site: &str,
-        foreign: &[ipnet::Ipv4Net],
+        foreign: &ForeignNetworks,
+        is_filter_new: bool,
     ) -> Result<(Vec<Change>, bool), ControlError> {
         let devices = &self.running.devices;
-        let actual = self.carrier.observe(&mut self.namespaces, site, &self.desired, devices)?;
+        let mut actual = self.carrier.observe(&mut self.namespaces, site, &self.desired, devices)?;
+        actual.guards = guard_routes::of(self.namespaces.inner.as_mut(), &self.desired)?;
         let is_whole = actual.indices() == *devices;
         if !is_whole {
             foreign::refuse_devices(self.namespaces.inner.as_mut(), site, &self.desired)?;
         }
         let mut changes = kernel_diff::compare(&self.config, &self.desired, &actual);
         changes.extend(self.find_underlay_move()?);
-        changes.retain(|change| change.network.is_none_or(|network| !foreign.contains(&network)));
-        // Only the data plane knows the rules of the table.
-        changes.retain(|change| change.object != Object::Table);
+        changes.retain(|change| !foreign.keep_out(change));
+        // Only the data plane knows the rules of the table it has set.
+        changes.retain(|change| change.object != Object::Table || is_filter_new);
         changes.extend(self.carrier.check_plane(&self.running, is_whole));
         Ok((changes, is_whole))
     }
@@ -440,7 +459,8 @@ fn plan_on(
     let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, None)?;
     let mut changes = config_diff::compare(running, config, prepared.desired.underlay);
     let site = config.site.name.as_str();
-    let actual = carrier.observe(&mut namespaces, site, &prepared.desired, &[])?;
+    let mut actual = carrier.observe(&mut namespaces, site, &prepared.desired, &[])?;
+    actual.guards = guard_routes::of(namespaces.inner.as_mut(), &prepared.desired)?;
     changes.extend(kernel_diff::compare(config, &prepared.desired, &actual));
     Ok(changes)
 }

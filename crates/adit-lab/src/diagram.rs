@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use adit_linux::netlink::{Netlink, ROUTE_PROTOCOL};
+use adit_linux::netlink::{Netlink, ROUTE_PROTOCOL, Route};
 
 use crate::error::LabError;
 use crate::host::Host;
@@ -71,7 +71,9 @@ fn site_box(title: &str, gateway: &Host, host: &Host) -> Result<SiteBox, LabErro
     gateway.run(|| {
         let mut netlink = Netlink::open()?;
         let links = netlink.links()?;
-        for route in netlink.routes()?.into_iter().filter(|route| route.protocol == ROUTE_PROTOCOL) {
+        // Not the guards, which have no interface.
+        let is_shown = |route: &Route| route.protocol == ROUTE_PROTOCOL && route.device.is_some();
+        for route in netlink.routes()?.into_iter().filter(is_shown) {
             let device = links.iter().find(|link| Some(link.index) == route.device);
             let device = device.map_or("?", |link| link.name.as_str());
             lines.push(format!("route    {} dev {device}", route.destination));

@@ -8,7 +8,6 @@ use adit_dataplane::kernel::limits::{LIMITS, Limit};
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Network};
 use adit_tunnel::Tunnel;
-use ipnet::Ipv4Net;
 
 use super::{Carrier, Damage, Prepared, Repair, Running};
 use crate::error::ControlError;
@@ -17,6 +16,7 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{DesiredDevice, find_ipip, has_alias_of, is_half_made};
+use crate::reconcile::foreign::ForeignNetworks;
 use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::peer_update::PeerUpdate;
 
@@ -76,7 +76,8 @@ impl Carrier for IpipCarrier {
         let site = config.site.name.as_str();
         let before = Before::look_up(namespaces, site)?;
         let filter = self.filter(namespaces)?;
-        let target = Target { site, desired: &prepared.desired, known: &[], foreign: &[] };
+        let target =
+            Target { site, desired: &prepared.desired, known: &[], foreign: &ForeignNetworks::default() };
         let started = target.make(namespaces, filter).and_then(|devices| {
             let plane = filter.start(prepared.tunnel.clone(), devices.clone())?;
             Ok(Running::new(devices, plane, REASON.to_owned()))
@@ -96,7 +97,12 @@ impl Carrier for IpipCarrier {
     ) -> Result<(), ControlError> {
         let filter = self.filter(namespaces)?;
         let site = config.site.name.as_str();
-        let target = Target { site, desired: &prepared.desired, known: &running.devices, foreign: &[] };
+        let target = Target {
+            site,
+            desired: &prepared.desired,
+            known: &running.devices,
+            foreign: &ForeignNetworks::default(),
+        };
         let devices = target.make(namespaces, filter)?;
         start_again(filter, prepared.tunnel.clone(), devices, running)
     }
@@ -189,7 +195,7 @@ fn observe_interfaces(
         [] => Vec::new(),
         all => objects::our_routes(inner, all, objects::table(desired))?,
     };
-    Ok(Actual { devices, hidden: None, unwanted, routes, filter: None })
+    Ok(Actual { devices, unwanted, routes, ..Actual::default() })
 }
 
 /// The objects to be made.
@@ -199,7 +205,7 @@ struct Target<'a> {
     /// The indices of the overlay's interfaces if it runs.
     known: &'a [u32],
     /// Networks whose routes are left as they are.
-    foreign: &'a [Ipv4Net],
+    foreign: &'a ForeignNetworks,
 }
 
 impl Target<'_> {

@@ -12,12 +12,12 @@ use adit_config::Config;
 use adit_dataplane::kernel::limits::Limit;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
-use ipnet::Ipv4Net;
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::Change;
 use crate::reconcile::desired::Desired;
+use crate::reconcile::foreign::ForeignNetworks;
 use crate::reconcile::objects::Actual;
 use crate::reconcile::peer_update::PeerUpdate;
 
@@ -100,7 +100,7 @@ pub(crate) struct Damage<'a> {
     pub(crate) site: &'a str,
     pub(crate) desired: &'a Desired,
     /// Desired networks that have a foreign route.
-    pub(crate) foreign: &'a [Ipv4Net],
+    pub(crate) foreign: &'a ForeignNetworks,
     /// Whether all interfaces are the overlay's.
     pub(crate) is_whole: bool,
 }

@@ -13,6 +13,7 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{self, DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC};
+use crate::reconcile::foreign::ForeignNetworks;
 use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::peer_update::PeerUpdate;
 
@@ -74,7 +75,12 @@ impl VethCarrier {
         // Before the data plane starts: its watcher would look up every peer's next hop again and
         // again while routes are installed.
         let desired = &prepared.desired;
-        objects::set_routes(namespaces.inner.as_mut(), desired, &[pair.visible.index], &[])?;
+        objects::set_routes(
+            namespaces.inner.as_mut(),
+            desired,
+            &[pair.visible.index],
+            &ForeignNetworks::default(),
+        )?;
         let started = self.start(namespaces, config, prepared, &pair)?;
         self.is_pinned = started.is_pinned;
         Ok(Running::new(vec![pair.visible.index], started.plane, started.reason))
@@ -148,7 +154,12 @@ impl Carrier for VethCarrier {
         running.replace_plane(started.plane, counts);
         (running.plane_reason, self.is_pinned) = (started.reason, started.is_pinned);
         // Only now does the data plane know new peers.
-        objects::set_routes(namespaces.inner.as_mut(), desired, &[pair.visible.index], &[])?;
+        objects::set_routes(
+            namespaces.inner.as_mut(),
+            desired,
+            &[pair.visible.index],
+            &ForeignNetworks::default(),
+        )?;
         running.devices = vec![pair.visible.index];
         Ok(())
     }

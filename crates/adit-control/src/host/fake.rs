@@ -3,7 +3,7 @@
 //! interface, its going down or their source address). The table `overlay::tests::model` holds it
 //! against the real kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +35,7 @@ const ESRCH: i32 = 3;
 const EADDRNOTAVAIL: i32 = 99;
 const ENETDOWN: i32 = 100;
 const ENETUNREACH: i32 = 101;
+const EHOSTUNREACH: i32 = 113;
 
 // Flags of an interface, linux/if.h.
 const IFF_NOARP: u32 = 0x80;
@@ -98,6 +99,13 @@ impl State {
         }
         self.addresses.retain(|address| address.index != index);
         self.routes.retain(|route| route.device != Some(index));
+        self.remove_routes_without_source();
+    }
+
+    /// Removes the routes whose source is no address any more.
+    fn remove_routes_without_source(&mut self) {
+        let local: HashSet<Ipv4Addr> = self.addresses.iter().map(|at| at.prefix.addr()).collect();
+        self.routes.retain(|route| route.preferred_source.is_none_or(|source| local.contains(&source)));
     }
 
     fn is_up(&self, index: u32) -> bool {
@@ -134,6 +142,13 @@ impl State {
     /// Refuses a route that the kernel would refuse, and completes it as the kernel lists it.
     fn complete(&self, route: &Route) -> Result<Route> {
         const WHAT: &str = "set a route";
+        if route.kind == RouteKind::Unreachable {
+            if route.device.is_some() || route.gateway.is_some() {
+                return refuse(WHAT, EINVAL);
+            }
+            let scope = Some(route.scope.unwrap_or(RouteScope::Universe));
+            return Ok(Route { destination: route.destination.trunc(), scope, ..route.clone() });
+        }
         let Some(device) = route.device else { return refuse(WHAT, ENODEV) };
         if !self.links.iter().any(|link| link.index == device) {
             return refuse(WHAT, ENODEV);
@@ -349,9 +364,7 @@ impl Network for FakeHost {
             // An interface without addresses does not speak IPv4 until the next route or address.
             state.routes.retain(|route| route.device != Some(index));
         }
-        if !state.is_local(prefix.addr()) {
-            state.routes.retain(|route| route.preferred_source != Some(prefix.addr()));
-        }
+        state.remove_routes_without_source();
         Ok(())
     }
 
@@ -365,16 +378,24 @@ impl Network for FakeHost {
         Ok(all.filter(|route| route.protocol == protocol && route.device == Some(device)).collect())
     }
 
+    fn routes_of_kind(&mut self, protocol: u8, kind: RouteKind, table: Option<u32>) -> Result<Vec<Route>> {
+        let is_meant = |route: &&Route| {
+            (route.protocol, route.kind) == (protocol, kind) && table.is_none_or(|table| table == route.table)
+        };
+        Ok(self.state().routes.iter().filter(is_meant).cloned().collect())
+    }
+
     fn routes_to_exactly(&mut self, networks: &[Ipv4Net]) -> Result<Option<Vec<Route>>> {
         let state = self.state();
         let mut exact = Vec::new();
         for network in networks {
             let Some(found) = state.longest_match(network.network()) else { continue };
             match found.destination.prefix_len().cmp(&network.prefix_len()) {
-                std::cmp::Ordering::Less => {}
-                std::cmp::Ordering::Equal => exact.push(found.clone()),
-                // One to the network itself may be behind it.
-                std::cmp::Ordering::Greater => return Ok(None),
+                std::cmp::Ordering::Less if found.kind == RouteKind::Unicast => {}
+                std::cmp::Ordering::Equal if found.kind == RouteKind::Unicast => exact.push(found.clone()),
+                // One to the network itself may be behind it; about one that leads nowhere the
+                // kernel returns an error.
+                _ => return Ok(None),
             }
         }
         Ok(Some(exact))
@@ -396,6 +417,9 @@ impl Network for FakeHost {
                 return Ok(to(LOOPBACK, *destination, RouteKind::Local));
             }
             let found = state.longest_match(*destination);
+            if found.is_some_and(|found| found.kind == RouteKind::Unreachable) {
+                return refuse(WHAT, EHOSTUNREACH);
+            }
             let Some(Route { device: Some(device), gateway, kind, .. }) = found else {
                 return refuse(WHAT, ENETUNREACH);
             };
@@ -430,8 +454,8 @@ impl Network for FakeHost {
         let mut state = self.state();
         for route in routes {
             let is_meant = |found: &Route| {
-                (found.destination, found.table, found.protocol)
-                    == (route.destination.trunc(), route.table, route.protocol)
+                (found.destination, found.table, found.protocol, found.kind)
+                    == (route.destination.trunc(), route.table, route.protocol, route.kind)
                     && route.device.is_none_or(|device| found.device == Some(device))
                     && route.gateway.is_none_or(|gateway| found.gateway == Some(gateway))
                     && route.preferred_source.is_none_or(|source| found.preferred_source == Some(source))

@@ -9,7 +9,7 @@ use adit_dataplane::kernel::Filter;
 use adit_dataplane::{DataPlane, PlaneKind};
 use adit_linux::error::{Error, Result};
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteLookup, VethPair};
+use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteKind, RouteLookup, VethPair};
 use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 use ipnet::Ipv4Net;
@@ -230,6 +230,7 @@ faulty! {
     fn delete_address(index: u32, prefix: Ipv4Net) -> ();
     fn routes_of(table: u32) -> Vec<Route>;
     fn routes_by(protocol: u8, device: u32, table: u32) -> Vec<Route>;
+    fn routes_of_kind(protocol: u8, kind: RouteKind, table: Option<u32>) -> Vec<Route>;
     fn routes_to_exactly(networks: &[Ipv4Net]) -> Option<Vec<Route>>;
     fn routes_to(destinations: &[Ipv4Addr], source: Option<Ipv4Addr>) -> Vec<Result<RouteLookup>>;
     fn add_route(route: &Route) -> ();

@@ -6,12 +6,14 @@ use adit_linux::netlink::Network;
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::named_namespace;
+use crate::reconcile::desired::guard_metric;
 use crate::reconcile::devices::is_hidden_end;
+use crate::reconcile::guard_routes;
 use crate::reconcile::objects::links_of_site;
 
 /// Removes what an overlay of this name left in the calling thread's network namespace, or in the
 /// one that its file named: pinned programs, every interface with its alias, the routes of those,
-/// and the packet filter. Returns the names of what was removed.
+/// the packet filter, and the guard routes. Returns the names of what was removed.
 ///
 /// # Errors
 /// Fails if the kernel refuses.
@@ -34,7 +36,10 @@ pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlErr
         return Ok(true);
     }
     let Some(mut inner) = open_inner(&host, netns)? else { return Ok(false) };
-    Ok(!links_of_site(inner.as_mut(), site)?.is_empty())
+    if !links_of_site(inner.as_mut(), site)?.is_empty() {
+        return Ok(true);
+    }
+    Ok(!guard_routes::list(inner.as_mut(), guard_metric(site), None)?.is_empty())
 }
 
 /// Opens the inner side. `None`: there is no namespace of that name, so all that was in it is gone.
@@ -47,8 +52,8 @@ fn open_inner(host: &dyn Host, netns: Option<&str>) -> Result<Option<Box<dyn Net
     Ok(Some(host.network(&NetScope { netns, vrf: None })?))
 }
 
-/// Removes the interfaces of a site, and then the packet filter that guards them. Returns their
-/// names.
+/// Removes the interfaces of a site, then the packet filter that guards them, and last the guard
+/// routes, in all tables. Returns their names.
 pub(super) fn remove_objects(
     host: &dyn Host,
     inner: &mut dyn Network,
@@ -70,6 +75,11 @@ pub(super) fn remove_objects(
     }
     if host.remove_filter(site)? {
         removed.push(adit_dataplane::kernel::table_name(site));
+    }
+    let guards = guard_routes::list(inner, guard_metric(site), None)?;
+    inner.delete_routes(&guards)?;
+    if !guards.is_empty() {
+        removed.push("guard-routes".to_owned());
     }
     Ok(removed)
 }

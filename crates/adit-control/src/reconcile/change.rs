@@ -20,6 +20,9 @@ pub struct Change {
     /// The destination, if it is a route. It is not part of the JSON.
     #[serde(skip)]
     pub(crate) network: Option<Ipv4Net>,
+    /// Whether it is a guard route. It is not part of the JSON.
+    #[serde(skip)]
+    pub(crate) is_guard: bool,
 }
 
 /// What happens to an object.
@@ -44,7 +47,7 @@ pub enum Object {
     Peer,
     /// A tunnel interface.
     Device,
-    /// A route into the tunnel.
+    /// A route into the tunnel, or the guard behind it.
     Route,
     /// The nf_tables table of the kernel data plane, which decides which peer may send what.
     Table,
@@ -88,7 +91,7 @@ impl fmt::Display for Change {
 impl Change {
     /// Returns a change without commands.
     pub(crate) fn new(kind: Kind, object: Object, what: impl Into<String>) -> Self {
-        Self { kind, object, what: what.into(), commands: Vec::new(), network: None }
+        Self { kind, object, what: what.into(), commands: Vec::new(), network: None, is_guard: false }
     }
 
     /// Adds a command.

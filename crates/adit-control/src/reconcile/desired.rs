@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl};
 use adit_dataplane::kernel::Filter;
-use adit_linux::netlink::Link;
+use adit_linux::netlink::{Link, MAIN_TABLE};
 use adit_tunnel::{ProbeOptions, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
@@ -63,6 +63,8 @@ pub struct Desired {
     pub mtu: u16,
     /// The routes into the interfaces.
     pub routes: Vec<DesiredRoute>,
+    /// The metric of the guards behind those routes, which says whose they are.
+    pub guard_metric: u32,
     /// How those routes are made.
     pub(crate) routing: Routing,
     /// The packet filter of the kernel plane; the other planes check packets themselves.
@@ -83,7 +85,7 @@ pub struct DesiredRoute {
     /// redirected. And it is the only neighbour of a veth, instead of every destination.
     pub via: Option<Ipv4Addr>,
     /// The source address of what the gateway itself sends: one of `site.networks`, because the
-    /// peer accepts no other.
+    /// peer accepts no other. `None`: no address of this machine lies there at present.
     pub preferred_source: Option<Ipv4Addr>,
 }
 
@@ -112,6 +114,17 @@ const MAX_GATEWAYS: usize = 256;
 /// The gateway that stands for every peer: the dummy address of RFC 7600. It only matters that
 /// there is a gateway, see [`DesiredRoute::via`].
 const PLACEHOLDER_GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
+/// The smallest metric of a guard. FRR reads the upper byte of a kernel route's metric as an
+/// administrative distance, and 255 is the worst.
+pub(crate) const MIN_GUARD_METRIC: u32 = 0xff00_0000;
+
+/// Returns the metric of the guards of a site: the name's FNV-1a hash, folded to 24 bits, and
+/// [`MIN_GUARD_METRIC`].
+pub(crate) fn guard_metric(site: &str) -> u32 {
+    let hash = devices::hash(site.bytes());
+    MIN_GUARD_METRIC | (hash >> 24) ^ (hash & !MIN_GUARD_METRIC)
+}
 
 impl Gateways {
     /// Returns the gateways that the routes of `config` into `devices` name.
@@ -189,9 +202,29 @@ impl Desired {
             vrf: machine.vrf.clone(),
             mtu,
             routes,
+            guard_metric: guard_metric(site.name.as_str()),
             routing,
             filter,
         }
+    }
+
+    /// Returns the routing table of the overlay's routes.
+    pub(crate) fn table(&self) -> u32 {
+        self.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
+    }
+
+    /// Derives from the addresses that exist now what depends on them: the source of the routes,
+    /// which is a preference, since the kernel deletes a route together with the address of its
+    /// source; and the packet filter. Returns true if that is another one now.
+    pub(crate) fn follow_addresses(&mut self, site: &SiteConfig, local: Vec<Ipv4Addr>) -> bool {
+        let source = inner_address(site, &local);
+        if source != self.routing.preferred_source {
+            self.routing.preferred_source = source;
+            self.routes.iter_mut().for_each(|route| route.preferred_source = source);
+        }
+        let Some(filter) = &mut self.filter else { return false };
+        let before = std::mem::replace(&mut filter.local, local);
+        before != filter.local
     }
 
     /// Returns how `config` makes its routes if nothing but peers has changed.

@@ -85,6 +85,11 @@ pub fn is_of_site(found: &str, site: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
+/// Returns the site whose interface has this alias; `None`: it is no interface of ours.
+pub(crate) fn site_of(alias: &str) -> Option<&str> {
+    alias.strip_prefix("adit:")?.split(':').next()
+}
+
 /// Returns true if the interface has an alias of the site.
 pub(crate) fn has_alias_of(link: &Link, site: &str) -> bool {
     link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site))
@@ -221,7 +226,7 @@ fn short_name(device: &str, peer: &str, number: u32) -> String {
 }
 
 /// FNV-1a, which is the same in every version of Adit.
-fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
+pub(super) fn hash(bytes: impl Iterator<Item = u8>) -> u32 {
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 

@@ -7,9 +7,10 @@ use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route};
 use ipnet::Ipv4Net;
 
 use crate::error::ControlError;
+use crate::reconcile::change::Change;
 use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, has_alias_of, is_half_made};
-use crate::reconcile::objects;
+use crate::reconcile::guard_routes;
 
 /// Refuses names of interfaces that are taken by others, or by an interface of this site that is of
 /// another kind.
@@ -52,15 +53,18 @@ fn describe_link(link: &Link) -> String {
     }
 }
 
-/// Refuses networks that have a foreign route.
+/// Refuses networks that have a foreign route, or a guard of another overlay, and a site whose
+/// guards could not be told from those of another overlay.
 ///
 /// # Errors
-/// Fails if one has, or if the kernel cannot be asked.
+/// Fails if there is one, or if the kernel cannot be asked.
 pub(crate) fn refuse_routes(
     network: &mut dyn Network,
     site: &str,
     desired: &Desired,
 ) -> Result<(), ControlError> {
+    let links = network.links()?;
+    guard_routes::refuse_shared_metric(site, links.iter().filter_map(|link| link.alias.as_deref()))?;
     let found = find_all(network, site, desired)?;
     refuse_first(network, found)
 }
@@ -96,17 +100,44 @@ fn refuse_first(network: &mut dyn Network, found: Vec<(Route, &DesiredRoute)>) -
     })
 }
 
-/// Lists the desired networks that have a foreign route.
-///
-/// # Errors
-/// Fails if the kernel cannot be asked.
-pub(crate) fn networks(
-    network: &mut dyn Network,
-    site: &str,
-    desired: &Desired,
-) -> Result<Vec<Ipv4Net>, ControlError> {
-    let found = find_all(network, site, desired)?;
-    Ok(found.into_iter().map(|(route, _)| route.destination).collect())
+/// Desired networks that have a foreign route.
+#[derive(Debug, Default)]
+pub(crate) struct ForeignNetworks {
+    /// All of them. A repair leaves the tunnel's route to these as it is.
+    pub(crate) networks: HashSet<Ipv4Net>,
+    /// Those where the foreign route has the metric of our guards, and so takes the guard's place.
+    /// Any other is no reason to be without a guard.
+    pub(crate) at_guards: HashSet<Ipv4Net>,
+}
+
+impl ForeignNetworks {
+    /// Looks them up. The guard of another overlay does not count: it never wins against our route.
+    ///
+    /// # Errors
+    /// Fails if the kernel cannot be asked.
+    pub(crate) fn look_up(
+        network: &mut dyn Network,
+        site: &str,
+        desired: &Desired,
+    ) -> Result<Self, ControlError> {
+        let mut found = find_all(network, site, desired)?;
+        found.retain(|(route, _)| !guard_routes::is_guard(route));
+        let is_at_guard = |route: &Route| route.metric == Some(desired.guard_metric);
+        Ok(Self {
+            networks: found.iter().map(|(route, _)| route.destination).collect(),
+            at_guards: found
+                .iter()
+                .filter(|(route, _)| is_at_guard(route))
+                .map(|(route, _)| route.destination)
+                .collect(),
+        })
+    }
+
+    /// Returns true if a repair leaves this difference as it is.
+    pub(crate) fn keep_out(&self, change: &Change) -> bool {
+        let networks = if change.is_guard { &self.at_guards } else { &self.networks };
+        change.network.is_some_and(|network| networks.contains(&network))
+    }
 }
 
 fn find_all<'a>(
@@ -131,10 +162,13 @@ fn find<'a>(
     let ours: HashSet<u32> = links.iter().filter(is_ours).map(|link| link.index).collect();
     let wanted: HashMap<_, _> = wanted.iter().map(|route| (route.network, *route)).collect();
     let is_foreign = |route: &Route| {
+        if guard_routes::is_guard(route) {
+            return route.metric != Some(desired.guard_metric);
+        }
         route.protocol != ROUTE_PROTOCOL
             || !ours.is_empty() && !route.device.is_some_and(|device| ours.contains(&device))
     };
-    let routes = network.routes_of(objects::table(desired))?.into_iter().filter(is_foreign);
+    let routes = network.routes_of(desired.table())?.into_iter().filter(is_foreign);
     Ok(routes.filter_map(|route| Some((route.clone(), *wanted.get(&route.destination)?))).collect())
 }
 
@@ -146,6 +180,10 @@ fn describe_route(route: &Route, links: &[Link]) -> String {
     if let Some(link) = links.iter().find(|link| Some(link.index) == route.device) {
         what.push(format!("dev {}", link.name));
     }
+    if guard_routes::is_guard(route) {
+        what.push("the guard route of another overlay, unreachable".to_owned());
+    }
+    what.extend(route.metric.map(|metric| format!("metric {metric}")));
     what.push(format!("proto {}", route.protocol));
     what.join(" ")
 }

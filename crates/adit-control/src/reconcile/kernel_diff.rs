@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC, is_no_arp};
+use crate::reconcile::guard_routes;
 use crate::reconcile::objects::{Actual, desired_routes};
 
 /// Returns what has to change in the kernel. The commands are those for the kernel's own tunnel
@@ -25,7 +26,10 @@ pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Ve
     if let (Some(hidden), Some(link)) = (&desired.hidden, &actual.hidden) {
         changes.extend(hidden_changes(hidden, link));
     }
+    let (missing_guards, unwanted_guards) = guard_changes(desired, actual);
+    changes.extend(missing_guards);
     changes.extend(route_changes(desired, actual));
+    changes.extend(unwanted_guards);
     changes.extend(actual.unwanted.iter().map(|link| {
         let name = &link.name;
         Change::new(Kind::Remove, Object::Device, name).by(format!("ip link delete {name}"))
@@ -217,14 +221,37 @@ fn route_changes(desired: &Desired, actual: &Actual) -> Vec<Change> {
     changes
 }
 
+/// Compares the guards. Returns the additions, which come before the changes of the tunnel's
+/// routes, and the removals, which come after them.
+fn guard_changes(desired: &Desired, actual: &Actual) -> (Vec<Change>, Vec<Change>) {
+    let there: HashSet<Ipv4Net> = actual.guards.iter().map(|route| route.destination).collect();
+    let networks: HashSet<Ipv4Net> = desired.routes.iter().map(|route| route.network).collect();
+    let missing = guard_routes::desired_guards(desired)
+        .filter(|route| !there.contains(&route.destination))
+        .map(|route| guard_change(Kind::Add, &route, desired));
+    let unwanted = actual.guards.iter().filter(|route| !networks.contains(&route.destination));
+    let unwanted = unwanted.map(|route| guard_change(Kind::Remove, route, desired));
+    (missing.collect(), unwanted.collect())
+}
+
+/// Returns the change of one guard.
+pub(crate) fn guard_change(kind: Kind, route: &Route, desired: &Desired) -> Change {
+    let metric = route.metric.unwrap_or_default();
+    let words = format!("unreachable {} metric {metric}", route.destination);
+    Change { is_guard: true, ..change_in_words(kind, route, words, desired) }
+}
+
 /// Returns the change of one route.
 pub(crate) fn route_change(kind: Kind, route: &Route, device: &str, desired: &Desired) -> Change {
+    change_in_words(kind, route, words(route, device), desired)
+}
+
+fn change_in_words(kind: Kind, route: &Route, mut what: String, desired: &Desired) -> Change {
     let verb = match kind {
         Kind::Add => "add",
         Kind::Change => "replace",
         Kind::Remove => "delete",
     };
-    let mut what = words(route, device);
     if let Some(vrf) = &desired.vrf {
         what.push_str(&format!(" vrf {}", vrf.name));
     }
@@ -294,18 +321,20 @@ mod tests {
     }
 
     #[test]
-    fn the_two_site_network_takes_three_ip_commands() {
+    fn the_two_site_network_takes_four_ip_commands() {
         let config = config(A);
         let changes = compare(&config, &desired(&config), &Actual::default());
         let commands: Vec<String> = changes.iter().flat_map(|change| change.commands.clone()).collect();
         let expected = [
             "ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2",
             "ip link set ipipA up",
+            "ip route add unreachable 192.168.199.0/24 metric 4278987208",
             "ip route add 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
         ];
         assert_eq!(commands, expected);
         let expected = [
             "+ device ipipA mtu 1480",
+            "+ route unreachable 192.168.199.0/24 metric 4278987208",
             "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
         ];
         assert_eq!(lines(&changes), expected);
@@ -320,6 +349,7 @@ mod tests {
         let there = |device| Actual {
             devices: vec![Some(device)],
             routes: vec![listed.clone()],
+            guards: guard_routes::desired_guards(&desired).collect(),
             ..Actual::default()
         };
         let good = there(link(1480, true, Some("adit:a")));
@@ -333,6 +363,10 @@ mod tests {
                 "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
             ),
             (
+                Actual { guards: Vec::new(), ..good.clone() },
+                "+ route unreachable 192.168.199.0/24 metric 4278987208",
+            ),
+            (
                 Actual { routes: vec![Route { preferred_source: None, ..listed.clone() }], ..good.clone() },
                 "~ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
             ),
@@ -340,6 +374,12 @@ mod tests {
             assert_eq!(lines(&compare(&config, &desired, &actual)), [expected]);
         }
         let stray = Route { destination: "10.9.0.0/16".parse().expect("a network"), ..listed.clone() };
+        let mut guards = good.guards.clone();
+        guards.push(Route { destination: stray.destination, ..guards[0].clone() });
+        assert_eq!(
+            lines(&compare(&config, &desired, &Actual { guards, ..good.clone() })),
+            ["- route unreachable 10.9.0.0/16 metric 4278987208"]
+        );
         let more = Actual { routes: vec![listed.clone(), stray], ..good };
         assert_eq!(
             lines(&compare(&config, &desired, &more)),

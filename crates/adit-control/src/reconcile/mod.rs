@@ -6,6 +6,7 @@ pub(crate) mod config_diff;
 pub mod desired;
 pub mod devices;
 pub(crate) mod foreign;
+pub(crate) mod guard_routes;
 pub(crate) mod kernel_diff;
 pub(crate) mod machine;
 pub(crate) mod netlink_watch;

@@ -3,13 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use adit_linux::netlink::{Link, MAIN_TABLE, Network, ROUTE_PROTOCOL, Route};
-use ipnet::Ipv4Net;
-
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, has_alias_of};
+use crate::reconcile::foreign::ForeignNetworks;
+use crate::reconcile::guard_routes;
+use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route};
 
 /// The objects of an overlay that exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) struct Actual {
     pub(crate) unwanted: Vec<Link>,
     /// Our routes into all these interfaces.
     pub(crate) routes: Vec<Route>,
+    /// Our guard routes, in the table of the overlay's routes.
+    pub(crate) guards: Vec<Route>,
     /// Whether the packet filter is as desired; `None`: there is none.
     pub(crate) filter: Option<bool>,
 }
@@ -49,7 +51,7 @@ pub(crate) fn links_of_site(network: &mut dyn Network, site: &str) -> Result<Vec
 
 /// Returns the routing table of an overlay's routes.
 pub(crate) fn table(desired: &Desired) -> u32 {
-    desired.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
+    desired.table()
 }
 
 /// Returns the desired routes as the kernel knows them. `devices` are the indices of the
@@ -124,7 +126,8 @@ pub(crate) fn remove_made(network: &mut dyn Network, name: &str, is_made: impl F
 }
 
 /// Deletes our routes by `devices` that are not desired, and installs those that are missing or
-/// differ, except for networks with a `foreign` route. It touches no other route.
+/// differ, except for networks with a `foreign` route. It touches no other route. Guards are the
+/// first to come and the last to go, so that nothing leaves in the open in between.
 ///
 /// # Errors
 /// Fails if the kernel refuses a change. Changes before it stay.
@@ -132,8 +135,9 @@ pub(crate) fn set_routes(
     network: &mut dyn Network,
     desired: &Desired,
     devices: &[u32],
-    foreign: &[Ipv4Net],
+    foreign: &ForeignNetworks,
 ) -> Result<(), ControlError> {
+    let unwanted_guards = guard_routes::add_missing(network, desired, &foreign.at_guards)?;
     let wanted = desired_routes(desired, devices);
     let position: HashMap<_, _> = wanted.iter().map(|route| route.destination).zip(0..).collect();
     let mut is_set = vec![false; wanted.len()];
@@ -146,6 +150,8 @@ pub(crate) fn set_routes(
     }
     network.delete_routes(&unwanted)?;
     let missing = wanted.into_iter().zip(is_set).filter(|(_, is_set)| !is_set).map(|(route, _)| route);
-    let missing: Vec<Route> = missing.filter(|route| !foreign.contains(&route.destination)).collect();
-    Ok(network.replace_routes(&missing)?)
+    let missing: Vec<Route> =
+        missing.filter(|route| !foreign.networks.contains(&route.destination)).collect();
+    network.replace_routes(&missing)?;
+    Ok(network.delete_routes(&unwanted_guards)?)
 }

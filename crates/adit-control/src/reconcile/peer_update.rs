@@ -15,7 +15,7 @@ use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind};
 use crate::reconcile::desired::{Desired, DesiredRoute, Routing};
-use crate::reconcile::{config_diff, foreign, kernel_diff, machine, objects};
+use crate::reconcile::{config_diff, foreign, guard_routes, kernel_diff, machine, objects};
 
 /// The most peers that change in place. An installation does more of them faster, all at once.
 const MAX_CHANGED_PEERS: usize = 1000;
@@ -149,6 +149,7 @@ impl PeerUpdate<'_> {
     }
 
     /// Installs the routes that are new or different, and deletes those that are no longer desired.
+    /// Guards are the first to come and the last to go.
     fn set_routes(&mut self, routes: &RouteChanges) -> Result<Vec<Change>, ControlError> {
         let device = self.devices.first().copied().unwrap_or_default();
         let table = objects::table(self.desired);
@@ -162,12 +163,22 @@ impl PeerUpdate<'_> {
             after.into_iter().filter(|route| there.get(&route.destination) != Some(&route)).collect();
         let gone: Vec<_> =
             before.iter().filter(|route| !wanted.contains(&route.destination)).cloned().collect();
+        let guard = |route: &DesiredRoute| guard_routes::guard_of(route, self.desired.guard_metric, table);
+        let is_added = |route: &&DesiredRoute| !there.contains_key(&route.network);
+        let is_gone = |route: &&DesiredRoute| !wanted.contains(&route.network);
+        let new_guards: Vec<_> = routes.after.iter().filter(is_added).map(guard).collect();
+        let gone_guards: Vec<_> = routes.before.iter().filter(is_gone).map(guard).collect();
+        self.namespaces.inner.replace_routes(&new_guards)?;
         self.namespaces.inner.replace_routes(&new)?;
         self.namespaces.inner.delete_routes(&gone)?;
+        self.namespaces.inner.delete_routes(&gone_guards)?;
         let change = |kind, route| kernel_diff::route_change(kind, route, &self.desired.device, self.desired);
         let kind = |destination| if there.contains_key(destination) { Kind::Change } else { Kind::Add };
         let new = new.iter().map(|route| change(kind(&route.destination), route));
         let gone = gone.iter().map(|route| change(Kind::Remove, route));
-        Ok(new.chain(gone).collect())
+        let guard_change = |kind, route| kernel_diff::guard_change(kind, route, self.desired);
+        let new_guards = new_guards.iter().map(|route| guard_change(Kind::Add, route));
+        let gone_guards = gone_guards.iter().map(|route| guard_change(Kind::Remove, route));
+        Ok(new_guards.chain(new).chain(gone).chain(gone_guards).collect())
     }
 }

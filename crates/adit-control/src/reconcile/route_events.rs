@@ -7,6 +7,7 @@ use adit_linux::netlink::{Event, ROUTE_PROTOCOL, Route};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::desired::Desired;
+use crate::reconcile::guard_routes;
 use crate::reconcile::objects;
 
 /// The most events that are compared one by one. With more, a look at everything costs less.
@@ -58,6 +59,10 @@ impl PendingEvents {
             }
         }
         events().all(|(route, gone)| match wanted.get(&route.destination).and_then(Option::as_ref) {
+            wanted if guard_routes::is_guard(route) => {
+                // It is another overlay's, or it is there exactly if our route is desired.
+                route.metric != Some(desired.guard_metric) || *gone == wanted.is_none()
+            }
             Some(wanted) => !gone && wanted.is_already(route),
             None => {
                 let is_ours = route.device.is_some_and(|device| devices.contains(&device));
@@ -70,8 +75,8 @@ impl PendingEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::desired::{DesiredRoute, Gateways, Routing};
-    use adit_linux::netlink::RouteScope;
+    use crate::reconcile::desired::{DesiredRoute, Gateways, Routing, guard_metric};
+    use adit_linux::netlink::{RouteKind, RouteScope};
 
     const DEVICE: u32 = 7;
 
@@ -93,6 +98,7 @@ mod tests {
             mtu: 1480,
             routing: Routing { gateways: Gateways::Unnamed, preferred_source: None },
             filter: None,
+            guard_metric: guard_metric("a"),
             routes: vec![route("10.1.0.0/16"), route("10.2.0.0/16")],
         }
     }
@@ -111,6 +117,13 @@ mod tests {
             scope: Some(RouteScope::Link),
             ..Route::default()
         };
+        let guard = |network: &str, site| Route {
+            device: None,
+            kind: RouteKind::Unreachable,
+            scope: Some(RouteScope::Universe),
+            metric: Some(guard_metric(site)),
+            ..ours(network)
+        };
         let route = |route, gone| vec![Event::RouteChanged { route, gone }];
         let foreign = |network: &str| Route { protocol: 3, device: Some(2), ..ours(network) };
         for (what, events, expected) in [
@@ -127,6 +140,16 @@ mod tests {
             ("a foreign one is added", route(foreign("10.9.0.0/16"), false), true),
             ("a foreign one is added to our network", route(foreign("10.1.0.0/16"), false), false),
             ("one of another table is deleted", route(Route { table: 9, ..ours("10.1.0.0/16") }, true), true),
+            ("our guard is added", route(guard("10.1.0.0/16", "a"), false), true),
+            ("our guard is deleted", route(guard("10.1.0.0/16", "a"), true), false),
+            ("an undesired guard of ours is added", route(guard("10.9.0.0/16", "a"), false), false),
+            ("an undesired guard of ours is deleted", route(guard("10.9.0.0/16", "a"), true), true),
+            ("the guard of another overlay is deleted", route(guard("10.1.0.0/16", "b"), true), true),
+            (
+                "a foreign route is added in the place of our guard",
+                route(Route { protocol: 3, ..guard("10.1.0.0/16", "a") }, false),
+                false,
+            ),
             ("an interface is deleted", vec![Event::LinkGone(3)], false),
             ("events are lost", vec![Event::Overrun], false),
             (

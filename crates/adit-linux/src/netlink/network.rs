@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Address, Ipip, Link, Netlink, Route, RouteLookup, VethPair};
+use super::{Address, Ipip, Link, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use crate::error::Result;
 use crate::netns::NetNs;
 
@@ -73,6 +73,8 @@ network! {
     fn routes_of(table: u32) -> Vec<Route>;
     /// Lists the routes of a table that `protocol` installed on an interface.
     fn routes_by(protocol: u8, device: u32, table: u32) -> Vec<Route>;
+    /// Lists the routes of a kind that `protocol` installed, in one table or in all.
+    fn routes_of_kind(protocol: u8, kind: RouteKind, table: Option<u32>) -> Vec<Route>;
     /// Finds the main table's routes to exactly these networks. `None`: the kernel cannot tell
     /// without a full listing.
     fn routes_to_exactly(networks: &[Ipv4Net]) -> Option<Vec<Route>>;

@@ -131,7 +131,7 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses to list them.
     pub fn routes_of(&mut self, table: u32) -> Result<Vec<Route>> {
-        self.list_routes(RouteMessage::default(), table, |_| true)
+        self.list_routes(RouteMessage::default(), Some(table), |_| true)
     }
 
     /// Lists the routes of a table that `protocol` created and that leave by the interface
@@ -145,21 +145,41 @@ impl Netlink {
         message.attributes.push(RouteAttribute::Oif(device));
         // A route with several next hops also matches by one of them, and is left out.
         let is_meant = |route: &Route| route.protocol == protocol && route.device == Some(device);
+        self.list_routes(message, Some(table), is_meant)
+    }
+
+    /// Lists the routes of a kind that `protocol` created, in `table`, or in all tables. The kernel
+    /// filters them, so the answer is as long as there are such routes, but the kernel still walks
+    /// the whole table.
+    ///
+    /// # Errors
+    /// The kernel refuses to list them.
+    pub fn routes_of_kind(
+        &mut self,
+        protocol: u8,
+        kind: RouteKind,
+        table: Option<u32>,
+    ) -> Result<Vec<Route>> {
+        let mut message = RouteMessage::default();
+        message.header.protocol = RouteProtocol::from(protocol);
+        message.header.kind = RouteType::from(kind.number());
+        let is_meant = |route: &Route| route.protocol == protocol && route.kind == kind;
         self.list_routes(message, table, is_meant)
     }
 
     fn list_routes(
         &mut self,
         mut message: RouteMessage,
-        table: u32,
+        table: Option<u32>,
         is_meant: impl Fn(&Route) -> bool,
     ) -> Result<Vec<Route>> {
         message.header.address_family = AddressFamily::Inet;
-        message.attributes.push(RouteAttribute::Table(table));
+        message.attributes.extend(table.map(RouteAttribute::Table));
         let what = || "cannot list the routes".to_owned();
         let route = |answer| match answer {
             RouteNetlinkMessage::NewRoute(message) => {
-                of_message(message).filter(|route| route.table == table && is_meant(route))
+                let is_in = |route: &Route| table.is_none_or(|table| route.table == table);
+                of_message(message).filter(|route| is_in(route) && is_meant(route))
             }
             _ => None,
         };
@@ -352,6 +372,9 @@ fn natural_scope(route: &Route) -> RouteScope {
 
 fn describe(route: &Route) -> String {
     let mut text = route.destination.to_string();
+    if route.kind == RouteKind::Unreachable {
+        text += " (unreachable)";
+    }
     if let Some(gateway) = route.gateway {
         text += &format!(" via {gateway}");
     }

@@ -140,6 +140,7 @@ fn a_plan_for_another_namespace() {
     let expected = "ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2\n\
                     ip link set ipipA netns blue\n\
                     ip -n blue link set ipipA up\n\
+                    ip -n blue route add unreachable 192.168.199.0/24 metric 4278987208\n\
                     ip -n blue route add 192.168.199.0/24 dev ipipA src 172.16.17.1\n";
     assert_eq!(planned, expected);
 

@@ -196,6 +196,7 @@ fn a_plan_is_the_articles_commands() {
     + peer b underlay 10.1.1.2 networks 192.168.199.0/24
     + table adit_a
     + device ipipA mtu 1480
+    + route unreachable 192.168.199.0/24 metric 4278987208
     + route 192.168.199.0/24 dev ipipA src 172.16.17.1
     overlay `a`: 5 changes
     ");
@@ -205,6 +206,7 @@ fn a_plan_is_the_articles_commands() {
     insta::assert_snapshot!(rest, @r"
     ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2 mode ipip ttl 64 tos inherit
     ip link set ipipA up
+    ip route add unreachable 192.168.199.0/24 metric 4278987208
     ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1
     ");
     // They do the same.
@@ -298,6 +300,7 @@ fn breakages(bed: &KernelPlane) -> Vec<Breakage<'_>> {
     let run = move |words: &'static str| Box::new(move || drop(bed.run(words))) as Box<dyn Fn()>;
     vec![
         ("the route is deleted", 1, run("ip route delete 192.168.199.0/24")),
+        ("the guard is deleted", 1, run("ip route delete unreachable 192.168.199.0/24")),
         ("the route has another source", 1, run("ip route replace 192.168.199.0/24 dev ipipA proto 173")),
         ("a route of ours too many", 1, run("ip route add 10.99.0.0/16 dev ipipA proto 173")),
         ("the device has another MTU", 1, run("ip link set ipipA mtu 1400")),

@@ -14,7 +14,7 @@ use crate::support::programs::{pinned, pins};
 use crate::support::sites::Sites;
 use crate::support::wait_until;
 use adit_config::DataplaneChoice;
-use adit_linux::netlink::ROUTE_PROTOCOL;
+use adit_linux::netlink::{ROUTE_PROTOCOL, Route, RouteKind};
 use adit_testbed::test_planes::plane_name;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData};
@@ -98,7 +98,12 @@ impl ManyPeers {
     fn routed(&self) -> Vec<Ipv4Net> {
         let routes = self.sites.network.gateway_a.netlink().unwrap().routes().unwrap();
         let ours = routes.into_iter().filter(|route| route.protocol == ROUTE_PROTOCOL);
-        ours.map(|route| route.destination).collect()
+        // Each has a guard behind it.
+        let (into, guards): (Vec<_>, Vec<_>) = ours.partition(|route| route.kind == RouteKind::Unicast);
+        let networks = |routes: Vec<Route>| routes.into_iter().map(|route| route.destination).collect();
+        let (into, guards): (Vec<Ipv4Net>, Vec<Ipv4Net>) = (networks(into), networks(guards));
+        assert_eq!(into, guards);
+        into
     }
 }
 

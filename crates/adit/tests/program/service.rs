@@ -14,7 +14,7 @@ use crate::support::sites::{Sites, assert_reaches};
 use crate::support::wait_until;
 use adit_config::DataplaneChoice;
 use adit_lab::two_sites::{HOST_B, INSIDE_B};
-use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{ROUTE_PROTOCOL, Route, RouteKind};
 use adit_testbed::test_planes::plane_name;
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
@@ -49,13 +49,15 @@ fn a_plan_is_what_an_apply_does() {
     + site a underlay 10.1.1.1 networks 172.16.17.0/24
     + peer b underlay 10.1.1.2 networks 192.168.199.0/24
     + device ipipA mtu 1480
+    + route unreachable 192.168.199.0/24 metric 4278987208
     + route 192.168.199.0/24 dev ipipA src 172.16.17.1
-    overlay `a`: 4 changes
+    overlay `a`: 5 changes
     ");
     let commands = adit(&["plan", &file, "--commands"]);
     insta::assert_snapshot!(commands.stdout, @r"
     ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2
     ip link set ipipA up
+    ip route add unreachable 192.168.199.0/24 metric 4278987208
     ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1
     ");
     assert!(adit(&["apply", &file]).ok().stdout.contains("is up"));
@@ -96,7 +98,11 @@ fn change_beside_a_peer(plane: DataplaneChoice) {
         outcome.assert_lossless();
     }
     let routes = bed.gateway().netlink().unwrap().routes().unwrap();
-    assert_eq!(routes.iter().filter(|route| route.protocol == ROUTE_PROTOCOL).count(), 1001);
+    let ours = |kind| {
+        let is_meant = |route: &&Route| route.protocol == ROUTE_PROTOCOL && route.kind == kind;
+        routes.iter().filter(is_meant).count()
+    };
+    assert_eq!((ours(RouteKind::Unicast), ours(RouteKind::Unreachable)), (1001, 1001));
 }
 
 #[test(alone, root, ebpf)]
@@ -255,12 +261,21 @@ fn breakages(bed: &Testbed) -> Vec<Breakage<'_>> {
     let gateway = bed.gateway();
     let netlink = || gateway.netlink().unwrap();
     let device = || gateway.index("ipipA").unwrap();
-    let ours = move || {
+    let of_kind = move |kind| {
         let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
-        netlink().routes().unwrap().into_iter().find(|route| route.destination == network).unwrap()
+        let is_meant = |route: &Route| route.destination == network && route.kind == kind;
+        netlink().routes().unwrap().into_iter().find(is_meant).unwrap()
     };
+    let ours = move || of_kind(RouteKind::Unicast);
+    let guard = move || of_kind(RouteKind::Unreachable);
     vec![
         ("the route is deleted", 1, Box::new(move || netlink().delete_route(&ours()).unwrap())),
+        ("the guard is deleted", 1, Box::new(move || netlink().delete_route(&guard()).unwrap())),
+        (
+            "route and guard are deleted",
+            2,
+            Box::new(move || netlink().delete_routes(&[ours(), guard()]).unwrap()),
+        ),
         (
             "the route has another source",
             1,
@@ -346,7 +361,9 @@ fn drift(plane: DataplaneChoice) {
     std::thread::sleep(A_SECOND);
     let found = gateway.netlink().unwrap().routes().unwrap();
     let found: Vec<&Route> = found.iter().filter(|route| route.destination == network).collect();
-    assert!(matches!(found[..], [route] if route.protocol == 4), "{found:?}");
+    let is_theirs = |route: &Route| route.protocol == 4;
+    let is_guard = |route: &Route| route.kind == RouteKind::Unreachable;
+    assert!(matches!(found[..], [first, last] if is_theirs(first) && is_guard(last)), "{found:?}");
     assert_eq!(bed.repairs(), counted);
     // It goes, and ours comes back.
     gateway.netlink().unwrap().delete_route(&theirs).unwrap();

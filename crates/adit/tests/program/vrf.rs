@@ -12,7 +12,7 @@ use crate::support::wait_until;
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A};
-use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{ROUTE_PROTOCOL, Route, RouteKind};
 use adit_testbed::test_planes::with_plane;
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
@@ -49,7 +49,16 @@ impl Vrf {
 
     fn ours(&self, table: u32) -> Vec<Route> {
         let routes = self.gateway().netlink().unwrap().routes_of(table).unwrap();
-        routes.into_iter().filter(|route| route.protocol == ROUTE_PROTOCOL).collect()
+        let is_into_tunnel =
+            |route: &Route| route.protocol == ROUTE_PROTOCOL && route.kind == RouteKind::Unicast;
+        routes.into_iter().filter(is_into_tunnel).collect()
+    }
+
+    /// The networks with a guard in that table.
+    fn guarded(&self, table: u32) -> Vec<String> {
+        let (protocol, kind) = (ROUTE_PROTOCOL, RouteKind::Unreachable);
+        let found = self.gateway().netlink().unwrap().routes_of_kind(protocol, kind, Some(table)).unwrap();
+        found.iter().map(|route| route.destination.to_string()).collect()
     }
 
     fn reaches(&self) -> bool {
@@ -74,6 +83,7 @@ fn the_inside_may_be_in_a_vrf() {
         let routes: Vec<Ipv4Net> = bed.ours(10).into_iter().map(|route| route.destination).collect();
         assert_eq!(routes, [network]);
         assert_eq!(bed.ours(254), [], "nothing in the main table");
+        assert_eq!((bed.guarded(10), bed.guarded(254)), (vec!["192.168.199.0/24".to_owned()], vec![]));
         assert_eq!(bed.adit(&["plan", &bed.file("a.toml")]).ok().stdout, "overlay `a`: nothing to change\n");
 
         // What a sender is told comes by the routes of the VRF.
@@ -85,21 +95,27 @@ fn the_inside_may_be_in_a_vrf() {
         });
         narrow.remove().unwrap();
 
-        for broken in ["route delete 192.168.199.0/24 table 10", "link set ipipA nomaster"] {
+        for broken in [
+            "route delete 192.168.199.0/24 table 10",
+            "route delete unreachable 192.168.199.0/24 table 10",
+            "link set ipipA nomaster",
+        ] {
             bed.ip(broken);
-            wait_until(PATIENCE, broken, || bed.ours(10).len() == 1 && bed.reaches());
+            let is_whole = || bed.ours(10).len() == 1 && bed.guarded(10).len() == 1;
+            wait_until(PATIENCE, broken, || is_whole() && bed.reaches());
         }
         assert_eq!(bed.status()["repairs"]["data-plane"], Value::Null);
         // Another VRF of the name: another number, another table.
         bed.ip("link delete red");
         bed.make_vrf(11);
         wait_until(PATIENCE, "it is followed", || bed.ours(11).len() == 1 && bed.reaches());
-        assert_eq!(bed.ours(10), []);
+        assert_eq!((bed.ours(10), bed.guarded(10)), (vec![], vec![]));
+        assert_eq!(bed.guarded(11), ["192.168.199.0/24"]);
 
         bed.adit(&["down", "a"]).ok();
         let (status, said) = a.wait();
         assert!(status.success(), "{said}");
-        assert_eq!(bed.ours(11), []);
+        assert_eq!((bed.ours(11), bed.guarded(11)), (vec![], vec![]));
         assert!(bed.gateway().netlink().unwrap().link("ipipA").unwrap().is_none());
     }
 }
@@ -112,6 +128,7 @@ fn a_plan_for_a_vrf_and_what_is_refused() {
     let expected = "ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2\n\
                     ip link set ipipA vrf red\n\
                     ip link set ipipA up\n\
+                    ip route add unreachable 192.168.199.0/24 metric 4278987208 vrf red\n\
                     ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1 vrf red\n";
     assert_eq!(planned, expected);
 

@@ -1,9 +1,10 @@
 //! Drift: each thing that others can break, the change that is seen, and what the repair makes of
 //! it.
 
-use adit_linux::netlink::Route;
+use adit_linux::netlink::{Route, RouteKind};
 
 use super::world::{Kernel, PEER_C, TUN, World, config, needs, with_ipip};
+use crate::reconcile::desired::guard_metric;
 
 /// `RTPROT_STATIC`: the protocol of an administrator's routes.
 const STATIC: u8 = 4;
@@ -64,6 +65,17 @@ fn foreign(world: &mut World, destination: &str, metric: Option<u32>) -> Route {
     Route { protocol: STATIC, metric, ..world.route(destination, "eth0") }
 }
 
+/// The guard of site `a` for the network of peer `b`.
+fn guard(destination: &str, site: &str) -> Route {
+    Route {
+        destination: destination.parse().unwrap(),
+        kind: RouteKind::Unreachable,
+        metric: Some(guard_metric(site)),
+        ..Route::default()
+    }
+}
+
+const GUARD_ADDED: &str = "+ route unreachable 192.168.199.0/24 metric 4278987208";
 const ROUTE_ADDED: &str = "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1";
 
 const TUN_ROWS: &[Row] = &[
@@ -73,6 +85,43 @@ const TUN_ROWS: &[Row] = &[
         drift: |world| delete_route(world, NETWORK, "ipipA"),
         expected: &[ROUTE_ADDED],
         outcome: Restored,
+    },
+    Row {
+        what: "the guard is deleted",
+        drift: |world| world.others.delete_routes(&[guard(NETWORK, "a")]).unwrap(),
+        expected: &[GUARD_ADDED],
+        outcome: Restored,
+    },
+    Row {
+        what: "all of our routes are deleted",
+        drift: |world| {
+            delete_route(world, NETWORK, "ipipA");
+            world.others.delete_routes(&[guard(NETWORK, "a")]).unwrap();
+        },
+        expected: &[GUARD_ADDED, ROUTE_ADDED],
+        outcome: Restored,
+    },
+    Row {
+        what: "a guard of ours is added for another network",
+        drift: |world| world.others.add_route(&guard("10.9.0.0/16", "a")).unwrap(),
+        expected: &["- route unreachable 10.9.0.0/16 metric 4278987208"],
+        outcome: Restored,
+    },
+    Row {
+        what: "a guard of another overlay is added for our network",
+        drift: |world| world.others.add_route(&guard(NETWORK, "b")).unwrap(),
+        expected: &[],
+        outcome: Untouched,
+    },
+    Row {
+        what: "a foreign route takes the place of the guard",
+        drift: |world| {
+            let metric = guard(NETWORK, "a").metric;
+            let route = foreign(world, NETWORK, metric);
+            world.others.replace_routes(&[route]).unwrap();
+        },
+        expected: &[],
+        outcome: Untouched,
     },
     Row {
         what: "the route loses its source",
@@ -214,15 +263,6 @@ const TUN_ROWS: &[Row] = &[
         outcome: Restored,
     },
     Row {
-        what: "the inner address disappears, and the route with its source",
-        drift: |world| {
-            let index = world.index("lan0");
-            world.others.delete_address(index, "172.16.17.1/24".parse().unwrap()).unwrap();
-        },
-        expected: &[],
-        outcome: Refused,
-    },
-    Row {
         what: "the underlay address disappears",
         drift: |world| {
             let index = world.index("eth0");
@@ -263,6 +303,12 @@ const IPIP_ROWS: &[Row] = &[
         what: "a route is deleted",
         drift: |world| delete_route(world, NETWORK, "ipipA-b"),
         expected: &["+ route 192.168.199.0/24 dev ipipA-b src 172.16.17.1"],
+        outcome: Restored,
+    },
+    Row {
+        what: "the guard is deleted",
+        drift: |world| world.others.delete_routes(&[guard(NETWORK, "a")]).unwrap(),
+        expected: &[GUARD_ADDED],
         outcome: Restored,
     },
     Row {

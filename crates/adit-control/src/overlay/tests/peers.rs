@@ -22,6 +22,7 @@ fn check(mut world: World) {
             lines,
             [
                 "+ peer d underlay 10.1.1.4 networks 10.6.0.0/16",
+                "+ route unreachable 10.6.0.0/16 metric 4278987208",
                 "+ route 10.6.0.0/16 via 10.1.1.4 dev ipipA onlink src 172.16.17.1",
             ]
         );

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use adit_config::Config;
 use adit_dataplane::kernel::Filter;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Ipip, MAIN_TABLE, Netlink, Network, Route};
+use adit_linux::netlink::{Ipip, MAIN_TABLE, Netlink, Network, Route, RouteKind};
 use adit_linux::netns::NetNs;
 
 use crate::error::ControlError;
@@ -121,6 +121,11 @@ impl World {
         Self { host, others, faults, fake, _far: far }
     }
 
+    /// The machine.
+    pub(super) fn host(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.host)
+    }
+
     pub(super) fn bring_up(&self, config: &Config) -> Result<Overlay, ControlError> {
         let host = Arc::clone(&self.host);
         Overlay::bring_up_with(config, Options { host, outlives_process: false, path_cache: None })
@@ -189,6 +194,9 @@ impl World {
 
 fn describe(route: &Route, name: &dyn Fn(u32) -> String) -> String {
     let mut text = route.destination.to_string();
+    if route.kind != RouteKind::Unicast {
+        text += &format!(" {:?}", route.kind);
+    }
     for (word, value) in [
         ("via", route.gateway.map(|gateway| gateway.to_string())),
         ("dev", route.device.map(name)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use adit_lab::host::Host;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::{HOST_B, INSIDE_B, TwoSites};
-use adit_linux::netlink::{Netlink, Route};
+use adit_linux::netlink::{Netlink, Route, RouteKind};
 use ipnet::Ipv4Net;
 
 use super::machine::{Machine, Running};
@@ -90,11 +90,12 @@ impl Sites {
         view(&self.network.gateway_a)
     }
 
-    /// The routes of gateway A to B's network, and the index of the device they lead to.
+    /// The routes of gateway A to B's network, without the guard behind them.
     pub(crate) fn routes_of_a(&self) -> Vec<Route> {
         let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
         let routes = self.network.gateway_a.netlink().unwrap().routes().unwrap();
-        routes.into_iter().filter(|route| route.destination == network).collect()
+        let is_meant = |route: &Route| route.destination == network && route.kind == RouteKind::Unicast;
+        routes.into_iter().filter(is_meant).collect()
     }
 }
 
