@@ -16,8 +16,8 @@ fn add(world: &mut World, interface: &str, address: &str) {
     world.others.add_address(index, address.parse().unwrap()).unwrap();
 }
 
-const WITHOUT: &str = "192.168.199.0/24 via 10.1.1.2 dev ipipA onlink proto 173";
-const WITH: &str = "192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1 proto 173";
+const WITHOUT: &str = "192.168.199.0/24 via 10.1.1.2 dev ipipA proto 173";
+const WITH: &str = "192.168.199.0/24 via 10.1.1.2 dev ipipA src 172.16.17.1 proto 173";
 
 /// In this order. The address of the site's second network is listed after that of the first.
 const ROWS: &[Row] = &[
@@ -40,7 +40,7 @@ const ROWS: &[Row] = &[
             add(world, "lan0", "172.16.17.254/24");
         },
         &["+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.254"],
-        "192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.254 proto 173",
+        "192.168.199.0/24 via 10.1.1.2 dev ipipA src 172.16.17.254 proto 173",
     ),
     (
         "the address moves to another interface",
@@ -56,7 +56,7 @@ const ROWS: &[Row] = &[
         "only that one stays",
         |world| delete(world, "eth0", "172.16.17.1/24"),
         &["+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.18.1"],
-        "192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.18.1 proto 173",
+        "192.168.199.0/24 via 10.1.1.2 dev ipipA src 172.16.18.1 proto 173",
     ),
     (
         "the LAN's interface is deleted",
