@@ -267,6 +267,8 @@ fn create(namespaces: &mut Namespaces, desired: &Desired, hidden: &HiddenEnd) ->
     if let Some(old) = namespaces.inner.link(&desired.device)? {
         namespaces.inner.delete_link(old.index)?;
     }
+    // The other end of it may be in a network namespace that has lost its name.
+    objects::remove_hidden_end(namespaces.underlay.as_mut(), &hidden.alias)?;
     let request = VethPair {
         name: desired.device.clone(),
         mac: VISIBLE_MAC,

@@ -312,10 +312,6 @@ impl Network for FakeHost {
         Ok(())
     }
 
-    fn set_txqueuelen(&mut self, index: u32, _: u32) -> Result<()> {
-        self.state().by_index(index).map(drop)
-    }
-
     fn rename(&mut self, index: u32, name: &str) -> Result<()> {
         let mut state = self.state();
         if state.by_name(name).is_some_and(|found| found.index != index) {

@@ -222,7 +222,6 @@ faulty! {
     fn set_mtu(index: u32, mtu: u32) -> ();
     fn set_alias(index: u32, alias: &str) -> ();
     fn set_master(index: u32, master: Option<u32>) -> ();
-    fn set_txqueuelen(index: u32, packets: u32) -> ();
     fn rename(index: u32, name: &str) -> ();
     fn delete_link(index: u32) -> ();
     fn addresses(index: Option<u32>) -> Vec<Address>;

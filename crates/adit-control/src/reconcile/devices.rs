@@ -69,13 +69,8 @@ pub fn alias_of_peer(site: &str, peer: &str) -> String {
 }
 
 /// Returns the alias that marks the hidden end of a site's tunnel interface. No peer has such a name.
-fn hidden_alias(site: &str) -> String {
+pub(crate) fn hidden_alias(site: &str) -> String {
     alias_of_peer(site, ":hidden")
-}
-
-/// Returns true if the interface is the hidden end of the site's tunnel interface.
-pub(crate) fn is_hidden_end(link: &Link, site: &str) -> bool {
-    link.alias.as_deref() == Some(&hidden_alias(site))
 }
 
 /// Returns true if an interface with the alias `found` is the site's.

@@ -113,6 +113,21 @@ pub(crate) fn configure_device(
     Ok(())
 }
 
+/// Removes the hidden end with that alias, and with it the tunnel interface, wherever that is.
+/// Returns its name if there was one.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked, or refuses.
+pub(crate) fn remove_hidden_end(
+    underlay: &mut dyn Network,
+    alias: &str,
+) -> Result<Option<String>, ControlError> {
+    let is_ours = |link: &Link| link.alias.as_deref() == Some(alias);
+    let Some(link) = underlay.links()?.into_iter().find(is_ours) else { return Ok(None) };
+    underlay.delete_link(link.index)?;
+    Ok(Some(link.name))
+}
+
 /// Removes the interface of that name which a failed step has made, if it is still there and
 /// `is_made` recognises it. A failure is logged: the caller returns the one that came first.
 pub(crate) fn remove_made(network: &mut dyn Network, name: &str, is_made: impl Fn(&Link) -> bool) {

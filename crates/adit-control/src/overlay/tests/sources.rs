@@ -78,6 +78,12 @@ const ROWS: &[Row] = &[
 fn check(file: &str, kernel: Kernel) {
     // The packet filter of the ipip driver names the addresses of this machine.
     let is_about_routes = |line: &String| !line.starts_with("~ table");
+    // The driver's interface of a single peer needs no gateway.
+    let is_ipip = file.contains("kernel");
+    let of_plane = |line: &str| match is_ipip {
+        true => line.replace(" via 10.1.1.2", "").replace(" onlink", ""),
+        false => line.to_owned(),
+    };
     let wanted = config(&file.replace("\"172.16.17.0/24\"", "\"172.16.17.0/24\", \"172.16.18.0/24\""));
     kernel.run(&|mut world: World| {
         let mut overlay = world.bring_up(&wanted).unwrap();
@@ -90,10 +96,11 @@ fn check(file: &str, kernel: Kernel) {
             let lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
             assert_eq!(lines, planned, "{what}: the plan");
             let lines: Vec<String> = lines.into_iter().filter(is_about_routes).collect();
-            assert_eq!(lines, *expected, "{what}");
+            let expected: Vec<String> = expected.iter().map(|line| of_plane(line)).collect();
+            assert_eq!(lines, expected, "{what}");
             let view = world.view().routes;
             let found: Vec<&String> = view.iter().filter(|route| route.contains("ipipA")).collect();
-            assert_eq!(found, [route], "{what}");
+            assert_eq!(found, [&of_plane(route)], "{what}");
             assert_eq!(overlay.repair().unwrap(), [], "{what}: nothing is left to repair");
             assert_eq!(world.plan(Some(&wanted), &wanted).unwrap(), [""; 0], "{what}: nor to plan");
         }
