@@ -50,8 +50,8 @@ pub struct Desired {
     pub device: String,
     /// The interfaces of the tunnel: one, unless the ipip driver has one for each peer.
     pub devices: Vec<DesiredDevice>,
-    /// The hidden end of the tunnel interface, in the namespace of the underlay. The ipip driver has
-    /// none.
+    /// The hidden end of the tunnel interface, in the namespace of the underlay. The ipip driver
+    /// has none.
     pub hidden: Option<HiddenEnd>,
     /// Our address on the underlay.
     pub underlay: Ipv4Addr,
@@ -80,9 +80,9 @@ pub struct DesiredRoute {
     pub peer: String,
     /// The position of its interface in [`Desired::devices`].
     pub device: usize,
-    /// The gateway, unless the interface is that of one peer only. It tells the kernel that a packet
-    /// which leaves by the interface it came in by, on a hub, is to be forwarded, and no host to be
-    /// redirected. And it is the only neighbour of a veth, instead of every destination.
+    /// The gateway, unless the interface is that of one peer only. It tells the kernel that a
+    /// packet which leaves by the interface it came in by, on a hub, is to be forwarded, and no
+    /// host to be redirected. And it is the only neighbour of a veth, instead of every destination.
     pub via: Option<Ipv4Addr>,
     /// The source address of what the gateway itself sends: one of `site.networks`, because the
     /// peer accepts no other. `None`: no address of this machine lies there at present.
@@ -107,9 +107,9 @@ pub(crate) enum Gateways {
     Placeholder,
 }
 
-/// The most gateways that the routes of a tunnel interface name. The kernel compares a new route with all
-/// routes of the interface, one after another, except with those of the same gateway: with 10,000
-/// gateways that takes two seconds.
+/// The most gateways that the routes of a tunnel interface name. The kernel compares a new route
+/// with all routes of the interface, one after another, except with those of the same gateway: with
+/// 10,000 gateways that takes two seconds.
 const MAX_GATEWAYS: usize = 256;
 /// The gateway that stands for every peer: the dummy address of RFC 7600. It only matters that
 /// there is a gateway, see [`DesiredRoute::via`].

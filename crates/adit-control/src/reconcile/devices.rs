@@ -68,7 +68,8 @@ pub fn alias_of_peer(site: &str, peer: &str) -> String {
     format!("{}:{peer}", alias(site))
 }
 
-/// Returns the alias that marks the hidden end of a site's tunnel interface. No peer has such a name.
+/// Returns the alias that marks the hidden end of a site's tunnel interface. No peer has such a
+/// name.
 pub(crate) fn hidden_alias(site: &str) -> String {
     alias_of_peer(site, ":hidden")
 }

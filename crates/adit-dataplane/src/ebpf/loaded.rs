@@ -42,8 +42,8 @@ pub(super) struct CountMaps {
 }
 
 impl LoadedObject {
-    /// Loads the programs for `tunnel` and pins the maps in a directory. No peer has a next hop yet,
-    /// so the programs would decline everything.
+    /// Loads the programs for `tunnel` and pins the maps in a directory. No peer has a next hop
+    /// yet, so the programs would decline everything.
     ///
     /// Maps have the [`Capacity`] of the tunnel. Loading 100,000 networks takes some 0.1 s.
     pub(super) fn load(

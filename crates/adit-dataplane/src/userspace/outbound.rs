@@ -1,5 +1,6 @@
 //! The sender: one thread per receiver on the hidden end of the tunnel interface. It takes
-//! datagrams and GSO packets, asks the tunnel, segments, puts the outer header before each datagram, and sends in batches.
+//! datagrams and GSO packets, asks the tunnel, segments, puts the outer header before each
+//! datagram, and sends in batches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -57,8 +57,8 @@ pub struct UserspacePlane {
 
 impl UserspacePlane {
     /// Starts forwarding between the tunnel interface and the underlay of the calling thread's
-    /// network namespace. When it returns, datagrams pass: the sockets are open, and the peers' next
-    /// hops have been looked up.
+    /// network namespace. When it returns, datagrams pass: the sockets are open, and the peers'
+    /// next hops have been looked up.
     ///
     /// # Errors
     /// Fails if a socket cannot be opened; the error says what to do.

@@ -102,8 +102,8 @@ pub struct HostInterface {
 const VETH_SLACK: u32 = 4;
 
 impl HostInterface {
-    /// A pair whose ends have these indices and link-layer addresses. `visible` is `None` if that end
-    /// is in another network namespace. `mtu` is the visible end's, in bytes.
+    /// A pair whose ends have these indices and link-layer addresses. `visible` is `None` if that
+    /// end is in another network namespace. `mtu` is the visible end's, in bytes.
     #[must_use]
     pub fn new(hidden: u32, visible: Option<u32>, mtu: u16, mac: [u8; 6], hidden_mac: [u8; 6]) -> Self {
         let mut addresses = [0; 12];

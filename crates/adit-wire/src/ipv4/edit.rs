@@ -35,8 +35,8 @@ pub fn set_ttl(packet: &mut [u8], ttl: u8) -> Option<()> {
     Some(())
 }
 
-/// Clears DF in the header at the start of `packet`, and adjusts its checksum as [`set_ecn`] does. A
-/// datagram that had DF gets `identification`, because its own need not be unique (RFC 6864).
+/// Clears DF in the header at the start of `packet`, and adjusts its checksum as [`set_ecn`] does.
+/// A datagram that had DF gets `identification`, because its own need not be unique (RFC 6864).
 #[inline]
 pub fn allow_fragments(packet: &mut [u8], identification: u16) -> Option<()> {
     let header = packet.first_chunk_mut::<HEADER_LEN>()?;
