@@ -20,7 +20,7 @@ use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::devices::uses_kernel_plane;
+use crate::reconcile::devices::{hidden_alias, uses_kernel_plane};
 use crate::reconcile::foreign::ForeignNetworks;
 use crate::reconcile::peer_update::PeerUpdate;
 use crate::reconcile::{config_diff, foreign, guard_routes, kernel_diff, machine, objects};
@@ -339,8 +339,10 @@ impl Overlay {
         }
         let site = self.config.site.name.as_str();
         self.carrier.remove(&self.namespaces, site)?;
-        let Namespaces { host, inner, .. } = &mut self.namespaces;
-        leftovers::remove_objects(host.as_ref(), inner.as_mut(), site).map(drop)
+        let Namespaces { host, inner, underlay, .. } = &mut self.namespaces;
+        leftovers::remove_objects(host.as_ref(), inner.as_mut(), site)?;
+        // If its other end was in a namespace that is gone.
+        objects::remove_hidden_end(underlay.as_mut(), &hidden_alias(site)).map(drop)
     }
 
     /// Returns true if our underlay address was missing at the last look.

@@ -1,7 +1,7 @@
 //! Data planes: they move packets between the tunnel interface and the underlay until they are shut
 //! down, and ask a [`Tunnel`](adit_tunnel::Tunnel) about each.
 //!
-//! - [`userspace`] is the complete one: all of RFC 2003, on any kernel that has TUN.
+//! - [`userspace`] is the complete one: all of RFC 2003, on any kernel.
 //! - [`ebpf`] runs programs in front of it that carry ordinary packets inside the kernel.
 //! - [`kernel`] uses Linux's own ipip driver, with our rules about addresses as a table of
 //!   nf_tables.
@@ -16,9 +16,11 @@ pub mod ebpf;
 pub mod kernel;
 mod next_hop;
 mod plane;
+mod tunnel_interface;
 pub mod userspace;
 
 pub use plane::{DataPlane, PlaneKind};
+pub use tunnel_interface::TunnelInterface;
 
 #[cfg(test)]
 fn main() -> std::process::ExitCode {

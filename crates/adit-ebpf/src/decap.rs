@@ -96,9 +96,16 @@ fn shape(skb: Skb, outer: &Ipv4Header, inner: &Ipv4Header) -> Option<GsoShape> {
     adit_policy::gso_shape(inner, available, skb.gso(inner, INNER)?)
 }
 
-/// Gives the datagram to the host's stack.
+/// Gives the datagram to the host's stack, through the hidden end.
 #[inline(always)]
 fn deliver(skb: Skb, tables: &Tables, passed: &Passed) -> Option<Verdict> {
+    let interface = &tables.settings.interface;
+    // The visible end would drop it: a peer may have a larger MTU. It can be received directly,
+    // which the interface does not count, unless it is in another network namespace.
+    let is_too_big = passed.shape.segments == 1 && passed.shape.len > interface.max_datagram;
+    if is_too_big && interface.visible == 0 {
+        return None;
+    }
     if tables.settings.mss_clamp() {
         let path_mtu = tables.peer(passed.from)?.path_mtu;
         mss::clamp(skb, &passed.inner, INNER, path_mtu, passed.from)?;
@@ -111,7 +118,14 @@ fn deliver(skb: Skb, tables: &Tables, passed: &Passed) -> Option<Verdict> {
     // If the kernel refuses, userspace repeats all of this: neither the ECN mark nor the MSS
     // changes a second time.
     skb.pop_outer()?;
-    skb.receive_on(tables.settings.device);
+    if skb.set_addresses(&interface.addresses).is_none() {
+        return Some(Verdict::lost(passed.from, passed.shape.segments));
+    }
+    if is_too_big {
+        skb.receive_on(interface.visible);
+    } else {
+        skb.transmit_on(interface.hidden);
+    }
     Some(Verdict::Redirect)
 }
 

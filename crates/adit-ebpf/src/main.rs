@@ -2,10 +2,13 @@
 //! others, unchanged, to the userspace plane on the same interfaces.
 //!
 //! ```text
-//!   tunnel interface, egress ──► encap ──► neighbour, qdisc, underlay
-//!   underlay, ingress        ──► decap ──► tunnel interface, ingress (the host's stack)
-//!                                   └────► relay: to another peer, back onto the underlay
+//!   tunnel interface ──► hidden end, ingress: encap ──► neighbour, qdisc, underlay
+//!   underlay, ingress: decap ──► hidden end, egress ──► tunnel interface (the host's stack)
+//!                        └─────► relay: to another peer, back onto the underlay
 //! ```
+//!
+//! The tunnel interface is one end of a veth pair. Its other end, the hidden one, exists for the
+//! programs and for userspace only.
 //!
 //! `adit-policy` decides who may send what and `adit-wire` writes the headers. Userspace runs the
 //! same code. A declined packet goes on as if no program were there.
@@ -31,7 +34,8 @@ use aya_ebpf::programs::TcContext;
 
 use skb::Skb;
 
-/// Runs at the egress of the tunnel interface and encapsulates.
+/// Runs at the ingress of the hidden end, where what the host has sent into the tunnel interface
+/// arrives, and encapsulates.
 #[classifier]
 pub fn adit_encap(context: TcContext) -> i32 {
     encap::encap(Skb::of(&context)).code()

@@ -13,14 +13,13 @@ use aya_ebpf::bindings::{
     BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_change_type,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_type,
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
-const ETHERTYPE_AT: usize = 12;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const PACKET_HOST: u32 = 0;
 const PACKET_OTHERHOST: u32 = 3;
@@ -61,8 +60,13 @@ impl Skb {
     /// Whether the packet is for this host and on this interface itself, not on a VLAN above it.
     #[inline(always)]
     pub fn is_for_us(&self) -> bool {
-        let fields = self.fields();
-        fields.pkt_type == PACKET_HOST && fields.vlan_present == 0
+        self.fields().pkt_type == PACKET_HOST && self.is_untagged()
+    }
+
+    /// Whether the packet has no VLAN tag.
+    #[inline(always)]
+    pub fn is_untagged(&self) -> bool {
+        self.fields().vlan_present == 0
     }
 
     /// Marks the packet as another host's. Packet sockets still get it, and the host's IP input
@@ -179,18 +183,6 @@ impl Skb {
         (unsafe { bpf_skb_adjust_room(self.0, -OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
     }
 
-    /// Adds an Ethernet header to a packet of an interface without link headers. [`Skb::send_to`]
-    /// fills in its addresses.
-    #[inline(always)]
-    pub fn push_ethernet(&self) -> Option<()> {
-        // SAFETY: as above.
-        if unsafe { bpf_skb_change_head(self.0, ETHERNET as u32, 0) } != 0 {
-            return None;
-        }
-        // SAFETY: as for `set_header`.
-        self.pointer::<u16>(ETHERTYPE_AT).map(|place| unsafe { *place = ETHERTYPE_IPV4.to_be() })
-    }
-
     /// Sends the packet to a peer. The kernel resolves the next hop's link-layer address and queues
     /// the packet meanwhile.
     #[inline(always)]
@@ -205,6 +197,22 @@ impl Skb {
         // SAFETY: `hop` is initialised and outlives the call. The helper only records its
         // arguments.
         unsafe { bpf_redirect_neigh(peer.device, &mut hop, size_of::<bpf_redir_neigh>() as i32, 0) };
+    }
+
+    /// Writes both link-layer addresses of the Ethernet header. Returns `None` if they cannot be
+    /// written directly.
+    #[inline(always)]
+    pub fn set_addresses(&self, addresses: &[u8; 12]) -> Option<()> {
+        let words: [u32; 3] = zerocopy::transmute!(*addresses);
+        // SAFETY: as for `set_header`; these machines do not require alignment.
+        self.pointer::<[u32; 3]>(0).map(|place| unsafe { place.write_unaligned(words) })
+    }
+
+    /// Sends the packet by the interface `device`.
+    #[inline(always)]
+    pub fn transmit_on(&self, device: u32) {
+        // SAFETY: numbers only.
+        unsafe { bpf_redirect(device, 0) };
     }
 
     /// Gives the packet to the host's stack as if it had arrived on `device`.

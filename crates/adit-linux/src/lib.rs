@@ -1,4 +1,4 @@
-//! The system calls that Adit makes: sockets, TUN devices, netlink, nf_tables, BPF, namespaces and
+//! The system calls that Adit makes: sockets, netlink, nf_tables, BPF, namespaces and
 //! processes.
 //!
 //! This crate decides nothing about the tunnel. It gives the other crates safe functions, so that
@@ -21,7 +21,6 @@ pub mod nftables;
 pub mod process;
 pub mod sockets;
 pub mod sysctl;
-pub mod tun;
 
 /// `errno` of a datagram longer than the socket, the interface or the path takes.
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;

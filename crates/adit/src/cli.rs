@@ -55,8 +55,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Build two sites in network namespaces, join them, test the tunnel, and remove it all
     ///
-    /// No other program sees these namespaces. Needs root, or a system that allows user
-    /// namespaces and opens /dev/net/tun to all users.
+    /// No other program sees these namespaces. Needs root, or a system that allows user namespaces.
     Lab(LabArgs),
 
     /// Report every mistake in a configuration, with line and column

@@ -4,7 +4,7 @@ use adit_config::Config;
 
 use super::Carrier;
 use super::ipip::IpipCarrier;
-use super::tun::TunCarrier;
+use super::veth::VethCarrier;
 use crate::reconcile::devices::uses_kernel_plane;
 
 /// Returns the carrier of `site.dataplane`. `outlives_process` says whether what is loaded into the
@@ -13,5 +13,5 @@ pub(crate) fn carrier_of(config: &Config, outlives_process: bool) -> Box<dyn Car
     if uses_kernel_plane(config) {
         return Box::new(IpipCarrier::default());
     }
-    Box::new(TunCarrier::new(outlives_process))
+    Box::new(VethCarrier::new(outlives_process))
 }

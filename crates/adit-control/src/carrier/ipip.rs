@@ -195,7 +195,7 @@ fn observe_interfaces(
         [] => Vec::new(),
         all => objects::our_routes(inner, all, objects::table(desired))?,
     };
-    Ok(Actual { devices, unwanted, routes, filter: None, guards: Vec::new() })
+    Ok(Actual { devices, unwanted, routes, ..Actual::default() })
 }
 
 /// The objects to be made.

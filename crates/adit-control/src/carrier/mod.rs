@@ -1,4 +1,4 @@
-//! The way an overlay's packets are carried: by a TUN device and a data plane behind it, or by
+//! The way an overlay's packets are carried: by a veth pair and a data plane behind it, or by
 //! Linux's ipip driver. Both make different kernel objects in a different order, and everything
 //! else in this crate works with either through [`Carrier`].
 
@@ -6,7 +6,7 @@ pub(crate) mod choice;
 mod ipip;
 mod prepared;
 mod running;
-mod tun;
+mod veth;
 
 use adit_config::Config;
 use adit_dataplane::kernel::limits::Limit;

@@ -1,4 +1,4 @@
-//! A model of a machine in memory: links, addresses, routes, TUN devices and the packet filter,
+//! A model of a machine in memory: links, addresses, routes and the packet filter,
 //! with the effects of the kernel that a control plane has to know (routes disappear with their
 //! interface, its going down or their source address). The table `overlay::tests::model` holds it
 //! against the real kernel.
@@ -19,7 +19,7 @@ use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 use ipnet::Ipv4Net;
 
-use super::{Host, PacketFilter, PlaneRequest, StartedPlane, TunDevice};
+use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
 
 /// `RTPROT_KERNEL`: the protocol of routes that belong to addresses.
@@ -28,7 +28,6 @@ const KERNEL_PROTOCOL: u8 = 2;
 const LOOPBACK: u32 = 1;
 
 // The numbers are those of every architecture that Adit runs on.
-const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
@@ -52,9 +51,6 @@ struct State {
     addresses: Vec<Address>,
     routes: Vec<Route>,
     last_index: u32,
-    /// How many processes hold a TUN device, by its index.
-    tun_holders: BTreeMap<u32, usize>,
-    kept_tuns: Vec<u32>,
     /// The packet filter of each site, by the name of its table.
     filters: BTreeMap<String, Filter>,
 }
@@ -104,7 +100,6 @@ impl State {
         self.addresses.retain(|address| address.index != index);
         self.routes.retain(|route| route.device != Some(index));
         self.remove_routes_without_source();
-        self.kept_tuns.retain(|kept| *kept != index);
     }
 
     /// Removes the routes whose source is no address any more.
@@ -317,10 +312,6 @@ impl Network for FakeHost {
         Ok(())
     }
 
-    fn set_txqueuelen(&mut self, index: u32, _: u32) -> Result<()> {
-        self.state().by_index(index).map(drop)
-    }
-
     fn rename(&mut self, index: u32, name: &str) -> Result<()> {
         let mut state = self.state();
         if state.by_name(name).is_some_and(|found| found.index != index) {
@@ -485,16 +476,20 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn open_tun(&self, _: &NetScope, name: &str) -> Result<Box<dyn TunDevice>> {
-        let mut state = self.state();
-        let found = state.by_name(name).map(|link| (link.index, link.kind.clone()));
-        let index = match found {
-            Some((index, kind)) if kind.as_deref() == Some("tun") => index,
-            Some(_) => return refuse("open a TUN device", EBUSY),
-            None => state.add_link(name, "tun", None),
-        };
-        *state.tun_holders.entry(index).or_default() += 1;
-        Ok(Box::new(FakeTun { host: self.clone(), index }))
+    fn limit_offloads(&self, _: &NetScope, interface: &str) -> Result<()> {
+        match self.state().by_name(interface) {
+            Some(_) => Ok(()),
+            None => refuse("limit the offloads", ENODEV),
+        }
+    }
+
+    fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
+        let hidden = request.interface.hidden;
+        self.state().by_index(hidden)?;
+        let tunnel = Arc::clone(request.tunnel);
+        let devices = Devices::Veth { host: self.clone(), hidden };
+        let plane = FakePlane { kind: PlaneKind::Userspace, tunnel, devices };
+        Ok(StartedPlane { plane: Box::new(plane), reason: "a model".to_owned(), is_pinned: false })
     }
 
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {
@@ -523,36 +518,6 @@ impl Host for FakeHost {
 
     fn remove_pins(&self, _: &str) -> std::result::Result<(), ControlError> {
         Ok(())
-    }
-}
-
-/// A TUN device: the interface disappears with its last holder, unless it is kept.
-struct FakeTun {
-    host: FakeHost,
-    index: u32,
-}
-
-impl Drop for FakeTun {
-    fn drop(&mut self) {
-        let mut state = self.host.state();
-        let Some(holders) = state.tun_holders.get_mut(&self.index) else { return };
-        *holders -= 1;
-        if *holders == 0 && !state.kept_tuns.contains(&self.index) {
-            state.remove_link(self.index);
-        }
-    }
-}
-
-impl TunDevice for FakeTun {
-    fn keep(&self) -> Result<()> {
-        self.host.state().kept_tuns.push(self.index);
-        Ok(())
-    }
-
-    fn start(self: Box<Self>, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
-        let tunnel = Arc::clone(request.tunnel);
-        let plane = FakePlane { kind: PlaneKind::Userspace, tunnel, devices: Devices::Tun(*self) };
-        Ok(StartedPlane { plane: Box::new(plane), reason: "a model".to_owned(), is_pinned: false })
     }
 }
 
@@ -585,7 +550,7 @@ struct FakePlane {
 
 /// What a data plane depends on.
 enum Devices {
-    Tun(FakeTun),
+    Veth { host: FakeHost, hidden: u32 },
     Ipip { host: FakeHost, set: Arc<Mutex<Option<Filter>>> },
 }
 
@@ -613,9 +578,9 @@ impl DataPlane for FakePlane {
 
     fn check(&self) -> std::result::Result<(), String> {
         match &self.devices {
-            Devices::Tun(tun) => match tun.host.state().by_index(tun.index) {
+            Devices::Veth { host, hidden } => match host.state().by_index(*hidden) {
                 Ok(_) => Ok(()),
-                Err(_) => Err("the device was deleted".to_owned()),
+                Err(_) => Err("the interface was deleted".to_owned()),
             },
             Devices::Ipip { host, set } => {
                 let set = set.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,7 +14,7 @@ use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 use ipnet::Ipv4Net;
 
-use super::{Host, PacketFilter, PlaneRequest, StartedPlane, TunDevice};
+use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
 
 /// `errno` of a kernel that is short of memory, which every call may meet.
@@ -73,9 +73,15 @@ impl Host for FaultyHost {
         self.host.disable_ipv6(scope, interface)
     }
 
-    fn open_tun(&self, scope: &NetScope, name: &str) -> Result<Box<dyn TunDevice>> {
-        self.faults.call("open a TUN device")?;
-        Ok(Box::new(FaultyTun { tun: self.host.open_tun(scope, name)?, faults: Arc::clone(&self.faults) }))
+    fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()> {
+        self.faults.call("limit the offloads")?;
+        self.host.limit_offloads(scope, interface)
+    }
+
+    fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
+        self.faults.call("start the data plane")?;
+        let started = self.host.start_plane(request)?;
+        Ok(StartedPlane { plane: BreakablePlane::wrap(started.plane, &self.faults), ..started })
     }
 
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {
@@ -108,24 +114,6 @@ impl Host for FaultyHost {
     fn remove_pins(&self, site: &str) -> std::result::Result<(), ControlError> {
         self.faults.call("remove pins")?;
         self.host.remove_pins(site)
-    }
-}
-
-struct FaultyTun {
-    tun: Box<dyn TunDevice>,
-    faults: Arc<Faults>,
-}
-
-impl TunDevice for FaultyTun {
-    fn keep(&self) -> Result<()> {
-        self.faults.call("keep the device")?;
-        self.tun.keep()
-    }
-
-    fn start(self: Box<Self>, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
-        self.faults.call("start the data plane")?;
-        let started = self.tun.start(request)?;
-        Ok(StartedPlane { plane: BreakablePlane::wrap(started.plane, &self.faults), ..started })
     }
 }
 
@@ -234,7 +222,6 @@ faulty! {
     fn set_mtu(index: u32, mtu: u32) -> ();
     fn set_alias(index: u32, alias: &str) -> ();
     fn set_master(index: u32, master: Option<u32>) -> ();
-    fn set_txqueuelen(index: u32, packets: u32) -> ();
     fn rename(index: u32, name: &str) -> ();
     fn delete_link(index: u32) -> ();
     fn addresses(index: Option<u32>) -> Vec<Address>;

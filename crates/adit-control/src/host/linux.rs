@@ -7,15 +7,15 @@ use adit_dataplane::DataPlane;
 use adit_dataplane::ebpf;
 use adit_dataplane::kernel::{Filter, FilterTable, KernelPlane, table_name};
 use adit_linux::error::Result;
+use adit_linux::ethtool;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Netlink, Network};
 use adit_linux::nftables::Tables;
 use adit_linux::sysctl;
-use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::Tunnel;
 
-use super::plane_select::{self, PlaneStarter};
-use super::{Host, PacketFilter, PlaneRequest, StartedPlane, TunDevice};
+use super::plane_select::PlaneStarter;
+use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
 
 /// This machine, in the calling thread's network namespace.
@@ -32,10 +32,12 @@ impl Host for LinuxHost {
         scope.run(|| sysctl::write(&knob, "1"))?
     }
 
-    fn open_tun(&self, scope: &NetScope, name: &str) -> Result<Box<dyn TunDevice>> {
-        let options = TunOptions { name: name.to_owned(), queues: plane_select::queues() };
-        let tun = Tun::open_in(&options, scope.clone())?;
-        Ok(Box::new(OpenTun { tun, options, scope: scope.clone() }))
+    fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()> {
+        scope.run(|| ethtool::limit_offloads(interface))?
+    }
+
+    fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
+        PlaneStarter { request }.start()
     }
 
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {
@@ -83,25 +85,6 @@ impl Host for LinuxHost {
         // Without the BPF file system there are no pins.
         let Ok(pins) = ebpf::pins_of(site) else { return Ok(()) };
         Ok(ebpf::remove_pins(&pins)?)
-    }
-}
-
-/// A TUN device of this machine, and how to open it once more.
-struct OpenTun {
-    tun: Tun,
-    options: TunOptions,
-    scope: NetScope,
-}
-
-impl TunDevice for OpenTun {
-    fn keep(&self) -> Result<()> {
-        self.tun.keep()
-    }
-
-    fn start(self: Box<Self>, request: &PlaneRequest<'_>) -> Result<StartedPlane, ControlError> {
-        let Self { tun, options, scope } = *self;
-        let reopen = || Tun::open_in(&options, scope.clone());
-        PlaneStarter { request, reopen: &reopen }.start(tun)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The machine an overlay is made on: opens what an overlay is made of, and holds what netlink does
-//! not know (TUN devices, the packet filter, pinned programs). It is a trait, so that repair,
+//! not know (data planes, the packet filter, pinned programs). It is a trait, so that repair,
 //! rollback and planning are tested against a model, and with failures at every step.
 
 #[cfg(test)]
@@ -13,8 +13,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_config::DataplaneChoice;
-use adit_dataplane::DataPlane;
 use adit_dataplane::kernel::Filter;
+use adit_dataplane::{DataPlane, TunnelInterface};
 use adit_linux::error::Result;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
@@ -23,6 +23,7 @@ use adit_tunnel::Tunnel;
 use crate::error::ControlError;
 
 pub(crate) use linux::LinuxHost;
+pub(crate) use plane_select::queues;
 
 /// A machine, seen from the calling thread's network namespace.
 pub(crate) trait Host: Send + Sync {
@@ -32,8 +33,11 @@ pub(crate) trait Host: Send + Sync {
     /// Turns IPv6 off on an interface. Fails on a kernel without IPv6.
     fn disable_ipv6(&self, scope: &NetScope, interface: &str) -> Result<()>;
 
-    /// Opens the TUN device of that name, and creates it if it is missing.
-    fn open_tun(&self, scope: &NetScope, name: &str) -> Result<Box<dyn TunDevice>>;
+    /// Limits the offloads of the tunnel interface to those that a data plane can read.
+    fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()>;
+
+    /// Starts a data plane behind a tunnel interface.
+    fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError>;
 
     /// Opens the packet filter of nf_tables; it sets nothing yet.
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>>;
@@ -58,22 +62,11 @@ pub(crate) trait Host: Send + Sync {
     fn remove_pins(&self, site: &str) -> Result<(), ControlError>;
 }
 
-/// An open TUN device. The interface disappears with it, unless it is kept.
-pub(crate) trait TunDevice {
-    /// Keeps the interface when the device is closed. Call this once the interface carries its
-    /// alias: the process may die at any moment, and only the alias says whose it is.
-    fn keep(&self) -> Result<()>;
-
-    /// Starts a data plane on the device.
-    fn start(self: Box<Self>, request: &PlaneRequest<'_>) -> Result<StartedPlane, ControlError>;
-}
-
-/// A request to start a data plane on a TUN device.
+/// A request to start a data plane behind a tunnel interface.
 pub(crate) struct PlaneRequest<'a> {
     pub(crate) choice: DataplaneChoice,
     pub(crate) tunnel: &'a Arc<Tunnel>,
-    /// The index of the TUN device.
-    pub(crate) device: u32,
+    pub(crate) interface: &'a TunnelInterface,
     pub(crate) underlay: Ipv4Addr,
     /// The site under whose name programs are pinned; `None`: they end with the process.
     pub(crate) pins: Option<&'a str>,

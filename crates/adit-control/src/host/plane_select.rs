@@ -1,4 +1,4 @@
-//! The choice of the data plane behind a TUN device, and its start.
+//! The choice of the data plane behind a veth pair, and its start.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use adit_config::DataplaneChoice;
 use adit_dataplane::ebpf::{self, EbpfError, EbpfOptions, EbpfPlane};
 use adit_dataplane::userspace::UserspacePlane;
-use adit_linux::tun::Tun;
 
 use super::{PlaneRequest, StartedPlane};
 use crate::error::ControlError;
@@ -16,73 +15,47 @@ const AS_CONFIGURED: &str = "as configured";
 /// Starts the data plane that a request asks for.
 pub(super) struct PlaneStarter<'a> {
     pub(super) request: &'a PlaneRequest<'a>,
-    /// Opens the device once more: an eBPF plane that does not start has consumed it.
-    pub(super) reopen: &'a dyn Fn() -> Result<Tun, adit_linux::error::Error>,
 }
 
 impl PlaneStarter<'_> {
     /// Starts the chosen data plane. With `auto` userspace forwards if eBPF cannot.
-    pub(super) fn start(&self, tun: Tun) -> Result<StartedPlane, ControlError> {
+    pub(super) fn start(&self) -> Result<StartedPlane, ControlError> {
         // Without a BPF file system there is no eBPF plane. Only a request for eBPF fails then.
         let pins = self.request.pins.map(ebpf::pins_of);
         if self.request.choice == DataplaneChoice::Userspace {
-            return self.start_userspace(tun, AS_CONFIGURED.to_owned(), pins.and_then(Result::ok));
+            return self.start_userspace(AS_CONFIGURED.to_owned(), pins.and_then(Result::ok));
         }
         let must_be_ebpf = self.request.choice == DataplaneChoice::Ebpf;
-        if tun.scope().netns.is_some() {
-            const WHY: &str =
-                "whose programs cannot pass datagrams on to another network namespace (site.netns)";
-            if must_be_ebpf {
-                return Err(ControlError::PlaneCannot { plane: "ebpf", why: WHY });
-            }
-            let reason = format!("auto: not ebpf, {WHY}");
-            return self.start_userspace(tun, reason, pins.and_then(Result::ok));
-        }
         let pins = match pins.transpose() {
             Ok(pins) => pins,
             Err(error) if must_be_ebpf => return Err(error.into()),
-            Err(error) => return self.fall_back(tun, &error, None),
+            Err(error) => return self.fall_back(&error, None),
         };
-        match self.start_ebpf(tun, must_be_ebpf, pins.clone()) {
+        match self.start_ebpf(must_be_ebpf, pins.clone()) {
             Err(error) if must_be_ebpf => Err(error.into()),
-            Err(error) => self.fall_back((self.reopen)()?, &error, pins),
+            Err(error) => self.fall_back(&error, pins),
             Ok(started) => Ok(started),
         }
     }
 
-    fn start_ebpf(
-        &self,
-        tun: Tun,
-        must_be_ebpf: bool,
-        pins: Option<PathBuf>,
-    ) -> Result<StartedPlane, EbpfError> {
+    fn start_ebpf(&self, must_be_ebpf: bool, pins: Option<PathBuf>) -> Result<StartedPlane, EbpfError> {
         let is_pinned = pins.is_some();
         let options = EbpfOptions { pins, ..EbpfOptions::default() };
-        let PlaneRequest { tunnel, device, underlay, .. } = self.request;
-        let plane = EbpfPlane::start(Arc::clone(tunnel), tun, *device, *underlay, &options)?;
+        let PlaneRequest { tunnel, interface, underlay, .. } = self.request;
+        let plane = EbpfPlane::start(Arc::clone(tunnel), interface, *underlay, &options)?;
         let why = if must_be_ebpf { AS_CONFIGURED } else { "auto: this kernel takes the programs" };
         let reason = format!("{why}, attached by {}", plane.hook().as_str());
         Ok(StartedPlane { plane: Box::new(plane), reason, is_pinned })
     }
 
-    fn fall_back(
-        &self,
-        tun: Tun,
-        error: &EbpfError,
-        pins: Option<PathBuf>,
-    ) -> Result<StartedPlane, ControlError> {
+    fn fall_back(&self, error: &EbpfError, pins: Option<PathBuf>) -> Result<StartedPlane, ControlError> {
         tracing::warn!(%error, "the eBPF data plane cannot be used; userspace forwards");
-        self.start_userspace(tun, format!("auto: not ebpf, {error}"), pins)
+        self.start_userspace(format!("auto: not ebpf, {error}"), pins)
     }
 
-    fn start_userspace(
-        &self,
-        tun: Tun,
-        reason: String,
-        pins: Option<PathBuf>,
-    ) -> Result<StartedPlane, ControlError> {
-        let PlaneRequest { tunnel, underlay, .. } = self.request;
-        let plane = UserspacePlane::start(Arc::clone(tunnel), tun, *underlay)?;
+    fn start_userspace(&self, reason: String, pins: Option<PathBuf>) -> Result<StartedPlane, ControlError> {
+        let PlaneRequest { tunnel, interface, underlay, .. } = self.request;
+        let plane = UserspacePlane::start(Arc::clone(tunnel), interface, *underlay)?;
         // Programs of an earlier start would go on forwarding by an old configuration.
         if let Some(pins) = &pins {
             ebpf::remove_pins(pins)?;
@@ -92,7 +65,7 @@ impl PlaneStarter<'_> {
 }
 
 /// A queue for every two processors, at most four: each queue has one thread for each direction.
-pub(super) fn queues() -> usize {
+pub(crate) fn queues() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (processors / 2).clamp(1, 4)
 }

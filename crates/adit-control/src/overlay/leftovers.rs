@@ -7,8 +7,9 @@ use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::named_namespace;
 use crate::reconcile::desired::guard_metric;
+use crate::reconcile::devices::hidden_alias;
 use crate::reconcile::guard_routes;
-use crate::reconcile::objects::links_of_site;
+use crate::reconcile::objects::{self, links_of_site};
 
 /// Removes what an overlay of this name left in the calling thread's network namespace, or in the
 /// one that its file named: pinned programs, every interface with its alias, the routes of those,
@@ -19,10 +20,13 @@ use crate::reconcile::objects::links_of_site;
 pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, ControlError> {
     let host = LinuxHost;
     host.remove_pins(site)?;
-    match open_inner(&host, netns)? {
-        Some(mut inner) => remove_objects(&host, inner.as_mut(), site),
-        None => Ok(Vec::new()),
-    }
+    let mut removed = match open_inner(&host, netns)? {
+        Some(mut inner) => remove_objects(&host, inner.as_mut(), site)?,
+        None => Vec::new(),
+    };
+    let mut underlay = host.network(&NetScope::default())?;
+    removed.extend(objects::remove_hidden_end(underlay.as_mut(), &hidden_alias(site))?);
+    Ok(removed)
 }
 
 /// Returns true if there is anything that [`remove_leftovers`] would remove.
@@ -32,6 +36,9 @@ pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, 
 pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlError> {
     let host = LinuxHost;
     if host.has_pins(site) || host.has_filter(site) {
+        return Ok(true);
+    }
+    if !links_of_site(host.network(&NetScope::default())?.as_mut(), site)?.is_empty() {
         return Ok(true);
     }
     let Some(mut inner) = open_inner(&host, netns)? else { return Ok(false) };
@@ -59,9 +66,13 @@ pub(super) fn remove_objects(
     site: &str,
 ) -> Result<Vec<String>, ControlError> {
     let mut removed = Vec::new();
+    let hidden = hidden_alias(site);
     for link in links_of_site(inner, site)? {
-        inner.delete_link(link.index)?;
-        removed.push(link.name);
+        // It goes with the tunnel interface.
+        if link.alias.as_deref() != Some(&hidden) {
+            inner.delete_link(link.index)?;
+            removed.push(link.name);
+        }
     }
     if host.remove_filter(site)? {
         removed.push(adit_dataplane::kernel::table_name(site));

@@ -14,7 +14,7 @@ use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use ipnet::Ipv4Net;
 
-use crate::reconcile::devices::{self, DesiredDevice, has_alias_of, uses_kernel_plane};
+use crate::reconcile::devices::{self, DesiredDevice, HiddenEnd, has_alias_of, uses_kernel_plane};
 
 /// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
 const MIN_MTU: u16 = 68;
@@ -50,6 +50,9 @@ pub struct Desired {
     pub device: String,
     /// The interfaces of the tunnel: one, unless the ipip driver has one for each peer.
     pub devices: Vec<DesiredDevice>,
+    /// The hidden end of the tunnel interface, in the namespace of the underlay. The ipip driver
+    /// has none.
+    pub hidden: Option<HiddenEnd>,
     /// Our address on the underlay.
     pub underlay: Ipv4Addr,
     /// The network namespace of interfaces and routes; `None`: that of the underlay.
@@ -77,8 +80,9 @@ pub struct DesiredRoute {
     pub peer: String,
     /// The position of its interface in [`Desired::devices`].
     pub device: usize,
-    /// The gateway, on a site with several peers. It tells the kernel that a packet which leaves by
-    /// the interface it came in by, on a hub, is to be forwarded, and no host to be redirected.
+    /// The gateway, unless the interface is that of one peer only. It tells the kernel that a
+    /// packet which leaves by the interface it came in by, on a hub, is to be forwarded, and no
+    /// host to be redirected. And it is the only neighbour of a veth, instead of every destination.
     pub via: Option<Ipv4Addr>,
     /// The source address of what the gateway itself sends: one of `site.networks`, because the
     /// peer accepts no other. `None`: no address of this machine lies there at present.
@@ -103,9 +107,9 @@ pub(crate) enum Gateways {
     Placeholder,
 }
 
-/// The most gateways that one TUN device's routes name. The kernel compares a new route with all
-/// routes of the interface, one after another, except with those of the same gateway: with 10,000
-/// gateways that takes two seconds.
+/// The most gateways that the routes of a tunnel interface name. The kernel compares a new route
+/// with all routes of the interface, one after another, except with those of the same gateway: with
+/// 10,000 gateways that takes two seconds.
 const MAX_GATEWAYS: usize = 256;
 /// The gateway that stands for every peer: the dummy address of RFC 7600. It only matters that
 /// there is a gateway, see [`DesiredRoute::via`].
@@ -129,8 +133,8 @@ impl Gateways {
             // The ipip driver sends to the gateway.
             return Self::PeerAddress;
         }
-        // A packet never leaves by the interface it came in by if each peer has its own.
-        if devices.len() > 1 || config.peers.len() <= 1 {
+        // An interface of one peer only: packets never leave by the interface they came in by.
+        if uses_kernel_plane(config) {
             return Self::Unnamed;
         }
         let routed = config.peers.iter().filter(|peer| !peer.networks.is_empty()).count();
@@ -192,6 +196,7 @@ impl Desired {
         Self {
             device: site.device.to_string(),
             devices,
+            hidden: devices::hidden_end(config),
             underlay: machine.underlay,
             netns: site.netns.as_ref().map(ToString::to_string),
             vrf: machine.vrf.clone(),

@@ -26,8 +26,34 @@ pub struct DesiredDevice {
     pub name: String,
     /// The alias that marks it as ours, and as this site's.
     pub alias: String,
-    /// Endpoints and options, for Linux's ipip driver; `None`: a TUN device.
+    /// Endpoints and options, for Linux's ipip driver; `None`: the visible end of a veth pair.
     pub ipip: Option<Ipip>,
+}
+
+/// The link-layer address of the visible end of every veth pair: the tunnel interface. It is local
+/// to the pair, and files of network managers name it to leave our interfaces alone.
+pub const VISIBLE_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0x00, 0x00, 0x01];
+/// The link-layer address of the hidden end.
+pub const HIDDEN_MAC: [u8; 6] = [0x02, 0xad, 0x17, 0x00, 0x00, 0x02];
+/// The MTU of the hidden end, in bytes: a decapsulated datagram may have any size.
+pub const HIDDEN_MTU: u32 = 65_535;
+
+/// The hidden end of the tunnel interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HiddenEnd {
+    /// Its name. One that exists under another name keeps that.
+    pub name: String,
+    /// The alias that marks it as ours.
+    pub alias: String,
+}
+
+impl HiddenEnd {
+    fn of(site: &str, device: &str) -> Self {
+        const SUFFIX: &str = "-h";
+        let own = format!("{device}{SUFFIX}");
+        let name = if own.len() <= MAX_NAME { own } else { short_name(device, SUFFIX, 0) };
+        Self { name, alias: hidden_alias(site) }
+    }
 }
 
 /// Returns the alias that marks an interface as a site's.
@@ -40,6 +66,12 @@ pub fn alias(site: &str) -> String {
 #[must_use]
 pub fn alias_of_peer(site: &str, peer: &str) -> String {
     format!("{}:{peer}", alias(site))
+}
+
+/// Returns the alias that marks the hidden end of a site's tunnel interface. No peer has such a
+/// name.
+pub(crate) fn hidden_alias(site: &str) -> String {
+    alias_of_peer(site, ":hidden")
 }
 
 /// Returns true if an interface with the alias `found` is the site's.
@@ -59,10 +91,31 @@ pub(crate) fn has_alias_of(link: &Link, site: &str) -> bool {
     link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site))
 }
 
-/// Returns true if `link` is what a start creates first: an ipip interface with the endpoints and
-/// options of `device`, still down and without an alias.
+/// Returns true if `link` is what a start creates first, still down and without an alias: an ipip
+/// interface with the endpoints and options of `device`, or a veth with our link-layer address.
 pub(crate) fn is_half_made(link: &Link, device: &DesiredDevice) -> bool {
-    link.alias.is_none() && !link.up && link.ipip.is_some() && link.ipip == device.ipip
+    let is_ours = match &device.ipip {
+        Some(_) => link.ipip == device.ipip,
+        None => is_veth(link) && link.mac == Some(VISIBLE_MAC),
+    };
+    link.alias.is_none() && !link.up && is_ours
+}
+
+/// Returns true if the interface is an end of a veth pair.
+pub(crate) fn is_veth(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
+}
+
+/// Returns true if the interface resolves no neighbours.
+pub(crate) fn is_no_arp(link: &Link) -> bool {
+    const IFF_NOARP: u32 = 0x80;
+    link.flags & IFF_NOARP != 0
+}
+
+/// Returns the hidden end that `config` asks for; the ipip driver has none.
+pub(crate) fn hidden_end(config: &Config) -> Option<HiddenEnd> {
+    let site = config.site.name.as_str();
+    (!uses_kernel_plane(config)).then(|| HiddenEnd::of(site, config.site.device.as_str()))
 }
 
 /// Returns true if the configuration chooses Linux's ipip driver.

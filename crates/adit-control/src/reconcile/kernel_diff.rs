@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::devices::DesiredDevice;
+use crate::reconcile::devices::{DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC, is_no_arp};
 use crate::reconcile::guard_routes;
 use crate::reconcile::objects::{Actual, desired_routes};
 
@@ -22,6 +22,9 @@ pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Ve
             None => changes.push(new_device(config, desired, device)),
             Some(link) => changes.extend(device_changes(desired, device, link)),
         }
+    }
+    if let (Some(hidden), Some(link)) = (&desired.hidden, &actual.hidden) {
+        changes.extend(hidden_changes(hidden, link));
     }
     let (missing_guards, unwanted_guards) = guard_changes(desired, actual);
     changes.extend(missing_guards);
@@ -128,6 +131,12 @@ fn device_changes(desired: &Desired, device: &DesiredDevice, link: &Link) -> Vec
     if !link.up {
         change(format!("{device_name} down -> up"), format!("{ip} link set {device_name} up"));
     }
+    if device.ipip.is_none() {
+        changes.extend(ethernet_changes(&ip, device_name, link, VISIBLE_MAC));
+    }
+    let mut change = |what: String, command: String| {
+        changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
+    };
     match &desired.vrf {
         Some(vrf) if link.master != Some(vrf.index) => {
             let name = &vrf.name;
@@ -137,6 +146,52 @@ fn device_changes(desired: &Desired, device: &DesiredDevice, link: &Link) -> Vec
             change(format!("{device_name} to no master"), format!("{ip} link set {device_name} nomaster"));
         }
         _ => {}
+    }
+    changes
+}
+
+/// Compares the hidden end of the tunnel interface, in the namespace of the underlay.
+fn hidden_changes(hidden: &HiddenEnd, link: &Link) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let name = &link.name;
+    let mut change = |what: String, command: String| {
+        changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
+    };
+    if link.alias.as_deref() != Some(&hidden.alias) {
+        let alias = link.alias.as_deref().unwrap_or("none");
+        change(
+            format!("{name} alias {alias} -> {}", hidden.alias),
+            format!("ip link set {name} alias {}", hidden.alias),
+        );
+    }
+    if link.mtu != HIDDEN_MTU {
+        change(
+            format!("{name} mtu {} -> {HIDDEN_MTU}", link.mtu),
+            format!("ip link set {name} mtu {HIDDEN_MTU}"),
+        );
+    }
+    if !link.up {
+        change(format!("{name} down -> up"), format!("ip link set {name} up"));
+    }
+    changes.extend(ethernet_changes("ip", name, link, HIDDEN_MAC));
+    changes
+}
+
+/// Compares what an end of a veth pair has as an Ethernet interface.
+fn ethernet_changes(ip: &str, name: &str, link: &Link, mac: [u8; 6]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let text = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    if link.mac != Some(mac) {
+        let before = link.mac.map_or_else(|| "none".to_owned(), text);
+        let what = format!("{name} address {before} -> {}", text(mac));
+        let command = format!("{ip} link set {name} address {}", text(mac));
+        changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
+    }
+    if !is_no_arp(link) {
+        let what = format!("{name} arp on -> off");
+        changes.push(
+            Change::new(Kind::Change, Object::Device, what).by(format!("{ip} link set {name} arp off")),
+        );
     }
     changes
 }
@@ -248,15 +303,16 @@ mod tests {
             mtu,
             up,
             running: up,
-            mac: None,
+            mac: Some(VISIBLE_MAC),
             alias: alias.map(str::to_owned),
-            kind: Some("tun".to_owned()),
+            kind: Some("veth".to_owned()),
             master: None,
             lower: None,
             vrf_table: None,
             ipip: None,
-            hardware: LinkLayer::None,
-            flags: 0,
+            hardware: LinkLayer::Ethernet,
+            // IFF_NOARP.
+            flags: 0x80,
         }
     }
 
@@ -273,13 +329,13 @@ mod tests {
             "ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2",
             "ip link set ipipA up",
             "ip route add unreachable 192.168.199.0/24 metric 4278987208",
-            "ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1",
+            "ip route add 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
         ];
         assert_eq!(commands, expected);
         let expected = [
             "+ device ipipA mtu 1480",
             "+ route unreachable 192.168.199.0/24 metric 4278987208",
-            "+ route 192.168.199.0/24 dev ipipA src 172.16.17.1",
+            "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
         ];
         assert_eq!(lines(&changes), expected);
     }
@@ -289,7 +345,7 @@ mod tests {
         let config = config(A);
         let desired = desired(&config);
         let routes = desired_routes(&desired, &[7]);
-        let listed = Route { scope: Some(adit_linux::netlink::RouteScope::Link), ..routes[0].clone() };
+        let listed = Route { scope: Some(adit_linux::netlink::RouteScope::Universe), ..routes[0].clone() };
         let there = |device| Actual {
             devices: vec![Some(device)],
             routes: vec![listed.clone()],
@@ -304,7 +360,7 @@ mod tests {
             (there(link(1480, true, None)), "~ device ipipA alias none -> adit:a"),
             (
                 Actual { routes: Vec::new(), ..good.clone() },
-                "+ route 192.168.199.0/24 dev ipipA src 172.16.17.1",
+                "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
             ),
             (
                 Actual { guards: Vec::new(), ..good.clone() },
@@ -312,7 +368,7 @@ mod tests {
             ),
             (
                 Actual { routes: vec![Route { preferred_source: None, ..listed.clone() }], ..good.clone() },
-                "~ route 192.168.199.0/24 dev ipipA src 172.16.17.1",
+                "~ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
             ),
         ] {
             assert_eq!(lines(&compare(&config, &desired, &actual)), [expected]);
@@ -327,7 +383,7 @@ mod tests {
         let more = Actual { routes: vec![listed.clone(), stray], ..good };
         assert_eq!(
             lines(&compare(&config, &desired, &more)),
-            ["- route 10.9.0.0/16 dev ipipA src 172.16.17.1"]
+            ["- route 10.9.0.0/16 via 10.1.1.2 dev ipipA onlink src 172.16.17.1"]
         );
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Actual {
     /// The interfaces, in the order of [`Desired::devices`]: those of the desired name, whoever
     /// created them, or, of the ipip driver, whatever their name is.
     pub(crate) devices: Vec<Option<Link>>,
+    /// The hidden end of the tunnel interface, in the namespace of the underlay.
+    pub(crate) hidden: Option<Link>,
     /// Interfaces of this site that are no longer desired.
     pub(crate) unwanted: Vec<Link>,
     /// Our routes into all these interfaces.
@@ -109,6 +111,21 @@ pub(crate) fn configure_device(
     // kernel without IPv6 refuses, because it has no such setting.
     let _ = namespaces.host.disable_ipv6(&namespaces.scope, &link.name);
     Ok(())
+}
+
+/// Removes the hidden end with that alias, and with it the tunnel interface, wherever that is.
+/// Returns its name if there was one.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked, or refuses.
+pub(crate) fn remove_hidden_end(
+    underlay: &mut dyn Network,
+    alias: &str,
+) -> Result<Option<String>, ControlError> {
+    let is_ours = |link: &Link| link.alias.as_deref() == Some(alias);
+    let Some(link) = underlay.links()?.into_iter().find(is_ours) else { return Ok(None) };
+    underlay.delete_link(link.index)?;
+    Ok(Some(link.name))
 }
 
 /// Removes the interface of that name which a failed step has made, if it is still there and

@@ -44,7 +44,7 @@ struct RouteChanges {
 
 impl RouteChanges {
     fn of(peers: &ChangedPeers, routing: Routing) -> Self {
-        // A TUN carrier has one device, in the first position.
+        // There is one tunnel interface, in the first position.
         let routes = |peers: &[Arc<Peer>]| peers.iter().flat_map(|peer| routing.to_peer(peer, 0)).collect();
         Self { before: routes(&peers.before), after: routes(&peers.after) }
     }

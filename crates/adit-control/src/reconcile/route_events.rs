@@ -91,6 +91,7 @@ mod tests {
         Desired {
             device: "adit0".to_owned(),
             devices: Vec::new(),
+            hidden: None,
             underlay: std::net::Ipv4Addr::new(10, 1, 1, 1),
             netns: None,
             vrf: None,

@@ -11,10 +11,10 @@ use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier};
 use aya::util::KernelVersion;
 
-use super::attach_point::{AttachPoint, Pinned};
+use super::attach_point::{AttachPoint, HOOK, Pinned};
 use super::error::EbpfError;
 
 /// How programs are attached.
@@ -89,13 +89,13 @@ impl Attacher {
     ) -> Result<(), EbpfError> {
         // Fails if somebody else has added it, which does no harm.
         let added = qdisc_add_clsact(device);
-        let attached = filter(point, device, self.tunnel)
+        let attached = filter(device, self.tunnel)
             .map_err(|error| TcError::IoError(error).into())
             .and_then(|existing| program.attach_to_link(existing))
             .or_else(|_| {
                 let handle = TcHandle::from(self.tunnel);
                 let options = NlOptions { priority: PRIORITY, handle, classid: None };
-                program.attach_with_options(device, point.program.hook(), TcAttachOptions::Netlink(options))
+                program.attach_with_options(device, HOOK, TcAttachOptions::Netlink(options))
             });
         let id = match (attached, added) {
             (Ok(id), _) => id,
@@ -120,10 +120,7 @@ impl Attacher {
         let failed = failed(point, device);
         let Some(path) = self.pin(point) else {
             let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-            return program
-                .attach_with_options(device, point.program.hook(), options)
-                .map(drop)
-                .map_err(failed);
+            return program.attach_with_options(device, HOOK, options).map(drop).map_err(failed);
         };
         if let Ok(link) = PinnedLink::from_pin(&path) {
             let link = SchedClassifierLink::try_from(FdLink::from(link)).ok();
@@ -136,7 +133,7 @@ impl Attacher {
             let _ = std::fs::remove_file(&path);
         }
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id = program.attach_with_options(device, point.program.hook(), options).map_err(failed)?;
+        let id = program.attach_with_options(device, HOOK, options).map_err(failed)?;
         let link = program.take_link(id).map_err(failed)?;
         let link = FdLink::try_from(link).map_err(|_| EbpfError::Missing("link"))?;
         link.pin(&path).map(drop).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })
@@ -146,20 +143,19 @@ impl Attacher {
 /// Whether a pinned program is attached where its pin says. A pin of an interface that is gone
 /// passes.
 pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
-    let AttachPoint { program, device } = pinned.point;
+    let device = pinned.point.device;
     let text = |error: adit_linux::error::Error| error.to_string();
     let mut netlink = Netlink::open().map_err(text)?;
     let Some(link) = netlink.link_by_index(device).map_err(text)? else { return Ok(()) };
-    let is_egress = program.hook() == TcAttachType::Egress;
     let (ours, attached) = match pinned.clsact {
         None => {
             let link = PinnedLink::from_pin(&pinned.path).map(FdLink::from).and_then(|link| link.info());
             let ours = link.map_err(|error| error.to_string())?.program_id();
-            (ours, tcx::programs(device, is_egress).map_err(text)?)
+            (ours, tcx::programs(device, false).map_err(text)?)
         }
         Some(handle) => {
             let ours = ProgramInfo::from_pin(&pinned.path).map_err(|error| error.to_string())?.id();
-            let filters = netlink.bpf_filters(device, is_egress).map_err(text)?.into_iter();
+            let filters = netlink.bpf_filters(device, false).map_err(text)?.into_iter();
             let filters = filters.filter(|filter| (filter.handle, filter.priority) == (handle, PRIORITY));
             (ours, filters.map(|filter| filter.program).collect())
         }
@@ -180,8 +176,8 @@ fn failed(point: AttachPoint, device: &str) -> impl Fn(ProgramError) -> EbpfErro
 }
 
 /// The filter of a tunnel, whether it exists or not.
-fn filter(point: AttachPoint, device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(device, point.program.hook(), PRIORITY, TcHandle::from(tunnel), None)
+fn filter(device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
+    SchedClassifierLink::attached(device, HOOK, PRIORITY, TcHandle::from(tunnel), None)
 }
 
 /// Removes the filter behind a pin. It may be gone already, with its interface or by somebody's
@@ -190,7 +186,7 @@ pub(super) fn detach_filter(pinned: &Pinned) {
     let Some(tunnel) = pinned.clsact else { return };
     let device = Netlink::open().and_then(|mut netlink| netlink.link_by_index(pinned.point.device));
     let Ok(Some(device)) = device else { return };
-    if let Ok(link) = filter(pinned.point, &device.name, tunnel) {
+    if let Ok(link) = filter(&device.name, tunnel) {
         let _ = Link::detach(link);
     }
 }

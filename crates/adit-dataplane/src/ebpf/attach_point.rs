@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use adit_policy::bpf::maps::program;
 use aya::programs::TcAttachType;
 
+/// The hook of both programs.
+pub(super) const HOOK: TcAttachType = TcAttachType::Ingress;
+
 /// A program of the data plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Program {
-    /// Encapsulates what leaves by the tunnel interface.
+    /// Encapsulates what the host sends into the tunnel: attached to the hidden end.
     Encap,
     /// Decapsulates what arrives by an interface of the underlay.
     Decap,
@@ -23,14 +26,6 @@ impl Program {
         match self {
             Self::Encap => program::ENCAP,
             Self::Decap => program::DECAP,
-        }
-    }
-
-    /// The hook it is attached to.
-    pub(super) fn hook(self) -> TcAttachType {
-        match self {
-            Self::Encap => TcAttachType::Egress,
-            Self::Decap => TcAttachType::Ingress,
         }
     }
 

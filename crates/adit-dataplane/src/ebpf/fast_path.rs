@@ -16,6 +16,7 @@ use super::error::EbpfError;
 use super::loaded::LoadedObject;
 use super::options::EbpfOptions;
 use super::pins::{PinGuard, Pins};
+use crate::tunnel_interface::TunnelInterface;
 use crate::userspace::offload::{Interfaces, NextHop, Offload};
 
 /// Programs that are loaded, and attached from [`Offload::open`] on.
@@ -24,9 +25,9 @@ pub(super) struct FastPath {
     counts: Arc<Counts>,
     attacher: Attacher,
     pins: Option<Pins>,
-    /// The tunnel interface.
-    tunnel: AttachPoint,
-    device_name: String,
+    /// Where the hidden end has its program.
+    encap: AttachPoint,
+    interface: TunnelInterface,
     /// For each peer that is held to be unreachable: datagrams received when last looked.
     silent: HashMap<PeerIndex, u64>,
     /// Interfaces that could not be attached to, so that each is logged once.
@@ -37,25 +38,22 @@ pub(super) struct FastPath {
     pin_guard: PinGuard,
 }
 
-/// The tunnel interface has no link header.
-const INNER_OFFSET: u32 = 0;
-
 impl FastPath {
     /// Loads the programs and fills their maps. An earlier process's programs go on meanwhile.
     pub(super) fn load(
         tunnel: &Tunnel,
-        device: u32,
-        device_name: &str,
+        interface: &TunnelInterface,
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
         let config = tunnel.config();
-        let settings = Settings::new(config.underlay, device, &config.outer, config.mss_clamp);
+        let host = interface.for_programs();
+        let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp);
         tunnel.share_identifications();
         let pins = options.pins.as_deref().map(Pins::of).transpose()?;
         let pin_guard = PinGuard::new(pins.as_ref());
         pins.as_ref().map(Pins::make).transpose()?;
         let new_maps = pins.as_ref().map(Pins::new_maps).transpose()?;
-        let (object, maps) = LoadedObject::load(tunnel, settings, INNER_OFFSET, new_maps.as_deref())?;
+        let (object, maps) = LoadedObject::load(tunnel, settings, new_maps.as_deref())?;
         let previous = pins.as_ref().and_then(|pins| PreviousMaps::open(&pins.maps()));
         let before = CountSnapshot::of_previous(previous.as_ref(), tunnel);
         let counts = Arc::new(Counts::new(maps, &before)?);
@@ -63,10 +61,10 @@ impl FastPath {
         Ok(Self {
             object,
             counts,
-            attacher: Attacher { hook: options.hook, pins: directory, tunnel: device },
+            attacher: Attacher { hook: options.hook, pins: directory, tunnel: interface.hidden },
             pins,
-            tunnel: AttachPoint { program: Program::Encap, device },
-            device_name: device_name.to_owned(),
+            encap: AttachPoint { program: Program::Encap, device: interface.hidden },
+            interface: interface.clone(),
             silent: HashMap::new(),
             refused: BTreeMap::new(),
             attached: Vec::new(),
@@ -104,7 +102,7 @@ impl FastPath {
     /// configuration.
     fn settle_pins(&mut self) -> Result<(), EbpfError> {
         if let Some(pins) = &self.pins {
-            let points = self.attached.iter().copied().map(decap_at).chain([self.tunnel]);
+            let points = self.attached.iter().copied().map(decap_at).chain([self.encap]);
             let ours: Vec<PathBuf> = points.filter_map(|point| self.attacher.pin(point)).collect();
             pins.remove_others(&ours)?;
             pins.settle_maps()?;
@@ -137,8 +135,8 @@ impl Offload for FastPath {
             self.attach(decap_at(*index), name)?;
             self.attached.push(*index);
         }
-        let name = self.device_name.clone();
-        self.attach(self.tunnel, &name)?;
+        let name = self.interface.hidden_name.clone();
+        self.attach(self.encap, &name)?;
         self.settle_pins()?;
         // The replaced programs counted until now.
         if let Some((previous, before)) = self.previous.take() {
@@ -167,8 +165,10 @@ impl Offload for FastPath {
             self.note_reachable(tunnel, peer);
             self.set_entry(tunnel, peer, self.object.peer(peer))?;
         }
-        let forwarding = format!("net/ipv4/conf/{}/forwarding", self.device_name);
-        let relay = sysctl::read(&forwarding).is_ok_and(|value| value.trim() == "1");
+        // In another network namespace the host there decides what is forwarded.
+        let is_here = self.interface.scope.netns.is_none();
+        let forwarding = format!("net/ipv4/conf/{}/forwarding", self.interface.name);
+        let relay = is_here && sysctl::read(&forwarding).is_ok_and(|value| value.trim() == "1");
         let settings = self.object.settings().with_relay(relay);
         self.object.set_settings(settings)
     }

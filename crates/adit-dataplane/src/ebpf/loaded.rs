@@ -42,21 +42,18 @@ pub(super) struct CountMaps {
 }
 
 impl LoadedObject {
-    /// Loads the programs for `tunnel` and pins the maps in a directory. Inner datagrams begin
-    /// `inner_offset` bytes into a packet of the tunnel interface. No peer has a next hop yet, so
-    /// the programs would decline everything.
+    /// Loads the programs for `tunnel` and pins the maps in a directory. No peer has a next hop
+    /// yet, so the programs would decline everything.
     ///
     /// Maps have the [`Capacity`] of the tunnel. Loading 100,000 networks takes some 0.1 s.
     pub(super) fn load(
         tunnel: &Tunnel,
         settings: Settings,
-        inner_offset: u32,
         pin_maps: Option<&Path>,
     ) -> Result<(Self, CountMaps), EbpfError> {
         let capacity = Capacity::with_headroom(tunnel);
         let peers = entries(capacity.peers);
         let mut ebpf = EbpfLoader::new()
-            .override_global("INNER_OFFSET", &inner_offset, true)
             .map_max_entries(name::PREFIX_OWNERS, entries(capacity.networks))
             .map_max_entries(name::PEER_BY_OUTER, peers)
             .map_max_entries(name::PEERS, peers)

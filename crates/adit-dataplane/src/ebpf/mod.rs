@@ -2,9 +2,9 @@
 //! plane on the same interfaces takes what they decline.
 //!
 //! ```text
-//!   tunnel interface, egress ──► adit_encap ──► underlay
-//!        └─ declined ──► the interface's queue ──► userspace plane
-//!   underlay, ingress ──► adit_decap ──► tunnel interface, ingress
+//!   tunnel interface ──► hidden end, ingress: adit_encap ──► underlay
+//!        └─ declined ──► packet socket ──► userspace plane
+//!   underlay, ingress: adit_decap ──► hidden end, egress ──► tunnel interface
 //!        └─ declined ──► packet socket ──► userspace plane
 //! ```
 //!
@@ -53,5 +53,5 @@ pub fn pins_of(overlay: &str) -> Result<PathBuf, EbpfError> {
 /// # Errors
 /// Fails if the programs cannot be loaded; the error has the kernel's reason.
 pub fn probe(tunnel: &Tunnel) -> Result<(), EbpfError> {
-    loaded::LoadedObject::load(tunnel, Settings::default(), 0, None::<&Path>).map(drop)
+    loaded::LoadedObject::load(tunnel, Settings::default(), None::<&Path>).map(drop)
 }

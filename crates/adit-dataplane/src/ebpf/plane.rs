@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use adit_linux::tun::Tun;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 
 use super::attach::Hook;
@@ -14,6 +13,7 @@ use super::fast_path::FastPath;
 use super::options::EbpfOptions;
 use super::pins;
 use crate::plane::{DataPlane, PlaneKind};
+use crate::tunnel_interface::TunnelInterface;
 use crate::userspace::UserspacePlane;
 
 /// A running eBPF data plane.
@@ -25,22 +25,20 @@ pub struct EbpfPlane {
 }
 
 impl EbpfPlane {
-    /// Starts forwarding as [`UserspacePlane::start`] does, with the programs in front. `device` is
-    /// the index of `tun`'s interface.
+    /// Starts forwarding as [`UserspacePlane::start`] does, with the programs in front.
     ///
     /// # Errors
     /// Fails if the programs cannot be loaded or attached, or if the userspace plane cannot start.
     /// Its pins are then removed, except those of an earlier process.
     pub fn start(
         tunnel: Arc<Tunnel>,
-        tun: Tun,
-        device: u32,
+        interface: &TunnelInterface,
         underlay: Ipv4Addr,
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
-        let fast_path = FastPath::load(&tunnel, device, tun.name(), options)?;
+        let fast_path = FastPath::load(&tunnel, interface, options)?;
         let counts = fast_path.counts();
-        let userspace = UserspacePlane::start_behind(tunnel, tun, underlay, Some(fast_path))?;
+        let userspace = UserspacePlane::start_behind(tunnel, interface, underlay, Some(fast_path))?;
         Ok(Self { userspace, counts, hook: options.hook, pins: options.pins.clone() })
     }
 

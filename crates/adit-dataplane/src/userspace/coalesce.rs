@@ -172,7 +172,11 @@ impl Coalescer {
     /// The pieces of `arena` that make up the packet, in order: the whole first datagram, then the
     /// payloads of the others.
     #[inline]
-    pub(super) fn pieces<'a>(&'a self, arena: &'a [u8], packet: &Packet) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn pieces<'a>(
+        &'a self,
+        arena: &'a [u8],
+        packet: &Packet,
+    ) -> impl Iterator<Item = &'a [u8]> + Clone {
         let first = self.groups[packet.group].first;
         let head = &arena[self.pieces[first as usize].datagram.clone()];
         let headers_len = headers_len(head);

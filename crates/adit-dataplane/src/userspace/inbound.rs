@@ -1,22 +1,21 @@
 //! The receiver: one thread per packet socket. It receives in batches, asks the tunnel, coalesces
 //! datagrams into GSO packets, and writes them to the tunnel interface.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use adit_linux::sockets::packet_ring::{PacketRing, Ready, Received};
 use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
-use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Decapsulated, DropReason, Instant, Outer, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};
 use arc_swap::ArcSwap;
 
 use super::busy_poll::BusyPoll;
-use super::coalesce::{Coalescer, MAX_SEGMENTS};
+use super::coalesce::Coalescer;
 use super::dedup::HandoverDedup;
+use super::host_link::HostLink;
 use crate::clock::Clock;
 
 /// Datagrams that are coalesced and delivered together.
@@ -38,7 +37,7 @@ pub(super) struct Inbound {
 impl Inbound {
     /// Works until the plane stops.
     pub(super) fn run(mut self) {
-        let mut coalescer = Coalescer::new(BATCH, self.deliverer.udp);
+        let mut coalescer = Coalescer::new(BATCH, self.deliverer.host.takes_udp);
         let mut large = vec![0u8; LARGE].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
         while !self.stop.load(Ordering::Relaxed) {
@@ -92,9 +91,7 @@ impl Inbound {
 
 /// Delivers datagrams to the tunnel interface, and so to the host's stack.
 pub(super) struct Deliverer {
-    pub(super) queue: Arc<TunQueue>,
-    /// Whether the tunnel interface takes UDP GSO packets.
-    pub(super) udp: bool,
+    pub(super) host: Arc<HostLink>,
     pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
     pub(super) counters: Arc<Counters>,
 }
@@ -105,15 +102,7 @@ impl Deliverer {
     pub(super) fn flush(&self, arena: &mut [u8], coalescer: &mut Coalescer) {
         for index in 0..coalescer.packets() {
             let packet = coalescer.finish(arena, index);
-            let header = packet.header.to_bytes();
-            let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
-            pieces[0] = IoSlice::new(&header);
-            let mut used = 1;
-            for (slot, piece) in pieces[1..].iter_mut().zip(coalescer.pieces(arena, &packet)) {
-                *slot = IoSlice::new(piece);
-                used += 1;
-            }
-            if self.queue.write(&pieces[..used]).is_err() {
+            if self.host.send(&packet.header, coalescer.pieces(arena, &packet)).is_err() {
                 self.counters.count_drop(DropReason::DeviceWriteFailed, None, packet.datagrams as u64);
             }
         }

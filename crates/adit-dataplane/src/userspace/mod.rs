@@ -18,6 +18,7 @@ mod commands;
 mod dedup;
 #[cfg(test)]
 mod gso_tests;
+mod host_link;
 mod icmp_replies;
 mod inbound;
 mod interface_receivers;

@@ -13,6 +13,7 @@ use adit_tunnel::{Instant, PeerIndex, TableDelta, Tunnel};
 use super::interface_receivers::InterfaceReceivers;
 use super::offload::{Interfaces, NextHop, Offload};
 use super::underlay::{Underlay, all_peers};
+use crate::tunnel_interface::TunnelInterface;
 
 /// Next hops that are resolved before anything is sent to them. The kernel resolves the others when
 /// the first packet leaves.
@@ -24,13 +25,15 @@ const MAX_INTERFACES: usize = 16;
 pub(super) struct OffloadSync<O> {
     offload: O,
     receivers: InterfaceReceivers,
+    /// The tunnel interface, which is no interface of the underlay.
+    own: TunnelInterface,
     /// Interfaces that datagrams for us may arrive by, as last looked up.
     interfaces: Interfaces,
 }
 
 impl<O: Offload> OffloadSync<O> {
-    pub(super) fn new(offload: O, receivers: InterfaceReceivers) -> Self {
-        Self { offload, receivers, interfaces: Interfaces::new() }
+    pub(super) fn new(offload: O, receivers: InterfaceReceivers, own: TunnelInterface) -> Self {
+        Self { offload, receivers, own, interfaces: Interfaces::new() }
     }
 
     /// Opens the offload. The next hops must have been looked up.
@@ -75,7 +78,8 @@ impl<O: Offload> OffloadSync<O> {
         let own = own.into_iter().filter(|address| address.prefix.addr() == underlay);
         let mut devices: BTreeSet<u32> = own.map(|address| address.index).collect();
         if self.receivers.any_interface() {
-            devices.extend(seen.links.keys().take(MAX_INTERFACES));
+            let others = seen.links.keys().filter(|index| !self.own.has(**index));
+            devices.extend(others.take(MAX_INTERFACES));
         }
         let next_hops = set_next_hops(&mut self.offload, tunnel, &seen);
         devices.extend(next_hops.iter().flatten().map(|next_hop| next_hop.device));

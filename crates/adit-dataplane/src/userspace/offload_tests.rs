@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use adit_fixtures::Setup;
 use adit_linux::error::Error;
-use adit_linux::netlink::{Link, LinkLayer, Netlink, Route, RouteKind, RouteLookup};
+use adit_linux::net_scope::NetScope;
+use adit_linux::netlink::{Link, LinkLayer, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use adit_linux::netns::NetNs;
-use adit_linux::tun::{Tun, TunOptions};
 use adit_tunnel::{Peer, PeerIndex, TableDelta, Tunnel};
 
 use super::offload::{Interfaces, NextHop, Offload};
@@ -17,12 +17,14 @@ use super::offload_sync::{MAX_PRERESOLVED, first_distinct, set_next_hops};
 use super::plane::UserspacePlane;
 use super::underlay::Underlay;
 use crate::plane::DataPlane;
+use crate::tunnel_interface::TunnelInterface;
 
 /// The gateway of the fixtures, and its first peer.
 const A: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
 const D: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 4);
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const HIDDEN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Longest wait for the watcher.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -105,6 +107,37 @@ impl Offload for FakeOffload {
     fn sent(&self, _: PeerIndex) -> u64 {
         0
     }
+}
+
+/// Creates a veth pair in the calling thread's network namespace, and sets it up.
+fn tunnel_interface() -> Result<TunnelInterface, Error> {
+    let mut netlink = Netlink::open()?;
+    let pair = VethPair {
+        name: "tunnel0".to_owned(),
+        mac: MAC,
+        mtu: 1480,
+        hidden: "tunnel0-h".to_owned(),
+        hidden_mac: HIDDEN_MAC,
+        hidden_mtu: 65_535,
+    };
+    netlink.add_veth_pair(&pair, None)?;
+    let mut index = |name: &str| -> Result<u32, Error> {
+        let link = netlink.link(name)?.expect("it was created");
+        netlink.set_no_arp(link.index)?;
+        netlink.set_up(link.index)?;
+        Ok(link.index)
+    };
+    Ok(TunnelInterface {
+        index: index("tunnel0")?,
+        hidden: index("tunnel0-h")?,
+        name: pair.name,
+        mac: MAC,
+        mtu: 1480,
+        hidden_name: pair.hidden,
+        hidden_mac: HIDDEN_MAC,
+        queues: 1,
+        scope: NetScope::default(),
+    })
 }
 
 fn tunnel() -> Tunnel {
@@ -240,8 +273,8 @@ impl Bed {
 
     fn start(&self, tunnel: Tunnel, offload: FakeOffload) -> Result<UserspacePlane, Error> {
         let start = || {
-            let tun = Tun::open(&TunOptions { name: "tun0".to_owned(), queues: 1 })?;
-            UserspacePlane::start_behind(Arc::new(tunnel), tun, A, Some(offload))
+            let interface = tunnel_interface()?;
+            UserspacePlane::start_behind(Arc::new(tunnel), &interface, A, Some(offload))
         };
         self.near.run(start).expect("the namespace can be entered")
     }

@@ -1,15 +1,15 @@
-//! The sender: one thread per queue of the tunnel interface. It reads datagrams and GSO packets,
-//! asks the tunnel, segments, puts the outer header before each datagram, and sends in batches.
+//! The sender: one thread per receiver on the hidden end of the tunnel interface. It takes
+//! datagrams and GSO packets, asks the tunnel, segments, puts the outer header before each
+//! datagram, and sends in batches.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use adit_linux::sockets::frames::FrameSender;
+use adit_linux::sockets::packet_ring::{PacketRing, Ready};
 use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_linux::sockets::raw_frames::RawFrameSender;
-use adit_linux::sockets::virtio_net::{self, Checksum, VirtioNetHeader};
-use adit_linux::tun::TunQueue;
+use adit_linux::sockets::virtio_net::{Checksum, VirtioNetHeader};
 use adit_tunnel::{Counters, DropReason, Encapsulated, Inner, Instant, Origin, PeerIndex, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
@@ -29,10 +29,11 @@ use crate::next_hop::{LinkDevice, NextHops};
 pub(super) const RAW_BATCH: usize = 16;
 /// The largest IPv4 datagram.
 pub(super) const MAX_DATAGRAM: usize = 65_535;
+/// Bytes of the largest datagram with its headers, rounded up.
+const LARGE: usize = 66_000;
 
 /// What the thread works with.
 pub(super) struct Outbound {
-    pub(super) queue: Arc<TunQueue>,
     pub(super) number: usize,
     pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
     pub(super) counters: Arc<Counters>,
@@ -49,67 +50,73 @@ pub(super) struct Outbound {
 
 impl Outbound {
     /// Works until the plane stops or the tunnel interface is gone.
-    pub(super) fn run(mut self) {
-        let mut buffer = vec![0u8; virtio_net::LEN + MAX_DATAGRAM + 1].into_boxed_slice();
+    pub(super) fn run(mut self, mut receiver: PacketRing) {
+        let mut large = vec![0u8; LARGE].into_boxed_slice();
         let mut scratch = vec![0u8; MAX_DATAGRAM].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
         while !self.stop.load(Ordering::Relaxed) {
-            match self.drain(&mut buffer, &mut scratch) {
-                Ok(true) => busy_poll.reset(),
-                Ok(false) if busy_poll.spin() => {}
-                Ok(false) => {
-                    wait_readable(self.queue.as_ref(), &self.waker);
-                    busy_poll.reset();
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the tunnel interface is gone");
+            if self.batch(&mut receiver, &mut large, &mut scratch) > 0 {
+                busy_poll.reset();
+            } else if !busy_poll.spin() {
+                // An interface that was set down is an error that clears; one that was deleted
+                // stays away.
+                receiver.clear_error();
+                if receiver.is_unbound() {
+                    tracing::error!("the tunnel interface is gone");
                     self.device_gone.store(true, Ordering::Relaxed);
                     break;
                 }
+                wait_readable(&receiver, &self.waker);
+                busy_poll.reset();
             }
         }
     }
 
-    /// Forwards all packets that wait. Returns true if there were any.
-    fn drain(&mut self, buffer: &mut [u8], scratch: &mut [u8]) -> io::Result<bool> {
+    /// Forwards the packets that wait, at most a batch. Returns their number.
+    fn batch(&mut self, receiver: &mut PacketRing, large: &mut [u8], scratch: &mut [u8]) -> usize {
         let current = Arc::clone(&self.tunnel);
         // Loading writes, locks and waits for nothing. Another tunnel may take this one's place
         // meanwhile.
-        let mut tunnel = current.load();
-        let mut now = self.clock.now();
-        let mut since_clock = 0;
-        let mut any = false;
-        let done = loop {
-            match self.queue.read(buffer) {
-                Ok(len) => {
-                    any = true;
-                    self.packet(&tunnel, &buffer[..len], scratch, now);
+        let tunnel = current.load();
+        let mut now = None;
+        let mut count = 0;
+        while count < BATCH {
+            let Some(ready) = receiver.take() else { break };
+            count += 1;
+            let now = *now.get_or_insert_with(|| self.clock.now());
+            match ready {
+                Ready::Datagram(received) => {
+                    let bytes = &receiver.arena()[received.datagram];
+                    self.packet(&tunnel, &received.header, bytes, scratch, now);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(any),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
+                Ready::Large { link } => match receiver.receive_large(large, link) {
+                    Some(received) => {
+                        let bytes = large.get(received.datagram).unwrap_or_default();
+                        self.packet(&tunnel, &received.header, bytes, scratch, now);
+                    }
+                    // A GSO packet of a kind that the virtio-net header cannot describe.
+                    None => self.counters.count_drop(DropReason::InnerMalformed, None, 1),
+                },
+                Ready::Nothing => self.counters.count_drop(DropReason::InnerMalformed, None, 1),
             }
-            since_clock += 1;
-            if since_clock == BATCH {
-                since_clock = 0;
-                now = self.clock.now();
-                tunnel = current.load();
-                if self.stop.load(Ordering::Relaxed) {
-                    break Ok(any);
-                }
-            }
-        };
-        if any {
+        }
+        if count > 0 {
+            receiver.release();
             self.flush();
         }
-        done
+        count
     }
 
     #[inline]
-    fn packet(&mut self, tunnel: &Tunnel, packet: &[u8], scratch: &mut [u8], now: Instant) {
-        let Some((header, bytes)) = packet.split_first_chunk::<{ virtio_net::LEN }>() else { return };
-        let header = VirtioNetHeader::from_bytes(header);
-        let Ok(gso_packet) = GsoPacket::new(bytes, &header) else {
+    fn packet(
+        &mut self,
+        tunnel: &Tunnel,
+        header: &VirtioNetHeader,
+        bytes: &[u8],
+        scratch: &mut [u8],
+        now: Instant,
+    ) {
+        let Ok(gso_packet) = GsoPacket::new(bytes, header) else {
             self.counters.count_drop(drop_reason(bytes), None, 1);
             return;
         };

@@ -1,16 +1,16 @@
 //! The plane itself: starts the threads, answers for them, and ends them.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
 use adit_linux::net_scope::NetScope;
+use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
-use adit_linux::tun::{Tun, TunQueue};
 use adit_tunnel::{Counters, Instant, TableDelta, Totals, Tunnel};
 use arc_swap::ArcSwap;
 
@@ -18,6 +18,7 @@ use super::catch_all::CatchAllReceiver;
 use super::coalesce::Coalescer;
 use super::commands::{self, CommandSender};
 use super::dedup::HandoverDedup;
+use super::host_link::HostLink;
 use super::icmp_replies::reply_sender;
 use super::interface_receivers::InterfaceReceivers;
 use super::offload::{NoOffload, Offload};
@@ -32,6 +33,7 @@ use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
+use crate::tunnel_interface::TunnelInterface;
 
 /// Largest outer datagram, in bytes, of a tunnel without peers.
 const DEFAULT_MTU: usize = 1500;
@@ -54,61 +56,70 @@ pub struct UserspacePlane {
 }
 
 impl UserspacePlane {
-    /// Starts forwarding between `tun` and the underlay of the calling thread's network namespace.
-    /// When it returns, datagrams pass: the sockets are open, and the peers' next hops have been
-    /// looked up.
+    /// Starts forwarding between the tunnel interface and the underlay of the calling thread's
+    /// network namespace. When it returns, datagrams pass: the sockets are open, and the peers'
+    /// next hops have been looked up.
     ///
     /// # Errors
     /// Fails if a socket cannot be opened; the error says what to do.
-    pub fn start(tunnel: Arc<Tunnel>, tun: Tun, underlay: Ipv4Addr) -> Result<Self, Error> {
-        Self::start_behind::<NoOffload>(tunnel, tun, underlay, None)
+    pub fn start(
+        tunnel: Arc<Tunnel>,
+        interface: &TunnelInterface,
+        underlay: Ipv4Addr,
+    ) -> Result<Self, Error> {
+        Self::start_behind::<NoOffload>(tunnel, interface, underlay, None)
     }
 
     /// Starts forwarding behind an offload, which it opens.
     pub(crate) fn start_behind<O: Offload>(
         tunnel: Arc<Tunnel>,
-        tun: Tun,
+        interface: &TunnelInterface,
         underlay: Ipv4Addr,
         offload: Option<O>,
     ) -> Result<Self, O::Error> {
-        let (device, scope) = (tun.name().to_owned(), tun.scope().clone());
+        let scope = &interface.scope;
         let (sender, commands) = commands::channel()?;
         // From here on, dropping the plane ends what was started.
-        let mut plane = Self::idle(&tunnel, tun, underlay, sender)?;
+        let (mut plane, hidden_receivers) = Self::idle(&tunnel, interface, underlay, sender)?;
         // Without an offload a packet thread follows its next hop to another interface, or to a
         // socket that a capture sees. Behind one, the kernel routes what userspace sends.
         let opens_sockets = offload.is_none();
-        let offload = plane.start_receivers(underlay, offload)?;
-        let senders = plane.senders(&scope)?;
+        let offload = plane.start_receivers(interface, underlay, offload)?;
+        let senders = plane.senders(hidden_receivers.len(), scope)?;
         let sender_counters = senders.iter().map(|sender| Arc::clone(&sender.counters)).collect();
         let watcher = Watcher {
-            probing: Probing::open(&tunnel, underlay, &scope, plane.shard(), sender_counters)?,
+            probing: Probing::open(&tunnel, underlay, scope, plane.shard(), sender_counters)?,
             tunnel,
             current: Arc::clone(&plane.tunnel),
             commands,
             next_hops: Arc::clone(&plane.next_hops),
-            tunnel4: offload.is_none().then(|| Tunnel4State::new(&device)),
+            tunnel4: offload.is_none().then(|| Tunnel4State::new(&interface.name)),
             offload,
             underlay,
-            device,
+            interface: interface.clone(),
             clock: Clock,
             stop: Arc::clone(&plane.stop),
             waker: plane.waker.clone(),
         };
         let watcher = watcher.prepare()?;
-        plane.start_threads(watcher, senders, opens_sockets)?;
+        plane.start_threads(watcher, senders.into_iter().zip(hidden_receivers), opens_sockets)?;
         Ok(plane)
     }
 
-    /// A plane without sockets and threads.
+    /// A plane without threads, and the receivers on the hidden end.
     fn idle(
         tunnel: &Arc<Tunnel>,
-        tun: Tun,
+        interface: &TunnelInterface,
         underlay: Ipv4Addr,
         commands: CommandSender,
-    ) -> Result<Self, Error> {
-        let udp = tun.offloads().udp;
-        let queues: Vec<Arc<TunQueue>> = tun.into_queues().into_iter().map(Arc::new).collect();
+    ) -> Result<(Self, Vec<PacketRing>), Error> {
+        let hidden = interface.open()?;
+        let host = HostLink {
+            sender: hidden.sender,
+            mtu: usize::from(interface.mtu),
+            takes_udp: hidden.offloads.udp,
+            identification: AtomicU16::default(),
+        };
         let mtus = tunnel.peers().map(|(peer, _)| usize::from(tunnel.path_mtu(peer).mtu));
         let mtu = mtus.max().unwrap_or(DEFAULT_MTU);
         let capacity = Capacity::with_headroom(tunnel);
@@ -118,8 +129,8 @@ impl UserspacePlane {
         let receivers = ReceiverPool {
             tunnel: Arc::clone(&current),
             peers: capacity.peers,
-            queues,
-            udp,
+            host: Arc::new(host),
+            queues: hidden.receivers.len(),
             underlay,
             mtu,
             clock: Clock,
@@ -127,7 +138,7 @@ impl UserspacePlane {
             waker: waker.clone(),
             running: Mutex::default(),
         };
-        Ok(Self {
+        let plane = Self {
             tunnel: current,
             capacity,
             commands,
@@ -139,39 +150,40 @@ impl UserspacePlane {
             waker,
             threads: Vec::new(),
             protocol4: None,
-        })
+        };
+        Ok((plane, hidden.receivers))
     }
 
     /// Starts to receive: from all interfaces without an offload, and by the offload's interfaces,
     /// which the watcher finds, behind one.
     fn start_receivers<O: Offload>(
         &mut self,
+        interface: &TunnelInterface,
         underlay: Ipv4Addr,
         offload: Option<O>,
     ) -> Result<Option<OffloadSync<O>>, Error> {
         let pool = Arc::clone(&self.receivers);
-        let (Some(offload), Some(queue)) = (offload, pool.queues.first()) else {
+        let Some(offload) = offload else {
             self.protocol4 = Some(RawSocket::protocol4_placeholder(underlay)?);
             pool.bind(None)?.start(&pool, HandoverDedup::default())?;
             return Ok(None);
         };
         let catch_all = CatchAllReceiver {
             socket: RawSocket::ipip(underlay)?,
-            deliverer: pool.deliverer(queue, self.shard()),
-            coalescer: Coalescer::new(1, pool.udp),
+            deliverer: pool.deliverer(self.shard()),
+            coalescer: Coalescer::new(1, pool.host.takes_udp),
         };
-        Ok(Some(OffloadSync::new(offload, InterfaceReceivers::new(Arc::clone(&pool), catch_all))))
+        let receivers = InterfaceReceivers::new(Arc::clone(&pool), catch_all);
+        Ok(Some(OffloadSync::new(offload, receivers, interface.clone())))
     }
 
-    /// One sender for each queue of the tunnel interface, its thread not started yet.
-    fn senders(&mut self, scope: &NetScope) -> Result<Vec<Outbound>, Error> {
-        let queues = self.receivers.queues.clone();
-        queues.into_iter().enumerate().map(|(number, queue)| self.sender(number, queue, scope)).collect()
+    /// One sender for each receiver on the hidden end, its thread not started yet.
+    fn senders(&mut self, count: usize, scope: &NetScope) -> Result<Vec<Outbound>, Error> {
+        (0..count).map(|number| self.sender(number, scope)).collect()
     }
 
-    fn sender(&mut self, number: usize, queue: Arc<TunQueue>, scope: &NetScope) -> Result<Outbound, Error> {
+    fn sender(&mut self, number: usize, scope: &NetScope) -> Result<Outbound, Error> {
         Ok(Outbound {
-            queue,
             number,
             tunnel: Arc::clone(&self.tunnel),
             counters: self.shard(),
@@ -189,14 +201,14 @@ impl UserspacePlane {
     fn start_threads<O: Offload>(
         &mut self,
         watcher: Prepared<O>,
-        senders: Vec<Outbound>,
+        senders: impl Iterator<Item = (Outbound, PacketRing)>,
         opens_sockets: bool,
     ) -> Result<(), Error> {
         self.threads.push(threads::spawn("adit-watch", move || watcher.run())?);
-        for (number, sender) in senders.into_iter().enumerate() {
+        for (number, (sender, receiver)) in senders.enumerate() {
             self.threads.push(threads::spawn(&format!("adit-out-{number}"), move || {
                 threads::confine(opens_sockets);
-                sender.run();
+                sender.run(receiver);
             })?);
         }
         Ok(())
@@ -246,7 +258,9 @@ impl DataPlane for UserspacePlane {
     }
 
     fn failure(&self) -> Option<&'static str> {
-        self.device_gone.load(Ordering::Relaxed).then_some("the tunnel's device was deleted by somebody else")
+        self.device_gone
+            .load(Ordering::Relaxed)
+            .then_some("the tunnel interface was deleted by somebody else")
     }
 
     fn shutdown(&mut self) {

@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 use adit_linux::error::Error;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
-use adit_linux::tun::TunQueue;
 use adit_tunnel::{Counters, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::dedup::HandoverDedup;
+use super::host_link::HostLink;
 use super::inbound::{Deliverer, Inbound};
 use super::threads;
 use crate::clock::Clock;
@@ -22,9 +22,10 @@ pub(super) struct ReceiverPool {
     pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
     /// Number of peers that the counters have room for.
     pub(super) peers: usize,
-    pub(super) queues: Vec<Arc<TunQueue>>,
-    /// Whether the tunnel interface takes UDP GSO packets.
-    pub(super) udp: bool,
+    /// The way to the host.
+    pub(super) host: Arc<HostLink>,
+    /// Number of receivers on all interfaces.
+    pub(super) queues: usize,
     pub(super) underlay: Ipv4Addr,
     /// Bytes of the largest datagram that fits a frame of a ring.
     pub(super) mtu: usize,
@@ -46,11 +47,11 @@ impl BoundRings {
     /// Starts a thread for each socket. The first skips what `dedup` has recorded.
     pub(super) fn start(self, pool: &ReceiverPool, dedup: HandoverDedup) -> Result<(), Error> {
         let dedups = std::iter::once(dedup).chain(std::iter::repeat_with(HandoverDedup::default));
-        for ((queue, ring), dedup) in pool.queues.iter().zip(self.0).zip(dedups) {
+        for (ring, dedup) in self.0.into_iter().zip(dedups) {
             let counters = Arc::new(Counters::new(pool.peers));
             let inbound = Inbound {
                 ring,
-                deliverer: pool.deliverer(queue, Arc::clone(&counters)),
+                deliverer: pool.deliverer(Arc::clone(&counters)),
                 dedup,
                 clock: pool.clock,
                 stop: Arc::clone(&pool.stop),
@@ -82,7 +83,7 @@ impl ReceiverPool {
     /// behind an offload, which leaves little to receive, each underlay interface has one socket.
     pub(super) fn bind(&self, device: Option<u32>) -> Result<BoundRings, Error> {
         // An offload declines little: one queue is enough.
-        let queues = if device.is_some() { 1 } else { self.queues.len() };
+        let queues = if device.is_some() { 1 } else { self.queues };
         PacketRing::open_group(self.underlay, device, queues, self.mtu).map(BoundRings)
     }
 
@@ -91,8 +92,8 @@ impl ReceiverPool {
         std::mem::take(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner).threads)
     }
 
-    /// Makes a deliverer that writes to `queue`.
-    pub(super) fn deliverer(&self, queue: &Arc<TunQueue>, counters: Arc<Counters>) -> Deliverer {
-        Deliverer { queue: Arc::clone(queue), udp: self.udp, tunnel: Arc::clone(&self.tunnel), counters }
+    /// Makes a deliverer.
+    pub(super) fn deliverer(&self, counters: Arc<Counters>) -> Deliverer {
+        Deliverer { host: Arc::clone(&self.host), tunnel: Arc::clone(&self.tunnel), counters }
     }
 }

@@ -24,6 +24,7 @@ use super::tunnel4_guard::Tunnel4State;
 use super::underlay::{PeerAddress, Underlay, all_peers};
 use crate::clock::Clock;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
+use crate::tunnel_interface::TunnelInterface;
 
 /// How often neighbours must confirm that they are reachable, as the kernel asks of those that it
 /// sends to itself (RFC 4861 section 7.3.1; Linux `delay_first_probe_time` is 5 s).
@@ -49,8 +50,7 @@ pub(super) struct Watcher<O> {
     /// Behind an offload userspace sends little, and the kernel routes that.
     pub(super) offload: Option<OffloadSync<O>>,
     pub(super) underlay: Ipv4Addr,
-    /// Name of the tunnel interface.
-    pub(super) device: String,
+    pub(super) interface: TunnelInterface,
     pub(super) clock: Clock,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) waker: Waker,
@@ -61,7 +61,7 @@ pub(super) struct Prepared<O> {
     watcher: Watcher<O>,
     netlink: Netlink,
     events: Events,
-    /// Index of the tunnel interface.
+    /// Index of the tunnel interface; 0 if it is in another network namespace.
     device: u32,
     /// A command interrupted the last look at all peers, which must be repeated.
     is_interrupted: bool,
@@ -72,8 +72,9 @@ impl<O: Offload> Watcher<O> {
     /// for neighbours to answer, so that the first datagram need not take the slow path.
     pub(super) fn prepare(self) -> Result<Prepared<O>, O::Error> {
         let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
-        let mut netlink = Netlink::open()?;
-        let device = netlink.link(&self.device)?.map_or(0, |link| link.index);
+        let netlink = Netlink::open()?;
+        let interface = &self.interface;
+        let device = if interface.scope.netns.is_none() { interface.index } else { 0 };
         let mut prepared = Prepared { watcher: self, netlink, events, device, is_interrupted: false };
         prepared.await_neighbours();
         prepared.look_for_taps();
@@ -274,14 +275,14 @@ fn use_neighbour(netlink: &mut Netlink, device: u32, address: Ipv4Addr) -> Resul
     Ok(usable.and_then(|neighbour| neighbour.mac))
 }
 
-/// Empties the event queue. Returns true if it held any event but those of our routes into the
-/// tunnel, behind which no peer is. The events only say that something changed: a look finds out
-/// what.
+/// Empties the event queue. Returns true if it held any event but those of our routes: into the
+/// tunnel, behind which no peer is, or without an interface. The events only say that something
+/// changed: a look finds out what.
 fn drain(events: &mut Events, device: u32) -> bool {
     let mut any = false;
     while let Ok(Some(event)) = events.try_next() {
         any |= !matches!(event, Event::RouteChanged { route, .. }
-            if route.protocol == ROUTE_PROTOCOL && route.device == Some(device));
+            if route.protocol == ROUTE_PROTOCOL && route.device.is_none_or(|found| found == device));
     }
     any
 }

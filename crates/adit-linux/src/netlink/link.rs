@@ -208,15 +208,6 @@ impl Netlink {
         self.set_attribute(index, LinkAttribute::Controller(master.unwrap_or(0)), what)
     }
 
-    /// Sets the length of the transmit queue in packets. For a TUN device they wait to be read.
-    ///
-    /// # Errors
-    /// As [`Self::set_up`].
-    pub fn set_txqueuelen(&mut self, index: u32, packets: u32) -> Result<()> {
-        let what = || format!("cannot set the queue length of interface {index}");
-        self.set_attribute(index, LinkAttribute::TxQueueLen(packets), what)
-    }
-
     /// Renames the interface.
     ///
     /// # Errors

@@ -57,8 +57,6 @@ network! {
     fn set_alias(index: u32, alias: &str) -> ();
     /// Attaches an interface to a bridge or VRF, or detaches it.
     fn set_master(index: u32, master: Option<u32>) -> ();
-    /// Sets the length of an interface's transmit queue, in packets.
-    fn set_txqueuelen(index: u32, packets: u32) -> ();
     /// Renames an interface.
     fn rename(index: u32, name: &str) -> ();
     /// Deletes an interface.

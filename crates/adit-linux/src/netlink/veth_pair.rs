@@ -48,7 +48,13 @@ impl Netlink {
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(visible))),
         ]));
-        self.create_veth(message, || format!("cannot create the veth pair {} and {}", pair.name, pair.hidden))
+        let what = || format!("cannot create the veth pair {} and {}", pair.name, pair.hidden);
+        self.create_veth(message, what).map_err(|error| match error.errno() {
+            Some(libc::EEXIST) => {
+                error.with_hint("an interface has one of these names (`ip link`): remove or rename it")
+            }
+            _ => error,
+        })
     }
 }
 

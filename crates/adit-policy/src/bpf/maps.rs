@@ -60,7 +60,7 @@ const _: () = {
 
 /// Names of the programs, as the kernel lists them.
 pub mod program {
-    /// Runs at the egress of the tunnel interface.
+    /// Runs at the ingress of the hidden end of the tunnel interface.
     pub const ENCAP: &str = "adit_encap";
     /// Runs at the ingress of each underlay interface.
     pub const DECAP: &str = "adit_decap";
@@ -72,14 +72,47 @@ pub mod program {
 pub struct Settings {
     /// Our address on the underlay.
     pub underlay: [u8; 4],
-    /// Index of the tunnel interface.
-    pub device: u32,
+    /// How datagrams get to the host.
+    pub interface: HostInterface,
     flags: u32,
     ttl: u8,
     dscp: u8,
     padding: [u8; 2],
     /// Generation of the prefixes. Programs ignore cached lookups of another generation.
     pub generation: u32,
+}
+
+/// The veth pair by which the host sends into the tunnel and receives from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HostInterface {
+    /// Index of the hidden end: what leaves by it arrives at the host by the visible end.
+    pub hidden: u32,
+    /// Index of the visible end; 0 if it is in another network namespace.
+    pub visible: u32,
+    /// Bytes of the largest datagram that the visible end accepts from the hidden one. A GSO packet
+    /// may be larger.
+    pub max_datagram: u32,
+    /// The Ethernet addresses of what leaves by the hidden end: those of the visible and of the
+    /// hidden end.
+    pub addresses: [u8; 12],
+}
+
+/// Bytes by which a veth accepts frames beyond its MTU, for a VLAN tag.
+const VETH_SLACK: u32 = 4;
+
+impl HostInterface {
+    /// A pair whose ends have these indices and link-layer addresses. `visible` is `None` if that
+    /// end is in another network namespace. `mtu` is the visible end's, in bytes.
+    #[must_use]
+    pub fn new(hidden: u32, visible: Option<u32>, mtu: u16, mac: [u8; 6], hidden_mac: [u8; 6]) -> Self {
+        let mut addresses = [0; 12];
+        for (to, from) in addresses.iter_mut().zip(mac.into_iter().chain(hidden_mac)) {
+            *to = from;
+        }
+        let max_datagram = u32::from(mtu) + VETH_SLACK;
+        Self { hidden, visible: visible.unwrap_or(0), max_datagram, addresses }
+    }
 }
 
 const TTL_INHERIT: u32 = 1;
@@ -92,8 +125,13 @@ const RELAY: u32 = 1 << 5;
 impl Settings {
     /// Settings of a tunnel that does not relay; see [`Settings::with_relay`].
     #[must_use]
-    pub fn new(underlay: Ipv4Addr, device: u32, policy: &OuterPolicy, mss_clamp: bool) -> Settings {
-        let mut settings = Settings { underlay: underlay.octets(), device, ..Settings::default() };
+    pub fn new(
+        underlay: Ipv4Addr,
+        interface: HostInterface,
+        policy: &OuterPolicy,
+        mss_clamp: bool,
+    ) -> Settings {
+        let mut settings = Settings { underlay: underlay.octets(), interface, ..Settings::default() };
         match policy.ttl {
             TtlPolicy::Fixed(ttl) => settings.ttl = ttl,
             TtlPolicy::Inherit => settings.flags |= TTL_INHERIT,

@@ -1,6 +1,6 @@
 //! Changes to an IPv4 header in place. The checksum follows by increments (RFC 1624).
 
-use super::{HEADER_LEN, MORE_FRAGMENTS, OFFSET_MASK};
+use super::{DONT_FRAGMENT, HEADER_LEN, MORE_FRAGMENTS, OFFSET_MASK};
 use crate::checksum;
 use crate::ecn::Ecn;
 
@@ -32,6 +32,23 @@ pub fn set_ttl(packet: &mut [u8], ttl: u8) -> Option<()> {
     header[8] = ttl;
     let new = u16::from_be_bytes([header[8], header[9]]);
     adjust_checksum(header, old, new);
+    Some(())
+}
+
+/// Clears DF in the header at the start of `packet`, and adjusts its checksum as [`set_ecn`] does.
+/// A datagram that had DF gets `identification`, because its own need not be unique (RFC 6864).
+#[inline]
+pub fn allow_fragments(packet: &mut [u8], identification: u16) -> Option<()> {
+    let header = packet.first_chunk_mut::<HEADER_LEN>()?;
+    let old = u16::from_be_bytes([header[6], header[7]]);
+    if old & DONT_FRAGMENT == 0 {
+        return Some(());
+    }
+    [header[6], header[7]] = (old & !DONT_FRAGMENT).to_be_bytes();
+    adjust_checksum(header, old, old & !DONT_FRAGMENT);
+    let old = u16::from_be_bytes([header[4], header[5]]);
+    [header[4], header[5]] = identification.to_be_bytes();
+    adjust_checksum(header, old, identification);
     Some(())
 }
 

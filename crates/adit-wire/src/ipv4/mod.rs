@@ -37,7 +37,7 @@ use core::net::Ipv4Addr;
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub use edit::{set_ecn, set_tos, set_ttl};
+pub use edit::{allow_fragments, set_ecn, set_tos, set_ttl};
 pub(crate) use edit::{set_length_and_id, write_fragment_fields};
 pub(crate) use options::Ipv4Options;
 pub use repr::Ipv4Repr;

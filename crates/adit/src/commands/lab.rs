@@ -11,7 +11,6 @@ use crate::output::Output;
 
 pub(crate) fn lab(args: &LabArgs, output: &Output) -> Result<ExitCode, Failure> {
     if !netns::is_privileged() {
-        adit_linux::tun::probe()?;
         netns::enter_user_namespace()?;
     }
     let options = LabOptions { pcap: args.pcap.clone(), throughput: !args.no_throughput };

@@ -199,43 +199,14 @@ fn a_capture_that_cannot_be_kept_is_an_error() {
     assert!(said.stderr.starts_with("adit: cannot ") && said.stderr.contains("/nonexistent/x"), "{said:#?}");
 }
 
+/// Not even `/dev/net/tun` is needed.
 #[test(root)]
 fn an_ordinary_user_is_shown_the_same() {
     let here = Here::new();
-    here.machine.tun_node(Some(0o666));
+    here.machine.without_net_devices();
     let before = here.around();
     let report = assert_proved(here.as_nobody(&["lab", "--json"]), "userspace");
     assert!(report["throughput"]["tunnel_gbps"].as_f64().is_some_and(|gbps| gbps > 0.0), "{report:#}");
-    assert_eq!(here.around(), before);
-}
-
-#[test(root)]
-fn an_ordinary_user_is_told_what_is_missing() {
-    let here = Here::new();
-    here.machine.tun_node(None);
-    insta::assert_snapshot!(
-        here.as_nobody(&["lab"]).with(1).stderr,
-        @"adit: cannot open /dev/net/tun: No such file or directory (os error 2); load the driver (`modprobe tun`), or make the node: `mkdir -p /dev/net && mknod -m 0666 /dev/net/tun c 10 200`"
-    );
-    here.machine.tun_node(Some(0o600));
-    insta::assert_snapshot!(
-        here.as_nobody(&["lab"]).with(1).stderr,
-        @"adit: cannot open /dev/net/tun: Permission denied (os error 13); run as root, or open the node to all as distributions do: `chmod 0666 /dev/net/tun`"
-    );
-    let json = here.as_nobody(&["lab", "-j"]).with(1).json();
-    assert_eq!((keys(&json), &json["ok"]), (vec!["error", "ok", "schema"], &false.into()));
-}
-
-#[test(root)]
-fn root_without_a_device_is_told_so() {
-    let here = Here::new();
-    here.machine.tun_node(None);
-    let before = here.around();
-    let said = here.machine.adit(&here.ns, &["lab"]).with(1);
-    assert!(
-        said.stderr.starts_with("adit: cannot open /dev/net/tun: No such file or directory"),
-        "{said:#?}"
-    );
     assert_eq!(here.around(), before);
 }
 
@@ -244,7 +215,6 @@ fn root_without_a_device_is_told_so() {
 #[test(root, util_linux)]
 fn without_user_namespaces_it_says_so() {
     let here = Here::new();
-    here.machine.tun_node(Some(0o666));
     let script = format!(
         "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all {PROGRAM} lab"
     );

@@ -6,7 +6,7 @@ use adit_testbed::needs::ebpf;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::load::Load;
 use crate::support::programs::pins;
@@ -50,7 +50,7 @@ fn a_plan_is_what_an_apply_does() {
     + peer b underlay 10.1.1.2 networks 192.168.199.0/24
     + device ipipA mtu 1480
     + route unreachable 192.168.199.0/24 metric 4278987208
-    + route 192.168.199.0/24 dev ipipA src 172.16.17.1
+    + route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1
     overlay `a`: 5 changes
     ");
     let commands = adit(&["plan", &file, "--commands"]);
@@ -58,7 +58,7 @@ fn a_plan_is_what_an_apply_does() {
     ip link add name ipipA type ipip local 10.1.1.1 remote 10.1.1.2
     ip link set ipipA up
     ip route add unreachable 192.168.199.0/24 metric 4278987208
-    ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1
+    ip route add 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1
     ");
     assert!(adit(&["apply", &file]).ok().stdout.contains("is up"));
     let planned = adit(&["plan", &file]).ok();
@@ -223,9 +223,12 @@ fn a_kill_at_any_moment_of_an_apply_is_mended_by_the_next_start() {
     let before = bed.sites.view_a();
     let files =
         [bed.write_changed("more.toml", |text| text + FAR), bed.write_changed("less.toml", |text| text)];
+    let start = Instant::now();
+    bed.adit(&["apply", &files[1]]).ok();
+    let takes = start.elapsed();
     let mut interrupted = 0;
     for round in 0..12 {
-        let (file, delay) = (&files[round % 2], Duration::from_millis(15 * round as u64));
+        let (file, delay) = (&files[round % 2], takes * round as u32 / 10);
         let daemon = bed.take(Side::A);
         let (machine, gateway) = (bed.sites.machine.clone(), bed.gateway().ns().clone());
         std::thread::scope(|scope| {

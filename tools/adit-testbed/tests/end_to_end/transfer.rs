@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use adit_config::Config;
 use adit_control::reconcile::desired::{Machine, tunnel_config};
-use adit_dataplane::DataPlane;
 use adit_dataplane::userspace::UserspacePlane;
+use adit_dataplane::{DataPlane, TunnelInterface};
 use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, bring_up};
-use adit_linux::tun::{Tun, TunOptions};
+use adit_linux::net_scope::NetScope;
+use adit_linux::netlink::{Netlink, VethPair};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
 
 use crate::support::stream::Stream;
@@ -100,22 +101,52 @@ fn an_inner_df_is_honoured_when_the_outer_df_is_off() {
     assert_eq!(snmp(&network.router, "Ip", "FragCreates"), 0);
 }
 
+/// Creates a veth pair in the calling thread's network namespace.
+fn two_queue_interface(device: &str) -> Result<TunnelInterface, adit_linux::error::Error> {
+    let (mac, hidden_mac) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let pair = VethPair {
+        name: device.to_owned(),
+        mac,
+        mtu: 1480,
+        hidden: format!("{device}-h"),
+        hidden_mac,
+        hidden_mtu: 65_535,
+    };
+    let mut netlink = Netlink::open()?;
+    netlink.add_veth_pair(&pair, None)?;
+    adit_linux::ethtool::limit_offloads(device)?;
+    let mut set_up = |name: &str| {
+        let link = netlink.link(name)?.expect("it was created");
+        netlink.set_no_arp(link.index)?;
+        netlink.set_up(link.index).map(|()| link.index)
+    };
+    Ok(TunnelInterface {
+        index: set_up(device)?,
+        hidden: set_up(&pair.hidden)?,
+        name: pair.name,
+        mac,
+        mtu: 1480,
+        hidden_name: pair.hidden,
+        hidden_mac,
+        queues: 2,
+        scope: NetScope::default(),
+    })
+}
+
 /// A data plane like an overlay's, but with two queues on any machine.
 fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
     let config = Config::parse("test.toml", config).expect("the configuration is valid");
     let plane = gateway
         .run(|| {
-            let tun = Tun::open(&TunOptions { name: device.to_owned(), queues: 2 })?;
+            let interface = two_queue_interface(device)?;
             let underlay = config.site.underlay.address().expect("the file has the address");
             let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500, vrf: None };
             let tunnel =
                 Tunnel::new(tunnel_config(&config, &machine)).expect("the configuration makes a tunnel");
-            UserspacePlane::start(Arc::new(tunnel), tun, underlay)
+            UserspacePlane::start(Arc::new(tunnel), &interface, underlay)
         })
         .unwrap();
     gateway.sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
-    gateway.mtu(device, 1480).unwrap();
-    gateway.up(device).unwrap();
     for network in config.peers.iter().flat_map(|peer| &peer.networks) {
         gateway.route(*network, None, Some(device)).unwrap();
     }

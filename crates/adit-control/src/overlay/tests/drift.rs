@@ -76,7 +76,7 @@ fn guard(destination: &str, site: &str) -> Route {
 }
 
 const GUARD_ADDED: &str = "+ route unreachable 192.168.199.0/24 metric 4278987208";
-const ROUTE_ADDED: &str = "+ route 192.168.199.0/24 dev ipipA src 172.16.17.1";
+const ROUTE_ADDED: &str = "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1";
 
 const TUN_ROWS: &[Row] = &[
     Row { what: "nothing", drift: |_| {}, expected: &[], outcome: Restored },
@@ -129,7 +129,7 @@ const TUN_ROWS: &[Row] = &[
             let route = world.route(NETWORK, "ipipA");
             world.others.replace_routes(&[route]).unwrap();
         },
-        expected: &["~ route 192.168.199.0/24 dev ipipA src 172.16.17.1"],
+        expected: &["~ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1"],
         outcome: Restored,
     },
     Row {
@@ -212,6 +212,48 @@ const TUN_ROWS: &[Row] = &[
             world.others.delete_link(index).unwrap();
         },
         expected: &["+ device ipipA mtu 1480", ROUTE_ADDED],
+        outcome: Restored,
+    },
+    Row {
+        what: "the hidden end is deleted",
+        drift: |world| {
+            let index = world.index("ipipA-h");
+            world.others.delete_link(index).unwrap();
+        },
+        expected: &["+ device ipipA mtu 1480", ROUTE_ADDED],
+        outcome: Restored,
+    },
+    Row {
+        what: "the hidden end is set down",
+        drift: |world| {
+            let index = world.index("ipipA-h");
+            world.others.set_down(index).unwrap();
+        },
+        expected: &["~ device ipipA-h down -> up"],
+        outcome: Restored,
+    },
+    Row {
+        what: "the hidden end has another MTU, alias and address",
+        drift: |world| {
+            let index = world.index("ipipA-h");
+            world.others.set_mtu(index, 1500).unwrap();
+            world.others.set_alias(index, "mine").unwrap();
+            world.others.set_mac(index, [2, 0, 0, 0, 0, 9]).unwrap();
+        },
+        expected: &[
+            "~ device ipipA-h alias mine -> adit:a::hidden",
+            "~ device ipipA-h mtu 1500 -> 65535",
+            "~ device ipipA-h address 02:00:00:00:00:09 -> 02:ad:17:00:00:02",
+        ],
+        outcome: Restored,
+    },
+    Row {
+        what: "the interface has another address",
+        drift: |world| {
+            let index = world.index("ipipA");
+            world.others.set_mac(index, [2, 0, 0, 0, 0, 9]).unwrap();
+        },
+        expected: &["~ device ipipA address 02:00:00:00:00:09 -> 02:ad:17:00:00:01"],
         outcome: Restored,
     },
     Row {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
-use adit_policy::bpf::maps::{PeerEntry, Settings, program};
+use adit_policy::bpf::maps::{HostInterface, PeerEntry, Settings, program};
 use adit_tunnel::{TableDelta, Totals, Tunnel};
 use aya::programs::{TestRun, TestRunOptions};
 
@@ -15,10 +15,13 @@ use super::super::loaded::LoadedObject;
 const ETHERNET: usize = 14;
 /// Room for an added outer header, in bytes.
 const GROWTH: usize = 64;
-/// Test runs give packets an Ethernet header, which the tunnel interface does not.
-const INNER_OFFSET: u32 = ETHERNET as u32;
 /// The loopback interface, which always exists.
 pub(super) const DEVICE: u32 = 1;
+/// Of the tunnel interface, in bytes.
+const MTU: u16 = 1480;
+/// Of its ends.
+const MAC: [u8; 6] = [2; 6];
+const HIDDEN_MAC: [u8; 6] = [4; 6];
 
 /// `struct __sk_buff`: its size, and the offsets of the GSO fields.
 const CONTEXT_LEN: usize = 192;
@@ -44,10 +47,10 @@ pub(super) struct Ran {
 impl Programs {
     pub(super) fn load(tunnel: &Tunnel, setup: &Setup) -> Programs {
         let config = tunnel.config();
-        let settings = Settings::new(config.underlay, DEVICE, &config.outer, config.mss_clamp)
+        let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
+        let settings = Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
             .with_relay(setup.forwards);
-        let (mut object, maps) =
-            LoadedObject::load(tunnel, settings, INNER_OFFSET, None).expect("the programs load");
+        let (mut object, maps) = LoadedObject::load(tunnel, settings, None).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
             let underlay = config.underlay;
             let entry = PeerEntry {
@@ -124,7 +127,13 @@ impl Programs {
             7 => Program::Carries,
             other => panic!("an answer that the programs do not know: {other}"),
         };
-        assert_eq!(out[..ETHERNET], frame[..ETHERNET], "the link header is the kernel's to write");
+        // Only what has lost its outer header goes to the host, through the pair.
+        let mut header = link_header(&packet.bytes);
+        if verdict == Program::Carries && out.len() < frame.len() {
+            header[..6].copy_from_slice(&MAC);
+            header[6..12].copy_from_slice(&HIDDEN_MAC);
+        }
+        assert_eq!(out[..ETHERNET], header, "the link header");
         Ok(Ran { verdict, bytes: out.split_off(ETHERNET) })
     }
 }

@@ -2,9 +2,8 @@
 //! system are empty, and whatever network namespaces the test makes. Nothing of it is visible
 //! outside, and it is gone with the test.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,6 @@ use adit_linux::process::end_with_parent;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::Pid;
 
 use super::{ADIT, Said};
@@ -98,15 +96,9 @@ impl Machine {
         });
     }
 
-    /// Gives the machine a `/dev/net/tun` of that mode, or none.
-    pub(crate) fn tun_node(&self, mode: Option<u32>) {
-        self.with_files(|| {
-            tmpfs(Path::new("/dev/net"));
-            let Some(mode) = mode else { return };
-            let node = Path::new("/dev/net/tun");
-            mknod(node, SFlag::S_IFCHR, Mode::empty(), makedev(10, 200)).unwrap();
-            fs::set_permissions(node, Permissions::from_mode(mode)).unwrap();
-        });
+    /// Takes the device nodes in `/dev/net` away.
+    pub(crate) fn without_net_devices(&self) {
+        self.with_files(|| tmpfs(Path::new("/dev/net")));
     }
 
     /// Runs `adit` to its end. It must not wait for anything but what it does.
