@@ -17,6 +17,7 @@ mod in_the_open;
 mod inside;
 mod kernel_plane;
 mod lab;
+mod lan_address;
 mod lifecycle;
 mod package;
 mod path_cache;
