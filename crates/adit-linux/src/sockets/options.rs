@@ -43,8 +43,13 @@ pub(crate) fn get_socket_option(
 /// Makes room for bursts. Best effort: only root of the initial user namespace may go beyond
 /// `net.core.rmem_max`.
 pub(crate) fn enlarge_receive_buffer(socket: &impl AsRawFd) {
-    if set_socket_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
-        let _ = set_socket_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER);
+    set_receive_buffer(socket, RECEIVE_BUFFER);
+}
+
+/// Sets the receive buffer to that many bytes, as [`enlarge_receive_buffer`].
+pub(crate) fn set_receive_buffer(socket: &impl AsRawFd, bytes: libc::c_int) {
+    if set_socket_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes).is_err() {
+        let _ = set_socket_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes);
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
 use crate::sockets::mmap::Mapping;
-use crate::sockets::options::{attach_filter, enlarge_receive_buffer, get_socket_option};
+use crate::sockets::options::{attach_filter, enlarge_receive_buffer, get_socket_option, set_receive_buffer};
 use crate::sockets::packet::{PACKET_VNET_HDR, bind, bound_to, packet_socket, set_option};
 use crate::sockets::virtio_net::{self, VirtioNetHeader};
 
@@ -64,6 +64,10 @@ const BLOCK: usize = 1 << 16;
 /// Bytes in a frame before the datagram: the headers of the ring, of virtio-net and of the link,
 /// and their alignment.
 const FRAME_OVERHEAD: usize = 128;
+
+/// Bytes of GSO packets that may wait beside a ring on an interface into which this host's own TCP
+/// sends: about the windows of several streams. They cost memory only while they wait.
+const GSO_BUFFER: libc::c_int = 64 << 20;
 
 /// A packet socket with a receive ring.
 pub struct PacketRing {
@@ -132,6 +136,9 @@ impl PacketRing {
     /// As [`Self::open_group`], or there is no such interface.
     pub fn open_interface(device: u32, count: usize, mtu: usize) -> Result<Vec<Self>, Error> {
         let rings = Self::open_many(count, || Self::open(None, Some(device), mtu))?;
+        for ring in &rings {
+            set_receive_buffer(&ring.socket, GSO_BUFFER);
+        }
         if count > 1 {
             join(&rings, PACKET_FANOUT_HASH)?;
         }
