@@ -10,6 +10,7 @@ extern crate adit_harness;
 mod api;
 mod check;
 mod continuity;
+mod counters;
 mod documents;
 mod faults;
 mod first_hour;
