@@ -41,11 +41,12 @@ cargo xtask conformance [--check] [ARGS]
     Observes in a guest what Adit and Linux's ipip driver do with the same packets, rule by rule, and
     writes docs/reference/conformance.md. With --check, compares that file instead.
 
-cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS]
-cargo xtask vm test [PACKAGE[:TARGET]]...
-cargo xtask vm bench [ARGS]
+cargo xtask vm run [--kernel 6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS]
+cargo xtask vm test [--kernel 6.12] [PACKAGE[:TARGET]]...
+cargo xtask vm bench [--kernel 6.12] [ARGS]
     Runs a command, the tests that depend on the kernel, or the benchmark in a QEMU guest. Its kernel
-    is Debian's Linux 6.1, the oldest that Adit supports, with drivers that a build machine may lack.
+    is Debian's Linux 6.1, the oldest that Adit supports, or 6.12, which has TCX. Both have drivers
+    that a build machine may lack.
 
 cargo xtask bpf [--check]
     Builds the object file of the eBPF programs, which is committed. With --check, compares it

@@ -101,11 +101,35 @@ fn steps(options: Options, report: &Report, timings: &mut Timings) -> Result<(),
         run::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"], &environment)
     })?;
     if options.is_strict {
-        timings.step("eBPF programs", || crate::bpf::bpf(true))?;
-        timings.step("package", || crate::deb::deb(&["--test".to_owned()]))?;
-        timings.step("Linux 6.1", guest)?;
+        timings.step("eBPF programs and package, beside the guests", programs_beside_guests)?;
     }
     Ok(())
+}
+
+/// Checks the eBPF programs and the package while the guests run: an emulated machine uses one
+/// processor most of the time.
+fn programs_beside_guests() -> Result<(), String> {
+    std::thread::scope(|scope| {
+        let programs = scope.spawn(|| {
+            crate::bpf::bpf(true).map_err(|error| format!("eBPF programs: {error}"))?;
+            crate::deb::deb(&["--test".to_owned()]).map_err(|error| format!("package: {error}"))
+        });
+        let guests = guests();
+        let programs = programs.join().unwrap_or_else(|_| Err("a thread has panicked".to_owned()));
+        match (programs, guests) {
+            (Err(first), Err(second)) => Err(format!("{first}\n{second}")),
+            (programs, guests) => programs.and(guests),
+        }
+    })
+}
+
+/// Runs the guests, one after another.
+fn guests() -> Result<(), String> {
+    guest().map_err(|error| format!("Linux 6.1: {error}"))?;
+    match crate::vm::test_on(crate::vm::Version::Linux6_12, &["adit-testbed:linux_ipip".to_owned()])? {
+        ExitCode::SUCCESS => Ok(()),
+        _ => Err("Linux 6.12: tests failed in the guest".to_owned()),
+    }
 }
 
 /// Runs the suites that depend on the kernel most, and the table of conformance, in one guest with

@@ -1,11 +1,11 @@
-//! A QEMU guest with Debian 12's kernel 6.1, for `cargo xtask vm` and `cargo xtask conformance`.
-//! Linux 6.1 is the oldest kernel that Adit supports. Debian's has drivers that a build machine's
-//! kernel may lack: ipip, netem, fou, ESP.
+//! A QEMU guest with a kernel of Debian 12, for `cargo xtask vm` and `cargo xtask conformance`.
+//! Linux 6.1 is the oldest kernel that Adit supports; 6.12 has TCX. Debian's kernels have drivers
+//! that a build machine's kernel may lack: ipip, netem, fou, ESP.
 //!
 //! ```text
-//! cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-//! cargo xtask vm test [PACKAGE[:TARGET]]... the project's kernel tests
-//! cargo xtask vm bench [ARGS...]   adit-bench --guest, beside Linux's ipip
+//! cargo xtask vm run [--kernel 6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
+//! cargo xtask vm test [--kernel 6.12] [PACKAGE[:TARGET]]...   the project's kernel tests
+//! cargo xtask vm bench [--kernel 6.12] [ARGS...]   adit-bench --guest, beside Linux's ipip
 //! ```
 //!
 //! **Files.** The guest's root is this machine's `/`, read over 9p. What the guest writes goes to a
@@ -24,8 +24,8 @@
 //! no network except what the command makes. It ends with xtask, or after `--timeout` (600 s).
 //! `target/vm/console.log` has the kernel's messages; xtask shows the last ones if the guest dies.
 //!
-//! Debian's kernel package is downloaded once into `target/vm/kernel`. Remove that directory to get
-//! the current one. As root, xtask installs the packages that this machine lacks.
+//! Debian's kernel package is downloaded once into `target/vm/kernel-6.1` (or `-6.12`). Remove that
+//! directory to get the current one. As root, xtask installs the packages that this machine lacks.
 
 mod bench;
 mod conformance;
@@ -42,15 +42,18 @@ use std::time::Duration;
 use crate::{debian, run};
 use guest::Guest;
 use job::Job;
+pub(crate) use kernel::Version;
 
-/// The Debian packages that every guest needs: QEMU, `modprobe`, `ip`, and `setsid` and `setpriv`.
-const PACKAGES: &[&str] = &["qemu-system-x86", "kmod", "iproute2", "util-linux"];
+/// The Debian packages that every guest needs: QEMU, `modprobe`, `ip`, `setsid` and `setpriv`, and
+/// `xz`.
+const PACKAGES: &[&str] = &["qemu-system-x86", "kmod", "iproute2", "util-linux", "xz-utils"];
 /// How long the guest of `vm run` may live without `--timeout`.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The message for wrong arguments.
-const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-       | vm test [PACKAGE[:TARGET]]... | vm bench [ARGS...]";
+const USAGE: &str =
+    "usage: cargo xtask vm run [--kernel 6.1|6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
+       | vm test [--kernel 6.1|6.12] [PACKAGE[:TARGET]]... | vm bench [--kernel 6.1|6.12] [ARGS...]";
 
 /// Runs `cargo xtask vm` with the arguments after `vm`, and returns the exit code of the guest's
 /// command.
@@ -58,18 +61,38 @@ const USAGE: &str = "usage: cargo xtask vm run [--timeout SECONDS] [--keep NAME]
 /// # Errors
 /// Fails if the arguments are wrong, or if the guest cannot be made or dies.
 pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
-    match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
-        Some(("run", rest)) => start(&[], |guest| command(rest, guest)).map(|(_, code)| ExitCode::from(code)),
-        Some(("test", packages)) => start(debian::FOR_TESTS, |guest| suite::job(guest, packages))
+    let Some((name, rest)) = arguments.split_first() else { return Err(USAGE.to_owned()) };
+    let (version, rest) = kernel_of(rest)?;
+    match (name.as_str(), rest) {
+        ("run", rest) => {
+            start(version, &[], |guest| command(rest, guest)).map(|(_, code)| ExitCode::from(code))
+        }
+        ("test", packages) => start(version, debian::FOR_TESTS, |guest| suite::job(guest, packages))
             .map(|(_, code)| ExitCode::from(code)),
-        Some(("bench", rest)) => {
-            let (guest, code) = start(bench::PACKAGES, |guest| bench::job(guest, rest))?;
+        ("bench", rest) => {
+            let (guest, code) = start(version, bench::PACKAGES, |guest| bench::job(guest, rest))?;
             Ok(bench::print_results(&guest, code))
         }
         // Internal: `vm test` runs this in the guest.
-        Some((suite::RUN_PLAN, [plan])) => suite::run_plan(plan),
+        (suite::RUN_PLAN, [plan]) => suite::run_plan(plan),
         _ => Err(USAGE.to_owned()),
     }
+}
+
+/// The kernel of `--kernel`, if the arguments begin with it, and the rest of them.
+fn kernel_of(arguments: &[String]) -> Result<(Version, &[String]), String> {
+    match arguments {
+        [option, version, rest @ ..] if option == "--kernel" => Ok((Version::parse(version)?, rest)),
+        rest => Ok((Version::default(), rest)),
+    }
+}
+
+/// Runs the suites `names` in a guest of that version.
+///
+/// # Errors
+/// Fails if the guest cannot be made or dies.
+pub(crate) fn test_on(version: Version, names: &[String]) -> Result<ExitCode, String> {
+    start(version, debian::FOR_TESTS, |guest| suite::job(guest, names)).map(|(_, code)| ExitCode::from(code))
 }
 
 /// Runs `cargo xtask conformance`. All arguments except `--check` go to `adit-conformance`.
@@ -80,7 +103,7 @@ pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
 pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
     let is_check = arguments.iter().any(|argument| argument == "--check");
     let rest: Vec<String> = arguments.iter().filter(|argument| *argument != "--check").cloned().collect();
-    let (guest, code) = start(&[], |guest| conformance::job(guest, &rest))?;
+    let (guest, code) = start(Version::default(), &[], |guest| conformance::job(guest, &rest))?;
     conformance::collect(&guest, code, is_check)
 }
 
@@ -91,13 +114,17 @@ pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
 /// Fails if the guest cannot be made or dies, or if the committed document differs.
 pub(crate) fn test_with_conformance(names: &[String]) -> Result<ExitCode, String> {
     let job = |guest: &Guest| suite::job_with(guest, names, Some(conformance::job(guest, &[])?));
-    let (guest, code) = start(debian::FOR_TESTS, job)?;
+    let (guest, code) = start(Version::default(), debian::FOR_TESTS, job)?;
     conformance::collect(&guest, 0, true)?;
     Ok(ExitCode::from(code))
 }
 
 /// Installs missing packages, locks the guest's directory, and runs the job that `job` returns.
-fn start(packages: &[&str], job: impl FnOnce(&Guest) -> Result<Job, String>) -> Result<(Guest, u8), String> {
+fn start(
+    version: Version,
+    packages: &[&str],
+    job: impl FnOnce(&Guest) -> Result<Job, String>,
+) -> Result<(Guest, u8), String> {
     let missing = debian::install(&[PACKAGES, packages].concat());
     if !missing.is_empty() {
         return Err(format!(
@@ -105,7 +132,7 @@ fn start(packages: &[&str], job: impl FnOnce(&Guest) -> Result<Job, String>) -> 
             missing.join(" ")
         ));
     }
-    let guest = Guest::lock(run::target_directory()?)?;
+    let guest = Guest::lock(run::target_directory()?, version)?;
     let job = job(&guest)?;
     let code = guest.run(&job)?;
     Ok((guest, code))
