@@ -226,8 +226,8 @@ impl PeerTotals {
         self.combine(other, u64::wrapping_add);
     }
 
-    /// The counts since `before`, an earlier reading. `last_rx` and `last_ttl` are `None` if nothing
-    /// has come since.
+    /// The counts since `before`, an earlier reading. `last_rx` and `last_ttl` are `None` if
+    /// nothing has come since.
     #[must_use]
     pub fn since(&self, before: &PeerTotals) -> PeerTotals {
         let mut since = *self;
