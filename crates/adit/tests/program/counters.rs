@@ -6,9 +6,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::machine::PATIENCE;
+use crate::support::sites::assert_reaches;
 use crate::support::testbed::{Side, Testbed};
 use crate::support::{exposition, http, wait_until};
 use adit_config::DataplaneChoice;
+use adit_lab::two_sites::HOST_B;
 use adit_testbed::needs::ebpf;
 use adit_testbed::test_planes::plane_name;
 use serde_json::{Value, json};
@@ -63,7 +65,7 @@ fn in_use(plane: DataplaneChoice) -> (Testbed, u64) {
     let bed = Testbed::running(plane);
     let (begin, mut pings) = (Instant::now(), 0);
     while begin.elapsed() < IN_USE {
-        assert!(bed.reaches(), "ping {pings}");
+        assert_reaches(&bed.sites.network.host_a, HOST_B);
         pings += 1;
     }
     (bed, pings)
