@@ -95,6 +95,9 @@ fn check(mut world: World) {
     make_pair(&mut world);
 }
 
+/// A call about the ends of a pair, the visible one first, by their indices; 0: it does not exist.
+type PairCall<'a> = dyn Fn(&mut dyn Network, [u32; 2]) -> adit_linux::error::Result<()> + 'a;
+
 /// A veth pair, as control creates and changes it.
 fn make_pair(world: &mut World) {
     let pair = VethPair {
@@ -106,10 +109,7 @@ fn make_pair(world: &mut World) {
         hidden_mtu: HIDDEN_MTU,
     };
     let names = [&pair.name, &pair.hidden];
-    let mut row = |what: &str,
-                   call: &dyn Fn(&mut dyn Network, [u32; 2]) -> adit_linux::error::Result<()>,
-                   expected: &str,
-                   ends: &str| {
+    let mut row = |what: &str, call: &PairCall<'_>, expected: &str, ends: &str| {
         let find = |n: &mut dyn Network| names.map(|name| n.link(name).unwrap());
         let index = |link: &Option<Link>| link.as_ref().map_or(0, |link| link.index);
         let indices = find(world.others.as_mut()).each_ref().map(index);
