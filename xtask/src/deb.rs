@@ -70,7 +70,8 @@ struct Tools {
 fn prepare() -> Result<Tools, String> {
     need(PACKAGES)?;
     let target = run::target_directory()?;
-    let tools = Tools { cargo_deb: install_cargo_deb(&target.join("deb-tools"))?, target };
+    let cargo_deb = install_cargo_deb(&run::tool_directory("cargo-deb", CARGO_DEB)?)?;
+    let tools = Tools { cargo_deb, target };
     run::cargo(&["build", "--quiet", "--release", "--locked", "-p", "adit"], &[])?;
     generate(&tools.target.join("release"))?;
     Ok(tools)

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::initramfs;
 use super::job::Job;
-use super::kernel::{Kernel, clear};
+use super::kernel::{Kernel, Version, clear};
 
 /// How many lines of the console are shown when the guest dies.
 const MAX_CONSOLE_LINES: usize = 30;
@@ -27,17 +27,19 @@ pub(crate) struct Guest {
     target: PathBuf,
     /// `vm` in `target`.
     directory: PathBuf,
+    /// The kernel that it boots.
+    version: Version,
     /// Locked for as long as this value exists.
     _lock: fs::File,
 }
 
 impl Guest {
-    /// Locks the guest's directory in `target`, where cargo builds. Waits while another xtask holds
-    /// the lock.
+    /// Locks the guest's directory in `target`, where cargo builds, for a guest with this kernel.
+    /// Waits while another xtask holds the lock.
     ///
     /// # Errors
     /// Fails if the directory cannot be made or locked.
-    pub(crate) fn lock(target: PathBuf) -> Result<Self, String> {
+    pub(crate) fn lock(target: PathBuf, version: Version) -> Result<Self, String> {
         let directory = target.join("vm");
         let failed = |error: io::Error| format!("cannot use {} for the guest: {error}", directory.display());
         fs::create_dir_all(&directory).map_err(failed)?;
@@ -46,7 +48,7 @@ impl Guest {
             eprintln!("xtask: another guest is running; waiting until it ends");
             lock.lock().map_err(failed)?;
         }
-        Ok(Self { target, directory, _lock: lock })
+        Ok(Self { target, directory, version, _lock: lock })
     }
 
     /// Boots a guest, runs the job in it, and returns the exit code of the job's command. Forwards
@@ -56,7 +58,7 @@ impl Guest {
     /// Fails if the guest cannot be made, exceeds the job's timeout, or dies before its command
     /// ends.
     pub(crate) fn run(&self, job: &Job) -> Result<u8, String> {
-        let kernel = Kernel::in_directory(&self.directory)?;
+        let kernel = Kernel::in_directory(&self.directory, self.version)?;
         let initramfs = initramfs::build(&self.directory, &kernel, job)?;
         let out = self.out();
         clear(&out)?;
@@ -87,6 +89,11 @@ impl Guest {
     /// The directory that the guest sees as `/out`. Each run starts with an empty one.
     pub(crate) fn out(&self) -> PathBuf {
         self.directory.join("out")
+    }
+
+    /// The kernel that it boots.
+    pub(crate) fn version(&self) -> Version {
+        self.version
     }
 
     /// Where cargo builds.

@@ -7,8 +7,43 @@ use std::process::Command;
 
 use crate::{debian, run};
 
-/// A package that depends on the newest kernel package of the Debian release.
-const META_PACKAGE: &str = "linux-image-amd64";
+/// A version of Linux that the guest can boot. Debian 12 has packages of each, the later one among
+/// its security updates. Not the `cloud` flavour: it has no 9p, by which the guest reads files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// The oldest that Adit supports. It has no TCX: programs are attached as clsact filters.
+    #[default]
+    Linux6_1,
+    /// Debian 13's. It has TCX.
+    Linux6_12,
+}
+
+impl Version {
+    /// Every version, oldest first.
+    pub(crate) const ALL: [Self; 2] = [Self::Linux6_1, Self::Linux6_12];
+
+    /// The version as `--kernel` takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Linux6_1 => "6.1",
+            Self::Linux6_12 => "6.12",
+        }
+    }
+
+    /// The version with this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.name() == name)
+    }
+
+    /// A package that depends on the newest kernel package of this version.
+    fn meta_package(self) -> &'static str {
+        match self {
+            Self::Linux6_1 => "linux-image-amd64",
+            Self::Linux6_12 => "linux-image-6.12-amd64",
+        }
+    }
+}
+
 /// Its program needs no library, so it runs before the guest has a root.
 const BUSYBOX: &str = "busybox-static";
 
@@ -26,17 +61,17 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel in `directory`. Downloads it if it is not there yet.
+    /// The kernel of a version in `directory`. Downloads it if it is not there yet.
     ///
     /// # Errors
     /// Fails if the packages cannot be downloaded or unpacked.
-    pub(crate) fn in_directory(directory: &Path) -> Result<Self, String> {
-        let unpacked = directory.join("kernel");
+    pub(crate) fn in_directory(directory: &Path, version: Version) -> Result<Self, String> {
+        let unpacked = directory.join(format!("kernel-{}", version.name()));
         if !unpacked.is_dir() {
             // It gets its name when it is complete, so that an interrupted download is repeated.
             let partial = directory.join("kernel.partial");
             clear(&partial)?;
-            let package = kernel_package()?;
+            let package = kernel_package(version)?;
             println!("downloading {package} into {}", unpacked.display());
             for package in [package.as_str(), BUSYBOX] {
                 fetch(package, &partial)?;
@@ -64,10 +99,11 @@ impl Kernel {
     }
 }
 
-/// The package with the current kernel of this Debian release.
-fn kernel_package() -> Result<String, String> {
+/// The package with Debian's current kernel of a version.
+fn kernel_package(version: Version) -> Result<String, String> {
+    let meta_package = version.meta_package();
     let query = || {
-        let listed = run::output(Command::new("apt-cache").args(["depends", "--important", META_PACKAGE]))?;
+        let listed = run::output(Command::new("apt-cache").args(["depends", "--important", meta_package]))?;
         let package = listed.lines().find_map(|line| line.trim().strip_prefix("Depends: "))?;
         Some(package.to_owned())
     };
@@ -80,8 +116,8 @@ fn kernel_package() -> Result<String, String> {
     });
     found.ok_or_else(|| {
         format!(
-            "apt knows no package {META_PACKAGE}, which provides the guest's kernel: \
-             on Debian, run `apt-get update` as root"
+            "apt knows no package {meta_package}, which provides the guest's kernel: \
+             on Debian 12 with its security updates, run `apt-get update` as root"
         )
     })
 }
@@ -123,5 +159,18 @@ pub(crate) fn clear(directory: &Path) -> Result<(), String> {
             Err(format!("cannot remove {}: {error}", directory.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_found_by_its_name() {
+        for version in Version::ALL {
+            assert_eq!(Version::named(version.name()), Some(version));
+        }
+        assert_eq!(Version::named("6"), None);
     }
 }
