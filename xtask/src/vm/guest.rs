@@ -91,11 +91,6 @@ impl Guest {
         self.directory.join("out")
     }
 
-    /// The kernel that it boots.
-    pub(crate) fn version(&self) -> Version {
-        self.version
-    }
-
     /// Where cargo builds.
     pub(crate) fn target(&self) -> &Path {
         &self.target

@@ -17,6 +17,7 @@ mod inside;
 mod kernel_plane;
 mod lab;
 mod lifecycle;
+mod network_managers;
 mod package;
 mod path_cache;
 mod peers;
