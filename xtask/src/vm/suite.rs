@@ -249,8 +249,8 @@ fn program(suite: &Suite, parts: &[&str], artifacts: &[Artifact]) -> Result<Prog
         let of_package = artifact.directory().is_some_and(|directory| directory.ends_with(suite.package));
         of_package && artifact.profile.test && artifact.target.name.replace('-', "_") == suite.target
     });
-    let parts = found.and_then(|artifact| Some((artifact.executable()?, artifact.directory()?)));
-    let (program, directory) = parts.ok_or_else(|| {
+    let places = found.and_then(|artifact| Some((artifact.executable()?, artifact.directory()?)));
+    let (program, directory) = places.ok_or_else(|| {
         format!("cargo built no test target {name}: correct the list of suites in {}", file!())
     })?;
     let mut arguments = vec!["--test-threads=2".to_owned()];
@@ -355,7 +355,8 @@ mod tests {
         let line = artifact("adit", "t", "true", r#""/t/t""#);
         let suite = Suite { only: &["slow::"], ..suite("adit", "t") };
         for (name, part) in [("adit", "slow::"), ("adit:t", "slow::"), ("adit:t:a::b", "a::b")] {
-            let parts = parts(&suite, &[name.to_owned(), "adit:other:no".to_owned()]);
+            let names = [name.to_owned(), "adit:other:no".to_owned()];
+            let parts = parts(&suite, &names);
             let program = program(&suite, &parts, &artifacts(&[&line])).unwrap();
             assert_eq!(program.arguments, ["--test-threads=2", part]);
         }
