@@ -30,7 +30,7 @@ pub(crate) fn bpf(check: bool) -> Result<(), String> {
         ));
     }
     let target = run::target_directory()?;
-    let tools = run::tool_directory("bpf-linker", LINKER)?;
+    let tools = run::tool_directory(&format!("bpf-linker-{LINKER}"))?;
     install_linker(&tools)?;
     let built = build(&target.join("bpf"), &tools)?;
     let object =

@@ -71,8 +71,10 @@ struct Tools {
 fn prepare() -> Result<Tools, String> {
     need(PACKAGES)?;
     let target = run::target_directory()?;
-    let cargo_deb = install_cargo_deb(&run::tool_directory("cargo-deb", CARGO_DEB)?)?;
-    let tools = Tools { cargo_deb, target };
+    let tools = Tools {
+        cargo_deb: install_cargo_deb(&run::tool_directory(&format!("cargo-deb-{CARGO_DEB}"))?)?,
+        target,
+    };
     run::cargo(&["build", "--quiet", "--release", "--locked", "-p", "adit"], &[])?;
     generate(&tools.target.join("release"))?;
     Ok(tools)

@@ -1,6 +1,7 @@
 //! Debian packages that tests, benchmarks and builds need besides Rust, and their installation.
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::run;
 
@@ -20,6 +21,14 @@ pub(crate) const FOR_TESTS: &[&str] = &[
     "strace",
 ];
 
+/// Only one step at a time may ask apt: its package lists have a lock that it does not wait for.
+static APT: Mutex<()> = Mutex::new(());
+
+/// Keeps other steps from asking apt as long as the returned value exists.
+pub(crate) fn lock_apt() -> MutexGuard<'static, ()> {
+    APT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Installs missing packages, if this is Debian and we are root. Returns those that are still
 /// missing.
 pub(crate) fn install(packages: &[&str]) -> Vec<String> {
@@ -30,6 +39,7 @@ pub(crate) fn install(packages: &[&str]) -> Vec<String> {
     if wanted.is_empty() || !is_root() || run::output(Command::new("apt-get").arg("--version")).is_none() {
         return wanted;
     }
+    let _lock = lock_apt();
     println!("installing {}", wanted.join(" "));
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");

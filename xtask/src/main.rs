@@ -2,7 +2,6 @@
 //! describes each.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints its results")]
 
-mod background;
 mod bench;
 mod bpf;
 mod check;
@@ -22,7 +21,7 @@ Tasks of the Adit project. As root on Debian, each installs the packages that it
 cargo xtask test [--strict] [--timings]
     Runs all checks that a change must pass: format, rules, purity, lints, documentation, tests.
     Lists the tests that this machine cannot run. With --strict those are failures, and the eBPF
-    programs, the Debian package, and Linux 6.1 and 6.12 in a guest are tested too; CI runs that.
+    programs, the Debian package and Linux 6.1 in a guest are tested too; CI runs that.
     With --timings, also prints the time of each step and of the slowest test programs and tests.
 
 cargo xtask check
@@ -42,12 +41,12 @@ cargo xtask conformance [--check] [ARGS]
     Observes in a guest what Adit and Linux's ipip driver do with the same packets, rule by rule, and
     writes docs/reference/conformance.md. With --check, compares that file instead.
 
-cargo xtask vm run [--kernel 6.1|6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS]
-cargo xtask vm test [--kernel 6.1|6.12] [PACKAGE[:TARGET[:PART]]]...
-cargo xtask vm bench [--kernel 6.1|6.12] [ARGS]
+cargo xtask vm run [--kernel 6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS]
+cargo xtask vm test [--kernel 6.12] [PACKAGE[:TARGET[:PART]]]...
+cargo xtask vm bench [--kernel 6.12] [ARGS]
     Runs a command, the tests that depend on the kernel, or the benchmark in a QEMU guest. Its kernel
-    is Debian's, with drivers that a build machine may lack: Linux 6.1, the oldest that Adit
-    supports, or with --kernel 6.12 one that has TCX.
+    is Debian's Linux 6.1, the oldest that Adit supports, or 6.12, which has TCX. Both have drivers
+    that a build machine may lack.
 
 cargo xtask bpf [--check]
     Builds the object file of the eBPF programs, which is committed. With --check, compares it
@@ -88,8 +87,6 @@ fn main() -> ExitCode {
         ["bpf"] => bpf::bpf(false).map(succeeded),
         ["bpf", "--check"] => bpf::bpf(true).map(succeeded),
         ["deb", ..] => deb::deb(rest).map(succeeded),
-        // Internal: a strict run starts it beside other steps.
-        [test::GUEST] => test::guest().map(succeeded),
         // Internal: cargo starts test programs with it.
         [timings::TIMED, ..] => timings::timed(rest),
         _ => {

@@ -18,16 +18,14 @@ pub(crate) fn target_directory() -> Result<PathBuf, String> {
         .ok_or_else(|| "cannot read the target directory from `cargo metadata`".to_owned())
 }
 
-/// Where a tool of a version is installed: in the user's cache, so that a fresh clone and
-/// `cargo clean` need not build it again.
-///
-/// # Errors
-/// Fails if neither `XDG_CACHE_HOME` nor `HOME` is set.
-pub(crate) fn tool_directory(name: &str, version: &str) -> Result<PathBuf, String> {
+/// The directory for a tool that cargo builds from a registry, by its name and version. It is in
+/// the user's cache, so that every checkout on this machine shares it; without a home, in `target`.
+pub(crate) fn tool_directory(tool: &str) -> Result<PathBuf, String> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    let cache = cache.ok_or("neither XDG_CACHE_HOME nor HOME is set")?;
-    Ok(cache.join("adit").join(format!("{name}-{version}")))
+    match set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache"))) {
+        Some(cache) => Ok(cache.join("adit-xtask").join(tool)),
+        None => Ok(target_directory()?.join(tool)),
+    }
 }
 
 /// Runs cargo at the root of the workspace. Its output is shown.

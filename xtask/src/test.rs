@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::background::Background;
 use crate::timings::{Report, Timings};
 use crate::{check, debian, run};
 
@@ -102,34 +101,44 @@ fn steps(options: Options, report: &Report, timings: &mut Timings) -> Result<(),
         run::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"], &environment)
     })?;
     if options.is_strict {
-        // The guest takes longest and leaves a processor to the steps beside it.
-        let guest = Background::start(GUEST)?;
-        timings.step("eBPF programs", || crate::bpf::bpf(true))?;
-        timings.step("package", || crate::deb::deb(&["--test".to_owned()]))?;
-        timings.step("rest of Linux 6.1 and 6.12", || guest.finish())?;
+        timings.step("eBPF programs and package, beside the guests", programs_beside_guests)?;
     }
     Ok(())
 }
 
-/// The subcommand of xtask that runs [`guest`].
-pub(crate) const GUEST: &str = "guest-of-a-strict-run";
-
-/// Runs the suites that depend on the kernel most, and the table of conformance, in one guest with
-/// the oldest kernel that Adit supports and its ipip driver. Then runs in another, which has TCX,
-/// what depends on both TCX and ipip. `cargo xtask vm test` runs all suites.
-///
-/// # Errors
-/// Fails if a test fails, or if a guest cannot be made.
-pub(crate) fn guest() -> Result<(), String> {
-    let packages = ["adit-dataplane", "adit-control", "adit-testbed:linux_ipip", "adit"].map(str::to_owned);
-    passed("6.1", crate::vm::test_with_conformance(&packages)?)?;
-    passed("6.12", crate::vm::test_with_tcx(&["adit-testbed:linux_ipip:ebpf".to_owned()])?)
+/// Checks the eBPF programs and the package while the guests run: an emulated machine uses one
+/// processor most of the time.
+fn programs_beside_guests() -> Result<(), String> {
+    std::thread::scope(|scope| {
+        let programs = scope.spawn(|| {
+            crate::bpf::bpf(true).map_err(|error| format!("eBPF programs: {error}"))?;
+            crate::deb::deb(&["--test".to_owned()]).map_err(|error| format!("package: {error}"))
+        });
+        let guests = guests();
+        let programs = programs.join().unwrap_or_else(|_| Err("a thread has panicked".to_owned()));
+        match (programs, guests) {
+            (Err(first), Err(second)) => Err(format!("{first}\n{second}")),
+            (programs, guests) => programs.and(guests),
+        }
+    })
 }
 
-fn passed(version: &str, code: ExitCode) -> Result<(), String> {
-    match code {
+/// Runs the guests, one after another. The one with TCX only runs what depends on both TCX and ipip.
+fn guests() -> Result<(), String> {
+    guest().map_err(|error| format!("Linux 6.1: {error}"))?;
+    match crate::vm::test_on(crate::vm::Version::Linux6_12, &["adit-testbed:linux_ipip:ebpf".to_owned()])? {
         ExitCode::SUCCESS => Ok(()),
-        _ => Err(format!("tests failed in the guest with Linux {version}")),
+        _ => Err("Linux 6.12: tests failed in the guest".to_owned()),
+    }
+}
+
+/// Runs the suites that depend on the kernel most, and the table of conformance, in one guest with
+/// the oldest kernel that Adit supports and its ipip driver. `cargo xtask vm test` runs all suites.
+fn guest() -> Result<(), String> {
+    let packages = ["adit-dataplane", "adit-control", "adit-testbed:linux_ipip", "adit"].map(str::to_owned);
+    match crate::vm::test_with_conformance(&packages)? {
+        ExitCode::SUCCESS => Ok(()),
+        _ => Err("tests failed in the guest".to_owned()),
     }
 }
 

@@ -27,15 +27,14 @@ pub(crate) struct Guest {
     target: PathBuf,
     /// `vm` in `target`.
     directory: PathBuf,
-    /// The kernel that it boots.
     version: Version,
     /// Locked for as long as this value exists.
     _lock: fs::File,
 }
 
 impl Guest {
-    /// Locks the guest's directory in `target`, where cargo builds, for a guest with this kernel.
-    /// Waits while another xtask holds the lock.
+    /// Locks the guest's directory in `target`, where cargo builds. Waits while another xtask holds
+    /// the lock.
     ///
     /// # Errors
     /// Fails if the directory cannot be made or locked.

@@ -43,6 +43,22 @@ pub(crate) fn build(directory: &Path, kernel: &Kernel, job: &Job) -> Result<Path
     Ok(archive)
 }
 
+/// How the files of compressed modules end. Before the guest has a root, nothing there can read
+/// them.
+const COMPRESSED: &str = ".xz";
+
+/// Copies a module, uncompressed.
+fn copy_module(from: &Path, to: &Path) -> io::Result<()> {
+    if !from.to_string_lossy().ends_with(COMPRESSED) {
+        return fs::copy(from, to).map(drop);
+    }
+    let output = Command::new("xz").args(["--decompress", "--stdout"]).arg(from).output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    fs::write(to, output.stdout)
+}
+
 fn write(root: &Path, kernel: &Kernel, job: &Job, modules: &[PathBuf]) -> io::Result<()> {
     let [for_modules, for_job] = ["modules", "job"].map(|name| root.join(name));
     for directory in [&for_modules, &for_job] {
@@ -50,7 +66,8 @@ fn write(root: &Path, kernel: &Kernel, job: &Job, modules: &[PathBuf]) -> io::Re
     }
     for (number, module) in modules.iter().enumerate() {
         let name = module.file_name().unwrap_or_default().to_string_lossy();
-        fs::copy(module, for_modules.join(format!("{number:02}-{name}")))?;
+        let name = name.strip_suffix(COMPRESSED).unwrap_or(&name);
+        copy_module(module, &for_modules.join(format!("{number:02}-{name}")))?;
     }
     fs::copy(&kernel.busybox, for_job.join("busybox"))?;
     fs::write(for_job.join("command.sh"), job.script())?;

@@ -7,40 +7,45 @@ use std::process::Command;
 
 use crate::{debian, run};
 
-/// A version of Linux that the guest can boot. Debian 12 has packages of each, the later one among
-/// its security updates. Not the `cloud` flavour: it has no 9p, by which the guest reads files.
+/// A kernel that the guest can run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// The oldest that Adit supports. It has no TCX: programs are attached as clsact filters.
+    /// Debian 12's, the oldest that Adit supports. It has no TCX.
     #[default]
     Linux6_1,
-    /// Debian 13's. It has TCX.
+    /// The newer one that Debian 12 offers, with TCX.
     Linux6_12,
 }
 
 impl Version {
-    /// Every version, oldest first.
-    pub(crate) const ALL: [Self; 2] = [Self::Linux6_1, Self::Linux6_12];
+    /// Parses the value of `--kernel`.
+    ///
+    /// # Errors
+    /// Fails if there is no such kernel.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let found = [Self::Linux6_1, Self::Linux6_12].into_iter().find(|version| version.as_str() == text);
+        found.ok_or_else(|| format!("the guest has no kernel {text}: expected 6.1 or 6.12"))
+    }
 
-    /// The version as `--kernel` takes it.
-    pub(crate) fn name(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Linux6_1 => "6.1",
             Self::Linux6_12 => "6.12",
         }
     }
 
-    /// The version with this name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|version| version.name() == name)
-    }
-
-    /// A package that depends on the newest kernel package of this version.
+    /// A package that depends on the newest package of this kernel. Debian's kernel for clouds has
+    /// no 9p, by which the guest reads this machine's files.
     fn meta_package(self) -> &'static str {
         match self {
             Self::Linux6_1 => "linux-image-amd64",
             Self::Linux6_12 => "linux-image-6.12-amd64",
         }
+    }
+
+    /// Name of the directory that it is unpacked in.
+    fn directory(self) -> String {
+        format!("kernel-{}", self.as_str())
     }
 }
 
@@ -61,17 +66,17 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel of a version in `directory`. Downloads it if it is not there yet.
+    /// The kernel of that version in `directory`. Downloads it if it is not there yet.
     ///
     /// # Errors
     /// Fails if the packages cannot be downloaded or unpacked.
     pub(crate) fn in_directory(directory: &Path, version: Version) -> Result<Self, String> {
-        let unpacked = directory.join(format!("kernel-{}", version.name()));
+        let unpacked = directory.join(version.directory());
         if !unpacked.is_dir() {
             // It gets its name when it is complete, so that an interrupted download is repeated.
             let partial = directory.join("kernel.partial");
             clear(&partial)?;
-            let package = kernel_package(version)?;
+            let package = kernel_package(version.meta_package())?;
             println!("downloading {package} into {}", unpacked.display());
             for package in [package.as_str(), BUSYBOX] {
                 fetch(package, &partial)?;
@@ -99,9 +104,8 @@ impl Kernel {
     }
 }
 
-/// The package with Debian's current kernel of a version.
-fn kernel_package(version: Version) -> Result<String, String> {
-    let meta_package = version.meta_package();
+/// The package that `meta_package` depends on.
+fn kernel_package(meta_package: &str) -> Result<String, String> {
     let query = || {
         let listed = run::output(Command::new("apt-cache").args(["depends", "--important", meta_package]))?;
         let package = listed.lines().find_map(|line| line.trim().strip_prefix("Depends: "))?;
@@ -110,6 +114,7 @@ fn kernel_package(version: Version) -> Result<String, String> {
     let found = query().or_else(|| {
         // A fresh container has no package lists yet.
         if debian::is_root() {
+            let _lock = debian::lock_apt();
             let _ = run::output(Command::new("apt-get").args(["-qq", "update"]));
         }
         query()
@@ -117,7 +122,7 @@ fn kernel_package(version: Version) -> Result<String, String> {
     found.ok_or_else(|| {
         format!(
             "apt knows no package {meta_package}, which provides the guest's kernel: \
-             on Debian 12 with its security updates, run `apt-get update` as root"
+             on Debian, run `apt-get update` as root"
         )
     })
 }
@@ -135,6 +140,7 @@ fn fetch(package: &str, root: &Path) -> Result<(), String> {
     if download().is_none() {
         // Debian may have replaced the version that the lists name.
         if debian::is_root() {
+            let _lock = debian::lock_apt();
             let _ = run::output(Command::new("apt-get").args(["-qq", "update"]));
         }
         download().ok_or_else(|| {
@@ -167,10 +173,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_found_by_its_name() {
-        for version in Version::ALL {
-            assert_eq!(Version::named(version.name()), Some(version));
-        }
-        assert_eq!(Version::named("6"), None);
+    fn a_version_is_found_by_its_number_and_has_a_directory_of_its_own() {
+        assert_eq!(Version::parse("6.1"), Ok(Version::Linux6_1));
+        assert_eq!(Version::parse("6.12"), Ok(Version::Linux6_12));
+        assert!(Version::parse("5.10").unwrap_err().contains("expected 6.1 or 6.12"));
+        assert_ne!(Version::Linux6_1.directory(), Version::Linux6_12.directory());
     }
 }

@@ -3,12 +3,10 @@
 //! that a build machine's kernel may lack: ipip, netem, fou, ESP.
 //!
 //! ```text
-//! cargo xtask vm run [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-//! cargo xtask vm test [PACKAGE[:TARGET[:PART]]]... the project's kernel tests
-//! cargo xtask vm bench [ARGS...]   adit-bench --guest, beside Linux's ipip
+//! cargo xtask vm run [--kernel 6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
+//! cargo xtask vm test [--kernel 6.12] [PACKAGE[:TARGET[:PART]]]...   the project's kernel tests
+//! cargo xtask vm bench [--kernel 6.12] [ARGS...]   adit-bench --guest, beside Linux's ipip
 //! ```
-//!
-//! Each takes `--kernel 6.12` to boot that kernel instead of 6.1.
 //!
 //! **Files.** The guest's root is this machine's `/`, read over 9p. What the guest writes goes to a
 //! file system in memory above it, and is lost when the guest ends. So every program, library,
@@ -26,8 +24,8 @@
 //! no network except what the command makes. It ends with xtask, or after `--timeout` (600 s).
 //! `target/vm/console.log` has the kernel's messages; xtask shows the last ones if the guest dies.
 //!
-//! Debian's kernel package is downloaded once into `target/vm/kernel-VERSION`. Remove that directory
-//! to get the current one. As root, xtask installs the packages that this machine lacks.
+//! Debian's kernel package is downloaded once into `target/vm/kernel-6.1` (or `-6.12`). Remove that
+//! directory to get the current one. As root, xtask installs the packages that this machine lacks.
 
 mod bench;
 mod conformance;
@@ -44,16 +42,17 @@ use std::time::Duration;
 use crate::{debian, run};
 use guest::Guest;
 use job::Job;
-use kernel::Version;
+pub(crate) use kernel::Version;
 
-/// The Debian packages that every guest needs: QEMU, `modprobe`, `ip`, and `setsid` and `setpriv`.
-const PACKAGES: &[&str] = &["qemu-system-x86", "kmod", "iproute2", "util-linux"];
+/// The Debian packages that every guest needs: QEMU, `modprobe`, `ip`, `setsid` and `setpriv`, and
+/// `xz`.
+const PACKAGES: &[&str] = &["qemu-system-x86", "kmod", "iproute2", "util-linux", "xz-utils"];
 /// How long the guest of `vm run` may live without `--timeout`.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The message for wrong arguments.
-const USAGE: &str = "\
-usage: cargo xtask vm run [--kernel 6.1|6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
+const USAGE: &str =
+    "usage: cargo xtask vm run [--kernel 6.1|6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
        | vm test [--kernel 6.1|6.12] [PACKAGE[:TARGET[:PART]]]... | vm bench [--kernel 6.1|6.12] [ARGS...]";
 
 /// Runs `cargo xtask vm` with the arguments after `vm`, and returns the exit code of the guest's
@@ -62,52 +61,38 @@ usage: cargo xtask vm run [--kernel 6.1|6.12] [--timeout SECONDS] [--keep NAME].
 /// # Errors
 /// Fails if the arguments are wrong, or if the guest cannot be made or dies.
 pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
-    let (version, arguments) = kernel_option(arguments)?;
-    match arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
-        Some(("run", rest)) => {
-            start(&[], version, |guest| command(rest, guest)).map(|(_, code)| ExitCode::from(code))
+    let Some((name, rest)) = arguments.split_first() else { return Err(USAGE.to_owned()) };
+    let (version, rest) = kernel_of(rest)?;
+    match (name.as_str(), rest) {
+        ("run", rest) => {
+            start(version, &[], |guest| command(rest, guest)).map(|(_, code)| ExitCode::from(code))
         }
-        Some(("test", packages)) => test(version, packages),
-        Some(("bench", rest)) => {
-            let (guest, code) = start(bench::PACKAGES, version, |guest| bench::job(guest, rest))?;
+        ("test", packages) => start(version, debian::FOR_TESTS, |guest| suite::job(guest, packages))
+            .map(|(_, code)| ExitCode::from(code)),
+        ("bench", rest) => {
+            let (guest, code) = start(version, bench::PACKAGES, |guest| bench::job(guest, rest))?;
             Ok(bench::print_results(&guest, code))
         }
         // Internal: `vm test` runs this in the guest.
-        Some((suite::RUN_PLAN, [plan])) => suite::run_plan(plan),
+        (suite::RUN_PLAN, [plan]) => suite::run_plan(plan),
         _ => Err(USAGE.to_owned()),
     }
 }
 
-/// The kernel that `--kernel` names, if it is given before `--`, and the other arguments.
-fn kernel_option(arguments: &[String]) -> Result<(Version, Vec<String>), String> {
-    let mut rest = arguments.to_vec();
-    let end = rest.iter().position(|argument| argument == "--").unwrap_or(rest.len());
-    let Some(at) = rest.iter().take(end).position(|argument| argument == "--kernel") else {
-        return Ok((Version::default(), rest));
-    };
-    let option: Vec<String> = rest.drain(at..(at + 2).min(end)).collect();
-    let name = option.get(1).ok_or_else(|| USAGE.to_owned())?;
-    let version = Version::named(name).ok_or_else(|| {
-        let known = Version::ALL.map(Version::name).join(" or ");
-        format!("--kernel: the guest has no Linux {name}: expected {known}")
-    })?;
-    Ok((version, rest))
+/// The kernel of `--kernel`, if the arguments begin with it, and the rest of them.
+fn kernel_of(arguments: &[String]) -> Result<(Version, &[String]), String> {
+    match arguments {
+        [option, version, rest @ ..] if option == "--kernel" => Ok((Version::parse(version)?, rest)),
+        rest => Ok((Version::default(), rest)),
+    }
 }
 
-/// Runs the suites `names`, or all if there are none, on a kernel. Returns the exit code of the
-/// guest's command.
-fn test(version: Version, names: &[String]) -> Result<ExitCode, String> {
-    let (_, code) = start(debian::FOR_TESTS, version, |guest| suite::job(guest, names))?;
-    Ok(ExitCode::from(code))
-}
-
-/// Runs the suites `names` on the kernel that has TCX. Returns the exit code of the guest's
-/// command.
+/// Runs the suites `names` in a guest of that version.
 ///
 /// # Errors
 /// Fails if the guest cannot be made or dies.
-pub(crate) fn test_with_tcx(names: &[String]) -> Result<ExitCode, String> {
-    test(Version::Linux6_12, names)
+pub(crate) fn test_on(version: Version, names: &[String]) -> Result<ExitCode, String> {
+    start(version, debian::FOR_TESTS, |guest| suite::job(guest, names)).map(|(_, code)| ExitCode::from(code))
 }
 
 /// Runs `cargo xtask conformance`. All arguments except `--check` go to `adit-conformance`.
@@ -118,7 +103,7 @@ pub(crate) fn test_with_tcx(names: &[String]) -> Result<ExitCode, String> {
 pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
     let is_check = arguments.iter().any(|argument| argument == "--check");
     let rest: Vec<String> = arguments.iter().filter(|argument| *argument != "--check").cloned().collect();
-    let (guest, code) = start(&[], Version::default(), |guest| conformance::job(guest, &rest))?;
+    let (guest, code) = start(Version::default(), &[], |guest| conformance::job(guest, &rest))?;
     conformance::collect(&guest, code, is_check)
 }
 
@@ -129,15 +114,15 @@ pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
 /// Fails if the guest cannot be made or dies, or if the committed document differs.
 pub(crate) fn test_with_conformance(names: &[String]) -> Result<ExitCode, String> {
     let job = |guest: &Guest| suite::job_with(guest, names, Some(conformance::job(guest, &[])?));
-    let (guest, code) = start(debian::FOR_TESTS, Version::default(), job)?;
+    let (guest, code) = start(Version::default(), debian::FOR_TESTS, job)?;
     conformance::collect(&guest, 0, true)?;
     Ok(ExitCode::from(code))
 }
 
 /// Installs missing packages, locks the guest's directory, and runs the job that `job` returns.
 fn start(
-    packages: &[&str],
     version: Version,
+    packages: &[&str],
     job: impl FnOnce(&Guest) -> Result<Job, String>,
 ) -> Result<(Guest, u8), String> {
     let missing = debian::install(&[PACKAGES, packages].concat());
@@ -209,19 +194,6 @@ mod tests {
         assert_eq!(job.timeout, Duration::from_secs(5));
         assert_eq!(job.environment, [("PATH".to_owned(), std::env::var("PATH").unwrap())]);
         assert_eq!(parsed("-- true").unwrap().timeout, TIMEOUT);
-    }
-
-    #[test]
-    fn a_kernel_is_named_before_the_command() {
-        let option = |line: &str| kernel_option(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        let (version, rest) = option("run --kernel 6.12 -- uname -r").unwrap();
-        assert_eq!((version, rest.join(" ").as_str()), (Version::Linux6_12, "run -- uname -r"));
-        let (version, rest) = option("run -- show --kernel 6.12").unwrap();
-        assert_eq!((version, rest.join(" ").as_str()), (Version::Linux6_1, "run -- show --kernel 6.12"));
-        assert_eq!(option("run --kernel").unwrap_err(), USAGE);
-        assert_eq!(option("run --kernel -- ls").unwrap_err(), USAGE);
-        let error = option("test --kernel 6.2").unwrap_err();
-        assert_eq!(error, "--kernel: the guest has no Linux 6.2: expected 6.1 or 6.12");
     }
 
     #[test]
