@@ -54,6 +54,8 @@ pub struct Overlay {
     repairs: BTreeMap<Object, u64>,
     /// Our underlay address was missing at the last look.
     is_underlay_missing: bool,
+    /// The packet filter is to be set again, because the addresses of this machine are others.
+    is_filter_due: bool,
 }
 
 /// How an overlay is brought up.
@@ -117,6 +119,7 @@ impl Overlay {
             path_cache,
             repairs: BTreeMap::new(),
             is_underlay_missing: false,
+            is_filter_due: false,
         })
     }
 
@@ -227,13 +230,14 @@ impl Overlay {
         let site = self.config.site.name.to_string();
         let inner = self.namespaces.inner.as_mut();
         self.carrier.follow_renames(&mut self.desired, &site, inner)?;
-        let local = machine::local_addresses(inner, self.desired.underlay)?;
-        let is_filter_new = self.desired.follow_addresses(&self.config.site, local);
+        let local = machine::local_addresses(inner, self.desired.underlay, self.desired.vrf.as_ref())?;
+        self.is_filter_due |= self.desired.follow_addresses(&self.config.site, local);
         let foreign = ForeignNetworks::look_up(inner, &site, &self.desired)?;
-        let (changes, is_whole) = self.find_damage(&site, &foreign, is_filter_new)?;
+        let (changes, is_whole) = self.find_damage(&site, &foreign)?;
         // The VRF's index and its table are others now, so nothing that was made fits.
         let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
         if changes.is_empty() {
+            self.is_filter_due = false;
             return Ok(changes);
         }
         self.count_repairs(&changes);
@@ -247,6 +251,7 @@ impl Overlay {
         if repair == Repair::NeedsInstall {
             self.install(&self.config.clone())?;
         }
+        self.is_filter_due = false;
         Ok(changes)
     }
 
@@ -256,7 +261,6 @@ impl Overlay {
         &mut self,
         site: &str,
         foreign: &ForeignNetworks,
-        is_filter_new: bool,
     ) -> Result<(Vec<Change>, bool), ControlError> {
         let devices = &self.running.devices;
         let mut actual = self.carrier.observe(&mut self.namespaces, site, &self.desired, devices)?;
@@ -269,7 +273,7 @@ impl Overlay {
         changes.extend(self.find_underlay_move()?);
         changes.retain(|change| !foreign.keep_out(change));
         // Only the data plane knows the rules of the table it has set.
-        changes.retain(|change| change.object != Object::Table || is_filter_new);
+        changes.retain(|change| change.object != Object::Table || self.is_filter_due);
         changes.extend(self.carrier.check_plane(&self.running, is_whole));
         Ok((changes, is_whole))
     }

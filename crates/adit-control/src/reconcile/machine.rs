@@ -4,11 +4,11 @@
 use std::net::Ipv4Addr;
 
 use adit_config::Config;
-use adit_linux::netlink::Network;
+use adit_linux::netlink::{Link, Network};
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
-use crate::reconcile::desired::Machine;
+use crate::reconcile::desired::{Machine, Vrf};
 use crate::underlay;
 
 /// The underlay MTU, in bytes, where no peer can be reached yet: that of Ethernet.
@@ -28,26 +28,41 @@ pub(crate) fn look_up(
     let vrf = namespaces.vrf()?;
     let underlay = underlay::find(namespaces.underlay.as_mut(), config, in_use)?;
     underlay::refuse_vrf(namespaces.underlay.as_mut(), underlay)?;
-    let local = local_addresses(namespaces.inner.as_mut(), underlay)?;
+    let local = local_addresses(namespaces.inner.as_mut(), underlay, vrf.as_ref())?;
     let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
     let mtu = smallest_mtu(namespaces.underlay.as_mut(), &peers, underlay)?;
     Ok(Machine { underlay, local, underlay_mtu: mtu.unwrap_or(DEFAULT_MTU), vrf })
 }
 
-/// Lists the addresses of the inner side, and our underlay address, which may be elsewhere.
+/// Lists the addresses of the inner side, and our underlay address, which may be elsewhere. Those
+/// of a VRF other than `vrf` are not the inner side's: the kernel refuses them as a source of its
+/// routes.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked.
 pub(crate) fn local_addresses(
     inner: &mut dyn Network,
     underlay: Ipv4Addr,
+    vrf: Option<&Vrf>,
 ) -> Result<Vec<Ipv4Addr>, ControlError> {
-    let found = inner.addresses(None)?.into_iter().map(|address| address.prefix.addr());
-    let mut local: Vec<Ipv4Addr> = found.collect();
+    let addresses = inner.addresses(None)?;
+    let links = inner.links()?;
+    let is_inside = |index| vrf_of(&links, index).is_none_or(|of| vrf.is_some_and(|vrf| vrf.index == of));
+    let found = addresses.into_iter().filter(|address| is_inside(address.index));
+    let mut local: Vec<Ipv4Addr> = found.map(|address| address.prefix.addr()).collect();
     if !local.contains(&underlay) {
         local.push(underlay);
     }
     Ok(local)
+}
+
+/// Returns the index of the VRF that the interface `index` is, or is a port of.
+fn vrf_of(links: &[Link], index: u32) -> Option<u32> {
+    let by_index = |index| links.iter().find(|link| link.index == index);
+    let link = by_index(index)?;
+    let of_master = || by_index(link.master?);
+    let is_vrf = |link: &&Link| link.vrf_table.is_some();
+    Some(link).filter(is_vrf).or_else(|| of_master().filter(is_vrf)).map(|vrf| vrf.index)
 }
 
 /// Returns the largest datagram, in bytes, that the interfaces towards all of `peers` carry from

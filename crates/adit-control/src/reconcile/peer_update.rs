@@ -120,7 +120,8 @@ impl PeerUpdate<'_> {
     /// is whole.
     fn is_machine_unchanged(&mut self, tunnel: &Tunnel) -> Result<bool, ControlError> {
         let Namespaces { inner, .. } = &mut *self.namespaces;
-        let local = machine::local_addresses(inner.as_mut(), self.desired.underlay)?;
+        let (underlay, vrf) = (self.desired.underlay, self.desired.vrf.as_ref());
+        let local = machine::local_addresses(inner.as_mut(), underlay, vrf)?;
         let has_same_addresses = local == tunnel.config().local_addresses;
         let link = inner.link(&self.desired.device)?;
         let vrf = self.desired.vrf.as_ref().map(|vrf| vrf.index);

@@ -105,6 +105,16 @@ fn the_inside_may_be_in_a_vrf() {
             wait_until(PATIENCE, broken, || is_whole() && bed.reaches());
         }
         assert_eq!(bed.status()["repairs"]["data-plane"], Value::Null);
+        // The LAN moves into another VRF with its address, which is no source for ours any more.
+        let sources = || bed.ours(10).iter().map(|route| route.preferred_source).collect::<Vec<_>>();
+        assert_eq!(sources(), [Some(INSIDE_A)]);
+        bed.ip("link add green type vrf table 12");
+        bed.ip("link set green up");
+        bed.ip("link set dummyA vrf green");
+        wait_until(PATIENCE, "the route does without it", || sources() == [None]);
+        bed.ip("link set dummyA vrf red");
+        wait_until(PATIENCE, "the route has it again", || sources() == [Some(INSIDE_A)] && bed.reaches());
+        bed.ip("link delete green");
         // Another VRF of the name: another number, another table.
         bed.ip("link delete red");
         bed.make_vrf(11);
