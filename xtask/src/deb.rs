@@ -33,7 +33,8 @@ pub(crate) fn deb(arguments: &[String]) -> Result<(), String> {
 }
 
 /// Builds both packages and runs the tests that install, upgrade, remove and purge them as an
-/// operator would, or boot them: `crates/adit/tests/program/{package,first_hour,network_managers}.rs`.
+/// operator would, or boot them:
+/// `crates/adit/tests/program/{package,first_hour,network_managers}.rs`.
 fn test() -> Result<(), String> {
     need(TEST_PACKAGES)?;
     let tools = prepare()?;

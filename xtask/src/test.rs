@@ -123,7 +123,8 @@ fn programs_beside_guests() -> Result<(), String> {
     })
 }
 
-/// Runs the guests, one after another. The one with TCX only runs what depends on both TCX and ipip.
+/// Runs the guests, one after another. The one with TCX runs only what depends on both TCX and
+/// ipip.
 fn guests() -> Result<(), String> {
     guest().map_err(|error| format!("Linux 6.1: {error}"))?;
     match crate::vm::test_on(crate::vm::Version::Linux6_12, &["adit-testbed:linux_ipip:ebpf".to_owned()])? {

@@ -122,8 +122,8 @@ struct Program {
     seconds: u64,
 }
 
-/// Whether a name on the command line, `PACKAGE`, `PACKAGE:TARGET` or `PACKAGE:TARGET:PART`, selects
-/// this suite.
+/// Whether a name on the command line, `PACKAGE`, `PACKAGE:TARGET` or `PACKAGE:TARGET:PART`,
+/// selects this suite.
 fn is_selected_by(suite: &Suite, name: &str) -> bool {
     let mut words = name.splitn(3, ':');
     words.next() == Some(suite.package) && words.next().is_none_or(|target| target == suite.target)

@@ -98,8 +98,8 @@ impl<'a> Gateway<'a> {
         listener
     }
 
-    /// Waits until udev and networkd change an Ethernet interface that nothing protects, and so have
-    /// seen what was made before it.
+    /// Waits until udev and networkd change an Ethernet interface that nothing protects, and so
+    /// have seen what was made before it.
     #[track_caller]
     fn see_a_stranger_taken(&self, name: &str) {
         self.run(&format!("ip link add {name} type veth peer name {name}-p && ip link set {name} up"));
@@ -148,6 +148,11 @@ fn files_for_every_interface_spare_the_tunnels() {
     gateway.run("/usr/local/adit up /usr/local/a.toml");
     let state = ENDS.map(|end| gateway.state(end));
     assert!(state.iter().all(|state| state != "unmanaged"), "{state:?}");
-    wait_until(PATIENCE, "networkd changes an end", || ENDS.map(|end| gateway.end(end)) != before);
+    for end in ENDS {
+        wait_until(PATIENCE, &format!("udev or networkd change {end}"), || {
+            let shown = gateway.end(end);
+            shown.contains("mtu 1300") || shown.contains("inet6 fe80:")
+        });
+    }
     gateway.booted.power_off();
 }
