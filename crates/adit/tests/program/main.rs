@@ -20,6 +20,7 @@ mod kernel_plane;
 mod lab;
 mod lan_address;
 mod lifecycle;
+mod network_managers;
 mod package;
 mod path_cache;
 mod peers;
