@@ -10,8 +10,8 @@ use crate::{debian, run};
 const CARGO_DEB: &str = "3.8.0";
 /// cargo-deb uses `dpkg-shlibdeps` of this package to find the libraries that the program needs.
 const PACKAGES: &[&str] = &["dpkg-dev"];
-/// The packages that the test boots the unit with.
-const TEST_PACKAGES: &[&str] = &["systemd", "systemd-sysv", "systemd-container"];
+/// The packages that the tests boot the unit and managers of networks with.
+const TEST_PACKAGES: &[&str] = &["systemd", "systemd-sysv", "systemd-container", "udev"];
 /// The Debian revision that the test upgrades to: later than the release's `-1`.
 const LATER: &str = "-1+later";
 
@@ -33,7 +33,8 @@ pub(crate) fn deb(arguments: &[String]) -> Result<(), String> {
 }
 
 /// Builds both packages and runs the tests that install, upgrade, remove and purge them as an
-/// operator would: `crates/adit/tests/program/{package,first_hour}.rs`.
+/// operator would, or boot them:
+/// `crates/adit/tests/program/{package,first_hour,network_managers}.rs`.
 fn test() -> Result<(), String> {
     need(TEST_PACKAGES)?;
     let tools = prepare()?;
@@ -53,6 +54,7 @@ fn test() -> Result<(), String> {
         "--",
         "package::",
         "first_hour::from_the_package",
+        "network_managers::",
         "--test-threads=1",
     ];
     run::cargo(&test, &environment)

@@ -42,7 +42,7 @@ cargo xtask conformance [--check] [ARGS]
     writes docs/reference/conformance.md. With --check, compares that file instead.
 
 cargo xtask vm run [--kernel 6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS]
-cargo xtask vm test [--kernel 6.12] [PACKAGE[:TARGET]]...
+cargo xtask vm test [--kernel 6.12] [PACKAGE[:TARGET[:PART]]]...
 cargo xtask vm bench [--kernel 6.12] [ARGS]
     Runs a command, the tests that depend on the kernel, or the benchmark in a QEMU guest. Its kernel
     is Debian's Linux 6.1, the oldest that Adit supports, or 6.12, which has TCX. Both have drivers

@@ -78,8 +78,8 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
     let verdict = match delivery {
         Delivery::Here => deliver(skb, tables, &passed)?,
         Delivery::To(to) => relay::relay(skb, tables, &passed, to)?,
-        // Most likely the answer to a probe, which userspace sent.
-        Delivery::HereFromGateway => return None,
+        // Most likely a probe or the answer to one, which userspace counts apart.
+        Delivery::HereFromGateway | Delivery::HereToGateway => return None,
     };
     tables.mark_reachable(from);
     counters::received(from, Amount { segments: shape.segments, bytes: shape.len }, outer.ttl());

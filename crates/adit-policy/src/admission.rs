@@ -151,6 +151,9 @@ pub enum Delivery {
     /// probe, or an error about what came out of the tunnel there. The rules do not check further
     /// what it may say.
     HereFromGateway,
+    /// The same, for ICMP to the underlay address of this gateway: a peer's probe, or somebody's
+    /// ping. Only userspace tells them apart.
+    HereToGateway,
     /// To another peer: this gateway is a hub.
     To(PeerIndex),
 }
@@ -185,6 +188,8 @@ pub fn check_decap<D: PeerLookup>(
         }
         Some(Owner::Peer(_)) | None => return refuse(DropReason::InnerSourceNotFromPeer),
     };
+    let is_to_gateway = inner.protocol() == Protocol::ICMP && destination == lookup.underlay();
+    let here = if here == Delivery::Here && is_to_gateway { Delivery::HereToGateway } else { here };
     match lookup.owner(destination) {
         Some(Owner::Ours) => Ok(here),
         // The host accepts datagrams to its own addresses, whoever owns the network around them.

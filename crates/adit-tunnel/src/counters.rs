@@ -40,6 +40,13 @@ struct PeerCounts {
     mss_clamped: Count,
 }
 
+impl PeerCounts {
+    #[inline]
+    fn heard(&self, ttl: u8, now: Instant) {
+        self.last_rx.store(now.as_millis().saturating_add(1) << 8 | u64::from(ttl), Relaxed);
+    }
+}
+
 /// The counters of one thread.
 ///
 /// **One writer**: calls that count (everything in this crate that takes `&Counters`) must come
@@ -60,6 +67,8 @@ pub struct Counters {
 struct ProbeCounts {
     sent: Count,
     answered: Count,
+    received: Count,
+    replied: Count,
 }
 
 #[derive(Debug, Default)]
@@ -125,7 +134,7 @@ impl Counters {
         if let Some(peer) = self.peers.get(peer.index()) {
             peer.rx_packets.add(packets);
             peer.rx_bytes.add(bytes);
-            peer.last_rx.store(now.as_millis().saturating_add(1) << 8 | u64::from(ttl), Relaxed);
+            peer.heard(ttl, now);
         }
     }
 
@@ -169,6 +178,18 @@ impl Counters {
     pub(crate) fn count_probe_answered(&self) {
         self.probes.answered.add(1);
     }
+
+    /// Counts a peer's probe. It shows that the peer is there, and is not traffic.
+    pub(crate) fn count_probe_received(&self, peer: PeerIndex, ttl: u8, now: Instant) {
+        self.probes.received.add(1);
+        if let Some(peer) = self.peers.get(peer.index()) {
+            peer.heard(ttl, now);
+        }
+    }
+
+    pub(crate) fn count_probe_replied(&self) {
+        self.probes.replied.add(1);
+    }
 }
 
 /// The counts of one peer.
@@ -183,7 +204,7 @@ pub struct PeerTotals {
     pub rx_packets: u64,
     /// Bytes of these datagrams, with inner headers and without outer headers.
     pub rx_bytes: u64,
-    /// The time at which the last of them came.
+    /// The time at which the last of them came, or the last probe of the peer.
     pub last_rx: Option<Instant>,
     /// The TTL in the outer header of the last one, as it came.
     pub last_ttl: Option<u8>,
@@ -205,13 +226,14 @@ impl PeerTotals {
         self.combine(other, u64::wrapping_add);
     }
 
-    /// The counts since `before`, an earlier reading. `last_rx` and `last_ttl` are `None` if no
-    /// datagram has come since.
+    /// The counts since `before`, an earlier reading. `last_rx` and `last_ttl` are `None` if
+    /// nothing has come since.
     #[must_use]
     pub fn since(&self, before: &PeerTotals) -> PeerTotals {
         let mut since = *self;
         since.combine(before, u64::saturating_sub);
-        if since.rx_packets == 0 {
+        // A probe is not counted here, and two datagrams may come in one millisecond.
+        if since.rx_packets == 0 && since.last_rx <= before.last_rx {
             (since.last_rx, since.last_ttl) = (None, None);
         }
         since
@@ -249,13 +271,17 @@ impl From<&PeerCounts> for PeerTotals {
     }
 }
 
-/// Counts of path MTU probes (RFC 8899).
+/// Counts of path MTU probes (RFC 8899) and of their answers. None of them is in [`PeerTotals`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProbeTotals {
     /// Probes sent.
     pub sent: u64,
     /// Probes that were answered.
     pub answered: u64,
+    /// Probes of peers that were received.
+    pub received: u64,
+    /// Answers to them that were passed on; each fragment of one is counted.
+    pub replied: u64,
 }
 
 /// Counts of ICMP messages.
@@ -327,7 +353,12 @@ impl Totals {
                 state_changed: shard.icmp.state_changed.get(),
                 not_ours: shard.icmp.not_ours.get(),
             },
-            probes: ProbeTotals { sent: shard.probes.sent.get(), answered: shard.probes.answered.get() },
+            probes: ProbeTotals {
+                sent: shard.probes.sent.get(),
+                answered: shard.probes.answered.get(),
+                received: shard.probes.received.get(),
+                replied: shard.probes.replied.get(),
+            },
         }
     }
 
@@ -361,6 +392,8 @@ impl Totals {
         each(&mut self.icmp.not_ours, other.icmp.not_ours);
         each(&mut self.probes.sent, other.probes.sent);
         each(&mut self.probes.answered, other.probes.answered);
+        each(&mut self.probes.received, other.probes.received);
+        each(&mut self.probes.replied, other.probes.replied);
     }
 
     /// The number of drops for one reason.

@@ -6,10 +6,11 @@ use std::ops::Range;
 use adit_policy::{Delivery, DropReason, PeerIndex, Refusal};
 use adit_wire::Validation;
 use adit_wire::ecn::Ecn;
-use adit_wire::icmpv4;
+use adit_wire::icmpv4::{self, types};
 use adit_wire::ipv4::Ipv4Packet;
 
 use crate::counters::Counters;
+use crate::probe;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
 
@@ -74,16 +75,22 @@ impl Tunnel {
                 return Ok((admitted, None));
             }
             let set_ecn = decapsulated_ecn(&admitted, &packet, segments, counters)?;
-            Ok((admitted, Some((packet, set_ecn))))
+            let is_probe =
+                delivery == Delivery::HereToGateway && probe::has_form(&packet, types::ECHO_REQUEST);
+            Ok((admitted, Some((packet, set_ecn, is_probe))))
         });
         match delivered {
             Ok((Admitted { peer, state, .. }, None)) => {
                 state.soft.mark_reachable();
                 Decapsulated::Answer { peer }
             }
-            Ok((Admitted { peer, state, outer }, Some((packet, set_ecn)))) => {
+            Ok((Admitted { peer, state, outer }, Some((packet, set_ecn, is_probe)))) => {
                 state.soft.mark_reachable();
-                counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
+                if is_probe {
+                    counters.count_probe_received(peer, outer.ttl(), now);
+                } else {
+                    counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
+                }
                 let start = outer.header_len();
                 let max_mss = self.max_mss(&packet, state.soft.path_mtu.mtu(now));
                 Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }

@@ -9,6 +9,7 @@ use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
+use crate::probe;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
 
@@ -92,7 +93,11 @@ impl Tunnel {
         });
         match admitted {
             Ok((peer, verdict)) => {
-                counters.count_tx(peer, u64::from(inner.segments), inner.bytes.len() as u64);
+                if packet.source() == self.config.underlay && self.is_answer_to_probe(&packet) {
+                    counters.count_probe_replied();
+                } else {
+                    counters.count_tx(peer, u64::from(inner.segments), inner.bytes.len() as u64);
+                }
                 verdict
             }
             Err(refused) => self.refuse(refused, inner, &packet, now, counters),
@@ -130,6 +135,15 @@ impl Tunnel {
         }
         let is_answer = |kind: u8| kind == types::ECHO_REPLY || icmpv4::is_error(kind);
         packet.fragment_offset() != 0 || packet.payload().first().copied().is_some_and(is_answer)
+    }
+
+    /// Returns true if the stack of this gateway answers a peer's probe. The later fragments of an
+    /// answer do not show it; nothing else that the stack may send from there is fragmented, but
+    /// for the answers to very long pings.
+    #[cold]
+    fn is_answer_to_probe(&self, packet: &Ipv4Packet<'_>) -> bool {
+        let is_later_fragment = packet.fragment_offset() != 0 && packet.protocol() == Protocol::ICMP;
+        is_later_fragment || probe::has_form(packet, types::ECHO_REPLY)
     }
 
     /// The outer header, unless the datagram is too big for the path (RFC 2003 section 5.1).

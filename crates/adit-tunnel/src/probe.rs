@@ -130,6 +130,23 @@ impl ProbeOptions {
     }
 }
 
+/// Whether an inner datagram has the form of a probe, or with `message_type` Echo Reply of an
+/// answer. Another gateway's token cannot be checked, and need not be: this only decides what
+/// counts the datagram.
+pub(crate) fn has_form(packet: &Ipv4Packet<'_>, message_type: u8) -> bool {
+    if packet.protocol() != Protocol::ICMP || packet.fragment_offset() != 0 {
+        return false;
+    }
+    let Ok(message) = Icmpv4Message::parse_lenient(packet.payload()) else { return false };
+    let Some([.., a, b, c, d, e, f]) = message.payload().first_chunk::<PAYLOAD>().copied() else {
+        return false;
+    };
+    let (round, size) = (u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]));
+    message.message_type() == message_type
+        && message.echo() == Some((IDENTIFIER, round as u16))
+        && (packet.more_fragments() || usize::from(size) == packet.total_len() + OVERHEAD_V4)
+}
+
 /// The probes that a peer has answered. Receiving threads write it, and the prober reads it.
 #[derive(Debug)]
 pub(crate) struct Answers {

@@ -17,6 +17,8 @@ use adit_wire::{Protocol, Validation};
 use common::*;
 use proptest::prelude::*;
 
+/// The inner address of the gateway at B.
+const GATEWAY_B: Ipv4Addr = Ipv4Addr::new(192, 168, 199, 1);
 const STEP: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -214,6 +216,88 @@ fn a_path_in_use_is_confirmed_by_one_probe_every_two_seconds() {
         (0, 0),
         "an answer does not count as traffic of the peer"
     );
+}
+
+/// A gateway at B, whose prober works.
+fn probing_peer() -> (Gateway, Vec<u8>) {
+    let config = adit_tunnel::TunnelConfig {
+        underlay: B,
+        peers: peer_set(B, "192.168.199.0/24", &[("a", A, "172.16.17.0/24")]),
+        local_addresses: vec![GATEWAY_B],
+        probe: Some(ProbeOptions { source: GATEWAY_B, secret: RandomState::new() }),
+        ..config()
+    };
+    let mut gateway = Gateway::new(config);
+    let mut prober = Prober::new(&gateway.tunnel);
+    let mut out = [0; 65_535];
+    for sent in 0..100 {
+        gateway.now = gateway.now.saturating_add(SECOND);
+        prober.handle_timeout(&gateway.tunnel, gateway.now, &gateway.counters, |_| sent * 100);
+        if let Some(len) = prober.poll_transmit(&gateway.tunnel, &gateway.counters, &mut out) {
+            return (gateway, out[..len].to_vec());
+        }
+    }
+    panic!("the path is in use and must be probed")
+}
+
+/// What A's stack answers to an inner datagram.
+fn answer_of_a(inner: &[u8]) -> Vec<u8> {
+    let request = Ipv4Packet::parse(inner, Validation::Datapath).expect("a datagram");
+    let message = Icmpv4Message::parse(request.payload()).expect("an ICMP message");
+    let (identifier, sequence) = message.echo().expect("an echo");
+    let mut reply = vec![0; request.payload().len()];
+    icmpv4::build_echo(&mut reply, identifier, sequence, message.payload(), EchoKind::Reply).unwrap();
+    datagram(A, request.source()).protocol(Protocol::ICMP).payload(reply).build()
+}
+
+#[test]
+fn a_peers_probe_and_its_answer_are_no_traffic() {
+    let (peer, probe) = probing_peer();
+    let us = Gateway::default();
+    let verdict = us.decapsulate(&probe);
+    let Decapsulated::Deliver { inner, .. } = verdict else { panic!("A's stack answers: {verdict:?}") };
+    let totals = us.totals();
+    assert_eq!((totals.probes.received, totals.peers[0].rx_packets, totals.peers[0].rx_bytes), (1, 0, 0));
+    assert_eq!(totals.peers[0].last_rx, Some(us.now), "it shows that the peer is there");
+
+    let answer = us.outer(&answer_of_a(&probe[inner]));
+    let totals = us.totals();
+    assert_eq!((totals.probes.replied, totals.peers[0].tx_packets, totals.peers[0].tx_bytes), (1, 0, 0));
+
+    let verdict = peer.decapsulate(&answer);
+    assert!(matches!(verdict, Decapsulated::Answer { .. }), "{verdict:?}");
+    let totals = peer.totals();
+    assert_eq!((totals.probes.sent, totals.probes.answered), (1, 1));
+    assert_eq!((totals.peers[0].tx_packets, totals.peers[0].rx_packets), (0, 0));
+}
+
+/// Somebody pings the gateway: each row differs from a probe in one thing.
+#[test]
+fn a_ping_is_traffic_although_it_resembles_a_probe() {
+    let (_, probe) = probing_peer();
+    let size = probe.len();
+    let others: [(&str, usize, &[u8]); 4] = [
+        ("identifier", 44, &[0, 7]),
+        ("sequence", 46, &[0xff, 0xfe]),
+        ("round", 56, &[1, 1, 1, 1]),
+        ("size", 60, &[0, 99]),
+    ];
+    for (what, at, bytes) in others {
+        let us = Gateway::default();
+        let mut ping = probe.clone();
+        ping[at..at + bytes.len()].copy_from_slice(bytes);
+        ping[42..44].fill(0);
+        let sum = adit_wire::checksum::checksum(&ping[40..]);
+        ping[42..44].copy_from_slice(&sum.to_be_bytes());
+        let verdict = us.decapsulate(&ping);
+        assert!(matches!(verdict, Decapsulated::Deliver { .. }), "{what}: {verdict:?}");
+        let _ = us.outer(&answer_of_a(&ping[20..]));
+        let totals = us.totals();
+        let peer = totals.peers[0];
+        assert_eq!(totals.probes, adit_tunnel::ProbeTotals::default(), "{what}");
+        assert_eq!((peer.rx_packets, peer.tx_packets), (1, 1), "{what}");
+        assert_eq!((peer.rx_bytes, peer.tx_bytes), (size as u64 - 20, size as u64 - 20), "{what}");
+    }
 }
 
 #[test]

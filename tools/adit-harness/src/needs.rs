@@ -99,6 +99,15 @@ pub fn nspawn() -> Result<(), String> {
     file("/usr/bin/systemd-nspawn", "systemd-nspawn (Debian: `apt install systemd-container`)")
 }
 
+/// systemd-udevd and systemd-networkd, which a booted container starts.
+///
+/// # Errors
+/// Fails if one of them is not installed.
+pub fn udev() -> Result<(), String> {
+    file("/lib/systemd/systemd-udevd", "systemd-udevd (Debian: `apt install udev`)")?;
+    file("/lib/systemd/systemd-networkd", "systemd-networkd (Debian: `apt install systemd`)")
+}
+
 /// The Debian packages that `cargo xtask deb --test` builds and names in the environment.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo xtask vm run [--kernel 6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-//! cargo xtask vm test [--kernel 6.12] [PACKAGE[:TARGET]]...   the project's kernel tests
+//! cargo xtask vm test [--kernel 6.12] [PACKAGE[:TARGET[:PART]]]...   the project's kernel tests
 //! cargo xtask vm bench [--kernel 6.12] [ARGS...]   adit-bench --guest, beside Linux's ipip
 //! ```
 //!
@@ -53,7 +53,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// The message for wrong arguments.
 const USAGE: &str =
     "usage: cargo xtask vm run [--kernel 6.1|6.12] [--timeout SECONDS] [--keep NAME]... -- COMMAND [ARGS...]
-       | vm test [--kernel 6.1|6.12] [PACKAGE[:TARGET]]... | vm bench [--kernel 6.1|6.12] [ARGS...]";
+       | vm test [--kernel 6.1|6.12] [PACKAGE[:TARGET[:PART]]]... | vm bench [--kernel 6.1|6.12] [ARGS...]";
 
 /// Runs `cargo xtask vm` with the arguments after `vm`, and returns the exit code of the guest's
 /// command.

@@ -122,12 +122,19 @@ struct Program {
     seconds: u64,
 }
 
-/// Whether a name on the command line, `PACKAGE` or `PACKAGE:TARGET`, selects this suite.
+/// Whether a name on the command line, `PACKAGE`, `PACKAGE:TARGET` or `PACKAGE:TARGET:PART`,
+/// selects this suite.
 fn is_selected_by(suite: &Suite, name: &str) -> bool {
-    match name.split_once(':') {
-        Some(named) => named == (suite.package, suite.target),
-        None => name == suite.package,
-    }
+    let mut words = name.splitn(3, ':');
+    words.next() == Some(suite.package) && words.next().is_none_or(|target| target == suite.target)
+}
+
+/// The parts of the names of tests to run of a suite that `names` select: those of the command
+/// line, or else the suite's own.
+fn parts<'a>(suite: &Suite, names: &'a [String]) -> Vec<&'a str> {
+    let selected = names.iter().filter(|name| is_selected_by(suite, name));
+    let parts = selected.filter_map(|name| name.splitn(3, ':').nth(2)).collect::<Vec<_>>();
+    if parts.is_empty() { suite.only.to_vec() } else { parts }
 }
 
 /// Builds the tests, and returns the job that runs the suites `names`, or all if there are none.
@@ -141,13 +148,15 @@ pub(super) fn job_with(guest: &Guest, names: &[String], other: Option<Job>) -> R
     let suites: Vec<&Suite> = SUITES.iter().filter(is_wanted).collect();
     if suites.is_empty() {
         return Err(format!(
-            "no tests for the guest match {}: expected PACKAGE or PACKAGE:TARGET",
+            "no tests for the guest match {}: expected PACKAGE[:TARGET[:PART]]",
             names.join(", ")
         ));
     }
     let artifacts = build()?;
-    let mut programs =
-        suites.iter().map(|suite| program(suite, &artifacts)).collect::<Result<Vec<_>, _>>()?;
+    let mut programs = suites
+        .iter()
+        .map(|suite| program(suite, &parts(suite, names), &artifacts))
+        .collect::<Result<Vec<_>, _>>()?;
     for (test, reason) in suites.iter().flat_map(|suite| suite.left_out) {
         println!("not run in the guest: {test}: {reason}");
     }
@@ -234,18 +243,18 @@ fn build() -> Result<Vec<Artifact>, String> {
     Ok(messages.lines().filter_map(|message| serde_json::from_str(message).ok()).collect())
 }
 
-fn program(suite: &Suite, artifacts: &[Artifact]) -> Result<Program, String> {
+fn program(suite: &Suite, parts: &[&str], artifacts: &[Artifact]) -> Result<Program, String> {
     let name = format!("{} {}", suite.package, suite.target);
     let found = artifacts.iter().find(|artifact| {
         let of_package = artifact.directory().is_some_and(|directory| directory.ends_with(suite.package));
         of_package && artifact.profile.test && artifact.target.name.replace('-', "_") == suite.target
     });
-    let parts = found.and_then(|artifact| Some((artifact.executable()?, artifact.directory()?)));
-    let (program, directory) = parts.ok_or_else(|| {
+    let places = found.and_then(|artifact| Some((artifact.executable()?, artifact.directory()?)));
+    let (program, directory) = places.ok_or_else(|| {
         format!("cargo built no test target {name}: correct the list of suites in {}", file!())
     })?;
     let mut arguments = vec!["--test-threads=2".to_owned()];
-    arguments.extend(suite.only.iter().map(|&name| name.to_owned()));
+    arguments.extend(parts.iter().map(|&part| part.to_owned()));
     for (test, _) in suite.left_out {
         arguments.extend(["--skip".to_owned(), (*test).to_owned()]);
     }
@@ -319,10 +328,10 @@ mod tests {
             &artifact("adit-linux", "raw", "true", r#""/t/raw-1""#),
         ]);
         assert_eq!(found.len(), 3);
-        let found_one = program(&suite("adit-linux", "raw"), &found).unwrap();
+        let found_one = program(&suite("adit-linux", "raw"), &[], &found).unwrap();
         assert_eq!(found_one.program, PathBuf::from("/t/raw-1"));
         assert_eq!(found_one.directory, PathBuf::from("/w/crates/adit-linux"));
-        let error = program(&suite("adit-linux", "adit_linux"), &found).unwrap_err();
+        let error = program(&suite("adit-linux", "adit_linux"), &[], &found).unwrap_err();
         assert!(error.contains("adit-linux adit_linux"), "{error}");
     }
 
@@ -332,6 +341,7 @@ mod tests {
         for (name, is_selected) in [
             ("adit-testbed", true),
             ("adit-testbed:linux_ipip", true),
+            ("adit-testbed:linux_ipip:ebpf", true),
             ("adit-testbed:fast_path", false),
             ("adit", false),
             ("linux_ipip", false),
@@ -344,15 +354,19 @@ mod tests {
     fn a_suite_runs_only_the_tests_that_it_names() {
         let line = artifact("adit", "t", "true", r#""/t/t""#);
         let suite = Suite { only: &["slow::"], ..suite("adit", "t") };
-        let program = program(&suite, &artifacts(&[&line])).unwrap();
-        assert_eq!(program.arguments, ["--test-threads=2", "slow::"]);
+        for (name, part) in [("adit", "slow::"), ("adit:t", "slow::"), ("adit:t:a::b", "a::b")] {
+            let names = [name.to_owned(), "adit:other:no".to_owned()];
+            let parts = parts(&suite, &names);
+            let program = program(&suite, &parts, &artifacts(&[&line])).unwrap();
+            assert_eq!(program.arguments, ["--test-threads=2", part]);
+        }
     }
 
     #[test]
     fn a_suite_skips_the_tests_that_it_leaves_out() {
         let line = artifact("adit", "t", "true", r#""/t/t""#);
         let suite = Suite { left_out: &[("slow", "is slow")], ..suite("adit", "t") };
-        let program = program(&suite, &artifacts(&[&line])).unwrap();
+        let program = program(&suite, &[], &artifacts(&[&line])).unwrap();
         assert_eq!(program.arguments, ["--test-threads=2", "--skip", "slow"]);
     }
 }

@@ -205,8 +205,7 @@ impl Collector for Site {
             "outcome",
             &icmp,
         )?;
-        let probes = [("sent", status.probes.sent), ("answered", status.probes.answered)];
-        self.counters(&mut encoder, "adit_probes", "Probes of the path MTU (RFC 8899).", "outcome", &probes)
+        self.probes(&mut encoder)
     }
 }
 
@@ -225,6 +224,24 @@ impl Site {
                     value.encode(family.encode_family(&labels)?)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Probes and their answers, by direction: what is in no counter of a peer.
+    fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let probes = &self.status().probes;
+        let help = "Probes of the path MTU (RFC 8899) and their answers, which no other counter holds.";
+        let mut family = encoder.encode_descriptor("adit_probes", help, None, MetricType::Counter)?;
+        for (direction, kind, count) in [
+            ("tx", "probe", probes.sent),
+            ("rx", "answer", probes.answered),
+            ("rx", "probe", probes.received),
+            ("tx", "answer", probes.replied),
+        ] {
+            let site = self.status().site.name.as_str();
+            let labels = [("site", site), ("direction", direction), ("kind", kind)];
+            Value::Count(count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -255,11 +272,13 @@ fn of(counts: &std::collections::BTreeMap<String, u64>, name: &str) -> u64 {
 mod tests {
     use super::*;
     use crate::state::sample;
+    use crate::state::status::ProbeStatus;
 
     #[test]
     fn metrics_have_their_names_labels_and_values() {
         let mut status = sample::status();
         status.drops.insert("queue-full".to_owned(), 7);
+        status.probes = ProbeStatus { sent: 8, answered: 5, received: 4, replied: 3 };
         let text = text(Arc::new(Snapshot::new(status))).unwrap();
         for line in [
             "adit_peer_up{site=\"a\",peer=\"b\"} 1.0",
@@ -270,6 +289,10 @@ mod tests {
             "adit_peer_rx_packets_total{site=\"a\",peer=\"b\"} 2",
             "adit_drops_total{site=\"a\",reason=\"queue-full\"} 7",
             "adit_drops_total{site=\"a\",reason=\"inner-too-big\"} 0",
+            "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"probe\"} 8",
+            "adit_probes_total{site=\"a\",direction=\"rx\",kind=\"answer\"} 5",
+            "adit_probes_total{site=\"a\",direction=\"rx\",kind=\"probe\"} 4",
+            "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"answer\"} 3",
             "# TYPE adit_site info",
         ] {
             assert!(text.lines().any(|there| there == line), "no `{line}` in\n{text}");

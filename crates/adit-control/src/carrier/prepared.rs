@@ -46,6 +46,7 @@ impl Prepared {
             );
         }
         foreign::refuse_devices(inner, site, &desired)?;
+        foreign::refuse_hidden_end(inner, namespaces.underlay.as_mut(), &desired)?;
         foreign::refuse_routes(inner, site, &desired)?;
         Ok(Self { desired, tunnel })
     }

@@ -127,10 +127,11 @@ impl Carrier for VethCarrier {
         prepared: &Prepared,
     ) -> Result<Running, ControlError> {
         let desired = &prepared.desired;
-        let is_taken_over = find(namespaces, desired)?.is_some_and(|pair| pair.visible.alias.is_some());
+        // Only an interface of this site has come this far with an alias.
+        let is_taken_over = namespaces.inner.link(&desired.device)?.is_some_and(|link| link.alias.is_some());
         let result = self.bring_up_all(namespaces, config, prepared);
-        // A pair that an earlier daemon kept stays: without it, packets for a peer would leave
-        // unencapsulated.
+        // A pair that an earlier daemon kept stays, and so does one in the place of an earlier
+        // version's TUN device: without it, packets for a peer would leave unencapsulated.
         if result.is_err() && !is_taken_over {
             let is_made = |link: &Link| devices::is_veth(link) && link.mac == Some(VISIBLE_MAC);
             objects::remove_made(namespaces.inner.as_mut(), &desired.device, is_made);
@@ -300,6 +301,9 @@ fn set_up_visible(
 
 fn set_up_hidden(namespaces: &mut Namespaces, link: &Link, hidden: &HiddenEnd) -> Result<(), ControlError> {
     let underlay = namespaces.underlay.as_mut();
+    if link.master.is_some() {
+        underlay.set_master(link.index, None)?;
+    }
     underlay.set_alias(link.index, &hidden.alias)?;
     underlay.set_mtu(link.index, HIDDEN_MTU)?;
     set_ethernet(underlay, link, HIDDEN_MAC)?;

@@ -1,7 +1,7 @@
 //! What control decides, as tables: the model of the kernel against the real one, the plan, what a
-//! repair does about each change of others, guard routes, sources of routes, and a failure at every
-//! step. Each table runs on the
-//! fake host without root, and on the real kernel in namespaces of its own.
+//! start finds, what a repair does about each change of others, guard routes, sources of routes,
+//! and a failure at every step. Each table runs on the fake host without root, and on the real
+//! kernel in namespaces of its own.
 
 mod drift;
 mod guards;
@@ -10,4 +10,5 @@ mod peers;
 mod plan;
 mod rollback;
 mod sources;
+mod takeover;
 mod world;

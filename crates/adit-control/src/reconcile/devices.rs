@@ -51,7 +51,8 @@ impl HiddenEnd {
     fn of(site: &str, device: &str) -> Self {
         const SUFFIX: &str = "-h";
         let own = format!("{device}{SUFFIX}");
-        let name = if own.len() <= MAX_NAME { own } else { short_name(device, SUFFIX, 0) };
+        // Of the whole name: two long devices may begin with the same letters.
+        let name = if own.len() <= MAX_NAME { own } else { short_name(device, &own, 0) };
         Self { name, alias: hidden_alias(site) }
     }
 }
@@ -326,6 +327,16 @@ mod tests {
         let second = free_name("averylongdevice", long, &mut taken);
         assert_ne!(first, second);
         assert_eq!(first, free_name("averylongdevice", long, &mut HashSet::new()), "the same each time");
+    }
+
+    #[test]
+    fn hidden_ends_of_different_devices_have_different_names() {
+        let name = |device: &str| HiddenEnd::of("a", device).name;
+        assert_eq!(name("ipipA"), "ipipA-h");
+        assert_eq!(name("a-name-of-13b").len(), MAX_NAME);
+        let long = ["adit-berlin-01", "adit-berlin-02", "adit-berlin-003"].map(name);
+        assert!(long.iter().all(|name| name.len() <= MAX_NAME && name.starts_with("adit-b-")), "{long:?}");
+        assert_eq!(HashSet::from(long).len(), 3, "each has its own");
     }
 
     #[test]

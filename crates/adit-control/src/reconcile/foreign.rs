@@ -25,6 +25,26 @@ pub(crate) fn refuse_devices(
     desired.devices.iter().try_for_each(|device| refuse_device(network, site, device))
 }
 
+/// Refuses a name of the hidden end that is taken by others: by an interface which is neither the
+/// other end of the tunnel interface nor left by this site.
+///
+/// # Errors
+/// Fails if it is taken, or if the kernel cannot be asked.
+pub(crate) fn refuse_hidden_end(
+    inner: &mut dyn Network,
+    underlay: &mut dyn Network,
+    desired: &Desired,
+) -> Result<(), ControlError> {
+    let Some(hidden) = &desired.hidden else { return Ok(()) };
+    let Some(link) = underlay.link(&hidden.name)? else { return Ok(()) };
+    let visible = inner.link(&desired.device)?;
+    let is_other_end = visible.is_some_and(|it| it.lower == Some(link.index) && link.lower == Some(it.index));
+    if is_other_end || link.alias.as_deref() == Some(&hidden.alias) {
+        return Ok(());
+    }
+    Err(ControlError::ForeignDevice { device: hidden.name.clone(), what: describe_link(&link) })
+}
+
 fn refuse_device(network: &mut dyn Network, site: &str, desired: &DesiredDevice) -> Result<(), ControlError> {
     let Some(link) = network.link(&desired.name)? else { return Ok(()) };
     if !has_alias_of(&link, site) {

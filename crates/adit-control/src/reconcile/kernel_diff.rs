@@ -173,6 +173,10 @@ fn hidden_changes(hidden: &HiddenEnd, link: &Link) -> Vec<Change> {
     if !link.up {
         change(format!("{name} down -> up"), format!("ip link set {name} up"));
     }
+    if link.master.is_some() {
+        // A bridge would forward what it gets from there.
+        change(format!("{name} to no master"), format!("ip link set {name} nomaster"));
+    }
     changes.extend(ethernet_changes("ip", name, link, HIDDEN_MAC));
     changes
 }
@@ -341,6 +345,44 @@ mod tests {
     }
 
     #[test]
+    fn each_difference_of_the_hidden_end_is_a_change_under_the_name_that_it_has() {
+        let config = config(A);
+        let desired = desired(&config);
+        let good = Link {
+            index: 8,
+            name: "other".to_owned(),
+            mac: Some(HIDDEN_MAC),
+            ..link(HIDDEN_MTU, true, Some("adit:a::hidden"))
+        };
+        let changes = |hidden: Link| {
+            let actual = Actual {
+                devices: vec![Some(link(1480, true, Some("adit:a")))],
+                hidden: Some(hidden),
+                ..Actual::default()
+            };
+            let changes = compare(&config, &desired, &actual);
+            let of_devices = changes.into_iter().filter(|change| change.object == Object::Device);
+            of_devices.map(|change| (change.to_string(), change.commands)).collect::<Vec<_>>()
+        };
+        assert_eq!(changes(good.clone()), []);
+        for (hidden, what, command) in [
+            (Link { mtu: 1500, ..good.clone() }, "mtu 1500 -> 65535", "mtu 65535"),
+            (Link { up: false, ..good.clone() }, "down -> up", "up"),
+            (Link { alias: None, ..good.clone() }, "alias none -> adit:a::hidden", "alias adit:a::hidden"),
+            (
+                Link { mac: None, ..good.clone() },
+                "address none -> 02:ad:17:00:00:02",
+                "address 02:ad:17:00:00:02",
+            ),
+            (Link { flags: 0, ..good.clone() }, "arp on -> off", "arp off"),
+            (Link { master: Some(3), ..good }, "to no master", "nomaster"),
+        ] {
+            let expected = (format!("~ device other {what}"), vec![format!("ip link set other {command}")]);
+            assert_eq!(changes(hidden), [expected]);
+        }
+    }
+
+    #[test]
     fn an_equal_state_is_no_change_and_each_difference_is_one() {
         let config = config(A);
         let desired = desired(&config);
@@ -358,6 +400,15 @@ mod tests {
             (there(link(1400, true, Some("adit:a"))), "~ device ipipA mtu 1400 -> 1480"),
             (there(link(1480, false, Some("adit:a"))), "~ device ipipA down -> up"),
             (there(link(1480, true, None)), "~ device ipipA alias none -> adit:a"),
+            (
+                there(Link { mac: Some(HIDDEN_MAC), ..link(1480, true, Some("adit:a")) }),
+                "~ device ipipA address 02:ad:17:00:00:02 -> 02:ad:17:00:00:01",
+            ),
+            (there(Link { flags: 0, ..link(1480, true, Some("adit:a")) }), "~ device ipipA arp on -> off"),
+            (
+                there(Link { master: Some(3), ..link(1480, true, Some("adit:a")) }),
+                "~ device ipipA to no master",
+            ),
             (
                 Actual { routes: Vec::new(), ..good.clone() },
                 "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",

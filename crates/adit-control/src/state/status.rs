@@ -38,7 +38,7 @@ pub struct Status {
     /// ICMP errors, by what was done about them.
     #[serde(default)]
     pub icmp: IcmpStatus,
-    /// Probes of the path MTU.
+    /// Probes of the path MTU and their answers. They are not in the traffic of any peer.
     #[serde(default)]
     pub probes: ProbeStatus,
 }
@@ -65,6 +65,12 @@ pub struct ProbeStatus {
     pub sent: u64,
     /// Answered.
     pub answered: u64,
+    /// Received from peers.
+    #[serde(default)]
+    pub received: u64,
+    /// Answers to them.
+    #[serde(default)]
+    pub replied: u64,
 }
 
 /// The site.
@@ -337,7 +343,12 @@ impl Status {
                 state_changed: totals.icmp.state_changed,
                 not_ours: totals.icmp.not_ours,
             },
-            probes: ProbeStatus { sent: totals.probes.sent, answered: totals.probes.answered },
+            probes: ProbeStatus {
+                sent: totals.probes.sent,
+                answered: totals.probes.answered,
+                received: totals.probes.received,
+                replied: totals.probes.replied,
+            },
         }
     }
 }

@@ -198,7 +198,7 @@ fn a_plan_is_the_articles_commands() {
     + device ipipA mtu 1480
     + route unreachable 192.168.199.0/24 metric 4278987208
     + route 192.168.199.0/24 dev ipipA src 172.16.17.1
-    overlay `a`: 5 changes
+    overlay `a`: 6 changes
     ");
     let commands = bed.adit(&["plan", &file, "--commands"]).stdout;
     let (table, rest) = commands.split_once("\nEND\n").unwrap();
@@ -216,6 +216,7 @@ fn a_plan_is_the_articles_commands() {
     let settings =
         |shown: &str| shown.split(" ipip ").nth(1).unwrap().split(" numtxqueues").next().unwrap().to_owned();
     bed.run("ip link delete ipipA");
+    bed.run("ip route delete unreachable 192.168.199.0/24");
     bed.run("/usr/sbin/nft delete table ip adit_a");
     // With the one right that this data plane needs.
     let mut command = Command::new("setpriv");

@@ -24,7 +24,10 @@ use nix::sys::signal::Signal;
 const BOOKS: [&str; 5] =
     ["var/lib/dpkg", "var/log", "var/cache/man", "var/cache/ldconfig", "etc/ld.so.cache"];
 /// What an operator finds beside the program.
-const FILES: [&str; 10] = [
+const FILES: [&str; 13] = [
+    "/usr/lib/NetworkManager/conf.d/00-adit.conf",
+    "/usr/lib/systemd/network/00-adit.link",
+    "/usr/lib/systemd/network/00-adit.network",
     "/usr/lib/systemd/system/adit@.service",
     "/usr/share/adit/adit.schema.json",
     "/usr/share/bash-completion/completions/adit",

@@ -139,7 +139,7 @@ fn a_plan_for_a_vrf_and_what_is_refused() {
                     ip link set ipipA vrf red\n\
                     ip link set ipipA up\n\
                     ip route add unreachable 192.168.199.0/24 metric 4278987208 vrf red\n\
-                    ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1 vrf red\n";
+                    ip route add 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1 vrf red\n";
     assert_eq!(planned, expected);
 
     // A route of somebody else's counts where it is in the way.

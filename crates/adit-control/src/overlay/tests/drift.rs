@@ -257,6 +257,33 @@ const TUN_ROWS: &[Row] = &[
         outcome: Restored,
     },
     Row {
+        what: "the interface is renamed",
+        drift: |world| {
+            let index = world.index("ipipA");
+            world.others.set_down(index).unwrap();
+            world.others.rename(index, "other").unwrap();
+            world.others.set_up(index).unwrap();
+            let source = Some([172, 16, 17, 1].into());
+            let gateway = Some([10, 1, 1, 2].into());
+            let route = world.route(NETWORK, "other");
+            let route = Route { preferred_source: source, gateway, onlink: true, ..route };
+            world.others.replace_routes(&[route]).unwrap();
+        },
+        expected: &[],
+        outcome: Untouched,
+    },
+    Row {
+        what: "the hidden end is renamed",
+        drift: |world| {
+            let index = world.index("ipipA-h");
+            world.others.set_down(index).unwrap();
+            world.others.rename(index, "other").unwrap();
+            world.others.set_up(index).unwrap();
+        },
+        expected: &[],
+        outcome: Untouched,
+    },
+    Row {
         what: "the data plane is broken",
         drift: |world| world.faults.break_plane(),
         expected: &["~ data-plane broken by a test"],

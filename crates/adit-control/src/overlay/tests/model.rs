@@ -1,8 +1,9 @@
 //! The model of the kernel against the kernel: the same steps, with the same answers and results.
 
-use adit_linux::netlink::{Network, Route, RouteLookup};
+use adit_linux::netlink::{Link, LinkLayer, Network, Route, RouteLookup, VethPair};
 
 use super::world::{Kernel, World};
+use crate::reconcile::devices::{self, HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC};
 
 /// The answer to a call: `ok`, or the error's number.
 fn answer(result: adit_linux::error::Result<()>) -> String {
@@ -91,6 +92,56 @@ fn check(mut world: World) {
     row("it has no routes", &|n| n.routes_by(173, lan0, 254).map(drop), "errno 19", &[]);
 
     look_up(&mut world, eth0);
+    make_pair(&mut world);
+}
+
+/// A call about the ends of a pair, the visible one first, by their indices; 0: it does not exist.
+type PairCall<'a> = dyn Fn(&mut dyn Network, [u32; 2]) -> adit_linux::error::Result<()> + 'a;
+
+/// A veth pair, as control creates and changes it.
+fn make_pair(world: &mut World) {
+    let pair = VethPair {
+        name: "ipipA".to_owned(),
+        mac: VISIBLE_MAC,
+        mtu: 1480,
+        hidden: "ipipA-h".to_owned(),
+        hidden_mac: HIDDEN_MAC,
+        hidden_mtu: HIDDEN_MTU,
+    };
+    let names = [&pair.name, &pair.hidden];
+    let mut row = |what: &str, call: &PairCall<'_>, expected: &str, ends: &str| {
+        let find = |n: &mut dyn Network| names.map(|name| n.link(name).unwrap());
+        let index = |link: &Option<Link>| link.as_ref().map_or(0, |link| link.index);
+        let indices = find(world.others.as_mut()).each_ref().map(index);
+        assert_eq!(answer(call(world.others.as_mut(), indices)), expected, "{what}");
+        let found = find(world.others.as_mut());
+        let [visible, hidden] = found.each_ref().map(index);
+        let other = [hidden, visible];
+        let described = found.iter().flatten().zip(other).map(|(link, other)| {
+            let state = if link.up { "up" } else { "down" };
+            let arp = if devices::is_no_arp(link) { "noarp" } else { "arp" };
+            let is_veth = devices::is_veth(link) && link.hardware == LinkLayer::Ethernet;
+            assert!(is_veth && link.lower == Some(other), "{what}: {link:?}");
+            let mac = link.mac.map(|mac| mac[5]).unwrap_or_default();
+            format!("{} {mac} mtu {} {state} {arp}", link.name, link.mtu)
+        });
+        assert_eq!(described.collect::<Vec<_>>().join(", "), ends, "{what}");
+    };
+
+    let new = "ipipA 1 mtu 1480 down arp, ipipA-h 2 mtu 65535 down arp";
+    row("a pair is created", &|n, _| n.add_veth_pair(&pair, None), "ok", new);
+    row("both names are taken", &|n, _| n.add_veth_pair(&pair, None), "errno 17", new);
+    let other = VethPair { name: "other".to_owned(), ..pair.clone() };
+    row("one name is taken", &|n, _| n.add_veth_pair(&other, None), "errno 17", new);
+    let no_arp = "ipipA 1 mtu 1480 down noarp, ipipA-h 2 mtu 65535 down arp";
+    row("ARP is turned off", &|n, [visible, _]| n.set_no_arp(visible), "ok", no_arp);
+    let up = "ipipA 1 mtu 1480 up noarp, ipipA-h 2 mtu 65535 down arp";
+    row("one end goes up", &|n, [visible, _]| n.set_up(visible), "ok", up);
+    let mac = "ipipA 9 mtu 1480 up noarp, ipipA-h 2 mtu 65535 down arp";
+    row("its address is changed", &|n, [visible, _]| n.set_mac(visible, [2, 0, 0, 0, 0, 9]), "ok", mac);
+    row("one end is deleted, and both are gone", &|n, [_, hidden]| n.delete_link(hidden), "ok", "");
+    row("there is no such interface", &|n, _| n.set_mac(9999, VISIBLE_MAC), "errno 19", "");
+    row("nor has it a flag", &|n, _| n.set_no_arp(9999), "errno 19", "");
 }
 
 /// Lookups, with a longer route in front of another.

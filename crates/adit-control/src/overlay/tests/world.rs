@@ -14,6 +14,7 @@ use crate::host::fake::FakeHost;
 use crate::host::faulty::{Faults, FaultyHost};
 use crate::host::{Host, LinuxHost};
 use crate::overlay::{Options, Overlay};
+use crate::reconcile::devices::is_veth;
 
 /// The interfaces that a machine has beside the overlay's: underlay and inner network.
 const INTERFACES: [(&str, &str); 2] = [("eth0", "10.1.1.1/24"), ("lan0", "172.16.17.1/24")];
@@ -31,6 +32,9 @@ name = "b"
 underlay = "10.1.1.2"
 networks = ["192.168.199.0/24"]
 "#;
+
+/// `IFF_NOARP` and `IFF_MULTICAST`.
+const NO_ARP: u32 = 0x80 | 0x1000;
 
 /// Another peer.
 pub(super) const PEER_C: &str = r#"
@@ -80,7 +84,7 @@ pub(super) struct View {
 }
 
 impl World {
-    fn model() -> Self {
+    pub(super) fn model() -> Self {
         let fake = FakeHost::default();
         fake.add_link("lo", "loopback");
         for (name, _) in INTERFACES {
@@ -177,13 +181,25 @@ impl World {
                 let alias = link.alias.as_deref().unwrap_or("-");
                 let kind = link.kind.as_deref().unwrap_or("-");
                 let ends = link.ipip.map(|ipip| format!(" {ipip:?}")).unwrap_or_default();
-                format!("{} {kind} mtu {} {state} {alias}{ends}", link.name, link.mtu)
+                // Other interfaces have random ones.
+                let is_pair = link.alias.is_some() && is_veth(link);
+                let ethernet = if is_pair {
+                    format!(" {:x?} {:#x}", link.mac, link.flags & NO_ARP)
+                } else {
+                    String::new()
+                };
+                format!("{} {kind} mtu {} {state} {alias}{ends}{ethernet}", link.name, link.mtu)
             })
             .collect();
         described.sort();
         addresses.sort();
         routes.sort();
         View { links: described, addresses, routes }
+    }
+
+    /// Adds an interface of that kind to a model, which no call of control could add.
+    pub(super) fn add_link(&self, name: &str, kind: &str) {
+        self.fake.as_ref().expect("the machine is a model").add_link(name, kind);
     }
 
     /// The packet filters of a model; of the real machine none.

@@ -35,18 +35,35 @@ impl Booted {
     /// Boots until systemd has started what it needs itself. The `files` are in its `/usr/local`.
     #[track_caller]
     pub(crate) fn boot(machine: &Machine, host: &Host, files: &[&Path]) -> Self {
-        machine.with_files(|| root(files));
         machine.name(host.ns(), "container");
+        let network = ["--network-namespace-path=/run/netns/container"];
+        Self::start(machine, host, files, &NetNs::current().unwrap(), &network, &[])
+    }
+
+    /// The same, with udev. That runs only where `/sys` is writable, and finds interfaces there: so
+    /// systemd-nspawn itself is in their network already. It does not look for other devices, which
+    /// are the real machine's.
+    #[track_caller]
+    pub(crate) fn boot_with_udev(machine: &Machine, host: &Host, files: &[&Path]) -> Self {
+        let writable = [("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "1")];
+        Self::start(machine, host, files, host.ns(), &[], &writable)
+    }
+
+    #[track_caller]
+    fn start(
+        machine: &Machine,
+        host: &Host,
+        files: &[&Path],
+        ns: &NetNs,
+        options: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        machine.with_files(|| root(files));
         let groups = own_groups();
         let (enter, manager) = (enter(&groups), Manager::new());
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{enter}exec systemd-nspawn \"$@\""), "sh", "--quiet", "--boot"]);
-        command.args([
-            "--directory",
-            ROOT,
-            "--network-namespace-path=/run/netns/container",
-            "--capability=all",
-        ]);
+        command.args(["--directory", ROOT, "--capability=all"]).args(options);
         command.args([
             "--bind=/dev/net/tun",
             "--bind=/sys/fs/bpf",
@@ -56,11 +73,13 @@ impl Booted {
         command.args(["--register=no", "--keep-unit", "--console=pipe", "--notify-ready=yes"]);
         // None of what else is installed on the real machine.
         command.arg("systemd.unit=basic.target");
-        command.env("NOTIFY_SOCKET", manager.address());
+        // It would replay the events of all devices, which are the real machine's.
+        command.arg("systemd.mask=systemd-udev-trigger.service");
+        command.env("NOTIFY_SOCKET", manager.address()).envs(environment.iter().copied());
         // It boots the same way as the machine's groups are mounted.
         command
             .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", if Path::new(GROUPS[2]).is_dir() { "0" } else { "1" });
-        let container = Some(machine.start_command(&NetNs::current().unwrap(), command));
+        let container = Some(machine.start_command(ns, command));
         let mut booted =
             Self { machine: machine.clone(), network: host.ns().clone(), first: None, container, groups };
         let mut said = String::new();
