@@ -1,5 +1,5 @@
-//! The targets of the eBPF plane. The bare veth is a limit that a tunnel with an interface of its own
-//! does not reach; the tables show it.
+//! The targets of the eBPF plane. The bare veth is a limit that a tunnel with an interface of its
+//! own does not reach; the tables show it.
 
 use super::{Evidence, Target, Unit, ratio};
 use crate::measure::Measure;
