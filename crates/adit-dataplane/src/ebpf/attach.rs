@@ -5,13 +5,12 @@
 use std::mem;
 use std::path::PathBuf;
 
-use adit_linux::bpf::tcx;
 use adit_linux::netlink::Netlink;
 use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
 };
-use aya::programs::{LinkOrder, ProgramError, ProgramInfo, SchedClassifier};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 
 use super::attach_point::{AttachPoint, HOOK, Pinned};
@@ -49,7 +48,7 @@ const LINUX_6_6: u32 = (6 << 16) | (6 << 8);
 
 /// Priority of our filters among others'. The handle, which is the index of the tunnel interface,
 /// tells the filters of several overlays on one interface apart.
-const PRIORITY: u16 = 50;
+pub(super) const PRIORITY: u16 = 50;
 
 /// Attaches the programs of one overlay.
 #[derive(Debug)]
@@ -137,33 +136,6 @@ impl Attacher {
         let link = program.take_link(id).map_err(failed)?;
         let link = FdLink::try_from(link).map_err(|_| EbpfError::Missing("link"))?;
         link.pin(&path).map(drop).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })
-    }
-}
-
-/// Whether a pinned program is attached where its pin says. A pin of an interface that is gone
-/// passes.
-pub(super) fn check(pinned: &Pinned) -> Result<(), String> {
-    let device = pinned.point.device;
-    let text = |error: adit_linux::error::Error| error.to_string();
-    let mut netlink = Netlink::open().map_err(text)?;
-    let Some(link) = netlink.link_by_index(device).map_err(text)? else { return Ok(()) };
-    let (ours, attached) = match pinned.clsact {
-        None => {
-            let link = PinnedLink::from_pin(&pinned.path).map(FdLink::from).and_then(|link| link.info());
-            let ours = link.map_err(|error| error.to_string())?.program_id();
-            (ours, tcx::programs(device, false).map_err(text)?)
-        }
-        Some(handle) => {
-            let ours = ProgramInfo::from_pin(&pinned.path).map_err(|error| error.to_string())?.id();
-            let filters = netlink.bpf_filters(device, false).map_err(text)?.into_iter();
-            let filters = filters.filter(|filter| (filter.handle, filter.priority) == (handle, PRIORITY));
-            (ours, filters.map(|filter| filter.program).collect())
-        }
-    };
-    if attached.contains(&ours) {
-        Ok(())
-    } else {
-        Err(format!("{} is not attached to {} any more", pinned.point.program.name(), link.name))
     }
 }
 

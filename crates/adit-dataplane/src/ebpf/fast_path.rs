@@ -11,6 +11,7 @@ use adit_tunnel::{Reachability, TableDelta, Tunnel};
 
 use super::attach::Attacher;
 use super::attach_point::{AttachPoint, Program};
+use super::attachments::{Attachment, Attachments};
 use super::counts::{CountSnapshot, Counts, PreviousMaps};
 use super::error::EbpfError;
 use super::loaded::LoadedObject;
@@ -34,6 +35,8 @@ pub(super) struct FastPath {
     refused: BTreeMap<u32, String>,
     /// Underlay interfaces with a program.
     attached: Vec<u32>,
+    is_open: bool,
+    attachments: Arc<Attachments>,
     previous: Option<(PreviousMaps, CountSnapshot)>,
     pin_guard: PinGuard,
 }
@@ -68,6 +71,8 @@ impl FastPath {
             silent: HashMap::new(),
             refused: BTreeMap::new(),
             attached: Vec::new(),
+            is_open: false,
+            attachments: Arc::default(),
             previous: previous.map(|previous| (previous, before)),
             pin_guard,
         })
@@ -75,6 +80,10 @@ impl FastPath {
 
     pub(super) fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts)
+    }
+
+    pub(super) fn attachments(&self) -> Arc<Attachments> {
+        Arc::clone(&self.attachments)
     }
 
     /// Writes a peer's entry: `entry` says its addresses, the tunnel the rest.
@@ -112,8 +121,13 @@ impl FastPath {
     }
 
     fn attach(&mut self, point: AttachPoint, device: &str) -> Result<(), EbpfError> {
-        let program = self.object.program(point.program.name())?;
-        self.attacher.attach(program, point, device)
+        let name = point.program.name();
+        let program = self.object.program(name)?;
+        self.attacher.attach(program, point, device)?;
+        let info = program.info().map_err(|error| EbpfError::Program { name, cause: Box::new(error) })?;
+        let Attacher { hook, tunnel: handle, .. } = self.attacher;
+        self.attachments.record(Attachment { point, program: info.id(), hook, handle });
+        Ok(())
     }
 }
 
@@ -126,7 +140,7 @@ impl Offload for FastPath {
     type Error = EbpfError;
 
     fn is_open(&self) -> bool {
-        !self.attached.is_empty()
+        self.is_open
     }
 
     fn open(&mut self, tunnel: &Tunnel, underlay: &Interfaces) -> Result<(), EbpfError> {
@@ -138,6 +152,7 @@ impl Offload for FastPath {
         let name = self.interface.hidden_name.clone();
         self.attach(self.encap, &name)?;
         self.settle_pins()?;
+        self.is_open = true;
         // The replaced programs counted until now.
         if let Some((previous, before)) = self.previous.take() {
             self.counts.add_late(&before, &CountSnapshot::of_previous(Some(&previous), tunnel));

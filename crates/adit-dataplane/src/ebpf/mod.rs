@@ -18,6 +18,7 @@
 
 mod attach;
 mod attach_point;
+mod attachments;
 mod counts;
 mod error;
 mod fast_path;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 
 use super::attach::Hook;
+use super::attachments::Attachments;
 use super::counts::Counts;
 use super::error::EbpfError;
 use super::fast_path::FastPath;
@@ -20,6 +21,7 @@ use crate::userspace::UserspacePlane;
 pub struct EbpfPlane {
     userspace: UserspacePlane,
     counts: Arc<Counts>,
+    attachments: Arc<Attachments>,
     hook: Hook,
     pins: Option<PathBuf>,
 }
@@ -37,9 +39,9 @@ impl EbpfPlane {
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
         let fast_path = FastPath::load(&tunnel, interface, options)?;
-        let counts = fast_path.counts();
+        let (counts, attachments) = (fast_path.counts(), fast_path.attachments());
         let userspace = UserspacePlane::start_behind(tunnel, interface, underlay, Some(fast_path))?;
-        Ok(Self { userspace, counts, hook: options.hook, pins: options.pins.clone() })
+        Ok(Self { userspace, counts, attachments, hook: options.hook, pins: options.pins.clone() })
     }
 
     /// How the programs are attached.
@@ -80,6 +82,7 @@ impl DataPlane for EbpfPlane {
 
     fn check(&self) -> Result<(), String> {
         self.userspace.check()?;
+        self.attachments.check()?;
         self.pins.as_deref().map_or(Ok(()), pins::check)
     }
 
