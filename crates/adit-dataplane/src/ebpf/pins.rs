@@ -132,8 +132,8 @@ pub fn remove(overlay: &Path) -> Result<(), EbpfError> {
     remove_tree(overlay)
 }
 
-/// Whether the maps of an overlay's programs are pinned. The caller must be in the overlay's network
-/// namespace.
+/// Whether the maps of an overlay's programs are pinned. The caller must be in the overlay's
+/// network namespace.
 pub(super) fn check(overlay: &Path) -> Result<(), String> {
     let directory = overlay.join(own_directory().map_err(|error| error.to_string())?);
     match directory.join(MAPS).is_dir() {
