@@ -19,7 +19,7 @@ mod plane;
 mod tunnel_interface;
 pub mod userspace;
 
-pub use plane::{DataPlane, PlaneKind};
+pub use plane::{CarriedBy, DataPlane, PlaneKind};
 pub use tunnel_interface::TunnelInterface;
 
 #[cfg(test)]

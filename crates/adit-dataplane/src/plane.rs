@@ -34,6 +34,17 @@ impl fmt::Display for PlaneKind {
     }
 }
 
+/// The data planes that carry each direction at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedBy {
+    /// From the host to peers.
+    pub tx: PlaneKind,
+    /// From peers to the host.
+    pub rx: PlaneKind,
+    /// Why another plane than the one that runs carries a direction.
+    pub reason: Option<String>,
+}
+
 /// A running data plane. Dropping it shuts it down. Whether the tunnel interface stays depends on
 /// how it was opened.
 pub trait DataPlane: Send + Sync {
@@ -61,6 +72,11 @@ pub trait DataPlane: Send + Sync {
     /// The part of them that ends with it. Counts of programs go on in their successors and are not
     /// included.
     fn own_totals(&self) -> Totals;
+
+    /// The data planes that carry at the moment, by what [`Self::totals`] has counted lately.
+    fn carried_by(&self) -> CarriedBy {
+        CarriedBy { tx: self.kind(), rx: self.kind(), reason: None }
+    }
 
     /// Checks that everything of it is still in place.
     ///

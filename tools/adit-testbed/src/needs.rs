@@ -29,6 +29,17 @@ fn probe() -> Result<(), String> {
     programs::probe(&tunnel).map_err(|error| error.to_string())
 }
 
+/// TCX, the hook of programs since Linux 6.6.
+///
+/// # Errors
+/// This kernel is older.
+pub fn tcx() -> Result<(), String> {
+    match programs::Hook::of_this_kernel() {
+        programs::Hook::Tcx => Ok(()),
+        programs::Hook::Clsact => Err("TCX (Linux 6.6)".to_owned()),
+    }
+}
+
 /// Linux's own ipip driver, which many kernels of build machines lack.
 ///
 /// # Errors

@@ -171,6 +171,19 @@ impl Collector for Site {
         let mtu = Value::Level(f64::from(site.mtu));
         mtu.encode(device_mtu.encode_family(&[("site", site.name.as_str())])?)?;
 
+        let mut bypassed = encoder.encode_descriptor(
+            "adit_programs_bypassed",
+            "Whether userspace carries all of a direction though eBPF programs are loaded.",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (direction, by) in [("tx", &site.carried_by.tx), ("rx", &site.carried_by.rx)] {
+            let is_bypassed = !by.is_empty() && *by != site.dataplane;
+            let labels = [("site", site.name.as_str()), ("direction", direction)];
+            let value = Value::Level(f64::from(u8::from(is_bypassed)));
+            value.encode(bypassed.encode_family(&labels)?)?;
+        }
+
         // Every counter is there from the start, at zero: one that appeared with its first event
         // would hide that event from a rate.
         let drops = DropReason::ALL.map(|reason| (reason.as_str(), of(&status.drops, reason.as_str())));

@@ -87,6 +87,15 @@ pub enum EventKind {
         /// The new address.
         to: String,
     },
+    /// Another data plane carries a direction now: eBPF programs see nothing any more, or again.
+    CarriedBy {
+        /// The one that carries from the host to peers.
+        tx: String,
+        /// The one that carries from peers to the host.
+        rx: String,
+        /// Why.
+        reason: String,
+    },
     /// Kernel objects of the overlay had been changed by others, and were repaired. The log has
     /// details.
     Repaired {
@@ -130,6 +139,9 @@ impl Event {
     /// Writes it to the log.
     pub fn log(&self) {
         match &self.kind {
+            EventKind::CarriedBy { tx, rx, reason } => {
+                tracing::warn!(%tx, %rx, %reason, "another data plane carries");
+            }
             EventKind::PeerUp { peer } => tracing::info!(%peer, "the peer is up"),
             EventKind::PeerDown { peer, cause: DownCause::Silent } => {
                 tracing::info!(%peer, "nothing has been received from the peer lately");
@@ -205,6 +217,11 @@ pub fn between(before: &Status, after: &Status) -> Vec<EventKind> {
         }
     }
     of_underlay(&before.site, &after.site, &mut kinds);
+    let SiteStatus { carried_by, dataplane_reason, .. } = &after.site;
+    if before.site.carried_by != *carried_by && !before.site.carried_by.rx.is_empty() {
+        let (tx, rx, reason) = (carried_by.tx.clone(), carried_by.rx.clone(), dataplane_reason.clone());
+        kinds.push(EventKind::CarriedBy { tx, rx, reason });
+    }
     for (object, times) in &after.repairs {
         let times = times.saturating_sub(before.repairs.get(object).copied().unwrap_or(0));
         if times > 0 {

@@ -90,13 +90,26 @@ pub struct SiteStatus {
     pub device: String,
     /// The data plane.
     pub dataplane: String,
-    /// Why it was chosen.
+    /// Why it was chosen, and why another one carries if one does.
     pub dataplane_reason: String,
+    /// The data planes that carry at the moment. Userspace does where eBPF programs are loaded and
+    /// see nothing.
+    #[serde(default)]
+    pub carried_by: CarriedBy,
     /// MTU of the tunnel interface, in bytes.
     pub mtu: u16,
     /// What the data plane cannot do, and the others can.
     #[serde(default)]
     pub limits: Vec<Limit>,
+}
+
+/// The data planes that carry at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CarriedBy {
+    /// From the host to peers.
+    pub tx: String,
+    /// From peers to the host.
+    pub rx: String,
 }
 
 /// Something that a data plane cannot do.
@@ -275,6 +288,8 @@ impl Status {
         let plane = overlay.plane();
         let tunnel = plane.tunnel();
         let totals = overlay.totals();
+        // After the totals, which it is judged by.
+        let carried = plane.carried_by();
         let now = plane.now();
         let peers = config
             .peers
@@ -320,7 +335,11 @@ impl Status {
                 },
                 device: overlay.desired().device.clone(),
                 dataplane: plane.kind().to_string(),
-                dataplane_reason: overlay.plane_reason().to_owned(),
+                dataplane_reason: match &carried.reason {
+                    Some(reason) => format!("{}; userspace carries: {reason}", overlay.plane_reason()),
+                    None => overlay.plane_reason().to_owned(),
+                },
+                carried_by: CarriedBy { tx: carried.tx.to_string(), rx: carried.rx.to_string() },
                 mtu: overlay.desired().mtu,
                 limits: overlay.limits().iter().map(Limit::from).collect(),
             },

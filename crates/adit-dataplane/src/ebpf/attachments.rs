@@ -10,7 +10,10 @@ use adit_linux::error::Error;
 use adit_linux::netlink::Netlink;
 
 use super::attach::{Hook, PRIORITY};
-use super::attach_point::AttachPoint;
+use super::attach_point::{AttachPoint, Program};
+
+/// Why userspace carries, as far as is known.
+const DECLINED: &str = "the programs decline what arrives";
 
 /// A program at an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,24 @@ impl Attachments {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| other.point != attachment.point);
         all.push(attachment);
+    }
+
+    /// Why datagrams of peers arrive, and not at a program of ours.
+    pub(super) fn why_nothing_arrives(&self) -> String {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let decaps: Vec<&Attachment> = all.iter().filter(|it| it.point.program == Program::Decap).collect();
+        if decaps.is_empty() {
+            return "no interface of the underlay bears a program".to_owned();
+        }
+        let Ok(mut netlink) = Netlink::open() else { return DECLINED.to_owned() };
+        for attachment in decaps {
+            let found = attached_to(&mut netlink, attachment).unwrap_or_default();
+            let Ok(Some(link)) = netlink.link_by_index(attachment.point.device) else { continue };
+            if found.iter().position(|id| *id == attachment.program).is_some_and(|before| before > 0) {
+                return format!("another program at {} ends the chain before ours", link.name);
+            }
+        }
+        DECLINED.to_owned()
     }
 
     /// Checks that every program is still where it was attached, in the calling thread's network

@@ -26,6 +26,7 @@ mod loaded;
 mod options;
 mod pins;
 mod plane;
+mod share;
 #[cfg(test)]
 mod tests;
 

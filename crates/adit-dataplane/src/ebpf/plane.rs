@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 
@@ -13,7 +13,8 @@ use super::error::EbpfError;
 use super::fast_path::FastPath;
 use super::options::EbpfOptions;
 use super::pins;
-use crate::plane::{DataPlane, PlaneKind};
+use super::share::{Carried, Share};
+use crate::plane::{CarriedBy, DataPlane, PlaneKind};
 use crate::tunnel_interface::TunnelInterface;
 use crate::userspace::UserspacePlane;
 
@@ -22,6 +23,7 @@ pub struct EbpfPlane {
     userspace: UserspacePlane,
     counts: Arc<Counts>,
     attachments: Arc<Attachments>,
+    share: Mutex<Share>,
     hook: Hook,
     pins: Option<PathBuf>,
 }
@@ -41,7 +43,14 @@ impl EbpfPlane {
         let fast_path = FastPath::load(&tunnel, interface, options)?;
         let (counts, attachments) = (fast_path.counts(), fast_path.attachments());
         let userspace = UserspacePlane::start_behind(tunnel, interface, underlay, Some(fast_path))?;
-        Ok(Self { userspace, counts, attachments, hook: options.hook, pins: options.pins.clone() })
+        Ok(Self {
+            userspace,
+            counts,
+            attachments,
+            share: Mutex::default(),
+            hook: options.hook,
+            pins: options.pins.clone(),
+        })
     }
 
     /// How the programs are attached.
@@ -66,8 +75,22 @@ impl DataPlane for EbpfPlane {
 
     fn totals(&self) -> Totals {
         let mut totals = self.userspace.totals();
+        let userspace = Carried::of(&totals);
         self.counts.add_to(&mut totals);
+        let mut share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        share.observe(userspace, Carried::of(&totals));
         totals
+    }
+
+    fn carried_by(&self) -> CarriedBy {
+        let share = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = |is_bypassed| if is_bypassed { PlaneKind::Userspace } else { PlaneKind::Ebpf };
+        let reason = match (share.is_rx_bypassed(), share.is_tx_bypassed()) {
+            (true, _) => Some(self.attachments.why_nothing_arrives()),
+            (false, true) => Some("the route to the peer does not leave by Ethernet".to_owned()),
+            (false, false) => None,
+        };
+        CarriedBy { tx: kind(share.is_tx_bypassed()), rx: kind(share.is_rx_bypassed()), reason }
     }
 
     fn own_totals(&self) -> Totals {

@@ -59,6 +59,9 @@ fn line(event: &Event) -> String {
         EventKind::UnderlayMoved { from, to } => {
             format!("underlay address {from} -> {to}: name {to} in every peer's file")
         }
+        EventKind::CarriedBy { tx, rx, reason } => {
+            format!("sent by {tx}, received by {rx} ({reason})")
+        }
         EventKind::Repaired { object, times: 1 } => format!("repaired {object}"),
         EventKind::Repaired { object, times } => format!("repaired {object} {times} times"),
         EventKind::Missed { events } => {

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use adit_control::api::client;
 use adit_control::state::paths::{self, RuntimePaths};
-use adit_control::state::status::{PathMtuFrom, PeerState, PeerStatus, Status, UnderlayState, Unreachable};
+use adit_control::state::status::{
+    CarriedBy, PathMtuFrom, PeerState, PeerStatus, SiteStatus, Status, UnderlayState, Unreachable,
+};
 use adit_control::state::unreachable::UnreachableCause;
 
 use crate::Failure;
@@ -45,7 +47,8 @@ fn show(status: &Status, output: &Output) {
     }
     output.line(format_args!(
         "  data plane {} ({}); plaintext: nothing is encrypted",
-        site.dataplane, site.dataplane_reason
+        carriers(site),
+        site.dataplane_reason
     ));
     if !site.limits.is_empty() {
         let names: Vec<&str> = site.limits.iter().map(|limit| limit.name.as_str()).collect();
@@ -66,6 +69,16 @@ fn show(status: &Status, output: &Output) {
     for (anomaly, count) in &status.ecn {
         output.line(format_args!("  ECN anomaly {anomaly} {count}"));
     }
+}
+
+/// The data plane, and those that carry if they are others.
+fn carriers(site: &SiteStatus) -> String {
+    let CarriedBy { tx, rx } = &site.carried_by;
+    let of_direction = |word: &str, by: &String| match by.is_empty() || *by == site.dataplane {
+        true => String::new(),
+        false => format!(", {word} by {by}"),
+    };
+    format!("{}{}{}", site.dataplane, of_direction("sent", tx), of_direction("received", rx))
 }
 
 fn peer_line(peer: &PeerStatus, width: usize) -> String {

@@ -8,6 +8,7 @@
 extern crate adit_harness;
 
 mod api;
+mod carried_by;
 mod check;
 mod continuity;
 mod counters;
