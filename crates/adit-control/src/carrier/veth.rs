@@ -21,8 +21,8 @@ use crate::reconcile::peer_update::PeerUpdate;
 pub(crate) struct VethCarrier {
     /// Whether programs in the kernel outlive this process.
     outlives_process: bool,
-    /// Whether programs are pinned now.
-    is_pinned: bool,
+    /// Whether programs of now outlive this process.
+    programs_stay: bool,
 }
 
 /// Both ends of the pair.
@@ -33,7 +33,7 @@ struct Pair {
 
 impl VethCarrier {
     pub(super) fn new(outlives_process: bool) -> Self {
-        Self { outlives_process, is_pinned: false }
+        Self { outlives_process, programs_stay: false }
     }
 
     /// Starts the data plane on a pair that is set up.
@@ -82,7 +82,7 @@ impl VethCarrier {
             &ForeignNetworks::default(),
         )?;
         let started = self.start(namespaces, config, prepared, &pair)?;
-        self.is_pinned = started.is_pinned;
+        self.programs_stay = started.stays;
         Ok(Running::new(vec![pair.visible.index], started.plane, started.reason))
     }
 }
@@ -153,7 +153,7 @@ impl Carrier for VethCarrier {
         let counts = running.ending_counts(&prepared.tunnel);
         let started = self.start(namespaces, config, prepared, &pair)?;
         running.replace_plane(started.plane, counts);
-        (running.plane_reason, self.is_pinned) = (started.reason, started.is_pinned);
+        (running.plane_reason, self.programs_stay) = (started.reason, started.stays);
         // Only now does the data plane know new peers.
         objects::set_routes(
             namespaces.inner.as_mut(),
@@ -200,7 +200,7 @@ impl Carrier for VethCarrier {
     }
 
     fn remove(&mut self, namespaces: &Namespaces, site: &str) -> Result<(), ControlError> {
-        if self.is_pinned {
+        if self.programs_stay {
             namespaces.host.remove_pins(site)?;
         }
         Ok(())

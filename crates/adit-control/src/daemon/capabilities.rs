@@ -48,7 +48,7 @@ impl KeptCapabilities {
         if loads_programs(config) {
             // Mounting the BPF file system takes more than is kept. Whoever needs it reports its
             // absence.
-            let _ = bpffs::root();
+            let _ = bpffs::directory();
         }
         Ok(privileges::keep_only(&self.kept)?)
     }

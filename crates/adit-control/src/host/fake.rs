@@ -489,7 +489,7 @@ impl Host for FakeHost {
         let tunnel = Arc::clone(request.tunnel);
         let devices = Devices::Veth { host: self.clone(), hidden };
         let plane = FakePlane { kind: PlaneKind::Userspace, tunnel, devices };
-        Ok(StartedPlane { plane: Box::new(plane), reason: "a model".to_owned(), is_pinned: false })
+        Ok(StartedPlane { plane: Box::new(plane), reason: "a model".to_owned(), stays: false })
     }
 
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {

@@ -9,7 +9,7 @@ use adit_dataplane::kernel::{Filter, FilterTable, KernelPlane, table_name};
 use adit_linux::error::Result;
 use adit_linux::ethtool;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Netlink, Network};
+use adit_linux::netlink::{Link, Netlink, Network};
 use adit_linux::nftables::Tables;
 use adit_linux::sysctl;
 use adit_tunnel::Tunnel;
@@ -17,6 +17,7 @@ use adit_tunnel::Tunnel;
 use super::plane_select::PlaneStarter;
 use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
+use crate::reconcile::devices::hidden_alias;
 
 /// This machine, in the calling thread's network namespace.
 #[derive(Debug)]
@@ -78,13 +79,19 @@ impl Host for LinuxHost {
     }
 
     fn has_pins(&self, site: &str) -> bool {
-        ebpf::pins_of(site).is_ok_and(|pins| ebpf::pins_exist(&pins))
+        ebpf::pins_of(site).is_ok_and(|pins| pins.is_some_and(|pins| ebpf::pins_exist(&pins)))
     }
 
-    fn remove_pins(&self, site: &str) -> Result<(), ControlError> {
+    fn remove_pins(&self, site: &str) -> std::result::Result<(), ControlError> {
         // Without the BPF file system there are no pins.
-        let Ok(pins) = ebpf::pins_of(site) else { return Ok(()) };
-        Ok(ebpf::remove_pins(&pins)?)
+        if let Ok(Some(pins)) = ebpf::pins_of(site) {
+            ebpf::remove_pins(&pins)?;
+        }
+        // Filters that no pin names are known by the hidden end.
+        let alias = hidden_alias(site);
+        let is_hidden = |link: &Link| link.alias.as_deref() == Some(&alias);
+        let hidden = Netlink::open()?.links()?.into_iter().find(is_hidden);
+        Ok(ebpf::remove_filters(hidden.map_or(0, |link| link.index))?)
     }
 }
 

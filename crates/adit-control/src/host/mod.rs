@@ -77,8 +77,8 @@ pub(crate) struct StartedPlane {
     pub(crate) plane: Box<dyn DataPlane>,
     /// Why this data plane and not another.
     pub(crate) reason: String,
-    /// Whether its programs are pinned.
-    pub(crate) is_pinned: bool,
+    /// Whether its programs outlive the process.
+    pub(crate) stays: bool,
 }
 
 /// The packet filter of the kernel plane: it decides which peer may send which addresses.

@@ -1,10 +1,9 @@
 //! The choice of the data plane behind a veth pair, and its start.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_config::DataplaneChoice;
-use adit_dataplane::ebpf::{self, EbpfError, EbpfOptions, EbpfPlane};
+use adit_dataplane::ebpf::{self, EbpfError, EbpfOptions, EbpfPlane, Persistence};
 use adit_dataplane::userspace::UserspacePlane;
 
 use super::{PlaneRequest, StartedPlane};
@@ -21,46 +20,66 @@ impl PlaneStarter<'_> {
     /// Starts the chosen data plane. With `auto` userspace forwards if eBPF cannot.
     pub(super) fn start(&self) -> Result<StartedPlane, ControlError> {
         // Without a BPF file system there is no eBPF plane. Only a request for eBPF fails then.
-        let pins = self.request.pins.map(ebpf::pins_of);
+        let persistence = self.persistence();
         if self.request.choice == DataplaneChoice::Userspace {
-            return self.start_userspace(AS_CONFIGURED.to_owned(), pins.and_then(Result::ok));
+            return self.start_userspace(AS_CONFIGURED.to_owned(), persistence.ok());
         }
         let must_be_ebpf = self.request.choice == DataplaneChoice::Ebpf;
-        let pins = match pins.transpose() {
-            Ok(pins) => pins,
+        let persistence = match persistence {
+            Ok(persistence) => persistence,
             Err(error) if must_be_ebpf => return Err(error.into()),
             Err(error) => return self.fall_back(&error, None),
         };
-        match self.start_ebpf(must_be_ebpf, pins.clone()) {
+        match self.start_ebpf(must_be_ebpf, persistence.clone()) {
             Err(error) if must_be_ebpf => Err(error.into()),
-            Err(error) => self.fall_back(&error, pins),
+            Err(error) => self.fall_back(&error, Some(persistence)),
             Ok(started) => Ok(started),
         }
     }
 
-    fn start_ebpf(&self, must_be_ebpf: bool, pins: Option<PathBuf>) -> Result<StartedPlane, EbpfError> {
-        let is_pinned = pins.is_some();
-        let options = EbpfOptions { pins, ..EbpfOptions::default() };
+    /// How programs outlive this process, if they are to.
+    fn persistence(&self) -> Result<Persistence, EbpfError> {
+        let Some(site) = self.request.pins else { return Ok(Persistence::EndWithProcess) };
+        Ok(ebpf::pins_of(site)?.map_or(Persistence::Filters, Persistence::Pinned))
+    }
+
+    fn start_ebpf(&self, must_be_ebpf: bool, persistence: Persistence) -> Result<StartedPlane, EbpfError> {
+        let why_filters = match persistence {
+            Persistence::Filters => ", because the BPF file system here ends with this process",
+            Persistence::EndWithProcess | Persistence::Pinned(_) => "",
+        };
+        let stays = persistence.outlives_process();
+        let options = EbpfOptions::of(persistence);
         let PlaneRequest { tunnel, interface, underlay, .. } = self.request;
         let plane = EbpfPlane::start(Arc::clone(tunnel), interface, *underlay, &options)?;
         let why = if must_be_ebpf { AS_CONFIGURED } else { "auto: this kernel takes the programs" };
-        let reason = format!("{why}, attached by {}", plane.hook().as_str());
-        Ok(StartedPlane { plane: Box::new(plane), reason, is_pinned })
+        let reason = format!("{why}, attached by {}{why_filters}", plane.hook().as_str());
+        Ok(StartedPlane { plane: Box::new(plane), reason, stays })
     }
 
-    fn fall_back(&self, error: &EbpfError, pins: Option<PathBuf>) -> Result<StartedPlane, ControlError> {
+    fn fall_back(
+        &self,
+        error: &EbpfError,
+        persistence: Option<Persistence>,
+    ) -> Result<StartedPlane, ControlError> {
         tracing::warn!(%error, "the eBPF data plane cannot be used; userspace forwards");
-        self.start_userspace(format!("auto: not ebpf, {error}"), pins)
+        self.start_userspace(format!("auto: not ebpf, {error}"), persistence)
     }
 
-    fn start_userspace(&self, reason: String, pins: Option<PathBuf>) -> Result<StartedPlane, ControlError> {
+    fn start_userspace(
+        &self,
+        reason: String,
+        persistence: Option<Persistence>,
+    ) -> Result<StartedPlane, ControlError> {
         let PlaneRequest { tunnel, interface, underlay, .. } = self.request;
         let plane = UserspacePlane::start(Arc::clone(tunnel), interface, *underlay)?;
         // Programs of an earlier start would go on forwarding by an old configuration.
-        if let Some(pins) = &pins {
-            ebpf::remove_pins(pins)?;
+        match &persistence {
+            Some(Persistence::Pinned(pins)) => ebpf::remove_pins(pins)?,
+            Some(Persistence::Filters) => ebpf::remove_filters(interface.hidden)?,
+            Some(Persistence::EndWithProcess) | None => {}
         }
-        Ok(StartedPlane { plane: Box::new(plane), reason, is_pinned: false })
+        Ok(StartedPlane { plane: Box::new(plane), reason, stays: false })
     }
 }
 

@@ -5,7 +5,7 @@
 use std::mem;
 use std::path::PathBuf;
 
-use adit_linux::netlink::Netlink;
+use adit_linux::netlink::{BpfFilter, Netlink};
 use aya::programs::links::{FdLink, Link, PinnedLink};
 use aya::programs::tc::{
     NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
@@ -13,7 +13,7 @@ use aya::programs::tc::{
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier};
 use aya::util::KernelVersion;
 
-use super::attach_point::{AttachPoint, HOOK, Pinned};
+use super::attach_point::{AttachPoint, HOOK, Pinned, Program};
 use super::error::EbpfError;
 
 /// How programs are attached.
@@ -56,6 +56,8 @@ pub(super) struct Attacher {
     pub(super) hook: Hook,
     /// Directory of the pins, by which programs stay attached when the process ends.
     pub(super) pins: Option<PathBuf>,
+    /// Whether filters stay attached without pins.
+    pub(super) keeps_filters: bool,
     /// Index of the tunnel interface.
     pub(super) tunnel: u32,
 }
@@ -103,9 +105,12 @@ impl Attacher {
             }
             (Err(error), Ok(())) => return Err(failed(point, device)(error)),
         };
-        let Some(path) = self.pin(point) else { return Ok(()) };
-        // The filter must outlive this process.
-        mem::forget(program.take_link(id).map_err(failed(point, device))?);
+        let pin = self.pin(point);
+        if pin.is_some() || self.keeps_filters {
+            // The filter must outlive this process.
+            mem::forget(program.take_link(id).map_err(failed(point, device))?);
+        }
+        let Some(path) = pin else { return Ok(()) };
         let _ = std::fs::remove_file(&path);
         program.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })
     }
@@ -150,6 +155,31 @@ fn failed(point: AttachPoint, device: &str) -> impl Fn(ProgramError) -> EbpfErro
 /// The filter of a tunnel, whether it exists or not.
 fn filter(device: &str, tunnel: u32) -> std::io::Result<SchedClassifierLink> {
     SchedClassifierLink::attached(device, HOOK, PRIORITY, TcHandle::from(tunnel), None)
+}
+
+/// Removes the filters of the overlay whose hidden end has that index, in the calling thread's
+/// network namespace, and those of overlays whose hidden end is gone. It touches no filter of
+/// others.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked.
+pub fn remove_filters(hidden: u32) -> Result<(), EbpfError> {
+    let mut netlink = Netlink::open()?;
+    let links = netlink.links()?;
+    for link in &links {
+        let filters = netlink.bpf_filters(link.index, false).unwrap_or_default();
+        let names = Program::ALL.map(Program::name);
+        let is_ours = |it: &BpfFilter| it.priority == PRIORITY && names.contains(&it.name.as_str());
+        for found in filters.iter().filter(|it| is_ours(it)) {
+            let is_orphan = !links.iter().any(|link| link.index == found.handle);
+            if (found.handle == hidden || is_orphan)
+                && let Ok(link) = filter(&link.name, found.handle)
+            {
+                let _ = Link::detach(link);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes the filter behind a pin. It may be gone already, with its interface or by somebody's

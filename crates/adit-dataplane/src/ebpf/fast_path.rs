@@ -9,13 +9,13 @@ use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings};
 use adit_tunnel::{Reachability, TableDelta, Tunnel};
 
-use super::attach::Attacher;
+use super::attach::{self, Attacher, Hook};
 use super::attach_point::{AttachPoint, Program};
 use super::attachments::{Attachment, Attachments};
 use super::counts::{CountSnapshot, Counts, PreviousMaps};
 use super::error::EbpfError;
 use super::loaded::LoadedObject;
-use super::options::EbpfOptions;
+use super::options::{EbpfOptions, Persistence};
 use super::pins::{PinGuard, Pins};
 use crate::tunnel_interface::TunnelInterface;
 use crate::userspace::offload::{Interfaces, NextHop, Offload};
@@ -52,7 +52,7 @@ impl FastPath {
         let host = interface.for_programs();
         let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp);
         tunnel.share_identifications();
-        let pins = options.pins.as_deref().map(Pins::of).transpose()?;
+        let pins = options.persistence.pins().map(Pins::of).transpose()?;
         let pin_guard = PinGuard::new(pins.as_ref());
         pins.as_ref().map(Pins::make).transpose()?;
         let new_maps = pins.as_ref().map(Pins::new_maps).transpose()?;
@@ -64,7 +64,12 @@ impl FastPath {
         Ok(Self {
             object,
             counts,
-            attacher: Attacher { hook: options.hook, pins: directory, tunnel: interface.hidden },
+            attacher: Attacher {
+                hook: options.hook,
+                pins: directory,
+                keeps_filters: options.persistence == Persistence::Filters,
+                tunnel: interface.hidden,
+            },
             pins,
             encap: AttachPoint { program: Program::Encap, device: interface.hidden },
             interface: interface.clone(),
@@ -152,6 +157,10 @@ impl Offload for FastPath {
         let name = self.interface.hidden_name.clone();
         self.attach(self.encap, &name)?;
         self.settle_pins()?;
+        if self.attacher.hook == Hook::Tcx {
+            // An earlier process may have had no pins: its filters would take what these decline.
+            attach::remove_filters(self.interface.hidden)?;
+        }
         self.is_open = true;
         // The replaced programs counted until now.
         if let Some((previous, before)) = self.previous.take() {

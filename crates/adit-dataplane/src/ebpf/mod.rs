@@ -35,18 +35,20 @@ use std::path::{Path, PathBuf};
 use adit_policy::bpf::maps::Settings;
 use adit_tunnel::Tunnel;
 
-pub use attach::Hook;
+pub use attach::{Hook, remove_filters};
 pub use error::EbpfError;
-pub use options::EbpfOptions;
+pub use options::{EbpfOptions, Persistence};
 pub use pins::{exist as pins_exist, remove as remove_pins};
 pub use plane::EbpfPlane;
 
-/// The directory of an overlay's pins. Mounts the BPF file system if nobody has yet.
+/// The directory of an overlay's pins. Mounts the BPF file system if nobody has yet. `None`: none
+/// outlives this process.
 ///
 /// # Errors
-/// Fails if there is no BPF file system and it cannot be mounted.
-pub fn pins_of(overlay: &str) -> Result<PathBuf, EbpfError> {
-    Ok(adit_linux::bpf::bpffs::root()?.join("adit").join(overlay))
+/// Fails if there is no BPF file system and it cannot be mounted, or if the directory of all pins
+/// cannot be made.
+pub fn pins_of(overlay: &str) -> Result<Option<PathBuf>, EbpfError> {
+    Ok(adit_linux::bpf::bpffs::directory()?.map(|directory| directory.join(overlay)))
 }
 
 /// Loads the programs without attaching them, to see whether this process may and whether the

@@ -1,7 +1,6 @@
 //! The plane: the userspace plane behind the programs, and the counts of both.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
@@ -11,7 +10,7 @@ use super::attachments::Attachments;
 use super::counts::Counts;
 use super::error::EbpfError;
 use super::fast_path::FastPath;
-use super::options::EbpfOptions;
+use super::options::{EbpfOptions, Persistence};
 use super::pins;
 use super::share::{Carried, Share};
 use crate::plane::{CarriedBy, DataPlane, PlaneKind};
@@ -25,7 +24,7 @@ pub struct EbpfPlane {
     attachments: Arc<Attachments>,
     share: Mutex<Share>,
     hook: Hook,
-    pins: Option<PathBuf>,
+    persistence: Persistence,
 }
 
 impl EbpfPlane {
@@ -49,7 +48,7 @@ impl EbpfPlane {
             attachments,
             share: Mutex::default(),
             hook: options.hook,
-            pins: options.pins.clone(),
+            persistence: options.persistence.clone(),
         })
     }
 
@@ -95,7 +94,7 @@ impl DataPlane for EbpfPlane {
 
     fn own_totals(&self) -> Totals {
         // Without pins the programs' counts end with them.
-        if self.pins.is_none() {
+        if self.persistence.pins().is_none() {
             return self.totals();
         }
         let mut own = self.userspace.totals();
@@ -106,7 +105,7 @@ impl DataPlane for EbpfPlane {
     fn check(&self) -> Result<(), String> {
         self.userspace.check()?;
         self.attachments.check()?;
-        self.pins.as_deref().map_or(Ok(()), pins::check)
+        self.persistence.pins().map_or(Ok(()), pins::check)
     }
 
     fn now(&self) -> Instant {

@@ -11,7 +11,7 @@ const INGRESS: u32 = 0xffff_fff2;
 const EGRESS: u32 = 0xffff_fff3;
 
 /// A filter that is an eBPF program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BpfFilter {
     /// Its handle, which is unique among filters of the same priority.
     pub handle: u32,
@@ -19,6 +19,8 @@ pub struct BpfFilter {
     pub priority: u16,
     /// The number of the program.
     pub program: u32,
+    /// The name that it was attached under; empty if none was given.
+    pub name: String,
 }
 
 impl Netlink {
@@ -51,7 +53,12 @@ fn of_message(message: RouteNetlinkMessage) -> Option<BpfFilter> {
         TcOption::Bpf(TcFilterBpfOption::ProgId(program)) => Some(*program),
         _ => None,
     })?;
+    let name = options.iter().find_map(|option| match option {
+        TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
+        _ => None,
+    });
     Some(BpfFilter {
+        name: name.unwrap_or_default(),
         handle: message.header.handle.into(),
         priority: (message.header.info >> 16) as u16,
         program,

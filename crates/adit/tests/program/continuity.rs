@@ -44,7 +44,10 @@ impl DerefMut for Loaded {
 
 impl Loaded {
     fn new(plane: DataplaneChoice) -> Self {
-        let mut testbed = Testbed::new(plane);
+        Self::of(Testbed::new(plane), plane)
+    }
+
+    fn of(mut testbed: Testbed, plane: DataplaneChoice) -> Self {
         let before = Side::BOTH.map(|side| view(testbed.side(side)));
         testbed.start(A);
         testbed.start(B);
@@ -125,6 +128,28 @@ fn terminated_and_started_again() {
 #[test(alone, root)]
 fn userspace_comes_back_when_it_is_killed_and_started_again() {
     restarted(DataplaneChoice::Userspace, Signal::SIGKILL);
+}
+
+/// As under `ip netns exec`: what is mounted there ends with the process, so the programs stay as
+/// filters. A machine whose own BPF file system can be reached has pins all the same.
+#[test(alone, root, ebpf)]
+fn programs_stay_without_a_bpf_file_system_that_lasts() {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let testbed = Testbed::new(DataplaneChoice::Ebpf);
+        testbed.sites.machine.without_bpffs();
+        let mut bed = Loaded::of(testbed, DataplaneChoice::Ebpf);
+        let site = bed.adit(&["status", "a", "-j"]).ok().json()["site"].clone();
+        let why = site["dataplane_reason"].as_str().unwrap();
+        assert!(why.contains("by clsact, because the BPF file system") || why.contains("by TCX"), "{why}");
+        let load = bed.load();
+        bed.end(A, signal);
+        std::thread::sleep(DEAD);
+        bed.start(A);
+        bed.end(A, signal);
+        bed.start(A);
+        load.finish(&format!("ebpf without lasting pins: {signal}, twice")).assert_lossless();
+        bed.assert_leaves_nothing();
+    }
 }
 
 #[test(alone, root, ebpf)]

@@ -168,13 +168,14 @@ impl OwnName {
     }
 
     fn has_pins(&self) -> bool {
-        pins_exist(&pins_of(&self.name).expect("the BPF file system is there"))
+        let pins = pins_of(&self.name).expect("the BPF file system is there");
+        pins_exist(&pins.expect("it outlives this process"))
     }
 }
 
 impl Drop for OwnName {
     fn drop(&mut self) {
-        let _ = pins_of(&self.name).map(|pins| remove_pins(&pins));
+        let _ = pins_of(&self.name).map(|pins| pins.map(|pins| remove_pins(&pins)));
     }
 }
 

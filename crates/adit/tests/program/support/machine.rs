@@ -96,6 +96,12 @@ impl Machine {
         });
     }
 
+    /// Takes the BPF file system away.
+    pub(crate) fn without_bpffs(&self) {
+        // There may be one below it.
+        self.with_files(|| while umount2("/sys/fs/bpf", MntFlags::MNT_DETACH).is_ok() {});
+    }
+
     /// Takes the device nodes in `/dev/net` away.
     pub(crate) fn without_net_devices(&self) {
         self.with_files(|| tmpfs(Path::new("/dev/net")));
