@@ -29,6 +29,16 @@ fn probe() -> Result<(), String> {
     programs::probe(&tunnel).map_err(|error| error.to_string())
 }
 
+/// The qdisc fq_codel.
+///
+/// # Errors
+/// The kernel has none.
+pub fn fq_codel() -> Result<(), String> {
+    let tried = Host::new("fq_codel")
+        .and_then(|host| host.program("tc", &["qdisc", "add", "dev", "lo", "root", "fq_codel"]));
+    tried.map_err(|_| "the kernel's fq_codel: `cargo xtask vm test` has it".to_owned())
+}
+
 /// TCX, the hook of programs since Linux 6.6.
 ///
 /// # Errors

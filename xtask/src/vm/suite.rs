@@ -86,7 +86,7 @@ const SUITES: &[Suite] = &[
     },
     suite("adit-testbed", "linux_ipip"),
     Suite {
-        only: &["lifecycle::", "vrf::", "kernel_plane::", "unit::"],
+        only: &["lifecycle::", "vrf::", "kernel_plane::", "interface::", "unit::"],
         left_out: &[
             ("the_absence_of_the_driver_is_explained", "the guest's kernel has the driver"),
             ("the_unit_is_no_laxer_than_before", "asks systemd, not the kernel"),

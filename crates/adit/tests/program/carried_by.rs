@@ -35,7 +35,7 @@ print("attached", flush=True)
 signal.pause()
 "#;
 
-#[test(root, ebpf, tcx)]
+#[test(root, ebpf, tcx, scapy)]
 fn a_program_that_ends_the_chain_is_named() {
     let bed = Testbed::running(DataplaneChoice::Ebpf);
     let host = &bed.sites.network.host_a;
@@ -47,7 +47,7 @@ fn a_program_that_ends_the_chain_is_named() {
 
     let device = "underlayA";
     let index = bed.gateway().index(device).unwrap().to_string();
-    let mut command = Command::new("python3");
+    let mut command = Command::new("/usr/bin/python3");
     command.args(["-c", PASS_EVERYTHING, &index]);
     let mut other = bed.sites.machine.start_command(bed.side(Side::A).ns(), command);
     other.wait_for("attached");

@@ -17,6 +17,7 @@ mod faults;
 mod first_hour;
 mod in_the_open;
 mod inside;
+mod interface;
 mod kernel_plane;
 mod lab;
 mod lan_address;
