@@ -187,7 +187,7 @@ pub(crate) const SITE: TableSpec = TableSpec {
             shape: Shape::Words(&[
                 ("auto", "eBPF if its programs load on this machine, else userspace."),
                 ("ebpf", "Programs in the kernel, with userspace behind them."),
-                ("userspace", "A process between a TUN device and raw sockets."),
+                ("userspace", "A process that reads the tunnel interface and sends by packet sockets."),
                 ("kernel", "Linux's ipip driver."),
             ]),
             expected: "\"auto\", \"ebpf\", \"userspace\" or \"kernel\"",

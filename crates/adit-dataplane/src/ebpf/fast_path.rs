@@ -156,11 +156,12 @@ impl Offload for FastPath {
         }
         let name = self.interface.hidden_name.clone();
         self.attach(self.encap, &name)?;
-        self.settle_pins()?;
         if self.attacher.hook == Hook::Tcx {
             // An earlier process may have had no pins: its filters would take what these decline.
             attach::remove_filters(self.interface.hidden)?;
         }
+        // From here on a failure leaves the pins.
+        self.settle_pins()?;
         self.is_open = true;
         // The replaced programs counted until now.
         if let Some((previous, before)) = self.previous.take() {

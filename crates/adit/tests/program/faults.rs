@@ -140,7 +140,7 @@ const FAR: &str = "\n[[peer]]\nname = \"far\"\nunderlay = \"10.1.1.77\"\nnetwork
 #[test(root, ebpf, strace)]
 fn a_start_that_is_denied_a_call_is_whole_or_nothing() {
     let bed = FaultyStart::new(DataplaneChoice::Ebpf);
-    // What netlink, the program loader, descriptors and /dev/net/tun may run out of, or refuse.
+    // What netlink, the program loader, descriptors and ethtool may run out of, or refuse.
     for (step, call, error) in [
         (1, "sendto", "ENOBUFS"),
         (2, "recvfrom", "ENOBUFS"),

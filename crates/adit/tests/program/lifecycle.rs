@@ -284,7 +284,7 @@ fn status_in_json_is_as_the_contract_has_it() {
     let used = status(&["--json", "status", "a"]);
     assert_eq!(keys(&used), ["drops", "ecn", "icmp", "peers", "probes", "repairs", "schema", "site"]);
     assert_eq!(used["schema"], 1);
-    let beside = ["limits", "underlay_interface", "underlay_state"];
+    let beside = ["carried_by", "limits", "underlay_interface", "underlay_state"];
     let contract: Vec<_> = keys(&used["site"]).into_iter().filter(|key| !beside.contains(key)).collect();
     assert_eq!(contract, ["dataplane", "dataplane_reason", "device", "mtu", "name", "underlay"]);
     for (key, value) in [("name", "a"), ("underlay", "10.1.1.1"), ("device", "ipipA"), ("dataplane", "ebpf")]
