@@ -95,6 +95,7 @@ fn rfc791_mutators_leave_short_bytes_alone() {
     assert_eq!(ipv4::set_ecn(&mut short, Ecn::Ce), None);
     assert_eq!(ipv4::set_tos(&mut short, 1), None);
     assert_eq!(ipv4::set_ttl(&mut short, 1), None);
+    assert_eq!(ipv4::allow_fragments(&mut short, 1), None);
     assert_eq!(short, [0x45; 19]);
 }
 
@@ -181,6 +182,23 @@ proptest! {
         expected.dscp = etherparse::IpDscp::try_new(tos >> 2).expect("six bits");
         expected.ecn = etherparse::IpEcn::try_new(ecn.bits()).expect("two bits");
         expected.time_to_live = ttl;
+        let header_len = expected.header_len();
+        prop_assert_eq!(changed, crate::packets::written(expected, &bytes[header_len..]));
+    }
+
+    /// An atomic datagram's identification says nothing (RFC 6864, section 4.1), so it gets another
+    /// one before it may be fragmented. Any other keeps its own.
+    #[test]
+    fn rfc6864_a_datagram_without_df_gets_an_identification_of_its_own(
+        bytes in any_datagram(), identification in any::<u16>(),
+    ) {
+        let mut changed = bytes.clone();
+        prop_assert!(ipv4::allow_fragments(&mut changed, identification).is_some());
+        let mut expected = Ipv4HeaderSlice::from_slice(&bytes).expect("a valid header").to_header();
+        if expected.dont_fragment {
+            expected.dont_fragment = false;
+            expected.identification = identification;
+        }
         let header_len = expected.header_len();
         prop_assert_eq!(changed, crate::packets::written(expected, &bytes[header_len..]));
     }

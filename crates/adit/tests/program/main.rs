@@ -9,6 +9,7 @@ extern crate adit_harness;
 
 mod api;
 mod carried_by;
+mod changed_interface;
 mod check;
 mod continuity;
 mod counters;
@@ -21,6 +22,7 @@ mod interface;
 mod kernel_plane;
 mod lab;
 mod lan_address;
+mod large_datagrams;
 mod lifecycle;
 mod network_managers;
 mod package;
