@@ -12,7 +12,7 @@ use crate::support::{keys, wait_until};
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{INSIDE_A, INSIDE_B, ROUTER};
+use adit_lab::two_sites::{INSIDE_A, INSIDE_B, ROUTER, UNDERLAY_A};
 use adit_linux::netlink::ROUTE_PROTOCOL;
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
@@ -22,7 +22,9 @@ fn towards_b(frames: &[Frame]) -> Vec<&[u8]> {
     let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
     let private = |datagram: &&[u8]| {
         let destination: [u8; 4] = datagram[16..20].try_into().unwrap();
-        datagram[9] == 4 || network.contains(&std::net::Ipv4Addr::from(destination))
+        let is_of_a = datagram[12..16] == UNDERLAY_A.octets();
+        // B may be probing the path.
+        (datagram[9] == 4 && is_of_a) || network.contains(&std::net::Ipv4Addr::from(destination))
     };
     frames.iter().filter_map(Frame::ipv4).filter(private).collect()
 }

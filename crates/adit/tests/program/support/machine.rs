@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use super::{ADIT, Said};
 
 /// Nothing that is waited for takes nearly so long, on a machine that builds something meanwhile.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the program is on every machine: ordinary users may not be able to walk to where cargo
 /// put it.
 pub(crate) const PROGRAM: &str = "/run/adit-under-test";
