@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
-use adit_linux::netlink::{Netlink, Route};
+use adit_linux::netlink::{Netlink, Route, STATIC_PROTOCOL};
 use adit_linux::netns::NetNs;
 use adit_linux::sysctl;
 use ipnet::Ipv4Net;
@@ -129,7 +129,13 @@ impl Host {
         device: Option<&str>,
     ) -> Result<(), LabError> {
         let device = device.map(|device| self.index(device)).transpose()?;
-        Ok(self.netlink()?.add_route(&Route { destination, gateway, device, ..Route::default() })?)
+        Ok(self.netlink()?.add_route(&Route {
+            destination,
+            gateway,
+            device,
+            protocol: STATIC_PROTOCOL,
+            ..Route::default()
+        })?)
     }
 
     /// Runs a program on the host and waits for it.

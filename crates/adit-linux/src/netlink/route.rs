@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 
 /// The protocol number that marks routes as Adit's own (`ip route show proto 173`).
 pub const ROUTE_PROTOCOL: u8 = 173;
+/// The protocol number of an administrator's routes (`RTPROT_STATIC`).
+pub const STATIC_PROTOCOL: u8 = 4;
 /// The table that `ip route` shows (`RT_TABLE_MAIN`).
 pub const MAIN_TABLE: u32 = 254;
 

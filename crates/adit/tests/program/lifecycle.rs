@@ -13,7 +13,7 @@ use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{INSIDE_A, INSIDE_B, ROUTER, UNDERLAY_A};
-use adit_linux::netlink::ROUTE_PROTOCOL;
+use adit_linux::netlink::{ROUTE_PROTOCOL, STATIC_PROTOCOL};
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 
@@ -388,7 +388,7 @@ fn a_foreign_route_is_left_alone() {
             device: Some(gateway.index("underlayA").unwrap()),
             gateway: Some(ROUTER),
             // An administrator's.
-            protocol: 4,
+            protocol: STATIC_PROTOCOL,
             ..Default::default()
         };
         gateway.netlink().unwrap().add_route(&route).unwrap();

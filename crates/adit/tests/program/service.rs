@@ -14,7 +14,7 @@ use crate::support::sites::{Sites, assert_reaches};
 use crate::support::wait_until;
 use adit_config::DataplaneChoice;
 use adit_lab::two_sites::{HOST_B, INSIDE_B};
-use adit_linux::netlink::{ROUTE_PROTOCOL, Route, RouteKind};
+use adit_linux::netlink::{ROUTE_PROTOCOL, Route, RouteKind, STATIC_PROTOCOL};
 use adit_testbed::test_planes::plane_name;
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
@@ -118,7 +118,7 @@ fn what_is_broken_or_impossible_changes_nothing() {
     let theirs = Route {
         destination: "10.77.0.0/16".parse().unwrap(),
         device: Some(bed.gateway().index("dummyA").unwrap()),
-        protocol: 4,
+        protocol: STATIC_PROTOCOL,
         ..Route::default()
     };
     bed.gateway().netlink().unwrap().add_route(&theirs).unwrap();
@@ -327,7 +327,7 @@ fn drift(plane: DataplaneChoice) {
     let stranger = Route {
         destination: "192.168.198.0/24".parse().unwrap(),
         device: Some(gateway.index("dummyA").unwrap()),
-        protocol: 4,
+        protocol: STATIC_PROTOCOL,
         ..Route::default()
     };
     gateway.netlink().unwrap().add_route(&stranger).unwrap();
@@ -364,7 +364,7 @@ fn drift(plane: DataplaneChoice) {
     std::thread::sleep(A_SECOND);
     let found = gateway.netlink().unwrap().routes().unwrap();
     let found: Vec<&Route> = found.iter().filter(|route| route.destination == network).collect();
-    let is_theirs = |route: &Route| route.protocol == 4;
+    let is_theirs = |route: &Route| route.protocol == STATIC_PROTOCOL;
     let is_guard = |route: &Route| route.kind == RouteKind::Unreachable;
     assert!(matches!(found[..], [first, last] if is_theirs(first) && is_guard(last)), "{found:?}");
     assert_eq!(bed.repairs(), counted);

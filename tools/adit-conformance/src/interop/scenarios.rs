@@ -9,7 +9,7 @@ use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::throughput::Flow;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, UNDERLAY_A, UNDERLAY_B};
-use adit_linux::netlink::Route;
+use adit_linux::netlink::{Route, STATIC_PROTOCOL};
 use adit_linux::sockets::udp::PathSocket;
 use adit_testbed::transfer::Transfer;
 use ipnet::Ipv4Net;
@@ -206,6 +206,7 @@ fn no_route(pair: &Pair) -> Result<String, Error> {
     let route = Route {
         destination: Ipv4Net::from(UNDERLAY_B),
         device: Some(router.index("toB")?),
+        protocol: STATIC_PROTOCOL,
         ..Route::default()
     };
     router.netlink()?.delete_route(&route)?;

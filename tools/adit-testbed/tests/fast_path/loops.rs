@@ -11,7 +11,7 @@ use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
-use adit_linux::netlink::Route;
+use adit_linux::netlink::{Route, STATIC_PROTOCOL};
 use adit_linux::sockets::raw::RawSocket;
 use adit_testbed::hub::{DEVICE, HubNetwork, Site, UNDERLAY};
 use adit_testbed::test_planes::{plane_name, with_plane};
@@ -148,6 +148,7 @@ fn a_route_to_the_peer_through_the_tunnel_does_not_loop(plane: DataplaneChoice) 
     let route = Route {
         destination: Ipv4Net::from(UNDERLAY_B),
         device: Some(gateway.index("ipipA").unwrap()),
+        protocol: STATIC_PROTOCOL,
         ..Route::default()
     };
     gateway.netlink().unwrap().delete_route(&route).unwrap();

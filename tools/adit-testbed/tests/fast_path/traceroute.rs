@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use adit_config::DataplaneChoice;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
-use adit_linux::netlink::Route;
+use adit_linux::netlink::{Route, STATIC_PROTOCOL};
 use adit_tunnel::DropReason;
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 use ipnet::Ipv4Net;
@@ -53,6 +53,7 @@ fn a_tunnel_router_without_a_route_is_reported(plane: DataplaneChoice) {
     let lost = Route {
         destination: Ipv4Net::from(UNDERLAY_B),
         device: Some(router.index("toB").unwrap()),
+        protocol: STATIC_PROTOCOL,
         ..Route::default()
     };
     router.netlink().unwrap().delete_route(&lost).unwrap();

@@ -1,13 +1,11 @@
 //! Drift: each thing that others can break, the change that is seen, and what the repair makes of
 //! it.
 
-use adit_linux::netlink::{Route, RouteKind};
+use adit_linux::netlink::{Route, RouteKind, STATIC_PROTOCOL};
 
 use super::world::{Kernel, PEER_C, TUN, World, config, needs, with_ipip};
 use crate::reconcile::desired::guard_metric;
 
-/// `RTPROT_STATIC`: the protocol of an administrator's routes.
-const STATIC: u8 = 4;
 const NETWORK: &str = "192.168.199.0/24";
 
 /// What there is after the repair.
@@ -62,7 +60,7 @@ fn delete_route(world: &mut World, destination: &str, device: &str) {
 
 /// An administrator's route.
 fn foreign(world: &mut World, destination: &str, metric: Option<u32>) -> Route {
-    Route { protocol: STATIC, metric, ..world.route(destination, "eth0") }
+    Route { protocol: STATIC_PROTOCOL, metric, ..world.route(destination, "eth0") }
 }
 
 /// The guard of site `a` for the network of peer `b`.

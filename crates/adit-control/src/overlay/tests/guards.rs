@@ -1,6 +1,6 @@
 //! Guard routes over the life of an overlay: who may have them, and what removes them.
 
-use adit_linux::netlink::{MAIN_TABLE, Route, RouteKind};
+use adit_linux::netlink::{MAIN_TABLE, Route, RouteKind, STATIC_PROTOCOL};
 
 use super::world::{Kernel, PEER_C, TUN, World, config, needs, with_ipip};
 use crate::error::ControlError;
@@ -91,7 +91,7 @@ fn of_another_overlay_are_refused(kernel: Kernel) {
 fn stand_beside_foreign_routes(kernel: Kernel) {
     kernel.run(&|mut world: World| {
         let mut overlay = world.bring_up(&config(TUN)).unwrap();
-        let theirs = Route { protocol: 4, ..world.route("192.168.199.0/24", "eth0") };
+        let theirs = Route { protocol: STATIC_PROTOCOL, ..world.route("192.168.199.0/24", "eth0") };
         world.others.replace_routes(&[theirs]).unwrap();
         let replaced = world.view();
         world.others.delete_routes(&[guard("192.168.199.0/24", "a")]).unwrap();
