@@ -165,13 +165,13 @@ pub(crate) fn number_or_word(
     key: &KeySpec,
     value: &Value<'_>,
     diagnostics: &mut Diagnostics,
-) -> Option<Option<u16>> {
+) -> Option<Option<u32>> {
     let Shape::NumberOrWord { least, most, word, .. } = key.shape else { return None };
     let help = match value.get_ref() {
         DeValue::Integer(number) => {
             // A number that does not fit is out of every range.
             let number = i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX);
-            if let Some(number) = u16::try_from(number).ok().filter(|number| (least..=most).contains(number))
+            if let Some(number) = u32::try_from(number).ok().filter(|number| (least..=most).contains(number))
             {
                 return Some(Some(number));
             }
@@ -182,7 +182,7 @@ pub(crate) fn number_or_word(
             ))
         }
         DeValue::String(text) if text.as_ref() == word => return Some(None),
-        DeValue::String(text) if text.parse::<u16>().is_ok_and(|number| (least..=most).contains(&number)) => {
+        DeValue::String(text) if text.parse::<u32>().is_ok_and(|number| (least..=most).contains(&number)) => {
             Some(format!("without quotes: `{} = {}`", key.name, text.trim_start_matches('+')))
         }
         DeValue::String(text) => nearest(text, [word]).map(|near| format!("did you mean \"{near}\"?")),

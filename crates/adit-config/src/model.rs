@@ -62,6 +62,8 @@ pub struct SiteConfig {
     pub vrf: Option<DeviceName>,
     /// The address and port of the metrics server. Default: none.
     pub metrics: Option<SocketAddr>,
+    /// The firewall mark of what is sent to peers; 0 is none. Default: none.
+    pub fwmark: u32,
     /// How the tunnel treats packets.
     pub tunnel: TunnelOptions,
 }

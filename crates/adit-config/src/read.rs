@@ -53,6 +53,7 @@ pub(crate) struct SitePart {
     vrf: Option<Option<DeviceName>>,
     /// The address of the metrics server; `Some(None)`: there is none.
     metrics: Option<Option<SocketAddr>>,
+    fwmark: Option<u32>,
 }
 
 /// The readable parts of a `[[peer]]`.
@@ -76,6 +77,7 @@ impl FilePart {
             netns: site.netns.clone()?,
             vrf: site.vrf.clone()?,
             metrics: site.metrics?,
+            fwmark: site.fwmark?,
             tunnel: self.tunnel.clone()?,
         };
         let peers: Option<Vec<Peer>> = self.peers.iter().map(PeerPart::finish).collect();
@@ -189,6 +191,10 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
         Some((key, value)) => listen(key, value, diagnostics),
         None => Some(None),
     };
+    let fwmark = match section.optional("fwmark") {
+        Some((key, value)) => number_or_word(key, value, diagnostics).map(Option::unwrap_or_default),
+        None => Some(0),
+    };
     SitePart {
         name: name.map(|name| name.value),
         underlay,
@@ -198,6 +204,7 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
         netns,
         vrf,
         metrics,
+        fwmark,
     }
 }
 
@@ -210,8 +217,8 @@ fn read_tunnel(
     let section = Section::open(&TUNNEL, table, header, &[&SITE, &TOP], diagnostics);
     let before = diagnostics.len();
     let mut options = TunnelOptions::default();
-    // Only ranges that fit a byte are converted to one.
-    let byte = |number: u16| u8::try_from(number).unwrap_or(u8::MAX);
+    // A range fits the type that its numbers are converted to.
+    let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
     if let Some((key, value)) = section.optional("ttl")
         && let Some(ttl) = number_or_word(key, value, diagnostics)
     {
@@ -230,7 +237,7 @@ fn read_tunnel(
     if let Some((key, value)) = section.optional("mtu")
         && let Some(mtu) = number_or_word(key, value, diagnostics)
     {
-        options.mtu = mtu.map_or(Mtu::Auto, Mtu::Fixed);
+        options.mtu = mtu.map_or(Mtu::Auto, |mtu| Mtu::Fixed(u16::try_from(mtu).unwrap_or(u16::MAX)));
     }
     if let Some((key, value)) = section.optional("df")
         && let Some(df) = boolean(key, value, diagnostics)

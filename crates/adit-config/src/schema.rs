@@ -52,7 +52,7 @@ pub(crate) enum Shape {
     /// One of these words, each with its meaning.
     Words(&'static [(&'static str, &'static str)]),
     /// A number of this range, or this word with its meaning.
-    NumberOrWord { least: u16, most: u16, word: &'static str, meaning: &'static str },
+    NumberOrWord { least: u32, most: u32, word: &'static str, meaning: &'static str },
     /// `true` or `false`.
     Boolean,
     /// `"off"`, or the name of a network namespace.
@@ -235,6 +235,24 @@ pub(crate) const SITE: TableSpec = TableSpec {
             planes: ALL_PLANES,
             change: Change::InPlace,
         },
+        KeySpec {
+            name: "fwmark",
+            shape: Shape::NumberOrWord {
+                least: 1,
+                most: u32::MAX,
+                word: OFF,
+                meaning: "What is sent has no mark of its own.",
+            },
+            expected: "1 to 4294967295 or \"off\"",
+            example: "\"off\"",
+            default: Some("\"off\""),
+            about: "The firewall mark of everything that is sent to peers, by which rules choose its route \
+                    (`ip rule add fwmark 100 lookup 100`).",
+            details: "Rules by source address need no mark. [Operations](operations.md#two-uplinks) shows both. \
+                      With `dataplane = \"kernel\"` the mark chooses the route only.",
+            planes: ALL_PLANES,
+            change: Change::PlaneRestart,
+        },
     ],
 };
 
@@ -293,8 +311,8 @@ pub(crate) const TUNNEL: TableSpec = TableSpec {
         KeySpec {
             name: "mtu",
             shape: Shape::NumberOrWord {
-                least: MIN_MTU,
-                most: MAX_MTU,
+                least: MIN_MTU as u32,
+                most: MAX_MTU as u32,
                 word: "auto",
                 meaning: "What the underlay leaves after the outer header.",
             },

@@ -46,6 +46,10 @@ fn of_site(site: &SiteConfig, key: &str) -> Option<Value> {
         "dataplane" => word(&DATAPLANES, |choice: DataplaneChoice| choice == site.dataplane)?,
         "netns" => or_off(site.netns.as_ref()),
         "vrf" => or_off(site.vrf.as_ref()),
+        "fwmark" => match site.fwmark {
+            0 => text(&OFF),
+            mark => number(mark),
+        },
         "metrics" => or_off(site.metrics.as_ref()),
         _ => return None,
     })

@@ -91,8 +91,19 @@ fn config() -> impl Strategy<Value = Config> {
                 let name = SiteName::new(name).unwrap();
                 let underlay = interface.map_or(Underlay::Address(underlay), Underlay::Interface);
                 let (netns, vrf) = inside;
-                let site =
-                    SiteConfig { name, underlay, networks, device, dataplane, netns, vrf, metrics, tunnel };
+                let fwmark = start.into();
+                let site = SiteConfig {
+                    name,
+                    underlay,
+                    networks,
+                    device,
+                    dataplane,
+                    netns,
+                    vrf,
+                    metrics,
+                    fwmark,
+                    tunnel,
+                };
                 let peers = owners.map(|(name, underlay, networks)| Peer {
                     name: PeerName::new(name).unwrap(),
                     underlay,

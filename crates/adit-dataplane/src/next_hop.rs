@@ -19,6 +19,8 @@ pub(crate) struct NextHops {
     source: AtomicU64,
     /// Whether a capture on that interface must see what leaves by it.
     tapped: AtomicBool,
+    /// Whether our address is not this host's, so that nothing may be sent from it.
+    source_missing: AtomicBool,
     /// One per peer: valid bit, generation, MAC address; 0: the kernel routes.
     peers: Box<[AtomicU64]>,
 }
@@ -45,6 +47,7 @@ impl NextHops {
             device: AtomicU64::new(0),
             source: AtomicU64::new(0),
             tapped: AtomicBool::new(false),
+            source_missing: AtomicBool::new(false),
             peers: (0..peers).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -100,6 +103,22 @@ impl NextHops {
     /// Sets whether a capture runs on the interface.
     pub(crate) fn set_tapped(&self, tapped: bool) {
         self.tapped.store(tapped, Ordering::Relaxed);
+    }
+
+    /// Whether our address is not this host's. The kernel would send raw datagrams from it, but
+    /// nothing may be sent.
+    #[inline]
+    #[must_use]
+    pub(crate) fn is_source_missing(&self) -> bool {
+        self.source_missing.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether our address is not this host's. If it is missing, no peer has a next hop.
+    pub(crate) fn set_source_missing(&self, missing: bool) {
+        self.source_missing.store(missing, Ordering::Relaxed);
+        if missing {
+            self.set_device(None);
+        }
     }
 
     /// Sets the MAC address of frames for `peer`; `None` lets the kernel route them.

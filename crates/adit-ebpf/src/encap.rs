@@ -50,7 +50,7 @@ fn try_encap(skb: Skb) -> Option<Verdict> {
     if skb.set_header(ETHERNET, &outer).is_none() {
         return Some(Verdict::lost(peer, shape.segments));
     }
-    skb.send_to(entry);
+    skb.send_to(entry, tables.settings.mark);
     Some(Verdict::Redirect)
 }
 

@@ -40,7 +40,7 @@ pub fn relay(skb: Skb, tables: &Tables, passed: &Passed, to: PeerIndex) -> Optio
         return Some(Verdict::lost(to, passed.shape.segments));
     }
     counters::sent(to, Amount { segments: passed.shape.segments, bytes: passed.shape.len });
-    skb.send_to(entry);
+    skb.send_to(entry, tables.settings.mark);
     Some(Verdict::Redirect)
 }
 

@@ -183,10 +183,14 @@ impl Skb {
         (unsafe { bpf_skb_adjust_room(self.0, -OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
     }
 
-    /// Sends the packet to a peer. The kernel resolves the next hop's link-layer address and queues
-    /// the packet meanwhile.
+    /// Sends the packet to a peer, with this firewall mark unless it is 0. The kernel resolves the
+    /// next hop's link-layer address and queues the packet meanwhile.
     #[inline(always)]
-    pub fn send_to(&self, peer: &PeerEntry) {
+    pub fn send_to(&self, peer: &PeerEntry, mark: u32) {
+        if mark != 0 {
+            // SAFETY: as for `fields`; a program may write this field.
+            unsafe { (*self.0).mark = mark };
+        }
         let next_hop = Ipv4Addr::from_octets(peer.next_hop);
         let mut hop = bpf_redir_neigh {
             nh_family: AF_INET,

@@ -49,10 +49,13 @@ impl Tables {
         Some(Tables { settings, generation })
     }
 
-    /// A peer that the program may send to: its next hop is known, and no sender is owed an ICMP
-    /// answer.
+    /// A peer that the program may send to: our address is this host's, the next hop is known, and
+    /// no sender is owed an ICMP answer.
     #[inline(always)]
     pub fn open_peer(&self, peer: PeerIndex) -> Option<&'static PeerEntry> {
+        if !self.settings.sends() {
+            return None;
+        }
         self.peer(peer).filter(|entry| entry.device != 0 && entry.owes_answer == 0)
     }
 

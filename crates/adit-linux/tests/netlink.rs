@@ -215,10 +215,10 @@ fn a_route_lookup_returns_next_hop_source_and_mtu() {
     let on_link = netlink.route_to(there, None).unwrap();
     assert_eq!((on_link.device, on_link.next_hop, on_link.source), (index, there, Some(here)));
     assert_eq!((on_link.mtu, on_link.kind), (None, RouteKind::Unicast));
-    let routed = netlink.route_to(beyond, Some(here)).unwrap();
+    let routed = netlink.route_to(beyond, Some(here.into())).unwrap();
     assert_eq!((routed.device, routed.next_hop, routed.mtu), (index, there, Some(1400)));
     assert_eq!(netlink.route_to(here, None).unwrap().kind, RouteKind::Local);
-    let refused = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9))).unwrap_err();
+    let refused = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9).into())).unwrap_err();
     assert!(refused.errno().is_some(), "{refused}");
 }
 
@@ -296,10 +296,10 @@ fn many_lookups_return_what_single_ones_return() {
     // In turn on the link, by the gateway, and without a route; the last has none.
     let asked: Vec<Ipv4Addr> =
         (0..768).map(|number| Ipv4Addr::from_bits(networks[number % 3] + (number / 3) as u32)).collect();
-    let answers = netlink.routes_to(&asked, Some(here)).unwrap();
+    let answers = netlink.routes_to(&asked, Some(here.into())).unwrap();
     assert_eq!(answers.len(), asked.len());
     for (address, answer) in asked.iter().zip(answers) {
-        let alone = netlink.route_to(*address, Some(here));
+        let alone = netlink.route_to(*address, Some(here.into()));
         match (answer, alone) {
             (Ok(answer), Ok(alone)) => assert_eq!(answer, alone, "{address}"),
             (Err(answer), Err(alone)) => assert_eq!(answer.to_string(), alone.to_string()),

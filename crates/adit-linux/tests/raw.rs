@@ -193,7 +193,7 @@ fn a_path_error_has_its_origin_reason_and_mtu() {
     assert_eq!((error.offender, error.mtu), (Some(THERE), Some(1300)));
     assert_eq!(path_mtu(&path), 1300);
     // A route lookup returns the MTU learned by ICMP too.
-    let lookup = pair.here.run(|| Netlink::open()?.route_to(BEYOND, Some(HERE))).unwrap().unwrap();
+    let lookup = pair.here.run(|| Netlink::open()?.route_to(BEYOND, Some(HERE.into()))).unwrap().unwrap();
     assert_eq!(lookup.mtu, Some(1300));
 }
 

@@ -79,6 +79,7 @@ fn has_ipip() -> bool {
         tos: 0,
         protocol: 4,
         path_mtu_discovery: true,
+        mark: 0,
     };
     let make = || Netlink::open().and_then(|mut netlink| netlink.add_ipip("probe", 1480, &parameters));
     *ANSWER.get_or_init(|| NetNs::fresh().and_then(|ns| ns.run(make)).is_ok_and(|made| made.is_ok()))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use adit_config::Config;
 use adit_dataplane::kernel::limits::{LIMITS, Limit};
+use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Network};
 use adit_tunnel::Tunnel;
@@ -79,7 +80,7 @@ impl Carrier for IpipCarrier {
         let target =
             Target { site, desired: &prepared.desired, known: &[], foreign: &ForeignNetworks::default() };
         let started = target.make(namespaces, filter).and_then(|devices| {
-            let plane = filter.start(prepared.tunnel.clone(), devices.clone())?;
+            let plane = filter.start(prepared.tunnel.clone(), prepared.desired.source(), devices.clone())?;
             Ok(Running::new(devices, plane, REASON.to_owned()))
         });
         if started.is_err() {
@@ -104,7 +105,7 @@ impl Carrier for IpipCarrier {
             foreign: &ForeignNetworks::default(),
         };
         let devices = target.make(namespaces, filter)?;
-        start_again(filter, prepared.tunnel.clone(), devices, running)
+        start_again(filter, prepared.tunnel.clone(), prepared.desired.source(), devices, running)
     }
 
     fn follow_renames(
@@ -137,7 +138,7 @@ impl Carrier for IpipCarrier {
         let target = Target { site, desired, known: &running.devices, foreign };
         let devices = target.make(namespaces, filter)?;
         if devices != running.devices {
-            start_again(filter, running.plane.tunnel(), devices, running)?;
+            start_again(filter, running.plane.tunnel(), desired.source(), devices, running)?;
         }
         Ok(Repair::Done)
     }
@@ -166,11 +167,12 @@ impl Carrier for IpipCarrier {
 fn start_again(
     filter: &dyn PacketFilter,
     tunnel: Arc<Tunnel>,
+    source: FlowSource,
     devices: Vec<u32>,
     running: &mut Running,
 ) -> Result<(), ControlError> {
     let counts = running.ending_counts(&tunnel);
-    running.replace_plane(filter.start(tunnel, devices.clone())?, counts);
+    running.replace_plane(filter.start(tunnel, source, devices.clone())?, counts);
     running.devices = devices;
     Ok(())
 }

@@ -59,7 +59,7 @@ impl VethCarrier {
             choice: config.site.dataplane,
             tunnel: &prepared.tunnel,
             interface: &interface,
-            underlay: prepared.desired.underlay,
+            source: prepared.desired.source(),
             pins: self.outlives_process.then(|| config.site.name.as_str()),
         })
     }

@@ -11,6 +11,7 @@ use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::{Filter, table_name};
 use adit_dataplane::{DataPlane, PlaneKind};
 use adit_linux::error::{Error, Result};
+use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{
     Address, Ipip, Link, LinkLayer, MAIN_TABLE, Network, Route, RouteKind, RouteLookup, RouteScope, VethPair,
@@ -400,14 +401,15 @@ impl Network for FakeHost {
     fn routes_to(
         &mut self,
         destinations: &[Ipv4Addr],
-        source: Option<Ipv4Addr>,
+        source: Option<FlowSource>,
     ) -> Result<Vec<Result<RouteLookup>>> {
         const WHAT: &str = "find a route";
         let state = self.state();
         let look_up = |destination: &Ipv4Addr| {
-            if source.is_some_and(|source| !state.is_local(source)) {
+            if source.is_some_and(|source| !state.is_local(source.address)) {
                 return refuse(WHAT, ENETUNREACH);
             }
+            let source = source.map(|source| source.address);
             let to = |device, next_hop, kind| RouteLookup { device, next_hop, source, mtu: None, kind };
             if state.is_local(*destination) {
                 return Ok(to(LOOPBACK, *destination, RouteKind::Local));
@@ -535,7 +537,7 @@ impl PacketFilter for FakeFilter {
         Ok(())
     }
 
-    fn start(&self, tunnel: Arc<Tunnel>, _: Vec<u32>) -> Result<Box<dyn DataPlane>> {
+    fn start(&self, tunnel: Arc<Tunnel>, _: FlowSource, _: Vec<u32>) -> Result<Box<dyn DataPlane>> {
         let devices = Devices::Ipip { host: self.host.clone(), set: Arc::clone(&self.set) };
         Ok(Box::new(FakePlane { kind: PlaneKind::Kernel, tunnel, devices }))
     }

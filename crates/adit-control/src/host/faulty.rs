@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use adit_dataplane::kernel::Filter;
 use adit_dataplane::{DataPlane, PlaneKind};
 use adit_linux::error::{Error, Result};
+use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteKind, RouteLookup, VethPair};
 use adit_linux::netns::NetNs;
@@ -130,9 +131,14 @@ impl PacketFilter for FaultyFilter {
         Ok(())
     }
 
-    fn start(&self, tunnel: Arc<Tunnel>, devices: Vec<u32>) -> Result<Box<dyn DataPlane>> {
+    fn start(
+        &self,
+        tunnel: Arc<Tunnel>,
+        source: FlowSource,
+        devices: Vec<u32>,
+    ) -> Result<Box<dyn DataPlane>> {
         self.faults.call("start the data plane")?;
-        Ok(BreakablePlane::wrap(self.filter.start(tunnel, devices)?, &self.faults))
+        Ok(BreakablePlane::wrap(self.filter.start(tunnel, source, devices)?, &self.faults))
     }
 }
 
@@ -231,7 +237,7 @@ faulty! {
     fn routes_by(protocol: u8, device: u32, table: u32) -> Vec<Route>;
     fn routes_of_kind(protocol: u8, kind: RouteKind, table: Option<u32>) -> Vec<Route>;
     fn routes_to_exactly(networks: &[Ipv4Net]) -> Option<Vec<Route>>;
-    fn routes_to(destinations: &[Ipv4Addr], source: Option<Ipv4Addr>) -> Vec<Result<RouteLookup>>;
+    fn routes_to(destinations: &[Ipv4Addr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
     fn add_route(route: &Route) -> ();
     fn replace_routes(routes: &[Route]) -> ();
     fn delete_routes(routes: &[Route]) -> ();

@@ -8,6 +8,7 @@ use adit_dataplane::ebpf;
 use adit_dataplane::kernel::{Filter, FilterTable, KernelPlane, table_name};
 use adit_linux::error::Result;
 use adit_linux::ethtool;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Netlink, Network};
 use adit_linux::nftables::Tables;
@@ -103,7 +104,12 @@ impl PacketFilter for NftablesFilter {
         self.0.set(filter)
     }
 
-    fn start(&self, tunnel: Arc<Tunnel>, devices: Vec<u32>) -> Result<Box<dyn DataPlane>> {
-        Ok(Box::new(KernelPlane::of(tunnel, Arc::clone(&self.0), devices)?))
+    fn start(
+        &self,
+        tunnel: Arc<Tunnel>,
+        source: FlowSource,
+        devices: Vec<u32>,
+    ) -> Result<Box<dyn DataPlane>> {
+        Ok(Box::new(KernelPlane::of(tunnel, source, Arc::clone(&self.0), devices)?))
     }
 }

@@ -9,13 +9,13 @@ pub(crate) mod faulty;
 mod linux;
 mod plane_select;
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_config::DataplaneChoice;
 use adit_dataplane::kernel::Filter;
 use adit_dataplane::{DataPlane, TunnelInterface};
 use adit_linux::error::Result;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
 use adit_tunnel::Tunnel;
@@ -67,7 +67,7 @@ pub(crate) struct PlaneRequest<'a> {
     pub(crate) choice: DataplaneChoice,
     pub(crate) tunnel: &'a Arc<Tunnel>,
     pub(crate) interface: &'a TunnelInterface,
-    pub(crate) underlay: Ipv4Addr,
+    pub(crate) source: FlowSource,
     /// The site under whose name programs are pinned; `None`: they end with the process.
     pub(crate) pins: Option<&'a str>,
 }
@@ -88,5 +88,6 @@ pub(crate) trait PacketFilter: Send {
 
     /// Starts the data plane that counts and checks what passes the filter and these ipip
     /// interfaces.
-    fn start(&self, tunnel: Arc<Tunnel>, devices: Vec<u32>) -> Result<Box<dyn DataPlane>>;
+    fn start(&self, tunnel: Arc<Tunnel>, source: FlowSource, devices: Vec<u32>)
+    -> Result<Box<dyn DataPlane>>;
 }

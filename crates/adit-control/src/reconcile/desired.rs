@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl};
 use adit_dataplane::kernel::Filter;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, MAIN_TABLE};
 use adit_tunnel::{ProbeOptions, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
@@ -55,6 +56,8 @@ pub struct Desired {
     pub hidden: Option<HiddenEnd>,
     /// Our address on the underlay.
     pub underlay: Ipv4Addr,
+    /// The firewall mark of what is sent to peers; 0 is none.
+    pub mark: u32,
     /// The network namespace of interfaces and routes; `None`: that of the underlay.
     pub netns: Option<String>,
     /// The VRF of interfaces and routes.
@@ -198,6 +201,7 @@ impl Desired {
             devices,
             hidden: devices::hidden_end(config),
             underlay: machine.underlay,
+            mark: site.fwmark,
             netns: site.netns.as_ref().map(ToString::to_string),
             vrf: machine.vrf.clone(),
             mtu,
@@ -206,6 +210,11 @@ impl Desired {
             routing,
             filter,
         }
+    }
+
+    /// Returns the source of what is sent to peers.
+    pub(crate) fn source(&self) -> FlowSource {
+        FlowSource { address: self.underlay, mark: self.mark }
     }
 
     /// Returns the routing table of the overlay's routes.

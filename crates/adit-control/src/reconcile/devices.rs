@@ -171,6 +171,7 @@ fn ipip(config: &Config, underlay: Ipv4Addr, peer: Option<&Peer>) -> Ipip {
         },
         protocol: IPIP_PROTOCOL,
         path_mtu_discovery: options.df,
+        mark: config.site.fwmark,
     }
 }
 

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use adit_config::Config;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, Network};
 
 use crate::error::ControlError;
@@ -29,8 +30,9 @@ pub(crate) fn look_up(
     let underlay = underlay::find(namespaces.underlay.as_mut(), config, in_use)?;
     underlay::refuse_vrf(namespaces.underlay.as_mut(), underlay)?;
     let local = local_addresses(namespaces.inner.as_mut(), underlay, vrf.as_ref())?;
+    let source = FlowSource { address: underlay, mark: config.site.fwmark };
     let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
-    let mtu = smallest_mtu(namespaces.underlay.as_mut(), &peers, underlay)?;
+    let mtu = smallest_mtu(namespaces.underlay.as_mut(), &peers, source)?;
     Ok(Machine { underlay, local, underlay_mtu: mtu.unwrap_or(DEFAULT_MTU), vrf })
 }
 
@@ -66,18 +68,18 @@ fn vrf_of(links: &[Link], index: u32) -> Option<u32> {
 }
 
 /// Returns the largest datagram, in bytes, that the interfaces towards all of `peers` carry from
-/// our address `own`. `None`: no peer has a route.
+/// `source`. `None`: no peer has a route.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked. A peer without a route is no error.
 pub(crate) fn smallest_mtu(
     network: &mut dyn Network,
     peers: &[Ipv4Addr],
-    own: Ipv4Addr,
+    source: FlowSource,
 ) -> Result<Option<u16>, ControlError> {
     let links = network.links()?;
     let mut smallest = None;
-    for route in network.routes_to(peers, Some(own))?.into_iter().flatten() {
+    for route in network.routes_to(peers, Some(source))?.into_iter().flatten() {
         let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
         smallest = smallest.into_iter().chain(link).min();
     }

@@ -16,6 +16,9 @@ const INNER_GROUPS: [Group; 3] = [Group::Link, Group::Address, Group::Route];
 /// next hop of each peer.
 const UNDERLAY_GROUPS: [Group; 2] = [Group::Link, Group::Address];
 
+/// Events of one subscription that one call reads.
+const MAX_EVENTS: usize = 4096;
+
 /// Subscriptions in the calling thread's network namespace, and on the inner side if that is
 /// another.
 pub(crate) struct NetlinkWatcher {
@@ -47,14 +50,15 @@ impl NetlinkWatcher {
         self.drain(pending)
     }
 
-    /// As [`Self::poll`], without waiting.
+    /// As [`Self::poll`], without waiting. Under a storm of changes some are left for the next call.
     ///
     /// # Errors
     /// As [`Self::poll`].
     pub(crate) fn drain(&mut self, pending: &mut PendingEvents) -> Result<bool> {
         let mut any = false;
         for events in &mut self.subscriptions {
-            while let Some(event) = events.try_next()? {
+            for _ in 0..MAX_EVENTS {
+                let Some(event) = events.try_next()? else { break };
                 pending.add(event);
                 any = true;
             }

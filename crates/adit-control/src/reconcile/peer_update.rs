@@ -135,9 +135,8 @@ impl PeerUpdate<'_> {
     /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay
     /// are known; only `added` ones are looked up.
     fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
-        let own = tunnel.config().underlay;
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
-        let asked = machine::smallest_mtu(self.namespaces.underlay.as_mut(), added, own)?;
+        let asked = machine::smallest_mtu(self.namespaces.underlay.as_mut(), added, self.desired.source())?;
         Ok(known.chain(asked).min().unwrap_or_default())
     }
 

@@ -93,6 +93,7 @@ mod tests {
             devices: Vec::new(),
             hidden: None,
             underlay: std::net::Ipv4Addr::new(10, 1, 1, 1),
+            mark: 0,
             netns: None,
             vrf: None,
             mtu: 1480,

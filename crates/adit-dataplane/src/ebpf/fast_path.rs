@@ -46,11 +46,12 @@ impl FastPath {
     pub(super) fn load(
         tunnel: &Tunnel,
         interface: &TunnelInterface,
+        mark: u32,
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
         let config = tunnel.config();
         let host = interface.for_programs();
-        let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp);
+        let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp).with_mark(mark);
         tunnel.share_identifications();
         let pins = options.persistence.pins().map(Pins::of).transpose()?;
         let pin_guard = PinGuard::new(pins.as_ref());
@@ -211,6 +212,11 @@ impl Offload for FastPath {
             ..PeerEntry::default()
         };
         self.set_entry(tunnel, peer, entry)
+    }
+
+    fn set_sending(&mut self, sends: bool) -> Result<(), EbpfError> {
+        let settings = self.object.settings().with_sending(sends);
+        self.object.set_settings(settings)
     }
 
     fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {

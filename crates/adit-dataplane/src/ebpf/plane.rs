@@ -1,8 +1,8 @@
 //! The plane: the userspace plane behind the programs, and the counts of both.
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use adit_linux::flow_source::FlowSource;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 
 use super::attach::Hook;
@@ -36,12 +36,12 @@ impl EbpfPlane {
     pub fn start(
         tunnel: Arc<Tunnel>,
         interface: &TunnelInterface,
-        underlay: Ipv4Addr,
+        source: FlowSource,
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
-        let fast_path = FastPath::load(&tunnel, interface, options)?;
+        let fast_path = FastPath::load(&tunnel, interface, source.mark, options)?;
         let (counts, attachments) = (fast_path.counts(), fast_path.attachments());
-        let userspace = UserspacePlane::start_behind(tunnel, interface, underlay, Some(fast_path))?;
+        let userspace = UserspacePlane::start_behind(tunnel, interface, source, Some(fast_path))?;
         Ok(Self {
             userspace,
             counts,

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Totals, Tunnel};
 
@@ -17,6 +18,7 @@ use crate::plane::{DataPlane, PlaneKind};
 #[derive(Debug)]
 pub struct KernelPlane {
     tunnel: Arc<Tunnel>,
+    source: FlowSource,
     table: Arc<FilterTable>,
     devices: Vec<u32>,
     asked: Mutex<Asked>,
@@ -43,7 +45,7 @@ const MAX_ROUTE_LOOKUPS: usize = 256;
 const PATH_MTU_LIFETIME: Duration = Duration::from_secs(30);
 
 impl Paths {
-    fn ask(&mut self, tunnel: &Tunnel, netlink: &mut Netlink, now: Instant) {
+    fn ask(&mut self, tunnel: &Tunnel, source: FlowSource, netlink: &mut Netlink, now: Instant) {
         tunnel.on_deadline(now);
         let peers: Vec<(PeerIndex, Ipv4Addr)> = tunnel
             .peers()
@@ -53,8 +55,7 @@ impl Paths {
             .collect();
         self.next = if peers.len() < MAX_ROUTE_LOOKUPS { 0 } else { self.next + MAX_ROUTE_LOOKUPS };
         let addresses: Vec<Ipv4Addr> = peers.iter().map(|(_, underlay)| *underlay).collect();
-        let source = Some(tunnel.config().underlay);
-        let Ok(routes) = netlink.routes_to(&addresses, source) else { return };
+        let Ok(routes) = netlink.routes_to(&addresses, Some(source)) else { return };
         for ((peer, _), route) in peers.into_iter().zip(routes) {
             let mtu = route.ok().and_then(|route| route.mtu).and_then(|mtu| u16::try_from(mtu).ok());
             let Some(mtu) = mtu.filter(|mtu| *mtu < tunnel.config().underlay_mtu) else { continue };
@@ -72,6 +73,7 @@ impl KernelPlane {
     /// Fails if the kernel cannot be asked.
     pub fn of(
         tunnel: Arc<Tunnel>,
+        source: FlowSource,
         table: Arc<FilterTable>,
         devices: Vec<u32>,
     ) -> Result<Self, adit_linux::error::Error> {
@@ -80,7 +82,7 @@ impl KernelPlane {
             counters: MonotonicCounters::default(),
             paths: Paths::default(),
         };
-        let plane = Self { tunnel, table, devices, asked: Mutex::new(asked) };
+        let plane = Self { tunnel, source, table, devices, asked: Mutex::new(asked) };
         // The first look is the baseline: only later traffic counts as new.
         plane.look();
         Ok(plane)
@@ -111,7 +113,7 @@ impl KernelPlane {
             Some((*device, statistics))
         });
         counters.note_devices(statistics.collect());
-        paths.ask(&self.tunnel, netlink, now);
+        paths.ask(&self.tunnel, self.source, netlink, now);
         (counters.totals(self.tunnel.peer_slots()), counters.lost(self.tunnel.peer_slots()))
     }
 }

@@ -12,6 +12,11 @@ use adit_wire::{Protocol, Validation, checksum, tcp, udp};
 use super::coalesce::Coalescer;
 use super::inbound::Deliverer;
 
+/// Datagrams that are delivered before other work gets its turn.
+pub(super) const BATCH: usize = 256;
+/// More datagrams than the socket can hold.
+pub(super) const ALL: usize = 1 << 16;
+
 /// See the module.
 pub(super) struct CatchAllReceiver {
     pub(super) socket: RawSocket,
@@ -25,12 +30,19 @@ impl CatchAllReceiver {
         self.socket.only_from_others_than(devices)
     }
 
-    /// Delivers all datagrams that wait, and calls `record` with each before. Returns true if any
+    /// Delivers the datagrams that wait, at most `limit`, and calls `record` with each before. Returns true if any
     /// came from a peer: its interface then belongs to the underlay.
-    pub(super) fn receive(&mut self, buffer: &mut [u8], now: Instant, mut record: impl FnMut(&[u8])) -> bool {
+    pub(super) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        limit: usize,
+        now: Instant,
+        mut record: impl FnMut(&[u8]),
+    ) -> bool {
         let tunnel = self.deliverer.tunnel.load_full();
         let mut any = false;
-        while let Ok(len) = self.socket.recv(buffer) {
+        for _ in 0..limit {
+            let Ok(len) = self.socket.recv(buffer) else { break };
             record(buffer.get(..len).unwrap_or(buffer));
             let partial = buffer.get(..len).and_then(partial_checksum);
             let checksum = partial.map_or(Checksum::Unknown, Checksum::Partial);

@@ -10,11 +10,10 @@ use adit_wire::icmpv4::MAX_ERROR_LEN;
 /// Errors that one system call sends.
 const BATCH: usize = 16;
 
-/// Opens the socket for replies if the hosts inside are in another namespace or VRF than the
-/// underlay. Otherwise `None`: the raw socket of the underlay reaches them.
-pub(super) fn reply_sender(scope: &NetScope) -> Result<Option<RawFrameSender>, Error> {
-    let open = || RawFrameSender::open_in(scope, MAX_ERROR_LEN, BATCH);
-    scope.is_separate().then(open).transpose()
+/// Opens the socket for replies. It has no source of its own, and takes the routes of the hosts
+/// inside: those of our underlay address and of its firewall mark are for peers.
+pub(super) fn reply_sender(scope: &NetScope) -> Result<RawFrameSender, Error> {
+    RawFrameSender::open_in(scope, MAX_ERROR_LEN, BATCH)
 }
 
 /// Queues an ICMP error. The kernel routes it and fills in its own address towards the sender.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use adit_linux::error::Error;
 use adit_tunnel::Instant;
 
-use super::catch_all::CatchAllReceiver;
+use super::catch_all::{ALL, BATCH, CatchAllReceiver};
 use super::dedup::HandoverDedup;
 use super::offload::Interfaces;
 use super::receivers::ReceiverPool;
@@ -50,17 +50,17 @@ impl InterfaceReceivers {
             let queued = rings.queued()?;
             let mut dedup = HandoverDedup::default();
             let now = self.pool.clock.now();
-            self.catch_all.receive(&mut vec![0; BUFFER_LEN], now, |outer| dedup.record(outer));
+            self.catch_all.receive(&mut vec![0; BUFFER_LEN], ALL, now, |outer| dedup.record(outer));
             dedup.keep_last(queued);
             rings.start(&self.pool, dedup)?;
         }
         Ok(())
     }
 
-    /// Receives from all interfaces without a packet socket. Returns true if the underlay's
+    /// Receives a batch from all interfaces without a packet socket. Returns true if the underlay's
     /// interfaces must be looked up again.
     pub(super) fn receive_catch_all(&mut self, buffer: &mut [u8], now: Instant) -> bool {
-        let is_news = self.catch_all.receive(buffer, now, |_| ()) && !self.any_interface;
+        let is_news = self.catch_all.receive(buffer, BATCH, now, |_| ()) && !self.any_interface;
         self.any_interface |= is_news;
         is_news
     }

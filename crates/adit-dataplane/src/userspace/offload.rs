@@ -60,6 +60,13 @@ pub(crate) trait Offload: Send + 'static {
         next_hop: Option<NextHop>,
     ) -> Result<(), Self::Error>;
 
+    /// Stops sending, or allows it again, at once for all peers. What is declined meanwhile goes to
+    /// userspace.
+    ///
+    /// # Errors
+    /// Fails if the kernel does not take the change.
+    fn set_sending(&mut self, sends: bool) -> Result<(), Self::Error>;
+
     /// Adds, changes and removes peers while packets flow. New peers have no next hop yet.
     ///
     /// # Errors
@@ -93,6 +100,10 @@ impl Offload for NoOffload {
     }
 
     fn set_next_hop(&mut self, _: &Tunnel, _: PeerIndex, _: Option<NextHop>) -> Result<(), Error> {
+        match *self {}
+    }
+
+    fn set_sending(&mut self, _: bool) -> Result<(), Error> {
         match *self {}
     }
 

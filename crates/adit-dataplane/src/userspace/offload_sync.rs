@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::mem;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use adit_linux::error::Error;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, PeerIndex, TableDelta, Tunnel};
 
@@ -55,6 +55,13 @@ impl<O: Offload> OffloadSync<O> {
         }
     }
 
+    /// See [`Offload::set_sending`].
+    pub(super) fn set_sending(&mut self, sends: bool) {
+        if let Err(error) = self.offload.set_sending(sends) {
+            tracing::error!(%error, sends, "the offload cannot be told whether it may send");
+        }
+    }
+
     /// Number of datagrams that the offload has sent to a peer.
     pub(super) fn sent(&self, peer: PeerIndex) -> u64 {
         self.offload.sent(peer)
@@ -71,11 +78,11 @@ impl<O: Offload> OffloadSync<O> {
         &mut self,
         netlink: &mut Netlink,
         tunnel: &Tunnel,
-        underlay: Ipv4Addr,
+        source: FlowSource,
     ) -> Result<bool, Error> {
-        let seen = Underlay::look(netlink, tunnel, underlay, &all_peers(tunnel))?;
+        let seen = Underlay::look(netlink, tunnel, source, &all_peers(tunnel))?;
         let own = netlink.addresses(None)?;
-        let own = own.into_iter().filter(|address| address.prefix.addr() == underlay);
+        let own = own.into_iter().filter(|address| address.prefix.addr() == source.address);
         let mut devices: BTreeSet<u32> = own.map(|address| address.index).collect();
         if self.receivers.any_interface() {
             let others = seen.links.keys().filter(|index| !self.own.has(**index));
@@ -99,7 +106,7 @@ impl<O: Offload> OffloadSync<O> {
         &mut self,
         netlink: &mut Netlink,
         tunnel: &Tunnel,
-        underlay: Ipv4Addr,
+        source: FlowSource,
         steps: &TableDelta,
     ) -> Result<(), String> {
         self.offload.update_peers(tunnel, steps).map_err(|error| error.to_string())?;
@@ -107,7 +114,7 @@ impl<O: Offload> OffloadSync<O> {
             return Ok(());
         }
         let seen =
-            Underlay::look(netlink, tunnel, underlay, &steps.added).map_err(|error| error.to_string())?;
+            Underlay::look(netlink, tunnel, source, &steps.added).map_err(|error| error.to_string())?;
         let next_hops = set_next_hops(&mut self.offload, tunnel, &seen);
         for link in next_hops.iter().flatten().filter_map(|next_hop| seen.ethernet(next_hop.device)) {
             self.interfaces.insert(link.index, link.name.clone());

@@ -99,6 +99,10 @@ impl Offload for FakeOffload {
         if self.refuses_next_hop_of == Some(peer) { Err(refused()) } else { Ok(()) }
     }
 
+    fn set_sending(&mut self, _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn update_peers(&mut self, _: &Tunnel, steps: &TableDelta) -> Result<(), Error> {
         self.record(Call::UpdatePeers(steps.added.iter().map(|(_, address)| *address).collect()));
         Ok(())
@@ -274,7 +278,7 @@ impl Bed {
     fn start(&self, tunnel: Tunnel, offload: FakeOffload) -> Result<UserspacePlane, Error> {
         let start = || {
             let interface = tunnel_interface()?;
-            UserspacePlane::start_behind(Arc::new(tunnel), &interface, A, Some(offload))
+            UserspacePlane::start_behind(Arc::new(tunnel), &interface, A.into(), Some(offload))
         };
         self.near.run(start).expect("the namespace can be entered")
     }

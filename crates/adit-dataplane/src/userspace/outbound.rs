@@ -38,9 +38,11 @@ pub(super) struct Outbound {
     pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
     pub(super) counters: Arc<Counters>,
     pub(super) next_hops: Arc<NextHops>,
+    /// The firewall mark of what leaves.
+    pub(super) mark: u32,
     pub(super) raw: RawFrameSender,
-    /// Replies to the hosts inside, if those are in another namespace or VRF.
-    pub(super) replies: Option<RawFrameSender>,
+    /// ICMP errors to the hosts inside.
+    pub(super) replies: RawFrameSender,
     pub(super) link: Option<Link>,
     pub(super) clock: Clock,
     pub(super) stop: Arc<AtomicBool>,
@@ -139,7 +141,7 @@ impl Outbound {
                 if let Some(partial) = gso_packet.write(0, scratch) {
                     complete_checksum(&mut scratch[..len], partial);
                 }
-                queue_reply(self.replies.as_mut().unwrap_or(&mut self.raw), &reply, &scratch[..len]);
+                queue_reply(&mut self.replies, &reply, &scratch[..len]);
             }
             Encapsulated::Drop(_) => {}
         }
@@ -155,7 +157,10 @@ impl Outbound {
         max_mss: Option<u16>,
         complete: bool,
     ) {
-        let path = self.tx_path(tunnel, peer, outer.len() + gso_packet.largest());
+        let Some(path) = self.tx_path(tunnel, peer, outer.len() + gso_packet.largest()) else {
+            self.count_unsent(peer, gso_packet);
+            return;
+        };
         let state = if complete { ChecksumState::Complete } else { ChecksumState::Partial };
         for index in 0..gso_packet.count() {
             let len = gso_packet.datagram_len(index);
@@ -185,7 +190,10 @@ impl Outbound {
         max_datagram: usize,
         scratch: &mut [u8],
     ) {
-        let path = self.tx_path(tunnel, peer, outer.len() + max_datagram);
+        let Some(path) = self.tx_path(tunnel, peer, outer.len() + max_datagram) else {
+            self.count_unsent(peer, gso_packet);
+            return;
+        };
         for index in 0..gso_packet.count() {
             let len = gso_packet.datagram_len(index);
             // A fragment's checksum cannot be completed later, because it covers the whole
@@ -213,10 +221,19 @@ impl Outbound {
         }
     }
 
-    /// How datagrams of `len` bytes leave for `peer` now.
+    #[cold]
+    fn count_unsent(&self, peer: PeerIndex, gso_packet: &GsoPacket<'_>) {
+        let datagrams = gso_packet.count() as u64;
+        self.counters.count_drop(DropReason::UnderlaySendFailed, Some(peer), datagrams);
+    }
+
+    /// How datagrams of `len` bytes leave for `peer` now. `None`: not at all, because our address
+    /// is not this host's.
     #[inline]
-    fn tx_path(&mut self, tunnel: &Tunnel, peer: PeerIndex, len: usize) -> TxPath {
-        let Some((device, mac)) = self.next_hops.get(peer) else { return TxPath::Routed };
+    fn tx_path(&mut self, tunnel: &Tunnel, peer: PeerIndex, len: usize) -> Option<TxPath> {
+        let Some((device, mac)) = self.next_hops.get(peer) else {
+            return (!self.next_hops.is_source_missing()).then_some(TxPath::Routed);
+        };
         let visible = self.next_hops.tapped();
         let fits = |link: &Link| link.device.index == device.index && link.visible == visible;
         if !self.link.as_ref().is_some_and(fits) {
@@ -226,9 +243,9 @@ impl Outbound {
         }
         match &self.link {
             Some(link) if link.device.index == device.index && link.sender.capacity() >= len => {
-                TxPath::Link(mac, device.mac)
+                Some(TxPath::Link(mac, device.mac))
             }
-            _ => TxPath::Routed,
+            _ => Some(TxPath::Routed),
         }
     }
 
@@ -236,7 +253,7 @@ impl Outbound {
     fn reopen(&mut self, device: LinkDevice, capacity: usize, visible: bool) {
         self.flush();
         self.link = None;
-        match Link::open(device, self.number, capacity.max(1500), visible) {
+        match Link::open(device, self.mark, self.number, capacity.max(1500), visible) {
             Ok(link) => self.link = Some(link),
             // Logged once per interface: its next hops stay unused until the interface changes.
             Err(error) => {
@@ -253,11 +270,9 @@ impl Outbound {
         }
         self.raw.flush();
         count_refused(&self.counters, &mut self.raw);
-        if let Some(replies) = &mut self.replies {
-            replies.flush();
-            // Not sent to the underlay, so not counted.
-            let _ = replies.take_sent();
-        }
+        self.replies.flush();
+        // Not sent to the underlay, so not counted.
+        let _ = self.replies.take_sent();
     }
 }
 

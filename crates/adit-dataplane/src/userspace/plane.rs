@@ -1,12 +1,13 @@
 //! The plane itself: starts the threads, answers for them, and ends them.
 
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
+use adit_linux::sockets::packet_listeners::PacketListeners;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
 use adit_linux::sockets::raw::RawSocket;
@@ -65,37 +66,38 @@ impl UserspacePlane {
     pub fn start(
         tunnel: Arc<Tunnel>,
         interface: &TunnelInterface,
-        underlay: Ipv4Addr,
+        source: FlowSource,
     ) -> Result<Self, Error> {
-        Self::start_behind::<NoOffload>(tunnel, interface, underlay, None)
+        Self::start_behind::<NoOffload>(tunnel, interface, source, None)
     }
 
     /// Starts forwarding behind an offload, which it opens.
     pub(crate) fn start_behind<O: Offload>(
         tunnel: Arc<Tunnel>,
         interface: &TunnelInterface,
-        underlay: Ipv4Addr,
+        source: FlowSource,
         offload: Option<O>,
     ) -> Result<Self, O::Error> {
         let scope = &interface.scope;
         let (sender, commands) = commands::channel()?;
         // From here on, dropping the plane ends what was started.
-        let (mut plane, hidden_receivers) = Self::idle(&tunnel, interface, underlay, sender)?;
+        let (mut plane, hidden_receivers) = Self::idle(&tunnel, interface, source, sender)?;
         // Without an offload a packet thread follows its next hop to another interface, or to a
         // socket that a capture sees. Behind one, the kernel routes what userspace sends.
         let opens_sockets = offload.is_none();
-        let offload = plane.start_receivers(interface, underlay, offload)?;
-        let senders = plane.senders(hidden_receivers.len(), scope)?;
+        let offload = plane.start_receivers(interface, source, offload)?;
+        let senders = plane.senders(hidden_receivers.len(), source, scope)?;
         let sender_counters = senders.iter().map(|sender| Arc::clone(&sender.counters)).collect();
         let watcher = Watcher {
-            probing: Probing::open(&tunnel, underlay, scope, plane.shard(), sender_counters)?,
+            probing: Probing::open(&tunnel, source, scope, plane.shard(), sender_counters)?,
             tunnel,
             current: Arc::clone(&plane.tunnel),
             commands,
             next_hops: Arc::clone(&plane.next_hops),
             tunnel4: offload.is_none().then(|| Tunnel4State::new(&interface.name)),
             offload,
-            underlay,
+            source,
+            listeners: PacketListeners::open().ok(),
             interface: interface.clone(),
             clock: Clock,
             stop: Arc::clone(&plane.stop),
@@ -110,7 +112,7 @@ impl UserspacePlane {
     fn idle(
         tunnel: &Arc<Tunnel>,
         interface: &TunnelInterface,
-        underlay: Ipv4Addr,
+        source: FlowSource,
         commands: CommandSender,
     ) -> Result<(Self, Vec<PacketRing>), Error> {
         let hidden = interface.open()?;
@@ -131,7 +133,7 @@ impl UserspacePlane {
             peers: capacity.peers,
             host: Arc::new(host),
             queues: hidden.receivers.len(),
-            underlay,
+            underlay: source.address,
             mtu,
             clock: Clock,
             stop: Arc::clone(&stop),
@@ -159,17 +161,17 @@ impl UserspacePlane {
     fn start_receivers<O: Offload>(
         &mut self,
         interface: &TunnelInterface,
-        underlay: Ipv4Addr,
+        source: FlowSource,
         offload: Option<O>,
     ) -> Result<Option<OffloadSync<O>>, Error> {
         let pool = Arc::clone(&self.receivers);
         let Some(offload) = offload else {
-            self.protocol4 = Some(RawSocket::protocol4_placeholder(underlay)?);
+            self.protocol4 = Some(RawSocket::protocol4_placeholder(source.address)?);
             pool.bind(None)?.start(&pool, HandoverDedup::default())?;
             return Ok(None);
         };
         let catch_all = CatchAllReceiver {
-            socket: RawSocket::ipip(underlay)?,
+            socket: RawSocket::ipip(source.address)?,
             deliverer: pool.deliverer(self.shard()),
             coalescer: Coalescer::new(1, pool.host.takes_udp),
         };
@@ -178,17 +180,23 @@ impl UserspacePlane {
     }
 
     /// One sender for each receiver on the hidden end, its thread not started yet.
-    fn senders(&mut self, count: usize, scope: &NetScope) -> Result<Vec<Outbound>, Error> {
-        (0..count).map(|number| self.sender(number, scope)).collect()
+    fn senders(
+        &mut self,
+        count: usize,
+        source: FlowSource,
+        scope: &NetScope,
+    ) -> Result<Vec<Outbound>, Error> {
+        (0..count).map(|number| self.sender(number, source, scope)).collect()
     }
 
-    fn sender(&mut self, number: usize, scope: &NetScope) -> Result<Outbound, Error> {
+    fn sender(&mut self, number: usize, source: FlowSource, scope: &NetScope) -> Result<Outbound, Error> {
         Ok(Outbound {
             number,
             tunnel: Arc::clone(&self.tunnel),
             counters: self.shard(),
             next_hops: Arc::clone(&self.next_hops),
-            raw: RawFrameSender::open(outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
+            mark: source.mark,
+            raw: RawFrameSender::open_from(source, outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
             replies: reply_sender(scope)?,
             link: None,
             clock: Clock,

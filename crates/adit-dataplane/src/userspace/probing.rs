@@ -1,9 +1,9 @@
 //! Path probes and ICMP errors from the underlay: the sockets around [`Prober`], which decides.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_linux::error::Error;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
@@ -22,8 +22,8 @@ const FRAMES: usize = 4;
 pub(super) struct Probing {
     pub(super) icmp: RawSocket,
     raw: RawFrameSender,
-    /// Replies to the hosts inside, if those are in another namespace or VRF.
-    replies: Option<RawFrameSender>,
+    /// ICMP errors to the hosts inside.
+    replies: RawFrameSender,
     prober: Prober,
     counters: Arc<Counters>,
     /// Counters of the sending threads.
@@ -35,14 +35,14 @@ pub(super) struct Probing {
 impl Probing {
     pub(super) fn open(
         tunnel: &Tunnel,
-        underlay: Ipv4Addr,
+        source: FlowSource,
         scope: &NetScope,
         counters: Arc<Counters>,
         senders: Vec<Arc<Counters>>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            icmp: RawSocket::icmp_errors(underlay)?,
-            raw: RawFrameSender::open(MAX_DATAGRAM, FRAMES)?,
+            icmp: RawSocket::icmp_errors(source.address)?,
+            raw: RawFrameSender::open_from(source, MAX_DATAGRAM, FRAMES)?,
             replies: reply_sender(scope)?,
             prober: Prober::new(tunnel),
             counters,
@@ -105,9 +105,8 @@ impl Probing {
         if let UnderlayIcmp::Relay { reply, offending, .. } = outcome
             && let Some(offending) = message.get(offending.clone())
         {
-            let raw = self.replies.as_mut().unwrap_or(&mut self.raw);
-            queue_reply(raw, reply, offending);
-            raw.flush();
+            queue_reply(&mut self.replies, reply, offending);
+            self.replies.flush();
         }
     }
 }

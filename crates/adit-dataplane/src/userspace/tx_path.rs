@@ -26,18 +26,21 @@ pub(super) struct Link {
 
 impl Link {
     /// Opens the fastest sender that the interface has: AF_XDP, or else a packet socket. Opens a
-    /// packet socket in any case if a capture must see the frames.
+    /// packet socket in any case if a capture must see the frames. They have this firewall mark.
     pub(super) fn open(
         device: LinkDevice,
+        mark: u32,
         queue: usize,
         capacity: usize,
         visible: bool,
     ) -> Result<Self, Error> {
+        let packet = || PacketSender::open(device.index, capacity, BATCH)?.with_mark(mark);
         if visible {
-            let sender = Box::new(PacketSender::open(device.index, capacity, BATCH)?);
+            let sender = Box::new(packet()?);
             return Ok(Self { device, sender, visible });
         }
         let xdp = XdpSender::open(device.index, queue as u32, BATCH).and_then(|sender| {
+            let sender = sender.with_mark(mark)?;
             if sender.capacity() < capacity {
                 return Err(Error::new(
                     "cannot send datagrams of this size over AF_XDP",
@@ -50,7 +53,7 @@ impl Link {
             Ok(sender) => Box::new(sender),
             Err(error) => {
                 tracing::debug!(%error, "using a packet socket instead of AF_XDP");
-                Box::new(PacketSender::open(device.index, capacity, BATCH)?)
+                Box::new(packet()?)
             }
         };
         Ok(Self { device, sender, visible })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use adit_linux::error::Error;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind, RouteLookup};
 use adit_tunnel::{PeerIndex, Tunnel};
 
@@ -28,13 +29,13 @@ impl Underlay {
     pub(super) fn look(
         netlink: &mut Netlink,
         tunnel: &Tunnel,
-        own: Ipv4Addr,
+        source: FlowSource,
         peers: &[PeerAddress],
     ) -> Result<Self, Error> {
         let links: BTreeMap<u32, Link> =
             netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
         let (peers, addresses): (Vec<_>, Vec<_>) = peers.iter().copied().unzip();
-        let routes = netlink.routes_to(&addresses, Some(own))?;
+        let routes = netlink.routes_to(&addresses, Some(source))?;
         let routes =
             routes.into_iter().map(|route| route.ok().filter(|route| route.kind == RouteKind::Unicast));
         let routes: Vec<_> = peers.into_iter().zip(routes).collect();

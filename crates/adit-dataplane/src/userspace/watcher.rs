@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use adit_linux::error::Error;
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
-use adit_linux::sockets::packet_listeners;
+use adit_linux::sockets::packet_listeners::PacketListeners;
 use adit_linux::sockets::poll::{Waker, wait_readable_any};
 use adit_tunnel::{PeerIndex, Tunnel};
 use arc_swap::ArcSwap;
@@ -35,6 +36,8 @@ const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const TAP_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a start waits for the next hops to answer.
 const NEIGHBOUR_TIMEOUT: Duration = Duration::from_millis(300);
+/// Events that are read before other work gets its turn.
+const MAX_EVENTS: usize = 4096;
 /// Bytes of the largest datagram, rounded up.
 const BUFFER_LEN: usize = 65_536;
 
@@ -49,7 +52,9 @@ pub(super) struct Watcher<O> {
     pub(super) tunnel4: Option<Tunnel4State>,
     /// Behind an offload userspace sends little, and the kernel routes that.
     pub(super) offload: Option<OffloadSync<O>>,
-    pub(super) underlay: Ipv4Addr,
+    pub(super) source: FlowSource,
+    /// `None` where there is no `/proc`: any interface may then have a capture.
+    pub(super) listeners: Option<PacketListeners>,
     pub(super) interface: TunnelInterface,
     pub(super) clock: Clock,
     pub(super) stop: Arc<AtomicBool>,
@@ -93,6 +98,9 @@ impl<O: Offload> Watcher<O> {
     fn probe(&mut self, buffer: &mut [u8]) {
         let now = self.clock.now();
         self.probing.take_icmp(&self.tunnel, buffer, now);
+        if self.next_hops.is_source_missing() {
+            return;
+        }
         let offload = self.offload.as_ref();
         let offloaded = |peer: PeerIndex| offload.map_or(0, |offload| offload.sent(peer));
         self.probing.advance(&self.tunnel, offloaded, now);
@@ -148,8 +156,9 @@ impl<O: Offload> Prepared<O> {
 
     /// Waits for something to do, at most until the next look.
     fn wait(&self, until_look: Duration) -> std::io::Result<()> {
-        let Watcher { probing, commands, offload, clock, waker, .. } = &self.watcher;
-        let deadline = probing.next_deadline();
+        let Watcher { probing, commands, offload, next_hops, clock, waker, .. } = &self.watcher;
+        // Without our address nothing is probed.
+        let deadline = probing.next_deadline().filter(|_| !next_hops.is_source_missing());
         let until_deadline = deadline.map_or(TAP_CHECK_INTERVAL, |deadline| deadline.since(clock.now()));
         let left = until_look.min(TAP_CHECK_INTERVAL).min(until_deadline);
         let mut sources = vec![probing.icmp.as_fd(), self.events.as_fd(), commands.ready.as_fd()];
@@ -167,12 +176,13 @@ impl<O: Offload> Prepared<O> {
 
     /// Brings the next hops up to date. Returns true when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
-        let Watcher { offload, tunnel, underlay, tunnel4, .. } = &mut self.watcher;
+        self.look_for_source();
+        let Watcher { offload, tunnel, source, tunnel4, .. } = &mut self.watcher;
         if let Some(tunnel4) = tunnel4 {
-            tunnel4.look(tunnel, *underlay);
+            tunnel4.look(tunnel, source.address);
         }
         let looked = match offload {
-            Some(offload) => offload.look(&mut self.netlink, tunnel, *underlay),
+            Some(offload) => offload.look(&mut self.netlink, tunnel, *source),
             None => self.look_at_all(),
         };
         match looked {
@@ -185,17 +195,33 @@ impl<O: Offload> Prepared<O> {
         }
     }
 
+    /// Lets nothing be sent while our address is not this host's, before anything else is looked
+    /// up, which takes long with many peers.
+    fn look_for_source(&mut self) {
+        let Watcher { offload, next_hops, source, .. } = &mut self.watcher;
+        // If the kernel cannot be asked, it stays as it is.
+        let Ok(addresses) = self.netlink.addresses(None) else { return };
+        let is_missing = addresses.iter().all(|address| address.prefix.addr() != source.address);
+        if is_missing == next_hops.is_source_missing() {
+            return;
+        }
+        next_hops.set_source_missing(is_missing);
+        if let Some(offload) = offload {
+            offload.set_sending(!is_missing);
+        }
+    }
+
     /// Changes the peers. Userspace comes first: it takes what the offload does not know yet.
     fn update_peers(&mut self, command: &Command) -> Result<(), String> {
         if self.watcher.tunnel4.as_ref().is_some_and(Tunnel4State::is_silenced) {
             return Err("the rule that silences the kernel's tunnel drivers names the peers".to_owned());
         }
-        let Watcher { tunnel, current, probing, offload, underlay, .. } = &mut self.watcher;
+        let Watcher { tunnel, current, probing, offload, source, .. } = &mut self.watcher;
         *tunnel = Arc::clone(&command.tunnel);
         probing.follow(tunnel);
         current.store(Arc::clone(tunnel));
         match offload {
-            Some(offload) => offload.update_peers(&mut self.netlink, tunnel, *underlay, &command.steps),
+            Some(offload) => offload.update_peers(&mut self.netlink, tunnel, *source, &command.steps),
             None => {
                 let device = self.watcher.next_hops.device();
                 self.look_at(&command.steps.added, device).map(drop).map_err(|error| error.to_string())
@@ -203,10 +229,14 @@ impl<O: Offload> Prepared<O> {
         }
     }
 
-    fn look_for_taps(&self) {
-        let next_hops = &self.watcher.next_hops;
-        let is_tapped = |device: LinkDevice| packet_listeners::is_tapped(device.index).unwrap_or(true);
-        next_hops.set_tapped(next_hops.device().is_some_and(is_tapped));
+    fn look_for_taps(&mut self) {
+        let Watcher { next_hops, listeners, .. } = &mut self.watcher;
+        let Some(listeners) = listeners else { return next_hops.set_tapped(true) };
+        let tapped = next_hops.device().map(|device| listeners.is_tapped(device.index));
+        match tapped.unwrap_or(Ok(false)) {
+            Ok(tapped) => next_hops.set_tapped(tapped),
+            Err(error) => tracing::debug!(%error, "captures are taken to be as before"),
+        }
     }
 
     fn look_at_all(&mut self) -> Result<bool, Error> {
@@ -225,9 +255,9 @@ impl<O: Offload> Prepared<O> {
         peers: &[PeerAddress],
         mut device: Option<LinkDevice>,
     ) -> Result<(Option<LinkDevice>, bool), Error> {
-        let Watcher { tunnel, underlay, next_hops, commands, .. } = &self.watcher;
+        let Watcher { tunnel, source, next_hops, commands, .. } = &self.watcher;
         self.is_interrupted = false;
-        let seen = Underlay::look(&mut self.netlink, tunnel, *underlay, peers)?;
+        let seen = Underlay::look(&mut self.netlink, tunnel, *source, peers)?;
         let mut is_complete = true;
         let mut known: HashMap<(u32, Ipv4Addr), Option<Mac>> = HashMap::new();
         for (peer, route) in &seen.routes {
@@ -275,12 +305,13 @@ fn use_neighbour(netlink: &mut Netlink, device: u32, address: Ipv4Addr) -> Resul
     Ok(usable.and_then(|neighbour| neighbour.mac))
 }
 
-/// Empties the event queue. Returns true if it held any event but those of our routes: into the
-/// tunnel, behind which no peer is, or without an interface. The events only say that something
-/// changed: a look finds out what.
+/// Empties the event queue, or reads the first [`MAX_EVENTS`]. Returns true if it held any event but
+/// those of our routes: into the tunnel, behind which no peer is, or without an interface. The
+/// events only say that something changed: a look finds out what.
 fn drain(events: &mut Events, device: u32) -> bool {
     let mut any = false;
-    while let Ok(Some(event)) = events.try_next() {
+    for _ in 0..MAX_EVENTS {
+        let Ok(Some(event)) = events.try_next() else { break };
         any |= !matches!(event, Event::RouteChanged { route, .. }
             if route.protocol == ROUTE_PROTOCOL && route.device.is_none_or(|found| found == device));
     }

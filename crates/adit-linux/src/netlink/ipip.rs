@@ -20,6 +20,8 @@ pub struct Ipip {
     pub protocol: u8,
     /// True if the outer header has DF. The kernel requires it with a fixed TTL.
     pub path_mtu_discovery: bool,
+    /// The firewall mark by which rules choose the route of the outer datagram; 0 is none.
+    pub mark: u32,
 }
 
 /// The value of [`Ipip::tos`] that copies the inner TOS.
@@ -34,6 +36,7 @@ impl Ipip {
             InfoIpTunnel::Tos(self.tos),
             InfoIpTunnel::Protocol(self.protocol.into()),
             InfoIpTunnel::PMtuDisc(self.path_mtu_discovery),
+            InfoIpTunnel::FwMark(self.mark),
         ]
     }
 
@@ -45,6 +48,7 @@ impl Ipip {
             tos: 0,
             protocol: 0,
             path_mtu_discovery: false,
+            mark: 0,
         };
         for attribute in attributes {
             match attribute {
@@ -56,6 +60,7 @@ impl Ipip {
                 InfoIpTunnel::Tos(tos) => found.tos = tos,
                 InfoIpTunnel::Protocol(protocol) => found.protocol = protocol.into(),
                 InfoIpTunnel::PMtuDisc(discovers) => found.path_mtu_discovery = discovers,
+                InfoIpTunnel::FwMark(mark) => found.mark = mark,
                 _ => {}
             }
         }

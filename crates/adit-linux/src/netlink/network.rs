@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 
 use super::{Address, Ipip, Link, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use crate::error::Result;
+use crate::flow_source::FlowSource;
 use crate::netns::NetNs;
 
 /// Declares the trait and implements it for [`Netlink`], whose methods have the same names.
@@ -77,7 +78,7 @@ network! {
     /// without a full listing.
     fn routes_to_exactly(networks: &[Ipv4Net]) -> Option<Vec<Route>>;
     /// Looks up how the kernel would send from `source` to each of these destinations.
-    fn routes_to(destinations: &[Ipv4Addr], source: Option<Ipv4Addr>) -> Vec<Result<RouteLookup>>;
+    fn routes_to(destinations: &[Ipv4Addr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
     /// Adds a route.
     fn add_route(route: &Route) -> ();
     /// Adds routes, each in place of the one with the same destination, metric and table.

@@ -12,6 +12,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Netlink;
 use crate::error::{Error, Result};
+use crate::flow_source::FlowSource;
 
 /// The protocol number that marks routes as Adit's own (`ip route show proto 173`).
 pub const ROUTE_PROTOCOL: u8 = 173;
@@ -247,13 +248,13 @@ impl Netlink {
     }
 
     /// Returns the kernel's routing decision for a datagram to `destination`, from `source` if
-    /// given, which must be an address of this host. It considers all tables and rules, and the
+    /// given, whose address must be one of this host. It considers all tables and rules, and the
     /// path MTU learned by ICMP.
     ///
     /// # Errors
     /// There is no route (`ENETUNREACH`, or the error of a route that forbids it), or the source is
     /// not an address of this host (`EINVAL`).
-    pub fn route_to(&mut self, destination: Ipv4Addr, source: Option<Ipv4Addr>) -> Result<RouteLookup> {
+    pub fn route_to(&mut self, destination: Ipv4Addr, source: Option<FlowSource>) -> Result<RouteLookup> {
         let what = || cannot_find(destination);
         let answers = self.socket.request(get_route(destination, source), 0, what)?;
         let answer = answers.into_iter().find(|answer| matches!(answer, RouteNetlinkMessage::NewRoute(_)));
@@ -268,7 +269,7 @@ impl Netlink {
     pub fn routes_to(
         &mut self,
         destinations: &[Ipv4Addr],
-        source: Option<Ipv4Addr>,
+        source: Option<FlowSource>,
     ) -> Result<Vec<Result<RouteLookup>>> {
         self.socket.ask_all(
             destinations,
@@ -303,14 +304,17 @@ fn del_route(route: &Route) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelRoute(message)
 }
 
-pub(super) fn get_route(destination: Ipv4Addr, source: Option<Ipv4Addr>) -> RouteNetlinkMessage {
+pub(super) fn get_route(destination: Ipv4Addr, source: Option<FlowSource>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = 32;
     message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
     if let Some(source) = source {
         message.header.source_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(source)));
+        message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(source.address)));
+        if source.mark != 0 {
+            message.attributes.push(RouteAttribute::Mark(source.mark));
+        }
     }
     RouteNetlinkMessage::GetRoute(message)
 }

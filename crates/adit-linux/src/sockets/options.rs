@@ -6,6 +6,8 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::AsRawFd;
 
+use crate::error::Error;
+
 /// How long a send waits for room in a full buffer, in microseconds.
 const SEND_TIMEOUT_US: libc::suseconds_t = 20_000;
 /// Bytes asked for the two buffers of a socket that carries the tunnel's traffic.
@@ -61,6 +63,16 @@ pub(crate) fn enlarge_send_buffer(socket: &impl AsRawFd) {
     if set_socket_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER).is_err() {
         let _ = set_socket_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, SEND_BUFFER);
     }
+}
+
+/// Sets the firewall mark of what the socket sends; 0 is none.
+pub(crate) fn set_mark(socket: &impl AsRawFd, mark: u32) -> Result<(), Error> {
+    if mark == 0 {
+        return Ok(());
+    }
+    set_socket_option(socket, libc::SOL_SOCKET, libc::SO_MARK, mark).map_err(|error| {
+        Error::new(format!("cannot set the firewall mark {mark} on a socket"), error).needing("CAP_NET_ADMIN")
+    })
 }
 
 /// Attaches a classic BPF program that decides what the socket receives.

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use crate::error::Error;
 use crate::sockets::frame_batch::FrameBatch;
 use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
-use crate::sockets::options::{enlarge_send_buffer, set_socket_option};
+use crate::sockets::options::{enlarge_send_buffer, set_mark, set_socket_option};
 use crate::sockets::virtio_net::{self, Checksum, PartialChecksum, VirtioNetHeader};
 
 // linux/if_packet.h
@@ -39,6 +39,15 @@ impl PacketSender {
                 .with_hint("`ip link` shows the interfaces and their numbers")
         })?;
         Ok(Self { socket, frames: FrameBatch::new(capacity, batch, virtio_net::LEN), sent: Sent::default() })
+    }
+
+    /// The same sender, whose frames have this firewall mark (0: none).
+    ///
+    /// # Errors
+    /// CAP_NET_ADMIN is missing (before Linux 5.17), or CAP_NET_RAW.
+    pub fn with_mark(self, mark: u32) -> Result<Self, Error> {
+        set_mark(&self.socket, mark)?;
+        Ok(self)
     }
 }
 

@@ -3,23 +3,48 @@
 //! AF_XDP bypasses the taps of this machine. The data plane therefore looks for a capture, and
 //! sends by a packet socket while there is one.
 
+use std::fs::File;
+use std::io::{Read, Seek};
+
 use crate::error::Error;
 
 /// `ETH_P_ALL`, as `/proc/net/packet` prints it.
 const EVERY_PROTOCOL: &str = "0003";
+const FILE: &str = "/proc/thread-self/net/packet";
 
-/// Returns true if a packet socket in the calling thread's network namespace (such as a `tcpdump`)
-/// receives every protocol on interface `index` or on all interfaces. Costs reading one file of
-/// `/proc`.
-///
-/// # Errors
-/// `/proc/thread-self/net/packet` cannot be read.
-pub fn is_tapped(index: u32) -> Result<bool, Error> {
-    const FILE: &str = "/proc/thread-self/net/packet";
-    let sockets = std::fs::read_to_string(FILE).map_err(|error| {
-        Error::new(format!("cannot read {FILE}"), error).with_hint("mount /proc: `mount -t proc proc /proc`")
-    })?;
-    Ok(lists_tap(&sockets, index))
+/// The packet sockets of one network namespace. The file stays open, so that a look needs no
+/// descriptor.
+#[derive(Debug)]
+pub struct PacketListeners {
+    file: File,
+    /// What the last look has read.
+    sockets: String,
+}
+
+impl PacketListeners {
+    /// Opens the list of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// `/proc/thread-self/net/packet` cannot be opened.
+    pub fn open() -> Result<Self, Error> {
+        let file = File::open(FILE).map_err(|error| {
+            Error::new(format!("cannot open {FILE}"), error)
+                .with_hint("mount /proc: `mount -t proc proc /proc`")
+        })?;
+        Ok(Self { file, sockets: String::new() })
+    }
+
+    /// Returns true if a packet socket (such as a `tcpdump`) receives every protocol on interface
+    /// `index` or on all interfaces.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn is_tapped(&mut self, index: u32) -> Result<bool, Error> {
+        self.sockets.clear();
+        let read = self.file.rewind().and_then(|()| self.file.read_to_string(&mut self.sockets));
+        read.map_err(|error| Error::new(format!("cannot read {FILE}"), error))?;
+        Ok(lists_tap(&self.sockets, index))
+    }
 }
 
 /// The columns are address, references, type, protocol, interface, and others.

@@ -5,17 +5,18 @@
 //! policy.
 
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::BindToDevice;
+use nix::sys::socket::{SockaddrIn, bind, setsockopt};
 
 use crate::error::Error;
+use crate::flow_source::FlowSource;
 use crate::net_scope::NetScope;
 use crate::sockets::frame_batch::FrameBatch;
 use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
-use crate::sockets::options::{enlarge_send_buffer, set_socket_option};
+use crate::sockets::options::{enlarge_send_buffer, set_mark, set_socket_option};
 use crate::sockets::virtio_net::PartialChecksum;
 
 /// A sender of datagrams by the host's routes. The kernel replaces a source of 0.0.0.0 by this
@@ -29,12 +30,26 @@ pub struct RawFrameSender {
 }
 
 impl RawFrameSender {
-    /// Opens a sender in the calling thread's network namespace, for datagrams of at most
-    /// `capacity` bytes, `batch` of them in a call.
+    /// Opens a sender of datagrams from `source` in the calling thread's network namespace, of at
+    /// most `capacity` bytes, `batch` of them in a call.
+    ///
+    /// The kernel does not read the source in our header when it looks for a route: it takes the
+    /// address that the socket is bound to. If that address goes, the kernel still sends.
     ///
     /// # Errors
-    /// CAP_NET_RAW is missing.
-    pub fn open(capacity: usize, batch: usize) -> Result<Self, Error> {
+    /// CAP_NET_RAW is missing, or the source is not an address of this host.
+    pub fn open_from(source: FlowSource, capacity: usize, batch: usize) -> Result<Self, Error> {
+        let sender = Self::open(capacity, batch)?;
+        let address = SockaddrIn::from(SocketAddrV4::new(source.address, 0));
+        bind(sender.socket.as_raw_fd(), &address).map_err(|errno| {
+            Error::new(format!("cannot bind a raw socket to {}", source.address), errno.into())
+                .with_hint("`ip address` shows the addresses of this host")
+        })?;
+        set_mark(&sender.socket, source.mark)?;
+        Ok(sender)
+    }
+
+    fn open(capacity: usize, batch: usize) -> Result<Self, Error> {
         // SAFETY: a plain system call; the descriptor it returns belongs to this value alone.
         let fd =
             unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
@@ -60,7 +75,7 @@ impl RawFrameSender {
     /// Opens a sender that uses the routes and addresses of `scope`, for datagrams to inner hosts.
     ///
     /// # Errors
-    /// As [`Self::open`]; or the namespace cannot be entered, or there is no such VRF.
+    /// CAP_NET_RAW is missing, the namespace cannot be entered, or there is no such VRF.
     pub fn open_in(scope: &NetScope, capacity: usize, batch: usize) -> Result<Self, Error> {
         scope.run(|| {
             let sender = Self::open(capacity, batch)?;

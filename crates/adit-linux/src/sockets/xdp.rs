@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::error::Error;
 use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
 use crate::sockets::mmap::Mapping;
-use crate::sockets::options::{enlarge_send_buffer, set_socket_option};
+use crate::sockets::options::{enlarge_send_buffer, set_mark, set_socket_option};
 use crate::sockets::virtio_net::PartialChecksum;
 
 // linux/if_xdp.h
@@ -171,6 +171,15 @@ impl XdpSender {
             batch,
             sent: Sent::default(),
         })
+    }
+
+    /// The same sender, whose frames have this firewall mark (0: none).
+    ///
+    /// # Errors
+    /// As [`PacketSender::with_mark`](crate::sockets::packet::PacketSender::with_mark).
+    pub fn with_mark(self, mark: u32) -> Result<Self, Error> {
+        set_mark(&self.socket, mark)?;
+        Ok(self)
     }
 
     /// Takes back the chunks that the interface is done with.

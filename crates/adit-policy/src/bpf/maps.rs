@@ -78,6 +78,8 @@ pub struct Settings {
     ttl: u8,
     dscp: u8,
     padding: [u8; 2],
+    /// The firewall mark of what is sent; 0 leaves each packet its own.
+    pub mark: u32,
     /// Generation of the prefixes. Programs ignore cached lookups of another generation.
     pub generation: u32,
 }
@@ -121,6 +123,7 @@ const ECN_COMPATIBILITY: u32 = 1 << 2;
 const DONT_FRAGMENT: u32 = 1 << 3;
 const MSS_CLAMP: u32 = 1 << 4;
 const RELAY: u32 = 1 << 5;
+const SILENT: u32 = 1 << 6;
 
 impl Settings {
     /// Settings of a tunnel that does not relay; see [`Settings::with_relay`].
@@ -159,6 +162,21 @@ impl Settings {
         self
     }
 
+    /// The same settings with a firewall mark for what is sent; 0 is none.
+    #[must_use]
+    pub const fn with_mark(mut self, mark: u32) -> Settings {
+        self.mark = mark;
+        self
+    }
+
+    /// The same settings, with or without permission to send. Without it the programs leave
+    /// everything that they would send to userspace.
+    #[must_use]
+    pub const fn with_sending(mut self, sends: bool) -> Settings {
+        self.flags = if sends { self.flags & !SILENT } else { self.flags | SILENT };
+        self
+    }
+
     /// The same settings with the next generation, after a change of the prefixes.
     #[must_use]
     pub const fn with_next_generation(mut self) -> Settings {
@@ -193,6 +211,13 @@ impl Settings {
     #[must_use]
     pub const fn relay(&self) -> bool {
         self.has(RELAY)
+    }
+
+    /// Whether the programs may send.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sends(&self) -> bool {
+        !self.has(SILENT)
     }
 
     const fn has(&self, flag: u32) -> bool {

@@ -143,7 +143,7 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
             let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500, vrf: None };
             let tunnel =
                 Tunnel::new(tunnel_config(&config, &machine)).expect("the configuration makes a tunnel");
-            UserspacePlane::start(Arc::new(tunnel), &interface, underlay)
+            UserspacePlane::start(Arc::new(tunnel), &interface, underlay.into())
         })
         .unwrap();
     gateway.sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1").unwrap();

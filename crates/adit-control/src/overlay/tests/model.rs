@@ -1,5 +1,7 @@
 //! The model of the kernel against the kernel: the same steps, with the same answers and results.
 
+use std::net::Ipv4Addr;
+
 use adit_linux::netlink::{Link, LinkLayer, Network, Route, RouteLookup, VethPair};
 
 use super::world::{Kernel, World};
@@ -163,7 +165,8 @@ fn look_up(world: &mut World, eth0: u32) {
     assert_eq!(exactly("192.0.2.0/24"), Some(vec![]));
 
     let destinations = [[10, 1, 1, 2].into(), [10, 7, 1, 1].into(), [192, 0, 2, 1].into()];
-    let found = world.others.routes_to(&destinations, Some([10, 1, 1, 1].into())).unwrap();
+    let (ours, elsewhere) = (Ipv4Addr::new(10, 1, 1, 1), Ipv4Addr::new(192, 0, 2, 9));
+    let found = world.others.routes_to(&destinations, Some(ours.into())).unwrap();
     let devices: Vec<_> = found
         .into_iter()
         .map(|found| match found {
@@ -172,7 +175,7 @@ fn look_up(world: &mut World, eth0: u32) {
         })
         .collect();
     assert_eq!(devices, [Ok((eth0, destinations[0])), Ok((eth0, destinations[1])), Err(101)]);
-    let not_ours = world.others.routes_to(&destinations[..1], Some([192, 0, 2, 9].into())).unwrap();
+    let not_ours = world.others.routes_to(&destinations[..1], Some(elsewhere.into())).unwrap();
     assert_eq!(not_ours[0].as_ref().unwrap_err().errno(), Some(101));
 }
 

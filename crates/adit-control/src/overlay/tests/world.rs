@@ -246,6 +246,7 @@ pub(super) mod needs {
             tos: 0,
             protocol: 4,
             path_mtu_discovery: true,
+            mark: 0,
         };
         let attempt = || Netlink::open()?.add_ipip("adit-probe", 1480, &parameters);
         let created = NetNs::fresh().and_then(|netns| netns.run(attempt)?);
