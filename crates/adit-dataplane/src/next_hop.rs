@@ -184,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn without_our_address_no_peer_has_a_next_hop() {
+        let hops = NextHops::new(1);
+        hops.set_device(Some(A));
+        hops.set(PeerIndex::new(0), Some(NEXT));
+        hops.set_source_missing(true);
+        assert!(hops.is_source_missing());
+        assert_eq!(hops.get(PeerIndex::new(0)), None);
+        hops.set_source_missing(false);
+        hops.set_device(Some(A));
+        hops.set(PeerIndex::new(0), Some(NEXT));
+        assert_eq!(hops.get(PeerIndex::new(0)), Some((A, NEXT)));
+    }
+
+    #[test]
     fn setting_a_peer_that_does_not_exist_does_nothing() {
         let hops = NextHops::new(1);
         hops.set(PeerIndex::new(9), Some(NEXT));

@@ -29,6 +29,19 @@ fn probe() -> Result<(), String> {
     programs::probe(&tunnel).map_err(|error| error.to_string())
 }
 
+/// TUN interfaces, and socat to join two of them.
+///
+/// # Errors
+/// The device or the program is missing.
+pub fn tun() -> Result<(), String> {
+    let has_socat = std::process::Command::new("socat").arg("-V").output().is_ok();
+    if has_socat && std::path::Path::new("/dev/net/tun").exists() {
+        Ok(())
+    } else {
+        Err("/dev/net/tun and socat (Debian: `apt install socat`)".to_owned())
+    }
+}
+
 /// The qdisc fq_codel.
 ///
 /// # Errors

@@ -76,7 +76,8 @@ impl<O: Offload> Watcher<O> {
     /// Subscribes before it looks, so that no change in between is missed. Then it waits a moment
     /// for neighbours to answer, so that the first datagram need not take the slow path.
     pub(super) fn prepare(self) -> Result<Prepared<O>, O::Error> {
-        let events = Events::open(&[Group::Link, Group::Address, Group::Route, Group::Neighbour])?;
+        let events =
+            Events::open(&[Group::Link, Group::Address, Group::Route, Group::Rule, Group::Neighbour])?;
         let netlink = Netlink::open()?;
         let interface = &self.interface;
         let device = if interface.scope.netns.is_none() { interface.index } else { 0 };

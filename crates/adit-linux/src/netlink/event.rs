@@ -26,6 +26,8 @@ pub enum Group {
     Route,
     /// IPv4 neighbours.
     Neighbour,
+    /// IPv4 routing rules (`ip rule`).
+    Rule,
 }
 
 impl Group {
@@ -35,6 +37,7 @@ impl Group {
             Self::Address => libc::RTNLGRP_IPV4_IFADDR,
             Self::Route => libc::RTNLGRP_IPV4_ROUTE,
             Self::Neighbour => libc::RTNLGRP_NEIGH,
+            Self::Rule => libc::RTNLGRP_IPV4_RULE,
         }
     }
 }
@@ -65,6 +68,8 @@ pub enum Event {
     NeighbourChanged(Neighbour),
     /// A neighbour's entry was removed.
     NeighbourGone(Neighbour),
+    /// A routing rule was added or removed.
+    RulesChanged,
     /// Changes were lost because too many waited to be read. Read the whole state again.
     Overrun,
 }
@@ -174,6 +179,7 @@ fn of_message(message: RouteNetlinkMessage) -> Option<Event> {
         RouteNetlinkMessage::DelNeighbour(message) => {
             neighbour::of_message(message).map(Event::NeighbourGone)
         }
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Some(Event::RulesChanged),
         _ => None,
     }
 }

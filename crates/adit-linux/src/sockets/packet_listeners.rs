@@ -60,6 +60,7 @@ fn lists_tap(sockets: &str, index: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netns::NetNs;
 
     const SOCKETS: &str = "\
 sk               RefCnt Type Proto  Iface R Rmem   User   Inode
@@ -73,5 +74,31 @@ sk               RefCnt Type Proto  Iface R Rmem   User   Inode
         assert!(!lists_tap(SOCKETS, 8));
         assert!(lists_tap(&SOCKETS.replace("0003   7", "0003   0"), 8));
         assert!(!lists_tap("", 7));
+    }
+
+    /// A process that has no descriptor left is not one whose packets somebody captures.
+    #[test(alone, root)]
+    fn a_look_needs_no_descriptor() {
+        let limit = |soft: Option<u64>| {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: the kernel writes to and reads from `limit`, which outlives both calls.
+            unsafe {
+                libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+                let before = limit.rlim_cur;
+                limit.rlim_cur = soft.unwrap_or(before);
+                assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+                before
+            }
+        };
+        let netns = NetNs::fresh().unwrap();
+        let (mut listeners, _tap) = netns
+            .run(|| (PacketListeners::open().unwrap(), crate::sockets::capture::Tap::open(1).unwrap()))
+            .unwrap();
+        let before = limit(Some(0));
+        let opened = File::open(FILE).map_err(|error| error.raw_os_error());
+        let found = [1, 2].map(|index| listeners.is_tapped(index).ok());
+        limit(Some(before));
+        assert_eq!(opened.err(), Some(Some(libc::EMFILE)));
+        assert_eq!(found, [Some(true), Some(false)]);
     }
 }

@@ -15,8 +15,10 @@ mod forged_icmp;
 mod hub;
 mod largest;
 mod loops;
+mod lost_address;
 mod outer_fragments;
 mod planes;
+mod senders;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
