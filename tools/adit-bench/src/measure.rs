@@ -91,14 +91,37 @@ impl Measure {
     /// The contenders that it is measured of, in the order of the tables.
     pub(crate) fn contenders(self) -> &'static [Contender] {
         use Contender::{
-            Adit, AditBefore, AditEbpf, AditMany, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, Vpncloud, Vxlan,
+            Adit, AditBefore, AditEbpf, AditMany, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, UserspaceBefore,
+            Vpncloud, Vxlan,
         };
         match self {
-            Self::TcpOne => {
-                &[Bare, AditEbpf, AditBefore, Control, Adit, Vxlan, Ipip, Tinc, Fastd, OpenVpn, Vpncloud]
-            }
+            Self::TcpOne => &[
+                Bare,
+                AditEbpf,
+                AditBefore,
+                Control,
+                Adit,
+                UserspaceBefore,
+                Vxlan,
+                Ipip,
+                Tinc,
+                Fastd,
+                OpenVpn,
+                Vpncloud,
+            ],
             Self::UdpSmall => &[
-                Bare, AditEbpf, AditBefore, AditMany, Control, Adit, Vxlan, Ipip, Tinc, Fastd, OpenVpn,
+                Bare,
+                AditEbpf,
+                AditBefore,
+                AditMany,
+                Control,
+                Adit,
+                UserspaceBefore,
+                Vxlan,
+                Ipip,
+                Tinc,
+                Fastd,
+                OpenVpn,
                 Vpncloud,
             ],
             Self::TcpFour | Self::Ping => &[Bare, AditEbpf, Adit],

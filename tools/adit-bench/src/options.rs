@@ -59,7 +59,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     adit: Option<PathBuf>,
 
-    /// An `adit` of an earlier commit, whose eBPF plane is measured in the same rounds.
+    /// An `adit` of an earlier commit, whose planes are measured in the same rounds.
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
 
@@ -101,7 +101,7 @@ pub(crate) enum Output {
 impl Options {
     /// The contenders that take part.
     pub(crate) fn contenders(&self) -> BTreeSet<Contender> {
-        use Contender::{Adit, AditBefore, AditEbpf, Bare, Control, Ipip};
+        use Contender::{Adit, AditBefore, AditEbpf, Bare, Control, Ipip, UserspaceBefore};
         let mut contenders: BTreeSet<Contender> = if self.guest {
             [Bare, AditEbpf, Control, Adit, Ipip].into()
         } else if self.only.is_empty() {
@@ -109,10 +109,13 @@ impl Options {
         } else {
             self.only.iter().flat_map(|group| &group.0).copied().chain([Bare]).collect()
         };
-        match self.before {
-            Some(_) => contenders.insert(AditBefore),
-            None => contenders.remove(&AditBefore),
-        };
+        // Each plane's earlier version is measured beside the plane.
+        for (plane, before) in [(AditEbpf, AditBefore), (Adit, UserspaceBefore)] {
+            contenders.remove(&before);
+            if self.before.is_some() && contenders.contains(&plane) {
+                contenders.insert(before);
+            }
+        }
         contenders
     }
 
@@ -178,9 +181,11 @@ mod tests {
 
     #[test]
     fn the_bare_veth_is_always_measured() -> Result<(), String> {
-        assert_eq!(options(&[])?.contenders().len(), Contender::ALL.len() - 1);
+        assert_eq!(options(&[])?.contenders().len(), Contender::ALL.len() - 2);
         let before = options(&["--only", "adit-ebpf", "--before", "old/adit"])?.contenders();
         assert_eq!(before, [Contender::Bare, Contender::AditEbpf, Contender::AditBefore].into());
+        let both = options(&["--before", "old/adit"])?.contenders();
+        assert_eq!(both, Contender::ALL.into());
         let some = options(&["--only", "adit-ebpf,vxlan"])?.contenders();
         assert_eq!(some, [Contender::Bare, Contender::AditEbpf, Contender::Vxlan].into());
         let ebpf = options(&["--only", "ebpf"])?.contenders();

@@ -36,12 +36,14 @@ pub(crate) enum Contender {
     AditEbpf,
     /// The eBPF plane of an earlier `adit`, if one is given, to measure the cost of a change.
     AditBefore,
-    /// The same with 10,000 peers and 100,000 networks.
+    /// The eBPF plane with 10,000 peers and 100,000 networks.
     AditMany,
     /// A second cable on a testbed of its own, which shows the noise.
     Control,
     /// The userspace plane.
     Adit,
+    /// The userspace plane of the earlier `adit`.
+    UserspaceBefore,
     /// The kernel's VXLAN.
     Vxlan,
     /// The kernel's own IP in IP.
@@ -53,13 +55,14 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Bare,
         Self::AditEbpf,
         Self::AditBefore,
         Self::AditMany,
         Self::Control,
         Self::Adit,
+        Self::UserspaceBefore,
         Self::Vxlan,
         Self::Ipip,
         Self::Tinc,
@@ -79,6 +82,7 @@ impl Contender {
             Self::AditMany => "Adit, eBPF, 10,000 peers",
             Self::Control => "bare veth, another",
             Self::Adit => "Adit, userspace",
+            Self::UserspaceBefore => "Adit, userspace, before",
             Self::Vxlan => "kernel VXLAN",
             Self::Ipip => "Linux ipip",
             Self::Tinc => "tinc",
@@ -106,6 +110,7 @@ impl Contender {
             Self::AditMany => "adit-ebpf-many",
             Self::Control => "control",
             Self::Adit => "adit",
+            Self::UserspaceBefore => "adit-before",
             Self::Vxlan => "vxlan",
             Self::Ipip => "ipip",
             Self::Tinc => "tinc",
@@ -120,8 +125,10 @@ impl Contender {
         match self {
             Self::Bare | Self::Control => "no tunnel",
             Self::AditEbpf => "IP in IP, programs in the kernel",
-            Self::AditBefore => "the same, of an earlier version",
-            Self::AditMany => "the same, 100,000 networks of /24 to /28, the measured peer in the middle",
+            Self::AditBefore | Self::UserspaceBefore => "the same, of an earlier version",
+            Self::AditMany => {
+                "IP in IP, programs in the kernel, 100,000 networks of /24 to /28, the measured peer in the middle"
+            }
             Self::Adit => "IP in IP, defaults",
             Self::Vxlan => "unicast, iproute2",
             Self::Ipip => "the kernel's driver, iproute2",
@@ -143,6 +150,9 @@ impl Contender {
                 Some(Flavour { dataplane: "ebpf", tag: "m", is_large: true, ..Flavour::DEFAULT })
             }
             Self::Adit => Some(Flavour { dataplane: "userspace", tag: "u", ..Flavour::DEFAULT }),
+            Self::UserspaceBefore => {
+                Some(Flavour { dataplane: "userspace", tag: "v", is_before: true, ..Flavour::DEFAULT })
+            }
             _ => None,
         }
     }

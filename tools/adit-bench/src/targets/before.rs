@@ -8,17 +8,21 @@ use crate::peers::Contender;
 const AS_FAST: f64 = 0.97;
 
 pub(super) fn targets(evidence: &Evidence<'_>) -> Vec<Target> {
-    let of_before = |what, measure| {
-        let reached = ratio(evidence.samples, measure, Contender::AditEbpf, Contender::AditBefore);
+    let against = |what, measure, now, before| {
+        let reached = ratio(evidence.samples, measure, now, before);
         let control = ratio(evidence.samples, measure, Contender::Control, Contender::Bare);
         Target::at_least(what, (AS_FAST, None), reached).beside(control)
     };
+    let ebpf = |what, measure| against(what, measure, Contender::AditEbpf, Contender::AditBefore);
+    let userspace = |what, measure| against(what, measure, Contender::Adit, Contender::UserspaceBefore);
     vec![
-        of_before("one TCP stream, ratio to the version before", Measure::TcpOne),
-        of_before("64-byte UDP, batched generator, ratio to the version before", Measure::UdpSmall),
-        of_before("requests a second, ratio to the version before", Measure::RequestResponse),
-        of_before("forwarding one TCP stream, ratio to the version before", Measure::ForwardTcp),
-        of_before("forwarding 64-byte UDP, ratio to the version before", Measure::ForwardUdp),
+        ebpf("one TCP stream, ratio to the version before", Measure::TcpOne),
+        ebpf("64-byte UDP, batched generator, ratio to the version before", Measure::UdpSmall),
+        ebpf("requests a second, ratio to the version before", Measure::RequestResponse),
+        ebpf("forwarding one TCP stream, ratio to the version before", Measure::ForwardTcp),
+        ebpf("forwarding 64-byte UDP, ratio to the version before", Measure::ForwardUdp),
+        userspace("userspace, one TCP stream, ratio to the version before", Measure::TcpOne),
+        userspace("userspace, 64-byte UDP, ratio to the version before", Measure::UdpSmall),
     ]
 }
 

@@ -44,10 +44,7 @@ pub(crate) fn tables(
             .push(TargetTable { title: "eBPF plane beside Linux's ipip", targets: ipip::targets(evidence) });
     }
     if is_in(Contender::AditBefore) && !is_guest {
-        tables.push(TargetTable {
-            title: "eBPF plane beside an earlier one",
-            targets: before::targets(evidence),
-        });
+        tables.push(TargetTable { title: "beside an earlier version", targets: before::targets(evidence) });
     }
     if is_in(Contender::Adit) && !is_guest {
         tables.push(TargetTable { title: "Userspace plane", targets: userspace::targets(evidence) });
@@ -243,7 +240,7 @@ mod tests {
         let titles = |is_in: fn(Contender) -> bool, is_guest| -> Vec<&str> {
             tables(&evidence(&samples), is_in, is_guest).iter().map(|table| table.title).collect()
         };
-        let all = ["eBPF plane", "eBPF plane beside an earlier one", "Userspace plane"];
+        let all = ["eBPF plane", "beside an earlier version", "Userspace plane"];
         assert_eq!(titles(|_| true, false), all);
         assert_eq!(titles(|_| true, true), ["eBPF plane beside Linux's ipip"]);
         assert_eq!(titles(|contender| contender == Contender::Adit, false), ["Userspace plane"]);
