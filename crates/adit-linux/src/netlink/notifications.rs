@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// Bytes of a notification that are read; the rest is dropped.
 const READ_LEN: usize = 64;
+/// Notifications that one call reads, so that a storm of changes does not hold the caller.
+const MAX_READS: usize = 4096;
 
 /// A subscription to a multicast group. Subscribe first and read the state after it; then no change
 /// in between is missed.
@@ -27,18 +29,20 @@ impl Notifications {
         Ok(Self(socket))
     }
 
-    /// Empties the queue. Returns true if something may have changed since the last call.
+    /// Empties the queue, or reads the first [`MAX_READS`]. Returns true if something may have changed
+    /// since the last call.
     pub fn any(&mut self) -> bool {
         let mut any = false;
         let mut buffer = [0; READ_LEN];
-        loop {
+        for _ in 0..MAX_READS {
             match self.0.recv(&mut &mut buffer[..], 0) {
                 Ok(_) => any = true,
                 // Notifications were lost.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
-                Err(_) => return any,
+                Err(_) => break,
             }
         }
+        any
     }
 }
 
