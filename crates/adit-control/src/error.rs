@@ -110,6 +110,21 @@ pub enum ControlError {
         /// Its device, gateway and protocol.
         what: String,
     },
+    /// Another overlay has a route to a peer's network.
+    #[error(
+        "{network} belongs to {overlay} on this machine ({what}), and a network is reached through one tunnel: take \
+         {network} out of peer `{peer}`, or out of that overlay's file"
+    )]
+    RouteOfOverlay {
+        /// Its destination.
+        network: Ipv4Net,
+        /// The peer with that network.
+        peer: String,
+        /// The overlay that has it.
+        overlay: String,
+        /// Its device, gateway and protocol.
+        what: String,
+    },
     /// The guard routes of two overlays would have the same metric.
     #[error(
         "the guard routes of overlay `{site}` would have the same metric as those of overlay `{other}` on this \

@@ -14,23 +14,28 @@ use adit_linux::net_scope::NetScope;
 use adit_tunnel::Totals;
 
 use crate::carrier::choice::carrier_of;
-use crate::carrier::{Carrier, Damage, Prepared, Repair, Running};
+use crate::carrier::{Carrier, Damage, InUse, Prepared, Repair, Running};
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{hidden_alias, uses_kernel_plane};
-use crate::reconcile::foreign::ForeignNetworks;
+use crate::reconcile::foreign_routes::ForeignRoutes;
+use crate::reconcile::forwarding::ForwardingPath;
+use crate::reconcile::objects::Actual;
 use crate::reconcile::peer_update::PeerUpdate;
-use crate::reconcile::{config_diff, foreign, guard_routes, kernel_diff, machine, objects};
+use crate::reconcile::{config_diff, foreign_devices, guard_routes, kernel_diff, machine, objects};
 use crate::state::path_cache::PathCache;
+use crate::state::warning::{Warning, WarningName};
 use crate::underlay;
 
+mod here;
 mod leftovers;
 #[cfg(test)]
 mod tests;
 
+pub use here::{Findings, look_here};
 pub use leftovers::{has_leftovers, remove_leftovers};
 
 /// What stays when a daemon ends.
@@ -56,6 +61,20 @@ pub struct Overlay {
     is_underlay_missing: bool,
     /// The packet filter is to be set again, because the addresses of this machine are others.
     is_filter_due: bool,
+    warnings: Warnings,
+}
+
+/// What about the machine keeps traffic from passing.
+#[derive(Default)]
+struct Warnings {
+    /// Routes of others that won at the last look.
+    foreign_routes: Vec<Warning>,
+    /// The interfaces that must forward, at the last look.
+    forwarding_path: ForwardingPath,
+    /// Those that do not.
+    forwarding: Vec<Warning>,
+    /// The last repair failed.
+    repair: Option<Warning>,
 }
 
 /// How an overlay is brought up.
@@ -96,7 +115,7 @@ impl Overlay {
         let mut carrier = carrier_of(config, outlives_process);
         let path_cache = path_cache.filter(|_| carrier.learns_paths());
         let mut namespaces = Namespaces::open(&host, &config.site)?;
-        let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, None)?;
+        let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, &InUse::default())?;
         if let Some(path_cache) = &path_cache {
             path_cache.restore(&prepared.tunnel, Clock.now());
         }
@@ -110,7 +129,8 @@ impl Overlay {
             }
         };
         guards_before.remove_from_other_tables(namespaces.inner.as_mut(), &prepared.desired);
-        Ok(Self {
+        let warnings = Warnings { foreign_routes: prepared.foreign.warnings(), ..Warnings::default() };
+        let mut overlay = Self {
             config: config.clone(),
             desired: prepared.desired,
             namespaces,
@@ -120,7 +140,11 @@ impl Overlay {
             repairs: BTreeMap::new(),
             is_underlay_missing: false,
             is_filter_due: false,
-        })
+            warnings,
+        };
+        // A failure is met again by the next repair.
+        let _ = overlay.look_at_forwarding();
+        Ok(overlay)
     }
 
     /// Changes a running overlay to `config`, atomically. What stays the same keeps forwarding.
@@ -204,8 +228,8 @@ impl Overlay {
     fn install(&mut self, config: &Config) -> Result<(), ControlError> {
         // Another namespace may have the name now.
         let mut namespaces = Namespaces::open(&self.namespaces.host, &config.site)?;
-        let in_use = Some(self.desired.underlay);
-        let prepared = Prepared::survey(self.carrier.as_ref(), &mut namespaces, config, in_use)?;
+        let in_use = self.in_use();
+        let prepared = Prepared::survey(self.carrier.as_ref(), &mut namespaces, config, &in_use)?;
         prepared.tunnel.inherit(&self.running.plane.tunnel());
         self.carrier.install(&mut namespaces, config, &prepared, &mut self.running)?;
         let table = objects::table(&prepared.desired);
@@ -215,6 +239,7 @@ impl Overlay {
         }
         self.namespaces = namespaces;
         (self.config, self.desired) = (config.clone(), prepared.desired);
+        self.warnings.foreign_routes = prepared.foreign.warnings();
         Ok(())
     }
 
@@ -224,15 +249,26 @@ impl Overlay {
     /// # Errors
     /// Fails if the kernel cannot be asked or refuses a change. Another attempt may succeed.
     pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
-        if !self.is_in_namespace() {
-            return self.follow_namespace();
-        }
+        let repaired = if self.is_in_namespace() { self.repair_objects() } else { self.follow_namespace() };
+        let repaired = repaired.and_then(|changes| self.look_at_forwarding().map(|()| changes));
+        self.warnings.repair = repaired.as_ref().err().map(|error| Warning {
+            name: WarningName::RepairFails,
+            about: self.config.site.name.to_string(),
+            what: format!("something of the overlay was changed and cannot be repaired at present: {error}"),
+        });
+        // Only what was made counts.
+        self.count_repairs(repaired.as_deref().unwrap_or_default());
+        repaired
+    }
+
+    fn repair_objects(&mut self) -> Result<Vec<Change>, ControlError> {
         let site = self.config.site.name.to_string();
         let inner = self.namespaces.inner.as_mut();
         self.carrier.follow_renames(&mut self.desired, &site, inner)?;
         let local = machine::local_addresses(inner, self.desired.underlay, self.desired.vrf.as_ref())?;
         self.is_filter_due |= self.desired.follow_addresses(&self.config.site, local);
-        let foreign = ForeignNetworks::look_up(inner, &site, &self.desired)?;
+        let foreign = ForeignRoutes::look_up(inner, &site, &self.desired)?;
+        self.warnings.foreign_routes = foreign.warnings();
         let (changes, is_whole) = self.find_damage(&site, &foreign)?;
         // The VRF's index and its table are others now, so nothing that was made fits.
         let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
@@ -240,7 +276,6 @@ impl Overlay {
             self.is_filter_due = false;
             return Ok(changes);
         }
-        self.count_repairs(&changes);
         let needs_start = |change: &Change| matches!(change.object, Object::DataPlane | Object::Underlay);
         let repair = if is_vrf_new || changes.iter().any(needs_start) {
             Repair::NeedsInstall
@@ -255,23 +290,22 @@ impl Overlay {
         Ok(changes)
     }
 
-    /// Finds what differs from the desired state, except for routes to `foreign` networks. Also
-    /// returns whether all interfaces are ours.
+    /// Finds what differs from the desired state, except where `foreign` routes have the place of
+    /// ours. Also returns whether all interfaces are ours.
     fn find_damage(
         &mut self,
         site: &str,
-        foreign: &ForeignNetworks,
+        foreign: &ForeignRoutes,
     ) -> Result<(Vec<Change>, bool), ControlError> {
         let devices = &self.running.devices;
-        let mut actual = self.carrier.observe(&mut self.namespaces, site, &self.desired, devices)?;
-        actual.guards = guard_routes::of(self.namespaces.inner.as_mut(), &self.desired)?;
+        let (carrier, namespaces) = (self.carrier.as_ref(), &mut self.namespaces);
+        let (mut changes, actual) =
+            differences(carrier, namespaces, &self.config, &self.desired, foreign, devices)?;
         let is_whole = actual.indices() == *devices;
         if !is_whole {
-            foreign::refuse_devices(self.namespaces.inner.as_mut(), site, &self.desired)?;
+            foreign_devices::refuse(self.namespaces.inner.as_mut(), site, &self.desired)?;
         }
-        let mut changes = kernel_diff::compare(&self.config, &self.desired, &actual);
         changes.extend(self.find_underlay_move()?);
-        changes.retain(|change| !foreign.keep_out(change));
         // Only the data plane knows the rules of the table it has set.
         changes.retain(|change| change.object != Object::Table || self.is_filter_due);
         changes.extend(self.carrier.check_plane(&self.running, is_whole));
@@ -284,9 +318,7 @@ impl Overlay {
         self.install(&self.config.clone())?;
         let netns = self.desired.netns.as_deref().unwrap_or_default();
         let what = format!("{} in another network namespace {netns}", self.desired.device);
-        let changes = vec![Change::new(Kind::Change, Object::Device, what)];
-        self.count_repairs(&changes);
-        Ok(changes)
+        Ok(vec![Change::new(Kind::Change, Object::Device, what)])
     }
 
     fn count_repairs(&mut self, changes: &[Change]) {
@@ -317,7 +349,8 @@ impl Overlay {
 
     /// Returns what `config` would change. The same as [`plan`], on the host of this overlay.
     fn plan(&self, config: &Config) -> Result<Vec<Change>, ControlError> {
-        plan_on(&self.namespaces.host, Some(&self.config), config)
+        let running = RunningOverlay { config: &self.config, underlay: self.desired.underlay };
+        Ok(plan_on(&self.namespaces.host, Some(running), config)?.changes)
     }
 
     /// Writes what is known of the paths to the path cache, if that has changed. Call this now and
@@ -347,6 +380,36 @@ impl Overlay {
         leftovers::remove_objects(host.as_ref(), inner.as_mut(), site)?;
         // If its other end was in a namespace that is gone.
         objects::remove_hidden_end(underlay.as_mut(), &hidden_alias(site)).map(drop)
+    }
+
+    /// Returns what a change keeps if the machine still has it.
+    fn in_use(&self) -> InUse {
+        InUse::of(&self.config, Some(self.desired.underlay))
+    }
+
+    /// Finds the interfaces that must forward, and reads their settings.
+    fn look_at_forwarding(&mut self) -> Result<(), ControlError> {
+        let inner = self.namespaces.inner.as_mut();
+        let (links, addresses) = (inner.links()?, inner.addresses(None)?);
+        self.warnings.forwarding_path =
+            ForwardingPath::of(&self.config.site, &self.desired, &links, &addresses);
+        self.check_forwarding();
+        Ok(())
+    }
+
+    /// Reads the settings for forwarding, about which there are no events. It costs a read of a
+    /// small file for each interface of the tunnel and of the networks behind this gateway.
+    pub(crate) fn check_forwarding(&mut self) {
+        let Namespaces { host, scope, .. } = &self.namespaces;
+        let is_on = |name: &str| host.forwards(scope, name).ok();
+        self.warnings.forwarding = self.warnings.forwarding_path.warnings(is_on);
+    }
+
+    /// Returns what about the machine keeps traffic from passing.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let Warnings { foreign_routes, forwarding, repair, .. } = &self.warnings;
+        forwarding.iter().chain(foreign_routes).chain(repair).cloned().collect()
     }
 
     /// Returns true if our underlay address was missing at the last look.
@@ -442,31 +505,77 @@ fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlE
     Ok(())
 }
 
+/// An overlay that runs, as another process knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct RunningOverlay<'a> {
+    /// Its configuration.
+    pub config: &'a Config,
+    /// The underlay address in use.
+    pub underlay: Ipv4Addr,
+}
+
+impl<'a> From<&'a (Config, Ipv4Addr)> for RunningOverlay<'a> {
+    fn from((config, underlay): &'a (Config, Ipv4Addr)) -> Self {
+        Self { config, underlay: *underlay }
+    }
+}
+
 /// Returns what `config` would change on this machine, in the calling thread's network namespace.
-/// `running` is the configuration that runs; `None`: nothing runs.
+/// `running` is the overlay of that name; `None`: nothing runs.
 ///
 /// # Errors
 /// Fails if `config` could not be brought up, or could not replace what runs.
-pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, ControlError> {
+pub fn plan(running: Option<RunningOverlay<'_>>, config: &Config) -> Result<Plan, ControlError> {
     let host: Arc<dyn Host> = Arc::new(LinuxHost);
     plan_on(&host, running, config)
 }
 
+/// What a configuration would change.
+#[derive(Debug)]
+pub struct Plan {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// What would keep traffic from passing.
+    pub warnings: Vec<Warning>,
+}
+
 fn plan_on(
     host: &Arc<dyn Host>,
-    running: Option<&Config>,
+    running: Option<RunningOverlay<'_>>,
     config: &Config,
-) -> Result<Vec<Change>, ControlError> {
-    if let Some(running) = running {
+) -> Result<Plan, ControlError> {
+    let mut in_use = InUse::default();
+    if let Some(RunningOverlay { config: running, underlay }) = running {
         refuse_other_device(running, config)?;
+        in_use = InUse::of(running, Some(underlay));
     }
     let carrier = carrier_of(config, false);
     let mut namespaces = Namespaces::open(host, &config.site)?;
-    let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, None)?;
-    let mut changes = config_diff::compare(running, config, prepared.desired.underlay);
-    let site = config.site.name.as_str();
-    let mut actual = carrier.observe(&mut namespaces, site, &prepared.desired, &[])?;
-    actual.guards = guard_routes::of(namespaces.inner.as_mut(), &prepared.desired)?;
-    changes.extend(kernel_diff::compare(config, &prepared.desired, &actual));
-    Ok(changes)
+    let Prepared { desired, foreign, .. } =
+        Prepared::survey(carrier.as_ref(), &mut namespaces, config, &in_use)?;
+    let running = running.map(|running| running.config);
+    let mut changes = config_diff::compare(running, config, desired.underlay);
+    let (of_kernel, _) = differences(carrier.as_ref(), &mut namespaces, config, &desired, &foreign, &[])?;
+    changes.extend(of_kernel);
+    let mut warnings = here::warnings_on(host, config, &desired);
+    warnings.extend(foreign.warnings());
+    Ok(Plan { changes, warnings })
+}
+
+/// Compares the desired state with the kernel's, except where `foreign` routes have the place of
+/// ours. Both a plan and a repair are made of this, so they never differ. `known` are the indices
+/// of the overlay's interfaces if it runs here. Also returns the kernel's state.
+fn differences(
+    carrier: &dyn Carrier,
+    namespaces: &mut Namespaces,
+    config: &Config,
+    desired: &Desired,
+    foreign: &ForeignRoutes,
+    known: &[u32],
+) -> Result<(Vec<Change>, Actual), ControlError> {
+    let mut actual = carrier.observe(namespaces, config.site.name.as_str(), desired, known)?;
+    actual.guards = guard_routes::of(namespaces.inner.as_mut(), desired)?;
+    let mut changes = kernel_diff::compare(config, desired, &actual);
+    changes.retain(|change| !foreign.keep_out(change));
+    Ok((changes, actual))
 }

@@ -54,8 +54,8 @@ pub trait DataPlane: Send + Sync {
     /// The tunnel that decides now.
     fn tunnel(&self) -> Arc<Tunnel>;
 
-    /// Changes the peers while packets flow. `tunnel` must come from the current tunnel by these
-    /// steps. Peers that stay as they are notice nothing. Every other datagram meets the old or the
+    /// Changes the peers while packets flow, and what the tunnel knows of the machine. `tunnel` must
+    /// come from the current tunnel by these steps, or by `Tunnel::on_host`. Peers that stay as they are notice nothing. Every other datagram meets the old or the
     /// new configuration.
     ///
     /// # Errors

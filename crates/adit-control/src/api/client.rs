@@ -3,6 +3,7 @@
 //! It blocks, and speaks just enough HTTP/1.0: one request for each connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -51,6 +52,18 @@ pub fn running_config(paths: &RuntimePaths) -> Result<Option<Config>, ControlErr
         Err(ControlError::NotRunning { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Returns the configuration of a running overlay and the underlay address it uses; `None`: no
+/// daemon answers.
+///
+/// # Errors
+/// Fails if the answer cannot be read.
+pub fn running_overlay(paths: &RuntimePaths) -> Result<Option<(Config, Ipv4Addr)>, ControlError> {
+    let Some(config) = running_config(paths)? else { return Ok(None) };
+    let underlay = status(paths)?.site.underlay;
+    let underlay = underlay.parse().map_err(|_| bad(paths, format!("{underlay} is no IPv4 address")))?;
+    Ok(Some((config, underlay)))
 }
 
 /// Applies a file to a running overlay. Returns when the change has been made.

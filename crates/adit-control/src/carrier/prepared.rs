@@ -1,27 +1,49 @@
 //! The survey of a machine before anything is made: desired state and tunnel, checked against the
 //! interfaces and routes of others.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_config::Config;
 use adit_tunnel::Tunnel;
+use ipnet::Ipv4Net;
 
 use super::Carrier;
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{self, Desired};
-use crate::reconcile::{foreign, machine};
+use crate::reconcile::foreign_routes::{self, ForeignRoutes};
+use crate::reconcile::{foreign_devices, machine};
 
 /// Everything that a configuration asks for on this machine.
 pub(crate) struct Prepared {
     pub(crate) desired: Desired,
     pub(crate) tunnel: Arc<Tunnel>,
+    /// Routes of others, which stay as they are.
+    pub(crate) foreign: ForeignRoutes,
+}
+
+/// What an overlay that runs has, and keeps if the machine still has it.
+#[derive(Default)]
+pub(crate) struct InUse {
+    /// Our underlay address.
+    pub(crate) underlay: Option<Ipv4Addr>,
+    /// The networks of its peers. A foreign route to one of them, which came meanwhile, is no
+    /// reason to refuse a change.
+    pub(crate) networks: HashSet<Ipv4Net>,
+}
+
+impl InUse {
+    /// Returns what an overlay with this configuration has.
+    pub(crate) fn of(config: &Config, underlay: Option<Ipv4Addr>) -> Self {
+        let networks = config.peers.iter().flat_map(|peer| peer.networks.iter().copied());
+        Self { underlay, networks: networks.collect() }
+    }
 }
 
 impl Prepared {
-    /// Surveys the machine for `config`. The underlay address that is `in_use` stays if the machine
-    /// still has it.
+    /// Surveys the machine for `config`.
     ///
     /// # Errors
     /// Fails if the carrier cannot serve the inner side, if something of the machine is missing, if
@@ -30,10 +52,10 @@ impl Prepared {
         carrier: &dyn Carrier,
         namespaces: &mut Namespaces,
         config: &Config,
-        in_use: Option<Ipv4Addr>,
+        in_use: &InUse,
     ) -> Result<Self, ControlError> {
         carrier.check_scope(&namespaces.scope)?;
-        let machine = machine::look_up(namespaces, config, in_use)?;
+        let machine = machine::look_up(namespaces, config, in_use.underlay)?;
         let mut desired = Desired::of(config, &machine);
         let site = config.site.name.as_str();
         let inner = namespaces.inner.as_mut();
@@ -45,9 +67,11 @@ impl Prepared {
                  will not be found"
             );
         }
-        foreign::refuse_devices(inner, site, &desired)?;
-        foreign::refuse_hidden_end(inner, namespaces.underlay.as_mut(), &desired)?;
-        foreign::refuse_routes(inner, site, &desired)?;
-        Ok(Self { desired, tunnel })
+        foreign_devices::refuse(inner, site, &desired)?;
+        foreign_devices::refuse_hidden_end(inner, namespaces.underlay.as_mut(), &desired)?;
+        foreign_routes::refuse_shared_metric(inner, site)?;
+        let foreign = ForeignRoutes::look_up(inner, site, &desired)?;
+        foreign.refuse_except(&in_use.networks)?;
+        Ok(Self { desired, tunnel, foreign })
     }
 }

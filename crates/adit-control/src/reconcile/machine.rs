@@ -12,7 +12,7 @@ use crate::reconcile::desired::{Machine, Vrf};
 use crate::underlay;
 
 /// The underlay MTU, in bytes, where no peer can be reached yet: that of Ethernet.
-const DEFAULT_MTU: u16 = 1500;
+pub(crate) const DEFAULT_MTU: u16 = 1500;
 
 /// Looks up what `config` depends on. The underlay address that is `in_use` stays if the machine
 /// still has it.

@@ -63,8 +63,11 @@ impl PendingEvents {
                 // It is another overlay's, or it is there exactly if our route is desired.
                 route.metric != Some(desired.guard_metric) || *gone == wanted.is_none()
             }
-            Some(wanted) => !gone && wanted.is_already(route),
-            None => {
+            Some(wanted) if wanted.key() == route.key() => !gone && wanted.is_already(route),
+            // A foreign route of another metric, such as a backup, is another route. One that had
+            // the place of the guard is gone from there.
+            Some(_) if route.metric == Some(desired.guard_metric) => false,
+            _ => {
                 let is_ours = route.device.is_some_and(|device| devices.contains(&device));
                 *gone || route.protocol != ROUTE_PROTOCOL || !is_ours
             }
@@ -139,6 +142,13 @@ mod tests {
             ("an undesired one of ours is added", route(ours("10.9.0.0/16"), false), false),
             ("a foreign one is added", route(foreign("10.9.0.0/16"), false), true),
             ("a foreign one is added to our network", route(foreign("10.1.0.0/16"), false), false),
+            ("a backup is added", route(Route { metric: Some(9), ..foreign("10.1.0.0/16") }, false), true),
+            ("a backup is deleted", route(Route { metric: Some(9), ..foreign("10.1.0.0/16") }, true), true),
+            (
+                "one of ours is added with another metric",
+                route(Route { metric: Some(9), ..ours("10.1.0.0/16") }, false),
+                false,
+            ),
             ("one of another table is deleted", route(Route { table: 9, ..ours("10.1.0.0/16") }, true), true),
             ("our guard is added", route(guard("10.1.0.0/16", "a"), false), true),
             ("our guard is deleted", route(guard("10.1.0.0/16", "a"), true), false),

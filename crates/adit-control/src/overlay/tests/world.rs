@@ -13,7 +13,7 @@ use crate::error::ControlError;
 use crate::host::fake::FakeHost;
 use crate::host::faulty::{Faults, FaultyHost};
 use crate::host::{Host, LinuxHost};
-use crate::overlay::{Options, Overlay};
+use crate::overlay::{Options, Overlay, RunningOverlay};
 use crate::reconcile::devices::is_veth;
 
 /// The interfaces that a machine has beside the overlay's: underlay and inner network.
@@ -141,8 +141,9 @@ impl World {
         running: Option<&Config>,
         config: &Config,
     ) -> Result<Vec<String>, ControlError> {
-        let changes = crate::overlay::plan_on(&self.host, running, config)?;
-        Ok(changes.iter().map(ToString::to_string).collect())
+        let running = running.map(|config| RunningOverlay { config, underlay: [10, 1, 1, 1].into() });
+        let plan = crate::overlay::plan_on(&self.host, running, config)?;
+        Ok(plan.changes.iter().map(ToString::to_string).collect())
     }
 
     pub(super) fn index(&mut self, name: &str) -> u32 {
@@ -200,6 +201,11 @@ impl World {
     /// Adds an interface of that kind to a model, which no call of control could add.
     pub(super) fn add_link(&self, name: &str, kind: &str) {
         self.fake.as_ref().expect("the machine is a model").add_link(name, kind);
+    }
+
+    /// The model.
+    pub(super) fn fake(&self) -> &FakeHost {
+        self.fake.as_ref().expect("the machine is a model")
     }
 
     /// The packet filters of a model; of the real machine none.

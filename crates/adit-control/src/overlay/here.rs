@@ -1,0 +1,126 @@
+//! A look at this machine for a configuration: everything that would keep the overlay from
+//! starting, and everything that would keep traffic from passing. It changes nothing.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use adit_config::{Config, Underlay};
+use adit_tunnel::Tunnel;
+
+use super::{RunningOverlay, refuse_other_device};
+use crate::carrier::InUse;
+use crate::carrier::choice::carrier_of;
+use crate::error::ControlError;
+use crate::host::{Host, LinuxHost};
+use crate::namespaces::Namespaces;
+use crate::reconcile::desired::{Desired, Machine, tunnel_config};
+use crate::reconcile::foreign_routes::{self, ForeignRoutes};
+use crate::reconcile::forwarding::ForwardingPath;
+use crate::reconcile::{foreign_devices, machine};
+use crate::state::warning::Warning;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What would keep the overlay from starting, or from the change.
+    pub obstacles: Vec<ControlError>,
+    /// What would keep traffic from passing.
+    pub warnings: Vec<Warning>,
+}
+
+/// Looks at this machine, in the calling thread's network namespace, for `config`. `running` is the
+/// overlay of that name; `None`: nothing runs.
+#[must_use]
+pub fn look_here(running: Option<RunningOverlay<'_>>, config: &Config) -> Findings {
+    let host: Arc<dyn Host> = Arc::new(LinuxHost);
+    look_on(&host, running, config)
+}
+
+pub(super) fn look_on(
+    host: &Arc<dyn Host>,
+    running: Option<RunningOverlay<'_>>,
+    config: &Config,
+) -> Findings {
+    let mut findings = Findings::default();
+    if let Err(error) = look(host, running, config, &mut findings) {
+        findings.obstacles.push(error);
+    }
+    findings
+}
+
+/// Returns the warnings for `config` alone, as far as the machine can be looked at.
+pub(super) fn warnings_on(host: &Arc<dyn Host>, config: &Config, desired: &Desired) -> Vec<Warning> {
+    let warnings = Namespaces::open(host, &config.site)
+        .and_then(|mut namespaces| forwarding_warnings(&mut namespaces, config, desired));
+    warnings.unwrap_or_default()
+}
+
+/// Adds what it finds to `findings`. Fails where nothing more can be looked at.
+fn look(
+    host: &Arc<dyn Host>,
+    running: Option<RunningOverlay<'_>>,
+    config: &Config,
+    findings: &mut Findings,
+) -> Result<(), ControlError> {
+    let mut in_use = InUse::default();
+    if let Some(RunningOverlay { config: running, underlay }) = running {
+        in_use = InUse::of(running, Some(underlay));
+        findings.note(refuse_other_device(running, config));
+    }
+    let carrier = carrier_of(config, false);
+    let mut namespaces = Namespaces::open(host, &config.site)?;
+    findings.note(carrier.check_scope(&namespaces.scope));
+    let machine = match machine::look_up(&mut namespaces, config, in_use.underlay) {
+        Ok(machine) => machine,
+        Err(error) => {
+            findings.obstacles.push(error);
+            assumed(&mut namespaces, config)
+        }
+    };
+    match Tunnel::new(tunnel_config(config, &machine)) {
+        Ok(tunnel) if running.is_none() => findings.note(host.try_plane(config.site.dataplane, &tunnel)),
+        Ok(_) => {}
+        Err(error) => findings.obstacles.push(error.into()),
+    }
+    let mut desired = Desired::of(config, &machine);
+    let site = config.site.name.as_str();
+    carrier.adapt(&mut desired, site, namespaces.inner.as_mut())?;
+    let (inner, underlay) = (namespaces.inner.as_mut(), namespaces.underlay.as_mut());
+    findings.note(foreign_devices::refuse(inner, site, &desired));
+    findings.note(foreign_devices::refuse_hidden_end(inner, underlay, &desired));
+    findings.note(foreign_routes::refuse_shared_metric(inner, site));
+    let foreign = ForeignRoutes::look_up(inner, site, &desired)?;
+    findings.obstacles.extend(foreign.refusals_except(&in_use.networks));
+    if running.is_some() {
+        // Without an overlay they are obstacles.
+        findings.warnings.extend(foreign.warnings());
+    }
+    findings.warnings.extend(forwarding_warnings(&mut namespaces, config, &desired)?);
+    Ok(())
+}
+
+impl Findings {
+    fn note(&mut self, found: Result<(), ControlError>) {
+        self.obstacles.extend(found.err());
+    }
+}
+
+/// Returns the facts to go on with where those of the machine are not all there.
+fn assumed(namespaces: &mut Namespaces, config: &Config) -> Machine {
+    let underlay = match config.site.underlay {
+        Underlay::Address(address) => address,
+        Underlay::Interface(_) => Ipv4Addr::UNSPECIFIED,
+    };
+    let vrf = namespaces.vrf().ok().flatten();
+    Machine { underlay, local: Vec::new(), underlay_mtu: machine::DEFAULT_MTU, vrf }
+}
+
+fn forwarding_warnings(
+    namespaces: &mut Namespaces,
+    config: &Config,
+    desired: &Desired,
+) -> Result<Vec<Warning>, ControlError> {
+    let (links, addresses) = (namespaces.inner.links()?, namespaces.inner.addresses(None)?);
+    let path = ForwardingPath::of(&config.site, desired, &links, &addresses);
+    Ok(path.warnings(|name| namespaces.host.forwards(&namespaces.scope, name).ok()))
+}
