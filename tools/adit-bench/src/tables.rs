@@ -168,7 +168,7 @@ impl Report {
             let name = failure.contender.name_on(failure.measure.shape());
             writeln!(
                 out,
-                "- round {}, {name}, {}: {}",
+                "- round {}, {name}, {}:\n  {}",
                 failure.round,
                 title(failure.measure),
                 cell(&failure.why)

@@ -9,6 +9,7 @@ mod guards;
 mod model;
 mod peers;
 mod plan;
+mod reconciler;
 mod rollback;
 mod sources;
 mod takeover;

@@ -40,7 +40,6 @@ impl Reconciler {
         overlay: Arc<Mutex<Option<Overlay>>>,
         snapshots: Arc<SnapshotPublisher>,
     ) -> Result<Self, ControlError> {
-        // Subscribe first: nothing that happens before the first look is missed.
         let watcher = {
             let overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
             NetlinkWatcher::open(
@@ -92,10 +91,14 @@ struct Loop {
 impl Loop {
     fn new(watcher: NetlinkWatcher, snapshots: Arc<SnapshotPublisher>) -> Self {
         let now = Instant::now();
+        // The overlay is older than the subscription, and others may have changed it in between:
+        // systemd-networkd does within milliseconds. So the loop begins with a look at everything.
+        let mut pending = PendingEvents::default();
+        pending.mark_overrun();
         Self {
             watcher,
             snapshots,
-            pending: PendingEvents::default(),
+            pending,
             last_resync: now,
             last_forwarding_check: now,
             failures: 0,
@@ -188,7 +191,10 @@ impl Loop {
     /// Watches the namespace that the inner side is in now.
     fn watch_again(&mut self, overlay: &Overlay) {
         match NetlinkWatcher::open(overlay.inner_scope()) {
-            Ok(watcher) => self.watcher = watcher,
+            Ok(watcher) => {
+                self.watcher = watcher;
+                self.pending.mark_overrun();
+            }
             Err(error) => tracing::error!(%error, "cannot watch what changes on the inner side"),
         }
     }
