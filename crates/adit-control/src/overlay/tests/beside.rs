@@ -1,7 +1,7 @@
 //! What others have beside an overlay: routes to its networks, of any metric and owner, and
 //! forwarding that is off. It starts, changes and is repaired beside what is not in its way.
 
-use adit_linux::netlink::{Network, Route, STATIC_PROTOCOL, VethPair};
+use adit_linux::netlink::{Route, STATIC_PROTOCOL, VethPair};
 
 use super::world::{Kernel, PEER_C, TUN, World, config};
 use crate::overlay::here::look_on;
@@ -135,7 +135,7 @@ fn is_said(kernel: Kernel) {
         };
         assert_eq!(foreign_routes(&overlay), []);
         let theirs = Route { protocol: STATIC_PROTOCOL, ..world.route(NETWORK, "eth0") };
-        world.others.replace_routes(&[theirs.clone()]).unwrap();
+        world.others.replace_routes(std::slice::from_ref(&theirs)).unwrap();
         assert_eq!(overlay.repair().unwrap(), []);
         let [(about, what)] = &foreign_routes(&overlay)[..] else { panic!("it is said") };
         assert_eq!(about, NETWORK);
