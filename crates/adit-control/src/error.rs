@@ -110,6 +110,21 @@ pub enum ControlError {
         /// Its device, gateway and protocol.
         what: String,
     },
+    /// Another ipip interface has the same endpoints.
+    #[error(
+        "an ipip interface from {local} to {remote} exists ({device}, {what}), and Linux's driver has only one for each \
+         pair of addresses: remove it, use another underlay address, or use dataplane = \"ebpf\" or \"userspace\" here"
+    )]
+    PairTaken {
+        /// Our address on the underlay.
+        local: Ipv4Addr,
+        /// The peer's.
+        remote: String,
+        /// The interface that is there.
+        device: String,
+        /// Whose it is.
+        what: String,
+    },
     /// Another overlay has a route to a peer's network.
     #[error(
         "{network} belongs to {overlay} on this machine ({what}), and a network is reached through one tunnel: take \

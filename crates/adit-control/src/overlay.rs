@@ -2,7 +2,6 @@
 //! atomically.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,29 +13,29 @@ use adit_linux::net_scope::NetScope;
 use adit_tunnel::Totals;
 
 use crate::carrier::choice::carrier_of;
-use crate::carrier::{Carrier, Damage, InUse, Prepared, Repair, Running};
+use crate::carrier::{Carrier, InUse, Prepared, Running};
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
-use crate::reconcile::change::{Change, Kind, Object};
+use crate::reconcile::change::{Change, Object};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::devices::{hidden_alias, uses_kernel_plane};
-use crate::reconcile::foreign_routes::ForeignRoutes;
+use crate::reconcile::devices::hidden_alias;
 use crate::reconcile::forwarding::ForwardingPath;
-use crate::reconcile::objects::Actual;
 use crate::reconcile::peer_update::PeerUpdate;
-use crate::reconcile::{config_diff, foreign_devices, guard_routes, kernel_diff, machine, objects};
+use crate::reconcile::{guard_routes, objects};
 use crate::state::path_cache::PathCache;
 use crate::state::warning::{Warning, WarningName};
-use crate::underlay;
 
 mod here;
 mod leftovers;
+mod plan;
+mod repair;
 #[cfg(test)]
 mod tests;
 
 pub use here::{Findings, look_here};
 pub use leftovers::{has_leftovers, remove_leftovers};
+pub use plan::{Plan, RunningOverlay, plan};
 
 /// What stays when a daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,114 +242,11 @@ impl Overlay {
         Ok(())
     }
 
-    /// Compares everything with the desired state, and restores what differs. Returns what
-    /// differed.
-    ///
-    /// # Errors
-    /// Fails if the kernel cannot be asked or refuses a change. Another attempt may succeed.
-    pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
-        let repaired = if self.is_in_namespace() { self.repair_objects() } else { self.follow_namespace() };
-        let repaired = repaired.and_then(|changes| self.look_at_forwarding().map(|()| changes));
-        self.warnings.repair = repaired.as_ref().err().map(|error| Warning {
-            name: WarningName::RepairFails,
-            about: self.config.site.name.to_string(),
-            what: format!("something of the overlay was changed and cannot be repaired at present: {error}"),
-        });
-        // Only what was made counts.
-        self.count_repairs(repaired.as_deref().unwrap_or_default());
-        repaired
-    }
-
-    fn repair_objects(&mut self) -> Result<Vec<Change>, ControlError> {
-        let site = self.config.site.name.to_string();
-        let inner = self.namespaces.inner.as_mut();
-        self.carrier.follow_renames(&mut self.desired, &site, inner)?;
-        let local = machine::local_addresses(inner, self.desired.underlay, self.desired.vrf.as_ref())?;
-        self.is_filter_due |= self.desired.follow_addresses(&self.config.site, local);
-        let foreign = ForeignRoutes::look_up(inner, &site, &self.desired)?;
-        self.warnings.foreign_routes = foreign.warnings();
-        let (changes, is_whole) = self.find_damage(&site, &foreign)?;
-        // The VRF's index and its table are others now, so nothing that was made fits.
-        let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
-        if changes.is_empty() {
-            self.is_filter_due = false;
-            return Ok(changes);
-        }
-        let needs_start = |change: &Change| matches!(change.object, Object::DataPlane | Object::Underlay);
-        let repair = if is_vrf_new || changes.iter().any(needs_start) {
-            Repair::NeedsInstall
-        } else {
-            let damage = Damage { site: &site, desired: &self.desired, foreign: &foreign, is_whole };
-            self.carrier.repair(&mut self.namespaces, &damage, &mut self.running)?
-        };
-        if repair == Repair::NeedsInstall {
-            self.install(&self.config.clone())?;
-        }
-        self.is_filter_due = false;
-        Ok(changes)
-    }
-
-    /// Finds what differs from the desired state, except where `foreign` routes have the place of
-    /// ours. Also returns whether all interfaces are ours.
-    fn find_damage(
-        &mut self,
-        site: &str,
-        foreign: &ForeignRoutes,
-    ) -> Result<(Vec<Change>, bool), ControlError> {
-        let devices = &self.running.devices;
-        let (carrier, namespaces) = (self.carrier.as_ref(), &mut self.namespaces);
-        let (mut changes, actual) =
-            differences(carrier, namespaces, &self.config, &self.desired, foreign, devices)?;
-        let is_whole = actual.indices() == *devices;
-        if !is_whole {
-            foreign_devices::refuse(self.namespaces.inner.as_mut(), site, &self.desired)?;
-        }
-        changes.extend(self.find_underlay_move()?);
-        // Only the data plane knows the rules of the table it has set.
-        changes.retain(|change| change.object != Object::Table || self.is_filter_due);
-        changes.extend(self.carrier.check_plane(&self.running, is_whole));
-        Ok((changes, is_whole))
-    }
-
-    /// Makes everything again in the namespace that has the name of `site.netns` now: nobody can
-    /// find the old one any more.
-    fn follow_namespace(&mut self) -> Result<Vec<Change>, ControlError> {
-        self.install(&self.config.clone())?;
-        let netns = self.desired.netns.as_deref().unwrap_or_default();
-        let what = format!("{} in another network namespace {netns}", self.desired.device);
-        Ok(vec![Change::new(Kind::Change, Object::Device, what)])
-    }
-
-    fn count_repairs(&mut self, changes: &[Change]) {
-        for change in changes {
-            tracing::warn!(%change, "repaired");
-            *self.repairs.entry(change.object).or_default() += 1;
-        }
-    }
-
-    /// Returns a change if our underlay address is another one now. If it is missing, nothing
-    /// changes: it may come back.
-    fn find_underlay_move(&mut self) -> Result<Option<Change>, ControlError> {
-        let before = self.desired.underlay;
-        let found = underlay::find(self.namespaces.underlay.as_mut(), &self.config, Some(before));
-        self.is_underlay_missing = found.as_ref().is_err_and(|error| error.retry_reason().is_some());
-        let address = match found {
-            Err(_) if self.is_underlay_missing => before,
-            found => found?,
-        };
-        Ok((address != before).then(|| self.underlay_move(before, address)))
-    }
-
-    fn underlay_move(&self, before: Ipv4Addr, after: Ipv4Addr) -> Change {
-        let at = &self.config.site.underlay;
-        let what = format!("{at} {before} -> {after}: every peer's file has to name {after}");
-        Change::new(Kind::Change, Object::Underlay, what)
-    }
-
     /// Returns what `config` would change. The same as [`plan`], on the host of this overlay.
     fn plan(&self, config: &Config) -> Result<Vec<Change>, ControlError> {
-        let running = RunningOverlay { config: &self.config, underlay: self.desired.underlay };
-        Ok(plan_on(&self.namespaces.host, Some(running), config)?.changes)
+        let Desired { underlay, mtu, .. } = self.desired;
+        let running = RunningOverlay { config: self.config.clone(), underlay, mtu };
+        Ok(plan::plan_on(&self.namespaces.host, Some(&running), config)?.changes)
     }
 
     /// Writes what is known of the paths to the path cache, if that has changed. Call this now and
@@ -384,25 +280,8 @@ impl Overlay {
 
     /// Returns what a change keeps if the machine still has it.
     fn in_use(&self) -> InUse {
-        InUse::of(&self.config, Some(self.desired.underlay))
-    }
-
-    /// Finds the interfaces that must forward, and reads their settings.
-    fn look_at_forwarding(&mut self) -> Result<(), ControlError> {
-        let inner = self.namespaces.inner.as_mut();
-        let (links, addresses) = (inner.links()?, inner.addresses(None)?);
-        self.warnings.forwarding_path =
-            ForwardingPath::of(&self.config.site, &self.desired, &links, &addresses);
-        self.check_forwarding();
-        Ok(())
-    }
-
-    /// Reads the settings for forwarding, about which there are no events. It costs a read of a
-    /// small file for each interface of the tunnel and of the networks behind this gateway.
-    pub(crate) fn check_forwarding(&mut self) {
-        let Namespaces { host, scope, .. } = &self.namespaces;
-        let is_on = |name: &str| host.forwards(scope, name).ok();
-        self.warnings.forwarding = self.warnings.forwarding_path.warnings(is_on);
+        let underlay_mtu = self.running.plane.tunnel().config().underlay_mtu;
+        InUse::of(&self.config, Some(self.desired.underlay), Some(underlay_mtu))
     }
 
     /// Returns what about the machine keeps traffic from passing.
@@ -481,101 +360,4 @@ impl Overlay {
 #[must_use]
 pub fn limits(config: &Config) -> &'static [Limit] {
     carrier_of(config, false).limits()
-}
-
-/// Refuses changes that cannot be made while the overlay runs.
-fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlError> {
-    fn name<T: AsRef<str>>(name: Option<&T>) -> &str {
-        name.map_or("off", AsRef::as_ref)
-    }
-    if uses_kernel_plane(running) != uses_kernel_plane(config) {
-        return Err(ControlError::OtherPlane { site: running.site.name.to_string() });
-    }
-    for (key, old, new) in [
-        ("site.name", running.site.name.as_str(), config.site.name.as_str()),
-        ("site.device", running.site.device.as_str(), config.site.device.as_str()),
-        ("site.netns", name(running.site.netns.as_ref()), name(config.site.netns.as_ref())),
-        ("site.vrf", name(running.site.vrf.as_ref()), name(config.site.vrf.as_ref())),
-    ] {
-        if old != new {
-            let site = running.site.name.to_string();
-            return Err(ControlError::NotInPlace { site, key, old: old.to_owned(), new: new.to_owned() });
-        }
-    }
-    Ok(())
-}
-
-/// An overlay that runs, as another process knows it.
-#[derive(Clone, Copy, Debug)]
-pub struct RunningOverlay<'a> {
-    /// Its configuration.
-    pub config: &'a Config,
-    /// The underlay address in use.
-    pub underlay: Ipv4Addr,
-}
-
-impl<'a> From<&'a (Config, Ipv4Addr)> for RunningOverlay<'a> {
-    fn from((config, underlay): &'a (Config, Ipv4Addr)) -> Self {
-        Self { config, underlay: *underlay }
-    }
-}
-
-/// Returns what `config` would change on this machine, in the calling thread's network namespace.
-/// `running` is the overlay of that name; `None`: nothing runs.
-///
-/// # Errors
-/// Fails if `config` could not be brought up, or could not replace what runs.
-pub fn plan(running: Option<RunningOverlay<'_>>, config: &Config) -> Result<Plan, ControlError> {
-    let host: Arc<dyn Host> = Arc::new(LinuxHost);
-    plan_on(&host, running, config)
-}
-
-/// What a configuration would change.
-#[derive(Debug)]
-pub struct Plan {
-    /// The changes.
-    pub changes: Vec<Change>,
-    /// What would keep traffic from passing.
-    pub warnings: Vec<Warning>,
-}
-
-fn plan_on(
-    host: &Arc<dyn Host>,
-    running: Option<RunningOverlay<'_>>,
-    config: &Config,
-) -> Result<Plan, ControlError> {
-    let mut in_use = InUse::default();
-    if let Some(RunningOverlay { config: running, underlay }) = running {
-        refuse_other_device(running, config)?;
-        in_use = InUse::of(running, Some(underlay));
-    }
-    let carrier = carrier_of(config, false);
-    let mut namespaces = Namespaces::open(host, &config.site)?;
-    let Prepared { desired, foreign, .. } =
-        Prepared::survey(carrier.as_ref(), &mut namespaces, config, &in_use)?;
-    let running = running.map(|running| running.config);
-    let mut changes = config_diff::compare(running, config, desired.underlay);
-    let (of_kernel, _) = differences(carrier.as_ref(), &mut namespaces, config, &desired, &foreign, &[])?;
-    changes.extend(of_kernel);
-    let mut warnings = here::warnings_on(host, config, &desired);
-    warnings.extend(foreign.warnings());
-    Ok(Plan { changes, warnings })
-}
-
-/// Compares the desired state with the kernel's, except where `foreign` routes have the place of
-/// ours. Both a plan and a repair are made of this, so they never differ. `known` are the indices
-/// of the overlay's interfaces if it runs here. Also returns the kernel's state.
-fn differences(
-    carrier: &dyn Carrier,
-    namespaces: &mut Namespaces,
-    config: &Config,
-    desired: &Desired,
-    foreign: &ForeignRoutes,
-    known: &[u32],
-) -> Result<(Vec<Change>, Actual), ControlError> {
-    let mut actual = carrier.observe(namespaces, config.site.name.as_str(), desired, known)?;
-    actual.guards = guard_routes::of(namespaces.inner.as_mut(), desired)?;
-    let mut changes = kernel_diff::compare(config, desired, &actual);
-    changes.retain(|change| !foreign.keep_out(change));
-    Ok((changes, actual))
 }

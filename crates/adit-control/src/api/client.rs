@@ -3,7 +3,6 @@
 //! It blocks, and speaks just enough HTTP/1.0: one request for each connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::api::drops::Drops;
 use crate::api::endpoint::Endpoint;
 use crate::api::error::ErrorBody;
 use crate::error::ControlError;
+use crate::overlay::RunningOverlay;
 use crate::state::events::Event;
 use crate::state::paths::RuntimePaths;
 use crate::state::status::Status;
@@ -54,16 +54,16 @@ pub fn running_config(paths: &RuntimePaths) -> Result<Option<Config>, ControlErr
     }
 }
 
-/// Returns the configuration of a running overlay and the underlay address it uses; `None`: no
-/// daemon answers.
+/// Returns what a plan has to know of a running overlay; `None`: no daemon answers.
 ///
 /// # Errors
 /// Fails if the answer cannot be read.
-pub fn running_overlay(paths: &RuntimePaths) -> Result<Option<(Config, Ipv4Addr)>, ControlError> {
+pub fn running_overlay(paths: &RuntimePaths) -> Result<Option<RunningOverlay>, ControlError> {
     let Some(config) = running_config(paths)? else { return Ok(None) };
-    let underlay = status(paths)?.site.underlay;
-    let underlay = underlay.parse().map_err(|_| bad(paths, format!("{underlay} is no IPv4 address")))?;
-    Ok(Some((config, underlay)))
+    let site = status(paths)?.site;
+    let not_an_address = |_| bad(paths, format!("{} is no IPv4 address", site.underlay));
+    let underlay = site.underlay.parse().map_err(not_an_address)?;
+    Ok(Some(RunningOverlay { config, underlay, mtu: site.mtu }))
 }
 
 /// Applies a file to a running overlay. Returns when the change has been made.

@@ -36,7 +36,8 @@ pub(crate) trait Host: Send + Sync {
     /// Limits the offloads of the tunnel interface to those that a data plane can read.
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()>;
 
-    /// Returns true if the kernel forwards what arrives by this interface, or by `all` or `default`.
+    /// Returns true if the kernel forwards what arrives by this interface. `all` and `default` are
+    /// names too.
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool>;
 
     /// Starts a data plane behind a tunnel interface.

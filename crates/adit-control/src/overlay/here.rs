@@ -7,8 +7,7 @@ use std::sync::Arc;
 use adit_config::{Config, Underlay};
 use adit_tunnel::Tunnel;
 
-use super::{RunningOverlay, refuse_other_device};
-use crate::carrier::InUse;
+use super::plan::{RunningOverlay, refuse_other_device};
 use crate::carrier::choice::carrier_of;
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
@@ -31,16 +30,12 @@ pub struct Findings {
 /// Looks at this machine, in the calling thread's network namespace, for `config`. `running` is the
 /// overlay of that name; `None`: nothing runs.
 #[must_use]
-pub fn look_here(running: Option<RunningOverlay<'_>>, config: &Config) -> Findings {
+pub fn look_here(running: Option<&RunningOverlay>, config: &Config) -> Findings {
     let host: Arc<dyn Host> = Arc::new(LinuxHost);
     look_on(&host, running, config)
 }
 
-pub(super) fn look_on(
-    host: &Arc<dyn Host>,
-    running: Option<RunningOverlay<'_>>,
-    config: &Config,
-) -> Findings {
+pub(super) fn look_on(host: &Arc<dyn Host>, running: Option<&RunningOverlay>, config: &Config) -> Findings {
     let mut findings = Findings::default();
     if let Err(error) = look(host, running, config, &mut findings) {
         findings.obstacles.push(error);
@@ -58,19 +53,18 @@ pub(super) fn warnings_on(host: &Arc<dyn Host>, config: &Config, desired: &Desir
 /// Adds what it finds to `findings`. Fails where nothing more can be looked at.
 fn look(
     host: &Arc<dyn Host>,
-    running: Option<RunningOverlay<'_>>,
+    running: Option<&RunningOverlay>,
     config: &Config,
     findings: &mut Findings,
 ) -> Result<(), ControlError> {
-    let mut in_use = InUse::default();
-    if let Some(RunningOverlay { config: running, underlay }) = running {
-        in_use = InUse::of(running, Some(underlay));
-        findings.note(refuse_other_device(running, config));
+    if let Some(running) = running {
+        findings.note(refuse_other_device(&running.config, config));
     }
+    let in_use = running.map(RunningOverlay::in_use).unwrap_or_default();
     let carrier = carrier_of(config, false);
     let mut namespaces = Namespaces::open(host, &config.site)?;
     findings.note(carrier.check_scope(&namespaces.scope));
-    let machine = match machine::look_up(&mut namespaces, config, in_use.underlay) {
+    let machine = match machine::look_up(&mut namespaces, config, &in_use) {
         Ok(machine) => machine,
         Err(error) => {
             findings.obstacles.push(error);
@@ -88,6 +82,7 @@ fn look(
     let (inner, underlay) = (namespaces.inner.as_mut(), namespaces.underlay.as_mut());
     findings.note(foreign_devices::refuse(inner, site, &desired));
     findings.note(foreign_devices::refuse_hidden_end(inner, underlay, &desired));
+    findings.note(foreign_devices::refuse_pairs(inner, site, &desired));
     findings.note(foreign_routes::refuse_shared_metric(inner, site));
     let foreign = ForeignRoutes::look_up(inner, site, &desired)?;
     findings.obstacles.extend(foreign.refusals_except(&in_use.networks));

@@ -5,7 +5,7 @@ use adit_linux::netlink::{Link, Network};
 
 use crate::error::ControlError;
 use crate::reconcile::desired::Desired;
-use crate::reconcile::devices::{DesiredDevice, has_alias_of, is_half_made};
+use crate::reconcile::devices::{DesiredDevice, has_alias_of, is_half_made, site_of};
 
 /// Refuses names of interfaces that are taken by others, or by an interface of this site that is of
 /// another kind.
@@ -52,6 +52,36 @@ fn refuse_device(network: &mut dyn Network, site: &str, desired: &DesiredDevice)
             kind: link.kind.unwrap_or_default(),
             site: site.to_owned(),
         });
+    }
+    Ok(())
+}
+
+/// Refuses endpoints of ipip interfaces that others have: Linux's driver has one interface for each
+/// pair of addresses.
+///
+/// # Errors
+/// Fails if there is one, or if the kernel cannot be asked.
+pub(crate) fn refuse_pairs(
+    network: &mut dyn Network,
+    site: &str,
+    desired: &Desired,
+) -> Result<(), ControlError> {
+    let links = network.links()?;
+    for device in &desired.devices {
+        let Some(wanted) = device.ipip else { continue };
+        let has_pair = |link: &&Link| {
+            let is_same = link.ipip.is_some_and(|it| (it.local, it.remote) == (wanted.local, wanted.remote));
+            let is_left_over = link.name == device.name && is_half_made(link, device);
+            is_same && !has_alias_of(link, site) && !is_left_over
+        };
+        let Some(link) = links.iter().find(has_pair) else { continue };
+        let what = match link.alias.as_deref().and_then(site_of) {
+            Some(site) => format!("of overlay `{site}`"),
+            None => describe_link(link),
+        };
+        let (local, device) = (wanted.local, link.name.clone());
+        let remote = wanted.remote.map_or_else(|| "any address".to_owned(), |remote| remote.to_string());
+        return Err(ControlError::PairTaken { local, remote, device, what });
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use adit_config::Config;
 use adit_linux::netlink::{Link, Network};
 
+use crate::carrier::InUse;
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Machine, Vrf};
@@ -15,7 +16,7 @@ use crate::underlay;
 pub(crate) const DEFAULT_MTU: u16 = 1500;
 
 /// Looks up what `config` depends on. The underlay address that is `in_use` stays if the machine
-/// still has it.
+/// still has it, and so does the MTU where no peer has a route at present.
 ///
 /// # Errors
 /// Fails if our underlay address or the VRF of the file is missing or cannot be used, or if the
@@ -23,15 +24,16 @@ pub(crate) const DEFAULT_MTU: u16 = 1500;
 pub(crate) fn look_up(
     namespaces: &mut Namespaces,
     config: &Config,
-    in_use: Option<Ipv4Addr>,
+    in_use: &InUse,
 ) -> Result<Machine, ControlError> {
     let vrf = namespaces.vrf()?;
-    let underlay = underlay::find(namespaces.underlay.as_mut(), config, in_use)?;
+    let underlay = underlay::find(namespaces.underlay.as_mut(), config, in_use.underlay)?;
     underlay::refuse_vrf(namespaces.underlay.as_mut(), underlay)?;
     let local = local_addresses(namespaces.inner.as_mut(), underlay, vrf.as_ref())?;
     let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
     let mtu = smallest_mtu(namespaces.underlay.as_mut(), &peers, underlay)?;
-    Ok(Machine { underlay, local, underlay_mtu: mtu.unwrap_or(DEFAULT_MTU), vrf })
+    let underlay_mtu = mtu.or(in_use.underlay_mtu).unwrap_or(DEFAULT_MTU);
+    Ok(Machine { underlay, local, underlay_mtu, vrf })
 }
 
 /// Lists the addresses of the inner side, and our underlay address, which may be elsewhere. Those

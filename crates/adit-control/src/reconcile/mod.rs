@@ -13,6 +13,7 @@ pub(crate) mod kernel_diff;
 pub(crate) mod machine;
 pub(crate) mod netlink_watch;
 pub(crate) mod objects;
+pub(crate) mod other_overlays;
 pub(crate) mod peer_update;
 pub(crate) mod reconciler;
 pub(crate) mod route_events;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use adit_linux::netlink::{Event, ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{Event, ROUTE_PROTOCOL, Route, RouteKind};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::desired::Desired;
@@ -45,6 +45,12 @@ impl PendingEvents {
         if self.needs_resync {
             return false;
         }
+        // Another overlay may receive what this one does, so its networks have to be known.
+        let is_by_ours = |route: &Route| route.device.is_none_or(|device| devices.contains(&device));
+        let is_adits = |route: &Route| route.protocol == ROUTE_PROTOCOL && route.kind == RouteKind::Unicast;
+        if self.routes.iter().any(|(route, _)| is_adits(route) && !is_by_ours(route)) {
+            return false;
+        }
         let table = objects::table(desired);
         let events = || self.routes.iter().filter(|(route, _)| route.table == table);
         let mut wanted: HashMap<Ipv4Net, Option<Route>> =
@@ -79,7 +85,7 @@ impl PendingEvents {
 mod tests {
     use super::*;
     use crate::reconcile::desired::{DesiredRoute, Gateways, Routing, guard_metric};
-    use adit_linux::netlink::{RouteKind, RouteScope};
+    use adit_linux::netlink::RouteScope;
 
     const DEVICE: u32 = 7;
 
@@ -136,6 +142,11 @@ mod tests {
             (
                 "ours is added with another MTU",
                 route(Route { mtu: Some(9), ..ours("10.1.0.0/16") }, false),
+                false,
+            ),
+            (
+                "one of another overlay is added",
+                route(Route { device: Some(9), table: 1001, ..ours("10.60.0.0/16") }, false),
                 false,
             ),
             ("an undesired one of ours is deleted", route(ours("10.9.0.0/16"), true), true),

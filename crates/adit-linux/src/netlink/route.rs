@@ -230,8 +230,8 @@ impl Netlink {
     /// Adds each of these routes, in order, as [`Self::add_route`]. Sends some hundreds at a time.
     ///
     /// # Errors
-    /// The kernel refuses a route; the error is about the first. The routes before it are added, and
-    /// some after it may be.
+    /// The kernel refuses a route; the error is about the first. The routes before it are added,
+    /// and some after it may be.
     pub fn add_routes(&mut self, routes: &[Route]) -> Result<()> {
         let what = |route: &Route| format!("cannot add the route to {}", describe(route));
         self.socket.change_all(routes, NLM_F_CREATE | NLM_F_EXCL, new_route, what)

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use adit_config::{Config, LoadError, Problems};
 use adit_control::api::client;
-use adit_control::overlay::{self, Findings, RunningOverlay};
+use adit_control::overlay::{self, Findings};
 use adit_control::state::paths::RuntimePaths;
 
 use crate::Failure;
@@ -61,7 +61,7 @@ pub(crate) fn check(file: &Path, here: bool, output: &Output) -> Result<ExitCode
 /// Looks at this machine for a configuration, beside the overlay of that name if it runs.
 fn look_here(config: &Config) -> Result<Findings, Failure> {
     let running = client::running_overlay(&RuntimePaths::of(config.site.name.as_str()))?;
-    Ok(overlay::look_here(running.as_ref().map(RunningOverlay::from), config))
+    Ok(overlay::look_here(running.as_ref(), config))
 }
 
 fn show_here(findings: &Findings, output: &Output) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use adit_control::api::client;
-use adit_control::overlay::{self, Plan, RunningOverlay};
+use adit_control::overlay::{self, Plan};
 use adit_control::reconcile::change::Change;
 use adit_control::state::paths::RuntimePaths;
 
@@ -21,7 +21,7 @@ pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitC
     };
     let paths = RuntimePaths::of(config.site.name.as_str());
     let running = client::running_overlay(&paths)?;
-    let Plan { changes, warnings } = overlay::plan(running.as_ref().map(RunningOverlay::from), &config)?;
+    let Plan { changes, warnings } = overlay::plan(running.as_ref(), &config)?;
     super::warn(&warnings, output);
     if output.is_json() {
         let plan = serde_json::json!({ "schema": 1, "ok": true, "changes": changes, "warnings": warnings });

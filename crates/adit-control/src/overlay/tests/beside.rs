@@ -191,7 +191,10 @@ fn forwarding_that_is_off_is_said_by_a_look_a_plan_and_the_overlay() {
     set(&world, &["all", "default", "eth0", "lan0"], false);
     let host = world.host();
     assert_eq!(about(&look_on(&host, None, &file).warnings), ["forwarding-off all"]);
-    assert_eq!(about(&crate::overlay::plan_on(&host, None, &file).unwrap().warnings), ["forwarding-off all"]);
+    assert_eq!(
+        about(&crate::overlay::plan::plan_on(&host, None, &file).unwrap().warnings),
+        ["forwarding-off all"]
+    );
     set(&world, &["ipipA"], false);
     let mut overlay = world.bring_up(&file).unwrap();
     assert_eq!(about(&overlay.warnings()), ["forwarding-off all"]);
