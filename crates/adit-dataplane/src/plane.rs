@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use adit_tunnel::{TableDelta, Totals, Tunnel};
 
+use crate::host_rules::HostRules;
+
 /// The kind of a data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaneKind {
@@ -77,6 +79,11 @@ pub trait DataPlane: Send + Sync {
     /// The data planes that carry at the moment, by what [`Self::totals`] has counted lately.
     fn carried_by(&self) -> CarriedBy {
         CarriedBy { tx: self.kind(), rx: self.kind(), reason: None }
+    }
+
+    /// What the host's own rules, its firewall and the policies of IPsec, mean for it now.
+    fn host_rules(&self) -> Arc<HostRules> {
+        Arc::default()
     }
 
     /// Checks that everything of it is still in place.

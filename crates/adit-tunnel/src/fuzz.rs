@@ -126,8 +126,10 @@ pub fn decapsulate(bytes: &[u8]) {
     }
     let counters = tunnel.counters();
     let verdict = tunnel.decapsulate(&Outer::datagram(&datagram), Instant::ZERO, &counters);
+    assert_ne!(verdict, Decapsulated::LeftToStack, "no policy covers a peer");
     let totals = Totals::sum([&counters]);
     match verdict {
+        Decapsulated::LeftToStack => {}
         Decapsulated::Deliver { inner, .. } => {
             assert_eq!((passed(&totals), totals.dropped()), ((0, 1), 0), "counted as passed, once");
             let inner = datagram.get(inner).unwrap_or_default();

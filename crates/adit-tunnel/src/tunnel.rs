@@ -77,11 +77,17 @@ pub(crate) struct Slot {
 pub(crate) struct PeerState {
     pub(crate) soft: SoftState,
     pub(crate) underlay: Ipv4Addr,
+    /// See [`Tunnel::leave_to_stack`].
+    pub(crate) left_to_stack: AtomicBool,
 }
 
 impl Slot {
     pub(crate) fn new(peer: Arc<Peer>, underlay_mtu: u16) -> Slot {
-        let state = PeerState { soft: SoftState::new(underlay_mtu), underlay: peer.underlay };
+        let state = PeerState {
+            soft: SoftState::new(underlay_mtu),
+            underlay: peer.underlay,
+            left_to_stack: AtomicBool::new(false),
+        };
         Slot { peer, state: Some(Arc::new(state)) }
     }
 }
@@ -289,6 +295,20 @@ impl Tunnel {
         if let Some(peer) = self.peer_state(peer) {
             peer.soft.mark_reachable();
         }
+    }
+
+    /// Leaves a peer's datagrams to the host's IP stack, or takes them back. The stack applies the
+    /// policies of IPsec: only what it has let pass is then accepted from the peer
+    /// ([`Outer::policy_checked`](crate::Outer)), and no data plane may send to it in another way.
+    pub fn leave_to_stack(&self, peer: PeerIndex, is_left: bool) {
+        if let Some(peer) = self.peer_state(peer) {
+            peer.left_to_stack.store(is_left, Relaxed);
+        }
+    }
+
+    /// Whether a peer's datagrams are left to the host's IP stack.
+    pub fn is_left_to_stack(&self, peer: PeerIndex) -> bool {
+        self.peer_state(peer).is_some_and(|peer| peer.left_to_stack.load(Relaxed))
     }
 
     /// Leaves the lower half of the identifications to programs in the kernel, which send to the

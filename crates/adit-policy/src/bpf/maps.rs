@@ -218,7 +218,10 @@ pub struct PeerEntry {
     pub path_mtu: u16,
     /// Not 0 if the next sender is owed an ICMP answer, which userspace sends. A program clears it
     /// when it receives from the peer.
-    pub owes_answer: u16,
+    pub owes_answer: u8,
+    /// Not 0 if what arrives from the peer is left to the host's IP stack, which applies its
+    /// policies of IPsec.
+    pub left_to_stack: u8,
 }
 
 /// Counts of one peer on one processor.

@@ -17,6 +17,7 @@ mod counters;
 mod documents;
 mod faults;
 mod first_hour;
+mod host_rules;
 mod in_the_open;
 mod inside;
 mod interface;
