@@ -13,7 +13,7 @@ use adit_linux::net_scope::NetScope;
 use adit_tunnel::Totals;
 
 use crate::carrier::choice::carrier_of;
-use crate::carrier::{Carrier, InUse, Prepared, Running};
+use crate::carrier::{Carrier, Prepared, Running};
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
@@ -21,6 +21,7 @@ use crate::reconcile::change::{Change, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::hidden_alias;
 use crate::reconcile::forwarding::ForwardingPath;
+use crate::reconcile::machine::InUse;
 use crate::reconcile::peer_update::PeerUpdate;
 use crate::reconcile::{guard_routes, objects};
 use crate::state::path_cache::PathCache;

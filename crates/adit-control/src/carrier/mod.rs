@@ -21,7 +21,7 @@ use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::objects::Actual;
 use crate::reconcile::peer_update::PeerUpdate;
 
-pub(crate) use prepared::{InUse, Prepared};
+pub(crate) use prepared::Prepared;
 pub(crate) use running::Running;
 
 /// How packets are carried. A carrier belongs to one overlay, and holds what it needs beside the

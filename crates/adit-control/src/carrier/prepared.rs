@@ -1,19 +1,17 @@
 //! The survey of a machine before anything is made: desired state and tunnel, checked against the
 //! interfaces and routes of others.
 
-use std::collections::HashSet;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_config::Config;
 use adit_tunnel::{HostFacts, Tunnel};
-use ipnet::Ipv4Net;
 
 use super::Carrier;
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{self, Desired};
 use crate::reconcile::foreign_routes::{self, ForeignRoutes};
+use crate::reconcile::machine::InUse;
 use crate::reconcile::{foreign_devices, machine, other_overlays};
 
 /// Everything that a configuration asks for on this machine.
@@ -22,26 +20,6 @@ pub(crate) struct Prepared {
     pub(crate) tunnel: Arc<Tunnel>,
     /// Routes of others, which stay as they are.
     pub(crate) foreign: ForeignRoutes,
-}
-
-/// What an overlay that runs has, and keeps if the machine still has it.
-#[derive(Default)]
-pub(crate) struct InUse {
-    /// Our underlay address.
-    pub(crate) underlay: Option<Ipv4Addr>,
-    /// The MTU of the underlay, in bytes, where no peer has a route at present.
-    pub(crate) underlay_mtu: Option<u16>,
-    /// The networks of its peers. A foreign route to one of them, which came meanwhile, is no
-    /// reason to refuse a change.
-    pub(crate) networks: HashSet<Ipv4Net>,
-}
-
-impl InUse {
-    /// Returns what an overlay with this configuration has.
-    pub(crate) fn of(config: &Config, underlay: Option<Ipv4Addr>, underlay_mtu: Option<u16>) -> Self {
-        let networks = config.peers.iter().flat_map(|peer| peer.networks.iter().copied());
-        Self { underlay, underlay_mtu, networks: networks.collect() }
-    }
 }
 
 impl Prepared {

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use adit_config::{Config, Underlay};
 use adit_tunnel::Tunnel;
 
-use super::plan::{RunningOverlay, refuse_other_device};
+use super::plan::{RunningOverlay, forwarding_warnings, refuse_other_device};
 use crate::carrier::choice::carrier_of;
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Desired, Machine, tunnel_config};
 use crate::reconcile::foreign_routes::{self, ForeignRoutes};
-use crate::reconcile::forwarding::ForwardingPath;
 use crate::reconcile::{foreign_devices, machine};
 use crate::state::warning::Warning;
 
@@ -41,13 +40,6 @@ pub(super) fn look_on(host: &Arc<dyn Host>, running: Option<&RunningOverlay>, co
         findings.obstacles.push(error);
     }
     findings
-}
-
-/// Returns the warnings for `config` alone, as far as the machine can be looked at.
-pub(super) fn warnings_on(host: &Arc<dyn Host>, config: &Config, desired: &Desired) -> Vec<Warning> {
-    let warnings = Namespaces::open(host, &config.site)
-        .and_then(|mut namespaces| forwarding_warnings(&mut namespaces, config, desired));
-    warnings.unwrap_or_default()
 }
 
 /// Adds what it finds to `findings`. Fails where nothing more can be looked at.
@@ -108,14 +100,4 @@ fn assumed(namespaces: &mut Namespaces, config: &Config) -> Machine {
     };
     let vrf = namespaces.vrf().ok().flatten();
     Machine { underlay, local: Vec::new(), underlay_mtu: machine::DEFAULT_MTU, vrf }
-}
-
-fn forwarding_warnings(
-    namespaces: &mut Namespaces,
-    config: &Config,
-    desired: &Desired,
-) -> Result<Vec<Warning>, ControlError> {
-    let (links, addresses) = (namespaces.inner.links()?, namespaces.inner.addresses(None)?);
-    let path = ForwardingPath::of(&config.site, desired, &links, &addresses);
-    Ok(path.warnings(|name| namespaces.host.forwards(&namespaces.scope, name).ok()))
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use adit_config::{Config, Mtu};
 use adit_wire::encapsulation::OVERHEAD_V4;
 
-use super::here;
 use crate::carrier::choice::carrier_of;
-use crate::carrier::{Carrier, InUse, Prepared};
+use crate::carrier::{Carrier, Prepared};
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
@@ -16,6 +15,8 @@ use crate::reconcile::change::Change;
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::uses_kernel_plane;
 use crate::reconcile::foreign_routes::ForeignRoutes;
+use crate::reconcile::forwarding::ForwardingPath;
+use crate::reconcile::machine::InUse;
 use crate::reconcile::objects::Actual;
 use crate::reconcile::{config_diff, guard_routes, kernel_diff};
 use crate::state::warning::Warning;
@@ -76,7 +77,7 @@ pub(super) fn plan_on(
     let mut changes = config_diff::compare(running, config, desired.underlay);
     let (of_kernel, _) = differences(carrier.as_ref(), &mut namespaces, config, &desired, &foreign, &[])?;
     changes.extend(of_kernel);
-    let mut warnings = here::warnings_on(host, config, &desired);
+    let mut warnings = forwarding_warnings(&mut namespaces, config, &desired)?;
     warnings.extend(foreign.warnings());
     Ok(Plan { changes, warnings })
 }
@@ -119,4 +120,15 @@ pub(super) fn refuse_other_device(running: &Config, config: &Config) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Returns a warning for each interface that does not forward what it has to.
+pub(super) fn forwarding_warnings(
+    namespaces: &mut Namespaces,
+    config: &Config,
+    desired: &Desired,
+) -> Result<Vec<Warning>, ControlError> {
+    let (links, addresses) = (namespaces.inner.links()?, namespaces.inner.addresses(None)?);
+    let path = ForwardingPath::of(&config.site, desired, &links, &addresses);
+    Ok(path.warnings(|name| namespaces.host.forwards(&namespaces.scope, name).ok()))
 }

@@ -1,12 +1,13 @@
 //! The facts of a machine that an overlay depends on: our underlay address, the addresses of the
 //! inner side, and the MTU towards the peers.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use adit_config::Config;
 use adit_linux::netlink::{Link, Network};
+use ipnet::Ipv4Net;
 
-use crate::carrier::InUse;
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Machine, Vrf};
@@ -14,6 +15,26 @@ use crate::underlay;
 
 /// The underlay MTU, in bytes, where no peer can be reached yet: that of Ethernet.
 pub(crate) const DEFAULT_MTU: u16 = 1500;
+
+/// What an overlay that runs has, and keeps if the machine still has it.
+#[derive(Default)]
+pub(crate) struct InUse {
+    /// Our underlay address.
+    pub(crate) underlay: Option<Ipv4Addr>,
+    /// The MTU of the underlay, in bytes, where no peer has a route at present.
+    pub(crate) underlay_mtu: Option<u16>,
+    /// The networks of its peers. A foreign route to one of them, which came meanwhile, is no
+    /// reason to refuse a change.
+    pub(crate) networks: HashSet<Ipv4Net>,
+}
+
+impl InUse {
+    /// Returns what an overlay with this configuration has.
+    pub(crate) fn of(config: &Config, underlay: Option<Ipv4Addr>, underlay_mtu: Option<u16>) -> Self {
+        let networks = config.peers.iter().flat_map(|peer| peer.networks.iter().copied());
+        Self { underlay, underlay_mtu, networks: networks.collect() }
+    }
+}
 
 /// Looks up what `config` depends on. The underlay address that is `in_use` stays if the machine
 /// still has it, and so does the MTU where no peer has a route at present.
