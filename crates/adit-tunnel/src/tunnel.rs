@@ -11,6 +11,7 @@ use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::tcp::{self, TcpFlags};
+use ipnet::Ipv4Net;
 
 use crate::config::{TunnelConfig, TunnelError};
 use crate::counters::Counters;
@@ -91,6 +92,9 @@ impl Tunnel {
         let mut table = PeerTable::new();
         for network in config.peers.site_networks() {
             table.insert_network(*network, Owner::Ours);
+        }
+        for address in &config.reachable_addresses {
+            table.insert_network(Ipv4Net::from(*address), Owner::Ours);
         }
         for (number, peer) in (0..).zip(&config.peers) {
             let index = PeerIndex::new(number);
