@@ -195,7 +195,10 @@ pub fn check_decap<D: PeerLookup>(
     match lookup.owner(destination) {
         Some(Owner::Ours) => Ok(here),
         _ if is_to_gateway => Ok(here),
-        Some(Owner::Peer(to)) if to != from && here == Delivery::Here => Ok(Delivery::To(to)),
+        // The kernel would deliver a datagram to an address of its own instead of relaying it.
+        Some(Owner::Peer(to)) if to != from && here == Delivery::Here && !lookup.is_local(destination) => {
+            Ok(Delivery::To(to))
+        }
         Some(Owner::Peer(_)) | None => refuse(DropReason::InnerDestinationNotOurs),
     }
 }

@@ -151,6 +151,8 @@ impl Filter {
                 rules: [
                     // Back to the peer that it came from: not even a hub does that.
                     inside.with_pair(INNER_DESTINATION, &dropped(DropReason::InnerDestinationNotOurs)),
+                    // The kernel would deliver to an address of its own instead of relaying.
+                    vec![vec![in_local(INNER_DESTINATION), goto("to-us")]],
                     theirs.with(INNER_DESTINATION, &[goto("accepted")]),
                     vec![vec![goto("to-us")]],
                 ]
@@ -228,8 +230,7 @@ impl Filter {
         rules.extend(inside.with_pair(INNER_SOURCE, &[goto("to-anybody")]));
         let own = dropped(DropReason::InnerSourceIsOwn);
         rules.extend(ours.with(INNER_SOURCE, &own));
-        let is_local = Step::In { field: INNER_SOURCE, prefix: 32, set: LOCAL.to_owned() };
-        rules.push([vec![is_local], own].concat());
+        rules.push([vec![in_local(INNER_SOURCE)], own].concat());
         rules.push(vec![
             compare(INNER_PROTOCOL, Comparison::Equal, &[ICMP]),
             Step::PairIn { field: INNER_SOURCE, prefix: 32, set: GATEWAYS.to_owned() },
@@ -287,6 +288,10 @@ fn hooks(underlay: Ipv4Addr) -> [Chain; 3] {
 
 fn accepted() -> Vec<Rule> {
     vec![vec![Step::In { field: Field::SOURCE, prefix: 32, set: RECEIVED.to_owned() }, Step::Accept]]
+}
+
+fn in_local(field: Field) -> Step {
+    Step::In { field, prefix: 32, set: LOCAL.to_owned() }
 }
 
 /// Peers reach the underlay address by ICMP only.

@@ -35,7 +35,7 @@ fn a_peer_reaches_networks_and_listed_addresses_only(plane: DataplaneChoice) {
     let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT));
     let socket = gateway.ns().run(bind).unwrap().unwrap();
     socket.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
-    let mut underlay = Injector::new(&network.router, "toA", gateway, UNDERLAY_A);
+    let mut underlay = Injector::new(&network.router, "toA", gateway, "underlayA");
     let mut send = |destination: Ipv4Addr| {
         let payload = destination.octets();
         underlay.add(&from_peer(&udp(HOST_B, SocketAddrV4::new(destination, PORT), &payload)));
