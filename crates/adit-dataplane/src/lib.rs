@@ -13,12 +13,14 @@ extern crate adit_harness;
 mod capacity;
 pub mod clock;
 pub mod ebpf;
+mod host_rules;
 pub mod kernel;
 mod next_hop;
 mod plane;
 mod tunnel_interface;
 pub mod userspace;
 
+pub use host_rules::{HostRules, RelayPath};
 pub use plane::{CarriedBy, DataPlane, PlaneKind};
 pub use tunnel_interface::TunnelInterface;
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use adit_tunnel::{TableDelta, Totals, Tunnel};
 
+use crate::host_rules::HostRules;
+
 /// The kind of a data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaneKind {
@@ -54,9 +56,10 @@ pub trait DataPlane: Send + Sync {
     /// The tunnel that decides now.
     fn tunnel(&self) -> Arc<Tunnel>;
 
-    /// Changes the peers while packets flow. `tunnel` must come from the current tunnel by these
-    /// steps. Peers that stay as they are notice nothing. Every other datagram meets the old or the
-    /// new configuration.
+    /// Changes the peers, and what the tunnel knows of the machine, while packets flow. `tunnel`
+    /// must come from the current tunnel by these steps, or by `Tunnel::on_host` without any. Peers
+    /// that stay as they are notice nothing. Every other datagram meets the old or the new
+    /// configuration.
     ///
     /// # Errors
     /// Fails if the data plane must be started anew for this change; the error says why. A part of
@@ -76,6 +79,11 @@ pub trait DataPlane: Send + Sync {
     /// The data planes that carry at the moment, by what [`Self::totals`] has counted lately.
     fn carried_by(&self) -> CarriedBy {
         CarriedBy { tx: self.kind(), rx: self.kind(), reason: None }
+    }
+
+    /// What the host's own rules, its firewall and the policies of IPsec, mean for it now.
+    fn host_rules(&self) -> Arc<HostRules> {
+        Arc::default()
     }
 
     /// Checks that everything of it is still in place.

@@ -34,14 +34,18 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
         return None;
     }
     let tables = Tables::open()?;
-    let verdict = match adit_policy::check_outer(&tables, &outer) {
-        Ok(from) => from_peer(skb, &tables, &outer, from),
-        // A fragment from a peer: the packet socket reassembles.
-        Err(Refusal { peer: Some(_), .. }) => None,
+    let (from, is_whole) = match adit_policy::check_outer(&tables, &outer) {
+        Ok(from) => (from, true),
+        // A fragment from a peer: userspace's socket reassembles.
+        Err(Refusal { peer: Some(from), .. }) => (from, false),
         // An unknown source may be a peer of another overlay on this address. If it is nobody's,
         // userspace drops and counts it.
         Err(_) => return None,
     };
+    if tables.peer(from)?.left_to_stack != 0 {
+        return None;
+    }
+    let verdict = if is_whole { from_peer(skb, &tables, &outer, from) } else { None };
     if verdict.is_none() {
         skb.leave_to_packet_sockets();
     }
@@ -58,6 +62,9 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
     let shape = shape(skb, outer, &inner)?;
     let delivery = match adit_policy::check_decap(tables, from, &inner) {
         Ok(delivery) => delivery,
+        // Another overlay may have the same peer: its program or its userspace comes next, and
+        // counts what it refuses.
+        Err(_) if tables.is_of_another_overlay(inner.source()) => return Some(Verdict::Decline),
         Err(refusal) => return Some(Verdict::of(refusal, shape.segments)),
     };
     // Its other inner fragments may arrive as outer fragments and so pass through userspace. The
@@ -77,7 +84,9 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
     let passed = Passed { from, inner, shape, ecn };
     let verdict = match delivery {
         Delivery::Here => deliver(skb, tables, &passed)?,
-        Delivery::To(to) => relay::relay(skb, tables, &passed, to)?,
+        Delivery::To(to) if tables.settings.relay() => relay::relay(skb, tables, &passed, to)?,
+        // The host forwards it back into the tunnel, if its rules let it pass.
+        Delivery::To(_) => deliver(skb, tables, &passed)?,
         // Most likely a probe or the answer to one, which userspace counts apart.
         Delivery::HereFromGateway | Delivery::HereToGateway => return None,
     };

@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 #[inline(always)]
 pub fn relay(skb: Skb, tables: &Tables, passed: &Passed, to: PeerIndex) -> Option<Verdict> {
     // The host answers a datagram that has reached its last hop (RFC 1812 section 5.3.1).
-    if !tables.settings.relay() || passed.inner.ttl() <= 1 {
+    if passed.inner.ttl() <= 1 {
         return None;
     }
     let inner = forwarded(passed)?;

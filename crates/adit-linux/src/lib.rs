@@ -21,6 +21,7 @@ pub mod nftables;
 pub mod process;
 pub mod sockets;
 pub mod sysctl;
+pub mod xfrm;
 
 /// `errno` of a datagram longer than the socket, the interface or the path takes.
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;

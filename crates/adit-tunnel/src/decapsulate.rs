@@ -2,6 +2,7 @@
 //! RFC 6040, RFC 6169, RFC 2827).
 
 use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 
 use adit_policy::{Delivery, DropReason, PeerIndex, Refusal};
 use adit_wire::Validation;
@@ -21,12 +22,15 @@ pub struct Outer<'a> {
     pub bytes: &'a [u8],
     /// Number of datagrams that the host has merged into it (GRO); 1 if none.
     pub segments: u16,
+    /// Whether the host has applied its policies of IPsec to it. A packet socket receives a
+    /// datagram before that, a raw socket after.
+    pub policy_checked: bool,
 }
 
 impl<'a> Outer<'a> {
     /// One ordinary datagram.
     pub fn datagram(bytes: &'a [u8]) -> Outer<'a> {
-        Outer { bytes, segments: 1 }
+        Outer { bytes, segments: 1, policy_checked: false }
     }
 }
 
@@ -49,8 +53,14 @@ pub enum Decapsulated {
         /// The peer that sent it.
         peer: PeerIndex,
     },
+    /// Ignored: the host's policies of IPsec decide about this peer's datagrams. What they let pass
+    /// comes again, checked.
+    LeftToStack,
     /// Dropped; counted already.
     Drop(DropReason),
+    /// Not this tunnel's, and perhaps another overlay's, which judges and counts it. There is
+    /// nothing to do.
+    NotOurs,
 }
 
 /// The peer that sent a datagram, by its outer header.
@@ -67,7 +77,14 @@ impl Tunnel {
     #[inline]
     pub fn decapsulate(&self, outer: &Outer<'_>, now: Instant, counters: &Counters) -> Decapsulated {
         let segments = u64::from(outer.segments.max(1));
-        let delivered = self.admit_outer(outer).and_then(|admitted| {
+        let admitted = self.admit_outer(outer);
+        if let Ok(Admitted { state, .. }) = &admitted
+            && state.left_to_stack.load(Relaxed)
+            && !outer.policy_checked
+        {
+            return Decapsulated::LeftToStack;
+        }
+        let delivered = admitted.and_then(|admitted| {
             let (packet, delivery) = self.admit_inner(&admitted)?;
             if delivery == Delivery::HereFromGateway
                 && self.takes_answer(&admitted, &packet, now, counters)?
@@ -95,6 +112,7 @@ impl Tunnel {
                 let max_mss = self.max_mss(&packet, state.soft.path_mtu.mtu(now));
                 Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }
             }
+            Err(Refusal { reason, .. }) if self.others.may_have(outer.bytes, reason) => Decapsulated::NotOurs,
             Err(Refusal { reason, peer, .. }) => {
                 counters.count_drop(reason, peer, segments);
                 Decapsulated::Drop(reason)

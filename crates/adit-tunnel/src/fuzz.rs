@@ -127,8 +127,10 @@ pub fn decapsulate(bytes: &[u8]) {
     }
     let counters = tunnel.counters();
     let verdict = tunnel.decapsulate(&Outer::datagram(&datagram), Instant::ZERO, &counters);
+    assert_ne!(verdict, Decapsulated::LeftToStack, "no policy covers a peer");
     let totals = Totals::sum([&counters]);
     match verdict {
+        Decapsulated::LeftToStack => {}
         Decapsulated::Deliver { inner, .. } => {
             assert_eq!((passed(&totals), totals.dropped()), ((0, 1), 0), "counted as passed, once");
             let inner = datagram.get(inner).unwrap_or_default();
@@ -146,6 +148,7 @@ pub fn decapsulate(bytes: &[u8]) {
             assert_eq!((totals.drops_of(reason), totals.dropped()), (1, 1), "counted for its reason, once");
             assert_eq!(passed(&totals), (0, 0), "dropped and passed");
         }
+        Decapsulated::NotOurs => assert!(!tunnel.other_networks().is_empty(), "there is no other overlay"),
     }
 }
 

@@ -16,9 +16,10 @@ use ipnet::Ipv4Net;
 use crate::config::{TunnelConfig, TunnelError};
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
+use crate::other_overlays::OtherOverlays;
 use crate::path_mtu::PathMtu;
 use crate::peers::PeerTable;
-use crate::probe::Probe;
+use crate::probe::{Probe, ProbeOptions};
 use crate::soft_state::{IcmpLimit, Reachability, SoftState};
 use crate::time::Instant;
 
@@ -40,6 +41,18 @@ pub struct Tunnel {
     /// For answers about datagrams that belong to no peer.
     pub(crate) icmp: Arc<IcmpLimit>,
     pub(crate) shares_identifications: Arc<AtomicBool>,
+    pub(crate) others: Arc<OtherOverlays>,
+}
+
+/// What a tunnel has to know of the machine it runs on, and what changes while it runs.
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    /// As in [`TunnelConfig`].
+    pub local_addresses: Vec<Ipv4Addr>,
+    /// As in [`TunnelConfig`].
+    pub probe: Option<ProbeOptions>,
+    /// The networks that are reached through other overlays of the machine.
+    pub other_networks: Vec<Ipv4Net>,
 }
 
 /// Soft state that outlives a restart (RFC 2003 section 5).
@@ -64,11 +77,17 @@ pub(crate) struct Slot {
 pub(crate) struct PeerState {
     pub(crate) soft: SoftState,
     pub(crate) underlay: Ipv4Addr,
+    /// See [`Tunnel::leave_to_stack`].
+    pub(crate) left_to_stack: AtomicBool,
 }
 
 impl Slot {
     pub(crate) fn new(peer: Arc<Peer>, underlay_mtu: u16) -> Slot {
-        let state = PeerState { soft: SoftState::new(underlay_mtu), underlay: peer.underlay };
+        let state = PeerState {
+            soft: SoftState::new(underlay_mtu),
+            underlay: peer.underlay,
+            left_to_stack: AtomicBool::new(false),
+        };
         Slot { peer, state: Some(Arc::new(state)) }
     }
 }
@@ -111,7 +130,30 @@ impl Tunnel {
             slots,
             icmp: Arc::new(IcmpLimit::new()),
             shares_identifications: Arc::new(AtomicBool::new(false)),
+            others: Arc::default(),
         })
+    }
+
+    /// The tunnel on a machine that has changed. Peers keep their numbers and share their soft
+    /// state with this tunnel.
+    ///
+    /// Cost: a copy of the tables.
+    #[must_use]
+    pub fn on_host(&self, facts: HostFacts) -> Tunnel {
+        let HostFacts { local_addresses, probe, other_networks } = facts;
+        Tunnel {
+            config: TunnelConfig { local_addresses, probe, ..self.config.clone() },
+            table: self.table.clone(),
+            slots: self.slots.clone(),
+            icmp: Arc::clone(&self.icmp),
+            shares_identifications: Arc::clone(&self.shares_identifications),
+            others: Arc::new(OtherOverlays::new(other_networks)),
+        }
+    }
+
+    /// The networks that are reached through other overlays of this machine.
+    pub fn other_networks(&self) -> &[Ipv4Net] {
+        self.others.networks()
     }
 
     /// A shard of counters for one thread that works with this tunnel.
@@ -256,6 +298,20 @@ impl Tunnel {
         if let Some(peer) = self.peer_state(peer) {
             peer.soft.mark_reachable();
         }
+    }
+
+    /// Leaves a peer's datagrams to the host's IP stack, or takes them back. The stack applies the
+    /// policies of IPsec: only what it has let pass is then accepted from the peer
+    /// ([`Outer::policy_checked`](crate::Outer)), and no data plane may send to it in another way.
+    pub fn leave_to_stack(&self, peer: PeerIndex, is_left: bool) {
+        if let Some(peer) = self.peer_state(peer) {
+            peer.left_to_stack.store(is_left, Relaxed);
+        }
+    }
+
+    /// Whether a peer's datagrams are left to the host's IP stack.
+    pub fn is_left_to_stack(&self, peer: PeerIndex) -> bool {
+        self.peer_state(peer).is_some_and(|peer| peer.left_to_stack.load(Relaxed))
     }
 
     /// Leaves the lower half of the identifications to programs in the kernel, which send to the

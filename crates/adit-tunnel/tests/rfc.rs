@@ -609,7 +609,7 @@ fn a_changed_configuration_keeps_what_was_learned() {
 fn a_merged_packet_counts_each_of_its_datagrams() {
     let gateway = Gateway::default();
     let bytes = datagram(HOST_B, HOST_A).len(2800).inside(B, A).build();
-    let outer = Outer { bytes: &[bytes, vec![0; 6]].concat(), segments: 2 };
+    let outer = Outer { bytes: &[bytes, vec![0; 6]].concat(), segments: 2, policy_checked: false };
     let verdict = gateway.tunnel.decapsulate(&outer, gateway.now, &gateway.counters);
     assert!(
         matches!(verdict, Decapsulated::Deliver { inner, .. } if inner == (20..2820)),
@@ -617,4 +617,20 @@ fn a_merged_packet_counts_each_of_its_datagrams() {
     );
     let peer = gateway.totals().peers[0];
     assert_eq!((peer.rx_packets, peer.rx_bytes, peer.last_rx), (2, 2800, Some(gateway.now)));
+}
+
+#[test]
+fn of_a_peer_that_is_left_to_the_stack_only_what_its_policies_let_pass_is_delivered() {
+    let gateway = Gateway::default();
+    gateway.tunnel.leave_to_stack(PEER_B, true);
+    let bytes = datagram(HOST_B, HOST_A).inside(B, A).build();
+    let run = |outer: &Outer<'_>| gateway.tunnel.decapsulate(outer, gateway.now, &gateway.counters);
+    let seen = Outer::datagram(&bytes);
+    assert_eq!(run(&seen), Decapsulated::LeftToStack);
+    assert_eq!((gateway.totals().peers[0].rx_packets, gateway.totals().dropped()), (0, 0), "it comes again");
+    assert!(matches!(run(&Outer { policy_checked: true, ..seen }), Decapsulated::Deliver { .. }));
+    let of_another = datagram(HOST_C, HOST_A).inside(C, A).build();
+    assert!(matches!(run(&Outer::datagram(&of_another)), Decapsulated::Deliver { .. }));
+    gateway.tunnel.leave_to_stack(PEER_B, false);
+    assert!(matches!(run(&seen), Decapsulated::Deliver { .. }));
 }

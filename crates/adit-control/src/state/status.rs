@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
 use crate::state::unreachable::UnreachableCause;
+use crate::state::warning::Warning;
 
 /// The version of the shape. Members that were added later may be missing in the answer of an older
 /// daemon, which runs on when the program is replaced.
@@ -41,6 +42,9 @@ pub struct Status {
     /// Probes of the path MTU and their answers. They are not in the traffic of any peer.
     #[serde(default)]
     pub probes: ProbeStatus,
+    /// What about this machine keeps traffic from passing, and is not Adit's to change.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }
 
 /// ICMP errors.
@@ -96,6 +100,12 @@ pub struct SiteStatus {
     /// see nothing.
     #[serde(default)]
     pub carried_by: CarriedBy,
+    /// The way from one peer to another.
+    #[serde(default)]
+    pub relay: Relay,
+    /// Chains of the host's firewall with rules that the tunnel's outer datagrams pass by.
+    #[serde(default)]
+    pub passed_by: Vec<String>,
     /// MTU of the tunnel interface, in bytes.
     pub mtu: u16,
     /// What the data plane cannot do, and the others can.
@@ -110,6 +120,33 @@ pub struct CarriedBy {
     pub tx: String,
     /// From peers to the host.
     pub rx: String,
+}
+
+/// The way from one peer to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Relay {
+    /// Who carries.
+    pub path: RelayPath,
+    /// Why.
+    pub reason: String,
+}
+
+/// Who carries from one peer to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayPath {
+    /// The host's stack, whose FORWARD rules hold.
+    #[default]
+    Stack,
+    /// eBPF programs.
+    Direct,
+}
+
+impl From<&adit_dataplane::RelayPath> for Relay {
+    fn from(relay: &adit_dataplane::RelayPath) -> Self {
+        let path = if relay.is_direct { RelayPath::Direct } else { RelayPath::Stack };
+        Self { path, reason: relay.reason.clone() }
+    }
 }
 
 /// Something that a data plane cannot do.
@@ -158,6 +195,10 @@ pub struct PeerStatus {
     pub rx: Traffic,
     /// Seconds since something was last received from it; `null` if nothing ever was.
     pub last_rx_seconds: Option<f64>,
+    /// The policy of IPsec that covers its underlay address, if there is one. The kernel's stack
+    /// then carries what is exchanged with it.
+    #[serde(default)]
+    pub xfrm_policy: Option<String>,
     /// What was learned about the path to it (RFC 2003 section 5).
     #[serde(default)]
     pub soft_state: SoftState,
@@ -287,6 +328,7 @@ impl Status {
         let config = overlay.config();
         let plane = overlay.plane();
         let tunnel = plane.tunnel();
+        let host_rules = plane.host_rules();
         let totals = overlay.totals();
         // After the totals, which it is judged by.
         let carried = plane.carried_by();
@@ -314,6 +356,7 @@ impl Status {
                     tx: Traffic { packets: counts.tx_packets, bytes: counts.tx_bytes },
                     rx: Traffic { packets: counts.rx_packets, bytes: counts.rx_bytes },
                     last_rx_seconds: silent.map(|silent| silent.as_secs_f64()),
+                    xfrm_policy: host_rules.policies.get(&index).cloned(),
                     soft_state,
                 })
             })
@@ -340,6 +383,8 @@ impl Status {
                     None => overlay.plane_reason().to_owned(),
                 },
                 carried_by: CarriedBy { tx: carried.tx.to_string(), rx: carried.rx.to_string() },
+                relay: Relay::from(&host_rules.relay),
+                passed_by: host_rules.passed_by.clone(),
                 mtu: overlay.desired().mtu,
                 limits: overlay.limits().iter().map(Limit::from).collect(),
             },
@@ -368,6 +413,7 @@ impl Status {
                 received: totals.probes.received,
                 replied: totals.probes.replied,
             },
+            warnings: overlay.warnings(),
         }
     }
 }

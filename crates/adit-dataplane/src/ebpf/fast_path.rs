@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use adit_linux::sysctl;
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings};
 use adit_tunnel::{Reachability, TableDelta, Tunnel};
@@ -95,7 +94,8 @@ impl FastPath {
     fn set_entry(&mut self, tunnel: &Tunnel, peer: PeerIndex, entry: PeerEntry) -> Result<(), EbpfError> {
         let path_mtu = tunnel.path_mtu(peer).mtu;
         let owes_answer = tunnel.has_pending_error(peer).into();
-        self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, ..entry })
+        let left_to_stack = tunnel.is_left_to_stack(peer).into();
+        self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, left_to_stack, ..entry })
     }
 
     /// Marks a peer reachable if it was held to be unreachable and the programs have received from
@@ -185,16 +185,12 @@ impl Offload for FastPath {
         }
     }
 
-    fn sync(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
+    fn sync(&mut self, tunnel: &Tunnel, relays: bool) -> Result<(), EbpfError> {
         for (peer, _) in tunnel.peers() {
             self.note_reachable(tunnel, peer);
             self.set_entry(tunnel, peer, self.object.peer(peer))?;
         }
-        // In another network namespace the host there decides what is forwarded.
-        let is_here = self.interface.scope.netns.is_none();
-        let forwarding = format!("net/ipv4/conf/{}/forwarding", self.interface.name);
-        let relay = is_here && sysctl::read(&forwarding).is_ok_and(|value| value.trim() == "1");
-        let settings = self.object.settings().with_relay(relay);
+        let settings = self.object.settings().with_relay(relays);
         self.object.set_settings(settings)
     }
 
@@ -214,6 +210,7 @@ impl Offload for FastPath {
     }
 
     fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
+        self.object.set_host(tunnel)?;
         self.object.update_peers(tunnel, steps)?;
         for (peer, _) in &steps.removed {
             self.silent.remove(peer);

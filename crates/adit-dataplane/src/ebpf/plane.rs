@@ -13,6 +13,7 @@ use super::fast_path::FastPath;
 use super::options::{EbpfOptions, Persistence};
 use super::pins;
 use super::share::{Carried, Share};
+use crate::host_rules::HostRules;
 use crate::plane::{CarriedBy, DataPlane, PlaneKind};
 use crate::tunnel_interface::TunnelInterface;
 use crate::userspace::UserspacePlane;
@@ -100,6 +101,10 @@ impl DataPlane for EbpfPlane {
         let mut own = self.userspace.totals();
         self.counts.add_late_to(&mut own);
         own
+    }
+
+    fn host_rules(&self) -> Arc<HostRules> {
+        self.userspace.host_rules()
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,11 +1,13 @@
 //! The catch-all receiver: a raw socket for datagrams that arrive by an interface without a packet
 //! socket, since routes may be asymmetric.
 
+use std::net::Ipv4Addr;
+
 use adit_linux::error::Error;
 use adit_linux::sockets::packet_ring::Received;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::virtio_net::{Checksum, PartialChecksum, VirtioNetHeader};
-use adit_tunnel::Instant;
+use adit_tunnel::{Instant, Tunnel};
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, checksum, tcp, udp};
 
@@ -32,6 +34,9 @@ impl CatchAllReceiver {
         let mut any = false;
         while let Ok(len) = self.socket.recv(buffer) {
             record(buffer.get(..len).unwrap_or(buffer));
+            if self.deliverer.policy_checked && !is_left_to_stack(&tunnel, buffer) {
+                continue;
+            }
             let partial = buffer.get(..len).and_then(partial_checksum);
             let checksum = partial.map_or(Checksum::Unknown, Checksum::Partial);
             let header = VirtioNetHeader { checksum, ..VirtioNetHeader::PLAIN };
@@ -41,6 +46,14 @@ impl CatchAllReceiver {
         }
         any
     }
+}
+
+/// Whether the source of a datagram is a peer that is left to the host's stack. Another receiver
+/// has the datagrams of all others.
+fn is_left_to_stack(tunnel: &Tunnel, outer: &[u8]) -> bool {
+    let source = outer.get(12..).and_then(|rest| rest.first_chunk::<4>());
+    let peer = source.and_then(|source| tunnel.lookup_outer(Ipv4Addr::from(*source)));
+    peer.is_some_and(|peer| tunnel.is_left_to_stack(peer))
 }
 
 /// The inner checksum, if another interface of this machine or the machine's host left it for a

@@ -94,6 +94,8 @@ pub(super) struct Deliverer {
     pub(super) host: Arc<HostLink>,
     pub(super) tunnel: Arc<ArcSwap<Tunnel>>,
     pub(super) counters: Arc<Counters>,
+    /// Whether the host has applied its policies of IPsec to what is delivered.
+    pub(super) policy_checked: bool,
 }
 
 impl Deliverer {
@@ -121,11 +123,12 @@ impl Deliverer {
         now: Instant,
     ) -> bool {
         let bytes = &arena[received.datagram.clone()];
-        let outer = Outer { bytes, segments: segments(bytes, &received.header) };
+        let segments = segments(bytes, &received.header);
+        let outer = Outer { bytes, segments, policy_checked: self.policy_checked };
         let (peer, inner, set_ecn, max_mss) = match tunnel.decapsulate(&outer, now, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
             Decapsulated::Answer { .. } => return true,
-            Decapsulated::Drop(_) => return false,
+            Decapsulated::LeftToStack | Decapsulated::NotOurs | Decapsulated::Drop(_) => return false,
         };
         let cut = inner.start;
         let inner = received.datagram.start + inner.start..received.datagram.start + inner.end;

@@ -28,6 +28,7 @@ mod offload_sync;
 mod offload_tests;
 mod outbound;
 mod plane;
+mod policy_receiver;
 mod probing;
 mod receivers;
 pub(crate) mod segment;

@@ -42,12 +42,13 @@ pub(crate) trait Offload: Send + 'static {
     /// packets from there then pass through userspace.
     fn widen(&mut self, underlay: &Interfaces);
 
-    /// Takes over what has changed in the tunnel: path MTU, pending ICMP answers, reachability.
-    /// Costs a comparison per peer.
+    /// Takes over what has changed in the tunnel: path MTU, pending ICMP answers, reachability, who
+    /// is left to the host's stack. `relays` says whether it may carry from peer to peer. Costs a
+    /// comparison per peer.
     ///
     /// # Errors
     /// Fails if the kernel does not take a change; some may have been made.
-    fn sync(&mut self, tunnel: &Tunnel) -> Result<(), Self::Error>;
+    fn sync(&mut self, tunnel: &Tunnel, relays: bool) -> Result<(), Self::Error>;
 
     /// Sets the next hop of a peer; `None` leaves sending to userspace.
     ///
@@ -88,7 +89,7 @@ impl Offload for NoOffload {
         match *self {}
     }
 
-    fn sync(&mut self, _: &Tunnel) -> Result<(), Error> {
+    fn sync(&mut self, _: &Tunnel, _: bool) -> Result<(), Error> {
         match *self {}
     }
 

@@ -37,20 +37,20 @@ impl<O: Offload> OffloadSync<O> {
     }
 
     /// Opens the offload. The next hops must have been looked up.
-    pub(super) fn open(&mut self, tunnel: &Tunnel) -> Result<(), O::Error> {
-        self.offload.sync(tunnel)?;
+    pub(super) fn open(&mut self, tunnel: &Tunnel, relays: bool) -> Result<(), O::Error> {
+        self.offload.sync(tunnel, relays)?;
         // The offload leaves what it declines to packet sockets alone, so they must exist first.
         self.receivers.bind(&self.interfaces)?;
         self.offload.open(tunnel, &self.interfaces)
     }
 
     /// Passes on what has changed in the tunnel, and serves interfaces that are new.
-    pub(super) fn sync(&mut self, tunnel: &Tunnel) {
+    pub(super) fn sync(&mut self, tunnel: &Tunnel, relays: bool) {
         match self.receivers.bind(&self.interfaces) {
             Ok(()) => self.offload.widen(&self.interfaces),
             Err(error) => tracing::error!(%error, "cannot receive on an interface of the underlay"),
         }
-        if let Err(error) = self.offload.sync(tunnel) {
+        if let Err(error) = self.offload.sync(tunnel, relays) {
             tracing::error!(%error, "the offload may act on outdated state");
         }
     }
@@ -126,7 +126,7 @@ impl<O> AsFd for OffloadSync<O> {
 }
 
 /// Sets the next hops of the peers looked up, and returns them in that order. A peer has none if
-/// its route is missing or does not lead to Ethernet.
+/// its route is missing or does not lead to Ethernet, or if the host's stack has to send to it.
 pub(super) fn set_next_hops<O: Offload>(
     offload: &mut O,
     tunnel: &Tunnel,
@@ -135,6 +135,7 @@ pub(super) fn set_next_hops<O: Offload>(
     let mut next_hops = Vec::with_capacity(seen.routes.len());
     for (peer, route) in &seen.routes {
         let route = route.as_ref().filter(|route| seen.ethernet(route.device).is_some());
+        let route = route.filter(|_| !tunnel.is_left_to_stack(*peer));
         let next_hop = route.map(|route| NextHop { device: route.device, address: route.next_hop });
         if let Err(error) = offload.set_next_hop(tunnel, *peer, next_hop) {
             let name = &tunnel.peer(*peer).name;

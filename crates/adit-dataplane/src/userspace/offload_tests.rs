@@ -89,7 +89,7 @@ impl Offload for FakeOffload {
         self.record(Call::Widen(underlay.clone()));
     }
 
-    fn sync(&mut self, _: &Tunnel) -> Result<(), Error> {
+    fn sync(&mut self, _: &Tunnel, _: bool) -> Result<(), Error> {
         self.record(Call::Sync);
         Ok(())
     }

@@ -24,6 +24,7 @@ use super::interface_receivers::InterfaceReceivers;
 use super::offload::{NoOffload, Offload};
 use super::offload_sync::OffloadSync;
 use super::outbound::{self, Outbound};
+use super::policy_receiver::PolicyReceiver;
 use super::probing::Probing;
 use super::receivers::ReceiverPool;
 use super::threads;
@@ -31,6 +32,7 @@ use super::tunnel4_guard::Tunnel4State;
 use super::watcher::{Prepared, Watcher};
 use crate::capacity::Capacity;
 use crate::clock::Clock;
+use crate::host_rules::{HostRules, HostRulesWatch};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
 use crate::tunnel_interface::TunnelInterface;
@@ -51,6 +53,8 @@ pub struct UserspacePlane {
     device_gone: Arc<AtomicBool>,
     waker: Waker,
     threads: Vec<JoinHandle<()>>,
+    /// What the host's own rules mean, as the watcher has seen last.
+    host_rules: Arc<ArcSwap<HostRules>>,
     /// Open while the plane runs: it keeps the kernel from answering Protocol Unreachable.
     protocol4: Option<RawSocket>,
 }
@@ -85,6 +89,8 @@ impl UserspacePlane {
         // socket that a capture sees. Behind one, the kernel routes what userspace sends.
         let opens_sockets = offload.is_none();
         let offload = plane.start_receivers(interface, underlay, offload)?;
+        let host_rules = HostRulesWatch::open(interface, offload.is_some(), Arc::clone(&plane.host_rules));
+        let policy_receiver = PolicyReceiver::new(Arc::clone(&plane.receivers), plane.shard());
         let senders = plane.senders(hidden_receivers.len(), scope)?;
         let sender_counters = senders.iter().map(|sender| Arc::clone(&sender.counters)).collect();
         let watcher = Watcher {
@@ -95,6 +101,8 @@ impl UserspacePlane {
             next_hops: Arc::clone(&plane.next_hops),
             tunnel4: offload.is_none().then(|| Tunnel4State::new(&interface.name)),
             offload,
+            host_rules,
+            policy_receiver,
             underlay,
             interface: interface.clone(),
             clock: Clock,
@@ -149,6 +157,7 @@ impl UserspacePlane {
             device_gone: Arc::new(AtomicBool::new(false)),
             waker,
             threads: Vec::new(),
+            host_rules: Arc::default(),
             protocol4: None,
         };
         Ok((plane, hidden.receivers))
@@ -247,6 +256,10 @@ impl DataPlane for UserspacePlane {
 
     fn own_totals(&self) -> Totals {
         self.totals()
+    }
+
+    fn host_rules(&self) -> Arc<HostRules> {
+        self.host_rules.load_full()
     }
 
     fn check(&self) -> Result<(), String> {

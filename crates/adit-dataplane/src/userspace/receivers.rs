@@ -94,6 +94,7 @@ impl ReceiverPool {
 
     /// Makes a deliverer.
     pub(super) fn deliverer(&self, counters: Arc<Counters>) -> Deliverer {
-        Deliverer { host: Arc::clone(&self.host), tunnel: Arc::clone(&self.tunnel), counters }
+        let (host, tunnel) = (Arc::clone(&self.host), Arc::clone(&self.tunnel));
+        Deliverer { host, tunnel, counters, policy_checked: false }
     }
 }

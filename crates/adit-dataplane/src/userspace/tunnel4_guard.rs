@@ -15,7 +15,7 @@ pub(super) enum Tunnel4State {
     /// Not loaded yet.
     NotLoaded { table: String },
     /// Loaded, and kept from answering while this exists.
-    Silenced { _rule: Tunnel4DropRule },
+    Silenced { table: String, _rule: Tunnel4DropRule },
     /// Loaded, and it answers: the rule could not be set.
     Answering,
 }
@@ -30,15 +30,25 @@ impl Tunnel4State {
         matches!(self, Self::Silenced { .. })
     }
 
+    /// Removes the rule. The next look sets it anew, for other peers.
+    pub(super) fn renew(&mut self) {
+        if let Self::Silenced { table, .. } = self {
+            *self = Self::NotLoaded { table: std::mem::take(table) };
+        }
+    }
+
     /// Looks whether it has been loaded, and sets the rule.
     pub(super) fn look(&mut self, tunnel: &Tunnel, underlay: Ipv4Addr) {
         let Self::NotLoaded { table } = self else { return };
         if !Tunnel4DropRule::is_needed() {
             return;
         }
-        let peers: Vec<Ipv4Addr> = tunnel.peers().map(|(_, peer)| peer.underlay).collect();
+        // The rule would drop what the stack has to pass on.
+        let is_ours = |index| !tunnel.is_left_to_stack(index);
+        let peers = tunnel.peers().filter(|(index, _)| is_ours(*index));
+        let peers: Vec<Ipv4Addr> = peers.map(|(_, peer)| peer.underlay).collect();
         *self = match Tunnel4DropRule::start(table, underlay, &peers) {
-            Ok(rule) => Self::Silenced { _rule: rule },
+            Ok(rule) => Self::Silenced { table: table.clone(), _rule: rule },
             Err(error) => {
                 tracing::warn!(%error, "the kernel's tunnel driver answers peers with Port Unreachable");
                 Self::Answering

@@ -19,10 +19,12 @@ use arc_swap::ArcSwap;
 use super::commands::{Command, CommandReceiver};
 use super::offload::Offload;
 use super::offload_sync::OffloadSync;
+use super::policy_receiver::PolicyReceiver;
 use super::probing::Probing;
 use super::tunnel4_guard::Tunnel4State;
 use super::underlay::{PeerAddress, Underlay, all_peers};
 use crate::clock::Clock;
+use crate::host_rules::HostRulesWatch;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
 use crate::tunnel_interface::TunnelInterface;
 
@@ -49,6 +51,8 @@ pub(super) struct Watcher<O> {
     pub(super) tunnel4: Option<Tunnel4State>,
     /// Behind an offload userspace sends little, and the kernel routes that.
     pub(super) offload: Option<OffloadSync<O>>,
+    pub(super) host_rules: HostRulesWatch,
+    pub(super) policy_receiver: PolicyReceiver,
     pub(super) underlay: Ipv4Addr,
     pub(super) interface: TunnelInterface,
     pub(super) clock: Clock,
@@ -76,17 +80,37 @@ impl<O: Offload> Watcher<O> {
         let interface = &self.interface;
         let device = if interface.scope.netns.is_none() { interface.index } else { 0 };
         let mut prepared = Prepared { watcher: self, netlink, events, device, is_interrupted: false };
+        // Before anything is sent or accepted.
+        prepared.watcher.follow_host_rules();
         prepared.await_neighbours();
         prepared.look_for_taps();
-        let Watcher { offload, tunnel, .. } = &mut prepared.watcher;
+        let Watcher { offload, host_rules, tunnel, .. } = &mut prepared.watcher;
         if let Some(offload) = offload {
-            offload.open(tunnel)?;
+            offload.open(tunnel, host_rules.relays_directly())?;
         }
         Ok(prepared)
     }
 
+    /// Follows the host's own rules. Returns true if the next hops must be looked up again.
+    fn follow_host_rules(&mut self) -> bool {
+        let is_news = self.host_rules.look(&self.tunnel);
+        if is_news {
+            self.follow_policies();
+        }
+        is_news
+    }
+
+    /// Receives from the peers that are left to the host's stack now.
+    fn follow_policies(&mut self) {
+        self.policy_receiver.follow(&self.tunnel);
+        if let Some(tunnel4) = &mut self.tunnel4 {
+            tunnel4.renew();
+        }
+    }
+
     fn receive_catch_all(&mut self, buffer: &mut [u8]) -> bool {
         let now = self.clock.now();
+        self.policy_receiver.receive(buffer, now);
         self.offload.as_mut().is_some_and(|offload| offload.receive_catch_all(buffer, now))
     }
 
@@ -134,26 +158,30 @@ impl<O: Offload> Prepared<O> {
             self.watcher.probe(&mut buffer);
             let has_new_interface = self.watcher.receive_catch_all(&mut buffer);
             let has_changed = drain(&mut self.events, self.device);
-            if has_changed || has_new_interface || looked.elapsed() >= due {
+            let has_new_rules = self.watcher.follow_host_rules();
+            if has_changed || has_new_interface || has_new_rules || looked.elapsed() >= due {
                 self.look();
                 looked = Instant::now();
             }
             self.look_for_taps();
             self.run_timers();
             if let Some(offload) = &mut self.watcher.offload {
-                offload.sync(&self.watcher.tunnel);
+                offload.sync(&self.watcher.tunnel, self.watcher.host_rules.relays_directly());
             }
         }
     }
 
     /// Waits for something to do, at most until the next look.
     fn wait(&self, until_look: Duration) -> std::io::Result<()> {
-        let Watcher { probing, commands, offload, clock, waker, .. } = &self.watcher;
+        let Watcher { probing, commands, offload, host_rules, policy_receiver, clock, waker, .. } =
+            &self.watcher;
         let deadline = probing.next_deadline();
         let until_deadline = deadline.map_or(TAP_CHECK_INTERVAL, |deadline| deadline.since(clock.now()));
         let left = until_look.min(TAP_CHECK_INTERVAL).min(until_deadline);
         let mut sources = vec![probing.icmp.as_fd(), self.events.as_fd(), commands.ready.as_fd()];
         sources.extend(offload.as_ref().map(AsFd::as_fd));
+        sources.extend(host_rules.news());
+        sources.extend(policy_receiver.ready());
         wait_readable_any(&sources, waker, Some(left))
     }
 
@@ -190,8 +218,12 @@ impl<O: Offload> Prepared<O> {
         if self.watcher.tunnel4.as_ref().is_some_and(Tunnel4State::is_silenced) {
             return Err("the rule that silences the kernel's tunnel drivers names the peers".to_owned());
         }
+        self.watcher.tunnel = Arc::clone(&command.tunnel);
+        // Before a packet thread knows a new peer.
+        if self.watcher.host_rules.publish(&command.tunnel) {
+            self.watcher.follow_policies();
+        }
         let Watcher { tunnel, current, probing, offload, underlay, .. } = &mut self.watcher;
-        *tunnel = Arc::clone(&command.tunnel);
         probing.follow(tunnel);
         current.store(Arc::clone(tunnel));
         match offload {
@@ -236,7 +268,8 @@ impl<O: Offload> Prepared<O> {
                 self.is_interrupted = true;
                 break;
             }
-            let ethernet = route.as_ref().and_then(|route| Some((route, seen.ethernet(route.device)?)));
+            let route = route.as_ref().filter(|_| !tunnel.is_left_to_stack(peer));
+            let ethernet = route.and_then(|route| Some((route, seen.ethernet(route.device)?)));
             // Without a route the kernel refuses each datagram, which is then counted.
             let Some((route, link, mac)) = ethernet.and_then(|(route, link)| Some((route, link, link.mac?)))
             else {

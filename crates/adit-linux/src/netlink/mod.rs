@@ -15,6 +15,7 @@ mod ipip_link;
 mod link;
 mod neighbour;
 mod network;
+mod notifications;
 mod route;
 mod socket;
 mod statistics;
@@ -28,7 +29,10 @@ pub use ipip::{INHERIT_TOS, Ipip};
 pub use link::{Link, LinkLayer};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use network::Network;
-pub use route::{MAIN_TABLE, ROUTE_PROTOCOL, Route, RouteKind, RouteLookup, RouteScope, STATIC_PROTOCOL};
+pub use notifications::Notifications;
+pub use route::{
+    MAIN_TABLE, ROUTE_PROTOCOL, Route, RouteKey, RouteKind, RouteLookup, RouteScope, STATIC_PROTOCOL,
+};
 pub use statistics::LinkStatistics;
 pub use veth_pair::VethPair;
 

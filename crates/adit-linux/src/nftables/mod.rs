@@ -16,6 +16,7 @@
 //! `convert_case`).
 
 mod answer;
+mod base_chains;
 mod batch;
 mod drop_rule;
 mod expression;
@@ -25,6 +26,7 @@ mod uapi;
 mod writer;
 
 pub use answer::Counted;
+pub use base_chains::{BaseChain, ChainHook, legacy_tables};
 pub use drop_rule::Tunnel4DropRule;
 pub use ruleset::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step};
 pub use tables::{Elements, TableState, Tables};

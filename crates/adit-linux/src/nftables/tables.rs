@@ -320,11 +320,24 @@ impl Tables {
         what: &str,
         found: impl FnMut(&[u8]),
     ) -> Result<()> {
+        self.ask_family(IPV4, message, flags, body, what, found)
+    }
+
+    /// As [`Self::ask`], about objects of a family.
+    fn ask_family(
+        &mut self,
+        family: u8,
+        message: Message,
+        flags: i32,
+        body: impl FnOnce(&mut Writer),
+        what: &str,
+        found: impl FnMut(&[u8]),
+    ) -> Result<()> {
         let failed = |error| Error::new(what, error).with_hint(NEEDED);
         self.sequence = self.sequence.wrapping_add(1);
         let mut writer = Writer::default();
         let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK | flags) as u16;
-        writer.message(message.number(), flags, self.sequence, IPV4, 0, body);
+        writer.message(message.number(), flags, self.sequence, family, 0, body);
         self.socket.send(&writer.into_bytes(), 0).map_err(failed)?;
         match self.answers(found).map_err(failed)? {
             0 => Ok(()),
@@ -340,10 +353,22 @@ impl Tables {
         what: &str,
         found: impl FnMut(&[u8]),
     ) -> Result<()> {
+        self.list_family(IPV4, message, body, what, found)
+    }
+
+    /// As [`Self::list`], of a family.
+    pub(super) fn list_family(
+        &mut self,
+        family: u8,
+        message: Message,
+        body: impl Fn(&mut Writer),
+        what: &str,
+        found: impl FnMut(&[u8]),
+    ) -> Result<()> {
         for _ in 0..MAX_LISTINGS {
             let mut objects = Vec::new();
             let keep = |bytes: &[u8]| objects.push(bytes.to_vec());
-            match self.ask(message, libc::NLM_F_DUMP, &body, what, keep) {
+            match self.ask_family(family, message, libc::NLM_F_DUMP, &body, what, keep) {
                 Ok(()) => {
                     objects.iter().map(Vec::as_slice).for_each(found);
                     return Ok(());

@@ -19,8 +19,8 @@ pub(crate) struct FrameBatch {
     committed: usize,
 }
 
-// SAFETY: the raw pointers point only to heap memory that the batch owns, and after `set_names` to
-// memory that its owner boxes beside it.
+// SAFETY: the raw pointers point only to heap memory that the batch owns, and after `set_names` and
+// `set_controls` to memory that its owner boxes beside it.
 unsafe impl Send for FrameBatch {}
 
 impl FrameBatch {
@@ -80,6 +80,15 @@ impl FrameBatch {
         for (message, name) in self.messages.iter_mut().zip(names) {
             message.msg_hdr.msg_name = (name as *mut libc::sockaddr_in).cast();
             message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
+        }
+    }
+
+    /// Gives every message its own control message in `controls`. The caller keeps `controls` where
+    /// it is.
+    pub(crate) fn set_controls<T>(&mut self, controls: &mut [T]) {
+        for (message, control) in self.messages.iter_mut().zip(controls) {
+            message.msg_hdr.msg_control = (control as *mut T).cast();
+            message.msg_hdr.msg_controllen = size_of::<T>() as _;
         }
     }
 

@@ -20,6 +20,8 @@ const ICMP_FILTER: libc::c_int = 1;
 const ICMP_ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
 /// The most interfaces that a filter compares: a jump in a classic BPF program reaches 255 steps.
 const MAX_EXCLUDED: usize = 250;
+/// The most sources that a filter compares: a program has at most 4096 steps (`BPF_MAXINSNS`).
+const MAX_SOURCES: usize = 2000;
 
 /// A raw IPv4 socket. Each constructor makes one for one purpose.
 #[derive(Debug)]
@@ -93,6 +95,24 @@ impl RawSocket {
             program.push(answer(0));
         }
         program.push(answer(u32::MAX));
+        self.attach(&program)
+    }
+
+    /// Receives only datagrams from these sources; from everybody if they are more than 2000.
+    ///
+    /// # Errors
+    /// The kernel refuses the filter: it has no memory for it.
+    pub fn only_from(&self, sources: &[Ipv4Addr]) -> Result<()> {
+        if sources.len() > MAX_SOURCES {
+            return self.attach(&[answer(u32::MAX)]);
+        }
+        // A = the source in the IP header.
+        let mut program = vec![libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: 12 }];
+        for source in sources {
+            program.push(libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: source.to_bits() });
+            program.push(answer(u32::MAX));
+        }
+        program.push(answer(0));
         self.attach(&program)
     }
 

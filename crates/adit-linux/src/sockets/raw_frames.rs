@@ -25,7 +25,52 @@ pub struct RawFrameSender {
     frames: FrameBatch,
     /// Destinations. The message headers of `frames` point here; a boxed slice does not move.
     names: Box<[libc::sockaddr_in]>,
+    /// The protocol of each datagram, for the policies of IPsec; empty if the kernel takes none.
+    protocols: Box<[FlowProtocol]>,
     sent: Sent,
+}
+
+// linux/in.h
+const IP_PROTOCOL: libc::c_int = 52;
+/// Do not send, only look up the route (linux/socket.h).
+const MSG_PROBE: libc::c_int = 0x10;
+
+/// A control message with the protocol of a datagram. Without it, the kernel takes a datagram of a
+/// socket that writes its own IP headers for one of protocol 255, and applies no policy of IPsec
+/// that names a protocol (Linux 6.4, and 6.1.31).
+#[repr(C)]
+struct FlowProtocol {
+    header: libc::cmsghdr,
+    protocol: libc::c_int,
+    /// The kernel wants a multiple of the header's alignment.
+    padding: libc::c_int,
+}
+
+impl FlowProtocol {
+    fn new(protocol: u8) -> Self {
+        // SAFETY: `cmsghdr` is plain old data, for which all zeros is a value.
+        let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        header.cmsg_len = size_of::<libc::cmsghdr>() + size_of::<libc::c_int>();
+        header.cmsg_level = libc::IPPROTO_IP;
+        header.cmsg_type = IP_PROTOCOL;
+        Self { header, protocol: protocol.into(), padding: 0 }
+    }
+
+    /// Whether the kernel takes it: asks for a route to the loopback address with it.
+    fn is_known(socket: &OwnedFd) -> bool {
+        let mut control = Self::new(libc::IPPROTO_IPIP as u8);
+        // SAFETY: `sockaddr_in` and `msghdr` are plain old data, for which all zeros is a value.
+        let (mut to, mut message): (libc::sockaddr_in, libc::msghdr) = unsafe { std::mem::zeroed() };
+        to.sin_family = libc::AF_INET as u16;
+        to.sin_addr.s_addr = u32::from(Ipv4Addr::LOCALHOST).to_be();
+        message.msg_name = (&raw mut to).cast();
+        message.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = size_of::<Self>() as _;
+        // SAFETY: `message` points to `to` and `control`, which outlive the call.
+        let done = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_CONFIRM | MSG_PROBE) };
+        done >= 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL)
+    }
 }
 
 impl RawFrameSender {
@@ -54,7 +99,11 @@ impl RawFrameSender {
         // SAFETY: `sockaddr_in` is plain old data, for which all zeros is a value.
         let mut names: Box<[libc::sockaddr_in]> = (0..batch).map(|_| unsafe { std::mem::zeroed() }).collect();
         frames.set_names(&mut names);
-        Ok(Self { socket, frames, names, sent: Sent::default() })
+        let count = if FlowProtocol::is_known(&socket) { batch } else { 0 };
+        let mut protocols: Box<[FlowProtocol]> =
+            (0..count).map(|_| FlowProtocol::new(libc::IPPROTO_IPIP as u8)).collect();
+        frames.set_controls(&mut protocols);
+        Ok(Self { socket, frames, names, protocols, sent: Sent::default() })
     }
 
     /// Opens a sender that uses the routes and addresses of `scope`, for datagrams to inner hosts.
@@ -94,8 +143,12 @@ impl FrameSender for RawFrameSender {
     fn commit(&mut self, len: usize, checksum: Option<PartialChecksum>) {
         debug_assert!(checksum.is_none(), "the kernel does not complete checksums of raw datagrams");
         let slot = self.frames.slot();
-        let destination: [u8; 4] =
-            self.frames.frame()[LINK_HEADER + 16..][..4].try_into().unwrap_or_default();
+        let header = &self.frames.frame()[LINK_HEADER..];
+        let protocol = header[9];
+        let destination: [u8; 4] = header[16..][..4].try_into().unwrap_or_default();
+        if let Some(flow) = self.protocols.get_mut(slot) {
+            flow.protocol = protocol.into();
+        }
         let name = &mut self.names[slot];
         name.sin_family = libc::AF_INET as u16;
         name.sin_addr.s_addr = u32::from(Ipv4Addr::from(destination)).to_be();

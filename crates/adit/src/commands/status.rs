@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use adit_control::api::client;
 use adit_control::state::paths::{self, RuntimePaths};
 use adit_control::state::status::{
-    CarriedBy, PathMtuFrom, PeerState, PeerStatus, SiteStatus, Status, UnderlayState, Unreachable,
+    CarriedBy, PathMtuFrom, PeerState, PeerStatus, RelayPath, SiteStatus, Status, UnderlayState, Unreachable,
 };
 use adit_control::state::unreachable::UnreachableCause;
 
@@ -54,9 +54,25 @@ fn show(status: &Status, output: &Output) {
         let names: Vec<&str> = site.limits.iter().map(|limit| limit.name.as_str()).collect();
         output.line(format_args!("  lacks {} (`adit check FILE` explains)", names.join(", ")));
     }
+    for warning in &status.warnings {
+        output.line(format_args!("  warning: {}", warning.what));
+    }
+    if status.peers.len() > 1 {
+        let way = match site.relay.path {
+            RelayPath::Direct => "direct",
+            RelayPath::Stack => "through the host's stack",
+        };
+        output.line(format_args!("  from peer to peer: {way} ({})", site.relay.reason));
+    }
+    for chain in &site.passed_by {
+        output.line(format_args!("  outer datagrams pass by {chain}"));
+    }
     let width = status.peers.iter().map(|peer| peer.name.len()).max().unwrap_or(0);
     for peer in &status.peers {
         output.line(peer_line(peer, width));
+        if let Some(policy) = &peer.xfrm_policy {
+            output.line(format_args!("    left to the kernel's stack: {policy}"));
+        }
     }
     for (reason, count) in &status.drops {
         output.line(format_args!("  dropped {reason} {count}"));

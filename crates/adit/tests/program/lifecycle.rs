@@ -286,7 +286,7 @@ fn status_in_json_is_as_the_contract_has_it() {
     let used = status(&["--json", "status", "a"]);
     assert_eq!(keys(&used), ["drops", "ecn", "icmp", "peers", "probes", "repairs", "schema", "site"]);
     assert_eq!(used["schema"], 1);
-    let beside = ["carried_by", "limits", "underlay_interface", "underlay_state"];
+    let beside = ["carried_by", "limits", "passed_by", "relay", "underlay_interface", "underlay_state"];
     let contract: Vec<_> = keys(&used["site"]).into_iter().filter(|key| !beside.contains(key)).collect();
     assert_eq!(contract, ["dataplane", "dataplane_reason", "device", "mtu", "name", "underlay"]);
     for (key, value) in [("name", "a"), ("underlay", "10.1.1.1"), ("device", "ipipA"), ("dataplane", "ebpf")]
@@ -299,7 +299,18 @@ fn status_in_json_is_as_the_contract_has_it() {
     let peer = &used["peers"][0];
     assert_eq!(
         keys(peer),
-        ["last_rx_seconds", "name", "networks", "path_mtu", "rx", "soft_state", "state", "tx", "underlay"]
+        [
+            "last_rx_seconds",
+            "name",
+            "networks",
+            "path_mtu",
+            "rx",
+            "soft_state",
+            "state",
+            "tx",
+            "underlay",
+            "xfrm_policy"
+        ]
     );
     assert_eq!(
         (&peer["name"], &peer["underlay"], &peer["state"]),

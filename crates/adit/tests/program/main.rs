@@ -8,6 +8,7 @@
 extern crate adit_harness;
 
 mod api;
+mod beside_others;
 mod carried_by;
 mod changed_interface;
 mod check;
@@ -16,6 +17,7 @@ mod counters;
 mod documents;
 mod faults;
 mod first_hour;
+mod host_rules;
 mod in_the_open;
 mod inside;
 mod interface;

@@ -76,11 +76,10 @@ fn not_relayed() -> Vec<Case> {
     };
     vec![
         stays(decap("a relay at the last hop", theirs(B, b_to_c().ttl(1))).delivers(b_to_c().ttl(1))),
-        stays(
-            decap("a relay on a host that does not forward", theirs(B, b_to_c()))
-                .with(|setup| setup.forwards = false)
-                .delivers(b_to_c()),
-        ),
+        decap("a relay that the host's rules decide about", theirs(B, b_to_c()))
+            .with(|setup| setup.forwards = false)
+            .delivers(b_to_c())
+            .not_end_to_end(NOT_DECIDED),
         decap("to an address of our own in another peer's network", theirs(B, b_to_c()))
             .with(|setup| setup.config.local_addresses.push(HOST_C))
             .drops(DropReason::InnerDestinationNotOurs, Some(PEER_B))

@@ -86,10 +86,12 @@ impl Gateway {
     }
 
     fn decapsulate(&self, bytes: &[u8], gso_size: Option<u16>) -> Outcome {
-        let outer = Outer { bytes, segments: joined(bytes, gso_size) };
+        let outer = Outer { bytes, segments: joined(bytes, gso_size), policy_checked: false };
         let (peer, inner, set_ecn, max_mss) = match self.tunnel.decapsulate(&outer, NOW, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
             Decapsulated::Answer { peer } => panic!("peer {peer:?} answers a probe that nobody sent"),
+            Decapsulated::NotOurs => panic!("there is no other overlay"),
+            Decapsulated::LeftToStack => panic!("no policy covers a peer"),
             Decapsulated::Drop(reason) => return Outcome::Dropped(reason),
         };
         let mut inner = bytes[inner].to_vec();

@@ -6,6 +6,7 @@
 mod agreement;
 mod gateway;
 mod identifications;
+mod left_to_stack;
 mod peer_updates;
 mod programs;
 mod random;

@@ -73,6 +73,7 @@ fn programs_with_changed_peers_decide_as_new_ones() {
                 device: super::programs::DEVICE,
                 path_mtu: 1500,
                 owes_answer: 0,
+                left_to_stack: 0,
             });
             tunnel = amended;
             let mut new =

@@ -59,6 +59,7 @@ impl Programs {
                 device: if path.known { DEVICE } else { 0 },
                 path_mtu: tunnel.path_mtu(peer).mtu,
                 owes_answer: tunnel.has_pending_error(peer).into(),
+                left_to_stack: tunnel.is_left_to_stack(peer).into(),
             };
             object.set_peer(peer, entry).expect("there is room for every peer");
         }

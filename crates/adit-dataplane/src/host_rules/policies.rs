@@ -1,0 +1,148 @@
+//! The decision which peers a policy of IPsec covers. Pure.
+//!
+//! A policy covers a peer if it concerns datagrams between our underlay address and the peer's, in
+//! either direction, whatever protocol it names. The kernel's stack then decides what it means.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
+use adit_linux::xfrm::{Direction, Policies, Policy};
+use adit_tunnel::PeerIndex;
+use ipnet::Ipv4Net;
+
+/// The covered peers among `peers`, and the policy that covers each.
+pub(super) fn covered(
+    seen: &Result<Policies, String>,
+    own: Ipv4Addr,
+    peers: impl Iterator<Item = (PeerIndex, Ipv4Addr)>,
+) -> BTreeMap<PeerIndex, String> {
+    let Policies { policies, blocks_by_default } = match seen {
+        Ok(policies) => policies,
+        // What cannot be read counts as a policy.
+        Err(error) => return peers.map(|(peer, _)| (peer, error.clone())).collect(),
+    };
+    if *blocks_by_default {
+        let policy = "the default policy is to block";
+        return peers.map(|(peer, _)| (peer, policy.to_owned())).collect();
+    }
+    // Most policies are for one host, so that many peers and many policies stay cheap.
+    let mut of_host: HashMap<Ipv4Addr, &Policy> = HashMap::new();
+    let mut of_network: Vec<(Ipv4Net, &Policy)> = Vec::new();
+    for policy in policies.iter().filter(|policy| can_matter(policy)) {
+        let Some(far) = far_side(policy, own) else { continue };
+        if far.prefix_len() == 32 {
+            of_host.entry(far.addr()).or_insert(policy);
+        } else {
+            of_network.push((far, policy));
+        }
+    }
+    let policy_of = |peer: Ipv4Addr| {
+        let wide = || of_network.iter().find(|(far, _)| far.contains(&peer)).map(|(_, policy)| *policy);
+        of_host.get(&peer).copied().or_else(wide)
+    };
+    peers.filter_map(|(index, peer)| Some((index, described(policy_of(peer)?)))).collect()
+}
+
+/// False for policies that let everything pass as it is, and for those that only match datagrams of
+/// an xfrm interface or with a mark: the tunnel's frames have neither.
+fn can_matter(policy: &Policy) -> bool {
+    let (mark, mask) = policy.mark;
+    (policy.blocks || policy.transforms) && policy.interface == 0 && mark & mask == 0
+}
+
+/// The other end's addresses, if `own` is at this end.
+fn far_side(policy: &Policy, own: Ipv4Addr) -> Option<Ipv4Net> {
+    let (near, far) = match policy.direction {
+        Direction::Out => (policy.source, policy.destination),
+        Direction::In => (policy.destination, policy.source),
+        Direction::Forward => return None,
+    };
+    near.contains(&own).then_some(far)
+}
+
+/// As `ip xfrm policy` writes it.
+fn described(policy: &Policy) -> String {
+    let Policy { source, destination, protocol, direction, blocks, .. } = policy;
+    let protocol = if *protocol == 0 { String::new() } else { format!(" proto {protocol}") };
+    let action = if *blocks { " action block" } else { "" };
+    format!("xfrm policy src {source} dst {destination}{protocol} dir {}{action}", direction.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    const B: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 1);
+    const C: Ipv4Addr = Ipv4Addr::new(10, 1, 3, 1);
+
+    fn policy(source: &str, destination: &str, direction: Direction) -> Policy {
+        Policy {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: 0,
+            direction,
+            blocks: false,
+            transforms: true,
+            mark: (0, 0),
+            interface: 0,
+        }
+    }
+
+    /// The covered ones of B and C.
+    fn covered_by(policy: Policy) -> String {
+        let seen = Ok(Policies { policies: vec![policy], blocks_by_default: false });
+        names(&covered(&seen, OWN, peers()))
+    }
+
+    fn peers() -> impl Iterator<Item = (PeerIndex, Ipv4Addr)> {
+        (0..).map(PeerIndex::new).zip([B, C])
+    }
+
+    fn names(covered: &BTreeMap<PeerIndex, String>) -> String {
+        covered.keys().map(|peer| ["B", "C"][peer.index()]).collect()
+    }
+
+    #[test]
+    fn a_policy_covers_the_peers_at_its_other_end() {
+        let out = |source, destination| policy(source, destination, Direction::Out);
+        let rows = [
+            (out("10.1.1.1/32", "10.1.2.1/32"), "B"),
+            (out("10.1.1.0/24", "10.1.0.0/16"), "BC"),
+            (out("0.0.0.0/0", "0.0.0.0/0"), "BC"),
+            (policy("10.1.3.1/32", "10.1.1.1/32", Direction::In), "C"),
+            (Policy { protocol: 17, ..out("10.1.1.1/32", "10.1.2.1/32") }, "B"),
+            (Policy { blocks: true, transforms: false, ..out("10.1.1.1/32", "10.1.2.1/32") }, "B"),
+            // Another address of ours, the other direction, and what is only forwarded.
+            (out("10.1.1.2/32", "10.1.2.1/32"), ""),
+            (out("10.1.2.1/32", "10.1.1.1/32"), ""),
+            (policy("10.1.2.1/32", "10.1.1.1/32", Direction::Forward), ""),
+            // Lets everything pass as it is; of an xfrm interface; of another mark.
+            (Policy { transforms: false, ..out("10.1.1.1/32", "10.1.2.1/32") }, ""),
+            (Policy { interface: 5, ..out("0.0.0.0/0", "0.0.0.0/0") }, ""),
+            (Policy { mark: (5, 0xff), ..out("0.0.0.0/0", "0.0.0.0/0") }, ""),
+            (Policy { mark: (0, 0xff), ..out("0.0.0.0/0", "0.0.0.0/0") }, "BC"),
+        ];
+        for (policy, expected) in rows {
+            assert_eq!(covered_by(policy.clone()), expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_default_to_block_and_policies_that_cannot_be_read_cover_everybody() {
+        let blocks = Ok(Policies { policies: Vec::new(), blocks_by_default: true });
+        assert_eq!(names(&covered(&blocks, OWN, peers())), "BC");
+        assert_eq!(names(&covered(&Err("refused".to_owned()), OWN, peers())), "BC");
+        assert_eq!(names(&covered(&Ok(Policies::default()), OWN, peers())), "");
+    }
+
+    #[test]
+    fn a_policy_is_named_as_ip_writes_it() {
+        let policy =
+            Policy { protocol: 4, blocks: true, ..policy("10.1.1.1/32", "10.1.2.1/32", Direction::Out) };
+        assert_eq!(
+            described(&policy),
+            "xfrm policy src 10.1.1.1/32 dst 10.1.2.1/32 proto 4 dir out action block"
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! The host's own rules hold for what the tunnel carries: its firewall between peers, and policies
+//! of IPsec between gateways, from the start or later.
+
+use std::time::{Duration, Instant};
+
+use adit_config::DataplaneChoice;
+use adit_testbed::hub::{HubNetwork, Site};
+use adit_testbed::needs::ebpf;
+use serde_json::Value;
+
+use crate::support::machine::{Machine, PATIENCE, Running};
+use crate::support::sites::reaches;
+use crate::support::testbed::{Side, Testbed};
+use crate::support::wait_until;
+
+/// The longest time for which a new rule does not hold. A busy machine gets some more.
+const HOLDS_AFTER: Duration = Duration::from_secs(1);
+const BUSY: Duration = Duration::from_secs(4);
+
+/// A hub with two peers, all three run by the program.
+struct Hub {
+    machine: Machine,
+    network: HubNetwork,
+    _folder: tempfile::TempDir,
+    _daemons: Vec<Running>,
+}
+
+impl Hub {
+    fn running(plane: DataplaneChoice) -> Self {
+        let (machine, network) = (Machine::new(), HubNetwork::build().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let daemons = Site::ALL.map(|site| {
+            let file = folder.path().join(site.name());
+            std::fs::write(&file, site.config(plane)).unwrap();
+            let mut running = machine.start(network.of(site).gateway.ns(), &["run", file.to_str().unwrap()]);
+            running.wait_for("ready");
+            running
+        });
+        Self { machine, network, _folder: folder, _daemons: daemons.into() }
+    }
+
+    /// Whether an echo from the host behind one peer comes back from the host behind the other.
+    fn relays(&self) -> bool {
+        reaches(&self.network.of(Site::One).host, Site::Two.host())
+    }
+
+    fn relay(&self) -> Value {
+        let gateway = self.network.of(Site::Hub).gateway.ns();
+        let site = self.machine.adit(gateway, &["status", "hub", "-j"]).ok().json()["site"].clone();
+        site["relay"].clone()
+    }
+
+    fn nft(&self, rules: &str) {
+        self.network.of(Site::Hub).gateway.load_nftables(rules).unwrap();
+    }
+}
+
+/// Waits until `holds`, and says how long that took.
+fn held_after(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    wait_until(PATIENCE, what, &mut holds);
+    start.elapsed()
+}
+
+fn rules_in_forward_hold_between_peers(plane: DataplaneChoice) {
+    let hub = Hub::running(plane);
+    let is_ebpf = plane == DataplaneChoice::Ebpf;
+    assert!(hub.relays());
+    assert_eq!(hub.relay()["path"], if is_ebpf { "direct" } else { "stack" });
+
+    let (one, two) = (Site::One.network(), Site::Two.network());
+    let chain = "type filter hook forward priority 0;";
+    let rules = [
+        format!(
+            "add table ip fw; add chain ip fw f {{ {chain} }}; \
+                 add rule ip fw f ip saddr {one} ip daddr {two} drop"
+        ),
+        format!(
+            "add table inet fw; add chain inet fw f {{ {chain} }}; \
+                 add rule inet fw f iifname adit0 oifname adit0 drop"
+        ),
+        format!("add table inet fw; add chain inet fw f {{ {chain} policy drop; }}"),
+    ];
+    for rule in rules {
+        hub.nft(&rule);
+        let after = held_after("the rule holds", || !hub.relays());
+        assert!(after < HOLDS_AFTER + BUSY, "{rule}: {after:?}");
+        for _ in 0..10 {
+            assert!(!hub.relays(), "{rule}");
+        }
+        if is_ebpf {
+            let relay = hub.relay();
+            assert_eq!(relay["path"], "stack", "{rule}");
+            let reason = relay["reason"].as_str().unwrap();
+            assert!(reason.contains("fw f (hook forward"), "{reason}");
+        }
+        hub.nft("flush ruleset");
+        held_after("without the rule everything passes", || hub.relays());
+        if is_ebpf {
+            held_after("the programs relay again", || hub.relay()["path"] == "direct");
+            assert!(hub.relays());
+        }
+    }
+    // A rule that lets it pass: the host's stack carries, and nothing is lost.
+    hub.nft(&format!("add table inet fw; add chain inet fw f {{ {chain} }}; add rule inet fw f accept"));
+    held_after("the host's stack carries", || hub.relay()["path"] == "stack");
+    for _ in 0..10 {
+        assert!(hub.relays());
+    }
+}
+
+#[test(root, nft, ebpf)]
+fn rules_in_forward_hold_between_peers_on_ebpf() {
+    rules_in_forward_hold_between_peers(DataplaneChoice::Ebpf);
+}
+
+#[test(root, nft)]
+fn rules_in_forward_hold_between_peers_on_userspace() {
+    rules_in_forward_hold_between_peers(DataplaneChoice::Userspace);
+}
+
+#[test(root, nft)]
+fn chains_that_frames_pass_by_are_named() {
+    let bed = Testbed::running(DataplaneChoice::Userspace);
+    assert_eq!(bed.status()["site"]["passed_by"], serde_json::json!([]));
+    bed.gateway()
+        .load_nftables(
+            "add table ip fw; add chain ip fw out { type filter hook output priority 0; }; \
+                        add rule ip fw out ip protocol 4 drop",
+        )
+        .unwrap();
+    let named = "chain ip fw out (hook output, 1 rule)";
+    held_after("the chain is named", || bed.status()["site"]["passed_by"] == serde_json::json!([named]));
+    let shown = bed.adit(&["status", "a"]).ok().stdout;
+    assert!(shown.contains(&format!("outer datagrams pass by {named}")), "{shown}");
+}
+
+const OUT: &str = "src 10.1.1.1 dst 10.1.1.2 dir out";
+const IN: &str = "src 10.1.1.2 dst 10.1.1.1 dir in";
+
+fn xfrm(bed: &Testbed, arguments: &str) {
+    bed.ip(&format!("xfrm policy {arguments}"));
+}
+
+/// The policy that the status of gateway A says to cover its peer.
+fn policy(bed: &Testbed) -> Value {
+    bed.status()["peers"][0]["xfrm_policy"].clone()
+}
+
+fn blocking_policies_hold(plane: DataplaneChoice) {
+    let bed = Testbed::running(plane);
+    assert!(bed.reaches());
+    assert_eq!(policy(&bed), Value::Null);
+    let of_ipip = [OUT, IN].map(|policy| policy.replace(" dir", " proto 4 dir"));
+    for blocked in of_ipip.into_iter().chain([OUT, IN].map(str::to_owned)) {
+        xfrm(&bed, &format!("add {blocked} action block"));
+        let after = held_after("the policy holds", || !bed.reaches());
+        assert!(after < HOLDS_AFTER + BUSY, "{blocked}: {after:?}");
+        for _ in 0..10 {
+            assert!(!bed.reaches(), "{blocked}");
+        }
+        assert!(policy(&bed).as_str().unwrap().contains("action block"), "{blocked}");
+        xfrm(&bed, &format!("delete {blocked}"));
+        held_after("without the policy everything passes", || bed.reaches());
+        held_after("nothing covers the peer", || policy(&bed) == Value::Null);
+    }
+}
+
+#[test(root, ebpf)]
+fn blocking_policies_hold_on_ebpf() {
+    blocking_policies_hold(DataplaneChoice::Ebpf);
+}
+
+#[test(root)]
+fn blocking_policies_hold_on_userspace() {
+    blocking_policies_hold(DataplaneChoice::Userspace);
+}
+
+fn what_policies_let_pass_is_carried(plane: DataplaneChoice) {
+    let mut bed = Testbed::new(plane);
+    // Optional: without an agreed key, everything passes in the clear.
+    let optional = "tmpl proto esp mode transport level use";
+    xfrm(&bed, &format!("add {OUT} {optional}"));
+    xfrm(&bed, &format!("add {IN} {optional}"));
+    bed.start(Side::B);
+    bed.start(Side::A);
+    assert!(policy(&bed).as_str().unwrap().starts_with("xfrm policy src 10.1.1."));
+    for _ in 0..20 {
+        assert!(bed.reaches());
+    }
+    // Required: nothing passes in the clear, in either direction.
+    for direction in [OUT, IN] {
+        xfrm(&bed, &format!("update {direction} tmpl proto esp mode transport"));
+        held_after("the policy holds", || !bed.reaches());
+        for _ in 0..10 {
+            assert!(!bed.reaches(), "{direction}");
+        }
+        xfrm(&bed, &format!("update {direction} {optional}"));
+        held_after("everything passes", || bed.reaches());
+    }
+}
+
+#[test(root, ebpf)]
+fn what_policies_let_pass_is_carried_on_ebpf() {
+    what_policies_let_pass_is_carried(DataplaneChoice::Ebpf);
+}
+
+#[test(root)]
+fn what_policies_let_pass_is_carried_on_userspace() {
+    what_policies_let_pass_is_carried(DataplaneChoice::Userspace);
+}
