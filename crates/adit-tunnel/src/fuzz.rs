@@ -41,6 +41,7 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         mss_clamp: true,
         underlay_mtu: 1500,
         local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1)],
+        reachable_addresses: Vec::new(),
         probe: Some(ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new() }),
     })
     .ok()

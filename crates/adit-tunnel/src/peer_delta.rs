@@ -147,6 +147,7 @@ mod tests {
             mss_clamp: true,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
+            reachable_addresses: Vec::new(),
             probe: None,
         }
     }

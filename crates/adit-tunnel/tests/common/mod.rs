@@ -37,6 +37,7 @@ pub fn config() -> TunnelConfig {
         mss_clamp: true,
         underlay_mtu: 1500,
         local_addresses: vec![GATEWAY_A],
+        reachable_addresses: Vec::new(),
         probe: None,
     }
 }
