@@ -1,9 +1,9 @@
 //! Other overlays of this machine, which may use the same underlay address and have the same peers.
 //!
 //! Each of them receives every datagram to that address. So one that this tunnel refuses, and whose
-//! inner source lies in a network of another overlay, is that overlay's to judge and to count. So is
-//! ICMP from a peer's own address, such as the answer to a probe: only the overlay that has sent the
-//! probe knows it.
+//! inner source lies in a network of another overlay, is that overlay's to judge and to count. So
+//! is ICMP from a peer's own address, such as the answer to a probe: only the overlay that has sent
+//! the probe knows it.
 
 use adit_policy::DropReason;
 use adit_wire::ipv4::Ipv4Packet;
