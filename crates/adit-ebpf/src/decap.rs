@@ -62,6 +62,9 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
     let shape = shape(skb, outer, &inner)?;
     let delivery = match adit_policy::check_decap(tables, from, &inner) {
         Ok(delivery) => delivery,
+        // Another overlay may have the same peer: its program or its userspace comes next, and
+        // counts what it refuses.
+        Err(_) if tables.is_of_another_overlay(inner.source()) => return Some(Verdict::Decline),
         // Userspace reads what it quotes.
         Err(Refusal {
             reason: DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs, ..

@@ -58,6 +58,9 @@ pub enum Decapsulated {
     LeftToStack,
     /// Dropped; counted already.
     Drop(DropReason),
+    /// Not this tunnel's, and perhaps another overlay's, which judges and counts it. There is
+    /// nothing to do.
+    NotOurs,
 }
 
 /// The peer that sent a datagram, by its outer header.
@@ -109,6 +112,7 @@ impl Tunnel {
                 let max_mss = self.max_mss(&packet, state.soft.path_mtu.mtu(now));
                 Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }
             }
+            Err(Refusal { reason, .. }) if self.others.may_have(outer.bytes, reason) => Decapsulated::NotOurs,
             Err(Refusal { reason, peer, .. }) => {
                 counters.count_drop(reason, peer, segments);
                 Decapsulated::Drop(reason)

@@ -148,6 +148,7 @@ pub fn decapsulate(bytes: &[u8]) {
             assert_eq!((totals.drops_of(reason), totals.dropped()), (1, 1), "counted for its reason, once");
             assert_eq!(passed(&totals), (0, 0), "dropped and passed");
         }
+        Decapsulated::NotOurs => assert!(!tunnel.other_networks().is_empty(), "there is no other overlay"),
     }
 }
 

@@ -37,6 +37,7 @@ pub mod fuzz;
 mod hop_count;
 mod icmp_effect;
 mod icmp_reply;
+mod other_overlays;
 mod path_mtu;
 mod path_search;
 mod peer_delta;
@@ -69,5 +70,5 @@ pub use soft_state::{
     ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UNREACHABLE_WINDOW, UnreachableCause,
 };
 pub use time::Instant;
-pub use tunnel::{Remembered, Tunnel};
+pub use tunnel::{HostFacts, Remembered, Tunnel};
 pub use underlay_icmp::{Claim, Proof, UnderlayIcmp};

@@ -47,6 +47,7 @@ impl Tunnel {
             slots: self.slots.clone(),
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
+            others: Arc::clone(&self.others),
         };
         let mut change = TableDelta::default();
         let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));

@@ -88,17 +88,17 @@ impl Prober {
         }
     }
 
-    /// Follows a change of peers.
+    /// Follows a change of peers, or of the machine.
     pub fn follow(&mut self, tunnel: &Tunnel) {
-        if tunnel.config().probe.is_some() {
-            self.peers.resize_with(tunnel.peer_slots(), ProbedPath::default);
-        }
+        // The address that probes are sent from may have come or gone.
+        let count = if tunnel.config().probe.is_some() { tunnel.peer_slots() } else { 0 };
+        self.peers.resize_with(count, ProbedPath::default);
         for (index, path) in (0..).zip(&mut self.peers) {
             if path.is_open() && tunnel.peer_state(PeerIndex::new(index)).is_none() {
                 *path = ProbedPath::default();
             }
         }
-        self.open.retain(|peer| tunnel.peer_state(*peer).is_some());
+        self.open.retain(|peer| peer.index() < count && tunnel.peer_state(*peer).is_some());
     }
 
     /// The time of the next [`Prober::handle_timeout`]; `None`: never.

@@ -3,6 +3,7 @@
 //! and a failure at every step. Each table runs on the fake host without root, and on the real
 //! kernel in namespaces of its own.
 
+mod beside;
 mod drift;
 mod guards;
 mod model;

@@ -210,6 +210,7 @@ impl Offload for FastPath {
     }
 
     fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
+        self.object.set_host(tunnel)?;
         self.object.update_peers(tunnel, steps)?;
         for (peer, _) in &steps.removed {
             self.silent.remove(peer);
