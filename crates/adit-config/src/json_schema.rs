@@ -76,6 +76,7 @@ fn shape(shape: &Shape) -> Value {
             either["maxLength"] = 15.into();
             either
         }
+        Shape::Addresses => json!({ "type": "array", "items": matching(&address) }),
         Shape::Prefixes => json!({
             "type": "array",
             "minItems": 1,

@@ -54,6 +54,8 @@ pub struct SiteConfig {
     pub underlay: Underlay,
     /// The networks behind this site. Never empty in a file.
     pub networks: Vec<Ipv4Net>,
+    /// Addresses of this gateway outside `networks` that peers may reach all the same.
+    pub local: Vec<Ipv4Addr>,
     /// The tunnel interface. Default `adit0`.
     pub device: DeviceName,
     /// The data plane that carries the packets.

@@ -18,7 +18,7 @@ use crate::model::{
 };
 use crate::name::{DeviceName, NetnsName, SiteName};
 use crate::problem::Diagnostics;
-use crate::schema::{KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
+use crate::schema::{ADDRESS, KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
 use crate::scope::name_or_off;
 use crate::underlay::{own_underlay, underlay};
 
@@ -48,6 +48,7 @@ pub(crate) struct SitePart {
     name: Option<SiteName>,
     pub(crate) underlay: Option<Spanned<Underlay>>,
     pub(crate) networks: Vec<Spanned<Ipv4Net>>,
+    pub(crate) local: Vec<Spanned<Ipv4Addr>>,
     pub(crate) device: Option<DeviceName>,
     pub(crate) dataplane: Option<DataplaneChoice>,
     netns: Option<Option<NetnsName>>,
@@ -72,6 +73,7 @@ impl FilePart {
             name: site.name.clone()?,
             underlay: site.underlay.as_ref()?.value.clone(),
             networks: bare(&site.networks),
+            local: site.local.iter().map(|address| address.value).collect(),
             device: site.device.clone()?,
             dataplane: site.dataplane?,
             netns: site.netns.clone()?,
@@ -170,6 +172,7 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
         .and_then(|(key, value)| own_underlay(key, value, diagnostics));
     let networks =
         section.required("networks", diagnostics).map(|(key, value)| networks(key, value, diagnostics));
+    let local = section.optional("local").map(|(key, value)| addresses(key, value, diagnostics));
     let device = match section.optional("device") {
         Some((key, value)) => name_of_device(key, value, diagnostics),
         None => Some(DeviceName::default()),
@@ -194,6 +197,7 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
         name: name.map(|name| name.value),
         underlay,
         networks: networks.unwrap_or_default(),
+        local: local.unwrap_or_default(),
         device,
         dataplane,
         netns,
@@ -344,6 +348,12 @@ fn name_of_device(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostic
     }
 }
 
+/// The valid addresses, in order.
+fn addresses(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Ipv4Addr>> {
+    let Some(array) = array(key, value, diagnostics) else { return Vec::new() };
+    array.iter().filter_map(|element| underlay(&ADDRESS, element, diagnostics)).collect()
+}
+
 /// The valid prefixes, in order.
 fn networks(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Ipv4Net>> {
     let Some(array) = array(key, value, diagnostics) else { return Vec::new() };
@@ -368,7 +378,13 @@ fn network(value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<Spanned<I
             let Err(found) = check_network(network) else {
                 return Some(Spanned { value: network, span: value.span() });
             };
-            let what = if found == NotUnicast::Multicast { "multicast" } else { "loopback" };
+            let what = match found {
+                NotUnicast::Multicast => "multicast",
+                NotUnicast::Loopback => "loopback",
+                NotUnicast::ThisNetwork => "\"this network\" (RFC 1122)",
+                NotUnicast::Reserved => "reserved",
+                NotUnicast::Broadcast => "the broadcast address",
+            };
             let message = format!(
                 "`networks`: expected a network of unicast addresses, found {}, which is {what}",
                 described(value)

@@ -47,6 +47,8 @@ pub(crate) enum Shape {
     Address,
     /// A unicast IPv4 address, or the name of an interface.
     AddressOrInterface,
+    /// A list of unicast IPv4 addresses.
+    Addresses,
     /// A list of IPv4 prefixes.
     Prefixes,
     /// One of these words, each with its meaning.
@@ -141,6 +143,23 @@ const NETWORKS: KeySpec = KeySpec {
 /// The key of one prefix in a list of `networks`.
 pub(crate) const PREFIX: KeySpec = KeySpec { expected: "an IPv4 prefix", ..NETWORKS };
 
+const LOCAL: KeySpec = KeySpec {
+    name: "local",
+    shape: Shape::Addresses,
+    expected: "a list of IPv4 addresses",
+    example: "[\"10.99.0.1\"]",
+    default: Some("[]"),
+    about: "Addresses of this gateway outside `networks` that peers may reach all the same.",
+    details: "Without it a peer reaches only `networks`, and the underlay address by ICMP. Answers \
+              from such an address pass as well, if the peer lists it in its `networks` for this \
+              site.",
+    planes: ALL_PLANES,
+    change: Change::PlaneRestart,
+};
+
+/// The key of one address in `local`.
+pub(crate) const ADDRESS: KeySpec = KeySpec { expected: "an IPv4 address", ..LOCAL };
+
 /// The whole file.
 pub(crate) const TOP: TableSpec = TableSpec {
     title: "the file",
@@ -172,6 +191,7 @@ pub(crate) const SITE: TableSpec = TableSpec {
         NAME,
         UNDERLAY,
         NETWORKS,
+        LOCAL,
         KeySpec {
             name: "device",
             shape: Shape::Device,

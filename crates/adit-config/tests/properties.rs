@@ -100,8 +100,19 @@ fn config() -> impl Strategy<Value = Config> {
                 let name = SiteName::new(name).unwrap();
                 let underlay = interface.map_or(Underlay::Address(underlay), Underlay::Interface);
                 let (netns, vrf) = inside;
-                let site =
-                    SiteConfig { name, underlay, networks, device, dataplane, netns, vrf, metrics, tunnel };
+                let local = (0..start % 3).map(|n| Ipv4Addr::new(192, 0, 2, n as u8)).collect();
+                let site = SiteConfig {
+                    name,
+                    underlay,
+                    networks,
+                    local,
+                    device,
+                    dataplane,
+                    netns,
+                    vrf,
+                    metrics,
+                    tunnel,
+                };
                 let peers = owners.map(|(name, underlay, networks)| Peer {
                     name: PeerName::new(name).unwrap(),
                     underlay,

@@ -28,6 +28,8 @@ pub struct TunnelConfig {
     /// This gateway's own inner addresses. Packets to them are delivered here, and RFC 2003,
     /// section 3.2, refuses to forward packets from them.
     pub local_addresses: Vec<Ipv4Addr>,
+    /// Addresses of this gateway outside its networks that peers may reach, and that may answer.
+    pub reachable_addresses: Vec<Ipv4Addr>,
     /// How a [`Prober`](crate::Prober) probes the paths to the peers; `None`: not at all.
     pub probe: Option<ProbeOptions>,
 }

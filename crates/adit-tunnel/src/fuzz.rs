@@ -42,6 +42,7 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         mtu_floor: 552,
         underlay_mtu: 1500,
         local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1)],
+        reachable_addresses: Vec::new(),
         probe: Some(ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new() }),
     })
     .ok()

@@ -119,6 +119,9 @@ impl Tunnel {
         for network in config.peers.site_networks() {
             table.insert_network(*network, Owner::Ours);
         }
+        for address in &config.reachable_addresses {
+            table.insert_network(Ipv4Net::from(*address), Owner::Ours);
+        }
         for (number, peer) in (0..).zip(&config.peers) {
             let index = PeerIndex::new(number);
             table.insert_underlay(peer.underlay, index);

@@ -236,6 +236,7 @@ fn probing_peer() -> (Gateway, Vec<u8>) {
         underlay: B,
         peers: peer_set(B, "192.168.199.0/24", &[("a", A, "172.16.17.0/24")]),
         local_addresses: vec![GATEWAY_B],
+        reachable_addresses: Vec::new(),
         probe: Some(ProbeOptions { source: GATEWAY_B, secret: RandomState::new() }),
         ..config()
     };

@@ -261,6 +261,7 @@ fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filt
         underlay: Some(machine.underlay),
         networks: config.site.networks.clone(),
         local: machine.local.clone(),
+        reachable: config.site.local.clone(),
         peers: config.peers.iter().map(|peer| (peer.underlay, peer.networks.clone())).collect(),
         devices: devices.iter().map(|device| device.name.clone()).collect(),
         takes_all: is_shared(devices),
@@ -313,6 +314,7 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
         mtu_floor: options.mtu_floor,
         underlay_mtu: machine.underlay_mtu,
         local_addresses: machine.local.clone(),
+        reachable_addresses: config.site.local.clone(),
         probe: inner_address(&config.site, &machine.local)
             .filter(|_| wants_probes(config))
             .map(|source| ProbeOptions { source, secret: RandomState::new() }),

@@ -173,6 +173,7 @@ mod tests {
             mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
+            reachable_addresses: Vec::new(),
             probe: None,
         })
         .expect("the configuration is good")

@@ -238,6 +238,9 @@ fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter),
     for network in config.peers.site_networks() {
         insert(network, Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
     }
+    for address in &config.reachable_addresses {
+        insert(&Ipv4Net::from(*address), Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
+    }
     for (index, peer) in tunnel.peers() {
         for network in &peer.networks {
             insert(network, Owner::Peer(index)).map_err(failed(name::PREFIX_OWNERS))?;

@@ -38,6 +38,7 @@ pub fn config() -> TunnelConfig {
         mtu_floor: 552,
         underlay_mtu: 1500,
         local_addresses: vec![GATEWAY_A],
+        reachable_addresses: Vec::new(),
         probe: None,
     }
 }

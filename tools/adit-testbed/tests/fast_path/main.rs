@@ -17,6 +17,7 @@ mod largest;
 mod loops;
 mod outer_fragments;
 mod planes;
+mod reach;
 mod router_errors;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]

@@ -120,6 +120,7 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
             mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: locals.into_iter().map(parse).collect(),
+            reachable_addresses: Vec::new(),
             probe: None,
         };
         Tunnel::new(config.clone()).ok()?;
