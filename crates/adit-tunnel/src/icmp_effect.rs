@@ -83,9 +83,9 @@ fn copied_from_inner(policy: &OuterPolicy, pointer: u8) -> Option<u8> {
 }
 
 impl Tunnel {
-    /// What an error says that nothing proves yet, and the size in bytes of a datagram whose arrival
-    /// would refute it; `None` if it may be acted upon. A tunnel that cannot probe believes every
-    /// quote.
+    /// What an error says that nothing proves yet, and the size in bytes of a datagram whose
+    /// arrival would refute it; `None` if it may be acted upon. A tunnel that cannot probe believes
+    /// every quote.
     pub(crate) fn doubt(&self, validated: &ValidatedError<'_, '_>, now: Instant) -> Option<(Claim, u16)> {
         if self.config.probe.is_none() || matches!(validated.inner, Quoted::Probe) {
             return None;

@@ -65,7 +65,8 @@ pub use path_mtu::{DEFAULT_MTU_FLOOR, LearnedBy, PATH_MTU_FLOOR, PATH_MTU_HOLD, 
 pub use peer_delta::TableDelta;
 pub use peers::PeerTable;
 pub use probe::ProbeOptions;
-pub use prober::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, Prober, RAISE_TIMER, UNANSWERED_TIMEOUT};
+pub use probed_path::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, RAISE_TIMER, UNANSWERED_TIMEOUT};
+pub use prober::Prober;
 pub use soft_state::{
     ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UNREACHABLE_WINDOW, UnreachableCause,
 };

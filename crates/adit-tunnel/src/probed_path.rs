@@ -24,11 +24,22 @@ use adit_policy::DropReason;
 use crate::counters::Traffic;
 use crate::path_search::{Next, Search, Sizes};
 use crate::probe::MIN_SIZE;
-use crate::prober::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, RAISE_TIMER, UNANSWERED_TIMEOUT};
 use crate::time::Instant;
 use crate::tunnel::PeerState;
 use crate::underlay_icmp::{Claim, Proof};
 
+/// Time to wait for an answer (RFC 8899 section 5.1.1: at least a second).
+pub const PROBE_TIMER: Duration = Duration::from_secs(1);
+/// Interval at which a path in use is confirmed.
+pub const CONFIRM_INTERVAL: Duration = Duration::from_secs(2);
+/// Time from a size that was too large to the next try of a larger one. It doubles up to
+/// [`RAISE_TIMER`].
+pub const FIRST_RAISE: Duration = Duration::from_secs(15);
+/// PMTU_RAISE_TIMER of RFC 8899 section 5.1.1.
+pub const RAISE_TIMER: Duration = Duration::from_secs(600);
+/// Time after which an error is believed if nothing has come from the peer since: that of three
+/// probes.
+pub const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause after a peer did not answer at all. It doubles up to [`RAISE_TIMER`].
 const SILENCE_PAUSE: Duration = Duration::from_secs(30);
 /// The longest time from a datagram to an error about it, and from an error to its test.
@@ -229,8 +240,8 @@ impl ProbedPath {
         self.held.take_if(|held| held.claim == claim).map(|held| held.message)
     }
 
-    /// Evaluates the open round, if it is over, and the held error. `last_rx` returns the time of the
-    /// last datagram from the peer.
+    /// Evaluates the open round, if it is over, and the held error. `last_rx` returns the time of
+    /// the last datagram from the peer.
     pub(crate) fn evaluate(
         &mut self,
         state: &PeerState,

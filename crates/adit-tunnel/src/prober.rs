@@ -22,24 +22,12 @@ use adit_policy::{DropReason, PeerIndex};
 use crate::counters::{Counters, Traffic};
 use crate::path_search::Search;
 use crate::probe::Probe;
-use crate::probed_path::{Doubtful, ProbedPath, Verdict};
+use crate::probed_path::{CONFIRM_INTERVAL, Doubtful, ProbedPath, Verdict};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 use crate::tunnel::Tunnel;
 use crate::underlay_icmp::{Proof, UnderlayIcmp};
 
-/// Time to wait for an answer (RFC 8899 section 5.1.1: at least a second).
-pub const PROBE_TIMER: Duration = Duration::from_secs(1);
-/// Interval at which a path in use is confirmed.
-pub const CONFIRM_INTERVAL: Duration = Duration::from_secs(2);
-/// Time from a size that was too large to the next try of a larger one. It doubles up to
-/// [`RAISE_TIMER`].
-pub const FIRST_RAISE: Duration = Duration::from_secs(15);
-/// PMTU_RAISE_TIMER of RFC 8899 section 5.1.1.
-pub const RAISE_TIMER: Duration = Duration::from_secs(600);
-/// Time after which an error is believed if nothing has come from the peer since: that of three
-/// probes.
-pub const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(3);
 /// Interval at which open rounds and held errors are evaluated.
 const ROUND_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 /// Peers that are looked at together. More are spread over the interval, so that their probes leave
@@ -112,8 +100,8 @@ impl Prober {
     }
 
     /// Evaluates answers and begins the rounds that are due. `traffic` returns what has been
-    /// exchanged with a peer. Cost: in each [`CONFIRM_INTERVAL`] linear in the number of peers, else
-    /// in that of open rounds and held errors.
+    /// exchanged with a peer. Cost: in each [`CONFIRM_INTERVAL`] linear in the number of peers,
+    /// else in that of open rounds and held errors.
     pub fn handle_timeout(
         &mut self,
         tunnel: &Tunnel,

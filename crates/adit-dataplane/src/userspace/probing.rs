@@ -79,8 +79,8 @@ impl Probing {
         self.prober.poll_timeout()
     }
 
-    /// Handles the ICMP errors that have arrived. `offloaded` says what an offload has exchanged with
-    /// a peer.
+    /// Handles the ICMP errors that have arrived. `offloaded` says what an offload has exchanged
+    /// with a peer.
     pub(super) fn take_icmp(
         &mut self,
         tunnel: &Tunnel,
