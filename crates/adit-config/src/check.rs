@@ -87,6 +87,28 @@ pub(crate) fn check_addresses(file: &FilePart, diagnostics: &mut Diagnostics) {
             report(&network.span, plan.claim_network(network.value, Holder::Peer(place)));
         }
     }
+    check_local(file, diagnostics);
+}
+
+/// Reports addresses of `site.local` that lie in a peer's network: one address has one owner.
+fn check_local(file: &FilePart, diagnostics: &mut Diagnostics) {
+    for address in file.site.iter().flat_map(|site| &site.local) {
+        let mut networks = file.peers.iter().flat_map(|peer| &peer.networks);
+        let Some(taken) = networks.find(|network| network.value.contains(&address.value)) else { continue };
+        let line = diagnostics.source.line(taken.span.start);
+        diagnostics
+            .report(
+                address.span.clone(),
+                format!(
+                    "`local`: expected an address of this gateway, found {}, which lies in {} of a peer (line \
+                     {line})",
+                    address.value, taken.value
+                ),
+                "in a peer's network",
+                "remove it here, or narrow the peer's `networks`",
+            )
+            .with_other(taken.span.clone(), "behind the peer");
+    }
 }
 
 /// The owners of addresses in a file: how they are described, and where their addresses are
@@ -181,7 +203,7 @@ impl<'f> Owners<'f> {
                 let held = (other, holder, self.network(holder, other));
                 self.overlap(claimed, held, diagnostics);
             }
-            Conflict::UnderlayEnclosed { network, peer, addresses, count } => {
+            Conflict::UnderlayEnclosed { network, owner, addresses, count } => {
                 let addresses = addresses.into_iter().map(|(address, owner)| {
                     (self.underlay(owner), format!("{address} of {}", self.described(owner)), owner)
                 });
@@ -197,9 +219,13 @@ impl<'f> Owners<'f> {
                     named.push(format!("and {} more", count - NAMED_ADDRESSES));
                 }
                 let (s, these) = if count == 1 { ("", "the address") } else { ("es", "the addresses") };
+                let why = match owner {
+                    Holder::Peer(_) => "the tunnel would route into itself",
+                    Holder::Site => "a peer's gateway is not behind this site",
+                };
                 let message = format!(
-                    "{network} of {} contains the underlay address{s} {}: the tunnel would route into itself",
-                    self.described(Holder::Peer(peer)),
+                    "{network} of {} contains the underlay address{s} {}: {why}",
+                    self.described(owner),
                     named.join(", "),
                 );
                 let help = format!(

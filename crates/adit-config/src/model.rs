@@ -11,6 +11,9 @@ use crate::name::{DeviceName, NetnsName, SiteName};
 /// Smallest MTU of a tunnel interface, in bytes: every IPv4 module must forward that much whole
 /// (RFC 791, section 3.2).
 pub const MIN_MTU: u16 = 68;
+/// The range of the smallest path MTU that a router may set, in bytes.
+pub(crate) const MIN_MTU_FLOOR: u16 = 88;
+pub(crate) const MAX_MTU_FLOOR: u16 = 1500;
 
 /// Largest MTU of a tunnel interface, in bytes: the longest datagram that leaves room for the
 /// 20 bytes of the outer header (65,535 − 20).
@@ -51,6 +54,8 @@ pub struct SiteConfig {
     pub underlay: Underlay,
     /// The networks behind this site. Never empty in a file.
     pub networks: Vec<Ipv4Net>,
+    /// Addresses of this gateway outside `networks` that peers may reach all the same.
+    pub local: Vec<Ipv4Addr>,
     /// The tunnel interface. Default `adit0`.
     pub device: DeviceName,
     /// The data plane that carries the packets.
@@ -128,6 +133,8 @@ pub struct TunnelOptions {
     pub df: bool,
     /// Whether the MSS of TCP connections is lowered to the peer's path MTU. Default: `true`.
     pub mss_clamp: bool,
+    /// The smallest path MTU that a router may set, in bytes. Default: 552.
+    pub mtu_floor: u16,
     /// Whether the path MTU is probed (RFC 8899), if `df` is `true`. Default: `true`.
     pub probe: bool,
 }
@@ -141,6 +148,7 @@ impl Default for TunnelOptions {
             mtu: Mtu::default(),
             df: true,
             mss_clamp: true,
+            mtu_floor: 552,
             probe: true,
         }
     }

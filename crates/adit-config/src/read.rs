@@ -9,7 +9,8 @@ use ipnet::Ipv4Net;
 use toml::de::{DeTable, DeValue};
 
 use crate::decode::{
-    Section, Spanned, Value, array, boolean, described, is_ipv6, no_ipv6, number_or_word, shown, string, word,
+    Section, Spanned, Value, array, boolean, described, is_ipv6, no_ipv6, number, number_or_word, shown,
+    string, word,
 };
 use crate::listen::listen;
 use crate::model::{
@@ -17,7 +18,7 @@ use crate::model::{
 };
 use crate::name::{DeviceName, NetnsName, SiteName};
 use crate::problem::Diagnostics;
-use crate::schema::{KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
+use crate::schema::{ADDRESS, KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
 use crate::scope::name_or_off;
 use crate::underlay::{own_underlay, underlay};
 
@@ -47,6 +48,7 @@ pub(crate) struct SitePart {
     name: Option<SiteName>,
     pub(crate) underlay: Option<Spanned<Underlay>>,
     pub(crate) networks: Vec<Spanned<Ipv4Net>>,
+    pub(crate) local: Vec<Spanned<Ipv4Addr>>,
     pub(crate) device: Option<DeviceName>,
     pub(crate) dataplane: Option<DataplaneChoice>,
     netns: Option<Option<NetnsName>>,
@@ -72,6 +74,7 @@ impl FilePart {
             name: site.name.clone()?,
             underlay: site.underlay.as_ref()?.value.clone(),
             networks: bare(&site.networks),
+            local: site.local.iter().map(|address| address.value).collect(),
             device: site.device.clone()?,
             dataplane: site.dataplane?,
             netns: site.netns.clone()?,
@@ -171,6 +174,7 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
         .and_then(|(key, value)| own_underlay(key, value, diagnostics));
     let networks =
         section.required("networks", diagnostics).map(|(key, value)| networks(key, value, diagnostics));
+    let local = section.optional("local").map(|(key, value)| addresses(key, value, diagnostics));
     let device = match section.optional("device") {
         Some((key, value)) => name_of_device(key, value, diagnostics),
         None => Some(DeviceName::default()),
@@ -199,6 +203,7 @@ fn read_site(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
         name: name.map(|name| name.value),
         underlay,
         networks: networks.unwrap_or_default(),
+        local: local.unwrap_or_default(),
         device,
         dataplane,
         netns,
@@ -248,6 +253,11 @@ fn read_tunnel(
         && let Some(mss_clamp) = boolean(key, value, diagnostics)
     {
         options.mss_clamp = mss_clamp;
+    }
+    if let Some((key, value)) = section.optional("mtu-floor")
+        && let Some(mtu_floor) = number(key, value, diagnostics)
+    {
+        options.mtu_floor = mtu_floor;
     }
     if let Some((key, value)) = section.optional("probe")
         && let Some(probe) = boolean(key, value, diagnostics)
@@ -345,6 +355,12 @@ fn name_of_device(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostic
     }
 }
 
+/// The valid addresses, in order.
+fn addresses(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Ipv4Addr>> {
+    let Some(array) = array(key, value, diagnostics) else { return Vec::new() };
+    array.iter().filter_map(|element| underlay(&ADDRESS, element, diagnostics)).collect()
+}
+
 /// The valid prefixes, in order.
 fn networks(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Ipv4Net>> {
     let Some(array) = array(key, value, diagnostics) else { return Vec::new() };
@@ -369,7 +385,13 @@ fn network(value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<Spanned<I
             let Err(found) = check_network(network) else {
                 return Some(Spanned { value: network, span: value.span() });
             };
-            let what = if found == NotUnicast::Multicast { "multicast" } else { "loopback" };
+            let what = match found {
+                NotUnicast::Multicast => "multicast",
+                NotUnicast::Loopback => "loopback",
+                NotUnicast::ThisNetwork => "\"this network\" (RFC 1122)",
+                NotUnicast::Reserved => "reserved",
+                NotUnicast::Broadcast => "the broadcast address",
+            };
             let message = format!(
                 "`networks`: expected a network of unicast addresses, found {}, which is {what}",
                 described(value)

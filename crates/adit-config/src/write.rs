@@ -42,6 +42,7 @@ fn of_site(site: &SiteConfig, key: &str) -> Option<Value> {
         "name" => text(&site.name),
         "underlay" => text(&site.underlay),
         "networks" => list(&site.networks),
+        "local" => list(&site.local),
         "device" => text(&site.device),
         "dataplane" => word(&DATAPLANES, |choice: DataplaneChoice| choice == site.dataplane)?,
         "netns" => or_off(site.netns.as_ref()),
@@ -72,6 +73,7 @@ fn of_tunnel(options: &TunnelOptions, key: &str) -> Option<Value> {
         },
         "df" => Value::Boolean(options.df),
         "mss-clamp" => Value::Boolean(options.mss_clamp),
+        "mtu-floor" => number(options.mtu_floor),
         "probe" => Value::Boolean(options.probe),
         _ => return None,
     })

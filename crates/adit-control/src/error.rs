@@ -110,6 +110,36 @@ pub enum ControlError {
         /// Its device, gateway and protocol.
         what: String,
     },
+    /// Another ipip interface has the same endpoints.
+    #[error(
+        "an ipip interface from {local} to {remote} exists ({device}, {what}), and Linux's driver has only one for each \
+         pair of addresses: remove it, use another underlay address, or use dataplane = \"ebpf\" or \"userspace\" here"
+    )]
+    PairTaken {
+        /// Our address on the underlay.
+        local: Ipv4Addr,
+        /// The peer's.
+        remote: String,
+        /// The interface that is there.
+        device: String,
+        /// Whose it is.
+        what: String,
+    },
+    /// Another overlay has a route to a peer's network.
+    #[error(
+        "{network} belongs to {overlay} on this machine ({what}), and a network is reached through one tunnel: take \
+         {network} out of peer `{peer}`, or out of that overlay's file"
+    )]
+    RouteOfOverlay {
+        /// Its destination.
+        network: Ipv4Net,
+        /// The peer with that network.
+        peer: String,
+        /// The overlay that has it.
+        overlay: String,
+        /// Its device, gateway and protocol.
+        what: String,
+    },
     /// The guard routes of two overlays would have the same metric.
     #[error(
         "the guard routes of overlay `{site}` would have the same metric as those of overlay `{other}` on this \

@@ -2,7 +2,6 @@
 //! atomically.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,24 +13,30 @@ use adit_linux::net_scope::NetScope;
 use adit_tunnel::Totals;
 
 use crate::carrier::choice::carrier_of;
-use crate::carrier::{Carrier, Damage, Prepared, Repair, Running};
+use crate::carrier::{Carrier, Prepared, Running};
 use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
-use crate::reconcile::change::{Change, Kind, Object};
+use crate::reconcile::change::{Change, Object};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::devices::{hidden_alias, uses_kernel_plane};
-use crate::reconcile::foreign::ForeignNetworks;
+use crate::reconcile::devices::hidden_alias;
+use crate::reconcile::forwarding::ForwardingPath;
+use crate::reconcile::machine::InUse;
 use crate::reconcile::peer_update::PeerUpdate;
-use crate::reconcile::{config_diff, foreign, guard_routes, kernel_diff, machine, objects};
+use crate::reconcile::{guard_routes, objects};
 use crate::state::path_cache::PathCache;
-use crate::underlay;
+use crate::state::warning::{Warning, WarningName};
 
+mod here;
 mod leftovers;
+mod plan;
+mod repair;
 #[cfg(test)]
 mod tests;
 
+pub use here::{Findings, look_here};
 pub use leftovers::{has_leftovers, remove_leftovers};
+pub use plan::{Plan, RunningOverlay, plan};
 
 /// What stays when a daemon ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +61,20 @@ pub struct Overlay {
     is_underlay_missing: bool,
     /// The packet filter is to be set again, because the addresses of this machine are others.
     is_filter_due: bool,
+    warnings: Warnings,
+}
+
+/// What about the machine keeps traffic from passing.
+#[derive(Default)]
+struct Warnings {
+    /// Routes of others that won at the last look.
+    foreign_routes: Vec<Warning>,
+    /// The interfaces that must forward, at the last look.
+    forwarding_path: ForwardingPath,
+    /// Those that do not.
+    forwarding: Vec<Warning>,
+    /// The last repair failed.
+    repair: Option<Warning>,
 }
 
 /// How an overlay is brought up.
@@ -96,7 +115,7 @@ impl Overlay {
         let mut carrier = carrier_of(config, outlives_process);
         let path_cache = path_cache.filter(|_| carrier.learns_paths());
         let mut namespaces = Namespaces::open(&host, &config.site)?;
-        let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, None)?;
+        let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, &InUse::default())?;
         if let Some(path_cache) = &path_cache {
             path_cache.restore(&prepared.tunnel, Clock.now());
         }
@@ -110,7 +129,8 @@ impl Overlay {
             }
         };
         guards_before.remove_from_other_tables(namespaces.inner.as_mut(), &prepared.desired);
-        Ok(Self {
+        let warnings = Warnings { foreign_routes: prepared.foreign.warnings(), ..Warnings::default() };
+        let mut overlay = Self {
             config: config.clone(),
             desired: prepared.desired,
             namespaces,
@@ -120,7 +140,11 @@ impl Overlay {
             repairs: BTreeMap::new(),
             is_underlay_missing: false,
             is_filter_due: false,
-        })
+            warnings,
+        };
+        // A failure is met again by the next repair.
+        let _ = overlay.look_at_forwarding();
+        Ok(overlay)
     }
 
     /// Changes a running overlay to `config`, atomically. What stays the same keeps forwarding.
@@ -204,8 +228,8 @@ impl Overlay {
     fn install(&mut self, config: &Config) -> Result<(), ControlError> {
         // Another namespace may have the name now.
         let mut namespaces = Namespaces::open(&self.namespaces.host, &config.site)?;
-        let in_use = Some(self.desired.underlay);
-        let prepared = Prepared::survey(self.carrier.as_ref(), &mut namespaces, config, in_use)?;
+        let in_use = self.in_use();
+        let prepared = Prepared::survey(self.carrier.as_ref(), &mut namespaces, config, &in_use)?;
         prepared.tunnel.inherit(&self.running.plane.tunnel());
         self.carrier.install(&mut namespaces, config, &prepared, &mut self.running)?;
         let table = objects::table(&prepared.desired);
@@ -215,109 +239,15 @@ impl Overlay {
         }
         self.namespaces = namespaces;
         (self.config, self.desired) = (config.clone(), prepared.desired);
+        self.warnings.foreign_routes = prepared.foreign.warnings();
         Ok(())
-    }
-
-    /// Compares everything with the desired state, and restores what differs. Returns what
-    /// differed.
-    ///
-    /// # Errors
-    /// Fails if the kernel cannot be asked or refuses a change. Another attempt may succeed.
-    pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
-        if !self.is_in_namespace() {
-            return self.follow_namespace();
-        }
-        let site = self.config.site.name.to_string();
-        let inner = self.namespaces.inner.as_mut();
-        self.carrier.follow_renames(&mut self.desired, &site, inner)?;
-        let local = machine::local_addresses(inner, self.desired.underlay, self.desired.vrf.as_ref())?;
-        self.is_filter_due |= self.desired.follow_addresses(&self.config.site, local);
-        let foreign = ForeignNetworks::look_up(inner, &site, &self.desired)?;
-        let (changes, is_whole) = self.find_damage(&site, &foreign)?;
-        // The VRF's index and its table are others now, so nothing that was made fits.
-        let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
-        if changes.is_empty() {
-            self.is_filter_due = false;
-            return Ok(changes);
-        }
-        self.count_repairs(&changes);
-        let needs_start = |change: &Change| matches!(change.object, Object::DataPlane | Object::Underlay);
-        let repair = if is_vrf_new || changes.iter().any(needs_start) {
-            Repair::NeedsInstall
-        } else {
-            let damage = Damage { site: &site, desired: &self.desired, foreign: &foreign, is_whole };
-            self.carrier.repair(&mut self.namespaces, &damage, &mut self.running)?
-        };
-        if repair == Repair::NeedsInstall {
-            self.install(&self.config.clone())?;
-        }
-        self.is_filter_due = false;
-        Ok(changes)
-    }
-
-    /// Finds what differs from the desired state, except for routes to `foreign` networks. Also
-    /// returns whether all interfaces are ours.
-    fn find_damage(
-        &mut self,
-        site: &str,
-        foreign: &ForeignNetworks,
-    ) -> Result<(Vec<Change>, bool), ControlError> {
-        let devices = &self.running.devices;
-        let mut actual = self.carrier.observe(&mut self.namespaces, site, &self.desired, devices)?;
-        actual.guards = guard_routes::of(self.namespaces.inner.as_mut(), &self.desired)?;
-        let is_whole = actual.indices() == *devices;
-        if !is_whole {
-            foreign::refuse_devices(self.namespaces.inner.as_mut(), site, &self.desired)?;
-        }
-        let mut changes = kernel_diff::compare(&self.config, &self.desired, &actual);
-        changes.extend(self.find_underlay_move()?);
-        changes.retain(|change| !foreign.keep_out(change));
-        // Only the data plane knows the rules of the table it has set.
-        changes.retain(|change| change.object != Object::Table || self.is_filter_due);
-        changes.extend(self.carrier.check_plane(&self.running, is_whole));
-        Ok((changes, is_whole))
-    }
-
-    /// Makes everything again in the namespace that has the name of `site.netns` now: nobody can
-    /// find the old one any more.
-    fn follow_namespace(&mut self) -> Result<Vec<Change>, ControlError> {
-        self.install(&self.config.clone())?;
-        let netns = self.desired.netns.as_deref().unwrap_or_default();
-        let what = format!("{} in another network namespace {netns}", self.desired.device);
-        let changes = vec![Change::new(Kind::Change, Object::Device, what)];
-        self.count_repairs(&changes);
-        Ok(changes)
-    }
-
-    fn count_repairs(&mut self, changes: &[Change]) {
-        for change in changes {
-            tracing::warn!(%change, "repaired");
-            *self.repairs.entry(change.object).or_default() += 1;
-        }
-    }
-
-    /// Returns a change if our underlay address is another one now. If it is missing, nothing
-    /// changes: it may come back.
-    fn find_underlay_move(&mut self) -> Result<Option<Change>, ControlError> {
-        let before = self.desired.underlay;
-        let found = underlay::find(self.namespaces.underlay.as_mut(), &self.config, Some(before));
-        self.is_underlay_missing = found.as_ref().is_err_and(|error| error.retry_reason().is_some());
-        let address = match found {
-            Err(_) if self.is_underlay_missing => before,
-            found => found?,
-        };
-        Ok((address != before).then(|| self.underlay_move(before, address)))
-    }
-
-    fn underlay_move(&self, before: Ipv4Addr, after: Ipv4Addr) -> Change {
-        let at = &self.config.site.underlay;
-        let what = format!("{at} {before} -> {after}: every peer's file has to name {after}");
-        Change::new(Kind::Change, Object::Underlay, what)
     }
 
     /// Returns what `config` would change. The same as [`plan`], on the host of this overlay.
     fn plan(&self, config: &Config) -> Result<Vec<Change>, ControlError> {
-        plan_on(&self.namespaces.host, Some(&self.config), config)
+        let Desired { underlay, mtu, .. } = self.desired;
+        let running = RunningOverlay { config: self.config.clone(), underlay, mtu };
+        Ok(plan::plan_on(&self.namespaces.host, Some(&running), config)?.changes)
     }
 
     /// Writes what is known of the paths to the path cache, if that has changed. Call this now and
@@ -347,6 +277,19 @@ impl Overlay {
         leftovers::remove_objects(host.as_ref(), inner.as_mut(), site)?;
         // If its other end was in a namespace that is gone.
         objects::remove_hidden_end(underlay.as_mut(), &hidden_alias(site)).map(drop)
+    }
+
+    /// Returns what a change keeps if the machine still has it.
+    fn in_use(&self) -> InUse {
+        let underlay_mtu = self.running.plane.tunnel().config().underlay_mtu;
+        InUse::of(&self.config, Some(self.desired.underlay), Some(underlay_mtu))
+    }
+
+    /// Returns what about the machine keeps traffic from passing.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let Warnings { foreign_routes, forwarding, repair, .. } = &self.warnings;
+        forwarding.iter().chain(foreign_routes).chain(repair).cloned().collect()
     }
 
     /// Returns true if our underlay address was missing at the last look.
@@ -418,55 +361,4 @@ impl Overlay {
 #[must_use]
 pub fn limits(config: &Config) -> &'static [Limit] {
     carrier_of(config, false).limits()
-}
-
-/// Refuses changes that cannot be made while the overlay runs.
-fn refuse_other_device(running: &Config, config: &Config) -> Result<(), ControlError> {
-    fn name<T: AsRef<str>>(name: Option<&T>) -> &str {
-        name.map_or("off", AsRef::as_ref)
-    }
-    if uses_kernel_plane(running) != uses_kernel_plane(config) {
-        return Err(ControlError::OtherPlane { site: running.site.name.to_string() });
-    }
-    for (key, old, new) in [
-        ("site.name", running.site.name.as_str(), config.site.name.as_str()),
-        ("site.device", running.site.device.as_str(), config.site.device.as_str()),
-        ("site.netns", name(running.site.netns.as_ref()), name(config.site.netns.as_ref())),
-        ("site.vrf", name(running.site.vrf.as_ref()), name(config.site.vrf.as_ref())),
-    ] {
-        if old != new {
-            let site = running.site.name.to_string();
-            return Err(ControlError::NotInPlace { site, key, old: old.to_owned(), new: new.to_owned() });
-        }
-    }
-    Ok(())
-}
-
-/// Returns what `config` would change on this machine, in the calling thread's network namespace.
-/// `running` is the configuration that runs; `None`: nothing runs.
-///
-/// # Errors
-/// Fails if `config` could not be brought up, or could not replace what runs.
-pub fn plan(running: Option<&Config>, config: &Config) -> Result<Vec<Change>, ControlError> {
-    let host: Arc<dyn Host> = Arc::new(LinuxHost);
-    plan_on(&host, running, config)
-}
-
-fn plan_on(
-    host: &Arc<dyn Host>,
-    running: Option<&Config>,
-    config: &Config,
-) -> Result<Vec<Change>, ControlError> {
-    if let Some(running) = running {
-        refuse_other_device(running, config)?;
-    }
-    let carrier = carrier_of(config, false);
-    let mut namespaces = Namespaces::open(host, &config.site)?;
-    let prepared = Prepared::survey(carrier.as_ref(), &mut namespaces, config, None)?;
-    let mut changes = config_diff::compare(running, config, prepared.desired.underlay);
-    let site = config.site.name.as_str();
-    let mut actual = carrier.observe(&mut namespaces, site, &prepared.desired, &[])?;
-    actual.guards = guard_routes::of(namespaces.inner.as_mut(), &prepared.desired)?;
-    changes.extend(kernel_diff::compare(config, &prepared.desired, &actual));
-    Ok(changes)
 }

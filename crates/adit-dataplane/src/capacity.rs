@@ -29,8 +29,11 @@ impl Capacity {
 }
 
 fn networks(tunnel: &Tunnel) -> usize {
-    let peers = &tunnel.config().peers;
-    peers.site_networks().len() + peers.iter().map(|peer| peer.networks.len()).sum::<usize>()
+    let config = tunnel.config();
+    let peers = &config.peers;
+    config.reachable_addresses.len()
+        + peers.site_networks().len()
+        + peers.iter().map(|peer| peer.networks.len()).sum::<usize>()
 }
 
 #[cfg(test)]

@@ -56,9 +56,10 @@ pub trait DataPlane: Send + Sync {
     /// The tunnel that decides now.
     fn tunnel(&self) -> Arc<Tunnel>;
 
-    /// Changes the peers while packets flow. `tunnel` must come from the current tunnel by these
-    /// steps. Peers that stay as they are notice nothing. Every other datagram meets the old or the
-    /// new configuration.
+    /// Changes the peers, and what the tunnel knows of the machine, while packets flow. `tunnel`
+    /// must come from the current tunnel by these steps, or by `Tunnel::on_host` without any. Peers
+    /// that stay as they are notice nothing. Every other datagram meets the old or the new
+    /// configuration.
     ///
     /// # Errors
     /// Fails if the data plane must be started anew for this change; the error says why. A part of

@@ -31,6 +31,7 @@ fn hub(takes_all: bool, mss_clamp: bool) -> Filter {
         underlay: Some([10, 1, 1, 1].into()),
         networks: vec![network("172.16.17.0/24")],
         local: vec![[172, 16, 17, 1].into()],
+        reachable: vec![[10, 99, 0, 1].into()],
         peers: vec![
             ([10, 1, 1, 2].into(), vec![network("192.168.199.0/24"), network("192.168.200.7/32")]),
             ([10, 1, 1, 3].into(), vec![network("10.64.0.0/10")]),

@@ -7,7 +7,8 @@ use adit_policy::bpf::maps::{PeerCounts, PeerEntry, Settings};
 use adit_policy::{PeerLookup, DropReason, IdRange, Owner, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray};
 
 use crate::lpm_cache;
 
@@ -21,6 +22,8 @@ static PEER_BY_OUTER: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
 static PEERS: Array<PeerEntry> = Array::with_max_entries(1, 0);
 #[map]
 static LOCAL: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
+#[map]
+static OTHER_NETWORKS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 static IDENTIFICATIONS: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
@@ -62,6 +65,12 @@ impl Tables {
     #[inline(always)]
     pub fn peer(&self, peer: PeerIndex) -> Option<&'static PeerEntry> {
         PEERS.get(peer.number())
+    }
+
+    /// Whether an inner source is reached through another overlay of this machine.
+    #[inline(always)]
+    pub fn is_of_another_overlay(&self, source: Ipv4Addr) -> bool {
+        OTHER_NETWORKS.get(Key::new(32, source.octets())).is_some()
     }
 
     /// Notes that a datagram came from a peer, so that no sender is told that it is unreachable.

@@ -3,8 +3,9 @@
 //!
 //! The rule: names are unique; underlay addresses are unique and unicast; a network has no host
 //! bits, is written once for each owner, and overlaps no network of another owner; no underlay
-//! address lies in a peer's network. A packet to such an address would be routed into the tunnel
-//! that it carries.
+//! address lies in a peer's network, since a packet to it would be routed into the tunnel that it
+//! carries; and no peer's underlay address lies in the site's networks, since what the peer's
+//! gateway sends through the tunnel would pretend to come from this site.
 //!
 //! The plan records a claim even when it conflicts, so that a reader of a file finds every mistake
 //! in one pass. [`PeerSet`](crate::PeerSet) stops at the first conflict and takes its claims back.
@@ -93,15 +94,15 @@ impl<P: Clone + Eq> AddressPlan<P> {
             holder: holder.clone(),
         });
         let around = self.around(Ipv4Net::from(address));
-        let enclosing = around.filter_map(|(network, holder)| match holder {
-            Holder::Site => None,
-            Holder::Peer(peer) => Some(Conflict::UnderlayEnclosed {
-                network,
-                peer: peer.clone(),
-                addresses: vec![(address, claimant.clone())],
-                count: 1,
-            }),
-        });
+        let enclosing =
+            around.filter(|(_, holder)| is_enclosure(holder, claimant)).map(|(network, holder)| {
+                Conflict::UnderlayEnclosed {
+                    network,
+                    owner: holder.clone(),
+                    addresses: vec![(address, claimant.clone())],
+                    count: 1,
+                }
+            });
         taken.into_iter().chain(enclosing).collect()
     }
 
@@ -147,9 +148,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
             let inner = inner.filter(|(other, holder)| self.is_nearest(network, &claimant, *other, holder));
             conflicts.extend(inner.map(|(other, holder)| overlap(other, holder)));
         }
-        if let Holder::Peer(peer) = &claimant {
-            conflicts.extend(self.enclosed(network, peer));
-        }
+        conflicts.extend(self.enclosed(network, &claimant));
         if is_held {
             return conflicts;
         }
@@ -213,14 +212,23 @@ impl<P: Clone + Eq> AddressPlan<P> {
         is_with_site || !self.around(inner).any(is_between)
     }
 
-    /// The conflict of a peer's network with the underlay addresses in it.
-    fn enclosed(&self, network: Ipv4Net, peer: &P) -> Option<Conflict<P>> {
-        let inside = || self.underlays.range(network.network()..=network.broadcast());
+    /// The conflict of a network with the underlay addresses in it.
+    fn enclosed(&self, network: Ipv4Net, owner: &Holder<P>) -> Option<Conflict<P>> {
+        let inside = || {
+            let found = self.underlays.range(network.network()..=network.broadcast());
+            found.filter(|(_, holder)| is_enclosure(owner, holder))
+        };
         let addresses: Vec<_> =
             inside().take(NAMED_ADDRESSES).map(|(address, holder)| (*address, holder.clone())).collect();
         let count = inside().count();
-        (count > 0).then(|| Conflict::UnderlayEnclosed { network, peer: peer.clone(), addresses, count })
+        (count > 0).then(|| Conflict::UnderlayEnclosed { network, owner: owner.clone(), addresses, count })
     }
+}
+
+/// Returns true if the underlay address of `holder` may not lie in a network of `owner`. Our own
+/// may lie in our own.
+fn is_enclosure<P: PartialEq>(owner: &Holder<P>, holder: &Holder<P>) -> bool {
+    *owner != Holder::Site || *holder != Holder::Site
 }
 
 fn key(network: Ipv4Net) -> (Ipv4Addr, u8) {

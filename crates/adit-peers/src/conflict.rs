@@ -95,12 +95,12 @@ pub enum Conflict<P = PeerName> {
         /// The owner of that one.
         holder: Holder<P>,
     },
-    /// Underlay addresses lie in a peer's network: the tunnel would be routed into itself.
+    /// Underlay addresses lie in a peer's network, or those of peers in our own.
     UnderlayEnclosed {
         /// The network.
         network: Ipv4Net,
-        /// The peer that has it.
-        peer: P,
+        /// The owner of the network.
+        owner: Holder<P>,
         /// The first [`NAMED_ADDRESSES`] of the addresses, ascending, with their owners.
         addresses: Vec<(Ipv4Addr, Holder<P>)>,
         /// How many there are in all.
@@ -143,9 +143,9 @@ impl<P: fmt::Display> fmt::Display for Conflict<P> {
                 f,
                 "network {network} of {claimant} overlaps {other} of {holder}: remove or narrow one of the two"
             ),
-            Self::UnderlayEnclosed { network, peer, addresses, count } => {
+            Self::UnderlayEnclosed { network, owner, addresses, count } => {
                 let s = if *count == 1 { "" } else { "es" };
-                write!(f, "network {network} of peer {peer} contains the underlay address{s} ")?;
+                write!(f, "network {network} of {owner} contains the underlay address{s} ")?;
                 for (place, (address, holder)) in addresses.iter().enumerate() {
                     let comma = if place == 0 { "" } else { ", " };
                     write!(f, "{comma}{address} of {holder}")?;
@@ -154,9 +154,13 @@ impl<P: fmt::Display> fmt::Display for Conflict<P> {
                     0 => {}
                     more => write!(f, " and {more} more")?,
                 }
+                f.write_str(match owner {
+                    Holder::Peer(_) => ": the tunnel would route into itself",
+                    Holder::Site => ": a peer's gateway is not behind this site",
+                })?;
                 f.write_str(
-                    ": the tunnel would route into itself; narrow the network so that it leaves out the \
-                     addresses that the tunnel itself sends to or from",
+                    "; narrow the network so that it leaves out the addresses that the tunnel itself sends to \
+                     or from",
                 )
             }
         }

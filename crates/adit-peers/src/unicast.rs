@@ -48,12 +48,12 @@ pub fn check_host(address: Ipv4Addr) -> Result<(), NotUnicast> {
 /// other addresses and only contains such ones, as 0.0.0.0/0 does, is accepted.
 ///
 /// # Errors
-/// The network is inside 127.0.0.0/8 or 224.0.0.0/4.
+/// The network is inside 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4.
 pub fn check_network(network: Ipv4Net) -> Result<(), NotUnicast> {
-    match network.addr() {
-        address if address.is_multicast() => Err(NotUnicast::Multicast),
-        address if address.is_loopback() => Err(NotUnicast::Loopback),
-        _ => Ok(()),
+    match check_host(network.addr()) {
+        // A shorter prefix contains other addresses too.
+        Err(NotUnicast::ThisNetwork) if network.prefix_len() < 8 => Ok(()),
+        checked => checked,
     }
 }
 
@@ -83,11 +83,18 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_not_multicast_or_loopback() {
+    fn a_network_has_addresses_of_hosts() {
         let check = |network: &str| check_network(network.parse().unwrap());
         assert_eq!(check("224.0.0.0/4"), Err(NotUnicast::Multicast));
         assert_eq!(check("127.0.0.0/8"), Err(NotUnicast::Loopback));
+        assert_eq!(check("0.0.0.0/8"), Err(NotUnicast::ThisNetwork));
+        assert_eq!(check("0.1.0.0/16"), Err(NotUnicast::ThisNetwork));
+        assert_eq!(check("240.0.0.0/4"), Err(NotUnicast::Reserved));
+        assert_eq!(check("250.1.0.0/16"), Err(NotUnicast::Reserved));
+        assert_eq!(check("255.255.255.255/32"), Err(NotUnicast::Broadcast));
         assert_eq!(check("10.0.0.0/8"), Ok(()));
+        assert_eq!(check("0.0.0.0/7"), Ok(()));
+        assert_eq!(check("128.0.0.0/1"), Ok(()));
         assert_eq!(check("0.0.0.0/0"), Ok(()));
     }
 }

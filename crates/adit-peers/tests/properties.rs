@@ -192,8 +192,8 @@ proptest! {
                     prop_assert!(claimant != holder && overlap(network, other));
                     prop_assert!(networks(claimant).contains(network) && networks(holder).contains(other));
                 }
-                Conflict::UnderlayEnclosed { network, peer, addresses, count } => {
-                    prop_assert!(peers[*peer].networks.contains(network) && *count >= addresses.len());
+                Conflict::UnderlayEnclosed { network, owner, addresses, count } => {
+                    prop_assert!(networks(owner).contains(network) && *count >= addresses.len());
                     for (address, holder) in addresses {
                         prop_assert!(network.contains(address) && underlay(holder) == *address);
                     }

@@ -188,13 +188,17 @@ pub fn check_decap<D: PeerLookup>(
         }
         Some(Owner::Peer(_)) | None => return refuse(DropReason::InnerSourceNotFromPeer),
     };
+    // This gateway's other addresses are not for peers: the management's, say, or its services on
+    // the underlay.
     let is_to_gateway = inner.protocol() == Protocol::ICMP && destination == lookup.underlay();
     let here = if here == Delivery::Here && is_to_gateway { Delivery::HereToGateway } else { here };
     match lookup.owner(destination) {
         Some(Owner::Ours) => Ok(here),
-        // The host accepts datagrams to its own addresses, whoever owns the network around them.
-        _ if lookup.is_local(destination) => Ok(here),
-        Some(Owner::Peer(to)) if to != from && here == Delivery::Here => Ok(Delivery::To(to)),
+        _ if is_to_gateway => Ok(here),
+        // The kernel would deliver a datagram to an address of its own instead of relaying it.
+        Some(Owner::Peer(to)) if to != from && here == Delivery::Here && !lookup.is_local(destination) => {
+            Ok(Delivery::To(to))
+        }
         Some(Owner::Peer(_)) | None => refuse(DropReason::InnerDestinationNotOurs),
     }
 }

@@ -47,6 +47,7 @@ impl Tunnel {
             slots: self.slots.clone(),
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
+            others: Arc::clone(&self.others),
         };
         let mut change = TableDelta::default();
         let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));
@@ -144,8 +145,10 @@ mod tests {
             peers: set,
             outer: OuterPolicy::default(),
             mss_clamp: true,
+            mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
+            reachable_addresses: Vec::new(),
             probe: None,
         }
     }
@@ -227,7 +230,7 @@ mod tests {
         assert_eq!(change.removed, [(PeerIndex::new(1), underlay(3))]);
         assert_eq!(change.assigned, [(network(2), peer)]);
         assert_eq!(change.withdrawn, [network(1)]);
-        assert!(after.counters().sent(PeerIndex::new(1)) == 0 && after.peer_slots() == 2);
+        assert!(after.counters().traffic(PeerIndex::new(1)).sent == 0 && after.peer_slots() == 2);
     }
 
     #[test]

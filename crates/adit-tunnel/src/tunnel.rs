@@ -11,13 +11,15 @@ use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::tcp::{self, TcpFlags};
+use ipnet::Ipv4Net;
 
 use crate::config::{TunnelConfig, TunnelError};
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
-use crate::path_mtu::PathMtu;
+use crate::other_overlays::OtherOverlays;
+use crate::path_mtu::{PATH_MTU_FLOOR, PathMtu};
 use crate::peers::PeerTable;
-use crate::probe::Probe;
+use crate::probe::{Probe, ProbeOptions};
 use crate::soft_state::{IcmpLimit, Reachability, SoftState};
 use crate::time::Instant;
 
@@ -39,6 +41,18 @@ pub struct Tunnel {
     /// For answers about datagrams that belong to no peer.
     pub(crate) icmp: Arc<IcmpLimit>,
     pub(crate) shares_identifications: Arc<AtomicBool>,
+    pub(crate) others: Arc<OtherOverlays>,
+}
+
+/// What a tunnel has to know of the machine it runs on, and what changes while it runs.
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    /// As in [`TunnelConfig`].
+    pub local_addresses: Vec<Ipv4Addr>,
+    /// As in [`TunnelConfig`].
+    pub probe: Option<ProbeOptions>,
+    /// The networks that are reached through other overlays of the machine.
+    pub other_networks: Vec<Ipv4Net>,
 }
 
 /// Soft state that outlives a restart (RFC 2003 section 5).
@@ -63,6 +77,9 @@ pub(crate) struct Slot {
 pub(crate) struct PeerState {
     pub(crate) soft: SoftState,
     pub(crate) underlay: Ipv4Addr,
+    /// Limits of the errors that routers with unlisted addresses send to the peer, and from it.
+    pub(crate) router_errors_out: IcmpLimit,
+    pub(crate) router_errors_in: IcmpLimit,
     /// See [`Tunnel::leave_to_stack`].
     pub(crate) left_to_stack: AtomicBool,
 }
@@ -72,6 +89,8 @@ impl Slot {
         let state = PeerState {
             soft: SoftState::new(underlay_mtu),
             underlay: peer.underlay,
+            router_errors_out: IcmpLimit::new(),
+            router_errors_in: IcmpLimit::new(),
             left_to_stack: AtomicBool::new(false),
         };
         Slot { peer, state: Some(Arc::new(state)) }
@@ -93,10 +112,15 @@ impl Tunnel {
         if config.outer.ttl == TtlPolicy::Fixed(0) {
             return Err(TunnelError::TtlZero);
         }
-        let config = TunnelConfig { peers: config.peers.with_site_underlay(config.underlay)?, ..config };
+        let peers = config.peers.with_site_underlay(config.underlay)?;
+        let mtu_floor = config.mtu_floor.max(PATH_MTU_FLOOR);
+        let config = TunnelConfig { peers, mtu_floor, ..config };
         let mut table = PeerTable::new();
         for network in config.peers.site_networks() {
             table.insert_network(*network, Owner::Ours);
+        }
+        for address in &config.reachable_addresses {
+            table.insert_network(Ipv4Net::from(*address), Owner::Ours);
         }
         for (number, peer) in (0..).zip(&config.peers) {
             let index = PeerIndex::new(number);
@@ -113,7 +137,30 @@ impl Tunnel {
             slots,
             icmp: Arc::new(IcmpLimit::new()),
             shares_identifications: Arc::new(AtomicBool::new(false)),
+            others: Arc::default(),
         })
+    }
+
+    /// The tunnel on a machine that has changed. Peers keep their numbers and share their soft
+    /// state with this tunnel.
+    ///
+    /// Cost: a copy of the tables.
+    #[must_use]
+    pub fn on_host(&self, facts: HostFacts) -> Tunnel {
+        let HostFacts { local_addresses, probe, other_networks } = facts;
+        Tunnel {
+            config: TunnelConfig { local_addresses, probe, ..self.config.clone() },
+            table: self.table.clone(),
+            slots: self.slots.clone(),
+            icmp: Arc::clone(&self.icmp),
+            shares_identifications: Arc::clone(&self.shares_identifications),
+            others: Arc::new(OtherOverlays::new(other_networks)),
+        }
+    }
+
+    /// The networks that are reached through other overlays of this machine.
+    pub fn other_networks(&self) -> &[Ipv4Net] {
+        self.others.networks()
     }
 
     /// A shard of counters for one thread that works with this tunnel.
@@ -194,7 +241,7 @@ impl Tunnel {
 
     /// The time of the peer's last answer to a probe; `None`: never.
     pub fn probe_answered(&self, peer: PeerIndex) -> Option<Instant> {
-        self.peer_state(peer)?.soft.answers.last().map(|(_, at)| at)
+        self.peer_state(peer)?.soft.answers.last()
     }
 
     /// The soft state of a peer that a restart should keep; `None`: nothing was learned.

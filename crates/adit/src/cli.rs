@@ -62,6 +62,10 @@ pub(crate) enum Command {
     Check {
         /// Configuration file.
         file: PathBuf,
+        /// Look at this machine too: what would keep the overlay from starting, or traffic from
+        /// passing.
+        #[arg(long)]
+        here: bool,
     },
 
     /// Show what a configuration would change on this machine, without changing it

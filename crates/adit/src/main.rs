@@ -46,7 +46,7 @@ fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
     }
     match &cli.command {
         Command::Lab(args) => commands::lab::lab(args, output),
-        Command::Check { file } => commands::check::check(file, output),
+        Command::Check { file, here } => commands::check::check(file, *here, output),
         Command::Plan { file, commands } => commands::plan::plan(file, *commands, output),
         Command::Apply { file, confirm } => {
             commands::apply::apply(file, *confirm, cli.netns.as_deref(), output)

@@ -74,8 +74,10 @@ impl Default for Setup {
             peers,
             outer: OuterPolicy::default(),
             mss_clamp: true,
+            mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: vec![INSIDE_A],
+            reachable_addresses: Vec::new(),
             probe: None,
         };
         Setup { config, paths: vec![Path::of(1500); 2], forwards: true }

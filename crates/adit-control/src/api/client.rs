@@ -14,6 +14,7 @@ use crate::api::drops::Drops;
 use crate::api::endpoint::Endpoint;
 use crate::api::error::ErrorBody;
 use crate::error::ControlError;
+use crate::overlay::RunningOverlay;
 use crate::state::events::Event;
 use crate::state::paths::RuntimePaths;
 use crate::state::status::Status;
@@ -51,6 +52,18 @@ pub fn running_config(paths: &RuntimePaths) -> Result<Option<Config>, ControlErr
         Err(ControlError::NotRunning { .. }) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Returns what a plan has to know of a running overlay; `None`: no daemon answers.
+///
+/// # Errors
+/// Fails if the answer cannot be read.
+pub fn running_overlay(paths: &RuntimePaths) -> Result<Option<RunningOverlay>, ControlError> {
+    let Some(config) = running_config(paths)? else { return Ok(None) };
+    let site = status(paths)?.site;
+    let not_an_address = |_| bad(paths, format!("{} is no IPv4 address", site.underlay));
+    let underlay = site.underlay.parse().map_err(not_an_address)?;
+    Ok(Some(RunningOverlay { config, underlay, mtu: site.mtu }))
 }
 
 /// Applies a file to a running overlay. Returns when the change has been made.

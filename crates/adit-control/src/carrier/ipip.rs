@@ -17,7 +17,7 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{DesiredDevice, find_ipip, has_alias_of, is_half_made};
-use crate::reconcile::foreign::ForeignNetworks;
+use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::peer_update::PeerUpdate;
 
@@ -77,8 +77,7 @@ impl Carrier for IpipCarrier {
         let site = config.site.name.as_str();
         let before = Before::look_up(namespaces, site)?;
         let filter = self.filter(namespaces)?;
-        let target =
-            Target { site, desired: &prepared.desired, known: &[], foreign: &ForeignNetworks::default() };
+        let target = Target { site, desired: &prepared.desired, known: &[], foreign: &prepared.foreign };
         let started = target.make(namespaces, filter).and_then(|devices| {
             let plane = filter.start(prepared.tunnel.clone(), prepared.desired.source(), devices.clone())?;
             Ok(Running::new(devices, plane, REASON.to_owned()))
@@ -98,12 +97,8 @@ impl Carrier for IpipCarrier {
     ) -> Result<(), ControlError> {
         let filter = self.filter(namespaces)?;
         let site = config.site.name.as_str();
-        let target = Target {
-            site,
-            desired: &prepared.desired,
-            known: &running.devices,
-            foreign: &ForeignNetworks::default(),
-        };
+        let target =
+            Target { site, desired: &prepared.desired, known: &running.devices, foreign: &prepared.foreign };
         let devices = target.make(namespaces, filter)?;
         start_again(filter, prepared.tunnel.clone(), prepared.desired.source(), devices, running)
     }
@@ -207,7 +202,7 @@ struct Target<'a> {
     /// The indices of the overlay's interfaces if it runs.
     known: &'a [u32],
     /// Networks whose routes are left as they are.
-    foreign: &'a ForeignNetworks,
+    foreign: &'a ForeignRoutes,
 }
 
 impl Target<'_> {

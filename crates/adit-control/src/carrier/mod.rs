@@ -17,7 +17,7 @@ use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::Change;
 use crate::reconcile::desired::Desired;
-use crate::reconcile::foreign::ForeignNetworks;
+use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::objects::Actual;
 use crate::reconcile::peer_update::PeerUpdate;
 
@@ -74,7 +74,7 @@ pub(crate) trait Carrier: Send {
     /// the overlay's.
     fn check_plane(&self, running: &Running, is_whole: bool) -> Option<Change>;
 
-    /// Restores the desired objects, except for the routes to `foreign` networks.
+    /// Restores the desired objects, except where routes of others have the place of ours.
     fn repair(
         &mut self,
         namespaces: &mut Namespaces,
@@ -99,8 +99,8 @@ pub(crate) trait Carrier: Send {
 pub(crate) struct Damage<'a> {
     pub(crate) site: &'a str,
     pub(crate) desired: &'a Desired,
-    /// Desired networks that have a foreign route.
-    pub(crate) foreign: &'a ForeignNetworks,
+    /// Routes of others to desired networks.
+    pub(crate) foreign: &'a ForeignRoutes,
     /// Whether all interfaces are the overlay's.
     pub(crate) is_whole: bool,
 }

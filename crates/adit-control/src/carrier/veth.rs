@@ -13,7 +13,6 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{self, DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC};
-use crate::reconcile::foreign::ForeignNetworks;
 use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::peer_update::PeerUpdate;
 
@@ -75,12 +74,7 @@ impl VethCarrier {
         // Before the data plane starts: its watcher would look up every peer's next hop again and
         // again while routes are installed.
         let desired = &prepared.desired;
-        objects::set_routes(
-            namespaces.inner.as_mut(),
-            desired,
-            &[pair.visible.index],
-            &ForeignNetworks::default(),
-        )?;
+        objects::set_routes(namespaces.inner.as_mut(), desired, &[pair.visible.index], &prepared.foreign)?;
         let started = self.start(namespaces, config, prepared, &pair)?;
         self.programs_stay = started.stays;
         Ok(Running::new(vec![pair.visible.index], started.plane, started.reason))
@@ -155,12 +149,7 @@ impl Carrier for VethCarrier {
         running.replace_plane(started.plane, counts);
         (running.plane_reason, self.programs_stay) = (started.reason, started.stays);
         // Only now does the data plane know new peers.
-        objects::set_routes(
-            namespaces.inner.as_mut(),
-            desired,
-            &[pair.visible.index],
-            &ForeignNetworks::default(),
-        )?;
+        objects::set_routes(namespaces.inner.as_mut(), desired, &[pair.visible.index], &prepared.foreign)?;
         running.devices = vec![pair.visible.index];
         Ok(())
     }

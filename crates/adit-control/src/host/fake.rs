@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use adit_config::DataplaneChoice;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::{Filter, table_name};
 use adit_dataplane::{DataPlane, PlaneKind};
@@ -54,6 +55,8 @@ struct State {
     last_index: u32,
     /// The packet filter of each site, by the name of its table.
     filters: BTreeMap<String, Filter>,
+    /// Interfaces, or `all`, where forwarding is off.
+    not_forwarding: HashSet<String>,
 }
 
 fn refuse<T>(what: &str, errno: i32) -> Result<T> {
@@ -177,10 +180,7 @@ impl State {
 
     /// Finds the route that takes the place of `route`.
     fn same_place(&self, route: &Route) -> Option<usize> {
-        self.routes.iter().position(|found| {
-            (found.destination, found.metric.unwrap_or(0), found.table)
-                == (route.destination, route.metric.unwrap_or(0), route.table)
-        })
+        self.routes.iter().position(|found| found.key() == route.key())
     }
 
     fn has_endpoints(&self, ipip: &Ipip, except: u32) -> bool {
@@ -207,6 +207,16 @@ impl FakeHost {
     /// Adds an interface that no test removes.
     pub(crate) fn add_link(&self, name: &str, kind: &str) -> u32 {
         self.state().add_link(name, kind, None)
+    }
+
+    /// Turns forwarding on or off, as a write to its setting does.
+    pub(crate) fn set_forwarding(&self, interface: &str, is_on: bool) {
+        let mut state = self.state();
+        if is_on {
+            state.not_forwarding.remove(interface);
+        } else {
+            state.not_forwarding.insert(interface.to_owned());
+        }
     }
 
     /// Lists the sites with a packet filter.
@@ -436,6 +446,10 @@ impl Network for FakeHost {
         Ok(())
     }
 
+    fn add_routes(&mut self, routes: &[Route]) -> Result<()> {
+        routes.iter().try_for_each(|route| self.add_route(route))
+    }
+
     fn replace_routes(&mut self, routes: &[Route]) -> Result<()> {
         let mut state = self.state();
         for route in routes {
@@ -452,8 +466,8 @@ impl Network for FakeHost {
         let mut state = self.state();
         for route in routes {
             let is_meant = |found: &Route| {
-                (found.destination, found.table, found.protocol, found.kind)
-                    == (route.destination.trunc(), route.table, route.protocol, route.kind)
+                (found.destination, found.table, found.tos, found.protocol, found.kind)
+                    == (route.destination.trunc(), route.table, route.tos, route.protocol, route.kind)
                     && route.device.is_none_or(|device| found.device == Some(device))
                     && route.gateway.is_none_or(|gateway| found.gateway == Some(gateway))
                     && route.preferred_source.is_none_or(|source| found.preferred_source == Some(source))
@@ -485,6 +499,14 @@ impl Host for FakeHost {
         }
     }
 
+    fn forwards(&self, _: &NetScope, interface: &str) -> Result<bool> {
+        let state = self.state();
+        if !["all", "default"].contains(&interface) && state.by_name(interface).is_none() {
+            return refuse("read whether an interface forwards", ENODEV);
+        }
+        Ok(!state.not_forwarding.contains(interface))
+    }
+
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
         let hidden = request.interface.hidden;
         self.state().by_index(hidden)?;
@@ -492,6 +514,10 @@ impl Host for FakeHost {
         let devices = Devices::Veth { host: self.clone(), hidden };
         let plane = FakePlane { kind: PlaneKind::Userspace, tunnel, devices };
         Ok(StartedPlane { plane: Box::new(plane), reason: "a model".to_owned(), stays: false })
+    }
+
+    fn try_plane(&self, _: DataplaneChoice, _: &Tunnel) -> std::result::Result<(), ControlError> {
+        Ok(())
     }
 
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {

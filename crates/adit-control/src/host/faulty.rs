@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use adit_config::DataplaneChoice;
 use adit_dataplane::kernel::Filter;
 use adit_dataplane::{DataPlane, PlaneKind};
 use adit_linux::error::{Error, Result};
@@ -79,10 +80,18 @@ impl Host for FaultyHost {
         self.host.limit_offloads(scope, interface)
     }
 
+    fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
+        self.host.forwards(scope, interface)
+    }
+
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
         self.faults.call("start the data plane")?;
         let started = self.host.start_plane(request)?;
         Ok(StartedPlane { plane: BreakablePlane::wrap(started.plane, &self.faults), ..started })
+    }
+
+    fn try_plane(&self, choice: DataplaneChoice, tunnel: &Tunnel) -> std::result::Result<(), ControlError> {
+        self.host.try_plane(choice, tunnel)
     }
 
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {
@@ -239,6 +248,7 @@ faulty! {
     fn routes_to_exactly(networks: &[Ipv4Net]) -> Option<Vec<Route>>;
     fn routes_to(destinations: &[Ipv4Addr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
     fn add_route(route: &Route) -> ();
+    fn add_routes(routes: &[Route]) -> ();
     fn replace_routes(routes: &[Route]) -> ();
     fn delete_routes(routes: &[Route]) -> ();
 }

@@ -3,14 +3,17 @@
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use adit_config::DataplaneChoice;
 use adit_dataplane::DataPlane;
 use adit_dataplane::ebpf;
 use adit_dataplane::kernel::{Filter, FilterTable, KernelPlane, table_name};
+use adit_linux::EOPNOTSUPP;
 use adit_linux::error::Result;
 use adit_linux::ethtool;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Link, Netlink, Network};
+use adit_linux::netlink::{Ipip, Link, Netlink, Network, VethPair};
+use adit_linux::netns::NetNs;
 use adit_linux::nftables::Tables;
 use adit_linux::sysctl;
 use adit_tunnel::Tunnel;
@@ -18,7 +21,7 @@ use adit_tunnel::Tunnel;
 use super::plane_select::PlaneStarter;
 use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
-use crate::reconcile::devices::hidden_alias;
+use crate::reconcile::devices::{HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC, hidden_alias};
 
 /// This machine, in the calling thread's network namespace.
 #[derive(Debug)]
@@ -38,8 +41,44 @@ impl Host for LinuxHost {
         scope.run(|| ethtool::limit_offloads(interface))?
     }
 
+    fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
+        let knob = format!("net/ipv4/conf/{interface}/forwarding");
+        Ok(scope.run(|| sysctl::read(&knob))?? == "1")
+    }
+
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
         PlaneStarter { request }.start()
+    }
+
+    fn try_plane(&self, choice: DataplaneChoice, tunnel: &Tunnel) -> std::result::Result<(), ControlError> {
+        let make_interface = || -> Result<()> {
+            if choice == DataplaneChoice::Kernel {
+                Tables::open()?;
+                return Netlink::open()?.add_ipip(TRIAL, TRIAL_MTU.into(), &trial_ipip(tunnel));
+            }
+            let pair = VethPair {
+                name: TRIAL.to_owned(),
+                mac: VISIBLE_MAC,
+                mtu: TRIAL_MTU.into(),
+                hidden: "trial-h".to_owned(),
+                hidden_mac: HIDDEN_MAC,
+                hidden_mtu: HIDDEN_MTU,
+            };
+            Netlink::open()?.add_veth_pair(&pair, None)
+        };
+        // In a namespace of its own, which ends with its last reference.
+        match NetNs::fresh()?.run(make_interface)? {
+            Err(error) if choice == DataplaneChoice::Kernel && error.errno() == Some(EOPNOTSUPP) => {
+                let modprobe = "`modprobe ipip` was not tried".to_owned();
+                return Err(ControlError::NoDriver { error, modprobe });
+            }
+            made => made?,
+        }
+        match choice {
+            DataplaneChoice::Ebpf => Ok(ebpf::probe(tunnel)?),
+            // Where eBPF cannot be used, userspace forwards.
+            DataplaneChoice::Auto | DataplaneChoice::Userspace | DataplaneChoice::Kernel => Ok(()),
+        }
     }
 
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>> {
@@ -94,6 +133,16 @@ impl Host for LinuxHost {
         let hidden = Netlink::open()?.links()?.into_iter().find(is_hidden);
         Ok(ebpf::remove_filters(hidden.map_or(0, |link| link.index))?)
     }
+}
+
+/// An interface that is made to see whether it can be made.
+const TRIAL: &str = "trial";
+const TRIAL_MTU: u16 = 1480;
+
+fn trial_ipip(tunnel: &Tunnel) -> Ipip {
+    let remote = tunnel.peers().next().map(|(_, peer)| peer.underlay);
+    let local = tunnel.config().underlay;
+    Ipip { local, remote, ttl: 64, tos: 0, protocol: 4, path_mtu_discovery: true, mark: 0 }
 }
 
 /// The table of nf_tables that the kernel plane keeps.

@@ -36,8 +36,15 @@ pub(crate) trait Host: Send + Sync {
     /// Limits the offloads of the tunnel interface to those that a data plane can read.
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()>;
 
+    /// Returns true if the kernel forwards what arrives by this interface. `all` and `default` are
+    /// names too.
+    fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool>;
+
     /// Starts a data plane behind a tunnel interface.
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError>;
+
+    /// Tries whether this kernel has what a data plane needs, and lets this process use it.
+    fn try_plane(&self, choice: DataplaneChoice, tunnel: &Tunnel) -> std::result::Result<(), ControlError>;
 
     /// Opens the packet filter of nf_tables; it sets nothing yet.
     fn open_filter(&self) -> Result<Box<dyn PacketFilter>>;

@@ -3,8 +3,10 @@
 //! and a failure at every step. Each table runs on the fake host without root, and on the real
 //! kernel in namespaces of its own.
 
+mod beside;
 mod drift;
 mod guards;
+mod machine;
 mod model;
 mod peers;
 mod plan;

@@ -9,7 +9,7 @@ use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl};
 use adit_dataplane::kernel::Filter;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, MAIN_TABLE};
-use adit_tunnel::{ProbeOptions, TunnelConfig};
+use adit_tunnel::{HostFacts, ProbeOptions, Tunnel, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
@@ -185,10 +185,6 @@ impl Desired {
     #[must_use]
     pub fn of(config: &Config, machine: &Machine) -> Self {
         let site = &config.site;
-        let mtu = match config.site.tunnel.mtu {
-            Mtu::Fixed(mtu) => mtu,
-            Mtu::Auto => machine.underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(MIN_MTU),
-        };
         let devices = devices::of(config, machine.underlay);
         let routing = Routing::of(config, &devices, &machine.local);
         let has_one_each = devices.len() > 1;
@@ -204,7 +200,7 @@ impl Desired {
             mark: site.fwmark,
             netns: site.netns.as_ref().map(ToString::to_string),
             vrf: machine.vrf.clone(),
-            mtu,
+            mtu: mtu_of(site, machine.underlay_mtu),
             routes,
             guard_metric: guard_metric(site.name.as_str()),
             routing,
@@ -222,10 +218,12 @@ impl Desired {
         self.vrf.as_ref().map_or(MAIN_TABLE, |vrf| vrf.table)
     }
 
-    /// Derives from the addresses that exist now what depends on them: the source of the routes,
-    /// which is a preference, since the kernel deletes a route together with the address of its
-    /// source; and the packet filter. Returns true if that is another one now.
-    pub(crate) fn follow_addresses(&mut self, site: &SiteConfig, local: Vec<Ipv4Addr>) -> bool {
+    /// Derives what depends on the machine as it is now: the MTU of the interface; the source of
+    /// the routes, which is a preference, since the kernel deletes a route together with the
+    /// address of its source; and the packet filter. Returns true if that is another one now.
+    pub(crate) fn follow(&mut self, site: &SiteConfig, machine: &Machine) -> bool {
+        self.mtu = mtu_of(site, machine.underlay_mtu);
+        let local = machine.local.clone();
         let source = inner_address(site, &local);
         if source != self.routing.preferred_source {
             self.routing.preferred_source = source;
@@ -272,12 +270,31 @@ fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filt
         underlay: Some(machine.underlay),
         networks: config.site.networks.clone(),
         local: machine.local.clone(),
+        reachable: config.site.local.clone(),
         peers: config.peers.iter().map(|peer| (peer.underlay, peer.networks.clone())).collect(),
         devices: devices.iter().map(|device| device.name.clone()).collect(),
         takes_all: is_shared(devices),
         others: Vec::new(),
         mss_clamp: config.site.tunnel.mss_clamp,
     }
+}
+
+/// Returns the MTU of the tunnel interface, in bytes.
+pub(crate) fn mtu_of(site: &SiteConfig, underlay_mtu: u16) -> u16 {
+    match site.tunnel.mtu {
+        Mtu::Fixed(mtu) => mtu,
+        Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(MIN_MTU),
+    }
+}
+
+/// Returns what a tunnel has to know of a machine, without the other overlays. Its probes keep
+/// their key, so that those which are under way can be answered.
+pub(crate) fn host_facts(config: &Config, machine: &Machine, tunnel: &Tunnel) -> HostFacts {
+    let TunnelConfig { local_addresses, mut probe, .. } = tunnel_config(config, machine);
+    if let (Some(probe), Some(before)) = (&mut probe, &tunnel.config().probe) {
+        probe.secret = before.secret.clone();
+    }
+    HostFacts { local_addresses, probe, other_networks: Vec::new() }
 }
 
 /// Returns the tunnel that `config` asks for on a machine.
@@ -303,8 +320,10 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
             df: options.df,
         },
         mss_clamp: options.mss_clamp,
+        mtu_floor: options.mtu_floor,
         underlay_mtu: machine.underlay_mtu,
         local_addresses: machine.local.clone(),
+        reachable_addresses: config.site.local.clone(),
         probe: inner_address(&config.site, &machine.local)
             .filter(|_| wants_probes(config))
             .map(|source| ProbeOptions { source, secret: RandomState::new() }),

@@ -76,7 +76,7 @@ pub(crate) fn add_missing(
     let is_missing =
         |route: &Route| !there.contains(&route.destination) && !taken.contains(&route.destination);
     let missing: Vec<Route> = desired_guards(desired).filter(is_missing).collect();
-    network.replace_routes(&missing)?;
+    network.add_routes(&missing)?;
     let wanted: HashSet<Ipv4Net> = desired.routes.iter().map(|route| route.network).collect();
     Ok(found.into_iter().filter(|route| !wanted.contains(&route.destination)).collect())
 }

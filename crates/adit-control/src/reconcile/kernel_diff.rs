@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use adit_config::Config;
-use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route};
+use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route, RouteKey};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::change::{Change, Kind, Object};
@@ -204,21 +204,20 @@ fn ethernet_changes(ip: &str, name: &str, link: &Link, mac: [u8; 6]) -> Vec<Chan
 fn route_changes(desired: &Desired, actual: &Actual) -> Vec<Change> {
     let mut changes = Vec::new();
     let wanted = desired_routes(desired, &actual.indices());
-    let there: HashMap<Ipv4Net, &Route> =
-        actual.routes.iter().map(|route| (route.destination, route)).collect();
+    let there: HashMap<RouteKey, &Route> = actual.routes.iter().map(|route| (route.key(), route)).collect();
     let links = actual.devices.iter().flatten().chain(&actual.unwanted);
     let names: HashMap<u32, &str> = links.map(|link| (link.index, link.name.as_str())).collect();
     let positions = desired.routes.iter().map(|route| route.device);
     for (wanted, position) in wanted.iter().zip(positions) {
         let device = desired.devices.get(position).map_or(desired.device.as_str(), |device| &device.name);
-        match there.get(&wanted.destination) {
+        match there.get(&wanted.key()) {
             Some(found) if wanted.is_already(found) => {}
             Some(_) => changes.push(route_change(Kind::Change, wanted, device, desired)),
             None => changes.push(route_change(Kind::Add, wanted, device, desired)),
         }
     }
-    let networks: HashSet<Ipv4Net> = wanted.iter().map(|route| route.destination).collect();
-    for found in actual.routes.iter().filter(|found| !networks.contains(&found.destination)) {
+    let keys: HashSet<RouteKey> = wanted.iter().map(Route::key).collect();
+    for found in actual.routes.iter().filter(|found| !keys.contains(&found.key())) {
         let name = found.device.and_then(|device| names.get(&device).copied());
         changes.push(route_change(Kind::Remove, found, name.unwrap_or(&desired.device), desired));
     }
@@ -276,6 +275,9 @@ fn words(route: &Route, device: &str) -> String {
     }
     if let Some(source) = route.preferred_source {
         what.push_str(&format!(" src {source}"));
+    }
+    if let Some(metric) = route.metric {
+        what.push_str(&format!(" metric {metric}"));
     }
     what
 }

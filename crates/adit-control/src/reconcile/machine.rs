@@ -1,11 +1,13 @@
 //! The facts of a machine that an overlay depends on: our underlay address, the addresses of the
 //! inner side, and the MTU towards the peers.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use adit_config::Config;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, Network};
+use ipnet::Ipv4Net;
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
@@ -13,10 +15,30 @@ use crate::reconcile::desired::{Machine, Vrf};
 use crate::underlay;
 
 /// The underlay MTU, in bytes, where no peer can be reached yet: that of Ethernet.
-const DEFAULT_MTU: u16 = 1500;
+pub(crate) const DEFAULT_MTU: u16 = 1500;
+
+/// What an overlay that runs has, and keeps if the machine still has it.
+#[derive(Default)]
+pub(crate) struct InUse {
+    /// Our underlay address.
+    pub(crate) underlay: Option<Ipv4Addr>,
+    /// The MTU of the underlay, in bytes, where no peer has a route at present.
+    pub(crate) underlay_mtu: Option<u16>,
+    /// The networks of its peers. A foreign route to one of them, which came meanwhile, is no
+    /// reason to refuse a change.
+    pub(crate) networks: HashSet<Ipv4Net>,
+}
+
+impl InUse {
+    /// Returns what an overlay with this configuration has.
+    pub(crate) fn of(config: &Config, underlay: Option<Ipv4Addr>, underlay_mtu: Option<u16>) -> Self {
+        let networks = config.peers.iter().flat_map(|peer| peer.networks.iter().copied());
+        Self { underlay, underlay_mtu, networks: networks.collect() }
+    }
+}
 
 /// Looks up what `config` depends on. The underlay address that is `in_use` stays if the machine
-/// still has it.
+/// still has it, and so does the MTU where no peer has a route at present.
 ///
 /// # Errors
 /// Fails if our underlay address or the VRF of the file is missing or cannot be used, or if the
@@ -24,16 +46,17 @@ const DEFAULT_MTU: u16 = 1500;
 pub(crate) fn look_up(
     namespaces: &mut Namespaces,
     config: &Config,
-    in_use: Option<Ipv4Addr>,
+    in_use: &InUse,
 ) -> Result<Machine, ControlError> {
     let vrf = namespaces.vrf()?;
-    let underlay = underlay::find(namespaces.underlay.as_mut(), config, in_use)?;
+    let underlay = underlay::find(namespaces.underlay.as_mut(), config, in_use.underlay)?;
     underlay::refuse_vrf(namespaces.underlay.as_mut(), underlay)?;
     let local = local_addresses(namespaces.inner.as_mut(), underlay, vrf.as_ref())?;
     let source = FlowSource { address: underlay, mark: config.site.fwmark };
     let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
     let mtu = smallest_mtu(namespaces.underlay.as_mut(), &peers, source)?;
-    Ok(Machine { underlay, local, underlay_mtu: mtu.unwrap_or(DEFAULT_MTU), vrf })
+    let underlay_mtu = mtu.or(in_use.underlay_mtu).unwrap_or(DEFAULT_MTU);
+    Ok(Machine { underlay, local, underlay_mtu, vrf })
 }
 
 /// Lists the addresses of the inner side, and our underlay address, which may be elsewhere. Those

@@ -7,9 +7,9 @@ use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, has_alias_of};
-use crate::reconcile::foreign::ForeignNetworks;
+use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::guard_routes;
-use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route, RouteKey};
 
 /// The objects of an overlay that exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,8 +141,9 @@ pub(crate) fn remove_made(network: &mut dyn Network, name: &str, is_made: impl F
 }
 
 /// Deletes our routes by `devices` that are not desired, and installs those that are missing or
-/// differ, except for networks with a `foreign` route. It touches no other route. Guards are the
-/// first to come and the last to go, so that nothing leaves in the open in between.
+/// differ, except where a `foreign` route has their place. It touches no other route: a missing
+/// route is added, and the kernel refuses that if somebody else was faster. Guards are the first to
+/// come and the last to go, so that nothing leaves in the open in between.
 ///
 /// # Errors
 /// Fails if the kernel refuses a change. Changes before it stay.
@@ -150,23 +151,29 @@ pub(crate) fn set_routes(
     network: &mut dyn Network,
     desired: &Desired,
     devices: &[u32],
-    foreign: &ForeignNetworks,
+    foreign: &ForeignRoutes,
 ) -> Result<(), ControlError> {
     let unwanted_guards = guard_routes::add_missing(network, desired, &foreign.at_guards)?;
     let wanted = desired_routes(desired, devices);
-    let position: HashMap<_, _> = wanted.iter().map(|route| route.destination).zip(0..).collect();
-    let mut is_set = vec![false; wanted.len()];
-    let mut unwanted = Vec::new();
+    let mut missing: HashMap<RouteKey, &Route> = wanted.iter().map(|route| (route.key(), route)).collect();
+    let (mut changed, mut unwanted) = (Vec::new(), Vec::new());
+    let mut keys: HashSet<RouteKey> = HashSet::new();
     for route in our_routes(network, devices, table(desired))? {
-        match position.get(&route.destination) {
-            Some(&position) => is_set[position] |= wanted[position].is_already(&route),
-            None => unwanted.push(route),
+        let Some(wanted) = missing.get(&route.key()).filter(|_| keys.insert(route.key())) else {
+            unwanted.push(route);
+            continue;
+        };
+        if !wanted.is_already(&route) {
+            changed.push((*wanted).clone());
         }
     }
+    missing.retain(|key, _| !keys.contains(key));
     network.delete_routes(&unwanted)?;
-    let missing = wanted.into_iter().zip(is_set).filter(|(_, is_set)| !is_set).map(|(route, _)| route);
-    let missing: Vec<Route> =
-        missing.filter(|route| !foreign.networks.contains(&route.destination)).collect();
-    network.replace_routes(&missing)?;
+    let is_free = |route: &&Route| !foreign.in_place.contains(&route.destination);
+    let changed: Vec<Route> = changed.iter().filter(is_free).cloned().collect();
+    network.replace_routes(&changed)?;
+    // In the order of the file.
+    let missing = wanted.iter().filter(|route| missing.contains_key(&route.key())).filter(is_free);
+    network.add_routes(&missing.cloned().collect::<Vec<Route>>())?;
     Ok(network.delete_routes(&unwanted_guards)?)
 }

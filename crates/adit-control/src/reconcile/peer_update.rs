@@ -15,7 +15,8 @@ use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind};
 use crate::reconcile::desired::{Desired, DesiredRoute, Routing};
-use crate::reconcile::{config_diff, foreign, guard_routes, kernel_diff, machine, objects};
+use crate::reconcile::foreign_routes::ForeignRoutes;
+use crate::reconcile::{config_diff, guard_routes, kernel_diff, machine, objects};
 
 /// The most peers that change in place. An installation does more of them faster, all at once.
 const MAX_CHANGED_PEERS: usize = 1000;
@@ -97,7 +98,9 @@ impl PeerUpdate<'_> {
         if self.smallest_mtu(&amended, &added)? != tunnel.config().underlay_mtu {
             return Ok(None);
         }
-        self.refuse_foreign_routes(&routes)?;
+        if !self.is_place_free(&routes)? {
+            return Ok(None);
+        }
         if let Err(why) = self.plane.update_peers(Arc::new(amended), &steps) {
             tracing::info!(why, "the data plane is started again for this change");
             return Ok(None);
@@ -140,12 +143,16 @@ impl PeerUpdate<'_> {
         Ok(known.chain(asked).min().unwrap_or_default())
     }
 
-    fn refuse_foreign_routes(&mut self, routes: &RouteChanges) -> Result<(), ControlError> {
-        let before = routes.networks_before();
-        let new: Vec<&DesiredRoute> =
-            routes.after.iter().filter(|route| !before.contains(&route.network)).collect();
+    /// Refuses new networks that have a route of others in the way. Returns false if one has the
+    /// place of a route that changes, which then stays as it is.
+    fn is_place_free(&mut self, routes: &RouteChanges) -> Result<bool, ControlError> {
+        let changed: Vec<&DesiredRoute> =
+            routes.after.iter().filter(|route| !routes.before.contains(route)).collect();
         let site = self.config.site.name.as_str();
-        foreign::refuse_routes_among(self.namespaces.inner.as_mut(), site, self.desired, &new)
+        let inner = self.namespaces.inner.as_mut();
+        let found = ForeignRoutes::look_up_among(inner, site, self.desired, self.devices, &changed)?;
+        found.refuse_except(&routes.networks_before())?;
+        Ok(found.in_place.is_empty())
     }
 
     /// Installs the routes that are new or different, and deletes those that are no longer desired.
@@ -159,8 +166,9 @@ impl PeerUpdate<'_> {
         let (before, after) = (kernel_routes(&routes.before), kernel_routes(&routes.after));
         let there: HashMap<Ipv4Net, _> = before.iter().map(|route| (route.destination, route)).collect();
         let wanted: HashSet<Ipv4Net> = after.iter().map(|route| route.destination).collect();
-        let new: Vec<_> =
-            after.into_iter().filter(|route| there.get(&route.destination) != Some(&route)).collect();
+        let different = after.into_iter().filter(|route| there.get(&route.destination) != Some(&route));
+        let (changed, new): (Vec<Route>, Vec<Route>) =
+            different.partition(|route| there.contains_key(&route.destination));
         let gone: Vec<_> =
             before.iter().filter(|route| !wanted.contains(&route.destination)).cloned().collect();
         let guard = |route: &DesiredRoute| guard_routes::guard_of(route, self.desired.guard_metric, table);
@@ -168,17 +176,19 @@ impl PeerUpdate<'_> {
         let is_gone = |route: &&DesiredRoute| !wanted.contains(&route.network);
         let new_guards: Vec<_> = routes.after.iter().filter(is_added).map(guard).collect();
         let gone_guards: Vec<_> = routes.before.iter().filter(is_gone).map(guard).collect();
-        self.namespaces.inner.replace_routes(&new_guards)?;
-        self.namespaces.inner.replace_routes(&new)?;
+        // Those that are new are added: what somebody else has put there meanwhile stays.
+        self.namespaces.inner.add_routes(&new_guards)?;
+        self.namespaces.inner.replace_routes(&changed)?;
+        self.namespaces.inner.add_routes(&new)?;
         self.namespaces.inner.delete_routes(&gone)?;
         self.namespaces.inner.delete_routes(&gone_guards)?;
         let change = |kind, route| kernel_diff::route_change(kind, route, &self.desired.device, self.desired);
-        let kind = |destination| if there.contains_key(destination) { Kind::Change } else { Kind::Add };
-        let new = new.iter().map(|route| change(kind(&route.destination), route));
+        let changed = changed.iter().map(|route| change(Kind::Change, route));
+        let new = new.iter().map(|route| change(Kind::Add, route));
         let gone = gone.iter().map(|route| change(Kind::Remove, route));
         let guard_change = |kind, route| kernel_diff::guard_change(kind, route, self.desired);
         let new_guards = new_guards.iter().map(|route| guard_change(Kind::Add, route));
         let gone_guards = gone_guards.iter().map(|route| guard_change(Kind::Remove, route));
-        Ok(new_guards.chain(new).chain(gone).chain(gone_guards).collect())
+        Ok(new_guards.chain(changed).chain(new).chain(gone).chain(gone_guards).collect())
     }
 }

@@ -18,8 +18,11 @@ const FULL_RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 const DATAPLANE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long events are collected after the first: a storm of changes leads to one look.
 const EVENT_DEBOUNCE: Duration = Duration::from_millis(100);
-/// How long after a failed repair the next one is tried.
+/// How long after a failed repair the next one is tried. It doubles up to
+/// [`FULL_RESYNC_INTERVAL`], unless something changes.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the settings for forwarding are read.
+const FORWARDING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The thread. Dropping it stops the thread.
 pub(crate) struct Reconciler {
@@ -64,6 +67,11 @@ impl Drop for Reconciler {
     }
 }
 
+/// How long to wait after a failed repair that came after so many other failures.
+fn retry_interval(failures: u32) -> Duration {
+    RETRY_INTERVAL.saturating_mul(1 << failures.min(8)).min(FULL_RESYNC_INTERVAL)
+}
+
 /// The state of the thread.
 struct Loop {
     watcher: NetlinkWatcher,
@@ -71,9 +79,13 @@ struct Loop {
     /// The events since the last look at everything.
     pending: PendingEvents,
     last_resync: Instant,
+    last_forwarding_check: Instant,
+    /// Repairs that have failed one after another.
+    failures: u32,
     /// After a failed repair, when to try again.
     not_before: Instant,
-    has_failed: bool,
+    /// After a failed repair, until when events are taken for its own.
+    own_events_until: Instant,
 }
 
 impl Loop {
@@ -83,7 +95,16 @@ impl Loop {
         // systemd-networkd does within milliseconds. So the loop begins with a look at everything.
         let mut pending = PendingEvents::default();
         pending.mark_overrun();
-        Self { watcher, snapshots, pending, last_resync: now, not_before: now, has_failed: false }
+        Self {
+            watcher,
+            snapshots,
+            pending,
+            last_resync: now,
+            last_forwarding_check: now,
+            failures: 0,
+            not_before: now,
+            own_events_until: now,
+        }
     }
 
     fn run(mut self, overlay: &Mutex<Option<Overlay>>, stop: &AtomicBool) {
@@ -91,6 +112,10 @@ impl Loop {
             self.collect_events();
             let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(overlay) = overlay.as_mut() else { return };
+            if self.last_forwarding_check.elapsed() >= FORWARDING_CHECK_INTERVAL {
+                self.last_forwarding_check = Instant::now();
+                overlay.check_forwarding();
+            }
             if self.is_repair_due(overlay) && Instant::now() >= self.not_before {
                 self.repair(overlay);
             }
@@ -102,9 +127,14 @@ impl Loop {
         match self.watcher.poll(DATAPLANE_CHECK_INTERVAL, &mut self.pending) {
             Ok(false) => {}
             Ok(true) => {
+                let is_own = Instant::now() < self.own_events_until;
                 std::thread::sleep(EVENT_DEBOUNCE);
                 if self.watcher.drain(&mut self.pending).is_err() {
                     self.pending.mark_overrun();
+                }
+                if is_own {
+                    // The next attempt looks at everything anyway.
+                    self.pending = PendingEvents::default();
                 }
             }
             Err(error) => {
@@ -119,9 +149,13 @@ impl Loop {
         let matches = self.pending.matches_desired(overlay.desired(), overlay.devices());
         if matches {
             self.pending = PendingEvents::default();
+        } else if self.failures > 1 {
+            // The obstacle may be gone.
+            self.failures = 1;
+            self.not_before = self.not_before.min(Instant::now() + RETRY_INTERVAL);
         }
         !matches
-            || self.has_failed
+            || self.failures > 0
             || !overlay.is_in_namespace()
             || self.last_resync.elapsed() >= FULL_RESYNC_INTERVAL
             || overlay.plane().check().is_err()
@@ -139,17 +173,17 @@ impl Loop {
         };
         match repaired {
             Ok(_) => {
-                self.has_failed = false;
+                self.failures = 0;
                 if has_moved {
                     self.watch_again(overlay);
                 }
             }
-            Err(error) => {
-                self.not_before = Instant::now() + RETRY_INTERVAL;
-                if !self.has_failed {
-                    tracing::error!(%error, "something was changed that cannot be repaired now");
-                }
-                self.has_failed = true;
+            // The status has the reason, and an event says it once.
+            Err(_) => {
+                let now = Instant::now();
+                self.not_before = now + retry_interval(self.failures);
+                self.own_events_until = now + EVENT_DEBOUNCE;
+                self.failures += 1;
             }
         }
     }
@@ -163,5 +197,17 @@ impl Loop {
             }
             Err(error) => tracing::error!(%error, "cannot watch what changes on the inner side"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repair_that_keeps_failing_is_tried_less_and_less_often() {
+        let seconds: Vec<u64> = (0..7).map(|failures| retry_interval(failures).as_secs()).collect();
+        assert_eq!(seconds, [2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(retry_interval(u32::MAX), FULL_RESYNC_INTERVAL);
     }
 }

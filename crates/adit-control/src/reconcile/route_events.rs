@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use adit_linux::netlink::{Event, ROUTE_PROTOCOL, Route};
+use adit_linux::netlink::{Event, ROUTE_PROTOCOL, Route, RouteKind};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::desired::Desired;
@@ -45,6 +45,12 @@ impl PendingEvents {
         if self.needs_resync {
             return false;
         }
+        // Another overlay may receive what this one does, so its networks have to be known.
+        let is_by_ours = |route: &Route| route.device.is_none_or(|device| devices.contains(&device));
+        let is_adits = |route: &Route| route.protocol == ROUTE_PROTOCOL && route.kind == RouteKind::Unicast;
+        if self.routes.iter().any(|(route, _)| is_adits(route) && !is_by_ours(route)) {
+            return false;
+        }
         let table = objects::table(desired);
         let events = || self.routes.iter().filter(|(route, _)| route.table == table);
         let mut wanted: HashMap<Ipv4Net, Option<Route>> =
@@ -63,8 +69,11 @@ impl PendingEvents {
                 // It is another overlay's, or it is there exactly if our route is desired.
                 route.metric != Some(desired.guard_metric) || *gone == wanted.is_none()
             }
-            Some(wanted) => !gone && wanted.is_already(route),
-            None => {
+            Some(wanted) if wanted.key() == route.key() => !gone && wanted.is_already(route),
+            // A foreign route of another metric, such as a backup, is another route. One that had
+            // the place of the guard is gone from there.
+            Some(_) if route.metric == Some(desired.guard_metric) => false,
+            _ => {
                 let is_ours = route.device.is_some_and(|device| devices.contains(&device));
                 *gone || route.protocol != ROUTE_PROTOCOL || !is_ours
             }
@@ -76,7 +85,7 @@ impl PendingEvents {
 mod tests {
     use super::*;
     use crate::reconcile::desired::{DesiredRoute, Gateways, Routing, guard_metric};
-    use adit_linux::netlink::{RouteKind, RouteScope};
+    use adit_linux::netlink::RouteScope;
 
     const DEVICE: u32 = 7;
 
@@ -136,10 +145,22 @@ mod tests {
                 route(Route { mtu: Some(9), ..ours("10.1.0.0/16") }, false),
                 false,
             ),
+            (
+                "one of another overlay is added",
+                route(Route { device: Some(9), table: 1001, ..ours("10.60.0.0/16") }, false),
+                false,
+            ),
             ("an undesired one of ours is deleted", route(ours("10.9.0.0/16"), true), true),
             ("an undesired one of ours is added", route(ours("10.9.0.0/16"), false), false),
             ("a foreign one is added", route(foreign("10.9.0.0/16"), false), true),
             ("a foreign one is added to our network", route(foreign("10.1.0.0/16"), false), false),
+            ("a backup is added", route(Route { metric: Some(9), ..foreign("10.1.0.0/16") }, false), true),
+            ("a backup is deleted", route(Route { metric: Some(9), ..foreign("10.1.0.0/16") }, true), true),
+            (
+                "one of ours is added with another metric",
+                route(Route { metric: Some(9), ..ours("10.1.0.0/16") }, false),
+                false,
+            ),
             ("one of another table is deleted", route(Route { table: 9, ..ours("10.1.0.0/16") }, true), true),
             ("our guard is added", route(guard("10.1.0.0/16", "a"), false), true),
             ("our guard is deleted", route(guard("10.1.0.0/16", "a"), true), false),

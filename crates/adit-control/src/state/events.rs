@@ -14,6 +14,7 @@ use crate::state::status::{
     PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, SiteStatus, Status, UnderlayState,
 };
 use crate::state::unreachable::UnreachableCause;
+use crate::state::warning::{Warning, WarningName};
 
 /// Something that happened, with its number and its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -104,6 +105,15 @@ pub enum EventKind {
         /// How many repairs.
         times: u64,
     },
+    /// Something about this machine keeps traffic from passing.
+    Warning(Warning),
+    /// A warning does not hold any more.
+    WarningOver {
+        /// Its name.
+        name: WarningName,
+        /// What it was about.
+        about: String,
+    },
     /// The events that this reader has asked for are partly gone: it was too slow, or away for too
     /// long.
     Missed {
@@ -164,6 +174,10 @@ impl Event {
                 tracing::info!(%address, "the underlay address is back");
             }
             EventKind::UnderlayMoved { .. } => {}
+            EventKind::Warning(warning) => tracing::warn!("{}", warning.what),
+            EventKind::WarningOver { name, about } => {
+                tracing::info!(about, "{} does not hold any more", name.as_str());
+            }
             // A repair is logged with more detail where it is made, and missed events concern one
             // reader only.
             EventKind::Repaired { .. } | EventKind::Missed { .. } => {}
@@ -228,7 +242,19 @@ pub fn between(before: &Status, after: &Status) -> Vec<EventKind> {
             kinds.push(EventKind::Repaired { object: object.clone(), times });
         }
     }
+    of_warnings(&before.warnings, &after.warnings, &mut kinds);
     kinds
+}
+
+/// A warning whose words change is no event.
+fn of_warnings(before: &[Warning], after: &[Warning], kinds: &mut Vec<EventKind>) {
+    let is_in = |warnings: &[Warning], it: &Warning| warnings.iter().any(|warning| warning.is_same(it));
+    for warning in after.iter().filter(|warning| !is_in(before, warning)) {
+        kinds.push(EventKind::Warning(warning.clone()));
+    }
+    for Warning { name, about, .. } in before.iter().filter(|warning| !is_in(after, warning)) {
+        kinds.push(EventKind::WarningOver { name: *name, about: about.clone() });
+    }
 }
 
 fn of_underlay(before: &SiteStatus, after: &SiteStatus, kinds: &mut Vec<EventKind>) {
@@ -398,6 +424,27 @@ mod tests {
         let repaired = |object: &str, times| EventKind::Repaired { object: object.to_owned(), times };
         assert_eq!(between(&before, &after), [repaired("device", 1), repaired("route", 3)]);
         assert_eq!(between(&after, &after), []);
+    }
+
+    #[test]
+    fn a_warning_is_an_event_when_it_comes_and_when_it_goes() {
+        let warning = |about: &str, what: &str| Warning {
+            name: WarningName::ForwardingOff,
+            about: about.to_owned(),
+            what: what.to_owned(),
+        };
+        let with = |warnings: &[Warning]| Status { warnings: warnings.to_vec(), ..status("b", UP) };
+        let (one, other) = (warning("all", "off"), warning("lan", "off"));
+        let over = || EventKind::WarningOver { name: WarningName::ForwardingOff, about: "all".to_owned() };
+        for (before, after, expected) in [
+            (vec![], vec![], vec![]),
+            (vec![], vec![one.clone()], vec![EventKind::Warning(one.clone())]),
+            (vec![one.clone()], vec![warning("all", "in other words")], vec![]),
+            (vec![one.clone()], vec![other.clone()], vec![EventKind::Warning(other.clone()), over()]),
+            (vec![one.clone(), other.clone()], vec![other], vec![over()]),
+        ] {
+            assert_eq!(between(&with(&before), &with(&after)), expected, "{before:?} to {after:?}");
+        }
     }
 
     #[test]

@@ -11,3 +11,4 @@ pub(crate) mod sample;
 pub(crate) mod snapshot;
 pub mod status;
 pub mod unreachable;
+pub mod warning;

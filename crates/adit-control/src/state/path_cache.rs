@@ -170,8 +170,10 @@ mod tests {
             peers: set,
             outer: adit_wire::encapsulation::OuterPolicy::default(),
             mss_clamp: true,
+            mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
+            reachable_addresses: Vec::new(),
             probe: None,
         })
         .expect("the configuration is good")

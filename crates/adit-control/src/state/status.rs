@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
 use crate::state::unreachable::UnreachableCause;
+use crate::state::warning::Warning;
 
 /// The version of the shape. Members that were added later may be missing in the answer of an older
 /// daemon, which runs on when the program is replaced.
@@ -41,6 +42,9 @@ pub struct Status {
     /// Probes of the path MTU and their answers. They are not in the traffic of any peer.
     #[serde(default)]
     pub probes: ProbeStatus,
+    /// What about this machine keeps traffic from passing, and is not Adit's to change.
+    #[serde(default)]
+    pub warnings: Vec<Warning>,
 }
 
 /// ICMP errors.
@@ -409,6 +413,7 @@ impl Status {
                 received: totals.probes.received,
                 replied: totals.probes.replied,
             },
+            warnings: overlay.warnings(),
         }
     }
 }

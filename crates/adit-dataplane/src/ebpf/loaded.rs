@@ -1,5 +1,6 @@
 //! The loaded object: programs and their maps, filled for one tunnel before anything runs.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use adit_policy::bpf::maps::{PeerEntry, Settings, encode_owner, name, program};
@@ -30,6 +31,8 @@ pub(super) struct LoadedObject {
     peers: Array<MapData, [u8; ENTRY_LEN]>,
     networks: PrefixOwners,
     peer_by_outer: PeerByOuter,
+    local: LocalAddresses,
+    other_networks: OtherNetworks,
     current: Settings,
     entries: Vec<PeerEntry>,
 }
@@ -59,7 +62,8 @@ impl LoadedObject {
             .map_max_entries(name::PEERS, peers)
             .map_max_entries(name::IDENTIFICATIONS, peers)
             .map_max_entries(name::PEER_COUNTS, peers)
-            .map_max_entries(name::LOCAL, entries(tunnel.local_addresses().len() + 1))
+            .map_max_entries(name::LOCAL, entries(tunnel.local_addresses().len() + HOST_HEADROOM))
+            .map_max_entries(name::OTHER_NETWORKS, entries(tunnel.other_networks().len() + HOST_HEADROOM))
             .load(OBJECT)
             .map_err(|error| EbpfError::Load(Box::new(error)))?;
         // Loaded before a map is taken out: programs find their maps by descriptor.
@@ -88,10 +92,13 @@ impl LoadedObject {
             peers: take(&mut ebpf, name::PEERS)?,
             networks,
             peer_by_outer,
+            local: take(&mut ebpf, name::LOCAL)?,
+            other_networks: take(&mut ebpf, name::OTHER_NETWORKS)?,
             ebpf,
             current: Settings::default(),
             entries: vec![PeerEntry::default(); capacity.peers],
         };
+        object.set_host(tunnel)?;
         object.set_settings(settings)?;
         Ok((object, counts))
     }
@@ -170,6 +177,33 @@ impl LoadedObject {
         Ok(())
     }
 
+    /// Writes what the programs know of this machine, as far as it is different: its addresses, and
+    /// the networks of other overlays.
+    pub(super) fn set_host(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
+        let underlay = tunnel.config().underlay;
+        let wanted = tunnel.local_addresses().iter().copied().chain([underlay]).map(|it| it.octets());
+        let wanted: HashSet<[u8; 4]> = wanted.collect();
+        let there: HashSet<[u8; 4]> = self.local.keys().flatten().collect();
+        for address in wanted.difference(&there) {
+            self.local.insert(address, 1, 0).map_err(failed(name::LOCAL))?;
+        }
+        for address in there.difference(&wanted) {
+            self.local.remove(address).map_err(failed(name::LOCAL))?;
+        }
+        let wanted: HashSet<(u32, [u8; 4])> = tunnel.other_networks().iter().map(prefix).collect();
+        let keys = self.other_networks.keys().flatten();
+        let there: HashSet<(u32, [u8; 4])> = keys.map(|key| (key.prefix_len(), key.data())).collect();
+        for &(len, address) in wanted.difference(&there) {
+            let key = Key::new(len, address);
+            self.other_networks.insert(&key, 1, 0).map_err(failed(name::OTHER_NETWORKS))?;
+        }
+        for &(len, address) in there.difference(&wanted) {
+            let key = Key::new(len, address);
+            self.other_networks.remove(&key).map_err(failed(name::OTHER_NETWORKS))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, EbpfError> {
         classifier(&mut self.ebpf, name)
     }
@@ -182,6 +216,15 @@ fn entries(count: usize) -> u32 {
 
 type PrefixOwners = LpmTrie<MapData, [u8; 4], u32>;
 type PeerByOuter = HashMap<MapData, [u8; 4], u32>;
+type LocalAddresses = HashMap<MapData, [u8; 4], u32>;
+type OtherNetworks = LpmTrie<MapData, [u8; 4], u32>;
+
+/// Addresses, and networks of other overlays, that may come before everything is loaded anew.
+const HOST_HEADROOM: usize = 1024;
+
+fn prefix(network: &Ipv4Net) -> (u32, [u8; 4]) {
+    (u32::from(network.prefix_len()), network.network().octets())
+}
 
 fn key(network: Ipv4Net) -> Key<[u8; 4]> {
     Key::new(u32::from(network.prefix_len()), network.network().octets())
@@ -195,6 +238,9 @@ fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter),
     for network in config.peers.site_networks() {
         insert(network, Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
     }
+    for address in &config.reachable_addresses {
+        insert(&Ipv4Net::from(*address), Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
+    }
     for (index, peer) in tunnel.peers() {
         for network in &peer.networks {
             insert(network, Owner::Peer(index)).map_err(failed(name::PREFIX_OWNERS))?;
@@ -202,10 +248,6 @@ fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter),
         peer_by_outer
             .insert(peer.underlay.octets(), index.number(), 0)
             .map_err(failed(name::PEER_BY_OUTER))?;
-    }
-    let mut local: HashMap<MapData, [u8; 4], u32> = take(ebpf, name::LOCAL)?;
-    for address in tunnel.local_addresses().iter().copied().chain([config.underlay]) {
-        local.insert(address.octets(), 1, 0).map_err(failed(name::LOCAL))?;
     }
     Ok((networks, peer_by_outer))
 }

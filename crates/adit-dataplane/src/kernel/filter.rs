@@ -25,6 +25,8 @@ pub struct Filter {
     pub networks: Vec<Ipv4Net>,
     /// The gateway's own addresses.
     pub local: Vec<Ipv4Addr>,
+    /// Those outside its networks that peers may reach.
+    pub reachable: Vec<Ipv4Addr>,
     /// Each peer's underlay address and networks.
     pub peers: Vec<(Ipv4Addr, Vec<Ipv4Net>)>,
     /// Names of the tunnel interfaces.
@@ -121,7 +123,9 @@ impl Filter {
     /// The table.
     #[must_use]
     pub fn ruleset(&self) -> Ruleset {
-        let ours = ByPrefix::new("ours", Key::Bytes, self.networks.iter().map(|network| (None, *network)));
+        let reachable = self.reachable.iter().copied().map(Ipv4Net::from);
+        let networks = self.networks.iter().copied().chain(reachable);
+        let ours = ByPrefix::new("ours", Key::Bytes, networks.map(|network| (None, network)));
         let behind = || self.peers.iter().flat_map(|(peer, networks)| networks.iter().map(|n| (*peer, *n)));
         let inside =
             ByPrefix::new("inside", Key::Pair, behind().map(|(peer, network)| (Some(peer), network)));
@@ -135,7 +139,7 @@ impl Filter {
             Chain {
                 name: "to-us".to_owned(),
                 hook: None,
-                rules: [vec![local_destination()], ours.with(INNER_DESTINATION, &[goto("accepted")])]
+                rules: [vec![icmp_to(underlay)], ours.with(INNER_DESTINATION, &[goto("accepted")])]
                     .concat()
                     .into_iter()
                     .chain([dropped(DropReason::InnerDestinationNotOurs)])
@@ -147,6 +151,8 @@ impl Filter {
                 rules: [
                     // Back to the peer that it came from: not even a hub does that.
                     inside.with_pair(INNER_DESTINATION, &dropped(DropReason::InnerDestinationNotOurs)),
+                    // The kernel would deliver to an address of its own instead of relaying.
+                    vec![vec![in_local(INNER_DESTINATION), goto("to-us")]],
                     theirs.with(INNER_DESTINATION, &[goto("accepted")]),
                     vec![vec![goto("to-us")]],
                 ]
@@ -224,8 +230,7 @@ impl Filter {
         rules.extend(inside.with_pair(INNER_SOURCE, &[goto("to-anybody")]));
         let own = dropped(DropReason::InnerSourceIsOwn);
         rules.extend(ours.with(INNER_SOURCE, &own));
-        let is_local = Step::In { field: INNER_SOURCE, prefix: 32, set: LOCAL.to_owned() };
-        rules.push([vec![is_local], own].concat());
+        rules.push([vec![in_local(INNER_SOURCE)], own].concat());
         rules.push(vec![
             compare(INNER_PROTOCOL, Comparison::Equal, &[ICMP]),
             Step::PairIn { field: INNER_SOURCE, prefix: 32, set: GATEWAYS.to_owned() },
@@ -285,8 +290,17 @@ fn accepted() -> Vec<Rule> {
     vec![vec![Step::In { field: Field::SOURCE, prefix: 32, set: RECEIVED.to_owned() }, Step::Accept]]
 }
 
-fn local_destination() -> Rule {
-    vec![Step::In { field: INNER_DESTINATION, prefix: 32, set: LOCAL.to_owned() }, goto("accepted")]
+fn in_local(field: Field) -> Step {
+    Step::In { field, prefix: 32, set: LOCAL.to_owned() }
+}
+
+/// Peers reach the underlay address by ICMP only.
+fn icmp_to(underlay: Ipv4Addr) -> Rule {
+    vec![
+        compare(INNER_PROTOCOL, Comparison::Equal, &[ICMP]),
+        compare(INNER_DESTINATION, Comparison::Equal, &underlay.octets()),
+        goto("accepted"),
+    ]
 }
 
 fn version_is_not_4() -> Step {

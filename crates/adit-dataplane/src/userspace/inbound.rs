@@ -128,7 +128,7 @@ impl Deliverer {
         let (peer, inner, set_ecn, max_mss) = match tunnel.decapsulate(&outer, now, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
             Decapsulated::Answer { .. } => return true,
-            Decapsulated::LeftToStack | Decapsulated::Drop(_) => return false,
+            Decapsulated::LeftToStack | Decapsulated::NotOurs | Decapsulated::Drop(_) => return false,
         };
         let cut = inner.start;
         let inner = received.datagram.start + inner.start..received.datagram.start + inner.end;

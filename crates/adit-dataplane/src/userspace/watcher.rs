@@ -14,7 +14,7 @@ use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
 use adit_linux::sockets::packet_listeners::PacketListeners;
 use adit_linux::sockets::poll::{Waker, wait_readable_any};
-use adit_tunnel::{PeerIndex, Tunnel};
+use adit_tunnel::{PeerIndex, Traffic, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::commands::{Command, CommandReceiver};
@@ -122,13 +122,14 @@ impl<O: Offload> Watcher<O> {
 
     fn probe(&mut self, buffer: &mut [u8]) {
         let now = self.clock.now();
-        self.probing.take_icmp(&self.tunnel, buffer, now);
-        if self.next_hops.is_source_missing() {
-            return;
-        }
         let offload = self.offload.as_ref();
-        let offloaded = |peer: PeerIndex| offload.map_or(0, |offload| offload.sent(peer));
-        self.probing.advance(&self.tunnel, offloaded, now);
+        let offloaded =
+            |peer: PeerIndex| offload.map_or_else(Traffic::default, |offload| offload.traffic(peer));
+        self.probing.take_icmp(&self.tunnel, buffer, offloaded, now);
+        // Nothing is sent from an address that is not ours.
+        if !self.next_hops.is_source_missing() {
+            self.probing.advance(&self.tunnel, offloaded, now);
+        }
     }
 }
 

@@ -30,7 +30,9 @@ pub use link::{Link, LinkLayer};
 pub use neighbour::{Neighbour, NeighbourState};
 pub use network::Network;
 pub use notifications::Notifications;
-pub use route::{MAIN_TABLE, ROUTE_PROTOCOL, Route, RouteKind, RouteLookup, RouteScope, STATIC_PROTOCOL};
+pub use route::{
+    MAIN_TABLE, ROUTE_PROTOCOL, Route, RouteKey, RouteKind, RouteLookup, RouteScope, STATIC_PROTOCOL,
+};
 pub use statistics::LinkStatistics;
 pub use veth_pair::VethPair;
 

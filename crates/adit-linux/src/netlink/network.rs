@@ -81,6 +81,8 @@ network! {
     fn routes_to(destinations: &[Ipv4Addr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
     /// Adds a route.
     fn add_route(route: &Route) -> ();
+    /// Adds routes.
+    fn add_routes(routes: &[Route]) -> ();
     /// Adds routes, each in place of the one with the same destination, metric and table.
     fn replace_routes(routes: &[Route]) -> ();
     /// Deletes routes.

@@ -39,6 +39,8 @@ pub struct Route {
     pub table: u32,
     /// The metric; `None` is 0. Of two routes with the same destination the lower wins.
     pub metric: Option<u32>,
+    /// The TOS byte of the datagrams it is for; 0: any. One for a certain TOS wins for that.
+    pub tos: u8,
     /// The MTU in bytes, if the route has one of its own.
     pub mtu: Option<u32>,
     /// What happens to a datagram that matches.
@@ -61,12 +63,26 @@ impl Default for Route {
             protocol: ROUTE_PROTOCOL,
             table: MAIN_TABLE,
             metric: None,
+            tos: 0,
             mtu: None,
             kind: RouteKind::Unicast,
             scope: None,
             onlink: false,
         }
     }
+}
+
+/// The key of a route, see [`Route::key`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// The table it is in.
+    pub table: u32,
+    /// The destination, without bits behind the prefix.
+    pub destination: Ipv4Net,
+    /// The TOS byte.
+    pub tos: u8,
+    /// The metric.
+    pub metric: u32,
 }
 
 /// What happens to a datagram that matches a route (`RTN_*`).
@@ -212,6 +228,16 @@ impl Netlink {
         self.put_route(route, NLM_F_CREATE | NLM_F_REPLACE, "set")
     }
 
+    /// Adds each of these routes, in order, as [`Self::add_route`]. Sends some hundreds at a time.
+    ///
+    /// # Errors
+    /// The kernel refuses a route; the error is about the first. The routes before it are added,
+    /// and some after it may be.
+    pub fn add_routes(&mut self, routes: &[Route]) -> Result<()> {
+        let what = |route: &Route| format!("cannot add the route to {}", describe(route));
+        self.socket.change_all(routes, NLM_F_CREATE | NLM_F_EXCL, new_route, what)
+    }
+
     /// Replaces each of these routes, in order, as [`Self::replace_route`]. Sends some hundreds at
     /// a time.
     ///
@@ -281,6 +307,18 @@ impl Netlink {
 }
 
 impl Route {
+    /// Returns what the kernel tells routes apart by: table, destination, TOS and metric. A route
+    /// takes the place of another with the same key, whoever made that.
+    #[must_use]
+    pub fn key(&self) -> RouteKey {
+        RouteKey {
+            table: self.table,
+            destination: self.destination.trunc(),
+            tos: self.tos,
+            metric: self.metric.unwrap_or(0),
+        }
+    }
+
     /// Returns true if [`Netlink::replace_route`] would not change `listed`, a route from a
     /// listing.
     #[must_use]
@@ -347,6 +385,7 @@ fn about(route: &Route) -> RouteMessage {
     message.header.destination_prefix_length = route.destination.prefix_len();
     message.header.protocol = RouteProtocol::from(route.protocol);
     message.header.kind = RouteType::from(route.kind.number());
+    message.header.tos = route.tos;
     // The header has one byte for the table. The attribute takes precedence.
     message.header.table = u8::try_from(route.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
     if route.onlink {
@@ -400,6 +439,7 @@ pub(super) fn of_message(message: RouteMessage) -> Option<Route> {
         protocol: message.header.protocol.into(),
         table: u32::from(message.header.table),
         kind: RouteKind::of(message.header.kind.into()),
+        tos: message.header.tos,
         scope: Some(RouteScope::of(message.header.scope.into())),
         onlink: message.header.flags.contains(RouteFlags::Onlink),
         ..Route::default()

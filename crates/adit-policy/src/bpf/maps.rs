@@ -22,6 +22,8 @@ pub mod name {
     pub const PEERS: &str = "PEERS";
     /// The gateway's own addresses, as a set.
     pub const LOCAL: &str = "LOCAL";
+    /// The networks that are reached through other overlays of this machine, as a set.
+    pub const OTHER_NETWORKS: &str = "OTHER_NETWORKS";
     /// Peer number to [`PeerCounts`](super::PeerCounts), one copy per processor.
     pub const PEER_COUNTS: &str = "PEER_COUNTS";
     /// Drop reason to a count, one copy per processor.
@@ -44,6 +46,7 @@ const _: () = {
         name::PEER_BY_OUTER,
         name::PEERS,
         name::LOCAL,
+        name::OTHER_NETWORKS,
         name::PEER_COUNTS,
         name::DROPS,
         name::ECN,

@@ -5,21 +5,31 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use adit_config::{Config, LoadError, Problems};
-use adit_control::overlay;
+use adit_control::api::client;
+use adit_control::overlay::{self, Findings};
+use adit_control::state::paths::RuntimePaths;
 
 use crate::Failure;
 use crate::output::Output;
 
-pub(crate) fn check(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
+pub(crate) fn check(file: &Path, here: bool, output: &Output) -> Result<ExitCode, Failure> {
     match Config::load(file) {
         Ok(config) => {
             let limits = overlay::limits(&config);
+            let findings = if here { Some(look_here(&config)?) } else { None };
+            let is_fit = findings.as_ref().is_none_or(|findings| findings.obstacles.is_empty());
             if output.is_json() {
                 let limits: Vec<_> = limits
                     .iter()
                     .map(|limit| serde_json::json!({ "name": limit.name, "what": limit.what }))
                     .collect();
-                output.line(serde_json::json!({ "schema": 1, "ok": true, "problems": [], "limits": limits }));
+                let mut answer =
+                    serde_json::json!({ "schema": 1, "ok": is_fit, "problems": [], "limits": limits });
+                if let Some(Findings { obstacles, warnings }) = &findings {
+                    let obstacles: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
+                    answer["here"] = serde_json::json!({ "obstacles": obstacles, "warnings": warnings });
+                }
+                output.line(answer);
             } else {
                 let peers = config.peers.len();
                 let networks: usize = config.peers.iter().map(|peer| peer.networks.len()).sum();
@@ -34,14 +44,35 @@ pub(crate) fn check(file: &Path, output: &Output) -> Result<ExitCode, Failure> {
                     output
                         .line(format_args!("  dataplane = \"kernel\" lacks {}: {}", limit.name, limit.what));
                 }
+                if let Some(findings) = &findings {
+                    show_here(findings, output);
+                }
             }
-            Ok(ExitCode::SUCCESS)
+            Ok(if is_fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(LoadError::Problems(problems)) => {
             show(&problems, output);
             Ok(ExitCode::FAILURE)
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Looks at this machine for a configuration, beside the overlay of that name if it runs.
+fn look_here(config: &Config) -> Result<Findings, Failure> {
+    let running = client::running_overlay(&RuntimePaths::of(config.site.name.as_str()))?;
+    Ok(overlay::look_here(running.as_ref(), config))
+}
+
+fn show_here(findings: &Findings, output: &Output) {
+    for obstacle in &findings.obstacles {
+        output.line(format_args!("  this machine: {obstacle}"));
+    }
+    for warning in &findings.warnings {
+        output.line(format_args!("  warning: {}", warning.what));
+    }
+    if findings.obstacles.is_empty() && findings.warnings.is_empty() {
+        output.line("  this machine: nothing in the way");
     }
 }
 

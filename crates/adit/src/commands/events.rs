@@ -64,6 +64,8 @@ fn line(event: &Event) -> String {
         }
         EventKind::Repaired { object, times: 1 } => format!("repaired {object}"),
         EventKind::Repaired { object, times } => format!("repaired {object} {times} times"),
+        EventKind::Warning(warning) => format!("warning: {}", warning.what),
+        EventKind::WarningOver { name, about } => format!("warning over: {} {about}", name.as_str()),
         EventKind::Missed { events } => {
             format!("{events} events missed: they came faster than they were read")
         }

@@ -16,9 +16,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use adit_config::{Config, LoadError};
+use adit_control::state::warning::Warning;
 
 use crate::Failure;
 use crate::output::Output;
+
+/// Prints warnings, one a line. With JSON they are in the answer.
+fn warn(warnings: &[Warning], output: &Output) {
+    if !output.is_json() {
+        warnings.iter().for_each(|warning| output.note(format_args!("warning: {}", warning.what)));
+    }
+}
 
 /// Loads a configuration. If it has mistakes, prints all of them and returns the exit code.
 ///

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use adit_control::api::client;
-use adit_control::overlay;
+use adit_control::overlay::{self, Plan};
 use adit_control::reconcile::change::Change;
 use adit_control::state::paths::RuntimePaths;
 
@@ -19,10 +19,13 @@ pub(crate) fn plan(file: &Path, commands: bool, output: &Output) -> Result<ExitC
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    let running = client::running_config(&RuntimePaths::of(config.site.name.as_str()))?;
-    let changes = overlay::plan(running.as_ref(), &config)?;
+    let paths = RuntimePaths::of(config.site.name.as_str());
+    let running = client::running_overlay(&paths)?;
+    let Plan { changes, warnings } = overlay::plan(running.as_ref(), &config)?;
+    super::warn(&warnings, output);
     if output.is_json() {
-        output.line(serde_json::json!({ "schema": 1, "ok": true, "changes": changes }));
+        let plan = serde_json::json!({ "schema": 1, "ok": true, "changes": changes, "warnings": warnings });
+        output.line(plan);
     } else if commands {
         for command in changes.iter().flat_map(|change| &change.commands) {
             output.line(command);

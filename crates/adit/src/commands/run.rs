@@ -40,6 +40,7 @@ pub(crate) fn run(
             "ready: site {} on {} ({}: {}), mtu {}",
             site.name, site.device, site.dataplane, site.dataplane_reason, site.mtu
         ));
+        super::warn(&status.warnings, output);
         notify::ready(status);
         if let Some(fd) = args.ready_fd {
             signal_ready(fd);

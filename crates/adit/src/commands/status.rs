@@ -54,6 +54,9 @@ fn show(status: &Status, output: &Output) {
         let names: Vec<&str> = site.limits.iter().map(|limit| limit.name.as_str()).collect();
         output.line(format_args!("  lacks {} (`adit check FILE` explains)", names.join(", ")));
     }
+    for warning in &status.warnings {
+        output.line(format_args!("  warning: {}", warning.what));
+    }
     if status.peers.len() > 1 {
         let way = match site.relay.path {
             RelayPath::Direct => "direct",

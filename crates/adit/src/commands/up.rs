@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use adit_control::api::client;
 use adit_control::state::paths::RuntimePaths;
 
 use crate::Failure;
@@ -42,10 +43,14 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
         .spawn()?;
     drop(writer);
     if is_ready(reader)? {
+        // It may have been taken down meanwhile.
+        let warnings = client::status(&paths).map(|status| status.warnings).unwrap_or_default();
+        super::warn(&warnings, output);
         if output.is_json() {
-            let answer =
-                serde_json::json!({ "schema": 1, "ok": true, "name": paths.name(), "pid": child.id() });
-            output.line(answer);
+            let (name, pid) = (paths.name(), child.id());
+            output.line(serde_json::json!({
+                "schema": 1, "ok": true, "name": name, "pid": pid, "warnings": warnings
+            }));
         } else {
             output.line(format_args!("overlay `{}` is up (process {})", paths.name(), child.id()));
         }

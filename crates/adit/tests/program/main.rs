@@ -8,6 +8,7 @@
 extern crate adit_harness;
 
 mod api;
+mod beside_others;
 mod carried_by;
 mod changed_interface;
 mod check;
@@ -31,6 +32,7 @@ mod path_cache;
 mod peers;
 mod privileges;
 mod service;
+mod several_overlays;
 mod support;
 mod underlay;
 mod unit;

@@ -31,9 +31,6 @@ fn usual() -> Vec<Case> {
         decap("to the gateway itself", theirs(B, udp(HOST_B, INSIDE_A, 90)))
             .delivers(udp(HOST_B, INSIDE_A, 90))
             .not_end_to_end(NOT_FORWARDED_ON),
-        decap("to the gateway's address on the underlay", theirs(B, udp(HOST_B, A, 90)))
-            .delivers(udp(HOST_B, A, 90))
-            .not_end_to_end(NOT_FORWARDED_ON),
         decap("a TTL of 1 comes out, for the host to judge", theirs(B, b_to_a().ttl(1)))
             .delivers(b_to_a().ttl(1))
             .not_end_to_end(NOT_FORWARDED_ON),
@@ -93,6 +90,7 @@ fn spoofed() -> Vec<Case> {
         drops("another peer's host as the source", from(HOST_C), not_from),
         drops("a stranger as the source", from(STRANGER), not_from),
         drops("to a stranger", udp(HOST_B, STRANGER, 100), not_ours),
+        drops("UDP to our address on the underlay", udp(HOST_B, A, 100), not_ours),
         drops("back to where it came from", udp(HOST_B, HOST_B, 100), not_ours),
         drops("another outer datagram to ourselves", theirs(B, b_to_a()), DropReason::NestedToOurselves),
         drops(

@@ -1,5 +1,7 @@
 //! Relaying from peer b to peer c: decapsulation, one hop, and encapsulation for the other peer.
 
+use adit_tunnel::DropReason;
+
 use super::{NOT_A_FRAME, NOT_LEARNED};
 use crate::case::{Case, Counts, decap};
 use crate::packet::{Datagram, ours, tcp, theirs, udp};
@@ -80,8 +82,8 @@ fn not_relayed() -> Vec<Case> {
             .not_end_to_end(NOT_DECIDED),
         decap("to an address of our own in another peer's network", theirs(B, b_to_c()))
             .with(|setup| setup.config.local_addresses.push(HOST_C))
-            .delivers(b_to_c())
-            .not_end_to_end(NOT_DECIDED),
+            .drops(DropReason::InnerDestinationNotOurs, Some(PEER_B))
+            .not_end_to_end("the gateway of the test network has no such address"),
         decap("a relay to where the next hop is not known", theirs(B, b_to_c()))
             .with(|setup| setup.paths[1].known = false)
             .sends(PEER_C, ours(C, b_to_c().ttl(62)))

@@ -4,5 +4,7 @@
 pub mod point_to_point;
 /// A second uplink, chosen by routing rules.
 pub mod second_uplink;
+/// A router inside a site, whose addresses no configuration lists.
+pub mod unlisted_router;
 /// Two gateways that share an underlay address.
 pub mod vrrp;

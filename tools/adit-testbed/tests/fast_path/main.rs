@@ -18,6 +18,8 @@ mod loops;
 mod lost_address;
 mod outer_fragments;
 mod planes;
+mod reach;
+mod router_errors;
 mod senders;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]

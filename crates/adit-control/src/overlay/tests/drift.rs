@@ -3,6 +3,7 @@
 
 use adit_linux::netlink::{Route, RouteKind, STATIC_PROTOCOL};
 
+use super::beside::add_overlay;
 use super::world::{Kernel, PEER_C, TUN, World, config, needs, with_ipip};
 use crate::reconcile::desired::guard_metric;
 
@@ -15,10 +16,14 @@ enum Outcome {
     Restored,
     /// Everything is as others left it.
     Untouched,
+    /// Everything is as before the drift, beside what others added.
+    RestoredBeside,
+    /// The same without our route, whose place a foreign one has.
+    WithoutRoute,
     /// The repair fails, and everything is as others left it.
     Refused,
 }
-use Outcome::{Refused, Restored, Untouched};
+use Outcome::{Refused, Restored, RestoredBeside, Untouched, WithoutRoute};
 
 struct Row {
     what: &'static str,
@@ -38,13 +43,26 @@ fn check(file: &str, rows: &[Row], kernel: Kernel) {
             let repaired = overlay.repair();
             match (&repaired, outcome) {
                 (Err(_), Refused) => {}
-                (Ok(changes), Restored | Untouched) => {
+                (Ok(changes), Restored | RestoredBeside | WithoutRoute | Untouched) => {
                     let lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
                     assert_eq!(lines, *expected, "{what}");
                 }
                 _ => panic!("{what}: {repaired:?}"),
             }
-            let wanted = if *outcome == Restored { before } else { drifted };
+            let wanted = match outcome {
+                Restored => before,
+                Untouched | Refused => drifted,
+                RestoredBeside | WithoutRoute => {
+                    let mut both = before;
+                    if *outcome == WithoutRoute {
+                        both.routes.retain(|route| !route.contains("dev ipipA"));
+                    }
+                    both.routes.extend(drifted.routes);
+                    both.routes.sort();
+                    both.routes.dedup();
+                    both
+                }
+            };
             assert_eq!(world.view(), wanted, "{what}");
             if *outcome != Refused {
                 assert_eq!(overlay.repair().unwrap(), [], "{what}: nothing is left to repair");
@@ -164,8 +182,49 @@ const TUN_ROWS: &[Row] = &[
             world.others.add_route(&route).unwrap();
             delete_route(world, NETWORK, "ipipA");
         },
+        expected: &[ROUTE_ADDED],
+        outcome: RestoredBeside,
+    },
+    Row {
+        what: "a foreign route is added and the interface is deleted",
+        drift: |world| {
+            let route = foreign(world, NETWORK, Some(9));
+            world.others.add_route(&route).unwrap();
+            let index = world.index("ipipA");
+            world.others.delete_link(index).unwrap();
+        },
+        expected: &["+ device ipipA mtu 1480", ROUTE_ADDED],
+        outcome: RestoredBeside,
+    },
+    Row {
+        what: "a route is added under our protocol with another metric",
+        drift: |world| {
+            let route = Route { metric: Some(9), ..world.route(NETWORK, "ipipA") };
+            world.others.add_route(&route).unwrap();
+        },
+        expected: &["- route 192.168.199.0/24 dev ipipA metric 9"],
+        outcome: Restored,
+    },
+    Row {
+        what: "the route of another overlay takes the place of ours",
+        drift: |world| {
+            add_overlay(world, "two0", "b");
+            let route = world.route(NETWORK, "two0");
+            world.others.replace_routes(&[route]).unwrap();
+        },
         expected: &[],
         outcome: Untouched,
+    },
+    Row {
+        what: "a foreign route takes the place of ours, and the interface is deleted",
+        drift: |world| {
+            let route = foreign(world, NETWORK, None);
+            world.others.replace_routes(&[route]).unwrap();
+            let index = world.index("ipipA");
+            world.others.delete_link(index).unwrap();
+        },
+        expected: &["+ device ipipA mtu 1480"],
+        outcome: WithoutRoute,
     },
     Row {
         what: "a foreign route is added to another network",

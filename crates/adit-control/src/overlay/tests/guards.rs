@@ -81,8 +81,8 @@ fn of_another_overlay_are_refused(kernel: Kernel) {
         world.others.add_route(&guard("192.168.199.0/24", "b")).unwrap();
         let before = world.view();
         let refused = world.bring_up(&config(TUN)).err().unwrap();
-        assert!(matches!(refused, ControlError::ForeignRoute { .. }), "{refused}");
-        assert!(refused.to_string().contains("the guard route of another overlay"), "{refused}");
+        assert!(matches!(refused, ControlError::RouteOfOverlay { .. }), "{refused}");
+        assert!(refused.to_string().contains("belongs to another overlay"), "{refused}");
         assert_eq!(world.view(), before);
     });
 }

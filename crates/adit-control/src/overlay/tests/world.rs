@@ -13,7 +13,8 @@ use crate::error::ControlError;
 use crate::host::fake::FakeHost;
 use crate::host::faulty::{Faults, FaultyHost};
 use crate::host::{Host, LinuxHost};
-use crate::overlay::{Options, Overlay};
+use crate::overlay::plan::plan_on;
+use crate::overlay::{Options, Overlay, RunningOverlay};
 use crate::reconcile::devices::is_veth;
 
 /// The interfaces that a machine has beside the overlay's: underlay and inner network.
@@ -69,6 +70,8 @@ pub(super) struct World {
     /// The kernel as others use it: none of their calls fails.
     pub(super) others: Box<dyn Network>,
     pub(super) faults: Arc<Faults>,
+    /// The MTU of the tunnel interface that a running overlay reports.
+    pub(super) mtu: u16,
     /// The machine if it is a model.
     fake: Option<FakeHost>,
     /// Keeps the other ends of the real interfaces.
@@ -122,7 +125,7 @@ impl World {
         }
         let faults = Arc::new(Faults::default());
         let host = Arc::new(FaultyHost { host, faults: Arc::clone(&faults) });
-        Self { host, others, faults, fake, _far: far }
+        Self { host, others, faults, mtu: 1480, fake, _far: far }
     }
 
     /// The machine.
@@ -141,8 +144,11 @@ impl World {
         running: Option<&Config>,
         config: &Config,
     ) -> Result<Vec<String>, ControlError> {
-        let changes = crate::overlay::plan_on(&self.host, running, config)?;
-        Ok(changes.iter().map(ToString::to_string).collect())
+        let underlay = [10, 1, 1, 1].into();
+        let running =
+            running.map(|running| RunningOverlay { config: running.clone(), underlay, mtu: self.mtu });
+        let plan = plan_on(&self.host, running.as_ref(), config)?;
+        Ok(plan.changes.iter().map(ToString::to_string).collect())
     }
 
     pub(super) fn index(&mut self, name: &str) -> u32 {
@@ -200,6 +206,11 @@ impl World {
     /// Adds an interface of that kind to a model, which no call of control could add.
     pub(super) fn add_link(&self, name: &str, kind: &str) {
         self.fake.as_ref().expect("the machine is a model").add_link(name, kind);
+    }
+
+    /// The model.
+    pub(super) fn fake(&self) -> &FakeHost {
+        self.fake.as_ref().expect("the machine is a model")
     }
 
     /// The packet filters of a model; of the real machine none.

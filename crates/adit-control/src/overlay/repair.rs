@@ -1,0 +1,190 @@
+//! The repair of an overlay: a look at everything, and what follows from it.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use adit_tunnel::{HostFacts, ProbeOptions, TableDelta};
+
+use super::plan::differences;
+use super::{Overlay, Warning, WarningName};
+use crate::carrier::{Damage, Repair};
+use crate::error::ControlError;
+use crate::namespaces::Namespaces;
+use crate::reconcile::change::{Change, Kind, Object};
+use crate::reconcile::desired::{Desired, Machine, host_facts, mtu_of};
+use crate::reconcile::devices::uses_kernel_plane;
+use crate::reconcile::foreign_routes::ForeignRoutes;
+use crate::reconcile::forwarding::ForwardingPath;
+use crate::reconcile::{foreign_devices, machine, other_overlays};
+use crate::underlay;
+
+impl Overlay {
+    /// Compares everything with the desired state, and restores what differs. Returns what
+    /// differed.
+    ///
+    /// # Errors
+    /// Fails if the kernel cannot be asked or refuses a change. Another attempt may succeed.
+    pub fn repair(&mut self) -> Result<Vec<Change>, ControlError> {
+        let repaired = if self.is_in_namespace() { self.repair_objects() } else { self.follow_namespace() };
+        let repaired = repaired.and_then(|changes| self.look_at_forwarding().map(|()| changes));
+        self.warnings.repair = repaired.as_ref().err().map(|error| Warning {
+            name: WarningName::RepairFails,
+            about: self.config.site.name.to_string(),
+            what: format!("something of the overlay was changed and cannot be repaired at present: {error}"),
+        });
+        // Only what was made counts.
+        self.count_repairs(repaired.as_deref().unwrap_or_default());
+        repaired
+    }
+
+    fn repair_objects(&mut self) -> Result<Vec<Change>, ControlError> {
+        let site = self.config.site.name.to_string();
+        let inner = self.namespaces.inner.as_mut();
+        self.carrier.follow_renames(&mut self.desired, &site, inner)?;
+        let machine = self.look_at_machine()?;
+        self.is_filter_due |= self.desired.follow(&self.config.site, &machine);
+        let inner = self.namespaces.inner.as_mut();
+        let foreign = ForeignRoutes::look_up(inner, &site, &self.desired)?;
+        self.warnings.foreign_routes = foreign.warnings();
+        let (changes, is_whole) = self.find_damage(&site, &foreign)?;
+        // The VRF's index and its table are others now, so nothing that was made fits.
+        let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
+        // The data plane knows the MTU of the interface that it was started for.
+        let started_for = self.running.plane.tunnel().config().underlay_mtu;
+        let is_mtu_new = mtu_of(&self.config.site, started_for) != self.desired.mtu;
+        if changes.is_empty() && !is_mtu_new {
+            self.is_filter_due = false;
+            self.follow_host(&machine)?;
+            return Ok(changes);
+        }
+        let needs_start = |change: &Change| matches!(change.object, Object::DataPlane | Object::Underlay);
+        let repair = if is_vrf_new || is_mtu_new || changes.iter().any(needs_start) {
+            Repair::NeedsInstall
+        } else {
+            let damage = Damage { site: &site, desired: &self.desired, foreign: &foreign, is_whole };
+            self.carrier.repair(&mut self.namespaces, &damage, &mut self.running)?
+        };
+        if repair == Repair::NeedsInstall {
+            self.install(&self.config.clone())?;
+        } else {
+            self.follow_host(&machine)?;
+        }
+        self.is_filter_due = false;
+        Ok(changes)
+    }
+
+    /// Looks up what the desired state depends on. Where no peer has a route at present, the MTU of
+    /// the underlay stays.
+    fn look_at_machine(&mut self) -> Result<Machine, ControlError> {
+        let Desired { underlay, vrf, .. } = &self.desired;
+        let Namespaces { inner, underlay: outside, .. } = &mut self.namespaces;
+        let local = machine::local_addresses(inner.as_mut(), *underlay, vrf.as_ref())?;
+        let peers: Vec<Ipv4Addr> = self.config.peers.iter().map(|peer| peer.underlay).collect();
+        let mtu = machine::smallest_mtu(outside.as_mut(), &peers, self.desired.source())?;
+        let underlay_mtu = mtu.unwrap_or_else(|| self.running.plane.tunnel().config().underlay_mtu);
+        Ok(Machine { underlay: *underlay, local, underlay_mtu, vrf: vrf.clone() })
+    }
+
+    /// Passes on to the data plane what it knows of the machine, if that is different now: its
+    /// addresses, the source of probes, and the networks of other overlays. Nothing is interrupted.
+    fn follow_host(&mut self, machine: &Machine) -> Result<(), ControlError> {
+        if uses_kernel_plane(&self.config) {
+            // The packet filter follows the addresses, and the kernel knows the rest.
+            return Ok(());
+        }
+        let tunnel = self.running.plane.tunnel();
+        let facts = HostFacts {
+            other_networks: other_overlays::networks(&mut self.namespaces, self.config.site.name.as_str())?,
+            ..host_facts(&self.config, machine, &tunnel)
+        };
+        let source = |probe: &Option<ProbeOptions>| probe.as_ref().map(|probe| probe.source);
+        let config = tunnel.config();
+        let is_same = config.local_addresses == facts.local_addresses
+            && source(&config.probe) == source(&facts.probe)
+            && tunnel.other_networks() == facts.other_networks;
+        if is_same {
+            return Ok(());
+        }
+        let followed = Arc::new(tunnel.on_host(facts));
+        if let Err(why) = self.running.plane.update_peers(followed, &TableDelta::default()) {
+            tracing::info!(why, "the data plane is started again, because this machine has changed");
+            self.install(&self.config.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Finds what differs from the desired state, except where `foreign` routes have the place of
+    /// ours. Also returns whether all interfaces are ours.
+    fn find_damage(
+        &mut self,
+        site: &str,
+        foreign: &ForeignRoutes,
+    ) -> Result<(Vec<Change>, bool), ControlError> {
+        let devices = &self.running.devices;
+        let (carrier, namespaces) = (self.carrier.as_ref(), &mut self.namespaces);
+        let (mut changes, actual) =
+            differences(carrier, namespaces, &self.config, &self.desired, foreign, devices)?;
+        let is_whole = actual.indices() == *devices;
+        if !is_whole {
+            foreign_devices::refuse(self.namespaces.inner.as_mut(), site, &self.desired)?;
+        }
+        changes.extend(self.find_underlay_move()?);
+        // Only the data plane knows the rules of the table it has set.
+        changes.retain(|change| change.object != Object::Table || self.is_filter_due);
+        changes.extend(self.carrier.check_plane(&self.running, is_whole));
+        Ok((changes, is_whole))
+    }
+
+    /// Makes everything again in the namespace that has the name of `site.netns` now: nobody can
+    /// find the old one any more.
+    fn follow_namespace(&mut self) -> Result<Vec<Change>, ControlError> {
+        self.install(&self.config.clone())?;
+        let netns = self.desired.netns.as_deref().unwrap_or_default();
+        let what = format!("{} in another network namespace {netns}", self.desired.device);
+        Ok(vec![Change::new(Kind::Change, Object::Device, what)])
+    }
+
+    fn count_repairs(&mut self, changes: &[Change]) {
+        for change in changes {
+            tracing::warn!(%change, "repaired");
+            *self.repairs.entry(change.object).or_default() += 1;
+        }
+    }
+
+    /// Returns a change if our underlay address is another one now. If it is missing, nothing
+    /// changes: it may come back.
+    fn find_underlay_move(&mut self) -> Result<Option<Change>, ControlError> {
+        let before = self.desired.underlay;
+        let found = underlay::find(self.namespaces.underlay.as_mut(), &self.config, Some(before));
+        self.is_underlay_missing = found.as_ref().is_err_and(|error| error.retry_reason().is_some());
+        let address = match found {
+            Err(_) if self.is_underlay_missing => before,
+            found => found?,
+        };
+        Ok((address != before).then(|| self.underlay_move(before, address)))
+    }
+
+    fn underlay_move(&self, before: Ipv4Addr, after: Ipv4Addr) -> Change {
+        let at = &self.config.site.underlay;
+        let what = format!("{at} {before} -> {after}: every peer's file has to name {after}");
+        Change::new(Kind::Change, Object::Underlay, what)
+    }
+
+    /// Finds the interfaces that must forward, and reads their settings.
+    pub(super) fn look_at_forwarding(&mut self) -> Result<(), ControlError> {
+        let inner = self.namespaces.inner.as_mut();
+        let (links, addresses) = (inner.links()?, inner.addresses(None)?);
+        self.warnings.forwarding_path =
+            ForwardingPath::of(&self.config.site, &self.desired, &links, &addresses);
+        self.check_forwarding();
+        Ok(())
+    }
+
+    /// Reads the settings for forwarding, about which there are no events. It costs a read of a
+    /// small file for each interface of the tunnel and of the networks behind this gateway.
+    pub(crate) fn check_forwarding(&mut self) {
+        let Namespaces { host, scope, .. } = &self.namespaces;
+        let is_on = |name: &str| host.forwards(scope, name).ok();
+        self.warnings.forwarding = self.warnings.forwarding_path.warnings(is_on);
+    }
+}
