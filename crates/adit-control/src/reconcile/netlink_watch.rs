@@ -50,7 +50,7 @@ impl NetlinkWatcher {
         self.drain(pending)
     }
 
-    /// As [`Self::poll`], without waiting. Under a storm of changes some are left for the next call.
+    /// As [`Self::poll`], without waiting. In a storm of changes some are left for the next call.
     ///
     /// # Errors
     /// As [`Self::poll`].

@@ -32,8 +32,8 @@ impl CatchAllReceiver {
         self.socket.only_from_others_than(devices)
     }
 
-    /// Delivers the datagrams that wait, at most `limit`, and calls `record` with each before. Returns true if any
-    /// came from a peer: its interface then belongs to the underlay.
+    /// Delivers the datagrams that wait, at most `limit`, and calls `record` with each before.
+    /// Returns true if any came from a peer: its interface then belongs to the underlay.
     pub(super) fn receive(
         &mut self,
         buffer: &mut [u8],

@@ -341,8 +341,8 @@ fn use_neighbour(netlink: &mut Netlink, device: u32, address: Ipv4Addr) -> Resul
     Ok(usable.and_then(|neighbour| neighbour.mac))
 }
 
-/// Empties the event queue, or reads the first [`MAX_EVENTS`]. Returns true if it held any event but
-/// those of our routes: into the tunnel, behind which no peer is, or without an interface. The
+/// Empties the event queue, or reads the first [`MAX_EVENTS`]. Returns true if it held any event
+/// but those of our routes: into the tunnel, behind which no peer is, or without an interface. The
 /// events only say that something changed: a look finds out what.
 fn drain(events: &mut Events, device: u32) -> bool {
     let mut any = false;

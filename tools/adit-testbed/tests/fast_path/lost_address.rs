@@ -1,5 +1,5 @@
-//! The underlay address goes (VRRP, DHCP): within half a second nothing leaves from it any more, and
-//! everything is back with the address.
+//! The underlay address goes (VRRP, DHCP): within half a second nothing leaves from it any more,
+//! and everything is back with the address.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant, SystemTime};
