@@ -290,7 +290,10 @@ fn status_in_json_is_as_the_contract_has_it() {
     sites.assert_joined();
     // Nobody behind A lives there: A's tunnel takes it, and B's refuses it.
     let used = status(&["--json", "status", "a"]);
-    assert_eq!(keys(&used), ["drops", "ecn", "icmp", "peers", "probes", "repairs", "schema", "site"]);
+    assert_eq!(
+        keys(&used),
+        ["drops", "ecn", "icmp", "peers", "probes", "repairs", "schema", "site", "warnings"]
+    );
     assert_eq!(used["schema"], 1);
     let beside = ["carried_by", "limits", "passed_by", "relay", "underlay_interface", "underlay_state"];
     let contract: Vec<_> = keys(&used["site"]).into_iter().filter(|key| !beside.contains(key)).collect();
