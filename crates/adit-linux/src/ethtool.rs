@@ -66,8 +66,8 @@ pub fn set_unreadable_offloads(device: &str, is_on: bool) -> Result<()> {
     ethtool.call(&mut change)
 }
 
-/// Lists the offloads of the interface `device` that [`limit_offloads`] would turn off. An interface
-/// that does not exist has none.
+/// Lists the offloads of the interface `device` that [`limit_offloads`] would turn off. If there is
+/// no such interface, it has none.
 ///
 /// # Errors
 /// The kernel cannot be asked.
