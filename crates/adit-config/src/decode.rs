@@ -167,6 +167,22 @@ pub(crate) fn number_or_word(
     diagnostics: &mut Diagnostics,
 ) -> Option<Option<u16>> {
     let Shape::NumberOrWord { least, most, word, .. } = key.shape else { return None };
+    ranged(key, value, (least, most), Some(word), diagnostics)
+}
+
+/// Reads a number of the key's range.
+pub(crate) fn number(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<u16> {
+    let Shape::Number { least, most } = key.shape else { return None };
+    ranged(key, value, (least, most), None, diagnostics).flatten()
+}
+
+fn ranged(
+    key: &KeySpec,
+    value: &Value<'_>,
+    (least, most): (u16, u16),
+    word: Option<&str>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Option<u16>> {
     let help = match value.get_ref() {
         DeValue::Integer(number) => {
             // A number that does not fit is out of every range.
@@ -181,11 +197,11 @@ pub(crate) fn number_or_word(
                 key.example
             ))
         }
-        DeValue::String(text) if text.as_ref() == word => return Some(None),
+        DeValue::String(text) if Some(text.as_ref()) == word => return Some(None),
         DeValue::String(text) if text.parse::<u16>().is_ok_and(|number| (least..=most).contains(&number)) => {
             Some(format!("without quotes: `{} = {}`", key.name, text.trim_start_matches('+')))
         }
-        DeValue::String(text) => nearest(text, [word]).map(|near| format!("did you mean \"{near}\"?")),
+        DeValue::String(text) => nearest(text, word).map(|near| format!("did you mean \"{near}\"?")),
         _ => None,
     };
     key.refuse(value.span(), described(value), help, diagnostics);

@@ -86,6 +86,7 @@ fn shape(shape: &Shape) -> Value {
         Shape::NumberOrWord { least, most, word, meaning } => json!({
             "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, constant(&(word, meaning))],
         }),
+        Shape::Number { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Shape::Boolean => json!({ "type": "boolean" }),
         Shape::ListenOrOff => matching(&format!(r"(off|({address}|\[[0-9a-fA-F:.]+\]):[1-9][0-9]{{0,4}})")),
     }

@@ -11,6 +11,9 @@ use crate::name::{DeviceName, NetnsName, SiteName};
 /// Smallest MTU of a tunnel interface, in bytes: every IPv4 module must forward that much whole
 /// (RFC 791, section 3.2).
 pub const MIN_MTU: u16 = 68;
+/// The range of the smallest path MTU that a router may set, in bytes.
+pub(crate) const MIN_MTU_FLOOR: u16 = 88;
+pub(crate) const MAX_MTU_FLOOR: u16 = 1500;
 
 /// Largest MTU of a tunnel interface, in bytes: the longest datagram that leaves room for the
 /// 20 bytes of the outer header (65,535 − 20).
@@ -128,6 +131,8 @@ pub struct TunnelOptions {
     pub df: bool,
     /// Whether the MSS of TCP connections is lowered to the peer's path MTU. Default: `true`.
     pub mss_clamp: bool,
+    /// The smallest path MTU that a router may set, in bytes. Default: 552.
+    pub mtu_floor: u16,
     /// Whether the path MTU is probed (RFC 8899), if `df` is `true`. Default: `true`.
     pub probe: bool,
 }
@@ -141,6 +146,7 @@ impl Default for TunnelOptions {
             mtu: Mtu::default(),
             df: true,
             mss_clamp: true,
+            mtu_floor: 552,
             probe: true,
         }
     }

@@ -9,7 +9,8 @@ use ipnet::Ipv4Net;
 use toml::de::{DeTable, DeValue};
 
 use crate::decode::{
-    Section, Spanned, Value, array, boolean, described, is_ipv6, no_ipv6, number_or_word, shown, string, word,
+    Section, Spanned, Value, array, boolean, described, is_ipv6, no_ipv6, number, number_or_word, shown,
+    string, word,
 };
 use crate::listen::listen;
 use crate::model::{
@@ -245,6 +246,11 @@ fn read_tunnel(
         && let Some(mss_clamp) = boolean(key, value, diagnostics)
     {
         options.mss_clamp = mss_clamp;
+    }
+    if let Some((key, value)) = section.optional("mtu-floor")
+        && let Some(mtu_floor) = number(key, value, diagnostics)
+    {
+        options.mtu_floor = mtu_floor;
     }
     if let Some((key, value)) = section.optional("probe")
         && let Some(probe) = boolean(key, value, diagnostics)

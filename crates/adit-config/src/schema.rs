@@ -1,7 +1,7 @@
 //! The keys of a configuration file: one table, from which come the reader's errors, the JSON
 //! Schema and the reference of the manual.
 
-use crate::model::{MAX_MTU, MIN_MTU};
+use crate::model::{MAX_MTU, MAX_MTU_FLOOR, MIN_MTU, MIN_MTU_FLOOR};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub(crate) enum Shape {
     Words(&'static [(&'static str, &'static str)]),
     /// A number of this range, or this word with its meaning.
     NumberOrWord { least: u16, most: u16, word: &'static str, meaning: &'static str },
+    /// A number of this range.
+    Number { least: u16, most: u16 },
     /// `true` or `false`.
     Boolean,
     /// `"off"`, or the name of a network namespace.
@@ -350,13 +352,27 @@ pub(crate) const TUNNEL: TableSpec = TableSpec {
             change: Change::PlaneRestart,
         },
         KeySpec {
+            name: "mtu-floor",
+            shape: Shape::Number { least: MIN_MTU_FLOOR, most: MAX_MTU_FLOOR },
+            expected: "88 to 1500",
+            example: "552",
+            default: Some("552"),
+            about: "The smallest path MTU that a router may set, in bytes, outer header included.",
+            details: "A router that reports less sets this. Probes find a path that takes less; without \
+                      probes, lower this for such a path.",
+            planes: "ebpf, userspace",
+            change: Change::PlaneRestart,
+        },
+        KeySpec {
             name: "probe",
             shape: Shape::Boolean,
             expected: "true or false",
             example: "true",
             default: Some("true"),
-            about: "Finds the path MTU by probes if routers send no ICMP (RFC 8899).",
-            details: "Nothing is probed without `df`, or if no address of this machine lies in \
+            about: "Finds the path MTU by probes if routers send no ICMP (RFC 8899), and tests what \
+                    routers say.",
+            details: "Without probes, every ICMP error that quotes a datagram between the two sites is \
+                      believed. Nothing is probed without `df`, or if no address of this machine lies in \
                       `site.networks`.",
             planes: "ebpf, userspace",
             change: Change::PlaneRestart,
@@ -408,6 +424,7 @@ mod tests {
         for key in [&SITE, &TUNNEL, &PEER].into_iter().flat_map(|table| table.keys) {
             let parts: Vec<String> = match key.shape {
                 Shape::Words(words) => words.iter().map(|(word, _)| format!("\"{word}\"")).collect(),
+                Shape::Number { least, most } => vec![format!("{least} to {most}")],
                 Shape::NumberOrWord { least, most, word, .. } => {
                     vec![format!("{least} to {most}"), format!("\"{word}\"")]
                 }

@@ -69,6 +69,7 @@ fn of_tunnel(options: &TunnelOptions, key: &str) -> Option<Value> {
         },
         "df" => Value::Boolean(options.df),
         "mss-clamp" => Value::Boolean(options.mss_clamp),
+        "mtu-floor" => number(options.mtu_floor),
         "probe" => Value::Boolean(options.probe),
         _ => return None,
     })

@@ -19,9 +19,18 @@ fn options() -> impl Strategy<Value = TunnelOptions> {
     let dscp = prop_oneof![(0..=63_u8).prop_map(DscpChoice::Fixed), Just(DscpChoice::Inherit)];
     let ecn = select(vec![EcnChoice::Normal, EcnChoice::Compatibility]);
     let mtu = prop_oneof![(MIN_MTU..=MAX_MTU).prop_map(Mtu::Fixed), Just(Mtu::Auto)];
-    (ttl, dscp, ecn, mtu, any::<[bool; 3]>()).prop_map(|(ttl, dscp, ecn, mtu, [df, mss_clamp, probe])| {
-        TunnelOptions { ttl, dscp, ecn, mtu, df, mss_clamp, probe }
-    })
+    (ttl, dscp, ecn, mtu, 88..=1500_u16, any::<[bool; 3]>()).prop_map(
+        |(ttl, dscp, ecn, mtu, mtu_floor, [df, mss_clamp, probe])| TunnelOptions {
+            ttl,
+            dscp,
+            ecn,
+            mtu,
+            df,
+            mss_clamp,
+            mtu_floor,
+            probe,
+        },
+    )
 }
 
 /// The network namespace and VRF.

@@ -1,6 +1,6 @@
 //! Decapsulation: from the underlay to the host's stack, or on to another peer.
 
-use adit_policy::{Delivery, GsoInfo, GsoShape, PeerIndex, Refusal};
+use adit_policy::{Delivery, DropReason, GsoInfo, GsoShape, PeerIndex, Refusal};
 use adit_wire::Protocol;
 use adit_wire::ecn::{Ecn, EcnAnomaly};
 use adit_wire::encapsulation::OVERHEAD_V4;
@@ -65,6 +65,10 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
         // Another overlay may have the same peer: its program or its userspace comes next, and
         // counts what it refuses.
         Err(_) if tables.is_of_another_overlay(inner.source()) => return Some(Verdict::Decline),
+        // Userspace reads what it quotes.
+        Err(Refusal {
+            reason: DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs, ..
+        }) if is_router_error(skb, &inner) => return None,
         Err(refusal) => return Some(Verdict::of(refusal, shape.segments)),
     };
     // Its other inner fragments may arrive as outer fragments and so pass through userspace. The
@@ -94,6 +98,12 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
     counters::received(from, Amount { segments: shape.segments, bytes: shape.len }, outer.ttl());
     count_marks(from, outer, anomaly, shape);
     Some(verdict)
+}
+
+/// Whether the inner datagram may be an error from a router with an unlisted address.
+#[inline(always)]
+fn is_router_error(skb: Skb, header: &Ipv4Header) -> bool {
+    skb.byte(INNER + HEADER_LEN).is_some_and(|kind| adit_policy::may_be_router_error(header, kind))
 }
 
 /// The shape of the inner packet, if both headers are valid and their lengths agree.

@@ -104,6 +104,11 @@ drop_reasons! {
              Prohibited.",
             "Add the source's network to `site.networks`. If the gateway itself sends from \
              another address, give the route a source address (`ip route ... src`).";
+        RouterErrorLimited, "router-error-limited", "RFC 1812 section 4.3.2.8",
+            "A router of ours, whose address is in no network of ours, has sent an ICMP error to a \
+             host behind the peer, and too many such have been sent already.",
+            "Add the router's address to `site.networks` if such errors are many and wanted. \
+             Otherwise find what they are about with `tcpdump` on the tunnel interface.";
         InnerSourceIsOwnForwarded, "inner-source-is-own-forwarded", "RFC 2003 section 3.2",
             "A datagram to be forwarded has one of this gateway's own addresses as its source.",
             "Somebody behind this gateway forges addresses, or an address is in use twice. Find \
@@ -177,6 +182,11 @@ drop_reasons! {
             "The inner source is not in the networks of the peer that sent the datagram.",
             "Add the network to that peer's `networks` if it belongs there. If the peer \
              masquerades, turn that off for the tunnel.";
+        DecapRouterErrorLimited, "decap-router-error-limited", "RFC 1812 section 4.3.2.8",
+            "A router behind the peer, whose address is in no network of that peer, has sent an ICMP \
+             error, and too many such have come already.",
+            "Add the router's address to the peer's `networks` if such errors are many and wanted. \
+             Otherwise somebody behind the peer forges them.";
         InnerDestinationNotOurs, "inner-destination-not-ours", "RFC 2003 section 6.1",
             "Neither our networks nor those of another peer hold the inner destination.",
             "Add the network to `site.networks`, or remove it from this site's entry in the \
@@ -193,14 +203,20 @@ drop_reasons! {
             "Nothing to do for a few. A steady rate is a faulty or hostile device on the \
              underlay.";
         IcmpUnbelievable, "icmp-unbelievable", "RFC 5927 section 4",
-            "An ICMP error quotes a datagram that this tunnel has not sent.",
+            "An ICMP error quotes a datagram that this tunnel has not sent, or not lately.",
             "Somebody forges ICMP errors, or another tunnel uses the same underlay address. The \
              tunnel ignores them.";
         IcmpDisproved, "icmp-disproved", "RFC 5927 section 7",
-            "An ICMP error says that the path fails or has shrunk, but the peer has just answered \
-             a probe over it.",
+            "An ICMP error says that the path fails or has shrunk, but since then the peer has \
+             answered a probe, or sent something.",
             "Somebody forges ICMP errors, or one of several paths is faulty: look with \
              `traceroute` to the peer's underlay address.";
+        IcmpUnproven, "icmp-unproven", "RFC 5927 section 7",
+            "An ICMP error says that the path fails or has shrunk, and nothing has confirmed it: \
+             another error about the same peer is being tested, or it reports less than \
+             `tunnel.mtu-floor`.",
+            "Nothing to do for a few: a failing path causes many errors, of which one is tested. A \
+             steady rate about a peer that can be reached is forged.";
         IcmpNotRelayed, "icmp-not-relayed", "RFC 2003 section 4",
             "An ICMP error concerns the tunnel's own header, not the original sender.",
             "Nothing to do for a few. A steady rate means that the underlay misroutes or rejects \

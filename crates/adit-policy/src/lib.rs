@@ -18,6 +18,7 @@ mod admission;
 pub mod bpf;
 pub mod drop_reason;
 mod peer;
+mod router_error;
 
 pub use admission::{
     Delivery, Origin, PeerLookup, Refusal, check_decap, check_encap, check_outer, decap_ecn,
@@ -26,3 +27,4 @@ pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, transport_header};
 pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
 pub use peer::{Owner, PeerIndex};
+pub use router_error::{Quoted, may_be_router_error, router_error_decap, router_error_encap};

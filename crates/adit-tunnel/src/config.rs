@@ -22,6 +22,9 @@ pub struct TunnelConfig {
     /// Size in bytes of the largest datagram that the underlay's interface takes, the outer header
     /// included. Less than 88 is taken as 88.
     pub underlay_mtu: u16,
+    /// The smallest path MTU in bytes that a router may set. Probes find smaller ones. Less than 88
+    /// is taken as 88.
+    pub mtu_floor: u16,
     /// This gateway's own inner addresses. Packets to them are delivered here, and RFC 2003,
     /// section 3.2, refuses to forward packets from them.
     pub local_addresses: Vec<Ipv4Addr>,

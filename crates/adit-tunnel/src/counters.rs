@@ -95,9 +95,13 @@ impl Counters {
         }
     }
 
-    /// The number of inner datagrams that the tunnel has passed on towards a peer.
-    pub fn sent(&self, peer: PeerIndex) -> u64 {
-        self.peers.get(peer.index()).map_or(0, |peer| peer.tx_packets.get())
+    /// What this shard's thread has exchanged with a peer.
+    pub fn traffic(&self, peer: PeerIndex) -> Traffic {
+        let totals = self.peers.get(peer.index()).map(PeerTotals::from);
+        totals.map_or_else(Traffic::default, |totals| Traffic {
+            sent: totals.tx_packets,
+            last_rx: totals.last_rx,
+        })
     }
 
     /// Counts `n` datagrams as dropped. Data planes call this for datagrams that the operating
@@ -268,6 +272,23 @@ impl From<&PeerCounts> for PeerTotals {
             congestion_experienced: counts.congestion_experienced.get(),
             mss_clamped: counts.mss_clamped.get(),
         }
+    }
+}
+
+/// What is exchanged with one peer, as far as the prober needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// The number of inner datagrams that were passed on towards the peer.
+    pub sent: u64,
+    /// The time of the last datagram from it; `None`: none has come.
+    pub last_rx: Option<Instant>,
+}
+
+impl Traffic {
+    /// What two threads, or a thread and a fast path, have exchanged together.
+    #[must_use]
+    pub fn plus(self, other: Traffic) -> Traffic {
+        Traffic { sent: self.sent.wrapping_add(other.sent), last_rx: self.last_rx.max(other.last_rx) }
     }
 }
 

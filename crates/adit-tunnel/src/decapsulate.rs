@@ -85,7 +85,7 @@ impl Tunnel {
             return Decapsulated::LeftToStack;
         }
         let delivered = admitted.and_then(|admitted| {
-            let (packet, delivery) = self.admit_inner(&admitted)?;
+            let (packet, delivery) = self.admit_inner(&admitted, now)?;
             if delivery == Delivery::HereFromGateway
                 && self.takes_answer(&admitted, &packet, now, counters)?
             {
@@ -132,7 +132,11 @@ impl Tunnel {
 
     /// Checks that the inner datagram may come from that peer.
     #[inline]
-    fn admit_inner<'a>(&self, admitted: &Admitted<'_, 'a>) -> Result<(Ipv4Packet<'a>, Delivery), Refusal> {
+    fn admit_inner<'a>(
+        &self,
+        admitted: &Admitted<'_, 'a>,
+        now: Instant,
+    ) -> Result<(Ipv4Packet<'a>, Delivery), Refusal> {
         let peer = admitted.peer;
         let bytes = admitted.outer.payload();
         if bytes.first().is_some_and(|first| first >> 4 != 4) {
@@ -140,7 +144,17 @@ impl Tunnel {
         }
         let inner = Ipv4Packet::parse(bytes, Validation::Datapath)
             .map_err(|_| Refusal::silent(DropReason::DecapInnerMalformed, Some(peer)))?;
-        let delivery = adit_policy::check_decap(self, peer, inner.fixed_header())?;
+        let delivery = match adit_policy::check_decap(self, peer, inner.fixed_header()) {
+            Err(refusal)
+                if matches!(
+                    refusal.reason,
+                    DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs
+                ) =>
+            {
+                self.router_error_in((peer, admitted.state), &inner, now).unwrap_or(Err(refusal))?
+            }
+            verdict => verdict?,
+        };
         Ok((inner, delivery))
     }
 

@@ -85,7 +85,7 @@ impl Tunnel {
                 return Encapsulated::Drop(reason);
             }
         };
-        let admitted = self.admit(inner, &packet).and_then(|(peer, state)| {
+        let admitted = self.admit(inner, &packet, now).and_then(|(peer, state)| {
             if state.soft.has_pending() {
                 self.report_pending(peer, state, &packet, now)?;
             }
@@ -112,12 +112,20 @@ impl Tunnel {
 
     /// Checks who sends what to whom.
     #[inline]
-    fn admit(&self, inner: &Inner<'_>, packet: &Ipv4Packet<'_>) -> Result<(PeerIndex, &PeerState), Refusal> {
+    fn admit(
+        &self,
+        inner: &Inner<'_>,
+        packet: &Ipv4Packet<'_>,
+        now: Instant,
+    ) -> Result<(PeerIndex, &PeerState), Refusal> {
         let peer = match adit_policy::check_encap(self, packet.fixed_header(), inner.origin) {
             Err(Refusal { reason: DropReason::InnerSourceDenied, peer: Some(peer), .. })
                 if self.is_from_own_stack(packet) =>
             {
                 peer
+            }
+            Err(refusal) if refusal.reason == DropReason::InnerSourceDenied => {
+                self.router_error_out(packet, now).unwrap_or(Err(refusal))?
             }
             verdict => verdict?,
         };

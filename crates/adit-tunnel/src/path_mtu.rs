@@ -23,6 +23,10 @@ pub const PATH_MTU_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// MUST NOT be raised sooner).
 pub const PATH_MTU_HOLD: Duration = Duration::from_secs(5 * 60);
 
+/// The smallest path MTU in bytes, outer header included, that routers may set, unless the
+/// configuration says another: that of Linux (`net.ipv4.route.min_pmtu`).
+pub const DEFAULT_MTU_FLOOR: u16 = 552;
+
 /// The smallest path MTU in bytes, outer header included. Smaller values are raised to it. It
 /// leaves the inner datagram the 68 bytes that every IPv4 link must carry (RFC 791 section 3.2, RFC
 /// 1191 section 3).

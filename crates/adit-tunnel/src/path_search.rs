@@ -47,8 +47,8 @@ pub(crate) enum Search {
         /// The value in use before, whose probes were lost; 0: there is none.
         lost: u16,
     },
-    /// Tests a router's error. It is false if a datagram of `refuted_by` bytes arrives.
-    Verify { mtu: u16, refuted_by: u16 },
+    /// Tests a router's error about a peer that answers nothing: one probe.
+    Verify { size: u16 },
 }
 
 /// The result of a round.
@@ -68,6 +68,8 @@ pub(crate) enum Next {
     Done,
     /// The peer has answered no probe.
     Silent,
+    /// The round proves nothing.
+    Inconclusive,
 }
 
 /// The probe sizes of a round, smallest first.
@@ -130,12 +132,7 @@ impl Search {
                     (0..COPIES[0]).for_each(|_| sizes.add(lost));
                 }
             }
-            Search::Verify { mtu, refuted_by } => {
-                // The size is probed twice, because one lost probe must not confirm a forged error.
-                sizes.add(mtu.min(refuted_by.max(128)));
-                sizes.add(mtu);
-                sizes.add(mtu);
-            }
+            Search::Verify { size } => sizes.add(size),
         }
         sizes
     }
@@ -145,7 +142,7 @@ impl Search {
         match *self {
             Search::Confirm { mtu, .. } => mtu,
             Search::Narrow { high, lost, .. } => lost.max(high.saturating_sub(1)),
-            Search::Verify { refuted_by, .. } => refuted_by,
+            Search::Verify { size } => size,
         }
     }
 
@@ -173,7 +170,7 @@ impl Search {
                 let found = best.max(low);
                 self.narrow(low, found, rounds - 1, (found > low).then_some(found))
             }
-            Search::Verify { .. } if best == 0 => silent,
+            Search::Verify { .. } if best == 0 => Step { learned: None, next: Next::Inconclusive },
             Search::Verify { .. } => done,
         }
     }
@@ -182,7 +179,7 @@ impl Search {
     fn narrow(&self, low: u16, found: u16, rounds: u8, learned: Option<u16>) -> Step {
         let (beyond, lost) = match *self {
             Search::Narrow { high, lost, .. } => (high, lost),
-            Search::Confirm { mtu, .. } | Search::Verify { mtu, .. } => (mtu, mtu),
+            Search::Confirm { mtu: size, .. } | Search::Verify { size } => (size, size),
         };
         let high = self.sizes().above(found.max(low)).unwrap_or(beyond).min(beyond);
         let is_over = rounds == 0 || high.saturating_sub(found) <= 1;
@@ -253,7 +250,7 @@ mod tests {
     fn a_silent_peer_proves_nothing() {
         assert_eq!(run(Search::confirm(1500), 0), (None, Next::Silent, 3));
         assert_eq!(run(Search::raise(1300, 1500), 0), (None, Next::Silent, 1));
-        assert_eq!(run(Search::Verify { mtu: 1500, refuted_by: 1301 }, 0), (None, Next::Silent, 1));
+        assert_eq!(run(Search::Verify { size: 576 }, 0), (None, Next::Inconclusive, 1));
     }
 
     #[test]

@@ -145,6 +145,7 @@ mod tests {
             peers: set,
             outer: OuterPolicy::default(),
             mss_clamp: true,
+            mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
             reachable_addresses: Vec::new(),
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(change.removed, [(PeerIndex::new(1), underlay(3))]);
         assert_eq!(change.assigned, [(network(2), peer)]);
         assert_eq!(change.withdrawn, [network(1)]);
-        assert!(after.counters().sent(PeerIndex::new(1)) == 0 && after.peer_slots() == 2);
+        assert!(after.counters().traffic(PeerIndex::new(1)).sent == 0 && after.peer_slots() == 2);
     }
 
     #[test]

@@ -15,7 +15,6 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
@@ -35,9 +34,6 @@ pub struct ProbeOptions {
     pub secret: RandomState,
 }
 
-/// Time for which an answered probe makes a router's error about the path doubtful.
-pub(crate) const JUST_ANSWERED: Duration = Duration::from_secs(5);
-
 /// One probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Probe {
@@ -52,6 +48,8 @@ const TTL: u8 = 64;
 /// Bytes of token, round and size.
 const PAYLOAD: usize = 8 + 4 + 2;
 const HEADERS: usize = OVERHEAD_V4 + ipv4::HEADER_LEN + icmpv4::HEADER_LEN;
+/// Size of the smallest probe in bytes, outer header included.
+pub(crate) const MIN_SIZE: u16 = (HEADERS + PAYLOAD) as u16;
 
 impl ProbeOptions {
     /// Writes a probe into `out`, outer header first, and returns its length, which is
@@ -152,8 +150,7 @@ pub(crate) fn has_form(packet: &Ipv4Packet<'_>, message_type: u8) -> bool {
 pub(crate) struct Answers {
     /// The newest answered round, and the largest answered size in it.
     best: AtomicU64,
-    /// An answered size and the time of its answer: the last one, or a larger one within
-    /// [`JUST_ANSWERED`].
+    /// The time of the last answer.
     last: AtomicU64,
 }
 
@@ -164,10 +161,7 @@ impl Answers {
 
     /// Records an answer.
     pub(crate) fn note(&self, probe: Probe, now: Instant) {
-        // An answer to a small probe does not invalidate a recent answer to a larger one.
-        if self.lately(now).is_none_or(|size| size <= probe.size) {
-            self.last.store(TaggedTime::new(probe.size, now).0, Relaxed);
-        }
+        self.last.store(TaggedTime::new(probe.size, now).0, Relaxed);
         let word = u64::from(probe.round) << 16 | u64::from(probe.size);
         let _ = self.best.fetch_update(Relaxed, Relaxed, |best| {
             let newer = probe.round.wrapping_sub((best >> 16) as u32).cast_signed();
@@ -181,15 +175,10 @@ impl Answers {
         if (best >> 16) as u32 == round { best as u16 } else { 0 }
     }
 
-    /// The largest size that was answered within [`JUST_ANSWERED`]; `None`: none.
-    pub(crate) fn lately(&self, now: Instant) -> Option<u16> {
-        self.last().filter(|(_, at)| now.since(*at) <= JUST_ANSWERED).map(|(size, _)| size)
-    }
-
-    /// The recorded size and the time of its answer; `None`: no probe was answered yet.
-    pub(crate) fn last(&self) -> Option<(u16, Instant)> {
+    /// The time of the last answer; `None`: no probe was answered yet.
+    pub(crate) fn last(&self) -> Option<Instant> {
         let last = TaggedTime(self.last.load(Relaxed));
-        (last != TaggedTime::NONE).then_some((last.value(), last.at()))
+        (last != TaggedTime::NONE).then_some(last.at())
     }
 }
 
@@ -272,9 +261,7 @@ mod tests {
         assert_eq!((answers.best(1), answers.last()), (0, None));
         answers.note(Probe { round: 1, size: 1300 }, now);
         answers.note(Probe { round: 1, size: 1200 }, now);
-        assert_eq!((answers.best(1), answers.last()), (1300, Some((1300, now))));
-        assert_eq!(answers.lately(now.saturating_add(JUST_ANSWERED)), Some(1300));
-        assert_eq!(answers.lately(now.saturating_add(JUST_ANSWERED * 2)), None);
+        assert_eq!((answers.best(1), answers.last()), (1300, Some(now)));
         answers.note(Probe { round: 2, size: 576 }, now);
         answers.note(Probe { round: 1, size: 1500 }, now);
         assert_eq!((answers.best(2), answers.best(1)), (576, 0), "an answer from an older round is ignored");

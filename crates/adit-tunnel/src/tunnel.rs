@@ -17,7 +17,7 @@ use crate::config::{TunnelConfig, TunnelError};
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
 use crate::other_overlays::OtherOverlays;
-use crate::path_mtu::PathMtu;
+use crate::path_mtu::{PATH_MTU_FLOOR, PathMtu};
 use crate::peers::PeerTable;
 use crate::probe::{Probe, ProbeOptions};
 use crate::soft_state::{IcmpLimit, Reachability, SoftState};
@@ -77,6 +77,9 @@ pub(crate) struct Slot {
 pub(crate) struct PeerState {
     pub(crate) soft: SoftState,
     pub(crate) underlay: Ipv4Addr,
+    /// Limits of the errors that routers with unlisted addresses send to the peer, and from it.
+    pub(crate) router_errors_out: IcmpLimit,
+    pub(crate) router_errors_in: IcmpLimit,
     /// See [`Tunnel::leave_to_stack`].
     pub(crate) left_to_stack: AtomicBool,
 }
@@ -86,6 +89,8 @@ impl Slot {
         let state = PeerState {
             soft: SoftState::new(underlay_mtu),
             underlay: peer.underlay,
+            router_errors_out: IcmpLimit::new(),
+            router_errors_in: IcmpLimit::new(),
             left_to_stack: AtomicBool::new(false),
         };
         Slot { peer, state: Some(Arc::new(state)) }
@@ -107,7 +112,9 @@ impl Tunnel {
         if config.outer.ttl == TtlPolicy::Fixed(0) {
             return Err(TunnelError::TtlZero);
         }
-        let config = TunnelConfig { peers: config.peers.with_site_underlay(config.underlay)?, ..config };
+        let peers = config.peers.with_site_underlay(config.underlay)?;
+        let mtu_floor = config.mtu_floor.max(PATH_MTU_FLOOR);
+        let config = TunnelConfig { peers, mtu_floor, ..config };
         let mut table = PeerTable::new();
         for network in config.peers.site_networks() {
             table.insert_network(*network, Owner::Ours);
@@ -234,7 +241,7 @@ impl Tunnel {
 
     /// The time of the peer's last answer to a probe; `None`: never.
     pub fn probe_answered(&self, peer: PeerIndex) -> Option<Instant> {
-        self.peer_state(peer)?.soft.answers.last().map(|(_, at)| at)
+        self.peer_state(peer)?.soft.answers.last()
     }
 
     /// The soft state of a peer that a restart should keep; `None`: nothing was learned.

@@ -1,35 +1,24 @@
 //! ICMP errors from routers inside the tunnel (RFC 2003 section 4).
 //!
-//! | error from inside the tunnel | effect | section |
-//! |---|---|---|
-//! | Network Unreachable and its kin (3/0, 6, 9, 11) | Unreachable, code 1 to our own networks, else 0 | 4.1 |
-//! | Host Unreachable and its kin (3/1, 7, 8, 10, 12 to 15) | Host Unreachable | 4.1 |
-//! | Protocol Unreachable (3/2) | Unreachable, code 1 to our own networks, else 0 | 4.1 |
-//! | Port Unreachable (3/3), Source Route Failed (3/5) | not relayed | 4.1 |
-//! | Datagram Too Big (3/4) | Too Big with the MTU less the outer header; path MTU learned | 4.1, 5.1 |
-//! | Source Quench (4), Redirect (5) | not relayed, not acted upon | 4.2, 4.3, RFC 6633 |
-//! | Time Exceeded (11) | Host Unreachable | 4.4 |
-//! | Parameter Problem (12) | relayed if about a field copied from the inner header, else not | 4.5 |
+//! What an error does is in `icmp_effect.rs`.
 //!
-//! An error is relayed at once if the quote holds the inner header and 8 bytes more. If it holds
-//! less, Too Big takes effect by the path MTU, and an unreachable decapsulator is reported to the
-//! sender of the peer's next datagram.
+//! A quote proves nothing: whoever guesses a pair of addresses can write one. A tunnel that probes
+//! therefore takes an error about a datagram for doubtful, unless it changes nothing. A
+//! [`Prober`](crate::Prober) finds out whether it is true. An error about a probe needs no proof,
+//! because only the routers on the path have seen the probe's token.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
-use adit_policy::{DropReason, Owner, PeerIndex, PeerLookup};
-use adit_wire::dscp::DscpPolicy;
-use adit_wire::ecn::EcnMode;
-use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
-use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message, Quote, unreachable};
+use adit_policy::{DropReason, Owner, PeerIndex};
+use adit_wire::encapsulation::OVERHEAD_V4;
+use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message, Quote};
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
-use crate::path_mtu::plateau_below;
-use crate::soft_state::{SoftState, UnreachableCause};
+use crate::soft_state::SoftState;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 
@@ -55,13 +44,16 @@ pub enum UnderlayIcmp {
     AboutProbe {
         /// The peer whose path was probed.
         peer: PeerIndex,
+        /// What the error says.
+        claim: Claim,
     },
-    /// The peer has just answered a probe that contradicts the error, unless the error is very new.
-    /// Nothing has been done or counted: [`Prober::handle_icmp`](crate::Prober::handle_icmp) tests
-    /// it.
+    /// Nothing proves it yet. Nothing has been done or counted:
+    /// [`Prober::handle_icmp`](crate::Prober::handle_icmp) tests it.
     Doubtful {
         /// The peer whose path it is about.
         peer: PeerIndex,
+        /// What the error says.
+        claim: Claim,
         /// The error is forged if a datagram of so many bytes arrives.
         refuted_by: u16,
     },
@@ -72,63 +64,51 @@ pub enum UnderlayIcmp {
     Ignored(DropReason),
 }
 
-/// The class of an error, before the original sender is known.
-enum ErrorClass {
-    Unreachable(UnreachableCause),
-    TooBig { mtu: u16 },
-    ParameterProblem { code: u8, pointer: u8 },
-    NotRelayed,
+/// What an error says of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// The peer is unreachable.
+    Unreachable,
+    /// The path takes less than was sent.
+    TooBig,
+    /// A router refuses the header.
+    ParameterProblem,
 }
 
-/// RFC 2003 section 4, row by row. The codes from 6 on are younger than its list (RFC 1812 section
-/// 5.2.7.1): each is taken as the one of the first two that it is a special case of.
-fn classify(error: Icmpv4Error) -> ErrorClass {
-    match error {
-        Icmpv4Error::DestinationUnreachable { code } => match code {
-            unreachable::NET | 6 | 9 | 11 => ErrorClass::Unreachable(UnreachableCause::Network),
-            unreachable::HOST | 7 | 8 | 10 | 12..=15 => ErrorClass::Unreachable(UnreachableCause::Host),
-            unreachable::PROTOCOL => ErrorClass::Unreachable(UnreachableCause::Protocol),
-            _ => ErrorClass::NotRelayed,
-        },
-        Icmpv4Error::TooBig { mtu } => ErrorClass::TooBig { mtu },
-        Icmpv4Error::TimeExceeded { .. } => ErrorClass::Unreachable(UnreachableCause::TimeExceeded),
-        Icmpv4Error::ParameterProblem { code, pointer } => ErrorClass::ParameterProblem { code, pointer },
-        Icmpv4Error::SourceQuench | Icmpv4Error::Redirect { .. } => ErrorClass::NotRelayed,
-    }
+/// Why an error is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// A router has reported the same about a probe, from which the soft state has learned.
+    Router,
+    /// Probes of the size in question, or all that was sent, stayed unanswered.
+    Silence,
 }
 
-/// The octet of the inner header that an octet of the outer one was copied from (RFC 2003 section
-/// 4.5); `None` if the encapsulator wrote it. Beyond the outer header lies the inner one itself.
-fn copied_from_inner(policy: &OuterPolicy, pointer: u8) -> Option<u8> {
-    const TOS: u8 = 1;
-    const FLAGS: u8 = 6;
-    const TTL: u8 = 8;
-    let copied = match pointer {
-        TOS => policy.dscp == DscpPolicy::Inherit && policy.ecn == EcnMode::Normal,
-        FLAGS => !policy.df,
-        TTL => policy.ttl == TtlPolicy::Inherit,
-        _ => false,
-    };
-    if copied { Some(pointer) } else { pointer.checked_sub(OVERHEAD_V4 as u8) }
+/// How far to trust an error's quote.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Not yet, if the tunnel probes.
+    Unproven,
+    Proven(Proof),
 }
 
 /// An ICMP error whose quote is a datagram of ours.
-struct ValidatedError<'t, 'a> {
-    peer: PeerIndex,
-    soft: &'t SoftState,
-    error: Icmpv4Error,
+pub(crate) struct ValidatedError<'t, 'a> {
+    pub(crate) peer: PeerIndex,
+    pub(crate) soft: &'t SoftState,
+    pub(crate) error: Icmpv4Error,
     /// The datagram that the tunnel sent, in bytes.
-    outer_len: u16,
-    outer_df: bool,
+    pub(crate) outer_len: u16,
+    pub(crate) outer_df: bool,
     /// The inner datagram, as far as it was quoted.
-    inner: Quoted<'a>,
+    pub(crate) inner: Quoted<'a>,
     /// The range of the quoted inner datagram in the message.
-    offending: Range<usize>,
+    pub(crate) offending: Range<usize>,
 }
 
 /// The part of the inner datagram that a quote holds.
 #[derive(Clone, Copy)]
-enum Quoted<'a> {
+pub(crate) enum Quoted<'a> {
     /// Enough to answer its sender.
     Enough(Ipv4Packet<'a>),
     /// Less than that.
@@ -144,23 +124,31 @@ impl Tunnel {
     /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one
     /// count, except [`UnderlayIcmp::Doubtful`].
     pub fn on_underlay_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
-        self.take_icmp(packet, true, now, counters)
+        self.take_icmp(packet, Trust::Unproven, now, counters)
     }
 
-    /// The same for a doubtful message that turned out to be genuine.
-    pub fn on_confirmed_icmp(&self, packet: &[u8], now: Instant, counters: &Counters) -> UnderlayIcmp {
-        self.take_icmp(packet, false, now, counters)
+    /// The same for a doubtful message that has been proven.
+    pub fn on_confirmed_icmp(
+        &self,
+        packet: &[u8],
+        proof: Proof,
+        now: Instant,
+        counters: &Counters,
+    ) -> UnderlayIcmp {
+        self.take_icmp(packet, Trust::Proven(proof), now, counters)
     }
 
-    fn take_icmp(&self, packet: &[u8], may_doubt: bool, now: Instant, counters: &Counters) -> UnderlayIcmp {
+    fn take_icmp(&self, packet: &[u8], trust: Trust, now: Instant, counters: &Counters) -> UnderlayIcmp {
         let mut peer = None;
         let outcome = self.validate(packet).and_then(|validated| match validated {
             Some(validated) => {
                 peer = Some(validated.peer);
-                if let Some(refuted_by) = validated.refuted_by(now).filter(|_| may_doubt) {
-                    return Ok(UnderlayIcmp::Doubtful { peer: validated.peer, refuted_by });
+                if let Some((claim, refuted_by)) =
+                    self.doubt(&validated, now).filter(|_| trust == Trust::Unproven)
+                {
+                    return Ok(UnderlayIcmp::Doubtful { peer: validated.peer, claim, refuted_by });
                 }
-                self.act(&validated, now)
+                self.act(&validated, trust, now)
             }
             None => Ok(UnderlayIcmp::NotOurs),
         });
@@ -262,75 +250,6 @@ impl Tunnel {
         let enough = (inner.header_len() + TRANSPORT_BYTES).min(inner.total_len());
         Ok(if bytes.len() >= enough { Quoted::Enough(inner) } else { Quoted::Partial })
     }
-
-    /// Changes the soft state, and answers the original sender where that is due.
-    fn act(&self, validated: &ValidatedError<'_, '_>, now: Instant) -> Result<UnderlayIcmp, DropReason> {
-        let ValidatedError { peer, soft, inner, .. } = *validated;
-        let error = match classify(validated.error) {
-            ErrorClass::NotRelayed => return Err(DropReason::IcmpNotRelayed),
-            ErrorClass::Unreachable(cause) => {
-                soft.report_unreachable(cause, matches!(inner, Quoted::Enough(_)), now);
-                match inner {
-                    Quoted::Enough(inner) => Icmpv4Error::DestinationUnreachable {
-                        code: self.unreachable_code(cause, inner.source()),
-                    },
-                    Quoted::Partial => return Ok(UnderlayIcmp::StateChanged { peer }),
-                    Quoted::Probe => return Ok(UnderlayIcmp::AboutProbe { peer }),
-                }
-            }
-            ErrorClass::TooBig { mtu } => {
-                let mtu = plausible_mtu(validated, mtu).ok_or(DropReason::IcmpUnbelievable)?;
-                soft.path_mtu.told(mtu, now);
-                Icmpv4Error::TooBig { mtu: soft.path_mtu.mtu(now).saturating_sub(OVERHEAD_V4 as u16) }
-            }
-            ErrorClass::ParameterProblem { code, pointer } => {
-                let pointer =
-                    copied_from_inner(self.outer_policy(), pointer).ok_or(DropReason::IcmpNotRelayed)?;
-                Icmpv4Error::ParameterProblem { code, pointer }
-            }
-        };
-        let inner = match (inner, error) {
-            (Quoted::Enough(inner), _) => inner,
-            (Quoted::Probe, _) => return Ok(UnderlayIcmp::AboutProbe { peer }),
-            (Quoted::Partial, Icmpv4Error::TooBig { .. }) => return Ok(UnderlayIcmp::StateChanged { peer }),
-            (Quoted::Partial, _) => return Err(DropReason::IcmpNotRelayed),
-        };
-        let reply = self.answer(Some(peer), &inner, error, now)?;
-        Ok(UnderlayIcmp::Relay { peer, reply, offending: validated.offending.clone() })
-    }
-
-    /// The code of the error for a sender if the decapsulator is unreachable for this cause (RFC
-    /// 2003 sections 4.1 and 4.4).
-    pub(crate) fn unreachable_code(&self, cause: UnreachableCause, sender: Ipv4Addr) -> u8 {
-        match cause {
-            UnreachableCause::Host | UnreachableCause::TimeExceeded => unreachable::HOST,
-            // Senders on our own networks may get code 1, as if the destination were on a network
-            // here; all others must get code 0.
-            UnreachableCause::Network | UnreachableCause::Protocol => match self.table.owner(sender) {
-                Some(Owner::Ours) => unreachable::HOST,
-                _ if self.is_local(sender) => unreachable::HOST,
-                Some(Owner::Peer(_)) | None => unreachable::NET,
-            },
-        }
-    }
-}
-
-impl ValidatedError<'_, '_> {
-    /// The size in bytes of a datagram whose arrival would refute the error; `None` unless the peer
-    /// has answered a probe so lately that the error is more likely forged than new (RFC 5927
-    /// section 7).
-    fn refuted_by(&self, now: Instant) -> Option<u16> {
-        let answered = self.soft.answers.lately(now).filter(|_| !matches!(self.inner, Quoted::Probe))?;
-        match classify(self.error) {
-            ErrorClass::Unreachable(_) => Some(1),
-            ErrorClass::TooBig { mtu } => {
-                let told = plausible_mtu(self, mtu)?;
-                let is_news = told < self.soft.path_mtu.mtu(now);
-                (is_news && told < answered).then_some(told.saturating_add(1))
-            }
-            ErrorClass::ParameterProblem { .. } | ErrorClass::NotRelayed => None,
-        }
-    }
 }
 
 /// Size in bytes of the datagram that the tunnel sent: by the inner header if the quote holds it,
@@ -340,12 +259,4 @@ fn sent_len(quote: &Quote<'_>) -> u16 {
         [_, _, high, low, ..] => u16::from_be_bytes([*high, *low]).saturating_add(OVERHEAD_V4 as u16),
         _ => u16::try_from(quote.packet().total_len()).unwrap_or(u16::MAX),
     }
-}
-
-/// The path MTU of a Too Big, if it is plausible: a router refuses only a datagram with DF, and
-/// only for a link with a smaller MTU (RFC 5927 section 7.2). If the router gives no MTU, it is the
-/// next plateau below (RFC 1191 section 5).
-fn plausible_mtu(validated: &ValidatedError<'_, '_>, mtu: u16) -> Option<u16> {
-    let told = if mtu == 0 { plateau_below(validated.outer_len) } else { mtu };
-    (validated.outer_df && told < validated.outer_len).then_some(told)
 }

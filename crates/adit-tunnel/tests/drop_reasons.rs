@@ -43,6 +43,23 @@ fn use_up_icmp(gateway: &Gateway) {
     }
 }
 
+/// An error of a router with an unlisted address, about a datagram from the host that gets it.
+fn router_error(source: std::net::Ipv4Addr, to: std::net::Ipv4Addr, about: std::net::Ipv4Addr) -> Datagram {
+    let mut message = [0; adit_wire::icmpv4::MAX_ERROR_LEN];
+    let quote = datagram(to, about).build();
+    let len = adit_wire::icmpv4::build_error(&mut message, source, to, unreachable(1), &quote);
+    datagram(source, to).protocol(Protocol::ICMP).payload(message[20..len].to_vec())
+}
+
+fn use_up_router_errors(gateway: &Gateway) {
+    for _ in 0..adit_tunnel::ICMP_BURST {
+        let verdict = gateway.encapsulate(&router_error(STRANGER, HOST_B, HOST_A).build());
+        assert!(matches!(verdict, Encapsulated::Forward { .. }), "{verdict:?}");
+        let verdict = gateway.decapsulate(&router_error(STRANGER, HOST_A, HOST_B).inside(B, A).build());
+        assert!(matches!(verdict, Decapsulated::Deliver { .. }), "{verdict:?}");
+    }
+}
+
 fn cases() -> Vec<Case> {
     use DropReason as R;
     let case = |reason, section, through, before| Case { reason, section, through, before };
@@ -109,6 +126,22 @@ fn cases() -> Vec<Case> {
             "RFC 2827 section 4",
             datagram([0, 0, 0, 0].into(), HOST_B).build(),
             false,
+        ),
+        case(
+            R::RouterErrorLimited,
+            "RFC 1812 section 4.3.2.8",
+            Through::In {
+                origin: Origin::Unknown,
+                bytes: router_error(STRANGER, HOST_B, HOST_A).build(),
+                answered: false,
+            },
+            use_up_router_errors,
+        ),
+        case(
+            R::DecapRouterErrorLimited,
+            "RFC 1812 section 4.3.2.8",
+            Through::Out(router_error(STRANGER, HOST_A, HOST_B).inside(B, A).build()),
+            use_up_router_errors,
         ),
         case(
             R::InnerSourceIsOwnForwarded,
@@ -251,12 +284,12 @@ const BY_THE_SYSTEM: [DropReason; 4] = [
     DropReason::QueueFull,
 ];
 
-/// Reasons that only a prober can find. `probing` tests them.
-const BY_PROBES: DropReason = DropReason::IcmpDisproved;
+/// Reasons that only a prober can find. `probing` and `doubt` test them.
+const BY_PROBES: [DropReason; 2] = [DropReason::IcmpDisproved, DropReason::IcmpUnproven];
 
 #[test]
 fn the_cases_reach_every_drop_reason_of_the_tunnel() {
-    let reached: BTreeSet<_> = cases().iter().map(|case| case.reason).chain([BY_PROBES]).collect();
+    let reached: BTreeSet<_> = cases().iter().map(|case| case.reason).chain(BY_PROBES).collect();
     let expected: BTreeSet<_> = DropReason::ALL.into_iter().filter(|r| !BY_THE_SYSTEM.contains(r)).collect();
     assert_eq!(reached, expected);
 }

@@ -226,6 +226,21 @@ fn rfc2003_s4_4_time_exceeded_is_reported_as_host_unreachable() {
     assert_eq!(gateway.tunnel.reachability(PEER_B), expected);
 }
 
+/// A deviation from RFC 2003 section 4.4: the sender chose the TTL, and gets what it would get
+/// without a tunnel. The peer is as reachable as before.
+#[test]
+fn an_inherited_ttl_that_runs_out_is_the_senders_affair() {
+    let gateway = with_policy(|outer| outer.ttl = TtlPolicy::Inherit);
+    let expired = Icmpv4Error::TimeExceeded { code: 0 };
+    assert_eq!(relayed(&gateway, expired, a_to_b().ttl(3)), Some(expired));
+    let short = icmp(expired, &gateway.outer(&a_to_b().build()), 28);
+    assert_eq!(gateway.icmp(&short), UnderlayIcmp::Ignored(DropReason::IcmpNotRelayed));
+    assert_eq!(gateway.tunnel.reachability(PEER_B), Reachability::Assumed);
+    assert!(!gateway.tunnel.has_pending_error(PEER_B));
+    let in_reassembly = Icmpv4Error::TimeExceeded { code: 1 };
+    assert_eq!(relayed(&gateway, in_reassembly, a_to_b()), Some(unreachable(1)), "no TTL is to blame");
+}
+
 #[test]
 fn rfc2003_s4_5_parameter_problem_about_what_the_encapsulator_wrote_is_not_relayed() {
     for pointer in [0, 2, 4, 6, 8, 9, 10, 12, 16, 19] {
@@ -557,9 +572,12 @@ fn rfc1191_s5_a_too_big_without_an_mtu_means_the_next_plateau() {
 }
 
 #[test]
-fn rfc1191_s3_a_relayed_mtu_is_at_least_68() {
-    let told = relayed(&Gateway::default(), Icmpv4Error::TooBig { mtu: 1 }, a_to_b().len(1480).df(true));
-    assert_eq!(told, Some(Icmpv4Error::TooBig { mtu: 68 }));
+fn rfc1191_s3_a_relayed_mtu_is_at_least_68_and_that_of_the_floor() {
+    for (mtu_floor, expected) in [(0, 68), (88, 68), (552, 532), (1280, 1260)] {
+        let gateway = Gateway::new(adit_tunnel::TunnelConfig { mtu_floor, ..config() });
+        let told = relayed(&gateway, Icmpv4Error::TooBig { mtu: 1 }, a_to_b().len(1480).df(true));
+        assert_eq!(told, Some(Icmpv4Error::TooBig { mtu: expected }));
+    }
 }
 
 #[test]

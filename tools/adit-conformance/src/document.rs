@@ -24,7 +24,7 @@ impl Observed<'_> {
         System::ALL
             .iter()
             .enumerate()
-            .filter(|&(at, system)| system.is_adit() && !self.is_met(at))
+            .filter(|&(at, system)| system.is_adit() && !self.is_met(at) && !self.row.is_deviation)
             .filter(|_| self.row.level.binds() || linux_conforms)
             .map(|(at, system)| {
                 let why = if self.row.level.binds() { self.row.level.keyword() } else { "Linux does it" };
@@ -253,6 +253,8 @@ mod tests {
         assert_eq!(observed(&binding, [MET, NOT_MET, NOT_MET]).faults().len(), 1);
         assert_eq!(observed(&plain, [NOT_MET, NOT_MET, NOT_MET]).faults().len(), 0);
         assert_eq!(observed(&plain, [NOT_MET, NOT_MET, MET]).faults().len(), 2);
+        let deviation = self::row(Must).deviation();
+        assert_eq!(observed(&deviation, [NOT_MET, NOT_MET, MET]).faults().len(), 0);
     }
 
     #[test]

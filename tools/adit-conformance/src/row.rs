@@ -69,6 +69,8 @@ pub(crate) struct Row {
     /// True if it uses up a resource that all namespaces share, so that no other row may run
     /// meanwhile.
     pub(crate) is_alone: bool,
+    /// True if Adit breaks the rule on purpose, as the rule's text says.
+    pub(crate) is_deviation: bool,
     pub(crate) parts: Vec<Part>,
 }
 
@@ -81,7 +83,17 @@ impl Row {
         name: &'static str,
         rule: &'static str,
     ) -> Self {
-        Self { section, level, role, name, rule, setup: Setup::Default, is_alone: false, parts: Vec::new() }
+        Self {
+            section,
+            level,
+            role,
+            name,
+            rule,
+            setup: Setup::Default,
+            is_alone: false,
+            is_deviation: false,
+            parts: Vec::new(),
+        }
     }
 
     pub(crate) fn with(mut self, setup: Setup) -> Self {
@@ -92,6 +104,12 @@ impl Row {
     /// Lets no other row run meanwhile.
     pub(crate) fn alone(mut self) -> Self {
         self.is_alone = true;
+        self
+    }
+
+    /// Marks a rule that Adit breaks on purpose.
+    pub(crate) fn deviation(mut self) -> Self {
+        self.is_deviation = true;
         self
     }
 

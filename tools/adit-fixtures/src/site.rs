@@ -74,6 +74,7 @@ impl Default for Setup {
             peers,
             outer: OuterPolicy::default(),
             mss_clamp: true,
+            mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: vec![INSIDE_A],
             reachable_addresses: Vec::new(),

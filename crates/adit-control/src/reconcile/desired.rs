@@ -311,6 +311,7 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
             df: options.df,
         },
         mss_clamp: options.mss_clamp,
+        mtu_floor: options.mtu_floor,
         underlay_mtu: machine.underlay_mtu,
         local_addresses: machine.local.clone(),
         reachable_addresses: config.site.local.clone(),

@@ -170,6 +170,7 @@ mod tests {
             peers: set,
             outer: adit_wire::encapsulation::OuterPolicy::default(),
             mss_clamp: true,
+            mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
             reachable_addresses: Vec::new(),

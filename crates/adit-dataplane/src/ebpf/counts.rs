@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_policy::bpf::maps::{LastRx, PeerCounts, name};
 use adit_policy::{DropReason, PeerIndex};
-use adit_tunnel::{Instant, PeerTotals, Totals, Tunnel};
+use adit_tunnel::{Instant, PeerTotals, Totals, Traffic, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
@@ -89,6 +89,12 @@ impl Counts {
     /// Counts of one peer, without what replaced programs counted after their snapshot.
     pub(super) fn of(&self, peer: PeerIndex) -> PeerCounts {
         of_peer(&self.maps.peers, peer.number())
+    }
+
+    /// What the programs have exchanged with a peer.
+    pub(super) fn traffic(&self, peer: PeerIndex) -> Traffic {
+        let totals = in_totals(&self.of(peer));
+        Traffic { sent: totals.tx_packets, last_rx: totals.last_rx }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings};
-use adit_tunnel::{Reachability, TableDelta, Tunnel};
+use adit_tunnel::{Reachability, TableDelta, Traffic, Tunnel};
 
 use super::attach::{self, Attacher, Hook};
 use super::attach_point::{AttachPoint, Program};
@@ -218,7 +218,7 @@ impl Offload for FastPath {
         Ok(())
     }
 
-    fn sent(&self, peer: PeerIndex) -> u64 {
-        self.counts.of(peer).tx_packets
+    fn traffic(&self, peer: PeerIndex) -> Traffic {
+        self.counts.traffic(peer)
     }
 }

@@ -14,7 +14,7 @@ pub struct Limit {
 }
 
 /// All limits.
-pub const LIMITS: [Limit; 8] = [
+pub const LIMITS: [Limit; 9] = [
     Limit {
         name: "late-errors",
         what: "a sender whose datagram is lost inside the tunnel gets no ICMP error; for half a \
@@ -50,6 +50,12 @@ pub const LIMITS: [Limit; 8] = [
         name: "forged-errors",
         what: "forged ICMP errors from off the path are believed (RFC 5927)",
         rows: &["forged-too-big", "forged-larger", "forged-unreachable"],
+    },
+    Limit {
+        name: "unlisted-routers",
+        what: "ICMP errors from routers inside a site pass only if the routers' addresses are in \
+               that site's networks (RFC 1191 section 3)",
+        rows: &[],
     },
     Limit {
         name: "unlimited-errors",

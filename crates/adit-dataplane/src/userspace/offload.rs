@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use adit_linux::error::Error;
-use adit_tunnel::{PeerIndex, TableDelta, Tunnel};
+use adit_tunnel::{PeerIndex, TableDelta, Traffic, Tunnel};
 
 /// Interfaces of the underlay: index to name.
 pub(crate) type Interfaces = BTreeMap<u32, String>;
@@ -67,8 +67,8 @@ pub(crate) trait Offload: Send + 'static {
     /// Fails if the kernel does not take a change; some may have been made.
     fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), Self::Error>;
 
-    /// Number of datagrams that it has sent to a peer.
-    fn sent(&self, peer: PeerIndex) -> u64;
+    /// What it has exchanged with a peer.
+    fn traffic(&self, peer: PeerIndex) -> Traffic;
 }
 
 /// The offload of a plane that has none.
@@ -101,7 +101,7 @@ impl Offload for NoOffload {
         match *self {}
     }
 
-    fn sent(&self, _: PeerIndex) -> u64 {
+    fn traffic(&self, _: PeerIndex) -> Traffic {
         match *self {}
     }
 }

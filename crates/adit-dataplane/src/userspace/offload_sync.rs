@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use adit_linux::error::Error;
 use adit_linux::netlink::Netlink;
-use adit_tunnel::{Instant, PeerIndex, TableDelta, Tunnel};
+use adit_tunnel::{Instant, PeerIndex, TableDelta, Traffic, Tunnel};
 
 use super::interface_receivers::InterfaceReceivers;
 use super::offload::{Interfaces, NextHop, Offload};
@@ -55,9 +55,9 @@ impl<O: Offload> OffloadSync<O> {
         }
     }
 
-    /// Number of datagrams that the offload has sent to a peer.
-    pub(super) fn sent(&self, peer: PeerIndex) -> u64 {
-        self.offload.sent(peer)
+    /// What the offload has exchanged with a peer.
+    pub(super) fn traffic(&self, peer: PeerIndex) -> Traffic {
+        self.offload.traffic(peer)
     }
 
     /// See [`InterfaceReceivers::receive_catch_all`].

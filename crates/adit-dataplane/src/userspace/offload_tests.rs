@@ -10,7 +10,7 @@ use adit_linux::error::Error;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use adit_linux::netns::NetNs;
-use adit_tunnel::{Peer, PeerIndex, TableDelta, Tunnel};
+use adit_tunnel::{Peer, PeerIndex, TableDelta, Traffic, Tunnel};
 
 use super::offload::{Interfaces, NextHop, Offload};
 use super::offload_sync::{MAX_PRERESOLVED, first_distinct, set_next_hops};
@@ -104,8 +104,8 @@ impl Offload for FakeOffload {
         Ok(())
     }
 
-    fn sent(&self, _: PeerIndex) -> u64 {
-        0
+    fn traffic(&self, _: PeerIndex) -> Traffic {
+        Traffic::default()
     }
 }
 
@@ -161,6 +161,7 @@ fn underlay(tunnel: &Tunnel, by: impl Fn(PeerIndex) -> Option<u32>) -> Underlay 
         kind: None,
         master: None,
         lower: None,
+        is_lower_elsewhere: false,
         vrf_table: None,
         ipip: None,
         hardware,

@@ -25,7 +25,7 @@ use super::offload::{NoOffload, Offload};
 use super::offload_sync::OffloadSync;
 use super::outbound::{self, Outbound};
 use super::policy_receiver::PolicyReceiver;
-use super::probing::Probing;
+use super::probing::{PlaneCounters, Probing};
 use super::receivers::ReceiverPool;
 use super::threads;
 use super::tunnel4_guard::Tunnel4State;
@@ -92,9 +92,13 @@ impl UserspacePlane {
         let host_rules = HostRulesWatch::open(interface, offload.is_some(), Arc::clone(&plane.host_rules));
         let policy_receiver = PolicyReceiver::new(Arc::clone(&plane.receivers), plane.shard());
         let senders = plane.senders(hidden_receivers.len(), scope)?;
-        let sender_counters = senders.iter().map(|sender| Arc::clone(&sender.counters)).collect();
+        let counters = PlaneCounters {
+            own: plane.shard(),
+            others: plane.counters.clone(),
+            receivers: Arc::clone(&plane.receivers),
+        };
         let watcher = Watcher {
-            probing: Probing::open(&tunnel, underlay, scope, plane.shard(), sender_counters)?,
+            probing: Probing::open(&tunnel, underlay, scope, counters)?,
             tunnel,
             current: Arc::clone(&plane.tunnel),
             commands,

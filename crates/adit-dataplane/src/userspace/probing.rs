@@ -8,10 +8,11 @@ use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
-use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Tunnel, UnderlayIcmp};
+use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Traffic, Tunnel, UnderlayIcmp};
 
 use super::icmp_replies::{queue_reply, reply_sender};
 use super::outbound::MAX_DATAGRAM;
+use super::receivers::ReceiverPool;
 
 /// ICMP messages that are handled before other work gets its turn.
 const BATCH: usize = 256;
@@ -25,11 +26,30 @@ pub(super) struct Probing {
     /// Replies to the hosts inside, if those are in another namespace or VRF.
     replies: Option<RawFrameSender>,
     prober: Prober,
-    counters: Arc<Counters>,
-    /// Counters of the sending threads.
-    senders: Vec<Arc<Counters>>,
+    counters: PlaneCounters,
     /// ICMP messages that the socket has dropped, as far as they are counted.
     overflowed: u32,
+}
+
+/// The counters of a plane.
+pub(super) struct PlaneCounters {
+    /// Those of the prober's thread.
+    pub(super) own: Arc<Counters>,
+    /// Those of the threads that the plane has started with.
+    pub(super) others: Vec<Arc<Counters>>,
+    /// Has those of the receivers, which come with the interfaces.
+    pub(super) receivers: Arc<ReceiverPool>,
+}
+
+impl PlaneCounters {
+    /// What the plane has exchanged with a peer: itself, and by its offload.
+    fn traffic(&self, offloaded: impl Fn(PeerIndex) -> Traffic) -> impl Fn(PeerIndex) -> Traffic {
+        let receivers = self.receivers.counters();
+        move |peer| {
+            let shards = self.others.iter().chain(&receivers);
+            shards.fold(offloaded(peer), |traffic, shard| traffic.plus(shard.traffic(peer)))
+        }
+    }
 }
 
 impl Probing {
@@ -37,8 +57,7 @@ impl Probing {
         tunnel: &Tunnel,
         underlay: Ipv4Addr,
         scope: &NetScope,
-        counters: Arc<Counters>,
-        senders: Vec<Arc<Counters>>,
+        counters: PlaneCounters,
     ) -> Result<Self, Error> {
         Ok(Self {
             icmp: RawSocket::icmp_errors(underlay)?,
@@ -46,7 +65,6 @@ impl Probing {
             replies: reply_sender(scope)?,
             prober: Prober::new(tunnel),
             counters,
-            senders,
             overflowed: 0,
         })
     }
@@ -61,39 +79,48 @@ impl Probing {
         self.prober.poll_timeout()
     }
 
-    /// Handles the ICMP errors that have arrived.
-    pub(super) fn take_icmp(&mut self, tunnel: &Tunnel, buffer: &mut [u8], now: Instant) {
+    /// Handles the ICMP errors that have arrived. `offloaded` says what an offload has exchanged
+    /// with a peer.
+    pub(super) fn take_icmp(
+        &mut self,
+        tunnel: &Tunnel,
+        buffer: &mut [u8],
+        offloaded: impl Fn(PeerIndex) -> Traffic,
+        now: Instant,
+    ) {
         for _ in 0..BATCH {
             let Ok(len) = self.icmp.recv(buffer) else { break };
             let Some(packet) = buffer.get(..len) else { break };
-            let outcome = self.prober.handle_icmp(tunnel, packet, now, &self.counters);
+            let PlaneCounters { own, .. } = &self.counters;
+            let traffic = |peer| self.counters.traffic(&offloaded)(peer);
+            let outcome = self.prober.handle_icmp(tunnel, packet, now, own, traffic);
             self.relay(&outcome, packet);
         }
         let overflowed = self.icmp.dropped();
         let more = overflowed.wrapping_sub(self.overflowed);
         if more > 0 {
-            self.counters.count_drop(DropReason::QueueFull, None, u64::from(more));
+            self.counters.own.count_drop(DropReason::QueueFull, None, u64::from(more));
             self.overflowed = overflowed;
         }
     }
 
-    /// Sends the probes that are due, and relays errors that a probe has confirmed. `offloaded`
-    /// says how many datagrams an offload has sent to a peer.
-    pub(super) fn advance(&mut self, tunnel: &Tunnel, offloaded: impl Fn(PeerIndex) -> u64, now: Instant) {
+    /// Sends the probes that are due, and relays errors that have been proven.
+    pub(super) fn advance(
+        &mut self,
+        tunnel: &Tunnel,
+        offloaded: impl Fn(PeerIndex) -> Traffic,
+        now: Instant,
+    ) {
         if self.prober.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            let senders = &self.senders;
-            let sent = |peer: PeerIndex| {
-                let by_userspace: u64 = senders.iter().map(|counters| counters.sent(peer)).sum();
-                by_userspace + offloaded(peer)
-            };
-            self.prober.handle_timeout(tunnel, now, &self.counters, sent);
+            let traffic = self.counters.traffic(offloaded);
+            self.prober.handle_timeout(tunnel, now, &self.counters.own, traffic);
         }
-        while let Some(message) = self.prober.poll_confirmed() {
-            let outcome = tunnel.on_confirmed_icmp(&message, now, &self.counters);
+        while let Some((message, proof)) = self.prober.poll_confirmed() {
+            let outcome = tunnel.on_confirmed_icmp(&message, proof, now, &self.counters.own);
             self.relay(&outcome, &message);
         }
         while let Some(frame) = self.raw.frame().get_mut(LINK_HEADER..) {
-            let Some(len) = self.prober.poll_transmit(tunnel, &self.counters, frame) else { break };
+            let Some(len) = self.prober.poll_transmit(tunnel, &self.counters.own, frame) else { break };
             self.raw.commit(len, None);
         }
         self.raw.flush();

@@ -92,6 +92,11 @@ impl ReceiverPool {
         std::mem::take(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner).threads)
     }
 
+    /// The counters of all receivers that have been started.
+    pub(super) fn counters(&self) -> Vec<Arc<Counters>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).counters.clone()
+    }
+
     /// Makes a deliverer.
     pub(super) fn deliverer(&self, counters: Arc<Counters>) -> Deliverer {
         let (host, tunnel) = (Arc::clone(&self.host), Arc::clone(&self.tunnel));

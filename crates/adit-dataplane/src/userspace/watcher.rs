@@ -13,7 +13,7 @@ use adit_linux::error::Error;
 use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
 use adit_linux::sockets::packet_listeners;
 use adit_linux::sockets::poll::{Waker, wait_readable_any};
-use adit_tunnel::{PeerIndex, Tunnel};
+use adit_tunnel::{PeerIndex, Traffic, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::commands::{Command, CommandReceiver};
@@ -116,9 +116,10 @@ impl<O: Offload> Watcher<O> {
 
     fn probe(&mut self, buffer: &mut [u8]) {
         let now = self.clock.now();
-        self.probing.take_icmp(&self.tunnel, buffer, now);
         let offload = self.offload.as_ref();
-        let offloaded = |peer: PeerIndex| offload.map_or(0, |offload| offload.sent(peer));
+        let offloaded =
+            |peer: PeerIndex| offload.map_or_else(Traffic::default, |offload| offload.traffic(peer));
+        self.probing.take_icmp(&self.tunnel, buffer, offloaded, now);
         self.probing.advance(&self.tunnel, offloaded, now);
     }
 }

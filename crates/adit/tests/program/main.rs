@@ -32,6 +32,7 @@ mod path_cache;
 mod peers;
 mod privileges;
 mod service;
+mod several_overlays;
 mod support;
 mod underlay;
 mod unit;

@@ -71,6 +71,13 @@ pub(super) fn rows() -> Vec<Row> {
             time_exceeded(1),
             &["3/1"],
         ),
+        relayed(
+            row("RFC 2003 4.4", Must, "time-exceeded-inherited-ttl", "Time Exceeded in transit (11/0) is relayed as Host Unreachable, also if the outer TTL is the sender's (`ttl inherit`). Adit deviates and relays 11/0: the sender chose the TTL, and a traceroute counts the hops of the underlay.")
+                .with(Setup::InheritedTtl)
+                .deviation(),
+            time_exceeded(0),
+            &["3/1"],
+        ),
         silent(
             row("RFC 2003 4.5", MustNot, "parameter-problem-outer", "Parameter Problem about an octet that the encapsulator wrote (here protocol, source, destination) is not relayed."),
             &[problem(9), problem(12), problem(16)],

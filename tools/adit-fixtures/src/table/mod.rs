@@ -6,14 +6,23 @@ mod encapsulation;
 mod gso;
 mod mss;
 mod relay;
+mod router_errors;
 
 use crate::case::Case;
 
 /// All rows.
 #[must_use]
 pub fn table() -> Vec<Case> {
-    [encapsulation::cases(), mss::cases(), gso::cases(), decapsulation::cases(), ecn::cases(), relay::cases()]
-        .concat()
+    [
+        encapsulation::cases(),
+        mss::cases(),
+        gso::cases(),
+        decapsulation::cases(),
+        ecn::cases(),
+        relay::cases(),
+        router_errors::cases(),
+    ]
+    .concat()
 }
 
 /// The kernel does not forward such a packet, so it never reaches the tunnel interface.

@@ -114,9 +114,10 @@ fn forged_errors_change_nothing() {
     let answer = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT_TIMEOUT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");
 
-    // For comparison, the same error about a datagram that gateway A could have sent is believed.
+    // A probe refutes the same error about a datagram that gateway A could have sent.
     underlay.send(&error_about(unknown_source, too_big(600), UNDERLAY_B, &genuine));
-    wait_until("a Too Big is believed", || plane.tunnel().path_mtu(PEER).mtu == 600);
+    wait_until("a Too Big is refuted", || plane.totals().drops_of(DropReason::IcmpDisproved) == 1);
+    assert_eq!(plane.tunnel().path_mtu(PEER).mtu, 1500);
 }
 
 /// A full-size datagram with DF.

@@ -1,16 +1,18 @@
 //! Forged ICMP errors from an unknown source, about datagrams that the tunnel has not sent: all
-//! types and codes, every mistake, truncated at every length, and 100,000 at full speed. The tunnel
-//! believes none, traffic continues, and they cost neither memory nor much processor time.
+//! types and codes, every mistake, truncated at every length, and 100,000 at full speed; and about
+//! datagrams that it might have sent, while a pair is not used, in use, or answers no echoes. The
+//! tunnel believes none, traffic continues, and they cost neither memory nor much processor time.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
 use adit_dataplane::DataPlane;
 use adit_lab::host::Host;
+use adit_lab::ping::ping;
 use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_testbed::loss_stream::{LossStream, StreamOptions};
-use adit_tunnel::{DropReason, PeerIndex, Reachability, Totals};
+use adit_tunnel::{DropReason, PeerIndex, Reachability, Totals, UNANSWERED_TIMEOUT};
 use adit_wire::icmpv4::{Icmpv4Error, MAX_ERROR_LEN, build_error};
 use adit_wire::{Protocol, checksum};
 
@@ -248,6 +250,50 @@ fn expect_flood_to_change_nothing(plane: DataplaneChoice) {
     assert!(report.lost() <= max_lost, "{report}");
 }
 
+/// Errors whose quotes are right, while hosts make connections: some hundred a second, for longer
+/// than an error is held.
+fn well_quoted_errors_harm_no_connection(plane: DataplaneChoice) {
+    for is_mute in [false, true] {
+        let network = TwoSites::build().unwrap();
+        if is_mute {
+            network.gateway_b.sysctl("ipv4/icmp_echo_ignore_all", "1").unwrap();
+        }
+        let tunnels = bring_up_with(&network, plane, "");
+        let plane = tunnels.a.plane();
+        let inner = ipv4_with(HOST_A, HOST_B, Protocol::UDP, &[0; 1400], |inner| inner.dont_fragment = true);
+        let outer = ipv4_with(UNDERLAY_A, UNDERLAY_B, Protocol::IPIP, &inner, |outer| {
+            outer.dont_fragment = true;
+        });
+        let forged: Vec<Vec<u8>> = errors().into_iter().map(|error| message(error, &outer)).collect();
+        let mut underlay = Injector::new(&network.router, "toA", &network.gateway_a, "underlayA");
+        let mut forge = |count: usize, from: usize| {
+            forged.iter().cycle().skip(from).take(count).for_each(|datagram| underlay.add(datagram));
+            underlay.flush();
+        };
+        // The pair was never used.
+        forge(forged.len(), 0);
+        wait_until("every error is counted", || plane.totals().dropped() >= forged.len() as u64);
+        assert_nothing_learned(plane);
+        assert_eq!(plane.totals().probes.sent, 0, "they cost nothing");
+        // It is in use.
+        let begin = Instant::now();
+        let mut round = 0;
+        while begin.elapsed() < UNANSWERED_TIMEOUT + Duration::from_secs(2) {
+            forge(8, round * 8);
+            let answer = network.host_a.run(|| ping(HOST_B, 84, 64, WAIT_TIMEOUT)).unwrap();
+            assert!(answer.is_reply(), "after {round} rounds: {answer:?}");
+            std::thread::sleep(Duration::from_millis(20));
+            round += 1;
+        }
+        assert_nothing_learned(plane);
+        let totals = plane.totals();
+        assert_eq!(totals.drops_of(DropReason::PeerUnreachable), 0, "{totals:?}");
+        assert!(totals.drops_of(DropReason::IcmpUnproven) > 0, "{totals:?}");
+        // One confirmation every two seconds, or to a mute peer its last and few small probes.
+        assert!(totals.probes.sent <= 20, "{:?} after {round} rounds", totals.probes);
+    }
+}
+
 /// Runs the flood in a process of its own, where nothing else allocates memory.
 fn a_flood_of_forged_errors_changes_nothing(plane: DataplaneChoice) {
     let name = format!(
@@ -261,5 +307,6 @@ fn a_flood_of_forged_errors_changes_nothing(plane: DataplaneChoice) {
 
 crate::planes::on_every_plane! {
     each_forged_error_is_refused,
+    well_quoted_errors_harm_no_connection,
     a_flood_of_forged_errors_changes_nothing,
 }

@@ -18,6 +18,7 @@ mod loops;
 mod outer_fragments;
 mod planes;
 mod reach;
+mod router_errors;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;

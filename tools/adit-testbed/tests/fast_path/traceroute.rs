@@ -65,6 +65,24 @@ fn a_tunnel_router_without_a_route_is_reported(plane: DataplaneChoice) {
     wait_until("the path is restored", || matches!(trace(&network), [_, _, Answer::Reply { .. }]));
 }
 
+/// The sender's TTL runs out on the underlay: its gateway says so, as one more hop, and the peer
+/// stays reachable for everybody.
+fn an_inherited_ttl_shows_the_hops_of_the_underlay(plane: DataplaneChoice) {
+    for options in ["ttl = \"inherit\"\nprobe = false", "ttl = \"inherit\""] {
+        let network = TwoSites::build().unwrap();
+        let tunnels = bring_up_with(&network, plane, options);
+        for _ in 0..3 {
+            let [hops @ .., there] = trace::<3>(&network);
+            assert_eq!(hops, [refused(INSIDE_A, TIME_EXCEEDED); 2], "{options}");
+            assert!(there.is_reply(), "{options}: {there:?}");
+        }
+        let plane = tunnels.a.plane();
+        let peer = adit_tunnel::PeerIndex::new(0);
+        assert_eq!(plane.tunnel().reachability(peer), adit_tunnel::Reachability::Assumed);
+        assert_eq!(plane.totals().drops_of(DropReason::PeerUnreachable), 0);
+    }
+}
+
 /// Section 4.4: an outer TTL that is too small for the decapsulator is the gateway's fault, so the
 /// host receives Host Unreachable. Without the router the same TTL is enough.
 fn an_outer_ttl_that_is_too_small_is_reported(plane: DataplaneChoice) {
@@ -92,5 +110,6 @@ fn an_outer_ttl_that_is_too_small_is_reported(plane: DataplaneChoice) {
 on_every_plane! {
     the_hops_are_the_gateways_and_the_host,
     a_tunnel_router_without_a_route_is_reported,
+    an_inherited_ttl_shows_the_hops_of_the_underlay,
     an_outer_ttl_that_is_too_small_is_reported,
 }

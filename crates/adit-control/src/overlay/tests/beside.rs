@@ -260,3 +260,37 @@ fn a_repair_is_counted_when_it_was_made() {
     assert_eq!(overlay.warnings(), [], "it is over");
     assert_eq!(overlay.repairs().values().sum::<u64>(), 1);
 }
+
+/// Linux's driver has one interface for each pair of addresses.
+#[test]
+fn a_second_ipip_interface_between_the_same_gateways_is_refused() {
+    let file = config(&super::world::with_ipip(TUN));
+    for (alias, words) in [
+        ("adit:first:b", "from 10.1.1.1 to 10.1.1.2 exists (ipip9, of overlay `first`)"),
+        ("theirs", "from 10.1.1.1 to 10.1.1.2 exists (ipip9, its alias is `theirs`)"),
+    ] {
+        let mut world = World::model();
+        let pair = adit_linux::netlink::Ipip {
+            local: [10, 1, 1, 1].into(),
+            remote: Some([10, 1, 1, 2].into()),
+            ttl: 64,
+            tos: 0,
+            protocol: 4,
+            path_mtu_discovery: true,
+        };
+        world.others.add_ipip("ipip9", 1480, &pair).unwrap();
+        let index = world.index("ipip9");
+        world.others.set_alias(index, alias).unwrap();
+        let before = world.view();
+        let found = look_on(&world.host(), None, &file).obstacles.into_iter().next();
+        for error in [world.plan(None, &file).err(), world.bring_up(&file).err(), found] {
+            let text = error.expect("it is refused").to_string();
+            assert!(text.contains(words), "{text}");
+        }
+        assert_eq!(world.view(), before);
+        // To another peer there may be one.
+        let other = adit_linux::netlink::Ipip { remote: Some([10, 1, 1, 3].into()), ..pair };
+        world.others.change_ipip(index, &other).unwrap();
+        world.bring_up(&file).unwrap();
+    }
+}

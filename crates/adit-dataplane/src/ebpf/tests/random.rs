@@ -135,7 +135,13 @@ fn is_ordinary(setup: &Setup, direction: Direction, packet: &Packet, outcome: &O
     };
     // An inner fragment is for userspace, because its siblings may be.
     let in_pieces = direction == Direction::Decap && is_fragment(bytes);
-    unoptioned && open && ends && !in_pieces && !has_odd_mss(inner)
+    unoptioned && open && ends && !in_pieces && !has_odd_mss(inner) && has_owner(setup, inner)
+}
+
+/// Whether the source is in somebody's networks. Userspace admits a router's error without.
+fn has_owner(setup: &Setup, inner: &[u8]) -> bool {
+    let source = inner.get(12..16).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+    source.is_some_and(|source| Gateway::new(setup).tunnel.owner(source.into()).is_some())
 }
 
 /// Whether the inner datagram is a fragment.

@@ -12,6 +12,7 @@ use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
+use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::HEADER_LEN;
 use proptest::collection::vec;
 use proptest::option::weighted;
@@ -116,6 +117,7 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
             peers: set,
             outer,
             mss_clamp,
+            mtu_floor: 552,
             underlay_mtu: 1500,
             local_addresses: locals.into_iter().map(parse).collect(),
             reachable_addresses: Vec::new(),
@@ -197,7 +199,10 @@ fn datagram(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<
         4 => (any::<u8>(), tcp_options()).prop_map(|(flags, options)| Transport::Tcp { flags, options }),
         1 => select(&[1_u8, 2, 47, 255][..]).prop_map(Transport::Other),
         1 => Just(Transport::Nested),
-    ];
+        1 => (router_error(), prop_oneof![select(&OUTSIDE[..]), select(&INSIDE[..])])
+            .prop_map(|(error, router)| Transport::RouterError { error, router: parse(router) }),
+    ]
+    .boxed();
     let whole = (ends, len(), transport).prop_map(|((from, to), len, transport)| match transport {
         Transport::Udp => udp(from, to, len),
         Transport::Tcp { flags, options } => {
@@ -205,6 +210,11 @@ fn datagram(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<
         }
         Transport::Other(protocol) => bare(from, to, Protocol(protocol), vec![3; len - HEADER_LEN]),
         Transport::Nested => bare(from, to, Protocol::IPIP, udp(to, from, len - HEADER_LEN).build()),
+        Transport::RouterError { error, router } => {
+            let mut bytes = [0; icmpv4::MAX_ERROR_LEN];
+            let end = icmpv4::build_error(&mut bytes, router, to, error, &udp(to, from, len).build());
+            bare(router, to, Protocol::ICMP, bytes[HEADER_LEN..end].to_vec())
+        }
     });
     (whole, any::<u8>(), ttl(), any::<bool>(), any::<u16>(), ip_options(), piece()).prop_map(
         |(datagram, tos, ttl, df, id, options, piece)| {
@@ -220,9 +230,28 @@ fn datagram(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<
 #[derive(Debug, Clone)]
 enum Transport {
     Udp,
-    Tcp { flags: u8, options: Vec<u8> },
+    Tcp {
+        flags: u8,
+        options: Vec<u8>,
+    },
     Other(u8),
     Nested,
+    /// An error from a router in the sender's site about a datagram to the sender.
+    RouterError {
+        error: Icmpv4Error,
+        router: Ipv4Addr,
+    },
+}
+
+fn router_error() -> BoxedStrategy<Icmpv4Error> {
+    prop_oneof![
+        (0..16_u8).prop_map(|code| Icmpv4Error::DestinationUnreachable { code }),
+        any::<u16>().prop_map(|mtu| Icmpv4Error::TooBig { mtu }),
+        (0..2_u8).prop_map(|code| Icmpv4Error::TimeExceeded { code }),
+        any::<u8>().prop_map(|pointer| Icmpv4Error::ParameterProblem { code: 0, pointer }),
+        Just(Icmpv4Error::SourceQuench),
+    ]
+    .boxed()
 }
 
 /// Where in a payload a fragment begins, in units of eight bytes, and its length in bytes.

@@ -1,0 +1,56 @@
+//! Errors from routers whose own address is in nobody's networks: [`adit_policy`] judges them by
+//! their quote, and each peer's are limited in rate, in both directions.
+
+use adit_policy::{Delivery, DropReason, PeerIndex, Quoted, Refusal};
+use adit_wire::icmpv4::Icmpv4Message;
+use adit_wire::ipv4::Ipv4Packet;
+
+use crate::time::Instant;
+use crate::tunnel::{PeerState, Tunnel};
+
+impl Tunnel {
+    /// The peer that a router's error from our site goes to, or on a hub from another peer's;
+    /// `None`: it is no such error.
+    #[cold]
+    pub(crate) fn router_error_out(
+        &self,
+        packet: &Ipv4Packet<'_>,
+        now: Instant,
+    ) -> Option<Result<PeerIndex, Refusal>> {
+        let peer = adit_policy::router_error_encap(self, packet.fixed_header(), quoted(packet)?)?;
+        let is_allowed = self.peer_state(peer)?.router_errors_out.take(now);
+        Some(if is_allowed {
+            Ok(peer)
+        } else {
+            Err(Refusal::silent(DropReason::RouterErrorLimited, Some(peer)))
+        })
+    }
+
+    /// Where a router's error from a peer's site goes; `None`: it is no such error.
+    #[cold]
+    pub(crate) fn router_error_in(
+        &self,
+        (peer, state): (PeerIndex, &PeerState),
+        packet: &Ipv4Packet<'_>,
+        now: Instant,
+    ) -> Option<Result<Delivery, Refusal>> {
+        let delivery = adit_policy::router_error_decap(self, peer, packet.fixed_header(), quoted(packet)?)?;
+        Some(if state.router_errors_in.take(now) {
+            Ok(delivery)
+        } else {
+            Err(Refusal::silent(DropReason::DecapRouterErrorLimited, Some(peer)))
+        })
+    }
+}
+
+/// What a whole, valid error of the admitted types quotes.
+fn quoted(packet: &Ipv4Packet<'_>) -> Option<Quoted> {
+    let kind = packet.payload().first().copied()?;
+    if !adit_policy::may_be_router_error(packet.fixed_header(), kind) {
+        return None;
+    }
+    let message = Icmpv4Message::parse(packet.payload()).ok()?;
+    let quote = message.quote()?;
+    let quoted = quote.packet();
+    Some(Quoted { source: quoted.source(), destination: quoted.destination() })
+}

@@ -1,0 +1,149 @@
+//! Several overlays on one underlay address, between the same two gateways.
+
+use std::net::Ipv4Addr;
+
+use adit_config::DataplaneChoice;
+use adit_lab::host::Host;
+use adit_lab::two_sites::{INSIDE_A, UNDERLAY_A, UNDERLAY_B};
+use adit_linux::sockets::raw::RawSocket;
+use adit_testbed::needs::ebpf;
+use adit_testbed::test_planes::plane_name;
+use serde_json::Value;
+
+use crate::support::machine::Running;
+use crate::support::sites::{assert_reaches, reaches};
+use crate::support::testbed::{Side, Testbed};
+use crate::support::wait_until;
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+const SECOND_A: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 1);
+const SECOND_B: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 1);
+
+/// A second overlay beside the first, on both gateways: 10.50.0.0/16 behind A, 10.60.0.0/16 behind
+/// B.
+fn start_second(bed: &Testbed) -> [Running; 2] {
+    let ip = |host: &Host, words: &str| {
+        host.program("ip", &words.split(' ').collect::<Vec<_>>()).unwrap();
+    };
+    ip(bed.side(Side::A), "address add 10.50.0.1/16 dev dummyA");
+    ip(bed.side(Side::B), "address add 10.60.0.1/16 dev dummyB");
+    Side::BOTH.map(|side| {
+        let name = side.name();
+        let text = std::fs::read_to_string(bed.file(&format!("{name}.toml"))).unwrap();
+        let text = text
+            .replace("ipipA", "two0")
+            .replace("ipipB", "two0")
+            .replace("172.16.17.0/24", "10.50.0.0/16")
+            .replace("192.168.199.0/24", "10.60.0.0/16");
+        let file = bed.write(&format!("{name}2.toml"), &renamed(&text, name));
+        let mut running = bed.sites.machine.start(bed.side(side).ns(), &["run", &file]);
+        running.wait_for("ready");
+        running
+    })
+}
+
+/// The file with another name of the site, however it is aligned.
+fn renamed(text: &str, name: &str) -> String {
+    let mut is_done = false;
+    let rename = |line: &str| {
+        let is_name = !is_done && line.trim_start().starts_with("name");
+        is_done |= is_name;
+        if is_name { format!("name = \"{name}2\"") } else { line.to_owned() }
+    };
+    text.lines().map(rename).collect::<Vec<_>>().join("\n")
+}
+
+/// What each overlay of gateway A has dropped.
+fn drops(bed: &Testbed) -> [Value; 2] {
+    ["a", "a2"].map(|name| bed.adit(&["status", name, "-j"]).ok().json()["drops"].clone())
+}
+
+/// The same between all overlays, added up.
+fn dropped(bed: &Testbed) -> u64 {
+    let count = |drops: &Value| -> u64 {
+        drops.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
+    };
+    drops(bed).iter().map(count).sum()
+}
+
+/// An IPv4 datagram.
+fn datagram(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x45, 0];
+    bytes.extend((20 + payload.len() as u16).to_be_bytes());
+    bytes.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
+    bytes.extend(source.octets());
+    bytes.extend(destination.octets());
+    let words = bytes.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+fn both_carry(plane: DataplaneChoice) {
+    let bed = Testbed::running(plane);
+    let second = start_second(&bed);
+    let (a, b) = (bed.side(Side::A), bed.side(Side::B));
+    // The first learns of the second by its routes.
+    wait_until(PATIENCE, "all four ways", || reaches(a, SECOND_B) && reaches(b, SECOND_A) && bed.reaches());
+    let before = dropped(&bed);
+    for _ in 0..10 {
+        assert_reaches(a, SECOND_B);
+        assert_reaches(b, SECOND_A);
+        bed.sites.assert_joined();
+    }
+    assert_eq!(dropped(&bed), before, "{}: none drops the other's: {:?}", plane_name(plane), drops(&bed));
+
+    // What is nobody's is dropped. The programs count it once; in userspace both have the peer.
+    let inner = datagram([198, 51, 100, 1].into(), INSIDE_A, 17, &[0, 9, 0, 9, 0, 8, 0, 0]);
+    let forged = datagram(UNDERLAY_B, UNDERLAY_A, 4, &inner);
+    let sent = b.run(|| RawSocket::sender().map(|socket| (0..7).for_each(|_| socket.send(&forged).unwrap())));
+    sent.unwrap();
+    let times = if plane == DataplaneChoice::Ebpf { 1 } else { 2 };
+    wait_until(PATIENCE, "all are counted", || dropped(&bed) >= before + 7 * times);
+    assert_eq!(dropped(&bed), before + 7 * times, "{:?}", drops(&bed));
+
+    // One ends, and the other goes on.
+    for running in second {
+        running.end(nix::sys::signal::Signal::SIGINT);
+    }
+    bed.sites.assert_joined();
+}
+
+#[test(root, ebpf)]
+fn two_overlays_between_the_same_gateways_carry_with_ebpf() {
+    both_carry(DataplaneChoice::Ebpf);
+}
+
+#[test(root)]
+fn two_overlays_between_the_same_gateways_carry_with_userspace() {
+    both_carry(DataplaneChoice::Userspace);
+}
+
+/// The MTU of the underlay belongs to others, and the interface's follows it.
+fn follows_the_underlay(plane: DataplaneChoice) {
+    let bed = Testbed::running(plane);
+    let file = bed.file("a.toml");
+    for (underlay, expected) in [(1400, 1380), (1500, 1480)] {
+        for (side, device) in [(Side::A, "underlayA"), (Side::B, "underlayB")] {
+            let mtu = underlay.to_string();
+            bed.side(side).program("ip", &["link", "set", device, "mtu", &mtu]).unwrap();
+        }
+        wait_until(PATIENCE, "the interface has it", || bed.status()["site"]["mtu"] == expected);
+        let link = bed.gateway().netlink().unwrap().link("ipipA").unwrap().unwrap();
+        assert_eq!(link.mtu, expected, "{}", plane_name(plane));
+        assert_eq!(bed.adit(&["plan", &file]).ok().stdout, "overlay `a`: nothing to change\n");
+        bed.sites.assert_joined();
+    }
+}
+
+#[test(root, ebpf)]
+fn the_interface_follows_the_mtu_of_the_underlay_with_ebpf() {
+    follows_the_underlay(DataplaneChoice::Ebpf);
+}
+
+#[test(root)]
+fn the_interface_follows_the_mtu_of_the_underlay_with_userspace() {
+    follows_the_underlay(DataplaneChoice::Userspace);
+}
