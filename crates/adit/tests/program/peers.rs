@@ -91,7 +91,7 @@ impl ManyPeers {
     fn drops(&self) -> Vec<String> {
         let gateway = self.sites.network.gateway_a.ns();
         let status = self.sites.machine.adit(gateway, &["status", "a", "-j"]).ok().json();
-        status["drops"].as_object().unwrap().keys().cloned().collect()
+        status["overlays"][0]["drops"].as_object().unwrap().keys().cloned().collect()
     }
 
     /// The networks that are routed into the tunnel.
