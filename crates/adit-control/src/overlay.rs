@@ -19,7 +19,7 @@ use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Object};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::devices::hidden_alias;
+use crate::reconcile::devices::HiddenEnd;
 use crate::reconcile::forwarding::ForwardingPath;
 use crate::reconcile::machine::InUse;
 use crate::reconcile::peer_update::PeerUpdate;
@@ -276,7 +276,8 @@ impl Overlay {
         let Namespaces { host, inner, underlay, .. } = &mut self.namespaces;
         leftovers::remove_objects(host.as_ref(), inner.as_mut(), site)?;
         // If its other end was in a namespace that is gone.
-        objects::remove_hidden_end(underlay.as_mut(), &hidden_alias(site)).map(drop)
+        let hidden = HiddenEnd::of(site, self.config.site.device.as_str());
+        objects::remove_hidden_end(underlay.as_mut(), &hidden).map(drop)
     }
 
     /// Returns what a change keeps if the machine still has it.

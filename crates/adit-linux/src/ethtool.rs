@@ -39,9 +39,16 @@ const READABLE_UDP: &str = "tx-udp-segmentation";
 /// # Errors
 /// There is no such interface, or CAP_NET_ADMIN is missing.
 pub fn limit_offloads(device: &str) -> Result<()> {
+    set_unreadable_offloads(device, false)
+}
+
+/// Turns the offloads that [`limit_offloads`] turns off on or off. Only tests turn them on.
+///
+/// # Errors
+/// As [`limit_offloads`].
+#[doc(hidden)]
+pub fn set_unreadable_offloads(device: &str, is_on: bool) -> Result<()> {
     let ethtool = Ethtool::open(device, "limit the offloads")?;
-    let has_udp = Offloads::of_this_kernel().udp;
-    let is_readable = |name: &str| READABLE.contains(&name) || (has_udp && name == READABLE_UDP);
     let features = ethtool.features()?;
     // `struct ethtool_sfeatures`: a command, a count, and for each block of 32 features which are
     // valid and which are requested.
@@ -50,11 +57,27 @@ pub fn limit_offloads(device: &str) -> Result<()> {
     change[0] = ETHTOOL_SFEATURES;
     change[1] = blocks as u32;
     for (number, feature) in features.iter().enumerate() {
-        if feature.can_change && feature.name.starts_with(TRANSMIT) && !is_readable(&feature.name) {
-            change[2 + 2 * (number / BLOCK)] |= 1 << (number % BLOCK);
+        if feature.can_change && !feature.is_readable() {
+            let (block, bit) = (2 + 2 * (number / BLOCK), 1 << (number % BLOCK));
+            change[block] |= bit;
+            change[block + 1] |= if is_on { bit } else { 0 };
         }
     }
     ethtool.call(&mut change)
+}
+
+/// Lists the offloads of the interface `device` that [`limit_offloads`] would turn off. If there is
+/// no such interface, it has none.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn unreadable_offloads(device: &str) -> Result<Vec<String>> {
+    let features = match Ethtool::open(device, "list the offloads")?.features() {
+        Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(Vec::new()),
+        features => features?,
+    };
+    let is_wanted = |it: &Feature| it.can_change && it.is_active && !it.is_readable();
+    Ok(features.into_iter().filter(is_wanted).map(|feature| feature.name).collect())
 }
 
 /// Lists the transmit offloads of the interface `device` that are on and can be changed, in the
@@ -89,6 +112,15 @@ struct Feature {
     name: String,
     can_change: bool,
     is_active: bool,
+}
+
+impl Feature {
+    /// Returns true if it is no transmit offload, or one whose packets a packet socket can read.
+    fn is_readable(&self) -> bool {
+        let has_udp = || Offloads::of_this_kernel().udp;
+        let name = self.name.as_str();
+        !name.starts_with(TRANSMIT) || READABLE.contains(&name) || (name == READABLE_UDP && has_udp())
+    }
 }
 
 /// The ioctl for one interface.

@@ -66,7 +66,8 @@ pub fn router_error_decap<D: PeerLookup>(
     }
     match lookup.owner(error.destination())? {
         Owner::Ours => Some(Delivery::Here),
-        Owner::Peer(to) => (to != from).then_some(Delivery::To(to)),
+        // The kernel would deliver to an address of its own instead of relaying.
+        Owner::Peer(to) => (to != from && !lookup.is_local(error.destination())).then_some(Delivery::To(to)),
     }
 }
 
@@ -98,7 +99,7 @@ mod tests {
     const US: [u8; 4] = [10, 0, 0, 1];
     const PEERS: [[u8; 4]; 2] = [[10, 0, 1, 1], [10, 0, 2, 1]];
 
-    /// Ours: 172.16.0.0/16. Peer n: 192.168.n.0/24. Local: also 100.64.9.9.
+    /// Ours: 172.16.0.0/16. Peer n: 192.168.n.0/24. Local: also 100.64.9.9 and 192.168.1.8.
     struct Site;
 
     impl PeerLookup for Site {
@@ -123,7 +124,7 @@ mod tests {
         }
 
         fn is_local(&self, address: Ipv4Addr) -> bool {
-            address == Ipv4Addr::from(US) || address == Ipv4Addr::new(100, 64, 9, 9)
+            [US, [100, 64, 9, 9], [192, 168, 1, 8]].contains(&address.octets())
         }
     }
 
@@ -165,7 +166,9 @@ mod tests {
     }
 
     fn hosts() -> Vec<Ipv4Addr> {
-        [[172, 16, 0, 9], [192, 168, 0, 9], [192, 168, 1, 9], [198, 51, 100, 9]].map(Ipv4Addr::from).into()
+        let hosts =
+            [[172, 16, 0, 9], [192, 168, 0, 9], [192, 168, 1, 9], [192, 168, 1, 8], [198, 51, 100, 9]];
+        hosts.map(Ipv4Addr::from).into()
     }
 
     #[test]
@@ -184,7 +187,7 @@ mod tests {
                 let is_quote_right = to == sender && Site.owner(destination) == Some(Owner::Peer(from));
                 let expected = match Site.owner(to) {
                     Some(Owner::Ours) => Some(Delivery::Here),
-                    Some(Owner::Peer(peer)) if peer != from => Some(Delivery::To(peer)),
+                    Some(Owner::Peer(peer)) if peer != from && !Site.is_local(to) => Some(Delivery::To(peer)),
                     _ => None,
                 };
                 let expected = expected.filter(|_| is_router && is_quote_right);

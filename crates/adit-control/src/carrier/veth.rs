@@ -100,6 +100,8 @@ impl Carrier for VethCarrier {
         let missing = Actual { devices: vec![None], ..Actual::default() };
         let Some(pair) = find(namespaces, desired)? else { return Ok(missing) };
         let index = pair.visible.index;
+        // One that is gone by now is missing at the next look.
+        let excess = namespaces.host.unreadable_offloads(&namespaces.scope, &pair.visible.name)?;
         if !known.is_empty() && known != [index] {
             // Another interface has the name of ours, and our routes disappeared together with
             // ours.
@@ -109,6 +111,7 @@ impl Carrier for VethCarrier {
         Ok(Actual {
             devices: vec![Some(pair.visible)],
             hidden: Some(pair.hidden),
+            unreadable_offloads: excess,
             routes,
             ..Actual::default()
         })
@@ -227,8 +230,13 @@ fn find(namespaces: &mut Namespaces, desired: &Desired) -> Result<Option<Pair>, 
         return Ok(None);
     };
     let hidden = namespaces.underlay.link_by_index(other)?.filter(devices::is_veth);
-    // Indices of another namespace would be other interfaces.
-    let hidden = hidden.filter(|hidden| hidden.lower == Some(visible.index));
+    // Indices of a third namespace would be other interfaces.
+    let is_elsewhere = |link: &Link| link.is_lower_elsewhere;
+    let hidden = hidden
+        .filter(|hidden| {
+            hidden.lower == Some(visible.index) && is_elsewhere(hidden) == is_elsewhere(&visible)
+        })
+        .filter(|_| namespaces.scope.netns.is_some() || !is_elsewhere(&visible));
     Ok(hidden.map(|hidden| Pair { visible, hidden }))
 }
 
@@ -258,7 +266,7 @@ fn create(namespaces: &mut Namespaces, desired: &Desired, hidden: &HiddenEnd) ->
         namespaces.inner.delete_link(old.index)?;
     }
     // The other end of it may be in a network namespace that has lost its name.
-    objects::remove_hidden_end(namespaces.underlay.as_mut(), &hidden.alias)?;
+    objects::remove_hidden_end(namespaces.underlay.as_mut(), hidden)?;
     let request = VethPair {
         name: desired.device.clone(),
         mac: VISIBLE_MAC,

@@ -77,6 +77,7 @@ impl State {
             kind: Some(kind.to_owned()),
             master: None,
             lower: None,
+            is_lower_elsewhere: false,
             vrf_table: None,
             ipip,
             hardware: LinkLayer::None,
@@ -497,6 +498,10 @@ impl Host for FakeHost {
             Some(_) => Ok(()),
             None => refuse("limit the offloads", ENODEV),
         }
+    }
+
+    fn unreadable_offloads(&self, _: &NetScope, _: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     fn forwards(&self, _: &NetScope, interface: &str) -> Result<bool> {

@@ -80,6 +80,11 @@ impl Host for FaultyHost {
         self.host.limit_offloads(scope, interface)
     }
 
+    fn unreadable_offloads(&self, scope: &NetScope, interface: &str) -> Result<Vec<String>> {
+        self.faults.call("list the offloads")?;
+        self.host.unreadable_offloads(scope, interface)
+    }
+
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
         self.host.forwards(scope, interface)
     }

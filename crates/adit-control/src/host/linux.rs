@@ -41,6 +41,10 @@ impl Host for LinuxHost {
         scope.run(|| ethtool::limit_offloads(interface))?
     }
 
+    fn unreadable_offloads(&self, scope: &NetScope, interface: &str) -> Result<Vec<String>> {
+        scope.run(|| ethtool::unreadable_offloads(interface))?
+    }
+
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
         let knob = format!("net/ipv4/conf/{interface}/forwarding");
         Ok(scope.run(|| sysctl::read(&knob))?? == "1")

@@ -36,6 +36,9 @@ pub(crate) trait Host: Send + Sync {
     /// Limits the offloads of the tunnel interface to those that a data plane can read.
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()>;
 
+    /// Lists the offloads that [`Self::limit_offloads`] would turn off.
+    fn unreadable_offloads(&self, scope: &NetScope, interface: &str) -> Result<Vec<String>>;
+
     /// Returns true if the kernel forwards what arrives by this interface. `all` and `default` are
     /// names too.
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool>;

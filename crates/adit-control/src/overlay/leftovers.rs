@@ -7,17 +7,22 @@ use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::named_namespace;
 use crate::reconcile::desired::guard_metric;
-use crate::reconcile::devices::hidden_alias;
+use crate::reconcile::devices::{HiddenEnd, hidden_alias};
 use crate::reconcile::guard_routes;
 use crate::reconcile::objects::{self, links_of_site};
 
 /// Removes what an overlay of this name left in the calling thread's network namespace, or in the
 /// one that its file named: pinned programs, every interface with its alias, the routes of those,
-/// the packet filter, and the guard routes. Returns the names of what was removed.
+/// the packet filter, and the guard routes; and, if the name of its tunnel interface is known, a
+/// pair that has no alias yet, because its start was killed. Returns the names of what was removed.
 ///
 /// # Errors
 /// Fails if the kernel refuses.
-pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, ControlError> {
+pub fn remove_leftovers(
+    site: &str,
+    netns: Option<&str>,
+    device: Option<&str>,
+) -> Result<Vec<String>, ControlError> {
     let host = LinuxHost;
     host.remove_pins(site)?;
     let mut removed = match open_inner(&host, netns)? {
@@ -25,7 +30,8 @@ pub fn remove_leftovers(site: &str, netns: Option<&str>) -> Result<Vec<String>, 
         None => Vec::new(),
     };
     let mut underlay = host.network(&NetScope::default())?;
-    removed.extend(objects::remove_hidden_end(underlay.as_mut(), &hidden_alias(site))?);
+    let hidden = HiddenEnd::of(site, device.unwrap_or_default());
+    removed.extend(objects::remove_hidden_end(underlay.as_mut(), &hidden)?);
     Ok(removed)
 }
 

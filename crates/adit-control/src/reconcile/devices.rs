@@ -48,12 +48,18 @@ pub struct HiddenEnd {
 }
 
 impl HiddenEnd {
-    fn of(site: &str, device: &str) -> Self {
+    pub(crate) fn of(site: &str, device: &str) -> Self {
         const SUFFIX: &str = "-h";
         let own = format!("{device}{SUFFIX}");
         // Of the whole name: two long devices may begin with the same letters.
         let name = if own.len() <= MAX_NAME { own } else { short_name(device, &own, 0) };
         Self { name, alias: hidden_alias(site) }
+    }
+
+    /// Returns true if `link` is what a start creates first: it is still down and has no alias.
+    pub(crate) fn is_half_made(&self, link: &Link) -> bool {
+        let is_ours = link.name == self.name && is_veth(link) && link.mac == Some(HIDDEN_MAC);
+        link.alias.is_none() && !link.up && is_ours
     }
 }
 
@@ -272,6 +278,7 @@ mod tests {
             kind: Some("ipip".to_owned()),
             master: None,
             lower: None,
+            is_lower_elsewhere: false,
             vrf_table: None,
             ipip,
             hardware: adit_linux::netlink::LinkLayer::None,

@@ -30,7 +30,7 @@ pub(crate) fn refuse_hidden_end(
     let Some(link) = underlay.link(&hidden.name)? else { return Ok(()) };
     let visible = inner.link(&desired.device)?;
     let is_other_end = visible.is_some_and(|it| it.lower == Some(link.index) && link.lower == Some(it.index));
-    if is_other_end || link.alias.as_deref() == Some(&hidden.alias) {
+    if is_other_end || link.alias.as_deref() == Some(&hidden.alias) || hidden.is_half_made(&link) {
         return Ok(());
     }
     Err(ControlError::ForeignDevice { device: hidden.name.clone(), what: describe_link(&link) })

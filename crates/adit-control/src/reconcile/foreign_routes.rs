@@ -284,6 +284,7 @@ mod tests {
             kind: None,
             master: None,
             lower: None,
+            is_lower_elsewhere: false,
             vrf_table: None,
             ipip: None,
             hardware: LinkLayer::Ethernet,

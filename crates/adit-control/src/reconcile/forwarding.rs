@@ -99,6 +99,7 @@ mod tests {
             kind: Some(kind.to_owned()),
             master: None,
             lower: None,
+            is_lower_elsewhere: false,
             vrf_table: None,
             ipip: None,
             hardware: LinkLayer::Ethernet,

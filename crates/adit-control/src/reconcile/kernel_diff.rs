@@ -3,12 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use adit_config::Config;
+use adit_config::{Config, PeerName};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route, RouteKey};
 use ipnet::Ipv4Net;
 
 use crate::reconcile::change::{Change, Kind, Object};
-use crate::reconcile::desired::Desired;
+use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC, is_no_arp};
 use crate::reconcile::guard_routes;
 use crate::reconcile::objects::{Actual, desired_routes};
@@ -26,9 +26,15 @@ pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Ve
     if let (Some(hidden), Some(link)) = (&desired.hidden, &actual.hidden) {
         changes.extend(hidden_changes(hidden, link));
     }
+    for offload in &actual.unreadable_offloads {
+        let (device, ip) = (&desired.device, &desired.netns);
+        let prefix = ip.as_ref().map_or_else(String::new, |netns| format!("ip netns exec {netns} "));
+        let change = Change::new(Kind::Change, Object::Device, format!("{device} {offload} on -> off"));
+        changes.push(change.by(format!("{prefix}ethtool -K {device} {offload} off")));
+    }
     let (missing_guards, unwanted_guards) = guard_changes(desired, actual);
     changes.extend(missing_guards);
-    changes.extend(route_changes(desired, actual));
+    changes.extend(route_changes(config, desired, actual));
     changes.extend(unwanted_guards);
     changes.extend(actual.unwanted.iter().map(|link| {
         let name = &link.name;
@@ -201,20 +207,21 @@ fn ethernet_changes(ip: &str, name: &str, link: &Link, mac: [u8; 6]) -> Vec<Chan
 }
 
 /// Compares the routes.
-fn route_changes(desired: &Desired, actual: &Actual) -> Vec<Change> {
+fn route_changes(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
     let mut changes = Vec::new();
     let wanted = desired_routes(desired, &actual.indices());
     let there: HashMap<RouteKey, &Route> = actual.routes.iter().map(|route| (route.key(), route)).collect();
     let links = actual.devices.iter().flatten().chain(&actual.unwanted);
     let names: HashMap<u32, &str> = links.map(|link| (link.index, link.name.as_str())).collect();
-    let positions = desired.routes.iter().map(|route| route.device);
-    for (wanted, position) in wanted.iter().zip(positions) {
-        let device = desired.devices.get(position).map_or(desired.device.as_str(), |device| &device.name);
-        match there.get(&wanted.key()) {
-            Some(found) if wanted.is_already(found) => {}
-            Some(_) => changes.push(route_change(Kind::Change, wanted, device, desired)),
-            None => changes.push(route_change(Kind::Add, wanted, device, desired)),
+    for (wanted, route) in wanted.iter().zip(&desired.routes) {
+        let found = there.get(&wanted.key());
+        if found.is_some_and(|found| wanted.is_already(found)) {
+            continue;
         }
+        let device = desired.devices.get(route.device).map_or(desired.device.as_str(), |device| &device.name);
+        let kind = if found.is_some() { Kind::Change } else { Kind::Add };
+        let change = route_change(kind, wanted, device, desired);
+        changes.push(with_peers_gateway(change, wanted, route, config));
     }
     let keys: HashSet<RouteKey> = wanted.iter().map(Route::key).collect();
     for found in actual.routes.iter().filter(|found| !keys.contains(&found.key())) {
@@ -247,6 +254,20 @@ pub(crate) fn guard_change(kind: Kind, route: &Route, desired: &Desired) -> Chan
 /// Returns the change of one route.
 pub(crate) fn route_change(kind: Kind, route: &Route, device: &str, desired: &Desired) -> Change {
     change_in_words(kind, route, words(route, device), desired)
+}
+
+/// Lets the command of a route that names a placeholder as its gateway name the peer's underlay
+/// address. Any gateway will do for the route that Adit makes, but Linux's ipip driver, which the
+/// commands are for, sends to it.
+fn with_peers_gateway(mut change: Change, route: &Route, wanted: &DesiredRoute, config: &Config) -> Change {
+    let peer = PeerName::new(&wanted.peer).ok().and_then(|name| config.peers.get(&name));
+    if let (Some(gateway), Some(peer)) = (route.gateway, peer)
+        && gateway != peer.underlay
+    {
+        let (from, to) = (format!(" via {gateway} "), format!(" via {} ", peer.underlay));
+        change.commands.iter_mut().for_each(|command| *command = command.replace(&from, &to));
+    }
+    change
 }
 
 fn change_in_words(kind: Kind, route: &Route, mut what: String, desired: &Desired) -> Change {
@@ -314,6 +335,7 @@ mod tests {
             kind: Some("veth".to_owned()),
             master: None,
             lower: None,
+            is_lower_elsewhere: false,
             vrf_table: None,
             ipip: None,
             hardware: LinkLayer::Ethernet,
@@ -344,6 +366,31 @@ mod tests {
             "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
         ];
         assert_eq!(lines(&changes), expected);
+    }
+
+    /// Adit's own routes then name a placeholder. Linux's ipip driver would send everything there.
+    #[test]
+    fn commands_for_many_peers_name_each_as_its_gateway() {
+        let mut text = "[site]\nname = \"a\"\nunderlay = \"10.1.1.1\"\ndevice = \"ipipA\"\n\
+                        networks = [\"172.16.17.0/24\"]\n"
+            .to_owned();
+        for n in 0..300 {
+            let (high, low) = (n / 256, n % 256);
+            text += &format!(
+                "[[peer]]\nname = \"p{n}\"\nunderlay = \"10.2.{high}.{low}\"\nnetworks = [\"10.{}.{low}.0/24\"]\n",
+                3 + high
+            );
+        }
+        let config = config(&text);
+        let changes = compare(&config, &desired(&config), &Actual::default());
+        let last = changes.last().expect("a route");
+        let shown = "+ route 10.4.43.0/24 via 192.0.0.8 dev ipipA onlink src 172.16.17.1";
+        assert_eq!(last.to_string(), shown, "what Adit makes");
+        let by_hand = "ip route add 10.4.43.0/24 via 10.2.1.43 dev ipipA onlink src 172.16.17.1";
+        assert_eq!(last.commands, [by_hand]);
+        let commands: Vec<&String> = changes.iter().flat_map(|change| &change.commands).collect();
+        assert_eq!(commands[0], "ip link add name ipipA type ipip local 10.1.1.1");
+        assert!(commands.iter().all(|command| !command.contains("192.0.0.8")), "{commands:?}");
     }
 
     #[test]
@@ -410,6 +457,10 @@ mod tests {
             (
                 there(Link { master: Some(3), ..link(1480, true, Some("adit:a")) }),
                 "~ device ipipA to no master",
+            ),
+            (
+                Actual { unreadable_offloads: vec!["tx-udp-segmentation".to_owned()], ..good.clone() },
+                "~ device ipipA tx-udp-segmentation on -> off",
             ),
             (
                 Actual { routes: Vec::new(), ..good.clone() },

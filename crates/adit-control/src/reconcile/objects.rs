@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Desired, DesiredRoute};
-use crate::reconcile::devices::{DesiredDevice, has_alias_of};
+use crate::reconcile::devices::{DesiredDevice, HiddenEnd, has_alias_of};
 use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::guard_routes;
 use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route, RouteKey};
@@ -19,6 +19,8 @@ pub(crate) struct Actual {
     pub(crate) devices: Vec<Option<Link>>,
     /// The hidden end of the tunnel interface, in the namespace of the underlay.
     pub(crate) hidden: Option<Link>,
+    /// Offloads of the tunnel interface whose packets a data plane could not read.
+    pub(crate) unreadable_offloads: Vec<String>,
     /// Interfaces of this site that are no longer desired.
     pub(crate) unwanted: Vec<Link>,
     /// Our routes into all these interfaces.
@@ -113,16 +115,17 @@ pub(crate) fn configure_device(
     Ok(())
 }
 
-/// Removes the hidden end with that alias, and with it the tunnel interface, wherever that is.
-/// Returns its name if there was one.
+/// Removes the hidden end, or what a killed start has made of it, and with it the tunnel interface,
+/// wherever that is. Returns its name if there was one.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked, or refuses.
 pub(crate) fn remove_hidden_end(
     underlay: &mut dyn Network,
-    alias: &str,
+    hidden: &HiddenEnd,
 ) -> Result<Option<String>, ControlError> {
-    let is_ours = |link: &Link| link.alias.as_deref() == Some(alias);
+    let is_ours =
+        |link: &Link| link.alias.as_deref() == Some(hidden.alias.as_str()) || hidden.is_half_made(link);
     let Some(link) = underlay.links()?.into_iter().find(is_ours) else { return Ok(None) };
     underlay.delete_link(link.index)?;
     Ok(Some(link.name))

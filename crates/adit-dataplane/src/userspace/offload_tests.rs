@@ -165,6 +165,7 @@ fn underlay(tunnel: &Tunnel, by: impl Fn(PeerIndex) -> Option<u32>) -> Underlay 
         kind: None,
         master: None,
         lower: None,
+        is_lower_elsewhere: false,
         vrf_table: None,
         ipip: None,
         hardware,

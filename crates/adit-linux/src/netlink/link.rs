@@ -40,6 +40,8 @@ pub struct Link {
     /// The number of the interface that it belongs to, in that interface's namespace. For an end of
     /// a veth pair it is the other end.
     pub lower: Option<u32>,
+    /// True if the interface that it belongs to is in another namespace, where `lower` counts.
+    pub is_lower_elsewhere: bool,
     /// For a VRF, its routing table.
     pub vrf_table: Option<u32>,
     /// For an interface of the ipip driver, how it tunnels.
@@ -296,6 +298,7 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
         kind: None,
         master: None,
         lower: None,
+        is_lower_elsewhere: false,
         vrf_table: None,
         ipip: None,
         hardware: match message.header.link_layer_type {
@@ -313,6 +316,7 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Link(lower) => link.lower = Some(lower).filter(|lower| *lower != 0),
+            LinkAttribute::LinkNetNsId(_) => link.is_lower_elsewhere = true,
             LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

@@ -37,9 +37,12 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
     };
     // Its objects are in the namespace it ran in. A dead daemon's record names that namespace; the
     // caller's `--netns` overrides it.
-    let (noted, inside) = paths.read_run_record().map_or((None, None), |notes| (notes.netns, notes.inside));
+    let record = paths.read_run_record();
+    let noted = record.as_ref().and_then(|record| record.netns.clone());
+    let inside = record.as_ref().and_then(|record| record.inside.as_deref());
+    let device = record.as_ref().map(|record| record.device.as_str());
     let noted = noted.filter(|_| !in_netns);
-    let remove = || remove_leftovers(&name, inside.as_deref());
+    let remove = || remove_leftovers(&name, inside, device);
     let removed = match lived_in.map(Ok).or_else(|| noted.map(|netns| NetNs::named(&netns))) {
         Some(Ok(netns)) => netns.run(remove)??,
         // The namespace is gone, with everything that was in it.

@@ -4,26 +4,19 @@ use std::process::ExitCode;
 
 use adit_control::api::client;
 use adit_control::api::drops::{Drop, Drops};
-use adit_control::state::paths::{self, RuntimePaths};
 
 use crate::Failure;
+use crate::commands::ask;
 use crate::output::Output;
 
 pub(crate) fn drops(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
-    let found = match name {
-        Some(name) => vec![client::drops(&RuntimePaths::of(name))?],
-        // The socket of a dead daemon does not answer.
-        None => {
-            paths::running().iter().filter_map(|name| client::drops(&RuntimePaths::of(name)).ok()).collect()
-        }
-    };
-    match (found.as_slice(), output.is_json()) {
-        ([], _) => return Err("no overlay is running; `adit up FILE` starts one".into()),
+    let found = ask::overlays(name, client::drops)?.or_none()?;
+    match (found.answers.as_slice(), output.is_json()) {
         ([only], true) => output.line(serde_json::to_string(only)?),
         (several, true) => output.line(serde_json::to_string(several)?),
         (several, false) => several.iter().for_each(|drops| show(drops, output)),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if found.note_unreadable(output) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints the reasons that have occurred. JSON, and `docs/reference/drops.md`, list all of them.

@@ -4,15 +4,16 @@ use std::process::ExitCode;
 
 use adit_control::api::client;
 use adit_control::state::events::{DownCause, Event, EventKind};
-use adit_control::state::paths::{self, RuntimePaths};
+use adit_control::state::paths::RuntimePaths;
 
 use crate::Failure;
+use crate::commands::ask;
 use crate::output::Output;
 
 pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let name = match name {
         Some(name) => name.to_owned(),
-        None => only_running_overlay()?,
+        None => only_running_overlay(output)?,
     };
     let events = client::follow(&RuntimePaths::of(&name))?;
     // A program that reads our output misses no event after this line.
@@ -31,13 +32,13 @@ pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
 /// The name of the running overlay.
 ///
 /// # Errors
-/// None is running, or several are.
-fn only_running_overlay() -> Result<String, Failure> {
-    // The socket of a dead daemon does not answer.
-    let mut running = paths::running();
-    running.retain(|name| client::status(&RuntimePaths::of(name)).is_ok());
+/// None is running or can be read, or several are.
+fn only_running_overlay(output: &Output) -> Result<String, Failure> {
+    let found = ask::overlays(None, client::status)?.or_none()?;
+    found.note_unreadable(output);
+    let running: Vec<String> = found.answers.into_iter().map(|status| status.site.name).collect();
     match running.as_slice() {
-        [] => Err("no overlay is running; `adit up FILE` starts one".into()),
+        [] => Err("no running overlay can be read".into()),
         [only] => Ok(only.clone()),
         several => Err(format!("several overlays are running; name one of: {}", several.join(", ")).into()),
     }

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod apply;
+mod ask;
 pub(crate) mod check;
 pub(crate) mod down;
 pub(crate) mod drops;

@@ -3,36 +3,31 @@
 use std::process::ExitCode;
 
 use adit_control::api::client;
-use adit_control::state::paths::{self, RuntimePaths};
 use adit_control::state::status::{
     CarriedBy, PathMtuFrom, PeerState, PeerStatus, RelayPath, SiteStatus, Status, UnderlayState, Unreachable,
 };
 use adit_control::state::unreachable::UnreachableCause;
+use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::commands::ask::{self, Unreadable};
 use crate::output::Output;
 
+/// The version of the shape of `adit status -j`.
+const SCHEMA: u32 = 2;
+
 pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
-    if let Some(name) = name {
-        let status = client::status(&RuntimePaths::of(name))?;
-        if output.is_json() {
-            output.line(serde_json::to_string(&status)?);
-        } else {
-            show(&status, output);
-        }
-        return Ok(ExitCode::SUCCESS);
+    let found = ask::overlays(name, client::status)?;
+    if output.is_json() {
+        let unreadable: Vec<Value> = found.unreadable.iter().map(Unreadable::json).collect();
+        let is_whole = unreadable.is_empty() && !found.answers.is_empty();
+        let overlays = found.answers;
+        output.line(json!({ "schema": SCHEMA, "overlays": overlays, "unreadable": unreadable }));
+        return Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    // The socket of a dead daemon does not answer.
-    let running: Vec<Status> =
-        paths::running().iter().filter_map(|name| client::status(&RuntimePaths::of(name)).ok()).collect();
-    match (running.as_slice(), output.is_json()) {
-        ([], _) => return Err("no overlay is running; `adit up FILE` starts one".into()),
-        // A single overlay, the common case, is printed as an object rather than a list.
-        ([only], true) => output.line(serde_json::to_string(only)?),
-        (several, true) => output.line(serde_json::to_string(several)?),
-        (several, false) => several.iter().for_each(|status| show(status, output)),
-    }
-    Ok(ExitCode::SUCCESS)
+    let found = found.or_none()?;
+    found.answers.iter().for_each(|status| show(status, output));
+    Ok(if found.note_unreadable(output) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(status: &Status, output: &Output) {

@@ -284,6 +284,16 @@ fn only_root_may_ask() {
             "{command}"
         );
     }
+    // Without a name, it is not as if none were running.
+    for command in ["status", "drops", "events"] {
+        let said = as_nobody(&[command]).with(1);
+        assert!(said.stderr.contains("cannot connect to /run/adit/a.sock"), "{command}: {said:?}");
+    }
+    for arguments in [&["status", "-j"][..], &["status", "a", "-j"]] {
+        let said = as_nobody(arguments).with(1).json();
+        assert_eq!((&said["schema"], &said["overlays"]), (&2.into(), &serde_json::json!([])), "{said}");
+        assert_eq!(said["unreadable"][0]["name"], "a", "{said}");
+    }
     sites.machine.adit(gateway, &["status", "a"]).ok();
     a.end(Signal::SIGINT);
 }

@@ -39,7 +39,7 @@ signal.pause()
 fn a_program_that_ends_the_chain_is_named() {
     let bed = Testbed::running(DataplaneChoice::Ebpf);
     let host = &bed.sites.network.host_a;
-    let status = || bed.adit(&["status", "a", "-j"]).ok().json();
+    let status = || bed.adit(&["status", "a", "-j"]).ok().json()["overlays"][0].clone();
     let carried = |direction: &str| status()["site"]["carried_by"][direction].clone();
     let ping = || (0..20).all(|_| reaches(host, HOST_B));
     assert!(ping());

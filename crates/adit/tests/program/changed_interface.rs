@@ -1,15 +1,18 @@
 //! Somebody renames an end of the tunnel's pair, or changes its address, ARP or master: repaired or
-//! followed within a second.
+//! followed within a second, also while the overlay is still starting.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
+use adit_linux::ethtool;
+use adit_linux::netlink::{Event, Events, Group, RouteKind};
 use adit_testbed::needs::ebpf;
 use serde_json::Value;
 
-use crate::support::testbed::Testbed;
+use crate::support::machine::PATIENCE;
+use crate::support::testbed::{Side, Testbed};
 use crate::support::wait_until;
 
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -54,6 +57,12 @@ fn changes_are_repaired_or_followed(plane: DataplaneChoice) {
         wait_until(A_SECOND, &format!("{event:?} is repaired"), || links(&bed) == whole && bed.reaches());
         wait_until(A_SECOND, &format!("{event:?} is counted"), || bed.repairs() > repairs);
     }
+    // `ethtool -K` by somebody: userspace could not read such packets.
+    let excess = || bed.gateway().ns().run(|| ethtool::unreadable_offloads("ipipA")).unwrap().unwrap();
+    assert_eq!(excess(), [""; 0]);
+    bed.gateway().ns().run(|| ethtool::set_unreadable_offloads("ipipA", true)).unwrap().unwrap();
+    assert!(!excess().is_empty(), "the kernel has turned them on");
+    wait_until(A_SECOND, "offloads are repaired", || excess().is_empty());
     for event in FOLLOWED {
         event.iter().for_each(|command| bed.ip(command));
         wait_until(A_SECOND, &format!("{event:?} is followed"), || links(&bed) == whole && bed.reaches());
@@ -69,4 +78,64 @@ fn changes_are_repaired_or_followed_with_ebpf() {
 #[test(alone, root)]
 fn changes_are_repaired_or_followed_with_userspace() {
     changes_are_repaired_or_followed(DataplaneChoice::Userspace);
+}
+
+/// What a network manager with a file for every Ethernet interface does to both ends.
+const TAKEN: [&str; 4] = [
+    "link set ipipA mtu 1300",
+    "link set ipipA-h mtu 1300",
+    "route flush dev ipipA",
+    "route flush type unreachable",
+];
+
+/// Whether IPv6 is off on both ends.
+fn is_ipv6_off(bed: &Testbed) -> bool {
+    ["ipipA", "ipipA-h"].iter().all(|end| {
+        let setting = format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6");
+        let read = || std::fs::read_to_string(&setting);
+        // A kernel without IPv6 has no such file.
+        bed.gateway().ns().run(read).unwrap().map_or(true, |value| value.trim() == "1")
+    })
+}
+
+/// The routes come before the data plane, which takes its time to start. Nothing of the start looks
+/// at them or at the pair again.
+fn changes_during_the_start_are_repaired(plane: DataplaneChoice) {
+    let mut bed = Testbed::running(plane);
+    let whole = links(&bed);
+    bed.end(Side::A, nix::sys::signal::Signal::SIGTERM);
+    bed.adit(&["down", "a"]).ok();
+
+    let mut events = bed.gateway().ns().run(|| Events::open(&[Group::Route])).unwrap().unwrap();
+    let mut daemon = bed.spawn(&[]);
+    loop {
+        let event = events.next(PATIENCE).unwrap().expect("the start adds a route");
+        let Event::RouteChanged { route, gone: false } = event else { continue };
+        if route.destination.to_string() == "192.168.199.0/24" && route.kind == RouteKind::Unicast {
+            break;
+        }
+    }
+    for end in ["ipipA", "ipipA-h"] {
+        let _ = bed.gateway().sysctl(&format!("ipv6/conf/{end}/disable_ipv6"), "0");
+    }
+    TAKEN.iter().for_each(|command| bed.ip(command));
+    daemon.wait_for("ready");
+    bed.keep(daemon);
+    let values = |links: BTreeMap<u64, Vec<Value>>| links.into_values().collect::<Vec<_>>();
+    let whole = values(whole);
+    wait_until(2 * A_SECOND, "the changes during the start are repaired", || {
+        values(links(&bed)) == whole && is_ipv6_off(&bed) && bed.reaches()
+    });
+    let shown = bed.sites.machine.run(bed.gateway().ns(), Command::new("ip").args(["route", "show"]));
+    assert!(shown.ok().stdout.contains("unreachable 192.168.199.0/24"), "its guard is back, too");
+}
+
+#[test(alone, root, ebpf)]
+fn changes_during_the_start_are_repaired_with_ebpf() {
+    changes_during_the_start_are_repaired(DataplaneChoice::Ebpf);
+}
+
+#[test(alone, root)]
+fn changes_during_the_start_are_repaired_with_userspace() {
+    changes_during_the_start_are_repaired(DataplaneChoice::Userspace);
 }

@@ -138,7 +138,7 @@ fn programs_stay_without_a_bpf_file_system_that_lasts() {
         let testbed = Testbed::new(DataplaneChoice::Ebpf);
         testbed.sites.machine.without_bpffs();
         let mut bed = Loaded::of(testbed, DataplaneChoice::Ebpf);
-        let site = bed.adit(&["status", "a", "-j"]).ok().json()["site"].clone();
+        let site = bed.adit(&["status", "a", "-j"]).ok().json()["overlays"][0]["site"].clone();
         let why = site["dataplane_reason"].as_str().unwrap();
         assert!(why.contains("by clsact, because the BPF file system") || why.contains("by TCX"), "{why}");
         let load = bed.load();

@@ -35,7 +35,8 @@ fn of_interface(bed: &Testbed, side: Side, device: &str) -> Counted {
 }
 
 fn status(bed: &Testbed, side: Side) -> Value {
-    bed.sites.machine.adit(bed.side(side).ns(), &["status", side.name(), "-j"]).ok().json()
+    bed.sites.machine.adit(bed.side(side).ns(), &["status", side.name(), "-j"]).ok().json()["overlays"][0]
+        .clone()
 }
 
 /// What a status counts of users' packets.

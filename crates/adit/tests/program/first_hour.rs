@@ -70,7 +70,8 @@ impl Operator {
 
     fn status(&self, host: &Host, name: &str) -> Value {
         let mut command = Command::new(ADIT);
-        self.sites.machine.run(host.ns(), command.args(["status", name, "-j"])).ok().json()
+        self.sites.machine.run(host.ns(), command.args(["status", name, "-j"])).ok().json()["overlays"][0]
+            .clone()
     }
 
     /// How often so many things of each kind were repaired.

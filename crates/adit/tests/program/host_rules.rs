@@ -46,7 +46,8 @@ impl Hub {
 
     fn relay(&self) -> Value {
         let gateway = self.network.of(Site::Hub).gateway.ns();
-        let site = self.machine.adit(gateway, &["status", "hub", "-j"]).ok().json()["site"].clone();
+        let site =
+            self.machine.adit(gateway, &["status", "hub", "-j"]).ok().json()["overlays"][0]["site"].clone();
         site["relay"].clone()
     }
 

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
 use adit_lab::capture::{Frame, Tap};
-use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites};
+use adit_lab::ping::ping;
+use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_B, TwoSites};
 use adit_testbed::needs::{ebpf, fq_codel, ipip};
 
+use crate::support::machine::PATIENCE;
 use crate::support::sites::reaches;
 use crate::support::testbed::{Side, Testbed};
+use crate::support::wait_until;
 
 const DEVICE: &str = "ipipA";
 /// How long a stream is measured.
@@ -117,6 +120,16 @@ fn both_directions_are_captured_counted_and_filtered(bed: &Testbed) {
             "table ip seen {
                 counter out { }
                 counter in { }
+                counter own_out { }
+                counter own_in { }
+                chain output {
+                    type filter hook output priority 0;
+                    oifname \"ipipA\" ip length 777 icmp type echo-request counter name own_out;
+                }
+                chain input {
+                    type filter hook input priority 0;
+                    iifname \"ipipA\" ip length 777 icmp type echo-reply counter name own_in;
+                }
                 chain forward {
                     type filter hook forward priority 0;
                     oifname \"ipipA\" icmp type echo-request counter name out;
@@ -131,6 +144,11 @@ fn both_directions_are_captured_counted_and_filtered(bed: &Testbed) {
     for _ in 0..PINGS {
         assert!(reaches(&bed.sites.network.host_a, HOST_B));
     }
+    for _ in 0..PINGS {
+        // Probes have other lengths.
+        let answer = gateway.run(|| ping(INSIDE_B, 777, 64, PATIENCE)).unwrap();
+        assert!(answer.is_reply(), "{answer:?}");
+    }
     let after = counted(bed);
     let frames = tap.finish();
     let passed = |kind: u8, source: Ipv4Addr| {
@@ -139,9 +157,32 @@ fn both_directions_are_captured_counted_and_filtered(bed: &Testbed) {
     };
     assert_eq!((passed(8, HOST_A), passed(0, HOST_B)), (PINGS, PINGS), "captured");
     // Probes of the path pass the interface, too.
-    assert!(after.0 >= before.0 + PINGS && after.1 >= before.1 + PINGS, "{before:?} to {after:?}");
+    let (sent, received) = (before.0 + 2 * PINGS, before.1 + 2 * PINGS);
+    assert!(after.0 >= sent && after.1 >= received, "{before:?} to {after:?}");
     let listed = output(bed, "nft list counters table ip seen");
-    assert_eq!(listed.matches("packets 5 ").count(), 2, "{listed}");
+    assert_eq!(listed.matches("packets 5 ").count(), 4, "{listed}");
+    sysfs_agrees_with_netlink(bed);
+}
+
+/// All that `ip -s link` shows is in `/sys/class/net/*/statistics`, too.
+fn sysfs_agrees_with_netlink(bed: &Testbed) {
+    let read = "mount -t sysfs sysfs /sys && grep -H . /sys/class/net/ipipA/statistics/* && ip -s -j link show ipipA";
+    let mut seen = String::new();
+    // A probe may pass between the two.
+    wait_until(PATIENCE, "sysfs and netlink agree", || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", read]);
+        seen = bed.sites.machine.run(bed.gateway().ns(), &mut command).ok().stdout;
+        let (files, json) = seen.split_once('[').expect("both are read");
+        let json: serde_json::Value = serde_json::from_str(&format!("[{json}")).unwrap();
+        ["rx", "tx"].iter().all(|way| {
+            ["packets", "bytes", "errors", "dropped"].iter().all(|what| {
+                let value = &json[0]["stats64"][way][what];
+                assert!(value.is_u64(), "{seen}");
+                files.contains(&format!("/{way}_{what}:{value}\n"))
+            })
+        })
+    });
 }
 
 fn behaves_like_any_interface(plane: DataplaneChoice) {
@@ -167,14 +208,28 @@ fn it_behaves_like_any_interface_with_linuxs_ipip() {
     behaves_like_any_interface(DataplaneChoice::Kernel);
 }
 
-#[test(root, ebpf, fq_codel)]
-fn fq_codel_sees_what_is_sent() {
-    let bed = Testbed::running(DataplaneChoice::Ebpf);
+fn fq_codel_sees_what_is_sent(plane: DataplaneChoice) {
+    let bed = Testbed::running(plane);
     tc(&bed, "qdisc replace dev ipipA root fq_codel");
     assert!(bed.reaches());
     let shown = output(&bed, "tc -s -j qdisc show dev ipipA");
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert!(shown[0]["packets"].as_u64().is_some_and(|packets| packets > 0), "{shown}");
+}
+
+#[test(root, ebpf, fq_codel)]
+fn fq_codel_sees_what_is_sent_with_ebpf() {
+    fq_codel_sees_what_is_sent(DataplaneChoice::Ebpf);
+}
+
+#[test(root, fq_codel)]
+fn fq_codel_sees_what_is_sent_with_userspace() {
+    fq_codel_sees_what_is_sent(DataplaneChoice::Userspace);
+}
+
+#[test(root, ipip, fq_codel)]
+fn fq_codel_sees_what_is_sent_with_linuxs_ipip() {
+    fq_codel_sees_what_is_sent(DataplaneChoice::Kernel);
 }
 
 /// Every device of the gateways, by an ordinary user in their network namespaces: nobody attaches,
@@ -188,7 +243,18 @@ def attempt(what, call):
         done.append(what)
     except OSError:
         pass
-names = [name for _, name in socket.if_nameindex()]
+# A request of rtnetlink about an interface; the kernel's answer.
+def netlink(kind, index, change=0, attribute=b""):
+    body = struct.pack("=BxHiII", 0, 0, index, 0, change) + attribute
+    header = struct.pack("=IHHII", 16 + len(body), kind, 5, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as route:
+        route.send(header + body)
+        error = struct.unpack_from("=i", route.recv(4096), 16)[0]
+    if error:
+        raise OSError(-error, "refused")
+RTM_NEWLINK, RTM_DELLINK, IFF_UP = 16, 17, 1
+ADDRESS = struct.pack("=HH6s2x", 10, 1, b"\2\0\0\0\0\x77")
+names = sys.argv[2:] or [name for _, name in socket.if_nameindex()]
 for name in names:
     request = name.encode().ljust(16, b"\0")
     for kind, queues, header in itertools.product((1, 2), (0x100, 0), (0x4000, 0)):
@@ -199,6 +265,10 @@ for name in names:
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     attempt("down " + name, lambda: fcntl.ioctl(udp, 0x8914, request + struct.pack("H14x", 0)))
     attempt("mtu " + name, lambda: fcntl.ioctl(udp, 0x8922, request + struct.pack("i12x", 100)))
+    index = socket.if_nametoindex(name)
+    attempt("netlink address " + name, lambda: netlink(RTM_NEWLINK, index, 0, ADDRESS))
+    attempt("netlink down " + name, lambda: netlink(RTM_NEWLINK, index, IFF_UP))
+    attempt("netlink delete " + name, lambda: netlink(RTM_DELLINK, index))
 attempt("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300))
 attempt("raw socket", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 4))
 attempt("AF_XDP socket", lambda: socket.socket(44, socket.SOCK_RAW, 0))
@@ -229,6 +299,14 @@ fn nobody_else_can_use_a_device(plane: DataplaneChoice) {
     let said = attempts(&bed, Side::A, &node);
     assert!(said.contains("attach control") && said.matches(", ").count() < 8, "{said}");
     bed.ip("link delete control");
+    // And whoever has the rights succeeds by the same requests.
+    bed.ip("link add control type veth peer name other-end");
+    let mut as_root = Command::new("/usr/bin/python3");
+    let said =
+        bed.sites.machine.run(bed.gateway().ns(), as_root.args(["-c", ATTEMPTS, &node, "control"])).ok();
+    for what in ["address", "down", "delete"] {
+        assert!(said.stdout.contains(&format!("netlink {what} control")), "{}", said.stdout);
+    }
     for is_alive in [true, false] {
         for side in Side::BOTH {
             let said = attempts(&bed, side, &node);

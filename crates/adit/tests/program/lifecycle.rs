@@ -277,14 +277,23 @@ fn is_zombie(pid: u64) -> bool {
 fn status_in_json_is_as_the_contract_has_it() {
     let sites = Sites::new();
     let (_a, _b) = (sites.run_a(&[]), sites.run_b());
-    let status = |arguments: &[&str]| sites.machine.adit(sites.network.gateway_a.ns(), arguments).ok().json();
+    let gateway_a = sites.network.gateway_a.ns();
+    let listing = |arguments: &[&str]| sites.machine.adit(gateway_a, arguments).ok().json();
+    let status = |arguments: &[&str]| listing(arguments)["overlays"][0].clone();
+    let all = listing(&["status", "-j"]);
+    assert_eq!(keys(&all), ["overlays", "schema", "unreadable"]);
+    assert_eq!((&all["schema"], &all["unreadable"]), (&2.into(), &serde_json::json!([])));
+    assert_eq!(keys(&listing(&["status", "a", "-j"])), keys(&all), "one shape, with a name or without");
     let fresh = status(&["status", "a", "-j"]);
     assert_eq!(fresh["peers"][0]["last_rx_seconds"], serde_json::Value::Null);
     assert_eq!(fresh["peers"][0]["state"], "idle");
     sites.assert_joined();
     // Nobody behind A lives there: A's tunnel takes it, and B's refuses it.
     let used = status(&["--json", "status", "a"]);
-    assert_eq!(keys(&used), ["drops", "ecn", "icmp", "peers", "probes", "repairs", "schema", "site"]);
+    assert_eq!(
+        keys(&used),
+        ["drops", "ecn", "icmp", "peers", "probes", "repairs", "schema", "site", "warnings"]
+    );
     assert_eq!(used["schema"], 1);
     let beside = ["carried_by", "limits", "passed_by", "relay", "underlay_interface", "underlay_state"];
     let contract: Vec<_> = keys(&used["site"]).into_iter().filter(|key| !beside.contains(key)).collect();

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Peer b in the status of A.
 fn peer(sites: &Sites) -> Value {
     let status = sites.machine.adit(sites.network.gateway_a.ns(), &["status", "a", "-j"]).ok().json();
-    status["peers"][0].clone()
+    status["overlays"][0]["peers"][0].clone()
 }
 
 fn survives(dataplane: &'static str) {

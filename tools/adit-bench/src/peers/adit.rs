@@ -223,7 +223,7 @@ pub(crate) struct Cleanup {
 impl Drop for Cleanup {
     fn drop(&mut self) {
         // Nothing is left to do about a failure.
-        let _ = self.host.ns().run(|| adit_control::overlay::remove_leftovers(&self.name, None));
+        let _ = self.host.ns().run(|| adit_control::overlay::remove_leftovers(&self.name, None, None));
         let _ = RuntimePaths::of(&self.name).remove();
     }
 }

@@ -4,7 +4,7 @@ use adit_linux::netlink::{Network, VethPair};
 
 use super::world::{Kernel, TUN, World, config};
 use crate::overlay::{OnExit, leftovers};
-use crate::reconcile::devices::{HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC};
+use crate::reconcile::devices::{HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC};
 use crate::reconcile::objects;
 
 /// The names and indices of the pair's ends.
@@ -84,6 +84,11 @@ const ROWS: &[Row] = &[
             add(world, "elsewhere", "ipipA-h", VISIBLE_MAC);
             alias(world, "ipipA-h", "adit:a::hidden");
         },
+        Replaced,
+    ),
+    (
+        "the same without an alias, of a start that was killed",
+        |world| add(world, "elsewhere", "ipipA-h", VISIBLE_MAC),
         Replaced,
     ),
     (
@@ -196,7 +201,7 @@ fn leftovers_are_removed(kernel: Kernel) {
         assert_eq!(removed, ["ipipA", "guard-routes"]);
     };
     let from_underlay: Remove = |world, network| {
-        let removed = objects::remove_hidden_end(network, "adit:a::hidden").unwrap();
+        let removed = objects::remove_hidden_end(network, &HiddenEnd::of("a", "ipipA")).unwrap();
         assert_eq!(removed.as_deref(), Some("ipipA-h"));
         // Guards are not the pair's.
         leftovers::remove_objects(world.host().as_ref(), network, "a").unwrap();
@@ -220,4 +225,44 @@ fn leftovers_are_removed_from_either_end_on_the_model() {
 #[test(root)]
 fn leftovers_are_removed_from_either_end_on_the_kernel() {
     leftovers_are_removed(Kernel::Real);
+}
+
+/// What `adit down` finds by the name of the tunnel interface in the record of a killed start.
+fn half_a_start_is_removed_and_what_others_made_is_not(kernel: Kernel) {
+    let remove = |world: &mut World| {
+        objects::remove_hidden_end(world.others.as_mut(), &HiddenEnd::of("a", "ipipA")).unwrap()
+    };
+    kernel.run(&|mut world: World| {
+        let before = world.view();
+        add(&mut world, "ipipA", "ipipA-h", VISIBLE_MAC);
+        assert_eq!(remove(&mut world).as_deref(), Some("ipipA-h"));
+        assert_eq!(world.view(), before);
+    });
+    let theirs: [fn(&mut World); 3] = [
+        |world| add(world, "ipipA-h", "ipipA", THEIRS),
+        |world| alias(world, "ipipA-h", "mine"),
+        |world| {
+            let index = world.index("ipipA-h");
+            world.others.set_up(index).unwrap();
+        },
+    ];
+    for (position, change) in theirs.iter().enumerate() {
+        kernel.run(&|mut world: World| {
+            if position > 0 {
+                add(&mut world, "ipipA", "ipipA-h", VISIBLE_MAC);
+            }
+            change(&mut world);
+            assert_eq!(remove(&mut world), None, "{position}");
+        });
+    }
+}
+
+#[test]
+fn half_a_start_is_removed_and_what_others_made_is_not_on_the_model() {
+    half_a_start_is_removed_and_what_others_made_is_not(Kernel::Model);
+}
+
+#[test(root)]
+fn half_a_start_is_removed_and_what_others_made_is_not_on_the_kernel() {
+    half_a_start_is_removed_and_what_others_made_is_not(Kernel::Real);
 }

@@ -165,7 +165,7 @@ impl Testbed {
 
     /// The status of overlay a.
     pub(crate) fn status(&self) -> Value {
-        self.adit(&["status", "a", "-j"]).ok().json()
+        self.adit(&["status", "a", "-j"]).ok().json()["overlays"][0].clone()
     }
 
     /// How many repairs overlay a counts, of all objects.

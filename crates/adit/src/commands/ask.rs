@@ -1,0 +1,73 @@
+//! What commands ask of the overlays that run: of one by name, or of all.
+
+use adit_control::ControlError;
+use adit_control::state::paths::{self, RuntimePaths};
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::output::Output;
+
+/// The answers of overlays, and those that run and gave none.
+pub(crate) struct Answers<T> {
+    pub(crate) answers: Vec<T>,
+    pub(crate) unreadable: Vec<Unreadable>,
+}
+
+/// An overlay that runs and cannot be read.
+pub(crate) struct Unreadable {
+    name: String,
+    why: ControlError,
+}
+
+impl Unreadable {
+    pub(crate) fn json(&self) -> Value {
+        json!({ "name": self.name, "why": self.why.to_string() })
+    }
+}
+
+/// Asks the overlay `name`, or all that run.
+///
+/// # Errors
+/// Fails if no overlay of that name runs.
+pub(crate) fn overlays<T>(
+    name: Option<&str>,
+    ask: impl Fn(&RuntimePaths) -> Result<T, ControlError>,
+) -> Result<Answers<T>, Failure> {
+    let names = name.map_or_else(paths::running, |name| vec![name.to_owned()]);
+    let mut found = Answers { answers: Vec::new(), unreadable: Vec::new() };
+    for overlay in names {
+        match ask(&RuntimePaths::of(&overlay)) {
+            Ok(answer) => found.answers.push(answer),
+            // The socket of a dead daemon does not answer.
+            Err(ControlError::NotRunning { .. }) if name.is_none() => {}
+            Err(why @ ControlError::NotRunning { .. }) => return Err(why.into()),
+            Err(why) => found.unreadable.push(Unreadable { name: overlay, why }),
+        }
+    }
+    Ok(found)
+}
+
+impl<T> Answers<T> {
+    /// The answers for a reader of text.
+    ///
+    /// # Errors
+    /// Fails if no overlay answered.
+    pub(crate) fn or_none(mut self) -> Result<Self, Failure> {
+        match (self.answers.is_empty(), self.unreadable.pop()) {
+            (true, None) => Err("no overlay is running; `adit up FILE` starts one".into()),
+            (true, Some(only)) if self.unreadable.is_empty() => Err(only.why.into()),
+            (_, last) => {
+                self.unreadable.extend(last);
+                Ok(self)
+            }
+        }
+    }
+
+    /// Names on standard error the overlays that cannot be read. Returns whether there are none.
+    pub(crate) fn note_unreadable(&self, output: &Output) -> bool {
+        for Unreadable { name, why } in &self.unreadable {
+            output.note(format_args!("adit: overlay `{name}` cannot be read: {why}"));
+        }
+        self.unreadable.is_empty()
+    }
+}
