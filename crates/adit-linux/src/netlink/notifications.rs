@@ -29,8 +29,8 @@ impl Notifications {
         Ok(Self(socket))
     }
 
-    /// Empties the queue, or reads the first [`MAX_READS`]. Returns true if something may have
-    /// changed since the last call.
+    /// Reads what is queued, up to a bound. Returns true if something may have changed since the
+    /// last call.
     pub fn any(&mut self) -> bool {
         let mut any = false;
         let mut buffer = [0; READ_LEN];
