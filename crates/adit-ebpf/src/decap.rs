@@ -65,6 +65,14 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
         // Another overlay may have the same peer: its program or its userspace comes next, and
         // counts what it refuses.
         Err(_) if tables.is_of_another_overlay(inner.source()) => return Some(Verdict::Decline),
+        // So is the answer to its probe of that peer.
+        Err(_)
+            if inner.protocol() == Protocol::ICMP
+                && inner.source() == outer.source()
+                && tables.has_other_overlays() =>
+        {
+            return Some(Verdict::Decline);
+        }
         // Userspace reads what it quotes.
         Err(Refusal {
             reason: DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs, ..

@@ -73,6 +73,12 @@ impl Tables {
         OTHER_NETWORKS.get(Key::new(32, source.octets())).is_some()
     }
 
+    /// Whether this machine has other overlays with peers.
+    #[inline(always)]
+    pub fn has_other_overlays(&self) -> bool {
+        self.is_of_another_overlay(Ipv4Addr::BROADCAST)
+    }
+
     /// Notes that a datagram came from a peer, so that no sender is told that it is unreachable.
     /// Userspace learns it from the counters, a little later.
     #[inline(always)]

@@ -15,7 +15,7 @@ const OUR_HOST: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 9);
 
 #[test]
 fn what_may_be_another_overlays_is_left_to_it_and_not_counted() {
-    use DropReason::{InnerSourceNotFromPeer, OuterSourceUnknown};
+    use DropReason::{InnerDestinationNotOurs, InnerSourceNotFromPeer, OuterSourceUnknown};
     let refused = |reason| (Decapsulated::Drop(reason), vec![(reason, 1)]);
     let to_other = || (Decapsulated::NotOurs, vec![]);
     let theirs = datagram(THEIR_HOST, OUR_HOST).inside(B, A).build();
@@ -30,7 +30,7 @@ fn what_may_be_another_overlays_is_left_to_it_and_not_counted() {
         other_networks: networks.iter().map(|text| text.parse().expect("a network")).collect(),
     };
     for (what, outer, alone, beside) in [
-        ("the answer to their probe", &answer, refused(InnerSourceNotFromPeer), to_other()),
+        ("the answer to their probe", &answer, refused(InnerDestinationNotOurs), to_other()),
         ("a common peer's", &theirs, refused(InnerSourceNotFromPeer), to_other()),
         ("their own peer's", &of_their_peer, refused(OuterSourceUnknown), to_other()),
         ("whose destination is wrong", &to_themselves, refused(InnerSourceNotFromPeer), to_other()),

@@ -395,7 +395,8 @@ mod tests {
             "| tinc | – | not started: `tincd` is not installed | – |",
             "| Linux ipip | not started: this kernel has no ipip driver | – | – | – |",
             "| OpenVPN | failed: a\\|b | – | – | – |",
-            "- round 2, OpenVPN, 64-byte UDP, batched generator: a\\|b",
+            "- round 2, OpenVPN, 64-byte UDP, batched generator:",
+            "  a\\|b",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
         }

@@ -18,9 +18,9 @@ const FULL_RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 const DATAPLANE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long events are collected after the first: a storm of changes leads to one look.
 const EVENT_DEBOUNCE: Duration = Duration::from_millis(100);
-/// How long after a failed repair the next one is tried. It doubles up to
-/// [`FULL_RESYNC_INTERVAL`], unless something changes.
-const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How long after a failed repair the next one is tried: soon, since the kernel may be half way
+/// through a change. It doubles up to [`FULL_RESYNC_INTERVAL`], unless something changes.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the settings for forwarding are read.
 const FORWARDING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn a_repair_that_keeps_failing_is_tried_less_and_less_often() {
-        let seconds: Vec<u64> = (0..7).map(|failures| retry_interval(failures).as_secs()).collect();
-        assert_eq!(seconds, [2, 4, 8, 16, 30, 30, 30]);
+        let milliseconds: Vec<u128> = (0..9).map(|failures| retry_interval(failures).as_millis()).collect();
+        assert_eq!(milliseconds, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
         assert_eq!(retry_interval(u32::MAX), FULL_RESYNC_INTERVAL);
     }
 }

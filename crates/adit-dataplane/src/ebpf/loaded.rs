@@ -1,6 +1,7 @@
 //! The loaded object: programs and their maps, filled for one tunnel before anything runs.
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use adit_policy::bpf::maps::{PeerEntry, Settings, encode_owner, name, program};
@@ -190,7 +191,10 @@ impl LoadedObject {
         for address in there.difference(&wanted) {
             self.local.remove(address).map_err(failed(name::LOCAL))?;
         }
-        let wanted: HashSet<(u32, [u8; 4])> = tunnel.other_networks().iter().map(prefix).collect();
+        let mut wanted: HashSet<(u32, [u8; 4])> = tunnel.other_networks().iter().map(prefix).collect();
+        if !wanted.is_empty() {
+            wanted.insert((32, Ipv4Addr::BROADCAST.octets()));
+        }
         let keys = self.other_networks.keys().flatten();
         let there: HashSet<(u32, [u8; 4])> = keys.map(|key| (key.prefix_len(), key.data())).collect();
         for &(len, address) in wanted.difference(&there) {

@@ -22,7 +22,8 @@ pub mod name {
     pub const PEERS: &str = "PEERS";
     /// The gateway's own addresses, as a set.
     pub const LOCAL: &str = "LOCAL";
-    /// The networks that are reached through other overlays of this machine, as a set.
+    /// The networks that are reached through other overlays of this machine, as a set. If there
+    /// are any, 255.255.255.255 is in it too, which is in nobody's network.
     pub const OTHER_NETWORKS: &str = "OTHER_NETWORKS";
     /// Peer number to [`PeerCounts`](super::PeerCounts), one copy per processor.
     pub const PEER_COUNTS: &str = "PEER_COUNTS";

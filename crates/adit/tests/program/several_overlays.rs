@@ -55,7 +55,7 @@ fn renamed(text: &str, name: &str) -> String {
 
 /// What each overlay of gateway A has dropped.
 fn drops(bed: &Testbed) -> [Value; 2] {
-    ["a", "a2"].map(|name| bed.adit(&["status", name, "-j"]).ok().json()["drops"].clone())
+    ["a", "a2"].map(|name| bed.adit(&["status", name, "-j"]).ok().json()["overlays"][0]["drops"].clone())
 }
 
 /// The same between all overlays, added up.
