@@ -86,7 +86,7 @@ fn has_device(host: &Host, device: &str) -> bool {
     host.run(|| Netlink::open()?.link(device)).unwrap().is_some()
 }
 
-#[test(root, ebpf)]
+#[test(alone, root, ebpf)]
 fn the_inside_may_be_in_another_namespace() {
     let bed = SplitSite::new();
     let before = [view(bed.gateway()), view(&bed.blue)];
@@ -162,7 +162,7 @@ fn a_plan_for_another_namespace() {
 }
 
 /// A container is made anew: another namespace of the same name.
-#[test(root, ebpf)]
+#[test(alone, root, ebpf)]
 fn a_namespace_that_is_made_anew_is_followed() {
     let mut bed = SplitSite::new();
     bed.sites.machine.name(bed.blue.ns(), NETNS);
