@@ -89,6 +89,7 @@ const SUITES: &[Suite] = &[
         only: &["lifecycle::", "vrf::", "kernel_plane::", "interface::", "unit::"],
         left_out: &[
             ("the_absence_of_the_driver_is_explained", "the guest's kernel has the driver"),
+            ("changes_are_repaired_or_followed", "it asks for the speed of a real processor"),
             ("the_unit_is_no_laxer_than_before", "asks systemd, not the kernel"),
             ("systemd_understands_the_unit", "asks systemd, not the kernel"),
             (

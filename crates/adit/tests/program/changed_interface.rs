@@ -49,7 +49,7 @@ fn changes_are_repaired_or_followed(plane: DataplaneChoice) {
     let bed = Testbed::running(plane);
     bed.ip("link add bridge type bridge");
     bed.ip("link set bridge alias of-the-test");
-    assert!(bed.reaches(), "before");
+    wait_until(PATIENCE, "before", || bed.reaches());
     let whole = links(&bed);
     for event in REPAIRED {
         let repairs = bed.repairs();
@@ -64,7 +64,9 @@ fn changes_are_repaired_or_followed(plane: DataplaneChoice) {
     assert!(!excess().is_empty(), "the kernel has turned them on");
     wait_until(A_SECOND, "offloads are repaired", || excess().is_empty());
     for event in FOLLOWED {
-        event.iter().for_each(|command| bed.ip(command));
+        // In one process: a repair in between would set the interface up again.
+        let commands = event.join("\n") + "\n";
+        bed.gateway().program_with_input("ip", &["-batch", "-"], &commands).unwrap();
         wait_until(A_SECOND, &format!("{event:?} is followed"), || links(&bed) == whole && bed.reaches());
     }
     assert_eq!(bed.status()["site"]["device"], "first");
