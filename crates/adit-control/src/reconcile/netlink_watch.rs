@@ -16,9 +16,6 @@ const INNER_GROUPS: [Group; 3] = [Group::Link, Group::Address, Group::Route];
 /// next hop of each peer.
 const UNDERLAY_GROUPS: [Group; 2] = [Group::Link, Group::Address];
 
-/// Events of one subscription that one call reads.
-const MAX_EVENTS: usize = 4096;
-
 /// Subscriptions in the calling thread's network namespace, and on the inner side if that is
 /// another.
 pub(crate) struct NetlinkWatcher {
@@ -57,9 +54,8 @@ impl NetlinkWatcher {
     pub(crate) fn drain(&mut self, pending: &mut PendingEvents) -> Result<bool> {
         let mut any = false;
         for events in &mut self.subscriptions {
-            for _ in 0..MAX_EVENTS {
-                let Some(event) = events.try_next()? else { break };
-                pending.add(event);
+            for event in events.queued() {
+                pending.add(event?);
                 any = true;
             }
         }

@@ -38,8 +38,6 @@ const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const TAP_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a start waits for the next hops to answer.
 const NEIGHBOUR_TIMEOUT: Duration = Duration::from_millis(300);
-/// Events that are read before other work gets its turn.
-const MAX_EVENTS: usize = 4096;
 /// Bytes of the largest datagram, rounded up.
 const BUFFER_LEN: usize = 65_536;
 
@@ -341,13 +339,12 @@ fn use_neighbour(netlink: &mut Netlink, device: u32, address: Ipv4Addr) -> Resul
     Ok(usable.and_then(|neighbour| neighbour.mac))
 }
 
-/// Empties the event queue, or reads the first [`MAX_EVENTS`]. Returns true if it held any event
-/// but those of our routes: into the tunnel, behind which no peer is, or without an interface. The
-/// events only say that something changed: a look finds out what.
+/// Reads the events that are queued. Returns true if there was any but those of our routes: into
+/// the tunnel, behind which no peer is, or without an interface. The events only say that something
+/// changed: a look finds out what.
 fn drain(events: &mut Events, device: u32) -> bool {
     let mut any = false;
-    for _ in 0..MAX_EVENTS {
-        let Ok(Some(event)) = events.try_next() else { break };
+    for event in events.queued().map_while(Result::ok) {
         any |= !matches!(event, Event::RouteChanged { route, .. }
             if route.protocol == ROUTE_PROTOCOL && route.device.is_none_or(|found| found == device));
     }

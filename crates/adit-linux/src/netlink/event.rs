@@ -30,6 +30,9 @@ pub enum Group {
     Rule,
 }
 
+/// Events that one call of [`Events::queued`] reads.
+const MAX_QUEUED: usize = 4096;
+
 impl Group {
     fn number(self) -> u32 {
         match self {
@@ -105,6 +108,12 @@ impl Events {
     pub fn set_receive_buffer(&self, bytes: usize) -> Result<()> {
         let what = "cannot size the receive buffer of a netlink socket";
         self.socket.set_receive_buffer(bytes).map_err(|error| Error::new(what, error))
+    }
+
+    /// Reads what is queued, without waiting: at most 4096 events, so that a storm of changes does
+    /// not hold the caller.
+    pub fn queued(&mut self) -> impl Iterator<Item = Result<Event>> + '_ {
+        std::iter::from_fn(|| self.try_next().transpose()).take(MAX_QUEUED)
     }
 
     /// Returns the next change, if one waits.
