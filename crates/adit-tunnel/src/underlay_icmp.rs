@@ -143,8 +143,8 @@ impl Tunnel {
         let outcome = self.validate(packet).and_then(|validated| match validated {
             Some(validated) => {
                 peer = Some(validated.peer);
-                if let Some((claim, refuted_by)) =
-                    self.doubt(&validated, now).filter(|_| trust == Trust::Unproven)
+                if trust == Trust::Unproven
+                    && let Some((claim, refuted_by)) = self.doubt(&validated, now)
                 {
                     return Ok(UnderlayIcmp::Doubtful { peer: validated.peer, claim, refuted_by });
                 }

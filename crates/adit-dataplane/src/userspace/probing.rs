@@ -88,19 +88,19 @@ impl Probing {
         offloaded: impl Fn(PeerIndex) -> Traffic,
         now: Instant,
     ) {
+        let Self { icmp, prober, counters, replies, overflowed, .. } = self;
+        let traffic = counters.traffic(offloaded);
         for _ in 0..BATCH {
-            let Ok(len) = self.icmp.recv(buffer) else { break };
+            let Ok(len) = icmp.recv(buffer) else { break };
             let Some(packet) = buffer.get(..len) else { break };
-            let PlaneCounters { own, .. } = &self.counters;
-            let traffic = |peer| self.counters.traffic(&offloaded)(peer);
-            let outcome = self.prober.handle_icmp(tunnel, packet, now, own, traffic);
-            self.relay(&outcome, packet);
+            let outcome = prober.handle_icmp(tunnel, packet, now, &counters.own, &traffic);
+            relay(replies, &outcome, packet);
         }
-        let overflowed = self.icmp.dropped();
-        let more = overflowed.wrapping_sub(self.overflowed);
+        let dropped = icmp.dropped();
+        let more = dropped.wrapping_sub(*overflowed);
         if more > 0 {
-            self.counters.own.count_drop(DropReason::QueueFull, None, u64::from(more));
-            self.overflowed = overflowed;
+            counters.own.count_drop(DropReason::QueueFull, None, u64::from(more));
+            *overflowed = dropped;
         }
     }
 
@@ -117,7 +117,7 @@ impl Probing {
         }
         while let Some((message, proof)) = self.prober.poll_confirmed() {
             let outcome = tunnel.on_confirmed_icmp(&message, proof, now, &self.counters.own);
-            self.relay(&outcome, &message);
+            relay(&mut self.replies, &outcome, &message);
         }
         while let Some(frame) = self.raw.frame().get_mut(LINK_HEADER..) {
             let Some(len) = self.prober.poll_transmit(tunnel, &self.counters.own, frame) else { break };
@@ -127,13 +127,14 @@ impl Probing {
         // A probe that cannot be sent is one that is not answered.
         let _ = self.raw.take_sent();
     }
+}
 
-    fn relay(&mut self, outcome: &UnderlayIcmp, message: &[u8]) {
-        if let UnderlayIcmp::Relay { reply, offending, .. } = outcome
-            && let Some(offending) = message.get(offending.clone())
-        {
-            queue_reply(&mut self.replies, reply, offending);
-            self.replies.flush();
-        }
+/// Sends the reply that an ICMP error asks for.
+fn relay(replies: &mut RawFrameSender, outcome: &UnderlayIcmp, message: &[u8]) {
+    if let UnderlayIcmp::Relay { reply, offending, .. } = outcome
+        && let Some(offending) = message.get(offending.clone())
+    {
+        queue_reply(replies, reply, offending);
+        replies.flush();
     }
 }
