@@ -231,12 +231,12 @@ fn find(namespaces: &mut Namespaces, desired: &Desired) -> Result<Option<Pair>, 
     };
     let hidden = namespaces.underlay.link_by_index(other)?.filter(devices::is_veth);
     // Indices of a third namespace would be other interfaces.
-    let is_elsewhere = |link: &Link| link.is_lower_elsewhere;
-    let hidden = hidden
-        .filter(|hidden| {
-            hidden.lower == Some(visible.index) && is_elsewhere(hidden) == is_elsewhere(&visible)
-        })
-        .filter(|_| namespaces.scope.netns.is_some() || !is_elsewhere(&visible));
+    let may_be_apart = namespaces.scope.netns.is_some();
+    let hidden = hidden.filter(|hidden| {
+        let are_apart = visible.is_lower_elsewhere;
+        let is_mutual = hidden.lower == Some(visible.index) && hidden.is_lower_elsewhere == are_apart;
+        is_mutual && (may_be_apart || !are_apart)
+    });
     Ok(hidden.map(|hidden| Pair { visible, hidden }))
 }
 

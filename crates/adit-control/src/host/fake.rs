@@ -59,6 +59,27 @@ struct State {
     not_forwarding: HashSet<String>,
 }
 
+/// An interface that was just made.
+pub(crate) fn link(index: u32, name: &str, kind: &str) -> Link {
+    Link {
+        index,
+        name: name.to_owned(),
+        mtu: 1500,
+        up: false,
+        running: false,
+        mac: None,
+        alias: None,
+        kind: Some(kind.to_owned()),
+        master: None,
+        lower: None,
+        is_lower_elsewhere: false,
+        vrf_table: None,
+        ipip: None,
+        hardware: LinkLayer::None,
+        flags: 0,
+    }
+}
+
 fn refuse<T>(what: &str, errno: i32) -> Result<T> {
     Err(Error::from_errno(format!("cannot {what}"), errno))
 }
@@ -66,23 +87,7 @@ fn refuse<T>(what: &str, errno: i32) -> Result<T> {
 impl State {
     fn add_link(&mut self, name: &str, kind: &str, ipip: Option<Ipip>) -> u32 {
         self.last_index += 1;
-        self.links.push(Link {
-            index: self.last_index,
-            name: name.to_owned(),
-            mtu: 1500,
-            up: false,
-            running: false,
-            mac: None,
-            alias: None,
-            kind: Some(kind.to_owned()),
-            master: None,
-            lower: None,
-            is_lower_elsewhere: false,
-            vrf_table: None,
-            ipip,
-            hardware: LinkLayer::None,
-            flags: 0,
-        });
+        self.links.push(Link { ipip, ..link(self.last_index, name, kind) });
         self.last_index
     }
 

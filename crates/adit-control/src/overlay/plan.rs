@@ -128,7 +128,16 @@ pub(super) fn forwarding_warnings(
     config: &Config,
     desired: &Desired,
 ) -> Result<Vec<Warning>, ControlError> {
-    let (links, addresses) = (namespaces.inner.links()?, namespaces.inner.addresses(None)?);
-    let path = ForwardingPath::of(&config.site, desired, &links, &addresses);
+    let path = forwarding_path(namespaces, config, desired)?;
     Ok(path.warnings(|name| namespaces.host.forwards(&namespaces.scope, name).ok()))
+}
+
+/// Finds the interfaces that must forward.
+pub(super) fn forwarding_path(
+    namespaces: &mut Namespaces,
+    config: &Config,
+    desired: &Desired,
+) -> Result<ForwardingPath, ControlError> {
+    let (links, addresses) = (namespaces.inner.links()?, namespaces.inner.addresses(None)?);
+    Ok(ForwardingPath::of(&config.site, desired, &links, &addresses))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use adit_tunnel::{HostFacts, ProbeOptions, TableDelta};
 
-use super::plan::differences;
+use super::plan::{differences, forwarding_path};
 use super::{Overlay, Warning, WarningName};
 use crate::carrier::{Damage, Repair};
 use crate::error::ControlError;
@@ -14,7 +14,6 @@ use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::{Desired, Machine, host_facts, mtu_of};
 use crate::reconcile::devices::uses_kernel_plane;
 use crate::reconcile::foreign_routes::ForeignRoutes;
-use crate::reconcile::forwarding::ForwardingPath;
 use crate::reconcile::{foreign_devices, machine, other_overlays};
 use crate::underlay;
 
@@ -79,8 +78,7 @@ impl Overlay {
         let Desired { underlay, vrf, .. } = &self.desired;
         let Namespaces { inner, underlay: outside, .. } = &mut self.namespaces;
         let local = machine::local_addresses(inner.as_mut(), *underlay, vrf.as_ref())?;
-        let peers: Vec<Ipv4Addr> = self.config.peers.iter().map(|peer| peer.underlay).collect();
-        let mtu = machine::smallest_mtu(outside.as_mut(), &peers, self.desired.source())?;
+        let mtu = machine::underlay_mtu(outside.as_mut(), &self.config, self.desired.source())?;
         let underlay_mtu = mtu.unwrap_or_else(|| self.running.plane.tunnel().config().underlay_mtu);
         Ok(Machine { underlay: *underlay, local, underlay_mtu, vrf: vrf.clone() })
     }
@@ -172,10 +170,7 @@ impl Overlay {
 
     /// Finds the interfaces that must forward, and reads their settings.
     pub(super) fn look_at_forwarding(&mut self) -> Result<(), ControlError> {
-        let inner = self.namespaces.inner.as_mut();
-        let (links, addresses) = (inner.links()?, inner.addresses(None)?);
-        self.warnings.forwarding_path =
-            ForwardingPath::of(&self.config.site, &self.desired, &links, &addresses);
+        self.warnings.forwarding_path = forwarding_path(&mut self.namespaces, &self.config, &self.desired)?;
         self.check_forwarding();
         Ok(())
     }

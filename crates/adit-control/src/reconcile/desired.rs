@@ -290,11 +290,11 @@ pub(crate) fn mtu_of(site: &SiteConfig, underlay_mtu: u16) -> u16 {
 /// Returns what a tunnel has to know of a machine, without the other overlays. Its probes keep
 /// their key, so that those which are under way can be answered.
 pub(crate) fn host_facts(config: &Config, machine: &Machine, tunnel: &Tunnel) -> HostFacts {
-    let TunnelConfig { local_addresses, mut probe, .. } = tunnel_config(config, machine);
+    let mut probe = probe_options(config, machine);
     if let (Some(probe), Some(before)) = (&mut probe, &tunnel.config().probe) {
         probe.secret = before.secret.clone();
     }
-    HostFacts { local_addresses, probe, other_networks: Vec::new() }
+    HostFacts { local_addresses: machine.local.clone(), probe, other_networks: Vec::new() }
 }
 
 /// Returns the tunnel that `config` asks for on a machine.
@@ -324,10 +324,14 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
         underlay_mtu: machine.underlay_mtu,
         local_addresses: machine.local.clone(),
         reachable_addresses: config.site.local.clone(),
-        probe: inner_address(&config.site, &machine.local)
-            .filter(|_| wants_probes(config))
-            .map(|source| ProbeOptions { source, secret: RandomState::new() }),
+        probe: probe_options(config, machine),
     }
+}
+
+/// Returns how `config` asks for probes on a machine, with a new key; `None`: not at all.
+fn probe_options(config: &Config, machine: &Machine) -> Option<ProbeOptions> {
+    let source = inner_address(&config.site, &machine.local).filter(|_| wants_probes(config))?;
+    Some(ProbeOptions { source, secret: RandomState::new() })
 }
 
 /// Returns true if `config` asks for path probes. Linux's ipip driver sends none.

@@ -159,15 +159,11 @@ impl ForeignRoutes {
         refused.map(|found| {
             let FoundRoute { network, peer, owner, what } = found.clone();
             match owner {
-                Owner::Overlay(Some(name)) => {
-                    ControlError::RouteOfOverlay { network, peer, overlay: format!("overlay `{name}`"), what }
+                Owner::Overlay(name) => {
+                    let unnamed = || "another overlay".to_owned();
+                    let overlay = name.map_or_else(unnamed, |name| format!("overlay `{name}`"));
+                    ControlError::RouteOfOverlay { network, peer, overlay, what }
                 }
-                Owner::Overlay(None) => ControlError::RouteOfOverlay {
-                    network,
-                    peer,
-                    overlay: "another overlay".to_owned(),
-                    what,
-                },
                 Owner::Ours | Owner::Foreign => ControlError::ForeignRoute { network, peer, what },
             }
         })
@@ -259,9 +255,10 @@ fn describe(route: &Route, links: &[Link]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fake;
     use crate::reconcile::desired::Machine;
     use adit_config::Config;
-    use adit_linux::netlink::{LinkLayer, RouteKind};
+    use adit_linux::netlink::RouteKind;
 
     const NETWORK: &str = "192.168.199.0/24";
 
@@ -273,23 +270,7 @@ mod tests {
     }
 
     fn link(index: u32, name: &str, alias: Option<&str>) -> Link {
-        Link {
-            index,
-            name: name.to_owned(),
-            mtu: 1500,
-            up: true,
-            running: true,
-            mac: None,
-            alias: alias.map(str::to_owned),
-            kind: None,
-            master: None,
-            lower: None,
-            is_lower_elsewhere: false,
-            vrf_table: None,
-            ipip: None,
-            hardware: LinkLayer::Ethernet,
-            flags: 0,
-        }
+        Link { alias: alias.map(str::to_owned), ..fake::link(index, name, "veth") }
     }
 
     fn by(device: u32, metric: Option<u32>, protocol: u8) -> Route {

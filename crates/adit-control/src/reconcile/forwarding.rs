@@ -6,6 +6,7 @@ use adit_config::SiteConfig;
 use adit_linux::netlink::{Address, Link};
 
 use crate::reconcile::desired::Desired;
+use crate::reconcile::kernel_diff::in_netns;
 use crate::state::warning::{Warning, WarningName};
 
 /// The name under which the kernel keeps `net.ipv4.ip_forward`.
@@ -59,7 +60,7 @@ impl ForwardingPath {
                 off.push((name, "from hosts behind this gateway"));
             }
         }
-        let prefix = self.netns.as_ref().map_or_else(String::new, |netns| format!("ip netns exec {netns} "));
+        let prefix = in_netns(self.netns.as_deref());
         if off.len() == self.tunnel.len() + self.lans.len() && !off.is_empty() && is_on(ALL) == Some(false) {
             let what = format!(
                 "forwarding is off (net.ipv4.ip_forward is 0), so nothing passes between peers and the hosts \
@@ -83,29 +84,9 @@ impl ForwardingPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fake::link;
     use crate::reconcile::desired::Machine;
     use adit_config::Config;
-    use adit_linux::netlink::LinkLayer;
-
-    fn link(index: u32, name: &str, kind: &str) -> Link {
-        Link {
-            index,
-            name: name.to_owned(),
-            mtu: 1500,
-            up: true,
-            running: true,
-            mac: None,
-            alias: None,
-            kind: Some(kind.to_owned()),
-            master: None,
-            lower: None,
-            is_lower_elsewhere: false,
-            vrf_table: None,
-            ipip: None,
-            hardware: LinkLayer::Ethernet,
-            flags: 0,
-        }
-    }
 
     fn address(index: u32, prefix: &str) -> Address {
         let prefix = prefix.parse().expect("an address and its prefix");

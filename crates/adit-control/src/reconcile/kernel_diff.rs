@@ -27,8 +27,7 @@ pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Ve
         changes.extend(hidden_changes(hidden, link));
     }
     for offload in &actual.unreadable_offloads {
-        let (device, ip) = (&desired.device, &desired.netns);
-        let prefix = ip.as_ref().map_or_else(String::new, |netns| format!("ip netns exec {netns} "));
+        let (device, prefix) = (&desired.device, in_netns(desired.netns.as_deref()));
         let change = Change::new(Kind::Change, Object::Device, format!("{device} {offload} on -> off"));
         changes.push(change.by(format!("{prefix}ethtool -K {device} {offload} off")));
     }
@@ -79,6 +78,11 @@ fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Cha
     }
     commands.push(format!("{ip} link set {name} up"));
     Change { commands, ..Change::new(Kind::Add, Object::Device, what) }
+}
+
+/// Returns what a command begins with that is for a network namespace.
+pub(crate) fn in_netns(netns: Option<&str>) -> String {
+    netns.map_or_else(String::new, |netns| format!("ip netns exec {netns} "))
 }
 
 /// Returns the `ip` command for the namespace of the inner side.

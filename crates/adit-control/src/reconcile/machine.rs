@@ -53,8 +53,7 @@ pub(crate) fn look_up(
     underlay::refuse_vrf(namespaces.underlay.as_mut(), underlay)?;
     let local = local_addresses(namespaces.inner.as_mut(), underlay, vrf.as_ref())?;
     let source = FlowSource { address: underlay, mark: config.site.fwmark };
-    let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
-    let mtu = smallest_mtu(namespaces.underlay.as_mut(), &peers, source)?;
+    let mtu = underlay_mtu(namespaces.underlay.as_mut(), config, source)?;
     let underlay_mtu = mtu.or(in_use.underlay_mtu).unwrap_or(DEFAULT_MTU);
     Ok(Machine { underlay, local, underlay_mtu, vrf })
 }
@@ -88,6 +87,19 @@ fn vrf_of(links: &[Link], index: u32) -> Option<u32> {
     let of_master = || by_index(link.master?);
     let is_vrf = |link: &&Link| link.vrf_table.is_some();
     Some(link).filter(is_vrf).or_else(|| of_master().filter(is_vrf)).map(|vrf| vrf.index)
+}
+
+/// As [`smallest_mtu`], towards all peers of a configuration.
+///
+/// # Errors
+/// As [`smallest_mtu`].
+pub(crate) fn underlay_mtu(
+    network: &mut dyn Network,
+    config: &Config,
+    source: FlowSource,
+) -> Result<Option<u16>, ControlError> {
+    let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
+    smallest_mtu(network, &peers, source)
 }
 
 /// Returns the largest datagram, in bytes, that the interfaces towards all of `peers` carry from
