@@ -91,8 +91,8 @@ impl Measure {
     /// The contenders that it is measured of, in the order of the tables.
     pub(crate) fn contenders(self) -> &'static [Contender] {
         use Contender::{
-            Adit, AditBefore, AditEbpf, AditMany, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, UserspaceBefore,
-            Vpncloud, Vxlan,
+            Adit, AditBefore, AditEbpf, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, UserspaceBefore, Vpncloud,
+            Vxlan,
         };
         match self {
             Self::TcpOne => &[
@@ -109,21 +109,7 @@ impl Measure {
                 OpenVpn,
                 Vpncloud,
             ],
-            Self::UdpSmall => &[
-                Bare,
-                AditEbpf,
-                AditBefore,
-                AditMany,
-                Control,
-                Adit,
-                UserspaceBefore,
-                Vxlan,
-                Ipip,
-                Tinc,
-                Fastd,
-                OpenVpn,
-                Vpncloud,
-            ],
+            Self::UdpSmall => &Contender::ALL,
             Self::TcpFour | Self::Ping => &[Bare, AditEbpf, Adit],
             Self::RequestResponse => &[Bare, AditEbpf, AditBefore, Control, Adit],
             Self::IperfTcp | Self::IperfUdp => &[Bare, AditEbpf, Adit, OpenVpn],
