@@ -145,7 +145,7 @@ mod tests {
             peers: set,
             outer: OuterPolicy::default(),
             mss_clamp: true,
-            mtu_floor: 552,
+            mtu_floor: crate::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
             reachable_addresses: Vec::new(),

@@ -170,7 +170,7 @@ mod tests {
             peers: set,
             outer: adit_wire::encapsulation::OuterPolicy::default(),
             mss_clamp: true,
-            mtu_floor: 552,
+            mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),
             reachable_addresses: Vec::new(),

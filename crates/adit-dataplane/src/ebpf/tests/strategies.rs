@@ -117,7 +117,7 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
             peers: set,
             outer,
             mss_clamp,
-            mtu_floor: 552,
+            mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
             local_addresses: locals.into_iter().map(parse).collect(),
             reachable_addresses: Vec::new(),
