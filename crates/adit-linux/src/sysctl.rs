@@ -17,6 +17,15 @@ pub fn read(knob: &str) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
+/// Returns true if the kernel forwards what arrives by this interface. `all` and `default` are
+/// names too.
+///
+/// # Errors
+/// There is no such interface, or the setting may not be read.
+pub fn forwards(interface: &str) -> Result<bool> {
+    Ok(read(&format!("net/ipv4/conf/{interface}/forwarding"))? == "1")
+}
+
 /// Writes `value` to the setting `knob`.
 ///
 /// # Errors

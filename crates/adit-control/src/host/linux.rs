@@ -46,8 +46,7 @@ impl Host for LinuxHost {
     }
 
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
-        let knob = format!("net/ipv4/conf/{interface}/forwarding");
-        Ok(scope.run(|| sysctl::read(&knob))?? == "1")
+        scope.run(|| sysctl::forwards(interface))?
     }
 
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {

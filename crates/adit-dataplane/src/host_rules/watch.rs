@@ -1,5 +1,6 @@
 //! The watch over the host's own rules: reads them, and publishes what they mean.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use adit_linux::netlink::Notifications;
 use adit_linux::nftables::{Tables, legacy_tables};
 use adit_linux::sysctl;
 use adit_linux::xfrm::{Policies, Xfrm};
-use adit_tunnel::Tunnel;
+use adit_tunnel::{PeerIndex, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::forward::{Firewall, passed_by, relay_path};
@@ -85,19 +86,26 @@ impl HostRulesWatch {
         let is_due = has_new_policies || self.policy_changes.is_none();
         if is_due || self.listed.is_none_or(|listed| listed.elapsed() >= FULL_LOOK_INTERVAL) {
             self.look_at_policies();
+            return self.publish(tunnel);
         }
-        self.publish(tunnel)
+        let policies = self.published.load().policies.clone();
+        self.publish_with(policies, tunnel)
     }
 
     /// Publishes what the rules mean for the peers of `tunnel`, as last read. Returns true if other
     /// peers are covered by a policy than before.
     pub(crate) fn publish(&self, tunnel: &Tunnel) -> bool {
-        let before = self.published.load();
         let peers = tunnel.peers().map(|(index, peer)| (index, peer.underlay));
         let policies = covered(&self.policies, tunnel.config().underlay, peers);
         for (peer, _) in tunnel.peers() {
             tunnel.leave_to_stack(peer, policies.contains_key(&peer));
         }
+        self.publish_with(policies, tunnel)
+    }
+
+    /// Publishes with the peers that policies cover.
+    fn publish_with(&self, policies: BTreeMap<PeerIndex, String>, tunnel: &Tunnel) -> bool {
+        let before = self.published.load();
         let passed_by = passed_by(&self.firewall);
         let rules = HostRules { relay: self.relay_path(), passed_by, policies };
         if rules == **before {
@@ -123,9 +131,8 @@ impl HostRulesWatch {
         if !self.has_programs {
             return RelayPath::default();
         }
-        let forwarding = format!("net/ipv4/conf/{}/forwarding", self.interface.name);
         let is_separate = self.interface.scope.netns.is_some();
-        let forwards = sysctl::read(&forwarding).is_ok_and(|value| value.trim() == "1");
+        let forwards = sysctl::forwards(&self.interface.name).unwrap_or(false);
         relay_path(&self.firewall, is_separate, forwards)
     }
 
