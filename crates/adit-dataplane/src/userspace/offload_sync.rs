@@ -72,18 +72,16 @@ impl<O: Offload> OffloadSync<O> {
         self.receivers.receive_catch_all(buffer, now)
     }
 
-    /// Looks up the next hops of all peers. Returns true if every peer has one whose link-layer
-    /// address the kernel knows.
+    /// Looks up the next hops of all peers. `devices` are the interfaces that have our address.
+    /// Returns true if every peer has a next hop whose link-layer address the kernel knows.
     pub(super) fn look(
         &mut self,
         netlink: &mut Netlink,
         tunnel: &Tunnel,
         source: FlowSource,
+        mut devices: BTreeSet<u32>,
     ) -> Result<bool, Error> {
         let seen = Underlay::look(netlink, tunnel, source, &all_peers(tunnel))?;
-        let own = netlink.addresses(None)?;
-        let own = own.into_iter().filter(|address| address.prefix.addr() == source.address);
-        let mut devices: BTreeSet<u32> = own.map(|address| address.index).collect();
         if self.receivers.any_interface() {
             let others = seen.links.keys().filter(|index| !self.own.has(**index));
             devices.extend(others.take(MAX_INTERFACES));

@@ -2,7 +2,7 @@
 //! and path probes, follows routes and neighbours, keeps the offload in step, and runs the tunnel's
 //! timers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -205,13 +205,13 @@ impl<O: Offload> Prepared<O> {
 
     /// Brings the next hops up to date. Returns true when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
-        self.look_for_source();
+        let own = self.look_for_source();
         let Watcher { offload, tunnel, source, tunnel4, .. } = &mut self.watcher;
         if let Some(tunnel4) = tunnel4 {
             tunnel4.look(tunnel, source.address);
         }
         let looked = match offload {
-            Some(offload) => offload.look(&mut self.netlink, tunnel, *source),
+            Some(offload) => own.and_then(|own| offload.look(&mut self.netlink, tunnel, *source, own)),
             None => self.look_at_all(),
         };
         match looked {
@@ -225,19 +225,21 @@ impl<O: Offload> Prepared<O> {
     }
 
     /// Lets nothing be sent while our address is not this host's, before anything else is looked
-    /// up, which takes long with many peers.
-    fn look_for_source(&mut self) {
+    /// up, which takes long with many peers. Returns the interfaces that have our address.
+    fn look_for_source(&mut self) -> Result<BTreeSet<u32>, Error> {
         let Watcher { offload, next_hops, source, .. } = &mut self.watcher;
         // If the kernel cannot be asked, it stays as it is.
-        let Ok(addresses) = self.netlink.addresses(None) else { return };
-        let is_missing = addresses.iter().all(|address| address.prefix.addr() != source.address);
-        if is_missing == next_hops.is_source_missing() {
-            return;
+        let addresses = self.netlink.addresses(None)?.into_iter();
+        let own = addresses.filter(|address| address.prefix.addr() == source.address);
+        let own: BTreeSet<u32> = own.map(|address| address.index).collect();
+        let is_missing = own.is_empty();
+        if is_missing != next_hops.is_source_missing() {
+            next_hops.set_source_missing(is_missing);
+            if let Some(offload) = offload {
+                offload.set_sending(!is_missing);
+            }
         }
-        next_hops.set_source_missing(is_missing);
-        if let Some(offload) = offload {
-            offload.set_sending(!is_missing);
-        }
+        Ok(own)
     }
 
     /// Changes the peers. Userspace comes first: it takes what the offload does not know yet.
