@@ -6,8 +6,7 @@
 //!
 //! The text becomes a TOML tree with the place of each value (`syntax` reports what is not TOML).
 //! `read` turns the tree into values and goes on after a mistake. `check` compares the values with
-//! each other. `schema` describes every key for all of them. Only [`Config::load`] makes system
-//! calls.
+//! each other. `schema` describes every key for all of them. Only `load` makes system calls.
 //!
 //! ```
 //! use adit_config::Config;
@@ -44,7 +43,7 @@ mod write;
 
 pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet};
 pub use json_schema::json_schema;
-pub use load::LoadError;
+pub use load::{LoadError, read_file, read_regular_file};
 pub use model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, SiteConfig, Ttl, TunnelOptions,
     Underlay,

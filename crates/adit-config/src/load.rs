@@ -34,6 +34,12 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
+    /// It is a pipe, a device or a directory.
+    #[error("`{}` is no regular file; a daemon that runs reads no other, because a pipe could block it", .path.display())]
+    NotRegular {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file was read and has mistakes.
     #[error(transparent)]
     Problems(#[from] Problems),
@@ -73,23 +79,43 @@ impl Config {
         unreachable!("what keeps a file from being a configuration has been reported")
     }
 
-    /// Reads a configuration file.
+    /// Reads a configuration file, or what a pipe gives.
     ///
     /// # Errors
     /// Fails if the file cannot be read or has mistakes.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let failed = |source| LoadError::Read { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(LoadError::TooLong { path: path.to_owned() });
-        }
-        let name = path.display().to_string();
-        match str::from_utf8(&bytes) {
-            Ok(text) => Ok(Self::parse(&name, text)?),
-            Err(error) => Err(not_utf8(&name, &bytes, error.valid_up_to()).into()),
-        }
+        Ok(Self::parse(&path.display().to_string(), &read_file(path)?)?)
     }
+}
+
+/// Reads the text of a configuration file, or what a pipe gives.
+///
+/// # Errors
+/// Fails if the file cannot be read, is too long, or is not UTF-8.
+pub fn read_file(path: &Path) -> Result<String, LoadError> {
+    let failed = |source| LoadError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(LoadError::TooLong { path: path.to_owned() });
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        not_utf8(&path.display().to_string(), error.as_bytes(), at).into()
+    })
+}
+
+/// Reads the text of a configuration file that is neither a pipe nor a device, which could block or
+/// never end.
+///
+/// # Errors
+/// Fails as [`read_file`] does, and if it is no regular file.
+pub fn read_regular_file(path: &Path) -> Result<String, LoadError> {
+    let metadata = path.metadata().map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    if !metadata.is_file() {
+        return Err(LoadError::NotRegular { path: path.to_owned() });
+    }
+    read_file(path)
 }
 
 /// Reports the first byte that is not UTF-8.

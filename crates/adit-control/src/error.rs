@@ -317,6 +317,14 @@ impl ControlError {
         Self::File { what: "read", path: path.into(), source, hint }
     }
 
+    /// Returns the error of a configuration that a running daemon could not read.
+    pub(crate) fn not_read(path: &std::path::Path, error: adit_config::LoadError) -> Self {
+        match error {
+            adit_config::LoadError::Read { path, source } => Self::unreadable(path, source),
+            other => Self::Mistakes { file: path.display().to_string(), problems: other.to_string() },
+        }
+    }
+
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         let hint = match source.kind() {
             std::io::ErrorKind::PermissionDenied => "; run as root",

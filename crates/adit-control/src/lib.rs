@@ -21,6 +21,7 @@ mod host;
 mod namespaces;
 pub mod overlay;
 pub mod reconcile;
+mod retry;
 pub mod state;
 mod underlay;
 

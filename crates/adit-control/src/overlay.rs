@@ -86,6 +86,12 @@ struct Options {
 }
 
 impl Overlay {
+    /// Brings an overlay up on a model of a machine.
+    #[cfg(test)]
+    pub(crate) fn bring_up_on(config: &Config, host: Arc<dyn Host>) -> Result<Self, ControlError> {
+        Self::bring_up_with(config, Options { host, outlives_process: false, path_cache: None })
+    }
+
     /// Makes interface and routes and starts the data plane. When it returns, a packet sent now
     /// goes through. It takes over an interface that an earlier daemon left. What is loaded into
     /// the kernel disappears with this process.

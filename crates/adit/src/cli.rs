@@ -97,6 +97,15 @@ pub(crate) enum Command {
         name: String,
     },
 
+    /// Let a running overlay read the file again that it was started with
+    ///
+    /// If the file cannot be read or applied, nothing changes, and `adit status` says so.
+    Reload {
+        /// Name of the site, or its configuration file.
+        #[arg(value_name = "NAME|FILE")]
+        overlay: String,
+    },
+
     /// Roll an unconfirmed change back after the given time, if the daemon is dead by then.
     #[command(hide = true)]
     Guard {

@@ -52,6 +52,7 @@ fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
             commands::apply::apply(file, *confirm, cli.netns.as_deref(), output)
         }
         Command::Confirm { name } => commands::apply::confirm(name, output),
+        Command::Reload { overlay } => commands::reload::reload(overlay, output),
         Command::Guard { file, seconds } => {
             commands::apply::guard(file, *seconds, cli.netns.as_deref(), output)
         }

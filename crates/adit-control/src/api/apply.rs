@@ -15,7 +15,8 @@ pub(crate) const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 /// A file to apply.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyRequest {
-    /// Its path. Reloads read this file from now on.
+    /// Its path, which status names from now on. A reload reads the file that the daemon was started
+    /// with.
     pub file: PathBuf,
     /// Its content.
     pub text: String,
@@ -28,4 +29,7 @@ pub struct ApplyRequest {
 pub struct Applied {
     /// The changes; none if everything was already as the file says.
     pub changes: Vec<Change>,
+    /// Seconds until the change is rolled back unless it is confirmed; none if nothing waits.
+    #[serde(default)]
+    pub confirm_seconds: Option<u64>,
 }

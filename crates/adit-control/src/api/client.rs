@@ -75,6 +75,14 @@ pub fn apply(paths: &RuntimePaths, request: &ApplyRequest) -> Result<Applied, Co
     decoded(paths, &ask(paths, Endpoint::Apply, &body, CHANGE_TIMEOUT)?)
 }
 
+/// Lets a running overlay apply the file again that it was started with.
+///
+/// # Errors
+/// Fails if no daemon answers, or the file cannot be read or applied; nothing has changed then.
+pub fn reload(paths: &RuntimePaths) -> Result<Applied, ControlError> {
+    decoded(paths, &ask(paths, Endpoint::Reload, "", CHANGE_TIMEOUT)?)
+}
+
 /// Keeps a change that waits to be confirmed. Returns whether there was one.
 ///
 /// # Errors

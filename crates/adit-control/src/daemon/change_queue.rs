@@ -135,11 +135,11 @@ fn make(mut changes: Changes, jobs: &mpsc::Receiver<Job>, stop: &AtomicBool) {
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if Instant::now() >= chores_at {
-            changes.save_paths();
+            changes.save_state(Clock.now());
             chores_at = Instant::now() + CHORES_INTERVAL;
         }
     }
-    changes.save_paths();
+    changes.save_state(Clock.now());
 }
 
 fn do_work(changes: &mut Changes, asked: adit_tunnel::Instant, work: Work) {

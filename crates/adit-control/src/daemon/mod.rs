@@ -12,12 +12,15 @@
 mod capabilities;
 pub(crate) mod change_queue;
 mod changes;
+mod kept_files;
 pub mod notify;
 mod options;
 mod running;
 mod shared_overlay;
 mod signals;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
 
@@ -45,7 +48,7 @@ pub fn run(
     ready: impl FnOnce(&Status),
 ) -> Result<(), ControlError> {
     let paths = RuntimePaths::of(config.site.name.as_str());
-    paths.create()?;
+    paths.create_run()?;
     let lock = LockFile::acquire(&paths.lock()).map_err(|error| already_running(&paths, error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -53,7 +53,8 @@ impl RunningDaemon {
     /// Fails if the socket cannot be bound or a thread cannot be started; what the start has made
     /// is gone again.
     pub(crate) fn start(overlay: Overlay, start: Start, hangup: Signal) -> Result<Self, ControlError> {
-        let Start { config, options, paths, capabilities, mut metrics, on_failure } = start;
+        let Start { chosen, kept_files, options, paths, capabilities, mut metrics, on_failure } = start;
+        let name = chosen.config.site.name.clone();
         let status = Status::of(&overlay);
         let overlay: SharedOverlay = Arc::new(Mutex::new(Some(overlay)));
         let snapshots = Arc::new(shared_overlay::publisher(&overlay));
@@ -61,7 +62,8 @@ impl RunningDaemon {
         let started =
             bind_and_watch(&paths.socket(), &overlay, &snapshots).and_then(|(listener, reconciler)| {
                 let (overlay, snapshots) = (Arc::clone(&overlay), Arc::clone(&snapshots));
-                let changes = Changes::new(overlay, snapshots, capabilities, paths, options.file, &config);
+                let changes =
+                    Changes::new(overlay, snapshots, capabilities, paths, options.file, chosen, kept_files);
                 Ok((listener, reconciler, ChangeThread::start(changes)?))
             });
         let (listener, reconciler, changes) = match started {
@@ -73,7 +75,7 @@ impl RunningDaemon {
                 return Err(error);
             }
         };
-        let events = Arc::new(EventLog::new(config.site.name.as_str()));
+        let events = Arc::new(EventLog::new(name.as_str()));
         let readings = Readings { snapshots: Arc::clone(&snapshots), events };
         let server = Server::start(listener, &readings, &changes.queue());
         metrics.serve(&readings);

@@ -1,27 +1,32 @@
 //! The start of a daemon, up to the moment at which its overlay forwards.
 
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_config::Config;
 use adit_dataplane::clock::Clock;
+use adit_tunnel::Instant;
 
 use crate::api::metrics_server::MetricsServer;
 use crate::daemon::capabilities::KeptCapabilities;
+use crate::daemon::changes::rolled_back;
+use crate::daemon::kept_files::KeptFiles;
 use crate::daemon::options::DaemonOptions;
 use crate::daemon::signals::EndSignals;
 use crate::error::ControlError;
 use crate::overlay::{self, OnExit, Overlay};
-use crate::state::confirmation::Confirmation;
+use crate::state::confirmation::{self, Confirmed, Found, Pending};
 use crate::state::paths::{RunRecord, RuntimePaths};
+use crate::state::warning::{Warning, WarningName};
 
 /// Between two attempts while the daemon waits for something that is missing.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A start that has made nothing in the kernel yet.
 pub(crate) struct Start {
-    /// What is to run.
-    pub(crate) config: Config,
+    pub(crate) chosen: Chosen,
+    pub(crate) kept_files: KeptFiles,
     pub(crate) options: DaemonOptions,
     pub(crate) paths: RuntimePaths,
     pub(crate) capabilities: KeptCapabilities,
@@ -30,27 +35,40 @@ pub(crate) struct Start {
     pub(crate) on_failure: OnExit,
 }
 
+/// What is to run.
+pub(crate) struct Chosen {
+    pub(crate) config: Config,
+    /// The file that it came from.
+    pub(crate) file: PathBuf,
+    /// The change that waits to be confirmed.
+    pub(crate) pending: Option<Pending>,
+    /// Why it is not what the file says.
+    pub(crate) warning: Option<Warning>,
+}
+
 impl Start {
     /// Chooses what to run, gives up all capabilities that it does not need, and binds the address
     /// for metrics.
     ///
     /// # Errors
-    /// Fails if the run record cannot be written, the capabilities cannot be given up, or the
-    /// address cannot be bound.
+    /// Fails if the capabilities cannot be given up or the address cannot be bound.
     pub(crate) async fn prepare(
         config: &Config,
         options: &DaemonOptions,
         paths: &RuntimePaths,
     ) -> Result<Self, ControlError> {
-        paths.write_run_record(&RunRecord {
+        let record = RunRecord {
             netns: options.netns.clone(),
             device: config.site.device.to_string(),
             inside: inner_netns(config),
-        })?;
-        let (config, previous) = choose(config, paths);
+        };
+        let kept_files = KeptFiles::of(paths, record, Clock.now());
+        let chosen = choose(config, &options.file, paths, Clock.now());
+        let config = &chosen.config;
         // Threads inherit capabilities, and there is none yet.
-        let capabilities = KeptCapabilities::of(previous.iter().chain([&config]));
-        capabilities.give_up_others(&config)?;
+        let returns_to = chosen.pending.iter().map(|pending| &pending.confirmed.config);
+        let capabilities = KeptCapabilities::of(returns_to.chain([config]));
+        capabilities.give_up_others(config)?;
         // Before anything is made, so that a start that fails here has changed nothing.
         let mut metrics = MetricsServer::new();
         let bound = metrics.listen(config.site.metrics).await;
@@ -58,9 +76,9 @@ impl Start {
         if !options.wait {
             bound?;
         }
-        let on_failure = if has_leftovers(&config).unwrap_or(true) { OnExit::Keep } else { OnExit::Remove };
+        let on_failure = if has_leftovers(config).unwrap_or(true) { OnExit::Keep } else { OnExit::Remove };
         let (options, paths) = (options.clone(), paths.clone());
-        Ok(Self { config, options, paths, capabilities, metrics, on_failure })
+        Ok(Self { chosen, kept_files, options, paths, capabilities, metrics, on_failure })
     }
 
     /// Brings the overlay up; waits for the underlay address, the network namespace, or the VRF if
@@ -75,7 +93,7 @@ impl Start {
     ) -> Result<ControlFlow<OnExit, Overlay>, ControlError> {
         let mut is_waiting = false;
         loop {
-            match Overlay::bring_up_to_stay(&self.config, &self.paths.path_cache()) {
+            match Overlay::bring_up_to_stay(&self.chosen.config, &self.paths.path_cache()) {
                 Err(error) if self.options.wait && error.retry_reason().is_some() => {
                     if !is_waiting {
                         tracing::warn!(%error, "waiting for {}", error.retry_reason().unwrap_or_default());
@@ -92,19 +110,66 @@ impl Start {
     }
 }
 
-/// The configuration to run, and the one to which an unconfirmed change may have to return.
+/// Chooses what runs: what `file` says, unless that was applied and not confirmed in time.
 ///
-/// The first is the file's, unless the file was applied and not confirmed in time: then it is the
-/// one before.
-fn choose(config: &Config, paths: &RuntimePaths) -> (Config, Option<Config>) {
-    let Some(waiting) = Confirmation::read(&paths.confirmation()) else { return (config.clone(), None) };
-    let rollback = waiting.rollback_of(config, Clock.now());
-    if rollback.is_some() {
-        tracing::warn!(
-            "this file was applied and not confirmed in time: the previous configuration runs instead"
-        );
+/// What the disk says of a change is brought up to date. If that fails, the next start finds what
+/// this one has found.
+pub(crate) fn choose(config: &Config, file: &Path, paths: &RuntimePaths, now: Instant) -> Chosen {
+    let record = |pending: Option<&Pending>| {
+        if let Err(error) = confirmation::record(paths, pending) {
+            tracing::warn!(%error, "the record of unconfirmed changes is not up to date");
+        }
+    };
+    let as_the_file_says =
+        || Chosen { config: config.clone(), file: file.to_owned(), pending: None, warning: None };
+    let instead = |confirmed: Confirmed, what: String| {
+        let about = file.display().to_string();
+        let warning = Some(Warning { name: WarningName::RolledBack, about, what });
+        Chosen { config: confirmed.config, file: confirmed.file, pending: None, warning }
+    };
+    match confirmation::find(paths) {
+        Found::Nothing => as_the_file_says(),
+        Found::Pending(Pending { confirmed, .. }) | Found::Unreadable { confirmed: Some(confirmed), .. }
+            if confirmed.config == *config =>
+        {
+            record(None);
+            as_the_file_says()
+        }
+        Found::Pending(pending) if !pending.is_expired_at(now) => {
+            let pending = pending.followed_by(config, None);
+            record(Some(&pending));
+            Chosen { pending: Some(pending), ..as_the_file_says() }
+        }
+        Found::Pending(pending) if pending.is_about(config) => {
+            let what = rolled_back(file, &pending.confirmed.file);
+            instead(pending.confirmed, what)
+        }
+        // It was changed since.
+        Found::Pending(_) => {
+            record(None);
+            as_the_file_says()
+        }
+        Found::Unreadable { why, confirmed: Some(confirmed) } => {
+            let what = format!(
+                "a change may wait to be confirmed, but its record cannot be read ({why}), so the configuration \
+                 that was confirmed last runs, which came from {}; apply a file to run another",
+                confirmed.file.display()
+            );
+            // The next start then knows a file that was changed since.
+            record(Some(&Pending::new(confirmed.clone(), config, now)));
+            instead(confirmed, what)
+        }
+        Found::Unreadable { why, confirmed: None } => {
+            let what = format!(
+                "a change may wait to be confirmed, but its record cannot be read ({why}), nor what ran before it, \
+                 so {} runs; apply the file that shall run",
+                file.display()
+            );
+            let about = file.display().to_string();
+            let warning = Some(Warning { name: WarningName::RollbackFails, about, what });
+            Chosen { warning, ..as_the_file_says() }
+        }
     }
-    (rollback.unwrap_or_else(|| config.clone()), waiting.previous())
 }
 
 /// Returns true if an earlier daemon left something of this overlay in the kernel.

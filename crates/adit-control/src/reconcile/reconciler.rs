@@ -9,18 +9,16 @@ use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::reconcile::netlink_watch::NetlinkWatcher;
 use crate::reconcile::route_events::PendingEvents;
+use crate::retry;
 use crate::state::snapshot::SnapshotPublisher;
 use crate::state::status::Status;
 
 /// How often everything is looked at without an event: a lost event must not have a lasting effect.
-const FULL_RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+const FULL_RESYNC_INTERVAL: Duration = retry::LONGEST_INTERVAL;
 /// How often the data plane is checked, about which there are no events.
 const DATAPLANE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long events are collected after the first: a storm of changes leads to one look.
 const EVENT_DEBOUNCE: Duration = Duration::from_millis(100);
-/// How long after a failed repair the next one is tried: soon, since the kernel may be half way
-/// through a change. It doubles up to [`FULL_RESYNC_INTERVAL`], unless something changes.
-const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// How often the settings for forwarding are read.
 const FORWARDING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -65,11 +63,6 @@ impl Drop for Reconciler {
             tracing::error!("the thread that repairs had panicked");
         }
     }
-}
-
-/// How long to wait after a failed repair that came after so many other failures.
-fn retry_interval(failures: u32) -> Duration {
-    RETRY_INTERVAL.saturating_mul(1 << failures.min(8)).min(FULL_RESYNC_INTERVAL)
 }
 
 /// The state of the thread.
@@ -152,7 +145,7 @@ impl Loop {
         } else if self.failures > 1 {
             // The obstacle may be gone.
             self.failures = 1;
-            self.not_before = self.not_before.min(Instant::now() + RETRY_INTERVAL);
+            self.not_before = self.not_before.min(Instant::now() + retry::FIRST_INTERVAL);
         }
         !matches
             || self.failures > 0
@@ -181,7 +174,7 @@ impl Loop {
             // The status has the reason, and an event says it once.
             Err(_) => {
                 let now = Instant::now();
-                self.not_before = now + retry_interval(self.failures);
+                self.not_before = now + retry::interval(self.failures);
                 self.own_events_until = now + EVENT_DEBOUNCE;
                 self.failures += 1;
             }
@@ -197,17 +190,5 @@ impl Loop {
             }
             Err(error) => tracing::error!(%error, "cannot watch what changes on the inner side"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repair_that_keeps_failing_is_tried_less_and_less_often() {
-        let milliseconds: Vec<u128> = (0..9).map(|failures| retry_interval(failures).as_millis()).collect();
-        assert_eq!(milliseconds, [250, 500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
-        assert_eq!(retry_interval(u32::MAX), FULL_RESYNC_INTERVAL);
     }
 }

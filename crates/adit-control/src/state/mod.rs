@@ -2,6 +2,8 @@
 //! daemon.
 
 pub mod confirmation;
+pub(crate) mod daemon_status;
+pub(crate) mod durable_file;
 pub(crate) mod event_log;
 pub mod events;
 pub(crate) mod path_cache;

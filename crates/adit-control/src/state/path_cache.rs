@@ -12,7 +12,8 @@ use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remember
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
-use crate::state::paths::{boot, write_whole};
+use crate::state::durable_file;
+use crate::state::paths::boot;
 use crate::state::unreachable::UnreachableCause;
 
 /// An expiry that has moved by less is not written.
@@ -89,7 +90,7 @@ impl PathCache {
             return Ok(());
         }
         let kept = Kept { boot: self.boot.clone(), peers: known };
-        write_whole(&self.file, &serde_json::to_string(&kept).unwrap_or_default())?;
+        durable_file::write(&self.file, &serde_json::to_string(&kept).unwrap_or_default())?;
         self.written = kept.peers;
         Ok(())
     }

@@ -1,12 +1,14 @@
 //! The files of an overlay: its socket, lock, log, run record, and state.
 
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
+use crate::state::durable_file;
 
 const RUN: &str = "/run/adit";
 const STATE: &str = "/var/lib/adit";
@@ -39,6 +41,12 @@ impl RuntimePaths {
         Self { name: name.to_owned(), run: PathBuf::from(RUN), state: PathBuf::from(STATE) }
     }
 
+    /// Those of the site `name` in a test.
+    #[cfg(test)]
+    pub(crate) fn below(directory: &Path, name: &str) -> Self {
+        Self { name: name.to_owned(), run: directory.join("run"), state: directory.join("lib") }
+    }
+
     /// The site's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -63,44 +71,57 @@ impl RuntimePaths {
         self.run.join(format!("{}.log", self.name))
     }
 
+    /// The directory of the files that outlive the daemon.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.state.join(&self.name)
+    }
+
     fn run_record_file(&self) -> PathBuf {
-        self.state.join(&self.name).join("run.json")
+        self.state().join("run.json")
     }
 
     /// The change that waits to be confirmed.
-    #[must_use]
-    pub fn confirmation(&self) -> PathBuf {
-        self.state.join(&self.name).join("confirm.json")
+    pub(crate) fn confirmation(&self) -> PathBuf {
+        self.state().join("confirm.json")
+    }
+
+    /// What that change returns to.
+    pub(crate) fn confirmed(&self) -> PathBuf {
+        self.state().join("confirmed.json")
     }
 
     /// What was learned about the paths to the peers.
     #[must_use]
     pub fn path_cache(&self) -> PathBuf {
-        self.state.join(&self.name).join("paths.json")
+        self.state().join("paths.json")
     }
 
-    /// Makes the directories.
+    /// Makes the directory of the socket and the lock, without which no daemon can run.
     ///
     /// # Errors
-    /// Fails if one cannot be made.
-    pub fn create(&self) -> Result<(), ControlError> {
-        for directory in [self.run.clone(), self.state.join(&self.name)] {
-            // Whatever the umask is, only the owner may put another socket there.
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(&directory)
-                .map_err(|error| ControlError::file("make the directory", directory, error))?;
-        }
-        Ok(())
+    /// Fails if it cannot be made.
+    pub fn create_run(&self) -> Result<(), ControlError> {
+        create(&self.run)
     }
 
-    /// Writes the run record atomically.
+    /// Makes the directory of the files that outlive the daemon.
+    ///
+    /// # Errors
+    /// Fails if it cannot be made.
+    pub(crate) fn create_state(&self) -> Result<(), ControlError> {
+        create(&self.state())
+    }
+
+    /// Writes the run record, unless the file says the same already.
     ///
     /// # Errors
     /// Fails if the file cannot be written.
-    pub fn write_run_record(&self, record: &RunRecord) -> Result<(), ControlError> {
-        write_whole(&self.run_record_file(), &serde_json::to_string(record).unwrap_or_default())
+    pub(crate) fn write_run_record(&self, record: &RunRecord) -> Result<(), ControlError> {
+        if self.read_run_record().as_ref() == Some(record) {
+            return Ok(());
+        }
+        let text = serde_json::to_string(record).unwrap_or_default();
+        self.create_state().and_then(|()| durable_file::write(&self.run_record_file(), &text))
     }
 
     /// The run record of the last daemon; `None` if there is none that can be read.
@@ -118,7 +139,7 @@ impl RuntimePaths {
         for file in [self.log(), self.lock()] {
             gone(&file, std::fs::remove_file(&file))?;
         }
-        let state = self.state.join(&self.name);
+        let state = self.state();
         gone(&state, std::fs::remove_dir_all(&state))
     }
 
@@ -137,20 +158,19 @@ pub(crate) fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Writes a file atomically.
-pub(crate) fn write_whole(file: &Path, text: &str) -> Result<(), ControlError> {
-    let fresh = file.with_extension("json.new");
-    std::fs::write(&fresh, text)
-        .and_then(|()| std::fs::rename(&fresh, file))
-        .map_err(|error| ControlError::file("write", file, error))
+/// Makes a directory. Whatever the umask is, only the owner may put another file there.
+fn create(directory: &Path) -> Result<(), ControlError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .map_err(|error| ControlError::file("make the directory", directory, error))
 }
 
 /// Turns the error of a removal into ours; a file that was not there is none.
 fn gone(path: &Path, removed: std::io::Result<()>) -> Result<(), ControlError> {
     match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(ControlError::file("remove", path, error))
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(ControlError::file("remove", path, error)),
         _ => Ok(()),
     }
 }

@@ -18,12 +18,13 @@
 //!   held for milliseconds, and a reader waits for it, for at most [`LOCK_TIMEOUT`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use tokio::sync::watch;
 
+use crate::state::daemon_status::DaemonStatus;
 use crate::state::status::Status;
 
 /// How old a snapshot may be when it is read, for each peer in it.
@@ -85,6 +86,8 @@ pub(crate) enum NoStatus {
 pub(crate) struct SnapshotPublisher {
     read: StatusFn,
     newest: watch::Sender<Option<Arc<Snapshot>>>,
+    /// Is part of every snapshot from now on.
+    daemon: Mutex<DaemonStatus>,
     /// How many changes or repairs are in progress or wait for the lock.
     long_work: AtomicUsize,
 }
@@ -92,11 +95,22 @@ pub(crate) struct SnapshotPublisher {
 impl SnapshotPublisher {
     /// Takes snapshots with `read`; none has been published yet.
     pub(crate) fn new(read: StatusFn) -> Self {
-        Self { read, newest: watch::Sender::new(None), long_work: AtomicUsize::new(0) }
+        Self {
+            read,
+            newest: watch::Sender::new(None),
+            daemon: Mutex::default(),
+            long_work: AtomicUsize::new(0),
+        }
+    }
+
+    /// Sets what the next snapshots say of the daemon.
+    pub(crate) fn set_daemon(&self, daemon: DaemonStatus) {
+        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = daemon;
     }
 
     /// Publishes a status that was taken by somebody who holds the overlay's lock.
-    pub(crate) fn publish(&self, status: Status) -> Arc<Snapshot> {
+    pub(crate) fn publish(&self, mut status: Status) -> Arc<Snapshot> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut status);
         let snapshot = Arc::new(Snapshot::new(status));
         self.newest.send_replace(Some(Arc::clone(&snapshot)));
         snapshot

@@ -42,9 +42,25 @@ pub struct Status {
     /// Probes of the path MTU and their answers. They are not in the traffic of any peer.
     #[serde(default)]
     pub probes: ProbeStatus,
-    /// What about this machine keeps traffic from passing, and is not Adit's to change.
+    /// What about this machine keeps traffic from passing or the daemon from its work, and is not
+    /// Adit's to change.
     #[serde(default)]
     pub warnings: Vec<Warning>,
+    /// The file that the configuration came from.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// The change that waits to be confirmed.
+    #[serde(default)]
+    pub pending: Option<PendingChange>,
+}
+
+/// A change that is rolled back unless it is confirmed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PendingChange {
+    /// Seconds until then.
+    pub seconds_left: f64,
+    /// The file whose configuration then runs.
+    pub returns_to: String,
 }
 
 /// ICMP errors.
@@ -414,6 +430,8 @@ impl Status {
                 replied: totals.probes.replied,
             },
             warnings: overlay.warnings(),
+            file: None,
+            pending: None,
         }
     }
 }

@@ -1,14 +1,15 @@
-//! Warnings: what about this machine keeps traffic from passing, and is not Adit's to change.
+//! Warnings: what about this machine keeps traffic from passing or the daemon from its work, and is
+//! not Adit's to change.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Something about this machine that keeps traffic from passing.
+/// Something about this machine that keeps traffic from passing or the daemon from its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Warning {
     /// Its name.
     pub name: WarningName,
-    /// The interface, network or object that it is about. Two warnings with the same name and this
+    /// The interface, network, file or object that it is about. Two warnings with the same name and this
     /// are the same.
     pub about: String,
     /// A sentence: what is found, what follows, and what to do.
@@ -25,6 +26,14 @@ pub enum WarningName {
     ForeignRoute,
     /// Something of ours was changed and cannot be repaired at present.
     RepairFails,
+    /// The configuration file was read again and was not taken.
+    ReloadFailed,
+    /// A change was not confirmed, and what ran before it runs.
+    RolledBack,
+    /// A change that waits to be confirmed cannot be rolled back.
+    RollbackFails,
+    /// Files that outlive the daemon cannot be written.
+    StateNotWritten,
 }
 
 impl WarningName {
@@ -35,6 +44,10 @@ impl WarningName {
             Self::ForwardingOff => "forwarding-off",
             Self::ForeignRoute => "foreign-route",
             Self::RepairFails => "repair-fails",
+            Self::ReloadFailed => "reload-failed",
+            Self::RolledBack => "rolled-back",
+            Self::RollbackFails => "rollback-fails",
+            Self::StateNotWritten => "state-not-written",
         }
     }
 }

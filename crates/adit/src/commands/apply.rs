@@ -27,16 +27,12 @@ pub(crate) fn apply(
     netns: Option<&str>,
     output: &Output,
 ) -> Result<ExitCode, Failure> {
-    let config = match super::load(file, output)? {
-        Ok(config) => config,
+    let (config, text) = match super::load_with_text(file, output)? {
+        Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
     let paths = RuntimePaths::of(config.site.name.as_str());
-    let request = ApplyRequest {
-        file: std::path::absolute(file)?,
-        text: std::fs::read_to_string(file)?,
-        confirm_seconds: confirm,
-    };
+    let request = ApplyRequest { file: std::path::absolute(file)?, text, confirm_seconds: confirm };
     let applied = match client::apply(&paths, &request) {
         Ok(applied) => applied,
         Err(ControlError::NotRunning { .. }) if confirm.is_some() => {
@@ -50,7 +46,7 @@ pub(crate) fn apply(
         Err(ControlError::NotRunning { .. }) => return up::up(file, netns, output),
         Err(error) => return Err(error.into()),
     };
-    let is_waiting = confirm.filter(|_| !applied.changes.is_empty());
+    let is_waiting = applied.confirm_seconds;
     if let Some(seconds) = is_waiting {
         spawn_guard(&request.file, seconds, netns)?;
     }
@@ -97,7 +93,7 @@ pub(crate) fn guard(
     let paths = RuntimePaths::of(config.site.name.as_str());
     // A living daemon holds the lock, and rolls back by itself.
     let is_dead = LockFile::acquire(&paths.lock()).is_ok();
-    if is_dead && is_overdue(&paths.confirmation()) {
+    if is_dead && is_overdue(&paths) {
         // At its start a daemon discards an unconfirmed change and runs the previous configuration.
         return up::up(file, netns, output);
     }

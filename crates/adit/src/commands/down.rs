@@ -1,6 +1,5 @@
 //! `adit down`: remove an overlay and what it created, whether or not its daemon lives.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,12 +15,12 @@ use crate::output::Output;
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<ExitCode, Failure> {
-    let name = match name_of(overlay, output)? {
+    let name = match super::overlay_name::of(overlay, output)? {
         Ok(name) => name,
         Err(code) => return Ok(code),
     };
     let paths = RuntimePaths::of(&name);
-    paths.create()?;
+    paths.create_run()?;
     let mut ended = None;
     let mut lived_in = None;
     let lock = match LockFile::acquire(&paths.lock()) {
@@ -61,15 +60,4 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
         output.line(format_args!("overlay `{name}` is down"));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The overlay's name: the argument itself if it is a valid name, else the name in that file.
-fn name_of(overlay: &str, output: &Output) -> Result<Result<String, ExitCode>, Failure> {
-    let is_name = !overlay.is_empty()
-        && overlay.len() <= 32
-        && overlay.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-    if is_name {
-        return Ok(Ok(overlay.to_owned()));
-    }
-    Ok(super::load(Path::new(overlay), output)?.map(|config| config.site.name.to_string()))
 }

@@ -8,7 +8,9 @@ pub(crate) mod drops;
 pub(crate) mod events;
 pub(crate) mod generate;
 pub(crate) mod lab;
+mod overlay_name;
 pub(crate) mod plan;
+pub(crate) mod reload;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod up;
@@ -34,8 +36,17 @@ fn warn(warnings: &[Warning], output: &Output) {
 /// # Errors
 /// The file cannot be read.
 fn load(file: &Path, output: &Output) -> Result<Result<Config, ExitCode>, Failure> {
-    match Config::load(file) {
-        Ok(config) => Ok(Ok(config)),
+    Ok(load_with_text(file, output)?.map(|(config, _)| config))
+}
+
+/// Loads a configuration, and returns its text too. A pipe can be read only once.
+fn load_with_text(file: &Path, output: &Output) -> Result<Result<(Config, String), ExitCode>, Failure> {
+    let loaded = adit_config::read_file(file).and_then(|text| {
+        let config = Config::parse(&file.display().to_string(), &text)?;
+        Ok((config, text))
+    });
+    match loaded {
+        Ok(loaded) => Ok(Ok(loaded)),
         Err(LoadError::Problems(problems)) => {
             check::show(&problems, output);
             Ok(Err(ExitCode::FAILURE))

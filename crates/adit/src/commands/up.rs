@@ -19,7 +19,7 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
         Err(code) => return Ok(code),
     };
     let paths = RuntimePaths::of(config.site.name.as_str());
-    paths.create()?;
+    paths.create_run()?;
     // Opened for appending, because a running daemon may be using it. Read later through this
     // descriptor, because a daemon that fails removes its files.
     let mut log = OpenOptions::new().read(true).append(true).create(true).open(paths.log())?;

@@ -14,7 +14,7 @@ use crate::host::fake::FakeHost;
 use crate::host::faulty::{Faults, FaultyHost};
 use crate::host::{Host, LinuxHost};
 use crate::overlay::plan::plan_on;
-use crate::overlay::{Options, Overlay, RunningOverlay};
+use crate::overlay::{Overlay, RunningOverlay};
 use crate::reconcile::devices::is_veth;
 
 /// The interfaces that a machine has beside the overlay's: underlay and inner network.
@@ -134,8 +134,7 @@ impl World {
     }
 
     pub(super) fn bring_up(&self, config: &Config) -> Result<Overlay, ControlError> {
-        let host = Arc::clone(&self.host);
-        Overlay::bring_up_with(config, Options { host, outlives_process: false, path_cache: None })
+        Overlay::bring_up_on(config, self.host())
     }
 
     /// The lines of the plan for `config`.

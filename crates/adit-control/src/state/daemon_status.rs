@@ -1,0 +1,31 @@
+//! What a status says of the daemon itself: the file in force, the change that waits to be
+//! confirmed, and what keeps the daemon from its work.
+
+use std::path::PathBuf;
+
+use adit_dataplane::clock::Clock;
+
+use crate::state::confirmation::Pending;
+use crate::state::status::{PendingChange, Status};
+use crate::state::warning::Warning;
+
+/// The daemon's part of a status. The change thread sets it, and each snapshot takes it in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct DaemonStatus {
+    /// The file that what runs came from.
+    pub(crate) file: PathBuf,
+    pub(crate) pending: Option<Pending>,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+impl DaemonStatus {
+    /// Adds it to a status of the overlay.
+    pub(crate) fn add_to(&self, status: &mut Status) {
+        status.file = Some(self.file.display().to_string());
+        status.pending = self.pending.as_ref().map(|pending| PendingChange {
+            seconds_left: pending.time_left(Clock.now()).as_secs_f64(),
+            returns_to: pending.confirmed.file.display().to_string(),
+        });
+        status.warnings.extend_from_slice(&self.warnings);
+    }
+}
