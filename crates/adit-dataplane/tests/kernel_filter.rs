@@ -36,6 +36,7 @@ fn hub(takes_all: bool, mss_clamp: bool) -> Filter {
             ([10, 1, 1, 2].into(), vec![network("192.168.199.0/24"), network("192.168.200.7/32")]),
             ([10, 1, 1, 3].into(), vec![network("10.64.0.0/10")]),
         ],
+        relayed: takes_all.then(|| vec![([10, 1, 1, 2].into(), [10, 1, 1, 3].into())]),
         devices: vec!["ipipA".to_owned()],
         takes_all,
         others: vec![[10, 9, 9, 9].into()],

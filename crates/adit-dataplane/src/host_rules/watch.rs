@@ -9,7 +9,7 @@ use adit_linux::netlink::Notifications;
 use adit_linux::nftables::{Tables, legacy_tables};
 use adit_linux::sysctl;
 use adit_linux::xfrm::{Policies, Xfrm};
-use adit_tunnel::{PeerIndex, Tunnel};
+use adit_tunnel::{PeerIndex, Relay, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::forward::{Firewall, passed_by, relay_path};
@@ -107,7 +107,7 @@ impl HostRulesWatch {
     fn publish_with(&self, policies: BTreeMap<PeerIndex, String>, tunnel: &Tunnel) -> bool {
         let before = self.published.load();
         let passed_by = passed_by(&self.firewall);
-        let rules = HostRules { relay: self.relay_path(), passed_by, policies };
+        let rules = HostRules { relay: self.relay_path(&tunnel.config().relay), passed_by, policies };
         if rules == **before {
             return false;
         }
@@ -127,13 +127,14 @@ impl HostRulesWatch {
         self.chain_changes.iter().chain(&self.policy_changes).map(AsFd::as_fd)
     }
 
-    fn relay_path(&self) -> RelayPath {
+    fn relay_path(&self, configured: &Relay) -> RelayPath {
         if !self.has_programs {
             return RelayPath::default();
         }
         let is_separate = self.interface.scope.netns.is_some();
         let forwards = sysctl::forwards(&self.interface.name).unwrap_or(false);
-        relay_path(&self.firewall, is_separate, forwards)
+        let firewall = (*configured != Relay::Direct).then_some(&self.firewall);
+        relay_path(firewall, is_separate, forwards)
     }
 
     fn look_at_firewall(&mut self) {

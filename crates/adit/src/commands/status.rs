@@ -56,6 +56,7 @@ fn show(status: &Status, output: &Output) {
         let way = match site.relay.path {
             RelayPath::Direct => "direct",
             RelayPath::Stack => "through the host's stack",
+            RelayPath::Refused => "refused",
         };
         output.line(format_args!("  from peer to peer: {way} ({})", site.relay.reason));
     }

@@ -27,11 +27,17 @@ struct Hub {
 
 impl Hub {
     fn running(plane: DataplaneChoice) -> Self {
+        Self::with(plane, "")
+    }
+
+    /// The same, with these lines in the hub's file.
+    fn with(plane: DataplaneChoice, lines: &str) -> Self {
         let (machine, network) = (Machine::new(), HubNetwork::build().unwrap());
         let folder = tempfile::tempdir().unwrap();
         let daemons = Site::ALL.map(|site| {
             let file = folder.path().join(site.name());
-            std::fs::write(&file, site.config(plane)).unwrap();
+            let lines = if site == Site::Hub { lines } else { "" };
+            std::fs::write(&file, format!("{}{lines}", site.config(plane))).unwrap();
             let mut running = machine.start(network.of(site).gateway.ns(), &["run", file.to_str().unwrap()]);
             running.wait_for("ready");
             running
@@ -44,11 +50,13 @@ impl Hub {
         reaches(&self.network.of(Site::One).host, Site::Two.host())
     }
 
-    fn relay(&self) -> Value {
+    fn status(&self) -> Value {
         let gateway = self.network.of(Site::Hub).gateway.ns();
-        let site =
-            self.machine.adit(gateway, &["status", "hub", "-j"]).ok().json()["overlays"][0]["site"].clone();
-        site["relay"].clone()
+        self.machine.adit(gateway, &["status", "hub", "-j"]).ok().json()["overlays"][0].clone()
+    }
+
+    fn relay(&self) -> Value {
+        self.status()["site"]["relay"].clone()
     }
 
     fn nft(&self, rules: &str) {
@@ -118,6 +126,41 @@ fn rules_in_forward_hold_between_peers_on_ebpf() {
 #[test(root, nft)]
 fn rules_in_forward_hold_between_peers_on_userspace() {
     rules_in_forward_hold_between_peers(DataplaneChoice::Userspace);
+}
+
+fn the_file_says_which_peers_reach_each_other(plane: DataplaneChoice) {
+    for (relay, reached) in [
+        ("false", false),
+        ("[[\"one\", \"two\"]]", true),
+        ("[]", false),
+        ("\"direct\"", plane == DataplaneChoice::Ebpf),
+    ] {
+        let hub = Hub::with(plane, &format!("[tunnel]\nrelay = {relay}\n"));
+        if relay == "\"direct\"" {
+            hub.nft("add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }");
+        }
+        for _ in 0..5 {
+            assert_eq!(hub.relays(), reached, "{relay}");
+        }
+        let path = if plane == DataplaneChoice::Ebpf { "direct" } else { "stack" };
+        assert_eq!(hub.relay()["path"], if relay == "false" { "refused" } else { path }, "{relay}");
+        let drops = hub.status()["drops"]["relay-refused"].as_u64().unwrap_or(0);
+        let is_refused = relay == "false" || relay == "[]";
+        assert_eq!(drops > 0, is_refused, "{relay}: {drops}");
+        // What is for the hub's own network passes in any case.
+        let own = Site::Hub.host();
+        assert_eq!(reaches(&hub.network.of(Site::One).host, own), relay != "\"direct\"", "{relay}");
+    }
+}
+
+#[test(root, nft, ebpf)]
+fn the_file_says_which_peers_reach_each_other_on_ebpf() {
+    the_file_says_which_peers_reach_each_other(DataplaneChoice::Ebpf);
+}
+
+#[test(root, nft)]
+fn the_file_says_which_peers_reach_each_other_on_userspace() {
+    the_file_says_which_peers_reach_each_other(DataplaneChoice::Userspace);
 }
 
 #[test(root, nft)]
