@@ -40,7 +40,7 @@ fn too_big(by: Ipv4Addr, path: u32) -> Answer {
 }
 
 /// Waits until a host's kernel has this path MTU, pmtu.sh's "exception". The kernel delivers an
-/// error to raw sockets before it acts on it.
+/// error to raw sockets before it stores the path MTU.
 #[track_caller]
 fn expect_exception(host: &Host, to: Ipv4Addr, mtu: u32) {
     let mut netlink = host.netlink().unwrap();

@@ -15,6 +15,7 @@ use adit_lab::host::Host;
 use adit_lab::router::Router;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, Tunnels, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_linux::netlink::Route;
+use adit_linux::sockets::icmp_socket::IcmpSocket;
 use adit_testbed::test_planes::with_plane;
 use ipnet::Ipv4Net;
 
@@ -31,6 +32,9 @@ pub(crate) struct TwoPaths {
     pub(crate) middle: Router,
     pub(crate) gateway_b: Host,
     pub(crate) host_b: Host,
+    /// The kernel delivers an ICMP error to raw sockets first. Then it stores the path MTU, but only
+    /// if a raw socket exists. That of `ping` may be closed by then, so each host keeps one open.
+    _raw_sockets: [IcmpSocket; 2],
 }
 
 /// The address of the near (1) or far (2) end of a cable.
@@ -49,13 +53,15 @@ impl TwoPaths {
     pub(crate) fn build(narrow: [u32; 2]) -> Self {
         let host = |name| Host::new(name).unwrap();
         let router = |name| Router::new(name).unwrap();
+        let (host_a, host_b) = (host("host A"), host("host B"));
         let network = Self {
-            host_a: host("host A"),
+            _raw_sockets: [&host_a, &host_b].map(|host| host.run(IcmpSocket::open).unwrap()),
+            host_a,
             gateway_a: host("gateway A"),
             path_routers: [router("path 0"), router("path 1")],
             middle: router("middle"),
             gateway_b: host("gateway B"),
-            host_b: host("host B"),
+            host_b,
         };
         let insides = [
             (&network.host_a, &network.gateway_a, HOST_A, INSIDE_A),
