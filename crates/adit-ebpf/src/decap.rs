@@ -34,6 +34,8 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
         return None;
     }
     let tables = Tables::open()?;
+    // Each arm decides by itself: for a value joined of several arms the compiler copies a register
+    // that some of them do not set, which the verifier refuses.
     let is_left = |from| tables.peer(from).is_none_or(|entry| entry.left_to_stack != 0);
     let verdict = match adit_policy::check_outer(&tables, &outer) {
         Ok(from) if is_left(from) => return None,

@@ -15,3 +15,11 @@ pub enum Relay {
     /// The peers of each pair reach each other, as far as the host's FORWARD rules let them.
     Pairs(Vec<[PeerName; 2]>),
 }
+
+impl Relay {
+    /// Returns true if a listed pair contains the peer.
+    #[must_use]
+    pub fn names(&self, peer: &PeerName) -> bool {
+        matches!(self, Relay::Pairs(pairs) if pairs.iter().any(|pair| pair.contains(peer)))
+    }
+}

@@ -149,9 +149,9 @@ const ECN_COMPATIBILITY: u32 = 1 << 2;
 const DONT_FRAGMENT: u32 = 1 << 3;
 const MSS_CLAMP: u32 = 1 << 4;
 const RELAY: u32 = 1 << 5;
-const RELAY_NOBODY: u32 = 1 << 16;
-const RELAY_LISTED: u32 = 1 << 17;
 const SILENT: u32 = 1 << 6;
+const RELAY_NOBODY: u32 = 1 << 7;
+const RELAY_LISTED: u32 = 1 << 8;
 
 impl Settings {
     /// Settings of a tunnel that does not relay; see [`Settings::with_relay`].

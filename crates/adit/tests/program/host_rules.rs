@@ -21,7 +21,7 @@ const BUSY: Duration = Duration::from_secs(4);
 struct Hub {
     machine: Machine,
     network: HubNetwork,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     _daemons: Vec<Running>,
 }
 
@@ -42,7 +42,15 @@ impl Hub {
             running.wait_for("ready");
             running
         });
-        Self { machine, network, _folder: folder, _daemons: daemons.into() }
+        Self { machine, network, folder, _daemons: daemons.into() }
+    }
+
+    /// Applies the hub's file with these lines.
+    fn apply(&self, plane: DataplaneChoice, lines: &str) {
+        let file = self.folder.path().join(Site::Hub.name());
+        std::fs::write(&file, format!("{}{lines}", Site::Hub.config(plane))).unwrap();
+        let gateway = self.network.of(Site::Hub).gateway.ns();
+        self.machine.adit(gateway, &["apply", file.to_str().unwrap()]).ok();
     }
 
     /// Whether an echo from the host behind one peer comes back from the host behind the other.
@@ -129,28 +137,38 @@ fn rules_in_forward_hold_between_peers_on_userspace() {
 }
 
 fn the_file_says_which_peers_reach_each_other(plane: DataplaneChoice) {
-    for (relay, reached) in [
-        ("false", false),
-        ("[[\"one\", \"two\"]]", true),
-        ("[]", false),
-        ("\"direct\"", plane == DataplaneChoice::Ebpf),
+    let is_ebpf = plane == DataplaneChoice::Ebpf;
+    let way = if is_ebpf { "direct" } else { "stack" };
+    let hub = Hub::with(plane, "[tunnel]\nrelay = false\n");
+    let mut refused = 0;
+    let mut check = |relay: &str, path: &str, is_allowed: bool, is_reached: bool| {
+        for _ in 0..3 {
+            assert_eq!(hub.relays(), is_reached, "{relay}");
+        }
+        assert_eq!(hub.relay()["path"], path, "{relay}");
+        let before = refused;
+        refused = hub.status()["drops"]["relay-refused"].as_u64().unwrap_or(0);
+        assert_eq!(refused > before, !is_allowed, "{relay}: {refused} after {before}");
+    };
+    check("false", "refused", false, false);
+    // Each change while the hub runs. What is for its own network passes in any case.
+    for (relay, path, is_allowed) in [
+        ("[[\"two\", \"one\"]]", way, true),
+        ("[]", way, false),
+        ("\"auto\"", way, true),
+        ("false", "refused", false),
     ] {
-        let hub = Hub::with(plane, &format!("[tunnel]\nrelay = {relay}\n"));
-        if relay == "\"direct\"" {
-            hub.nft("add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }");
-        }
-        for _ in 0..5 {
-            assert_eq!(hub.relays(), reached, "{relay}");
-        }
-        let path = if plane == DataplaneChoice::Ebpf { "direct" } else { "stack" };
-        assert_eq!(hub.relay()["path"], if relay == "false" { "refused" } else { path }, "{relay}");
-        let drops = hub.status()["drops"]["relay-refused"].as_u64().unwrap_or(0);
-        let is_refused = relay == "false" || relay == "[]";
-        assert_eq!(drops > 0, is_refused, "{relay}: {drops}");
-        // What is for the hub's own network passes in any case.
-        let own = Site::Hub.host();
-        assert_eq!(reaches(&hub.network.of(Site::One).host, own), relay != "\"direct\"", "{relay}");
+        hub.apply(plane, &format!("[tunnel]\nrelay = {relay}\n"));
+        check(relay, path, is_allowed, is_allowed);
+        assert!(reaches(&hub.network.of(Site::One).host, Site::Hub.host()), "{relay}");
     }
+    hub.nft("add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }");
+    hub.apply(plane, "[tunnel]\nrelay = \"direct\"\n");
+    check("\"direct\"", way, true, is_ebpf);
+    assert!(
+        !reaches(&hub.network.of(Site::One).host, Site::Hub.host()),
+        "the rule holds for the hub's network"
+    );
 }
 
 #[test(root, nft, ebpf)]
