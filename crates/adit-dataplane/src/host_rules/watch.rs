@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::Notifications;
 use adit_linux::nftables::{Tables, legacy_tables};
 use adit_linux::sysctl;
@@ -26,6 +27,7 @@ const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// See the module.
 pub(crate) struct HostRulesWatch {
     interface: TunnelInterface,
+    source: FlowSource,
     /// Whether programs could relay.
     has_programs: bool,
     tables: Option<Tables>,
@@ -47,6 +49,7 @@ impl HostRulesWatch {
     /// opened counts as a rule.
     pub(crate) fn open(
         interface: &TunnelInterface,
+        source: FlowSource,
         has_programs: bool,
         published: Arc<ArcSwap<HostRules>>,
     ) -> Self {
@@ -58,6 +61,7 @@ impl HostRulesWatch {
         };
         Self {
             interface: interface.clone(),
+            source,
             has_programs,
             tables: None,
             generation: None,
@@ -96,7 +100,7 @@ impl HostRulesWatch {
     /// peers are covered by a policy than before.
     pub(crate) fn publish(&self, tunnel: &Tunnel) -> bool {
         let peers = tunnel.peers().map(|(index, peer)| (index, peer.underlay));
-        let policies = covered(&self.policies, tunnel.config().underlay, peers);
+        let policies = covered(&self.policies, self.source, peers);
         for (peer, _) in tunnel.peers() {
             tunnel.leave_to_stack(peer, policies.contains_key(&peer));
         }

@@ -271,3 +271,35 @@ fn what_policies_let_pass_is_carried_on_ebpf() {
 fn what_policies_let_pass_is_carried_on_userspace() {
     what_policies_let_pass_is_carried(DataplaneChoice::Userspace);
 }
+
+fn a_policy_with_a_mark_holds_for_datagrams_that_carry_it(plane: DataplaneChoice) {
+    let mut bed = Testbed::new(plane);
+    let marked = bed.write_changed("marked.toml", |text| text.replacen("[site]", "[site]\nfwmark = 7", 1));
+    bed.start(Side::B);
+    bed.start_with(Side::A, &marked);
+    for (mark, is_ours) in [(8, false), (7, true)] {
+        xfrm(&bed, &format!("add {OUT} mark {mark} mask 0xff action block"));
+        if is_ours {
+            held_after("the policy holds", || !bed.reaches() && policy(&bed) != Value::Null);
+        } else {
+            // A later policy, which is seen, shows that this one was seen before it.
+            xfrm(&bed, &format!("add {IN} action block priority 9"));
+            held_after("the later policy is seen", || {
+                policy(&bed).as_str().is_some_and(|p| p.contains("dir in"))
+            });
+            xfrm(&bed, &format!("delete {IN}"));
+            held_after("nothing covers the peer", || policy(&bed) == Value::Null);
+            assert!(bed.reaches());
+        }
+    }
+}
+
+#[test(root, ebpf)]
+fn a_policy_with_a_mark_holds_for_datagrams_that_carry_it_on_ebpf() {
+    a_policy_with_a_mark_holds_for_datagrams_that_carry_it(DataplaneChoice::Ebpf);
+}
+
+#[test(root)]
+fn a_policy_with_a_mark_holds_for_datagrams_that_carry_it_on_userspace() {
+    a_policy_with_a_mark_holds_for_datagrams_that_carry_it(DataplaneChoice::Userspace);
+}
