@@ -266,7 +266,7 @@ fn create(namespaces: &mut Namespaces, desired: &Desired, hidden: &HiddenEnd) ->
         namespaces.inner.delete_link(old.index)?;
     }
     // The other end of it may be in a network namespace that has lost its name.
-    objects::remove_hidden_end(namespaces.underlay.as_mut(), hidden)?;
+    objects::remove_hidden_ends(namespaces.underlay.as_mut(), hidden)?;
     let request = VethPair {
         name: desired.device.clone(),
         mac: VISIBLE_MAC,

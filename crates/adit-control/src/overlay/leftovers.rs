@@ -31,7 +31,7 @@ pub fn remove_leftovers(
     };
     let mut underlay = host.network(&NetScope::default())?;
     let hidden = HiddenEnd::of(site, device.unwrap_or_default());
-    removed.extend(objects::remove_hidden_end(underlay.as_mut(), &hidden)?);
+    removed.extend(objects::remove_hidden_ends(underlay.as_mut(), &hidden)?);
     Ok(removed)
 }
 

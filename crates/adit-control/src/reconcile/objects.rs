@@ -115,20 +115,24 @@ pub(crate) fn configure_device(
     Ok(())
 }
 
-/// Removes the hidden end, or what a killed start has made of it, and with it the tunnel interface,
-/// wherever that is. Returns its name if there was one.
+/// Removes every hidden end of ours, also what a killed start has made of one, and with it the
+/// tunnel interface, wherever that is. Returns the names.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked, or refuses.
-pub(crate) fn remove_hidden_end(
+pub(crate) fn remove_hidden_ends(
     underlay: &mut dyn Network,
     hidden: &HiddenEnd,
-) -> Result<Option<String>, ControlError> {
+) -> Result<Vec<String>, ControlError> {
     let is_ours =
         |link: &Link| link.alias.as_deref() == Some(hidden.alias.as_str()) || hidden.is_half_made(link);
-    let Some(link) = underlay.links()?.into_iter().find(is_ours) else { return Ok(None) };
-    underlay.delete_link(link.index)?;
-    Ok(Some(link.name))
+    let mut removed = Vec::new();
+    // With one end the kernel deletes the other, which may be ours, too.
+    while let Some(link) = underlay.links()?.into_iter().find(is_ours) {
+        underlay.delete_link(link.index)?;
+        removed.push(link.name);
+    }
+    Ok(removed)
 }
 
 /// Removes the interface of that name which a failed step has made, if it is still there and
