@@ -144,6 +144,18 @@ pub enum RelayPath {
     Refused,
 }
 
+impl RelayPath {
+    /// A phrase for people.
+    #[must_use]
+    pub const fn who(self) -> &'static str {
+        match self {
+            Self::Stack => "through the host's stack",
+            Self::Direct => "direct",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl Relay {
     fn of(configured: &adit_tunnel::Relay, found: &adit_dataplane::RelayPath) -> Self {
         if *configured == adit_tunnel::Relay::Off {

@@ -177,12 +177,8 @@ impl HostRulesWatch {
     }
 }
 
-/// Logs what the host's rules have changed.
+/// Logs which other peers policies cover.
 fn report(before: &HostRules, now: &HostRules, tunnel: &Tunnel) {
-    if before.relay.is_direct != now.relay.is_direct {
-        let way = if now.relay.is_direct { "directly" } else { "through the host's stack" };
-        tracing::info!(reason = %now.relay.reason, "datagrams from peer to peer pass {way}");
-    }
     for (peer, policy) in &now.policies {
         if !before.policies.contains_key(peer) {
             let name = &tunnel.peer(*peer).name;
