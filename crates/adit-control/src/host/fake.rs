@@ -517,6 +517,10 @@ impl Host for FakeHost {
         Ok(!state.not_forwarding.contains(interface))
     }
 
+    fn chains_passed_by(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
         let hidden = request.interface.hidden;
         self.state().by_index(hidden)?;

@@ -89,6 +89,10 @@ impl Host for FaultyHost {
         self.host.forwards(scope, interface)
     }
 
+    fn chains_passed_by(&self) -> Vec<String> {
+        self.host.chains_passed_by()
+    }
+
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
         self.faults.call("start the data plane")?;
         let started = self.host.start_plane(request)?;

@@ -49,6 +49,10 @@ impl Host for LinuxHost {
         scope.run(|| sysctl::forwards(interface))?
     }
 
+    fn chains_passed_by(&self) -> Vec<String> {
+        adit_dataplane::chains_passed_by()
+    }
+
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
         PlaneStarter { request }.start()
     }

@@ -43,6 +43,9 @@ pub(crate) trait Host: Send + Sync {
     /// names too.
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool>;
 
+    /// Names the chains of the firewall that the frames of a data plane pass by.
+    fn chains_passed_by(&self) -> Vec<String>;
+
     /// Starts a data plane behind a tunnel interface.
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError>;
 

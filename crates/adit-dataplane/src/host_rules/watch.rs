@@ -177,6 +177,17 @@ impl HostRulesWatch {
     }
 }
 
+/// Reads which chains a data plane's frames pass by, in the calling thread's network namespace. What
+/// cannot be read names none.
+#[must_use]
+pub fn chains_passed_by() -> Vec<String> {
+    let chains = Tables::open().and_then(|mut tables| tables.base_chains());
+    passed_by(&Firewall {
+        chains: chains.map_err(|error| error.to_string()),
+        legacy: legacy_tables().map_err(|error| error.to_string()),
+    })
+}
+
 /// Logs which other peers policies cover.
 fn report(before: &HostRules, now: &HostRules, tunnel: &Tunnel) {
     for (peer, policy) in &now.policies {

@@ -194,7 +194,13 @@ fn chains_that_frames_pass_by_are_named() {
     let named = "chain ip fw out (hook output, 1 rule)";
     held_after("the chain is named", || bed.status()["site"]["passed_by"] == serde_json::json!([named]));
     let shown = bed.adit(&["status", "a"]).ok().stdout;
-    assert!(shown.contains(&format!("outer datagrams pass by {named}")), "{shown}");
+    let line = format!("outer datagrams pass by {named}");
+    assert!(shown.contains(&line), "{shown}");
+
+    let checked = bed.adit(&["check", "--here", &bed.file("a.toml")]).ok().stdout;
+    assert!(checked.contains(&line) && checked.contains("nothing in the way"), "{checked}");
+    let json = bed.adit(&["check", "--here", "-j", &bed.file("a.toml")]).ok().json();
+    assert_eq!(json["here"]["passed_by"], serde_json::json!([named]));
 }
 
 const OUT: &str = "src 10.1.1.1 dst 10.1.1.2 dir out";
