@@ -13,7 +13,7 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{self, DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC};
-use crate::reconcile::objects::{self, Actual};
+use crate::reconcile::objects::{self, Actual, Ipv6};
 use crate::reconcile::peer_update::PeerUpdate;
 
 /// Carries packets through a veth pair.
@@ -107,11 +107,17 @@ impl Carrier for VethCarrier {
             // ours.
             return Ok(missing);
         }
+        let host = namespaces.host.as_ref();
+        let ipv6 = Ipv6 {
+            visible: host.has_ipv6(&namespaces.scope, &pair.visible.name)?,
+            hidden: host.has_ipv6(&NetScope::default(), &pair.hidden.name)?,
+        };
         let routes = namespaces.inner.routes_by(ROUTE_PROTOCOL, index, objects::table(desired))?;
         Ok(Actual {
             devices: vec![Some(pair.visible)],
             hidden: Some(pair.hidden),
             unreadable_offloads: excess,
+            ipv6,
             routes,
             ..Actual::default()
         })
@@ -304,9 +310,7 @@ fn set_up_hidden(namespaces: &mut Namespaces, link: &Link, hidden: &HiddenEnd) -
     underlay.set_alias(link.index, &hidden.alias)?;
     underlay.set_mtu(link.index, HIDDEN_MTU)?;
     set_ethernet(underlay, link, HIDDEN_MAC)?;
-    // Nothing of IPv6 passes the pair. A kernel without IPv6 refuses, because it has no such
-    // setting.
-    let _ = namespaces.host.disable_ipv6(&NetScope::default(), &link.name);
+    objects::turn_ipv6_off(namespaces.host.as_ref(), &NetScope::default(), &link.name)?;
     Ok(namespaces.underlay.set_up(link.index)?)
 }
 

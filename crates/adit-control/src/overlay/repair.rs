@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use adit_linux::net_scope::NetScope;
 use adit_tunnel::{HostFacts, ProbeOptions, TableDelta};
 
 use super::plan::{differences, forwarding_path};
@@ -173,6 +174,16 @@ impl Overlay {
         self.warnings.forwarding_path = forwarding_path(&mut self.namespaces, &self.config, &self.desired)?;
         self.check_forwarding();
         Ok(())
+    }
+
+    /// Returns true if IPv6 was turned on on an end of the pair, about which there are no events. It
+    /// costs a read of two small files.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        let Namespaces { host, scope, .. } = &self.namespaces;
+        let has_ipv6 = |scope: &NetScope, name: &str| host.has_ipv6(scope, name).unwrap_or(false);
+        self.desired.hidden.as_ref().is_some_and(|hidden| {
+            has_ipv6(scope, &self.desired.device) || has_ipv6(&NetScope::default(), &hidden.name)
+        })
     }
 
     /// Reads the settings for forwarding, about which there are no events. It costs a read of a

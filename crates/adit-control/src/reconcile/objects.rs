@@ -4,11 +4,13 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::ControlError;
+use crate::host::Host;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, HiddenEnd, has_alias_of};
 use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::guard_routes;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route, RouteKey};
 
 /// The objects of an overlay that exist.
@@ -21,6 +23,8 @@ pub(crate) struct Actual {
     pub(crate) hidden: Option<Link>,
     /// Offloads of the tunnel interface whose packets a data plane could not read.
     pub(crate) unreadable_offloads: Vec<String>,
+    /// Whether IPv6 is on on an end of the pair.
+    pub(crate) ipv6: Ipv6,
     /// Interfaces of this site that are no longer desired.
     pub(crate) unwanted: Vec<Link>,
     /// Our routes into all these interfaces.
@@ -29,6 +33,13 @@ pub(crate) struct Actual {
     pub(crate) guards: Vec<Route>,
     /// Whether the packet filter is as desired; `None`: there is none.
     pub(crate) filter: Option<bool>,
+}
+
+/// The ends of the pair on which IPv6 is on, and can be turned off. The tunnel carries IPv4 only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ipv6 {
+    pub(crate) visible: bool,
+    pub(crate) hidden: bool,
 }
 
 impl Actual {
@@ -100,7 +111,7 @@ pub(crate) fn our_routes(
 /// Sets alias and MTU of an interface, and turns IPv6 off. It does not set the interface up.
 ///
 /// # Errors
-/// Fails if the kernel refuses alias or MTU.
+/// Fails if the kernel refuses.
 pub(crate) fn configure_device(
     namespaces: &mut Namespaces,
     link: &Link,
@@ -109,9 +120,18 @@ pub(crate) fn configure_device(
 ) -> Result<(), ControlError> {
     namespaces.inner.set_alias(link.index, &device.alias)?;
     namespaces.inner.set_mtu(link.index, u32::from(desired.mtu))?;
-    // The tunnel carries IPv4 only, and the kernel would send router solicitations into it. A
-    // kernel without IPv6 refuses, because it has no such setting.
-    let _ = namespaces.host.disable_ipv6(&namespaces.scope, &link.name);
+    turn_ipv6_off(namespaces.host.as_ref(), &namespaces.scope, &link.name)
+}
+
+/// Turns IPv6 off on an interface, if it is on and can be turned off. The tunnel carries IPv4 only,
+/// and the kernel would send router solicitations into it.
+///
+/// # Errors
+/// Fails if the kernel refuses.
+pub(crate) fn turn_ipv6_off(host: &dyn Host, scope: &NetScope, name: &str) -> Result<(), ControlError> {
+    if host.has_ipv6(scope, name)? {
+        host.set_ipv6(scope, name, false)?;
+    }
     Ok(())
 }
 
