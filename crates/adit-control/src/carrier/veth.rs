@@ -4,7 +4,7 @@ use adit_config::Config;
 use adit_dataplane::TunnelInterface;
 use adit_dataplane::kernel::limits::Limit;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, VethPair};
+use adit_linux::netlink::{Link, Network, Route, VethPair};
 
 use super::{Carrier, Damage, Prepared, Repair, Running};
 use crate::error::ControlError;
@@ -96,6 +96,7 @@ impl Carrier for VethCarrier {
         _: &str,
         desired: &Desired,
         known: &[u32],
+        routes: &[Route],
     ) -> Result<Actual, ControlError> {
         let missing = Actual { devices: vec![None], ..Actual::default() };
         let Some(pair) = find(namespaces, desired)? else { return Ok(missing) };
@@ -112,13 +113,12 @@ impl Carrier for VethCarrier {
             visible: host.has_ipv6(&namespaces.scope, &pair.visible.name)?,
             hidden: host.has_ipv6(&NetScope::default(), &pair.hidden.name)?,
         };
-        let routes = namespaces.inner.routes_by(ROUTE_PROTOCOL, index, objects::table(desired))?;
         Ok(Actual {
             devices: vec![Some(pair.visible)],
             hidden: Some(pair.hidden),
             unreadable_offloads: excess,
             ipv6,
-            routes,
+            routes: objects::our_routes(routes, &[index]).cloned().collect(),
             ..Actual::default()
         })
     }
@@ -187,9 +187,15 @@ impl Carrier for VethCarrier {
         if !damage.is_whole {
             return Ok(Repair::NeedsInstall);
         }
-        let pair = set_up(namespaces, damage.desired)?;
-        let devices = [pair.visible.index];
-        objects::set_routes(namespaces.inner.as_mut(), damage.desired, &devices, damage.foreign)?;
+        let &Damage { desired, foreign, routes, .. } = damage;
+        let pair = set_up(namespaces, desired)?;
+        let (inner, devices) = (namespaces.inner.as_mut(), [pair.visible.index]);
+        if pair.visible.master == desired.vrf.as_ref().map(|vrf| vrf.index) {
+            objects::set_routes_among(inner, desired, &devices, foreign, routes)?;
+        } else {
+            // Another master has removed the routes.
+            objects::set_routes(inner, desired, &devices, foreign)?;
+        }
         Ok(Repair::Done)
     }
 

@@ -89,23 +89,12 @@ pub(crate) fn kernel_route(route: &DesiredRoute, device: u32, table: u32) -> Rou
     }
 }
 
-/// Lists the routes of ours by these interfaces.
-///
-/// # Errors
-/// Fails if the kernel cannot be asked.
-pub(crate) fn our_routes(
-    network: &mut dyn Network,
-    devices: &[u32],
-    table: u32,
-) -> Result<Vec<Route>, ControlError> {
-    if let &[device] = devices {
-        return Ok(network.routes_by(ROUTE_PROTOCOL, device, table)?);
-    }
+/// Returns those of `routes` that are ours by these interfaces.
+pub(crate) fn our_routes<'r>(routes: &'r [Route], devices: &[u32]) -> impl Iterator<Item = &'r Route> {
     let devices: HashSet<u32> = devices.iter().copied().collect();
-    let is_ours = |route: &Route| {
+    routes.iter().filter(move |route| {
         route.protocol == ROUTE_PROTOCOL && route.device.is_some_and(|device| devices.contains(&device))
-    };
-    Ok(network.routes_of(table)?.into_iter().filter(is_ours).collect())
+    })
 }
 
 /// Sets alias and MTU of an interface, and turns IPv6 off. It does not set the interface up.
@@ -180,17 +169,32 @@ pub(crate) fn set_routes(
     devices: &[u32],
     foreign: &ForeignRoutes,
 ) -> Result<(), ControlError> {
-    let unwanted_guards = guard_routes::add_missing(network, desired, &foreign.at_guards)?;
+    let found = network.routes_of(table(desired))?;
+    set_routes_among(network, desired, devices, foreign, &found)
+}
+
+/// As [`set_routes`], where `found` are the routes of the table.
+///
+/// # Errors
+/// As [`set_routes`].
+pub(crate) fn set_routes_among(
+    network: &mut dyn Network,
+    desired: &Desired,
+    devices: &[u32],
+    foreign: &ForeignRoutes,
+    found: &[Route],
+) -> Result<(), ControlError> {
+    let unwanted_guards = guard_routes::add_missing(network, desired, &foreign.at_guards, found)?;
     let wanted = desired_routes(desired, devices);
     let mut missing: HashMap<RouteKey, &Route> = wanted.iter().map(|route| (route.key(), route)).collect();
     let (mut changed, mut unwanted) = (Vec::new(), Vec::new());
     let mut keys: HashSet<RouteKey> = HashSet::new();
-    for route in our_routes(network, devices, table(desired))? {
+    for route in our_routes(found, devices) {
         let Some(wanted) = missing.get(&route.key()).filter(|_| keys.insert(route.key())) else {
-            unwanted.push(route);
+            unwanted.push(route.clone());
             continue;
         };
-        if !wanted.is_already(&route) {
+        if !wanted.is_already(route) {
             changed.push((*wanted).clone());
         }
     }
