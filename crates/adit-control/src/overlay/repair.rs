@@ -181,8 +181,8 @@ impl Overlay {
         Ok(())
     }
 
-    /// Returns true if IPv6 was turned on on an end of the pair, about which there are no events. It
-    /// costs a read of two small files.
+    /// Returns true if IPv6 was turned on on an end of the pair, about which there are no events.
+    /// It costs a read of two small files.
     pub(crate) fn has_ipv6(&self) -> bool {
         let Namespaces { host, scope, .. } = &self.namespaces;
         let has_ipv6 = |scope: &NetScope, name: &str| host.has_ipv6(scope, name).unwrap_or(false);

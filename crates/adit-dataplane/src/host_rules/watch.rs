@@ -177,8 +177,8 @@ impl HostRulesWatch {
     }
 }
 
-/// Reads which chains a data plane's frames pass by, in the calling thread's network namespace. What
-/// cannot be read names none.
+/// Reads which chains a data plane's frames pass by, in the calling thread's network namespace.
+/// What cannot be read names none.
 #[must_use]
 pub fn chains_passed_by() -> Vec<String> {
     let chains = Tables::open().and_then(|mut tables| tables.base_chains());
