@@ -33,6 +33,7 @@ mod name;
 mod problem;
 mod read;
 mod reference;
+mod relay;
 mod schema;
 mod scope;
 mod source;
@@ -41,7 +42,7 @@ mod syntax;
 mod underlay;
 mod write;
 
-pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet};
+pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet, Relay};
 pub use json_schema::json_schema;
 pub use load::{LoadError, read_file, read_regular_file};
 pub use model::{

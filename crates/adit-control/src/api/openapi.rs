@@ -255,7 +255,8 @@ mod tests {
                 less.as_object_mut().unwrap().remove(key);
                 // Members that were added later may be missing in an older daemon's answer.
                 let is_optional = match name {
-                    "Status" => ["repairs", "ecn", "icmp", "probes", "warnings"].contains(&key.as_str()),
+                    "Status" => ["repairs", "ecn", "icmp", "probes", "warnings", "file", "pending"]
+                        .contains(&key.as_str()),
                     "Event" => key == "seq",
                     _ => false,
                 };

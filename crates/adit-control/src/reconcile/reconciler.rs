@@ -19,8 +19,8 @@ const FULL_RESYNC_INTERVAL: Duration = retry::LONGEST_INTERVAL;
 const DATAPLANE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long events are collected after the first: a storm of changes leads to one look.
 const EVENT_DEBOUNCE: Duration = Duration::from_millis(100);
-/// How often the settings for forwarding are read.
-const FORWARDING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often settings are read, about which there are no events: forwarding, and IPv6.
+const SETTINGS_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The thread. Dropping it stops the thread.
 pub(crate) struct Reconciler {
@@ -72,7 +72,7 @@ struct Loop {
     /// The events since the last look at everything.
     pending: PendingEvents,
     last_resync: Instant,
-    last_forwarding_check: Instant,
+    last_settings_check: Instant,
     /// Repairs that have failed one after another.
     failures: u32,
     /// After a failed repair, when to try again.
@@ -93,7 +93,7 @@ impl Loop {
             snapshots,
             pending,
             last_resync: now,
-            last_forwarding_check: now,
+            last_settings_check: now,
             failures: 0,
             not_before: now,
             own_events_until: now,
@@ -105,9 +105,12 @@ impl Loop {
             self.collect_events();
             let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(overlay) = overlay.as_mut() else { return };
-            if self.last_forwarding_check.elapsed() >= FORWARDING_CHECK_INTERVAL {
-                self.last_forwarding_check = Instant::now();
+            if self.last_settings_check.elapsed() >= SETTINGS_CHECK_INTERVAL {
+                self.last_settings_check = Instant::now();
                 overlay.check_forwarding();
+                if overlay.has_ipv6() {
+                    self.pending.mark_overrun();
+                }
             }
             if self.is_repair_due(overlay) && Instant::now() >= self.not_before {
                 self.repair(overlay);

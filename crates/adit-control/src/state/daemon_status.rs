@@ -21,7 +21,7 @@ pub(crate) struct DaemonStatus {
 impl DaemonStatus {
     /// Adds it to a status of the overlay.
     pub(crate) fn add_to(&self, status: &mut Status) {
-        status.file = Some(self.file.display().to_string());
+        status.file = self.file.display().to_string();
         status.pending = self.pending.as_ref().map(|pending| PendingChange {
             seconds_left: pending.time_left(Clock.now()).as_secs_f64(),
             returns_to: pending.confirmed.file.display().to_string(),
