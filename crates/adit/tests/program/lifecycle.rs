@@ -292,7 +292,10 @@ fn status_in_json_is_as_the_contract_has_it() {
     let used = status(&["--json", "status", "a"]);
     assert_eq!(
         keys(&used),
-        ["drops", "ecn", "icmp", "peers", "probes", "repairs", "schema", "site", "warnings"]
+        [
+            "drops", "ecn", "file", "icmp", "peers", "pending", "probes", "repairs", "schema", "site",
+            "warnings"
+        ]
     );
     assert_eq!(used["schema"], 1);
     let beside = ["carried_by", "limits", "passed_by", "relay", "underlay_interface", "underlay_state"];

@@ -14,6 +14,7 @@ mod changed_interface;
 mod check;
 mod continuity;
 mod counters;
+mod disks;
 mod documents;
 mod encryption;
 mod faults;

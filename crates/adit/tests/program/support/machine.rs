@@ -102,6 +102,12 @@ impl Machine {
         self.with_files(|| while umount2("/sys/fs/bpf", MntFlags::MNT_DETACH).is_ok() {});
     }
 
+    /// Mounts a file system again with other options.
+    pub(crate) fn remount(&self, place: &str, options: &str) {
+        let here = NetNs::current().unwrap();
+        self.run(&here, Command::new("mount").args(["-o", options, place])).ok();
+    }
+
     /// Takes the device nodes in `/dev/net` away.
     pub(crate) fn without_net_devices(&self) {
         self.with_files(|| tmpfs(Path::new("/dev/net")));

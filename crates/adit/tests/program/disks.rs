@@ -1,0 +1,158 @@
+//! A disk that is full or read-only, and files that cannot be read: nothing that forwards stops, a
+//! promise is kept, and status says what is wrong.
+
+use std::fs;
+
+use adit_config::DataplaneChoice;
+use adit_testbed::needs::ebpf;
+use nix::sys::stat::Mode;
+use serde_json::Value;
+
+use crate::support::machine::{Machine, PATIENCE};
+use crate::support::testbed::{Side, Testbed};
+use crate::support::wait_until;
+
+const STATE: &str = "/var/lib/adit/a";
+const PLANES: [DataplaneChoice; 2] = [DataplaneChoice::Ebpf, DataplaneChoice::Userspace];
+
+/// Fills the file system of the state directory.
+fn fill(machine: &Machine) {
+    machine.remount("/var/lib", "remount,size=64k");
+    machine.with_files(|| {
+        let _ = fs::write("/var/lib/fill", vec![0; 1 << 20]);
+        assert!(fs::write("/var/lib/probe", [0; 8192]).is_err(), "there is room");
+        let _ = fs::remove_file("/var/lib/probe");
+    });
+}
+
+fn warnings(bed: &Testbed) -> Vec<String> {
+    let status = bed.status();
+    let names = status["warnings"].as_array().expect("a list").iter();
+    names.filter_map(|warning| warning["name"].as_str().map(str::to_owned)).collect()
+}
+
+#[track_caller]
+fn has_warning(bed: &Testbed, name: &str, is_there: bool) {
+    let what = format!("{name}: {is_there}");
+    wait_until(PATIENCE, &what, || warnings(bed).iter().any(|warning| warning == name) == is_there);
+}
+
+/// Another file, with which B is not reached.
+fn without_b(bed: &Testbed) -> String {
+    bed.write_changed("other.toml", |text| text.replace("192.168.199.0/24", "192.168.77.0/24"))
+}
+
+fn forwards_without_a_state_directory(plane: DataplaneChoice) {
+    let mut bed = Testbed::new(plane);
+    bed.start(Side::B);
+    for (options, again) in [("remount,ro", "remount,rw"), ("remount,size=4k", "remount,size=1m")] {
+        bed.sites.machine.remount("/var/lib", options);
+        bed.start(Side::A);
+        bed.sites.assert_joined();
+        has_warning(&bed, "state-not-written", true);
+        bed.sites.machine.remount("/var/lib", again);
+        has_warning(&bed, "state-not-written", false);
+        bed.take(Side::A).kill();
+        bed.adit(&["down", "a"]).ok();
+    }
+}
+
+#[test(root, ebpf)]
+fn a_start_with_ebpf_needs_no_state_directory() {
+    forwards_without_a_state_directory(DataplaneChoice::Ebpf);
+}
+
+#[test(root)]
+fn a_start_with_userspace_needs_no_state_directory() {
+    forwards_without_a_state_directory(DataplaneChoice::Userspace);
+}
+
+#[test(root, ebpf)]
+fn what_cannot_be_promised_is_refused() {
+    for plane in PLANES {
+        let bed = Testbed::running(plane);
+        let other = without_b(&bed);
+        fill(&bed.sites.machine);
+        let refused = bed.adit(&["apply", "--confirm", "60", &other]);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("No space left on device"), "{refused:?}");
+        bed.sites.assert_joined();
+        assert_eq!(bed.status()["pending"], Value::Null);
+        bed.sites.machine.remount("/var/lib", "remount,size=1m");
+        bed.adit(&["apply", "--confirm", "60", &other]).ok();
+        assert!(!bed.reaches());
+    }
+}
+
+#[test(root)]
+fn a_second_change_keeps_the_promise() {
+    let bed = Testbed::running(DataplaneChoice::Userspace);
+    let (own, other) = (bed.file("a.toml"), without_b(&bed));
+    bed.adit(&["apply", "--confirm", "600", &other]).ok();
+    let pending = bed.status()["pending"].clone();
+    assert_eq!(pending["returns_to"], own.as_str());
+    assert!((500.0..=600.0).contains(&pending["seconds_left"].as_f64().unwrap()), "{pending}");
+    assert_eq!(bed.status()["file"], other.as_str());
+    // Without `--confirm` the time runs on. With it the deadline moves.
+    let third = bed.write_changed("third.toml", |text| text.replace("192.168.199.0/24", "192.168.78.0/24"));
+    bed.adit(&["apply", &third]).ok();
+    assert_eq!(bed.status()["pending"]["returns_to"], own.as_str());
+    bed.adit(&["apply", "--confirm", "1", &other]).ok();
+    wait_until(PATIENCE, "what was confirmed runs", || bed.reaches());
+    let status = bed.status();
+    assert_eq!((&status["file"], &status["pending"]), (&own.as_str().into(), &Value::Null));
+    has_warning(&bed, "rolled-back", true);
+    bed.adit(&["apply", &own]).ok();
+    has_warning(&bed, "rolled-back", false);
+}
+
+/// The record of a change is empty after a crash.
+#[test(root)]
+fn a_record_that_cannot_be_read_counts_as_not_confirmed() {
+    let mut bed = Testbed::running(DataplaneChoice::Userspace);
+    for is_confirmed_readable in [true, false] {
+        bed.write_changed("a.toml", |text| text.replace("192.168.199.0/24", "192.168.77.0/24"));
+        bed.adit(&["apply", "--confirm", "600", &bed.file("a.toml")]).ok();
+        bed.take(Side::A).kill();
+        bed.sites.machine.with_files(|| {
+            fs::write(format!("{STATE}/confirm.json"), "").unwrap();
+            if !is_confirmed_readable {
+                fs::write(format!("{STATE}/confirmed.json"), "").unwrap();
+            }
+        });
+        bed.start(Side::A);
+        assert_eq!(bed.reaches(), is_confirmed_readable);
+        has_warning(&bed, if is_confirmed_readable { "rolled-back" } else { "rollback-fails" }, true);
+        bed.write_changed("a.toml", |text| text.replace("192.168.77.0/24", "192.168.199.0/24"));
+        bed.adit(&["apply", &bed.file("a.toml")]).ok();
+        bed.sites.assert_joined();
+    }
+}
+
+#[test(root)]
+fn a_reload_that_fails_is_told() {
+    let bed = Testbed::running(DataplaneChoice::Userspace);
+    let file = bed.file("a.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let refused = |what: &str, said: &str| {
+        let reloaded = bed.adit(&["reload", "a"]);
+        assert_eq!(reloaded.code, Some(1), "{what}: {reloaded:?}");
+        assert!(reloaded.stderr.contains(said), "{what}: {reloaded:?}");
+        has_warning(&bed, "reload-failed", true);
+        bed.sites.assert_joined();
+        let _ = fs::remove_file(&file);
+        fs::write(&file, &text).unwrap();
+        bed.adit(&["reload", &file]).ok();
+        has_warning(&bed, "reload-failed", false);
+    };
+    fs::write(&file, text.clone() + "netwroks = []\n").unwrap();
+    refused("a mistake", "unknown key `netwroks`");
+    fs::remove_file(&file).unwrap();
+    refused("no file", "cannot read");
+    fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(file.as_str(), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    refused("a pipe", "is no regular file");
+    fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+    refused("an endless device", "is no regular file");
+}
