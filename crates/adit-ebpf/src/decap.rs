@@ -78,7 +78,7 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
         Err(Refusal {
             reason: DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs, ..
         }) if is_router_error(skb, &inner) => return None,
-        Err(refusal) => return Some(Verdict::of(refusal, shape.segments)),
+        Err(refusal) => return Some(Verdict::of(refusal, &inner, shape.segments)),
     };
     // Its other inner fragments may arrive as outer fragments and so pass through userspace. The
     // destination gives up on a datagram whose fragments are overtaken by too many others (Linux:
@@ -91,7 +91,7 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
         Ok(ecn) => ecn,
         Err(refusal) => {
             count_marks(from, outer, anomaly, shape);
-            return Some(Verdict::of(refusal, shape.segments));
+            return Some(Verdict::of(refusal, &inner, shape.segments));
         }
     };
     let passed = Passed { from, inner, shape, ecn };
@@ -147,7 +147,7 @@ fn deliver(skb: Skb, tables: &Tables, passed: &Passed) -> Option<Verdict> {
     // changes a second time.
     skb.pop_outer()?;
     if skb.set_addresses(&interface.addresses).is_none() {
-        return Some(Verdict::lost(passed.from, passed.shape.segments));
+        return Some(Verdict::lost(passed.from, &passed.inner, passed.shape.segments));
     }
     if is_too_big {
         skb.receive_on(interface.visible);

@@ -35,7 +35,7 @@ fn try_encap(skb: Skb) -> Option<Verdict> {
     let shape = shape(skb, &inner)?;
     let peer = match adit_policy::check_encap(&tables, &inner, Origin::Unknown) {
         Ok(peer) => peer,
-        Err(refusal) => return Some(Verdict::of(refusal, shape.segments)),
+        Err(refusal) => return Some(Verdict::of(refusal, &inner, shape.segments)),
     };
     let entry = tables.open_peer(peer)?;
     if shape.largest > u32::from(entry.path_mtu).saturating_sub(OVERHEAD_V4 as u32) {
@@ -48,7 +48,7 @@ fn try_encap(skb: Skb) -> Option<Verdict> {
     skb.push_outer()?;
     counters::sent(peer, Amount { segments: shape.segments, bytes: shape.len });
     if skb.set_header(ETHERNET, &outer).is_none() {
-        return Some(Verdict::lost(peer, shape.segments));
+        return Some(Verdict::lost(peer, &inner, shape.segments));
     }
     skb.send_to(entry, tables.settings.mark);
     Some(Verdict::Redirect)

@@ -11,6 +11,7 @@ use adit_wire::icmpv4::{self, types};
 use adit_wire::ipv4::Ipv4Packet;
 
 use crate::counters::Counters;
+use crate::last_drop::Dropped;
 use crate::probe;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
@@ -114,7 +115,7 @@ impl Tunnel {
             }
             Err(Refusal { reason, .. }) if self.others.may_have(outer.bytes, reason) => Decapsulated::NotOurs,
             Err(Refusal { reason, peer, .. }) => {
-                counters.count_drop(reason, peer, segments);
+                counters.count_drop(reason, dropped(outer.bytes, peer, now), segments);
                 Decapsulated::Drop(reason)
             }
         }
@@ -207,4 +208,15 @@ fn decapsulated_ecn(
         counters.count_ecn(anomaly, segments);
     }
     Ok(Some(ecn?).filter(|ecn| *ecn != inner.ecn()))
+}
+
+/// A datagram that is dropped: the source is the inner one if a peer sent it, for the outer one is
+/// then the peer's.
+#[cold]
+fn dropped(outer: &[u8], peer: Option<PeerIndex>, now: Instant) -> Dropped {
+    let whole = Dropped::datagram(outer, now);
+    let header = Ipv4Packet::parse(outer, Validation::Lenient).ok();
+    let inner = header.filter(|_| peer.is_some()).map(|header| Dropped::datagram(header.payload(), now));
+    let source = inner.and_then(|inner| inner.source).or(whole.source);
+    Dropped { source, peer, at: now }
 }

@@ -9,6 +9,7 @@ use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
+use crate::last_drop::Dropped;
 use crate::probe;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
@@ -81,7 +82,7 @@ impl Tunnel {
         let packet = match parse(inner) {
             Ok(packet) => packet,
             Err(reason) => {
-                counters.count_drop(reason, None, 1);
+                counters.count_drop(reason, Dropped::datagram(inner.bytes, now), 1);
                 return Encapsulated::Drop(reason);
             }
         };
@@ -213,12 +214,12 @@ impl Tunnel {
         packet: &Ipv4Packet<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let Some(cause) = state.soft.pending(now) else { return Ok(()) };
+        let Some(error) = state.soft.pending(now) else { return Ok(()) };
         if !icmpv4::may_answer(packet) {
             return Ok(());
         }
         state.soft.clear_pending();
-        let code = self.unreachable_code(cause, packet.source());
+        let code = self.unreachable_code(error, packet.source());
         let error = Icmpv4Error::DestinationUnreachable { code };
         Err(Refusal::with_icmp(error, DropReason::PeerUnreachable, Some(peer)))
     }
@@ -234,7 +235,8 @@ impl Tunnel {
         counters: &Counters,
     ) -> Encapsulated {
         let Refusal { reason, peer, error } = refused;
-        counters.count_drop(reason, peer, u64::from(inner.segments));
+        let dropped = Dropped::at(now).from(packet.source()).of_peer(peer);
+        counters.count_drop(reason, dropped, u64::from(inner.segments));
         let Some(error) = error else {
             return Encapsulated::Drop(reason);
         };

@@ -20,6 +20,7 @@ use std::time::Duration;
 use adit_policy::{DropReason, PeerIndex};
 
 use crate::counters::{Counters, Traffic};
+use crate::last_drop::Dropped;
 use crate::path_search::Search;
 use crate::probe::Probe;
 use crate::probed_path::{CONFIRM_INTERVAL, Doubtful, ProbedPath, Verdict};
@@ -117,7 +118,9 @@ impl Prober {
             let evaluated = path.evaluate(state, || traffic(peer).last_rx, now);
             match evaluated.verdict {
                 Some(Verdict::True(message, proof)) => self.confirmed.push((message, proof)),
-                Some(Verdict::Dropped(reason)) => counters.count_drop(reason, Some(peer), 1),
+                Some(Verdict::Dropped(reason)) => {
+                    counters.count_drop(reason, Dropped::at(now).of_peer(Some(peer)), 1);
+                }
                 None => {}
             }
             let ask = evaluated.ask.or_else(|| path.test(state, || self.tests.take(now), now));
@@ -190,7 +193,7 @@ impl Prober {
             UnderlayIcmp::Doubtful { peer, claim, refuted_by } => {
                 let error = Doubtful { message: packet, claim, refuted_by };
                 if let Err(reason) = self.hold(tunnel, peer, &error, traffic(peer), now) {
-                    counters.count_drop(reason, Some(peer), 1);
+                    counters.count_drop(reason, Dropped::datagram(packet, now).of_peer(Some(peer)), 1);
                     return UnderlayIcmp::Ignored(reason);
                 }
             }
@@ -229,6 +232,13 @@ impl Prober {
         }
         Ok(())
     }
+}
+
+/// The longest time from a datagram to the probe that follows it, with so many peers.
+#[must_use]
+pub fn probe_interval(peers: usize) -> Duration {
+    let (parts, pause) = pace(peers);
+    pause * parts as u32
 }
 
 /// The number of parts in which `count` peers are looked at, and the time from one to the next.

@@ -21,6 +21,7 @@ use crate::path_mtu::{PATH_MTU_FLOOR, PathMtu};
 use crate::peers::PeerTable;
 use crate::probe::{Probe, ProbeOptions};
 use crate::relay::RelayTable;
+use crate::route_state::RouteState;
 use crate::soft_state::{IcmpLimit, Reachability, SoftState};
 use crate::time::Instant;
 
@@ -85,6 +86,7 @@ pub(crate) struct PeerState {
     pub(crate) router_errors_in: IcmpLimit,
     /// See [`Tunnel::leave_to_stack`].
     pub(crate) left_to_stack: AtomicBool,
+    pub(crate) route: RouteState,
 }
 
 impl Slot {
@@ -95,6 +97,7 @@ impl Slot {
             router_errors_out: IcmpLimit::new(),
             router_errors_in: IcmpLimit::new(),
             left_to_stack: AtomicBool::new(false),
+            route: RouteState::default(),
         };
         Slot { peer, state: Some(Arc::new(state)) }
     }
@@ -268,8 +271,8 @@ impl Tunnel {
     pub fn recall(&self, peer: PeerIndex, remembered: Remembered, now: Instant) {
         let Some(peer) = self.peer_state(peer) else { return };
         peer.soft.path_mtu.recall(remembered.path_mtu, now);
-        if let Reachability::Unreachable { cause, since } = remembered.reachability {
-            peer.soft.recall_unreachable(cause, since);
+        if let Reachability::Unreachable { error, router, since } = remembered.reachability {
+            peer.soft.recall_unreachable(error, router, since);
         }
     }
 

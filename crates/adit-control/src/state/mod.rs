@@ -2,10 +2,13 @@
 //! daemon.
 
 pub mod confirmation;
+pub mod drop_status;
+pub(crate) mod event_diff;
 pub(crate) mod event_log;
 pub mod events;
 pub(crate) mod path_cache;
 pub mod paths;
+pub(crate) mod peer_state;
 #[cfg(test)]
 pub(crate) mod sample;
 pub(crate) mod snapshot;

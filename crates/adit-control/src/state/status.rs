@@ -3,31 +3,36 @@
 use std::collections::BTreeMap;
 
 use adit_dataplane::kernel::limits;
-use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Reachability, Tunnel};
+use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
-use crate::state::unreachable::UnreachableCause;
+use crate::state::drop_status::DropStatus;
+use crate::state::peer_state::{PeerStates, Seen};
+use crate::state::unreachable::Unreachable;
 use crate::state::warning::Warning;
 
 /// The version of the shape. Members that were added later may be missing in the answer of an older
 /// daemon, which runs on when the program is replaced.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// An overlay as it is now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// Always 1.
+    /// Always 2.
     pub schema: u32,
+    /// The daemon.
+    #[serde(default)]
+    pub daemon: DaemonState,
     /// This site.
     pub site: SiteStatus,
     /// The peers, in the file's order.
     pub peers: Vec<PeerStatus>,
     /// Packets dropped since the start, by reason. Reasons that have never occurred are left out.
-    pub drops: BTreeMap<String, u64>,
+    pub drops: BTreeMap<String, DropStatus>,
     /// Repairs of kernel objects that others had changed, by kind. Kinds without a repair are left
     /// out.
     #[serde(default)]
@@ -45,6 +50,15 @@ pub struct Status {
     /// What about this machine keeps traffic from passing, and is not Adit's to change.
     #[serde(default)]
     pub warnings: Vec<Warning>,
+}
+
+/// The daemon of an overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DaemonState {
+    /// It runs.
+    #[default]
+    Running,
 }
 
 /// ICMP errors.
@@ -84,6 +98,9 @@ pub struct SiteStatus {
     pub name: String,
     /// The outer source address.
     pub underlay: String,
+    /// All addresses of the site on the underlay.
+    #[serde(default)]
+    pub underlays: Vec<String>,
     /// The interface that has it, if the file names one.
     #[serde(default)]
     pub underlay_interface: Option<String>,
@@ -201,6 +218,9 @@ pub struct PeerStatus {
     pub name: String,
     /// Its outer address.
     pub underlay: String,
+    /// All its outer addresses.
+    #[serde(default)]
+    pub underlays: Vec<String>,
     /// The networks behind it.
     #[schemars(with = "Vec<String>")]
     pub networks: Vec<Ipv4Net>,
@@ -241,7 +261,7 @@ pub struct SoftState {
     /// The smallest outer TTL that reaches it, if the paths in both directions have the same
     /// length.
     pub ttl_needed: Option<u8>,
-    /// The ICMP error of a router, if one says that the peer is unreachable.
+    /// Why the peer is unreachable, if it is.
     pub unreachable: Option<Unreachable>,
     /// Datagrams received from it with the ECN mark for congestion experienced.
     pub congestion_experienced: u64,
@@ -274,15 +294,6 @@ pub enum Probing {
     Answered,
 }
 
-/// Why a peer counts as unreachable.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Unreachable {
-    /// The router's ICMP error.
-    pub cause: UnreachableCause,
-    /// Seconds since the last one.
-    pub since_seconds: f64,
-}
-
 impl SoftState {
     fn of(tunnel: &Tunnel, peer: PeerIndex, counts: &PeerTotals, now: Instant) -> Self {
         let path_mtu = tunnel.path_mtu(peer);
@@ -304,31 +315,26 @@ impl SoftState {
             ttl_seen: counts.last_ttl,
             hops: way.map(|way| way.hops),
             ttl_needed: way.map(|way| way.ttl_needed()),
-            unreachable: match tunnel.reachability(peer) {
-                Reachability::Assumed => None,
-                Reachability::Unreachable { cause, since } => {
-                    Some(Unreachable { cause: cause.into(), since_seconds: now.since(since).as_secs_f64() })
-                }
-            },
+            unreachable: Unreachable::of(tunnel, peer, now),
             congestion_experienced: counts.congestion_experienced,
         }
     }
 }
 
-/// The state of a peer. A tunnel without traffic and without answered probes is `idle`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// The state of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
     /// Something was received from it within the last 30 seconds.
     Up,
-    /// Nothing was received from it lately.
+    /// Nothing was sent to it since something was received, or not long enough ago.
+    #[default]
     Idle,
-    /// A router says that it is unreachable.
+    /// Something was sent to it, and nothing has come back, not even an ICMP error.
+    NoAnswer,
+    /// A router says that it is unreachable, or this host has no route to it.
     Unreachable,
 }
-
-/// How long after a packet a peer counts as up, in milliseconds.
-pub const UP_FOR_MS: u64 = 30_000;
 
 /// Inner datagrams and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -343,7 +349,15 @@ impl Status {
     /// The status of an overlay now. It costs tens of milliseconds with 10,000 peers, for which the
     /// overlay stays locked.
     #[must_use]
-    pub fn of(overlay: &Overlay) -> Self {
+    pub fn of(overlay: &mut Overlay) -> Self {
+        let mut states = std::mem::take(overlay.peer_states());
+        let status = Self::with(&mut states, overlay);
+        states.finish();
+        *overlay.peer_states() = states;
+        status
+    }
+
+    fn with(states: &mut PeerStates, overlay: &Overlay) -> Self {
         let config = overlay.config();
         let plane = overlay.plane();
         let tunnel = plane.tunnel();
@@ -362,15 +376,19 @@ impl Status {
                 let heard = counts.last_rx.max(tunnel.probe_answered(index));
                 let silent = heard.map(|heard| now.since(heard));
                 let soft_state = SoftState::of(&tunnel, index, &counts, now);
+                let seen = Seen {
+                    sent: counts.tx_packets,
+                    heard,
+                    answers_probes: soft_state.probe == Probing::Answered,
+                    is_unreachable: soft_state.unreachable.is_some(),
+                    is_silenced: overlay.is_underlay_missing(),
+                };
                 Some(PeerStatus {
                     name: peer.name.to_string(),
                     underlay: peer.underlay.to_string(),
+                    underlays: vec![peer.underlay.to_string()],
                     networks: peer.networks.clone(),
-                    state: match silent {
-                        _ if soft_state.unreachable.is_some() => PeerState::Unreachable,
-                        Some(silent) if silent.as_millis() < u128::from(UP_FOR_MS) => PeerState::Up,
-                        _ => PeerState::Idle,
-                    },
+                    state: states.look(peer.underlay, config.peers.len(), seen, now),
                     path_mtu: tunnel.path_mtu(index).mtu,
                     tx: Traffic { packets: counts.tx_packets, bytes: counts.tx_bytes },
                     rx: Traffic { packets: counts.rx_packets, bytes: counts.rx_bytes },
@@ -383,13 +401,18 @@ impl Status {
         let drops = totals
             .drops_by_reason()
             .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| (reason.as_str().to_owned(), count))
+            .map(|(reason, count)| {
+                let last = totals.last_drops.get(reason.index()).copied().flatten();
+                (reason.as_str().to_owned(), DropStatus::new(count, last, &tunnel, now))
+            })
             .collect();
         Self {
             schema: SCHEMA,
+            daemon: DaemonState::Running,
             site: SiteStatus {
                 name: config.site.name.to_string(),
                 underlay: overlay.desired().underlay.to_string(),
+                underlays: vec![overlay.desired().underlay.to_string()],
                 underlay_interface: config.site.underlay.interface().map(ToString::to_string),
                 underlay_state: match overlay.is_underlay_missing() {
                     true => UnderlayState::Missing,

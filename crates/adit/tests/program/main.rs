@@ -35,6 +35,7 @@ mod peers;
 mod privileges;
 mod service;
 mod several_overlays;
+mod states;
 mod support;
 mod underlay;
 mod unit;
