@@ -43,6 +43,7 @@ mod path_search;
 mod peer_delta;
 mod peers;
 mod probe;
+mod probe_address;
 mod probed_path;
 mod prober;
 mod router_error;
@@ -53,7 +54,7 @@ mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
-pub use adit_peers::{Peer, PeerDelta, PeerName, PeerSet};
+pub use adit_peers::{Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals, Traffic};
