@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
-use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_A, INSIDE_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::throughput::Flow;
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_A, HOST_B, INSIDE_B, UNDERLAY_A, UNDERLAY_B};
 use adit_testbed::needs::ebpf;
 use adit_testbed::reality::nat::{Gateway, put_behind};
 use adit_testbed::reality::stateful_firewall::protect_a;
 use adit_testbed::test_planes::with_plane;
+use adit_testbed::transfer::Transfer;
 use serde_json::Value;
 
 use crate::support::sites::reaches;
@@ -60,6 +62,18 @@ fn wait_until_found(bed: &Testbed) {
     });
 }
 
+/// Without probes, TCP in the hosts finds out what the path takes (RFC 4821), if it may.
+#[track_caller]
+fn assert_hosts_find_the_hole(bed: &Testbed) {
+    let (client, server) = (&bed.sites.network.host_a, &bed.sites.network.host_b);
+    client.sysctl("ipv4/tcp_mtu_probing", "1").unwrap();
+    let flow = Flow { client, server, address: HOST_B };
+    let transfer = Transfer::start(&flow, Some(20_000_000)).unwrap();
+    wait_until(PATIENCE, "a host finds the black hole", || transfer.received() > 1 << 20);
+    transfer.finish().unwrap();
+}
+
+#[track_caller]
 fn assert_nothing_is_dropped(bed: &Testbed) {
     for side in Side::BOTH {
         let status = bed.sites.machine.adit(bed.side(side).ns(), &["status", side.name(), "-j"]).ok().json();
@@ -118,6 +132,7 @@ fn a_configured_address_is_probed(plane: DataplaneChoice) {
     let shown = bed.adit(&["status", "a"]).ok().stdout;
     assert!(shown.contains("path mtu 1500 (not probed: it answers no probe)"), "{shown}");
     assert_nothing_is_dropped(&bed);
+    assert_hosts_find_the_hole(&bed);
     let file = bed.write_changed("probed.toml", |file| format!("{file}\nprobe-address = \"{INSIDE_B}\"\n"));
     bed.adit(&["apply", &file]).ok();
     wait_until_found(&bed);
