@@ -36,6 +36,7 @@ mod path_options;
 mod problem;
 mod read;
 mod reference;
+mod relay;
 mod schema;
 mod scope;
 mod source;
@@ -45,7 +46,7 @@ mod underlay;
 mod write;
 
 pub use adit_peers::{
-    Conflict, DeltaError, Keepalive, NameError, PathOptions, Peer, PeerDelta, PeerName, PeerSet,
+    Conflict, DeltaError, Keepalive, NameError, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay,
 };
 pub use json_schema::json_schema;
 pub use load::LoadError;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use adit_peers::{Conflict, Peer, PeerSet};
+use adit_peers::{Conflict, Peer, PeerSet, Relay};
 use ipnet::Ipv4Net;
 
 use crate::name::{DeviceName, NetnsName, SiteName};
@@ -145,6 +145,8 @@ pub struct TunnelOptions {
     /// The time without a datagram to a peer after which one is sent that keeps firewalls and NATs
     /// on the path open. Default: none is sent.
     pub keepalive: Option<Duration>,
+    /// Which peers reach each other through this site. Default: auto.
+    pub relay: Relay,
 }
 
 impl Default for TunnelOptions {
@@ -159,6 +161,7 @@ impl Default for TunnelOptions {
             mtu_floor: 552,
             probe: true,
             keepalive: None,
+            relay: Relay::default(),
         }
     }
 }

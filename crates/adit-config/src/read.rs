@@ -20,6 +20,7 @@ use crate::model::{
 use crate::name::{DeviceName, NetnsName, SiteName};
 use crate::path_options::path_options;
 use crate::problem::Diagnostics;
+use crate::relay::relay;
 use crate::schema::{ADDRESS, KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
 use crate::scope::name_or_off;
 use crate::underlay::{own_underlay, underlay};
@@ -43,6 +44,8 @@ pub(crate) struct FilePart {
     pub(crate) df: Option<Range<usize>>,
     /// The place of `tunnel.keepalive`.
     pub(crate) keepalive: Option<Range<usize>>,
+    /// The place of `tunnel.relay`.
+    pub(crate) relay: Option<Range<usize>>,
     pub(crate) peers: Vec<PeerPart>,
 }
 
@@ -136,14 +139,12 @@ pub(crate) fn read(tree: &toml::Spanned<DeTable<'_>>, diagnostics: &mut Diagnost
         None => Some(TunnelOptions::default()),
     };
     let peers = top.optional("peer").map(|(_, value)| read_peers(value, diagnostics)).unwrap_or_default();
-    let place = |key: &str| {
-        top.optional("tunnel").and_then(|(_, value)| match value.get_ref() {
-            DeValue::Table(table) => table.get(key).map(toml::Spanned::span),
-            _ => None,
-        })
+    let place = |key: &str| match top.optional("tunnel")?.1.get_ref() {
+        DeValue::Table(table) => table.get(key).map(toml::Spanned::span),
+        _ => None,
     };
-    let (df, keepalive) = (place("df"), place("keepalive"));
-    FilePart { site, tunnel, df, keepalive, peers }
+    let (df, relay, keepalive) = (place("df"), place("relay"), place("keepalive"));
+    FilePart { site, tunnel, df, relay, keepalive, peers }
 }
 
 /// Opens a section that may be there once. One in double brackets is reported and read
@@ -282,6 +283,11 @@ fn read_tunnel(
             DurationOrWord::Duration(interval) => Some(interval),
             DurationOrWord::Word(_) => None,
         };
+    }
+    if let Some((key, value)) = section.optional("relay")
+        && let Some(relay) = relay(key, value, diagnostics)
+    {
+        options.relay = relay;
     }
     (diagnostics.len() == before).then_some(options)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use adit_peers::{Keepalive, Peer};
+use adit_peers::{Keepalive, Peer, Relay};
 use toml::Value;
 
 use crate::model::{Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, SiteConfig, Ttl, TunnelOptions};
@@ -77,6 +77,12 @@ fn of_tunnel(options: &TunnelOptions, key: &str) -> Option<Value> {
         "mtu-floor" => number(options.mtu_floor),
         "probe" => Value::Boolean(options.probe),
         "keepalive" => options.keepalive.map_or_else(|| text(&OFF), seconds),
+        "relay" => match &options.relay {
+            Relay::Auto => text(&"auto"),
+            Relay::Direct => text(&"direct"),
+            Relay::Off => Value::Boolean(false),
+            Relay::Pairs(pairs) => Value::Array(pairs.iter().map(|pair| list(pair)).collect()),
+        },
         _ => return None,
     })
 }

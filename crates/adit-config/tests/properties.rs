@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use adit_config::{
     Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, Keepalive, MAX_MTU, MIN_MTU, Mtu, NetnsName,
-    PathOptions, Peer, PeerName, Problems, SiteConfig, SiteName, Ttl, TunnelOptions, Underlay,
+    PathOptions, Peer, PeerName, PeerSet, Problems, Relay, SiteConfig, SiteName, Ttl, TunnelOptions,
+    Underlay,
 };
 use ipnet::Ipv4Net;
 use proptest::collection::vec;
@@ -31,8 +32,20 @@ fn options() -> impl Strategy<Value = TunnelOptions> {
             mtu_floor,
             probe,
             keepalive: None,
+            relay: Relay::default(),
         },
     )
+}
+
+/// The first peer and each other one as pairs, or one of the other rules.
+fn relay(kind: usize, peers: &PeerSet) -> Relay {
+    let mut names = peers.iter().map(|peer| peer.name.clone());
+    match (kind, names.next()) {
+        (0, Some(first)) => Relay::Pairs(names.map(|name| [first.clone(), name]).collect()),
+        (1, _) => Relay::Off,
+        (2, _) => Relay::Direct,
+        _ => Relay::Auto,
+    }
 }
 
 /// The network namespace and VRF.
@@ -133,7 +146,9 @@ fn config() -> impl Strategy<Value = Config> {
                     },
                     networks,
                 });
-                Some(Config::new(site, peers).expect("no conflict"))
+                let mut config = Config::new(site, peers).expect("no conflict");
+                config.site.tunnel.relay = relay(usize::from(start) % 4, &config.peers);
+                Some(config)
             },
         )
 }
@@ -153,7 +168,7 @@ fn explained(text: &str, result: Result<Config, Problems>) {
 }
 
 /// Valid and invalid pieces of files.
-const PIECES: [&str; 59] = [
+const PIECES: [&str; 60] = [
     "keepalive = \"25s\"",
     "keepalive = \"1h\"",
     "keepalive = \"é\"",
@@ -192,6 +207,7 @@ const PIECES: [&str; 59] = [
     "df",
     "mss-clamp",
     "probe",
+    "relay",
     "site",
     "peer",
     "tunnel",

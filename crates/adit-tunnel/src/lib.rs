@@ -46,6 +46,7 @@ mod probe;
 mod probe_address;
 mod probed_path;
 mod prober;
+mod relay;
 mod router_error;
 mod soft_state;
 mod tagged_time;
@@ -54,7 +55,7 @@ mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
-pub use adit_peers::{Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet};
+pub use adit_peers::{Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals, Traffic};
@@ -68,6 +69,7 @@ pub use peers::PeerTable;
 pub use probe::ProbeOptions;
 pub use probed_path::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, RAISE_TIMER, UNANSWERED_TIMEOUT};
 pub use prober::Prober;
+pub use relay::RelayTable;
 pub use soft_state::{
     ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UNREACHABLE_WINDOW, UnreachableCause,
 };
