@@ -79,7 +79,7 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
         Err(Refusal {
             reason: DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs, ..
         }) if is_router_error(skb, &inner) => return None,
-        // A probe for an address that the peer takes for ours: it shows where the peer can be probed.
+        // A probe for an address that the peer takes for ours. It shows where the peer is probed.
         Err(Refusal { reason: DropReason::InnerDestinationNotOurs, .. })
             if probe::may_be_probe(skb, &inner, INNER) =>
         {

@@ -47,8 +47,8 @@ pub(crate) enum Search {
         /// The value in use before, whose probes were lost; 0: there is none.
         lost: u16,
     },
-    /// One probe, which says nothing about larger sizes: it tests a router's error about a peer that
-    /// answers nothing, or keeps a path open.
+    /// One probe, which says nothing about larger sizes. It tests a router's error about a peer
+    /// that answers nothing, or keeps a path open.
     Verify { size: u16 },
 }
 

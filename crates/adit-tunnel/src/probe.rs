@@ -9,8 +9,8 @@
 //!   inner: our inner address ► address of the peer, DF | echo | token round size | zeros
 //! ```
 //!
-//! The token is a keyed hash of peer, address, round and size. Only a host that has seen the probe can
-//! answer it or forge an ICMP error about it (RFC 5927 section 4), and sent probes need not be
+//! The token is a keyed hash of peer, address, round and size. Only a host that has seen the probe
+//! can answer it or forge an ICMP error about it (RFC 5927 section 4), and sent probes need not be
 //! remembered.
 
 use std::hash::{BuildHasher, RandomState};
@@ -35,8 +35,8 @@ pub struct ProbeOptions {
     pub source: Ipv4Addr,
     /// The key of the tokens.
     pub secret: RandomState,
-    /// The time without a datagram to a peer after which one is sent that keeps firewalls and NATs on
-    /// the path open; `None`: none is sent. A peer may have its own.
+    /// The time without a datagram to a peer after which one is sent that keeps firewalls and NATs
+    /// on the path open; `None`: none is sent. A peer may have its own.
     pub keepalive: Option<Duration>,
 }
 

@@ -323,8 +323,8 @@ fn icmp_to(underlay: Ipv4Addr) -> Rule {
     ]
 }
 
-/// A probe for an address that this gateway does not have, because it is behind NAT: nobody has lost
-/// anything, so it is not counted.
+/// A probe for an address that this gateway does not have, because it is behind NAT. Nobody has
+/// lost anything, so it is not counted.
 fn unanswerable_probe() -> Rule {
     vec![
         compare(INNER_PROTOCOL, Comparison::Equal, &[ICMP]),

@@ -162,8 +162,8 @@ fn keepalives_keep_a_firewall_open(plane: DataplaneChoice) {
     assert!(!from_outside(&bed), "nothing was sent from inside yet");
     assert!(bed.reaches());
     assert!(from_outside(&bed), "the answers come through, and so does everything from there");
-    // A path in use is probed for a few seconds more. Nothing may be sent from outside meanwhile: it
-    // would keep the flow alive, so only the time can be waited for.
+    // A path in use is probed for a few seconds more. What comes from outside would keep the flow
+    // alive, so the time itself has to be waited for.
     let probes = |bed: &Testbed| bed.status()["probes"].clone();
     let mut seen = (probes(&bed), std::time::Instant::now());
     wait_until(PATIENCE, "the tunnel is idle for longer than the firewall remembers", || {
