@@ -83,11 +83,11 @@ impl Bed {
     fn run(&mut self, time: Duration, each_second: [u64; 2]) {
         let begin = self.0[0].gateway.now;
         while self.0[0].gateway.now.since(begin) < time {
-            for which in 0..2 {
+            for (which, rate) in each_second.into_iter().enumerate() {
                 let end = &mut self.0[which];
                 end.gateway.now = end.gateway.now.saturating_add(STEP);
                 let passed = end.gateway.now.since(begin).as_millis() as u64;
-                end.sent += u64::from(passed.is_multiple_of(1000)) * each_second[which];
+                end.sent += u64::from(passed.is_multiple_of(1000)) * rate;
                 if end.prober.poll_timeout().is_some_and(|deadline| deadline <= end.gateway.now) {
                     self.step(which);
                 }
