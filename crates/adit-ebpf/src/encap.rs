@@ -7,6 +7,7 @@ use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
 use crate::counters::{self, Amount};
 use crate::mss;
 use crate::outer;
+use crate::probe;
 use crate::skb::{ETHERNET, Skb};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
@@ -37,6 +38,10 @@ fn try_encap(skb: Skb) -> Option<Verdict> {
         Ok(peer) => peer,
         Err(refusal) => return Some(Verdict::of(refusal, &inner, shape.segments)),
     };
+    // Userspace counts answers to probes apart.
+    if probe::may_be_probe(skb, &inner, ETHERNET) {
+        return None;
+    }
     let entry = tables.open_peer(peer)?;
     if shape.largest > u32::from(entry.path_mtu).saturating_sub(OVERHEAD_V4 as u32) {
         return None;

@@ -71,6 +71,7 @@ struct ProbeCounts {
     answered: Count,
     received: Count,
     replied: Count,
+    keepalives: Count,
 }
 
 #[derive(Debug, Default)]
@@ -181,6 +182,10 @@ impl Counters {
 
     pub(crate) fn count_probe_sent(&self) {
         self.probes.sent.add(1);
+    }
+
+    pub(crate) fn count_keepalive(&self) {
+        self.probes.keepalives.add(1);
     }
 
     pub(crate) fn count_probe_answered(&self) {
@@ -307,6 +312,8 @@ pub struct ProbeTotals {
     pub received: u64,
     /// Answers to them that were passed on; each fragment of one is counted.
     pub replied: u64,
+    /// Those of the sent probes that keep firewalls and NATs on an idle path open.
+    pub keepalives: u64,
 }
 
 /// Counts of ICMP messages.
@@ -387,6 +394,7 @@ impl Totals {
                 answered: shard.probes.answered.get(),
                 received: shard.probes.received.get(),
                 replied: shard.probes.replied.get(),
+                keepalives: shard.probes.keepalives.get(),
             },
         }
     }
@@ -437,6 +445,7 @@ impl Totals {
         each(&mut self.probes.answered, other.probes.answered);
         each(&mut self.probes.received, other.probes.received);
         each(&mut self.probes.replied, other.probes.replied);
+        each(&mut self.probes.keepalives, other.probes.keepalives);
     }
 
     /// The number of drops for one reason.

@@ -1,7 +1,7 @@
 //! The encapsulator: decides about datagrams that enter the tunnel (RFC 2003 sections 3.1, 3.2,
 //! 5.1).
 
-use adit_policy::{DropReason, Origin, PeerIndex, Refusal};
+use adit_policy::{DropReason, Origin, PeerIndex, PeerLookup, Refusal};
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
 use adit_wire::icmpv4::{self, Icmpv4Error, types};
 use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
@@ -94,7 +94,7 @@ impl Tunnel {
         });
         match admitted {
             Ok((peer, verdict)) => {
-                if packet.source() == self.config.underlay && self.is_answer_to_probe(&packet) {
+                if packet.protocol() == Protocol::ICMP && self.is_answer_to_probe(&packet) {
                     counters.count_probe_replied();
                 } else {
                     counters.count_tx(peer, u64::from(inner.segments), inner.bytes.len() as u64);
@@ -151,8 +151,9 @@ impl Tunnel {
     /// for the answers to very long pings.
     #[cold]
     fn is_answer_to_probe(&self, packet: &Ipv4Packet<'_>) -> bool {
-        let is_later_fragment = packet.fragment_offset() != 0 && packet.protocol() == Protocol::ICMP;
-        is_later_fragment || probe::has_form(packet, types::ECHO_REPLY)
+        let source = packet.source();
+        let is_later_fragment = packet.fragment_offset() != 0 && source == self.config.underlay;
+        is_later_fragment || probe::has_form(packet, types::ECHO_REPLY) && self.is_local(source)
     }
 
     /// The outer header, unless the datagram is too big for the path (RFC 2003 section 5.1).

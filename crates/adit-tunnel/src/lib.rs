@@ -44,6 +44,7 @@ mod path_search;
 mod peer_delta;
 mod peers;
 mod probe;
+mod probe_address;
 mod probed_path;
 mod prober;
 mod relay;
@@ -56,7 +57,7 @@ mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
-pub use adit_peers::{Peer, PeerDelta, PeerName, PeerSet, Relay};
+pub use adit_peers::{Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals, Traffic};

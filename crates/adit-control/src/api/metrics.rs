@@ -270,10 +270,11 @@ impl Site {
         let help = "Probes of the path MTU (RFC 8899) and their answers, which no other counter holds.";
         let mut family = encoder.encode_descriptor("adit_probes", help, None, MetricType::Counter)?;
         for (direction, kind, count) in [
-            ("tx", "probe", probes.sent),
+            ("tx", "probe", probes.sent.saturating_sub(probes.keepalives)),
             ("rx", "answer", probes.answered),
             ("rx", "probe", probes.received),
             ("tx", "answer", probes.replied),
+            ("tx", "keepalive", probes.keepalives),
         ] {
             let site = self.status().site.name.as_str();
             let labels = [("site", site), ("direction", direction), ("kind", kind)];
@@ -316,7 +317,7 @@ mod tests {
     fn metrics_have_their_names_labels_and_values() {
         let mut status = sample::status();
         status.drops.insert("queue-full".to_owned(), DropStatus { count: 7, last: None });
-        status.probes = ProbeStatus { sent: 8, answered: 5, received: 4, replied: 3 };
+        status.probes = ProbeStatus { sent: 10, answered: 5, received: 4, replied: 3, keepalives: 2 };
         for about in ["lan", "ipipA"] {
             status.warnings.push(Warning {
                 name: WarningName::ForwardingOff,
@@ -337,6 +338,7 @@ mod tests {
             "adit_drops_total{site=\"a\",reason=\"inner-too-big\"} 0",
             "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"probe\"} 8",
             "adit_probes_total{site=\"a\",direction=\"rx\",kind=\"answer\"} 5",
+            "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"keepalive\"} 2",
             "adit_probes_total{site=\"a\",direction=\"rx\",kind=\"probe\"} 4",
             "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"answer\"} 3",
             "adit_warnings{site=\"a\",warning=\"forwarding-off\"} 2.0",

@@ -170,6 +170,7 @@ mod tests {
                 name: format!("peer-{last}").parse().expect("a name"),
                 underlay: Ipv4Addr::new(10, 1, 1, *last),
                 networks: vec![format!("192.168.{last}.0/24").parse().expect("a network")],
+                path: adit_tunnel::PathOptions::default(),
             };
             set.insert(peer).expect("a peer without conflicts");
         }

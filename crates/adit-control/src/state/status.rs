@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
+use crate::reconcile::desired::wants_probes;
 use crate::state::drop_status::DropStatus;
 use crate::state::peer_state::{PeerStates, Seen};
 use crate::state::unreachable::Unreachable;
@@ -89,6 +90,9 @@ pub struct ProbeStatus {
     /// Answers to them.
     #[serde(default)]
     pub replied: u64,
+    /// Those of the sent probes that keep firewalls and NATs on an idle path open.
+    #[serde(default)]
+    pub keepalives: u64,
 }
 
 /// The site.
@@ -254,6 +258,13 @@ pub struct SoftState {
     pub probe: Probing,
     /// Seconds since it last answered one.
     pub probe_answered_seconds: Option<f64>,
+    /// The address inside the tunnel that probes are sent to: its underlay address, or another for
+    /// a gateway behind NAT. `null` if none was sent.
+    #[serde(default)]
+    pub probe_address: Option<String>,
+    /// Why probes cannot find out what the path takes, if they should and cannot.
+    #[serde(default)]
+    pub not_probed: Option<String>,
     /// The TTL of the outer header of the last datagram that was received from it.
     pub ttl_seen: Option<u8>,
     /// Hops from it, if it sends with one of the usual TTLs.
@@ -295,7 +306,12 @@ pub enum Probing {
 }
 
 impl SoftState {
-    fn of(tunnel: &Tunnel, peer: PeerIndex, counts: &PeerTotals, now: Instant) -> Self {
+    fn of(tunnel: &Tunnel, peer: PeerIndex, counts: &PeerTotals, wants_probes: bool, now: Instant) -> Self {
+        let not_probed = match tunnel.config().probe {
+            Some(_) if tunnel.is_silent(peer) => Some("it answers no probe"),
+            None if wants_probes => Some("no address here lies in site.networks"),
+            _ => None,
+        };
         let path_mtu = tunnel.path_mtu(peer);
         let answered = tunnel.probe_answered(peer);
         let way = counts.last_ttl.map(HopCount::of_ttl);
@@ -312,6 +328,8 @@ impl SoftState {
                 Some(_) => Probing::Answered,
             },
             probe_answered_seconds: answered.map(|at| now.since(at).as_secs_f64()),
+            probe_address: tunnel.probe_address(peer).map(|address| address.to_string()),
+            not_probed: not_probed.map(str::to_owned),
             ttl_seen: counts.last_ttl,
             hops: way.map(|way| way.hops),
             ttl_needed: way.map(|way| way.ttl_needed()),
@@ -375,7 +393,7 @@ impl Status {
                 // An answered probe shows that the peer is up without being traffic.
                 let heard = counts.last_rx.max(tunnel.probe_answered(index));
                 let silent = heard.map(|heard| now.since(heard));
-                let soft_state = SoftState::of(&tunnel, index, &counts, now);
+                let soft_state = SoftState::of(&tunnel, index, &counts, wants_probes(config), now);
                 let seen = Seen {
                     sent: counts.tx_packets,
                     heard,
@@ -454,6 +472,7 @@ impl Status {
                 answered: totals.probes.answered,
                 received: totals.probes.received,
                 replied: totals.probes.replied,
+                keepalives: totals.probes.keepalives,
             },
             warnings: overlay.warnings(),
         }

@@ -131,7 +131,7 @@ impl Deliverer {
         let outer = Outer { bytes, segments, policy_checked: self.policy_checked };
         let (peer, inner, set_ecn, max_mss) = match tunnel.decapsulate(&outer, now, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
-            Decapsulated::Answer { .. } => return true,
+            Decapsulated::Answer { .. } | Decapsulated::Unanswerable { .. } => return true,
             Decapsulated::LeftToStack | Decapsulated::NotOurs | Decapsulated::Drop(_) => return false,
         };
         let cut = inner.start;

@@ -98,6 +98,10 @@ fn peer_line(peer: &PeerStatus, width: usize) -> String {
         PathMtuFrom::Router => format!("{} (reported by a router)", peer.path_mtu),
         PathMtuFrom::Probe => format!("{} (found by probes)", peer.path_mtu),
     };
+    let path_mtu = match &soft.not_probed {
+        Some(why) => format!("{path_mtu} (not probed: {why})"),
+        None => path_mtu,
+    };
     let hops = match soft.hops {
         None => String::new(),
         Some(1) => "  1 hop".to_owned(),

@@ -28,6 +28,7 @@ mod lab;
 mod lan_address;
 mod large_datagrams;
 mod lifecycle;
+mod nat;
 mod network_managers;
 mod package;
 mod path_cache;
