@@ -18,8 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A filter of the router between the gateways: what to do with datagrams of the tunnel.
 fn filter(bed: &Testbed, verdict: &str) {
-    let chain =
-        format!("chain forward {{ type filter hook forward priority 0; ip protocol ipip {verdict}; }}");
+    let chain = format!("chain forward {{ type filter hook forward priority 0; ip protocol 4 {verdict}; }}");
     let rules = format!("table ip between\ndelete table ip between\ntable ip between {{\n{chain}\n}}\n");
     bed.sites.network.router.load_nftables(&rules).unwrap();
 }
