@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use adit_peers::{AddressPlan, Conflict, Holder, NAMED_ADDRESSES, Relay};
+use adit_peers::{AddressPlan, Conflict, Holder, Keepalive, NAMED_ADDRESSES, Relay};
 use ipnet::Ipv4Net;
 
 use crate::model::{DataplaneChoice, Ttl};
@@ -19,6 +19,7 @@ use crate::suggest::nearest;
 pub(crate) fn check_options(file: &FilePart, diagnostics: &mut Diagnostics) {
     underlay_of_the_tunnel(file, diagnostics);
     ipip_driver(file, diagnostics);
+    keepalive_without_probes(file, diagnostics);
     relayed_peers(file, diagnostics);
 }
 
@@ -47,6 +48,25 @@ fn ipip_driver(file: &FilePart, diagnostics: &mut Diagnostics) {
             format!("with dataplane = \"kernel\", df = false needs ttl = \"inherit\": it is {ttl}"),
             "the ipip driver of Linux sets DF wherever the TTL is fixed",
             "write `ttl = \"inherit\"`, leave `df` out, or take another data plane",
+        );
+    }
+}
+
+/// Refuses keepalives that would not be sent, because they are probes.
+fn keepalive_without_probes(file: &FilePart, diagnostics: &mut Diagnostics) {
+    let Some(tunnel) = file.tunnel.as_ref().filter(|tunnel| !(tunnel.probe && tunnel.df)) else { return };
+    let key = if tunnel.probe { "df" } else { "probe" };
+    let of_tunnel = file.keepalive.as_ref().filter(|_| tunnel.keepalive.is_some());
+    let of_peers = file.peers.iter().filter_map(|peer| {
+        let wants = peer.path.is_some_and(|path| matches!(path.keepalive, Keepalive::After(_)));
+        peer.keepalive.as_ref().filter(|_| wants)
+    });
+    for span in of_tunnel.into_iter().chain(of_peers) {
+        diagnostics.report(
+            span.clone(),
+            format!("`keepalive` needs probes, and {key} = false"),
+            "keepalives are probes of the smallest size",
+            format!("leave `{key}` out, or write `keepalive = \"off\"`"),
         );
     }
 }

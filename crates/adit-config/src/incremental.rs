@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_peers::{Peer, PeerDelta, PeerName};
+use adit_peers::{PathOptions, Peer, PeerDelta, PeerName};
 use toml::de::DeTable;
 
 use crate::model::Config;
@@ -29,6 +29,11 @@ impl Config {
         let (old, new) = (sections(old)?, sections(new)?);
         let is_known = |peer: &Peer| self.peers.get(&peer.name).is_some_and(|known| **known == *peer);
         if old.is_empty() || !old.iter().all(is_known) {
+            return None;
+        }
+        // A keepalive needs probes, which the section [tunnel] may forbid.
+        let may_forbid = !(self.site.tunnel.probe && self.site.tunnel.df);
+        if may_forbid && new.iter().any(|peer| peer.path != PathOptions::default()) {
             return None;
         }
         let is_in = |peers: &[Peer], name: &PeerName| peers.iter().any(|peer| peer.name == *name);

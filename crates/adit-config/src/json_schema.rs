@@ -76,6 +76,13 @@ fn shape(shape: &Shape) -> Value {
             either["maxLength"] = 15.into();
             either
         }
+        Shape::AddressOrWord { word, meaning } => json!({
+            "anyOf": [matching(&address), constant(&(word, meaning))],
+        }),
+        Shape::DurationOrWord { words, .. } => {
+            let words = words.iter().map(constant);
+            json!({ "anyOf": words.chain([matching("[1-9][0-9]{0,3}[smh]")]).collect::<Vec<_>>() })
+        }
         Shape::Addresses => json!({ "type": "array", "items": matching(&address) }),
         Shape::Prefixes => json!({
             "type": "array",

@@ -24,12 +24,14 @@
 
 mod check;
 mod decode;
+mod duration;
 mod incremental;
 mod json_schema;
 mod listen;
 mod load;
 mod model;
 mod name;
+mod path_options;
 mod problem;
 mod read;
 mod reference;
@@ -42,7 +44,9 @@ mod syntax;
 mod underlay;
 mod write;
 
-pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet, Relay};
+pub use adit_peers::{
+    Conflict, DeltaError, Keepalive, NameError, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay,
+};
 pub use json_schema::json_schema;
 pub use load::{LoadError, read_file, read_regular_file};
 pub use model::{

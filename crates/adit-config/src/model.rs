@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use adit_peers::{Conflict, Peer, PeerSet, Relay};
 use ipnet::Ipv4Net;
@@ -14,6 +15,10 @@ pub const MIN_MTU: u16 = 68;
 /// The range of the smallest path MTU that a router may set, in bytes.
 pub(crate) const MIN_MTU_FLOOR: u16 = 88;
 pub(crate) const MAX_MTU_FLOOR: u16 = 1500;
+
+/// The range of `keepalive`, in seconds. Idle paths are looked at every two seconds.
+pub(crate) const MIN_KEEPALIVE: u32 = 2;
+pub(crate) const MAX_KEEPALIVE: u32 = 3600;
 
 /// Largest MTU of a tunnel interface, in bytes: the longest datagram that leaves room for the
 /// 20 bytes of the outer header (65,535 − 20).
@@ -137,6 +142,9 @@ pub struct TunnelOptions {
     pub mtu_floor: u16,
     /// Whether the path MTU is probed (RFC 8899), if `df` is `true`. Default: `true`.
     pub probe: bool,
+    /// The time without a datagram to a peer after which one is sent that keeps firewalls and NATs
+    /// on the path open. Default: none is sent.
+    pub keepalive: Option<Duration>,
     /// Which peers reach each other through this site. Default: auto.
     pub relay: Relay,
 }
@@ -152,6 +160,7 @@ impl Default for TunnelOptions {
             mss_clamp: true,
             mtu_floor: 552,
             probe: true,
+            keepalive: None,
             relay: Relay::default(),
         }
     }

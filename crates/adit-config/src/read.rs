@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
-use adit_peers::{NameError, NotUnicast, Peer, PeerName, check_network};
+use adit_peers::{NameError, NotUnicast, PathOptions, Peer, PeerName, check_network};
 use ipnet::Ipv4Net;
 use toml::de::{DeTable, DeValue};
 
@@ -12,11 +12,13 @@ use crate::decode::{
     Section, Spanned, Value, array, boolean, described, is_ipv6, no_ipv6, number, number_or_word, shown,
     string, word,
 };
+use crate::duration::{DurationOrWord, duration_or_word};
 use crate::listen::listen;
 use crate::model::{
     Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, SiteConfig, Ttl, TunnelOptions, Underlay,
 };
 use crate::name::{DeviceName, NetnsName, SiteName};
+use crate::path_options::path_options;
 use crate::problem::Diagnostics;
 use crate::relay::relay;
 use crate::schema::{ADDRESS, KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
@@ -40,6 +42,8 @@ pub(crate) struct FilePart {
     pub(crate) tunnel: Option<TunnelOptions>,
     /// The place of `tunnel.df`.
     pub(crate) df: Option<Range<usize>>,
+    /// The place of `tunnel.keepalive`.
+    pub(crate) keepalive: Option<Range<usize>>,
     /// The place of `tunnel.relay`.
     pub(crate) relay: Option<Range<usize>>,
     pub(crate) peers: Vec<PeerPart>,
@@ -67,6 +71,9 @@ pub(crate) struct PeerPart {
     pub(crate) name: Option<Spanned<PeerName>>,
     pub(crate) underlay: Option<Spanned<Ipv4Addr>>,
     pub(crate) networks: Vec<Spanned<Ipv4Net>>,
+    pub(crate) path: Option<PathOptions>,
+    /// The place of `keepalive`.
+    pub(crate) keepalive: Option<Range<usize>>,
 }
 
 impl FilePart {
@@ -98,6 +105,7 @@ impl PeerPart {
             name: self.name.as_ref()?.value.clone(),
             underlay: self.underlay.as_ref()?.value,
             networks: bare(&self.networks),
+            path: self.path?,
         })
     }
 }
@@ -135,8 +143,8 @@ pub(crate) fn read(tree: &toml::Spanned<DeTable<'_>>, diagnostics: &mut Diagnost
         DeValue::Table(table) => table.get(key).map(toml::Spanned::span),
         _ => None,
     };
-    let (df, relay) = (place("df"), place("relay"));
-    FilePart { site, tunnel, df, relay, peers }
+    let (df, relay, keepalive) = (place("df"), place("relay"), place("keepalive"));
+    FilePart { site, tunnel, df, relay, keepalive, peers }
 }
 
 /// Opens a section that may be there once. One in double brackets is reported and read
@@ -268,6 +276,14 @@ fn read_tunnel(
     {
         options.probe = probe;
     }
+    if let Some((key, value)) = section.optional("keepalive")
+        && let Some(keepalive) = duration_or_word(key, value, diagnostics)
+    {
+        options.keepalive = match keepalive {
+            DurationOrWord::Duration(interval) => Some(interval),
+            DurationOrWord::Word(_) => None,
+        };
+    }
     if let Some((key, value)) = section.optional("relay")
         && let Some(relay) = relay(key, value, diagnostics)
     {
@@ -317,7 +333,10 @@ fn read_peer(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
         section.required("underlay", diagnostics).and_then(|(key, value)| underlay(key, value, diagnostics));
     let networks =
         section.required("networks", diagnostics).map(|(key, value)| networks(key, value, diagnostics));
-    PeerPart { name, underlay, networks: networks.unwrap_or_default() }
+    let networks = networks.unwrap_or_default();
+    let path = path_options(&section, &networks, diagnostics);
+    let keepalive = section.optional("keepalive").map(|(_, value)| value.span());
+    PeerPart { name, underlay, networks, path, keepalive }
 }
 
 fn name<T>(

@@ -80,12 +80,12 @@ fn write_key(text: &mut String, key: &KeySpec) {
     text.push('\n');
     write_wrapped(text, "- ", &format!("**Allowed:** {}", key.expected));
     match key.shape {
-        Shape::Words(words) => {
+        Shape::Words(words) | Shape::DurationOrWord { words, .. } => {
             for (word, meaning) in words {
                 write_wrapped(text, "  - ", &format!("`\"{word}\"`: {meaning}"));
             }
         }
-        Shape::NumberOrWord { word, meaning, .. } => {
+        Shape::NumberOrWord { word, meaning, .. } | Shape::AddressOrWord { word, meaning } => {
             write_wrapped(text, "  - ", &format!("`\"{word}\"`: {meaning}"));
         }
         _ => {}

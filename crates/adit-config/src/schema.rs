@@ -1,7 +1,7 @@
 //! The keys of a configuration file: one table, from which come the reader's errors, the JSON
 //! Schema and the reference of the manual.
 
-use crate::model::{MAX_MTU, MAX_MTU_FLOOR, MIN_MTU, MIN_MTU_FLOOR};
+use crate::model::{MAX_KEEPALIVE, MAX_MTU, MAX_MTU_FLOOR, MIN_KEEPALIVE, MIN_MTU, MIN_MTU_FLOOR};
 
 /// A table of the file.
 #[derive(Debug)]
@@ -47,6 +47,10 @@ pub(crate) enum Shape {
     Address,
     /// A unicast IPv4 address, or the name of an interface.
     AddressOrInterface,
+    /// A unicast IPv4 address, or this word with its meaning.
+    AddressOrWord { word: &'static str, meaning: &'static str },
+    /// A time in seconds of this range, as a number with a unit, or one of these words.
+    DurationOrWord { least: u32, most: u32, words: &'static [(&'static str, &'static str)] },
     /// A list of unicast IPv4 addresses.
     Addresses,
     /// A list of IPv4 prefixes.
@@ -100,6 +104,10 @@ impl Change {
 
 /// What means "none" where a name or an address is expected.
 pub(crate) const OFF: &str = "off";
+/// What means "as it is found out".
+pub(crate) const AUTO: &str = "auto";
+/// What means "as for all peers".
+pub(crate) const DEFAULT: &str = "default";
 
 const ALL_PLANES: &str = "all";
 
@@ -397,6 +405,7 @@ pub(crate) const TUNNEL: TableSpec = TableSpec {
             planes: "ebpf, userspace",
             change: Change::PlaneRestart,
         },
+        KEEPALIVE,
         KeySpec {
             name: "relay",
             shape: Shape::Relay,
@@ -412,6 +421,25 @@ pub(crate) const TUNNEL: TableSpec = TableSpec {
             change: Change::PlaneRestart,
         },
     ],
+};
+
+const KEEPALIVE: KeySpec = KeySpec {
+    name: "keepalive",
+    shape: Shape::DurationOrWord {
+        least: MIN_KEEPALIVE,
+        most: MAX_KEEPALIVE,
+        words: &[(OFF, "Nothing is sent while the tunnel is idle.")],
+    },
+    expected: "\"off\" or a time from \"2s\" to \"1h\"",
+    example: "\"off\"",
+    default: Some("\"off\""),
+    about: "Sends a small probe to a peer to which nothing was sent for so long, so that stateful firewalls \
+            and NATs on the path stay open.",
+    details: "Take less than the time after which they forget an idle flow: `\"25s\"` suits most. A keepalive \
+              may come two seconds late. It needs `probe`, and an address of this machine in \
+              `site.networks`. [NAT and firewalls](operations.md#nat-and-stateful-firewalls) shows a use.",
+    planes: "ebpf, userspace",
+    change: Change::PlaneRestart,
 };
 
 /// Another site.
@@ -446,6 +474,40 @@ pub(crate) const PEER: TableSpec = TableSpec {
             change: Change::InPlace,
             ..NETWORKS
         },
+        KeySpec {
+            name: "probe-address",
+            shape: Shape::AddressOrWord {
+                word: AUTO,
+                meaning: "Its underlay address, or if that does not answer, the address from which its own \
+                          probes come.",
+            },
+            expected: "\"auto\" or an IPv4 address in this peer's `networks`",
+            example: "\"auto\"",
+            default: Some("\"auto\""),
+            about: "The address of that site's gateway inside the tunnel, which answers our probes.",
+            details: "For a gateway behind 1:1 NAT, which does not have the address that it is called by, and \
+                      which does not probe by itself. \
+                      [NAT and firewalls](operations.md#nat-and-stateful-firewalls) explains it.",
+            planes: "ebpf, userspace",
+            change: Change::InPlace,
+        },
+        KeySpec {
+            shape: Shape::DurationOrWord {
+                least: MIN_KEEPALIVE,
+                most: MAX_KEEPALIVE,
+                words: &[
+                    (DEFAULT, "As `tunnel.keepalive` says."),
+                    (OFF, "Nothing is sent to this peer while it is idle."),
+                ],
+            },
+            expected: "\"default\", \"off\" or a time from \"2s\" to \"1h\"",
+            example: "\"default\"",
+            default: Some("\"default\""),
+            about: "Overrides `tunnel.keepalive` for this peer.",
+            details: "",
+            change: Change::InPlace,
+            ..KEEPALIVE
+        },
     ],
 };
 
@@ -459,6 +521,12 @@ mod tests {
             let parts: Vec<String> = match key.shape {
                 Shape::Words(words) => words.iter().map(|(word, _)| format!("\"{word}\"")).collect(),
                 Shape::Number { least, most } => vec![format!("{least} to {most}")],
+                Shape::AddressOrWord { word, .. } => vec![format!("\"{word}\"")],
+                Shape::DurationOrWord { least, most, words } => {
+                    let hours = most / 3600;
+                    let words = words.iter().map(|(word, _)| format!("\"{word}\""));
+                    words.chain([format!("\"{least}s\" to \"{hours}h\"")]).collect()
+                }
                 Shape::NumberOrWord { least, most, word, .. } => {
                     vec![format!("{least} to {most}"), format!("\"{word}\"")]
                 }

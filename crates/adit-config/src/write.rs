@@ -1,13 +1,14 @@
 //! A configuration written as a file.
 
 use std::fmt::Display;
+use std::time::Duration;
 
-use adit_peers::{Peer, Relay};
+use adit_peers::{Keepalive, Peer, Relay};
 use toml::Value;
 
 use crate::model::{Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, SiteConfig, Ttl, TunnelOptions};
 use crate::read::{DATAPLANES, ECN_MODES};
-use crate::schema::{OFF, PEER, SITE, TUNNEL, TableSpec};
+use crate::schema::{AUTO, DEFAULT, OFF, PEER, SITE, TUNNEL, TableSpec};
 
 impl Config {
     /// The configuration as a file with every key written out. [`Config::parse`] reads the same
@@ -75,6 +76,7 @@ fn of_tunnel(options: &TunnelOptions, key: &str) -> Option<Value> {
         "mss-clamp" => Value::Boolean(options.mss_clamp),
         "mtu-floor" => number(options.mtu_floor),
         "probe" => Value::Boolean(options.probe),
+        "keepalive" => options.keepalive.map_or_else(|| text(&OFF), seconds),
         "relay" => match &options.relay {
             Relay::Auto => text(&"auto"),
             Relay::Direct => text(&"direct"),
@@ -90,8 +92,18 @@ fn of_peer(peer: &Peer, key: &str) -> Option<Value> {
         "name" => text(&peer.name),
         "underlay" => text(&peer.underlay),
         "networks" => list(&peer.networks),
+        "probe-address" => peer.path.probe_address.map_or_else(|| text(&AUTO), |address| text(&address)),
+        "keepalive" => match peer.path.keepalive {
+            Keepalive::Default => text(&DEFAULT),
+            Keepalive::Off => text(&OFF),
+            Keepalive::After(interval) => seconds(interval),
+        },
         _ => return None,
     })
+}
+
+fn seconds(time: Duration) -> Value {
+    text(&format_args!("{}s", time.as_secs()))
 }
 
 fn text(value: &dyn Display) -> Value {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use adit_config::{
-    Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, NetnsName, Peer,
-    PeerName, PeerSet, Problems, Relay, SiteConfig, SiteName, Ttl, TunnelOptions, Underlay,
+    Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, Keepalive, MAX_MTU, MIN_MTU, Mtu, NetnsName,
+    PathOptions, Peer, PeerName, PeerSet, Problems, Relay, SiteConfig, SiteName, Ttl, TunnelOptions,
+    Underlay,
 };
 use ipnet::Ipv4Net;
 use proptest::collection::vec;
@@ -29,6 +31,7 @@ fn options() -> impl Strategy<Value = TunnelOptions> {
             mss_clamp,
             mtu_floor,
             probe,
+            keepalive: None,
             relay: Relay::default(),
         },
     )
@@ -114,6 +117,9 @@ fn config() -> impl Strategy<Value = Config> {
                 let (netns, vrf) = inside;
                 let fwmark = start.into();
                 let local = (0..start % 3).map(|n| Ipv4Addr::new(192, 0, 2, n as u8)).collect();
+                let seconds = Duration::from_secs(u64::from(start % 3599) + 2);
+                let is_kept = tunnel.probe && tunnel.df;
+                tunnel.keepalive = Some(seconds).filter(|_| is_kept && start % 2 == 0);
                 let site = SiteConfig {
                     name,
                     underlay,
@@ -127,9 +133,17 @@ fn config() -> impl Strategy<Value = Config> {
                     fwmark,
                     tunnel,
                 };
-                let peers = owners.map(|(name, underlay, networks)| Peer {
+                let peers = owners.map(|(name, underlay, networks): (_, _, Vec<Ipv4Net>)| Peer {
                     name: PeerName::new(name).unwrap(),
                     underlay,
+                    path: PathOptions {
+                        probe_address: networks.first().filter(|_| start % 5 < 2).map(Ipv4Net::network),
+                        keepalive: match start % 3 {
+                            0 => Keepalive::Default,
+                            1 if is_kept => Keepalive::After(seconds),
+                            _ => Keepalive::Off,
+                        },
+                    },
                     networks,
                 });
                 let mut config = Config::new(site, peers).expect("no conflict");
@@ -154,7 +168,13 @@ fn explained(text: &str, result: Result<Config, Problems>) {
 }
 
 /// Valid and invalid pieces of files.
-const PIECES: [&str; 54] = [
+const PIECES: [&str; 60] = [
+    "keepalive = \"25s\"",
+    "keepalive = \"1h\"",
+    "keepalive = \"é\"",
+    "keepalive = 25",
+    "probe-address = \"10.1.0.0\"",
+    "probe-address = \"auto\"",
     "[site]",
     "[[site]]",
     "[tunnel]",

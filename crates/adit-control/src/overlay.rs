@@ -25,6 +25,7 @@ use crate::reconcile::machine::InUse;
 use crate::reconcile::peer_update::PeerUpdate;
 use crate::reconcile::{guard_routes, objects};
 use crate::state::path_cache::PathCache;
+use crate::state::peer_state::PeerStates;
 use crate::state::warning::{Warning, WarningName};
 
 mod here;
@@ -62,6 +63,7 @@ pub struct Overlay {
     /// The packet filter is to be set again, because the addresses of this machine are others.
     is_filter_due: bool,
     warnings: Warnings,
+    peer_states: PeerStates,
 }
 
 /// What about the machine keeps traffic from passing.
@@ -147,6 +149,7 @@ impl Overlay {
             is_underlay_missing: false,
             is_filter_due: false,
             warnings,
+            peer_states: PeerStates::default(),
         };
         // A failure is met again by the next repair.
         let _ = overlay.look_at_forwarding();
@@ -297,6 +300,11 @@ impl Overlay {
     pub fn warnings(&self) -> Vec<Warning> {
         let Warnings { foreign_routes, forwarding, repair, .. } = &self.warnings;
         forwarding.iter().chain(foreign_routes).chain(repair).cloned().collect()
+    }
+
+    /// Returns what each look at the peers leaves for the next.
+    pub(crate) fn peer_states(&mut self) -> &mut PeerStates {
+        &mut self.peer_states
     }
 
     /// Returns true if our underlay address was missing at the last look.

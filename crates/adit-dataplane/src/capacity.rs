@@ -40,7 +40,7 @@ fn networks(tunnel: &Tunnel) -> usize {
 mod tests {
     use super::*;
     use adit_fixtures::Setup;
-    use adit_tunnel::{Peer, PeerSet};
+    use adit_tunnel::{PathOptions, Peer, PeerSet};
 
     #[test]
     fn peers_that_come_and_go_use_the_capacity_up() {
@@ -49,6 +49,7 @@ mod tests {
         let peer = |underlay: [u8; 4], networks: u32| Peer {
             name: "new".parse().expect("a name"),
             underlay: underlay.into(),
+            path: PathOptions::default(),
             networks: (0..networks)
                 .map(|n| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n)))
                 .collect(),

@@ -17,6 +17,7 @@ mod host_rules;
 pub mod kernel;
 mod next_hop;
 mod plane;
+mod routes;
 mod tunnel_interface;
 pub mod userspace;
 

@@ -9,6 +9,7 @@ use adit_wire::ipv4::{self, HEADER_LEN, Ipv4Header};
 use crate::counters::{self, Amount};
 use crate::mss;
 use crate::passed::{INNER, Passed, header_bytes};
+use crate::probe;
 use crate::relay;
 use crate::skb::{ETHERNET, Skb};
 use crate::tables::Tables;
@@ -78,7 +79,13 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
         Err(Refusal {
             reason: DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs, ..
         }) if is_router_error(skb, &inner) => return None,
-        Err(refusal) => return Some(Verdict::of(refusal, shape.segments)),
+        // A probe for an address that the peer takes for ours. It shows where the peer is probed.
+        Err(Refusal { reason: DropReason::InnerDestinationNotOurs, .. })
+            if probe::may_be_probe(skb, &inner, INNER) =>
+        {
+            return None;
+        }
+        Err(refusal) => return Some(Verdict::of(refusal, &inner, shape.segments)),
     };
     // Its other inner fragments may arrive as outer fragments and so pass through userspace. The
     // destination gives up on a datagram whose fragments are overtaken by too many others (Linux:
@@ -91,11 +98,12 @@ fn from_peer(skb: Skb, tables: &Tables, outer: &Ipv4Header, from: PeerIndex) -> 
         Ok(ecn) => ecn,
         Err(refusal) => {
             count_marks(from, outer, anomaly, shape);
-            return Some(Verdict::of(refusal, shape.segments));
+            return Some(Verdict::of(refusal, &inner, shape.segments));
         }
     };
     let passed = Passed { from, inner, shape, ecn };
     let verdict = match delivery {
+        Delivery::Here if probe::may_be_probe(skb, &inner, INNER) => return None,
         Delivery::Here => deliver(skb, tables, &passed)?,
         Delivery::To(to) if tables.settings.relay() => relay::relay(skb, tables, &passed, to)?,
         // The host forwards it back into the tunnel, if its rules let it pass.
@@ -147,7 +155,7 @@ fn deliver(skb: Skb, tables: &Tables, passed: &Passed) -> Option<Verdict> {
     // changes a second time.
     skb.pop_outer()?;
     if skb.set_addresses(&interface.addresses).is_none() {
-        return Some(Verdict::lost(passed.from, passed.shape.segments));
+        return Some(Verdict::lost(passed.from, &passed.inner, passed.shape.segments));
     }
     if is_too_big {
         skb.receive_on(interface.visible);

@@ -7,6 +7,7 @@ use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
 use crate::counters::{self, Amount};
 use crate::mss;
 use crate::outer;
+use crate::probe;
 use crate::skb::{ETHERNET, Skb};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
@@ -35,8 +36,12 @@ fn try_encap(skb: Skb) -> Option<Verdict> {
     let shape = shape(skb, &inner)?;
     let peer = match adit_policy::check_encap(&tables, &inner, Origin::Unknown) {
         Ok(peer) => peer,
-        Err(refusal) => return Some(Verdict::of(refusal, shape.segments)),
+        Err(refusal) => return Some(Verdict::of(refusal, &inner, shape.segments)),
     };
+    // Userspace counts answers to probes apart.
+    if probe::may_be_probe(skb, &inner, ETHERNET) {
+        return None;
+    }
     let entry = tables.open_peer(peer)?;
     if shape.largest > u32::from(entry.path_mtu).saturating_sub(OVERHEAD_V4 as u32) {
         return None;
@@ -48,7 +53,7 @@ fn try_encap(skb: Skb) -> Option<Verdict> {
     skb.push_outer()?;
     counters::sent(peer, Amount { segments: shape.segments, bytes: shape.len });
     if skb.set_header(ETHERNET, &outer).is_none() {
-        return Some(Verdict::lost(peer, shape.segments));
+        return Some(Verdict::lost(peer, &inner, shape.segments));
     }
     skb.send_to(entry, tables.settings.mark);
     Some(Verdict::Redirect)

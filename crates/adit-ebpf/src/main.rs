@@ -24,6 +24,7 @@ mod lpm_cache;
 mod mss;
 mod outer;
 mod passed;
+mod probe;
 mod relay;
 mod skb;
 mod tables;

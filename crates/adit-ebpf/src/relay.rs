@@ -37,7 +37,7 @@ pub fn relay(skb: Skb, tables: &Tables, passed: &Passed, to: PeerIndex) -> Optio
     let inner = header_bytes(&inner)?;
     skb.set_header(INNER, &inner)?;
     if skb.set_header(ETHERNET, &outer).is_none() {
-        return Some(Verdict::lost(to, passed.shape.segments));
+        return Some(Verdict::lost(to, &passed.inner, passed.shape.segments));
     }
     counters::sent(to, Amount { segments: passed.shape.segments, bytes: passed.shape.len });
     skb.send_to(entry, tables.settings.mark);

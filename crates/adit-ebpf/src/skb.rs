@@ -102,6 +102,16 @@ impl Skb {
         })
     }
 
+    /// The header of an ICMP echo at `offset`, if it can be read directly.
+    #[inline(always)]
+    pub fn echo_header(&self, offset: usize) -> Option<[u8; 8]> {
+        self.pointer::<[u32; 2]>(offset).map(|words| {
+            // SAFETY: as for `header`.
+            let words = unsafe { *words };
+            zerocopy::transmute!(words)
+        })
+    }
+
     /// The byte at `offset`, if it can be read directly.
     #[inline(always)]
     pub fn byte(&self, offset: usize) -> Option<u8> {

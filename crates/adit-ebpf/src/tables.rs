@@ -3,7 +3,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::Ipv4Addr;
 
-use adit_policy::bpf::maps::{PeerCounts, PeerEntry, RelayRule, Settings, encode_pair};
+use adit_policy::bpf::maps::{LastDrop, PeerCounts, PeerEntry, RelayRule, Settings, encode_pair};
 use adit_policy::{PeerLookup, DropReason, IdRange, Owner, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
@@ -32,6 +32,9 @@ static IDENTIFICATIONS: Array<u64> = Array::with_max_entries(1, 0);
 pub static PEER_COUNTS: PerCpuArray<PeerCounts> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::COUNT as u32, 0);
+#[map]
+pub static LAST_DROPS: PerCpuArray<LastDrop> =
+    PerCpuArray::with_max_entries(DropReason::COUNT as u32, 0);
 #[map]
 pub static ECN: PerCpuArray<u64> = PerCpuArray::with_max_entries(EcnAnomaly::COUNT as u32, 0);
 

@@ -1,6 +1,7 @@
 //! The verdict on a packet.
 
 use adit_policy::{DropReason, PeerIndex, Refusal};
+use adit_wire::ipv4::Ipv4Header;
 
 use crate::counters;
 
@@ -33,19 +34,19 @@ impl Verdict {
     /// The verdict on a refused packet: drop it here if nobody is answered, else leave the ICMP
     /// answer to userspace.
     #[inline(always)]
-    pub fn of(refusal: Refusal, segments: u32) -> Verdict {
+    pub fn of(refusal: Refusal, inner: &Ipv4Header, segments: u32) -> Verdict {
         if refusal.error.is_some() {
             return Verdict::Decline;
         }
-        counters::dropped(refusal.reason, refusal.peer, segments);
+        counters::dropped(refusal.reason, refusal.peer, inner, segments);
         Verdict::Drop
     }
 
     /// The verdict on a packet that was already changed when the kernel refused to change it
     /// further.
     #[inline(always)]
-    pub fn lost(peer: PeerIndex, segments: u32) -> Verdict {
-        counters::dropped(DropReason::UnderlaySendFailed, Some(peer), segments);
+    pub fn lost(peer: PeerIndex, inner: &Ipv4Header, segments: u32) -> Verdict {
+        counters::dropped(DropReason::UnderlaySendFailed, Some(peer), inner, segments);
         Verdict::Drop
     }
 }

@@ -108,6 +108,14 @@ impl Router {
         self.filter("icmp type { destination-unreachable, time-exceeded, parameter-problem } drop")
     }
 
+    /// Drops what comes in by `port`, unless it belongs to a flow that has begun on another side.
+    ///
+    /// # Errors
+    /// Fails if `nft` refuses the rule.
+    pub fn drop_new_flows(&self, port: &str) -> Result<Rule, LabError> {
+        self.filter(&format!("iifname \"{port}\" ct state new drop"))
+    }
+
     /// Translates the source of everything that leaves by `port` to that port's address.
     ///
     /// # Errors

@@ -73,6 +73,12 @@ impl Error {
         self.source.kind() == io::ErrorKind::PermissionDenied
     }
 
+    /// Returns true if the reason is that there is no route.
+    #[must_use]
+    pub fn is_no_route(&self) -> bool {
+        self.errno().is_some_and(is_no_route)
+    }
+
     /// Returns the system's reason.
     #[must_use]
     pub fn io(&self) -> &io::Error {
@@ -90,6 +96,13 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
+}
+
+/// Returns true for the errors by which the kernel says that it has no route to a destination, or
+/// one that refuses it (`unreachable`, `prohibit`).
+#[must_use]
+pub const fn is_no_route(errno: i32) -> bool {
+    matches!(errno, libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES)
 }
 
 impl fmt::Display for Error {

@@ -11,12 +11,13 @@
 //! applies deltas. It does no I/O and reads no clock.
 //!
 //! ```
-//! use adit_peers::{Conflict, Peer, PeerSet};
+//! use adit_peers::{Conflict, PathOptions, Peer, PeerSet};
 //!
 //! let peer = |name: &str, underlay: [u8; 4], network: &str| Peer {
 //!     name: name.parse().unwrap(),
 //!     underlay: underlay.into(),
 //!     networks: vec![network.parse().unwrap()],
+//!     path: PathOptions::default(),
 //! };
 //! let mut before = PeerSet::new(Some([10, 1, 1, 1].into()), ["172.16.17.0/24".parse().unwrap()])?;
 //! before.insert(peer("b", [10, 1, 1, 2], "192.168.199.0/24"))?;
@@ -53,7 +54,7 @@ mod unicast;
 pub use address_plan::AddressPlan;
 pub use conflict::{Conflict, Holder, NAMED_ADDRESSES};
 pub use name::{NameError, PeerName};
-pub use peer::Peer;
+pub use peer::{Keepalive, PathOptions, Peer};
 pub use peer_delta::{DeltaError, PeerDelta};
 pub use peer_set::PeerSet;
 pub use relay::Relay;

@@ -1,6 +1,7 @@
 //! One peer.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -18,4 +19,28 @@ pub struct Peer {
     pub underlay: Ipv4Addr,
     /// The networks that are reached through this peer, and that may send through it.
     pub networks: Vec<Ipv4Net>,
+    /// How the path to it is probed and kept open.
+    pub path: PathOptions,
+}
+
+/// How the path to a peer is probed and kept open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathOptions {
+    /// The address inside the tunnel that probes are for, in a network of the peer. `None`: its
+    /// underlay address, or one that its own probes come from.
+    pub probe_address: Option<Ipv4Addr>,
+    /// When keepalives are sent.
+    pub keepalive: Keepalive,
+}
+
+/// When keepalives are sent to a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keepalive {
+    /// As the tunnel does for all peers.
+    #[default]
+    Default,
+    /// Never.
+    Off,
+    /// When nothing was sent for so long.
+    After(Duration),
 }

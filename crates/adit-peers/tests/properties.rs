@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use adit_peers::{AddressPlan, Conflict, DeltaError, Holder, Peer, PeerName, PeerSet};
+use adit_peers::{AddressPlan, Conflict, DeltaError, Holder, PathOptions, Peer, PeerName, PeerSet};
 use ipnet::Ipv4Net;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -44,6 +44,7 @@ fn peer() -> impl Strategy<Value = Peer> {
         name: PeerName::new(format!("p{name}")).unwrap(),
         underlay: Ipv4Addr::new(192, 0, 2, underlay),
         networks: networks.into_iter().map(|network| network.parse().unwrap()).collect(),
+        path: PathOptions::default(),
     })
 }
 
@@ -249,6 +250,7 @@ fn a_delta_that_does_not_apply_says_why() {
         name: name.parse().unwrap(),
         underlay: Ipv4Addr::new(192, 0, 2, last),
         networks: vec![network.parse().unwrap()],
+        path: PathOptions::default(),
     };
     let mut set = empty();
     set.insert(peer("b", 2, "10.0.0.0/16")).unwrap();
@@ -278,6 +280,7 @@ fn the_underlay_address_of_an_interface_is_checked_against_the_peers() {
         name: "b".parse().unwrap(),
         underlay: Ipv4Addr::new(192, 0, 2, 2),
         networks: vec!["10.0.0.0/16".parse().unwrap()],
+        path: PathOptions::default(),
     })
     .unwrap();
     let refused = |address: [u8; 4]| set.check_site_underlay(address.into()).unwrap_err().to_string();
@@ -301,6 +304,7 @@ fn ten_thousand_peers_with_ten_networks_each_change_quickly() {
     let peer = |number: u32| Peer {
         name: PeerName::new(format!("p{number}")).unwrap(),
         underlay: Ipv4Addr::from_bits(0xcb00_0000 + number),
+        path: PathOptions::default(),
         networks: (0..10)
             .map(|n| Ipv4Net::new(Ipv4Addr::from_bits(0x0a00_0000 + (number * 10 + n) * 64), 26).unwrap())
             .collect(),

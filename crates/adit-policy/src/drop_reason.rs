@@ -243,7 +243,7 @@ drop_reasons! {
             "Check the underlay interface (`ip -s link`), its queue, and local firewall rules for \
              protocol 4.";
         UnderlayNoRoute, "underlay-no-route", "RFC 2003 section 5",
-            "The underlay has no route to the peer.",
+            "This host has no route to the peer, or one that refuses (`unreachable`, `prohibit`).",
             "Add a route to the peer's underlay address: `ip route get` shows what is missing.";
         QueueFull, "queue-full", "RFC 2003 section 5.2",
             "A queue was full.",

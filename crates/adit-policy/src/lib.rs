@@ -17,6 +17,7 @@
 mod admission;
 pub mod bpf;
 pub mod drop_reason;
+mod path_probe;
 mod peer;
 mod router_error;
 
@@ -26,5 +27,6 @@ pub use admission::{
 pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, transport_header};
 pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
+pub use path_probe::{PROBE_IDENTIFIER, may_be_probe};
 pub use peer::{Owner, PeerIndex};
 pub use router_error::{Quoted, may_be_router_error, router_error_decap, router_error_encap};

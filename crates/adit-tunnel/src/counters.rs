@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use adit_policy::{DropReason, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 
+use crate::last_drop::{Dropped, LastDrops, later};
 use crate::time::Instant;
 
 /// A number that one thread writes and any thread reads.
@@ -53,11 +54,12 @@ impl PeerCounts {
 /// from one thread at a time; otherwise counts are lost, and nothing worse happens. [`Totals`] may
 /// read at any time.
 ///
-/// Size: 64 bytes per peer.
+/// Size: 64 bytes per peer, and 24 per drop reason.
 #[derive(Debug)]
 pub struct Counters {
     peers: Box<[PeerCounts]>,
     drops: [Count; DropReason::COUNT],
+    last_drops: LastDrops,
     ecn: [Count; ECN_ANOMALIES],
     icmp: IcmpCounts,
     probes: ProbeCounts,
@@ -69,6 +71,7 @@ struct ProbeCounts {
     answered: Count,
     received: Count,
     replied: Count,
+    keepalives: Count,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +92,7 @@ impl Counters {
         Counters {
             peers: (0..peers).map(|_| PeerCounts::default()).collect(),
             drops: std::array::from_fn(|_| Count::default()),
+            last_drops: LastDrops::new(),
             ecn: std::array::from_fn(|_| Count::default()),
             icmp: IcmpCounts::default(),
             probes: ProbeCounts::default(),
@@ -108,11 +112,12 @@ impl Counters {
     /// system refused and for those that they drop themselves. [`Tunnel`](crate::Tunnel) counts its
     /// own drops.
     #[inline]
-    pub fn count_drop(&self, reason: DropReason, peer: Option<PeerIndex>, n: u64) {
+    pub fn count_drop(&self, reason: DropReason, dropped: Dropped, n: u64) {
+        self.last_drops.note(reason, dropped);
         if let Some(count) = self.drops.get(reason.index()) {
             count.add(n);
         }
-        if let Some(peer) = peer.and_then(|peer| self.peers.get(peer.index())) {
+        if let Some(peer) = dropped.peer.and_then(|peer| self.peers.get(peer.index())) {
             peer.drops.add(n);
         }
     }
@@ -177,6 +182,10 @@ impl Counters {
 
     pub(crate) fn count_probe_sent(&self) {
         self.probes.sent.add(1);
+    }
+
+    pub(crate) fn count_keepalive(&self) {
+        self.probes.keepalives.add(1);
     }
 
     pub(crate) fn count_probe_answered(&self) {
@@ -303,6 +312,8 @@ pub struct ProbeTotals {
     pub received: u64,
     /// Answers to them that were passed on; each fragment of one is counted.
     pub replied: u64,
+    /// Those of the sent probes that keep firewalls and NATs on an idle path open.
+    pub keepalives: u64,
 }
 
 /// Counts of ICMP messages.
@@ -329,6 +340,8 @@ pub struct Totals {
     /// Drops, by [`DropReason::index`]. [`Totals::drops_of`] and [`Totals::drops_by_reason`] are
     /// easier to use.
     pub drops: [u64; DropReason::COUNT],
+    /// The last drop of each reason, in the same order.
+    pub last_drops: [Option<Dropped>; DropReason::COUNT],
     /// Unexpected pairs of inner and outer ECN (RFC 6040 section 4.2), in the order of
     /// [`EcnAnomaly::ALL`].
     pub ecn_anomalies: [u64; ECN_ANOMALIES],
@@ -344,6 +357,7 @@ impl Default for Totals {
         Totals {
             peers: Vec::new(),
             drops: [0; DropReason::COUNT],
+            last_drops: [None; DropReason::COUNT],
             ecn_anomalies: [0; ECN_ANOMALIES],
             icmp: IcmpTotals::default(),
             probes: ProbeTotals::default(),
@@ -366,6 +380,7 @@ impl Totals {
         Totals {
             peers: shard.peers.iter().map(PeerTotals::from).collect(),
             drops: std::array::from_fn(|index| shard.drops.get(index).map_or(0, Count::get)),
+            last_drops: std::array::from_fn(|index| shard.last_drops.get(index)),
             ecn_anomalies: std::array::from_fn(|index| shard.ecn.get(index).map_or(0, Count::get)),
             icmp: IcmpTotals {
                 sent: shard.icmp.sent.get(),
@@ -379,6 +394,7 @@ impl Totals {
                 answered: shard.probes.answered.get(),
                 received: shard.probes.received.get(),
                 replied: shard.probes.replied.get(),
+                keepalives: shard.probes.keepalives.get(),
             },
         }
     }
@@ -389,16 +405,30 @@ impl Totals {
             self.peers.resize(other.peers.len(), PeerTotals::default());
         }
         self.peers.iter_mut().zip(&other.peers).for_each(|(mine, theirs)| mine.add(theirs));
+        for (index, theirs) in other.last_drops.iter().enumerate() {
+            self.note_last_drop(index, *theirs);
+        }
         self.combine(other, u64::wrapping_add);
     }
 
-    /// The counts since `before`, an earlier reading of the same tunnel.
+    /// The counts since `before`, an earlier reading of the same tunnel, and the last drop of each
+    /// reason that has been counted since.
     #[must_use]
     pub fn since(&self, before: &Totals) -> Totals {
         let mut since = self.clone();
         since.peers.iter_mut().zip(&before.peers).for_each(|(mine, before)| *mine = mine.since(before));
         since.combine(before, u64::saturating_sub);
+        for (last, count) in since.last_drops.iter_mut().zip(since.drops) {
+            *last = last.filter(|_| count > 0);
+        }
         since
+    }
+
+    /// Takes in a drop of the reason with this index, if it is later than the last one known.
+    pub fn note_last_drop(&mut self, index: usize, dropped: Option<Dropped>) {
+        if let Some(last) = self.last_drops.get_mut(index) {
+            *last = later(*last, dropped);
+        }
     }
 
     /// Combines all counts except those of peers.
@@ -415,6 +445,7 @@ impl Totals {
         each(&mut self.probes.answered, other.probes.answered);
         each(&mut self.probes.received, other.probes.received);
         each(&mut self.probes.replied, other.probes.replied);
+        each(&mut self.probes.keepalives, other.probes.keepalives);
     }
 
     /// The number of drops for one reason.
@@ -450,8 +481,10 @@ mod tests {
         two.count_tx(peer, 1, 100);
         one.count_rx(peer, 1, 10, 61, Instant::from_millis(7));
         two.count_rx(peer, 1, 10, 62, Instant::from_millis(5));
-        two.count_drop(DropReason::QueueFull, Some(peer), 4);
-        one.count_drop(DropReason::OuterMalformed, None, 1);
+        let at = |millis| Dropped::at(Instant::from_millis(millis));
+        two.count_drop(DropReason::QueueFull, at(8).of_peer(Some(peer)), 4);
+        one.count_drop(DropReason::OuterMalformed, at(1), 1);
+        two.count_drop(DropReason::OuterMalformed, at(3), 1);
         one.count_mss_clamped(peer);
         let totals = Totals::sum([&one, &two]);
         assert_eq!(totals.peers[0], PeerTotals::default());
@@ -469,8 +502,11 @@ mod tests {
         assert_eq!(totals.peers[1], expected);
         assert_eq!(totals.since(&Totals::default()), totals);
         assert_eq!(totals.since(&totals).peers, [PeerTotals::default(); 2]);
+        assert_eq!(totals.since(&totals).last_drops, [None; DropReason::COUNT]);
         assert_eq!(totals.drops_of(DropReason::QueueFull), 4);
-        assert_eq!(totals.dropped(), 5);
+        assert_eq!(totals.dropped(), 6);
+        assert_eq!(totals.last_drops[DropReason::QueueFull.index()], Some(at(8).of_peer(Some(peer))));
+        assert_eq!(totals.last_drops[DropReason::OuterMalformed.index()], Some(at(3)), "the later one");
         assert_eq!(totals.drops_by_reason().filter(|(_, n)| *n > 0).count(), 2);
     }
 
@@ -478,7 +514,8 @@ mod tests {
     fn a_peer_out_of_range_loses_only_its_own_count() {
         let counters = Counters::new(0);
         counters.count_tx(PeerIndex::new(9), 1, 1);
-        counters.count_drop(DropReason::QueueFull, Some(PeerIndex::new(9)), 1);
+        let dropped = Dropped::at(Instant::ZERO).of_peer(Some(PeerIndex::new(9)));
+        counters.count_drop(DropReason::QueueFull, dropped, 1);
         assert_eq!(Totals::sum([&counters]).dropped(), 1);
     }
 }

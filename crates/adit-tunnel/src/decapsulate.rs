@@ -4,13 +4,14 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use adit_policy::{Delivery, DropReason, PeerIndex, Refusal};
-use adit_wire::Validation;
+use adit_policy::{Delivery, DropReason, Owner, PeerIndex, PeerLookup, Refusal};
 use adit_wire::ecn::Ecn;
 use adit_wire::icmpv4::{self, types};
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
+use crate::last_drop::Dropped;
 use crate::probe;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
@@ -53,6 +54,12 @@ pub enum Decapsulated {
         /// The peer that sent it.
         peer: PeerIndex,
     },
+    /// A probe for an address that this gateway does not have, because it is behind NAT. The tunnel
+    /// has learned from it; there is nothing to do.
+    Unanswerable {
+        /// The peer that sent it.
+        peer: PeerIndex,
+    },
     /// Ignored: the host's policies of IPsec decide about this peer's datagrams. What they let pass
     /// comes again, checked.
     LeftToStack,
@@ -70,6 +77,16 @@ struct Admitted<'t, 'a> {
     outer: Ipv4Packet<'a>,
 }
 
+/// What an admitted datagram turned out to be.
+enum Taken<'a> {
+    /// The answer to a probe.
+    Answer,
+    /// A probe that nothing here answers.
+    Unanswerable,
+    /// One to deliver.
+    Datagram { packet: Ipv4Packet<'a>, set_ecn: Option<Ecn>, is_probe: bool },
+}
+
 impl Tunnel {
     /// Decides what becomes of an outer datagram. Counts it, as received or as dropped.
     ///
@@ -85,25 +102,34 @@ impl Tunnel {
             return Decapsulated::LeftToStack;
         }
         let delivered = admitted.and_then(|admitted| {
-            let (packet, delivery) = self.admit_inner(&admitted, now)?;
-            if delivery == Delivery::HereFromGateway
-                && self.takes_answer(&admitted, &packet, now, counters)?
-            {
-                return Ok((admitted, None));
+            let (packet, delivery) = match self.admit_inner(&admitted, now) {
+                Err(refusal) if refusal.reason == DropReason::InnerDestinationNotOurs => {
+                    self.takes_unanswerable(&admitted, now, counters).ok_or(refusal)?;
+                    return Ok((admitted, Taken::Unanswerable));
+                }
+                other => other?,
+            };
+            let is_icmp = packet.protocol() == Protocol::ICMP;
+            if is_icmp && self.takes_answer(&admitted, &packet, delivery, now, counters)? {
+                return Ok((admitted, Taken::Answer));
             }
             let set_ecn = decapsulated_ecn(&admitted, &packet, segments, counters)?;
-            let is_probe =
-                delivery == Delivery::HereToGateway && probe::has_form(&packet, types::ECHO_REQUEST);
-            Ok((admitted, Some((packet, set_ecn, is_probe))))
+            let is_probe = is_icmp && self.is_probe(&packet, delivery);
+            Ok((admitted, Taken::Datagram { packet, set_ecn, is_probe }))
         });
         match delivered {
-            Ok((Admitted { peer, state, .. }, None)) => {
+            Ok((Admitted { peer, state, .. }, Taken::Answer)) => {
                 state.soft.mark_reachable();
                 Decapsulated::Answer { peer }
             }
-            Ok((Admitted { peer, state, outer }, Some((packet, set_ecn, is_probe)))) => {
+            Ok((Admitted { peer, state, .. }, Taken::Unanswerable)) => {
+                state.soft.mark_reachable();
+                Decapsulated::Unanswerable { peer }
+            }
+            Ok((Admitted { peer, state, outer }, Taken::Datagram { packet, set_ecn, is_probe })) => {
                 state.soft.mark_reachable();
                 if is_probe {
+                    state.probe_address.learn(packet.source());
                     counters.count_probe_received(peer, outer.ttl(), now);
                 } else {
                     counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
@@ -114,7 +140,7 @@ impl Tunnel {
             }
             Err(Refusal { reason, .. }) if self.others.may_have(outer.bytes, reason) => Decapsulated::NotOurs,
             Err(Refusal { reason, peer, .. }) => {
-                counters.count_drop(reason, peer, segments);
+                counters.count_drop(reason, dropped(outer.bytes, peer, now), segments);
                 Decapsulated::Drop(reason)
             }
         }
@@ -158,26 +184,63 @@ impl Tunnel {
         Ok((inner, delivery))
     }
 
-    /// Handles ICMP that the peer's gateway sends from its underlay address: answers to probes end
-    /// here, errors go to hosts behind us, everything else is refused.
+    /// Whether the datagram is a probe of ours, at the underlay address or another of this gateway.
+    #[cold]
+    fn is_probe(&self, packet: &Ipv4Packet<'_>, delivery: Delivery) -> bool {
+        matches!(delivery, Delivery::Here | Delivery::HereToGateway)
+            && probe::has_form(packet, types::ECHO_REQUEST)
+            && self.is_local(packet.destination())
+    }
+
+    /// Takes a probe for an address that nobody here has: the peer calls us by it, and a NAT stands
+    /// between. `None`: the datagram is none.
+    #[cold]
+    fn takes_unanswerable(
+        &self,
+        admitted: &Admitted<'_, '_>,
+        now: Instant,
+        counters: &Counters,
+    ) -> Option<()> {
+        let peer = admitted.peer;
+        let packet = Ipv4Packet::parse(admitted.outer.payload(), Validation::Datapath).ok()?;
+        let (source, destination) = (packet.source(), packet.destination());
+        let is_probe = probe::has_form(&packet, types::ECHO_REQUEST)
+            && self.table.owner(source) == Some(Owner::Peer(peer))
+            && self.table.owner(destination).is_none()
+            && !self.is_local(destination);
+        if is_probe {
+            admitted.state.probe_address.learn(source);
+            admitted.state.probe_address.ask_for_introduction();
+            counters.count_probe_received(peer, admitted.outer.ttl(), now);
+        }
+        is_probe.then_some(())
+    }
+
+    /// Handles ICMP that may answer a probe. Of what the peer's gateway sends from its underlay
+    /// address, answers end here, errors go to hosts behind us, and everything else is refused.
     #[cold]
     fn takes_answer(
         &self,
         admitted: &Admitted<'_, '_>,
         packet: &Ipv4Packet<'_>,
+        delivery: Delivery,
         now: Instant,
         counters: &Counters,
     ) -> Result<bool, Refusal> {
-        if let Some(options) = &self.config().probe {
-            if let Some(probe) = options.answered(admitted.state.underlay, packet) {
-                admitted.state.soft.answers.note(probe, now);
-                counters.count_probe_answered();
-                return Ok(true);
-            }
-            // A later fragment of an answer. The first one has the token.
-            if packet.fragment_offset() != 0 && packet.destination() == options.source {
-                return Ok(true);
-            }
+        if let Some(options) = &self.config().probe
+            && let Some(probe) = options.answered(admitted.state.underlay, packet)
+        {
+            admitted.state.soft.answers.note(probe, now);
+            counters.count_probe_answered();
+            return Ok(true);
+        }
+        if delivery != Delivery::HereFromGateway {
+            return Ok(false);
+        }
+        // A later fragment of an answer. The first one has the token.
+        let source = self.config().probe.as_ref().map(|options| options.source);
+        if packet.fragment_offset() != 0 && source == Some(packet.destination()) {
+            return Ok(true);
         }
         let kind = packet.payload().first().copied().filter(|_| packet.is_first_fragment_or_whole());
         if kind.is_some_and(icmpv4::is_error) {
@@ -207,4 +270,15 @@ fn decapsulated_ecn(
         counters.count_ecn(anomaly, segments);
     }
     Ok(Some(ecn?).filter(|ecn| *ecn != inner.ecn()))
+}
+
+/// A datagram that is dropped: the source is the inner one if a peer sent it, for the outer one is
+/// then the peer's.
+#[cold]
+fn dropped(outer: &[u8], peer: Option<PeerIndex>, now: Instant) -> Dropped {
+    let whole = Dropped::datagram(outer, now);
+    let header = Ipv4Packet::parse(outer, Validation::Lenient).ok();
+    let inner = header.filter(|_| peer.is_some()).map(|header| Dropped::datagram(header.payload(), now));
+    let source = inner.and_then(|inner| inner.source).or(whole.source);
+    Dropped { source, peer, at: now }
 }

@@ -1,7 +1,7 @@
 //! The encapsulator: decides about datagrams that enter the tunnel (RFC 2003 sections 3.1, 3.2,
 //! 5.1).
 
-use adit_policy::{DropReason, Origin, PeerIndex, Refusal};
+use adit_policy::{DropReason, Origin, PeerIndex, PeerLookup, Refusal};
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
 use adit_wire::icmpv4::{self, Icmpv4Error, types};
 use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
@@ -9,6 +9,7 @@ use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
+use crate::last_drop::Dropped;
 use crate::probe;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
@@ -81,7 +82,7 @@ impl Tunnel {
         let packet = match parse(inner) {
             Ok(packet) => packet,
             Err(reason) => {
-                counters.count_drop(reason, None, 1);
+                counters.count_drop(reason, Dropped::datagram(inner.bytes, now), 1);
                 return Encapsulated::Drop(reason);
             }
         };
@@ -93,7 +94,7 @@ impl Tunnel {
         });
         match admitted {
             Ok((peer, verdict)) => {
-                if packet.source() == self.config.underlay && self.is_answer_to_probe(&packet) {
+                if packet.protocol() == Protocol::ICMP && self.is_answer_to_probe(&packet) {
                     counters.count_probe_replied();
                 } else {
                     counters.count_tx(peer, u64::from(inner.segments), inner.bytes.len() as u64);
@@ -150,8 +151,9 @@ impl Tunnel {
     /// for the answers to very long pings.
     #[cold]
     fn is_answer_to_probe(&self, packet: &Ipv4Packet<'_>) -> bool {
-        let is_later_fragment = packet.fragment_offset() != 0 && packet.protocol() == Protocol::ICMP;
-        is_later_fragment || probe::has_form(packet, types::ECHO_REPLY)
+        let source = packet.source();
+        let is_later_fragment = packet.fragment_offset() != 0 && source == self.config.underlay;
+        is_later_fragment || probe::has_form(packet, types::ECHO_REPLY) && self.is_local(source)
     }
 
     /// The outer header, unless the datagram is too big for the path (RFC 2003 section 5.1).
@@ -213,12 +215,12 @@ impl Tunnel {
         packet: &Ipv4Packet<'_>,
         now: Instant,
     ) -> Result<(), Refusal> {
-        let Some(cause) = state.soft.pending(now) else { return Ok(()) };
+        let Some(error) = state.soft.pending(now) else { return Ok(()) };
         if !icmpv4::may_answer(packet) {
             return Ok(());
         }
         state.soft.clear_pending();
-        let code = self.unreachable_code(cause, packet.source());
+        let code = self.unreachable_code(error, packet.source());
         let error = Icmpv4Error::DestinationUnreachable { code };
         Err(Refusal::with_icmp(error, DropReason::PeerUnreachable, Some(peer)))
     }
@@ -234,7 +236,8 @@ impl Tunnel {
         counters: &Counters,
     ) -> Encapsulated {
         let Refusal { reason, peer, error } = refused;
-        counters.count_drop(reason, peer, u64::from(inner.segments));
+        let dropped = Dropped::at(now).from(packet.source()).of_peer(peer);
+        counters.count_drop(reason, dropped, u64::from(inner.segments));
         let Some(error) = error else {
             return Encapsulated::Drop(reason);
         };

@@ -27,7 +27,12 @@ const FORWARDED: u8 = 8;
 fn tunnel(how: u8) -> Option<Tunnel> {
     let peer = |name: &str, last: u8, network: &str| {
         let (name, network) = (name.parse().ok()?, network.parse().ok()?);
-        Some(Peer { name, underlay: Ipv4Addr::new(10, 1, 1, last), networks: vec![network] })
+        Some(Peer {
+            name,
+            underlay: Ipv4Addr::new(10, 1, 1, last),
+            networks: vec![network],
+            path: adit_peers::PathOptions::default(),
+        })
     };
     let underlay = Ipv4Addr::new(10, 1, 1, 1);
     let mut peers = PeerSet::new(Some(underlay), ["172.16.17.0/24".parse().ok()?]).ok()?;
@@ -44,7 +49,11 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         underlay_mtu: 1500,
         local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1)],
         reachable_addresses: Vec::new(),
-        probe: Some(ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new() }),
+        probe: Some(ProbeOptions {
+            source: Ipv4Addr::new(172, 16, 17, 1),
+            secret: RandomState::new(),
+            keepalive: None,
+        }),
     })
     .ok()
 }
@@ -145,6 +154,9 @@ pub fn decapsulate(bytes: &[u8]) {
         // The rest of an answer in fragments; nobody guesses a token.
         Decapsulated::Answer { .. } => {
             assert_eq!((passed(&totals), totals.dropped(), totals.probes.answered), ((0, 0), 0, 0));
+        }
+        Decapsulated::Unanswerable { .. } => {
+            assert_eq!((passed(&totals), totals.dropped(), totals.probes.received), ((0, 0), 0, 1));
         }
         Decapsulated::Drop(reason) => {
             assert_eq!((totals.drops_of(reason), totals.dropped()), (1, 1), "counted for its reason, once");

@@ -25,14 +25,14 @@ use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 
 use crate::path_mtu::plateau_below;
-use crate::soft_state::UnreachableCause;
+use crate::soft_state::{UnreachableCause, UnreachableError};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::underlay_icmp::{Claim, Proof, Quoted, Trust, UnderlayIcmp, ValidatedError};
 
 /// The class of an error, before the original sender is known.
 enum ErrorClass {
-    Unreachable(UnreachableCause),
+    Unreachable(UnreachableError),
     /// The TTL that the sender chose has run out on the underlay.
     TtlExpired,
     TooBig {
@@ -54,14 +54,14 @@ enum ErrorClass {
 fn classify(error: Icmpv4Error, ttl: TtlPolicy) -> ErrorClass {
     match error {
         Icmpv4Error::DestinationUnreachable { code } => match code {
-            unreachable::NET | 6 | 9 | 11 => ErrorClass::Unreachable(UnreachableCause::Network),
-            unreachable::HOST | 7 | 8 | 10 | 12..=15 => ErrorClass::Unreachable(UnreachableCause::Host),
-            unreachable::PROTOCOL => ErrorClass::Unreachable(UnreachableCause::Protocol),
+            unreachable::NET..=unreachable::PROTOCOL | 6..=15 => {
+                ErrorClass::Unreachable(UnreachableError::destination(code))
+            }
             _ => ErrorClass::NotRelayed,
         },
         Icmpv4Error::TooBig { mtu } => ErrorClass::TooBig { mtu },
         Icmpv4Error::TimeExceeded { code: 0 } if ttl == TtlPolicy::Inherit => ErrorClass::TtlExpired,
-        Icmpv4Error::TimeExceeded { .. } => ErrorClass::Unreachable(UnreachableCause::TimeExceeded),
+        Icmpv4Error::TimeExceeded { code } => ErrorClass::Unreachable(UnreachableError::time_exceeded(code)),
         Icmpv4Error::ParameterProblem { code, pointer } => ErrorClass::ParameterProblem { code, pointer },
         Icmpv4Error::SourceQuench | Icmpv4Error::Redirect { .. } => ErrorClass::NotRelayed,
     }
@@ -124,10 +124,11 @@ impl Tunnel {
         let ValidatedError { peer, soft, inner, .. } = *validated;
         let (claim, error) = match self.class_of(validated) {
             ErrorClass::NotRelayed => return Err(DropReason::IcmpNotRelayed),
-            ErrorClass::Unreachable(cause) => {
-                soft.report_unreachable(cause, matches!(inner, Quoted::Enough(_)), now);
+            ErrorClass::Unreachable(error) => {
+                let is_told = matches!(inner, Quoted::Enough(_));
+                soft.report_unreachable(error, validated.router, is_told, now);
                 let code = match inner {
-                    Quoted::Enough(inner) => self.unreachable_code(cause, inner.source()),
+                    Quoted::Enough(inner) => self.unreachable_code(error, inner.source()),
                     Quoted::Partial => return Ok(UnderlayIcmp::StateChanged { peer }),
                     Quoted::Probe => unreachable::HOST,
                 };
@@ -174,18 +175,22 @@ impl Tunnel {
         is_plausible.then(|| told.max(self.config.mtu_floor))
     }
 
-    /// The code of the error for a sender if the decapsulator is unreachable for this cause (RFC
-    /// 2003 sections 4.1 and 4.4).
-    pub(crate) fn unreachable_code(&self, cause: UnreachableCause, sender: Ipv4Addr) -> u8 {
-        match cause {
+    /// The code of the error for a sender if this one says that the decapsulator is unreachable
+    /// (RFC 2003 sections 4.1 and 4.4).
+    pub(crate) fn unreachable_code(&self, error: UnreachableError, sender: Ipv4Addr) -> u8 {
+        let is_about_network = error.icmp_code == unreachable::NETWORK_PROHIBITED;
+        match error.cause() {
             UnreachableCause::Host | UnreachableCause::TimeExceeded => unreachable::HOST,
+            UnreachableCause::Prohibited if !is_about_network => unreachable::HOST,
             // Senders on our own networks may get code 1, as if the destination were on a network
             // here; all others must get code 0.
-            UnreachableCause::Network | UnreachableCause::Protocol => match self.table.owner(sender) {
-                Some(Owner::Ours) => unreachable::HOST,
-                _ if self.is_local(sender) => unreachable::HOST,
-                Some(Owner::Peer(_)) | None => unreachable::NET,
-            },
+            UnreachableCause::Network | UnreachableCause::Protocol | UnreachableCause::Prohibited => {
+                match self.table.owner(sender) {
+                    Some(Owner::Ours) => unreachable::HOST,
+                    _ if self.is_local(sender) => unreachable::HOST,
+                    Some(Owner::Peer(_)) | None => unreachable::NET,
+                }
+            }
         }
     }
 }

@@ -37,15 +37,18 @@ pub mod fuzz;
 mod hop_count;
 mod icmp_effect;
 mod icmp_reply;
+mod last_drop;
 mod other_overlays;
 mod path_mtu;
 mod path_search;
 mod peer_delta;
 mod peers;
 mod probe;
+mod probe_address;
 mod probed_path;
 mod prober;
 mod relay;
+mod route_state;
 mod router_error;
 mod soft_state;
 mod tagged_time;
@@ -54,7 +57,7 @@ mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
-pub use adit_peers::{Peer, PeerDelta, PeerName, PeerSet, Relay};
+pub use adit_peers::{Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals, Traffic};
@@ -62,15 +65,17 @@ pub use decapsulate::{Decapsulated, Outer};
 pub use encapsulate::{Encapsulated, Inner};
 pub use hop_count::HopCount;
 pub use icmp_reply::Reply;
+pub use last_drop::Dropped;
 pub use path_mtu::{DEFAULT_MTU_FLOOR, LearnedBy, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PathMtu};
 pub use peer_delta::TableDelta;
 pub use peers::PeerTable;
 pub use probe::ProbeOptions;
 pub use probed_path::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, RAISE_TIMER, UNANSWERED_TIMEOUT};
-pub use prober::Prober;
+pub use prober::{Prober, probe_interval};
 pub use relay::RelayTable;
 pub use soft_state::{
     ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UNREACHABLE_WINDOW, UnreachableCause,
+    UnreachableError,
 };
 pub use time::Instant;
 pub use tunnel::{HostFacts, Remembered, Tunnel};

@@ -47,7 +47,8 @@ pub(crate) enum Search {
         /// The value in use before, whose probes were lost; 0: there is none.
         lost: u16,
     },
-    /// Tests a router's error about a peer that answers nothing: one probe.
+    /// One probe, which says nothing about larger sizes. It tests a router's error about a peer
+    /// that answers nothing, or keeps a path open.
     Verify { size: u16 },
 }
 
@@ -106,6 +107,11 @@ impl Search {
     /// A search for a size above `low`, up to `top`.
     pub(crate) const fn raise(low: u16, top: u16) -> Search {
         Search::Narrow { low, high: top.saturating_add(1), rounds: ROUNDS, lost: 0 }
+    }
+
+    /// Whether the round tries another address of the peer, because nothing has answered so far.
+    pub(crate) fn tries_other_address(&self) -> bool {
+        matches!(self, Search::Confirm { attempt: 3, floor: 0, .. })
     }
 
     /// The sizes of the next round.

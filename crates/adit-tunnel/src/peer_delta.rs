@@ -108,7 +108,7 @@ impl Tunnel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adit_peers::{PeerName, PeerSet};
+    use adit_peers::{PathOptions, PeerName, PeerSet};
     use adit_wire::encapsulation::OuterPolicy;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -126,6 +126,7 @@ mod tests {
             name: PeerName::new(format!("p{last}-{}", blocks.len())).expect("a name"),
             underlay: underlay(last),
             networks: blocks.iter().map(|block| network(*block)).collect(),
+            path: PathOptions::default(),
         };
         wish.iter().map(peer).collect()
     }
@@ -244,6 +245,7 @@ mod tests {
             name: name.parse().expect("a name"),
             underlay: underlay(last),
             networks: vec![network(0)],
+            path: PathOptions::default(),
         };
         let renamed = config(vec![peer("new", 2)]).peers;
         let (after, change) = before.with_peers(&before.config().peers.delta_to(&renamed)).expect("a name");
@@ -266,6 +268,7 @@ mod tests {
                 name: "new".parse().expect("a name"),
                 underlay: underlay(last),
                 networks: vec![network.parse().expect("a network")],
+                path: PathOptions::default(),
             })],
             ..unchanged.clone()
         };

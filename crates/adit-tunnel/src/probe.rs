@@ -1,21 +1,24 @@
 //! Probes of the path to a peer (RFC 8899 section 4.1). A probe is an ICMP echo request in the
 //! tunnel, padded to the size that is tested, with DF set, from an address of ours to the peer's
-//! underlay address. Every decapsulator has that address, so its IP stack answers through the
-//! tunnel, whatever the implementation of the tunnel.
+//! underlay address. A decapsulator has that address unless it is behind NAT, so its IP stack
+//! answers through the tunnel, whatever the implementation of the tunnel. One behind NAT answers at
+//! an address in its networks, see `probe_address.rs`.
 //!
 //! ```text
 //!   outer: our underlay address ► peer's, DF
-//!   inner: our inner address ► peer's underlay address, DF | echo | token round size | zeros
+//!   inner: our inner address ► address of the peer, DF | echo | token round size | zeros
 //! ```
 //!
-//! The token is a keyed hash of peer, round and size. Only a host that has seen the probe can
-//! answer it or forge an ICMP error about it (RFC 5927 section 4), and sent probes need not be
+//! The token is a keyed hash of peer, address, round and size. Only a host that has seen the probe
+//! can answer it or forge an ICMP error about it (RFC 5927 section 4), and sent probes need not be
 //! remembered.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
+use adit_policy::PROBE_IDENTIFIER;
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
 use adit_wire::icmpv4::{self, EchoKind, Icmpv4Message, types};
@@ -32,6 +35,9 @@ pub struct ProbeOptions {
     pub source: Ipv4Addr,
     /// The key of the tokens.
     pub secret: RandomState,
+    /// The time without a datagram to a peer after which one is sent that keeps firewalls and NATs
+    /// on the path open; `None`: none is sent. A peer may have its own.
+    pub keepalive: Option<Duration>,
 }
 
 /// One probe.
@@ -41,9 +47,10 @@ pub(crate) struct Probe {
     pub(crate) round: u32,
     /// Size of the outer datagram, in bytes.
     pub(crate) size: u16,
+    /// The address of the peer that is to answer.
+    pub(crate) destination: Ipv4Addr,
 }
 
-const IDENTIFIER: u16 = 0xad17;
 const TTL: u8 = 64;
 /// Bytes of token, round and size.
 const PAYLOAD: usize = 8 + 4 + 2;
@@ -68,7 +75,7 @@ impl ProbeOptions {
         let outer = OuterHeader::v4(policy, underlay, peer, 0, TTL, true, inner_len, 0)?;
         let inner = Ipv4Repr {
             source: self.source,
-            destination: peer,
+            destination: probe.destination,
             protocol: Protocol::ICMP,
             ttl: TTL,
             tos: 0,
@@ -85,24 +92,31 @@ impl ProbeOptions {
         for (to, from) in payload.iter_mut().zip(self.payload(peer, probe)) {
             *to = from;
         }
-        icmpv4::build_echo(message, IDENTIFIER, probe.round as u16, &payload, EchoKind::Request)?;
+        icmpv4::build_echo(message, PROBE_IDENTIFIER, probe.round as u16, &payload, EchoKind::Request)?;
         Some(size)
     }
 
     /// The probe that the inner datagram `packet` answers; `None`: it answers none.
     pub(crate) fn answered(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>) -> Option<Probe> {
-        let is_back = packet.source() == peer && packet.destination() == self.source;
-        is_back.then(|| self.read(peer, packet, types::ECHO_REPLY)).flatten()
+        let is_back = packet.destination() == self.source;
+        is_back.then(|| self.read(peer, packet.source(), packet, types::ECHO_REPLY)).flatten()
     }
 
     /// The probe that `packet`, an inner datagram quoted by a router, is; `None`: it is none of
     /// ours.
     pub(crate) fn quoted(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>) -> Option<Probe> {
-        let is_ours = packet.source() == self.source && packet.destination() == peer;
-        is_ours.then(|| self.read(peer, packet, types::ECHO_REQUEST)).flatten()
+        let is_ours = packet.source() == self.source;
+        is_ours.then(|| self.read(peer, packet.destination(), packet, types::ECHO_REQUEST)).flatten()
     }
 
-    fn read(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>, message_type: u8) -> Option<Probe> {
+    /// The probe of `destination` that `packet` is, or is the answer to.
+    fn read(
+        &self,
+        peer: Ipv4Addr,
+        destination: Ipv4Addr,
+        packet: &Ipv4Packet<'_>,
+        message_type: u8,
+    ) -> Option<Probe> {
         if packet.protocol() != Protocol::ICMP || !packet.is_first_fragment_or_whole() {
             return None;
         }
@@ -113,12 +127,13 @@ impl ProbeOptions {
         }
         let payload: [u8; PAYLOAD] = *message.payload().first_chunk()?;
         let [.., a, b, c, d, e, f] = payload;
-        let probe = Probe { round: u32::from_be_bytes([a, b, c, d]), size: u16::from_be_bytes([e, f]) };
+        let probe =
+            Probe { round: u32::from_be_bytes([a, b, c, d]), size: u16::from_be_bytes([e, f]), destination };
         (payload == self.payload(peer, probe)).then_some(probe)
     }
 
     fn payload(&self, peer: Ipv4Addr, probe: Probe) -> [u8; PAYLOAD] {
-        let token = self.secret.hash_one((peer, probe.round, probe.size));
+        let token = self.secret.hash_one((peer, probe.destination, probe.round, probe.size));
         let mut payload = [0; PAYLOAD];
         let fields = [&token.to_be_bytes()[..], &probe.round.to_be_bytes(), &probe.size.to_be_bytes()];
         for (to, from) in payload.iter_mut().zip(fields.iter().copied().flatten()) {
@@ -141,7 +156,7 @@ pub(crate) fn has_form(packet: &Ipv4Packet<'_>, message_type: u8) -> bool {
     };
     let (round, size) = (u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]));
     message.message_type() == message_type
-        && message.echo() == Some((IDENTIFIER, round as u16))
+        && message.echo() == Some((PROBE_IDENTIFIER, round as u16))
         && (packet.more_fragments() || usize::from(size) == packet.total_len() + OVERHEAD_V4)
 }
 
@@ -190,10 +205,10 @@ mod tests {
     const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
     const PEER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
     const OTHER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 3);
-    const PROBE: Probe = Probe { round: 7, size: 1400 };
+    const PROBE: Probe = Probe { round: 7, size: 1400, destination: PEER };
 
     fn options() -> ProbeOptions {
-        ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new() }
+        ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new(), keepalive: None }
     }
 
     fn written(options: &ProbeOptions, probe: Probe) -> Vec<u8> {
@@ -215,7 +230,7 @@ mod tests {
         assert_eq!((inner.source(), inner.destination(), inner.total_len()), (options.source, PEER, 1380));
         assert!(inner.dont_fragment());
         let message = Icmpv4Message::parse(inner.payload()).expect("the checksum is right");
-        assert_eq!(message.echo(), Some((IDENTIFIER, 7)));
+        assert_eq!(message.echo(), Some((PROBE_IDENTIFIER, 7)));
         assert_eq!(options.quoted(PEER, &inner), Some(PROBE));
         assert_eq!(options.answered(PEER, &inner), None, "a request is not an answer");
     }
@@ -247,7 +262,7 @@ mod tests {
     fn a_size_below_62_bytes_is_no_probe() {
         let mut out = [0; 100];
         let write = |size, out: &mut [u8]| {
-            options().write(&OuterPolicy::default(), (US, PEER), Probe { round: 0, size }, out)
+            options().write(&OuterPolicy::default(), (US, PEER), Probe { size, ..PROBE }, out)
         };
         assert_eq!(write(61, &mut out), None);
         assert_eq!(write(62, &mut out), Some(62));
@@ -259,13 +274,13 @@ mod tests {
         let answers = Answers::new();
         let now = Instant::from_millis(5);
         assert_eq!((answers.best(1), answers.last()), (0, None));
-        answers.note(Probe { round: 1, size: 1300 }, now);
-        answers.note(Probe { round: 1, size: 1200 }, now);
+        answers.note(Probe { round: 1, size: 1300, ..PROBE }, now);
+        answers.note(Probe { round: 1, size: 1200, ..PROBE }, now);
         assert_eq!((answers.best(1), answers.last()), (1300, Some(now)));
-        answers.note(Probe { round: 2, size: 576 }, now);
-        answers.note(Probe { round: 1, size: 1500 }, now);
+        answers.note(Probe { round: 2, size: 576, ..PROBE }, now);
+        answers.note(Probe { round: 1, size: 1500, ..PROBE }, now);
         assert_eq!((answers.best(2), answers.best(1)), (576, 0), "an answer from an older round is ignored");
-        answers.note(Probe { round: u32::MAX, size: 9000 }, now);
+        answers.note(Probe { round: u32::MAX, size: 9000, ..PROBE }, now);
         assert_eq!(answers.best(2), 576, "a round that is much older");
     }
 }

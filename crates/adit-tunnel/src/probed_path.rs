@@ -17,6 +17,7 @@
 //! most. A peer that answers no probes is not confirmed; it gets one probe for an error, of no more
 //! bytes than the errors about it have brought.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use adit_policy::DropReason;
@@ -48,6 +49,10 @@ const MAX_ERROR_DELAY: Duration = Duration::from_secs(10);
 /// whole frame.
 const MAX_HELD_LEN: usize = 2048;
 
+/// One probe of the smallest size. It introduces us to a peer, or shows the firewalls and NATs on
+/// the path that it is in use.
+pub(crate) const SMALLEST: Search = Search::Verify { size: MIN_SIZE };
+
 /// One peer's path, beside its soft state.
 #[derive(Debug, Default)]
 pub(crate) struct ProbedPath {
@@ -69,6 +74,12 @@ pub(crate) struct ProbedPath {
     held: Option<Held>,
     /// Bytes of doubtful errors, less those of the probes that they have caused.
     credit: u16,
+    /// The address that the configuration says.
+    configured: Option<Ipv4Addr>,
+    /// The learned address that is probed instead of the underlay address.
+    learned: Option<Ipv4Addr>,
+    /// When something was last sent to the peer.
+    last_sent: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -130,14 +141,65 @@ impl ProbedPath {
         if sent != self.seen {
             self.seen = sent;
             self.used = Some(now);
+            self.last_sent = Some(now);
+        }
+    }
+
+    /// The address that is probed; `None`: the underlay address is.
+    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+        self.configured.or(self.learned)
+    }
+
+    /// Takes over the configured address. A new one is tried at once.
+    pub(crate) fn set_configured(&mut self, address: Option<Ipv4Addr>) {
+        if self.configured != address {
+            self.configured = address;
+            (self.silences, self.not_before) = (0, Instant::ZERO);
         }
     }
 
     /// Begins a round. Returns its number and the sizes of its probes.
-    pub(crate) fn ask(&mut self, search: Search, now: Instant) -> (u32, Sizes) {
+    pub(crate) fn ask(&mut self, search: Search, state: &PeerState, now: Instant) -> (u32, Sizes) {
+        if search.tries_other_address() {
+            self.change_address(state);
+        }
+        self.last_sent = Some(now);
         self.round = self.round.wrapping_add(1);
         self.asked = Some(Asked { search, deadline: now.saturating_add(PROBE_TIMER) });
         (self.round, search.sizes())
+    }
+
+    /// Probes the learned address instead of the underlay address, or the other way round. An
+    /// address that answers stays, whatever is learned meanwhile.
+    fn change_address(&mut self, state: &PeerState) {
+        self.learned = match self.learned {
+            Some(_) => None,
+            None => state.probe_address.learned(),
+        };
+    }
+
+    /// The address of the peer to which we introduce ourselves, if it does not know where to probe
+    /// us. Its probes come from there, so it can answer there: two gateways behind NAT would
+    /// introduce themselves for ever otherwise.
+    pub(crate) fn introduction(&self, state: &PeerState) -> Option<Ipv4Addr> {
+        let address = state.probe_address.learned().filter(|_| !self.is_open())?;
+        state.probe_address.take_introduction().then_some(address)
+    }
+
+    /// Whether nothing was sent to the peer for the interval of its keepalives. If nothing ever
+    /// was, the first one is sent after `phase` of it.
+    pub(crate) fn is_keepalive_due(&mut self, interval: Option<Duration>, phase: u16, now: Instant) -> bool {
+        let Some(interval) = interval else { return false };
+        let last = *self.last_sent.get_or_insert_with(|| {
+            let left = interval.saturating_sub(interval * u32::from(phase) / (1 << 16));
+            Instant::from_millis(now.as_millis().saturating_sub(left.as_millis() as u64))
+        });
+        !self.is_open() && now >= last.saturating_add(interval)
+    }
+
+    /// When the next keepalive is due, if nothing is sent before.
+    pub(crate) fn next_keepalive(&self, interval: Option<Duration>) -> Option<Instant> {
+        Some(self.last_sent?.saturating_add(interval?))
     }
 
     /// The search that is due, unless one is open.
@@ -303,10 +365,15 @@ impl ProbedPath {
             Next::Ask(search) => evaluated.ask = Some(search),
             Next::Inconclusive => {}
             Next::Silent => {
+                state.probe_address.set_silent(true);
+                if !matches!(search, Search::Confirm { .. }) {
+                    self.change_address(state);
+                }
                 self.not_before = now.saturating_add(backoff(SILENCE_PAUSE, self.silences));
                 self.silences = self.silences.saturating_add(1);
             }
             Next::Done => {
+                state.probe_address.set_silent(false);
                 (self.silences, self.not_before) = (0, now);
                 if let (Search::Verify { .. }, Some(held)) = (search, &mut self.held) {
                     // The peer answers after all: the error is tested like that of any such peer.

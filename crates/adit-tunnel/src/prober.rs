@@ -11,18 +11,22 @@
 //! - A router's error about a datagram is held until it is proven or refuted (RFC 5927 section 7):
 //!   see `probed_path.rs`.
 //!
+//! - A peer to which nothing was sent for the interval of its keepalives gets one smallest probe.
+//!
 //! A peer that answers nothing, because it or a filter ignores echoes, proves nothing. Its path is
 //! treated as without probes.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use adit_policy::{DropReason, PeerIndex};
 
 use crate::counters::{Counters, Traffic};
+use crate::last_drop::Dropped;
 use crate::path_search::Search;
 use crate::probe::Probe;
-use crate::probed_path::{CONFIRM_INTERVAL, Doubtful, ProbedPath, Verdict};
+use crate::probed_path::{CONFIRM_INTERVAL, Doubtful, ProbedPath, SMALLEST, Verdict};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
 use crate::tunnel::Tunnel;
@@ -63,9 +67,8 @@ impl Prober {
     /// A prober for this tunnel and for those made from it by [`Tunnel::with_peers`]. It does
     /// nothing if the tunnel has no [`ProbeOptions`](crate::ProbeOptions).
     pub fn new(tunnel: &Tunnel) -> Prober {
-        let count = if tunnel.config().probe.is_some() { tunnel.peer_slots() } else { 0 };
-        Prober {
-            peers: (0..count).map(|_| ProbedPath::default()).collect(),
+        let mut prober = Prober {
+            peers: Vec::new(),
             open: Vec::new(),
             out: VecDeque::new(),
             confirmed: Vec::new(),
@@ -73,7 +76,9 @@ impl Prober {
             next_look: Instant::ZERO,
             part: 0,
             last_timeout: Instant::ZERO,
-        }
+        };
+        prober.follow(tunnel);
+        prober
     }
 
     /// Follows a change of peers, or of the machine.
@@ -82,8 +87,13 @@ impl Prober {
         let count = if tunnel.config().probe.is_some() { tunnel.peer_slots() } else { 0 };
         self.peers.resize_with(count, ProbedPath::default);
         for (index, path) in (0..).zip(&mut self.peers) {
-            if path.is_open() && tunnel.peer_state(PeerIndex::new(index)).is_none() {
-                *path = ProbedPath::default();
+            let peer = PeerIndex::new(index);
+            if tunnel.peer_state(peer).is_none() {
+                if path.is_open() {
+                    *path = ProbedPath::default();
+                }
+            } else {
+                path.set_configured(tunnel.peer(peer).path.probe_address);
             }
         }
         self.open.retain(|peer| peer.index() < count && tunnel.peer_state(*peer).is_some());
@@ -117,7 +127,9 @@ impl Prober {
             let evaluated = path.evaluate(state, || traffic(peer).last_rx, now);
             match evaluated.verdict {
                 Some(Verdict::True(message, proof)) => self.confirmed.push((message, proof)),
-                Some(Verdict::Dropped(reason)) => counters.count_drop(reason, Some(peer), 1),
+                Some(Verdict::Dropped(reason)) => {
+                    counters.count_drop(reason, Dropped::at(now).of_peer(Some(peer)), 1);
+                }
                 None => {}
             }
             let ask = evaluated.ask.or_else(|| path.test(state, || self.tests.take(now), now));
@@ -125,21 +137,27 @@ impl Prober {
                 self.open.push(peer);
             }
             if let Some(search) = ask {
-                self.ask(peer, search, now);
+                self.ask(tunnel, peer, search, now);
             }
         }
         if now >= self.next_look {
-            self.look(tunnel, now, traffic);
+            self.look(tunnel, now, counters, traffic);
         }
     }
 
     /// Begins the searches that are due.
-    fn look(&mut self, tunnel: &Tunnel, now: Instant, traffic: impl Fn(PeerIndex) -> Traffic) {
+    fn look(
+        &mut self,
+        tunnel: &Tunnel,
+        now: Instant,
+        counters: &Counters,
+        traffic: impl Fn(PeerIndex) -> Traffic,
+    ) {
         let count = self.peers.len();
         let (parts, pause) = pace(count);
         let part = self.part % parts;
         self.part = part + 1;
-        self.next_look = now.saturating_add(pause);
+        let mut next_look = now.saturating_add(pause);
         for index in count * part / parts..count * (part + 1) / parts {
             let peer = PeerIndex::new(index as u32);
             let Some((path, state)) = self.peers.get_mut(index).zip(tunnel.peer_state(peer)) else {
@@ -147,20 +165,56 @@ impl Prober {
             };
             path.note_sent(traffic(peer).sent, now);
             let was_open = path.is_open();
-            if let Some(search) = path.due(state, now) {
+            let interval = tunnel.keepalive(peer);
+            let asked = if let Some(search) = path.due(state, now) {
+                Some((search, None))
+            } else if let Some(address) = path.introduction(state) {
+                Some((SMALLEST, Some(address)))
+            } else if path.is_keepalive_due(interval, phase(index), now) {
+                counters.count_keepalive();
+                Some((SMALLEST, None))
+            } else {
+                None
+            };
+            if let Some((search, address)) = asked {
                 if !was_open {
                     self.open.push(peer);
                 }
-                self.ask(peer, search, now);
+                self.ask_at(tunnel, peer, search, address, now);
+            }
+            if parts == 1
+                && let Some(at) = self.peers.get(index).and_then(|path| path.next_keepalive(interval))
+            {
+                next_look = next_look.min(at.max(now.saturating_add(ROUND_CHECK_INTERVAL)));
             }
         }
+        self.next_look = next_look;
     }
 
     /// Begins a round for a peer that is listed as open.
-    fn ask(&mut self, peer: PeerIndex, search: Search, now: Instant) {
-        let Some(path) = self.peers.get_mut(peer.index()) else { return };
-        let (round, sizes) = path.ask(search, now);
-        self.out.extend(sizes.as_slice().iter().map(|&size| (peer, Probe { round, size })));
+    fn ask(&mut self, tunnel: &Tunnel, peer: PeerIndex, search: Search, now: Instant) {
+        self.ask_at(tunnel, peer, search, None, now);
+    }
+
+    /// The same; `address` answers instead of the one that the peer is probed at.
+    fn ask_at(
+        &mut self,
+        tunnel: &Tunnel,
+        peer: PeerIndex,
+        search: Search,
+        address: Option<Ipv4Addr>,
+        now: Instant,
+    ) {
+        let path = self.peers.get_mut(peer.index()).zip(tunnel.peer_state(peer));
+        let Some((path, state)) = path else { return };
+        let (round, sizes) = path.ask(search, state, now);
+        let known = address.or(path.address());
+        let known = known.filter(|address| tunnel.lookup_inner(*address) == Some(peer));
+        let destination = known.unwrap_or(state.underlay);
+        if address.is_none() {
+            state.probe_address.note_probed(destination);
+        }
+        self.out.extend(sizes.as_slice().iter().map(|&size| (peer, Probe { round, size, destination })));
     }
 
     /// Writes the next probe into `out`, outer header first, and returns its length. The caller
@@ -190,7 +244,7 @@ impl Prober {
             UnderlayIcmp::Doubtful { peer, claim, refuted_by } => {
                 let error = Doubtful { message: packet, claim, refuted_by };
                 if let Err(reason) = self.hold(tunnel, peer, &error, traffic(peer), now) {
-                    counters.count_drop(reason, Some(peer), 1);
+                    counters.count_drop(reason, Dropped::datagram(packet, now).of_peer(Some(peer)), 1);
                     return UnderlayIcmp::Ignored(reason);
                 }
             }
@@ -225,10 +279,24 @@ impl Prober {
             self.open.push(peer);
         }
         if let Some(search) = path.test(state, || self.tests.take(now), now) {
-            self.ask(peer, search, now);
+            self.ask(tunnel, peer, search, now);
         }
         Ok(())
     }
+}
+
+/// The longest time from a datagram to the probe that follows it, with so many peers.
+#[must_use]
+pub fn probe_interval(peers: usize) -> Duration {
+    let (parts, pause) = pace(peers);
+    pause * parts as u32
+}
+
+/// Where in the interval of keepalives a peer to which nothing was ever sent gets its first one, as
+/// a fraction of 65,536: those of many peers are spread out.
+fn phase(index: usize) -> u16 {
+    // The golden ratio: any number of peers in a row is spread evenly.
+    (index as u16).wrapping_mul(40_503)
 }
 
 /// The number of parts in which `count` peers are looked at, and the time from one to the next.

@@ -1,10 +1,12 @@
 //! The soft state of a peer (RFC 2003 section 5): path MTU, reachability and the rate limit of
 //! ICMP. It is in atomics, which every thread reads.
 
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use adit_policy::IdRange;
+use adit_wire::icmpv4::{types, unreachable};
 
 use crate::path_mtu::PathMtuState;
 use crate::probe::Answers;
@@ -37,6 +39,8 @@ pub enum UnreachableCause {
     Host,
     /// Protocol Unreachable came back: the peer exists, but does not accept IP in IP.
     Protocol,
+    /// An error that says "administratively prohibited" came back: a filter refuses it.
+    Prohibited,
     /// Time Exceeded came back: the outer TTL is too small for the path, or it has a loop.
     TimeExceeded,
 }
@@ -48,31 +52,55 @@ pub enum Reachability {
     Assumed,
     /// A router inside the tunnel, or the peer, reported it.
     Unreachable {
-        /// The kind of the report.
-        cause: UnreachableCause,
+        /// The ICMP error.
+        error: UnreachableError,
+        /// The address that it came from.
+        router: Ipv4Addr,
         /// The time of the last report.
         since: Instant,
     },
 }
 
-impl UnreachableCause {
-    const fn number(self) -> u64 {
-        match self {
-            UnreachableCause::Network => 1,
-            UnreachableCause::Host => 2,
-            UnreachableCause::Protocol => 3,
-            UnreachableCause::TimeExceeded => 4,
+/// The ICMP error by which a router reports that a peer is unreachable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UnreachableError {
+    /// The ICMP type: 3 (Destination Unreachable) or 11 (Time Exceeded).
+    pub icmp_type: u8,
+    /// The ICMP code.
+    pub icmp_code: u8,
+}
+
+impl UnreachableError {
+    /// Destination Unreachable with this code.
+    pub const fn destination(icmp_code: u8) -> UnreachableError {
+        UnreachableError { icmp_type: types::DESTINATION_UNREACHABLE, icmp_code }
+    }
+
+    /// Time Exceeded with this code.
+    pub const fn time_exceeded(icmp_code: u8) -> UnreachableError {
+        UnreachableError { icmp_type: types::TIME_EXCEEDED, icmp_code }
+    }
+
+    /// What it says. The codes from 6 on are in RFC 1812 section 5.2.7.1.
+    pub const fn cause(self) -> UnreachableCause {
+        match (self.icmp_type, self.icmp_code) {
+            (types::TIME_EXCEEDED, _) => UnreachableCause::TimeExceeded,
+            (_, unreachable::NET | 6 | 11) => UnreachableCause::Network,
+            (_, unreachable::PROTOCOL) => UnreachableCause::Protocol,
+            (_, unreachable::NETWORK_PROHIBITED | unreachable::HOST_PROHIBITED | unreachable::PROHIBITED) => {
+                UnreachableCause::Prohibited
+            }
+            _ => UnreachableCause::Host,
         }
     }
 
-    const fn from_number(number: u64) -> Option<UnreachableCause> {
-        match number {
-            1 => Some(UnreachableCause::Network),
-            2 => Some(UnreachableCause::Host),
-            3 => Some(UnreachableCause::Protocol),
-            4 => Some(UnreachableCause::TimeExceeded),
-            _ => None,
-        }
+    const fn number(self) -> u16 {
+        u16::from_be_bytes([self.icmp_type, self.icmp_code])
+    }
+
+    const fn from_number(number: u16) -> Option<UnreachableError> {
+        let [icmp_type, icmp_code] = number.to_be_bytes();
+        if icmp_type == 0 { None } else { Some(UnreachableError { icmp_type, icmp_code }) }
     }
 }
 
@@ -84,11 +112,13 @@ pub(crate) struct SoftState {
     pub(crate) path_mtu: PathMtuState,
     /// The answers to probes.
     pub(crate) answers: Answers,
-    /// The cause and the time of a report about which senders get errors; marked until the first
+    /// The error and the time of a report about which senders get errors; marked until the first
     /// has one.
     pending: AtomicU64,
-    /// The cause and the time of the last report that the peer is unreachable.
+    /// The error and the time of the last report that the peer is unreachable.
     unreachable: AtomicU64,
+    /// The router that sent it.
+    router: AtomicU32,
     icmp: IcmpLimit,
     /// The next identification for outer datagrams that may be fragmented.
     identification: AtomicU32,
@@ -101,6 +131,7 @@ impl SoftState {
             answers: Answers::new(),
             pending: AtomicU64::new(TaggedTime::NONE.0),
             unreachable: AtomicU64::new(TaggedTime::NONE.0),
+            router: AtomicU32::new(0),
             icmp: IcmpLimit::new(),
             identification: AtomicU32::new(0),
         }
@@ -110,6 +141,7 @@ impl SoftState {
     pub(crate) fn inherit(&self, previous: &SoftState) {
         self.path_mtu.inherit(&previous.path_mtu);
         self.pending.store(previous.pending.load(Relaxed), Relaxed);
+        self.router.store(previous.router.load(Relaxed), Relaxed);
         self.unreachable.store(previous.unreachable.load(Relaxed), Relaxed);
         self.icmp.inherit(&previous.icmp);
         self.identification.store(previous.identification.load(Relaxed), Relaxed);
@@ -117,15 +149,22 @@ impl SoftState {
 
     /// Records a report that the peer is unreachable. `is_told`: the sender that it is about has
     /// its error.
-    pub(crate) fn report_unreachable(&self, cause: UnreachableCause, is_told: bool, now: Instant) {
-        let report = TaggedTime::new(cause.number() as u16, now);
-        self.unreachable.store(report.0, Relaxed);
+    pub(crate) fn report_unreachable(
+        &self,
+        error: UnreachableError,
+        router: Ipv4Addr,
+        is_told: bool,
+        now: Instant,
+    ) {
+        let report = TaggedTime::new(error.number(), now);
+        self.recall_unreachable(error, router, now);
         self.pending.store(report.marked(!is_told).0, Relaxed);
     }
 
     /// Restores a report from before a restart; no error is pending for it.
-    pub(crate) fn recall_unreachable(&self, cause: UnreachableCause, since: Instant) {
-        self.unreachable.store(TaggedTime::new(cause.number() as u16, since).0, Relaxed);
+    pub(crate) fn recall_unreachable(&self, error: UnreachableError, router: Ipv4Addr, since: Instant) {
+        self.router.store(router.to_bits(), Relaxed);
+        self.unreachable.store(TaggedTime::new(error.number(), since).0, Relaxed);
     }
 
     /// Marks the peer as reachable: a datagram came from it. Writes only after a report.
@@ -139,8 +178,9 @@ impl SoftState {
 
     pub(crate) fn reachability(&self) -> Reachability {
         let word = TaggedTime(self.unreachable.load(Relaxed));
-        match UnreachableCause::from_number(u64::from(word.value())) {
-            Some(cause) => Reachability::Unreachable { cause, since: word.at() },
+        let router = Ipv4Addr::from_bits(self.router.load(Relaxed));
+        match UnreachableError::from_number(word.value()) {
+            Some(error) => Reachability::Unreachable { error, router, since: word.at() },
             None => Reachability::Assumed,
         }
     }
@@ -151,18 +191,18 @@ impl SoftState {
         self.pending.load(Relaxed) != TaggedTime::NONE.0
     }
 
-    /// The cause to report to the sender of a datagram instead of sending it; `None`: there is
+    /// The error to report to the sender of a datagram instead of sending it; `None`: there is
     /// none.
-    pub(crate) fn pending(&self, now: Instant) -> Option<UnreachableCause> {
+    pub(crate) fn pending(&self, now: Instant) -> Option<UnreachableError> {
         let word = TaggedTime(self.pending.load(Relaxed));
         let age = now.since(word.at());
         let is_due = age < UNREACHABLE_WINDOW || word.is_marked() && age < PENDING_LIFETIME;
-        let cause = UnreachableCause::from_number(u64::from(word.value())).filter(|_| is_due);
-        if cause.is_none() {
+        let error = UnreachableError::from_number(word.value()).filter(|_| is_due);
+        if error.is_none() {
             // If the exchange fails, a router has just reported it again.
             let _ = self.pending.compare_exchange(word.0, TaggedTime::NONE.0, Relaxed, Relaxed);
         }
-        cause
+        error
     }
 
     /// Records that a sender has its error; the window goes on for others.
@@ -192,8 +232,35 @@ impl SoftState {
 mod tests {
     use super::*;
 
+    const EXPIRED: UnreachableError = UnreachableError::time_exceeded(0);
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
+
     fn at(seconds: u64) -> Instant {
         Instant::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn the_soft_state_of_a_peer_is_one_cache_line() {
+        assert_eq!(size_of::<SoftState>(), 64);
+    }
+
+    #[test]
+    fn rfc1812_s5_2_7_1_each_code_has_its_cause() {
+        use UnreachableCause::{Host, Network, Prohibited, Protocol, TimeExceeded};
+        let table: [(UnreachableCause, &[u8]); 4] = [
+            (Network, &[0, 6, 11]),
+            (Host, &[1, 7, 8, 12, 14, 15]),
+            (Protocol, &[2]),
+            (Prohibited, &[9, 10, 13]),
+        ];
+        for (cause, codes) in table {
+            for &code in codes {
+                assert_eq!(UnreachableError::destination(code).cause(), cause, "code {code}");
+            }
+        }
+        for code in [0, 1] {
+            assert_eq!(UnreachableError::time_exceeded(code).cause(), TimeExceeded);
+        }
     }
 
     #[test]
@@ -218,19 +285,19 @@ mod tests {
     fn rfc2003_s5_unreachability_lasts_until_a_datagram_comes_from_the_peer() {
         let state = SoftState::new(1500);
         assert_eq!(state.reachability(), Reachability::Assumed);
-        state.report_unreachable(UnreachableCause::TimeExceeded, false, at(3));
-        let expected = Reachability::Unreachable { cause: UnreachableCause::TimeExceeded, since: at(3) };
+        state.report_unreachable(EXPIRED, ROUTER, false, at(3));
+        let expected = Reachability::Unreachable { error: EXPIRED, router: ROUTER, since: at(3) };
         assert_eq!(state.reachability(), expected);
-        assert_eq!(state.pending(at(12)), Some(UnreachableCause::TimeExceeded), "nobody has been told yet");
+        assert_eq!(state.pending(at(12)), Some(EXPIRED), "nobody has been told yet");
         state.clear_pending();
         assert_eq!(state.pending(at(12)), None, "somebody has");
-        state.report_unreachable(UnreachableCause::TimeExceeded, true, at(20));
-        assert_eq!(state.pending(at(20)), Some(UnreachableCause::TimeExceeded), "everybody is, for a second");
+        state.report_unreachable(EXPIRED, ROUTER, true, at(20));
+        assert_eq!(state.pending(at(20)), Some(EXPIRED), "everybody is, for a second");
         assert_eq!(state.pending(at(21)), None);
         assert!(!state.has_pending());
-        state.report_unreachable(UnreachableCause::TimeExceeded, false, at(30));
+        state.report_unreachable(EXPIRED, ROUTER, false, at(30));
         assert_eq!(state.pending(at(40)), None, "too old");
-        state.report_unreachable(UnreachableCause::TimeExceeded, false, at(50));
+        state.report_unreachable(EXPIRED, ROUTER, false, at(50));
         state.mark_reachable();
         assert_eq!(state.reachability(), Reachability::Assumed);
         assert!(!state.has_pending());

@@ -3,8 +3,9 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
-use adit_peers::Peer;
+use adit_peers::{Keepalive, Peer};
 use adit_policy::{DropReason, IdRange, Owner, PeerIndex, PeerLookup};
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
@@ -20,7 +21,9 @@ use crate::other_overlays::OtherOverlays;
 use crate::path_mtu::{PATH_MTU_FLOOR, PathMtu};
 use crate::peers::PeerTable;
 use crate::probe::{Probe, ProbeOptions};
+use crate::probe_address::ProbeAddress;
 use crate::relay::RelayTable;
+use crate::route_state::RouteState;
 use crate::soft_state::{IcmpLimit, Reachability, SoftState};
 use crate::time::Instant;
 
@@ -80,11 +83,13 @@ pub(crate) struct Slot {
 pub(crate) struct PeerState {
     pub(crate) soft: SoftState,
     pub(crate) underlay: Ipv4Addr,
+    pub(crate) probe_address: ProbeAddress,
     /// Limits of the errors that routers with unlisted addresses send to the peer, and from it.
     pub(crate) router_errors_out: IcmpLimit,
     pub(crate) router_errors_in: IcmpLimit,
     /// See [`Tunnel::leave_to_stack`].
     pub(crate) left_to_stack: AtomicBool,
+    pub(crate) route: RouteState,
 }
 
 impl Slot {
@@ -92,9 +97,11 @@ impl Slot {
         let state = PeerState {
             soft: SoftState::new(underlay_mtu),
             underlay: peer.underlay,
+            probe_address: ProbeAddress::default(),
             router_errors_out: IcmpLimit::new(),
             router_errors_in: IcmpLimit::new(),
             left_to_stack: AtomicBool::new(false),
+            route: RouteState::default(),
         };
         Slot { peer, state: Some(Arc::new(state)) }
     }
@@ -256,6 +263,26 @@ impl Tunnel {
         self.peer_state(peer)?.soft.answers.last()
     }
 
+    /// The address inside the tunnel that a peer is probed at; `None`: no probe was sent yet.
+    pub fn probe_address(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
+        self.peer_state(peer)?.probe_address.probed()
+    }
+
+    /// Whether a peer has answered none of the probes of the last search, so that nothing is known
+    /// of its path.
+    pub fn is_silent(&self, peer: PeerIndex) -> bool {
+        self.peer_state(peer).is_some_and(|peer| peer.probe_address.is_silent())
+    }
+
+    /// The interval of a peer's keepalives; `None`: none are sent.
+    pub(crate) fn keepalive(&self, peer: PeerIndex) -> Option<Duration> {
+        match self.slots.get(peer.index())?.peer.path.keepalive {
+            Keepalive::Default => self.config.probe.as_ref()?.keepalive,
+            Keepalive::Off => None,
+            Keepalive::After(interval) => Some(interval),
+        }
+    }
+
     /// The soft state of a peer that a restart should keep; `None`: nothing was learned.
     pub fn remember(&self, peer: PeerIndex) -> Option<Remembered> {
         let remembered = Remembered { path_mtu: self.path_mtu(peer), reachability: self.reachability(peer) };
@@ -268,8 +295,8 @@ impl Tunnel {
     pub fn recall(&self, peer: PeerIndex, remembered: Remembered, now: Instant) {
         let Some(peer) = self.peer_state(peer) else { return };
         peer.soft.path_mtu.recall(remembered.path_mtu, now);
-        if let Reachability::Unreachable { cause, since } = remembered.reachability {
-            peer.soft.recall_unreachable(cause, since);
+        if let Reachability::Unreachable { error, router, since } = remembered.reachability {
+            peer.soft.recall_unreachable(error, router, since);
         }
     }
 

@@ -18,6 +18,7 @@ use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
+use crate::last_drop::Dropped;
 use crate::soft_state::SoftState;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
@@ -97,6 +98,8 @@ pub(crate) struct ValidatedError<'t, 'a> {
     pub(crate) peer: PeerIndex,
     pub(crate) soft: &'t SoftState,
     pub(crate) error: Icmpv4Error,
+    /// The address that the error came from.
+    pub(crate) router: Ipv4Addr,
     /// The datagram that the tunnel sent, in bytes.
     pub(crate) outer_len: u16,
     pub(crate) outer_df: bool,
@@ -165,7 +168,7 @@ impl Tunnel {
                 outcome
             }
             Err(reason) => {
-                counters.count_drop(reason, peer, 1);
+                counters.count_drop(reason, Dropped::datagram(packet, now).of_peer(peer), 1);
                 UnderlayIcmp::Ignored(reason)
             }
         }
@@ -207,6 +210,7 @@ impl Tunnel {
             peer,
             soft: &state.soft,
             error,
+            router: packet.source(),
             outer_len: sent_len(&quote),
             outer_df: outer.dont_fragment(),
             inner,

@@ -76,10 +76,12 @@ impl Peers {
                 name: format!("p{number}").parse().unwrap(),
                 underlay: underlay(number),
                 networks: vec![network.parse().unwrap()],
+                path: adit_tunnel::PathOptions::default(),
             })
             .unwrap();
         }
-        let probe = probes.then(|| ProbeOptions { source: GATEWAY_A, secret: RandomState::new() });
+        let probe =
+            probes.then(|| ProbeOptions { source: GATEWAY_A, secret: RandomState::new(), keepalive: None });
         let gateway = Gateway::new(adit_tunnel::TunnelConfig { probe, peers: set, ..config() });
         let prober = Prober::new(&gateway.tunnel);
         let mut peers = Peers {

@@ -4,10 +4,12 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use adit_tunnel::{Decapsulated, DropReason, Encapsulated, Origin, Relay, UnderlayIcmp};
-use adit_wire::Protocol;
 use adit_wire::icmpv4::Icmpv4Error;
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::{Protocol, Validation};
 use common::*;
 
 enum Through {
@@ -240,6 +242,15 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// The source that a drop is noted with: the inner one of what comes from a known peer, else the
+/// outer one.
+fn source_of(bytes: &[u8], is_from_peer: bool) -> Option<Ipv4Addr> {
+    let source =
+        |bytes: &[u8]| Ipv4Packet::parse(bytes, Validation::Lenient).map(|packet| packet.source()).ok();
+    let inner = bytes.get(20..).filter(|_| is_from_peer);
+    inner.and_then(source).or_else(|| source(bytes))
+}
+
 #[test]
 fn every_case_is_dropped_for_its_reason_and_counted_once() {
     for (number, case) in cases().into_iter().enumerate() {
@@ -250,6 +261,10 @@ fn every_case_is_dropped_for_its_reason_and_counted_once() {
         before(&gateway);
         let earlier = gateway.totals();
         assert_eq!(earlier.dropped(), 0, "{what}: a datagram was dropped in its preparation");
+        let (bytes, is_from_underlay) = match &through {
+            Through::In { bytes, .. } | Through::Icmp(bytes) => (bytes.clone(), false),
+            Through::Out(bytes) => (bytes.clone(), true),
+        };
         match through {
             Through::In { origin, bytes, answered } => match gateway.encapsulate_from(&bytes, origin) {
                 Encapsulated::Reply { reply, reason: found } => {
@@ -265,6 +280,9 @@ fn every_case_is_dropped_for_its_reason_and_counted_once() {
             Through::Icmp(bytes) => assert_eq!(gateway.icmp(&bytes), UnderlayIcmp::Ignored(reason), "{what}"),
         }
         assert_eq!(gateway.drops(), [(reason, 1)], "{what}");
+        let last = gateway.totals().last_drops[reason.index()].expect("it is noted");
+        let source = source_of(&bytes, is_from_underlay && last.peer.is_some());
+        assert_eq!((last.source, last.at), (source, gateway.now), "{what}");
         let passed = |totals: &adit_tunnel::Totals| {
             totals.peers.iter().map(|peer| peer.tx_packets + peer.rx_packets).sum::<u64>()
         };

@@ -50,7 +50,7 @@ struct Bed {
 
 impl Bed {
     fn new(path: Path) -> Bed {
-        let probe = Some(ProbeOptions { source: GATEWAY_A, secret: RandomState::new() });
+        let probe = Some(ProbeOptions { source: GATEWAY_A, secret: RandomState::new(), keepalive: None });
         let gateway = Gateway::new(adit_tunnel::TunnelConfig { probe, ..config() });
         let prober = Prober::new(&gateway.tunnel);
         Bed { gateway, prober, path, sent: 0, probes: Vec::new(), chance: 1, told: Vec::new() }
@@ -237,7 +237,7 @@ fn probing_peer() -> (Gateway, Vec<u8>) {
         peers: peer_set(B, "192.168.199.0/24", &[("a", A, "172.16.17.0/24")]),
         local_addresses: vec![GATEWAY_B],
         reachable_addresses: Vec::new(),
-        probe: Some(ProbeOptions { source: GATEWAY_B, secret: RandomState::new() }),
+        probe: Some(ProbeOptions { source: GATEWAY_B, secret: RandomState::new(), keepalive: None }),
         ..config()
     };
     let mut gateway = Gateway::new(config);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_tunnel::{
     Decapsulated, DropReason, Encapsulated, Inner, Instant, LearnedBy, Origin, Outer, PATH_MTU_LIFETIME,
-    PathMtu, Reachability, Tunnel, UnderlayIcmp, UnreachableCause,
+    PathMtu, Reachability, Tunnel, UnderlayIcmp, UnreachableError,
 };
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::{Ecn, EcnAnomaly, EcnMode};
@@ -222,7 +222,11 @@ fn rfc2003_s4_4_time_exceeded_is_reported_as_host_unreachable() {
     let gateway = Gateway::default();
     let relay = datagram(HOST_C, HOST_B);
     assert_eq!(relayed(&gateway, Icmpv4Error::TimeExceeded { code: 0 }, relay), Some(unreachable(1)));
-    let expected = Reachability::Unreachable { cause: UnreachableCause::TimeExceeded, since: gateway.now };
+    let expected = Reachability::Unreachable {
+        error: UnreachableError::time_exceeded(0),
+        router: ROUTER,
+        since: gateway.now,
+    };
     assert_eq!(gateway.tunnel.reachability(PEER_B), expected);
 }
 

@@ -76,6 +76,10 @@ pub mod unreachable {
     pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// The source route failed.
     pub const SOURCE_ROUTE_FAILED: u8 = 5;
+    /// Communication with the destination network is administratively prohibited.
+    pub const NETWORK_PROHIBITED: u8 = 9;
+    /// Communication with the destination host is administratively prohibited.
+    pub const HOST_PROHIBITED: u8 = 10;
     /// Communication administratively prohibited.
     pub const PROHIBITED: u8 = 13;
 }

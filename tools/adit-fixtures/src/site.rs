@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use adit_tunnel::{Peer, PeerIndex, PeerSet, TunnelConfig};
+use adit_tunnel::{PathOptions, Peer, PeerIndex, PeerSet, TunnelConfig};
 use adit_wire::encapsulation::OuterPolicy;
 
 /// The gateway's underlay address.
@@ -66,7 +66,12 @@ impl Default for Setup {
         let mut peers = PeerSet::new(Some(A), [network]).expect("a site without conflicts");
         for (name, underlay, network) in [("b", B, "192.168.199.0/24"), ("c", C, "192.168.200.0/24")] {
             let networks = vec![network.parse().expect("a network")];
-            let peer = Peer { name: name.parse().expect("a name"), underlay, networks };
+            let peer = Peer {
+                name: name.parse().expect("a name"),
+                underlay,
+                networks,
+                path: PathOptions::default(),
+            };
             peers.insert(peer).expect("a peer without conflicts");
         }
         let config = TunnelConfig {

@@ -4,10 +4,11 @@ use adit_tunnel::DropReason;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::state::drop_status::DropStatus;
 use crate::state::status::{SCHEMA, Status};
 
 /// Every drop reason, including those that have never occurred.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drops {
     /// The version of the shape.
     pub schema: u32,
@@ -18,12 +19,13 @@ pub struct Drops {
 }
 
 /// One reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drop {
     /// Its name, which no release changes.
     pub reason: String,
-    /// Packets dropped for it since the start.
-    pub count: u64,
+    /// How many packets, and the last of them.
+    #[serde(flatten)]
+    pub dropped: DropStatus,
     /// The stage at which a datagram meets it.
     pub stage: String,
     /// The section of the RFC that it follows from.
@@ -38,7 +40,7 @@ impl Drops {
     pub fn of(status: &Status) -> Self {
         let drops = DropReason::ALL.into_iter().map(|reason| Drop {
             reason: reason.as_str().to_owned(),
-            count: status.drops.get(reason.as_str()).copied().unwrap_or(0),
+            dropped: status.drops.get(reason.as_str()).cloned().unwrap_or_default(),
             stage: reason.stage().title().to_owned(),
             section: reason.section().to_owned(),
             explanation: reason.explanation().to_owned(),
@@ -55,12 +57,12 @@ mod tests {
     #[test]
     fn every_reason_is_listed_once_with_its_count() {
         let mut status = sample::status();
-        status.drops.insert("queue-full".to_owned(), 7);
+        status.drops.insert("queue-full".to_owned(), DropStatus { count: 7, last: None });
         let drops = Drops::of(&status);
         assert_eq!(drops.drops.len(), DropReason::COUNT);
-        let counted: Vec<_> = drops.drops.iter().filter(|drop| drop.count > 0).collect();
+        let counted: Vec<_> = drops.drops.iter().filter(|drop| drop.dropped.count > 0).collect();
         assert_eq!(counted.len(), 1);
-        assert_eq!((counted[0].reason.as_str(), counted[0].count), ("queue-full", 7));
+        assert_eq!((counted[0].reason.as_str(), counted[0].dropped.count), ("queue-full", 7));
         assert_eq!(counted[0].section, DropReason::QueueFull.section());
     }
 }

@@ -64,7 +64,7 @@ struct PeerMetric {
     value: fn(&PeerStatus) -> Option<Value>,
 }
 
-const PEER_METRICS: [PeerMetric; 10] = [
+const PEER_METRICS: [PeerMetric; 11] = [
     PeerMetric {
         name: "adit_peer_up",
         help: "Whether the peer was heard within the last 30 seconds, by traffic or by an answered probe.",
@@ -74,10 +74,17 @@ const PEER_METRICS: [PeerMetric; 10] = [
     },
     PeerMetric {
         name: "adit_peer_unreachable",
-        help: "Whether a router on the way says that the peer cannot be reached.",
+        help: "Whether a router on the way says that the peer cannot be reached, or this host has no route to it.",
         unit: None,
         kind: MetricType::Gauge,
         value: |peer| Some(truth(peer.state == PeerState::Unreachable)),
+    },
+    PeerMetric {
+        name: "adit_peer_no_answer",
+        help: "Whether something was sent to the peer, and nothing has come back.",
+        unit: None,
+        kind: MetricType::Gauge,
+        value: |peer| Some(truth(peer.state == PeerState::NoAnswer)),
     },
     PeerMetric {
         name: "adit_peer_answers_probes",
@@ -189,7 +196,8 @@ impl Collector for Site {
 
         // Every counter is there from the start, at zero: one that appeared with its first event
         // would hide that event from a rate.
-        let drops = DropReason::ALL.map(|reason| (reason.as_str(), of(&status.drops, reason.as_str())));
+        let count = |reason: &str| status.drops.get(reason).map_or(0, |drops| drops.count);
+        let drops = DropReason::ALL.map(|reason| (reason.as_str(), count(reason.as_str())));
         self.counters(&mut encoder, "adit_drops", "Packets dropped, by reason.", "reason", &drops)?;
         let repairs = Object::ALL.map(|object| (object.as_str(), of(&status.repairs, object.as_str())));
         self.counters(
@@ -262,10 +270,11 @@ impl Site {
         let help = "Probes of the path MTU (RFC 8899) and their answers, which no other counter holds.";
         let mut family = encoder.encode_descriptor("adit_probes", help, None, MetricType::Counter)?;
         for (direction, kind, count) in [
-            ("tx", "probe", probes.sent),
+            ("tx", "probe", probes.sent.saturating_sub(probes.keepalives)),
             ("rx", "answer", probes.answered),
             ("rx", "probe", probes.received),
             ("tx", "answer", probes.replied),
+            ("tx", "keepalive", probes.keepalives),
         ] {
             let site = self.status().site.name.as_str();
             let labels = [("site", site), ("direction", direction), ("kind", kind)];
@@ -299,6 +308,7 @@ fn of(counts: &std::collections::BTreeMap<String, u64>, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::drop_status::DropStatus;
     use crate::state::sample;
     use crate::state::status::ProbeStatus;
     use crate::state::warning::Warning;
@@ -306,8 +316,8 @@ mod tests {
     #[test]
     fn metrics_have_their_names_labels_and_values() {
         let mut status = sample::status();
-        status.drops.insert("queue-full".to_owned(), 7);
-        status.probes = ProbeStatus { sent: 8, answered: 5, received: 4, replied: 3 };
+        status.drops.insert("queue-full".to_owned(), DropStatus { count: 7, last: None });
+        status.probes = ProbeStatus { sent: 10, answered: 5, received: 4, replied: 3, keepalives: 2 };
         for about in ["lan", "ipipA"] {
             status.warnings.push(Warning {
                 name: WarningName::ForwardingOff,
@@ -319,6 +329,7 @@ mod tests {
         for line in [
             "adit_peer_up{site=\"a\",peer=\"b\"} 1.0",
             "adit_peer_unreachable{site=\"a\",peer=\"b\"} 0.0",
+            "adit_peer_no_answer{site=\"a\",peer=\"b\"} 0.0",
             "adit_peer_path_mtu_bytes{site=\"a\",peer=\"b\"} 1500.0",
             "adit_peer_silence_seconds{site=\"a\",peer=\"b\"} 0.5",
             "adit_peer_tx_bytes_total{site=\"a\",peer=\"b\"} 300",
@@ -327,6 +338,7 @@ mod tests {
             "adit_drops_total{site=\"a\",reason=\"inner-too-big\"} 0",
             "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"probe\"} 8",
             "adit_probes_total{site=\"a\",direction=\"rx\",kind=\"answer\"} 5",
+            "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"keepalive\"} 2",
             "adit_probes_total{site=\"a\",direction=\"rx\",kind=\"probe\"} 4",
             "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"answer\"} 3",
             "adit_warnings{site=\"a\",warning=\"forwarding-off\"} 2.0",

@@ -43,6 +43,11 @@ impl Running {
                 *count = *before;
             }
         }
+        for dropped in counted.last_drops.iter_mut().flatten() {
+            let underlay = dropped.peer.filter(|peer| peer.index() < old.peer_slots());
+            let underlay = underlay.map(|peer| old.peer(peer).underlay);
+            dropped.peer = underlay.and_then(|underlay| tunnel.lookup_outer(underlay));
+        }
         Totals { peers, ..counted }
     }
 

@@ -24,8 +24,8 @@ use crate::daemon::start::Start;
 use crate::error::ControlError;
 use crate::overlay::{OnExit, Overlay};
 use crate::reconcile::reconciler::Reconciler;
+use crate::state::event_diff;
 use crate::state::event_log::EventLog;
-use crate::state::events;
 use crate::state::snapshot::{Snapshot, SnapshotPublisher};
 use crate::state::status::Status;
 
@@ -52,10 +52,10 @@ impl RunningDaemon {
     /// # Errors
     /// Fails if the socket cannot be bound or a thread cannot be started; what the start has made
     /// is gone again.
-    pub(crate) fn start(overlay: Overlay, start: Start, hangup: Signal) -> Result<Self, ControlError> {
+    pub(crate) fn start(mut overlay: Overlay, start: Start, hangup: Signal) -> Result<Self, ControlError> {
         let Start { chosen, kept_files, options, paths, capabilities, mut metrics, on_failure } = start;
         let name = chosen.config.site.name.clone();
-        let status = Status::of(&overlay);
+        let status = Status::of(&mut overlay);
         let overlay: SharedOverlay = Arc::new(Mutex::new(Some(overlay)));
         let snapshots = Arc::new(shared_overlay::publisher(&overlay));
         let seen = snapshots.publish(status);
@@ -106,7 +106,7 @@ impl RunningDaemon {
     /// Looks for events, follows `site.metrics`, and feeds the watchdog.
     async fn tick(&mut self) {
         let Some(snapshot) = self.readings.snapshots.recent().await else { return };
-        for kind in events::between(self.seen.status(), snapshot.status()) {
+        for kind in event_diff::between(self.seen.status(), snapshot.status()) {
             self.readings.events.append(kind).log();
         }
         let metrics = self.changes.queue().running_config().site.metrics;

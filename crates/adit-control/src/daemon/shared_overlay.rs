@@ -18,11 +18,11 @@ pub(crate) fn lock(overlay: &SharedOverlay) -> MutexGuard<'_, Option<Overlay>> {
 pub(crate) fn publisher(overlay: &SharedOverlay) -> SnapshotPublisher {
     let overlay = Arc::clone(overlay);
     SnapshotPublisher::new(Box::new(move || {
-        let overlay = match overlay.try_lock() {
+        let mut overlay = match overlay.try_lock() {
             Ok(overlay) => overlay,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(NoStatus::Locked),
         };
-        overlay.as_ref().map(Status::of).ok_or(NoStatus::Gone)
+        overlay.as_mut().map(Status::of).ok_or(NoStatus::Gone)
     }))
 }

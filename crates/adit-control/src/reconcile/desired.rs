@@ -346,7 +346,7 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
 /// Returns how `config` asks for probes on a machine, with a new key; `None`: not at all.
 fn probe_options(config: &Config, machine: &Machine) -> Option<ProbeOptions> {
     let source = inner_address(&config.site, &machine.local).filter(|_| wants_probes(config))?;
-    Some(ProbeOptions { source, secret: RandomState::new() })
+    Some(ProbeOptions { source, secret: RandomState::new(), keepalive: config.site.tunnel.keepalive })
 }
 
 /// Returns true if `config` asks for path probes. Linux's ipip driver sends none.

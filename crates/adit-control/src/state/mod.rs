@@ -3,11 +3,14 @@
 
 pub mod confirmation;
 pub(crate) mod daemon_status;
+pub mod drop_status;
 pub(crate) mod durable_file;
+pub(crate) mod event_diff;
 pub(crate) mod event_log;
 pub mod events;
 pub(crate) mod path_cache;
 pub mod paths;
+pub(crate) mod peer_state;
 #[cfg(test)]
 pub(crate) mod sample;
 pub(crate) mod snapshot;

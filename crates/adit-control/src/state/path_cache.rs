@@ -8,13 +8,14 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Tunnel};
+use adit_tunnel::{
+    Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Tunnel, UnreachableError,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ControlError;
 use crate::state::durable_file;
 use crate::state::paths::boot;
-use crate::state::unreachable::UnreachableCause;
 
 /// An expiry that has moved by less is not written.
 const MIN_EXPIRY_CHANGE: Duration = Duration::from_secs(60);
@@ -45,7 +46,9 @@ struct KeptMtu {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct KeptUnreachable {
-    cause: UnreachableCause,
+    icmp_type: u8,
+    icmp_code: u8,
+    router: Ipv4Addr,
     since_ms: u64,
 }
 
@@ -111,9 +114,12 @@ impl KeptPeer {
             }),
             unreachable: match remembered.reachability {
                 Reachability::Assumed => None,
-                Reachability::Unreachable { cause, since } => {
-                    Some(KeptUnreachable { cause: cause.into(), since_ms: since.as_millis() })
-                }
+                Reachability::Unreachable { error, router, since } => Some(KeptUnreachable {
+                    icmp_type: error.icmp_type,
+                    icmp_code: error.icmp_code,
+                    router,
+                    since_ms: since.as_millis(),
+                }),
             },
         }
     }
@@ -129,9 +135,11 @@ impl KeptPeer {
         };
         let reachability = match self.unreachable {
             None => Reachability::Assumed,
-            Some(KeptUnreachable { cause, since_ms }) => {
-                Reachability::Unreachable { cause: cause.into(), since: Instant::from_millis(since_ms) }
-            }
+            Some(KeptUnreachable { icmp_type, icmp_code, router, since_ms }) => Reachability::Unreachable {
+                error: UnreachableError { icmp_type, icmp_code },
+                router,
+                since: Instant::from_millis(since_ms),
+            },
         };
         Remembered { path_mtu, reachability }
     }
@@ -163,6 +171,7 @@ mod tests {
                 name: format!("peer-{last}").parse().expect("a name"),
                 underlay: Ipv4Addr::new(10, 1, 1, *last),
                 networks: vec![format!("192.168.{last}.0/24").parse().expect("a network")],
+                path: adit_tunnel::PathOptions::default(),
             };
             set.insert(peer).expect("a peer without conflicts");
         }
@@ -199,7 +208,8 @@ mod tests {
         before.recall(first, learned(1300, 300_000), NOW);
         let unreachable = Remembered {
             reachability: Reachability::Unreachable {
-                cause: adit_tunnel::UnreachableCause::Host,
+                error: UnreachableError::destination(13),
+                router: Ipv4Addr::new(10, 9, 9, 9),
                 since: NOW,
             },
             ..learned(1400, 300_000)

@@ -5,7 +5,7 @@ use crate::state::status::Status;
 /// A status with one peer, which is up, and without drops.
 pub(crate) fn status() -> Status {
     let status = serde_json::json!({
-        "schema": 1,
+        "schema": 2,
         "site": {
             "name": "a", "underlay": "10.1.1.1", "device": "ipipA", "dataplane": "userspace",
             "dataplane_reason": "as configured", "mtu": 1480,

@@ -3,31 +3,37 @@
 use std::collections::BTreeMap;
 
 use adit_dataplane::kernel::limits;
-use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Reachability, Tunnel};
+use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use ipnet::Ipv4Net;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::overlay::Overlay;
-use crate::state::unreachable::UnreachableCause;
+use crate::reconcile::desired::wants_probes;
+use crate::state::drop_status::DropStatus;
+use crate::state::peer_state::{PeerStates, Seen};
+use crate::state::unreachable::Unreachable;
 use crate::state::warning::Warning;
 
 /// The version of the shape. Members that were added later may be missing in the answer of an older
 /// daemon, which runs on when the program is replaced.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// An overlay as it is now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// Always 1.
+    /// Always 2.
     pub schema: u32,
+    /// The daemon.
+    #[serde(default)]
+    pub daemon: DaemonState,
     /// This site.
     pub site: SiteStatus,
     /// The peers, in the file's order.
     pub peers: Vec<PeerStatus>,
     /// Packets dropped since the start, by reason. Reasons that have never occurred are left out.
-    pub drops: BTreeMap<String, u64>,
+    pub drops: BTreeMap<String, DropStatus>,
     /// Repairs of kernel objects that others had changed, by kind. Kinds without a repair are left
     /// out.
     #[serde(default)]
@@ -63,6 +69,15 @@ pub struct PendingChange {
     pub returns_to: String,
 }
 
+/// The daemon of an overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DaemonState {
+    /// It runs.
+    #[default]
+    Running,
+}
+
 /// ICMP errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IcmpStatus {
@@ -91,6 +106,9 @@ pub struct ProbeStatus {
     /// Answers to them.
     #[serde(default)]
     pub replied: u64,
+    /// Those of the sent probes that keep firewalls and NATs on an idle path open.
+    #[serde(default)]
+    pub keepalives: u64,
 }
 
 /// The site.
@@ -100,6 +118,9 @@ pub struct SiteStatus {
     pub name: String,
     /// The outer source address.
     pub underlay: String,
+    /// All addresses of the site on the underlay.
+    #[serde(default)]
+    pub underlays: Vec<String>,
     /// The interface that has it, if the file names one.
     #[serde(default)]
     pub underlay_interface: Option<String>,
@@ -217,6 +238,9 @@ pub struct PeerStatus {
     pub name: String,
     /// Its outer address.
     pub underlay: String,
+    /// All its outer addresses.
+    #[serde(default)]
+    pub underlays: Vec<String>,
     /// The networks behind it.
     #[schemars(with = "Vec<String>")]
     pub networks: Vec<Ipv4Net>,
@@ -250,6 +274,13 @@ pub struct SoftState {
     pub probe: Probing,
     /// Seconds since it last answered one.
     pub probe_answered_seconds: Option<f64>,
+    /// The address inside the tunnel that probes are sent to: its underlay address, or another for
+    /// a gateway behind NAT. `null` if none was sent.
+    #[serde(default)]
+    pub probe_address: Option<String>,
+    /// Why probes cannot find out what the path takes, if they should and cannot.
+    #[serde(default)]
+    pub not_probed: Option<String>,
     /// The TTL of the outer header of the last datagram that was received from it.
     pub ttl_seen: Option<u8>,
     /// Hops from it, if it sends with one of the usual TTLs.
@@ -257,7 +288,7 @@ pub struct SoftState {
     /// The smallest outer TTL that reaches it, if the paths in both directions have the same
     /// length.
     pub ttl_needed: Option<u8>,
-    /// The ICMP error of a router, if one says that the peer is unreachable.
+    /// Why the peer is unreachable, if it is.
     pub unreachable: Option<Unreachable>,
     /// Datagrams received from it with the ECN mark for congestion experienced.
     pub congestion_experienced: u64,
@@ -290,17 +321,13 @@ pub enum Probing {
     Answered,
 }
 
-/// Why a peer counts as unreachable.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Unreachable {
-    /// The router's ICMP error.
-    pub cause: UnreachableCause,
-    /// Seconds since the last one.
-    pub since_seconds: f64,
-}
-
 impl SoftState {
-    fn of(tunnel: &Tunnel, peer: PeerIndex, counts: &PeerTotals, now: Instant) -> Self {
+    fn of(tunnel: &Tunnel, peer: PeerIndex, counts: &PeerTotals, wants_probes: bool, now: Instant) -> Self {
+        let not_probed = match tunnel.config().probe {
+            Some(_) if tunnel.is_silent(peer) => Some("it answers no probe"),
+            None if wants_probes => Some("no address here lies in site.networks"),
+            _ => None,
+        };
         let path_mtu = tunnel.path_mtu(peer);
         let answered = tunnel.probe_answered(peer);
         let way = counts.last_ttl.map(HopCount::of_ttl);
@@ -317,34 +344,31 @@ impl SoftState {
                 Some(_) => Probing::Answered,
             },
             probe_answered_seconds: answered.map(|at| now.since(at).as_secs_f64()),
+            probe_address: tunnel.probe_address(peer).map(|address| address.to_string()),
+            not_probed: not_probed.map(str::to_owned),
             ttl_seen: counts.last_ttl,
             hops: way.map(|way| way.hops),
             ttl_needed: way.map(|way| way.ttl_needed()),
-            unreachable: match tunnel.reachability(peer) {
-                Reachability::Assumed => None,
-                Reachability::Unreachable { cause, since } => {
-                    Some(Unreachable { cause: cause.into(), since_seconds: now.since(since).as_secs_f64() })
-                }
-            },
+            unreachable: Unreachable::of(tunnel, peer, now),
             congestion_experienced: counts.congestion_experienced,
         }
     }
 }
 
-/// The state of a peer. A tunnel without traffic and without answered probes is `idle`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// The state of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PeerState {
     /// Something was received from it within the last 30 seconds.
     Up,
-    /// Nothing was received from it lately.
+    /// Nothing was sent to it since something was received, or not long enough ago.
+    #[default]
     Idle,
-    /// A router says that it is unreachable.
+    /// Something was sent to it, and nothing has come back, not even an ICMP error.
+    NoAnswer,
+    /// A router says that it is unreachable, or this host has no route to it.
     Unreachable,
 }
-
-/// How long after a packet a peer counts as up, in milliseconds.
-pub const UP_FOR_MS: u64 = 30_000;
 
 /// Inner datagrams and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -359,7 +383,15 @@ impl Status {
     /// The status of an overlay now. It costs tens of milliseconds with 10,000 peers, for which the
     /// overlay stays locked.
     #[must_use]
-    pub fn of(overlay: &Overlay) -> Self {
+    pub fn of(overlay: &mut Overlay) -> Self {
+        let mut states = std::mem::take(overlay.peer_states());
+        let status = Self::with(&mut states, overlay);
+        states.finish();
+        *overlay.peer_states() = states;
+        status
+    }
+
+    fn with(states: &mut PeerStates, overlay: &Overlay) -> Self {
         let config = overlay.config();
         let plane = overlay.plane();
         let tunnel = plane.tunnel();
@@ -377,16 +409,20 @@ impl Status {
                 // An answered probe shows that the peer is up without being traffic.
                 let heard = counts.last_rx.max(tunnel.probe_answered(index));
                 let silent = heard.map(|heard| now.since(heard));
-                let soft_state = SoftState::of(&tunnel, index, &counts, now);
+                let soft_state = SoftState::of(&tunnel, index, &counts, wants_probes(config), now);
+                let seen = Seen {
+                    sent: counts.tx_packets,
+                    heard,
+                    answers_probes: soft_state.probe == Probing::Answered,
+                    is_unreachable: soft_state.unreachable.is_some(),
+                    is_silenced: overlay.is_underlay_missing(),
+                };
                 Some(PeerStatus {
                     name: peer.name.to_string(),
                     underlay: peer.underlay.to_string(),
+                    underlays: vec![peer.underlay.to_string()],
                     networks: peer.networks.clone(),
-                    state: match silent {
-                        _ if soft_state.unreachable.is_some() => PeerState::Unreachable,
-                        Some(silent) if silent.as_millis() < u128::from(UP_FOR_MS) => PeerState::Up,
-                        _ => PeerState::Idle,
-                    },
+                    state: states.look(peer.underlay, config.peers.len(), seen, now),
                     path_mtu: tunnel.path_mtu(index).mtu,
                     tx: Traffic { packets: counts.tx_packets, bytes: counts.tx_bytes },
                     rx: Traffic { packets: counts.rx_packets, bytes: counts.rx_bytes },
@@ -399,13 +435,18 @@ impl Status {
         let drops = totals
             .drops_by_reason()
             .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| (reason.as_str().to_owned(), count))
+            .map(|(reason, count)| {
+                let last = totals.last_drops.get(reason.index()).copied().flatten();
+                (reason.as_str().to_owned(), DropStatus::new(count, last, &tunnel, now))
+            })
             .collect();
         Self {
             schema: SCHEMA,
+            daemon: DaemonState::Running,
             site: SiteStatus {
                 name: config.site.name.to_string(),
                 underlay: overlay.desired().underlay.to_string(),
+                underlays: vec![overlay.desired().underlay.to_string()],
                 underlay_interface: config.site.underlay.interface().map(ToString::to_string),
                 underlay_state: match overlay.is_underlay_missing() {
                     true => UnderlayState::Missing,
@@ -447,6 +488,7 @@ impl Status {
                 answered: totals.probes.answered,
                 received: totals.probes.received,
                 replied: totals.probes.replied,
+                keepalives: totals.probes.keepalives,
             },
             warnings: overlay.warnings(),
             file: String::new(),

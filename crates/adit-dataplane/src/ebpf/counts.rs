@@ -1,13 +1,14 @@
 //! Counts of the programs, to be added to userspace's. They go on when programs replace those of an
 //! earlier process.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use adit_policy::bpf::maps::{LastRx, PeerCounts, name};
+use adit_policy::bpf::maps::{LastDrop, LastRx, PeerCounts, name};
 use adit_policy::{DropReason, PeerIndex};
-use adit_tunnel::{Instant, PeerTotals, Totals, Traffic, Tunnel};
+use adit_tunnel::{Dropped, Instant, PeerTotals, Totals, Traffic, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
@@ -69,7 +70,26 @@ impl Counts {
                 *total += sum(map, index as u32);
             }
         }
+        if let Some(map) = &self.maps.last_drops {
+            for index in 0..DropReason::COUNT {
+                for last in copies::<_, LastDrop>(map, index as u32) {
+                    totals.note_last_drop(index, last_drop(&last));
+                }
+            }
+        }
         self.add_late_to(totals);
+    }
+
+    /// Forgets the last drops, so that the next ones are told from them whatever the clock says.
+    #[cfg(test)]
+    pub(super) fn forget_last_drops(&mut self) {
+        let Some(map) = &mut self.maps.last_drops else { return };
+        for index in 0..DropReason::COUNT as u32 {
+            if copies::<_, LastDrop>(map, index).iter().any(|last| last.nanoseconds > 0) {
+                let zero = LastDrop::default().as_bytes().try_into().expect("it has this length");
+                seed(map, name::LAST_DROPS, index, zero, zero).expect("the map has this index");
+            }
+        }
     }
 
     /// Adds the counts that are in no map, and so end with this value.
@@ -153,6 +173,7 @@ impl PreviousMaps {
             counts: CountMaps {
                 peers: map(directory, name::PEER_COUNTS)?,
                 drops: map(directory, name::DROPS)?,
+                last_drops: None,
                 ecn: map(directory, name::ECN)?,
             },
             peer_by_outer: map(directory, name::PEER_BY_OUTER)?,
@@ -188,15 +209,24 @@ fn of_peer(map: &PerCpuArray<MapData, [u8; COUNTS_LEN]>, index: u32) -> PeerCoun
     copies::<_, PeerCounts>(map, index).into_iter().fold(PeerCounts::default(), PeerCounts::plus)
 }
 
+/// The last drop on one processor; `None` if there was none.
+fn last_drop(last: &LastDrop) -> Option<Dropped> {
+    let at = (last.nanoseconds > 0).then(|| instant(last.nanoseconds))?;
+    Some(Dropped::at(at).from(Ipv4Addr::from(last.source)).of_peer(last.peer()))
+}
+
+fn instant(nanoseconds: u64) -> Instant {
+    Instant::from_millis(Duration::from_nanos(nanoseconds).as_millis() as u64)
+}
+
 fn in_totals(counts: &PeerCounts) -> PeerTotals {
     let last = LastRx::decode(counts.last_rx);
-    let came = |last: LastRx| Duration::from_nanos(last.nanoseconds).as_millis() as u64;
     PeerTotals {
         tx_packets: counts.tx_packets,
         tx_bytes: counts.tx_bytes,
         rx_packets: counts.rx_packets,
         rx_bytes: counts.rx_bytes,
-        last_rx: last.map(came).map(Instant::from_millis),
+        last_rx: last.map(|last| instant(last.nanoseconds)),
         last_ttl: last.map(|last| last.ttl),
         drops: counts.drops,
         congestion_experienced: counts.congestion_experienced,

@@ -24,6 +24,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/adit.bpf.o");
 pub(super) const SETTINGS_LEN: usize = size_of::<Settings>();
 pub(super) const ENTRY_LEN: usize = size_of::<PeerEntry>();
 pub(super) const COUNTS_LEN: usize = size_of::<adit_policy::bpf::maps::PeerCounts>();
+const LAST_DROP_LEN: usize = size_of::<adit_policy::bpf::maps::LastDrop>();
 
 /// Loaded programs and the maps that change while they run.
 pub(super) struct LoadedObject {
@@ -44,6 +45,8 @@ pub(super) struct CountMaps {
     pub(super) peers: PerCpuArray<MapData, [u8; COUNTS_LEN]>,
     pub(super) drops: PerCpuArray<MapData, u64>,
     pub(super) ecn: PerCpuArray<MapData, u64>,
+    /// `None` for programs that are replaced: the peers of their last drops may have other numbers.
+    pub(super) last_drops: Option<PerCpuArray<MapData, [u8; LAST_DROP_LEN]>>,
 }
 
 impl LoadedObject {
@@ -86,6 +89,7 @@ impl LoadedObject {
         let counts = CountMaps {
             peers: take(&mut ebpf, name::PEER_COUNTS)?,
             drops: take(&mut ebpf, name::DROPS)?,
+            last_drops: Some(take(&mut ebpf, name::LAST_DROPS)?),
             ecn: take(&mut ebpf, name::ECN)?,
         };
         debug_assert_eq!(counts.drops.len() as usize, DropReason::COUNT);

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use adit_linux::nftables::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step};
-use adit_policy::DropReason;
+use adit_policy::{DropReason, PROBE_IDENTIFIER};
+use adit_wire::icmpv4::types;
 use ipnet::Ipv4Net;
 
 /// The configuration of a table.
@@ -83,6 +84,9 @@ const INNER_TTL: Field = Field::payload(8, 1);
 const INNER_PROTOCOL: Field = Field::payload(9, 1);
 const INNER_SOURCE: Field = Field::payload(12, 4);
 const INNER_DESTINATION: Field = Field::payload(16, 4);
+// Those of ICMP behind an inner header without options.
+const INNER_ICMP_TYPE: Field = Field::payload(20, 1);
+const INNER_ICMP_IDENTIFIER: Field = Field::payload(24, 2);
 
 /// Networks in one set per prefix length. The sets' names are a common word and the length.
 struct ByPrefix {
@@ -148,7 +152,7 @@ impl Filter {
                 rules: [vec![icmp_to(underlay)], ours.with(INNER_DESTINATION, &[goto("accepted")])]
                     .concat()
                     .into_iter()
-                    .chain([dropped(DropReason::InnerDestinationNotOurs)])
+                    .chain([unanswerable_probe(), dropped(DropReason::InnerDestinationNotOurs)])
                     .collect(),
             },
             Chain {
@@ -316,6 +320,17 @@ fn icmp_to(underlay: Ipv4Addr) -> Rule {
         compare(INNER_PROTOCOL, Comparison::Equal, &[ICMP]),
         compare(INNER_DESTINATION, Comparison::Equal, &underlay.octets()),
         goto("accepted"),
+    ]
+}
+
+/// A probe for an address that this gateway does not have, because it is behind NAT. Nobody has
+/// lost anything, so it is not counted.
+fn unanswerable_probe() -> Rule {
+    vec![
+        compare(INNER_PROTOCOL, Comparison::Equal, &[ICMP]),
+        compare(INNER_ICMP_TYPE, Comparison::Equal, &[types::ECHO_REQUEST]),
+        compare(INNER_ICMP_IDENTIFIER, Comparison::Equal, &PROBE_IDENTIFIER.to_be_bytes()),
+        Step::Drop,
     ]
 }
 

@@ -84,7 +84,8 @@ pub const LIMITS: [Limit; 9] = [
     Limit {
         name: "coarse-counts",
         what: "datagrams that the kernel has coalesced count as one; the time of a peer's last \
-               datagram is known to half a second",
+               datagram is known to half a second; no router is named that reports a peer \
+               unreachable, and no source of what is dropped",
         rows: &[],
     },
 ];

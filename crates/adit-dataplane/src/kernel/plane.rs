@@ -13,6 +13,7 @@ use super::filter_table::FilterTable;
 use super::monotonic_counters::MonotonicCounters;
 use crate::clock::Clock;
 use crate::plane::{DataPlane, PlaneKind};
+use crate::routes::note_routes;
 
 /// See the module.
 #[derive(Debug)]
@@ -56,7 +57,9 @@ impl Paths {
         self.next = if peers.len() < MAX_ROUTE_LOOKUPS { 0 } else { self.next + MAX_ROUTE_LOOKUPS };
         let addresses: Vec<Ipv4Addr> = peers.iter().map(|(_, underlay)| *underlay).collect();
         let Ok(routes) = netlink.routes_to(&addresses, Some(source)) else { return };
-        for ((peer, _), route) in peers.into_iter().zip(routes) {
+        let (peers, _): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
+        note_routes(tunnel, &peers, &routes);
+        for (peer, route) in peers.into_iter().zip(routes) {
             let mtu = route.ok().and_then(|route| route.mtu).and_then(|mtu| u16::try_from(mtu).ok());
             let Some(mtu) = mtu.filter(|mtu| *mtu < tunnel.config().underlay_mtu) else { continue };
             let expires = Some(now.saturating_add(PATH_MTU_LIFETIME));

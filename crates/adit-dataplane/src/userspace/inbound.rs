@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use adit_linux::sockets::packet_ring::{PacketRing, Ready, Received};
 use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
-use adit_tunnel::{Counters, Decapsulated, DropReason, Instant, Outer, Tunnel};
+use adit_tunnel::{Counters, Decapsulated, DropReason, Dropped, Instant, Outer, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, tcp};
 use arc_swap::ArcSwap;
@@ -80,7 +80,9 @@ impl Inbound {
                         deliverer.flush(large, coalescer);
                     }
                 }
-                Ready::Nothing => deliverer.counters.count_drop(DropReason::OuterMalformed, None, 1),
+                Ready::Nothing => {
+                    deliverer.counters.count_drop(DropReason::OuterMalformed, Dropped::at(now), 1);
+                }
             }
         }
         deliverer.flush(ring.arena(), coalescer);
@@ -105,7 +107,9 @@ impl Deliverer {
         for index in 0..coalescer.packets() {
             let packet = coalescer.finish(arena, index);
             if self.host.send(&packet.header, coalescer.pieces(arena, &packet)).is_err() {
-                self.counters.count_drop(DropReason::DeviceWriteFailed, None, packet.datagrams as u64);
+                let first = coalescer.pieces(arena, &packet).next().unwrap_or_default();
+                let dropped = Dropped::datagram(first, Clock.now());
+                self.counters.count_drop(DropReason::DeviceWriteFailed, dropped, packet.datagrams as u64);
             }
         }
         coalescer.clear();
@@ -127,7 +131,7 @@ impl Deliverer {
         let outer = Outer { bytes, segments, policy_checked: self.policy_checked };
         let (peer, inner, set_ecn, max_mss) = match tunnel.decapsulate(&outer, now, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
-            Decapsulated::Answer { .. } => return true,
+            Decapsulated::Answer { .. } | Decapsulated::Unanswerable { .. } => return true,
             Decapsulated::LeftToStack | Decapsulated::NotOurs | Decapsulated::Drop(_) => return false,
         };
         let cut = inner.start;

@@ -10,7 +10,7 @@ use adit_linux::error::Error;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use adit_linux::netns::NetNs;
-use adit_tunnel::{Peer, PeerIndex, TableDelta, Traffic, Tunnel};
+use adit_tunnel::{PathOptions, Peer, PeerIndex, TableDelta, Traffic, Tunnel};
 
 use super::offload::{Interfaces, NextHop, Offload};
 use super::offload_sync::{MAX_PRERESOLVED, first_distinct, set_next_hops};
@@ -340,6 +340,7 @@ fn a_new_peer_gets_a_next_hop_when_the_offload_knows_it() {
         name: "new".parse().expect("a name"),
         underlay: D,
         networks: vec!["198.18.0.0/24".parse().expect("a network")],
+        path: PathOptions::default(),
     };
     let mut peers = tunnel.config().peers.clone();
     peers.insert(new).expect("no conflict");

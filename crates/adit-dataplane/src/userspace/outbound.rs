@@ -5,15 +5,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use adit_linux::sockets::frames::FrameSender;
+use adit_linux::sockets::frames::{FrameSender, REFUSED_LEN, Sent};
 use adit_linux::sockets::packet_ring::{PacketRing, Ready};
 use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::sockets::virtio_net::{Checksum, VirtioNetHeader};
-use adit_tunnel::{Counters, DropReason, Encapsulated, Inner, Instant, Origin, PeerIndex, Tunnel};
+use adit_tunnel::{Counters, DropReason, Dropped, Encapsulated, Inner, Instant, Origin, PeerIndex, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
-use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::validation::Validation;
 use adit_wire::{fragment, tcp};
 use arc_swap::ArcSwap;
@@ -97,9 +97,11 @@ impl Outbound {
                         self.packet(&tunnel, &received.header, bytes, scratch, now);
                     }
                     // A GSO packet of a kind that the virtio-net header cannot describe.
-                    None => self.counters.count_drop(DropReason::InnerMalformed, None, 1),
+                    None => self.counters.count_drop(DropReason::InnerMalformed, Dropped::at(now), 1),
                 },
-                Ready::Nothing => self.counters.count_drop(DropReason::InnerMalformed, None, 1),
+                Ready::Nothing => {
+                    self.counters.count_drop(DropReason::InnerMalformed, Dropped::at(now), 1);
+                }
             }
         }
         if count > 0 {
@@ -119,7 +121,7 @@ impl Outbound {
         now: Instant,
     ) {
         let Ok(gso_packet) = GsoPacket::new(bytes, header) else {
-            self.counters.count_drop(drop_reason(bytes), None, 1);
+            self.counters.count_drop(drop_reason(bytes), Dropped::datagram(bytes, now), 1);
             return;
         };
         let inner = Inner {
@@ -205,7 +207,8 @@ impl Outbound {
                 .ok()
                 .and_then(|datagram| fragment::fragments(&datagram, max_datagram).ok());
             let Some(pieces) = pieces else {
-                self.counters.count_drop(DropReason::InnerMalformed, Some(peer), 1);
+                let dropped = Dropped::datagram(&scratch[..len], self.clock.now()).of_peer(Some(peer));
+                self.counters.count_drop(DropReason::InnerMalformed, dropped, 1);
                 continue;
             };
             for piece in pieces {
@@ -224,7 +227,8 @@ impl Outbound {
     #[cold]
     fn count_unsent(&self, peer: PeerIndex, gso_packet: &GsoPacket<'_>) {
         let datagrams = gso_packet.count() as u64;
-        self.counters.count_drop(DropReason::UnderlaySendFailed, Some(peer), datagrams);
+        let dropped = Dropped::datagram(gso_packet.bytes(), self.clock.now()).of_peer(Some(peer));
+        self.counters.count_drop(DropReason::UnderlaySendFailed, dropped, datagrams);
     }
 
     /// How datagrams of `len` bytes leave for `peer` now. `None`: not at all, because our address
@@ -266,10 +270,10 @@ impl Outbound {
     fn flush(&mut self) {
         if let Some(link) = &mut self.link {
             link.sender.flush();
-            count_refused(&self.counters, link.sender.as_mut());
+            count_refused(&self.counters, link.sender.as_mut(), &self.tunnel, self.clock);
         }
         self.raw.flush();
-        count_refused(&self.counters, &mut self.raw);
+        count_refused(&self.counters, &mut self.raw, &self.tunnel, self.clock);
         self.replies.flush();
         // Not sent to the underlay, so not counted.
         let _ = self.replies.take_sent();
@@ -285,11 +289,33 @@ fn drop_reason(bytes: &[u8]) -> DropReason {
     }
 }
 
-fn count_refused(counters: &Counters, sender: &mut dyn FrameSender) {
-    let refused = sender.take_sent().refused;
-    if refused > 0 {
-        counters.count_drop(DropReason::UnderlaySendFailed, None, refused);
+fn count_refused(counters: &Counters, sender: &mut dyn FrameSender, tunnel: &ArcSwap<Tunnel>, clock: Clock) {
+    let sent = sender.take_sent();
+    if sent.refused > 0 {
+        count_lost(counters, &sent, tunnel, clock);
     }
+}
+
+/// Counts what the kernel refused to send.
+#[cold]
+fn count_lost(counters: &Counters, sent: &Sent, tunnel: &ArcSwap<Tunnel>, clock: Clock) {
+    let dropped = lost(sent.last_refused.as_ref(), &tunnel.load(), clock.now());
+    let counts = [
+        (DropReason::UnderlaySendFailed, sent.refused - sent.without_route),
+        (DropReason::UnderlayNoRoute, sent.without_route),
+    ];
+    for (reason, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        counters.count_drop(reason, dropped, count);
+    }
+}
+
+/// Whose datagram was lost, by its outer and its inner header.
+fn lost(headers: Option<&[u8; REFUSED_LEN]>, tunnel: &Tunnel, now: Instant) -> Dropped {
+    let Some(headers) = headers else { return Dropped::at(now) };
+    let (outer, inner) = headers.split_at(ipv4::HEADER_LEN);
+    let outer = Ipv4Packet::parse(outer, Validation::Lenient).ok();
+    let peer = outer.and_then(|outer| tunnel.lookup_outer(outer.destination()));
+    Dropped::datagram(inner, now).of_peer(peer)
 }
 
 /// The identification of datagram number `index`: 0 for atomic datagrams, else it counts up (RFC

@@ -8,7 +8,7 @@ use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
-use adit_tunnel::{Counters, DropReason, Instant, PeerIndex, Prober, Traffic, Tunnel, UnderlayIcmp};
+use adit_tunnel::{Counters, DropReason, Dropped, Instant, PeerIndex, Prober, Traffic, Tunnel, UnderlayIcmp};
 
 use super::icmp_replies::{queue_reply, reply_sender};
 use super::outbound::MAX_DATAGRAM;
@@ -99,7 +99,7 @@ impl Probing {
         let dropped = icmp.dropped();
         let more = dropped.wrapping_sub(*overflowed);
         if more > 0 {
-            counters.own.count_drop(DropReason::QueueFull, None, u64::from(more));
+            counters.own.count_drop(DropReason::QueueFull, Dropped::at(now), u64::from(more));
             *overflowed = dropped;
         }
     }

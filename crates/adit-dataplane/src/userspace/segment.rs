@@ -55,6 +55,11 @@ enum Transport {
 pub(crate) struct CannotSegment;
 
 impl<'a> GsoPacket<'a> {
+    /// The packet, from its IPv4 header on.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Reads an IPv4 packet from the tunnel interface, with its virtio-net header.
     ///
     /// # Errors

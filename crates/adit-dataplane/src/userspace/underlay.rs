@@ -9,6 +9,8 @@ use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind, RouteLookup};
 use adit_linux::sockets::raw::RawSocket;
 use adit_tunnel::{PeerIndex, Tunnel};
 
+use crate::routes::note_routes;
+
 /// A peer and its underlay address.
 pub(super) type PeerAddress = (PeerIndex, Ipv4Addr);
 
@@ -37,6 +39,7 @@ impl Underlay {
             netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
         let (peers, addresses): (Vec<_>, Vec<_>) = peers.iter().copied().unzip();
         let routes = netlink.routes_to(&addresses, Some(source))?;
+        note_routes(tunnel, &peers, &routes);
         let routes =
             routes.into_iter().map(|route| route.ok().filter(|route| route.kind == RouteKind::Unicast));
         let routes: Vec<_> = peers.into_iter().zip(routes).collect();

@@ -61,6 +61,12 @@ impl FrameBatch {
         &mut self.arena[start..start + LINK_HEADER + self.capacity]
     }
 
+    /// The room for a datagram in a frame.
+    fn datagram(&self, slot: usize) -> &[u8] {
+        let start = slot * self.stride + self.prefix + LINK_HEADER;
+        self.arena.get(start..start + self.capacity).unwrap_or_default()
+    }
+
     #[inline]
     pub(crate) fn prefix(&mut self) -> &mut [u8] {
         let start = self.committed * self.stride;
@@ -126,6 +132,9 @@ impl FrameBatch {
             };
             (0..refused).for_each(|_| sent.refuse(&error));
             next += refused;
+            if refused > 0 {
+                sent.last_refused = self.datagram(next - 1).first_chunk().copied();
+            }
         }
         self.committed = 0;
     }

@@ -5,26 +5,35 @@
 
 use std::io;
 
+use crate::error::is_no_route;
 use crate::sockets::virtio_net::PartialChecksum;
 
 /// Bytes before the datagram in every frame: an Ethernet header.
 pub const LINK_HEADER: usize = 14;
+
+/// Bytes that are kept of a refused datagram: two IPv4 headers.
+pub const REFUSED_LEN: usize = 40;
 
 /// The outcome of the frames committed since the last [`FrameSender::take_sent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Frames the kernel took.
     pub taken: u64,
-    /// Frames the kernel refused.
+    /// Frames the kernel refused, whatever for.
     pub refused: u64,
+    /// Those of them for which it has no route.
+    pub without_route: u64,
     /// The `errno` of the last refusal; 0 if there was none.
     pub last_errno: i32,
+    /// The first bytes of the last datagram that was refused, where the sender knows it.
+    pub last_refused: Option<[u8; REFUSED_LEN]>,
 }
 
 impl Sent {
     pub(crate) fn refuse(&mut self, error: &io::Error) {
         self.refused += 1;
         self.last_errno = error.raw_os_error().unwrap_or(libc::EIO);
+        self.without_route += u64::from(is_no_route(self.last_errno));
     }
 }
 

@@ -29,6 +29,8 @@ pub mod name {
     pub const PEER_COUNTS: &str = "PEER_COUNTS";
     /// Drop reason to a count, one copy per processor.
     pub const DROPS: &str = "DROPS";
+    /// Drop reason to its last drop ([`LastDrop`](super::LastDrop)), one copy per processor.
+    pub const LAST_DROPS: &str = "LAST_DROPS";
     /// ECN anomaly to a count, one copy per processor.
     pub const ECN: &str = "ECN";
     /// Pairs of peer numbers, encoded by [`encode_pair`](super::encode_pair), as a set: the first
@@ -53,6 +55,7 @@ const _: () = {
         name::OTHER_NETWORKS,
         name::PEER_COUNTS,
         name::DROPS,
+        name::LAST_DROPS,
         name::ECN,
         name::RELAY_PAIRS,
         name::IDENTIFICATIONS,
@@ -375,6 +378,36 @@ impl LastRx {
             return None;
         }
         Some(LastRx { nanoseconds: word & !LastRx::TTL, ttl: (word & LastRx::TTL) as u8 })
+    }
+}
+
+/// The last drop of one reason on one processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LastDrop {
+    /// Nanoseconds of `CLOCK_MONOTONIC`, the coarse clock; 0 if nothing was dropped.
+    pub nanoseconds: u64,
+    /// The inner source.
+    pub source: [u8; 4],
+    peer: u32,
+}
+
+impl LastDrop {
+    /// A drop of a datagram for a peer or from it, if one is known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(nanoseconds: u64, source: [u8; 4], peer: Option<PeerIndex>) -> LastDrop {
+        let peer = match peer {
+            Some(peer) => peer.number().wrapping_add(1),
+            None => 0,
+        };
+        LastDrop { nanoseconds, source, peer }
+    }
+
+    /// The peer, if one is known.
+    #[must_use]
+    pub fn peer(&self) -> Option<PeerIndex> {
+        self.peer.checked_sub(1).map(PeerIndex::new)
     }
 }
 

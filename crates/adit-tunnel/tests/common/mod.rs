@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 
 use adit_tunnel::{
-    Counters, Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, Peer, PeerIndex,
-    PeerSet, Totals, Tunnel, TunnelConfig, UnderlayIcmp,
+    Counters, Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, PathOptions, Peer,
+    PeerIndex, PeerSet, Totals, Tunnel, TunnelConfig, UnderlayIcmp,
 };
 use adit_wire::Protocol;
 use adit_wire::encapsulation::OuterPolicy;
@@ -53,6 +53,7 @@ pub fn peer_set(underlay: Ipv4Addr, network: &str, peers: &[(&str, Ipv4Addr, &st
             name: name.parse().expect("a name"),
             underlay: *underlay,
             networks: vec![network.parse().expect("a network")],
+            path: PathOptions::default(),
         };
         set.insert(peer).expect("a peer without conflicts");
     }

@@ -1,7 +1,11 @@
 //! What commands ask of the overlays that run: of one by name, or of all.
 
+use std::process::ExitCode;
+
 use adit_control::ControlError;
 use adit_control::state::paths::{self, RuntimePaths};
+use adit_control::state::status::SCHEMA;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -45,6 +49,16 @@ pub(crate) fn overlays<T>(
         }
     }
     Ok(found)
+}
+
+impl<T: Serialize> Answers<T> {
+    /// Prints the answers as JSON. The shape is the same whether one overlay is asked or all.
+    pub(crate) fn json(self, output: &Output) -> ExitCode {
+        let unreadable: Vec<Value> = self.unreadable.iter().map(Unreadable::json).collect();
+        let is_whole = unreadable.is_empty() && !self.answers.is_empty();
+        output.line(json!({ "schema": SCHEMA, "overlays": self.answers, "unreadable": unreadable }));
+        if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
 impl<T> Answers<T> {

@@ -1,5 +1,6 @@
 //! `adit events`: follow the events of an overlay.
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use adit_control::api::client;
@@ -47,7 +48,9 @@ fn only_running_overlay(output: &Output) -> Result<String, Failure> {
 fn line(event: &Event) -> String {
     let kind = match &event.kind {
         EventKind::PeerUp { peer } => format!("peer {peer}  up"),
-        EventKind::PeerDown { peer, cause } => format!("peer {peer}  down: {}", cause_of(*cause)),
+        EventKind::PeerDown { peer, cause, router, icmp_type, icmp_code, .. } => {
+            format!("peer {peer}  down: {}{}", cause_of(*cause), reported(*router, *icmp_type, *icmp_code))
+        }
         EventKind::PathMtuChanged { peer, from, to, told_by } => {
             format!("peer {peer}  path mtu {to}, was {from} ({})", told_by.who())
         }
@@ -80,9 +83,22 @@ fn line(event: &Event) -> String {
 fn cause_of(cause: DownCause) -> &'static str {
     match cause {
         DownCause::Silent => "nothing received lately",
-        DownCause::Network => "a router reports: network unreachable",
-        DownCause::Host => "a router reports: host unreachable",
+        DownCause::NoAnswer => "no answer: something was sent, and nothing came back",
+        DownCause::NoRoute => "this host has no route to it",
+        DownCause::Network => "network unreachable",
+        DownCause::Host => "host unreachable",
         DownCause::Protocol => "protocol unreachable: it does not accept IP in IP",
+        DownCause::Prohibited => "administratively prohibited",
         DownCause::TimeExceeded => "time exceeded: outer TTL too small, or a routing loop",
+    }
+}
+
+/// Who reports it, if a router does.
+fn reported(router: Option<Ipv4Addr>, icmp_type: Option<u8>, icmp_code: Option<u8>) -> String {
+    match (router, icmp_type, icmp_code) {
+        (Some(router), Some(icmp_type), Some(icmp_code)) => {
+            format!(", reports {router} (ICMP {icmp_type}/{icmp_code})")
+        }
+        _ => String::new(),
     }
 }

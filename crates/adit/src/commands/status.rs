@@ -3,27 +3,20 @@
 use std::process::ExitCode;
 
 use adit_control::api::client;
+use adit_control::state::drop_status::DropStatus;
 use adit_control::state::status::{
-    CarriedBy, PathMtuFrom, PeerState, PeerStatus, SiteStatus, Status, UnderlayState, Unreachable,
+    CarriedBy, PathMtuFrom, PeerState, PeerStatus, SiteStatus, Status, UnderlayState,
 };
-use adit_control::state::unreachable::UnreachableCause;
-use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::commands::ask::{self, Unreadable};
+use crate::commands::ask;
+use crate::commands::drops;
 use crate::output::Output;
-
-/// The version of the shape of `adit status -j`.
-const SCHEMA: u32 = 2;
 
 pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let found = ask::overlays(name, client::status)?;
     if output.is_json() {
-        let unreadable: Vec<Value> = found.unreadable.iter().map(Unreadable::json).collect();
-        let is_whole = unreadable.is_empty() && !found.answers.is_empty();
-        let overlays = found.answers;
-        output.line(json!({ "schema": SCHEMA, "overlays": overlays, "unreadable": unreadable }));
-        return Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(found.json(output));
     }
     let found = found.or_none()?;
     found.answers.iter().for_each(|status| show(status, output));
@@ -65,8 +58,9 @@ fn show(status: &Status, output: &Output) {
             output.line(format_args!("    left to the kernel's stack: {policy}"));
         }
     }
-    for (reason, count) in &status.drops {
-        output.line(format_args!("  dropped {reason} {count}"));
+    for (reason, DropStatus { count, last }) in &status.drops {
+        let last = last.as_ref().map_or(String::new(), |last| format!(" (last{})", drops::last(last)));
+        output.line(format_args!("  dropped {reason} {count}{last}"));
     }
     for (object, count) in &status.repairs {
         let times = if *count == 1 { "once" } else { "times" };
@@ -94,12 +88,19 @@ fn peer_line(peer: &PeerStatus, width: usize) -> String {
         (PeerState::Up, _) => "up".to_owned(),
         (PeerState::Idle, _) => "idle".to_owned(),
         (PeerState::Unreachable, None) => "unreachable".to_owned(),
-        (PeerState::Unreachable, Some(unreachable)) => format!("unreachable ({})", cause(unreachable)),
+        (PeerState::NoAnswer, _) => "no answer".to_owned(),
+        (PeerState::Unreachable, Some(unreachable)) => {
+            format!("unreachable ({}, {:.0} s ago)", unreachable.what(), unreachable.since_seconds)
+        }
     };
     let path_mtu = match soft.path_mtu_from {
         PathMtuFrom::Underlay => peer.path_mtu.to_string(),
         PathMtuFrom::Router => format!("{} (reported by a router)", peer.path_mtu),
         PathMtuFrom::Probe => format!("{} (found by probes)", peer.path_mtu),
+    };
+    let path_mtu = match &soft.not_probed {
+        Some(why) => format!("{path_mtu} (not probed: {why})"),
+        None => path_mtu,
     };
     let hops = match soft.hops {
         None => String::new(),
@@ -123,16 +124,6 @@ fn peer_line(peer: &PeerStatus, width: usize) -> String {
         traffic(peer.tx.packets, peer.tx.bytes),
         traffic(peer.rx.packets, peer.rx.bytes),
     )
-}
-
-fn cause(unreachable: &Unreachable) -> String {
-    let words = match unreachable.cause {
-        UnreachableCause::Network => "network unreachable",
-        UnreachableCause::Host => "host unreachable",
-        UnreachableCause::Protocol => "it does not accept IP in IP",
-        UnreachableCause::TimeExceeded => "outer TTL too small, or a routing loop",
-    };
-    format!("{words}, {:.0} s ago", unreachable.since_seconds)
 }
 
 fn traffic(packets: u64, bytes: u64) -> String {

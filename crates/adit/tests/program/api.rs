@@ -159,7 +159,7 @@ fn what_happens_to_a_peer_is_told_once() {
     let b = sites.run_b();
     sites.assert_joined();
     let up = event(&mut programs, |what| *what == EventKind::PeerUp { peer: "b".to_owned() });
-    assert_eq!((up.schema, up.site.as_str()), (1, "a"));
+    assert_eq!((up.schema, up.site.as_str()), (2, "a"));
     assert_fits(
         &openapi(),
         &json!({ "$ref": "#/components/schemas/Event" }),
@@ -315,15 +315,23 @@ fn what_was_dropped_is_listed_with_the_reason() {
     route.preferred_source = Some(stranger.addr());
     gateway.netlink().unwrap().replace_route(&route).unwrap();
     assert!(!reaches(gateway, INSIDE_B).unwrap());
-    insta::assert_snapshot!(drops(&[]).ok().stdout, @"
+    let text = drops(&[]).ok().stdout;
+    let (text, ago) = text.rsplit_once(", ").unwrap();
+    assert!(ago.ends_with(" s ago\n"), "{ago}");
+    insta::assert_snapshot!(text, @"
     site a
       inner-source-denied  1  RFC 2827 section 4  Neither our networks nor a peer's hold the source; the sender gets Administratively Prohibited.
+                           last from 198.51.100.1, peer b
     ");
-    let json = drops(&["a", "-j"]).ok().json();
-    assert_eq!((&json["schema"], &json["site"]), (&json!(1), &json!("a")));
+    let all = drops(&["-j"]).ok().json();
+    assert_eq!(keys(&all), ["overlays", "schema", "unreadable"]);
+    assert_eq!((&all["schema"], &all["unreadable"]), (&json!(2), &json!([])));
+    let json = drops(&["a", "-j"]).ok().json()["overlays"][0].clone();
+    assert_eq!((&json["schema"], &json["site"]), (&json!(2), &json!("a")));
     let counted: Vec<&Value> =
         json["drops"].as_array().unwrap().iter().filter(|drop| drop["count"] != 0).collect();
     assert_eq!(counted.len(), 1, "{json}");
-    assert_eq!(keys(counted[0]), ["count", "explanation", "reason", "section", "stage"]);
+    assert_eq!(keys(counted[0]), ["count", "explanation", "last", "reason", "section", "stage"]);
+    assert_eq!(counted[0]["last"]["source"], "198.51.100.1");
     assert_eq!(counted[0]["reason"], "inner-source-denied");
 }

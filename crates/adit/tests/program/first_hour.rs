@@ -82,7 +82,7 @@ impl Operator {
 
     /// What a gateway has dropped for this reason.
     fn drops(&self, host: &Host, name: &str, reason: &str) -> u64 {
-        self.status(host, name)["drops"][reason].as_u64().unwrap_or(0)
+        self.status(host, name)["drops"][reason]["count"].as_u64().unwrap_or(0)
     }
 
     fn reaches_b(&self) -> bool {

@@ -293,14 +293,14 @@ fn status_in_json_is_as_the_contract_has_it() {
     assert_eq!(
         keys(&used),
         [
-            "drops", "ecn", "file", "icmp", "peers", "pending", "probes", "repairs", "schema", "site",
-            "warnings"
+            "daemon", "drops", "ecn", "file", "icmp", "peers", "pending", "probes", "repairs", "schema",
+            "site", "warnings"
         ]
     );
-    assert_eq!(used["schema"], 1);
+    assert_eq!((&used["schema"], &used["daemon"]), (&2.into(), &"running".into()));
     let beside = ["carried_by", "limits", "passed_by", "relay", "underlay_interface", "underlay_state"];
     let contract: Vec<_> = keys(&used["site"]).into_iter().filter(|key| !beside.contains(key)).collect();
-    assert_eq!(contract, ["dataplane", "dataplane_reason", "device", "mtu", "name", "underlay"]);
+    assert_eq!(contract, ["dataplane", "dataplane_reason", "device", "mtu", "name", "underlay", "underlays"]);
     for (key, value) in [("name", "a"), ("underlay", "10.1.1.1"), ("device", "ipipA"), ("dataplane", "ebpf")]
     {
         assert_eq!(used["site"][key], value);
@@ -321,6 +321,7 @@ fn status_in_json_is_as_the_contract_has_it() {
             "state",
             "tx",
             "underlay",
+            "underlays",
             "xfrm_policy"
         ]
     );
@@ -329,6 +330,8 @@ fn status_in_json_is_as_the_contract_has_it() {
         (&"b".into(), &"10.1.1.2".into(), &"up".into())
     );
     assert_eq!(peer["networks"], serde_json::json!(["192.168.199.0/24"]));
+    assert_eq!(peer["underlays"], serde_json::json!(["10.1.1.2"]));
+    assert_eq!(used["site"]["underlays"], serde_json::json!(["10.1.1.1"]));
     assert_eq!(peer["path_mtu"], 1500);
     for direction in ["tx", "rx"] {
         assert_eq!(peer[direction], serde_json::json!({ "packets": 2, "bytes": 168 }), "{direction}");
@@ -355,8 +358,11 @@ fn status_in_json_is_as_the_contract_has_it() {
     let drops = || status(&["status", "a", "-j"])["drops"].clone();
     wait_until(Duration::from_secs(10), "the drop is counted", || drops() != serde_json::json!({}));
     let drops = drops();
-    let counts: Vec<_> = drops.as_object().unwrap().values().map(serde_json::Value::as_u64).collect();
-    assert_eq!(counts, [Some(1)], "{drops}");
+    let dropped: Vec<_> = drops.as_object().unwrap().values().collect();
+    assert_eq!((dropped.len(), &dropped[0]["count"]), (1, &1.into()), "{drops}");
+    let last = &dropped[0]["last"];
+    assert_eq!((&last["source"], &last["peer"]), (&"198.51.100.1".into(), &"b".into()), "{drops}");
+    assert!(last["seconds"].as_f64().is_some_and(|seconds| seconds < 60.0), "{drops}");
 }
 
 /// Puts something in the way of `a.toml` (or something wrong into it), and expects `run` and `up`

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::support::machine::Running;
 use crate::support::sites::{assert_reaches, reaches};
 use crate::support::testbed::{Side, Testbed};
-use crate::support::wait_until;
+use crate::support::{datagram, wait_until};
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 const SECOND_A: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 1);
@@ -61,24 +61,9 @@ fn drops(bed: &Testbed) -> [Value; 2] {
 /// The same between all overlays, added up.
 fn dropped(bed: &Testbed) -> u64 {
     let count = |drops: &Value| -> u64 {
-        drops.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
+        drops.as_object().unwrap().values().map(|drops| drops["count"].as_u64().unwrap()).sum()
     };
     drops(bed).iter().map(count).sum()
-}
-
-/// An IPv4 datagram.
-fn datagram(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0x45, 0];
-    bytes.extend((20 + payload.len() as u16).to_be_bytes());
-    bytes.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
-    bytes.extend(source.octets());
-    bytes.extend(destination.octets());
-    let words = bytes.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let sum: u32 = words.sum();
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }
 
 fn both_carry(plane: DataplaneChoice) {

@@ -24,7 +24,7 @@ fn a_change_before_the_first_look_is_repaired(mut world: World) {
 
     let overlay = Arc::new(Mutex::new(Some(before_start)));
     let read = Arc::clone(&overlay);
-    let read = move || Ok(Status::of(read.lock().unwrap().as_ref().expect("the overlay is up")));
+    let read = move || Ok(Status::of(read.lock().unwrap().as_mut().expect("the overlay is up")));
     let snapshots = Arc::new(SnapshotPublisher::new(Box::new(read)));
     let _reconciler = Reconciler::start(Arc::clone(&overlay), snapshots).unwrap();
     let deadline = Instant::now() + TIMEOUT;

@@ -2,7 +2,7 @@
 
 use adit_fixtures::packet::{hex, mend};
 use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
-use adit_tunnel::{PeerTotals, Totals};
+use adit_tunnel::{Instant, PeerTotals, Totals};
 use adit_wire::Validation;
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
@@ -162,6 +162,9 @@ fn timeless(mut totals: Totals) -> Totals {
     for peer in &mut totals.peers {
         assert_eq!(peer.last_rx.is_some(), peer.rx_packets > 0, "when it came is noted, or nothing came");
         peer.last_rx = None;
+    }
+    for last in totals.last_drops.iter_mut().flatten() {
+        last.at = Instant::ZERO;
     }
     totals
 }

@@ -90,6 +90,7 @@ impl Gateway {
         let (peer, inner, set_ecn, max_mss) = match self.tunnel.decapsulate(&outer, NOW, &self.counters) {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
             Decapsulated::Answer { peer } => panic!("peer {peer:?} answers a probe that nobody sent"),
+            Decapsulated::Unanswerable { peer } => panic!("peer {peer:?} probes, and nobody said so"),
             Decapsulated::NotOurs => panic!("there is no other overlay"),
             Decapsulated::LeftToStack => panic!("no policy covers a peer"),
             Decapsulated::Drop(reason) => return Outcome::Dropped(reason),

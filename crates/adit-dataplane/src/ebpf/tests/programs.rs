@@ -82,6 +82,7 @@ impl Programs {
 
     /// Restores what packets may have changed: that a sender is owed an answer.
     pub(super) fn restore(&mut self) {
+        self.counts.forget_last_drops();
         for peer in (0..self.peers as u32).map(PeerIndex::new) {
             let entry = self.object.peer(peer);
             if entry.owes_answer != 0 {

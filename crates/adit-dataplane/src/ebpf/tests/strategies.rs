@@ -7,7 +7,7 @@ use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::{Owner, PeerLookup};
-use adit_tunnel::{Peer, PeerSet, Relay, Tunnel, TunnelConfig};
+use adit_tunnel::{PathOptions, Peer, PeerSet, Relay, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
@@ -119,7 +119,13 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         let mut set = PeerSet::nested(Some(A), of(1)).ok()?;
         for index in 0..peers {
             let name = format!("p{index}").parse().expect("a name");
-            set.insert(Peer { name, underlay: gateway(index), networks: of(index + 2) }).ok()?;
+            set.insert(Peer {
+                name,
+                underlay: gateway(index),
+                networks: of(index + 2),
+                path: PathOptions::default(),
+            })
+            .ok()?;
         }
         let config = TunnelConfig {
             underlay: A,

@@ -42,9 +42,11 @@ fn on_tunnel(case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// The table does not say when the last datagram came, nor with which TTL.
+/// The table does not say when the last datagram came, nor with which TTL, nor whose the last drop
+/// was.
 fn without_last(mut totals: Totals) -> Totals {
     totals.peers.iter_mut().for_each(|peer| (peer.last_rx, peer.last_ttl) = (None, None));
+    totals.last_drops.fill(None);
     totals
 }
 

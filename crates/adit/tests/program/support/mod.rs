@@ -15,6 +15,7 @@ pub(crate) mod programs;
 pub(crate) mod sites;
 pub(crate) mod testbed;
 
+use std::net::Ipv4Addr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,21 @@ pub(crate) fn wait_until(patience: Duration, what: &str, mut condition: impl FnM
         std::thread::sleep(Duration::from_millis(10));
     }
     start.elapsed()
+}
+
+/// An IPv4 datagram.
+pub(crate) fn datagram(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x45, 0];
+    bytes.extend((20 + payload.len() as u16).to_be_bytes());
+    bytes.extend([0, 0, 0, 0, 64, protocol, 0, 0]);
+    bytes.extend(source.octets());
+    bytes.extend(destination.octets());
+    let words = bytes.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+    bytes.extend(payload);
+    bytes
 }
 
 /// The names of an object's members, sorted.

@@ -175,7 +175,7 @@ impl Testbed {
 
     /// How many packets overlay a dropped for this reason.
     pub(crate) fn drops(&self, reason: &str) -> u64 {
-        self.status()["drops"][reason].as_u64().unwrap_or(0)
+        self.status()["drops"][reason]["count"].as_u64().unwrap_or(0)
     }
 
     /// Whether an echo from host A comes back from host B at once.
