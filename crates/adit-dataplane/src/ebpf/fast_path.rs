@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings};
-use adit_tunnel::{Reachability, TableDelta, Traffic, Tunnel};
+use adit_tunnel::{Reachability, TableDelta, Tunnel};
 
 use super::attach::{self, Attacher, Hook};
 use super::attach_point::{AttachPoint, Program};
@@ -17,7 +17,7 @@ use super::loaded::LoadedObject;
 use super::options::{EbpfOptions, Persistence};
 use super::pins::{PinGuard, Pins};
 use crate::tunnel_interface::TunnelInterface;
-use crate::userspace::offload::{Interfaces, NextHop, Offload};
+use crate::userspace::offload::{Interfaces, NextHop, Offload, TrafficReader};
 
 /// Programs that are loaded, and attached from [`Offload::open`] on.
 pub(super) struct FastPath {
@@ -224,7 +224,8 @@ impl Offload for FastPath {
         Ok(())
     }
 
-    fn traffic(&self, peer: PeerIndex) -> Traffic {
-        self.counts.traffic(peer)
+    fn traffic(&self) -> TrafficReader {
+        let counts = self.counts();
+        Arc::new(move |peer| counts.traffic(peer))
     }
 }
