@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use adit_linux::bpf::programs_are_preemptible;
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings};
 use adit_tunnel::{Reachability, TableDelta, Tunnel};
@@ -56,7 +57,8 @@ impl FastPath {
         let pin_guard = PinGuard::new(pins.as_ref());
         pins.as_ref().map(Pins::make).transpose()?;
         let new_maps = pins.as_ref().map(Pins::new_maps).transpose()?;
-        let (object, maps) = LoadedObject::load(tunnel, settings, new_maps.as_deref())?;
+        let (object, maps) =
+            LoadedObject::load(tunnel, settings, new_maps.as_deref(), programs_are_preemptible())?;
         let previous = pins.as_ref().and_then(|pins| PreviousMaps::open(&pins.maps()));
         let before = CountSnapshot::of_previous(previous.as_ref(), tunnel);
         let counts = Arc::new(Counts::new(maps, &before)?);
