@@ -52,6 +52,16 @@ pub fn fq_codel() -> Result<(), String> {
     tried.map_err(|_| "the kernel's fq_codel: `cargo xtask vm test` has it".to_owned())
 }
 
+/// SCTP, which many kernels of build machines lack, and Python to speak it.
+///
+/// # Errors
+/// The kernel has none, or python3 is not installed.
+pub fn sctp() -> Result<(), String> {
+    const ATTEMPT: &str = "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)";
+    let tried = Host::new("sctp").and_then(|host| host.program("python3", &["-c", ATTEMPT]));
+    tried.map(drop).map_err(|_| "python3 and the kernel's SCTP: `cargo xtask vm test` has both".to_owned())
+}
+
 /// TCX, the hook of programs since Linux 6.6.
 ///
 /// # Errors

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::Notifications;
 use adit_linux::nftables::{Tables, legacy_tables};
 use adit_linux::sysctl;
 use adit_linux::xfrm::{Policies, Xfrm};
-use adit_tunnel::{PeerIndex, Tunnel};
+use adit_tunnel::{PeerIndex, Relay, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::forward::{Firewall, passed_by, relay_path};
@@ -26,6 +27,7 @@ const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// See the module.
 pub(crate) struct HostRulesWatch {
     interface: TunnelInterface,
+    source: FlowSource,
     /// Whether programs could relay.
     has_programs: bool,
     tables: Option<Tables>,
@@ -47,6 +49,7 @@ impl HostRulesWatch {
     /// opened counts as a rule.
     pub(crate) fn open(
         interface: &TunnelInterface,
+        source: FlowSource,
         has_programs: bool,
         published: Arc<ArcSwap<HostRules>>,
     ) -> Self {
@@ -58,6 +61,7 @@ impl HostRulesWatch {
         };
         Self {
             interface: interface.clone(),
+            source,
             has_programs,
             tables: None,
             generation: None,
@@ -96,7 +100,7 @@ impl HostRulesWatch {
     /// peers are covered by a policy than before.
     pub(crate) fn publish(&self, tunnel: &Tunnel) -> bool {
         let peers = tunnel.peers().map(|(index, peer)| (index, peer.underlay));
-        let policies = covered(&self.policies, tunnel.config().underlay, peers);
+        let policies = covered(&self.policies, self.source, peers);
         for (peer, _) in tunnel.peers() {
             tunnel.leave_to_stack(peer, policies.contains_key(&peer));
         }
@@ -107,7 +111,7 @@ impl HostRulesWatch {
     fn publish_with(&self, policies: BTreeMap<PeerIndex, String>, tunnel: &Tunnel) -> bool {
         let before = self.published.load();
         let passed_by = passed_by(&self.firewall);
-        let rules = HostRules { relay: self.relay_path(), passed_by, policies };
+        let rules = HostRules { relay: self.relay_path(&tunnel.config().relay), passed_by, policies };
         if rules == **before {
             return false;
         }
@@ -127,13 +131,14 @@ impl HostRulesWatch {
         self.chain_changes.iter().chain(&self.policy_changes).map(AsFd::as_fd)
     }
 
-    fn relay_path(&self) -> RelayPath {
+    fn relay_path(&self, configured: &Relay) -> RelayPath {
         if !self.has_programs {
             return RelayPath::default();
         }
         let is_separate = self.interface.scope.netns.is_some();
         let forwards = sysctl::forwards(&self.interface.name).unwrap_or(false);
-        relay_path(&self.firewall, is_separate, forwards)
+        let firewall = (*configured != Relay::Direct).then_some(&self.firewall);
+        relay_path(firewall, is_separate, forwards)
     }
 
     fn look_at_firewall(&mut self) {
@@ -172,12 +177,19 @@ impl HostRulesWatch {
     }
 }
 
-/// Logs what the host's rules have changed.
+/// Reads which chains a data plane's frames pass by, in the calling thread's network namespace.
+/// What cannot be read names none.
+#[must_use]
+pub fn chains_passed_by() -> Vec<String> {
+    let chains = Tables::open().and_then(|mut tables| tables.base_chains());
+    passed_by(&Firewall {
+        chains: chains.map_err(|error| error.to_string()),
+        legacy: legacy_tables().map_err(|error| error.to_string()),
+    })
+}
+
+/// Logs which other peers policies cover.
 fn report(before: &HostRules, now: &HostRules, tunnel: &Tunnel) {
-    if before.relay.is_direct != now.relay.is_direct {
-        let way = if now.relay.is_direct { "directly" } else { "through the host's stack" };
-        tracing::info!(reason = %now.relay.reason, "datagrams from peer to peer pass {way}");
-    }
     for (peer, policy) in &now.policies {
         if !before.policies.contains_key(peer) {
             let name = &tunnel.peer(*peer).name;
