@@ -63,6 +63,7 @@ fn a_packet_thread_can_open_senders_and_no_other_sockets() {
 }
 
 /// Signal 0 only asks whether the caller may signal that thread.
+#[expect(unsafe_code, reason = "no crate wraps this call")]
 fn may_signal(process: i32, thread: i32) -> std::io::Result<()> {
     // SAFETY: numbers only.
     let done = unsafe { libc::syscall(libc::SYS_tgkill, process, thread, 0) };
@@ -87,6 +88,7 @@ fn a_packet_thread_can_signal_its_own_process_only() {
 }
 
 /// `bpf(2)` with no attributes: the kernel finds none of its commands in it.
+#[expect(unsafe_code, reason = "no crate wraps this call")]
 fn bpf(command: libc::c_int) -> Option<i32> {
     // SAFETY: the kernel reads no byte of an attribute of no bytes.
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::null::<u8>(), 0) };
