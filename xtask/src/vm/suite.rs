@@ -87,6 +87,8 @@ const SUITES: &[Suite] = &[
     suite("adit-testbed", "linux_ipip"),
     Suite {
         only: &[
+            "encryption::",
+            "ipsec::",
             "lifecycle::",
             "vrf::",
             "kernel_plane::",

@@ -36,9 +36,10 @@ pub(crate) struct HostRulesWatch {
     /// `None`: the kernel has no IPsec.
     xfrm: Option<Xfrm>,
     policies: Result<Policies, String>,
-    /// Notice of changed chains, and of changed policies.
+    /// Notice of changed chains, of changed policies, and of changed states, which hold the keys.
     chain_changes: Option<Notifications>,
     policy_changes: Option<Notifications>,
+    state_changes: Option<Notifications>,
     looked: Option<Instant>,
     listed: Option<Instant>,
     published: Arc<ArcSwap<HostRules>>,
@@ -55,6 +56,7 @@ impl HostRulesWatch {
     ) -> Self {
         // Before the first look, so that no change in between is missed.
         let (chain_changes, policy_changes) = (Tables::changes().ok(), Xfrm::changes().ok());
+        let state_changes = Xfrm::state_changes().ok();
         let (xfrm, policies) = match Xfrm::open() {
             Ok(xfrm) => (xfrm, Ok(Policies::default())),
             Err(error) => (None, Err(error.to_string())),
@@ -70,6 +72,7 @@ impl HostRulesWatch {
             policies,
             chain_changes,
             policy_changes,
+            state_changes,
             looked: None,
             listed: None,
             published,
@@ -77,8 +80,14 @@ impl HostRulesWatch {
     }
 
     /// Reads what has changed since the last look, if it is time, and publishes what it means for
-    /// the peers of `tunnel`. Returns true if other peers are covered by a policy than before.
+    /// the peers of `tunnel`. Returns true if other peers are covered by a policy than before, or
+    /// if there are and what IPsec adds to their datagrams may have changed.
     pub(crate) fn look(&mut self, tunnel: &Tunnel) -> bool {
+        let has_new_states = self.state_changes.as_mut().is_some_and(Notifications::any);
+        self.look_at_rules(tunnel) || has_new_states && !self.published.load().policies.is_empty()
+    }
+
+    fn look_at_rules(&mut self, tunnel: &Tunnel) -> bool {
         let has_new_chains = self.chain_changes.as_mut().is_some_and(Notifications::any);
         let has_new_policies = self.policy_changes.as_mut().is_some_and(Notifications::any);
         let has_news = has_new_chains || has_new_policies;
@@ -128,7 +137,8 @@ impl HostRulesWatch {
 
     /// Readable when something has changed.
     pub(crate) fn news(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.chain_changes.iter().chain(&self.policy_changes).map(AsFd::as_fd)
+        let of_policies = self.policy_changes.iter().chain(&self.state_changes);
+        self.chain_changes.iter().chain(of_policies).map(AsFd::as_fd)
     }
 
     fn relay_path(&self, configured: &Relay) -> RelayPath {
