@@ -3,36 +3,50 @@
 //! The trie takes a dependent read for each bit in which prefixes differ, the cache takes one read.
 //! Userspace changes the trie first and then raises its generation. A cache entry of another
 //! generation is not used.
+//!
+//! An entry is one word, so that it is read and written at once. On a kernel with PREEMPT_RT
+//! another run of a program may interrupt this one on the same processor: an entry in several words
+//! could then be one address with the owner of another.
 
 use core::net::Ipv4Addr;
 
-use adit_policy::bpf::maps::decode_owner;
+use adit_policy::bpf::maps::{GENERATION_BITS, decode_owner};
 use adit_policy::{Owner, PeerIndex};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{LpmTrie, PerCpuArray};
 
-/// Entries of the cache: a power of two. They take 12 KiB a processor.
-const ENTRIES: usize = 1024;
+/// Entries of the cache: a power of two. They take 8 KiB a processor.
+const ENTRIES: usize = 1 << INDEX_BITS;
+const INDEX_BITS: u32 = 10;
 
-/// The owner of an address in one generation.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct CacheEntry {
-    address: u32,
-    /// 0 while the entry is unused.
-    code: u32,
-    generation: u32,
-}
+/// The cached owner of an address in one generation; 0 is none.
+///
+/// ```text
+///   63              42 41               22 21                0
+///  +------------------+-------------------+------------------+
+///  | tag: the rest of | code of the owner | generation       |
+///  | the hash         | (0: unused)       |                  |
+///  +------------------+-------------------+------------------+
+/// ```
+///
+/// The hash is a bijection: its index and its tag together are the address.
+type CacheEntry = u64;
+
+const CODE_BITS: u32 = 20;
+const TAG_SHIFT: u32 = GENERATION_BITS + CODE_BITS;
+const _: () = assert!(TAG_SHIFT + (32 - INDEX_BITS) == CacheEntry::BITS, "an entry is full");
 
 #[map]
 static PREFIX_OWNERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 static LPM_CACHE: PerCpuArray<[CacheEntry; ENTRIES]> = PerCpuArray::with_max_entries(1, 0);
 
-// A code is a peer's number plus one, or one of these. Peer numbers are far below them.
+// A code is a peer's number plus one, or one of these. An entry has its lower bits, which are those
+// of these two for no peer that is cached.
 const OURS: u32 = u32::MAX;
 const NOBODY: u32 = u32::MAX - 1;
+const CODE_MASK: u32 = (1 << CODE_BITS) - 1;
 
 /// The owner of the longest prefix that holds an inner address. `generation` must have been read
 /// before, so that a change of the trie in between belongs to a later generation.
@@ -48,13 +62,18 @@ pub fn owner(address: Ipv4Addr, generation: u32) -> Option<Owner> {
 // Not inlined: four places call it, with numbers in and a number out.
 #[inline(never)]
 fn code_of(address: u32, generation: u32) -> u32 {
-    // The upper bits of the product depend on all bits of the address.
-    let at = (address.wrapping_mul(0x9e37_79b1) >> 22) as usize % ENTRIES;
+    // An odd factor makes it a bijection. Its upper bits depend on all bits of the address.
+    let hash = address.wrapping_mul(0x9e37_79b1);
+    let at = (hash >> (32 - INDEX_BITS)) as usize % ENTRIES;
     let Some(entries) = LPM_CACHE.get_ptr_mut(0) else { return NOBODY };
-    // SAFETY: this processor's own copy; nothing else that writes it runs here meanwhile.
-    let Some(entry) = (unsafe { (*entries).get_mut(at) }) else { return NOBODY };
-    if entry.address == address && entry.code != 0 && entry.generation == generation {
-        return entry.code;
+    // SAFETY: `at` is below the number of entries, and a map's value lives as long as the program.
+    let entry = unsafe { entries.cast::<CacheEntry>().add(at) };
+    let tag = u64::from(hash << INDEX_BITS >> INDEX_BITS) << TAG_SHIFT | u64::from(generation);
+    // SAFETY: aligned, and one load. Nothing makes a reference to it.
+    let found = unsafe { entry.read_volatile() };
+    let cached = (found >> GENERATION_BITS) as u32 & CODE_MASK;
+    if cached != 0 && found & !(u64::from(CODE_MASK) << GENERATION_BITS) == tag {
+        return if cached >= NOBODY & CODE_MASK { cached | !CODE_MASK } else { cached };
     }
     let code = match PREFIX_OWNERS.get(Key::new(32, address.to_be_bytes())) {
         None => NOBODY,
@@ -63,6 +82,9 @@ fn code_of(address: u32, generation: u32) -> u32 {
             Owner::Peer(peer) => peer.number().wrapping_add(1),
         },
     };
-    *entry = CacheEntry { address, code, generation };
+    if code < NOBODY & CODE_MASK || code >= NOBODY {
+        // SAFETY: as above, and one store.
+        unsafe { entry.write_volatile(tag | u64::from(code & CODE_MASK) << GENERATION_BITS) };
+    }
     code
 }

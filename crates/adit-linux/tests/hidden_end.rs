@@ -9,6 +9,7 @@ use std::time::Duration;
 use adit_linux::ethtool;
 use adit_linux::netlink::{Link, Netlink, VethPair};
 use adit_linux::netns::NetNs;
+use adit_linux::sockets::arena::Arena;
 use adit_linux::sockets::hidden_end::{HiddenEnd, HiddenEndOptions};
 use adit_linux::sockets::packet_ring::Ready;
 use adit_linux::sockets::poll::readable_within;
@@ -99,7 +100,7 @@ fn datagrams_pass_both_ways_without_the_host_answering_at_the_hidden_end() {
         let ring = &mut end.receivers[0];
         assert!(readable_within(ring, TIMEOUT).expect("it can be waited for"));
         let Some(Ready::Datagram(received)) = ring.take() else { panic!("no datagram") };
-        let mut datagram = ring.arena()[received.datagram.clone()].to_vec();
+        let mut datagram = ring.bytes(received.datagram.clone()).to_vec();
         ring.release();
         assert_eq!(datagram.get(28..), Some(&b"out"[..]));
         // Back with addresses and ports exchanged; UDP's checksum is optional.

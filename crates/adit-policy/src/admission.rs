@@ -194,9 +194,11 @@ pub fn check_decap<D: PeerLookup>(
     // the underlay.
     let is_to_gateway = inner.protocol() == Protocol::ICMP && destination == lookup.underlay();
     let here = if here == Delivery::Here && is_to_gateway { Delivery::HereToGateway } else { here };
+    if is_to_gateway {
+        return Ok(here);
+    }
     match lookup.owner(destination) {
         Some(Owner::Ours) => Ok(here),
-        _ if is_to_gateway => Ok(here),
         // The kernel would deliver a datagram to an address of its own instead of relaying it.
         Some(Owner::Peer(to)) if to != from && here == Delivery::Here && !lookup.is_local(destination) => {
             if lookup.may_relay(from, to) {

@@ -109,6 +109,12 @@ impl Prober {
         round_check.into_iter().chain([self.next_look]).min()
     }
 
+    /// Whether a round is open or an error is held, so that the next [`Prober::handle_timeout`] may
+    /// change a path MTU.
+    pub fn has_open_rounds(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Evaluates answers and begins the rounds that are due. `traffic` returns what has been
     /// exchanged with a peer. Cost: in each [`CONFIRM_INTERVAL`] linear in the number of peers,
     /// else in that of open rounds and held errors.

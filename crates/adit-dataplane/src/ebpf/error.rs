@@ -33,6 +33,9 @@ pub enum EbpfError {
     /// The committed object does not match this program.
     #[error("the object has no {0}: it was not built from these sources; `cargo xtask bpf` builds it")]
     Missing(&'static str),
+    /// The peers have changed so often that the programs must be loaded anew.
+    #[error("the generations of the programs' prefixes are used up: the programs must be loaded anew")]
+    GenerationsUsedUp,
     /// A program cannot be attached to an interface.
     #[error("cannot attach {name} to {device}: {}", chain(.cause))]
     Attach {

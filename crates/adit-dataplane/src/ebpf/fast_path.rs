@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use adit_linux::bpf::programs_are_preemptible;
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{PeerEntry, Settings};
-use adit_tunnel::{Reachability, TableDelta, Traffic, Tunnel};
+use adit_tunnel::{Reachability, TableDelta, Tunnel};
 
 use super::attach::{self, Attacher, Hook};
 use super::attach_point::{AttachPoint, Program};
@@ -17,7 +18,7 @@ use super::loaded::LoadedObject;
 use super::options::{EbpfOptions, Persistence};
 use super::pins::{PinGuard, Pins};
 use crate::tunnel_interface::TunnelInterface;
-use crate::userspace::offload::{Interfaces, NextHop, Offload};
+use crate::userspace::offload::{Interfaces, NextHop, Offload, TrafficReader};
 
 /// Programs that are loaded, and attached from [`Offload::open`] on.
 pub(super) struct FastPath {
@@ -56,7 +57,8 @@ impl FastPath {
         let pin_guard = PinGuard::new(pins.as_ref());
         pins.as_ref().map(Pins::make).transpose()?;
         let new_maps = pins.as_ref().map(Pins::new_maps).transpose()?;
-        let (object, maps) = LoadedObject::load(tunnel, settings, new_maps.as_deref())?;
+        let (object, maps) =
+            LoadedObject::load(tunnel, settings, new_maps.as_deref(), programs_are_preemptible())?;
         let previous = pins.as_ref().and_then(|pins| PreviousMaps::open(&pins.maps()));
         let before = CountSnapshot::of_previous(previous.as_ref(), tunnel);
         let counts = Arc::new(Counts::new(maps, &before)?);
@@ -224,7 +226,8 @@ impl Offload for FastPath {
         Ok(())
     }
 
-    fn traffic(&self, peer: PeerIndex) -> Traffic {
-        self.counts.traffic(peer)
+    fn traffic(&self) -> TrafficReader {
+        let counts = self.counts();
+        Arc::new(move |peer| counts.traffic(peer))
     }
 }

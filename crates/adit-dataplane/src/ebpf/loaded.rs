@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use adit_policy::bpf::maps::{PeerEntry, RelayRule, Settings, encode_owner, encode_pair, name, program};
+use adit_policy::bpf::maps::{
+    IS_PREEMPTIBLE, PeerEntry, RelayRule, Settings, encode_owner, encode_pair, name, program,
+};
 use adit_policy::{DropReason, Owner, PeerIndex};
 use adit_tunnel::{Relay, RelayTable, TableDelta, Tunnel, TunnelConfig};
 use adit_wire::ecn::EcnAnomaly;
@@ -53,11 +55,14 @@ impl LoadedObject {
     /// Loads the programs for `tunnel` and pins the maps in a directory. No peer has a next hop
     /// yet, so the programs would decline everything.
     ///
+    /// `is_preemptible`: runs of the programs on one processor may interrupt each other.
+    ///
     /// Maps have the [`Capacity`] of the tunnel. Loading 100,000 networks takes some 0.1 s.
     pub(super) fn load(
         tunnel: &Tunnel,
         settings: Settings,
         pin_maps: Option<&Path>,
+        is_preemptible: bool,
     ) -> Result<(Self, CountMaps), EbpfError> {
         let capacity = Capacity::with_headroom(tunnel);
         let peers = entries(capacity.peers);
@@ -70,6 +75,7 @@ impl LoadedObject {
             .map_max_entries(name::RELAY_PAIRS, entries(pairs_of(tunnel.config())))
             .map_max_entries(name::LOCAL, entries(tunnel.local_addresses().len() + HOST_HEADROOM))
             .map_max_entries(name::OTHER_NETWORKS, entries(tunnel.other_networks().len() + HOST_HEADROOM))
+            .override_global(IS_PREEMPTIBLE, &u8::from(is_preemptible), true)
             .load(OBJECT)
             .map_err(|error| EbpfError::Load(Box::new(error)))?;
         // Loaded before a map is taken out: programs find their maps by descriptor.
@@ -183,7 +189,8 @@ impl LoadedObject {
         }
         self.relay_pairs.set(tunnel)?;
         // From here on programs ignore their cached lookups.
-        self.set_settings(self.current.with_next_generation())?;
+        let next = self.current.with_next_generation().ok_or(EbpfError::GenerationsUsedUp)?;
+        self.set_settings(next)?;
         for &(peer, address) in &steps.removed {
             self.peer_by_outer.remove(&address.octets()).map_err(failed(name::PEER_BY_OUTER))?;
             self.set_peer(peer, PeerEntry { device: 0, ..self.peer(peer) })?;

@@ -57,5 +57,6 @@ pub fn pins_of(overlay: &str) -> Result<Option<PathBuf>, EbpfError> {
 /// # Errors
 /// Fails if the programs cannot be loaded; the error has the kernel's reason.
 pub fn probe(tunnel: &Tunnel) -> Result<(), EbpfError> {
-    loaded::LoadedObject::load(tunnel, Settings::default(), None::<&Path>).map(drop)
+    let is_preemptible = adit_linux::bpf::programs_are_preemptible();
+    loaded::LoadedObject::load(tunnel, Settings::default(), None::<&Path>, is_preemptible).map(drop)
 }

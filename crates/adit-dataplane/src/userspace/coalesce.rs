@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use adit_linux::sockets::arena::Arena;
 use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
 use adit_wire::checksum;
 use adit_wire::protocol::Protocol;
@@ -94,8 +95,13 @@ impl Coalescer {
 
     /// Adds the IPv4 datagram that lies at `datagram` in `arena`. It must be valid.
     #[inline]
-    pub(super) fn push(&mut self, arena: &[u8], datagram: Range<usize>, header: VirtioNetHeader) {
-        let bytes = &arena[datagram.clone()];
+    pub(super) fn push<A: Arena + ?Sized>(
+        &mut self,
+        arena: &A,
+        datagram: Range<usize>,
+        header: VirtioNetHeader,
+    ) {
+        let bytes = arena.bytes(datagram.clone());
         let seen = Seen::of(bytes, &header, self.udp);
         let piece = self.pieces.len() as u32;
         self.pieces.push(Piece { datagram, next: NONE });
@@ -114,7 +120,7 @@ impl Coalescer {
         if let Some(group) = open
             && let Some(flow) = group.open
         {
-            let first = &arena[self.pieces[group.first as usize].datagram.clone()];
+            let first = arena.bytes(self.pieces[group.first as usize].datagram.clone());
             if seen.continues(bytes, &flow, first, group)
                 && (group.count > 1 || verified(first, &group.header, &flow))
                 && verified(bytes, &header, &seen.flow)
@@ -148,7 +154,7 @@ impl Coalescer {
 
     /// Packet number `index`. Its headers in `arena` are ready to be written.
     #[inline]
-    pub(super) fn finish(&mut self, arena: &mut [u8], index: usize) -> Packet {
+    pub(super) fn finish<A: Arena + ?Sized>(&mut self, arena: &mut A, index: usize) -> Packet {
         let group = &self.groups[index];
         let datagrams = group.count as usize;
         if datagrams == 1 {
@@ -160,11 +166,11 @@ impl Coalescer {
             return Packet { group: index, header: VirtioNetHeader { checksum, ..group.header }, datagrams };
         }
         let pushed = {
-            let last = &arena[self.pieces[group.last as usize].datagram.clone()];
+            let last = arena.bytes(self.pieces[group.last as usize].datagram.clone());
             let ip_len = usize::from(last[0] & 0x0f) * 4;
             last[9] == Protocol::TCP.0 && last[ip_len + tcp::FLAGS_OFFSET] & TcpFlags::PSH.0 != 0
         };
-        let first = &mut arena[self.pieces[group.first as usize].datagram.clone()];
+        let first = arena.bytes_mut(self.pieces[group.first as usize].datagram.clone());
         let header = make_gso_header(first, group.len, pushed);
         Packet { group: index, header, datagrams }
     }
@@ -172,13 +178,13 @@ impl Coalescer {
     /// The pieces of `arena` that make up the packet, in order: the whole first datagram, then the
     /// payloads of the others.
     #[inline]
-    pub(super) fn pieces<'a>(
+    pub(super) fn pieces<'a, A: Arena + ?Sized>(
         &'a self,
-        arena: &'a [u8],
+        arena: &'a A,
         packet: &Packet,
     ) -> impl Iterator<Item = &'a [u8]> + Clone {
         let first = self.groups[packet.group].first;
-        let head = &arena[self.pieces[first as usize].datagram.clone()];
+        let head = arena.bytes(self.pieces[first as usize].datagram.clone());
         let headers_len = headers_len(head);
         let mut next = first;
         std::iter::from_fn(move || {
@@ -186,7 +192,7 @@ impl Coalescer {
                 return None;
             }
             let piece = &self.pieces[next as usize];
-            let bytes = &arena[piece.datagram.clone()];
+            let bytes = arena.bytes(piece.datagram.clone());
             let payload = if next == first { bytes } else { &bytes[headers_len..] };
             next = piece.next;
             Some(payload)

@@ -87,12 +87,12 @@ fn join(datagrams: &[Vec<u8>], known: Checksum) -> Vec<(VirtioNetHeader, Vec<u8>
         arena.extend(datagram);
     }
     for range in ranges {
-        coalescer.push(&arena, range, VirtioNetHeader { checksum: known, ..VirtioNetHeader::PLAIN });
+        coalescer.push(&arena[..], range, VirtioNetHeader { checksum: known, ..VirtioNetHeader::PLAIN });
     }
     (0..coalescer.packets())
         .map(|index| {
-            let packet = coalescer.finish(&mut arena, index);
-            (packet.header, coalescer.pieces(&arena, &packet).flatten().copied().collect())
+            let packet = coalescer.finish(&mut arena[..], index);
+            (packet.header, coalescer.pieces(&arena[..], &packet).flatten().copied().collect())
         })
         .collect()
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use adit_linux::sockets::arena::Arena;
 use adit_linux::sockets::packet_ring::{PacketRing, Ready, Received};
 use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
@@ -66,13 +67,13 @@ impl Inbound {
             let now = *now.get_or_insert_with(|| clock.now());
             match ready {
                 Ready::Datagram(received) => {
-                    if !dedup.is_duplicate(&ring.arena()[received.datagram.clone()]) {
-                        deliverer.datagram(&tunnel, ring.arena(), &received, coalescer, now);
+                    if !dedup.is_duplicate(ring.bytes(received.datagram.clone())) {
+                        deliverer.datagram(&tunnel, ring, &received, coalescer, now);
                     }
                 }
                 Ready::Large { link } => {
                     // Datagrams that arrived before it must be delivered before it.
-                    deliverer.flush(ring.arena(), coalescer);
+                    deliverer.flush(ring, coalescer);
                     let received = ring.receive_large(large, link);
                     let received = received.filter(|it| !dedup.is_duplicate(&large[it.datagram.clone()]));
                     if let Some(received) = received {
@@ -85,7 +86,7 @@ impl Inbound {
                 }
             }
         }
-        deliverer.flush(ring.arena(), coalescer);
+        deliverer.flush(ring, coalescer);
         ring.release();
         count
     }
@@ -103,7 +104,7 @@ pub(super) struct Deliverer {
 impl Deliverer {
     /// Writes the coalesced packets to the tunnel interface, and empties the coalescer.
     #[inline]
-    pub(super) fn flush(&self, arena: &mut [u8], coalescer: &mut Coalescer) {
+    pub(super) fn flush<A: Arena + ?Sized>(&self, arena: &mut A, coalescer: &mut Coalescer) {
         for index in 0..coalescer.packets() {
             let packet = coalescer.finish(arena, index);
             if self.host.send(&packet.header, coalescer.pieces(arena, &packet)).is_err() {
@@ -118,15 +119,15 @@ impl Deliverer {
     /// Decapsulates a datagram, which then waits in `coalescer` unless it was for the tunnel
     /// itself. Returns false if it was dropped.
     #[inline]
-    pub(super) fn datagram(
+    pub(super) fn datagram<A: Arena + ?Sized>(
         &self,
         tunnel: &Tunnel,
-        arena: &mut [u8],
+        arena: &mut A,
         received: &Received,
         coalescer: &mut Coalescer,
         now: Instant,
     ) -> bool {
-        let bytes = &arena[received.datagram.clone()];
+        let bytes = arena.bytes(received.datagram.clone());
         let segments = segments(bytes, &received.header);
         let outer = Outer { bytes, segments, policy_checked: self.policy_checked };
         let (peer, inner, set_ecn, max_mss) = match tunnel.decapsulate(&outer, now, &self.counters) {
@@ -138,7 +139,7 @@ impl Deliverer {
         let inner = received.datagram.start + inner.start..received.datagram.start + inner.end;
         // A partial checksum that would start in the outer header is not valid.
         let header = received.header.without_front(cut as u16).unwrap_or(VirtioNetHeader::PLAIN);
-        let bytes = &mut arena[inner.clone()];
+        let bytes = arena.bytes_mut(inner.clone());
         if let Some(ecn) = set_ecn {
             let _ = ipv4::set_ecn(bytes, ecn);
         }

@@ -29,6 +29,7 @@ mod offload_tests;
 mod outbound;
 mod plane;
 mod policy_receiver;
+mod prober_thread;
 mod probing;
 mod receivers;
 pub(crate) mod segment;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use adit_linux::error::Error;
 use adit_tunnel::{PeerIndex, TableDelta, Traffic, Tunnel};
@@ -21,6 +22,10 @@ pub(crate) struct NextHop {
     /// The router on the link, or the peer's own address if it is on the link.
     pub(crate) address: Ipv4Addr,
 }
+
+/// Says what an offload has exchanged with a peer. The prober's thread calls it, which has no right
+/// but to read maps.
+pub(crate) type TrafficReader = Arc<dyn Fn(PeerIndex) -> Traffic + Send + Sync>;
 
 /// See the module. A fresh offload knows the tunnel's peers but no next hop, and carries nothing
 /// until [`Offload::open`].
@@ -74,8 +79,8 @@ pub(crate) trait Offload: Send + 'static {
     /// Fails if the kernel does not take a change; some may have been made.
     fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), Self::Error>;
 
-    /// What it has exchanged with a peer.
-    fn traffic(&self, peer: PeerIndex) -> Traffic;
+    /// Reads what it has exchanged with a peer.
+    fn traffic(&self) -> TrafficReader;
 }
 
 /// The offload of a plane that has none.
@@ -112,7 +117,7 @@ impl Offload for NoOffload {
         match *self {}
     }
 
-    fn traffic(&self, _: PeerIndex) -> Traffic {
+    fn traffic(&self) -> TrafficReader {
         match *self {}
     }
 }

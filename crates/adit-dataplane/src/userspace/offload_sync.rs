@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::Netlink;
-use adit_tunnel::{Instant, PeerIndex, TableDelta, Traffic, Tunnel};
+use adit_tunnel::{Instant, TableDelta, Tunnel};
 
 use super::interface_receivers::InterfaceReceivers;
-use super::offload::{Interfaces, NextHop, Offload};
+use super::offload::{Interfaces, NextHop, Offload, TrafficReader};
 use super::underlay::{Underlay, all_peers};
 use crate::tunnel_interface::TunnelInterface;
 
@@ -62,9 +62,9 @@ impl<O: Offload> OffloadSync<O> {
         }
     }
 
-    /// What the offload has exchanged with a peer.
-    pub(super) fn traffic(&self, peer: PeerIndex) -> Traffic {
-        self.offload.traffic(peer)
+    /// See [`Offload::traffic`].
+    pub(super) fn traffic(&self) -> TrafficReader {
+        self.offload.traffic()
     }
 
     /// See [`InterfaceReceivers::receive_catch_all`].

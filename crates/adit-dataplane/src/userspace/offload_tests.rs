@@ -12,7 +12,7 @@ use adit_linux::netlink::{Link, LinkLayer, Netlink, Route, RouteKind, RouteLooku
 use adit_linux::netns::NetNs;
 use adit_tunnel::{PathOptions, Peer, PeerIndex, TableDelta, Traffic, Tunnel};
 
-use super::offload::{Interfaces, NextHop, Offload};
+use super::offload::{Interfaces, NextHop, Offload, TrafficReader};
 use super::offload_sync::{MAX_PRERESOLVED, first_distinct, set_next_hops};
 use super::plane::UserspacePlane;
 use super::underlay::Underlay;
@@ -108,8 +108,8 @@ impl Offload for FakeOffload {
         Ok(())
     }
 
-    fn traffic(&self, _: PeerIndex) -> Traffic {
-        Traffic::default()
+    fn traffic(&self) -> TrafficReader {
+        Arc::new(|_| Traffic::default())
     }
 }
 

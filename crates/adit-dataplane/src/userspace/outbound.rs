@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use adit_linux::sockets::arena::Arena;
 use adit_linux::sockets::frames::{FrameSender, REFUSED_LEN, Sent};
 use adit_linux::sockets::packet_ring::{PacketRing, Ready};
 use adit_linux::sockets::poll::{Waker, wait_readable};
@@ -88,7 +89,7 @@ impl Outbound {
             let now = *now.get_or_insert_with(|| self.clock.now());
             match ready {
                 Ready::Datagram(received) => {
-                    let bytes = &receiver.arena()[received.datagram];
+                    let bytes = receiver.bytes(received.datagram);
                     self.packet(&tunnel, &received.header, bytes, scratch, now);
                 }
                 Ready::Large { link } => match receiver.receive_large(large, link) {

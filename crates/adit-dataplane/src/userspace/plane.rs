@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
+use adit_linux::process::privileges::PacketThread;
 use adit_linux::sockets::packet_listeners::PacketListeners;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
@@ -26,11 +27,12 @@ use super::offload::{NoOffload, Offload};
 use super::offload_sync::OffloadSync;
 use super::outbound::{self, Outbound};
 use super::policy_receiver::PolicyReceiver;
+use super::prober_thread::{ProberSignals, ProberThread};
 use super::probing::{PlaneCounters, Probing};
 use super::receivers::ReceiverPool;
 use super::threads;
 use super::tunnel4_guard::Tunnel4State;
-use super::watcher::{Prepared, Watcher};
+use super::watcher::Watcher;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::host_rules::{HostRules, HostRulesWatch};
@@ -88,7 +90,7 @@ impl UserspacePlane {
         let (mut plane, hidden_receivers) = Self::idle(&tunnel, interface, source, sender)?;
         // Without an offload a packet thread follows its next hop to another interface, or to a
         // socket that a capture sees. Behind one, the kernel routes what userspace sends.
-        let opens_sockets = offload.is_none();
+        let rights = if offload.is_none() { PacketThread::OpensSenders } else { PacketThread::Plain };
         let offload = plane.start_receivers(interface, source, offload)?;
         let host_rules =
             HostRulesWatch::open(interface, source, offload.is_some(), Arc::clone(&plane.host_rules));
@@ -99,8 +101,19 @@ impl UserspacePlane {
             others: plane.counters.clone(),
             receivers: Arc::clone(&plane.receivers),
         };
+        let offloaded = offload.as_ref().map(OffloadSync::traffic);
+        let prober = ProberThread {
+            probing: Probing::open(&tunnel, source, scope, counters, offloaded)?,
+            tunnel: Arc::clone(&tunnel),
+            current: Arc::clone(&plane.tunnel),
+            next_hops: Arc::clone(&plane.next_hops),
+            signals: ProberSignals::new()?,
+            clock: Clock,
+            stop: Arc::clone(&plane.stop),
+            waker: plane.waker.clone(),
+        };
         let watcher = Watcher {
-            probing: Probing::open(&tunnel, source, scope, counters)?,
+            prober: prober.signals.clone(),
             tunnel,
             current: Arc::clone(&plane.tunnel),
             commands,
@@ -117,7 +130,10 @@ impl UserspacePlane {
             waker: plane.waker.clone(),
         };
         let watcher = watcher.prepare()?;
-        plane.start_threads(watcher, senders.into_iter().zip(hidden_receivers), opens_sockets)?;
+        plane.threads.push(threads::spawn("adit-probe", move || prober.run())?);
+        plane.threads.push(threads::spawn("adit-watch", move || watcher.run())?);
+        let senders = senders.into_iter().zip(hidden_receivers);
+        plane.start_senders(senders, rights)?;
         Ok(plane)
     }
 
@@ -220,16 +236,14 @@ impl UserspacePlane {
         })
     }
 
-    fn start_threads<O: Offload>(
+    fn start_senders(
         &mut self,
-        watcher: Prepared<O>,
         senders: impl Iterator<Item = (Outbound, PacketRing)>,
-        opens_sockets: bool,
+        rights: PacketThread,
     ) -> Result<(), Error> {
-        self.threads.push(threads::spawn("adit-watch", move || watcher.run())?);
         for (number, (sender, receiver)) in senders.enumerate() {
             self.threads.push(threads::spawn(&format!("adit-out-{number}"), move || {
-                threads::confine(opens_sockets);
+                threads::confine(rights);
                 sender.run(receiver);
             })?);
         }

@@ -11,6 +11,7 @@ use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Dropped, Instant, PeerIndex, Prober, Traffic, Tunnel, UnderlayIcmp};
 
 use super::icmp_replies::{queue_reply, reply_sender};
+use super::offload::TrafficReader;
 use super::outbound::MAX_DATAGRAM;
 use super::receivers::ReceiverPool;
 
@@ -27,6 +28,8 @@ pub(super) struct Probing {
     replies: RawFrameSender,
     prober: Prober,
     counters: PlaneCounters,
+    /// What an offload has exchanged with a peer; `None` without an offload.
+    pub(super) offloaded: Option<TrafficReader>,
     /// ICMP messages that the socket has dropped, as far as they are counted.
     overflowed: u32,
 }
@@ -43,11 +46,12 @@ pub(super) struct PlaneCounters {
 
 impl PlaneCounters {
     /// What the plane has exchanged with a peer: itself, and by its offload.
-    fn traffic(&self, offloaded: impl Fn(PeerIndex) -> Traffic) -> impl Fn(PeerIndex) -> Traffic {
+    fn traffic(&self, offloaded: Option<&TrafficReader>) -> impl Fn(PeerIndex) -> Traffic {
         let receivers = self.receivers.counters();
         move |peer| {
             let shards = self.others.iter().chain(&receivers);
-            shards.fold(offloaded(peer), |traffic, shard| traffic.plus(shard.traffic(peer)))
+            let offloaded = offloaded.map_or_else(Traffic::default, |read| read(peer));
+            shards.fold(offloaded, |traffic, shard| traffic.plus(shard.traffic(peer)))
         }
     }
 }
@@ -58,6 +62,7 @@ impl Probing {
         source: FlowSource,
         scope: &NetScope,
         counters: PlaneCounters,
+        offloaded: Option<TrafficReader>,
     ) -> Result<Self, Error> {
         Ok(Self {
             icmp: RawSocket::icmp_errors(source.address)?,
@@ -65,6 +70,7 @@ impl Probing {
             replies: reply_sender(scope)?,
             prober: Prober::new(tunnel),
             counters,
+            offloaded,
             overflowed: 0,
         })
     }
@@ -79,22 +85,23 @@ impl Probing {
         self.prober.poll_timeout()
     }
 
-    /// Handles the ICMP errors that have arrived. `offloaded` says what an offload has exchanged
-    /// with a peer.
-    pub(super) fn take_icmp(
-        &mut self,
-        tunnel: &Tunnel,
-        buffer: &mut [u8],
-        offloaded: impl Fn(PeerIndex) -> Traffic,
-        now: Instant,
-    ) {
-        let Self { icmp, prober, counters, replies, overflowed, .. } = self;
-        let traffic = counters.traffic(offloaded);
+    /// What the plane has exchanged with a peer.
+    pub(super) fn traffic(&self) -> impl Fn(PeerIndex) -> Traffic {
+        self.counters.traffic(self.offloaded.as_ref())
+    }
+
+    /// Handles the ICMP errors that have arrived, at most a batch. Returns true if the tunnel has
+    /// learned from any.
+    pub(super) fn take_icmp(&mut self, tunnel: &Tunnel, buffer: &mut [u8], now: Instant) -> bool {
+        let Self { icmp, prober, counters, offloaded, replies, overflowed, .. } = self;
+        let traffic = counters.traffic(offloaded.as_ref());
+        let mut has_learned = false;
         for _ in 0..BATCH {
             let Ok(len) = icmp.recv(buffer) else { break };
             let Some(packet) = buffer.get(..len) else { break };
             let outcome = prober.handle_icmp(tunnel, packet, now, &counters.own, &traffic);
             relay(replies, &outcome, packet);
+            has_learned |= has_changed_state(&outcome);
         }
         let dropped = icmp.dropped();
         let more = dropped.wrapping_sub(*overflowed);
@@ -102,22 +109,22 @@ impl Probing {
             counters.own.count_drop(DropReason::QueueFull, Dropped::at(now), u64::from(more));
             *overflowed = dropped;
         }
+        has_learned
     }
 
-    /// Sends the probes that are due, and relays errors that have been proven.
-    pub(super) fn advance(
-        &mut self,
-        tunnel: &Tunnel,
-        offloaded: impl Fn(PeerIndex) -> Traffic,
-        now: Instant,
-    ) {
+    /// Sends the probes that are due, and relays errors that have been proven. Returns true if the
+    /// tunnel may have learned from either.
+    pub(super) fn advance(&mut self, tunnel: &Tunnel, now: Instant) -> bool {
+        let mut has_learned = false;
         if self.prober.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            let traffic = self.counters.traffic(offloaded);
+            has_learned = self.prober.has_open_rounds();
+            let traffic = self.counters.traffic(self.offloaded.as_ref());
             self.prober.handle_timeout(tunnel, now, &self.counters.own, traffic);
         }
         while let Some((message, proof)) = self.prober.poll_confirmed() {
             let outcome = tunnel.on_confirmed_icmp(&message, proof, now, &self.counters.own);
             relay(&mut self.replies, &outcome, &message);
+            has_learned |= has_changed_state(&outcome);
         }
         while let Some(frame) = self.raw.frame().get_mut(LINK_HEADER..) {
             let Some(len) = self.prober.poll_transmit(tunnel, &self.counters.own, frame) else { break };
@@ -126,6 +133,21 @@ impl Probing {
         self.raw.flush();
         // A probe that cannot be sent is one that is not answered.
         let _ = self.raw.take_sent();
+        has_learned
+    }
+}
+
+/// Whether an ICMP error has changed what the tunnel knows of a path.
+fn has_changed_state(outcome: &UnderlayIcmp) -> bool {
+    match outcome {
+        UnderlayIcmp::Relay { .. } | UnderlayIcmp::StateChanged { .. } | UnderlayIcmp::AboutProbe { .. } => {
+            true
+        }
+        // The tunnel has learned from those all the same.
+        UnderlayIcmp::Ignored(reason) => {
+            matches!(reason, DropReason::IcmpNotAnswerable | DropReason::IcmpRateLimited)
+        }
+        UnderlayIcmp::Doubtful { .. } | UnderlayIcmp::NotOurs => false,
     }
 }
 

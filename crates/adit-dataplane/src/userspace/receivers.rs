@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
+use adit_linux::process::privileges::PacketThread;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
 use adit_tunnel::{Counters, Tunnel};
@@ -60,7 +61,7 @@ impl BoundRings {
             let mut running = pool.running.lock().unwrap_or_else(PoisonError::into_inner);
             let name = format!("adit-in-{}", running.threads.len());
             running.threads.push(threads::spawn(&name, move || {
-                threads::confine(false);
+                threads::confine(PacketThread::Plain);
                 inbound.run();
             })?);
             running.counters.push(counters);

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
-use adit_linux::process::privileges;
+use adit_linux::process::privileges::{self, PacketThread};
 
 /// Starts a thread. It inherits the network namespace of the calling one.
 pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
@@ -15,8 +15,8 @@ pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<
 
 /// Leaves the calling thread only the rights that move packets. If the kernel cannot, the thread
 /// keeps all of them and forwards.
-pub(super) fn confine(opens_sockets: bool) {
-    if let Err(error) = privileges::confine_packet_thread(opens_sockets) {
+pub(super) fn confine(thread: PacketThread) {
+    if let Err(error) = privileges::confine_packet_thread(thread) {
         tracing::warn!(%error, "a packet thread keeps more rights than it needs");
     }
 }

@@ -1,6 +1,5 @@
-//! The watcher: one slow thread beside the packet threads. It handles ICMP errors from the underlay
-//! and path probes, follows routes and neighbours, keeps the offload in step, and runs the tunnel's
-//! timers.
+//! The watcher: one slow thread beside the packet threads. It follows routes, neighbours and the
+//! host's rules, keeps the offload in step, and runs the tunnel's timers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -14,14 +13,14 @@ use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
 use adit_linux::sockets::packet_listeners::PacketListeners;
 use adit_linux::sockets::poll::{Waker, wait_readable_any};
-use adit_tunnel::{PeerIndex, Traffic, Tunnel};
+use adit_tunnel::Tunnel;
 use arc_swap::ArcSwap;
 
 use super::commands::{Command, CommandReceiver};
 use super::offload::Offload;
 use super::offload_sync::OffloadSync;
 use super::policy_receiver::PolicyReceiver;
-use super::probing::Probing;
+use super::prober_thread::ProberSignals;
 use super::tunnel4_guard::Tunnel4State;
 use super::underlay::{PeerAddress, Underlay, all_peers};
 use crate::clock::Clock;
@@ -47,7 +46,7 @@ pub(super) struct Watcher<O> {
     /// Where packet threads find the tunnel.
     pub(super) current: Arc<ArcSwap<Tunnel>>,
     pub(super) commands: CommandReceiver,
-    pub(super) probing: Probing,
+    pub(super) prober: ProberSignals,
     pub(super) next_hops: Arc<NextHops>,
     pub(super) tunnel4: Option<Tunnel4State>,
     /// Behind an offload userspace sends little, and the kernel routes that.
@@ -117,18 +116,6 @@ impl<O: Offload> Watcher<O> {
         self.policy_receiver.receive(buffer, now);
         self.offload.as_mut().is_some_and(|offload| offload.receive_catch_all(buffer, now))
     }
-
-    fn probe(&mut self, buffer: &mut [u8]) {
-        let now = self.clock.now();
-        let offload = self.offload.as_ref();
-        let offloaded =
-            |peer: PeerIndex| offload.map_or_else(Traffic::default, |offload| offload.traffic(peer));
-        self.probing.take_icmp(&self.tunnel, buffer, offloaded, now);
-        // Nothing is sent from an address that is not ours.
-        if !self.next_hops.is_source_missing() {
-            self.probing.advance(&self.tunnel, offloaded, now);
-        }
-    }
 }
 
 impl<O: Offload> Prepared<O> {
@@ -163,7 +150,8 @@ impl<O: Offload> Prepared<O> {
                 // The sender may have given up; it then makes the change in another way.
                 let _ = command.done.send(self.update_peers(&command));
             }
-            self.watcher.probe(&mut buffer);
+            // Before the offload is synchronised, so that nothing learned meanwhile is missed.
+            self.watcher.prober.learned.drain();
             let has_new_interface = self.watcher.receive_catch_all(&mut buffer);
             let has_changed = drain(&mut self.events, self.device);
             let has_new_rules = self.watcher.follow_host_rules();
@@ -181,14 +169,9 @@ impl<O: Offload> Prepared<O> {
 
     /// Waits for something to do, at most until the next look.
     fn wait(&self, until_look: Duration) -> std::io::Result<()> {
-        let Watcher {
-            probing, commands, offload, host_rules, policy_receiver, next_hops, clock, waker, ..
-        } = &self.watcher;
-        // Without our address nothing is probed.
-        let deadline = probing.next_deadline().filter(|_| !next_hops.is_source_missing());
-        let until_deadline = deadline.map_or(TAP_CHECK_INTERVAL, |deadline| deadline.since(clock.now()));
-        let left = until_look.min(TAP_CHECK_INTERVAL).min(until_deadline);
-        let mut sources = vec![probing.icmp.as_fd(), self.events.as_fd(), commands.ready.as_fd()];
+        let Watcher { prober, commands, offload, host_rules, policy_receiver, waker, .. } = &self.watcher;
+        let left = until_look.min(TAP_CHECK_INTERVAL);
+        let mut sources = vec![prober.learned.as_fd(), self.events.as_fd(), commands.ready.as_fd()];
         sources.extend(offload.as_ref().map(AsFd::as_fd));
         sources.extend(host_rules.news());
         sources.extend(policy_receiver.ready());
@@ -227,7 +210,7 @@ impl<O: Offload> Prepared<O> {
     /// Lets nothing be sent while our address is not this host's, before anything else is looked
     /// up, which takes long with many peers. Returns the interfaces that have our address.
     fn look_for_source(&mut self) -> Result<BTreeSet<u32>, Error> {
-        let Watcher { offload, next_hops, source, .. } = &mut self.watcher;
+        let Watcher { offload, next_hops, prober, source, .. } = &mut self.watcher;
         // If the kernel cannot be asked, it stays as it is.
         let addresses = self.netlink.addresses(None)?.into_iter();
         let own = addresses.filter(|address| address.prefix.addr() == source.address);
@@ -235,6 +218,7 @@ impl<O: Offload> Prepared<O> {
         let is_missing = own.is_empty();
         if is_missing != next_hops.is_source_missing() {
             next_hops.set_source_missing(is_missing);
+            prober.changed.notify();
             if let Some(offload) = offload {
                 offload.set_sending(!is_missing);
             }
@@ -252,9 +236,9 @@ impl<O: Offload> Prepared<O> {
         if self.watcher.host_rules.publish(&command.tunnel) {
             self.watcher.follow_policies();
         }
-        let Watcher { tunnel, current, probing, offload, source, .. } = &mut self.watcher;
-        probing.follow(tunnel);
+        let Watcher { tunnel, current, prober, offload, source, .. } = &mut self.watcher;
         current.store(Arc::clone(tunnel));
+        prober.changed.notify();
         match offload {
             Some(offload) => offload.update_peers(&mut self.netlink, tunnel, *source, &command.steps),
             None => {

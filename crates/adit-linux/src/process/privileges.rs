@@ -29,16 +29,30 @@ pub fn keep_only(rights: &[Capability]) -> Result<()> {
     prctl::set_dumpable(false).map_err(|errno| failed("make the process private", errno.into()))
 }
 
-/// Confines the calling thread to moving packets: it keeps its open descriptors and the system
-/// calls for packets. With `opens_sockets` it can also open another sender (CAP_NET_RAW).
+/// What a packet thread does besides moving packets by descriptors that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketThread {
+    /// Nothing.
+    Plain,
+    /// It opens another sender (CAP_NET_RAW).
+    OpensSenders,
+    /// It reads BPF maps, for which it needs no right since Linux 5.19.
+    ReadsMaps,
+}
+
+/// Confines the calling thread to moving packets: it keeps its open descriptors, the system calls
+/// for packets, and what `thread` needs.
 ///
 /// # Errors
 /// The kernel refuses, for instance because it was built without seccomp filters. The capabilities
 /// are dropped even then.
-pub fn confine_packet_thread(opens_sockets: bool) -> Result<()> {
-    let rights: &[Capability] = if opens_sockets { &[Capability::NetRaw] } else { &[] };
+pub fn confine_packet_thread(thread: PacketThread) -> Result<()> {
+    let rights: &[Capability] = match thread {
+        PacketThread::OpensSenders => &[Capability::NetRaw],
+        PacketThread::Plain | PacketThread::ReadsMaps => &[],
+    };
     restrict(rights)?;
-    seccomp::install(opens_sockets).map_err(|error| failed("limit the system calls of a thread", error))
+    seccomp::install(thread).map_err(|error| failed("limit the system calls of a thread", error))
 }
 
 /// Makes locked memory unlimited, or raises the soft limit to the hard one if that is not

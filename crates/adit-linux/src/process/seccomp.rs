@@ -12,6 +12,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use crate::process::privileges::PacketThread;
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Calls allowed with any arguments: an empty list of rules matches every call.
@@ -51,7 +53,6 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_sigaltstack,
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_tgkill,
     libc::SYS_set_robust_list,
     libc::SYS_rseq,
     libc::SYS_exit,
@@ -69,10 +70,12 @@ const OLDER: &[libc::c_long] = &[];
 /// Calls that set up a sender on another interface.
 const OPENING: &[libc::c_long] = &[libc::SYS_bind, libc::SYS_setsockopt];
 const AF_XDP: u64 = 44;
+// linux/bpf.h
+const BPF_MAP_LOOKUP_ELEM: u64 = 1;
 
 /// Installs the filter for the calling thread, without a way back. It needs no_new_privs.
-pub(crate) fn install(opens_sockets: bool) -> io::Result<()> {
-    let program = program(opens_sockets).map_err(io::Error::other)?;
+pub(crate) fn install(thread: PacketThread) -> io::Result<()> {
+    let program = program(thread).map_err(io::Error::other)?;
     let program = libc::sock_fprog {
         len: program.len() as libc::c_ushort,
         // The crate's instruction has the same four fields as `sock_filter`.
@@ -90,8 +93,8 @@ pub(crate) fn install(opens_sockets: bool) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn program(opens_sockets: bool) -> Result<BpfProgram, seccompiler::BackendError> {
-    let opening = if opens_sockets { OPENING } else { &[] };
+fn program(thread: PacketThread) -> Result<BpfProgram, seccompiler::BackendError> {
+    let opening = if thread == PacketThread::OpensSenders { OPENING } else { &[] };
     let calls = CALLS.iter().chain(OLDER).chain(opening);
     let mut rules: Rules = calls.map(|call| (*call, Vec::new())).collect();
     // No executable memory.
@@ -99,10 +102,19 @@ fn program(opens_sockets: bool) -> Result<BpfProgram, seccompiler::BackendError>
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![is_data()?]);
     }
-    if opens_sockets {
-        let families = [libc::AF_PACKET as u64, AF_XDP];
-        let families = families.map(|family| argument(0, SeccompCmpOp::Eq, family));
-        rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
+    // A panic that aborts signals the own process. The number is the same as long as it runs.
+    let own = argument(0, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
+    rules.insert(libc::SYS_tgkill, vec![own]);
+    match thread {
+        PacketThread::Plain => {}
+        PacketThread::OpensSenders => {
+            let families = [libc::AF_PACKET as u64, AF_XDP];
+            let families = families.map(|family| argument(0, SeccompCmpOp::Eq, family));
+            rules.insert(libc::SYS_socket, families.into_iter().collect::<Result<_, _>>()?);
+        }
+        PacketThread::ReadsMaps => {
+            rules.insert(libc::SYS_bpf, vec![argument(0, SeccompCmpOp::Eq, BPF_MAP_LOOKUP_ELEM)?]);
+        }
     }
     let refused = SeccompAction::Errno(libc::EPERM as u32);
     let machine = std::env::consts::ARCH.try_into()?;

@@ -5,6 +5,7 @@
 //! [`packet::PacketSender`], [`xdp::XdpSender`] and [`raw_frames::RawFrameSender`] implement it.
 //! [`packet_ring::PacketRing`] receives.
 
+pub mod arena;
 pub mod capture;
 mod frame_batch;
 pub mod frames;

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
+use crate::sockets::arena::Arena;
 use crate::sockets::mmap::Mapping;
 use crate::sockets::options::{attach_filter, enlarge_receive_buffer, get_socket_option, set_receive_buffer};
 use crate::sockets::packet::{PACKET_VNET_HDR, bind, bound_to, packet_socket, set_option};
@@ -40,10 +41,11 @@ struct RingRequest {
     frame_count: u32,
 }
 
-/// `struct tpacket2_hdr`, at the front of every frame of the ring.
+/// `struct tpacket2_hdr`, at the front of every frame of the ring, behind its first word: that is
+/// the status, which is only ever accessed atomically.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct FrameHeader {
-    status: u32,
     /// Bytes of the packet, and bytes of it in the frame.
     len: u32,
     captured: u32,
@@ -55,6 +57,10 @@ struct FrameHeader {
     vlan: [u16; 2],
     padding: [u8; 4],
 }
+
+/// Bytes of the status, and of the whole header.
+const STATUS_LEN: usize = size_of::<AtomicU32>();
+const HEADER_LEN: usize = STATUS_LEN + size_of::<FrameHeader>();
 
 /// Frames of a ring: they hold what a peer sends while the thread is not scheduled for some
 /// milliseconds.
@@ -85,7 +91,7 @@ pub struct PacketRing {
 pub struct Received {
     /// What the kernel knows about it. Offsets count from the datagram's first byte.
     pub header: VirtioNetHeader,
-    /// Its bytes in [`PacketRing::arena`].
+    /// Its bytes in the [`Arena`].
     pub datagram: Range<usize>,
 }
 
@@ -207,7 +213,7 @@ impl PacketRing {
         self.held += 1;
         if status & TP_STATUS_COPY != 0 {
             // `recv` returns no offset of the datagram for these; the frame's header has it.
-            let frame = self.frame(start);
+            let frame = self.header(start);
             let link = usize::from(frame.network).saturating_sub(usize::from(frame.link));
             return Some(Ready::Large { link });
         }
@@ -216,26 +222,32 @@ impl PacketRing {
 
     #[inline]
     fn read(&self, start: usize) -> Option<Received> {
-        let frame = self.frame(start);
+        let frame = self.header(start);
         let (link, network) = (usize::from(frame.link), usize::from(frame.network));
         let link_len = network.checked_sub(link)?;
         let end = link + frame.captured as usize;
-        if link < size_of::<FrameHeader>() + virtio_net::LEN || network >= end || end > self.frame_size {
+        if link < HEADER_LEN + virtio_net::LEN || network >= end || end > self.frame_size {
             return None;
         }
-        // SAFETY: the virtio-net header lies before the link header, inside the frame.
-        let header =
-            unsafe { &*self.mapping.at(start + link - virtio_net::LEN).cast::<[u8; virtio_net::LEN]>() };
-        let header = VirtioNetHeader::from_bytes(header).without_front(link_len as u16)?;
+        let at = self.mapping.at(start + link - virtio_net::LEN).cast::<[u8; virtio_net::LEN]>();
+        // SAFETY: the virtio-net header lies before the link header, inside the frame, which is
+        // taken.
+        let header = unsafe { at.read() };
+        let header = VirtioNetHeader::from_bytes(&header).without_front(link_len as u16)?;
         Some(Received { header, datagram: start + network..start + end })
     }
 
-    /// Returns the memory that contains [`Received::datagram`].
+    /// Returns the address of these bytes if they lie in one frame that is taken, behind its header.
     #[inline]
-    pub fn arena(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping lives as long as `self`. The kernel writes only to frames that are
-        // not taken, and callers have ranges only of frames that are.
-        unsafe { std::slice::from_raw_parts_mut(self.mapping.at(0), self.mapping.len()) }
+    fn taken(&self, range: &Range<usize>) -> Option<*mut u8> {
+        let frame = range.start / self.frame_size;
+        let oldest = (self.next + FRAMES - self.held) % FRAMES;
+        let is_taken = frame < FRAMES && (frame + FRAMES - oldest) % FRAMES < self.held;
+        let start = frame * self.frame_size;
+        let is_inside = range.start >= start + HEADER_LEN
+            && range.start < range.end
+            && range.end <= start + self.frame_size;
+        (is_taken && is_inside).then(|| self.mapping.at(range.start))
     }
 
     /// Gives all taken frames back to the kernel.
@@ -279,17 +291,38 @@ impl PacketRing {
         get_socket_option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR)
     }
 
+    /// Copies the header of a frame that is taken.
     #[inline]
-    fn frame(&self, start: usize) -> &FrameHeader {
-        // SAFETY: every frame begins with this header, aligned (frames are powers of two of at
-        // least 2048 bytes), and the kernel leaves it alone while the frame is taken.
-        unsafe { &*self.mapping.at(start).cast::<FrameHeader>() }
+    fn header(&self, start: usize) -> FrameHeader {
+        // SAFETY: every frame begins with its status and this header, aligned (frames are powers of
+        // two of at least 2048 bytes), and the kernel leaves it alone while the frame is taken.
+        unsafe { self.mapping.at(start + STATUS_LEN).cast::<FrameHeader>().read() }
     }
 
     fn status(&self, start: usize) -> &AtomicU32 {
         // SAFETY: the status is the first, aligned, u32 of the frame that begins at `start`. The
         // kernel and this process access it atomically only.
         unsafe { &*self.mapping.at(start).cast::<AtomicU32>() }
+    }
+}
+
+/// Has the datagrams in the frames that are taken.
+impl Arena for PacketRing {
+    #[inline]
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        let Some(start) = self.taken(&range) else { return &[] };
+        // SAFETY: the mapping lives as long as `self`. The bytes are in a frame that is taken: the
+        // kernel does not write there before `release`, which needs `self` exclusively, as
+        // `bytes_mut` does.
+        unsafe { std::slice::from_raw_parts(start, range.len()) }
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self, range: Range<usize>) -> &mut [u8] {
+        let Some(start) = self.taken(&range) else { return &mut [] };
+        // SAFETY: as above, and `self` is borrowed exclusively. The kernel does not read a taken
+        // frame's datagram either.
+        unsafe { std::slice::from_raw_parts_mut(start, range.len()) }
     }
 }
 

@@ -40,6 +40,10 @@ pub mod name {
     pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
 }
 
+/// A byte of the programs that is set before they are loaded: not 0 if runs of them on one
+/// processor may interrupt each other.
+pub const IS_PREEMPTIBLE: &str = "IS_PREEMPTIBLE";
+
 /// Longest name of a map or a program that the kernel keeps whole (`BPF_OBJ_NAME_LEN` with its
 /// NUL).
 const MAX_NAME_LEN: usize = 15;
@@ -233,11 +237,12 @@ impl Settings {
         self
     }
 
-    /// The same settings with the next generation, after a change of the prefixes.
+    /// The same settings with the next generation, after a change of the prefixes. `None`: all have
+    /// been used, and one that comes again would make old cached lookups valid.
     #[must_use]
-    pub const fn with_next_generation(mut self) -> Settings {
-        self.generation = self.generation.wrapping_add(1);
-        self
+    pub const fn with_next_generation(mut self) -> Option<Settings> {
+        self.generation += 1;
+        if self.generation >> GENERATION_BITS == 0 { Some(self) } else { None }
     }
 
     /// How to write outer headers.
@@ -411,6 +416,9 @@ impl LastDrop {
     }
 }
 
+/// Bits of a generation of the prefixes: a word of the programs' cache has room for so many.
+pub const GENERATION_BITS: u32 = 22;
+
 const OURS: u32 = u32::MAX;
 
 /// An owner as the word in the map.
@@ -427,4 +435,17 @@ pub const fn encode_owner(owner: Owner) -> u32 {
 #[must_use]
 pub const fn decode_owner(word: u32) -> Owner {
     if word == OURS { Owner::Ours } else { Owner::Peer(PeerIndex::new(word)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_generation_comes_twice() {
+        let mut settings = Settings { generation: (1 << GENERATION_BITS) - 2, ..Settings::default() };
+        settings = settings.with_next_generation().expect("one is left");
+        assert_eq!(settings.generation, (1 << GENERATION_BITS) - 1);
+        assert_eq!(settings.with_next_generation(), None);
+    }
 }

@@ -1,6 +1,8 @@
 //! The two-site network seen from gateway A, with a third site, and builders of its packets.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses the part that it needs")]
 
+pub mod forging;
+
 use std::net::Ipv4Addr;
 
 use adit_tunnel::{

@@ -68,6 +68,8 @@ fn what_is_left(plane: DataplaneChoice) {
         ("adit-keep", of_process, false),
         ("adit-change", of_process, false),
         ("adit-watch", of_process, false),
+        // Anybody can send what it reads.
+        ("adit-probe", 0, true),
         ("adit-out-", of_senders, true),
         ("adit-in-", 0, true),
     ];

@@ -7,6 +7,7 @@ mod agreement;
 mod gateway;
 mod identifications;
 mod left_to_stack;
+mod lpm_cache;
 mod peer_updates;
 mod programs;
 mod random;

@@ -46,11 +46,17 @@ pub(super) struct Ran {
 
 impl Programs {
     pub(super) fn load(tunnel: &Tunnel, setup: &Setup) -> Programs {
+        Self::load_for(tunnel, setup, false)
+    }
+
+    /// Loads the programs as on a kernel where runs may interrupt each other, or not.
+    pub(super) fn load_for(tunnel: &Tunnel, setup: &Setup, is_preemptible: bool) -> Programs {
         let config = tunnel.config();
         let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
         let settings = Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
             .with_relay(setup.forwards);
-        let (mut object, maps) = LoadedObject::load(tunnel, settings, None).expect("the programs load");
+        let (mut object, maps) =
+            LoadedObject::load(tunnel, settings, None, is_preemptible).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
             let underlay = config.underlay;
             let entry = PeerEntry {

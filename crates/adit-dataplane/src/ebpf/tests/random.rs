@@ -1,7 +1,7 @@
 //! Random tunnels and packets: the two planes never disagree, and the programs carry what is
 //! ordinary.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
@@ -28,12 +28,15 @@ const SEED: u64 = 2003;
 #[test(super::ebpf)]
 fn the_two_planes_never_disagree() {
     let seen = RefCell::new(BTreeMap::<String, u32>::new());
+    let loaded = Cell::new(0);
     let tunnels = setup().prop_flat_map(|setup| {
         let packets = packets(&setup, PACKETS);
         (Just(setup), packets)
     });
     let outcome = runner().run(&tunnels, |(setup, packets)| {
-        let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);
+        // Every second tunnel counts as on a kernel with PREEMPT_RT.
+        let is_preemptible = loaded.replace(loaded.get() + 1) % 2 == 1;
+        let mut programs = Programs::load_for(&Gateway::new(&setup).tunnel, &setup, is_preemptible);
         for (direction, packet) in &packets {
             let found = examine(&mut programs, &setup, *direction, packet).map_err(TestCaseError::fail)?;
             *seen.borrow_mut().entry(kind(*direction, &found)).or_default() += 1;

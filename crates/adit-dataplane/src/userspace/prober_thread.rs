@@ -1,0 +1,97 @@
+//! The prober's thread. It reads ICMP errors, which anybody on the Internet can send, so it does
+//! nothing else: it keeps its open sockets and no right, and works while the watcher looks up
+//! routes.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use adit_linux::error::Error;
+use adit_linux::process::privileges::PacketThread;
+use adit_linux::sockets::poll::{EventFd, Waker, wait_readable_any};
+use adit_tunnel::{PeerIndex, Tunnel};
+use arc_swap::ArcSwap;
+
+use super::probing::Probing;
+use super::threads;
+use crate::clock::Clock;
+use crate::next_hop::NextHops;
+
+/// Bytes of the largest datagram, rounded up.
+const BUFFER_LEN: usize = 65_536;
+
+/// How the prober's thread and the watcher wake each other.
+#[derive(Clone)]
+pub(super) struct ProberSignals {
+    /// The tunnel has other peers, or our address has come or gone.
+    pub(super) changed: EventFd,
+    /// The prober has changed what the tunnel knows of a path.
+    pub(super) learned: EventFd,
+}
+
+impl ProberSignals {
+    pub(super) fn new() -> Result<Self, Error> {
+        Ok(Self { changed: EventFd::new()?, learned: EventFd::new()? })
+    }
+}
+
+/// What the thread works with.
+pub(super) struct ProberThread {
+    pub(super) probing: Probing,
+    /// The tunnel that the prober follows.
+    pub(super) tunnel: Arc<Tunnel>,
+    pub(super) current: Arc<ArcSwap<Tunnel>>,
+    pub(super) next_hops: Arc<NextHops>,
+    pub(super) signals: ProberSignals,
+    pub(super) clock: Clock,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) waker: Waker,
+}
+
+impl ProberThread {
+    /// Works until the plane stops.
+    pub(super) fn run(mut self) {
+        let mut buffer = vec![0u8; BUFFER_LEN];
+        // The first look at an offload's counts reads a file, which the confined thread cannot.
+        self.probing.traffic()(PeerIndex::new(0));
+        threads::confine(if self.probing.offloaded.is_some() {
+            PacketThread::ReadsMaps
+        } else {
+            PacketThread::Plain
+        });
+        while !self.stop.load(Ordering::Relaxed) {
+            if let Err(error) = self.wait() {
+                tracing::error!(%error, "cannot wait for ICMP errors: path MTUs are not learned");
+                return;
+            }
+            self.signals.changed.drain();
+            self.follow();
+            let now = self.clock.now();
+            let mut has_learned = self.probing.take_icmp(&self.tunnel, &mut buffer, now);
+            // Nothing is sent from an address that is not ours.
+            if !self.next_hops.is_source_missing() {
+                has_learned |= self.probing.advance(&self.tunnel, now);
+            }
+            // Userspace reads it from the tunnel, an offload has to be told.
+            if has_learned && self.probing.offloaded.is_some() {
+                self.signals.learned.notify();
+            }
+        }
+    }
+
+    fn follow(&mut self) {
+        let current = self.current.load_full();
+        if !Arc::ptr_eq(&current, &self.tunnel) {
+            self.probing.follow(&current);
+            self.tunnel = current;
+        }
+    }
+
+    fn wait(&self) -> std::io::Result<()> {
+        let Self { probing, next_hops, signals, clock, waker, .. } = self;
+        // Without our address nothing is probed.
+        let deadline = probing.next_deadline().filter(|_| !next_hops.is_source_missing());
+        let left = deadline.map(|deadline| deadline.since(clock.now()));
+        wait_readable_any(&[probing.icmp.as_fd(), signals.changed.as_fd()], waker, left)
+    }
+}
