@@ -21,6 +21,9 @@ pub(crate) const FOR_TESTS: &[&str] = &[
     "strace",
 ];
 
+/// The packages of the tests that run in the guest only: its kernel has WireGuard.
+pub(crate) const FOR_GUEST_TESTS: &[&str] = &["wireguard-tools"];
+
 /// Only one step at a time may ask apt: its package lists have a lock that it does not wait for.
 static APT: Mutex<()> = Mutex::new(());
 

@@ -7,17 +7,19 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use adit_peers::{AddressPlan, Conflict, Holder, NAMED_ADDRESSES};
+use adit_peers::{AddressPlan, Conflict, Holder, NAMED_ADDRESSES, Relay};
 use ipnet::Ipv4Net;
 
 use crate::model::{DataplaneChoice, Ttl};
 use crate::problem::Diagnostics;
 use crate::read::FilePart;
+use crate::suggest::nearest;
 
 /// Reports options that conflict with each other.
 pub(crate) fn check_options(file: &FilePart, diagnostics: &mut Diagnostics) {
     underlay_of_the_tunnel(file, diagnostics);
     ipip_driver(file, diagnostics);
+    relayed_peers(file, diagnostics);
 }
 
 /// Refuses the tunnel interface as the underlay: it leads only into the tunnel.
@@ -46,6 +48,25 @@ fn ipip_driver(file: &FilePart, diagnostics: &mut Diagnostics) {
             "the ipip driver of Linux sets DF wherever the TTL is fixed",
             "write `ttl = \"inherit\"`, leave `df` out, or take another data plane",
         );
+    }
+}
+
+/// Refuses pairs of `tunnel.relay` with a name that no peer has.
+fn relayed_peers(file: &FilePart, diagnostics: &mut Diagnostics) {
+    let Some((tunnel, span)) = file.tunnel.as_ref().zip(file.relay.as_ref()) else { return };
+    let Relay::Pairs(pairs) = &tunnel.relay else { return };
+    let names: Vec<_> = file.peers.iter().filter_map(|peer| peer.name.as_ref()).collect();
+    // A name that could not be read may be the one.
+    if names.len() < file.peers.len() {
+        return;
+    }
+    for name in pairs.iter().flatten().filter(|name| names.iter().all(|known| known.value != **name)) {
+        let message = format!("`relay` names the peer `{name}`, and there is no such peer");
+        let help = nearest(name.as_str(), names.iter().map(|known| known.value.as_str())).map_or_else(
+            || "add the peer, or remove the pair".to_owned(),
+            |near| format!("did you mean \"{near}\"?"),
+        );
+        diagnostics.report(span.clone(), message, "no such peer", help);
     }
 }
 

@@ -10,8 +10,8 @@ use crate::problem::Diagnostics;
 use crate::read::read_peers;
 use crate::source::Source;
 
-/// The header of a peer's section. In a valid file every line that begins with a bracket is a
-/// header: no key accepts a string of several lines or an array in an array.
+/// The header of a peer's section. In a valid file no other line begins with it: no key accepts a
+/// string of several lines, and the names in a list of lists are in quotes.
 const HEADER: &str = "[[peer]]";
 
 impl Config {
@@ -34,6 +34,9 @@ impl Config {
         let is_in = |peers: &[Peer], name: &PeerName| peers.iter().any(|peer| peer.name == *name);
         let gone = old.iter().map(|peer| &peer.name).filter(|name| !is_in(&new, name));
         let mut delta = PeerDelta { removed: gone.cloned().collect(), ..PeerDelta::default() };
+        if delta.removed.iter().any(|name| self.site.tunnel.relay.names(name)) {
+            return None;
+        }
         for peer in new {
             let of_known = is_in(&old, &peer.name);
             if of_known { &mut delta.replaced } else { &mut delta.inserted }.push(Arc::new(peer));
@@ -162,6 +165,9 @@ mod tests {
         ] {
             assert!(!assert_same(&before, &text), "{text}");
         }
+        // A peer that the rest of the file names.
+        let relay = "[tunnel]\nrelay = [\n[\"p2\", \"p3\"],\n]\n";
+        assert!(!assert_same(&format!("{before}{relay}"), &format!("{SITE}{}{relay}", section(2, 2, &[2]))));
     }
 
     /// Valid sections, invalid ones, and other text.
@@ -172,6 +178,7 @@ mod tests {
             8 => (2u8..9).prop_map(|n| section(n, n, &[n])),
             1 => Just("# a word\n".to_owned()),
             1 => Just("[tunnel]\nttl = 9\n".to_owned()),
+            1 => Just("[tunnel]\nrelay = [\n[\"p2\", \"p3\"],\n]\n".to_owned()),
             1 => Just("[[ peer ]]\nname = \"x\"\nunderlay = \"10.1.1.99\"\nnetworks = [\"10.9.99.0/24\"]\n".to_owned()),
             1 => Just("[[peer]]\nname = \"\"\"y\"\"\"\nunderlay = \"10.1.1.98\"\nnetworks = [\n\"10.9.98.0/24\",\n]\n".to_owned()),
             1 => Just("\"\"\"\n[[peer]]\n".to_owned()),

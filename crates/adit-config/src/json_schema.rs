@@ -66,7 +66,7 @@ fn shape(shape: &Shape) -> Value {
     let address = format!(r"({OCTET}\.){{3}}{OCTET}");
     match shape {
         Shape::Table => json!({ "type": "object" }),
-        Shape::Name => matching("[a-z0-9-]{1,32}"),
+        Shape::Name => shape_of_name(),
         Shape::Device | Shape::VrfOrOff => matching(&format!("{DEVICE}{{1,15}}")),
         Shape::NetnsOrOff => matching(r"[!#-.0-\[\]-~]{1,255}"),
         Shape::Address => matching(&address),
@@ -88,8 +88,23 @@ fn shape(shape: &Shape) -> Value {
         }),
         Shape::Number { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Shape::Boolean => json!({ "type": "boolean" }),
+        Shape::Relay => json!({
+            "anyOf": [
+                { "enum": ["auto", "direct", false] },
+                {
+                    "type": "array",
+                    "items": {
+                        "type": "array", "minItems": 2, "maxItems": 2, "uniqueItems": true, "items": shape_of_name(),
+                    },
+                },
+            ],
+        }),
         Shape::ListenOrOff => matching(&format!(r"(off|({address}|\[[0-9a-fA-F:.]+\]):[1-9][0-9]{{0,4}})")),
     }
+}
+
+fn shape_of_name() -> Value {
+    matching("[a-z0-9-]{1,32}")
 }
 
 fn matching(pattern: &str) -> Value {

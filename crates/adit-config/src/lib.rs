@@ -34,6 +34,7 @@ mod name;
 mod problem;
 mod read;
 mod reference;
+mod relay;
 mod schema;
 mod scope;
 mod source;
@@ -42,7 +43,7 @@ mod syntax;
 mod underlay;
 mod write;
 
-pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet};
+pub use adit_peers::{Conflict, DeltaError, NameError, Peer, PeerDelta, PeerName, PeerSet, Relay};
 pub use json_schema::json_schema;
 pub use load::LoadError;
 pub use model::{

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use adit_peers::{Conflict, Peer, PeerSet};
+use adit_peers::{Conflict, Peer, PeerSet, Relay};
 use ipnet::Ipv4Net;
 
 use crate::name::{DeviceName, NetnsName, SiteName};
@@ -137,6 +137,8 @@ pub struct TunnelOptions {
     pub mtu_floor: u16,
     /// Whether the path MTU is probed (RFC 8899), if `df` is `true`. Default: `true`.
     pub probe: bool,
+    /// Which peers reach each other through this site. Default: auto.
+    pub relay: Relay,
 }
 
 impl Default for TunnelOptions {
@@ -150,6 +152,7 @@ impl Default for TunnelOptions {
             mss_clamp: true,
             mtu_floor: 552,
             probe: true,
+            relay: Relay::default(),
         }
     }
 }

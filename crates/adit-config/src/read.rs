@@ -18,6 +18,7 @@ use crate::model::{
 };
 use crate::name::{DeviceName, NetnsName, SiteName};
 use crate::problem::Diagnostics;
+use crate::relay::relay;
 use crate::schema::{ADDRESS, KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
 use crate::scope::name_or_off;
 use crate::underlay::{own_underlay, underlay};
@@ -39,6 +40,8 @@ pub(crate) struct FilePart {
     pub(crate) tunnel: Option<TunnelOptions>,
     /// The place of `tunnel.df`.
     pub(crate) df: Option<Range<usize>>,
+    /// The place of `tunnel.relay`.
+    pub(crate) relay: Option<Range<usize>>,
     pub(crate) peers: Vec<PeerPart>,
 }
 
@@ -128,11 +131,12 @@ pub(crate) fn read(tree: &toml::Spanned<DeTable<'_>>, diagnostics: &mut Diagnost
         None => Some(TunnelOptions::default()),
     };
     let peers = top.optional("peer").map(|(_, value)| read_peers(value, diagnostics)).unwrap_or_default();
-    let df = top.optional("tunnel").and_then(|(_, value)| match value.get_ref() {
-        DeValue::Table(table) => table.get("df").map(toml::Spanned::span),
+    let place = |key: &str| match top.optional("tunnel")?.1.get_ref() {
+        DeValue::Table(table) => table.get(key).map(toml::Spanned::span),
         _ => None,
-    });
-    FilePart { site, tunnel, df, peers }
+    };
+    let (df, relay) = (place("df"), place("relay"));
+    FilePart { site, tunnel, df, relay, peers }
 }
 
 /// Opens a section that may be there once. One in double brackets is reported and read
@@ -263,6 +267,11 @@ fn read_tunnel(
         && let Some(probe) = boolean(key, value, diagnostics)
     {
         options.probe = probe;
+    }
+    if let Some((key, value)) = section.optional("relay")
+        && let Some(relay) = relay(key, value, diagnostics)
+    {
+        options.relay = relay;
     }
     (diagnostics.len() == before).then_some(options)
 }

@@ -59,6 +59,8 @@ pub(crate) enum Shape {
     Number { least: u16, most: u16 },
     /// `true` or `false`.
     Boolean,
+    /// One of two words, `false`, or a list of pairs of peers.
+    Relay,
     /// `"off"`, or the name of a network namespace.
     NetnsOrOff,
     /// `"off"`, or the name of a VRF's interface.
@@ -393,6 +395,20 @@ pub(crate) const TUNNEL: TableSpec = TableSpec {
                       believed. Nothing is probed without `df`, or if no address of this machine lies in \
                       `site.networks`.",
             planes: "ebpf, userspace",
+            change: Change::PlaneRestart,
+        },
+        KeySpec {
+            name: "relay",
+            shape: Shape::Relay,
+            expected: "\"auto\", \"direct\", false, or a list of pairs of peers",
+            example: "[[\"b\", \"c\"]]",
+            default: Some("\"auto\""),
+            about: "Which peers reach each other through this site.",
+            details: "`\"auto\"`: all, as far as the host's FORWARD rules let them. `\"direct\"`: all, and the \
+                      programs of eBPF pass by those rules. `false`: none. A list: the peers of each pair, in \
+                      both directions and as with `\"auto\"`, and no others. What is not allowed is dropped as \
+                      `relay-refused`. [Security](security.md#your-firewall) explains the rules.",
+            planes: ALL_PLANES,
             change: Change::PlaneRestart,
         },
     ],

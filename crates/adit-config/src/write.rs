@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use adit_peers::Peer;
+use adit_peers::{Peer, Relay};
 use toml::Value;
 
 use crate::model::{Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, SiteConfig, Ttl, TunnelOptions};
@@ -75,6 +75,12 @@ fn of_tunnel(options: &TunnelOptions, key: &str) -> Option<Value> {
         "mss-clamp" => Value::Boolean(options.mss_clamp),
         "mtu-floor" => number(options.mtu_floor),
         "probe" => Value::Boolean(options.probe),
+        "relay" => match &options.relay {
+            Relay::Auto => text(&"auto"),
+            Relay::Direct => text(&"direct"),
+            Relay::Off => Value::Boolean(false),
+            Relay::Pairs(pairs) => Value::Array(pairs.iter().map(|pair| list(pair)).collect()),
+        },
         _ => return None,
     })
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use adit_config::{
     Config, DataplaneChoice, DeviceName, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, NetnsName, Peer,
-    PeerName, Problems, SiteConfig, SiteName, Ttl, TunnelOptions, Underlay,
+    PeerName, PeerSet, Problems, Relay, SiteConfig, SiteName, Ttl, TunnelOptions, Underlay,
 };
 use ipnet::Ipv4Net;
 use proptest::collection::vec;
@@ -29,8 +29,20 @@ fn options() -> impl Strategy<Value = TunnelOptions> {
             mss_clamp,
             mtu_floor,
             probe,
+            relay: Relay::default(),
         },
     )
+}
+
+/// The first peer and each other one as pairs, or one of the other rules.
+fn relay(kind: usize, peers: &PeerSet) -> Relay {
+    let mut names = peers.iter().map(|peer| peer.name.clone());
+    match (kind, names.next()) {
+        (0, Some(first)) => Relay::Pairs(names.map(|name| [first.clone(), name]).collect()),
+        (1, _) => Relay::Off,
+        (2, _) => Relay::Direct,
+        _ => Relay::Auto,
+    }
 }
 
 /// The network namespace and VRF.
@@ -120,7 +132,9 @@ fn config() -> impl Strategy<Value = Config> {
                     underlay,
                     networks,
                 });
-                Some(Config::new(site, peers).expect("no conflict"))
+                let mut config = Config::new(site, peers).expect("no conflict");
+                config.site.tunnel.relay = relay(usize::from(start) % 4, &config.peers);
+                Some(config)
             },
         )
 }
@@ -140,7 +154,7 @@ fn explained(text: &str, result: Result<Config, Problems>) {
 }
 
 /// Valid and invalid pieces of files.
-const PIECES: [&str; 53] = [
+const PIECES: [&str; 54] = [
     "[site]",
     "[[site]]",
     "[tunnel]",
@@ -173,6 +187,7 @@ const PIECES: [&str; 53] = [
     "df",
     "mss-clamp",
     "probe",
+    "relay",
     "site",
     "peer",
     "tunnel",

@@ -277,7 +277,7 @@ impl Overlay {
         leftovers::remove_objects(host.as_ref(), inner.as_mut(), site)?;
         // If its other end was in a namespace that is gone.
         let hidden = HiddenEnd::of(site, self.config.site.device.as_str());
-        objects::remove_hidden_end(underlay.as_mut(), &hidden).map(drop)
+        objects::remove_hidden_ends(underlay.as_mut(), &hidden).map(drop)
     }
 
     /// Returns what a change keeps if the machine still has it.

@@ -20,7 +20,7 @@ mod plane;
 mod tunnel_interface;
 pub mod userspace;
 
-pub use host_rules::{HostRules, RelayPath};
+pub use host_rules::{HostRules, RelayPath, chains_passed_by};
 pub use plane::{CarriedBy, DataPlane, PlaneKind};
 pub use tunnel_interface::TunnelInterface;
 

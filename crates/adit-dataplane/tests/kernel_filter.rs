@@ -6,12 +6,15 @@ extern crate adit_harness;
 
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use adit_dataplane::kernel::filter::{Filter, RECEIVED};
 use adit_linux::netns::NetNs;
 use adit_linux::nftables::{Ruleset, Tables};
+use adit_linux::sockets::raw::RawSocket;
 
 const NFT: &str = "/usr/sbin/nft";
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn nft(ns: &NetNs, arguments: &[&str]) -> String {
     let output = ns.run(|| Command::new(NFT).args(arguments).output()).expect("a namespace");
@@ -36,6 +39,7 @@ fn hub(takes_all: bool, mss_clamp: bool) -> Filter {
             ([10, 1, 1, 2].into(), vec![network("192.168.199.0/24"), network("192.168.200.7/32")]),
             ([10, 1, 1, 3].into(), vec![network("10.64.0.0/10")]),
         ],
+        relayed: takes_all.then(|| vec![([10, 1, 1, 2].into(), [10, 1, 1, 3].into())]),
         devices: vec!["ipipA".to_owned()],
         takes_all,
         others: vec![[10, 9, 9, 9].into()],
@@ -74,6 +78,58 @@ fn the_text_and_the_netlink_bytes_make_the_same_rules() {
             "oifname @tunnels goto encap",
         ] {
             assert!(listed.contains(line), "{line} in\n{listed}");
+        }
+    }
+}
+
+/// An IPv4 header without options, and what it carries.
+fn datagram(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let len = (20 + payload.len() as u16).to_be_bytes();
+    let head = [0x45, 0, len[0], len[1], 0, 0, 0, 0, 64, protocol, 0, 0];
+    [&head[..], &source.octets(), &destination.octets(), payload].concat()
+}
+
+/// The table sees what arrives before the driver does, so it needs no driver.
+#[test(root, nft)]
+fn only_peers_of_a_listed_pair_reach_each_other() {
+    const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    let peers = [[10, 1, 1, 2], [10, 1, 1, 3]].map(Ipv4Addr::from);
+    let hosts = [[192, 168, 199, 5], [10, 64, 0, 5]].map(Ipv4Addr::from);
+    let refused = |ns: &NetNs| {
+        let listed = nft(ns, &["list", "counter", "ip", "adit_a", "relay-refused"]);
+        let packets = listed.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+        packets.and_then(|count| count.parse::<u64>().ok()).expect("a count")
+    };
+    let accepted = |tables: &mut Tables| {
+        let counted = tables.elements("adit_a", RECEIVED).expect("they can be listed");
+        counted.iter().map(|(_, counted)| counted.packets).sum::<u64>()
+    };
+    // Whether the second peer, and then the first, hears the other.
+    for (relayed, expected) in [
+        (None, [true, true]),
+        (Some(vec![]), [false, false]),
+        (Some(vec![(peers[0], peers[1])]), [true, false]),
+    ] {
+        let ns = NetNs::fresh().expect("a namespace");
+        for command in ["link set lo up", "address add 10.1.1.1 dev lo"] {
+            let arguments = command.split(' ');
+            let done = ns.run(|| Command::new("ip").args(arguments).status()).expect("a namespace");
+            assert!(done.expect("ip runs").success(), "{command}");
+        }
+        let filter = Filter { relayed: relayed.clone(), ..hub(true, true) };
+        let mut tables = tables(&ns);
+        tables.set(&filter.ruleset()).expect("the kernel takes it");
+        for ([from, to], is_allowed) in [[0, 1], [1, 0]].into_iter().zip(expected) {
+            let before = (refused(&ns), accepted(&mut tables));
+            let inner = datagram(hosts[from], hosts[to], 17, &[0; 8]);
+            let outer = datagram(peers[from], NODE, 4, &inner);
+            let sent = ns.run(|| RawSocket::sender().expect("root").send(&outer)).expect("a namespace");
+            sent.expect("it is sent");
+            let after = if is_allowed { (before.0, before.1 + 1) } else { (before.0 + 1, before.1) };
+            let start = Instant::now();
+            while (refused(&ns), accepted(&mut tables)) != after {
+                assert!(start.elapsed() < TIMEOUT, "{relayed:?}: from {from} to {to}");
+            }
         }
     }
 }
@@ -166,7 +222,7 @@ fn a_hundred_thousand_networks_are_one_transaction() {
     let mut filter = hub(true, true);
     filter.peers = (0..10_000).map(peer).collect();
     let ruleset = filter.ruleset();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     tables.set(&ruleset).expect("the kernel takes it");
     let set = start.elapsed();
     let found = tables.look("adit_a").expect("it can be looked at").expect("it is there");
@@ -174,7 +230,7 @@ fn a_hundred_thousand_networks_are_one_transaction() {
     let look = start.elapsed() - set;
     filter.peers.pop();
     let ruleset = filter.ruleset();
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     tables.set(&ruleset).expect("the kernel takes it");
     eprintln!("set {set:?}, looked at {look:?}, a peer less {:?}", start.elapsed());
 }

@@ -34,18 +34,19 @@ fn try_decap(skb: Skb) -> Option<Verdict> {
         return None;
     }
     let tables = Tables::open()?;
-    let (from, is_whole) = match adit_policy::check_outer(&tables, &outer) {
-        Ok(from) => (from, true),
-        // A fragment from a peer: userspace's socket reassembles.
-        Err(Refusal { peer: Some(from), .. }) => (from, false),
+    // Each arm decides by itself: for a value joined of several arms the compiler copies a register
+    // that some of them do not set, which the verifier refuses.
+    let is_left = |from| tables.peer(from).is_none_or(|entry| entry.left_to_stack != 0);
+    let verdict = match adit_policy::check_outer(&tables, &outer) {
+        Ok(from) if is_left(from) => return None,
+        Ok(from) => from_peer(skb, &tables, &outer, from),
+        Err(Refusal { peer: Some(from), .. }) if is_left(from) => return None,
+        // A fragment from a peer: the packet socket reassembles.
+        Err(Refusal { peer: Some(_), .. }) => None,
         // An unknown source may be a peer of another overlay on this address. If it is nobody's,
         // userspace drops and counts it.
         Err(_) => return None,
     };
-    if tables.peer(from)?.left_to_stack != 0 {
-        return None;
-    }
-    let verdict = if is_whole { from_peer(skb, &tables, &outer, from) } else { None };
     if verdict.is_none() {
         skb.leave_to_packet_sockets();
     }

@@ -3,7 +3,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::Ipv4Addr;
 
-use adit_policy::bpf::maps::{PeerCounts, PeerEntry, Settings};
+use adit_policy::bpf::maps::{PeerCounts, PeerEntry, RelayRule, Settings, encode_pair};
 use adit_policy::{PeerLookup, DropReason, IdRange, Owner, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
@@ -22,6 +22,8 @@ static PEER_BY_OUTER: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
 static PEERS: Array<PeerEntry> = Array::with_max_entries(1, 0);
 #[map]
 static LOCAL: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
+#[map]
+static RELAY_PAIRS: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 #[map]
 static OTHER_NETWORKS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
@@ -133,6 +135,16 @@ impl PeerLookup for Tables {
     #[inline(always)]
     fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
         self.peer(peer).map(|entry| Ipv4Addr::from_octets(entry.underlay))
+    }
+
+    #[inline(always)]
+    fn may_relay(&self, from: PeerIndex, to: PeerIndex) -> bool {
+        match self.settings.relay_rule() {
+            RelayRule::All => true,
+            RelayRule::Nobody => false,
+            // SAFETY: the value is not read.
+            RelayRule::Listed => unsafe { RELAY_PAIRS.get(encode_pair(from, to)) }.is_some(),
+        }
     }
 
     #[inline(always)]

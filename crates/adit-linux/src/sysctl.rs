@@ -26,6 +26,12 @@ pub fn forwards(interface: &str) -> Result<bool> {
     Ok(read(&format!("net/ipv4/conf/{interface}/forwarding"))? == "1")
 }
 
+/// Returns true if the setting `knob` exists and may be written.
+#[must_use]
+pub fn is_writable(knob: &str) -> bool {
+    path(knob).is_ok_and(|path| fs::OpenOptions::new().write(true).open(path).is_ok())
+}
+
 /// Writes `value` to the setting `knob`.
 ///
 /// # Errors

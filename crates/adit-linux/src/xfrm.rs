@@ -16,6 +16,7 @@ use crate::netlink::{Notifications, messages};
 const XFRM_MSG_NEWPOLICY: u16 = 0x13;
 const XFRM_MSG_GETPOLICY: u16 = 0x15;
 const XFRM_MSG_GETDEFAULT: u16 = 0x28;
+const XFRMNLGRP_SA: u32 = 3;
 const XFRMNLGRP_POLICY: u32 = 4;
 const XFRMA_TMPL: u16 = 5;
 const XFRMA_MARK: u16 = 21;
@@ -117,6 +118,14 @@ impl Xfrm {
     /// No descriptors are left, or CAP_NET_ADMIN is missing.
     pub fn changes() -> Result<Notifications> {
         Notifications::open(NETLINK_XFRM, XFRMNLGRP_POLICY)
+    }
+
+    /// Subscribes to changes of states (security associations), which hold the keys.
+    ///
+    /// # Errors
+    /// As [`Self::changes`].
+    pub fn state_changes() -> Result<Notifications> {
+        Notifications::open(NETLINK_XFRM, XFRMNLGRP_SA)
     }
 
     /// Reads all policies.

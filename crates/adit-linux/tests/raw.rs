@@ -153,6 +153,19 @@ fn a_protocol4_placeholder_needs_an_address_of_this_host() {
 }
 
 #[test(root)]
+fn the_path_mtu_of_a_protocol_is_that_of_the_route() {
+    let pair = Pair::new();
+    let socket = pair.here.run(|| RawSocket::ipip_path(HERE.into())).unwrap().unwrap();
+    assert_eq!(socket.path_mtu(THERE).unwrap(), 1500);
+    let narrow = Ipv4Addr::new(203, 0, 113, 7);
+    let route =
+        Route { destination: narrow.into(), gateway: Some(THERE), mtu: Some(1300), ..Route::default() };
+    pair.here.run(|| Netlink::open()?.add_route(&route)).unwrap().unwrap();
+    assert_eq!(socket.path_mtu(narrow).unwrap(), 1300);
+    assert_eq!(socket.path_mtu(THERE).unwrap(), 1500);
+}
+
+#[test(root)]
 fn a_path_error_has_its_origin_reason_and_mtu() {
     let mut pair = Pair::new();
     let open = |remote| {

@@ -47,6 +47,7 @@ mod name;
 mod peer;
 mod peer_delta;
 mod peer_set;
+mod relay;
 mod unicast;
 
 pub use address_plan::AddressPlan;
@@ -55,4 +56,5 @@ pub use name::{NameError, PeerName};
 pub use peer::Peer;
 pub use peer_delta::{DeltaError, PeerDelta};
 pub use peer_set::PeerSet;
+pub use relay::Relay;
 pub use unicast::{NotUnicast, check_host, check_network};

@@ -22,6 +22,8 @@ pub trait PeerLookup {
     fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex>;
     /// The underlay address of a peer; `None` if there is no such peer.
     fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr>;
+    /// Whether datagrams from one peer may go on to another.
+    fn may_relay(&self, from: PeerIndex, to: PeerIndex) -> bool;
     /// Whether the gateway itself has this address.
     fn is_local(&self, address: Ipv4Addr) -> bool;
 }
@@ -197,7 +199,11 @@ pub fn check_decap<D: PeerLookup>(
         _ if is_to_gateway => Ok(here),
         // The kernel would deliver a datagram to an address of its own instead of relaying it.
         Some(Owner::Peer(to)) if to != from && here == Delivery::Here && !lookup.is_local(destination) => {
-            Ok(Delivery::To(to))
+            if lookup.may_relay(from, to) {
+                Ok(Delivery::To(to))
+            } else {
+                refuse(DropReason::RelayRefused)
+            }
         }
         Some(Owner::Peer(_)) | None => refuse(DropReason::InnerDestinationNotOurs),
     }

@@ -191,6 +191,10 @@ drop_reasons! {
             "Neither our networks nor those of another peer hold the inner destination.",
             "Add the network to `site.networks`, or remove it from this site's entry in the \
              peer's configuration.";
+        RelayRefused, "relay-refused", "RFC 2003 section 6.1",
+            "The datagram is from one peer to another, and `tunnel.relay` does not allow these two.",
+            "If they are to reach each other, list them in `tunnel.relay`. Otherwise remove the \
+             networks of the one from this site's entry in the other's configuration.";
         EcnViolation, "ecn-violation", "RFC 6040 section 4.2",
             "The outer header says Congestion Experienced, but the inner sender does not use ECN, \
              so dropping is the only signal left.",

@@ -123,6 +123,10 @@ mod tests {
             PEERS.get(peer.index()).map(|octets| (*octets).into())
         }
 
+        fn may_relay(&self, _: PeerIndex, _: PeerIndex) -> bool {
+            true
+        }
+
         fn is_local(&self, address: Ipv4Addr) -> bool {
             [US, [100, 64, 9, 9], [192, 168, 1, 8]].contains(&address.octets())
         }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use adit_peers::{Conflict, DeltaError, PeerSet};
+use adit_peers::{Conflict, DeltaError, PeerSet, Relay};
 use adit_wire::encapsulation::OuterPolicy;
 
 use crate::probe::ProbeOptions;
@@ -19,6 +19,8 @@ pub struct TunnelConfig {
     pub outer: OuterPolicy,
     /// Whether the MSS of TCP connections through the tunnel is lowered to the peer's path MTU.
     pub mss_clamp: bool,
+    /// Which peers reach each other through this site.
+    pub relay: Relay,
     /// Size in bytes of the largest datagram that the underlay's interface takes, the outer header
     /// included. Less than 88 is taken as 88.
     pub underlay_mtu: u16,

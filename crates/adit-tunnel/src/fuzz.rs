@@ -39,6 +39,7 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         peers,
         outer: OuterPolicy { ttl, df: how & NO_DF == 0, ..OuterPolicy::default() },
         mss_clamp: true,
+        relay: adit_peers::Relay::default(),
         mtu_floor: crate::DEFAULT_MTU_FLOOR,
         underlay_mtu: 1500,
         local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1)],

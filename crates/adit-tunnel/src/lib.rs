@@ -45,6 +45,7 @@ mod peers;
 mod probe;
 mod probed_path;
 mod prober;
+mod relay;
 mod router_error;
 mod soft_state;
 mod tagged_time;
@@ -53,7 +54,7 @@ mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
-pub use adit_peers::{Peer, PeerDelta, PeerName, PeerSet};
+pub use adit_peers::{Peer, PeerDelta, PeerName, PeerSet, Relay};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals, Traffic};
@@ -67,6 +68,7 @@ pub use peers::PeerTable;
 pub use probe::ProbeOptions;
 pub use probed_path::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, RAISE_TIMER, UNANSWERED_TIMEOUT};
 pub use prober::Prober;
+pub use relay::RelayTable;
 pub use soft_state::{
     ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UNREACHABLE_WINDOW, UnreachableCause,
 };

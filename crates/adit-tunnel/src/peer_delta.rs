@@ -9,6 +9,7 @@ use adit_policy::{Owner, PeerIndex};
 use ipnet::Ipv4Net;
 
 use crate::config::{TunnelConfig, TunnelError};
+use crate::relay::RelayTable;
 use crate::tunnel::{Slot, Tunnel};
 
 /// The changes of look-ups that a [`PeerDelta`] makes, for data planes that keep tables of their
@@ -45,6 +46,7 @@ impl Tunnel {
             config: TunnelConfig { peers, ..self.config.clone() },
             table: self.table.clone(),
             slots: self.slots.clone(),
+            relay: self.relay.clone(),
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
             others: Arc::clone(&self.others),
@@ -81,6 +83,7 @@ impl Tunnel {
             }
         }
         change.withdrawn.extend(lost);
+        tunnel.relay = RelayTable::new(&tunnel.config.relay, tunnel.peers());
         Ok((tunnel, change))
     }
 
@@ -145,6 +148,7 @@ mod tests {
             peers: set,
             outer: OuterPolicy::default(),
             mss_clamp: true,
+            relay: adit_peers::Relay::default(),
             mtu_floor: crate::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),

@@ -20,6 +20,7 @@ use crate::other_overlays::OtherOverlays;
 use crate::path_mtu::{PATH_MTU_FLOOR, PathMtu};
 use crate::peers::PeerTable;
 use crate::probe::{Probe, ProbeOptions};
+use crate::relay::RelayTable;
 use crate::soft_state::{IcmpLimit, Reachability, SoftState};
 use crate::time::Instant;
 
@@ -38,6 +39,8 @@ pub struct Tunnel {
     pub(crate) table: PeerTable,
     /// By [`PeerIndex`].
     pub(crate) slots: Vec<Slot>,
+    /// Which of them reach each other.
+    pub(crate) relay: RelayTable,
     /// For answers about datagrams that belong to no peer.
     pub(crate) icmp: Arc<IcmpLimit>,
     pub(crate) shares_identifications: Arc<AtomicBool>,
@@ -131,10 +134,13 @@ impl Tunnel {
         }
         let slots =
             config.peers.iter().map(|peer| Slot::new(Arc::clone(peer), config.underlay_mtu)).collect();
+        let peers = (0..).map(PeerIndex::new).zip(config.peers.iter().map(|peer| &**peer));
+        let relay = RelayTable::new(&config.relay, peers);
         Ok(Tunnel {
             config,
             table,
             slots,
+            relay,
             icmp: Arc::new(IcmpLimit::new()),
             shares_identifications: Arc::new(AtomicBool::new(false)),
             others: Arc::default(),
@@ -152,6 +158,7 @@ impl Tunnel {
             config: TunnelConfig { local_addresses, probe, ..self.config.clone() },
             table: self.table.clone(),
             slots: self.slots.clone(),
+            relay: self.relay.clone(),
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
             others: Arc::new(OtherOverlays::new(other_networks)),
@@ -201,6 +208,11 @@ impl Tunnel {
     pub fn peers(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
         let slots = (0..).map(PeerIndex::new).zip(&self.slots);
         slots.filter(|(_, slot)| slot.state.is_some()).map(|(index, slot)| (index, &*slot.peer))
+    }
+
+    /// Which peers reach each other through this site.
+    pub fn relay_table(&self) -> &RelayTable {
+        &self.relay
     }
 
     /// How many numbers have been given to peers, removed ones included: every number is below.
@@ -392,6 +404,11 @@ impl PeerLookup for Tunnel {
     #[inline]
     fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
         self.peer_state(peer).map(|peer| peer.underlay)
+    }
+
+    #[inline]
+    fn may_relay(&self, from: PeerIndex, to: PeerIndex) -> bool {
+        self.relay.allows(from, to)
     }
 
     #[inline]

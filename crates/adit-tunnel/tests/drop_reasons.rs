@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use adit_tunnel::{Decapsulated, DropReason, Encapsulated, Origin, UnderlayIcmp};
+use adit_tunnel::{Decapsulated, DropReason, Encapsulated, Origin, Relay, UnderlayIcmp};
 use adit_wire::Protocol;
 use adit_wire::icmpv4::Icmpv4Error;
 use common::*;
@@ -287,9 +287,33 @@ const BY_THE_SYSTEM: [DropReason; 4] = [
 /// Reasons that only a prober can find. `probing` and `doubt` test them.
 const BY_PROBES: [DropReason; 2] = [DropReason::IcmpDisproved, DropReason::IcmpUnproven];
 
+/// A reason that needs an option in the file.
+const BY_OPTION: DropReason = DropReason::RelayRefused;
+
+#[test]
+fn a_relay_that_the_file_does_not_allow_is_refused() {
+    let name = |name: &str| name.parse().expect("a name");
+    let allowed = |relay| {
+        let gateway = Gateway::new(adit_tunnel::TunnelConfig { relay, ..config() });
+        let verdict = gateway.decapsulate(&datagram(HOST_B, HOST_C).inside(B, A).build());
+        let is_refused = verdict == Decapsulated::Drop(BY_OPTION);
+        assert_eq!(gateway.drops().len(), usize::from(is_refused));
+        // What is for us passes in any case.
+        let to_us = gateway.decapsulate(&datagram(HOST_B, HOST_A).inside(B, A).build());
+        assert!(matches!(to_us, Decapsulated::Deliver { .. }));
+        !is_refused
+    };
+    assert!(allowed(Relay::Auto) && allowed(Relay::Direct));
+    assert!(!allowed(Relay::Off));
+    assert!(allowed(Relay::Pairs(vec![[name("c"), name("b")]])), "in both directions");
+    assert!(!allowed(Relay::Pairs(vec![[name("b"), name("later")]])));
+    assert!(!allowed(Relay::Pairs(Vec::new())));
+}
+
 #[test]
 fn the_cases_reach_every_drop_reason_of_the_tunnel() {
-    let reached: BTreeSet<_> = cases().iter().map(|case| case.reason).chain(BY_PROBES).collect();
+    let reached: BTreeSet<_> =
+        cases().iter().map(|case| case.reason).chain(BY_PROBES).chain([BY_OPTION]).collect();
     let expected: BTreeSet<_> = DropReason::ALL.into_iter().filter(|r| !BY_THE_SYSTEM.contains(r)).collect();
     assert_eq!(reached, expected);
 }

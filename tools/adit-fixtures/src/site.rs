@@ -74,6 +74,7 @@ impl Default for Setup {
             peers,
             outer: OuterPolicy::default(),
             mss_clamp: true,
+            relay: adit_tunnel::Relay::default(),
             mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
             local_addresses: vec![INSIDE_A],

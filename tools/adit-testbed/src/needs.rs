@@ -1,6 +1,7 @@
 //! Needs of tests that only Adit can check: what this kernel has and lets this process do. They are
 //! for the `#[test]` of adit-harness, and return an error that completes "needs ...".
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use adit_config::Config;
@@ -35,7 +36,7 @@ fn probe() -> Result<(), String> {
 /// The device or the program is missing.
 pub fn tun() -> Result<(), String> {
     let has_socat = std::process::Command::new("socat").arg("-V").output().is_ok();
-    if has_socat && std::path::Path::new("/dev/net/tun").exists() {
+    if has_socat && Path::new("/dev/net/tun").exists() {
         Ok(())
     } else {
         Err("/dev/net/tun and socat (Debian: `apt install socat`)".to_owned())
@@ -50,6 +51,16 @@ pub fn fq_codel() -> Result<(), String> {
     let tried = Host::new("fq_codel")
         .and_then(|host| host.program("tc", &["qdisc", "add", "dev", "lo", "root", "fq_codel"]));
     tried.map_err(|_| "the kernel's fq_codel: `cargo xtask vm test` has it".to_owned())
+}
+
+/// SCTP, which many kernels of build machines lack, and Python to speak it.
+///
+/// # Errors
+/// The kernel has none, or python3 is not installed.
+pub fn sctp() -> Result<(), String> {
+    const ATTEMPT: &str = "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)";
+    let tried = Host::new("sctp").and_then(|host| host.program("python3", &["-c", ATTEMPT]));
+    tried.map(drop).map_err(|_| "python3 and the kernel's SCTP: `cargo xtask vm test` has both".to_owned())
 }
 
 /// TCX, the hook of programs since Linux 6.6.
@@ -111,5 +122,38 @@ pub fn vrf() -> Result<(), String> {
         Ok(())
     } else {
         Err("the kernel's VRFs: `cargo xtask vm test` runs this where they are".to_owned())
+    }
+}
+
+/// IPsec's ESP, which many kernels of build machines lack.
+///
+/// # Errors
+/// The kernel has none.
+pub fn esp() -> Result<(), String> {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    let state = "xfrm state add src 10.1.1.1 dst 10.1.1.2 proto esp spi 0x100 mode transport \
+                 aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128";
+    let add = |host: Host| host.program("ip", &state.split_whitespace().collect::<Vec<_>>());
+    let is_met = *ANSWER.get_or_init(|| Host::new("probe").and_then(add).is_ok());
+    if is_met {
+        Ok(())
+    } else {
+        Err("the kernel's ESP: `cargo xtask vm test` runs this where it is".to_owned())
+    }
+}
+
+/// WireGuard, and wg-quick to start it.
+///
+/// # Errors
+/// The kernel or the machine has none.
+pub fn wireguard() -> Result<(), String> {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    let make = ["link", "add", "probe", "type", "wireguard"];
+    let has_driver =
+        *ANSWER.get_or_init(|| Host::new("probe").is_ok_and(|host| host.program("ip", &make).is_ok()));
+    if has_driver && Path::new("/usr/bin/wg-quick").exists() {
+        Ok(())
+    } else {
+        Err("WireGuard and wg-quick: `cargo xtask vm test` runs this where they are".to_owned())
     }
 }

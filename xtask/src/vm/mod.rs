@@ -67,7 +67,7 @@ pub(crate) fn vm(arguments: &[String]) -> Result<ExitCode, String> {
         ("run", rest) => {
             start(version, &[], |guest| command(rest, guest)).map(|(_, code)| ExitCode::from(code))
         }
-        ("test", packages) => start(version, debian::FOR_TESTS, |guest| suite::job(guest, packages))
+        ("test", packages) => start(version, &test_packages(), |guest| suite::job(guest, packages))
             .map(|(_, code)| ExitCode::from(code)),
         ("bench", rest) => {
             let (guest, code) = start(version, bench::PACKAGES, |guest| bench::job(guest, rest))?;
@@ -92,7 +92,7 @@ fn kernel_of(arguments: &[String]) -> Result<(Version, &[String]), String> {
 /// # Errors
 /// Fails if the guest cannot be made or dies.
 pub(crate) fn test_on(version: Version, names: &[String]) -> Result<ExitCode, String> {
-    start(version, debian::FOR_TESTS, |guest| suite::job(guest, names)).map(|(_, code)| ExitCode::from(code))
+    start(version, &test_packages(), |guest| suite::job(guest, names)).map(|(_, code)| ExitCode::from(code))
 }
 
 /// Runs `cargo xtask conformance`. All arguments except `--check` go to `adit-conformance`.
@@ -114,9 +114,14 @@ pub(crate) fn conformance(arguments: &[String]) -> Result<(), String> {
 /// Fails if the guest cannot be made or dies, or if the committed document differs.
 pub(crate) fn test_with_conformance(names: &[String]) -> Result<ExitCode, String> {
     let job = |guest: &Guest| suite::job_with(guest, names, Some(conformance::job(guest, &[])?));
-    let (guest, code) = start(Version::default(), debian::FOR_TESTS, job)?;
+    let (guest, code) = start(Version::default(), &test_packages(), job)?;
     conformance::collect(&guest, 0, true)?;
     Ok(ExitCode::from(code))
+}
+
+/// The Debian packages that the tests in the guest need.
+fn test_packages() -> Vec<&'static str> {
+    [debian::FOR_TESTS, debian::FOR_GUEST_TESTS].concat()
 }
 
 /// Installs missing packages, locks the guest's directory, and runs the job that `job` returns.

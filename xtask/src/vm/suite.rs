@@ -87,7 +87,17 @@ const SUITES: &[Suite] = &[
     },
     suite("adit-testbed", "linux_ipip"),
     Suite {
-        only: &["lifecycle::", "vrf::", "kernel_plane::", "interface::", "unit::"],
+        only: &[
+            "encryption::",
+            "ipsec::",
+            "lifecycle::",
+            "vrf::",
+            "kernel_plane::",
+            // Also selects changed_interface.
+            "interface::",
+            "large_datagrams::",
+            "unit::",
+        ],
         left_out: &[
             ("the_absence_of_the_driver_is_explained", "the guest's kernel has the driver"),
             ("changes_are_repaired_or_followed", "it asks for the speed of a real processor"),

@@ -19,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::reconcile::change::Object;
 use crate::state::snapshot::Snapshot;
 use crate::state::status::{PeerState, PeerStatus, Probing, Status};
+use crate::state::warning::WarningName;
 
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -184,6 +185,8 @@ impl Collector for Site {
             value.encode(bypassed.encode_family(&labels)?)?;
         }
 
+        self.warnings(&mut encoder)?;
+
         // Every counter is there from the start, at zero: one that appeared with its first event
         // would hide that event from a rate.
         let drops = DropReason::ALL.map(|reason| (reason.as_str(), of(&status.drops, reason.as_str())));
@@ -241,6 +244,18 @@ impl Site {
         Ok(())
     }
 
+    /// How many warnings there are of each name, also of those that there are none of.
+    fn warnings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Warnings that hold at present, as in the status, by name.";
+        let mut family = encoder.encode_descriptor("adit_warnings", help, None, MetricType::Gauge)?;
+        for name in WarningName::ALL {
+            let count = self.status().warnings.iter().filter(|warning| warning.name == name).count();
+            let labels = [("site", self.status().site.name.as_str()), ("warning", name.as_str())];
+            Value::Level(count as f64).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     /// Probes and their answers, by direction: what is in no counter of a peer.
     fn probes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let probes = &self.status().probes;
@@ -286,12 +301,20 @@ mod tests {
     use super::*;
     use crate::state::sample;
     use crate::state::status::ProbeStatus;
+    use crate::state::warning::Warning;
 
     #[test]
     fn metrics_have_their_names_labels_and_values() {
         let mut status = sample::status();
         status.drops.insert("queue-full".to_owned(), 7);
         status.probes = ProbeStatus { sent: 8, answered: 5, received: 4, replied: 3 };
+        for about in ["lan", "ipipA"] {
+            status.warnings.push(Warning {
+                name: WarningName::ForwardingOff,
+                about: about.to_owned(),
+                what: "forwarding is off".to_owned(),
+            });
+        }
         let text = text(Arc::new(Snapshot::new(status))).unwrap();
         for line in [
             "adit_peer_up{site=\"a\",peer=\"b\"} 1.0",
@@ -306,6 +329,8 @@ mod tests {
             "adit_probes_total{site=\"a\",direction=\"rx\",kind=\"answer\"} 5",
             "adit_probes_total{site=\"a\",direction=\"rx\",kind=\"probe\"} 4",
             "adit_probes_total{site=\"a\",direction=\"tx\",kind=\"answer\"} 3",
+            "adit_warnings{site=\"a\",warning=\"forwarding-off\"} 2.0",
+            "adit_warnings{site=\"a\",warning=\"repair-fails\"} 0.0",
             "# TYPE adit_site info",
         ] {
             assert!(text.lines().any(|there| there == line), "no `{line}` in\n{text}");

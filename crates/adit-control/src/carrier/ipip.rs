@@ -7,7 +7,7 @@ use adit_config::Config;
 use adit_dataplane::kernel::limits::{LIMITS, Limit};
 use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Link, Network};
+use adit_linux::netlink::{Link, Network, Route};
 use adit_tunnel::Tunnel;
 
 use super::{Carrier, Damage, Prepared, Repair, Running};
@@ -60,8 +60,12 @@ impl Carrier for IpipCarrier {
         site: &str,
         desired: &Desired,
         known: &[u32],
+        routes: &[Route],
     ) -> Result<Actual, ControlError> {
         let mut actual = observe_interfaces(namespaces.inner.as_mut(), site, desired, known)?;
+        let devices = actual.devices.iter().flatten().chain(&actual.unwanted);
+        let devices: Vec<u32> = devices.map(|link| link.index).collect();
+        actual.routes = objects::our_routes(routes, &devices).cloned().collect();
         if let Some(filter) = &desired.filter {
             actual.filter = namespaces.host.filter_matches(filter)?;
         }
@@ -172,7 +176,7 @@ fn start_again(
     Ok(())
 }
 
-/// Lists the interfaces of the driver that are the site's, and our routes into them.
+/// Lists the interfaces of the driver that are the site's.
 fn observe_interfaces(
     inner: &mut dyn Network,
     site: &str,
@@ -187,12 +191,7 @@ fn observe_interfaces(
         link.ipip.is_some() && has_alias_of(link, site) && !is_desired
     };
     let unwanted: Vec<Link> = links.iter().filter(is_unwanted).cloned().collect();
-    let all: Vec<u32> = devices.iter().flatten().chain(&unwanted).map(|link| link.index).collect();
-    let routes = match &all[..] {
-        [] => Vec::new(),
-        all => objects::our_routes(inner, all, objects::table(desired))?,
-    };
-    Ok(Actual { devices, unwanted, routes, ..Actual::default() })
+    Ok(Actual { devices, unwanted, ..Actual::default() })
 }
 
 /// The objects to be made.

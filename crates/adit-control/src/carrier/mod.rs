@@ -11,7 +11,7 @@ mod veth;
 use adit_config::Config;
 use adit_dataplane::kernel::limits::Limit;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::Network;
+use adit_linux::netlink::{Network, Route};
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
@@ -34,13 +34,14 @@ pub(crate) trait Carrier: Send {
     fn adapt(&self, desired: &mut Desired, site: &str, inner: &mut dyn Network) -> Result<(), ControlError>;
 
     /// Lists the objects of the overlay that exist. `known` are the indices of its interfaces if it
-    /// runs.
+    /// runs, and `routes` those of the table of its routes.
     fn observe(
         &self,
         namespaces: &mut Namespaces,
         site: &str,
         desired: &Desired,
         known: &[u32],
+        routes: &[Route],
     ) -> Result<Actual, ControlError>;
 
     /// Makes everything and starts to forward. Takes over what an earlier daemon left. If a step
@@ -101,6 +102,8 @@ pub(crate) struct Damage<'a> {
     pub(crate) desired: &'a Desired,
     /// Routes of others to desired networks.
     pub(crate) foreign: &'a ForeignRoutes,
+    /// All routes of the table of the overlay's routes.
+    pub(crate) routes: &'a [Route],
     /// Whether all interfaces are the overlay's.
     pub(crate) is_whole: bool,
 }

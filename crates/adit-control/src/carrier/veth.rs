@@ -4,7 +4,7 @@ use adit_config::Config;
 use adit_dataplane::TunnelInterface;
 use adit_dataplane::kernel::limits::Limit;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, VethPair};
+use adit_linux::netlink::{Link, Network, Route, VethPair};
 
 use super::{Carrier, Damage, Prepared, Repair, Running};
 use crate::error::ControlError;
@@ -13,7 +13,7 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{self, DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC};
-use crate::reconcile::objects::{self, Actual};
+use crate::reconcile::objects::{self, Actual, Ipv6};
 use crate::reconcile::peer_update::PeerUpdate;
 
 /// Carries packets through a veth pair.
@@ -96,6 +96,7 @@ impl Carrier for VethCarrier {
         _: &str,
         desired: &Desired,
         known: &[u32],
+        routes: &[Route],
     ) -> Result<Actual, ControlError> {
         let missing = Actual { devices: vec![None], ..Actual::default() };
         let Some(pair) = find(namespaces, desired)? else { return Ok(missing) };
@@ -107,12 +108,17 @@ impl Carrier for VethCarrier {
             // ours.
             return Ok(missing);
         }
-        let routes = namespaces.inner.routes_by(ROUTE_PROTOCOL, index, objects::table(desired))?;
+        let host = namespaces.host.as_ref();
+        let ipv6 = Ipv6 {
+            visible: host.has_ipv6(&namespaces.scope, &pair.visible.name)?,
+            hidden: host.has_ipv6(&NetScope::default(), &pair.hidden.name)?,
+        };
         Ok(Actual {
             devices: vec![Some(pair.visible)],
             hidden: Some(pair.hidden),
             unreadable_offloads: excess,
-            routes,
+            ipv6,
+            routes: objects::our_routes(routes, &[index]).cloned().collect(),
             ..Actual::default()
         })
     }
@@ -181,9 +187,15 @@ impl Carrier for VethCarrier {
         if !damage.is_whole {
             return Ok(Repair::NeedsInstall);
         }
-        let pair = set_up(namespaces, damage.desired)?;
-        let devices = [pair.visible.index];
-        objects::set_routes(namespaces.inner.as_mut(), damage.desired, &devices, damage.foreign)?;
+        let &Damage { desired, foreign, routes, .. } = damage;
+        let pair = set_up(namespaces, desired)?;
+        let (inner, devices) = (namespaces.inner.as_mut(), [pair.visible.index]);
+        if pair.visible.master == desired.vrf.as_ref().map(|vrf| vrf.index) {
+            objects::set_routes_among(inner, desired, &devices, foreign, routes)?;
+        } else {
+            // Another master has removed the routes.
+            objects::set_routes(inner, desired, &devices, foreign)?;
+        }
         Ok(Repair::Done)
     }
 
@@ -266,7 +278,7 @@ fn create(namespaces: &mut Namespaces, desired: &Desired, hidden: &HiddenEnd) ->
         namespaces.inner.delete_link(old.index)?;
     }
     // The other end of it may be in a network namespace that has lost its name.
-    objects::remove_hidden_end(namespaces.underlay.as_mut(), hidden)?;
+    objects::remove_hidden_ends(namespaces.underlay.as_mut(), hidden)?;
     let request = VethPair {
         name: desired.device.clone(),
         mac: VISIBLE_MAC,
@@ -304,9 +316,7 @@ fn set_up_hidden(namespaces: &mut Namespaces, link: &Link, hidden: &HiddenEnd) -
     underlay.set_alias(link.index, &hidden.alias)?;
     underlay.set_mtu(link.index, HIDDEN_MTU)?;
     set_ethernet(underlay, link, HIDDEN_MAC)?;
-    // Nothing of IPv6 passes the pair. A kernel without IPv6 refuses, because it has no such
-    // setting.
-    let _ = namespaces.host.disable_ipv6(&NetScope::default(), &link.name);
+    objects::turn_ipv6_off(namespaces.host.as_ref(), &NetScope::default(), &link.name)?;
     Ok(namespaces.underlay.set_up(link.index)?)
 }
 

@@ -57,6 +57,8 @@ struct State {
     filters: BTreeMap<String, Filter>,
     /// Interfaces, or `all`, where forwarding is off.
     not_forwarding: HashSet<String>,
+    /// Interfaces where IPv6 is on. A new one has none.
+    with_ipv6: HashSet<String>,
 }
 
 /// An interface that was just made.
@@ -494,8 +496,18 @@ impl Host for FakeHost {
         Ok(Box::new(self.clone()))
     }
 
-    fn disable_ipv6(&self, _: &NetScope, _: &str) -> Result<()> {
+    fn set_ipv6(&self, _: &NetScope, interface: &str, is_on: bool) -> Result<()> {
+        let mut state = self.state();
+        if is_on {
+            state.with_ipv6.insert(interface.to_owned());
+        } else {
+            state.with_ipv6.remove(interface);
+        }
         Ok(())
+    }
+
+    fn has_ipv6(&self, _: &NetScope, interface: &str) -> Result<bool> {
+        Ok(self.state().with_ipv6.contains(interface))
     }
 
     fn limit_offloads(&self, _: &NetScope, interface: &str) -> Result<()> {
@@ -515,6 +527,10 @@ impl Host for FakeHost {
             return refuse("read whether an interface forwards", ENODEV);
         }
         Ok(!state.not_forwarding.contains(interface))
+    }
+
+    fn chains_passed_by(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {

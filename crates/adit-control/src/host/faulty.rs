@@ -70,9 +70,14 @@ impl Host for FaultyHost {
         Ok(Box::new(FaultyNetwork { network: self.host.network(scope)?, faults: Arc::clone(&self.faults) }))
     }
 
-    fn disable_ipv6(&self, scope: &NetScope, interface: &str) -> Result<()> {
-        self.faults.call("turn IPv6 off")?;
-        self.host.disable_ipv6(scope, interface)
+    fn set_ipv6(&self, scope: &NetScope, interface: &str, is_on: bool) -> Result<()> {
+        self.faults.call("turn IPv6 on or off")?;
+        self.host.set_ipv6(scope, interface, is_on)
+    }
+
+    fn has_ipv6(&self, scope: &NetScope, interface: &str) -> Result<bool> {
+        self.faults.call("read whether IPv6 is on")?;
+        self.host.has_ipv6(scope, interface)
     }
 
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()> {
@@ -87,6 +92,10 @@ impl Host for FaultyHost {
 
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
         self.host.forwards(scope, interface)
+    }
+
+    fn chains_passed_by(&self) -> Vec<String> {
+        self.host.chains_passed_by()
     }
 
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {

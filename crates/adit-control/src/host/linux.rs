@@ -32,9 +32,15 @@ impl Host for LinuxHost {
         Ok(Box::new(scope.run(Netlink::open)??))
     }
 
-    fn disable_ipv6(&self, scope: &NetScope, interface: &str) -> Result<()> {
-        let knob = format!("net/ipv6/conf/{interface}/disable_ipv6");
-        scope.run(|| sysctl::write(&knob, "1"))?
+    fn set_ipv6(&self, scope: &NetScope, interface: &str, is_on: bool) -> Result<()> {
+        let value = if is_on { "0" } else { "1" };
+        scope.run(|| sysctl::write(&disable_ipv6(interface), value))?
+    }
+
+    fn has_ipv6(&self, scope: &NetScope, interface: &str) -> Result<bool> {
+        let knob = disable_ipv6(interface);
+        // Where the setting cannot be written, as in containers, nobody can repair it.
+        scope.run(|| sysctl::read(&knob).is_ok_and(|value| value == "0") && sysctl::is_writable(&knob))
     }
 
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()> {
@@ -47,6 +53,10 @@ impl Host for LinuxHost {
 
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
         scope.run(|| sysctl::forwards(interface))?
+    }
+
+    fn chains_passed_by(&self) -> Vec<String> {
+        adit_dataplane::chains_passed_by()
     }
 
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError> {
@@ -136,6 +146,11 @@ impl Host for LinuxHost {
         let hidden = Netlink::open()?.links()?.into_iter().find(is_hidden);
         Ok(ebpf::remove_filters(hidden.map_or(0, |link| link.index))?)
     }
+}
+
+/// The setting that turns IPv6 off on an interface.
+fn disable_ipv6(interface: &str) -> String {
+    format!("net/ipv6/conf/{interface}/disable_ipv6")
 }
 
 /// An interface that is made to see whether it can be made.

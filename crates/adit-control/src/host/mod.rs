@@ -30,8 +30,11 @@ pub(crate) trait Host: Send + Sync {
     /// Opens the links, addresses and routes of a network namespace.
     fn network(&self, scope: &NetScope) -> Result<Box<dyn Network>>;
 
-    /// Turns IPv6 off on an interface. Fails on a kernel without IPv6.
-    fn disable_ipv6(&self, scope: &NetScope, interface: &str) -> Result<()>;
+    /// Turns IPv6 on or off on an interface. Fails on a kernel without IPv6.
+    fn set_ipv6(&self, scope: &NetScope, interface: &str, is_on: bool) -> Result<()>;
+
+    /// Returns true if IPv6 is on on an interface, and can be turned off.
+    fn has_ipv6(&self, scope: &NetScope, interface: &str) -> Result<bool>;
 
     /// Limits the offloads of the tunnel interface to those that a data plane can read.
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()>;
@@ -42,6 +45,9 @@ pub(crate) trait Host: Send + Sync {
     /// Returns true if the kernel forwards what arrives by this interface. `all` and `default` are
     /// names too.
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool>;
+
+    /// Names the chains of the firewall that the frames of a data plane pass by.
+    fn chains_passed_by(&self) -> Vec<String>;
 
     /// Starts a data plane behind a tunnel interface.
     fn start_plane(&self, request: &PlaneRequest<'_>) -> std::result::Result<StartedPlane, ControlError>;

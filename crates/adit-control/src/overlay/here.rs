@@ -13,6 +13,7 @@ use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Desired, Machine, tunnel_config};
+use crate::reconcile::devices::uses_kernel_plane;
 use crate::reconcile::foreign_routes::{self, ForeignRoutes};
 use crate::reconcile::{foreign_devices, machine};
 use crate::state::warning::Warning;
@@ -24,6 +25,8 @@ pub struct Findings {
     pub obstacles: Vec<ControlError>,
     /// What would keep traffic from passing.
     pub warnings: Vec<Warning>,
+    /// Chains of the firewall with rules that the outer datagrams would pass by.
+    pub passed_by: Vec<String>,
 }
 
 /// Looks at this machine, in the calling thread's network namespace, for `config`. `running` is the
@@ -38,6 +41,9 @@ pub(super) fn look_on(host: &Arc<dyn Host>, running: Option<&RunningOverlay>, co
     let mut findings = Findings::default();
     if let Err(error) = look(host, running, config, &mut findings) {
         findings.obstacles.push(error);
+    }
+    if !uses_kernel_plane(config) {
+        findings.passed_by = host.chains_passed_by();
     }
     findings
 }

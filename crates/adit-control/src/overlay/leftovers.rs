@@ -31,7 +31,7 @@ pub fn remove_leftovers(
     };
     let mut underlay = host.network(&NetScope::default())?;
     let hidden = HiddenEnd::of(site, device.unwrap_or_default());
-    removed.extend(objects::remove_hidden_end(underlay.as_mut(), &hidden)?);
+    removed.extend(objects::remove_hidden_ends(underlay.as_mut(), &hidden)?);
     Ok(removed)
 }
 
@@ -51,7 +51,7 @@ pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlErr
     if !links_of_site(inner.as_mut(), site)?.is_empty() {
         return Ok(true);
     }
-    Ok(!guard_routes::list(inner.as_mut(), guard_metric(site), None)?.is_empty())
+    Ok(!guard_routes::list(inner.as_mut(), guard_metric(site))?.is_empty())
 }
 
 /// Opens the inner side. `None`: there is no namespace of that name, so all that was in it is gone.
@@ -83,7 +83,7 @@ pub(super) fn remove_objects(
     if host.remove_filter(site)? {
         removed.push(adit_dataplane::kernel::table_name(site));
     }
-    let guards = guard_routes::list(inner, guard_metric(site), None)?;
+    let guards = guard_routes::list(inner, guard_metric(site))?;
     inner.delete_routes(&guards)?;
     if !guards.is_empty() {
         removed.push("guard-routes".to_owned());

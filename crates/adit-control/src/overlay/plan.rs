@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_config::{Config, Mtu};
+use adit_linux::netlink::Route;
 use adit_wire::encapsulation::OVERHEAD_V4;
 
 use crate::carrier::choice::carrier_of;
@@ -75,26 +76,37 @@ pub(super) fn plan_on(
         Prepared::survey(carrier.as_ref(), &mut namespaces, config, &in_use)?;
     let running = running.map(|running| &running.config);
     let mut changes = config_diff::compare(running, config, desired.underlay);
-    let (of_kernel, _) = differences(carrier.as_ref(), &mut namespaces, config, &desired, &foreign, &[])?;
+    let routes = namespaces.inner.routes_of(desired.table())?;
+    let look = Look { config, desired: &desired, foreign: &foreign, known: &[], routes: &routes };
+    let (of_kernel, _) = differences(carrier.as_ref(), &mut namespaces, &look)?;
     changes.extend(of_kernel);
     let mut warnings = forwarding_warnings(&mut namespaces, config, &desired)?;
     warnings.extend(foreign.warnings());
     Ok(Plan { changes, warnings })
 }
 
-/// Compares the desired state with the kernel's, except where `foreign` routes have the place of
-/// ours. Both a plan and a repair are made of this, so they never differ. `known` are the indices
-/// of the overlay's interfaces if it runs here. Also returns the kernel's state.
+/// What the desired state is compared with.
+pub(super) struct Look<'a> {
+    pub(super) config: &'a Config,
+    pub(super) desired: &'a Desired,
+    /// Routes of others, which stay where they have the place of ours.
+    pub(super) foreign: &'a ForeignRoutes,
+    /// The indices of the overlay's interfaces if it runs here.
+    pub(super) known: &'a [u32],
+    /// All routes of the table of the overlay's routes.
+    pub(super) routes: &'a [Route],
+}
+
+/// Compares the desired state with the kernel's. Both a plan and a repair are made of this, so they
+/// never differ. Also returns the kernel's state.
 pub(super) fn differences(
     carrier: &dyn Carrier,
     namespaces: &mut Namespaces,
-    config: &Config,
-    desired: &Desired,
-    foreign: &ForeignRoutes,
-    known: &[u32],
+    look: &Look<'_>,
 ) -> Result<(Vec<Change>, Actual), ControlError> {
-    let mut actual = carrier.observe(namespaces, config.site.name.as_str(), desired, known)?;
-    actual.guards = guard_routes::of(namespaces.inner.as_mut(), desired)?;
+    let &Look { config, desired, foreign, known, routes } = look;
+    let mut actual = carrier.observe(namespaces, config.site.name.as_str(), desired, known, routes)?;
+    actual.guards = guard_routes::among(routes, desired).cloned().collect();
     let mut changes = kernel_diff::compare(config, desired, &actual);
     changes.retain(|change| !foreign.keep_out(change));
     Ok((changes, actual))

@@ -3,9 +3,11 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use adit_linux::net_scope::NetScope;
+use adit_linux::netlink::Route;
 use adit_tunnel::{HostFacts, ProbeOptions, TableDelta};
 
-use super::plan::{differences, forwarding_path};
+use super::plan::{Look, differences, forwarding_path};
 use super::{Overlay, Warning, WarningName};
 use crate::carrier::{Damage, Repair};
 use crate::error::ControlError;
@@ -43,9 +45,11 @@ impl Overlay {
         let machine = self.look_at_machine()?;
         self.is_filter_due |= self.desired.follow(&self.config.site, &machine);
         let inner = self.namespaces.inner.as_mut();
-        let foreign = ForeignRoutes::look_up(inner, &site, &self.desired)?;
+        // Once for everything: with many peers nothing else of a look takes as long.
+        let routes = inner.routes_of(self.desired.table())?;
+        let foreign = ForeignRoutes::look_up_in(inner, &site, &self.desired, &routes)?;
         self.warnings.foreign_routes = foreign.warnings();
-        let (changes, is_whole) = self.find_damage(&site, &foreign)?;
+        let (changes, is_whole) = self.find_damage(&site, &foreign, &routes)?;
         // The VRF's index and its table are others now, so nothing that was made fits.
         let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
         // The data plane knows the MTU of the interface that it was started for.
@@ -60,7 +64,8 @@ impl Overlay {
         let repair = if is_vrf_new || is_mtu_new || changes.iter().any(needs_start) {
             Repair::NeedsInstall
         } else {
-            let damage = Damage { site: &site, desired: &self.desired, foreign: &foreign, is_whole };
+            let desired = &self.desired;
+            let damage = Damage { site: &site, desired, foreign: &foreign, routes: &routes, is_whole };
             self.carrier.repair(&mut self.namespaces, &damage, &mut self.running)?
         };
         if repair == Repair::NeedsInstall {
@@ -117,11 +122,12 @@ impl Overlay {
         &mut self,
         site: &str,
         foreign: &ForeignRoutes,
+        routes: &[Route],
     ) -> Result<(Vec<Change>, bool), ControlError> {
         let devices = &self.running.devices;
         let (carrier, namespaces) = (self.carrier.as_ref(), &mut self.namespaces);
-        let (mut changes, actual) =
-            differences(carrier, namespaces, &self.config, &self.desired, foreign, devices)?;
+        let look = Look { config: &self.config, desired: &self.desired, foreign, known: devices, routes };
+        let (mut changes, actual) = differences(carrier, namespaces, &look)?;
         let is_whole = actual.indices() == *devices;
         if !is_whole {
             foreign_devices::refuse(self.namespaces.inner.as_mut(), site, &self.desired)?;
@@ -173,6 +179,16 @@ impl Overlay {
         self.warnings.forwarding_path = forwarding_path(&mut self.namespaces, &self.config, &self.desired)?;
         self.check_forwarding();
         Ok(())
+    }
+
+    /// Returns true if IPv6 was turned on on an end of the pair, about which there are no events.
+    /// It costs a read of two small files.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        let Namespaces { host, scope, .. } = &self.namespaces;
+        let has_ipv6 = |scope: &NetScope, name: &str| host.has_ipv6(scope, name).unwrap_or(false);
+        self.desired.hidden.as_ref().is_some_and(|hidden| {
+            has_ipv6(scope, &self.desired.device) || has_ipv6(&NetScope::default(), &hidden.name)
+        })
     }
 
     /// Reads the settings for forwarding, about which there are no events. It costs a read of a

@@ -9,7 +9,7 @@ use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl};
 use adit_dataplane::kernel::Filter;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, MAIN_TABLE};
-use adit_tunnel::{HostFacts, ProbeOptions, Tunnel, TunnelConfig};
+use adit_tunnel::{HostFacts, ProbeOptions, Relay, Tunnel, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
@@ -272,11 +272,25 @@ fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filt
         local: machine.local.clone(),
         reachable: config.site.local.clone(),
         peers: config.peers.iter().map(|peer| (peer.underlay, peer.networks.clone())).collect(),
+        relayed: relayed(config),
         devices: devices.iter().map(|device| device.name.clone()).collect(),
         takes_all: is_shared(devices),
         others: Vec::new(),
         mss_clamp: config.site.tunnel.mss_clamp,
     }
+}
+
+/// Returns the underlay addresses of the peers that reach each other, for each direction; `None`:
+/// all do.
+fn relayed(config: &Config) -> Option<Vec<(Ipv4Addr, Ipv4Addr)>> {
+    let pairs = match &config.site.tunnel.relay {
+        Relay::Auto | Relay::Direct => return None,
+        Relay::Off => return Some(Vec::new()),
+        Relay::Pairs(pairs) => pairs,
+    };
+    let address = |name| config.peers.get(name).map(|peer| peer.underlay);
+    let pairs = pairs.iter().filter_map(|[one, other]| Some((address(one)?, address(other)?)));
+    Some(pairs.flat_map(|(one, other)| [(one, other), (other, one)]).collect())
 }
 
 /// Returns the MTU of the tunnel interface, in bytes.
@@ -320,6 +334,7 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
             df: options.df,
         },
         mss_clamp: options.mss_clamp,
+        relay: options.relay.clone(),
         mtu_floor: options.mtu_floor,
         underlay_mtu: machine.underlay_mtu,
         local_addresses: machine.local.clone(),

@@ -63,8 +63,22 @@ impl ForeignRoutes {
         site: &str,
         desired: &Desired,
     ) -> Result<Self, ControlError> {
+        let routes = network.routes_of(desired.table())?;
+        Self::look_up_in(network, site, desired, &routes)
+    }
+
+    /// As [`Self::look_up`], where `routes` are those of the table.
+    ///
+    /// # Errors
+    /// As [`Self::look_up`].
+    pub(crate) fn look_up_in(
+        network: &mut dyn Network,
+        site: &str,
+        desired: &Desired,
+        routes: &[Route],
+    ) -> Result<Self, ControlError> {
         let wanted: Vec<&DesiredRoute> = desired.routes.iter().collect();
-        Self::look_up_all(network, site, desired, &wanted)
+        Ok(Self::among(routes, &network.links()?, site, desired, &wanted))
     }
 
     /// Looks up those to the networks of `wanted`. It lists all routes only if the kernel does not
@@ -89,15 +103,6 @@ impl ForeignRoutes {
         if found.is_some_and(|found| found.iter().all(is_ours)) {
             return Ok(Self::default());
         }
-        Self::look_up_all(network, site, desired, wanted)
-    }
-
-    fn look_up_all(
-        network: &mut dyn Network,
-        site: &str,
-        desired: &Desired,
-        wanted: &[&DesiredRoute],
-    ) -> Result<Self, ControlError> {
         let (links, routes) = (network.links()?, network.routes_of(desired.table())?);
         Ok(Self::among(&routes, &links, site, desired, wanted))
     }

@@ -40,29 +40,24 @@ pub(crate) fn desired_guards(desired: &Desired) -> impl Iterator<Item = Route> {
     desired.routes.iter().map(move |route| guard_of(route, metric, table))
 }
 
-/// Lists the guards with that metric, in one table or in all.
+/// Lists the guards with that metric, in all tables.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked.
-pub(crate) fn list(
-    network: &mut dyn Network,
-    metric: u32,
-    table: Option<u32>,
-) -> Result<Vec<Route>, ControlError> {
-    let found = network.routes_of_kind(ROUTE_PROTOCOL, RouteKind::Unreachable, table)?;
+pub(crate) fn list(network: &mut dyn Network, metric: u32) -> Result<Vec<Route>, ControlError> {
+    let found = network.routes_of_kind(ROUTE_PROTOCOL, RouteKind::Unreachable, None)?;
     Ok(found.into_iter().filter(|route| route.metric == Some(metric)).collect())
 }
 
-/// Lists the guards of an overlay in the table of its routes.
-///
-/// # Errors
-/// Fails if the kernel cannot be asked.
-pub(crate) fn of(network: &mut dyn Network, desired: &Desired) -> Result<Vec<Route>, ControlError> {
-    list(network, desired.guard_metric, Some(desired.table()))
+/// Returns the guards of an overlay among the routes of its table.
+pub(crate) fn among<'r>(routes: &'r [Route], desired: &Desired) -> impl Iterator<Item = &'r Route> {
+    let metric = desired.guard_metric;
+    routes.iter().filter(move |route| is_guard(route) && route.metric == Some(metric))
 }
 
-/// Adds the guards that are missing, except where others have a route in the same place. Returns
-/// the guards that are not desired; the caller removes them once the tunnel's routes are set.
+/// Adds the guards that are missing among the routes `found` in the table, except where others have
+/// a route in the same place. Returns the guards that are not desired; the caller removes them once
+/// the tunnel's routes are set.
 ///
 /// # Errors
 /// Fails if the kernel refuses a change. Changes before it stay.
@@ -70,15 +65,16 @@ pub(crate) fn add_missing(
     network: &mut dyn Network,
     desired: &Desired,
     taken: &HashSet<Ipv4Net>,
+    found: &[Route],
 ) -> Result<Vec<Route>, ControlError> {
-    let found = of(network, desired)?;
-    let there: HashSet<Ipv4Net> = found.iter().map(|route| route.destination).collect();
+    let there: HashSet<Ipv4Net> = among(found, desired).map(|route| route.destination).collect();
     let is_missing =
         |route: &Route| !there.contains(&route.destination) && !taken.contains(&route.destination);
     let missing: Vec<Route> = desired_guards(desired).filter(is_missing).collect();
     network.add_routes(&missing)?;
     let wanted: HashSet<Ipv4Net> = desired.routes.iter().map(|route| route.network).collect();
-    Ok(found.into_iter().filter(|route| !wanted.contains(&route.destination)).collect())
+    let unwanted = among(found, desired).filter(|route| !wanted.contains(&route.destination));
+    Ok(unwanted.cloned().collect())
 }
 
 /// The guards of a site before a start, in all tables.
@@ -90,7 +86,7 @@ impl Before {
     /// # Errors
     /// Fails if the kernel cannot be asked.
     pub(crate) fn look_up(network: &mut dyn Network, metric: u32) -> Result<Self, ControlError> {
-        list(network, metric, None).map(Self)
+        list(network, metric).map(Self)
     }
 
     /// Removes what a failed start has added. A failure is logged: the caller returns the one that
@@ -98,7 +94,7 @@ impl Before {
     pub(crate) fn restore(&self, network: &mut dyn Network, metric: u32) {
         let before: HashSet<(u32, Ipv4Net)> =
             self.0.iter().map(|route| (route.table, route.destination)).collect();
-        let removed = list(network, metric, None).and_then(|found| {
+        let removed = list(network, metric).and_then(|found| {
             let is_new = |route: &Route| !before.contains(&(route.table, route.destination));
             let new: Vec<Route> = found.into_iter().filter(is_new).collect();
             Ok(network.delete_routes(&new)?)
@@ -129,7 +125,7 @@ pub(crate) fn remove_from_other_tables(
     metric: u32,
     table: u32,
 ) -> Result<(), ControlError> {
-    let mut found = list(network, metric, None)?;
+    let mut found = list(network, metric)?;
     found.retain(|route| route.table != table);
     Ok(network.delete_routes(&found)?)
 }

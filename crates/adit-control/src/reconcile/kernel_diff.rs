@@ -31,6 +31,7 @@ pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Ve
         let change = Change::new(Kind::Change, Object::Device, format!("{device} {offload} on -> off"));
         changes.push(change.by(format!("{prefix}ethtool -K {device} {offload} off")));
     }
+    changes.extend(ipv6_changes(desired, actual));
     let (missing_guards, unwanted_guards) = guard_changes(desired, actual);
     changes.extend(missing_guards);
     changes.extend(route_changes(config, desired, actual));
@@ -191,6 +192,20 @@ fn hidden_changes(hidden: &HiddenEnd, link: &Link) -> Vec<Change> {
     changes
 }
 
+/// Compares whether IPv6 is off on both ends of the pair.
+fn ipv6_changes(desired: &Desired, actual: &Actual) -> Vec<Change> {
+    let visible = actual.devices.iter().flatten().filter(|_| actual.ipv6.visible);
+    let hidden = actual.hidden.iter().filter(|_| actual.ipv6.hidden);
+    let prefix = in_netns(desired.netns.as_deref());
+    let ends = visible.map(|link| (prefix.as_str(), link)).chain(hidden.map(|link| ("", link)));
+    let change = |(prefix, link): (&str, &Link)| {
+        let name = &link.name;
+        Change::new(Kind::Change, Object::Device, format!("{name} ipv6 on -> off"))
+            .by(format!("{prefix}sysctl -w net/ipv6/conf/{name}/disable_ipv6=1"))
+    };
+    ends.map(change).collect()
+}
+
 /// Compares what an end of a veth pair has as an Ethernet interface.
 fn ethernet_changes(ip: &str, name: &str, link: &Link, mac: [u8; 6]) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -311,6 +326,7 @@ fn words(route: &Route, device: &str) -> String {
 mod tests {
     use super::*;
     use crate::reconcile::desired::Machine;
+    use crate::reconcile::objects::Ipv6;
     use std::net::Ipv4Addr;
 
     use adit_linux::netlink::LinkLayer;
@@ -465,6 +481,10 @@ mod tests {
             (
                 Actual { unreadable_offloads: vec!["tx-udp-segmentation".to_owned()], ..good.clone() },
                 "~ device ipipA tx-udp-segmentation on -> off",
+            ),
+            (
+                Actual { ipv6: Ipv6 { visible: true, hidden: false }, ..good.clone() },
+                "~ device ipipA ipv6 on -> off",
             ),
             (
                 Actual { routes: Vec::new(), ..good.clone() },

@@ -4,11 +4,13 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::ControlError;
+use crate::host::Host;
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, HiddenEnd, has_alias_of};
 use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::guard_routes;
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route, RouteKey};
 
 /// The objects of an overlay that exist.
@@ -21,6 +23,8 @@ pub(crate) struct Actual {
     pub(crate) hidden: Option<Link>,
     /// Offloads of the tunnel interface whose packets a data plane could not read.
     pub(crate) unreadable_offloads: Vec<String>,
+    /// Whether IPv6 is on on an end of the pair.
+    pub(crate) ipv6: Ipv6,
     /// Interfaces of this site that are no longer desired.
     pub(crate) unwanted: Vec<Link>,
     /// Our routes into all these interfaces.
@@ -29,6 +33,13 @@ pub(crate) struct Actual {
     pub(crate) guards: Vec<Route>,
     /// Whether the packet filter is as desired; `None`: there is none.
     pub(crate) filter: Option<bool>,
+}
+
+/// The ends of the pair on which IPv6 is on, and can be turned off. The tunnel carries IPv4 only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ipv6 {
+    pub(crate) visible: bool,
+    pub(crate) hidden: bool,
 }
 
 impl Actual {
@@ -78,29 +89,18 @@ pub(crate) fn kernel_route(route: &DesiredRoute, device: u32, table: u32) -> Rou
     }
 }
 
-/// Lists the routes of ours by these interfaces.
-///
-/// # Errors
-/// Fails if the kernel cannot be asked.
-pub(crate) fn our_routes(
-    network: &mut dyn Network,
-    devices: &[u32],
-    table: u32,
-) -> Result<Vec<Route>, ControlError> {
-    if let &[device] = devices {
-        return Ok(network.routes_by(ROUTE_PROTOCOL, device, table)?);
-    }
+/// Returns those of `routes` that are ours by these interfaces.
+pub(crate) fn our_routes<'r>(routes: &'r [Route], devices: &[u32]) -> impl Iterator<Item = &'r Route> {
     let devices: HashSet<u32> = devices.iter().copied().collect();
-    let is_ours = |route: &Route| {
+    routes.iter().filter(move |route| {
         route.protocol == ROUTE_PROTOCOL && route.device.is_some_and(|device| devices.contains(&device))
-    };
-    Ok(network.routes_of(table)?.into_iter().filter(is_ours).collect())
+    })
 }
 
 /// Sets alias and MTU of an interface, and turns IPv6 off. It does not set the interface up.
 ///
 /// # Errors
-/// Fails if the kernel refuses alias or MTU.
+/// Fails if the kernel refuses.
 pub(crate) fn configure_device(
     namespaces: &mut Namespaces,
     link: &Link,
@@ -109,26 +109,39 @@ pub(crate) fn configure_device(
 ) -> Result<(), ControlError> {
     namespaces.inner.set_alias(link.index, &device.alias)?;
     namespaces.inner.set_mtu(link.index, u32::from(desired.mtu))?;
-    // The tunnel carries IPv4 only, and the kernel would send router solicitations into it. A
-    // kernel without IPv6 refuses, because it has no such setting.
-    let _ = namespaces.host.disable_ipv6(&namespaces.scope, &link.name);
+    turn_ipv6_off(namespaces.host.as_ref(), &namespaces.scope, &link.name)
+}
+
+/// Turns IPv6 off on an interface, if it is on and can be turned off. The tunnel carries IPv4 only,
+/// and the kernel would send router solicitations into it.
+///
+/// # Errors
+/// Fails if the kernel refuses.
+pub(crate) fn turn_ipv6_off(host: &dyn Host, scope: &NetScope, name: &str) -> Result<(), ControlError> {
+    if host.has_ipv6(scope, name)? {
+        host.set_ipv6(scope, name, false)?;
+    }
     Ok(())
 }
 
-/// Removes the hidden end, or what a killed start has made of it, and with it the tunnel interface,
-/// wherever that is. Returns its name if there was one.
+/// Removes every hidden end of ours, also what a killed start has made of one, and with it the
+/// tunnel interface, wherever that is. Returns the names.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked, or refuses.
-pub(crate) fn remove_hidden_end(
+pub(crate) fn remove_hidden_ends(
     underlay: &mut dyn Network,
     hidden: &HiddenEnd,
-) -> Result<Option<String>, ControlError> {
+) -> Result<Vec<String>, ControlError> {
     let is_ours =
         |link: &Link| link.alias.as_deref() == Some(hidden.alias.as_str()) || hidden.is_half_made(link);
-    let Some(link) = underlay.links()?.into_iter().find(is_ours) else { return Ok(None) };
-    underlay.delete_link(link.index)?;
-    Ok(Some(link.name))
+    let mut removed = Vec::new();
+    // With one end the kernel deletes the other, which may be ours, too.
+    while let Some(link) = underlay.links()?.into_iter().find(is_ours) {
+        underlay.delete_link(link.index)?;
+        removed.push(link.name);
+    }
+    Ok(removed)
 }
 
 /// Removes the interface of that name which a failed step has made, if it is still there and
@@ -156,17 +169,32 @@ pub(crate) fn set_routes(
     devices: &[u32],
     foreign: &ForeignRoutes,
 ) -> Result<(), ControlError> {
-    let unwanted_guards = guard_routes::add_missing(network, desired, &foreign.at_guards)?;
+    let found = network.routes_of(table(desired))?;
+    set_routes_among(network, desired, devices, foreign, &found)
+}
+
+/// As [`set_routes`], where `found` are the routes of the table.
+///
+/// # Errors
+/// As [`set_routes`].
+pub(crate) fn set_routes_among(
+    network: &mut dyn Network,
+    desired: &Desired,
+    devices: &[u32],
+    foreign: &ForeignRoutes,
+    found: &[Route],
+) -> Result<(), ControlError> {
+    let unwanted_guards = guard_routes::add_missing(network, desired, &foreign.at_guards, found)?;
     let wanted = desired_routes(desired, devices);
     let mut missing: HashMap<RouteKey, &Route> = wanted.iter().map(|route| (route.key(), route)).collect();
     let (mut changed, mut unwanted) = (Vec::new(), Vec::new());
     let mut keys: HashSet<RouteKey> = HashSet::new();
-    for route in our_routes(network, devices, table(desired))? {
+    for route in our_routes(found, devices) {
         let Some(wanted) = missing.get(&route.key()).filter(|_| keys.insert(route.key())) else {
-            unwanted.push(route);
+            unwanted.push(route.clone());
             continue;
         };
-        if !wanted.is_already(&route) {
+        if !wanted.is_already(route) {
             changed.push((*wanted).clone());
         }
     }

@@ -21,8 +21,8 @@ const EVENT_DEBOUNCE: Duration = Duration::from_millis(100);
 /// How long after a failed repair the next one is tried: soon, since the kernel may be half way
 /// through a change. It doubles up to [`FULL_RESYNC_INTERVAL`], unless something changes.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the settings for forwarding are read.
-const FORWARDING_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often settings are read, about which there are no events: forwarding, and IPv6.
+const SETTINGS_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The thread. Dropping it stops the thread.
 pub(crate) struct Reconciler {
@@ -79,7 +79,7 @@ struct Loop {
     /// The events since the last look at everything.
     pending: PendingEvents,
     last_resync: Instant,
-    last_forwarding_check: Instant,
+    last_settings_check: Instant,
     /// Repairs that have failed one after another.
     failures: u32,
     /// After a failed repair, when to try again.
@@ -100,7 +100,7 @@ impl Loop {
             snapshots,
             pending,
             last_resync: now,
-            last_forwarding_check: now,
+            last_settings_check: now,
             failures: 0,
             not_before: now,
             own_events_until: now,
@@ -112,9 +112,12 @@ impl Loop {
             self.collect_events();
             let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(overlay) = overlay.as_mut() else { return };
-            if self.last_forwarding_check.elapsed() >= FORWARDING_CHECK_INTERVAL {
-                self.last_forwarding_check = Instant::now();
+            if self.last_settings_check.elapsed() >= SETTINGS_CHECK_INTERVAL {
+                self.last_settings_check = Instant::now();
                 overlay.check_forwarding();
+                if overlay.has_ipv6() {
+                    self.pending.mark_overrun();
+                }
             }
             if self.is_repair_due(overlay) && Instant::now() >= self.not_before {
                 self.repair(overlay);

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::state::status::{
-    PathMtuFrom, PeerState, PeerStatus, Probing, SCHEMA, SiteStatus, Status, UnderlayState,
+    PathMtuFrom, PeerState, PeerStatus, Probing, Relay, RelayPath, SCHEMA, SiteStatus, Status, UnderlayState,
 };
 use crate::state::unreachable::UnreachableCause;
 use crate::state::warning::{Warning, WarningName};
@@ -97,6 +97,13 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// Datagrams from one peer to another take another way now.
+    RelayPathChanged {
+        /// Who forwards them.
+        path: RelayPath,
+        /// Why.
+        reason: String,
+    },
     /// Kernel objects of the overlay had been changed by others, and were repaired. The log has
     /// details.
     Repaired {
@@ -151,6 +158,9 @@ impl Event {
         match &self.kind {
             EventKind::CarriedBy { tx, rx, reason } => {
                 tracing::warn!(%tx, %rx, %reason, "another data plane carries");
+            }
+            EventKind::RelayPathChanged { path, reason } => {
+                tracing::info!(%reason, "from peer to peer: {}", path.who());
             }
             EventKind::PeerUp { peer } => tracing::info!(%peer, "the peer is up"),
             EventKind::PeerDown { peer, cause: DownCause::Silent } => {
@@ -235,6 +245,11 @@ pub fn between(before: &Status, after: &Status) -> Vec<EventKind> {
     if before.site.carried_by != *carried_by && !before.site.carried_by.rx.is_empty() {
         let (tx, rx, reason) = (carried_by.tx.clone(), carried_by.rx.clone(), dataplane_reason.clone());
         kinds.push(EventKind::CarriedBy { tx, rx, reason });
+    }
+    // Between two peers, so not at a site with one.
+    if before.site.relay.path != after.site.relay.path && after.peers.len() > 1 {
+        let Relay { path, reason } = after.site.relay.clone();
+        kinds.push(EventKind::RelayPathChanged { path, reason });
     }
     for (object, times) in &after.repairs {
         let times = times.saturating_sub(before.repairs.get(object).copied().unwrap_or(0));
@@ -413,6 +428,26 @@ mod tests {
             let found = between(&at(before.0, before.1), &at(after.0, after.1));
             assert_eq!(found, expected, "{before:?} to {after:?}");
         }
+    }
+
+    #[test]
+    fn another_way_from_peer_to_peer_is_an_event_at_a_hub() {
+        let hub = |path, reason: &str| {
+            let mut status = status("b", UP);
+            status.peers.extend(self::status("c", UP).peers);
+            status.site.relay = Relay { path, reason: reason.to_owned() };
+            status
+        };
+        let changed = |path, reason: &str| EventKind::RelayPathChanged { path, reason: reason.to_owned() };
+        let (direct, stack) = (hub(RelayPath::Direct, "no rule"), hub(RelayPath::Stack, "a rule"));
+        assert_eq!(between(&direct, &stack), [changed(RelayPath::Stack, "a rule")]);
+        assert_eq!(between(&stack, &direct), [changed(RelayPath::Direct, "no rule")]);
+        assert_eq!(between(&stack, &hub(RelayPath::Stack, "another rule")), []);
+        let alone = |mut status: Status| {
+            status.peers.pop();
+            status
+        };
+        assert_eq!(between(&alone(direct), &alone(stack)), [], "there is nothing to relay");
     }
 
     #[test]

@@ -170,6 +170,7 @@ mod tests {
             peers: set,
             outer: adit_wire::encapsulation::OuterPolicy::default(),
             mss_clamp: true,
+            relay: adit_tunnel::Relay::default(),
             mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
             local_addresses: Vec::new(),

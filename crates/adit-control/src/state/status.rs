@@ -140,12 +140,31 @@ pub enum RelayPath {
     Stack,
     /// eBPF programs.
     Direct,
+    /// Nobody: the file forbids it.
+    Refused,
 }
 
-impl From<&adit_dataplane::RelayPath> for Relay {
-    fn from(relay: &adit_dataplane::RelayPath) -> Self {
-        let path = if relay.is_direct { RelayPath::Direct } else { RelayPath::Stack };
-        Self { path, reason: relay.reason.clone() }
+impl RelayPath {
+    /// A phrase for people.
+    #[must_use]
+    pub const fn who(self) -> &'static str {
+        match self {
+            Self::Stack => "through the host's stack",
+            Self::Direct => "direct",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Relay {
+    fn of(configured: &adit_tunnel::Relay, found: &adit_dataplane::RelayPath) -> Self {
+        if *configured == adit_tunnel::Relay::Off {
+            return Self { path: RelayPath::Refused, reason: "`tunnel.relay` is false".to_owned() };
+        }
+        let path = if found.is_direct { RelayPath::Direct } else { RelayPath::Stack };
+        let listed = matches!(configured, adit_tunnel::Relay::Pairs(_));
+        let suffix = if listed { ", for the pairs in `tunnel.relay`" } else { "" };
+        Self { path, reason: format!("{}{suffix}", found.reason) }
     }
 }
 
@@ -383,7 +402,7 @@ impl Status {
                     None => overlay.plane_reason().to_owned(),
                 },
                 carried_by: CarriedBy { tx: carried.tx.to_string(), rx: carried.rx.to_string() },
-                relay: Relay::from(&host_rules.relay),
+                relay: Relay::of(&config.site.tunnel.relay, &host_rules.relay),
                 passed_by: host_rules.passed_by.clone(),
                 mtu: overlay.desired().mtu,
                 limits: overlay.limits().iter().map(Limit::from).collect(),

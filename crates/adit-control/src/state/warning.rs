@@ -28,6 +28,9 @@ pub enum WarningName {
 }
 
 impl WarningName {
+    /// All names.
+    pub const ALL: [Self; 3] = [Self::ForwardingOff, Self::ForeignRoute, Self::RepairFails];
+
     /// Its name in JSON.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,12 +1,12 @@
 //! The loaded object: programs and their maps, filled for one tunnel before anything runs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use adit_policy::bpf::maps::{PeerEntry, Settings, encode_owner, name, program};
+use adit_policy::bpf::maps::{PeerEntry, RelayRule, Settings, encode_owner, encode_pair, name, program};
 use adit_policy::{DropReason, Owner, PeerIndex};
-use adit_tunnel::{TableDelta, Tunnel};
+use adit_tunnel::{Relay, RelayTable, TableDelta, Tunnel, TunnelConfig};
 use adit_wire::ecn::EcnAnomaly;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
@@ -32,6 +32,7 @@ pub(super) struct LoadedObject {
     peers: Array<MapData, [u8; ENTRY_LEN]>,
     networks: PrefixOwners,
     peer_by_outer: PeerByOuter,
+    relay_pairs: RelayPairs,
     local: LocalAddresses,
     other_networks: OtherNetworks,
     current: Settings,
@@ -63,6 +64,7 @@ impl LoadedObject {
             .map_max_entries(name::PEERS, peers)
             .map_max_entries(name::IDENTIFICATIONS, peers)
             .map_max_entries(name::PEER_COUNTS, peers)
+            .map_max_entries(name::RELAY_PAIRS, entries(pairs_of(tunnel.config())))
             .map_max_entries(name::LOCAL, entries(tunnel.local_addresses().len() + HOST_HEADROOM))
             .map_max_entries(name::OTHER_NETWORKS, entries(tunnel.other_networks().len() + HOST_HEADROOM))
             .load(OBJECT)
@@ -93,6 +95,7 @@ impl LoadedObject {
             peers: take(&mut ebpf, name::PEERS)?,
             networks,
             peer_by_outer,
+            relay_pairs: RelayPairs { map: take(&mut ebpf, name::RELAY_PAIRS)?, set: BTreeSet::new() },
             local: take(&mut ebpf, name::LOCAL)?,
             other_networks: take(&mut ebpf, name::OTHER_NETWORKS)?,
             ebpf,
@@ -100,7 +103,12 @@ impl LoadedObject {
             entries: vec![PeerEntry::default(); capacity.peers],
         };
         object.set_host(tunnel)?;
-        object.set_settings(settings)?;
+        object.relay_pairs.set(tunnel)?;
+        object.set_settings(settings.with_relay_rule(match tunnel.relay_table() {
+            RelayTable::All => RelayRule::All,
+            RelayTable::Nobody => RelayRule::Nobody,
+            RelayTable::Pairs(_) => RelayRule::Listed,
+        }))?;
         Ok((object, counts))
     }
 
@@ -169,6 +177,7 @@ impl LoadedObject {
         for &network in &steps.withdrawn {
             self.networks.remove(&key(network)).map_err(failed(name::PREFIX_OWNERS))?;
         }
+        self.relay_pairs.set(tunnel)?;
         // From here on programs ignore their cached lookups.
         self.set_settings(self.current.with_next_generation())?;
         for &(peer, address) in &steps.removed {
@@ -228,6 +237,35 @@ const HOST_HEADROOM: usize = 1024;
 
 fn prefix(network: &Ipv4Net) -> (u32, [u8; 4]) {
     (u32::from(network.prefix_len()), network.network().octets())
+}
+
+/// The pairs of peers that reach each other, if only listed ones do.
+struct RelayPairs {
+    map: HashMap<MapData, u64, u32>,
+    set: BTreeSet<u64>,
+}
+
+impl RelayPairs {
+    /// Brings the map up to date. The file lists the pairs, so there are never more than at first.
+    fn set(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
+        let pairs: BTreeSet<u64> = match tunnel.relay_table() {
+            RelayTable::Pairs(pairs) => pairs.iter().map(|(from, to)| encode_pair(*from, *to)).collect(),
+            RelayTable::All | RelayTable::Nobody => BTreeSet::new(),
+        };
+        for pair in self.set.difference(&pairs) {
+            self.map.remove(pair).map_err(failed(name::RELAY_PAIRS))?;
+        }
+        for pair in pairs.difference(&self.set) {
+            self.map.insert(pair, 1, 0).map_err(failed(name::RELAY_PAIRS))?;
+        }
+        self.set = pairs;
+        Ok(())
+    }
+}
+
+/// Entries that the listed pairs take, one for each direction.
+fn pairs_of(config: &TunnelConfig) -> usize {
+    if let Relay::Pairs(pairs) = &config.relay { pairs.len() * 2 } else { 0 }
 }
 
 fn key(network: Ipv4Net) -> Key<[u8; 4]> {

@@ -18,9 +18,10 @@ const LEGACY_FORWARD: [&str; 2] = ["filter", "mangle"];
 /// Tables that Adit makes, for each plane that needs one.
 const OWN_TABLES: [&str; 2] = ["adit_", "adit-"];
 
-/// The way from peer to peer. `is_separate`: the hosts inside are in another network namespace.
-/// `forwards`: the host forwards what arrives by the tunnel interface.
-pub(super) fn relay_path(firewall: &Firewall, is_separate: bool, forwards: bool) -> RelayPath {
+/// The way from peer to peer. `firewall`: `None` if the file says that its rules do not matter.
+/// `is_separate`: the hosts inside are in another network namespace. `forwards`: the host forwards
+/// what arrives by the tunnel interface.
+pub(super) fn relay_path(firewall: Option<&Firewall>, is_separate: bool, forwards: bool) -> RelayPath {
     let by_stack = |reason: String| RelayPath { is_direct: false, reason };
     if is_separate {
         return by_stack("another network namespace decides what is forwarded".to_owned());
@@ -28,9 +29,11 @@ pub(super) fn relay_path(firewall: &Firewall, is_separate: bool, forwards: bool)
     if !forwards {
         return by_stack("forwarding is off on the tunnel interface".to_owned());
     }
-    match forward_rule(firewall) {
-        Some(reason) => by_stack(reason),
-        None => RelayPath { is_direct: true, reason: "no rule in FORWARD".to_owned() },
+    let direct = |reason: &str| RelayPath { is_direct: true, reason: reason.to_owned() };
+    match firewall.map(forward_rule) {
+        None => direct("as configured, whatever is in FORWARD"),
+        Some(None) => direct("no rule in FORWARD"),
+        Some(Some(reason)) => by_stack(reason),
     }
 }
 
@@ -116,7 +119,7 @@ mod tests {
             ),
         ];
         for (firewall, expected) in rows {
-            let path = relay_path(&firewall, false, true);
+            let path = relay_path(Some(&firewall), false, true);
             assert_eq!(path.is_direct, expected.is_none(), "{firewall:?}");
             assert_eq!(path.reason, expected.unwrap_or("no rule in FORWARD"), "{firewall:?}");
         }
@@ -125,9 +128,11 @@ mod tests {
     #[test]
     fn another_namespace_or_a_host_that_does_not_forward_decides_itself() {
         let open = firewall(&[], &[]);
-        assert!(relay_path(&open, false, true).is_direct);
-        assert!(!relay_path(&open, true, true).is_direct);
-        assert!(!relay_path(&open, false, false).is_direct);
+        assert!(relay_path(Some(&open), false, true).is_direct);
+        assert!(!relay_path(Some(&open), true, true).is_direct);
+        assert!(!relay_path(Some(&open), false, false).is_direct);
+        assert!(relay_path(None, false, true).is_direct, "the file says so");
+        assert!(!relay_path(None, false, false).is_direct);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use adit_tunnel::PeerIndex;
 
 pub(crate) use watch::HostRulesWatch;
+pub use watch::chains_passed_by;
 
 /// What the host's own rules mean for a data plane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,14 +6,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
+use adit_linux::flow_source::FlowSource;
 use adit_linux::xfrm::{Direction, Policies, Policy};
 use adit_tunnel::PeerIndex;
 use ipnet::Ipv4Net;
 
-/// The covered peers among `peers`, and the policy that covers each.
+/// The covered peers among `peers`, and the policy that covers each. `own` is the source of our
+/// datagrams.
 pub(super) fn covered(
     seen: &Result<Policies, String>,
-    own: Ipv4Addr,
+    own: FlowSource,
     peers: impl Iterator<Item = (PeerIndex, Ipv4Addr)>,
 ) -> BTreeMap<PeerIndex, String> {
     let Policies { policies, blocks_by_default } = match seen {
@@ -28,8 +30,8 @@ pub(super) fn covered(
     // Most policies are for one host, so that many peers and many policies stay cheap.
     let mut of_host: HashMap<Ipv4Addr, &Policy> = HashMap::new();
     let mut of_network: Vec<(Ipv4Net, &Policy)> = Vec::new();
-    for policy in policies.iter().filter(|policy| can_matter(policy)) {
-        let Some(far) = far_side(policy, own) else { continue };
+    for policy in policies.iter().filter(|policy| can_matter(policy, own.mark)) {
+        let Some(far) = far_side(policy, own.address) else { continue };
         if far.prefix_len() == 32 {
             of_host.entry(far.addr()).or_insert(policy);
         } else {
@@ -43,11 +45,13 @@ pub(super) fn covered(
     peers.filter_map(|(index, peer)| Some((index, described(policy_of(peer)?)))).collect()
 }
 
-/// False for policies that let everything pass as it is, and for those that only match datagrams of
-/// an xfrm interface or with a mark: the tunnel's frames have neither.
-fn can_matter(policy: &Policy) -> bool {
+/// False for policies that let everything pass as it is, for those of an xfrm interface, which the
+/// tunnel's frames do not pass, and for those with a mark that the frames do not carry. What a peer
+/// sends arrives without a mark.
+fn can_matter(policy: &Policy, own_mark: u32) -> bool {
+    let carried = if policy.direction == Direction::Out { own_mark } else { 0 };
     let (mark, mask) = policy.mark;
-    (policy.blocks || policy.transforms) && policy.interface == 0 && mark & mask == 0
+    (policy.blocks || policy.transforms) && policy.interface == 0 && carried & mask == mark
 }
 
 /// The other end's addresses, if `own` is at this end.
@@ -72,7 +76,7 @@ fn described(policy: &Policy) -> String {
 mod tests {
     use super::*;
 
-    const OWN: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    const OWN: FlowSource = FlowSource { address: Ipv4Addr::new(10, 1, 1, 1), mark: 0 };
     const B: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 1);
     const C: Ipv4Addr = Ipv4Addr::new(10, 1, 3, 1);
 
@@ -90,9 +94,9 @@ mod tests {
     }
 
     /// The covered ones of B and C.
-    fn covered_by(policy: Policy) -> String {
+    fn covered_by(policy: Policy, own: FlowSource) -> String {
         let seen = Ok(Policies { policies: vec![policy], blocks_by_default: false });
-        names(&covered(&seen, OWN, peers()))
+        names(&covered(&seen, own, peers()))
     }
 
     fn peers() -> impl Iterator<Item = (PeerIndex, Ipv4Addr)> {
@@ -124,7 +128,34 @@ mod tests {
             (Policy { mark: (0, 0xff), ..out("0.0.0.0/0", "0.0.0.0/0") }, "BC"),
         ];
         for (policy, expected) in rows {
-            assert_eq!(covered_by(policy.clone()), expected, "{policy:?}");
+            assert_eq!(covered_by(policy.clone(), OWN), expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_with_a_mark_covers_only_datagrams_that_carry_it() {
+        let everything = |direction, mark, mask| Policy {
+            mark: (mark, mask),
+            ..policy("0.0.0.0/0", "0.0.0.0/0", direction)
+        };
+        // Our mark, the policy's mark and mask, and whether it covers what we send, and receive.
+        for (own, mark, mask, sent, received) in [
+            (0, 0, 0, "BC", "BC"),
+            (0, 0, 0xff, "BC", "BC"),
+            (0, 5, 0xff, "", ""),
+            (5, 0, 0, "BC", "BC"),
+            (5, 5, 0xff, "BC", ""),
+            (0x105, 5, 0xff, "BC", ""),
+            (5, 0x105, 0xffff, "", ""),
+            (6, 5, 0xff, "", ""),
+            (5, 0, 0xff, "", "BC"),
+            // Bits outside of the mask: the kernel matches it with nothing.
+            (5, 0x105, 0xff, "", ""),
+        ] {
+            let own = FlowSource { mark: own, ..OWN };
+            let found = [Direction::Out, Direction::In]
+                .map(|direction| covered_by(everything(direction, mark, mask), own));
+            assert_eq!(found, [sent, received], "{own:?} {mark:#x}/{mask:#x}");
         }
     }
 

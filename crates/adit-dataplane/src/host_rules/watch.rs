@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::Notifications;
 use adit_linux::nftables::{Tables, legacy_tables};
 use adit_linux::sysctl;
 use adit_linux::xfrm::{Policies, Xfrm};
-use adit_tunnel::{PeerIndex, Tunnel};
+use adit_tunnel::{PeerIndex, Relay, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::forward::{Firewall, passed_by, relay_path};
@@ -26,6 +27,7 @@ const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// See the module.
 pub(crate) struct HostRulesWatch {
     interface: TunnelInterface,
+    source: FlowSource,
     /// Whether programs could relay.
     has_programs: bool,
     tables: Option<Tables>,
@@ -34,9 +36,10 @@ pub(crate) struct HostRulesWatch {
     /// `None`: the kernel has no IPsec.
     xfrm: Option<Xfrm>,
     policies: Result<Policies, String>,
-    /// Notice of changed chains, and of changed policies.
+    /// Notice of changed chains, of changed policies, and of changed states, which hold the keys.
     chain_changes: Option<Notifications>,
     policy_changes: Option<Notifications>,
+    state_changes: Option<Notifications>,
     looked: Option<Instant>,
     listed: Option<Instant>,
     published: Arc<ArcSwap<HostRules>>,
@@ -47,17 +50,20 @@ impl HostRulesWatch {
     /// opened counts as a rule.
     pub(crate) fn open(
         interface: &TunnelInterface,
+        source: FlowSource,
         has_programs: bool,
         published: Arc<ArcSwap<HostRules>>,
     ) -> Self {
         // Before the first look, so that no change in between is missed.
         let (chain_changes, policy_changes) = (Tables::changes().ok(), Xfrm::changes().ok());
+        let state_changes = Xfrm::state_changes().ok();
         let (xfrm, policies) = match Xfrm::open() {
             Ok(xfrm) => (xfrm, Ok(Policies::default())),
             Err(error) => (None, Err(error.to_string())),
         };
         Self {
             interface: interface.clone(),
+            source,
             has_programs,
             tables: None,
             generation: None,
@@ -66,6 +72,7 @@ impl HostRulesWatch {
             policies,
             chain_changes,
             policy_changes,
+            state_changes,
             looked: None,
             listed: None,
             published,
@@ -73,8 +80,14 @@ impl HostRulesWatch {
     }
 
     /// Reads what has changed since the last look, if it is time, and publishes what it means for
-    /// the peers of `tunnel`. Returns true if other peers are covered by a policy than before.
+    /// the peers of `tunnel`. Returns true if other peers are covered by a policy than before, or
+    /// if there are and what IPsec adds to their datagrams may have changed.
     pub(crate) fn look(&mut self, tunnel: &Tunnel) -> bool {
+        let has_new_states = self.state_changes.as_mut().is_some_and(Notifications::any);
+        self.look_at_rules(tunnel) || has_new_states && !self.published.load().policies.is_empty()
+    }
+
+    fn look_at_rules(&mut self, tunnel: &Tunnel) -> bool {
         let has_new_chains = self.chain_changes.as_mut().is_some_and(Notifications::any);
         let has_new_policies = self.policy_changes.as_mut().is_some_and(Notifications::any);
         let has_news = has_new_chains || has_new_policies;
@@ -96,7 +109,7 @@ impl HostRulesWatch {
     /// peers are covered by a policy than before.
     pub(crate) fn publish(&self, tunnel: &Tunnel) -> bool {
         let peers = tunnel.peers().map(|(index, peer)| (index, peer.underlay));
-        let policies = covered(&self.policies, tunnel.config().underlay, peers);
+        let policies = covered(&self.policies, self.source, peers);
         for (peer, _) in tunnel.peers() {
             tunnel.leave_to_stack(peer, policies.contains_key(&peer));
         }
@@ -107,7 +120,7 @@ impl HostRulesWatch {
     fn publish_with(&self, policies: BTreeMap<PeerIndex, String>, tunnel: &Tunnel) -> bool {
         let before = self.published.load();
         let passed_by = passed_by(&self.firewall);
-        let rules = HostRules { relay: self.relay_path(), passed_by, policies };
+        let rules = HostRules { relay: self.relay_path(&tunnel.config().relay), passed_by, policies };
         if rules == **before {
             return false;
         }
@@ -124,16 +137,18 @@ impl HostRulesWatch {
 
     /// Readable when something has changed.
     pub(crate) fn news(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.chain_changes.iter().chain(&self.policy_changes).map(AsFd::as_fd)
+        let of_policies = self.policy_changes.iter().chain(&self.state_changes);
+        self.chain_changes.iter().chain(of_policies).map(AsFd::as_fd)
     }
 
-    fn relay_path(&self) -> RelayPath {
+    fn relay_path(&self, configured: &Relay) -> RelayPath {
         if !self.has_programs {
             return RelayPath::default();
         }
         let is_separate = self.interface.scope.netns.is_some();
         let forwards = sysctl::forwards(&self.interface.name).unwrap_or(false);
-        relay_path(&self.firewall, is_separate, forwards)
+        let firewall = (*configured != Relay::Direct).then_some(&self.firewall);
+        relay_path(firewall, is_separate, forwards)
     }
 
     fn look_at_firewall(&mut self) {
@@ -172,12 +187,19 @@ impl HostRulesWatch {
     }
 }
 
-/// Logs what the host's rules have changed.
+/// Reads which chains a data plane's frames pass by, in the calling thread's network namespace.
+/// What cannot be read names none.
+#[must_use]
+pub fn chains_passed_by() -> Vec<String> {
+    let chains = Tables::open().and_then(|mut tables| tables.base_chains());
+    passed_by(&Firewall {
+        chains: chains.map_err(|error| error.to_string()),
+        legacy: legacy_tables().map_err(|error| error.to_string()),
+    })
+}
+
+/// Logs which other peers policies cover.
 fn report(before: &HostRules, now: &HostRules, tunnel: &Tunnel) {
-    if before.relay.is_direct != now.relay.is_direct {
-        let way = if now.relay.is_direct { "directly" } else { "through the host's stack" };
-        tracing::info!(reason = %now.relay.reason, "datagrams from peer to peer pass {way}");
-    }
     for (peer, policy) in &now.policies {
         if !before.policies.contains_key(peer) {
             let name = &tunnel.peer(*peer).name;

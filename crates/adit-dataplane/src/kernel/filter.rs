@@ -29,6 +29,8 @@ pub struct Filter {
     pub reachable: Vec<Ipv4Addr>,
     /// Each peer's underlay address and networks.
     pub peers: Vec<(Ipv4Addr, Vec<Ipv4Net>)>,
+    /// Underlay addresses of the peers that reach each other, for each direction; `None`: all.
+    pub relayed: Option<Vec<(Ipv4Addr, Ipv4Addr)>>,
     /// Names of the tunnel interfaces.
     pub devices: Vec<String>,
     /// Whether one of them takes datagrams from any source, so that the table must drop those of
@@ -52,7 +54,7 @@ pub const RECEIVED: &str = "received";
 pub const SENT: &str = "sent";
 
 /// Reasons that the table can drop for; each has a counter.
-const REASONS: [DropReason; 10] = [
+const REASONS: [DropReason; 11] = [
     DropReason::InnerSourceDenied,
     DropReason::InnerSourceIsTunnelExit,
     DropReason::OuterSourceUnknown,
@@ -63,6 +65,7 @@ const REASONS: [DropReason; 10] = [
     DropReason::InnerSourceIsOwn,
     DropReason::InnerSourceNotFromPeer,
     DropReason::InnerDestinationNotOurs,
+    DropReason::RelayRefused,
 ];
 
 const PEERS: &str = "peers";
@@ -132,6 +135,9 @@ impl Filter {
         // Only a hub relays between peers.
         let relayed = behind().filter(|_| self.peers.len() > 1);
         let theirs = ByPrefix::new("theirs", Key::Bytes, relayed.map(|(_, network)| (None, network)));
+        let relayed_or_not =
+            if self.relayed.is_some() { dropped(DropReason::RelayRefused) } else { vec![goto("accepted")] };
+        let listed = ByPrefix::new("relayed", Key::Pair, self.listed());
         let underlay = self.underlay.unwrap_or(Ipv4Addr::UNSPECIFIED);
 
         let mut chains = vec![
@@ -153,7 +159,8 @@ impl Filter {
                     inside.with_pair(INNER_DESTINATION, &dropped(DropReason::InnerDestinationNotOurs)),
                     // The kernel would deliver to an address of its own instead of relaying.
                     vec![vec![in_local(INNER_DESTINATION), goto("to-us")]],
-                    theirs.with(INNER_DESTINATION, &[goto("accepted")]),
+                    listed.with_pair(INNER_DESTINATION, &[goto("accepted")]),
+                    theirs.with(INNER_DESTINATION, &relayed_or_not),
                     vec![vec![goto("to-us")]],
                 ]
                 .concat(),
@@ -188,11 +195,20 @@ impl Filter {
         if self.takes_all {
             sets.push(addresses(OTHERS, self.others.iter().copied()));
         }
-        for networks in [ours, inside, theirs] {
+        for networks in [ours, inside, theirs, listed] {
             sets.extend(networks.sets.into_values());
         }
         let counters = REASONS.iter().map(|reason| reason.as_str().to_owned()).collect();
         Ruleset { table: table_name(&self.site), is_owned: false, counters, sets, chains }
+    }
+
+    /// The networks of peers to which a listed peer may send, with its underlay address.
+    fn listed(&self) -> impl Iterator<Item = (Option<Ipv4Addr>, Ipv4Net)> {
+        let networks: BTreeMap<Ipv4Addr, &[Ipv4Net]> =
+            self.peers.iter().map(|(peer, networks)| (*peer, networks.as_slice())).collect();
+        let to = move |peer| networks.get(&peer).copied().unwrap_or_default();
+        let pairs = self.relayed.iter().flatten();
+        pairs.flat_map(move |(from, peer)| to(*peer).iter().map(|network| (Some(*from), *network)))
     }
 
     /// Rules of decapsulation, as in [`adit_policy::check_decap`]. Networks that lie in each other

@@ -90,7 +90,8 @@ impl UserspacePlane {
         // socket that a capture sees. Behind one, the kernel routes what userspace sends.
         let opens_sockets = offload.is_none();
         let offload = plane.start_receivers(interface, source, offload)?;
-        let host_rules = HostRulesWatch::open(interface, offload.is_some(), Arc::clone(&plane.host_rules));
+        let host_rules =
+            HostRulesWatch::open(interface, source, offload.is_some(), Arc::clone(&plane.host_rules));
         let policy_receiver = PolicyReceiver::new(Arc::clone(&plane.receivers), plane.shard());
         let senders = plane.senders(hidden_receivers.len(), source, scope)?;
         let counters = PlaneCounters {

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind, RouteLookup};
+use adit_linux::sockets::raw::RawSocket;
 use adit_tunnel::{PeerIndex, Tunnel};
 
 /// A peer and its underlay address.
@@ -24,8 +25,8 @@ pub(super) struct Underlay {
 }
 
 impl Underlay {
-    /// Looks up the routes to these peers, and sets the MTU of their interfaces in the tunnel. It
-    /// takes a few system calls, whatever the number of peers.
+    /// Looks up the routes to these peers, and sets the MTU of their interfaces in the tunnel, less
+    /// what IPsec adds. It takes a few system calls, and two for each peer that a policy covers.
     pub(super) fn look(
         netlink: &mut Netlink,
         tunnel: &Tunnel,
@@ -39,11 +40,15 @@ impl Underlay {
         let routes =
             routes.into_iter().map(|route| route.ok().filter(|route| route.kind == RouteKind::Unicast));
         let routes: Vec<_> = peers.into_iter().zip(routes).collect();
-        for (peer, route) in &routes {
-            if let Some(link) = route.as_ref().and_then(|route| links.get(&route.device)) {
-                // Not the route's MTU: the kernel believes ICMP errors that the tunnel may doubt.
-                tunnel.set_underlay_mtu(*peer, link.mtu.min(65_535) as u16);
-            }
+        let mut added = AddedByIpsec { source, asked: None };
+        for ((peer, route), address) in routes.iter().zip(addresses) {
+            let Some(route) = route else { continue };
+            let Some(link) = links.get(&route.device) else { continue };
+            let is_covered = tunnel.is_left_to_stack(*peer);
+            let added = if is_covered { added.to(address, route.mtu.unwrap_or(link.mtu)) } else { 0 };
+            // Not the route's MTU: the kernel believes ICMP errors that the tunnel may doubt.
+            let mtu = link.mtu.saturating_sub(added);
+            tunnel.set_underlay_mtu(*peer, mtu.min(65_535) as u16);
         }
         Ok(Self { links, routes })
     }
@@ -52,5 +57,24 @@ impl Underlay {
     pub(super) fn ethernet(&self, index: u32) -> Option<&Link> {
         let link = self.links.get(&index)?;
         (link.hardware == LinkLayer::Ethernet && link.up && link.running).then_some(link)
+    }
+}
+
+/// How many bytes IPsec adds to a datagram. Routers' errors about encrypted datagrams quote nothing
+/// of ours, and what exceeds the interface's MTU only because of IPsec is lost in silence.
+struct AddedByIpsec {
+    source: FlowSource,
+    /// Open from the first question on.
+    asked: Option<RawSocket>,
+}
+
+impl AddedByIpsec {
+    /// `route_mtu` is the MTU of the route to the peer without IPsec. 0 if the kernel cannot say.
+    fn to(&mut self, peer: Ipv4Addr, route_mtu: u32) -> u32 {
+        if self.asked.is_none() {
+            self.asked = RawSocket::ipip_path(self.source).ok();
+        }
+        let mtu = self.asked.as_ref().and_then(|socket| socket.path_mtu(peer).ok());
+        mtu.map_or(0, |mtu| route_mtu.saturating_sub(mtu))
     }
 }

@@ -8,7 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::{Error, Result};
-use crate::sockets::options::{attach_filter, enlarge_receive_buffer, set_socket_option};
+use crate::flow_source::FlowSource;
+use crate::sockets::options::{
+    attach_filter, enlarge_receive_buffer, get_socket_option, set_mark, set_socket_option,
+};
 
 /// IP in IP (RFC 2003).
 const IPPROTO_IPIP: i32 = libc::IPPROTO_IPIP;
@@ -75,6 +78,27 @@ impl RawSocket {
         raw.bind(local)?;
         raw.set_nonblocking()?;
         Ok(raw)
+    }
+
+    /// Opens a socket that receives nothing, for [`Self::path_mtu`]: from `source`, with its mark.
+    ///
+    /// # Errors
+    /// As [`Self::protocol4_placeholder`].
+    pub fn ipip_path(source: FlowSource) -> Result<Self> {
+        let raw = Self::protocol4_placeholder(source.address)?;
+        set_mark(&raw.socket, source.mark)?;
+        Ok(raw)
+    }
+
+    /// The longest datagram of the socket's protocol to `remote`, in bytes, as the kernel knows the
+    /// path, less what policies of IPsec add to it. If keys have to be agreed first, the kernel
+    /// asks for them, and the result is the MTU of the loopback interface.
+    ///
+    /// # Errors
+    /// There is no route, or a policy blocks the datagrams.
+    pub fn path_mtu(&self, remote: Ipv4Addr) -> io::Result<u32> {
+        self.socket.connect(&SocketAddrV4::new(remote, 0).into())?;
+        get_socket_option(&self.socket, libc::IPPROTO_IP, libc::IP_MTU)
     }
 
     /// Stops receiving datagrams that arrive on one of these interfaces. Of more than 250

@@ -31,6 +31,9 @@ pub mod name {
     pub const DROPS: &str = "DROPS";
     /// ECN anomaly to a count, one copy per processor.
     pub const ECN: &str = "ECN";
+    /// Pairs of peer numbers, encoded by [`encode_pair`](super::encode_pair), as a set: the first
+    /// may send to the second.
+    pub const RELAY_PAIRS: &str = "RELAY_PAIRS";
     /// Peer number to the next identification of outer datagrams that may be fragmented.
     pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
 }
@@ -51,6 +54,7 @@ const _: () = {
         name::PEER_COUNTS,
         name::DROPS,
         name::ECN,
+        name::RELAY_PAIRS,
         name::IDENTIFICATIONS,
         program::ENCAP,
         program::DECAP,
@@ -86,6 +90,24 @@ pub struct Settings {
     pub mark: u32,
     /// Generation of the prefixes. Programs ignore cached lookups of another generation.
     pub generation: u32,
+}
+
+/// Which peers reach each other through this site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayRule {
+    /// All.
+    All,
+    /// None.
+    Nobody,
+    /// The pairs in the map [`name::RELAY_PAIRS`].
+    Listed,
+}
+
+/// A pair of peers as the word in the map.
+#[inline(always)]
+#[must_use]
+pub const fn encode_pair(from: PeerIndex, to: PeerIndex) -> u64 {
+    (from.number() as u64) << 32 | to.number() as u64
 }
 
 /// The veth pair by which the host sends into the tunnel and receives from it.
@@ -128,6 +150,8 @@ const DONT_FRAGMENT: u32 = 1 << 3;
 const MSS_CLAMP: u32 = 1 << 4;
 const RELAY: u32 = 1 << 5;
 const SILENT: u32 = 1 << 6;
+const RELAY_NOBODY: u32 = 1 << 7;
+const RELAY_LISTED: u32 = 1 << 8;
 
 impl Settings {
     /// Settings of a tunnel that does not relay; see [`Settings::with_relay`].
@@ -164,6 +188,31 @@ impl Settings {
     pub const fn with_relay(mut self, relay: bool) -> Settings {
         self.flags = if relay { self.flags | RELAY } else { self.flags & !RELAY };
         self
+    }
+
+    /// The same settings, in which all peers, none or only listed pairs reach each other.
+    #[must_use]
+    pub const fn with_relay_rule(mut self, rule: RelayRule) -> Settings {
+        self.flags &= !(RELAY_NOBODY | RELAY_LISTED);
+        self.flags |= match rule {
+            RelayRule::All => 0,
+            RelayRule::Nobody => RELAY_NOBODY,
+            RelayRule::Listed => RELAY_LISTED,
+        };
+        self
+    }
+
+    /// Which peers reach each other.
+    #[inline(always)]
+    #[must_use]
+    pub const fn relay_rule(&self) -> RelayRule {
+        if self.has(RELAY_NOBODY) {
+            RelayRule::Nobody
+        } else if self.has(RELAY_LISTED) {
+            RelayRule::Listed
+        } else {
+            RelayRule::All
+        }
     }
 
     /// The same settings with a firewall mark for what is sent; 0 is none.

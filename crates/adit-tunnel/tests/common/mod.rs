@@ -35,6 +35,7 @@ pub fn config() -> TunnelConfig {
         peers: peer_set(A, "172.16.17.0/24", &[("b", B, "192.168.199.0/24"), ("c", C, "192.168.200.0/24")]),
         outer: OuterPolicy::default(),
         mss_clamp: true,
+        relay: adit_tunnel::Relay::default(),
         mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
         underlay_mtu: 1500,
         local_addresses: vec![GATEWAY_A],

@@ -25,9 +25,11 @@ pub(crate) fn check(file: &Path, here: bool, output: &Output) -> Result<ExitCode
                     .collect();
                 let mut answer =
                     serde_json::json!({ "schema": 1, "ok": is_fit, "problems": [], "limits": limits });
-                if let Some(Findings { obstacles, warnings }) = &findings {
+                if let Some(Findings { obstacles, warnings, passed_by }) = &findings {
                     let obstacles: Vec<String> = obstacles.iter().map(ToString::to_string).collect();
-                    answer["here"] = serde_json::json!({ "obstacles": obstacles, "warnings": warnings });
+                    answer["here"] = serde_json::json!({
+                        "obstacles": obstacles, "warnings": warnings, "passed_by": passed_by,
+                    });
                 }
                 output.line(answer);
             } else {
@@ -70,6 +72,9 @@ fn show_here(findings: &Findings, output: &Output) {
     }
     for warning in &findings.warnings {
         output.line(format_args!("  warning: {}", warning.what));
+    }
+    for chain in &findings.passed_by {
+        output.line(format_args!("  outer datagrams pass by {chain}"));
     }
     if findings.obstacles.is_empty() && findings.warnings.is_empty() {
         output.line("  this machine: nothing in the way");

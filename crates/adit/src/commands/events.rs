@@ -63,6 +63,9 @@ fn line(event: &Event) -> String {
         EventKind::CarriedBy { tx, rx, reason } => {
             format!("sent by {tx}, received by {rx} ({reason})")
         }
+        EventKind::RelayPathChanged { path, reason } => {
+            format!("from peer to peer: {} ({reason})", path.who())
+        }
         EventKind::Repaired { object, times: 1 } => format!("repaired {object}"),
         EventKind::Repaired { object, times } => format!("repaired {object} {times} times"),
         EventKind::Warning(warning) => format!("warning: {}", warning.what),

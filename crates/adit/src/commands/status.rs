@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use adit_control::api::client;
 use adit_control::state::status::{
-    CarriedBy, PathMtuFrom, PeerState, PeerStatus, RelayPath, SiteStatus, Status, UnderlayState, Unreachable,
+    CarriedBy, PathMtuFrom, PeerState, PeerStatus, SiteStatus, Status, UnderlayState, Unreachable,
 };
 use adit_control::state::unreachable::UnreachableCause;
 use serde_json::{Value, json};
@@ -53,11 +53,7 @@ fn show(status: &Status, output: &Output) {
         output.line(format_args!("  warning: {}", warning.what));
     }
     if status.peers.len() > 1 {
-        let way = match site.relay.path {
-            RelayPath::Direct => "direct",
-            RelayPath::Stack => "through the host's stack",
-        };
-        output.line(format_args!("  from peer to peer: {way} ({})", site.relay.reason));
+        output.line(format_args!("  from peer to peer: {} ({})", site.relay.path.who(), site.relay.reason));
     }
     for chain in &site.passed_by {
         output.line(format_args!("  outer datagrams pass by {chain}"));

@@ -119,7 +119,7 @@ fn forwarding(plane: DataplaneChoice) {
     bed.start(Side::B);
     let file = bed.file("a.toml");
     let here = |bed: &Testbed| bed.adit(&["check", "--here", &file, "-j"]).ok().json()["here"].clone();
-    assert_eq!(here(&bed), serde_json::json!({ "obstacles": [], "warnings": [] }));
+    assert_eq!(here(&bed), serde_json::json!({ "obstacles": [], "warnings": [], "passed_by": [] }));
     let planned = bed.adit(&["plan", &file]).with(2);
     assert_eq!(planned.stderr, "");
 

@@ -63,6 +63,11 @@ fn changes_are_repaired_or_followed(plane: DataplaneChoice) {
     bed.gateway().ns().run(|| ethtool::set_unreadable_offloads("ipipA", true)).unwrap().unwrap();
     assert!(!excess().is_empty(), "the kernel has turned them on");
     wait_until(A_SECOND, "offloads are repaired", || excess().is_empty());
+    for end in ["ipipA", "ipipA-h"] {
+        // A kernel without IPv6 has no such setting.
+        let _ = bed.gateway().sysctl(&format!("ipv6/conf/{end}/disable_ipv6"), "0");
+        wait_until(A_SECOND, "IPv6 is off again", || is_ipv6_off(&bed));
+    }
     for event in FOLLOWED {
         // In one process: a repair in between would set the interface up again.
         let commands = event.join("\n") + "\n";

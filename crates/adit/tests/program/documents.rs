@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::adit;
+use crate::support::documents::blocks;
 use crate::support::sites::example;
 
 fn root() -> PathBuf {
@@ -22,29 +23,6 @@ fn documents() -> Vec<PathBuf> {
         found.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     }
     found.sort();
-    found
-}
-
-/// The code blocks of a document in this language.
-fn blocks(document: &Path, language: &str) -> Vec<String> {
-    let text = fs::read_to_string(document).unwrap();
-    let mut found = Vec::new();
-    let mut current: Option<(bool, String)> = None;
-    for line in text.lines() {
-        match (line.trim_start().strip_prefix("```"), &mut current) {
-            (Some(opened), None) => current = Some((opened == language, String::new())),
-            (Some(_), Some(_)) => {
-                let (is_wanted, block) = current.take().unwrap();
-                found.extend(is_wanted.then_some(block));
-            }
-            (None, Some((_, block))) => {
-                block.push_str(line);
-                block.push('\n');
-            }
-            (None, None) => {}
-        }
-    }
-    assert!(current.is_none(), "{} has a code block without an end", document.display());
     found
 }
 

@@ -21,22 +21,36 @@ const BUSY: Duration = Duration::from_secs(4);
 struct Hub {
     machine: Machine,
     network: HubNetwork,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     _daemons: Vec<Running>,
 }
 
 impl Hub {
     fn running(plane: DataplaneChoice) -> Self {
+        Self::with(plane, "")
+    }
+
+    /// The same, with these lines in the hub's file.
+    fn with(plane: DataplaneChoice, lines: &str) -> Self {
         let (machine, network) = (Machine::new(), HubNetwork::build().unwrap());
         let folder = tempfile::tempdir().unwrap();
         let daemons = Site::ALL.map(|site| {
             let file = folder.path().join(site.name());
-            std::fs::write(&file, site.config(plane)).unwrap();
+            let lines = if site == Site::Hub { lines } else { "" };
+            std::fs::write(&file, format!("{}{lines}", site.config(plane))).unwrap();
             let mut running = machine.start(network.of(site).gateway.ns(), &["run", file.to_str().unwrap()]);
             running.wait_for("ready");
             running
         });
-        Self { machine, network, _folder: folder, _daemons: daemons.into() }
+        Self { machine, network, folder, _daemons: daemons.into() }
+    }
+
+    /// Applies the hub's file with these lines.
+    fn apply(&self, plane: DataplaneChoice, lines: &str) {
+        let file = self.folder.path().join(Site::Hub.name());
+        std::fs::write(&file, format!("{}{lines}", Site::Hub.config(plane))).unwrap();
+        let gateway = self.network.of(Site::Hub).gateway.ns();
+        self.machine.adit(gateway, &["apply", file.to_str().unwrap()]).ok();
     }
 
     /// Whether an echo from the host behind one peer comes back from the host behind the other.
@@ -44,11 +58,13 @@ impl Hub {
         reaches(&self.network.of(Site::One).host, Site::Two.host())
     }
 
-    fn relay(&self) -> Value {
+    fn status(&self) -> Value {
         let gateway = self.network.of(Site::Hub).gateway.ns();
-        let site =
-            self.machine.adit(gateway, &["status", "hub", "-j"]).ok().json()["overlays"][0]["site"].clone();
-        site["relay"].clone()
+        self.machine.adit(gateway, &["status", "hub", "-j"]).ok().json()["overlays"][0].clone()
+    }
+
+    fn relay(&self) -> Value {
+        self.status()["site"]["relay"].clone()
     }
 
     fn nft(&self, rules: &str) {
@@ -120,6 +136,51 @@ fn rules_in_forward_hold_between_peers_on_userspace() {
     rules_in_forward_hold_between_peers(DataplaneChoice::Userspace);
 }
 
+fn the_file_says_which_peers_reach_each_other(plane: DataplaneChoice) {
+    let is_ebpf = plane == DataplaneChoice::Ebpf;
+    let way = if is_ebpf { "direct" } else { "stack" };
+    let hub = Hub::with(plane, "[tunnel]\nrelay = false\n");
+    let mut refused = 0;
+    let mut check = |relay: &str, path: &str, is_allowed: bool, is_reached: bool| {
+        for _ in 0..3 {
+            assert_eq!(hub.relays(), is_reached, "{relay}");
+        }
+        assert_eq!(hub.relay()["path"], path, "{relay}");
+        let before = refused;
+        refused = hub.status()["drops"]["relay-refused"].as_u64().unwrap_or(0);
+        assert_eq!(refused > before, !is_allowed, "{relay}: {refused} after {before}");
+    };
+    check("false", "refused", false, false);
+    // Each change while the hub runs. What is for its own network passes in any case.
+    for (relay, path, is_allowed) in [
+        ("[[\"two\", \"one\"]]", way, true),
+        ("[]", way, false),
+        ("\"auto\"", way, true),
+        ("false", "refused", false),
+    ] {
+        hub.apply(plane, &format!("[tunnel]\nrelay = {relay}\n"));
+        check(relay, path, is_allowed, is_allowed);
+        assert!(reaches(&hub.network.of(Site::One).host, Site::Hub.host()), "{relay}");
+    }
+    hub.nft("add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }");
+    hub.apply(plane, "[tunnel]\nrelay = \"direct\"\n");
+    check("\"direct\"", way, true, is_ebpf);
+    assert!(
+        !reaches(&hub.network.of(Site::One).host, Site::Hub.host()),
+        "the rule holds for the hub's network"
+    );
+}
+
+#[test(root, nft, ebpf)]
+fn the_file_says_which_peers_reach_each_other_on_ebpf() {
+    the_file_says_which_peers_reach_each_other(DataplaneChoice::Ebpf);
+}
+
+#[test(root, nft)]
+fn the_file_says_which_peers_reach_each_other_on_userspace() {
+    the_file_says_which_peers_reach_each_other(DataplaneChoice::Userspace);
+}
+
 #[test(root, nft)]
 fn chains_that_frames_pass_by_are_named() {
     let bed = Testbed::running(DataplaneChoice::Userspace);
@@ -133,7 +194,13 @@ fn chains_that_frames_pass_by_are_named() {
     let named = "chain ip fw out (hook output, 1 rule)";
     held_after("the chain is named", || bed.status()["site"]["passed_by"] == serde_json::json!([named]));
     let shown = bed.adit(&["status", "a"]).ok().stdout;
-    assert!(shown.contains(&format!("outer datagrams pass by {named}")), "{shown}");
+    let line = format!("outer datagrams pass by {named}");
+    assert!(shown.contains(&line), "{shown}");
+
+    let checked = bed.adit(&["check", "--here", &bed.file("a.toml")]).ok().stdout;
+    assert!(checked.contains(&line) && checked.contains("nothing in the way"), "{checked}");
+    let json = bed.adit(&["check", "--here", "-j", &bed.file("a.toml")]).ok().json();
+    assert_eq!(json["here"]["passed_by"], serde_json::json!([named]));
 }
 
 const OUT: &str = "src 10.1.1.1 dst 10.1.1.2 dir out";
@@ -209,4 +276,36 @@ fn what_policies_let_pass_is_carried_on_ebpf() {
 #[test(root)]
 fn what_policies_let_pass_is_carried_on_userspace() {
     what_policies_let_pass_is_carried(DataplaneChoice::Userspace);
+}
+
+fn a_policy_with_a_mark_holds_for_datagrams_that_carry_it(plane: DataplaneChoice) {
+    let mut bed = Testbed::new(plane);
+    let marked = bed.write_changed("marked.toml", |text| text.replacen("[site]", "[site]\nfwmark = 7", 1));
+    bed.start(Side::B);
+    bed.start_with(Side::A, &marked);
+    for (mark, is_ours) in [(8, false), (7, true)] {
+        xfrm(&bed, &format!("add {OUT} mark {mark} mask 0xff action block"));
+        if is_ours {
+            held_after("the policy holds", || !bed.reaches() && policy(&bed) != Value::Null);
+        } else {
+            // A later policy, which is seen, shows that this one was seen before it.
+            xfrm(&bed, &format!("add {IN} action block priority 9"));
+            held_after("the later policy is seen", || {
+                policy(&bed).as_str().is_some_and(|p| p.contains("dir in"))
+            });
+            xfrm(&bed, &format!("delete {IN}"));
+            held_after("nothing covers the peer", || policy(&bed) == Value::Null);
+            assert!(bed.reaches());
+        }
+    }
+}
+
+#[test(root, ebpf)]
+fn a_policy_with_a_mark_holds_for_datagrams_that_carry_it_on_ebpf() {
+    a_policy_with_a_mark_holds_for_datagrams_that_carry_it(DataplaneChoice::Ebpf);
+}
+
+#[test(root)]
+fn a_policy_with_a_mark_holds_for_datagrams_that_carry_it_on_userspace() {
+    a_policy_with_a_mark_holds_for_datagrams_that_carry_it(DataplaneChoice::Userspace);
 }

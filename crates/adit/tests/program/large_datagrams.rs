@@ -1,5 +1,6 @@
 //! Datagrams that are larger than others expect: those of a peer whose tunnel has a larger MTU, and
-//! packets that the kernel has not cut into segments yet. Every byte arrives at the far host.
+//! packets that the kernel has not cut into segments yet, nor given their checksum. Every byte
+//! arrives at the far host.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -10,7 +11,7 @@ use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_A, HOST_B, INSIDE_A, INSIDE_B};
-use adit_testbed::needs::ebpf;
+use adit_testbed::needs::{ebpf, ipip, sctp};
 use adit_testbed::test_planes::with_plane;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{UdpGroSegment, UdpGsoSegment};
@@ -185,4 +186,71 @@ fn vxlan_passes_with_ebpf() {
 #[test(root)]
 fn vxlan_passes_with_userspace() {
     vxlan_passes(DataplaneChoice::Userspace);
+}
+
+/// Sends a pattern of some hundreds of kilobytes by an SCTP association and waits for the same
+/// bytes from the other side; or is that side.
+const SCTP: &str = r#"
+import socket, sys
+role, address = sys.argv[1:]
+sent = bytes(at % 251 for at in range(300_000))
+def everything(association):
+    parts = b""
+    while len(parts) < len(sent):
+        part = association.recv(1 << 16)
+        if not part:
+            break
+        parts += part
+    return parts
+def send(association):
+    for at in range(0, len(sent), 9000):
+        association.sendall(sent[at:at + 9000])
+socket.setdefaulttimeout(30)
+end = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)
+if role == "server":
+    end.bind((address, 7000))
+    end.listen()
+    print("listening", flush=True)
+    association, _ = end.accept()
+    assert everything(association) == sent, "other bytes at the server"
+    send(association)
+    association.recv(1)
+else:
+    end.connect((address, 7000))
+    send(end)
+    assert everything(end) == sent, "other bytes at the client"
+    print("the same bytes")
+"#;
+
+/// SCTP's checksum is not one that a reader of the pair could compute, so the kernel has to.
+fn an_sctp_association_passes(plane: DataplaneChoice) {
+    let bed = Testbed::running(plane);
+    let (a, b) = (&bed.sites.network.host_a, &bed.sites.network.host_b);
+    let command = |role: &str| {
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", SCTP, role, &HOST_B.to_string()]);
+        command
+    };
+    let mut server = bed.sites.machine.start_command(b.ns(), command("server"));
+    server.wait_for("listening");
+    let said = bed.sites.machine.run(a.ns(), &mut command("client")).ok().stdout;
+    assert_eq!(said, "the same bytes\n");
+    let (status, said) = server.wait();
+    assert!(status.success(), "{said}");
+    assert_eq!(bed.status()["drops"], serde_json::json!({}));
+}
+
+#[test(root, ebpf, sctp)]
+fn an_sctp_association_passes_with_ebpf() {
+    an_sctp_association_passes(DataplaneChoice::Ebpf);
+}
+
+#[test(root, sctp)]
+fn an_sctp_association_passes_with_userspace() {
+    an_sctp_association_passes(DataplaneChoice::Userspace);
+}
+
+#[test(root, ipip, sctp)]
+fn an_sctp_association_passes_with_linuxs_ipip() {
+    an_sctp_association_passes(DataplaneChoice::Kernel);
 }

@@ -1,6 +1,6 @@
 //! Relaying from peer b to peer c: decapsulation, one hop, and encapsulation for the other peer.
 
-use adit_tunnel::DropReason;
+use adit_tunnel::{DropReason, Relay};
 
 use super::{NOT_A_FRAME, NOT_LEARNED};
 use crate::case::{Case, Counts, decap};
@@ -15,7 +15,7 @@ fn b_to_c() -> Datagram {
 const NOT_DECIDED: &str = "the host decides what becomes of it";
 
 pub(super) fn cases() -> Vec<Case> {
-    [headers(), mss(), not_relayed()].concat()
+    [headers(), mss(), not_relayed(), not_allowed()].concat()
 }
 
 fn headers() -> Vec<Case> {
@@ -64,6 +64,23 @@ fn mss() -> Vec<Case> {
         once("an MSS, lowered for the path it came by", 1000, 1500, 940, &[PEER_B]),
         once("an MSS, lowered for both paths", 1400, 1000, 940, &[PEER_B, PEER_C]),
         once("an MSS, lowered for the path it goes by", 1600, 1000, 940, &[PEER_C]),
+    ]
+}
+
+/// What `tunnel.relay` says.
+fn not_allowed() -> Vec<Case> {
+    let relay =
+        |name: &str, rule: Relay| decap(name, theirs(B, b_to_c())).with(|setup| setup.config.relay = rule);
+    let stays = |case: Case| case.not_end_to_end("the files of the end-to-end test do not say so");
+    let pair = |one: &str, other: &str| vec![[one, other].map(|name| name.parse().expect("a name"))];
+    let refused = |name: &str, rule| stays(relay(name, rule).drops(DropReason::RelayRefused, Some(PEER_B)));
+    let relayed = |name: &str, rule| stays(relay(name, rule).sends(PEER_C, ours(C, b_to_c().ttl(62))));
+    vec![
+        refused("a relay where none is allowed", Relay::Off),
+        refused("a relay of a pair that is not listed", Relay::Pairs(pair("b", "d"))),
+        relayed("a relay of a listed pair", Relay::Pairs(pair("b", "c"))),
+        relayed("a relay of a pair that is listed the other way", Relay::Pairs(pair("c", "b"))),
+        relayed("a relay past the host's rules", Relay::Direct),
     ]
 }
 

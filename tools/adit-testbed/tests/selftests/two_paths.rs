@@ -32,8 +32,9 @@ pub(crate) struct TwoPaths {
     pub(crate) middle: Router,
     pub(crate) gateway_b: Host,
     pub(crate) host_b: Host,
-    /// The kernel delivers an ICMP error to raw sockets first. Then it stores the path MTU, but only
-    /// if a raw socket exists. That of `ping` may be closed by then, so each host keeps one open.
+    /// The kernel delivers an ICMP error to raw sockets first. Then it stores the path MTU, but
+    /// only if a raw socket exists. That of `ping` may be closed by then, so each host keeps one
+    /// open.
     _raw_sockets: [IcmpSocket; 2],
 }
 

@@ -1,6 +1,7 @@
 //! Drift: each thing that others can break, the change that is seen, and what the repair makes of
 //! it.
 
+use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Route, RouteKind, STATIC_PROTOCOL};
 
 use super::beside::add_overlay;
@@ -302,6 +303,16 @@ const TUN_ROWS: &[Row] = &[
             "~ device ipipA-h mtu 1500 -> 65535",
             "~ device ipipA-h address 02:00:00:00:00:09 -> 02:ad:17:00:00:02",
         ],
+        outcome: Restored,
+    },
+    Row {
+        what: "IPv6 is turned on on both ends",
+        drift: |world| {
+            for end in ["ipipA", "ipipA-h"] {
+                world.host().set_ipv6(&NetScope::default(), end, true).unwrap();
+            }
+        },
+        expected: &["~ device ipipA ipv6 on -> off", "~ device ipipA-h ipv6 on -> off"],
         outcome: Restored,
     },
     Row {

@@ -201,8 +201,8 @@ fn leftovers_are_removed(kernel: Kernel) {
         assert_eq!(removed, ["ipipA", "guard-routes"]);
     };
     let from_underlay: Remove = |world, network| {
-        let removed = objects::remove_hidden_end(network, &HiddenEnd::of("a", "ipipA")).unwrap();
-        assert_eq!(removed.as_deref(), Some("ipipA-h"));
+        let removed = objects::remove_hidden_ends(network, &HiddenEnd::of("a", "ipipA")).unwrap();
+        assert_eq!(removed, ["ipipA-h"]);
         // Guards are not the pair's.
         leftovers::remove_objects(world.host().as_ref(), network, "a").unwrap();
     };
@@ -230,12 +230,25 @@ fn leftovers_are_removed_from_either_end_on_the_kernel() {
 /// What `adit down` finds by the name of the tunnel interface in the record of a killed start.
 fn half_a_start_is_removed_and_what_others_made_is_not(kernel: Kernel) {
     let remove = |world: &mut World| {
-        objects::remove_hidden_end(world.others.as_mut(), &HiddenEnd::of("a", "ipipA")).unwrap()
+        objects::remove_hidden_ends(world.others.as_mut(), &HiddenEnd::of("a", "ipipA")).unwrap()
     };
     kernel.run(&|mut world: World| {
         let before = world.view();
         add(&mut world, "ipipA", "ipipA-h", VISIBLE_MAC);
-        assert_eq!(remove(&mut world).as_deref(), Some("ipipA-h"));
+        assert_eq!(remove(&mut world), ["ipipA-h"]);
+        assert_eq!(world.view(), before);
+    });
+    // Several starts that were killed have left one each, the other ends wherever they are.
+    kernel.run(&|mut world: World| {
+        let before = world.view();
+        for (name, hidden) in [("one", "one-h"), ("two", "two-h")] {
+            add(&mut world, name, hidden, VISIBLE_MAC);
+            alias(&mut world, hidden, "adit:a::hidden");
+        }
+        add(&mut world, "ipipA", "ipipA-h", VISIBLE_MAC);
+        let mut removed = remove(&mut world);
+        removed.sort();
+        assert_eq!(removed, ["ipipA-h", "one-h", "two-h"]);
         assert_eq!(world.view(), before);
     });
     let theirs: [fn(&mut World); 3] = [
@@ -252,7 +265,7 @@ fn half_a_start_is_removed_and_what_others_made_is_not(kernel: Kernel) {
                 add(&mut world, "ipipA", "ipipA-h", VISIBLE_MAC);
             }
             change(&mut world);
-            assert_eq!(remove(&mut world), None, "{position}");
+            assert!(remove(&mut world).is_empty(), "{position}");
         });
     }
 }

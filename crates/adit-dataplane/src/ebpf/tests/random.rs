@@ -113,9 +113,9 @@ fn examine(
 }
 
 /// Whether a packet is one that the programs must carry: without options, not fragmented, to a peer
-/// whose next hop is known and whose senders are owed nothing, and no SYN whose MSS is not its
-/// first option. Of GSO packets only relayed ones: the kernel does not let a test run change the
-/// length of others.
+/// whose next hop is known and whose senders are owed nothing, no ICMP of a gateway's, and no SYN
+/// whose MSS is not its first option. Of GSO packets only relayed ones: the kernel does not let a
+/// test run change the length of others.
 fn is_ordinary(setup: &Setup, direction: Direction, packet: &Packet, outcome: &Outcome) -> bool {
     let bytes = &packet.bytes;
     let (outer, inner) = match direction {
@@ -135,7 +135,15 @@ fn is_ordinary(setup: &Setup, direction: Direction, packet: &Packet, outcome: &O
     };
     // An inner fragment is for userspace, because its siblings may be.
     let in_pieces = direction == Direction::Decap && is_fragment(bytes);
-    unoptioned && open && ends && !in_pieces && !has_odd_mss(inner) && has_owner(setup, inner)
+    let is_answer = direction == Direction::Decap && is_of_gateways(setup, inner);
+    unoptioned && open && ends && !in_pieces && !is_answer && !has_odd_mss(inner) && has_owner(setup, inner)
+}
+
+/// Whether it is ICMP from a peer's gateway, or to ours: perhaps a probe, for userspace.
+fn is_of_gateways(setup: &Setup, inner: &[u8]) -> bool {
+    let Ok(packet) = Ipv4Packet::parse(inner, Validation::Datapath) else { return false };
+    let is_from_one = setup.config.peers.iter().any(|peer| peer.underlay == packet.source());
+    packet.protocol() == Protocol::ICMP && (is_from_one || packet.destination() == setup.config.underlay)
 }
 
 /// Whether the source is in somebody's networks. Userspace admits a router's error without.

@@ -7,7 +7,7 @@ use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::{Owner, PeerLookup};
-use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
+use adit_tunnel::{Peer, PeerSet, Relay, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
@@ -98,10 +98,19 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
     let path = path.prop_map(|(mtu, owed, known)| Path { mtu, owed, known });
     let usual = any::<bool>();
     let locals = vec(select(&["172.16.17.1", "192.168.199.1", "203.0.113.1"][..]), 0..3);
-    let parts =
-        (1..=MAX_PEERS, owners, vec(path, MAX_PEERS), usual, locals, policy(), any::<bool>(), rarely(80));
+    let parts = (
+        1..=MAX_PEERS,
+        owners,
+        vec(path, MAX_PEERS),
+        usual,
+        locals,
+        policy(),
+        any::<bool>(),
+        rarely(80),
+        relay(),
+    );
     parts.prop_filter_map("a tunnel that there can be", |parts| {
-        let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards) = parts;
+        let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards, relay) = parts;
         // 0: nobody, 1: us.
         let of = |owner| {
             let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
@@ -117,6 +126,7 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
             peers: set,
             outer,
             mss_clamp,
+            relay,
             mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
             local_addresses: locals.into_iter().map(parse).collect(),
@@ -127,6 +137,13 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         let path = |path: &Path| if usual { Path::of(path.mtu) } else { *path };
         Some(Setup { config, paths: paths.iter().take(peers).map(path).collect(), forwards })
     })
+}
+
+/// Which peers reach each other: mostly all, sometimes none, or some.
+fn relay() -> impl Strategy<Value = Relay> {
+    let pair = |one: &str, other: &str| [one, other].map(|name| name.parse().expect("a name"));
+    let pairs = vec![pair("p0", "p1"), pair("p2", "p1")];
+    prop_oneof![6 => Just(Relay::Auto), 1 => Just(Relay::Off), 2 => Just(Relay::Pairs(pairs))]
 }
 
 fn policy() -> impl Strategy<Value = OuterPolicy> {

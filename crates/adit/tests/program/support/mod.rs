@@ -2,6 +2,8 @@
 //! [`Machine`](machine::Machine) that it is run on.
 
 pub(crate) mod booted;
+pub(crate) mod documents;
+pub(crate) mod encrypted;
 pub(crate) mod exposition;
 pub(crate) mod faults;
 pub(crate) mod http;
