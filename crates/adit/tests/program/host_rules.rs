@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
+use adit_lab::two_sites::HOST_B;
 use adit_testbed::hub::{HubNetwork, Site};
 use adit_testbed::needs::ebpf;
 use serde_json::Value;
 
 use crate::support::machine::{Machine, PATIENCE, Running};
-use crate::support::sites::reaches;
+use crate::support::sites::{assert_reaches, reaches};
 use crate::support::testbed::{Side, Testbed};
 use crate::support::wait_until;
 
@@ -160,7 +161,7 @@ fn the_file_says_which_peers_reach_each_other(plane: DataplaneChoice) {
     ] {
         hub.apply(plane, &format!("[tunnel]\nrelay = {relay}\n"));
         check(relay, path, is_allowed, is_allowed);
-        assert!(reaches(&hub.network.of(Site::One).host, Site::Hub.host()), "{relay}");
+        assert_reaches(&hub.network.of(Site::One).host, Site::Hub.host());
     }
     hub.nft("add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }");
     hub.apply(plane, "[tunnel]\nrelay = \"direct\"\n");
@@ -217,7 +218,7 @@ fn policy(bed: &Testbed) -> Value {
 
 fn blocking_policies_hold(plane: DataplaneChoice) {
     let bed = Testbed::running(plane);
-    assert!(bed.reaches());
+    assert_reaches(&bed.sites.network.host_a, HOST_B);
     assert_eq!(policy(&bed), Value::Null);
     let of_ipip = [OUT, IN].map(|policy| policy.replace(" dir", " proto 4 dir"));
     for blocked in of_ipip.into_iter().chain([OUT, IN].map(str::to_owned)) {
@@ -254,7 +255,7 @@ fn what_policies_let_pass_is_carried(plane: DataplaneChoice) {
     bed.start(Side::A);
     assert!(policy(&bed).as_str().unwrap().starts_with("xfrm policy src 10.1.1."));
     for _ in 0..20 {
-        assert!(bed.reaches());
+        assert_reaches(&bed.sites.network.host_a, HOST_B);
     }
     // Required: nothing passes in the clear, in either direction.
     for direction in [OUT, IN] {
@@ -295,7 +296,7 @@ fn a_policy_with_a_mark_holds_for_datagrams_that_carry_it(plane: DataplaneChoice
             });
             xfrm(&bed, &format!("delete {IN}"));
             held_after("nothing covers the peer", || policy(&bed) == Value::Null);
-            assert!(bed.reaches());
+            assert_reaches(&bed.sites.network.host_a, HOST_B);
         }
     }
 }

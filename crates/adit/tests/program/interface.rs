@@ -14,7 +14,7 @@ use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_B, TwoSites};
 use adit_testbed::needs::{ebpf, fq_codel, ipip};
 
 use crate::support::machine::PATIENCE;
-use crate::support::sites::reaches;
+use crate::support::sites::assert_reaches;
 use crate::support::testbed::{Side, Testbed};
 use crate::support::wait_until;
 
@@ -142,7 +142,7 @@ fn both_directions_are_captured_counted_and_filtered(bed: &Testbed) {
     let tap = Tap::start(gateway, DEVICE).unwrap();
     let before = counted(bed);
     for _ in 0..PINGS {
-        assert!(reaches(&bed.sites.network.host_a, HOST_B));
+        assert_reaches(&bed.sites.network.host_a, HOST_B);
     }
     for _ in 0..PINGS {
         // Probes have other lengths.
@@ -211,7 +211,7 @@ fn it_behaves_like_any_interface_with_linuxs_ipip() {
 fn fq_codel_sees_what_is_sent(plane: DataplaneChoice) {
     let bed = Testbed::running(plane);
     tc(&bed, "qdisc replace dev ipipA root fq_codel");
-    assert!(bed.reaches());
+    assert_reaches(&bed.sites.network.host_a, HOST_B);
     let shown = output(&bed, "tc -s -j qdisc show dev ipipA");
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert!(shown[0]["packets"].as_u64().is_some_and(|packets| packets > 0), "{shown}");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::machine::PROGRAM;
-use crate::support::sites::{example, view};
+use crate::support::sites::{assert_reaches, example, view};
 use crate::support::wait_until;
 use adit_control::reconcile::devices::OWN_DEVICES;
 use adit_lab::capture::{Frame, Tap};
@@ -183,7 +183,8 @@ fn the_articles_network_is_joined_whatever_is_at_the_other_end() {
         assert!(!fallback.up, "{fallback:?}");
         assert_eq!(bed.run("cat /sys/class/net/tunl0/statistics/tx_packets").trim(), "0");
         bed.0.end(Side::A, Signal::SIGTERM);
-        assert!(bed.reaches(), "the kernel goes on without us");
+        // The kernel goes on without us.
+        assert_reaches(&bed.sites.network.host_a, HOST_B);
         bed.adit(&["down", "a"]).ok();
         assert_eq!(bed.traces(), before, "{other}");
         assert_eq!(bed.sites.machine.files().iter().filter(|file| file.ends_with("a")).count(), 0);

@@ -102,7 +102,7 @@ impl Sites {
 /// One echo, and no second chance: `ready` means that a packet sent now goes through.
 #[track_caller]
 pub(crate) fn assert_reaches(from: &Host, to: Ipv4Addr) {
-    let answer = from.run(|| ping(to, 84, 64, Duration::from_secs(3))).unwrap();
+    let answer = from.run(|| ping(to, 84, 64, Duration::from_secs(10))).unwrap();
     assert!(answer.is_reply(), "{} to {to}: {answer:?}", from.name());
 }
 
