@@ -24,7 +24,7 @@ const KERNEL_FAULTS: &[&str] = &["BUG:", "WARNING:", "Oops", "Kernel panic", "ge
 /// and clears memory by `rep movsb`, which is one emulated access per byte; with SMAP each copy
 /// from and to user space ends a block of translated code; AVX is slower than SSE2; LA57 adds a
 /// level to each walk of the page tables. Without them, and with [`COMMAND_LINE`], the kernel loads
-/// eBPF programs and starts processes in about half the time.
+/// eBPF programs in about half the time.
 const CPU: &str = "max,-erms,-fsrm,-smap,-avx,-avx2,-la57";
 
 /// The kernel's command line.
