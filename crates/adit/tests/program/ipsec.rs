@@ -48,10 +48,8 @@ fn add_policies(bed: &Testbed, selector: &str) {
 }
 
 /// Gateway A has the plane under test; B's is the one that starts fastest on an emulated processor.
-/// B does not probe: it knows what fits from the kernel alone.
 fn bed(plane: DataplaneChoice) -> Testbed {
-    let without_probes = CONFIG_B.replacen("[tunnel]\n", "[tunnel]\nprobe = false\n", 1);
-    let config_b = with_plane(&without_probes, DataplaneChoice::Userspace);
+    let config_b = with_plane(CONFIG_B, DataplaneChoice::Userspace);
     Testbed::with_configs(&with_plane(CONFIG_A, plane), &config_b)
 }
 
