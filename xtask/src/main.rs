@@ -2,11 +2,13 @@
 //! describes each.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints its results")]
 
+mod artifacts;
 mod bench;
 mod bpf;
 mod check;
 mod deb;
 mod debian;
+mod programs;
 mod run;
 mod test;
 mod timings;
@@ -87,8 +89,6 @@ fn main() -> ExitCode {
         ["bpf"] => bpf::bpf(false).map(succeeded),
         ["bpf", "--check"] => bpf::bpf(true).map(succeeded),
         ["deb", ..] => deb::deb(rest).map(succeeded),
-        // Internal: cargo starts test programs with it.
-        [timings::TIMED, ..] => timings::timed(rest),
         _ => {
             eprintln!("{HELP}");
             return ExitCode::from(64);

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::timings::{Report, Timings};
-use crate::{check, debian, run};
+use crate::{artifacts, check, debian, programs, run};
 
 /// Crates that only decide and do no input or output: they depend on no crate of [`IMPURE`],
 /// neither directly nor indirectly.
@@ -88,17 +88,20 @@ fn steps(options: Options, report: &Report, timings: &mut Timings) -> Result<(),
             &[("RUSTDOCFLAGS", "-D warnings")],
         )
     })?;
+    let mut built = Vec::new();
     timings.step("build of the tests", || {
-        run::cargo(&["test", "--quiet", "--workspace", "--locked", "--no-run"], &[])
+        built = artifacts::build(&["--workspace"])?;
+        Ok(())
     })?;
     timings.step("tests", || {
-        let runner = report.runner()?;
-        let mut environment = report.environment(&runner);
-        environment.push(("INSTA_UPDATE", "no"));
+        let mut environment = vec![report.environment(), ("INSTA_UPDATE", "no")];
         if options.is_strict {
             environment.extend([("ADIT_STRICT", "1"), ("ADIT_MAY_SKIP", MAY_SKIP)]);
         }
-        run::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"], &environment)
+        programs::run(&built, &environment, report)
+    })?;
+    timings.step("examples in the documentation", || {
+        run::cargo(&["test", "--quiet", "--workspace", "--locked", "--doc", "--no-fail-fast"], &[])
     })?;
     if options.is_strict {
         timings.step("eBPF programs", || crate::bpf::bpf(true))?;

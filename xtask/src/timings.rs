@@ -1,20 +1,15 @@
 //! Time measurements of `cargo xtask test`: by step, by test program and by test.
 //!
-//! This module measures the steps. Cargo starts each test program with `xtask timed PROGRAM ...`,
-//! which appends a line to the report. Programs that use adit-harness also append a line for each
-//! test (`adit_harness::report`). libtest does not report times of tests.
+//! This module measures the steps. [`crate::programs`] appends a line for each test program to the
+//! report. Programs that use adit-harness also append a line for each test
+//! (`adit_harness::report`). libtest does not report times of tests.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// The subcommand of xtask that runs a test program and measures it.
-pub(crate) const TIMED: &str = "timed";
 /// The environment variable that names the report's file.
 const REPORT: &str = "ADIT_TEST_REPORT";
-/// The environment variable that names the program with which cargo starts test programs.
-const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 /// How many test programs, and how many tests, are listed at most.
 const MAX_LISTED: usize = 20;
 
@@ -89,18 +84,22 @@ impl Report {
         Ok(Self(path))
     }
 
-    /// The command with which cargo starts test programs.
-    ///
-    /// # Errors
-    /// Fails if the path of the running xtask is unknown.
-    pub(crate) fn runner(&self) -> Result<String, String> {
-        let xtask = std::env::current_exe().map_err(|error| format!("cannot find xtask itself: {error}"))?;
-        Ok(format!("{} {TIMED}", xtask.display()))
+    /// The environment variable with which test programs append to this report.
+    pub(crate) fn environment(&self) -> (&str, &str) {
+        (REPORT, self.0.to_str().unwrap_or_default())
     }
 
-    /// The environment variables with which test programs append to this report.
-    pub(crate) fn environment<'a>(&'a self, runner: &'a str) -> Vec<(&'a str, &'a str)> {
-        vec![(REPORT, self.0.to_str().unwrap_or_default()), (RUNNER, runner)]
+    /// Appends how long a test program took.
+    pub(crate) fn program(&self, name: &str, took: Duration) {
+        let line = format!("program\t{name}\t{:.3}\n", took.as_secs_f64());
+        let file = std::fs::OpenOptions::new().append(true).open(&self.0);
+        // A lost line only means that the program's time is not listed.
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    }
+
+    /// Whether this program has left out tests that run alone.
+    pub(crate) fn is_to_run_alone(&self, program: &Path) -> bool {
+        self.lines("alone").iter().any(|(path, _)| Path::new(path) == program)
     }
 
     /// The ignored tests, with the reasons.
@@ -137,33 +136,10 @@ impl Drop for Report {
     }
 }
 
-/// Runs `xtask timed PROGRAM ...`: starts the program, and reports how long it took.
-///
-/// # Errors
-/// Fails if the program cannot be started.
-pub(crate) fn timed(command: &[String]) -> Result<ExitCode, String> {
-    let (program, arguments) = command.split_first().ok_or("xtask timed: a program is missing")?;
-    let start = Instant::now();
-    let status = Command::new(program).args(arguments).status();
-    let status = status.map_err(|error| format!("cannot run {program}: {error}"))?;
-    if let Some(report) = std::env::var_os(REPORT) {
-        let line = format!("program\t{}\t{:.3}\n", name(Path::new(program)), start.elapsed().as_secs_f64());
-        let file = std::fs::OpenOptions::new().append(true).open(report);
-        // A lost line only means that the program's time is not listed.
-        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
-    }
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-/// A test program's name without the hash that cargo appends.
-fn name(program: &Path) -> String {
-    let stem = program.file_stem().unwrap_or_default().to_string_lossy();
-    stem.rsplit_once('-').map_or(stem.to_string(), |(name, _)| name.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -171,9 +147,10 @@ mod tests {
         let report = Report(std::env::temp_dir().join(format!("adit-timings-{}", std::process::id())));
         std::fs::write(
             &report.0,
-            "passed\ta::quick\t0.5\nignored\ta::b\tneeds root\npassed\ta::slow\t12.0\n",
+            "passed\ta::quick\t0.5\nignored\ta::b\tneeds root\npassed\ta::slow\t12.0\nalone\t/t/a-1\t\n",
         )
         .unwrap();
+        assert!(report.is_to_run_alone(Path::new("/t/a-1")) && !report.is_to_run_alone(Path::new("/t/a")));
         assert_eq!(report.slowest("passed"), [(12.0, "a::slow".to_owned()), (0.5, "a::quick".to_owned())]);
         assert_eq!(report.ignored(), [("a::b".to_owned(), "needs root".to_owned())]);
     }
@@ -184,11 +161,5 @@ mod tests {
         let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
         assert!(Command::new("sh").args(["-c", busy]).status().unwrap().success());
         assert!(cpu_of_children() > before);
-    }
-
-    #[test]
-    fn a_program_is_named_without_its_hash() {
-        assert_eq!(name(Path::new("/t/debug/deps/end_to_end-0123456789abcdef")), "end_to_end");
-        assert_eq!(name(Path::new("rust_out")), "rust_out");
     }
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A benchmark of many peers: the cost of a plan, a start and a single change, and the memory.
+"""A benchmark of many peers: the cost of a plan, a start, a single change and a repair, and the memory.
 
 It runs as root:
 
@@ -8,7 +8,8 @@ It runs as root:
 
 Each peer has ten networks. The benchmark runs in its own namespaces, which end with it. A single
 change adds or removes one peer. The benchmark measures the daemon's time from the request to its
-answer, and the time of the whole `adit apply`.
+answer, and the time of the whole `adit apply`. A repair is measured from the damage until it is
+undone, with the time for which the daemon collects events.
 """
 
 import ctypes
@@ -23,6 +24,8 @@ import tempfile
 import time
 
 ROUNDS = 12
+# Seconds over which the processor time of an idle daemon is measured.
+IDLE = 5
 SOCKET = "/run/adit/big.sock"
 CLONE_NEWNS, CLONE_NEWNET, MS_REC_PRIVATE = 0x20000, 0x40000000, 0x44000
 
@@ -93,6 +96,51 @@ def request_apply(file):
     request("POST", "/v1/apply", json.dumps(body).encode())
 
 
+def repair(damage, is_whole):
+    """How long it takes until what the command damages is whole again."""
+    run("ip", *damage.split())
+    start = time.perf_counter()
+    while not is_whole():
+        if time.perf_counter() - start > 60:
+            sys.exit(f"`ip {damage}` is not repaired")
+        time.sleep(0.002)
+    return time.perf_counter() - start
+
+
+def routes_to(address):
+    """Whether the tunnel has the route to an address. Without it the guard refuses."""
+    found = subprocess.run(["ip", "route", "get", address], capture_output=True, text=True)
+    return "dev adit0" in found.stdout
+
+
+def mtu():
+    return json.loads(run("ip", "-j", "link", "show", "adit0"))[0]["mtu"]
+
+
+def processor_time(pid):
+    """Seconds of processor time that a process has taken."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure_repairs(pid):
+    idle = processor_time(pid)
+    time.sleep(IDLE)
+    idle = (processor_time(pid) - idle) / IDLE
+    size = mtu()
+    for what, damage, is_whole in (
+        ("repair of a route", "route del 10.0.1.0/30 dev adit0", lambda: routes_to("10.0.1.1")),
+        ("repair of the interface's MTU", "link set adit0 mtu 1300", lambda: mtu() == size),
+    ):
+        start, before, took = time.monotonic(), processor_time(pid), []
+        for _ in range(ROUNDS):
+            took.append(repair(damage, is_whole))
+            time.sleep(1)
+        report(what, took)
+        spent = processor_time(pid) - before - idle * (time.monotonic() - start)
+        print(f"  processor time of each: {1000 * spent / ROUNDS:.0f} ms")
+
+
 def report(what, seconds):
     numbers = sorted(1000 * second for second in seconds)
     print(f"{what}: {numbers[0]:.0f} / {statistics.median(numbers):.0f} / {numbers[-1]:.0f} ms")
@@ -124,6 +172,7 @@ def main():
             applies.append(timed(lambda: run(adit, "apply", str(files[turn % 2])))[0])
             time.sleep(1)
         report("single change, whole adit apply", applies)
+        measure_repairs(pid)
         status = pathlib.Path(f"/proc/{pid}/status").read_text()
         memory = next(line for line in status.splitlines() if line.startswith("VmRSS"))
         print(f"memory of the daemon: {int(memory.split()[1]) // 1000} MB; load {os.getloadavg()[0]:.1f}")

@@ -29,6 +29,8 @@
 //!
 //! - `ADIT_STRICT=1`: a test fails if one of its needs is not met.
 //! - `ADIT_MAY_SKIP=ipip,vrf`: needs that are exempt from that, because another run meets them.
+//! - `ADIT_TESTS=together`: tests that run alone are left out, because other programs run at the
+//!   same time; the report says so. `ADIT_TESTS=alone` runs only these.
 //! - `ADIT_TEST_REPORT=FILE`: the harness appends a line for each test to this file; see
 //!   [`report`].
 
@@ -138,13 +140,23 @@ pub fn main() -> ExitCode {
     assert!(!tests.is_empty(), "no test is registered: is `#[macro_use(test)]` missing in the crate's root?");
     // Tests that run alone come last, so that the others do not wait for them.
     tests.sort_by_key(|test| (test.is_alone, test.path));
-    let is_wanted = |test: &&Test| {
+    let is_chosen = |test: &&Test| {
         let matches = |filter: &String| {
             if arguments.exact { name(test) == filter } else { name(test).contains(filter.as_str()) }
         };
         filters.is_empty() || filters.iter().any(matches)
     };
-    let trials = tests.into_iter().filter(is_wanted).map(|test| {
+    tests.retain(is_chosen);
+    let which = std::env::var("ADIT_TESTS").unwrap_or_default();
+    if which == "together" && tests.iter().any(|test| test.is_alone) {
+        report::append_alone();
+    }
+    tests.retain(|test| match which.as_str() {
+        "together" => !test.is_alone,
+        "alone" => test.is_alone,
+        _ => true,
+    });
+    let trials = tests.into_iter().map(|test| {
         let policy = policy.clone();
         let is_ignored = arguments.ignored && !test.needs.is_empty();
         Trial::ignorable_test(name(test), move || run(test, &policy)).with_ignored_flag(is_ignored)

@@ -38,6 +38,9 @@ mod samples {
         fail_in_the_inner_run();
     }
 
+    #[test(alone)]
+    fn runs_alone() {}
+
     #[test]
     fn returns_an_error() -> Result<(), String> {
         std::env::var_os(super::INNER).map_or(Ok(()), |_| Err("a mistake".to_owned()))
@@ -57,6 +60,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Run {
         .args(arguments)
         .env_remove("ADIT_STRICT")
         .env_remove("ADIT_MAY_SKIP")
+        .env_remove("ADIT_TESTS")
         .env(INNER, "1")
         .env("ADIT_TEST_REPORT", &report)
         .envs(environment.iter().copied())
@@ -110,9 +114,23 @@ fn an_error_that_a_test_returns_fails_it() {
 #[test]
 fn tests_are_listed_filtered_and_skipped_as_with_libtest() {
     let listed = run(&["samples::", "--list"], &[]).output;
-    assert_eq!(listed.matches(": test").count(), 4, "{listed}");
+    assert_eq!(listed.matches(": test").count(), 5, "{listed}");
     let chosen = run(&["samples::without", "samples::returns", "--list"], &[]).output;
     assert_eq!(chosen.matches(": test").count(), 2, "{chosen}");
     let left_out = run(&["samples::", "--skip", "returns", "--skip", "not_met", "--test-threads=1"], &[]);
-    assert!(left_out.is_success && left_out.output.contains("2 passed"), "{}", left_out.output);
+    assert!(left_out.is_success && left_out.output.contains("3 passed"), "{}", left_out.output);
+}
+
+#[test]
+fn tests_that_run_alone_are_left_out_and_reported_while_other_programs_run() {
+    let names = ["samples::without", "samples::runs"];
+    let together = run(&names, &[("ADIT_TESTS", "together")]);
+    assert!(together.is_success && together.output.contains("1 passed"), "{}", together.output);
+    let program = std::env::current_exe().unwrap();
+    assert!(together.report.contains(&format!("alone\t{}\t\n", program.display())), "{}", together.report);
+    let none = run(&["samples::without"], &[("ADIT_TESTS", "together")]);
+    assert!(!none.report.contains("alone\t"), "{}", none.report);
+    let alone = run(&names, &[("ADIT_TESTS", "alone")]);
+    assert!(alone.report.contains("passed\toutcomes::samples::runs_alone\t"), "{}", alone.report);
+    assert!(alone.output.contains("1 passed"), "{}", alone.output);
 }

@@ -2,13 +2,14 @@
 //! guest.
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::guest::Guest;
 use super::job::Job;
+use crate::artifacts::{self, Artifact};
 use crate::run;
 
 /// A test target of a cargo package that runs in the guest.
@@ -176,7 +177,7 @@ pub(super) fn job_with(guest: &Guest, names: &[String], other: Option<Job>) -> R
     let mut pinned: Vec<PathBuf> = programs.iter().map(|program| program.program.clone()).collect();
     // The programs that the tests start: cargo's artifacts that are not tests.
     pinned
-        .extend(artifacts.iter().filter(|artifact| !artifact.profile.test).filter_map(Artifact::executable));
+        .extend(artifacts.iter().filter(|artifact| !artifact.is_test()).filter_map(|a| a.executable.clone()));
 
     let mut timeout = TIMEOUT;
     if let Some(other) = other {
@@ -209,60 +210,19 @@ pub(super) fn job_with(guest: &Guest, names: &[String], other: Option<Job>) -> R
     })
 }
 
-/// The fields that are read from cargo's `compiler-artifact` messages.
-#[derive(Debug, Deserialize)]
-struct Artifact {
-    manifest_path: PathBuf,
-    target: Target,
-    profile: Profile,
-    executable: Option<PathBuf>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Target {
-    name: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Profile {
-    test: bool,
-}
-
-impl Artifact {
-    fn executable(&self) -> Option<PathBuf> {
-        self.executable.clone()
-    }
-
-    fn directory(&self) -> Option<PathBuf> {
-        self.manifest_path.parent().map(PathBuf::from)
-    }
-}
-
 fn build() -> Result<Vec<Artifact>, String> {
-    let mut command = Command::new(env!("CARGO"));
-    command.args([
-        "test",
-        "--no-run",
-        "--locked",
-        "--message-format=json-render-diagnostics",
-        "--lib",
-        "--tests",
-    ]);
-    for suite in SUITES {
-        command.args(["--package", suite.package]);
-    }
-    command.current_dir(run::root()).stderr(Stdio::inherit());
-    let messages = run::output(&mut command).ok_or("the tests do not build: see cargo's errors above")?;
-    Ok(messages.lines().filter_map(|message| serde_json::from_str(message).ok()).collect())
+    let mut arguments = vec!["--lib", "--tests"];
+    arguments.extend(SUITES.iter().flat_map(|suite| ["--package", suite.package]));
+    artifacts::build(&arguments)
 }
 
 fn program(suite: &Suite, parts: &[&str], artifacts: &[Artifact]) -> Result<Program, String> {
     let name = format!("{} {}", suite.package, suite.target);
     let found = artifacts.iter().find(|artifact| {
         let of_package = artifact.directory().is_some_and(|directory| directory.ends_with(suite.package));
-        of_package && artifact.profile.test && artifact.target.name.replace('-', "_") == suite.target
+        of_package && artifact.is_test() && artifact.target() == suite.target
     });
-    let places = found.and_then(|artifact| Some((artifact.executable()?, artifact.directory()?)));
+    let places = found.and_then(|artifact| Some((artifact.executable.clone()?, artifact.directory()?)));
     let (program, directory) = places.ok_or_else(|| {
         format!("cargo built no test target {name}: correct the list of suites in {}", file!())
     })?;
@@ -329,7 +289,7 @@ mod tests {
     }
 
     fn artifacts(lines: &[&str]) -> Vec<Artifact> {
-        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        lines.iter().filter_map(|line| Artifact::parse(line)).collect()
     }
 
     #[test]

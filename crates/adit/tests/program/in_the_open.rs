@@ -217,19 +217,19 @@ fn nothing_leaves(plane: DataplaneChoice, ignores_linkdown: &str) {
     assert!(routes.iter().all(|route| route.kind != RouteKind::Unreachable), "{routes:?}");
 }
 
-#[test(alone, root, ebpf)]
+#[test(root, ebpf)]
 fn nothing_leaves_in_the_open_with_ebpf() {
     nothing_leaves(DataplaneChoice::Ebpf, "0");
     nothing_leaves(DataplaneChoice::Ebpf, "1");
 }
 
-#[test(alone, root)]
+#[test(root)]
 fn nothing_leaves_in_the_open_with_userspace() {
     nothing_leaves(DataplaneChoice::Userspace, "0");
     nothing_leaves(DataplaneChoice::Userspace, "1");
 }
 
-#[test(alone, root, ipip)]
+#[test(root, ipip)]
 fn nothing_leaves_in_the_open_with_the_kernel_plane() {
     nothing_leaves(DataplaneChoice::Kernel, "0");
     nothing_leaves(DataplaneChoice::Kernel, "1");

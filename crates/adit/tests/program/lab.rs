@@ -137,7 +137,10 @@ fn nothing_is_visible_and_nothing_is_left_however_it_ends() {
     let here = Here::new();
     let before = here.around();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
-        let mut lab = here.machine.start(&here.ns, &["lab"]);
+        // What a shell has started in the background ignores SIGINT, and so do its children.
+        let mut command = Command::new("env");
+        command.args(["--default-signal", PROGRAM, "lab"]);
+        let mut lab = here.machine.start_command(&here.ns, command);
         // The tunnel is up, and there is more to come.
         lab.wait_for("ok     ping-hosts");
         // Stopped, so that it does not end before it was looked at.

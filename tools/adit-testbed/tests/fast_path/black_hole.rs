@@ -32,5 +32,6 @@ fn a_transfer_survives_a_black_hole(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
+    alone;
     a_transfer_survives_a_black_hole,
 }

@@ -224,6 +224,7 @@ fn no_datagram_is_lost_without_a_change(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
+    alone;
     no_datagram_is_lost_without_a_change,
     a_route_change_causes_no_loss_afterwards,
     a_new_mac_of_the_next_hop_causes_no_loss_afterwards,

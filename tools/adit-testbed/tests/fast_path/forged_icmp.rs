@@ -297,7 +297,7 @@ fn well_quoted_errors_harm_no_connection(plane: DataplaneChoice) {
 /// Runs the flood in a process of its own, where nothing else allocates memory.
 fn a_flood_of_forged_errors_changes_nothing(plane: DataplaneChoice) {
     let name = format!(
-        "forged_icmp::{}::a_flood_of_forged_errors_changes_nothing",
+        "forged_icmp::flood::{}::a_flood_of_forged_errors_changes_nothing",
         adit_testbed::test_planes::plane_name(plane)
     );
     if in_own_process(&name) {
@@ -308,5 +308,13 @@ fn a_flood_of_forged_errors_changes_nothing(plane: DataplaneChoice) {
 crate::planes::on_every_plane! {
     each_forged_error_is_refused,
     well_quoted_errors_harm_no_connection,
-    a_flood_of_forged_errors_changes_nothing,
+}
+
+mod flood {
+    use super::a_flood_of_forged_errors_changes_nothing;
+
+    crate::planes::on_every_plane! {
+        alone;
+        a_flood_of_forged_errors_changes_nothing,
+    }
 }

@@ -245,5 +245,13 @@ on_every_plane! {
     small_datagrams_arrive_unchanged,
     ecn_marks_arrive_through_two_tunnels,
     the_hub_reports_the_mtu_of_a_narrow_spoke,
-    small_datagrams_arrive_beside_a_transfer,
+}
+
+mod measured {
+    use super::small_datagrams_arrive_beside_a_transfer;
+
+    crate::planes::on_every_plane! {
+        alone;
+        small_datagrams_arrive_beside_a_transfer,
+    }
 }

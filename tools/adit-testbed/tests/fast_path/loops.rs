@@ -269,6 +269,7 @@ fn the_ttl_ends_a_datagram_in_a_consistent_ring(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
+    alone;
     two_gateways_that_point_at_each_other_do_not_loop,
     a_route_to_the_peer_through_the_tunnel_does_not_loop,
     the_third_site_of_a_ring_refuses_the_datagram,

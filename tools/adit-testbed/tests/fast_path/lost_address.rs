@@ -119,6 +119,7 @@ fn a_hub_without_its_address_relays_nothing(plane: DataplaneChoice) {
 }
 
 on_every_plane! {
+    alone;
     a_vrrp_backup_sends_nothing,
     a_hub_without_its_address_relays_nothing,
 }

@@ -7,14 +7,17 @@ use adit_testbed::test_planes::with_plane;
 use crate::support::{config_a, config_b};
 
 /// Makes one test for each data plane from each of these functions, which take a data plane. With
-/// `needs PATH;` in front, the tests have that need too. The tests run alone, because tests that
-/// share the processors would disturb each other's measurements.
+/// `needs PATH;` in front, the tests have that need too. With `alone;` in front, they run alone:
+/// tests that measure, because others that share the processors would disturb them.
 macro_rules! on_every_plane {
     (needs $need:path; $($test:ident),+ $(,)?) => {
-        $crate::planes::on_every_plane!(@ (alone, root, $need), (alone, root, adit_testbed::needs::ebpf, $need); $($test),+);
+        $crate::planes::on_every_plane!(@ (root, $need), (root, adit_testbed::needs::ebpf, $need); $($test),+);
+    };
+    (alone; $($test:ident),+ $(,)?) => {
+        $crate::planes::on_every_plane!(@ (alone, root), (alone, root, adit_testbed::needs::ebpf); $($test),+);
     };
     ($($test:ident),+ $(,)?) => {
-        $crate::planes::on_every_plane!(@ (alone, root), (alone, root, adit_testbed::needs::ebpf); $($test),+);
+        $crate::planes::on_every_plane!(@ (root), (root, adit_testbed::needs::ebpf); $($test),+);
     };
     (@ $userspace:tt, $ebpf:tt; $($test:ident),+) => {
         mod userspace {

@@ -174,27 +174,27 @@ fn every_sender_follows(plane: DataplaneChoice, link: LinkKind) {
     }
 }
 
-#[test(alone, root)]
+#[test(root)]
 fn every_sender_follows_rules_with_userspace() {
     every_sender_follows(DataplaneChoice::Userspace, LinkKind::Ethernet);
 }
 
-#[test(alone, root, ebpf)]
+#[test(root, ebpf)]
 fn every_sender_follows_rules_with_ebpf() {
     every_sender_follows(DataplaneChoice::Ebpf, LinkKind::Ethernet);
 }
 
-#[test(alone, root, ipip)]
+#[test(root, ipip)]
 fn every_sender_follows_rules_with_the_kernel_plane() {
     every_sender_follows(DataplaneChoice::Kernel, LinkKind::Ethernet);
 }
 
-#[test(alone, root, tun)]
+#[test(root, tun)]
 fn every_sender_follows_rules_without_ethernet_with_userspace() {
     every_sender_follows(DataplaneChoice::Userspace, LinkKind::PointToPoint);
 }
 
-#[test(alone, root, ebpf, tun)]
+#[test(root, ebpf, tun)]
 fn every_sender_follows_rules_without_ethernet_with_ebpf() {
     every_sender_follows(DataplaneChoice::Ebpf, LinkKind::PointToPoint);
 }
