@@ -49,7 +49,7 @@ fn add_policies(bed: &Testbed, selector: &str) {
 
 /// Gateway A has the plane under test; B's is the one that starts fastest on an emulated processor.
 fn bed(plane: DataplaneChoice) -> Testbed {
-    // Linux's own driver believes the Port Unreachable that a driver answers where it has no tunnel.
+    // The ipip driver believes the Port Unreachable of another, which has no tunnel to it.
     let of_b = if plane == DataplaneChoice::Kernel { plane } else { DataplaneChoice::Userspace };
     Testbed::with_configs(&with_plane(CONFIG_A, plane), &with_plane(CONFIG_B, of_b))
 }
