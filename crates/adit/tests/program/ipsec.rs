@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use adit_config::DataplaneChoice;
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B};
-use adit_testbed::needs::{ebpf, esp};
+use adit_testbed::needs::{ebpf, esp, ipip};
 use adit_testbed::test_planes::with_plane;
 
 use crate::support::encrypted::{Cable, HOLDS_AFTER, PROTOCOL_ESP, PROTOCOL_IPIP, assert_carries};
@@ -48,11 +48,10 @@ fn add_policies(bed: &Testbed, selector: &str) {
 }
 
 /// Gateway A has the plane under test; B's is the one that starts fastest on an emulated processor.
-/// B does not probe: it knows what fits from the kernel alone.
 fn bed(plane: DataplaneChoice) -> Testbed {
-    let without_probes = CONFIG_B.replacen("[tunnel]\n", "[tunnel]\nprobe = false\n", 1);
-    let config_b = with_plane(&without_probes, DataplaneChoice::Userspace);
-    Testbed::with_configs(&with_plane(CONFIG_A, plane), &config_b)
+    // The ipip driver believes the Port Unreachable of another, which has no tunnel to it.
+    let of_b = if plane == DataplaneChoice::Kernel { plane } else { DataplaneChoice::Userspace };
+    Testbed::with_configs(&with_plane(CONFIG_A, plane), &with_plane(CONFIG_B, of_b))
 }
 
 fn only_esp_while_there_are_policies(plane: DataplaneChoice) {
@@ -99,4 +98,9 @@ fn only_esp_while_there_are_policies_on_ebpf() {
 #[test(root, esp)]
 fn only_esp_while_there_are_policies_on_userspace() {
     only_esp_while_there_are_policies(DataplaneChoice::Userspace);
+}
+
+#[test(root, esp, ipip)]
+fn only_esp_while_there_are_policies_on_kernel() {
+    only_esp_while_there_are_policies(DataplaneChoice::Kernel);
 }
