@@ -8,7 +8,7 @@ pub(crate) mod event_log;
 pub mod events;
 pub(crate) mod path_cache;
 pub mod paths;
-pub mod peer_state;
+pub(crate) mod peer_state;
 #[cfg(test)]
 pub(crate) mod sample;
 pub(crate) mod snapshot;
