@@ -258,6 +258,19 @@ impl Tunnel {
         self.peer_state(peer).map_or(Reachability::Assumed, |peer| peer.soft.reachability())
     }
 
+    /// Records whether the host has a route to a peer. The data plane that looks routes up calls it
+    /// after each look.
+    pub fn set_has_route(&self, peer: PeerIndex, has_route: bool, now: Instant) {
+        if let Some(peer) = self.peer_state(peer) {
+            peer.route.set(has_route, now);
+        }
+    }
+
+    /// Since when the host has no route to a peer; `None`: it has one, as far as is known.
+    pub fn without_route_since(&self, peer: PeerIndex) -> Option<Instant> {
+        self.peer_state(peer)?.route.missing_since()
+    }
+
     /// The time of the peer's last answer to a probe; `None`: never.
     pub fn probe_answered(&self, peer: PeerIndex) -> Option<Instant> {
         self.peer_state(peer)?.soft.answers.last()

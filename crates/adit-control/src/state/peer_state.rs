@@ -12,8 +12,8 @@
 //!
 //! - A peer that answers probes, or that was never heard: the time in which a probe follows the
 //!   datagram, and [`PROBE_ANSWER_TIMEOUT`].
-//! - A peer that was heard and answers no probes (`probe = false`, or it ignores echoes): silence is
-//!   normal where traffic goes one way. It has [`UNPROBED_TIMEOUT`]; until then the state stays.
+//! - A peer that was heard and answers no probes (`probe = false`, or it ignores echoes): silence
+//!   is normal where traffic goes one way. It has [`UNPROBED_TIMEOUT`]; until then the state stays.
 //!
 //! `no-answer` lasts until something comes from the peer, however seldom datagrams are sent.
 
@@ -22,8 +22,23 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use adit_tunnel::{Instant, probe_interval};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::state::status::PeerState;
+/// The state of a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerState {
+    /// Something was received from it within the last 30 seconds.
+    Up,
+    /// Nothing was sent to it since something was received, or not long enough ago.
+    #[default]
+    Idle,
+    /// Something was sent to it, and nothing has come back, not even an ICMP error.
+    NoAnswer,
+    /// A router says that it is unreachable, or this host has no route to it.
+    Unreachable,
+}
 
 /// How long after the last datagram from it a peer counts as up.
 pub(crate) const UP_FOR: Duration = Duration::from_secs(30);

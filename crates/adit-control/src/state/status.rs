@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::overlay::Overlay;
 use crate::reconcile::desired::wants_probes;
 use crate::state::drop_status::DropStatus;
+pub use crate::state::peer_state::PeerState;
 use crate::state::peer_state::{PeerStates, Seen};
 use crate::state::unreachable::Unreachable;
 use crate::state::warning::Warning;
@@ -353,21 +354,6 @@ impl SoftState {
             congestion_experienced: counts.congestion_experienced,
         }
     }
-}
-
-/// The state of a peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PeerState {
-    /// Something was received from it within the last 30 seconds.
-    Up,
-    /// Nothing was sent to it since something was received, or not long enough ago.
-    #[default]
-    Idle,
-    /// Something was sent to it, and nothing has come back, not even an ICMP error.
-    NoAnswer,
-    /// A router says that it is unreachable, or this host has no route to it.
-    Unreachable,
 }
 
 /// Inner datagrams and their bytes.

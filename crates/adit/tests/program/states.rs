@@ -1,5 +1,5 @@
-//! The state of a peer says what is known of it: that nothing answers, which router reports what, or
-//! that this host has no route.
+//! The state of a peer says what is known of it: that nothing answers, which router reports what,
+//! or that this host has no route.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
