@@ -59,8 +59,8 @@ fn peer(peer: PeerIndex) -> Option<*mut PeerCounts> {
 pub fn dropped(reason: DropReason, of: Option<PeerIndex>, inner: &Ipv4Header, segments: u32) {
     add_to(&DROPS, reason.index(), segments);
     if let Some(last) = LAST_DROPS.get_ptr_mut(reason.index() as u32) {
-        // SAFETY: it is a map's value. With PREEMPT_RT it may become a mixture of two drops, both of
-        // which were among the last.
+        // SAFETY: it is a map's value. With PREEMPT_RT it may become a mixture of two drops, both
+        // of which were among the last.
         unsafe { last.write(LastDrop::new(now(), inner.source().octets(), of)) };
     }
     if let Some(counts) = of.and_then(peer) {

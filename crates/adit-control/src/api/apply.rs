@@ -15,8 +15,8 @@ pub(crate) const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 /// A file to apply.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyRequest {
-    /// Its path, which status names from now on. A reload reads the file that the daemon was started
-    /// with.
+    /// Its path, which status names from now on. A reload reads the file that the daemon was
+    /// started with.
     pub file: PathBuf,
     /// Its content.
     pub text: String,

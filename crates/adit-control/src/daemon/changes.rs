@@ -13,9 +13,9 @@ use tokio::sync::watch;
 
 use crate::api::apply::{Applied, ApplyRequest};
 use crate::daemon::capabilities::KeptCapabilities;
+use crate::daemon::chosen::{Chosen, rolled_back};
 use crate::daemon::kept_files::KeptFiles;
 use crate::daemon::shared_overlay::{SharedOverlay, lock};
-use crate::daemon::start::Chosen;
 use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::reconcile::change::Change;
@@ -274,14 +274,4 @@ impl Changes {
             warnings: warnings.into_iter().flatten().cloned().collect(),
         });
     }
-}
-
-/// Says that a change was not confirmed.
-pub(crate) fn rolled_back(unconfirmed: &Path, confirmed: &Path) -> String {
-    format!(
-        "{} was applied and not confirmed in time, so the configuration before it runs, which came from {}; \
-         apply a file to run another",
-        unconfirmed.display(),
-        confirmed.display()
-    )
 }

@@ -26,8 +26,8 @@ impl KeptFiles {
         files
     }
 
-    /// Writes what has not been written, and what was learned about the paths by `save_paths`. After
-    /// a failure it waits before it tries again. Returns true if the warning has changed.
+    /// Writes what has not been written, and by `save_paths` what was learned about the paths.
+    /// After a failure it waits before it tries again. Returns true if the warning has changed.
     pub(crate) fn save(
         &mut self,
         paths: &RuntimePaths,

@@ -12,6 +12,7 @@
 mod capabilities;
 pub(crate) mod change_queue;
 mod changes;
+mod chosen;
 mod kept_files;
 pub mod notify;
 mod options;

@@ -15,9 +15,9 @@ use adit_tunnel::Instant;
 use crate::api::apply::ApplyRequest;
 use crate::daemon::capabilities::KeptCapabilities;
 use crate::daemon::changes::Changes;
+use crate::daemon::chosen::{Chosen, choose};
 use crate::daemon::kept_files::KeptFiles;
 use crate::daemon::shared_overlay::{self, SharedOverlay};
-use crate::daemon::start::{Chosen, choose};
 use crate::host::Host;
 use crate::host::fake::FakeHost;
 use crate::overlay::Overlay;
@@ -286,6 +286,5 @@ fn a_fault_at_any_step_leaves_the_confirmed_or_the_applied_configuration() {
             moments += struck;
         }
     }
-    println!("{moments} faults, and all are survived");
     assert!(moments > 1000, "{moments}");
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Warning {
     /// Its name.
     pub name: WarningName,
-    /// The interface, network, file or object that it is about. Two warnings with the same name and this
-    /// are the same.
+    /// The interface, network, file or object that it is about. Two warnings with the same name and
+    /// this are the same.
     pub about: String,
     /// A sentence: what is found, what follows, and what to do.
     pub what: String,

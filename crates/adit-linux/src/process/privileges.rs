@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 use crate::process::Capability;
 use crate::process::seccomp;
 
+pub use crate::process::seccomp::PacketThread;
+
 /// Drops all capabilities but these from the calling thread and the threads it starts later.
 ///
 /// No program that they execute regains any. Capabilities that the thread does not have are not
@@ -27,17 +29,6 @@ pub fn keep_only(rights: &[Capability]) -> Result<()> {
     lift_memory_limit();
     restrict(rights)?;
     prctl::set_dumpable(false).map_err(|errno| failed("make the process private", errno.into()))
-}
-
-/// What a packet thread does besides moving packets by descriptors that are open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PacketThread {
-    /// Nothing.
-    Plain,
-    /// It opens another sender (CAP_NET_RAW).
-    OpensSenders,
-    /// It reads BPF maps, for which it needs no right since Linux 5.19.
-    ReadsMaps,
 }
 
 /// Confines the calling thread to moving packets: it keeps its open descriptors, the system calls

@@ -12,9 +12,18 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::process::privileges::PacketThread;
-
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// What a packet thread does besides moving packets by descriptors that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketThread {
+    /// Nothing.
+    Plain,
+    /// It opens another sender (CAP_NET_RAW).
+    OpensSenders,
+    /// It reads BPF maps, for which it needs no right since Linux 5.19.
+    ReadsMaps,
+}
 
 /// Calls allowed with any arguments: an empty list of rules matches every call.
 const CALLS: &[libc::c_long] = &[

@@ -237,7 +237,8 @@ impl PacketRing {
         Some(Received { header, datagram: start + network..start + end })
     }
 
-    /// Returns the address of these bytes if they lie in one frame that is taken, behind its header.
+    /// Returns the address of these bytes if they lie in one frame that is taken, behind its
+    /// header.
     #[inline]
     fn taken(&self, range: &Range<usize>) -> Option<*mut u8> {
         let frame = range.start / self.frame_size;

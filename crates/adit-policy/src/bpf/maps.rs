@@ -443,9 +443,9 @@ mod tests {
 
     #[test]
     fn no_generation_comes_twice() {
-        let mut settings = Settings { generation: (1 << GENERATION_BITS) - 2, ..Settings::default() };
-        settings = settings.with_next_generation().expect("one is left");
-        assert_eq!(settings.generation, (1 << GENERATION_BITS) - 1);
-        assert_eq!(settings.with_next_generation(), None);
+        let settings = Settings { generation: (1 << GENERATION_BITS) - 2, ..Settings::default() };
+        let last = settings.with_next_generation();
+        assert_eq!(last.map(|last| last.generation), Some((1 << GENERATION_BITS) - 1));
+        assert_eq!(last.and_then(|last| last.with_next_generation()), None);
     }
 }

@@ -23,8 +23,8 @@ pub(crate) fn reload(overlay: &str, output: &Output) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-/// The overlay's name. A file with mistakes goes by its own name, which is the site's under systemd:
-/// the daemon then says what is wrong with it, here and in its status.
+/// The overlay's name. A file with mistakes goes by its own name, which is the site's under
+/// systemd: the daemon then says what is wrong with it, here and in its status.
 fn name_of(overlay: &str) -> Result<String, Failure> {
     if is_name(overlay) {
         return Ok(overlay.to_owned());
