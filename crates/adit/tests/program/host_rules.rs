@@ -148,7 +148,7 @@ fn the_file_says_which_peers_reach_each_other(plane: DataplaneChoice) {
         }
         assert_eq!(hub.relay()["path"], path, "{relay}");
         let before = refused;
-        refused = hub.status()["drops"]["relay-refused"].as_u64().unwrap_or(0);
+        refused = hub.status()["drops"]["relay-refused"]["count"].as_u64().unwrap_or(0);
         assert_eq!(refused > before, !is_allowed, "{relay}: {refused} after {before}");
     };
     check("false", "refused", false, false);
