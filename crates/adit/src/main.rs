@@ -19,18 +19,33 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
             return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-                _ => ExitCode::from(EX_USAGE),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    let output = Output::new(false);
+                    output.written(error.print());
+                    finish(&output, ExitCode::SUCCESS)
+                }
+                _ => {
+                    let _ = error.print();
+                    ExitCode::from(EX_USAGE)
+                }
             };
         }
     };
     let output = Output::new(cli.json);
-    match run(&cli, &output) {
-        Ok(code) => code,
-        Err(error) => {
-            output.error(error.as_ref());
+    let code = run(&cli, &output).unwrap_or_else(|error| {
+        output.error(error.as_ref());
+        ExitCode::FAILURE
+    });
+    finish(&output, code)
+}
+
+/// Returns the exit code, unless output was lost.
+fn finish(output: &Output, code: ExitCode) -> ExitCode {
+    match output.finish() {
+        Ok(()) => code,
+        Err(lost) => {
+            output.note(format_args!("adit: {lost}"));
             ExitCode::FAILURE
         }
     }
@@ -62,7 +77,7 @@ fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
         Command::Status { name } => commands::status::status(name.as_deref(), output),
         Command::Drops { name } => commands::drops::drops(name.as_deref(), output),
         Command::Events { name } => commands::events::events(name.as_deref(), output),
-        Command::Completions { shell } => commands::generate::completions(*shell),
-        Command::Man => commands::generate::man(),
+        Command::Completions { shell } => commands::generate::completions(*shell, output),
+        Command::Man => commands::generate::man(output),
     }
 }

@@ -26,6 +26,9 @@ pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
         } else {
             output.line(line(&event));
         }
+        if output.is_lost() {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     Err(format!("the daemon of overlay `{name}` has ended").into())
 }

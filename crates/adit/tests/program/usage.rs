@@ -4,12 +4,13 @@ use std::process::Command;
 
 use crate::support::{ADIT, Said, adit};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "lab",
     "check",
     "plan",
     "apply",
     "confirm",
+    "reload",
     "run",
     "up",
     "down",
@@ -116,4 +117,30 @@ fn colour_is_for_terminals_and_not_with_no_color() {
     assert!(!piped.stderr.contains(ESCAPE), "{piped:?}");
     let json = on_a_terminal(&format!("{check} -j"), None).with(1);
     assert!(!json.stdout.contains(ESCAPE), "{json:?}");
+}
+
+#[test]
+fn output_that_is_lost_is_an_error_and_a_closed_pipe_is_not() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/a.toml");
+    let commands: &[&[&str]] = &[
+        &["check", file],
+        &["-j", "check", file],
+        &["check", "no-such-file", "-j"],
+        &["man"],
+        &["completions", "bash"],
+        &["--help"],
+        &["--version"],
+    ];
+    for arguments in commands {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let said = Command::new(ADIT).args(*arguments).stdout(full).output().unwrap();
+        let told = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(1), "{arguments:?}: {told}");
+        assert_eq!(told, "adit: cannot write the output: No space left on device (os error 28)\n");
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let said = Command::new(ADIT).args(*arguments).stdout(writer).output().unwrap();
+        assert_eq!(said.stderr, b"", "{arguments:?}");
+    }
 }
