@@ -16,7 +16,7 @@ use crate::api::drops::Drops;
 use crate::api::endpoint::Endpoint;
 use crate::api::error::ApiError;
 use crate::api::readings::Readings;
-use crate::api::{event_stream, metrics};
+use crate::api::{event_stream, metrics, text_format};
 use crate::daemon::change_queue::ChangeQueue;
 use crate::state::snapshot::Snapshot;
 
@@ -40,10 +40,20 @@ pub(crate) async fn drops(State(readings): State<Readings>) -> Result<Json<Drops
     Ok(Json(Drops::of(snapshot(&readings).await?.status())))
 }
 
-pub(crate) async fn metrics(State(readings): State<Readings>) -> Result<impl IntoResponse, ApiError> {
-    let text = metrics::text(snapshot(&readings).await?)
-        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
+pub(crate) async fn metrics(
+    State(readings): State<Readings>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, ApiError> {
+    let snapshot = snapshot(&readings).await?;
+    let openmetrics = snapshot.openmetrics(|| metrics::text(Arc::clone(&snapshot)).unwrap_or_default());
+    let accept = headers.get(header::ACCEPT).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    Ok(if text_format::takes_openmetrics(&accept.unwrap_or_default()) {
+        ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], openmetrics)
+    } else {
+        let older = || text_format::of_openmetrics(&String::from_utf8_lossy(&openmetrics));
+        let text = snapshot.plain_metrics(older);
+        ([(header::CONTENT_TYPE, text_format::CONTENT_TYPE)], text)
+    })
 }
 
 pub(crate) async fn events(

@@ -1,6 +1,7 @@
 //! The HTTP API of a running overlay: its server on the socket, its client, and the metrics by TCP.
 
 pub(crate) mod apply;
+mod bounded_listener;
 pub mod client;
 pub mod drops;
 pub(crate) mod endpoint;
@@ -12,6 +13,7 @@ pub(crate) mod metrics_server;
 mod openapi;
 pub(crate) mod readings;
 pub(crate) mod router;
+mod text_format;
 
 pub use apply::{Applied, ApplyRequest};
 pub use endpoint::Endpoint;

@@ -40,12 +40,21 @@ pub(crate) struct Snapshot {
     status: Status,
     taken: Instant,
     json: OnceLock<Bytes>,
+    /// Its metrics in OpenMetrics and in the older text format.
+    openmetrics: OnceLock<Bytes>,
+    plain_metrics: OnceLock<Bytes>,
 }
 
 impl Snapshot {
     /// A status that has just been taken.
     pub(crate) fn new(status: Status) -> Self {
-        Self { status, taken: Instant::now(), json: OnceLock::new() }
+        Self {
+            status,
+            taken: Instant::now(),
+            json: OnceLock::new(),
+            openmetrics: OnceLock::new(),
+            plain_metrics: OnceLock::new(),
+        }
     }
 
     pub(crate) fn status(&self) -> &Status {
@@ -62,6 +71,16 @@ impl Snapshot {
     pub(crate) fn json(&self) -> Bytes {
         let json = self.json.get_or_init(|| serde_json::to_vec(&self.status).unwrap_or_default().into());
         json.clone()
+    }
+
+    /// Its metrics in OpenMetrics, made by the first caller.
+    pub(crate) fn openmetrics(&self, make: impl FnOnce() -> String) -> Bytes {
+        self.openmetrics.get_or_init(|| make().into()).clone()
+    }
+
+    /// The same in the older text format.
+    pub(crate) fn plain_metrics(&self, make: impl FnOnce() -> String) -> Bytes {
+        self.plain_metrics.get_or_init(|| make().into()).clone()
     }
 
     fn is_recent(&self) -> bool {

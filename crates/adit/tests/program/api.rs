@@ -54,6 +54,42 @@ fn scraped_sites() -> Sites {
 }
 
 #[test(root)]
+fn a_scraper_may_ask_for_the_older_text_format() {
+    let sites = scraped_sites();
+    let _a = sites.run_a(&[]);
+    let gateway = sites.network.gateway_a.ns();
+    for accept in ["text/plain;version=0.0.4", "*/*"] {
+        let answer = sites
+            .machine
+            .within(gateway, || http::get_as(TcpStream::connect(SCRAPED).unwrap(), "/metrics", accept));
+        assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+        let types = answer.body.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').nth(1));
+        assert!(types.clone().count() > 10, "{}", answer.body);
+        assert!(types.clone().all(|kind| ["counter", "gauge"].contains(&kind)), "{}", answer.body);
+        assert!(!answer.body.contains("# EOF") && !answer.body.contains("# UNIT"), "{}", answer.body);
+    }
+}
+
+/// Others wait in the kernel.
+#[test(root)]
+fn silent_clients_of_the_metrics_take_few_descriptors() {
+    let sites = scraped_sites();
+    let a = sites.run_a(&[]);
+    let gateway = sites.network.gateway_a.ns();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", a.pid())).unwrap().count();
+    let before = open();
+    let silent: Vec<TcpStream> =
+        sites.machine.within(gateway, || (0..100).map(|_| TcpStream::connect(SCRAPED).unwrap()).collect());
+    wait_until(PATIENCE, "clients are accepted", || open() >= before + 16);
+    for _ in 0..5 {
+        sites.machine.adit(gateway, &["status", "a"]).ok();
+        assert!(open() <= before + 20, "{} descriptors, {before} before", open());
+    }
+    drop(silent);
+    assert_eq!(scrape(&sites, "/metrics").code, 200);
+}
+
+#[test(root)]
 fn a_scraper_finds_numbers_that_only_grow() {
     let sites = scraped_sites();
     let (_a, _b) = (sites.run_a(&[]), sites.run_b());

@@ -28,7 +28,12 @@ impl Answer {
 
 /// Asks for something over a connection.
 pub(crate) fn get(connection: impl Read + Write, path: &str) -> Answer {
-    ask(connection, &format!("GET {path} HTTP/1.0\r\nHost: adit\r\n\r\n"))
+    get_as(connection, path, "application/openmetrics-text, */*")
+}
+
+/// Gets it in one of the formats that the client accepts.
+pub(crate) fn get_as(connection: impl Read + Write, path: &str, accept: &str) -> Answer {
+    ask(connection, &format!("GET {path} HTTP/1.0\r\nHost: adit\r\nAccept: {accept}\r\n\r\n"))
 }
 
 /// Asks for something to be done.
