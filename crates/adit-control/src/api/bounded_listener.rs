@@ -15,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 /// How many clients are connected at most. Others wait in the kernel, without a descriptor of ours.
-pub(crate) const MAX_CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: usize = 16;
 /// A connection on which nothing is read or written for this long is closed.
-pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection is closed after this time: a client that sends a byte now and then is not idle.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
@@ -38,16 +38,11 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            // It is never closed.
-            let Ok(permit) = Arc::clone(&self.free).acquire_owned().await else {
-                std::future::pending::<()>().await;
-                continue;
-            };
-            // axum's way of accepting waits a second when descriptors are short.
-            let (stream, address) = Listener::accept(&mut self.listener).await;
-            return (BoundedConnection::new(stream, permit), address);
-        }
+        // It is never closed, so there is a permit.
+        let permit = Arc::clone(&self.free).acquire_owned().await.ok();
+        // axum's way of accepting waits a second when descriptors are short.
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        (BoundedConnection::new(stream, permit), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -60,11 +55,11 @@ pub(crate) struct BoundedConnection {
     stream: TcpStream,
     end: Instant,
     deadline: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl BoundedConnection {
-    fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
+    fn new(stream: TcpStream, permit: Option<OwnedSemaphorePermit>) -> Self {
         let now = Instant::now();
         let deadline = Box::pin(tokio::time::sleep_until(now + IDLE_TIMEOUT));
         Self { stream, end: now + MAX_AGE, deadline, _permit: permit }

@@ -193,6 +193,7 @@ mod tests {
     use crate::state::sample;
     use crate::state::snapshot::{NoStatus, SnapshotPublisher};
     use crate::state::status::{PathMtuFrom, PeerState};
+    use crate::state::unreachable::UnreachableCause;
 
     /// Set `ADIT_BLESS=1` to write the file anew.
     #[test]
@@ -229,7 +230,7 @@ mod tests {
         let down = EventKind::PeerDown {
             peer: peer(),
             state: PeerState::Unreachable,
-            cause: DownCause::Prohibited,
+            cause: DownCause::Unreachable(UnreachableCause::Prohibited),
             router: Some(Ipv4Addr::LOCALHOST),
             icmp_type: Some(3),
             icmp_code: Some(13),

@@ -137,7 +137,7 @@ fn down(peer: &PeerStatus) -> Option<Down> {
         (PeerState::NoAnswer, _) => Some(Down::without_icmp(peer.state, DownCause::NoAnswer)),
         (state, Some(unreachable)) => {
             let &Unreachable { cause, router, icmp_type, icmp_code, .. } = unreachable;
-            Some(Down { state, cause: cause.into(), router, icmp_type, icmp_code })
+            Some(Down { state, cause: DownCause::Unreachable(cause), router, icmp_type, icmp_code })
         }
         (PeerState::Idle | PeerState::Unreachable, None) => {
             Some(Down::without_icmp(peer.state, DownCause::Silent))
@@ -192,11 +192,11 @@ mod tests {
         vec![EventKind::PeerDown { peer: peer(), state, cause, router, icmp_type, icmp_code }]
     }
 
-    fn reported(cause: DownCause) -> Vec<EventKind> {
+    fn reported(cause: UnreachableCause) -> Vec<EventKind> {
         vec![EventKind::PeerDown {
             peer: peer(),
             state: PeerState::Unreachable,
-            cause,
+            cause: DownCause::Unreachable(cause),
             router: Some(ROUTER),
             icmp_type: Some(3),
             icmp_code: Some(1),
@@ -223,12 +223,16 @@ mod tests {
             (UP, MUTE, down_by(PeerState::NoAnswer, DownCause::NoAnswer)),
             (IDLE, MUTE, down_by(PeerState::NoAnswer, DownCause::NoAnswer)),
             (MUTE, UP, up()),
-            (UP, AWAY, reported(DownCause::Host)),
-            (IDLE, AWAY, reported(DownCause::Host)),
-            (MUTE, AWAY, reported(DownCause::Host)),
-            (AWAY, away_by(UnreachableCause::Protocol), reported(DownCause::Protocol)),
-            (AWAY, away_by(UnreachableCause::Prohibited), reported(DownCause::Prohibited)),
-            (AWAY, away_by(UnreachableCause::NoRoute), down_by(AWAY.0, DownCause::NoRoute)),
+            (UP, AWAY, reported(UnreachableCause::Host)),
+            (IDLE, AWAY, reported(UnreachableCause::Host)),
+            (MUTE, AWAY, reported(UnreachableCause::Host)),
+            (AWAY, away_by(UnreachableCause::Protocol), reported(UnreachableCause::Protocol)),
+            (AWAY, away_by(UnreachableCause::Prohibited), reported(UnreachableCause::Prohibited)),
+            (
+                AWAY,
+                away_by(UnreachableCause::NoRoute),
+                down_by(AWAY.0, DownCause::Unreachable(UnreachableCause::NoRoute)),
+            ),
             (UP, narrow(PathMtuFrom::Router), mtu(1500, 1300, PathMtuFrom::Router)),
             (narrow(PathMtuFrom::Router), narrow(PathMtuFrom::Probe), mtu(1300, 1300, PathMtuFrom::Probe)),
             (narrow(PathMtuFrom::Probe), UP, mtu(1300, 1500, PathMtuFrom::Underlay)),
@@ -354,7 +358,7 @@ mod tests {
     fn an_event_is_one_flat_json_object() {
         let event = Event {
             at: "2026-11-23T18:00:00.000Z".to_owned(),
-            ..Event::now(7, "a", reported(DownCause::TimeExceeded).remove(0))
+            ..Event::now(7, "a", reported(UnreachableCause::TimeExceeded).remove(0))
         };
         let json = serde_json::to_value(&event).unwrap();
         let expected = serde_json::json!({
@@ -364,6 +368,6 @@ mod tests {
         });
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_value::<Event>(json).unwrap(), event);
-        assert_eq!(DownCause::TimeExceeded.as_str(), "time-exceeded");
+        assert_eq!(DownCause::Unreachable(UnreachableCause::TimeExceeded).as_str(), "time-exceeded");
     }
 }

@@ -145,18 +145,9 @@ pub enum DownCause {
     Silent,
     /// Something was sent to it, and nothing has come back.
     NoAnswer,
-    /// This host has no route to it.
-    NoRoute,
-    /// A router: Network Unreachable.
-    Network,
-    /// A router: Host Unreachable.
-    Host,
-    /// Protocol Unreachable: the peer does not support IP in IP.
-    Protocol,
-    /// A filter on the way: administratively prohibited.
-    Prohibited,
-    /// Time Exceeded: the outer TTL is too small, or there is a loop.
-    TimeExceeded,
+    /// A router, or this host, says that it cannot be reached.
+    #[serde(untagged)]
+    Unreachable(UnreachableCause),
 }
 
 impl Event {
@@ -183,7 +174,9 @@ impl Event {
             EventKind::PeerDown { peer, cause: DownCause::NoAnswer, .. } => {
                 tracing::warn!(%peer, "the peer does not answer: something was sent, and nothing came back");
             }
-            EventKind::PeerDown { peer, cause: DownCause::NoRoute, .. } => {
+            EventKind::PeerDown {
+                peer, cause: DownCause::Unreachable(UnreachableCause::NoRoute), ..
+            } => {
                 tracing::warn!(%peer, "this host has no route to the peer");
             }
             EventKind::PeerDown { peer, cause, router: Some(router), icmp_type, icmp_code, .. } => {
@@ -229,12 +222,7 @@ impl DownCause {
         match self {
             Self::Silent => "silent",
             Self::NoAnswer => "no-answer",
-            Self::NoRoute => "no-route",
-            Self::Network => "network",
-            Self::Host => "host",
-            Self::Protocol => "protocol",
-            Self::Prohibited => "prohibited",
-            Self::TimeExceeded => "time-exceeded",
+            Self::Unreachable(cause) => cause.as_str(),
         }
     }
 }
@@ -247,19 +235,6 @@ impl PathMtuFrom {
             Self::Underlay => "the underlay's own",
             Self::Router => "reported by a router",
             Self::Probe => "found by probes",
-        }
-    }
-}
-
-impl From<UnreachableCause> for DownCause {
-    fn from(cause: UnreachableCause) -> Self {
-        match cause {
-            UnreachableCause::NoRoute => Self::NoRoute,
-            UnreachableCause::Network => Self::Network,
-            UnreachableCause::Host => Self::Host,
-            UnreachableCause::Protocol => Self::Protocol,
-            UnreachableCause::Prohibited => Self::Prohibited,
-            UnreachableCause::TimeExceeded => Self::TimeExceeded,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use adit_control::api::client;
 use adit_control::state::events::{DownCause, Event, EventKind};
 use adit_control::state::paths::RuntimePaths;
+use adit_control::state::unreachable::UnreachableCause;
 
 use crate::Failure;
 use crate::commands::ask;
@@ -87,12 +88,16 @@ fn cause_of(cause: DownCause) -> &'static str {
     match cause {
         DownCause::Silent => "nothing received lately",
         DownCause::NoAnswer => "no answer: something was sent, and nothing came back",
-        DownCause::NoRoute => "this host has no route to it",
-        DownCause::Network => "network unreachable",
-        DownCause::Host => "host unreachable",
-        DownCause::Protocol => "protocol unreachable: it does not accept IP in IP",
-        DownCause::Prohibited => "administratively prohibited",
-        DownCause::TimeExceeded => "time exceeded: outer TTL too small, or a routing loop",
+        DownCause::Unreachable(UnreachableCause::NoRoute) => "this host has no route to it",
+        DownCause::Unreachable(UnreachableCause::Network) => "network unreachable",
+        DownCause::Unreachable(UnreachableCause::Host) => "host unreachable",
+        DownCause::Unreachable(UnreachableCause::Protocol) => {
+            "protocol unreachable: it does not accept IP in IP"
+        }
+        DownCause::Unreachable(UnreachableCause::Prohibited) => "administratively prohibited",
+        DownCause::Unreachable(UnreachableCause::TimeExceeded) => {
+            "time exceeded: outer TTL too small, or a routing loop"
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use adit_config::SiteName;
+
 use crate::Failure;
 use crate::output::Output;
 
@@ -20,6 +22,5 @@ pub(super) fn of(overlay: &str, output: &Output) -> Result<Result<String, ExitCo
 
 /// Returns true if this can be the name of a site.
 pub(super) fn is_name(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    SiteName::new(text).is_ok()
 }
