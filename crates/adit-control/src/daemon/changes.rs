@@ -21,7 +21,7 @@ use crate::overlay::Overlay;
 use crate::reconcile::change::Change;
 use crate::retry::Retry;
 use crate::state::confirmation::{self, Confirmed, Pending};
-use crate::state::daemon_status::DaemonStatus;
+use crate::state::daemon_status::{DaemonStatus, Deadline};
 use crate::state::paths::RuntimePaths;
 use crate::state::snapshot::SnapshotPublisher;
 use crate::state::status::Status;
@@ -270,7 +270,7 @@ impl Changes {
         let warnings = [reload.as_ref(), rollback.as_ref(), self.kept_files.warning()];
         self.snapshots.set_daemon(DaemonStatus {
             file: self.file.clone(),
-            pending: self.pending.clone(),
+            pending: self.pending.as_ref().map(Deadline::of),
             warnings: warnings.into_iter().flatten().cloned().collect(),
         });
     }

@@ -9,7 +9,6 @@
 //!   is there and cannot be read, the configuration that was confirmed last runs.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use adit_config::Config;
 use adit_dataplane::clock::Clock;
@@ -98,9 +97,9 @@ impl Pending {
         self.change.boot != boot() || now.as_millis() >= self.change.deadline_ms
     }
 
-    /// How long it still waits at `now`.
-    pub(crate) fn time_left(&self, now: Instant) -> Duration {
-        Duration::from_millis(self.change.deadline_ms.saturating_sub(now.as_millis()))
+    /// When the time is over, in this boot.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::from_millis(self.change.deadline_ms)
     }
 
     /// Returns true if `config` was applied and not confirmed.
@@ -165,6 +164,8 @@ fn read<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn config(ttl: u8) -> Config {
@@ -201,7 +202,7 @@ mod tests {
         let minute = Duration::from_secs(60);
         let waiting = Pending::new(confirmed(64), &config(32), now.saturating_add(minute));
         assert!(!waiting.is_expired_at(now));
-        assert_eq!(waiting.time_left(now), minute);
+        assert_eq!(waiting.deadline().since(now), minute);
         assert!(waiting.is_expired_at(now.saturating_add(minute)));
         let mut before_the_reboot = waiting;
         before_the_reboot.change.boot = "another".to_owned();
@@ -214,11 +215,11 @@ mod tests {
         let first = Pending::new(confirmed(64), &config(32), now.saturating_add(Duration::from_secs(60)));
         let second = first.followed_by(&config(16), None);
         assert_eq!(second.confirmed, first.confirmed);
-        assert_eq!(second.time_left(now), Duration::from_secs(60), "the time runs on");
+        assert_eq!(second.deadline().since(now), Duration::from_secs(60), "the time runs on");
         assert!(second.is_about(&config(32)) && second.is_about(&config(16)));
         assert!(!second.is_about(&config(8)), "a file that was changed since is another");
         let third = second.followed_by(&config(32), Some(now.saturating_add(Duration::from_secs(90))));
-        assert_eq!(third.time_left(now), Duration::from_secs(90));
+        assert_eq!(third.deadline().since(now), Duration::from_secs(90));
     }
 
     #[test]

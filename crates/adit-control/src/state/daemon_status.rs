@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use adit_dataplane::clock::Clock;
+use adit_tunnel::Instant;
 
 use crate::state::confirmation::Pending;
 use crate::state::status::{PendingChange, Status};
@@ -14,17 +15,30 @@ use crate::state::warning::Warning;
 pub(crate) struct DaemonStatus {
     /// The file that what runs came from.
     pub(crate) file: PathBuf,
-    pub(crate) pending: Option<Pending>,
+    pub(crate) pending: Option<Deadline>,
     pub(crate) warnings: Vec<Warning>,
+}
+
+/// When a change is rolled back, and to which file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Deadline {
+    at: Instant,
+    returns_to: PathBuf,
+}
+
+impl Deadline {
+    pub(crate) fn of(pending: &Pending) -> Self {
+        Self { at: pending.deadline(), returns_to: pending.confirmed.file.clone() }
+    }
 }
 
 impl DaemonStatus {
     /// Adds it to a status of the overlay.
     pub(crate) fn add_to(&self, status: &mut Status) {
         status.file = self.file.display().to_string();
-        status.pending = self.pending.as_ref().map(|pending| PendingChange {
-            seconds_left: pending.time_left(Clock.now()).as_secs_f64(),
-            returns_to: pending.confirmed.file.display().to_string(),
+        status.pending = self.pending.as_ref().map(|Deadline { at, returns_to }| PendingChange {
+            seconds_left: at.since(Clock.now()).as_secs_f64(),
+            returns_to: returns_to.display().to_string(),
         });
         status.warnings.extend_from_slice(&self.warnings);
     }

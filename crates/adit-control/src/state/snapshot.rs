@@ -39,6 +39,8 @@ const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 pub(crate) struct Snapshot {
     status: Status,
     taken: Instant,
+    /// What it says of the daemon.
+    daemon: Arc<DaemonStatus>,
     json: OnceLock<Bytes>,
     /// Its metrics in OpenMetrics and in the older text format.
     openmetrics: OnceLock<Bytes>,
@@ -47,10 +49,12 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// A status that has just been taken.
-    pub(crate) fn new(status: Status) -> Self {
+    pub(crate) fn new(mut status: Status, daemon: Arc<DaemonStatus>) -> Self {
+        daemon.add_to(&mut status);
         Self {
             status,
             taken: Instant::now(),
+            daemon,
             json: OnceLock::new(),
             openmetrics: OnceLock::new(),
             plain_metrics: OnceLock::new(),
@@ -106,7 +110,7 @@ pub(crate) struct SnapshotPublisher {
     read: StatusFn,
     newest: watch::Sender<Option<Arc<Snapshot>>>,
     /// Is part of every snapshot from now on.
-    daemon: Mutex<DaemonStatus>,
+    daemon: Mutex<Arc<DaemonStatus>>,
     /// How many changes or repairs are in progress or wait for the lock.
     long_work: AtomicUsize,
 }
@@ -124,13 +128,16 @@ impl SnapshotPublisher {
 
     /// Sets what the next snapshots say of the daemon.
     pub(crate) fn set_daemon(&self, daemon: DaemonStatus) {
-        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = daemon;
+        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(daemon);
+    }
+
+    fn daemon(&self) -> Arc<DaemonStatus> {
+        Arc::clone(&self.daemon.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Publishes a status that was taken by somebody who holds the overlay's lock.
-    pub(crate) fn publish(&self, mut status: Status) -> Arc<Snapshot> {
-        self.daemon.lock().unwrap_or_else(PoisonError::into_inner).add_to(&mut status);
-        let snapshot = Arc::new(Snapshot::new(status));
+    pub(crate) fn publish(&self, status: Status) -> Arc<Snapshot> {
+        let snapshot = Arc::new(Snapshot::new(status, self.daemon()));
         self.newest.send_replace(Some(Arc::clone(&snapshot)));
         snapshot
     }
@@ -146,7 +153,9 @@ impl SnapshotPublisher {
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             let newest = self.newest();
-            if newest.as_ref().is_some_and(|newest| newest.is_recent()) {
+            let daemon = self.daemon();
+            let is_new = |newest: &Arc<Snapshot>| newest.is_recent() && Arc::ptr_eq(&newest.daemon, &daemon);
+            if newest.as_ref().is_some_and(is_new) {
                 return newest;
             }
             match (self.read)() {
@@ -246,6 +255,16 @@ mod tests {
             assert!(Arc::ptr_eq(&first, &second));
             assert_eq!(first.json().as_ptr(), second.json().as_ptr());
             assert_eq!(*first.json(), serde_json::to_vec(first.status()).unwrap());
+        });
+    }
+
+    #[test]
+    fn what_changes_about_the_daemon_is_read_at_once() {
+        crate::block_on(async {
+            let (_, publisher) = publisher(150_000);
+            assert_eq!(publisher.recent().await.unwrap().status().file, "");
+            publisher.set_daemon(DaemonStatus { file: "a.toml".into(), ..DaemonStatus::default() });
+            assert_eq!(publisher.recent().await.unwrap().status().file, "a.toml");
         });
     }
 
