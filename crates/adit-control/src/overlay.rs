@@ -33,7 +33,7 @@ mod leftovers;
 mod plan;
 mod repair;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use here::{Findings, look_here};
 pub use leftovers::{has_leftovers, remove_leftovers};
@@ -88,12 +88,6 @@ struct Options {
 }
 
 impl Overlay {
-    /// Brings an overlay up on a model of a machine.
-    #[cfg(test)]
-    pub(crate) fn bring_up_on(config: &Config, host: Arc<dyn Host>) -> Result<Self, ControlError> {
-        Self::bring_up_with(config, Options { host, outlives_process: false, path_cache: None })
-    }
-
     /// Makes interface and routes and starts the data plane. When it returns, a packet sent now
     /// goes through. It takes over an interface that an earlier daemon left. What is loaded into
     /// the kernel disappears with this process.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use adit_config::Config;
 use adit_dataplane::clock::Clock;
-use adit_linux::net_scope::NetScope;
 use adit_tunnel::Instant;
 
 use crate::api::apply::ApplyRequest;
@@ -18,9 +17,8 @@ use crate::daemon::changes::Changes;
 use crate::daemon::chosen::{Chosen, choose};
 use crate::daemon::kept_files::KeptFiles;
 use crate::daemon::shared_overlay::{self, SharedOverlay};
-use crate::host::Host;
-use crate::host::fake::FakeHost;
 use crate::overlay::Overlay;
+use crate::overlay::tests::world::World;
 use crate::state::durable_file::faults::{self, Fault};
 use crate::state::paths::RuntimePaths;
 
@@ -109,24 +107,12 @@ struct Daemon {
     now: Instant,
 }
 
-fn machine() -> Arc<dyn Host> {
-    let fake = FakeHost::default();
-    fake.add_link("lo", "loopback");
-    let mut network = fake.network(&NetScope::default()).expect("it is a model");
-    for (name, address) in [("eth0", "10.1.1.1/24"), ("lan0", "172.16.17.1/24")] {
-        let index = fake.add_link(name, "veth");
-        network.set_up(index).expect("it is a model");
-        network.add_address(index, address.parse().expect("an address")).expect("it is a model");
-    }
-    Arc::new(fake)
-}
-
 impl Daemon {
     /// Starts it with this version of the file.
     fn start(version: u8, paths: &RuntimePaths, now: Instant) -> Self {
         let file = config(version);
         let chosen = choose(&file, Path::new(FILE), paths, now);
-        let overlay = Overlay::bring_up_on(&chosen.config, machine()).expect("nothing is missing");
+        let overlay = World::model().bring_up(&chosen.config).expect("nothing is missing");
         Self::around(overlay, chosen, paths, now)
     }
 

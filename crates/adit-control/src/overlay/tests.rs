@@ -14,4 +14,4 @@ mod reconciler;
 mod rollback;
 mod sources;
 mod takeover;
-mod world;
+pub(crate) mod world;

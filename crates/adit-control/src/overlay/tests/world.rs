@@ -14,7 +14,7 @@ use crate::host::fake::FakeHost;
 use crate::host::faulty::{Faults, FaultyHost};
 use crate::host::{Host, LinuxHost};
 use crate::overlay::plan::plan_on;
-use crate::overlay::{Overlay, RunningOverlay};
+use crate::overlay::{Options, Overlay, RunningOverlay};
 use crate::reconcile::devices::is_veth;
 
 /// The interfaces that a machine has beside the overlay's: underlay and inner network.
@@ -65,7 +65,7 @@ impl Kernel {
 }
 
 /// A machine, and what its tests do to it.
-pub(super) struct World {
+pub(crate) struct World {
     host: Arc<dyn Host>,
     /// The kernel as others use it: none of their calls fails.
     pub(super) others: Box<dyn Network>,
@@ -87,7 +87,7 @@ pub(super) struct View {
 }
 
 impl World {
-    pub(super) fn model() -> Self {
+    pub(crate) fn model() -> Self {
         let fake = FakeHost::default();
         fake.add_link("lo", "loopback");
         for (name, _) in INTERFACES {
@@ -133,8 +133,11 @@ impl World {
         Arc::clone(&self.host)
     }
 
-    pub(super) fn bring_up(&self, config: &Config) -> Result<Overlay, ControlError> {
-        Overlay::bring_up_on(config, self.host())
+    pub(crate) fn bring_up(&self, config: &Config) -> Result<Overlay, ControlError> {
+        Overlay::bring_up_with(
+            config,
+            Options { host: self.host(), outlives_process: false, path_cache: None },
+        )
     }
 
     /// The lines of the plan for `config`.
