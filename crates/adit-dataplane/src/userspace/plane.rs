@@ -29,9 +29,9 @@ use super::outbound::{self, Outbound};
 use super::policy_receiver::PolicyReceiver;
 use super::prober_thread::{ProberSignals, ProberThread};
 use super::probing::{PlaneCounters, Probing};
+use super::protocol4_claim::Protocol4Claim;
 use super::receivers::ReceiverPool;
 use super::threads;
-use super::tunnel4_guard::Tunnel4State;
 use super::watcher::Watcher;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
@@ -58,8 +58,9 @@ pub struct UserspacePlane {
     threads: Vec<JoinHandle<()>>,
     /// What the host's own rules mean, as the watcher has seen last.
     host_rules: Arc<ArcSwap<HostRules>>,
-    /// Open while the plane runs: it keeps the kernel from answering Protocol Unreachable.
-    protocol4: Option<RawSocket>,
+    /// Held until the plane is dropped and not until it ends: another plane may start in its place,
+    /// and the kernel must not answer the peers in between.
+    protocol4: Option<Arc<Protocol4Claim>>,
 }
 
 impl UserspacePlane {
@@ -118,7 +119,7 @@ impl UserspacePlane {
             current: Arc::clone(&plane.tunnel),
             commands,
             next_hops: Arc::clone(&plane.next_hops),
-            tunnel4: offload.is_none().then(|| Tunnel4State::new(&interface.name)),
+            protocol4: plane.protocol4.clone(),
             offload,
             host_rules,
             policy_receiver,
@@ -196,7 +197,7 @@ impl UserspacePlane {
     ) -> Result<Option<OffloadSync<O>>, Error> {
         let pool = Arc::clone(&self.receivers);
         let Some(offload) = offload else {
-            self.protocol4 = Some(RawSocket::protocol4_placeholder(source.address)?);
+            self.protocol4 = Some(Arc::new(Protocol4Claim::open(&interface.hidden_name, source.address)?));
             pool.bind(None)?.start(&pool, HandoverDedup::default())?;
             return Ok(None);
         };
@@ -306,7 +307,6 @@ impl DataPlane for UserspacePlane {
     fn shutdown(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake();
-        self.protocol4 = None;
         // The watcher may start receivers, so those end last.
         threads::join(std::mem::take(&mut self.threads));
         threads::join(self.receivers.take_threads());

@@ -21,7 +21,7 @@ use super::offload::Offload;
 use super::offload_sync::OffloadSync;
 use super::policy_receiver::PolicyReceiver;
 use super::prober_thread::ProberSignals;
-use super::tunnel4_guard::Tunnel4State;
+use super::protocol4_claim::Protocol4Claim;
 use super::underlay::{PeerAddress, Underlay, all_peers};
 use crate::clock::Clock;
 use crate::host_rules::HostRulesWatch;
@@ -48,7 +48,7 @@ pub(super) struct Watcher<O> {
     pub(super) commands: CommandReceiver,
     pub(super) prober: ProberSignals,
     pub(super) next_hops: Arc<NextHops>,
-    pub(super) tunnel4: Option<Tunnel4State>,
+    pub(super) protocol4: Option<Arc<Protocol4Claim>>,
     /// Behind an offload userspace sends little, and the kernel routes that.
     pub(super) offload: Option<OffloadSync<O>>,
     pub(super) host_rules: HostRulesWatch,
@@ -106,8 +106,8 @@ impl<O: Offload> Watcher<O> {
     /// Receives from the peers that are left to the host's stack now.
     fn follow_policies(&mut self) {
         self.policy_receiver.follow(&self.tunnel);
-        if let Some(tunnel4) = &mut self.tunnel4 {
-            tunnel4.renew();
+        if let Some(claim) = &self.protocol4 {
+            claim.renew();
         }
     }
 
@@ -189,9 +189,9 @@ impl<O: Offload> Prepared<O> {
     /// Brings the next hops up to date. Returns true when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
         let own = self.look_for_source();
-        let Watcher { offload, tunnel, source, tunnel4, .. } = &mut self.watcher;
-        if let Some(tunnel4) = tunnel4 {
-            tunnel4.look(tunnel, source.address);
+        let Watcher { offload, tunnel, source, protocol4, .. } = &mut self.watcher;
+        if let Some(claim) = protocol4 {
+            claim.look(tunnel, source.address);
         }
         let looked = match offload {
             Some(offload) => own.and_then(|own| offload.look(&mut self.netlink, tunnel, *source, own)),
@@ -228,10 +228,11 @@ impl<O: Offload> Prepared<O> {
 
     /// Changes the peers. Userspace comes first: it takes what the offload does not know yet.
     fn update_peers(&mut self, command: &Command) -> Result<(), String> {
-        if self.watcher.tunnel4.as_ref().is_some_and(Tunnel4State::is_silenced) {
-            return Err("the rule that silences the kernel's tunnel drivers names the peers".to_owned());
-        }
         self.watcher.tunnel = Arc::clone(&command.tunnel);
+        if let Some(claim) = &self.watcher.protocol4 {
+            claim.renew();
+            claim.look(&command.tunnel, self.watcher.source.address);
+        }
         // Before a packet thread knows a new peer.
         if self.watcher.host_rules.publish(&command.tunnel) {
             self.watcher.follow_policies();
