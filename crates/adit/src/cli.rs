@@ -111,8 +111,6 @@ pub(crate) enum Command {
     Guard {
         /// Configuration file that was applied.
         file: PathBuf,
-        /// Time to wait.
-        seconds: u64,
     },
 
     /// Run an overlay in the foreground

@@ -68,9 +68,7 @@ fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
         }
         Command::Confirm { name } => commands::apply::confirm(name, output),
         Command::Reload { overlay } => commands::reload::reload(overlay, output),
-        Command::Guard { file, seconds } => {
-            commands::apply::guard(file, *seconds, cli.netns.as_deref(), output)
-        }
+        Command::Guard { file } => commands::apply::guard(file, cli.netns.as_deref(), output),
         Command::Run { file, options } => commands::run::run(file, options, cli.netns.as_deref(), output),
         Command::Up { file } => commands::up::up(file, cli.netns.as_deref(), output),
         Command::Down { overlay } => commands::down::down(overlay, cli.netns.is_some(), output),

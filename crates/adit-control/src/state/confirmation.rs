@@ -145,6 +145,13 @@ pub(crate) fn record(paths: &RuntimePaths, pending: Option<&Pending>) -> Result<
     durable_file::write(&paths.confirmation(), &serde_json::to_string(change).unwrap_or_default())
 }
 
+/// Returns true if the files say that a change waits to be confirmed or was not confirmed in time,
+/// or may say so.
+#[must_use]
+pub fn is_pending(paths: &RuntimePaths) -> bool {
+    find(paths) != Found::Nothing
+}
+
 /// Returns true if the files say that a change was not confirmed in time, or may have said so.
 #[must_use]
 pub fn is_overdue(paths: &RuntimePaths) -> bool {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use adit_control::ControlError;
 use adit_control::api::{ApplyRequest, client};
-use adit_control::state::confirmation::is_overdue;
+use adit_control::state::confirmation::{is_overdue, is_pending};
 use adit_control::state::paths::RuntimePaths;
 use adit_linux::process::LockFile;
 
@@ -18,6 +18,8 @@ use super::{plan, up};
 use crate::Failure;
 use crate::output::Output;
 
+/// How often the guard looks whether the change still waits. Nothing announces that.
+const GUARD_INTERVAL: Duration = Duration::from_secs(1);
 /// The guard waits this much longer than the daemon, which rolls back by itself.
 const GUARD_DELAY: Duration = Duration::from_secs(2);
 
@@ -47,8 +49,8 @@ pub(crate) fn apply(
         Err(error) => return Err(error.into()),
     };
     let is_waiting = applied.confirm_seconds;
-    if let Some(seconds) = is_waiting {
-        spawn_guard(&request.file, seconds, netns)?;
+    if is_waiting.is_some() {
+        spawn_guard(&request.file, netns)?;
     }
     if output.is_json() {
         output.line(serde_json::json!({
@@ -67,9 +69,9 @@ pub(crate) fn apply(
 }
 
 /// Starts `adit guard`, in a process group of its own so that it outlives this session.
-fn spawn_guard(file: &Path, seconds: u64, netns: Option<&str>) -> Result<(), Failure> {
+fn spawn_guard(file: &Path, netns: Option<&str>) -> Result<(), Failure> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("guard").arg(file).arg(seconds.to_string());
+    command.arg("guard").arg(file);
     if let Some(netns) = netns {
         command.arg("--netns").arg(netns);
     }
@@ -78,19 +80,21 @@ fn spawn_guard(file: &Path, seconds: u64, netns: Option<&str>) -> Result<(), Fai
     Ok(())
 }
 
-/// Waits, then restarts the overlay if its daemon is dead and its change unconfirmed.
-pub(crate) fn guard(
-    file: &Path,
-    seconds: u64,
-    netns: Option<&str>,
-    output: &Output,
-) -> Result<ExitCode, Failure> {
+/// Waits until the change is confirmed or its time is over, then restarts the overlay if its daemon
+/// is dead and the change unconfirmed.
+pub(crate) fn guard(file: &Path, netns: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
     let config = match super::load(file, output)? {
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    std::thread::sleep(Duration::from_secs(seconds) + GUARD_DELAY);
     let paths = RuntimePaths::of(config.site.name.as_str());
+    while is_pending(&paths) && !is_overdue(&paths) {
+        std::thread::sleep(GUARD_INTERVAL);
+    }
+    if !is_pending(&paths) {
+        return Ok(ExitCode::SUCCESS);
+    }
+    std::thread::sleep(GUARD_DELAY);
     // A living daemon holds the lock, and rolls back by itself.
     let is_dead = LockFile::acquire(&paths.lock()).is_ok();
     if is_dead && is_overdue(&paths) {

@@ -106,6 +106,29 @@ fn a_second_change_keeps_the_promise() {
     has_warning(&bed, "rolled-back", false);
 }
 
+/// How many processes wait to roll back changes to this file.
+fn waiting_guards(file: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains(&format!("\0guard\0{file}\0"))).count()
+}
+
+#[test(root)]
+fn nobody_waits_for_a_change_that_is_confirmed_or_rolled_back() {
+    let bed = Testbed::running(DataplaneChoice::Userspace);
+    let other = without_b(&bed);
+    for time in ["600", "1"] {
+        bed.adit(&["apply", "--confirm", time, &other]).ok();
+        assert_eq!(waiting_guards(&other), 1);
+        if time == "600" {
+            bed.adit(&["confirm", "a"]).ok();
+            bed.adit(&["apply", &bed.file("a.toml")]).ok();
+        }
+        wait_until(PATIENCE, "the guard has ended", || waiting_guards(&other) == 0);
+        bed.sites.assert_joined();
+    }
+}
+
 /// The record of a change is empty after a crash.
 #[test(root)]
 fn a_record_that_cannot_be_read_counts_as_not_confirmed() {

@@ -2,6 +2,8 @@
 //! confirmation, its end, a reload, a repair. What runs is the old configuration or the new one,
 //! traffic passes, and whoever asked hears why.
 
+#![expect(clippy::print_stderr, reason = "the figures are for people")]
+
 use std::fs;
 use std::ops::AddAssign;
 
