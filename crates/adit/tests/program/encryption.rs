@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use adit_config::DataplaneChoice;
-use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, ROUTER};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_A, HOST_B, ROUTER};
 use adit_testbed::needs::{ebpf, esp, strongswan, wireguard};
 use adit_testbed::test_planes::with_plane;
 use nix::sys::signal::Signal;
@@ -19,7 +19,7 @@ use crate::support::encrypted::{
     Cable, HOLDS_AFTER, PROTOCOL_ESP, PROTOCOL_IPIP, PROTOCOL_UDP, assert_carries,
 };
 use crate::support::machine::{PATIENCE, Running};
-use crate::support::sites::assert_reaches;
+use crate::support::sites::{assert_reaches, reaches};
 use crate::support::testbed::{Side, Testbed};
 use crate::support::wait_until;
 
@@ -111,12 +111,13 @@ fn strongswan_encrypts_a_tunnel_that_runs() {
     let shown = bed.adit(&["status", "a"]).ok().stdout;
     assert!(shown.contains("xfrm policy src 10.1.1.") && shown.contains("proto 4"), "{shown}");
 
-    // They are still there when strongSwan stops.
+    // They are still there when strongSwan stops, and hold for what B sends.
     let cable = Cable::watch(&bed);
     b.charon.end(Signal::SIGTERM);
     wait_until(PATIENCE, "nothing passes", || !bed.reaches());
     for _ in 0..5 {
         assert!(!bed.reaches());
+        assert!(!reaches(&bed.sites.network.host_b, HOST_A));
     }
     cable.assert_nothing_clear(SystemTime::UNIX_EPOCH);
 }
