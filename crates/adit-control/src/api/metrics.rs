@@ -308,6 +308,7 @@ fn of(counts: &std::collections::BTreeMap<String, u64>, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::daemon_status::DaemonStatus;
     use crate::state::drop_status::DropStatus;
     use crate::state::sample;
     use crate::state::status::ProbeStatus;
@@ -325,7 +326,7 @@ mod tests {
                 what: "forwarding is off".to_owned(),
             });
         }
-        let text = text(Arc::new(Snapshot::new(status, Arc::default()))).unwrap();
+        let text = text(Arc::new(Snapshot::new(status, &DaemonStatus::default()))).unwrap();
         for line in [
             "adit_peer_up{site=\"a\",peer=\"b\"} 1.0",
             "adit_peer_unreachable{site=\"a\",peer=\"b\"} 0.0",
@@ -355,7 +356,7 @@ mod tests {
         let mut status = sample::status();
         status.peers[0].last_rx_seconds = None;
         status.peers[0].soft_state.probe = Probing::Off;
-        let text = text(Arc::new(Snapshot::new(status, Arc::default()))).unwrap();
+        let text = text(Arc::new(Snapshot::new(status, &DaemonStatus::default()))).unwrap();
         for name in ["adit_peer_silence_seconds{", "adit_peer_answers_probes{"] {
             assert!(!text.contains(name), "{text}");
         }

@@ -264,13 +264,14 @@ fn a_fault_at_any_step_leaves_the_confirmed_or_the_applied_configuration() {
         Fault::FailsFromNowOn(ENOSPC),
         Fault::FailsFromNowOn(EROFS),
     ];
-    let mut moments = 0;
+    let (mut moments, mut deaths) = (0, 0);
     for story in STORIES {
         for fault in faults {
             let struck = (1..).take_while(|&call| play(story, call, fault)).count();
             assert!(struck > 5, "{story:?} {fault:?}: only {struck} steps");
             moments += struck;
+            deaths += if fault == Fault::Kills { struck } else { 0 };
         }
     }
-    assert!(moments > 1000, "{moments}");
+    assert!(moments > 1000 && deaths > 200, "{moments} {deaths}");
 }

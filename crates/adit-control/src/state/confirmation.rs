@@ -73,8 +73,11 @@ pub(crate) enum Found {
 impl Pending {
     /// The change from `confirmed` to `config`, which has to be confirmed before `deadline`.
     pub(crate) fn new(confirmed: Confirmed, config: &Config, deadline: Instant) -> Self {
-        let change =
-            Unconfirmed { configs: vec![config.to_toml()], deadline_ms: deadline.as_millis(), boot: boot() };
+        let change = Unconfirmed {
+            configs: vec![config.to_toml()],
+            deadline_ms: deadline.as_millis(),
+            boot: boot().to_owned(),
+        };
         Self { confirmed, change }
     }
 
@@ -87,7 +90,7 @@ impl Pending {
         }
         if let Some(deadline) = deadline {
             next.change.deadline_ms = deadline.as_millis();
-            next.change.boot = boot();
+            boot().clone_into(&mut next.change.boot);
         }
         next
     }

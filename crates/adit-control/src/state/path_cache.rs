@@ -56,7 +56,7 @@ struct KeptUnreachable {
 #[derive(Debug)]
 pub(crate) struct PathCache {
     file: PathBuf,
-    boot: String,
+    boot: &'static str,
     written: BTreeMap<Ipv4Addr, KeptPeer>,
 }
 
@@ -92,7 +92,7 @@ impl PathCache {
         if is_same {
             return Ok(());
         }
-        let kept = Kept { boot: self.boot.clone(), peers: known };
+        let kept = Kept { boot: self.boot.to_owned(), peers: known };
         durable_file::write(&self.file, &serde_json::to_string(&kept).unwrap_or_default())?;
         self.written = kept.peers;
         Ok(())
@@ -266,7 +266,7 @@ mod tests {
         };
         let boot = boot();
         assert!(!boot.is_empty(), "the kernel names it");
-        let good = of_boot(&boot);
+        let good = of_boot(boot);
         for (text, is_used) in [
             (good.clone(), true),
             (of_boot("another"), false),

@@ -4,6 +4,7 @@ use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -154,8 +155,15 @@ impl RuntimePaths {
 }
 
 /// The identifier of this boot. Times of the boot clock are valid only within one boot.
-pub(crate) fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+///
+/// It is read once: a daemon that has no descriptor left must not take this boot for another one.
+pub(crate) fn boot() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    match BOOT.get() {
+        Some(boot) => boot,
+        None => read().map_or("", |boot| BOOT.get_or_init(|| boot.trim().to_owned())),
+    }
 }
 
 /// Makes a directory. Whatever the umask is, only the owner may put another file there.

@@ -18,7 +18,7 @@
 //!   held for milliseconds, and a reader waits for it, for at most [`LOCK_TIMEOUT`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -39,8 +39,8 @@ const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(1);
 pub(crate) struct Snapshot {
     status: Status,
     taken: Instant,
-    /// What it says of the daemon.
-    daemon: Arc<DaemonStatus>,
+    /// How many of its warnings, the last ones, are about the daemon.
+    daemon_warnings: usize,
     json: OnceLock<Bytes>,
     /// Its metrics in OpenMetrics and in the older text format.
     openmetrics: OnceLock<Bytes>,
@@ -49,12 +49,12 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// A status that has just been taken.
-    pub(crate) fn new(mut status: Status, daemon: Arc<DaemonStatus>) -> Self {
+    pub(crate) fn new(mut status: Status, daemon: &DaemonStatus) -> Self {
         daemon.add_to(&mut status);
         Self {
             status,
             taken: Instant::now(),
-            daemon,
+            daemon_warnings: daemon.warnings.len(),
             json: OnceLock::new(),
             openmetrics: OnceLock::new(),
             plain_metrics: OnceLock::new(),
@@ -87,6 +87,13 @@ impl Snapshot {
         self.plain_metrics.get_or_init(|| make().into()).clone()
     }
 
+    /// The same overlay at the same moment, with something else to say of the daemon.
+    fn with_daemon(&self, daemon: &DaemonStatus) -> Self {
+        let mut status = self.status.clone();
+        status.warnings.truncate(status.warnings.len().saturating_sub(self.daemon_warnings));
+        Self { taken: self.taken, ..Self::new(status, daemon) }
+    }
+
     fn is_recent(&self) -> bool {
         let peers = u32::try_from(self.status.peers.len()).unwrap_or(u32::MAX);
         self.age() <= MAX_AGE_PER_PEER.saturating_mul(peers)
@@ -109,8 +116,9 @@ pub(crate) enum NoStatus {
 pub(crate) struct SnapshotPublisher {
     read: StatusFn,
     newest: watch::Sender<Option<Arc<Snapshot>>>,
-    /// Is part of every snapshot from now on.
-    daemon: Mutex<Arc<DaemonStatus>>,
+    /// Is part of the newest snapshot and of every later one. Locked while a snapshot is published,
+    /// so that none says what was true before.
+    daemon: Mutex<DaemonStatus>,
     /// How many changes or repairs are in progress or wait for the lock.
     long_work: AtomicUsize,
 }
@@ -126,18 +134,25 @@ impl SnapshotPublisher {
         }
     }
 
-    /// Sets what the next snapshots say of the daemon.
-    pub(crate) fn set_daemon(&self, daemon: DaemonStatus) {
-        *self.daemon.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(daemon);
+    /// Sets what the newest snapshot and all later ones say of the daemon.
+    pub(crate) fn set_daemon(&self, status: DaemonStatus) {
+        let mut daemon = self.lock_daemon();
+        *daemon = status;
+        self.newest.send_if_modified(|newest| {
+            let Some(snapshot) = newest else { return false };
+            *snapshot = Arc::new(snapshot.with_daemon(&daemon));
+            true
+        });
     }
 
-    fn daemon(&self) -> Arc<DaemonStatus> {
-        Arc::clone(&self.daemon.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lock_daemon(&self) -> MutexGuard<'_, DaemonStatus> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes a status that was taken by somebody who holds the overlay's lock.
     pub(crate) fn publish(&self, status: Status) -> Arc<Snapshot> {
-        let snapshot = Arc::new(Snapshot::new(status, self.daemon()));
+        let daemon = self.lock_daemon();
+        let snapshot = Arc::new(Snapshot::new(status, &daemon));
         self.newest.send_replace(Some(Arc::clone(&snapshot)));
         snapshot
     }
@@ -153,9 +168,7 @@ impl SnapshotPublisher {
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             let newest = self.newest();
-            let daemon = self.daemon();
-            let is_new = |newest: &Arc<Snapshot>| newest.is_recent() && Arc::ptr_eq(&newest.daemon, &daemon);
-            if newest.as_ref().is_some_and(is_new) {
+            if newest.as_ref().is_some_and(|newest| newest.is_recent()) {
                 return newest;
             }
             match (self.read)() {
@@ -199,6 +212,7 @@ mod tests {
 
     use super::*;
     use crate::state::sample;
+    use crate::state::warning::{Warning, WarningName};
 
     /// An overlay of so many peers. Its status says how often it has been read.
     struct Source {
@@ -265,6 +279,25 @@ mod tests {
             assert_eq!(publisher.recent().await.unwrap().status().file, "");
             publisher.set_daemon(DaemonStatus { file: "a.toml".into(), ..DaemonStatus::default() });
             assert_eq!(publisher.recent().await.unwrap().status().file, "a.toml");
+        });
+    }
+
+    #[test]
+    fn what_changes_about_the_daemon_is_read_during_long_work() {
+        crate::block_on(async {
+            let (source, publisher) = publisher(1);
+            let own = publisher.recent().await.unwrap().status().warnings.clone();
+            std::thread::sleep(MAX_AGE_PER_PEER);
+            source.lock(true);
+            let _long_work = publisher.begin_long_work();
+            let warning =
+                Warning { name: WarningName::RolledBack, about: String::new(), what: String::new() };
+            for warnings in [vec![warning], Vec::new()] {
+                publisher.set_daemon(DaemonStatus { warnings: warnings.clone(), ..DaemonStatus::default() });
+                let snapshot = publisher.recent().await.unwrap();
+                assert_eq!(snapshot.status().warnings, [own.clone(), warnings].concat());
+                assert!(snapshot.age() >= MAX_AGE_PER_PEER);
+            }
         });
     }
 

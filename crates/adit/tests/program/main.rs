@@ -18,6 +18,7 @@ mod disks;
 mod documents;
 mod encryption;
 mod faults;
+mod faults_at_work;
 mod first_hour;
 mod host_rules;
 mod in_the_open;
