@@ -1,5 +1,5 @@
-//! An operator's nf_tables rules on a gateway: they hold for what the tunnel carries, or chains
-//! that frames pass by. All but [`TRACKING`] are in table `fw`.
+//! An operator's nf_tables rules on a gateway. Some hold for what the tunnel carries, others are in
+//! chains that outer frames pass by. All but `TRACKING` are in a table `fw`.
 
 use adit_lab::LabError;
 use adit_lab::host::Host;
