@@ -21,8 +21,8 @@ pub(crate) const FOR_TESTS: &[&str] = &[
     "strace",
 ];
 
-/// The packages of the tests that run in the guest only: its kernel has WireGuard.
-pub(crate) const FOR_GUEST_TESTS: &[&str] = &["wireguard-tools"];
+/// The packages of the tests that run in the guest only: its kernel has WireGuard and ESP.
+pub(crate) const FOR_GUEST_TESTS: &[&str] = &["wireguard-tools", "charon-systemd", "strongswan-swanctl"];
 
 /// Only one step at a time may ask apt: its package lists have a lock that it does not wait for.
 static APT: Mutex<()> = Mutex::new(());

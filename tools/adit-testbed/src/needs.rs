@@ -157,3 +157,15 @@ pub fn wireguard() -> Result<(), String> {
         Err("WireGuard and wg-quick: `cargo xtask vm test` runs this where they are".to_owned())
     }
 }
+
+/// strongSwan's daemon and swanctl.
+///
+/// # Errors
+/// One of them is missing.
+pub fn strongswan() -> Result<(), String> {
+    if ["charon-systemd", "swanctl"].iter().all(|name| Path::new("/usr/sbin").join(name).exists()) {
+        Ok(())
+    } else {
+        Err("strongSwan (Debian: `apt install charon-systemd strongswan-swanctl`)".to_owned())
+    }
+}

@@ -7,6 +7,8 @@ use adit_config::DataplaneChoice;
 use adit_lab::two_sites::HOST_B;
 use adit_linux::netlink::RouteKind;
 use adit_testbed::needs::ebpf;
+use adit_testbed::reality::foreign_route::{BACKUP_METRIC, ForeignRoute, NETWORK, Rank};
+use adit_testbed::reality::second_overlay::rival;
 use adit_testbed::test_planes::plane_name;
 use ipnet::Ipv4Net;
 use serde_json::Value;
@@ -16,7 +18,6 @@ use crate::support::testbed::{Side, Testbed};
 use crate::support::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const NETWORK: &str = "192.168.199.0/24";
 const PEER_C: &str = "\n[[peer]]\nname = \"c\"\nunderlay = \"10.1.1.77\"\nnetworks = [\"10.77.0.0/16\"]\n";
 
 /// The metrics of the routes to B's network, guards left out.
@@ -38,20 +39,19 @@ fn warnings(status: &Value) -> Vec<(String, String)> {
 fn beside_a_backup_route(plane: DataplaneChoice) {
     let mut bed = Testbed::new(plane);
     bed.start(Side::B);
-    let backup = format!("route add {NETWORK} via 10.1.1.99 dev underlayA metric 100");
-    bed.ip(&backup);
+    ForeignRoute::add(&bed.sites.network, Rank::Backup).unwrap();
     bed.start(Side::A);
     assert_reaches(&bed.sites.network.host_a, HOST_B);
-    assert_eq!(metrics(&bed), [None, Some(100)]);
+    assert_eq!(metrics(&bed), [None, Some(BACKUP_METRIC)]);
     let more = bed.write_changed("more.toml", |text| text + PEER_C);
     bed.adit(&["apply", &more]).ok();
     // The tunnel's own is deleted, and the backup wins for a moment.
     bed.ip(&format!("route delete {NETWORK} dev ipipA"));
-    wait_until(PATIENCE, "the tunnel's route is back", || metrics(&bed) == [None, Some(100)]);
+    wait_until(PATIENCE, "the tunnel's route is back", || metrics(&bed) == [None, Some(BACKUP_METRIC)]);
     assert_reaches(&bed.sites.network.host_a, HOST_B);
     assert_eq!(warnings(&bed.status()), [], "a backup is no reason to warn");
     bed.adit(&["down", "a"]).ok();
-    assert_eq!(metrics(&bed), [Some(100)], "theirs stays");
+    assert_eq!(metrics(&bed), [Some(BACKUP_METRIC)], "theirs stays");
 }
 
 #[test(root, ebpf)]
@@ -68,26 +68,23 @@ fn a_backup_route_stays_beside_the_tunnel_with_userspace() {
 #[test(root)]
 fn a_foreign_route_that_wins_is_said_once_and_left() {
     let mut bed = Testbed::running(DataplaneChoice::Userspace);
-    for comes in ["replace", "prepend"] {
-        bed.ip(&format!("route {comes} {NETWORK} dev dummyA"));
+    for rank in [Rank::Replacing, Rank::Preceding] {
+        let route = ForeignRoute::add(&bed.sites.network, rank).unwrap();
         bed.wait_for(Side::A, "a route to 192.168.199.0/24 that is not Adit's wins (dev dummyA proto 3)");
         let text = bed.adit(&["status", "a"]).ok().stdout;
         assert!(text.contains(&format!("warning: a route to {NETWORK} that is not Adit's wins")), "{text}");
         assert_eq!(warnings(&bed.status()), [("foreign-route".to_owned(), NETWORK.to_owned())]);
-        bed.ip(&format!("route delete {NETWORK} dev dummyA"));
+        route.remove().unwrap();
         bed.wait_for(Side::A, "foreign-route does not hold any more");
         assert_eq!(warnings(&bed.status()), []);
-        assert_eq!(metrics(&bed), [None], "{comes}: ours is there");
+        assert_eq!(metrics(&bed), [None], "{rank:?}: ours is there");
         assert_reaches(&bed.sites.network.host_a, HOST_B);
     }
 }
 
 fn second_overlay(plane: DataplaneChoice) {
     let bed = Testbed::running(plane);
-    let second = bed.write_changed("second.toml", |text| {
-        let text = text.replace("\"a\"", "\"second\"").replace("ipipA", "two0");
-        text.replace("10.1.1.2", "10.1.1.78")
-    });
+    let second = bed.write("second.toml", &rival(plane));
     let before = bed.sites.view_a();
     for command in ["plan", "up", "run"] {
         let said = bed.adit(&[command, &second]).with(1);
@@ -163,7 +160,7 @@ fn forwarding_that_is_off_is_said_with_userspace() {
 fn a_look_at_this_machine_finds_every_obstacle() {
     let bed = Testbed::new(DataplaneChoice::Userspace);
     bed.ip("link add ipipA type veth peer name other");
-    bed.ip(&format!("route add {NETWORK} dev dummyA"));
+    ForeignRoute::add(&bed.sites.network, Rank::Replacing).unwrap();
     let file = bed.write_changed("away.toml", |text| text.replace("\"10.1.1.1\"", "\"10.1.1.9\""));
     let before = bed.sites.view_a();
     let said = bed.adit(&["check", "--here", &file]).with(1).stdout;

@@ -2,38 +2,16 @@
 //! chain before ours.
 
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 
 use adit_config::DataplaneChoice;
 use adit_lab::two_sites::HOST_B;
 use adit_testbed::needs::{ebpf, tcx};
+use adit_testbed::reality::tcx_program::TcxProgram;
 
 use crate::support::machine::PATIENCE;
 use crate::support::sites::reaches;
-use crate::support::testbed::{Side, Testbed};
+use crate::support::testbed::Testbed;
 use crate::support::{exposition, http, wait_until};
-
-/// Loads a program that passes every packet on to the stack (`TCX_PASS`), attaches it in front of
-/// all others at the ingress of the interface with that index, says so, and keeps it until it is
-/// killed.
-const PASS_EVERYTHING: &str = r#"
-import ctypes, platform, signal, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-SYS_BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
-def bpf(command, attributes):
-    buffer = ctypes.create_string_buffer(attributes, 128)
-    fd = libc.syscall(SYS_BPF, command, buffer, 128)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "bpf")
-    return fd
-code = ctypes.create_string_buffer(struct.pack("<BBhiBBhi", 0xb7, 0, 0, 0, 0x95, 0, 0, 0))
-licence = ctypes.create_string_buffer(b"GPL")
-program = bpf(5, struct.pack("<IIQQ", 3, 2, ctypes.addressof(code), ctypes.addressof(licence)))
-BPF_TCX_INGRESS, BPF_F_BEFORE = 46, 1 << 3
-link = bpf(28, struct.pack("<IIII", program, int(sys.argv[1]), BPF_TCX_INGRESS, BPF_F_BEFORE))
-print("attached", flush=True)
-signal.pause()
-"#;
 
 #[test(root, ebpf, tcx, scapy)]
 fn a_program_that_ends_the_chain_is_named() {
@@ -46,11 +24,7 @@ fn a_program_that_ends_the_chain_is_named() {
     assert_eq!((carried("tx"), carried("rx")), ("ebpf".into(), "ebpf".into()));
 
     let device = "underlayA";
-    let index = bed.gateway().index(device).unwrap().to_string();
-    let mut command = Command::new("/usr/bin/python3");
-    command.args(["-c", PASS_EVERYTHING, &index]);
-    let mut other = bed.sites.machine.start_command(bed.side(Side::A).ns(), command);
-    other.wait_for("attached");
+    let other = TcxProgram::pass_everything(bed.gateway(), device).unwrap();
     wait_until(PATIENCE, "userspace is said to receive", || {
         assert!(ping(), "traffic passes");
         carried("rx") == "userspace"
@@ -73,7 +47,7 @@ fn a_program_that_ends_the_chain_is_named() {
     };
     assert_eq!((bypassed("tx"), bypassed("rx")), (Some(0.0), Some(1.0)));
 
-    other.kill();
+    drop(other);
     wait_until(PATIENCE, "the programs are said to receive again", || {
         assert!(ping(), "traffic passes");
         carried("rx") == "ebpf"

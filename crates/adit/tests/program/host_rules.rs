@@ -4,9 +4,13 @@
 use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
+use adit_lab::host::Host;
 use adit_lab::two_sites::HOST_B;
-use adit_testbed::hub::{HubNetwork, Site};
+use adit_testbed::hub::{DEVICE, HubNetwork, Site};
 use adit_testbed::needs::ebpf;
+use adit_testbed::reality::nft_rules::{
+    FORWARD_ACCEPT, FORWARD_POLICY_DROP, OUTPUT_DROP_IPIP, flush, forward_drops,
+};
 use serde_json::Value;
 
 use crate::support::machine::{Machine, PATIENCE, Running};
@@ -50,8 +54,7 @@ impl Hub {
     fn apply(&self, plane: DataplaneChoice, lines: &str) {
         let file = self.folder.path().join(Site::Hub.name());
         std::fs::write(&file, format!("{}{lines}", Site::Hub.config(plane))).unwrap();
-        let gateway = self.network.of(Site::Hub).gateway.ns();
-        self.machine.adit(gateway, &["apply", file.to_str().unwrap()]).ok();
+        self.machine.adit(self.gateway().ns(), &["apply", file.to_str().unwrap()]).ok();
     }
 
     /// Whether an echo from the host behind one peer comes back from the host behind the other.
@@ -60,16 +63,19 @@ impl Hub {
     }
 
     fn status(&self) -> Value {
-        let gateway = self.network.of(Site::Hub).gateway.ns();
-        self.machine.adit(gateway, &["status", "hub", "-j"]).ok().json()["overlays"][0].clone()
+        self.machine.adit(self.gateway().ns(), &["status", "hub", "-j"]).ok().json()["overlays"][0].clone()
     }
 
     fn relay(&self) -> Value {
         self.status()["site"]["relay"].clone()
     }
 
+    fn gateway(&self) -> &Host {
+        &self.network.of(Site::Hub).gateway
+    }
+
     fn nft(&self, rules: &str) {
-        self.network.of(Site::Hub).gateway.load_nftables(rules).unwrap();
+        self.gateway().load_nftables(rules).unwrap();
     }
 }
 
@@ -86,19 +92,7 @@ fn rules_in_forward_hold_between_peers(plane: DataplaneChoice) {
     assert!(hub.relays());
     assert_eq!(hub.relay()["path"], if is_ebpf { "direct" } else { "stack" });
 
-    let (one, two) = (Site::One.network(), Site::Two.network());
-    let chain = "type filter hook forward priority 0;";
-    let rules = [
-        format!(
-            "add table ip fw; add chain ip fw f {{ {chain} }}; \
-                 add rule ip fw f ip saddr {one} ip daddr {two} drop"
-        ),
-        format!(
-            "add table inet fw; add chain inet fw f {{ {chain} }}; \
-                 add rule inet fw f iifname adit0 oifname adit0 drop"
-        ),
-        format!("add table inet fw; add chain inet fw f {{ {chain} policy drop; }}"),
-    ];
+    let rules = forward_drops(Site::One.network(), Site::Two.network(), DEVICE);
     for rule in rules {
         hub.nft(&rule);
         let after = held_after("the rule holds", || !hub.relays());
@@ -112,7 +106,7 @@ fn rules_in_forward_hold_between_peers(plane: DataplaneChoice) {
             let reason = relay["reason"].as_str().unwrap();
             assert!(reason.contains("fw f (hook forward"), "{reason}");
         }
-        hub.nft("flush ruleset");
+        flush(hub.gateway()).unwrap();
         held_after("without the rule everything passes", || hub.relays());
         if is_ebpf {
             held_after("the programs relay again", || hub.relay()["path"] == "direct");
@@ -120,7 +114,7 @@ fn rules_in_forward_hold_between_peers(plane: DataplaneChoice) {
         }
     }
     // A rule that lets it pass: the host's stack carries, and nothing is lost.
-    hub.nft(&format!("add table inet fw; add chain inet fw f {{ {chain} }}; add rule inet fw f accept"));
+    hub.nft(FORWARD_ACCEPT);
     held_after("the host's stack carries", || hub.relay()["path"] == "stack");
     for _ in 0..10 {
         assert!(hub.relays());
@@ -163,7 +157,7 @@ fn the_file_says_which_peers_reach_each_other(plane: DataplaneChoice) {
         check(relay, path, is_allowed, is_allowed);
         assert_reaches(&hub.network.of(Site::One).host, Site::Hub.host());
     }
-    hub.nft("add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }");
+    hub.nft(FORWARD_POLICY_DROP);
     hub.apply(plane, "[tunnel]\nrelay = \"direct\"\n");
     check("\"direct\"", way, true, is_ebpf);
     assert!(
@@ -186,12 +180,7 @@ fn the_file_says_which_peers_reach_each_other_on_userspace() {
 fn chains_that_frames_pass_by_are_named() {
     let bed = Testbed::running(DataplaneChoice::Userspace);
     assert_eq!(bed.status()["site"]["passed_by"], serde_json::json!([]));
-    bed.gateway()
-        .load_nftables(
-            "add table ip fw; add chain ip fw out { type filter hook output priority 0; }; \
-                        add rule ip fw out ip protocol 4 drop",
-        )
-        .unwrap();
+    bed.gateway().load_nftables(OUTPUT_DROP_IPIP).unwrap();
     let named = "chain ip fw out (hook output, 1 rule)";
     held_after("the chain is named", || bed.status()["site"]["passed_by"] == serde_json::json!([named]));
     let shown = bed.adit(&["status", "a"]).ok().stdout;

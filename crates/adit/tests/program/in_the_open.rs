@@ -16,6 +16,7 @@ use adit_lab::two_sites::{HOST_B, INSIDE_A, ROUTER};
 use adit_linux::netlink::RouteKind;
 use adit_linux::sysctl;
 use adit_testbed::needs::{ebpf, ipip};
+use adit_testbed::reality::lan::Lan;
 use adit_testbed::test_planes::plane_name;
 use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
@@ -138,19 +139,10 @@ fn is_whole(bed: &Testbed) -> bool {
     has(RouteKind::Unicast) && has(RouteKind::Unreachable)
 }
 
-/// Brings the LAN's address back if the event has taken it.
-fn restore_lan(bed: &Testbed) {
-    let gateway = bed.gateway();
-    let (index, address) = (gateway.index("dummyA").unwrap(), "172.16.17.1/24".parse::<Ipv4Net>().unwrap());
-    let mut netlink = gateway.netlink().unwrap();
-    if !netlink.addresses(Some(index)).unwrap().iter().any(|found| found.prefix == address) {
-        netlink.add_address(index, address).unwrap();
-    }
-}
-
 fn nothing_leaves(plane: DataplaneChoice, ignores_linkdown: &str) {
     let mut bed = Testbed::new(plane);
     let name = plane_name(plane);
+    let lan = Lan::of_a(&bed.sites.network);
     let gateway = bed.gateway();
     gateway.route(Ipv4Net::default(), Some(ROUTER), Some("underlayA")).unwrap();
     let knob = "net/ipv4/conf/all/ignore_routes_with_linkdown";
@@ -168,7 +160,7 @@ fn nothing_leaves(plane: DataplaneChoice, ignores_linkdown: &str) {
         let watch = Watch::start(&bed, &senders);
         bed.ip(event);
         wait_until(PATIENCE, "it is repaired", || is_whole(&bed));
-        restore_lan(&bed);
+        lan.assign().unwrap();
         wait_until(PATIENCE, "it reaches B again", || bed.reaches());
         senders.go_on();
         assert_eq!(watch.finish(), 0, "{what}");
@@ -189,7 +181,7 @@ fn nothing_leaves(plane: DataplaneChoice, ignores_linkdown: &str) {
             }
             senders.go_on();
             bed.start(Side::A);
-            restore_lan(&bed);
+            lan.assign().unwrap();
             wait_until(PATIENCE, "it reaches B again", || bed.reaches());
             wait_until(PATIENCE, "everything is there again", || is_whole(&bed));
             assert_eq!(watch.finish(), 0, "{what}, killed at {moment:?}");

@@ -12,6 +12,7 @@ use adit_lab::capture::{Frame, Tap};
 use adit_lab::ping::ping;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_B, TwoSites};
 use adit_testbed::needs::{ebpf, fq_codel, ipip};
+use adit_testbed::reality::qdisc::Qdisc;
 
 use crate::support::machine::PATIENCE;
 use crate::support::sites::assert_reaches;
@@ -26,10 +27,6 @@ const BULK: u16 = 7001;
 const PREFERRED: u16 = 7002;
 const MEGABIT: f64 = 1e6;
 const PINGS: u64 = 5;
-
-fn tc(bed: &Testbed, arguments: &str) {
-    bed.gateway().program("tc", &arguments.split(' ').collect::<Vec<_>>()).unwrap();
-}
 
 /// What a command on gateway A prints.
 fn output(bed: &Testbed, line: &str) -> String {
@@ -69,18 +66,15 @@ fn rate(network: &TwoSites, port: u16) -> f64 {
 fn shaping_holds(bed: &Testbed) {
     let free = rate(&bed.sites.network, BULK);
     assert!(free > 5.0 * MEGABIT, "without a shaper {free} bit/s");
-    tc(bed, "qdisc replace dev ipipA root tbf rate 1mbit burst 10kb latency 50ms");
+    let shaper = Qdisc::shaper(bed.gateway(), DEVICE).unwrap();
     let shaped = rate(&bed.sites.network, BULK);
     assert!((0.2 * MEGABIT..2.0 * MEGABIT).contains(&shaped), "with 1 Mbit/s {shaped} bit/s");
-    tc(bed, "qdisc delete dev ipipA root");
+    shaper.remove().unwrap();
 }
 
 /// Two classes, one chosen by a filter, each with its own rate.
 fn classes_have_their_rates(bed: &Testbed) {
-    tc(bed, "qdisc replace dev ipipA root handle 1: htb default 10");
-    tc(bed, "class add dev ipipA parent 1: classid 1:10 htb rate 1mbit ceil 1mbit");
-    tc(bed, "class add dev ipipA parent 1: classid 1:20 htb rate 4mbit ceil 4mbit");
-    tc(bed, "filter add dev ipipA parent 1: protocol ip u32 match ip dport 7002 0xffff flowid 1:20");
+    let classes = Qdisc::classes(bed.gateway(), DEVICE, PREFERRED).unwrap();
     let network = &bed.sites.network;
     let (preferred, bulk) = thread::scope(|scope| {
         let bulk = scope.spawn(|| rate(network, BULK));
@@ -88,7 +82,7 @@ fn classes_have_their_rates(bed: &Testbed) {
     });
     assert!((0.2 * MEGABIT..2.0 * MEGABIT).contains(&bulk), "the class of 1 Mbit/s: {bulk} bit/s");
     assert!((2.0 * MEGABIT..7.0 * MEGABIT).contains(&preferred), "that of 4 Mbit/s: {preferred} bit/s");
-    tc(bed, "qdisc delete dev ipipA root");
+    classes.remove().unwrap();
 }
 
 /// Packets that the interface has sent and received, by two readers that must agree: netlink, and
@@ -210,7 +204,7 @@ fn it_behaves_like_any_interface_with_linuxs_ipip() {
 
 fn fq_codel_sees_what_is_sent(plane: DataplaneChoice) {
     let bed = Testbed::running(plane);
-    tc(&bed, "qdisc replace dev ipipA root fq_codel");
+    Qdisc::fq_codel(bed.gateway(), DEVICE).unwrap();
     assert_reaches(&bed.sites.network.host_a, HOST_B);
     let shown = output(&bed, "tc -s -j qdisc show dev ipipA");
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();

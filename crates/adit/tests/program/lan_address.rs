@@ -5,45 +5,33 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
+use adit_lab::LabError;
 use adit_lab::two_sites::{HOST_B, INSIDE_A};
 use adit_linux::netlink::{Event, Events, Group, RouteKind};
 use adit_testbed::needs::{ebpf, ipip};
+use adit_testbed::reality::lan::{Lan, RENUMBERED};
 use adit_testbed::test_planes::plane_name;
 use ipnet::Ipv4Net;
 
 use crate::support::sites::assert_reaches;
-use crate::support::testbed::Testbed;
+use crate::support::testbed::{Side, Testbed};
 
 /// What the issue allows a repair.
 const A_SECOND: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What happens: in words, the commands of `ip`, and the source of the route then.
-type Row = (&'static str, &'static [&'static str], Option<Ipv4Addr>);
+/// What happens: in words, the change, and the source of the route then.
+type Row = (&'static str, fn(&Lan) -> Result<(), LabError>, Option<Ipv4Addr>);
 
-const RENUMBERED: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 254);
-
+/// The daemons start before the LAN has an address.
 const ROWS: &[Row] = &[
-    ("the address goes", &["address delete 172.16.17.1/24 dev dummyA"], None),
-    ("it is back", &["address add 172.16.17.1/24 dev dummyA"], Some(INSIDE_A)),
-    (
-        "the LAN is renumbered",
-        &["address delete 172.16.17.1/24 dev dummyA", "address add 172.16.17.254/24 dev dummyA"],
-        Some(RENUMBERED),
-    ),
-    (
-        "the address moves to a bridge",
-        &[
-            "link add br0 type bridge",
-            "link set br0 up",
-            "address delete 172.16.17.254/24 dev dummyA",
-            "link set dummyA master br0",
-            "address add 172.16.17.1/24 dev br0",
-        ],
-        Some(INSIDE_A),
-    ),
-    ("the bridge is deleted", &["link delete br0"], None),
-    ("the interface has the address again", &["address add 172.16.17.1/24 dev dummyA"], Some(INSIDE_A)),
+    ("the address comes late", Lan::assign, Some(INSIDE_A)),
+    ("the address goes", Lan::withdraw, None),
+    ("it is back", Lan::assign, Some(INSIDE_A)),
+    ("the LAN is renumbered", Lan::renumber, Some(RENUMBERED)),
+    ("the address moves to a bridge", Lan::move_to_bridge, Some(INSIDE_A)),
+    ("the bridge is deleted", Lan::delete_bridge, None),
+    ("the interface has the address again", Lan::assign, Some(INSIDE_A)),
 ];
 
 /// Waits until the kernel reports the tunnel's route with this source, or with none.
@@ -61,11 +49,15 @@ fn await_route(events: &mut Events, source: Option<Ipv4Addr>, what: &str) {
 }
 
 fn routes_follow(plane: DataplaneChoice) {
-    let bed = Testbed::running(plane);
-    for (what, commands, source) in ROWS {
+    let mut bed = Testbed::new(plane);
+    let lan = Lan::of_a(&bed.sites.network);
+    lan.withdraw().unwrap();
+    bed.start(Side::B);
+    bed.start(Side::A);
+    for (what, change, source) in ROWS {
         let mut events = bed.gateway().ns().run(|| Events::open(&[Group::Route])).unwrap().unwrap();
         let repairs = bed.repairs();
-        commands.iter().for_each(|command| bed.ip(command));
+        change(&lan).unwrap();
         let since = Instant::now();
         await_route(&mut events, *source, what);
         let took = since.elapsed();

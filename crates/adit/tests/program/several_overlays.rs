@@ -1,12 +1,10 @@
 //! Several overlays on one underlay address, between the same two gateways.
 
-use std::net::Ipv4Addr;
-
 use adit_config::DataplaneChoice;
-use adit_lab::host::Host;
 use adit_lab::two_sites::{INSIDE_A, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::sockets::raw::RawSocket;
 use adit_testbed::needs::ebpf;
+use adit_testbed::reality::second_overlay::{self, SECOND_INSIDE_A, SECOND_INSIDE_B};
 use adit_testbed::test_planes::plane_name;
 use serde_json::Value;
 
@@ -16,41 +14,18 @@ use crate::support::testbed::{Side, Testbed};
 use crate::support::{datagram, wait_until};
 
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
-const SECOND_A: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 1);
-const SECOND_B: Ipv4Addr = Ipv4Addr::new(10, 60, 0, 1);
 
-/// A second overlay beside the first, on both gateways: 10.50.0.0/16 behind A, 10.60.0.0/16 behind
-/// B.
-fn start_second(bed: &Testbed) -> [Running; 2] {
-    let ip = |host: &Host, words: &str| {
-        host.program("ip", &words.split(' ').collect::<Vec<_>>()).unwrap();
-    };
-    ip(bed.side(Side::A), "address add 10.50.0.1/16 dev dummyA");
-    ip(bed.side(Side::B), "address add 10.60.0.1/16 dev dummyB");
+/// Starts the second overlay beside the first, on both gateways.
+fn start_second(bed: &Testbed, plane: DataplaneChoice) -> [Running; 2] {
+    second_overlay::add_networks(&bed.sites.network).unwrap();
+    let configs = second_overlay::configs(plane);
     Side::BOTH.map(|side| {
-        let name = side.name();
-        let text = std::fs::read_to_string(bed.file(&format!("{name}.toml"))).unwrap();
-        let text = text
-            .replace("ipipA", "two0")
-            .replace("ipipB", "two0")
-            .replace("172.16.17.0/24", "10.50.0.0/16")
-            .replace("192.168.199.0/24", "10.60.0.0/16");
-        let file = bed.write(&format!("{name}2.toml"), &renamed(&text, name));
+        let name = second_overlay::NAMES[side as usize];
+        let file = bed.write(&format!("{name}.toml"), &configs[side as usize]);
         let mut running = bed.sites.machine.start(bed.side(side).ns(), &["run", &file]);
         running.wait_for("ready");
         running
     })
-}
-
-/// The file with another name of the site, however it is aligned.
-fn renamed(text: &str, name: &str) -> String {
-    let mut is_done = false;
-    let rename = |line: &str| {
-        let is_name = !is_done && line.trim_start().starts_with("name");
-        is_done |= is_name;
-        if is_name { format!("name = \"{name}2\"") } else { line.to_owned() }
-    };
-    text.lines().map(rename).collect::<Vec<_>>().join("\n")
 }
 
 /// What each overlay of gateway A has dropped.
@@ -68,14 +43,16 @@ fn dropped(bed: &Testbed) -> u64 {
 
 fn both_carry(plane: DataplaneChoice) {
     let bed = Testbed::running(plane);
-    let second = start_second(&bed);
+    let second = start_second(&bed, plane);
     let (a, b) = (bed.side(Side::A), bed.side(Side::B));
     // The first learns of the second by its routes.
-    wait_until(PATIENCE, "all four ways", || reaches(a, SECOND_B) && reaches(b, SECOND_A) && bed.reaches());
+    wait_until(PATIENCE, "all four ways", || {
+        reaches(a, SECOND_INSIDE_B) && reaches(b, SECOND_INSIDE_A) && bed.reaches()
+    });
     let before = dropped(&bed);
     for _ in 0..10 {
-        assert_reaches(a, SECOND_B);
-        assert_reaches(b, SECOND_A);
+        assert_reaches(a, SECOND_INSIDE_B);
+        assert_reaches(b, SECOND_INSIDE_A);
         bed.sites.assert_joined();
     }
     assert_eq!(dropped(&bed), before, "{}: none drops the other's: {:?}", plane_name(plane), drops(&bed));

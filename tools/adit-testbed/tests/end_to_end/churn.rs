@@ -1,14 +1,9 @@
 //! Changes of the underlay under a running tunnel, after which traffic returns by itself.
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
-
 use adit_lab::checks::reaches;
 use adit_lab::two_sites::{HOST_B, TwoSites, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::Route;
-use adit_linux::sockets::capture;
-use adit_wire::ipv4::Ipv4Packet;
-use adit_wire::{Protocol, Validation};
+use adit_testbed::reality::tap::{ForeignTap, SeenDatagram};
 use ipnet::Ipv4Net;
 
 use crate::support::{Injector, mac, set_mac, wait_until};
@@ -107,9 +102,12 @@ fn traffic_follows_the_route_to_another_interface() {
     wait_for_traffic(&network);
 
     // The traffic uses the new cable and not the kernel's fallback.
-    let tap = RunningCapture::start(router, "toA2");
+    let tap = ForeignTap::listen(router, "toA2").unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
-    tap.expect(UNDERLAY_A, UNDERLAY_B, mac(gateway, "second"));
+    let sender = mac(gateway, "second");
+    let expected = SeenDatagram { source: UNDERLAY_A, destination: UNDERLAY_B, sender };
+    let seen = tap.seen().unwrap();
+    assert!(seen.contains(&expected), "{seen:?}");
 }
 
 /// A capture on the gateway's own interface, such as `tcpdump`, sees datagrams of both directions.
@@ -120,56 +118,14 @@ fn a_capture_on_the_gateway_sees_both_directions() {
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     let gateway = &network.gateway_a;
     for _ in 0..2 {
-        let tap = RunningCapture::start(gateway, "underlayA");
+        let tap = ForeignTap::listen(gateway, "underlayA").unwrap();
         wait_until("the capture sees both directions", || {
             assert!(reaches(&network.host_a, HOST_B).unwrap(), "a capture must not cost a datagram");
-            let seen = tap.seen();
+            let seen = tap.seen().unwrap();
             let has = |from, to| seen.iter().any(|frame| (frame.source, frame.destination) == (from, to));
             has(UNDERLAY_A, UNDERLAY_B) && has(UNDERLAY_B, UNDERLAY_A)
         });
         drop(tap);
         assert!(reaches(&network.host_a, HOST_B).unwrap(), "traffic stopped with the capture");
-    }
-}
-
-/// A capture that can be read while it runs.
-struct RunningCapture(capture::Tap);
-
-/// The addresses of an outer datagram, and its Ethernet source.
-struct Seen {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    from: [u8; 6],
-}
-
-impl RunningCapture {
-    fn start(host: &adit_lab::host::Host, device: &str) -> Self {
-        let index = host.index(device).unwrap();
-        Self(host.run(|| capture::Tap::open(index)).unwrap())
-    }
-
-    /// The outer datagrams since the last call.
-    fn seen(&self) -> Vec<Seen> {
-        let mut buffer = [0; 2048];
-        let mut seen = Vec::new();
-        while let Some((_, len)) =
-            self.0.next(&mut buffer, Duration::from_millis(5)).expect("the capture runs")
-        {
-            let Some((link, bytes)) = buffer[..len].split_first_chunk::<14>() else { continue };
-            let Ok(packet) = Ipv4Packet::parse(bytes, Validation::Datapath) else { continue };
-            if link.ends_with(&[0x08, 0x00]) && packet.protocol() == Protocol::IPIP {
-                let from = [link[6], link[7], link[8], link[9], link[10], link[11]];
-                seen.push(Seen { source: packet.source(), destination: packet.destination(), from });
-            }
-        }
-        seen
-    }
-
-    fn expect(&self, source: Ipv4Addr, destination: Ipv4Addr, from: [u8; 6]) {
-        let seen = self.seen();
-        let found = seen
-            .iter()
-            .any(|frame| (frame.source, frame.destination, frame.from) == (source, destination, from));
-        assert!(found, "no datagram from {source} to {destination} among {}", seen.len());
     }
 }

@@ -9,6 +9,7 @@ use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, TwoSites};
 use adit_linux::EMSGSIZE;
 use adit_linux::sockets::udp::{Origin, PathSocket};
+use adit_testbed::reality::nft_rules::TRACKING;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::IpMtu;
 
@@ -18,17 +19,6 @@ use crate::support::{ATTEMPT_TIMEOUT, Random, snmp};
 const WAN_MTU: u32 = 1400;
 /// The IPv4 and the UDP header.
 const HEADERS: usize = 28;
-/// Rules that match on connection state, which makes the kernel track connections.
-const TRACKING: &str = "
-table ip filter {
-    chain forward {
-        type filter hook forward priority 0; policy drop;
-        ct state established,related accept
-        ct state new accept
-    }
-}
-";
-
 /// The two-site network with a narrow WAN behind its router.
 fn narrow_wan(tracking: bool) -> TwoSites {
     let network = TwoSites::build().unwrap();
