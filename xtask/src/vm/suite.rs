@@ -115,9 +115,9 @@ const SUITES: &[Suite] = &[
 ];
 
 /// How long one test program may take. Emulation is about ten times slower than the machine.
-const PROGRAM_TIMEOUT: Duration = Duration::from_secs(900);
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(1800);
 /// How long all test programs may take together.
-const TIMEOUT: Duration = Duration::from_secs(2400);
+const TIMEOUT: Duration = Duration::from_secs(3000);
 /// The exit code of timeout(1) for a program that it ended.
 const TIMED_OUT: i32 = 124;
 
