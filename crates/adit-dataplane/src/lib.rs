@@ -15,6 +15,7 @@ pub mod clock;
 pub mod ebpf;
 mod host_rules;
 pub mod kernel;
+pub mod liveness;
 mod next_hop;
 mod plane;
 mod routes;

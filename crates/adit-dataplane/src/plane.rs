@@ -95,9 +95,6 @@ pub trait DataPlane: Send + Sync {
     /// The time now, by the clock in which `totals` says when a peer last sent.
     fn now(&self) -> adit_tunnel::Instant;
 
-    /// Why it no longer forwards, if so: its interface was deleted.
-    fn failure(&self) -> Option<&'static str>;
-
     /// Stops all threads and waits for them.
     fn shutdown(&mut self);
 }

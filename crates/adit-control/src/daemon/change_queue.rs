@@ -7,14 +7,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use adit_config::Config;
 use adit_dataplane::clock::Clock;
+use adit_dataplane::liveness::{self, Heartbeat, Thread};
 use tokio::sync::{oneshot, watch};
 
-use crate::api::apply::{Applied, ApplyRequest};
+use crate::api::apply::{Applied, ApplyRequest, CHANGE_TIMEOUT};
 use crate::daemon::changes::Changes;
 use crate::error::ControlError;
 
@@ -79,7 +79,7 @@ pub(crate) struct ChangeThread {
     queue: ChangeQueue,
     stop: Arc<AtomicBool>,
     ended: oneshot::Receiver<()>,
-    thread: JoinHandle<()>,
+    thread: Thread,
 }
 
 impl ChangeThread {
@@ -89,18 +89,21 @@ impl ChangeThread {
         let queue = ChangeQueue { jobs, running: changes.running() };
         let stop = Arc::new(AtomicBool::new(false));
         let (end, ended) = oneshot::channel();
-        let thread = std::thread::Builder::new()
-            .name("adit-change".to_owned())
-            .spawn({
-                let stop = Arc::clone(&stop);
-                move || {
-                    make(changes, &receiver, &stop);
-                    // Nobody waits if the daemon fails.
-                    let _ = end.send(());
-                }
-            })
-            .map_err(|error| ControlError::file("start a thread for", "adit-change", error))?;
+        let thread = liveness::spawn("adit-change", CHANGE_TIMEOUT, {
+            let stop = Arc::clone(&stop);
+            move |heartbeat| {
+                make(changes, &receiver, &stop, heartbeat);
+                // Nobody waits if the daemon fails.
+                let _ = end.send(());
+                Ok(())
+            }
+        })?;
         Ok(Self { queue, stop, ended, thread })
+    }
+
+    /// Why the thread ended early, if it did.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.thread.failure()
     }
 
     pub(crate) fn queue(&self) -> ChangeQueue {
@@ -115,15 +118,14 @@ impl ChangeThread {
         let _ = self.queue.jobs.send(Job { asked: Clock.now(), work: Work::End });
         // A thread that panicked has dropped its end.
         let _ = self.ended.await;
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that makes changes has panicked");
-        }
+        self.thread.join();
     }
 }
 
-fn make(mut changes: Changes, jobs: &mpsc::Receiver<Job>, stop: &AtomicBool) {
+fn make(mut changes: Changes, jobs: &mpsc::Receiver<Job>, stop: &AtomicBool, heartbeat: &Heartbeat) {
     let mut chores_at = Instant::now() + CHORES_INTERVAL;
     loop {
+        heartbeat.beat();
         let job = jobs.recv_timeout(chores_at.saturating_duration_since(Instant::now()));
         if stop.load(Ordering::Relaxed) {
             break;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use adit_dataplane::liveness::Liveness;
 use adit_linux::sockets::private_socket;
 use tokio::net::UnixListener;
 use tokio::signal::unix::Signal;
@@ -44,6 +45,7 @@ pub(crate) struct RunningDaemon {
     metrics: MetricsServer,
     /// What the last tick has seen.
     seen: Arc<Snapshot>,
+    liveness: Liveness,
 }
 
 impl RunningDaemon {
@@ -81,7 +83,8 @@ impl RunningDaemon {
         metrics.serve(&readings);
         // It ends with the runtime.
         tokio::spawn(reload_at(hangup, changes.queue(), snapshots));
-        Ok(Self { overlay, readings, reconciler, changes, server, metrics, seen })
+        let liveness = Liveness::default();
+        Ok(Self { overlay, readings, reconciler, changes, server, metrics, seen, liveness })
     }
 
     /// The status that was seen last.
@@ -95,11 +98,30 @@ impl RunningDaemon {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first one is at once otherwise.
         ticks.reset();
+        let mut looked = Instant::now();
         loop {
             tokio::select! {
                 on_exit = signals.received() => return on_exit,
-                _ = ticks.tick() => self.tick().await,
+                _ = ticks.tick() => {
+                    self.check_threads(std::mem::replace(&mut looked, Instant::now()).elapsed());
+                    self.tick().await;
+                }
             }
+        }
+    }
+
+    /// Ends the process if a thread stands still, which nobody could end otherwise, or if one has
+    /// ended that cannot be replaced. Whoever supervises the process starts it again. Programs in
+    /// the kernel forward on, and what the process has made stays, as after a kill.
+    fn check_threads(&mut self, elapsed: Duration) {
+        let ended = self.reconciler.failure().or_else(|| self.changes.failure());
+        let stuck = self
+            .liveness
+            .look(elapsed.min(2 * TICK_INTERVAL))
+            .map(|stuck| format!("the thread {} has not moved for {} s", stuck.name, stuck.limit.as_secs()));
+        if let Some(why) = ended.or(stuck) {
+            tracing::error!(why, "the daemon ends, to be started again");
+            std::process::exit(1);
         }
     }
 

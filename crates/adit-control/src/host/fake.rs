@@ -651,9 +651,5 @@ impl DataPlane for FakePlane {
         Clock.now()
     }
 
-    fn failure(&self) -> Option<&'static str> {
-        None
-    }
-
     fn shutdown(&mut self) {}
 }

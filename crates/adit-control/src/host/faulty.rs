@@ -211,10 +211,6 @@ impl DataPlane for BreakablePlane {
         self.plane.now()
     }
 
-    fn failure(&self) -> Option<&'static str> {
-        self.plane.failure()
-    }
-
     fn shutdown(&mut self) {
         self.plane.shutdown();
     }

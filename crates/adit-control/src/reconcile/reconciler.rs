@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use adit_dataplane::liveness::{self, Heartbeat, Thread};
+
+use crate::api::apply::CHANGE_TIMEOUT;
 use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::reconcile::netlink_watch::NetlinkWatcher;
@@ -25,7 +27,7 @@ const SETTINGS_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// The thread. Dropping it stops the thread.
 pub(crate) struct Reconciler {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
 }
 
 impl Reconciler {
@@ -46,21 +48,24 @@ impl Reconciler {
         };
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name("adit-keep".to_owned())
-            .spawn(move || Loop::new(watcher, snapshots).run(&overlay, &stopped))
-            .map_err(|error| ControlError::file("start a thread for", "adit-keep", error))?;
+        let thread = liveness::spawn("adit-keep", CHANGE_TIMEOUT, move |heartbeat| {
+            Loop::new(watcher, snapshots).run(&overlay, &stopped, heartbeat);
+            Ok(())
+        })?;
         Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Why the thread ended early, if it did.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.thread.as_ref().and_then(Thread::failure)
     }
 }
 
 impl Drop for Reconciler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that repairs had panicked");
+        if let Some(thread) = self.thread.take() {
+            thread.join();
         }
     }
 }
@@ -100,8 +105,9 @@ impl Loop {
         }
     }
 
-    fn run(mut self, overlay: &Mutex<Option<Overlay>>, stop: &AtomicBool) {
+    fn run(mut self, overlay: &Mutex<Option<Overlay>>, stop: &AtomicBool, heartbeat: &Heartbeat) {
         while !stop.load(Ordering::Relaxed) {
+            heartbeat.beat();
             self.collect_events();
             let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(overlay) = overlay.as_mut() else { return };

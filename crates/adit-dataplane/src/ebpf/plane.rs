@@ -117,10 +117,6 @@ impl DataPlane for EbpfPlane {
         self.userspace.now()
     }
 
-    fn failure(&self) -> Option<&'static str> {
-        self.userspace.failure()
-    }
-
     fn shutdown(&mut self) {
         self.userspace.shutdown();
     }

@@ -147,9 +147,5 @@ impl DataPlane for KernelPlane {
         Clock.now()
     }
 
-    fn failure(&self) -> Option<&'static str> {
-        None
-    }
-
     fn shutdown(&mut self) {}
 }

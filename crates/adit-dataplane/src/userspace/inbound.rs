@@ -18,6 +18,7 @@ use super::coalesce::Coalescer;
 use super::dedup::HandoverDedup;
 use super::host_link::HostLink;
 use crate::clock::Clock;
+use crate::liveness::{Heartbeat, LONGEST_SLEEP};
 
 /// Datagrams that are coalesced and delivered together.
 const BATCH: usize = 64;
@@ -37,16 +38,17 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Works until the plane stops.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, heartbeat: &Heartbeat) {
         let mut coalescer = Coalescer::new(BATCH, self.deliverer.host.takes_udp);
         let mut large = vec![0u8; LARGE].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
         while !self.stop.load(Ordering::Relaxed) {
+            heartbeat.beat();
             if self.batch(&mut coalescer, &mut large) > 0 {
                 busy_poll.reset();
             } else if !busy_poll.spin() {
                 self.ring.clear_error();
-                wait_readable(&self.ring, &self.waker);
+                wait_readable(&self.ring, &self.waker, LONGEST_SLEEP);
                 busy_poll.reset();
             }
         }

@@ -24,6 +24,7 @@ use super::icmp_replies::queue_reply;
 use super::segment::{GsoPacket, complete_checksum};
 use super::tx_path::{BATCH, Link, TxPath};
 use crate::clock::Clock;
+use crate::liveness::{Heartbeat, LONGEST_SLEEP};
 use crate::next_hop::{LinkDevice, NextHops};
 
 /// Datagrams that one system call sends through the kernel's routing.
@@ -53,11 +54,12 @@ pub(super) struct Outbound {
 
 impl Outbound {
     /// Works until the plane stops or the tunnel interface is gone.
-    pub(super) fn run(mut self, mut receiver: PacketRing) {
+    pub(super) fn run(mut self, mut receiver: PacketRing, heartbeat: &Heartbeat) {
         let mut large = vec![0u8; LARGE].into_boxed_slice();
         let mut scratch = vec![0u8; MAX_DATAGRAM].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
         while !self.stop.load(Ordering::Relaxed) {
+            heartbeat.beat();
             if self.batch(&mut receiver, &mut large, &mut scratch) > 0 {
                 busy_poll.reset();
             } else if !busy_poll.spin() {
@@ -69,7 +71,7 @@ impl Outbound {
                     self.device_gone.store(true, Ordering::Relaxed);
                     break;
                 }
-                wait_readable(&receiver, &self.waker);
+                wait_readable(&receiver, &self.waker, LONGEST_SLEEP);
                 busy_poll.reset();
             }
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
@@ -36,12 +36,17 @@ use super::watcher::Watcher;
 use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::host_rules::{HostRules, HostRulesWatch};
+use crate::liveness::{self, Thread};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
 use crate::tunnel_interface::TunnelInterface;
 
 /// Largest outer datagram, in bytes, of a tunnel without peers.
 const DEFAULT_MTU: usize = 1500;
+
+/// How long the watcher may stand still: with thousands of peers a look at all routes takes
+/// seconds, and on a machine without memory it takes longer.
+const WATCHER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running userspace data plane.
 pub struct UserspacePlane {
@@ -55,7 +60,7 @@ pub struct UserspacePlane {
     stop: Arc<AtomicBool>,
     device_gone: Arc<AtomicBool>,
     waker: Waker,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
     /// What the host's own rules mean, as the watcher has seen last.
     host_rules: Arc<ArcSwap<HostRules>>,
     /// Held until the plane is dropped and not until it ends: another plane may start in its place,
@@ -131,8 +136,9 @@ impl UserspacePlane {
             waker: plane.waker.clone(),
         };
         let watcher = watcher.prepare()?;
-        plane.threads.push(threads::spawn("adit-probe", move || prober.run())?);
-        plane.threads.push(threads::spawn("adit-watch", move || watcher.run())?);
+        let limit = liveness::PACKET_THREAD_LIMIT;
+        plane.threads.push(liveness::spawn("adit-probe", limit, |heartbeat| prober.run(heartbeat))?);
+        plane.threads.push(liveness::spawn("adit-watch", WATCHER_LIMIT, |heartbeat| watcher.run(heartbeat))?);
         let senders = senders.into_iter().zip(hidden_receivers);
         plane.start_senders(senders, rights)?;
         Ok(plane)
@@ -243,9 +249,11 @@ impl UserspacePlane {
         rights: PacketThread,
     ) -> Result<(), Error> {
         for (number, (sender, receiver)) in senders.enumerate() {
-            self.threads.push(threads::spawn(&format!("adit-out-{number}"), move || {
+            let name = format!("adit-out-{number}");
+            self.threads.push(liveness::spawn(&name, liveness::PACKET_THREAD_LIMIT, move |heartbeat| {
                 threads::confine(rights);
-                sender.run(receiver);
+                sender.run(receiver, heartbeat);
+                Ok(())
             })?);
         }
         Ok(())
@@ -291,25 +299,23 @@ impl DataPlane for UserspacePlane {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.failure().map_or(Ok(()), |failure| Err(failure.to_owned()))
+        if self.device_gone.load(Ordering::Relaxed) {
+            return Err("the tunnel interface was deleted by somebody else".to_owned());
+        }
+        let failure = self.threads.iter().find_map(Thread::failure);
+        failure.or_else(|| self.receivers.failure()).map_or(Ok(()), Err)
     }
 
     fn now(&self) -> Instant {
         Clock.now()
     }
 
-    fn failure(&self) -> Option<&'static str> {
-        self.device_gone
-            .load(Ordering::Relaxed)
-            .then_some("the tunnel interface was deleted by somebody else")
-    }
-
     fn shutdown(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake();
         // The watcher may start receivers, so those end last.
-        threads::join(std::mem::take(&mut self.threads));
-        threads::join(self.receivers.take_threads());
+        std::mem::take(&mut self.threads).into_iter().for_each(Thread::join);
+        self.receivers.take_threads().into_iter().for_each(Thread::join);
     }
 }
 

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use super::probing::Probing;
 use super::threads;
 use crate::clock::Clock;
+use crate::liveness::{Heartbeat, LONGEST_SLEEP};
 use crate::next_hop::NextHops;
 
 /// Bytes of the largest datagram, rounded up.
@@ -50,7 +51,10 @@ pub(super) struct ProberThread {
 
 impl ProberThread {
     /// Works until the plane stops.
-    pub(super) fn run(mut self) {
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
+    pub(super) fn run(mut self, heartbeat: &Heartbeat) -> Result<(), String> {
         let mut buffer = vec![0u8; BUFFER_LEN];
         // The first look at an offload's counts reads a file, which the confined thread cannot.
         self.probing.traffic()(PeerIndex::new(0));
@@ -60,10 +64,8 @@ impl ProberThread {
             PacketThread::Plain
         });
         while !self.stop.load(Ordering::Relaxed) {
-            if let Err(error) = self.wait() {
-                tracing::error!(%error, "cannot wait for ICMP errors: path MTUs are not learned");
-                return;
-            }
+            heartbeat.beat();
+            self.wait().map_err(|error| format!("cannot wait for ICMP errors: {error}"))?;
             self.signals.changed.drain();
             self.follow();
             let now = self.clock.now();
@@ -77,6 +79,7 @@ impl ProberThread {
                 self.signals.learned.notify();
             }
         }
+        Ok(())
     }
 
     fn follow(&mut self) {
@@ -91,7 +94,7 @@ impl ProberThread {
         let Self { probing, next_hops, signals, clock, waker, .. } = self;
         // Without our address nothing is probed.
         let deadline = probing.next_deadline().filter(|_| !next_hops.is_source_missing());
-        let left = deadline.map(|deadline| deadline.since(clock.now()));
-        wait_readable_any(&[probing.icmp.as_fd(), signals.changed.as_fd()], waker, left)
+        let left = deadline.map_or(LONGEST_SLEEP, |deadline| deadline.since(clock.now()).min(LONGEST_SLEEP));
+        wait_readable_any(&[probing.icmp.as_fd(), signals.changed.as_fd()], waker, Some(left))
     }
 }

@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use adit_linux::error::Error;
 use adit_linux::process::privileges::PacketThread;
@@ -17,6 +16,7 @@ use super::host_link::HostLink;
 use super::inbound::{Deliverer, Inbound};
 use super::threads;
 use crate::clock::Clock;
+use crate::liveness::{self, Thread};
 
 /// Starts receiver threads and keeps track of them.
 pub(super) struct ReceiverPool {
@@ -60,9 +60,10 @@ impl BoundRings {
             };
             let mut running = pool.running.lock().unwrap_or_else(PoisonError::into_inner);
             let name = format!("adit-in-{}", running.threads.len());
-            running.threads.push(threads::spawn(&name, move || {
+            running.threads.push(liveness::spawn(&name, liveness::PACKET_THREAD_LIMIT, |heartbeat| {
                 threads::confine(PacketThread::Plain);
-                inbound.run();
+                inbound.run(heartbeat);
+                Ok(())
             })?);
             running.counters.push(counters);
         }
@@ -73,7 +74,7 @@ impl BoundRings {
 /// Receiver threads that have been started, and their counters.
 #[derive(Default)]
 pub(super) struct Running {
-    pub(super) threads: Vec<JoinHandle<()>>,
+    pub(super) threads: Vec<Thread>,
     pub(super) counters: Vec<Arc<Counters>>,
 }
 
@@ -89,8 +90,14 @@ impl ReceiverPool {
     }
 
     /// Takes the threads out, to wait for their end.
-    pub(super) fn take_threads(&self) -> Vec<JoinHandle<()>> {
+    pub(super) fn take_threads(&self) -> Vec<Thread> {
         std::mem::take(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner).threads)
+    }
+
+    /// Why a receiver ended early, if one did.
+    pub(super) fn failure(&self) -> Option<String> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.threads.iter().find_map(Thread::failure)
     }
 
     /// The counters of all receivers that have been started.

@@ -25,6 +25,7 @@ use super::protocol4_claim::Protocol4Claim;
 use super::underlay::{PeerAddress, Underlay, all_peers};
 use crate::clock::Clock;
 use crate::host_rules::HostRulesWatch;
+use crate::liveness::Heartbeat;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
 use crate::tunnel_interface::TunnelInterface;
 
@@ -134,7 +135,10 @@ impl<O: Offload> Prepared<O> {
     }
 
     /// Works until the plane stops.
-    pub(super) fn run(mut self) {
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
+    pub(super) fn run(mut self, heartbeat: &Heartbeat) -> Result<(), String> {
         let mut buffer = vec![0u8; BUFFER_LEN];
         // Behind an offload the kernel itself keeps the neighbours fresh.
         let look_interval =
@@ -142,10 +146,9 @@ impl<O: Offload> Prepared<O> {
         let mut looked = Instant::now();
         while !self.watcher.stop.load(Ordering::Relaxed) {
             let due = if self.is_interrupted { Duration::ZERO } else { look_interval };
-            if let Err(error) = self.wait(due.saturating_sub(looked.elapsed())) {
-                tracing::error!(%error, "cannot wait for the underlay's events");
-                return;
-            }
+            heartbeat.beat();
+            self.wait(due.saturating_sub(looked.elapsed()))
+                .map_err(|error| format!("cannot wait for the underlay's events: {error}"))?;
             while let Some(command) = self.watcher.commands.next() {
                 // The sender may have given up; it then makes the change in another way.
                 let _ = command.done.send(self.update_peers(&command));
@@ -165,6 +168,7 @@ impl<O: Offload> Prepared<O> {
                 offload.sync(&self.watcher.tunnel, self.watcher.host_rules.relays_directly());
             }
         }
+        Ok(())
     }
 
     /// Waits for something to do, at most until the next look.

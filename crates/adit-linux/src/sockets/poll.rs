@@ -77,9 +77,10 @@ impl AsFd for EventFd {
     }
 }
 
-/// Waits until `source` is readable or `waker` has been woken. A signal ends the wait too.
-pub fn wait_readable(source: &impl AsFd, waker: &Waker) {
-    let _ = wait_any(&[source.as_fd().as_raw_fd(), waker.event.fd.as_raw_fd()], None);
+/// Waits until `source` is readable, `waker` has been woken, or `timeout` has passed. A signal ends
+/// the wait too.
+pub fn wait_readable(source: &impl AsFd, waker: &Waker, timeout: Duration) {
+    let _ = wait_any(&[source.as_fd().as_raw_fd(), waker.event.fd.as_raw_fd()], Some(timeout));
 }
 
 /// Waits until one of `sources` is readable, `waker` has been woken, or `timeout` has passed. A

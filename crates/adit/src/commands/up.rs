@@ -22,7 +22,8 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
     paths.create_run()?;
     // Opened for appending, because a running daemon may be using it. Read later through this
     // descriptor, because a daemon that fails removes its files.
-    let mut log = OpenOptions::new().read(true).append(true).create(true).open(paths.log())?;
+    let log = OpenOptions::new().read(true).append(true).create(true).open(paths.log());
+    let mut log = log.map_err(|error| format!("cannot write the log {}: {error}", paths.log().display()))?;
     let before = log.metadata()?.len();
     let (reader, writer) = std::io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);

@@ -84,6 +84,39 @@ fn what_cannot_be_promised_is_refused() {
     }
 }
 
+/// Two daemons without a lock would be worse than none.
+#[test(root)]
+fn a_start_that_cannot_write_its_lock_is_refused() {
+    let mut bed = Testbed::running(DataplaneChoice::Userspace);
+    let machine = bed.sites.machine.clone();
+    // One that runs goes on where there is no room left, and does all that it is asked for.
+    let used = machine.with_files(|| {
+        let run = nix::sys::statvfs::statvfs("/run").unwrap();
+        (run.blocks() - run.blocks_free()) * run.fragment_size()
+    });
+    machine.remount("/run", &format!("remount,size={used}"));
+    bed.sites.assert_joined();
+    bed.ip("route delete 192.168.199.0/24 dev ipipA");
+    wait_until(PATIENCE, "what others break is repaired", || bed.reaches());
+    bed.adit(&["apply", &without_b(&bed)]).ok();
+    bed.adit(&["apply", &bed.file("a.toml")]).ok();
+    bed.sites.assert_joined();
+    bed.take(Side::A).kill();
+    bed.take(Side::B).kill();
+    machine.remount("/run", "remount,ro");
+    let own = bed.file("a.toml");
+    for command in ["run", "up"] {
+        let refused = bed.adit(&[command, &own]);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("/run/adit"), "{refused:?}");
+        assert!(refused.stderr.contains("Read-only file system"), "{refused:?}");
+    }
+    machine.remount("/run", "remount,rw,size=1g");
+    bed.start(Side::B);
+    bed.start(Side::A);
+    wait_until(PATIENCE, "B is reached", || bed.reaches());
+}
+
 #[test(root)]
 fn a_second_change_keeps_the_promise() {
     let bed = Testbed::running(DataplaneChoice::Userspace);

@@ -40,6 +40,7 @@ mod service;
 mod several_overlays;
 mod states;
 mod support;
+mod threads;
 mod underlay;
 mod unit;
 mod usage;
