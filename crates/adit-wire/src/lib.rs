@@ -28,6 +28,7 @@ pub mod fragment;
 pub mod fuzz;
 pub mod icmpv4;
 pub mod ipv4;
+pub mod ipv6;
 pub mod print;
 pub mod protocol;
 pub mod tcp;

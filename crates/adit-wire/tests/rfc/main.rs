@@ -6,6 +6,7 @@ mod encapsulation;
 mod fragment;
 mod icmpv4;
 mod ipv4;
+mod ipv6;
 mod packets;
 mod print;
 mod tcp;
