@@ -27,6 +27,7 @@ pub mod fragment;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod icmpv4;
+pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod print;

@@ -5,6 +5,7 @@ mod ecn;
 mod encapsulation;
 mod fragment;
 mod icmpv4;
+mod icmpv6;
 mod ipv4;
 mod ipv6;
 mod packets;
