@@ -2,7 +2,7 @@
 //!
 //! All numbers here are in host byte order. On the wire a checksum is big endian. Nothing panics.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::Protocol;
 
@@ -120,6 +120,24 @@ pub fn pseudo_header_v4(
         .add_word(u16::from_be_bytes([g, h]))
         .add_word(protocol.0 as u16)
         .add_word(transport_len)
+}
+
+/// Returns the sum of the pseudo-header that TCP, UDP and ICMP include over IPv6 (RFC 8200 section
+/// 8.1). `transport_len` is in bytes, transport header included and extension headers not.
+#[inline]
+#[must_use]
+pub fn pseudo_header_v6(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    protocol: Protocol,
+    transport_len: u32,
+) -> Sum {
+    let words = source.segments().into_iter().chain(destination.segments());
+    words
+        .fold(Sum::ZERO, Sum::add_word)
+        .add_word((transport_len >> 16) as u16)
+        .add_word(transport_len as u16)
+        .add_word(protocol.0 as u16)
 }
 
 /// Returns the checksum after one 16-bit word of the data changed from `old` to `new` (RFC 1624,

@@ -10,7 +10,7 @@
 )]
 
 use core::fmt::{self, Write};
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::checksum::{self, ChecksumState};
 use crate::dscp::{Dscp, DscpPolicy};
@@ -18,7 +18,9 @@ use crate::ecn::{self, Ecn, EcnMode};
 use crate::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy, TtlPolicy};
 use crate::fragment::{FragmentError, fragments};
 use crate::icmpv4::{self, EchoKind, Icmpv4Error, Icmpv4Message, MAX_ERROR_LEN};
+use crate::icmpv6::{self, Icmpv6Error, Icmpv6Message};
 use crate::ipv4::{self, Ipv4Packet, Ipv4Repr};
+use crate::ipv6::{self, Ipv6Packet, Ipv6Repr, extension};
 use crate::print::{Dissection, FlowTable};
 use crate::tcp::{self, TcpHeader, TcpOption};
 use crate::udp::UdpHeader;
@@ -28,13 +30,15 @@ use crate::{Protocol, Validation};
 pub type Target = fn(&[u8]);
 
 /// All targets by name, which is the folder of their corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("checksum", checksum),
     ("clamp_mss", clamp_mss),
     ("encapsulation", encapsulation),
     ("fragment", fragment),
     ("icmpv4", icmpv4),
+    ("icmpv6", icmpv6),
     ("ipv4", ipv4),
+    ("ipv6", ipv6),
     ("print", print),
     ("udp", udp),
 ];
@@ -82,6 +86,79 @@ pub fn ipv4(bytes: &[u8]) {
     let changed = Ipv4Packet::parse(changed, Validation::Datapath).expect("checksums follow");
     let expected = Ipv4Repr { tos: tos | Ecn::Ce.bits(), ttl, ..repr };
     assert_eq!(Ipv4Repr::of(&changed), expected);
+}
+
+/// As [`ipv4()`]. The walk over extension headers stays within the packet.
+pub fn ipv6(bytes: &[u8]) {
+    let bytes = cut(bytes);
+    let strict = Ipv6Packet::parse(bytes, Validation::Strict);
+    let datapath = Ipv6Packet::parse(bytes, Validation::Datapath);
+    let lenient = Ipv6Packet::parse(bytes, Validation::Lenient);
+    assert!(strict.is_err() || datapath.is_ok(), "strict accepts what the data path refuses");
+    assert!(datapath.is_err() || lenient.is_ok(), "the data path accepts what lenient refuses");
+    if let Ok(packet) = lenient {
+        assert!(bytes.starts_with(packet.as_bytes()));
+        let _ = icmpv6::may_answer(&packet, Icmpv6Error::TooBig { mtu: 1280 });
+        if let Ok(upper) = extension::walk(packet.as_bytes(), packet.next_header()) {
+            assert!(upper.offset == ipv6::HEADER_LEN || upper.offset <= packet.as_bytes().len());
+            let has_value = |limit: extension::EncapsulationLimit| {
+                limit.offset < upper.offset && packet.as_bytes()[limit.offset] == limit.limit
+            };
+            assert!(upper.limit.is_none_or(has_value), "the pointer is that of the value");
+        }
+    }
+    let Ok(packet) = datapath else { return };
+    assert_eq!(packet.as_bytes().len(), packet.total_len());
+    let repr = Ipv6Repr::of(&packet);
+    assert_eq!(repr.emit()[..], packet.as_bytes()[..ipv6::HEADER_LEN], "emit(parse(x)) is x");
+
+    // Each change in place changes nothing else.
+    let (class, hop_limit) = (bytes[bytes.len() - 1], bytes[bytes.len() / 2]);
+    let mut changed = [0; MAX_INPUT];
+    let changed = &mut changed[..packet.total_len()];
+    changed.copy_from_slice(packet.as_bytes());
+    ipv6::set_traffic_class(changed, class).expect("a whole header");
+    ipv6::set_hop_limit(changed, hop_limit).expect("a whole header");
+    ipv6::set_ecn(changed, Ecn::Ce).expect("a whole header");
+    let changed = Ipv6Packet::parse(changed, Validation::Datapath).expect("the lengths are the same");
+    assert_eq!(Ipv6Repr::of(&changed), Ipv6Repr { traffic_class: class | Ecn::Ce.bits(), hop_limit, ..repr });
+    assert_eq!(changed.payload(), packet.payload());
+}
+
+/// As [`icmpv4()`].
+pub fn icmpv6(bytes: &[u8]) {
+    let bytes = cut(bytes);
+    if let Some(message) = Icmpv6Message::parse(bytes)
+        && let Some(quote) = message.quote()
+    {
+        assert!(message.payload().starts_with(quote.as_bytes()));
+        assert!(message.error().is_some());
+    }
+    let Some((&[kind, code, a, b], offending)) = bytes.split_first_chunk::<4>() else { return };
+    let word = u32::from_be_bytes([a, b, code, kind]);
+    let error = match kind % 4 {
+        0 => Icmpv6Error::TooBig { mtu: word },
+        1 => Icmpv6Error::TimeExceeded { code },
+        2 => Icmpv6Error::ParameterProblem { code, pointer: word },
+        _ => Icmpv6Error::DestinationUnreachable { code },
+    };
+    let mut out = [0xa5; icmpv6::MAX_ERROR_LEN];
+    let (source, destination) = (Ipv6Addr::from_bits(1 << 125 | u128::from(word)), Ipv6Addr::LOCALHOST);
+    let len = icmpv6::build_error(&mut out, source, destination, error, offending);
+    let packet = Ipv6Packet::parse(&out[..len], Validation::Strict).expect("a valid packet");
+    let message = Icmpv6Message::parse(packet.payload()).expect("a whole header");
+    assert!(message.checksum_ok(source, destination));
+    assert_eq!(message.error(), Some(error));
+    assert!(offending.starts_with(message.payload()));
+    assert!(!icmpv6::may_answer(&packet, error), "an error is not answered by an error");
+
+    let mut out = [0; MAX_INPUT + icmpv6::HEADER_LEN];
+    let (identifier, sequence) = ((word >> 16) as u16, word as u16);
+    let ends = (source, destination);
+    let len = icmpv6::build_echo(&mut out, ends, identifier, sequence, offending, EchoKind::Request);
+    let message = Icmpv6Message::parse(&out[..len.expect("room")]).expect("a whole header");
+    assert!(message.checksum_ok(source, destination));
+    assert_eq!((message.echo(), message.payload()), (Some((identifier, sequence)), offending));
 }
 
 /// A sum does not depend on where the data is split. An update gives what a full computation gives.

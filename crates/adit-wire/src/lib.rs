@@ -27,7 +27,9 @@ pub mod fragment;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod icmpv4;
+pub mod icmpv6;
 pub mod ipv4;
+pub mod ipv6;
 pub mod print;
 pub mod protocol;
 pub mod tcp;

@@ -1,4 +1,5 @@
-//! The protocol field of the IPv4 header (IANA "Assigned Internet Protocol Numbers").
+//! The protocol field of the IPv4 header and the next header field of IPv6 (IANA "Assigned Internet
+//! Protocol Numbers").
 
 use core::fmt;
 
@@ -8,6 +9,8 @@ use core::fmt;
 pub struct Protocol(pub u8);
 
 impl Protocol {
+    /// Hop-by-hop options, an extension header of IPv6.
+    pub const HOP_BY_HOP: Protocol = Protocol(0);
     /// Internet Control Message Protocol, RFC 792.
     pub const ICMP: Protocol = Protocol(1);
     /// IPv4 in IP, RFC 2003: the tunnel's own.
@@ -18,8 +21,14 @@ impl Protocol {
     pub const UDP: Protocol = Protocol(17);
     /// IPv6 in IP, RFC 4213.
     pub const IPV6: Protocol = Protocol(41);
+    /// Routing, an extension header of IPv6.
+    pub const ROUTING: Protocol = Protocol(43);
+    /// Fragment, an extension header of IPv6.
+    pub const FRAGMENT: Protocol = Protocol(44);
     /// ICMP for IPv6, RFC 4443.
     pub const ICMPV6: Protocol = Protocol(58);
+    /// Destination options, an extension header of IPv6.
+    pub const DESTINATION_OPTIONS: Protocol = Protocol(60);
 }
 
 /// The name if there is one (`TCP`), else `protocol 132`.
