@@ -22,6 +22,7 @@ mod signals;
 mod start;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::ops::ControlFlow;
 

@@ -3,6 +3,8 @@
 //! Without `NOTIFY_SOCKET` in the environment nothing is sent. Failures are ignored: they are no
 //! reason to stop forwarding, and the manager's timeouts notice them.
 
+use std::time::Duration;
+
 use sd_notify::NotifyState;
 
 use crate::state::status::Status;
@@ -10,6 +12,13 @@ use crate::state::status::Status;
 /// The overlay is up, or a reload has ended. A packet that is sent now goes through.
 pub fn ready(status: &Status) {
     send(&[NotifyState::Ready, NotifyState::Status(&summary(status))]);
+}
+
+/// The overlay cannot come up yet, for want of `what`. The manager's limit for a start is extended to
+/// this time from now.
+pub fn waiting(what: &str, time: Duration) {
+    let usec = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    send(&[NotifyState::Status(&format!("waiting for {what}")), NotifyState::ExtendTimeoutUsec(usec)]);
 }
 
 /// A reload begins. [`ready`] ends it, whether or not it succeeded.

@@ -12,6 +12,7 @@ use crate::daemon::chosen::{Chosen, choose};
 use crate::daemon::kept_files::KeptFiles;
 use crate::daemon::options::DaemonOptions;
 use crate::daemon::signals::EndSignals;
+use crate::daemon::waiting::Waiting;
 use crate::error::ControlError;
 use crate::overlay::{self, OnExit, Overlay};
 use crate::state::paths::{RunRecord, RuntimePaths};
@@ -76,13 +77,18 @@ impl Start {
         &self,
         signals: &mut EndSignals,
     ) -> Result<ControlFlow<OnExit, Overlay>, ControlError> {
-        let mut is_waiting = false;
+        let mut waiting = None;
         loop {
             match Overlay::bring_up_to_stay(&self.chosen.config, &self.paths.path_cache()) {
                 Err(error) if self.options.wait && error.retry_reason().is_some() => {
-                    if !is_waiting {
-                        tracing::warn!(%error, "waiting for {}", error.retry_reason().unwrap_or_default());
-                        is_waiting = true;
+                    let what = error.retry_reason().unwrap_or_default();
+                    if waiting.is_none() {
+                        tracing::warn!(%error, "waiting for {what}");
+                        let Chosen { config, file, .. } = &self.chosen;
+                        waiting = Some(Waiting::begin(config, file, &self.paths.socket())?);
+                    }
+                    if let Some(waiting) = &mut waiting {
+                        waiting.tell(what, &error);
                     }
                 }
                 brought_up => return brought_up.map(ControlFlow::Continue),

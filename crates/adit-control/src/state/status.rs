@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use adit_config::Config;
 use adit_dataplane::kernel::limits;
 use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
@@ -29,6 +30,9 @@ pub struct Status {
     /// The daemon.
     #[serde(default)]
     pub daemon: DaemonState,
+    /// What the daemon waits for, if it does.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// This site.
     pub site: SiteStatus,
     /// The peers, in the file's order.
@@ -77,6 +81,9 @@ pub enum DaemonState {
     /// It runs.
     #[default]
     Running,
+    /// It runs, and waits for something without which its overlay cannot come up. Nothing is sent or
+    /// received.
+    Waiting,
 }
 
 /// ICMP errors.
@@ -366,6 +373,41 @@ pub struct Traffic {
 }
 
 impl Status {
+    /// The status of an overlay that cannot come up yet, because of `why`. `file` is the file that
+    /// it is to run.
+    pub(crate) fn waiting(config: &Config, file: &str, why: String) -> Self {
+        let underlay = config.site.underlay.address().map(|address| address.to_string());
+        Self {
+            schema: SCHEMA,
+            daemon: DaemonState::Waiting,
+            waiting_for: Some(why),
+            site: SiteStatus {
+                name: config.site.name.to_string(),
+                underlay: underlay.clone().unwrap_or_default(),
+                underlays: underlay.into_iter().collect(),
+                underlay_interface: config.site.underlay.interface().map(ToString::to_string),
+                underlay_state: UnderlayState::Missing,
+                device: config.site.device.to_string(),
+                dataplane: String::new(),
+                dataplane_reason: "nothing is sent or received yet".to_owned(),
+                carried_by: CarriedBy::default(),
+                relay: Relay::default(),
+                passed_by: Vec::new(),
+                mtu: 0,
+                limits: Vec::new(),
+            },
+            peers: Vec::new(),
+            drops: BTreeMap::new(),
+            repairs: BTreeMap::new(),
+            ecn: BTreeMap::new(),
+            icmp: IcmpStatus::default(),
+            probes: ProbeStatus::default(),
+            warnings: Vec::new(),
+            file: file.to_owned(),
+            pending: None,
+        }
+    }
+
     /// The status of an overlay now. It costs tens of milliseconds with 10,000 peers, for which the
     /// overlay stays locked.
     #[must_use]
@@ -429,6 +471,7 @@ impl Status {
         Self {
             schema: SCHEMA,
             daemon: DaemonState::Running,
+            waiting_for: None,
             site: SiteStatus {
                 name: config.site.name.to_string(),
                 underlay: overlay.desired().underlay.to_string(),

@@ -14,6 +14,10 @@ use crate::Failure;
 use crate::cli::{self, RunArgs};
 use crate::output::Output;
 
+/// The file has mistakes (`EX_CONFIG` of sysexits.h). The unit does not start the daemon again:
+/// the same file would fail again.
+const BAD_CONFIGURATION: u8 = 78;
+
 pub(crate) fn run(
     file: &Path,
     args: &RunArgs,
@@ -22,7 +26,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode, Failure> {
     let config = match super::load(file, output)? {
         Ok(config) => config,
-        Err(code) => return Ok(code),
+        Err(_) => return Ok(ExitCode::from(BAD_CONFIGURATION)),
     };
     log_to_stderr();
     let options = DaemonOptions {

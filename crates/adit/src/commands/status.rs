@@ -25,6 +25,10 @@ pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
 
 fn show(status: &Status, output: &Output) {
     let site = &status.site;
+    if let Some(why) = &status.waiting_for {
+        output.line(format_args!("site {}  waiting: {why}", site.name));
+        return;
+    }
     let at = site.underlay_interface.as_ref().map_or(String::new(), |name| format!(" ({name})"));
     output.line(format_args!(
         "site {}  underlay {}{at}  device {}  mtu {}",

@@ -208,6 +208,15 @@ fn a_start_waits_for_the_underlay_address() {
         a
     };
     let mut a = wait();
+    let adit = |arguments: &[&str]| sites.machine.adit(gateway.ns(), arguments);
+    let status = adit(&["status", "a", "-j"]).ok().json()["overlays"][0].clone();
+    assert_eq!((&status["daemon"], &status["site"]["name"]), (&"waiting".into(), &"a".into()), "{status}");
+    assert!(status["waiting_for"].as_str().unwrap().contains("10.1.1.1"), "{status}");
+    let shown = adit(&["status"]).ok().stdout;
+    assert!(shown.starts_with("site a  waiting: ") && shown.contains("10.1.1.1"), "{shown}");
+    let refused = adit(&["apply", &file]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("the overlay is not up yet"), "{refused:?}");
     gateway.address("underlayA", address).unwrap();
     a.wait_for("ready");
     sites.assert_joined();

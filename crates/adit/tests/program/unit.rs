@@ -124,6 +124,39 @@ fn the_manager_is_told() {
     assert!(a.wait().0.success());
 }
 
+/// A start that has to wait takes longer than the manager allows by default.
+#[test(root)]
+fn the_manager_is_told_what_a_start_waits_for() {
+    let (sites, manager) = (Sites::with_dataplane("userspace"), Manager::new());
+    let gateway = &sites.network.gateway_a;
+    let (device, address) = (gateway.index("underlayA").unwrap(), "10.1.1.1/24".parse().unwrap());
+    gateway.netlink().unwrap().delete_address(device, address).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--wait", &sites.file("a.toml")]).env("NOTIFY_SOCKET", manager.address());
+    let a = sites.machine.start_command(gateway.ns(), command);
+    let waiting = "STATUS=waiting for the underlay address\nEXTEND_TIMEOUT_USEC=30000000\n";
+    assert_eq!(manager.hears(), waiting);
+    assert_eq!(manager.hears(), waiting, "again and again");
+    gateway.address("underlayA", address).unwrap();
+    let next = std::iter::repeat_with(|| manager.hears()).find(|said| said != waiting);
+    assert_eq!(next.as_deref(), Some("READY=1\nSTATUS=site a on ipipA: userspace, 1 peer\n"));
+    a.end(Signal::SIGINT);
+}
+
+/// Another start would read the same file.
+#[test(root)]
+fn a_file_with_mistakes_fails_once() {
+    let sites = Sites::with_dataplane("userspace");
+    let file = sites.file("a.toml");
+    fs::write(&file, "[site]\nname = 1\n").unwrap();
+    let refused = sites.machine.adit(sites.network.gateway_a.ns(), &["run", "--wait", &file]);
+    let code = refused.code.unwrap();
+    assert!(code != 0 && refused.stderr.contains("error:"), "{refused:?}");
+    let unit = include_str!("../../../../packaging/adit@.service");
+    let prevented = unit.lines().filter_map(|line| line.strip_prefix("RestartPreventExitStatus="));
+    assert_eq!(prevented.collect::<Vec<_>>(), [code.to_string()]);
+}
+
 /// A change runs on a thread of its own: it delays neither answers nor the watchdog.
 #[test(alone, root)]
 fn a_long_apply_delays_neither_answers_nor_the_watchdog() {

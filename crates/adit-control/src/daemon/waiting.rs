@@ -1,0 +1,86 @@
+//! A daemon whose overlay cannot come up yet: it waits for its underlay address, network namespace
+//! or VRF, says so to the service manager, and answers on its socket.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use adit_config::Config;
+use adit_linux::sockets::private_socket;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
+
+use crate::api::endpoint::Endpoint;
+use crate::api::error::ApiError;
+use crate::daemon::notify;
+use crate::error::ControlError;
+use crate::state::status::Status;
+
+/// How long the service manager is asked to wait from now on. It is asked again long before.
+const EXTENSION: Duration = Duration::from_secs(30);
+/// Between two requests to the service manager.
+const NOTIFY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A daemon that waits. Dropping it ends the answers.
+pub(crate) struct Waiting {
+    config: Config,
+    file: String,
+    status: Arc<Mutex<Option<Status>>>,
+    server: JoinHandle<()>,
+    next_notice: Instant,
+}
+
+impl Waiting {
+    /// Begins to answer on the socket, which nobody else uses: the caller holds the lock.
+    ///
+    /// # Errors
+    /// Fails if the socket cannot be bound.
+    pub(crate) fn begin(config: &Config, file: &Path, socket: &Path) -> Result<Self, ControlError> {
+        let failed = |error| ControlError::file("listen on", socket, error);
+        // A dead daemon may have left it.
+        let _ = std::fs::remove_file(socket);
+        let listener = private_socket::listen(socket).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        let status = Arc::new(Mutex::new(None));
+        let app = router(Arc::clone(&status));
+        let server = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::warn!(%error, "nothing answers on the socket while the daemon waits");
+            }
+        });
+        let file = file.display().to_string();
+        Ok(Self { config: config.clone(), file, status, server, next_notice: Instant::now() })
+    }
+
+    /// Says what the overlay waits for. `why` is the whole sentence, `what` a phrase of it.
+    pub(crate) fn tell(&mut self, what: &str, why: &ControlError) {
+        let status = Status::waiting(&self.config, &self.file, why.to_string());
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+        if Instant::now() >= self.next_notice {
+            notify::waiting(what, EXTENSION);
+            self.next_notice = Instant::now() + NOTIFY_INTERVAL;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// The status, and for everything else the reason why there is no answer.
+fn router(status: Arc<Mutex<Option<Status>>>) -> Router {
+    let current = move || status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let of_others = current.clone();
+    let answer = move || async move { current().map(Json).ok_or_else(ApiError::gone) };
+    let refuse = move || async move {
+        let why = of_others().and_then(|status| status.waiting_for).unwrap_or_default();
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("the overlay is not up yet: {why}"))
+    };
+    Router::new().route(Endpoint::Status.path(), get(answer)).fallback(refuse)
+}
