@@ -14,8 +14,8 @@ pub fn ready(status: &Status) {
     send(&[NotifyState::Ready, NotifyState::Status(&summary(status))]);
 }
 
-/// The overlay cannot come up yet, for want of `what`. The manager's limit for a start is extended to
-/// this time from now.
+/// The overlay cannot come up yet, for want of `what`. The manager's limit for a start is extended
+/// to this time from now.
 pub fn waiting(what: &str, time: Duration) {
     let usec = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     send(&[NotifyState::Status(&format!("waiting for {what}")), NotifyState::ExtendTimeoutUsec(usec)]);

@@ -131,6 +131,12 @@ impl RuntimePaths {
         serde_json::from_str(&std::fs::read_to_string(self.run_record_file()).ok()?).ok()
     }
 
+    /// Returns true if the overlay has run on this machine and was not taken down since.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.state().exists()
+    }
+
     /// Removes every file of the overlay.
     ///
     /// # Errors

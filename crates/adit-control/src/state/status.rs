@@ -31,7 +31,7 @@ pub struct Status {
     #[serde(default)]
     pub daemon: DaemonState,
     /// What the daemon waits for, if it does.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
     /// This site.
     pub site: SiteStatus,
@@ -81,8 +81,8 @@ pub enum DaemonState {
     /// It runs.
     #[default]
     Running,
-    /// It runs, and waits for something without which its overlay cannot come up. Nothing is sent or
-    /// received.
+    /// It runs, and waits for something without which its overlay cannot come up. Nothing is sent
+    /// or received.
     Waiting,
 }
 

@@ -1,6 +1,8 @@
 //! What commands ask of the overlays that run: of one by name, or of all.
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
+use std::thread::ScopedJoinHandle;
 
 use adit_control::ControlError;
 use adit_control::state::paths::{self, RuntimePaths};
@@ -29,18 +31,24 @@ impl Unreadable {
     }
 }
 
-/// Asks the overlay `name`, or all that run.
+/// Asks the overlay `name`, or all that run, at the same time: one that hangs delays no other.
 ///
 /// # Errors
 /// Fails if no overlay of that name runs.
-pub(crate) fn overlays<T>(
+pub(crate) fn overlays<T: Send>(
     name: Option<&str>,
-    ask: impl Fn(&RuntimePaths) -> Result<T, ControlError>,
+    ask: impl Fn(&RuntimePaths) -> Result<T, ControlError> + Sync,
 ) -> Result<Answers<T>, Failure> {
     let names = name.map_or_else(paths::running, |name| vec![name.to_owned()]);
+    let answers = std::thread::scope(|scope| {
+        let asked: Vec<_> = names.iter().map(|name| scope.spawn(|| ask(&RuntimePaths::of(name)))).collect();
+        let answer =
+            |asked: ScopedJoinHandle<'_, _>| asked.join().unwrap_or_else(|panic| resume_unwind(panic));
+        asked.into_iter().map(answer).collect::<Vec<_>>()
+    });
     let mut found = Answers { answers: Vec::new(), unreadable: Vec::new() };
-    for overlay in names {
-        match ask(&RuntimePaths::of(&overlay)) {
+    for (overlay, answer) in names.into_iter().zip(answers) {
+        match answer {
             Ok(answer) => found.answers.push(answer),
             // The socket of a dead daemon does not answer.
             Err(ControlError::NotRunning { .. }) if name.is_none() => {}

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adit_control::overlay::remove_leftovers;
-use adit_control::state::paths::RuntimePaths;
+use adit_control::state::paths::{self, RuntimePaths};
 use adit_linux::netns::NetNs;
 use adit_linux::process::{LockError, LockFile};
 
@@ -21,6 +21,8 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
     };
     let paths = RuntimePaths::of(&name);
     paths.create_run()?;
+    // A file says by itself what is meant, however often it is taken down.
+    let is_known = !super::overlay_name::is_name(overlay) || paths.has_state();
     let mut ended = None;
     let mut lived_in = None;
     let lock = match LockFile::acquire(&paths.lock()) {
@@ -50,6 +52,9 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
     };
     paths.remove()?;
     drop(lock);
+    if !is_known && ended.is_none() && removed.is_empty() {
+        return Err(unknown(&name).into());
+    }
     if output.is_json() {
         output.line(
             serde_json::json!({ "schema": 1, "ok": true, "name": name, "ended": ended, "removed": removed }),
@@ -60,4 +65,16 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
         output.line(format_args!("overlay `{name}` is down"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The error about a name that no overlay has.
+fn unknown(name: &str) -> String {
+    if let Some(hint) = super::overlay_name::device_hint(name) {
+        return hint;
+    }
+    let others = match paths::running().as_slice() {
+        [] => "none is running".to_owned(),
+        names => format!("running: {}", names.join(", ")),
+    };
+    format!("there is no overlay `{name}` on this machine ({others})")
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use adit_config::SiteName;
+use adit_control::state::paths::{self, RuntimePaths};
 
 use crate::Failure;
 use crate::output::Output;
@@ -17,7 +18,20 @@ pub(super) fn of(overlay: &str, output: &Output) -> Result<Result<String, ExitCo
     if is_name(overlay) {
         return Ok(Ok(overlay.to_owned()));
     }
+    if let (false, Some(hint)) = (Path::new(overlay).exists(), device_hint(overlay)) {
+        return Err(hint.into());
+    }
     Ok(super::load(Path::new(overlay), output)?.map(|config| config.site.name.to_string()))
+}
+
+/// What to say to somebody who gives the name of an overlay's tunnel interface instead of the
+/// overlay's.
+pub(super) fn device_hint(device: &str) -> Option<String> {
+    let has_device = |overlay: &String| {
+        RuntimePaths::of(overlay).read_run_record().is_some_and(|record| record.device == device)
+    };
+    let overlay = paths::running().into_iter().find(has_device)?;
+    Some(format!("`{device}` is the tunnel interface of overlay `{overlay}`; give the name `{overlay}`"))
 }
 
 /// Returns true if this can be the name of a site.

@@ -166,10 +166,25 @@ fn down_cleans_up_after_a_kill() {
         assert_eq!(sites.view_a(), before, "{way:?}");
         assert_eq!(sites.machine.files(), [] as [std::path::PathBuf; 0], "{way:?}");
     }
-    let said = sites.machine.adit(here, &["down", "a"]).ok();
+    let said = sites.machine.adit(here, &["down", &file]).ok();
     insta::assert_snapshot!(said.stdout, @"overlay `a` was not up: nothing to remove");
-    let said = sites.machine.adit(here, &["down", "a", "--json"]).ok();
+    let said = sites.machine.adit(here, &["down", &file, "--json"]).ok();
     insta::assert_snapshot!(said.stdout, @r#"{"ended":null,"name":"a","ok":true,"removed":[],"schema":1}"#);
+}
+
+#[test(root)]
+fn down_of_a_name_that_no_overlay_has_is_an_error() {
+    let sites = Sites::with_dataplane("userspace");
+    let gateway = sites.network.gateway_a.ns();
+    let said = |name: &str| sites.machine.adit(gateway, &["down", name]).with(1).stderr;
+    assert_eq!(said("b"), "adit: there is no overlay `b` on this machine (none is running)\n");
+    let a = sites.run_a(&[]);
+    assert_eq!(said("b"), "adit: there is no overlay `b` on this machine (running: a)\n");
+    let of_device = "adit: `ipipA` is the tunnel interface of overlay `a`; give the name `a`\n";
+    assert_eq!(said("ipipA"), of_device);
+    let files = sites.machine.files();
+    assert!(files.iter().all(|file| !file.to_string_lossy().contains("/b.")), "{files:?}");
+    a.end(Signal::SIGINT);
 }
 
 #[test(root)]
@@ -390,7 +405,7 @@ fn refusal(hinder: impl FnOnce(&Host), change: impl FnOnce(String) -> String) ->
         serde_json::json!({ "schema": 1, "ok": false, "error": run.stderr.trim_start_matches("adit: ").trim_end() })
     );
     // What is not ours stays, whatever is taken down.
-    sites.machine.adit(gateway.ns(), &["down", "a"]).ok();
+    sites.machine.adit(gateway.ns(), &["down", &example("a.toml")]).ok();
     assert_eq!(sites.view_a(), before);
     run.stderr
 }

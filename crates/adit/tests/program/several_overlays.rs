@@ -113,3 +113,23 @@ fn the_interface_follows_the_mtu_of_the_underlay_with_ebpf() {
 fn the_interface_follows_the_mtu_of_the_underlay_with_userspace() {
     follows_the_underlay(DataplaneChoice::Userspace);
 }
+
+#[test(root)]
+fn an_overlay_that_hangs_hides_no_other() {
+    let bed = Testbed::running(DataplaneChoice::Userspace);
+    let second = start_second(&bed, DataplaneChoice::Userspace);
+    second[0].signal(nix::sys::signal::Signal::SIGSTOP);
+    let start = std::time::Instant::now();
+    let said = bed.adit(&["status"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stdout.starts_with("site a ") && !said.stdout.contains("site a2"), "{said:?}");
+    assert!(said.stderr.contains("overlay `a2` cannot be read"), "{said:?}");
+    let listed = bed.adit(&["status", "-j"]);
+    let document: Value = serde_json::from_str(&listed.stdout).unwrap();
+    assert_eq!(document["overlays"][0]["site"]["name"], "a");
+    assert_eq!(document["unreadable"][0]["name"], "a2");
+    // Each waits once for the answer that does not come.
+    assert!(start.elapsed() < std::time::Duration::from_secs(15), "{:?}", start.elapsed());
+    second[0].signal(nix::sys::signal::Signal::SIGCONT);
+    wait_until(PATIENCE, "both answer", || bed.adit(&["status"]).code == Some(0));
+}
