@@ -110,8 +110,8 @@ fn every_command_explains_a_broken_file() {
     let (_folder, file) = broken();
     let file = file.to_str().unwrap();
     let checked = adit(&["check", file]).with(1);
-    for command in ["run", "up", "down"] {
-        let said = adit(&[command, file]).with(1);
+    for (command, code) in [("run", 78), ("up", 1), ("down", 1)] {
+        let said = adit(&[command, file]).with(code);
         assert_eq!((&said.stdout, &said.stderr), (&checked.stdout, &checked.stderr), "{command}");
     }
 }
