@@ -194,7 +194,6 @@ fn a_link_flap_causes_no_loss_afterwards(plane: DataplaneChoice) {
         assert!(plane != DataplaneChoice::Ebpf || took < PROMPT, "it took {took:?}");
         assert!(cost.reports[0].lost() > 0, "the outage cost no datagram");
     }
-    assert_eq!(tunnels.a.plane().check(), Ok(()));
 }
 
 /// The other end of the cable goes down, and the router loses its route.

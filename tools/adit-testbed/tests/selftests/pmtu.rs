@@ -283,7 +283,6 @@ fn a_learned_mtu_survives_route_changes(plane: DataplaneChoice) {
     wait_until("the old path's interface is deleted", || deleted.is_finished());
     deleted.join().expect("the interface is deleted");
     wait_until("traffic goes on", || ask(&network.host_a, HOST_B, 84).is_reply());
-    assert_eq!(tunnels.a.plane().check(), Ok(()));
 }
 
 on_every_plane! {
