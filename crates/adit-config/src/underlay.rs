@@ -28,9 +28,12 @@ pub(crate) fn own_underlay(
         Err(error) => {
             let found =
                 format!("{}, which is no address, and as an interface's name {error}", described(value));
-            let help = "write the address, such as \"10.1.1.1\", or the interface that has it, such as \"eth0\"; \
-                        names of hosts are not looked up";
-            key.refuse(value.span(), found, Some(help.to_owned()), diagnostics);
+            let help = address_of_port(key, text).unwrap_or_else(|| {
+                "write the address, such as \"10.1.1.1\", or the interface that has it, such as \"eth0\"; \
+                 names of hosts are not looked up"
+                    .to_owned()
+            });
+            key.refuse(value.span(), found, Some(help), diagnostics);
             None
         }
     }
@@ -53,6 +56,8 @@ pub(crate) fn underlay(
                 format!("the prefix {found}"),
                 Some(format!("the address alone: `{} = \"{address}\"`", key.name)),
             )
+        } else if let Some(help) = address_of_port(key, text) {
+            (found, Some(help))
         } else if text.contains(|c: char| c.is_alphabetic()) {
             (
                 found,
@@ -67,11 +72,19 @@ pub(crate) fn underlay(
     if let Err(what) = check_host(address) {
         let message =
             format!("`{}`: expected the address of one machine, found {found}, which is {what}", key.name);
-        let help = "write the address that this machine has on the public network, such as \"10.1.1.1\"";
+        let help = "write the address that the gateway has on the public network, such as \"10.1.1.1\"";
         diagnostics.report(value.span(), message, what.to_string(), help);
         return None;
     }
     Some(Spanned { value: address, span: value.span() })
+}
+
+/// What to write instead of an address with a port.
+fn address_of_port(key: &KeySpec, text: &str) -> Option<String> {
+    let (address, port) = text.split_once(':')?;
+    let address: Ipv4Addr = address.parse().ok()?;
+    port.parse::<u16>().ok()?;
+    Some(format!("IP in IP has no ports; write the address alone: `{} = \"{address}\"`", key.name))
 }
 
 #[cfg(test)]

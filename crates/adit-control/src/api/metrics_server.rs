@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::api::bounded_listener::BoundedListener;
+use crate::api::bounded_listener::{BoundedListener, ClientLimits};
 use crate::api::readings::Readings;
 use crate::api::router;
 use crate::error::ControlError;
@@ -49,7 +49,8 @@ impl MetricsServer {
     pub(crate) fn serve(&mut self, readings: &Readings) {
         if let Some(listener) = self.listener.take() {
             let app = router::for_metrics(readings.clone());
-            self.server.spawn(axum::serve(BoundedListener::new(listener), app).into_future());
+            let listener = BoundedListener::new(listener, ClientLimits::METRICS);
+            self.server.spawn(axum::serve(listener, app).into_future());
         }
     }
 

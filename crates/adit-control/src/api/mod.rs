@@ -1,7 +1,7 @@
 //! The HTTP API of a running overlay: its server on the socket, its client, and the metrics by TCP.
 
 pub(crate) mod apply;
-mod bounded_listener;
+pub(crate) mod bounded_listener;
 pub mod client;
 pub mod drops;
 pub(crate) mod endpoint;

@@ -3,6 +3,10 @@
 //! Without `NOTIFY_SOCKET` in the environment nothing is sent. Failures are ignored: they are no
 //! reason to stop forwarding, and the manager's timeouts notice them.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -42,8 +46,26 @@ pub fn watchdog() {
     }
 }
 
+/// Sends without waiting: a manager that does not read must not stop the daemon.
 fn send(states: &[NotifyState<'_>]) {
-    let _ = sd_notify::notify(states);
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let sent = manager().map(|manager| {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to_addr(text.as_bytes(), &manager?)
+    });
+    if let Some(Err(error)) = sent {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
+/// The manager's socket: a path, or a name in the abstract namespace.
+fn manager() -> Option<io::Result<SocketAddr>> {
+    let name = std::env::var_os("NOTIFY_SOCKET")?;
+    Some(match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&name),
+    })
 }
 
 /// What `systemctl status` shows: only what stays true until the next reload.

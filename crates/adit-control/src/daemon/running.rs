@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use adit_dataplane::liveness::Liveness;
+use adit_linux::process::raise_descriptor_limit;
 use adit_linux::sockets::private_socket;
 use tokio::net::UnixListener;
 use tokio::signal::unix::Signal;
@@ -13,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::api::apply::CHANGE_TIMEOUT;
+use crate::api::bounded_listener::{BoundedListener, ClientLimits};
 use crate::api::metrics_server::MetricsServer;
 use crate::api::readings::Readings;
 use crate::api::router;
@@ -30,6 +32,8 @@ use crate::state::event_log::EventLog;
 use crate::state::snapshot::{Snapshot, SnapshotPublisher};
 use crate::state::status::Status;
 
+/// The descriptors that every process gets.
+const MIN_DESCRIPTORS: u64 = 1024;
 /// Between two ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long answers that are being sent may take once the daemon ends.
@@ -167,6 +171,9 @@ impl Server {
     fn start(listener: UnixListener, readings: &Readings, changes: &ChangeQueue) -> Self {
         let (stop, stopped) = oneshot::channel();
         let app = router::for_socket(readings, changes);
+        // Without more descriptors fewer clients are served.
+        let descriptors = raise_descriptor_limit().unwrap_or(MIN_DESCRIPTORS);
+        let listener = BoundedListener::new(listener, ClientLimits::SOCKET.within(descriptors));
         let server = axum::serve(listener, app).with_graceful_shutdown(async { drop(stopped.await) });
         Self { stop, task: tokio::spawn(server.into_future()) }
     }

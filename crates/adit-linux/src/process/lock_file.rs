@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,7 +63,11 @@ impl LockFile {
         let failed = |error| Error::new(format!("cannot use the lock file {}", path.display()), error);
         let open = || {
             let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o644).open(path).map_err(failed)
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let file = options.open(path).map_err(failed)?;
+            // Whoever may open it may lock it. It may be an earlier version's.
+            file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
+            Ok::<_, Error>(file)
         };
         let mut file = open()?;
         let deadline = Instant::now() + HOLDER_TIMEOUT;

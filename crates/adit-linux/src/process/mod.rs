@@ -3,6 +3,7 @@
 
 mod capability;
 mod child;
+mod descriptors;
 mod lock_file;
 pub mod privileges;
 mod seccomp;
@@ -10,5 +11,6 @@ mod termination;
 
 pub use capability::{Capability, has_capability};
 pub use child::{end_with_parent, pass_descriptor};
+pub use descriptors::raise_descriptor_limit;
 pub use lock_file::{LockError, LockFile};
 pub use termination::end;

@@ -19,6 +19,7 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
         Ok(name) => name,
         Err(code) => return Ok(code),
     };
+    super::rights::require_for_network("down")?;
     let paths = RuntimePaths::of(&name);
     paths.create_run()?;
     // A file says by itself what is meant, however often it is taken down.

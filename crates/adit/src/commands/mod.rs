@@ -11,6 +11,7 @@ pub(crate) mod lab;
 mod overlay_name;
 pub(crate) mod plan;
 pub(crate) mod reload;
+mod rights;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod up;

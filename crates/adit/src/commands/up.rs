@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -18,11 +19,12 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
+    super::rights::require_for_network("up")?;
     let paths = RuntimePaths::of(config.site.name.as_str());
     paths.create_run()?;
     // Opened for appending, because a running daemon may be using it. Read later through this
     // descriptor, because a daemon that fails removes its files.
-    let log = OpenOptions::new().read(true).append(true).create(true).open(paths.log());
+    let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(paths.log());
     let mut log = log.map_err(|error| format!("cannot write the log {}: {error}", paths.log().display()))?;
     let before = log.metadata()?.len();
     let (reader, writer) = std::io::pipe()?;

@@ -470,6 +470,35 @@ fn a_start_that_fails_forgets_nothing_that_was_kept() {
 }
 
 #[test(root)]
+fn the_right_that_is_missing_is_named_before_anything_else() {
+    let sites = Sites::with_dataplane("userspace");
+    let file = example("a.toml");
+    for command in ["run", "up", "down"] {
+        let mut without_rights = Command::new("setpriv");
+        without_rights.args(["--bounding-set=-all", "--inh-caps=-all", PROGRAM, command, &file]);
+        let said = sites.machine.run(sites.network.gateway_a.ns(), &mut without_rights).with(1);
+        let expected =
+            format!("adit: `adit {command}` changes the network of this machine and needs CAP_NET_ADMIN");
+        assert!(said.stderr.starts_with(&expected), "{said:?}");
+    }
+    assert_eq!(sites.machine.files(), [] as [std::path::PathBuf; 0]);
+}
+
+/// Whoever can open the lock can hold it.
+#[test(root)]
+fn only_root_can_open_the_files() {
+    let sites = Sites::with_dataplane("userspace");
+    let gateway = sites.network.gateway_a.ns();
+    sites.machine.adit(gateway, &["up", &sites.file("a.toml")]).ok();
+    let modes = sites.machine.with_files(|| {
+        let files = ["/run/adit/a.lock", "/run/adit/a.log", "/run/adit/a.sock", "/var/lib/adit/a/run.json"];
+        files.map(|file| fs::metadata(file).unwrap().permissions().mode() & 0o777)
+    });
+    assert_eq!(modes, [0o600; 4]);
+    sites.machine.adit(gateway, &["down", "a"]).ok();
+}
+
+#[test(root)]
 fn a_namespace_that_is_not_there_is_named() {
     let sites = Sites::new();
     for command in ["run", "up", "down"] {

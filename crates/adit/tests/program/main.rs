@@ -12,6 +12,7 @@ mod beside_others;
 mod carried_by;
 mod changed_interface;
 mod check;
+mod connections;
 mod continuity;
 mod counters;
 mod disks;

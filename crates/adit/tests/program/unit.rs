@@ -143,6 +143,24 @@ fn the_manager_is_told_what_a_start_waits_for() {
     a.end(Signal::SIGINT);
 }
 
+/// What it does not read is lost, and the daemon goes on.
+#[test(root)]
+fn a_manager_that_does_not_read_stops_nothing() {
+    let (sites, manager) = (Sites::with_dataplane("userspace"), Manager::new());
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", &sites.file("a.toml")]).env("NOTIFY_SOCKET", manager.address());
+    let mut a = sites.machine.start_command(sites.network.gateway_a.ns(), command);
+    a.wait_for("ready");
+    let gateway = sites.network.gateway_a.ns();
+    // Each says that it begins and that it has ended; a socket holds some ten messages.
+    for _ in 0..30 {
+        a.signal(Signal::SIGHUP);
+        sites.machine.adit(gateway, &["reload", "a"]).ok();
+    }
+    sites.machine.adit(gateway, &["status", "a"]).ok();
+    a.end(Signal::SIGINT);
+}
+
 /// Another start would read the same file.
 #[test(root)]
 fn a_file_with_mistakes_fails_once() {

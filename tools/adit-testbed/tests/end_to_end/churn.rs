@@ -58,7 +58,7 @@ fn an_announced_mac_is_used_at_once() {
 #[test(root)]
 fn traffic_returns_after_the_underlay_interface_was_down() {
     let network = TwoSites::build().unwrap();
-    let tunnels = network.bring_up().unwrap();
+    let _tunnels = network.bring_up().unwrap();
     assert!(reaches(&network.host_a, HOST_B).unwrap());
     for _ in 0..3 {
         network.gateway_a.down("underlayA").unwrap();

@@ -178,7 +178,7 @@ fn a_new_mac_of_the_next_hop_causes_no_loss_afterwards(plane: DataplaneChoice) {
 
 fn a_link_flap_causes_no_loss_afterwards(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
-    let tunnels = bring_up_on(&network, plane);
+    let _tunnels = bring_up_on(&network, plane);
     let (mut next_hop, gateway) = (NextHop::new(&network), &network.gateway_a);
     for _ in 0..3 {
         let mut took = Duration::ZERO;
