@@ -218,7 +218,7 @@ fn another_overlay_comes_and_goes() {
             other.end(signal)
         }
         // After SIGINT there is nothing to remove any more.
-        let other = bed.sites.machine.adit(gateway.ns(), &["down", "other"]).ok();
+        let other = bed.sites.machine.adit(gateway.ns(), &["down", &file]).ok();
         assert_eq!(other.stdout.contains("was not up"), signal == Signal::SIGINT, "{other:?}");
         assert_eq!(pins(&bed.sites.machine, "other"), [] as [std::path::PathBuf; 0]);
         assert_eq!(bed.programs(A), ours, "not ours");
