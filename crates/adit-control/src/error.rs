@@ -234,6 +234,14 @@ pub enum ControlError {
         /// The process that holds its lock.
         pid: i32,
     },
+    /// The process that started the daemon has ended too early.
+    #[error("overlay `{name}` was taken down while its daemon started (process {pid} has ended)")]
+    Unsupervised {
+        /// The site's name.
+        name: String,
+        /// The supervisor.
+        pid: i32,
+    },
     /// No daemon answers.
     #[error("overlay `{name}` is not running (nothing answers on {}); `adit up FILE` starts it", socket.display())]
     NotRunning {

@@ -132,6 +132,19 @@ pub(crate) enum Command {
         file: PathBuf,
     },
 
+    /// Start the daemon in the foreground, and again whenever it ends by itself.
+    #[command(hide = true)]
+    Supervise {
+        /// Configuration file.
+        file: PathBuf,
+        /// Name of the site in that file.
+        #[arg(long)]
+        name: String,
+        /// Descriptor to write `ready` and the daemon's process number to.
+        #[arg(long)]
+        ready_fd: i32,
+    },
+
     /// Remove an overlay and all that it created, even if its daemon is dead
     Down {
         /// Name of the site, or its configuration file.
@@ -185,6 +198,14 @@ pub(crate) struct RunArgs {
     /// Descriptor to write `ready` to; `adit up` waits for it.
     #[arg(long, hide = true)]
     pub(crate) ready_fd: Option<i32>,
+
+    /// File to log to instead of stderr.
+    #[arg(long, hide = true)]
+    pub(crate) log: Option<PathBuf>,
+
+    /// Process that starts the daemon again if it ends by itself.
+    #[arg(long, hide = true)]
+    pub(crate) supervisor: Option<i32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

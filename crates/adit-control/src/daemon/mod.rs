@@ -27,7 +27,7 @@ mod waiting;
 use std::ops::ControlFlow;
 
 use adit_config::Config;
-use adit_linux::process::{LockError, LockFile};
+use adit_linux::process::{LockError, LockFile, is_child_of};
 
 use crate::daemon::running::RunningDaemon;
 use crate::daemon::signals::Signals;
@@ -52,6 +52,9 @@ pub fn run(
     let paths = RuntimePaths::of(config.site.name.as_str());
     paths.create_run()?;
     let lock = LockFile::acquire(&paths.lock()).map_err(|error| already_running(&paths, error))?;
+    if let Some(pid) = options.supervisor.filter(|&pid| !is_child_of(pid)) {
+        return Err(ControlError::Unsupervised { name: paths.name().to_owned(), pid });
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

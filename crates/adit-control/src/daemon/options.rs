@@ -15,4 +15,7 @@ pub struct DaemonOptions {
     pub file: PathBuf,
     /// Wait for the underlay address instead of failing without it: at boot it may come later.
     pub wait: bool,
+    /// The process that supervises the daemon, if one does. A daemon whose supervisor has ended
+    /// before it holds the lock does not start: it may have been ended together with the overlay.
+    pub supervisor: Option<i32>,
 }

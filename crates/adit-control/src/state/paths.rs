@@ -66,10 +66,22 @@ impl RuntimePaths {
         self.run.join(format!("{}.lock", self.name))
     }
 
+    /// The lock of the process that starts a daemon in the background again.
+    #[must_use]
+    pub fn supervisor_lock(&self) -> PathBuf {
+        self.run.join(format!("{}.supervisor.lock", self.name))
+    }
+
     /// The log of a daemon in the background.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.run.join(format!("{}.log", self.name))
+    }
+
+    /// What that log was before it became too long.
+    #[must_use]
+    pub fn old_log(&self) -> PathBuf {
+        self.run.join(format!("{}.log.old", self.name))
     }
 
     /// The directory of the files that outlive the daemon.
@@ -143,7 +155,7 @@ impl RuntimePaths {
     /// Fails if a file is there and cannot be removed.
     pub fn remove(&self) -> Result<(), ControlError> {
         self.remove_socket()?;
-        for file in [self.log(), self.lock()] {
+        for file in [self.log(), self.old_log(), self.supervisor_lock(), self.lock()] {
             gone(&file, std::fs::remove_file(&file))?;
         }
         let state = self.state();

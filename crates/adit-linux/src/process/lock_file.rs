@@ -94,6 +94,12 @@ impl LockFile {
         }
     }
 
+    /// The process that holds the lock at `path`, if one does. Nothing is locked by the question.
+    #[must_use]
+    pub fn holder(path: &Path) -> Option<i32> {
+        holder(&mut File::open(path).ok()?).ok()?
+    }
+
     /// Acquires the lock. Waits at most `timeout` for its holder to release it.
     ///
     /// # Errors

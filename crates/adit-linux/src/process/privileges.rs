@@ -3,6 +3,7 @@
 //! Privileges belong to threads, and a new thread inherits those of the thread that starts it. So
 //! the process drops its own before it starts threads, and a packet thread drops the rest itself.
 
+use std::cell::Cell;
 use std::io;
 
 use caps::{CapSet, CapsHashSet, errors::CapsError};
@@ -43,7 +44,18 @@ pub fn confine_packet_thread(thread: PacketThread) -> Result<()> {
         PacketThread::Plain | PacketThread::ReadsMaps => &[],
     };
     restrict(rights)?;
+    IS_CONFINED.set(true);
     seccomp::install(thread).map_err(|error| failed("limit the system calls of a thread", error))
+}
+
+thread_local! {
+    static IS_CONFINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns true if the calling thread may move packets only. It can then open no file.
+#[must_use]
+pub fn is_confined() -> bool {
+    IS_CONFINED.get()
 }
 
 /// Makes locked memory unlimited, or raises the soft limit to the hard one if that is not

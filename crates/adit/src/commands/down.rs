@@ -9,6 +9,7 @@ use adit_linux::netns::NetNs;
 use adit_linux::process::{LockError, LockFile};
 
 use crate::Failure;
+use crate::commands::supervise;
 use crate::output::Output;
 
 /// A daemon that has not ended after this time is killed.
@@ -24,6 +25,8 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
     paths.create_run()?;
     // A file says by itself what is meant, however often it is taken down.
     let is_known = !super::overlay_name::is_name(overlay) || paths.has_state();
+    // It would start the daemon again.
+    supervise::end(&paths)?;
     let mut ended = None;
     let mut lived_in = None;
     let lock = match LockFile::acquire(&paths.lock()) {

@@ -8,12 +8,14 @@ pub(crate) mod drops;
 pub(crate) mod events;
 pub(crate) mod generate;
 pub(crate) mod lab;
+mod log_file;
 mod overlay_name;
 pub(crate) mod plan;
 pub(crate) mod reload;
 mod rights;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod supervise;
 pub(crate) mod up;
 
 use std::path::Path;

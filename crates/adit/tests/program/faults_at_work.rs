@@ -200,8 +200,11 @@ fn dies(bed: &mut Testbed, own: &str, text: &str, fault: Fault) -> bool {
     let faulty = Faulty::attach(&bed.sites, fault, bed.daemon(Side::A));
     let is_applied = bed.adit(&["apply", "--confirm", "2", own]).code == Some(0);
     let is_confirmed = is_applied && bed.adit(&["confirm", "a"]).code == Some(0);
-    let has_died = fs::read_link(format!("/proc/{}/exe", bed.daemon(Side::A).pid())).is_err();
+    // A thread that makes such a call at any other time may be the one that is killed, until the
+    // tracer is gone. A daemon that answers after that lives on.
     faulty.detach();
+    bed.adit(&["status", "a"]);
+    let has_died = fs::read_link(format!("/proc/{}/exe", bed.daemon(Side::A).pid())).is_err();
     let is_promised = bed.sites.machine.with_files(|| fs::exists("/var/lib/adit/a/confirm.json").unwrap());
     if has_died {
         bed.take(Side::A).kill();

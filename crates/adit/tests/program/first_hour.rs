@@ -9,15 +9,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::Said;
+use crate::support::machine::PATIENCE;
 use crate::support::package::{ADIT, LAYERS, dpkg, package};
 use crate::support::sites::{Sites, reaches, view};
+use crate::support::{Said, wait_until};
 use adit_lab::host::Host;
 use adit_lab::two_sites::HOST_B;
 use adit_linux::netlink::ROUTE_PROTOCOL;
 use adit_linux::netns::NetNs;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Typed late in the evening, from the documentation.
@@ -226,15 +226,13 @@ fn from_the_package_to_a_network_that_heals() {
     assert!(said.stdout.contains("repaired"), "{said:?}");
 
     // The daemon dies, the network does not.
-    let daemon = machine.with_files(|| fs::read_to_string("/run/adit/a.lock").unwrap());
-    let daemon = Pid::from_raw(daemon.split_whitespace().next().unwrap().parse().unwrap());
-    kill(daemon, Signal::SIGKILL).unwrap();
-    let asks = || machine.run(a.ns(), Command::new(ADIT).args(["status", "a"]));
-    while asks().code == Some(0) {
-        std::thread::yield_now();
-    }
+    let daemon = || machine.holder("a").expect("it runs");
+    let killed = daemon();
+    kill(killed, Signal::SIGKILL).unwrap();
     operator.sites.assert_joined();
-    operator.adit(a, &["up", file_a]).ok();
+    let asks = || machine.run(a.ns(), Command::new(ADIT).args(["status", "a"]));
+    let is_there = || machine.holder("a").is_some_and(|pid| pid != killed) && asks().code == Some(0);
+    wait_until(PATIENCE, "it is started again", is_there);
     operator.sites.assert_joined();
 
     // And away again.

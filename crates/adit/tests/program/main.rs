@@ -8,6 +8,7 @@
 extern crate adit_harness;
 
 mod api;
+mod background;
 mod beside_others;
 mod carried_by;
 mod changed_interface;

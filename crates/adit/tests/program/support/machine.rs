@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use adit_linux::netns::NetNs;
-use adit_linux::process::end_with_parent;
+use adit_linux::process::{LockFile, end_with_parent};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -131,6 +131,13 @@ impl Machine {
     /// Starts any command.
     pub(crate) fn start_command(&self, ns: &NetNs, command: Command) -> Running {
         Running::start(self, ns, command)
+    }
+
+    /// The process that holds this lock in `/run/adit`: the daemon of an overlay for its name, and
+    /// its supervisor for `NAME.supervisor`.
+    pub(crate) fn holder(&self, lock: &str) -> Option<Pid> {
+        let path = format!("/run/adit/{lock}.lock");
+        self.with_files(|| LockFile::holder(Path::new(&path))).map(Pid::from_raw)
     }
 
     /// Every file in the places of the contract, by its path.
