@@ -24,6 +24,16 @@ pub(crate) fn own_underlay(
             .map(|Spanned { value, span }| Spanned { value: Underlay::Address(value), span });
     }
     match DeviceName::new(text) {
+        Ok(_) if is_host_name(text) => {
+            let help = "write the address that it has, such as \"10.1.1.1\": names are not looked up";
+            key.refuse(
+                value.span(),
+                format!("the host name {}", described(value)),
+                Some(help.to_owned()),
+                diagnostics,
+            );
+            None
+        }
         Ok(name) => Some(Spanned { value: Underlay::Interface(name), span: value.span() }),
         Err(error) => {
             let found =
@@ -79,6 +89,12 @@ pub(crate) fn underlay(
     Some(Spanned { value: address, span: value.span() })
 }
 
+/// Returns true for names such as `gw.example.org`. No tool gives such a name to an interface.
+fn is_host_name(text: &str) -> bool {
+    let is_word = |label: &str| label.len() > 1 && label.chars().all(|c| c.is_ascii_alphabetic());
+    text.matches('.').count() > 1 && text.rsplit('.').take(2).all(is_word)
+}
+
 /// What to write instead of an address with a port.
 fn address_of_port(key: &KeySpec, text: &str) -> Option<String> {
     let (address, port) = text.split_once(':')?;
@@ -105,6 +121,17 @@ mod tests {
             let underlay = config(name).site.underlay;
             assert_eq!(underlay.interface().map(DeviceName::as_str), Some(name));
             assert_eq!((underlay.address(), underlay.to_string()), (None, name.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_host_name_is_no_interface() {
+        for name in ["gw.example.org", "a.b-c.site.net"] {
+            let text =
+                include_str!("../../../examples/a.toml").replace("\"10.1.1.1\"", &format!("\"{name}\""));
+            let error = Config::parse("a.toml", &text).unwrap_err().to_string();
+            assert!(error.contains(&format!("found the host name \"{name}\"")), "{error}");
+            assert!(error.contains("names are not looked up"), "{error}");
         }
     }
 

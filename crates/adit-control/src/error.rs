@@ -97,6 +97,17 @@ pub enum ControlError {
         /// Its alias or kind.
         what: String,
     },
+    /// An interface of another overlay has the name of the tunnel interface.
+    #[error(
+        "an interface `{device}` exists and belongs to overlay `{overlay}` on this machine: choose another site.device, \
+         or run `adit down {overlay}` first if that is this site's former name"
+    )]
+    DeviceOfOverlay {
+        /// Its name.
+        device: String,
+        /// The overlay that has it.
+        overlay: String,
+    },
     /// Somebody else has a route to a peer's network.
     #[error(
         "a route to {network} exists and is not Adit's ({what}); it is left as it is: remove it, or take {network} \
@@ -226,13 +237,16 @@ pub enum ControlError {
     },
     /// Another daemon serves the overlay.
     #[error(
-        "overlay `{name}` is already running (process {pid}); `adit apply` changes it, `adit down {name}` ends it"
+        "overlay `{name}` is already running (process {pid}{elsewhere}); `adit apply` changes it, `adit down {name}` \
+         ends it"
     )]
     AlreadyRunning {
         /// The site's name.
         name: String,
         /// The process that holds its lock.
         pid: i32,
+        /// In which network namespace, if that is another one; it follows the process in the text.
+        elsewhere: String,
     },
     /// The process that started the daemon has ended too early.
     #[error("overlay `{name}` was taken down while its daemon started (process {pid} has ended)")]

@@ -36,7 +36,8 @@ mod repair;
 pub(crate) mod tests;
 
 pub use here::{Findings, look_here};
-pub use leftovers::{has_leftovers, remove_leftovers};
+pub(crate) use leftovers::{Left, what_is_left};
+pub use leftovers::{has_leftovers, remove_leftovers, remove_programs};
 pub use plan::{Plan, RunningOverlay, plan};
 
 /// What stays when a daemon ends.

@@ -33,8 +33,7 @@ pub(crate) fn find(
         why: why.to_owned(),
         found: list(there),
     };
-    let link =
-        network.link(name.as_str())?.ok_or_else(|| missing("which is no interface of this machine"))?;
+    let link = network.link(name.as_str())?.ok_or_else(|| missing(no_interface(name.as_str())))?;
     let address =
         choose(there, link.index, in_use).ok_or_else(|| missing("which has no IPv4 address yet"))?;
     config.peers.check_site_underlay(address)?;
@@ -74,6 +73,15 @@ fn list(there: &[Address]) -> String {
         .map(|address| address.to_string())
         .collect();
     if found.is_empty() { "none yet".to_owned() } else { found.join(", ") }
+}
+
+/// What to say of an interface that is not there.
+fn no_interface(name: &str) -> &'static str {
+    let last = name.rsplit_once('.').map_or("", |(_, last)| last);
+    if last.len() > 1 && last.chars().all(|c| c.is_ascii_alphabetic()) {
+        return "which is no interface of this machine, and names of hosts are not looked up";
+    }
+    "which is no interface of this machine"
 }
 
 #[cfg(test)]

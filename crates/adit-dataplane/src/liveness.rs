@@ -92,10 +92,22 @@ pub fn spawn(
             let _ = of_thread.end.set(ended.unwrap_or_else(|panic| Err(message(&*panic))));
         })
         .map_err(|error| Error::new(format!("cannot start the thread {name}"), error))?;
+    register(&heartbeat);
+    Ok(Thread { handle, heartbeat })
+}
+
+/// Lets [`Liveness`] look at the calling thread, which [`spawn`] has not started, until the
+/// heartbeat is dropped.
+pub fn watch_current(name: &str, limit: Duration) -> Arc<Heartbeat> {
+    let heartbeat = Arc::new(Heartbeat::new(name, limit));
+    register(&heartbeat);
+    heartbeat
+}
+
+fn register(heartbeat: &Arc<Heartbeat>) {
     let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     threads.retain(|thread| thread.strong_count() > 0);
-    threads.push(Arc::downgrade(&heartbeat));
-    Ok(Thread { handle, heartbeat })
+    threads.push(Arc::downgrade(heartbeat));
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

@@ -20,6 +20,12 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Returns true if what was asked for does not exist.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
     /// Makes an error from a system error. `what` reads "cannot ...".
     #[must_use]
     pub fn new(what: impl Into<String>, source: io::Error) -> Self {

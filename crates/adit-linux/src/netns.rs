@@ -169,7 +169,21 @@ impl AsFd for NetNs {
 /// Returns the name that `ip netns` gave to the calling thread's namespace, if it has one.
 #[must_use]
 pub fn name_of_current() -> Option<String> {
-    let ours = fs::metadata(CURRENT).ok()?;
+    name_of(Path::new(CURRENT))
+}
+
+/// The name of the namespace that another process is in, if it has one. `None`: it is in ours, or
+/// cannot be asked.
+#[must_use]
+pub fn of_other(pid: i32) -> Option<Option<String>> {
+    let theirs = format!("/proc/{pid}/ns/net");
+    let (there, here) = (fs::metadata(&theirs).ok()?, fs::metadata(CURRENT).ok()?);
+    let is_other = (there.dev(), there.ino()) != (here.dev(), here.ino());
+    is_other.then(|| name_of(Path::new(&theirs)))
+}
+
+fn name_of(namespace: &Path) -> Option<String> {
+    let ours = fs::metadata(namespace).ok()?;
     fs::read_dir(NAMED).ok()?.flatten().find_map(|entry| {
         let theirs = fs::metadata(entry.path()).ok()?;
         let is_ours = (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino());

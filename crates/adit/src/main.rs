@@ -55,6 +55,7 @@ fn finish(output: &Output, code: ExitCode) -> ExitCode {
 type Failure = Box<dyn std::error::Error>;
 
 fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
+    commands::rights::require_for(&cli.command)?;
     if let Some(name) = &cli.netns {
         // No thread exists yet, so all later ones inherit the namespace.
         adit_linux::netns::NetNs::named(name)?.enter()?;

@@ -97,6 +97,8 @@ const SUITES: &[Suite] = &[
             "interface::",
             "large_datagrams::",
             "unit::",
+            // Of faults, faults_at_work and dead.
+            "with_the_driver",
         ],
         left_out: &[
             ("what_is_not_cut_into_segments_yet_arrives", BULK),

@@ -3,15 +3,20 @@
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use adit_linux::sockets::private_socket;
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+
+use crate::error::ControlError;
 
 /// What a listener's clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +46,28 @@ impl ClientLimits {
     /// events for months.
     pub(crate) const SOCKET: Self = Self { connections: 2048, times: None };
 
+    /// The socket of a daemon that waits, which answers at once.
+    pub(crate) const WAITING: Self = Self { connections: 64, ..Self::METRICS };
+
     /// The same, for a process that may have so many descriptors: the clients get half of them.
     pub(crate) fn within(self, descriptors: u64) -> Self {
         let half = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
         Self { connections: self.connections.min(half), ..self }
     }
+}
+
+/// Binds the socket of an overlay, whose lock the caller holds. Only root may ask: a status has
+/// addresses and counts of private networks.
+///
+/// # Errors
+/// Fails if the socket cannot be bound.
+pub(crate) fn private_listener(socket: &Path) -> Result<UnixListener, ControlError> {
+    let failed = |error| ControlError::file("listen on", socket, error);
+    // One that is there is a dead daemon's.
+    let _ = std::fs::remove_file(socket);
+    let listener = private_socket::listen(socket).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(listener).map_err(failed)
 }
 
 /// Accepts clients within limits.

@@ -32,6 +32,12 @@ impl ApiError {
         Self { status, message }
     }
 
+    /// The daemon has stopped to wait: its overlay comes up, or it ends.
+    pub(crate) fn begins_or_ends() -> Self {
+        let what = "the daemon waits no longer for what was missing; ask again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, what.to_owned())
+    }
+
     /// The overlay is being taken down.
     pub(crate) fn gone() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the overlay is being taken down".to_owned())

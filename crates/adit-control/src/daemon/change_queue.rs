@@ -19,7 +19,7 @@ use crate::daemon::changes::Changes;
 use crate::error::ControlError;
 
 /// How often the thread looks for a change to roll back and for path state to save.
-const CHORES_INTERVAL: Duration = Duration::from_millis(500);
+const CHORES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A request in the queue.
 struct Job {

@@ -79,7 +79,7 @@ mod tests {
     const NOW: Instant = Instant::from_millis(1_000);
 
     fn record() -> RunRecord {
-        RunRecord { netns: None, device: "ipipA".to_owned(), inside: None }
+        RunRecord { netns: None, device: "ipipA".to_owned(), inside: None, file: None }
     }
 
     #[test]

@@ -22,11 +22,13 @@ mod signals;
 mod start;
 #[cfg(test)]
 mod tests;
+pub(crate) mod thread_check;
 mod waiting;
 
 use std::ops::ControlFlow;
 
 use adit_config::Config;
+use adit_linux::netns;
 use adit_linux::process::{LockError, LockFile, is_child_of};
 
 use crate::daemon::running::RunningDaemon;
@@ -94,7 +96,14 @@ async fn serve(
 
 fn already_running(paths: &RuntimePaths, error: LockError) -> ControlError {
     match error {
-        LockError::Held { pid } => ControlError::AlreadyRunning { name: paths.name().to_owned(), pid },
+        LockError::Held { pid } => {
+            let elsewhere = match netns::of_other(pid) {
+                None => String::new(),
+                Some(None) => ", in another network namespace".to_owned(),
+                Some(Some(name)) => format!(", in the network namespace `{name}`"),
+            };
+            ControlError::AlreadyRunning { name: paths.name().to_owned(), pid, elsewhere }
+        }
         LockError::Failed(error) => error.into(),
     }
 }

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use adit_dataplane::liveness::Liveness;
+use adit_dataplane::liveness::{self, Heartbeat};
 use adit_linux::process::raise_descriptor_limit;
-use adit_linux::sockets::private_socket;
 use tokio::net::UnixListener;
 use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
@@ -14,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::api::apply::CHANGE_TIMEOUT;
-use crate::api::bounded_listener::{BoundedListener, ClientLimits};
+use crate::api::bounded_listener::{BoundedListener, ClientLimits, private_listener};
 use crate::api::metrics_server::MetricsServer;
 use crate::api::readings::Readings;
 use crate::api::router;
@@ -24,6 +23,7 @@ use crate::daemon::notify;
 use crate::daemon::shared_overlay::{self, SharedOverlay, lock};
 use crate::daemon::signals::EndSignals;
 use crate::daemon::start::Start;
+use crate::daemon::thread_check::{ThreadCheck, end_process};
 use crate::error::ControlError;
 use crate::overlay::{OnExit, Overlay};
 use crate::reconcile::reconciler::Reconciler;
@@ -49,7 +49,9 @@ pub(crate) struct RunningDaemon {
     metrics: MetricsServer,
     /// What the last tick has seen.
     seen: Arc<Snapshot>,
-    liveness: Liveness,
+    threads: ThreadCheck,
+    /// Of the thread of the runtime.
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl RunningDaemon {
@@ -87,8 +89,9 @@ impl RunningDaemon {
         metrics.serve(&readings);
         // It ends with the runtime.
         tokio::spawn(reload_at(hangup, changes.queue(), snapshots));
-        let liveness = Liveness::default();
-        Ok(Self { overlay, readings, reconciler, changes, server, metrics, seen, liveness })
+        let threads = ThreadCheck::every(TICK_INTERVAL);
+        let heartbeat = liveness::watch_current("runtime", liveness::PACKET_THREAD_LIMIT);
+        Ok(Self { overlay, readings, reconciler, changes, server, metrics, seen, threads, heartbeat })
     }
 
     /// The status that was seen last.
@@ -102,31 +105,24 @@ impl RunningDaemon {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first one is at once otherwise.
         ticks.reset();
-        let mut looked = Instant::now();
         loop {
             tokio::select! {
                 on_exit = signals.received() => return on_exit,
                 _ = ticks.tick() => {
-                    self.check_threads(std::mem::replace(&mut looked, Instant::now()).elapsed());
+                    self.heartbeat.beat();
+                    self.check_threads();
                     self.tick().await;
                 }
             }
         }
     }
 
-    /// Ends the process if a thread stands still, which nobody could end otherwise, or if one has
-    /// ended that cannot be replaced. Whoever supervises the process starts it again. Programs in
-    /// the kernel forward on, and what the process has made stays, as after a kill.
-    fn check_threads(&mut self, elapsed: Duration) {
-        let ended = self.reconciler.failure().or_else(|| self.changes.failure());
-        let stuck = self
-            .liveness
-            .look(elapsed.min(2 * TICK_INTERVAL))
-            .map(|stuck| format!("the thread {} has not moved for {} s", stuck.name, stuck.limit.as_secs()));
-        if let Some(why) = ended.or(stuck) {
-            tracing::error!(why, "the daemon ends, to be started again");
-            std::process::exit(1);
+    /// Ends the process if a thread has ended that cannot be replaced, or stands still.
+    fn check_threads(&mut self) {
+        if let Some(why) = self.reconciler.failure().or_else(|| self.changes.failure()) {
+            end_process(why);
         }
+        self.threads.check();
     }
 
     /// Looks for events, follows `site.metrics`, and feeds the watchdog.
@@ -151,6 +147,8 @@ impl RunningDaemon {
     /// Fails if something cannot be removed.
     pub(crate) async fn end(self, on_exit: OnExit) -> Result<(), ControlError> {
         notify::stopping();
+        // It waits for others from here on.
+        drop(self.heartbeat);
         self.readings.events.close();
         let answered = self.server.stop();
         self.changes.end().await;
@@ -191,13 +189,7 @@ fn bind_and_watch(
     overlay: &SharedOverlay,
     snapshots: &Arc<SnapshotPublisher>,
 ) -> Result<(UnixListener, Reconciler), ControlError> {
-    let failed = |error| ControlError::file("listen on", socket, error);
-    // We hold the lock, so a socket that is there is a dead daemon's.
-    let _ = std::fs::remove_file(socket);
-    // Only root may ask: a status has addresses and counts of private networks.
-    let listener = private_socket::listen(socket).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    let listener = UnixListener::from_std(listener).map_err(failed)?;
+    let listener = private_listener(socket)?;
     Ok((listener, Reconciler::start(Arc::clone(overlay), Arc::clone(snapshots))?))
 }
 

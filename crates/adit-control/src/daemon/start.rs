@@ -47,6 +47,7 @@ impl Start {
             netns: options.netns.clone(),
             device: config.site.device.to_string(),
             inside: inner_netns(config),
+            file: Some(options.file.clone()),
         };
         let kept_files = KeptFiles::of(paths, record, Clock.now());
         let chosen = choose(config, &options.file, paths, Clock.now());
@@ -85,7 +86,7 @@ impl Start {
                     if waiting.is_none() {
                         tracing::warn!(%error, "waiting for {what}");
                         let Chosen { config, file, .. } = &self.chosen;
-                        waiting = Some(Waiting::begin(config, file, &self.paths.socket())?);
+                        waiting = Some(Waiting::begin(config, file, &self.paths.socket()));
                     }
                     if let Some(waiting) = &mut waiting {
                         waiting.tell(what, &error);

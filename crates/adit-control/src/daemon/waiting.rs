@@ -1,18 +1,20 @@
 //! A daemon whose overlay cannot come up yet: it waits for its underlay address, network namespace
 //! or VRF, says so to the service manager, and answers on its socket.
+//!
+//! A socket that cannot be bound keeps nobody from waiting.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_config::Config;
-use adit_linux::sockets::private_socket;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
+use crate::api::bounded_listener::{BoundedListener, ClientLimits, private_listener};
 use crate::api::endpoint::Endpoint;
 use crate::api::error::ApiError;
 use crate::daemon::notify;
@@ -29,31 +31,26 @@ pub(crate) struct Waiting {
     config: Config,
     file: String,
     status: Arc<Mutex<Option<Status>>>,
-    server: JoinHandle<()>,
+    server: Option<JoinHandle<()>>,
     next_notice: Instant,
 }
 
 impl Waiting {
     /// Begins to answer on the socket, which nobody else uses: the caller holds the lock.
-    ///
-    /// # Errors
-    /// Fails if the socket cannot be bound.
-    pub(crate) fn begin(config: &Config, file: &Path, socket: &Path) -> Result<Self, ControlError> {
-        let failed = |error| ControlError::file("listen on", socket, error);
-        // A dead daemon may have left it.
-        let _ = std::fs::remove_file(socket);
-        let listener = private_socket::listen(socket).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let listener = UnixListener::from_std(listener).map_err(failed)?;
+    pub(crate) fn begin(config: &Config, file: &Path, socket: &Path) -> Self {
         let status = Arc::new(Mutex::new(None));
-        let app = router(Arc::clone(&status));
-        let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::warn!(%error, "nothing answers on the socket while the daemon waits");
+        let server = match private_listener(socket) {
+            Ok(listener) => {
+                let listener = BoundedListener::new(listener, ClientLimits::WAITING);
+                Some(tokio::spawn(serve(listener, router(Arc::clone(&status)))))
             }
-        });
+            Err(error) => {
+                tracing::warn!(%error, "nothing answers on the socket while the daemon waits");
+                None
+            }
+        };
         let file = file.display().to_string();
-        Ok(Self { config: config.clone(), file, status, server, next_notice: Instant::now() })
+        Self { config: config.clone(), file, status, server, next_notice: Instant::now() }
     }
 
     /// Says what the overlay waits for. `why` is the whole sentence, `what` a phrase of it.
@@ -69,7 +66,17 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.server.abort();
+        // Clients that are still connected learn that the wait is over.
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+    }
+}
+
+async fn serve(listener: BoundedListener<UnixListener>, app: Router) {
+    if let Err(error) = axum::serve(listener, app).await {
+        tracing::warn!(%error, "nothing answers on the socket while the daemon waits");
     }
 }
 
@@ -77,10 +84,14 @@ impl Drop for Waiting {
 fn router(status: Arc<Mutex<Option<Status>>>) -> Router {
     let current = move || status.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let of_others = current.clone();
-    let answer = move || async move { current().map(Json).ok_or_else(ApiError::gone) };
+    let answer = move || async move { current().map(Json).ok_or_else(ApiError::begins_or_ends) };
     let refuse = move || async move {
-        let why = of_others().and_then(|status| status.waiting_for).unwrap_or_default();
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("the overlay is not up yet: {why}"))
+        match of_others().and_then(|status| status.waiting_for) {
+            Some(why) => {
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("the overlay is not up yet: {why}"))
+            }
+            None => ApiError::begins_or_ends(),
+        }
     };
     Router::new().route(Endpoint::Status.path(), get(answer)).fallback(refuse)
 }

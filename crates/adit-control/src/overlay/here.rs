@@ -69,10 +69,13 @@ fn look(
             assumed(&mut namespaces, config)
         }
     };
-    match Tunnel::new(tunnel_config(config, &machine)) {
-        Ok(tunnel) if running.is_none() => findings.note(host.try_plane(config.site.dataplane, &tunnel)),
-        Ok(_) => {}
-        Err(error) => findings.obstacles.push(error.into()),
+    // Without our address there is no tunnel to try.
+    if !machine.underlay.is_unspecified() {
+        match Tunnel::new(tunnel_config(config, &machine)) {
+            Ok(tunnel) if running.is_none() => findings.note(host.try_plane(config.site.dataplane, &tunnel)),
+            Ok(_) => {}
+            Err(error) => findings.obstacles.push(error.into()),
+        }
     }
     let mut desired = Desired::of(config, &machine);
     let site = config.site.name.as_str();

@@ -35,23 +35,60 @@ pub fn remove_leftovers(
     Ok(removed)
 }
 
+/// What an overlay has left in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Programs, which forward.
+    Programs,
+    /// An interface of Linux's driver, which forwards.
+    Driver,
+    /// Something that keeps packets for a peer from leaving in the open.
+    Interface,
+}
+
 /// Returns true if there is anything that [`remove_leftovers`] would remove.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked.
 pub fn has_leftovers(site: &str, netns: Option<&str>) -> Result<bool, ControlError> {
+    Ok(LinuxHost.has_filter(site) || what_is_left(site, netns)?.is_some())
+}
+
+/// Returns what of an overlay is in the calling thread's network namespace, or in the one that its
+/// file named.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked.
+pub(crate) fn what_is_left(site: &str, netns: Option<&str>) -> Result<Option<Left>, ControlError> {
     let host = LinuxHost;
-    if host.has_pins(site) || host.has_filter(site) {
-        return Ok(true);
+    if host.has_pins(site) {
+        return Ok(Some(Left::Programs));
     }
-    if !links_of_site(host.network(&NetScope::default())?.as_mut(), site)?.is_empty() {
-        return Ok(true);
+    let mut links = links_of_site(host.network(&NetScope::default())?.as_mut(), site)?;
+    let mut inner = open_inner(&host, netns)?;
+    if let (Some(inner), Some(_)) = (&mut inner, netns) {
+        links.extend(links_of_site(inner.as_mut(), site)?);
     }
-    let Some(mut inner) = open_inner(&host, netns)? else { return Ok(false) };
-    if !links_of_site(inner.as_mut(), site)?.is_empty() {
-        return Ok(true);
+    if links.iter().any(|link| link.kind.as_deref() == Some("ipip")) {
+        return Ok(Some(Left::Driver));
     }
-    Ok(!guard_routes::list(inner.as_mut(), guard_metric(site))?.is_empty())
+    if !links.is_empty() {
+        return Ok(Some(Left::Interface));
+    }
+    let Some(mut inner) = inner else { return Ok(None) };
+    let guards = guard_routes::list(inner.as_mut(), guard_metric(site))?;
+    Ok((!guards.is_empty()).then_some(Left::Interface))
+}
+
+/// Removes the programs of an overlay whose network namespace is gone. Returns their name if there
+/// were any.
+///
+/// # Errors
+/// Fails if a pin cannot be removed.
+pub fn remove_programs(site: &str) -> Result<Vec<String>, ControlError> {
+    let had_pins = LinuxHost.has_pins(site);
+    LinuxHost.remove_pins(site)?;
+    Ok(if had_pins { vec!["programs".to_owned()] } else { Vec::new() })
 }
 
 /// Opens the inner side. `None`: there is no namespace of that name, so all that was in it is gone.

@@ -33,7 +33,7 @@ pub(crate) fn refuse_hidden_end(
     if is_other_end || link.alias.as_deref() == Some(&hidden.alias) || hidden.is_half_made(&link) {
         return Ok(());
     }
-    Err(ControlError::ForeignDevice { device: hidden.name.clone(), what: describe_link(&link) })
+    Err(is_taken(&link))
 }
 
 fn refuse_device(network: &mut dyn Network, site: &str, desired: &DesiredDevice) -> Result<(), ControlError> {
@@ -41,9 +41,7 @@ fn refuse_device(network: &mut dyn Network, site: &str, desired: &DesiredDevice)
     if !has_alias_of(&link, site) {
         return match is_half_made(&link, desired) {
             true => Ok(()),
-            false => {
-                Err(ControlError::ForeignDevice { device: desired.name.clone(), what: describe_link(&link) })
-            }
+            false => Err(is_taken(&link)),
         };
     }
     if link.ipip.is_some() != desired.ipip.is_some() {
@@ -84,6 +82,15 @@ pub(crate) fn refuse_pairs(
         return Err(ControlError::PairTaken { local, remote, device, what });
     }
     Ok(())
+}
+
+/// The error about an interface of others that has a name of ours.
+fn is_taken(link: &Link) -> ControlError {
+    let device = link.name.clone();
+    match link.alias.as_deref().and_then(site_of) {
+        Some(overlay) => ControlError::DeviceOfOverlay { device, overlay: overlay.to_owned() },
+        None => ControlError::ForeignDevice { device, what: describe_link(link) },
+    }
 }
 
 fn describe_link(link: &Link) -> String {

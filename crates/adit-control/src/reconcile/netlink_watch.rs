@@ -6,7 +6,7 @@ use std::time::Duration;
 use adit_linux::error::{Error, Result};
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Events, Group};
-use adit_linux::sockets::poll::readable_any_within;
+use adit_linux::sockets::poll::{Waker, wait_readable_any};
 
 use crate::reconcile::route_events::PendingEvents;
 
@@ -36,13 +36,18 @@ impl NetlinkWatcher {
     }
 
     /// Adds what has changed since the last call to `pending`. If nothing has, it waits for at most
-    /// `timeout`. Returns true if there was an event.
+    /// `timeout`, or until it is woken. Returns true if there was an event.
     ///
     /// # Errors
     /// Fails if a socket cannot be read: events are lost then.
-    pub(crate) fn poll(&mut self, timeout: Duration, pending: &mut PendingEvents) -> Result<bool> {
+    pub(crate) fn poll(
+        &mut self,
+        timeout: Duration,
+        waker: &Waker,
+        pending: &mut PendingEvents,
+    ) -> Result<bool> {
         let sources: Vec<_> = self.subscriptions.iter().map(AsFd::as_fd).collect();
-        readable_any_within(&sources, timeout)
+        wait_readable_any(&sources, waker, Some(timeout))
             .map_err(|error| Error::new("cannot wait for changes of the network", error))?;
         self.drain(pending)
     }

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use adit_dataplane::liveness::{self, Heartbeat, Thread};
 
+use adit_linux::sockets::poll::Waker;
+
 use crate::api::apply::CHANGE_TIMEOUT;
+use crate::daemon::thread_check::ThreadCheck;
 use crate::error::ControlError;
 use crate::overlay::Overlay;
 use crate::reconcile::netlink_watch::NetlinkWatcher;
@@ -17,16 +20,18 @@ use crate::state::status::Status;
 
 /// How often everything is looked at without an event: a lost event must not have a lasting effect.
 const FULL_RESYNC_INTERVAL: Duration = retry::LONGEST_INTERVAL;
-/// How often the data plane is checked, about which there are no events.
-const DATAPLANE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the thread goes round without an event: it checks the data plane, about which there
+/// are none, and the other threads.
+const DATAPLANE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long events are collected after the first: a storm of changes leads to one look.
 const EVENT_DEBOUNCE: Duration = Duration::from_millis(100);
 /// How often settings are read, about which there are no events: forwarding, and IPv6.
-const SETTINGS_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+const SETTINGS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The thread. Dropping it stops the thread.
 pub(crate) struct Reconciler {
     stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
     thread: Option<Thread>,
 }
 
@@ -46,13 +51,13 @@ impl Reconciler {
                 &overlay.as_ref().map(|overlay| overlay.inner_scope().clone()).unwrap_or_default(),
             )?
         };
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let (stop, waker) = (Arc::new(AtomicBool::new(false)), Arc::new(Waker::new()?));
+        let (stopped, woken) = (Arc::clone(&stop), Arc::clone(&waker));
         let thread = liveness::spawn("adit-keep", CHANGE_TIMEOUT, move |heartbeat| {
-            Loop::new(watcher, snapshots).run(&overlay, &stopped, heartbeat);
+            Loop::new(watcher, woken, snapshots).run(&overlay, &stopped, heartbeat);
             Ok(())
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, waker, thread: Some(thread) })
     }
 
     /// Why the thread ended early, if it did.
@@ -64,6 +69,7 @@ impl Reconciler {
 impl Drop for Reconciler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.waker.wake();
         if let Some(thread) = self.thread.take() {
             thread.join();
         }
@@ -73,6 +79,8 @@ impl Drop for Reconciler {
 /// The state of the thread.
 struct Loop {
     watcher: NetlinkWatcher,
+    waker: Arc<Waker>,
+    threads: ThreadCheck,
     snapshots: Arc<SnapshotPublisher>,
     /// The events since the last look at everything.
     pending: PendingEvents,
@@ -87,7 +95,7 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(watcher: NetlinkWatcher, snapshots: Arc<SnapshotPublisher>) -> Self {
+    fn new(watcher: NetlinkWatcher, waker: Arc<Waker>, snapshots: Arc<SnapshotPublisher>) -> Self {
         let now = Instant::now();
         // The overlay is older than the subscription, and others may have changed it in between:
         // systemd-networkd does within milliseconds. So the loop begins with a look at everything.
@@ -95,6 +103,8 @@ impl Loop {
         pending.mark_overrun();
         Self {
             watcher,
+            waker,
+            threads: ThreadCheck::every(DATAPLANE_CHECK_INTERVAL),
             snapshots,
             pending,
             last_resync: now,
@@ -109,6 +119,8 @@ impl Loop {
         while !stop.load(Ordering::Relaxed) {
             heartbeat.beat();
             self.collect_events();
+            // The runtime looks at this thread, and at all others.
+            self.threads.check();
             let mut overlay = overlay.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(overlay) = overlay.as_mut() else { return };
             if self.last_settings_check.elapsed() >= SETTINGS_CHECK_INTERVAL {
@@ -124,9 +136,13 @@ impl Loop {
         }
     }
 
-    /// Waits for events, for at most [`DATAPLANE_CHECK_INTERVAL`], and collects them.
+    /// Waits for events, or for the time of the next attempt, and collects events.
     fn collect_events(&mut self) {
-        match self.watcher.poll(DATAPLANE_CHECK_INTERVAL, &mut self.pending) {
+        let wait = match self.failures {
+            0 => DATAPLANE_CHECK_INTERVAL,
+            _ => self.not_before.saturating_duration_since(Instant::now()).min(DATAPLANE_CHECK_INTERVAL),
+        };
+        match self.watcher.poll(wait, &self.waker, &mut self.pending) {
             Ok(false) => {}
             Ok(true) => {
                 let is_own = Instant::now() < self.own_events_until;

@@ -3,6 +3,7 @@
 
 pub mod confirmation;
 pub(crate) mod daemon_status;
+pub mod dead;
 pub mod drop_status;
 pub(crate) mod durable_file;
 pub(crate) mod event_diff;

@@ -33,6 +33,9 @@ pub struct RunRecord {
     /// The network namespace of the tunnel interface, if the configuration names one.
     #[serde(default)]
     pub inside: Option<String>,
+    /// The file that the daemon was started with.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
 }
 
 impl RuntimePaths {
@@ -204,14 +207,26 @@ fn gone(path: &Path, removed: std::io::Result<()>) -> Result<(), ControlError> {
 /// The names of all overlays that have a socket.
 #[must_use]
 pub fn running() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(RUN)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            (path.extension()? == "sock").then(|| path.file_stem()?.to_str().map(str::to_owned))?
-        })
-        .collect();
+    let is_socket = |path: &Path| path.extension().is_some_and(|extension| extension == "sock");
+    names_in(RUN, is_socket)
+}
+
+/// The names of all overlays that have run on this machine and were not taken down since, whether
+/// or not a daemon serves them.
+#[must_use]
+pub fn known() -> Vec<String> {
+    let mut names = running();
+    names.extend(names_in(STATE, Path::is_dir));
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn names_in(directory: &str, is_meant: impl Fn(&Path) -> bool) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_meant(path));
+    let mut names: Vec<String> =
+        paths.filter_map(|path| path.file_stem()?.to_str().map(str::to_owned)).collect();
     names.sort();
     names
 }

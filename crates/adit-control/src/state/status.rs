@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::overlay::Overlay;
 use crate::reconcile::desired::wants_probes;
 use crate::state::drop_status::DropStatus;
+use crate::state::paths::RunRecord;
 pub use crate::state::peer_state::PeerState;
 use crate::state::peer_state::{PeerStates, Seen};
 use crate::state::unreachable::Unreachable;
@@ -84,6 +85,9 @@ pub enum DaemonState {
     /// It runs, and waits for something without which its overlay cannot come up. Nothing is sent
     /// or received.
     Waiting,
+    /// It does not run, and what it made is in the kernel still, where it may forward. The next
+    /// start takes it over; `adit down` removes it.
+    Dead,
 }
 
 /// ICMP errors.
@@ -377,19 +381,42 @@ impl Status {
     /// it is to run.
     pub(crate) fn waiting(config: &Config, file: &str, why: String) -> Self {
         let underlay = config.site.underlay.address().map(|address| address.to_string());
+        let mut status = Self::without_daemon(config.site.name.as_str(), config.site.device.as_str());
+        status.daemon = DaemonState::Waiting;
+        status.waiting_for = Some(why);
+        status.site.underlay = underlay.clone().unwrap_or_default();
+        status.site.underlays = underlay.into_iter().collect();
+        status.site.underlay_interface = config.site.underlay.interface().map(ToString::to_string);
+        "nothing is sent or received yet".clone_into(&mut status.site.dataplane_reason);
+        file.clone_into(&mut status.file);
+        status
+    }
+
+    /// The status of an overlay whose daemon is dead. `dataplane` is what it has left, and `reason`
+    /// says what that does.
+    pub(crate) fn dead(name: &str, record: &RunRecord, dataplane: &str, reason: &str) -> Self {
+        let mut status = Self::without_daemon(name, &record.device);
+        dataplane.clone_into(&mut status.site.dataplane);
+        reason.clone_into(&mut status.site.dataplane_reason);
+        status.file = record.file.as_ref().map_or(String::new(), |file| file.display().to_string());
+        status
+    }
+
+    /// What is known of an overlay that nobody serves.
+    fn without_daemon(name: &str, device: &str) -> Self {
         Self {
             schema: SCHEMA,
-            daemon: DaemonState::Waiting,
-            waiting_for: Some(why),
+            daemon: DaemonState::Dead,
+            waiting_for: None,
             site: SiteStatus {
-                name: config.site.name.to_string(),
-                underlay: underlay.clone().unwrap_or_default(),
-                underlays: underlay.into_iter().collect(),
-                underlay_interface: config.site.underlay.interface().map(ToString::to_string),
+                name: name.to_owned(),
+                underlay: String::new(),
+                underlays: Vec::new(),
+                underlay_interface: None,
                 underlay_state: UnderlayState::Missing,
-                device: config.site.device.to_string(),
+                device: device.to_owned(),
                 dataplane: String::new(),
-                dataplane_reason: "nothing is sent or received yet".to_owned(),
+                dataplane_reason: String::new(),
                 carried_by: CarriedBy::default(),
                 relay: Relay::default(),
                 passed_by: Vec::new(),
@@ -403,7 +430,7 @@ impl Status {
             icmp: IcmpStatus::default(),
             probes: ProbeStatus::default(),
             warnings: Vec::new(),
-            file: file.to_owned(),
+            file: String::new(),
             pending: None,
         }
     }

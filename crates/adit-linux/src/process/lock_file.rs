@@ -100,6 +100,14 @@ impl LockFile {
         holder(&mut File::open(path).ok()?).ok()?
     }
 
+    /// Releases the lock and removes its file at `path`, unless another one is there by now.
+    pub fn remove(self, path: &Path) {
+        if is_at(&self.0, path) {
+            // If this fails, an empty file stays, which means nothing.
+            let _ = fs::remove_file(path);
+        }
+    }
+
     /// Acquires the lock. Waits at most `timeout` for its holder to release it.
     ///
     /// # Errors

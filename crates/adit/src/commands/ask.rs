@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::thread::ScopedJoinHandle;
 
 use adit_control::ControlError;
-use adit_control::state::paths::{self, RuntimePaths};
+use adit_control::state::paths::RuntimePaths;
 use adit_control::state::status::SCHEMA;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,15 +31,16 @@ impl Unreadable {
     }
 }
 
-/// Asks the overlay `name`, or all that run, at the same time: one that hangs delays no other.
+/// Asks the overlay `name`, or `all`, at the same time: one that hangs delays no other.
 ///
 /// # Errors
 /// Fails if no overlay of that name runs.
 pub(crate) fn overlays<T: Send>(
     name: Option<&str>,
+    all: impl FnOnce() -> Vec<String>,
     ask: impl Fn(&RuntimePaths) -> Result<T, ControlError> + Sync,
 ) -> Result<Answers<T>, Failure> {
-    let names = name.map_or_else(paths::running, |name| vec![name.to_owned()]);
+    let names = name.map_or_else(all, |name| vec![name.to_owned()]);
     let answers = std::thread::scope(|scope| {
         let asked: Vec<_> = names.iter().map(|name| scope.spawn(|| ask(&RuntimePaths::of(name)))).collect();
         let answer =

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_control::overlay::remove_leftovers;
+use adit_control::overlay::{remove_leftovers, remove_programs};
 use adit_control::state::paths::{self, RuntimePaths};
 use adit_linux::netns::NetNs;
 use adit_linux::process::{LockError, LockFile};
@@ -20,7 +20,6 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
         Ok(name) => name,
         Err(code) => return Ok(code),
     };
-    super::rights::require_for_network("down")?;
     let paths = RuntimePaths::of(&name);
     paths.create_run()?;
     // A file says by itself what is meant, however often it is taken down.
@@ -50,8 +49,9 @@ pub(crate) fn down(overlay: &str, in_netns: bool, output: &Output) -> Result<Exi
     let remove = || remove_leftovers(&name, inside, device);
     let removed = match lived_in.map(Ok).or_else(|| noted.map(|netns| NetNs::named(&netns))) {
         Some(Ok(netns)) => netns.run(remove)??,
-        // The namespace is gone, with everything that was in it.
-        Some(Err(_)) => Vec::new(),
+        // The namespace is gone, with everything that was in it. Pins are files.
+        Some(Err(error)) if error.is_not_found() => remove_programs(&name)?,
+        Some(Err(error)) => return Err(error.into()),
         None => remove()?,
     };
     paths.remove()?;
@@ -76,9 +76,9 @@ fn unknown(name: &str) -> String {
     if let Some(hint) = super::overlay_name::device_hint(name) {
         return hint;
     }
-    let others = match paths::running().as_slice() {
-        [] => "none is running".to_owned(),
-        names => format!("running: {}", names.join(", ")),
+    let others = match paths::known().as_slice() {
+        [] => "there is none".to_owned(),
+        names => format!("overlays: {}", names.join(", ")),
     };
     format!("there is no overlay `{name}` on this machine ({others})")
 }

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use adit_control::api::client;
 use adit_control::api::drops::{Drop, Drops};
 use adit_control::state::drop_status::LastDrop;
+use adit_control::state::paths;
 
 use crate::Failure;
 use crate::commands::ask;
 use crate::output::Output;
 
 pub(crate) fn drops(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
-    let found = ask::overlays(name, client::drops)?;
+    let found = ask::overlays(name, paths::running, client::drops)?;
     if output.is_json() {
         return Ok(found.json(output));
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use adit_control::api::client;
 use adit_control::state::events::{DownCause, Event, EventKind};
-use adit_control::state::paths::RuntimePaths;
+use adit_control::state::paths::{self, RuntimePaths};
 use adit_control::state::unreachable::UnreachableCause;
 
 use crate::Failure;
@@ -39,7 +39,7 @@ pub(crate) fn events(name: Option<&str>, output: &Output) -> Result<ExitCode, Fa
 /// # Errors
 /// None is running or can be read, or several are.
 fn only_running_overlay(output: &Output) -> Result<String, Failure> {
-    let found = ask::overlays(None, client::status)?.or_none()?;
+    let found = ask::overlays(None, paths::running, client::status)?.or_none()?;
     found.note_unreadable(output);
     let running: Vec<String> = found.answers.into_iter().map(|status| status.site.name).collect();
     match running.as_slice() {

@@ -12,7 +12,7 @@ mod log_file;
 mod overlay_name;
 pub(crate) mod plan;
 pub(crate) mod reload;
-mod rights;
+pub(crate) mod rights;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod supervise;

@@ -30,7 +30,7 @@ pub(super) fn device_hint(device: &str) -> Option<String> {
     let has_device = |overlay: &String| {
         RuntimePaths::of(overlay).read_run_record().is_some_and(|record| record.device == device)
     };
-    let overlay = paths::running().into_iter().find(has_device)?;
+    let overlay = paths::known().into_iter().find(has_device)?;
     Some(format!("`{device}` is the tunnel interface of overlay `{overlay}`; give the name `{overlay}`"))
 }
 

@@ -29,7 +29,6 @@ pub(crate) fn run(
         Ok(config) => config,
         Err(_) => return Ok(ExitCode::from(BAD_CONFIGURATION)),
     };
-    super::rights::require_for_network("run")?;
     log_file::log_to_stderr(args.log.clone());
     let options = DaemonOptions {
         on_exit: args.on_exit.map(|what| match what {

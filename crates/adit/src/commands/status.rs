@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
+use adit_control::ControlError;
 use adit_control::api::client;
+use adit_control::state::dead;
 use adit_control::state::drop_status::DropStatus;
+use adit_control::state::paths::{self, RuntimePaths};
 use adit_control::state::status::{
-    CarriedBy, PathMtuFrom, PeerState, PeerStatus, SiteStatus, Status, UnderlayState,
+    CarriedBy, DaemonState, PathMtuFrom, PeerState, PeerStatus, SiteStatus, Status, UnderlayState,
 };
 
 use crate::Failure;
@@ -14,19 +17,40 @@ use crate::commands::drops;
 use crate::output::Output;
 
 pub(crate) fn status(name: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
-    let found = ask::overlays(name, client::status)?;
-    if output.is_json() {
-        return Ok(found.json(output));
+    let found = ask::overlays(name, paths::known, status_of)?;
+    let none_is_dead = found.answers.iter().all(|status| status.daemon != DaemonState::Dead);
+    let shown = if output.is_json() {
+        found.json(output)
+    } else {
+        let found = found.or_none()?;
+        found.answers.iter().for_each(|status| show(status, output));
+        if found.note_unreadable(output) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    };
+    Ok(if none_is_dead { shown } else { ExitCode::FAILURE })
+}
+
+/// The answer of the daemon, or what is known of the overlay without it.
+fn status_of(paths: &RuntimePaths) -> Result<Status, ControlError> {
+    match client::status(paths) {
+        Err(none @ ControlError::NotRunning { .. }) => dead::status(paths)?.ok_or(none),
+        answered => answered,
     }
-    let found = found.or_none()?;
-    found.answers.iter().for_each(|status| show(status, output));
-    Ok(if found.note_unreadable(output) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(status: &Status, output: &Output) {
     let site = &status.site;
     if let Some(why) = &status.waiting_for {
         output.line(format_args!("site {}  waiting: {why}", site.name));
+        return;
+    }
+    if status.daemon == DaemonState::Dead {
+        let file = if status.file.is_empty() { "FILE" } else { &status.file };
+        output.line(format_args!(
+            "site {name}  device {}  dead: {}\n  `adit up {file}` starts a daemon, `adit down {name}` removes what is left",
+            site.device,
+            site.dataplane_reason,
+            name = site.name,
+        ));
         return;
     }
     let at = site.underlay_interface.as_ref().map_or(String::new(), |name| format!(" ({name})"));

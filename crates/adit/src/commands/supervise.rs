@@ -5,7 +5,7 @@
 //! supervisor has a daemon that is not started again.
 
 use std::fs::File;
-use std::io::{PipeReader, Read, Write};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -34,32 +34,17 @@ pub(crate) fn supervise(
     ready_fd: i32,
     netns: Option<&str>,
 ) -> Result<ExitCode, Failure> {
-    let mut ready = Some(File::from(inherited_descriptor(ready_fd)?));
+    let ready = File::from(inherited_descriptor(ready_fd)?);
     let paths = RuntimePaths::of(name);
     log_file::log_to_stderr(Some(paths.log()));
-    let _lock = replace_supervisor(&paths)?;
+    let lock = replace_supervisor(&paths)?;
     // Its path: after an upgrade the new program runs.
     let daemon = DaemonCommand { program: std::env::current_exe()?, file, netns, log: paths.log() };
-    let mut restarts = Restarts::default();
-    loop {
-        let started = Instant::now();
-        let (mut child, reader) = daemon.start()?;
-        let is_ready = says_ready(reader);
-        if let Some(mut ready) = ready.take_if(|_| is_ready) {
-            // Nobody waits if `adit up` was killed.
-            let _ = writeln!(ready, "ready {}", child.id());
-        }
-        let status = child.wait()?;
-        let Some(delay) = restarts.after(status.code(), is_ready, started.elapsed()) else {
-            return Ok(exit_code(status));
-        };
-        tracing::error!(%status, process = child.id(), "the daemon has ended, and is started again in {delay:?}");
-        std::thread::sleep(delay);
-        if let Some(pid) = LockFile::holder(&paths.lock()) {
-            tracing::info!("process {pid} serves the overlay now: nothing is left to supervise");
-            return Ok(ExitCode::SUCCESS);
-        }
+    let ended = daemon.run_again_and_again(ready, &paths.lock());
+    if let Some(lock) = lock {
+        lock.remove(&paths.supervisor_lock());
     }
+    Ok(exit_code(ended?))
 }
 
 /// Ends the supervisor of an overlay. Its daemon runs on.
@@ -96,8 +81,34 @@ struct DaemonCommand<'a> {
 }
 
 impl DaemonCommand<'_> {
+    /// Runs it until it has ended for good, or another process holds its lock. The first that is
+    /// ready is written to `ready`. Returns how the last one ended.
+    fn run_again_and_again(&self, ready: File, lock: &Path) -> io::Result<ExitStatus> {
+        let mut ready = Some(ready);
+        let mut restarts = Restarts::default();
+        loop {
+            let started = Instant::now();
+            let (mut child, reader) = self.start()?;
+            let is_ready = says_ready(reader);
+            if let Some(mut ready) = ready.take_if(|_| is_ready) {
+                // Nobody waits if `adit up` was killed.
+                let _ = writeln!(ready, "ready {}", child.id());
+            }
+            let status = child.wait()?;
+            let Some(delay) = restarts.after(status.code(), is_ready, started.elapsed()) else {
+                return Ok(status);
+            };
+            tracing::error!(%status, process = child.id(), "the daemon has ended, and is started again in {delay:?}");
+            std::thread::sleep(delay);
+            if let Some(pid) = LockFile::holder(lock) {
+                tracing::info!("process {pid} serves the overlay now: nothing is left to supervise");
+                return Ok(status);
+            }
+        }
+    }
+
     /// Starts it. What it says of itself comes out of the pipe.
-    fn start(&self) -> std::io::Result<(Child, PipeReader)> {
+    fn start(&self) -> io::Result<(Child, PipeReader)> {
         let (reader, writer) = std::io::pipe()?;
         let mut command = Command::new(&self.program);
         command.arg("run").arg(self.file);

@@ -20,7 +20,6 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
         Ok(config) => config,
         Err(code) => return Ok(code),
     };
-    super::rights::require_for_network("up")?;
     let paths = RuntimePaths::of(config.site.name.as_str());
     paths.create_run()?;
     // Read later through this descriptor, because a daemon that fails removes its files.

@@ -174,5 +174,10 @@ fn a_look_at_this_machine_finds_every_obstacle() {
     }
     let json = bed.adit(&["check", "--here", &file, "-j"]).with(1).json();
     assert_eq!((&json["ok"], json["here"]["obstacles"].as_array().unwrap().len()), (&Value::Bool(false), 3));
+    // What follows from an obstacle is none: nothing is said of an address that there is not.
+    let file = bed.write_changed("host.toml", |text| text.replace("\"10.1.1.1\"", "\"gw.lan\""));
+    let said = bed.adit(&["check", "--here", &file]).with(1).stdout;
+    assert!(said.contains("no interface of this machine, and names of hosts are not looked up"), "{said}");
+    assert!(!said.contains("0.0.0.0"), "{said}");
     assert_eq!(bed.sites.view_a(), before);
 }

@@ -1,7 +1,9 @@
 //! The kernel is short of something, or the daemon dies, at every step: afterwards everything is
 //! there, or nothing is.
 
-use adit_testbed::needs::ebpf;
+#![expect(clippy::print_stderr, reason = "the figures are for people")]
+
+use adit_testbed::needs::{ebpf, ipip};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,7 @@ use crate::support::faults::{Fate, Fault, Faulty};
 use crate::support::machine::Running;
 use crate::support::programs::pins;
 use crate::support::sites::{Sites, View};
+use crate::support::wait_until;
 use adit_config::DataplaneChoice;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::HOST_B;
@@ -21,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Both sites, of which B runs and A is to.
 struct FaultyStart {
     sites: Sites,
+    plane: DataplaneChoice,
     before: View,
     _b: Running,
 }
@@ -29,7 +33,7 @@ impl FaultyStart {
     fn new(plane: DataplaneChoice) -> Self {
         let sites = Sites::with_dataplane(plane_name(plane));
         let b = sites.run_b();
-        Self { before: sites.view_a(), sites, _b: b }
+        Self { before: sites.view_a(), sites, plane, _b: b }
     }
 
     #[track_caller]
@@ -100,6 +104,72 @@ impl FaultyStart {
         struck
     }
 
+    /// Ends the daemon of A by this signal, while this happens to it; whether it did. `down`
+    /// removes what is left.
+    #[track_caller]
+    fn stop(&self, signal: Signal, fault: Fault) -> bool {
+        let what = format!("{signal}, {fault:?}");
+        let daemon = self.sites.run_a(&[]);
+        self.reaches(&what);
+        let faulty = Faulty::attach(&self.sites, fault, &daemon);
+        // The byte by which a signal is told inside may be the very call that is denied.
+        let ends_by = || {
+            daemon.signal(signal);
+            wait_until(2 * PATIENCE, &what, || !daemon.is_alive() || faulty.has_struck());
+            !daemon.is_alive()
+        };
+        wait_until(2 * PATIENCE, &format!("{what}: it ends"), ends_by);
+        let has_struck = faulty.has_struck();
+        faulty.detach();
+        let (status, said) = daemon.wait();
+        match status.code() {
+            Some(0) => {}
+            Some(1) => assert!(said.contains("adit: ") && said.contains("(os error"), "{what}: {said}"),
+            code => assert!(code.is_none() && fault.is_deadly(), "{what}: {code:?} {said}"),
+        }
+        // What shall stay forwards on, except in userspace.
+        if signal == Signal::SIGTERM && self.plane != DataplaneChoice::Userspace {
+            self.reaches(&what);
+        }
+        if (signal, status.code()) != (Signal::SIGINT, Some(0)) {
+            self.down();
+        }
+        self.is_as_before(&what);
+        has_struck
+    }
+
+    /// Both ends of a daemon, with each call denied, or the daemon killed, at each step.
+    fn stops(&self) {
+        let fails = [
+            ("unlink", "EROFS", 4),
+            ("rmdir", "EROFS", 3),
+            ("sendto", "ENOBUFS", 6),
+            ("openat", "EMFILE", 4),
+            ("fsync", "EIO", 3),
+            ("bpf", "EPERM", 3),
+        ];
+        let (mut set, mut struck) = (0, 0);
+        let mut stop = |call, fate, most| {
+            for signal in [Signal::SIGINT, Signal::SIGTERM] {
+                for number in 1..=most {
+                    set += 1;
+                    if !self.stop(signal, Fault { call, fate, number }) {
+                        break;
+                    }
+                    struck += 1;
+                }
+            }
+        };
+        for (call, error, most) in fails {
+            stop(call, Fate::Fails(error), most);
+        }
+        for (call, most) in [("unlink", 4), ("sendto", 4)] {
+            stop(call, Fate::Kills, most);
+        }
+        eprintln!("{}, stop: {set} faults set, {struck} struck, all survived", plane_name(self.plane));
+        assert!(struck > 10, "{struck}");
+    }
+
     /// Changes the running overlay of A, to which this happens meanwhile; whether it did.
     /// Afterwards it is one of both, as a whole, and goes on.
     #[track_caller]
@@ -110,10 +180,13 @@ impl FaultyStart {
         let daemon = a.take().unwrap_or_else(|| self.sites.run_a(&[]));
         let faulty = Faulty::attach(&self.sites, fault, &daemon);
         let applied = adit(&["apply", files[fault.number % 2]]);
-        let is_alive = std::fs::read_link(format!("/proc/{}/exe", daemon.pid())).is_ok();
-        let has_struck = !is_alive || faulty.has_struck();
-        assert!(is_alive || fault.is_deadly(), "{what}: {applied:?}");
+        let has_struck = faulty.has_struck();
+        // A daemon that answers after its tracer has gone lives on.
         faulty.detach();
+        adit(&["status", "a"]);
+        let is_alive = daemon.is_alive();
+        let has_struck = !is_alive || has_struck;
+        assert!(is_alive || fault.is_deadly(), "{what}: {applied:?}");
         *a = Some(if is_alive {
             daemon
         } else {
@@ -187,4 +260,21 @@ fn an_apply_that_is_hindered_is_the_old_or_the_new() {
         let struck = steps.filter(|&number| bed.change(&mut a, files, Fault { call, fate, number })).count();
         assert!(struck > 0, "{call} {fate:?}");
     }
+}
+
+/// An end to which the kernel denies a call, or in which the daemon dies: it is told, and `down`
+/// removes what is left.
+#[test(root, ebpf, strace)]
+fn a_stop_that_is_hindered_leaves_nothing_that_down_does_not_find_with_ebpf() {
+    FaultyStart::new(DataplaneChoice::Ebpf).stops();
+}
+
+#[test(root, strace)]
+fn a_stop_that_is_hindered_leaves_nothing_that_down_does_not_find_with_userspace() {
+    FaultyStart::new(DataplaneChoice::Userspace).stops();
+}
+
+#[test(root, ipip, strace)]
+fn a_stop_that_is_hindered_leaves_nothing_that_down_does_not_find_with_the_driver() {
+    FaultyStart::new(DataplaneChoice::Kernel).stops();
 }

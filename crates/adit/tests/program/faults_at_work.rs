@@ -9,7 +9,7 @@ use std::ops::AddAssign;
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
-use adit_testbed::needs::ebpf;
+use adit_testbed::needs::{ebpf, ipip};
 use adit_testbed::test_planes::plane_name;
 use serde_json::Value;
 
@@ -204,7 +204,7 @@ fn dies(bed: &mut Testbed, own: &str, text: &str, fault: Fault) -> bool {
     // tracer is gone. A daemon that answers after that lives on.
     faulty.detach();
     bed.adit(&["status", "a"]);
-    let has_died = fs::read_link(format!("/proc/{}/exe", bed.daemon(Side::A).pid())).is_err();
+    let has_died = !bed.daemon(Side::A).is_alive();
     let is_promised = bed.sites.machine.with_files(|| fs::exists("/var/lib/adit/a/confirm.json").unwrap());
     if has_died {
         bed.take(Side::A).kill();
@@ -253,6 +253,11 @@ fn a_call_denied_at_any_step_hinders_nothing_with_ebpf() {
 #[test(root, strace)]
 fn a_call_denied_at_any_step_hinders_nothing_with_userspace() {
     each_step(DataplaneChoice::Userspace);
+}
+
+#[test(root, ipip, strace)]
+fn a_call_denied_at_any_step_hinders_nothing_with_the_driver() {
+    each_step(DataplaneChoice::Kernel);
 }
 
 #[test(root, strace)]

@@ -106,9 +106,9 @@ fn killed_it_leaves_a_closed_door_and_can_start_again() {
     a.kill();
     assert_eq!(sites.view_a(), up);
     assert_eq!(leaks(&sites), 0);
-    let status = sites.machine.adit(sites.network.gateway_a.ns(), &["status", "a"]).with(1);
+    let drops = sites.machine.adit(sites.network.gateway_a.ns(), &["drops", "a"]).with(1);
     insta::assert_snapshot!(
-        status.stderr,
+        drops.stderr,
         @"adit: overlay `a` is not running (nothing answers on /run/adit/a.sock); `adit up FILE` starts it"
     );
 
@@ -177,9 +177,9 @@ fn down_of_a_name_that_no_overlay_has_is_an_error() {
     let sites = Sites::with_dataplane("userspace");
     let gateway = sites.network.gateway_a.ns();
     let said = |name: &str| sites.machine.adit(gateway, &["down", name]).with(1).stderr;
-    assert_eq!(said("b"), "adit: there is no overlay `b` on this machine (none is running)\n");
+    assert_eq!(said("b"), "adit: there is no overlay `b` on this machine (there is none)\n");
     let a = sites.run_a(&[]);
-    assert_eq!(said("b"), "adit: there is no overlay `b` on this machine (running: a)\n");
+    assert_eq!(said("b"), "adit: there is no overlay `b` on this machine (overlays: a)\n");
     let of_device = "adit: `ipipA` is the tunnel interface of overlay `a`; give the name `a`\n";
     assert_eq!(said("ipipA"), of_device);
     let files = sites.machine.files();
@@ -222,12 +222,13 @@ fn of_one_name_there_is_one() {
     let (a, _b) = (sites.run_a(&[]), sites.run_b());
     sites.assert_joined();
     let up = (sites.view_a(), sites.machine.files());
-    let expected = format!(
-        "adit: overlay `a` is already running (process {}); `adit apply` changes it, `adit down a` ends it\n",
-        a.pid()
-    );
     // From anywhere: the name is the machine's.
-    for from in [&sites.network.gateway_a, &sites.network.gateway_b] {
+    let elsewhere = ", in another network namespace";
+    for (from, place) in [(&sites.network.gateway_a, ""), (&sites.network.gateway_b, elsewhere)] {
+        let expected = format!(
+            "adit: overlay `a` is already running (process {}{place}); `adit apply` changes it, `adit down a` ends it\n",
+            a.pid()
+        );
         let said = sites.machine.adit(from.ns(), &["run", &example("a.toml")]).with(1);
         assert_eq!(said.stderr, expected);
         let said = sites.machine.adit(from.ns(), &["up", &example("a.toml")]).with(1);

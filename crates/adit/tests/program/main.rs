@@ -16,6 +16,7 @@ mod check;
 mod connections;
 mod continuity;
 mod counters;
+mod dead;
 mod disks;
 mod documents;
 mod encryption;

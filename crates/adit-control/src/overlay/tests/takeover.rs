@@ -102,7 +102,7 @@ const ROWS: &[Row] = &[
             add(world, "ipipA", "theirs", VISIBLE_MAC);
             alias(world, "ipipA", "adit:b");
         },
-        Refused("its alias is `adit:b`"),
+        Refused("belongs to overlay `b` on this machine"),
     ),
     (
         "an interface of others with the name of the hidden end",

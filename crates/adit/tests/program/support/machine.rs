@@ -256,6 +256,11 @@ impl Running {
         self.child.id()
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_alive(&self) -> bool {
+        fs::read_link(format!("/proc/{}/exe", self.pid())).is_ok()
+    }
+
     /// Waits for a line that begins so, on either output, and returns it.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, beginning: &str) -> String {
