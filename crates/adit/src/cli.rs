@@ -135,9 +135,7 @@ pub(crate) enum Command {
     /// Start the daemon in the foreground, and again whenever it ends by itself.
     #[command(hide = true)]
     Supervise {
-        /// Configuration file.
-        file: PathBuf,
-        /// Name of the site in that file.
+        /// Name of the site.
         #[arg(long)]
         name: String,
         /// Descriptor to write `ready` and the daemon's process number to.

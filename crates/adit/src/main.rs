@@ -72,8 +72,8 @@ fn run(cli: &Cli, output: &Output) -> Result<ExitCode, Failure> {
         Command::Guard { file } => commands::apply::guard(file, cli.netns.as_deref(), output),
         Command::Run { file, options } => commands::run::run(file, options, cli.netns.as_deref(), output),
         Command::Up { file } => commands::up::up(file, cli.netns.as_deref(), output),
-        Command::Supervise { file, name, ready_fd } => {
-            commands::supervise::supervise(file, name, *ready_fd, cli.netns.as_deref())
+        Command::Supervise { name, ready_fd } => {
+            commands::supervise::supervise(name, *ready_fd, cli.netns.as_deref())
         }
         Command::Down { overlay } => commands::down::down(overlay, cli.netns.is_some(), output),
         Command::Status { name } => commands::status::status(name.as_deref(), output),

@@ -20,7 +20,7 @@ use crate::commands::log_file;
 use crate::commands::run::BAD_CONFIGURATION;
 
 /// Before the first new start. It doubles with each daemon that ends soon.
-const FIRST_DELAY: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_secs(2);
 /// The longest time before a new start.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// A daemon that has run for so long has not ended soon.
@@ -28,12 +28,12 @@ const SOON: Duration = Duration::from_secs(60);
 /// How long another supervisor may take to end.
 const TERMINATION_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) fn supervise(
-    file: &Path,
-    name: &str,
-    ready_fd: i32,
-    netns: Option<&str>,
-) -> Result<ExitCode, Failure> {
+/// The variable of the environment with the path of the file. It is no argument, so that whoever
+/// looks for the daemon by the file's name finds the daemon alone.
+pub(crate) const FILE: &str = "ADIT_SUPERVISED_FILE";
+
+pub(crate) fn supervise(name: &str, ready_fd: i32, netns: Option<&str>) -> Result<ExitCode, Failure> {
+    let file = std::env::var_os(FILE).map(PathBuf::from).ok_or_else(|| format!("{FILE} is not set"))?;
     let ready = File::from(inherited_descriptor(ready_fd)?);
     let paths = RuntimePaths::of(name);
     log_file::log_to_stderr(Some(paths.log()));
@@ -75,7 +75,7 @@ fn replace_supervisor(paths: &RuntimePaths) -> Result<Option<LockFile>, Failure>
 /// How the daemon is started.
 struct DaemonCommand<'a> {
     program: PathBuf,
-    file: &'a Path,
+    file: PathBuf,
     netns: Option<&'a str>,
     log: PathBuf,
 }
@@ -111,7 +111,7 @@ impl DaemonCommand<'_> {
     fn start(&self) -> io::Result<(Child, PipeReader)> {
         let (reader, writer) = std::io::pipe()?;
         let mut command = Command::new(&self.program);
-        command.arg("run").arg(self.file);
+        command.arg("run").arg(&self.file).env_remove(FILE);
         // It is in the namespace already. It records the name for `adit down`.
         if let Some(netns) = self.netns {
             command.arg("--netns").arg(netns);
@@ -152,7 +152,7 @@ impl Restarts {
         if is_ready && ran >= SOON {
             self.soon = 0;
         }
-        let delay = FIRST_DELAY.saturating_mul(1 << self.soon.min(6)).min(LONGEST_DELAY);
+        let delay = FIRST_DELAY.saturating_mul(1 << self.soon.min(5)).min(LONGEST_DELAY);
         self.soon = self.soon.saturating_add(1);
         Some(delay)
     }
@@ -178,7 +178,7 @@ mod tests {
             .filter_map(|_| restarts.after(Some(1), false, MOMENT))
             .map(|delay| delay.as_secs())
             .collect();
-        assert_eq!(later, [2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(later, [4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(restarts.after(Some(101), true, SOON), Some(FIRST_DELAY), "it has run for long");
     }
 

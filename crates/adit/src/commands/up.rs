@@ -13,6 +13,7 @@ use adit_linux::process::pass_descriptor;
 
 use crate::Failure;
 use crate::commands::log_file;
+use crate::commands::supervise::FILE;
 use crate::output::Output;
 
 pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<ExitCode, Failure> {
@@ -50,7 +51,7 @@ pub(crate) fn up(file: &Path, netns: Option<&str>, output: &Output) -> Result<Ex
 fn start(paths: &RuntimePaths, file: &Path, netns: Option<&str>, log: &File) -> io::Result<PipeReader> {
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("supervise").arg(std::path::absolute(file)?).args(["--name", paths.name()]);
+    command.arg("supervise").args(["--name", paths.name()]).env(FILE, std::path::absolute(file)?);
     // It is in the namespace already. The daemon records the name for `adit down`.
     if let Some(netns) = netns {
         command.arg("--netns").arg(netns);

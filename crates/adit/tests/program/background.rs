@@ -65,7 +65,7 @@ fn a_daemon_that_is_killed_is_started_again_until_it_is_taken_down() {
         wait_until(PATIENCE, "another daemon serves the overlay", is_new);
         wait_until(PATIENCE, "B is reached", || bed.reaches());
     }
-    assert!(log(&bed).contains("the daemon has ended, and is started again in 2s"), "{}", log(&bed));
+    assert!(log(&bed).contains("the daemon has ended, and is started again in 4s"), "{}", log(&bed));
     down(&bed);
 }
 
