@@ -10,7 +10,7 @@ use adit_dataplane::DataPlane;
 use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::limits::Limit;
 use adit_linux::net_scope::NetScope;
-use adit_tunnel::Totals;
+use adit_tunnel::{Instant, Totals};
 
 use crate::carrier::choice::carrier_of;
 use crate::carrier::{Carrier, Prepared, Running};
@@ -58,13 +58,24 @@ pub struct Overlay {
     carrier: Box<dyn Carrier>,
     running: Running,
     path_cache: Option<PathCache>,
-    repairs: BTreeMap<Object, u64>,
+    repairs: BTreeMap<Object, Repairs>,
     /// Our underlay address was missing at the last look.
     is_underlay_missing: bool,
     /// The packet filter is to be set again, because the addresses of this machine are others.
     is_filter_due: bool,
     warnings: Warnings,
     peer_states: PeerStates,
+}
+
+/// The repairs of objects of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repairs {
+    /// How many there were.
+    pub count: u64,
+    /// What the last one found.
+    pub what: String,
+    /// When it was, on the boot clock.
+    pub at: Instant,
 }
 
 /// What about the machine keeps traffic from passing.
@@ -325,9 +336,9 @@ impl Overlay {
         self.running.totals()
     }
 
-    /// Returns how often an object of each kind had to be repaired.
+    /// Returns how often an object of each kind had to be repaired, and the last time.
     #[must_use]
-    pub fn repairs(&self) -> &BTreeMap<Object, u64> {
+    pub fn repairs(&self) -> &BTreeMap<Object, Repairs> {
         &self.repairs
     }
 

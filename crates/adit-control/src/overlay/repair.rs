@@ -3,12 +3,13 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use adit_dataplane::clock::Clock;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Route;
 use adit_tunnel::{HostFacts, ProbeOptions, TableDelta};
 
 use super::plan::{Look, differences, forwarding_path};
-use super::{Overlay, Warning, WarningName};
+use super::{Overlay, Repairs, Warning, WarningName};
 use crate::carrier::{Damage, Repair};
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
@@ -151,7 +152,9 @@ impl Overlay {
     fn count_repairs(&mut self, changes: &[Change]) {
         for change in changes {
             tracing::warn!(%change, "repaired");
-            *self.repairs.entry(change.object).or_default() += 1;
+            let count = self.repairs.get(&change.object).map_or(0, |repairs| repairs.count) + 1;
+            let repairs = Repairs { count, what: change.what.clone(), at: Clock.now() };
+            self.repairs.insert(change.object, repairs);
         }
     }
 

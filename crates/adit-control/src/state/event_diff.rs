@@ -101,7 +101,8 @@ fn of_peer(before: Option<&PeerStatus>, after: &PeerStatus, kinds: &mut Vec<Even
         (Probing::Off | Probing::Unanswered, Probing::Answered) => {
             kinds.push(EventKind::ProbesAnswered { peer: peer() });
         }
-        (Probing::Answered, Probing::Unanswered) => {
+        // A data plane that has been started again knows of no answer yet.
+        (Probing::Answered, Probing::Unanswered) if after.soft_state.not_probed.is_some() => {
             kinds.push(EventKind::ProbesUnanswered { peer: peer() });
         }
         _ => {}
@@ -237,13 +238,22 @@ mod tests {
             (narrow(PathMtuFrom::Router), narrow(PathMtuFrom::Probe), mtu(1300, 1300, PathMtuFrom::Probe)),
             (narrow(PathMtuFrom::Probe), UP, mtu(1300, 1500, PathMtuFrom::Underlay)),
             ((UP.0, UP.1, UP.2, Probing::Unanswered), UP, vec![EventKind::ProbesAnswered { peer: peer() }]),
-            (UP, (UP.0, UP.1, UP.2, Probing::Unanswered), vec![EventKind::ProbesUnanswered { peer: peer() }]),
+            (UP, (UP.0, UP.1, UP.2, Probing::Unanswered), vec![]),
             (UP, (UP.0, UP.1, UP.2, Probing::Off), vec![]),
         ];
         for (before, after, expected) in table {
             let found = between(&status("b", before), &status("b", after));
             assert_eq!(found, expected, "{before:?} to {after:?}");
         }
+    }
+
+    #[test]
+    fn a_peer_that_answers_no_probe_of_a_search_is_an_event() {
+        let before = status("b", UP);
+        let mut after = status("b", (UP.0, UP.1, UP.2, Probing::Unanswered));
+        after.peers[0].soft_state.not_probed = Some("it answers no probe".to_owned());
+        assert_eq!(between(&before, &after), [EventKind::ProbesUnanswered { peer: "b".to_owned() }]);
+        assert_eq!(between(&after, &after), []);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use adit_config::Config;
+use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::limits;
 use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
@@ -44,6 +45,9 @@ pub struct Status {
     /// out.
     #[serde(default)]
     pub repairs: BTreeMap<String, u64>,
+    /// The last repair of each kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub last_repairs: BTreeMap<String, LastRepair>,
     /// Invalid pairs of inner and outer ECN fields (RFC 6040 section 4.2) in received packets, by
     /// kind. Kinds that have never occurred are left out.
     #[serde(default)]
@@ -64,6 +68,15 @@ pub struct Status {
     /// The change that waits to be confirmed.
     #[serde(default)]
     pub pending: Option<PendingChange>,
+}
+
+/// The last repair of objects of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LastRepair {
+    /// What was found: the object and the difference, or why a thread has ended.
+    pub what: String,
+    /// Seconds since then.
+    pub seconds: f64,
 }
 
 /// A change that is rolled back unless it is confirmed.
@@ -327,7 +340,7 @@ pub enum Probing {
     /// `site.networks`.
     #[default]
     Off,
-    /// It has answered none.
+    /// It has answered none of the last search for the path MTU, or none yet.
     Unanswered,
     /// It answers.
     Answered,
@@ -353,6 +366,7 @@ impl SoftState {
             probe: match answered {
                 _ if tunnel.config().probe.is_none() => Probing::Off,
                 None => Probing::Unanswered,
+                Some(_) if tunnel.is_silent(peer) => Probing::Unanswered,
                 Some(_) => Probing::Answered,
             },
             probe_answered_seconds: answered.map(|at| now.since(at).as_secs_f64()),
@@ -426,6 +440,7 @@ impl Status {
             peers: Vec::new(),
             drops: BTreeMap::new(),
             repairs: BTreeMap::new(),
+            last_repairs: BTreeMap::new(),
             ecn: BTreeMap::new(),
             icmp: IcmpStatus::default(),
             probes: ProbeStatus::default(),
@@ -525,7 +540,15 @@ impl Status {
             repairs: overlay
                 .repairs()
                 .iter()
-                .map(|(object, count)| (object.as_str().to_owned(), *count))
+                .map(|(object, repairs)| (object.as_str().to_owned(), repairs.count))
+                .collect(),
+            last_repairs: overlay
+                .repairs()
+                .iter()
+                .map(|(object, repairs)| {
+                    let seconds = Clock.now().since(repairs.at).as_secs_f64();
+                    (object.as_str().to_owned(), LastRepair { what: repairs.what.clone(), seconds })
+                })
                 .collect(),
             ecn: EcnAnomaly::ALL
                 .into_iter()

@@ -38,7 +38,10 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// Works until the plane stops.
-    pub(super) fn run(mut self, heartbeat: &Heartbeat) {
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
+    pub(super) fn run(mut self, heartbeat: &Heartbeat) -> Result<(), String> {
         let mut coalescer = Coalescer::new(BATCH, self.deliverer.host.takes_udp);
         let mut large = vec![0u8; LARGE].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
@@ -48,10 +51,12 @@ impl Inbound {
                 busy_poll.reset();
             } else if !busy_poll.spin() {
                 self.ring.clear_error();
-                wait_readable(&self.ring, &self.waker, LONGEST_SLEEP);
+                wait_readable(&self.ring, &self.waker, LONGEST_SLEEP)
+                    .map_err(|error| format!("cannot wait for datagrams of the peers: {error}"))?;
                 busy_poll.reset();
             }
         }
+        Ok(())
     }
 
     /// Delivers the datagrams that wait, at most a batch. Returns their number.

@@ -54,7 +54,10 @@ pub(super) struct Outbound {
 
 impl Outbound {
     /// Works until the plane stops or the tunnel interface is gone.
-    pub(super) fn run(mut self, mut receiver: PacketRing, heartbeat: &Heartbeat) {
+    ///
+    /// # Errors
+    /// The kernel refuses to wait.
+    pub(super) fn run(mut self, mut receiver: PacketRing, heartbeat: &Heartbeat) -> Result<(), String> {
         let mut large = vec![0u8; LARGE].into_boxed_slice();
         let mut scratch = vec![0u8; MAX_DATAGRAM].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
@@ -71,10 +74,12 @@ impl Outbound {
                     self.device_gone.store(true, Ordering::Relaxed);
                     break;
                 }
-                wait_readable(&receiver, &self.waker, LONGEST_SLEEP);
+                wait_readable(&receiver, &self.waker, LONGEST_SLEEP)
+                    .map_err(|error| format!("cannot wait for packets of the host: {error}"))?;
                 busy_poll.reset();
             }
         }
+        Ok(())
     }
 
     /// Forwards the packets that wait, at most a batch. Returns their number.

@@ -252,8 +252,7 @@ impl UserspacePlane {
             let name = format!("adit-out-{number}");
             self.threads.push(liveness::spawn(&name, liveness::PACKET_THREAD_LIMIT, move |heartbeat| {
                 threads::confine(rights);
-                sender.run(receiver, heartbeat);
-                Ok(())
+                sender.run(receiver, heartbeat)
             })?);
         }
         Ok(())

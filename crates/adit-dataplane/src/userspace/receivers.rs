@@ -62,8 +62,7 @@ impl BoundRings {
             let name = format!("adit-in-{}", running.threads.len());
             running.threads.push(liveness::spawn(&name, liveness::PACKET_THREAD_LIMIT, |heartbeat| {
                 threads::confine(PacketThread::Plain);
-                inbound.run(heartbeat);
-                Ok(())
+                inbound.run(heartbeat)
             })?);
             running.counters.push(counters);
         }

@@ -79,8 +79,11 @@ impl AsFd for EventFd {
 
 /// Waits until `source` is readable, `waker` has been woken, or `timeout` has passed. A signal ends
 /// the wait too.
-pub fn wait_readable(source: &impl AsFd, waker: &Waker, timeout: Duration) {
-    let _ = wait_any(&[source.as_fd().as_raw_fd(), waker.event.fd.as_raw_fd()], Some(timeout));
+///
+/// # Errors
+/// The kernel refuses to wait. Whoever tries again at once never sleeps.
+pub fn wait_readable(source: &impl AsFd, waker: &Waker, timeout: Duration) -> io::Result<()> {
+    wait_any(&[source.as_fd().as_raw_fd(), waker.event.fd.as_raw_fd()], Some(timeout)).map(drop)
 }
 
 /// Waits until one of `sources` is readable, `waker` has been woken, or `timeout` has passed. A

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use adit_control::ControlError;
 use adit_control::api::client;
+use adit_control::reconcile::change::Object;
 use adit_control::state::dead;
 use adit_control::state::drop_status::DropStatus;
 use adit_control::state::paths::{self, RuntimePaths};
@@ -93,7 +94,11 @@ fn show(status: &Status, output: &Output) {
     for (object, count) in &status.repairs {
         let times = if *count == 1 { "once" } else { "times" };
         let count = if *count == 1 { String::new() } else { format!("{count} ") };
-        output.line(format_args!("  repaired {object} {count}{times}"));
+        // What others have changed, they know. What failed inside is news.
+        let why = status.last_repairs.get(object).filter(|_| object == Object::DataPlane.as_str());
+        let why =
+            why.map_or(String::new(), |last| format!(" (last {:.0} s ago: {})", last.seconds, last.what));
+        output.line(format_args!("  repaired {object} {count}{times}{why}"));
     }
     for (anomaly, count) in &status.ecn {
         output.line(format_args!("  ECN anomaly {anomaly} {count}"));

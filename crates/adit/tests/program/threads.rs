@@ -24,6 +24,13 @@ fn replaced(plane: DataplaneChoice) {
     faulty.detach();
     wait_until(PATIENCE, "B is reached", || bed.reaches());
     bed.wait_for(Side::A, "Cannot allocate memory");
+    // Status knows the thread and the cause, and how long ago it was.
+    let last = bed.status()["last_repairs"]["data-plane"].clone();
+    let what = last["what"].as_str().unwrap();
+    assert!(what.starts_with("the thread adit-") && what.contains("Cannot allocate memory"), "{last}");
+    assert!(last["seconds"].as_f64() < Some(PATIENCE.as_secs_f64()), "{last}");
+    let text = bed.adit(&["status", "a"]).ok().stdout;
+    assert!(text.contains("  repaired data-plane ") && text.contains(what), "{text}");
     // The threads of the new plane go on.
     let before = bed.repairs();
     bed.ip("link set ipipA mtu 1400");

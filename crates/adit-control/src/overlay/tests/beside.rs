@@ -258,7 +258,7 @@ fn a_repair_is_counted_when_it_was_made() {
     }
     assert!(failed > 3, "several steps can fail");
     assert_eq!(overlay.warnings(), [], "it is over");
-    assert_eq!(overlay.repairs().values().sum::<u64>(), 1);
+    assert_eq!(overlay.repairs().values().map(|repairs| repairs.count).sum::<u64>(), 1);
 }
 
 /// Linux's driver has one interface for each pair of addresses.
