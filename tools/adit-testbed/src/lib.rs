@@ -8,6 +8,7 @@
 //! test runs on, and [`needs`] says whether this machine has what a test needs.
 
 pub mod black_hole;
+pub mod bpf_file_system;
 pub mod hub;
 pub mod loss_stream;
 pub mod needs;

@@ -145,11 +145,15 @@ pub(crate) fn record(paths: &RuntimePaths, pending: Option<&Pending>) -> Result<
     durable_file::write(&paths.confirmation(), &serde_json::to_string(change).unwrap_or_default())
 }
 
-/// Returns true if the files say that a change waits to be confirmed or was not confirmed in time,
-/// or may say so.
+/// Returns true if the files say that the change to `config` waits to be confirmed or was not
+/// confirmed in time, or may say so. Meanwhile it may have been confirmed, and another change made.
 #[must_use]
-pub fn is_pending(paths: &RuntimePaths) -> bool {
-    find(paths) != Found::Nothing
+pub fn is_pending(paths: &RuntimePaths, config: &Config) -> bool {
+    match find(paths) {
+        Found::Nothing => false,
+        Found::Pending(pending) => pending.is_about(config),
+        Found::Unreadable { .. } => true,
+    }
 }
 
 /// Returns true if the files say that a change was not confirmed in time, or may have said so.
@@ -201,6 +205,9 @@ mod tests {
             record(&paths, Some(pending)).expect("it can be written");
             assert_eq!(find(&paths), Found::Pending(pending.clone()));
             assert_eq!(is_overdue(&paths), *pending == moved);
+            let is_pending = |ttl| is_pending(&paths, &config(ttl));
+            assert_eq!((is_pending(32), is_pending(16)), (true, *pending == moved));
+            assert!(!is_pending(64), "what it returns to");
         }
         record(&paths, None).expect("it can be removed");
         assert_eq!(find(&paths), Found::Nothing);

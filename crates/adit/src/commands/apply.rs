@@ -88,13 +88,17 @@ pub(crate) fn guard(file: &Path, netns: Option<&str>, output: &Output) -> Result
         Err(code) => return Ok(code),
     };
     let paths = RuntimePaths::of(config.site.name.as_str());
-    while is_pending(&paths) && !is_overdue(&paths) {
+    while is_pending(&paths, &config) && !is_overdue(&paths) {
         std::thread::sleep(GUARD_INTERVAL);
     }
-    if !is_pending(&paths) {
+    if !is_pending(&paths, &config) {
         return Ok(ExitCode::SUCCESS);
     }
     std::thread::sleep(GUARD_DELAY);
+    // Another change has a guard of its own, which knows the file that it came from.
+    if !is_pending(&paths, &config) {
+        return Ok(ExitCode::SUCCESS);
+    }
     // A living daemon holds the lock, and rolls back by itself.
     let is_dead = LockFile::acquire(&paths.lock()).is_ok();
     if is_dead && is_overdue(&paths) {

@@ -146,6 +146,21 @@ fn waiting_guards(file: &str) -> usize {
     lines.filter(|line| line.contains(&format!("\0guard\0{file}\0"))).count()
 }
 
+/// Its file is not the one to start the overlay with if the daemon dies.
+#[test(root)]
+fn the_guard_of_a_confirmed_change_does_not_guard_the_next_one() {
+    let bed = Testbed::running(DataplaneChoice::Userspace);
+    let first = bed.write_changed("first.toml", |text| text.replacen("[tunnel]", "[tunnel]\nttl = 32", 1));
+    let second = bed.write_changed("second.toml", |text| text.replacen("[tunnel]", "[tunnel]\nttl = 16", 1));
+    bed.adit(&["apply", "--confirm", "600", &first]).ok();
+    bed.adit(&["confirm", "a"]).ok();
+    // Before the first guard looks again.
+    bed.adit(&["apply", "--confirm", "600", &second]).ok();
+    wait_until(PATIENCE, "the first guard has ended", || waiting_guards(&first) == 0);
+    assert_eq!(waiting_guards(&second), 1);
+    bed.adit(&["confirm", "a"]).ok();
+}
+
 #[test(root)]
 fn nobody_waits_for_a_change_that_is_confirmed_or_rolled_back() {
     let bed = Testbed::running(DataplaneChoice::Userspace);

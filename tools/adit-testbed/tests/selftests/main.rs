@@ -21,5 +21,7 @@ mod two_paths;
 mod vpp_ipip;
 
 fn main() -> std::process::ExitCode {
+    // Tests that need it also need root, and fail without it.
+    let _ = adit_testbed::bpf_file_system::mount_own();
     adit_harness::main()
 }
