@@ -5,10 +5,11 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use adit_peers::{AddressPlan, Conflict, Holder, Keepalive, NAMED_ADDRESSES, Relay};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::model::{DataplaneChoice, Ttl};
 use crate::problem::Diagnostics;
@@ -94,7 +95,7 @@ fn relayed_peers(file: &FilePart, diagnostics: &mut Diagnostics) {
 type Place = usize;
 
 /// Where each network of each owner is written first.
-type NetworkSpans<'f> = HashMap<(Holder<Place>, Ipv4Net), &'f Range<usize>>;
+type NetworkSpans<'f> = HashMap<(Holder<Place>, IpNet), &'f Range<usize>>;
 
 /// Claims all names and addresses of the file in a plan, and reports the conflicts.
 ///
@@ -135,7 +136,10 @@ pub(crate) fn check_addresses(file: &FilePart, diagnostics: &mut Diagnostics) {
 fn check_local(file: &FilePart, diagnostics: &mut Diagnostics) {
     for address in file.site.iter().flat_map(|site| &site.local) {
         let mut networks = file.peers.iter().flat_map(|peer| &peer.networks);
-        let Some(taken) = networks.find(|network| network.value.contains(&address.value)) else { continue };
+        let Some(taken) = networks.find(|network| network.value.contains(&IpAddr::from(address.value)))
+        else {
+            continue;
+        };
         let line = diagnostics.source.line(taken.span.start);
         diagnostics
             .report(
@@ -188,7 +192,7 @@ impl<'f> Owners<'f> {
         span.unwrap_or_default()
     }
 
-    fn network(&self, owner: Holder<Place>, network: Ipv4Net) -> Range<usize> {
+    fn network(&self, owner: Holder<Place>, network: IpNet) -> Range<usize> {
         let networks = self.networks.get_or_init(|| {
             let mut spans = HashMap::new();
             for network in self.file.site.iter().flat_map(|site| &site.networks) {
@@ -288,8 +292,8 @@ impl<'f> Owners<'f> {
     /// the peer's if the other one is ours.
     fn overlap(
         &self,
-        claimed: (Ipv4Net, Holder<Place>, Range<usize>),
-        held: (Ipv4Net, Holder<Place>, Range<usize>),
+        claimed: (IpNet, Holder<Place>, Range<usize>),
+        held: (IpNet, Holder<Place>, Range<usize>),
         diagnostics: &mut Diagnostics,
     ) {
         let is_swapped = match (held.1, claimed.1) {

@@ -46,6 +46,7 @@ mod write;
 
 pub use adit_peers::{
     Conflict, DeltaError, Keepalive, NameError, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay,
+    networks_v4,
 };
 pub use json_schema::json_schema;
 pub use load::{LoadError, read_file, read_regular_file};

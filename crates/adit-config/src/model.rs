@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use adit_peers::{Conflict, Peer, PeerSet, Relay};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::name::{DeviceName, NetnsName, SiteName};
 
@@ -58,7 +58,7 @@ pub struct SiteConfig {
     /// Our address on the public network, the outer source, or the interface that has it.
     pub underlay: Underlay,
     /// The networks behind this site. Never empty in a file.
-    pub networks: Vec<Ipv4Net>,
+    pub networks: Vec<IpNet>,
     /// Addresses of this gateway outside `networks` that peers may reach all the same.
     pub local: Vec<Ipv4Addr>,
     /// The tunnel interface. Default `adit0`.

@@ -1,9 +1,9 @@
 //! The reader of what a `[[peer]]` says about the path to it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use adit_peers::{Keepalive, PathOptions};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use crate::decode::{Section, Spanned, Value};
@@ -15,7 +15,7 @@ use crate::underlay::underlay;
 /// Reads the keys of a peer whose networks these are. `None`: one is wrong, and reported.
 pub(crate) fn path_options(
     section: &Section<'_, '_>,
-    networks: &[Spanned<Ipv4Net>],
+    networks: &[Spanned<IpNet>],
     diagnostics: &mut Diagnostics,
 ) -> Option<PathOptions> {
     let probe_address = match section.optional("probe-address") {
@@ -37,7 +37,7 @@ pub(crate) fn path_options(
 fn probe_address(
     key: &KeySpec,
     value: &Value<'_>,
-    networks: &[Spanned<Ipv4Net>],
+    networks: &[Spanned<IpNet>],
     diagnostics: &mut Diagnostics,
 ) -> Option<Option<Ipv4Addr>> {
     if matches!(value.get_ref(), DeValue::String(text) if text == AUTO) {
@@ -45,7 +45,8 @@ fn probe_address(
     }
     let address = underlay(key, value, diagnostics)?.value;
     // Networks that cannot be read are reported themselves.
-    if !networks.is_empty() && !networks.iter().any(|network| network.value.contains(&address)) {
+    if !networks.is_empty() && !networks.iter().any(|network| network.value.contains(&IpAddr::from(address)))
+    {
         let found = format!("{address}, which lies in none of them");
         let help = "write the address of that site's gateway in its own network; answers from elsewhere are \
                     dropped";

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use adit_peers::{NameError, NotUnicast, PathOptions, Peer, PeerName, check_network};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use toml::de::{DeTable, DeValue};
 
 use crate::decode::{
@@ -54,7 +54,7 @@ pub(crate) struct FilePart {
 pub(crate) struct SitePart {
     name: Option<SiteName>,
     pub(crate) underlay: Option<Spanned<Underlay>>,
-    pub(crate) networks: Vec<Spanned<Ipv4Net>>,
+    pub(crate) networks: Vec<Spanned<IpNet>>,
     pub(crate) local: Vec<Spanned<Ipv4Addr>>,
     pub(crate) device: Option<DeviceName>,
     pub(crate) dataplane: Option<DataplaneChoice>,
@@ -70,7 +70,7 @@ pub(crate) struct SitePart {
 pub(crate) struct PeerPart {
     pub(crate) name: Option<Spanned<PeerName>>,
     pub(crate) underlay: Option<Spanned<Ipv4Addr>>,
-    pub(crate) networks: Vec<Spanned<Ipv4Net>>,
+    pub(crate) networks: Vec<Spanned<IpNet>>,
     pub(crate) path: Option<PathOptions>,
     /// The place of `keepalive`.
     pub(crate) keepalive: Option<Range<usize>>,
@@ -110,7 +110,7 @@ impl PeerPart {
     }
 }
 
-fn bare(networks: &[Spanned<Ipv4Net>]) -> Vec<Ipv4Net> {
+fn bare(networks: &[Spanned<IpNet>]) -> Vec<IpNet> {
     networks.iter().map(|network| network.value).collect()
 }
 
@@ -390,7 +390,7 @@ fn addresses(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) ->
 }
 
 /// The valid prefixes, in order.
-fn networks(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Ipv4Net>> {
+fn networks(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<IpNet>> {
     let Some(array) = array(key, value, diagnostics) else { return Vec::new() };
     if array.is_empty() {
         key.refuse(
@@ -403,7 +403,7 @@ fn networks(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> 
     array.iter().filter_map(|element| network(element, diagnostics)).collect()
 }
 
-fn network(value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<Spanned<Ipv4Net>> {
+fn network(value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<Spanned<IpNet>> {
     let DeValue::String(text) = value.get_ref() else {
         PREFIX.refuse(value.span(), described(value), None, diagnostics);
         return None;
@@ -414,11 +414,14 @@ fn network(value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<Spanned<I
                 return Some(Spanned { value: network, span: value.span() });
             };
             let what = match found {
-                NotUnicast::Multicast => "multicast",
-                NotUnicast::Loopback => "loopback",
+                NotUnicast::Multicast | NotUnicast::MulticastV6 => "multicast",
+                NotUnicast::Loopback | NotUnicast::LoopbackV6 => "loopback",
                 NotUnicast::ThisNetwork => "\"this network\" (RFC 1122)",
                 NotUnicast::Reserved => "reserved",
                 NotUnicast::Broadcast => "the broadcast address",
+                NotUnicast::Unspecified => "no address",
+                NotUnicast::LinkLocalV6 => "link-local",
+                NotUnicast::MappedV4 => "IPv4 in the form of IPv6",
             };
             let message = format!(
                 "`networks`: expected a network of unicast addresses, found {}, which is {what}",
@@ -444,7 +447,7 @@ struct BadPrefix {
     mend: Option<String>,
 }
 
-fn prefix(text: &str) -> Result<Ipv4Net, BadPrefix> {
+fn prefix(text: &str) -> Result<IpNet, BadPrefix> {
     let bad = |what: &str, mend: Option<String>| BadPrefix { what: what.to_owned(), mend };
     let write = |network: &dyn fmt::Display| Some(format!("write \"{network}\""));
     let (address, length) = match text.split_once('/') {
@@ -488,5 +491,5 @@ fn prefix(text: &str) -> Result<Ipv4Net, BadPrefix> {
             write(&network.trunc()),
         ));
     }
-    Ok(network)
+    Ok(network.into())
 }

@@ -1,7 +1,7 @@
 //! Properties of every configuration, and of every text that is none.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use adit_config::{
@@ -9,7 +9,8 @@ use adit_config::{
     PathOptions, Peer, PeerName, PeerSet, Problems, Relay, SiteConfig, SiteName, Ttl, TunnelOptions,
     Underlay,
 };
-use ipnet::Ipv4Net;
+use adit_peers::networks_v4;
+use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -86,11 +87,11 @@ fn config() -> impl Strategy<Value = Config> {
                 let interface = interface.map(DeviceName::new).transpose().ok()?;
                 let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
                     let index = index as u8;
-                    let networks: BTreeSet<Ipv4Net> = networks
+                    let networks: BTreeSet<IpNet> = networks
                         .into_iter()
                         .map(|(low, length)| {
                             let [c, d] = low.to_be_bytes();
-                            Ipv4Net::new(Ipv4Addr::new(10, index, c, d), length).unwrap().trunc()
+                            IpNet::new(IpAddr::from([10, index, c, d]), length).unwrap().trunc()
                         })
                         .collect();
                     let [b, c] = start.to_be_bytes();
@@ -133,11 +134,13 @@ fn config() -> impl Strategy<Value = Config> {
                     fwmark,
                     tunnel,
                 };
-                let peers = owners.map(|(name, underlay, networks): (_, _, Vec<Ipv4Net>)| Peer {
+                let first =
+                    |networks: &[IpNet]| networks_v4(networks).next().map(|network| network.network());
+                let peers = owners.map(|(name, underlay, networks): (_, _, Vec<IpNet>)| Peer {
                     name: PeerName::new(name).unwrap(),
                     underlay,
                     path: PathOptions {
-                        probe_address: networks.first().filter(|_| start % 5 < 2).map(Ipv4Net::network),
+                        probe_address: first(&networks).filter(|_| start % 5 < 2),
                         keepalive: match start % 3 {
                             0 => Keepalive::Default,
                             1 if is_kept => Keepalive::After(seconds),
@@ -282,11 +285,11 @@ proptest! {
     fn overlaps_as_a_slow_model_finds_them(
         owners in vec(vec((0..64_u32, 24..=30_u8), 0..5), 1..5),
     ) {
-        let networks: Vec<(usize, Ipv4Net)> = owners
+        let networks: Vec<(usize, IpNet)> = owners
             .iter()
             .enumerate()
             .flat_map(|(owner, networks)| networks.iter().map(move |(bits, length)| {
-                (owner, Ipv4Net::new(Ipv4Addr::from(0x0a00_0000 | (bits << 4)), *length).unwrap().trunc())
+                (owner, IpNet::new(Ipv4Addr::from(0x0a00_0000 | (bits << 4)).into(), *length).unwrap().trunc())
             }))
             .collect();
         let written = |owner: usize| {
@@ -298,7 +301,7 @@ proptest! {
         for owner in 1..owners.len() {
             text += &format!("[[peer]]\nname = \"p{owner}\"\nunderlay = \"192.0.2.{owner}\"\nnetworks = {}\n", written(owner));
         }
-        let nested = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
+        let nested = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
         let mut wrong = BTreeSet::new();
         for (i, (owner, network)) in networks.iter().enumerate() {
             for (other_owner, other) in &networks[..i] {
@@ -311,14 +314,14 @@ proptest! {
         if let Err(problems) = Config::parse("x", &text) {
             for problem in &problems {
                 for span in std::iter::once(&problem.span).chain(problem.others.iter().map(|place| &place.span)) {
-                    found.insert(text[span.clone()].trim_matches('"').parse::<Ipv4Net>().unwrap());
+                    found.insert(text[span.clone()].trim_matches('"').parse::<IpNet>().unwrap());
                 }
             }
         }
         // The model names all networks that take part. The reader may leave out the larger of two
         // if a nearer one is named. It names no network without a conflict, and accepts no
         // conflict.
-        let wrong: BTreeSet<Ipv4Net> = wrong.into_iter().copied().collect();
+        let wrong: BTreeSet<IpNet> = wrong.into_iter().copied().collect();
         prop_assert!(found.is_subset(&wrong), "{:?} but not {:?}\n{}", found, wrong, text);
         prop_assert_eq!(found.is_empty(), wrong.is_empty(), "{}", text);
     }

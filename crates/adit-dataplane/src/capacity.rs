@@ -51,7 +51,7 @@ mod tests {
             underlay: underlay.into(),
             path: PathOptions::default(),
             networks: (0..networks)
-                .map(|n| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n)))
+                .map(|n| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n)).into())
                 .collect(),
         };
         let change = |tunnel: &Tunnel, peers: &PeerSet| {

@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::Ipv4Addr;
 
 use adit_policy::bpf::maps::{LastDrop, PeerCounts, PeerEntry, RelayRule, Settings, encode_pair};
-use adit_policy::{PeerLookup, DropReason, IdRange, Owner, PeerIndex};
+use adit_policy::{DropReason, IdRange, Owner, OwnerLookup, PeerIndex, PeerLookup};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -123,11 +123,6 @@ impl PeerLookup for Tables {
     }
 
     #[inline(always)]
-    fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
-        lpm_cache::owner(inner, self.generation)
-    }
-
-    #[inline(always)]
     fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
         // SAFETY: the value is one word, copied at once. Userspace never changes an entry. It adds
         // before it removes, so it does not reuse a removed entry's memory for another address in
@@ -148,6 +143,13 @@ impl PeerLookup for Tables {
             // SAFETY: the value is not read.
             RelayRule::Listed => unsafe { RELAY_PAIRS.get(encode_pair(from, to)) }.is_some(),
         }
+    }
+}
+
+impl OwnerLookup<Ipv4Addr> for Tables {
+    #[inline(always)]
+    fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
+        lpm_cache::owner(inner, self.generation)
     }
 
     #[inline(always)]

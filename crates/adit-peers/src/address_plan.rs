@@ -11,13 +11,16 @@
 //! in one pass. [`PeerSet`](crate::PeerSet) stops at the first conflict and takes its claims back.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::conflict::{Conflict, Holder, NAMED_ADDRESSES};
 use crate::name::PeerName;
 use crate::unicast::{check_host, check_network};
+
+/// By prefix length in bits.
+type Lengths = [u32; 129];
 
 /// All claims of a site and its peers. `P` identifies a peer.
 ///
@@ -27,10 +30,11 @@ pub struct AddressPlan<P> {
     names: HashMap<PeerName, P>,
     underlays: BTreeMap<Ipv4Addr, Holder<P>>,
     /// By first address and length, so that the networks inside a network follow it.
-    networks: BTreeMap<(Ipv4Addr, u8), Holder<P>>,
-    /// How many networks have each length: a look-up of the networks around one tries only lengths
-    /// that exist.
-    lengths: [u32; 33],
+    networks: BTreeMap<(IpAddr, u8), Holder<P>>,
+    /// How many networks of each family have each length: a look-up of the networks around one
+    /// tries only lengths that exist.
+    lengths_v4: Lengths,
+    lengths_v6: Lengths,
     nested: bool,
 }
 
@@ -40,7 +44,8 @@ impl<P> Default for AddressPlan<P> {
             names: HashMap::new(),
             underlays: BTreeMap::new(),
             networks: BTreeMap::new(),
-            lengths: [0; 33],
+            lengths_v4: [0; 129],
+            lengths_v6: [0; 129],
             nested: false,
         }
     }
@@ -93,7 +98,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
             claimant: claimant.clone(),
             holder: holder.clone(),
         });
-        let around = self.around(Ipv4Net::from(address));
+        let around = self.around(IpNet::from(IpAddr::from(address)));
         let enclosing =
             around.filter(|(_, holder)| is_enclosure(holder, claimant)).map(|(network, holder)| {
                 Conflict::UnderlayEnclosed {
@@ -110,7 +115,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
     ///
     /// Of several networks of other peers around the network, only the nearest is reported: one
     /// large network would otherwise be reported at each depth.
-    pub fn claim_network(&mut self, network: Ipv4Net, claimant: Holder<P>) -> Vec<Conflict<P>> {
+    pub fn claim_network(&mut self, network: IpNet, claimant: Holder<P>) -> Vec<Conflict<P>> {
         if network.trunc() != network {
             return vec![Conflict::HostBits { network, claimant }];
         }
@@ -153,7 +158,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
             return conflicts;
         }
         self.networks.insert(key(network), claimant);
-        if let Some(count) = self.lengths.get_mut(usize::from(network.prefix_len())) {
+        if let Some(count) = self.lengths_mut(network).get_mut(usize::from(network.prefix_len())) {
             *count += 1;
         }
         conflicts
@@ -174,48 +179,69 @@ impl<P: Clone + Eq> AddressPlan<P> {
     }
 
     /// Releases a network if `holder` has it.
-    pub(crate) fn release_network(&mut self, network: Ipv4Net, holder: &Holder<P>) {
+    pub(crate) fn release_network(&mut self, network: IpNet, holder: &Holder<P>) {
         if self.networks.get(&key(network)) == Some(holder) {
             self.networks.remove(&key(network));
-            if let Some(count) = self.lengths.get_mut(usize::from(network.prefix_len())) {
+            if let Some(count) = self.lengths_mut(network).get_mut(usize::from(network.prefix_len())) {
                 *count -= 1;
             }
         }
     }
 
+    fn lengths(&self, family: IpNet) -> &Lengths {
+        match family {
+            IpNet::V4(_) => &self.lengths_v4,
+            IpNet::V6(_) => &self.lengths_v6,
+        }
+    }
+
+    fn lengths_mut(&mut self, family: IpNet) -> &mut Lengths {
+        match family {
+            IpNet::V4(_) => &mut self.lengths_v4,
+            IpNet::V6(_) => &mut self.lengths_v6,
+        }
+    }
+
     /// The network itself and those around it, the nearest first.
-    fn around(&self, network: Ipv4Net) -> impl Iterator<Item = (Ipv4Net, &Holder<P>)> {
+    fn around(&self, network: IpNet) -> impl Iterator<Item = (IpNet, &Holder<P>)> {
         let lengths = (0..=network.prefix_len()).rev();
-        let used = lengths.filter(|length| self.lengths.get(usize::from(*length)).is_some_and(|n| *n > 0));
+        let counts = self.lengths(network);
+        let used = lengths.filter(|length| counts.get(usize::from(*length)).is_some_and(|n| *n > 0));
         used.filter_map(move |length| {
-            let outer = Ipv4Net::new(network.addr(), length).ok()?.trunc();
+            let outer = IpNet::new(network.addr(), length).ok()?.trunc();
             Some((outer, self.networks.get(&key(outer))?))
         })
     }
 
     /// The networks inside a network, without the network itself.
-    fn inside(&self, network: Ipv4Net) -> impl Iterator<Item = (Ipv4Net, &Holder<P>)> {
+    fn inside(&self, network: IpNet) -> impl Iterator<Item = (IpNet, &Holder<P>)> {
         let (first, length) = key(network);
-        // For a /32 the range behind the network would end before it begins.
-        let range = (length < 32).then(|| (first, length + 1)..=(network.broadcast(), 32));
+        let longest = network.max_prefix_len();
+        // For a single address the range behind the network would end before it begins.
+        let range = (length < longest).then(|| (first, length + 1)..=(network.broadcast(), longest));
         let networks = range.map(|range| self.networks.range(range)).into_iter().flatten();
-        networks.filter_map(|((first, length), holder)| Some((Ipv4Net::new(*first, *length).ok()?, holder)))
+        networks.filter_map(|((first, length), holder)| Some((IpNet::new(*first, *length).ok()?, holder)))
     }
 
     /// Returns true if no peer except the owner of `inner` has a network between `inner` and
     /// `outer`. What concerns this site is always reported.
-    fn is_nearest(&self, outer: Ipv4Net, claimant: &Holder<P>, inner: Ipv4Net, holder: &Holder<P>) -> bool {
+    fn is_nearest(&self, outer: IpNet, claimant: &Holder<P>, inner: IpNet, holder: &Holder<P>) -> bool {
         let is_with_site = *holder == Holder::Site || *claimant == Holder::Site;
-        let is_between = |(network, owner): (Ipv4Net, &Holder<P>)| {
+        let is_between = |(network, owner): (IpNet, &Holder<P>)| {
             network.prefix_len() > outer.prefix_len() && owner != holder && *owner != Holder::Site
         };
         is_with_site || !self.around(inner).any(is_between)
     }
 
     /// The conflict of a network with the underlay addresses in it.
-    fn enclosed(&self, network: Ipv4Net, owner: &Holder<P>) -> Option<Conflict<P>> {
+    fn enclosed(&self, network: IpNet, owner: &Holder<P>) -> Option<Conflict<P>> {
         let inside = || {
-            let found = self.underlays.range(network.network()..=network.broadcast());
+            // No underlay address is of IPv6.
+            let range = match network {
+                IpNet::V4(network) => Some(network.network()..=network.broadcast()),
+                IpNet::V6(_) => None,
+            };
+            let found = range.map(|range| self.underlays.range(range)).into_iter().flatten();
             found.filter(|(_, holder)| is_enclosure(owner, holder))
         };
         let addresses: Vec<_> =
@@ -231,6 +257,6 @@ fn is_enclosure<P: PartialEq>(owner: &Holder<P>, holder: &Holder<P>) -> bool {
     *owner != Holder::Site || *holder != Holder::Site
 }
 
-fn key(network: Ipv4Net) -> (Ipv4Addr, u8) {
+fn key(network: IpNet) -> (IpAddr, u8) {
     (network.addr(), network.prefix_len())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::name::PeerName;
 use crate::unicast::NotUnicast;
@@ -64,14 +64,14 @@ pub enum Conflict<P = PeerName> {
     /// A prefix has bits set behind its length.
     HostBits {
         /// The prefix.
-        network: Ipv4Net,
+        network: IpNet,
         /// The owner that claims it.
         claimant: Holder<P>,
     },
     /// No host can have an address of the network.
     NetworkNotUnicast {
         /// The network.
-        network: Ipv4Net,
+        network: IpNet,
         /// The owner that claims it.
         claimant: Holder<P>,
         /// What it is instead.
@@ -80,25 +80,25 @@ pub enum Conflict<P = PeerName> {
     /// One owner claims one network twice.
     NetworkRepeated {
         /// The network.
-        network: Ipv4Net,
+        network: IpNet,
         /// The owner.
         claimant: Holder<P>,
     },
     /// Networks of two owners are equal, or one lies in the other.
     NetworksOverlap {
         /// The network that is claimed.
-        network: Ipv4Net,
+        network: IpNet,
         /// The owner that claims it.
         claimant: Holder<P>,
         /// The network that it overlaps.
-        other: Ipv4Net,
+        other: IpNet,
         /// The owner of that one.
         holder: Holder<P>,
     },
     /// Underlay addresses lie in a peer's network, or those of peers in our own.
     UnderlayEnclosed {
         /// The network.
-        network: Ipv4Net,
+        network: IpNet,
         /// The owner of the network.
         owner: Holder<P>,
         /// The first [`NAMED_ADDRESSES`] of the addresses, ascending, with their owners.

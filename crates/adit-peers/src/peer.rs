@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::name::PeerName;
 
@@ -17,8 +17,9 @@ pub struct Peer {
     pub name: PeerName,
     /// Its address on the underlay: the outer destination. Unicast, unique, and not ours.
     pub underlay: Ipv4Addr,
-    /// The networks that are reached through this peer, and that may send through it.
-    pub networks: Vec<Ipv4Net>,
+    /// The networks that are reached through this peer, and that may send through it, of either
+    /// family.
+    pub networks: Vec<IpNet>,
     /// How the path to it is probed and kept open.
     pub path: PathOptions,
 }
@@ -43,4 +44,20 @@ pub enum Keepalive {
     Off,
     /// When nothing was sent for so long.
     After(Duration),
+}
+
+/// The networks of IPv4 among these.
+pub fn networks_v4(networks: &[IpNet]) -> impl Iterator<Item = Ipv4Net> + Clone {
+    networks.iter().filter_map(|network| match network {
+        IpNet::V4(network) => Some(*network),
+        IpNet::V6(_) => None,
+    })
+}
+
+/// The networks of IPv6 among these.
+pub fn networks_v6(networks: &[IpNet]) -> impl Iterator<Item = Ipv6Net> + Clone {
+    networks.iter().filter_map(|network| match network {
+        IpNet::V4(_) => None,
+        IpNet::V6(network) => Some(*network),
+    })
 }

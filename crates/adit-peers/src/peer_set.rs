@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::address_plan::AddressPlan;
 use crate::conflict::{Conflict, Holder};
@@ -32,7 +32,7 @@ type Slot = u64;
 #[derive(Clone, Debug)]
 struct Content {
     underlay: Option<Ipv4Addr>,
-    networks: Vec<Ipv4Net>,
+    networks: Vec<IpNet>,
     peers: BTreeMap<Slot, Arc<Peer>>,
     slots: HashMap<PeerName, Slot>,
     next: Slot,
@@ -47,7 +47,7 @@ impl PeerSet {
     /// The address or a network is not unicast; a network has host bits, or is there twice.
     pub fn new(
         underlay: Option<Ipv4Addr>,
-        networks: impl IntoIterator<Item = Ipv4Net>,
+        networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
         Self::with_plan(AddressPlan::new(), underlay, networks)
     }
@@ -60,7 +60,7 @@ impl PeerSet {
     /// As [`PeerSet::new`].
     pub fn nested(
         underlay: Option<Ipv4Addr>,
-        networks: impl IntoIterator<Item = Ipv4Net>,
+        networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
         Self::with_plan(AddressPlan::nested(), underlay, networks)
     }
@@ -68,9 +68,9 @@ impl PeerSet {
     fn with_plan(
         mut plan: AddressPlan<PeerName>,
         underlay: Option<Ipv4Addr>,
-        networks: impl IntoIterator<Item = Ipv4Net>,
+        networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
-        let networks: Vec<Ipv4Net> = networks.into_iter().collect();
+        let networks: Vec<IpNet> = networks.into_iter().collect();
         if let Some(underlay) = underlay {
             first(plan.claim_underlay(underlay, Holder::Site))?;
         }
@@ -128,7 +128,7 @@ impl PeerSet {
 
     /// The networks behind the site.
     #[must_use]
-    pub fn site_networks(&self) -> &[Ipv4Net] {
+    pub fn site_networks(&self) -> &[IpNet] {
         &self.content.networks
     }
 

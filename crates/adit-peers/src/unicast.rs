@@ -1,8 +1,8 @@
 //! The addresses that a host can have.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// The reason why an address cannot be a host's. It goes after "which is".
 ///
@@ -27,6 +27,21 @@ pub enum NotUnicast {
     /// 255.255.255.255.
     #[error("the broadcast address")]
     Broadcast,
+    /// `::`.
+    #[error("no address (:: means \"none\")")]
+    Unspecified,
+    /// `::1`.
+    #[error("the loopback address, which never leaves a machine")]
+    LoopbackV6,
+    /// fe80::/10.
+    #[error("a link-local address (fe80::/10 never leaves a link)")]
+    LinkLocalV6,
+    /// ff00::/8.
+    #[error("a multicast address (ff00::/8)")]
+    MulticastV6,
+    /// ::ffff:0:0/96.
+    #[error("an IPv4 address in the form of IPv6 (::ffff:0:0/96): write it as IPv4")]
+    MappedV4,
 }
 
 /// Checks that `address` can be the underlay address of one machine.
@@ -44,16 +59,38 @@ pub fn check_host(address: Ipv4Addr) -> Result<(), NotUnicast> {
     }
 }
 
-/// Checks that hosts behind a site can have addresses of `network`. A network that begins with
-/// other addresses and only contains such ones, as 0.0.0.0/0 does, is accepted.
+/// The same for an IPv6 address (RFC 4291 section 2.4).
 ///
 /// # Errors
-/// The network is inside 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4.
-pub fn check_network(network: Ipv4Net) -> Result<(), NotUnicast> {
-    match check_host(network.addr()) {
-        // A shorter prefix contains other addresses too.
-        Err(NotUnicast::ThisNetwork) if network.prefix_len() < 8 => Ok(()),
-        checked => checked,
+/// The kind of address that it is instead.
+fn check_host_v6(address: Ipv6Addr) -> Result<(), NotUnicast> {
+    match address {
+        Ipv6Addr::UNSPECIFIED => Err(NotUnicast::Unspecified),
+        Ipv6Addr::LOCALHOST => Err(NotUnicast::LoopbackV6),
+        _ if address.is_multicast() => Err(NotUnicast::MulticastV6),
+        _ if address.is_unicast_link_local() => Err(NotUnicast::LinkLocalV6),
+        _ if address.to_ipv4_mapped().is_some() => Err(NotUnicast::MappedV4),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that hosts behind a site can have addresses of `network`. A network that begins with
+/// other addresses and only contains such ones, as 0.0.0.0/0 and ::/0 do, is accepted.
+///
+/// # Errors
+/// The network is inside 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4; or inside fe80::/10,
+/// ff00::/8 or ::ffff:0:0/96, or is `::` or `::1` alone.
+pub fn check_network(network: IpNet) -> Result<(), NotUnicast> {
+    match network {
+        IpNet::V4(network) => match check_host(network.addr()) {
+            // A shorter prefix contains other addresses too.
+            Err(NotUnicast::ThisNetwork) if network.prefix_len() < 8 => Ok(()),
+            checked => checked,
+        },
+        IpNet::V6(network) => match check_host_v6(network.addr()) {
+            Err(NotUnicast::Unspecified) if network.prefix_len() < 128 => Ok(()),
+            checked => checked,
+        },
     }
 }
 
@@ -96,5 +133,29 @@ mod tests {
         assert_eq!(check("0.0.0.0/7"), Ok(()));
         assert_eq!(check("128.0.0.0/1"), Ok(()));
         assert_eq!(check("0.0.0.0/0"), Ok(()));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_has_addresses_of_hosts() {
+        for (network, found) in [
+            ("::/0", Ok(())),
+            ("::/127", Ok(())),
+            ("::/128", Err(NotUnicast::Unspecified)),
+            ("::1/128", Err(NotUnicast::LoopbackV6)),
+            ("::2/128", Ok(())),
+            ("::ffff:0:0/96", Err(NotUnicast::MappedV4)),
+            ("::ffff:10.1.1.0/120", Err(NotUnicast::MappedV4)),
+            ("64:ff9b::/96", Ok(())),
+            ("2001:db8::/32", Ok(())),
+            ("fc00::/7", Ok(())),
+            ("fe80::/10", Err(NotUnicast::LinkLocalV6)),
+            ("febf::/16", Err(NotUnicast::LinkLocalV6)),
+            ("fe00::/9", Ok(())),
+            ("fec0::/10", Ok(())),
+            ("ff00::/8", Err(NotUnicast::MulticastV6)),
+            ("ff02::1/128", Err(NotUnicast::MulticastV6)),
+        ] {
+            assert_eq!(check_network(network.parse().unwrap()), found, "{network}");
+        }
     }
 }

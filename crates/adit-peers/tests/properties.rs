@@ -1,11 +1,11 @@
 //! Properties of peer sets: any sequence of changes leads to the same set as building it from
 //! scratch, and the conflicts are those of a slow model that compares each peer with each other.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use adit_peers::{AddressPlan, Conflict, DeltaError, Holder, PathOptions, Peer, PeerName, PeerSet};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -13,7 +13,7 @@ use proptest::sample::select;
 const SITE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Networks that are disjoint or lie in each other. Some contain underlay addresses.
-const NETWORKS: [&str; 14] = [
+const NETWORKS: [&str; 19] = [
     "10.0.0.0/8",
     "10.1.0.0/16",
     "10.1.1.0/24",
@@ -28,10 +28,15 @@ const NETWORKS: [&str; 14] = [
     "192.0.2.6/32",
     "198.18.0.0/15",
     "198.19.0.0/16",
+    "2001:db8::/32",
+    "2001:db8:a::/48",
+    "2001:db8:a:1::/64",
+    "2001:db8:a:1::1/128",
+    "::/0",
 ];
 
-fn site_networks() -> Vec<Ipv4Net> {
-    vec!["172.16.17.0/24".parse().unwrap(), "198.19.0.0/24".parse().unwrap()]
+fn site_networks() -> Vec<IpNet> {
+    ["172.16.17.0/24", "198.19.0.0/24", "2001:db8:5::/48"].map(|network| network.parse().unwrap()).into()
 }
 
 fn empty() -> PeerSet {
@@ -48,23 +53,25 @@ fn peer() -> impl Strategy<Value = Peer> {
     })
 }
 
-fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
 
 /// Returns true if `peer` conflicts with none of `others`, by comparing each with each.
 fn fits(peer: &Peer, others: &[Arc<Peer>]) -> bool {
-    let is_alone = |network: &Ipv4Net| peer.networks.iter().filter(|other| *other == network).count() == 1;
+    let is_alone = |network: &IpNet| peer.networks.iter().filter(|other| *other == network).count() == 1;
     let site = site_networks();
     peer.underlay != SITE
-        && !peer.networks.iter().any(|network| network.contains(&SITE) || network.contains(&peer.underlay))
+        && !peer.networks.iter().any(|network| {
+            network.contains(&IpAddr::from(SITE)) || network.contains(&IpAddr::from(peer.underlay))
+        })
         && peer.networks.iter().all(is_alone)
         && !peer.networks.iter().any(|network| site.iter().any(|other| overlap(network, other)))
         && others.iter().all(|other| {
             peer.name != other.name
                 && peer.underlay != other.underlay
-                && !peer.networks.iter().any(|network| network.contains(&other.underlay))
-                && !other.networks.iter().any(|network| network.contains(&peer.underlay))
+                && !peer.networks.iter().any(|network| network.contains(&IpAddr::from(other.underlay)))
+                && !other.networks.iter().any(|network| network.contains(&IpAddr::from(peer.underlay)))
                 && !peer
                     .networks
                     .iter()
@@ -196,7 +203,7 @@ proptest! {
                 Conflict::UnderlayEnclosed { network, owner, addresses, count } => {
                     prop_assert!(networks(owner).contains(network) && *count >= addresses.len());
                     for (address, holder) in addresses {
-                        prop_assert!(network.contains(address) && underlay(holder) == *address);
+                        prop_assert!(network.contains(&IpAddr::from(*address)) && underlay(holder) == *address);
                     }
                 }
                 other => prop_assert!(false, "{:?}", other),
@@ -224,17 +231,17 @@ proptest! {
         let mut accepted: Vec<Peer> = Vec::new();
         for peer in peers {
             let site = site_networks();
-            let is_alone = |network: &Ipv4Net| peer.networks.iter().filter(|other| *other == network).count() == 1;
+            let is_alone = |network: &IpNet| peer.networks.iter().filter(|other| *other == network).count() == 1;
             let fits = peer.underlay != SITE
-                && !peer.networks.iter().any(|network| network.contains(&SITE) || network.contains(&peer.underlay))
+                && !peer.networks.iter().any(|network| network.contains(&IpAddr::from(SITE)) || network.contains(&IpAddr::from(peer.underlay)))
                 && peer.networks.iter().all(|network| is_alone(network) && !site.contains(network))
                 && accepted.iter().all(|other| {
                     other.name != peer.name
                         && other.underlay != peer.underlay
                         && !other.networks.iter().any(|network| {
-                            peer.networks.contains(network) || network.contains(&peer.underlay)
+                            peer.networks.contains(network) || network.contains(&IpAddr::from(peer.underlay))
                         })
-                        && !peer.networks.iter().any(|network| network.contains(&other.underlay))
+                        && !peer.networks.iter().any(|network| network.contains(&IpAddr::from(other.underlay)))
                 });
             prop_assert_eq!(set.insert(peer.clone()).is_ok(), fits, "{:?} beside {:?}", peer, accepted);
             if fits {
@@ -306,7 +313,9 @@ fn ten_thousand_peers_with_ten_networks_each_change_quickly() {
         underlay: Ipv4Addr::from_bits(0xcb00_0000 + number),
         path: PathOptions::default(),
         networks: (0..10)
-            .map(|n| Ipv4Net::new(Ipv4Addr::from_bits(0x0a00_0000 + (number * 10 + n) * 64), 26).unwrap())
+            .map(|n| {
+                IpNet::new(Ipv4Addr::from_bits(0x0a00_0000 + (number * 10 + n) * 64).into(), 26).unwrap()
+            })
             .collect(),
     };
     let mut set = empty();

@@ -6,9 +6,11 @@ use core::net::Ipv4Addr;
 use adit_wire::Protocol;
 use adit_wire::ecn::{self, Ecn, EcnAnomaly};
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
+use adit_wire::icmpv6::{self, Icmpv6Error};
 use adit_wire::ipv4::Ipv4Header;
 
 use crate::drop_reason::DropReason;
+use crate::inner::{InnerAddress, InnerHeader};
 use crate::peer::{Owner, PeerIndex};
 
 /// The lookups that the rules need. A lookup may be slow, so the rules make each one only when they
@@ -16,16 +18,35 @@ use crate::peer::{Owner, PeerIndex};
 pub trait PeerLookup {
     /// This tunnel's underlay address.
     fn underlay(&self) -> Ipv4Addr;
-    /// The owner of the longest prefix that holds an inner address.
-    fn owner(&self, inner: Ipv4Addr) -> Option<Owner>;
     /// The peer with this underlay address.
     fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex>;
     /// The underlay address of a peer; `None` if there is no such peer.
     fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr>;
     /// Whether datagrams from one peer may go on to another.
     fn may_relay(&self, from: PeerIndex, to: PeerIndex) -> bool;
+}
+
+/// The lookups of inner addresses of one family.
+pub trait OwnerLookup<A>: PeerLookup {
+    /// The owner of the longest prefix that holds an inner address.
+    fn owner(&self, inner: A) -> Option<Owner>;
     /// Whether the gateway itself has this address.
-    fn is_local(&self, address: Ipv4Addr) -> bool;
+    fn is_local(&self, address: A) -> bool;
+}
+
+#[inline(always)]
+fn is_our_end<D: PeerLookup>(lookup: &D, address: impl InnerAddress) -> bool {
+    address.on_underlay() == Some(lookup.underlay())
+}
+
+#[inline(always)]
+fn is_end_of_peer<D: PeerLookup>(lookup: &D, peer: PeerIndex, address: impl InnerAddress) -> bool {
+    address.on_underlay().is_some_and(|address| lookup.underlay_of(peer) == Some(address))
+}
+
+#[inline(always)]
+fn is_end_of_any_peer<D: PeerLookup>(lookup: &D, address: impl InnerAddress) -> bool {
+    address.on_underlay().is_some_and(|address| lookup.peer_by_underlay(address).is_some())
 }
 
 /// Whether the gateway sent an inner datagram itself or forwards it.
@@ -41,15 +62,68 @@ pub enum Origin {
     Unknown,
 }
 
-/// Why a datagram is refused, and the ICMP error that its sender gets.
+/// Why a datagram is refused, and the error that its sender gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// The reason under which it is counted.
     pub reason: DropReason,
     /// The peer it was for or came from, if known.
     pub peer: Option<PeerIndex>,
-    /// The ICMP error for its sender, if any.
-    pub error: Option<Icmpv4Error>,
+    /// The error that its sender gets, if any.
+    pub error: Option<SenderError>,
+}
+
+/// An error for the sender of a refused datagram. Each family has an ICMP error for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SenderError {
+    /// No peer has the destination.
+    NoRoute,
+    /// The rules forbid it.
+    Prohibited,
+    /// No hop is left.
+    HopLimitExceeded,
+    /// It is too big for the path.
+    TooBig {
+        /// Bytes of the longest datagram that fits.
+        mtu: u16,
+    },
+    /// The gateway that it has to go to cannot be reached.
+    GatewayUnreachable {
+        /// The code in ICMP for IPv4, which has more of them than ICMP for IPv6.
+        code_v4: u8,
+    },
+}
+
+impl SenderError {
+    /// The error for a sender of IPv4.
+    #[must_use]
+    pub const fn to_v4(self) -> Icmpv4Error {
+        match self {
+            SenderError::NoRoute => Icmpv4Error::DestinationUnreachable { code: unreachable::NET },
+            SenderError::Prohibited => Icmpv4Error::DestinationUnreachable { code: unreachable::PROHIBITED },
+            SenderError::HopLimitExceeded => Icmpv4Error::TimeExceeded { code: 0 },
+            SenderError::TooBig { mtu } => Icmpv4Error::TooBig { mtu },
+            SenderError::GatewayUnreachable { code_v4: code } => Icmpv4Error::DestinationUnreachable { code },
+        }
+    }
+
+    /// The error for a sender of IPv6 (RFC 4443 section 3; RFC 2473 section 8 for the gateway).
+    #[must_use]
+    pub const fn to_v6(self) -> Icmpv6Error {
+        match self {
+            SenderError::NoRoute => {
+                Icmpv6Error::DestinationUnreachable { code: icmpv6::unreachable::NO_ROUTE }
+            }
+            SenderError::Prohibited => {
+                Icmpv6Error::DestinationUnreachable { code: icmpv6::unreachable::PROHIBITED }
+            }
+            SenderError::HopLimitExceeded => Icmpv6Error::TimeExceeded { code: 0 },
+            SenderError::TooBig { mtu } => Icmpv6Error::TooBig { mtu: mtu as u32 },
+            SenderError::GatewayUnreachable { .. } => {
+                Icmpv6Error::DestinationUnreachable { code: icmpv6::unreachable::ADDRESS }
+            }
+        }
+    }
 }
 
 impl Refusal {
@@ -59,9 +133,9 @@ impl Refusal {
         Refusal { reason, peer, error: None }
     }
 
-    /// A refusal that the sender learns of by an ICMP error.
+    /// A refusal that the sender learns of.
     #[inline]
-    pub const fn with_icmp(error: Icmpv4Error, reason: DropReason, peer: Option<PeerIndex>) -> Refusal {
+    pub const fn with_error(error: SenderError, reason: DropReason, peer: Option<PeerIndex>) -> Refusal {
         Refusal { reason, peer, error: Some(error) }
     }
 }
@@ -73,25 +147,24 @@ impl Refusal {
 ///
 /// Fails if the datagram may not enter the tunnel.
 #[inline(always)]
-pub fn check_encap<D: PeerLookup>(
+pub fn check_encap<H: InnerHeader, D: OwnerLookup<H::Address>>(
     lookup: &D,
-    header: &Ipv4Header,
+    header: &H,
     origin: Origin,
 ) -> Result<PeerIndex, Refusal> {
-    if header.ttl() == 0 {
-        return Err(ttl_zero(origin));
+    if header.hops_left() == 0 {
+        return Err(no_hops_left(origin));
     }
     let (source, destination) = (header.source(), header.destination());
     if header.protocol() == Protocol::IPIP
-        && (source == lookup.underlay() || lookup.peer_by_underlay(destination).is_some())
+        && (is_our_end(lookup, source) || is_end_of_any_peer(lookup, destination))
     {
         return Err(Refusal::silent(DropReason::NestedEncapsulation, None));
     }
     let Some(Owner::Peer(peer)) = lookup.owner(destination) else {
-        let error = Icmpv4Error::DestinationUnreachable { code: unreachable::NET };
-        return Err(Refusal::with_icmp(error, DropReason::InnerDestinationUnknown, None));
+        return Err(Refusal::with_error(SenderError::NoRoute, DropReason::InnerDestinationUnknown, None));
     };
-    if lookup.underlay_of(peer) == Some(source) {
+    if is_end_of_peer(lookup, peer, source) {
         return Err(Refusal::silent(DropReason::InnerSourceIsTunnelExit, Some(peer)));
     }
     if origin == Origin::Forwarded && lookup.is_local(source) {
@@ -102,21 +175,18 @@ pub fn check_encap<D: PeerLookup>(
             Err(Refusal::silent(DropReason::RelayToSamePeer, Some(peer)))
         }
         Some(_) => Ok(peer),
-        None => {
-            let error = Icmpv4Error::DestinationUnreachable { code: unreachable::PROHIBITED };
-            Err(Refusal::with_icmp(error, DropReason::InnerSourceDenied, Some(peer)))
-        }
+        None => Err(Refusal::with_error(SenderError::Prohibited, DropReason::InnerSourceDenied, Some(peer))),
     }
 }
 
 /// RFC 2003 section 3.1: the sender of a forwarded datagram gets Time Exceeded. This host gets
 /// nothing for a TTL of 0 that it sent itself.
 #[inline]
-fn ttl_zero(origin: Origin) -> Refusal {
+fn no_hops_left(origin: Origin) -> Refusal {
     match origin {
         Origin::Local => Refusal::silent(DropReason::InnerTtlZero, None),
         Origin::Forwarded | Origin::Unknown => {
-            Refusal::with_icmp(Icmpv4Error::TimeExceeded { code: 0 }, DropReason::InnerTtlZero, None)
+            Refusal::with_error(SenderError::HopLimitExceeded, DropReason::InnerTtlZero, None)
         }
     }
 }
@@ -168,31 +238,32 @@ pub enum Delivery {
 /// Fails if the datagram may not leave the tunnel. No refusal here has an ICMP error: the source
 /// may be forged.
 #[inline(always)]
-pub fn check_decap<D: PeerLookup>(
+pub fn check_decap<H: InnerHeader, D: OwnerLookup<H::Address>>(
     lookup: &D,
     from: PeerIndex,
-    inner: &Ipv4Header,
+    inner: &H,
 ) -> Result<Delivery, Refusal> {
     let refuse = |reason| Err(Refusal::silent(reason, Some(from)));
-    if inner.ttl() == 0 {
+    if inner.hops_left() == 0 {
         return refuse(DropReason::DecapInnerTtlZero);
     }
     let (source, destination) = (inner.source(), inner.destination());
-    if inner.protocol() == Protocol::IPIP && destination == lookup.underlay() {
+    if inner.protocol() == Protocol::IPIP && is_our_end(lookup, destination) {
         return refuse(DropReason::NestedToOurselves);
+    }
+    if source.is_never_a_source() {
+        return refuse(DropReason::InnerSourceNotFromPeer);
     }
     let here = match lookup.owner(source) {
         Some(Owner::Peer(owner)) if owner == from => Delivery::Here,
         Some(Owner::Ours) => return refuse(DropReason::InnerSourceIsOwn),
         _ if lookup.is_local(source) => return refuse(DropReason::InnerSourceIsOwn),
-        _ if inner.protocol() == Protocol::ICMP && lookup.underlay_of(from) == Some(source) => {
-            Delivery::HereFromGateway
-        }
+        _ if inner.is_icmp() && is_end_of_peer(lookup, from, source) => Delivery::HereFromGateway,
         Some(Owner::Peer(_)) | None => return refuse(DropReason::InnerSourceNotFromPeer),
     };
     // This gateway's other addresses are not for peers: the management's, say, or its services on
     // the underlay.
-    let is_to_gateway = inner.protocol() == Protocol::ICMP && destination == lookup.underlay();
+    let is_to_gateway = inner.is_icmp() && is_our_end(lookup, destination);
     let here = if here == Delivery::Here && is_to_gateway { Delivery::HereToGateway } else { here };
     if is_to_gateway {
         return Ok(here);

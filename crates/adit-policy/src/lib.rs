@@ -17,16 +17,19 @@
 mod admission;
 pub mod bpf;
 pub mod drop_reason;
+mod inner;
 mod path_probe;
 mod peer;
 mod router_error;
 
 pub use admission::{
-    Delivery, Origin, PeerLookup, Refusal, check_decap, check_encap, check_outer, decap_ecn,
+    Delivery, Origin, OwnerLookup, PeerLookup, Refusal, SenderError, check_decap, check_encap, check_outer,
+    decap_ecn,
 };
 pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, transport_header};
 pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
+pub use inner::{InnerAddress, InnerHeader};
 pub use path_probe::{PROBE_IDENTIFIER, may_be_probe};
 pub use peer::{Owner, PeerIndex};
 pub use router_error::{Quoted, may_be_router_error, router_error_decap, router_error_encap};

@@ -10,7 +10,7 @@ use adit_wire::Protocol;
 use adit_wire::icmpv4::types;
 use adit_wire::ipv4::Ipv4Header;
 
-use crate::admission::{Delivery, PeerLookup};
+use crate::admission::{Delivery, OwnerLookup};
 use crate::peer::{Owner, PeerIndex};
 
 /// Source and destination of the datagram that an ICMP error quotes.
@@ -38,7 +38,7 @@ pub fn may_be_router_error(header: &Ipv4Header, icmp_type: u8) -> bool {
 
 /// The peer to send a router's error to; `None` if its quote does not allow that. The error is from
 /// our own site, or on a hub from another peer.
-pub fn router_error_encap<D: PeerLookup>(
+pub fn router_error_encap<D: OwnerLookup<Ipv4Addr>>(
     lookup: &D,
     error: &Ipv4Header,
     quoted: Quoted,
@@ -52,7 +52,7 @@ pub fn router_error_encap<D: PeerLookup>(
 }
 
 /// Where a router's error that came from a peer goes; `None` if its quote does not allow that.
-pub fn router_error_decap<D: PeerLookup>(
+pub fn router_error_decap<D: OwnerLookup<Ipv4Addr>>(
     lookup: &D,
     from: PeerIndex,
     error: &Ipv4Header,
@@ -73,7 +73,7 @@ pub fn router_error_decap<D: PeerLookup>(
 
 /// Whether a source in nobody's networks may be a router in the site of `from`: a unicast address
 /// that is not this gateway's, nor another peer's gateway.
-fn may_be_from<D: PeerLookup>(lookup: &D, source: Ipv4Addr, from: Owner) -> bool {
+fn may_be_from<D: OwnerLookup<Ipv4Addr>>(lookup: &D, source: Ipv4Addr, from: Owner) -> bool {
     let is_router = lookup.peer_by_underlay(source).is_none_or(|gateway| Owner::Peer(gateway) == from);
     is_router
         && lookup.owner(source).is_none()
@@ -93,6 +93,7 @@ mod tests {
     extern crate std;
 
     use super::*;
+    use crate::admission::PeerLookup;
     use adit_wire::ipv4::Ipv4Repr;
     use std::vec::Vec;
 
@@ -107,14 +108,6 @@ mod tests {
             US.into()
         }
 
-        fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
-            match inner.octets() {
-                [172, 16, ..] => Some(Owner::Ours),
-                [192, 168, n @ (0 | 1), _] => Some(Owner::Peer(PeerIndex::new(n.into()))),
-                _ => None,
-            }
-        }
-
         fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
             (0..2).map(PeerIndex::new).find(|peer| self.underlay_of(*peer) == Some(underlay))
         }
@@ -125,6 +118,16 @@ mod tests {
 
         fn may_relay(&self, _: PeerIndex, _: PeerIndex) -> bool {
             true
+        }
+    }
+
+    impl OwnerLookup<Ipv4Addr> for Site {
+        fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
+            match inner.octets() {
+                [172, 16, ..] => Some(Owner::Ours),
+                [192, 168, n @ (0 | 1), _] => Some(Owner::Peer(PeerIndex::new(n.into()))),
+                _ => None,
+            }
         }
 
         fn is_local(&self, address: Ipv4Addr) -> bool {

@@ -1,6 +1,6 @@
 //! The configuration of a tunnel, and its checks.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use adit_peers::{Conflict, DeltaError, PeerSet, Relay};
 use adit_wire::encapsulation::OuterPolicy;
@@ -29,7 +29,7 @@ pub struct TunnelConfig {
     pub mtu_floor: u16,
     /// This gateway's own inner addresses. Packets to them are delivered here, and RFC 2003,
     /// section 3.2, refuses to forward packets from them.
-    pub local_addresses: Vec<Ipv4Addr>,
+    pub local_addresses: Vec<IpAddr>,
     /// Addresses of this gateway outside its networks that peers may reach, and that may answer.
     pub reachable_addresses: Vec<Ipv4Addr>,
     /// How a [`Prober`](crate::Prober) probes the paths to the peers; `None`: not at all.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use adit_policy::{Delivery, DropReason, Owner, PeerIndex, PeerLookup, Refusal};
+use adit_policy::{Delivery, DropReason, Owner, OwnerLookup, PeerIndex, Refusal};
 use adit_wire::ecn::Ecn;
 use adit_wire::icmpv4::{self, types};
 use adit_wire::ipv4::Ipv4Packet;

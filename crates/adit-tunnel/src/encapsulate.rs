@@ -1,9 +1,9 @@
 //! The encapsulator: decides about datagrams that enter the tunnel (RFC 2003 sections 3.1, 3.2,
 //! 5.1).
 
-use adit_policy::{DropReason, Origin, PeerIndex, PeerLookup, Refusal};
+use adit_policy::{DropReason, Origin, OwnerLookup, PeerIndex, Refusal, SenderError};
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
-use adit_wire::icmpv4::{self, Icmpv4Error, types};
+use adit_wire::icmpv4::{self, types};
 use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
 use adit_wire::{Protocol, Validation};
 
@@ -170,9 +170,9 @@ impl Tunnel {
         let max_datagram = usize::from(mtu).saturating_sub(OVERHEAD_V4);
         let inner_df = packet.dont_fragment();
         let too_big = inner.largest_datagram > max_datagram;
-        let error = Icmpv4Error::TooBig { mtu: max_datagram as u16 };
+        let error = SenderError::TooBig { mtu: max_datagram as u16 };
         if too_big && inner_df {
-            return Err(Refusal::with_icmp(error, DropReason::InnerTooBig, Some(peer)));
+            return Err(Refusal::with_error(error, DropReason::InnerTooBig, Some(peer)));
         }
         // RFC 6864 section 4.1: an atomic outer datagram may carry any identification. In a
         // fragment train the caller takes as many as it makes.
@@ -192,7 +192,7 @@ impl Tunnel {
         );
         // `length` is below a 16-bit MTU, so there is always a header.
         let Some(outer) = outer else {
-            return Err(Refusal::with_icmp(error, DropReason::InnerTooBig, Some(peer)));
+            return Err(Refusal::with_error(error, DropReason::InnerTooBig, Some(peer)));
         };
         let max_mss = self.max_mss(packet, mtu);
         let verdict = if too_big {
@@ -220,9 +220,12 @@ impl Tunnel {
             return Ok(());
         }
         state.soft.clear_pending();
-        let code = self.unreachable_code(error, packet.source());
-        let error = Icmpv4Error::DestinationUnreachable { code };
-        Err(Refusal::with_icmp(error, DropReason::PeerUnreachable, Some(peer)))
+        let code_v4 = self.unreachable_code(error, packet.source());
+        Err(Refusal::with_error(
+            SenderError::GatewayUnreachable { code_v4 },
+            DropReason::PeerUnreachable,
+            Some(peer),
+        ))
     }
 
     /// Counts a drop and makes the answer if its sender may get one.
@@ -241,7 +244,7 @@ impl Tunnel {
         let Some(error) = error else {
             return Encapsulated::Drop(reason);
         };
-        match self.answer(peer, packet, error, now) {
+        match self.answer(peer, packet, error.to_v4(), now) {
             Ok(reply) => {
                 counters.count_icmp_sent();
                 Encapsulated::Reply { reply, reason }

@@ -47,7 +47,7 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         relay: adit_peers::Relay::default(),
         mtu_floor: crate::DEFAULT_MTU_FLOOR,
         underlay_mtu: 1500,
-        local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1)],
+        local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1).into()],
         reachable_addresses: Vec::new(),
         probe: Some(ProbeOptions {
             source: Ipv4Addr::new(172, 16, 17, 1),

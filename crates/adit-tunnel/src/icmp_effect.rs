@@ -18,7 +18,7 @@
 
 use std::net::Ipv4Addr;
 
-use adit_policy::{DropReason, Owner, PeerLookup};
+use adit_policy::{DropReason, Owner, OwnerLookup};
 use adit_wire::dscp::DscpPolicy;
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};

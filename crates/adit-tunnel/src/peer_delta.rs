@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adit_peers::{Peer, PeerDelta};
 use adit_policy::{Owner, PeerIndex};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::config::{TunnelConfig, TunnelError};
 use crate::relay::RelayTable;
@@ -24,9 +24,9 @@ pub struct TableDelta {
     /// Peers that go.
     pub removed: Vec<(PeerIndex, Ipv4Addr)>,
     /// Networks that lead to another peer than before, or to one for the first time.
-    pub assigned: Vec<(Ipv4Net, PeerIndex)>,
+    pub assigned: Vec<(IpNet, PeerIndex)>,
     /// Networks that lead to no peer any more.
-    pub withdrawn: Vec<Ipv4Net>,
+    pub withdrawn: Vec<IpNet>,
 }
 
 impl Tunnel {
@@ -58,7 +58,7 @@ impl Tunnel {
         let after: Vec<&Arc<Peer>> = delta.replaced.iter().chain(&delta.inserted).collect();
 
         // What one peer loses another may gain, so everything is taken first.
-        let mut lost: BTreeSet<Ipv4Net> = BTreeSet::new();
+        let mut lost: BTreeSet<IpNet> = BTreeSet::new();
         for network in before.iter().flat_map(|peer| &peer.networks) {
             tunnel.table.remove_network(*network);
             lost.insert(*network);
@@ -112,6 +112,7 @@ mod tests {
     use adit_wire::encapsulation::OuterPolicy;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::net::IpAddr;
 
     const OURS: &str = "172.16.0.0/16";
     /// A peer a byte of its underlay address, and the blocks of its networks.
@@ -133,9 +134,9 @@ mod tests {
 
     /// 16 blocks of a /20, and half as many of a /19 around two of them: they are exclusive in a
     /// wish.
-    fn network(block: u8) -> Ipv4Net {
+    fn network(block: u8) -> IpNet {
         let (number, len) = if block < 16 { (block, 20) } else { ((block - 16) * 2, 19) };
-        Ipv4Net::new(Ipv4Addr::new(10, 0, number << 4, 0), len).expect("a prefix length")
+        IpNet::new(Ipv4Addr::new(10, 0, number << 4, 0).into(), len).expect("a prefix length")
     }
 
     fn config(peers: Vec<Peer>) -> TunnelConfig {
@@ -203,11 +204,11 @@ mod tests {
                     let address = Ipv4Addr::new(10, 0, block, 7);
                     prop_assert_eq!(owner(&amended, address), owner(&new, address), "{}", address);
                     // The steps alone lead from one to the other.
-                    let led = change.assigned.iter().filter(|(network, _)| network.contains(&address));
+                    let led = change.assigned.iter().filter(|(network, _)| network.contains(&IpAddr::from(address)));
                     let led = led.max_by_key(|(network, _)| network.prefix_len());
                     if let Some((_, peer)) = led {
                         prop_assert_eq!(amended.lookup_inner(address), Some(*peer));
-                    } else if !change.withdrawn.iter().any(|network| network.contains(&address)) {
+                    } else if !change.withdrawn.iter().any(|network| network.contains(&IpAddr::from(address))) {
                         prop_assert_eq!(tunnel.lookup_inner(address), amended.lookup_inner(address));
                     }
                 }

@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_policy::{Owner, PeerIndex};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-/// The two tables that every datagram is looked up in. Neither lookup allocates.
+/// The tables that every datagram is looked up in: owners by inner prefix, one for each family, and
+/// peers by outer address. No lookup allocates.
 #[derive(Debug, Clone, Default)]
 pub struct PeerTable {
-    inner: PrefixMap<Ipv4Net, Owner>,
+    inner_v4: PrefixMap<Ipv4Net, Owner>,
+    inner_v6: PrefixMap<Ipv6Net, Owner>,
     outer: HashMap<u32, PeerIndex, BuildHasherDefault<AddressHasher>>,
 }
 
@@ -23,8 +25,11 @@ impl PeerTable {
 
     /// Assigns a network, whose host bits are ignored, to an owner. Returns the owner that had
     /// exactly this network.
-    pub fn insert_network(&mut self, network: Ipv4Net, owner: Owner) -> Option<Owner> {
-        self.inner.insert(network.trunc(), owner)
+    pub fn insert_network(&mut self, network: IpNet, owner: Owner) -> Option<Owner> {
+        match network {
+            IpNet::V4(network) => self.inner_v4.insert(network.trunc(), owner),
+            IpNet::V6(network) => self.inner_v6.insert(network.trunc(), owner),
+        }
     }
 
     /// Assigns an outer address to a peer. Returns the peer that had it.
@@ -33,13 +38,19 @@ impl PeerTable {
     }
 
     /// Removes exactly this network. Returns its owner.
-    pub fn remove_network(&mut self, network: Ipv4Net) -> Option<Owner> {
-        self.inner.remove(&network.trunc())
+    pub fn remove_network(&mut self, network: IpNet) -> Option<Owner> {
+        match network {
+            IpNet::V4(network) => self.inner_v4.remove(&network.trunc()),
+            IpNet::V6(network) => self.inner_v6.remove(&network.trunc()),
+        }
     }
 
     /// The owner of exactly this network.
-    pub fn owner_of(&self, network: Ipv4Net) -> Option<Owner> {
-        self.inner.get(&network.trunc()).copied()
+    pub fn owner_of(&self, network: IpNet) -> Option<Owner> {
+        match network {
+            IpNet::V4(network) => self.inner_v4.get(&network.trunc()).copied(),
+            IpNet::V6(network) => self.inner_v6.get(&network.trunc()).copied(),
+        }
     }
 
     /// Removes an outer address. Returns its peer.
@@ -51,7 +62,13 @@ impl PeerTable {
     /// whatever the number of prefixes.
     #[inline]
     pub fn owner(&self, address: Ipv4Addr) -> Option<Owner> {
-        self.inner.get_lpm(&Ipv4Net::from(address)).map(|(_, owner)| *owner)
+        self.inner_v4.get_lpm(&Ipv4Net::from(address)).map(|(_, owner)| *owner)
+    }
+
+    /// The same for an address of IPv6.
+    #[inline]
+    pub fn owner_v6(&self, address: Ipv6Addr) -> Option<Owner> {
+        self.inner_v6.get_lpm(&Ipv6Net::from(address)).map(|(_, owner)| *owner)
     }
 
     /// The peer that an inner address is behind, by longest prefix; `None` also for our own
@@ -101,20 +118,36 @@ impl Hasher for AddressHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     /// Few distinct leading bits, so that random prefixes nest and random addresses hit them.
-    fn address() -> impl Strategy<Value = Ipv4Addr> {
-        (0u8..2, 0u8..4, any::<u8>(), any::<u8>())
-            .prop_map(|(a, b, c, d)| Ipv4Addr::new(10 + a, b << 6, c, d))
+    fn address() -> impl Strategy<Value = IpAddr> {
+        (any::<bool>(), 0u8..2, 0u8..4, any::<u8>(), any::<u8>()).prop_map(|(is_v6, a, b, c, d)| {
+            let octets = [10 + a, b << 6, c, d];
+            let mut wide = [0x20; 16];
+            wide[..4].copy_from_slice(&octets);
+            if is_v6 { IpAddr::from(wide) } else { IpAddr::from(octets) }
+        })
     }
 
     fn owner() -> impl Strategy<Value = Owner> {
         (0u32..9).prop_map(|n| if n == 0 { Owner::Ours } else { Owner::Peer(PeerIndex::new(n - 1)) })
     }
 
-    fn network() -> impl Strategy<Value = Ipv4Net> {
-        (address(), 0u8..=32).prop_map(|(a, len)| Ipv4Net::new(a, len).expect("0 to 32 is a prefix length"))
+    fn network() -> impl Strategy<Value = IpNet> {
+        (address(), 0u8..=128).prop_map(|(address, length)| {
+            let longest = IpNet::from(address).max_prefix_len();
+            IpNet::new(address, length.min(longest)).expect("it is a prefix length")
+        })
+    }
+
+    fn found(table: &PeerTable, address: IpAddr) -> Option<Owner> {
+        match address {
+            IpAddr::V4(address) => table.owner(address),
+            IpAddr::V6(address) => table.owner_v6(address),
+        }
     }
 
     proptest! {
@@ -124,7 +157,7 @@ mod tests {
             addresses in proptest::collection::vec(address(), 1..60),
         ) {
             let mut table = PeerTable::new();
-            let mut model: Vec<(Ipv4Net, Owner)> = Vec::new();
+            let mut model: Vec<(IpNet, Owner)> = Vec::new();
             for (network, owner) in networks {
                 let before = table.insert_network(network, owner);
                 let place = model.iter().position(|(n, _)| *n == network.trunc());
@@ -141,9 +174,11 @@ mod tests {
                     .filter(|(network, _)| network.contains(&address))
                     .max_by_key(|(network, _)| network.prefix_len())
                     .map(|(_, owner)| *owner);
-                prop_assert_eq!(table.owner(address), expected, "{}", address);
+                prop_assert_eq!(found(&table, address), expected, "{}", address);
                 let peer = match expected { Some(Owner::Peer(peer)) => Some(peer), _ => None };
-                prop_assert_eq!(table.lookup_inner(address), peer);
+                if let IpAddr::V4(address) = address {
+                    prop_assert_eq!(table.lookup_inner(address), peer);
+                }
             }
         }
 
@@ -171,7 +206,7 @@ mod tests {
             for n in 0..10 {
                 let base = Ipv4Addr::from_bits(0x0a00_0000 + (peer * 10 + n) * 64);
                 let network = Ipv4Net::new(base, 26).expect("26 is a prefix length");
-                assert_eq!(table.insert_network(network, Owner::Peer(PeerIndex::new(peer))), None);
+                assert_eq!(table.insert_network(network.into(), Owner::Peer(PeerIndex::new(peer))), None);
             }
         }
         for peer in (0..10_000u32).step_by(7) {

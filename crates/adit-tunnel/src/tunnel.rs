@@ -1,18 +1,18 @@
 //! The tunnel: configuration, peers and their soft state.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use adit_peers::{Keepalive, Peer};
-use adit_policy::{DropReason, IdRange, Owner, PeerIndex, PeerLookup};
+use adit_policy::{DropReason, IdRange, Owner, OwnerLookup, PeerIndex, PeerLookup};
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::tcp::{self, TcpFlags};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::config::{TunnelConfig, TunnelError};
 use crate::counters::Counters;
@@ -54,7 +54,7 @@ pub struct Tunnel {
 #[derive(Debug, Clone)]
 pub struct HostFacts {
     /// As in [`TunnelConfig`].
-    pub local_addresses: Vec<Ipv4Addr>,
+    pub local_addresses: Vec<IpAddr>,
     /// As in [`TunnelConfig`].
     pub probe: Option<ProbeOptions>,
     /// The networks that are reached through other overlays of the machine.
@@ -130,7 +130,7 @@ impl Tunnel {
             table.insert_network(*network, Owner::Ours);
         }
         for address in &config.reachable_addresses {
-            table.insert_network(Ipv4Net::from(*address), Owner::Ours);
+            table.insert_network(IpNet::from(IpAddr::from(*address)), Owner::Ours);
         }
         for (number, peer) in (0..).zip(&config.peers) {
             let index = PeerIndex::new(number);
@@ -385,7 +385,7 @@ impl Tunnel {
     }
 
     /// The gateway's own addresses without the underlay address.
-    pub fn local_addresses(&self) -> &[Ipv4Addr] {
+    pub fn local_addresses(&self) -> &[IpAddr] {
         &self.config.local_addresses
     }
 
@@ -432,11 +432,6 @@ impl PeerLookup for Tunnel {
     }
 
     #[inline]
-    fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
-        self.table.owner(inner)
-    }
-
-    #[inline]
     fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
         self.table.lookup_outer(underlay)
     }
@@ -450,9 +445,29 @@ impl PeerLookup for Tunnel {
     fn may_relay(&self, from: PeerIndex, to: PeerIndex) -> bool {
         self.relay.allows(from, to)
     }
+}
+
+impl OwnerLookup<Ipv6Addr> for Tunnel {
+    #[inline]
+    fn owner(&self, inner: Ipv6Addr) -> Option<Owner> {
+        self.table.owner_v6(inner)
+    }
+
+    /// The kernel delivers to its own addresses by itself.
+    #[inline]
+    fn is_local(&self, address: Ipv6Addr) -> bool {
+        self.config.local_addresses.contains(&address.into())
+    }
+}
+
+impl OwnerLookup<Ipv4Addr> for Tunnel {
+    #[inline]
+    fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
+        self.table.owner(inner)
+    }
 
     #[inline]
     fn is_local(&self, address: Ipv4Addr) -> bool {
-        address == self.config.underlay || self.config.local_addresses.contains(&address)
+        address == self.config.underlay || self.config.local_addresses.contains(&address.into())
     }
 }

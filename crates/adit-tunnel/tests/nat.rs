@@ -67,7 +67,7 @@ fn end(which: usize, setup: Setup) -> End {
     let gateway = Gateway::new(TunnelConfig {
         underlay: private,
         peers,
-        local_addresses: vec![inside],
+        local_addresses: vec![inside.into()],
         probe: Some(options).filter(|_| !setup.does_not_probe),
         ..config()
     });

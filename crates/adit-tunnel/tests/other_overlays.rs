@@ -25,7 +25,7 @@ fn what_may_be_another_overlays_is_left_to_it_and_not_counted() {
     let to_themselves = datagram(THEIR_HOST, THEIR_HOST).inside(B, A).build();
     let answer = datagram(B, OUR_HOST).protocol(Protocol::ICMP).payload(vec![0; 8]).inside(B, A).build();
     let facts = |networks: &[&str]| HostFacts {
-        local_addresses: vec![GATEWAY_A, OUR_HOST],
+        local_addresses: vec![GATEWAY_A.into(), OUR_HOST.into()],
         probe: None,
         other_networks: networks.iter().map(|text| text.parse().expect("a network")).collect(),
     };
@@ -49,7 +49,7 @@ fn what_may_be_another_overlays_is_left_to_it_and_not_counted() {
 fn a_tunnel_on_a_machine_that_has_changed_keeps_what_it_has_learned() {
     let gateway = Gateway::default();
     let peer = gateway.tunnel.lookup_outer(B).expect("a peer");
-    let facts = HostFacts { local_addresses: vec![OUR_HOST], probe: None, other_networks: Vec::new() };
+    let facts = HostFacts { local_addresses: vec![OUR_HOST.into()], probe: None, other_networks: Vec::new() };
     let followed = gateway.tunnel.on_host(facts);
     assert_eq!(followed.local_addresses(), [OUR_HOST]);
     gateway.tunnel.set_underlay_mtu(peer, 1300);

@@ -235,7 +235,7 @@ fn probing_peer() -> (Gateway, Vec<u8>) {
     let config = adit_tunnel::TunnelConfig {
         underlay: B,
         peers: peer_set(B, "192.168.199.0/24", &[("a", A, "172.16.17.0/24")]),
-        local_addresses: vec![GATEWAY_B],
+        local_addresses: vec![GATEWAY_B.into()],
         reachable_addresses: Vec::new(),
         probe: Some(ProbeOptions { source: GATEWAY_B, secret: RandomState::new(), keepalive: None }),
         ..config()

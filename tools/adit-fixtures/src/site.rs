@@ -82,7 +82,7 @@ impl Default for Setup {
             relay: adit_tunnel::Relay::default(),
             mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
-            local_addresses: vec![INSIDE_A],
+            local_addresses: vec![INSIDE_A.into()],
             reachable_addresses: Vec::new(),
             probe: None,
         };

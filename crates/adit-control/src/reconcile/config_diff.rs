@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use adit_config::{Config, Peer, PeerDelta, PeerSet};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::reconcile::change::{Change, Kind, Object};
 
@@ -64,9 +64,9 @@ fn differences(old: &Peer, new: &Peer) -> String {
     if old.underlay != new.underlay {
         what.push_str(&format!(" underlay {} -> {}", old.underlay, new.underlay));
     }
-    let added: Vec<Ipv4Net> =
+    let added: Vec<IpNet> =
         new.networks.iter().filter(|network| !old.networks.contains(network)).copied().collect();
-    let removed: Vec<Ipv4Net> =
+    let removed: Vec<IpNet> =
         old.networks.iter().filter(|network| !new.networks.contains(network)).copied().collect();
     for (sign, networks) in [('+', added), ('-', removed)] {
         if !networks.is_empty() {
@@ -76,7 +76,7 @@ fn differences(old: &Peer, new: &Peer) -> String {
     what
 }
 
-fn list(networks: &[Ipv4Net]) -> String {
+fn list(networks: &[IpNet]) -> String {
     networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 

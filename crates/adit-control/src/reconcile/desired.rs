@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 use std::hash::RandomState;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl};
+use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl, networks_v4};
 use adit_dataplane::kernel::Filter;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, MAIN_TABLE};
@@ -31,6 +31,13 @@ pub struct Machine {
     pub underlay_mtu: u16,
     /// The VRF of `site.vrf`.
     pub vrf: Option<Vrf>,
+}
+
+impl Machine {
+    /// The same addresses, for a tunnel.
+    fn local_addresses(&self) -> Vec<IpAddr> {
+        self.local.iter().copied().map(IpAddr::from).collect()
+    }
 }
 
 /// A VRF: an interface, and a routing table for the interfaces attached to it.
@@ -165,8 +172,8 @@ impl Routing {
         peer: &'a Peer,
         device: usize,
     ) -> impl Iterator<Item = DesiredRoute> + use<'a> {
-        peer.networks.iter().map(move |network| DesiredRoute {
-            network: *network,
+        networks_v4(&peer.networks).map(move |network| DesiredRoute {
+            network,
             peer: peer.name.to_string(),
             device,
             via: self.gateways.of_peer(peer.underlay),
@@ -268,10 +275,14 @@ fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filt
     Filter {
         site: config.site.name.to_string(),
         underlay: Some(machine.underlay),
-        networks: config.site.networks.clone(),
+        networks: networks_v4(&config.site.networks).collect(),
         local: machine.local.clone(),
         reachable: config.site.local.clone(),
-        peers: config.peers.iter().map(|peer| (peer.underlay, peer.networks.clone())).collect(),
+        peers: config
+            .peers
+            .iter()
+            .map(|peer| (peer.underlay, networks_v4(&peer.networks).collect()))
+            .collect(),
         relayed: relayed(config),
         devices: devices.iter().map(|device| device.name.clone()).collect(),
         takes_all: is_shared(devices),
@@ -308,7 +319,7 @@ pub(crate) fn host_facts(config: &Config, machine: &Machine, tunnel: &Tunnel) ->
     if let (Some(probe), Some(before)) = (&mut probe, &tunnel.config().probe) {
         probe.secret = before.secret.clone();
     }
-    HostFacts { local_addresses: machine.local.clone(), probe, other_networks: Vec::new() }
+    HostFacts { local_addresses: machine.local_addresses(), probe, other_networks: Vec::new() }
 }
 
 /// Returns the tunnel that `config` asks for on a machine.
@@ -337,7 +348,7 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
         relay: options.relay.clone(),
         mtu_floor: options.mtu_floor,
         underlay_mtu: machine.underlay_mtu,
-        local_addresses: machine.local.clone(),
+        local_addresses: machine.local_addresses(),
         reachable_addresses: config.site.local.clone(),
         probe: probe_options(config, machine),
     }
@@ -357,6 +368,6 @@ pub(crate) fn wants_probes(config: &Config) -> bool {
 /// Returns the first of our addresses that lies in our own networks, if there is one. What the
 /// gateway itself sends comes from there.
 fn inner_address(site: &SiteConfig, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
-    let is_inner = |address: &Ipv4Addr| site.networks.iter().any(|network| network.contains(address));
+    let is_inner = |address: &Ipv4Addr| networks_v4(&site.networks).any(|network| network.contains(address));
     local.iter().copied().find(is_inner)
 }

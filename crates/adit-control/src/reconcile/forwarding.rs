@@ -2,7 +2,7 @@
 //! between peers and the hosts behind this gateway. Adit does not turn it on, and says where it is
 //! off. Pure.
 
-use adit_config::SiteConfig;
+use adit_config::{SiteConfig, networks_v4};
 use adit_linux::netlink::{Address, Link};
 
 use crate::reconcile::desired::Desired;
@@ -29,16 +29,17 @@ impl ForwardingPath {
     /// Finds them among the interfaces of the inner side. There are none if only this gateway
     /// itself is reached through the tunnel.
     pub(crate) fn of(site: &SiteConfig, desired: &Desired, links: &[Link], addresses: &[Address]) -> Self {
-        let is_local = |network: &ipnet::Ipv4Net| {
+        let is_local = |network: ipnet::Ipv4Net| {
             network.prefix_len() == 32 && addresses.iter().any(|at| at.prefix.addr() == network.addr())
         };
-        if site.networks.iter().all(is_local) {
+        if networks_v4(&site.networks).all(is_local) {
             return Self::default();
         }
         let tunnel: Vec<String> = desired.devices.iter().map(|device| device.name.clone()).collect();
         let is_lan = |link: &&Link| {
             let mut own = addresses.iter().filter(|at| at.index == link.index && at.prefix.prefix_len() < 32);
-            let is_of_site = own.any(|at| site.networks.iter().any(|net| net.contains(&at.prefix.addr())));
+            let is_of_site =
+                own.any(|at| networks_v4(&site.networks).any(|net| net.contains(&at.prefix.addr())));
             is_of_site && link.kind.as_deref() != Some("dummy") && !tunnel.contains(&link.name)
         };
         let lans = links.iter().filter(is_lan).map(|link| link.name.clone()).collect();

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use adit_config::Config;
+use adit_config::{Config, networks_v4};
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, Network};
 use ipnet::Ipv4Net;
@@ -32,7 +32,7 @@ pub(crate) struct InUse {
 impl InUse {
     /// Returns what an overlay with this configuration has.
     pub(crate) fn of(config: &Config, underlay: Option<Ipv4Addr>, underlay_mtu: Option<u16>) -> Self {
-        let networks = config.peers.iter().flat_map(|peer| peer.networks.iter().copied());
+        let networks = config.peers.iter().flat_map(|peer| networks_v4(&peer.networks));
         Self { underlay, underlay_mtu, networks: networks.collect() }
     }
 }

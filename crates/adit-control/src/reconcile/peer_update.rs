@@ -2,7 +2,7 @@
 //! not on the number of peers.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use adit_config::{Config, Peer, PeerDelta, PeerSet};
@@ -125,7 +125,8 @@ impl PeerUpdate<'_> {
         let Namespaces { inner, .. } = &mut *self.namespaces;
         let (underlay, vrf) = (self.desired.underlay, self.desired.vrf.as_ref());
         let local = machine::local_addresses(inner.as_mut(), underlay, vrf)?;
-        let has_same_addresses = local == tunnel.config().local_addresses;
+        let local = local.into_iter().map(IpAddr::from);
+        let has_same_addresses = local.eq(tunnel.config().local_addresses.iter().copied());
         let link = inner.link(&self.desired.device)?;
         let vrf = self.desired.vrf.as_ref().map(|vrf| vrf.index);
         let has_device = link.is_some_and(|link| {

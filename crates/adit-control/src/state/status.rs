@@ -7,7 +7,7 @@ use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::limits;
 use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Tunnel};
 use adit_wire::ecn::EcnAnomaly;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -268,7 +268,7 @@ pub struct PeerStatus {
     pub underlays: Vec<String>,
     /// The networks behind it.
     #[schemars(with = "Vec<String>")]
-    pub networks: Vec<Ipv4Net>,
+    pub networks: Vec<IpNet>,
     /// Its state.
     pub state: PeerState,
     /// The largest outer datagram that reaches it, in bytes.

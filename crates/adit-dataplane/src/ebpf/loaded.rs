@@ -1,20 +1,20 @@
 //! The loaded object: programs and their maps, filled for one tunnel before anything runs.
 
 use std::collections::{BTreeSet, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use adit_policy::bpf::maps::{
     IS_PREEMPTIBLE, PeerEntry, RelayRule, Settings, encode_owner, encode_pair, name, program,
 };
 use adit_policy::{DropReason, Owner, PeerIndex};
-use adit_tunnel::{Relay, RelayTable, TableDelta, Tunnel, TunnelConfig};
+use adit_tunnel::{Relay, RelayTable, TableDelta, Tunnel, TunnelConfig, networks_v4};
 use adit_wire::ecn::EcnAnomaly;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
@@ -175,6 +175,8 @@ impl LoadedObject {
         // Assigned before others are withdrawn, so that an address always has an owner when a
         // longer prefix replaces a shorter one or the reverse.
         for &(network, peer) in &steps.assigned {
+            // Packets of IPv6 are for userspace.
+            let IpNet::V4(network) = network else { continue };
             self.networks
                 .insert(&key(network), encode_owner(Owner::Peer(peer)), 0)
                 .map_err(failed(name::PREFIX_OWNERS))?;
@@ -184,7 +186,7 @@ impl LoadedObject {
                 .insert(address.octets(), peer.number(), 0)
                 .map_err(failed(name::PEER_BY_OUTER))?;
         }
-        for &network in &steps.withdrawn {
+        for network in networks_v4(&steps.withdrawn) {
             self.networks.remove(&key(network)).map_err(failed(name::PREFIX_OWNERS))?;
         }
         self.relay_pairs.set(tunnel)?;
@@ -202,8 +204,11 @@ impl LoadedObject {
     /// the networks of other overlays.
     pub(super) fn set_host(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
         let underlay = tunnel.config().underlay;
-        let wanted = tunnel.local_addresses().iter().copied().chain([underlay]).map(|it| it.octets());
-        let wanted: HashSet<[u8; 4]> = wanted.collect();
+        let local = tunnel.local_addresses().iter().filter_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        let wanted: HashSet<[u8; 4]> = local.chain([underlay]).map(|address| address.octets()).collect();
         let there: HashSet<[u8; 4]> = self.local.keys().flatten().collect();
         for address in wanted.difference(&there) {
             self.local.insert(address, 1, 0).map_err(failed(name::LOCAL))?;
@@ -286,16 +291,16 @@ fn key(network: Ipv4Net) -> Key<[u8; 4]> {
 fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter), EbpfError> {
     let config = tunnel.config();
     let mut networks: PrefixOwners = take(ebpf, name::PREFIX_OWNERS)?;
-    let mut insert = |network: &Ipv4Net, owner| networks.insert(&key(*network), encode_owner(owner), 0);
+    let mut insert = |network, owner| networks.insert(&key(network), encode_owner(owner), 0);
     let mut peer_by_outer: PeerByOuter = take(ebpf, name::PEER_BY_OUTER)?;
-    for network in config.peers.site_networks() {
+    for network in networks_v4(config.peers.site_networks()) {
         insert(network, Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
     }
     for address in &config.reachable_addresses {
-        insert(&Ipv4Net::from(*address), Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
+        insert(Ipv4Net::from(*address), Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
     }
     for (index, peer) in tunnel.peers() {
-        for network in &peer.networks {
+        for network in networks_v4(&peer.networks) {
             insert(network, Owner::Peer(index)).map_err(failed(name::PREFIX_OWNERS))?;
         }
         peer_by_outer

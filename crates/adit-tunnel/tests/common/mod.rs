@@ -40,7 +40,7 @@ pub fn config() -> TunnelConfig {
         relay: adit_tunnel::Relay::default(),
         mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
         underlay_mtu: 1500,
-        local_addresses: vec![GATEWAY_A],
+        local_addresses: vec![GATEWAY_A.into()],
         reachable_addresses: Vec::new(),
         probe: None,
     }

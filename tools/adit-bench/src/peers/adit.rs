@@ -261,7 +261,7 @@ mod tests {
         let config = configured(true)?;
         assert_eq!(config.peers.len(), MANY);
         assert!(config.peers.iter().all(|peer| peer.networks.len() == NETWORKS));
-        let measured: Ipv4Net = "10.42.22.0/24".parse()?;
+        let measured: ipnet::IpNet = "10.42.22.0/24".parse()?;
         let middle = config.peers.iter().nth(MANY / 2).ok_or("no peer in the middle")?;
         assert!(middle.networks.contains(&measured));
         let below =

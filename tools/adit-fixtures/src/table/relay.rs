@@ -98,7 +98,7 @@ fn not_relayed() -> Vec<Case> {
             .delivers(b_to_c())
             .not_end_to_end(NOT_DECIDED),
         decap("to an address of our own in another peer's network", theirs(B, b_to_c()))
-            .with(|setup| setup.config.local_addresses.push(HOST_C))
+            .with(|setup| setup.config.local_addresses.push(HOST_C.into()))
             .drops(DropReason::InnerDestinationNotOurs, Some(PEER_B))
             .not_end_to_end("the gateway of the test network has no such address"),
         decap("a relay to where the next hop is not known", theirs(B, b_to_c()))

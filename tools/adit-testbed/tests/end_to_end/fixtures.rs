@@ -27,7 +27,7 @@ use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::TtlPolicy;
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Protocol, Validation};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::support::{Injector, WAIT_TIMEOUT, mac, wait_until};
 
@@ -56,7 +56,7 @@ fn run(plane: DataplaneChoice) {
 /// The setup's tunnel as a configuration file.
 fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     let config = &setup.config;
-    let networks = |networks: &[Ipv4Net]| {
+    let networks = |networks: &[IpNet]| {
         networks.iter().map(|network| format!("\"{network}\"")).collect::<Vec<_>>().join(", ")
     };
     let outer = &config.outer;

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 
-use adit_config::Config;
+use adit_config::{Config, networks_v4};
 use adit_control::reconcile::desired::{Machine, tunnel_config};
 use adit_dataplane::userspace::UserspacePlane;
 use adit_dataplane::{DataPlane, TunnelInterface};
@@ -147,8 +147,8 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
         })
         .unwrap();
     gateway.sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1").unwrap();
-    for network in config.peers.iter().flat_map(|peer| &peer.networks) {
-        gateway.route(*network, None, Some(device)).unwrap();
+    for network in config.peers.iter().flat_map(|peer| networks_v4(&peer.networks)) {
+        gateway.route(network, None, Some(device)).unwrap();
     }
     plane
 }

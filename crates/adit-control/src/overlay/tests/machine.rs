@@ -16,7 +16,7 @@ fn known(overlay: &Overlay) -> Known {
     let config = tunnel.config();
     let others = tunnel.other_networks().iter().map(ToString::to_string).collect();
     let source = config.probe.as_ref().map(|probe| probe.source);
-    (config.underlay_mtu, source, config.local_addresses.contains(&LAN), others)
+    (config.underlay_mtu, source, config.local_addresses.contains(&LAN.into()), others)
 }
 
 const LAN: Ipv4Addr = Ipv4Addr::new(172, 16, 17, 1);

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Direction, Outcome, Packet, Setup};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
-use adit_policy::PeerLookup;
+use adit_policy::OwnerLookup;
 use adit_tunnel::{Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Totals, Tunnel};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;

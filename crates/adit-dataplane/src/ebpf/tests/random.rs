@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
-use adit_policy::PeerLookup;
+use adit_policy::OwnerLookup;
 use adit_wire::Protocol;
 use adit_wire::Validation;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
@@ -152,7 +152,7 @@ fn is_of_gateways(setup: &Setup, inner: &[u8]) -> bool {
 /// Whether the source is in somebody's networks. Userspace admits a router's error without.
 fn has_owner(setup: &Setup, inner: &[u8]) -> bool {
     let source = inner.get(12..16).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    source.is_some_and(|source| Gateway::new(setup).tunnel.owner(source.into()).is_some())
+    source.is_some_and(|source| Gateway::new(setup).tunnel.owner(std::net::Ipv4Addr::from(source)).is_some())
 }
 
 /// Whether the inner datagram is a fragment.

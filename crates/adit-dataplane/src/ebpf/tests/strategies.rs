@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
 use adit_fixtures::site::A;
 use adit_fixtures::{Direction, Packet, Path, Setup};
-use adit_policy::{Owner, PeerLookup};
+use adit_policy::{Owner, OwnerLookup};
 use adit_tunnel::{PathOptions, Peer, PeerSet, Relay, Tunnel, TunnelConfig};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
@@ -135,7 +135,7 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
             relay,
             mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
-            local_addresses: locals.into_iter().map(parse).collect(),
+            local_addresses: locals.into_iter().map(|local| parse(local).into()).collect(),
             reachable_addresses: Vec::new(),
             probe: None,
         };
