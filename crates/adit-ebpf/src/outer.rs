@@ -3,6 +3,7 @@
 use core::net::Ipv4Addr;
 
 use adit_policy::{GsoShape, PeerIndex};
+use adit_wire::Protocol;
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
 
@@ -26,6 +27,7 @@ pub fn outer(
         &policy,
         Ipv4Addr::from_octets(tables.settings.underlay),
         Ipv4Addr::from_octets(underlay),
+        Protocol::IPIP,
         inner.tos(),
         inner.ttl(),
         df,

@@ -34,6 +34,12 @@ pub trait OwnerLookup<A>: PeerLookup {
     fn is_local(&self, address: A) -> bool;
 }
 
+/// Whether an IP packet follows.
+#[inline(always)]
+fn is_tunnel(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::IPIP | Protocol::IPV6)
+}
+
 #[inline(always)]
 fn is_our_end<D: PeerLookup>(lookup: &D, address: impl InnerAddress) -> bool {
     address.on_underlay() == Some(lookup.underlay())
@@ -156,8 +162,7 @@ pub fn check_encap<H: InnerHeader, D: OwnerLookup<H::Address>>(
         return Err(no_hops_left(origin));
     }
     let (source, destination) = (header.source(), header.destination());
-    if header.protocol() == Protocol::IPIP
-        && (is_our_end(lookup, source) || is_end_of_any_peer(lookup, destination))
+    if is_tunnel(header.protocol()) && (is_our_end(lookup, source) || is_end_of_any_peer(lookup, destination))
     {
         return Err(Refusal::silent(DropReason::NestedEncapsulation, None));
     }
@@ -199,7 +204,7 @@ fn no_hops_left(origin: Origin) -> Refusal {
 /// Fails if the datagram is not for this tunnel, or is a fragment.
 #[inline(always)]
 pub fn check_outer<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Result<PeerIndex, Refusal> {
-    if outer.protocol() != Protocol::IPIP {
+    if !is_tunnel(outer.protocol()) {
         return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
     }
     if outer.destination() != lookup.underlay() {
@@ -248,7 +253,7 @@ pub fn check_decap<H: InnerHeader, D: OwnerLookup<H::Address>>(
         return refuse(DropReason::DecapInnerTtlZero);
     }
     let (source, destination) = (inner.source(), inner.destination());
-    if inner.protocol() == Protocol::IPIP && is_our_end(lookup, destination) {
+    if is_tunnel(inner.protocol()) && is_our_end(lookup, destination) {
         return refuse(DropReason::NestedToOurselves);
     }
     if source.is_never_a_source() {

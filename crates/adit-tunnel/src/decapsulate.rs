@@ -8,6 +8,7 @@ use adit_policy::{Delivery, DropReason, Owner, OwnerLookup, PeerIndex, Refusal};
 use adit_wire::ecn::Ecn;
 use adit_wire::icmpv4::{self, types};
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::Ipv6Packet;
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
@@ -44,7 +45,8 @@ pub enum Decapsulated {
         peer: PeerIndex,
         /// The range of the inner datagram in the outer bytes.
         inner: Range<usize>,
-        /// The ECN field to write into it first (`ipv4::set_ecn`), if it has to change (RFC 6040).
+        /// The ECN field to write into it first (`ipv4::set_ecn` or `ipv6::set_ecn`), if it has to
+        /// change (RFC 6040).
         set_ecn: Option<Ecn>,
         /// For a TCP SYN, the MSS to lower it to: call `tcp::clamp_mss`.
         max_mss: Option<u16>,
@@ -85,6 +87,8 @@ enum Taken<'a> {
     Unanswerable,
     /// One to deliver.
     Datagram { packet: Ipv4Packet<'a>, set_ecn: Option<Ecn>, is_probe: bool },
+    /// One of IPv6 to deliver.
+    PacketV6 { packet: Ipv6Packet<'a>, set_ecn: Option<Ecn> },
 }
 
 impl Tunnel {
@@ -102,6 +106,9 @@ impl Tunnel {
             return Decapsulated::LeftToStack;
         }
         let delivered = admitted.and_then(|admitted| {
+            if admitted.outer.protocol() == Protocol::IPV6 {
+                return self.take_v6(admitted, segments, counters);
+            }
             let (packet, delivery) = match self.admit_inner(&admitted, now) {
                 Err(refusal) if refusal.reason == DropReason::InnerDestinationNotOurs => {
                     self.takes_unanswerable(&admitted, now, counters).ok_or(refusal)?;
@@ -113,7 +120,7 @@ impl Tunnel {
             if is_icmp && self.takes_answer(&admitted, &packet, delivery, now, counters)? {
                 return Ok((admitted, Taken::Answer));
             }
-            let set_ecn = decapsulated_ecn(&admitted, &packet, segments, counters)?;
+            let set_ecn = decapsulated_ecn(&admitted, packet.ecn(), segments, counters)?;
             let is_probe = is_icmp && self.is_probe(&packet, delivery);
             Ok((admitted, Taken::Datagram { packet, set_ecn, is_probe }))
         });
@@ -138,6 +145,13 @@ impl Tunnel {
                 let max_mss = self.max_mss(&packet, state.soft.path_mtu.mtu(now));
                 Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }
             }
+            Ok((Admitted { peer, state, outer }, Taken::PacketV6 { packet, set_ecn })) => {
+                state.soft.mark_reachable();
+                counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
+                let start = outer.header_len();
+                let max_mss = self.max_mss_v6(&packet, state.soft.path_mtu.mtu(now));
+                Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }
+            }
             Err(Refusal { reason, .. }) if self.others.may_have(outer.bytes, reason) => Decapsulated::NotOurs,
             Err(Refusal { reason, peer, .. }) => {
                 counters.count_drop(reason, dropped(outer.bytes, peer, now), segments);
@@ -151,9 +165,26 @@ impl Tunnel {
     fn admit_outer<'a>(&self, outer: &Outer<'a>) -> Result<Admitted<'_, 'a>, Refusal> {
         let outer = Ipv4Packet::parse(outer.bytes, Validation::Datapath)
             .map_err(|_| Refusal::silent(DropReason::OuterMalformed, None))?;
+        if outer.protocol() == Protocol::IPV6 && !self.table.has_v6() {
+            return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
+        }
         let peer = adit_policy::check_outer(self, outer.fixed_header())?;
         let state = self.peer_state(peer).ok_or(Refusal::silent(DropReason::OuterSourceUnknown, None))?;
         Ok(Admitted { peer, state, outer })
+    }
+
+    /// Checks that an inner packet of IPv6 may come from that peer (RFC 4213 section 3.6).
+    fn take_v6<'t, 'a>(
+        &'t self,
+        admitted: Admitted<'t, 'a>,
+        segments: u64,
+        counters: &Counters,
+    ) -> Result<(Admitted<'t, 'a>, Taken<'a>), Refusal> {
+        let packet = Ipv6Packet::parse(admitted.outer.payload(), Validation::Datapath)
+            .map_err(|_| Refusal::silent(DropReason::DecapInnerMalformed, Some(admitted.peer)))?;
+        adit_policy::check_decap(self, admitted.peer, packet.fixed_header())?;
+        let set_ecn = decapsulated_ecn(&admitted, packet.ecn(), segments, counters)?;
+        Ok((admitted, Taken::PacketV6 { packet, set_ecn }))
     }
 
     /// Checks that the inner datagram may come from that peer.
@@ -254,7 +285,7 @@ impl Tunnel {
 #[inline]
 fn decapsulated_ecn(
     admitted: &Admitted<'_, '_>,
-    inner: &Ipv4Packet<'_>,
+    inner: Ecn,
     segments: u64,
     counters: &Counters,
 ) -> Result<Option<Ecn>, Refusal> {
@@ -265,11 +296,11 @@ fn decapsulated_ecn(
     if outer == Ecn::Ce {
         counters.count_congestion_experienced(admitted.peer, segments);
     }
-    let (ecn, anomaly) = adit_policy::decap_ecn(admitted.peer, outer, inner.ecn());
+    let (ecn, anomaly) = adit_policy::decap_ecn(admitted.peer, outer, inner);
     if let Some(anomaly) = anomaly {
         counters.count_ecn(anomaly, segments);
     }
-    Ok(Some(ecn?).filter(|ecn| *ecn != inner.ecn()))
+    Ok(Some(ecn?).filter(|ecn| *ecn != inner))
 }
 
 /// A datagram that is dropped: the source is the inner one if a peer sent it, for the outer one is

@@ -79,6 +79,9 @@ impl Tunnel {
     /// Costs a header checksum and two lookups in the networks; allocates nothing.
     #[inline]
     pub fn encapsulate(&self, inner: &Inner<'_>, now: Instant, counters: &Counters) -> Encapsulated {
+        if self.table.has_v6() && inner.bytes.first().is_some_and(|first| first >> 4 == 6) {
+            return self.encapsulate_v6(inner, now, counters);
+        }
         let packet = match parse(inner) {
             Ok(packet) => packet,
             Err(reason) => {
@@ -184,6 +187,7 @@ impl Tunnel {
             self.outer_policy(),
             self.config.underlay,
             state.underlay,
+            Protocol::IPIP,
             packet.tos(),
             packet.ttl(),
             inner_df,
@@ -238,21 +242,31 @@ impl Tunnel {
         now: Instant,
         counters: &Counters,
     ) -> Encapsulated {
-        let Refusal { reason, peer, error } = refused;
-        let dropped = Dropped::at(now).from(packet.source()).of_peer(peer);
-        counters.count_drop(reason, dropped, u64::from(inner.segments));
-        let Some(error) = error else {
-            return Encapsulated::Drop(reason);
-        };
-        match self.answer(peer, packet, error.to_v4(), now) {
-            Ok(reply) => {
-                counters.count_icmp_sent();
-                Encapsulated::Reply { reply, reason }
-            }
-            Err(_) => {
-                counters.count_icmp_suppressed();
-                Encapsulated::Drop(reason)
-            }
+        let dropped = Dropped::at(now).from(packet.source()).of_peer(refused.peer);
+        let answer = |error: SenderError| self.answer(refused.peer, packet, error.to_v4(), now);
+        refusal_counted(&refused, answer, inner, dropped, counters)
+    }
+}
+
+/// Counts a refusal. Its sender gets what `answer` makes of its error.
+pub(crate) fn refusal_counted(
+    refused: &Refusal,
+    answer: impl FnOnce(SenderError) -> Result<Reply, DropReason>,
+    inner: &Inner<'_>,
+    dropped: Dropped,
+    counters: &Counters,
+) -> Encapsulated {
+    let reason = refused.reason;
+    counters.count_drop(reason, dropped, u64::from(inner.segments));
+    match refused.error.map(answer) {
+        None => Encapsulated::Drop(reason),
+        Some(Ok(reply)) => {
+            counters.count_icmp_sent();
+            Encapsulated::Reply { reply, reason }
+        }
+        Some(Err(_)) => {
+            counters.count_icmp_suppressed();
+            Encapsulated::Drop(reason)
         }
     }
 }

@@ -9,10 +9,11 @@ use std::net::Ipv4Addr;
 
 use adit_wire::checksum;
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
-use adit_wire::icmpv4::MAX_ERROR_LEN;
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::Ipv6Packet;
 use adit_wire::{Validation, fragment};
 
+use crate::icmp_reply::{MAX_REPLY_LEN, Reply};
 use crate::{
     Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Peer, PeerSet, ProbeOptions, Totals,
     Tunnel, TunnelConfig, UnderlayIcmp,
@@ -25,19 +26,21 @@ const FORWARDED: u8 = 8;
 
 /// The two-site network seen from A, with a third site.
 fn tunnel(how: u8) -> Option<Tunnel> {
-    let peer = |name: &str, last: u8, network: &str| {
-        let (name, network) = (name.parse().ok()?, network.parse().ok()?);
+    let peer = |name: &str, last: u8, networks: [&str; 2]| {
+        let [v4, v6] = networks;
         Some(Peer {
-            name,
+            name: name.parse().ok()?,
             underlay: Ipv4Addr::new(10, 1, 1, last),
-            networks: vec![network],
+            networks: vec![v4.parse().ok()?, v6.parse().ok()?],
             path: adit_peers::PathOptions::default(),
         })
     };
     let underlay = Ipv4Addr::new(10, 1, 1, 1);
-    let mut peers = PeerSet::new(Some(underlay), ["172.16.17.0/24".parse().ok()?]).ok()?;
-    peers.insert(peer("b", 2, "192.168.199.0/24")?).ok()?;
-    peers.insert(peer("c", 3, "192.168.200.0/24")?).ok()?;
+    let mut peers =
+        PeerSet::new(Some(underlay), ["172.16.17.0/24".parse().ok()?, "2001:db8:a::/48".parse().ok()?])
+            .ok()?;
+    peers.insert(peer("b", 2, ["192.168.199.0/24", "2001:db8:b::/48"])?).ok()?;
+    peers.insert(peer("c", 3, ["192.168.200.0/24", "2001:db8:c::/48"])?).ok()?;
     let ttl = if how & NO_DF == 0 { TtlPolicy::Fixed(64) } else { TtlPolicy::Inherit };
     Tunnel::new(TunnelConfig {
         underlay,
@@ -145,9 +148,11 @@ pub fn decapsulate(bytes: &[u8]) {
         Decapsulated::Deliver { inner, .. } => {
             assert_eq!((passed(&totals), totals.dropped()), ((0, 1), 0), "counted as passed, once");
             let inner = datagram.get(inner).unwrap_or_default();
-            let packet = Ipv4Packet::parse(inner, Validation::Datapath);
+            let v4 = Ipv4Packet::parse(inner, Validation::Datapath);
+            let v6 = Ipv6Packet::parse(inner, Validation::Datapath);
             assert!(
-                packet.is_ok_and(|p| p.total_len() == inner.len() && p.ttl() > 0),
+                v4.is_ok_and(|p| p.total_len() == inner.len() && p.ttl() > 0)
+                    || v6.is_ok_and(|p| p.total_len() == inner.len() && p.hop_limit() > 0),
                 "delivered what is none"
             );
         }
@@ -214,12 +219,17 @@ fn assert_outer(header: &[u8], inner_len: usize) {
     );
 }
 
-fn assert_reply(reply: &crate::Reply, offending: &[u8]) {
-    let mut out = [0; MAX_ERROR_LEN];
+fn assert_reply(reply: &Reply, offending: &[u8]) {
+    let mut out = [0; MAX_REPLY_LEN];
     let len = reply.write(offending, &mut out);
-    let packet = Ipv4Packet::parse(out.get(..len).unwrap_or_default(), Validation::Strict);
-    assert!(
-        packet.is_ok_and(|packet| packet.destination() == reply.destination),
-        "a reply that is no datagram"
-    );
+    let written = out.get(..len).unwrap_or_default();
+    let destination = match reply {
+        Reply::V4 { .. } => {
+            Ipv4Packet::parse(written, Validation::Strict).ok().map(|packet| packet.destination().into())
+        }
+        Reply::V6 { .. } => {
+            Ipv6Packet::parse(written, Validation::Strict).ok().map(|packet| packet.destination().into())
+        }
+    };
+    assert_eq!(destination, Some(reply.destination()), "a reply that is no datagram");
 }

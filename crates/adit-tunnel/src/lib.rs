@@ -32,6 +32,7 @@ mod config;
 mod counters;
 mod decapsulate;
 mod encapsulate;
+mod encapsulate_v6;
 #[doc(hidden)]
 pub mod fuzz;
 mod hop_count;
@@ -66,7 +67,7 @@ pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals, Traffi
 pub use decapsulate::{Decapsulated, Outer};
 pub use encapsulate::{Encapsulated, Inner};
 pub use hop_count::HopCount;
-pub use icmp_reply::Reply;
+pub use icmp_reply::{MAX_REPLY_LEN, Reply};
 pub use last_drop::Dropped;
 pub use path_mtu::{DEFAULT_MTU_FLOOR, LearnedBy, PATH_MTU_FLOOR, PATH_MTU_HOLD, PATH_MTU_LIFETIME, PathMtu};
 pub use peer_delta::TableDelta;

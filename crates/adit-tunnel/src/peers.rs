@@ -32,6 +32,12 @@ impl PeerTable {
         }
     }
 
+    /// Whether anybody has a network of IPv6.
+    #[inline]
+    pub fn has_v6(&self) -> bool {
+        !self.inner_v6.is_empty()
+    }
+
     /// Assigns an outer address to a peer. Returns the peer that had it.
     pub fn insert_underlay(&mut self, underlay: Ipv4Addr, peer: PeerIndex) -> Option<PeerIndex> {
         self.outer.insert(underlay.to_bits(), peer)

@@ -72,7 +72,7 @@ impl ProbeOptions {
         let datagram = out.get_mut(..size)?;
         let payload_len = size.checked_sub(HEADERS).filter(|len| *len >= PAYLOAD)?;
         let inner_len = size - OVERHEAD_V4;
-        let outer = OuterHeader::v4(policy, underlay, peer, 0, TTL, true, inner_len, 0)?;
+        let outer = OuterHeader::v4(policy, underlay, peer, Protocol::IPIP, 0, TTL, true, inner_len, 0)?;
         let inner = Ipv4Repr {
             source: self.source,
             destination: probe.destination,

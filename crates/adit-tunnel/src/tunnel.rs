@@ -401,14 +401,17 @@ impl Tunnel {
         if !icmpv4::may_answer(packet) {
             return Err(DropReason::IcmpNotAnswerable);
         }
-        let allowed = match peer.and_then(|peer| self.peer_state(peer)) {
+        self.take_icmp_token(peer, now)?;
+        Ok(Reply::V4 { destination: packet.source(), error })
+    }
+
+    /// The rate limit of errors, per peer and for all others.
+    pub(crate) fn take_icmp_token(&self, peer: Option<PeerIndex>, now: Instant) -> Result<(), DropReason> {
+        let is_allowed = match peer.and_then(|peer| self.peer_state(peer)) {
             Some(peer) => peer.soft.may_send_icmp(now),
             None => self.icmp.take(now),
         };
-        if !allowed {
-            return Err(DropReason::IcmpRateLimited);
-        }
-        Ok(Reply { destination: packet.source(), error })
+        if is_allowed { Ok(()) } else { Err(DropReason::IcmpRateLimited) }
     }
 
     /// The MSS to clamp to, if this is a TCP SYN: what is left of the path MTU after both IP

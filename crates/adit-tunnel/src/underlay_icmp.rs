@@ -14,6 +14,7 @@ use adit_policy::{DropReason, Owner, PeerIndex};
 use adit_wire::encapsulation::OVERHEAD_V4;
 use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message, Quote};
 use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_wire::ipv6::{self, Ipv6Packet};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
@@ -190,7 +191,8 @@ impl Tunnel {
         };
         let quote = message.quote().ok_or(DropReason::IcmpMalformed)?;
         let outer = quote.packet();
-        if outer.protocol() != Protocol::IPIP {
+        let carries_v6 = outer.protocol() == Protocol::IPV6 && self.table.has_v6();
+        if outer.protocol() != Protocol::IPIP && !carries_v6 {
             return Ok(None);
         }
         let found = self.table.lookup_outer(outer.destination());
@@ -204,7 +206,12 @@ impl Tunnel {
         if !sent_by_us {
             return Err(DropReason::IcmpUnbelievable);
         }
-        let inner = self.quoted_inner(peer, state.underlay, &quote)?;
+        let inner = if carries_v6 {
+            self.check_quoted_v6(peer, quote.payload())?;
+            Quoted::Partial
+        } else {
+            self.quoted_inner(peer, state.underlay, &quote)?
+        };
         let start = packet.header_len() + icmpv4::HEADER_LEN + outer.header_len();
         Ok(Some(ValidatedError {
             peer,
@@ -256,10 +263,30 @@ impl Tunnel {
     }
 }
 
+impl Tunnel {
+    /// The same for a packet of IPv6, whose sender is not answered: the next one is, as after a
+    /// quote that is too short (RFC 4213 section 3.4 leaves it open).
+    fn check_quoted_v6(&self, peer: PeerIndex, bytes: &[u8]) -> Result<(), DropReason> {
+        let is_v6 = bytes.first().is_none_or(|first| first >> 4 == 6);
+        let is_ours = match Ipv6Packet::parse(bytes, Validation::Lenient) {
+            // Too short to say more.
+            Err(_) => true,
+            Ok(inner) => {
+                let from = self.table.owner_v6(inner.source());
+                let is_from_us = from.is_some_and(|from| from != Owner::Peer(peer));
+                is_from_us && self.table.owner_v6(inner.destination()) == Some(Owner::Peer(peer))
+            }
+        };
+        if is_v6 && is_ours { Ok(()) } else { Err(DropReason::IcmpUnbelievable) }
+    }
+}
+
 /// Size in bytes of the datagram that the tunnel sent: by the inner header if the quote holds it,
 /// because some routers change the outer length before they quote it.
 fn sent_len(quote: &Quote<'_>) -> u16 {
+    let header = (OVERHEAD_V4 + ipv6::HEADER_LEN) as u16;
     match quote.payload() {
+        [0x60..=0x6f, _, _, _, high, low, ..] => u16::from_be_bytes([*high, *low]).saturating_add(header),
         [_, _, high, low, ..] => u16::from_be_bytes([*high, *low]).saturating_add(OVERHEAD_V4 as u16),
         _ => u16::try_from(quote.packet().total_len()).unwrap_or(u16::MAX),
     }

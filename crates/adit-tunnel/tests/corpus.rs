@@ -30,6 +30,10 @@ fn inner_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("no-way", datagram(HOST_A, STRANGER).build()),
         ("nested", a_to_b().inside(A, B).build()),
         ("relay", datagram(HOST_C, HOST_B).build()),
+        ("v6-udp", packet_v6(A6, B6, 100)),
+        ("v6-too-big", packet_v6(A6, C6, 1481)),
+        ("v6-stranger", packet_v6("2001:db8:d::1", B6, 100)),
+        ("v6-no-way", packet_v6(A6, "2001:db8:d::1", 100)),
     ]
 }
 
@@ -41,6 +45,9 @@ fn outer_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("congested", datagram(HOST_B, HOST_A).tos(2).inside(B, A).tos(3).build()),
         ("nested", datagram(HOST_B, HOST_A).inside(HOST_B, A).inside(B, A).build()),
         ("empty", wrap(B, A, Vec::new()).build()),
+        ("v6-udp", wrap_v6(B, A, packet_v6(B6, A6, 100))),
+        ("v6-relay", wrap_v6(C, A, packet_v6(C6, B6, 100))),
+        ("v6-link-local", wrap_v6(B, A, packet_v6("fe80::1", A6, 100))),
     ]
 }
 
@@ -57,6 +64,8 @@ fn icmp_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("parameter", icmp(Icmpv4Error::ParameterProblem { code: 0, pointer: 1 }, &ours, 576)),
         ("about-udp", icmp(unreachable(3), &datagram(A, STRANGER).build(), 100)),
         ("echo", echo.build()),
+        ("v6-too-big", icmp(Icmpv4Error::TooBig { mtu: 1300 }, &wrap_v6(A, B, packet_v6(A6, B6, 1400)), 60)),
+        ("v6-host-short", icmp(unreachable(1), &wrap_v6(A, B, packet_v6(A6, C6, 100)), 28)),
     ]
 }
 

@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use adit_tunnel::{Encapsulated, UnderlayIcmp};
-use adit_wire::icmpv4::{Icmpv4Error, MAX_ERROR_LEN};
+use adit_wire::icmpv4::Icmpv4Error;
 use common::*;
 
 struct Counting;
@@ -69,7 +69,7 @@ fn the_tunnel_allocates_nothing_for_a_datagram() {
         icmp(Icmpv4Error::SourceQuench, &ours, 576),
         vec![0x45; 30],
     ];
-    let mut out = [0; MAX_ERROR_LEN];
+    let mut out = [0; adit_tunnel::MAX_REPLY_LEN];
 
     let before = allocations();
     let mut answered = 0;

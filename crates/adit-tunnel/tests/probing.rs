@@ -142,7 +142,7 @@ impl Bed {
         let Gateway { tunnel, counters, now } = &self.gateway;
         let outcome = self.prober.handle_icmp(tunnel, message, *now, counters, traffic);
         if let UnderlayIcmp::Relay { reply, .. } = &outcome {
-            self.told.push(reply.error);
+            self.told.push(of_v4(reply).1);
         }
         self.relay_proven();
         outcome
@@ -153,7 +153,7 @@ impl Bed {
             let Gateway { tunnel, counters, now } = &self.gateway;
             let outcome = tunnel.on_confirmed_icmp(&message, proof, *now, counters);
             if let UnderlayIcmp::Relay { reply, .. } = outcome {
-                self.told.push(reply.error);
+                self.told.push(of_v4(&reply).1);
             }
         }
     }
@@ -450,7 +450,7 @@ fn rfc2003_s4_1_a_genuine_too_big_with_a_short_quote_is_confirmed_by_lost_probes
     assert_eq!(bed.known().mtu, 1400);
     let verdict = bed.gateway.encapsulate(&a_to_b().len(1480).df(true).build());
     let Encapsulated::Reply { reply, .. } = verdict else { panic!("{verdict:?}") };
-    assert_eq!(reply.error, Icmpv4Error::TooBig { mtu: 1380 }, "the next sender gets the error");
+    assert_eq!(of_v4(&reply).1, Icmpv4Error::TooBig { mtu: 1380 }, "the next sender gets the error");
 }
 
 #[test]

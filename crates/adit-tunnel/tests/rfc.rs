@@ -28,13 +28,13 @@ fn relayed(gateway: &Gateway, error: Icmpv4Error, inner: Datagram) -> Option<Icm
     let message = icmp(error, &gateway.outer(&bytes), 576);
     match gateway.icmp(&message) {
         UnderlayIcmp::Relay { peer, reply, offending } => {
-            assert_eq!((peer, reply.destination), (PEER_B, sender));
+            assert_eq!((peer, of_v4(&reply).0), (PEER_B, sender));
             let quoted = &message[offending];
             assert!(
                 !quoted.is_empty() && bytes.starts_with(quoted),
                 "the quoted bytes must begin the inner datagram"
             );
-            Some(reply.error)
+            Some(of_v4(&reply).1)
         }
         UnderlayIcmp::Ignored(DropReason::IcmpNotRelayed) => None,
         other => panic!("{error:?}: {other:?}"),
@@ -115,7 +115,7 @@ fn rfc2003_s3_1_ttl_zero_is_answered_with_time_exceeded_and_not_encapsulated() {
     let Encapsulated::Reply { reply, reason: DropReason::InnerTtlZero } = verdict else {
         panic!("{verdict:?}");
     };
-    assert_eq!((reply.destination, reply.error), (HOST_A, Icmpv4Error::TimeExceeded { code: 0 }));
+    assert_eq!(of_v4(&reply), (HOST_A, Icmpv4Error::TimeExceeded { code: 0 }));
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn rfc2003_s4_an_error_with_a_short_quote_is_reported_for_the_next_datagram() {
     else {
         panic!("not answered");
     };
-    assert_eq!((reply.destination, reply.error), (HOST_A, unreachable(1)));
+    assert_eq!(of_v4(&reply), (HOST_A, unreachable(1)));
     gateway.now = gateway.now.saturating_add(adit_tunnel::UNREACHABLE_WINDOW);
     assert!(
         matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. }),
@@ -297,7 +297,7 @@ fn rfc2003_s5_an_unreachable_decapsulator_is_reported_for_a_second_or_until_it_s
             let Encapsulated::Reply { reply, reason: DropReason::PeerUnreachable } = verdict else {
                 panic!("{verdict:?}");
             };
-            assert_eq!(reply.error, unreachable(1));
+            assert_eq!(of_v4(&reply).1, unreachable(1));
         }
         if has_sent {
             gateway.decapsulate(&datagram(HOST_B, HOST_A).inside(B, A).build());
@@ -327,7 +327,7 @@ fn rfc2003_s4_a_too_big_with_a_short_quote_takes_effect_by_the_path_mtu() {
     let Encapsulated::Reply { reply, reason: DropReason::InnerTooBig } = gateway.encapsulate(&inner) else {
         panic!("not answered");
     };
-    assert_eq!(reply.error, Icmpv4Error::TooBig { mtu: 1280 });
+    assert_eq!(of_v4(&reply).1, Icmpv4Error::TooBig { mtu: 1280 });
 }
 
 #[test]
@@ -348,13 +348,13 @@ fn rfc2003_s5_1_a_too_big_datagram_is_answered_at_once() {
     ));
     let offending = a_to_b().len(1481).df(true).build();
     let Encapsulated::Reply { reply, .. } = gateway.encapsulate(&offending) else { panic!("not answered") };
-    assert_eq!(reply.error, Icmpv4Error::TooBig { mtu: 1480 });
-    let mut out = [0; icmpv4::MAX_ERROR_LEN];
+    assert_eq!(of_v4(&reply).1, Icmpv4Error::TooBig { mtu: 1480 });
+    let mut out = [0; adit_tunnel::MAX_REPLY_LEN];
     let len = reply.write(&offending, &mut out);
     let answer = strict(&out[..len]);
     assert_eq!((answer.destination(), len), (HOST_A, 576));
     let message = Icmpv4Message::parse(answer.payload()).expect("a valid ICMP message");
-    assert_eq!(message.error(), Some(reply.error));
+    assert_eq!(message.error(), Some(of_v4(&reply).1));
     assert!(offending.starts_with(message.payload()));
 }
 
@@ -386,14 +386,14 @@ fn rfc2003_s6_2_only_datagrams_that_may_come_from_the_peer_are_delivered() {
 fn rfc2827_s4_inner_sources_are_filtered() {
     let verdict = Gateway::default().encapsulate(&datagram(STRANGER, HOST_B).build());
     let Encapsulated::Reply { reply, .. } = verdict else { panic!("{verdict:?}") };
-    assert_eq!(reply.error, unreachable(13));
+    assert_eq!(of_v4(&reply).1, unreachable(13));
 }
 
 #[test]
 fn rfc1812_s5_2_7_1_a_datagram_without_a_peer_is_answered_with_net_unreachable() {
     let verdict = Gateway::default().encapsulate(&datagram(HOST_A, STRANGER).build());
     let Encapsulated::Reply { reply, .. } = verdict else { panic!("{verdict:?}") };
-    assert_eq!(reply.error, unreachable(0));
+    assert_eq!(of_v4(&reply).1, unreachable(0));
 }
 
 #[test]

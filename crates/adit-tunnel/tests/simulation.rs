@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use adit_tunnel::{Decapsulated, DropReason, Encapsulated, Instant, Stage, TunnelConfig, UnderlayIcmp};
-use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message, MAX_ERROR_LEN};
+use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message};
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::{Validation, fragment};
 use common::*;
@@ -162,7 +162,7 @@ impl Network {
     }
 
     fn host_a_receives_error(&mut self, reply: &adit_tunnel::Reply, offending: &[u8]) {
-        let mut out = [0; MAX_ERROR_LEN];
+        let mut out = [0; adit_tunnel::MAX_REPLY_LEN];
         let len = reply.write(offending, &mut out);
         let packet =
             Ipv4Packet::parse(&out[..len], Validation::Strict).expect("an answer is a valid datagram");
@@ -208,7 +208,7 @@ impl Network {
         }
         assert!(outer.dont_fragment(), "without DF the router would have to fragment");
         self.underlay.too_big += 1;
-        let mut out = [0; MAX_ERROR_LEN];
+        let mut out = [0; icmpv4::MAX_ERROR_LEN];
         let error = Icmpv4Error::TooBig { mtu: self.router_mtu };
         let len = icmpv4::build_error(&mut out, ROUTER, outer.source(), error, &datagram);
         if !self.chance.percent(self.loss) {

@@ -65,7 +65,9 @@ pub struct OuterHeader {
 }
 
 impl OuterHeader {
-    /// Writes the outer IPv4 header for an inner datagram with these fields.
+    /// Writes the outer IPv4 header for an inner datagram with these fields: `protocol` is
+    /// [`Protocol::IPIP`] or [`Protocol::IPV6`], by its family, and an IPv6 packet has a traffic
+    /// class and a hop limit in place of TOS and TTL.
     ///
     /// `inner_len` is the length of the inner datagram in bytes, header included. Inner options are
     /// not copied. Returns `None` if the outer datagram would be longer than 65,535 bytes. Costs a
@@ -81,6 +83,7 @@ impl OuterHeader {
         policy: &OuterPolicy,
         source: Ipv4Addr,
         destination: Ipv4Addr,
+        protocol: Protocol,
         inner_tos: u8,
         inner_ttl: u8,
         inner_df: bool,
@@ -95,7 +98,7 @@ impl OuterHeader {
         let header = Ipv4Repr {
             source,
             destination,
-            protocol: Protocol::IPIP,
+            protocol,
             ttl: match policy.ttl {
                 TtlPolicy::Fixed(ttl) => ttl,
                 TtlPolicy::Inherit => inner_ttl,

@@ -209,7 +209,7 @@ pub fn encapsulation(bytes: &[u8]) {
     let identification = u16::from_be_bytes([e, g]);
     let (source, destination) = (Ipv4Addr::new(10, a, b, c), Ipv4Addr::new(192, 0, 2, h));
     let v4 = |len, identification| {
-        OuterHeader::v4(&policy, source, destination, tos, ttl, inner_df, len, identification)
+        OuterHeader::v4(&policy, source, destination, Protocol::IPIP, tos, ttl, inner_df, len, identification)
     };
     let outer = v4(inner.len(), identification).expect("short enough");
     let mut whole = [0; MAX_INPUT + OVERHEAD_V4];

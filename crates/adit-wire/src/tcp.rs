@@ -36,6 +36,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::Protocol;
 use crate::checksum::{self, ChecksumState};
 use crate::ipv4::Ipv4Header;
+use crate::ipv6::{self, Ipv6Header};
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
@@ -362,11 +363,18 @@ impl<'a> Iterator for TcpOptions<'a> {
 /// Lowers the maximum segment size of a TCP SYN to `max_mss` bytes. Returns the old value, or
 /// `None` if there was nothing to lower.
 ///
-/// `packet` is an IPv4 datagram whose header was checked. Only a first fragment or a whole datagram
-/// has the option. The value is never raised. The TCP checksum is adjusted (RFC 1624) unless it is
+/// `packet` is a datagram whose header was checked. Of IPv4 only a first fragment or a whole
+/// datagram has the option; of IPv6 only a packet without extension headers is looked at. The value
+/// is never raised. The TCP checksum is adjusted (RFC 1624) unless it is
 /// [`ChecksumState::Partial`]. For a datagram that is not a SYN it costs a few comparisons.
 #[inline]
 pub fn clamp_mss(packet: &mut [u8], max_mss: u16, checksum: ChecksumState) -> Option<u16> {
+    if packet.first().is_some_and(|first| first >> 4 == 6) {
+        let (header, _) = Ipv6Header::ref_from_prefix(packet).ok()?;
+        let end = (ipv6::HEADER_LEN + usize::from(header.payload_len())).min(packet.len());
+        let is_tcp = header.next_header() == Protocol::TCP;
+        return clamp_segment(packet.get_mut(ipv6::HEADER_LEN..end).filter(|_| is_tcp)?, max_mss, checksum);
+    }
     let (header, _) = Ipv4Header::ref_from_prefix(packet).ok()?;
     if header.version() != 4 || header.protocol() != Protocol::TCP || header.fragment_offset() != 0 {
         return None;

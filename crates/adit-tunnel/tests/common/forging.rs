@@ -162,7 +162,7 @@ impl Peers {
 
     fn note(&mut self, outcome: &UnderlayIcmp) {
         if let UnderlayIcmp::Relay { reply, .. } = outcome {
-            self.told.push(reply.error);
+            self.told.push(super::of_v4(reply).1);
         }
     }
 

@@ -3,16 +3,17 @@
 
 pub mod forging;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_tunnel::{
     Counters, Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, PathOptions, Peer,
-    PeerIndex, PeerSet, Totals, Tunnel, TunnelConfig, UnderlayIcmp,
+    PeerIndex, PeerSet, Reply, Totals, Tunnel, TunnelConfig, UnderlayIcmp,
 };
 use adit_wire::Protocol;
 use adit_wire::encapsulation::OuterPolicy;
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::Ipv4Repr;
+use adit_wire::ipv6::{self, Ipv6Repr};
 
 /// Our underlay address and those of the peers.
 pub const A: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
@@ -218,4 +219,52 @@ pub fn syn(source: Ipv4Addr, destination: Ipv4Addr) -> Datagram {
     tcp[13] = 0x02;
     tcp[20..24].copy_from_slice(&[2, 4, 0x05, 0xb4]);
     datagram(source, destination).protocol(Protocol::TCP).payload(tcp)
+}
+
+/// The sender that an error of IPv4 is for, and the error.
+pub fn of_v4(reply: &Reply) -> (Ipv4Addr, Icmpv4Error) {
+    match *reply {
+        Reply::V4 { destination, error } => (destination, error),
+        Reply::V6 { .. } => panic!("{reply:?}"),
+    }
+}
+
+/// A host with IPv6 in each site.
+pub const A6: &str = "2001:db8:a::9";
+pub const B6: &str = "2001:db8:b::9";
+pub const C6: &str = "2001:db8:c::9";
+
+pub fn v6(text: &str) -> Ipv6Addr {
+    text.parse().expect("an address")
+}
+
+/// A packet of UDP over IPv6, of this length in all.
+pub fn packet_v6(source: &str, destination: &str, len: usize) -> Vec<u8> {
+    packet_v6_with(source, destination, len, |_| {})
+}
+
+pub fn packet_v6_with(
+    source: &str,
+    destination: &str,
+    len: usize,
+    change: impl FnOnce(&mut Ipv6Repr),
+) -> Vec<u8> {
+    let mut repr = Ipv6Repr {
+        source: v6(source),
+        destination: v6(destination),
+        next_header: Protocol::UDP,
+        hop_limit: 63,
+        traffic_class: 0xb8,
+        flow_label: 0x12345,
+        payload_len: (len - ipv6::HEADER_LEN) as u16,
+    };
+    change(&mut repr);
+    [&repr.emit()[..], &vec![7; len - ipv6::HEADER_LEN]].concat()
+}
+
+/// A packet of IPv6 in a datagram of protocol 41, with DF.
+pub fn wrap_v6(source: Ipv4Addr, destination: Ipv4Addr, inner: Vec<u8>) -> Vec<u8> {
+    let mut outer = datagram(source, destination).df(true);
+    (outer.repr.protocol, outer.payload) = (Protocol::IPV6, inner);
+    outer.build()
 }

@@ -15,6 +15,7 @@ fn encapsulated(policy: &OuterPolicy, inner: &[u8], identification: u16) -> Vec<
         policy,
         GATEWAY_A,
         GATEWAY_B,
+        Protocol::IPIP,
         view.tos(),
         view.ttl(),
         view.dont_fragment(),
@@ -26,7 +27,8 @@ fn encapsulated(policy: &OuterPolicy, inner: &[u8], identification: u16) -> Vec<
 }
 
 fn outer_of(policy: OuterPolicy, tos: u8, ttl: u8, df: bool) -> OuterHeader {
-    OuterHeader::v4(&policy, GATEWAY_A, GATEWAY_B, tos, ttl, df, 100, 7).expect("short enough")
+    OuterHeader::v4(&policy, GATEWAY_A, GATEWAY_B, Protocol::IPIP, tos, ttl, df, 100, 7)
+        .expect("short enough")
 }
 
 fn fields(outer: &OuterHeader) -> Ipv4HeaderSlice<'_> {
@@ -76,7 +78,9 @@ fn rfc2003_s3_1_ttl_is_fixed_or_inherited() {
 
 #[test]
 fn rfc791_the_longest_inner_datagram_has_65515_bytes() {
-    let v4 = |len| OuterHeader::v4(&OuterPolicy::default(), GATEWAY_A, GATEWAY_B, 0, 1, false, len, 0);
+    let v4 = |len| {
+        OuterHeader::v4(&OuterPolicy::default(), GATEWAY_A, GATEWAY_B, Protocol::IPIP, 0, 1, false, len, 0)
+    };
     let longest = v4(65_515).expect("just fits");
     assert_eq!(fields(&longest).total_len(), 65_535);
     assert_eq!(v4(65_516), None);
@@ -112,7 +116,7 @@ proptest! {
         df in any::<bool>(), inner_df in any::<bool>(), id in any::<u16>(),
     ) {
         let policy = OuterPolicy { df, ..OuterPolicy::default() };
-        let outer = OuterHeader::v4(&policy, GATEWAY_A, GATEWAY_B, 0, 1, inner_df, 100, id);
+        let outer = OuterHeader::v4(&policy, GATEWAY_A, GATEWAY_B, Protocol::IPIP, 0, 1, inner_df, 100, id);
         let outer = outer.expect("short enough");
         let theirs = fields(&outer);
         prop_assert_eq!(outer.dont_fragment(), theirs.dont_fragment());
@@ -124,7 +128,7 @@ proptest! {
         tos in any::<u8>(), first in 20_usize..65_516, len in 20_u16..65_516, ids in any::<[u16; 2]>(),
     ) {
         let v4 = |len, id| {
-            OuterHeader::v4(&OuterPolicy::default(), GATEWAY_A, GATEWAY_B, tos, 9, true, len, id)
+            OuterHeader::v4(&OuterPolicy::default(), GATEWAY_A, GATEWAY_B, Protocol::IPIP, tos, 9, true, len, id)
                 .expect("short enough")
         };
         prop_assert_eq!(v4(first, ids[0]).for_segment(len, ids[1]), v4(usize::from(len), ids[1]));

@@ -1,10 +1,14 @@
-use adit_wire::Validation;
+use std::net::Ipv6Addr;
+
+use adit_wire::checksum;
 use adit_wire::checksum::ChecksumState::{Complete, Partial};
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::Ipv6Repr;
 use adit_wire::tcp::{
     MAX_HEADER_LEN, MSS_VALUE_OFFSET, MssAnnounced, TcpError, TcpFlags, TcpHeader, TcpOption, clamp_mss,
     mss_announced,
 };
+use adit_wire::{Protocol, Validation};
 use etherparse::{TcpHeader as Theirs, TcpHeaderSlice, TcpOptionElement};
 use proptest::prelude::*;
 
@@ -61,6 +65,35 @@ fn virtio_needs_csum_a_partial_checksum_is_unchanged() {
         assert_eq!(clamp_mss(&mut packet, 1420, Partial), Some(1460));
         assert_eq!(mss_values(&packet), [1420]);
         assert_eq!(segment(&packet).checksum(), before);
+    }
+}
+
+/// The same segment behind a header of IPv6.
+#[test]
+fn rfc9293_s3_7_1_mss_is_lowered_behind_a_header_of_ipv6() {
+    let (a, b): (Ipv6Addr, Ipv6Addr) = ([0x20; 16].into(), [0x21; 16].into());
+    for options in PLACES {
+        let mut tcp = syn(options)[20..].to_vec();
+        tcp[16..18].fill(0);
+        let pseudo = checksum::pseudo_header_v6(a, b, Protocol::TCP, tcp.len() as u32);
+        let right = pseudo.add_bytes(&tcp).checksum().to_be_bytes();
+        tcp[16..18].copy_from_slice(&right);
+        let header = |next_header| Ipv6Repr {
+            source: a,
+            destination: b,
+            next_header,
+            hop_limit: 64,
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: tcp.len() as u16,
+        };
+        let mut packet = [&header(Protocol::TCP).emit()[..], &tcp].concat();
+        assert_eq!(clamp_mss(&mut packet, 1420, Complete), Some(1460), "{options:?}");
+        assert_eq!(pseudo.add_bytes(&packet[40..]).checksum(), 0, "{options:?}");
+        assert_eq!(clamp_mss(&mut packet, 1420, Complete), None, "it is low enough");
+        let mut other = [&header(Protocol::DESTINATION_OPTIONS).emit()[..], &tcp].concat();
+        assert_eq!(clamp_mss(&mut other, 1420, Complete), None, "not TCP");
+        assert_eq!(clamp_mss(&mut packet[..50], 1420, Complete), None, "cut short");
     }
 }
 

@@ -3,9 +3,9 @@
 use adit_fixtures::packet::{hex, mend};
 use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
 use adit_tunnel::{Instant, PeerTotals, Totals};
-use adit_wire::Validation;
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
+use adit_wire::{Protocol, Validation};
 
 use super::gateway::{Gateway, cut, described};
 use super::programs::{Programs, Ran};
@@ -132,6 +132,7 @@ fn carried(
         &setup.config.outer,
         outer.source(),
         outer.destination(),
+        Protocol::IPIP,
         inner[1],
         inner[8],
         inner[6] & 0x40 != 0,

@@ -7,7 +7,9 @@ use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Direction, Outcome, Packet, Setup};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_policy::OwnerLookup;
-use adit_tunnel::{Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Totals, Tunnel};
+use adit_tunnel::{
+    Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Reply, Totals, Tunnel,
+};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::icmpv4::{self, Icmpv4Error, unreachable};
@@ -78,9 +80,10 @@ impl Gateway {
             Encapsulated::Fragment { max_datagram, outer, .. } => {
                 Outcome::Sent(fragments(&gso_packet, &outer, max_datagram))
             }
-            Encapsulated::Reply { reply, reason } => {
-                Outcome::Answered { reason, to: reply.destination, error: reply.error }
+            Encapsulated::Reply { reply: Reply::V4 { destination, error }, reason } => {
+                Outcome::Answered { reason, to: destination, error }
             }
+            Encapsulated::Reply { reply: Reply::V6 { .. }, .. } => panic!("the site has no IPv6"),
             Encapsulated::Drop(reason) => Outcome::Dropped(reason),
         }
     }

@@ -1,0 +1,142 @@
+//! The encapsulator for inner packets of IPv6 in an outer IPv4 header (RFC 4213 section 3).
+//!
+//! The rules about addresses are those of IPv4. What is different: no router fragments an IPv6
+//! packet, and no path may be narrower than 1280 bytes. A longer packet that does not fit is
+//! refused. One of at most 1280 bytes is carried whatever the path leaves, in outer fragments.
+
+use adit_policy::{DropReason, PeerIndex, Refusal, SenderError};
+use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
+use adit_wire::icmpv6::{self, Icmpv6Error};
+use adit_wire::ipv6::{self, Ipv6Packet, MIN_MTU};
+use adit_wire::tcp::{self, TcpFlags};
+use adit_wire::{Protocol, Validation};
+
+use crate::counters::Counters;
+use crate::encapsulate::{Encapsulated, Inner, refusal_counted};
+use crate::icmp_reply::Reply;
+use crate::last_drop::Dropped;
+use crate::time::Instant;
+use crate::tunnel::{PeerState, Tunnel};
+
+impl Tunnel {
+    /// As [`Tunnel::encapsulate`].
+    pub(crate) fn encapsulate_v6(
+        &self,
+        inner: &Inner<'_>,
+        now: Instant,
+        counters: &Counters,
+    ) -> Encapsulated {
+        let Some(packet) = parse(inner) else {
+            let reason = DropReason::InnerMalformed;
+            counters.count_drop(reason, Dropped::at(now), 1);
+            return Encapsulated::Drop(reason);
+        };
+        let admitted = adit_policy::check_encap(self, packet.fixed_header(), inner.origin).and_then(|peer| {
+            let unknown = Refusal::silent(DropReason::InnerDestinationUnknown, None);
+            let state = self.peer_state(peer).ok_or(unknown)?;
+            if state.soft.has_pending() {
+                report_pending(peer, state, &packet, now)?;
+            }
+            self.forward_v6(peer, state, inner, &packet, now)
+        });
+        match admitted {
+            Ok((peer, verdict)) => {
+                counters.count_tx(peer, u64::from(inner.segments), inner.bytes.len() as u64);
+                verdict
+            }
+            Err(refused) => {
+                let dropped = Dropped::at(now).of_peer(refused.peer);
+                let answer = |error: SenderError| self.answer_v6(refused.peer, &packet, error.to_v6(), now);
+                refusal_counted(&refused, answer, inner, dropped, counters)
+            }
+        }
+    }
+
+    /// The outer header, unless the packet is too big for the path (RFC 4213 section 3.2.2).
+    fn forward_v6(
+        &self,
+        peer: PeerIndex,
+        state: &PeerState,
+        inner: &Inner<'_>,
+        packet: &Ipv6Packet<'_>,
+        now: Instant,
+    ) -> Result<(PeerIndex, Encapsulated), Refusal> {
+        let mtu = state.soft.path_mtu.mtu(now);
+        let left = mtu.saturating_sub(OVERHEAD_V4 as u16);
+        let limit = left.max(MIN_MTU);
+        let too_big =
+            Refusal::with_error(SenderError::TooBig { mtu: limit }, DropReason::InnerTooBig, Some(peer));
+        if inner.largest_datagram > usize::from(limit) {
+            return Err(too_big);
+        }
+        // What does not fit is cut by this host or by a router on the way.
+        let fits = inner.largest_datagram <= usize::from(left);
+        let policy = OuterPolicy { df: fits, ..*self.outer_policy() };
+        let identification = if fits { 0 } else { self.identifications(peer, inner.segments) };
+        let outer = OuterHeader::v4(
+            &policy,
+            self.config.underlay,
+            state.underlay,
+            Protocol::IPV6,
+            packet.traffic_class(),
+            packet.hop_limit(),
+            fits,
+            inner.largest_datagram,
+            identification,
+        );
+        let outer = outer.ok_or(too_big)?;
+        Ok((peer, Encapsulated::Forward { peer, outer, max_mss: self.max_mss_v6(packet, mtu) }))
+    }
+
+    /// As [`Tunnel::answer`].
+    fn answer_v6(
+        &self,
+        peer: Option<PeerIndex>,
+        packet: &Ipv6Packet<'_>,
+        error: Icmpv6Error,
+        now: Instant,
+    ) -> Result<Reply, DropReason> {
+        if !icmpv6::may_answer(packet, error) {
+            return Err(DropReason::IcmpNotAnswerable);
+        }
+        self.take_icmp_token(peer, now)?;
+        Ok(Reply::V6 { destination: packet.source(), error })
+    }
+
+    /// As [`Tunnel::max_mss`]. The header of IPv6 is longer, and TCP behind extension headers is
+    /// left alone.
+    pub(crate) fn max_mss_v6(&self, packet: &Ipv6Packet<'_>, mtu: u16) -> Option<u16> {
+        if !self.config.mss_clamp || packet.next_header() != Protocol::TCP {
+            return None;
+        }
+        let flags = TcpFlags(*packet.payload().get(tcp::FLAGS_OFFSET)?);
+        let headers = (OVERHEAD_V4 + ipv6::HEADER_LEN + tcp::HEADER_LEN) as u16;
+        flags.contains(TcpFlags::SYN).then(|| mtu.saturating_sub(headers))
+    }
+}
+
+/// Reports a pending error to the sender of this packet (RFC 2473 section 8).
+#[cold]
+fn report_pending(
+    peer: PeerIndex,
+    state: &PeerState,
+    packet: &Ipv6Packet<'_>,
+    now: Instant,
+) -> Result<(), Refusal> {
+    let error = SenderError::GatewayUnreachable { code_v4: adit_wire::icmpv4::unreachable::HOST };
+    if state.soft.pending(now).is_none() || !icmpv6::may_answer(packet, error.to_v6()) {
+        return Ok(());
+    }
+    state.soft.clear_pending();
+    Err(Refusal::with_error(error, DropReason::PeerUnreachable, Some(peer)))
+}
+
+/// The inner header, checked: version, lengths, and that the caller's description fits it.
+fn parse<'a>(inner: &Inner<'a>) -> Option<Ipv6Packet<'a>> {
+    let packet = Ipv6Packet::parse(inner.bytes, Validation::Datapath).ok()?;
+    let is_whole = packet.total_len() == inner.bytes.len();
+    let is_described = inner.segments > 0
+        && inner.largest_datagram <= inner.bytes.len()
+        && inner.largest_datagram >= ipv6::HEADER_LEN;
+    (is_whole && is_described).then_some(packet)
+}
