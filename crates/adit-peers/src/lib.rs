@@ -54,7 +54,7 @@ mod unicast;
 pub use address_plan::AddressPlan;
 pub use conflict::{Conflict, Holder, NAMED_ADDRESSES};
 pub use name::{NameError, PeerName};
-pub use peer::{Keepalive, PathOptions, Peer, networks_v4, networks_v6};
+pub use peer::{Keepalive, PathOptions, Peer, networks_v4};
 pub use peer_delta::{DeltaError, PeerDelta};
 pub use peer_set::PeerSet;
 pub use relay::Relay;

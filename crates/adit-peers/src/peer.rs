@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::name::PeerName;
 
@@ -51,13 +51,5 @@ pub fn networks_v4(networks: &[IpNet]) -> impl Iterator<Item = Ipv4Net> + Clone 
     networks.iter().filter_map(|network| match network {
         IpNet::V4(network) => Some(*network),
         IpNet::V6(_) => None,
-    })
-}
-
-/// The networks of IPv6 among these.
-pub fn networks_v6(networks: &[IpNet]) -> impl Iterator<Item = Ipv6Net> + Clone {
-    networks.iter().filter_map(|network| match network {
-        IpNet::V4(_) => None,
-        IpNet::V6(network) => Some(*network),
     })
 }

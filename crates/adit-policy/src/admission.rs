@@ -40,6 +40,7 @@ fn is_tunnel(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::IPIP | Protocol::IPV6)
 }
 
+/// Whether it is our underlay address, which an inner address can be if it is of its family.
 #[inline(always)]
 fn is_our_end<D: PeerLookup>(lookup: &D, address: impl InnerAddress) -> bool {
     address.on_underlay() == Some(lookup.underlay())

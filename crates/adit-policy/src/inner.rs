@@ -11,8 +11,6 @@ use adit_wire::ipv6::Ipv6Header;
 pub trait InnerHeader {
     /// The addresses of its family.
     type Address: InnerAddress;
-    /// The protocol number by which outer headers announce this family.
-    const PROTOCOL: Protocol;
     /// The source address.
     fn source(&self) -> Self::Address;
     /// The destination address.
@@ -37,7 +35,6 @@ pub trait InnerAddress: Copy + Eq {
 
 impl InnerHeader for Ipv4Header {
     type Address = Ipv4Addr;
-    const PROTOCOL: Protocol = Protocol::IPIP;
 
     #[inline(always)]
     fn source(&self) -> Ipv4Addr {
@@ -79,7 +76,6 @@ impl InnerAddress for Ipv4Addr {
 
 impl InnerHeader for Ipv6Header {
     type Address = Ipv6Addr;
-    const PROTOCOL: Protocol = Protocol::IPV6;
 
     #[inline(always)]
     fn source(&self) -> Ipv6Addr {

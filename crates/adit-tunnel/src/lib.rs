@@ -58,9 +58,7 @@ mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
 
-pub use adit_peers::{
-    Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay, networks_v4, networks_v6,
-};
+pub use adit_peers::{Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay, networks_v4};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals, Traffic};

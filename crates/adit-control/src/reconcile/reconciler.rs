@@ -139,6 +139,8 @@ impl Loop {
     /// Waits for events, or for the time of the next attempt, and collects events.
     fn collect_events(&mut self) {
         let wait = match self.failures {
+            // Something waits for a look already, as at the start.
+            0 if !self.pending.is_empty() => EVENT_DEBOUNCE,
             0 => DATAPLANE_CHECK_INTERVAL,
             _ => self.not_before.saturating_duration_since(Instant::now()).min(DATAPLANE_CHECK_INTERVAL),
         };

@@ -33,6 +33,11 @@ impl PendingEvents {
         }
     }
 
+    /// Returns true if there was nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.needs_resync && self.routes.is_empty()
+    }
+
     /// Notes that events were lost.
     pub(crate) fn mark_overrun(&mut self) {
         self.needs_resync = true;

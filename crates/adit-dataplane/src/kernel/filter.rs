@@ -75,6 +75,7 @@ const LOCAL: &str = "local";
 const TUNNELS: &str = "tunnels";
 const GATEWAYS: &str = "gateways";
 const IPIP: u8 = 4;
+const IPV6: u8 = 41;
 const ICMP: u8 = 1;
 const IP_HEADERS: u16 = 40;
 
@@ -231,6 +232,12 @@ impl Filter {
             let counted = Step::Count(DropReason::OuterSourceUnknown.as_str().to_owned());
             rules.push(vec![is_unknown, counted, Step::Accept]);
         }
+        let nested = |protocol| {
+            vec![
+                compare(INNER_PROTOCOL, Comparison::Equal, &[protocol]),
+                compare(INNER_DESTINATION, Comparison::Equal, &underlay.octets()),
+            ]
+        };
         let refused = [
             (
                 vec![compare(Field::LENGTH, Comparison::Less, &IP_HEADERS.to_be_bytes())],
@@ -238,13 +245,8 @@ impl Filter {
             ),
             (vec![version_is_not_4()], DropReason::DecapInnerNotIpv4),
             (vec![compare(INNER_TTL, Comparison::Equal, &[0])], DropReason::DecapInnerTtlZero),
-            (
-                vec![
-                    compare(INNER_PROTOCOL, Comparison::Equal, &[IPIP]),
-                    compare(INNER_DESTINATION, Comparison::Equal, &underlay.octets()),
-                ],
-                DropReason::NestedToOurselves,
-            ),
+            (nested(IPIP), DropReason::NestedToOurselves),
+            (nested(IPV6), DropReason::NestedToOurselves),
         ];
         rules.extend(refused.into_iter().map(|(when, reason)| [when, dropped(reason)].concat()));
         rules.extend(inside.with_pair(INNER_SOURCE, &[goto("to-anybody")]));

@@ -88,7 +88,15 @@ impl DaemonCommand<'_> {
         let mut restarts = Restarts::default();
         loop {
             let started = Instant::now();
-            let (mut child, reader) = self.start()?;
+            let (mut child, reader) = match self.start() {
+                // A machine that is short of something at this moment may have it later.
+                Err(error) if restarts.has_been_ready => {
+                    tracing::error!(%error, "the daemon cannot be started, and is tried again");
+                    std::thread::sleep(LONGEST_DELAY);
+                    continue;
+                }
+                started => started?,
+            };
             let is_ready = says_ready(reader);
             if let Some(mut ready) = ready.take_if(|_| is_ready) {
                 // Nobody waits if `adit up` was killed.

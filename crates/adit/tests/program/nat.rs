@@ -86,7 +86,7 @@ fn a_black_hole_behind_nat_is_found(plane: DataplaneChoice, gateways: &[Gateway]
     let mut bed = behind_nat(plane, gateways, |_, file| file);
     bed.start(Side::B);
     bed.start(Side::A);
-    assert!(bed.reaches(), "the tunnel works behind NAT");
+    assert!(bed.is_answered(), "the tunnel works behind NAT");
     open_hole(&bed);
     wait_until_found(&bed);
     let soft = &path(&bed)["soft_state"];
@@ -160,7 +160,7 @@ fn keepalives_keep_a_firewall_open(plane: DataplaneChoice) {
     bed.start(Side::A);
     let from_outside = |bed: &Testbed| reaches(&bed.sites.network.host_b, HOST_A);
     assert!(!from_outside(&bed), "nothing was sent from inside yet");
-    assert!(bed.reaches());
+    assert!(bed.is_answered());
     assert!(from_outside(&bed), "the answers come through, and so does everything from there");
     // A path in use is probed for a few seconds more. What comes from outside would keep the flow
     // alive, so the time itself has to be waited for.

@@ -45,9 +45,14 @@ fn both_carry(plane: DataplaneChoice) {
     let bed = Testbed::running(plane);
     let second = start_second(&bed, plane);
     let (a, b) = (bed.side(Side::A), bed.side(Side::B));
-    // The first learns of the second by its routes.
     wait_until(PATIENCE, "all four ways", || {
         reaches(a, SECOND_INSIDE_B) && reaches(b, SECOND_INSIDE_A) && bed.reaches()
+    });
+    // The first learns of the second by its routes, a moment later. Until then it counts what is
+    // the second's, which carries it all the same.
+    wait_until(PATIENCE, "the first has learned of the second", || {
+        let before = dropped(&bed);
+        reaches(a, SECOND_INSIDE_B) && reaches(b, SECOND_INSIDE_A) && dropped(&bed) == before
     });
     let before = dropped(&bed);
     for _ in 0..10 {

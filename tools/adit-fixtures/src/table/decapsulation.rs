@@ -83,6 +83,12 @@ fn spoofed() -> Vec<Case> {
             DropReason::OuterNotProtocol4,
         )
         .not_end_to_end(NOT_RECEIVED),
+        stranger(
+            "IPv6 in IPv4 for a site without IPv6",
+            theirs(B, b_to_a()).protocol(Protocol::IPV6),
+            DropReason::OuterNotProtocol4,
+        )
+        .not_end_to_end(NOT_RECEIVED),
         drops("a host of ours as the source", from(HOST_A), own),
         drops("our gateway as the source", from(INSIDE_A), own),
         drops("our underlay address as the source", from(A), own),
@@ -96,6 +102,11 @@ fn spoofed() -> Vec<Case> {
         drops(
             "a tunnel of a host's to ourselves",
             bare(HOST_B, A, Protocol::IPIP, b_to_a().build()),
+            DropReason::NestedToOurselves,
+        ),
+        drops(
+            "a tunnel of IPv6 of a host's to ourselves",
+            bare(HOST_B, A, Protocol::IPV6, vec![0x60; 40]),
             DropReason::NestedToOurselves,
         ),
         drops("a TTL of 0 inside", b_to_a().ttl(0), DropReason::DecapInnerTtlZero),

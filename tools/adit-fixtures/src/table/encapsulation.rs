@@ -150,6 +150,9 @@ fn refused() -> Vec<Case> {
         encap("to a peer, in a tunnel already", bare(HOST_A, B, Protocol::IPIP, a_to_b().build()))
             .drops(DropReason::NestedEncapsulation, None)
             .not_end_to_end("its route is not the tunnel's"),
+        encap("to a peer, in a tunnel of IPv6 already", bare(HOST_A, B, Protocol::IPV6, vec![0x60; 40]))
+            .drops(DropReason::NestedEncapsulation, None)
+            .not_end_to_end("its route is not the tunnel's"),
         encap("a spoofed source: the underlay's own address", udp(A, HOST_B, 100))
             .answers(DropReason::InnerSourceDenied, Some(PEER_B), A, say(unreachable::PROHIBITED))
             .not_end_to_end("the host's own stack refuses its own address as a source"),

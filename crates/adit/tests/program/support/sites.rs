@@ -102,11 +102,16 @@ impl Sites {
 /// One echo, and no second chance: `ready` means that a packet sent now goes through.
 #[track_caller]
 pub(crate) fn assert_reaches(from: &Host, to: Ipv4Addr) {
-    let answer = from.run(|| ping(to, 84, 64, Duration::from_secs(10))).unwrap();
-    assert!(answer.is_reply(), "{} to {to}: {answer:?}", from.name());
+    assert!(is_answered(from, to), "{} does not reach {to}", from.name());
 }
 
-/// One echo that comes back within a tenth of a second: for whoever looks again and again.
+/// One echo that comes back, on a machine that builds something meanwhile.
+pub(crate) fn is_answered(from: &Host, to: Ipv4Addr) -> bool {
+    from.run(|| ping(to, 84, 64, Duration::from_secs(10))).unwrap().is_reply()
+}
+
+/// One echo that comes back within a tenth of a second: for whoever looks again and again, or
+/// expects none. On a busy machine an echo may take longer.
 pub(crate) fn reaches(from: &Host, to: Ipv4Addr) -> bool {
     from.run(|| ping(to, 84, 64, Duration::from_millis(100))).unwrap().is_reply()
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Said;
 use super::machine::Running;
-use super::sites::{Sites, reaches};
+use super::sites::{Sites, is_answered, reaches};
 
 /// A gateway of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,11 @@ impl Testbed {
     /// How many packets overlay a dropped for this reason.
     pub(crate) fn drops(&self, reason: &str) -> u64 {
         self.status()["drops"][reason]["count"].as_u64().unwrap_or(0)
+    }
+
+    /// Whether an echo from host A comes back from host B, however busy the machine is.
+    pub(crate) fn is_answered(&self) -> bool {
+        is_answered(&self.sites.network.host_a, HOST_B)
     }
 
     /// Whether an echo from host A comes back from host B at once.
