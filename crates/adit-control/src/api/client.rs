@@ -2,7 +2,7 @@
 //!
 //! It blocks, and speaks just enough HTTP/1.0: one request for each connection.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -154,7 +154,7 @@ fn request(
     let socket = paths.socket();
     let mut stream = match UnixStream::connect(&socket) {
         Ok(stream) => stream,
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             return Err(ControlError::file("connect to", socket, error));
         }
         Err(_) => return Err(ControlError::NotRunning { name: paths.name().to_owned(), socket }),
@@ -172,7 +172,11 @@ fn request(
         stream.write_all(head.as_bytes())?;
         stream.write_all(body.as_bytes())
     };
-    let sent = exchange(&mut stream);
+    let sent = match exchange(&mut stream) {
+        // A server that refuses a request need not have read all of it. Its answer says why.
+        Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(()),
+        sent => sent,
+    };
     let answer = Answer { reader: BufReader::new(stream), paths: paths.clone() };
     sent.map_err(|error| answer.bad(error.to_string()))?;
     Ok(answer)

@@ -13,7 +13,7 @@ use crate::daemon::change_queue::ChangeQueue;
 const METRICS_PATH: &str = "/metrics";
 
 /// The largest request body in bytes. A file of 100,000 networks has some 4 MiB.
-const MAX_BODY_LEN: usize = 64 << 20;
+pub(crate) const MAX_BODY_LEN: usize = 64 << 20;
 
 /// The routes of the socket: all endpoints.
 pub(crate) fn for_socket(readings: &Readings, changes: &ChangeQueue) -> Router {

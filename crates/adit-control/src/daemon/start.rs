@@ -83,13 +83,15 @@ impl Start {
             match Overlay::bring_up_to_stay(&self.chosen.config, &self.paths.path_cache()) {
                 Err(error) if self.options.wait && error.retry_reason().is_some() => {
                     let what = error.retry_reason().unwrap_or_default();
-                    if waiting.is_none() {
-                        tracing::warn!(%error, "waiting for {what}");
+                    let is_first = waiting.is_none();
+                    let waiting = waiting.get_or_insert_with(|| {
                         let Chosen { config, file, .. } = &self.chosen;
-                        waiting = Some(Waiting::begin(config, file, &self.paths.socket()));
-                    }
-                    if let Some(waiting) = &mut waiting {
-                        waiting.tell(what, &error);
+                        Waiting::begin(config, file, &self.paths.socket())
+                    });
+                    waiting.tell(what, &error);
+                    // Whoever reads this may ask for the status.
+                    if is_first {
+                        tracing::warn!(%error, "waiting for {what}");
                     }
                 }
                 brought_up => return brought_up.map(ControlFlow::Continue),

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_config::Config;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -17,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::api::bounded_listener::{BoundedListener, ClientLimits, private_listener};
 use crate::api::endpoint::Endpoint;
 use crate::api::error::ApiError;
+use crate::api::router::MAX_BODY_LEN;
 use crate::daemon::notify;
 use crate::error::ControlError;
 use crate::state::status::Status;
@@ -85,7 +88,8 @@ fn router(status: Arc<Mutex<Option<Status>>>) -> Router {
     let current = move || status.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let of_others = current.clone();
     let answer = move || async move { current().map(Json).ok_or_else(ApiError::begins_or_ends) };
-    let refuse = move || async move {
+    // The whole request is read first: a client that still writes would miss the answer.
+    let refuse = move |_: Bytes| async move {
         match of_others().and_then(|status| status.waiting_for) {
             Some(why) => {
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("the overlay is not up yet: {why}"))
@@ -93,5 +97,8 @@ fn router(status: Arc<Mutex<Option<Status>>>) -> Router {
             None => ApiError::begins_or_ends(),
         }
     };
-    Router::new().route(Endpoint::Status.path(), get(answer)).fallback(refuse)
+    Router::new()
+        .route(Endpoint::Status.path(), get(answer))
+        .fallback(refuse)
+        .layer(DefaultBodyLimit::max(MAX_BODY_LEN))
 }
