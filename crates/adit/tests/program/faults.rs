@@ -169,7 +169,7 @@ impl FaultyStart {
             stop(call, Fate::Kills, most);
         }
         eprintln!("{}, stop: {set} faults set, {struck} struck, all survived", plane_name(self.plane));
-        assert!(struck > 10, "{struck}");
+        assert!(struck > 4, "{struck}");
     }
 
     /// Changes the running overlay of A, to which this happens meanwhile; whether it did.
