@@ -33,6 +33,16 @@ impl<'a> Inner<'a> {
     pub fn datagram(bytes: &'a [u8], origin: Origin) -> Inner<'a> {
         Inner { bytes, largest_datagram: bytes.len(), segments: 1, origin }
     }
+
+    /// Whether the bytes are one packet with these lengths of its header, and the caller's
+    /// description fits it.
+    #[inline]
+    pub(crate) fn is_one_with(&self, total_len: usize, header_len: usize) -> bool {
+        total_len == self.bytes.len()
+            && self.segments > 0
+            && self.largest_datagram <= self.bytes.len()
+            && self.largest_datagram >= header_len
+    }
 }
 
 /// What to do with an inner datagram.
@@ -280,9 +290,6 @@ fn parse<'a>(inner: &Inner<'a>) -> Result<Ipv4Packet<'a>, DropReason> {
     }
     let packet =
         Ipv4Packet::parse(inner.bytes, Validation::Datapath).map_err(|_| DropReason::InnerMalformed)?;
-    let whole = packet.total_len() == inner.bytes.len() && inner.bytes.len() <= MAX_TOTAL_LEN;
-    let described = inner.segments > 0
-        && inner.largest_datagram <= inner.bytes.len()
-        && inner.largest_datagram >= packet.header_len();
-    if whole && described { Ok(packet) } else { Err(DropReason::InnerMalformed) }
+    let is_whole = inner.is_one_with(packet.total_len(), packet.header_len());
+    if is_whole && inner.bytes.len() <= MAX_TOTAL_LEN { Ok(packet) } else { Err(DropReason::InnerMalformed) }
 }

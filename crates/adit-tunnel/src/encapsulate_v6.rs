@@ -8,7 +8,6 @@ use adit_policy::{DropReason, PeerIndex, Refusal, SenderError};
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
 use adit_wire::icmpv6::{self, Icmpv6Error};
 use adit_wire::ipv6::{self, Ipv6Packet, MIN_MTU};
-use adit_wire::tcp::{self, TcpFlags};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
@@ -16,7 +15,7 @@ use crate::encapsulate::{Encapsulated, Inner, refusal_counted};
 use crate::icmp_reply::Reply;
 use crate::last_drop::Dropped;
 use crate::time::Instant;
-use crate::tunnel::{PeerState, Tunnel};
+use crate::tunnel::{PeerState, Tunnel, mss_of_syn};
 
 impl Tunnel {
     /// As [`Tunnel::encapsulate`].
@@ -109,9 +108,7 @@ impl Tunnel {
         if !self.config.mss_clamp || packet.next_header() != Protocol::TCP {
             return None;
         }
-        let flags = TcpFlags(*packet.payload().get(tcp::FLAGS_OFFSET)?);
-        let headers = (OVERHEAD_V4 + ipv6::HEADER_LEN + tcp::HEADER_LEN) as u16;
-        flags.contains(TcpFlags::SYN).then(|| mtu.saturating_sub(headers))
+        mss_of_syn(packet.payload(), ipv6::HEADER_LEN, mtu)
     }
 }
 
@@ -134,9 +131,5 @@ fn report_pending(
 /// The inner header, checked: version, lengths, and that the caller's description fits it.
 fn parse<'a>(inner: &Inner<'a>) -> Option<Ipv6Packet<'a>> {
     let packet = Ipv6Packet::parse(inner.bytes, Validation::Datapath).ok()?;
-    let is_whole = packet.total_len() == inner.bytes.len();
-    let is_described = inner.segments > 0
-        && inner.largest_datagram <= inner.bytes.len()
-        && inner.largest_datagram >= ipv6::HEADER_LEN;
-    (is_whole && is_described).then_some(packet)
+    inner.is_one_with(packet.total_len(), ipv6::HEADER_LEN).then_some(packet)
 }

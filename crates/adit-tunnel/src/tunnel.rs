@@ -422,10 +422,17 @@ impl Tunnel {
         if !tcp || !packet.is_first_fragment_or_whole() {
             return None;
         }
-        let flags = TcpFlags(*packet.payload().get(tcp::FLAGS_OFFSET)?);
-        let headers = (OVERHEAD_V4 + ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16;
-        flags.contains(TcpFlags::SYN).then(|| mtu.saturating_sub(headers))
+        mss_of_syn(packet.payload(), ipv4::HEADER_LEN, mtu)
     }
+}
+
+/// The MSS that the path leaves if `segment` is a SYN, behind an inner IP header of this length in
+/// bytes.
+#[inline]
+pub(crate) fn mss_of_syn(segment: &[u8], inner_header: usize, mtu: u16) -> Option<u16> {
+    let flags = TcpFlags(*segment.get(tcp::FLAGS_OFFSET)?);
+    let headers = (OVERHEAD_V4 + inner_header + tcp::HEADER_LEN) as u16;
+    flags.contains(TcpFlags::SYN).then(|| mtu.saturating_sub(headers))
 }
 
 impl PeerLookup for Tunnel {

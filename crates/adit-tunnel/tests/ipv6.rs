@@ -326,7 +326,7 @@ fn rfc2003_s3_2_the_tunnel_does_not_encapsulate_itself() {
     }
 }
 
-/// The next sender hears of it.
+/// The error goes to the next sender.
 #[test]
 fn rfc4213_s3_4_a_router_that_cannot_reach_the_peer_is_told_to_the_next_sender() {
     for quoted in [28, 60, 120] {

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_dataplane::liveness::{self, Heartbeat, Thread};
-
 use adit_linux::sockets::poll::Waker;
 
 use crate::api::apply::CHANGE_TIMEOUT;

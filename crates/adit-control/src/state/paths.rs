@@ -84,7 +84,7 @@ impl RuntimePaths {
     /// What that log was before it became too long.
     #[must_use]
     pub fn old_log(&self) -> PathBuf {
-        self.run.join(format!("{}.log.old", self.name))
+        old_log(&self.log())
     }
 
     /// The directory of the files that outlive the daemon.
@@ -173,6 +173,12 @@ impl RuntimePaths {
         let socket = self.socket();
         gone(&socket, std::fs::remove_file(&socket))
     }
+}
+
+/// Where a log is moved to when it has become too long.
+#[must_use]
+pub fn old_log(log: &Path) -> PathBuf {
+    log.with_added_extension("old")
 }
 
 /// The identifier of this boot. Times of the boot clock are valid only within one boot.

@@ -101,16 +101,6 @@ pub fn wait_readable_any(
     wait_any(&fds, timeout).map(drop)
 }
 
-/// Waits until one of `sources` is readable. Returns false if `timeout` passes or a signal arrives
-/// first. At most eight sources are watched.
-///
-/// # Errors
-/// The kernel refuses to wait.
-pub fn readable_any_within(sources: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<bool> {
-    let fds: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
-    wait_any(&fds, Some(timeout))
-}
-
 /// Waits until `source` is readable. Returns false if `timeout` passes first; a signal does not end
 /// the wait.
 ///

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use adit_control::state::paths::old_log;
 use adit_linux::process::privileges::is_confined;
 use adit_linux::process::{redirect_stderr, stderr_size_at};
 use tracing_subscriber::fmt::MakeWriter;
@@ -51,19 +52,12 @@ impl LogWriter {
             return;
         }
         if size.is_some() {
-            let _ = fs::rename(path, old(path));
+            let _ = fs::rename(path, old_log(path));
         }
         if let Ok(file) = open(path) {
             let _ = redirect_stderr(&file);
         }
     }
-}
-
-/// Where a log is moved to.
-fn old(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".old");
-    name.into()
 }
 
 impl<'a> MakeWriter<'a> for LogWriter {

@@ -153,7 +153,7 @@ impl Restarts {
     /// `ran`. `None`: not at all, because it was asked to end, or because it would end so again.
     fn after(&mut self, code: Option<i32>, is_ready: bool, ran: Duration) -> Option<Duration> {
         self.has_been_ready |= is_ready;
-        // Whoever gave the command hears of a start that fails.
+        // `adit up` reports a first start that fails.
         if !self.has_been_ready || code == Some(0) || code == Some(i32::from(BAD_CONFIGURATION)) {
             return None;
         }
