@@ -201,7 +201,7 @@ fn dies(bed: &mut Testbed, own: &str, text: &str, fault: Fault) -> bool {
     let peers = |bed: &Testbed| bed.status()["peers"].as_array().unwrap().len();
     fs::write(own, text.to_owned() + FAR).unwrap();
     let faulty = Faulty::attach(&bed.sites, fault, bed.daemon(Side::A));
-    let is_applied = bed.adit(&["apply", "--confirm", "2", own]).code == Some(0);
+    let is_applied = bed.adit(&["apply", "--confirm", "4", own]).code == Some(0);
     let is_confirmed = is_applied && bed.adit(&["confirm", "a"]).code == Some(0);
     // A thread that makes such a call at any other time may be the one that is killed, until the
     // tracer is gone. A daemon that answers after that lives on.

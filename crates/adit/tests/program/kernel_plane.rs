@@ -425,8 +425,9 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
     bed.adit(&["apply", &more]).ok();
     let mistake =
         bed.0.write("mistake.toml", &file("a.toml", "kernel", "").replace("\"10.1.1.2\"", "\"10.1.1.79\""));
-    bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
+    bed.adit(&["apply", "--confirm", "600", &mistake]).ok();
     assert!(!bed.reaches());
+    bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
     wait_until(PATIENCE, "what ran before runs again", || bed.reaches());
     // One data plane cannot take the other's place, and says so.
     let other = bed.0.write("other.toml", &file("a.toml", "userspace", ""));

@@ -175,8 +175,9 @@ fn what_nobody_confirms_is_taken_back() {
 
     // The mistake: this one makes peer b somebody else.
     let mistake = bed.write_changed("mistake.toml", |text| text.replace("\"10.1.1.2\"", "\"10.1.1.78\""));
-    bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
+    bed.adit(&["apply", "--confirm", "600", &mistake]).ok();
     assert!(!bed.reaches());
+    bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
     wait_until(PATIENCE, "what ran before runs again", || bed.reaches());
     assert_eq!(peers(&bed), 2, "what was confirmed last, not what ran first");
     bed.daemon(Side::A).signal(Signal::SIGHUP);
@@ -185,7 +186,7 @@ fn what_nobody_confirms_is_taken_back() {
     wait_until(PATIENCE, own, || peers(&bed) == 1);
 
     // The daemon is killed meanwhile, and nobody starts it again.
-    bed.adit(&["apply", "--confirm", "1", &mistake]).ok();
+    bed.adit(&["apply", "--confirm", "4", &mistake]).ok();
     bed.take(Side::A).kill();
     assert!(!bed.reaches(), "the programs go on with the mistake");
     wait_until(PATIENCE, "somebody else has taken it back", || bed.reaches());
