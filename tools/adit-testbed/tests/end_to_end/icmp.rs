@@ -13,7 +13,9 @@ use adit_wire::icmpv4::{self, Icmpv4Error, MAX_ERROR_LEN};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::IpMtu;
 
-use crate::support::{ATTEMPT_TIMEOUT, Injector, drops_since, echo_request, ipv4_with, wait_until};
+use crate::support::{
+    ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, Injector, drops_since, echo_request, ipv4_with, wait_until,
+};
 
 const PEER: PeerIndex = PeerIndex::new(0);
 /// The IPv4 and the UDP header.
@@ -46,7 +48,7 @@ fn the_sender_receives_the_mtu_of_a_narrower_path() {
     network.gateway_b.mtu("underlayB", 1300).unwrap();
     send(1480).expect("host A has learned no MTU");
     let error =
-        sender.take_error_within(ATTEMPT_TIMEOUT).expect("it can be read").expect("host A receives an error");
+        sender.take_error_within(ANSWER_TIMEOUT).expect("it can be read").expect("host A receives an error");
     assert_eq!((error.origin, error.errno, error.kind, error.code), (Origin::Icmp, EMSGSIZE, 3, 4));
     assert_eq!((error.mtu, error.offender), (Some(1280), Some(INSIDE_A)));
     assert!(!arrives(1480), "a refused datagram arrived");
@@ -61,7 +63,7 @@ fn the_sender_receives_the_mtu_of_a_narrower_path() {
 
     // The tunnel itself answers a sender that does not know, without the router.
     let before = tunnels.a.plane().totals();
-    let answer = network.host_a.run(|| ping(HOST_B, 1281, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let answer = network.host_a.run(|| ping(HOST_B, 1281, 64, ANSWER_TIMEOUT)).unwrap();
     assert_eq!(answer, Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1280 } });
     let after = tunnels.a.plane().totals();
     assert_eq!(drops_since(&before, &after), [(DropReason::InnerTooBig, 1)]);
@@ -111,7 +113,7 @@ fn forged_errors_change_nothing() {
     let path = plane.tunnel().path_mtu(PEER);
     assert_eq!((path.mtu, path.learned), (1500, None));
     assert_eq!(plane.tunnel().reachability(PEER), adit_tunnel::Reachability::Assumed);
-    let answer = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let answer = network.host_a.run(|| ping(HOST_B, 1480, 64, ANSWER_TIMEOUT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");
 
     // A probe refutes the same error about a datagram that gateway A could have sent.
@@ -132,7 +134,7 @@ fn a_destination_without_a_peer_is_unreachable() {
     let tunnels = network.bring_up().unwrap();
     let unassigned = "10.99.0.0/16".parse().expect("a network");
     network.gateway_a.route(unassigned, None, Some("ipipA")).unwrap();
-    let answer = network.host_a.run(|| ping(Ipv4Addr::new(10, 99, 1, 1), 84, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let answer = network.host_a.run(|| ping(Ipv4Addr::new(10, 99, 1, 1), 84, 64, ANSWER_TIMEOUT)).unwrap();
     let error = Icmpv4Error::DestinationUnreachable { code: icmpv4::unreachable::NET };
     assert_eq!(answer, Answer::Refused { by: INSIDE_A, error });
     let totals = tunnels.a.plane().totals();
@@ -157,7 +159,7 @@ fn a_source_outside_the_sites_networks_is_prohibited() {
         ..Route::default()
     };
     network.host_a.netlink().unwrap().add_route(&route).unwrap();
-    let answer = network.host_a.run(|| ping(HOST_B, 84, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let answer = network.host_a.run(|| ping(HOST_B, 84, 64, ANSWER_TIMEOUT)).unwrap();
     let error = Icmpv4Error::DestinationUnreachable { code: icmpv4::unreachable::PROHIBITED };
     assert_eq!(answer, Answer::Refused { by: INSIDE_A, error });
     let totals = tunnels.a.plane().totals();

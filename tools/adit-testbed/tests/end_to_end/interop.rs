@@ -16,7 +16,7 @@ use adit_wire::ipv4::{Ipv4Packet, Ipv4Repr};
 use adit_wire::print::{Dissection, FlowTable};
 use adit_wire::validation::Validation;
 
-use crate::support::{ATTEMPT_TIMEOUT, config_a, mac};
+use crate::support::{ANSWER_TIMEOUT, config_a, mac};
 
 const TCPDUMP: &str = "/usr/bin/tcpdump";
 const PYTHON: &str = "/usr/bin/python3";
@@ -31,13 +31,13 @@ fn capture(network: &TwoSites) -> Vec<Frame> {
     assert_eq!(fetched.expect("the page is served"), page);
     drop(server);
     for (to, size, ttl) in [(HOST_B, 28, 64), (HOST_B, 1480, 64), (INSIDE_B, 29, 9), (HOST_B, 84, 2)] {
-        let answer = network.host_a.run(|| ping(to, size, ttl, ATTEMPT_TIMEOUT)).unwrap();
+        let answer = network.host_a.run(|| ping(to, size, ttl, ANSWER_TIMEOUT)).unwrap();
         assert!(matches!(answer, Answer::Reply { .. } | Answer::Refused { .. }), "{answer:?}");
     }
     // A closed port yields an ICMP error with a quote.
     let socket = network.host_a.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_A, 4000))).unwrap();
     let socket = socket.expect("the port is free");
-    socket.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("there are timeouts");
     socket.connect(SocketAddrV4::new(HOST_B, 4001)).expect("there is a route");
     for payload in [&[][..], b"odd", &[0xa5; 1000]] {
         socket.send(payload).expect("it is sent");

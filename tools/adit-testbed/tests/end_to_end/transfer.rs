@@ -15,7 +15,7 @@ use adit_linux::netlink::{Netlink, VethPair};
 use adit_tunnel::{DropReason, PeerIndex, Tunnel};
 
 use crate::support::stream::Stream;
-use crate::support::{ATTEMPT_TIMEOUT, Random, config_a, config_b, drops_since, snmp};
+use crate::support::{ANSWER_TIMEOUT, Random, config_a, config_b, drops_since, snmp};
 
 const MEGABYTE: usize = 1 << 20;
 const CHUNK: usize = 64 * 1024;
@@ -173,7 +173,7 @@ fn datagrams(network: &TwoSites, sizes: &[usize]) -> Vec<usize> {
     };
     let sender = bind(&network.host_a, HOST_A);
     let receiver = bind(&network.host_b, HOST_B);
-    receiver.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
+    receiver.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("there are timeouts");
     let to = receiver.local_addr().expect("it is bound");
     let mut random = Random::seeded(7);
     let mut buffer = vec![0; 65_536];

@@ -15,7 +15,9 @@ use adit_wire::Protocol;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::on_every_plane;
-use crate::support::{ATTEMPT_TIMEOUT, Injector, Random, drops_since, ipv4_with, snmp, udp, wait_until};
+use crate::support::{
+    ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, Injector, Random, drops_since, ipv4_with, snmp, udp, wait_until,
+};
 
 /// ECN of the type of service (RFC 3168 section 5).
 const ECT_0: u8 = 0b10;
@@ -62,7 +64,7 @@ fn show(report: &impl std::fmt::Display) {
 fn each_gateway_is_one_hop(plane: DataplaneChoice) {
     let (network, _overlays) = build(plane);
     let host = &network.of(Site::One).host;
-    let ask = |ttl| host.run(|| ping(Site::Two.host(), 84, ttl, ATTEMPT_TIMEOUT)).unwrap();
+    let ask = |ttl| host.run(|| ping(Site::Two.host(), 84, ttl, ANSWER_TIMEOUT)).unwrap();
     for (ttl, site) in [(1, Site::One), (2, Site::Hub), (3, Site::Two)] {
         let answer = ask(ttl);
         let error = Icmpv4Error::TimeExceeded { code: 0 };
@@ -81,7 +83,7 @@ fn the_hub_sends_no_redirects(plane: DataplaneChoice) {
     let (network, _overlays) = build(plane);
     let (host, hub) = (&network.of(Site::One).host, &network.of(Site::Hub).gateway);
     for _ in 0..3 {
-        let answer = host.run(|| ping(Site::Two.host(), 84, 64, ATTEMPT_TIMEOUT)).unwrap();
+        let answer = host.run(|| ping(Site::Two.host(), 84, 64, ANSWER_TIMEOUT)).unwrap();
         assert!(answer.is_reply(), "{answer:?}");
     }
     assert_eq!(snmp(hub, "Icmp", "OutRedirects"), 0);
@@ -140,7 +142,7 @@ fn small_datagrams_arrive_unchanged(plane: DataplaneChoice) {
     let mut random = Random::seeded(3);
     for (from, to) in [(Site::One, Site::Two), (Site::Two, Site::Hub), (Site::Hub, Site::One)] {
         let (sender, receiver) = (bind(from), bind(to));
-        receiver.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
+        receiver.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("there are timeouts");
         let server = receiver.local_addr().expect("it is bound");
         let mut buffer = [0; 128];
         for size in 0..=64 {
@@ -204,7 +206,7 @@ fn the_hub_reports_the_mtu_of_a_narrow_spoke(plane: DataplaneChoice) {
     network.router.mtu(Site::Two.port(), 1400).unwrap();
     network.of(Site::Two).gateway.mtu(UNDERLAY, 1400).unwrap();
     let host = &network.of(Site::One).host;
-    let ask = |size| host.run(|| ping(Site::Two.host(), size, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let ask = |size| host.run(|| ping(Site::Two.host(), size, 64, ANSWER_TIMEOUT)).unwrap();
     let too_big = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1380 } };
     assert_eq!(ask(1480), too_big, "the hub learned from the router in the tunnel");
     let answer = ask(1380);

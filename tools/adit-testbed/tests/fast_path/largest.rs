@@ -9,7 +9,7 @@ use adit_lab::host::Host;
 use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites};
 
 use crate::planes::{bring_up_on, on_every_plane};
-use crate::support::{ATTEMPT_TIMEOUT, Random, drops_since};
+use crate::support::{ANSWER_TIMEOUT, Random, drops_since};
 
 /// 65,535 less the outer header.
 const LARGEST: usize = 65_515;
@@ -23,7 +23,7 @@ const ROUNDS: usize = 20;
 fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
     let socket = host.ns().run(|| UdpSocket::bind(SocketAddrV4::new(address, 0))).unwrap();
     let socket = socket.expect("a port is free");
-    socket.set_read_timeout(Some(ATTEMPT_TIMEOUT)).expect("there are timeouts");
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("there are timeouts");
     socket
 }
 

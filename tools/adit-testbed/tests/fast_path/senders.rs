@@ -1,7 +1,7 @@
 //! Two uplinks and rules that choose one: whatever sends to a peer takes the route that the rules
 //! give, and nothing leaves by the other uplink.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
@@ -18,7 +18,7 @@ use adit_tunnel::PeerIndex;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 
-use crate::support::{ATTEMPT_TIMEOUT, udp, wait_until};
+use crate::support::{ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, udp, wait_until};
 
 const RULES: [Rule; 3] = [Rule::Source, Rule::Mark, Rule::Interface];
 /// Bytes of the largest outer datagram that passes the second router.
@@ -87,8 +87,14 @@ impl Testbed {
         Self { sites, second, a, _b: b }
     }
 
+    /// A ping that may be lost.
     fn ping(&self, size: usize) -> Answer {
         self.sites.host_a.run(|| ping(HOST_B, size, 64, ATTEMPT_TIMEOUT)).unwrap()
+    }
+
+    /// A ping that must be answered.
+    fn ask(&self, size: usize) -> Answer {
+        self.sites.host_a.run(|| ping(HOST_B, size, 64, ANSWER_TIMEOUT)).unwrap()
     }
 
     /// A capture at the router of each uplink, towards A.
@@ -121,21 +127,27 @@ impl Testbed {
         });
     }
 
-    /// Uses the path until the tunnel confirms it by a probe.
+    /// Uses the path until the tunnel has confirmed it by a probe, which came back.
     fn wait_for_probe(&self) {
-        let sent = || self.a.plane().totals().probes.sent;
-        let before = sent();
-        wait_until("a probe is sent", || {
+        let answered = || self.a.plane().totals().probes.answered;
+        let before = answered();
+        wait_until("a probe is answered", || {
             let _ = self.ping(84);
-            sent() > before
+            answered() > before
         });
     }
 
-    /// Sends a datagram that the tunnel fragments.
+    /// Sends a datagram that the tunnel fragments, and waits until it has arrived: the programs let
+    /// others overtake it, since userspace fragments.
     fn send_fragmented(&self) {
-        let datagram = udp(HOST_A, SocketAddrV4::new(HOST_B, 9), &[0; 1400]);
+        let bind = || UdpSocket::bind(SocketAddrV4::new(HOST_B, 0));
+        let receiver = self.sites.host_b.ns().run(bind).unwrap().expect("a port is free");
+        receiver.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("there are timeouts");
+        let SocketAddr::V4(to) = receiver.local_addr().expect("it is bound") else { unreachable!() };
+        let datagram = udp(HOST_A, to, &[0; 1400]);
         let send = || RawSocket::sender().map(|socket| socket.send(&datagram).unwrap());
         self.sites.host_a.run(send).unwrap();
+        assert_eq!(receiver.recv(&mut [0; 2000]).expect("it arrives"), 1400);
     }
 }
 
@@ -153,7 +165,7 @@ fn every_sender_follows(plane: DataplaneChoice, link: LinkKind) {
         bed.wait_for_second();
 
         let (first, second) = bed.taps();
-        assert!(bed.ping(84).is_reply(), "{rule:?}");
+        assert!(bed.ask(84).is_reply(), "{rule:?}");
         bed.transfer();
         let mut expected = vec![Sender::Datagram, Sender::Segment];
         if plane != DataplaneChoice::Kernel {
@@ -161,13 +173,13 @@ fn every_sender_follows(plane: DataplaneChoice, link: LinkKind) {
             bed.learn_path_mtu();
             // An error to a host inside has the address of this gateway there, and not the
             // underlay's.
-            let answer = bed.ping(1480);
+            let answer = bed.ask(1480);
             assert!(matches!(answer, Answer::Refused { by: INSIDE_A, .. }), "{rule:?}: {answer:?}");
             bed.send_fragmented();
             bed.wait_for_probe();
             expected.extend([Sender::Fragment, Sender::Probe]);
             // What was sent before a reply has passed the routers before it.
-            assert!(bed.ping(84).is_reply(), "{rule:?}");
+            assert!(bed.ask(84).is_reply(), "{rule:?}");
         }
         assert_eq!(senders(first), [], "{rule:?}: nothing leaves by the other uplink");
         assert_eq!(senders(second), expected, "{rule:?}: everything leaves by the one that it chooses");

@@ -12,7 +12,7 @@ use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 use ipnet::Ipv4Net;
 
 use crate::planes::{bring_up_on, bring_up_with, on_every_plane};
-use crate::support::{ATTEMPT_TIMEOUT, wait_until};
+use crate::support::{ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, wait_until};
 
 const TIME_EXCEEDED: Icmpv4Error = Icmpv4Error::TimeExceeded { code: 0 };
 const HOST_UNREACHABLE: Icmpv4Error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
@@ -20,7 +20,7 @@ const HOST_UNREACHABLE: Icmpv4Error = Icmpv4Error::DestinationUnreachable { code
 /// The answers that host A receives with a TTL of 1, 2 and so on.
 fn trace<const HOPS: usize>(network: &TwoSites) -> [Answer; HOPS] {
     std::array::from_fn(|hop| {
-        network.host_a.run(|| ping(HOST_B, 84, hop as u8 + 1, ATTEMPT_TIMEOUT)).expect("the ping is sent")
+        network.host_a.run(|| ping(HOST_B, 84, hop as u8 + 1, ANSWER_TIMEOUT)).expect("the ping is sent")
     })
 }
 
@@ -44,12 +44,14 @@ fn the_hops_are_the_gateways_and_the_host(plane: DataplaneChoice) {
 /// every hop after the first.
 fn a_tunnel_router_without_a_route_is_reported(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
-    let _tunnels = bring_up_with(&network, plane, "probe = false");
+    let tunnels = bring_up_with(&network, plane, "probe = false");
     assert!(matches!(trace(&network), [_, _, Answer::Reply { .. }]), "the trace fails before the change");
     let router = &network.router;
-    // The router sends one or two errors, and then one a second. The gateway itself answers the
-    // other datagrams. The router answers ARP for gateway B only while it has a route there, but
-    // the gateway already knows the next hop.
+    // The programs leave it to userspace to answer only when they have been told of the error. What
+    // is sent before reaches the router, which then has to answer, too: it sends five errors, and
+    // then one a second. Without this setting it would be two. The router answers ARP for gateway B
+    // only while it has a route there, but the gateway already knows the next hop.
+    router.sysctl("ipv4/icmp_ratelimit", "0").unwrap();
     let lost = Route {
         destination: Ipv4Net::from(UNDERLAY_B),
         device: Some(router.index("toB").unwrap()),
@@ -60,6 +62,11 @@ fn a_tunnel_router_without_a_route_is_reported(plane: DataplaneChoice) {
     let [one, rest @ ..] = trace::<5>(&network);
     assert_eq!(one, refused(INSIDE_A, TIME_EXCEEDED));
     assert_eq!(rest, [refused(INSIDE_A, HOST_UNREACHABLE); 4]);
+    let gateway = tunnels.a.plane();
+    wait_until("the gateway itself answers", || {
+        let _ = network.host_a.run(|| ping(HOST_B, 84, 64, ATTEMPT_TIMEOUT)).unwrap();
+        gateway.totals().drops_of(DropReason::PeerUnreachable) > 0
+    });
 
     router.netlink().unwrap().add_route(&lost).unwrap();
     wait_until("the path is restored", || matches!(trace(&network), [_, _, Answer::Reply { .. }]));

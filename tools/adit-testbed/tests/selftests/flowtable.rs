@@ -10,7 +10,7 @@ use adit_testbed::needs::ebpf;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::bring_up_with;
-use crate::support::ATTEMPT_TIMEOUT;
+use crate::support::ANSWER_TIMEOUT;
 use crate::support::stream::{Hash, Stream};
 
 const LEN: usize = 8 << 20;
@@ -39,7 +39,7 @@ fn transfer(plane: DataplaneChoice) -> Observation {
     let tap = Tap::start(&network.router, "toB").unwrap();
     let stream = Stream { seed: LEN as u64, len: LEN, write: 64 * 1024, nodelay: true };
     let (sent, received) = stream.send((&network.host_a, &network.host_b), HOST_B);
-    let refused = network.host_a.run(|| ping(HOST_B, 1480, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let refused = network.host_a.run(|| ping(HOST_B, 1480, 64, ANSWER_TIMEOUT)).unwrap();
     let path_mtu = network.host_a.run(Netlink::open).unwrap().route_to(HOST_B, None).unwrap().mtu;
     let frames = tap.finish();
     let outer =

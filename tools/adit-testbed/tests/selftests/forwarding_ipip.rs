@@ -8,7 +8,7 @@ use adit_tunnel::PeerIndex;
 use adit_wire::icmpv4::Icmpv4Error;
 
 use crate::planes::{bring_up_with, on_every_plane};
-use crate::support::{ATTEMPT_TIMEOUT, wait_until};
+use crate::support::{ANSWER_TIMEOUT, wait_until};
 
 const PEER: PeerIndex = PeerIndex::new(0);
 const LARGE: usize = 1800;
@@ -24,7 +24,7 @@ fn a_large_ping_passes_after_the_underlay_mtu_grows(plane: DataplaneChoice) {
         host.mtu(device, LARGE_MTU).unwrap();
     }
     let tunnels = bring_up_with(&network, plane, "probe = false");
-    let ask = |size| host_a.run(|| ping(HOST_B, size, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let ask = |size| host_a.run(|| ping(HOST_B, size, 64, ANSWER_TIMEOUT)).unwrap();
     let refused = |mtu| Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu } };
     assert_eq!(ask(LARGE), refused(1480));
 
@@ -45,7 +45,7 @@ fn a_large_ping_passes_after_the_underlay_mtu_grows(plane: DataplaneChoice) {
         assert!(answer.is_reply(), "{size} bytes: {answer:?}");
     }
     assert_eq!(ask(1981), refused(1980));
-    let answer = host_b.run(|| ping(HOST_A, LARGE, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let answer = host_b.run(|| ping(HOST_A, LARGE, 64, ANSWER_TIMEOUT)).unwrap();
     assert!(answer.is_reply(), "{answer:?}");
 
     // The underlay shrinks again, and the tunnel interface still takes 1,980 bytes.

@@ -21,7 +21,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 
 use crate::planes::on_every_plane;
-use crate::support::{ATTEMPT_TIMEOUT, config_a, config_b, ipv4_with, snmp, udp, wait_until};
+use crate::support::{ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, config_a, config_b, ipv4_with, snmp, udp, wait_until};
 use crate::two_paths::TwoPaths;
 
 const PEER: PeerIndex = PeerIndex::new(0);
@@ -31,8 +31,14 @@ const OVERHEAD: u16 = 20;
 const FULL: usize = 1480;
 const NARROW: [u32; 2] = [1400, 1300];
 
+/// A ping that must be answered.
 fn ask(host: &Host, to: Ipv4Addr, size: usize) -> Answer {
-    host.run(|| ping(to, size, 64, ATTEMPT_TIMEOUT)).unwrap()
+    host.run(|| ping(to, size, 64, ANSWER_TIMEOUT)).unwrap()
+}
+
+/// Returns true if a small ping is answered soon.
+fn passes(from: &Host, to: Ipv4Addr) -> bool {
+    from.run(|| ping(to, 84, 64, ATTEMPT_TIMEOUT)).unwrap().is_reply()
 }
 
 fn too_big(by: Ipv4Addr, path: u32) -> Answer {
@@ -63,7 +69,7 @@ fn the_host_learns_the_mtu_of_the_narrow_link(plane: DataplaneChoice) {
         let forwarded = || snmp(&network.path_routers[number], "Ip", "ForwDatagrams");
         wait_until("both tunnels use the path", || {
             let before = forwarded();
-            ask(&network.host_a, HOST_B, 84).is_reply() && forwarded() == before + 2
+            passes(&network.host_a, HOST_B) && forwarded() == before + 2
         });
         for (host, to, inside, tunnel) in &sides {
             assert_eq!(ask(host, *to, passed_before), too_big(*inside, path), "path {number}");
@@ -217,7 +223,7 @@ fn a_closed_overlay_leaves_nothing_behind(plane: DataplaneChoice) {
         assert!(overlay.plane().tunnel().path_mtu(PEER).learned.is_some());
         overlay.close(OnExit::Remove).unwrap();
         assert_nothing_left(&network.gateway_a, &own);
-        assert!(!ask(&network.host_a, HOST_B, 84).is_reply(), "traffic passes without an overlay");
+        assert!(!passes(&network.host_a, HOST_B), "traffic passes without an overlay");
     }
 }
 
@@ -272,7 +278,7 @@ fn a_learned_mtu_survives_route_changes(plane: DataplaneChoice) {
     assert_eq!(ask(&network.host_a, HOST_B, FULL), too_big(INSIDE_A, 1400));
     for turn in 0..20u8 {
         network.use_path(1 - turn % 2);
-        wait_until("traffic takes the new route", || ask(&network.host_a, HOST_B, 84).is_reply());
+        wait_until("traffic takes the new route", || passes(&network.host_a, HOST_B));
         assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400, "the path MTU changed");
         assert_eq!(ask(&network.host_a, HOST_B, 1381), too_big(INSIDE_A, 1400));
     }
@@ -282,7 +288,7 @@ fn a_learned_mtu_survives_route_changes(plane: DataplaneChoice) {
     let deleted = std::thread::spawn(move || gateway.netlink().unwrap().delete_link(index).unwrap());
     wait_until("the old path's interface is deleted", || deleted.is_finished());
     deleted.join().expect("the interface is deleted");
-    wait_until("traffic goes on", || ask(&network.host_a, HOST_B, 84).is_reply());
+    wait_until("traffic goes on", || passes(&network.host_a, HOST_B));
 }
 
 on_every_plane! {

@@ -14,7 +14,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation, fragment};
 
 use crate::planes::{bring_up_on, bring_up_with, on_every_plane};
-use crate::support::{ATTEMPT_TIMEOUT, Injector, Random, drops_since, ipv4_with, snmp, udp};
+use crate::support::{ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, Injector, Random, drops_since, ipv4_with, snmp, udp};
 
 fn bind(host: &Host, address: Ipv4Addr) -> UdpSocket {
     // Clears DF, so that any router may fragment them.
@@ -52,7 +52,7 @@ fn the_hub_fragments_inner_datagrams_for_a_narrow_spoke(plane: DataplaneChoice) 
     network.of(Site::Two).gateway.mtu(UNDERLAY, NARROW).unwrap();
     let overlays = network.bring_up(plane).unwrap();
     let (one, two) = (&network.of(Site::One).host, &network.of(Site::Two).host);
-    let ask = |size| one.run(|| ping(Site::Two.host(), size, 64, ATTEMPT_TIMEOUT)).unwrap();
+    let ask = |size| one.run(|| ping(Site::Two.host(), size, 64, ANSWER_TIMEOUT)).unwrap();
     let too_big = Answer::Refused { by: Site::Hub.inside(), error: Icmpv4Error::TooBig { mtu: 1280 } };
     assert_eq!(ask(1480), too_big, "the hub learns the MTU and reports it");
     assert_eq!(ask(1281), too_big, "the hub itself sends the error");

@@ -16,7 +16,9 @@ use adit_wire::{Protocol, checksum, icmpv4};
 /// How long a test waits for a condition before it fails. Nothing takes nearly so long, even beside
 /// other work.
 pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long one attempt waits for its answer.
+/// How long a test waits for an answer that must come. It comes at once, except beside other work.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one attempt waits for an answer that may not come.
 pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a condition without a notification is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
