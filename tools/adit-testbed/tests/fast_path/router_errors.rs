@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use adit_config::DataplaneChoice;
+use adit_lab::checks::reaches;
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::throughput::Flow;
@@ -16,7 +17,7 @@ use adit_wire::icmpv4::Icmpv4Error;
 use ipnet::Ipv4Net;
 
 use crate::planes::{bring_up_on, on_every_plane};
-use crate::support::{ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, wait_until};
+use crate::support::{ANSWER_TIMEOUT, wait_until};
 
 fn part(network: &str) -> Ipv4Net {
     network.parse().expect("a network")
@@ -24,8 +25,7 @@ fn part(network: &str) -> Ipv4Net {
 
 /// Host `from` pings the host behind the router, `hops` hops away, once the path works.
 fn expect_errors(from: &Host, far: &UnlistedRouter, hops: u8) {
-    let attempt = || from.run(|| ping(far.address, 84, 64, ATTEMPT_TIMEOUT)).unwrap();
-    wait_until("the path works", || attempt().is_reply());
+    wait_until("the path works", || reaches(from, far.address).unwrap());
     let ask = |size, ttl| from.run(|| ping(far.address, size, ttl, ANSWER_TIMEOUT)).unwrap();
     let refused = |error| Answer::Refused { by: UNLISTED, error };
     assert_eq!(ask(84, hops), refused(Icmpv4Error::TimeExceeded { code: 0 }));

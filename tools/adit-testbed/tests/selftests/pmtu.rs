@@ -8,6 +8,7 @@ use adit_control::overlay::has_leftovers;
 use adit_control::{OnExit, Overlay};
 use adit_dataplane::ebpf::{pins_exist, pins_of, remove_pins};
 use adit_lab::capture::{Frame, Tap};
+use adit_lab::checks::reaches;
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, bring_up};
@@ -34,11 +35,6 @@ const NARROW: [u32; 2] = [1400, 1300];
 /// A ping that must be answered.
 fn ask(host: &Host, to: Ipv4Addr, size: usize) -> Answer {
     host.run(|| ping(to, size, 64, ANSWER_TIMEOUT)).unwrap()
-}
-
-/// Returns true if a small ping is answered soon.
-fn passes(from: &Host, to: Ipv4Addr) -> bool {
-    from.run(|| ping(to, 84, 64, ATTEMPT_TIMEOUT)).unwrap().is_reply()
 }
 
 fn too_big(by: Ipv4Addr, path: u32) -> Answer {
@@ -69,7 +65,7 @@ fn the_host_learns_the_mtu_of_the_narrow_link(plane: DataplaneChoice) {
         let forwarded = || snmp(&network.path_routers[number], "Ip", "ForwDatagrams");
         wait_until("both tunnels use the path", || {
             let before = forwarded();
-            passes(&network.host_a, HOST_B) && forwarded() == before + 2
+            reaches(&network.host_a, HOST_B).unwrap() && forwarded() == before + 2
         });
         for (host, to, inside, tunnel) in &sides {
             assert_eq!(ask(host, *to, passed_before), too_big(*inside, path), "path {number}");
@@ -223,7 +219,7 @@ fn a_closed_overlay_leaves_nothing_behind(plane: DataplaneChoice) {
         assert!(overlay.plane().tunnel().path_mtu(PEER).learned.is_some());
         overlay.close(OnExit::Remove).unwrap();
         assert_nothing_left(&network.gateway_a, &own);
-        assert!(!passes(&network.host_a, HOST_B), "traffic passes without an overlay");
+        assert!(!reaches(&network.host_a, HOST_B).unwrap(), "traffic passes without an overlay");
     }
 }
 
@@ -278,7 +274,7 @@ fn a_learned_mtu_survives_route_changes(plane: DataplaneChoice) {
     assert_eq!(ask(&network.host_a, HOST_B, FULL), too_big(INSIDE_A, 1400));
     for turn in 0..20u8 {
         network.use_path(1 - turn % 2);
-        wait_until("traffic takes the new route", || passes(&network.host_a, HOST_B));
+        wait_until("traffic takes the new route", || reaches(&network.host_a, HOST_B).unwrap());
         assert_eq!(tunnels.a.plane().tunnel().path_mtu(PEER).mtu, 1400, "the path MTU changed");
         assert_eq!(ask(&network.host_a, HOST_B, 1381), too_big(INSIDE_A, 1400));
     }
@@ -288,7 +284,7 @@ fn a_learned_mtu_survives_route_changes(plane: DataplaneChoice) {
     let deleted = std::thread::spawn(move || gateway.netlink().unwrap().delete_link(index).unwrap());
     wait_until("the old path's interface is deleted", || deleted.is_finished());
     deleted.join().expect("the interface is deleted");
-    wait_until("traffic goes on", || passes(&network.host_a, HOST_B));
+    wait_until("traffic goes on", || reaches(&network.host_a, HOST_B).unwrap());
 }
 
 on_every_plane! {
