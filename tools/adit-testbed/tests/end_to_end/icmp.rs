@@ -61,12 +61,16 @@ fn the_sender_receives_the_mtu_of_a_narrower_path() {
     send(1280).expect("it fits");
     assert!(arrives(1280), "a datagram that fits passes");
 
-    // The tunnel itself answers a sender that does not know, without the router.
+    // The tunnel itself answers a sender that does not know, without the router, as soon as its
+    // programs know too.
     let before = tunnels.a.plane().totals();
-    let answer = network.host_a.run(|| ping(HOST_B, 1281, 64, ANSWER_TIMEOUT)).unwrap();
-    assert_eq!(answer, Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1280 } });
-    let after = tunnels.a.plane().totals();
-    assert_eq!(drops_since(&before, &after), [(DropReason::InnerTooBig, 1)]);
+    let refused = || drops_since(&before, &tunnels.a.plane().totals());
+    wait_until("the tunnel itself refuses", || {
+        let answer = network.host_a.run(|| ping(HOST_B, 1281, 64, ANSWER_TIMEOUT)).unwrap();
+        assert_eq!(answer, Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: 1280 } });
+        !refused().is_empty()
+    });
+    assert_eq!(refused(), [(DropReason::InnerTooBig, 1)]);
 }
 
 /// An ICMP error from `source` about an outer datagram from gateway A to `quoted`.

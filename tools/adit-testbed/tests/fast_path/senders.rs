@@ -14,7 +14,7 @@ use adit_testbed::needs::{ebpf, ipip, tun};
 use adit_testbed::reality::second_uplink::{LinkKind, MARK, Rule, SECOND_A, SecondUplink};
 use adit_testbed::test_planes::with_plane;
 use adit_testbed::transfer::Transfer;
-use adit_tunnel::PeerIndex;
+use adit_tunnel::{DropReason, PeerIndex};
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 
@@ -119,12 +119,17 @@ impl Testbed {
         transfer.finish().unwrap();
     }
 
-    /// Lets the tunnel learn the path MTU of the second uplink, which takes a probe.
+    /// Lets the tunnel learn the path MTU of the second uplink, which takes a probe, and waits until
+    /// what sends knows it: the programs learn it after the tunnel, and until then they send what a
+    /// router drops.
     fn learn_path_mtu(&self) {
-        wait_until("the path MTU is known", || {
+        let refused = || self.a.plane().totals().drops_of(DropReason::InnerTooBig);
+        let before = refused();
+        wait_until("what exceeds the path MTU is refused", || {
             let _ = self.ping(1480);
-            self.a.plane().tunnel().path_mtu(PEER).mtu == NARROW
+            refused() > before
         });
+        assert_eq!(self.a.plane().tunnel().path_mtu(PEER).mtu, NARROW);
     }
 
     /// Uses the path until the tunnel has confirmed it by a probe, which came back.
