@@ -254,6 +254,53 @@ fn rfc3168_only_the_first_segment_carries_cwr_and_only_the_last_fin_and_psh() {
     assert_eq!(flags, [0x90, 0x10, 0x19]);
 }
 
+/// The same TCP segment as a packet of IPv6, behind this extension header.
+fn over_ipv6(tcp: &Tcp, extension: &[u8]) -> Vec<u8> {
+    let v4 = tcp.bytes();
+    let mut transport = v4[20..].to_vec();
+    transport[16..18].fill(0);
+    let addresses: Vec<u8> = (1..=32).collect();
+    let [first, next] = if extension.is_empty() { [6, 6] } else { [60, 6] };
+    let mut extension = extension.to_vec();
+    if let Some(header) = extension.first_mut() {
+        *header = next;
+    }
+    let mut pseudo = addresses.clone();
+    pseudo.extend((transport.len() as u32).to_be_bytes());
+    pseudo.extend([0, 0, 0, 6]);
+    pseudo.extend(&transport);
+    let sum = checksum::checksum(&pseudo);
+    transport[16..18].copy_from_slice(&sum.to_be_bytes());
+    let mut bytes = vec![0x62, 0x34, 0x56, 0x78];
+    bytes.extend(((extension.len() + transport.len()) as u16).to_be_bytes());
+    bytes.extend([first, 64]);
+    bytes.extend(addresses);
+    bytes.extend(extension);
+    bytes.extend(transport);
+    bytes
+}
+
+#[test]
+fn a_gso_packet_of_ipv6_becomes_what_its_sender_would_have_sent_in_pieces() {
+    let payload: Vec<u8> = (0..250).collect();
+    for extension in [&[][..], &[0, 0, 1, 4, 0, 0, 0, 0]] {
+        let whole = over_ipv6(&Tcp::plain(1000, payload.clone()), extension);
+        let header =
+            VirtioNetHeader { gso: Gso::TcpV6 { cwr: false }, gso_size: 100, ..VirtioNetHeader::PLAIN };
+        let expected: Vec<Vec<u8>> = payload
+            .chunks(100)
+            .enumerate()
+            .map(|(n, chunk)| over_ipv6(&Tcp::plain(1000 + n as u32 * 100, chunk.to_vec()), extension))
+            .collect();
+        assert_eq!(cut(&[(header, whole.clone())]), expected);
+        for len in 0..whole.len() {
+            let _ = GsoPacket::new(&whole[..len], &header).map(|cut| cut.count());
+        }
+        let of_ipv4 = VirtioNetHeader { gso: Gso::TcpV4 { cwr: false }, ..header };
+        assert!(GsoPacket::new(&whole, &of_ipv4).is_err(), "the family is another");
+    }
+}
+
 fn any_datagram() -> impl Strategy<Value = Vec<u8>> {
     // Few values of each, so that flows meet, continue and collide.
     let tcp = (

@@ -8,6 +8,8 @@
 use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
 use adit_wire::checksum;
 use adit_wire::ipv4;
+use adit_wire::ipv6;
+use adit_wire::ipv6::extension;
 use adit_wire::protocol::Protocol;
 use adit_wire::tcp::{self, TcpFlags};
 use adit_wire::udp;
@@ -30,18 +32,26 @@ enum Cut {
 
 #[derive(Clone, Copy, Debug)]
 struct Segments {
+    network: Network,
     transport: Transport,
-    /// Bytes of the IPv4 header.
+    /// Bytes before the transport header: the IPv4 header, or the IPv6 header and its extensions.
     ip_len: usize,
-    /// Bytes of the IPv4 and the transport header.
+    /// Bytes of all headers.
     headers_len: usize,
     /// Payload bytes of each segment but the last.
     size: usize,
     count: usize,
-    /// Sum of the IPv4 header without length, identification and checksum.
-    ip_sum: u32,
     /// Sum of the pseudo-header without the length.
     pseudo_sum: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Network {
+    V4 {
+        /// Sum of the header without length, identification and checksum.
+        header_sum: u32,
+    },
+    V6,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,17 +65,18 @@ enum Transport {
 pub(crate) struct CannotSegment;
 
 impl<'a> GsoPacket<'a> {
-    /// The packet, from its IPv4 header on.
+    /// The packet, from its IP header on.
     pub(super) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Reads an IPv4 packet from the tunnel interface, with its virtio-net header.
+    /// Reads a packet of either family from the tunnel interface, with its virtio-net header.
     ///
     /// # Errors
     /// Fails if the header names a segmentation that does not fit the packet.
     #[inline]
     pub(crate) fn new(bytes: &'a [u8], header: &VirtioNetHeader) -> Result<Self, CannotSegment> {
+        let is_v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
         let transport = match header.gso {
             Gso::None => {
                 let checksum = match header.checksum {
@@ -80,9 +91,12 @@ impl<'a> GsoPacket<'a> {
                 };
                 return Ok(Self { bytes, cut: Cut::Whole { checksum } });
             }
-            Gso::TcpV4 { cwr } => Transport::Tcp { cwr },
+            Gso::TcpV4 { cwr } if !is_v6 => Transport::Tcp { cwr },
+            Gso::TcpV6 { cwr } if is_v6 => Transport::Tcp { cwr },
             Gso::UdpL4 => Transport::Udp,
-            Gso::TcpV6 { .. } | Gso::UdpFragmentation | Gso::Unknown(_) => return Err(CannotSegment),
+            Gso::TcpV4 { .. } | Gso::TcpV6 { .. } | Gso::UdpFragmentation | Gso::Unknown(_) => {
+                return Err(CannotSegment);
+            }
         };
         Segments::new(bytes, transport, usize::from(header.gso_size))
             .map(|segments| Self { bytes, cut: Cut::Segments(segments) })
@@ -135,11 +149,10 @@ impl<'a> GsoPacket<'a> {
 
 impl Segments {
     fn new(bytes: &[u8], transport: Transport, size: usize) -> Option<Self> {
-        let ip_len = usize::from(bytes.first()? & 0x0f) * 4;
-        if ip_len < ipv4::HEADER_LEN || size == 0 {
+        if size == 0 {
             return None;
         }
-        let protocol = Protocol(*bytes.get(9)?);
+        let Headers { network, ip_len, protocol, addresses } = Headers::read(bytes)?;
         let headers_len = match transport {
             Transport::Tcp { .. } if protocol == Protocol::TCP => {
                 let tcp_len = tcp::header_len_of(*bytes.get(ip_len + tcp::DATA_OFFSET_OFFSET)?);
@@ -152,19 +165,9 @@ impl Segments {
             _ => return None,
         };
         let payload = bytes.len().checked_sub(headers_len).filter(|&payload| payload > 0)?;
-        let header = &bytes[..ip_len];
-        let mut ip_sum = 0u32;
-        for (word, pair) in header.chunks_exact(2).enumerate() {
-            // Words 1, 2 and 5 are the length, the identification and the checksum.
-            if !matches!(word, 1 | 2 | 5) {
-                ip_sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
-            }
-        }
-        let mut pseudo_sum = u32::from(protocol.0);
-        for pair in header[12..20].chunks_exact(2) {
-            pseudo_sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
-        }
-        Some(Self { transport, ip_len, headers_len, size, count: payload.div_ceil(size), ip_sum, pseudo_sum })
+        let pseudo_sum = u32::from(protocol.0) + sum_of_words(addresses);
+        let count = payload.div_ceil(size);
+        Some(Self { network, transport, ip_len, headers_len, size, count, pseudo_sum })
     }
 
     #[inline]
@@ -187,11 +190,16 @@ impl Segments {
         headers.copy_from_slice(&bytes[..self.headers_len]);
         payload.copy_from_slice(&bytes[start..end]);
 
-        let first_id = u16::from_be_bytes([bytes[4], bytes[5]]);
-        let id = first_id.wrapping_add(index as u16);
-        put(headers, 2, len as u16);
-        put(headers, 4, id);
-        put(headers, 10, !fold(self.ip_sum + len as u32 + u32::from(id)));
+        match self.network {
+            Network::V4 { header_sum } => {
+                let first_id = u16::from_be_bytes([bytes[4], bytes[5]]);
+                let id = first_id.wrapping_add(index as u16);
+                put(headers, 2, len as u16);
+                put(headers, 4, id);
+                put(headers, 10, !fold(header_sum + len as u32 + u32::from(id)));
+            }
+            Network::V6 => put(headers, 4, (len - ipv6::HEADER_LEN) as u16),
+        }
 
         let transport_len = (len - self.ip_len) as u16;
         let pseudo = fold(self.pseudo_sum + u32::from(transport_len));
@@ -216,6 +224,44 @@ impl Segments {
         put(headers, self.ip_len + offset, pseudo);
         PartialChecksum { start: self.ip_len as u16, offset: offset as u16 }
     }
+}
+
+/// What the network header says.
+struct Headers<'a> {
+    network: Network,
+    ip_len: usize,
+    protocol: Protocol,
+    /// Source and destination.
+    addresses: &'a [u8],
+}
+
+impl<'a> Headers<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        match bytes.first()? >> 4 {
+            4 => {
+                let ip_len = usize::from(bytes[0] & 0x0f) * 4;
+                let header = bytes.get(..ip_len).filter(|header| header.len() >= ipv4::HEADER_LEN)?;
+                // Without words 1, 2 and 5: length, identification and checksum.
+                let header_sum =
+                    sum_of_words(&header[..2]) + sum_of_words(&header[6..10]) + sum_of_words(&header[12..]);
+                let network = Network::V4 { header_sum };
+                Some(Self { network, ip_len, protocol: Protocol(header[9]), addresses: &header[12..20] })
+            }
+            6 => {
+                let header = bytes.get(..ipv6::HEADER_LEN)?;
+                let upper = extension::walk(bytes, Protocol(header[6])).ok()?;
+                // The kernel segments no fragments.
+                let is_whole = upper.fragment.is_none();
+                let (ip_len, protocol) = (upper.offset, upper.protocol);
+                is_whole.then_some(Self { network: Network::V6, ip_len, protocol, addresses: &header[8..40] })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn sum_of_words(bytes: &[u8]) -> u32 {
+    bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
 }
 
 /// Completes a partial checksum in software: sums everything from its start, including the
