@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use adit_tunnel::TunnelError;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// The reason why an overlay could not be brought up, changed, asked or taken down.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,7 @@ pub enum ControlError {
     )]
     ForeignRoute {
         /// Its destination.
-        network: Ipv4Net,
+        network: IpNet,
         /// The peer with that network.
         peer: String,
         /// Its device, gateway and protocol.
@@ -143,7 +143,7 @@ pub enum ControlError {
     )]
     RouteOfOverlay {
         /// Its destination.
-        network: Ipv4Net,
+        network: IpNet,
         /// The peer with that network.
         peer: String,
         /// The overlay that has it.

@@ -1,7 +1,7 @@
 //! Hosts: a network namespace each, and the operations that configure one.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Stdio};
 
 use adit_linux::netlink::{Netlink, Route, STATIC_PROTOCOL};
@@ -130,8 +130,8 @@ impl Host {
     ) -> Result<(), LabError> {
         let device = device.map(|device| self.index(device)).transpose()?;
         Ok(self.netlink()?.add_route(&Route {
-            destination,
-            gateway,
+            destination: destination.into(),
+            gateway: gateway.map(IpAddr::from),
             device,
             protocol: STATIC_PROTOCOL,
             ..Route::default()

@@ -116,7 +116,7 @@ fn an_error_has_the_attempt_and_the_reason() {
 
     let unreachable = Route {
         destination: "10.9.0.0/16".parse().unwrap(),
-        gateway: Some(Ipv4Addr::new(203, 0, 113, 1)),
+        gateway: Some([203, 0, 113, 1].into()),
         ..Route::default()
     };
     let error = netlink.add_route(&unreachable).unwrap_err();
@@ -153,7 +153,7 @@ fn a_route_keeps_its_protocol_and_source() {
     let mut route = Route {
         destination: "10.2.0.0/16".parse().unwrap(),
         device: Some(index),
-        preferred_source: Some(Ipv4Addr::new(10, 1, 0, 1)),
+        preferred_source: Some([10, 1, 0, 1].into()),
         mtu: Some(1380),
         ..Route::default()
     };
@@ -167,7 +167,7 @@ fn a_route_keeps_its_protocol_and_source() {
     assert_eq!(again.errno(), Some(libc::EEXIST), "{again}");
 
     route.mtu = None;
-    route.gateway = Some(Ipv4Addr::new(192, 0, 2, 2));
+    route.gateway = Some([192, 0, 2, 2].into());
     netlink.replace_route(&route).unwrap();
     let expected = Route { scope: Some(RouteScope::Universe), ..route.clone() };
     assert_eq!(ours(netlink), [expected], "replaced, not added");
@@ -191,6 +191,69 @@ fn a_route_keeps_its_protocol_and_source() {
 }
 
 #[test(root)]
+fn a_route_of_ipv6_keeps_its_protocol_source_and_gateway() {
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let ip = |arguments: &str| -> String {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        let ran =
+            pair.left.run(|| std::process::Command::new("ip").args(&arguments).output()).unwrap().unwrap();
+        assert!(ran.status.success(), "{arguments:?}: {ran:?}");
+        String::from_utf8(ran.stdout).unwrap()
+    };
+    ip("address add 2001:db8:1::1/128 dev to-right nodad");
+    let ours = |netlink: &mut Netlink| -> Vec<Route> {
+        netlink.routes().unwrap().into_iter().filter(|route| route.protocol == ROUTE_PROTOCOL).collect()
+    };
+    let mut route = Route {
+        destination: "2001:db8:2::/48".parse().unwrap(),
+        device: Some(index),
+        gateway: Some("fe80::2".parse().unwrap()),
+        onlink: true,
+        preferred_source: Some("2001:db8:1::1".parse().unwrap()),
+        ..Route::default()
+    };
+    let guard = Route {
+        destination: route.destination,
+        kind: RouteKind::Unreachable,
+        metric: Some(0xff00_0001),
+        ..Route::default()
+    };
+    for added in [&route, &guard] {
+        netlink.add_route(added).unwrap();
+        assert!(ours(netlink).iter().any(|listed| added.is_already(listed)), "{:?}", ours(netlink));
+        assert_eq!(netlink.add_route(added).unwrap_err().errno(), Some(libc::EEXIST));
+    }
+    assert_eq!(ours(netlink).len(), 2);
+    assert_eq!(netlink.routes_of_kind(ROUTE_PROTOCOL, RouteKind::Unreachable, None).unwrap().len(), 1);
+    assert_eq!(netlink.routes_by(ROUTE_PROTOCOL, index, MAIN_TABLE).unwrap().len(), 1);
+    let shown = ip("-6 route show proto 173");
+    assert!(
+        shown.contains("2001:db8:2::/48 via fe80::2 dev to-right src 2001:db8:1::1 metric 1024"),
+        "{shown}"
+    );
+    assert!(shown.contains("unreachable 2001:db8:2::/48"), "{shown}");
+
+    let before = ours(netlink)[0].clone();
+    route.mtu = Some(1380);
+    assert!(!route.is_already(&before));
+    netlink.replace_route(&route).unwrap();
+    assert_eq!(ours(netlink).len(), 2, "replaced, not added");
+    assert!(route.is_already(&ours(netlink)[0]), "{:?}", ours(netlink));
+    // A route of another metric, a backup, is another route.
+    ip("-6 route add 2001:db8:2::/48 dev to-right metric 2000");
+    let networks = [route.destination, "2001:db8:3::/48".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+    let exact = netlink.routes_to_exactly(&networks).unwrap().expect("the lookups decide");
+    assert_eq!(exact.len(), 2, "{exact:?}");
+    assert!(route.is_already(&exact[0]), "{exact:?}");
+    assert!(exact[0].has_default_metric());
+
+    netlink.delete_routes(&[route.clone(), guard]).unwrap();
+    assert_eq!(ours(netlink), []);
+    assert_eq!(netlink.delete_route(&route).unwrap_err().errno(), Some(libc::ESRCH));
+}
+
+#[test(root)]
 fn a_namespace_without_routes_lists_none() {
     let mut netlink = NetNs::fresh().unwrap().run(Netlink::open).unwrap().unwrap();
     assert_eq!(netlink.routes().unwrap(), []);
@@ -207,7 +270,7 @@ fn a_route_lookup_returns_next_hop_source_and_mtu() {
     netlink
         .add_route(&Route {
             destination: "198.51.100.0/24".parse().unwrap(),
-            gateway: Some(there),
+            gateway: Some(there.into()),
             mtu: Some(1400),
             ..Route::default()
         })
@@ -224,7 +287,7 @@ fn a_route_lookup_returns_next_hop_source_and_mtu() {
 
 /// Returns routes to `count` networks of 256 addresses each, from 10.0.0.0 on, by an interface.
 fn many_routes(count: u32, device: u32) -> Vec<Route> {
-    let network = |number| Ipv4Net::new_assert(Ipv4Addr::from_bits(0x0a00_0000 + number * 256), 24);
+    let network = |number| Ipv4Net::new_assert(Ipv4Addr::from_bits(0x0a00_0000 + number * 256), 24).into();
     (0..count)
         .map(|number| Route { destination: network(number), device: Some(device), ..Route::default() })
         .collect()
@@ -239,11 +302,13 @@ fn many_routes_are_added_changed_and_removed() {
     let listed = netlink.routes_by(ROUTE_PROTOCOL, index, MAIN_TABLE).unwrap();
     assert_eq!(listed.len(), routes.len());
     assert!(routes.iter().zip(&listed).all(|(route, listed)| route.is_already(listed)));
-    assert_eq!(netlink.routes().unwrap().len(), routes.len() + 1, "and that of our address");
+    let all = netlink.routes().unwrap();
+    let of_ipv4 = all.iter().filter(|route| route.destination.addr().is_ipv4()).count();
+    assert_eq!(of_ipv4, routes.len() + 1, "and that of our address");
 
     routes.truncate(1000);
     for route in &mut routes {
-        route.gateway = Some(Ipv4Addr::new(192, 0, 2, 2));
+        route.gateway = Some([192, 0, 2, 2].into());
     }
     assert!(!routes[0].is_already(&listed[0]));
     netlink.replace_routes(&routes).unwrap();
@@ -265,7 +330,7 @@ fn the_error_about_many_routes_names_the_first_refused_one() {
     let mut routes = many_routes(1000, index);
     // Two are refused, and the error must be about the first.
     for refused in [700, 710] {
-        routes[refused].gateway = Some(Ipv4Addr::new(203, 0, 113, 1));
+        routes[refused].gateway = Some([203, 0, 113, 1].into());
     }
     let error = netlink.replace_routes(&routes).unwrap_err();
     let alone = netlink.replace_route(&routes[700]).unwrap_err();
@@ -288,7 +353,7 @@ fn many_lookups_return_what_single_ones_return() {
     netlink
         .add_route(&Route {
             destination: "198.51.100.0/24".parse().unwrap(),
-            gateway: Some(Ipv4Addr::new(192, 0, 2, 2)),
+            gateway: Some([192, 0, 2, 2].into()),
             ..Route::default()
         })
         .unwrap();
@@ -343,8 +408,11 @@ fn a_neighbour_in_use_is_resolved() {
 fn every_change_is_an_event() {
     let mut pair = Pair::new();
     let (left, index) = (&mut pair.left_netlink, pair.left_index);
-    let mut events =
-        pair.left.run(|| Events::open(&[Group::Link, Group::Address, Group::Route])).unwrap().unwrap();
+    let mut events = pair
+        .left
+        .run(|| Events::open(&[Group::Link, Group::Address, Group::Route, Group::RouteV6]))
+        .unwrap()
+        .unwrap();
     left.add_address(index, "10.1.0.1/32".parse().unwrap()).unwrap();
     await_event(&mut events, "the address comes", |event| match event {
         Event::AddressChanged { address, gone: false } => {
@@ -360,6 +428,18 @@ fn every_change_is_an_event() {
     .unwrap();
     await_event(&mut events, "the route comes", |event| {
         matches!(event, Event::RouteChanged { gone: false, .. }).then_some(())
+    });
+    left.add_route(&Route {
+        destination: "2001:db8:2::/48".parse().unwrap(),
+        device: Some(index),
+        ..Route::default()
+    })
+    .unwrap();
+    await_event(&mut events, "the route of IPv6 comes", |event| match event {
+        Event::RouteChanged { route, gone: false } => {
+            (route.destination.to_string() == "2001:db8:2::/48").then_some(())
+        }
+        _ => None,
     });
     // The far end goes down: this end stays up, but does not run.
     pair.right_netlink.set_down(pair.right_index).unwrap();

@@ -43,7 +43,7 @@ impl Pair {
         }
         let beyond = Route {
             destination: format!("{BEYOND}/32").parse().unwrap(),
-            gateway: Some(THERE),
+            gateway: Some(THERE.into()),
             ..Route::default()
         };
         here_netlink.add_route(&beyond).unwrap();
@@ -158,8 +158,12 @@ fn the_path_mtu_of_a_protocol_is_that_of_the_route() {
     let socket = pair.here.run(|| RawSocket::ipip_path(HERE.into())).unwrap().unwrap();
     assert_eq!(socket.path_mtu(THERE).unwrap(), 1500);
     let narrow = Ipv4Addr::new(203, 0, 113, 7);
-    let route =
-        Route { destination: narrow.into(), gateway: Some(THERE), mtu: Some(1300), ..Route::default() };
+    let route = Route {
+        destination: ipnet::Ipv4Net::from(narrow).into(),
+        gateway: Some(THERE.into()),
+        mtu: Some(1300),
+        ..Route::default()
+    };
     pair.here.run(|| Netlink::open()?.add_route(&route)).unwrap().unwrap();
     assert_eq!(socket.path_mtu(narrow).unwrap(), 1300);
     assert_eq!(socket.path_mtu(THERE).unwrap(), 1500);

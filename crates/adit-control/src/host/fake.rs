@@ -4,7 +4,7 @@
 //! against the real kernel.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adit_config::DataplaneChoice;
@@ -19,7 +19,7 @@ use adit_linux::netlink::{
 };
 use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
@@ -82,6 +82,13 @@ pub(crate) fn link(index: u32, name: &str, kind: &str) -> Link {
     }
 }
 
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
 fn refuse<T>(what: &str, errno: i32) -> Result<T> {
     Err(Error::from_errno(format!("cannot {what}"), errno))
 }
@@ -116,7 +123,7 @@ impl State {
 
     /// Removes the routes whose source is no address any more.
     fn remove_routes_without_source(&mut self) {
-        let local: HashSet<Ipv4Addr> = self.addresses.iter().map(|at| at.prefix.addr()).collect();
+        let local: HashSet<IpAddr> = self.addresses.iter().map(|at| at.prefix.addr().into()).collect();
         self.routes.retain(|route| route.preferred_source.is_none_or(|source| local.contains(&source)));
     }
 
@@ -124,8 +131,8 @@ impl State {
         self.links.iter().any(|link| link.index == index && link.up)
     }
 
-    fn is_local(&self, address: Ipv4Addr) -> bool {
-        self.addresses.iter().any(|local| local.prefix.addr() == address)
+    fn is_local(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|local| IpAddr::from(local.prefix.addr()) == address)
     }
 
     /// Adds the routes to the networks of an interface's addresses.
@@ -141,14 +148,12 @@ impl State {
     }
 
     /// The route of the longest prefix of the main table.
-    fn longest_match(&self, destination: Ipv4Addr) -> Option<&Route> {
+    fn longest_match(&self, destination: IpAddr) -> Option<&Route> {
         let matching = self
             .routes
             .iter()
             .filter(|route| route.table == MAIN_TABLE && route.destination.contains(&destination));
-        matching.max_by_key(|route| {
-            (route.destination.prefix_len(), std::cmp::Reverse(route.metric.unwrap_or(0)))
-        })
+        matching.max_by_key(|route| (route.destination.prefix_len(), std::cmp::Reverse(route.key().metric)))
     }
 
     /// Refuses a route that the kernel would refuse, and completes it as the kernel lists it.
@@ -171,7 +176,7 @@ impl State {
         if !self.is_up(device) {
             return refuse(WHAT, ENETDOWN);
         }
-        let is_on_link = |gateway: Ipv4Addr| {
+        let is_on_link = |gateway: IpAddr| {
             let found = self.longest_match(gateway);
             route.onlink || found.is_some_and(|found| found.gateway.is_none() && found.device == route.device)
         };
@@ -202,9 +207,9 @@ impl State {
 /// The route that belongs to an address.
 fn connected(address: &Address) -> Route {
     Route {
-        destination: address.prefix.trunc(),
+        destination: address.prefix.trunc().into(),
         device: Some(address.index),
-        preferred_source: Some(address.prefix.addr()),
+        preferred_source: Some(address.prefix.addr().into()),
         protocol: KERNEL_PROTOCOL,
         scope: Some(RouteScope::Link),
         ..Route::default()
@@ -400,7 +405,7 @@ impl Network for FakeHost {
         Ok(self.state().routes.iter().filter(is_meant).cloned().collect())
     }
 
-    fn routes_to_exactly(&mut self, networks: &[Ipv4Net]) -> Result<Option<Vec<Route>>> {
+    fn routes_to_exactly(&mut self, networks: &[IpNet]) -> Result<Option<Vec<Route>>> {
         let state = self.state();
         let mut exact = Vec::new();
         for network in networks {
@@ -424,22 +429,22 @@ impl Network for FakeHost {
         const WHAT: &str = "find a route";
         let state = self.state();
         let look_up = |destination: &Ipv4Addr| {
-            if source.is_some_and(|source| !state.is_local(source.address)) {
+            if source.is_some_and(|source| !state.is_local(source.address.into())) {
                 return refuse(WHAT, ENETUNREACH);
             }
             let source = source.map(|source| source.address);
             let to = |device, next_hop, kind| RouteLookup { device, next_hop, source, mtu: None, kind };
-            if state.is_local(*destination) {
+            if state.is_local((*destination).into()) {
                 return Ok(to(LOOPBACK, *destination, RouteKind::Local));
             }
-            let found = state.longest_match(*destination);
+            let found = state.longest_match((*destination).into());
             if found.is_some_and(|found| found.kind == RouteKind::Unreachable) {
                 return refuse(WHAT, EHOSTUNREACH);
             }
             let Some(Route { device: Some(device), gateway, kind, .. }) = found else {
                 return refuse(WHAT, ENETUNREACH);
             };
-            Ok(to(*device, gateway.unwrap_or(*destination), *kind))
+            Ok(to(*device, gateway.and_then(v4).unwrap_or(*destination), *kind))
         };
         Ok(destinations.iter().map(look_up).collect())
     }

@@ -14,7 +14,7 @@ use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteKind, RouteLookup, VethPair};
 use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
@@ -255,7 +255,7 @@ faulty! {
     fn routes_of(table: u32) -> Vec<Route>;
     fn routes_by(protocol: u8, device: u32, table: u32) -> Vec<Route>;
     fn routes_of_kind(protocol: u8, kind: RouteKind, table: Option<u32>) -> Vec<Route>;
-    fn routes_to_exactly(networks: &[Ipv4Net]) -> Option<Vec<Route>>;
+    fn routes_to_exactly(networks: &[IpNet]) -> Option<Vec<Route>>;
     fn routes_to(destinations: &[Ipv4Addr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
     fn add_route(route: &Route) -> ();
     fn add_routes(routes: &[Route]) -> ();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub struct Change {
     pub commands: Vec<String>,
     /// The destination, if it is a route. It is not part of the JSON.
     #[serde(skip)]
-    pub(crate) network: Option<Ipv4Net>,
+    pub(crate) network: Option<IpNet>,
     /// Whether it is a guard route. It is not part of the JSON.
     #[serde(skip)]
     pub(crate) is_guard: bool,

@@ -13,7 +13,7 @@ use adit_tunnel::{HostFacts, ProbeOptions, Relay, Tunnel, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::reconcile::devices::{self, DesiredDevice, HiddenEnd, has_alias_of, uses_kernel_plane};
 
@@ -85,7 +85,7 @@ pub struct Desired {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredRoute {
     /// Its destination.
-    pub network: Ipv4Net,
+    pub network: IpNet,
     /// The peer that owns the network.
     pub peer: String,
     /// The position of its interface in [`Desired::devices`].
@@ -93,10 +93,10 @@ pub struct DesiredRoute {
     /// The gateway, unless the interface is that of one peer only. It tells the kernel that a
     /// packet which leaves by the interface it came in by, on a hub, is to be forwarded, and no
     /// host to be redirected. And it is the only neighbour of a veth, instead of every destination.
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// The source address of what the gateway itself sends: one of `site.networks`, because the
     /// peer accepts no other. `None`: no address of this machine lies there at present.
-    pub preferred_source: Option<Ipv4Addr>,
+    pub preferred_source: Option<IpAddr>,
 }
 
 /// How a site makes its routes.
@@ -173,11 +173,11 @@ impl Routing {
         device: usize,
     ) -> impl Iterator<Item = DesiredRoute> + use<'a> {
         networks_v4(&peer.networks).map(move |network| DesiredRoute {
-            network,
+            network: network.into(),
             peer: peer.name.to_string(),
             device,
-            via: self.gateways.of_peer(peer.underlay),
-            preferred_source: self.preferred_source,
+            via: self.gateways.of_peer(peer.underlay).map(IpAddr::from),
+            preferred_source: self.preferred_source.map(IpAddr::from),
         })
     }
 }
@@ -234,7 +234,7 @@ impl Desired {
         let source = inner_address(site, &local);
         if source != self.routing.preferred_source {
             self.routing.preferred_source = source;
-            self.routes.iter_mut().for_each(|route| route.preferred_source = source);
+            self.routes.iter_mut().for_each(|route| route.preferred_source = source.map(IpAddr::from));
         }
         let Some(filter) = &mut self.filter else { return false };
         let before = std::mem::replace(&mut filter.local, local);

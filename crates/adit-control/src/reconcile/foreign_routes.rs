@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::error::ControlError;
 use crate::reconcile::change::Change;
@@ -22,9 +22,9 @@ use crate::state::warning::{Warning, WarningName};
 #[derive(Debug, Default)]
 pub(crate) struct ForeignRoutes {
     /// Networks where one has the place of the tunnel's route. A repair leaves these as they are.
-    pub(crate) in_place: HashSet<Ipv4Net>,
+    pub(crate) in_place: HashSet<IpNet>,
     /// Networks where one has the place of the guard. Any other is no reason to be without a guard.
-    pub(crate) at_guards: HashSet<Ipv4Net>,
+    pub(crate) at_guards: HashSet<IpNet>,
     /// Those that win against the tunnel's route, one for each network.
     winning: Vec<FoundRoute>,
     /// Those that keep an overlay from starting.
@@ -34,7 +34,7 @@ pub(crate) struct ForeignRoutes {
 /// A route of others to a desired network.
 #[derive(Clone, Debug)]
 struct FoundRoute {
-    network: Ipv4Net,
+    network: IpNet,
     /// The peer with that network.
     peer: String,
     owner: Owner,
@@ -93,12 +93,12 @@ impl ForeignRoutes {
         devices: &[u32],
         wanted: &[&DesiredRoute],
     ) -> Result<Self, ControlError> {
-        let networks: Vec<Ipv4Net> = wanted.iter().map(|route| route.network).collect();
+        let networks: Vec<IpNet> = wanted.iter().map(|route| route.network).collect();
         // The lookup is only about the main table.
         let found = if desired.vrf.is_some() { None } else { network.routes_to_exactly(&networks)? };
         let is_ours = |route: &Route| {
             let is_by_ours = route.device.is_some_and(|device| devices.contains(&device));
-            route.protocol == ROUTE_PROTOCOL && is_by_ours && route.metric.is_none()
+            route.protocol == ROUTE_PROTOCOL && is_by_ours && route.has_default_metric()
         };
         if found.is_some_and(|found| found.iter().all(is_ours)) {
             return Ok(Self::default());
@@ -124,7 +124,7 @@ impl ForeignRoutes {
             let Some(wanted) = wanted.get(&route.destination) else { continue };
             let network = wanted.network;
             let owner = owners.of(route);
-            let is_in_place = route.metric.unwrap_or(0) == 0 && route.tos == 0;
+            let is_in_place = route.has_default_metric() && route.tos == 0;
             let is_at_guard = route.metric == Some(desired.guard_metric) && route.tos == 0;
             if owner == Owner::Ours {
                 if is_in_place {
@@ -154,12 +154,12 @@ impl ForeignRoutes {
     ///
     /// # Errors
     /// Fails if there is one.
-    pub(crate) fn refuse_except(&self, kept: &HashSet<Ipv4Net>) -> Result<(), ControlError> {
+    pub(crate) fn refuse_except(&self, kept: &HashSet<IpNet>) -> Result<(), ControlError> {
         self.refusals_except(kept).next().map_or(Ok(()), Err)
     }
 
     /// Returns an error for each route that is in the way, except to networks that are `kept`.
-    pub(crate) fn refusals_except(&self, kept: &HashSet<Ipv4Net>) -> impl Iterator<Item = ControlError> {
+    pub(crate) fn refusals_except(&self, kept: &HashSet<IpNet>) -> impl Iterator<Item = ControlError> {
         let refused = self.in_the_way.iter().filter(|found| !kept.contains(&found.network));
         refused.map(|found| {
             let FoundRoute { network, peer, owner, what } = found.clone();

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 
 use adit_linux::netlink::{Network, ROUTE_PROTOCOL, Route, RouteKind};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::error::ControlError;
 use crate::reconcile::desired::{Desired, DesiredRoute, MIN_GUARD_METRIC, guard_metric};
@@ -64,15 +64,15 @@ pub(crate) fn among<'r>(routes: &'r [Route], desired: &Desired) -> impl Iterator
 pub(crate) fn add_missing(
     network: &mut dyn Network,
     desired: &Desired,
-    taken: &HashSet<Ipv4Net>,
+    taken: &HashSet<IpNet>,
     found: &[Route],
 ) -> Result<Vec<Route>, ControlError> {
-    let there: HashSet<Ipv4Net> = among(found, desired).map(|route| route.destination).collect();
+    let there: HashSet<IpNet> = among(found, desired).map(|route| route.destination).collect();
     let is_missing =
         |route: &Route| !there.contains(&route.destination) && !taken.contains(&route.destination);
     let missing: Vec<Route> = desired_guards(desired).filter(is_missing).collect();
     network.add_routes(&missing)?;
-    let wanted: HashSet<Ipv4Net> = desired.routes.iter().map(|route| route.network).collect();
+    let wanted: HashSet<IpNet> = desired.routes.iter().map(|route| route.network).collect();
     let unwanted = among(found, desired).filter(|route| !wanted.contains(&route.destination));
     Ok(unwanted.cloned().collect())
 }
@@ -92,7 +92,7 @@ impl Before {
     /// Removes what a failed start has added. A failure is logged: the caller returns the one that
     /// came first.
     pub(crate) fn restore(&self, network: &mut dyn Network, metric: u32) {
-        let before: HashSet<(u32, Ipv4Net)> =
+        let before: HashSet<(u32, IpNet)> =
             self.0.iter().map(|route| (route.table, route.destination)).collect();
         let removed = list(network, metric).and_then(|found| {
             let is_new = |route: &Route| !before.contains(&(route.table, route.destination));

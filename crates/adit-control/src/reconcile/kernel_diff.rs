@@ -2,10 +2,11 @@
 //! Pure.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use adit_config::{Config, PeerName};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route, RouteKey};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::{Desired, DesiredRoute};
@@ -253,8 +254,8 @@ fn route_changes(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Cha
 /// Compares the guards. Returns the additions, which come before the changes of the tunnel's
 /// routes, and the removals, which come after them.
 fn guard_changes(desired: &Desired, actual: &Actual) -> (Vec<Change>, Vec<Change>) {
-    let there: HashSet<Ipv4Net> = actual.guards.iter().map(|route| route.destination).collect();
-    let networks: HashSet<Ipv4Net> = desired.routes.iter().map(|route| route.network).collect();
+    let there: HashSet<IpNet> = actual.guards.iter().map(|route| route.destination).collect();
+    let networks: HashSet<IpNet> = desired.routes.iter().map(|route| route.network).collect();
     let missing = guard_routes::desired_guards(desired)
         .filter(|route| !there.contains(&route.destination))
         .map(|route| guard_change(Kind::Add, &route, desired));
@@ -281,7 +282,7 @@ pub(crate) fn route_change(kind: Kind, route: &Route, device: &str, desired: &De
 fn with_peers_gateway(mut change: Change, route: &Route, wanted: &DesiredRoute, config: &Config) -> Change {
     let peer = PeerName::new(&wanted.peer).ok().and_then(|name| config.peers.get(&name));
     if let (Some(gateway), Some(peer)) = (route.gateway, peer)
-        && gateway != peer.underlay
+        && gateway != IpAddr::from(peer.underlay)
     {
         let (from, to) = (format!(" via {gateway} "), format!(" via {} ", peer.underlay));
         change.commands.iter_mut().for_each(|command| *command = command.replace(&from, &to));

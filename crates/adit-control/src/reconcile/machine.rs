@@ -4,10 +4,10 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use adit_config::{Config, networks_v4};
+use adit_config::Config;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, Network};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
@@ -26,13 +26,13 @@ pub(crate) struct InUse {
     pub(crate) underlay_mtu: Option<u16>,
     /// The networks of its peers. A foreign route to one of them, which came meanwhile, is no
     /// reason to refuse a change.
-    pub(crate) networks: HashSet<Ipv4Net>,
+    pub(crate) networks: HashSet<IpNet>,
 }
 
 impl InUse {
     /// Returns what an overlay with this configuration has.
     pub(crate) fn of(config: &Config, underlay: Option<Ipv4Addr>, underlay_mtu: Option<u16>) -> Self {
-        let networks = config.peers.iter().flat_map(|peer| networks_v4(&peer.networks));
+        let networks = config.peers.iter().flat_map(|peer| peer.networks.iter().copied());
         Self { underlay, underlay_mtu, networks: networks.collect() }
     }
 }

@@ -7,14 +7,15 @@
 
 use std::collections::HashSet;
 
+use adit_config::networks_v4;
 use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, RouteKind};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::devices;
 
-/// Lists them, in order: those of the inner side, and of the underlay's if that is elsewhere.
+/// Lists those of IPv4, in order: those of the inner side, and of the underlay's if that is elsewhere.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked.
@@ -40,5 +41,6 @@ fn networks_in(network: &mut dyn Network, site: &str) -> Result<Vec<Ipv4Net>, Co
     }
     let routes = network.routes_of_kind(ROUTE_PROTOCOL, RouteKind::Unicast, None)?.into_iter();
     let theirs = routes.filter(|route| route.device.is_some_and(|device| others.contains(&device)));
-    Ok(theirs.map(|route| route.destination).collect())
+    let networks: Vec<IpNet> = theirs.map(|route| route.destination).collect();
+    Ok(networks_v4(&networks).collect())
 }

@@ -9,7 +9,7 @@ use adit_config::{Config, Peer, PeerDelta, PeerSet};
 use adit_dataplane::DataPlane;
 use adit_linux::netlink::Route;
 use adit_tunnel::Tunnel;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
@@ -50,7 +50,7 @@ impl RouteChanges {
         Self { before: routes(&peers.before), after: routes(&peers.after) }
     }
 
-    fn networks_before(&self) -> HashSet<Ipv4Net> {
+    fn networks_before(&self) -> HashSet<IpNet> {
         self.before.iter().map(|route| route.network).collect()
     }
 }
@@ -165,8 +165,8 @@ impl PeerUpdate<'_> {
             routes.iter().map(|route| objects::kernel_route(route, device, table)).collect()
         };
         let (before, after) = (kernel_routes(&routes.before), kernel_routes(&routes.after));
-        let there: HashMap<Ipv4Net, _> = before.iter().map(|route| (route.destination, route)).collect();
-        let wanted: HashSet<Ipv4Net> = after.iter().map(|route| route.destination).collect();
+        let there: HashMap<IpNet, _> = before.iter().map(|route| (route.destination, route)).collect();
+        let wanted: HashSet<IpNet> = after.iter().map(|route| route.destination).collect();
         let different = after.into_iter().filter(|route| there.get(&route.destination) != Some(&route));
         let (changed, new): (Vec<Route>, Vec<Route>) =
             different.partition(|route| there.contains_key(&route.destination));

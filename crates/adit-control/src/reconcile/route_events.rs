@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use adit_linux::netlink::{Event, ROUTE_PROTOCOL, Route, RouteKind};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::reconcile::desired::Desired;
 use crate::reconcile::guard_routes;
@@ -58,7 +58,7 @@ impl PendingEvents {
         }
         let table = objects::table(desired);
         let events = || self.routes.iter().filter(|(route, _)| route.table == table);
-        let mut wanted: HashMap<Ipv4Net, Option<Route>> =
+        let mut wanted: HashMap<IpNet, Option<Route>> =
             events().map(|(route, _)| (route.destination, None)).collect();
         if wanted.is_empty() {
             return true;

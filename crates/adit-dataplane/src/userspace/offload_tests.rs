@@ -321,7 +321,7 @@ fn an_interface_that_a_route_moves_to_is_served() {
     let _plane = bed.start(tunnel, offload.clone()).expect("it starts");
     let u1 = bed.link("u1");
     bed.netlink(|netlink| {
-        let prefix = ipnet::Ipv4Net::from(B);
+        let prefix = ipnet::Ipv4Net::from(B).into();
         netlink.add_address(u1, "10.9.9.9/32".parse().expect("a prefix")).expect("an address");
         netlink
             .add_route(&Route { destination: prefix, device: Some(u1), ..Route::default() })

@@ -24,6 +24,8 @@ pub enum Group {
     Address,
     /// IPv4 routes.
     Route,
+    /// IPv6 routes.
+    RouteV6,
     /// IPv4 neighbours.
     Neighbour,
     /// IPv4 routing rules (`ip rule`).
@@ -39,6 +41,7 @@ impl Group {
             Self::Link => libc::RTNLGRP_LINK,
             Self::Address => libc::RTNLGRP_IPV4_IFADDR,
             Self::Route => libc::RTNLGRP_IPV4_ROUTE,
+            Self::RouteV6 => libc::RTNLGRP_IPV6_ROUTE,
             Self::Neighbour => libc::RTNLGRP_NEIGH,
             Self::Rule => libc::RTNLGRP_IPV4_RULE,
         }

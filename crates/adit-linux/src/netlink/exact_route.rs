@@ -3,12 +3,12 @@
 //! Listing all routes costs too much on a router with many. The kernel is asked for the longest
 //! match of each network instead, and where that cannot decide, the caller lists.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_route::route::RouteFlags;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::route::{get_route, of_message};
+use super::route::{family_of, get_route, of_message};
 use super::{MAIN_TABLE, Netlink, Route};
 use crate::error::Result;
 
@@ -25,9 +25,12 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn routes_to_exactly(&mut self, networks: &[Ipv4Net]) -> Result<Option<Vec<Route>>> {
-        if !self.has_usual_rules()? {
-            return Ok(None);
+    pub fn routes_to_exactly(&mut self, networks: &[IpNet]) -> Result<Option<Vec<Route>>> {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let is_asked = networks.iter().any(|network| family_of(network.addr()) == family);
+            if is_asked && !self.has_usual_rules(family)? {
+                return Ok(None);
+            }
         }
         let found = self.socket.ask_all(
             networks,
@@ -52,10 +55,10 @@ impl Netlink {
             .map(|found| found.into_iter().flatten().collect()))
     }
 
-    /// Returns true if the rules select the three usual tables and no others.
-    fn has_usual_rules(&mut self) -> Result<bool> {
+    /// Returns true if the rules of a family select the usual tables and no others.
+    fn has_usual_rules(&mut self, family: AddressFamily) -> Result<bool> {
         let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family;
         let rule = |answer| match answer {
             RouteNetlinkMessage::NewRule(rule) => Some(is_usual(&rule)),
             _ => None,
@@ -81,7 +84,7 @@ fn is_usual(rule: &RuleMessage) -> bool {
 
 /// Returns the route to `network` itself, given the longest match. The outer `None` means that the
 /// match does not decide.
-fn exact(network: Ipv4Net, found: Result<Option<Route>>) -> Option<Option<Route>> {
+fn exact(network: IpNet, found: Result<Option<Route>>) -> Option<Option<Route>> {
     match found {
         Err(error) if error.errno() == Some(libc::ENETUNREACH) => Some(None),
         Ok(Some(route)) if route.table == MAIN_TABLE => {
@@ -102,7 +105,7 @@ mod tests {
 
     #[test]
     fn only_a_match_that_is_not_longer_decides() {
-        let network: Ipv4Net = "10.2.0.0/16".parse().unwrap();
+        let network: IpNet = "10.2.0.0/16".parse().unwrap();
         let route =
             |destination: &str| Route { destination: destination.parse().unwrap(), ..Route::default() };
         let told = |route: Route| exact(network, Ok(Some(route)));

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Address, Ipip, Link, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use crate::error::Result;
@@ -76,7 +76,7 @@ network! {
     fn routes_of_kind(protocol: u8, kind: RouteKind, table: Option<u32>) -> Vec<Route>;
     /// Finds the main table's routes to exactly these networks. `None`: the kernel cannot tell
     /// without a full listing.
-    fn routes_to_exactly(networks: &[Ipv4Net]) -> Option<Vec<Route>>;
+    fn routes_to_exactly(networks: &[IpNet]) -> Option<Vec<Route>>;
     /// Looks up how the kernel would send from `source` to each of these destinations.
     fn routes_to(destinations: &[Ipv4Addr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
     /// Adds a route.

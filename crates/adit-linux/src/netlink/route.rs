@@ -1,8 +1,8 @@
-//! IPv4 routes, and the kernel's routing decision for a destination.
+//! Routes of both address families, and the kernel's routing decision for an IPv4 destination.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
@@ -20,43 +20,50 @@ pub const ROUTE_PROTOCOL: u8 = 173;
 pub const STATIC_PROTOCOL: u8 = 4;
 /// The table that `ip route` shows (`RT_TABLE_MAIN`).
 pub const MAIN_TABLE: u32 = 254;
+/// The metric that the kernel gives an IPv6 route without one (`IP6_RT_PRIO_USER`).
+const DEFAULT_METRIC_V6: u32 = 1024;
 
-/// An IPv4 route.
+/// The families of routes that are listed, in this order.
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
+/// A route. Its destination, gateway and preferred source are of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The destination.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// The interface it leaves by; `None` for a route that leads nowhere, and for one with several
     /// next hops, which are not read here.
     pub device: Option<u32>,
     /// The next router; `None` if the destination is on the link.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// The source of datagrams from this host that have none.
-    pub preferred_source: Option<Ipv4Addr>,
+    pub preferred_source: Option<IpAddr>,
     /// The protocol that created it (`RTPROT_*`). Adit's own is [`ROUTE_PROTOCOL`].
     pub protocol: u8,
     /// The table it is in.
     pub table: u32,
-    /// The metric; `None` is 0. Of two routes with the same destination the lower wins.
+    /// The metric; `None` is the kernel's default: 0 for IPv4, 1024 for IPv6. Of two
+    /// routes with the same destination the lower wins.
     pub metric: Option<u32>,
-    /// The TOS byte of the datagrams it is for; 0: any. One for a certain TOS wins for that.
+    /// The TOS byte of the datagrams it is for; 0: any, as always for IPv6. One for a certain TOS
+    /// wins for that.
     pub tos: u8,
     /// The MTU in bytes, if the route has one of its own.
     pub mtu: Option<u32>,
     /// What happens to a datagram that matches.
     pub kind: RouteKind,
     /// The scope of the destination. With `None`, a route that is added gets the scope that ip(8)
-    /// gives it, and one that is removed matches any scope.
+    /// gives it, and one that is removed matches any scope. IPv6 has one scope only.
     pub scope: Option<RouteScope>,
     /// True if the gateway is on the link even though no route says so.
     pub onlink: bool,
 }
 
 impl Default for Route {
-    /// Returns Adit's default route in the main table, without device and gateway.
+    /// Returns Adit's IPv4 default route in the main table, without device and gateway.
     fn default() -> Self {
         Self {
-            destination: Ipv4Net::default(),
+            destination: Ipv4Net::default().into(),
             device: None,
             gateway: None,
             preferred_source: None,
@@ -78,7 +85,7 @@ pub struct RouteKey {
     /// The table it is in.
     pub table: u32,
     /// The destination, without bits behind the prefix.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// The TOS byte.
     pub tos: u8,
     /// The metric.
@@ -137,7 +144,7 @@ pub struct RouteLookup {
 }
 
 impl Netlink {
-    /// Lists the routes of the main table.
+    /// Lists the routes of the main table, those of IPv4 before those of IPv6.
     ///
     /// # Errors
     /// The kernel refuses to list them.
@@ -145,7 +152,7 @@ impl Netlink {
         self.routes_of(MAIN_TABLE)
     }
 
-    /// Lists the routes of a table.
+    /// Lists the routes of a table, those of IPv4 before those of IPv6.
     ///
     /// # Errors
     /// The kernel refuses to list them.
@@ -192,11 +199,26 @@ impl Netlink {
         table: Option<u32>,
         is_meant: impl Fn(&Route) -> bool,
     ) -> Result<Vec<Route>> {
-        message.header.address_family = AddressFamily::Inet;
         message.attributes.extend(table.map(RouteAttribute::Table));
+        let mut routes = Vec::new();
+        for family in FAMILIES {
+            message.header.address_family = family;
+            routes.extend(self.list_routes_of_family(message.clone(), table, &is_meant)?);
+        }
+        Ok(routes)
+    }
+
+    fn list_routes_of_family(
+        &mut self,
+        message: RouteMessage,
+        table: Option<u32>,
+        is_meant: impl Fn(&Route) -> bool,
+    ) -> Result<Vec<Route>> {
+        let family = message.header.address_family;
         let what = || "cannot list the routes".to_owned();
         let route = |answer| match answer {
-            RouteNetlinkMessage::NewRoute(message) => {
+            // A kernel without IPv6 lists the routes of all families instead.
+            RouteNetlinkMessage::NewRoute(message) if message.header.address_family == family => {
                 let is_in = |route: &Route| table.is_none_or(|table| route.table == table);
                 of_message(message).filter(|route| is_in(route) && is_meant(route))
             }
@@ -282,7 +304,7 @@ impl Netlink {
     /// not an address of this host (`EINVAL`).
     pub fn route_to(&mut self, destination: Ipv4Addr, source: Option<FlowSource>) -> Result<RouteLookup> {
         let what = || cannot_find(destination);
-        let answers = self.socket.request(get_route(destination, source), 0, what)?;
+        let answers = self.socket.request(get_route(destination.into(), source), 0, what)?;
         let answer = answers.into_iter().find(|answer| matches!(answer, RouteNetlinkMessage::NewRoute(_)));
         lookup(destination, answer)
     }
@@ -299,7 +321,7 @@ impl Netlink {
     ) -> Result<Vec<Result<RouteLookup>>> {
         self.socket.ask_all(
             destinations,
-            |destination| get_route(*destination, source),
+            |destination| get_route((*destination).into(), source),
             |destination, answer| lookup(*destination, answer),
             |destination| cannot_find(*destination),
         )
@@ -315,8 +337,14 @@ impl Route {
             table: self.table,
             destination: self.destination.trunc(),
             tos: self.tos,
-            metric: self.metric.unwrap_or(0),
+            metric: self.metric.unwrap_or_else(|| default_metric(&self.destination)),
         }
+    }
+
+    /// Returns true if it has the metric of a route that is added without one.
+    #[must_use]
+    pub fn has_default_metric(&self) -> bool {
+        self.key().metric == default_metric(&self.destination)
     }
 
     /// Returns true if [`Netlink::replace_route`] would not change `listed`, a route from a
@@ -326,7 +354,12 @@ impl Route {
         let scope = self.scope.unwrap_or_else(|| natural_scope(self));
         // The kernel clears the bits after the prefix.
         let destination = self.destination.trunc();
-        *listed == Route { scope: Some(scope), destination, ..self.clone() }
+        // It lists no metric of an IPv4 route that has none.
+        let metric = match self.destination {
+            IpNet::V4(_) => self.metric,
+            IpNet::V6(_) => Some(self.key().metric),
+        };
+        *listed == Route { scope: Some(scope), destination, metric, ..self.clone() }
     }
 }
 
@@ -342,11 +375,11 @@ fn del_route(route: &Route) -> RouteNetlinkMessage {
     RouteNetlinkMessage::DelRoute(message)
 }
 
-pub(super) fn get_route(destination: Ipv4Addr, source: Option<FlowSource>) -> RouteNetlinkMessage {
+pub(super) fn get_route(destination: IpAddr, source: Option<FlowSource>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = 32;
-    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
+    message.header.address_family = family_of(destination);
+    message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+    message.attributes.push(RouteAttribute::Destination(attribute_of(destination)));
     if let Some(source) = source {
         message.header.source_prefix_length = 32;
         message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(source.address)));
@@ -370,8 +403,8 @@ fn lookup(destination: Ipv4Addr, answer: Option<RouteNetlinkMessage>) -> Result<
     match found {
         Some(Route { device: Some(device), gateway, preferred_source, mtu, kind, .. }) => Ok(RouteLookup {
             device,
-            next_hop: gateway.unwrap_or(destination),
-            source: preferred_source,
+            next_hop: gateway.and_then(v4).unwrap_or(destination),
+            source: preferred_source.and_then(v4),
             mtu,
             kind,
         }),
@@ -379,9 +412,42 @@ fn lookup(destination: Ipv4Addr, answer: Option<RouteNetlinkMessage>) -> Result<
     }
 }
 
+fn default_metric(destination: &IpNet) -> u32 {
+    match destination {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => DEFAULT_METRIC_V6,
+    }
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+pub(super) fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn attribute_of(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
+fn address_of(attribute: RouteAddress) -> Option<IpAddr> {
+    match attribute {
+        RouteAddress::Inet(address) => Some(address.into()),
+        RouteAddress::Inet6(address) => Some(address.into()),
+        _ => None,
+    }
+}
+
 fn about(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family_of(route.destination.addr());
     message.header.destination_prefix_length = route.destination.prefix_len();
     message.header.protocol = RouteProtocol::from(route.protocol);
     message.header.kind = RouteType::from(route.kind.number());
@@ -394,12 +460,11 @@ fn about(route: &Route) -> RouteMessage {
     let attributes = &mut message.attributes;
     attributes.push(RouteAttribute::Table(route.table));
     if route.destination.prefix_len() > 0 {
-        attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.destination.network())));
+        attributes.push(RouteAttribute::Destination(attribute_of(route.destination.network())));
     }
     attributes.extend(route.device.map(RouteAttribute::Oif));
-    attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(RouteAddress::Inet(gateway))));
-    attributes
-        .extend(route.preferred_source.map(|source| RouteAttribute::PrefSource(RouteAddress::Inet(source))));
+    attributes.extend(route.gateway.map(attribute_of).map(RouteAttribute::Gateway));
+    attributes.extend(route.preferred_source.map(attribute_of).map(RouteAttribute::PrefSource));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
     attributes.extend(route.mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
     message
@@ -407,6 +472,7 @@ fn about(route: &Route) -> RouteMessage {
 
 fn natural_scope(route: &Route) -> RouteScope {
     match route.kind {
+        _ if matches!(route.destination, IpNet::V6(_)) => RouteScope::Universe,
         RouteKind::Local => RouteScope::Host,
         RouteKind::Unicast | RouteKind::Broadcast | RouteKind::Multicast if route.gateway.is_none() => {
             RouteScope::Link
@@ -429,12 +495,13 @@ fn describe(route: &Route) -> String {
     text
 }
 
-/// Returns `None` for an IPv6 route.
+/// Returns `None` for a route of a family that is neither IPv4 nor IPv6.
 pub(super) fn of_message(message: RouteMessage) -> Option<Route> {
-    if message.header.address_family != AddressFamily::Inet {
-        return None;
-    }
-    let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut destination = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
     let mut route = Route {
         protocol: message.header.protocol.into(),
         table: u32::from(message.header.table),
@@ -446,10 +513,10 @@ pub(super) fn of_message(message: RouteMessage) -> Option<Route> {
     };
     for attribute in message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address,
+            RouteAttribute::Destination(address) => destination = address_of(address)?,
             RouteAttribute::Oif(index) => route.device = Some(index),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => route.gateway = Some(address),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => route.preferred_source = Some(address),
+            RouteAttribute::Gateway(address) => route.gateway = address_of(address),
+            RouteAttribute::PrefSource(address) => route.preferred_source = address_of(address),
             RouteAttribute::Table(table) => route.table = table,
             RouteAttribute::Priority(metric) => route.metric = Some(metric),
             RouteAttribute::Metrics(metrics) => {
@@ -461,11 +528,19 @@ pub(super) fn of_message(message: RouteMessage) -> Option<Route> {
             _ => {}
         }
     }
-    route.destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    route.destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
+    if route.destination.addr().is_ipv6() && route.kind.leads_nowhere() {
+        // The kernel names the loopback.
+        route.device = None;
+    }
     Some(route)
 }
 
 impl RouteKind {
+    fn leads_nowhere(self) -> bool {
+        matches!(self, Self::Blackhole | Self::Unreachable | Self::Prohibit)
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Unicast => libc::RTN_UNICAST,

@@ -348,7 +348,7 @@ fn what_was_dropped_is_listed_with_the_reason() {
     let stranger: Ipv4Net = "198.51.100.1/32".parse().unwrap();
     gateway.address("lo", stranger).unwrap();
     let mut route = sites.routes_of_a().remove(0);
-    route.preferred_source = Some(stranger.addr());
+    route.preferred_source = Some(stranger.addr().into());
     gateway.netlink().unwrap().replace_route(&route).unwrap();
     assert!(!reaches(gateway, INSIDE_B).unwrap());
     let text = drops(&[]).ok().stdout;

@@ -10,7 +10,7 @@ use adit_testbed::needs::ebpf;
 use adit_testbed::reality::foreign_route::{BACKUP_METRIC, ForeignRoute, NETWORK, Rank};
 use adit_testbed::reality::second_overlay::rival;
 use adit_testbed::test_planes::plane_name;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::support::sites::{assert_reaches, reaches};
@@ -22,7 +22,7 @@ const PEER_C: &str = "\n[[peer]]\nname = \"c\"\nunderlay = \"10.1.1.77\"\nnetwor
 
 /// The metrics of the routes to B's network, guards left out.
 fn metrics(bed: &Testbed) -> Vec<Option<u32>> {
-    let network: Ipv4Net = NETWORK.parse().unwrap();
+    let network: IpNet = NETWORK.parse().unwrap();
     let routes = bed.gateway().netlink().unwrap().routes().unwrap();
     let meant = routes.iter().filter(|it| it.destination == network && it.kind == RouteKind::Unicast);
     let mut metrics: Vec<Option<u32>> = meant.map(|route| route.metric).collect();

@@ -18,7 +18,7 @@ use adit_linux::sysctl;
 use adit_testbed::needs::{ebpf, ipip};
 use adit_testbed::reality::lan::Lan;
 use adit_testbed::test_planes::plane_name;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use nix::sys::signal::Signal;
 
 use crate::support::testbed::{Side, Testbed};
@@ -133,7 +133,7 @@ const MOMENTS: &[Option<u64>] = &[None, Some(0), Some(100)];
 
 /// Whether gateway A has the tunnel's interface with its route, and the guard behind it.
 fn is_whole(bed: &Testbed) -> bool {
-    let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
+    let network: IpNet = "192.168.199.0/24".parse().unwrap();
     let routes = bed.gateway().netlink().unwrap().routes().unwrap();
     let has = |kind| routes.iter().any(|route| route.destination == network && route.kind == kind);
     has(RouteKind::Unicast) && has(RouteKind::Unreachable)

@@ -21,7 +21,7 @@ use adit_lab::two_sites::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
 use adit_linux::netlink::{Link, ROUTE_PROTOCOL, Route};
 use adit_linux::sockets::raw::RawSocket;
 use adit_testbed::loss_stream::{LossStream, StreamOptions};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
 /// Datagrams a second while something happens.
@@ -362,7 +362,7 @@ fn what_others_break_is_repaired() {
         assert_eq!(foreign(), before, "{what}: nothing of others' was touched");
     }
     let routes = bed.sites.network.gateway_a.netlink().unwrap().routes().unwrap();
-    let strays: Ipv4Net = "10.99.0.0/16".parse().unwrap();
+    let strays: IpNet = "10.99.0.0/16".parse().unwrap();
     assert!(routes.iter().all(|route| route.destination != strays), "what is too much goes");
 }
 

@@ -1,7 +1,7 @@
 //! The address of a LAN is the preferred source of our routes, and the kernel deletes them together
 //! with it: they are back within a second, and nothing leaves in the open.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
@@ -11,7 +11,7 @@ use adit_linux::netlink::{Event, Events, Group, RouteKind};
 use adit_testbed::needs::{ebpf, ipip};
 use adit_testbed::reality::lan::{Lan, RENUMBERED};
 use adit_testbed::test_planes::plane_name;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::support::sites::assert_reaches;
 use crate::support::testbed::{Side, Testbed};
@@ -36,12 +36,12 @@ const ROWS: &[Row] = &[
 
 /// Waits until the kernel reports the tunnel's route with this source, or with none.
 fn await_route(events: &mut Events, source: Option<Ipv4Addr>, what: &str) {
-    let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
+    let network: IpNet = "192.168.199.0/24".parse().unwrap();
     let deadline = Instant::now() + PATIENCE;
     while let Some(left) = deadline.checked_duration_since(Instant::now()) {
         let Some(Event::RouteChanged { route, gone: false }) = events.next(left).unwrap() else { continue };
         let is_ours = route.destination == network && route.kind == RouteKind::Unicast;
-        if is_ours && route.preferred_source == source {
+        if is_ours && route.preferred_source == source.map(IpAddr::from) {
             return;
         }
     }

@@ -63,7 +63,7 @@ fn two_files_make_the_articles_network() {
     assert_eq!(routes.len(), 1, "{routes:?}");
     assert_eq!(
         (routes[0].device, routes[0].protocol, routes[0].preferred_source),
-        (Some(link.index), ROUTE_PROTOCOL, Some(INSIDE_A))
+        (Some(link.index), ROUTE_PROTOCOL, Some(INSIDE_A.into()))
     );
 
     a.end(Signal::SIGINT);
@@ -367,7 +367,7 @@ fn status_in_json_is_as_the_contract_has_it() {
     let gateway = &sites.network.gateway_a;
     gateway.address("lo", stranger).unwrap();
     let mut route = sites.routes_of_a().remove(0);
-    route.preferred_source = Some(stranger.addr());
+    route.preferred_source = Some(stranger.addr().into());
     gateway.netlink().unwrap().replace_route(&route).unwrap();
     assert!(!reaches(gateway, INSIDE_B).unwrap());
     // While the route is repaired, the status is the one from before.
@@ -431,7 +431,7 @@ fn a_foreign_route_is_left_alone() {
         let route = adit_linux::netlink::Route {
             destination: "192.168.199.0/24".parse().unwrap(),
             device: Some(gateway.index("underlayA").unwrap()),
-            gateway: Some(ROUTER),
+            gateway: Some(ROUTER.into()),
             // An administrator's.
             protocol: STATIC_PROTOCOL,
             ..Default::default()

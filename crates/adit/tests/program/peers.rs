@@ -18,7 +18,7 @@ use adit_linux::netlink::{ROUTE_PROTOCOL, Route, RouteKind};
 use adit_testbed::test_planes::plane_name;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, Map, MapData};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 /// Peers that nobody is.
 fn nobodies(numbers: std::ops::Range<u32>) -> String {
@@ -95,13 +95,13 @@ impl ManyPeers {
     }
 
     /// The networks that are routed into the tunnel.
-    fn routed(&self) -> Vec<Ipv4Net> {
+    fn routed(&self) -> Vec<IpNet> {
         let routes = self.sites.network.gateway_a.netlink().unwrap().routes().unwrap();
         let ours = routes.into_iter().filter(|route| route.protocol == ROUTE_PROTOCOL);
         // Each has a guard behind it.
         let (into, guards): (Vec<_>, Vec<_>) = ours.partition(|route| route.kind == RouteKind::Unicast);
         let networks = |routes: Vec<Route>| routes.into_iter().map(|route| route.destination).collect();
-        let (into, guards): (Vec<Ipv4Net>, Vec<Ipv4Net>) = (networks(into), networks(guards));
+        let (into, guards): (Vec<IpNet>, Vec<IpNet>) = (networks(into), networks(guards));
         assert_eq!(into, guards);
         into
     }
@@ -116,7 +116,7 @@ fn coming_and_going(plane: DataplaneChoice) {
         let said = bed.apply(&(nobodies(0..2) + &nobodies(2 + n..3 + n)));
         assert!(said.stdout.contains(&format!("+ peer p{}", 2 + n)), "{said:?}");
         assert!(said.stdout.contains(&format!("+ route {}", nobodys_network(2 + n))), "{said:?}");
-        assert!(bed.routed().contains(&nobodys_network(2 + n)));
+        assert!(bed.routed().contains(&nobodys_network(2 + n).into()));
         assert_eq!(bed.routed().len(), 4, "those of b, of two that stay, and of one");
     }
     let outcome = load.finish(&format!("{}: a peer comes and another goes, twelve times", plane_name(plane)));
@@ -174,7 +174,8 @@ fn a_step_that_fails_ends_in_a_start_anew() {
     bed.apply(&(nobodies(0..1) + &nobodies(7..8)));
     load.finish("ebpf: a step fails").assert_lossless();
     assert_ne!(bed.parts(), parts, "started anew");
-    let mut expected = vec!["192.168.199.0/24".parse().unwrap(), nobodys_network(0), nobodys_network(7)];
+    let mut expected =
+        vec!["192.168.199.0/24".parse().unwrap(), nobodys_network(0).into(), nobodys_network(7).into()];
     let mut routed = bed.routed();
     expected.sort();
     routed.sort();
@@ -216,5 +217,5 @@ fn a_peer_whose_network_is_somebody_elses_is_refused() {
     // A longer one alone is not its business.
     add(&Ipv4Net::new(nobodys_network(7).network(), 32).unwrap().to_string());
     bed.apply(&(nobodies(0..2) + &nobodies(7..8)));
-    assert!(bed.routed().contains(&nobodys_network(7)));
+    assert!(bed.routed().contains(&nobodys_network(7).into()));
 }

@@ -16,7 +16,7 @@ use adit_config::DataplaneChoice;
 use adit_lab::two_sites::{HOST_B, INSIDE_B};
 use adit_linux::netlink::{ROUTE_PROTOCOL, Route, RouteKind, STATIC_PROTOCOL};
 use adit_testbed::test_planes::plane_name;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::sys::signal::Signal;
 
 /// What the issue allows a repair.
@@ -276,7 +276,7 @@ fn breakages(bed: &Testbed) -> Vec<Breakage<'_>> {
     let netlink = || gateway.netlink().unwrap();
     let device = || gateway.index("ipipA").unwrap();
     let of_kind = move |kind| {
-        let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
+        let network: IpNet = "192.168.199.0/24".parse().unwrap();
         let is_meant = |route: &Route| route.destination == network && route.kind == kind;
         netlink().routes().unwrap().into_iter().find(is_meant).unwrap()
     };
@@ -363,12 +363,12 @@ fn drift(plane: DataplaneChoice) {
         assert_eq!(bed.repairs(), counted + expected, "{what}: counted once");
         assert_eq!(foreign(), before, "{what}: nothing of others' was touched");
     }
-    let strays: Ipv4Net = "10.99.0.0/16".parse().unwrap();
+    let strays: IpNet = "10.99.0.0/16".parse().unwrap();
     let routes = gateway.netlink().unwrap().routes().unwrap();
     assert!(routes.iter().all(|route| route.destination != strays), "what is too much goes");
 
     // A foreign route that takes the place of ours is left alone, and said.
-    let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
+    let network: IpNet = "192.168.199.0/24".parse().unwrap();
     let theirs = Route { destination: network, ..stranger };
     gateway.netlink().unwrap().replace_route(&theirs).unwrap();
     let counted = bed.repairs();

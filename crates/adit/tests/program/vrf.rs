@@ -14,7 +14,7 @@ use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A};
 use adit_linux::netlink::{ROUTE_PROTOCOL, Route, RouteKind};
 use adit_testbed::test_planes::with_plane;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -79,8 +79,8 @@ fn the_inside_may_be_in_a_vrf() {
         bed.make_vrf(10);
         a.wait_for("ready");
         assert_reaches(&bed.sites.network.host_a, HOST_B);
-        let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
-        let routes: Vec<Ipv4Net> = bed.ours(10).into_iter().map(|route| route.destination).collect();
+        let network: IpNet = "192.168.199.0/24".parse().unwrap();
+        let routes: Vec<IpNet> = bed.ours(10).into_iter().map(|route| route.destination).collect();
         assert_eq!(routes, [network]);
         assert_eq!(bed.ours(254), [], "nothing in the main table");
         assert_eq!((bed.guarded(10), bed.guarded(254)), (vec!["192.168.199.0/24".to_owned()], vec![]));
@@ -107,13 +107,15 @@ fn the_inside_may_be_in_a_vrf() {
         assert_eq!(bed.status()["repairs"]["data-plane"], Value::Null);
         // The LAN moves into another VRF with its address, which is no source for ours any more.
         let sources = || bed.ours(10).iter().map(|route| route.preferred_source).collect::<Vec<_>>();
-        assert_eq!(sources(), [Some(INSIDE_A)]);
+        assert_eq!(sources(), [Some(INSIDE_A.into())]);
         bed.ip("link add green type vrf table 12");
         bed.ip("link set green up");
         bed.ip("link set dummyA vrf green");
         wait_until(PATIENCE, "the route does without it", || sources() == [None]);
         bed.ip("link set dummyA vrf red");
-        wait_until(PATIENCE, "the route has it again", || sources() == [Some(INSIDE_A)] && bed.reaches());
+        wait_until(PATIENCE, "the route has it again", || {
+            sources() == [Some(INSIDE_A.into())] && bed.reaches()
+        });
         bed.ip("link delete green");
         // Another VRF of the name: another number, another table.
         bed.ip("link delete red");

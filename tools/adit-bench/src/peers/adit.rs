@@ -105,8 +105,8 @@ impl Site {
             // They have to be somewhere: behind the other side, as behind a router.
             let (address, len) = OTHER_PEERS;
             side.host.netlink()?.replace_route(&Route {
-                destination: testbed::net(address, len),
-                gateway: Some(side.other_underlay()),
+                destination: testbed::net(address, len).into(),
+                gateway: Some(side.other_underlay().into()),
                 ..Route::default()
             })?;
         }

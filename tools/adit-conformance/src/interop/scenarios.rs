@@ -204,7 +204,7 @@ const ORDINALS: [&str; 3] = ["first", "second", "third"];
 fn no_route(pair: &Pair) -> Result<String, Error> {
     let router = &pair.network.router;
     let route = Route {
-        destination: Ipv4Net::from(UNDERLAY_B),
+        destination: Ipv4Net::from(UNDERLAY_B).into(),
         device: Some(router.index("toB")?),
         protocol: STATIC_PROTOCOL,
         ..Route::default()

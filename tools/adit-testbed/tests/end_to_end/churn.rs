@@ -92,7 +92,7 @@ fn traffic_follows_the_route_to_another_interface() {
     router.proxy_arp("toA2").unwrap();
     gateway.route(Ipv4Net::from(UNDERLAY_B), None, Some("second")).unwrap();
     let return_route = Route {
-        destination: Ipv4Net::from(UNDERLAY_A),
+        destination: Ipv4Net::from(UNDERLAY_A).into(),
         device: Some(router.index("toA2").unwrap()),
         ..Route::default()
     };

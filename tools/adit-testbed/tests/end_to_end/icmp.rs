@@ -158,8 +158,8 @@ fn a_source_outside_the_sites_networks_is_prohibited() {
     network.gateway_a.route(routed, None, Some("dummyA")).unwrap();
     let route = Route {
         destination: "192.168.199.0/24".parse().expect("a network"),
-        gateway: Some(INSIDE_A),
-        preferred_source: Some(foreign),
+        gateway: Some(INSIDE_A.into()),
+        preferred_source: Some(foreign.into()),
         ..Route::default()
     };
     network.host_a.netlink().unwrap().add_route(&route).unwrap();

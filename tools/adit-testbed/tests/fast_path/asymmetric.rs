@@ -23,7 +23,7 @@ fn traffic_passes_when_the_return_path_differs(plane: DataplaneChoice) {
         gateway.sysctl(&format!("ipv4/conf/{device}/rp_filter"), "0").unwrap();
     }
     let return_route = Route {
-        destination: Ipv4Net::from(UNDERLAY_B),
+        destination: Ipv4Net::from(UNDERLAY_B).into(),
         device: Some(router.index("toB2").unwrap()),
         ..Route::default()
     };

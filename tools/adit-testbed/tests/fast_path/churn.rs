@@ -140,7 +140,7 @@ fn a_route_change_causes_no_loss_afterwards(plane: DataplaneChoice) {
     gateway.connect("second", router, "toA2").unwrap();
     router.proxy_arp("toA2").unwrap();
     let return_route = Route {
-        destination: Ipv4Net::from(UNDERLAY_A),
+        destination: Ipv4Net::from(UNDERLAY_A).into(),
         device: Some(router.index("toA2").unwrap()),
         ..Route::default()
     };

@@ -146,7 +146,7 @@ fn a_route_to_the_peer_through_the_tunnel_does_not_loop(plane: DataplaneChoice) 
     wait_until("it is counted", || tunnel.totals().dropped() > before.dropped());
 
     let route = Route {
-        destination: Ipv4Net::from(UNDERLAY_B),
+        destination: Ipv4Net::from(UNDERLAY_B).into(),
         device: Some(gateway.index("ipipA").unwrap()),
         protocol: STATIC_PROTOCOL,
         ..Route::default()

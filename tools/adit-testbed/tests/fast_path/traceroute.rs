@@ -54,7 +54,7 @@ fn a_tunnel_router_without_a_route_is_reported(plane: DataplaneChoice) {
     // only while it has a route there, but the gateway already knows the next hop.
     router.sysctl("ipv4/icmp_ratelimit", "0").unwrap();
     let lost = Route {
-        destination: Ipv4Net::from(UNDERLAY_B),
+        destination: Ipv4Net::from(UNDERLAY_B).into(),
         device: Some(router.index("toB").unwrap()),
         protocol: STATIC_PROTOCOL,
         ..Route::default()

@@ -99,9 +99,9 @@ impl TwoPaths {
 
     /// Routes the traffic between the gateways over this path, in both directions.
     pub(crate) fn use_path(&self, path: u8) {
-        let route = |destination, gateway| Route {
-            destination: Ipv4Net::from(destination),
-            gateway: Some(gateway),
+        let route = |destination, gateway: Ipv4Addr| Route {
+            destination: Ipv4Net::from(destination).into(),
+            gateway: Some(gateway.into()),
             ..Route::default()
         };
         let replace = |host: &Host, route: &Route| host.netlink().unwrap().replace_route(route).unwrap();

@@ -8,7 +8,7 @@ use adit_lab::host::Host;
 use adit_lab::ping::ping;
 use adit_lab::two_sites::{HOST_B, INSIDE_B, TwoSites};
 use adit_linux::netlink::{Netlink, Route, RouteKind};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::machine::{Machine, Running};
 use tempfile::TempDir;
@@ -92,7 +92,7 @@ impl Sites {
 
     /// The routes of gateway A to B's network, without the guard behind them.
     pub(crate) fn routes_of_a(&self) -> Vec<Route> {
-        let network: Ipv4Net = "192.168.199.0/24".parse().unwrap();
+        let network: IpNet = "192.168.199.0/24".parse().unwrap();
         let routes = self.network.gateway_a.netlink().unwrap().routes().unwrap();
         let is_meant = |route: &Route| route.destination == network && route.kind == RouteKind::Unicast;
         routes.into_iter().filter(is_meant).collect()
@@ -121,6 +121,10 @@ pub(crate) fn view(host: &Host) -> View {
     host.run(|| Netlink::open().map(|mut netlink| view_of(&mut netlink))).unwrap()
 }
 
+fn is_link_local(network: &IpNet) -> bool {
+    matches!(network, IpNet::V6(network) if network.addr().is_unicast_link_local() || network.addr().is_multicast())
+}
+
 /// What there is in a network namespace.
 pub(crate) fn view_of(netlink: &mut Netlink) -> View {
     let links = netlink.links().unwrap().into_iter();
@@ -130,7 +134,10 @@ pub(crate) fn view_of(netlink: &mut Netlink) -> View {
             link.index, link.name, link.kind, link.mtu, link.up, link.alias
         )
     });
-    (links.collect(), netlink.routes().unwrap())
+    let mut routes = netlink.routes().unwrap();
+    // The kernel adds these to every interface, once it has found that nobody has its address.
+    routes.retain(|route| !is_link_local(&route.destination));
+    (links.collect(), routes)
 }
 
 /// The path of one of the project's example configurations.
