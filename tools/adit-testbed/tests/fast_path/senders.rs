@@ -119,9 +119,9 @@ impl Testbed {
         transfer.finish().unwrap();
     }
 
-    /// Lets the tunnel learn the path MTU of the second uplink, which takes a probe, and waits until
-    /// what sends knows it: the programs learn it after the tunnel, and until then they send what a
-    /// router drops.
+    /// Lets the tunnel learn the path MTU of the second uplink, which takes a probe, and waits
+    /// until what sends knows it: the programs learn it after the tunnel, and until then they send
+    /// what a router drops.
     fn learn_path_mtu(&self) {
         let refused = || self.a.plane().totals().drops_of(DropReason::InnerTooBig);
         let before = refused();
