@@ -11,7 +11,7 @@ use std::ops::Range;
 use adit_peers::{AddressPlan, Conflict, Holder, Keepalive, NAMED_ADDRESSES, Relay};
 use ipnet::IpNet;
 
-use crate::model::{DataplaneChoice, Ttl};
+use crate::model::{DataplaneChoice, MIN_MTU_OF_IPV6, Mtu, Ttl};
 use crate::problem::Diagnostics;
 use crate::read::FilePart;
 use crate::suggest::nearest;
@@ -20,6 +20,7 @@ use crate::suggest::nearest;
 pub(crate) fn check_options(file: &FilePart, diagnostics: &mut Diagnostics) {
     underlay_of_the_tunnel(file, diagnostics);
     ipip_driver(file, diagnostics);
+    ipv6(file, diagnostics);
     keepalive_without_probes(file, diagnostics);
     relayed_peers(file, diagnostics);
 }
@@ -50,6 +51,32 @@ fn ipip_driver(file: &FilePart, diagnostics: &mut Diagnostics) {
             "the ipip driver of Linux sets DF wherever the TTL is fixed",
             "write `ttl = \"inherit\"`, leave `df` out, or take another data plane",
         );
+    }
+}
+
+/// Refuses networks of IPv6 where they would not be reached: behind Linux's ipip driver, which
+/// carries IPv4 only, and behind an interface whose MTU is too small for IPv6.
+fn ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
+    let of_peers = file.peers.iter().flat_map(|peer| &peer.networks);
+    let mut all = file.site.iter().flat_map(|site| &site.networks).chain(of_peers);
+    let Some(network) = all.find(|network| network.value.addr().is_ipv6()) else { return };
+    if file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel)) {
+        let message = format!("with dataplane = \"kernel\", `networks` are of IPv4: found {}", network.value);
+        let help = "remove it, or take another data plane";
+        diagnostics.report(network.span.clone(), message, "the ipip driver of Linux carries IPv4 only", help);
+    }
+    let fixed = file.tunnel.as_ref().and_then(|tunnel| match tunnel.mtu {
+        Mtu::Fixed(mtu) => Some(mtu),
+        Mtu::Auto => None,
+    });
+    if let (Some(mtu), Some(span)) = (fixed.filter(|mtu| *mtu < MIN_MTU_OF_IPV6), &file.mtu) {
+        let line = diagnostics.source.line(network.span.start);
+        let message =
+            format!("`mtu` is {mtu}, and {} (line {line}) needs at least {MIN_MTU_OF_IPV6}", network.value);
+        let help = format!("write {MIN_MTU_OF_IPV6} or more, or \"auto\"");
+        diagnostics
+            .report(span.clone(), message, "the kernel takes IPv6 off such an interface", help)
+            .with_other(network.span.clone(), "of IPv6");
     }
 }
 

@@ -281,5 +281,5 @@ pub(crate) fn is_ipv6(text: &str) -> bool {
 
 /// The help for an IPv6 address.
 pub(crate) fn no_ipv6() -> String {
-    "IPv6 is not supported yet in this version: write IPv4".to_owned()
+    "an underlay of IPv6 is not supported yet in this version: write IPv4".to_owned()
 }

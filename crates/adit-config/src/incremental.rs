@@ -5,7 +5,7 @@ use std::sync::Arc;
 use adit_peers::{PathOptions, Peer, PeerDelta, PeerName};
 use toml::de::DeTable;
 
-use crate::model::Config;
+use crate::model::{Config, DataplaneChoice, MIN_MTU_OF_IPV6, Mtu};
 use crate::problem::Diagnostics;
 use crate::read::read_peers;
 use crate::source::Source;
@@ -36,6 +36,11 @@ impl Config {
         if may_forbid && new.iter().any(|peer| peer.path != PathOptions::default()) {
             return None;
         }
+        // The data plane and `mtu` may forbid networks of IPv6.
+        let has_ipv6 = |peer: &Peer| peer.networks.iter().any(|network| network.addr().is_ipv6());
+        if new.iter().any(has_ipv6) && !self.takes_ipv6() {
+            return None;
+        }
         let is_in = |peers: &[Peer], name: &PeerName| peers.iter().any(|peer| peer.name == *name);
         let gone = old.iter().map(|peer| &peer.name).filter(|name| !is_in(&new, name));
         let mut delta = PeerDelta { removed: gone.cloned().collect(), ..PeerDelta::default() };
@@ -49,6 +54,14 @@ impl Config {
         // A file that is read as a whole has revision 0, too.
         let peers = self.peers.clone().with_revision(delta.base);
         Some(Self { site: self.site.clone(), peers: peers.apply(&delta).ok()? })
+    }
+}
+
+impl Config {
+    /// Whether networks of IPv6 can be reached with the settings of this site.
+    fn takes_ipv6(&self) -> bool {
+        let is_too_small = matches!(self.site.tunnel.mtu, Mtu::Fixed(mtu) if mtu < MIN_MTU_OF_IPV6);
+        self.site.dataplane != DataplaneChoice::Kernel && !is_too_small
     }
 }
 

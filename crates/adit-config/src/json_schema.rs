@@ -84,11 +84,12 @@ fn shape(shape: &Shape) -> Value {
             json!({ "anyOf": words.chain([matching("[1-9][0-9]{0,3}[smh]")]).collect::<Vec<_>>() })
         }
         Shape::Addresses => json!({ "type": "array", "items": matching(&address) }),
-        Shape::Prefixes => json!({
-            "type": "array",
-            "minItems": 1,
-            "items": matching(&format!("{address}/(3[0-2]|[12]?[0-9])")),
-        }),
+        Shape::Prefixes => {
+            let v4 = format!("{address}/(3[0-2]|[12]?[0-9])");
+            // Which of the many forms of an address are valid, no pattern says shortly.
+            let v6 = r"[0-9a-fA-F]*:[0-9a-fA-F:.]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9])";
+            json!({ "type": "array", "minItems": 1, "items": matching(&format!("({v4}|{v6})")) })
+        }
         Shape::Words(words) => json!({ "oneOf": words.iter().map(constant).collect::<Vec<_>>() }),
         Shape::NumberOrWord { least, most, word, meaning } => json!({
             "anyOf": [{ "type": "integer", "minimum": least, "maximum": most }, constant(&(word, meaning))],

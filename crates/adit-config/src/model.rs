@@ -50,6 +50,9 @@ impl Config {
     }
 }
 
+/// The smallest MTU of an interface with IPv6, in bytes (RFC 8200 section 5).
+pub(crate) const MIN_MTU_OF_IPV6: u16 = 1280;
+
 /// This side of the overlay, and how its tunnel treats packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteConfig {

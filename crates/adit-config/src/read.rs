@@ -1,16 +1,15 @@
 //! The reader: turns the TOML tree into values. A wrong value is reported and left out.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use adit_peers::{NameError, NotUnicast, PathOptions, Peer, PeerName, check_network};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use crate::decode::{
-    Section, Spanned, Value, array, boolean, described, is_ipv6, no_ipv6, number, number_or_word, shown,
-    string, word,
+    Section, Spanned, Value, array, boolean, described, number, number_or_word, shown, string, word,
 };
 use crate::duration::{DurationOrWord, duration_or_word};
 use crate::listen::listen;
@@ -42,6 +41,8 @@ pub(crate) struct FilePart {
     pub(crate) tunnel: Option<TunnelOptions>,
     /// The place of `tunnel.df`.
     pub(crate) df: Option<Range<usize>>,
+    /// The place of `tunnel.mtu`.
+    pub(crate) mtu: Option<Range<usize>>,
     /// The place of `tunnel.keepalive`.
     pub(crate) keepalive: Option<Range<usize>>,
     /// The place of `tunnel.relay`.
@@ -143,8 +144,8 @@ pub(crate) fn read(tree: &toml::Spanned<DeTable<'_>>, diagnostics: &mut Diagnost
         DeValue::Table(table) => table.get(key).map(toml::Spanned::span),
         _ => None,
     };
-    let (df, relay, keepalive) = (place("df"), place("relay"), place("keepalive"));
-    FilePart { site, tunnel, df, relay, keepalive, peers }
+    let (df, mtu, relay, keepalive) = (place("df"), place("mtu"), place("relay"), place("keepalive"));
+    FilePart { site, tunnel, df, mtu, relay, keepalive, peers }
 }
 
 /// Opens a section that may be there once. One in double brackets is reported and read
@@ -454,35 +455,34 @@ fn prefix(text: &str) -> Result<IpNet, BadPrefix> {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
     };
-    let Ok(address) = address.parse::<Ipv4Addr>() else {
-        return Err(if is_ipv6(text) {
-            bad(", which is IPv6", Some(no_ipv6()))
+    let Ok(address) = address.parse::<IpAddr>() else {
+        let mend = if text.contains(':') {
+            "write an address of IPv6, a slash and the length, as in \"2001:db8:17::/64\""
         } else {
-            bad(
-                "",
-                Some(
-                    "write four numbers from 0 to 255, a slash and the length, as in \"172.16.17.0/24\""
-                        .to_owned(),
-                ),
-            )
-        });
+            "write four numbers from 0 to 255, a slash and the length, as in \"172.16.17.0/24\""
+        };
+        return Err(bad("", Some(mend.to_owned())));
+    };
+    let (whole, digits, example) = match address {
+        IpAddr::V4(_) => (32, 2, "172.16.17.0/24"),
+        IpAddr::V6(_) => (128, 3, "2001:db8:17::/64"),
     };
     let Some(length) = length else {
         let mend =
-            format!("write \"{address}/32\" for this one host, or its network, as in \"172.16.17.0/24\"");
+            format!("write \"{address}/{whole}\" for this one host, or its network, as in \"{example}\"");
         return Err(bad(", which has no length", Some(mend)));
     };
-    let digits = !length.is_empty() && length.len() <= 2 && length.bytes().all(|byte| byte.is_ascii_digit());
-    let parsed =
-        digits.then(|| length.parse().ok().and_then(|length| Ipv4Net::new(address, length).ok())).flatten();
-    let Some(network) = parsed else {
+    let is_number = (1..=digits).contains(&length.len()) && length.bytes().all(|byte| byte.is_ascii_digit());
+    let parsed = is_number.then(|| length.parse().ok().and_then(|length| IpNet::new(address, length).ok()));
+    let Some(network) = parsed.flatten() else {
         // A netmask such as 255.255.255.0 instead of /24.
-        let mask = length.parse().ok().and_then(|mask| Ipv4Net::with_netmask(address, mask).ok());
-        let what = format!(", whose length \"{}\" is not 0 to 32", shown(length));
+        let mask = length.parse().ok().filter(IpAddr::is_ipv4);
+        let mask = mask.and_then(|mask| IpNet::with_netmask(address, mask).ok());
+        let what = format!(", whose length \"{}\" is not 0 to {whole}", shown(length));
         let mend = mask.and_then(|network| write(&network.trunc()));
         return Err(bad(
             &what,
-            mend.or_else(|| Some("write a length from 0 to 32 after the slash".to_owned())),
+            mend.or_else(|| Some(format!("write a length from 0 to {whole} after the slash"))),
         ));
     };
     if network.trunc() != network {
@@ -491,5 +491,5 @@ fn prefix(text: &str) -> Result<IpNet, BadPrefix> {
             write(&network.trunc()),
         ));
     }
-    Ok(network.into())
+    Ok(network)
 }

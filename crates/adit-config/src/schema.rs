@@ -141,17 +141,18 @@ const UNDERLAY: KeySpec = KeySpec {
 const NETWORKS: KeySpec = KeySpec {
     name: "networks",
     shape: Shape::Prefixes,
-    expected: "a list of IPv4 prefixes",
+    expected: "a list of prefixes",
     example: "[\"172.16.17.0/24\"]",
     default: None,
     about: "The networks behind this site. Packets come from them and are delivered to them.",
-    details: "At least one. A prefix has no host bits. Networks of two owners do not overlap.",
+    details: "At least one, of IPv4 or IPv6. A prefix has no host bits. Networks of two owners do not \
+              overlap. With `dataplane = \"kernel\"` they are of IPv4.",
     planes: ALL_PLANES,
     change: Change::PlaneRestart,
 };
 
 /// The key of one prefix in a list of `networks`.
-pub(crate) const PREFIX: KeySpec = KeySpec { expected: "an IPv4 prefix", ..NETWORKS };
+pub(crate) const PREFIX: KeySpec = KeySpec { expected: "a prefix", ..NETWORKS };
 
 const LOCAL: KeySpec = KeySpec {
     name: "local",
@@ -469,8 +470,8 @@ pub(crate) const PEER: TableSpec = TableSpec {
         KeySpec {
             example: "[\"192.168.199.0/24\"]",
             about: "The networks that are reached through this peer, and that may send through it.",
-            details: "At least one. A prefix has no host bits. Networks of two owners do not overlap, and \
-                      no underlay address lies in a peer's network.",
+            details: "At least one, of IPv4 or IPv6. A prefix has no host bits. Networks of two owners do \
+                      not overlap, and no underlay address lies in a peer's network.",
             change: Change::InPlace,
             ..NETWORKS
         },

@@ -67,7 +67,7 @@ fn config() -> impl Strategy<Value = Config> {
         DataplaneChoice::Userspace,
         DataplaneChoice::Kernel,
     ]);
-    let owners = vec(("[a-z0-9-]{1,28}", vec((any::<u16>(), 16..=32_u8), 1..6)), 1..12);
+    let owners = vec(("[a-z0-9-]{1,28}", vec((any::<u16>(), 16..=32_u8, any::<bool>()), 1..6)), 1..12);
     let metrics = proptest::option::of((any::<[u8; 16]>(), any::<bool>(), 1..=u16::MAX));
     (
         options(),
@@ -83,15 +83,23 @@ fn config() -> impl Strategy<Value = Config> {
                 if dataplane == DataplaneChoice::Kernel && tunnel.ttl != Ttl::Inherit {
                     tunnel.df = true;
                 }
+                let takes_ipv6 = dataplane != DataplaneChoice::Kernel
+                    && !matches!(tunnel.mtu, Mtu::Fixed(mtu) if mtu < 1280);
                 let device = DeviceName::new(device).ok()?;
                 let interface = interface.map(DeviceName::new).transpose().ok()?;
                 let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
                     let index = index as u8;
                     let networks: BTreeSet<IpNet> = networks
                         .into_iter()
-                        .map(|(low, length)| {
+                        .map(|(low, length, is_v6)| {
                             let [c, d] = low.to_be_bytes();
-                            IpNet::new(IpAddr::from([10, index, c, d]), length).unwrap().trunc()
+                            let (address, length) = if is_v6 && takes_ipv6 {
+                                let address = [0x2001, 0xdb8, index.into(), low, 0, 0, 0, low];
+                                (IpAddr::from(address), length * 4)
+                            } else {
+                                (IpAddr::from([10, index, c, d]), length)
+                            };
+                            IpNet::new(address, length).unwrap().trunc()
                         })
                         .collect();
                     let [b, c] = start.to_be_bytes();

@@ -1,6 +1,6 @@
 //! Our address on the underlay: the file names it, or the interface that has it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use adit_config::{Config, Underlay};
 use adit_linux::netlink::{Address, Network};
@@ -21,7 +21,7 @@ pub(crate) fn find(
     let there = &network.addresses(None)?;
     let name = match &config.site.underlay {
         Underlay::Address(address) => {
-            if there.iter().any(|found| found.prefix.addr() == *address) {
+            if there.iter().any(|found| found.prefix.addr() == IpAddr::from(*address)) {
                 return Ok(*address);
             }
             return Err(ControlError::UnderlayMissing { address: *address, found: list(there) });
@@ -46,7 +46,7 @@ pub(crate) fn find(
 /// Fails if the address is in a VRF, or if the kernel cannot be asked.
 pub(crate) fn refuse_vrf(network: &mut dyn Network, address: Ipv4Addr) -> Result<(), ControlError> {
     let there = network.addresses(None)?;
-    for found in there.iter().filter(|found| found.prefix.addr() == address) {
+    for found in there.iter().filter(|found| found.prefix.addr() == IpAddr::from(address)) {
         let Some(link) = network.link_by_index(found.index)? else { continue };
         let master = link.master.map(|master| network.link_by_index(master)).transpose()?.flatten();
         if let Some(vrf) = master.filter(|master| master.vrf_table.is_some()) {
@@ -59,17 +59,23 @@ pub(crate) fn refuse_vrf(network: &mut dyn Network, address: Ipv4Addr) -> Result
 /// Chooses among the global addresses of an interface: the one in use, or the first that is not a
 /// secondary address of its network, or the first.
 fn choose(there: &[Address], interface: u32, in_use: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let usable = || there.iter().filter(|address| address.index == interface && address.is_global);
-    let used = usable().find(|address| Some(address.prefix.addr()) == in_use);
-    let primary = usable().find(|address| !address.is_secondary);
-    used.or(primary).or(usable().next()).map(|address| address.prefix.addr())
+    let usable = || {
+        let global = there.iter().filter(|found| found.index == interface && found.is_global);
+        global.filter_map(|found| match found.prefix.addr() {
+            IpAddr::V4(address) => Some((address, found)),
+            IpAddr::V6(_) => None,
+        })
+    };
+    let used = usable().find(|(address, _)| Some(*address) == in_use);
+    let primary = usable().find(|(_, found)| !found.is_secondary);
+    used.or(primary).or(usable().next()).map(|(address, _)| address)
 }
 
 fn list(there: &[Address]) -> String {
     let found: Vec<String> = there
         .iter()
         .map(|address| address.prefix.addr())
-        .filter(|address| !address.is_loopback())
+        .filter(|address| address.is_ipv4() && !address.is_loopback())
         .map(|address| address.to_string())
         .collect();
     if found.is_empty() { "none yet".to_owned() } else { found.join(", ") }
@@ -87,12 +93,13 @@ fn no_interface(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::fake::address_on;
 
     const ETH0: u32 = 2;
 
     fn address(index: u32, last: u8) -> Address {
         let prefix = format!("10.1.1.{last}/24").parse().expect("an address and its prefix");
-        Address { index, prefix, label: None, is_global: true, is_secondary: false }
+        address_on(index, prefix)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use adit_linux::error::Error;
 use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::hidden_end::{HiddenEnd, HiddenEndOptions};
+use adit_linux::tunnel_protocol::TunnelProtocol;
 use adit_policy::bpf::maps::HostInterface;
 
 /// A veth pair. The host routes into its visible end, the tunnel interface. A data plane serves the
@@ -23,7 +24,10 @@ pub struct TunnelInterface {
     pub hidden: u32,
     /// Its link-layer address.
     pub hidden_mac: [u8; 6],
-    /// The number of receivers in userspace, at least one. Each has a thread of its own.
+    /// Whether it has IPv6, since a network of either side is one of IPv6.
+    pub ipv6: bool,
+    /// The number of receivers in userspace for each family, at least one. Each has a thread of its
+    /// own.
     pub queues: usize,
     /// The namespace and the VRF of the visible end.
     pub scope: NetScope,
@@ -38,7 +42,13 @@ impl TunnelInterface {
             visible_mac: self.mac,
             visible_mtu: usize::from(self.mtu),
             queues: self.queues,
+            ipv6: self.ipv6,
         })
+    }
+
+    /// The protocols that peers send.
+    pub(crate) fn protocols(&self) -> &'static [TunnelProtocol] {
+        if self.ipv6 { &[TunnelProtocol::Ipip, TunnelProtocol::Ipv6] } else { &[TunnelProtocol::Ipip] }
     }
 
     /// What eBPF programs know of the interface.

@@ -31,15 +31,21 @@ pub fn decap(skb: Skb) -> Verdict {
 fn try_decap(skb: Skb) -> Option<Verdict> {
     let outer = skb.header(ETHERNET)?;
     // Most packets are not for a tunnel at all.
-    if outer.protocol() != Protocol::IPIP {
+    let is_v6 = match outer.protocol() {
+        Protocol::IPIP => false,
+        Protocol::IPV6 => true,
+        _ => return None,
+    };
+    let tables = Tables::open()?;
+    if is_v6 && !tables.settings.carries_ipv6() {
         return None;
     }
-    let tables = Tables::open()?;
     // Each arm decides by itself: for a value joined of several arms the compiler copies a register
     // that some of them do not set, which the verifier refuses.
     let is_left = |from| tables.peer(from).is_none_or(|entry| entry.left_to_stack != 0);
     let verdict = match adit_policy::check_outer(&tables, &outer) {
         Ok(from) if is_left(from) => return None,
+        Ok(_) if is_v6 => None,
         Ok(from) => from_peer(skb, &tables, &outer, from),
         Err(Refusal { peer: Some(from), .. }) if is_left(from) => return None,
         // A fragment from a peer: the packet socket reassembles.

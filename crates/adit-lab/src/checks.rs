@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use adit_wire::icmpv4::Icmpv4Error;
+use adit_wire::icmpv6::Icmpv6Error;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::print::{Dissection, FlowTable};
 use adit_wire::protocol::Protocol;
@@ -195,6 +196,7 @@ fn answer_text(answer: &Answer) -> String {
             format!("reply after {:.2} ms, TTL {ttl}", after.as_secs_f64() * 1e3)
         }
         Answer::Refused { by, error } => format!("{} from {by}", error_text(*error)),
+        Answer::RefusedV6 { by, error } => format!("{} from {by}", error_text_v6(*error)),
         Answer::NotSent(errno) => std::io::Error::from_raw_os_error(*errno).to_string(),
         Answer::Silence => format!("no reply within {} ms", PING_TIMEOUT.as_millis()),
     }
@@ -207,6 +209,17 @@ fn error_text(error: Icmpv4Error) -> String {
         Icmpv4Error::DestinationUnreachable { code: 1 } => "Host Unreachable".to_owned(),
         Icmpv4Error::DestinationUnreachable { code } => format!("Destination Unreachable (code {code})"),
         Icmpv4Error::TimeExceeded { .. } => "Time Exceeded".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn error_text_v6(error: Icmpv6Error) -> String {
+    match error {
+        Icmpv6Error::TooBig { mtu } => format!("Packet Too Big (MTU {mtu})"),
+        Icmpv6Error::DestinationUnreachable { code: 0 } => "No Route".to_owned(),
+        Icmpv6Error::DestinationUnreachable { code: 3 } => "Address Unreachable".to_owned(),
+        Icmpv6Error::DestinationUnreachable { code } => format!("Destination Unreachable (code {code})"),
+        Icmpv6Error::TimeExceeded { .. } => "Time Exceeded".to_owned(),
         other => format!("{other:?}"),
     }
 }

@@ -89,7 +89,7 @@ fn addresses(host: &Host) -> Result<Vec<(String, String)>, LabError> {
         let links = netlink.links()?;
         let mut found = Vec::new();
         for address in netlink.addresses(None)? {
-            if address.prefix.addr().is_loopback() {
+            if address.prefix.addr().is_loopback() || !address.is_global {
                 continue;
             }
             let link = links.iter().find(|link| link.index == address.index);

@@ -1,13 +1,13 @@
 //! Hosts: a network namespace each, and the operations that configure one.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 use adit_linux::netlink::{Netlink, Route, STATIC_PROTOCOL};
 use adit_linux::netns::NetNs;
 use adit_linux::sysctl;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::LabError;
 
@@ -26,6 +26,9 @@ impl Host {
     /// Fails without the right to make network namespaces.
     pub fn new(name: &str) -> Result<Self, LabError> {
         let host = Self { name: name.to_owned(), ns: NetNs::fresh()? };
+        // Link-local addresses can be used at once: nobody else has one in a test network. A kernel
+        // without IPv6 has no such setting.
+        let _ = host.sysctl("ipv6/conf/default/accept_dad", "0");
         host.up("lo")?;
         Ok(host)
     }
@@ -104,9 +107,9 @@ impl Host {
     ///
     /// # Errors
     /// Fails if there is no such interface or the kernel refuses the address.
-    pub fn address(&self, device: &str, address: Ipv4Net) -> Result<(), LabError> {
+    pub fn address(&self, device: &str, address: impl Into<IpNet>) -> Result<(), LabError> {
         let index = self.index(device)?;
-        Ok(self.netlink()?.add_address(index, address)?)
+        Ok(self.netlink()?.add_address(index, address.into())?)
     }
 
     /// Sets the MTU of an interface, in bytes.
@@ -128,10 +131,32 @@ impl Host {
         gateway: Option<Ipv4Addr>,
         device: Option<&str>,
     ) -> Result<(), LabError> {
+        self.add_route(destination.into(), gateway.map(IpAddr::from), device)
+    }
+
+    /// As [`Host::route`], of IPv6.
+    ///
+    /// # Errors
+    /// As [`Host::route`].
+    pub fn route_v6(
+        &self,
+        destination: Ipv6Net,
+        gateway: Option<Ipv6Addr>,
+        device: Option<&str>,
+    ) -> Result<(), LabError> {
+        self.add_route(destination.into(), gateway.map(IpAddr::from), device)
+    }
+
+    fn add_route(
+        &self,
+        destination: IpNet,
+        gateway: Option<IpAddr>,
+        device: Option<&str>,
+    ) -> Result<(), LabError> {
         let device = device.map(|device| self.index(device)).transpose()?;
         Ok(self.netlink()?.add_route(&Route {
-            destination: destination.into(),
-            gateway: gateway.map(IpAddr::from),
+            destination,
+            gateway,
             device,
             protocol: STATIC_PROTOCOL,
             ..Route::default()

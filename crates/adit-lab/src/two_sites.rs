@@ -8,11 +8,11 @@
 //! router in the middle answers ARP for the far side, so the gateways do not know it. Still it
 //! counts a TTL down, and its MTU can shrink.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_config::Config;
 use adit_control::Overlay;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::cable::{CableEnd, connect_to_gateway, network};
 use crate::error::LabError;
@@ -33,6 +33,15 @@ pub const UNDERLAY_A: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
 pub const UNDERLAY_B: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
 /// The router's own address, the source of its ICMP errors.
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 254);
+
+/// The IPv6 address of gateway A on its private network.
+pub const INSIDE_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x17, 0, 0, 0, 0, 1);
+/// The IPv6 address of gateway B on its private network.
+pub const INSIDE_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x199, 0, 0, 0, 0, 1);
+/// The IPv6 address of the host behind gateway A.
+pub const HOST_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x17, 0, 0, 0, 0, 0x10);
+/// The IPv6 address of the host behind gateway B.
+pub const HOST_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x199, 0, 0, 0, 0, 0x10);
 
 /// The configuration of gateway A for `adit run`.
 pub const CONFIG_A: &str = include_str!("../../../examples/a.toml");
@@ -91,6 +100,24 @@ impl TwoSites {
         Ok(built)
     }
 
+    /// Builds the network with private networks of both families.
+    ///
+    /// # Errors
+    /// As [`TwoSites::build`], or if the kernel has no IPv6.
+    pub fn build_with_ipv6() -> Result<Self, LabError> {
+        let built = Self::build()?;
+        for (host, address, gateway, device, inside) in [
+            (&built.host_a, HOST_A6, &built.gateway_a, "dummyA", INSIDE_A6),
+            (&built.host_b, HOST_B6, &built.gateway_b, "dummyB", INSIDE_B6),
+        ] {
+            gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
+            gateway.address(device, Ipv6Net::new_assert(inside, 64))?;
+            host.address("eth0", Ipv6Net::new_assert(address, 64))?;
+            host.route_v6(Ipv6Net::default(), Some(inside), None)?;
+        }
+        Ok(built)
+    }
+
     /// Connects a host to its gateway, and the gateway to the router.
     fn connect_site(
         &self,
@@ -132,6 +159,14 @@ impl TwoSites {
     pub fn bring_up(&self) -> Result<Tunnels, LabError> {
         Ok(Tunnels { a: bring_up(&self.gateway_a, CONFIG_A)?, b: bring_up(&self.gateway_b, CONFIG_B)? })
     }
+}
+
+/// Adds the private IPv6 networks to [`CONFIG_A`], [`CONFIG_B`] or a text made of one.
+#[must_use]
+pub fn with_ipv6_networks(config: &str) -> String {
+    config
+        .replace("\"172.16.17.0/24\"", "\"172.16.17.0/24\", \"2001:db8:17::/64\"")
+        .replace("\"192.168.199.0/24\"", "\"192.168.199.0/24\", \"2001:db8:199::/64\"")
 }
 
 /// Brings an overlay up on a host with the text of a configuration.

@@ -22,6 +22,7 @@ pub mod nftables;
 pub mod process;
 pub mod sockets;
 pub mod sysctl;
+pub mod tunnel_protocol;
 pub mod xfrm;
 
 /// `errno` of a datagram longer than the socket, the interface or the path takes.

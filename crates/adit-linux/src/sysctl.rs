@@ -26,6 +26,15 @@ pub fn forwards(interface: &str) -> Result<bool> {
     Ok(read(&format!("net/ipv4/conf/{interface}/forwarding"))? == "1")
 }
 
+/// Returns true if the kernel forwards packets of IPv6. The settings of interfaces do not count
+/// there.
+///
+/// # Errors
+/// The kernel has no IPv6, or the setting may not be read.
+pub fn forwards_ipv6() -> Result<bool> {
+    Ok(read("net/ipv6/conf/all/forwarding")? == "1")
+}
+
 /// Returns true if the setting `knob` exists and may be written.
 #[must_use]
 pub fn is_writable(knob: &str) -> bool {

@@ -45,6 +45,7 @@ fn make(netlink: &mut Netlink) -> (Link, Link) {
 
 fn open(visible: &Link, hidden: &Link) -> HiddenEnd {
     let options = HiddenEndOptions {
+        ipv6: false,
         index: hidden.index,
         mac: HIDDEN_MAC,
         visible_mac: MAC,

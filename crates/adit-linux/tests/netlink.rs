@@ -15,7 +15,7 @@ use adit_linux::netlink::{
 use adit_linux::netns::NetNs;
 use adit_linux::sysctl;
 use common::{TIMEOUT, await_running};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 /// Two namespaces with a veth between them: 192.0.2.1/24 on `left`, 192.0.2.2/24 on `right`.
 struct Pair {
@@ -135,14 +135,47 @@ fn addresses_are_added_and_removed() {
     let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
     let second = "10.1.0.1/31".parse().unwrap();
     netlink.add_address(index, second).unwrap();
-    let prefixes: Vec<_> =
-        netlink.addresses(Some(index)).unwrap().into_iter().map(|address| address.prefix).collect();
+    // The kernel adds a link-local address of IPv6 by itself.
+    let of_v4 = |netlink: &mut Netlink| -> Vec<IpNet> {
+        let found = netlink.addresses(Some(index)).unwrap().into_iter().map(|address| address.prefix);
+        found.filter(|prefix| prefix.addr().is_ipv4()).collect()
+    };
+    let prefixes = of_v4(netlink);
     assert_eq!(prefixes, ["192.0.2.1/24".parse().unwrap(), second]);
     let all = netlink.addresses(None).unwrap();
-    assert_eq!(all.len(), 3, "those two and the loopback's: {all:?}");
+    let all_v4 = all.iter().filter(|address| address.prefix.addr().is_ipv4());
+    assert_eq!(all_v4.count(), 3, "those two and the loopback's: {all:?}");
     netlink.delete_address(index, second).unwrap();
-    assert_eq!(netlink.addresses(Some(index)).unwrap().len(), 1);
+    assert_eq!(of_v4(netlink).len(), 1);
     assert_eq!(netlink.delete_address(index, second).unwrap_err().errno(), Some(libc::EADDRNOTAVAIL));
+}
+
+#[test(root)]
+fn addresses_of_ipv6_are_added_listed_with_their_state_and_removed() {
+    let mut pair = Pair::new();
+    let (netlink, index) = (&mut pair.left_netlink, pair.left_index);
+    let ours: IpNet = "2001:db8::1/64".parse().unwrap();
+    netlink.add_address(index, ours).unwrap();
+    let find = |netlink: &mut Netlink| {
+        let found = netlink.addresses(Some(index)).unwrap();
+        found.into_iter().find(|address| address.prefix == ours)
+    };
+    let found = find(netlink).expect("it is there");
+    assert!(found.is_global && !found.is_tentative && !found.is_secondary && !found.is_deprecated);
+    assert_eq!(netlink.add_address(index, ours).unwrap_err().errno(), Some(libc::EEXIST));
+    netlink.delete_address(index, ours).unwrap();
+    assert_eq!(find(netlink), None);
+    assert_eq!(netlink.delete_address(index, ours).unwrap_err().errno(), Some(libc::EADDRNOTAVAIL));
+
+    // `ip` has it checked for duplicates, here for hours.
+    let add = ["-6", "address", "add", "2001:db8::1/64", "dev", "to-right", "preferred_lft", "0"];
+    let added = pair.left.run(|| {
+        sysctl::write("net/ipv6/conf/to-right/dad_transmits", "10000").expect("it can be set");
+        std::process::Command::new("ip").args(add).status().expect("there is `ip`")
+    });
+    assert!(added.expect("a namespace").success());
+    let found = find(&mut pair.left_netlink).expect("it is there");
+    assert!(found.is_tentative && found.is_deprecated, "{found:?}");
 }
 
 #[test(root)]

@@ -14,6 +14,7 @@ use adit_linux::sockets::poll::readable_within;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_linux::sysctl;
+use adit_linux::tunnel_protocol::TunnelProtocol;
 use common::{TIMEOUT, await_running};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::IpMtu;
@@ -88,19 +89,23 @@ fn a_protocol4_placeholder_stops_protocol_unreachable() {
     let probe =
         |number: u8, protocol| sender.send(&datagram(protocol, THERE, 64, &[0xad, number, 0, 0, 0, 0, 0, 0]));
 
-    probe(1, 4).unwrap();
-    assert_eq!(next_error(&errors), (3, 2, [0xad, 1]), "without a placeholder");
+    for protocol in [TunnelProtocol::Ipip, TunnelProtocol::Ipv6] {
+        let number = protocol.number();
+        probe(1, number).unwrap();
+        assert_eq!(next_error(&errors), (3, 2, [0xad, 1]), "{protocol:?}: without a placeholder");
 
-    let placeholder = pair.there.run(|| RawSocket::protocol4_placeholder(THERE)).unwrap().unwrap();
-    probe(2, 4).unwrap();
-    // A sentinel: the kernel answers protocol 253 in any case, and after the datagram before it.
-    probe(3, 253).unwrap();
-    assert_eq!(next_error(&errors), (3, 2, [0xad, 3]), "with a placeholder, no answer to protocol 4");
-    assert!(!readable_within(&placeholder, Duration::ZERO).unwrap(), "it receives nothing");
+        let placeholder = pair.there.run(|| RawSocket::placeholder(THERE, protocol)).unwrap().unwrap();
+        probe(2, number).unwrap();
+        // A sentinel: the kernel answers protocol 253 in any case, and after the datagram before
+        // it.
+        probe(3, 253).unwrap();
+        assert_eq!(next_error(&errors), (3, 2, [0xad, 3]), "{protocol:?}: with a placeholder, no answer");
+        assert!(!readable_within(&placeholder, Duration::ZERO).unwrap(), "it receives nothing");
 
-    drop(placeholder);
-    probe(4, 4).unwrap();
-    assert_eq!(next_error(&errors), (3, 2, [0xad, 4]), "after the placeholder is closed");
+        drop(placeholder);
+        probe(4, number).unwrap();
+        assert_eq!(next_error(&errors), (3, 2, [0xad, 4]), "{protocol:?}: after it is closed");
+    }
 }
 
 #[test(root)]
@@ -143,8 +148,9 @@ fn a_sender_refuses_cut_headers_and_datagrams_above_the_mtu() {
 }
 
 #[test(root)]
-fn a_protocol4_placeholder_needs_an_address_of_this_host() {
-    let error = Pair::new().here.run(|| RawSocket::protocol4_placeholder(THERE)).unwrap().unwrap_err();
+fn a_placeholder_needs_an_address_of_this_host() {
+    let error =
+        Pair::new().here.run(|| RawSocket::placeholder(THERE, TunnelProtocol::Ipip)).unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot bind a raw socket to 192.0.2.2: Cannot assign requested address (os error 99); \

@@ -72,6 +72,16 @@ pub enum Encapsulated {
         /// As in `Forward`.
         max_mss: Option<u16>,
     },
+    /// It may not be fragmented, and the path must carry it all the same: put `outer` before it,
+    /// and split the *outer* datagram (RFC 4213 section 3.2.2).
+    ForwardInFragments {
+        /// The peer to send it to.
+        peer: PeerIndex,
+        /// Size in bytes of the longest outer fragment, header included.
+        max_datagram: usize,
+        /// As in `Forward`. DF is clear, and it has the identification of the first datagram.
+        outer: OuterHeader,
+    },
     /// Dropped. Answer its sender with this ICMP error: [`Reply::write`] with the inner datagram.
     Reply {
         /// The error.

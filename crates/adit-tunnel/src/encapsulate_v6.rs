@@ -68,7 +68,6 @@ impl Tunnel {
         if inner.largest_datagram > usize::from(limit) {
             return Err(too_big);
         }
-        // What does not fit is cut by this host or by a router on the way.
         let fits = inner.largest_datagram <= usize::from(left);
         let policy = OuterPolicy { df: fits, ..*self.outer_policy() };
         let identification = if fits { 0 } else { self.identifications(peer, inner.segments) };
@@ -84,7 +83,12 @@ impl Tunnel {
             identification,
         );
         let outer = outer.ok_or(too_big)?;
-        Ok((peer, Encapsulated::Forward { peer, outer, max_mss: self.max_mss_v6(packet, mtu) }))
+        let verdict = if fits {
+            Encapsulated::Forward { peer, outer, max_mss: self.max_mss_v6(packet, mtu) }
+        } else {
+            Encapsulated::ForwardInFragments { peer, max_datagram: usize::from(mtu), outer }
+        };
+        Ok((peer, verdict))
     }
 
     /// As [`Tunnel::answer`].

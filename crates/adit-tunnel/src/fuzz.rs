@@ -120,6 +120,13 @@ pub fn encapsulate(bytes: &[u8]) {
                 assert!(pieces.into_iter().flatten().all(|piece| piece.len() <= max_datagram));
             }
         }
+        Encapsulated::ForwardInFragments { max_datagram, outer, .. } => {
+            assert_eq!((passed(&totals), dropped), ((u64::from(segments), 0), 0), "counted as passed, once");
+            let len = outer.len() + largest_datagram;
+            assert!(max_datagram < len && largest_datagram <= 1280, "it fits, or may be refused");
+            assert!(!outer.dont_fragment());
+            assert_outer(outer.as_bytes(), largest_datagram);
+        }
         Encapsulated::Reply { reply, reason } => {
             assert!(totals.drops_of(reason) == dropped && dropped > 0, "counted for its reason alone");
             assert_eq!((passed(&totals), totals.icmp.sent), ((0, 0), 1));

@@ -96,6 +96,12 @@ fn rfc4213_s3_2_2_a_packet_of_up_to_1280_bytes_is_carried_whatever_the_path_leav
                 let next = gateway.outer(&inner);
                 let next = Ipv4Packet::parse(&next, Validation::Strict).expect("a datagram");
                 assert_eq!(header.identification() == next.identification(), df, "{what}");
+                let longest = match gateway.encapsulate(&inner) {
+                    Encapsulated::Forward { .. } => None,
+                    Encapsulated::ForwardInFragments { max_datagram, .. } => Some(max_datagram),
+                    refused => panic!("{what}: {refused:?}"),
+                };
+                assert_eq!(longest, (!df).then_some(usize::from(underlay_mtu)), "{what}");
             }
             Err(mtu) => {
                 let found = answered(&gateway, &inner);

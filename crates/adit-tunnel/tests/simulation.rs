@@ -156,6 +156,7 @@ impl Network {
                     self.onto_underlay([header.as_bytes(), piece.header(), &inner[piece.payload()]].concat());
                 }
             }
+            Encapsulated::ForwardInFragments { .. } => panic!("only packets of IPv6 are"),
             Encapsulated::Reply { reply, .. } => self.host_a_receives_error(&reply, &inner),
             Encapsulated::Drop(_) => {}
         }

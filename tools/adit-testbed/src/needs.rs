@@ -25,7 +25,8 @@ pub fn ebpf() -> Result<(), String> {
 
 fn probe() -> Result<(), String> {
     let config = Config::parse("a.toml", CONFIG_A).map_err(|problems| problems.to_string())?;
-    let machine = Machine { underlay: UNDERLAY_A, local: vec![UNDERLAY_A], underlay_mtu: 1500, vrf: None };
+    let machine =
+        Machine { underlay: UNDERLAY_A, local: vec![UNDERLAY_A.into()], underlay_mtu: 1500, vrf: None };
     let tunnel = Tunnel::new(tunnel_config(&config, &machine)).map_err(|error| error.to_string())?;
     programs::probe(&tunnel).map_err(|error| error.to_string())
 }

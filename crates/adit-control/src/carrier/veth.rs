@@ -13,7 +13,7 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{self, DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC};
-use crate::reconcile::objects::{self, Actual, Ipv6};
+use crate::reconcile::objects::{self, Actual, PairIpv6};
 use crate::reconcile::peer_update::PeerUpdate;
 
 /// Carries packets through a veth pair.
@@ -51,6 +51,7 @@ impl VethCarrier {
             hidden_name: pair.hidden.name.clone(),
             hidden: pair.hidden.index,
             hidden_mac: HIDDEN_MAC,
+            ipv6: prepared.desired.ipv6,
             queues: queues(),
             scope: namespaces.scope.clone(),
         };
@@ -109,9 +110,9 @@ impl Carrier for VethCarrier {
             return Ok(missing);
         }
         let host = namespaces.host.as_ref();
-        let ipv6 = Ipv6 {
-            visible: host.has_ipv6(&namespaces.scope, &pair.visible.name)?,
-            hidden: host.has_ipv6(&NetScope::default(), &pair.hidden.name)?,
+        let ipv6 = PairIpv6 {
+            visible: host.ipv6(&namespaces.scope, &pair.visible.name)?,
+            hidden: host.ipv6(&NetScope::default(), &pair.hidden.name)?,
         };
         Ok(Actual {
             devices: vec![Some(pair.visible)],
@@ -188,13 +189,16 @@ impl Carrier for VethCarrier {
             return Ok(Repair::NeedsInstall);
         }
         let &Damage { desired, foreign, routes, .. } = damage;
+        let had_other_ipv6 =
+            namespaces.host.ipv6(&namespaces.scope, &desired.device)?.differs_from(desired.ipv6);
         let pair = set_up(namespaces, desired)?;
         let (inner, devices) = (namespaces.inner.as_mut(), [pair.visible.index]);
-        if pair.visible.master == desired.vrf.as_ref().map(|vrf| vrf.index) {
-            objects::set_routes_among(inner, desired, &devices, foreign, routes)?;
-        } else {
-            // Another master has removed the routes.
+        let had_other_master = pair.visible.master != desired.vrf.as_ref().map(|vrf| vrf.index);
+        if had_other_master || had_other_ipv6 {
+            // The change has removed routes.
             objects::set_routes(inner, desired, &devices, foreign)?;
+        } else {
+            objects::set_routes_among(inner, desired, &devices, foreign, routes)?;
         }
         Ok(Repair::Done)
     }
@@ -316,7 +320,8 @@ fn set_up_hidden(namespaces: &mut Namespaces, link: &Link, hidden: &HiddenEnd) -
     underlay.set_alias(link.index, &hidden.alias)?;
     underlay.set_mtu(link.index, HIDDEN_MTU)?;
     set_ethernet(underlay, link, HIDDEN_MAC)?;
-    objects::turn_ipv6_off(namespaces.host.as_ref(), &NetScope::default(), &link.name)?;
+    // What is left of it on this end would only be chatter: packets are read, not received.
+    objects::set_ipv6(namespaces.host.as_ref(), &NetScope::default(), &link.name, false)?;
     Ok(namespaces.underlay.set_up(link.index)?)
 }
 

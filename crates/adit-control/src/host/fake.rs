@@ -19,9 +19,9 @@ use adit_linux::netlink::{
 };
 use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
+use super::{Host, Ipv6, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
 
 /// `RTPROT_KERNEL`: the protocol of routes that belong to addresses.
@@ -123,7 +123,7 @@ impl State {
 
     /// Removes the routes whose source is no address any more.
     fn remove_routes_without_source(&mut self) {
-        let local: HashSet<IpAddr> = self.addresses.iter().map(|at| at.prefix.addr().into()).collect();
+        let local: HashSet<IpAddr> = self.addresses.iter().map(|at| at.prefix.addr()).collect();
         self.routes.retain(|route| route.preferred_source.is_none_or(|source| local.contains(&source)));
     }
 
@@ -132,14 +132,16 @@ impl State {
     }
 
     fn is_local(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|local| IpAddr::from(local.prefix.addr()) == address)
+        self.addresses.iter().any(|local| local.prefix.addr() == address)
     }
 
     /// Adds the routes to the networks of an interface's addresses.
     fn connect(&mut self, index: u32) {
         let of_interface = self.addresses.iter().filter(|address| address.index == index);
-        let routes: Vec<Route> =
-            of_interface.filter(|at| at.prefix.prefix_len() < 32).map(connected).collect();
+        let routes: Vec<Route> = of_interface
+            .filter(|at| at.prefix.prefix_len() < at.prefix.max_prefix_len())
+            .map(connected)
+            .collect();
         for route in routes {
             if !self.routes.contains(&route) {
                 self.routes.push(route);
@@ -187,6 +189,7 @@ impl State {
         Ok(Route {
             destination: route.destination.trunc(),
             scope: Some(route.scope.unwrap_or(natural)),
+            metric: route.metric.or(route.destination.addr().is_ipv6().then_some(DEFAULT_METRIC_V6)),
             ..route.clone()
         })
     }
@@ -204,17 +207,33 @@ impl State {
     }
 }
 
+/// A global address of an interface, without a label.
+pub(crate) fn address_on(index: u32, prefix: IpNet) -> Address {
+    Address {
+        index,
+        prefix,
+        label: None,
+        is_global: true,
+        is_secondary: false,
+        is_tentative: false,
+        is_deprecated: false,
+    }
+}
+
 /// The route that belongs to an address.
 fn connected(address: &Address) -> Route {
     Route {
-        destination: address.prefix.trunc().into(),
+        destination: address.prefix.trunc(),
         device: Some(address.index),
-        preferred_source: Some(address.prefix.addr().into()),
+        preferred_source: Some(address.prefix.addr()),
         protocol: KERNEL_PROTOCOL,
         scope: Some(RouteScope::Link),
         ..Route::default()
     }
 }
+
+/// `IP6_RT_PRIO_USER` (linux/ipv6_route.h).
+const DEFAULT_METRIC_V6: u32 = 1024;
 
 impl FakeHost {
     /// Adds an interface that no test removes.
@@ -358,7 +377,7 @@ impl Network for FakeHost {
         Ok(state.addresses.iter().filter(is_asked).cloned().collect())
     }
 
-    fn add_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()> {
+    fn add_address(&mut self, index: u32, prefix: IpNet) -> Result<()> {
         let mut state = self.state();
         let label = Some(state.by_index(index)?.name.clone());
         let on_interface = || state.addresses.iter().filter(|at| at.index == index);
@@ -366,14 +385,14 @@ impl Network for FakeHost {
             return refuse("add an address", EEXIST);
         }
         let is_secondary = on_interface().any(|at| at.prefix.trunc() == prefix.trunc());
-        state.addresses.push(Address { index, prefix, label, is_global: true, is_secondary });
+        state.addresses.push(Address { label, is_secondary, ..address_on(index, prefix) });
         if state.is_up(index) {
             state.connect(index);
         }
         Ok(())
     }
 
-    fn delete_address(&mut self, index: u32, prefix: Ipv4Net) -> Result<()> {
+    fn delete_address(&mut self, index: u32, prefix: IpNet) -> Result<()> {
         let mut state = self.state();
         let found = state.addresses.iter().position(|at| at.index == index && at.prefix == prefix);
         let Some(found) = found else { return refuse("delete an address", EADDRNOTAVAIL) };
@@ -503,6 +522,9 @@ impl Host for FakeHost {
 
     fn set_ipv6(&self, _: &NetScope, interface: &str, is_on: bool) -> Result<()> {
         let mut state = self.state();
+        let index = state.by_name(interface).map(|link| link.index);
+        // Turning it on begins with turning it off.
+        state.routes.retain(|route| route.destination.addr().is_ipv4() || route.device != index);
         if is_on {
             state.with_ipv6.insert(interface.to_owned());
         } else {
@@ -511,8 +533,8 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn has_ipv6(&self, _: &NetScope, interface: &str) -> Result<bool> {
-        Ok(self.state().with_ipv6.contains(interface))
+    fn ipv6(&self, _: &NetScope, interface: &str) -> Result<Ipv6> {
+        Ok(if self.state().with_ipv6.contains(interface) { Ipv6::Static } else { Ipv6::Off })
     }
 
     fn limit_offloads(&self, _: &NetScope, interface: &str) -> Result<()> {
@@ -532,6 +554,10 @@ impl Host for FakeHost {
             return refuse("read whether an interface forwards", ENODEV);
         }
         Ok(!state.not_forwarding.contains(interface))
+    }
+
+    fn forwards_ipv6(&self, _: &NetScope) -> Result<bool> {
+        Ok(!self.state().not_forwarding.contains("ipv6"))
     }
 
     fn chains_passed_by(&self) -> Vec<String> {

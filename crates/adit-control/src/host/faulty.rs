@@ -14,9 +14,9 @@ use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteKind, RouteLookup, VethPair};
 use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
+use super::{Host, Ipv6, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
 
 /// `errno` of a kernel that is short of memory, which every call may meet.
@@ -75,9 +75,9 @@ impl Host for FaultyHost {
         self.host.set_ipv6(scope, interface, is_on)
     }
 
-    fn has_ipv6(&self, scope: &NetScope, interface: &str) -> Result<bool> {
+    fn ipv6(&self, scope: &NetScope, interface: &str) -> Result<Ipv6> {
         self.faults.call("read whether IPv6 is on")?;
-        self.host.has_ipv6(scope, interface)
+        self.host.ipv6(scope, interface)
     }
 
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()> {
@@ -92,6 +92,10 @@ impl Host for FaultyHost {
 
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
         self.host.forwards(scope, interface)
+    }
+
+    fn forwards_ipv6(&self, scope: &NetScope) -> Result<bool> {
+        self.host.forwards_ipv6(scope)
     }
 
     fn chains_passed_by(&self) -> Vec<String> {
@@ -250,8 +254,8 @@ faulty! {
     fn rename(index: u32, name: &str) -> ();
     fn delete_link(index: u32) -> ();
     fn addresses(index: Option<u32>) -> Vec<Address>;
-    fn add_address(index: u32, prefix: Ipv4Net) -> ();
-    fn delete_address(index: u32, prefix: Ipv4Net) -> ();
+    fn add_address(index: u32, prefix: IpNet) -> ();
+    fn delete_address(index: u32, prefix: IpNet) -> ();
     fn routes_of(table: u32) -> Vec<Route>;
     fn routes_by(protocol: u8, device: u32, table: u32) -> Vec<Route>;
     fn routes_of_kind(protocol: u8, kind: RouteKind, table: Option<u32>) -> Vec<Route>;

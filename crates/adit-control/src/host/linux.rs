@@ -19,9 +19,11 @@ use adit_linux::sysctl;
 use adit_tunnel::Tunnel;
 
 use super::plane_select::PlaneStarter;
-use super::{Host, PacketFilter, PlaneRequest, StartedPlane};
+use super::{Host, Ipv6, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
-use crate::reconcile::devices::{HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC, hidden_alias};
+use crate::reconcile::devices::{
+    HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC, hidden_alias, ipv6_setting, ipv6_settings,
+};
 
 /// This machine, in the calling thread's network namespace.
 #[derive(Debug)]
@@ -33,14 +35,26 @@ impl Host for LinuxHost {
     }
 
     fn set_ipv6(&self, scope: &NetScope, interface: &str, is_on: bool) -> Result<()> {
-        let value = if is_on { "0" } else { "1" };
-        scope.run(|| sysctl::write(&disable_ipv6(interface), value))?
+        let values = ipv6_settings(interface, is_on);
+        scope.run(|| values.iter().try_for_each(|(knob, value)| sysctl::write(knob, value)))?
     }
 
-    fn has_ipv6(&self, scope: &NetScope, interface: &str) -> Result<bool> {
-        let knob = disable_ipv6(interface);
-        // Where the setting cannot be written, as in containers, nobody can repair it.
-        scope.run(|| sysctl::read(&knob).is_ok_and(|value| value == "0") && sysctl::is_writable(&knob))
+    fn ipv6(&self, scope: &NetScope, interface: &str) -> Result<Ipv6> {
+        let knob = ipv6_setting(interface, "disable_ipv6");
+        let wanted = ipv6_settings(interface, true);
+        scope.run(|| {
+            if sysctl::read(&knob).map_or(true, |value| value != "0") {
+                return Ipv6::Off;
+            }
+            // The last value counts of a setting that is written twice.
+            let last = |name: &String| wanted.iter().rfind(|(knob, _)| knob == name).map(|(_, value)| *value);
+            // Turning forwarding on for all interfaces turns it on here too, which does no harm.
+            let mut checked = wanted.iter().filter(|(knob, _)| !knob.ends_with("/forwarding"));
+            if checked.all(|(knob, _)| sysctl::read(knob).ok().as_deref() == last(knob)) {
+                return Ipv6::Static;
+            }
+            if sysctl::is_writable(&knob) { Ipv6::Auto } else { Ipv6::AlwaysAuto }
+        })
     }
 
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()> {
@@ -53,6 +67,10 @@ impl Host for LinuxHost {
 
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool> {
         scope.run(|| sysctl::forwards(interface))?
+    }
+
+    fn forwards_ipv6(&self, scope: &NetScope) -> Result<bool> {
+        scope.run(sysctl::forwards_ipv6)?
     }
 
     fn chains_passed_by(&self) -> Vec<String> {
@@ -146,11 +164,6 @@ impl Host for LinuxHost {
         let hidden = Netlink::open()?.links()?.into_iter().find(is_hidden);
         Ok(ebpf::remove_filters(hidden.map_or(0, |link| link.index))?)
     }
-}
-
-/// The setting that turns IPv6 off on an interface.
-fn disable_ipv6(interface: &str) -> String {
-    format!("net/ipv6/conf/{interface}/disable_ipv6")
 }
 
 /// An interface that is made to see whether it can be made.

@@ -30,11 +30,12 @@ pub(crate) trait Host: Send + Sync {
     /// Opens the links, addresses and routes of a network namespace.
     fn network(&self, scope: &NetScope) -> Result<Box<dyn Network>>;
 
-    /// Turns IPv6 on or off on an interface. Fails on a kernel without IPv6.
+    /// Turns IPv6 on or off on an interface. Where it is on, the kernel makes no address of its own
+    /// there and believes no router. Fails on a kernel without IPv6.
     fn set_ipv6(&self, scope: &NetScope, interface: &str, is_on: bool) -> Result<()>;
 
-    /// Returns true if IPv6 is on on an interface, and can be turned off.
-    fn has_ipv6(&self, scope: &NetScope, interface: &str) -> Result<bool>;
+    /// Returns whether IPv6 is on on an interface.
+    fn ipv6(&self, scope: &NetScope, interface: &str) -> Result<Ipv6>;
 
     /// Limits the offloads of the tunnel interface to those that a data plane can read.
     fn limit_offloads(&self, scope: &NetScope, interface: &str) -> Result<()>;
@@ -45,6 +46,9 @@ pub(crate) trait Host: Send + Sync {
     /// Returns true if the kernel forwards what arrives by this interface. `all` and `default` are
     /// names too.
     fn forwards(&self, scope: &NetScope, interface: &str) -> Result<bool>;
+
+    /// Returns true if the kernel forwards packets of IPv6, whatever interface they arrive by.
+    fn forwards_ipv6(&self, scope: &NetScope) -> Result<bool>;
 
     /// Names the chains of the firewall that the frames of a data plane pass by.
     fn chains_passed_by(&self) -> Vec<String>;
@@ -76,6 +80,32 @@ pub(crate) trait Host: Send + Sync {
 
     /// Removes the pinned eBPF programs of this site, if there are any.
     fn remove_pins(&self, site: &str) -> Result<(), ControlError>;
+}
+
+/// Whether IPv6 is on on an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ipv6 {
+    /// It is off, or the kernel has none.
+    #[default]
+    Off,
+    /// It is on. The kernel makes no address of its own there and believes no router.
+    Static,
+    /// It is on, as on any new interface: the kernel speaks there for itself.
+    Auto,
+    /// The same, and it cannot be changed: the settings cannot be written, as in containers.
+    AlwaysAuto,
+}
+
+impl Ipv6 {
+    /// Returns true if it is not as wanted, and can be.
+    pub(crate) fn differs_from(self, wanted: bool) -> bool {
+        match self {
+            Ipv6::Off => wanted,
+            Ipv6::Static => !wanted,
+            Ipv6::Auto => true,
+            Ipv6::AlwaysAuto => false,
+        }
+    }
 }
 
 /// A request to start a data plane behind a tunnel interface.

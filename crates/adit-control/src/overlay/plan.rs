@@ -141,7 +141,8 @@ pub(super) fn forwarding_warnings(
     desired: &Desired,
 ) -> Result<Vec<Warning>, ControlError> {
     let path = forwarding_path(namespaces, config, desired)?;
-    Ok(path.warnings(|name| namespaces.host.forwards(&namespaces.scope, name).ok()))
+    let Namespaces { host, scope, .. } = namespaces;
+    Ok(path.warnings(|name| host.forwards(scope, name).ok(), || host.forwards_ipv6(scope).ok()))
 }
 
 /// Finds the interfaces that must forward.

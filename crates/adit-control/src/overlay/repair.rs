@@ -44,7 +44,7 @@ impl Overlay {
         let inner = self.namespaces.inner.as_mut();
         self.carrier.follow_renames(&mut self.desired, &site, inner)?;
         let machine = self.look_at_machine()?;
-        self.is_filter_due |= self.desired.follow(&self.config.site, &machine);
+        self.is_filter_due |= self.desired.follow(&self.config, &machine);
         let inner = self.namespaces.inner.as_mut();
         // Once for everything: with many peers nothing else of a look takes as long.
         let routes = inner.routes_of(self.desired.table())?;
@@ -55,7 +55,7 @@ impl Overlay {
         let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
         // The data plane knows the MTU of the interface that it was started for.
         let started_for = self.running.plane.tunnel().config().underlay_mtu;
-        let is_mtu_new = mtu_of(&self.config.site, started_for) != self.desired.mtu;
+        let is_mtu_new = mtu_of(&self.config, started_for) != self.desired.mtu;
         if changes.is_empty() && !is_mtu_new {
             self.is_filter_due = false;
             self.follow_host(&machine)?;
@@ -184,13 +184,16 @@ impl Overlay {
         Ok(())
     }
 
-    /// Returns true if IPv6 was turned on on an end of the pair, about which there are no events.
-    /// It costs a read of two small files.
-    pub(crate) fn has_ipv6(&self) -> bool {
+    /// Returns true if IPv6 was turned on or off on an end of the pair, about which there are no
+    /// events. It costs a read of two small files.
+    pub(crate) fn has_other_ipv6(&self) -> bool {
         let Namespaces { host, scope, .. } = &self.namespaces;
-        let has_ipv6 = |scope: &NetScope, name: &str| host.has_ipv6(scope, name).unwrap_or(false);
+        let differs = |scope: &NetScope, name: &str, wanted| {
+            host.ipv6(scope, name).is_ok_and(|found| found.differs_from(wanted))
+        };
         self.desired.hidden.as_ref().is_some_and(|hidden| {
-            has_ipv6(scope, &self.desired.device) || has_ipv6(&NetScope::default(), &hidden.name)
+            differs(scope, &self.desired.device, self.desired.ipv6)
+                || differs(&NetScope::default(), &hidden.name, false)
         })
     }
 
@@ -199,6 +202,7 @@ impl Overlay {
     pub(crate) fn check_forwarding(&mut self) {
         let Namespaces { host, scope, .. } = &self.namespaces;
         let is_on = |name: &str| host.forwards(scope, name).ok();
-        self.warnings.forwarding = self.warnings.forwarding_path.warnings(is_on);
+        let ipv6_is_on = || host.forwards_ipv6(scope).ok();
+        self.warnings.forwarding = self.warnings.forwarding_path.warnings(is_on, ipv6_is_on);
     }
 }

@@ -6,6 +6,7 @@
 mod beside;
 mod drift;
 mod guards;
+mod ipv6;
 mod machine;
 mod model;
 mod peers;

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::hash::RandomState;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl, networks_v4};
 use adit_dataplane::kernel::Filter;
@@ -13,6 +13,7 @@ use adit_tunnel::{HostFacts, ProbeOptions, Relay, Tunnel, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
+use adit_wire::ipv6;
 use ipnet::IpNet;
 
 use crate::reconcile::devices::{self, DesiredDevice, HiddenEnd, has_alias_of, uses_kernel_plane};
@@ -25,19 +26,13 @@ const MIN_MTU: u16 = 68;
 pub struct Machine {
     /// Our address on the underlay.
     pub underlay: Ipv4Addr,
-    /// All addresses of the inner side, and our underlay address.
-    pub local: Vec<Ipv4Addr>,
+    /// All addresses of the inner side that are not link-local ones of IPv6, and our underlay
+    /// address.
+    pub local: Vec<IpAddr>,
     /// The largest datagram that its underlay carries, in bytes.
     pub underlay_mtu: u16,
     /// The VRF of `site.vrf`.
     pub vrf: Option<Vrf>,
-}
-
-impl Machine {
-    /// The same addresses, for a tunnel.
-    fn local_addresses(&self) -> Vec<IpAddr> {
-        self.local.iter().copied().map(IpAddr::from).collect()
-    }
 }
 
 /// A VRF: an interface, and a routing table for the interfaces attached to it.
@@ -69,6 +64,8 @@ pub struct Desired {
     pub netns: Option<String>,
     /// The VRF of interfaces and routes.
     pub vrf: Option<Vrf>,
+    /// Whether the tunnel interface has IPv6, since a network of either side is one of IPv6.
+    pub ipv6: bool,
     /// MTU of the interfaces, in bytes.
     pub mtu: u16,
     /// The routes into the interfaces.
@@ -103,7 +100,37 @@ pub struct DesiredRoute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Routing {
     pub(crate) gateways: Gateways,
-    pub(crate) preferred_source: Option<Ipv4Addr>,
+    pub(crate) preferred_sources: PreferredSources,
+}
+
+/// The source of what the gateway itself sends, for each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PreferredSources {
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+}
+
+impl PreferredSources {
+    /// Returns the first of our addresses of each family that lies in our own networks.
+    fn of(site: &SiteConfig, local: &[IpAddr]) -> Self {
+        let is_inner = |address: &&IpAddr| site.networks.iter().any(|network| network.contains(*address));
+        let mut inner = local.iter().filter(is_inner).copied();
+        let mut found = Self::default();
+        for address in &mut inner {
+            match address {
+                IpAddr::V4(address) => found.v4 = found.v4.or(Some(address)),
+                IpAddr::V6(address) => found.v6 = found.v6.or(Some(address)),
+            }
+        }
+        found
+    }
+
+    fn towards(self, network: IpNet) -> Option<IpAddr> {
+        match network {
+            IpNet::V4(_) => self.v4.map(IpAddr::from),
+            IpNet::V6(_) => self.v6.map(IpAddr::from),
+        }
+    }
 }
 
 /// Which gateway the routes to a peer name.
@@ -151,19 +178,30 @@ impl Gateways {
         if routed > MAX_GATEWAYS { Self::Placeholder } else { Self::PeerAddress }
     }
 
-    fn of_peer(self, underlay: Ipv4Addr) -> Option<Ipv4Addr> {
-        match self {
-            Self::Unnamed => None,
-            Self::PeerAddress => Some(underlay),
-            Self::Placeholder => Some(PLACEHOLDER_GATEWAY),
-        }
+    /// Returns the gateway of the route to a network of a peer. For one of IPv6 it is a link-local
+    /// address: the one that RFC 4213 section 3.7 gives to a gateway with that IPv4 address.
+    fn towards(self, network: IpNet, underlay: Ipv4Addr) -> Option<IpAddr> {
+        let gateway = match self {
+            Self::Unnamed => return None,
+            Self::PeerAddress => underlay,
+            Self::Placeholder => PLACEHOLDER_GATEWAY,
+        };
+        Some(match network {
+            IpNet::V4(_) => gateway.into(),
+            IpNet::V6(_) => {
+                let [a, b, c, d] = gateway.octets();
+                let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+                Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, high, low).into()
+            }
+        })
     }
 }
 
 impl Routing {
     /// Returns how `config` makes its routes on a machine with these addresses.
-    fn of(config: &Config, devices: &[DesiredDevice], local: &[Ipv4Addr]) -> Self {
-        Self { gateways: Gateways::of(config, devices), preferred_source: inner_address(&config.site, local) }
+    fn of(config: &Config, devices: &[DesiredDevice], local: &[IpAddr]) -> Self {
+        let preferred_sources = PreferredSources::of(&config.site, local);
+        Self { gateways: Gateways::of(config, devices), preferred_sources }
     }
 
     /// Returns the routes to the networks of `peer` by the interface at position `device`.
@@ -172,12 +210,12 @@ impl Routing {
         peer: &'a Peer,
         device: usize,
     ) -> impl Iterator<Item = DesiredRoute> + use<'a> {
-        networks_v4(&peer.networks).map(move |network| DesiredRoute {
-            network: network.into(),
+        peer.networks.iter().map(move |network| DesiredRoute {
+            network: *network,
             peer: peer.name.to_string(),
             device,
-            via: self.gateways.of_peer(peer.underlay).map(IpAddr::from),
-            preferred_source: self.preferred_source.map(IpAddr::from),
+            via: self.gateways.towards(*network, peer.underlay),
+            preferred_source: self.preferred_sources.towards(*network),
         })
     }
 }
@@ -207,7 +245,8 @@ impl Desired {
             mark: site.fwmark,
             netns: site.netns.as_ref().map(ToString::to_string),
             vrf: machine.vrf.clone(),
-            mtu: mtu_of(site, machine.underlay_mtu),
+            ipv6: carries_ipv6(config),
+            mtu: mtu_of(config, machine.underlay_mtu),
             routes,
             guard_metric: guard_metric(site.name.as_str()),
             routing,
@@ -228,16 +267,17 @@ impl Desired {
     /// Derives what depends on the machine as it is now: the MTU of the interface; the source of
     /// the routes, which is a preference, since the kernel deletes a route together with the
     /// address of its source; and the packet filter. Returns true if that is another one now.
-    pub(crate) fn follow(&mut self, site: &SiteConfig, machine: &Machine) -> bool {
-        self.mtu = mtu_of(site, machine.underlay_mtu);
-        let local = machine.local.clone();
-        let source = inner_address(site, &local);
-        if source != self.routing.preferred_source {
-            self.routing.preferred_source = source;
-            self.routes.iter_mut().for_each(|route| route.preferred_source = source.map(IpAddr::from));
+    pub(crate) fn follow(&mut self, config: &Config, machine: &Machine) -> bool {
+        self.mtu = mtu_of(config, machine.underlay_mtu);
+        let sources = PreferredSources::of(&config.site, &machine.local);
+        if sources != self.routing.preferred_sources {
+            self.routing.preferred_sources = sources;
+            for route in &mut self.routes {
+                route.preferred_source = sources.towards(route.network);
+            }
         }
         let Some(filter) = &mut self.filter else { return false };
-        let before = std::mem::replace(&mut filter.local, local);
+        let before = std::mem::replace(&mut filter.local, local_v4(machine));
         before != filter.local
     }
 
@@ -276,7 +316,7 @@ fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filt
         site: config.site.name.to_string(),
         underlay: Some(machine.underlay),
         networks: networks_v4(&config.site.networks).collect(),
-        local: machine.local.clone(),
+        local: local_v4(machine),
         reachable: config.site.local.clone(),
         peers: config
             .peers
@@ -304,11 +344,28 @@ fn relayed(config: &Config) -> Option<Vec<(Ipv4Addr, Ipv4Addr)>> {
     Some(pairs.flat_map(|(one, other)| [(one, other), (other, one)]).collect())
 }
 
-/// Returns the MTU of the tunnel interface, in bytes.
-pub(crate) fn mtu_of(site: &SiteConfig, underlay_mtu: u16) -> u16 {
-    match site.tunnel.mtu {
+/// Lists the IPv4 addresses of a machine, which are those that the packet filter checks.
+fn local_v4(machine: &Machine) -> Vec<Ipv4Addr> {
+    let v4 = machine.local.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    v4.collect()
+}
+
+/// Returns true if a network of either side is one of IPv6.
+pub(crate) fn carries_ipv6(config: &Config) -> bool {
+    let mut all = config.peers.iter().flat_map(|peer| &peer.networks).chain(&config.site.networks);
+    all.any(|network| matches!(network, IpNet::V6(_)))
+}
+
+/// Returns the MTU of the tunnel interface, in bytes. The kernel takes IPv6 off an interface whose
+/// MTU is below the smallest that IPv6 knows; the tunnel fragments what the path does not carry.
+pub(crate) fn mtu_of(config: &Config, underlay_mtu: u16) -> u16 {
+    let smallest = if carries_ipv6(config) { ipv6::MIN_MTU } else { MIN_MTU };
+    match config.site.tunnel.mtu {
         Mtu::Fixed(mtu) => mtu,
-        Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(MIN_MTU),
+        Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(smallest),
     }
 }
 
@@ -319,7 +376,7 @@ pub(crate) fn host_facts(config: &Config, machine: &Machine, tunnel: &Tunnel) ->
     if let (Some(probe), Some(before)) = (&mut probe, &tunnel.config().probe) {
         probe.secret = before.secret.clone();
     }
-    HostFacts { local_addresses: machine.local_addresses(), probe, other_networks: Vec::new() }
+    HostFacts { local_addresses: machine.local.clone(), probe, other_networks: Vec::new() }
 }
 
 /// Returns the tunnel that `config` asks for on a machine.
@@ -348,7 +405,7 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
         relay: options.relay.clone(),
         mtu_floor: options.mtu_floor,
         underlay_mtu: machine.underlay_mtu,
-        local_addresses: machine.local_addresses(),
+        local_addresses: machine.local.clone(),
         reachable_addresses: config.site.local.clone(),
         probe: probe_options(config, machine),
     }
@@ -356,18 +413,12 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
 
 /// Returns how `config` asks for probes on a machine, with a new key; `None`: not at all.
 fn probe_options(config: &Config, machine: &Machine) -> Option<ProbeOptions> {
-    let source = inner_address(&config.site, &machine.local).filter(|_| wants_probes(config))?;
+    let sources = PreferredSources::of(&config.site, &machine.local);
+    let source = sources.v4.filter(|_| wants_probes(config))?;
     Some(ProbeOptions { source, secret: RandomState::new(), keepalive: config.site.tunnel.keepalive })
 }
 
 /// Returns true if `config` asks for path probes. Linux's ipip driver sends none.
 pub(crate) fn wants_probes(config: &Config) -> bool {
     config.site.tunnel.probe && config.site.tunnel.df && !uses_kernel_plane(config)
-}
-
-/// Returns the first of our addresses that lies in our own networks, if there is one. What the
-/// gateway itself sends comes from there.
-fn inner_address(site: &SiteConfig, local: &[Ipv4Addr]) -> Option<Ipv4Addr> {
-    let is_inner = |address: &Ipv4Addr| networks_v4(&site.networks).any(|network| network.contains(address));
-    local.iter().copied().find(is_inner)
 }

@@ -113,6 +113,35 @@ pub(crate) fn is_veth(link: &Link) -> bool {
     link.kind.as_deref() == Some("veth")
 }
 
+/// Returns the name of a setting for IPv6 of an interface, below `/proc/sys`.
+pub(crate) fn ipv6_setting(interface: &str, name: &str) -> String {
+    format!("net/ipv6/conf/{interface}/{name}")
+}
+
+/// Returns the settings that turn IPv6 on or off on an interface, in order. A tunnel has no
+/// link-local address, so the kernel asks it for no routers, and what a peer advertises is not
+/// believed. It is off first, which removes an address that the kernel has made already.
+///
+/// `forwarding` of an interface does not forward: it only makes the kernel join the groups of
+/// routers and report that. The older version of such reports keeps none back for later.
+pub(crate) fn ipv6_settings(interface: &str, is_on: bool) -> Vec<(String, &'static str)> {
+    /// `IN6_ADDR_GEN_MODE_NONE`.
+    const NO_ADDRESS: &str = "1";
+    let values: &[(&str, &str)] = match is_on {
+        true => &[
+            ("disable_ipv6", "1"),
+            ("addr_gen_mode", NO_ADDRESS),
+            ("accept_ra", "0"),
+            ("accept_redirects", "0"),
+            ("force_mld_version", "1"),
+            ("forwarding", "0"),
+            ("disable_ipv6", "0"),
+        ],
+        false => &[("disable_ipv6", "1")],
+    };
+    values.iter().map(|(name, value)| (ipv6_setting(interface, name), *value)).collect()
+}
+
 /// Returns true if the interface resolves no neighbours.
 pub(crate) fn is_no_arp(link: &Link) -> bool {
     const IFF_NOARP: u32 = 0x80;

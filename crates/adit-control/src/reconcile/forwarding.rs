@@ -2,8 +2,9 @@
 //! between peers and the hosts behind this gateway. Adit does not turn it on, and says where it is
 //! off. Pure.
 
-use adit_config::{SiteConfig, networks_v4};
+use adit_config::SiteConfig;
 use adit_linux::netlink::{Address, Link};
+use ipnet::IpNet;
 
 use crate::reconcile::desired::Desired;
 use crate::reconcile::kernel_diff::in_netns;
@@ -11,6 +12,8 @@ use crate::state::warning::{Warning, WarningName};
 
 /// The name under which the kernel keeps `net.ipv4.ip_forward`.
 const ALL: &str = "all";
+/// What the warning about IPv6 is about.
+const ABOUT_IPV6: &str = "ipv6";
 /// The setting of interfaces that do not exist yet.
 const DEFAULT: &str = "default";
 
@@ -22,6 +25,8 @@ pub(crate) struct ForwardingPath {
     tunnel: Vec<String>,
     /// Those of the networks behind this gateway.
     lans: Vec<String>,
+    /// Whether packets of IPv6 arrive too. For those, one setting counts for all interfaces.
+    ipv6: bool,
     netns: Option<String>,
 }
 
@@ -29,27 +34,52 @@ impl ForwardingPath {
     /// Finds them among the interfaces of the inner side. There are none if only this gateway
     /// itself is reached through the tunnel.
     pub(crate) fn of(site: &SiteConfig, desired: &Desired, links: &[Link], addresses: &[Address]) -> Self {
-        let is_local = |network: ipnet::Ipv4Net| {
-            network.prefix_len() == 32 && addresses.iter().any(|at| at.prefix.addr() == network.addr())
+        let is_local = |network: &IpNet| {
+            network.prefix_len() == network.max_prefix_len()
+                && addresses.iter().any(|at| at.prefix.addr() == network.addr())
         };
-        if networks_v4(&site.networks).all(is_local) {
-            return Self::default();
+        let mut behind = site.networks.iter().filter(|network| !is_local(network));
+        let ipv6 = behind.clone().any(|network| network.addr().is_ipv6());
+        let netns = desired.netns.clone();
+        if !behind.any(|network| network.addr().is_ipv4()) {
+            return Self { ipv6, netns, ..Self::default() };
         }
         let tunnel: Vec<String> = desired.devices.iter().map(|device| device.name.clone()).collect();
         let is_lan = |link: &&Link| {
-            let mut own = addresses.iter().filter(|at| at.index == link.index && at.prefix.prefix_len() < 32);
+            let mut own = addresses.iter().filter(|at| {
+                at.index == link.index && at.prefix.addr().is_ipv4() && at.prefix.prefix_len() < 32
+            });
             let is_of_site =
-                own.any(|at| networks_v4(&site.networks).any(|net| net.contains(&at.prefix.addr())));
+                own.any(|at| site.networks.iter().any(|network| network.contains(&at.prefix.addr())));
             is_of_site && link.kind.as_deref() != Some("dummy") && !tunnel.contains(&link.name)
         };
         let lans = links.iter().filter(is_lan).map(|link| link.name.clone()).collect();
-        Self { tunnel, lans, netns: desired.netns.clone() }
+        Self { tunnel, lans, ipv6, netns }
     }
 
     /// Returns a warning for each of these interfaces that does not allow it, or one for all of
-    /// them. `is_on` reads the setting of an interface; `None`: it does not exist, or cannot be
-    /// read.
-    pub(crate) fn warnings(&self, mut is_on: impl FnMut(&str) -> Option<bool>) -> Vec<Warning> {
+    /// them. `is_on` reads the setting of an interface, and `ipv6_is_on` the one of IPv6; `None`:
+    /// it does not exist, or cannot be read.
+    pub(crate) fn warnings(
+        &self,
+        is_on: impl FnMut(&str) -> Option<bool>,
+        ipv6_is_on: impl FnOnce() -> Option<bool>,
+    ) -> Vec<Warning> {
+        let mut warnings = self.warnings_v4(is_on);
+        if self.ipv6 && ipv6_is_on() == Some(false) {
+            let prefix = in_netns(self.netns.as_deref());
+            let what = format!(
+                "forwarding of IPv6 is off (net.ipv6.conf.all.forwarding is 0), so nothing of it passes between \
+                 peers and the hosts behind this gateway; `{prefix}sysctl -w net.ipv6.conf.all.forwarding=1` \
+                 turns it on; if this gateway has a default route from a router's advertisement, set \
+                 net.ipv6.conf.<interface>.accept_ra=2 first, or the kernel removes that route"
+            );
+            warnings.push(Warning { name: WarningName::ForwardingOff, about: ABOUT_IPV6.to_owned(), what });
+        }
+        warnings
+    }
+
+    fn warnings_v4(&self, mut is_on: impl FnMut(&str) -> Option<bool>) -> Vec<Warning> {
         let mut off = Vec::new();
         for name in &self.tunnel {
             if !is_on(name).or_else(|| is_on(DEFAULT)).unwrap_or(true) {
@@ -85,13 +115,13 @@ impl ForwardingPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::fake::link;
+    use crate::host::fake::{address_on, link};
     use crate::reconcile::desired::Machine;
     use adit_config::Config;
 
     fn address(index: u32, prefix: &str) -> Address {
         let prefix = prefix.parse().expect("an address and its prefix");
-        Address { index, prefix, label: None, is_global: true, is_secondary: false }
+        address_on(index, prefix)
     }
 
     fn path(networks: &str) -> ForwardingPath {
@@ -112,6 +142,7 @@ mod tests {
             address(4, "172.16.18.1/24"),
             address(5, "172.16.17.2/24"),
             address(3, "172.16.17.9/32"),
+            address(3, "2001:db8:17::1/64"),
         ];
         ForwardingPath::of(&config.site, &Desired::of(&config, &machine), &links, &addresses)
     }
@@ -134,11 +165,17 @@ mod tests {
             ("\"172.16.17.9/32\"", &["all", "ipipA", "lan"], &[]),
             ("\"172.16.17.77/32\"", &["all", "ipipA", "lan"], &["all"]),
             ("\"192.0.2.0/24\"", &["all", "ipipA"], &["all"]),
+            (ONE, &["ipv6"], &[]),
+            ("\"2001:db8:17::/64\"", &["all", "ipipA", "lan"], &[]),
+            ("\"2001:db8:17::/64\"", &["ipv6"], &["ipv6"]),
+            ("\"2001:db8:17::1/128\"", &["ipv6"], &[]),
+            ("\"172.16.17.0/24\", \"2001:db8:17::/64\"", &["ipipA", "ipv6"], &["ipipA", "ipv6"]),
         ] {
-            let warnings = path(networks).warnings(|name| Some(!off.contains(&name)));
+            let warnings =
+                path(networks).warnings(|name| Some(!off.contains(&name)), || Some(!off.contains(&"ipv6")));
             let about: Vec<&str> = warnings.iter().map(|warning| warning.about.as_str()).collect();
             assert_eq!(about, expected, "{networks} {off:?}");
-            assert!(warnings.iter().all(|warning| warning.what.starts_with("forwarding is off")));
+            assert!(warnings.iter().all(|warning| warning.what.starts_with("forwarding ") && warning.what.contains("is off")));
         }
     }
 
@@ -151,8 +188,8 @@ mod tests {
                 _ => Some(true),
             }
         };
-        assert_eq!(path("\"172.16.17.0/24\"").warnings(read(true)), []);
-        let warnings = path("\"172.16.17.0/24\"").warnings(read(false));
+        assert_eq!(path("\"172.16.17.0/24\"").warnings(read(true), || None), []);
+        let warnings = path("\"172.16.17.0/24\"").warnings(read(false), || None);
         assert_eq!(warnings.iter().map(|warning| warning.about.as_str()).collect::<Vec<_>>(), ["ipipA"]);
     }
 }

@@ -8,14 +8,17 @@ use adit_config::{Config, PeerName};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route, RouteKey};
 use ipnet::IpNet;
 
+use crate::host::Ipv6;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::{Desired, DesiredRoute};
-use crate::reconcile::devices::{DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC, is_no_arp};
+use crate::reconcile::devices::{
+    DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC, ipv6_settings, is_no_arp,
+};
 use crate::reconcile::guard_routes;
-use crate::reconcile::objects::{Actual, desired_routes};
+use crate::reconcile::objects::{Actual, PairIpv6, desired_routes};
 
 /// Returns what has to change in the kernel. The commands are those for the kernel's own tunnel
-/// driver, as one types them by hand.
+/// drivers, as one types them by hand.
 pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
     let mut changes: Vec<Change> = filter_change(desired, actual).into_iter().collect();
     for (position, device) in desired.devices.iter().enumerate() {
@@ -68,7 +71,9 @@ fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Cha
     let settings = device.ipip.as_ref().map(options).unwrap_or_default();
     let (local, ip) = (desired.underlay, ip(desired));
     let mut what = format!("{name} mtu {}", desired.mtu);
-    let mut commands = vec![format!("ip link add name {name} type ipip local {local}{remote}{settings}")];
+    // Linux's ipip driver carries IPv4 only; its driver sit carries both families.
+    let driver = if desired.ipv6 { "sit mode any" } else { "ipip" };
+    let mut commands = vec![format!("ip link add name {name} type {driver} local {local}{remote}{settings}")];
     if let Some(netns) = &desired.netns {
         what.push_str(&format!(" netns {netns}"));
         // The driver keeps sending from the namespace in which the interface was created.
@@ -193,18 +198,26 @@ fn hidden_changes(hidden: &HiddenEnd, link: &Link) -> Vec<Change> {
     changes
 }
 
-/// Compares whether IPv6 is off on both ends of the pair.
+/// Compares whether IPv6 is on and off on the ends of the pair as it should be.
 fn ipv6_changes(desired: &Desired, actual: &Actual) -> Vec<Change> {
-    let visible = actual.devices.iter().flatten().filter(|_| actual.ipv6.visible);
-    let hidden = actual.hidden.iter().filter(|_| actual.ipv6.hidden);
+    let PairIpv6 { visible, hidden } = actual.ipv6;
     let prefix = in_netns(desired.netns.as_deref());
-    let ends = visible.map(|link| (prefix.as_str(), link)).chain(hidden.map(|link| ("", link)));
-    let change = |(prefix, link): (&str, &Link)| {
+    let devices = actual.devices.iter().flatten().map(|link| (prefix.as_str(), link, visible, desired.ipv6));
+    let ends = devices.chain(actual.hidden.iter().map(|link| ("", link, hidden, false)));
+    let differing = ends.filter(|(_, _, found, wanted)| found.differs_from(*wanted));
+    let change = |(prefix, link, found, wanted): (&str, &Link, Ipv6, bool)| {
         let name = &link.name;
-        Change::new(Kind::Change, Object::Device, format!("{name} ipv6 on -> off"))
-            .by(format!("{prefix}sysctl -w net/ipv6/conf/{name}/disable_ipv6=1"))
+        let what = match (found, wanted) {
+            (_, false) => "on -> off",
+            (Ipv6::Off, true) => "off -> on",
+            (_, true) => "auto -> static",
+        };
+        let settings =
+            ipv6_settings(name, wanted).into_iter().map(|(knob, value)| format!(" {knob}={value}"));
+        Change::new(Kind::Change, Object::Device, format!("{name} ipv6 {what}"))
+            .by(format!("{prefix}sysctl -w{}", settings.collect::<String>()))
     };
-    ends.map(change).collect()
+    differing.map(change).collect()
 }
 
 /// Compares what an end of a veth pair has as an Ethernet interface.
@@ -276,15 +289,17 @@ pub(crate) fn route_change(kind: Kind, route: &Route, device: &str, desired: &De
     change_in_words(kind, route, words(route, device), desired)
 }
 
-/// Lets the command of a route that names a placeholder as its gateway name the peer's underlay
-/// address. Any gateway will do for the route that Adit makes, but Linux's ipip driver, which the
-/// commands are for, sends to it.
+/// Lets the command of a route name the peer's underlay address as its gateway, in the form of the
+/// family. Any gateway will do for the route that Adit makes, but the drivers of Linux, which the
+/// commands are for, send to it.
 fn with_peers_gateway(mut change: Change, route: &Route, wanted: &DesiredRoute, config: &Config) -> Change {
     let peer = PeerName::new(&wanted.peer).ok().and_then(|name| config.peers.get(&name));
-    if let (Some(gateway), Some(peer)) = (route.gateway, peer)
-        && gateway != IpAddr::from(peer.underlay)
-    {
-        let (from, to) = (format!(" via {gateway} "), format!(" via {} ", peer.underlay));
+    if let (Some(gateway), Some(peer)) = (route.gateway, peer) {
+        let (from, to) = match gateway {
+            IpAddr::V4(_) => (format!(" via {gateway} "), format!(" via {} ", peer.underlay)),
+            // An IPv4-compatible address, which the driver sit takes for the far end.
+            IpAddr::V6(_) => (format!(" via {gateway} "), format!(" via ::{} ", peer.underlay)),
+        };
         change.commands.iter_mut().for_each(|command| *command = command.replace(&from, &to));
     }
     change
@@ -327,7 +342,6 @@ fn words(route: &Route, device: &str) -> String {
 mod tests {
     use super::*;
     use crate::reconcile::desired::Machine;
-    use crate::reconcile::objects::Ipv6;
     use std::net::Ipv4Addr;
 
     use adit_linux::netlink::LinkLayer;
@@ -484,7 +498,7 @@ mod tests {
                 "~ device ipipA tx-udp-segmentation on -> off",
             ),
             (
-                Actual { ipv6: Ipv6 { visible: true, hidden: false }, ..good.clone() },
+                Actual { ipv6: PairIpv6 { visible: Ipv6::Static, hidden: Ipv6::AlwaysAuto }, ..good.clone() },
                 "~ device ipipA ipv6 on -> off",
             ),
             (

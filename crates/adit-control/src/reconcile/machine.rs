@@ -2,11 +2,11 @@
 //! inner side, and the MTU towards the peers.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use adit_config::Config;
 use adit_linux::flow_source::FlowSource;
-use adit_linux::netlink::{Link, Network};
+use adit_linux::netlink::{Address, Link, Network};
 use ipnet::IpNet;
 
 use crate::error::ControlError;
@@ -68,16 +68,27 @@ pub(crate) fn local_addresses(
     inner: &mut dyn Network,
     underlay: Ipv4Addr,
     vrf: Option<&Vrf>,
-) -> Result<Vec<Ipv4Addr>, ControlError> {
+) -> Result<Vec<IpAddr>, ControlError> {
     let addresses = inner.addresses(None)?;
     let links = inner.links()?;
     let is_inside = |index| vrf_of(&links, index).is_none_or(|of| vrf.is_some_and(|vrf| vrf.index == of));
     let found = addresses.into_iter().filter(|address| is_inside(address.index));
-    let mut local: Vec<Ipv4Addr> = found.map(|address| address.prefix.addr()).collect();
-    if !local.contains(&underlay) {
-        local.push(underlay);
+    // A tentative address may be another host's. A link-local one names no host of a network.
+    let mut found: Vec<Address> =
+        found.filter(|address| !address.is_tentative && !is_link_local(address)).collect();
+    // What comes first is preferred as a source (RFC 6724 section 5, rules 3 and 7).
+    found.sort_by_key(|address| {
+        address.prefix.addr().is_ipv6() && (address.is_deprecated || address.is_secondary)
+    });
+    let mut local: Vec<IpAddr> = found.iter().map(|address| address.prefix.addr()).collect();
+    if !local.contains(&underlay.into()) {
+        local.push(underlay.into());
     }
     Ok(local)
+}
+
+fn is_link_local(address: &Address) -> bool {
+    matches!(address.prefix.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Returns the index of the VRF that the interface `index` is, or is a port of.

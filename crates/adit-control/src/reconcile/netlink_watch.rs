@@ -11,7 +11,8 @@ use adit_linux::sockets::poll::{Waker, wait_readable_any};
 use crate::reconcile::route_events::PendingEvents;
 
 /// The groups of the inner side, which may also be the underlay's side.
-const INNER_GROUPS: [Group; 4] = [Group::Link, Group::Address, Group::Route, Group::RouteV6];
+const INNER_GROUPS: [Group; 5] =
+    [Group::Link, Group::Address, Group::AddressV6, Group::Route, Group::RouteV6];
 /// The groups of an underlay elsewhere. Its routes are the data plane's business: it looks up the
 /// next hop of each peer.
 const UNDERLAY_GROUPS: [Group; 2] = [Group::Link, Group::Address];

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::ControlError;
-use crate::host::Host;
+use crate::host::{Host, Ipv6};
 use crate::namespaces::Namespaces;
 use crate::reconcile::desired::{Desired, DesiredRoute};
 use crate::reconcile::devices::{DesiredDevice, HiddenEnd, has_alias_of};
@@ -23,8 +23,8 @@ pub(crate) struct Actual {
     pub(crate) hidden: Option<Link>,
     /// Offloads of the tunnel interface whose packets a data plane could not read.
     pub(crate) unreadable_offloads: Vec<String>,
-    /// Whether IPv6 is on on an end of the pair.
-    pub(crate) ipv6: Ipv6,
+    /// Whether IPv6 is on on each end of the pair.
+    pub(crate) ipv6: PairIpv6,
     /// Interfaces of this site that are no longer desired.
     pub(crate) unwanted: Vec<Link>,
     /// Our routes into all these interfaces.
@@ -35,11 +35,11 @@ pub(crate) struct Actual {
     pub(crate) filter: Option<bool>,
 }
 
-/// The ends of the pair on which IPv6 is on, and can be turned off. The tunnel carries IPv4 only.
+/// Whether IPv6 is on on the ends of a pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ipv6 {
-    pub(crate) visible: bool,
-    pub(crate) hidden: bool,
+pub(crate) struct PairIpv6 {
+    pub(crate) visible: Ipv6,
+    pub(crate) hidden: Ipv6,
 }
 
 impl Actual {
@@ -97,7 +97,7 @@ pub(crate) fn our_routes<'r>(routes: &'r [Route], devices: &[u32]) -> impl Itera
     })
 }
 
-/// Sets alias and MTU of an interface, and turns IPv6 off. It does not set the interface up.
+/// Sets alias and MTU of an interface, and whether it has IPv6. It does not set the interface up.
 ///
 /// # Errors
 /// Fails if the kernel refuses.
@@ -109,17 +109,22 @@ pub(crate) fn configure_device(
 ) -> Result<(), ControlError> {
     namespaces.inner.set_alias(link.index, &device.alias)?;
     namespaces.inner.set_mtu(link.index, u32::from(desired.mtu))?;
-    turn_ipv6_off(namespaces.host.as_ref(), &namespaces.scope, &link.name)
+    set_ipv6(namespaces.host.as_ref(), &namespaces.scope, &link.name, desired.ipv6)
 }
 
-/// Turns IPv6 off on an interface, if it is on and can be turned off. The tunnel carries IPv4 only,
-/// and the kernel would send router solicitations into it.
+/// Turns IPv6 on or off on an interface, where it is not as wanted and can be. Without a network of
+/// IPv6 it is off: the kernel would send router solicitations into the tunnel.
 ///
 /// # Errors
 /// Fails if the kernel refuses.
-pub(crate) fn turn_ipv6_off(host: &dyn Host, scope: &NetScope, name: &str) -> Result<(), ControlError> {
-    if host.has_ipv6(scope, name)? {
-        host.set_ipv6(scope, name, false)?;
+pub(crate) fn set_ipv6(
+    host: &dyn Host,
+    scope: &NetScope,
+    name: &str,
+    wanted: bool,
+) -> Result<(), ControlError> {
+    if host.ipv6(scope, name)?.differs_from(wanted) {
+        host.set_ipv6(scope, name, wanted)?;
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::devices;
 
-/// Lists those of IPv4, in order: those of the inner side, and of the underlay's if that is elsewhere.
+/// Lists those of IPv4, in order: those of the inner side, and those of the underlay's if that is
+/// elsewhere.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked.

@@ -2,7 +2,7 @@
 //! not on the number of peers.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use adit_config::{Config, Peer, PeerDelta, PeerSet};
@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind};
-use crate::reconcile::desired::{Desired, DesiredRoute, Routing};
+use crate::reconcile::desired::{Desired, DesiredRoute, Routing, carries_ipv6};
 use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::{config_diff, guard_routes, kernel_diff, machine, objects};
 
@@ -85,7 +85,7 @@ impl PeerUpdate<'_> {
         // address is in a new peer's network.
         self.config.peers.check_site_underlay(self.desired.underlay)?;
         let tunnel = self.plane.tunnel();
-        if !self.is_machine_unchanged(&tunnel)? {
+        if !self.is_machine_unchanged(&tunnel)? || carries_ipv6(self.config) != self.desired.ipv6 {
             return Ok(None);
         }
         let (amended, steps) = tunnel.with_peers(self.delta)?;
@@ -125,8 +125,7 @@ impl PeerUpdate<'_> {
         let Namespaces { inner, .. } = &mut *self.namespaces;
         let (underlay, vrf) = (self.desired.underlay, self.desired.vrf.as_ref());
         let local = machine::local_addresses(inner.as_mut(), underlay, vrf)?;
-        let local = local.into_iter().map(IpAddr::from);
-        let has_same_addresses = local.eq(tunnel.config().local_addresses.iter().copied());
+        let has_same_addresses = local == tunnel.config().local_addresses;
         let link = inner.link(&self.desired.device)?;
         let vrf = self.desired.vrf.as_ref().map(|vrf| vrf.index);
         let has_device = link.is_some_and(|link| {

@@ -125,7 +125,7 @@ impl Loop {
             if self.last_settings_check.elapsed() >= SETTINGS_CHECK_INTERVAL {
                 self.last_settings_check = Instant::now();
                 overlay.check_forwarding();
-                if overlay.has_ipv6() {
+                if overlay.has_other_ipv6() {
                     self.pending.mark_overrun();
                 }
             }

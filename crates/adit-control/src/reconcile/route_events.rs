@@ -89,7 +89,7 @@ impl PendingEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::desired::{DesiredRoute, Gateways, Routing, guard_metric};
+    use crate::reconcile::desired::{DesiredRoute, Gateways, PreferredSources, Routing, guard_metric};
     use adit_linux::netlink::RouteScope;
 
     const DEVICE: u32 = 7;
@@ -110,8 +110,9 @@ mod tests {
             mark: 0,
             netns: None,
             vrf: None,
+            ipv6: false,
             mtu: 1480,
-            routing: Routing { gateways: Gateways::Unnamed, preferred_source: None },
+            routing: Routing { gateways: Gateways::Unnamed, preferred_sources: PreferredSources::default() },
             filter: None,
             guard_metric: guard_metric("a"),
             routes: vec![route("10.1.0.0/16"), route("10.2.0.0/16")],

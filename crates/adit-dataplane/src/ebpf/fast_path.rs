@@ -51,7 +51,9 @@ impl FastPath {
     ) -> Result<Self, EbpfError> {
         let config = tunnel.config();
         let host = interface.for_programs();
-        let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp).with_mark(mark);
+        let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp)
+            .with_mark(mark)
+            .with_ipv6(interface.ipv6);
         tunnel.share_identifications();
         let pins = options.persistence.pins().map(Pins::of).transpose()?;
         let pin_guard = PinGuard::new(pins.as_ref());

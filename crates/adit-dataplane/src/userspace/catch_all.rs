@@ -1,60 +1,103 @@
-//! The catch-all receiver: a raw socket for datagrams that arrive by an interface without a packet
-//! socket, since routes may be asymmetric.
+//! The catch-all receiver: a raw socket for each protocol. It gets datagrams that arrive by an
+//! interface without a packet socket, since routes may be asymmetric.
 
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use adit_linux::error::Error;
 use adit_linux::sockets::packet_ring::Received;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::virtio_net::{Checksum, PartialChecksum, VirtioNetHeader};
+use adit_linux::tunnel_protocol::TunnelProtocol;
 use adit_tunnel::{Instant, Tunnel};
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::Ipv6Packet;
 use adit_wire::{Protocol, Validation, checksum, tcp, udp};
 
 use super::coalesce::Coalescer;
+use super::dedup::HandoverDedup;
 use super::inbound::Deliverer;
 
 /// Datagrams that are delivered before other work gets its turn.
 pub(super) const BATCH: usize = 256;
 /// More datagrams than the socket can hold.
-pub(super) const ALL: usize = 1 << 16;
+const ALL: usize = 1 << 16;
 
 /// See the module.
 pub(super) struct CatchAllReceiver {
-    pub(super) socket: RawSocket,
-    pub(super) deliverer: Deliverer,
-    pub(super) coalescer: Coalescer,
+    sockets: Vec<RawSocket>,
+    deliverer: Deliverer,
+    coalescer: Coalescer,
 }
 
 impl CatchAllReceiver {
-    /// Ignores what arrives by these interfaces from now on.
-    pub(super) fn exclude(&self, devices: &[u32]) -> Result<(), Error> {
-        self.socket.only_from_others_than(devices)
+    /// Opens the sockets at the address `underlay`.
+    pub(super) fn open(
+        underlay: Ipv4Addr,
+        protocols: &[TunnelProtocol],
+        deliverer: Deliverer,
+    ) -> Result<Self, Error> {
+        let sockets = protocols.iter().map(|protocol| RawSocket::tunneled(underlay, *protocol));
+        let coalescer = Coalescer::new(1, deliverer.host.takes_udp);
+        Ok(Self { sockets: sockets.collect::<Result<_, _>>()?, deliverer, coalescer })
     }
 
-    /// Delivers the datagrams that wait, at most `limit`, and calls `record` with each before.
-    /// Returns true if any came from a peer: its interface then belongs to the underlay.
-    pub(super) fn receive(
+    /// Readable when a datagram has arrived.
+    pub(super) fn ready(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(AsFd::as_fd)
+    }
+
+    /// Receives only from these sources from now on.
+    pub(super) fn only_from(&self, sources: &[Ipv4Addr]) -> Result<(), Error> {
+        self.sockets.iter().try_for_each(|socket| socket.only_from(sources))
+    }
+
+    /// Ignores what arrives by these interfaces from now on.
+    pub(super) fn exclude(&self, devices: &[u32]) -> Result<(), Error> {
+        self.sockets.iter().try_for_each(|socket| socket.only_from_others_than(devices))
+    }
+
+    /// Delivers the datagrams that wait, at most `limit` of each protocol. Returns true if any came
+    /// from a peer: its interface then belongs to the underlay.
+    pub(super) fn receive(&mut self, buffer: &mut [u8], limit: usize, now: Instant) -> bool {
+        (0..self.sockets.len()).fold(false, |any, at| any | self.receive_at(at, buffer, limit, now, |_| ()))
+    }
+
+    /// Delivers all datagrams that wait. Returns those of them that another socket, which has
+    /// `queued` of them, receives too.
+    pub(super) fn hand_over(&mut self, buffer: &mut [u8], queued: usize, now: Instant) -> HandoverDedup {
+        let mut dedup = HandoverDedup::default();
+        for at in 0..self.sockets.len() {
+            let before = dedup.len();
+            self.receive_at(at, buffer, ALL, now, |outer| dedup.record(outer));
+            dedup.keep_last(queued, before);
+        }
+        dedup
+    }
+
+    fn receive_at(
         &mut self,
+        at: usize,
         buffer: &mut [u8],
         limit: usize,
         now: Instant,
         mut record: impl FnMut(&[u8]),
     ) -> bool {
-        let tunnel = self.deliverer.tunnel.load_full();
+        let Self { sockets, deliverer, coalescer } = self;
+        let tunnel = deliverer.tunnel.load_full();
         let mut any = false;
         for _ in 0..limit {
-            let Ok(len) = self.socket.recv(buffer) else { break };
+            let Some(Ok(len)) = sockets.get(at).map(|socket| socket.recv(buffer)) else { break };
             record(buffer.get(..len).unwrap_or(buffer));
-            if self.deliverer.policy_checked && !is_left_to_stack(&tunnel, buffer) {
+            if deliverer.policy_checked && !is_left_to_stack(&tunnel, buffer) {
                 continue;
             }
             let partial = buffer.get(..len).and_then(partial_checksum);
             let checksum = partial.map_or(Checksum::Unknown, Checksum::Partial);
             let header = VirtioNetHeader { checksum, ..VirtioNetHeader::PLAIN };
             let received = Received { header, datagram: 0..len };
-            any |= self.deliverer.datagram(&tunnel, buffer, &received, &mut self.coalescer, now);
-            self.deliverer.flush(buffer, &mut self.coalescer);
+            any |= deliverer.datagram(&tunnel, buffer, &received, coalescer, now);
+            deliverer.flush(buffer, coalescer);
         }
         any
     }
@@ -74,19 +117,31 @@ fn is_left_to_stack(tunnel: &Tunnel, outer: &[u8]) -> bool {
 /// changes nothing.
 fn partial_checksum(outer: &[u8]) -> Option<PartialChecksum> {
     let outer = Ipv4Packet::parse(outer, Validation::Datapath).ok()?;
-    let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).ok()?;
-    let offset = match inner.protocol() {
+    let (protocol, segment, pseudo) = match outer.protocol() {
+        Protocol::IPV6 => {
+            let inner = Ipv6Packet::parse(outer.payload(), Validation::Datapath).ok()?;
+            let (protocol, segment) = (inner.next_header(), inner.payload());
+            let len = u32::try_from(segment.len()).ok()?;
+            let (source, destination) = (inner.source(), inner.destination());
+            (protocol, segment, checksum::pseudo_header_v6(source, destination, protocol, len))
+        }
+        _ => {
+            let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).ok()?;
+            if inner.is_fragment() {
+                return None;
+            }
+            let (protocol, segment) = (inner.protocol(), inner.payload());
+            let len = u16::try_from(segment.len()).ok()?;
+            let (source, destination) = (inner.source(), inner.destination());
+            (protocol, segment, checksum::pseudo_header_v4(source, destination, protocol, len))
+        }
+    };
+    let offset = match protocol {
         Protocol::TCP => tcp::CHECKSUM_OFFSET,
         Protocol::UDP => udp::CHECKSUM_OFFSET,
         _ => return None,
     };
-    if inner.is_fragment() {
-        return None;
-    }
-    let segment = inner.payload();
-    let len = u16::try_from(segment.len()).ok()?;
-    let pseudo = checksum::pseudo_header_v4(inner.source(), inner.destination(), inner.protocol(), len);
     let found = segment.get(offset..offset + 2)?;
-    let start = (outer.header_len() + inner.header_len()) as u16;
+    let start = (outer.header_len() + outer.payload().len() - segment.len()) as u16;
     (found == pseudo.fold().to_be_bytes()).then_some(PartialChecksum { start, offset: offset as u16 })
 }

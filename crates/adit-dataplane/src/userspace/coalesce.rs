@@ -11,11 +11,12 @@ use std::ops::Range;
 use adit_linux::sockets::arena::Arena;
 use adit_linux::sockets::virtio_net::{Checksum, Gso, PartialChecksum, VirtioNetHeader};
 use adit_wire::checksum;
+use adit_wire::ipv6;
 use adit_wire::protocol::Protocol;
 use adit_wire::tcp::{self, TcpFlags};
 use adit_wire::udp;
 
-use super::segment::{fold, put};
+use super::segment::{fold, put, sum_of_words};
 
 /// Most datagrams in one GSO packet: the kernel's limit for UDP (`UDP_MAX_SEGMENTS` of older
 /// kernels), and enough for 64 KiB of TCP over Ethernet.
@@ -57,7 +58,7 @@ struct Group {
 /// What the datagrams of a group have in common, and what the next one must begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Flow {
-    addresses: [u8; 8],
+    addresses: Addresses,
     ports: [u8; 4],
     protocol: Protocol,
     ip_len: usize,
@@ -66,6 +67,24 @@ struct Flow {
     size: usize,
     next_sequence: u32,
     next_id: u16,
+}
+
+/// Source and destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Addresses {
+    V4([u8; 8]),
+    V6([u8; 32]),
+}
+
+impl Addresses {
+    #[inline]
+    fn of(bytes: &[u8]) -> Option<Self> {
+        Some(if bytes.first()? >> 4 == 6 {
+            Self::V6(*bytes.get(8..)?.first_chunk()?)
+        } else {
+            Self::V4(*bytes.get(12..)?.first_chunk()?)
+        })
+    }
 }
 
 /// One packet for the tunnel interface.
@@ -93,7 +112,7 @@ impl Coalescer {
         self.groups.clear();
     }
 
-    /// Adds the IPv4 datagram that lies at `datagram` in `arena`. It must be valid.
+    /// Adds the datagram that lies at `datagram` in `arena`. It must be valid.
     #[inline]
     pub(super) fn push<A: Arena + ?Sized>(
         &mut self,
@@ -106,6 +125,7 @@ impl Coalescer {
         let piece = self.pieces.len() as u32;
         self.pieces.push(Piece { datagram, next: NONE });
         let Some(seen) = seen else {
+            self.close_around(bytes);
             self.start(piece, bytes.len(), header, None);
             return;
         };
@@ -141,6 +161,21 @@ impl Coalescer {
         self.start(piece, bytes.len(), header, open);
     }
 
+    /// Closes the groups that a datagram without ports in sight may belong to: a fragment, or a
+    /// packet of IPv6 with extension headers. What follows must not overtake it.
+    #[cold]
+    fn close_around(&mut self, bytes: &[u8]) {
+        let Some(addresses) = Addresses::of(bytes) else { return };
+        let may_belong = match (addresses, transport_of(bytes)) {
+            (Addresses::V4(_), _) => is_fragment_v4(bytes),
+            (Addresses::V6(_), (_, protocol)) => protocol != Protocol::ICMPV6,
+        };
+        let groups = self.groups.iter_mut().filter(|_| may_belong);
+        for group in groups.filter(|group| group.open.is_some_and(|flow| flow.addresses == addresses)) {
+            group.open = None;
+        }
+    }
+
     fn start(&mut self, piece: u32, len: usize, header: VirtioNetHeader, open: Option<Flow>) {
         self.groups.push(Group { first: piece, last: piece, count: 1, len, header, open });
     }
@@ -167,8 +202,8 @@ impl Coalescer {
         }
         let pushed = {
             let last = arena.bytes(self.pieces[group.last as usize].datagram.clone());
-            let ip_len = usize::from(last[0] & 0x0f) * 4;
-            last[9] == Protocol::TCP.0 && last[ip_len + tcp::FLAGS_OFFSET] & TcpFlags::PSH.0 != 0
+            let (ip_len, protocol) = transport_of(last);
+            protocol == Protocol::TCP && last[ip_len + tcp::FLAGS_OFFSET] & TcpFlags::PSH.0 != 0
         };
         let first = arena.bytes_mut(self.pieces[group.first as usize].datagram.clone());
         let header = make_gso_header(first, group.len, pushed);
@@ -213,13 +248,13 @@ struct Seen {
 impl Seen {
     #[inline]
     fn of(bytes: &[u8], header: &VirtioNetHeader, udp: bool) -> Option<Self> {
-        let ip_len = usize::from(bytes.first()? & 0x0f) * 4;
-        let flags_and_offset = u16::from_be_bytes([*bytes.get(6)?, *bytes.get(7)?]);
-        if flags_and_offset & 0x3fff != 0 {
-            // A fragment: the first one has the ports.
+        let addresses = Addresses::of(bytes)?;
+        if matches!(addresses, Addresses::V4(_)) && is_fragment_v4(bytes) {
+            // The first one has the ports.
             return None;
         }
-        let protocol = Protocol(*bytes.get(9)?);
+        // Packets of IPv6 with extension headers are rare, and are left alone.
+        let (ip_len, protocol) = transport_of(bytes);
         let transport = bytes.get(ip_len..)?;
         let (headers_len, sequence, closes, mergeable) = match protocol {
             Protocol::TCP => {
@@ -246,7 +281,7 @@ impl Seen {
         let payload = bytes.len().checked_sub(headers_len)?;
         let whole = matches!(header.gso, Gso::None);
         let flow = Flow {
-            addresses: *bytes.get(12..)?.first_chunk()?,
+            addresses,
             ports: *transport.first_chunk()?,
             protocol,
             ip_len,
@@ -263,20 +298,27 @@ impl Seen {
     #[inline]
     fn continues(&self, bytes: &[u8], flow: &Flow, first: &[u8], group: &Group) -> bool {
         let Flow { ip_len, headers_len, .. } = *flow;
-        let dont_fragment = bytes[6] & 0x40 != 0;
-        let id = u16::from_be_bytes([bytes[4], bytes[5]]);
         self.mergeable
             && self.payload > 0
             && self.payload <= flow.size
             && group.len + self.payload <= MAX_LEN
             && self.flow.headers_len == headers_len
             && self.flow.ip_len == ip_len
-            // An atomic datagram's identification has no meaning (RFC 6864); others must count up.
-            && (dont_fragment || id == flow.next_id)
-            // Version, TOS; flags, TTL, protocol; options.
-            && bytes[..2] == first[..2]
-            && bytes[6..10] == first[6..10]
-            && bytes[20..ip_len] == first[20..ip_len]
+            && match flow.addresses {
+                Addresses::V4(_) => {
+                    let dont_fragment = bytes[6] & 0x40 != 0;
+                    let id = u16::from_be_bytes([bytes[4], bytes[5]]);
+                    // An atomic datagram's identification has no meaning (RFC 6864); others must
+                    // count up.
+                    (dont_fragment || id == flow.next_id)
+                        // Version, TOS; flags, TTL, protocol; options.
+                        && bytes[..2] == first[..2]
+                        && bytes[6..10] == first[6..10]
+                        && bytes[20..ip_len] == first[20..ip_len]
+                }
+                // Version, traffic class, flow label; next header, hop limit.
+                Addresses::V6(_) => bytes[..4] == first[..4] && bytes[6..8] == first[6..8],
+            }
             && match flow.protocol {
                 Protocol::TCP => {
                     let ours = &bytes[ip_len..headers_len];
@@ -315,40 +357,59 @@ fn verified(bytes: &[u8], header: &VirtioNetHeader, flow: &Flow) -> bool {
 }
 
 fn pseudo_sum(bytes: &[u8], transport_len: usize) -> u16 {
-    let mut sum = u32::from(bytes[9]) + transport_len as u32;
-    for pair in bytes[12..20].chunks_exact(2) {
-        sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+    let (_, protocol) = transport_of(bytes);
+    let addresses = if bytes[0] >> 4 == 6 { &bytes[8..40] } else { &bytes[12..20] };
+    fold(u32::from(protocol.0) + transport_len as u32 + sum_of_words(addresses))
+}
+
+#[inline]
+fn is_fragment_v4(bytes: &[u8]) -> bool {
+    matches!(bytes, [_, _, _, _, _, _, high, low, ..] if u16::from_be_bytes([*high, *low]) & 0x3fff != 0)
+}
+
+/// Bytes before what the network header carries, and the protocol of that.
+#[inline]
+fn transport_of(bytes: &[u8]) -> (usize, Protocol) {
+    match bytes {
+        [first, _, _, _, _, _, next, ..] if first >> 4 == 6 => (ipv6::HEADER_LEN, Protocol(*next)),
+        [first, _, _, _, _, _, _, _, _, protocol, ..] => (usize::from(first & 0x0f) * 4, Protocol(*protocol)),
+        _ => (bytes.len(), Protocol(0)),
     }
-    fold(sum)
 }
 
 fn headers_len(bytes: &[u8]) -> usize {
-    let ip_len = usize::from(bytes[0] & 0x0f) * 4;
-    match Protocol(bytes[9]) {
+    let (ip_len, protocol) = transport_of(bytes);
+    match protocol {
         Protocol::TCP => bytes
             .get(ip_len + tcp::DATA_OFFSET_OFFSET)
             .map_or(ip_len, |octet| ip_len + tcp::header_len_of(*octet)),
-        Protocol::UDP => ip_len + 8,
+        Protocol::UDP => ip_len + udp::HEADER_LEN,
         _ => ip_len,
     }
 }
 
 /// Rewrites the first datagram's headers into those of a GSO packet of `len` bytes.
 fn make_gso_header(first: &mut [u8], len: usize, pushed: bool) -> VirtioNetHeader {
-    let ip_len = usize::from(first[0] & 0x0f) * 4;
+    let (ip_len, protocol) = transport_of(first);
     let headers_len = headers_len(first);
     let size = first.len() - headers_len;
-    put(first, 2, len as u16);
-    put(first, 10, 0);
-    let header_checksum = checksum::checksum(&first[..ip_len]);
-    put(first, 10, header_checksum);
+    let is_v6 = first[0] >> 4 == 6;
+    if is_v6 {
+        put(first, 4, (len - ip_len) as u16);
+    } else {
+        put(first, 2, len as u16);
+        put(first, 10, 0);
+        let header_checksum = checksum::checksum(&first[..ip_len]);
+        put(first, 10, header_checksum);
+    }
     let transport_len = len - ip_len;
     let pseudo = pseudo_sum(first, transport_len);
-    let (gso, offset) = if first[9] == Protocol::TCP.0 {
+    let (gso, offset) = if protocol == Protocol::TCP {
         if pushed {
             first[ip_len + tcp::FLAGS_OFFSET] |= TcpFlags::PSH.0;
         }
-        (Gso::TcpV4 { cwr: false }, tcp::CHECKSUM_OFFSET)
+        let gso = if is_v6 { Gso::TcpV6 { cwr: false } } else { Gso::TcpV4 { cwr: false } };
+        (gso, tcp::CHECKSUM_OFFSET)
     } else {
         put(first, ip_len + udp::LENGTH_OFFSET, transport_len as u16);
         (Gso::UdpL4, udp::CHECKSUM_OFFSET)

@@ -24,11 +24,17 @@ impl HandoverDedup {
         self.delivered.push(self.mark(outer));
     }
 
-    /// Forgets all but the last `queued`, the number of datagrams that wait in the second socket:
-    /// no others can have a duplicate there. Without this, the second of two equal datagrams might
-    /// count as a duplicate.
-    pub(super) fn keep_last(&mut self, queued: usize) {
-        self.delivered.drain(..self.delivered.len().saturating_sub(queued));
+    /// Number of datagrams that are recorded.
+    pub(super) fn len(&self) -> usize {
+        self.delivered.len()
+    }
+
+    /// Forgets all but the last `queued` of those after the first `before`. `queued` is the number
+    /// of datagrams that wait in the second socket: no others can have a duplicate there. Without
+    /// this, the second of two equal datagrams might count as a duplicate.
+    pub(super) fn keep_last(&mut self, queued: usize, before: usize) {
+        let kept_from = self.delivered.len().saturating_sub(queued).max(before);
+        self.delivered.drain(before..kept_from);
     }
 
     /// Whether the first socket has delivered this datagram of the second one.
@@ -89,8 +95,10 @@ mod tests {
         for number in [7, 7, 7, 8] {
             dedup.record(&datagram(number));
         }
-        dedup.keep_last(2);
-        assert!(dedup.is_duplicate(&datagram(7)) && dedup.is_duplicate(&datagram(8)));
+        dedup.keep_last(2, 0);
+        dedup.record(&datagram(9));
+        dedup.keep_last(2, 2);
+        assert!([7, 8, 9].into_iter().all(|number| dedup.is_duplicate(&datagram(number))));
         assert!(!dedup.is_duplicate(&datagram(7)), "one more of the same");
     }
 

@@ -9,6 +9,10 @@ use proptest::prelude::*;
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
 use super::segment::{GsoPacket, complete_checksum};
 
+/// The extension header of IPv6 in these tests.
+const DESTINATION_OPTIONS: u8 = 60;
+/// One with nothing but padding. The first byte says what follows.
+const PADDING: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
 const ADDRESSES: [u8; 8] = [172, 16, 17, 1, 192, 168, 199, 1];
 
 /// A TCP datagram with timestamps, its checksums complete.
@@ -118,7 +122,7 @@ fn cut(packets: &[(VirtioNetHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
 fn comparable(datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let blank = |datagram: &Vec<u8>| {
         let mut bytes = datagram.clone();
-        if bytes[6] & 0x40 != 0 {
+        if bytes[0] >> 4 == 4 && bytes[6] & 0x40 != 0 {
             bytes[4..6].fill(0);
             bytes[10..12].fill(0);
         }
@@ -127,8 +131,15 @@ fn comparable(datagrams: &[Vec<u8>]) -> Vec<Vec<u8>> {
     datagrams.iter().map(blank).collect()
 }
 
+/// The IP version and the source port.
 fn flow_of(datagram: &[u8]) -> (u8, u16) {
-    (datagram[9], u16::from_be_bytes([datagram[20], datagram[21]]))
+    let version = datagram[0] >> 4;
+    let ports = match (version, datagram[6]) {
+        (4, _) => 20,
+        (_, DESTINATION_OPTIONS) => 48,
+        _ => 40,
+    };
+    (version, u16::from_be_bytes([datagram[ports], datagram[ports + 1]]))
 }
 
 #[test]
@@ -254,23 +265,27 @@ fn rfc3168_only_the_first_segment_carries_cwr_and_only_the_last_fin_and_psh() {
     assert_eq!(flags, [0x90, 0x10, 0x19]);
 }
 
-/// The same TCP segment as a packet of IPv6, behind this extension header.
-fn over_ipv6(tcp: &Tcp, extension: &[u8]) -> Vec<u8> {
-    let v4 = tcp.bytes();
+/// The same segment as a packet of IPv6, behind this extension header.
+fn over_ipv6(v4: &[u8], extension: &[u8]) -> Vec<u8> {
     let mut transport = v4[20..].to_vec();
-    transport[16..18].fill(0);
+    let protocol = v4[9];
+    let at = if protocol == 6 { 16 } else { 6 };
+    transport[at..at + 2].fill(0);
     let addresses: Vec<u8> = (1..=32).collect();
-    let [first, next] = if extension.is_empty() { [6, 6] } else { [60, 6] };
+    let [first, next] = if extension.is_empty() { [protocol; 2] } else { [DESTINATION_OPTIONS, protocol] };
     let mut extension = extension.to_vec();
     if let Some(header) = extension.first_mut() {
         *header = next;
     }
     let mut pseudo = addresses.clone();
     pseudo.extend((transport.len() as u32).to_be_bytes());
-    pseudo.extend([0, 0, 0, 6]);
+    pseudo.extend([0, 0, 0, protocol]);
     pseudo.extend(&transport);
-    let sum = checksum::checksum(&pseudo);
-    transport[16..18].copy_from_slice(&sum.to_be_bytes());
+    let mut sum = checksum::checksum(&pseudo);
+    if sum == 0 && protocol == 17 {
+        sum = 0xffff;
+    }
+    transport[at..at + 2].copy_from_slice(&sum.to_be_bytes());
     let mut bytes = vec![0x62, 0x34, 0x56, 0x78];
     bytes.extend(((extension.len() + transport.len()) as u16).to_be_bytes());
     bytes.extend([first, 64]);
@@ -283,14 +298,16 @@ fn over_ipv6(tcp: &Tcp, extension: &[u8]) -> Vec<u8> {
 #[test]
 fn a_gso_packet_of_ipv6_becomes_what_its_sender_would_have_sent_in_pieces() {
     let payload: Vec<u8> = (0..250).collect();
-    for extension in [&[][..], &[0, 0, 1, 4, 0, 0, 0, 0]] {
-        let whole = over_ipv6(&Tcp::plain(1000, payload.clone()), extension);
+    for extension in [&[][..], &PADDING] {
+        let whole = over_ipv6(&Tcp::plain(1000, payload.clone()).bytes(), extension);
         let header =
             VirtioNetHeader { gso: Gso::TcpV6 { cwr: false }, gso_size: 100, ..VirtioNetHeader::PLAIN };
         let expected: Vec<Vec<u8>> = payload
             .chunks(100)
             .enumerate()
-            .map(|(n, chunk)| over_ipv6(&Tcp::plain(1000 + n as u32 * 100, chunk.to_vec()), extension))
+            .map(|(n, chunk)| {
+                over_ipv6(&Tcp::plain(1000 + n as u32 * 100, chunk.to_vec()).bytes(), extension)
+            })
             .collect();
         assert_eq!(cut(&[(header, whole.clone())]), expected);
         for len in 0..whole.len() {
@@ -298,6 +315,43 @@ fn a_gso_packet_of_ipv6_becomes_what_its_sender_would_have_sent_in_pieces() {
         }
         let of_ipv4 = VirtioNetHeader { gso: Gso::TcpV4 { cwr: false }, ..header };
         assert!(GsoPacket::new(&whole, &of_ipv4).is_err(), "the family is another");
+    }
+}
+
+#[test]
+fn packets_of_ipv6_become_one_gso_packet_and_back() {
+    let segment = |n: u32| Tcp::plain(n * 100, vec![n as u8; if n == 9 { 37 } else { 100 }]).bytes();
+    let streams: [Vec<Vec<u8>>; 2] = [
+        (0..10).map(|n| over_ipv6(&segment(n), &[])).collect(),
+        (0..10).map(|n| over_ipv6(&udp(53, &[n; 64]), &[])).collect(),
+    ];
+    for (datagrams, gso) in streams.iter().zip([Gso::TcpV6 { cwr: false }, Gso::UdpL4]) {
+        let joined = join(datagrams, Checksum::Unknown);
+        assert_eq!((joined.len(), joined[0].0.gso), (1, gso));
+        assert_eq!(cut(&joined), *datagrams);
+    }
+}
+
+#[test]
+fn packets_of_ipv6_that_segmentation_would_change_are_not_coalesced() {
+    let segment = |n: u32| Tcp::plain(n * 100, vec![n as u8; 100]).bytes();
+    let second = over_ipv6(&segment(1), &[]);
+    let with = |at: usize, bits: u8| {
+        let mut bytes = second.clone();
+        bytes[at] ^= bits;
+        bytes
+    };
+    for (what, first, second) in [
+        ("another traffic class", over_ipv6(&segment(0), &[]), with(1, 0x10)),
+        ("another flow label", over_ipv6(&segment(0), &[]), with(3, 1)),
+        ("another hop limit", over_ipv6(&segment(0), &[]), with(7, 1)),
+        ("an extension header", over_ipv6(&segment(0), &PADDING), over_ipv6(&segment(1), &PADDING)),
+        ("another family", segment(0), second.clone()),
+    ] {
+        let datagrams = [first, second];
+        let joined = join(&datagrams, Checksum::Unknown);
+        assert_eq!(joined.len(), 2, "{what}");
+        assert_eq!(cut(&joined), datagrams, "{what}");
     }
 }
 
@@ -316,7 +370,11 @@ fn any_datagram() -> impl Strategy<Value = Vec<u8>> {
         });
     let udp = (53u16..55, any::<u8>(), 0usize..3)
         .prop_map(|(port, fill, size)| udp(port, &vec![fill; [64, 64, 20][size]]));
-    prop_oneof![3 => tcp, 2 => udp]
+    let family = prop_oneof![3 => Just(None), 2 => Just(Some(&[][..])), 1 => Just(Some(&PADDING[..]))];
+    (prop_oneof![3 => tcp, 2 => udp], family).prop_map(|(datagram, extension)| match extension {
+        None => datagram,
+        Some(extension) => over_ipv6(&datagram, extension),
+    })
 }
 
 proptest! {
@@ -325,9 +383,9 @@ proptest! {
         datagrams in prop::collection::vec(any_datagram(), 0..100)
     ) {
         let after = cut(&join(&datagrams, Checksum::Unknown));
-        for port in [80, 81, 82, 53, 54] {
+        for flow in [80, 81, 82, 53, 54].into_iter().flat_map(|port| [(4, port), (6, port)]) {
             let of_flow = |all: &[Vec<u8>]| -> Vec<Vec<u8>> {
-                comparable(&all.iter().filter(|bytes| flow_of(bytes).1 == port).cloned().collect::<Vec<_>>())
+                comparable(&all.iter().filter(|bytes| flow_of(bytes) == flow).cloned().collect::<Vec<_>>())
             };
             prop_assert_eq!(of_flow(&after), of_flow(&datagrams));
         }
@@ -363,9 +421,15 @@ proptest! {
         let valid: Vec<Vec<u8>> = datagrams
             .into_iter()
             .map(|mut bytes| {
-                bytes[0] = 0x45;
-                let len = (bytes.len() as u16).to_be_bytes();
-                bytes[2..4].copy_from_slice(&len);
+                if bytes[0] & 1 == 0 || bytes.len() < 40 {
+                    bytes[0] = 0x45;
+                    let len = (bytes.len() as u16).to_be_bytes();
+                    bytes[2..4].copy_from_slice(&len);
+                } else {
+                    bytes[0] = 0x60;
+                    let len = (bytes.len() as u16 - 40).to_be_bytes();
+                    bytes[4..6].copy_from_slice(&len);
+                }
                 bytes
             })
             .collect();

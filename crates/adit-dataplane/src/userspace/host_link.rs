@@ -63,6 +63,10 @@ impl HostLink {
             len += piece.len();
         }
         let datagram = &mut buffer[..len];
+        if datagram.first().is_some_and(|first| first >> 4 == 6) {
+            // Only its source may fragment a packet of IPv6 (RFC 8200 section 4.5).
+            return Err(invalid());
+        }
         if let Checksum::Partial(partial) = header.checksum {
             complete_checksum(datagram, partial);
         }

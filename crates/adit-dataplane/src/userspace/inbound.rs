@@ -10,7 +10,7 @@ use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_tunnel::{Counters, Decapsulated, DropReason, Dropped, Instant, Outer, Tunnel};
 use adit_wire::checksum::ChecksumState;
-use adit_wire::{ipv4, tcp};
+use adit_wire::{ipv4, ipv6, tcp};
 use arc_swap::ArcSwap;
 
 use super::busy_poll::BusyPoll;
@@ -148,7 +148,8 @@ impl Deliverer {
         let header = received.header.without_front(cut as u16).unwrap_or(VirtioNetHeader::PLAIN);
         let bytes = arena.bytes_mut(inner.clone());
         if let Some(ecn) = set_ecn {
-            let _ = ipv4::set_ecn(bytes, ecn);
+            let is_v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
+            let _ = if is_v6 { ipv6::set_ecn(bytes, ecn) } else { ipv4::set_ecn(bytes, ecn) };
         }
         if let Some(max_mss) = max_mss {
             let state = match header.checksum {

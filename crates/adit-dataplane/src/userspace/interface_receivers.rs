@@ -1,14 +1,13 @@
 //! Receivers behind an offload: a packet socket on each underlay interface, and the catch-all
 //! receiver for every other interface.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use adit_linux::error::Error;
 use adit_tunnel::Instant;
 
-use super::catch_all::{ALL, BATCH, CatchAllReceiver};
-use super::dedup::HandoverDedup;
+use super::catch_all::{BATCH, CatchAllReceiver};
 use super::offload::Interfaces;
 use super::receivers::ReceiverPool;
 
@@ -48,10 +47,8 @@ impl InterfaceReceivers {
             self.bound.push(*device);
             self.catch_all.exclude(&self.bound)?;
             let queued = rings.queued()?;
-            let mut dedup = HandoverDedup::default();
             let now = self.pool.clock.now();
-            self.catch_all.receive(&mut vec![0; BUFFER_LEN], ALL, now, |outer| dedup.record(outer));
-            dedup.keep_last(queued);
+            let dedup = self.catch_all.hand_over(&mut vec![0; BUFFER_LEN], queued, now);
             rings.start(&self.pool, dedup)?;
         }
         Ok(())
@@ -60,15 +57,13 @@ impl InterfaceReceivers {
     /// Receives a batch from all interfaces without a packet socket. Returns true if the underlay's
     /// interfaces must be looked up again.
     pub(super) fn receive_catch_all(&mut self, buffer: &mut [u8], now: Instant) -> bool {
-        let is_news = self.catch_all.receive(buffer, BATCH, now, |_| ()) && !self.any_interface;
+        let is_news = self.catch_all.receive(buffer, BATCH, now) && !self.any_interface;
         self.any_interface |= is_news;
         is_news
     }
-}
 
-/// Readable when the catch-all receiver has a datagram.
-impl AsFd for InterfaceReceivers {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.catch_all.socket.as_fd()
+    /// Readable when the catch-all receiver has a datagram.
+    pub(super) fn ready(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.catch_all.ready()
     }
 }

@@ -31,7 +31,7 @@ mod plane;
 mod policy_receiver;
 mod prober_thread;
 mod probing;
-mod protocol4_claim;
+mod protocol_claim;
 mod receivers;
 pub(crate) mod segment;
 mod threads;

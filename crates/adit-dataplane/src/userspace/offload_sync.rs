@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
@@ -121,12 +121,10 @@ impl<O: Offload> OffloadSync<O> {
         // The kernel resolves those that it does not know yet when the first packet leaves.
         resolve_neighbours(netlink, &to_resolve).map(drop).map_err(|error| error.to_string())
     }
-}
 
-/// Readable when the catch-all receiver has a datagram.
-impl<O> AsFd for OffloadSync<O> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.receivers.as_fd()
+    /// See [`InterfaceReceivers::ready`].
+    pub(super) fn ready(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.receivers.ready()
     }
 }
 

@@ -132,6 +132,7 @@ fn tunnel_interface() -> Result<TunnelInterface, Error> {
         Ok(link.index)
     };
     Ok(TunnelInterface {
+        ipv6: false,
         index: index("tunnel0")?,
         hidden: index("tunnel0-h")?,
         name: pair.name,

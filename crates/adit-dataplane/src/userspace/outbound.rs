@@ -20,7 +20,7 @@ use adit_wire::{fragment, tcp};
 use arc_swap::ArcSwap;
 
 use super::busy_poll::BusyPoll;
-use super::icmp_replies::queue_reply;
+use super::icmp_replies::ReplySender;
 use super::segment::{GsoPacket, complete_checksum};
 use super::tx_path::{BATCH, Link, TxPath};
 use crate::clock::Clock;
@@ -44,7 +44,7 @@ pub(super) struct Outbound {
     pub(super) mark: u32,
     pub(super) raw: RawFrameSender,
     /// ICMP errors to the hosts inside.
-    pub(super) replies: RawFrameSender,
+    pub(super) replies: ReplySender,
     pub(super) link: Option<Link>,
     pub(super) clock: Clock,
     pub(super) stop: Arc<AtomicBool>,
@@ -129,7 +129,8 @@ impl Outbound {
         now: Instant,
     ) {
         let Ok(gso_packet) = GsoPacket::new(bytes, header) else {
-            self.counters.count_drop(drop_reason(bytes), Dropped::datagram(bytes, now), 1);
+            let dropped = Dropped::datagram(bytes, now);
+            self.counters.count_drop(DropReason::InnerMalformed, dropped, 1);
             return;
         };
         let inner = Inner {
@@ -146,12 +147,15 @@ impl Outbound {
             Encapsulated::Fragment { peer, max_datagram, outer, .. } => {
                 self.fragment(tunnel, peer, &outer, &gso_packet, max_datagram, scratch);
             }
+            Encapsulated::ForwardInFragments { peer, max_datagram, outer } => {
+                self.forward_in_fragments(tunnel, peer, &outer, &gso_packet, max_datagram, scratch);
+            }
             Encapsulated::Reply { reply, .. } => {
                 let len = gso_packet.datagram_len(0);
                 if let Some(partial) = gso_packet.write(0, scratch) {
                     complete_checksum(&mut scratch[..len], partial);
                 }
-                queue_reply(&mut self.replies, &reply, &scratch[..len]);
+                self.replies.queue(&reply, &scratch[..len]);
             }
             Encapsulated::Drop(_) => {}
         }
@@ -176,7 +180,7 @@ impl Outbound {
             let len = gso_packet.datagram_len(index);
             let header = outer.for_segment(len as u16, nth_identification(outer, index));
             let counters = &self.counters;
-            path.send(&mut self.link, &mut self.raw, &header, len, |inner| {
+            path.send(&mut self.link, &mut self.raw, header.as_bytes(), len, |inner| {
                 let partial = gso_packet.write(index, inner);
                 if let Some(max_mss) = max_mss
                     && tcp::clamp_mss(&mut inner[..len], max_mss, state).is_some()
@@ -222,10 +226,53 @@ impl Outbound {
             for piece in pieces {
                 let id = if outer.dont_fragment() { 0 } else { tunnel.identifications(peer, 1) };
                 let header = outer.for_segment(piece.len() as u16, id);
-                path.send(&mut self.link, &mut self.raw, &header, piece.len(), |inner| {
+                path.send(&mut self.link, &mut self.raw, header.as_bytes(), piece.len(), |inner| {
                     let (header, payload) = inner[..piece.len()].split_at_mut(piece.header().len());
                     header.copy_from_slice(piece.header());
                     payload.copy_from_slice(&scratch[piece.payload()]);
+                    None
+                });
+            }
+        }
+    }
+
+    /// Sends a packet of IPv6 in fragments of the outer datagram, which the peer reassembles: a
+    /// path must carry 1280 bytes, whatever it leaves (RFC 4213 section 3.2.2).
+    #[cold]
+    fn forward_in_fragments(
+        &mut self,
+        tunnel: &Tunnel,
+        peer: PeerIndex,
+        outer: &OuterHeader,
+        gso_packet: &GsoPacket<'_>,
+        max_datagram: usize,
+        scratch: &mut [u8],
+    ) {
+        let Some(path) = self.tx_path(tunnel, peer, max_datagram) else {
+            self.count_unsent(peer, gso_packet);
+            return;
+        };
+        for index in 0..gso_packet.count() {
+            let len = gso_packet.datagram_len(index);
+            let header = outer.for_segment(len as u16, nth_identification(outer, index));
+            let (front, inner) = scratch.split_at_mut(outer.len());
+            front.copy_from_slice(header.as_bytes());
+            if let Some(partial) = gso_packet.write(index, inner) {
+                complete_checksum(&mut inner[..len], partial);
+            }
+            let whole = &scratch[..outer.len() + len];
+            let pieces = Ipv4Packet::parse(whole, Validation::Datapath)
+                .ok()
+                .and_then(|datagram| fragment::fragments(&datagram, max_datagram).ok());
+            let Some(pieces) = pieces else {
+                let dropped = Dropped::datagram(&whole[outer.len()..], self.clock.now()).of_peer(Some(peer));
+                self.counters.count_drop(DropReason::UnderlaySendFailed, dropped, 1);
+                continue;
+            };
+            for piece in pieces {
+                let payload = &whole[piece.payload()];
+                path.send(&mut self.link, &mut self.raw, piece.header(), payload.len(), |to| {
+                    to[..payload.len()].copy_from_slice(payload);
                     None
                 });
             }
@@ -283,17 +330,6 @@ impl Outbound {
         self.raw.flush();
         count_refused(&self.counters, &mut self.raw, &self.tunnel, self.clock);
         self.replies.flush();
-        // Not sent to the underlay, so not counted.
-        let _ = self.replies.take_sent();
-    }
-}
-
-/// The drop reason of a packet that cannot be segmented. An IPv6 GSO packet is well formed, but the
-/// tunnel does not carry it.
-fn drop_reason(bytes: &[u8]) -> DropReason {
-    match bytes.first().map(|first| first >> 4) {
-        Some(6) => DropReason::InnerNotIpv4,
-        _ => DropReason::InnerMalformed,
     }
 }
 

@@ -6,22 +6,19 @@ use std::time::Duration;
 
 use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
-use adit_linux::net_scope::NetScope;
 use adit_linux::process::privileges::PacketThread;
 use adit_linux::sockets::packet_listeners::PacketListeners;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
-use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, Instant, TableDelta, Totals, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::catch_all::CatchAllReceiver;
-use super::coalesce::Coalescer;
 use super::commands::{self, CommandSender};
 use super::dedup::HandoverDedup;
 use super::host_link::HostLink;
-use super::icmp_replies::reply_sender;
+use super::icmp_replies::ReplySender;
 use super::interface_receivers::InterfaceReceivers;
 use super::offload::{NoOffload, Offload};
 use super::offload_sync::OffloadSync;
@@ -29,7 +26,7 @@ use super::outbound::{self, Outbound};
 use super::policy_receiver::PolicyReceiver;
 use super::prober_thread::{ProberSignals, ProberThread};
 use super::probing::{PlaneCounters, Probing};
-use super::protocol4_claim::Protocol4Claim;
+use super::protocol_claim::ProtocolClaim;
 use super::receivers::ReceiverPool;
 use super::threads;
 use super::watcher::Watcher;
@@ -65,7 +62,7 @@ pub struct UserspacePlane {
     host_rules: Arc<ArcSwap<HostRules>>,
     /// Held until the plane is dropped and not until it ends: another plane may start in its place,
     /// and the kernel must not answer the peers in between.
-    protocol4: Option<Arc<Protocol4Claim>>,
+    claim: Option<Arc<ProtocolClaim>>,
 }
 
 impl UserspacePlane {
@@ -90,7 +87,6 @@ impl UserspacePlane {
         source: FlowSource,
         offload: Option<O>,
     ) -> Result<Self, O::Error> {
-        let scope = &interface.scope;
         let (sender, commands) = commands::channel()?;
         // From here on, dropping the plane ends what was started.
         let (mut plane, hidden_receivers) = Self::idle(&tunnel, interface, source, sender)?;
@@ -101,7 +97,7 @@ impl UserspacePlane {
         let host_rules =
             HostRulesWatch::open(interface, source, offload.is_some(), Arc::clone(&plane.host_rules));
         let policy_receiver = PolicyReceiver::new(Arc::clone(&plane.receivers), plane.shard());
-        let senders = plane.senders(hidden_receivers.len(), source, scope)?;
+        let senders = plane.senders(hidden_receivers.len(), source, interface)?;
         let counters = PlaneCounters {
             own: plane.shard(),
             others: plane.counters.clone(),
@@ -109,7 +105,7 @@ impl UserspacePlane {
         };
         let offloaded = offload.as_ref().map(OffloadSync::traffic);
         let prober = ProberThread {
-            probing: Probing::open(&tunnel, source, scope, counters, offloaded)?,
+            probing: Probing::open(&tunnel, source, interface, counters, offloaded)?,
             tunnel: Arc::clone(&tunnel),
             current: Arc::clone(&plane.tunnel),
             next_hops: Arc::clone(&plane.next_hops),
@@ -124,7 +120,7 @@ impl UserspacePlane {
             current: Arc::clone(&plane.tunnel),
             commands,
             next_hops: Arc::clone(&plane.next_hops),
-            protocol4: plane.protocol4.clone(),
+            claim: plane.claim.clone(),
             offload,
             host_rules,
             policy_receiver,
@@ -168,8 +164,9 @@ impl UserspacePlane {
             tunnel: Arc::clone(&current),
             peers: capacity.peers,
             host: Arc::new(host),
-            queues: hidden.receivers.len(),
+            queues: interface.queues,
             underlay: source.address,
+            protocols: interface.protocols(),
             mtu,
             clock: Clock,
             stop: Arc::clone(&stop),
@@ -188,7 +185,7 @@ impl UserspacePlane {
             waker,
             threads: Vec::new(),
             host_rules: Arc::default(),
-            protocol4: None,
+            claim: None,
         };
         Ok((plane, hidden.receivers))
     }
@@ -203,15 +200,14 @@ impl UserspacePlane {
     ) -> Result<Option<OffloadSync<O>>, Error> {
         let pool = Arc::clone(&self.receivers);
         let Some(offload) = offload else {
-            self.protocol4 = Some(Arc::new(Protocol4Claim::open(&interface.hidden_name, source.address)?));
+            let device = &interface.hidden_name;
+            let claim = ProtocolClaim::open(device, source.address, interface.protocols())?;
+            self.claim = Some(Arc::new(claim));
             pool.bind(None)?.start(&pool, HandoverDedup::default())?;
             return Ok(None);
         };
-        let catch_all = CatchAllReceiver {
-            socket: RawSocket::ipip(source.address)?,
-            deliverer: pool.deliverer(self.shard()),
-            coalescer: Coalescer::new(1, pool.host.takes_udp),
-        };
+        let deliverer = pool.deliverer(self.shard());
+        let catch_all = CatchAllReceiver::open(source.address, interface.protocols(), deliverer)?;
         let receivers = InterfaceReceivers::new(Arc::clone(&pool), catch_all);
         Ok(Some(OffloadSync::new(offload, receivers, interface.clone())))
     }
@@ -221,12 +217,17 @@ impl UserspacePlane {
         &mut self,
         count: usize,
         source: FlowSource,
-        scope: &NetScope,
+        interface: &TunnelInterface,
     ) -> Result<Vec<Outbound>, Error> {
-        (0..count).map(|number| self.sender(number, source, scope)).collect()
+        (0..count).map(|number| self.sender(number, source, interface)).collect()
     }
 
-    fn sender(&mut self, number: usize, source: FlowSource, scope: &NetScope) -> Result<Outbound, Error> {
+    fn sender(
+        &mut self,
+        number: usize,
+        source: FlowSource,
+        interface: &TunnelInterface,
+    ) -> Result<Outbound, Error> {
         Ok(Outbound {
             number,
             tunnel: Arc::clone(&self.tunnel),
@@ -234,7 +235,7 @@ impl UserspacePlane {
             next_hops: Arc::clone(&self.next_hops),
             mark: source.mark,
             raw: RawFrameSender::open_from(source, outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
-            replies: reply_sender(scope)?,
+            replies: ReplySender::open(interface)?,
             link: None,
             clock: Clock,
             stop: Arc::clone(&self.stop),

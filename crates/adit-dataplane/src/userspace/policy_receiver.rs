@@ -2,15 +2,13 @@
 //! the policies of IPsec let pass. It is open while there are such peers.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use adit_linux::error::Error;
-use adit_linux::sockets::raw::RawSocket;
 use adit_tunnel::{Counters, Instant, Tunnel};
 
 use super::catch_all::{BATCH, CatchAllReceiver};
-use super::coalesce::Coalescer;
 use super::receivers::ReceiverPool;
 
 /// See the module.
@@ -40,24 +38,20 @@ impl PolicyReceiver {
         if self.open.is_none() {
             let mut deliverer = self.pool.deliverer(Arc::clone(&self.counters));
             deliverer.policy_checked = true;
-            self.open = Some(CatchAllReceiver {
-                socket: RawSocket::ipip(self.pool.underlay)?,
-                coalescer: Coalescer::new(1, deliverer.host.takes_udp),
-                deliverer,
-            });
+            self.open = Some(CatchAllReceiver::open(self.pool.underlay, self.pool.protocols, deliverer)?);
         }
-        self.open.as_ref().map_or(Ok(()), |receiver| receiver.socket.only_from(sources))
+        self.open.as_ref().map_or(Ok(()), |receiver| receiver.only_from(sources))
     }
 
     /// Delivers a batch of what has arrived.
     pub(super) fn receive(&mut self, buffer: &mut [u8], now: Instant) {
         if let Some(receiver) = &mut self.open {
-            receiver.receive(buffer, BATCH, now, |_| ());
+            receiver.receive(buffer, BATCH, now);
         }
     }
 
     /// Readable when something has arrived.
-    pub(super) fn ready(&self) -> Option<BorrowedFd<'_>> {
-        self.open.as_ref().map(|receiver| receiver.socket.as_fd())
+    pub(super) fn ready(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.open.iter().flat_map(CatchAllReceiver::ready)
     }
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
-use adit_linux::net_scope::NetScope;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Dropped, Instant, PeerIndex, Prober, Traffic, Tunnel, UnderlayIcmp};
 
-use super::icmp_replies::{queue_reply, reply_sender};
+use super::icmp_replies::ReplySender;
 use super::offload::TrafficReader;
 use super::outbound::MAX_DATAGRAM;
 use super::receivers::ReceiverPool;
+use crate::tunnel_interface::TunnelInterface;
 
 /// ICMP messages that are handled before other work gets its turn.
 const BATCH: usize = 256;
@@ -25,7 +25,7 @@ pub(super) struct Probing {
     pub(super) icmp: RawSocket,
     raw: RawFrameSender,
     /// ICMP errors to the hosts inside.
-    replies: RawFrameSender,
+    replies: ReplySender,
     prober: Prober,
     counters: PlaneCounters,
     /// What an offload has exchanged with a peer; `None` without an offload.
@@ -60,14 +60,14 @@ impl Probing {
     pub(super) fn open(
         tunnel: &Tunnel,
         source: FlowSource,
-        scope: &NetScope,
+        interface: &TunnelInterface,
         counters: PlaneCounters,
         offloaded: Option<TrafficReader>,
     ) -> Result<Self, Error> {
         Ok(Self {
             icmp: RawSocket::icmp_errors(source.address)?,
             raw: RawFrameSender::open_from(source, MAX_DATAGRAM, FRAMES)?,
-            replies: reply_sender(scope)?,
+            replies: ReplySender::open(interface)?,
             prober: Prober::new(tunnel),
             counters,
             offloaded,
@@ -152,11 +152,11 @@ fn has_changed_state(outcome: &UnderlayIcmp) -> bool {
 }
 
 /// Sends the reply that an ICMP error asks for.
-fn relay(replies: &mut RawFrameSender, outcome: &UnderlayIcmp, message: &[u8]) {
+fn relay(replies: &mut ReplySender, outcome: &UnderlayIcmp, message: &[u8]) {
     if let UnderlayIcmp::Relay { reply, offending, .. } = outcome
         && let Some(offending) = message.get(offending.clone())
     {
-        queue_reply(replies, reply, offending);
+        replies.queue(reply, offending);
         replies.flush();
     }
 }

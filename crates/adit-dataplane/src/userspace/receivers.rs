@@ -8,6 +8,7 @@ use adit_linux::error::Error;
 use adit_linux::process::privileges::PacketThread;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
+use adit_linux::tunnel_protocol::TunnelProtocol;
 use adit_tunnel::{Counters, Tunnel};
 use arc_swap::ArcSwap;
 
@@ -28,6 +29,8 @@ pub(super) struct ReceiverPool {
     /// Number of receivers on all interfaces.
     pub(super) queues: usize,
     pub(super) underlay: Ipv4Addr,
+    /// What peers send.
+    pub(super) protocols: &'static [TunnelProtocol],
     /// Bytes of the largest datagram that fits a frame of a ring.
     pub(super) mtu: usize,
     pub(super) clock: Clock,
@@ -85,7 +88,7 @@ impl ReceiverPool {
     pub(super) fn bind(&self, device: Option<u32>) -> Result<BoundRings, Error> {
         // An offload declines little: one queue is enough.
         let queues = if device.is_some() { 1 } else { self.queues };
-        PacketRing::open_group(self.underlay, device, queues, self.mtu).map(BoundRings)
+        PacketRing::open_group(self.underlay, self.protocols, device, queues, self.mtu).map(BoundRings)
     }
 
     /// Takes the threads out, to wait for their end.

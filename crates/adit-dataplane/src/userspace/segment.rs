@@ -260,7 +260,7 @@ impl<'a> Headers<'a> {
     }
 }
 
-fn sum_of_words(bytes: &[u8]) -> u32 {
+pub(crate) fn sum_of_words(bytes: &[u8]) -> u32 {
     bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
 }
 

@@ -7,7 +7,6 @@ use adit_linux::sockets::packet::PacketSender;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::sockets::virtio_net::PartialChecksum;
 use adit_linux::sockets::xdp::XdpSender;
-use adit_wire::encapsulation::OuterHeader;
 
 use super::segment::complete_checksum;
 use crate::next_hop::{LinkDevice, Mac};
@@ -70,14 +69,14 @@ pub(super) enum TxPath {
 }
 
 impl TxPath {
-    /// Puts one datagram into a frame: link header, outer header, and `len` bytes of the inner
-    /// datagram that `fill` writes.
+    /// Puts one datagram into a frame: link header, this outer header, and `len` bytes behind it
+    /// that `fill` writes.
     #[inline]
     pub(super) fn send(
         self,
         link: &mut Option<Link>,
         raw: &mut RawFrameSender,
-        header: &OuterHeader,
+        header: &[u8],
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<PartialChecksum>,
     ) {
@@ -93,7 +92,7 @@ impl TxPath {
             write_link_header(front, destination, source);
         }
         let (capacity, inner) = rest.split_at_mut(header.len());
-        capacity.copy_from_slice(header.as_bytes());
+        capacity.copy_from_slice(header);
         let mut partial = fill(inner);
         if !completes && let Some(partial) = partial.take() {
             complete_checksum(&mut inner[..len], partial);

@@ -21,7 +21,7 @@ use super::offload::Offload;
 use super::offload_sync::OffloadSync;
 use super::policy_receiver::PolicyReceiver;
 use super::prober_thread::ProberSignals;
-use super::protocol4_claim::Protocol4Claim;
+use super::protocol_claim::ProtocolClaim;
 use super::underlay::{PeerAddress, Underlay, all_peers};
 use crate::clock::Clock;
 use crate::host_rules::HostRulesWatch;
@@ -49,7 +49,7 @@ pub(super) struct Watcher<O> {
     pub(super) commands: CommandReceiver,
     pub(super) prober: ProberSignals,
     pub(super) next_hops: Arc<NextHops>,
-    pub(super) protocol4: Option<Arc<Protocol4Claim>>,
+    pub(super) claim: Option<Arc<ProtocolClaim>>,
     /// Behind an offload userspace sends little, and the kernel routes that.
     pub(super) offload: Option<OffloadSync<O>>,
     pub(super) host_rules: HostRulesWatch,
@@ -107,7 +107,7 @@ impl<O: Offload> Watcher<O> {
     /// Receives from the peers that are left to the host's stack now.
     fn follow_policies(&mut self) {
         self.policy_receiver.follow(&self.tunnel);
-        if let Some(claim) = &self.protocol4 {
+        if let Some(claim) = &self.claim {
             claim.renew();
         }
     }
@@ -176,7 +176,7 @@ impl<O: Offload> Prepared<O> {
         let Watcher { prober, commands, offload, host_rules, policy_receiver, waker, .. } = &self.watcher;
         let left = until_look.min(TAP_CHECK_INTERVAL);
         let mut sources = vec![prober.learned.as_fd(), self.events.as_fd(), commands.ready.as_fd()];
-        sources.extend(offload.as_ref().map(AsFd::as_fd));
+        sources.extend(offload.iter().flat_map(OffloadSync::ready));
         sources.extend(host_rules.news());
         sources.extend(policy_receiver.ready());
         wait_readable_any(&sources, waker, Some(left))
@@ -193,8 +193,8 @@ impl<O: Offload> Prepared<O> {
     /// Brings the next hops up to date. Returns true when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
         let own = self.look_for_source();
-        let Watcher { offload, tunnel, source, protocol4, .. } = &mut self.watcher;
-        if let Some(claim) = protocol4 {
+        let Watcher { offload, tunnel, source, claim, .. } = &mut self.watcher;
+        if let Some(claim) = claim {
             claim.look(tunnel, source.address);
         }
         let looked = match offload {
@@ -233,7 +233,7 @@ impl<O: Offload> Prepared<O> {
     /// Changes the peers. Userspace comes first: it takes what the offload does not know yet.
     fn update_peers(&mut self, command: &Command) -> Result<(), String> {
         self.watcher.tunnel = Arc::clone(&command.tunnel);
-        if let Some(claim) = &self.watcher.protocol4 {
+        if let Some(claim) = &self.watcher.claim {
             claim.renew();
             claim.look(&command.tunnel, self.watcher.source.address);
         }

@@ -22,6 +22,8 @@ pub enum Group {
     Link,
     /// IPv4 addresses.
     Address,
+    /// IPv6 addresses.
+    AddressV6,
     /// IPv4 routes.
     Route,
     /// IPv6 routes.
@@ -40,6 +42,7 @@ impl Group {
         match self {
             Self::Link => libc::RTNLGRP_LINK,
             Self::Address => libc::RTNLGRP_IPV4_IFADDR,
+            Self::AddressV6 => libc::RTNLGRP_IPV6_IFADDR,
             Self::Route => libc::RTNLGRP_IPV4_ROUTE,
             Self::RouteV6 => libc::RTNLGRP_IPV6_ROUTE,
             Self::Neighbour => libc::RTNLGRP_NEIGH,

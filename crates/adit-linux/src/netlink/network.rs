@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{Address, Ipip, Link, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use crate::error::Result;
@@ -65,9 +65,9 @@ network! {
     /// Lists the addresses of all interfaces, or of one.
     fn addresses(index: Option<u32>) -> Vec<Address>;
     /// Adds an address to an interface.
-    fn add_address(index: u32, prefix: Ipv4Net) -> ();
+    fn add_address(index: u32, prefix: IpNet) -> ();
     /// Deletes an address from an interface.
-    fn delete_address(index: u32, prefix: Ipv4Net) -> ();
+    fn delete_address(index: u32, prefix: IpNet) -> ();
     /// Lists the routes of a table.
     fn routes_of(table: u32) -> Vec<Route>;
     /// Lists the routes of a table that `protocol` installed on an interface.

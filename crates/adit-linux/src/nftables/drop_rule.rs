@@ -1,7 +1,7 @@
-//! A table that drops IP in IP from our peers before the host's IP input sees it.
+//! A table that drops what our peers tunnel before the host's IP input sees it.
 //!
-//! Where the module `tunnel4` is loaded (by `ipip` or `sit`), the kernel answers IP in IP that
-//! belongs to none of its tunnels with ICMP Port Unreachable. Packet sockets receive a datagram
+//! Where the module `tunnel4` is loaded (by `ipip` or `sit`), the kernel answers tunneled packets
+//! that belong to none of its tunnels with ICMP Port Unreachable. Packet sockets receive a datagram
 //! before the rule drops it, so the userspace data plane still gets it.
 //!
 //! The kernel *owns* the table for this process: it removes it when the socket closes, however the
@@ -12,12 +12,12 @@ use std::net::Ipv4Addr;
 use super::ruleset::{Chain, Comparison, Field, Hook, Key, Ruleset, Set, Step};
 use super::tables::Tables;
 use crate::error::Result;
+use crate::tunnel_protocol::TunnelProtocol;
 
 const SET: &str = "peers";
-const CHAIN: &str = "drop-ipip";
-const IPIP: u8 = libc::IPPROTO_IPIP as u8;
+const CHAIN: &str = "drop-tunneled";
 
-/// A rule that drops IP-in-IP datagrams from the peers to us. Dropping this value removes it.
+/// Rules that drop tunneled packets from the peers to us. Dropping this value removes them.
 #[derive(Debug)]
 pub struct Tunnel4DropRule {
     /// The kernel removes the table with this socket.
@@ -25,19 +25,25 @@ pub struct Tunnel4DropRule {
 }
 
 impl Tunnel4DropRule {
-    /// Returns true if the kernel has loaded a driver that answers IP in IP with Port Unreachable.
+    /// Returns true if the kernel has loaded a driver that answers with Port Unreachable.
     #[must_use]
     pub fn is_needed() -> bool {
         std::path::Path::new("/sys/module/tunnel4").exists()
     }
 
-    /// Adds the rule in the calling thread's network namespace. `table` is the name of its table.
+    /// Adds a rule for each protocol in the calling thread's network namespace. `table` is the name
+    /// of their table.
     ///
     /// # Errors
     /// The kernel has no nf_tables or is older than 5.12, or CAP_NET_ADMIN is missing.
-    pub fn start(table: &str, local: Ipv4Addr, peers: &[Ipv4Addr]) -> Result<Self> {
+    pub fn start(
+        table: &str,
+        local: Ipv4Addr,
+        peers: &[Ipv4Addr],
+        protocols: &[TunnelProtocol],
+    ) -> Result<Self> {
         let mut tables = Tables::open()?;
-        tables.create(&ruleset(table, local, peers)).map_err(|error| {
+        tables.create(&ruleset(table, local, peers, protocols)).map_err(|error| {
             if error.is_permission() {
                 return error;
             }
@@ -47,19 +53,21 @@ impl Tunnel4DropRule {
     }
 }
 
-fn ruleset(table: &str, local: Ipv4Addr, peers: &[Ipv4Addr]) -> Ruleset {
+fn ruleset(table: &str, local: Ipv4Addr, peers: &[Ipv4Addr], protocols: &[TunnelProtocol]) -> Ruleset {
     let equals = |field, value: &[u8]| Step::Compare {
         field,
         mask: None,
         how: Comparison::Equal,
         value: value.to_vec(),
     };
-    let rule = vec![
-        equals(Field::PROTOCOL, &[IPIP]),
-        equals(Field::DESTINATION, &local.octets()),
-        Step::In { field: Field::SOURCE, prefix: 32, set: SET.to_owned() },
-        Step::Drop,
-    ];
+    let rule = |protocol: &TunnelProtocol| {
+        vec![
+            equals(Field::PROTOCOL, &[protocol.number()]),
+            equals(Field::DESTINATION, &local.octets()),
+            Step::In { field: Field::SOURCE, prefix: 32, set: SET.to_owned() },
+            Step::Drop,
+        ]
+    };
     Ruleset {
         table: table.to_owned(),
         is_owned: true,
@@ -70,6 +78,10 @@ fn ruleset(table: &str, local: Ipv4Addr, peers: &[Ipv4Addr]) -> Ruleset {
             counts: false,
             elements: peers.iter().map(|peer| peer.octets().to_vec()).collect(),
         }],
-        chains: vec![Chain { name: CHAIN.to_owned(), hook: Some(Hook::BeforeReassembly), rules: vec![rule] }],
+        chains: vec![Chain {
+            name: CHAIN.to_owned(),
+            hook: Some(Hook::BeforeReassembly),
+            rules: protocols.iter().map(rule).collect(),
+        }],
     }
 }

@@ -2,8 +2,8 @@
 //! tunnel interface, and hand decapsulated datagrams to the host through it.
 //!
 //! With the virtio-net header one call moves a GSO packet: up to 64 KiB of a TCP stream, or of UDP
-//! datagrams of one size. The sockets are bound to IPv4, so eBPF programs at the ingress of the
-//! interface come first, and the sockets get what those decline.
+//! datagrams of one size. Each socket is bound to one family, and not to everything, so eBPF
+//! programs at the ingress of the interface come first, and the sockets get what those decline.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,13 +12,14 @@ use crate::error::Error;
 use crate::sockets::frames::LINK_HEADER;
 use crate::sockets::options::enlarge_send_buffer;
 use crate::sockets::packet::{PACKET_VNET_HDR, bind, packet_socket, set_option};
-use crate::sockets::packet_ring::PacketRing;
+use crate::sockets::packet_ring::{Family, PacketRing};
 use crate::sockets::virtio_net::VirtioNetHeader;
 
 /// The most pieces of a packet in one call.
 pub const MAX_PIECES: usize = 65;
-/// `ETH_P_IP`, in network byte order.
+/// Ethertypes, in network byte order.
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// How to open the hidden end of a pair.
 #[derive(Clone, Copy, Debug)]
@@ -32,13 +33,16 @@ pub struct HiddenEndOptions {
     /// The visible end's MTU, in bytes. Datagrams of up to that size are read without a system
     /// call.
     pub visible_mtu: usize,
-    /// The number of receivers, at least one is opened. Each is served by a thread of its own.
+    /// The number of receivers for each family, at least one is opened. Each is served by a thread
+    /// of its own.
     pub queues: usize,
+    /// Whether the interface has IPv6.
+    pub ipv6: bool,
 }
 
 /// The open sockets of a hidden end.
 pub struct HiddenEnd {
-    /// They share the datagrams, flow by flow.
+    /// Those of a family share the datagrams, flow by flow.
     pub receivers: Vec<PacketRing>,
     /// Sends to the visible end.
     pub sender: HiddenSender,
@@ -69,11 +73,12 @@ impl HiddenEnd {
     /// # Errors
     /// CAP_NET_RAW is missing, there is no memory, or there is no such interface.
     pub fn open(options: &HiddenEndOptions) -> Result<Self, Error> {
-        Ok(Self {
-            receivers: PacketRing::open_interface(options.index, options.queues, options.visible_mtu)?,
-            sender: HiddenSender::open(options)?,
-            offloads: Offloads::of_this_kernel(),
-        })
+        let HiddenEndOptions { index, queues, visible_mtu, ipv6, .. } = *options;
+        let mut receivers = PacketRing::open_interface(index, Family::V4, queues, visible_mtu)?;
+        if ipv6 {
+            receivers.extend(PacketRing::open_interface(index, Family::V6, queues, visible_mtu)?);
+        }
+        Ok(Self { receivers, sender: HiddenSender::open(options)?, offloads: Offloads::of_this_kernel() })
     }
 }
 
@@ -81,7 +86,8 @@ impl HiddenEnd {
 #[derive(Debug)]
 pub struct HiddenSender {
     socket: OwnedFd,
-    link_header: [u8; LINK_HEADER],
+    /// The link header of each family.
+    link_headers: [[u8; LINK_HEADER]; 2],
 }
 
 impl HiddenSender {
@@ -97,12 +103,15 @@ impl HiddenSender {
         let mut link_header = [0; LINK_HEADER];
         link_header[..6].copy_from_slice(&options.visible_mac);
         link_header[6..12].copy_from_slice(&options.mac);
-        link_header[12..].copy_from_slice(&ETHERTYPE_IPV4);
-        Ok(Self { socket, link_header })
+        let link_headers = [ETHERTYPE_IPV4, ETHERTYPE_IPV6].map(|ethertype| {
+            link_header[12..].copy_from_slice(&ethertype);
+            link_header
+        });
+        Ok(Self { socket, link_headers })
     }
 
-    /// Sends one IPv4 datagram or GSO packet, in at most [`MAX_PIECES`] pieces. Costs a system
-    /// call. Offsets in `header` count from the datagram's first byte.
+    /// Sends one datagram or GSO packet, in at most [`MAX_PIECES`] pieces. Its first byte says its
+    /// family. Costs a system call. Offsets in `header` count from the datagram's first byte.
     ///
     /// # Errors
     /// The interface is down (`ENETDOWN`) or gone (`ENXIO`), the datagram is longer than its MTU
@@ -116,12 +125,16 @@ impl HiddenSender {
         let header = header.with_front(LINK_HEADER as u16).to_bytes();
         let mut all = [IoSlice::new(&[]); MAX_PIECES + 2];
         all[0] = IoSlice::new(&header);
-        all[1] = IoSlice::new(&self.link_header);
         let mut used = 2;
+        let mut is_v6 = false;
         for (slot, piece) in all[2..].iter_mut().zip(pieces) {
+            if used == 2 {
+                is_v6 = piece.first().is_some_and(|first| first >> 4 == 6);
+            }
             *slot = IoSlice::new(piece);
             used += 1;
         }
+        all[1] = IoSlice::new(&self.link_headers[usize::from(is_v6)]);
         // SAFETY: `msghdr` is plain old data, for which all zeros is a value.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         // An `IoSlice` has the layout of an `iovec`, which the kernel does not write here.

@@ -11,6 +11,7 @@ mod frame_batch;
 pub mod frames;
 pub mod hidden_end;
 pub mod icmp_socket;
+pub mod icmpv6_socket;
 mod mmap;
 mod options;
 pub mod packet;

@@ -16,6 +16,7 @@ use crate::sockets::mmap::Mapping;
 use crate::sockets::options::{attach_filter, enlarge_receive_buffer, get_socket_option, set_receive_buffer};
 use crate::sockets::packet::{PACKET_VNET_HDR, bind, bound_to, packet_socket, set_option};
 use crate::sockets::virtio_net::{self, VirtioNetHeader};
+use crate::tunnel_protocol::TunnelProtocol;
 
 // linux/if_packet.h
 const PACKET_RX_RING: libc::c_int = 5;
@@ -86,6 +87,32 @@ pub struct PacketRing {
     held: usize,
 }
 
+/// How a ring is opened.
+struct Options<'a> {
+    filter: Option<&'a [libc::sock_filter]>,
+    ethertype: libc::c_int,
+    device: Option<u32>,
+    mtu: usize,
+}
+
+/// The IP version of the packets that a ring receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    const fn ethertype(self) -> libc::c_int {
+        match self {
+            Family::V4 => libc::ETH_P_IP,
+            Family::V6 => libc::ETH_P_IPV6,
+        }
+    }
+}
+
 /// A datagram in the ring.
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -111,7 +138,7 @@ pub enum Ready {
 
 impl PacketRing {
     /// Opens `count` rings in the calling thread's network namespace that share the datagrams of
-    /// protocol 4 to `local`, flow by flow, reassembled by the kernel.
+    /// these protocols to `local`, flow by flow, reassembled by the kernel.
     ///
     /// With `device`, the rings receive from that interface only, and also the datagrams that an
     /// eBPF program there has marked as another host's (`PACKET_OTHERHOST`) to keep them from the
@@ -122,26 +149,29 @@ impl PacketRing {
     /// CAP_NET_RAW is missing, there is no memory, or the kernel has no packet sockets.
     pub fn open_group(
         local: Ipv4Addr,
+        protocols: &[TunnelProtocol],
         device: Option<u32>,
         count: usize,
         mtu: usize,
     ) -> Result<Vec<Self>, Error> {
-        let filter = ipip_to(local, device.is_some());
-        let rings = Self::open_many(count, || Self::open(Some(&filter), device, mtu))?;
+        let filter = tunneled_to(local, protocols, device.is_some());
+        let options = Options { filter: Some(&filter), ethertype: libc::ETH_P_IP, device, mtu };
+        let rings = Self::open_many(count, &options)?;
         // With one member there is nothing to spread, and no flow to be hashed for it.
         let spread = if count > 1 { PACKET_FANOUT_HASH } else { PACKET_FANOUT_CPU };
         join(&rings, spread | PACKET_FANOUT_FLAG_DEFRAG)?;
         Ok(rings)
     }
 
-    /// Opens `count` rings that share everything of IPv4 that arrives by the interface `device`,
-    /// flow by flow, whichever host it is marked for. Fragments stay fragments. Datagrams of up to
-    /// `mtu` bytes are received in the ring, larger ones as by [`Self::open_group`].
+    /// Opens `count` rings that share everything of one family that arrives by the interface
+    /// `device`, flow by flow, whichever host it is marked for. Fragments stay fragments. Datagrams
+    /// of up to `mtu` bytes are received in the ring, larger ones as by [`Self::open_group`].
     ///
     /// # Errors
     /// As [`Self::open_group`], or there is no such interface.
-    pub fn open_interface(device: u32, count: usize, mtu: usize) -> Result<Vec<Self>, Error> {
-        let rings = Self::open_many(count, || Self::open(None, Some(device), mtu))?;
+    pub fn open_interface(device: u32, family: Family, count: usize, mtu: usize) -> Result<Vec<Self>, Error> {
+        let options = Options { filter: None, ethertype: family.ethertype(), device: Some(device), mtu };
+        let rings = Self::open_many(count, &options)?;
         for ring in &rings {
             set_receive_buffer(&ring.socket, GSO_BUFFER);
         }
@@ -151,11 +181,12 @@ impl PacketRing {
         Ok(rings)
     }
 
-    fn open_many(count: usize, open: impl Fn() -> Result<Self, Error>) -> Result<Vec<Self>, Error> {
-        std::iter::repeat_with(open).take(count.max(1)).collect()
+    fn open_many(count: usize, options: &Options<'_>) -> Result<Vec<Self>, Error> {
+        std::iter::repeat_with(|| Self::open(options)).take(count.max(1)).collect()
     }
 
-    fn open(filter: Option<&[libc::sock_filter]>, device: Option<u32>, mtu: usize) -> Result<Self, Error> {
+    fn open(options: &Options<'_>) -> Result<Self, Error> {
+        let Options { filter, ethertype, device, mtu } = *options;
         // The socket receives nothing before it is bound, so the filter sees every datagram.
         let socket = packet_socket()?;
         let what = |step: &str| format!("cannot {step} of a packet socket");
@@ -180,8 +211,8 @@ impl PacketRing {
         let mapping = Mapping::shared(FRAMES * frame_size, &socket, 0)
             .map_err(|error| Error::new(what("map the ring"), error))?;
         enlarge_receive_buffer(&socket);
-        bind(&socket, libc::ETH_P_IP, device.unwrap_or(0))
-            .map_err(|error| Error::new("cannot bind a packet socket to IPv4", error))?;
+        bind(&socket, ethertype, device.unwrap_or(0))
+            .map_err(|error| Error::new("cannot bind a packet socket to a protocol", error))?;
         Ok(Self { socket, mapping, frame_size, next: 0, held: 0 })
     }
 
@@ -356,9 +387,9 @@ fn get_option(socket: &OwnedFd, name: libc::c_int) -> io::Result<u32> {
     get_socket_option(socket, libc::SOL_PACKET, name)
 }
 
-/// A classic BPF program that passes protocol 4 to `local` if the frame is for this host, or, with
-/// `marked`, if it is marked as another host's.
-fn ipip_to(local: Ipv4Addr, marked: bool) -> [libc::sock_filter; 9] {
+/// A classic BPF program that passes these protocols to `local` if the frame is for this host, or,
+/// with `marked`, if it is marked as another host's.
+fn tunneled_to(local: Ipv4Addr, protocols: &[TunnelProtocol], marked: bool) -> Vec<libc::sock_filter> {
     // linux/filter.h: these offsets count from the network header, whatever the link.
     const SKF_NET_OFF: u32 = (-0x10_0000_i32).cast_unsigned();
     const SKF_AD_OFF: u32 = (-0x1000_i32).cast_unsigned();
@@ -368,9 +399,14 @@ fn ipip_to(local: Ipv4Addr, marked: bool) -> [libc::sock_filter; 9] {
     let unless_equal = |k, jf| libc::sock_filter { code: 0x15, jt: 0, jf, k };
     let if_equal = |k, jt| libc::sock_filter { code: 0x15, jt, jf: 0, k };
     let answer = |k| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k };
-    [
-        load_byte(SKF_NET_OFF.wrapping_add(9)),
-        unless_equal(4, 6),
+    let mut program = vec![load_byte(SKF_NET_OFF.wrapping_add(9))];
+    for (position, protocol) in protocols.iter().enumerate() {
+        // Over the comparisons that follow, and over the answer behind them.
+        let left = protocols.len() - position;
+        program.push(if_equal(u32::from(protocol.number()), left as u8));
+    }
+    program.extend([
+        answer(0),
         load_word(SKF_NET_OFF.wrapping_add(16)),
         unless_equal(u32::from(local), 4),
         load_byte(SKF_AD_OFF.wrapping_add(SKF_AD_PKTTYPE)),
@@ -378,5 +414,6 @@ fn ipip_to(local: Ipv4Addr, marked: bool) -> [libc::sock_filter; 9] {
         unless_equal(u32::from(if marked { libc::PACKET_OTHERHOST } else { libc::PACKET_HOST }), 1),
         answer(u32::MAX),
         answer(0),
-    ]
+    ]);
+    program
 }

@@ -1,5 +1,5 @@
-//! Raw IPv4 sockets: to send whole datagrams, to receive IP in IP and ICMP errors, and to claim
-//! protocol 4 so that the kernel does not answer it.
+//! Raw IPv4 sockets: to send whole datagrams, to receive what peers tunnel and ICMP errors, and to
+//! claim a protocol so that the kernel does not answer it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -12,9 +12,8 @@ use crate::flow_source::FlowSource;
 use crate::sockets::options::{
     attach_filter, enlarge_receive_buffer, get_socket_option, set_mark, set_socket_option,
 };
+use crate::tunnel_protocol::TunnelProtocol;
 
-/// IP in IP (RFC 2003).
-const IPPROTO_IPIP: i32 = libc::IPPROTO_IPIP;
 // linux/icmp.h
 const SOL_RAW: libc::c_int = 255;
 const ICMP_FILTER: libc::c_int = 1;
@@ -49,9 +48,9 @@ impl RawSocket {
         Ok(raw)
     }
 
-    /// Opens a socket that claims protocol 4 at the address `local` and receives nothing.
+    /// Opens a socket that claims a protocol at the address `local` and receives nothing.
     ///
-    /// While it is open, the kernel does not answer IP-in-IP datagrams to `local` with ICMP
+    /// While it is open, the kernel does not answer datagrams of that protocol to `local` with ICMP
     /// Protocol Unreachable. It does not stop the kernel's own tunnel driver: where the module
     /// `tunnel4` is loaded (by `ipip` or `sit`), the driver answers datagrams that belong to none
     /// of its tunnels with Port Unreachable. [`Tunnel4DropRule`](crate::nftables::Tunnel4DropRule)
@@ -59,21 +58,21 @@ impl RawSocket {
     ///
     /// # Errors
     /// CAP_NET_RAW is missing, or `local` is not an address of this host.
-    pub fn protocol4_placeholder(local: Ipv4Addr) -> Result<Self> {
-        let raw = Self::open(IPPROTO_IPIP, "for IP in IP")?;
+    pub fn placeholder(local: Ipv4Addr, protocol: TunnelProtocol) -> Result<Self> {
+        let raw = Self::open_for(protocol)?;
         // Attached before the socket is bound, so that it never queues a datagram.
         raw.attach(&[answer(0)])?;
         raw.bind(local)?;
         Ok(raw)
     }
 
-    /// Opens a socket that receives IP-in-IP datagrams to `local`, reassembled, and claims the
-    /// protocol as [`Self::protocol4_placeholder`] does. Reading does not block.
+    /// Opens a socket that receives datagrams of a protocol to `local`, reassembled, and claims the
+    /// protocol as [`Self::placeholder`] does. Reading does not block.
     ///
     /// # Errors
-    /// As [`Self::protocol4_placeholder`].
-    pub fn ipip(local: Ipv4Addr) -> Result<Self> {
-        let raw = Self::open(IPPROTO_IPIP, "for IP in IP")?;
+    /// As [`Self::placeholder`].
+    pub fn tunneled(local: Ipv4Addr, protocol: TunnelProtocol) -> Result<Self> {
+        let raw = Self::open_for(protocol)?;
         enlarge_receive_buffer(&raw.socket);
         raw.bind(local)?;
         raw.set_nonblocking()?;
@@ -83,9 +82,9 @@ impl RawSocket {
     /// Opens a socket that receives nothing, for [`Self::path_mtu`]: from `source`, with its mark.
     ///
     /// # Errors
-    /// As [`Self::protocol4_placeholder`].
+    /// As [`Self::placeholder`].
     pub fn ipip_path(source: FlowSource) -> Result<Self> {
-        let raw = Self::protocol4_placeholder(source.address)?;
+        let raw = Self::placeholder(source.address, TunnelProtocol::Ipip)?;
         set_mark(&raw.socket, source.mark)?;
         Ok(raw)
     }
@@ -144,7 +143,7 @@ impl RawSocket {
     /// block.
     ///
     /// # Errors
-    /// As [`Self::protocol4_placeholder`].
+    /// As [`Self::placeholder`].
     pub fn icmp_errors(local: Ipv4Addr) -> Result<Self> {
         let raw = Self::open(libc::IPPROTO_ICMP, "for ICMP")?;
         // ICMP_FILTER runs before a datagram is copied, but covers only types below 32 and lets the
@@ -156,6 +155,14 @@ impl RawSocket {
         raw.bind(local)?;
         raw.set_nonblocking()?;
         Ok(raw)
+    }
+
+    fn open_for(protocol: TunnelProtocol) -> Result<Self> {
+        let purpose = match protocol {
+            TunnelProtocol::Ipip => "for IP in IP",
+            TunnelProtocol::Ipv6 => "for IPv6 in IPv4",
+        };
+        Self::open(protocol.number().into(), purpose)
     }
 
     fn open(protocol: i32, purpose: &str) -> Result<Self> {

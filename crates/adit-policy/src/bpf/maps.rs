@@ -159,6 +159,7 @@ const RELAY: u32 = 1 << 5;
 const SILENT: u32 = 1 << 6;
 const RELAY_NOBODY: u32 = 1 << 7;
 const RELAY_LISTED: u32 = 1 << 8;
+const CARRIES_IPV6: u32 = 1 << 9;
 
 impl Settings {
     /// Settings of a tunnel that does not relay; see [`Settings::with_relay`].
@@ -188,6 +189,20 @@ impl Settings {
             settings.flags |= MSS_CLAMP;
         }
         settings
+    }
+
+    /// The same settings, for an interface with or without IPv6.
+    #[must_use]
+    pub const fn with_ipv6(mut self, ipv6: bool) -> Settings {
+        self.flags = if ipv6 { self.flags | CARRIES_IPV6 } else { self.flags & !CARRIES_IPV6 };
+        self
+    }
+
+    /// Whether protocol 41 belongs to the tunnel.
+    #[inline(always)]
+    #[must_use]
+    pub const fn carries_ipv6(&self) -> bool {
+        self.flags & CARRIES_IPV6 != 0
     }
 
     /// The same settings, with or without relaying between peers.

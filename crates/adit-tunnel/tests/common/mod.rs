@@ -105,7 +105,9 @@ impl Gateway {
     /// The outer datagram for an inner one that must pass.
     pub fn outer(&self, inner: &[u8]) -> Vec<u8> {
         match self.encapsulate(inner) {
-            Encapsulated::Forward { outer, .. } => [outer.as_bytes(), inner].concat(),
+            Encapsulated::Forward { outer, .. } | Encapsulated::ForwardInFragments { outer, .. } => {
+                [outer.as_bytes(), inner].concat()
+            }
             other => panic!("expected Forward, found {other:?}"),
         }
     }

@@ -14,6 +14,7 @@ use crate::support::programs::{attached, pinned, pins};
 use crate::support::sites::{View, view};
 use adit_config::DataplaneChoice;
 use adit_testbed::test_planes::plane_name;
+use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 
 /// Long enough that anything with a clock in it would notice.
@@ -204,7 +205,7 @@ fn another_overlay_comes_and_goes() {
     let bed = Loaded::new(DataplaneChoice::Ebpf);
     let gateway = bed.side(A);
     let file = bed.write("other.toml", OTHER);
-    gateway.address("underlayA", "10.1.1.3/24".parse().unwrap()).unwrap();
+    gateway.address("underlayA", "10.1.1.3/24".parse::<Ipv4Net>().unwrap()).unwrap();
     let load = bed.load();
     let ours = bed.programs(A);
     let up = view(gateway);

@@ -16,6 +16,7 @@ use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, INSIDE_A, INSIDE_B};
 use adit_linux::netlink::Netlink;
+use ipnet::Ipv4Net;
 use nix::sys::signal::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -64,8 +65,8 @@ fn inside() -> (Host, Host) {
     let (blue, host) = (Host::new("blue").unwrap(), Host::new("host in blue").unwrap());
     blue.forward().unwrap();
     blue.connect("lan", &host, "eth0").unwrap();
-    blue.address("lan", "172.16.17.1/24".parse().unwrap()).unwrap();
-    host.address("eth0", "172.16.17.10/24".parse().unwrap()).unwrap();
+    blue.address("lan", "172.16.17.1/24".parse::<Ipv4Net>().unwrap()).unwrap();
+    host.address("eth0", "172.16.17.10/24".parse::<Ipv4Net>().unwrap()).unwrap();
     host.route("0.0.0.0/0".parse().unwrap(), Some(INSIDE_A), None).unwrap();
     (blue, host)
 }
@@ -222,7 +223,7 @@ fn several_overlays_of_one_machine_leave_each_other_alone() {
         (&blue, "lo", "10.40.0.1/32"),
         (b, "lo", "10.50.0.1/32"),
     ] {
-        host.address(device, address.parse().unwrap()).unwrap();
+        host.address(device, address.parse::<Ipv4Net>().unwrap()).unwrap();
     }
     for address in ["10.1.1.3/32", "10.1.1.4/32"] {
         router.route(address.parse().unwrap(), None, Some("toB")).unwrap();

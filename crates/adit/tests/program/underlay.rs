@@ -66,11 +66,11 @@ impl Moving {
     fn remove(&self, address: &str) {
         let prefix: Ipv4Net = address.parse().unwrap();
         let index = self.gateway().index("underlayA").unwrap();
-        self.gateway().netlink().unwrap().delete_address(index, prefix).unwrap();
+        self.gateway().netlink().unwrap().delete_address(index, prefix.into()).unwrap();
     }
 
     fn add(&self, address: &str) {
-        self.gateway().address("underlayA", address.parse().unwrap()).unwrap();
+        self.gateway().address("underlayA", address.parse::<Ipv4Net>().unwrap()).unwrap();
     }
 
     fn site(&self) -> Value {

@@ -185,6 +185,7 @@ fn words(answer: &Answer) -> String {
             (11, 0) => name(*by),
             (message_type, code) => format!("{message_type}/{code} from {}", name(*by)),
         },
+        Answer::RefusedV6 { by, .. } => format!("an error from {by}"),
         Answer::NotSent(_) => "not sent".to_owned(),
         Answer::Silence => "\\*".to_owned(),
     }

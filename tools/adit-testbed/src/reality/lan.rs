@@ -47,7 +47,7 @@ impl Lan {
     pub fn assign(&self) -> Result<(), LabError> {
         let (index, prefix) = (self.gateway.index(DEVICE)?, network(INSIDE_A, PREFIX_LEN));
         let found = self.gateway.netlink()?.addresses(Some(index))?;
-        if found.iter().any(|address| address.prefix == prefix) {
+        if found.iter().any(|address| address.prefix == prefix.into()) {
             return Ok(());
         }
         self.gateway.address(DEVICE, prefix)

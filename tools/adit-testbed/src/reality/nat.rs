@@ -49,7 +49,7 @@ pub fn put_behind(sites: &TwoSites, gateway: Gateway) -> Result<Rule, LabError> 
     };
     let (public, private) = (gateway.public(), gateway.private());
     let index = host.index(device)?;
-    host.netlink()?.delete_address(index, network(public, 24))?;
+    host.netlink()?.delete_address(index, network(public, 24).into())?;
     host.address(device, network(private, 24))?;
     // The router answers ARP for the peer.
     host.route(Ipv4Net::from(peer.public()), None, Some(device))?;

@@ -61,7 +61,7 @@ impl<'a> VrrpPair<'a> {
 
     fn hand_over(&self, from: (&Host, &str), to: (&Host, &str, &str)) -> Result<(), LabError> {
         let address = network(UNDERLAY_A, 24);
-        from.0.netlink()?.delete_address(from.0.index(from.1)?, address)?;
+        from.0.netlink()?.delete_address(from.0.index(from.1)?, address.into())?;
         to.0.address(to.1, address)?;
         let prefix = Ipv4Net::from(UNDERLAY_A).to_string();
         self.sites.router.program("ip", &["route", "replace", &prefix, "dev", to.2])

@@ -19,6 +19,7 @@ use adit_fixtures::{Case, Direction, Outcome, Setup, table};
 use adit_lab::host::Host;
 use adit_lab::two_sites::{TwoSites, bring_up};
 use adit_linux::sockets::raw::RawSocket;
+use adit_linux::tunnel_protocol::TunnelProtocol;
 use adit_testbed::test_planes::plane_name;
 use adit_testbed::wire_tap;
 use adit_tunnel::Totals;
@@ -110,14 +111,14 @@ impl Testbed {
         router.sysctl("ipv4/ip_forward", "0").unwrap();
         let placeholders = [B, C].map(|peer| {
             router.address("lo", Ipv4Net::from(peer)).unwrap();
-            router.run(|| RawSocket::protocol4_placeholder(peer)).unwrap()
+            router.run(|| RawSocket::placeholder(peer, TunnelProtocol::Ipip)).unwrap()
         });
         // The host has no address, so it answers nothing.
         let inside = gateway_a.index("dummyA").unwrap();
         gateway_a.netlink().unwrap().set_neighbour(inside, HOST_A, mac(host_a, "eth0")).unwrap();
         let eth0 = host_a.index("eth0").unwrap();
         let address = Ipv4Net::new(HOST_A, 24).expect("a prefix");
-        host_a.netlink().unwrap().delete_address(eth0, address).unwrap();
+        host_a.netlink().unwrap().delete_address(eth0, address.into()).unwrap();
         // A default route lets ICMP errors to unknown sources leave.
         gateway_a.route(Ipv4Net::default(), Some(HOST_A), None).unwrap();
         let overlay = bring_up(gateway_a, config).unwrap();

@@ -10,6 +10,7 @@ use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_tunnel::{DropReason, PeerIndex};
 use adit_wire::Protocol;
 use adit_wire::icmpv4::{self, Icmpv4Error, MAX_ERROR_LEN};
+use ipnet::Ipv4Net;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::IpMtu;
 
@@ -153,7 +154,7 @@ fn a_source_outside_the_sites_networks_is_prohibited() {
     let tunnels = network.bring_up().unwrap();
     // A second network behind gateway A that the configuration does not know.
     let foreign = Ipv4Addr::new(10, 55, 0, 5);
-    network.host_a.address("eth0", format!("{foreign}/24").parse().expect("a prefix")).unwrap();
+    network.host_a.address("eth0", format!("{foreign}/24").parse::<Ipv4Net>().expect("a prefix")).unwrap();
     let routed = "10.55.0.0/24".parse().expect("a network");
     network.gateway_a.route(routed, None, Some("dummyA")).unwrap();
     let route = Route {

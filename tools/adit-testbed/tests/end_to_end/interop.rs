@@ -11,6 +11,7 @@ use adit_lab::pcapng::write_pcapng;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
 use adit_linux::sockets::raw::RawSocket;
+use adit_linux::tunnel_protocol::TunnelProtocol;
 use adit_wire::Protocol;
 use adit_wire::ipv4::{Ipv4Packet, Ipv4Repr};
 use adit_wire::print::{Dissection, FlowTable};
@@ -239,7 +240,8 @@ fn the_tunnel_answers_scapy_as_its_peer() {
     let network = TwoSites::build().unwrap();
     let tunnel = bring_up(&network.gateway_a, &config_a("probe = false")).unwrap();
     // Gateway B's kernel has no tunnel, and must not answer the datagrams for scapy.
-    let _placeholder = network.gateway_b.run(|| RawSocket::protocol4_placeholder(UNDERLAY_B)).unwrap();
+    let _placeholder =
+        network.gateway_b.run(|| RawSocket::placeholder(UNDERLAY_B, TunnelProtocol::Ipip)).unwrap();
     let router = mac(&network.router, "toB").map(|byte| format!("{byte:02x}")).join(":");
     let addresses = [UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B].map(|address| address.to_string());
     let printed = network

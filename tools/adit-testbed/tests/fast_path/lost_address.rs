@@ -106,7 +106,7 @@ fn a_hub_without_its_address_relays_nothing(plane: DataplaneChoice) {
     let start = SystemTime::now();
     assert!(reaches(host, Site::Two.host(), ANSWER));
     let index = gateway.index(UNDERLAY).unwrap();
-    gateway.netlink().unwrap().delete_address(index, own).unwrap();
+    gateway.netlink().unwrap().delete_address(index, own.into()).unwrap();
     let router = Site::Hub.router().to_string();
     gateway.program("ip", &["route", "replace", &network_of_hub, "dev", UNDERLAY]).unwrap();
     gateway.program("ip", &["route", "replace", "default", "via", &router]).unwrap();

@@ -13,6 +13,7 @@ mod black_hole;
 mod churn;
 mod forged_icmp;
 mod hub;
+mod ipv6_inside;
 mod largest;
 mod loops;
 mod lost_address;

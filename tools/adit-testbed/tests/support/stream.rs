@@ -1,7 +1,7 @@
 //! A TCP stream with pseudo-random bytes that are compared by their hash.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use adit_lab::host::Host;
 use adit_linux::sockets::poll::readable_within;
@@ -28,8 +28,9 @@ pub(crate) struct Stream {
 impl Stream {
     /// Sends the stream from one host to an address of the other. Returns the hashes of the bytes
     /// sent and received.
-    pub(crate) fn send(self, (from, to): (&Host, &Host), address: Ipv4Addr) -> (Hash, Hash) {
-        let listener = to.ns().run(|| TcpListener::bind(SocketAddrV4::new(address, 0))).unwrap();
+    pub(crate) fn send(self, (from, to): (&Host, &Host), address: impl Into<IpAddr>) -> (Hash, Hash) {
+        let address = address.into();
+        let listener = to.ns().run(|| TcpListener::bind((address, 0))).unwrap();
         let listener = listener.expect("a port is free");
         let server = listener.local_addr().expect("the listener is bound");
         std::thread::scope(|scope| {

@@ -83,7 +83,9 @@ impl Gateway {
             Encapsulated::Reply { reply: Reply::V4 { destination, error }, reason } => {
                 Outcome::Answered { reason, to: destination, error }
             }
-            Encapsulated::Reply { reply: Reply::V6 { .. }, .. } => panic!("the site has no IPv6"),
+            Encapsulated::Reply { reply: Reply::V6 { .. }, .. } | Encapsulated::ForwardInFragments { .. } => {
+                panic!("the site has no IPv6")
+            }
             Encapsulated::Drop(reason) => Outcome::Dropped(reason),
         }
     }

@@ -1,8 +1,8 @@
 //! Keeps the kernel from answering our peers' datagrams in our place.
 //!
 //! A raw socket keeps the IP input from answering Protocol Unreachable for a protocol that the
-//! kernel does not know. Where `tunnel4` is loaded (by `ipip` or `sit`) the kernel knows protocol
-//! 4 and answers Port Unreachable, and only a rule of nf_tables helps.
+//! kernel does not know. Where `tunnel4` is loaded (by `ipip` or `sit`) the kernel knows the
+//! protocols and answers Port Unreachable, and only a rule of nf_tables helps.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use adit_linux::error::Error;
 use adit_linux::nftables::Tunnel4DropRule;
 use adit_linux::sockets::raw::RawSocket;
+use adit_linux::tunnel_protocol::TunnelProtocol;
 use adit_tunnel::Tunnel;
 
 /// Part of the name of the next table. The rule that replaces another is set before the other is
@@ -19,8 +20,9 @@ static NEXT_TABLE: AtomicU32 = AtomicU32::new(0);
 
 /// See the module. Only a plane without an offload needs it: what an offload declines does not
 /// reach the host's IP input.
-pub(super) struct Protocol4Claim {
-    _placeholder: RawSocket,
+pub(super) struct ProtocolClaim {
+    protocols: &'static [TunnelProtocol],
+    _placeholders: Vec<RawSocket>,
     device: String,
     tunnel4: Mutex<Tunnel4>,
 }
@@ -36,12 +38,18 @@ enum Tunnel4 {
     Answering,
 }
 
-impl Protocol4Claim {
-    /// Claims protocol 4 at the address `underlay`. `device` is the name of an interface of ours
-    /// that no other overlay in this network namespace has.
-    pub(super) fn open(device: &str, underlay: Ipv4Addr) -> Result<Self, Error> {
+impl ProtocolClaim {
+    /// Claims these protocols at the address `underlay`. `device` is the name of an interface of
+    /// ours that no other overlay in this network namespace has.
+    pub(super) fn open(
+        device: &str,
+        underlay: Ipv4Addr,
+        protocols: &'static [TunnelProtocol],
+    ) -> Result<Self, Error> {
+        let placeholders = protocols.iter().map(|protocol| RawSocket::placeholder(underlay, *protocol));
         Ok(Self {
-            _placeholder: RawSocket::protocol4_placeholder(underlay)?,
+            protocols,
+            _placeholders: placeholders.collect::<Result<_, _>>()?,
             device: device.to_owned(),
             tunnel4: Mutex::new(Tunnel4::NotLoaded),
         })
@@ -67,7 +75,7 @@ impl Protocol4Claim {
         let peers = tunnel.peers().filter(|(index, _)| is_ours(*index));
         let peers: Vec<Ipv4Addr> = peers.map(|(_, peer)| peer.underlay).collect();
         let table = format!("adit-{}-{}", self.device, NEXT_TABLE.fetch_add(1, Ordering::Relaxed));
-        match (Tunnel4DropRule::start(&table, underlay, &peers), &mut *tunnel4) {
+        match (Tunnel4DropRule::start(&table, underlay, &peers, self.protocols), &mut *tunnel4) {
             (Ok(rule), _) => *tunnel4 = Tunnel4::Silenced { _rule: rule, is_current: true },
             (Err(error), Tunnel4::Silenced { is_current, .. }) => {
                 tracing::warn!(%error, "the kernel's tunnel driver answers new peers with Port Unreachable");
