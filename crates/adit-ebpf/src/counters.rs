@@ -9,11 +9,11 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use adit_policy::bpf::maps::{LastDrop, LastRx, PeerCounts};
 use adit_policy::{DropReason, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
-use adit_wire::ipv4::Ipv4Header;
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::maps::PerCpuArray;
 
+use crate::inner::Inner;
 use crate::tables::{DROPS, ECN, LAST_DROPS, PEER_COUNTS};
 
 /// What one packet adds to the counters: datagrams and their bytes.
@@ -56,12 +56,12 @@ fn peer(peer: PeerIndex) -> Option<*mut PeerCounts> {
 }
 
 #[inline(always)]
-pub fn dropped(reason: DropReason, of: Option<PeerIndex>, inner: &Ipv4Header, segments: u32) {
+pub fn dropped(reason: DropReason, of: Option<PeerIndex>, inner: &impl Inner, segments: u32) {
     add_to(&DROPS, reason.index(), segments);
     if let Some(last) = LAST_DROPS.get_ptr_mut(reason.index() as u32) {
         // SAFETY: it is a map's value. With PREEMPT_RT it may become a mixture of two drops, both
         // of which were among the last.
-        unsafe { last.write(LastDrop::new(now(), inner.source().octets(), of)) };
+        unsafe { last.write(LastDrop::new(now(), inner.source_octets(), of)) };
     }
     if let Some(counts) = of.and_then(peer) {
         // SAFETY: it is a map's value.

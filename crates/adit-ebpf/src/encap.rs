@@ -2,44 +2,64 @@
 
 use adit_policy::{GsoShape, Origin};
 use adit_wire::encapsulation::OVERHEAD_V4;
-use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
+use adit_wire::ipv4::Ipv4Header;
+use adit_wire::ipv6::Ipv6Header;
+use adit_wire::tcp;
 
 use crate::counters::{self, Amount};
+use crate::inner::Inner;
 use crate::mss;
 use crate::outer;
-use crate::probe;
 use crate::skb::{ETHERNET, Skb};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 
-/// Bytes that the program reads: the link header, the IPv4 header, and the TCP header up to its
-/// flags.
-const READ_LEN: usize = ETHERNET + HEADER_LEN + 14;
-
 #[inline(always)]
 pub fn encap(skb: Skb) -> Verdict {
-    if !skb.is_ipv4() || !skb.is_untagged() {
+    if !skb.is_untagged() {
         return Verdict::Decline;
     }
-    // A datagram shorter than `READ_LEN` only needs its IPv4 header.
-    if !skb.reach(READ_LEN) && !skb.reach(ETHERNET + HEADER_LEN) {
+    if skb.is_ipv4() {
+        return encap_v4(skb);
+    }
+    if skb.is_ipv6() {
+        return encap_v6(skb);
+    }
+    Verdict::Decline
+}
+
+// Neither is inlined, as in `decap`.
+#[inline(never)]
+fn encap_v4(skb: Skb) -> Verdict {
+    encap_inner::<Ipv4Header>(skb)
+}
+
+#[inline(never)]
+fn encap_v6(skb: Skb) -> Verdict {
+    encap_inner::<Ipv6Header>(skb)
+}
+
+#[inline(always)]
+fn encap_inner<I: Inner>(skb: Skb) -> Verdict {
+    // A datagram that ends before the flags of TCP only needs its header.
+    if !skb.reach(ETHERNET + I::LEN + tcp::FLAGS_OFFSET + 1) && !skb.reach(ETHERNET + I::LEN) {
         return Verdict::Decline;
     }
-    try_encap(skb).unwrap_or(Verdict::Decline)
+    try_encap::<I>(skb).unwrap_or(Verdict::Decline)
 }
 
 /// Returns `None` to decline: the packet is as it came, except that its MSS may be lower.
 #[inline(always)]
-fn try_encap(skb: Skb) -> Option<Verdict> {
+fn try_encap<I: Inner>(skb: Skb) -> Option<Verdict> {
     let tables = Tables::open()?;
-    let inner = skb.header(ETHERNET)?;
+    let inner = I::read(skb, ETHERNET)?;
     let shape = shape(skb, &inner)?;
     let peer = match adit_policy::check_encap(&tables, &inner, Origin::Unknown) {
         Ok(peer) => peer,
         Err(refusal) => return Some(Verdict::of(refusal, &inner, shape.segments)),
     };
     // Userspace counts answers to probes apart.
-    if probe::may_be_probe(skb, &inner, ETHERNET) {
+    if inner.may_be_probe(skb, ETHERNET) {
         return None;
     }
     let entry = tables.open_peer(peer)?;
@@ -61,8 +81,8 @@ fn try_encap(skb: Skb) -> Option<Verdict> {
 
 /// The shape of a packet that is exactly one datagram or one GSO packet, with nothing behind it.
 #[inline(always)]
-fn shape(skb: Skb, inner: &Ipv4Header) -> Option<GsoShape> {
+fn shape<I: Inner>(skb: Skb, inner: &I) -> Option<GsoShape> {
     let available = skb.len().checked_sub(ETHERNET as u32)?;
-    let gso = skb.gso(inner, ETHERNET)?;
-    adit_policy::gso_shape(inner, available, gso).filter(|shape| shape.len == available)
+    let gso = skb.gso(inner.protocol(), ETHERNET + I::LEN)?;
+    inner.shape(available, gso).filter(|shape| shape.len == available)
 }

@@ -8,7 +8,7 @@
 //! another run of a program may interrupt this one on the same processor: an entry in several words
 //! could then be one address with the owner of another.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_policy::bpf::maps::{GENERATION_BITS, decode_owner};
 use adit_policy::{Owner, PeerIndex};
@@ -40,6 +40,8 @@ const _: () = assert!(TAG_SHIFT + (32 - INDEX_BITS) == CacheEntry::BITS, "an ent
 #[map]
 static PREFIX_OWNERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
+static PREFIX_OWNERS6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, 0);
+#[map]
 static LPM_CACHE: PerCpuArray<[CacheEntry; ENTRIES]> = PerCpuArray::with_max_entries(1, 0);
 
 // A code is a peer's number plus one, or one of these. An entry has its lower bits, which are those
@@ -52,10 +54,42 @@ const CODE_MASK: u32 = (1 << CODE_BITS) - 1;
 /// before, so that a change of the trie in between belongs to a later generation.
 #[inline(always)]
 pub fn owner(address: Ipv4Addr, generation: u32) -> Option<Owner> {
-    match code_of(address.to_bits(), generation) {
+    owner_of_code(code_of(address.to_bits(), generation))
+}
+
+/// The same of IPv6, whose addresses do not fit into an entry of the cache.
+#[inline(always)]
+pub fn owner_v6(address: Ipv6Addr) -> Option<Owner> {
+    let bits = address.to_bits();
+    owner_of_code(code_of_v6((bits >> 64) as u64, bits as u64))
+}
+
+// Not inlined: four places call it, with numbers in and a number out.
+#[inline(never)]
+fn code_of_v6(high: u64, low: u64) -> u32 {
+    let mut octets = [0; 16];
+    let (front, back) = octets.split_at_mut(8);
+    front.copy_from_slice(&high.to_be_bytes());
+    back.copy_from_slice(&low.to_be_bytes());
+    code_of_word(PREFIX_OWNERS6.get(Key::new(128, octets)))
+}
+
+/// A number that is always set, so that the verifier follows it wherever it goes.
+#[inline(always)]
+fn owner_of_code(code: u32) -> Option<Owner> {
+    match code {
         NOBODY => None,
         OURS => Some(Owner::Ours),
         number => Some(Owner::Peer(PeerIndex::new(number.wrapping_sub(1)))),
+    }
+}
+
+#[inline(always)]
+fn code_of_word(word: Option<&u32>) -> u32 {
+    match word.map(|word| decode_owner(*word)) {
+        None => NOBODY,
+        Some(Owner::Ours) => OURS,
+        Some(Owner::Peer(peer)) => peer.number().wrapping_add(1),
     }
 }
 
@@ -75,13 +109,7 @@ fn code_of(address: u32, generation: u32) -> u32 {
     if cached != 0 && found & !(u64::from(CODE_MASK) << GENERATION_BITS) == tag {
         return if cached >= NOBODY & CODE_MASK { cached | !CODE_MASK } else { cached };
     }
-    let code = match PREFIX_OWNERS.get(Key::new(32, address.to_be_bytes())) {
-        None => NOBODY,
-        Some(word) => match decode_owner(*word) {
-            Owner::Ours => OURS,
-            Owner::Peer(peer) => peer.number().wrapping_add(1),
-        },
-    };
+    let code = code_of_word(PREFIX_OWNERS.get(Key::new(32, address.to_be_bytes())));
     if code < NOBODY & CODE_MASK || code >= NOBODY {
         // SAFETY: as above, and one store.
         unsafe { entry.write_volatile(tag | u64::from(code & CODE_MASK) << GENERATION_BITS) };

@@ -20,11 +20,11 @@
 mod counters;
 mod decap;
 mod encap;
+mod inner;
 mod lpm_cache;
 mod mss;
 mod outer;
 mod passed;
-mod probe;
 mod relay;
 mod skb;
 mod tables;

@@ -3,30 +3,31 @@
 use adit_policy::PeerIndex;
 use adit_wire::Protocol;
 use adit_wire::encapsulation::OVERHEAD_V4;
-use adit_wire::ipv4::{self, Ipv4Header};
 use adit_wire::tcp::{self, CHECKSUM_OFFSET, MSS_VALUE_OFFSET, MssAnnounced, TcpFlags};
 
 use crate::counters;
+use crate::inner::Inner;
 use crate::skb::Skb;
 
-/// Lowers the MSS of a SYN to what the path takes. `at` is the offset of its IPv4 header, and
-/// `peer` the peer peer path it is. Returns `None` if userspace has to clamp: the MSS option is
-/// not the first one.
+/// Lowers the MSS of a SYN to what the path takes. `at` is the offset of its IP header, and `peer`
+/// the peer whose path it is. Returns `None` if userspace has to clamp: the MSS option is not the
+/// first one.
 #[inline(always)]
-pub fn clamp(skb: Skb, header: &Ipv4Header, at: usize, path_mtu: u16, peer: PeerIndex) -> Option<()> {
-    if header.protocol() != Protocol::TCP || header.fragment_offset() != 0 {
+pub fn clamp<I: Inner>(skb: Skb, header: &I, at: usize, path_mtu: u16, peer: PeerIndex) -> Option<()> {
+    if header.protocol() != Protocol::TCP || !header.has_transport_header() {
         return Some(());
     }
-    let segment = at + ipv4::HEADER_LEN;
-    if usize::from(header.total_len()) <= ipv4::HEADER_LEN + tcp::FLAGS_OFFSET {
+    let segment = at + I::LEN;
+    let len = header.len().saturating_sub(I::LEN as u32);
+    if len <= tcp::FLAGS_OFFSET as u32 {
         // Too short to have flags.
         return Some(());
     }
     if !TcpFlags(skb.byte(segment + tcp::FLAGS_OFFSET)?).contains(TcpFlags::SYN) {
         return Some(());
     }
-    let max = path_mtu.saturating_sub((OVERHEAD_V4 + ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16);
-    lower(skb, header, segment, max, peer)
+    let max = path_mtu.saturating_sub((OVERHEAD_V4 + I::LEN + tcp::HEADER_LEN) as u16);
+    lower(skb, len, segment, max, peer)
 }
 
 /// Aligned to 8 bytes, so that the compiler clears it a word at a time.
@@ -35,10 +36,10 @@ struct Options([u8; 64]);
 
 // Not inlined: SYNs are rare, and this keeps the buffer off the callers' stacks.
 #[inline(never)]
-fn lower(skb: Skb, header: &Ipv4Header, segment: usize, max: u16, peer: PeerIndex) -> Option<()> {
+fn lower(skb: Skb, segment_len: u32, segment: usize, max: u16, peer: PeerIndex) -> Option<()> {
     let len = tcp::header_len_of(skb.byte(segment + tcp::DATA_OFFSET_OFFSET)?);
     let Options(mut options) = Options([0; 64]);
-    if len < tcp::HEADER_LEN || usize::from(header.total_len()) < ipv4::HEADER_LEN + len {
+    if len < tcp::HEADER_LEN || (segment_len as usize) < len {
         // Malformed: there is no option to lower.
         return Some(());
     }

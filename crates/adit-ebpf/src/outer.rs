@@ -5,8 +5,9 @@ use core::net::Ipv4Addr;
 use adit_policy::{GsoShape, PeerIndex};
 use adit_wire::Protocol;
 use adit_wire::encapsulation::OuterHeader;
-use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
+use adit_wire::ipv4::HEADER_LEN;
 
+use crate::inner::Inner;
 use crate::tables::Tables;
 
 /// Makes the outer header of a datagram to `peer`, or of a whole GSO packet: the kernel writes the
@@ -16,7 +17,7 @@ pub fn outer(
     tables: &Tables,
     peer: PeerIndex,
     underlay: [u8; 4],
-    inner: &Ipv4Header,
+    inner: &impl Inner,
     shape: GsoShape,
 ) -> Option<[u8; HEADER_LEN]> {
     let policy = tables.settings.policy();
@@ -27,12 +28,17 @@ pub fn outer(
         &policy,
         Ipv4Addr::from_octets(tables.settings.underlay),
         Ipv4Addr::from_octets(underlay),
-        Protocol::IPIP,
+        protocol_of(inner),
         inner.tos(),
-        inner.ttl(),
+        inner.hops_left(),
         df,
         shape.len as usize,
         identification,
     )?;
     header.as_v4()
+}
+
+#[inline(always)]
+fn protocol_of<I: Inner>(_: &I) -> Protocol {
+    I::OUTER_PROTOCOL
 }

@@ -3,8 +3,6 @@
 use adit_policy::{GsoShape, PeerIndex};
 use adit_wire::ecn::Ecn;
 use adit_wire::encapsulation::OVERHEAD_V4;
-use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
-use zerocopy::IntoBytes;
 
 use crate::skb::ETHERNET;
 
@@ -12,17 +10,12 @@ use crate::skb::ETHERNET;
 pub const INNER: usize = ETHERNET + OVERHEAD_V4;
 
 /// A datagram that the tunnel admits.
-pub struct Passed {
+pub struct Passed<I> {
     /// The peer that sent it.
     pub from: PeerIndex,
     /// The inner header as it arrived.
-    pub inner: Ipv4Header,
+    pub inner: I,
     pub shape: GsoShape,
     /// The inner ECN field after decapsulation (RFC 6040).
     pub ecn: Ecn,
-}
-
-#[inline(always)]
-pub fn header_bytes(header: &Ipv4Header) -> Option<[u8; HEADER_LEN]> {
-    header.as_bytes().first_chunk().copied()
 }

@@ -4,24 +4,24 @@
 
 use adit_policy::{Origin, PeerIndex};
 use adit_wire::encapsulation::OVERHEAD_V4;
-use adit_wire::ipv4::{self, Ipv4Header};
 
 use crate::counters::{self, Amount};
+use crate::inner::Inner;
 use crate::mss;
 use crate::outer;
-use crate::passed::{INNER, Passed, header_bytes};
+use crate::passed::{INNER, Passed};
 use crate::skb::{ETHERNET, Skb};
 use crate::tables::Tables;
 use crate::verdict::Verdict;
 
 /// Does what the host's forwarding and a new encapsulation would do. Returns `None` to decline.
 #[inline(always)]
-pub fn relay(skb: Skb, tables: &Tables, passed: &Passed, to: PeerIndex) -> Option<Verdict> {
+pub fn relay<I: Inner>(skb: Skb, tables: &Tables, passed: &Passed<I>, to: PeerIndex) -> Option<Verdict> {
     // The host answers a datagram that has reached its last hop (RFC 1812 section 5.3.1).
-    if passed.inner.ttl() <= 1 {
+    if passed.inner.hops_left() <= 1 {
         return None;
     }
-    let inner = forwarded(passed)?;
+    let inner = passed.inner.with_ecn(passed.ecn)?.after_hop()?;
     // A refusal is for userspace, which answers or counts it.
     adit_policy::check_encap(tables, &inner, Origin::Unknown).ok().filter(|peer| *peer == to)?;
     let entry = tables.open_peer(to)?;
@@ -34,21 +34,11 @@ pub fn relay(skb: Skb, tables: &Tables, passed: &Passed, to: PeerIndex) -> Optio
         mss::clamp(skb, &inner, INNER, entry.path_mtu, to)?;
     }
     let outer = outer::outer(tables, to, entry.underlay, &inner, passed.shape)?;
-    let inner = header_bytes(&inner)?;
-    skb.set_header(INNER, &inner)?;
+    inner.write(skb, INNER)?;
     if skb.set_header(ETHERNET, &outer).is_none() {
         return Some(Verdict::lost(to, &passed.inner, passed.shape.segments));
     }
     counters::sent(to, Amount { segments: passed.shape.segments, bytes: passed.shape.len });
     skb.send_to(entry, tables.settings.mark);
     Some(Verdict::Redirect)
-}
-
-/// The inner header after one more hop: new ECN field, TTL one less.
-#[inline(always)]
-fn forwarded(passed: &Passed) -> Option<Ipv4Header> {
-    let mut header = header_bytes(&passed.inner)?;
-    let _ = ipv4::set_ecn(&mut header, passed.ecn);
-    let _ = ipv4::set_ttl(&mut header, passed.inner.ttl() - 1);
-    Some(zerocopy::transmute!(header))
 }

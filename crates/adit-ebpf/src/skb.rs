@@ -8,23 +8,29 @@ use adit_policy::GsoInfo;
 use adit_policy::bpf::maps::PeerEntry;
 use adit_wire::Protocol;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
+use adit_wire::ipv6::{self, Ipv6Header};
+use adit_wire::tcp;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET,
-    BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+    __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
+    bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_type,
-    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_proto,
+    bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
 const PACKET_HOST: u32 = 0;
 const PACKET_OTHERHOST: u32 = 3;
 const AF_INET: u32 = 2;
 const OUTER: i32 = HEADER_LEN as i32;
+/// `-EINVAL`.
+const INVALID: i64 = -22;
 
 /// A packet of the kernel, as programs see it.
 #[derive(Clone, Copy)]
@@ -33,6 +39,7 @@ pub struct Skb(*mut __sk_buff);
 /// A header as aligned words. Reading it a byte at a time would cost four times the loads in the
 /// kernel's machine code.
 type Words = [u32; HEADER_LEN / 4];
+type WordsV6 = [u32; ipv6::HEADER_LEN / 4];
 
 impl Skb {
     #[inline(always)]
@@ -55,6 +62,11 @@ impl Skb {
     #[inline(always)]
     pub fn is_ipv4(&self) -> bool {
         self.fields().protocol == u32::from(ETHERTYPE_IPV4.to_be())
+    }
+
+    #[inline(always)]
+    pub fn is_ipv6(&self) -> bool {
+        self.fields().protocol == u32::from(ETHERTYPE_IPV6.to_be())
     }
 
     /// Whether the packet is for this host and on this interface itself, not on a VLAN above it.
@@ -102,6 +114,31 @@ impl Skb {
         })
     }
 
+    /// The IPv6 header at `offset`, if it can be read directly.
+    #[inline(always)]
+    pub fn header_v6(&self, offset: usize) -> Option<Ipv6Header> {
+        self.pointer::<WordsV6>(offset).map(|words| {
+            // SAFETY: as for `header`.
+            let words = unsafe { *words };
+            zerocopy::transmute!(words)
+        })
+    }
+
+    /// Writes an IPv6 header at `offset`. Returns `None` if it cannot be written directly.
+    #[inline(always)]
+    pub fn set_header_v6(&self, offset: usize, header: &Ipv6Header) -> Option<()> {
+        let words: WordsV6 = zerocopy::transmute!(*header);
+        // SAFETY: as for `set_header`.
+        self.pointer::<WordsV6>(offset).map(|place| unsafe { *place = words })
+    }
+
+    /// Has the Ethernet header say IPv6. Returns `None` if it cannot be written directly.
+    #[inline(always)]
+    pub fn set_ethertype_v6(&self) -> Option<()> {
+        // SAFETY: as for `set_header`.
+        self.pointer::<u16>(ETHERNET - 2).map(|place| unsafe { *place = ETHERTYPE_IPV6.to_be() })
+    }
+
     /// The header of an ICMP echo at `offset`, if it can be read directly.
     #[inline(always)]
     pub fn echo_header(&self, offset: usize) -> Option<[u8; 8]> {
@@ -134,19 +171,19 @@ impl Skb {
         self.pointer::<Words>(offset).map(|place| unsafe { *place = words })
     }
 
-    /// How the kernel will segment the packet, whose inner header is `inner` at `offset`. Returns
-    /// `None` for a kind of GSO packet that the programs do not carry.
+    /// How the kernel will segment the packet, whose transport header of that protocol is at
+    /// `transport`. Returns `None` for a kind of GSO packet that the programs do not carry.
     #[inline(always)]
-    pub fn gso(&self, inner: &Ipv4Header, offset: usize) -> Option<GsoInfo> {
+    pub fn gso(&self, protocol: Protocol, transport: usize) -> Option<GsoInfo> {
         let gso_size = self.fields().gso_size;
         if gso_size == 0 {
             return Some(GsoInfo { gso_size, transport_header: 0 });
         }
-        let data_offset = match inner.protocol() {
-            Protocol::TCP => self.byte(offset + HEADER_LEN + 12)?,
+        let data_offset = match protocol {
+            Protocol::TCP => self.byte(transport + tcp::DATA_OFFSET_OFFSET)?,
             _ => 0,
         };
-        let transport_header = adit_policy::transport_header(inner.protocol(), data_offset)?;
+        let transport_header = adit_policy::transport_header(protocol, data_offset)?;
         Some(GsoInfo { gso_size, transport_header })
     }
 
@@ -184,13 +221,40 @@ impl Skb {
         (unsafe { bpf_skb_adjust_room(self.0, OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
     }
 
-    /// Removes the outer header. If a device verified a transport checksum, it was the inner one:
-    /// the outer header has no checksum beyond its own.
+    /// Removes the outer header in front of an inner one of IPv4. If a device verified a transport
+    /// checksum, it was the inner one: the outer header has no checksum beyond its own. Returns
+    /// `None` if the packet is as it was.
     #[inline(always)]
-    pub fn pop_outer(&self) -> Option<()> {
-        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+    pub fn pop_outer_v4(&self) -> Option<()> {
+        (self.shrink(OUTER, 0) == 0).then_some(())
+    }
+
+    /// The same in front of an inner header of IPv6, which the packet is then one of to the kernel
+    /// too. `Some(false)`: it has been changed, and can be no further.
+    ///
+    /// A flag says so since Linux 6.3. Before, the kernel first makes a packet of IPv6 of it, which
+    /// only leaves room for the longer header.
+    #[inline(always)]
+    pub fn pop_outer_v6(&self) -> Option<bool> {
+        const GROWTH: i32 = ipv6::HEADER_LEN as i32 - OUTER;
+        match self.shrink(OUTER, BPF_F_ADJ_ROOM_DECAP_L3_IPV6) {
+            0 => return Some(true),
+            // No older kernel knows the flag, and no newer one has another reason to say so.
+            INVALID => {}
+            _ => return None,
+        }
+        // SAFETY: numbers only. All pointers into the packet are made anew after this.
+        if unsafe { bpf_skb_change_proto(self.0, ETHERTYPE_IPV6.to_be(), 0) } != 0 {
+            return None;
+        }
+        Some(self.shrink(OUTER + GROWTH, 0) == 0)
+    }
+
+    #[inline(always)]
+    fn shrink(&self, by: i32, flag: u32) -> i64 {
+        let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | flag);
         // SAFETY: as above.
-        (unsafe { bpf_skb_adjust_room(self.0, -OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
+        unsafe { bpf_skb_adjust_room(self.0, -by, BPF_ADJ_ROOM_MAC, flags) }
     }
 
     /// Sends the packet to a peer, with this firewall mark unless it is 0. The kernel resolves the

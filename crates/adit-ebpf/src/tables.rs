@@ -1,10 +1,10 @@
 //! The BPF maps, and the lookups of the policy in them.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_policy::bpf::maps::{LastDrop, PeerCounts, PeerEntry, RelayRule, Settings, encode_pair};
-use adit_policy::{DropReason, IdRange, Owner, OwnerLookup, PeerIndex, PeerLookup};
+use adit_policy::{DropReason, IdRange, InnerAddress, Owner, OwnerLookup, PeerIndex, PeerLookup};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
@@ -23,9 +23,13 @@ static PEERS: Array<PeerEntry> = Array::with_max_entries(1, 0);
 #[map]
 static LOCAL: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
 #[map]
+static LOCAL6: HashMap<[u8; 16], u32> = HashMap::with_max_entries(1, 0);
+#[map]
 static RELAY_PAIRS: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
 #[map]
 static OTHER_NETWORKS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
+#[map]
+static OTHER_NETWORKS6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 static IDENTIFICATIONS: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
@@ -33,8 +37,7 @@ pub static PEER_COUNTS: PerCpuArray<PeerCounts> = PerCpuArray::with_max_entries(
 #[map]
 pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(DropReason::COUNT as u32, 0);
 #[map]
-pub static LAST_DROPS: PerCpuArray<LastDrop> =
-    PerCpuArray::with_max_entries(DropReason::COUNT as u32, 0);
+pub static LAST_DROPS: PerCpuArray<LastDrop> = PerCpuArray::with_max_entries(DropReason::COUNT as u32, 0);
 #[map]
 pub static ECN: PerCpuArray<u64> = PerCpuArray::with_max_entries(EcnAnomaly::COUNT as u32, 0);
 
@@ -72,16 +75,10 @@ impl Tables {
         PEERS.get(peer.number())
     }
 
-    /// Whether an inner source is reached through another overlay of this machine.
-    #[inline(always)]
-    pub fn is_of_another_overlay(&self, source: Ipv4Addr) -> bool {
-        OTHER_NETWORKS.get(Key::new(32, source.octets())).is_some()
-    }
-
     /// Whether this machine has other overlays with peers.
     #[inline(always)]
     pub fn has_other_overlays(&self) -> bool {
-        self.is_of_another_overlay(Ipv4Addr::BROADCAST)
+        Ipv4Addr::BROADCAST.is_of_another_overlay()
     }
 
     /// Notes that a datagram came from a peer, so that no sender is told that it is unreachable.
@@ -146,15 +143,60 @@ impl PeerLookup for Tables {
     }
 }
 
-impl OwnerLookup<Ipv4Addr> for Tables {
+/// An inner address, as the tables know it. Each family has tables of its own.
+pub trait InnerTables: InnerAddress {
+    /// The owner of the longest prefix that holds it, as of this generation of the prefixes.
+    fn owner(self, generation: u32) -> Option<Owner>;
+    /// Whether the gateway itself has it.
+    fn is_local(self) -> bool;
+    /// Whether it is reached through another overlay of this machine.
+    fn is_of_another_overlay(self) -> bool;
+}
+
+impl<A: InnerTables> OwnerLookup<A> for Tables {
     #[inline(always)]
-    fn owner(&self, inner: Ipv4Addr) -> Option<Owner> {
-        lpm_cache::owner(inner, self.generation)
+    fn owner(&self, inner: A) -> Option<Owner> {
+        inner.owner(self.generation)
     }
 
     #[inline(always)]
-    fn is_local(&self, address: Ipv4Addr) -> bool {
+    fn is_local(&self, address: A) -> bool {
+        address.is_local()
+    }
+}
+
+impl InnerTables for Ipv4Addr {
+    #[inline(always)]
+    fn owner(self, generation: u32) -> Option<Owner> {
+        lpm_cache::owner(self, generation)
+    }
+
+    #[inline(always)]
+    fn is_local(self) -> bool {
         // SAFETY: the value is not read.
-        unsafe { LOCAL.get(address.octets()) }.is_some()
+        unsafe { LOCAL.get(self.octets()) }.is_some()
+    }
+
+    #[inline(always)]
+    fn is_of_another_overlay(self) -> bool {
+        OTHER_NETWORKS.get(Key::new(32, self.octets())).is_some()
+    }
+}
+
+impl InnerTables for Ipv6Addr {
+    #[inline(always)]
+    fn owner(self, _: u32) -> Option<Owner> {
+        lpm_cache::owner_v6(self)
+    }
+
+    #[inline(always)]
+    fn is_local(self) -> bool {
+        // SAFETY: the value is not read.
+        unsafe { LOCAL6.get(self.octets()) }.is_some()
+    }
+
+    #[inline(always)]
+    fn is_of_another_overlay(self) -> bool {
+        OTHER_NETWORKS6.get(Key::new(128, self.octets())).is_some()
     }
 }

@@ -1,9 +1,9 @@
 //! The verdict on a packet.
 
 use adit_policy::{DropReason, PeerIndex, Refusal};
-use adit_wire::ipv4::Ipv4Header;
 
 use crate::counters;
+use crate::inner::Inner;
 
 /// A program's answer to the kernel.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ impl Verdict {
     /// The verdict on a refused packet: drop it here if nobody is answered, else leave the ICMP
     /// answer to userspace.
     #[inline(always)]
-    pub fn of(refusal: Refusal, inner: &Ipv4Header, segments: u32) -> Verdict {
+    pub fn of(refusal: Refusal, inner: &impl Inner, segments: u32) -> Verdict {
         if refusal.error.is_some() {
             return Verdict::Decline;
         }
@@ -45,7 +45,7 @@ impl Verdict {
     /// The verdict on a packet that was already changed when the kernel refused to change it
     /// further.
     #[inline(always)]
-    pub fn lost(peer: PeerIndex, inner: &Ipv4Header, segments: u32) -> Verdict {
+    pub fn lost(peer: PeerIndex, inner: &impl Inner, segments: u32) -> Verdict {
         counters::dropped(DropReason::UnderlaySendFailed, Some(peer), inner, segments);
         Verdict::Drop
     }

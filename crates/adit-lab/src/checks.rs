@@ -16,7 +16,9 @@ use crate::error::LabError;
 use crate::host::Host;
 use crate::http;
 use crate::ping::{Answer, ping};
-use crate::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, ROUTER, TwoSites, UNDERLAY_A, UNDERLAY_B};
+use crate::two_sites::{
+    HOST_A, HOST_A6, HOST_B, HOST_B6, INSIDE_A, INSIDE_A6, INSIDE_B, ROUTER, TwoSites, UNDERLAY_A, UNDERLAY_B,
+};
 
 /// How long a ping waits. Only a ping without any answer takes this long.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -24,6 +26,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(500);
 const INNER_MTU: usize = 1480;
 /// Bytes of a small ping with its headers.
 const SMALL: usize = 84;
+const SMALL_V6: usize = 104;
 const TTL: u8 = 64;
 
 /// The outcome of one check.
@@ -78,6 +81,31 @@ pub fn ping_hosts(network: &TwoSites) -> Result<Check, LabError> {
     let answer = network.host_a.run(|| ping(HOST_B, SMALL, TTL, PING_TIMEOUT))?;
     let ok = matches!(answer, Answer::Reply { ttl, .. } if ttl == TTL - 2);
     Ok(check("ping-hosts", ok, format!("{HOST_A} to {HOST_B}: {}", answer_text(&answer))))
+}
+
+/// Checks that a host behind A reaches a host behind B by its IPv6 address.
+///
+/// # Errors
+/// Fails if a ping cannot be sent.
+pub fn ping_ipv6(network: &TwoSites) -> Result<Check, LabError> {
+    let answer = network.host_a.run(|| ping(HOST_B6, SMALL_V6, TTL, PING_TIMEOUT))?;
+    Ok(check("ping-ipv6", answer.is_reply(), format!("{HOST_A6} to {HOST_B6}: {}", answer_text(&answer))))
+}
+
+/// As [`mtu`], of IPv6.
+///
+/// # Errors
+/// Fails if a ping cannot be sent.
+pub fn mtu_ipv6(network: &TwoSites) -> Result<Check, LabError> {
+    let full = network.host_a.run(|| ping(HOST_B6, INNER_MTU, TTL, PING_TIMEOUT))?;
+    let over = network.host_a.run(|| ping(HOST_B6, INNER_MTU + 1, TTL, PING_TIMEOUT))?;
+    let error = Icmpv6Error::TooBig { mtu: INNER_MTU as u32 };
+    let is_refused = over == Answer::RefusedV6 { by: INSIDE_A6, error };
+    Ok(check(
+        "mtu-ipv6",
+        full.is_reply() && is_refused,
+        format!("{INNER_MTU} bytes: {}; {} bytes: {}", answer_text(&full), INNER_MTU + 1, answer_text(&over)),
+    ))
 }
 
 /// Checks that gateway A can fetch a page from a server in B's network.
@@ -192,6 +220,7 @@ fn clock(time: std::time::SystemTime) -> String {
 
 fn answer_text(answer: &Answer) -> String {
     match answer {
+        Answer::Reply { after, ttl: 0 } => format!("reply after {:.2} ms", after.as_secs_f64() * 1e3),
         Answer::Reply { after, ttl } => {
             format!("reply after {:.2} ms, TTL {ttl}", after.as_secs_f64() * 1e3)
         }

@@ -1,6 +1,6 @@
 //! `adit lab`: builds the two-site network, checks that the tunnel works, and removes everything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -73,7 +73,9 @@ const CAPTURE_PORT: &str = "toA";
 /// Fails if the network cannot be built or the tunnel cannot be brought up. A check that fails is
 /// not an error.
 pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Report, LabError> {
-    let network = TwoSites::build()?;
+    // A kernel without IPv6 still shows the rest.
+    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    let network = if has_ipv6 { TwoSites::build_with_ipv6()? } else { TwoSites::build()? };
     let mut done = Vec::new();
     let mut checked = |check: Check, tell: &mut dyn FnMut(Event<'_>)| {
         tell(Event::Checked(&check));
@@ -81,13 +83,16 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     };
 
     let before = checks::isolated("isolated-before", &network)?;
-    let tunnels = network.bring_up()?;
+    let tunnels = if has_ipv6 { network.bring_up_with_ipv6()? } else { network.bring_up()? };
     let dataplane = tunnels.a.plane().kind().to_string();
     tell(Event::Diagram(&diagram::draw(&network)?));
     tell(Event::Dataplane(&dataplane, tunnels.a.plane_reason()));
     checked(before, tell);
     checked(checks::ping_gateways(&network)?, tell);
     checked(checks::ping_hosts(&network)?, tell);
+    if has_ipv6 {
+        checked(checks::ping_ipv6(&network)?, tell);
+    }
 
     let tap = Tap::start(&network.router, CAPTURE_PORT)?;
     checked(checks::http(&network)?, tell);
@@ -95,6 +100,9 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     checked(checks::capture(&frames), tell);
     tell(Event::Captured(&checks::lines(&frames)));
     checked(checks::mtu(&network)?, tell);
+    if has_ipv6 {
+        checked(checks::mtu_ipv6(&network)?, tell);
+    }
 
     let throughput = if options.throughput { Some(measure(&network)?) } else { None };
     tunnels.a.close(adit_control::OnExit::Remove)?;

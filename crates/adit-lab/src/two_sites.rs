@@ -159,6 +159,15 @@ impl TwoSites {
     pub fn bring_up(&self) -> Result<Tunnels, LabError> {
         Ok(Tunnels { a: bring_up(&self.gateway_a, CONFIG_A)?, b: bring_up(&self.gateway_b, CONFIG_B)? })
     }
+
+    /// As [`TwoSites::bring_up`], with the private networks of both families.
+    ///
+    /// # Errors
+    /// As [`TwoSites::bring_up`].
+    pub fn bring_up_with_ipv6(&self) -> Result<Tunnels, LabError> {
+        let up = |gateway, config| bring_up(gateway, &with_ipv6_networks(config));
+        Ok(Tunnels { a: up(&self.gateway_a, CONFIG_A)?, b: up(&self.gateway_b, CONFIG_B)? })
+    }
 }
 
 /// Adds the private IPv6 networks to [`CONFIG_A`], [`CONFIG_B`] or a text made of one.

@@ -208,16 +208,26 @@ pub fn check_outer<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Result<Peer
     if !is_tunnel(outer.protocol()) {
         return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
     }
-    if outer.destination() != lookup.underlay() {
-        return Err(Refusal::silent(DropReason::OuterDestinationNotOurs, None));
-    }
-    let Some(peer) = lookup.peer_by_underlay(outer.source()) else {
-        return Err(Refusal::silent(DropReason::OuterSourceUnknown, None));
+    let Some(peer) = outer_sender(lookup, outer) else {
+        let is_ours = outer.destination() == lookup.underlay();
+        let reason =
+            if is_ours { DropReason::OuterSourceUnknown } else { DropReason::OuterDestinationNotOurs };
+        return Err(Refusal::silent(reason, None));
     };
     if outer.more_fragments() || outer.fragment_offset() != 0 {
         return Err(Refusal::silent(DropReason::OuterFragment, Some(peer)));
     }
     Ok(peer)
+}
+
+/// The peer that a datagram to us comes from, by its outer addresses; `None` if it is not for us or
+/// from nobody we know. What else must hold is for [`check_outer`].
+#[inline(always)]
+pub fn outer_sender<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Option<PeerIndex> {
+    if outer.destination() != lookup.underlay() {
+        return None;
+    }
+    lookup.peer_by_underlay(outer.source())
 }
 
 /// Where a decapsulated datagram goes.

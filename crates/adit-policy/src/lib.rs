@@ -24,9 +24,9 @@ mod router_error;
 
 pub use admission::{
     Delivery, Origin, OwnerLookup, PeerLookup, Refusal, SenderError, check_decap, check_encap, check_outer,
-    decap_ecn,
+    decap_ecn, outer_sender,
 };
-pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, transport_header};
+pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, gso_shape_v6, transport_header};
 pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
 pub use inner::{InnerAddress, InnerHeader};

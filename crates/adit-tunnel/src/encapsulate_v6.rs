@@ -27,7 +27,7 @@ impl Tunnel {
     ) -> Encapsulated {
         let Some(packet) = parse(inner) else {
             let reason = DropReason::InnerMalformed;
-            counters.count_drop(reason, Dropped::at(now), 1);
+            counters.count_drop(reason, Dropped::datagram(inner.bytes, now), 1);
             return Encapsulated::Drop(reason);
         };
         let admitted = adit_policy::check_encap(self, packet.fixed_header(), inner.origin).and_then(|peer| {
@@ -44,7 +44,7 @@ impl Tunnel {
                 verdict
             }
             Err(refused) => {
-                let dropped = Dropped::at(now).of_peer(refused.peer);
+                let dropped = Dropped::at(now).from(packet.source()).of_peer(refused.peer);
                 let answer = |error: SenderError| self.answer_v6(refused.peer, &packet, error.to_v6(), now);
                 refusal_counted(&refused, answer, inner, dropped, counters)
             }

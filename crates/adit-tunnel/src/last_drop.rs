@@ -1,11 +1,12 @@
 //! The last drop of each reason: whose datagram it was, and when.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use adit_policy::{DropReason, PeerIndex};
 use adit_wire::Validation;
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::Ipv6Packet;
 
 use crate::time::Instant;
 
@@ -14,7 +15,7 @@ use crate::time::Instant;
 pub struct Dropped {
     /// Its source: of the inner header if that was read, else of the outer one, or the router that
     /// sent an ICMP error.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// The peer that it was for or came from.
     pub peer: Option<PeerIndex>,
     /// When.
@@ -27,10 +28,15 @@ impl Dropped {
         Dropped { source: None, peer: None, at }
     }
 
-    /// A datagram whose IPv4 header begins `bytes`, as far as it can be read.
+    /// A datagram whose IP header begins `bytes`, as far as it can be read.
     pub fn datagram(bytes: &[u8], at: Instant) -> Dropped {
-        let header = Ipv4Packet::parse(bytes, Validation::Lenient).ok();
-        Dropped { source: header.map(|header| header.source()), peer: None, at }
+        let source = match bytes.first().map(|first| first >> 4) {
+            Some(6) => {
+                Ipv6Packet::parse(bytes, Validation::Lenient).ok().map(|packet| packet.source().into())
+            }
+            _ => Ipv4Packet::parse(bytes, Validation::Lenient).ok().map(|packet| packet.source().into()),
+        };
+        Dropped { source, peer: None, at }
     }
 
     /// The same, for this peer or from it.
@@ -41,24 +47,25 @@ impl Dropped {
 
     /// The same with this source.
     #[must_use]
-    pub const fn from(self, source: Ipv4Addr) -> Dropped {
-        Dropped { source: Some(source), ..self }
+    pub fn from(self, source: impl Into<IpAddr>) -> Dropped {
+        Dropped { source: Some(source.into()), ..self }
     }
 }
 
-/// The last drop of one reason in one thread. A reader that comes between the two writes may see
-/// the time of the drop before.
+/// The last drop of one reason in one thread. A reader that comes between the writes may see a
+/// mixture of two drops, both of which were among the last.
 #[derive(Debug, Default)]
 struct Slot {
-    /// The source, [`Slot::HAS_SOURCE`], and the peer's number plus one; 0: no peer.
+    /// The source, an IPv4 address in its mapped form.
+    source: [AtomicU64; 2],
+    /// [`Slot::HAS_SOURCE`], and the peer's number plus one; 0: no peer.
     who: AtomicU64,
     /// The time in milliseconds plus one; 0: there was no drop.
     at: AtomicU64,
 }
 
 impl Slot {
-    const HAS_SOURCE: u64 = 1 << 31;
-    const PEER: u64 = Slot::HAS_SOURCE - 1;
+    const HAS_SOURCE: u64 = 1 << 63;
 }
 
 /// The last drops of one thread, by reason.
@@ -73,18 +80,28 @@ impl LastDrops {
     #[inline]
     pub(crate) fn note(&self, reason: DropReason, dropped: Dropped) {
         let Some(slot) = self.0.get(reason.index()) else { return };
-        let source = dropped.source.map_or(0, |source| u64::from(source.to_bits()) << 32 | Slot::HAS_SOURCE);
+        let mapped = match dropped.source {
+            Some(IpAddr::V4(source)) => source.to_ipv6_mapped(),
+            Some(IpAddr::V6(source)) => source,
+            None => Ipv6Addr::UNSPECIFIED,
+        };
+        let bits = mapped.to_bits();
+        for (half, bits) in slot.source.iter().zip([(bits >> 64) as u64, bits as u64]) {
+            half.store(bits, Relaxed);
+        }
         let peer = dropped.peer.map_or(0, |peer| u64::from(peer.number()) + 1);
-        slot.who.store(source | peer & Slot::PEER, Relaxed);
+        slot.who.store(if dropped.source.is_some() { peer | Slot::HAS_SOURCE } else { peer }, Relaxed);
         slot.at.store(dropped.at.as_millis().saturating_add(1), Relaxed);
     }
 
     pub(crate) fn get(&self, index: usize) -> Option<Dropped> {
         let slot = self.0.get(index)?;
         let at = Instant::from_millis(slot.at.load(Relaxed).checked_sub(1)?);
+        let [high, low] = &slot.source;
+        let bits = u128::from(high.load(Relaxed)) << 64 | u128::from(low.load(Relaxed));
         let who = slot.who.load(Relaxed);
-        let source = (who & Slot::HAS_SOURCE != 0).then(|| Ipv4Addr::from_bits((who >> 32) as u32));
-        let peer = ((who & Slot::PEER) as u32).checked_sub(1).map(PeerIndex::new);
+        let source = (who & Slot::HAS_SOURCE != 0).then(|| Ipv6Addr::from_bits(bits).to_canonical());
+        let peer = (who as u32).checked_sub(1).map(PeerIndex::new);
         Some(Dropped { source, peer, at })
     }
 }
@@ -105,7 +122,7 @@ mod tests {
     fn each_reason_keeps_its_last_drop() {
         let last = LastDrops::new();
         let known = Dropped {
-            source: Some(Ipv4Addr::new(255, 255, 255, 255)),
+            source: Some([255, 255, 255, 255].into()),
             peer: Some(PeerIndex::new(0)),
             at: Instant::ZERO,
         };
@@ -116,9 +133,14 @@ mod tests {
         let unknown = Dropped::at(Instant::from_millis(9));
         assert_eq!(last.get(DropReason::QueueFull.index()), Some(unknown));
         assert_eq!(last.get(DropReason::InnerTtlZero.index()), None);
-        let nobody = unknown.from(Ipv4Addr::UNSPECIFIED);
+        let nobody = unknown.from([0, 0, 0, 0]);
         last.note(DropReason::InnerTtlZero, nobody);
         assert_eq!(last.get(DropReason::InnerTtlZero.index()), Some(nobody), "0.0.0.0 is a source, too");
+        for source in [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED] {
+            let of_ipv6 = known.from(source);
+            last.note(DropReason::InnerTtlZero, of_ipv6);
+            assert_eq!(last.get(DropReason::InnerTtlZero.index()), Some(of_ipv6));
+        }
         assert_eq!(later(Some(known), Some(unknown)), Some(unknown));
         assert_eq!(later(Some(unknown), Some(known)), Some(unknown));
         assert_eq!(later(None, Some(known)), Some(known));

@@ -7,24 +7,32 @@
 
 use adit_policy::DropReason;
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::Ipv6Packet;
 use adit_wire::{Protocol, Validation};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
 
 /// The networks that are reached through other overlays.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OtherOverlays {
-    networks: Vec<Ipv4Net>,
-    prefixes: PrefixSet<Ipv4Net>,
+    networks: Vec<IpNet>,
+    prefixes_v4: PrefixSet<Ipv4Net>,
+    prefixes_v6: PrefixSet<Ipv6Net>,
 }
 
 impl OtherOverlays {
-    pub(crate) fn new(networks: Vec<Ipv4Net>) -> OtherOverlays {
-        let prefixes = networks.iter().map(Ipv4Net::trunc).collect();
-        OtherOverlays { networks, prefixes }
+    pub(crate) fn new(networks: Vec<IpNet>) -> OtherOverlays {
+        let (mut prefixes_v4, mut prefixes_v6) = (PrefixSet::new(), PrefixSet::new());
+        for network in &networks {
+            match network {
+                IpNet::V4(network) => prefixes_v4.insert(network.trunc()),
+                IpNet::V6(network) => prefixes_v6.insert(network.trunc()),
+            };
+        }
+        OtherOverlays { networks, prefixes_v4, prefixes_v6 }
     }
 
-    pub(crate) fn networks(&self) -> &[Ipv4Net] {
+    pub(crate) fn networks(&self) -> &[IpNet] {
         &self.networks
     }
 
@@ -36,9 +44,13 @@ impl OtherOverlays {
 
     fn is_from_others(&self, outer: &[u8]) -> Option<bool> {
         let outer = Ipv4Packet::parse(outer, Validation::Datapath).ok()?;
+        if outer.protocol() == Protocol::IPV6 {
+            let inner = Ipv6Packet::parse(outer.payload(), Validation::Datapath).ok()?;
+            return Some(self.prefixes_v6.get_lpm(&inner.source().into()).is_some());
+        }
         let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).ok()?;
         let is_of_gateway = inner.protocol() == Protocol::ICMP && inner.source() == outer.source();
-        Some(is_of_gateway || self.prefixes.get_lpm(&inner.source().into()).is_some())
+        Some(is_of_gateway || self.prefixes_v4.get_lpm(&inner.source().into()).is_some())
     }
 }
 

@@ -12,7 +12,7 @@ use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{self, Ipv4Packet};
 use adit_wire::tcp::{self, TcpFlags};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::config::{TunnelConfig, TunnelError};
 use crate::counters::Counters;
@@ -58,7 +58,7 @@ pub struct HostFacts {
     /// As in [`TunnelConfig`].
     pub probe: Option<ProbeOptions>,
     /// The networks that are reached through other overlays of the machine.
-    pub other_networks: Vec<Ipv4Net>,
+    pub other_networks: Vec<IpNet>,
 }
 
 /// Soft state that outlives a restart (RFC 2003 section 5).
@@ -173,7 +173,7 @@ impl Tunnel {
     }
 
     /// The networks that are reached through other overlays of this machine.
-    pub fn other_networks(&self) -> &[Ipv4Net] {
+    pub fn other_networks(&self) -> &[IpNet] {
         self.others.networks()
     }
 

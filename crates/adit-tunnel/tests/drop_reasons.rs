@@ -4,7 +4,7 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_tunnel::{Decapsulated, DropReason, Encapsulated, Origin, Relay, UnderlayIcmp};
 use adit_wire::icmpv4::Icmpv4Error;
@@ -244,9 +244,11 @@ fn cases() -> Vec<Case> {
 
 /// The source that a drop is noted with: the inner one of what comes from a known peer, else the
 /// outer one.
-fn source_of(bytes: &[u8], is_from_peer: bool) -> Option<Ipv4Addr> {
-    let source =
-        |bytes: &[u8]| Ipv4Packet::parse(bytes, Validation::Lenient).map(|packet| packet.source()).ok();
+fn source_of(bytes: &[u8], is_from_peer: bool) -> Option<IpAddr> {
+    let source = |bytes: &[u8]| match bytes.first()? >> 4 {
+        6 => Some(<[u8; 16]>::try_from(bytes.get(8..24)?).ok()?.into()),
+        _ => Ipv4Packet::parse(bytes, Validation::Lenient).map(|packet| packet.source().into()).ok(),
+    };
     let inner = bytes.get(20..).filter(|_| is_from_peer);
     inner.and_then(source).or_else(|| source(bytes))
 }

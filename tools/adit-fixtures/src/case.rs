@@ -1,11 +1,12 @@
 //! A row of the table.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_tunnel::{DropReason, PeerIndex, PeerTotals, Totals};
 use adit_wire::ecn::EcnAnomaly;
 use adit_wire::icmpv4::Icmpv4Error;
+use adit_wire::icmpv6::Icmpv6Error;
 
 use crate::packet::{Packet, hex};
 use crate::site::{PEER_B, Setup};
@@ -37,6 +38,15 @@ pub enum Outcome {
         /// The ICMP error.
         error: Icmpv4Error,
     },
+    /// The same of IPv6.
+    AnsweredV6 {
+        /// Why the packet is dropped.
+        reason: DropReason,
+        /// The destination of the ICMP error.
+        to: Ipv6Addr,
+        /// The ICMP error.
+        error: Icmpv6Error,
+    },
 }
 
 impl fmt::Debug for Outcome {
@@ -49,6 +59,7 @@ impl fmt::Debug for Outcome {
             Outcome::Delivered(inner) => write!(f, "delivered\n  {}", hex(inner)),
             Outcome::Dropped(reason) => write!(f, "dropped: {reason}"),
             Outcome::Answered { reason, to, error } => write!(f, "dropped: {reason}; to {to}: {error:?}"),
+            Outcome::AnsweredV6 { reason, to, error } => write!(f, "dropped: {reason}; to {to}: {error:?}"),
         }
     }
 }

@@ -7,20 +7,18 @@
 
 use std::collections::HashSet;
 
-use adit_config::networks_v4;
 use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, RouteKind};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::devices;
 
-/// Lists those of IPv4, in order: those of the inner side, and those of the underlay's if that is
-/// elsewhere.
+/// Lists them in order: those of the inner side, and of the underlay's if that is elsewhere.
 ///
 /// # Errors
 /// Fails if the kernel cannot be asked.
-pub(crate) fn networks(namespaces: &mut Namespaces, site: &str) -> Result<Vec<Ipv4Net>, ControlError> {
+pub(crate) fn networks(namespaces: &mut Namespaces, site: &str) -> Result<Vec<IpNet>, ControlError> {
     let mut found = networks_in(namespaces.inner.as_mut(), site)?;
     if namespaces.scope.netns.is_some() {
         found.extend(networks_in(namespaces.underlay.as_mut(), site)?);
@@ -30,7 +28,7 @@ pub(crate) fn networks(namespaces: &mut Namespaces, site: &str) -> Result<Vec<Ip
     Ok(found)
 }
 
-fn networks_in(network: &mut dyn Network, site: &str) -> Result<Vec<Ipv4Net>, ControlError> {
+fn networks_in(network: &mut dyn Network, site: &str) -> Result<Vec<IpNet>, ControlError> {
     let is_of_other = |link: &&Link| {
         let owner = link.alias.as_deref().and_then(devices::site_of);
         owner.is_some_and(|owner| owner != site)
@@ -42,6 +40,5 @@ fn networks_in(network: &mut dyn Network, site: &str) -> Result<Vec<Ipv4Net>, Co
     }
     let routes = network.routes_of_kind(ROUTE_PROTOCOL, RouteKind::Unicast, None)?.into_iter();
     let theirs = routes.filter(|route| route.device.is_some_and(|device| others.contains(&device)));
-    let networks: Vec<IpNet> = theirs.map(|route| route.destination).collect();
-    Ok(networks_v4(&networks).collect())
+    Ok(theirs.map(|route| route.destination).collect())
 }

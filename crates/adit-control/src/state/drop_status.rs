@@ -1,6 +1,6 @@
 //! Drops of one reason, as the status shows them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_tunnel::{Dropped, Instant, Tunnel};
 use schemars::JsonSchema;
@@ -21,7 +21,7 @@ pub struct DropStatus {
 pub struct LastDrop {
     /// Its source: of the inner header if it was from a peer or for one, else of the outer header;
     /// of an ICMP error, the router. `null` if that could not be read.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
     /// The peer that it was for or came from; `null` if that is not known.
     pub peer: Option<String>,
     /// Seconds since then.

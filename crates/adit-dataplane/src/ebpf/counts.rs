@@ -1,7 +1,7 @@
 //! Counts of the programs, to be added to userspace's. They go on when programs replace those of an
 //! earlier process.
 
-use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -212,7 +212,7 @@ fn of_peer(map: &PerCpuArray<MapData, [u8; COUNTS_LEN]>, index: u32) -> PeerCoun
 /// The last drop on one processor; `None` if there was none.
 fn last_drop(last: &LastDrop) -> Option<Dropped> {
     let at = (last.nanoseconds > 0).then(|| instant(last.nanoseconds))?;
-    Some(Dropped::at(at).from(Ipv4Addr::from(last.source)).of_peer(last.peer()))
+    Some(Dropped::at(at).from(Ipv6Addr::from(last.source).to_canonical()).of_peer(last.peer()))
 }
 
 fn instant(nanoseconds: u64) -> Instant {

@@ -1,6 +1,7 @@
 //! The loaded object: programs and their maps, filled for one tunnel before anything runs.
 
 use std::collections::{BTreeSet, HashSet};
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -8,13 +9,13 @@ use adit_policy::bpf::maps::{
     IS_PREEMPTIBLE, PeerEntry, RelayRule, Settings, encode_owner, encode_pair, name, program,
 };
 use adit_policy::{DropReason, Owner, PeerIndex};
-use adit_tunnel::{Relay, RelayTable, TableDelta, Tunnel, TunnelConfig, networks_v4};
+use adit_tunnel::{Relay, RelayTable, TableDelta, Tunnel, TunnelConfig};
 use adit_wire::ecn::EcnAnomaly;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
@@ -34,10 +35,13 @@ pub(super) struct LoadedObject {
     settings: Array<MapData, [u8; SETTINGS_LEN]>,
     peers: Array<MapData, [u8; ENTRY_LEN]>,
     networks: PrefixOwners,
+    networks_v6: PrefixOwnersV6,
     peer_by_outer: PeerByOuter,
     relay_pairs: RelayPairs,
-    local: LocalAddresses,
-    other_networks: OtherNetworks,
+    local: HashMap<MapData, [u8; 4], u32>,
+    local_v6: HashMap<MapData, [u8; 16], u32>,
+    other_networks: LpmTrie<MapData, [u8; 4], u32>,
+    other_networks_v6: LpmTrie<MapData, [u8; 16], u32>,
     current: Settings,
     entries: Vec<PeerEntry>,
 }
@@ -66,15 +70,20 @@ impl LoadedObject {
     ) -> Result<(Self, CountMaps), EbpfError> {
         let capacity = Capacity::with_headroom(tunnel);
         let peers = entries(capacity.peers);
+        let local = entries(tunnel.local_addresses().len() + HOST_HEADROOM);
+        let other_networks = entries(tunnel.other_networks().len() + HOST_HEADROOM);
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(name::PREFIX_OWNERS, entries(capacity.networks))
+            .map_max_entries(name::PREFIX_OWNERS6, entries(capacity.networks))
             .map_max_entries(name::PEER_BY_OUTER, peers)
             .map_max_entries(name::PEERS, peers)
             .map_max_entries(name::IDENTIFICATIONS, peers)
             .map_max_entries(name::PEER_COUNTS, peers)
             .map_max_entries(name::RELAY_PAIRS, entries(pairs_of(tunnel.config())))
-            .map_max_entries(name::LOCAL, entries(tunnel.local_addresses().len() + HOST_HEADROOM))
-            .map_max_entries(name::OTHER_NETWORKS, entries(tunnel.other_networks().len() + HOST_HEADROOM))
+            .map_max_entries(name::LOCAL, local)
+            .map_max_entries(name::LOCAL6, local)
+            .map_max_entries(name::OTHER_NETWORKS, other_networks)
+            .map_max_entries(name::OTHER_NETWORKS6, other_networks)
             .override_global(IS_PREEMPTIBLE, &u8::from(is_preemptible), true)
             .load(OBJECT)
             .map_err(|error| EbpfError::Load(Box::new(error)))?;
@@ -91,7 +100,7 @@ impl LoadedObject {
                 map.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })?;
             }
         }
-        let (networks, peer_by_outer) = fill(&mut ebpf, tunnel)?;
+        let (networks, networks_v6, peer_by_outer) = fill(&mut ebpf, tunnel)?;
         let counts = CountMaps {
             peers: take(&mut ebpf, name::PEER_COUNTS)?,
             drops: take(&mut ebpf, name::DROPS)?,
@@ -104,10 +113,13 @@ impl LoadedObject {
             settings: take(&mut ebpf, name::SETTINGS)?,
             peers: take(&mut ebpf, name::PEERS)?,
             networks,
+            networks_v6,
             peer_by_outer,
             relay_pairs: RelayPairs { map: take(&mut ebpf, name::RELAY_PAIRS)?, set: BTreeSet::new() },
             local: take(&mut ebpf, name::LOCAL)?,
+            local_v6: take(&mut ebpf, name::LOCAL6)?,
             other_networks: take(&mut ebpf, name::OTHER_NETWORKS)?,
+            other_networks_v6: take(&mut ebpf, name::OTHER_NETWORKS6)?,
             ebpf,
             current: Settings::default(),
             entries: vec![PeerEntry::default(); capacity.peers],
@@ -175,19 +187,31 @@ impl LoadedObject {
         // Assigned before others are withdrawn, so that an address always has an owner when a
         // longer prefix replaces a shorter one or the reverse.
         for &(network, peer) in &steps.assigned {
-            // Packets of IPv6 are for userspace.
-            let IpNet::V4(network) = network else { continue };
-            self.networks
-                .insert(&key(network), encode_owner(Owner::Peer(peer)), 0)
-                .map_err(failed(name::PREFIX_OWNERS))?;
+            let owner = encode_owner(Owner::Peer(peer));
+            match network {
+                IpNet::V4(network) => {
+                    self.networks.insert(&key(network), owner, 0).map_err(failed(name::PREFIX_OWNERS))?;
+                }
+                IpNet::V6(network) => {
+                    let inserted = self.networks_v6.insert(&key_v6(network), owner, 0);
+                    inserted.map_err(failed(name::PREFIX_OWNERS6))?;
+                }
+            }
         }
         for &(peer, address) in &steps.added {
             self.peer_by_outer
                 .insert(address.octets(), peer.number(), 0)
                 .map_err(failed(name::PEER_BY_OUTER))?;
         }
-        for network in networks_v4(&steps.withdrawn) {
-            self.networks.remove(&key(network)).map_err(failed(name::PREFIX_OWNERS))?;
+        for network in &steps.withdrawn {
+            match *network {
+                IpNet::V4(network) => {
+                    self.networks.remove(&key(network)).map_err(failed(name::PREFIX_OWNERS))?;
+                }
+                IpNet::V6(network) => {
+                    self.networks_v6.remove(&key_v6(network)).map_err(failed(name::PREFIX_OWNERS6))?;
+                }
+            }
         }
         self.relay_pairs.set(tunnel)?;
         // From here on programs ignore their cached lookups.
@@ -203,34 +227,28 @@ impl LoadedObject {
     /// Writes what the programs know of this machine, as far as it is different: its addresses, and
     /// the networks of other overlays.
     pub(super) fn set_host(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
-        let underlay = tunnel.config().underlay;
-        let local = tunnel.local_addresses().iter().filter_map(|address| match address {
-            IpAddr::V4(address) => Some(*address),
-            IpAddr::V6(_) => None,
-        });
-        let wanted: HashSet<[u8; 4]> = local.chain([underlay]).map(|address| address.octets()).collect();
-        let there: HashSet<[u8; 4]> = self.local.keys().flatten().collect();
-        for address in wanted.difference(&there) {
-            self.local.insert(address, 1, 0).map_err(failed(name::LOCAL))?;
+        let (mut v4, mut v6) = (HashSet::from([tunnel.config().underlay.octets()]), HashSet::new());
+        for address in tunnel.local_addresses() {
+            match address {
+                IpAddr::V4(address) => v4.insert(address.octets()),
+                IpAddr::V6(address) => v6.insert(address.octets()),
+            };
         }
-        for address in there.difference(&wanted) {
-            self.local.remove(address).map_err(failed(name::LOCAL))?;
+        set_addresses(&mut self.local, &v4, name::LOCAL)?;
+        set_addresses(&mut self.local_v6, &v6, name::LOCAL6)?;
+        let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
+        for network in tunnel.other_networks() {
+            let len = u32::from(network.prefix_len());
+            match network.network() {
+                IpAddr::V4(address) => v4.insert((len, address.octets())),
+                IpAddr::V6(address) => v6.insert((len, address.octets())),
+            };
         }
-        let mut wanted: HashSet<(u32, [u8; 4])> = tunnel.other_networks().iter().map(prefix).collect();
-        if !wanted.is_empty() {
-            wanted.insert((32, Ipv4Addr::BROADCAST.octets()));
+        if !tunnel.other_networks().is_empty() {
+            v4.insert((32, Ipv4Addr::BROADCAST.octets()));
         }
-        let keys = self.other_networks.keys().flatten();
-        let there: HashSet<(u32, [u8; 4])> = keys.map(|key| (key.prefix_len(), key.data())).collect();
-        for &(len, address) in wanted.difference(&there) {
-            let key = Key::new(len, address);
-            self.other_networks.insert(&key, 1, 0).map_err(failed(name::OTHER_NETWORKS))?;
-        }
-        for &(len, address) in there.difference(&wanted) {
-            let key = Key::new(len, address);
-            self.other_networks.remove(&key).map_err(failed(name::OTHER_NETWORKS))?;
-        }
-        Ok(())
+        set_prefixes(&mut self.other_networks, &v4, name::OTHER_NETWORKS)?;
+        set_prefixes(&mut self.other_networks_v6, &v6, name::OTHER_NETWORKS6)
     }
 
     pub(super) fn program(&mut self, name: &'static str) -> Result<&mut SchedClassifier, EbpfError> {
@@ -244,15 +262,41 @@ fn entries(count: usize) -> u32 {
 }
 
 type PrefixOwners = LpmTrie<MapData, [u8; 4], u32>;
+type PrefixOwnersV6 = LpmTrie<MapData, [u8; 16], u32>;
 type PeerByOuter = HashMap<MapData, [u8; 4], u32>;
-type LocalAddresses = HashMap<MapData, [u8; 4], u32>;
-type OtherNetworks = LpmTrie<MapData, [u8; 4], u32>;
-
 /// Addresses, and networks of other overlays, that may come before everything is loaded anew.
 const HOST_HEADROOM: usize = 1024;
 
-fn prefix(network: &Ipv4Net) -> (u32, [u8; 4]) {
-    (u32::from(network.prefix_len()), network.network().octets())
+/// Brings a set of addresses up to date.
+fn set_addresses<A: Pod + Eq + Hash>(
+    map: &mut HashMap<MapData, A, u32>,
+    wanted: &HashSet<A>,
+    name: &'static str,
+) -> Result<(), EbpfError> {
+    let there: HashSet<A> = map.keys().flatten().collect();
+    for address in wanted.difference(&there) {
+        map.insert(address, 1, 0).map_err(failed(name))?;
+    }
+    for address in there.difference(wanted) {
+        map.remove(address).map_err(failed(name))?;
+    }
+    Ok(())
+}
+
+/// Brings a set of prefixes up to date: lengths and addresses.
+fn set_prefixes<A: Pod + Eq + Hash>(
+    map: &mut LpmTrie<MapData, A, u32>,
+    wanted: &HashSet<(u32, A)>,
+    name: &'static str,
+) -> Result<(), EbpfError> {
+    let there: HashSet<(u32, A)> = map.keys().flatten().map(|key| (key.prefix_len(), key.data())).collect();
+    for &(len, address) in wanted.difference(&there) {
+        map.insert(&Key::new(len, address), 1, 0).map_err(failed(name))?;
+    }
+    for &(len, address) in there.difference(wanted) {
+        map.remove(&Key::new(len, address)).map_err(failed(name))?;
+    }
+    Ok(())
 }
 
 /// The pairs of peers that reach each other, if only listed ones do.
@@ -288,26 +332,39 @@ fn key(network: Ipv4Net) -> Key<[u8; 4]> {
     Key::new(u32::from(network.prefix_len()), network.network().octets())
 }
 
-fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter), EbpfError> {
+fn key_v6(network: Ipv6Net) -> Key<[u8; 16]> {
+    Key::new(u32::from(network.prefix_len()), network.network().octets())
+}
+
+fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PrefixOwnersV6, PeerByOuter), EbpfError> {
     let config = tunnel.config();
     let mut networks: PrefixOwners = take(ebpf, name::PREFIX_OWNERS)?;
-    let mut insert = |network, owner| networks.insert(&key(network), encode_owner(owner), 0);
+    let mut networks_v6: PrefixOwnersV6 = take(ebpf, name::PREFIX_OWNERS6)?;
+    let mut insert = |network: IpNet, owner| match network {
+        IpNet::V4(network) => {
+            networks.insert(&key(network), encode_owner(owner), 0).map_err(failed(name::PREFIX_OWNERS))
+        }
+        IpNet::V6(network) => {
+            let inserted = networks_v6.insert(&key_v6(network), encode_owner(owner), 0);
+            inserted.map_err(failed(name::PREFIX_OWNERS6))
+        }
+    };
     let mut peer_by_outer: PeerByOuter = take(ebpf, name::PEER_BY_OUTER)?;
-    for network in networks_v4(config.peers.site_networks()) {
-        insert(network, Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
+    for network in config.peers.site_networks() {
+        insert(*network, Owner::Ours)?;
     }
     for address in &config.reachable_addresses {
-        insert(Ipv4Net::from(*address), Owner::Ours).map_err(failed(name::PREFIX_OWNERS))?;
+        insert(IpNet::from(IpAddr::from(*address)), Owner::Ours)?;
     }
     for (index, peer) in tunnel.peers() {
-        for network in networks_v4(&peer.networks) {
-            insert(network, Owner::Peer(index)).map_err(failed(name::PREFIX_OWNERS))?;
+        for network in &peer.networks {
+            insert(*network, Owner::Peer(index))?;
         }
         peer_by_outer
             .insert(peer.underlay.octets(), index.number(), 0)
             .map_err(failed(name::PEER_BY_OUTER))?;
     }
-    Ok((networks, peer_by_outer))
+    Ok((networks, networks_v6, peer_by_outer))
 }
 
 fn failed(name: &'static str) -> impl Fn(aya::maps::MapError) -> EbpfError {

@@ -1,9 +1,10 @@
-//! The packets that the programs carry themselves: plain IPv4 datagrams and GSO packets. They leave
-//! everything else to userspace.
+//! The packets that the programs carry themselves: plain datagrams of both families, and GSO
+//! packets. They leave everything else to userspace.
 
 use adit_wire::Protocol;
 use adit_wire::checksum;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
+use adit_wire::ipv6::{self, Ipv6Header};
 use zerocopy::IntoBytes;
 
 /// How the kernel will segment a packet.
@@ -18,7 +19,7 @@ pub struct GsoInfo {
 /// The size of a packet before and after segmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GsoShape {
-    /// Bytes of the whole packet, IPv4 header included.
+    /// Bytes of the whole packet, IP header included.
     pub len: u32,
     /// Bytes of the largest datagram that it becomes on the wire.
     pub largest: u32,
@@ -41,10 +42,30 @@ pub fn gso_shape(header: &Ipv4Header, available: u32, gso: GsoInfo) -> Option<Gs
     if checksum::checksum(header.as_bytes()) != 0 {
         return None;
     }
+    shape(len, HEADER_LEN as u32, gso)
+}
+
+/// As [`gso_shape`], of IPv6. The header must be followed by no extension header, and its length
+/// must fit.
+#[inline(always)]
+pub fn gso_shape_v6(header: &Ipv6Header, available: u32, gso: GsoInfo) -> Option<GsoShape> {
+    let len = ipv6::HEADER_LEN as u32 + u32::from(header.payload_len());
+    let has_extension = matches!(
+        header.next_header(),
+        Protocol::HOP_BY_HOP | Protocol::ROUTING | Protocol::DESTINATION_OPTIONS | Protocol::FRAGMENT
+    );
+    if header.version() != 6 || has_extension || len > available {
+        return None;
+    }
+    shape(len, ipv6::HEADER_LEN as u32, gso)
+}
+
+#[inline(always)]
+fn shape(len: u32, header_len: u32, gso: GsoInfo) -> Option<GsoShape> {
     if gso.gso_size == 0 {
         return Some(GsoShape { len, largest: len, segments: 1 });
     }
-    let headers = HEADER_LEN as u32 + gso.transport_header;
+    let headers = header_len + gso.transport_header;
     let payload = len.checked_sub(headers)?;
     let largest = (headers + gso.gso_size).min(len);
     let segments = payload.div_ceil(gso.gso_size).max(1);

@@ -20,11 +20,17 @@ pub mod name {
     pub const PEER_BY_OUTER: &str = "PEER_BY_OUTER";
     /// Peer number to [`PeerEntry`](super::PeerEntry).
     pub const PEERS: &str = "PEERS";
+    /// The same of IPv6.
+    pub const PREFIX_OWNERS6: &str = "PREFIX_OWNERS6";
     /// The gateway's own addresses, as a set.
     pub const LOCAL: &str = "LOCAL";
+    /// The same of IPv6.
+    pub const LOCAL6: &str = "LOCAL6";
     /// The networks that are reached through other overlays of this machine, as a set. If there
     /// are any, 255.255.255.255 is in it too, which is in nobody's network.
     pub const OTHER_NETWORKS: &str = "OTHER_NETWORKS";
+    /// The networks of IPv6 that are reached through other overlays, as a set.
+    pub const OTHER_NETWORKS6: &str = "OTHER_NETWORKS6";
     /// Peer number to [`PeerCounts`](super::PeerCounts), one copy per processor.
     pub const PEER_COUNTS: &str = "PEER_COUNTS";
     /// Drop reason to a count, one copy per processor.
@@ -53,10 +59,13 @@ const _: () = {
     let names = [
         name::SETTINGS,
         name::PREFIX_OWNERS,
+        name::PREFIX_OWNERS6,
         name::PEER_BY_OUTER,
         name::PEERS,
         name::LOCAL,
+        name::LOCAL6,
         name::OTHER_NETWORKS,
+        name::OTHER_NETWORKS6,
         name::PEER_COUNTS,
         name::DROPS,
         name::LAST_DROPS,
@@ -407,21 +416,22 @@ impl LastRx {
 pub struct LastDrop {
     /// Nanoseconds of `CLOCK_MONOTONIC`, the coarse clock; 0 if nothing was dropped.
     pub nanoseconds: u64,
-    /// The inner source.
-    pub source: [u8; 4],
+    /// The inner source, an IPv4 address in its mapped form (`::ffff:0:0/96`).
+    pub source: [u8; 16],
     peer: u32,
+    padding: u32,
 }
 
 impl LastDrop {
     /// A drop of a datagram for a peer or from it, if one is known.
     #[inline(always)]
     #[must_use]
-    pub const fn new(nanoseconds: u64, source: [u8; 4], peer: Option<PeerIndex>) -> LastDrop {
+    pub const fn new(nanoseconds: u64, source: [u8; 16], peer: Option<PeerIndex>) -> LastDrop {
         let peer = match peer {
             Some(peer) => peer.number().wrapping_add(1),
             None => 0,
         };
-        LastDrop { nanoseconds, source, peer }
+        LastDrop { nanoseconds, source, peer, padding: 0 }
     }
 
     /// The peer, if one is known.

@@ -18,8 +18,17 @@ use adit_linux::netns::NetNs;
 use nix::sys::signal::Signal;
 
 const NOBODY: u32 = 65534;
-const CHECKS: [&str; 7] =
-    ["isolated-before", "ping", "ping-hosts", "http", "capture", "mtu", "isolated-after"];
+const CHECKS: [&str; 9] = [
+    "isolated-before",
+    "ping",
+    "ping-hosts",
+    "ping-ipv6",
+    "http",
+    "capture",
+    "mtu",
+    "mtu-ipv6",
+    "isolated-after",
+];
 
 /// A machine with one network namespace, in which somebody types the command.
 struct Here {
@@ -100,7 +109,7 @@ fn text_is_the_picture_the_checks_and_the_capture() {
             && first.contains(" > 192.168.199.1.80: Flags [S], "),
         "{first}"
     );
-    assert!(said.ends_with("\nall 7 checks passed; nothing is left behind\n"), "{said}");
+    assert!(said.ends_with("\nall 9 checks passed; nothing is left behind\n"), "{said}");
 }
 
 /// The network namespaces that a process has a thread or a descriptor in.

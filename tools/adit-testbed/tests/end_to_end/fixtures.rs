@@ -147,7 +147,7 @@ impl Testbed {
                 }
             }
             Outcome::Delivered(inner) => self.at_host.expect(&case.name, &with_ttl_change(inner, -1)),
-            Outcome::Dropped(_) | Outcome::Answered { .. } => {}
+            Outcome::Dropped(_) | Outcome::Answered { .. } | Outcome::AnsweredV6 { .. } => {}
         }
         let expected = case.counts.totals(before.peers.len());
         // Whose the last drops were is compared where both planes are given the same packets.

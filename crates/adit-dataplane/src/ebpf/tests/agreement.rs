@@ -5,9 +5,10 @@ use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
 use adit_tunnel::{Instant, PeerTotals, Totals};
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
+use adit_wire::ipv6::Ipv6Packet;
 use adit_wire::{Protocol, Validation};
 
-use super::gateway::{Gateway, cut, described};
+use super::gateway::{Gateway, cut, described, is_v6};
 use super::programs::{Programs, Ran};
 use crate::userspace::segment::GsoPacket;
 
@@ -20,6 +21,8 @@ pub(super) struct Seen {
     pub(super) program: Program,
     /// What both counted.
     pub(super) totals: Totals,
+    /// Whether the inner packet is one of IPv6.
+    pub(super) is_v6: bool,
 }
 
 /// Runs a program on a packet, and userspace on what the program declines. Compares the result with
@@ -75,7 +78,11 @@ pub(super) fn compare(
     if ran.verdict == Program::Declines && !silent {
         return Err(tell("a declined packet was counted"));
     }
-    Ok(Seen { outcome: expected, program: ran.verdict, totals })
+    let inner = match direction {
+        Direction::Encap => &packet.bytes[..],
+        Direction::Decap => packet.bytes.get(HEADER_LEN..).unwrap_or_default(),
+    };
+    Ok(Seen { outcome: expected, program: ran.verdict, totals, is_v6: is_v6(inner) })
 }
 
 /// The outcome of a packet that a program has seen, and what userspace counts of it.
@@ -111,6 +118,11 @@ fn carried(
     gso_size: Option<u16>,
     bytes: &[u8],
 ) -> Result<Outcome, String> {
+    if direction == Direction::Decap && is_v6(bytes) {
+        let packet = Ipv6Packet::parse(bytes, Validation::Datapath)
+            .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
+        return Ok(Outcome::Delivered(packet.as_bytes().to_vec()));
+    }
     let whole = Ipv4Packet::parse(bytes, Validation::Datapath)
         .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
     let ours = whole.source() == setup.config.underlay;
@@ -128,14 +140,19 @@ fn carried(
     if gso_size.is_none() {
         return Ok(Outcome::Sent(vec![whole.as_bytes().to_vec()]));
     }
+    let (protocol, tos, ttl, df) = if is_v6(inner) {
+        (Protocol::IPV6, inner[0] << 4 | inner[1] >> 4, inner[7], true)
+    } else {
+        (Protocol::IPIP, inner[1], inner[8], inner[6] & 0x40 != 0)
+    };
     let template = OuterHeader::v4(
         &setup.config.outer,
         outer.source(),
         outer.destination(),
-        Protocol::IPIP,
-        inner[1],
-        inner[8],
-        inner[6] & 0x40 != 0,
+        protocol,
+        tos,
+        ttl,
+        df,
         inner.len(),
         outer.identification(),
     );

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Direction, Outcome, Packet, Setup};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
-use adit_policy::OwnerLookup;
+use adit_policy::{Owner, OwnerLookup};
 use adit_tunnel::{
     Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Reply, Totals, Tunnel,
 };
@@ -14,6 +14,7 @@ use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::icmpv4::{self, Icmpv4Error, unreachable};
 use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
+use adit_wire::ipv6::{self, Ipv6Packet};
 use adit_wire::{Protocol, Validation, fragment, tcp};
 
 use crate::userspace::segment::{GsoPacket, complete_checksum};
@@ -83,8 +84,11 @@ impl Gateway {
             Encapsulated::Reply { reply: Reply::V4 { destination, error }, reason } => {
                 Outcome::Answered { reason, to: destination, error }
             }
-            Encapsulated::Reply { reply: Reply::V6 { .. }, .. } | Encapsulated::ForwardInFragments { .. } => {
-                panic!("the site has no IPv6")
+            Encapsulated::ForwardInFragments { max_datagram, outer, .. } => {
+                Outcome::Sent(outer_fragments(&gso_packet, &outer, max_datagram))
+            }
+            Encapsulated::Reply { reply: Reply::V6 { destination, error }, reason } => {
+                Outcome::AnsweredV6 { reason, to: destination, error }
             }
             Encapsulated::Drop(reason) => Outcome::Dropped(reason),
         }
@@ -102,7 +106,8 @@ impl Gateway {
         };
         let mut inner = bytes[inner].to_vec();
         if let Some(ecn) = set_ecn {
-            ipv4::set_ecn(&mut inner, ecn).expect("it has a header");
+            let set = if is_v6(&inner) { ipv6::set_ecn } else { ipv4::set_ecn };
+            set(&mut inner, ecn).expect("it has a header");
         }
         let lowered = max_mss.and_then(|max| tcp::clamp_mss(&mut inner, max, ChecksumState::Complete));
         if lowered.is_some() {
@@ -114,22 +119,46 @@ impl Gateway {
     /// The host's stack receives the datagram: it delivers it here, or forwards it to the tunnel
     /// interface.
     fn received_by_host(&self, mut inner: Vec<u8>, gso_size: Option<u16>) -> Outcome {
-        let packet = Ipv4Packet::parse(&inner, Validation::Datapath).expect("the tunnel has checked it");
-        let (destination, ttl) = (packet.destination(), packet.ttl());
-        let goes_on = self.tunnel.lookup_inner(destination).is_some() && !self.tunnel.is_local(destination);
-        if !self.forwards || !goes_on || ttl <= 1 {
+        let ttl = inner[if is_v6(&inner) { 7 } else { 8 }];
+        if !self.forwards || !is_for_a_peer(&self.tunnel, &inner) || ttl <= 1 {
             return Outcome::Delivered(inner);
         }
-        ipv4::set_ttl(&mut inner, ttl - 1).expect("it has a header");
+        let set = if is_v6(&inner) { ipv6::set_hop_limit } else { ipv4::set_ttl };
+        set(&mut inner, ttl - 1).expect("it has a header");
         self.encapsulate(&inner, gso_size)
+    }
+}
+
+pub(super) fn is_v6(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 6)
+}
+
+/// Whether the host forwards a packet into the tunnel again. The tunnel has checked it.
+pub(super) fn is_for_a_peer(tunnel: &Tunnel, inner: &[u8]) -> bool {
+    if is_v6(inner) {
+        let packet = Ipv6Packet::parse(inner, Validation::Datapath).expect("a packet");
+        let owner = tunnel.owner(packet.destination());
+        return matches!(owner, Some(Owner::Peer(_))) && !tunnel.is_local(packet.destination());
+    }
+    let packet = Ipv4Packet::parse(inner, Validation::Datapath).expect("a datagram");
+    tunnel.lookup_inner(packet.destination()).is_some() && !tunnel.is_local(packet.destination())
+}
+
+/// Bytes of the IP header, and the protocol behind it.
+fn transport_of(packet: &[u8]) -> (usize, Protocol) {
+    if is_v6(packet) {
+        (ipv6::HEADER_LEN, Protocol(packet[6]))
+    } else {
+        (ipv4::HEADER_LEN, Protocol(packet[9]))
     }
 }
 
 /// The virtio-net header of a packet from the host's stack.
 pub(super) fn described(bytes: &[u8], gso_size: Option<u16>) -> VirtioNetHeader {
     let Some(gso_size) = gso_size else { return VirtioNetHeader::PLAIN };
-    let gso = match Protocol(bytes[9]) {
-        Protocol::TCP => Gso::TcpV4 { cwr: false },
+    let gso = match transport_of(bytes) {
+        (_, Protocol::TCP) if is_v6(bytes) => Gso::TcpV6 { cwr: false },
+        (_, Protocol::TCP) => Gso::TcpV4 { cwr: false },
         _ => Gso::UdpL4,
     };
     VirtioNetHeader { checksum: Checksum::Unknown, gso, header_len: 0, gso_size }
@@ -139,11 +168,12 @@ pub(super) fn described(bytes: &[u8], gso_size: Option<u16>) -> VirtioNetHeader 
 fn joined(outer: &[u8], gso_size: Option<u16>) -> u16 {
     let Some(size) = gso_size else { return 1 };
     let inner = &outer[ipv4::HEADER_LEN..];
-    let transport = match Protocol(inner[9]) {
-        Protocol::TCP => usize::from(inner[ipv4::HEADER_LEN + 12] >> 4) * 4,
+    let (header_len, protocol) = transport_of(inner);
+    let transport = match protocol {
+        Protocol::TCP => usize::from(inner[header_len + 12] >> 4) * 4,
         _ => 8,
     };
-    let payload = inner.len() - ipv4::HEADER_LEN - transport;
+    let payload = inner.len() - header_len - transport;
     payload.div_ceil(usize::from(size)).max(1) as u16
 }
 
@@ -175,6 +205,17 @@ fn fragments(gso_packet: &GsoPacket<'_>, outer: &OuterHeader, max_datagram: usiz
             let outer = outer.for_segment(piece.len() as u16, 0);
             [outer.as_bytes(), piece.header(), &bytes[piece.payload()]].concat()
         }));
+    }
+    frames
+}
+
+/// The same datagrams in outer fragments. Identifications stay 0.
+fn outer_fragments(gso_packet: &GsoPacket<'_>, outer: &OuterHeader, max_datagram: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    for bytes in cut(gso_packet, outer, |_| {}) {
+        let packet = Ipv4Packet::parse(&bytes, Validation::Datapath).expect("it was just made");
+        let Ok(pieces) = fragment::fragments(&packet, max_datagram) else { continue };
+        frames.extend(pieces.map(|piece| [piece.header(), &bytes[piece.payload()]].concat()));
     }
     frames
 }

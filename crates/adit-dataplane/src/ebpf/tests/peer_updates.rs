@@ -1,12 +1,14 @@
 //! Programs whose peers change while they run decide as newly loaded programs do.
 
+use std::net::Ipv4Addr;
+
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::bpf::maps::PeerEntry;
 use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use super::programs::Programs;
+use super::programs::{Programs, carries_ipv6};
 use super::strategies::{packets, setup};
 
 const CASES: u32 = 8;
@@ -67,14 +69,20 @@ fn programs_with_changed_peers_decide_as_new_ones() {
             let ((_, earlier), (setup, packets)) = (&pair[0], &pair[1]);
             let delta = tunnel.config().peers.delta_to(&setup.config.peers);
             let (amended, steps) = tunnel.with_peers(&delta).expect("no conflict");
-            programs.update_peers(&amended, &steps, |underlay| PeerEntry {
+            let way = |underlay: Ipv4Addr| PeerEntry {
                 underlay: underlay.octets(),
                 next_hop: underlay.octets(),
                 device: super::programs::DEVICE,
                 path_mtu: 1500,
                 owes_answer: 0,
                 left_to_stack: 0,
-            });
+            };
+            if carries_ipv6(&amended) == carries_ipv6(&tunnel) {
+                programs.update_peers(&amended, &steps, way);
+            } else {
+                // Another interface: everything is installed again.
+                programs = Programs::load(&amended, setup);
+            }
             tunnel = amended;
             let mut new =
                 Programs::load(&Tunnel::new(setup.config.clone()).expect("a valid configuration"), setup);

@@ -18,7 +18,7 @@ const GROWTH: usize = 64;
 /// The loopback interface, which always exists.
 pub(super) const DEVICE: u32 = 1;
 /// Of the tunnel interface, in bytes.
-const MTU: u16 = 1480;
+pub(super) const MTU: u16 = 1480;
 /// Of its ends.
 const MAC: [u8; 6] = [2; 6];
 const HIDDEN_MAC: [u8; 6] = [4; 6];
@@ -54,7 +54,8 @@ impl Programs {
         let config = tunnel.config();
         let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
         let settings = Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
-            .with_relay(setup.forwards);
+            .with_relay(setup.forwards)
+            .with_ipv6(carries_ipv6(tunnel));
         let (mut object, maps) =
             LoadedObject::load(tunnel, settings, None, is_preemptible).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
@@ -138,12 +139,20 @@ impl Programs {
         // Only what has lost its outer header goes to the host, through the pair.
         let mut header = link_header(&packet.bytes);
         if verdict == Program::Carries && out.len() < frame.len() {
+            header = link_header(&out[ETHERNET..]);
             header[..6].copy_from_slice(&MAC);
             header[6..12].copy_from_slice(&HIDDEN_MAC);
         }
         assert_eq!(out[..ETHERNET], header, "the link header");
         Ok(Ran { verdict, bytes: out.split_off(ETHERNET) })
     }
+}
+
+/// Whether a network of either side is one of IPv6.
+pub(super) fn carries_ipv6(tunnel: &Tunnel) -> bool {
+    let peers = &tunnel.config().peers;
+    let mut all = peers.iter().flat_map(|peer| &peer.networks).chain(peers.site_networks());
+    all.any(|network| network.addr().is_ipv6())
 }
 
 /// An Ethernet header for this host: the loopback interface's address is all zeros. It says IPv6

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
 use adit_policy::OwnerLookup;
@@ -14,8 +15,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 
 use super::agreement::{Seen, compare};
-use super::gateway::Gateway;
-use super::programs::Programs;
+use super::gateway::{Gateway, is_for_a_peer, is_v6};
+use super::programs::{MTU, Programs};
 use super::strategies::{packets, setup};
 
 /// Number of tunnels, unless `PROPTEST_CASES` says otherwise.
@@ -57,15 +58,23 @@ fn the_two_planes_never_disagree() {
 }
 
 /// Cases that must occur.
-const EXPECTED: [&str; 8] = [
-    "Encap, carried: sent",
-    "Encap, dropped: dropped",
-    "Encap, declined: sent",
-    "Encap, declined: answered",
-    "Decap, carried: delivered",
-    "Decap, carried: sent",
-    "Decap, dropped: dropped",
-    "Decap, declined: dropped",
+const EXPECTED: [&str; 16] = [
+    "IPv4, Encap, carried: sent",
+    "IPv4, Encap, dropped: dropped",
+    "IPv4, Encap, declined: sent",
+    "IPv4, Encap, declined: answered",
+    "IPv4, Decap, carried: delivered",
+    "IPv4, Decap, carried: sent",
+    "IPv4, Decap, dropped: dropped",
+    "IPv4, Decap, declined: dropped",
+    "IPv6, Encap, carried: sent",
+    "IPv6, Encap, dropped: dropped",
+    "IPv6, Encap, declined: sent",
+    "IPv6, Encap, declined: answered",
+    "IPv6, Decap, carried: delivered",
+    "IPv6, Decap, carried: sent",
+    "IPv6, Decap, dropped: dropped",
+    "IPv6, Decap, declined: dropped",
 ];
 
 #[expect(clippy::print_stderr, reason = "how often what came up is worth reading")]
@@ -97,9 +106,10 @@ fn kind(direction: Direction, seen: &Seen) -> String {
         Outcome::Sent(_) => "sent",
         Outcome::Delivered(_) => "delivered",
         Outcome::Dropped(_) => "dropped",
-        Outcome::Answered { .. } => "answered",
+        Outcome::Answered { .. } | Outcome::AnsweredV6 { .. } => "answered",
     };
-    format!("{direction:?}, {program}: {outcome}")
+    let family = if seen.is_v6 { "IPv6" } else { "IPv4" };
+    format!("{family}, {direction:?}, {program}: {outcome}")
 }
 
 fn examine(
@@ -125,7 +135,12 @@ fn is_ordinary(setup: &Setup, direction: Direction, packet: &Packet, outcome: &O
         Direction::Encap => (None, Some(&bytes[..])),
         Direction::Decap => (Some(bytes), bytes.get(HEADER_LEN..)),
     };
-    let Some(inner) = inner.filter(|inner| inner.first() == Some(&0x45)) else { return false };
+    let is_plain = |inner: &&[u8]| match inner.first() {
+        Some(0x45) => true,
+        Some(first) => first >> 4 == 6 && inner.get(6).is_some_and(|next| !EXTENSIONS.contains(next)),
+        None => false,
+    };
+    let Some(inner) = inner.filter(is_plain) else { return false };
     let unoptioned = outer.is_none_or(|outer| outer.first() == Some(&0x45));
     let open = setup.paths.iter().all(|path| path.known && !path.owed);
     let ends = match outcome {
@@ -133,14 +148,21 @@ fn is_ordinary(setup: &Setup, direction: Direction, packet: &Packet, outcome: &O
         Outcome::Sent(frames) => {
             direction == Direction::Decap && !frames.iter().any(|frame| is_fragment(frame))
         }
-        Outcome::Delivered(inner) => packet.gso_size.is_none() && !is_for_a_peer(setup, inner),
-        Outcome::Dropped(_) | Outcome::Answered { .. } => false,
+        // Of IPv6, what the visible end does not take is dropped.
+        Outcome::Delivered(inner) => {
+            let fits = !is_v6(inner) || inner.len() <= usize::from(MTU);
+            packet.gso_size.is_none() && fits && !is_for_a_peer(&Gateway::new(setup).tunnel, inner)
+        }
+        Outcome::Dropped(_) | Outcome::Answered { .. } | Outcome::AnsweredV6 { .. } => false,
     };
     // An inner fragment is for userspace, because its siblings may be.
     let in_pieces = direction == Direction::Decap && is_fragment(bytes);
     let is_answer = direction == Direction::Decap && is_of_gateways(setup, inner);
     unoptioned && open && ends && !in_pieces && !is_answer && !has_odd_mss(inner) && has_owner(setup, inner)
 }
+
+/// Extension headers of IPv6, which are for userspace.
+const EXTENSIONS: [u8; 4] = [0, 43, 44, 60];
 
 /// Whether it is ICMP from a peer's gateway, or to ours: perhaps a probe, for userspace.
 fn is_of_gateways(setup: &Setup, inner: &[u8]) -> bool {
@@ -151,27 +173,32 @@ fn is_of_gateways(setup: &Setup, inner: &[u8]) -> bool {
 
 /// Whether the source is in somebody's networks. Userspace admits a router's error without.
 fn has_owner(setup: &Setup, inner: &[u8]) -> bool {
+    let tunnel = Gateway::new(setup).tunnel;
+    if is_v6(inner) {
+        let source = inner.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+        return source.is_some_and(|source| tunnel.owner(Ipv6Addr::from(source)).is_some());
+    }
     let source = inner.get(12..16).and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    source.is_some_and(|source| Gateway::new(setup).tunnel.owner(std::net::Ipv4Addr::from(source)).is_some())
+    source.is_some_and(|source| tunnel.owner(Ipv4Addr::from(source)).is_some())
 }
 
 /// Whether the inner datagram is a fragment.
 fn is_fragment(outer: &[u8]) -> bool {
+    if outer.get(HEADER_LEN..).is_some_and(is_v6) {
+        return false;
+    }
     outer.get(HEADER_LEN + 6..HEADER_LEN + 8).is_some_and(|rest| rest[0] & 0x3f != 0 || rest[1] != 0)
-}
-
-/// Whether it was for another peer, so that the host had to decide.
-fn is_for_a_peer(setup: &Setup, inner: &[u8]) -> bool {
-    let destination = Ipv4Packet::parse(inner, Validation::Datapath).expect("it was delivered").destination();
-    let tunnel = Gateway::new(setup).tunnel;
-    tunnel.lookup_inner(destination).is_some() && !tunnel.is_local(destination)
 }
 
 /// Whether something looks like an MSS option and is not the first option.
 fn has_odd_mss(inner: &[u8]) -> bool {
-    let Some(segment) = inner.get(HEADER_LEN..) else { return false };
-    let is_first = inner[6] & 0x1f == 0 && inner[7] == 0;
-    if Protocol(inner[9]) != Protocol::TCP || !is_first || segment.len() < 20 {
+    let (header_len, protocol, is_first) = if is_v6(inner) {
+        (40, inner[6], true)
+    } else {
+        (HEADER_LEN, inner[9], inner[6] & 0x1f == 0 && inner[7] == 0)
+    };
+    let Some(segment) = inner.get(header_len..) else { return false };
+    if Protocol(protocol) != Protocol::TCP || !is_first || segment.len() < 20 {
         return false;
     }
     let header = usize::from(segment[12] >> 4) * 4;

@@ -1,6 +1,6 @@
 //! Strategies for tunnels and packets: mostly valid, and close to where behaviour changes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
@@ -14,6 +14,7 @@ use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::HEADER_LEN;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::vec;
 use proptest::option::weighted;
 use proptest::prelude::*;
@@ -107,14 +108,19 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         policy(),
         any::<bool>(),
         rarely(80),
-        relay(),
+        (relay(), rarely(75)),
     );
     parts.prop_filter_map("a tunnel that there can be", |parts| {
-        let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards, relay) = parts;
+        let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards, rest) = parts;
+        let (relay, both_families) = rest;
         // 0: nobody, 1: us.
         let of = |owner| {
             let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
-            owned.map(|(network, _)| network.parse().expect("a network")).collect::<Vec<_>>()
+            let owned = owned.map(|(network, _)| network.parse::<Ipv4Net>().expect("a network"));
+            owned
+                .flat_map(|network| [Some(network.into()), both_families.then(|| network_v6(network))])
+                .flatten()
+                .collect::<Vec<IpNet>>()
         };
         let mut set = PeerSet::nested(Some(A), of(1)).ok()?;
         for index in 0..peers {
@@ -135,7 +141,10 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
             relay,
             mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
-            local_addresses: locals.into_iter().map(|local| parse(local).into()).collect(),
+            local_addresses: locals
+                .into_iter()
+                .flat_map(|local| [IpAddr::from(parse(local)), address_v6(parse(local)).into()])
+                .collect(),
             reachable_addresses: Vec::new(),
             probe: None,
         };
@@ -316,18 +325,77 @@ fn tcp_options() -> impl Strategy<Value = Vec<u8>> {
 fn inner(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     // Mostly from us to a peer, sometimes from peer to peer.
     let ends = ends.prop_map(|(_, there, here)| (here, there)).boxed();
-    let one = (datagram(ends.clone()), mutations(HEADER_LEN))
-        .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
+    let one = (datagram(ends.clone()), family(), mutations(HEADER_LEN)).prop_map(
+        |(datagram, family, mutations)| Packet::from(mutated(family.of(datagram.build()), &mutations)),
+    );
     prop_oneof![9 => one, 1 => gso_packet(ends)]
+}
+
+/// In which family a datagram is.
+#[derive(Debug, Clone, Copy)]
+enum Family {
+    V4,
+    /// With this extension header, if any.
+    V6(Option<u8>),
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    let extension = weighted(0.1, select(&[0_u8, 43, 44, 60][..]));
+    prop_oneof![3 => Just(Family::V4), 2 => extension.prop_map(Family::V6)]
+}
+
+impl Family {
+    /// The datagram itself, or a packet of IPv6 with the same transport between the same hosts.
+    fn of(self, v4: Vec<u8>) -> Vec<u8> {
+        let Family::V6(extension) = self else { return v4 };
+        let ends = [&v4[12..16], &v4[16..20]].map(|octets| {
+            let octets: [u8; 4] = octets.try_into().expect("an address");
+            address_v6(octets.into()).octets()
+        });
+        let protocol = if v4[9] == Protocol::ICMP.0 { Protocol::ICMPV6.0 } else { v4[9] };
+        let [next, behind] = [extension.unwrap_or(protocol), protocol];
+        let mut payload = v4[usize::from(v4[0] & 0x0f) * 4..].to_vec();
+        if extension.is_some() {
+            payload.splice(..0, [behind, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        let tos = v4[1];
+        let mut bytes = vec![0x60 | tos >> 4, tos << 4 | v4[4] & 0x0f, v4[5], v4[4]];
+        bytes.extend((payload.len() as u16).to_be_bytes());
+        bytes.extend([next, v4[8]]);
+        bytes.extend(ends.concat());
+        bytes.extend(payload);
+        bytes
+    }
+}
+
+/// The IPv6 address of a host, by its IPv4 address. Those of nobody become those that IPv6 has
+/// instead.
+fn address_v6(v4: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d] = v4.octets();
+    match a {
+        0 => Ipv6Addr::UNSPECIFIED,
+        127 => Ipv6Addr::LOCALHOST,
+        224 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+        255 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
+        198 if b == 51 => v4.to_ipv6_mapped(),
+        _ => Ipv6Addr::from([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]),
+    }
+}
+
+/// The IPv6 network of the same hosts.
+fn network_v6(v4: Ipv4Net) -> IpNet {
+    Ipv6Net::new_assert(address_v6(v4.network()), 96 + v4.prefix_len()).into()
 }
 
 /// A TCP or UDP packet to be segmented.
 fn gso_packet(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strategy<Value = Packet> {
     let size = prop_oneof![100..1500_u16, Just(1440), Just(1441), Just(1452), Just(1453)];
-    let parts = (ends, any::<bool>(), 1000..2800_usize, size, any::<u8>(), ttl(), any::<bool>());
-    parts.prop_map(|((from, to), stream, len, size, tos, ttl, df)| {
+    let family = prop_oneof![Just(Family::V4), Just(Family::V6(None))];
+    let parts = (ends, any::<bool>(), 1000..2800_usize, size, any::<u8>(), ttl(), any::<bool>(), family);
+    parts.prop_map(|((from, to), stream, len, size, tos, ttl, df, family)| {
         let datagram = if stream { tcp(from, to, 0x10, &[], &vec![7; len - 40]) } else { udp(from, to, len) };
-        datagram.tos(tos).ttl(ttl).df(df).cut_at(size)
+        let packet = datagram.tos(tos).ttl(ttl).df(df).cut_at(size);
+        Packet { bytes: family.of(packet.bytes), ..packet }
     })
 }
 
@@ -335,8 +403,9 @@ fn gso_packet(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strateg
 fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     let inside = ends.prop_flat_map(|(gateway, from, to)| {
         let ends = Just((from, to));
-        let one = (datagram(ends), mutations(0))
-            .prop_map(|(datagram, mutations)| Packet::from(mutated(datagram.build(), &mutations)));
+        let one = (datagram(ends), family(), mutations(0)).prop_map(|(datagram, family, mutations)| {
+            Packet::from(mutated(family.of(datagram.build()), &mutations))
+        });
         (Just(gateway), prop_oneof![9 => one, 1 => gso_packet(ends)])
     });
     let unknown = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
@@ -349,7 +418,9 @@ fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
             let (from, to) = (unknown.unwrap_or(gateway), elsewhere.unwrap_or(A));
             let (tos, ttl, df, id, options, piece) = fields;
             let plain = inside.gso_size.is_none();
-            let outer = bare(from, to, Protocol::IPIP, inside.bytes).tos(tos).ttl(ttl).df(df).id(id);
+            let is_v6 = inside.bytes.first().is_some_and(|first| first >> 4 == 6);
+            let protocol = if is_v6 { Protocol::IPV6 } else { Protocol::IPIP };
+            let outer = bare(from, to, protocol, inside.bytes).tos(tos).ttl(ttl).df(df).id(id);
             if !plain {
                 return Packet { bytes: outer.build(), gso_size: inside.gso_size };
             }
@@ -410,7 +481,7 @@ fn mutated(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
                 false
             }
         };
-        if mend_it && bytes.len() >= HEADER_LEN {
+        if mend_it && bytes.len() >= HEADER_LEN && bytes[0] >> 4 != 6 {
             mend(&mut bytes);
         }
     }
