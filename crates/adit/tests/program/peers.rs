@@ -5,11 +5,10 @@ use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use crate::support::Said;
 use crate::support::load::Load;
-use crate::support::machine::Running;
+use crate::support::machine::{PATIENCE, Running};
 use crate::support::programs::{pinned, pins};
 use crate::support::sites::Sites;
 use crate::support::wait_until;
@@ -53,7 +52,7 @@ impl ManyPeers {
         // more.
         bed.apply(&nobodies(0..2));
         // A thread takes its name only once it runs.
-        wait_until(Duration::from_secs(5), "the packet threads have their names", || {
+        wait_until(PATIENCE, "the packet threads have their names", || {
             let (_, threads) = bed.parts();
             ["adit-in", "adit-out", "adit-watch"]
                 .iter()

@@ -48,13 +48,17 @@ fn a_thread_that_ends_is_replaced_with_userspace() {
     replaced(DataplaneChoice::Userspace);
 }
 
-/// The thread of this name.
+/// The thread of this name. A thread takes its name only once it runs.
 fn thread(process: u32, name: &str) -> String {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|task| task.unwrap().path());
-    let has_name =
-        |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
-    let task = tasks.into_iter().find(has_name).expect("the thread is there");
-    task.file_name().unwrap().to_str().unwrap().to_owned()
+    let mut found = None;
+    wait_until(PATIENCE, &format!("the thread {name} runs"), || {
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|task| task.unwrap().path());
+        let has_name =
+            |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+        found = tasks.into_iter().find(has_name);
+        found.is_some()
+    });
+    found.unwrap().file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 /// Holds a thread at its next call of this name, for longer than any test takes.
