@@ -87,6 +87,22 @@ pub fn ipip() -> Result<(), String> {
     }
 }
 
+/// Linux's own sit driver, which many kernels of build machines lack.
+///
+/// # Errors
+/// There is none.
+pub fn sit() -> Result<(), String> {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    let make = ["link", "add", "probe", "type", "sit", "local", "192.0.2.1", "remote", "192.0.2.2"];
+    let is_met =
+        *ANSWER.get_or_init(|| Host::new("probe").is_ok_and(|host| host.program("ip", &make).is_ok()));
+    if is_met {
+        Ok(())
+    } else {
+        Err("the kernel's sit driver: `cargo xtask vm test` runs this where it is".to_owned())
+    }
+}
+
 /// A kernel without an ipip driver, for what is said there.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
-//! Interoperation with Linux's ipip driver: Adit at one end and Linux at the other, for each data
-//! plane and from both sides. The build machine's kernel may lack the driver, so these run in the
-//! guest: `cargo xtask vm test adit-testbed:linux_ipip`.
+//! Interoperation with Linux's drivers ipip and sit: Adit at one end and Linux at the other, for
+//! each data plane and from both sides. The build machine's kernel may lack the drivers, so these
+//! run in the guest: `cargo xtask vm test adit-testbed:linux_ipip`.
 
 #[macro_use(test)]
 extern crate adit_harness;
@@ -11,6 +11,7 @@ mod path;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../fast_path/planes.rs"]
 mod planes;
+mod sit;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
