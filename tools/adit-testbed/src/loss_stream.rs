@@ -7,7 +7,7 @@
 //! Datagrams leave in a small burst every millisecond, because pacing each one would keep a
 //! processor busy. Times are therefore accurate to a millisecond.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -93,10 +93,11 @@ impl LossStream {
     pub fn start(
         from: &Host,
         to: &Host,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         options: StreamOptions,
         timeout: Duration,
     ) -> Result<Self, LabError> {
+        let address = address.into();
         let shared = Arc::<Shared>::default();
         let socket = to.run(|| receiving_socket(address))?;
         let port = socket.local_addr().map_err(LabError::io("find out the port of a loss stream"))?.port();
@@ -108,8 +109,8 @@ impl LossStream {
             let (shared, payload) = (Arc::clone(&shared), payload.clone());
             to.ns().spawn("loss-stream-rx", move || receive(&Inbox::new(socket, payload), &shared))?
         };
-        let socket = from.run(sending_socket)?;
-        let to = SocketAddrV4::new(address, port);
+        let socket = from.run(|| sending_socket(address))?;
+        let to = SocketAddr::new(address, port);
         let sender = {
             let shared = Arc::clone(&shared);
             from.ns().spawn("loss-stream-tx", move || send(&socket, to, payload, options.rate, &shared))?
@@ -189,9 +190,8 @@ fn payload(token: u64, len: usize) -> Vec<u8> {
     payload
 }
 
-fn receiving_socket(address: Ipv4Addr) -> Result<UdpSocket, LabError> {
-    let socket = UdpSocket::bind(SocketAddrV4::new(address, 0))
-        .map_err(LabError::io("open a socket for a loss stream"))?;
+fn receiving_socket(address: IpAddr) -> Result<UdpSocket, LabError> {
+    let socket = UdpSocket::bind((address, 0)).map_err(LabError::io("open a socket for a loss stream"))?;
     let set = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
         .and_then(|()| setsockopt(&socket, sockopt::ReceiveTimestampns, &true));
     set.map_err(|errno| LabError::io("prepare a socket for a loss stream")(errno.into()))?;
@@ -200,14 +200,18 @@ fn receiving_socket(address: Ipv4Addr) -> Result<UdpSocket, LabError> {
 
 /// An unconnected and non-blocking socket. On a connected one, an ICMP error about one datagram
 /// would fail the next send. A blocking send would hide a loss behind a pause.
-fn sending_socket() -> Result<UdpSocket, LabError> {
-    let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+fn sending_socket(towards: IpAddr) -> Result<UdpSocket, LabError> {
+    let any: IpAddr = match towards {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0));
     let socket = socket.map_err(LabError::io("open a socket for a loss stream"))?;
     socket.set_nonblocking(true).map_err(LabError::io("prepare a socket for a loss stream"))?;
     Ok(socket)
 }
 
-fn send(socket: &UdpSocket, to: SocketAddrV4, mut payload: Vec<u8>, rate: u32, shared: &Shared) -> Sent {
+fn send(socket: &UdpSocket, to: SocketAddr, mut payload: Vec<u8>, rate: u32, shared: &Shared) -> Sent {
     let rate = u64::from(rate);
     let largest = (rate * MAX_CATCH_UP_BURSTS / 1000).max(1);
     let mut sent = Sent { bursts: Vec::new(), refused: 0, max_sender_delay: Duration::ZERO };

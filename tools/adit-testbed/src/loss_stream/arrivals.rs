@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use adit_linux::sockets::poll::readable_within;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use nix::sys::time::TimeSpec;
 
 /// The receiving socket and the payload that it expects.
@@ -27,7 +27,7 @@ impl Inbox {
         let mut control = nix::cmsg_space!(TimeSpec);
         loop {
             let mut pieces = [IoSliceMut::new(&mut bytes)];
-            let received = recvmsg::<SockaddrIn>(
+            let received = recvmsg::<SockaddrStorage>(
                 self.socket.as_raw_fd(),
                 &mut pieces,
                 Some(&mut control),
@@ -68,13 +68,17 @@ impl Inbox {
 
     /// The datagrams that the kernel dropped at this socket, for lack of space or a wrong checksum.
     pub(super) fn dropped(&self) -> io::Result<u64> {
-        let port = format!(":{:04X}", self.socket.local_addr()?.port());
-        let table = std::fs::read_to_string("/proc/thread-self/net/udp")?;
+        let address = self.socket.local_addr()?;
+        let port = format!(":{:04X}", address.port());
+        let file = if address.is_ipv6() { "udp6" } else { "udp" };
+        let table = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"))?;
         let ours = table.lines().map(str::split_whitespace).find_map(|mut words| {
             let is_ours = words.nth(1)?.ends_with(&port);
             is_ours.then(|| words.last()?.parse().ok()).flatten()
         });
-        ours.ok_or_else(|| io::Error::other("/proc/net/udp does not list the loss stream's socket"))
+        ours.ok_or_else(|| {
+            io::Error::other(format!("/proc/net/{file} does not list the loss stream's socket"))
+        })
     }
 }
 

@@ -1,12 +1,13 @@
 //! What runs through the tunnel while something happens to it: between the hosts of the article's
-//! network, a probe of 10,000 datagrams a second and a TCP transfer, each both ways.
+//! network, a probe of 10,000 datagrams a second and a TCP transfer, each both ways; and, where
+//! that is wanted, a probe of IPv6.
 
 use std::fmt;
 use std::time::Duration;
 
 use adit_lab::host::Host;
 use adit_lab::throughput::Flow;
-use adit_lab::two_sites::{HOST_A, HOST_B, TwoSites};
+use adit_lab::two_sites::{HOST_A, HOST_A6, HOST_B, HOST_B6, TwoSites};
 use adit_testbed::loss_stream::{LossStream, StreamOptions, StreamReport};
 use adit_testbed::transfer::{Transfer, TransferReport};
 
@@ -26,7 +27,7 @@ pub(crate) struct Load {
 /// How it went; every byte of the transfers has arrived.
 pub(crate) struct Outcome {
     what: String,
-    /// From host A to host B, and back.
+    /// From host A to host B, and back; then those of IPv6.
     pub(crate) probes: Vec<StreamReport>,
     transfers: Vec<TransferReport>,
 }
@@ -46,6 +47,16 @@ impl Load {
         let load = Self { transfers: ways.map(transfer).into(), probes: ways.map(probe).into() };
         std::thread::sleep(STEADY);
         load
+    }
+
+    /// Adds a probe of IPv6 each way, of 2,000 datagrams a second.
+    pub(crate) fn with_ipv6(mut self, network: &TwoSites) -> Self {
+        let (a, b) = (&network.host_a, &network.host_b);
+        let options = StreamOptions { rate: 2000, ..StreamOptions::default() };
+        let ways: [(&Host, &Host, _); 2] = [(a, b, HOST_B6), (b, a, HOST_A6)];
+        let probes = ways.map(|(from, to, address)| LossStream::start(from, to, address, options, PATIENCE));
+        self.probes.extend(probes.map(Result::unwrap));
+        self
     }
 
     /// Waits until everything flows, and ends it in order.
@@ -83,10 +94,12 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.what)?;
-        for (way, (probe, transfer)) in
-            ["A to B", "B to A"].iter().zip(self.probes.iter().zip(&self.transfers))
-        {
-            write!(formatter, "\n  {way}: {probe}\n  {way}: {transfer}")?;
+        let ways = ["A to B", "B to A", "A to B, IPv6", "B to A, IPv6"];
+        for (way, probe) in ways.iter().zip(&self.probes) {
+            write!(formatter, "\n  {way}: {probe}")?;
+        }
+        for (way, transfer) in ways.iter().zip(&self.transfers) {
+            write!(formatter, "\n  {way}: {transfer}")?;
         }
         Ok(())
     }

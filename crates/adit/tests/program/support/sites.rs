@@ -41,13 +41,17 @@ impl Sites {
         Self::of(Some(lines.into()))
     }
 
+    /// The same, with private networks of both families.
+    pub(crate) fn with_ipv6() -> Self {
+        Self::in_network(TwoSites::build_with_ipv6().unwrap(), None)
+    }
+
     fn of(site: Option<String>) -> Self {
-        Self {
-            machine: Machine::new(),
-            network: TwoSites::build().unwrap(),
-            site,
-            files: tempfile::tempdir().unwrap(),
-        }
+        Self::in_network(TwoSites::build().unwrap(), site)
+    }
+
+    fn in_network(network: TwoSites, site: Option<String>) -> Self {
+        Self { machine: Machine::new(), network, site, files: tempfile::tempdir().unwrap() }
     }
 
     /// The configuration that a site is run with.

@@ -5,7 +5,7 @@ use std::fs;
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, with_ipv6_networks};
 use adit_testbed::test_planes::with_plane;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -54,10 +54,19 @@ impl Testbed {
         Self::with_configs(&with_plane(CONFIG_A, plane), &with_plane(CONFIG_B, plane))
     }
 
+    /// The same, with private networks of both families.
+    pub(crate) fn with_ipv6(plane: DataplaneChoice) -> Self {
+        let [a, b] = [CONFIG_A, CONFIG_B].map(|config| with_plane(&with_ipv6_networks(config), plane));
+        Self::of(Sites::with_ipv6(), &a, &b)
+    }
+
     /// No daemon runs. The files have these texts.
     pub(crate) fn with_configs(a: &str, b: &str) -> Self {
-        let testbed =
-            Self { sites: Sites::new(), folder: tempfile::tempdir().unwrap(), daemons: [None, None] };
+        Self::of(Sites::new(), a, b)
+    }
+
+    fn of(sites: Sites, a: &str, b: &str) -> Self {
+        let testbed = Self { sites, folder: tempfile::tempdir().unwrap(), daemons: [None, None] };
         testbed.write("a.toml", a);
         testbed.write("b.toml", b);
         testbed
