@@ -82,14 +82,14 @@ macro_rules! drop_reasons {
 drop_reasons! {
     Encapsulation {
         InnerMalformed, "inner-malformed", "RFC 791 section 3.1",
-            "The datagram's IPv4 header is wrong: its length, its total length or its checksum.",
+            "The datagram's IP header is wrong: one of its lengths, or the checksum of IPv4.",
             "Find the sender with `tcpdump` on the tunnel interface. A broken driver or a program that \
              writes raw packets sends such headers.";
         InnerNotIpv4, "inner-not-ipv4", "RFC 2003 section 3.1",
-            "The packet that reached the tunnel interface is not IPv4, the only protocol that \
-             Adit carries.",
-            "Harmless if the host sends IPv6 neighbour discovery on the interface. Otherwise \
-             remove the IPv6 route that leads into the tunnel.";
+            "The packet that reached the tunnel interface is of IPv6, and no network of this \
+             overlay is; or it is not IP.",
+            "Add the IPv6 networks of both sites to the files, or remove the IPv6 route that leads \
+             into the tunnel.";
         InnerTtlZero, "inner-ttl-zero", "RFC 2003 section 3.1",
             "The datagram's TTL is 0, so it must not be encapsulated; the sender gets Time \
              Exceeded.",
@@ -144,7 +144,8 @@ drop_reasons! {
             "A faulty link or device on the underlay corrupts packets: check the interface's \
              error counters.";
         OuterNotProtocol4, "outer-not-protocol-4", "RFC 2003 section 3.1",
-            "The outer header's protocol is not 4 (IP in IP).",
+            "The outer header's protocol is not 4 (IP in IP), nor 41 (IPv6) where a network is of \
+             IPv6.",
             "Nothing to do: it was not for the tunnel.";
         OuterDestinationNotOurs, "outer-destination-not-ours", "RFC 2003 section 3.1",
             "The outer destination is not this tunnel's underlay address.",
@@ -158,12 +159,13 @@ drop_reasons! {
             "Let the peer learn the path MTU (`tunnel.df`), so that it does not fragment outer \
              datagrams.";
         DecapInnerMalformed, "decap-inner-malformed", "RFC 791 section 3.1",
-            "The IPv4 header inside the outer datagram is wrong.",
+            "The IP header inside the outer datagram is wrong, or not of the version that the outer one \
+             says.",
             "Find the sender behind the peer with `tcpdump` on the underlay; the peer forwards broken \
              headers.";
         DecapInnerNotIpv4, "decap-inner-not-ipv4", "RFC 2003 section 3.1",
-            "The outer datagram carries something other than IPv4.",
-            "Check that the peer's tunnel is IP in IP (protocol 4, mode `ipip`).";
+            "The outer header says IP in IP (protocol 4), and carries something other than IPv4.",
+            "Check that the peer's tunnel is IP in IP (mode `ipip`), or `mode any` of sit.";
         DecapInnerTtlZero, "decap-inner-ttl-zero", "RFC 2003 section 3.1",
             "The inner datagram's TTL is 0 after decapsulation.",
             "Usually a traceroute through a peer that does not count the tunnel as a hop. A \
