@@ -31,6 +31,12 @@ impl Frame {
     pub fn ipv4(&self) -> Option<&[u8]> {
         (self.bytes.get(12..ETHERNET_HEADER)? == [0x08, 0x00]).then(|| &self.bytes[ETHERNET_HEADER..])
     }
+
+    /// The same for IPv6.
+    #[must_use]
+    pub fn ipv6(&self) -> Option<&[u8]> {
+        (self.bytes.get(12..ETHERNET_HEADER)? == [0x86, 0xdd]).then(|| &self.bytes[ETHERNET_HEADER..])
+    }
 }
 
 /// A running capture.

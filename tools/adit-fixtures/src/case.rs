@@ -166,6 +166,16 @@ pub(crate) fn encap(name: impl Into<String>, packet: impl Into<Packet>) -> Draft
     Draft { name: name.into(), setup: Setup::default(), direction: Direction::Encap, packet: packet.into() }
 }
 
+/// An IPv6 packet to encapsulate, at a gateway with networks of both families.
+pub(crate) fn encap_v6(name: impl Into<String>, packet: impl Into<Packet>) -> Draft {
+    Draft { setup: Setup::with_ipv6(), ..encap(name, packet) }
+}
+
+/// A packet to decapsulate, at a gateway with networks of both families.
+pub(crate) fn decap_v6(name: impl Into<String>, packet: impl Into<Packet>) -> Draft {
+    Draft { setup: Setup::with_ipv6(), ..decap(name, packet) }
+}
+
 /// A packet to decapsulate.
 pub(crate) fn decap(name: impl Into<String>, packet: impl Into<Packet>) -> Draft {
     Draft { name: name.into(), setup: Setup::default(), direction: Direction::Decap, packet: packet.into() }
@@ -225,6 +235,18 @@ impl Draft {
     ) -> Case {
         let counts = Counts { drop: Some((reason, peer, 1)), icmp_sent: 1, ..Counts::default() };
         self.case(Outcome::Answered { reason, to, error }, Program::Declines, counts)
+    }
+
+    /// The same of IPv6.
+    pub(crate) fn answers_v6(
+        self,
+        reason: DropReason,
+        peer: Option<PeerIndex>,
+        to: Ipv6Addr,
+        error: Icmpv6Error,
+    ) -> Case {
+        let counts = Counts { drop: Some((reason, peer, 1)), icmp_sent: 1, ..Counts::default() };
+        self.case(Outcome::AnsweredV6 { reason, to, error }, Program::Declines, counts)
     }
 }
 

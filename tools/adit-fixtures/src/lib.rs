@@ -11,13 +11,16 @@
 //! The first runner segments GSO packets in userspace. The second puts the gateway between a host
 //! and the underlay.
 //!
-//! [`packet`] writes expected bytes field by field; the code under test never produces them.
+//! [`packet`] and [`packet_v6`] write expected bytes field by field; the code under test never
+//! produces them.
 pub mod case;
 pub mod packet;
+pub mod packet_v6;
 pub mod site;
 mod table;
 
 pub use case::{Case, Counts, Direction, Outcome, Program};
 pub use packet::Packet;
+pub use packet_v6::PacketV6;
 pub use site::{Path, Setup};
 pub use table::table;

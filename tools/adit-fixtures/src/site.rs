@@ -1,6 +1,6 @@
 //! Addresses of the table: gateway A of the two-site network between its own network and two peers.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adit_tunnel::{PathOptions, Peer, PeerIndex, PeerSet, TunnelConfig};
 use adit_wire::encapsulation::OuterPolicy;
@@ -23,6 +23,17 @@ pub const HOST_B: Ipv4Addr = Ipv4Addr::new(192, 168, 199, 10);
 pub const HOST_C: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 10);
 /// An address in no configured network, inner or outer.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// The gateway's own inner address of IPv6.
+pub const INSIDE_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x17, 0, 0, 0, 0, 1);
+/// A host behind the gateway.
+pub const HOST_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x17, 0, 0, 0, 0, 0x10);
+/// A host behind peer b.
+pub const HOST_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x199, 0, 0, 0, 0, 0x10);
+/// A host behind peer c.
+pub const HOST_C6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x200, 0, 0, 0, 0, 0x10);
+/// An address in no configured network.
+pub const STRANGER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 7);
 
 /// The peer at [`B`].
 pub const PEER_B: PeerIndex = PeerIndex::new(0);
@@ -61,11 +72,36 @@ impl Path {
 }
 
 impl Default for Setup {
+    /// A gateway with networks of IPv4.
     fn default() -> Setup {
-        let network = "172.16.17.0/24".parse().expect("a network");
-        let mut peers = PeerSet::new(Some(A), [network]).expect("a site without conflicts");
-        for (name, underlay, network) in [("b", B, "192.168.199.0/24"), ("c", C, "192.168.200.0/24")] {
-            let networks = vec![network.parse().expect("a network")];
+        Setup::with_networks(
+            &["172.16.17.0/24"],
+            &["192.168.199.0/24"],
+            &["192.168.200.0/24"],
+            vec![INSIDE_A.into()],
+        )
+    }
+}
+
+impl Setup {
+    /// A gateway with networks of both families.
+    #[must_use]
+    pub fn with_ipv6() -> Setup {
+        Setup::with_networks(
+            &["172.16.17.0/24", "2001:db8:17::/64"],
+            &["192.168.199.0/24", "2001:db8:199::/64"],
+            &["192.168.200.0/24", "2001:db8:200::/64"],
+            vec![INSIDE_A.into(), INSIDE_A6.into()],
+        )
+    }
+
+    fn with_networks(ours: &[&str], of_b: &[&str], of_c: &[&str], local_addresses: Vec<IpAddr>) -> Setup {
+        let parsed = |networks: &[&str]| -> Vec<_> {
+            networks.iter().map(|network| network.parse().expect("a network")).collect()
+        };
+        let mut peers = PeerSet::new(Some(A), parsed(ours)).expect("a site without conflicts");
+        for (name, underlay, networks) in [("b", B, of_b), ("c", C, of_c)] {
+            let networks = parsed(networks);
             let peer = Peer {
                 name: name.parse().expect("a name"),
                 underlay,
@@ -82,7 +118,7 @@ impl Default for Setup {
             relay: adit_tunnel::Relay::default(),
             mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
             underlay_mtu: 1500,
-            local_addresses: vec![INSIDE_A.into()],
+            local_addresses,
             reachable_addresses: Vec::new(),
             probe: None,
         };

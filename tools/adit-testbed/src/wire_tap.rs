@@ -17,6 +17,7 @@ const MAX_DATAGRAM: usize = 1500;
 const BATCH: usize = 64;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const ARP: [u8; 2] = [0x08, 0x06];
+const IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// The Ethernet address of an interface.
 ///
@@ -89,8 +90,21 @@ impl Injector {
         let sender = [source, &address.octets()].concat();
         let target = [destination, &to.octets()].concat();
         let arp = [&[0, 1, 8, 0, 6, 4, 0, 2][..], &sender, &target].concat();
-        self.link_header[12..].copy_from_slice(&ARP);
-        let sent = self.send(&arp);
+        self.send_as(ARP, &arp)
+    }
+
+    /// Sends an IPv6 packet at once.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses it.
+    pub fn send_ipv6(&mut self, packet: &[u8]) -> Result<(), LabError> {
+        self.send_as(IPV6, packet)
+    }
+
+    /// Sends a frame of another EtherType.
+    fn send_as(&mut self, kind: [u8; 2], bytes: &[u8]) -> Result<(), LabError> {
+        self.link_header[12..].copy_from_slice(&kind);
+        let sent = self.send(bytes);
         self.link_header[12..].copy_from_slice(&IPV4);
         sent
     }
@@ -123,6 +137,22 @@ impl FrameReceiver {
     /// # Errors
     /// Fails if the interface goes down.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>, LabError> {
+        self.next_of(timeout, Frame::ipv4)
+    }
+
+    /// The same for the next packet of either family.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn next_of_any_family(&mut self, timeout: Duration) -> Result<Option<Vec<u8>>, LabError> {
+        self.next_of(timeout, |frame| frame.ipv4().or(frame.ipv6()))
+    }
+
+    fn next_of(
+        &mut self,
+        timeout: Duration,
+        packet: impl Fn(&Frame) -> Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, LabError> {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -130,10 +160,10 @@ impl FrameReceiver {
             let Some((time, len)) = next else { return Ok(None) };
             let frame = Frame { time, bytes: self.buffer[..len].to_vec() };
             let is_theirs = frame.bytes.get(6..12) == Some(&self.sender[..]);
-            let datagram = frame.ipv4().filter(|_| is_theirs).map(<[u8]>::to_vec);
+            let packet = packet(&frame).filter(|_| is_theirs).map(<[u8]>::to_vec);
             self.frames.push(frame);
-            if datagram.is_some() {
-                return Ok(datagram);
+            if packet.is_some() {
+                return Ok(packet);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! IPv4 neighbours: the link-layer addresses of addresses on a link (RFC 826).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
@@ -108,7 +108,8 @@ impl Netlink {
     ///
     /// # Errors
     /// As [`Self::use_neighbour`].
-    pub fn set_neighbour(&mut self, index: u32, ip: Ipv4Addr, mac: [u8; 6]) -> Result<()> {
+    pub fn set_neighbour(&mut self, index: u32, ip: impl Into<IpAddr>, mac: [u8; 6]) -> Result<()> {
+        let ip = ip.into();
         let mut message = about(index, ip);
         message.header.state = neighbour::NeighbourState::Permanent;
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
@@ -128,11 +129,15 @@ impl Netlink {
     }
 }
 
-fn about(index: u32, ip: Ipv4Addr) -> NeighbourMessage {
+fn about(index: u32, ip: impl Into<IpAddr>) -> NeighbourMessage {
+    let (family, address) = match ip.into() {
+        IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
+        IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
+    };
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family;
     message.header.ifindex = index;
-    message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+    message.attributes.push(NeighbourAttribute::Destination(address));
     message
 }
 

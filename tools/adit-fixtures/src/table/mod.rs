@@ -4,6 +4,7 @@ mod decapsulation;
 mod ecn;
 mod encapsulation;
 mod gso;
+mod ipv6;
 mod mss;
 mod relay;
 mod router_errors;
@@ -21,6 +22,7 @@ pub fn table() -> Vec<Case> {
         ecn::cases(),
         relay::cases(),
         router_errors::cases(),
+        ipv6::cases(),
     ]
     .concat()
 }

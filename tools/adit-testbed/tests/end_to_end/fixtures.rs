@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_fixtures::packet::{hex, mend, theirs, udp};
-use adit_fixtures::site::{A, B, C, HOST_A, HOST_B, INSIDE_A};
+use adit_fixtures::site::{A, B, C, HOST_A, HOST_A6, HOST_B, INSIDE_A, INSIDE_A6};
 use adit_fixtures::{Case, Direction, Outcome, Setup, table};
 use adit_lab::host::Host;
 use adit_lab::two_sites::{TwoSites, bring_up};
@@ -27,8 +27,9 @@ use adit_wire::dscp::DscpPolicy;
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::TtlPolicy;
 use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_wire::ipv6::{self, Ipv6Packet};
 use adit_wire::{Protocol, Validation};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::support::{Injector, WAIT_TIMEOUT, mac, wait_until};
 
@@ -99,28 +100,33 @@ struct Testbed {
     underlay: Injector,
     at_host: GatewayOutput,
     at_router: GatewayOutput,
-    _placeholders: [RawSocket; 2],
+    _placeholders: [[RawSocket; 2]; 2],
     _network: TwoSites,
 }
 
 impl Testbed {
     fn build(config: &str) -> Self {
-        let network = TwoSites::build().unwrap();
+        let network = TwoSites::build_with_ipv6().unwrap();
         let TwoSites { host_a, gateway_a, router, .. } = &network;
         // The router has the addresses of all peers, and answers only ARP.
         router.sysctl("ipv4/ip_forward", "0").unwrap();
         let placeholders = [B, C].map(|peer| {
             router.address("lo", Ipv4Net::from(peer)).unwrap();
-            router.run(|| RawSocket::placeholder(peer, TunnelProtocol::Ipip)).unwrap()
+            [TunnelProtocol::Ipip, TunnelProtocol::Ipv6]
+                .map(|protocol| router.run(|| RawSocket::placeholder(peer, protocol)).unwrap())
         });
         // The host has no address, so it answers nothing.
         let inside = gateway_a.index("dummyA").unwrap();
-        gateway_a.netlink().unwrap().set_neighbour(inside, HOST_A, mac(host_a, "eth0")).unwrap();
+        let mut netlink = gateway_a.netlink().unwrap();
+        netlink.set_neighbour(inside, HOST_A, mac(host_a, "eth0")).unwrap();
+        netlink.set_neighbour(inside, HOST_A6, mac(host_a, "eth0")).unwrap();
         let eth0 = host_a.index("eth0").unwrap();
-        let address = Ipv4Net::new(HOST_A, 24).expect("a prefix");
-        host_a.netlink().unwrap().delete_address(eth0, address.into()).unwrap();
+        for address in [IpNet::new_assert(HOST_A.into(), 24), IpNet::new_assert(HOST_A6.into(), 64)] {
+            host_a.netlink().unwrap().delete_address(eth0, address).unwrap();
+        }
         // A default route lets ICMP errors to unknown sources leave.
         gateway_a.route(Ipv4Net::default(), Some(HOST_A), None).unwrap();
+        gateway_a.route_v6(Ipv6Net::default(), Some(HOST_A6), None).unwrap();
         let overlay = bring_up(gateway_a, config).unwrap();
         Self {
             overlay,
@@ -137,7 +143,10 @@ impl Testbed {
     fn expect(&mut self, case: &Case) {
         let before = self.overlay.plane().totals();
         match case.direction {
-            Direction::Encap => self.inside.send(&with_ttl_change(&case.packet.bytes, 1)),
+            Direction::Encap => {
+                let packet = with_ttl_change(&case.packet.bytes, 1);
+                if is_v6(&packet) { self.inside.send_ipv6(&packet) } else { self.inside.send(&packet) }
+            }
             Direction::Decap => self.underlay.send(&case.packet.bytes),
         }
         match &case.outcome {
@@ -195,7 +204,8 @@ impl GatewayOutput {
     fn next(&mut self, timeout: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + timeout;
         loop {
-            let received = self.0.next(deadline.saturating_duration_since(Instant::now())).unwrap()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let received = self.0.next_of_any_family(left).unwrap()?;
             if let Some(datagram) = forwarded(&received) {
                 return Some(datagram);
             }
@@ -203,15 +213,27 @@ impl GatewayOutput {
     }
 }
 
-/// A datagram without padding and with a normalized identification, or `None` if the gateway itself
+/// A packet without padding and with a normalized identification, or `None` if the gateway itself
 /// sent it.
 fn forwarded(bytes: &[u8]) -> Option<Vec<u8>> {
+    if is_v6(bytes) {
+        let packet = Ipv6Packet::parse(bytes, Validation::Datapath).ok()?;
+        let is_own = packet.source() == INSIDE_A6 || packet.source().is_unicast_link_local();
+        return (!is_own && !packet.source().is_unspecified()).then(|| packet.as_bytes().to_vec());
+    }
     let packet = Ipv4Packet::parse(bytes, Validation::Datapath).ok()?;
     match packet.source() {
         INSIDE_A => None,
-        A => (packet.protocol() == Protocol::IPIP).then(|| normalized(packet.as_bytes())),
+        A => {
+            let is_outer = matches!(packet.protocol(), Protocol::IPIP | Protocol::IPV6);
+            is_outer.then(|| normalized(packet.as_bytes()))
+        }
         _ => Some(packet.as_bytes().to_vec()),
     }
+}
+
+fn is_v6(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 6)
 }
 
 /// Clears the identification of an outer datagram without DF, for which any value is right.
@@ -224,12 +246,14 @@ fn normalized(outer: &[u8]) -> Vec<u8> {
     outer
 }
 
-/// The same datagram with this change of its TTL.
-fn with_ttl_change(datagram: &[u8], more: i8) -> Vec<u8> {
-    let mut datagram = datagram.to_vec();
-    let ttl = datagram[8].checked_add_signed(more).expect("a host forwards it");
-    ipv4::set_ttl(&mut datagram, ttl).expect("it has a header");
-    datagram
+/// The same packet with this change of its TTL or hop limit.
+fn with_ttl_change(packet: &[u8], more: i8) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    let at = if is_v6(&packet) { 7 } else { 8 };
+    let left = packet[at].checked_add_signed(more).expect("a host forwards it");
+    let set = if is_v6(&packet) { ipv6::set_hop_limit } else { ipv4::set_ttl };
+    set(&mut packet, left).expect("it has a header");
+    packet
 }
 
 /// The growth of the counters, without the time and TTL of the last datagram.

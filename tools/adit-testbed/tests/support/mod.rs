@@ -187,6 +187,11 @@ impl Injector {
     pub(crate) fn send(&mut self, datagram: &[u8]) {
         self.0.send(datagram).unwrap();
     }
+
+    /// Sends an IPv6 packet at once.
+    pub(crate) fn send_ipv6(&mut self, packet: &[u8]) {
+        self.0.send_ipv6(packet).unwrap();
+    }
 }
 
 /// The Ethernet address of an interface.
