@@ -45,8 +45,12 @@ fn without_b(bed: &Testbed) -> String {
 fn forwards_without_a_state_directory(plane: DataplaneChoice) {
     let mut bed = Testbed::new(plane);
     bed.start(Side::B);
-    for (options, again) in [("remount,ro", "remount,rw"), ("remount,size=4k", "remount,size=1m")] {
-        bed.sites.machine.remount("/var/lib", options);
+    for (is_full, again) in [(false, "remount,rw"), (true, "remount,size=1m")] {
+        if is_full {
+            fill(&bed.sites.machine);
+        } else {
+            bed.sites.machine.remount("/var/lib", "remount,ro");
+        }
         bed.start(Side::A);
         bed.sites.assert_joined();
         has_warning(&bed, "state-not-written", true);
