@@ -48,6 +48,12 @@ impl Artifact {
     }
 }
 
+/// The path of the program of this name, as far as it is UTF-8.
+pub(crate) fn program<'a>(artifacts: &'a [Artifact], name: &str) -> Option<&'a str> {
+    let programs = artifacts.iter().filter(|artifact| !artifact.is_test() && artifact.target.name == name);
+    programs.filter_map(|artifact| artifact.executable.as_deref()?.to_str()).next()
+}
+
 /// Builds tests with `cargo test --no-run` and these arguments.
 ///
 /// # Errors

@@ -94,7 +94,8 @@ fn steps(options: Options, report: &Report, timings: &mut Timings) -> Result<(),
         Ok(())
     })?;
     timings.step("tests", || {
-        let mut environment = vec![report.environment(), ("INSTA_UPDATE", "no")];
+        let adit = artifacts::program(&built, "adit").ok_or("cargo has not built adit")?;
+        let mut environment = vec![report.environment(), ("INSTA_UPDATE", "no"), ("ADIT_PROGRAM", adit)];
         if options.is_strict {
             environment.extend([("ADIT_STRICT", "1"), ("ADIT_MAY_SKIP", MAY_SKIP)]);
         }

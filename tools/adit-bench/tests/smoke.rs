@@ -11,8 +11,13 @@ use serde_json::Value;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// The `adit` of the same profile, built now: cargo builds only this package's programs for us.
+/// The `adit` of the same profile. `cargo xtask test` names the one that it has built, because a
+/// build would replace that under the tests that run beside this one. Without a name it is built
+/// now: cargo builds only this package's programs for us.
 fn adit() -> Result<PathBuf, Box<dyn std::error::Error>> {
+    if let Some(program) = std::env::var_os("ADIT_PROGRAM") {
+        return Ok(program.into());
+    }
     let bench = PathBuf::from(env!("CARGO_BIN_EXE_adit-bench"));
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--quiet", "--package", "adit"]);
