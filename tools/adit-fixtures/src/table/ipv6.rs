@@ -381,7 +381,6 @@ fn gso_packets() -> Vec<Case> {
     const PAYLOAD: [u8; 2300] = [9; 2300];
     const RELAYED: [u8; 1100] = [5; 1100];
     let stream = || tcp(HOST_A6, HOST_B6, ACK, &[], &PAYLOAD);
-    let incoming = || tcp(HOST_B6, HOST_A6, ACK, &[], &PAYLOAD);
     let segments = |size| {
         let one = |(at, piece): (u32, &[u8])| {
             let sequence = 0x1234_5678 + at * size;
@@ -401,9 +400,8 @@ fn gso_packets() -> Vec<Case> {
         encap_v6("IPv6: a GSO packet of TCP, a byte too many a segment", stream().cut_at(1421))
             .answers_v6(DropReason::InnerTooBig, Some(PEER_B), HOST_A6, Icmpv6Error::TooBig { mtu: 1480 })
             .counting(|counts| counts.drop = Some((DropReason::InnerTooBig, Some(PEER_B), 2))),
-        decap_v6("IPv6: a GSO packet comes out", received(B, incoming()).cut_at(1000))
-            .delivers(incoming())
-            .counting(|counts| counts.rx = Some((PEER_B, 3, 2360))),
+        // One that comes out is tested with streams (`ipv6_inside`). Before Linux 6.3 two calls
+        // remove the outer header. In a test run, where GSO packets have no type, the second fails.
         decap_v6(
             "IPv6: a GSO packet with a forged source",
             received(B, tcp(HOST_A6, HOST_A6, ACK, &[], &PAYLOAD)).cut_at(1000),
