@@ -2,19 +2,16 @@
 //! IPv6 header, chooses the source, and fills in the checksum that covers it (RFC 3542 section
 //! 3.1).
 
-use std::ffi::OsString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::Duration;
 
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::BindToDevice;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::Error;
 use crate::net_scope::NetScope;
-use crate::sockets::options::{attach_filter, set_socket_option};
+use crate::sockets::options::{attach_filter, bind_to_vrf, set_socket_option};
 
 /// See the module.
 #[derive(Debug)]
@@ -47,12 +44,7 @@ impl Icmpv6Socket {
             let nothing = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }];
             attach_filter(&socket.socket, &nothing)
                 .map_err(|error| Error::new("cannot attach a filter to a raw ICMPv6 socket", error))?;
-            if let Some(vrf) = &scope.vrf {
-                setsockopt(&socket.socket, BindToDevice, &OsString::from(vrf)).map_err(|errno| {
-                    Error::new(format!("cannot bind a raw socket to the VRF {vrf}"), errno.into())
-                        .with_hint("`ip link show type vrf` shows the VRFs")
-                })?;
-            }
+            bind_to_vrf(&socket.socket, scope)?;
             Ok(socket)
         })?
     }

@@ -1,12 +1,17 @@
 //! Socket options that several kinds of sockets set or read.
 //!
-//! The functions return the bare system error. The caller adds what it attempted, and on what.
+//! Most functions return the bare system error. The caller adds what it attempted, and on what.
 
+use std::ffi::OsString;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::BindToDevice;
 
 use crate::error::Error;
+use crate::net_scope::NetScope;
 
 /// How long a send waits for room in a full buffer, in microseconds.
 const SEND_TIMEOUT_US: libc::suseconds_t = 20_000;
@@ -26,6 +31,15 @@ pub(crate) fn set_socket_option<T>(
         libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size_of::<T>() as u32)
     };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Binds a raw socket to the VRF of `scope`, if there is one.
+pub(crate) fn bind_to_vrf(socket: &impl AsFd, scope: &NetScope) -> Result<(), Error> {
+    let Some(vrf) = &scope.vrf else { return Ok(()) };
+    setsockopt(socket, BindToDevice, &OsString::from(vrf)).map_err(|errno| {
+        Error::new(format!("cannot bind a raw socket to the VRF {vrf}"), errno.into())
+            .with_hint("`ip link show type vrf` shows the VRFs")
+    })
 }
 
 /// Reads an option that holds a 32-bit number. Of a longer option it returns the first word.

@@ -4,19 +4,17 @@
 //! It is slower than the senders of frames, but works on any interface and under any routing
 //! policy.
 
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use nix::sys::socket::sockopt::BindToDevice;
-use nix::sys::socket::{SockaddrIn, bind, setsockopt};
+use nix::sys::socket::{SockaddrIn, bind};
 
 use crate::error::Error;
 use crate::flow_source::FlowSource;
 use crate::net_scope::NetScope;
 use crate::sockets::frame_batch::FrameBatch;
 use crate::sockets::frames::{FrameSender, LINK_HEADER, Sent};
-use crate::sockets::options::{enlarge_send_buffer, set_mark, set_socket_option};
+use crate::sockets::options::{bind_to_vrf, enlarge_send_buffer, set_mark, set_socket_option};
 use crate::sockets::virtio_net::PartialChecksum;
 
 /// A sender of datagrams by the host's routes. The kernel replaces a source of 0.0.0.0 by this
@@ -128,12 +126,7 @@ impl RawFrameSender {
     pub fn open_in(scope: &NetScope, capacity: usize, batch: usize) -> Result<Self, Error> {
         scope.run(|| {
             let sender = Self::open(capacity, batch)?;
-            if let Some(vrf) = &scope.vrf {
-                setsockopt(&sender.socket, BindToDevice, &OsString::from(vrf)).map_err(|errno| {
-                    Error::new(format!("cannot bind a raw socket to the VRF {vrf}"), errno.into())
-                        .with_hint("`ip link show type vrf` shows the VRFs")
-                })?;
-            }
+            bind_to_vrf(&sender.socket, scope)?;
             Ok(sender)
         })?
     }
