@@ -4,8 +4,9 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use adit_wire::Protocol;
+use adit_wire::checksum::{self, Sum};
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Repr};
-use adit_wire::{Protocol, checksum};
 
 use crate::site::{A, HOST_A, HOST_B};
 
@@ -71,41 +72,59 @@ pub fn a_to_b() -> Datagram {
 /// UDP of `len` bytes with headers and a correct checksum.
 #[must_use]
 pub fn udp(source: Ipv4Addr, destination: Ipv4Addr, len: usize) -> Datagram {
-    let payload: Vec<u8> = (0..len - HEADER_LEN - 8).map(|n| (n % 251) as u8).collect();
+    transport(source, destination, Protocol::UDP, udp_segment(len - HEADER_LEN))
+}
+
+/// A UDP datagram of `len` bytes, its header included, without a checksum.
+pub(crate) fn udp_segment(len: usize) -> Vec<u8> {
     let mut segment = [4000u16.to_be_bytes(), 4242u16.to_be_bytes()].concat();
-    segment.extend((payload.len() as u16 + 8).to_be_bytes());
+    segment.extend((len as u16).to_be_bytes());
     segment.extend([0; 2]);
-    segment.extend(payload);
-    transport(source, destination, Protocol::UDP, segment, 6)
+    segment.extend((0..len - 8).map(|n| (n % 251) as u8));
+    segment
 }
 
 /// A TCP segment with these flags, options (a multiple of four bytes) and payload, and a correct
 /// checksum.
 #[must_use]
 pub fn tcp(source: Ipv4Addr, destination: Ipv4Addr, flags: u8, options: &[u8], payload: &[u8]) -> Datagram {
+    transport(source, destination, Protocol::TCP, tcp_segment(0x1234_5678, flags, options, payload))
+}
+
+/// A TCP segment with this sequence number, without a checksum.
+pub(crate) fn tcp_segment(sequence: u32, flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut segment = [4000u16.to_be_bytes(), 80u16.to_be_bytes()].concat();
-    segment.extend(0x1234_5678u32.to_be_bytes());
+    segment.extend(sequence.to_be_bytes());
     segment.extend(0x8765_4321u32.to_be_bytes());
     segment.extend([(5 + options.len() as u8 / 4) << 4, flags]);
     segment.extend(500u16.to_be_bytes());
     segment.extend([0; 4]);
     segment.extend(options);
     segment.extend(payload);
-    transport(source, destination, Protocol::TCP, segment, 16)
+    segment
 }
 
-/// A datagram of a transport protocol with its checksum field at offset `at`.
-fn transport(
+/// A datagram of a transport protocol, with its checksum.
+pub(crate) fn transport(
     source: Ipv4Addr,
     destination: Ipv4Addr,
     protocol: Protocol,
-    mut segment: Vec<u8>,
-    at: usize,
+    segment: Vec<u8>,
 ) -> Datagram {
-    let sum = checksum::pseudo_header_v4(source, destination, protocol, segment.len() as u16);
-    let sum = sum.add_bytes(&segment).checksum();
+    let pseudo = checksum::pseudo_header_v4(source, destination, protocol, segment.len() as u16);
+    bare(source, destination, protocol, with_checksum(protocol, segment, pseudo))
+}
+
+/// A segment with its checksum, which covers a pseudo-header too.
+pub(crate) fn with_checksum(protocol: Protocol, mut segment: Vec<u8>, pseudo: Sum) -> Vec<u8> {
+    let at = match protocol {
+        Protocol::TCP => 16,
+        Protocol::UDP => 6,
+        _ => 2,
+    };
+    let sum = pseudo.add_bytes(&segment).checksum();
     segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    bare(source, destination, protocol, segment)
+    segment
 }
 
 /// A datagram of any protocol: TTL 63, DF clear.

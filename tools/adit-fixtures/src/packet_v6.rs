@@ -2,10 +2,10 @@
 
 use std::net::Ipv6Addr;
 
-use adit_wire::ipv6::Ipv6Repr;
+use adit_wire::ipv6::{HEADER_LEN, Ipv6Repr};
 use adit_wire::{Protocol, checksum};
 
-use crate::packet::Packet;
+use crate::packet::{Packet, tcp_segment, udp_segment, with_checksum};
 use crate::site::{HOST_A6, HOST_B6};
 
 /// A builder of one packet.
@@ -30,12 +30,7 @@ pub fn a_to_b_v6() -> PacketV6 {
 /// UDP of `len` bytes with headers and a correct checksum.
 #[must_use]
 pub fn udp_v6(source: Ipv6Addr, destination: Ipv6Addr, len: usize) -> PacketV6 {
-    let payload: Vec<u8> = (0..len - 48).map(|n| (n % 251) as u8).collect();
-    let mut segment = [4000u16.to_be_bytes(), 4242u16.to_be_bytes()].concat();
-    segment.extend((payload.len() as u16 + 8).to_be_bytes());
-    segment.extend([0; 2]);
-    segment.extend(payload);
-    upper_layer(source, destination, Protocol::UDP, segment, 6)
+    upper_layer(source, destination, Protocol::UDP, udp_segment(len - HEADER_LEN))
 }
 
 /// A TCP segment with this sequence number, these flags, options (a multiple of four bytes) and
@@ -48,15 +43,7 @@ pub fn tcp_v6(
     options: &[u8],
     payload: &[u8],
 ) -> PacketV6 {
-    let mut segment = [4000u16.to_be_bytes(), 80u16.to_be_bytes()].concat();
-    segment.extend(sequence.to_be_bytes());
-    segment.extend(0x8765_4321u32.to_be_bytes());
-    segment.extend([(5 + options.len() as u8 / 4) << 4, flags]);
-    segment.extend(500u16.to_be_bytes());
-    segment.extend([0; 4]);
-    segment.extend(options);
-    segment.extend(payload);
-    upper_layer(source, destination, Protocol::TCP, segment, 16)
+    upper_layer(source, destination, Protocol::TCP, tcp_segment(sequence, flags, options, payload))
 }
 
 /// An ICMPv6 message of this type and code, with four bytes of zeros before the payload, and a
@@ -64,21 +51,13 @@ pub fn tcp_v6(
 #[must_use]
 pub fn icmp_v6(source: Ipv6Addr, destination: Ipv6Addr, kind: [u8; 2], payload: &[u8]) -> PacketV6 {
     let message = [&kind[..], &[0; 6], payload].concat();
-    upper_layer(source, destination, Protocol::ICMPV6, message, 2)
+    upper_layer(source, destination, Protocol::ICMPV6, message)
 }
 
-/// A packet of a protocol with its checksum field at offset `at` (RFC 8200 section 8.1).
-fn upper_layer(
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    protocol: Protocol,
-    mut segment: Vec<u8>,
-    at: usize,
-) -> PacketV6 {
-    let sum = checksum::pseudo_header_v6(source, destination, protocol, segment.len() as u32);
-    let sum = sum.add_bytes(&segment).checksum();
-    segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    bare_v6(source, destination, protocol, segment)
+/// A packet of a protocol, with its checksum (RFC 8200 section 8.1).
+fn upper_layer(source: Ipv6Addr, destination: Ipv6Addr, protocol: Protocol, segment: Vec<u8>) -> PacketV6 {
+    let pseudo = checksum::pseudo_header_v6(source, destination, protocol, segment.len() as u32);
+    bare_v6(source, destination, protocol, with_checksum(protocol, segment, pseudo))
 }
 
 /// A packet with any next header: hop limit 63.

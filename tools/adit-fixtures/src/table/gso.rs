@@ -8,7 +8,7 @@ use adit_wire::icmpv4::Icmpv4Error;
 
 use super::NOT_A_FRAME;
 use crate::case::{Case, decap, encap};
-use crate::packet::{Datagram, bare, ours, tcp, theirs, udp};
+use crate::packet::{self, Datagram, ours, tcp, theirs, transport, udp};
 use crate::site::{B, HOST_A, HOST_B, PEER_B};
 
 const ACK: u8 = 0x10;
@@ -23,14 +23,8 @@ pub(super) fn tcp_segment(
     index: usize,
 ) -> Datagram {
     let piece = payload.chunks(size).nth(index).expect("as many pieces as that");
-    let mut segment = tcp(source, destination, ACK, &[], piece).build().split_off(20);
-    let sequence = 0x1234_5678u32 + (index * size) as u32;
-    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
-    segment[16..18].fill(0);
-    let sum = adit_wire::checksum::pseudo_header_v4(source, destination, Protocol::TCP, segment.len() as u16);
-    let sum = sum.add_bytes(&segment).checksum();
-    segment[16..18].copy_from_slice(&sum.to_be_bytes());
-    bare(source, destination, Protocol::TCP, segment).id(IDENTIFICATION + index as u16)
+    let segment = packet::tcp_segment(0x1234_5678 + (index * size) as u32, ACK, &[], piece);
+    transport(source, destination, Protocol::TCP, segment).id(IDENTIFICATION + index as u16)
 }
 
 /// UDP datagram number `index` of those with `size` bytes of payload each, cut from one of `len`
@@ -42,10 +36,7 @@ fn udp_segment(len: usize, size: usize, index: usize) -> Datagram {
     segment.extend((piece.len() as u16 + 8).to_be_bytes());
     segment.extend([0; 2]);
     segment.extend(piece);
-    let sum = adit_wire::checksum::pseudo_header_v4(HOST_A, HOST_B, Protocol::UDP, segment.len() as u16);
-    let sum = sum.add_bytes(&segment).checksum();
-    segment[6..8].copy_from_slice(&sum.to_be_bytes());
-    bare(HOST_A, HOST_B, Protocol::UDP, segment).id(IDENTIFICATION + index as u16)
+    transport(HOST_A, HOST_B, Protocol::UDP, segment).id(IDENTIFICATION + index as u16)
 }
 
 pub(super) fn cases() -> Vec<Case> {
