@@ -164,6 +164,11 @@ impl<P: Clone + Eq> AddressPlan<P> {
         conflicts
     }
 
+    /// Returns true if anybody has a network of IPv6.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.lengths_v6.iter().any(|count| *count > 0)
+    }
+
     /// Releases a name if `holder` has it.
     pub(crate) fn release_name(&mut self, name: &PeerName, holder: &P) {
         if self.names.get(name) == Some(holder) {

@@ -132,6 +132,13 @@ impl PeerSet {
         &self.content.networks
     }
 
+    /// Returns true if a network of the site or of a peer is one of IPv6. Costs the same for any
+    /// number of peers.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.content.plan.has_ipv6()
+    }
+
     /// How many peers there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -46,11 +46,10 @@ impl Host for LinuxHost {
             if sysctl::read(&knob).map_or(true, |value| value != "0") {
                 return Ipv6::Off;
             }
-            // The last value counts of a setting that is written twice.
-            let last = |name: &String| wanted.iter().rfind(|(knob, _)| knob == name).map(|(_, value)| *value);
-            // Turning forwarding on for all interfaces turns it on here too, which does no harm.
-            let mut checked = wanted.iter().filter(|(knob, _)| !knob.ends_with("/forwarding"));
-            if checked.all(|(knob, _)| sysctl::read(knob).ok().as_deref() == last(knob)) {
+            // The first step turns it off, before the others. Turning forwarding on for all
+            // interfaces turns it on here too, which does no harm.
+            let mut lasting = wanted.iter().skip(1).filter(|(knob, _)| !knob.ends_with("/forwarding"));
+            if lasting.all(|(knob, value)| sysctl::read(knob).is_ok_and(|found| found == *value)) {
                 return Ipv6::Static;
             }
             if sysctl::is_writable(&knob) { Ipv6::Auto } else { Ipv6::AlwaysAuto }

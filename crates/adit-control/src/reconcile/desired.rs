@@ -114,10 +114,9 @@ impl PreferredSources {
     /// Returns the first of our addresses of each family that lies in our own networks.
     fn of(site: &SiteConfig, local: &[IpAddr]) -> Self {
         let is_inner = |address: &&IpAddr| site.networks.iter().any(|network| network.contains(*address));
-        let mut inner = local.iter().filter(is_inner).copied();
         let mut found = Self::default();
-        for address in &mut inner {
-            match address {
+        for address in local.iter().filter(is_inner) {
+            match *address {
                 IpAddr::V4(address) => found.v4 = found.v4.or(Some(address)),
                 IpAddr::V6(address) => found.v6 = found.v6.or(Some(address)),
             }
@@ -245,7 +244,7 @@ impl Desired {
             mark: site.fwmark,
             netns: site.netns.as_ref().map(ToString::to_string),
             vrf: machine.vrf.clone(),
-            ipv6: carries_ipv6(config),
+            ipv6: config.peers.has_ipv6(),
             mtu: mtu_of(config, machine.underlay_mtu),
             routes,
             guard_metric: guard_metric(site.name.as_str()),
@@ -353,16 +352,10 @@ fn local_v4(machine: &Machine) -> Vec<Ipv4Addr> {
     v4.collect()
 }
 
-/// Returns true if a network of either side is one of IPv6.
-pub(crate) fn carries_ipv6(config: &Config) -> bool {
-    let mut all = config.peers.iter().flat_map(|peer| &peer.networks).chain(&config.site.networks);
-    all.any(|network| matches!(network, IpNet::V6(_)))
-}
-
 /// Returns the MTU of the tunnel interface, in bytes. The kernel takes IPv6 off an interface whose
 /// MTU is below the smallest that IPv6 knows; the tunnel fragments what the path does not carry.
 pub(crate) fn mtu_of(config: &Config, underlay_mtu: u16) -> u16 {
-    let smallest = if carries_ipv6(config) { ipv6::MIN_MTU } else { MIN_MTU };
+    let smallest = if config.peers.has_ipv6() { ipv6::MIN_MTU } else { MIN_MTU };
     match config.site.tunnel.mtu {
         Mtu::Fixed(mtu) => mtu,
         Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(smallest),

@@ -175,7 +175,8 @@ mod tests {
                 path(networks).warnings(|name| Some(!off.contains(&name)), || Some(!off.contains(&"ipv6")));
             let about: Vec<&str> = warnings.iter().map(|warning| warning.about.as_str()).collect();
             assert_eq!(about, expected, "{networks} {off:?}");
-            assert!(warnings.iter().all(|warning| warning.what.starts_with("forwarding ") && warning.what.contains("is off")));
+            let is_said = |what: &str| what.starts_with("forwarding ") && what.contains("is off");
+            assert!(warnings.iter().all(|warning| is_said(&warning.what)));
         }
     }
 

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind};
-use crate::reconcile::desired::{Desired, DesiredRoute, Routing, carries_ipv6};
+use crate::reconcile::desired::{Desired, DesiredRoute, Routing};
 use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::{config_diff, guard_routes, kernel_diff, machine, objects};
 
@@ -85,7 +85,7 @@ impl PeerUpdate<'_> {
         // address is in a new peer's network.
         self.config.peers.check_site_underlay(self.desired.underlay)?;
         let tunnel = self.plane.tunnel();
-        if !self.is_machine_unchanged(&tunnel)? || carries_ipv6(self.config) != self.desired.ipv6 {
+        if !self.is_machine_unchanged(&tunnel)? || self.config.peers.has_ipv6() != self.desired.ipv6 {
             return Ok(None);
         }
         let (amended, steps) = tunnel.with_peers(self.delta)?;

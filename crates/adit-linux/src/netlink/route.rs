@@ -42,8 +42,8 @@ pub struct Route {
     pub protocol: u8,
     /// The table it is in.
     pub table: u32,
-    /// The metric; `None` is the kernel's default: 0 for IPv4, 1024 for IPv6. Of two
-    /// routes with the same destination the lower wins.
+    /// The metric; `None` is the kernel's default: 0 for IPv4, 1024 for IPv6. Of two routes with
+    /// the same destination the lower wins.
     pub metric: Option<u32>,
     /// The TOS byte of the datagrams it is for; 0: any, as always for IPv6. One for a certain TOS
     /// wins for that.

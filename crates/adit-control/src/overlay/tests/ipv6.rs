@@ -107,10 +107,10 @@ fn the_mtu_of_an_interface_with_ipv6_is_at_least_1280(world: World) {
     let mut world = with_address(world);
     let eth = world.index("eth0");
     world.others.set_mtu(eth, 1290).unwrap();
-    let _overlay = world.bring_up(&config(&both_families())).unwrap();
+    let overlay = world.bring_up(&config(&both_families())).unwrap();
     let links = world.view().links;
     assert!(links.iter().any(|link| link.starts_with("ipipA veth mtu 1280 ")), "{links:?}");
-    drop(_overlay);
+    drop(overlay);
     let _overlay = world.bring_up(&config(TUN)).unwrap();
     let links = world.view().links;
     assert!(links.iter().any(|link| link.starts_with("ipipA veth mtu 1270 ")), "{links:?}");

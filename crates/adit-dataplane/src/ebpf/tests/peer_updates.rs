@@ -8,7 +8,7 @@ use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use super::programs::{Programs, carries_ipv6};
+use super::programs::Programs;
 use super::strategies::{packets, setup};
 
 const CASES: u32 = 8;
@@ -77,7 +77,7 @@ fn programs_with_changed_peers_decide_as_new_ones() {
                 owes_answer: 0,
                 left_to_stack: 0,
             };
-            if carries_ipv6(&amended) == carries_ipv6(&tunnel) {
+            if amended.config().peers.has_ipv6() == tunnel.config().peers.has_ipv6() {
                 programs.update_peers(&amended, &steps, way);
             } else {
                 // Another interface: everything is installed again.
