@@ -134,22 +134,33 @@ impl TwoSites {
         self.router.proxy_arp(port)
     }
 
+    /// Sets the MTU of both ends of the cables of the underlay, in bytes.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses the MTU.
+    pub fn set_underlay_mtus(&self, mtu: u32) -> Result<(), LabError> {
+        let ends: [(&Host, &str); 4] = [
+            (&self.gateway_a, "underlayA"),
+            (&self.router, "toA"),
+            (&self.router, "toB"),
+            (&self.gateway_b, "underlayB"),
+        ];
+        ends.into_iter().try_for_each(|(host, device)| host.mtu(device, mtu))
+    }
+
     /// Sets the MTU of both ends of every cable, in bytes.
     ///
     /// # Errors
     /// Fails if the kernel refuses the MTU.
     pub fn set_cable_mtus(&self, mtu: u32) -> Result<(), LabError> {
-        let cables: [(&Host, &str); 8] = [
+        self.set_underlay_mtus(mtu)?;
+        let inside: [(&Host, &str); 4] = [
             (&self.host_a, "eth0"),
             (&self.gateway_a, "dummyA"),
-            (&self.gateway_a, "underlayA"),
-            (&self.router, "toA"),
-            (&self.router, "toB"),
-            (&self.gateway_b, "underlayB"),
             (&self.gateway_b, "dummyB"),
             (&self.host_b, "eth0"),
         ];
-        cables.into_iter().try_for_each(|(host, device)| host.mtu(device, mtu))
+        inside.into_iter().try_for_each(|(host, device)| host.mtu(device, mtu))
     }
 
     /// Brings the tunnel up on both gateways with [`CONFIG_A`] and [`CONFIG_B`].

@@ -5,6 +5,7 @@ use adit_policy::{DropReason, Origin, OwnerLookup, PeerIndex, Refusal, SenderErr
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
 use adit_wire::icmpv4::{self, types};
 use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
+use adit_wire::ipv6::is_ipv6;
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
@@ -99,7 +100,7 @@ impl Tunnel {
     /// Costs a header checksum and two lookups in the networks; allocates nothing.
     #[inline]
     pub fn encapsulate(&self, inner: &Inner<'_>, now: Instant, counters: &Counters) -> Encapsulated {
-        if self.table.has_v6() && inner.bytes.first().is_some_and(|first| first >> 4 == 6) {
+        if self.table.has_v6() && is_ipv6(inner.bytes) {
             return self.encapsulate_v6(inner, now, counters);
         }
         let packet = match parse(inner) {

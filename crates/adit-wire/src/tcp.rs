@@ -369,7 +369,7 @@ impl<'a> Iterator for TcpOptions<'a> {
 /// [`ChecksumState::Partial`]. For a datagram that is not a SYN it costs a few comparisons.
 #[inline]
 pub fn clamp_mss(packet: &mut [u8], max_mss: u16, checksum: ChecksumState) -> Option<u16> {
-    if packet.first().is_some_and(|first| first >> 4 == 6) {
+    if ipv6::is_ipv6(packet) {
         let (header, _) = Ipv6Header::ref_from_prefix(packet).ok()?;
         let end = (ipv6::HEADER_LEN + usize::from(header.payload_len())).min(packet.len());
         let is_tcp = header.next_header() == Protocol::TCP;

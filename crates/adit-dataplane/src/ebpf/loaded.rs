@@ -15,7 +15,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
@@ -35,7 +35,6 @@ pub(super) struct LoadedObject {
     settings: Array<MapData, [u8; SETTINGS_LEN]>,
     peers: Array<MapData, [u8; ENTRY_LEN]>,
     networks: PrefixOwners,
-    networks_v6: PrefixOwnersV6,
     peer_by_outer: PeerByOuter,
     relay_pairs: RelayPairs,
     local: HashMap<MapData, [u8; 4], u32>,
@@ -100,7 +99,7 @@ impl LoadedObject {
                 map.pin(&path).map_err(|error| EbpfError::Pin { path, cause: Box::new(error) })?;
             }
         }
-        let (networks, networks_v6, peer_by_outer) = fill(&mut ebpf, tunnel)?;
+        let (networks, peer_by_outer) = fill(&mut ebpf, tunnel)?;
         let counts = CountMaps {
             peers: take(&mut ebpf, name::PEER_COUNTS)?,
             drops: take(&mut ebpf, name::DROPS)?,
@@ -113,7 +112,6 @@ impl LoadedObject {
             settings: take(&mut ebpf, name::SETTINGS)?,
             peers: take(&mut ebpf, name::PEERS)?,
             networks,
-            networks_v6,
             peer_by_outer,
             relay_pairs: RelayPairs { map: take(&mut ebpf, name::RELAY_PAIRS)?, set: BTreeSet::new() },
             local: take(&mut ebpf, name::LOCAL)?,
@@ -187,16 +185,7 @@ impl LoadedObject {
         // Assigned before others are withdrawn, so that an address always has an owner when a
         // longer prefix replaces a shorter one or the reverse.
         for &(network, peer) in &steps.assigned {
-            let owner = encode_owner(Owner::Peer(peer));
-            match network {
-                IpNet::V4(network) => {
-                    self.networks.insert(&key(network), owner, 0).map_err(failed(name::PREFIX_OWNERS))?;
-                }
-                IpNet::V6(network) => {
-                    let inserted = self.networks_v6.insert(&key_v6(network), owner, 0);
-                    inserted.map_err(failed(name::PREFIX_OWNERS6))?;
-                }
-            }
+            self.networks.insert(network, Owner::Peer(peer))?;
         }
         for &(peer, address) in &steps.added {
             self.peer_by_outer
@@ -204,14 +193,7 @@ impl LoadedObject {
                 .map_err(failed(name::PEER_BY_OUTER))?;
         }
         for network in &steps.withdrawn {
-            match *network {
-                IpNet::V4(network) => {
-                    self.networks.remove(&key(network)).map_err(failed(name::PREFIX_OWNERS))?;
-                }
-                IpNet::V6(network) => {
-                    self.networks_v6.remove(&key_v6(network)).map_err(failed(name::PREFIX_OWNERS6))?;
-                }
-            }
+            self.networks.remove(*network)?;
         }
         self.relay_pairs.set(tunnel)?;
         // From here on programs ignore their cached lookups.
@@ -261,9 +243,45 @@ fn entries(count: usize) -> u32 {
     u32::try_from(count.max(1)).unwrap_or(u32::MAX)
 }
 
-type PrefixOwners = LpmTrie<MapData, [u8; 4], u32>;
-type PrefixOwnersV6 = LpmTrie<MapData, [u8; 16], u32>;
 type PeerByOuter = HashMap<MapData, [u8; 4], u32>;
+
+/// The owners of the networks of both families.
+struct PrefixOwners {
+    v4: LpmTrie<MapData, [u8; 4], u32>,
+    v6: LpmTrie<MapData, [u8; 16], u32>,
+}
+
+impl PrefixOwners {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, EbpfError> {
+        Ok(Self { v4: take(ebpf, name::PREFIX_OWNERS)?, v6: take(ebpf, name::PREFIX_OWNERS6)? })
+    }
+
+    fn insert(&mut self, network: IpNet, owner: Owner) -> Result<(), EbpfError> {
+        let (len, owner) = (u32::from(network.prefix_len()), encode_owner(owner));
+        match network.network() {
+            IpAddr::V4(first) => self.v4.insert(&Key::new(len, first.octets()), owner, 0),
+            IpAddr::V6(first) => self.v6.insert(&Key::new(len, first.octets()), owner, 0),
+        }
+        .map_err(failed(Self::name_for(network)))
+    }
+
+    fn remove(&mut self, network: IpNet) -> Result<(), EbpfError> {
+        let len = u32::from(network.prefix_len());
+        match network.network() {
+            IpAddr::V4(first) => self.v4.remove(&Key::new(len, first.octets())),
+            IpAddr::V6(first) => self.v6.remove(&Key::new(len, first.octets())),
+        }
+        .map_err(failed(Self::name_for(network)))
+    }
+
+    fn name_for(network: IpNet) -> &'static str {
+        match network {
+            IpNet::V4(_) => name::PREFIX_OWNERS,
+            IpNet::V6(_) => name::PREFIX_OWNERS6,
+        }
+    }
+}
+
 /// Addresses, and networks of other overlays, that may come before everything is loaded anew.
 const HOST_HEADROOM: usize = 1024;
 
@@ -328,43 +346,25 @@ fn pairs_of(config: &TunnelConfig) -> usize {
     if let Relay::Pairs(pairs) = &config.relay { pairs.len() * 2 } else { 0 }
 }
 
-fn key(network: Ipv4Net) -> Key<[u8; 4]> {
-    Key::new(u32::from(network.prefix_len()), network.network().octets())
-}
-
-fn key_v6(network: Ipv6Net) -> Key<[u8; 16]> {
-    Key::new(u32::from(network.prefix_len()), network.network().octets())
-}
-
-fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PrefixOwnersV6, PeerByOuter), EbpfError> {
+fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter), EbpfError> {
     let config = tunnel.config();
-    let mut networks: PrefixOwners = take(ebpf, name::PREFIX_OWNERS)?;
-    let mut networks_v6: PrefixOwnersV6 = take(ebpf, name::PREFIX_OWNERS6)?;
-    let mut insert = |network: IpNet, owner| match network {
-        IpNet::V4(network) => {
-            networks.insert(&key(network), encode_owner(owner), 0).map_err(failed(name::PREFIX_OWNERS))
-        }
-        IpNet::V6(network) => {
-            let inserted = networks_v6.insert(&key_v6(network), encode_owner(owner), 0);
-            inserted.map_err(failed(name::PREFIX_OWNERS6))
-        }
-    };
+    let mut networks = PrefixOwners::take(ebpf)?;
     let mut peer_by_outer: PeerByOuter = take(ebpf, name::PEER_BY_OUTER)?;
     for network in config.peers.site_networks() {
-        insert(*network, Owner::Ours)?;
+        networks.insert(*network, Owner::Ours)?;
     }
     for address in &config.reachable_addresses {
-        insert(IpNet::from(IpAddr::from(*address)), Owner::Ours)?;
+        networks.insert(IpAddr::from(*address).into(), Owner::Ours)?;
     }
     for (index, peer) in tunnel.peers() {
         for network in &peer.networks {
-            insert(*network, Owner::Peer(index))?;
+            networks.insert(*network, Owner::Peer(index))?;
         }
         peer_by_outer
             .insert(peer.underlay.octets(), index.number(), 0)
             .map_err(failed(name::PEER_BY_OUTER))?;
     }
-    Ok((networks, networks_v6, peer_by_outer))
+    Ok((networks, peer_by_outer))
 }
 
 fn failed(name: &'static str) -> impl Fn(aya::maps::MapError) -> EbpfError {

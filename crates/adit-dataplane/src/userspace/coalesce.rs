@@ -79,7 +79,7 @@ enum Addresses {
 impl Addresses {
     #[inline]
     fn of(bytes: &[u8]) -> Option<Self> {
-        Some(if bytes.first()? >> 4 == 6 {
+        Some(if ipv6::is_ipv6(bytes) {
             Self::V6(*bytes.get(8..)?.first_chunk()?)
         } else {
             Self::V4(*bytes.get(12..)?.first_chunk()?)
@@ -358,7 +358,7 @@ fn verified(bytes: &[u8], header: &VirtioNetHeader, flow: &Flow) -> bool {
 
 fn pseudo_sum(bytes: &[u8], transport_len: usize) -> u16 {
     let (_, protocol) = transport_of(bytes);
-    let addresses = if bytes[0] >> 4 == 6 { &bytes[8..40] } else { &bytes[12..20] };
+    let addresses = if ipv6::is_ipv6(bytes) { &bytes[8..40] } else { &bytes[12..20] };
     fold(u32::from(protocol.0) + transport_len as u32 + sum_of_words(addresses))
 }
 
@@ -393,7 +393,7 @@ fn make_gso_header(first: &mut [u8], len: usize, pushed: bool) -> VirtioNetHeade
     let (ip_len, protocol) = transport_of(first);
     let headers_len = headers_len(first);
     let size = first.len() - headers_len;
-    let is_v6 = first[0] >> 4 == 6;
+    let is_v6 = ipv6::is_ipv6(first);
     if is_v6 {
         put(first, 4, (len - ip_len) as u16);
     } else {

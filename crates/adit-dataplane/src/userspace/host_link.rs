@@ -7,6 +7,7 @@ use adit_linux::sockets::hidden_end::HiddenSender;
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
 use adit_wire::fragment;
 use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_wire::ipv6::is_ipv6;
 use adit_wire::validation::Validation;
 
 use super::outbound::MAX_DATAGRAM;
@@ -63,7 +64,7 @@ impl HostLink {
             len += piece.len();
         }
         let datagram = &mut buffer[..len];
-        if datagram.first().is_some_and(|first| first >> 4 == 6) {
+        if is_ipv6(datagram) {
             // Only its source may fragment a packet of IPv6 (RFC 8200 section 4.5).
             return Err(invalid());
         }

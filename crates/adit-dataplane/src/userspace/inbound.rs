@@ -148,8 +148,7 @@ impl Deliverer {
         let header = received.header.without_front(cut as u16).unwrap_or(VirtioNetHeader::PLAIN);
         let bytes = arena.bytes_mut(inner.clone());
         if let Some(ecn) = set_ecn {
-            let is_v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
-            let _ = if is_v6 { ipv6::set_ecn(bytes, ecn) } else { ipv4::set_ecn(bytes, ecn) };
+            let _ = if ipv6::is_ipv6(bytes) { ipv6::set_ecn(bytes, ecn) } else { ipv4::set_ecn(bytes, ecn) };
         }
         if let Some(max_mss) = max_mss {
             let state = match header.checksum {

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 
 use super::busy_poll::BusyPoll;
 use super::icmp_replies::ReplySender;
-use super::segment::{GsoPacket, complete_checksum};
+use super::segment::GsoPacket;
 use super::tx_path::{BATCH, Link, TxPath};
 use crate::clock::Clock;
 use crate::liveness::{Heartbeat, LONGEST_SLEEP};
@@ -151,10 +151,7 @@ impl Outbound {
                 self.forward_in_fragments(tunnel, peer, &outer, &gso_packet, max_datagram, scratch);
             }
             Encapsulated::Reply { reply, .. } => {
-                let len = gso_packet.datagram_len(0);
-                if let Some(partial) = gso_packet.write(0, scratch) {
-                    complete_checksum(&mut scratch[..len], partial);
-                }
+                let len = gso_packet.write_whole(0, scratch);
                 self.replies.queue(&reply, &scratch[..len]);
             }
             Encapsulated::Drop(_) => {}
@@ -209,12 +206,9 @@ impl Outbound {
             return;
         };
         for index in 0..gso_packet.count() {
-            let len = gso_packet.datagram_len(index);
             // A fragment's checksum cannot be completed later, because it covers the whole
             // datagram.
-            if let Some(partial) = gso_packet.write(index, scratch) {
-                complete_checksum(&mut scratch[..len], partial);
-            }
+            let len = gso_packet.write_whole(index, scratch);
             let pieces = Ipv4Packet::parse(&scratch[..len], Validation::Datapath)
                 .ok()
                 .and_then(|datagram| fragment::fragments(&datagram, max_datagram).ok());
@@ -253,13 +247,10 @@ impl Outbound {
             return;
         };
         for index in 0..gso_packet.count() {
-            let len = gso_packet.datagram_len(index);
-            let header = outer.for_segment(len as u16, nth_identification(outer, index));
             let (front, inner) = scratch.split_at_mut(outer.len());
+            let len = gso_packet.write_whole(index, inner);
+            let header = outer.for_segment(len as u16, nth_identification(outer, index));
             front.copy_from_slice(header.as_bytes());
-            if let Some(partial) = gso_packet.write(index, inner) {
-                complete_checksum(&mut inner[..len], partial);
-            }
             let whole = &scratch[..outer.len() + len];
             let pieces = Ipv4Packet::parse(whole, Validation::Datapath)
                 .ok()

@@ -76,7 +76,7 @@ impl<'a> GsoPacket<'a> {
     /// Fails if the header names a segmentation that does not fit the packet.
     #[inline]
     pub(crate) fn new(bytes: &'a [u8], header: &VirtioNetHeader) -> Result<Self, CannotSegment> {
-        let is_v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
+        let is_v6 = ipv6::is_ipv6(bytes);
         let transport = match header.gso {
             Gso::None => {
                 let checksum = match header.checksum {
@@ -144,6 +144,15 @@ impl<'a> GsoPacket<'a> {
             }
             Cut::Segments(segments) => Some(segments.write(self.bytes, index, out)),
         }
+    }
+
+    /// The same with its checksum completed. Returns the length of the datagram in bytes.
+    pub(crate) fn write_whole(&self, index: usize, out: &mut [u8]) -> usize {
+        let len = self.datagram_len(index);
+        if let Some(partial) = self.write(index, out) {
+            complete_checksum(&mut out[..len], partial);
+        }
+        len
     }
 }
 

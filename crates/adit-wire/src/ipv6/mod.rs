@@ -61,6 +61,13 @@ pub const MIN_MTU: u16 = 1280;
 
 const FLOW_LABEL_MASK: u32 = 0x000f_ffff;
 
+/// Whether the first byte of a packet says IPv6. The rest of it may be anything.
+#[inline]
+#[must_use]
+pub fn is_ipv6(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 6)
+}
+
 /// The 40 bytes of a header, as they are on the wire. No field has been checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]

@@ -27,7 +27,7 @@ use adit_wire::dscp::DscpPolicy;
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::TtlPolicy;
 use adit_wire::ipv4::{self, Ipv4Packet};
-use adit_wire::ipv6::{self, Ipv6Packet};
+use adit_wire::ipv6::{self, Ipv6Packet, is_ipv6};
 use adit_wire::{Protocol, Validation};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -145,7 +145,7 @@ impl Testbed {
         match case.direction {
             Direction::Encap => {
                 let packet = with_ttl_change(&case.packet.bytes, 1);
-                if is_v6(&packet) { self.inside.send_ipv6(&packet) } else { self.inside.send(&packet) }
+                if is_ipv6(&packet) { self.inside.send_ipv6(&packet) } else { self.inside.send(&packet) }
             }
             Direction::Decap => self.underlay.send(&case.packet.bytes),
         }
@@ -216,7 +216,7 @@ impl GatewayOutput {
 /// A packet without padding and with a normalized identification, or `None` if the gateway itself
 /// sent it.
 fn forwarded(bytes: &[u8]) -> Option<Vec<u8>> {
-    if is_v6(bytes) {
+    if is_ipv6(bytes) {
         let packet = Ipv6Packet::parse(bytes, Validation::Datapath).ok()?;
         let is_own = packet.source() == INSIDE_A6 || packet.source().is_unicast_link_local();
         return (!is_own && !packet.source().is_unspecified()).then(|| packet.as_bytes().to_vec());
@@ -232,10 +232,6 @@ fn forwarded(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn is_v6(packet: &[u8]) -> bool {
-    packet.first().is_some_and(|first| first >> 4 == 6)
-}
-
 /// Clears the identification of an outer datagram without DF, for which any value is right.
 fn normalized(outer: &[u8]) -> Vec<u8> {
     let mut outer = outer.to_vec();
@@ -249,9 +245,9 @@ fn normalized(outer: &[u8]) -> Vec<u8> {
 /// The same packet with this change of its TTL or hop limit.
 fn with_ttl_change(packet: &[u8], more: i8) -> Vec<u8> {
     let mut packet = packet.to_vec();
-    let at = if is_v6(&packet) { 7 } else { 8 };
+    let at = if is_ipv6(&packet) { 7 } else { 8 };
     let left = packet[at].checked_add_signed(more).expect("a host forwards it");
-    let set = if is_v6(&packet) { ipv6::set_hop_limit } else { ipv4::set_ttl };
+    let set = if is_ipv6(&packet) { ipv6::set_hop_limit } else { ipv4::set_ttl };
     set(&mut packet, left).expect("it has a header");
     packet
 }

@@ -1,5 +1,5 @@
 //! Private networks of IPv6 behind an underlay of IPv4 (RFC 4213): what passes, what is refused,
-//! and what the sender hears of it.
+//! and which error the sender gets.
 
 use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
 
@@ -139,14 +139,7 @@ fn datagrams_of_every_size_arrive_unchanged(plane: DataplaneChoice) {
 fn a_packet_of_1280_bytes_passes_a_narrower_underlay_in_outer_fragments(plane: DataplaneChoice) {
     const UNDERLAY_MTU: u32 = 1000;
     let network = TwoSites::build_with_ipv6().unwrap();
-    for (host, device) in [
-        (&network.gateway_a, "underlayA"),
-        (&*network.router, "toA"),
-        (&*network.router, "toB"),
-        (&network.gateway_b, "underlayB"),
-    ] {
-        host.mtu(device, UNDERLAY_MTU).unwrap();
-    }
+    network.set_underlay_mtus(UNDERLAY_MTU).unwrap();
     let tunnels = bring_up_both(&network, plane);
     let tap = Tap::start(&network.router, "toA").unwrap();
     for size in [980, 981, 1279, 1280] {
@@ -251,7 +244,7 @@ fn a_sender_learns_that_there_is_no_route(plane: DataplaneChoice) {
         route.device == Some(to_b) && route.destination == ipnet::Ipv4Net::from(UNDERLAY_B).into()
     });
     netlink.delete_route(&route.expect("the router has a route to gateway B")).unwrap();
-    wait_until("the sender hears of it", || {
+    wait_until("the sender gets an error", || {
         let answer = network.host_a.run(|| ping(HOST_B6, 88, 64, ATTEMPT_TIMEOUT)).unwrap();
         matches!(
             answer,

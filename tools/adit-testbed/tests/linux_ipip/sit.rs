@@ -87,14 +87,7 @@ fn networks_of_both_families_are_joined(plane: DataplaneChoice) {
 fn a_packet_of_1280_bytes_passes_a_narrower_underlay(plane: DataplaneChoice) {
     for end in End::BOTH {
         let network = TwoSites::build_with_ipv6().unwrap();
-        for (host, device) in [
-            (&network.gateway_a, "underlayA"),
-            (&*network.router, "toA"),
-            (&*network.router, "toB"),
-            (&network.gateway_b, "underlayB"),
-        ] {
-            host.mtu(device, 1000).unwrap();
-        }
+        network.set_underlay_mtus(1000).unwrap();
         let _overlay = adit(&network, end, plane);
         sit(&network, end.other(), 1280);
         for from in End::BOTH {

@@ -5,10 +5,10 @@ use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
 use adit_tunnel::{Instant, PeerTotals, Totals};
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
-use adit_wire::ipv6::Ipv6Packet;
+use adit_wire::ipv6::{Ipv6Packet, is_ipv6};
 use adit_wire::{Protocol, Validation};
 
-use super::gateway::{Gateway, cut, described, is_v6};
+use super::gateway::{Gateway, cut, described};
 use super::programs::{Programs, Ran};
 use crate::userspace::segment::GsoPacket;
 
@@ -82,7 +82,7 @@ pub(super) fn compare(
         Direction::Encap => &packet.bytes[..],
         Direction::Decap => packet.bytes.get(HEADER_LEN..).unwrap_or_default(),
     };
-    Ok(Seen { outcome: expected, program: ran.verdict, totals, is_v6: is_v6(inner) })
+    Ok(Seen { outcome: expected, program: ran.verdict, totals, is_v6: is_ipv6(inner) })
 }
 
 /// The outcome of a packet that a program has seen, and what userspace counts of it.
@@ -118,7 +118,7 @@ fn carried(
     gso_size: Option<u16>,
     bytes: &[u8],
 ) -> Result<Outcome, String> {
-    if direction == Direction::Decap && is_v6(bytes) {
+    if direction == Direction::Decap && is_ipv6(bytes) {
         let packet = Ipv6Packet::parse(bytes, Validation::Datapath)
             .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
         return Ok(Outcome::Delivered(packet.as_bytes().to_vec()));
@@ -140,7 +140,7 @@ fn carried(
     if gso_size.is_none() {
         return Ok(Outcome::Sent(vec![whole.as_bytes().to_vec()]));
     }
-    let (protocol, tos, ttl, df) = if is_v6(inner) {
+    let (protocol, tos, ttl, df) = if is_ipv6(inner) {
         (Protocol::IPV6, inner[0] << 4 | inner[1] >> 4, inner[7], true)
     } else {
         (Protocol::IPIP, inner[1], inner[8], inner[6] & 0x40 != 0)

@@ -14,10 +14,10 @@ use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::icmpv4::{self, Icmpv4Error, unreachable};
 use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
-use adit_wire::ipv6::{self, Ipv6Packet};
+use adit_wire::ipv6::{self, Ipv6Packet, is_ipv6};
 use adit_wire::{Protocol, Validation, fragment, tcp};
 
-use crate::userspace::segment::{GsoPacket, complete_checksum};
+use crate::userspace::segment::GsoPacket;
 
 /// Nothing here takes time.
 const NOW: Instant = Instant::from_millis(1_000_000);
@@ -106,7 +106,7 @@ impl Gateway {
         };
         let mut inner = bytes[inner].to_vec();
         if let Some(ecn) = set_ecn {
-            let set = if is_v6(&inner) { ipv6::set_ecn } else { ipv4::set_ecn };
+            let set = if is_ipv6(&inner) { ipv6::set_ecn } else { ipv4::set_ecn };
             set(&mut inner, ecn).expect("it has a header");
         }
         let lowered = max_mss.and_then(|max| tcp::clamp_mss(&mut inner, max, ChecksumState::Complete));
@@ -119,23 +119,19 @@ impl Gateway {
     /// The host's stack receives the datagram: it delivers it here, or forwards it to the tunnel
     /// interface.
     fn received_by_host(&self, mut inner: Vec<u8>, gso_size: Option<u16>) -> Outcome {
-        let ttl = inner[if is_v6(&inner) { 7 } else { 8 }];
+        let ttl = inner[if is_ipv6(&inner) { 7 } else { 8 }];
         if !self.forwards || !is_for_a_peer(&self.tunnel, &inner) || ttl <= 1 {
             return Outcome::Delivered(inner);
         }
-        let set = if is_v6(&inner) { ipv6::set_hop_limit } else { ipv4::set_ttl };
+        let set = if is_ipv6(&inner) { ipv6::set_hop_limit } else { ipv4::set_ttl };
         set(&mut inner, ttl - 1).expect("it has a header");
         self.encapsulate(&inner, gso_size)
     }
 }
 
-pub(super) fn is_v6(packet: &[u8]) -> bool {
-    packet.first().is_some_and(|first| first >> 4 == 6)
-}
-
 /// Whether the host forwards a packet into the tunnel again. The tunnel has checked it.
 pub(super) fn is_for_a_peer(tunnel: &Tunnel, inner: &[u8]) -> bool {
-    if is_v6(inner) {
+    if is_ipv6(inner) {
         let packet = Ipv6Packet::parse(inner, Validation::Datapath).expect("a packet");
         let owner = tunnel.owner(packet.destination());
         return matches!(owner, Some(Owner::Peer(_))) && !tunnel.is_local(packet.destination());
@@ -146,7 +142,7 @@ pub(super) fn is_for_a_peer(tunnel: &Tunnel, inner: &[u8]) -> bool {
 
 /// Bytes of the IP header, and the protocol behind it.
 fn transport_of(packet: &[u8]) -> (usize, Protocol) {
-    if is_v6(packet) {
+    if is_ipv6(packet) {
         (ipv6::HEADER_LEN, Protocol(packet[6]))
     } else {
         (ipv4::HEADER_LEN, Protocol(packet[9]))
@@ -157,7 +153,7 @@ fn transport_of(packet: &[u8]) -> (usize, Protocol) {
 pub(super) fn described(bytes: &[u8], gso_size: Option<u16>) -> VirtioNetHeader {
     let Some(gso_size) = gso_size else { return VirtioNetHeader::PLAIN };
     let gso = match transport_of(bytes) {
-        (_, Protocol::TCP) if is_v6(bytes) => Gso::TcpV6 { cwr: false },
+        (_, Protocol::TCP) if is_ipv6(bytes) => Gso::TcpV6 { cwr: false },
         (_, Protocol::TCP) => Gso::TcpV4 { cwr: false },
         _ => Gso::UdpL4,
     };
@@ -222,9 +218,7 @@ fn outer_fragments(gso_packet: &GsoPacket<'_>, outer: &OuterHeader, max_datagram
 
 fn whole(gso_packet: &GsoPacket<'_>, index: usize) -> Vec<u8> {
     let mut datagram = vec![0; gso_packet.datagram_len(index)];
-    if let Some(partial) = gso_packet.write(index, &mut datagram) {
-        complete_checksum(&mut datagram, partial);
-    }
+    gso_packet.write_whole(index, &mut datagram);
     datagram
 }
 

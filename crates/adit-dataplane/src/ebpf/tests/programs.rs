@@ -7,6 +7,7 @@ use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{HostInterface, PeerEntry, Settings, program};
 use adit_tunnel::{TableDelta, Totals, Tunnel};
+use adit_wire::ipv6::is_ipv6;
 use aya::programs::{TestRun, TestRunOptions};
 
 use super::super::counts::{CountSnapshot, Counts};
@@ -55,7 +56,7 @@ impl Programs {
         let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
         let settings = Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
             .with_relay(setup.forwards)
-            .with_ipv6(carries_ipv6(tunnel));
+            .with_ipv6(config.peers.has_ipv6());
         let (mut object, maps) =
             LoadedObject::load(tunnel, settings, None, is_preemptible).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
@@ -148,18 +149,11 @@ impl Programs {
     }
 }
 
-/// Whether a network of either side is one of IPv6.
-pub(super) fn carries_ipv6(tunnel: &Tunnel) -> bool {
-    let peers = &tunnel.config().peers;
-    let mut all = peers.iter().flat_map(|peer| &peer.networks).chain(peers.site_networks());
-    all.any(|network| network.addr().is_ipv6())
-}
-
 /// An Ethernet header for this host: the loopback interface's address is all zeros. It says IPv6
 /// where the kernel believes that.
 fn link_header(bytes: &[u8]) -> [u8; ETHERNET] {
     const IPV6_HEADER_LEN: usize = 40;
-    let ipv6 = bytes.len() >= IPV6_HEADER_LEN && bytes[0] >> 4 == 6;
+    let ipv6 = bytes.len() >= IPV6_HEADER_LEN && is_ipv6(bytes);
     let mut header = [0; ETHERNET];
     header[12..].copy_from_slice(if ipv6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
     header

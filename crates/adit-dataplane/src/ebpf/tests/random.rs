@@ -10,12 +10,13 @@ use adit_policy::OwnerLookup;
 use adit_wire::Protocol;
 use adit_wire::Validation;
 use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
+use adit_wire::ipv6::is_ipv6;
 use adit_wire::tcp::TcpFlags;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 
 use super::agreement::{Seen, compare};
-use super::gateway::{Gateway, is_for_a_peer, is_v6};
+use super::gateway::{Gateway, is_for_a_peer};
 use super::programs::{MTU, Programs};
 use super::strategies::{packets, setup};
 
@@ -150,7 +151,7 @@ fn is_ordinary(setup: &Setup, direction: Direction, packet: &Packet, outcome: &O
         }
         // Of IPv6, what the visible end does not take is dropped.
         Outcome::Delivered(inner) => {
-            let fits = !is_v6(inner) || inner.len() <= usize::from(MTU);
+            let fits = !is_ipv6(inner) || inner.len() <= usize::from(MTU);
             packet.gso_size.is_none() && fits && !is_for_a_peer(&Gateway::new(setup).tunnel, inner)
         }
         Outcome::Dropped(_) | Outcome::Answered { .. } | Outcome::AnsweredV6 { .. } => false,
@@ -174,7 +175,7 @@ fn is_of_gateways(setup: &Setup, inner: &[u8]) -> bool {
 /// Whether the source is in somebody's networks. Userspace admits a router's error without.
 fn has_owner(setup: &Setup, inner: &[u8]) -> bool {
     let tunnel = Gateway::new(setup).tunnel;
-    if is_v6(inner) {
+    if is_ipv6(inner) {
         let source = inner.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
         return source.is_some_and(|source| tunnel.owner(Ipv6Addr::from(source)).is_some());
     }
@@ -184,7 +185,7 @@ fn has_owner(setup: &Setup, inner: &[u8]) -> bool {
 
 /// Whether the inner datagram is a fragment.
 fn is_fragment(outer: &[u8]) -> bool {
-    if outer.get(HEADER_LEN..).is_some_and(is_v6) {
+    if outer.get(HEADER_LEN..).is_some_and(is_ipv6) {
         return false;
     }
     outer.get(HEADER_LEN + 6..HEADER_LEN + 8).is_some_and(|rest| rest[0] & 0x3f != 0 || rest[1] != 0)
@@ -192,7 +193,7 @@ fn is_fragment(outer: &[u8]) -> bool {
 
 /// Whether something looks like an MSS option and is not the first option.
 fn has_odd_mss(inner: &[u8]) -> bool {
-    let (header_len, protocol, is_first) = if is_v6(inner) {
+    let (header_len, protocol, is_first) = if is_ipv6(inner) {
         (40, inner[6], true)
     } else {
         (HEADER_LEN, inner[9], inner[6] & 0x1f == 0 && inner[7] == 0)

@@ -14,6 +14,7 @@ use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::HEADER_LEN;
+use adit_wire::ipv6::is_ipv6;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::vec;
 use proptest::option::weighted;
@@ -418,8 +419,7 @@ fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
             let (from, to) = (unknown.unwrap_or(gateway), elsewhere.unwrap_or(A));
             let (tos, ttl, df, id, options, piece) = fields;
             let plain = inside.gso_size.is_none();
-            let is_v6 = inside.bytes.first().is_some_and(|first| first >> 4 == 6);
-            let protocol = if is_v6 { Protocol::IPV6 } else { Protocol::IPIP };
+            let protocol = if is_ipv6(&inside.bytes) { Protocol::IPV6 } else { Protocol::IPIP };
             let outer = bare(from, to, protocol, inside.bytes).tos(tos).ttl(ttl).df(df).id(id);
             if !plain {
                 return Packet { bytes: outer.build(), gso_size: inside.gso_size };
@@ -481,7 +481,7 @@ fn mutated(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
                 false
             }
         };
-        if mend_it && bytes.len() >= HEADER_LEN && bytes[0] >> 4 != 6 {
+        if mend_it && bytes.len() >= HEADER_LEN && !is_ipv6(&bytes) {
             mend(&mut bytes);
         }
     }
