@@ -31,7 +31,6 @@ pub trait Inner: InnerHeader<Address: InnerTables> + Copy {
     fn len(&self) -> u32;
     /// Whether nobody but its sender may fragment it.
     fn dont_fragment(&self) -> bool;
-    fn is_fragment(&self) -> bool;
     /// Whether it is whole, or the first fragment.
     fn has_transport_header(&self) -> bool;
     /// The header with this ECN field.
@@ -85,11 +84,6 @@ impl Inner for Ipv4Header {
     }
 
     #[inline(always)]
-    fn is_fragment(&self) -> bool {
-        self.more_fragments() || self.fragment_offset() != 0
-    }
-
-    #[inline(always)]
     fn has_transport_header(&self) -> bool {
         self.fragment_offset() == 0
     }
@@ -135,7 +129,7 @@ impl Inner for Ipv4Header {
     }
 }
 
-/// Probes are of IPv4, and errors from routers with unlisted addresses pass only there.
+/// Probes are of IPv4.
 impl Inner for Ipv6Header {
     const LEN: usize = ipv6::HEADER_LEN;
     const OUTER_PROTOCOL: Protocol = Protocol::IPV6;
@@ -171,12 +165,6 @@ impl Inner for Ipv6Header {
     }
 
     #[inline(always)]
-    fn is_fragment(&self) -> bool {
-        // The programs carry no packet with an extension header.
-        false
-    }
-
-    #[inline(always)]
     fn has_transport_header(&self) -> bool {
         true
     }
@@ -202,8 +190,8 @@ impl Inner for Ipv6Header {
     }
 
     #[inline(always)]
-    fn may_be_router_error(&self, _: Skb, _: usize) -> bool {
-        false
+    fn may_be_router_error(&self, skb: Skb, offset: usize) -> bool {
+        skb.byte(offset + Self::LEN).is_some_and(|kind| adit_policy::may_be_router_error(self, kind))
     }
 
     #[inline(always)]

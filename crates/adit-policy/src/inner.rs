@@ -21,6 +21,10 @@ pub trait InnerHeader {
     fn protocol(&self) -> Protocol;
     /// Whether ICMP of this family follows.
     fn is_icmp(&self) -> bool;
+    /// Whether it is a fragment. In IPv6 another header says so, and no ICMP follows this one.
+    fn is_fragment(&self) -> bool;
+    /// Whether an ICMP message of this type is an error that a router sends about a packet.
+    fn is_router_error(icmp_type: u8) -> bool;
 }
 
 /// An address of an inner packet.
@@ -31,6 +35,8 @@ pub trait InnerAddress: Copy + Eq {
     /// never leaves a link, is no address of one host, or stands for an IPv4 address (RFC 4213
     /// section 3.6). The rules of IPv4 name no such address; the owners of the networks decide.
     fn is_never_a_source(self) -> bool;
+    /// Whether no router sends from it: it is of one link or one host, or of no host.
+    fn is_no_routers(self) -> bool;
 }
 
 impl InnerHeader for Ipv4Header {
@@ -60,6 +66,17 @@ impl InnerHeader for Ipv4Header {
     fn is_icmp(&self) -> bool {
         self.protocol() == Protocol::ICMP
     }
+
+    #[inline(always)]
+    fn is_fragment(&self) -> bool {
+        self.more_fragments() || self.fragment_offset() != 0
+    }
+
+    #[inline(always)]
+    fn is_router_error(icmp_type: u8) -> bool {
+        use adit_wire::icmpv4::types;
+        matches!(icmp_type, types::DESTINATION_UNREACHABLE | types::TIME_EXCEEDED | types::PARAMETER_PROBLEM)
+    }
 }
 
 impl InnerAddress for Ipv4Addr {
@@ -71,6 +88,13 @@ impl InnerAddress for Ipv4Addr {
     #[inline(always)]
     fn is_never_a_source(self) -> bool {
         false
+    }
+
+    /// 0/8, loopback, link-local, multicast, and beyond.
+    #[inline(always)]
+    fn is_no_routers(self) -> bool {
+        let [first, ..] = self.octets();
+        first == 0 || first >= 224 || self.is_loopback() || self.is_link_local()
     }
 }
 
@@ -101,6 +125,23 @@ impl InnerHeader for Ipv6Header {
     fn is_icmp(&self) -> bool {
         self.next_header() == Protocol::ICMPV6
     }
+
+    #[inline(always)]
+    fn is_fragment(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn is_router_error(icmp_type: u8) -> bool {
+        use adit_wire::icmpv6::types;
+        matches!(
+            icmp_type,
+            types::DESTINATION_UNREACHABLE
+                | types::PACKET_TOO_BIG
+                | types::TIME_EXCEEDED
+                | types::PARAMETER_PROBLEM
+        )
+    }
 }
 
 impl InnerAddress for Ipv6Addr {
@@ -117,6 +158,11 @@ impl InnerAddress for Ipv6Addr {
         let is_in_zero = self.octets().iter().take(10).all(|octet| *octet == 0);
         let is_of_ipv4 = is_in_zero && mark_a == mark_b && (mark_a == 0 || mark_a == 0xff);
         first == 0xff || first == 0xfe && second & 0xc0 == 0x80 || is_of_ipv4
+    }
+
+    #[inline(always)]
+    fn is_no_routers(self) -> bool {
+        self.is_never_a_source()
     }
 }
 

@@ -4,44 +4,34 @@
 //! path MTU and traceroute. So such an error is judged by its quote: it goes to the sender of the
 //! quoted datagram, which was on its way to the site that the error comes from.
 
-use core::net::Ipv4Addr;
-
-use adit_wire::Protocol;
-use adit_wire::icmpv4::types;
-use adit_wire::ipv4::Ipv4Header;
-
 use crate::admission::{Delivery, OwnerLookup};
+use crate::inner::{InnerAddress, InnerHeader};
 use crate::peer::{Owner, PeerIndex};
 
-/// Source and destination of the datagram that an ICMP error quotes.
+/// Source and destination of the packet that an ICMP error quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quoted {
+pub struct Quoted<A> {
     /// Its source: who gets the error.
-    pub source: Ipv4Addr,
+    pub source: A,
     /// Its destination.
-    pub destination: Ipv4Addr,
+    pub destination: A,
 }
 
-/// Whether a datagram may be a router's error, by its header and the type of its ICMP message:
-/// Destination Unreachable, Time Exceeded or Parameter Problem, whole. A program leaves those that
-/// the other rules refuse to userspace, which reads the quote and limits their rate.
+/// Whether a packet may be a router's error, by its header and the type of its ICMP message:
+/// Destination Unreachable, Packet Too Big, Time Exceeded or Parameter Problem, whole. A program
+/// leaves those that the other rules refuse to userspace, which reads the quote and limits their
+/// rate.
 #[inline(always)]
-pub fn may_be_router_error(header: &Ipv4Header, icmp_type: u8) -> bool {
-    header.protocol() == Protocol::ICMP
-        && !header.more_fragments()
-        && header.fragment_offset() == 0
-        && matches!(
-            icmp_type,
-            types::DESTINATION_UNREACHABLE | types::TIME_EXCEEDED | types::PARAMETER_PROBLEM
-        )
+pub fn may_be_router_error<H: InnerHeader>(header: &H, icmp_type: u8) -> bool {
+    header.is_icmp() && !header.is_fragment() && H::is_router_error(icmp_type)
 }
 
 /// The peer to send a router's error to; `None` if its quote does not allow that. The error is from
 /// our own site, or on a hub from another peer.
-pub fn router_error_encap<D: OwnerLookup<Ipv4Addr>>(
+pub fn router_error_encap<H: InnerHeader, D: OwnerLookup<H::Address>>(
     lookup: &D,
-    error: &Ipv4Header,
-    quoted: Quoted,
+    error: &H,
+    quoted: Quoted<H::Address>,
 ) -> Option<PeerIndex> {
     let Some(Owner::Peer(to)) = lookup.owner(error.destination()) else { return None };
     let from = lookup.owner(quoted.destination)?;
@@ -52,11 +42,11 @@ pub fn router_error_encap<D: OwnerLookup<Ipv4Addr>>(
 }
 
 /// Where a router's error that came from a peer goes; `None` if its quote does not allow that.
-pub fn router_error_decap<D: OwnerLookup<Ipv4Addr>>(
+pub fn router_error_decap<H: InnerHeader, D: OwnerLookup<H::Address>>(
     lookup: &D,
     from: PeerIndex,
-    error: &Ipv4Header,
-    quoted: Quoted,
+    error: &H,
+    quoted: Quoted<H::Address>,
 ) -> Option<Delivery> {
     let is_admitted = quoted.source == error.destination()
         && lookup.owner(quoted.destination) == Some(Owner::Peer(from))
@@ -73,19 +63,14 @@ pub fn router_error_decap<D: OwnerLookup<Ipv4Addr>>(
 
 /// Whether a source in nobody's networks may be a router in the site of `from`: a unicast address
 /// that is not this gateway's, nor another peer's gateway.
-fn may_be_from<D: OwnerLookup<Ipv4Addr>>(lookup: &D, source: Ipv4Addr, from: Owner) -> bool {
-    let is_router = lookup.peer_by_underlay(source).is_none_or(|gateway| Owner::Peer(gateway) == from);
-    is_router
+fn may_be_from<A: InnerAddress, D: OwnerLookup<A>>(lookup: &D, source: A, from: Owner) -> bool {
+    let on_underlay = source.on_underlay();
+    let gateway = on_underlay.and_then(|source| lookup.peer_by_underlay(source));
+    gateway.is_none_or(|gateway| Owner::Peer(gateway) == from)
         && lookup.owner(source).is_none()
         && !lookup.is_local(source)
-        && source != lookup.underlay()
-        && !is_special(source)
-}
-
-/// Addresses that no router sends from: 0/8, loopback, link-local, multicast, and beyond.
-fn is_special(source: Ipv4Addr) -> bool {
-    let [first, ..] = source.octets();
-    first == 0 || first >= 224 || source.is_loopback() || source.is_link_local()
+        && on_underlay != Some(lookup.underlay())
+        && !source.is_no_routers()
 }
 
 #[cfg(test)]
@@ -94,7 +79,10 @@ mod tests {
 
     use super::*;
     use crate::admission::PeerLookup;
-    use adit_wire::ipv4::Ipv4Repr;
+    use adit_wire::Protocol;
+    use adit_wire::ipv4::{Ipv4Header, Ipv4Repr};
+    use adit_wire::ipv6::{Ipv6Header, Ipv6Repr};
+    use core::net::{Ipv4Addr, Ipv6Addr};
     use std::vec::Vec;
 
     const US: [u8; 4] = [10, 0, 0, 1];
@@ -214,7 +202,7 @@ mod tests {
                     let is_gateway = Site.peer_by_underlay(source).map(Owner::Peer);
                     let is_router = Site.owner(source).is_none()
                         && !Site.is_local(source)
-                        && !is_special(source)
+                        && !source.is_no_routers()
                         && (is_gateway.is_none() || is_gateway == from);
                     let expected = match Site.owner(to) {
                         Some(Owner::Peer(peer))
@@ -240,5 +228,87 @@ mod tests {
             .collect();
         assert_eq!(admitted, [3, 11, 12]);
         assert!(!may_be_router_error(&header(router, host, Protocol::UDP), 3));
+    }
+
+    /// Ours: 2001:db8:a::/48. Peer n: 2001:db8:n::/48. Local: also 2001:db8:1::8.
+    impl OwnerLookup<Ipv6Addr> for Site {
+        fn owner(&self, inner: Ipv6Addr) -> Option<Owner> {
+            match inner.segments() {
+                [0x2001, 0xdb8, 0xa, ..] => Some(Owner::Ours),
+                [0x2001, 0xdb8, n @ (0 | 1), ..] => Some(Owner::Peer(PeerIndex::new(n.into()))),
+                _ => None,
+            }
+        }
+
+        fn is_local(&self, address: Ipv6Addr) -> bool {
+            address == Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 8)
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "the text is in this file")]
+    fn v6(text: &str) -> Ipv6Addr {
+        text.parse().expect("an address")
+    }
+
+    fn header_v6(source: &str, destination: &str, next_header: Protocol) -> Ipv6Header {
+        let repr = Ipv6Repr {
+            source: v6(source),
+            destination: v6(destination),
+            next_header,
+            hop_limit: 64,
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: 56,
+        };
+        zerocopy::transmute!(repr.emit())
+    }
+
+    #[test]
+    fn an_ipv6_error_goes_to_the_quoted_sender_from_a_router_that_there_can_be() {
+        let (ours, of_0, of_1) = ("2001:db8:a::9", "2001:db8:0::9", "2001:db8:1::9");
+        let quoted =
+            |source: &str, destination: &str| Quoted { source: v6(source), destination: v6(destination) };
+        let from = PeerIndex::new(0);
+        for (router, is_one) in [
+            ("2001:db8:ffff::1", true),
+            ("fd00::1", true),
+            ("2001:db8:1::3", false),
+            ("2001:db8:a::3", false),
+            ("fe80::1", false),
+            ("ff02::1", false),
+            ("::", false),
+            ("::1", false),
+            ("::ffff:10.0.1.1", false),
+        ] {
+            let decap = |to: &str, sender: &str, destination: &str| {
+                let error = header_v6(router, to, Protocol::ICMPV6);
+                router_error_decap(&Site, from, &error, quoted(sender, destination))
+            };
+            let expected = |delivery| Some(delivery).filter(|_| is_one);
+            assert_eq!(decap(ours, ours, of_0), expected(Delivery::Here), "{router}");
+            assert_eq!(decap(of_1, of_1, of_0), expected(Delivery::To(PeerIndex::new(1))), "{router}");
+            assert_eq!(decap(ours, of_1, of_0), None, "{router}: about another's packet");
+            assert_eq!(decap(ours, ours, of_1), None, "{router}: about a packet to another peer");
+            assert_eq!(decap(of_0, of_0, of_0), None, "{router}: back to where it came from");
+            let local = "2001:db8:1::8";
+            assert_eq!(decap(local, local, of_0), None, "{router}: to an address of this gateway");
+            let encap = |to: &str, destination: &str| {
+                let error = header_v6(router, to, Protocol::ICMPV6);
+                router_error_encap(&Site, &error, quoted(to, destination))
+            };
+            assert_eq!(encap(of_0, ours), Some(from).filter(|_| is_one), "{router}");
+            assert_eq!(encap(of_0, of_1), Some(from).filter(|_| is_one), "{router}");
+            assert_eq!(encap(of_0, of_0), None, "{router}: about a packet to the same peer");
+        }
+    }
+
+    #[test]
+    fn only_icmpv6_errors_of_four_types_are_routers() {
+        let of = |protocol| header_v6("2001:db8:ffff::1", "2001:db8:a::9", protocol);
+        let admitted: Vec<u8> =
+            (0..=255).filter(|kind| may_be_router_error(&of(Protocol::ICMPV6), *kind)).collect();
+        assert_eq!(admitted, [1, 2, 3, 4]);
+        assert!(!may_be_router_error(&of(Protocol::ICMP), 1));
+        assert!(!may_be_router_error(&of(Protocol::FRAGMENT), 1));
     }
 }

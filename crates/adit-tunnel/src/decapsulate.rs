@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use adit_policy::{Delivery, DropReason, Owner, OwnerLookup, PeerIndex, Refusal};
+use adit_policy::{Delivery, DropReason, InnerHeader, Owner, OwnerLookup, PeerIndex, Quoted, Refusal};
 use adit_wire::ecn::Ecn;
 use adit_wire::icmpv4::{self, types};
 use adit_wire::ipv4::Ipv4Packet;
@@ -14,6 +14,7 @@ use adit_wire::{Protocol, Validation};
 use crate::counters::Counters;
 use crate::last_drop::Dropped;
 use crate::probe;
+use crate::router_error::{quoted, quoted_v6};
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
 
@@ -107,7 +108,7 @@ impl Tunnel {
         }
         let delivered = admitted.and_then(|admitted| {
             if admitted.outer.protocol() == Protocol::IPV6 {
-                return self.take_v6(admitted, segments, counters);
+                return self.take_v6(admitted, segments, now, counters);
             }
             let (packet, delivery) = match self.admit_inner(&admitted, now) {
                 Err(refusal) if refusal.reason == DropReason::InnerDestinationNotOurs => {
@@ -178,11 +179,12 @@ impl Tunnel {
         &'t self,
         admitted: Admitted<'t, 'a>,
         segments: u64,
+        now: Instant,
         counters: &Counters,
     ) -> Result<(Admitted<'t, 'a>, Taken<'a>), Refusal> {
         let packet = Ipv6Packet::parse(admitted.outer.payload(), Validation::Datapath)
             .map_err(|_| Refusal::silent(DropReason::DecapInnerMalformed, Some(admitted.peer)))?;
-        adit_policy::check_decap(self, admitted.peer, packet.fixed_header())?;
+        self.admit_source(&admitted, packet.fixed_header(), || quoted_v6(&packet), now)?;
         let set_ecn = decapsulated_ecn(&admitted, packet.ecn(), segments, counters)?;
         Ok((admitted, Taken::PacketV6 { packet, set_ecn }))
     }
@@ -201,18 +203,34 @@ impl Tunnel {
         }
         let inner = Ipv4Packet::parse(bytes, Validation::Datapath)
             .map_err(|_| Refusal::silent(DropReason::DecapInnerMalformed, Some(peer)))?;
-        let delivery = match adit_policy::check_decap(self, peer, inner.fixed_header()) {
+        let delivery = self.admit_source(admitted, inner.fixed_header(), || quoted(&inner), now)?;
+        Ok((inner, delivery))
+    }
+
+    /// Checks the addresses of an inner packet, and what it quotes if it may be a router's error.
+    #[inline]
+    fn admit_source<H: InnerHeader>(
+        &self,
+        admitted: &Admitted<'_, '_>,
+        header: &H,
+        quoted: impl FnOnce() -> Option<Quoted<H::Address>>,
+        now: Instant,
+    ) -> Result<Delivery, Refusal>
+    where
+        Tunnel: OwnerLookup<H::Address>,
+    {
+        let Admitted { peer, state, .. } = *admitted;
+        match adit_policy::check_decap(self, peer, header) {
             Err(refusal)
                 if matches!(
                     refusal.reason,
                     DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs
                 ) =>
             {
-                self.router_error_in((peer, admitted.state), &inner, now).unwrap_or(Err(refusal))?
+                self.router_error_in((peer, state), header, quoted(), now).unwrap_or(Err(refusal))
             }
-            verdict => verdict?,
-        };
-        Ok((inner, delivery))
+            verdict => verdict,
+        }
     }
 
     /// Whether the datagram is a probe of ours, at the underlay address or another of this gateway.

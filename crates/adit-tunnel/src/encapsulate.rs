@@ -12,6 +12,7 @@ use crate::counters::Counters;
 use crate::icmp_reply::Reply;
 use crate::last_drop::Dropped;
 use crate::probe;
+use crate::router_error::quoted;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
 
@@ -150,7 +151,7 @@ impl Tunnel {
                 peer
             }
             Err(refusal) if refusal.reason == DropReason::InnerSourceDenied => {
-                self.router_error_out(packet, now).unwrap_or(Err(refusal))?
+                self.router_error_out(packet.fixed_header(), quoted(packet), now).unwrap_or(Err(refusal))?
             }
             verdict => verdict?,
         };

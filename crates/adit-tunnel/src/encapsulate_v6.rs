@@ -14,6 +14,7 @@ use crate::counters::Counters;
 use crate::encapsulate::{Encapsulated, Inner, refusal_counted};
 use crate::icmp_reply::Reply;
 use crate::last_drop::Dropped;
+use crate::router_error::quoted_v6;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel, mss_of_syn};
 
@@ -30,7 +31,7 @@ impl Tunnel {
             counters.count_drop(reason, Dropped::datagram(inner.bytes, now), 1);
             return Encapsulated::Drop(reason);
         };
-        let admitted = adit_policy::check_encap(self, packet.fixed_header(), inner.origin).and_then(|peer| {
+        let admitted = self.admit_v6(inner, &packet, now).and_then(|peer| {
             let unknown = Refusal::silent(DropReason::InnerDestinationUnknown, None);
             let state = self.peer_state(peer).ok_or(unknown)?;
             if state.soft.has_pending() {
@@ -48,6 +49,22 @@ impl Tunnel {
                 let answer = |error: SenderError| self.answer_v6(refused.peer, &packet, error.to_v6(), now);
                 refusal_counted(&refused, answer, inner, dropped, counters)
             }
+        }
+    }
+
+    /// Checks who sends what to whom.
+    #[inline]
+    fn admit_v6(
+        &self,
+        inner: &Inner<'_>,
+        packet: &Ipv6Packet<'_>,
+        now: Instant,
+    ) -> Result<PeerIndex, Refusal> {
+        match adit_policy::check_encap(self, packet.fixed_header(), inner.origin) {
+            Err(refusal) if refusal.reason == DropReason::InnerSourceDenied => {
+                self.router_error_out(packet.fixed_header(), quoted_v6(packet), now).unwrap_or(Err(refusal))
+            }
+            verdict => verdict,
         }
     }
 

@@ -46,11 +46,16 @@ pub fn tcp_v6(
     upper_layer(source, destination, Protocol::TCP, tcp_segment(sequence, flags, options, payload))
 }
 
-/// An ICMPv6 message of this type and code, with four bytes of zeros before the payload, and a
-/// correct checksum.
+/// An ICMPv6 message of this type and code with a correct checksum. `rest` is between that and the
+/// payload.
 #[must_use]
-pub fn icmp_v6(source: Ipv6Addr, destination: Ipv6Addr, kind: [u8; 2], payload: &[u8]) -> PacketV6 {
-    let message = [&kind[..], &[0; 6], payload].concat();
+pub fn icmp_v6(
+    (source, destination): (Ipv6Addr, Ipv6Addr),
+    kind: [u8; 2],
+    rest: u32,
+    payload: &[u8],
+) -> PacketV6 {
+    let message = [&kind[..], &[0; 2], &rest.to_be_bytes(), payload].concat();
     upper_layer(source, destination, Protocol::ICMPV6, message)
 }
 

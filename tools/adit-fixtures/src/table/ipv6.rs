@@ -39,6 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
         relayed(),
         mss(),
         gso_packets(),
+        router_errors(),
     ]
     .concat()
 }
@@ -66,7 +67,7 @@ fn tcp(source: Ipv6Addr, destination: Ipv6Addr, flags: u8, options: &[u8], paylo
 fn encapsulated() -> Vec<Case> {
     let to_c = || udp_v6(HOST_A6, HOST_C6, 60);
     let segment = || tcp(HOST_A6, HOST_B6, ACK, &[], &[7; 200]);
-    let echo = || icmp_v6(HOST_A6, HOST_B6, ECHO_REQUEST, &[5; 40]);
+    let echo = || icmp_v6((HOST_A6, HOST_B6), ECHO_REQUEST, 1, &[5; 40]);
     let small = || bare_v6(HOST_A6, HOST_B6, NO_NEXT_HEADER, Vec::new());
     let nested = || bare_v6(HOST_A6, HOST_B6, Protocol::IPV6, a_to_b_v6().build());
     let v4 = || bare_v6(HOST_A6, HOST_B6, Protocol::IPIP, a_to_b().build());
@@ -189,7 +190,10 @@ fn refused() -> Vec<Case> {
                 unreachable(unreachable::NO_ROUTE),
             )
             .not_end_to_end(NOT_FORWARDED),
-        silent("IPv6: an ICMP error to nobody's network", icmp_v6(HOST_A6, STRANGER6, [1, 0], &[0x60; 40])),
+        silent(
+            "IPv6: an ICMP error to nobody's network",
+            icmp_v6((HOST_A6, STRANGER6), [1, 0], 0, &[0x60; 40]),
+        ),
         silent("IPv6: to a group", udp_v6(HOST_A6, Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 0x101), 100)),
         encap_v6("IPv6: from nobody's network", from(STRANGER6)).answers_v6(
             DropReason::InnerSourceDenied,
@@ -420,4 +424,72 @@ fn gso_packets() -> Vec<Case> {
         }),
     ];
     cases.into_iter().map(|case| case.not_end_to_end(NOT_A_FRAME)).collect()
+}
+
+/// ICMPv6 errors from routers whose own address is in no configured network.
+fn router_errors() -> Vec<Case> {
+    let error = |kind: [u8; 2], rest, source, to, about| {
+        icmp_v6((source, to), kind, rest, &udp_v6(to, about, 100).build())
+    };
+    let mut cases = Vec::new();
+    for (name, kind, rest) in [
+        ("Destination Unreachable", [1, 3], 0),
+        ("Packet Too Big", [2, 0], 1300),
+        ("Time Exceeded", [3, 0], 0),
+        ("Parameter Problem", [4, 1], 6),
+    ] {
+        let out = || error(kind, rest, STRANGER6, HOST_B6, HOST_A6);
+        let inside = || error(kind, rest, STRANGER6, HOST_A6, HOST_B6);
+        let relayed = || error(kind, rest, STRANGER6, HOST_C6, HOST_B6);
+        cases.extend([
+            encap_v6(format!("IPv6: {name} of a router of ours"), out())
+                .sends(PEER_B, sent(B, out()))
+                .declined(),
+            decap_v6(format!("IPv6: {name} of a router behind a peer"), received(B, inside()))
+                .delivers(inside())
+                .declined(),
+            decap_v6(
+                format!("IPv6: {name} of a router behind a peer, to another peer"),
+                received(B, relayed()),
+            )
+            .sends(PEER_C, sent(C, relayed().hop_limit(62)))
+            .declined(),
+        ]);
+    }
+    let too_big = |source, to, about| error([2, 0], 1300, source, to, about);
+    let refused = |name: &str, inner: PacketV6| {
+        decap_v6(format!("IPv6: a router's error {name}"), received(B, inner))
+            .drops(DropReason::InnerSourceNotFromPeer, Some(PEER_B))
+            .declined()
+    };
+    let mut broken = too_big(STRANGER6, HOST_A6, HOST_B6).build();
+    broken[42] ^= 1;
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    cases.extend([
+        refused("about a packet to another peer", too_big(STRANGER6, HOST_A6, HOST_C6)),
+        refused("about a packet of ours to us", too_big(STRANGER6, HOST_A6, INSIDE_A6)),
+        refused(
+            "about somebody else's packet",
+            icmp_v6((STRANGER6, HOST_A6), [2, 0], 1300, &udp_v6(INSIDE_A6, HOST_B6, 100).build()),
+        ),
+        refused("back to where it came from", too_big(STRANGER6, HOST_B6, HOST_B6)),
+        refused("from another peer's host", too_big(HOST_C6, HOST_A6, HOST_B6)),
+        refused("from a link-local address", too_big(link_local, HOST_A6, HOST_B6)),
+        decap_v6("IPv6: a router's error with a wrong checksum", received(B, broken))
+            .drops(DropReason::InnerSourceNotFromPeer, Some(PEER_B))
+            .declined(),
+        // The programs need no quote for these.
+        decap_v6("IPv6: a router's error from our network", received(B, too_big(HOST_A6, HOST_A6, HOST_B6)))
+            .drops(DropReason::InnerSourceIsOwn, Some(PEER_B)),
+        decap_v6(
+            "IPv6: a redirect of a router behind a peer",
+            received(B, icmp_v6((STRANGER6, HOST_A6), [137, 0], 0, &[0; 32])),
+        )
+        .drops(DropReason::InnerSourceNotFromPeer, Some(PEER_B)),
+        encap_v6("IPv6: a router's error about a packet to nobody", too_big(STRANGER6, HOST_B6, STRANGER6))
+            .drops(DropReason::InnerSourceDenied, Some(PEER_B))
+            .counting(|counts| counts.icmp_suppressed = 1)
+            .declined(),
+    ]);
+    cases
 }

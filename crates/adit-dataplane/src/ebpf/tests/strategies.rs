@@ -13,8 +13,9 @@ use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{self, Icmpv4Error};
+use adit_wire::icmpv6::{self, Icmpv6Error};
 use adit_wire::ipv4::HEADER_LEN;
-use adit_wire::ipv6::is_ipv6;
+use adit_wire::ipv6::{self, is_ipv6};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::vec;
 use proptest::option::weighted;
@@ -356,6 +357,9 @@ impl Family {
         let protocol = if v4[9] == Protocol::ICMP.0 { Protocol::ICMPV6.0 } else { v4[9] };
         let [next, behind] = [extension.unwrap_or(protocol), protocol];
         let mut payload = v4[usize::from(v4[0] & 0x0f) * 4..].to_vec();
+        if v4[9] == Protocol::ICMP.0 {
+            payload = error_v6(&payload, ends).unwrap_or(payload);
+        }
         if extension.is_some() {
             payload.splice(..0, [behind, 0, 1, 4, 0, 0, 0, 0]);
         }
@@ -367,6 +371,25 @@ impl Family {
         bytes.extend(payload);
         bytes
     }
+}
+
+/// The same error of IPv6 about the same packet of IPv6, between these addresses. `None`: the
+/// message is no error, or is cut.
+fn error_v6(message: &[u8], ends: [[u8; 16]; 2]) -> Option<Vec<u8>> {
+    let (header, quote) = message.split_first_chunk::<8>().filter(|(_, quote)| quote.len() >= HEADER_LEN)?;
+    let [kind, code, _, _, pointer, _, high, low] = *header;
+    let error = match (kind, code) {
+        (3, 4) => Icmpv6Error::TooBig { mtu: u16::from_be_bytes([high, low]).into() },
+        (3, code) => Icmpv6Error::DestinationUnreachable { code },
+        (11, code) => Icmpv6Error::TimeExceeded { code },
+        (12, code) => Icmpv6Error::ParameterProblem { code, pointer: pointer.into() },
+        _ => return None,
+    };
+    let quote = Family::V6(None).of(quote.to_vec());
+    let [from, to] = ends.map(Ipv6Addr::from);
+    let mut bytes = [0; icmpv6::MAX_ERROR_LEN];
+    let len = icmpv6::build_error(&mut bytes, from, to, error, &quote);
+    Some(bytes[ipv6::HEADER_LEN..len].to_vec())
 }
 
 /// The IPv6 address of a host, by its IPv4 address. Those of nobody become those that IPv6 has
