@@ -1,10 +1,10 @@
-//! Encapsulation, RFC 2003 section 3.1: the one function that writes an outer header.
+//! Encapsulation, RFC 2003 section 3.1 and RFC 2473 section 3: writing an outer header.
 //!
-//! The userspace data plane and the eBPF programs call it, so that both write the same header.
+//! The userspace data plane and the eBPF programs call this, so that both write the same header.
 //!
 //! ```text
 //!                                   +---------------------------+
-//!                                   |      Outer IP header      |   OuterHeader, 20 bytes
+//!                                   |      Outer IP header      |   OuterHeader, 20 or 40 bytes
 //! +---------------------------+     +---------------------------+
 //! |      Inner IP header      |     |      Inner IP header      |   not changed
 //! +---------------------------+ ==> +---------------------------+
@@ -14,18 +14,31 @@
 //!
 //! Nothing here panics: a datagram that cannot be encapsulated gives `None`.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::Protocol;
 use crate::dscp::{Dscp, DscpPolicy};
 use crate::ecn::{self, Ecn, EcnMode};
 use crate::ipv4::{self, Ipv4Repr};
+use crate::ipv6::{self, Ipv6Repr};
 
 /// Bytes that encapsulation in IPv4 adds to a datagram.
 pub const OVERHEAD_V4: usize = ipv4::HEADER_LEN;
 
-/// Bytes of the longest outer header, that of IPv6.
-const MAX_OUTER_LEN: usize = 40;
+/// Bytes that encapsulation in IPv6 adds to a packet, without an encapsulation limit option.
+pub const OVERHEAD_V6: usize = ipv6::HEADER_LEN;
+
+/// Bytes that encapsulation adds on an underlay with this address.
+#[must_use]
+pub const fn overhead(underlay: IpAddr) -> usize {
+    match underlay {
+        IpAddr::V4(_) => OVERHEAD_V4,
+        IpAddr::V6(_) => OVERHEAD_V6,
+    }
+}
+
+/// Bytes of the longest outer header.
+const MAX_OUTER_LEN: usize = OVERHEAD_V6;
 
 /// How the encapsulator chooses the outer time to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +67,24 @@ pub struct OuterPolicy {
 impl Default for OuterPolicy {
     fn default() -> OuterPolicy {
         OuterPolicy { ttl: TtlPolicy::Fixed(64), dscp: DscpPolicy::Inherit, ecn: EcnMode::Normal, df: true }
+    }
+}
+
+impl OuterPolicy {
+    /// The outer TOS octet or traffic class, of the inner one.
+    #[inline(always)]
+    fn tos(&self, inner: u8) -> u8 {
+        let dscp = self.dscp.outer(Dscp::from_tos(inner));
+        dscp.value() << 2 | ecn::encapsulate(self.ecn, Ecn::from_tos(inner)).bits()
+    }
+
+    /// The outer time to live or hop limit, of the inner one.
+    #[inline(always)]
+    fn ttl(&self, inner: u8) -> u8 {
+        match self.ttl {
+            TtlPolicy::Fixed(ttl) => ttl,
+            TtlPolicy::Inherit => inner,
+        }
     }
 }
 
@@ -93,17 +124,12 @@ impl OuterHeader {
         if inner_len > ipv4::MAX_TOTAL_LEN - OVERHEAD_V4 {
             return None;
         }
-        let dscp = policy.dscp.outer(Dscp::from_tos(inner_tos));
-        let ecn = ecn::encapsulate(policy.ecn, Ecn::from_tos(inner_tos));
         let header = Ipv4Repr {
             source,
             destination,
             protocol,
-            ttl: match policy.ttl {
-                TtlPolicy::Fixed(ttl) => ttl,
-                TtlPolicy::Inherit => inner_ttl,
-            },
-            tos: dscp.value() << 2 | ecn.bits(),
+            ttl: policy.ttl(inner_ttl),
+            tos: policy.tos(inner_tos),
             identification,
             dont_fragment: policy.df || inner_df,
             payload_len: inner_len as u16,
@@ -111,6 +137,34 @@ impl OuterHeader {
         let mut bytes = [0; MAX_OUTER_LEN];
         *bytes.first_chunk_mut()? = header.emit();
         Some(OuterHeader { bytes, len: OVERHEAD_V4 as u8 })
+    }
+
+    /// Writes the outer IPv6 header for an inner packet with these fields, as [`Self::v4`] does.
+    /// Of `flow_label` the lower 20 bits are written (RFC 6438). `None` if there are more than
+    /// 65,535 bytes inside.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "as for `v4`")]
+    pub fn v6(
+        policy: &OuterPolicy,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        protocol: Protocol,
+        inner_tos: u8,
+        inner_ttl: u8,
+        flow_label: u32,
+        inner_len: usize,
+    ) -> Option<OuterHeader> {
+        let header = Ipv6Repr {
+            source,
+            destination,
+            next_header: protocol,
+            hop_limit: policy.ttl(inner_ttl),
+            traffic_class: policy.tos(inner_tos),
+            flow_label,
+            payload_len: u16::try_from(inner_len).ok()?,
+        };
+        Some(OuterHeader { bytes: header.emit(), len: OVERHEAD_V6 as u8 })
     }
 
     /// Returns the header as it is on the wire.
@@ -135,22 +189,23 @@ impl OuterHeader {
         self.len as usize
     }
 
-    /// Returns true if DF is set. The identification then has no meaning (RFC 6864).
+    /// Returns true if no router may fragment the datagram: DF is set, or the header is one of
+    /// IPv6. The identification then has no meaning (RFC 6864).
     #[inline]
     #[must_use]
     pub const fn dont_fragment(&self) -> bool {
-        self.bytes[6] & 0x40 != 0
+        self.len() == OVERHEAD_V6 || self.bytes[6] & 0x40 != 0
     }
 
-    /// Returns the identification, in host byte order.
+    /// Returns the identification of an IPv4 header, in host byte order.
     #[inline]
     #[must_use]
     pub const fn identification(&self) -> u16 {
         u16::from_be_bytes([self.bytes[4], self.bytes[5]])
     }
 
-    /// Returns the header for another segment of the same GSO packet. The checksum is updated by
-    /// increments (RFC 1624).
+    /// Returns the header for another segment of the same GSO packet. The checksum of IPv4 is
+    /// updated by increments (RFC 1624). A header of IPv6 has no identification.
     ///
     /// `inner_len` is the length of the inner datagram in bytes, header included, at most the
     /// 65,515 that [`Self::v4`] accepts: a segment is no longer than the first one. For more, the
@@ -159,7 +214,9 @@ impl OuterHeader {
     #[must_use]
     pub fn for_segment(&self, inner_len: u16, identification: u16) -> OuterHeader {
         let mut segment = *self;
-        if let Some(header) = segment.bytes.first_chunk_mut() {
+        if self.len() == OVERHEAD_V6 {
+            let _ = ipv6::set_payload_len(&mut segment.bytes, inner_len);
+        } else if let Some(header) = segment.bytes.first_chunk_mut() {
             let total_len = inner_len.saturating_add(OVERHEAD_V4 as u16);
             ipv4::set_length_and_id(header, total_len, identification);
         }

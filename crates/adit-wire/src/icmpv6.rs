@@ -58,6 +58,13 @@ pub mod types {
     pub const REDIRECT: u8 = 137;
 }
 
+/// Whether a type is that of an error (RFC 4443 section 2.1).
+#[inline]
+#[must_use]
+pub const fn is_error(message_type: u8) -> bool {
+    message_type < types::ECHO_REQUEST
+}
+
 /// Codes of Destination Unreachable (RFC 4443 section 3.1).
 pub mod unreachable {
     /// There is no route to the destination.

@@ -22,6 +22,15 @@ pub fn set_traffic_class(packet: &mut [u8], class: u8) -> Option<()> {
     Some(())
 }
 
+/// Changes the payload length, in bytes, as [`set_ecn`].
+#[inline]
+pub fn set_payload_len(packet: &mut [u8], len: u16) -> Option<()> {
+    let [high, low] = len.to_be_bytes();
+    let header = packet.first_chunk_mut::<HEADER_LEN>()?;
+    (header[4], header[5]) = (high, low);
+    Some(())
+}
+
 /// Changes the hop limit, in hops, as [`set_ecn`].
 #[inline]
 pub fn set_hop_limit(packet: &mut [u8], hop_limit: u8) -> Option<()> {

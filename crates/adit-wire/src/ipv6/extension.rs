@@ -34,13 +34,20 @@ const PAD1: u8 = 0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FragmentHeader {
-    next_header: u8,
-    reserved: u8,
-    offset_flags: U16,
-    identification: U32,
+    pub(super) next_header: u8,
+    pub(super) reserved: u8,
+    pub(super) offset_flags: U16,
+    pub(super) identification: U32,
 }
 
 impl FragmentHeader {
+    /// The header at the start of these bytes, and what follows it; `None` if they are too few.
+    #[inline]
+    #[must_use]
+    pub fn split(bytes: &[u8]) -> Option<(&FragmentHeader, &[u8])> {
+        FragmentHeader::ref_from_prefix(bytes).ok()
+    }
+
     /// What the fragmented part begins with.
     #[inline]
     #[must_use]
@@ -126,7 +133,7 @@ pub fn walk(packet: &[u8], first: Protocol) -> Result<Upper<'_>, MalformedExtens
                 (upper.protocol, upper.offset) = (Protocol(next), offset + len);
             }
             Protocol::FRAGMENT => {
-                let (fragment, _) = FragmentHeader::ref_from_prefix(rest).map_err(|_| malformed)?;
+                let (fragment, _) = FragmentHeader::split(rest).ok_or(malformed)?;
                 upper.fragment.get_or_insert(fragment);
                 (upper.protocol, upper.offset) =
                     (fragment.next_header(), offset + size_of::<FragmentHeader>());
@@ -138,6 +145,52 @@ pub fn walk(packet: &[u8], first: Protocol) -> Result<Upper<'_>, MalformedExtens
         }
     }
     Err(MalformedExtension { offset: upper.offset })
+}
+
+/// Walks the headers between an outer header and what a tunnel carries: destination options without
+/// an option that the receiver must understand, and a fragment header behind them, at which the walk
+/// ends. Parameters as for [`walk`]. `None` for any other extension header, or one that is malformed.
+#[inline]
+#[must_use]
+pub fn walk_options(packet: &[u8], first: Protocol) -> Option<Upper<'_>> {
+    let mut upper = Upper { protocol: first, offset: super::HEADER_LEN, fragment: None, limit: None };
+    for _ in 0..MAX_HEADERS {
+        let rest = packet.get(upper.offset..)?;
+        match upper.protocol {
+            Protocol::DESTINATION_OPTIONS => {
+                let &[next, units, ..] = rest else { return None };
+                let len = (usize::from(units) + 1) * 8;
+                if !may_be_skipped(rest.get(..len)?) {
+                    return None;
+                }
+                (upper.protocol, upper.offset) = (Protocol(next), upper.offset + len);
+            }
+            Protocol::FRAGMENT => {
+                let (fragment, _) = FragmentHeader::split(rest)?;
+                upper.fragment = Some(fragment);
+                upper.protocol = fragment.next_header();
+                upper.offset += size_of::<FragmentHeader>();
+                return Some(upper);
+            }
+            Protocol::HOP_BY_HOP | Protocol::ROUTING => return None,
+            _ => return Some(upper),
+        }
+    }
+    None
+}
+
+/// Whether a node that knows only an encapsulation limit may skip these options: the two highest
+/// bits of an option's type say so (RFC 8200 section 4.2).
+fn may_be_skipped(header: &[u8]) -> bool {
+    let mut offset = 2;
+    while offset < header.len() {
+        match header.get(offset..) {
+            Some([PAD1, ..]) => offset += 1,
+            Some([kind, len, ..]) if kind >> 6 == 0 => offset += usize::from(*len) + 2,
+            _ => return false,
+        }
+    }
+    offset == header.len()
 }
 
 /// Finds a limit among the options of a header that begins at `at`.

@@ -36,6 +36,7 @@
 
 mod edit;
 pub mod extension;
+mod fragments;
 mod repr;
 
 use core::fmt;
@@ -44,7 +45,8 @@ use core::net::Ipv6Addr;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub use edit::{set_ecn, set_hop_limit, set_traffic_class};
+pub use edit::{set_ecn, set_hop_limit, set_payload_len, set_traffic_class};
+pub use fragments::{FRAGMENT_HEADERS_LEN, FragmentV6, FragmentsV6};
 pub use repr::Ipv6Repr;
 
 use crate::dscp::Dscp;
