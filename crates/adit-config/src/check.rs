@@ -21,6 +21,7 @@ pub(crate) fn check_options(file: &FilePart, diagnostics: &mut Diagnostics) {
     underlay_of_the_tunnel(file, diagnostics);
     ipip_driver(file, diagnostics);
     ipv6(file, diagnostics);
+    underlay_of_ipv6(file, diagnostics);
     keepalive_without_probes(file, diagnostics);
     relayed_peers(file, diagnostics);
 }
@@ -77,6 +78,24 @@ fn ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
         diagnostics
             .report(span.clone(), message, "the kernel takes IPv6 off such an interface", help)
             .with_other(network.span.clone(), "of IPv6");
+    }
+}
+
+/// Refuses an underlay of IPv6 for data planes that have IPv4 only.
+fn underlay_of_ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
+    let Some(site) = &file.site else { return };
+    let (plane, why) = match site.dataplane {
+        Some(DataplaneChoice::Kernel) => ("kernel", "the ipip driver of Linux sends over IPv4 only"),
+        Some(DataplaneChoice::Ebpf) => ("ebpf", "the programs send over IPv4 only in this version"),
+        Some(DataplaneChoice::Auto | DataplaneChoice::Userspace) | None => return,
+    };
+    let ours = site.underlay.iter().filter_map(|own| Some((own.value.address()?, &own.span)));
+    let of_peers = file.peers.iter().filter_map(|peer| peer.underlay.as_ref());
+    let all = ours.chain(of_peers.map(|underlay| (underlay.value, &underlay.span)));
+    if let Some((address, span)) = { all }.find(|(address, _)| address.is_ipv6()) {
+        let message = format!("with dataplane = \"{plane}\", `underlay` is of IPv4: found {address}");
+        let help = "write `dataplane = \"userspace\"`, or leave `dataplane` out";
+        diagnostics.report(span.clone(), message, why, help);
     }
 }
 
@@ -259,6 +278,23 @@ impl<'f> Owners<'f> {
                 };
                 diagnostics
                     .report(span.clone(), message, "taken", help)
+                    .with_other(first, format!("of {whose}"));
+            }
+            Conflict::UnderlayFamily { address, claimant, other, holder } => {
+                let first = self.underlay(holder);
+                let line = diagnostics.source.line(first.start);
+                let (this, whose) = (self.described(claimant), self.described(holder));
+                let message = format!(
+                    "{this} has the underlay address {address}, and {whose} {other} (line {line}): they are of \
+                     different families"
+                );
+                diagnostics
+                    .report(
+                        span.clone(),
+                        message,
+                        "of another family",
+                        "an overlay has one underlay, of IPv4 or of IPv6: write addresses of one family",
+                    )
                     .with_other(first, format!("of {whose}"));
             }
             Conflict::NetworkRepeated { network, claimant } => {

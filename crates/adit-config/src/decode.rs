@@ -278,8 +278,3 @@ fn unknown_key_help(name: &str, spec: &TableSpec, elsewhere: &[&'static TableSpe
 pub(crate) fn is_ipv6(text: &str) -> bool {
     text.split('/').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
-
-/// The help for an IPv6 address.
-pub(crate) fn no_ipv6() -> String {
-    "an underlay of IPv6 is not supported yet in this version: write IPv4".to_owned()
-}

@@ -7,6 +7,8 @@ use crate::schema::{KeySpec, PEER, SITE, Shape, TOP, TUNNEL, TableSpec};
 /// One octet, of which an address and a prefix are made.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 /// A character of an interface's name.
+/// Which of the many forms of an address of IPv6 are valid, no pattern says shortly.
+const ADDRESS_V6: &str = "[0-9a-fA-F]*:[0-9a-fA-F:.]*";
 const DEVICE: &str = "[!-$&-.0-9;-~]";
 
 /// The JSON Schema (draft 2020-12) of a configuration file, for editors that check TOML by one.
@@ -69,12 +71,12 @@ fn shape(shape: &Shape) -> Value {
         Shape::Name => shape_of_name(),
         Shape::Device | Shape::VrfOrOff => matching(&format!("{DEVICE}{{1,15}}")),
         Shape::NetnsOrOff => matching(r"[!#-.0-\[\]-~]{1,255}"),
-        Shape::Address => matching(&address),
+        Shape::Address => matching(&format!("({address}|{ADDRESS_V6})")),
         Shape::AddressOrInterface => {
             // A name has a character that no address has.
-            let mut either = matching(&format!("({address}|[0-9.]*[!-$&--;-~]{DEVICE}*)"));
-            either["maxLength"] = 15.into();
-            either
+            let mut interface = matching(&format!("[0-9.]*[!-$&--;-~]{DEVICE}*"));
+            interface["maxLength"] = 15.into();
+            json!({ "anyOf": [matching(&format!("({address}|{ADDRESS_V6})")), interface] })
         }
         Shape::AddressOrWord { word, meaning } => json!({
             "anyOf": [matching(&address), constant(&(word, meaning))],
@@ -86,8 +88,7 @@ fn shape(shape: &Shape) -> Value {
         Shape::Addresses => json!({ "type": "array", "items": matching(&address) }),
         Shape::Prefixes => {
             let v4 = format!("{address}/(3[0-2]|[12]?[0-9])");
-            // Which of the many forms of an address are valid, no pattern says shortly.
-            let v6 = r"[0-9a-fA-F]*:[0-9a-fA-F:.]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9])";
+            let v6 = format!("{ADDRESS_V6}/(12[0-8]|1[01][0-9]|[1-9]?[0-9])");
             json!({ "type": "array", "minItems": 1, "items": matching(&format!("({v4}|{v6})")) })
         }
         Shape::Words(words) => json!({ "oneOf": words.iter().map(constant).collect::<Vec<_>>() }),

@@ -1,7 +1,7 @@
 //! The configuration: the values of a valid file.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use adit_peers::{Conflict, Peer, PeerSet, Relay};
@@ -85,7 +85,7 @@ pub struct SiteConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Underlay {
     /// This address, on any interface. Always unicast in a file.
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// The address that this interface has, for example from DHCP.
     Interface(DeviceName),
 }
@@ -93,7 +93,7 @@ pub enum Underlay {
 impl Underlay {
     /// The address, if the file has one.
     #[must_use]
-    pub fn address(&self) -> Option<Ipv4Addr> {
+    pub fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address),
             Self::Interface(_) => None,
@@ -110,8 +110,8 @@ impl Underlay {
     }
 }
 
-impl From<Ipv4Addr> for Underlay {
-    fn from(address: Ipv4Addr) -> Self {
+impl From<IpAddr> for Underlay {
+    fn from(address: IpAddr) -> Self {
         Self::Address(address)
     }
 }

@@ -10,7 +10,7 @@ use crate::decode::{Section, Spanned, Value};
 use crate::duration::{DurationOrWord, duration_or_word};
 use crate::problem::Diagnostics;
 use crate::schema::{AUTO, KeySpec, OFF};
-use crate::underlay::underlay;
+use crate::underlay::address_v4;
 
 /// Reads the keys of a peer whose networks these are. `None`: one is wrong, and reported.
 pub(crate) fn path_options(
@@ -43,7 +43,7 @@ fn probe_address(
     if matches!(value.get_ref(), DeValue::String(text) if text == AUTO) {
         return Some(None);
     }
-    let address = underlay(key, value, diagnostics)?.value;
+    let address = address_v4(key, value, diagnostics)?.value;
     // Networks that cannot be read are reported themselves.
     if !networks.is_empty() && !networks.iter().any(|network| network.value.contains(&IpAddr::from(address)))
     {

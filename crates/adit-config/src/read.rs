@@ -22,7 +22,7 @@ use crate::problem::Diagnostics;
 use crate::relay::relay;
 use crate::schema::{ADDRESS, KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
 use crate::scope::name_or_off;
-use crate::underlay::{own_underlay, underlay};
+use crate::underlay::{address_v4, own_underlay, underlay};
 
 pub(crate) const DATAPLANES: [(&str, DataplaneChoice); 4] = [
     ("auto", DataplaneChoice::Auto),
@@ -70,7 +70,7 @@ pub(crate) struct SitePart {
 #[derive(Debug)]
 pub(crate) struct PeerPart {
     pub(crate) name: Option<Spanned<PeerName>>,
-    pub(crate) underlay: Option<Spanned<Ipv4Addr>>,
+    pub(crate) underlay: Option<Spanned<IpAddr>>,
     pub(crate) networks: Vec<Spanned<IpNet>>,
     pub(crate) path: Option<PathOptions>,
     /// The place of `keepalive`.
@@ -387,7 +387,7 @@ fn name_of_device(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostic
 /// The valid addresses, in order.
 fn addresses(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Vec<Spanned<Ipv4Addr>> {
     let Some(array) = array(key, value, diagnostics) else { return Vec::new() };
-    array.iter().filter_map(|element| underlay(&ADDRESS, element, diagnostics)).collect()
+    array.iter().filter_map(|element| address_v4(&ADDRESS, element, diagnostics)).collect()
 }
 
 /// The valid prefixes, in order.

@@ -127,14 +127,17 @@ const NAME: KeySpec = KeySpec {
 const UNDERLAY: KeySpec = KeySpec {
     name: "underlay",
     shape: Shape::AddressOrInterface,
-    expected: "an IPv4 address or the name of an interface",
+    expected: "an IP address or the name of an interface",
     example: "\"10.1.1.1\"",
     default: None,
     about: "Our address on the public network, the outer source, or the interface that has it.",
     details: "The address is the one of a single host: not of 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or \
-              240.0.0.0/4. No peer has it, and it lies in no peer's network. With the name of an interface \
-              the overlay follows the address of that interface, for example of a DHCP lease.",
-    planes: ALL_PLANES,
+              240.0.0.0/4, and in IPv6 neither link-local nor multicast. No peer has it, and it lies in no \
+              peer's network. All underlay addresses of an overlay are of one family. IPv6 is carried by \
+              `dataplane = \"userspace\"`, which `\"auto\"` then takes. With the name of an interface the \
+              overlay follows the address of that interface, for example of a DHCP lease; its family is \
+              that of the peers.",
+    planes: "all; IPv6: userspace",
     change: Change::PlaneRestart,
 };
 
@@ -353,7 +356,8 @@ pub(crate) const TUNNEL: TableSpec = TableSpec {
             example: "\"auto\"",
             default: Some("\"auto\""),
             about: "MTU of the tunnel interface, in bytes.",
-            details: "The outer header takes 20 bytes: an underlay of 1500 bytes leaves 1480.",
+            details: "The outer header takes 20 bytes, and 40 on an underlay of IPv6: 1500 bytes leave 1480 \
+                      or 1460.",
             planes: ALL_PLANES,
             change: Change::PlaneRestart,
         },
@@ -458,12 +462,13 @@ pub(crate) const PEER: TableSpec = TableSpec {
         },
         KeySpec {
             shape: Shape::Address,
-            expected: "an IPv4 address",
+            expected: "an IP address",
             example: "\"10.1.1.2\"",
             about: "Its address on the public network: the outer destination.",
-            details: "Unique among the peers, in no peer's network, and the address of a single host: not \
-                      of 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4. Tunnel packets from other \
-                      addresses are dropped.",
+            details: "Unique among the peers, in no peer's network, of the family of our own, and the address \
+                      of a single host: not of 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4, and in \
+                      IPv6 neither link-local nor multicast. Tunnel packets from other addresses are \
+                      dropped.",
             change: Change::InPlace,
             ..UNDERLAY
         },

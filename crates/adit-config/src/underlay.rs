@@ -1,10 +1,10 @@
 //! The decoders of underlay addresses, and of the interface that has ours.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use adit_peers::check_host;
 
-use crate::decode::{Spanned, Value, described, is_ipv6, no_ipv6, string};
+use crate::decode::{Spanned, Value, described, is_ipv6, string};
 use crate::model::Underlay;
 use crate::name::DeviceName;
 use crate::problem::Diagnostics;
@@ -54,14 +54,12 @@ pub(crate) fn underlay(
     key: &KeySpec,
     value: &Value<'_>,
     diagnostics: &mut Diagnostics,
-) -> Option<Spanned<Ipv4Addr>> {
+) -> Option<Spanned<IpAddr>> {
     let text = string(key, value, diagnostics)?;
     let found = described(value);
-    let Ok(address) = text.parse::<Ipv4Addr>() else {
+    let Ok(address) = text.parse::<IpAddr>() else {
         let before_slash = text.split_once('/').map(|(address, _)| address);
-        let (found, help) = if is_ipv6(text) {
-            (format!("the IPv6 address {found}"), Some(no_ipv6()))
-        } else if let Some(Ok(address)) = before_slash.map(str::parse::<Ipv4Addr>) {
+        let (found, help) = if let Some(Ok(address)) = before_slash.map(str::parse::<IpAddr>) {
             (
                 format!("the prefix {found}"),
                 Some(format!("the address alone: `{} = \"{address}\"`", key.name)),
@@ -87,6 +85,24 @@ pub(crate) fn underlay(
         return None;
     }
     Some(Spanned { value: address, span: value.span() })
+}
+
+/// Reads an address of IPv4 that one machine can have.
+pub(crate) fn address_v4(
+    key: &KeySpec,
+    value: &Value<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Spanned<Ipv4Addr>> {
+    let Spanned { value: address, span } = underlay(key, value, diagnostics)?;
+    match address {
+        IpAddr::V4(address) => Some(Spanned { value: address, span }),
+        IpAddr::V6(_) => {
+            let found = format!("the IPv6 address {}", described(value));
+            let help = format!("`{}` takes IPv4 only in this version", key.name);
+            key.refuse(span, found, Some(help), diagnostics);
+            None
+        }
+    }
 }
 
 /// Returns true for names such as `gw.example.org`. No tool gives such a name to an interface.
@@ -116,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_address_is_an_interface() {
-        assert_eq!(config("10.1.1.1").site.underlay, Underlay::Address(Ipv4Addr::new(10, 1, 1, 1)));
+        assert_eq!(config("10.1.1.1").site.underlay, Underlay::Address(Ipv4Addr::new(10, 1, 1, 1).into()));
         for name in ["eth0", "eth0.100", "wan", "e", "enp0s31f6", "0x", "a.b.c.d"] {
             let underlay = config(name).site.underlay;
             assert_eq!(underlay.interface().map(DeviceName::as_str), Some(name));

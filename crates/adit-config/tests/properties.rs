@@ -85,6 +85,9 @@ fn config() -> impl Strategy<Value = Config> {
                 }
                 let takes_ipv6 = dataplane != DataplaneChoice::Kernel
                     && !matches!(tunnel.mtu, Mtu::Fixed(mtu) if mtu < 1280);
+                let takes_any_underlay =
+                    matches!(dataplane, DataplaneChoice::Auto | DataplaneChoice::Userspace);
+                let is_over_ipv6 = takes_any_underlay && start % 4 == 0;
                 let device = DeviceName::new(device).ok()?;
                 let interface = interface.map(DeviceName::new).transpose().ok()?;
                 let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
@@ -103,11 +106,12 @@ fn config() -> impl Strategy<Value = Config> {
                         })
                         .collect();
                     let [b, c] = start.to_be_bytes();
-                    (
-                        format!("{index}-{name}"),
-                        Ipv4Addr::new(198, b, c, index),
-                        networks.into_iter().collect(),
-                    )
+                    let underlay = if is_over_ipv6 {
+                        IpAddr::from([0x2001, 0xdb8, 0xffff, start, 0, 0, 0, index.into()])
+                    } else {
+                        IpAddr::from([198, b, c, index])
+                    };
+                    (format!("{index}-{name}"), underlay, networks.into_iter().collect())
                 });
                 let (name, underlay, networks) = owners.next()?;
                 let metrics = metrics.map(|(bytes, is_v6, port)| {

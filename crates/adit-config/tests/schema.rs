@@ -141,8 +141,11 @@ fn schema_and_decoder_agree_on_what_an_underlay_is() {
     let validator = jsonschema::draft202012::new(&json_schema()).unwrap();
     let (a, _) = example("a.toml");
     let text = a.to_toml();
+    let text = text.replace("\"10.1.1.2\"", "\"PEER\"");
+    let peer_of = |underlay: &str| if underlay.contains(':') { "2001:db8::2" } else { "10.1.1.2" };
     for (underlay, is_right) in [
         ("10.1.1.1", true),
+        ("2001:db8::1", true),
         ("eth0", true),
         ("0.eth", true),
         ("123456789012345", false),
@@ -152,9 +155,12 @@ fn schema_and_decoder_agree_on_what_an_underlay_is() {
         ("10.1.1.256", false),
         ("10.1.1.1/24", false),
         ("a b", false),
+        ("2001:db8::1/64", false),
+        ("fe80::1%eth0", false),
         ("", false),
     ] {
-        let text = text.replace("\"10.1.1.1\"", &format!("\"{underlay}\""));
+        let text =
+            text.replace("\"10.1.1.1\"", &format!("\"{underlay}\"")).replace("PEER", peer_of(underlay));
         let value: Value = toml::from_str(&text).unwrap();
         assert_eq!(validator.is_valid(&value), is_right, "{underlay}: by the schema");
         assert_eq!(Config::parse("x", &text).is_ok(), is_right, "{underlay}: by the decoder");

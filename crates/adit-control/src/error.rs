@@ -1,6 +1,6 @@
 //! The errors of this crate. Each text says what was expected, what was found and what to do.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use adit_tunnel::TunnelError;
@@ -25,11 +25,20 @@ pub enum ControlError {
     )]
     UnderlayMissing {
         /// The value in the file.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The addresses of the machine.
         found: String,
     },
-    /// The interface of `site.underlay` does not exist, or has no IPv4 address.
+    /// The address of `site.underlay` may be another host's.
+    #[error(
+        "site.underlay is {address}, which is tentative: duplicate address detection has not ended, or has found another \
+         host with it; `ip -6 address` shows which"
+    )]
+    UnderlayTentative {
+        /// The value in the file.
+        address: IpAddr,
+    },
+    /// The interface of `site.underlay` does not exist, or has no usable address.
     #[error(
         "site.underlay is {interface}, {why} (the machine's addresses: {found}); give it an address, or correct the file"
     )]
@@ -67,7 +76,7 @@ pub enum ControlError {
     )]
     UnderlayInVrf {
         /// The underlay address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The interface that has it.
         interface: String,
         /// The VRF of the interface.
@@ -314,7 +323,9 @@ impl ControlError {
     #[must_use]
     pub fn retry_reason(&self) -> Option<&'static str> {
         match self {
-            Self::UnderlayMissing { .. } | Self::NoUnderlayAddress { .. } => Some("the underlay address"),
+            Self::UnderlayMissing { .. }
+            | Self::UnderlayTentative { .. }
+            | Self::NoUnderlayAddress { .. } => Some("the underlay address"),
             Self::NoNetns { .. } => Some("the network namespace"),
             Self::NoVrf { .. } => Some("the VRF"),
             _ => None,

@@ -1,6 +1,6 @@
 //! Our address on the underlay: the file names it, or the interface that has it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use adit_config::{Config, Underlay};
 use adit_linux::netlink::{Address, Network};
@@ -16,13 +16,18 @@ use crate::error::ControlError;
 pub(crate) fn find(
     network: &mut dyn Network,
     config: &Config,
-    in_use: Option<Ipv4Addr>,
-) -> Result<Ipv4Addr, ControlError> {
+    in_use: Option<IpAddr>,
+) -> Result<IpAddr, ControlError> {
     let there = &network.addresses(None)?;
     let name = match &config.site.underlay {
         Underlay::Address(address) => {
-            if there.iter().any(|found| found.prefix.addr() == IpAddr::from(*address)) {
-                return Ok(*address);
+            if let Some(found) = there.iter().find(|found| found.prefix.addr() == *address) {
+                // Another host may have it (RFC 4862 section 5.4).
+                return if found.is_tentative {
+                    Err(ControlError::UnderlayTentative { address: *address })
+                } else {
+                    Ok(*address)
+                };
             }
             return Err(ControlError::UnderlayMissing { address: *address, found: list(there) });
         }
@@ -34,8 +39,13 @@ pub(crate) fn find(
         found: list(there),
     };
     let link = network.link(name.as_str())?.ok_or_else(|| missing(no_interface(name.as_str())))?;
-    let address =
-        choose(there, link.index, in_use).ok_or_else(|| missing("which has no IPv4 address yet"))?;
+    let is_over_ipv6 = config.peers.iter().any(|peer| peer.underlay.is_ipv6());
+    let address = choose(there, link.index, is_over_ipv6, in_use).ok_or_else(|| {
+        missing(match is_over_ipv6 {
+            true => "which has no global IPv6 address yet that stays",
+            false => "which has no IPv4 address yet",
+        })
+    })?;
     config.peers.check_site_underlay(address)?;
     Ok(address)
 }
@@ -44,9 +54,9 @@ pub(crate) fn find(
 ///
 /// # Errors
 /// Fails if the address is in a VRF, or if the kernel cannot be asked.
-pub(crate) fn refuse_vrf(network: &mut dyn Network, address: Ipv4Addr) -> Result<(), ControlError> {
+pub(crate) fn refuse_vrf(network: &mut dyn Network, address: IpAddr) -> Result<(), ControlError> {
     let there = network.addresses(None)?;
-    for found in there.iter().filter(|found| found.prefix.addr() == IpAddr::from(address)) {
+    for found in there.iter().filter(|found| found.prefix.addr() == address) {
         let Some(link) = network.link_by_index(found.index)? else { continue };
         let master = link.master.map(|master| network.link_by_index(master)).transpose()?.flatten();
         if let Some(vrf) = master.filter(|master| master.vrf_table.is_some()) {
@@ -56,29 +66,31 @@ pub(crate) fn refuse_vrf(network: &mut dyn Network, address: Ipv4Addr) -> Result
     Ok(())
 }
 
-/// Chooses among the global addresses of an interface: the one in use, or the first that is not a
-/// secondary address of its network, or the first.
-fn choose(there: &[Address], interface: u32, in_use: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let usable = || {
-        let global = there.iter().filter(|found| found.index == interface && found.is_global);
-        global.filter_map(|found| match found.prefix.addr() {
-            IpAddr::V4(address) => Some((address, found)),
-            IpAddr::V6(_) => None,
-        })
-    };
-    let used = usable().find(|(address, _)| Some(*address) == in_use);
-    let primary = usable().find(|(_, found)| !found.is_secondary);
-    used.or(primary).or(usable().next()).map(|(address, _)| address)
+/// Chooses among the global addresses of an interface, of one family: the one in use, or the first
+/// that is not a secondary address of its network, or the first. Of IPv6 a new choice is no
+/// temporary and no deprecated address (RFC 8981, RFC 4862 section 5.5.4), which will go.
+fn choose(there: &[Address], interface: u32, is_over_ipv6: bool, in_use: Option<IpAddr>) -> Option<IpAddr> {
+    let of_interface = there.iter().filter(|found| found.index == interface && found.is_global);
+    let of_family = of_interface.filter(|found| found.prefix.addr().is_ipv6() == is_over_ipv6);
+    let usable: Vec<&Address> = of_family.filter(|found| !found.is_tentative).collect();
+    let used = usable.iter().find(|found| Some(found.prefix.addr()) == in_use);
+    let primary = usable.iter().find(|found| !found.is_secondary && !found.is_deprecated);
+    let first = usable.first().filter(|_| !is_over_ipv6);
+    used.or(primary).or(first).map(|found| found.prefix.addr())
 }
 
 fn list(there: &[Address]) -> String {
     let found: Vec<String> = there
         .iter()
         .map(|address| address.prefix.addr())
-        .filter(|address| address.is_ipv4() && !address.is_loopback())
+        .filter(|address| !address.is_loopback() && !is_link_local(address))
         .map(|address| address.to_string())
         .collect();
     if found.is_empty() { "none yet".to_owned() } else { found.join(", ") }
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// What to say of an interface that is not there.
@@ -108,7 +120,7 @@ mod tests {
         let second = Address { is_secondary: true, ..address(ETH0, 3) };
         let elsewhere = address(9, 9);
         let link_local = Address { is_global: false, ..address(ETH0, 5) };
-        let at = |last: u8| Some(Ipv4Addr::new(10, 1, 1, last));
+        let at = |last: u8| Some(IpAddr::from([10, 1, 1, last]));
         for (there, in_use, expected) in [
             (vec![], None, None),
             (vec![elsewhere.clone(), link_local.clone()], None, None),
@@ -121,7 +133,33 @@ mod tests {
             (vec![new.clone(), second], at(3), at(3)),
             (vec![link_local, new], at(1), at(7)),
         ] {
-            assert_eq!(choose(&there, ETH0, in_use), expected, "{there:?} {in_use:?}");
+            assert_eq!(choose(&there, ETH0, false, in_use), expected, "{there:?} {in_use:?}");
         }
+    }
+
+    #[test]
+    fn rfc4862_s5_5_4_an_underlay_of_ipv6_is_an_address_that_stays() {
+        let six = |last: &str| {
+            let prefix = format!("2001:db8::{last}/64").parse().expect("an address and its prefix");
+            address_on(ETH0, prefix)
+        };
+        let stays = six("1");
+        let tentative = Address { is_tentative: true, ..six("2") };
+        let deprecated = Address { is_deprecated: true, ..six("3") };
+        let temporary = Address { is_secondary: true, ..six("4") };
+        let link_local = address_on(ETH0, "fe80::5/64".parse().expect("an address and its prefix"));
+        let link_local = Address { is_global: false, ..link_local };
+        let at = |last: &str| Some(format!("2001:db8::{last}").parse().expect("an address"));
+        let others = [address(ETH0, 1), tentative.clone(), deprecated.clone(), temporary, link_local];
+        for (there, in_use, expected) in [
+            (others.to_vec(), None, None),
+            ([&others[..], std::slice::from_ref(&stays)].concat(), None, at("1")),
+            (vec![stays.clone(), deprecated.clone()], at("3"), at("3")),
+            (vec![stays.clone(), tentative], at("2"), at("1")),
+            (vec![deprecated], at("1"), None),
+        ] {
+            assert_eq!(choose(&there, ETH0, true, in_use), expected, "{there:?} {in_use:?}");
+        }
+        assert_eq!(choose(&[stays], ETH0, false, None), None);
     }
 }

@@ -114,6 +114,8 @@ impl Tables {
 }
 
 impl PeerLookup for Tables {
+    type Underlay = Ipv4Addr;
+
     #[inline(always)]
     fn underlay(&self) -> Ipv4Addr {
         Ipv4Addr::from_octets(self.settings.underlay)

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use adit_linux::netlink::{Netlink, Route, STATIC_PROTOCOL};
 use adit_linux::netns::NetNs;
@@ -110,6 +111,27 @@ impl Host {
     pub fn address(&self, device: &str, address: impl Into<IpNet>) -> Result<(), LabError> {
         let index = self.index(device)?;
         Ok(self.netlink()?.add_address(index, address.into())?)
+    }
+
+    /// Waits until no address of an interface is tentative. Without duplicate address detection
+    /// that is a moment after the interface is up.
+    ///
+    /// # Errors
+    /// Fails if there is no such interface, or if one is tentative after `timeout`.
+    pub fn await_addresses(&self, device: &str, timeout: Duration) -> Result<(), LabError> {
+        let index = self.index(device)?;
+        let mut netlink = self.netlink()?;
+        let start = Instant::now();
+        while netlink.addresses(Some(index))?.iter().any(|address| address.is_tentative) {
+            if start.elapsed() >= timeout {
+                return Err(LabError::Io {
+                    what: format!("use the addresses of {device} of {}", self.name),
+                    source: std::io::Error::from(std::io::ErrorKind::TimedOut),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Sets the MTU of an interface, in bytes.

@@ -6,9 +6,10 @@
 //!
 //! It is the network of `examples/a.toml` and `examples/b.toml`. The underlay is one subnet. The
 //! router in the middle answers ARP for the far side, so the gateways do not know it. Still it
-//! counts a TTL down, and its MTU can shrink.
+//! counts a TTL down, and its MTU can shrink. An underlay of IPv6 has a subnet on each side of it.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use adit_config::Config;
 use adit_control::Overlay;
@@ -42,6 +43,18 @@ pub const INSIDE_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x199, 0, 0, 0, 0, 
 pub const HOST_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x17, 0, 0, 0, 0, 0x10);
 /// The IPv6 address of the host behind gateway B.
 pub const HOST_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x199, 0, 0, 0, 0, 0x10);
+
+/// The IPv6 address of gateway A on the underlay.
+pub const UNDERLAY_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xa, 0, 0, 0, 1);
+/// The IPv6 address of gateway B on the underlay.
+pub const UNDERLAY_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xb, 0, 0, 0, 1);
+/// The IPv6 addresses of the router towards gateway A and gateway B.
+const ROUTER_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xa, 0, 0, 0, 0xfe);
+const UNDERLAY_NETWORK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0);
+const ROUTER_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xb, 0, 0, 0, 0xfe);
+
+/// How long the kernel may take to make new addresses of IPv6 usable.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The configuration of gateway A for `adit run`.
 pub const CONFIG_A: &str = include_str!("../../../examples/a.toml");
@@ -118,6 +131,27 @@ impl TwoSites {
         Ok(built)
     }
 
+    /// Builds the network with private networks and an underlay of both families.
+    ///
+    /// # Errors
+    /// As [`TwoSites::build_with_ipv6`], or if the addresses do not become usable.
+    pub fn build_over_ipv6() -> Result<Self, LabError> {
+        let built = Self::build_with_ipv6()?;
+        built.router.sysctl("ipv6/conf/all/forwarding", "1")?;
+        for (gateway, device, underlay, port, router) in [
+            (&built.gateway_a, "underlayA", UNDERLAY_A6, "toA", ROUTER_A6),
+            (&built.gateway_b, "underlayB", UNDERLAY_B6, "toB", ROUTER_B6),
+        ] {
+            built.router.address(port, Ipv6Net::new_assert(router, 64))?;
+            gateway.address(device, Ipv6Net::new_assert(underlay, 64))?;
+            gateway.route_v6(Ipv6Net::new_assert(UNDERLAY_NETWORK_V6, 48), Some(router), None)?;
+        }
+        for (gateway, device) in [(&built.gateway_a, "underlayA"), (&built.gateway_b, "underlayB")] {
+            gateway.await_addresses(device, ADDRESS_TIMEOUT)?;
+        }
+        Ok(built)
+    }
+
     /// Connects a host to its gateway, and the gateway to the router.
     fn connect_site(
         &self,
@@ -187,6 +221,14 @@ pub fn with_ipv6_networks(config: &str) -> String {
     config
         .replace("\"172.16.17.0/24\"", "\"172.16.17.0/24\", \"2001:db8:17::/64\"")
         .replace("\"192.168.199.0/24\"", "\"192.168.199.0/24\", \"2001:db8:199::/64\"")
+}
+
+/// Changes the underlay of [`CONFIG_A`], [`CONFIG_B`] or a text made of one to IPv6.
+#[must_use]
+pub fn over_ipv6(config: &str) -> String {
+    config
+        .replace(&format!("\"{UNDERLAY_A}\""), &format!("\"{UNDERLAY_A6}\""))
+        .replace(&format!("\"{UNDERLAY_B}\""), &format!("\"{UNDERLAY_B6}\""))
 }
 
 /// Brings an overlay up on a host with the text of a configuration.

@@ -1,6 +1,6 @@
 //! The source of what the tunnel sends on the underlay, as the kernel's routing rules see it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The source address and the firewall mark by which routing rules (`ip rule`) choose a route.
 ///
@@ -9,14 +9,28 @@ use std::net::Ipv4Addr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSource {
     /// Our address on the underlay.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The firewall mark (`SO_MARK`); 0 is none.
     pub mark: u32,
+}
+
+impl From<IpAddr> for FlowSource {
+    /// An address without a mark.
+    fn from(address: IpAddr) -> Self {
+        Self { address, mark: 0 }
+    }
 }
 
 impl From<Ipv4Addr> for FlowSource {
     /// An address without a mark.
     fn from(address: Ipv4Addr) -> Self {
-        Self { address, mark: 0 }
+        IpAddr::from(address).into()
+    }
+}
+
+impl From<Ipv6Addr> for FlowSource {
+    /// An address without a mark.
+    fn from(address: Ipv6Addr) -> Self {
+        IpAddr::from(address).into()
     }
 }

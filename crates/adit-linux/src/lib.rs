@@ -14,6 +14,7 @@ pub mod bpf;
 pub mod clock;
 pub mod error;
 pub mod ethtool;
+pub mod family;
 pub mod flow_source;
 pub mod net_scope;
 pub mod netlink;

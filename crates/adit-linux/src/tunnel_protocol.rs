@@ -1,11 +1,11 @@
-//! The protocol numbers under which IPv4 carries packets of a tunnel.
+//! The protocol numbers under which IPv4 and IPv6 carry packets of a tunnel.
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelProtocol {
-    /// IP in IP: the packet is one of IPv4 (RFC 2003).
+    /// IP in IP: the packet is one of IPv4 (RFC 2003, RFC 2473).
     Ipip,
-    /// The packet is one of IPv6 (RFC 4213).
+    /// The packet is one of IPv6 (RFC 4213, RFC 2473).
     Ipv6,
 }
 

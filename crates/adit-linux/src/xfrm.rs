@@ -2,9 +2,9 @@
 //! changes. IPv4 only.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::NlasIterator;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_XFRM;
@@ -58,13 +58,13 @@ impl Direction {
     }
 }
 
-/// A policy of IPv4.
+/// A policy of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The source addresses that it matches.
-    pub source: Ipv4Net,
+    pub source: IpNet,
     /// The destination addresses that it matches.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// The protocol that it matches; 0: every one.
     pub protocol: u8,
     /// The direction.
@@ -82,7 +82,7 @@ pub struct Policy {
 /// The policies of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
-    /// All policies of IPv4, except those of single sockets.
+    /// All policies, except those of single sockets.
     pub policies: Vec<Policy>,
     /// True if the host drops what no policy matches (`ip xfrm policy setdefault`), in or out.
     pub blocks_by_default: bool,
@@ -197,7 +197,8 @@ impl Xfrm {
     }
 }
 
-/// Reads a policy from the body of its message; `None` if it is not of IPv4, or a socket's own.
+/// Reads a policy from the body of its message; `None` if it is a socket's own, or of neither IPv4
+/// nor IPv6.
 ///
 /// The body is `struct xfrm_userpolicy_info`, which begins with `struct xfrm_selector`:
 ///
@@ -208,12 +209,14 @@ impl Xfrm {
 /// ```
 fn of_message(body: &[u8]) -> Option<Policy> {
     let info: &[u8; INFO_LEN] = body.first_chunk()?;
-    if i32::from(u16::from_ne_bytes([info[40], info[41]])) != libc::AF_INET {
-        return None;
-    }
+    let family = i32::from(u16::from_ne_bytes([info[40], info[41]]));
     let network = |at: usize, prefix: u8| {
-        let octets: [u8; 4] = info[at..].first_chunk().copied()?;
-        Some(Ipv4Net::new(Ipv4Addr::from(octets), prefix).ok()?.trunc())
+        let address = match family {
+            libc::AF_INET => IpAddr::from(*info[at..].first_chunk::<4>()?),
+            libc::AF_INET6 => IpAddr::from(*info[at..].first_chunk::<16>()?),
+            _ => return None,
+        };
+        Some(IpNet::new(address, prefix).ok()?.trunc())
     };
     let direction = match info[160] {
         0 => Direction::In,
@@ -289,10 +292,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_policy_of_ipv4_is_left_out() {
+    fn a_policy_of_ipv6_has_longer_addresses() {
         let mut six = info(1, 0);
         six[40..42].copy_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
-        assert_eq!(of_message(&six), None);
+        let source = "a01:100::/24".parse().unwrap();
+        let destination = "a01:201::/32".parse().unwrap();
+        assert_eq!(of_message(&six), Some(Policy { source, destination, ..PLAIN() }));
+    }
+
+    #[test]
+    fn what_is_no_policy_is_left_out() {
+        let mut other = info(1, 0);
+        other[40..42].copy_from_slice(&(libc::AF_PACKET as u16).to_ne_bytes());
+        assert_eq!(of_message(&other), None);
         // A socket's own policy.
         assert_eq!(of_message(&info(4, 0)), None);
         let mut long_prefix = info(1, 0);

@@ -5,7 +5,7 @@ extern crate adit_harness;
 
 mod common;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use adit_linux::netlink::{
@@ -309,10 +309,10 @@ fn a_route_lookup_returns_next_hop_source_and_mtu() {
         })
         .unwrap();
     let on_link = netlink.route_to(there, None).unwrap();
-    assert_eq!((on_link.device, on_link.next_hop, on_link.source), (index, there, Some(here)));
+    assert_eq!((on_link.device, on_link.next_hop, on_link.source), (index, there.into(), Some(here.into())));
     assert_eq!((on_link.mtu, on_link.kind), (None, RouteKind::Unicast));
     let routed = netlink.route_to(beyond, Some(here.into())).unwrap();
-    assert_eq!((routed.device, routed.next_hop, routed.mtu), (index, there, Some(1400)));
+    assert_eq!((routed.device, routed.next_hop, routed.mtu), (index, there.into(), Some(1400)));
     assert_eq!(netlink.route_to(here, None).unwrap().kind, RouteKind::Local);
     let refused = netlink.route_to(beyond, Some(Ipv4Addr::new(203, 0, 113, 9).into())).unwrap_err();
     assert!(refused.errno().is_some(), "{refused}");
@@ -392,8 +392,9 @@ fn many_lookups_return_what_single_ones_return() {
         .unwrap();
     let networks = [[192, 0, 2, 0], [198, 51, 100, 0], [203, 0, 113, 0]].map(u32::from_be_bytes);
     // In turn on the link, by the gateway, and without a route; the last has none.
-    let asked: Vec<Ipv4Addr> =
-        (0..768).map(|number| Ipv4Addr::from_bits(networks[number % 3] + (number / 3) as u32)).collect();
+    let asked: Vec<IpAddr> = (0..768)
+        .map(|number| Ipv4Addr::from_bits(networks[number % 3] + (number / 3) as u32).into())
+        .collect();
     let answers = netlink.routes_to(&asked, Some(here.into())).unwrap();
     assert_eq!(answers.len(), asked.len());
     for (address, answer) in asked.iter().zip(answers) {
@@ -422,7 +423,7 @@ fn a_neighbour_in_use_is_resolved() {
         _ => None,
     });
     let known = netlink.neighbour(index, there).unwrap().expect("it has answered");
-    assert_eq!((known.index, known.ip, known.mac), (index, there, mac));
+    assert_eq!((known.index, known.ip, known.mac), (index, there.into(), mac));
 
     netlink.set_neighbour(index, nobody, [2, 0, 0, 0, 0, 7]).unwrap();
     netlink.use_neighbour(index, nobody).unwrap();

@@ -5,13 +5,17 @@ extern crate adit_harness;
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use adit_linux::netlink::{Netlink, Route};
 use adit_linux::netns::NetNs;
+use adit_linux::sockets::arena::Arena;
+use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
+use adit_linux::sockets::packet_ring::{PacketRing, Ready};
 use adit_linux::sockets::poll::readable_within;
 use adit_linux::sockets::raw::RawSocket;
+use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::sockets::udp::{Origin, PathSocket};
 use adit_linux::sysctl;
 use adit_linux::tunnel_protocol::TunnelProtocol;
@@ -159,9 +163,43 @@ fn a_placeholder_needs_an_address_of_this_host() {
 }
 
 #[test(root)]
+fn a_raw_socket_and_a_ring_receive_from_peers() {
+    let pair = Pair::new();
+    let both = [TunnelProtocol::Ipip, TunnelProtocol::Ipv6];
+    let socket = pair.there.run(|| RawSocket::tunneled(THERE, both[1])).unwrap().unwrap();
+    let mut rings = pair.there.run(|| PacketRing::open_group(THERE, &both, None, 1, 1500)).unwrap().unwrap();
+    let mut sender = pair.here.run(|| RawFrameSender::open_from(HERE.into(), 1500, 4)).unwrap().unwrap();
+    let strangers: Vec<IpAddr> = (0..500).map(|number| Ipv4Addr::from_bits(number).into()).collect();
+    let mut send = |protocol, number: u8| {
+        let datagram = datagram(protocol, THERE, 64, &[number]);
+        sender.frame()[LINK_HEADER..][..datagram.len()].copy_from_slice(&datagram);
+        sender.commit(datagram.len(), None);
+        sender.flush();
+        assert_eq!(sender.take_sent().refused, 0);
+    };
+    socket.only_from(&strangers).unwrap();
+    send(41, 1);
+    assert!(!readable_within(&socket, Duration::from_millis(20)).unwrap());
+    socket.only_from(&["2001:db8::1".parse().unwrap(), HERE.into()]).unwrap();
+    send(41, 2);
+    assert!(readable_within(&socket, TIMEOUT).unwrap());
+    let mut buffer = [0; 64];
+    assert_eq!(socket.recv(&mut buffer).unwrap(), 21);
+    assert_eq!((&buffer[12..16], buffer[20]), (&HERE.octets()[..], 2));
+    send(253, 3);
+    send(4, 4);
+    for expected in [1, 2, 4] {
+        assert!(readable_within(&rings[0], TIMEOUT).unwrap());
+        let Some(Ready::Datagram(received)) = rings[0].take() else { panic!("number {expected}") };
+        assert_eq!(rings[0].bytes(received.datagram)[20], expected);
+        rings[0].release();
+    }
+}
+
+#[test(root)]
 fn the_path_mtu_of_a_protocol_is_that_of_the_route() {
     let pair = Pair::new();
-    let socket = pair.here.run(|| RawSocket::ipip_path(HERE.into())).unwrap().unwrap();
+    let socket = pair.here.run(|| RawSocket::path_from(HERE.into())).unwrap().unwrap();
     assert_eq!(socket.path_mtu(THERE).unwrap(), 1500);
     let narrow = Ipv4Addr::new(203, 0, 113, 7);
     let route = Route {

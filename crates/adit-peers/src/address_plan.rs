@@ -1,17 +1,17 @@
 //! The address plan: which owner holds which name, underlay address and network, and the one rule
 //! for them.
 //!
-//! The rule: names are unique; underlay addresses are unique and unicast; a network has no host
-//! bits, is written once for each owner, and overlaps no network of another owner; no underlay
-//! address lies in a peer's network, since a packet to it would be routed into the tunnel that it
-//! carries; and no peer's underlay address lies in the site's networks, since what the peer's
-//! gateway sends through the tunnel would pretend to come from this site.
+//! The rule: names are unique; underlay addresses are unique, unicast and of one family; a network
+//! has no host bits, is written once for each owner, and overlaps no network of another owner; no
+//! underlay address lies in a peer's network, since a packet to it would be routed into the tunnel
+//! that it carries; and no peer's underlay address lies in the site's networks, since what the
+//! peer's gateway sends through the tunnel would pretend to come from this site.
 //!
 //! The plan records a claim even when it conflicts, so that a reader of a file finds every mistake
 //! in one pass. [`PeerSet`](crate::PeerSet) stops at the first conflict and takes its claims back.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -28,7 +28,7 @@ type Lengths = [u32; 129];
 #[derive(Clone, Debug)]
 pub struct AddressPlan<P> {
     names: HashMap<PeerName, P>,
-    underlays: BTreeMap<Ipv4Addr, Holder<P>>,
+    underlays: BTreeMap<IpAddr, Holder<P>>,
     /// By first address and length, so that the networks inside a network follow it.
     networks: BTreeMap<(IpAddr, u8), Holder<P>>,
     /// How many networks of each family have each length: a look-up of the networks around one
@@ -78,17 +78,20 @@ impl<P: Clone + Eq> AddressPlan<P> {
         }
     }
 
-    /// Claims an underlay address, and returns all conflicts. The first claimant keeps the address.
-    pub fn claim_underlay(&mut self, address: Ipv4Addr, claimant: Holder<P>) -> Vec<Conflict<P>> {
+    /// Claims an underlay address, and returns all conflicts. The first claimant keeps the address,
+    /// and sets the family: an address of the other one is not recorded, so that it alone
+    /// conflicts.
+    pub fn claim_underlay(&mut self, address: IpAddr, claimant: Holder<P>) -> Vec<Conflict<P>> {
         let conflicts = self.underlay_conflicts(address, &claimant);
-        if check_host(address).is_ok() {
+        let is_of_family = !conflicts.iter().any(|found| matches!(found, Conflict::UnderlayFamily { .. }));
+        if check_host(address).is_ok() && is_of_family {
             self.underlays.entry(address).or_insert(claimant);
         }
         conflicts
     }
 
     /// The conflicts that [`claim_underlay`](Self::claim_underlay) would return.
-    pub(crate) fn underlay_conflicts(&self, address: Ipv4Addr, claimant: &Holder<P>) -> Vec<Conflict<P>> {
+    pub(crate) fn underlay_conflicts(&self, address: IpAddr, claimant: &Holder<P>) -> Vec<Conflict<P>> {
         if let Err(found) = check_host(address) {
             return vec![Conflict::NotUnicast { address, claimant: claimant.clone(), found }];
         }
@@ -98,7 +101,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
             claimant: claimant.clone(),
             holder: holder.clone(),
         });
-        let around = self.around(IpNet::from(IpAddr::from(address)));
+        let around = self.around(IpNet::from(address));
         let enclosing =
             around.filter(|(_, holder)| is_enclosure(holder, claimant)).map(|(network, holder)| {
                 Conflict::UnderlayEnclosed {
@@ -108,7 +111,19 @@ impl<P: Clone + Eq> AddressPlan<P> {
                     count: 1,
                 }
             });
-        taken.into_iter().chain(enclosing).collect()
+        taken.into_iter().chain(enclosing).chain(self.family_conflict(address, claimant)).collect()
+    }
+
+    /// The conflict of an underlay address with one of the other family: a tunnel has one underlay.
+    fn family_conflict(&self, address: IpAddr, claimant: &Holder<P>) -> Option<Conflict<P>> {
+        let (other, holder) = self.underlays.first_key_value()?;
+        let is_of_other = other.is_ipv4() != address.is_ipv4() && holder != claimant;
+        is_of_other.then(|| Conflict::UnderlayFamily {
+            address,
+            claimant: claimant.clone(),
+            other: *other,
+            holder: holder.clone(),
+        })
     }
 
     /// Claims a network, and returns all conflicts. The first claimant keeps the network.
@@ -177,7 +192,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
     }
 
     /// Releases an underlay address if `holder` has it.
-    pub(crate) fn release_underlay(&mut self, address: Ipv4Addr, holder: &Holder<P>) {
+    pub(crate) fn release_underlay(&mut self, address: IpAddr, holder: &Holder<P>) {
         if self.underlays.get(&address) == Some(holder) {
             self.underlays.remove(&address);
         }
@@ -241,12 +256,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
     /// The conflict of a network with the underlay addresses in it.
     fn enclosed(&self, network: IpNet, owner: &Holder<P>) -> Option<Conflict<P>> {
         let inside = || {
-            // No underlay address is of IPv6.
-            let range = match network {
-                IpNet::V4(network) => Some(network.network()..=network.broadcast()),
-                IpNet::V6(_) => None,
-            };
-            let found = range.map(|range| self.underlays.range(range)).into_iter().flatten();
+            let found = self.underlays.range(network.network()..=network.broadcast());
             found.filter(|(_, holder)| is_enclosure(owner, holder))
         };
         let addresses: Vec<_> =

@@ -1,7 +1,7 @@
 //! The conflicts of address claims: between two owners, or of a claim that is invalid by itself.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -46,7 +46,7 @@ pub enum Conflict<P = PeerName> {
     /// No host can have the underlay address.
     NotUnicast {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The owner that claims it.
         claimant: Holder<P>,
         /// What it is instead.
@@ -55,10 +55,21 @@ pub enum Conflict<P = PeerName> {
     /// Two owners have one underlay address.
     UnderlayTaken {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The owner that claims it.
         claimant: Holder<P>,
         /// The owner that has it.
+        holder: Holder<P>,
+    },
+    /// Two owners have underlay addresses of different families.
+    UnderlayFamily {
+        /// The address.
+        address: IpAddr,
+        /// The owner that claims it.
+        claimant: Holder<P>,
+        /// An address of the other family.
+        other: IpAddr,
+        /// The owner that has that one.
         holder: Holder<P>,
     },
     /// A prefix has bits set behind its length.
@@ -102,7 +113,7 @@ pub enum Conflict<P = PeerName> {
         /// The owner of the network.
         owner: Holder<P>,
         /// The first [`NAMED_ADDRESSES`] of the addresses, ascending, with their owners.
-        addresses: Vec<(Ipv4Addr, Holder<P>)>,
+        addresses: Vec<(IpAddr, Holder<P>)>,
         /// How many there are in all.
         count: usize,
     },
@@ -122,6 +133,11 @@ impl<P: fmt::Display> fmt::Display for Conflict<P> {
             Self::UnderlayTaken { address, claimant, holder } => write!(
                 f,
                 "{address} is the underlay address of both {holder} and {claimant}: give each its own"
+            ),
+            Self::UnderlayFamily { address, claimant, other, holder } => write!(
+                f,
+                "the underlay address {address} of {claimant} and {other} of {holder} are of different \
+                 families: a tunnel has an underlay of IPv4 or of IPv6, so give addresses of one family"
             ),
             Self::HostBits { network, claimant } => write!(
                 f,

@@ -1,6 +1,6 @@
 //! One peer.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -16,7 +16,7 @@ pub struct Peer {
     /// Unique among the peers. Identifies the peer in a [`PeerDelta`](crate::PeerDelta).
     pub name: PeerName,
     /// Its address on the underlay: the outer destination. Unicast, unique, and not ours.
-    pub underlay: Ipv4Addr,
+    pub underlay: IpAddr,
     /// The networks that are reached through this peer, and that may send through it, of either
     /// family.
     pub networks: Vec<IpNet>,

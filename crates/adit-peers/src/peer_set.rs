@@ -1,7 +1,7 @@
 //! The peers of one site at one revision.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -31,7 +31,7 @@ type Slot = u64;
 
 #[derive(Clone, Debug)]
 struct Content {
-    underlay: Option<Ipv4Addr>,
+    underlay: Option<IpAddr>,
     networks: Vec<IpNet>,
     peers: BTreeMap<Slot, Arc<Peer>>,
     slots: HashMap<PeerName, Slot>,
@@ -46,7 +46,7 @@ impl PeerSet {
     /// # Errors
     /// The address or a network is not unicast; a network has host bits, or is there twice.
     pub fn new(
-        underlay: Option<Ipv4Addr>,
+        underlay: Option<IpAddr>,
         networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
         Self::with_plan(AddressPlan::new(), underlay, networks)
@@ -59,7 +59,7 @@ impl PeerSet {
     /// # Errors
     /// As [`PeerSet::new`].
     pub fn nested(
-        underlay: Option<Ipv4Addr>,
+        underlay: Option<IpAddr>,
         networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
         Self::with_plan(AddressPlan::nested(), underlay, networks)
@@ -67,7 +67,7 @@ impl PeerSet {
 
     fn with_plan(
         mut plan: AddressPlan<PeerName>,
-        underlay: Option<Ipv4Addr>,
+        underlay: Option<IpAddr>,
         networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
         let networks: Vec<IpNet> = networks.into_iter().collect();
@@ -86,7 +86,7 @@ impl PeerSet {
     ///
     /// # Errors
     /// The address is not unicast, is a peer's, or lies in a peer's network.
-    pub fn with_site_underlay(&self, address: Ipv4Addr) -> Result<Self, Conflict> {
+    pub fn with_site_underlay(&self, address: IpAddr) -> Result<Self, Conflict> {
         self.check_site_underlay(address)?;
         let mut set = self.clone();
         if self.content.underlay != Some(address) {
@@ -103,7 +103,7 @@ impl PeerSet {
     ///
     /// # Errors
     /// As [`PeerSet::with_site_underlay`].
-    pub fn check_site_underlay(&self, address: Ipv4Addr) -> Result<(), Conflict> {
+    pub fn check_site_underlay(&self, address: IpAddr) -> Result<(), Conflict> {
         first(self.content.plan.underlay_conflicts(address, &Holder::Site))
     }
 
@@ -122,7 +122,7 @@ impl PeerSet {
 
     /// The underlay address of the site, where it is known.
     #[must_use]
-    pub fn site_underlay(&self) -> Option<Ipv4Addr> {
+    pub fn site_underlay(&self) -> Option<IpAddr> {
         self.content.underlay
     }
 

@@ -1,6 +1,6 @@
 //! The addresses that a host can have.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -48,7 +48,14 @@ pub enum NotUnicast {
 ///
 /// # Errors
 /// The kind of address that it is instead.
-pub fn check_host(address: Ipv4Addr) -> Result<(), NotUnicast> {
+pub fn check_host(address: IpAddr) -> Result<(), NotUnicast> {
+    match address {
+        IpAddr::V4(address) => check_host_v4(address),
+        IpAddr::V6(address) => check_host_v6(address),
+    }
+}
+
+fn check_host_v4(address: Ipv4Addr) -> Result<(), NotUnicast> {
     match address.octets() {
         [0, ..] => Err(NotUnicast::ThisNetwork),
         [127, ..] => Err(NotUnicast::Loopback),
@@ -59,10 +66,7 @@ pub fn check_host(address: Ipv4Addr) -> Result<(), NotUnicast> {
     }
 }
 
-/// The same for an IPv6 address (RFC 4291 section 2.4).
-///
-/// # Errors
-/// The kind of address that it is instead.
+/// The kinds of RFC 4291 section 2.4.
 fn check_host_v6(address: Ipv6Addr) -> Result<(), NotUnicast> {
     match address {
         Ipv6Addr::UNSPECIFIED => Err(NotUnicast::Unspecified),
@@ -82,7 +86,7 @@ fn check_host_v6(address: Ipv6Addr) -> Result<(), NotUnicast> {
 /// ff00::/8 or ::ffff:0:0/96, or is `::` or `::1` alone.
 pub fn check_network(network: IpNet) -> Result<(), NotUnicast> {
     match network {
-        IpNet::V4(network) => match check_host(network.addr()) {
+        IpNet::V4(network) => match check_host_v4(network.addr()) {
             // A shorter prefix contains other addresses too.
             Err(NotUnicast::ThisNetwork) if network.prefix_len() < 8 => Ok(()),
             checked => checked,

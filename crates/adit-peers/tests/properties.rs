@@ -1,7 +1,7 @@
 //! Properties of peer sets: any sequence of changes leads to the same set as building it from
 //! scratch, and the conflicts are those of a slow model that compares each peer with each other.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use adit_peers::{AddressPlan, Conflict, DeltaError, Holder, PathOptions, Peer, PeerName, PeerSet};
@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-const SITE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SITE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// Networks that are disjoint or lie in each other. Some contain underlay addresses.
 const NETWORKS: [&str; 19] = [
@@ -47,7 +47,11 @@ fn peer() -> impl Strategy<Value = Peer> {
     let networks = vec(select(&NETWORKS[..]), 0..4);
     (0..6_u8, 1..9_u8, networks).prop_map(|(name, underlay, networks)| Peer {
         name: PeerName::new(format!("p{name}")).unwrap(),
-        underlay: Ipv4Addr::new(192, 0, 2, underlay),
+        // One of them is of the other family than the site's.
+        underlay: match underlay {
+            8 => Ipv6Addr::new(0x2001, 0xdb8, 0xa, 1, 0, 0, 0, 1).into(),
+            last => Ipv4Addr::new(192, 0, 2, last).into(),
+        },
         networks: networks.into_iter().map(|network| network.parse().unwrap()).collect(),
         path: PathOptions::default(),
     })
@@ -62,16 +66,15 @@ fn fits(peer: &Peer, others: &[Arc<Peer>]) -> bool {
     let is_alone = |network: &IpNet| peer.networks.iter().filter(|other| *other == network).count() == 1;
     let site = site_networks();
     peer.underlay != SITE
-        && !peer.networks.iter().any(|network| {
-            network.contains(&IpAddr::from(SITE)) || network.contains(&IpAddr::from(peer.underlay))
-        })
+        && peer.underlay.is_ipv4()
+        && !peer.networks.iter().any(|network| network.contains(&SITE) || network.contains(&peer.underlay))
         && peer.networks.iter().all(is_alone)
         && !peer.networks.iter().any(|network| site.iter().any(|other| overlap(network, other)))
         && others.iter().all(|other| {
             peer.name != other.name
                 && peer.underlay != other.underlay
-                && !peer.networks.iter().any(|network| network.contains(&IpAddr::from(other.underlay)))
-                && !other.networks.iter().any(|network| network.contains(&IpAddr::from(peer.underlay)))
+                && !peer.networks.iter().any(|network| network.contains(&other.underlay))
+                && !other.networks.iter().any(|network| network.contains(&peer.underlay))
                 && !peer
                     .networks
                     .iter()
@@ -193,6 +196,10 @@ proptest! {
                     prop_assert!(claimant != holder);
                     prop_assert!(underlay(claimant) == *address && underlay(holder) == *address);
                 }
+                Conflict::UnderlayFamily { address, claimant, other, holder } => {
+                    prop_assert!(address.is_ipv4() != other.is_ipv4());
+                    prop_assert!(underlay(claimant) == *address && underlay(holder) == *other);
+                }
                 Conflict::NetworkRepeated { network, claimant } => {
                     prop_assert!(networks(claimant).iter().filter(|other| *other == network).count() > 1);
                 }
@@ -203,7 +210,7 @@ proptest! {
                 Conflict::UnderlayEnclosed { network, owner, addresses, count } => {
                     prop_assert!(networks(owner).contains(network) && *count >= addresses.len());
                     for (address, holder) in addresses {
-                        prop_assert!(network.contains(&IpAddr::from(*address)) && underlay(holder) == *address);
+                        prop_assert!(network.contains(address) && underlay(holder) == *address);
                     }
                 }
                 other => prop_assert!(false, "{:?}", other),
@@ -233,15 +240,16 @@ proptest! {
             let site = site_networks();
             let is_alone = |network: &IpNet| peer.networks.iter().filter(|other| *other == network).count() == 1;
             let fits = peer.underlay != SITE
-                && !peer.networks.iter().any(|network| network.contains(&IpAddr::from(SITE)) || network.contains(&IpAddr::from(peer.underlay)))
+                && peer.underlay.is_ipv4()
+                && !peer.networks.iter().any(|network| network.contains(&SITE) || network.contains(&peer.underlay))
                 && peer.networks.iter().all(|network| is_alone(network) && !site.contains(network))
                 && accepted.iter().all(|other| {
                     other.name != peer.name
                         && other.underlay != peer.underlay
                         && !other.networks.iter().any(|network| {
-                            peer.networks.contains(network) || network.contains(&IpAddr::from(peer.underlay))
+                            peer.networks.contains(network) || network.contains(&peer.underlay)
                         })
-                        && !peer.networks.iter().any(|network| network.contains(&IpAddr::from(other.underlay)))
+                        && !peer.networks.iter().any(|network| network.contains(&other.underlay))
                 });
             prop_assert_eq!(set.insert(peer.clone()).is_ok(), fits, "{:?} beside {:?}", peer, accepted);
             if fits {
@@ -255,7 +263,7 @@ proptest! {
 fn a_delta_that_does_not_apply_says_why() {
     let peer = |name: &str, last: u8, network: &str| Peer {
         name: name.parse().unwrap(),
-        underlay: Ipv4Addr::new(192, 0, 2, last),
+        underlay: Ipv4Addr::new(192, 0, 2, last).into(),
         networks: vec![network.parse().unwrap()],
         path: PathOptions::default(),
     };
@@ -285,7 +293,7 @@ fn the_underlay_address_of_an_interface_is_checked_against_the_peers() {
     let mut set = PeerSet::new(None, site_networks()).unwrap();
     set.insert(Peer {
         name: "b".parse().unwrap(),
-        underlay: Ipv4Addr::new(192, 0, 2, 2),
+        underlay: Ipv4Addr::new(192, 0, 2, 2).into(),
         networks: vec!["10.0.0.0/16".parse().unwrap()],
         path: PathOptions::default(),
     })
@@ -298,10 +306,56 @@ fn the_underlay_address_of_an_interface_is_checked_against_the_peers() {
         refused([10, 0, 9, 9]).starts_with("network 10.0.0.0/16 of peer b contains the underlay address")
     );
     assert!(refused([240, 0, 0, 1]).contains("a reserved address"));
+    let of_ipv6 = set.check_site_underlay("2001:db8::1".parse().unwrap()).unwrap_err().to_string();
+    assert!(
+        of_ipv6.starts_with(
+            "the underlay address 2001:db8::1 of this site and 192.0.2.2 of peer b are of different families"
+        ),
+        "{of_ipv6}"
+    );
     let known = set.with_site_underlay(SITE).unwrap();
     assert_eq!((known.site_underlay(), set.site_underlay()), (Some(SITE), None));
-    let moved = known.with_site_underlay(Ipv4Addr::new(192, 0, 2, 9)).unwrap();
+    let moved = known.with_site_underlay([192, 0, 2, 9].into()).unwrap();
     assert_eq!(moved.with_site_underlay(SITE).unwrap(), known, "the former address is free again");
+}
+
+#[test]
+fn an_underlay_of_ipv6_keeps_the_same_rules() {
+    let site: IpAddr = "2001:db8::1".parse().unwrap();
+    let peer = |underlay: &str, network: &str| Peer {
+        name: "b".parse().unwrap(),
+        underlay: underlay.parse().unwrap(),
+        networks: vec![network.parse().unwrap()],
+        path: PathOptions::default(),
+    };
+    let refused = |peer| empty_v6(site).insert(peer).unwrap_err().to_string();
+    empty_v6(site).insert(peer("2001:db8::2", "10.0.0.0/16")).unwrap();
+    empty_v6(site).insert(peer("2001:db8::2", "fd00::/16")).unwrap();
+    for (underlay, network, reason) in [
+        ("2001:db8::1", "fd00::/16", "2001:db8::1 is the underlay address of both this site and peer b"),
+        ("2001:db8::2", "2001:db8::/48", "network 2001:db8::/48 of peer b contains the underlay address"),
+        ("fe80::1", "fd00::/16", "the underlay address fe80::1 of peer b is a link-local address"),
+        ("ff02::1", "fd00::/16", "the underlay address ff02::1 of peer b is a multicast address"),
+        ("::1", "fd00::/16", "the underlay address ::1 of peer b is the loopback address"),
+        ("::", "fd00::/16", "the underlay address :: of peer b is no address"),
+        (
+            "::ffff:192.0.2.2",
+            "fd00::/16",
+            "the underlay address ::ffff:192.0.2.2 of peer b is an IPv4 address",
+        ),
+        (
+            "192.0.2.2",
+            "fd00::/16",
+            "the underlay address 192.0.2.2 of peer b and 2001:db8::1 of this site are",
+        ),
+    ] {
+        let found = refused(peer(underlay, network));
+        assert!(found.starts_with(reason), "{underlay}, {network}: {found}");
+    }
+}
+
+fn empty_v6(site: IpAddr) -> PeerSet {
+    PeerSet::new(Some(site), Vec::new()).unwrap()
 }
 
 /// Each step would take minutes if its cost were quadratic.
@@ -310,7 +364,7 @@ fn ten_thousand_peers_with_ten_networks_each_change_quickly() {
     let start = std::time::Instant::now();
     let peer = |number: u32| Peer {
         name: PeerName::new(format!("p{number}")).unwrap(),
-        underlay: Ipv4Addr::from_bits(0xcb00_0000 + number),
+        underlay: Ipv4Addr::from_bits(0xcb00_0000 + number).into(),
         path: PathOptions::default(),
         networks: (0..10)
             .map(|n| {

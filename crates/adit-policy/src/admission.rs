@@ -1,27 +1,27 @@
 //! The rules about addresses at both ends of the tunnel: RFC 2003 sections 3.1, 3.2 and 6, RFC
 //! 2827, RFC 6169 section 2.2, RFC 6040 section 4.2.
 
-use core::net::Ipv4Addr;
-
 use adit_wire::Protocol;
 use adit_wire::ecn::{self, Ecn, EcnAnomaly};
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
 use adit_wire::icmpv6::{self, Icmpv6Error};
-use adit_wire::ipv4::Ipv4Header;
 
 use crate::drop_reason::DropReason;
 use crate::inner::{InnerAddress, InnerHeader};
+use crate::outer::{OuterAddress, OuterView};
 use crate::peer::{Owner, PeerIndex};
 
 /// The lookups that the rules need. A lookup may be slow, so the rules make each one only when they
 /// need it.
 pub trait PeerLookup {
+    /// The addresses of the underlay.
+    type Underlay: OuterAddress;
     /// This tunnel's underlay address.
-    fn underlay(&self) -> Ipv4Addr;
+    fn underlay(&self) -> Self::Underlay;
     /// The peer with this underlay address.
-    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex>;
+    fn peer_by_underlay(&self, underlay: Self::Underlay) -> Option<PeerIndex>;
     /// The underlay address of a peer; `None` if there is no such peer.
-    fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr>;
+    fn underlay_of(&self, peer: PeerIndex) -> Option<Self::Underlay>;
     /// Whether datagrams from one peer may go on to another.
     fn may_relay(&self, from: PeerIndex, to: PeerIndex) -> bool;
 }
@@ -40,7 +40,7 @@ fn is_tunnel(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::IPIP | Protocol::IPV6)
 }
 
-/// Whether it is our underlay address, which an inner address can be if it is of its family.
+/// Whether it is our underlay address, which an inner address of its family can be.
 #[inline(always)]
 fn is_our_end<D: PeerLookup>(lookup: &D, address: impl InnerAddress) -> bool {
     address.on_underlay() == Some(lookup.underlay())
@@ -204,7 +204,10 @@ fn no_hops_left(origin: Origin) -> Refusal {
 ///
 /// Fails if the datagram is not for this tunnel, or is a fragment.
 #[inline(always)]
-pub fn check_outer<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Result<PeerIndex, Refusal> {
+pub fn check_outer<D: PeerLookup>(
+    lookup: &D,
+    outer: &impl OuterView<Address = D::Underlay>,
+) -> Result<PeerIndex, Refusal> {
     if !is_tunnel(outer.protocol()) {
         return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
     }
@@ -214,7 +217,7 @@ pub fn check_outer<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Result<Peer
             if is_ours { DropReason::OuterSourceUnknown } else { DropReason::OuterDestinationNotOurs };
         return Err(Refusal::silent(reason, None));
     };
-    if outer.more_fragments() || outer.fragment_offset() != 0 {
+    if outer.is_fragment() {
         return Err(Refusal::silent(DropReason::OuterFragment, Some(peer)));
     }
     Ok(peer)
@@ -223,7 +226,10 @@ pub fn check_outer<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Result<Peer
 /// The peer that a datagram to us comes from, by its outer addresses; `None` if it is not for us or
 /// from nobody we know. What else must hold is for [`check_outer`].
 #[inline(always)]
-pub fn outer_sender<D: PeerLookup>(lookup: &D, outer: &Ipv4Header) -> Option<PeerIndex> {
+pub fn outer_sender<D: PeerLookup>(
+    lookup: &D,
+    outer: &impl OuterView<Address = D::Underlay>,
+) -> Option<PeerIndex> {
     if outer.destination() != lookup.underlay() {
         return None;
     }

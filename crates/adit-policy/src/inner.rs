@@ -7,6 +7,8 @@ use adit_wire::Protocol;
 use adit_wire::ipv4::Ipv4Header;
 use adit_wire::ipv6::Ipv6Header;
 
+use crate::outer::OuterAddress;
+
 /// The header of an inner packet, which is valid.
 pub trait InnerHeader {
     /// The addresses of its family.
@@ -29,8 +31,8 @@ pub trait InnerHeader {
 
 /// An address of an inner packet.
 pub trait InnerAddress: Copy + Eq {
-    /// The same as an address of the underlay, which is IPv4.
-    fn on_underlay(self) -> Option<Ipv4Addr>;
+    /// The same as an address of the underlay; `None` if that is of the other family.
+    fn on_underlay<O: OuterAddress>(self) -> Option<O>;
     /// Whether nothing that leaves a tunnel may come from it, whoever has a network around it: it
     /// never leaves a link, is no address of one host, or stands for an IPv4 address (RFC 4213
     /// section 3.6). The rules of IPv4 name no such address; the owners of the networks decide.
@@ -81,8 +83,8 @@ impl InnerHeader for Ipv4Header {
 
 impl InnerAddress for Ipv4Addr {
     #[inline(always)]
-    fn on_underlay(self) -> Option<Ipv4Addr> {
-        Some(self)
+    fn on_underlay<O: OuterAddress>(self) -> Option<O> {
+        O::of_v4(self)
     }
 
     #[inline(always)]
@@ -146,8 +148,8 @@ impl InnerHeader for Ipv6Header {
 
 impl InnerAddress for Ipv6Addr {
     #[inline(always)]
-    fn on_underlay(self) -> Option<Ipv4Addr> {
-        None
+    fn on_underlay<O: OuterAddress>(self) -> Option<O> {
+        O::of_v6(self)
     }
 
     /// ff00::/8, fe80::/10, ::ffff:0:0/96, and ::/96 with ::1 (RFC 4213 section 3.6). The

@@ -18,6 +18,7 @@ mod admission;
 pub mod bpf;
 pub mod drop_reason;
 mod inner;
+mod outer;
 mod path_probe;
 mod peer;
 mod router_error;
@@ -30,6 +31,7 @@ pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, gso_shape_v6, transport_h
 pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
 pub use inner::{InnerAddress, InnerHeader};
+pub use outer::{OuterAddress, OuterView};
 pub use path_probe::{PROBE_IDENTIFIER, may_be_probe};
 pub use peer::{Owner, PeerIndex};
 pub use router_error::{Quoted, may_be_router_error, router_error_decap, router_error_encap};

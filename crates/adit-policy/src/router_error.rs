@@ -64,7 +64,7 @@ pub fn router_error_decap<H: InnerHeader, D: OwnerLookup<H::Address>>(
 /// Whether a source in nobody's networks may be a router in the site of `from`: a unicast address
 /// that is not this gateway's, nor another peer's gateway.
 fn may_be_from<A: InnerAddress, D: OwnerLookup<A>>(lookup: &D, source: A, from: Owner) -> bool {
-    let on_underlay = source.on_underlay();
+    let on_underlay = source.on_underlay::<D::Underlay>();
     let gateway = on_underlay.and_then(|source| lookup.peer_by_underlay(source));
     gateway.is_none_or(|gateway| Owner::Peer(gateway) == from)
         && lookup.owner(source).is_none()
@@ -92,6 +92,8 @@ mod tests {
     struct Site;
 
     impl PeerLookup for Site {
+        type Underlay = Ipv4Addr;
+
         fn underlay(&self) -> Ipv4Addr {
             US.into()
         }

@@ -10,8 +10,8 @@ use crate::probe::ProbeOptions;
 /// A tunnel: this side, and the peers on the other side.
 #[derive(Debug, Clone)]
 pub struct TunnelConfig {
-    /// Our address on the underlay: the outer source.
-    pub underlay: Ipv4Addr,
+    /// Our address on the underlay: the outer source. Its family is that of all peers' addresses.
+    pub underlay: IpAddr,
     /// The networks behind us, and the peers. Of networks inside each other the longest prefix
     /// wins.
     pub peers: PeerSet,
@@ -25,7 +25,7 @@ pub struct TunnelConfig {
     /// included. Less than 88 is taken as 88.
     pub underlay_mtu: u16,
     /// The smallest path MTU in bytes that a router may set. Probes find smaller ones. Less than 88
-    /// is taken as 88.
+    /// is taken as 88, and on an underlay of IPv6 less than 1280 as 1280 (RFC 8201 section 4).
     pub mtu_floor: u16,
     /// This gateway's own inner addresses. Packets to them are delivered here, and RFC 2003,
     /// section 3.2, refuses to forward packets from them.

@@ -1,19 +1,21 @@
 //! The decapsulator: decides about datagrams that leave the tunnel (RFC 2003 sections 3.1 and 6,
 //! RFC 6040, RFC 6169, RFC 2827).
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use adit_policy::{Delivery, DropReason, InnerHeader, Owner, OwnerLookup, PeerIndex, Quoted, Refusal};
 use adit_wire::ecn::Ecn;
-use adit_wire::icmpv4::{self, types};
+use adit_wire::icmpv4::{self, EchoKind};
 use adit_wire::ipv4::Ipv4Packet;
-use adit_wire::ipv6::Ipv6Packet;
+use adit_wire::ipv6::{Ipv6Packet, is_ipv6};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
 use crate::last_drop::Dropped;
-use crate::probe;
+use crate::outer::OuterDatagram;
+use crate::probe::{self, ProbePacket};
 use crate::router_error::{quoted, quoted_v6};
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel};
@@ -21,7 +23,7 @@ use crate::tunnel::{PeerState, Tunnel};
 /// A datagram from the underlay.
 #[derive(Debug, Clone, Copy)]
 pub struct Outer<'a> {
-    /// From the outer IPv4 header on. What follows the datagram (Ethernet pads) is ignored.
+    /// From the outer IP header on. What follows the datagram (Ethernet pads) is ignored.
     pub bytes: &'a [u8],
     /// Number of datagrams that the host has merged into it (GRO); 1 if none.
     pub segments: u16,
@@ -77,19 +79,24 @@ pub enum Decapsulated {
 struct Admitted<'t, 'a> {
     peer: PeerIndex,
     state: &'t PeerState,
-    outer: Ipv4Packet<'a>,
+    outer: OuterDatagram<'a>,
 }
 
 /// What an admitted datagram turned out to be.
-enum Taken<'a> {
+enum Taken {
     /// The answer to a probe.
     Answer,
     /// A probe that nothing here answers.
     Unanswerable,
     /// One to deliver.
-    Datagram { packet: Ipv4Packet<'a>, set_ecn: Option<Ecn>, is_probe: bool },
-    /// One of IPv6 to deliver.
-    PacketV6 { packet: Ipv6Packet<'a>, set_ecn: Option<Ecn> },
+    Packet {
+        /// Bytes of the inner packet.
+        len: usize,
+        set_ecn: Option<Ecn>,
+        max_mss: Option<u16>,
+        /// The source of a peer's probe.
+        probe_from: Option<IpAddr>,
+    },
 }
 
 impl Tunnel {
@@ -107,53 +114,36 @@ impl Tunnel {
             return Decapsulated::LeftToStack;
         }
         let delivered = admitted.and_then(|admitted| {
-            if admitted.outer.protocol() == Protocol::IPV6 {
-                return self.take_v6(admitted, segments, now, counters);
-            }
-            let (packet, delivery) = match self.admit_inner(&admitted, now) {
-                Err(refusal) if refusal.reason == DropReason::InnerDestinationNotOurs => {
-                    self.takes_unanswerable(&admitted, now, counters).ok_or(refusal)?;
-                    return Ok((admitted, Taken::Unanswerable));
-                }
-                other => other?,
+            let taken = if admitted.outer.protocol == Protocol::IPV6 {
+                self.take_v6(&admitted, segments, now, counters)
+            } else {
+                self.take_v4(&admitted, segments, now, counters)
             };
-            let is_icmp = packet.protocol() == Protocol::ICMP;
-            if is_icmp && self.takes_answer(&admitted, &packet, delivery, now, counters)? {
-                return Ok((admitted, Taken::Answer));
-            }
-            let set_ecn = decapsulated_ecn(&admitted, packet.ecn(), segments, counters)?;
-            let is_probe = is_icmp && self.is_probe(&packet, delivery);
-            Ok((admitted, Taken::Datagram { packet, set_ecn, is_probe }))
+            Ok((admitted, taken?))
         });
         match delivered {
-            Ok((Admitted { peer, state, .. }, Taken::Answer)) => {
+            Ok((Admitted { peer, state, outer }, taken)) => {
                 state.soft.mark_reachable();
-                Decapsulated::Answer { peer }
-            }
-            Ok((Admitted { peer, state, .. }, Taken::Unanswerable)) => {
-                state.soft.mark_reachable();
-                Decapsulated::Unanswerable { peer }
-            }
-            Ok((Admitted { peer, state, outer }, Taken::Datagram { packet, set_ecn, is_probe })) => {
-                state.soft.mark_reachable();
-                if is_probe {
-                    state.probe_address.learn(packet.source());
-                    counters.count_probe_received(peer, outer.ttl(), now);
-                } else {
-                    counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
+                match taken {
+                    Taken::Answer => Decapsulated::Answer { peer },
+                    Taken::Unanswerable => Decapsulated::Unanswerable { peer },
+                    Taken::Packet { len, set_ecn, max_mss, probe_from } => {
+                        if let Some(source) = probe_from {
+                            state.probe_address.learn(source);
+                            counters.count_probe_received(peer, outer.ttl, now);
+                        } else {
+                            counters.count_rx(peer, segments, len as u64, outer.ttl, now);
+                        }
+                        let start = outer.header_len;
+                        Decapsulated::Deliver { peer, inner: start..start + len, set_ecn, max_mss }
+                    }
                 }
-                let start = outer.header_len();
-                let max_mss = self.max_mss(&packet, state.soft.path_mtu.mtu(now));
-                Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }
-            }
-            Ok((Admitted { peer, state, outer }, Taken::PacketV6 { packet, set_ecn })) => {
-                state.soft.mark_reachable();
-                counters.count_rx(peer, segments, packet.total_len() as u64, outer.ttl(), now);
-                let start = outer.header_len();
-                let max_mss = self.max_mss_v6(&packet, state.soft.path_mtu.mtu(now));
-                Decapsulated::Deliver { peer, inner: start..start + packet.total_len(), set_ecn, max_mss }
             }
             Err(Refusal { reason, .. }) if self.others.may_have(outer.bytes, reason) => Decapsulated::NotOurs,
+            // A packet filter cannot tell what follows an extension header.
+            Err(Refusal { reason: DropReason::OuterNotProtocol4, .. }) if is_ipv6(outer.bytes) => {
+                Decapsulated::NotOurs
+            }
             Err(Refusal { reason, peer, .. }) => {
                 counters.count_drop(reason, dropped(outer.bytes, peer, now), segments);
                 Decapsulated::Drop(reason)
@@ -164,29 +154,71 @@ impl Tunnel {
     /// Checks that the outer header is from a peer to us.
     #[inline]
     fn admit_outer<'a>(&self, outer: &Outer<'a>) -> Result<Admitted<'_, 'a>, Refusal> {
-        let outer = Ipv4Packet::parse(outer.bytes, Validation::Datapath)
-            .map_err(|_| Refusal::silent(DropReason::OuterMalformed, None))?;
-        if outer.protocol() == Protocol::IPV6 && !self.table.has_v6() {
+        let outer = OuterDatagram::parse(outer.bytes, Validation::Datapath)
+            .ok_or(Refusal::silent(DropReason::OuterMalformed, None))?;
+        if outer.protocol == Protocol::IPV6 && !self.table.has_v6() {
             return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
         }
-        let peer = adit_policy::check_outer(self, outer.fixed_header())?;
+        let peer = adit_policy::check_outer(self, &outer)?;
         let state = self.peer_state(peer).ok_or(Refusal::silent(DropReason::OuterSourceUnknown, None))?;
         Ok(Admitted { peer, state, outer })
     }
 
     /// Checks that an inner packet of IPv6 may come from that peer (RFC 4213 section 3.6).
-    fn take_v6<'t, 'a>(
-        &'t self,
-        admitted: Admitted<'t, 'a>,
+    fn take_v6(
+        &self,
+        admitted: &Admitted<'_, '_>,
         segments: u64,
         now: Instant,
         counters: &Counters,
-    ) -> Result<(Admitted<'t, 'a>, Taken<'a>), Refusal> {
-        let packet = Ipv6Packet::parse(admitted.outer.payload(), Validation::Datapath)
+    ) -> Result<Taken, Refusal> {
+        let packet = Ipv6Packet::parse(admitted.outer.payload, Validation::Datapath)
             .map_err(|_| Refusal::silent(DropReason::DecapInnerMalformed, Some(admitted.peer)))?;
-        self.admit_source(&admitted, packet.fixed_header(), || quoted_v6(&packet), now)?;
-        let set_ecn = decapsulated_ecn(&admitted, packet.ecn(), segments, counters)?;
-        Ok((admitted, Taken::PacketV6 { packet, set_ecn }))
+        let delivery = match self.admit_source(admitted, packet.fixed_header(), || quoted_v6(&packet), now) {
+            Err(refusal) if refusal.reason == DropReason::InnerDestinationNotOurs => {
+                self.takes_unanswerable(admitted, &packet, now, counters).ok_or(refusal)?;
+                return Ok(Taken::Unanswerable);
+            }
+            other => other?,
+        };
+        let is_icmp = packet.next_header() == Protocol::ICMPV6;
+        if is_icmp && self.takes_probe_answer(admitted, &packet, now, counters) {
+            return Ok(Taken::Answer);
+        }
+        check_gateways_v6(admitted.peer, &packet, delivery)?;
+        let set_ecn = decapsulated_ecn(admitted, packet.ecn(), segments, counters)?;
+        let max_mss = self.max_mss_v6(&packet, admitted.state.soft.path_mtu.mtu(now));
+        let probe_from = self.probe_from(is_icmp, &packet, delivery);
+        Ok(Taken::Packet { len: packet.total_len(), set_ecn, max_mss, probe_from })
+    }
+
+    /// Checks that an inner datagram of IPv4 may come from that peer.
+    #[inline]
+    fn take_v4(
+        &self,
+        admitted: &Admitted<'_, '_>,
+        segments: u64,
+        now: Instant,
+        counters: &Counters,
+    ) -> Result<Taken, Refusal> {
+        let (packet, delivery) = match self.admit_inner(admitted, now) {
+            Err(refusal) if refusal.reason == DropReason::InnerDestinationNotOurs => {
+                let packet = Ipv4Packet::parse(admitted.outer.payload, Validation::Datapath);
+                let taken =
+                    packet.ok().and_then(|packet| self.takes_unanswerable(admitted, &packet, now, counters));
+                taken.ok_or(refusal)?;
+                return Ok(Taken::Unanswerable);
+            }
+            other => other?,
+        };
+        let is_icmp = packet.protocol() == Protocol::ICMP;
+        if is_icmp && self.takes_answer(admitted, &packet, delivery, now, counters)? {
+            return Ok(Taken::Answer);
+        }
+        let set_ecn = decapsulated_ecn(admitted, packet.ecn(), segments, counters)?;
+        let max_mss = self.max_mss(&packet, admitted.state.soft.path_mtu.mtu(now));
+        let probe_from = self.probe_from(is_icmp, &packet, delivery);
+        Ok(Taken::Packet { len: packet.total_len(), set_ecn, max_mss, probe_from })
     }
 
     /// Checks that the inner datagram may come from that peer.
@@ -197,7 +229,7 @@ impl Tunnel {
         now: Instant,
     ) -> Result<(Ipv4Packet<'a>, Delivery), Refusal> {
         let peer = admitted.peer;
-        let bytes = admitted.outer.payload();
+        let bytes = admitted.outer.payload;
         if bytes.first().is_some_and(|first| first >> 4 != 4) {
             return Err(Refusal::silent(DropReason::DecapInnerNotIpv4, Some(peer)));
         }
@@ -233,36 +265,59 @@ impl Tunnel {
         }
     }
 
-    /// Whether the datagram is a probe of ours, at the underlay address or another of this gateway.
+    /// The source of a probe of the peer's, at the underlay address or another of this gateway.
+    #[inline]
+    fn probe_from(&self, is_icmp: bool, packet: &impl ProbePacket, delivery: Delivery) -> Option<IpAddr> {
+        if is_icmp && self.is_probe(packet, delivery) { Some(packet.source()) } else { None }
+    }
+
     #[cold]
-    fn is_probe(&self, packet: &Ipv4Packet<'_>, delivery: Delivery) -> bool {
+    fn is_probe(&self, packet: &impl ProbePacket, delivery: Delivery) -> bool {
         matches!(delivery, Delivery::Here | Delivery::HereToGateway)
-            && probe::has_form(packet, types::ECHO_REQUEST)
-            && self.is_local(packet.destination())
+            && probe::has_form(packet, EchoKind::Request, self.overhead())
+            && self.has_address(packet.destination())
     }
 
     /// Takes a probe for an address that nobody here has: the peer calls us by it, and a NAT stands
-    /// between. `None`: the datagram is none.
+    /// between. `None`: the packet is none.
     #[cold]
     fn takes_unanswerable(
         &self,
         admitted: &Admitted<'_, '_>,
+        packet: &impl ProbePacket,
         now: Instant,
         counters: &Counters,
     ) -> Option<()> {
         let peer = admitted.peer;
-        let packet = Ipv4Packet::parse(admitted.outer.payload(), Validation::Datapath).ok()?;
         let (source, destination) = (packet.source(), packet.destination());
-        let is_probe = probe::has_form(&packet, types::ECHO_REQUEST)
-            && self.table.owner(source) == Some(Owner::Peer(peer))
-            && self.table.owner(destination).is_none()
-            && !self.is_local(destination);
+        let is_probe = probe::has_form(packet, EchoKind::Request, self.overhead())
+            && self.owner_of(source) == Some(Owner::Peer(peer))
+            && self.owner_of(destination).is_none()
+            && !self.has_address(destination);
         if is_probe {
             admitted.state.probe_address.learn(source);
             admitted.state.probe_address.ask_for_introduction();
-            counters.count_probe_received(peer, admitted.outer.ttl(), now);
+            counters.count_probe_received(peer, admitted.outer.ttl, now);
         }
         is_probe.then_some(())
+    }
+
+    /// Records the answer to a probe. Returns false if the packet is none.
+    #[cold]
+    fn takes_probe_answer(
+        &self,
+        admitted: &Admitted<'_, '_>,
+        packet: &impl ProbePacket,
+        now: Instant,
+        counters: &Counters,
+    ) -> bool {
+        let options = self.config().probe.as_ref();
+        let answered = options.and_then(|options| options.answered(admitted.state.underlay, packet));
+        if let Some(probe) = answered {
+            admitted.state.soft.answers.note(probe, now);
+            counters.count_probe_answered();
+        }
+        answered.is_some()
     }
 
     /// Handles ICMP that may answer a probe. Of what the peer's gateway sends from its underlay
@@ -276,11 +331,7 @@ impl Tunnel {
         now: Instant,
         counters: &Counters,
     ) -> Result<bool, Refusal> {
-        if let Some(options) = &self.config().probe
-            && let Some(probe) = options.answered(admitted.state.underlay, packet)
-        {
-            admitted.state.soft.answers.note(probe, now);
-            counters.count_probe_answered();
+        if self.takes_probe_answer(admitted, packet, now, counters) {
             return Ok(true);
         }
         if delivery != Delivery::HereFromGateway {
@@ -288,7 +339,7 @@ impl Tunnel {
         }
         // A later fragment of an answer. The first one has the token.
         let source = self.config().probe.as_ref().map(|options| options.source);
-        if packet.fragment_offset() != 0 && source == Some(packet.destination()) {
+        if packet.fragment_offset() != 0 && source == Some(packet.destination().into()) {
             return Ok(true);
         }
         let kind = packet.payload().first().copied().filter(|_| packet.is_first_fragment_or_whole());
@@ -296,6 +347,25 @@ impl Tunnel {
             return Ok(false);
         }
         Err(Refusal::silent(DropReason::InnerSourceNotFromPeer, Some(admitted.peer)))
+    }
+}
+
+/// What a gateway may send from its underlay address, and what may be sent to one: echoes and
+/// errors. The messages that hosts of one link exchange (RFC 4861) must not come out of a tunnel.
+#[inline]
+fn check_gateways_v6(peer: PeerIndex, packet: &Ipv6Packet<'_>, delivery: Delivery) -> Result<(), Refusal> {
+    use adit_wire::icmpv6::{is_error, types};
+    let kind = packet.payload().first().copied();
+    let reason = match delivery {
+        Delivery::Here | Delivery::To(_) => return Ok(()),
+        Delivery::HereFromGateway => DropReason::InnerSourceNotFromPeer,
+        Delivery::HereToGateway => DropReason::InnerDestinationNotOurs,
+    };
+    let is_echo = |kind| kind == types::ECHO_REPLY || kind == types::ECHO_REQUEST;
+    match kind {
+        Some(kind) if is_error(kind) => Ok(()),
+        Some(kind) if is_echo(kind) && delivery == Delivery::HereToGateway => Ok(()),
+        _ => Err(Refusal::silent(reason, Some(peer))),
     }
 }
 
@@ -307,7 +377,7 @@ fn decapsulated_ecn(
     segments: u64,
     counters: &Counters,
 ) -> Result<Option<Ecn>, Refusal> {
-    let outer = admitted.outer.ecn();
+    let outer = admitted.outer.ecn;
     if outer == Ecn::NotEct {
         return Ok(None);
     }
@@ -326,8 +396,8 @@ fn decapsulated_ecn(
 #[cold]
 fn dropped(outer: &[u8], peer: Option<PeerIndex>, now: Instant) -> Dropped {
     let whole = Dropped::datagram(outer, now);
-    let header = Ipv4Packet::parse(outer, Validation::Lenient).ok();
-    let inner = header.filter(|_| peer.is_some()).map(|header| Dropped::datagram(header.payload(), now));
+    let header = OuterDatagram::parse(outer, Validation::Lenient).filter(|_| peer.is_some());
+    let inner = header.map(|header| Dropped::datagram(header.payload, now));
     let source = inner.and_then(|inner| inner.source).or(whole.source);
     Dropped { source, peer, at: now }
 }

@@ -2,8 +2,8 @@
 //! 5.1).
 
 use adit_policy::{DropReason, Origin, OwnerLookup, PeerIndex, Refusal, SenderError};
-use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader};
-use adit_wire::icmpv4::{self, types};
+use adit_wire::encapsulation::OuterHeader;
+use adit_wire::icmpv4::{self, EchoKind, types};
 use adit_wire::ipv4::{Ipv4Packet, MAX_TOTAL_LEN};
 use adit_wire::ipv6::is_ipv6;
 use adit_wire::{Protocol, Validation};
@@ -164,7 +164,7 @@ impl Tunnel {
     /// answer to a peer's probe, or an error about a packet that left the tunnel.
     #[cold]
     fn is_from_own_stack(&self, packet: &Ipv4Packet<'_>) -> bool {
-        if packet.source() != self.config.underlay || packet.protocol() != Protocol::ICMP {
+        if self.config.underlay != packet.source() || packet.protocol() != Protocol::ICMP {
             return false;
         }
         let is_answer = |kind: u8| kind == types::ECHO_REPLY || icmpv4::is_error(kind);
@@ -177,8 +177,9 @@ impl Tunnel {
     #[cold]
     fn is_answer_to_probe(&self, packet: &Ipv4Packet<'_>) -> bool {
         let source = packet.source();
-        let is_later_fragment = packet.fragment_offset() != 0 && source == self.config.underlay;
-        is_later_fragment || probe::has_form(packet, types::ECHO_REPLY) && self.is_local(source)
+        let is_later_fragment = packet.fragment_offset() != 0 && self.config.underlay == source;
+        is_later_fragment
+            || probe::has_form(packet, EchoKind::Reply, self.overhead()) && self.is_local(source)
     }
 
     /// The outer header, unless the datagram is too big for the path (RFC 2003 section 5.1).
@@ -192,30 +193,20 @@ impl Tunnel {
         now: Instant,
     ) -> Result<(PeerIndex, Encapsulated), Refusal> {
         let mtu = state.soft.path_mtu.mtu(now);
-        let max_datagram = usize::from(mtu).saturating_sub(OVERHEAD_V4);
+        let max_datagram = usize::from(mtu).saturating_sub(self.overhead());
         let inner_df = packet.dont_fragment();
         let too_big = inner.largest_datagram > max_datagram;
         let error = SenderError::TooBig { mtu: max_datagram as u16 };
         if too_big && inner_df {
             return Err(Refusal::with_error(error, DropReason::InnerTooBig, Some(peer)));
         }
-        // RFC 6864 section 4.1: an atomic outer datagram may carry any identification. In a
-        // fragment train the caller takes as many as it makes.
-        let atomic = self.outer_policy().df || inner_df;
+        // A header of IPv6 has no identification. RFC 6864 section 4.1: an atomic outer datagram
+        // may carry any identification. In a fragment train the caller takes as many as it makes.
+        let atomic = self.outer_policy().df || inner_df || self.config.underlay.is_ipv6();
         let identification =
             if atomic || too_big { 0 } else { state.soft.identifications(inner.segments, self.half()) };
         let length = if too_big { max_datagram } else { inner.largest_datagram };
-        let outer = OuterHeader::v4(
-            self.outer_policy(),
-            self.config.underlay,
-            state.underlay,
-            Protocol::IPIP,
-            packet.tos(),
-            packet.ttl(),
-            inner_df,
-            length,
-            identification,
-        );
+        let outer = self.outer_header(self.outer_policy(), state, packet, inner_df, length, identification);
         // `length` is below a 16-bit MTU, so there is always a header.
         let Some(outer) = outer else {
             return Err(Refusal::with_error(error, DropReason::InnerTooBig, Some(peer)));

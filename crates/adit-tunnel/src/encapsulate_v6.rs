@@ -1,12 +1,13 @@
-//! The encapsulator for inner packets of IPv6 in an outer IPv4 header (RFC 4213 section 3).
+//! The encapsulator for inner packets of IPv6 (RFC 4213 section 3, RFC 2473).
 //!
 //! The rules about addresses are those of IPv4. What is different: no router fragments an IPv6
 //! packet, and no path may be narrower than 1280 bytes. A longer packet that does not fit is
 //! refused. One of at most 1280 bytes is carried whatever the path leaves, in outer fragments.
 
-use adit_policy::{DropReason, PeerIndex, Refusal, SenderError};
-use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
-use adit_wire::icmpv6::{self, Icmpv6Error};
+use adit_policy::{DropReason, OwnerLookup, PeerIndex, Refusal, SenderError};
+use adit_wire::encapsulation::OuterPolicy;
+use adit_wire::icmpv4::EchoKind;
+use adit_wire::icmpv6::{self, Icmpv6Error, types};
 use adit_wire::ipv6::{self, Ipv6Packet, MIN_MTU};
 use adit_wire::{Protocol, Validation};
 
@@ -14,6 +15,7 @@ use crate::counters::Counters;
 use crate::encapsulate::{Encapsulated, Inner, refusal_counted};
 use crate::icmp_reply::Reply;
 use crate::last_drop::Dropped;
+use crate::probe;
 use crate::router_error::quoted_v6;
 use crate::time::Instant;
 use crate::tunnel::{PeerState, Tunnel, mss_of_syn};
@@ -41,7 +43,11 @@ impl Tunnel {
         });
         match admitted {
             Ok((peer, verdict)) => {
-                counters.count_tx(peer, u64::from(inner.segments), inner.bytes.len() as u64);
+                if packet.next_header() == Protocol::ICMPV6 && self.is_answer_to_probe_v6(&packet) {
+                    counters.count_probe_replied();
+                } else {
+                    counters.count_tx(peer, u64::from(inner.segments), inner.bytes.len() as u64);
+                }
                 verdict
             }
             Err(refused) => {
@@ -61,11 +67,30 @@ impl Tunnel {
         now: Instant,
     ) -> Result<PeerIndex, Refusal> {
         match adit_policy::check_encap(self, packet.fixed_header(), inner.origin) {
+            Err(Refusal { reason: DropReason::InnerSourceDenied, peer: Some(peer), .. })
+                if self.is_from_own_stack_v6(packet) =>
+            {
+                Ok(peer)
+            }
             Err(refusal) if refusal.reason == DropReason::InnerSourceDenied => {
                 self.router_error_out(packet.fixed_header(), quoted_v6(packet), now).unwrap_or(Err(refusal))
             }
             verdict => verdict,
         }
+    }
+
+    /// Returns true if the stack of this gateway answers a peer's probe.
+    #[cold]
+    fn is_answer_to_probe_v6(&self, packet: &Ipv6Packet<'_>) -> bool {
+        probe::has_form(packet, EchoKind::Reply, self.overhead()) && self.is_local(packet.source())
+    }
+
+    /// As [`Tunnel::is_from_own_stack`].
+    #[cold]
+    fn is_from_own_stack_v6(&self, packet: &Ipv6Packet<'_>) -> bool {
+        let kind = packet.payload().first().copied().filter(|_| packet.next_header() == Protocol::ICMPV6);
+        self.config.underlay == packet.source()
+            && kind.is_some_and(|kind| kind == types::ECHO_REPLY || icmpv6::is_error(kind))
     }
 
     /// The outer header, unless the packet is too big for the path (RFC 4213 section 3.2.2).
@@ -78,7 +103,7 @@ impl Tunnel {
         now: Instant,
     ) -> Result<(PeerIndex, Encapsulated), Refusal> {
         let mtu = state.soft.path_mtu.mtu(now);
-        let left = mtu.saturating_sub(OVERHEAD_V4 as u16);
+        let left = mtu.saturating_sub(self.overhead() as u16);
         let limit = left.max(MIN_MTU);
         let too_big =
             Refusal::with_error(SenderError::TooBig { mtu: limit }, DropReason::InnerTooBig, Some(peer));
@@ -87,19 +112,14 @@ impl Tunnel {
         }
         let fits = inner.largest_datagram <= usize::from(left);
         let policy = OuterPolicy { df: fits, ..*self.outer_policy() };
-        let identification = if fits { 0 } else { self.identifications(peer, inner.segments) };
-        let outer = OuterHeader::v4(
-            &policy,
-            self.config.underlay,
-            state.underlay,
-            Protocol::IPV6,
-            packet.traffic_class(),
-            packet.hop_limit(),
-            fits,
-            inner.largest_datagram,
-            identification,
-        );
-        let outer = outer.ok_or(too_big)?;
+        let identification = if fits || self.config.underlay.is_ipv6() {
+            0
+        } else {
+            self.identifications(peer, inner.segments)
+        };
+        let outer = self
+            .outer_header(&policy, state, packet, fits, inner.largest_datagram, identification)
+            .ok_or(too_big)?;
         let verdict = if fits {
             Encapsulated::Forward { peer, outer, max_mss: self.max_mss_v6(packet, mtu) }
         } else {
@@ -129,7 +149,7 @@ impl Tunnel {
         if !self.config.mss_clamp || packet.next_header() != Protocol::TCP {
             return None;
         }
-        mss_of_syn(packet.payload(), ipv6::HEADER_LEN, mtu)
+        mss_of_syn(packet.payload(), self.overhead() + ipv6::HEADER_LEN, mtu)
     }
 }
 

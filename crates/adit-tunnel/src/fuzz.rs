@@ -30,12 +30,12 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         let [v4, v6] = networks;
         Some(Peer {
             name: name.parse().ok()?,
-            underlay: Ipv4Addr::new(10, 1, 1, last),
+            underlay: Ipv4Addr::new(10, 1, 1, last).into(),
             networks: vec![v4.parse().ok()?, v6.parse().ok()?],
             path: adit_peers::PathOptions::default(),
         })
     };
-    let underlay = Ipv4Addr::new(10, 1, 1, 1);
+    let underlay = Ipv4Addr::new(10, 1, 1, 1).into();
     let mut peers =
         PeerSet::new(Some(underlay), ["172.16.17.0/24".parse().ok()?, "2001:db8:a::/48".parse().ok()?])
             .ok()?;
@@ -53,7 +53,7 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1).into()],
         reachable_addresses: Vec::new(),
         probe: Some(ProbeOptions {
-            source: Ipv4Addr::new(172, 16, 17, 1),
+            source: Ipv4Addr::new(172, 16, 17, 1).into(),
             secret: RandomState::new(),
             keepalive: None,
         }),

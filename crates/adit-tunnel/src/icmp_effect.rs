@@ -23,12 +23,14 @@ use adit_wire::dscp::DscpPolicy;
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
 use adit_wire::icmpv4::{Icmpv4Error, unreachable};
+use adit_wire::icmpv6::{self, Icmpv6Error};
+use adit_wire::ipv6::MIN_MTU;
 
 use crate::path_mtu::plateau_below;
 use crate::soft_state::{UnreachableCause, UnreachableError};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
-use crate::underlay_icmp::{Claim, Proof, Quoted, Trust, UnderlayIcmp, ValidatedError};
+use crate::underlay_icmp::{Claim, Proof, Quoted, RouterError, Trust, UnderlayIcmp, ValidatedError};
 
 /// The class of an error, before the original sender is known.
 enum ErrorClass {
@@ -51,7 +53,39 @@ enum ErrorClass {
 /// An outer TTL that was copied from the inner one is the sender's: that it runs out says nothing
 /// about the peer. Its sender gets the same error, as without a tunnel, so that a traceroute counts
 /// the hops of the underlay.
-fn classify(error: Icmpv4Error, ttl: TtlPolicy) -> ErrorClass {
+fn classify(error: RouterError, ttl: TtlPolicy) -> ErrorClass {
+    match error {
+        RouterError::V4(error) => classify_v4(error, ttl),
+        RouterError::V6(error) => classify_v6(error, ttl),
+    }
+}
+
+/// RFC 2473 section 8, by the errors of IPv4 that say the same. That a peer does not know the next
+/// header is Protocol Unreachable there.
+fn classify_v6(error: Icmpv6Error, ttl: TtlPolicy) -> ErrorClass {
+    use icmpv6::unreachable as v6;
+    match error {
+        Icmpv6Error::DestinationUnreachable { code: v6::PORT } => ErrorClass::NotRelayed,
+        Icmpv6Error::DestinationUnreachable { code } => {
+            let code = match code {
+                v6::NO_ROUTE | v6::BEYOND_SCOPE => unreachable::NET,
+                v6::PROHIBITED | v6::SOURCE_POLICY | v6::REJECT_ROUTE => unreachable::PROHIBITED,
+                _ => unreachable::HOST,
+            };
+            ErrorClass::Unreachable(UnreachableError::destination(code))
+        }
+        // Hosts discard it (RFC 8201 section 4).
+        Icmpv6Error::TooBig { mtu } if mtu < u32::from(MIN_MTU) => ErrorClass::NotRelayed,
+        Icmpv6Error::TooBig { mtu } => ErrorClass::TooBig { mtu: u16::try_from(mtu).unwrap_or(u16::MAX) },
+        Icmpv6Error::ParameterProblem { code: icmpv6::parameter::NEXT_HEADER, .. } => {
+            ErrorClass::Unreachable(UnreachableError::destination(unreachable::PROTOCOL))
+        }
+        Icmpv6Error::ParameterProblem { .. } => ErrorClass::NotRelayed,
+        Icmpv6Error::TimeExceeded { code } => classify_v4(Icmpv4Error::TimeExceeded { code }, ttl),
+    }
+}
+
+fn classify_v4(error: Icmpv4Error, ttl: TtlPolicy) -> ErrorClass {
     match error {
         Icmpv4Error::DestinationUnreachable { code } => match code {
             unreachable::NET..=unreachable::PROTOCOL | 6..=15 => {
@@ -147,7 +181,7 @@ impl Tunnel {
                 if validated.outer_len <= path_mtu && !matches!(inner, Quoted::Probe) {
                     return Err(DropReason::IcmpUnproven);
                 }
-                (Claim::TooBig, Icmpv4Error::TooBig { mtu: path_mtu.saturating_sub(OVERHEAD_V4 as u16) })
+                (Claim::TooBig, Icmpv4Error::TooBig { mtu: path_mtu.saturating_sub(self.overhead() as u16) })
             }
             ErrorClass::ParameterProblem { code, pointer } => {
                 let pointer =

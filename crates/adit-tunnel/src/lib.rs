@@ -28,6 +28,7 @@
     )
 )]
 
+mod atomic_address;
 mod config;
 mod counters;
 mod decapsulate;
@@ -40,6 +41,8 @@ mod icmp_effect;
 mod icmp_reply;
 mod last_drop;
 mod other_overlays;
+mod outer;
+mod outer_header;
 mod path_mtu;
 mod path_search;
 mod peer_delta;
@@ -48,6 +51,7 @@ mod probe;
 mod probe_address;
 mod probed_path;
 mod prober;
+mod reassembly;
 mod relay;
 mod route_state;
 mod router_error;
@@ -57,6 +61,7 @@ mod time;
 mod token_bucket;
 mod tunnel;
 mod underlay_icmp;
+mod underlay_icmp_v6;
 
 pub use adit_peers::{Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay, networks_v4};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
@@ -73,6 +78,7 @@ pub use peers::PeerTable;
 pub use probe::ProbeOptions;
 pub use probed_path::{CONFIRM_INTERVAL, FIRST_RAISE, PROBE_TIMER, RAISE_TIMER, UNANSWERED_TIMEOUT};
 pub use prober::{Prober, probe_interval};
+pub use reassembly::{REASSEMBLY_TIMEOUT, Reassembler, Reassembly, is_fragment_v6};
 pub use relay::RelayTable;
 pub use soft_state::{
     ICMP_BURST, ICMP_PER_SECOND, PENDING_LIFETIME, Reachability, UNREACHABLE_WINDOW, UnreachableCause,

@@ -12,6 +12,8 @@ use adit_wire::{Protocol, Validation};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixSet;
 
+use crate::outer::OuterDatagram;
+
 /// The networks that are reached through other overlays.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OtherOverlays {
@@ -43,13 +45,14 @@ impl OtherOverlays {
     }
 
     fn is_from_others(&self, outer: &[u8]) -> Option<bool> {
-        let outer = Ipv4Packet::parse(outer, Validation::Datapath).ok()?;
-        if outer.protocol() == Protocol::IPV6 {
-            let inner = Ipv6Packet::parse(outer.payload(), Validation::Datapath).ok()?;
-            return Some(self.prefixes_v6.get_lpm(&inner.source().into()).is_some());
+        let outer = OuterDatagram::parse(outer, Validation::Datapath)?;
+        if outer.protocol == Protocol::IPV6 {
+            let inner = Ipv6Packet::parse(outer.payload, Validation::Datapath).ok()?;
+            let is_of_gateway = inner.next_header() == Protocol::ICMPV6 && outer.source == inner.source();
+            return Some(is_of_gateway || self.prefixes_v6.get_lpm(&inner.source().into()).is_some());
         }
-        let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).ok()?;
-        let is_of_gateway = inner.protocol() == Protocol::ICMP && inner.source() == outer.source();
+        let inner = Ipv4Packet::parse(outer.payload, Validation::Datapath).ok()?;
+        let is_of_gateway = inner.protocol() == Protocol::ICMP && outer.source == inner.source();
         Some(is_of_gateway || self.prefixes_v4.get_lpm(&inner.source().into()).is_some())
     }
 }

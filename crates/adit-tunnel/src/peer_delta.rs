@@ -1,7 +1,7 @@
 //! A change of peers while the tunnel goes on.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use adit_peers::{Peer, PeerDelta};
@@ -20,9 +20,9 @@ use crate::tunnel::{Slot, Tunnel};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableDelta {
     /// Peers that come, with numbers that were not used before.
-    pub added: Vec<(PeerIndex, Ipv4Addr)>,
+    pub added: Vec<(PeerIndex, IpAddr)>,
     /// Peers that go.
-    pub removed: Vec<(PeerIndex, Ipv4Addr)>,
+    pub removed: Vec<(PeerIndex, IpAddr)>,
     /// Networks that lead to another peer than before, or to one for the first time.
     pub assigned: Vec<(IpNet, PeerIndex)>,
     /// Networks that lead to no peer any more.
@@ -50,6 +50,7 @@ impl Tunnel {
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
             others: Arc::clone(&self.others),
+            flow_key: self.flow_key.clone(),
         };
         let mut change = TableDelta::default();
         let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));
@@ -63,7 +64,7 @@ impl Tunnel {
             tunnel.table.remove_network(*network);
             lost.insert(*network);
         }
-        let stay: BTreeSet<Ipv4Addr> = after.iter().map(|peer| peer.underlay).collect();
+        let stay: BTreeSet<IpAddr> = after.iter().map(|peer| peer.underlay).collect();
         for peer in before.iter().filter(|peer| !stay.contains(&peer.underlay)) {
             if let Some(index) = tunnel.table.remove_underlay(peer.underlay) {
                 if let Some(slot) = tunnel.slots.get_mut(index.index()) {
@@ -108,6 +109,8 @@ impl Tunnel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
+
     use adit_peers::{PathOptions, PeerName, PeerSet};
     use adit_wire::encapsulation::OuterPolicy;
     use proptest::prelude::*;
@@ -118,8 +121,8 @@ mod tests {
     /// A peer a byte of its underlay address, and the blocks of its networks.
     type Wish = BTreeMap<u8, Vec<u8>>;
 
-    fn underlay(last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(192, 0, 2, last)
+    fn underlay(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, last).into()
     }
 
     fn peers(wish: &Wish) -> Vec<Peer> {
@@ -186,7 +189,7 @@ mod tests {
     }
 
     /// Whose an address is, by underlay address.
-    fn owner(tunnel: &Tunnel, address: Ipv4Addr) -> Option<Ipv4Addr> {
+    fn owner(tunnel: &Tunnel, address: Ipv4Addr) -> Option<IpAddr> {
         tunnel.lookup_inner(address).and_then(|peer| tunnel.peer_state(peer)).map(|peer| peer.underlay)
     }
 

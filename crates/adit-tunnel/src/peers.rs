@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adit_policy::{Owner, PeerIndex};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -14,7 +14,7 @@ use prefix_trie::PrefixMap;
 pub struct PeerTable {
     inner_v4: PrefixMap<Ipv4Net, Owner>,
     inner_v6: PrefixMap<Ipv6Net, Owner>,
-    outer: HashMap<u32, PeerIndex, BuildHasherDefault<AddressHasher>>,
+    outer: HashMap<u128, PeerIndex, BuildHasherDefault<AddressHasher>>,
 }
 
 impl PeerTable {
@@ -39,8 +39,8 @@ impl PeerTable {
     }
 
     /// Assigns an outer address to a peer. Returns the peer that had it.
-    pub fn insert_underlay(&mut self, underlay: Ipv4Addr, peer: PeerIndex) -> Option<PeerIndex> {
-        self.outer.insert(underlay.to_bits(), peer)
+    pub fn insert_underlay(&mut self, underlay: IpAddr, peer: PeerIndex) -> Option<PeerIndex> {
+        self.outer.insert(outer_key(underlay), peer)
     }
 
     /// Removes exactly this network. Returns its owner.
@@ -60,8 +60,8 @@ impl PeerTable {
     }
 
     /// Removes an outer address. Returns its peer.
-    pub fn remove_underlay(&mut self, underlay: Ipv4Addr) -> Option<PeerIndex> {
-        self.outer.remove(&underlay.to_bits())
+    pub fn remove_underlay(&mut self, underlay: IpAddr) -> Option<PeerIndex> {
+        self.outer.remove(&outer_key(underlay))
     }
 
     /// The owner of the longest prefix around an inner address. Costs a few dependent memory reads,
@@ -89,14 +89,23 @@ impl PeerTable {
 
     /// The peer with this outer address.
     #[inline]
-    pub fn lookup_outer(&self, address: Ipv4Addr) -> Option<PeerIndex> {
-        self.outer.get(&address.to_bits()).copied()
+    pub fn lookup_outer(&self, address: IpAddr) -> Option<PeerIndex> {
+        self.outer.get(&outer_key(address)).copied()
     }
 }
 
-/// One multiplication in place of SipHash. The keys in the table come from the configuration alone,
-/// so an attacker who picks addresses reaches at worst the longest chain that the configuration
-/// made.
+/// An IPv4 address in its mapped form, which no underlay address of IPv6 has.
+#[inline]
+fn outer_key(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// A few multiplications in place of SipHash. The keys in the table come from the configuration
+/// alone, so an attacker who picks addresses reaches at worst the longest chain that the
+/// configuration made.
 #[derive(Debug, Default)]
 struct AddressHasher(u64);
 
@@ -108,15 +117,21 @@ impl Hasher for AddressHasher {
 
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.write_u32(u32::from(*byte));
+            self.write_u64(u64::from(*byte));
         }
     }
 
     #[inline]
-    fn write_u32(&mut self, word: u32) {
+    fn write_u128(&mut self, address: u128) {
+        self.write_u64((address >> 64) as u64);
+        self.write_u64(address as u64);
+    }
+
+    #[inline]
+    fn write_u64(&mut self, word: u64) {
         // Multiplying only moves bits upwards; the table takes its bucket from the low bits and its
         // tag from the high ones, so the halves are folded together.
-        let product = (self.0 ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let product = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = product ^ (product >> 32);
     }
 }
@@ -195,11 +210,11 @@ mod tests {
         ) {
             let mut table = PeerTable::new();
             for (index, bits) in known.iter().enumerate() {
-                prop_assert_eq!(table.insert_underlay(Ipv4Addr::from_bits(*bits), PeerIndex::new(index as u32)), None);
+                prop_assert_eq!(table.insert_underlay(Ipv4Addr::from_bits(*bits).into(), PeerIndex::new(index as u32)), None);
             }
             for bits in known.iter().chain(&unknown) {
                 let expected = known.iter().position(|k| k == bits).map(|index| PeerIndex::new(index as u32));
-                prop_assert_eq!(table.lookup_outer(Ipv4Addr::from_bits(*bits)), expected);
+                prop_assert_eq!(table.lookup_outer(Ipv4Addr::from_bits(*bits).into()), expected);
             }
         }
     }
@@ -208,7 +223,7 @@ mod tests {
     fn ten_thousand_peers_with_ten_networks_each() {
         let mut table = PeerTable::new();
         for peer in 0..10_000u32 {
-            table.insert_underlay(Ipv4Addr::from_bits(0xcb00_0000 + peer), PeerIndex::new(peer));
+            table.insert_underlay(Ipv4Addr::from_bits(0xcb00_0000 + peer).into(), PeerIndex::new(peer));
             for n in 0..10 {
                 let base = Ipv4Addr::from_bits(0x0a00_0000 + (peer * 10 + n) * 64);
                 let network = Ipv4Net::new(base, 26).expect("26 is a prefix length");
@@ -219,7 +234,7 @@ mod tests {
             let address = Ipv4Addr::from_bits(0x0a00_0000 + peer * 640 + 639);
             assert_eq!(table.lookup_inner(address), Some(PeerIndex::new(peer)));
             assert_eq!(
-                table.lookup_outer(Ipv4Addr::from_bits(0xcb00_0000 + peer)),
+                table.lookup_outer(Ipv4Addr::from_bits(0xcb00_0000 + peer).into()),
                 Some(PeerIndex::new(peer))
             );
         }

@@ -1,8 +1,9 @@
 //! Probes of the path to a peer (RFC 8899 section 4.1). A probe is an ICMP echo request in the
 //! tunnel, padded to the size that is tested, with DF set, from an address of ours to the peer's
-//! underlay address. A decapsulator has that address unless it is behind NAT, so its IP stack
-//! answers through the tunnel, whatever the implementation of the tunnel. One behind NAT answers at
-//! an address in its networks, see `probe_address.rs`.
+//! underlay address. So it is of the underlay's family, whatever the hosts behind it speak. A
+//! decapsulator has that address unless it is behind NAT, so its IP stack answers through the
+//! tunnel, whatever the implementation of the tunnel. One behind NAT answers at an address in its
+//! networks, see `probe_address.rs`.
 //!
 //! ```text
 //!   outer: our underlay address ► peer's, DF
@@ -14,15 +15,17 @@
 //! remembered.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use adit_policy::PROBE_IDENTIFIER;
 use adit_wire::Protocol;
-use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy};
-use adit_wire::icmpv4::{self, EchoKind, Icmpv4Message, types};
+use adit_wire::encapsulation::{OuterHeader, OuterPolicy, overhead};
+use adit_wire::icmpv4::{self, EchoKind, Icmpv4Message};
+use adit_wire::icmpv6::{self, Icmpv6Message};
 use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
+use adit_wire::ipv6::{self, Ipv6Packet, Ipv6Repr};
 
 use crate::tagged_time::TaggedTime;
 use crate::time::Instant;
@@ -30,9 +33,9 @@ use crate::time::Instant;
 /// The source address and the secret of a tunnel's probes.
 #[derive(Debug, Clone)]
 pub struct ProbeOptions {
-    /// An address of this gateway in our own networks. The peer's answers go to it through the
-    /// tunnel.
-    pub source: Ipv4Addr,
+    /// An address of this gateway in our own networks, of the underlay's family. The peer's answers
+    /// go to it through the tunnel.
+    pub source: IpAddr,
     /// The key of the tokens.
     pub secret: RandomState,
     /// The time without a datagram to a peer after which one is sent that keeps firewalls and NATs
@@ -48,91 +51,198 @@ pub(crate) struct Probe {
     /// Size of the outer datagram, in bytes.
     pub(crate) size: u16,
     /// The address of the peer that is to answer.
-    pub(crate) destination: Ipv4Addr,
+    pub(crate) destination: IpAddr,
+}
+
+/// An inner packet that may be a probe, or the answer to one.
+pub(crate) trait ProbePacket {
+    fn source(&self) -> IpAddr;
+    fn destination(&self) -> IpAddr;
+    /// The echo that it is; `None`: it is none, or a later fragment.
+    fn echo(&self) -> Option<Echo<'_>>;
+    /// Bytes of the packet, header included.
+    fn len(&self) -> usize;
+    /// Whether it is the first fragment of several.
+    fn is_cut(&self) -> bool;
+}
+
+/// An echo request or reply, which may be cut short.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Echo<'a> {
+    kind: EchoKind,
+    identifier: u16,
+    sequence: u16,
+    payload: &'a [u8],
+}
+
+impl ProbePacket for Ipv4Packet<'_> {
+    fn source(&self) -> IpAddr {
+        self.source().into()
+    }
+
+    fn destination(&self) -> IpAddr {
+        self.destination().into()
+    }
+
+    fn echo(&self) -> Option<Echo<'_>> {
+        if self.protocol() != Protocol::ICMP || !self.is_first_fragment_or_whole() {
+            return None;
+        }
+        let message = Icmpv4Message::parse_lenient(self.payload()).ok()?;
+        let kind = match message.message_type() {
+            icmpv4::types::ECHO_REQUEST => EchoKind::Request,
+            icmpv4::types::ECHO_REPLY => EchoKind::Reply,
+            _ => return None,
+        };
+        let (identifier, sequence) = message.echo()?;
+        Some(Echo { kind, identifier, sequence, payload: message.payload() })
+    }
+
+    fn len(&self) -> usize {
+        self.total_len()
+    }
+
+    fn is_cut(&self) -> bool {
+        self.more_fragments()
+    }
+}
+
+/// In IPv6 a probe is never fragmented: it is too long for the path, or whole.
+impl ProbePacket for Ipv6Packet<'_> {
+    fn source(&self) -> IpAddr {
+        self.source().into()
+    }
+
+    fn destination(&self) -> IpAddr {
+        self.destination().into()
+    }
+
+    fn echo(&self) -> Option<Echo<'_>> {
+        let message =
+            Icmpv6Message::parse(self.payload()).filter(|_| self.next_header() == Protocol::ICMPV6)?;
+        let kind = match message.message_type() {
+            icmpv6::types::ECHO_REQUEST => EchoKind::Request,
+            icmpv6::types::ECHO_REPLY => EchoKind::Reply,
+            _ => return None,
+        };
+        let (identifier, sequence) = message.echo()?;
+        Some(Echo { kind, identifier, sequence, payload: message.payload() })
+    }
+
+    fn len(&self) -> usize {
+        self.total_len()
+    }
+
+    fn is_cut(&self) -> bool {
+        false
+    }
 }
 
 const TTL: u8 = 64;
 /// Bytes of token, round and size.
 const PAYLOAD: usize = 8 + 4 + 2;
-const HEADERS: usize = OVERHEAD_V4 + ipv4::HEADER_LEN + icmpv4::HEADER_LEN;
-/// Size of the smallest probe in bytes, outer header included.
-pub(crate) const MIN_SIZE: u16 = (HEADERS + PAYLOAD) as u16;
+/// Bytes of the header of an echo, which is the same in both families.
+const ECHO_HEADER: usize = icmpv4::HEADER_LEN;
+
+/// Size of the smallest probe in bytes, outer header included, on an underlay with this address.
+pub(crate) const fn min_size(underlay: IpAddr) -> u16 {
+    let inner_header = match underlay {
+        IpAddr::V4(_) => ipv4::HEADER_LEN,
+        IpAddr::V6(_) => ipv6::HEADER_LEN,
+    };
+    (overhead(underlay) + inner_header + ECHO_HEADER + PAYLOAD) as u16
+}
+
+/// The smallest size that a search asks for. On an underlay of IPv6 the smallest probe is larger.
+pub(crate) const MIN_SIZE: u16 = 62;
 
 impl ProbeOptions {
     /// Writes a probe into `out`, outer header first, and returns its length, which is
-    /// `probe.size`. `None`: `out` is too short for it, or the size is too small for a probe.
+    /// `probe.size`. `None`: `out` is too short for it, the size is too small for a probe, or the
+    /// addresses are not all of one family.
     pub(crate) fn write(
         &self,
         policy: &OuterPolicy,
-        (underlay, peer): (Ipv4Addr, Ipv4Addr),
+        (underlay, peer): (IpAddr, IpAddr),
         probe: Probe,
         out: &mut [u8],
     ) -> Option<usize> {
         let size = usize::from(probe.size);
-        let datagram = out.get_mut(..size)?;
-        let payload_len = size.checked_sub(HEADERS).filter(|len| *len >= PAYLOAD)?;
-        let inner_len = size - OVERHEAD_V4;
-        let outer = OuterHeader::v4(policy, underlay, peer, Protocol::IPIP, 0, TTL, true, inner_len, 0)?;
-        let inner = Ipv4Repr {
-            source: self.source,
-            destination: probe.destination,
-            protocol: Protocol::ICMP,
-            ttl: TTL,
-            tos: 0,
-            identification: 0,
-            dont_fragment: true,
-            payload_len: (inner_len - ipv4::HEADER_LEN) as u16,
-        };
-        let (outer_room, rest) = datagram.split_at_mut_checked(outer.len())?;
-        let (inner_room, message) = rest.split_at_mut_checked(ipv4::HEADER_LEN)?;
-        outer_room.copy_from_slice(outer.as_bytes());
-        inner_room.copy_from_slice(&inner.emit());
+        let packet = out.get_mut(..size)?;
+        let smallest = usize::from(min_size(underlay));
         // The payload is built apart, because the message and its checksum are built from it.
-        let mut payload = vec![0; payload_len];
+        let mut payload = vec![0; PAYLOAD + size.checked_sub(smallest)?];
         for (to, from) in payload.iter_mut().zip(self.payload(peer, probe)) {
             *to = from;
         }
-        icmpv4::build_echo(message, PROBE_IDENTIFIER, probe.round as u16, &payload, EchoKind::Request)?;
+        let inner_len = size - overhead(underlay);
+        let sequence = probe.round as u16;
+        match (underlay, peer, self.source, probe.destination) {
+            (IpAddr::V4(from), IpAddr::V4(to), IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let outer = OuterHeader::v4(policy, from, to, Protocol::IPIP, 0, TTL, true, inner_len, 0)?;
+                let inner = Ipv4Repr {
+                    source,
+                    destination,
+                    protocol: Protocol::ICMP,
+                    ttl: TTL,
+                    tos: 0,
+                    identification: 0,
+                    dont_fragment: true,
+                    payload_len: (inner_len - ipv4::HEADER_LEN) as u16,
+                };
+                let message = headers(packet, &outer, &inner.emit())?;
+                icmpv4::build_echo(message, PROBE_IDENTIFIER, sequence, &payload, EchoKind::Request)?;
+            }
+            (IpAddr::V6(from), IpAddr::V6(to), IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let outer = OuterHeader::v6(policy, from, to, Protocol::IPV6, 0, TTL, 0, inner_len)?;
+                let inner = Ipv6Repr {
+                    source,
+                    destination,
+                    next_header: Protocol::ICMPV6,
+                    hop_limit: TTL,
+                    traffic_class: 0,
+                    flow_label: 0,
+                    payload_len: (inner_len - ipv6::HEADER_LEN) as u16,
+                };
+                let message = headers(packet, &outer, &inner.emit())?;
+                let ends = (source, destination);
+                icmpv6::build_echo(message, ends, PROBE_IDENTIFIER, sequence, &payload, EchoKind::Request)?;
+            }
+            _ => return None,
+        }
         Some(size)
     }
 
-    /// The probe that the inner datagram `packet` answers; `None`: it answers none.
-    pub(crate) fn answered(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>) -> Option<Probe> {
+    /// The probe that an inner packet answers; `None`: it answers none.
+    pub(crate) fn answered(&self, peer: IpAddr, packet: &impl ProbePacket) -> Option<Probe> {
         let is_back = packet.destination() == self.source;
-        is_back.then(|| self.read(peer, packet.source(), packet, types::ECHO_REPLY)).flatten()
+        is_back.then(|| self.read(peer, packet.source(), packet, EchoKind::Reply)).flatten()
     }
 
-    /// The probe that `packet`, an inner datagram quoted by a router, is; `None`: it is none of
-    /// ours.
-    pub(crate) fn quoted(&self, peer: Ipv4Addr, packet: &Ipv4Packet<'_>) -> Option<Probe> {
+    /// The probe that `packet`, an inner packet quoted by a router, is; `None`: it is none of ours.
+    pub(crate) fn quoted(&self, peer: IpAddr, packet: &impl ProbePacket) -> Option<Probe> {
         let is_ours = packet.source() == self.source;
-        is_ours.then(|| self.read(peer, packet.destination(), packet, types::ECHO_REQUEST)).flatten()
+        is_ours.then(|| self.read(peer, packet.destination(), packet, EchoKind::Request)).flatten()
     }
 
     /// The probe of `destination` that `packet` is, or is the answer to.
     fn read(
         &self,
-        peer: Ipv4Addr,
-        destination: Ipv4Addr,
-        packet: &Ipv4Packet<'_>,
-        message_type: u8,
+        peer: IpAddr,
+        destination: IpAddr,
+        packet: &impl ProbePacket,
+        kind: EchoKind,
     ) -> Option<Probe> {
-        if packet.protocol() != Protocol::ICMP || !packet.is_first_fragment_or_whole() {
-            return None;
-        }
         // An answer may come in fragments, and a quote may be cut short. The token is sufficient.
-        let message = Icmpv4Message::parse_lenient(packet.payload()).ok()?;
-        if message.message_type() != message_type {
-            return None;
-        }
-        let payload: [u8; PAYLOAD] = *message.payload().first_chunk()?;
+        let echo = packet.echo().filter(|echo| echo.kind == kind)?;
+        let payload: [u8; PAYLOAD] = *echo.payload.first_chunk()?;
         let [.., a, b, c, d, e, f] = payload;
         let probe =
             Probe { round: u32::from_be_bytes([a, b, c, d]), size: u16::from_be_bytes([e, f]), destination };
         (payload == self.payload(peer, probe)).then_some(probe)
     }
 
-    fn payload(&self, peer: Ipv4Addr, probe: Probe) -> [u8; PAYLOAD] {
+    fn payload(&self, peer: IpAddr, probe: Probe) -> [u8; PAYLOAD] {
         let token = self.secret.hash_one((peer, probe.destination, probe.round, probe.size));
         let mut payload = [0; PAYLOAD];
         let fields = [&token.to_be_bytes()[..], &probe.round.to_be_bytes(), &probe.size.to_be_bytes()];
@@ -143,21 +253,26 @@ impl ProbeOptions {
     }
 }
 
-/// Whether an inner datagram has the form of a probe, or with `message_type` Echo Reply of an
-/// answer. Another gateway's token cannot be checked, and need not be: this only decides what
-/// counts the datagram.
-pub(crate) fn has_form(packet: &Ipv4Packet<'_>, message_type: u8) -> bool {
-    if packet.protocol() != Protocol::ICMP || packet.fragment_offset() != 0 {
-        return false;
-    }
-    let Ok(message) = Icmpv4Message::parse_lenient(packet.payload()) else { return false };
-    let Some([.., a, b, c, d, e, f]) = message.payload().first_chunk::<PAYLOAD>().copied() else {
+/// Writes the headers of a probe, and returns the room for the echo behind them.
+fn headers<'p>(packet: &'p mut [u8], outer: &OuterHeader, inner: &[u8]) -> Option<&'p mut [u8]> {
+    let (outer_room, rest) = packet.split_at_mut_checked(outer.len())?;
+    let (inner_room, message) = rest.split_at_mut_checked(inner.len())?;
+    outer_room.copy_from_slice(outer.as_bytes());
+    inner_room.copy_from_slice(inner);
+    Some(message)
+}
+
+/// Whether an inner packet has the form of a probe, or of an answer, in an outer header of
+/// `overhead` bytes. Another gateway's token cannot be checked, and need not be: this only decides
+/// what counts the packet.
+pub(crate) fn has_form(packet: &impl ProbePacket, kind: EchoKind, overhead: usize) -> bool {
+    let Some(echo) = packet.echo().filter(|echo| echo.kind == kind) else { return false };
+    let Some([.., a, b, c, d, e, f]) = echo.payload.first_chunk::<PAYLOAD>().copied() else {
         return false;
     };
     let (round, size) = (u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]));
-    message.message_type() == message_type
-        && message.echo() == Some((PROBE_IDENTIFIER, round as u16))
-        && (packet.more_fragments() || usize::from(size) == packet.total_len() + OVERHEAD_V4)
+    (echo.identifier, echo.sequence) == (PROBE_IDENTIFIER, round as u16)
+        && (packet.is_cut() || usize::from(size) == packet.len() + overhead)
 }
 
 /// The probes that a peer has answered. Receiving threads write it, and the prober reads it.
@@ -201,14 +316,17 @@ impl Answers {
 mod tests {
     use super::*;
     use adit_wire::Validation;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
-    const PEER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
-    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 3);
+    const US: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1));
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 2));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 3));
+    const US_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1));
+    const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 2));
     const PROBE: Probe = Probe { round: 7, size: 1400, destination: PEER };
 
     fn options() -> ProbeOptions {
-        ProbeOptions { source: Ipv4Addr::new(172, 16, 17, 1), secret: RandomState::new(), keepalive: None }
+        ProbeOptions { source: [172, 16, 17, 1].into(), secret: RandomState::new(), keepalive: None }
     }
 
     fn written(options: &ProbeOptions, probe: Probe) -> Vec<u8> {
@@ -227,7 +345,8 @@ mod tests {
         assert_eq!((outer.total_len(), outer.protocol()), (1400, Protocol::IPIP));
         assert!(outer.dont_fragment(), "DF is set even if the tunnel's policy leaves it clear");
         let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).expect("an IPv4 datagram");
-        assert_eq!((inner.source(), inner.destination(), inner.total_len()), (options.source, PEER, 1380));
+        assert_eq!((options.source, PEER), (inner.source().into(), inner.destination().into()));
+        assert_eq!(inner.total_len(), 1380);
         assert!(inner.dont_fragment());
         let message = Icmpv4Message::parse(inner.payload()).expect("the checksum is right");
         assert_eq!(message.echo(), Some((PROBE_IDENTIFIER, 7)));
@@ -239,10 +358,11 @@ mod tests {
     fn rfc5927_s4_an_answer_without_the_token_is_refused() {
         let options = options();
         let mut bytes = written(&options, PROBE);
-        for (at, ours) in [(12 + 20, PEER), (16 + 20, options.source)] {
-            bytes[at..at + 4].copy_from_slice(&ours.octets());
-        }
-        bytes[40] = types::ECHO_REPLY;
+        // The addresses change their places.
+        let (source, destination) = (bytes[32..36].to_vec(), bytes[36..40].to_vec());
+        bytes[32..36].copy_from_slice(&destination);
+        bytes[36..40].copy_from_slice(&source);
+        bytes[40] = icmpv4::types::ECHO_REPLY;
         let read = |bytes: &[u8], peer| {
             let inner = Ipv4Packet::parse(&bytes[20..], Validation::Lenient).expect("an IPv4 header");
             options.answered(peer, &inner)
@@ -267,6 +387,45 @@ mod tests {
         assert_eq!(write(61, &mut out), None);
         assert_eq!(write(62, &mut out), Some(62));
         assert_eq!(write(101, &mut out), None, "the buffer is too short");
+    }
+
+    #[test]
+    fn rfc8899_s4_1_over_ipv6_a_probe_is_an_echo_of_ipv6() {
+        let source: IpAddr = "2001:db8:a::1".parse().expect("an address");
+        let options = ProbeOptions { source, ..options() };
+        let probe = Probe { destination: PEER_V6, ..PROBE };
+        let mut out = vec![0xff; 65_535];
+        let write =
+            |probe, out: &mut [u8]| options.write(&OuterPolicy::default(), (US_V6, PEER_V6), probe, out);
+        assert_eq!(write(probe, &mut out), Some(1400));
+        let outer = Ipv6Packet::parse(&out[..1400], Validation::Strict).expect("a packet");
+        assert_eq!((outer.next_header(), outer.hop_limit()), (Protocol::IPV6, 64));
+        let inner = Ipv6Packet::parse(outer.payload(), Validation::Strict).expect("a packet");
+        assert_eq!((source, PEER_V6), (inner.source().into(), inner.destination().into()));
+        let message = Icmpv6Message::parse(inner.payload()).expect("a message");
+        assert!(message.checksum_ok(inner.source(), inner.destination()));
+        assert_eq!(options.quoted(PEER_V6, &inner), Some(probe));
+        assert!(has_form(&inner, EchoKind::Request, 40) && !has_form(&inner, EchoKind::Reply, 40));
+        // The answer: the addresses change their places.
+        let mut answer = outer.payload().to_vec();
+        let (to, from) = (answer[8..24].to_vec(), answer[24..40].to_vec());
+        answer[8..24].copy_from_slice(&from);
+        answer[24..40].copy_from_slice(&to);
+        answer[40] = icmpv6::types::ECHO_REPLY;
+        let read = |bytes: &[u8], peer| {
+            let inner = Ipv6Packet::parse(bytes, Validation::Lenient).expect("a header");
+            options.answered(peer, &inner)
+        };
+        assert_eq!(read(&answer, PEER_V6), Some(probe));
+        assert_eq!(read(&answer, US_V6), None, "an answer of another peer");
+        for at in 48..62 {
+            let mut forged = answer.clone();
+            forged[at] ^= 1;
+            assert_eq!(read(&forged, PEER_V6), None, "byte {at} belongs to the checked payload");
+        }
+        assert_eq!(write(Probe { size: 101, ..probe }, &mut out), None, "too small");
+        assert_eq!(write(Probe { size: 102, ..probe }, &mut out), Some(102));
+        assert_eq!(write(Probe { destination: PEER, ..probe }, &mut out), None, "of another family");
     }
 
     #[test]

@@ -13,17 +13,19 @@
 //! NAT. It *introduces* itself by one smallest probe of its own, which is no larger than the one
 //! that came, so that the peer can learn its address even if traffic goes one way only.
 
-use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crate::atomic_address::AtomicAddress;
 
 /// What the threads know of where a peer is probed. Receiving threads write what its probes show,
 /// the prober writes the rest.
 #[derive(Debug, Default)]
 pub(crate) struct ProbeAddress {
-    /// The source of the peer's last probe; 0: none has come.
-    learned: AtomicU32,
-    /// The address that is probed; 0: none was yet.
-    probed: AtomicU32,
+    /// The source of the peer's last probe; none: none has come.
+    learned: AtomicAddress,
+    /// The address that is probed; none: none was yet.
+    probed: AtomicAddress,
     /// The peer has probed an address that this gateway does not have.
     must_introduce: AtomicBool,
     /// The last search for the path MTU was not answered at all.
@@ -32,23 +34,22 @@ pub(crate) struct ProbeAddress {
 
 impl ProbeAddress {
     /// Records the source of a probe, which lies in a network of the peer.
-    pub(crate) fn learn(&self, source: Ipv4Addr) {
-        let source = source.to_bits();
-        if self.learned.load(Relaxed) != source {
-            self.learned.store(source, Relaxed);
+    pub(crate) fn learn(&self, source: IpAddr) {
+        if self.learned.get() != Some(source) {
+            self.learned.set(source);
         }
     }
 
-    pub(crate) fn learned(&self) -> Option<Ipv4Addr> {
-        address(self.learned.load(Relaxed))
+    pub(crate) fn learned(&self) -> Option<IpAddr> {
+        self.learned.get()
     }
 
-    pub(crate) fn note_probed(&self, address: Ipv4Addr) {
-        self.probed.store(address.to_bits(), Relaxed);
+    pub(crate) fn note_probed(&self, address: IpAddr) {
+        self.probed.set(address);
     }
 
-    pub(crate) fn probed(&self) -> Option<Ipv4Addr> {
-        address(self.probed.load(Relaxed))
+    pub(crate) fn probed(&self) -> Option<IpAddr> {
+        self.probed.get()
     }
 
     pub(crate) fn ask_for_introduction(&self) {
@@ -67,8 +68,4 @@ impl ProbeAddress {
     pub(crate) fn is_silent(&self) -> bool {
         self.is_silent.load(Relaxed)
     }
-}
-
-fn address(bits: u32) -> Option<Ipv4Addr> {
-    (bits != 0).then(|| Ipv4Addr::from_bits(bits))
 }

@@ -17,7 +17,7 @@
 //! most. A peer that answers no probes is not confirmed; it gets one probe for an error, of no more
 //! bytes than the errors about it have brought.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use adit_policy::DropReason;
@@ -75,9 +75,9 @@ pub(crate) struct ProbedPath {
     /// Bytes of doubtful errors, less those of the probes that they have caused.
     credit: u16,
     /// The address that the configuration says.
-    configured: Option<Ipv4Addr>,
+    configured: Option<IpAddr>,
     /// The learned address that is probed instead of the underlay address.
-    learned: Option<Ipv4Addr>,
+    learned: Option<IpAddr>,
     /// When something was last sent to the peer.
     last_sent: Option<Instant>,
 }
@@ -146,12 +146,12 @@ impl ProbedPath {
     }
 
     /// The address that is probed; `None`: the underlay address is.
-    pub(crate) fn address(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         self.configured.or(self.learned)
     }
 
     /// Takes over the configured address. A new one is tried at once.
-    pub(crate) fn set_configured(&mut self, address: Option<Ipv4Addr>) {
+    pub(crate) fn set_configured(&mut self, address: Option<IpAddr>) {
         if self.configured != address {
             self.configured = address;
             (self.silences, self.not_before) = (0, Instant::ZERO);
@@ -181,7 +181,7 @@ impl ProbedPath {
     /// The address of the peer to which we introduce ourselves, if it does not know where to probe
     /// us. Its probes come from there, so it can answer there: two gateways behind NAT would
     /// introduce themselves for ever otherwise.
-    pub(crate) fn introduction(&self, state: &PeerState) -> Option<Ipv4Addr> {
+    pub(crate) fn introduction(&self, state: &PeerState) -> Option<IpAddr> {
         let address = state.probe_address.learned().filter(|_| !self.is_open())?;
         state.probe_address.take_introduction().then_some(address)
     }

@@ -17,15 +17,15 @@
 //! treated as without probes.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use adit_policy::{DropReason, PeerIndex};
+use adit_policy::{DropReason, Owner, PeerIndex};
 
 use crate::counters::{Counters, Traffic};
 use crate::last_drop::Dropped;
 use crate::path_search::Search;
-use crate::probe::Probe;
+use crate::probe::{Probe, min_size};
 use crate::probed_path::{CONFIRM_INTERVAL, Doubtful, ProbedPath, SMALLEST, Verdict};
 use crate::time::Instant;
 use crate::token_bucket::TokenBucket;
@@ -93,7 +93,7 @@ impl Prober {
                     *path = ProbedPath::default();
                 }
             } else {
-                path.set_configured(tunnel.peer(peer).path.probe_address);
+                path.set_configured(tunnel.peer(peer).path.probe_address.map(IpAddr::from));
             }
         }
         self.open.retain(|peer| peer.index() < count && tunnel.peer_state(*peer).is_some());
@@ -208,19 +208,24 @@ impl Prober {
         tunnel: &Tunnel,
         peer: PeerIndex,
         search: Search,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
         now: Instant,
     ) {
         let path = self.peers.get_mut(peer.index()).zip(tunnel.peer_state(peer));
         let Some((path, state)) = path else { return };
         let (round, sizes) = path.ask(search, state, now);
         let known = address.or(path.address());
-        let known = known.filter(|address| tunnel.lookup_inner(*address) == Some(peer));
+        let known = known.filter(|address| {
+            tunnel.owner_of(*address) == Some(Owner::Peer(peer))
+                && address.is_ipv4() == state.underlay.is_ipv4()
+        });
         let destination = known.unwrap_or(state.underlay);
         if address.is_none() {
             state.probe_address.note_probed(destination);
         }
-        self.out.extend(sizes.as_slice().iter().map(|&size| (peer, Probe { round, size, destination })));
+        let smallest = min_size(state.underlay);
+        let sizes = sizes.as_slice().iter().map(|size| (*size).max(smallest));
+        self.out.extend(sizes.map(|size| (peer, Probe { round, size, destination })));
     }
 
     /// Writes the next probe into `out`, outer header first, and returns its length. The caller

@@ -1,13 +1,14 @@
 //! The soft state of a peer (RFC 2003 section 5): path MTU, reachability and the rate limit of
 //! ICMP. It is in atomics, which every thread reads.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use adit_policy::IdRange;
 use adit_wire::icmpv4::{types, unreachable};
 
+use crate::atomic_address::AtomicAddress;
 use crate::path_mtu::PathMtuState;
 use crate::probe::Answers;
 use crate::tagged_time::TaggedTime;
@@ -55,7 +56,7 @@ pub enum Reachability {
         /// The ICMP error.
         error: UnreachableError,
         /// The address that it came from.
-        router: Ipv4Addr,
+        router: IpAddr,
         /// The time of the last report.
         since: Instant,
     },
@@ -104,10 +105,10 @@ impl UnreachableError {
     }
 }
 
-/// The soft state of one peer. It is one cache line, and the common path of a datagram only reads
-/// it.
+/// The soft state of one peer. The common path of a datagram only reads it, and only its first
+/// cache line.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct SoftState {
     pub(crate) path_mtu: PathMtuState,
     /// The answers to probes.
@@ -117,11 +118,11 @@ pub(crate) struct SoftState {
     pending: AtomicU64,
     /// The error and the time of the last report that the peer is unreachable.
     unreachable: AtomicU64,
-    /// The router that sent it.
-    router: AtomicU32,
     icmp: IcmpLimit,
     /// The next identification for outer datagrams that may be fragmented.
     identification: AtomicU32,
+    /// The router that sent it.
+    router: AtomicAddress,
 }
 
 impl SoftState {
@@ -131,9 +132,9 @@ impl SoftState {
             answers: Answers::new(),
             pending: AtomicU64::new(TaggedTime::NONE.0),
             unreachable: AtomicU64::new(TaggedTime::NONE.0),
-            router: AtomicU32::new(0),
             icmp: IcmpLimit::new(),
             identification: AtomicU32::new(0),
+            router: AtomicAddress::default(),
         }
     }
 
@@ -141,7 +142,9 @@ impl SoftState {
     pub(crate) fn inherit(&self, previous: &SoftState) {
         self.path_mtu.inherit(&previous.path_mtu);
         self.pending.store(previous.pending.load(Relaxed), Relaxed);
-        self.router.store(previous.router.load(Relaxed), Relaxed);
+        if let Some(router) = previous.router.get() {
+            self.router.set(router);
+        }
         self.unreachable.store(previous.unreachable.load(Relaxed), Relaxed);
         self.icmp.inherit(&previous.icmp);
         self.identification.store(previous.identification.load(Relaxed), Relaxed);
@@ -152,7 +155,7 @@ impl SoftState {
     pub(crate) fn report_unreachable(
         &self,
         error: UnreachableError,
-        router: Ipv4Addr,
+        router: IpAddr,
         is_told: bool,
         now: Instant,
     ) {
@@ -162,8 +165,8 @@ impl SoftState {
     }
 
     /// Restores a report from before a restart; no error is pending for it.
-    pub(crate) fn recall_unreachable(&self, error: UnreachableError, router: Ipv4Addr, since: Instant) {
-        self.router.store(router.to_bits(), Relaxed);
+    pub(crate) fn recall_unreachable(&self, error: UnreachableError, router: IpAddr, since: Instant) {
+        self.router.set(router);
         self.unreachable.store(TaggedTime::new(error.number(), since).0, Relaxed);
     }
 
@@ -178,7 +181,7 @@ impl SoftState {
 
     pub(crate) fn reachability(&self) -> Reachability {
         let word = TaggedTime(self.unreachable.load(Relaxed));
-        let router = Ipv4Addr::from_bits(self.router.load(Relaxed));
+        let router = self.router.get().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         match UnreachableError::from_number(word.value()) {
             Some(error) => Reachability::Unreachable { error, router, since: word.at() },
             None => Reachability::Assumed,
@@ -217,6 +220,11 @@ impl SoftState {
         self.icmp.take(now)
     }
 
+    /// Counts an outer packet of IPv6 that is sent in fragments.
+    pub(crate) fn count_fragmented(&self) -> u32 {
+        self.identification.fetch_add(1, Relaxed)
+    }
+
     /// Reserves `segments` consecutive identifications and returns the first (RFC 6864 section 4:
     /// they repeat only after all 65,536 have been used, or all of our half).
     pub(crate) fn identifications(&self, segments: u16, half: Option<IdRange>) -> u16 {
@@ -231,17 +239,18 @@ impl SoftState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     const EXPIRED: UnreachableError = UnreachableError::time_exceeded(0);
-    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
+    const ROUTER: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9));
 
     fn at(seconds: u64) -> Instant {
         Instant::from_millis(seconds * 1000)
     }
 
     #[test]
-    fn the_soft_state_of_a_peer_is_one_cache_line() {
-        assert_eq!(size_of::<SoftState>(), 64);
+    fn the_common_path_reads_one_cache_line_of_soft_state() {
+        assert_eq!(std::mem::offset_of!(SoftState, router), 64);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The tunnel: configuration, peers and their soft state.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -7,17 +8,19 @@ use std::time::Duration;
 
 use adit_peers::{Keepalive, Peer};
 use adit_policy::{DropReason, IdRange, Owner, OwnerLookup, PeerIndex, PeerLookup};
-use adit_wire::Protocol;
-use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
+use adit_wire::encapsulation::{OuterPolicy, TtlPolicy, overhead};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_wire::ipv6;
 use adit_wire::tcp::{self, TcpFlags};
+use adit_wire::{Protocol, Validation};
 use ipnet::IpNet;
 
 use crate::config::{TunnelConfig, TunnelError};
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
 use crate::other_overlays::OtherOverlays;
+use crate::outer::OuterDatagram;
 use crate::path_mtu::{PATH_MTU_FLOOR, PathMtu};
 use crate::peers::PeerTable;
 use crate::probe::{Probe, ProbeOptions};
@@ -48,6 +51,8 @@ pub struct Tunnel {
     pub(crate) icmp: Arc<IcmpLimit>,
     pub(crate) shares_identifications: Arc<AtomicBool>,
     pub(crate) others: Arc<OtherOverlays>,
+    /// The key of the flow labels of IPv6.
+    pub(crate) flow_key: RandomState,
 }
 
 /// What a tunnel has to know of the machine it runs on, and what changes while it runs.
@@ -82,7 +87,7 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct PeerState {
     pub(crate) soft: SoftState,
-    pub(crate) underlay: Ipv4Addr,
+    pub(crate) underlay: IpAddr,
     pub(crate) probe_address: ProbeAddress,
     /// Limits of the errors that routers with unlisted addresses send to the peer, and from it.
     pub(crate) router_errors_out: IcmpLimit,
@@ -123,7 +128,10 @@ impl Tunnel {
             return Err(TunnelError::TtlZero);
         }
         let peers = config.peers.with_site_underlay(config.underlay)?;
-        let mtu_floor = config.mtu_floor.max(PATH_MTU_FLOOR);
+        let mtu_floor = match config.underlay {
+            IpAddr::V4(_) => config.mtu_floor.max(PATH_MTU_FLOOR),
+            IpAddr::V6(_) => config.mtu_floor.max(ipv6::MIN_MTU),
+        };
         let config = TunnelConfig { peers, mtu_floor, ..config };
         let mut table = PeerTable::new();
         for network in config.peers.site_networks() {
@@ -151,6 +159,7 @@ impl Tunnel {
             icmp: Arc::new(IcmpLimit::new()),
             shares_identifications: Arc::new(AtomicBool::new(false)),
             others: Arc::default(),
+            flow_key: RandomState::new(),
         })
     }
 
@@ -169,6 +178,7 @@ impl Tunnel {
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
             others: Arc::new(OtherOverlays::new(other_networks)),
+            flow_key: self.flow_key.clone(),
         }
     }
 
@@ -236,8 +246,24 @@ impl Tunnel {
         self.table.lookup_inner(address)
     }
 
+    /// The owner of the longest prefix around an inner address.
+    pub(crate) fn owner_of(&self, address: IpAddr) -> Option<Owner> {
+        match address {
+            IpAddr::V4(address) => self.table.owner(address),
+            IpAddr::V6(address) => self.table.owner_v6(address),
+        }
+    }
+
+    /// Whether this gateway has an address: one of its own inner ones, or its underlay address.
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.is_local(address),
+            IpAddr::V6(address) => self.is_local(address),
+        }
+    }
+
     /// The peer with an underlay address.
-    pub fn lookup_outer(&self, address: Ipv4Addr) -> Option<PeerIndex> {
+    pub fn lookup_outer(&self, address: IpAddr) -> Option<PeerIndex> {
         self.table.lookup_outer(address)
     }
 
@@ -277,7 +303,7 @@ impl Tunnel {
     }
 
     /// The address inside the tunnel that a peer is probed at; `None`: no probe was sent yet.
-    pub fn probe_address(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
+    pub fn probe_address(&self, peer: PeerIndex) -> Option<IpAddr> {
         self.peer_state(peer)?.probe_address.probed()
     }
 
@@ -337,6 +363,12 @@ impl Tunnel {
         self.config.probe.as_ref()?.write(self.outer_policy(), (self.config.underlay, to), probe, out)
     }
 
+    /// Bytes that encapsulation adds to a packet.
+    #[inline]
+    pub fn overhead(&self) -> usize {
+        overhead(self.config.underlay)
+    }
+
     pub(crate) fn outer_policy(&self) -> &OuterPolicy {
         &self.config.outer
     }
@@ -371,6 +403,19 @@ impl Tunnel {
     /// Whether a peer's datagrams are left to the host's IP stack.
     pub fn is_left_to_stack(&self, peer: PeerIndex) -> bool {
         self.peer_state(peer).is_some_and(|peer| peer.left_to_stack.load(Relaxed))
+    }
+
+    /// Whether the outer header of a datagram says that a peer sends it to us.
+    pub fn is_from_peer(&self, outer: &[u8]) -> bool {
+        OuterDatagram::parse(outer, Validation::Datapath)
+            .is_some_and(|outer| adit_policy::outer_sender(self, &outer).is_some())
+    }
+
+    /// An identification for the fragments of an outer packet of IPv6: hard to guess, and rarely
+    /// that of another packet to the peer (RFC 7739 section 5).
+    pub fn fragment_identification(&self, peer: PeerIndex) -> u32 {
+        let count = self.peer_state(peer).map_or(0, |peer| peer.soft.count_fragmented());
+        self.flow_key.hash_one((peer, count)) as u32
     }
 
     /// Leaves the lower half of the identifications to programs in the kernel, which send to the
@@ -422,32 +467,33 @@ impl Tunnel {
         if !tcp || !packet.is_first_fragment_or_whole() {
             return None;
         }
-        mss_of_syn(packet.payload(), ipv4::HEADER_LEN, mtu)
+        mss_of_syn(packet.payload(), self.overhead() + ipv4::HEADER_LEN, mtu)
     }
 }
 
-/// The MSS that the path leaves if `segment` is a SYN, behind an inner IP header of this length in
-/// bytes.
+/// The MSS that the path leaves if `segment` is a SYN, behind IP headers of so many bytes.
 #[inline]
-pub(crate) fn mss_of_syn(segment: &[u8], inner_header: usize, mtu: u16) -> Option<u16> {
+pub(crate) fn mss_of_syn(segment: &[u8], ip_headers: usize, mtu: u16) -> Option<u16> {
     let flags = TcpFlags(*segment.get(tcp::FLAGS_OFFSET)?);
-    let headers = (OVERHEAD_V4 + inner_header + tcp::HEADER_LEN) as u16;
+    let headers = (ip_headers + tcp::HEADER_LEN) as u16;
     flags.contains(TcpFlags::SYN).then(|| mtu.saturating_sub(headers))
 }
 
 impl PeerLookup for Tunnel {
+    type Underlay = IpAddr;
+
     #[inline]
-    fn underlay(&self) -> Ipv4Addr {
+    fn underlay(&self) -> IpAddr {
         self.config.underlay
     }
 
     #[inline]
-    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+    fn peer_by_underlay(&self, underlay: IpAddr) -> Option<PeerIndex> {
         self.table.lookup_outer(underlay)
     }
 
     #[inline]
-    fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
+    fn underlay_of(&self, peer: PeerIndex) -> Option<IpAddr> {
         self.peer_state(peer).map(|peer| peer.underlay)
     }
 
@@ -466,7 +512,7 @@ impl OwnerLookup<Ipv6Addr> for Tunnel {
     /// The kernel delivers to its own addresses by itself.
     #[inline]
     fn is_local(&self, address: Ipv6Addr) -> bool {
-        self.config.local_addresses.contains(&address.into())
+        self.config.underlay == address || self.config.local_addresses.contains(&address.into())
     }
 }
 
@@ -478,6 +524,6 @@ impl OwnerLookup<Ipv4Addr> for Tunnel {
 
     #[inline]
     fn is_local(&self, address: Ipv4Addr) -> bool {
-        address == self.config.underlay || self.config.local_addresses.contains(&address.into())
+        self.config.underlay == address || self.config.local_addresses.contains(&address.into())
     }
 }

@@ -7,14 +7,15 @@
 //! [`Prober`](crate::Prober) finds out whether it is true. An error about a probe needs no proof,
 //! because only the routers on the path have seen the probe's token.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use adit_policy::{DropReason, Owner, PeerIndex};
 use adit_wire::encapsulation::OVERHEAD_V4;
 use adit_wire::icmpv4::{self, Icmpv4Error, Icmpv4Message, Quote};
+use adit_wire::icmpv6::Icmpv6Error;
 use adit_wire::ipv4::{self, Ipv4Packet};
-use adit_wire::ipv6::{self, Ipv6Packet};
+use adit_wire::ipv6::{self, Ipv6Packet, is_ipv6};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
@@ -94,13 +95,20 @@ pub(crate) enum Trust {
     Proven(Proof),
 }
 
+/// An error as a router of the underlay sends it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RouterError {
+    V4(Icmpv4Error),
+    V6(Icmpv6Error),
+}
+
 /// An ICMP error whose quote is a datagram of ours.
 pub(crate) struct ValidatedError<'t, 'a> {
     pub(crate) peer: PeerIndex,
     pub(crate) soft: &'t SoftState,
-    pub(crate) error: Icmpv4Error,
+    pub(crate) error: RouterError,
     /// The address that the error came from.
-    pub(crate) router: Ipv4Addr,
+    pub(crate) router: IpAddr,
     /// The datagram that the tunnel sent, in bytes.
     pub(crate) outer_len: u16,
     pub(crate) outer_df: bool,
@@ -122,8 +130,7 @@ pub(crate) enum Quoted<'a> {
 }
 
 impl Tunnel {
-    /// Handles an ICMP message. `packet` is the whole IPv4 datagram, as a raw ICMP socket returns
-    /// it.
+    /// Handles an ICMP message. `packet` is the whole IP datagram, as a raw ICMP socket returns it.
     ///
     /// Costs two lookups and a checksum; allocates nothing. Every message ends in exactly one
     /// count, except [`UnderlayIcmp::Doubtful`].
@@ -144,7 +151,8 @@ impl Tunnel {
 
     fn take_icmp(&self, packet: &[u8], trust: Trust, now: Instant, counters: &Counters) -> UnderlayIcmp {
         let mut peer = None;
-        let outcome = self.validate(packet).and_then(|validated| match validated {
+        let validated = if is_ipv6(packet) { self.validate_v6(packet) } else { self.validate_v4(packet) };
+        let outcome = validated.and_then(|validated| match validated {
             Some(validated) => {
                 peer = Some(validated.peer);
                 if trust == Trust::Unproven
@@ -177,7 +185,7 @@ impl Tunnel {
 
     /// Reads the message and checks its quote against what this tunnel could have sent (RFC 5927
     /// section 4). `Ok(None)`: none of ours.
-    fn validate<'a>(&self, bytes: &'a [u8]) -> Result<Option<ValidatedError<'_, 'a>>, DropReason> {
+    fn validate_v4<'a>(&self, bytes: &'a [u8]) -> Result<Option<ValidatedError<'_, 'a>>, DropReason> {
         let packet = Ipv4Packet::parse(bytes, Validation::Datapath).map_err(|_| DropReason::IcmpMalformed)?;
         if packet.protocol() != Protocol::ICMP {
             return Ok(None);
@@ -195,29 +203,28 @@ impl Tunnel {
         if outer.protocol() != Protocol::IPIP && !carries_v6 {
             return Ok(None);
         }
-        let found = self.table.lookup_outer(outer.destination());
+        let found = self.table.lookup_outer(outer.destination().into());
         let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
             return Err(DropReason::IcmpUnbelievable);
         };
-        let sent_by_us = outer.source() == self.config.underlay
-            && packet.destination() == self.config.underlay
+        let sent_by_us = self.config.underlay == outer.source()
+            && self.config.underlay == packet.destination()
             && outer.header_len() == OVERHEAD_V4
             && outer.fragment_offset() == 0;
         if !sent_by_us {
             return Err(DropReason::IcmpUnbelievable);
         }
         let inner = if carries_v6 {
-            self.check_quoted_v6(peer, quote.payload())?;
-            Quoted::Partial
+            self.quoted_inner_v6(peer, state.underlay, quote.payload())?
         } else {
-            self.quoted_inner(peer, state.underlay, &quote)?
+            self.quoted_inner(peer, state.underlay, quote.payload())?
         };
         let start = packet.header_len() + icmpv4::HEADER_LEN + outer.header_len();
         Ok(Some(ValidatedError {
             peer,
             soft: &state.soft,
-            error,
-            router: packet.source(),
+            error: RouterError::V4(error),
+            router: packet.source().into(),
             outer_len: sent_len(&quote),
             outer_df: outer.dont_fragment(),
             inner,
@@ -227,14 +234,13 @@ impl Tunnel {
 
     /// What the quote holds of the inner datagram; its header and 8 bytes more (or all of it) are
     /// enough. As far as it reaches, it must be one that the tunnel would have sent to that peer.
-    fn quoted_inner<'a>(
+    pub(crate) fn quoted_inner<'a>(
         &self,
         peer: PeerIndex,
-        underlay: Ipv4Addr,
-        quote: &Quote<'a>,
+        underlay: IpAddr,
+        bytes: &'a [u8],
     ) -> Result<Quoted<'a>, DropReason> {
         const TRANSPORT_BYTES: usize = 8;
-        let bytes = quote.payload();
         if bytes.first().is_some_and(|first| first >> 4 != 4) {
             return Err(DropReason::IcmpUnbelievable);
         }
@@ -261,23 +267,28 @@ impl Tunnel {
         let enough = (inner.header_len() + TRANSPORT_BYTES).min(inner.total_len());
         Ok(if bytes.len() >= enough { Quoted::Enough(inner) } else { Quoted::Partial })
     }
-}
 
-impl Tunnel {
     /// The same for a packet of IPv6, whose sender is not answered: the next one is, as after a
     /// quote that is too short (RFC 4213 section 3.4 leaves it open).
-    fn check_quoted_v6(&self, peer: PeerIndex, bytes: &[u8]) -> Result<(), DropReason> {
-        let is_v6 = bytes.first().is_none_or(|first| first >> 4 == 6);
-        let is_ours = match Ipv6Packet::parse(bytes, Validation::Lenient) {
-            // Too short to say more.
-            Err(_) => true,
-            Ok(inner) => {
-                let from = self.table.owner_v6(inner.source());
-                let is_from_us = from.is_some_and(|from| from != Owner::Peer(peer));
-                is_from_us && self.table.owner_v6(inner.destination()) == Some(Owner::Peer(peer))
-            }
-        };
-        if is_v6 && is_ours { Ok(()) } else { Err(DropReason::IcmpUnbelievable) }
+    pub(crate) fn quoted_inner_v6<'a>(
+        &self,
+        peer: PeerIndex,
+        underlay: IpAddr,
+        bytes: &[u8],
+    ) -> Result<Quoted<'a>, DropReason> {
+        if bytes.first().is_some_and(|first| first >> 4 != 6) {
+            return Err(DropReason::IcmpUnbelievable);
+        }
+        // Too short to say more.
+        let Ok(inner) = Ipv6Packet::parse(bytes, Validation::Lenient) else { return Ok(Quoted::Partial) };
+        let probe = self.config().probe.as_ref();
+        if probe.is_some_and(|options| options.quoted(underlay, &inner).is_some()) {
+            return Ok(Quoted::Probe);
+        }
+        let from = self.table.owner_v6(inner.source());
+        let is_from_us = from.is_some_and(|from| from != Owner::Peer(peer));
+        let is_ours = is_from_us && self.table.owner_v6(inner.destination()) == Some(Owner::Peer(peer));
+        if is_ours { Ok(Quoted::Partial) } else { Err(DropReason::IcmpUnbelievable) }
     }
 }
 

@@ -22,12 +22,14 @@ use common::*;
 fn both_families() -> TunnelConfig {
     let parse = |network: &str| network.parse().expect("a network");
     let mut peers =
-        PeerSet::new(Some(A), ["172.16.17.0/24", "2001:db8:a::/48"].map(parse)).expect("no conflict");
+        PeerSet::new(Some(A.into()), ["172.16.17.0/24", "2001:db8:a::/48"].map(parse)).expect("no conflict");
     for (name, underlay, networks) in
         [("b", B, ["192.168.199.0/24", "2001:db8:b::/48"]), ("c", C, ["192.168.200.0/24", "2001:db8:c::/48"])]
     {
         let (name, networks) = (name.parse().expect("a name"), networks.map(parse).into());
-        peers.insert(Peer { name, underlay, networks, path: PathOptions::default() }).expect("no conflict");
+        peers
+            .insert(Peer { name, underlay: underlay.into(), networks, path: PathOptions::default() })
+            .expect("no conflict");
     }
     TunnelConfig { peers, ..config() }
 }
@@ -230,7 +232,7 @@ fn rfc4213_s3_6_some_addresses_never_come_out_of_a_tunnel() {
         path: PathOptions::default(),
     };
     let mut peers =
-        PeerSet::nested(Some(A), ["2001:db8:a::/48".parse().expect("a network")]).expect("a site");
+        PeerSet::nested(Some(A.into()), ["2001:db8:a::/48".parse().expect("a network")]).expect("a site");
     peers.insert(default).expect("no conflict");
     config.peers = peers;
     let gateway = Gateway::new(config);

@@ -4,7 +4,7 @@
 mod common;
 
 use std::hash::RandomState;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use adit_tunnel::{
@@ -58,14 +58,15 @@ fn end(which: usize, setup: Setup) -> End {
     let private = if setup.is_behind_nat { private } else { public };
     let inside = [INSIDE_A, INSIDE_B][which];
     let networks = |which: usize| NETWORKS[which].parse().expect("a network");
-    let mut peers = PeerSet::new(Some(private), [networks(which)]).expect("no conflict");
+    let mut peers = PeerSet::new(Some(private.into()), [networks(which)]).expect("no conflict");
     let path = adit_tunnel::PathOptions { probe_address: setup.probe_address, keepalive: setup.of_peer };
     let name = "other".parse().expect("a name");
-    let peer = Peer { name, underlay: theirs, networks: vec![networks(1 - which)], path };
+    let peer = Peer { name, underlay: theirs.into(), networks: vec![networks(1 - which)], path };
     peers.insert(peer).expect("no conflict");
-    let options = ProbeOptions { source: inside, secret: RandomState::new(), keepalive: setup.keepalive };
+    let options =
+        ProbeOptions { source: inside.into(), secret: RandomState::new(), keepalive: setup.keepalive };
     let gateway = Gateway::new(TunnelConfig {
-        underlay: private,
+        underlay: private.into(),
         peers,
         local_addresses: vec![inside.into()],
         probe: Some(options).filter(|_| !setup.does_not_probe),
@@ -149,7 +150,10 @@ impl Bed {
     }
 
     fn probed(&self, which: usize) -> Option<Ipv4Addr> {
-        self.0[which].gateway.tunnel.probe_address(THE_OTHER)
+        match self.0[which].gateway.tunnel.probe_address(THE_OTHER)? {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(address) => panic!("{address} on an underlay of IPv4"),
+        }
     }
 }
 
@@ -333,18 +337,20 @@ fn a_peer_has_its_own_keepalive() {
 fn keepalives_of_many_peers_are_spread_out() {
     const PEERS: u32 = 10_000;
     let interval = Duration::from_secs(20);
-    let mut set = PeerSet::new(Some(A), [NETWORKS[0].parse().expect("a network")]).expect("no conflict");
+    let mut set =
+        PeerSet::new(Some(A.into()), [NETWORKS[0].parse().expect("a network")]).expect("no conflict");
     for number in 0..PEERS {
         let [_, _, c, d] = number.to_be_bytes();
         let peer = Peer {
             name: format!("p{number}").parse().expect("a name"),
-            underlay: Ipv4Addr::new(198, 51, c, d),
+            underlay: Ipv4Addr::new(198, 51, c, d).into(),
             networks: vec![format!("20.{c}.{d}.0/24").parse().expect("a network")],
             path: adit_tunnel::PathOptions::default(),
         };
         set.insert(peer).expect("no conflict");
     }
-    let probe = ProbeOptions { source: INSIDE_A, secret: RandomState::new(), keepalive: Some(interval) };
+    let probe =
+        ProbeOptions { source: INSIDE_A.into(), secret: RandomState::new(), keepalive: Some(interval) };
     let mut gateway = Gateway::new(TunnelConfig { peers: set, probe: Some(probe), ..config() });
     let mut prober = Prober::new(&gateway.tunnel);
     let mut out = [0; 2000];

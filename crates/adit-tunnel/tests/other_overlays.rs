@@ -48,7 +48,7 @@ fn what_may_be_another_overlays_is_left_to_it_and_not_counted() {
 #[test]
 fn a_tunnel_on_a_machine_that_has_changed_keeps_what_it_has_learned() {
     let gateway = Gateway::default();
-    let peer = gateway.tunnel.lookup_outer(B).expect("a peer");
+    let peer = gateway.tunnel.lookup_outer(B.into()).expect("a peer");
     let facts = HostFacts { local_addresses: vec![OUR_HOST.into()], probe: None, other_networks: Vec::new() };
     let followed = gateway.tunnel.on_host(facts);
     assert_eq!(followed.local_addresses(), [OUR_HOST]);

@@ -50,7 +50,8 @@ struct Bed {
 
 impl Bed {
     fn new(path: Path) -> Bed {
-        let probe = Some(ProbeOptions { source: GATEWAY_A, secret: RandomState::new(), keepalive: None });
+        let probe =
+            Some(ProbeOptions { source: GATEWAY_A.into(), secret: RandomState::new(), keepalive: None });
         let gateway = Gateway::new(adit_tunnel::TunnelConfig { probe, ..config() });
         let prober = Prober::new(&gateway.tunnel);
         Bed { gateway, prober, path, sent: 0, probes: Vec::new(), chance: 1, told: Vec::new() }
@@ -233,11 +234,11 @@ fn a_path_in_use_is_confirmed_by_one_probe_every_two_seconds() {
 /// A gateway at B, whose prober works.
 fn probing_peer() -> (Gateway, Vec<u8>) {
     let config = adit_tunnel::TunnelConfig {
-        underlay: B,
+        underlay: B.into(),
         peers: peer_set(B, "192.168.199.0/24", &[("a", A, "172.16.17.0/24")]),
         local_addresses: vec![GATEWAY_B.into()],
         reachable_addresses: Vec::new(),
-        probe: Some(ProbeOptions { source: GATEWAY_B, secret: RandomState::new(), keepalive: None }),
+        probe: Some(ProbeOptions { source: GATEWAY_B.into(), secret: RandomState::new(), keepalive: None }),
         ..config()
     };
     let mut gateway = Gateway::new(config);
@@ -523,17 +524,16 @@ fn an_answer_from_another_source_is_refused() {
     let mut bed = Bed::default();
     bed.path.is_silent = true;
     bed.run(Duration::from_secs(3), 100);
-    let options = bed.tunnel().config().probe.clone().expect("it probes");
     let echo = |source: Ipv4Addr, destination: Ipv4Addr, kind| {
         let mut message = [0; 64];
         icmpv4::build_echo(&mut message, 0xad17, 1, &[0; 56], kind).expect("there is room");
         datagram(source, destination).protocol(Protocol::ICMP).payload(message.to_vec())
     };
     for (inner, from) in [
-        (echo(B, options.source, EchoKind::Reply), B),
+        (echo(B, GATEWAY_A, EchoKind::Reply), B),
         (echo(B, HOST_A, EchoKind::Request), B),
-        (echo(C, options.source, EchoKind::Reply), B),
-        (echo(B, options.source, EchoKind::Reply), C),
+        (echo(C, GATEWAY_A, EchoKind::Reply), B),
+        (echo(B, GATEWAY_A, EchoKind::Reply), C),
     ] {
         let before = bed.gateway.totals();
         let verdict = bed.gateway.decapsulate(&inner.inside(from, A).build());

@@ -224,7 +224,7 @@ fn rfc2003_s4_4_time_exceeded_is_reported_as_host_unreachable() {
     assert_eq!(relayed(&gateway, Icmpv4Error::TimeExceeded { code: 0 }, relay), Some(unreachable(1)));
     let expected = Reachability::Unreachable {
         error: UnreachableError::time_exceeded(0),
-        router: ROUTER,
+        router: ROUTER.into(),
         since: gateway.now,
     };
     assert_eq!(gateway.tunnel.reachability(PEER_B), expected);
@@ -607,8 +607,8 @@ fn a_configuration_that_cannot_work_is_refused() {
         change(&mut config);
         Tunnel::new(config).expect_err("the configuration is invalid").to_string()
     };
-    assert!(refused(|c| c.underlay = B).contains("both peer b and this site"));
-    assert!(refused(|c| c.underlay = HOST_B).contains("192.168.199.0/24 of peer b contains"));
+    assert!(refused(|c| c.underlay = B.into()).contains("both peer b and this site"));
+    assert!(refused(|c| c.underlay = HOST_B.into()).contains("192.168.199.0/24 of peer b contains"));
     assert!(refused(|c| c.underlay = [224, 0, 0, 1].into()).contains("unicast"));
     assert!(refused(|c| c.underlay = [240, 0, 0, 1].into()).contains("unicast"));
     assert!(refused(|c| c.outer.ttl = TtlPolicy::Fixed(0)).contains("TTL is 0"));

@@ -91,7 +91,7 @@ impl Network {
     fn new(loss: u64, seed: u64) -> Network {
         let peers =
             peer_set(B, "192.168.199.0/24", &[("a", A, "172.16.17.0/24"), ("c", C, "192.168.200.0/24")]);
-        let config_b = TunnelConfig { underlay: B, peers, local_addresses: Vec::new(), ..config() };
+        let config_b = TunnelConfig { underlay: B.into(), peers, local_addresses: Vec::new(), ..config() };
         Network {
             a: Gateway::default(),
             b: Gateway::new(config_b),

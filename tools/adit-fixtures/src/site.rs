@@ -99,19 +99,19 @@ impl Setup {
         let parsed = |networks: &[&str]| -> Vec<_> {
             networks.iter().map(|network| network.parse().expect("a network")).collect()
         };
-        let mut peers = PeerSet::new(Some(A), parsed(ours)).expect("a site without conflicts");
+        let mut peers = PeerSet::new(Some(A.into()), parsed(ours)).expect("a site without conflicts");
         for (name, underlay, networks) in [("b", B, of_b), ("c", C, of_c)] {
             let networks = parsed(networks);
             let peer = Peer {
                 name: name.parse().expect("a name"),
-                underlay,
+                underlay: underlay.into(),
                 networks,
                 path: PathOptions::default(),
             };
             peers.insert(peer).expect("a peer without conflicts");
         }
         let config = TunnelConfig {
-            underlay: A,
+            underlay: A.into(),
             peers,
             outer: OuterPolicy::default(),
             mss_clamp: true,

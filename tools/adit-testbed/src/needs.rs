@@ -25,8 +25,12 @@ pub fn ebpf() -> Result<(), String> {
 
 fn probe() -> Result<(), String> {
     let config = Config::parse("a.toml", CONFIG_A).map_err(|problems| problems.to_string())?;
-    let machine =
-        Machine { underlay: UNDERLAY_A, local: vec![UNDERLAY_A.into()], underlay_mtu: 1500, vrf: None };
+    let machine = Machine {
+        underlay: UNDERLAY_A.into(),
+        local: vec![UNDERLAY_A.into()],
+        underlay_mtu: 1500,
+        vrf: None,
+    };
     let tunnel = Tunnel::new(tunnel_config(&config, &machine)).map_err(|error| error.to_string())?;
     programs::probe(&tunnel).map_err(|error| error.to_string())
 }
@@ -93,13 +97,27 @@ pub fn ipip() -> Result<(), String> {
 /// There is none.
 pub fn sit() -> Result<(), String> {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    let make = ["link", "add", "probe", "type", "sit", "local", "192.0.2.1", "remote", "192.0.2.2"];
+    driver(&ANSWER, "sit", "sit local 192.0.2.1 remote 192.0.2.2")
+}
+
+/// Linux's own ip6tnl driver, which many kernels of build machines lack.
+///
+/// # Errors
+/// There is none.
+pub fn ip6tnl() -> Result<(), String> {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    driver(&ANSWER, "ip6tnl", "ip6tnl mode any local 2001:db8::1 remote 2001:db8::2")
+}
+
+/// Whether an interface of this type can be made. The kernel loads the driver for it.
+fn driver(answer: &OnceLock<bool>, name: &str, link: &str) -> Result<(), String> {
+    let make: Vec<&str> = ["link", "add", "probe", "type"].into_iter().chain(link.split(' ')).collect();
     let is_met =
-        *ANSWER.get_or_init(|| Host::new("probe").is_ok_and(|host| host.program("ip", &make).is_ok()));
+        *answer.get_or_init(|| Host::new("probe").is_ok_and(|host| host.program("ip", &make).is_ok()));
     if is_met {
         Ok(())
     } else {
-        Err("the kernel's sit driver: `cargo xtask vm test` runs this where it is".to_owned())
+        Err(format!("the kernel's {name} driver: `cargo xtask vm test` runs this where it is"))
     }
 }
 

@@ -231,7 +231,7 @@ mod tests {
             peer: peer(),
             state: PeerState::Unreachable,
             cause: DownCause::Unreachable(UnreachableCause::Prohibited),
-            router: Some(Ipv4Addr::LOCALHOST),
+            router: Some(Ipv4Addr::LOCALHOST.into()),
             icmp_type: Some(3),
             icmp_code: Some(13),
         };

@@ -4,7 +4,7 @@
 //! against the real kernel.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adit_config::DataplaneChoice;
@@ -79,13 +79,6 @@ pub(crate) fn link(index: u32, name: &str, kind: &str) -> Link {
         ipip: None,
         hardware: LinkLayer::None,
         flags: 0,
-    }
-}
-
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
     }
 }
 
@@ -442,28 +435,28 @@ impl Network for FakeHost {
 
     fn routes_to(
         &mut self,
-        destinations: &[Ipv4Addr],
+        destinations: &[IpAddr],
         source: Option<FlowSource>,
     ) -> Result<Vec<Result<RouteLookup>>> {
         const WHAT: &str = "find a route";
         let state = self.state();
-        let look_up = |destination: &Ipv4Addr| {
-            if source.is_some_and(|source| !state.is_local(source.address.into())) {
+        let look_up = |destination: &IpAddr| {
+            if source.is_some_and(|source| !state.is_local(source.address)) {
                 return refuse(WHAT, ENETUNREACH);
             }
             let source = source.map(|source| source.address);
             let to = |device, next_hop, kind| RouteLookup { device, next_hop, source, mtu: None, kind };
-            if state.is_local((*destination).into()) {
+            if state.is_local(*destination) {
                 return Ok(to(LOOPBACK, *destination, RouteKind::Local));
             }
-            let found = state.longest_match((*destination).into());
+            let found = state.longest_match(*destination);
             if found.is_some_and(|found| found.kind == RouteKind::Unreachable) {
                 return refuse(WHAT, EHOSTUNREACH);
             }
             let Some(Route { device: Some(device), gateway, kind, .. }) = found else {
                 return refuse(WHAT, ENETUNREACH);
             };
-            Ok(to(*device, gateway.and_then(v4).unwrap_or(*destination), *kind))
+            Ok(to(*device, gateway.unwrap_or(*destination), *kind))
         };
         Ok(destinations.iter().map(look_up).collect())
     }

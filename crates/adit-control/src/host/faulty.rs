@@ -1,7 +1,7 @@
 //! A host on which one call fails: the fake's or the real machine's, with an error at the n-th
 //! call.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -260,7 +260,7 @@ faulty! {
     fn routes_by(protocol: u8, device: u32, table: u32) -> Vec<Route>;
     fn routes_of_kind(protocol: u8, kind: RouteKind, table: Option<u32>) -> Vec<Route>;
     fn routes_to_exactly(networks: &[IpNet]) -> Option<Vec<Route>>;
-    fn routes_to(destinations: &[Ipv4Addr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
+    fn routes_to(destinations: &[IpAddr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
     fn add_route(route: &Route) -> ();
     fn add_routes(routes: &[Route]) -> ();
     fn replace_routes(routes: &[Route]) -> ();

@@ -1,5 +1,6 @@
 //! The real machine: system calls, and the data planes of `adit-dataplane`.
 
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use super::plane_select::PlaneStarter;
 use super::{Host, Ipv6, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
 use crate::reconcile::devices::{
-    HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC, hidden_alias, ipv6_setting, ipv6_settings,
+    HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC, hidden_alias, ipv6_setting, ipv6_settings, v4,
 };
 
 /// This machine, in the calling thread's network namespace.
@@ -170,8 +171,8 @@ const TRIAL: &str = "trial";
 const TRIAL_MTU: u16 = 1480;
 
 fn trial_ipip(tunnel: &Tunnel) -> Ipip {
-    let remote = tunnel.peers().next().map(|(_, peer)| peer.underlay);
-    let local = tunnel.config().underlay;
+    let remote = tunnel.peers().next().and_then(|(_, peer)| v4(peer.underlay));
+    let local = v4(tunnel.config().underlay).unwrap_or(Ipv4Addr::UNSPECIFIED);
     Ipip { local, remote, ttl: 64, tos: 0, protocol: 4, path_mtu_discovery: true, mark: 0 }
 }
 

@@ -105,7 +105,7 @@ impl Findings {
 fn assumed(namespaces: &mut Namespaces, config: &Config) -> Machine {
     let underlay = match config.site.underlay {
         Underlay::Address(address) => address,
-        Underlay::Interface(_) => Ipv4Addr::UNSPECIFIED,
+        Underlay::Interface(_) => Ipv4Addr::UNSPECIFIED.into(),
     };
     let vrf = namespaces.vrf().ok().flatten();
     Machine { underlay, local: Vec::new(), underlay_mtu: machine::DEFAULT_MTU, vrf }

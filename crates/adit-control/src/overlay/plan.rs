@@ -1,11 +1,11 @@
 //! What a configuration would change on a machine, beside what runs.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use adit_config::{Config, Mtu};
 use adit_linux::netlink::Route;
-use adit_wire::encapsulation::OVERHEAD_V4;
+use adit_wire::encapsulation::overhead;
 
 use crate::carrier::choice::carrier_of;
 use crate::carrier::{Carrier, Prepared};
@@ -28,7 +28,7 @@ pub struct RunningOverlay {
     /// Its configuration.
     pub config: Config,
     /// The underlay address in use.
-    pub underlay: Ipv4Addr,
+    pub underlay: IpAddr,
     /// MTU of the tunnel interface, in bytes.
     pub mtu: u16,
 }
@@ -37,7 +37,7 @@ impl RunningOverlay {
     /// Returns what a change of it keeps if the machine still has it.
     pub(super) fn in_use(&self) -> InUse {
         let is_auto = self.config.site.tunnel.mtu == Mtu::Auto;
-        let underlay_mtu = is_auto.then(|| self.mtu.saturating_add(OVERHEAD_V4 as u16));
+        let underlay_mtu = is_auto.then(|| self.mtu.saturating_add(overhead(self.underlay) as u16));
         InUse::of(&self.config, Some(self.underlay), underlay_mtu)
     }
 }

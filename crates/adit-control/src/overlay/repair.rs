@@ -1,6 +1,6 @@
 //! The repair of an overlay: a look at everything, and what follows from it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use adit_dataplane::clock::Clock;
@@ -55,7 +55,7 @@ impl Overlay {
         let is_vrf_new = self.namespaces.vrf()? != self.desired.vrf;
         // The data plane knows the MTU of the interface that it was started for.
         let started_for = self.running.plane.tunnel().config().underlay_mtu;
-        let is_mtu_new = mtu_of(&self.config, started_for) != self.desired.mtu;
+        let is_mtu_new = mtu_of(&self.config, self.desired.underlay, started_for) != self.desired.mtu;
         if changes.is_empty() && !is_mtu_new {
             self.is_filter_due = false;
             self.follow_host(&machine)?;
@@ -171,7 +171,7 @@ impl Overlay {
         Ok((address != before).then(|| self.underlay_move(before, address)))
     }
 
-    fn underlay_move(&self, before: Ipv4Addr, after: Ipv4Addr) -> Change {
+    fn underlay_move(&self, before: IpAddr, after: IpAddr) -> Change {
         let at = &self.config.site.underlay;
         let what = format!("{at} {before} -> {after}: every peer's file has to name {after}");
         Change::new(Kind::Change, Object::Underlay, what)

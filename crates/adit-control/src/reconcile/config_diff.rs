@@ -1,7 +1,7 @@
 //! Two configurations compared: the settings and the peers that differ. Pure.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_config::{Config, Peer, PeerDelta, PeerSet};
 use ipnet::IpNet;
@@ -10,7 +10,7 @@ use crate::reconcile::change::{Change, Kind, Object};
 
 /// Returns what `new` changes about the configuration that runs; `None`: nothing runs. `underlay`
 /// is our address on the underlay, which the file may name by its interface.
-pub(crate) fn compare(old: Option<&Config>, new: &Config, underlay: Ipv4Addr) -> Vec<Change> {
+pub(crate) fn compare(old: Option<&Config>, new: &Config, underlay: IpAddr) -> Vec<Change> {
     let mut changes = Vec::new();
     let Some(old) = old else {
         let site = &new.site;
@@ -88,7 +88,7 @@ mod tests {
         Config::parse("a.toml", text).expect("it is valid")
     }
 
-    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    const US: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 1, 1));
     const A: &str = include_str!("../../../../examples/a.toml");
 
     fn lines(changes: &[Change]) -> Vec<String> {

@@ -12,11 +12,11 @@ use adit_linux::netlink::{Link, MAIN_TABLE};
 use adit_tunnel::{HostFacts, ProbeOptions, Relay, Tunnel, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
-use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
+use adit_wire::encapsulation::{OuterPolicy, TtlPolicy, overhead};
 use adit_wire::ipv6;
 use ipnet::IpNet;
 
-use crate::reconcile::devices::{self, DesiredDevice, HiddenEnd, has_alias_of, uses_kernel_plane};
+use crate::reconcile::devices::{self, DesiredDevice, HiddenEnd, has_alias_of, uses_kernel_plane, v4};
 
 /// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
 const MIN_MTU: u16 = 68;
@@ -25,7 +25,7 @@ const MIN_MTU: u16 = 68;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// Our address on the underlay.
-    pub underlay: Ipv4Addr,
+    pub underlay: IpAddr,
     /// All addresses of the inner side that are not link-local ones of IPv6, and our underlay
     /// address.
     pub local: Vec<IpAddr>,
@@ -57,7 +57,7 @@ pub struct Desired {
     /// has none.
     pub hidden: Option<HiddenEnd>,
     /// Our address on the underlay.
-    pub underlay: Ipv4Addr,
+    pub underlay: IpAddr,
     /// The firewall mark of what is sent to peers; 0 is none.
     pub mark: u32,
     /// The network namespace of interfaces and routes; `None`: that of the underlay.
@@ -178,20 +178,23 @@ impl Gateways {
     }
 
     /// Returns the gateway of the route to a network of a peer. For one of IPv6 it is a link-local
-    /// address: the one that RFC 4213 section 3.7 gives to a gateway with that IPv4 address.
-    fn towards(self, network: IpNet, underlay: Ipv4Addr) -> Option<IpAddr> {
+    /// address: the one that RFC 4213 section 3.7 gives to a gateway with that IPv4 address, or the
+    /// one that ends as the peer's address does. A network of IPv4 behind an underlay of IPv6 has
+    /// the placeholder.
+    fn towards(self, network: IpNet, underlay: IpAddr) -> Option<IpAddr> {
         let gateway = match self {
             Self::Unnamed => return None,
             Self::PeerAddress => underlay,
-            Self::Placeholder => PLACEHOLDER_GATEWAY,
+            Self::Placeholder => PLACEHOLDER_GATEWAY.into(),
         };
-        Some(match network {
-            IpNet::V4(_) => gateway.into(),
-            IpNet::V6(_) => {
-                let [a, b, c, d] = gateway.octets();
-                let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-                Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, high, low).into()
-            }
+        let interface = match gateway {
+            IpAddr::V4(gateway) => u64::from(gateway.to_bits()),
+            IpAddr::V6(gateway) => gateway.to_bits() as u64,
+        };
+        Some(match (network, gateway) {
+            (IpNet::V4(_), IpAddr::V4(gateway)) => gateway.into(),
+            (IpNet::V4(_), IpAddr::V6(_)) => PLACEHOLDER_GATEWAY.into(),
+            (IpNet::V6(_), _) => Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(interface)).into(),
         })
     }
 }
@@ -245,7 +248,7 @@ impl Desired {
             netns: site.netns.as_ref().map(ToString::to_string),
             vrf: machine.vrf.clone(),
             ipv6: config.peers.has_ipv6(),
-            mtu: mtu_of(config, machine.underlay_mtu),
+            mtu: mtu_of(config, machine.underlay, machine.underlay_mtu),
             routes,
             guard_metric: guard_metric(site.name.as_str()),
             routing,
@@ -267,7 +270,7 @@ impl Desired {
     /// the routes, which is a preference, since the kernel deletes a route together with the
     /// address of its source; and the packet filter. Returns true if that is another one now.
     pub(crate) fn follow(&mut self, config: &Config, machine: &Machine) -> bool {
-        self.mtu = mtu_of(config, machine.underlay_mtu);
+        self.mtu = mtu_of(config, machine.underlay, machine.underlay_mtu);
         let sources = PreferredSources::of(&config.site, &machine.local);
         if sources != self.routing.preferred_sources {
             self.routing.preferred_sources = sources;
@@ -313,14 +316,14 @@ impl Desired {
 fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filter {
     Filter {
         site: config.site.name.to_string(),
-        underlay: Some(machine.underlay),
+        underlay: v4(machine.underlay),
         networks: networks_v4(&config.site.networks).collect(),
         local: local_v4(machine),
         reachable: config.site.local.clone(),
         peers: config
             .peers
             .iter()
-            .map(|peer| (peer.underlay, networks_v4(&peer.networks).collect()))
+            .filter_map(|peer| Some((v4(peer.underlay)?, networks_v4(&peer.networks).collect())))
             .collect(),
         relayed: relayed(config),
         devices: devices.iter().map(|device| device.name.clone()).collect(),
@@ -338,27 +341,24 @@ fn relayed(config: &Config) -> Option<Vec<(Ipv4Addr, Ipv4Addr)>> {
         Relay::Off => return Some(Vec::new()),
         Relay::Pairs(pairs) => pairs,
     };
-    let address = |name| config.peers.get(name).map(|peer| peer.underlay);
+    let address = |name| config.peers.get(name).and_then(|peer| v4(peer.underlay));
     let pairs = pairs.iter().filter_map(|[one, other]| Some((address(one)?, address(other)?)));
     Some(pairs.flat_map(|(one, other)| [(one, other), (other, one)]).collect())
 }
 
 /// Lists the IPv4 addresses of a machine, which are those that the packet filter checks.
 fn local_v4(machine: &Machine) -> Vec<Ipv4Addr> {
-    let v4 = machine.local.iter().filter_map(|address| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    });
-    v4.collect()
+    machine.local.iter().filter_map(|address| v4(*address)).collect()
 }
 
 /// Returns the MTU of the tunnel interface, in bytes. The kernel takes IPv6 off an interface whose
 /// MTU is below the smallest that IPv6 knows; the tunnel fragments what the path does not carry.
-pub(crate) fn mtu_of(config: &Config, underlay_mtu: u16) -> u16 {
+pub(crate) fn mtu_of(config: &Config, underlay: IpAddr, underlay_mtu: u16) -> u16 {
+    let overhead = overhead(underlay);
     let smallest = if config.peers.has_ipv6() { ipv6::MIN_MTU } else { MIN_MTU };
     match config.site.tunnel.mtu {
         Mtu::Fixed(mtu) => mtu,
-        Mtu::Auto => underlay_mtu.saturating_sub(OVERHEAD_V4 as u16).max(smallest),
+        Mtu::Auto => underlay_mtu.saturating_sub(overhead as u16).max(smallest),
     }
 }
 
@@ -407,7 +407,11 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
 /// Returns how `config` asks for probes on a machine, with a new key; `None`: not at all.
 fn probe_options(config: &Config, machine: &Machine) -> Option<ProbeOptions> {
     let sources = PreferredSources::of(&config.site, &machine.local);
-    let source = sources.v4.filter(|_| wants_probes(config))?;
+    let source = match machine.underlay {
+        IpAddr::V4(_) => sources.v4.map(IpAddr::from),
+        IpAddr::V6(_) => sources.v6.map(IpAddr::from),
+    };
+    let source = source.filter(|_| wants_probes(config))?;
     Some(ProbeOptions { source, secret: RandomState::new(), keepalive: config.site.tunnel.keepalive })
 }
 

@@ -1,7 +1,7 @@
 //! The interfaces a tunnel is made of, and their names. Pure.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use adit_config::{Config, DataplaneChoice, DscpChoice, Peer, Ttl};
@@ -160,7 +160,7 @@ pub(crate) fn uses_kernel_plane(config: &Config) -> bool {
 }
 
 /// Returns the interfaces that `config` asks for, in the order of the peers if each has its own.
-pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
+pub(crate) fn of(config: &Config, underlay: IpAddr) -> Vec<DesiredDevice> {
     let site = config.site.name.as_str();
     let device = config.site.device.to_string();
     if !uses_kernel_plane(config) {
@@ -191,11 +191,20 @@ pub(crate) fn of(config: &Config, underlay: Ipv4Addr) -> Vec<DesiredDevice> {
     }
 }
 
-fn ipip(config: &Config, underlay: Ipv4Addr, peer: Option<&Peer>) -> Ipip {
+/// An address of IPv4. The kernel plane has no others.
+pub(crate) fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn ipip(config: &Config, underlay: IpAddr, peer: Option<&Peer>) -> Ipip {
     let options = &config.site.tunnel;
     Ipip {
-        local: underlay,
-        remote: peer.map(|peer| peer.underlay),
+        // The file is refused if the underlay is of IPv6.
+        local: v4(underlay).unwrap_or(Ipv4Addr::UNSPECIFIED),
+        remote: peer.and_then(|peer| v4(peer.underlay)),
         ttl: match options.ttl {
             Ttl::Fixed(ttl) => ttl,
             Ttl::Inherit => 0,
@@ -268,7 +277,7 @@ mod tests {
     use super::*;
     use crate::reconcile::desired::{Desired, Machine};
 
-    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    const US: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1));
 
     fn config(peers: usize) -> Config {
         let mut text = "[site]\nname = \"a\"\nunderlay = \"10.1.1.1\"\nnetworks = [\"172.16.17.0/24\"]\ndevice = \"ipipA\"\n\

@@ -64,7 +64,7 @@ fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Cha
     let name = &device.name;
     let only_peer = config.peers.iter().next().filter(|_| config.peers.len() == 1);
     let remote = match &device.ipip {
-        Some(ipip) => ipip.remote,
+        Some(ipip) => ipip.remote.map(IpAddr::from),
         None => only_peer.map(|peer| peer.underlay),
     };
     let remote = remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
@@ -350,7 +350,7 @@ mod tests {
         Config::parse("a.toml", text).expect("it is valid")
     }
 
-    const US: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 1);
+    const US: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1));
     const A: &str = include_str!("../../../../examples/a.toml");
 
     fn desired(config: &Config) -> Desired {

@@ -2,7 +2,7 @@
 //! inner side, and the MTU towards the peers.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use adit_config::Config;
 use adit_linux::flow_source::FlowSource;
@@ -21,7 +21,7 @@ pub(crate) const DEFAULT_MTU: u16 = 1500;
 #[derive(Default)]
 pub(crate) struct InUse {
     /// Our underlay address.
-    pub(crate) underlay: Option<Ipv4Addr>,
+    pub(crate) underlay: Option<IpAddr>,
     /// The MTU of the underlay, in bytes, where no peer has a route at present.
     pub(crate) underlay_mtu: Option<u16>,
     /// The networks of its peers. A foreign route to one of them, which came meanwhile, is no
@@ -31,7 +31,7 @@ pub(crate) struct InUse {
 
 impl InUse {
     /// Returns what an overlay with this configuration has.
-    pub(crate) fn of(config: &Config, underlay: Option<Ipv4Addr>, underlay_mtu: Option<u16>) -> Self {
+    pub(crate) fn of(config: &Config, underlay: Option<IpAddr>, underlay_mtu: Option<u16>) -> Self {
         let networks = config.peers.iter().flat_map(|peer| peer.networks.iter().copied());
         Self { underlay, underlay_mtu, networks: networks.collect() }
     }
@@ -66,7 +66,7 @@ pub(crate) fn look_up(
 /// Fails if the kernel cannot be asked.
 pub(crate) fn local_addresses(
     inner: &mut dyn Network,
-    underlay: Ipv4Addr,
+    underlay: IpAddr,
     vrf: Option<&Vrf>,
 ) -> Result<Vec<IpAddr>, ControlError> {
     let addresses = inner.addresses(None)?;
@@ -81,8 +81,8 @@ pub(crate) fn local_addresses(
         address.prefix.addr().is_ipv6() && (address.is_deprecated || address.is_secondary)
     });
     let mut local: Vec<IpAddr> = found.iter().map(|address| address.prefix.addr()).collect();
-    if !local.contains(&underlay.into()) {
-        local.push(underlay.into());
+    if !local.contains(&underlay) {
+        local.push(underlay);
     }
     Ok(local)
 }
@@ -109,7 +109,7 @@ pub(crate) fn underlay_mtu(
     config: &Config,
     source: FlowSource,
 ) -> Result<Option<u16>, ControlError> {
-    let peers: Vec<Ipv4Addr> = config.peers.iter().map(|peer| peer.underlay).collect();
+    let peers: Vec<IpAddr> = config.peers.iter().map(|peer| peer.underlay).collect();
     smallest_mtu(network, &peers, source)
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn underlay_mtu(
 /// Fails if the kernel cannot be asked. A peer without a route is no error.
 pub(crate) fn smallest_mtu(
     network: &mut dyn Network,
-    peers: &[Ipv4Addr],
+    peers: &[IpAddr],
     source: FlowSource,
 ) -> Result<Option<u16>, ControlError> {
     let links = network.links()?;

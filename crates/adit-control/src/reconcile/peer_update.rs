@@ -2,7 +2,7 @@
 //! not on the number of peers.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use adit_config::{Config, Peer, PeerDelta, PeerSet};
@@ -94,7 +94,7 @@ impl PeerUpdate<'_> {
         }
         let peers = ChangedPeers::of(self.delta, &self.running.peers);
         let routes = RouteChanges::of(&peers, self.desired.routing);
-        let added: Vec<Ipv4Addr> = steps.added.iter().map(|(_, address)| *address).collect();
+        let added: Vec<IpAddr> = steps.added.iter().map(|(_, address)| *address).collect();
         if self.smallest_mtu(&amended, &added)? != tunnel.config().underlay_mtu {
             return Ok(None);
         }
@@ -137,7 +137,7 @@ impl PeerUpdate<'_> {
 
     /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay
     /// are known; only `added` ones are looked up.
-    fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[Ipv4Addr]) -> Result<u16, ControlError> {
+    fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[IpAddr]) -> Result<u16, ControlError> {
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
         let asked = machine::smallest_mtu(self.namespaces.underlay.as_mut(), added, self.desired.source())?;
         Ok(known.chain(asked).min().unwrap_or_default())

@@ -106,7 +106,7 @@ mod tests {
             device: "adit0".to_owned(),
             devices: Vec::new(),
             hidden: None,
-            underlay: std::net::Ipv4Addr::new(10, 1, 1, 1),
+            underlay: std::net::Ipv4Addr::new(10, 1, 1, 1).into(),
             mark: 0,
             netns: None,
             vrf: None,

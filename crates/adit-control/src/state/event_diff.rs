@@ -4,7 +4,7 @@
 //! between them is none.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::state::events::{DownCause, EventKind};
 use crate::state::status::{PeerState, PeerStatus, Probing, Relay, SiteStatus, Status, UnderlayState};
@@ -113,7 +113,7 @@ fn of_peer(before: Option<&PeerStatus>, after: &PeerStatus, kinds: &mut Vec<Even
 struct Down {
     state: PeerState,
     cause: DownCause,
-    router: Option<Ipv4Addr>,
+    router: Option<IpAddr>,
     icmp_type: Option<u8>,
     icmp_code: Option<u8>,
 }
@@ -155,6 +155,7 @@ mod tests {
     use crate::state::status::{PathMtuFrom, RelayPath};
     use crate::state::unreachable::UnreachableCause;
     use crate::state::warning::WarningName;
+    use std::net::Ipv4Addr;
 
     /// A peer named `b`: its state, what a router says, its path MTU and the source of that,
     /// whether it answers probes.
@@ -179,12 +180,12 @@ mod tests {
         "b".to_owned()
     }
 
-    const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 9);
+    const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
 
     /// A report of code 1, unless there is no route.
-    fn report(cause: UnreachableCause, router: Ipv4Addr) -> Unreachable {
+    fn report(cause: UnreachableCause, router: impl Into<IpAddr>) -> Unreachable {
         let icmp = |number: u8| (cause != UnreachableCause::NoRoute).then_some(number);
-        let router = (cause != UnreachableCause::NoRoute).then_some(router);
+        let router = (cause != UnreachableCause::NoRoute).then_some(router.into());
         Unreachable { cause, router, icmp_type: icmp(3), icmp_code: icmp(1), since_seconds: 1.0 }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! `event_diff.rs` finds them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
@@ -50,7 +50,7 @@ pub enum EventKind {
         cause: DownCause,
         /// The router whose ICMP error says so, if one does.
         #[serde(default)]
-        router: Option<Ipv4Addr>,
+        router: Option<IpAddr>,
         /// The type of the ICMP error.
         #[serde(default)]
         icmp_type: Option<u8>,

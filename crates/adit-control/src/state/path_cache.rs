@@ -4,7 +4,7 @@
 //! The file is written only when its content changes.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ struct Kept {
     /// The boot that the times belong to: their clock starts anew with every boot.
     boot: String,
     /// By underlay address, because names and the order of peers may change.
-    peers: BTreeMap<Ipv4Addr, KeptPeer>,
+    peers: BTreeMap<IpAddr, KeptPeer>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ struct KeptMtu {
 struct KeptUnreachable {
     icmp_type: u8,
     icmp_code: u8,
-    router: Ipv4Addr,
+    router: IpAddr,
     since_ms: u64,
 }
 
@@ -57,7 +57,7 @@ struct KeptUnreachable {
 pub(crate) struct PathCache {
     file: PathBuf,
     boot: &'static str,
-    written: BTreeMap<Ipv4Addr, KeptPeer>,
+    written: BTreeMap<IpAddr, KeptPeer>,
 }
 
 impl PathCache {
@@ -84,7 +84,7 @@ impl PathCache {
     /// # Errors
     /// Fails if the file cannot be written.
     pub(crate) fn save(&mut self, tunnel: &Tunnel) -> Result<(), ControlError> {
-        let known: BTreeMap<Ipv4Addr, KeptPeer> = addresses(tunnel)
+        let known: BTreeMap<IpAddr, KeptPeer> = addresses(tunnel)
             .filter_map(|(peer, address)| Some((address, KeptPeer::of(tunnel.remember(peer)?))))
             .collect();
         let is_same = known.len() == self.written.len()
@@ -99,7 +99,7 @@ impl PathCache {
     }
 }
 
-fn addresses(tunnel: &Tunnel) -> impl Iterator<Item = (PeerIndex, Ipv4Addr)> {
+fn addresses(tunnel: &Tunnel) -> impl Iterator<Item = (PeerIndex, IpAddr)> {
     tunnel.peers().map(|(index, peer)| (index, peer.underlay))
 }
 
@@ -159,24 +159,25 @@ impl KeptPeer {
 mod tests {
     use super::*;
     use adit_tunnel::{Peer, PeerSet, TunnelConfig};
+    use std::net::Ipv4Addr;
 
     const NOW: Instant = Instant::from_millis(1_000_000);
 
     fn tunnel(peers: &[u8]) -> Tunnel {
         let underlay = Ipv4Addr::new(10, 1, 1, 1);
         let network = "172.16.17.0/24".parse().expect("a network");
-        let mut set = PeerSet::new(Some(underlay), [network]).expect("a site without conflicts");
+        let mut set = PeerSet::new(Some(underlay.into()), [network]).expect("a site without conflicts");
         for last in peers {
             let peer = Peer {
                 name: format!("peer-{last}").parse().expect("a name"),
-                underlay: Ipv4Addr::new(10, 1, 1, *last),
+                underlay: Ipv4Addr::new(10, 1, 1, *last).into(),
                 networks: vec![format!("192.168.{last}.0/24").parse().expect("a network")],
                 path: adit_tunnel::PathOptions::default(),
             };
             set.insert(peer).expect("a peer without conflicts");
         }
         Tunnel::new(TunnelConfig {
-            underlay,
+            underlay: underlay.into(),
             peers: set,
             outer: adit_wire::encapsulation::OuterPolicy::default(),
             mss_clamp: true,
@@ -209,7 +210,7 @@ mod tests {
         let unreachable = Remembered {
             reachability: Reachability::Unreachable {
                 error: UnreachableError::destination(13),
-                router: Ipv4Addr::new(10, 9, 9, 9),
+                router: Ipv4Addr::new(10, 9, 9, 9).into(),
                 since: NOW,
             },
             ..learned(1400, 300_000)

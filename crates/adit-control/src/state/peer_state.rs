@@ -18,7 +18,7 @@
 //! `no-answer` lasts until something comes from the peer, however seldom datagrams are sent.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use adit_tunnel::{Instant, probe_interval};
@@ -67,9 +67,9 @@ pub(crate) struct Seen {
 /// The states of all peers, by underlay address.
 #[derive(Debug, Default)]
 pub(crate) struct PeerStates {
-    peers: HashMap<Ipv4Addr, Peer>,
+    peers: HashMap<IpAddr, Peer>,
     /// Those of the look that is in progress.
-    next: HashMap<Ipv4Addr, Peer>,
+    next: HashMap<IpAddr, Peer>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ struct Peer {
 impl PeerStates {
     /// The state of one of `count` peers now. Looks may follow each other at any pace: times are
     /// exact to the time between two.
-    pub(crate) fn look(&mut self, underlay: Ipv4Addr, count: usize, seen: Seen, now: Instant) -> PeerState {
+    pub(crate) fn look(&mut self, underlay: IpAddr, count: usize, seen: Seen, now: Instant) -> PeerState {
         let before = self.peers.get(&underlay).copied();
         // What was sent before the first look is not known to be unanswered.
         let mut peer = before.unwrap_or(Peer { sent: seen.sent, asked: None, state: PeerState::Idle });
@@ -127,7 +127,7 @@ impl Peer {
 mod tests {
     use super::*;
 
-    const PEER: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 2);
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 1, 2));
 
     const START: u64 = 1_000_000;
 

@@ -1,6 +1,6 @@
 //! Why a peer counts as unreachable.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_tunnel::{Instant, PeerIndex, Reachability, Tunnel};
 use schemars::JsonSchema;
@@ -13,7 +13,7 @@ pub struct Unreachable {
     pub cause: UnreachableCause,
     /// The router whose ICMP error says so; `null` if this host has no route.
     #[serde(default)]
-    pub router: Option<Ipv4Addr>,
+    pub router: Option<IpAddr>,
     /// The type of the ICMP error.
     #[serde(default)]
     pub icmp_type: Option<u8>,

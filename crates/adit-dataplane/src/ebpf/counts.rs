@@ -16,7 +16,7 @@ use aya::util::nr_cpus;
 use zerocopy::IntoBytes;
 
 use super::error::EbpfError;
-use super::loaded::{COUNTS_LEN, CountMaps, copies};
+use super::loaded::{COUNTS_LEN, CountMaps, copies, underlay_octets};
 
 /// Counts of an overlay's programs, those of earlier processes included.
 pub(super) struct Counts {
@@ -125,9 +125,10 @@ impl CountSnapshot {
         let Some(previous) = previous else { return Self::default() };
         let mut peers = vec![PeerCounts::default(); tunnel.peer_slots()];
         for (peer, config) in tunnel.peers() {
-            if let (Ok(index), Some(counts)) =
-                (previous.peer_by_outer.get(&config.underlay.octets(), 0), peers.get_mut(peer.index()))
-            {
+            if let (Ok(index), Some(counts)) = (
+                previous.peer_by_outer.get(&underlay_octets(config.underlay), 0),
+                peers.get_mut(peer.index()),
+            ) {
                 *counts = of_peer(&previous.counts.peers, index);
             }
         }

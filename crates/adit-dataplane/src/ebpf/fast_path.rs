@@ -1,6 +1,7 @@
 //! The fast path of one overlay: loaded programs as the [`Offload`] of the userspace plane.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::attach_point::{AttachPoint, Program};
 use super::attachments::{Attachment, Attachments};
 use super::counts::{CountSnapshot, Counts, PreviousMaps};
 use super::error::EbpfError;
-use super::loaded::LoadedObject;
+use super::loaded::{LoadedObject, underlay_octets};
 use super::options::{EbpfOptions, Persistence};
 use super::pins::{PinGuard, Pins};
 use crate::tunnel_interface::TunnelInterface;
@@ -50,8 +51,9 @@ impl FastPath {
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
         let config = tunnel.config();
+        let IpAddr::V4(underlay) = config.underlay else { return Err(EbpfError::UnderlayOfIpv6) };
         let host = interface.for_programs();
-        let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp)
+        let settings = Settings::new(underlay, host, &config.outer, config.mss_clamp)
             .with_mark(mark)
             .with_ipv6(interface.ipv6);
         tunnel.share_identifications();
@@ -206,8 +208,8 @@ impl Offload for FastPath {
         next_hop: Option<NextHop>,
     ) -> Result<(), EbpfError> {
         let entry = PeerEntry {
-            underlay: tunnel.peer(peer).underlay.octets(),
-            next_hop: next_hop.map_or([0; 4], |next_hop| next_hop.address.octets()),
+            underlay: underlay_octets(tunnel.peer(peer).underlay),
+            next_hop: next_hop.map_or([0; 4], |next_hop| underlay_octets(next_hop.address)),
             device: next_hop.map_or(0, |next_hop| next_hop.device),
             ..PeerEntry::default()
         };

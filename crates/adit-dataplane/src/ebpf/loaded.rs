@@ -179,7 +179,7 @@ impl LoadedObject {
     pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
         for &(peer, address) in &steps.added {
             let path_mtu = tunnel.path_mtu(peer).mtu;
-            let entry = PeerEntry { underlay: address.octets(), path_mtu, ..PeerEntry::default() };
+            let entry = PeerEntry { underlay: underlay_octets(address), path_mtu, ..PeerEntry::default() };
             self.set_peer(peer, entry)?;
         }
         // Assigned before others are withdrawn, so that an address always has an owner when a
@@ -189,7 +189,7 @@ impl LoadedObject {
         }
         for &(peer, address) in &steps.added {
             self.peer_by_outer
-                .insert(address.octets(), peer.number(), 0)
+                .insert(underlay_octets(address), peer.number(), 0)
                 .map_err(failed(name::PEER_BY_OUTER))?;
         }
         for network in &steps.withdrawn {
@@ -200,7 +200,7 @@ impl LoadedObject {
         let next = self.current.with_next_generation().ok_or(EbpfError::GenerationsUsedUp)?;
         self.set_settings(next)?;
         for &(peer, address) in &steps.removed {
-            self.peer_by_outer.remove(&address.octets()).map_err(failed(name::PEER_BY_OUTER))?;
+            self.peer_by_outer.remove(&underlay_octets(address)).map_err(failed(name::PEER_BY_OUTER))?;
             self.set_peer(peer, PeerEntry { device: 0, ..self.peer(peer) })?;
         }
         Ok(())
@@ -209,7 +209,7 @@ impl LoadedObject {
     /// Writes what the programs know of this machine, as far as it is different: its addresses, and
     /// the networks of other overlays.
     pub(super) fn set_host(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
-        let (mut v4, mut v6) = (HashSet::from([tunnel.config().underlay.octets()]), HashSet::new());
+        let (mut v4, mut v6) = (HashSet::from([underlay_octets(tunnel.config().underlay)]), HashSet::new());
         for address in tunnel.local_addresses() {
             match address {
                 IpAddr::V4(address) => v4.insert(address.octets()),
@@ -361,10 +361,18 @@ fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter),
             networks.insert(*network, Owner::Peer(index))?;
         }
         peer_by_outer
-            .insert(peer.underlay.octets(), index.number(), 0)
+            .insert(underlay_octets(peer.underlay), index.number(), 0)
             .map_err(failed(name::PEER_BY_OUTER))?;
     }
     Ok((networks, peer_by_outer))
+}
+
+/// An underlay address as the maps have it. A tunnel over IPv6 loads no programs.
+pub(super) fn underlay_octets(address: IpAddr) -> [u8; 4] {
+    match address {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(_) => [0; 4],
+    }
 }
 
 fn failed(name: &'static str) -> impl Fn(aya::maps::MapError) -> EbpfError {

@@ -4,19 +4,19 @@
 //! either direction, whatever protocol it names. The kernel's stack then decides what it means.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_linux::flow_source::FlowSource;
 use adit_linux::xfrm::{Direction, Policies, Policy};
 use adit_tunnel::PeerIndex;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// The covered peers among `peers`, and the policy that covers each. `own` is the source of our
 /// datagrams.
 pub(super) fn covered(
     seen: &Result<Policies, String>,
     own: FlowSource,
-    peers: impl Iterator<Item = (PeerIndex, Ipv4Addr)>,
+    peers: impl Iterator<Item = (PeerIndex, IpAddr)>,
 ) -> BTreeMap<PeerIndex, String> {
     let Policies { policies, blocks_by_default } = match seen {
         Ok(policies) => policies,
@@ -28,17 +28,17 @@ pub(super) fn covered(
         return peers.map(|(peer, _)| (peer, policy.to_owned())).collect();
     }
     // Most policies are for one host, so that many peers and many policies stay cheap.
-    let mut of_host: HashMap<Ipv4Addr, &Policy> = HashMap::new();
-    let mut of_network: Vec<(Ipv4Net, &Policy)> = Vec::new();
+    let mut of_host: HashMap<IpAddr, &Policy> = HashMap::new();
+    let mut of_network: Vec<(IpNet, &Policy)> = Vec::new();
     for policy in policies.iter().filter(|policy| can_matter(policy, own.mark)) {
         let Some(far) = far_side(policy, own.address) else { continue };
-        if far.prefix_len() == 32 {
+        if far.prefix_len() == far.max_prefix_len() {
             of_host.entry(far.addr()).or_insert(policy);
         } else {
             of_network.push((far, policy));
         }
     }
-    let policy_of = |peer: Ipv4Addr| {
+    let policy_of = |peer: IpAddr| {
         let wide = || of_network.iter().find(|(far, _)| far.contains(&peer)).map(|(_, policy)| *policy);
         of_host.get(&peer).copied().or_else(wide)
     };
@@ -55,7 +55,7 @@ fn can_matter(policy: &Policy, own_mark: u32) -> bool {
 }
 
 /// The other end's addresses, if `own` is at this end.
-fn far_side(policy: &Policy, own: Ipv4Addr) -> Option<Ipv4Net> {
+fn far_side(policy: &Policy, own: IpAddr) -> Option<IpNet> {
     let (near, far) = match policy.direction {
         Direction::Out => (policy.source, policy.destination),
         Direction::In => (policy.destination, policy.source),
@@ -75,10 +75,11 @@ fn described(policy: &Policy) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
-    const OWN: FlowSource = FlowSource { address: Ipv4Addr::new(10, 1, 1, 1), mark: 0 };
-    const B: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 1);
-    const C: Ipv4Addr = Ipv4Addr::new(10, 1, 3, 1);
+    const OWN: FlowSource = FlowSource { address: IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1)), mark: 0 };
+    const B: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 2, 1));
+    const C: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 3, 1));
 
     fn policy(source: &str, destination: &str, direction: Direction) -> Policy {
         Policy {
@@ -99,7 +100,7 @@ mod tests {
         names(&covered(&seen, own, peers()))
     }
 
-    fn peers() -> impl Iterator<Item = (PeerIndex, Ipv4Addr)> {
+    fn peers() -> impl Iterator<Item = (PeerIndex, IpAddr)> {
         (0..).map(PeerIndex::new).zip([B, C])
     }
 

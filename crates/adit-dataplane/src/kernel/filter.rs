@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use adit_linux::family::Family;
 use adit_linux::nftables::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step};
 use adit_policy::{DropReason, PROBE_IDENTIFIER};
 use adit_wire::icmpv4::types;
@@ -204,7 +205,7 @@ impl Filter {
             sets.extend(networks.sets.into_values());
         }
         let counters = REASONS.iter().map(|reason| reason.as_str().to_owned()).collect();
-        Ruleset { table: table_name(&self.site), is_owned: false, counters, sets, chains }
+        Ruleset { family: Family::V4, table: table_name(&self.site), is_owned: false, counters, sets, chains }
     }
 
     /// The networks of peers to which a listed peer may send, with its underlay address.

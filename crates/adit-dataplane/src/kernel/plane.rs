@@ -1,6 +1,6 @@
 //! The plane: no thread runs here, and every answer comes from the kernel.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,14 +48,14 @@ const PATH_MTU_LIFETIME: Duration = Duration::from_secs(30);
 impl Paths {
     fn ask(&mut self, tunnel: &Tunnel, source: FlowSource, netlink: &mut Netlink, now: Instant) {
         tunnel.on_deadline(now);
-        let peers: Vec<(PeerIndex, Ipv4Addr)> = tunnel
+        let peers: Vec<(PeerIndex, IpAddr)> = tunnel
             .peers()
             .skip(self.next)
             .take(MAX_ROUTE_LOOKUPS)
             .map(|(index, peer)| (index, peer.underlay))
             .collect();
         self.next = if peers.len() < MAX_ROUTE_LOOKUPS { 0 } else { self.next + MAX_ROUTE_LOOKUPS };
-        let addresses: Vec<Ipv4Addr> = peers.iter().map(|(_, underlay)| *underlay).collect();
+        let addresses: Vec<IpAddr> = peers.iter().map(|(_, underlay)| *underlay).collect();
         let Ok(routes) = netlink.routes_to(&addresses, Some(source)) else { return };
         let (peers, _): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
         note_routes(tunnel, &peers, &routes);
@@ -105,7 +105,7 @@ impl KernelPlane {
             let Ok(elements) = self.table.elements(set) else { continue };
             for (key, counted) in elements {
                 let address = key.as_slice().try_into().map(|key: [u8; 4]| Ipv4Addr::from(key));
-                let peer = address.ok().and_then(|address| self.tunnel.lookup_outer(address));
+                let peer = address.ok().and_then(|address| self.tunnel.lookup_outer(address.into()));
                 if let Some(peer) = peer {
                     counters.note_traffic(peer.index(), is_received, counted, now);
                 }

@@ -1,7 +1,7 @@
 //! The catch-all receiver: a raw socket for each protocol. It gets datagrams that arrive by an
 //! interface without a packet socket, since routes may be asymmetric.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use adit_linux::error::Error;
@@ -11,7 +11,7 @@ use adit_linux::sockets::virtio_net::{Checksum, PartialChecksum, VirtioNetHeader
 use adit_linux::tunnel_protocol::TunnelProtocol;
 use adit_tunnel::{Instant, Tunnel};
 use adit_wire::ipv4::Ipv4Packet;
-use adit_wire::ipv6::Ipv6Packet;
+use adit_wire::ipv6::{self, Ipv6Packet};
 use adit_wire::{Protocol, Validation, checksum, tcp, udp};
 
 use super::coalesce::Coalescer;
@@ -33,7 +33,7 @@ pub(super) struct CatchAllReceiver {
 impl CatchAllReceiver {
     /// Opens the sockets at the address `underlay`.
     pub(super) fn open(
-        underlay: Ipv4Addr,
+        underlay: IpAddr,
         protocols: &[TunnelProtocol],
         deliverer: Deliverer,
     ) -> Result<Self, Error> {
@@ -48,7 +48,7 @@ impl CatchAllReceiver {
     }
 
     /// Receives only from these sources from now on.
-    pub(super) fn only_from(&self, sources: &[Ipv4Addr]) -> Result<(), Error> {
+    pub(super) fn only_from(&self, sources: &[IpAddr]) -> Result<(), Error> {
         self.sockets.iter().try_for_each(|socket| socket.only_from(sources))
     }
 
@@ -106,8 +106,12 @@ impl CatchAllReceiver {
 /// Whether the source of a datagram is a peer that is left to the host's stack. Another receiver
 /// has the datagrams of all others.
 fn is_left_to_stack(tunnel: &Tunnel, outer: &[u8]) -> bool {
-    let source = outer.get(12..).and_then(|rest| rest.first_chunk::<4>());
-    let peer = source.and_then(|source| tunnel.lookup_outer(Ipv4Addr::from(*source)));
+    let source: Option<IpAddr> = if ipv6::is_ipv6(outer) {
+        outer.get(8..).and_then(|rest| rest.first_chunk::<16>()).map(|source| (*source).into())
+    } else {
+        outer.get(12..).and_then(|rest| rest.first_chunk::<4>()).map(|source| (*source).into())
+    };
+    let peer = source.and_then(|source| tunnel.lookup_outer(source));
     peer.is_some_and(|peer| tunnel.is_left_to_stack(peer))
 }
 
@@ -116,17 +120,24 @@ fn is_left_to_stack(tunnel: &Tunnel, outer: &[u8]) -> bool {
 /// not tell, so this looks. One complete checksum in 65,536 looks the same; completing it again
 /// changes nothing.
 fn partial_checksum(outer: &[u8]) -> Option<PartialChecksum> {
-    let outer = Ipv4Packet::parse(outer, Validation::Datapath).ok()?;
-    let (protocol, segment, pseudo) = match outer.protocol() {
+    // A raw socket of IPv6 removes extension headers.
+    let (protocol, inner) = if ipv6::is_ipv6(outer) {
+        let outer = Ipv6Packet::parse(outer, Validation::Datapath).ok()?;
+        (outer.next_header(), outer.payload())
+    } else {
+        let outer = Ipv4Packet::parse(outer, Validation::Datapath).ok()?;
+        (outer.protocol(), outer.payload())
+    };
+    let (protocol, segment, pseudo) = match protocol {
         Protocol::IPV6 => {
-            let inner = Ipv6Packet::parse(outer.payload(), Validation::Datapath).ok()?;
+            let inner = Ipv6Packet::parse(inner, Validation::Datapath).ok()?;
             let (protocol, segment) = (inner.next_header(), inner.payload());
             let len = u32::try_from(segment.len()).ok()?;
             let (source, destination) = (inner.source(), inner.destination());
             (protocol, segment, checksum::pseudo_header_v6(source, destination, protocol, len))
         }
         _ => {
-            let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).ok()?;
+            let inner = Ipv4Packet::parse(inner, Validation::Datapath).ok()?;
             if inner.is_fragment() {
                 return None;
             }
@@ -142,6 +153,7 @@ fn partial_checksum(outer: &[u8]) -> Option<PartialChecksum> {
         _ => return None,
     };
     let found = segment.get(offset..offset + 2)?;
-    let start = (outer.header_len() + outer.payload().len() - segment.len()) as u16;
+    let start = segment.as_ptr().addr() - outer.as_ptr().addr();
+    let start = start as u16;
     (found == pseudo.fold().to_be_bytes()).then_some(PartialChecksum { start, offset: offset as u16 })
 }

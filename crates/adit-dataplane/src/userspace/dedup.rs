@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use adit_wire::Validation;
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::{self, Ipv6Packet};
 
 /// Datagrams without a duplicate after which the moment is over. More than one, because several
 /// processors deliver, each in its own order.
@@ -59,8 +60,12 @@ impl HandoverDedup {
 
     /// The hash of a datagram without its padding, which only one of the sockets receives.
     fn mark(&self, outer: &[u8]) -> u64 {
-        let datagram = Ipv4Packet::parse(outer, Validation::Lenient).ok();
-        let len = datagram.map_or(outer.len(), |datagram| datagram.total_len());
+        let len = if ipv6::is_ipv6(outer) {
+            Ipv6Packet::parse(outer, Validation::Lenient).ok().map(|packet| packet.total_len())
+        } else {
+            Ipv4Packet::parse(outer, Validation::Lenient).ok().map(|datagram| datagram.total_len())
+        };
+        let len = len.unwrap_or(outer.len());
         self.hasher.hash_one(outer.get(..len).unwrap_or(outer))
     }
 }

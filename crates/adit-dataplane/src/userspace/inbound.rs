@@ -8,7 +8,10 @@ use adit_linux::sockets::arena::Arena;
 use adit_linux::sockets::packet_ring::{PacketRing, Ready, Received};
 use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
-use adit_tunnel::{Counters, Decapsulated, DropReason, Dropped, Instant, Outer, Tunnel};
+use adit_tunnel::{
+    Counters, Decapsulated, DropReason, Dropped, Instant, Outer, Reassembler, Reassembly, Tunnel,
+    is_fragment_v6,
+};
 use adit_wire::checksum::ChecksumState;
 use adit_wire::{ipv4, ipv6, tcp};
 use arc_swap::ArcSwap;
@@ -31,6 +34,8 @@ pub(super) struct Inbound {
     pub(super) deliverer: Deliverer,
     /// Datagrams that another socket has delivered already.
     pub(super) dedup: HandoverDedup,
+    /// Outer fragments of IPv6.
+    pub(super) reassembler: Reassembler,
     pub(super) clock: Clock,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) waker: Waker,
@@ -62,7 +67,7 @@ impl Inbound {
     /// Delivers the datagrams that wait, at most a batch. Returns their number.
     #[inline]
     fn batch(&mut self, coalescer: &mut Coalescer, large: &mut [u8]) -> usize {
-        let Self { ring, deliverer, dedup, clock, .. } = self;
+        let Self { ring, deliverer, dedup, reassembler, clock, .. } = self;
         // Loading writes, locks and waits for nothing. Another tunnel may take this one's place
         // meanwhile.
         let tunnel = deliverer.tunnel.load();
@@ -74,7 +79,17 @@ impl Inbound {
             let now = *now.get_or_insert_with(|| clock.now());
             match ready {
                 Ready::Datagram(received) => {
-                    if !dedup.is_duplicate(ring.bytes(received.datagram.clone())) {
+                    let bytes = ring.bytes(received.datagram.clone());
+                    if is_fragment_v6(bytes) {
+                        let whole = deliverer.reassemble(&tunnel, reassembler, bytes, now);
+                        deliverer.flush(ring, coalescer);
+                        if let Some(whole) = whole {
+                            let received =
+                                Received { header: VirtioNetHeader::PLAIN, datagram: 0..whole.len() };
+                            deliverer.datagram(&tunnel, whole, &received, coalescer, now);
+                            deliverer.flush(whole, coalescer);
+                        }
+                    } else if !dedup.is_duplicate(bytes) {
                         deliverer.datagram(&tunnel, ring, &received, coalescer, now);
                     }
                 }
@@ -121,6 +136,30 @@ impl Deliverer {
             }
         }
         coalescer.clear();
+    }
+
+    /// Takes an outer fragment of IPv6. Returns the packet that it completes. One from nobody we
+    /// know is left to the tunnel, which refuses it.
+    #[cold]
+    fn reassemble<'r>(
+        &self,
+        tunnel: &Tunnel,
+        reassembler: &'r mut Reassembler,
+        fragment: &[u8],
+        now: Instant,
+    ) -> Option<&'r mut [u8]> {
+        if !tunnel.is_from_peer(fragment) {
+            let _ = tunnel.decapsulate(&Outer::datagram(fragment), now, &self.counters);
+            return None;
+        }
+        match reassembler.take(fragment, now) {
+            Reassembly::Whole(whole) => Some(whole),
+            Reassembly::Waiting => None,
+            Reassembly::Refused => {
+                self.counters.count_drop(DropReason::OuterFragment, Dropped::datagram(fragment, now), 1);
+                None
+            }
+        }
     }
 
     /// Decapsulates a datagram, which then waits in `coalescer` unless it was for the tunnel

@@ -5,7 +5,7 @@
 //! The watcher owns the offload and is the only thread that calls it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use adit_linux::error::Error;
@@ -20,7 +20,7 @@ pub(crate) struct NextHop {
     /// Index of the interface.
     pub(crate) device: u32,
     /// The router on the link, or the peer's own address if it is on the link.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
 }
 
 /// Says what an offload has exchanged with a peer. The prober's thread calls it, which has no right

@@ -1,7 +1,7 @@
 //! What the userspace plane asks of an offload, and when. A fake records the calls.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ enum Call {
     Sync,
     SetNextHop(PeerIndex, Option<NextHop>),
     /// Addresses of the peers that came.
-    UpdatePeers(Vec<Ipv4Addr>),
+    UpdatePeers(Vec<IpAddr>),
 }
 
 #[derive(Clone, Default)]
@@ -149,7 +149,7 @@ fn tunnel() -> Tunnel {
     Tunnel::new(Setup::default().config).expect("the fixtures' configuration is valid")
 }
 
-fn addresses(tunnel: &Tunnel) -> Vec<(PeerIndex, Ipv4Addr)> {
+fn addresses(tunnel: &Tunnel) -> Vec<(PeerIndex, IpAddr)> {
     tunnel.peers().map(|(index, peer)| (index, peer.underlay)).collect()
 }
 
@@ -176,7 +176,7 @@ fn underlay(tunnel: &Tunnel, by: impl Fn(PeerIndex) -> Option<u32>) -> Underlay 
         let lookup = by(peer).map(|device| RouteLookup {
             device,
             next_hop: address,
-            source: Some(A),
+            source: Some(A.into()),
             mtu: None,
             kind: RouteKind::Unicast,
         });
@@ -217,11 +217,14 @@ fn a_next_hop_that_the_offload_refuses_does_not_stop_the_others() {
 
 #[test]
 fn only_the_first_next_hops_are_resolved_in_advance() {
-    let next_hop = |n: u32| Some(NextHop { device: 1, address: Ipv4Addr::from_bits(n / 2) });
+    let next_hop = |n: u32| Some(NextHop { device: 1, address: Ipv4Addr::from_bits(n / 2).into() });
     let next_hops: Vec<_> = (0..1000).map(next_hop).chain([None]).collect();
     let first = first_distinct(&next_hops);
     assert_eq!(first.len(), MAX_PRERESOLVED);
-    assert_eq!(first.last().map(|hop| hop.address), Some(Ipv4Addr::from_bits(MAX_PRERESOLVED as u32 - 1)));
+    assert_eq!(
+        first.last().map(|hop| hop.address),
+        Some(Ipv4Addr::from_bits(MAX_PRERESOLVED as u32 - 1).into())
+    );
 }
 
 /// A gateway in a namespace of its own, whose interface `u0` leads to the peers.
@@ -328,7 +331,7 @@ fn an_interface_that_a_route_moves_to_is_served() {
             .add_route(&Route { destination: prefix, device: Some(u1), ..Route::default() })
             .expect("a route");
     });
-    let moved = Call::SetNextHop(peer, Some(NextHop { device: u1, address: B }));
+    let moved = Call::SetNextHop(peer, Some(NextHop { device: u1, address: B.into() }));
     offload.await_call(|call| *call == moved);
     let both = interfaces(&[(bed.u0, "u0"), (u1, "u1")]);
     offload.await_call(|call| *call == Call::Widen(both.clone()));
@@ -339,7 +342,7 @@ fn a_new_peer_gets_a_next_hop_when_the_offload_knows_it() {
     let tunnel = tunnel();
     let new = Peer {
         name: "new".parse().expect("a name"),
-        underlay: D,
+        underlay: D.into(),
         networks: vec!["198.18.0.0/24".parse().expect("a network")],
         path: PathOptions::default(),
     };
@@ -354,8 +357,8 @@ fn a_new_peer_gets_a_next_hop_when_the_offload_knows_it() {
     plane.update_peers(Arc::new(with_new), &steps).expect("there is room");
     let calls = offload.calls();
     let position = |wanted: &Call| calls.iter().position(|call| call == wanted);
-    let known = position(&Call::UpdatePeers(vec![D])).expect("the offload is asked");
-    let next_hop = Some(NextHop { device: bed.u0, address: D });
+    let known = position(&Call::UpdatePeers(vec![D.into()])).expect("the offload is asked");
+    let next_hop = Some(NextHop { device: bed.u0, address: D.into() });
     let set = position(&Call::SetNextHop(peer, next_hop)).expect("the next hop is set");
     assert!(known < set, "{calls:#?}");
 }

@@ -2,6 +2,8 @@
 //! datagrams and GSO packets, asks the tunnel, segments, puts the outer header before each
 //! datagram, and sends in batches.
 
+use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +17,7 @@ use adit_tunnel::{Counters, DropReason, Dropped, Encapsulated, Inner, Instant, O
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
 use adit_wire::ipv4::{self, Ipv4Packet};
+use adit_wire::ipv6::{self, FragmentsV6, Ipv6Packet};
 use adit_wire::validation::Validation;
 use adit_wire::{fragment, tcp};
 use arc_swap::ArcSwap;
@@ -209,10 +212,7 @@ impl Outbound {
             // A fragment's checksum cannot be completed later, because it covers the whole
             // datagram.
             let len = gso_packet.write_whole(index, scratch);
-            let pieces = Ipv4Packet::parse(&scratch[..len], Validation::Datapath)
-                .ok()
-                .and_then(|datagram| fragment::fragments(&datagram, max_datagram).ok());
-            let Some(pieces) = pieces else {
+            let Some(pieces) = fragments_v4(&scratch[..len], max_datagram) else {
                 let dropped = Dropped::datagram(&scratch[..len], self.clock.now()).of_peer(Some(peer));
                 self.counters.count_drop(DropReason::InnerMalformed, dropped, 1);
                 continue;
@@ -231,7 +231,8 @@ impl Outbound {
     }
 
     /// Sends a packet of IPv6 in fragments of the outer datagram, which the peer reassembles: a
-    /// path must carry 1280 bytes, whatever it leaves (RFC 4213 section 3.2.2).
+    /// path must carry 1280 bytes, whatever it leaves (RFC 4213 section 3.2.2, RFC 2473 section
+    /// 7.1).
     #[cold]
     fn forward_in_fragments(
         &mut self,
@@ -252,20 +253,24 @@ impl Outbound {
             let header = outer.for_segment(len as u16, nth_identification(outer, index));
             front.copy_from_slice(header.as_bytes());
             let whole = &scratch[..outer.len() + len];
-            let pieces = Ipv4Packet::parse(whole, Validation::Datapath)
-                .ok()
-                .and_then(|datagram| fragment::fragments(&datagram, max_datagram).ok());
-            let Some(pieces) = pieces else {
-                let dropped = Dropped::datagram(&whole[outer.len()..], self.clock.now()).of_peer(Some(peer));
-                self.counters.count_drop(DropReason::UnderlaySendFailed, dropped, 1);
-                continue;
-            };
-            for piece in pieces {
-                let payload = &whole[piece.payload()];
-                path.send(&mut self.link, &mut self.raw, piece.header(), payload.len(), |to| {
+            let mut send = |header: &[u8], payload: Range<usize>| {
+                let payload = &whole[payload];
+                path.send(&mut self.link, &mut self.raw, header, payload.len(), |to| {
                     to[..payload.len()].copy_from_slice(payload);
                     None
                 });
+            };
+            let is_sent = if ipv6::is_ipv6(whole) {
+                let identification = tunnel.fragment_identification(peer);
+                fragments_v6(whole, max_datagram, identification)
+                    .map(|pieces| pieces.for_each(|piece| send(&piece.header, piece.payload)))
+            } else {
+                fragments_v4(whole, max_datagram)
+                    .map(|pieces| pieces.for_each(|piece| send(piece.header(), piece.payload())))
+            };
+            if is_sent.is_none() {
+                let dropped = Dropped::datagram(&whole[outer.len()..], self.clock.now()).of_peer(Some(peer));
+                self.counters.count_drop(DropReason::UnderlaySendFailed, dropped, 1);
             }
         }
     }
@@ -282,7 +287,10 @@ impl Outbound {
     #[inline]
     fn tx_path(&mut self, tunnel: &Tunnel, peer: PeerIndex, len: usize) -> Option<TxPath> {
         let Some((device, mac)) = self.next_hops.get(peer) else {
-            return (!self.next_hops.is_source_missing()).then_some(TxPath::Routed);
+            // The kernel finds no policy of IPsec for IPv6 packets whose header we write, so a peer
+            // that has one gets nothing.
+            let is_refused = tunnel.config().underlay.is_ipv6() && tunnel.is_left_to_stack(peer);
+            return (!self.next_hops.is_source_missing() && !is_refused).then_some(TxPath::Routed);
         };
         let visible = self.next_hops.tapped();
         let fits = |link: &Link| link.device.index == device.index && link.visible == visible;
@@ -324,6 +332,16 @@ impl Outbound {
     }
 }
 
+fn fragments_v4(datagram: &[u8], max_len: usize) -> Option<fragment::Fragments<'_>> {
+    let datagram = Ipv4Packet::parse(datagram, Validation::Datapath).ok()?;
+    fragment::fragments(&datagram, max_len).ok()
+}
+
+fn fragments_v6(packet: &[u8], max_len: usize, identification: u32) -> Option<FragmentsV6> {
+    let packet = Ipv6Packet::parse(packet, Validation::Datapath).ok()?;
+    FragmentsV6::new(&packet, max_len, identification)
+}
+
 fn count_refused(counters: &Counters, sender: &mut dyn FrameSender, tunnel: &ArcSwap<Tunnel>, clock: Clock) {
     let sent = sender.take_sent();
     if sent.refused > 0 {
@@ -347,10 +365,15 @@ fn count_lost(counters: &Counters, sent: &Sent, tunnel: &ArcSwap<Tunnel>, clock:
 /// Whose datagram was lost, by its outer and its inner header.
 fn lost(headers: Option<&[u8; REFUSED_LEN]>, tunnel: &Tunnel, now: Instant) -> Dropped {
     let Some(headers) = headers else { return Dropped::at(now) };
-    let (outer, inner) = headers.split_at(ipv4::HEADER_LEN);
-    let outer = Ipv4Packet::parse(outer, Validation::Lenient).ok();
-    let peer = outer.and_then(|outer| tunnel.lookup_outer(outer.destination()));
-    Dropped::datagram(inner, now).of_peer(peer)
+    let (destination, inner): (Option<IpAddr>, _) = if ipv6::is_ipv6(headers) {
+        let outer = Ipv6Packet::parse(headers, Validation::Lenient).ok();
+        (outer.map(|outer| outer.destination().into()), ipv6::HEADER_LEN)
+    } else {
+        let outer = Ipv4Packet::parse(headers, Validation::Lenient).ok();
+        (outer.map(|outer| outer.destination().into()), ipv4::HEADER_LEN)
+    };
+    let peer = destination.and_then(|address| tunnel.lookup_outer(address));
+    Dropped::datagram(&headers[inner..], now).of_peer(peer)
 }
 
 /// The identification of datagram number `index`: 0 for atomic datagrams, else it counts up (RFC

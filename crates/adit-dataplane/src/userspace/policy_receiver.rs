@@ -1,7 +1,7 @@
 //! The receiver for peers that are left to the host's IP stack: a raw socket, which gets only what
 //! the policies of IPsec let pass. It is open while there are such peers.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ impl PolicyReceiver {
     /// Receives from those peers of `tunnel` that are left to the stack now.
     pub(super) fn follow(&mut self, tunnel: &Tunnel) {
         let peers = tunnel.peers().filter(|(index, _)| tunnel.is_left_to_stack(*index));
-        let sources: Vec<Ipv4Addr> = peers.map(|(_, peer)| peer.underlay).collect();
+        let sources: Vec<IpAddr> = peers.map(|(_, peer)| peer.underlay).collect();
         if sources.is_empty() {
             self.open = None;
         } else if let Err(error) = self.receive_from(&sources) {
@@ -34,7 +34,7 @@ impl PolicyReceiver {
         }
     }
 
-    fn receive_from(&mut self, sources: &[Ipv4Addr]) -> Result<(), Error> {
+    fn receive_from(&mut self, sources: &[IpAddr]) -> Result<(), Error> {
         if self.open.is_none() {
             let mut deliverer = self.pool.deliverer(Arc::clone(&self.counters));
             deliverer.policy_checked = true;

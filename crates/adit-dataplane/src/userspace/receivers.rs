@@ -1,6 +1,6 @@
 //! The receiver pool: packet sockets on the underlay, each with a thread.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use adit_linux::process::privileges::PacketThread;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
 use adit_linux::tunnel_protocol::TunnelProtocol;
-use adit_tunnel::{Counters, Tunnel};
+use adit_tunnel::{Counters, Reassembler, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::dedup::HandoverDedup;
@@ -28,7 +28,7 @@ pub(super) struct ReceiverPool {
     pub(super) host: Arc<HostLink>,
     /// Number of receivers on all interfaces.
     pub(super) queues: usize,
-    pub(super) underlay: Ipv4Addr,
+    pub(super) underlay: IpAddr,
     /// What peers send.
     pub(super) protocols: &'static [TunnelProtocol],
     /// Bytes of the largest datagram that fits a frame of a ring.
@@ -57,6 +57,7 @@ impl BoundRings {
                 ring,
                 deliverer: pool.deliverer(Arc::clone(&counters)),
                 dedup,
+                reassembler: Reassembler::default(),
                 clock: pool.clock,
                 stop: Arc::clone(&pool.stop),
                 waker: pool.waker.clone(),
@@ -83,7 +84,7 @@ pub(super) struct Running {
 impl ReceiverPool {
     /// Binds sockets to one interface, or to all of them.
     ///
-    /// A socket of all interfaces costs every IPv4 packet of the host a copy of its descriptor. So
+    /// A socket of all interfaces costs every packet of the host a copy of its descriptor. So
     /// behind an offload, which leaves little to receive, each underlay interface has one socket.
     pub(super) fn bind(&self, device: Option<u32>) -> Result<BoundRings, Error> {
         // An offload declines little: one queue is enough.

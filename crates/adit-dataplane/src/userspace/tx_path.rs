@@ -7,6 +7,7 @@ use adit_linux::sockets::packet::PacketSender;
 use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::sockets::virtio_net::PartialChecksum;
 use adit_linux::sockets::xdp::XdpSender;
+use adit_wire::ipv6;
 
 use super::segment::complete_checksum;
 use crate::next_hop::{LinkDevice, Mac};
@@ -14,6 +15,7 @@ use crate::next_hop::{LinkDevice, Mac};
 /// Frames that one system call sends. Larger batches fill the receiver's caches before it wakes.
 pub(super) const BATCH: usize = 64;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
 /// An open sender of one interface.
 pub(super) struct Link {
@@ -89,7 +91,7 @@ impl TxPath {
         let completes = sender.completes_checksums();
         let (front, rest) = sender.frame().split_at_mut(LINK_HEADER);
         if let Some((destination, source)) = addresses {
-            write_link_header(front, destination, source);
+            write_link_header(front, destination, source, ipv6::is_ipv6(header));
         }
         let (capacity, inner) = rest.split_at_mut(header.len());
         capacity.copy_from_slice(header);
@@ -104,8 +106,8 @@ impl TxPath {
 }
 
 #[inline]
-fn write_link_header(front: &mut [u8], destination: Mac, source: Mac) {
+fn write_link_header(front: &mut [u8], destination: Mac, source: Mac, is_ipv6: bool) {
     front[..6].copy_from_slice(&destination);
     front[6..12].copy_from_slice(&source);
-    front[12..14].copy_from_slice(&ETHERTYPE_IPV4);
+    front[12..14].copy_from_slice(if is_ipv6 { &ETHERTYPE_IPV6 } else { &ETHERTYPE_IPV4 });
 }

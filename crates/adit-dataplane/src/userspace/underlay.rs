@@ -1,7 +1,7 @@
 //! The underlay as the kernel knows it now: its interfaces, and the route to each peer.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
@@ -12,9 +12,9 @@ use adit_tunnel::{PeerIndex, Tunnel};
 use crate::routes::note_routes;
 
 /// A peer and its underlay address.
-pub(super) type PeerAddress = (PeerIndex, Ipv4Addr);
+pub(super) type PeerAddress = (PeerIndex, IpAddr);
 
-/// All peers of a tunnel that have an IPv4 address.
+/// All peers of a tunnel.
 pub(super) fn all_peers(tunnel: &Tunnel) -> Vec<PeerAddress> {
     tunnel.peers().map(|(index, peer)| (index, peer.underlay)).collect()
 }
@@ -73,9 +73,9 @@ struct AddedByIpsec {
 
 impl AddedByIpsec {
     /// `route_mtu` is the MTU of the route to the peer without IPsec. 0 if the kernel cannot say.
-    fn to(&mut self, peer: Ipv4Addr, route_mtu: u32) -> u32 {
+    fn to(&mut self, peer: IpAddr, route_mtu: u32) -> u32 {
         if self.asked.is_none() {
-            self.asked = RawSocket::ipip_path(self.source).ok();
+            self.asked = RawSocket::path_from(self.source).ok();
         }
         let mtu = self.asked.as_ref().and_then(|socket| socket.path_mtu(peer).ok());
         mtu.map_or(0, |mtu| route_mtu.saturating_sub(mtu))

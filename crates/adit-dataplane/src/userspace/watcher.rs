@@ -2,7 +2,7 @@
 //! host's rules, keeps the offload in step, and runs the tunnel's timers.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -283,7 +283,7 @@ impl<O: Offload> Prepared<O> {
         self.is_interrupted = false;
         let seen = Underlay::look(&mut self.netlink, tunnel, *source, peers)?;
         let mut is_complete = true;
-        let mut known: HashMap<(u32, Ipv4Addr), Option<Mac>> = HashMap::new();
+        let mut known: HashMap<(u32, IpAddr), Option<Mac>> = HashMap::new();
         for (peer, route) in &seen.routes {
             let peer = *peer;
             if commands.any_waits() {
@@ -323,7 +323,7 @@ impl<O: Offload> Prepared<O> {
 
 /// The link-layer address of a neighbour, if the kernel knows a usable one. The kernel does not see
 /// our frames, so this also tells it that the entry is in use.
-fn use_neighbour(netlink: &mut Netlink, device: u32, address: Ipv4Addr) -> Result<Option<Mac>, Error> {
+fn use_neighbour(netlink: &mut Netlink, device: u32, address: IpAddr) -> Result<Option<Mac>, Error> {
     let neighbour = netlink.neighbour(device, address)?;
     netlink.use_neighbour(device, address)?;
     let usable = neighbour.filter(|neighbour| neighbour.state.is_usable());

@@ -28,10 +28,12 @@ pub enum Group {
     Route,
     /// IPv6 routes.
     RouteV6,
-    /// IPv4 neighbours.
+    /// Neighbours of both families.
     Neighbour,
     /// IPv4 routing rules (`ip rule`).
     Rule,
+    /// IPv6 routing rules (`ip -6 rule`).
+    RuleV6,
 }
 
 /// Events that one call of [`Events::queued`] reads.
@@ -47,6 +49,7 @@ impl Group {
             Self::RouteV6 => libc::RTNLGRP_IPV6_ROUTE,
             Self::Neighbour => libc::RTNLGRP_NEIGH,
             Self::Rule => libc::RTNLGRP_IPV4_RULE,
+            Self::RuleV6 => libc::RTNLGRP_IPV6_RULE,
         }
     }
 }

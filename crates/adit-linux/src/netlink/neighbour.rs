@@ -1,6 +1,6 @@
-//! IPv4 neighbours: the link-layer addresses of addresses on a link (RFC 826).
+//! Neighbours: the link-layer addresses of addresses on a link (RFC 826, RFC 4861).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
@@ -17,7 +17,7 @@ pub struct Neighbour {
     /// The interface by which it is reached.
     pub index: u32,
     /// Its address.
-    pub ip: Ipv4Addr,
+    pub ip: IpAddr,
     /// Its link-layer address, if it is known and an Ethernet address.
     pub mac: Option<[u8; 6]>,
     /// The state of the entry.
@@ -59,13 +59,14 @@ impl NeighbourState {
 }
 
 impl Netlink {
-    /// Lists the neighbours on an interface.
+    /// Lists the neighbours on an interface, of both families. The kernel's own entries are among
+    /// them, such as those of the multicast groups that it has sent to.
     ///
     /// # Errors
     /// The kernel refuses to list them.
     pub fn neighbours(&mut self, index: u32) -> Result<Vec<Neighbour>> {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = AddressFamily::Unspec;
         // In a listing the kernel reads the interface from an attribute and not from the header.
         message.attributes.push(NeighbourAttribute::IfIndex(index));
         let what = || format!("cannot list the neighbours on interface {index}");
@@ -78,7 +79,8 @@ impl Netlink {
     ///
     /// # Errors
     /// There is no such interface.
-    pub fn neighbour(&mut self, index: u32, ip: Ipv4Addr) -> Result<Option<Neighbour>> {
+    pub fn neighbour(&mut self, index: u32, ip: impl Into<IpAddr>) -> Result<Option<Neighbour>> {
+        let ip = ip.into();
         let what = || format!("cannot look up the neighbour {ip} on interface {index}");
         match self.socket.request(RouteNetlinkMessage::GetNeighbour(about(index, ip)), 0, what) {
             Ok(answers) => Ok(answers.into_iter().find_map(in_answer)),
@@ -93,7 +95,8 @@ impl Netlink {
     ///
     /// # Errors
     /// There is no such interface, or CAP_NET_ADMIN is missing.
-    pub fn use_neighbour(&mut self, index: u32, ip: Ipv4Addr) -> Result<()> {
+    pub fn use_neighbour(&mut self, index: u32, ip: impl Into<IpAddr>) -> Result<()> {
+        let ip = ip.into();
         let known = self.neighbour(index, ip)?;
         if known.is_some_and(|known| known.state == NeighbourState::Permanent) {
             return Ok(());
@@ -123,14 +126,15 @@ impl Netlink {
     ///
     /// # Errors
     /// There is none (`ENOENT`), or as [`Self::use_neighbour`].
-    pub fn delete_neighbour(&mut self, index: u32, ip: Ipv4Addr) -> Result<()> {
+    pub fn delete_neighbour(&mut self, index: u32, ip: impl Into<IpAddr>) -> Result<()> {
+        let ip = ip.into();
         let what = || format!("cannot remove the neighbour {ip} on interface {index}");
         self.socket.request(RouteNetlinkMessage::DelNeighbour(about(index, ip)), 0, what).map(drop)
     }
 }
 
-fn about(index: u32, ip: impl Into<IpAddr>) -> NeighbourMessage {
-    let (family, address) = match ip.into() {
+fn about(index: u32, ip: IpAddr) -> NeighbourMessage {
+    let (family, address) = match ip {
         IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
         IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
     };
@@ -148,16 +152,14 @@ fn in_answer(answer: RouteNetlinkMessage) -> Option<Neighbour> {
     }
 }
 
-/// Returns `None` for an IPv6 neighbour or a bridge's forwarding entry.
+/// Returns `None` for an entry without an address of IP, such as a bridge's forwarding entry.
 pub(super) fn of_message(message: NeighbourMessage) -> Option<Neighbour> {
-    if message.header.family != AddressFamily::Inet {
-        return None;
-    }
     let mut ip = None;
     let mut mac = None;
     for attribute in message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => ip = Some(address),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => ip = Some(address.into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => ip = Some(address.into()),
             NeighbourAttribute::LinkLayerAddress(address) => mac = address.try_into().ok(),
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! The network namespace as a control plane sees it, so that its decisions can be tested against
 //! a model of the kernel.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -78,7 +78,7 @@ network! {
     /// without a full listing.
     fn routes_to_exactly(networks: &[IpNet]) -> Option<Vec<Route>>;
     /// Looks up how the kernel would send from `source` to each of these destinations.
-    fn routes_to(destinations: &[Ipv4Addr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
+    fn routes_to(destinations: &[IpAddr], source: Option<FlowSource>) -> Vec<Result<RouteLookup>>;
     /// Adds a route.
     fn add_route(route: &Route) -> ();
     /// Adds routes.

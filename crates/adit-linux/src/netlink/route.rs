@@ -1,4 +1,4 @@
-//! Routes of both address families, and the kernel's routing decision for an IPv4 destination.
+//! Routes of both address families, and the kernel's routing decision for a destination.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -133,9 +133,9 @@ pub struct RouteLookup {
     /// The interface it leaves by; the loopback for [`RouteKind::Local`].
     pub device: u32,
     /// The address on the link it is sent to: the router, or the destination itself.
-    pub next_hop: Ipv4Addr,
-    /// The source it gets if it has none.
-    pub source: Option<Ipv4Addr>,
+    pub next_hop: IpAddr,
+    /// The source it gets if it has none; `None` if the lookup was for a source.
+    pub source: Option<IpAddr>,
     /// The path MTU in bytes, if the kernel knows one other than the interface's: that of the
     /// route, or one learned by ICMP (RFC 1191).
     pub mtu: Option<u32>,
@@ -301,12 +301,15 @@ impl Netlink {
     ///
     /// # Errors
     /// There is no route (`ENETUNREACH`, or the error of a route that forbids it), or the source is
-    /// not an address of this host (`EINVAL`).
-    pub fn route_to(&mut self, destination: Ipv4Addr, source: Option<FlowSource>) -> Result<RouteLookup> {
-        let what = || cannot_find(destination);
-        let answers = self.socket.request(get_route(destination.into(), source), 0, what)?;
-        let answer = answers.into_iter().find(|answer| matches!(answer, RouteNetlinkMessage::NewRoute(_)));
-        lookup(destination, answer)
+    /// not an address of this host, or not one of the destination's family (`EINVAL`).
+    pub fn route_to(
+        &mut self,
+        destination: impl Into<IpAddr>,
+        source: Option<FlowSource>,
+    ) -> Result<RouteLookup> {
+        let destination = destination.into();
+        let answer = self.routes_to(&[destination], source)?.pop();
+        answer.unwrap_or_else(|| lookup(destination, source, None))
     }
 
     /// Returns the kernel's routing decision for each of these, in order, as [`Self::route_to`].
@@ -316,15 +319,36 @@ impl Netlink {
     /// The kernel cannot be asked. The error about one destination is in the list.
     pub fn routes_to(
         &mut self,
-        destinations: &[Ipv4Addr],
+        destinations: &[IpAddr],
         source: Option<FlowSource>,
     ) -> Result<Vec<Result<RouteLookup>>> {
+        if let Some(source) = source
+            && !self.may_be_source(source.address)?
+        {
+            let refused = |destination: &IpAddr| Err(not_from(*destination, source.address));
+            return Ok(destinations.iter().map(refused).collect());
+        }
         self.socket.ask_all(
             destinations,
-            |destination| get_route((*destination).into(), source),
-            |destination, answer| lookup(*destination, answer),
+            |destination| get_route(*destination, source),
+            |destination, answer| lookup(*destination, source, answer),
             |destination| cannot_find(*destination),
         )
+    }
+
+    /// Returns false if `address` is an IPv6 address that this host does not have, or whose check
+    /// for duplicates is not complete. The kernel itself refuses such a source of IPv4 only.
+    fn may_be_source(&mut self, address: IpAddr) -> Result<bool> {
+        if address.is_ipv4() {
+            return Ok(true);
+        }
+        let answers = self.socket.ask_all(
+            &[address],
+            |address| get_route(*address, None),
+            |address, answer| lookup(*address, None, answer),
+            |address| cannot_find(*address),
+        )?;
+        Ok(answers.iter().flatten().any(|found| found.kind == RouteKind::Local))
     }
 }
 
@@ -378,11 +402,11 @@ fn del_route(route: &Route) -> RouteNetlinkMessage {
 pub(super) fn get_route(destination: IpAddr, source: Option<FlowSource>) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family_of(destination);
-    message.header.destination_prefix_length = if destination.is_ipv4() { 32 } else { 128 };
+    message.header.destination_prefix_length = host_prefix(destination);
     message.attributes.push(RouteAttribute::Destination(attribute_of(destination)));
     if let Some(source) = source {
-        message.header.source_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(source.address)));
+        message.header.source_prefix_length = host_prefix(source.address);
+        message.attributes.push(RouteAttribute::Source(attribute_of(source.address)));
         if source.mark != 0 {
             message.attributes.push(RouteAttribute::Mark(source.mark));
         }
@@ -390,12 +414,28 @@ pub(super) fn get_route(destination: IpAddr, source: Option<FlowSource>) -> Rout
     RouteNetlinkMessage::GetRoute(message)
 }
 
-fn cannot_find(destination: Ipv4Addr) -> String {
+const fn host_prefix(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+fn cannot_find(destination: IpAddr) -> String {
     format!("cannot find a route to {destination}")
 }
 
+fn not_from(destination: IpAddr, source: IpAddr) -> Error {
+    Error::from_errno(format!("{} from {source}", cannot_find(destination)), libc::EINVAL)
+        .with_hint("`ip address` shows the addresses of this host")
+}
+
 /// Reads the answer to [`get_route`].
-fn lookup(destination: Ipv4Addr, answer: Option<RouteNetlinkMessage>) -> Result<RouteLookup> {
+fn lookup(
+    destination: IpAddr,
+    source: Option<FlowSource>,
+    answer: Option<RouteNetlinkMessage>,
+) -> Result<RouteLookup> {
     let found = match answer {
         Some(RouteNetlinkMessage::NewRoute(message)) => of_message(message),
         _ => None,
@@ -403,8 +443,9 @@ fn lookup(destination: Ipv4Addr, answer: Option<RouteNetlinkMessage>) -> Result<
     match found {
         Some(Route { device: Some(device), gateway, preferred_source, mtu, kind, .. }) => Ok(RouteLookup {
             device,
-            next_hop: gateway.and_then(v4).unwrap_or(destination),
-            source: preferred_source.and_then(v4),
+            next_hop: gateway.unwrap_or(destination),
+            // The kernel returns one of IPv6 in any case.
+            source: preferred_source.filter(|_| source.is_none()),
             mtu,
             kind,
         }),
@@ -416,13 +457,6 @@ fn default_metric(destination: &IpNet) -> u32 {
     match destination {
         IpNet::V4(_) => 0,
         IpNet::V6(_) => DEFAULT_METRIC_V6,
-    }
-}
-
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
     }
 }
 

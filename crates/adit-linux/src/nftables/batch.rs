@@ -4,11 +4,13 @@ use super::expression;
 use super::ruleset::{Chain, Key, Ruleset, Set};
 use super::uapi::*;
 use super::writer::Writer;
+use crate::family::Family;
 
 const BATCH_BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
 const BATCH_END: u16 = BATCH_BEGIN + 1;
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 pub(super) const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
+const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
 const PLAIN: u16 = libc::NLM_F_REQUEST as u16;
 const ACKNOWLEDGED: u16 = PLAIN | libc::NLM_F_ACK as u16;
 const CREATE: u16 = ACKNOWLEDGED | libc::NLM_F_CREATE as u16;
@@ -50,16 +52,21 @@ impl Message {
 #[derive(Debug)]
 pub(super) struct Batch {
     writer: Writer,
+    family: u8,
     table: String,
     /// Messages so far. The kernel acknowledges each.
     count: u32,
 }
 
 impl Batch {
-    pub(super) fn new(table: &str) -> Self {
+    pub(super) fn new(family: Family, table: &str) -> Self {
         let mut writer = Writer::default();
         writer.message(BATCH_BEGIN, PLAIN, 0, 0, SUBSYSTEM, |_| {});
-        Self { writer, table: table.to_owned(), count: 0 }
+        let family = match family {
+            Family::V4 => IPV4,
+            Family::V6 => IPV6,
+        };
+        Self { writer, family, table: table.to_owned(), count: 0 }
     }
 
     /// Returns the bytes, and the number of acknowledgements that the kernel will send.
@@ -72,7 +79,7 @@ impl Batch {
     fn message(&mut self, message: Message, flags: u16, body: impl FnOnce(&mut Writer)) {
         self.count += 1;
         let table = self.table.clone();
-        self.writer.message(message.number(), flags, self.count, IPV4, 0, |writer| {
+        self.writer.message(message.number(), flags, self.count, self.family, 0, |writer| {
             writer.string(NFTA_TABLE_NAME, &table);
             body(writer);
         });
@@ -177,8 +184,10 @@ impl Key {
     /// Returns the type by which nft(8) lists the elements, and their length in bytes.
     fn type_and_len(self) -> (u32, u32) {
         const ADDRESS: u32 = 7;
+        const ADDRESS_V6: u32 = 8;
         const INTERFACE: u32 = 41;
         match self {
+            Self::AddressV6 => (ADDRESS_V6, 16),
             Self::Address | Self::Bytes => (ADDRESS, 4),
             // Six bits for each part of a concatenation.
             Self::Pair => (ADDRESS << 6 | ADDRESS, 8),

@@ -41,13 +41,16 @@ fn write_step(list: &mut Writer, step: &Step) {
             meta(list, libc::NFT_META_OIFNAME as u32);
             look_up(list, set, false);
         }
+        Step::Carries(protocol) => {
+            meta(list, libc::NFT_META_L4PROTO as u32);
+            compare(list, Comparison::Equal, &[*protocol]);
+        }
         Step::TcpSyn => {
             // The control bits: octet 13 of the TCP header (RFC 9293 section 3.1).
             const FLAGS: Field = Field::payload(13, 1);
             const SYN_RST: u8 = 0x06;
             const SYN: u8 = 0x02;
-            meta(list, libc::NFT_META_L4PROTO as u32);
-            compare(list, Comparison::Equal, &[libc::IPPROTO_TCP as u8]);
+            write_step(list, &Step::Carries(libc::IPPROTO_TCP as u8));
             load(list, FLAGS, REGISTER);
             keep_bits(list, REGISTER, &[SYN_RST]);
             compare(list, Comparison::Equal, &[SYN]);

@@ -2,7 +2,7 @@
 //!
 //! A [`Ruleset`] describes a table. It has two forms: the kernel's bytes, which [`Tables`] sends in
 //! one transaction, and the text of nft(8). Tests load both and compare the kernel's bytecode.
-//! [`Tunnel4DropRule`] is a table that the kernel removes with the process.
+//! [`TunnelDropRule`] is a table that the kernel removes with the process.
 //!
 //! # Why the messages are written by hand
 //!
@@ -27,6 +27,6 @@ mod writer;
 
 pub use answer::Counted;
 pub use base_chains::{BaseChain, ChainHook, legacy_tables};
-pub use drop_rule::Tunnel4DropRule;
+pub use drop_rule::TunnelDropRule;
 pub use ruleset::{Chain, Comparison, Field, Hook, Key, Rule, Ruleset, Set, Step};
 pub use tables::{Elements, TableState, Tables};

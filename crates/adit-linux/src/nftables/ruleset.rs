@@ -4,11 +4,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A table of family `ip`.
+use crate::family::Family;
+
+/// A table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
+    /// The family of the datagrams that it sees: `ip` or `ip6` for nft(8). [`super::Tables`] reads
+    /// and changes tables of IPv4 only.
+    pub family: Family,
     /// Its name.
     pub table: String,
     /// True if the kernel removes the table with the socket that created it (Linux 5.12).
@@ -39,6 +44,8 @@ pub struct Set {
 pub enum Key {
     /// An IPv4 address.
     Address,
+    /// An IPv6 address.
+    AddressV6,
     /// An IPv4 address that is compared with bytes of the payload. For nft(8) that is another type
     /// than an address.
     Bytes,
@@ -87,11 +94,12 @@ pub struct Field {
 /// The byte from which the offset of a field counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Base {
-    /// The first of the IPv4 header.
+    /// The first of the IP header.
     Network,
     /// The first of the IPv4 header; nft(8) prints the field as plain bytes.
     NetworkBytes,
-    /// The first after the IPv4 header and its options.
+    /// The first after the IPv4 header and its options, or after the IPv6 header and its extension
+    /// headers.
     Payload,
 }
 
@@ -105,10 +113,17 @@ impl Field {
     /// The header's destination.
     pub const DESTINATION: Self = Self { base: Base::Network, offset: 16, len: 4 };
 
+    /// The next header of an IPv6 header: the first extension header, if there are any.
+    pub const NEXT_HEADER: Self = Self { base: Base::Network, offset: 6, len: 1 };
+    /// The source of an IPv6 header.
+    pub const SOURCE_V6: Self = Self { base: Base::Network, offset: 8, len: 16 };
+    /// The destination of an IPv6 header.
+    pub const DESTINATION_V6: Self = Self { base: Base::Network, offset: 24, len: 16 };
+
     /// The header's source, for look-ups in a set of [`Key::Bytes`].
     pub const SOURCE_BYTES: Self = Self { base: Base::NetworkBytes, offset: 12, len: 4 };
 
-    /// Bytes after the IPv4 header: in IP in IP, those of the inner header.
+    /// Bytes after the headers of IP: in IP in IP, those of the inner header.
     #[must_use]
     pub const fn payload(offset: u32, len: u32) -> Self {
         Self { base: Base::Payload, offset, len }
@@ -170,6 +185,8 @@ pub enum Step {
         /// The set's name.
         set: String,
     },
+    /// Condition: the protocol is this one, behind the extension headers of IPv6.
+    Carries(u8),
     /// Condition: the datagram is a TCP segment with SYN and without RST.
     TcpSyn,
     /// Counts the datagram in the named counter.
@@ -231,7 +248,11 @@ impl Hook {
 /// The text that `nft -f` reads.
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table ip {} {{", self.table)?;
+        let family = match self.family {
+            Family::V4 => "ip",
+            Family::V6 => "ip6",
+        };
+        writeln!(f, "table {family} {} {{", self.table)?;
         if self.is_owned {
             writeln!(f, "  flags owner;")?;
         }
@@ -261,6 +282,7 @@ impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.key {
             Key::Address => "type ipv4_addr",
+            Key::AddressV6 => "type ipv6_addr",
             Key::Bytes => "typeof @th,96,32",
             Key::Pair => "typeof ip saddr . @th,96,32",
             Key::Interface => "type ifname",
@@ -280,22 +302,23 @@ impl fmt::Display for Set {
 
 impl Key {
     fn element(self, bytes: &[u8]) -> String {
-        let address = |bytes: &[u8]| bytes.try_into().map(|bytes: [u8; 4]| Ipv4Addr::from(bytes));
+        let address = |bytes| address_of(bytes).map(|address| address.to_string()).unwrap_or_default();
         match (self, bytes.split_at_checked(4)) {
-            (Self::Address, Some((first, _))) => {
-                address(first).map_or_else(|_| String::new(), |a| a.to_string())
-            }
+            (Self::Address | Self::AddressV6, _) => address(bytes),
             (Self::Bytes, _) => hexadecimal(bytes),
-            (Self::Pair, Some((first, second))) => {
-                let first = address(first).map_or_else(|_| String::new(), |a| a.to_string());
-                format!("{first} . {}", hexadecimal(second))
-            }
+            (Self::Pair, Some((first, second))) => format!("{} . {}", address(first), hexadecimal(second)),
             _ => {
                 let name: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();
                 format!("\"{}\"", String::from_utf8_lossy(&name))
             }
         }
     }
+}
+
+/// Returns the address of these bytes, if they are as many as one has.
+fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(|bytes| Ipv4Addr::from(bytes).into());
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).into())).ok()
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -310,6 +333,9 @@ impl fmt::Display for Field {
             (_, Self::PROTOCOL) => f.write_str("ip protocol"),
             (_, Self::SOURCE) => f.write_str("ip saddr"),
             (_, Self::DESTINATION) => f.write_str("ip daddr"),
+            (_, Self::NEXT_HEADER) => f.write_str("ip6 nexthdr"),
+            (_, Self::SOURCE_V6) => f.write_str("ip6 saddr"),
+            (_, Self::DESTINATION_V6) => f.write_str("ip6 daddr"),
             (Base::Network | Base::NetworkBytes, field) => {
                 write!(f, "@nh,{},{}", field.offset * 8, field.len * 8)
             }
@@ -321,7 +347,7 @@ impl fmt::Display for Field {
 /// Returns the text of the first `prefix` bits of a field.
 fn part(field: Field, prefix: u8) -> String {
     match (field.base, prefix) {
-        (_, 32) => field.to_string(),
+        (_, prefix) if u32::from(prefix) == field.len * 8 => field.to_string(),
         (Base::Network, _) => format!("{field} & {}", Ipv4Addr::from(mask(prefix))),
         (Base::NetworkBytes | Base::Payload, _) => format!("{field} & {}", hexadecimal(&mask(prefix))),
     }
@@ -337,12 +363,13 @@ impl fmt::Display for Step {
                     Comparison::NotEqual => "!=",
                     Comparison::Less => "<",
                 };
-                let value = match (*field, value.as_slice()) {
-                    (Field::SOURCE | Field::DESTINATION, &[a, b, c, d]) => {
-                        Ipv4Addr::new(a, b, c, d).to_string()
+                let address = match *field {
+                    Field::SOURCE | Field::DESTINATION | Field::SOURCE_V6 | Field::DESTINATION_V6 => {
+                        address_of(value)
                     }
-                    (_, value) => hexadecimal(value),
+                    _ => None,
                 };
+                let value = address.map_or_else(|| hexadecimal(value), |address| address.to_string());
                 write!(f, "{field}{} {how} {value}", mask.unwrap_or_default())
             }
             Self::In { field, prefix, set } => write!(f, "{} @{set}", part(*field, *prefix)),
@@ -350,6 +377,7 @@ impl fmt::Display for Step {
             Self::PairIn { field, prefix: 32, set } => write!(f, "ip saddr . {field} @{set}"),
             Self::PairIn { field, prefix, set } => write!(f, "ip saddr . ({}) @{set}", part(*field, *prefix)),
             Self::LeavesBy { set } => write!(f, "oifname @{set}"),
+            Self::Carries(protocol) => write!(f, "meta l4proto {protocol}"),
             Self::TcpSyn => f.write_str("tcp flags & (syn | rst) == syn"),
             Self::Count(name) => write!(f, "counter name {name}"),
             Self::LowerMss => f.write_str("tcp option maxseg size set rt mtu"),

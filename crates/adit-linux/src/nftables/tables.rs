@@ -14,6 +14,7 @@ use super::ruleset::Ruleset;
 use super::uapi::*;
 use super::writer::Writer;
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::netlink::messages;
 use crate::sockets::set_socket_option;
 
@@ -250,7 +251,7 @@ impl Tables {
     /// # Errors
     /// The kernel refuses.
     pub fn delete(&mut self, table: &str) -> Result<bool> {
-        let mut batch = Batch::new(table);
+        let mut batch = Batch::new(Family::V4, table);
         batch.delete_table();
         match self.send(batch, &format!("cannot remove the table `{table}` of nf_tables")) {
             Ok(()) => Ok(true),
@@ -422,7 +423,7 @@ fn set_what(ruleset: &Ruleset) -> String {
 /// Returns the transaction that changes a table from `actual` to `ruleset`. With `deletes_first` it
 /// first deletes the whole table.
 fn changes(ruleset: &Ruleset, actual: &TableState, deletes_first: bool) -> Batch {
-    let mut batch = Batch::new(&ruleset.table);
+    let mut batch = Batch::new(ruleset.family, &ruleset.table);
     if deletes_first {
         batch.delete_table();
     }

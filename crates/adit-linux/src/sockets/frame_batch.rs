@@ -81,11 +81,12 @@ impl FrameBatch {
         }
     }
 
-    /// Gives every message its own destination in `names`. The caller keeps `names` where it is.
-    pub(crate) fn set_names(&mut self, names: &mut [libc::sockaddr_in]) {
+    /// Gives every message its own destination in `names`, socket addresses of one family. The
+    /// caller keeps `names` where it is.
+    pub(crate) fn set_names<T>(&mut self, names: &mut [T]) {
         for (message, name) in self.messages.iter_mut().zip(names) {
-            message.msg_hdr.msg_name = (name as *mut libc::sockaddr_in).cast();
-            message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as u32;
+            message.msg_hdr.msg_name = (name as *mut T).cast();
+            message.msg_hdr.msg_namelen = size_of::<T>() as u32;
         }
     }
 

@@ -11,8 +11,8 @@ use crate::sockets::virtio_net::PartialChecksum;
 /// Bytes before the datagram in every frame: an Ethernet header.
 pub const LINK_HEADER: usize = 14;
 
-/// Bytes that are kept of a refused datagram: two IPv4 headers.
-pub const REFUSED_LEN: usize = 40;
+/// Bytes that are kept of a refused datagram: two IPv6 headers.
+pub const REFUSED_LEN: usize = 80;
 
 /// The outcome of the frames committed since the last [`FrameSender::take_sent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,10 +9,11 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::error::Error;
+use crate::family::Family;
 use crate::sockets::frames::LINK_HEADER;
 use crate::sockets::options::enlarge_send_buffer;
 use crate::sockets::packet::{PACKET_VNET_HDR, bind, packet_socket, set_option};
-use crate::sockets::packet_ring::{Family, PacketRing};
+use crate::sockets::packet_ring::PacketRing;
 use crate::sockets::virtio_net::VirtioNetHeader;
 
 /// The most pieces of a packet in one call.

@@ -7,6 +7,8 @@
 
 pub mod arena;
 pub mod capture;
+mod classic_bpf;
+mod destinations;
 mod frame_batch;
 pub mod frames;
 pub mod hidden_end;
@@ -20,7 +22,10 @@ pub mod packet_ring;
 pub mod poll;
 pub mod private_socket;
 pub mod raw;
+mod raw_filter;
 pub mod raw_frames;
+mod raw_v6;
+mod ring_filter;
 pub mod udp;
 pub mod udp_batch;
 pub mod virtio_net;

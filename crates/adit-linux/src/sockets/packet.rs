@@ -33,7 +33,8 @@ impl PacketSender {
         set_option(&socket, PACKET_VNET_HDR, 1u32)
             .map_err(|error| Error::new("cannot enable virtio-net headers on a packet socket", error))?;
         enlarge_send_buffer(&socket);
-        // Protocol 0: this socket receives nothing.
+        // Protocol 0: this socket receives nothing, and the kernel takes the protocol of what it
+        // sends from the Ethernet header (Linux 5.1).
         bind(&socket, 0, index).map_err(|error| {
             Error::new(format!("cannot bind a packet socket to interface {index}"), error)
                 .with_hint("`ip link` shows the interfaces and their numbers")

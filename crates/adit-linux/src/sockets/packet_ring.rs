@@ -5,16 +5,18 @@
 
 use std::io;
 use std::mem::size_of;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
+use crate::family::Family;
 use crate::sockets::arena::Arena;
 use crate::sockets::mmap::Mapping;
 use crate::sockets::options::{attach_filter, enlarge_receive_buffer, get_socket_option, set_receive_buffer};
 use crate::sockets::packet::{PACKET_VNET_HDR, bind, bound_to, packet_socket, set_option};
+use crate::sockets::ring_filter::tunneled_to;
 use crate::sockets::virtio_net::{self, VirtioNetHeader};
 use crate::tunnel_protocol::TunnelProtocol;
 
@@ -95,24 +97,6 @@ struct Options<'a> {
     mtu: usize,
 }
 
-/// The IP version of the packets that a ring receives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    const fn ethertype(self) -> libc::c_int {
-        match self {
-            Family::V4 => libc::ETH_P_IP,
-            Family::V6 => libc::ETH_P_IPV6,
-        }
-    }
-}
-
 /// A datagram in the ring.
 #[derive(Clone, Debug)]
 pub struct Received {
@@ -138,7 +122,11 @@ pub enum Ready {
 
 impl PacketRing {
     /// Opens `count` rings in the calling thread's network namespace that share the datagrams of
-    /// these protocols to `local`, flow by flow, reassembled by the kernel.
+    /// these protocols to `local`, flow by flow.
+    ///
+    /// The kernel reassembles those of IPv4. It does not reassemble those of IPv6: their fragments
+    /// are received as they are, whatever they carry, and so are datagrams with Destination
+    /// Options.
     ///
     /// With `device`, the rings receive from that interface only, and also the datagrams that an
     /// eBPF program there has marked as another host's (`PACKET_OTHERHOST`) to keep them from the
@@ -148,18 +136,24 @@ impl PacketRing {
     /// # Errors
     /// CAP_NET_RAW is missing, there is no memory, or the kernel has no packet sockets.
     pub fn open_group(
-        local: Ipv4Addr,
+        local: impl Into<IpAddr>,
         protocols: &[TunnelProtocol],
         device: Option<u32>,
         count: usize,
         mtu: usize,
     ) -> Result<Vec<Self>, Error> {
+        let local = local.into();
+        let family = Family::of(local);
         let filter = tunneled_to(local, protocols, device.is_some());
-        let options = Options { filter: Some(&filter), ethertype: libc::ETH_P_IP, device, mtu };
+        let options = Options { filter: Some(&filter), ethertype: family.ethertype(), device, mtu };
         let rings = Self::open_many(count, &options)?;
         // With one member there is nothing to spread, and no flow to be hashed for it.
         let spread = if count > 1 { PACKET_FANOUT_HASH } else { PACKET_FANOUT_CPU };
-        join(&rings, spread | PACKET_FANOUT_FLAG_DEFRAG)?;
+        match family {
+            Family::V4 => join(&rings, spread | PACKET_FANOUT_FLAG_DEFRAG)?,
+            Family::V6 if count > 1 => join(&rings, spread)?,
+            Family::V6 => {}
+        }
         Ok(rings)
     }
 
@@ -385,35 +379,4 @@ fn join(rings: &[PacketRing], kind: u32) -> Result<(), Error> {
 
 fn get_option(socket: &OwnedFd, name: libc::c_int) -> io::Result<u32> {
     get_socket_option(socket, libc::SOL_PACKET, name)
-}
-
-/// A classic BPF program that passes these protocols to `local` if the frame is for this host, or,
-/// with `marked`, if it is marked as another host's.
-fn tunneled_to(local: Ipv4Addr, protocols: &[TunnelProtocol], marked: bool) -> Vec<libc::sock_filter> {
-    // linux/filter.h: these offsets count from the network header, whatever the link.
-    const SKF_NET_OFF: u32 = (-0x10_0000_i32).cast_unsigned();
-    const SKF_AD_OFF: u32 = (-0x1000_i32).cast_unsigned();
-    const SKF_AD_PKTTYPE: u32 = 4;
-    let load_byte = |k| libc::sock_filter { code: 0x30, jt: 0, jf: 0, k };
-    let load_word = |k| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k };
-    let unless_equal = |k, jf| libc::sock_filter { code: 0x15, jt: 0, jf, k };
-    let if_equal = |k, jt| libc::sock_filter { code: 0x15, jt, jf: 0, k };
-    let answer = |k| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k };
-    let mut program = vec![load_byte(SKF_NET_OFF.wrapping_add(9))];
-    for (position, protocol) in protocols.iter().enumerate() {
-        // Over the comparisons that follow, and over the answer behind them.
-        let left = protocols.len() - position;
-        program.push(if_equal(u32::from(protocol.number()), left as u8));
-    }
-    program.extend([
-        answer(0),
-        load_word(SKF_NET_OFF.wrapping_add(16)),
-        unless_equal(u32::from(local), 4),
-        load_byte(SKF_AD_OFF.wrapping_add(SKF_AD_PKTTYPE)),
-        if_equal(u32::from(libc::PACKET_HOST), 1),
-        unless_equal(u32::from(if marked { libc::PACKET_OTHERHOST } else { libc::PACKET_HOST }), 1),
-        answer(u32::MAX),
-        answer(0),
-    ]);
-    program
 }

@@ -1,38 +1,39 @@
-//! Raw IPv4 sockets: to send whole datagrams, to receive what peers tunnel and ICMP errors, and to
-//! claim a protocol so that the kernel does not answer it.
+//! Raw sockets: to send whole datagrams, to receive what peers tunnel and ICMP errors, and to claim
+//! a protocol so that the kernel does not answer it.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::flow_source::FlowSource;
+use crate::sockets::classic_bpf::answer;
 use crate::sockets::options::{
     attach_filter, enlarge_receive_buffer, get_socket_option, set_mark, set_socket_option,
 };
+use crate::sockets::raw_filter::{self, ICMP_ERRORS, ICMPV6_ERRORS};
+use crate::sockets::raw_v6;
 use crate::tunnel_protocol::TunnelProtocol;
 
-// linux/icmp.h
+// linux/icmp.h, linux/icmpv6.h
 const SOL_RAW: libc::c_int = 255;
 const ICMP_FILTER: libc::c_int = 1;
-/// The errors of RFC 792: destination unreachable, source quench, redirect, time exceeded,
-/// parameter problem.
-const ICMP_ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
-/// The most interfaces that a filter compares: a jump in a classic BPF program reaches 255 steps.
-const MAX_EXCLUDED: usize = 250;
-/// The most sources that a filter compares: a program has at most 4096 steps (`BPF_MAXINSNS`).
-const MAX_SOURCES: usize = 2000;
+const ICMPV6_FILTER: libc::c_int = 1;
 
-/// A raw IPv4 socket. Each constructor makes one for one purpose.
+/// A raw socket of one family. Each constructor makes one for one purpose.
 #[derive(Debug)]
 pub struct RawSocket {
     socket: Socket,
+    family: Family,
+    /// The protocol whose datagrams it receives.
+    protocol: u8,
 }
 
 impl RawSocket {
-    /// Opens a socket that sends whole datagrams, header included, by the host's routes.
+    /// Opens a socket that sends whole IPv4 datagrams, header included, by the host's routes.
     ///
     /// The kernel fills in the header's checksum and total length. It also fills in the source if
     /// it is 0.0.0.0, and the identification if it is 0 and DF is clear. It refuses datagrams
@@ -41,7 +42,7 @@ impl RawSocket {
     /// # Errors
     /// CAP_NET_RAW is missing.
     pub fn sender() -> Result<Self> {
-        let raw = Self::open(libc::IPPROTO_RAW, "to send datagrams")?;
+        let raw = Self::open(Family::V4, libc::IPPROTO_RAW, "to send datagrams")?;
         // The path MTU that the kernel has learned must not refuse a probe of the path MTU.
         set_socket_option(&raw.socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
             .map_err(|error| Error::new("cannot set IP_MTU_DISCOVER on a raw socket", error))?;
@@ -51,15 +52,17 @@ impl RawSocket {
     /// Opens a socket that claims a protocol at the address `local` and receives nothing.
     ///
     /// While it is open, the kernel does not answer datagrams of that protocol to `local` with ICMP
-    /// Protocol Unreachable. It does not stop the kernel's own tunnel driver: where the module
-    /// `tunnel4` is loaded (by `ipip` or `sit`), the driver answers datagrams that belong to none
-    /// of its tunnels with Port Unreachable. [`Tunnel4DropRule`](crate::nftables::Tunnel4DropRule)
-    /// stops that.
+    /// Protocol Unreachable, or with a Parameter Problem of ICMPv6. It does not stop the kernel's
+    /// own tunnel drivers: where the module `tunnel4` is loaded (by `ipip` or `sit`), or `tunnel6`
+    /// (by `ip6_tunnel`), the driver answers datagrams that belong to none of its tunnels with Port
+    /// Unreachable. [`TunnelDropRule`](crate::nftables::TunnelDropRule) stops that.
     ///
     /// # Errors
-    /// CAP_NET_RAW is missing, or `local` is not an address of this host.
-    pub fn placeholder(local: Ipv4Addr, protocol: TunnelProtocol) -> Result<Self> {
-        let raw = Self::open_for(protocol)?;
+    /// CAP_NET_RAW is missing, or `local` is not an address of this host. An IPv6 address is one
+    /// only when its check for duplicates is complete.
+    pub fn placeholder(local: impl Into<IpAddr>, protocol: TunnelProtocol) -> Result<Self> {
+        let local = local.into();
+        let raw = Self::open_for(local, protocol)?;
         // Attached before the socket is bound, so that it never queues a datagram.
         raw.attach(&[answer(0)])?;
         raw.bind(local)?;
@@ -71,19 +74,20 @@ impl RawSocket {
     ///
     /// # Errors
     /// As [`Self::placeholder`].
-    pub fn tunneled(local: Ipv4Addr, protocol: TunnelProtocol) -> Result<Self> {
-        let raw = Self::open_for(protocol)?;
+    pub fn tunneled(local: impl Into<IpAddr>, protocol: TunnelProtocol) -> Result<Self> {
+        let local = local.into();
+        let raw = Self::open_for(local, protocol)?;
         enlarge_receive_buffer(&raw.socket);
-        raw.bind(local)?;
-        raw.set_nonblocking()?;
+        raw.receive_at(local)?;
         Ok(raw)
     }
 
-    /// Opens a socket that receives nothing, for [`Self::path_mtu`]: from `source`, with its mark.
+    /// Opens a socket that receives nothing, for [`Self::path_mtu`] of IP in IP: from `source`,
+    /// with its mark.
     ///
     /// # Errors
     /// As [`Self::placeholder`].
-    pub fn ipip_path(source: FlowSource) -> Result<Self> {
+    pub fn path_from(source: FlowSource) -> Result<Self> {
         let raw = Self::placeholder(source.address, TunnelProtocol::Ipip)?;
         set_mark(&raw.socket, source.mark)?;
         Ok(raw)
@@ -94,10 +98,14 @@ impl RawSocket {
     /// asks for them, and the result is the MTU of the loopback interface.
     ///
     /// # Errors
-    /// There is no route, or a policy blocks the datagrams.
-    pub fn path_mtu(&self, remote: Ipv4Addr) -> io::Result<u32> {
-        self.socket.connect(&SocketAddrV4::new(remote, 0).into())?;
-        get_socket_option(&self.socket, libc::IPPROTO_IP, libc::IP_MTU)
+    /// There is no route, a policy blocks the datagrams, or `remote` is not of the socket's family.
+    pub fn path_mtu(&self, remote: impl Into<IpAddr>) -> io::Result<u32> {
+        self.socket.connect(&SocketAddr::new(remote.into(), 0).into())?;
+        let (level, option) = match self.family {
+            Family::V4 => (libc::IPPROTO_IP, libc::IP_MTU),
+            Family::V6 => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+        };
+        get_socket_option(&self.socket, level, option)
     }
 
     /// Stops receiving datagrams that arrive on one of these interfaces. Of more than 250
@@ -106,71 +114,72 @@ impl RawSocket {
     /// # Errors
     /// The kernel refuses the filter: it has no memory for it.
     pub fn only_from_others_than(&self, devices: &[u32]) -> Result<()> {
-        // A = the interface's index.
-        let mut program = vec![libc::sock_filter {
-            code: 0x20,
-            jt: 0,
-            jf: 0,
-            k: (SKF_AD_OFF + SKF_AD_IFINDEX).cast_unsigned(),
-        }];
-        for device in devices.iter().take(MAX_EXCLUDED) {
-            program.push(libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: *device });
-            program.push(answer(0));
-        }
-        program.push(answer(u32::MAX));
-        self.attach(&program)
+        self.attach(&raw_filter::only_from_others_than(devices))
     }
 
-    /// Receives only datagrams from these sources; from everybody if they are more than 2000.
+    /// Receives only datagrams from those of these sources that are of the socket's family. From
+    /// everybody if there are more than 2000, or 450 for IPv6, or more than the kernel takes: its
+    /// limit is `net.core.optmem_max`, by default some 250 sources of IPv6 before Linux 6.7.
     ///
     /// # Errors
-    /// The kernel refuses the filter: it has no memory for it.
-    pub fn only_from(&self, sources: &[Ipv4Addr]) -> Result<()> {
-        if sources.len() > MAX_SOURCES {
-            return self.attach(&[answer(u32::MAX)]);
+    /// The kernel refuses the filter.
+    pub fn only_from(&self, sources: &[IpAddr]) -> Result<()> {
+        match self.attach(&raw_filter::only_from(self.family, sources)) {
+            Err(error) if error.errno() == Some(libc::ENOMEM) => self.attach(&[raw_filter::everything()]),
+            result => result,
         }
-        // A = the source in the IP header.
-        let mut program = vec![libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: 12 }];
-        for source in sources {
-            program.push(libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: source.to_bits() });
-            program.push(answer(u32::MAX));
-        }
-        program.push(answer(0));
-        self.attach(&program)
     }
 
-    /// Opens a socket that receives all ICMP errors of RFC 792 sent to `local`. Reading does not
-    /// block.
+    /// Opens a socket that receives all errors of ICMP (RFC 792), or of ICMPv6 (RFC 4443), sent to
+    /// `local`. Reading does not block.
     ///
     /// # Errors
     /// As [`Self::placeholder`].
-    pub fn icmp_errors(local: Ipv4Addr) -> Result<Self> {
-        let raw = Self::open(libc::IPPROTO_ICMP, "for ICMP")?;
-        // ICMP_FILTER runs before a datagram is copied, but covers only types below 32 and lets the
-        // others pass. The BPF program stops those.
-        let blocked = ICMP_ERRORS.iter().fold(u32::MAX, |mask, kind| mask & !(1 << kind));
-        set_socket_option(&raw.socket, SOL_RAW, ICMP_FILTER, blocked)
-            .map_err(|error| Error::new("cannot set a filter of ICMP types", error))?;
-        raw.attach(&only_icmp_types(ICMP_ERRORS))?;
-        raw.bind(local)?;
-        raw.set_nonblocking()?;
+    pub fn icmp_errors(local: impl Into<IpAddr>) -> Result<Self> {
+        let local = local.into();
+        let family = Family::of(local);
+        let not_set = |error| Error::new("cannot set a filter of ICMP types", error);
+        // A bit for each type; 1 stops it. The kernel tests it before it copies a datagram.
+        let raw = match family {
+            Family::V4 => {
+                let raw = Self::open(family, libc::IPPROTO_ICMP, "for ICMP")?;
+                let blocked = ICMP_ERRORS.iter().fold(u32::MAX, |mask, kind| mask & !(1 << kind));
+                set_socket_option(&raw.socket, SOL_RAW, ICMP_FILTER, blocked).map_err(not_set)?;
+                // The types from 32 on pass that filter.
+                raw.attach(&raw_filter::only_icmp_errors())?;
+                raw
+            }
+            Family::V6 => {
+                let raw = Self::open(family, libc::IPPROTO_ICMPV6, "for ICMPv6")?;
+                let mut blocked = [u32::MAX; 8];
+                blocked[0] = ICMPV6_ERRORS.iter().fold(u32::MAX, |mask, kind| mask & !(1 << kind));
+                set_socket_option(&raw.socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, blocked)
+                    .map_err(not_set)?;
+                raw
+            }
+        };
+        raw.receive_at(local)?;
         Ok(raw)
     }
 
-    fn open_for(protocol: TunnelProtocol) -> Result<Self> {
+    fn open_for(local: IpAddr, protocol: TunnelProtocol) -> Result<Self> {
         let purpose = match protocol {
-            TunnelProtocol::Ipip => "for IP in IP",
-            TunnelProtocol::Ipv6 => "for IPv6 in IPv4",
+            TunnelProtocol::Ipip => "for tunneled IPv4",
+            TunnelProtocol::Ipv6 => "for tunneled IPv6",
         };
-        Self::open(protocol.number().into(), purpose)
+        Self::open(Family::of(local), protocol.number().into(), purpose)
     }
 
-    fn open(protocol: i32, purpose: &str) -> Result<Self> {
-        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(protocol)));
+    fn open(family: Family, protocol: libc::c_int, purpose: &str) -> Result<Self> {
+        let domain = match family {
+            Family::V4 => Domain::IPV4,
+            Family::V6 => Domain::IPV6,
+        };
+        let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(protocol)));
         let socket = socket.map_err(|error| {
             Error::new(format!("cannot open a raw socket {purpose}"), error).needing("CAP_NET_RAW")
         })?;
-        Ok(Self { socket })
+        Ok(Self { socket, family, protocol: protocol as u8 })
     }
 
     fn attach(&self, program: &[libc::sock_filter]) -> Result<()> {
@@ -178,14 +187,31 @@ impl RawSocket {
             .map_err(|error| Error::new("cannot attach a filter to a raw socket", error))
     }
 
-    fn bind(&self, local: Ipv4Addr) -> Result<()> {
-        self.socket.bind(&SocketAddrV4::new(local, 0).into()).map_err(|error| {
+    /// Receives what is sent to `local`, without blocking.
+    fn receive_at(&self, local: IpAddr) -> Result<()> {
+        if self.family == Family::V6 {
+            raw_v6::prepare(&self.socket)
+                .map_err(|error| Error::new("cannot ask for the headers on a raw IPv6 socket", error))?;
+        }
+        self.bind(local)?;
+        self.socket
+            .set_nonblocking(true)
+            .map_err(|error| Error::new("cannot make a raw socket non-blocking", error))
+    }
+
+    fn bind(&self, local: IpAddr) -> Result<()> {
+        self.socket.bind(&SocketAddr::new(local, 0).into()).map_err(|error| {
             let is_missing = error.raw_os_error() == Some(libc::EADDRNOTAVAIL);
             let error = Error::new(format!("cannot bind a raw socket to {local}"), error);
-            if is_missing {
-                error.with_hint("no interface has this address: `ip address` shows those there are")
-            } else {
-                error
+            match self.family {
+                _ if !is_missing => error,
+                Family::V4 => {
+                    error.with_hint("no interface has this address: `ip address` shows those there are")
+                }
+                Family::V6 => error.with_hint(
+                    "no interface has this address, or the check for duplicates is not complete \
+                     (tentative) or has failed (dadfailed): `ip -6 address` shows it",
+                ),
             }
         })
     }
@@ -203,10 +229,17 @@ impl RawSocket {
     /// Receives one datagram, header included, and returns its length in bytes, at most the
     /// buffer's.
     ///
+    /// The kernel gives no IPv6 header, and what follows the last extension header only. The header
+    /// of 40 bytes is written anew: its flow label is 0, and its next header is the socket's
+    /// protocol.
+    ///
     /// # Errors
     /// No datagram waits and reading does not block (`WouldBlock`).
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        io::Read::read(&mut &self.socket, buffer)
+        match self.family {
+            Family::V4 => io::Read::read(&mut &self.socket, buffer),
+            Family::V6 => raw_v6::receive(&self.socket, self.protocol, buffer),
+        }
     }
 
     /// Returns the number of datagrams lost because the socket's buffer was full, since it was
@@ -228,12 +261,6 @@ impl RawSocket {
         };
         if done == 0 { numbers[8] } else { 0 }
     }
-
-    fn set_nonblocking(&self) -> Result<()> {
-        self.socket
-            .set_nonblocking(true)
-            .map_err(|error| Error::new("cannot make a raw socket non-blocking", error))
-    }
 }
 
 impl AsFd for RawSocket {
@@ -247,32 +274,4 @@ fn destination(datagram: &[u8]) -> io::Result<Ipv4Addr> {
     header
         .map(Ipv4Addr::from)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a whole IPv4 header"))
-}
-
-// linux/filter.h
-const SKF_AD_OFF: i32 = -0x1000;
-const SKF_AD_IFINDEX: i32 = 8;
-
-/// A classic BPF program that passes these ICMP types only. On a raw socket the IP header comes
-/// first.
-fn only_icmp_types(kinds: [u8; 5]) -> [libc::sock_filter; 9] {
-    let if_equal = |kind: u8, jump| libc::sock_filter { code: 0x15, jt: jump, jf: 0, k: u32::from(kind) };
-    let [a, b, c, d, e] = kinds;
-    [
-        // X = the length of the IP header at 0; A = the byte at X.
-        libc::sock_filter { code: 0xb1, jt: 0, jf: 0, k: 0 },
-        libc::sock_filter { code: 0x50, jt: 0, jf: 0, k: 0 },
-        if_equal(a, 5),
-        if_equal(b, 4),
-        if_equal(c, 3),
-        if_equal(d, 2),
-        if_equal(e, 1),
-        answer(0),
-        answer(u32::MAX),
-    ]
-}
-
-/// The BPF step that keeps so many bytes of the datagram; 0 drops it.
-fn answer(bytes: u32) -> libc::sock_filter {
-    libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: bytes }
 }

@@ -67,19 +67,22 @@ pub fn host(peer: u32) -> Ipv4Addr {
 impl Peers {
     /// The peers after some seconds, when errors may begin.
     pub fn new(pair: Pair, count: u32, probes: bool) -> Peers {
-        let mut set = PeerSet::new(Some(A), ["172.16.17.0/24".parse().unwrap()]).unwrap();
+        let mut set = PeerSet::new(Some(A.into()), ["172.16.17.0/24".parse().unwrap()]).unwrap();
         for number in 0..count {
             let network = format!("{}/28", Ipv4Addr::from_bits(host(number).to_bits() & !15));
             set.insert(Peer {
                 name: format!("p{number}").parse().unwrap(),
-                underlay: underlay(number),
+                underlay: underlay(number).into(),
                 networks: vec![network.parse().unwrap()],
                 path: adit_tunnel::PathOptions::default(),
             })
             .unwrap();
         }
-        let probe =
-            probes.then(|| ProbeOptions { source: GATEWAY_A, secret: RandomState::new(), keepalive: None });
+        let probe = probes.then(|| ProbeOptions {
+            source: GATEWAY_A.into(),
+            secret: RandomState::new(),
+            keepalive: None,
+        });
         let gateway = Gateway::new(adit_tunnel::TunnelConfig { probe, peers: set, ..config() });
         let prober = Prober::new(&gateway.tunnel);
         let mut peers = Peers {

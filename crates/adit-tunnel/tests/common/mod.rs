@@ -34,7 +34,7 @@ pub const PEER_C: PeerIndex = PeerIndex::new(1);
 
 pub fn config() -> TunnelConfig {
     TunnelConfig {
-        underlay: A,
+        underlay: A.into(),
         peers: peer_set(A, "172.16.17.0/24", &[("b", B, "192.168.199.0/24"), ("c", C, "192.168.200.0/24")]),
         outer: OuterPolicy::default(),
         mss_clamp: true,
@@ -50,11 +50,11 @@ pub fn config() -> TunnelConfig {
 /// The peers of a site, each with its underlay address and one network.
 pub fn peer_set(underlay: Ipv4Addr, network: &str, peers: &[(&str, Ipv4Addr, &str)]) -> PeerSet {
     let network = network.parse().expect("a network");
-    let mut set = PeerSet::new(Some(underlay), [network]).expect("a site without conflicts");
+    let mut set = PeerSet::new(Some(underlay.into()), [network]).expect("a site without conflicts");
     for (name, underlay, network) in peers {
         let peer = Peer {
             name: name.parse().expect("a name"),
-            underlay: *underlay,
+            underlay: (*underlay).into(),
             networks: vec![network.parse().expect("a network")],
             path: PathOptions::default(),
         };

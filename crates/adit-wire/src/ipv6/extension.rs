@@ -148,8 +148,9 @@ pub fn walk(packet: &[u8], first: Protocol) -> Result<Upper<'_>, MalformedExtens
 }
 
 /// Walks the headers between an outer header and what a tunnel carries: destination options without
-/// an option that the receiver must understand, and a fragment header behind them, at which the walk
-/// ends. Parameters as for [`walk`]. `None` for any other extension header, or one that is malformed.
+/// an option that the receiver must understand, and a fragment header behind them, at which the
+/// walk ends. Parameters as for [`walk`]. `None` for any other extension header, or one that is
+/// malformed.
 #[inline]
 #[must_use]
 pub fn walk_options(packet: &[u8], first: Protocol) -> Option<Upper<'_>> {

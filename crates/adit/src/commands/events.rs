@@ -1,6 +1,6 @@
 //! `adit events`: follow the events of an overlay.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use adit_control::api::client;
@@ -102,7 +102,7 @@ fn cause_of(cause: DownCause) -> &'static str {
 }
 
 /// Who reports it, if a router does.
-fn reported(router: Option<Ipv4Addr>, icmp_type: Option<u8>, icmp_code: Option<u8>) -> String {
+fn reported(router: Option<IpAddr>, icmp_type: Option<u8>, icmp_code: Option<u8>) -> String {
     match (router, icmp_type, icmp_code) {
         (Some(router), Some(icmp_type), Some(icmp_code)) => {
             format!(", reports {router} (ICMP {icmp_type}/{icmp_code})")

@@ -141,7 +141,7 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
         .run(|| {
             let interface = two_queue_interface(device)?;
             let underlay = config.site.underlay.address().expect("the file has the address");
-            let machine = Machine { underlay, local: vec![underlay.into()], underlay_mtu: 1500, vrf: None };
+            let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500, vrf: None };
             let tunnel =
                 Tunnel::new(tunnel_config(&config, &machine)).expect("the configuration makes a tunnel");
             UserspacePlane::start(Arc::new(tunnel), &interface, underlay.into())

@@ -18,6 +18,7 @@ mod largest;
 mod loops;
 mod lost_address;
 mod outer_fragments;
+mod over_ipv6;
 mod planes;
 mod reach;
 mod router_errors;

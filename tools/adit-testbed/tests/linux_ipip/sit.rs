@@ -1,13 +1,9 @@
 //! Networks of IPv6: Adit at one end and Linux's sit driver at the other (RFC 4213).
 
-use std::net::Ipv6Addr;
-
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_lab::ping::{Answer, ping};
-use adit_lab::two_sites::{
-    CONFIG_A, CONFIG_B, HOST_A6, HOST_B6, INSIDE_A6, INSIDE_B6, TwoSites, bring_up, with_ipv6_networks,
-};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, TwoSites, bring_up, with_ipv6_networks};
 use adit_testbed::test_planes::with_plane;
 use adit_wire::icmpv6::Icmpv6Error;
 
@@ -21,14 +17,6 @@ on_every_plane!(
     networks_of_both_families_are_joined,
     a_packet_of_1280_bytes_passes_a_narrower_underlay,
 );
-
-/// The IPv6 addresses of a site's gateway and host.
-fn addresses(end: End) -> (Ipv6Addr, Ipv6Addr) {
-    match end {
-        End::A => (INSIDE_A6, HOST_A6),
-        End::B => (INSIDE_B6, HOST_B6),
-    }
-}
 
 fn adit(network: &TwoSites, end: End, plane: DataplaneChoice) -> Overlay {
     let config = match end {
@@ -51,12 +39,12 @@ fn sit(network: &TwoSites, end: End, mtu: u32) {
         End::B => ("172.16.17.0/24", "2001:db8:17::/64"),
     };
     ip(&format!("route add {v4} dev {device} src {}", end.addresses().0));
-    ip(&format!("-6 route add {v6} dev {device} src {}", addresses(end).0));
+    ip(&format!("-6 route add {v6} dev {device} src {}", end.addresses_v6().0));
 }
 
 /// A ping from the host of one site to the other's.
 fn ask(network: &TwoSites, from: End, size: usize) -> Answer {
-    from.host(network).run(|| ping(addresses(from.other()).1, size, 64, WAIT_TIMEOUT)).unwrap()
+    from.host(network).run(|| ping(from.other().addresses_v6().1, size, 64, WAIT_TIMEOUT)).unwrap()
 }
 
 fn networks_of_both_families_are_joined(plane: DataplaneChoice) {
@@ -73,11 +61,11 @@ fn networks_of_both_families_are_joined(plane: DataplaneChoice) {
             let answer = from.host(&network).run(|| ping(to, 1480, 64, WAIT_TIMEOUT)).unwrap();
             assert!(answer.is_reply(), "IPv4 from {from:?}: {answer:?}");
             let too_big =
-                Answer::RefusedV6 { by: addresses(from).0, error: Icmpv6Error::TooBig { mtu: 1480 } };
+                Answer::RefusedV6 { by: from.addresses_v6().0, error: Icmpv6Error::TooBig { mtu: 1480 } };
             assert_eq!(ask(&network, from, 1481), too_big, "from {from:?}");
             let ends = (from.host(&network), from.other().host(&network));
             let stream = Stream { seed: 41, len: 2 << 20, write: 65_536, nodelay: false };
-            let (sent, received) = stream.send(ends, addresses(from.other()).1);
+            let (sent, received) = stream.send(ends, from.other().addresses_v6().1);
             assert_eq!(received, sent, "from {from:?}");
         }
     }

@@ -1,11 +1,14 @@
 //! The two-site network with Adit at one end and the kernel's driver at the other.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
 
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, TwoSites, UNDERLAY_A, UNDERLAY_B, bring_up};
+use adit_lab::two_sites::{
+    HOST_A, HOST_A6, HOST_B, HOST_B6, INSIDE_A, INSIDE_A6, INSIDE_B, INSIDE_B6, TwoSites, UNDERLAY_A,
+    UNDERLAY_A6, UNDERLAY_B, UNDERLAY_B6, bring_up,
+};
 use adit_testbed::test_planes::with_plane;
 
 use crate::support::{ATTEMPT_TIMEOUT, config_a, config_b};
@@ -33,6 +36,21 @@ impl End {
         match self {
             Self::A => (INSIDE_A, HOST_A),
             Self::B => (INSIDE_B, HOST_B),
+        }
+    }
+
+    /// The same of IPv6.
+    pub(crate) fn addresses_v6(self) -> (Ipv6Addr, Ipv6Addr) {
+        match self {
+            Self::A => (INSIDE_A6, HOST_A6),
+            Self::B => (INSIDE_B6, HOST_B6),
+        }
+    }
+
+    pub(crate) fn underlay_v6(self) -> Ipv6Addr {
+        match self {
+            Self::A => UNDERLAY_A6,
+            Self::B => UNDERLAY_B6,
         }
     }
 

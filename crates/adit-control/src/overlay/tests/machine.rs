@@ -1,7 +1,7 @@
 //! What belongs to others and changes while an overlay runs: the MTU of the underlay, the addresses
 //! of this machine, and other overlays. It is derived at each look, by a plan as by a repair.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::beside::add_overlay;
 use super::world::{Kernel, TUN, World, config};
@@ -9,7 +9,7 @@ use crate::overlay::Overlay;
 
 /// What the data plane knows of the machine: the underlay's MTU, the source of probes, whether our
 /// LAN address is local, and the networks of other overlays.
-type Known = (u16, Option<Ipv4Addr>, bool, Vec<String>);
+type Known = (u16, Option<IpAddr>, bool, Vec<String>);
 
 fn known(overlay: &Overlay) -> Known {
     let tunnel = overlay.plane().tunnel();
@@ -26,7 +26,7 @@ const LAN_PREFIX: &str = "172.16.17.1/24";
 type Row = (&'static str, fn(&mut World), &'static [&'static str], fn() -> Known);
 
 const ROWS: &[Row] = &[
-    ("nothing", |_| {}, &[], || (1500, Some(LAN), true, vec![])),
+    ("nothing", |_| {}, &[], || (1500, Some(LAN.into()), true, vec![])),
     (
         "the underlay has a smaller MTU",
         |world| {
@@ -34,7 +34,7 @@ const ROWS: &[Row] = &[
             world.others.set_mtu(index, 1400).unwrap();
         },
         &["~ device ipipA mtu 1480 -> 1380"],
-        || (1400, Some(LAN), true, vec![]),
+        || (1400, Some(LAN.into()), true, vec![]),
     ),
     (
         "the route to the peer is gone: nothing says another MTU",
@@ -49,7 +49,7 @@ const ROWS: &[Row] = &[
             world.others.set_mtu(index, 1300).unwrap();
         },
         &[],
-        || (1400, Some(LAN), true, vec![]),
+        || (1400, Some(LAN.into()), true, vec![]),
     ),
     (
         "it is back",
@@ -58,7 +58,7 @@ const ROWS: &[Row] = &[
             world.others.add_route(&adit_linux::netlink::Route { protocol: 4, ..route }).unwrap();
         },
         &["~ device ipipA mtu 1380 -> 1280"],
-        || (1300, Some(LAN), true, vec![]),
+        || (1300, Some(LAN.into()), true, vec![]),
     ),
     (
         "the LAN's address goes",
@@ -76,7 +76,7 @@ const ROWS: &[Row] = &[
             world.others.add_address(index, LAN_PREFIX.parse().unwrap()).unwrap();
         },
         &["~ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1"],
-        || (1300, Some(LAN), true, vec![]),
+        || (1300, Some(LAN.into()), true, vec![]),
     ),
     (
         "another overlay comes",
@@ -86,7 +86,7 @@ const ROWS: &[Row] = &[
             world.others.add_route(&route).unwrap();
         },
         &[],
-        || (1300, Some(LAN), true, vec!["10.60.0.0/16".to_owned()]),
+        || (1300, Some(LAN.into()), true, vec!["10.60.0.0/16".to_owned()]),
     ),
     (
         "it goes",
@@ -95,7 +95,7 @@ const ROWS: &[Row] = &[
             world.others.delete_link(index).unwrap();
         },
         &[],
-        || (1300, Some(LAN), true, vec![]),
+        || (1300, Some(LAN.into()), true, vec![]),
     ),
 ];
 

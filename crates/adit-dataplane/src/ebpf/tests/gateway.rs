@@ -1,7 +1,7 @@
 //! A gateway without programs: the tunnel, what the userspace plane does to the bytes, and the
 //! host's forwarding as one hop. End-to-end tests cover the sockets and rings around it.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_fixtures::site::ROUTER;
 use adit_fixtures::{Direction, Outcome, Packet, Setup};
@@ -223,7 +223,10 @@ fn whole(gso_packet: &GsoPacket<'_>, index: usize) -> Vec<u8> {
 }
 
 /// A router's Host Unreachable about a peer, with too short a quote to tell whose datagram it was.
-fn host_unreachable(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+fn host_unreachable(source: IpAddr, destination: IpAddr) -> Vec<u8> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else {
+        panic!("the programs have an underlay of IPv4")
+    };
     let quoted = Ipv4Repr {
         source,
         destination,

@@ -16,11 +16,11 @@ const ADDRESSES: u32 = 1500;
 #[test(super::ebpf)]
 fn addresses_that_share_an_entry_keep_their_own_owners() {
     let mut setup = Setup::default();
-    let mut peers = PeerSet::new(Some(A), ["172.16.17.0/24".parse().unwrap()]).unwrap();
+    let mut peers = PeerSet::new(Some(A.into()), ["172.16.17.0/24".parse().unwrap()]).unwrap();
     for (name, underlay, network) in [("b", B, "20.0.0.0/8"), ("c", C, "21.0.0.0/8")] {
         let (name, networks) = (name.parse().unwrap(), vec![network.parse().unwrap()]);
         let path = adit_tunnel::PathOptions::default();
-        peers.insert(Peer { name, underlay, networks, path }).unwrap();
+        peers.insert(Peer { name, underlay: underlay.into(), networks, path }).unwrap();
     }
     setup.config.peers = peers;
     let mut programs = Programs::load(&Gateway::new(&setup).tunnel, &setup);

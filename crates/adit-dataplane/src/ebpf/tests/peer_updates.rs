@@ -1,6 +1,6 @@
 //! Programs whose peers change while they run decide as newly loaded programs do.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::bpf::maps::PeerEntry;
@@ -8,6 +8,7 @@ use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
+use super::super::loaded::underlay_octets;
 use super::programs::Programs;
 use super::strategies::{packets, setup};
 
@@ -69,9 +70,9 @@ fn programs_with_changed_peers_decide_as_new_ones() {
             let ((_, earlier), (setup, packets)) = (&pair[0], &pair[1]);
             let delta = tunnel.config().peers.delta_to(&setup.config.peers);
             let (amended, steps) = tunnel.with_peers(&delta).expect("no conflict");
-            let way = |underlay: Ipv4Addr| PeerEntry {
-                underlay: underlay.octets(),
-                next_hop: underlay.octets(),
+            let way = |underlay: IpAddr| PeerEntry {
+                underlay: underlay_octets(underlay),
+                next_hop: underlay_octets(underlay),
                 device: super::programs::DEVICE,
                 path_mtu: 1500,
                 owes_answer: 0,

@@ -1,7 +1,7 @@
 //! The programs in test runs: the kernel makes a packet of some bytes, runs a program on it, and
 //! returns the changed packet. Nothing leaves the host: a redirect is a verdict like any other.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
@@ -11,7 +11,7 @@ use adit_wire::ipv6::is_ipv6;
 use aya::programs::{TestRun, TestRunOptions};
 
 use super::super::counts::{CountSnapshot, Counts};
-use super::super::loaded::LoadedObject;
+use super::super::loaded::{LoadedObject, underlay_octets};
 
 const ETHERNET: usize = 14;
 /// Room for an added outer header, in bytes.
@@ -54,16 +54,17 @@ impl Programs {
     pub(super) fn load_for(tunnel: &Tunnel, setup: &Setup, is_preemptible: bool) -> Programs {
         let config = tunnel.config();
         let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
-        let settings = Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
+        let IpAddr::V4(underlay) = config.underlay else { panic!("the programs have an underlay of IPv4") };
+        let settings = Settings::new(underlay, interface, &config.outer, config.mss_clamp)
             .with_relay(setup.forwards)
             .with_ipv6(config.peers.has_ipv6());
         let (mut object, maps) =
             LoadedObject::load(tunnel, settings, None, is_preemptible).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
-            let underlay = config.underlay;
+            let underlay = underlay_octets(config.underlay);
             let entry = PeerEntry {
-                underlay: underlay.octets(),
-                next_hop: underlay.octets(),
+                underlay,
+                next_hop: underlay,
                 device: if path.known { DEVICE } else { 0 },
                 path_mtu: tunnel.path_mtu(peer).mtu,
                 owes_answer: tunnel.has_pending_error(peer).into(),
@@ -80,7 +81,7 @@ impl Programs {
         &mut self,
         tunnel: &Tunnel,
         steps: &TableDelta,
-        way: impl Fn(Ipv4Addr) -> PeerEntry,
+        way: impl Fn(IpAddr) -> PeerEntry,
     ) {
         self.object.update_peers(tunnel, steps).expect("there is room");
         for (peer, underlay) in &steps.added {

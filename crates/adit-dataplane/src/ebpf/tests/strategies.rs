@@ -124,19 +124,19 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
                 .flatten()
                 .collect::<Vec<IpNet>>()
         };
-        let mut set = PeerSet::nested(Some(A), of(1)).ok()?;
+        let mut set = PeerSet::nested(Some(A.into()), of(1)).ok()?;
         for index in 0..peers {
             let name = format!("p{index}").parse().expect("a name");
             set.insert(Peer {
                 name,
-                underlay: gateway(index),
+                underlay: gateway(index).into(),
                 networks: of(index + 2),
                 path: PathOptions::default(),
             })
             .ok()?;
         }
         let config = TunnelConfig {
-            underlay: A,
+            underlay: A.into(),
             peers: set,
             outer,
             mss_clamp,

@@ -1,0 +1,101 @@
+//! The outer header of what the tunnel sends, in the family of its underlay.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+use adit_wire::Protocol;
+use adit_wire::encapsulation::{OuterHeader, OuterPolicy};
+use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::Ipv6Packet;
+
+use crate::tunnel::{PeerState, Tunnel};
+
+/// What the outer header takes from the inner packet.
+pub(crate) trait InnerFields {
+    /// The outer header's protocol or next header.
+    const PROTOCOL: Protocol;
+    /// TOS, or traffic class.
+    fn tos(&self) -> u8;
+    /// TTL, or hop limit.
+    fn ttl(&self) -> u8;
+    /// Addresses, protocol, and the ports of TCP and UDP where they can be read: equal for all
+    /// packets of a flow.
+    fn flow(&self) -> (IpAddr, IpAddr, u8, [u8; 4]);
+}
+
+impl InnerFields for Ipv4Packet<'_> {
+    const PROTOCOL: Protocol = Protocol::IPIP;
+
+    fn tos(&self) -> u8 {
+        self.tos()
+    }
+
+    fn ttl(&self) -> u8 {
+        self.ttl()
+    }
+
+    fn flow(&self) -> (IpAddr, IpAddr, u8, [u8; 4]) {
+        let protocol = self.protocol();
+        // The later fragments of a datagram have no ports, so the first has none here either.
+        let ports = if self.is_fragment() { [0; 4] } else { ports(protocol, self.payload()) };
+        (self.source().into(), self.destination().into(), protocol.0, ports)
+    }
+}
+
+impl InnerFields for Ipv6Packet<'_> {
+    const PROTOCOL: Protocol = Protocol::IPV6;
+
+    fn tos(&self) -> u8 {
+        self.traffic_class()
+    }
+
+    fn ttl(&self) -> u8 {
+        self.hop_limit()
+    }
+
+    fn flow(&self) -> (IpAddr, IpAddr, u8, [u8; 4]) {
+        let protocol = self.next_header();
+        let ports = ports(protocol, self.payload());
+        (self.source().into(), self.destination().into(), protocol.0, ports)
+    }
+}
+
+fn ports(protocol: Protocol, segment: &[u8]) -> [u8; 4] {
+    let has_ports = matches!(protocol, Protocol::TCP | Protocol::UDP);
+    segment.first_chunk().copied().filter(|_| has_ports).unwrap_or_default()
+}
+
+impl Tunnel {
+    /// The outer header for a packet of `len` bytes to a peer. `is_df` and `identification` are for
+    /// IPv4. `None`: it would be too long.
+    #[inline]
+    pub(crate) fn outer_header<I: InnerFields>(
+        &self,
+        policy: &OuterPolicy,
+        to: &PeerState,
+        inner: &I,
+        is_df: bool,
+        len: usize,
+        identification: u16,
+    ) -> Option<OuterHeader> {
+        let (tos, ttl) = (inner.tos(), inner.ttl());
+        match (self.config.underlay, to.underlay) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                OuterHeader::v4(policy, from, to, I::PROTOCOL, tos, ttl, is_df, len, identification)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                OuterHeader::v6(policy, from, to, I::PROTOCOL, tos, ttl, self.flow_label(inner), len)
+            }
+            // Peers of the other family are refused.
+            _ => None,
+        }
+    }
+
+    /// The flow label, 20 bits: equal for all packets of a flow and different for others, so that
+    /// routers spread flows over equal paths (RFC 6438 section 3). Its key keeps the inner ports
+    /// from being read off it (RFC 6437 section 6).
+    fn flow_label<I: InnerFields>(&self, inner: &I) -> u32 {
+        // 0 means that a packet has no label.
+        (self.flow_key.hash_one(inner.flow()) as u32 & 0xf_ffff).max(1)
+    }
+}
