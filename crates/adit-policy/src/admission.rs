@@ -94,6 +94,11 @@ pub enum SenderError {
         /// Bytes of the longest datagram that fits.
         mtu: u16,
     },
+    /// It may not be encapsulated once more. Only IPv6 has such a limit.
+    EncapsulationLimit {
+        /// Where the limit is, in bytes from the start of the packet.
+        pointer: u32,
+    },
     /// The gateway that it has to go to cannot be reached.
     GatewayUnreachable {
         /// The code in ICMP for IPv4, which has more of them than ICMP for IPv6.
@@ -107,7 +112,9 @@ impl SenderError {
     pub const fn to_v4(self) -> Icmpv4Error {
         match self {
             SenderError::NoRoute => Icmpv4Error::DestinationUnreachable { code: unreachable::NET },
-            SenderError::Prohibited => Icmpv4Error::DestinationUnreachable { code: unreachable::PROHIBITED },
+            SenderError::Prohibited | SenderError::EncapsulationLimit { .. } => {
+                Icmpv4Error::DestinationUnreachable { code: unreachable::PROHIBITED }
+            }
             SenderError::HopLimitExceeded => Icmpv4Error::TimeExceeded { code: 0 },
             SenderError::TooBig { mtu } => Icmpv4Error::TooBig { mtu },
             SenderError::GatewayUnreachable { code_v4: code } => Icmpv4Error::DestinationUnreachable { code },
@@ -126,6 +133,9 @@ impl SenderError {
             }
             SenderError::HopLimitExceeded => Icmpv6Error::TimeExceeded { code: 0 },
             SenderError::TooBig { mtu } => Icmpv6Error::TooBig { mtu: mtu as u32 },
+            SenderError::EncapsulationLimit { pointer } => {
+                Icmpv6Error::ParameterProblem { code: icmpv6::parameter::HEADER_FIELD, pointer }
+            }
             SenderError::GatewayUnreachable { .. } => {
                 Icmpv6Error::DestinationUnreachable { code: icmpv6::unreachable::ADDRESS }
             }

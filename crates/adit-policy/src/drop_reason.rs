@@ -123,6 +123,11 @@ drop_reasons! {
              leads into the tunnel.",
             "Route the peers' underlay addresses by the underlay; a default route into the tunnel \
              needs such exceptions.";
+        EncapsulationLimit, "encapsulation-limit", "RFC 2473 section 4.1.1",
+            "The packet says that it may not be encapsulated once more; the sender gets Parameter \
+             Problem.",
+            "It has passed several tunnels. Look for a loop among them, or raise the limit where it \
+             enters the first one (`encaplimit` of Linux's ip6tnl).";
         RelayToSamePeer, "relay-to-same-peer", "RFC 2827 section 4",
             "Source and destination are both behind the same peer, so the datagram would return \
              to where it came from.",

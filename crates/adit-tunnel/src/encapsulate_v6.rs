@@ -5,10 +5,10 @@
 //! refused. One of at most 1280 bytes is carried whatever the path leaves, in outer fragments.
 
 use adit_policy::{DropReason, OwnerLookup, PeerIndex, Refusal, SenderError};
-use adit_wire::encapsulation::OuterPolicy;
+use adit_wire::encapsulation::{LIMIT_LEN, OuterPolicy};
 use adit_wire::icmpv4::EchoKind;
 use adit_wire::icmpv6::{self, Icmpv6Error, types};
-use adit_wire::ipv6::{self, Ipv6Packet, MIN_MTU};
+use adit_wire::ipv6::{self, Ipv6Packet, MIN_MTU, extension};
 use adit_wire::{Protocol, Validation};
 
 use crate::counters::Counters;
@@ -103,7 +103,9 @@ impl Tunnel {
         now: Instant,
     ) -> Result<(PeerIndex, Encapsulated), Refusal> {
         let mtu = state.soft.path_mtu.mtu(now);
-        let left = mtu.saturating_sub(self.overhead() as u16);
+        let limit_left = self.limit_left(peer, packet)?;
+        let overhead = self.overhead() + limit_left.map_or(0, |_| LIMIT_LEN);
+        let left = mtu.saturating_sub(overhead as u16);
         let limit = left.max(MIN_MTU);
         let too_big =
             Refusal::with_error(SenderError::TooBig { mtu: limit }, DropReason::InnerTooBig, Some(peer));
@@ -117,15 +119,36 @@ impl Tunnel {
         } else {
             self.identifications(peer, inner.segments)
         };
-        let outer = self
-            .outer_header(&policy, state, packet, fits, inner.largest_datagram, identification)
-            .ok_or(too_big)?;
+        let outer = self.outer_header(&policy, state, packet, fits, inner.largest_datagram, identification);
+        let outer = match limit_left {
+            None => outer,
+            Some(left) => outer.and_then(|outer| outer.with_limit(left)),
+        };
+        let outer = outer.ok_or(too_big)?;
         let verdict = if fits {
             Encapsulated::Forward { peer, outer, max_mss: self.max_mss_v6(packet, mtu) }
         } else {
             Encapsulated::ForwardInFragments { peer, max_datagram: usize::from(mtu), outer }
         };
         Ok((peer, verdict))
+    }
+
+    /// How often the packet may still be encapsulated behind this tunnel, if it says so. An entrance
+    /// of a tunnel over IPv6 looks for a limit in every packet (RFC 2473 section 4.1.1). Costs a
+    /// comparison for a packet without extension headers.
+    fn limit_left(&self, peer: PeerIndex, packet: &Ipv6Packet<'_>) -> Result<Option<u8>, Refusal> {
+        let has_options = matches!(
+            packet.next_header(),
+            Protocol::HOP_BY_HOP | Protocol::ROUTING | Protocol::DESTINATION_OPTIONS
+        );
+        if !has_options || self.config.underlay.is_ipv4() {
+            return Ok(None);
+        }
+        let upper = extension::walk(packet.as_bytes(), packet.next_header()).ok();
+        let Some(found) = upper.and_then(|upper| upper.limit) else { return Ok(None) };
+        let error = SenderError::EncapsulationLimit { pointer: found.offset as u32 };
+        let none_left = Refusal::with_error(error, DropReason::EncapsulationLimit, Some(peer));
+        found.limit.checked_sub(1).map(Some).ok_or(none_left)
     }
 
     /// As [`Tunnel::answer`].

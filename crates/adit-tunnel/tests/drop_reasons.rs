@@ -307,8 +307,10 @@ const BY_THE_SYSTEM: [DropReason; 4] = [
 /// Reasons that only a prober can find. `probing` and `doubt` test them.
 const BY_PROBES: [DropReason; 2] = [DropReason::IcmpDisproved, DropReason::IcmpUnproven];
 
-/// A reason that needs an option in the file.
+/// Reasons that need another file: an option, which is tested here, and an underlay of IPv6, for
+/// `underlay_v6.rs`.
 const BY_OPTION: DropReason = DropReason::RelayRefused;
+const OVER_IPV6: DropReason = DropReason::EncapsulationLimit;
 
 #[test]
 fn a_relay_that_the_file_does_not_allow_is_refused() {
@@ -333,7 +335,7 @@ fn a_relay_that_the_file_does_not_allow_is_refused() {
 #[test]
 fn the_cases_reach_every_drop_reason_of_the_tunnel() {
     let reached: BTreeSet<_> =
-        cases().iter().map(|case| case.reason).chain(BY_PROBES).chain([BY_OPTION]).collect();
+        cases().iter().map(|case| case.reason).chain(BY_PROBES).chain([BY_OPTION, OVER_IPV6]).collect();
     let expected: BTreeSet<_> = DropReason::ALL.into_iter().filter(|r| !BY_THE_SYSTEM.contains(r)).collect();
     assert_eq!(reached, expected);
 }

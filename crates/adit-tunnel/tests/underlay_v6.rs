@@ -96,6 +96,58 @@ fn rfc6438_s3_a_flow_has_one_label_and_others_have_others() {
     assert_ne!(label(&a_to_b().build()), label(&datagram(HOST_A, [192, 168, 199, 77].into()).build()));
 }
 
+#[test]
+fn rfc2473_s4_1_1_a_packet_with_a_limit_is_encapsulated_that_often() {
+    // Destination options with this limit, behind hop-by-hop options or not.
+    let with_limit = |limit: u8, is_behind: bool| {
+        let next = if is_behind { Protocol::HOP_BY_HOP } else { Protocol::DESTINATION_OPTIONS };
+        let mut inner = packet_v6_with(A6, B6, 100, |repr| repr.next_header = next);
+        let at = if is_behind { 48 } else { 40 };
+        if is_behind {
+            inner[40..48].copy_from_slice(&[Protocol::DESTINATION_OPTIONS.0, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        inner[at..at + 8].copy_from_slice(&[Protocol::UDP.0, 0, 4, 1, limit, 1, 1, 0]);
+        inner
+    };
+    for (is_behind, pointer) in [(false, 44), (true, 52)] {
+        let refused = gateway().encapsulate(&with_limit(0, is_behind));
+        let Encapsulated::Reply { reply: Reply::V6 { error, .. }, reason } = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(error, Icmpv6Error::ParameterProblem { code: 0, pointer });
+        assert_eq!(reason, DropReason::EncapsulationLimit);
+        for limit in [1, 4, 255] {
+            let inner = with_limit(limit, is_behind);
+            let outer = gateway().outer(&inner);
+            let header = Ipv6Packet::parse(&outer, Validation::Strict).expect("a packet");
+            assert_eq!(header.next_header(), Protocol::DESTINATION_OPTIONS);
+            assert_eq!(outer[40..48], [41, 0, 4, 1, limit - 1, 1, 1, 0]);
+            assert_eq!(outer[48..], inner);
+            let delivered = far_gateway().decapsulate(&outer);
+            assert!(matches!(delivered, Decapsulated::Deliver { inner: range, .. } if range == (48..148)));
+        }
+    }
+    // The options take 8 bytes of the path.
+    let mut large = packet_v6_with(A6, B6, 1453, |repr| repr.next_header = Protocol::DESTINATION_OPTIONS);
+    large[40..48].copy_from_slice(&[Protocol::UDP.0, 0, 4, 1, 9, 1, 1, 0]);
+    let refused = gateway().encapsulate(&large);
+    let told = Icmpv6Error::TooBig { mtu: 1452 };
+    assert!(matches!(refused, Encapsulated::Reply { reply: Reply::V6 { error, .. }, .. } if error == told));
+    // On an underlay of IPv4 the option says nothing.
+    let over_v4 = Gateway::new(TunnelConfig { underlay: A.into(), peers: both_over_v4(), ..config() });
+    assert!(matches!(over_v4.encapsulate(&with_limit(0, false)), Encapsulated::Forward { .. }));
+}
+
+/// The sites of `ipv6.rs`.
+fn both_over_v4() -> PeerSet {
+    let parse = |network: &str| network.parse().expect("a network");
+    let mut peers = PeerSet::new(Some(A.into()), ["2001:db8:a::/48"].map(parse)).expect("no conflict");
+    let (name, networks) = ("b".parse().expect("a name"), vec![parse("2001:db8:b::/48")]);
+    let peer = Peer { name, underlay: B.into(), networks, path: PathOptions::default() };
+    peers.insert(peer).expect("no conflict");
+    peers
+}
+
 /// The table of RFC 2473 section 7: what leaves in one piece, what leaves in outer fragments, and
 /// what its sender is told.
 #[test]

@@ -37,8 +37,11 @@ pub const fn overhead(underlay: IpAddr) -> usize {
     }
 }
 
+/// Bytes of destination options that hold an encapsulation limit.
+pub const LIMIT_LEN: usize = 8;
+
 /// Bytes of the longest outer header.
-const MAX_OUTER_LEN: usize = OVERHEAD_V6;
+const MAX_OUTER_LEN: usize = OVERHEAD_V6 + LIMIT_LEN;
 
 /// How the encapsulator chooses the outer time to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,7 +167,27 @@ impl OuterHeader {
             flow_label,
             payload_len: u16::try_from(inner_len).ok()?,
         };
-        Some(OuterHeader { bytes: header.emit(), len: OVERHEAD_V6 as u8 })
+        let mut bytes = [0; MAX_OUTER_LEN];
+        *bytes.first_chunk_mut()? = header.emit();
+        Some(OuterHeader { bytes, len: OVERHEAD_V6 as u8 })
+    }
+
+    /// The same header of IPv6 with an encapsulation limit behind it (RFC 2473 section 5.1), for an
+    /// inner packet that has one itself. `None`: the packet would be too long, or is one of IPv4.
+    #[must_use]
+    pub fn with_limit(mut self, limit: u8) -> Option<OuterHeader> {
+        let (header, options) = self.bytes.split_at_mut_checked(OVERHEAD_V6)?;
+        let &[.., high, low, next_header, _] = header.first_chunk::<8>()?;
+        if usize::from(self.len) != OVERHEAD_V6 {
+            return None;
+        }
+        let len = u16::from_be_bytes([high, low]).checked_add(LIMIT_LEN as u16)?;
+        // The limit, and an option that fills the 8 bytes (PadN of 1 byte).
+        options.copy_from_slice(&[next_header, 0, 4, 1, limit, 1, 1, 0]);
+        ipv6::set_payload_len(header, len)?;
+        *header.get_mut(6)? = Protocol::DESTINATION_OPTIONS.0;
+        self.len = MAX_OUTER_LEN as u8;
+        Some(self)
     }
 
     /// Returns the header as it is on the wire.
@@ -194,7 +217,7 @@ impl OuterHeader {
     #[inline]
     #[must_use]
     pub const fn dont_fragment(&self) -> bool {
-        self.len() == OVERHEAD_V6 || self.bytes[6] & 0x40 != 0
+        self.len() >= OVERHEAD_V6 || self.bytes[6] & 0x40 != 0
     }
 
     /// Returns the identification of an IPv4 header, in host byte order.
@@ -214,8 +237,9 @@ impl OuterHeader {
     #[must_use]
     pub fn for_segment(&self, inner_len: u16, identification: u16) -> OuterHeader {
         let mut segment = *self;
-        if self.len() == OVERHEAD_V6 {
-            let _ = ipv6::set_payload_len(&mut segment.bytes, inner_len);
+        if self.len() >= OVERHEAD_V6 {
+            let options = (self.len() - OVERHEAD_V6) as u16;
+            let _ = ipv6::set_payload_len(&mut segment.bytes, inner_len.saturating_add(options));
         } else if let Some(header) = segment.bytes.first_chunk_mut() {
             let total_len = inner_len.saturating_add(OVERHEAD_V4 as u16);
             ipv4::set_length_and_id(header, total_len, identification);
