@@ -133,9 +133,9 @@ impl Tunnel {
         Ok((peer, verdict))
     }
 
-    /// How often the packet may still be encapsulated behind this tunnel, if it says so. An entrance
-    /// of a tunnel over IPv6 looks for a limit in every packet (RFC 2473 section 4.1.1). Costs a
-    /// comparison for a packet without extension headers.
+    /// How often the packet may still be encapsulated behind this tunnel, if it says so. An
+    /// entrance of a tunnel over IPv6 looks for a limit in every packet (RFC 2473 section 4.1.1).
+    /// Costs a comparison for a packet without extension headers.
     fn limit_left(&self, peer: PeerIndex, packet: &Ipv6Packet<'_>) -> Result<Option<u8>, Refusal> {
         let has_options = matches!(
             packet.next_header(),

@@ -71,9 +71,16 @@ fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Cha
     let settings = device.ipip.as_ref().map(options).unwrap_or_default();
     let (local, ip) = (desired.underlay, ip(desired));
     let mut what = format!("{name} mtu {}", desired.mtu);
+    let ends = format!("local {local}{remote}{settings}");
     // Linux's ipip driver carries IPv4 only; its driver sit carries both families.
-    let driver = if desired.ipv6 { "sit mode any" } else { "ipip" };
-    let mut commands = vec![format!("ip link add name {name} type {driver} local {local}{remote}{settings}")];
+    let tunnel = match (local, only_peer) {
+        (IpAddr::V4(_), _) if desired.ipv6 => format!("sit mode any {ends}"),
+        (IpAddr::V4(_), _) => format!("ipip {ends}"),
+        (IpAddr::V6(_), Some(_)) => format!("ip6tnl mode any {ends} encaplimit none"),
+        // The routes say where a packet goes.
+        (IpAddr::V6(_), None) => "ip6tnl external".to_owned(),
+    };
+    let mut commands = vec![format!("ip link add name {name} type {tunnel}")];
     if let Some(netns) = &desired.netns {
         what.push_str(&format!(" netns {netns}"));
         // The driver keeps sending from the namespace in which the interface was created.
@@ -254,7 +261,7 @@ fn route_changes(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Cha
         let device = desired.devices.get(route.device).map_or(desired.device.as_str(), |device| &device.name);
         let kind = if found.is_some() { Kind::Change } else { Kind::Add };
         let change = route_change(kind, wanted, device, desired);
-        changes.push(with_peers_gateway(change, wanted, route, config));
+        changes.push(with_peers_gateway(change, wanted, route, config, desired));
     }
     let keys: HashSet<RouteKey> = wanted.iter().map(Route::key).collect();
     for found in actual.routes.iter().filter(|found| !keys.contains(&found.key())) {
@@ -291,16 +298,33 @@ pub(crate) fn route_change(kind: Kind, route: &Route, device: &str, desired: &De
 
 /// Lets the command of a route name the peer's underlay address as its gateway, in the form of the
 /// family. Any gateway will do for the route that Adit makes, but the drivers of Linux, which the
-/// commands are for, send to it.
-fn with_peers_gateway(mut change: Change, route: &Route, wanted: &DesiredRoute, config: &Config) -> Change {
+/// commands are for, send to it. The driver of an underlay of IPv6 takes no gateway: it has one
+/// peer, or reads the peer from the route.
+fn with_peers_gateway(
+    mut change: Change,
+    route: &Route,
+    wanted: &DesiredRoute,
+    config: &Config,
+    desired: &Desired,
+) -> Change {
     let peer = PeerName::new(&wanted.peer).ok().and_then(|name| config.peers.get(&name));
     if let (Some(gateway), Some(peer)) = (route.gateway, peer) {
-        let (from, to) = match gateway {
-            IpAddr::V4(_) => (format!(" via {gateway} "), format!(" via {} ", peer.underlay)),
+        let to = match (peer.underlay, gateway) {
+            (IpAddr::V4(underlay), IpAddr::V4(_)) => format!(" via {underlay} "),
             // An IPv4-compatible address, which the driver sit takes for the far end.
-            IpAddr::V6(_) => (format!(" via {gateway} "), format!(" via ::{} ", peer.underlay)),
+            (IpAddr::V4(underlay), IpAddr::V6(_)) => format!(" via ::{underlay} "),
+            (IpAddr::V6(_), _) if config.peers.len() == 1 => " ".to_owned(),
+            (IpAddr::V6(underlay), _) => {
+                format!(" encap ip6 dst {underlay} src {} hoplimit 64 ", desired.underlay)
+            }
         };
-        change.commands.iter_mut().for_each(|command| *command = command.replace(&from, &to));
+        let from = format!(" via {gateway} ");
+        for command in &mut change.commands {
+            *command = command.replace(&from, &to);
+            if peer.underlay.is_ipv6() {
+                *command = command.replace(" onlink", "");
+            }
+        }
     }
     change
 }
@@ -353,9 +377,13 @@ mod tests {
     const US: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1));
     const A: &str = include_str!("../../../../examples/a.toml");
 
+    fn machine(local: &str) -> Machine {
+        let local = vec![local.parse().expect("an address")];
+        Machine { underlay: US, local, underlay_mtu: 1500, vrf: None }
+    }
+
     fn desired(config: &Config) -> Desired {
-        let local = vec!["172.16.17.1".parse().expect("an address")];
-        Desired::of(config, &Machine { underlay: US, local, underlay_mtu: 1500, vrf: None })
+        Desired::of(config, &machine("172.16.17.1"))
     }
 
     fn link(mtu: u32, up: bool, alias: Option<&str>) -> Link {
@@ -401,6 +429,37 @@ mod tests {
             "+ route 192.168.199.0/24 via 10.1.1.2 dev ipipA onlink src 172.16.17.1",
         ];
         assert_eq!(lines(&changes), expected);
+    }
+
+    #[test]
+    fn commands_over_ipv6_are_those_of_the_driver_ip6tnl() {
+        const A6: &str = "[site]\nname = \"a\"\nunderlay = \"2001:db8::1\"\ndevice = \"adit0\"\n\
+                          networks = [\"172.16.17.0/24\", \"fd00:a::/32\"]\n\
+                          [[peer]]\nname = \"b\"\nunderlay = \"2001:db8::2\"\n\
+                          networks = [\"192.168.199.0/24\", \"fd00:b::/32\"]\n";
+        let commands = |text: &str| -> Vec<String> {
+            let config = config(text);
+            let machine =
+                Machine { underlay: "2001:db8::1".parse().expect("an address"), ..machine("172.16.17.1") };
+            let changes = compare(&config, &Desired::of(&config, &machine), &Actual::default());
+            changes.into_iter().filter(|change| !change.is_guard).flat_map(|change| change.commands).collect()
+        };
+        let expected = [
+            "ip link add name adit0 type ip6tnl mode any local 2001:db8::1 remote 2001:db8::2 encaplimit none",
+            "ip link set adit0 up",
+            "ip route add 192.168.199.0/24 dev adit0 src 172.16.17.1",
+            "ip route add fd00:b::/32 dev adit0",
+        ];
+        assert_eq!(commands(A6), expected);
+        let third = "[[peer]]\nname = \"c\"\nunderlay = \"2001:db8::3\"\nnetworks = [\"192.168.200.0/24\"]\n";
+        let expected = [
+            "ip link add name adit0 type ip6tnl external",
+            "ip link set adit0 up",
+            "ip route add 192.168.199.0/24 encap ip6 dst 2001:db8::2 src 2001:db8::1 hoplimit 64 dev adit0 src 172.16.17.1",
+            "ip route add fd00:b::/32 encap ip6 dst 2001:db8::2 src 2001:db8::1 hoplimit 64 dev adit0",
+            "ip route add 192.168.200.0/24 encap ip6 dst 2001:db8::3 src 2001:db8::1 hoplimit 64 dev adit0 src 172.16.17.1",
+        ];
+        assert_eq!(commands(&format!("{A6}{third}")), expected);
     }
 
     /// Adit's own routes then name a placeholder. Linux's ipip driver would send everything there.
