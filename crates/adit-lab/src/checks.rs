@@ -1,6 +1,6 @@
 //! The checks of `adit lab`. Each makes one claim, tests it with real traffic, and can fail.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 use std::time::Duration;
 
 use adit_wire::icmpv4::Icmpv4Error;
@@ -22,8 +22,9 @@ use crate::two_sites::{
 
 /// How long a ping waits. Only a ping without any answer takes this long.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
-/// The inner MTU that an underlay of 1500 bytes leaves.
+/// The inner MTU that an underlay of 1500 bytes leaves, of IPv4 and of IPv6.
 const INNER_MTU: usize = 1480;
+const INNER_MTU_OVER_V6: usize = 1460;
 /// Bytes of a small ping with its headers.
 const SMALL: usize = 84;
 const SMALL_V6: usize = 104;
@@ -97,15 +98,40 @@ pub fn ping_ipv6(network: &TwoSites) -> Result<Check, LabError> {
 /// # Errors
 /// Fails if a ping cannot be sent.
 pub fn mtu_ipv6(network: &TwoSites) -> Result<Check, LabError> {
-    let full = network.host_a.run(|| ping(HOST_B6, INNER_MTU, TTL, PING_TIMEOUT))?;
-    let over = network.host_a.run(|| ping(HOST_B6, INNER_MTU + 1, TTL, PING_TIMEOUT))?;
-    let error = Icmpv6Error::TooBig { mtu: INNER_MTU as u32 };
-    let is_refused = over == Answer::RefusedV6 { by: INSIDE_A6, error };
-    Ok(check(
-        "mtu-ipv6",
-        full.is_reply() && is_refused,
-        format!("{INNER_MTU} bytes: {}; {} bytes: {}", answer_text(&full), INNER_MTU + 1, answer_text(&over)),
-    ))
+    largest("mtu-ipv6", network, HOST_B6.into(), INNER_MTU)
+}
+
+/// The same checks of both families over the underlay of IPv6: hosts reach each other, and the
+/// largest packet passes.
+///
+/// # Errors
+/// Fails if a ping cannot be sent.
+pub fn over_ipv6(network: &TwoSites) -> Result<[Check; 4], LabError> {
+    let reach = |name, from: IpAddr, to: IpAddr, size| {
+        let answer = network.host_a.run(|| ping(to, size, TTL, PING_TIMEOUT))?;
+        let ok = answer.is_reply();
+        Ok::<_, LabError>(check(name, ok, format!("{from} to {to}: {}", answer_text(&answer))))
+    };
+    Ok([
+        reach("ping-4in6", HOST_A.into(), HOST_B.into(), SMALL)?,
+        reach("ping-6in6", HOST_A6.into(), HOST_B6.into(), SMALL_V6)?,
+        largest("mtu-4in6", network, HOST_B.into(), INNER_MTU_OVER_V6)?,
+        largest("mtu-6in6", network, HOST_B6.into(), INNER_MTU_OVER_V6)?,
+    ])
+}
+
+/// Checks that a packet of `mtu` bytes passes, and that a larger one is refused with that MTU.
+fn largest(name: &'static str, network: &TwoSites, to: IpAddr, mtu: usize) -> Result<Check, LabError> {
+    let full = network.host_a.run(|| ping(to, mtu, TTL, PING_TIMEOUT))?;
+    let over = network.host_a.run(|| ping(to, mtu + 1, TTL, PING_TIMEOUT))?;
+    let refused = match to {
+        IpAddr::V4(_) => Answer::Refused { by: INSIDE_A, error: Icmpv4Error::TooBig { mtu: mtu as u16 } },
+        IpAddr::V6(_) => Answer::RefusedV6 { by: INSIDE_A6, error: Icmpv6Error::TooBig { mtu: mtu as u32 } },
+    };
+    let df = if to.is_ipv4() { " with DF" } else { "" };
+    let ok = full.is_reply() && over == refused;
+    let (full, over) = (answer_text(&full), answer_text(&over));
+    Ok(check(name, ok, format!("{mtu} bytes: {full}; {} bytes{df}: {over}", mtu + 1)))
 }
 
 /// Checks that gateway A can fetch a page from a server in B's network.
@@ -137,19 +163,7 @@ pub fn http(network: &TwoSites) -> Result<Check, LabError> {
 /// # Errors
 /// Fails if a ping cannot be sent.
 pub fn mtu(network: &TwoSites) -> Result<Check, LabError> {
-    let full = network.host_a.run(|| ping(HOST_B, INNER_MTU, TTL, PING_TIMEOUT))?;
-    let over = network.host_a.run(|| ping(HOST_B, INNER_MTU + 1, TTL, PING_TIMEOUT))?;
-    let refused = matches!(over, Answer::Refused { by, error: Icmpv4Error::TooBig { mtu } } if by == INSIDE_A && usize::from(mtu) == INNER_MTU);
-    Ok(check(
-        "mtu",
-        full.is_reply() && refused,
-        format!(
-            "{INNER_MTU} bytes: {}; {} bytes with DF: {}",
-            answer_text(&full),
-            INNER_MTU + 1,
-            answer_text(&over)
-        ),
-    ))
+    largest("mtu", network, HOST_B.into(), INNER_MTU)
 }
 
 /// Checks that the datagrams on the underlay are protocol 4 between the gateways with the private

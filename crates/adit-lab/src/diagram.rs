@@ -57,13 +57,13 @@ pub fn draw(network: &TwoSites) -> Result<String, LabError> {
 
 fn site_box(title: &str, gateway: &Host, host: &Host) -> Result<SiteBox, LabError> {
     let mut lines = Vec::new();
-    let mut underlay = String::new();
+    let mut underlay = Vec::new();
     for (device, address) in addresses(host)? {
         lines.push(format!("host     {address} ({device})"));
     }
     for (device, address) in addresses(gateway)? {
         if device.starts_with("underlay") {
-            underlay = address;
+            underlay.push(address);
         } else {
             lines.push(format!("gateway  {address} ({device})"));
         }
@@ -80,7 +80,7 @@ fn site_box(title: &str, gateway: &Host, host: &Host) -> Result<SiteBox, LabErro
         }
         Ok::<_, adit_linux::error::Error>(())
     })?;
-    Ok(SiteBox { title: title.to_owned(), lines, underlay })
+    Ok(SiteBox { title: title.to_owned(), lines, underlay: underlay.join(", ") })
 }
 
 fn addresses(host: &Host) -> Result<Vec<(String, String)>, LabError> {

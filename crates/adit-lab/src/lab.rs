@@ -11,7 +11,7 @@ use crate::diagram;
 use crate::error::LabError;
 use crate::pcapng;
 use crate::throughput::{self, Flow};
-use crate::two_sites::{INSIDE_B, TwoSites, UNDERLAY_B};
+use crate::two_sites::{INSIDE_B, Tunnels, TwoSites, UNDERLAY_B};
 
 /// Options of a run.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,9 @@ pub enum Event<'a> {
     Diagram(&'a str),
     /// The data plane that forwards, and the reason for its choice.
     Dataplane(&'a str, &'a str),
+    /// The tunnel is up anew, over IPv6: the data plane that forwards, and the reason for its
+    /// choice.
+    OverIpv6(&'a str, &'a str),
     /// A check is done.
     Checked(&'a Check),
     /// The datagrams that crossed the underlay for the page, one a line.
@@ -75,7 +78,7 @@ const CAPTURE_PORT: &str = "toA";
 pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Report, LabError> {
     // A kernel without IPv6 still shows the rest.
     let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
-    let network = if has_ipv6 { TwoSites::build_with_ipv6()? } else { TwoSites::build()? };
+    let network = if has_ipv6 { TwoSites::build_over_ipv6()? } else { TwoSites::build()? };
     let mut done = Vec::new();
     let mut checked = |check: Check, tell: &mut dyn FnMut(Event<'_>)| {
         tell(Event::Checked(&check));
@@ -105,8 +108,15 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     }
 
     let throughput = if options.throughput { Some(measure(&network)?) } else { None };
-    tunnels.a.close(adit_control::OnExit::Remove)?;
-    tunnels.b.close(adit_control::OnExit::Remove)?;
+    close(tunnels)?;
+    if has_ipv6 {
+        let tunnels = network.bring_up_over_ipv6()?;
+        tell(Event::OverIpv6(tunnels.a.plane().kind().as_str(), tunnels.a.plane_reason()));
+        for check in checks::over_ipv6(&network)? {
+            checked(check, tell);
+        }
+        close(tunnels)?;
+    }
     checked(checks::isolated("isolated-after", &network)?, tell);
     if let Some(throughput) = throughput {
         tell(Event::Measured(throughput));
@@ -116,6 +126,11 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     }
     let ok = done.iter().all(|check| check.ok);
     Ok(Report { schema: 1, ok, dataplane, checks: done, throughput })
+}
+
+fn close(tunnels: Tunnels) -> Result<(), LabError> {
+    tunnels.a.close(adit_control::OnExit::Remove)?;
+    Ok(tunnels.b.close(adit_control::OnExit::Remove)?)
 }
 
 fn measure(network: &TwoSites) -> Result<Throughput, LabError> {

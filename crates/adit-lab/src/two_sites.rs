@@ -205,6 +205,15 @@ impl TwoSites {
         Ok(Tunnels { a: bring_up(&self.gateway_a, CONFIG_A)?, b: bring_up(&self.gateway_b, CONFIG_B)? })
     }
 
+    /// As [`TwoSites::bring_up_with_ipv6`], over an underlay of IPv6.
+    ///
+    /// # Errors
+    /// As [`TwoSites::bring_up`].
+    pub fn bring_up_over_ipv6(&self) -> Result<Tunnels, LabError> {
+        let up = |gateway, config| bring_up(gateway, &over_ipv6(&with_ipv6_networks(config)));
+        Ok(Tunnels { a: up(&self.gateway_a, CONFIG_A)?, b: up(&self.gateway_b, CONFIG_B)? })
+    }
+
     /// As [`TwoSites::bring_up`], with the private networks of both families.
     ///
     /// # Errors

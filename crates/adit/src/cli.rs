@@ -32,7 +32,7 @@ Files:
 
 /// Join private networks over a public one with IP in IP (RFC 2003)
 ///
-/// Adit carries private IPv4 packets between sites inside public IPv4 packets (protocol 4).
+/// Adit carries private IP packets between sites inside public IP packets (protocols 4 and 41).
 /// It does not encrypt them. One file describes a site and its peers; one daemon keeps the
 /// tunnel as the file says.
 #[derive(Debug, Parser)]

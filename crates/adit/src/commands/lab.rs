@@ -37,6 +37,9 @@ fn show(event: &Event<'_>, output: &Output) {
     match event {
         Event::Diagram(diagram) => output.line(format_args!("{diagram}")),
         Event::Dataplane(plane, reason) => output.line(format_args!("data plane {plane} ({reason})\n")),
+        Event::OverIpv6(plane, reason) => {
+            output.line(format_args!("\nover the underlay of IPv6: data plane {plane} ({reason})\n"));
+        }
         Event::Checked(check) => {
             let word = match (check.ok, output.colour()) {
                 (true, true) => "\x1b[32mok\x1b[0m    ",

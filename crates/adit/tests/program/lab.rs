@@ -18,7 +18,7 @@ use adit_linux::netns::NetNs;
 use nix::sys::signal::Signal;
 
 const NOBODY: u32 = 65534;
-const CHECKS: [&str; 9] = [
+const CHECKS: [&str; 13] = [
     "isolated-before",
     "ping",
     "ping-hosts",
@@ -27,6 +27,10 @@ const CHECKS: [&str; 9] = [
     "capture",
     "mtu",
     "mtu-ipv6",
+    "ping-4in6",
+    "ping-6in6",
+    "mtu-4in6",
+    "mtu-6in6",
     "isolated-after",
 ];
 
@@ -109,7 +113,7 @@ fn text_is_the_picture_the_checks_and_the_capture() {
             && first.contains(" > 192.168.199.1.80: Flags [S], "),
         "{first}"
     );
-    assert!(said.ends_with("\nall 9 checks passed; nothing is left behind\n"), "{said}");
+    assert!(said.ends_with("\nall 13 checks passed; nothing is left behind\n"), "{said}");
 }
 
 /// The network namespaces that a process has a thread or a descriptor in.
