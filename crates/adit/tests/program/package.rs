@@ -209,8 +209,16 @@ fn a_service_under_a_real_systemd() {
     install(&packages[1]);
     let second = daemon(&booted, Some(&first));
     booted.run(&["systemctl", "kill", "--signal=KILL", "adit@a"]).ok();
-    daemon(&booted, Some(&second));
+    let third = daemon(&booted, Some(&second));
     load.finish("systemd: an upgrade of the package, a death").assert_lossless();
+
+    // A network of IPv6 needs one more family of sockets, and settings of the tunnel interface.
+    let add = "sed -i 's|\"192.168.199.0/24\"|&, \"2001:db8:199::/64\"|' /etc/adit/a.toml";
+    booted.run(&["sh", "-c", add]).with(0);
+    booted.run(&["systemctl", "restart", "adit@a"]).with(0);
+    daemon(&booted, Some(&third));
+    booted.run(&["ip", "-6", "route", "show", "2001:db8:199::/64", "dev", "ipipA"]).with(0);
+    sites.assert_joined();
 
     // Stopped, the kernel goes on.
     booted.run(&["systemctl", "stop", "adit@a"]).ok();
