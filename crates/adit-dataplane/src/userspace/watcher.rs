@@ -78,8 +78,12 @@ impl<O: Offload> Watcher<O> {
     /// Subscribes before it looks, so that no change in between is missed. Then it waits a moment
     /// for neighbours to answer, so that the first datagram need not take the slow path.
     pub(super) fn prepare(self) -> Result<Prepared<O>, O::Error> {
-        let events =
-            Events::open(&[Group::Link, Group::Address, Group::Route, Group::Rule, Group::Neighbour])?;
+        let events = Events::open(match self.source.address {
+            IpAddr::V4(_) => &[Group::Link, Group::Address, Group::Route, Group::Rule, Group::Neighbour],
+            IpAddr::V6(_) => {
+                &[Group::Link, Group::AddressV6, Group::RouteV6, Group::RuleV6, Group::Neighbour]
+            }
+        })?;
         let netlink = Netlink::open()?;
         let interface = &self.interface;
         let device = if interface.scope.netns.is_none() { interface.index } else { 0 };
@@ -130,7 +134,7 @@ impl<O: Offload> Prepared<O> {
             }
             let Self { watcher, events, device, .. } = self;
             let _ = wait_readable_any(&[events.as_fd()], &watcher.waker, Some(left));
-            drain(events, *device);
+            drain(events, watcher.source, *device);
         }
     }
 
@@ -156,7 +160,7 @@ impl<O: Offload> Prepared<O> {
             // Before the offload is synchronised, so that nothing learned meanwhile is missed.
             self.watcher.prober.learned.drain();
             let has_new_interface = self.watcher.receive_catch_all(&mut buffer);
-            let has_changed = drain(&mut self.events, self.device);
+            let has_changed = drain(&mut self.events, self.watcher.source, self.device);
             let has_new_rules = self.watcher.follow_host_rules();
             if has_changed || has_new_interface || has_new_rules || looked.elapsed() >= due {
                 self.look();
@@ -330,14 +334,21 @@ fn use_neighbour(netlink: &mut Netlink, device: u32, address: IpAddr) -> Result<
     Ok(usable.and_then(|neighbour| neighbour.mac))
 }
 
-/// Reads the events that are queued. Returns true if there was any but those of our routes: into
-/// the tunnel, behind which no peer is, or without an interface. The events only say that something
-/// changed: a look finds out what.
-fn drain(events: &mut Events, device: u32) -> bool {
+/// Reads the events that are queued. Returns true if there was any but those of neighbours of the
+/// other family, and of our routes: into the tunnel, behind which no peer is, or without an
+/// interface. The events only say that something changed: a look finds out what.
+fn drain(events: &mut Events, source: FlowSource, device: u32) -> bool {
     let mut any = false;
     for event in events.queued().map_while(Result::ok) {
-        any |= !matches!(event, Event::RouteChanged { route, .. }
-            if route.protocol == ROUTE_PROTOCOL && route.device.is_none_or(|found| found == device));
+        any |= match event {
+            Event::RouteChanged { route, .. } => {
+                route.protocol != ROUTE_PROTOCOL || route.device.is_some_and(|found| found != device)
+            }
+            Event::NeighbourChanged(neighbour) | Event::NeighbourGone(neighbour) => {
+                neighbour.ip.is_ipv4() == source.address.is_ipv4() && !neighbour.ip.is_multicast()
+            }
+            _ => true,
+        };
     }
     any
 }

@@ -4,8 +4,9 @@
 //! kernel answers tunneled packets that belong to none of its tunnels with Port Unreachable. Packet
 //! sockets receive a datagram before the rule drops it, so the userspace data plane still gets it.
 //!
-//! Fragments of IPv6 are not dropped, because packet sockets do not reassemble them: raw sockets
-//! get what the kernel has reassembled. Of these the answer is dropped on its way out.
+//! Fragments of IPv6 are not dropped, because they may carry something else. Once the kernel has
+//! reassembled them, its driver answers those of a tunnel, and the answer is dropped on its way
+//! out.
 //!
 //! The kernel *owns* the table for this process: it removes it when the socket closes, however the
 //! process ends (Linux 5.12).
