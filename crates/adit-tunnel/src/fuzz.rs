@@ -5,13 +5,13 @@
 //! made right where the first byte says so, because no mutation finds them by chance.
 
 use std::hash::RandomState;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adit_wire::checksum;
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
 use adit_wire::ipv4::Ipv4Packet;
-use adit_wire::ipv6::Ipv6Packet;
-use adit_wire::{Validation, fragment};
+use adit_wire::ipv6::{self, Ipv6Packet, is_ipv6};
+use adit_wire::{Protocol, Validation, fragment};
 
 use crate::icmp_reply::{MAX_REPLY_LEN, Reply};
 use crate::{
@@ -23,19 +23,32 @@ const FIX_CHECKSUMS: u8 = 1;
 const NO_DF: u8 = 2;
 const SUPERPACKET: u8 = 4;
 const FORWARDED: u8 = 8;
+const OVER_IPV6: u8 = 16;
 
-/// The two-site network seen from A, with a third site.
+/// The two-site network seen from A, with a third site, over either underlay.
 fn tunnel(how: u8) -> Option<Tunnel> {
+    let underlay = |last: u8| -> IpAddr {
+        if how & OVER_IPV6 == 0 {
+            Ipv4Addr::new(10, 1, 1, last).into()
+        } else {
+            Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, last.into()).into()
+        }
+    };
     let peer = |name: &str, last: u8, networks: [&str; 2]| {
         let [v4, v6] = networks;
         Some(Peer {
             name: name.parse().ok()?,
-            underlay: Ipv4Addr::new(10, 1, 1, last).into(),
+            underlay: underlay(last),
             networks: vec![v4.parse().ok()?, v6.parse().ok()?],
             path: adit_peers::PathOptions::default(),
         })
     };
-    let underlay = Ipv4Addr::new(10, 1, 1, 1).into();
+    let inside: IpAddr = if how & OVER_IPV6 == 0 {
+        Ipv4Addr::new(172, 16, 17, 1).into()
+    } else {
+        Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1).into()
+    };
+    let underlay = underlay(1);
     let mut peers =
         PeerSet::new(Some(underlay), ["172.16.17.0/24".parse().ok()?, "2001:db8:a::/48".parse().ok()?])
             .ok()?;
@@ -50,19 +63,22 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         relay: adit_peers::Relay::default(),
         mtu_floor: crate::DEFAULT_MTU_FLOOR,
         underlay_mtu: 1500,
-        local_addresses: vec![Ipv4Addr::new(172, 16, 17, 1).into()],
+        local_addresses: vec![inside],
         reachable_addresses: Vec::new(),
-        probe: Some(ProbeOptions {
-            source: Ipv4Addr::new(172, 16, 17, 1).into(),
-            secret: RandomState::new(),
-            keepalive: None,
-        }),
+        probe: Some(ProbeOptions { source: inside, secret: RandomState::new(), keepalive: None }),
     })
     .ok()
 }
 
-/// Makes the header checksum of the datagram at `at` right, and of the one inside it.
+/// Makes the header checksum of the datagram at `at` right, and of the one inside it. A header of
+/// IPv6 has none.
 fn fix_headers(bytes: &mut [u8], at: usize, depth: u8) {
+    if bytes.get(at..).is_some_and(is_ipv6) {
+        if depth > 0 {
+            fix_headers(bytes, at + ipv6::HEADER_LEN, depth - 1);
+        }
+        return;
+    }
     let Some(header_len) = bytes.get(at).map(|first| usize::from(first & 0xf) * 4) else { return };
     fix_checksum(bytes, at, at + header_len, 10);
     if depth > 0 {
@@ -124,7 +140,7 @@ pub fn encapsulate(bytes: &[u8]) {
             assert_eq!((passed(&totals), dropped), ((u64::from(segments), 0), 0), "counted as passed, once");
             let len = outer.len() + largest_datagram;
             assert!(max_datagram < len && largest_datagram <= 1280, "it fits, or may be refused");
-            assert!(!outer.dont_fragment());
+            assert!(!outer.dont_fragment() || how & OVER_IPV6 != 0);
             assert_outer(outer.as_bytes(), largest_datagram);
         }
         Encapsulated::Reply { reply, reason } => {
@@ -174,7 +190,10 @@ pub fn decapsulate(bytes: &[u8]) {
             assert_eq!((totals.drops_of(reason), totals.dropped()), (1, 1), "counted for its reason, once");
             assert_eq!(passed(&totals), (0, 0), "dropped and passed");
         }
-        Decapsulated::NotOurs => assert!(!tunnel.other_networks().is_empty(), "there is no other overlay"),
+        Decapsulated::NotOurs => {
+            assert!(is_ipv6(&datagram), "there is no other overlay");
+            assert_eq!((totals.dropped(), passed(&totals)), (0, (0, 0)));
+        }
     }
 }
 
@@ -185,9 +204,7 @@ pub fn on_underlay_icmp(bytes: &[u8]) {
     let Some(tunnel) = tunnel(how) else { return };
     if how & FIX_CHECKSUMS != 0 {
         fix_headers(&mut datagram, 0, 0);
-        let header_len = datagram.first().map_or(0, |first| usize::from(first & 0xf) * 4);
-        let len = datagram.len();
-        fix_checksum(&mut datagram, header_len, len, 2);
+        fix_icmp(&mut datagram);
     }
     let counters = tunnel.counters();
     let verdict = tunnel.on_underlay_icmp(&datagram, Instant::ZERO, &counters);
@@ -218,10 +235,33 @@ pub fn on_underlay_icmp(bytes: &[u8]) {
     assert_eq!(passed(&Totals::sum([&counters] as [&Counters; 1])), (0, 0));
 }
 
+/// Makes the checksum of an ICMP message right.
+fn fix_icmp(packet: &mut [u8]) {
+    let len = packet.len();
+    let header = Ipv6Packet::parse(packet, Validation::Lenient).ok();
+    let Some((source, destination)) = header.map(|header| (header.source(), header.destination())) else {
+        let header_len = packet.first().map_or(0, |first| usize::from(first & 0xf) * 4);
+        fix_checksum(packet, header_len, len, 2);
+        return;
+    };
+    let Some(message) = packet.get_mut(ipv6::HEADER_LEN..) else { return };
+    let Some(field) = message.get_mut(2..4) else { return };
+    field.fill(0);
+    let pseudo = checksum::pseudo_header_v6(source, destination, Protocol::ICMPV6, message.len() as u32);
+    let right = pseudo.add_bytes(message).checksum().to_be_bytes();
+    if let Some(field) = message.get_mut(2..4) {
+        field.copy_from_slice(&right);
+    }
+}
+
 fn assert_outer(header: &[u8], inner_len: usize) {
-    let outer = Ipv4Packet::parse(header, Validation::Lenient);
+    let found = if is_ipv6(header) {
+        Ipv6Packet::parse(header, Validation::Lenient).ok().map(|outer| outer.total_len())
+    } else {
+        Ipv4Packet::parse(header, Validation::Lenient).ok().map(|outer| outer.total_len())
+    };
     assert!(
-        outer.is_ok_and(|outer| outer.total_len() == inner_len + header.len() && outer.total_len() <= 1500),
+        found.is_some_and(|len| len == inner_len + header.len() && len <= 1500),
         "an outer header that does not fit: {header:02x?}"
     );
 }

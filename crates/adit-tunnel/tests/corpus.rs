@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use adit_tunnel::fuzz;
 use adit_wire::Protocol;
 use adit_wire::icmpv4::Icmpv4Error;
+use adit_wire::icmpv6::{self, Icmpv6Error};
 use common::*;
 
 type Target = (&'static str, fn(&[u8]), fn() -> Vec<(&'static str, Vec<u8>)>);
@@ -19,6 +20,24 @@ const TARGETS: [Target; 3] = [
     ("decapsulate", fuzz::decapsulate, outer_seeds),
     ("on_underlay_icmp", fuzz::on_underlay_icmp, icmp_seeds),
 ];
+
+/// The name of a seed for a tunnel over IPv6 begins so.
+const OVER_V6: &str = "over-v6";
+
+/// In an outer header from peer B of the tunnel over IPv6 to us, or from us to B.
+fn over_v6(is_from_us: bool, next_header: Protocol, inner: &[u8]) -> Vec<u8> {
+    let (us, b) = ("2001:db8:ffff::1", "2001:db8:ffff::2");
+    let (from, to) = if is_from_us { (us, b) } else { (b, us) };
+    let header = packet_v6_with(from, to, 40 + inner.len(), |repr| repr.next_header = next_header);
+    [&header[..40], inner].concat()
+}
+
+fn icmp_over_v6(error: Icmpv6Error, about: &[u8]) -> Vec<u8> {
+    let mut out = [0; icmpv6::MAX_ERROR_LEN];
+    let ends = ["2001:db8:9::1", "2001:db8:ffff::1"].map(v6);
+    let len = icmpv6::build_error(&mut out, ends[0], ends[1], error, about);
+    out[..len].to_vec()
+}
 
 fn inner_seeds() -> Vec<(&'static str, Vec<u8>)> {
     vec![
@@ -34,6 +53,17 @@ fn inner_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("v6-too-big", packet_v6(A6, C6, 1481)),
         ("v6-stranger", packet_v6("2001:db8:d::1", B6, 100)),
         ("v6-no-way", packet_v6(A6, "2001:db8:d::1", 100)),
+        ("over-v6-udp", a_to_b().build()),
+        ("over-v6-too-big", a_to_b().len(1600).df(true).build()),
+        ("over-v6-fragment", a_to_b().len(1600).build()),
+        ("over-v6-v6-udp", packet_v6(A6, B6, 1460)),
+        ("over-v6-v6-too-big", packet_v6(A6, B6, 1461)),
+        ("over-v6-limit", {
+            let mut inner =
+                packet_v6_with(A6, B6, 100, |repr| repr.next_header = Protocol::DESTINATION_OPTIONS);
+            inner[40..48].copy_from_slice(&[17, 0, 4, 1, 3, 1, 1, 0]);
+            inner
+        }),
     ]
 }
 
@@ -48,6 +78,18 @@ fn outer_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("v6-udp", wrap_v6(B, A, packet_v6(B6, A6, 100))),
         ("v6-relay", wrap_v6(C, A, packet_v6(C6, B6, 100))),
         ("v6-link-local", wrap_v6(B, A, packet_v6("fe80::1", A6, 100))),
+        ("over-v6-udp", over_v6(false, Protocol::IPIP, &datagram(HOST_B, HOST_A).build())),
+        ("over-v6-v6-udp", over_v6(false, Protocol::IPV6, &packet_v6(B6, A6, 100))),
+        ("over-v6-limit", {
+            let inner = [&[41, 0, 4, 1, 4, 1, 1, 0][..], &packet_v6(B6, A6, 100)].concat();
+            over_v6(false, Protocol::DESTINATION_OPTIONS, &inner)
+        }),
+        ("over-v6-fragment", over_v6(false, Protocol::FRAGMENT, &[41, 0, 0, 1, 0, 0, 0, 7, 0x60, 0, 0, 0])),
+        ("over-v6-to-gateway", {
+            let inner =
+                packet_v6_with(B6, "2001:db8:ffff::1", 100, |repr| repr.next_header = Protocol::ICMPV6);
+            over_v6(false, Protocol::IPV6, &inner)
+        }),
     ]
 }
 
@@ -66,6 +108,20 @@ fn icmp_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("echo", echo.build()),
         ("v6-too-big", icmp(Icmpv4Error::TooBig { mtu: 1300 }, &wrap_v6(A, B, packet_v6(A6, B6, 1400)), 60)),
         ("v6-host-short", icmp(unreachable(1), &wrap_v6(A, B, packet_v6(A6, C6, 100)), 28)),
+        (
+            "over-v6-too-big",
+            icmp_over_v6(
+                Icmpv6Error::TooBig { mtu: 1300 },
+                &over_v6(true, Protocol::IPIP, &a_to_b().build()),
+            ),
+        ),
+        (
+            "over-v6-parameter",
+            icmp_over_v6(
+                Icmpv6Error::ParameterProblem { code: 1, pointer: 6 },
+                &over_v6(true, Protocol::IPV6, &packet_v6(A6, B6, 100)),
+            ),
+        ),
     ]
 }
 
@@ -111,7 +167,10 @@ fn the_corpus_and_its_mutations_keep_every_invariant() {
         if std::env::var_os("ADIT_BLESS").is_some() {
             fs::create_dir_all(folder(name)).expect("the corpus can be written");
             for (seed, datagram) in seeds() {
-                fs::write(folder(name).join(seed), [vec![1], datagram].concat())
+                // How the target is called: with right checksums, over the one underlay or the
+                // other.
+                let how = if seed.starts_with(OVER_V6) { 17 } else { 1 };
+                fs::write(folder(name).join(seed), [vec![how], datagram].concat())
                     .expect("a seed can be written");
             }
         }

@@ -1,9 +1,10 @@
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
-use adit_wire::encapsulation::{OVERHEAD_V4, OuterHeader, OuterPolicy, TtlPolicy};
+use adit_wire::encapsulation::{LIMIT_LEN, OVERHEAD_V4, OVERHEAD_V6, OuterHeader, OuterPolicy, TtlPolicy};
 use adit_wire::ipv4::Ipv4Packet;
+use adit_wire::ipv6::{FRAGMENT_HEADERS_LEN, FragmentsV6, Ipv6Packet};
 use adit_wire::{Protocol, Validation};
-use etherparse::Ipv4HeaderSlice;
+use etherparse::{IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice};
 use proptest::prelude::*;
 
 use crate::packets::{GATEWAY_A, GATEWAY_B, any_datagram};
@@ -132,5 +133,77 @@ proptest! {
                 .expect("short enough")
         };
         prop_assert_eq!(v4(first, ids[0]).for_segment(len, ids[1]), v4(usize::from(len), ids[1]));
+    }
+}
+
+proptest! {
+    /// The independent reader finds what the policy asks for.
+    #[test]
+    fn rfc2473_s3_an_outer_header_of_ipv6_says_what_is_asked(
+        (source, destination) in (any::<[u8; 16]>(), any::<[u8; 16]>()),
+        (tos, hop_limit, label) in (any::<u8>(), any::<u8>(), any::<u32>()),
+        len in 0..65_600_usize,
+        (fixed, segment) in (any::<Option<u8>>(), any::<u16>()),
+    ) {
+        let ttl = fixed.map_or(TtlPolicy::Inherit, TtlPolicy::Fixed);
+        let policy = OuterPolicy { ttl, ..OuterPolicy::default() };
+        let [from, to] = [source, destination].map(std::net::Ipv6Addr::from);
+        let outer = OuterHeader::v6(&policy, from, to, Protocol::IPV6, tos, hop_limit, label, len);
+        prop_assert_eq!(outer.is_some(), len <= 65_535);
+        let Some(outer) = outer else { return Ok(()) };
+        let read = |bytes: &[u8]| Ipv6HeaderSlice::from_slice(bytes).map(|header| header.to_header());
+        let header = read(outer.as_bytes()).expect("a valid header");
+        prop_assert_eq!((header.source, header.destination), (source, destination));
+        prop_assert_eq!((header.traffic_class, header.flow_label.value()), (tos, label & 0xf_ffff));
+        prop_assert_eq!(header.hop_limit, fixed.unwrap_or(hop_limit));
+        prop_assert_eq!((header.next_header, usize::from(header.payload_length)), (IpNumber::IPV6, len));
+        prop_assert!(outer.dont_fragment() && outer.as_v4().is_none() && outer.len() == OVERHEAD_V6);
+        let next = read(outer.for_segment(segment, 9).as_bytes()).expect("a valid header");
+        prop_assert_eq!((next.payload_length, next.hop_limit), (segment, header.hop_limit));
+        // With a limit, 8 bytes more.
+        let limited = outer.with_limit(3);
+        prop_assert_eq!(limited.is_some(), len + LIMIT_LEN <= 65_535);
+        let Some(limited) = limited else { return Ok(()) };
+        let header = read(limited.as_bytes()).expect("a valid header");
+        prop_assert_eq!(header.next_header, IpNumber::IPV6_DESTINATION_OPTIONS);
+        prop_assert_eq!(usize::from(header.payload_length), len + LIMIT_LEN);
+        prop_assert_eq!(&limited.as_bytes()[OVERHEAD_V6..], &[41, 0, 4, 1, 3, 1, 1, 0]);
+        prop_assert!(limited.with_limit(2).is_none(), "there is one limit");
+    }
+
+    /// The pieces follow each other, fit, and are the packet.
+    #[test]
+    fn rfc8200_s4_5_fragments_are_the_packet_in_pieces(
+        payload in proptest::collection::vec(any::<u8>(), 1..4000),
+        max_len in 40..2000_usize,
+        identification in any::<u32>(),
+    ) {
+        let policy = OuterPolicy::default();
+        let ends = [std::net::Ipv6Addr::LOCALHOST; 2];
+        let outer =
+            OuterHeader::v6(&policy, ends[0], ends[1], Protocol::IPV6, 3, 9, 7, payload.len()).expect("short");
+        let packet = [outer.as_bytes(), &payload].concat();
+        let view = Ipv6Packet::parse(&packet, Validation::Strict).expect("a valid packet");
+        let fragments = FragmentsV6::new(&view, max_len, identification);
+        prop_assert_eq!(fragments.is_some(), max_len >= FRAGMENT_HEADERS_LEN + 8);
+        let mut rebuilt: Vec<u8> = Vec::new();
+        let mut is_last = false;
+        for piece in fragments.into_iter().flatten() {
+            prop_assert!(!is_last, "none follows the last");
+            prop_assert!(piece.header.len() + piece.payload.len() <= max_len);
+            let header = Ipv6HeaderSlice::from_slice(&piece.header).expect("a valid header").to_header();
+            prop_assert_eq!((header.traffic_class, header.hop_limit), (3, 64));
+            prop_assert_eq!(header.next_header, IpNumber::IPV6_FRAGMENTATION_HEADER);
+            prop_assert_eq!(usize::from(header.payload_length), 8 + piece.payload.len());
+            let fragment = Ipv6FragmentHeaderSlice::from_slice(&piece.header[40..]).expect("a header");
+            prop_assert_eq!((fragment.next_header(), fragment.identification()), (IpNumber::IPV6, identification));
+            prop_assert_eq!(usize::from(fragment.fragment_offset().value()) * 8, rebuilt.len());
+            is_last = !fragment.more_fragments();
+            prop_assert!(is_last || piece.payload.len() % 8 == 0);
+            rebuilt.extend(&packet[piece.payload]);
+        }
+        if max_len >= FRAGMENT_HEADERS_LEN + 8 {
+            prop_assert!(is_last && rebuilt == payload);
+        }
     }
 }
