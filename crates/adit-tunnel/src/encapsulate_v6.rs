@@ -152,7 +152,7 @@ impl Tunnel {
     }
 
     /// As [`Tunnel::answer`].
-    fn answer_v6(
+    pub(crate) fn answer_v6(
         &self,
         peer: Option<PeerIndex>,
         packet: &Ipv6Packet<'_>,

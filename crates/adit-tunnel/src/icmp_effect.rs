@@ -14,11 +14,13 @@
 //!
 //! An error is relayed at once if the quote holds the inner header and 8 bytes more. If it holds
 //! less, Too Big takes effect by the path MTU, and an unreachable decapsulator is reported to the
-//! sender of the peer's next datagram.
+//! sender of the peer's next datagram. A sender of IPv6 gets Address Unreachable, Packet Too Big
+//! unless its packet is one that the tunnel sends in fragments, or Time Exceeded (RFC 2473 section
+//! 8).
 
 use std::net::Ipv4Addr;
 
-use adit_policy::{DropReason, Owner, OwnerLookup};
+use adit_policy::{DropReason, Owner, OwnerLookup, SenderError};
 use adit_wire::dscp::DscpPolicy;
 use adit_wire::ecn::EcnMode;
 use adit_wire::encapsulation::{OVERHEAD_V4, OuterPolicy, TtlPolicy};
@@ -45,6 +47,24 @@ enum ErrorClass {
         pointer: u8,
     },
     NotRelayed,
+}
+
+/// What the original sender gets.
+#[derive(Clone, Copy)]
+enum Relayed {
+    /// An error that each family has.
+    Error(SenderError),
+    /// One about a field that was copied from its IPv4 header.
+    ParameterProblem { code: u8, pointer: u8 },
+}
+
+impl Relayed {
+    fn to_v4(self) -> Icmpv4Error {
+        match self {
+            Relayed::Error(error) => error.to_v4(),
+            Relayed::ParameterProblem { code, pointer } => Icmpv4Error::ParameterProblem { code, pointer },
+        }
+    }
 }
 
 /// RFC 2003 section 4, row by row. The codes from 6 on are younger than its list (RFC 1812 section
@@ -143,7 +163,7 @@ impl Tunnel {
         // A probe has a TTL of ours.
         let ttl = match validated.inner {
             Quoted::Probe => TtlPolicy::Fixed(1),
-            Quoted::Enough(_) | Quoted::Partial => self.outer_policy().ttl,
+            Quoted::Enough(_) | Quoted::EnoughV6(_) | Quoted::Partial => self.outer_policy().ttl,
         };
         classify(validated.error, ttl)
     }
@@ -159,14 +179,14 @@ impl Tunnel {
         let (claim, error) = match self.class_of(validated) {
             ErrorClass::NotRelayed => return Err(DropReason::IcmpNotRelayed),
             ErrorClass::Unreachable(error) => {
-                let is_told = matches!(inner, Quoted::Enough(_));
+                let is_told = matches!(inner, Quoted::Enough(_) | Quoted::EnoughV6(_));
                 soft.report_unreachable(error, validated.router, is_told, now);
-                let code = match inner {
+                let code_v4 = match inner {
                     Quoted::Enough(inner) => self.unreachable_code(error, inner.source()),
                     Quoted::Partial => return Ok(UnderlayIcmp::StateChanged { peer }),
-                    Quoted::Probe => unreachable::HOST,
+                    Quoted::EnoughV6(_) | Quoted::Probe => unreachable::HOST,
                 };
-                (Claim::Unreachable, Icmpv4Error::DestinationUnreachable { code })
+                (Claim::Unreachable, Relayed::Error(SenderError::GatewayUnreachable { code_v4 }))
             }
             ErrorClass::TooBig { mtu } => {
                 let mtu = self.plausible_mtu(validated, mtu).ok_or(DropReason::IcmpUnbelievable)?;
@@ -181,22 +201,36 @@ impl Tunnel {
                 if validated.outer_len <= path_mtu && !matches!(inner, Quoted::Probe) {
                     return Err(DropReason::IcmpUnproven);
                 }
-                (Claim::TooBig, Icmpv4Error::TooBig { mtu: path_mtu.saturating_sub(self.overhead() as u16) })
+                let mtu = path_mtu.saturating_sub(self.overhead() as u16);
+                (Claim::TooBig, Relayed::Error(SenderError::TooBig { mtu }))
             }
             ErrorClass::ParameterProblem { code, pointer } => {
                 let pointer =
                     copied_from_inner(self.outer_policy(), pointer).ok_or(DropReason::IcmpNotRelayed)?;
-                (Claim::ParameterProblem, Icmpv4Error::ParameterProblem { code, pointer })
+                (Claim::ParameterProblem, Relayed::ParameterProblem { code, pointer })
             }
-            ErrorClass::TtlExpired => (Claim::Unreachable, Icmpv4Error::TimeExceeded { code: 0 }),
+            ErrorClass::TtlExpired => (Claim::Unreachable, Relayed::Error(SenderError::HopLimitExceeded)),
         };
-        let inner = match (inner, error) {
-            (Quoted::Enough(inner), _) => inner,
+        let reply = match (inner, error) {
+            (Quoted::Enough(inner), error) => self.answer(Some(peer), &inner, error.to_v4(), now)?,
+            (Quoted::EnoughV6(inner), Relayed::Error(error)) => {
+                let error = match error {
+                    // The tunnel sends such a packet in fragments.
+                    SenderError::TooBig { .. } if inner.total_len() <= usize::from(MIN_MTU) => {
+                        return Ok(UnderlayIcmp::StateChanged { peer });
+                    }
+                    SenderError::TooBig { mtu } => SenderError::TooBig { mtu: mtu.max(MIN_MTU) },
+                    error => error,
+                };
+                self.answer_v6(Some(peer), &inner, error.to_v6(), now)?
+            }
             (Quoted::Probe, _) => return Ok(UnderlayIcmp::AboutProbe { peer, claim }),
-            (Quoted::Partial, Icmpv4Error::TooBig { .. }) => return Ok(UnderlayIcmp::StateChanged { peer }),
-            (Quoted::Partial, _) => return Err(DropReason::IcmpNotRelayed),
+            (Quoted::Partial, Relayed::Error(SenderError::TooBig { .. })) => {
+                return Ok(UnderlayIcmp::StateChanged { peer });
+            }
+            // The octets of an IPv4 header say nothing to a sender of IPv6.
+            (Quoted::Partial | Quoted::EnoughV6(_), _) => return Err(DropReason::IcmpNotRelayed),
         };
-        let reply = self.answer(Some(peer), &inner, error, now)?;
         Ok(UnderlayIcmp::Relay { peer, reply, offending: validated.offending.clone() })
     }
 

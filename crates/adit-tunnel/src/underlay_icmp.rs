@@ -87,6 +87,9 @@ pub enum Proof {
     Silence,
 }
 
+/// Bytes behind an inner header that a quote must hold, so that its sender knows the flow.
+const TRANSPORT_BYTES: usize = 8;
+
 /// How far to trust an error's quote.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
@@ -123,6 +126,8 @@ pub(crate) struct ValidatedError<'t, 'a> {
 pub(crate) enum Quoted<'a> {
     /// Enough to answer its sender.
     Enough(Ipv4Packet<'a>),
+    /// The same of IPv6.
+    EnoughV6(Ipv6Packet<'a>),
     /// Less than that.
     Partial,
     /// It is a probe of ours.
@@ -240,7 +245,6 @@ impl Tunnel {
         underlay: IpAddr,
         bytes: &'a [u8],
     ) -> Result<Quoted<'a>, DropReason> {
-        const TRANSPORT_BYTES: usize = 8;
         if bytes.first().is_some_and(|first| first >> 4 != 4) {
             return Err(DropReason::IcmpUnbelievable);
         }
@@ -268,13 +272,12 @@ impl Tunnel {
         Ok(if bytes.len() >= enough { Quoted::Enough(inner) } else { Quoted::Partial })
     }
 
-    /// The same for a packet of IPv6, whose sender is not answered: the next one is, as after a
-    /// quote that is too short (RFC 4213 section 3.4 leaves it open).
+    /// The same for a packet of IPv6.
     pub(crate) fn quoted_inner_v6<'a>(
         &self,
         peer: PeerIndex,
         underlay: IpAddr,
-        bytes: &[u8],
+        bytes: &'a [u8],
     ) -> Result<Quoted<'a>, DropReason> {
         if bytes.first().is_some_and(|first| first >> 4 != 6) {
             return Err(DropReason::IcmpUnbelievable);
@@ -288,7 +291,11 @@ impl Tunnel {
         let from = self.table.owner_v6(inner.source());
         let is_from_us = from.is_some_and(|from| from != Owner::Peer(peer));
         let is_ours = is_from_us && self.table.owner_v6(inner.destination()) == Some(Owner::Peer(peer));
-        if is_ours { Ok(Quoted::Partial) } else { Err(DropReason::IcmpUnbelievable) }
+        if !is_ours {
+            return Err(DropReason::IcmpUnbelievable);
+        }
+        let enough = (ipv6::HEADER_LEN + TRANSPORT_BYTES).min(inner.total_len());
+        Ok(if bytes.len() >= enough { Quoted::EnoughV6(inner) } else { Quoted::Partial })
     }
 }
 

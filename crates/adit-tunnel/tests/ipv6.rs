@@ -335,17 +335,26 @@ fn rfc2003_s3_2_the_tunnel_does_not_encapsulate_itself() {
 }
 
 /// The error goes to the next sender.
+/// A short quote is told to the sender of the next packet, a longer one to the sender of this one.
 #[test]
-fn rfc4213_s3_4_a_router_that_cannot_reach_the_peer_is_told_to_the_next_sender() {
-    for quoted in [28, 60, 120] {
+fn rfc4213_s3_4_a_sender_is_told_that_a_router_cannot_reach_the_peer() {
+    let unreachable = Icmpv6Error::DestinationUnreachable { code: 3 };
+    for (quoted, is_enough) in [(28, false), (67, false), (68, true), (120, true)] {
         let mut gateway = gateway();
         let inner = packet_v6(A6, B6, 100);
         let sent = gateway.outer(&inner);
         let error = adit_wire::icmpv4::Icmpv4Error::DestinationUnreachable { code: 1 };
-        let learned = gateway.icmp(&icmp(error, &sent, quoted));
-        assert_eq!(learned, UnderlayIcmp::StateChanged { peer: PEER_B }, "{quoted}");
+        let message = icmp(error, &sent, quoted);
+        let learned = gateway.icmp(&message);
+        if is_enough {
+            let UnderlayIcmp::Relay { peer, reply, offending } = learned else { panic!("{learned:?}") };
+            assert_eq!((peer, reply), (PEER_B, Reply::V6 { destination: v6(A6), error: unreachable }));
+            assert!(inner.starts_with(&message[offending]), "{quoted}");
+        } else {
+            assert_eq!(learned, UnderlayIcmp::StateChanged { peer: PEER_B }, "{quoted}");
+        }
         let told = answered(&gateway, &inner);
-        assert_eq!(told, (Icmpv6Error::DestinationUnreachable { code: 3 }, DropReason::PeerUnreachable));
+        assert_eq!(told, (unreachable, DropReason::PeerUnreachable), "for a second everybody is told");
         gateway.now = gateway.now.saturating_add(Duration::from_secs(5));
         assert!(matches!(gateway.encapsulate(&inner), Encapsulated::Forward { .. }), "once is enough");
     }
@@ -353,14 +362,26 @@ fn rfc4213_s3_4_a_router_that_cannot_reach_the_peer_is_told_to_the_next_sender()
 
 #[test]
 fn rfc4213_s3_2_2_a_path_mtu_that_a_router_tells_counts_for_both_families() {
-    let gateway = gateway();
-    let inner = packet_v6(A6, B6, 1480);
-    let sent = gateway.outer(&inner);
-    let error = adit_wire::icmpv4::Icmpv4Error::TooBig { mtu: 1400 };
-    let learned = gateway.icmp(&icmp(error, &sent, 60));
-    assert_eq!(learned, UnderlayIcmp::StateChanged { peer: PEER_B });
-    assert_eq!(gateway.tunnel.path_mtu(PEER_B).mtu, 1400);
-    assert_eq!(answered(&gateway, &inner), (Icmpv6Error::TooBig { mtu: 1380 }, DropReason::InnerTooBig));
+    for (len, quoted, relayed) in
+        [(1480, 60, false), (1480, 500, true), (1281, 500, true), (1280, 500, false)]
+    {
+        let gateway = gateway();
+        let sent = gateway.outer(&packet_v6(A6, B6, len));
+        let mtu = if len == 1480 { 1400 } else { 1290 };
+        let message = icmp(adit_wire::icmpv4::Icmpv4Error::TooBig { mtu }, &sent, quoted);
+        let learned = gateway.icmp(&message);
+        let told = Icmpv6Error::TooBig { mtu: u32::from(mtu - 20).max(1280) };
+        match learned {
+            UnderlayIcmp::Relay { reply, .. } if relayed => {
+                assert_eq!(reply, Reply::V6 { destination: v6(A6), error: told });
+            }
+            UnderlayIcmp::StateChanged { peer } if !relayed => assert_eq!(peer, PEER_B),
+            other => panic!("{len} bytes, {quoted} of them quoted: {other:?}"),
+        }
+        assert_eq!(gateway.tunnel.path_mtu(PEER_B).mtu, mtu);
+        let next = answered(&gateway, &packet_v6(A6, B6, 1480));
+        assert_eq!(next, (told, DropReason::InnerTooBig));
+    }
 }
 
 /// RFC 5927 section 4.

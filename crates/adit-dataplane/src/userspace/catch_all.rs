@@ -119,13 +119,13 @@ fn is_left_to_stack(tunnel: &Tunnel, outer: &[u8]) -> bool {
 /// device to complete: the field then holds the sum of the pseudo-header alone. A raw socket does
 /// not tell, so this looks. One complete checksum in 65,536 looks the same; completing it again
 /// changes nothing.
-fn partial_checksum(outer: &[u8]) -> Option<PartialChecksum> {
+fn partial_checksum(bytes: &[u8]) -> Option<PartialChecksum> {
     // A raw socket of IPv6 removes extension headers.
-    let (protocol, inner) = if ipv6::is_ipv6(outer) {
-        let outer = Ipv6Packet::parse(outer, Validation::Datapath).ok()?;
+    let (protocol, inner) = if ipv6::is_ipv6(bytes) {
+        let outer = Ipv6Packet::parse(bytes, Validation::Datapath).ok()?;
         (outer.next_header(), outer.payload())
     } else {
-        let outer = Ipv4Packet::parse(outer, Validation::Datapath).ok()?;
+        let outer = Ipv4Packet::parse(bytes, Validation::Datapath).ok()?;
         (outer.protocol(), outer.payload())
     };
     let (protocol, segment, pseudo) = match protocol {
@@ -153,7 +153,7 @@ fn partial_checksum(outer: &[u8]) -> Option<PartialChecksum> {
         _ => return None,
     };
     let found = segment.get(offset..offset + 2)?;
-    let start = segment.as_ptr().addr() - outer.as_ptr().addr();
-    let start = start as u16;
+    // Both are parts of the same bytes.
+    let start = (segment.as_ptr().addr() - bytes.as_ptr().addr()) as u16;
     (found == pseudo.fold().to_be_bytes()).then_some(PartialChecksum { start, offset: offset as u16 })
 }

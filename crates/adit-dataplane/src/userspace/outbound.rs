@@ -287,8 +287,8 @@ impl Outbound {
     #[inline]
     fn tx_path(&mut self, tunnel: &Tunnel, peer: PeerIndex, len: usize) -> Option<TxPath> {
         let Some((device, mac)) = self.next_hops.get(peer) else {
-            // The kernel finds no policy of IPsec for IPv6 packets whose header we write, so a peer
-            // that has one gets nothing.
+            // It is not shown that the kernel applies a policy of IPsec to IPv6 packets whose
+            // header we write, so a peer that has one gets nothing.
             let is_refused = tunnel.config().underlay.is_ipv6() && tunnel.is_left_to_stack(peer);
             return (!self.next_hops.is_source_missing() && !is_refused).then_some(TxPath::Routed);
         };
