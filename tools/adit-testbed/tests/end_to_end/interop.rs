@@ -1,5 +1,7 @@
 //! Interoperation with independent programs: tcpdump and scapy.
 
+mod combinations;
+
 use std::io::Write;
 use std::net::{SocketAddrV4, UdpSocket};
 use std::process::{Command, Stdio};
@@ -141,61 +143,6 @@ value = ctypes.create_string_buffer(struct.pack("II", ETHTOOL_STXCSUM, 0))
 request = struct.pack("16sP16x", sys.argv[1].encode(), ctypes.addressof(value))
 fcntl.ioctl(socket.socket(), SIOCETHTOOL, request)
 "#;
-
-/// Dissects every frame, builds it again with scapy's checksums, and compares the bytes. Prints one
-/// line for each frame.
-const DISSECT: &str = r#"
-import sys
-from io import BytesIO
-from scapy.all import ICMP, IP, TCP, UDP, Raw, rdpcap, raw
-
-def rebuild(layer):
-    layer = layer.copy()
-    part = layer
-    while part and not isinstance(part, Raw):
-        # A quote in an ICMP error stays as it is: it may be cut short.
-        if type(part).__name__.endswith("error"):
-            break
-        if hasattr(part, "chksum"):
-            del part.chksum
-        part = part.payload
-    return raw(layer)
-
-for packet in rdpcap(BytesIO(sys.stdin.buffer.read())):
-    outer = packet[IP]
-    inner = outer.payload
-    assert isinstance(inner, IP), packet.summary()
-    # Datagrams from gateway B have passed one hop, the router.
-    ttl = 64 if outer.src == "10.1.1.1" else 63
-    assert (outer.proto, outer.ihl, outer.flags, outer.ttl) == (4, 5, "DF", ttl), outer.show(dump=True)
-    assert outer.len == inner.len + 20, outer.show(dump=True)
-    assert outer.tos == inner.tos, outer.show(dump=True)
-    assert rebuild(outer) == raw(packet)[14:], "scapy writes other checksums:\n" + packet.show(dump=True)
-    kind = {TCP: "TCP", UDP: "UDP", ICMP: "ICMP"}[type(inner.payload)]
-    print(outer.src, outer.dst, inner.src, inner.dst, kind)
-"#;
-
-#[test(root, scapy)]
-fn scapy_accepts_our_packets() {
-    let network = TwoSites::build().unwrap();
-    for (gateway, device) in [(&network.gateway_a, "underlayA"), (&network.gateway_b, "underlayB")] {
-        gateway.ns().run(|| output(Command::new(PYTHON).args(["-c", NO_OFFLOAD, device]), &[])).unwrap();
-    }
-    let _tunnels = network.bring_up().unwrap();
-    let frames = capture(&network);
-    let printed = output(Command::new(PYTHON).args(["-c", DISSECT]), &pcapng(&frames));
-    assert_eq!(printed.lines().count(), frames.len());
-    for (from, to, inner_from, inner_to, kind) in [
-        (UNDERLAY_A, UNDERLAY_B, INSIDE_A, INSIDE_B, "TCP"),
-        (UNDERLAY_B, UNDERLAY_A, INSIDE_B, INSIDE_A, "TCP"),
-        (UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B, "ICMP"),
-        (UNDERLAY_B, UNDERLAY_A, HOST_B, HOST_A, "ICMP"),
-        (UNDERLAY_A, UNDERLAY_B, HOST_A, HOST_B, "UDP"),
-    ] {
-        let line = format!("{from} {to} {inner_from} {inner_to} {kind}");
-        assert!(printed.lines().any(|found| found == line), "scapy did not print {line}");
-    }
-}
 
 /// Acts as gateway B and a host behind it. Scapy builds an echo request, whole and in outer
 /// fragments. The reply must be the encapsulated echo with correct checksums.
