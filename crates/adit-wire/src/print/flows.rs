@@ -1,8 +1,9 @@
 //! A table of TCP connections and their first sequence numbers, from which the numbers are counted.
 
-use core::net::Ipv4Addr;
+use core::net::Ipv6Addr;
 
 use crate::ipv4::Ipv4Packet;
+use crate::ipv6::{Ipv6Packet, extension, is_ipv6};
 use crate::tcp::{TcpFlags, TcpHeader};
 use crate::{Protocol, Validation};
 
@@ -20,10 +21,10 @@ pub struct SequenceBases {
     pub sack: u32,
 }
 
-/// One end of a connection.
+/// One end of a connection. An IPv4 address is v4-mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Endpoint {
-    address: Ipv4Addr,
+    address: Ipv6Addr,
     port: u16,
 }
 
@@ -42,7 +43,7 @@ struct Flow {
 /// A table of up to `N` TCP connections, without allocation.
 ///
 /// When a set is full, its least recently used connection is replaced, and its numbers are shown
-/// absolute once again. Costs 40 bytes for each connection and a few comparisons for each segment.
+/// absolute once again. Costs 52 bytes for each connection and a few comparisons for each segment.
 /// `N` should be a multiple of four.
 #[derive(Debug, Clone)]
 pub struct FlowTable<const N: usize = 256> {
@@ -63,18 +64,18 @@ impl<const N: usize> FlowTable<N> {
         Self::default()
     }
 
-    /// Records the innermost TCP segment of an IPv4 datagram, and returns the numbers to subtract.
+    /// Records the innermost TCP segment of a packet, and returns the numbers to subtract.
     /// They are 0 if there is no segment, if it has no acknowledgment, or if it is the connection's
     /// first.
-    pub fn observe(&mut self, datagram: &[u8]) -> SequenceBases {
-        let Some((packet, segment)) = innermost_tcp(datagram) else {
+    pub fn observe(&mut self, packet: &[u8]) -> SequenceBases {
+        let Some(Segment { source, destination, segment }) = innermost_tcp(packet) else {
             return SequenceBases::default();
         };
         if !segment.flags().contains(TcpFlags::ACK) {
             return SequenceBases::default();
         }
-        let from = Endpoint { address: packet.source(), port: segment.source_port() };
-        let to = Endpoint { address: packet.destination(), port: segment.destination_port() };
+        let from = Endpoint { address: source, port: segment.source_port() };
+        let to = Endpoint { address: destination, port: segment.destination_port() };
         let (low, high) = if from <= to { (from, to) } else { (to, from) };
         self.clock = self.clock.wrapping_add(1);
         let clock = self.clock;
@@ -118,24 +119,54 @@ impl<const N: usize> FlowTable<N> {
 /// absolute.
 fn hash(low: Endpoint, high: Endpoint) -> u32 {
     let ports = u32::from(low.port) << 16 | u32::from(high.port);
-    let mut hash = low.address.to_bits().wrapping_mul(0x9e37_79b1);
-    hash = (hash ^ high.address.to_bits()).rotate_left(15).wrapping_mul(0x85eb_ca77);
+    let mut hash = fold(low.address).wrapping_mul(0x9e37_79b1);
+    hash = (hash ^ fold(high.address)).rotate_left(15).wrapping_mul(0x85eb_ca77);
     hash = (hash ^ ports).rotate_left(13).wrapping_mul(0xc2b2_ae3d);
     hash ^ (hash >> 16)
 }
 
-fn innermost_tcp(datagram: &[u8]) -> Option<(Ipv4Packet<'_>, TcpHeader<'_>)> {
-    let mut bytes = datagram;
+fn fold(address: Ipv6Addr) -> u32 {
+    let bits = address.to_bits();
+    (bits ^ bits >> 32 ^ bits >> 64 ^ bits >> 96) as u32
+}
+
+/// A TCP segment and the addresses of its packet.
+struct Segment<'a> {
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    segment: TcpHeader<'a>,
+}
+
+fn innermost_tcp(packet: &[u8]) -> Option<Segment<'_>> {
+    let mut bytes = packet;
     for _ in 0..=super::MAX_DEPTH {
-        let packet = Ipv4Packet::parse(bytes, Validation::Lenient).ok()?;
-        if !packet.is_first_fragment_or_whole() {
-            return None;
-        }
-        match packet.protocol() {
-            Protocol::TCP => return Some((packet, TcpHeader::parse(packet.payload()).ok()?)),
-            Protocol::IPIP => bytes = packet.payload(),
+        let (source, destination, protocol, payload) =
+            if is_ipv6(bytes) { payload_v6(bytes)? } else { payload_v4(bytes)? };
+        match protocol {
+            Protocol::TCP => {
+                return Some(Segment { source, destination, segment: TcpHeader::parse(payload).ok()? });
+            }
+            Protocol::IPIP | Protocol::IPV6 => bytes = payload,
             _ => return None,
         }
     }
     None
+}
+
+type Addressed<'a> = (Ipv6Addr, Ipv6Addr, Protocol, &'a [u8]);
+
+/// The payload of a datagram with its addresses. `None` for a fragment that is not the first.
+fn payload_v4(bytes: &[u8]) -> Option<Addressed<'_>> {
+    let packet = Ipv4Packet::parse(bytes, Validation::Lenient).ok()?;
+    let (source, destination) = (packet.source().to_ipv6_mapped(), packet.destination().to_ipv6_mapped());
+    packet.is_first_fragment_or_whole().then(|| (source, destination, packet.protocol(), packet.payload()))
+}
+
+/// The same behind the extension headers of a packet of IPv6.
+fn payload_v6(bytes: &[u8]) -> Option<Addressed<'_>> {
+    let packet = Ipv6Packet::parse(bytes, Validation::Lenient).ok()?;
+    let upper = extension::walk(packet.as_bytes(), packet.next_header()).ok()?;
+    let is_later_fragment = upper.fragment.is_some_and(|fragment| fragment.offset() != 0);
+    let payload = packet.as_bytes().get(upper.offset..)?;
+    (!is_later_fragment).then(|| (packet.source(), packet.destination(), upper.protocol, payload))
 }

@@ -2,12 +2,12 @@
 
 use core::fmt;
 
+use super::Payload;
 use crate::Protocol;
 use crate::icmpv4::{Icmpv4Error, Icmpv4Message, Quote, types, unreachable};
-use crate::ipv4::Ipv4Packet;
 
-pub(super) fn write(f: &mut fmt::Formatter<'_>, packet: &Ipv4Packet<'_>) -> fmt::Result {
-    let Ok(message) = Icmpv4Message::parse_lenient(packet.payload()) else {
+pub(super) fn write(f: &mut fmt::Formatter<'_>, payload: &Payload<'_>) -> fmt::Result {
+    let Ok(message) = Icmpv4Message::parse_lenient(payload.bytes) else {
         return f.write_str(" [|icmp]");
     };
     f.write_str("ICMP ")?;
@@ -25,7 +25,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, packet: &Ipv4Packet<'_>) -> fmt:
         }
         _ => write!(f, "type-#{}", message.message_type())?,
     }
-    write!(f, ", length {}", super::payload_len(packet))
+    write!(f, ", length {}", payload.len)
 }
 
 fn write_error(f: &mut fmt::Formatter<'_>, error: Icmpv4Error, quote: &Quote<'_>) -> fmt::Result {

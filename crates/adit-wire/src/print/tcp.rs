@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use super::SequenceBases;
-use crate::ipv4::Ipv4Packet;
+use super::{Payload, SequenceBases};
 use crate::tcp::{TcpError, TcpFlags, TcpHeader, TcpOption, TcpOptions};
 
 /// The ports on which tcpdump expects HTTP.
@@ -41,29 +40,24 @@ const FLAG_LETTERS: [(TcpFlags, &str); 8] = [
     (TcpFlags::CWR, "W"),
 ];
 
-pub(super) fn write(
-    f: &mut fmt::Formatter<'_>,
-    packet: &Ipv4Packet<'_>,
-    bases: SequenceBases,
-) -> fmt::Result {
-    let payload = packet.payload();
-    let (source, destination) = (packet.source(), packet.destination());
-    let &[a, b, c, d, ..] = payload else {
-        return write!(f, "{source} > {destination}:  [|tcp]");
+pub(super) fn write(f: &mut fmt::Formatter<'_>, payload: &Payload<'_>, bases: SequenceBases) -> fmt::Result {
+    let &[a, b, c, d, ..] = payload.bytes else {
+        payload.write_addresses(f)?;
+        return f.write_str(" [|tcp]");
     };
     let (from, to) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    write!(f, "{source}.{from} > {destination}.{to}: ")?;
-    let segment = match TcpHeader::parse(payload) {
+    payload.write_ports(f, from, to)?;
+    let segment = match TcpHeader::parse(payload.bytes) {
         Ok(segment) => segment,
         Err(TcpError::Truncated { .. }) => return f.write_str(" [|tcp]"),
         Err(TcpError::DataOffset { found }) => {
-            let rest = super::payload_len(packet).saturating_sub(found);
+            let rest = payload.len.saturating_sub(found);
             return write!(f, " tcp {rest} [bad hdr length {found} - too short, < 20]");
         }
     };
     write_flags(f, segment.flags())?;
     // By the length field: a capture may hold fewer bytes.
-    let length = super::payload_len(packet).saturating_sub(segment.header_len());
+    let length = payload.len.saturating_sub(segment.header_len());
     write_numbers(f, &segment, bases, length)?;
     if !write_options(f, segment.options(), bases.sack)? {
         return Ok(());

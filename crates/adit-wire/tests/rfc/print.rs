@@ -4,9 +4,12 @@
 //! tcpdump 4.99.3 printed for such datagrams with other addresses, except for `(ipip-proto-4)`: the
 //! older tcpdump of that capture prints it, 4.99.3 does not.
 
+use std::net::Ipv6Addr;
+
 use adit_wire::icmpv4::{EchoKind, Icmpv4Error, MAX_ERROR_LEN, build_echo, build_error};
+use adit_wire::icmpv6::{self, Icmpv6Error};
 use adit_wire::print::{Dissection, FlowTable};
-use etherparse::{TcpHeader, TcpOptionElement};
+use etherparse::{IpNumber, Ipv6Header, TcpHeader, TcpOptionElement};
 
 use crate::packets::{A, B, GATEWAY_A, GATEWAY_B, datagram, tcp_datagram};
 
@@ -332,4 +335,139 @@ fn http_segments_end_in_their_first_line() {
         let line = shown(&segment((39_820, 81), 1, 1, &[], payload));
         assert!(line.ends_with(&format!("length {}", payload.len())), "{line}");
     }
+}
+
+const A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x17, 0, 0, 0, 0, 1);
+const B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x199, 0, 0, 0, 0, 1);
+const GATEWAY_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xa, 0, 0, 0, 1);
+const GATEWAY_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xb, 0, 0, 0, 1);
+
+fn packet_v6(next_header: u8, source: Ipv6Addr, destination: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
+    let header = Ipv6Header {
+        payload_length: payload.len() as u16,
+        next_header: IpNumber(next_header),
+        hop_limit: 64,
+        source: source.octets(),
+        destination: destination.octets(),
+        ..Ipv6Header::default()
+    };
+    [&header.to_bytes()[..], payload].concat()
+}
+
+/// UDP to port 2000 without its header.
+fn udp_datagram(payload_len: usize) -> Vec<u8> {
+    let header = etherparse::UdpHeader::without_ipv4_checksum(1000, 2000, payload_len).expect("short");
+    [&header.to_bytes()[..], &vec![7; payload_len]].concat()
+}
+
+fn udp_v6(payload_len: usize) -> Vec<u8> {
+    packet_v6(17, A6, B6, &udp_datagram(payload_len))
+}
+
+#[test]
+fn packets_of_both_families_are_shown_in_those_of_both() {
+    let inner_v4 = "IP 172.16.17.1.1000 > 192.168.199.1.2000: UDP, length 5";
+    let inner_v6 = "IP6 2001:db8:17::1.1000 > 2001:db8:199::1.2000: UDP, length 5";
+    let outer_v4 = "IP 10.1.1.1 > 10.1.1.2: ";
+    let outer_v6 = "IP6 2001:db8:1:a::1 > 2001:db8:1:b::1: ";
+    let over_v4 = |protocol, inner: &[u8]| shown(&datagram(protocol, GATEWAY_A, GATEWAY_B, inner));
+    let over_v6 = |protocol, inner: &[u8]| shown(&packet_v6(protocol, GATEWAY_A6, GATEWAY_B6, inner));
+    assert_eq!(over_v4(41, &udp_v6(5)), format!("{outer_v4}{inner_v6}"));
+    assert_eq!(over_v6(4, &udp(5)), format!("{outer_v6}{inner_v4}"));
+    assert_eq!(over_v6(41, &udp_v6(5)), format!("{outer_v6}{inner_v6}"));
+    assert_eq!(over_v6(41, &udp(20)), format!("{outer_v6}IP6 version error: 4 != 6"));
+    assert_eq!(over_v6(41, &udp_v6(5)[..20]), format!("{outer_v6}IP6  [|ip6]"));
+}
+
+#[test]
+fn extension_headers_stand_between_the_addresses_and_the_ports() {
+    let start = "IP6 2001:db8:17::1 > 2001:db8:199::1: ";
+    let behind = |kind: u8, header: [u8; 8]| {
+        shown(&packet_v6(kind, A6, B6, &[&header[..], &udp_datagram(8)].concat()))
+    };
+    assert_eq!(behind(0, [17, 0, 1, 4, 0, 0, 0, 0]), format!("{start}HBH 1000 > 2000: UDP, length 8"));
+    assert_eq!(behind(60, [17, 0, 1, 4, 0, 0, 0, 0]), format!("{start}DSTOPT 1000 > 2000: UDP, length 8"));
+    let fragment = |offset_flags| [17, 0, 0, offset_flags, 0, 0, 0x12, 0x34];
+    assert_eq!(behind(44, fragment(1)), format!("{start}frag (0|16) 1000 > 2000: UDP, length 8"));
+    assert_eq!(behind(44, fragment(17)), format!("{start}frag (16|16)"));
+    assert_eq!(behind(59, [0; 8]), format!("{start} ip-proto-59 24"));
+    // It ends beyond the packet.
+    assert_eq!(behind(60, [17, 9, 0, 0, 0, 0, 0, 0]), format!("{start} ip-proto-60 24"));
+}
+
+#[test]
+fn icmpv6_has_the_text_of_tcpdump() {
+    let mut echo = [0; 64];
+    let len = icmpv6::build_echo(&mut echo, (A6, B6), 7, 9, &[0; 20], EchoKind::Request).expect("room");
+    let line = shown(&packet_v6(58, A6, B6, &echo[..len]));
+    assert_eq!(line, "IP6 2001:db8:17::1 > 2001:db8:199::1: ICMP6, echo request, id 7, seq 9, length 28");
+    for (error, expected) in [
+        (
+            Icmpv6Error::DestinationUnreachable { code: 0 },
+            "destination unreachable, unreachable route 2001:db8:199::1",
+        ),
+        (
+            Icmpv6Error::DestinationUnreachable { code: 1 },
+            "destination unreachable,  unreachable prohibited 2001:db8:199::1",
+        ),
+        (
+            Icmpv6Error::DestinationUnreachable { code: 2 },
+            "destination unreachable, beyond scope 2001:db8:199::1, source address 2001:db8:17::1",
+        ),
+        (
+            Icmpv6Error::DestinationUnreachable { code: 3 },
+            "destination unreachable, unreachable address 2001:db8:199::1",
+        ),
+        (
+            Icmpv6Error::DestinationUnreachable { code: 4 },
+            "destination unreachable, unreachable port, 2001:db8:199::1 udp port 2000",
+        ),
+        (Icmpv6Error::TooBig { mtu: 1280 }, "packet too big, mtu 1280"),
+        (Icmpv6Error::TimeExceeded { code: 0 }, "time exceeded in-transit for 2001:db8:199::1"),
+        (Icmpv6Error::TimeExceeded { code: 1 }, "time exceeded in-transit (reassembly)"),
+        (Icmpv6Error::ParameterProblem { code: 0, pointer: 44 }, "parameter problem, erroneous - octet 44"),
+        (Icmpv6Error::ParameterProblem { code: 1, pointer: 44 }, "parameter problem, next header - octet 44"),
+        (Icmpv6Error::ParameterProblem { code: 2, pointer: 44 }, "parameter problem, option - octet 44"),
+    ] {
+        let mut out = [0; icmpv6::MAX_ERROR_LEN];
+        let len = icmpv6::build_error(&mut out, GATEWAY_A6, A6, error, &udp_v6(2));
+        let start = "IP6 2001:db8:1:a::1 > 2001:db8:17::1: ICMP6, ";
+        assert_eq!(shown(&out[..len]), format!("{start}{expected}, length 58"));
+    }
+    let unquoted = |bytes: [u8; 8]| shown(&packet_v6(58, A6, B6, &bytes));
+    assert!(unquoted([1, 4, 0, 0, 0, 0, 0, 0]).ends_with("unreachable port [|icmp6]"));
+    assert!(unquoted([3, 0, 0, 0, 0, 0, 0, 0]).ends_with("time exceeded in-transit [|icmp6]"));
+    assert!(unquoted([135, 0, 0, 0, 0, 0, 0, 0]).ends_with("ICMP6, type-#135, length 8"));
+}
+
+#[test]
+fn short_captures_of_ipv6_are_marked() {
+    let whole = udp_v6(20);
+    assert_eq!(
+        shown(&whole[..50]),
+        "IP6 truncated-ip6 - 18 bytes missing!2001:db8:17::1.1000 > 2001:db8:199::1.2000: UDP, length 20"
+    );
+    assert_eq!(
+        shown(&whole[..42]),
+        "IP6 truncated-ip6 - 26 bytes missing!2001:db8:17::1 > 2001:db8:199::1:  [|udp]"
+    );
+    assert_eq!(shown(&whole[..39]), "IP6  [|ip6]");
+}
+
+#[test]
+fn numbers_of_a_connection_count_from_its_start_over_ipv6_too() {
+    let mut flows = FlowTable::<8>::new();
+    let mut line = |from_a: bool, sequence: u32, acknowledgment: u32| {
+        let (from, to) = if from_a { (A6, B6) } else { (B6, A6) };
+        let ports = if from_a { (5, 2) } else { (2, 5) };
+        let mut header = TcpHeader::new(ports.0, ports.1, sequence, 500);
+        (header.ack, header.acknowledgment_number) = (true, acknowledgment);
+        let segment = packet_v6(6, from, to, &header.to_bytes());
+        let bytes = packet_v6(41, GATEWAY_A6, GATEWAY_B6, &segment);
+        let line = Dissection::new(&bytes).with_flow(&mut flows).to_string();
+        line.split_once("ack ").expect("a TCP line").1.to_owned()
+    };
+    assert_eq!(line(true, 100, 200), "200, win 500, length 0");
+    assert_eq!(line(true, 100, 201), "2, win 500, length 0");
+    assert_eq!(line(false, 200, 103), "3, win 500, length 0");
 }

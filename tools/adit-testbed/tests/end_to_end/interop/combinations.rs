@@ -13,7 +13,7 @@ use adit_lab::two_sites::{
 use adit_testbed::needs::ebpf;
 use adit_testbed::test_planes::with_plane;
 
-use super::{NO_OFFLOAD, PYTHON, TCPDUMP, output, pcapng};
+use super::{NO_OFFLOAD, PYTHON, TCPDUMP, output, pcapng, tcpdump_lines};
 use crate::support::ANSWER_TIMEOUT;
 use crate::support::stream::Stream;
 
@@ -161,8 +161,7 @@ fn assert_valid_outer_packets(
         }
     }
 
-    let printed = output(Command::new(TCPDUMP).args(["-n", "-t", "-r", "-"]), &capture);
-    assert_eq!(printed.lines().count(), frames.len());
+    let printed = tcpdump_lines(&frames);
     for Family { name, inside_a, inside_b, host_a, host_b, .. } in [IPV4, IPV6] {
         for (start, part) in [
             (format!("{outer} {near} > {far}: {name} {inside_a}."), "Flags [S]"),
