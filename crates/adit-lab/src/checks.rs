@@ -5,20 +5,13 @@ use std::time::Duration;
 
 use adit_wire::icmpv4::Icmpv4Error;
 use adit_wire::icmpv6::Icmpv6Error;
-use adit_wire::ipv4::Ipv4Packet;
-use adit_wire::print::{Dissection, FlowTable};
-use adit_wire::protocol::Protocol;
-use adit_wire::validation::Validation;
 use serde::Serialize;
 
-use crate::capture::Frame;
 use crate::error::LabError;
 use crate::host::Host;
 use crate::http;
 use crate::ping::{Answer, ping};
-use crate::two_sites::{
-    HOST_A, HOST_A6, HOST_B, HOST_B6, INSIDE_A, INSIDE_A6, INSIDE_B, ROUTER, TwoSites, UNDERLAY_A, UNDERLAY_B,
-};
+use crate::two_sites::{HOST_A, HOST_A6, HOST_B, HOST_B6, INSIDE_A, INSIDE_A6, INSIDE_B, TwoSites};
 
 /// How long a ping waits. Only a ping without any answer takes this long.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
@@ -41,7 +34,7 @@ pub struct Check {
     pub detail: String,
 }
 
-fn check(name: &'static str, ok: bool, detail: String) -> Check {
+pub(crate) fn check(name: &'static str, ok: bool, detail: String) -> Check {
     Check { name, ok, detail }
 }
 
@@ -166,72 +159,6 @@ pub fn mtu(network: &TwoSites) -> Result<Check, LabError> {
     largest("mtu", network, HOST_B.into(), INNER_MTU)
 }
 
-/// Checks that the datagrams on the underlay are protocol 4 between the gateways with the private
-/// datagrams inside, in both directions, and that no private address is visible outside.
-#[must_use]
-pub fn capture(frames: &[Frame]) -> Check {
-    let seen = |from, to, inner_from, inner_to| {
-        frames.iter().filter_map(Frame::ipv4).any(|bytes| {
-            let outer = Ipv4Packet::parse(bytes, Validation::Datapath).ok();
-            let Some(outer) = outer.filter(|outer| outer.protocol() == Protocol::IPIP) else { return false };
-            let inner = Ipv4Packet::parse(outer.payload(), Validation::Strict).ok();
-            (outer.source(), outer.destination()) == (from, to)
-                && inner.is_some_and(|inner| {
-                    (inner.source(), inner.destination(), inner.protocol())
-                        == (inner_from, inner_to, Protocol::TCP)
-                })
-        })
-    };
-    let there = seen(UNDERLAY_A, UNDERLAY_B, INSIDE_A, INSIDE_B);
-    let back = seen(UNDERLAY_B, UNDERLAY_A, INSIDE_B, INSIDE_A);
-    let private = frames
-        .iter()
-        .filter_map(Frame::ipv4)
-        .filter_map(|bytes| Ipv4Packet::parse(bytes, Validation::Lenient).ok())
-        .filter(|packet| ![UNDERLAY_A, UNDERLAY_B, ROUTER].contains(&packet.source()))
-        .count();
-    check(
-        "capture",
-        there && back && private == 0,
-        format!(
-            "{} frames on the underlay; {INSIDE_A} > {INSIDE_B} inside {UNDERLAY_A} > {UNDERLAY_B}: {}, reverse: {}; \
-             datagrams with a private outer address: {private}",
-            frames.len(),
-            yes(there),
-            yes(back),
-        ),
-    )
-}
-
-/// The captured TCP exchange in tcpdump's format, one line for each datagram.
-#[must_use]
-pub fn lines(frames: &[Frame]) -> Vec<String> {
-    let mut flows = FlowTable::<16>::new();
-    frames
-        .iter()
-        .filter_map(|frame| Some((frame, frame.ipv4()?)))
-        .filter(|(_, bytes)| carries_tcp(bytes))
-        .map(|(frame, bytes)| {
-            format!("{} {}", clock(frame.time), Dissection::new(bytes).with_flow(&mut flows))
-        })
-        .collect()
-}
-
-fn carries_tcp(bytes: &[u8]) -> bool {
-    Ipv4Packet::parse(bytes, Validation::Lenient)
-        .ok()
-        .filter(|outer| outer.protocol() == Protocol::IPIP)
-        .and_then(|outer| Ipv4Packet::parse(outer.payload(), Validation::Lenient).ok())
-        .is_some_and(|inner| inner.protocol() == Protocol::TCP)
-}
-
-/// The time of day in UTC with microseconds.
-fn clock(time: std::time::SystemTime) -> String {
-    let since = time.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let day = since.as_secs() % 86_400;
-    format!("{:02}:{:02}:{:02}.{:06}", day / 3600, day / 60 % 60, day % 60, since.subsec_micros())
-}
-
 fn answer_text(answer: &Answer) -> String {
     match answer {
         Answer::Reply { after, ttl: 0 } => format!("reply after {:.2} ms", after.as_secs_f64() * 1e3),
@@ -267,7 +194,7 @@ fn error_text_v6(error: Icmpv6Error) -> String {
     }
 }
 
-fn yes(is: bool) -> &'static str {
+pub(crate) fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
 

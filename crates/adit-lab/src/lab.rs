@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::capture::Tap;
 use crate::checks::{self, Check};
+use crate::crossing;
 use crate::diagram;
 use crate::error::LabError;
 use crate::pcapng;
@@ -34,8 +35,13 @@ pub enum Event<'a> {
     OverIpv6(&'a str, &'a str),
     /// A check is done.
     Checked(&'a Check),
-    /// The datagrams that crossed the underlay for the page, one a line.
-    Captured(&'a [String]),
+    /// The packets of some traffic that crossed the underlay, one a line.
+    Captured {
+        /// The traffic, such as "the HTTP request".
+        what: &'static str,
+        /// The lines.
+        lines: &'a [String],
+    },
     /// The throughput is measured.
     Measured(Throughput),
 }
@@ -93,15 +99,20 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     checked(before, tell);
     checked(checks::ping_gateways(&network)?, tell);
     checked(checks::ping_hosts(&network)?, tell);
-    if has_ipv6 {
-        checked(checks::ping_ipv6(&network)?, tell);
-    }
 
     let tap = Tap::start(&network.router, CAPTURE_PORT)?;
     checked(checks::http(&network)?, tell);
-    let frames = tap.finish();
-    checked(checks::capture(&frames), tell);
-    tell(Event::Captured(&checks::lines(&frames)));
+    let mut frames = tap.finish();
+    checked(crossing::HTTP.check(&frames), tell);
+    tell(Event::Captured { what: "the HTTP request", lines: &crossing::HTTP.lines(&frames) });
+    if has_ipv6 {
+        let tap = Tap::start(&network.router, CAPTURE_PORT)?;
+        checked(checks::ping_ipv6(&network)?, tell);
+        let pings = tap.finish();
+        checked(crossing::PING_6IN4.check(&pings), tell);
+        tell(Event::Captured { what: "the ping of IPv6", lines: &crossing::PING_6IN4.lines(&pings) });
+        frames.extend(pings);
+    }
     checked(checks::mtu(&network)?, tell);
     if has_ipv6 {
         checked(checks::mtu_ipv6(&network)?, tell);
@@ -112,9 +123,16 @@ pub fn run(options: &LabOptions, tell: &mut dyn FnMut(Event<'_>)) -> Result<Repo
     if has_ipv6 {
         let tunnels = network.bring_up_over_ipv6()?;
         tell(Event::OverIpv6(tunnels.a.plane().kind().as_str(), tunnels.a.plane_reason()));
+        let tap = Tap::start(&network.router, CAPTURE_PORT)?;
         for check in checks::over_ipv6(&network)? {
             checked(check, tell);
         }
+        let pings = tap.finish();
+        let crossings = [crossing::PING_4IN6, crossing::PING_6IN6];
+        crossings.iter().for_each(|crossing| checked(crossing.check(&pings), tell));
+        let lines: Vec<String> = crossings.iter().flat_map(|crossing| crossing.lines(&pings)).collect();
+        tell(Event::Captured { what: "these pings", lines: &lines });
+        frames.extend(pings);
         close(tunnels)?;
     }
     checked(checks::isolated("isolated-after", &network)?, tell);

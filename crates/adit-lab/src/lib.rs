@@ -8,6 +8,7 @@
 pub mod cable;
 pub mod capture;
 pub mod checks;
+pub mod crossing;
 pub mod diagram;
 pub mod host;
 pub mod http;

@@ -240,6 +240,14 @@ pub fn over_ipv6(config: &str) -> String {
         .replace(&format!("\"{UNDERLAY_B}\""), &format!("\"{UNDERLAY_B6}\""))
 }
 
+/// Whether an address may appear outside on the underlay of IPv6: that of a gateway or the router,
+/// or one that neighbors find each other by.
+pub(crate) fn is_underlay_v6(address: Ipv6Addr) -> bool {
+    Ipv6Net::new_assert(UNDERLAY_NETWORK_V6, 48).contains(&address)
+        || address.is_unicast_link_local()
+        || address.is_unspecified()
+}
+
 /// Brings an overlay up on a host with the text of a configuration.
 ///
 /// # Errors

@@ -49,8 +49,8 @@ fn show(event: &Event<'_>, output: &Output) {
             };
             output.line(format_args!("{word} {:<15} {}", check.name, check.detail));
         }
-        Event::Captured(lines) => {
-            output.line("\nthe HTTP request, captured on the underlay:");
+        Event::Captured { what, lines } => {
+            output.line(format_args!("\n{what}, captured on the underlay:"));
             lines.iter().for_each(|line| output.line(format_args!("  {line}")));
             output.line("");
         }

@@ -11,26 +11,29 @@ use std::process::Command;
 use crate::support::machine::{Machine, PROGRAM};
 use crate::support::sites::{View, view_of};
 use crate::support::{Said, keys};
-use adit_lab::checks;
 use adit_lab::two_sites::TwoSites;
+use adit_lab::{checks, crossing};
 use adit_linux::netlink::Netlink;
 use adit_linux::netns::NetNs;
 use nix::sys::signal::Signal;
 
 const NOBODY: u32 = 65534;
-const CHECKS: [&str; 13] = [
+const CHECKS: [&str; 16] = [
     "isolated-before",
     "ping",
     "ping-hosts",
-    "ping-ipv6",
     "http",
     "capture",
+    "ping-ipv6",
+    "capture-6in4",
     "mtu",
     "mtu-ipv6",
     "ping-4in6",
     "ping-6in6",
     "mtu-4in6",
     "mtu-6in6",
+    "capture-4in6",
+    "capture-6in6",
     "isolated-after",
 ];
 
@@ -113,7 +116,23 @@ fn text_is_the_picture_the_checks_and_the_capture() {
             && first.contains(" > 192.168.199.1.80: Flags [S], "),
         "{first}"
     );
-    assert!(said.ends_with("\nall 13 checks passed; nothing is left behind\n"), "{said}");
+    for [from, to] in [
+        [
+            "IP 10.1.1.1 > 10.1.1.2: IP6 2001:db8:17::10 > 2001:db8:199::10: ICMP6, echo request",
+            "IP 10.1.1.2 > 10.1.1.1: IP6 2001:db8:199::10 > 2001:db8:17::10: ICMP6, echo reply",
+        ],
+        [
+            "IP6 2001:db8:1:a::1 > 2001:db8:1:b::1: IP 172.16.17.10 > 192.168.199.10: ICMP echo request",
+            "IP6 2001:db8:1:b::1 > 2001:db8:1:a::1: IP 192.168.199.10 > 172.16.17.10: ICMP echo reply",
+        ],
+        [
+            "IP6 2001:db8:1:a::1 > 2001:db8:1:b::1: IP6 2001:db8:17::10 > 2001:db8:199::10: ICMP6, echo request",
+            "IP6 2001:db8:1:b::1 > 2001:db8:1:a::1: IP6 2001:db8:199::10 > 2001:db8:17::10: ICMP6, echo reply",
+        ],
+    ] {
+        assert!(said.contains(from) && said.contains(to), "{from}, {to}: {said}");
+    }
+    assert!(said.ends_with("\nall 16 checks passed; nothing is left behind\n"), "{said}");
 }
 
 /// The network namespaces that a process has a thread or a descriptor in.
@@ -244,15 +263,20 @@ fn without_user_namespaces_it_says_so() {
 
 #[test(root)]
 fn every_check_can_fail() {
-    let network = TwoSites::build().unwrap();
+    let network = TwoSites::build_over_ipv6().unwrap();
     // Nobody has joined the two sites.
-    let failed = [
+    let mut failed = vec![
         checks::ping_gateways(&network).unwrap(),
         checks::ping_hosts(&network).unwrap(),
         checks::http(&network).unwrap(),
         checks::mtu(&network).unwrap(),
-        checks::capture(&[]),
+        checks::ping_ipv6(&network).unwrap(),
+        checks::mtu_ipv6(&network).unwrap(),
     ];
+    failed.extend(checks::over_ipv6(&network).unwrap());
+    for crossing in [crossing::HTTP, crossing::PING_6IN4, crossing::PING_4IN6, crossing::PING_6IN6] {
+        failed.push(crossing.check(&[]));
+    }
     for check in failed {
         assert!(!check.ok, "{check:?}");
     }
