@@ -14,6 +14,7 @@ mod gro;
 #[path = "../fast_path/planes.rs"]
 mod planes;
 mod pmtu;
+mod pmtu_families;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,7 +1,7 @@
 //! Linux, tools/testing/selftests/net/pmtu.sh: a host learns when the path's MTU shrinks inside the
 //! tunnel, and everything learned is gone with the tunnel.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use adit_config::{Config, DataplaneChoice};
 use adit_control::overlay::has_leftovers;
@@ -44,14 +44,15 @@ fn too_big(by: Ipv4Addr, path: u32) -> Answer {
 /// Waits until a host's kernel has this path MTU, pmtu.sh's "exception". The kernel delivers an
 /// error to raw sockets before it stores the path MTU.
 #[track_caller]
-fn expect_exception(host: &Host, to: Ipv4Addr, mtu: u32) {
+pub(crate) fn expect_path_mtu(host: &Host, to: impl Into<IpAddr>, mtu: u32) {
+    let to = to.into();
     let mut netlink = host.netlink().unwrap();
     wait_until("the host's kernel has the path MTU", || netlink.route_to(to, None).unwrap().mtu == Some(mtu));
 }
 
-/// `pmtu_ipv4_ipv4_exception`: on both sides the host's path MTU becomes that of the narrow link
-/// less the outer header. The same happens after the route to the peer moves to another next hop
-/// with a narrower link.
+/// `pmtu_ipv4_ipv4_exception` over two paths: on both sides the host's path MTU becomes that of the
+/// narrow link less the outer header. The same happens after the route to the peer moves to another
+/// next hop with a narrower link.
 fn the_host_learns_the_mtu_of_the_narrow_link(plane: DataplaneChoice) {
     let network = TwoPaths::build(NARROW);
     let tunnels = network.bring_up(plane, "probe = false");
@@ -69,7 +70,7 @@ fn the_host_learns_the_mtu_of_the_narrow_link(plane: DataplaneChoice) {
         });
         for (host, to, inside, tunnel) in &sides {
             assert_eq!(ask(host, *to, passed_before), too_big(*inside, path), "path {number}");
-            expect_exception(host, *to, path - u32::from(OVERHEAD));
+            expect_path_mtu(host, *to, path - u32::from(OVERHEAD));
             let learned = tunnel.path_mtu(PEER);
             assert_eq!((u32::from(learned.mtu), learned.learned.is_some()), (path, true), "path {number}");
             let fits = path as usize - usize::from(OVERHEAD);
@@ -257,7 +258,7 @@ fn a_hundred_learned_mtus_go_with_the_overlay(plane: DataplaneChoice) {
         for peer in 1..=PEERS {
             let to = Ipv4Addr::new(10, 3, peer, 1);
             assert_eq!(ask(&network.host_a, to, FULL), too_big(INSIDE_A, NARROW[0]), "peer {peer}");
-            expect_exception(&network.host_a, to, 1380);
+            expect_path_mtu(&network.host_a, to, 1380);
         }
         assert_eq!(learned(&overlay), usize::from(PEERS));
         overlay.close(OnExit::Remove).unwrap();
