@@ -1,6 +1,6 @@
 //! Decapsulation: from the underlay to the host's stack, or on to another peer.
 
-use adit_policy::{Delivery, DropReason, GsoInfo, GsoShape, InnerAddress, InnerHeader, PeerIndex, Refusal};
+use adit_policy::{Delivery, DropReason, GsoInfo, GsoShape, InnerAddress, PeerIndex, Refusal};
 use adit_wire::Protocol;
 use adit_wire::ecn::{Ecn, EcnAnomaly};
 use adit_wire::encapsulation::OVERHEAD_V4;

@@ -71,7 +71,7 @@ impl InnerHeader for Ipv4Header {
 
     #[inline(always)]
     fn is_fragment(&self) -> bool {
-        self.more_fragments() || self.fragment_offset() != 0
+        self.is_fragment()
     }
 
     #[inline(always)]

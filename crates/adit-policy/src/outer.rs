@@ -48,7 +48,7 @@ impl OuterView for Ipv4Header {
 
     #[inline(always)]
     fn is_fragment(&self) -> bool {
-        self.more_fragments() || self.fragment_offset() != 0
+        self.is_fragment()
     }
 }
 

@@ -140,6 +140,13 @@ impl Ipv4Header {
         (self.flags_offset.get() & OFFSET_MASK) << 3
     }
 
+    /// Returns true for one of several fragments, the first included.
+    #[inline]
+    #[must_use]
+    pub fn is_fragment(&self) -> bool {
+        self.more_fragments() || self.fragment_offset() != 0
+    }
+
     /// Time to live, in hops.
     #[inline]
     #[must_use]
@@ -390,7 +397,7 @@ impl<'a> Ipv4Packet<'a> {
     #[inline]
     #[must_use]
     pub fn is_fragment(&self) -> bool {
-        self.more_fragments() || self.fragment_offset() != 0
+        self.header.is_fragment()
     }
 
     /// Returns true for a first fragment or a whole datagram: its payload begins with the transport
