@@ -169,7 +169,7 @@ fn a_raw_socket_and_a_ring_receive_from_peers() {
     let socket = pair.there.run(|| RawSocket::tunneled(THERE, both[1])).unwrap().unwrap();
     let mut rings = pair.there.run(|| PacketRing::open_group(THERE, &both, None, 1, 1500)).unwrap().unwrap();
     let mut sender = pair.here.run(|| RawFrameSender::open_from(HERE.into(), 1500, 4)).unwrap().unwrap();
-    let strangers: Vec<IpAddr> = (0..500).map(|number| Ipv4Addr::from_bits(number).into()).collect();
+    let others: Vec<IpAddr> = (0..500).map(|number| Ipv4Addr::from_bits(number).into()).collect();
     let mut send = |protocol, number: u8| {
         let datagram = datagram(protocol, THERE, 64, &[number]);
         sender.frame()[LINK_HEADER..][..datagram.len()].copy_from_slice(&datagram);
@@ -177,7 +177,7 @@ fn a_raw_socket_and_a_ring_receive_from_peers() {
         sender.flush();
         assert_eq!(sender.take_sent().refused, 0);
     };
-    socket.only_from(&strangers).unwrap();
+    socket.only_from(&others).unwrap();
     send(41, 1);
     assert!(!readable_within(&socket, Duration::from_millis(20)).unwrap());
     socket.only_from(&["2001:db8::1".parse().unwrap(), HERE.into()]).unwrap();

@@ -3,7 +3,7 @@
 mod combinations;
 
 use std::io::Write;
-use std::net::{SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -37,20 +37,24 @@ fn capture(network: &TwoSites) -> Vec<Frame> {
         let answer = network.host_a.run(|| ping(to, size, ttl, ANSWER_TIMEOUT)).unwrap();
         assert!(matches!(answer, Answer::Reply { .. } | Answer::Refused { .. }), "{answer:?}");
     }
-    // A closed port yields an ICMP error with a quote.
-    let socket = network.host_a.ns().run(|| UdpSocket::bind(SocketAddrV4::new(HOST_A, 4000))).unwrap();
+    send_to_a_closed_port(network, HOST_A.into(), HOST_B.into());
+    let frames: Vec<Frame> =
+        tap.finish().into_iter().filter(|frame| frame.ipv4().is_some_and(is_ipip)).collect();
+    assert!(frames.len() > 20, "only {} frames", frames.len());
+    frames
+}
+
+/// Sends datagrams of several lengths from host A. Each yields an ICMP error with a quote.
+fn send_to_a_closed_port(network: &TwoSites, from: IpAddr, to: IpAddr) {
+    let socket = network.host_a.ns().run(|| UdpSocket::bind(SocketAddr::new(from, 4000))).unwrap();
     let socket = socket.expect("the port is free");
     socket.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("there are timeouts");
-    socket.connect(SocketAddrV4::new(HOST_B, 4001)).expect("there is a route");
+    socket.connect(SocketAddr::new(to, 4001)).expect("there is a route");
     for payload in [&[][..], b"odd", &[0xa5; 1000]] {
         socket.send(payload).expect("it is sent");
         let refused = socket.recv(&mut [0; 1]).expect_err("the port is closed");
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     }
-    let frames: Vec<Frame> =
-        tap.finish().into_iter().filter(|frame| frame.ipv4().is_some_and(is_ipip)).collect();
-    assert!(frames.len() > 20, "only {} frames", frames.len());
-    frames
 }
 
 fn is_ipip(bytes: &[u8]) -> bool {

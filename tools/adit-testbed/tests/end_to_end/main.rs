@@ -11,6 +11,7 @@ mod churn;
 mod fixtures;
 mod icmp;
 mod interop;
+#[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../support/mod.rs"]
 mod support;
 mod transfer;

@@ -22,7 +22,9 @@ use adit_wire::{Protocol, Validation};
 
 use crate::planes::on_every_plane;
 use crate::support::stream::Stream;
-use crate::support::{ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, drops_since, ipv4, wait_until};
+use crate::support::{
+    ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, ask, assert_dropped, assert_no_drops, ipv4, wait_until,
+};
 
 const PEER: PeerIndex = PeerIndex::new(0);
 const MEGABYTE: usize = 1 << 20;
@@ -46,18 +48,6 @@ fn config(plane: DataplaneChoice, config: &str) -> String {
 fn bring_up_both(network: &TwoSites, plane: DataplaneChoice) -> Tunnels {
     let a = bring_up(&network.gateway_a, &config(plane, CONFIG_A)).unwrap();
     Tunnels { a, b: bring_up(&network.gateway_b, &config(plane, CONFIG_B)).unwrap() }
-}
-
-/// A ping that must be answered.
-fn ask(from: &Host, to: std::net::Ipv6Addr, size: usize) -> Answer {
-    from.run(|| ping(to, size, 64, ANSWER_TIMEOUT)).unwrap()
-}
-
-fn assert_no_drops(tunnels: &Tunnels) {
-    for end in [&tunnels.a, &tunnels.b] {
-        let totals = end.plane().totals();
-        assert_eq!(totals.dropped(), 0, "{:?}", totals.drops_by_reason().collect::<Vec<_>>());
-    }
 }
 
 fn pings_of_every_size_pass_and_the_first_that_does_not_fit_is_refused(plane: DataplaneChoice) {
@@ -210,20 +200,10 @@ fn packets_from_addresses_that_are_not_the_peers_are_dropped(plane: DataplaneCho
         (vec![0x60; 39], DropReason::DecapInnerMalformed),
         (vec![0x45; 60], DropReason::DecapInnerMalformed),
     ];
-    let mut expected: Vec<(DropReason, u64)> = Vec::new();
-    for (inner, reason) in &cases {
+    for (inner, _) in &cases {
         sender.send(&ipv4(UNDERLAY_B, UNDERLAY_A, Protocol::IPV6, inner)).expect("it is sent");
-        match expected.iter_mut().find(|(known, _)| known == reason) {
-            Some((_, count)) => *count += 1,
-            None => expected.push((*reason, 1)),
-        }
     }
-    let dropped = || tunnels.a.plane().totals().dropped() - before.dropped();
-    wait_until("all are counted", || dropped() >= cases.len() as u64);
-    let mut found = drops_since(&before, &tunnels.a.plane().totals());
-    found.sort_by_key(|(reason, _)| *reason as usize);
-    expected.sort_by_key(|(reason, _)| *reason as usize);
-    assert_eq!(found, expected);
+    assert_dropped(&tunnels.a, &before, cases.iter().map(|(_, reason)| *reason));
     assert!(ask(&network.host_a, HOST_B6, 88).is_reply(), "after all of them");
     // Those of IPv6 from elsewhere than host B.
     let is_foreign = |frame: &&Frame| {

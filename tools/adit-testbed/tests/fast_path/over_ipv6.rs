@@ -27,7 +27,9 @@ use adit_wire::ipv6::{Ipv6Packet, Ipv6Repr, extension};
 use adit_wire::{Protocol, Validation};
 
 use crate::support::stream::Stream;
-use crate::support::{ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, drops_since, udp, wait_until};
+use crate::support::{
+    ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, ask, assert_dropped, assert_no_drops, drops_since, udp, wait_until,
+};
 
 const PEER: PeerIndex = PeerIndex::new(0);
 const MEGABYTE: usize = 1 << 20;
@@ -39,19 +41,6 @@ fn config(text: &str) -> String {
 fn bring_up_both(network: &TwoSites) -> Tunnels {
     let a = bring_up(&network.gateway_a, &config(CONFIG_A)).unwrap();
     Tunnels { a, b: bring_up(&network.gateway_b, &config(CONFIG_B)).unwrap() }
-}
-
-/// A ping that must be answered.
-fn ask(from: &Host, to: impl Into<IpAddr>, size: usize) -> Answer {
-    let to = to.into();
-    from.run(|| ping(to, size, 64, ANSWER_TIMEOUT)).unwrap()
-}
-
-fn assert_no_drops(tunnels: &Tunnels) {
-    for end in [&tunnels.a, &tunnels.b] {
-        let totals = end.plane().totals();
-        assert_eq!(totals.dropped(), 0, "{:?}", totals.drops_by_reason().collect::<Vec<_>>());
-    }
 }
 
 /// The outer packets of a tunnel, or fragments of them, in a capture.
@@ -306,20 +295,10 @@ fn what_a_peer_may_not_send_is_dropped_by_name() {
         ),
         (Protocol::FRAGMENT, [&[41, 0, 0, 1, 0, 0, 0, 7], &[0; 9][..]].concat(), DropReason::OuterFragment),
     ];
-    let mut expected: Vec<(DropReason, u64)> = Vec::new();
-    for (protocol, inner, reason) in &cases {
+    for (protocol, inner, _) in &cases {
         forger.send(*protocol, inner);
-        match expected.iter_mut().find(|(known, _)| known == reason) {
-            Some((_, count)) => *count += 1,
-            None => expected.push((*reason, 1)),
-        }
     }
-    let dropped = || tunnels.a.plane().totals().dropped() - before.dropped();
-    wait_until("all are counted", || dropped() >= cases.len() as u64);
-    let mut found = drops_since(&before, &tunnels.a.plane().totals());
-    found.sort_by_key(|(reason, _)| *reason as usize);
-    expected.sort_by_key(|(reason, _)| *reason as usize);
-    assert_eq!(found, expected);
+    assert_dropped(&tunnels.a, &before, cases.iter().map(|(_, _, reason)| *reason));
     // As Linux's ip6tnl sends it: a limit of nested encapsulation in destination options.
     let limit = [&[41, 0, 4, 1, 4, 1, 1, 0], &udp_v6(&host_b, &host_a)[..]].concat();
     forger.send(Protocol::DESTINATION_OPTIONS, &limit);

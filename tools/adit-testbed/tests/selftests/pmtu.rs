@@ -10,7 +10,7 @@ use adit_dataplane::ebpf::{pins_exist, pins_of, remove_pins};
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::checks::reaches;
 use adit_lab::host::Host;
-use adit_lab::ping::{Answer, ping};
+use adit_lab::ping::Answer;
 use adit_lab::two_sites::{HOST_A, HOST_B, INSIDE_A, INSIDE_B, bring_up};
 use adit_linux::netlink::{ROUTE_PROTOCOL, Route};
 use adit_linux::sockets::icmp_socket::IcmpSocket;
@@ -22,7 +22,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::{Protocol, Validation};
 
 use crate::planes::on_every_plane;
-use crate::support::{ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, config_a, config_b, ipv4_with, snmp, udp, wait_until};
+use crate::support::{ATTEMPT_TIMEOUT, ask, config_a, config_b, ipv4_with, snmp, udp, wait_until};
 use crate::two_paths::TwoPaths;
 
 const PEER: PeerIndex = PeerIndex::new(0);
@@ -31,11 +31,6 @@ const OVERHEAD: u16 = 20;
 /// The largest datagram that the tunnel takes before it knows a narrow link.
 const FULL: usize = 1480;
 const NARROW: [u32; 2] = [1400, 1300];
-
-/// A ping that must be answered.
-fn ask(host: &Host, to: Ipv4Addr, size: usize) -> Answer {
-    host.run(|| ping(to, size, 64, ANSWER_TIMEOUT)).unwrap()
-}
 
 fn too_big(by: Ipv4Addr, path: u32) -> Answer {
     Answer::Refused { by, error: Icmpv4Error::TooBig { mtu: path as u16 - OVERHEAD } }

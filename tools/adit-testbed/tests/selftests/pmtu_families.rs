@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use adit_config::DataplaneChoice;
-use adit_lab::ping::{Answer, ping};
+use adit_lab::ping::Answer;
 use adit_lab::two_sites::{
     CONFIG_A, CONFIG_B, HOST_A, HOST_A6, HOST_B, HOST_B6, INSIDE_A, INSIDE_A6, INSIDE_B, INSIDE_B6, TwoSites,
     bring_up, over_ipv6, with_ipv6_networks,
@@ -17,7 +17,7 @@ use adit_wire::icmpv6::Icmpv6Error;
 
 use crate::planes::on_every_plane;
 use crate::pmtu::expect_path_mtu;
-use crate::support::{ANSWER_TIMEOUT, wait_until};
+use crate::support::{ask, wait_until};
 
 const PATH_MTU: u32 = 1400;
 const UNDERLAY_MTU: u32 = 1500;
@@ -41,35 +41,31 @@ const IPV6: Inner = Inner {
 on_every_plane!(pmtu_ipv4_ipv4_exception, pmtu_ipv4_ipv6_exception);
 
 fn pmtu_ipv4_ipv4_exception(plane: DataplaneChoice) {
-    let config = |text| with_plane(&with_ipv6_networks(text), plane);
-    hosts_learn_the_mtu([CONFIG_A, CONFIG_B].map(config), &IPV4, 20);
+    hosts_learn_the_mtu(|text| with_plane(text, plane), &IPV4, 20);
 }
 
 fn pmtu_ipv4_ipv6_exception(plane: DataplaneChoice) {
-    let config = |text| with_plane(&with_ipv6_networks(text), plane);
-    hosts_learn_the_mtu([CONFIG_A, CONFIG_B].map(config), &IPV6, 20);
+    hosts_learn_the_mtu(|text| with_plane(text, plane), &IPV6, 20);
 }
 
 #[test(root)]
 fn pmtu_ipv6_ipv4_exception() {
-    let config = |text| over_ipv6(&with_ipv6_networks(text));
-    hosts_learn_the_mtu([CONFIG_A, CONFIG_B].map(config), &IPV4, 40);
+    hosts_learn_the_mtu(over_ipv6, &IPV4, 40);
 }
 
 #[test(root)]
 fn pmtu_ipv6_ipv6_exception() {
-    let config = |text| over_ipv6(&with_ipv6_networks(text));
-    hosts_learn_the_mtu([CONFIG_A, CONFIG_B].map(config), &IPV6, 40);
+    hosts_learn_the_mtu(over_ipv6, &IPV6, 40);
 }
 
 /// On both sides, one after the other: the link towards the other side becomes narrow.
-fn hosts_learn_the_mtu(configs: [String; 2], inner: &Inner, overhead: u32) {
+fn hosts_learn_the_mtu(config: impl Fn(&str) -> String, inner: &Inner, overhead: u32) {
     let network = TwoSites::build_over_ipv6().unwrap();
-    let gateways = [&network.gateway_a, &network.gateway_b];
-    let tunnels = [0, 1].map(|side| bring_up(gateways[side], &configs[side]).unwrap());
+    let tunnels = [(&network.gateway_a, CONFIG_A), (&network.gateway_b, CONFIG_B)]
+        .map(|(gateway, text)| bring_up(gateway, &config(&with_ipv6_networks(text))).unwrap());
     for (side, host, port) in [(0, &network.host_a, "toB"), (1, &network.host_b, "toA")] {
         let (to, by) = (inner.hosts[1 - side], inner.gateways[side]);
-        let ask = |size| host.run(|| ping(to, size as usize, 64, ANSWER_TIMEOUT)).unwrap();
+        let ask = |size| ask(host, to, size as usize);
         let narrow = network.router.limit_mtu(port, PATH_MTU).unwrap();
         let fits = PATH_MTU - overhead;
         wait_until("the sender learns the MTU", || ask(UNDERLAY_MTU - overhead) == too_big(by, fits));

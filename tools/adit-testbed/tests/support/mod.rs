@@ -2,12 +2,14 @@
 
 pub(crate) mod stream;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use adit_control::Overlay;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::ping::{Answer, ping};
+use adit_lab::two_sites::{HOST_A, HOST_B, Tunnels, UNDERLAY_A, UNDERLAY_B};
 use adit_testbed::wire_tap;
 use adit_tunnel::{DropReason, Totals};
 use adit_wire::ipv4::Ipv4Repr;
@@ -209,6 +211,40 @@ pub(crate) fn set_mac(host: &Host, device: &str, mac: [u8; 6]) {
 pub(crate) fn drops_since(before: &Totals, after: &Totals) -> Vec<(DropReason, u64)> {
     let grown = after.drops_by_reason().zip(before.drops_by_reason());
     grown.map(|((reason, now), (_, then))| (reason, now - then)).filter(|(_, n)| *n > 0).collect()
+}
+
+/// Pings `to` with `size` bytes. The ping must be answered, by a reply or an error.
+pub(crate) fn ask(from: &Host, to: impl Into<IpAddr>, size: usize) -> Answer {
+    let to = to.into();
+    from.run(|| ping(to, size, 64, ANSWER_TIMEOUT)).unwrap()
+}
+
+/// Asserts that neither end of the tunnel has dropped anything.
+pub(crate) fn assert_no_drops(tunnels: &Tunnels) {
+    for end in [&tunnels.a, &tunnels.b] {
+        let totals = end.plane().totals();
+        assert_eq!(totals.dropped(), 0, "{:?}", totals.drops_by_reason().collect::<Vec<_>>());
+    }
+}
+
+/// Waits until as many packets are dropped since `before` as there are reasons, and asserts that it
+/// was for these reasons, in any order.
+#[track_caller]
+pub(crate) fn assert_dropped(overlay: &Overlay, before: &Totals, reasons: impl Iterator<Item = DropReason>) {
+    let mut expected: Vec<(DropReason, u64)> = Vec::new();
+    let mut all = 0;
+    for reason in reasons {
+        all += 1;
+        match expected.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => expected.push((reason, 1)),
+        }
+    }
+    wait_until("all are counted", || overlay.plane().totals().dropped() - before.dropped() >= all);
+    let mut found = drops_since(before, &overlay.plane().totals());
+    found.sort_by_key(|(reason, _)| *reason as usize);
+    expected.sort_by_key(|(reason, _)| *reason as usize);
+    assert_eq!(found, expected);
 }
 
 /// The configuration of gateway A with these lines in its `[tunnel]` section.

@@ -1,6 +1,6 @@
 //! Every combination of an inner and an outer family, as scapy and tcpdump read it.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::IpAddr;
 use std::process::Command;
 
 use adit_config::DataplaneChoice;
@@ -13,7 +13,7 @@ use adit_lab::two_sites::{
 use adit_testbed::needs::ebpf;
 use adit_testbed::test_planes::with_plane;
 
-use super::{NO_OFFLOAD, PYTHON, TCPDUMP, output, pcapng, tcpdump_lines};
+use super::{NO_OFFLOAD, PYTHON, TCPDUMP, output, pcapng, send_to_a_closed_port, tcpdump_lines};
 use crate::support::ANSWER_TIMEOUT;
 use crate::support::stream::Stream;
 
@@ -208,14 +208,5 @@ fn send_traffic(network: &TwoSites, family: &Family, largest: usize) {
         let answer = network.host_a.run(|| ping(to, size, hops, ANSWER_TIMEOUT)).unwrap();
         assert_eq!(answer.is_reply(), hops != expired, "{to} {size} {hops}: {answer:?}");
     }
-    // A closed port yields an ICMP error with a quote.
-    let bind = || UdpSocket::bind(SocketAddr::new(family.host_a, 4000));
-    let socket = network.host_a.ns().run(bind).unwrap().expect("the port is free");
-    socket.set_read_timeout(Some(ANSWER_TIMEOUT)).expect("there are timeouts");
-    socket.connect(SocketAddr::new(family.host_b, 4001)).expect("there is a route");
-    for payload in [&[][..], b"odd", &[0xa5; 1000]] {
-        socket.send(payload).expect("it is sent");
-        let refused = socket.recv(&mut [0; 1]).expect_err("the port is closed");
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    }
+    send_to_a_closed_port(network, family.host_a, family.host_b);
 }
