@@ -89,11 +89,7 @@ impl ProbePacket for Ipv4Packet<'_> {
             return None;
         }
         let message = Icmpv4Message::parse_lenient(self.payload()).ok()?;
-        let kind = match message.message_type() {
-            icmpv4::types::ECHO_REQUEST => EchoKind::Request,
-            icmpv4::types::ECHO_REPLY => EchoKind::Reply,
-            _ => return None,
-        };
+        let kind = message.echo_kind()?;
         let (identifier, sequence) = message.echo()?;
         Some(Echo { kind, identifier, sequence, payload: message.payload() })
     }
@@ -120,11 +116,7 @@ impl ProbePacket for Ipv6Packet<'_> {
     fn echo(&self) -> Option<Echo<'_>> {
         let message =
             Icmpv6Message::parse(self.payload()).filter(|_| self.next_header() == Protocol::ICMPV6)?;
-        let kind = match message.message_type() {
-            icmpv6::types::ECHO_REQUEST => EchoKind::Request,
-            icmpv6::types::ECHO_REPLY => EchoKind::Reply,
-            _ => return None,
-        };
+        let kind = message.echo_kind()?;
         let (identifier, sequence) = message.echo()?;
         Some(Echo { kind, identifier, sequence, payload: message.payload() })
     }

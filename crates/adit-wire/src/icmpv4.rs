@@ -259,12 +259,21 @@ impl<'a> Icmpv4Message<'a> {
         self.bytes.get(HEADER_LEN..).unwrap_or_default()
     }
 
+    /// Whether it is an echo request or reply; `None` for other types.
+    #[must_use]
+    pub fn echo_kind(&self) -> Option<EchoKind> {
+        match self.fields.message_type {
+            types::ECHO_REQUEST => Some(EchoKind::Request),
+            types::ECHO_REPLY => Some(EchoKind::Reply),
+            _ => None,
+        }
+    }
+
     /// Identifier and sequence number of an echo request or reply; `None` for other types.
     #[must_use]
     pub fn echo(&self) -> Option<(u16, u16)> {
         let [a, b, c, d] = self.fields.rest;
-        matches!(self.fields.message_type, types::ECHO_REQUEST | types::ECHO_REPLY)
-            .then_some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+        self.echo_kind().map(|_| (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
     }
 
     /// The error that this message reports; `None` for a query and for a type that is not in RFC
@@ -423,9 +432,9 @@ const fn is_query(message_type: u8) -> bool {
 /// The two echo messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EchoKind {
-    /// Type 8.
+    /// Type 8, in IPv6 type 128.
     Request,
-    /// Type 0.
+    /// Type 0, in IPv6 type 129.
     Reply,
 }
 

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::Payload;
 use crate::Protocol;
-use crate::icmpv4::{Icmpv4Error, Icmpv4Message, Quote, types, unreachable};
+use crate::icmpv4::{EchoKind, Icmpv4Error, Icmpv4Message, Quote, unreachable};
 
 pub(super) fn write(f: &mut fmt::Formatter<'_>, payload: &Payload<'_>) -> fmt::Result {
     let Ok(message) = Icmpv4Message::parse_lenient(payload.bytes) else {
@@ -20,7 +20,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, payload: &Payload<'_>) -> fmt::R
         (Some(Icmpv4Error::Redirect { .. }), None, _) => return f.write_str("redirect [|icmp]"),
         (Some(error), None, _) => write_plain_error(f, error)?,
         (None, _, Some((identifier, sequence))) => {
-            let kind = if message.message_type() == types::ECHO_REPLY { "reply" } else { "request" };
+            let kind = if message.echo_kind() == Some(EchoKind::Reply) { "reply" } else { "request" };
             write!(f, "echo {kind}, id {identifier}, seq {sequence}")?;
         }
         _ => write!(f, "type-#{}", message.message_type())?,

@@ -4,7 +4,8 @@ use core::fmt;
 
 use super::Payload;
 use crate::Protocol;
-use crate::icmpv6::{Icmpv6Error, Icmpv6Message, parameter, types, unreachable};
+use crate::icmpv4::EchoKind;
+use crate::icmpv6::{Icmpv6Error, Icmpv6Message, parameter, unreachable};
 use crate::ipv6::{Ipv6Packet, extension};
 
 pub(super) fn write(f: &mut fmt::Formatter<'_>, payload: &Payload<'_>) -> fmt::Result {
@@ -19,7 +20,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, payload: &Payload<'_>) -> fmt::R
             }
         }
         (None, Some((identifier, sequence))) => {
-            let kind = if message.message_type() == types::ECHO_REPLY { "reply" } else { "request" };
+            let kind = if message.echo_kind() == Some(EchoKind::Reply) { "reply" } else { "request" };
             write!(f, "echo {kind}, id {identifier}, seq {sequence}")?;
         }
         (None, None) => write!(f, "type-#{}", message.message_type())?,
