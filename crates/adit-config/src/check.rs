@@ -81,21 +81,19 @@ fn ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
     }
 }
 
-/// Refuses an underlay of IPv6 for data planes that have IPv4 only.
+/// Refuses an underlay of IPv6 for the kernel's plane, which has IPv4 only.
 fn underlay_of_ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
     let Some(site) = &file.site else { return };
-    let (plane, why) = match site.dataplane {
-        Some(DataplaneChoice::Kernel) => ("kernel", "the ipip driver of Linux sends over IPv4 only"),
-        Some(DataplaneChoice::Ebpf) => ("ebpf", "the programs send over IPv4 only in this version"),
-        Some(DataplaneChoice::Auto | DataplaneChoice::Userspace) | None => return,
-    };
+    if site.dataplane != Some(DataplaneChoice::Kernel) {
+        return;
+    }
     let ours = site.underlay.iter().filter_map(|own| Some((own.value.address()?, &own.span)));
     let of_peers = file.peers.iter().filter_map(|peer| peer.underlay.as_ref());
     let all = ours.chain(of_peers.map(|underlay| (underlay.value, &underlay.span)));
     if let Some((address, span)) = { all }.find(|(address, _)| address.is_ipv6()) {
-        let message = format!("with dataplane = \"{plane}\", `underlay` is of IPv4: found {address}");
-        let help = "write `dataplane = \"userspace\"`, or leave `dataplane` out";
-        diagnostics.report(span.clone(), message, why, help);
+        let message = format!("with dataplane = \"kernel\", `underlay` is of IPv4: found {address}");
+        let help = "leave `dataplane` out, or take another data plane";
+        diagnostics.report(span.clone(), message, "the ipip driver of Linux sends over IPv4 only", help);
     }
 }
 

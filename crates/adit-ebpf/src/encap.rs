@@ -1,7 +1,7 @@
 //! Encapsulation: from the hidden end of the tunnel interface to the underlay.
 
-use adit_policy::{GsoShape, Origin};
-use adit_wire::encapsulation::OVERHEAD_V4;
+use adit_policy::bpf::maps::Form;
+use adit_policy::{GsoShape, Origin, PeerIndex};
 use adit_wire::ipv4::Ipv4Header;
 use adit_wire::ipv6::Ipv6Header;
 use adit_wire::tcp;
@@ -9,9 +9,9 @@ use adit_wire::tcp;
 use crate::counters::{self, Amount};
 use crate::inner::Inner;
 use crate::mss;
-use crate::outer;
+use crate::outer::Outer;
 use crate::skb::{ETHERNET, Skb};
-use crate::tables::Tables;
+use crate::tables::{Path, Tables};
 use crate::verdict::Verdict;
 
 #[inline(always)]
@@ -62,20 +62,35 @@ fn try_encap<I: Inner>(skb: Skb) -> Option<Verdict> {
     if inner.may_be_probe(skb, ETHERNET) {
         return None;
     }
-    let entry = tables.open_peer(peer)?;
-    if shape.largest > u32::from(entry.path_mtu).saturating_sub(OVERHEAD_V4 as u32) {
+    let path = tables.open_path(peer)?;
+    if shape.largest > path.room().into() {
         return None;
     }
     if tables.settings.mss_clamp() {
-        mss::clamp(skb, &inner, ETHERNET, entry.path_mtu, peer)?;
+        mss::clamp(skb, &inner, ETHERNET, path.room(), peer)?;
     }
-    let outer = outer::outer(&tables, peer, entry.underlay, &inner, shape)?;
-    skb.push_outer()?;
+    match path.entry.form() {
+        Form::InIpv4 => send::<Ipv4Header, I>(skb, &tables, peer, path, &inner, shape),
+        Form::InIpv6 => send::<Ipv6Header, I>(skb, &tables, peer, path, &inner, shape),
+    }
+}
+
+#[inline(always)]
+fn send<O: Outer, I: Inner>(
+    skb: Skb,
+    tables: &Tables,
+    peer: PeerIndex,
+    path: Path,
+    inner: &I,
+    shape: GsoShape,
+) -> Option<Verdict> {
+    let outer = O::encapsulate(skb, tables, peer, path.entry, inner, shape, ETHERNET)?;
+    skb.push_outer::<O>()?;
     counters::sent(peer, Amount { segments: shape.segments, bytes: shape.len });
-    if skb.set_header(ETHERNET, &outer).is_none() {
-        return Some(Verdict::lost(peer, &inner, shape.segments));
+    if outer.write(skb, ETHERNET).is_none() {
+        return Some(Verdict::lost(peer, inner, shape.segments));
     }
-    skb.send_to(entry, tables.settings.mark);
+    skb.send_to(path.entry.device, O::next_hop(path.entry), tables.settings.mark);
     Some(Verdict::Redirect)
 }
 

@@ -1,32 +1,16 @@
-//! What the programs ask of an inner header beyond the rules of the policy. Its family is a type,
-//! so each program is written once, and the code for one family has nothing of the other in it.
+//! What the programs ask of an inner header beyond the rules of the policy.
 
-use adit_policy::{GsoInfo, GsoShape, InnerHeader};
-use adit_wire::Protocol;
+use adit_policy::{FlowAddress, FlowKey, InnerHeader};
 use adit_wire::ecn::Ecn;
 use adit_wire::ipv4::{self, Ipv4Header};
 use adit_wire::ipv6::{self, Ipv6Header};
-use zerocopy::IntoBytes;
 
+use crate::header::Header;
 use crate::skb::Skb;
 use crate::tables::InnerTables;
 
 /// An inner header.
-pub trait Inner: InnerHeader<Address: InnerTables> + Copy {
-    /// Bytes of the header.
-    const LEN: usize;
-    /// What the outer header says of it.
-    const OUTER_PROTOCOL: Protocol;
-    const IS_V6: bool = matches!(Self::OUTER_PROTOCOL, Protocol::IPV6);
-    /// The header at `offset`, if it can be read directly.
-    fn read(skb: Skb, offset: usize) -> Option<Self>;
-    /// Writes the header at `offset`. Returns `None` if it cannot be written directly.
-    fn write(&self, skb: Skb, offset: usize) -> Option<()>;
-    /// The shape of the packet; `None` for one that the programs do not carry. `available` are the
-    /// bytes from the header on.
-    fn shape(&self, available: u32, gso: GsoInfo) -> Option<GsoShape>;
-    /// DSCP and ECN.
-    fn tos(&self) -> u8;
+pub trait Inner: Header + InnerHeader<Address: InnerTables + FlowAddress> {
     /// Bytes of the packet by the header, which they include.
     fn len(&self) -> u32;
     /// Whether nobody but its sender may fragment it.
@@ -37,42 +21,40 @@ pub trait Inner: InnerHeader<Address: InnerTables> + Copy {
     fn with_ecn(self, ecn: Ecn) -> Option<Self>;
     /// The header with one hop less, of which there are some left.
     fn after_hop(self) -> Option<Self>;
-    /// Whether the packet at `offset` may be a probe or the answer to one, which userspace reads.
-    fn may_be_probe(&self, skb: Skb, offset: usize) -> bool;
-    /// Whether the packet at `offset` may be an error from a router with an unlisted address, which
-    /// userspace judges.
-    fn may_be_router_error(&self, skb: Skb, offset: usize) -> bool;
-    /// Removes the outer header, and has the packet be one of this family. `None`: the packet is as
-    /// it was. `Some(false)`: it is lost.
-    fn pop_outer(skb: Skb) -> Option<bool>;
     /// The source, for the record of the last drop.
     fn source_octets(&self) -> [u8; 16];
+
+    /// Whether the packet at `offset` may be a probe or the answer to one, which userspace reads.
+    #[inline(always)]
+    fn may_be_probe(&self, skb: Skb, offset: usize) -> bool {
+        if !self.is_icmp() {
+            return false;
+        }
+        // A message that is shorter is none.
+        let Some([kind, _, _, _, high, low, ..]) = skb.echo_header(offset + Self::LEN) else { return false };
+        adit_policy::may_be_probe(self, kind, u16::from_be_bytes([high, low]))
+    }
+
+    /// Whether the packet at `offset` may be an error from a router with an unlisted address, which
+    /// userspace judges.
+    #[inline(always)]
+    fn may_be_router_error(&self, skb: Skb, offset: usize) -> bool {
+        skb.byte(offset + Self::LEN).is_some_and(|kind| adit_policy::may_be_router_error(self, kind))
+    }
+
+    /// The flow label for the packet at `offset`.
+    #[inline(always)]
+    fn flow_label(&self, skb: Skb, offset: usize, key: FlowKey) -> u32 {
+        let has_ports = adit_policy::has_ports(self.protocol())
+            && !self.is_fragment()
+            && self.len() >= Self::LEN as u32 + 4;
+        let ports = if has_ports { skb.load_words::<[u32; 1]>(offset + Self::LEN) } else { None };
+        let ports = zerocopy::transmute!(ports.unwrap_or_default());
+        adit_policy::flow_label(key, self.source(), self.destination(), self.protocol(), ports)
+    }
 }
 
 impl Inner for Ipv4Header {
-    const LEN: usize = ipv4::HEADER_LEN;
-    const OUTER_PROTOCOL: Protocol = Protocol::IPIP;
-
-    #[inline(always)]
-    fn read(skb: Skb, offset: usize) -> Option<Self> {
-        skb.header(offset)
-    }
-
-    #[inline(always)]
-    fn write(&self, skb: Skb, offset: usize) -> Option<()> {
-        skb.set_header(offset, self.as_bytes().first_chunk()?)
-    }
-
-    #[inline(always)]
-    fn shape(&self, available: u32, gso: GsoInfo) -> Option<GsoShape> {
-        adit_policy::gso_shape(self, available, gso)
-    }
-
-    #[inline(always)]
-    fn tos(&self) -> u8 {
-        self.tos()
-    }
-
     #[inline(always)]
     fn len(&self) -> u32 {
         self.total_len().into()
@@ -104,56 +86,12 @@ impl Inner for Ipv4Header {
     }
 
     #[inline(always)]
-    fn may_be_probe(&self, skb: Skb, offset: usize) -> bool {
-        if self.protocol() != Protocol::ICMP {
-            return false;
-        }
-        // A message that is shorter is none.
-        let Some([kind, _, _, _, high, low, ..]) = skb.echo_header(offset + Self::LEN) else { return false };
-        adit_policy::may_be_probe(self, kind, u16::from_be_bytes([high, low]))
-    }
-
-    #[inline(always)]
-    fn may_be_router_error(&self, skb: Skb, offset: usize) -> bool {
-        skb.byte(offset + Self::LEN).is_some_and(|kind| adit_policy::may_be_router_error(self, kind))
-    }
-
-    #[inline(always)]
-    fn pop_outer(skb: Skb) -> Option<bool> {
-        skb.pop_outer_v4().map(|()| true)
-    }
-
-    #[inline(always)]
     fn source_octets(&self) -> [u8; 16] {
         self.source().to_ipv6_mapped().octets()
     }
 }
 
-/// Probes are of IPv4.
 impl Inner for Ipv6Header {
-    const LEN: usize = ipv6::HEADER_LEN;
-    const OUTER_PROTOCOL: Protocol = Protocol::IPV6;
-
-    #[inline(always)]
-    fn read(skb: Skb, offset: usize) -> Option<Self> {
-        skb.header_v6(offset)
-    }
-
-    #[inline(always)]
-    fn write(&self, skb: Skb, offset: usize) -> Option<()> {
-        skb.set_header_v6(offset, self)
-    }
-
-    #[inline(always)]
-    fn shape(&self, available: u32, gso: GsoInfo) -> Option<GsoShape> {
-        adit_policy::gso_shape_v6(self, available, gso)
-    }
-
-    #[inline(always)]
-    fn tos(&self) -> u8 {
-        self.traffic_class()
-    }
-
     #[inline(always)]
     fn len(&self) -> u32 {
         ipv6::HEADER_LEN as u32 + u32::from(self.payload_len())
@@ -182,22 +120,6 @@ impl Inner for Ipv6Header {
         let mut bytes: [u8; ipv6::HEADER_LEN] = zerocopy::transmute!(self);
         ipv6::set_hop_limit(&mut bytes, hop_limit)?;
         Some(zerocopy::transmute!(bytes))
-    }
-
-    #[inline(always)]
-    fn may_be_probe(&self, _: Skb, _: usize) -> bool {
-        false
-    }
-
-    #[inline(always)]
-    fn may_be_router_error(&self, skb: Skb, offset: usize) -> bool {
-        skb.byte(offset + Self::LEN).is_some_and(|kind| adit_policy::may_be_router_error(self, kind))
-    }
-
-    #[inline(always)]
-    fn pop_outer(skb: Skb) -> Option<bool> {
-        let is_whole = skb.pop_outer_v6()?;
-        Some(is_whole && skb.set_ethertype_v6().is_some())
     }
 
     #[inline(always)]

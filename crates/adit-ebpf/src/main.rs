@@ -20,6 +20,7 @@
 mod counters;
 mod decap;
 mod encap;
+mod header;
 mod inner;
 mod lpm_cache;
 mod mss;

@@ -2,18 +2,17 @@
 
 use adit_policy::PeerIndex;
 use adit_wire::Protocol;
-use adit_wire::encapsulation::OVERHEAD_V4;
 use adit_wire::tcp::{self, CHECKSUM_OFFSET, MSS_VALUE_OFFSET, MssAnnounced, TcpFlags};
 
 use crate::counters;
 use crate::inner::Inner;
 use crate::skb::Skb;
 
-/// Lowers the MSS of a SYN to what the path takes. `at` is the offset of its IP header, and `peer`
-/// the peer whose path it is. Returns `None` if userspace has to clamp: the MSS option is not the
+/// Lowers the MSS of a SYN to what a path takes, of which `room` are the bytes of the largest inner
+/// packet. `at` is the offset of its IP header, and `peer` the peer whose path it is. Returns `None` if userspace has to clamp: the MSS option is not the
 /// first one.
 #[inline(always)]
-pub fn clamp<I: Inner>(skb: Skb, header: &I, at: usize, path_mtu: u16, peer: PeerIndex) -> Option<()> {
+pub fn clamp<I: Inner>(skb: Skb, header: &I, at: usize, room: u16, peer: PeerIndex) -> Option<()> {
     if header.protocol() != Protocol::TCP || !header.has_transport_header() {
         return Some(());
     }
@@ -26,7 +25,7 @@ pub fn clamp<I: Inner>(skb: Skb, header: &I, at: usize, path_mtu: u16, peer: Pee
     if !TcpFlags(skb.byte(segment + tcp::FLAGS_OFFSET)?).contains(TcpFlags::SYN) {
         return Some(());
     }
-    let max = path_mtu.saturating_sub((OVERHEAD_V4 + I::LEN + tcp::HEADER_LEN) as u16);
+    let max = room.saturating_sub((I::LEN + tcp::HEADER_LEN) as u16);
     lower(skb, len, segment, max, peer)
 }
 

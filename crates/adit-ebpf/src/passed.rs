@@ -2,12 +2,6 @@
 
 use adit_policy::{GsoShape, PeerIndex};
 use adit_wire::ecn::Ecn;
-use adit_wire::encapsulation::OVERHEAD_V4;
-
-use crate::skb::ETHERNET;
-
-/// Offset of the inner header in a packet from the underlay, in bytes.
-pub const INNER: usize = ETHERNET + OVERHEAD_V4;
 
 /// A datagram that the tunnel admits.
 pub struct Passed<I> {

@@ -2,18 +2,17 @@
 
 use core::ffi::c_void;
 use core::mem::size_of;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_policy::GsoInfo;
-use adit_policy::bpf::maps::PeerEntry;
 use adit_wire::Protocol;
-use adit_wire::ipv4::{HEADER_LEN, Ipv4Header};
-use adit_wire::ipv6::{self, Ipv6Header};
+use adit_wire::ipv4::Ipv4Header;
+use adit_wire::ipv6::Ipv6Header;
 use adit_wire::tcp;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
-    bpf_redir_neigh__bindgen_ty_1,
+    __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_proto,
@@ -21,14 +20,14 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 
+use crate::header::Header;
+
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const PACKET_HOST: u32 = 0;
 const PACKET_OTHERHOST: u32 = 3;
 const AF_INET: u32 = 2;
-const OUTER: i32 = HEADER_LEN as i32;
+const AF_INET6: u32 = 10;
 /// `-EINVAL`.
 const INVALID: i64 = -22;
 
@@ -36,10 +35,12 @@ const INVALID: i64 = -22;
 #[derive(Clone, Copy)]
 pub struct Skb(*mut __sk_buff);
 
-/// A header as aligned words. Reading it a byte at a time would cost four times the loads in the
-/// kernel's machine code.
-type Words = [u32; HEADER_LEN / 4];
-type WordsV6 = [u32; ipv6::HEADER_LEN / 4];
+/// The next hop towards a peer, of the outer header's family.
+#[derive(Clone, Copy)]
+pub enum NextHop {
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
 
 impl Skb {
     #[inline(always)]
@@ -61,12 +62,12 @@ impl Skb {
 
     #[inline(always)]
     pub fn is_ipv4(&self) -> bool {
-        self.fields().protocol == u32::from(ETHERTYPE_IPV4.to_be())
+        self.fields().protocol == u32::from(Ipv4Header::ETHERTYPE.to_be())
     }
 
     #[inline(always)]
     pub fn is_ipv6(&self) -> bool {
-        self.fields().protocol == u32::from(ETHERTYPE_IPV6.to_be())
+        self.fields().protocol == u32::from(Ipv6Header::ETHERTYPE.to_be())
     }
 
     /// Whether the packet is for this host and on this interface itself, not on a VLAN above it.
@@ -103,57 +104,37 @@ impl Skb {
         (fields.len as usize >= end) && unsafe { bpf_skb_pull_data(self.0, end as u32) } == 0
     }
 
-    /// The fixed part of the IPv4 header at `offset`, if it can be read directly.
+    /// The words at `offset`, if they can be read directly.
     #[inline(always)]
-    pub fn header(&self, offset: usize) -> Option<Ipv4Header> {
-        self.pointer::<Words>(offset).map(|words| {
-            // SAFETY: the bytes lie before the packet's end. Headers are four-byte aligned, and the
-            // machines whose kernel has a just-in-time compiler do not require alignment.
-            let words = unsafe { *words };
-            zerocopy::transmute!(words)
-        })
+    pub fn load_words<W: Copy>(&self, offset: usize) -> Option<W> {
+        // SAFETY: the bytes lie before the packet's end. Headers are four-byte aligned, and the
+        // machines whose kernel has a just-in-time compiler do not require alignment.
+        self.pointer::<W>(offset).map(|words| unsafe { *words })
     }
 
-    /// The IPv6 header at `offset`, if it can be read directly.
+    /// Writes words at `offset`. Returns `None` if they cannot be written directly.
     #[inline(always)]
-    pub fn header_v6(&self, offset: usize) -> Option<Ipv6Header> {
-        self.pointer::<WordsV6>(offset).map(|words| {
-            // SAFETY: as for `header`.
-            let words = unsafe { *words };
-            zerocopy::transmute!(words)
-        })
+    pub fn store_words<W: Copy>(&self, offset: usize, words: W) -> Option<()> {
+        // SAFETY: as for `load_words`; the kernel has made sure that these bytes may be written.
+        self.pointer::<W>(offset).map(|place| unsafe { *place = words })
     }
 
-    /// Writes an IPv6 header at `offset`. Returns `None` if it cannot be written directly.
+    /// Has the Ethernet header say this. Returns `None` if it cannot be written directly.
     #[inline(always)]
-    pub fn set_header_v6(&self, offset: usize, header: &Ipv6Header) -> Option<()> {
-        let words: WordsV6 = zerocopy::transmute!(*header);
-        // SAFETY: as for `set_header`.
-        self.pointer::<WordsV6>(offset).map(|place| unsafe { *place = words })
-    }
-
-    /// Has the Ethernet header say IPv6. Returns `None` if it cannot be written directly.
-    #[inline(always)]
-    pub fn set_ethertype_v6(&self) -> Option<()> {
-        // SAFETY: as for `set_header`.
-        self.pointer::<u16>(ETHERNET - 2).map(|place| unsafe { *place = ETHERTYPE_IPV6.to_be() })
+    pub fn set_ethertype(&self, ethertype: u16) -> Option<()> {
+        self.store_words(ETHERNET - 2, ethertype.to_be())
     }
 
     /// The header of an ICMP echo at `offset`, if it can be read directly.
     #[inline(always)]
     pub fn echo_header(&self, offset: usize) -> Option<[u8; 8]> {
-        self.pointer::<[u32; 2]>(offset).map(|words| {
-            // SAFETY: as for `header`.
-            let words = unsafe { *words };
-            zerocopy::transmute!(words)
-        })
+        self.load_words::<[u32; 2]>(offset).map(|words| zerocopy::transmute!(words))
     }
 
     /// The byte at `offset`, if it can be read directly.
     #[inline(always)]
     pub fn byte(&self, offset: usize) -> Option<u8> {
-        // SAFETY: it lies before the packet's end.
-        self.pointer::<u8>(offset).map(|byte| unsafe { *byte })
+        self.load_words(offset)
     }
 
     #[inline(always)]
@@ -161,14 +142,6 @@ impl Skb {
         let fields = self.fields();
         let start = fields.data as usize + offset;
         (start + size_of::<T>() <= fields.data_end as usize).then_some(start as *mut T)
-    }
-
-    /// Writes a header at `offset`. Returns `None` if it cannot be written directly.
-    #[inline(always)]
-    pub fn set_header(&self, offset: usize, header: &[u8; HEADER_LEN]) -> Option<()> {
-        let words: Words = zerocopy::transmute!(*header);
-        // SAFETY: as for `header`; the kernel has made sure that these bytes may be written.
-        self.pointer::<Words>(offset).map(|place| unsafe { *place = words })
     }
 
     /// How the kernel will segment the packet, whose transport header of that protocol is at
@@ -214,67 +187,67 @@ impl Skb {
 
     /// Makes room for an outer header before the network header. A GSO packet stays one.
     #[inline(always)]
-    pub fn push_outer(&self) -> Option<()> {
-        let flags = u64::from(BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_FIXED_GSO);
+    pub fn push_outer<O: Header>(&self) -> Option<()> {
+        let kind = if O::IS_V6 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 };
+        let flags = u64::from(kind | BPF_F_ADJ_ROOM_FIXED_GSO);
         // SAFETY: the kernel checks the arguments. All pointers into the packet are made anew after
         // this.
-        (unsafe { bpf_skb_adjust_room(self.0, OUTER, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
+        (unsafe { bpf_skb_adjust_room(self.0, O::LEN as i32, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
     }
 
-    /// Removes the outer header in front of an inner one of IPv4. If a device verified a transport
-    /// checksum, it was the inner one: the outer header has no checksum beyond its own. Returns
-    /// `None` if the packet is as it was.
-    #[inline(always)]
-    pub fn pop_outer_v4(&self) -> Option<()> {
-        (self.shrink(OUTER, 0) == 0).then_some(())
-    }
-
-    /// The same in front of an inner header of IPv6, which the packet is then one of to the kernel
-    /// too. `Some(false)`: it has been changed, and can be no further.
+    /// Removes the outer header in front of an inner one, of whose family the packet is then to the
+    /// kernel too. If a device verified a transport checksum, it was the inner one: the outer
+    /// header has no checksum beyond its own. `None`: the packet is as it was. `Some(false)`: it
+    /// has been changed, and can be no further.
     ///
-    /// A flag says so since Linux 6.3. Before, the kernel first makes a packet of IPv6 of it, which
-    /// only leaves room for the longer header.
+    /// To remove a header of the other family there is a flag since Linux 6.3. Before, the kernel
+    /// first makes a packet of the inner family of it, which only changes the room before the inner
+    /// header to that of such a header.
     #[inline(always)]
-    pub fn pop_outer_v6(&self) -> Option<bool> {
-        const GROWTH: i32 = ipv6::HEADER_LEN as i32 - OUTER;
-        match self.shrink(OUTER, BPF_F_ADJ_ROOM_DECAP_L3_IPV6) {
-            0 => return Some(true),
+    pub fn pop_outer<O: Header, I: Header>(&self) -> Option<bool> {
+        if O::IS_V6 == I::IS_V6 {
+            return (self.shrink(O::LEN, 0) == 0).then_some(true);
+        }
+        let flag = if I::IS_V6 { BPF_F_ADJ_ROOM_DECAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_DECAP_L3_IPV4 };
+        let is_whole = match self.shrink(O::LEN, flag) {
+            0 => true,
             // No older kernel knows the flag, and no newer one has another reason to say so.
-            INVALID => {}
+            INVALID => {
+                // SAFETY: numbers only. All pointers into the packet are made anew after this.
+                if unsafe { bpf_skb_change_proto(self.0, I::ETHERTYPE.to_be(), 0) } != 0 {
+                    return None;
+                }
+                self.shrink(I::LEN, 0) == 0
+            }
             _ => return None,
-        }
-        // SAFETY: numbers only. All pointers into the packet are made anew after this.
-        if unsafe { bpf_skb_change_proto(self.0, ETHERTYPE_IPV6.to_be(), 0) } != 0 {
-            return None;
-        }
-        Some(self.shrink(OUTER + GROWTH, 0) == 0)
+        };
+        Some(is_whole && self.set_ethertype(I::ETHERTYPE).is_some())
     }
 
     #[inline(always)]
-    fn shrink(&self, by: i32, flag: u32) -> i64 {
+    fn shrink(&self, by: usize, flag: u32) -> i64 {
         let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | flag);
         // SAFETY: as above.
-        unsafe { bpf_skb_adjust_room(self.0, -by, BPF_ADJ_ROOM_MAC, flags) }
+        unsafe { bpf_skb_adjust_room(self.0, -(by as i32), BPF_ADJ_ROOM_MAC, flags) }
     }
 
-    /// Sends the packet to a peer, with this firewall mark unless it is 0. The kernel resolves the
-    /// next hop's link-layer address and queues the packet meanwhile.
+    /// Sends the packet by an interface to a next hop, with this firewall mark unless it is 0. The
+    /// kernel resolves the next hop's link-layer address and queues the packet meanwhile.
     #[inline(always)]
-    pub fn send_to(&self, peer: &PeerEntry, mark: u32) {
+    pub fn send_to(&self, device: u32, next_hop: NextHop, mark: u32) {
         if mark != 0 {
             // SAFETY: as for `fields`; a program may write this field.
             unsafe { (*self.0).mark = mark };
         }
-        let next_hop = Ipv4Addr::from_octets(peer.next_hop);
-        let mut hop = bpf_redir_neigh {
-            nh_family: AF_INET,
-            __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
-                ipv6_nh: [next_hop.to_bits().to_be(), 0, 0, 0],
-            },
+        let (nh_family, ipv6_nh) = match next_hop {
+            NextHop::V4(address) => (AF_INET, [address.to_bits().to_be(), 0, 0, 0]),
+            NextHop::V6(address) => (AF_INET6, zerocopy::transmute!(address.octets())),
         };
+        let __bindgen_anon_1 = bpf_redir_neigh__bindgen_ty_1 { ipv6_nh };
+        let mut hop = bpf_redir_neigh { nh_family, __bindgen_anon_1 };
         // SAFETY: `hop` is initialised and outlives the call. The helper only records its
         // arguments.
-        unsafe { bpf_redirect_neigh(peer.device, &mut hop, size_of::<bpf_redir_neigh>() as i32, 0) };
+        unsafe { bpf_redirect_neigh(device, &mut hop, size_of::<bpf_redir_neigh>() as i32, 0) };
     }
 
     /// Writes both link-layer addresses of the Ethernet header. Returns `None` if they cannot be
@@ -282,7 +255,7 @@ impl Skb {
     #[inline(always)]
     pub fn set_addresses(&self, addresses: &[u8; 12]) -> Option<()> {
         let words: [u32; 3] = zerocopy::transmute!(*addresses);
-        // SAFETY: as for `set_header`; these machines do not require alignment.
+        // SAFETY: as for `store_words`; these machines do not require alignment.
         self.pointer::<[u32; 3]>(0).map(|place| unsafe { place.write_unaligned(words) })
     }
 

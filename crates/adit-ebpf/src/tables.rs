@@ -3,7 +3,9 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use adit_policy::bpf::maps::{LastDrop, PeerCounts, PeerEntry, RelayRule, Settings, encode_pair};
+use adit_policy::bpf::maps::{
+    LastDrop, PathEntry, PeerCounts, PeerEntry, RelayRule, Settings, UnderlayAddress, encode_pair,
+};
 use adit_policy::{DropReason, IdRange, InnerAddress, Owner, OwnerLookup, PeerIndex, PeerLookup};
 use adit_wire::ecn::EcnAnomaly;
 use aya_ebpf::macros::map;
@@ -17,9 +19,11 @@ use crate::lpm_cache;
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 #[map]
-static PEER_BY_OUTER: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
+static PEER_BY_OUTER: HashMap<UnderlayAddress, u32> = HashMap::with_max_entries(1, 0);
 #[map]
 static PEERS: Array<PeerEntry> = Array::with_max_entries(1, 0);
+#[map]
+static PATHS: Array<PathEntry> = Array::with_max_entries(1, 0);
 #[map]
 static LOCAL: HashMap<[u8; 4], u32> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -60,19 +64,26 @@ impl Tables {
         Some(Tables { settings, generation })
     }
 
-    /// A peer that the program may send to: our address is this host's, the next hop is known, and
-    /// no sender is owed an ICMP answer.
+    /// The path to a peer that the program may send to: our address is this host's, the next hop is
+    /// known, and no sender is owed an ICMP answer.
     #[inline(always)]
-    pub fn open_peer(&self, peer: PeerIndex) -> Option<&'static PeerEntry> {
+    pub fn open_path(&self, peer: PeerIndex) -> Option<Path> {
         if !self.settings.sends() {
             return None;
         }
-        self.peer(peer).filter(|entry| entry.device != 0 && entry.owes_answer == 0)
+        let peer = self.peer(peer).filter(|peer| peer.owes_answer == 0)?;
+        let entry = PATHS.get(peer.path).filter(|path| path.device != 0)?;
+        Some(Path { entry, mtu: peer.path_mtu })
     }
 
+    /// The word of a peer, as of now.
     #[inline(always)]
-    pub fn peer(&self, peer: PeerIndex) -> Option<&'static PeerEntry> {
-        PEERS.get(peer.number())
+    pub fn peer(&self, peer: PeerIndex) -> Option<PeerEntry> {
+        let word = PEERS.get_ptr(peer.number())?.cast::<u64>();
+        // SAFETY: a map's value is aligned and lives as long as the program. Userspace may write it
+        // at any time, so this reads it once.
+        let word = unsafe { word.read_volatile() };
+        Some(zerocopy::transmute!(word))
     }
 
     /// Whether this machine has other overlays with peers.
@@ -87,8 +98,7 @@ impl Tables {
     pub fn mark_reachable(&self, peer: PeerIndex) {
         let Some(entry) = PEERS.get_ptr_mut(peer.number()) else { return };
         // SAFETY: a map's value is aligned and lives as long as the program. Userspace writes the
-        // word around this field in one piece. If it overwrites this, the next datagram corrects
-        // it.
+        // word around this field at once. If it overwrites this, the next datagram corrects it.
         unsafe {
             if (*entry).owes_answer != 0 {
                 (*entry).owes_answer = 0;
@@ -113,25 +123,41 @@ impl Tables {
     }
 }
 
+/// A path to send by.
+#[derive(Clone, Copy)]
+pub struct Path {
+    pub entry: &'static PathEntry,
+    /// Bytes of the largest outer datagram.
+    mtu: u16,
+}
+
+impl Path {
+    /// Bytes of the largest inner packet that it takes.
+    #[inline(always)]
+    pub fn room(&self) -> u16 {
+        self.mtu.saturating_sub(self.entry.form().overhead() as u16)
+    }
+}
+
 impl PeerLookup for Tables {
-    type Underlay = Ipv4Addr;
+    type Underlay = UnderlayAddress;
 
     #[inline(always)]
-    fn underlay(&self) -> Ipv4Addr {
-        Ipv4Addr::from_octets(self.settings.underlay)
+    fn underlay(&self) -> UnderlayAddress {
+        self.settings.underlay
     }
 
     #[inline(always)]
-    fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+    fn peer_by_underlay(&self, underlay: UnderlayAddress) -> Option<PeerIndex> {
         // SAFETY: the value is one word, copied at once. Userspace never changes an entry. It adds
         // before it removes, so it does not reuse a removed entry's memory for another address in
         // the same change.
-        unsafe { PEER_BY_OUTER.get(underlay.octets()) }.map(|number| PeerIndex::new(*number))
+        unsafe { PEER_BY_OUTER.get(underlay) }.map(|number| PeerIndex::new(*number))
     }
 
     #[inline(always)]
-    fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
-        self.peer(peer).map(|entry| Ipv4Addr::from_octets(entry.underlay))
+    fn underlay_of(&self, peer: PeerIndex) -> Option<UnderlayAddress> {
+        PATHS.get(self.peer(peer)?.path).map(|path| path.destination)
     }
 
     #[inline(always)]

@@ -221,7 +221,7 @@ pub fn check_outer<D: PeerLookup>(
     if !is_tunnel(outer.protocol()) {
         return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
     }
-    let Some(peer) = outer_sender(lookup, outer) else {
+    let Some(peer) = outer_sender(lookup, outer.source(), outer.destination()) else {
         let is_ours = outer.destination() == lookup.underlay();
         let reason =
             if is_ours { DropReason::OuterSourceUnknown } else { DropReason::OuterDestinationNotOurs };
@@ -238,12 +238,13 @@ pub fn check_outer<D: PeerLookup>(
 #[inline(always)]
 pub fn outer_sender<D: PeerLookup>(
     lookup: &D,
-    outer: &impl OuterView<Address = D::Underlay>,
+    source: D::Underlay,
+    destination: D::Underlay,
 ) -> Option<PeerIndex> {
-    if outer.destination() != lookup.underlay() {
+    if destination != lookup.underlay() {
         return None;
     }
-    lookup.peer_by_underlay(outer.source())
+    lookup.peer_by_underlay(source)
 }
 
 /// Where a decapsulated datagram goes.

@@ -27,6 +27,8 @@ pub trait InnerHeader {
     fn is_fragment(&self) -> bool;
     /// Whether an ICMP message of this type is an error that a router sends about a packet.
     fn is_router_error(icmp_type: u8) -> bool;
+    /// Whether it is an echo request or its reply.
+    fn is_echo(icmp_type: u8) -> bool;
 }
 
 /// An address of an inner packet.
@@ -78,6 +80,12 @@ impl InnerHeader for Ipv4Header {
     fn is_router_error(icmp_type: u8) -> bool {
         use adit_wire::icmpv4::types;
         matches!(icmp_type, types::DESTINATION_UNREACHABLE | types::TIME_EXCEEDED | types::PARAMETER_PROBLEM)
+    }
+
+    #[inline(always)]
+    fn is_echo(icmp_type: u8) -> bool {
+        use adit_wire::icmpv4::types;
+        matches!(icmp_type, types::ECHO_REQUEST | types::ECHO_REPLY)
     }
 }
 
@@ -143,6 +151,12 @@ impl InnerHeader for Ipv6Header {
                 | types::TIME_EXCEEDED
                 | types::PARAMETER_PROBLEM
         )
+    }
+
+    #[inline(always)]
+    fn is_echo(icmp_type: u8) -> bool {
+        use adit_wire::icmpv6::types;
+        matches!(icmp_type, types::ECHO_REQUEST | types::ECHO_REPLY)
     }
 }
 

@@ -17,6 +17,7 @@
 mod admission;
 pub mod bpf;
 pub mod drop_reason;
+mod flow_label;
 mod inner;
 mod outer;
 mod path_probe;
@@ -30,6 +31,7 @@ pub use admission::{
 pub use bpf::fast_path::{GsoInfo, GsoShape, gso_shape, gso_shape_v6, transport_header};
 pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
+pub use flow_label::{FlowAddress, FlowKey, flow_label, has_ports};
 pub use inner::{InnerAddress, InnerHeader};
 pub use outer::{OuterAddress, OuterView};
 pub use path_probe::{PROBE_IDENTIFIER, may_be_probe};

@@ -1,10 +1,8 @@
-//! What the rules ask of an outer header. The family of the underlay is a type, as that of the
-//! inner packet is: a program serves one family, and userspace takes both.
+//! What the rules ask of an outer header. Its addresses are of either family.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adit_wire::Protocol;
-use adit_wire::ipv4::Ipv4Header;
 
 /// The header of an outer datagram that has arrived, which is valid.
 pub trait OuterView {
@@ -26,42 +24,6 @@ pub trait OuterAddress: Copy + Eq {
     fn of_v4(address: Ipv4Addr) -> Option<Self>;
     /// The same of IPv6.
     fn of_v6(address: Ipv6Addr) -> Option<Self>;
-}
-
-impl OuterView for Ipv4Header {
-    type Address = Ipv4Addr;
-
-    #[inline(always)]
-    fn source(&self) -> Ipv4Addr {
-        self.source()
-    }
-
-    #[inline(always)]
-    fn destination(&self) -> Ipv4Addr {
-        self.destination()
-    }
-
-    #[inline(always)]
-    fn protocol(&self) -> Protocol {
-        self.protocol()
-    }
-
-    #[inline(always)]
-    fn is_fragment(&self) -> bool {
-        self.is_fragment()
-    }
-}
-
-impl OuterAddress for Ipv4Addr {
-    #[inline(always)]
-    fn of_v4(address: Ipv4Addr) -> Option<Ipv4Addr> {
-        Some(address)
-    }
-
-    #[inline(always)]
-    fn of_v6(_: Ipv6Addr) -> Option<Ipv4Addr> {
-        None
-    }
 }
 
 impl OuterAddress for IpAddr {

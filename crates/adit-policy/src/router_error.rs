@@ -82,7 +82,7 @@ mod tests {
     use adit_wire::Protocol;
     use adit_wire::ipv4::{Ipv4Header, Ipv4Repr};
     use adit_wire::ipv6::{Ipv6Header, Ipv6Repr};
-    use core::net::{Ipv4Addr, Ipv6Addr};
+    use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use std::vec::Vec;
 
     const US: [u8; 4] = [10, 0, 0, 1];
@@ -92,17 +92,17 @@ mod tests {
     struct Site;
 
     impl PeerLookup for Site {
-        type Underlay = Ipv4Addr;
+        type Underlay = IpAddr;
 
-        fn underlay(&self) -> Ipv4Addr {
+        fn underlay(&self) -> IpAddr {
             US.into()
         }
 
-        fn peer_by_underlay(&self, underlay: Ipv4Addr) -> Option<PeerIndex> {
+        fn peer_by_underlay(&self, underlay: IpAddr) -> Option<PeerIndex> {
             (0..2).map(PeerIndex::new).find(|peer| self.underlay_of(*peer) == Some(underlay))
         }
 
-        fn underlay_of(&self, peer: PeerIndex) -> Option<Ipv4Addr> {
+        fn underlay_of(&self, peer: PeerIndex) -> Option<IpAddr> {
             PEERS.get(peer.index()).map(|octets| (*octets).into())
         }
 
@@ -201,7 +201,7 @@ mod tests {
                     let error = header(source, to, Protocol::ICMP);
                     let found = router_error_encap(&Site, &error, Quoted { source: to, destination });
                     let from = Site.owner(destination);
-                    let is_gateway = Site.peer_by_underlay(source).map(Owner::Peer);
+                    let is_gateway = Site.peer_by_underlay(source.into()).map(Owner::Peer);
                     let is_router = Site.owner(source).is_none()
                         && !Site.is_local(source)
                         && !source.is_no_routers()

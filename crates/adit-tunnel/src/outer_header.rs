@@ -1,8 +1,8 @@
 //! The outer header of what the tunnel sends, in the family of its underlay.
 
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
+use adit_policy::{FlowKey, flow_label, has_ports};
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OuterHeader, OuterPolicy};
 use adit_wire::ipv4::Ipv4Packet;
@@ -18,9 +18,8 @@ pub(crate) trait InnerFields {
     fn tos(&self) -> u8;
     /// TTL, or hop limit.
     fn ttl(&self) -> u8;
-    /// Addresses, protocol, and the ports of TCP and UDP where they can be read: equal for all
-    /// packets of a flow.
-    fn flow(&self) -> (IpAddr, IpAddr, u8, [u8; 4]);
+    /// The flow label, equal for all packets of a flow.
+    fn flow_label(&self, key: FlowKey) -> u32;
 }
 
 impl InnerFields for Ipv4Packet<'_> {
@@ -34,11 +33,11 @@ impl InnerFields for Ipv4Packet<'_> {
         self.ttl()
     }
 
-    fn flow(&self) -> (IpAddr, IpAddr, u8, [u8; 4]) {
+    fn flow_label(&self, key: FlowKey) -> u32 {
         let protocol = self.protocol();
         // The later fragments of a datagram have no ports, so the first has none here either.
         let ports = if self.is_fragment() { [0; 4] } else { ports(protocol, self.payload()) };
-        (self.source().into(), self.destination().into(), protocol.0, ports)
+        flow_label(key, self.source(), self.destination(), protocol, ports)
     }
 }
 
@@ -53,16 +52,14 @@ impl InnerFields for Ipv6Packet<'_> {
         self.hop_limit()
     }
 
-    fn flow(&self) -> (IpAddr, IpAddr, u8, [u8; 4]) {
+    fn flow_label(&self, key: FlowKey) -> u32 {
         let protocol = self.next_header();
-        let ports = ports(protocol, self.payload());
-        (self.source().into(), self.destination().into(), protocol.0, ports)
+        flow_label(key, self.source(), self.destination(), protocol, ports(protocol, self.payload()))
     }
 }
 
 fn ports(protocol: Protocol, segment: &[u8]) -> [u8; 4] {
-    let has_ports = matches!(protocol, Protocol::TCP | Protocol::UDP);
-    segment.first_chunk().copied().filter(|_| has_ports).unwrap_or_default()
+    segment.first_chunk().copied().filter(|_| has_ports(protocol)).unwrap_or_default()
 }
 
 impl Tunnel {
@@ -84,18 +81,10 @@ impl Tunnel {
                 OuterHeader::v4(policy, from, to, I::PROTOCOL, tos, ttl, is_df, len, identification)
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
-                OuterHeader::v6(policy, from, to, I::PROTOCOL, tos, ttl, self.flow_label(inner), len)
+                OuterHeader::v6(policy, from, to, I::PROTOCOL, tos, ttl, inner.flow_label(self.flow_key), len)
             }
             // Peers of the other family are refused.
             _ => None,
         }
-    }
-
-    /// The flow label, 20 bits: equal for all packets of a flow and different for others, so that
-    /// routers spread flows over equal paths (RFC 6438 section 3). Its key keeps the inner ports
-    /// from being read off it (RFC 6437 section 6).
-    fn flow_label<I: InnerFields>(&self, inner: &I) -> u32 {
-        // 0 means that a packet has no label.
-        (self.flow_key.hash_one(inner.flow()) as u32 & 0xf_ffff).max(1)
     }
 }

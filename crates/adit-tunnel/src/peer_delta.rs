@@ -50,7 +50,8 @@ impl Tunnel {
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
             others: Arc::clone(&self.others),
-            flow_key: self.flow_key.clone(),
+            secret: self.secret.clone(),
+            flow_key: self.flow_key,
         };
         let mut change = TableDelta::default();
         let names = delta.removed.iter().chain(delta.replaced.iter().map(|peer| &peer.name));

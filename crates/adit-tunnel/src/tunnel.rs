@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use adit_peers::{Keepalive, Peer};
-use adit_policy::{DropReason, IdRange, Owner, OwnerLookup, PeerIndex, PeerLookup};
+use adit_policy::{DropReason, FlowKey, IdRange, OuterView, Owner, OwnerLookup, PeerIndex, PeerLookup};
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy, overhead};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{self, Ipv4Packet};
@@ -51,8 +51,10 @@ pub struct Tunnel {
     pub(crate) icmp: Arc<IcmpLimit>,
     pub(crate) shares_identifications: Arc<AtomicBool>,
     pub(crate) others: Arc<OtherOverlays>,
+    /// What strangers cannot know.
+    pub(crate) secret: RandomState,
     /// The key of the flow labels of IPv6.
-    pub(crate) flow_key: RandomState,
+    pub(crate) flow_key: FlowKey,
 }
 
 /// What a tunnel has to know of the machine it runs on, and what changes while it runs.
@@ -151,6 +153,7 @@ impl Tunnel {
             config.peers.iter().map(|peer| Slot::new(Arc::clone(peer), config.underlay_mtu)).collect();
         let peers = (0..).map(PeerIndex::new).zip(config.peers.iter().map(|peer| &**peer));
         let relay = RelayTable::new(&config.relay, peers);
+        let secret = RandomState::new();
         Ok(Tunnel {
             config,
             table,
@@ -159,8 +162,20 @@ impl Tunnel {
             icmp: Arc::new(IcmpLimit::new()),
             shares_identifications: Arc::new(AtomicBool::new(false)),
             others: Arc::default(),
-            flow_key: RandomState::new(),
+            flow_key: FlowKey([secret.hash_one(0u8), secret.hash_one(1u8)]),
+            secret,
         })
+    }
+
+    /// The key of the flow labels of IPv6, which programs in the kernel write too.
+    pub fn flow_key(&self) -> FlowKey {
+        self.flow_key
+    }
+
+    /// The tunnel with another key of flow labels.
+    #[must_use]
+    pub fn with_flow_key(self, flow_key: FlowKey) -> Tunnel {
+        Tunnel { flow_key, ..self }
     }
 
     /// The tunnel on a machine that has changed. Peers keep their numbers and share their soft
@@ -178,7 +193,8 @@ impl Tunnel {
             icmp: Arc::clone(&self.icmp),
             shares_identifications: Arc::clone(&self.shares_identifications),
             others: Arc::new(OtherOverlays::new(other_networks)),
-            flow_key: self.flow_key.clone(),
+            secret: self.secret.clone(),
+            flow_key: self.flow_key,
         }
     }
 
@@ -408,14 +424,15 @@ impl Tunnel {
     /// Whether the outer header of a datagram says that a peer sends it to us.
     pub fn is_from_peer(&self, outer: &[u8]) -> bool {
         OuterDatagram::parse(outer, Validation::Datapath)
-            .is_some_and(|outer| adit_policy::outer_sender(self, &outer).is_some())
+            .and_then(|outer| adit_policy::outer_sender(self, outer.source(), outer.destination()))
+            .is_some()
     }
 
     /// An identification for the fragments of an outer packet of IPv6: hard to guess, and rarely
     /// that of another packet to the peer (RFC 7739 section 5).
     pub fn fragment_identification(&self, peer: PeerIndex) -> u32 {
         let count = self.peer_state(peer).map_or(0, |peer| peer.soft.count_fragmented());
-        self.flow_key.hash_one((peer, count)) as u32
+        self.secret.hash_one((peer, count)) as u32
     }
 
     /// Leaves the lower half of the identifications to programs in the kernel, which send to the

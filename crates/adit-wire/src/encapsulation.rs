@@ -204,6 +204,13 @@ impl OuterHeader {
         if self.len() == OVERHEAD_V4 { self.bytes.first_chunk().copied() } else { None }
     }
 
+    /// Returns the header as it is on the wire, if it is an IPv6 header without a limit.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_v6(&self) -> Option<[u8; OVERHEAD_V6]> {
+        if self.len() == OVERHEAD_V6 { self.bytes.first_chunk().copied() } else { None }
+    }
+
     /// Returns the length of the header in bytes.
     #[inline]
     #[must_use]

@@ -159,7 +159,7 @@ impl CountSnapshot {
 /// The maps of an earlier process's programs that hold counts.
 pub(super) struct PreviousMaps {
     counts: CountMaps,
-    peer_by_outer: HashMap<MapData, [u8; 4], u32>,
+    peer_by_outer: HashMap<MapData, [u8; 16], u32>,
 }
 
 impl PreviousMaps {

@@ -30,9 +30,6 @@ pub enum EbpfError {
         /// What the kernel said.
         cause: Box<MapError>,
     },
-    /// The underlay is of IPv6, which the programs do not know.
-    #[error("the programs send over IPv4 only in this version, and the underlay is of IPv6")]
-    UnderlayOfIpv6,
     /// The committed object does not match this program.
     #[error("the object has no {0}: it was not built from these sources; `cargo xtask bpf` builds it")]
     Missing(&'static str),

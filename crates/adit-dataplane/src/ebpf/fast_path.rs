@@ -1,13 +1,12 @@
 //! The fast path of one overlay: loaded programs as the [`Offload`] of the userspace plane.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_linux::bpf::programs_are_preemptible;
 use adit_policy::PeerIndex;
-use adit_policy::bpf::maps::{PeerEntry, Settings};
+use adit_policy::bpf::maps::{PathEntry, Settings};
 use adit_tunnel::{Reachability, TableDelta, Tunnel};
 
 use super::attach::{self, Attacher, Hook};
@@ -15,7 +14,7 @@ use super::attach_point::{AttachPoint, Program};
 use super::attachments::{Attachment, Attachments};
 use super::counts::{CountSnapshot, Counts, PreviousMaps};
 use super::error::EbpfError;
-use super::loaded::{LoadedObject, underlay_octets};
+use super::loaded::{LoadedObject, PeerState};
 use super::options::{EbpfOptions, Persistence};
 use super::pins::{PinGuard, Pins};
 use crate::tunnel_interface::TunnelInterface;
@@ -51,9 +50,9 @@ impl FastPath {
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
         let config = tunnel.config();
-        let IpAddr::V4(underlay) = config.underlay else { return Err(EbpfError::UnderlayOfIpv6) };
         let host = interface.for_programs();
-        let settings = Settings::new(underlay, host, &config.outer, config.mss_clamp)
+        let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp)
+            .with_flow_key(tunnel.flow_key())
             .with_mark(mark)
             .with_ipv6(interface.ipv6);
         tunnel.share_identifications();
@@ -95,14 +94,6 @@ impl FastPath {
 
     pub(super) fn attachments(&self) -> Arc<Attachments> {
         Arc::clone(&self.attachments)
-    }
-
-    /// Writes a peer's entry: `entry` says its addresses, the tunnel the rest.
-    fn set_entry(&mut self, tunnel: &Tunnel, peer: PeerIndex, entry: PeerEntry) -> Result<(), EbpfError> {
-        let path_mtu = tunnel.path_mtu(peer).mtu;
-        let owes_answer = tunnel.has_pending_error(peer).into();
-        let left_to_stack = tunnel.is_left_to_stack(peer).into();
-        self.object.set_peer(peer, PeerEntry { path_mtu, owes_answer, left_to_stack, ..entry })
     }
 
     /// Marks a peer reachable if it was held to be unreachable and the programs have received from
@@ -195,7 +186,8 @@ impl Offload for FastPath {
     fn sync(&mut self, tunnel: &Tunnel, relays: bool) -> Result<(), EbpfError> {
         for (peer, _) in tunnel.peers() {
             self.note_reachable(tunnel, peer);
-            self.set_entry(tunnel, peer, self.object.peer(peer))?;
+            let (_, path) = self.object.peer(peer);
+            self.object.set_peer(peer, PeerState::of(tunnel, peer), path)?;
         }
         let settings = self.object.settings().with_relay(relays);
         self.object.set_settings(settings)
@@ -207,13 +199,9 @@ impl Offload for FastPath {
         peer: PeerIndex,
         next_hop: Option<NextHop>,
     ) -> Result<(), EbpfError> {
-        let entry = PeerEntry {
-            underlay: underlay_octets(tunnel.peer(peer).underlay),
-            next_hop: next_hop.map_or([0; 4], |next_hop| underlay_octets(next_hop.address)),
-            device: next_hop.map_or(0, |next_hop| next_hop.device),
-            ..PeerEntry::default()
-        };
-        self.set_entry(tunnel, peer, entry)
+        let path = PathEntry::new(tunnel.config().underlay, tunnel.peer(peer).underlay);
+        let path = next_hop.map_or(path, |next_hop| path.via(next_hop.address, next_hop.device));
+        self.object.set_peer(peer, PeerState::of(tunnel, peer), path)
     }
 
     fn set_sending(&mut self, sends: bool) -> Result<(), EbpfError> {

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use adit_policy::bpf::maps::{
-    IS_PREEMPTIBLE, PeerEntry, RelayRule, Settings, encode_owner, encode_pair, name, program,
+    IS_PREEMPTIBLE, PathEntry, PeerEntry, RelayRule, Settings, UnderlayAddress, encode_owner, encode_pair,
+    name, program,
 };
 use adit_policy::{DropReason, Owner, PeerIndex};
 use adit_tunnel::{Relay, RelayTable, TableDelta, Tunnel, TunnelConfig};
@@ -19,13 +20,15 @@ use ipnet::IpNet;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::error::EbpfError;
+use super::path_slots::PathSlots;
 use crate::capacity::Capacity;
 
 /// Built from `crates/adit-ebpf` by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/adit.bpf.o");
 
 pub(super) const SETTINGS_LEN: usize = size_of::<Settings>();
-pub(super) const ENTRY_LEN: usize = size_of::<PeerEntry>();
+const ENTRY_LEN: usize = size_of::<PeerEntry>();
+const PATH_LEN: usize = size_of::<PathEntry>();
 pub(super) const COUNTS_LEN: usize = size_of::<adit_policy::bpf::maps::PeerCounts>();
 const LAST_DROP_LEN: usize = size_of::<adit_policy::bpf::maps::LastDrop>();
 
@@ -34,6 +37,8 @@ pub(super) struct LoadedObject {
     pub(super) ebpf: Ebpf,
     settings: Array<MapData, [u8; SETTINGS_LEN]>,
     peers: Array<MapData, [u8; ENTRY_LEN]>,
+    paths: Array<MapData, [u8; PATH_LEN]>,
+    slots: PathSlots,
     networks: PrefixOwners,
     peer_by_outer: PeerByOuter,
     relay_pairs: RelayPairs,
@@ -42,7 +47,29 @@ pub(super) struct LoadedObject {
     other_networks: LpmTrie<MapData, [u8; 4], u32>,
     other_networks_v6: LpmTrie<MapData, [u8; 16], u32>,
     current: Settings,
-    entries: Vec<PeerEntry>,
+    states: Vec<(PeerState, PathEntry)>,
+}
+
+/// What changes of a peer while its path stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct PeerState {
+    /// Bytes of the largest outer datagram.
+    pub(super) path_mtu: u16,
+    /// Whether the next sender is owed an ICMP answer.
+    pub(super) owes_answer: bool,
+    /// Whether what arrives from it is left to the host's IP stack.
+    pub(super) left_to_stack: bool,
+}
+
+impl PeerState {
+    /// As the tunnel has it.
+    pub(super) fn of(tunnel: &Tunnel, peer: PeerIndex) -> Self {
+        Self {
+            path_mtu: tunnel.path_mtu(peer).mtu,
+            owes_answer: tunnel.has_pending_error(peer),
+            left_to_stack: tunnel.is_left_to_stack(peer),
+        }
+    }
 }
 
 /// The maps that hold counts.
@@ -76,6 +103,7 @@ impl LoadedObject {
             .map_max_entries(name::PREFIX_OWNERS6, entries(capacity.networks))
             .map_max_entries(name::PEER_BY_OUTER, peers)
             .map_max_entries(name::PEERS, peers)
+            .map_max_entries(name::PATHS, entries(PathSlots::count_for(capacity.peers)))
             .map_max_entries(name::IDENTIFICATIONS, peers)
             .map_max_entries(name::PEER_COUNTS, peers)
             .map_max_entries(name::RELAY_PAIRS, entries(pairs_of(tunnel.config())))
@@ -111,6 +139,8 @@ impl LoadedObject {
         let mut object = Self {
             settings: take(&mut ebpf, name::SETTINGS)?,
             peers: take(&mut ebpf, name::PEERS)?,
+            paths: take(&mut ebpf, name::PATHS)?,
+            slots: PathSlots::new(capacity.peers),
             networks,
             peer_by_outer,
             relay_pairs: RelayPairs { map: take(&mut ebpf, name::RELAY_PAIRS)?, set: BTreeSet::new() },
@@ -120,8 +150,12 @@ impl LoadedObject {
             other_networks_v6: take(&mut ebpf, name::OTHER_NETWORKS6)?,
             ebpf,
             current: Settings::default(),
-            entries: vec![PeerEntry::default(); capacity.peers],
+            states: vec![Default::default(); capacity.peers],
         };
+        for (peer, config) in tunnel.peers() {
+            let path = PathEntry::new(tunnel.config().underlay, config.underlay);
+            object.set_peer(peer, PeerState::of(tunnel, peer), path)?;
+        }
         object.set_host(tunnel)?;
         object.relay_pairs.set(tunnel)?;
         object.set_settings(settings.with_relay_rule(match tunnel.relay_table() {
@@ -147,29 +181,49 @@ impl LoadedObject {
         Ok(())
     }
 
-    pub(super) fn peer(&self, peer: PeerIndex) -> PeerEntry {
-        self.entries.get(peer.index()).copied().unwrap_or_default()
+    /// The state and the path of a peer, as the programs have them.
+    pub(super) fn peer(&self, peer: PeerIndex) -> (PeerState, PathEntry) {
+        self.states.get(peer.index()).copied().unwrap_or_default()
     }
 
-    /// Writes a peer's entry, if it is different. An entry is two words, and each changes at once.
-    /// So a change to another next hop first closes the entry and then opens it again.
-    pub(super) fn set_peer(&mut self, peer: PeerIndex, entry: PeerEntry) -> Result<(), EbpfError> {
-        let Some(current) = self.entries.get_mut(peer.index()) else { return Ok(()) };
-        if *current == entry {
-            return Ok(());
+    /// Writes what is different of a peer. A new path is written first, and the store of the peer's
+    /// word then switches to it. Waits some milliseconds if so many have switched that there is no
+    /// room for another path before all programs that run now have ended.
+    pub(super) fn set_peer(
+        &mut self,
+        peer: PeerIndex,
+        state: PeerState,
+        path: PathEntry,
+    ) -> Result<(), EbpfError> {
+        let current = self.peer(peer);
+        let Some(mut slot) = self.slots.of(peer).filter(|_| current != (state, path)) else { return Ok(()) };
+        let is_new = current.1 != path;
+        if is_new {
+            if self.slots.free().is_none() {
+                adit_linux::bpf::wait_for_programs();
+                self.slots.reclaim();
+            }
+            slot = self.slots.free().ok_or(EbpfError::Missing("free path"))?;
+            let mut bytes = [0; PATH_LEN];
+            bytes.copy_from_slice(path.as_bytes());
+            self.paths.set(slot, bytes, 0).map_err(failed(name::PATHS))?;
         }
-        let mut steps = Vec::with_capacity(2);
-        if current.device != 0 && (current.next_hop != entry.next_hop || current.underlay != entry.underlay) {
-            steps.push(PeerEntry { device: 0, ..*current });
-            steps.push(PeerEntry { device: 0, ..entry });
+        let PeerState { path_mtu, owes_answer, left_to_stack } = state;
+        let entry = PeerEntry {
+            path: slot,
+            path_mtu,
+            owes_answer: owes_answer.into(),
+            left_to_stack: left_to_stack.into(),
+        };
+        let mut bytes = [0; ENTRY_LEN];
+        bytes.copy_from_slice(entry.as_bytes());
+        self.peers.set(peer.number(), bytes, 0).map_err(failed(name::PEERS))?;
+        if is_new {
+            self.slots.change(peer);
         }
-        steps.push(entry);
-        for step in steps {
-            let mut bytes = [0; ENTRY_LEN];
-            bytes.copy_from_slice(step.as_bytes());
-            self.peers.set(peer.number(), bytes, 0).map_err(failed(name::PEERS))?;
+        if let Some(known) = self.states.get_mut(peer.index()) {
+            *known = (state, path);
         }
-        *current = entry;
         Ok(())
     }
 
@@ -177,10 +231,10 @@ impl LoadedObject {
     /// and what leads to it goes before the entry does. So a datagram meets a peer as it was, as it
     /// will be, or not at all, and peers that stay are not touched. New peers have no next hop yet.
     pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
+        let ours = tunnel.config().underlay;
         for &(peer, address) in &steps.added {
-            let path_mtu = tunnel.path_mtu(peer).mtu;
-            let entry = PeerEntry { underlay: underlay_octets(address), path_mtu, ..PeerEntry::default() };
-            self.set_peer(peer, entry)?;
+            let state = PeerState { path_mtu: tunnel.path_mtu(peer).mtu, ..PeerState::default() };
+            self.set_peer(peer, state, PathEntry::new(ours, address))?;
         }
         // Assigned before others are withdrawn, so that an address always has an owner when a
         // longer prefix replaces a shorter one or the reverse.
@@ -201,7 +255,7 @@ impl LoadedObject {
         self.set_settings(next)?;
         for &(peer, address) in &steps.removed {
             self.peer_by_outer.remove(&underlay_octets(address)).map_err(failed(name::PEER_BY_OUTER))?;
-            self.set_peer(peer, PeerEntry { device: 0, ..self.peer(peer) })?;
+            self.set_peer(peer, self.peer(peer).0, PathEntry::new(ours, address))?;
         }
         Ok(())
     }
@@ -209,8 +263,8 @@ impl LoadedObject {
     /// Writes what the programs know of this machine, as far as it is different: its addresses, and
     /// the networks of other overlays.
     pub(super) fn set_host(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
-        let (mut v4, mut v6) = (HashSet::from([underlay_octets(tunnel.config().underlay)]), HashSet::new());
-        for address in tunnel.local_addresses() {
+        let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
+        for address in std::iter::once(&tunnel.config().underlay).chain(tunnel.local_addresses()) {
             match address {
                 IpAddr::V4(address) => v4.insert(address.octets()),
                 IpAddr::V6(address) => v6.insert(address.octets()),
@@ -243,7 +297,7 @@ fn entries(count: usize) -> u32 {
     u32::try_from(count.max(1)).unwrap_or(u32::MAX)
 }
 
-type PeerByOuter = HashMap<MapData, [u8; 4], u32>;
+type PeerByOuter = HashMap<MapData, [u8; 16], u32>;
 
 /// The owners of the networks of both families.
 struct PrefixOwners {
@@ -367,12 +421,9 @@ fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter),
     Ok((networks, peer_by_outer))
 }
 
-/// An underlay address as the maps have it. A tunnel over IPv6 loads no programs.
-pub(super) fn underlay_octets(address: IpAddr) -> [u8; 4] {
-    match address {
-        IpAddr::V4(address) => address.octets(),
-        IpAddr::V6(_) => [0; 4],
-    }
+/// An underlay address as the key of a map.
+pub(super) fn underlay_octets(address: IpAddr) -> [u8; 16] {
+    UnderlayAddress::new(address).octets()
 }
 
 fn failed(name: &'static str) -> impl Fn(aya::maps::MapError) -> EbpfError {

@@ -24,6 +24,7 @@ mod error;
 mod fast_path;
 mod loaded;
 mod options;
+mod path_slots;
 mod pins;
 mod plane;
 mod share;

@@ -1,13 +1,15 @@
 //! The BPF maps: their names and the layout of their values, shared by userspace and the programs.
 //! Addresses are in network byte order, numbers in the machine's.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
-use adit_wire::encapsulation::{OuterPolicy, TtlPolicy};
+use adit_wire::encapsulation::{OVERHEAD_V4, OVERHEAD_V6, OuterPolicy, TtlPolicy};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::flow_label::FlowKey;
+use crate::outer::OuterAddress;
 use crate::peer::{Owner, PeerIndex};
 
 /// Names of the maps in the object. The kernel keeps 15 bytes of a map's name.
@@ -16,10 +18,12 @@ pub mod name {
     pub const SETTINGS: &str = "SETTINGS";
     /// Inner prefix to its owner: [`encode_owner`](super::encode_owner).
     pub const PREFIX_OWNERS: &str = "PREFIX_OWNERS";
-    /// Peer's underlay address to peer number.
+    /// Peer's [`UnderlayAddress`](super::UnderlayAddress) to peer number.
     pub const PEER_BY_OUTER: &str = "PEER_BY_OUTER";
     /// Peer number to [`PeerEntry`](super::PeerEntry).
     pub const PEERS: &str = "PEERS";
+    /// Path number to [`PathEntry`](super::PathEntry).
+    pub const PATHS: &str = "PATHS";
     /// The same of IPv6.
     pub const PREFIX_OWNERS6: &str = "PREFIX_OWNERS6";
     /// The gateway's own addresses, as a set.
@@ -62,6 +66,7 @@ const _: () = {
         name::PREFIX_OWNERS6,
         name::PEER_BY_OUTER,
         name::PEERS,
+        name::PATHS,
         name::LOCAL,
         name::LOCAL6,
         name::OTHER_NETWORKS,
@@ -95,7 +100,9 @@ pub mod program {
 #[repr(C)]
 pub struct Settings {
     /// Our address on the underlay.
-    pub underlay: [u8; 4],
+    pub underlay: UnderlayAddress,
+    /// The key of the flow labels of IPv6.
+    pub flow_key: FlowKey,
     /// How datagrams get to the host.
     pub interface: HostInterface,
     flags: u32,
@@ -106,6 +113,85 @@ pub struct Settings {
     pub mark: u32,
     /// Generation of the prefixes. Programs ignore cached lookups of another generation.
     pub generation: u32,
+}
+
+/// An address of the underlay: 16 bytes, and an IPv4 address in its mapped form
+/// (`::ffff:0:0/96`). Two words are compared at once, and 16 bytes one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct UnderlayAddress {
+    /// In network byte order, as they lie in memory.
+    words: [u64; 2],
+}
+
+/// What comes before an IPv4 address in the second half of its mapped form.
+const MAPPED: u64 = 0xffff << 32;
+
+impl UnderlayAddress {
+    /// An address of either family.
+    #[must_use]
+    pub const fn new(address: IpAddr) -> UnderlayAddress {
+        match address {
+            IpAddr::V4(address) => UnderlayAddress::v4(address),
+            IpAddr::V6(address) => UnderlayAddress::v6(address),
+        }
+    }
+
+    /// An address of IPv4.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(address: Ipv4Addr) -> UnderlayAddress {
+        UnderlayAddress { words: [0, (MAPPED | address.to_bits() as u64).to_be()] }
+    }
+
+    /// An address of IPv6.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(address: Ipv6Addr) -> UnderlayAddress {
+        let bits = address.to_bits();
+        UnderlayAddress { words: [((bits >> 64) as u64).to_be(), (bits as u64).to_be()] }
+    }
+
+    /// Its 16 bytes.
+    #[must_use]
+    pub fn octets(self) -> [u8; 16] {
+        zerocopy::transmute!(self.words)
+    }
+
+    /// The IPv4 address in it; of an IPv6 address, its last four bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last_v4(self) -> Ipv4Addr {
+        let [_, last] = self.words;
+        Ipv4Addr::from_bits(u64::from_be(last) as u32)
+    }
+
+    /// The IPv6 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn as_v6(self) -> Ipv6Addr {
+        let [first, last] = self.words;
+        Ipv6Addr::from_bits((u64::from_be(first) as u128) << 64 | u64::from_be(last) as u128)
+    }
+
+    const fn is_v4(self) -> bool {
+        let [first, last] = self.words;
+        first == 0 && u64::from_be(last) & !0xffff_ffff == MAPPED
+    }
+}
+
+impl OuterAddress for UnderlayAddress {
+    #[inline(always)]
+    fn of_v4(address: Ipv4Addr) -> Option<UnderlayAddress> {
+        Some(UnderlayAddress::v4(address))
+    }
+
+    /// A mapped address inside is none of an underlay of IPv4.
+    #[inline(always)]
+    fn of_v6(address: Ipv6Addr) -> Option<UnderlayAddress> {
+        let address = UnderlayAddress::v6(address);
+        if address.is_v4() { None } else { Some(address) }
+    }
 }
 
 /// Which peers reach each other through this site.
@@ -174,12 +260,13 @@ impl Settings {
     /// Settings of a tunnel that does not relay; see [`Settings::with_relay`].
     #[must_use]
     pub fn new(
-        underlay: Ipv4Addr,
+        underlay: IpAddr,
         interface: HostInterface,
         policy: &OuterPolicy,
         mss_clamp: bool,
     ) -> Settings {
-        let mut settings = Settings { underlay: underlay.octets(), interface, ..Settings::default() };
+        let underlay = UnderlayAddress::new(underlay);
+        let mut settings = Settings { underlay, interface, ..Settings::default() };
         match policy.ttl {
             TtlPolicy::Fixed(ttl) => settings.ttl = ttl,
             TtlPolicy::Inherit => settings.flags |= TTL_INHERIT,
@@ -198,6 +285,13 @@ impl Settings {
             settings.flags |= MSS_CLAMP;
         }
         settings
+    }
+
+    /// The same settings with the key of the flow labels.
+    #[must_use]
+    pub const fn with_flow_key(mut self, flow_key: FlowKey) -> Settings {
+        self.flow_key = flow_key;
+        self
     }
 
     /// The same settings, for an interface with or without IPv6.
@@ -310,17 +404,13 @@ impl Settings {
     }
 }
 
-/// What the programs know of a peer: two 8-byte words. Userspace writes each at once, so no program
-/// sees half of one.
+/// What the programs know of a peer: one word of 8 bytes. Userspace writes it at once and a program
+/// reads it at once, so a packet is sent by the old path or by the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct PeerEntry {
-    /// The peer's underlay address.
-    pub underlay: [u8; 4],
-    /// Next hop towards the peer; the peer's own address if it is on the link.
-    pub next_hop: [u8; 4],
-    /// Index of the interface towards the peer; 0 leaves sending to userspace.
-    pub device: u32,
+    /// The number of the path in use.
+    pub path: u32,
     /// Path MTU: bytes of the largest outer datagram.
     pub path_mtu: u16,
     /// Not 0 if the next sender is owed an ICMP answer, which userspace sends. A program clears it
@@ -329,6 +419,74 @@ pub struct PeerEntry {
     /// Not 0 if what arrives from the peer is left to the host's IP stack, which applies its
     /// policies of IPsec.
     pub left_to_stack: u8,
+}
+
+/// How the gateway of a peer is reached. An entry never changes while a peer's word names it, nor
+/// while a program may have read such a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(8))]
+pub struct PathEntry {
+    /// Our address.
+    pub source: UnderlayAddress,
+    /// The peer's.
+    pub destination: UnderlayAddress,
+    /// The next hop; the peer's own address if it is on the link.
+    pub next_hop: UnderlayAddress,
+    /// Index of the interface towards the next hop; 0 leaves sending to userspace.
+    pub device: u32,
+    form: u32,
+}
+
+/// What stands before the inner packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A header of IPv4.
+    InIpv4,
+    /// A header of IPv6.
+    InIpv6,
+}
+
+impl Form {
+    /// Bytes that it adds to a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn overhead(self) -> usize {
+        match self {
+            Form::InIpv4 => OVERHEAD_V4,
+            Form::InIpv6 => OVERHEAD_V6,
+        }
+    }
+}
+
+const IN_IPV6: u32 = 1;
+
+impl PathEntry {
+    /// A path between two addresses of one family, whose next hop is not known.
+    #[must_use]
+    pub const fn new(source: IpAddr, destination: IpAddr) -> PathEntry {
+        PathEntry {
+            source: UnderlayAddress::new(source),
+            destination: UnderlayAddress::new(destination),
+            next_hop: UnderlayAddress { words: [0; 2] },
+            device: 0,
+            form: if destination.is_ipv6() { IN_IPV6 } else { 0 },
+        }
+    }
+
+    /// The same path by this next hop and interface.
+    #[must_use]
+    pub const fn via(mut self, next_hop: IpAddr, device: u32) -> PathEntry {
+        self.next_hop = UnderlayAddress::new(next_hop);
+        self.device = device;
+        self
+    }
+
+    /// What it puts before a packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        if self.form == IN_IPV6 { Form::InIpv6 } else { Form::InIpv4 }
+    }
 }
 
 /// Counts of one peer on one processor.
@@ -465,6 +623,20 @@ pub const fn decode_owner(word: u32) -> Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_the_underlay_is_16_bytes_in_network_order() {
+        let v4 = Ipv4Addr::new(10, 1, 1, 2);
+        let v6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0xff, 2);
+        let [of_v4, of_v6] = [IpAddr::V4(v4), IpAddr::V6(v6)].map(UnderlayAddress::new);
+        assert_eq!(of_v4.octets(), v4.to_ipv6_mapped().octets());
+        assert_eq!(of_v6.octets(), v6.octets());
+        assert_eq!((of_v4.last_v4(), of_v6.as_v6()), (v4, v6));
+        // Inside, a mapped address is no address of the underlay.
+        assert_eq!(UnderlayAddress::of_v6(v4.to_ipv6_mapped()), None);
+        assert_eq!(UnderlayAddress::of_v6(v6), Some(of_v6));
+        assert_eq!(UnderlayAddress::of_v4(v4), Some(of_v4));
+    }
 
     #[test]
     fn no_generation_comes_twice() {

@@ -1,12 +1,11 @@
 //! An underlay of IPv6 (RFC 2473), with private networks of both families: what passes, what is
-//! refused, and which error the sender gets. Only userspace carries it in this version.
+//! refused, and which error the sender gets.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use adit_config::DataplaneChoice;
 use adit_control::OnExit;
-use adit_dataplane::PlaneKind;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
@@ -26,6 +25,7 @@ use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::ipv6::{Ipv6Packet, Ipv6Repr, extension};
 use adit_wire::{Protocol, Validation};
 
+use crate::planes::on_every_plane;
 use crate::support::stream::Stream;
 use crate::support::{
     ANSWER_TIMEOUT, ATTEMPT_TIMEOUT, ask, assert_dropped, assert_no_drops, drops_since, udp, wait_until,
@@ -34,13 +34,26 @@ use crate::support::{
 const PEER: PeerIndex = PeerIndex::new(0);
 const MEGABYTE: usize = 1 << 20;
 
-fn config(text: &str) -> String {
-    with_plane(&over_ipv6(&with_ipv6_networks(text)), DataplaneChoice::Userspace)
+on_every_plane!(
+    pings_of_every_size_pass_and_the_first_that_does_not_fit_is_refused,
+    streams_of_both_families_arrive_both_ways_at_once,
+    datagrams_of_every_size_arrive_unchanged,
+    a_packet_of_1280_bytes_passes_the_narrowest_underlay_in_outer_fragments,
+    the_path_mtu_is_learned_from_a_router,
+    the_path_mtu_of_a_black_hole_is_found_by_probes,
+    what_a_peer_may_not_send_is_dropped_by_name,
+    a_stranger_is_refused_by_name_and_gets_no_answer,
+    a_sender_learns_that_the_peer_cannot_be_reached,
+    nothing_is_left_after_the_overlay_is_closed,
+);
+
+fn config(plane: DataplaneChoice, text: &str) -> String {
+    with_plane(&over_ipv6(&with_ipv6_networks(text)), plane)
 }
 
-fn bring_up_both(network: &TwoSites) -> Tunnels {
-    let a = bring_up(&network.gateway_a, &config(CONFIG_A)).unwrap();
-    Tunnels { a, b: bring_up(&network.gateway_b, &config(CONFIG_B)).unwrap() }
+fn bring_up_both(network: &TwoSites, plane: DataplaneChoice) -> Tunnels {
+    let a = bring_up(&network.gateway_a, &config(plane, CONFIG_A)).unwrap();
+    Tunnels { a, b: bring_up(&network.gateway_b, &config(plane, CONFIG_B)).unwrap() }
 }
 
 /// The outer packets of a tunnel, or fragments of them, in a capture.
@@ -50,10 +63,9 @@ fn outer_packets(frames: &[Frame]) -> Vec<Vec<u8>> {
     packets.filter(is_outer).map(<[u8]>::to_vec).collect()
 }
 
-#[test(root)]
-fn pings_of_every_size_pass_and_the_first_that_does_not_fit_is_refused() {
+fn pings_of_every_size_pass_and_the_first_that_does_not_fit_is_refused(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
-    let tunnels = bring_up_both(&network);
+    let tunnels = bring_up_both(&network, plane);
     let tap = Tap::start(&network.router, "toA").unwrap();
     for size in [48, 49, 88, 576, 1280, 1281, 1459, 1460] {
         for (host, to) in [(&network.host_a, HOST_B6), (&network.host_b, HOST_A6)] {
@@ -86,10 +98,9 @@ fn pings_of_every_size_pass_and_the_first_that_does_not_fit_is_refused() {
     assert_eq!(ask(&network.host_a, HOST_B, 1461), Answer::Refused { by: INSIDE_A, error });
 }
 
-#[test(root)]
-fn streams_of_both_families_arrive_both_ways_at_once() {
+fn streams_of_both_families_arrive_both_ways_at_once(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
-    let tunnels = bring_up_both(&network);
+    let tunnels = bring_up_both(&network, plane);
     let (a, b) = (&network.host_a, &network.host_b);
     let flows: [(_, IpAddr); 4] = [
         ((a, b), HOST_B6.into()),
@@ -110,10 +121,9 @@ fn streams_of_both_families_arrive_both_ways_at_once() {
 }
 
 /// UDP of many sizes, also in fragments that the sender makes.
-#[test(root)]
-fn datagrams_of_every_size_arrive_unchanged() {
+fn datagrams_of_every_size_arrive_unchanged(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
-    let tunnels = bring_up_both(&network);
+    let tunnels = bring_up_both(&network, plane);
     let mut buffer = vec![0; 65_536];
     for (from, to) in [(IpAddr::from(HOST_A6), IpAddr::from(HOST_B6)), (HOST_A.into(), HOST_B.into())] {
         let bind = |host: &Host, address| {
@@ -141,12 +151,11 @@ fn datagrams_of_every_size_arrive_unchanged() {
 
 /// RFC 2473 section 7.1: an underlay of 1280 bytes leaves 1240, and no path is narrower than 1280
 /// bytes to IPv6.
-#[test(root)]
-fn a_packet_of_1280_bytes_passes_the_narrowest_underlay_in_outer_fragments() {
+fn a_packet_of_1280_bytes_passes_the_narrowest_underlay_in_outer_fragments(plane: DataplaneChoice) {
     const UNDERLAY_MTU: u32 = 1280;
     let network = TwoSites::build_over_ipv6().unwrap();
     network.set_underlay_mtus(UNDERLAY_MTU).unwrap();
-    let tunnels = bring_up_both(&network);
+    let tunnels = bring_up_both(&network, plane);
     let tap = Tap::start(&network.router, "toA").unwrap();
     for size in [1240, 1241, 1279, 1280] {
         assert!(ask(&network.host_a, HOST_B6, size).is_reply(), "{size}");
@@ -174,11 +183,10 @@ fn a_packet_of_1280_bytes_passes_the_narrowest_underlay_in_outer_fragments() {
     assert_eq!(tunnels.b.plane().totals().dropped(), 0);
 }
 
-#[test(root)]
-fn the_path_mtu_is_learned_from_a_router() {
+fn the_path_mtu_is_learned_from_a_router(plane: DataplaneChoice) {
     const PATH_MTU: u16 = 1400;
     let network = TwoSites::build_over_ipv6().unwrap();
-    let tunnels = bring_up_both(&network);
+    let tunnels = bring_up_both(&network, plane);
     let _narrow = network.router.limit_mtu("toB", PATH_MTU.into()).unwrap();
     let error = Icmpv6Error::TooBig { mtu: u32::from(PATH_MTU) - 40 };
     wait_until("the sender of IPv6 learns the MTU", || {
@@ -194,11 +202,10 @@ fn the_path_mtu_is_learned_from_a_router() {
 }
 
 /// The router drops what is too big and says nothing.
-#[test(root)]
-fn the_path_mtu_of_a_black_hole_is_found_by_probes() {
+fn the_path_mtu_of_a_black_hole_is_found_by_probes(plane: DataplaneChoice) {
     const PATH_MTU: u16 = 1300;
     let network = TwoSites::build_over_ipv6().unwrap();
-    let tunnels = bring_up_both(&network);
+    let tunnels = bring_up_both(&network, plane);
     network
         .router
         .load_nftables(
@@ -262,10 +269,9 @@ fn packet_v6(source: &str, destination: &str, next_header: Protocol) -> Vec<u8> 
 
 /// The rules of an underlay of IPv4 hold: a peer sends only from its networks, and nothing nested
 /// or local.
-#[test(root)]
-fn what_a_peer_may_not_send_is_dropped_by_name() {
+fn what_a_peer_may_not_send_is_dropped_by_name(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
-    let tunnels = bring_up_both(&network);
+    let tunnels = bring_up_both(&network, plane);
     assert!(ask(&network.host_a, HOST_B6, 88).is_reply());
     let before = tunnels.a.plane().totals();
     let mut forger = Forger::new(&network);
@@ -307,11 +313,11 @@ fn what_a_peer_may_not_send_is_dropped_by_name() {
     assert_eq!(inside.finish().iter().filter(is_udp).count(), 1, "only the last one has come out");
 }
 
-#[test(root)]
-fn a_stranger_is_refused_by_name_and_gets_no_answer() {
+fn a_stranger_is_refused_by_name_and_gets_no_answer(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
-    let a = bring_up(&network.gateway_a, &config(CONFIG_A).replace("2001:db8:1:b::1", "2001:db8:1:b::2"))
-        .unwrap();
+    let a =
+        bring_up(&network.gateway_a, &config(plane, CONFIG_A).replace("2001:db8:1:b::1", "2001:db8:1:b::2"))
+            .unwrap();
     let errors = network.gateway_b.run(|| RawSocket::icmp_errors(UNDERLAY_B6)).unwrap();
     // Without it gateway B would answer for itself.
     let _claim = network.gateway_b.run(|| RawSocket::placeholder(UNDERLAY_B6, TunnelProtocol::Ipv6)).unwrap();
@@ -325,10 +331,9 @@ fn a_stranger_is_refused_by_name_and_gets_no_answer() {
     a.close(OnExit::Remove).unwrap();
 }
 
-#[test(root)]
-fn a_sender_learns_that_the_peer_cannot_be_reached() {
+fn a_sender_learns_that_the_peer_cannot_be_reached(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
-    let _tunnels = bring_up_both(&network);
+    let _tunnels = bring_up_both(&network, plane);
     assert!(ask(&network.host_a, HOST_B6, 88).is_reply());
     // The router of the underlay does not know gateway B any more.
     network.router.down("toB").unwrap();
@@ -347,19 +352,7 @@ fn a_sender_learns_that_the_peer_cannot_be_reached() {
     }
 }
 
-/// The programs have IPv4 only, so `auto` takes userspace and says why.
-#[test(root, adit_testbed::needs::ebpf)]
-fn auto_takes_userspace_and_says_why() {
-    let network = TwoSites::build_over_ipv6().unwrap();
-    let text = over_ipv6(&with_ipv6_networks(CONFIG_A));
-    let a = bring_up(&network.gateway_a, &with_plane(&text, DataplaneChoice::Auto)).unwrap();
-    assert_eq!(a.plane().kind(), PlaneKind::Userspace);
-    assert!(a.plane_reason().contains("the underlay is of IPv6"), "{}", a.plane_reason());
-    a.close(OnExit::Remove).unwrap();
-}
-
-#[test(root)]
-fn nothing_is_left_after_the_overlay_is_closed() {
+fn nothing_is_left_after_the_overlay_is_closed(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
     let look = || {
         let mut netlink = network.gateway_a.netlink().unwrap();
@@ -369,7 +362,7 @@ fn nothing_is_left_after_the_overlay_is_closed() {
         (routes, links)
     };
     let before = look();
-    let a = bring_up(&network.gateway_a, &config(CONFIG_A)).unwrap();
+    let a = bring_up(&network.gateway_a, &config(plane, CONFIG_A)).unwrap();
     let with = look();
     assert_eq!(with.0.len(), before.0.len() + 4, "a route and a guard for each network: {:?}", with.0);
     a.close(OnExit::Remove).unwrap();

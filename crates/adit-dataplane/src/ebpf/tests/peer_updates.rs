@@ -1,14 +1,10 @@
 //! Programs whose peers change while they run decide as newly loaded programs do.
 
-use std::net::IpAddr;
-
 use adit_fixtures::{Direction, Packet, Path, Setup};
-use adit_policy::bpf::maps::PeerEntry;
 use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
-use super::super::loaded::underlay_octets;
 use super::programs::Programs;
 use super::strategies::{packets, setup};
 
@@ -70,16 +66,8 @@ fn programs_with_changed_peers_decide_as_new_ones() {
             let ((_, earlier), (setup, packets)) = (&pair[0], &pair[1]);
             let delta = tunnel.config().peers.delta_to(&setup.config.peers);
             let (amended, steps) = tunnel.with_peers(&delta).expect("no conflict");
-            let way = |underlay: IpAddr| PeerEntry {
-                underlay: underlay_octets(underlay),
-                next_hop: underlay_octets(underlay),
-                device: super::programs::DEVICE,
-                path_mtu: 1500,
-                owes_answer: 0,
-                left_to_stack: 0,
-            };
             if amended.config().peers.has_ipv6() == tunnel.config().peers.has_ipv6() {
-                programs.update_peers(&amended, &steps, way);
+                programs.update_peers(&amended, &steps);
             } else {
                 // Another interface: everything is installed again.
                 programs = Programs::load(&amended, setup);

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
-use adit_policy::bpf::maps::{HostInterface, PeerEntry, Settings, program};
+use adit_policy::bpf::maps::{HostInterface, PathEntry, Settings, program};
 use adit_tunnel::{TableDelta, Totals, Tunnel};
 use adit_wire::ipv6::is_ipv6;
 use aya::programs::{TestRun, TestRunOptions};
 
 use super::super::counts::{CountSnapshot, Counts};
-use super::super::loaded::{LoadedObject, underlay_octets};
+use super::super::loaded::{LoadedObject, PeerState};
 
 const ETHERNET: usize = 14;
 /// Room for an added outer header, in bytes.
@@ -54,38 +54,27 @@ impl Programs {
     pub(super) fn load_for(tunnel: &Tunnel, setup: &Setup, is_preemptible: bool) -> Programs {
         let config = tunnel.config();
         let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
-        let IpAddr::V4(underlay) = config.underlay else { panic!("the programs have an underlay of IPv4") };
-        let settings = Settings::new(underlay, interface, &config.outer, config.mss_clamp)
+        let settings = Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
+            .with_flow_key(tunnel.flow_key())
             .with_relay(setup.forwards)
             .with_ipv6(config.peers.has_ipv6());
         let (mut object, maps) =
             LoadedObject::load(tunnel, settings, None, is_preemptible).expect("the programs load");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
-            let underlay = underlay_octets(config.underlay);
-            let entry = PeerEntry {
-                underlay,
-                next_hop: underlay,
-                device: if path.known { DEVICE } else { 0 },
-                path_mtu: tunnel.path_mtu(peer).mtu,
-                owes_answer: tunnel.has_pending_error(peer).into(),
-                left_to_stack: tunnel.is_left_to_stack(peer).into(),
-            };
-            object.set_peer(peer, entry).expect("there is room for every peer");
+            let device = if path.known { DEVICE } else { 0 };
+            let entry = on_link(tunnel, config.underlay, device);
+            object.set_peer(peer, PeerState::of(tunnel, peer), entry).expect("there is room for every peer");
         }
         let counts = Counts::new(maps, &CountSnapshot::default()).expect("nothing to take over");
         Programs { object, counts, peers: setup.paths.len() }
     }
 
-    /// Changes the peers, and gives new ones these entries.
-    pub(super) fn update_peers(
-        &mut self,
-        tunnel: &Tunnel,
-        steps: &TableDelta,
-        way: impl Fn(IpAddr) -> PeerEntry,
-    ) {
+    /// Changes the peers. New ones are on the link.
+    pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) {
         self.object.update_peers(tunnel, steps).expect("there is room");
         for (peer, underlay) in &steps.added {
-            self.object.set_peer(*peer, way(*underlay)).expect("there is room");
+            let state = PeerState { path_mtu: 1500, ..PeerState::default() };
+            self.object.set_peer(*peer, state, on_link(tunnel, *underlay, DEVICE)).expect("there is room");
         }
     }
 
@@ -93,13 +82,13 @@ impl Programs {
     pub(super) fn restore(&mut self) {
         self.counts.forget_last_drops();
         for peer in (0..self.peers as u32).map(PeerIndex::new) {
-            let entry = self.object.peer(peer);
-            if entry.owes_answer != 0 {
-                // An equal entry would not be written.
-                let another = PeerEntry { owes_answer: 0, ..entry };
-                let written =
-                    self.object.set_peer(peer, another).and_then(|()| self.object.set_peer(peer, entry));
-                written.expect("there is room for every peer");
+            let (state, path) = self.object.peer(peer);
+            if state.owes_answer {
+                // An equal state would not be written.
+                let another = PeerState { owes_answer: false, ..state };
+                for state in [another, state] {
+                    self.object.set_peer(peer, state, path).expect("there is room for every peer");
+                }
             }
         }
     }
@@ -148,6 +137,11 @@ impl Programs {
         assert_eq!(out[..ETHERNET], header, "the link header");
         Ok(Ran { verdict, bytes: out.split_off(ETHERNET) })
     }
+}
+
+/// The path to a peer on the link of an interface; 0 is none.
+fn on_link(tunnel: &Tunnel, underlay: IpAddr, device: u32) -> PathEntry {
+    PathEntry::new(tunnel.config().underlay, underlay).via(underlay, device)
 }
 
 /// An Ethernet header for this host: the loopback interface's address is all zeros. It says IPv6
