@@ -14,7 +14,7 @@ use crate::mss;
 use crate::outer::Outer;
 use crate::passed::Passed;
 use crate::relay;
-use crate::skb::{ETHERNET, Skb};
+use crate::skb::{ETHERNET, Family, Skb};
 use crate::tables::{InnerTables, Tables};
 use crate::verdict::Verdict;
 
@@ -29,14 +29,14 @@ pub fn decap(skb: Skb) -> Verdict {
         return Verdict::Decline;
     }
     // Most packets are not for a tunnel at all.
-    if skb.is_ipv4() && skb.reach(ETHERNET + Ipv4Header::LEN) {
+    if skb.is_of(Family::V4) && skb.reach(ETHERNET + Ipv4Header::LEN) {
         return match skb.byte(ETHERNET + PROTOCOL_OFFSET).map(Protocol) {
             Some(Protocol::IPIP) => decap_v4_in_v4(skb),
             Some(Protocol::IPV6) => decap_v6_in_v4(skb),
             _ => Verdict::Decline,
         };
     }
-    if skb.is_ipv6() && skb.reach(ETHERNET + Ipv6Header::LEN) {
+    if skb.is_of(Family::V6) && skb.reach(ETHERNET + Ipv6Header::LEN) {
         return match skb.byte(ETHERNET + NEXT_HEADER_OFFSET).map(Protocol) {
             Some(Protocol::IPIP) => decap_v4_in_v6(skb),
             Some(Protocol::IPV6) => decap_v6_in_v6(skb),
@@ -74,7 +74,7 @@ fn decap_v6_in_v6(skb: Skb) -> Verdict {
 fn from_underlay<O: Outer, I: Inner>(skb: Skb) -> Option<Verdict> {
     let outer = &O::read(skb, ETHERNET)?;
     let tables = &Tables::open()?;
-    if I::IS_V6 && !tables.settings.carries_ipv6() {
+    if I::FAMILY == Family::V6 && !tables.settings.carries_ipv6() {
         return None;
     }
     // An unknown source may be a peer of another overlay on this address. If it is nobody's,
@@ -95,12 +95,7 @@ fn from_underlay<O: Outer, I: Inner>(skb: Skb) -> Option<Verdict> {
 
 /// Returns `None` to decline: the packet is as it came, except that its MSS may be lower.
 #[inline(always)]
-fn from_peer<O: Outer, I: Inner>(
-    skb: Skb,
-    tables: &Tables,
-    outer: &O,
-    from: PeerIndex,
-) -> Option<Verdict> {
+fn from_peer<O: Outer, I: Inner>(skb: Skb, tables: &Tables, outer: &O, from: PeerIndex) -> Option<Verdict> {
     // A datagram that ends before the flags of TCP only needs its header.
     if !skb.reach(O::INNER + I::LEN + tcp::FLAGS_OFFSET + 1) && !skb.reach(O::INNER + I::LEN) {
         return None;
@@ -180,7 +175,7 @@ fn deliver<O: Outer, I: Inner>(skb: Skb, tables: &Tables, passed: &Passed<I>) ->
     // which the interface does not count, unless it is in another network namespace.
     let is_too_big = passed.shape.segments == 1 && passed.shape.len > interface.max_datagram;
     // Of IPv6 it is dropped there: only its sender may fragment it.
-    if is_too_big && (interface.visible == 0 || I::IS_V6) {
+    if is_too_big && (interface.visible == 0 || I::FAMILY == Family::V6) {
         return None;
     }
     if tables.settings.mss_clamp() {
@@ -192,7 +187,7 @@ fn deliver<O: Outer, I: Inner>(skb: Skb, tables: &Tables, passed: &Passed<I>) ->
     }
     // If the kernel refuses, userspace repeats all of this: neither the ECN mark nor the MSS
     // changes a second time.
-    if !skb.pop_outer::<O, I>()? || skb.set_addresses(&interface.addresses).is_none() {
+    if !skb.pop_outer(O::FAMILY, I::FAMILY)? || skb.set_addresses(&interface.addresses).is_none() {
         return Some(Verdict::lost(passed.from, &passed.inner, passed.shape.segments));
     }
     if is_too_big {

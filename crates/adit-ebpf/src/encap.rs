@@ -10,7 +10,7 @@ use crate::counters::{self, Amount};
 use crate::inner::Inner;
 use crate::mss;
 use crate::outer::Outer;
-use crate::skb::{ETHERNET, Skb};
+use crate::skb::{ETHERNET, Family, Skb};
 use crate::tables::{Path, Tables};
 use crate::verdict::Verdict;
 
@@ -19,10 +19,10 @@ pub fn encap(skb: Skb) -> Verdict {
     if !skb.is_untagged() {
         return Verdict::Decline;
     }
-    if skb.is_ipv4() {
+    if skb.is_of(Family::V4) {
         return encap_v4(skb);
     }
-    if skb.is_ipv6() {
+    if skb.is_of(Family::V6) {
         return encap_v6(skb);
     }
     Verdict::Decline
@@ -85,7 +85,7 @@ fn send<O: Outer, I: Inner>(
     shape: GsoShape,
 ) -> Option<Verdict> {
     let outer = O::encapsulate(skb, tables, peer, path.entry, inner, shape, ETHERNET)?;
-    skb.push_outer::<O>()?;
+    skb.push_outer(O::FAMILY)?;
     counters::sent(peer, Amount { segments: shape.segments, bytes: shape.len });
     if outer.write(skb, ETHERNET).is_none() {
         return Some(Verdict::lost(peer, inner, shape.segments));

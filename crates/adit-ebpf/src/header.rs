@@ -6,17 +6,15 @@ use adit_wire::Protocol;
 use adit_wire::ipv4::{self, Ipv4Header};
 use adit_wire::ipv6::{self, Ipv6Header};
 
-use crate::skb::Skb;
+use crate::skb::{Family, Skb};
 
 /// An IP header without options or extensions.
 pub trait Header: Copy {
+    const FAMILY: Family;
     /// Bytes of the header.
-    const LEN: usize;
-    /// What an Ethernet header says of it.
-    const ETHERTYPE: u16;
+    const LEN: usize = Self::FAMILY.header_len();
     /// What an outer header says of it.
     const PROTOCOL: Protocol;
-    const IS_V6: bool = matches!(Self::PROTOCOL, Protocol::IPV6);
     /// The header at `offset`, if it can be read directly.
     fn read(skb: Skb, offset: usize) -> Option<Self>;
     /// Writes the header at `offset`. Returns `None` if it cannot be written directly.
@@ -36,8 +34,7 @@ type WordsV4 = [u32; ipv4::HEADER_LEN / 4];
 type WordsV6 = [u32; ipv6::HEADER_LEN / 4];
 
 impl Header for Ipv4Header {
-    const LEN: usize = ipv4::HEADER_LEN;
-    const ETHERTYPE: u16 = 0x0800;
+    const FAMILY: Family = Family::V4;
     const PROTOCOL: Protocol = Protocol::IPIP;
 
     #[inline(always)]
@@ -68,8 +65,7 @@ impl Header for Ipv4Header {
 }
 
 impl Header for Ipv6Header {
-    const LEN: usize = ipv6::HEADER_LEN;
-    const ETHERTYPE: u16 = 0x86dd;
+    const FAMILY: Family = Family::V6;
     const PROTOCOL: Protocol = Protocol::IPV6;
 
     #[inline(always)]

@@ -8,9 +8,9 @@ use crate::counters;
 use crate::inner::Inner;
 use crate::skb::Skb;
 
-/// Lowers the MSS of a SYN to what a path takes, of which `room` are the bytes of the largest inner
-/// packet. `at` is the offset of its IP header, and `peer` the peer whose path it is. Returns `None` if userspace has to clamp: the MSS option is not the
-/// first one.
+/// Lowers the MSS of a SYN to what a path takes: `room` are the bytes of its largest inner packet.
+/// `at` is the offset of the IP header, and `peer` the peer whose path it is. Returns `None` if
+/// userspace has to clamp: the MSS option is not the first one.
 #[inline(always)]
 pub fn clamp<I: Inner>(skb: Skb, header: &I, at: usize, room: u16, peer: PeerIndex) -> Option<()> {
     if header.protocol() != Protocol::TCP || !header.has_transport_header() {

@@ -71,8 +71,7 @@ impl Outer for Ipv4Header {
         let policy = tables.settings.policy();
         let df = inner.dont_fragment();
         // RFC 6864 section 4.1: any identification will do for a datagram with DF.
-        let identification =
-            if policy.df || df { 0 } else { tables.identifications(peer, shape.segments) };
+        let identification = if policy.df || df { 0 } else { tables.identifications(peer, shape.segments) };
         let header = OuterHeader::v4(
             &policy,
             path.source.last_v4(),

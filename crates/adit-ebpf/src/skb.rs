@@ -6,9 +6,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use adit_policy::GsoInfo;
 use adit_wire::Protocol;
-use adit_wire::ipv4::Ipv4Header;
-use adit_wire::ipv6::Ipv6Header;
-use adit_wire::tcp;
+use adit_wire::{ipv4, ipv6, tcp};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS,
@@ -19,8 +17,6 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-
-use crate::header::Header;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
@@ -34,6 +30,33 @@ const INVALID: i64 = -22;
 /// A packet of the kernel, as programs see it.
 #[derive(Clone, Copy)]
 pub struct Skb(*mut __sk_buff);
+
+/// What kind of IP packet it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Bytes of its header.
+    #[inline(always)]
+    pub const fn header_len(self) -> usize {
+        match self {
+            Family::V4 => ipv4::HEADER_LEN,
+            Family::V6 => ipv6::HEADER_LEN,
+        }
+    }
+
+    /// What an Ethernet header says of it.
+    #[inline(always)]
+    const fn ethertype(self) -> u16 {
+        match self {
+            Family::V4 => 0x0800,
+            Family::V6 => 0x86dd,
+        }
+    }
+}
 
 /// The next hop towards a peer, of the outer header's family.
 #[derive(Clone, Copy)]
@@ -60,14 +83,10 @@ impl Skb {
         self.fields().len
     }
 
+    /// Whether it is a packet of that family to the kernel.
     #[inline(always)]
-    pub fn is_ipv4(&self) -> bool {
-        self.fields().protocol == u32::from(Ipv4Header::ETHERTYPE.to_be())
-    }
-
-    #[inline(always)]
-    pub fn is_ipv6(&self) -> bool {
-        self.fields().protocol == u32::from(Ipv6Header::ETHERTYPE.to_be())
+    pub fn is_of(&self, family: Family) -> bool {
+        self.fields().protocol == u32::from(family.ethertype().to_be())
     }
 
     /// Whether the packet is for this host and on this interface itself, not on a VLAN above it.
@@ -117,12 +136,6 @@ impl Skb {
     pub fn store_words<W: Copy>(&self, offset: usize, words: W) -> Option<()> {
         // SAFETY: as for `load_words`; the kernel has made sure that these bytes may be written.
         self.pointer::<W>(offset).map(|place| unsafe { *place = words })
-    }
-
-    /// Has the Ethernet header say this. Returns `None` if it cannot be written directly.
-    #[inline(always)]
-    pub fn set_ethertype(&self, ethertype: u16) -> Option<()> {
-        self.store_words(ETHERNET - 2, ethertype.to_be())
     }
 
     /// The header of an ICMP echo at `offset`, if it can be read directly.
@@ -187,12 +200,16 @@ impl Skb {
 
     /// Makes room for an outer header before the network header. A GSO packet stays one.
     #[inline(always)]
-    pub fn push_outer<O: Header>(&self) -> Option<()> {
-        let kind = if O::IS_V6 { BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 };
+    pub fn push_outer(&self, outer: Family) -> Option<()> {
+        let kind = match outer {
+            Family::V4 => BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+            Family::V6 => BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+        };
         let flags = u64::from(kind | BPF_F_ADJ_ROOM_FIXED_GSO);
+        let len = outer.header_len() as i32;
         // SAFETY: the kernel checks the arguments. All pointers into the packet are made anew after
         // this.
-        (unsafe { bpf_skb_adjust_room(self.0, O::LEN as i32, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
+        (unsafe { bpf_skb_adjust_room(self.0, len, BPF_ADJ_ROOM_MAC, flags) } == 0).then_some(())
     }
 
     /// Removes the outer header in front of an inner one, of whose family the packet is then to the
@@ -204,24 +221,27 @@ impl Skb {
     /// first makes a packet of the inner family of it, which only changes the room before the inner
     /// header to that of such a header.
     #[inline(always)]
-    pub fn pop_outer<O: Header, I: Header>(&self) -> Option<bool> {
-        if O::IS_V6 == I::IS_V6 {
-            return (self.shrink(O::LEN, 0) == 0).then_some(true);
+    pub fn pop_outer(&self, outer: Family, inner: Family) -> Option<bool> {
+        if outer == inner {
+            return (self.shrink(outer.header_len(), 0) == 0).then_some(true);
         }
-        let flag = if I::IS_V6 { BPF_F_ADJ_ROOM_DECAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_DECAP_L3_IPV4 };
-        let is_whole = match self.shrink(O::LEN, flag) {
+        let flag = match inner {
+            Family::V4 => BPF_F_ADJ_ROOM_DECAP_L3_IPV4,
+            Family::V6 => BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+        };
+        let is_whole = match self.shrink(outer.header_len(), flag) {
             0 => true,
             // No older kernel knows the flag, and no newer one has another reason to say so.
             INVALID => {
                 // SAFETY: numbers only. All pointers into the packet are made anew after this.
-                if unsafe { bpf_skb_change_proto(self.0, I::ETHERTYPE.to_be(), 0) } != 0 {
+                if unsafe { bpf_skb_change_proto(self.0, inner.ethertype().to_be(), 0) } != 0 {
                     return None;
                 }
-                self.shrink(I::LEN, 0) == 0
+                self.shrink(inner.header_len(), 0) == 0
             }
             _ => return None,
         };
-        Some(is_whole && self.set_ethertype(I::ETHERTYPE).is_some())
+        Some(is_whole && self.store_words(ETHERNET - 2, inner.ethertype().to_be()).is_some())
     }
 
     #[inline(always)]

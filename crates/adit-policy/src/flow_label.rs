@@ -140,7 +140,7 @@ mod tests {
     fn rfc6438_s3_a_label_is_a_keyed_hash_of_the_flow() {
         for n in 0..500u32 {
             let ports = n.wrapping_mul(0x0101_6001).to_be_bytes();
-            let protocol = [Protocol::TCP, Protocol::UDP, Protocol::ICMP][n as usize % 3];
+            let protocol = if n % 3 == 0 { Protocol::ICMP } else { Protocol::UDP };
             let key = FlowKey([KEY.0[0] + u64::from(n % 7), KEY.0[1]]);
             let [from, to] = [Ipv4Addr::from_bits(0x0a01_0101 + n), Ipv4Addr::new(10, 1, 1, 2)];
             let bytes = [&from.octets()[..], &to.octets(), &ports, &[protocol.0]];

@@ -95,6 +95,13 @@ impl PacketV6 {
         self
     }
 
+    /// Sets the flow label.
+    #[must_use]
+    pub fn flow_label(mut self, flow_label: u32) -> PacketV6 {
+        self.repr.flow_label = flow_label;
+        self
+    }
+
     /// Puts an extension header of eight bytes before the payload. `body` follows its next header.
     #[must_use]
     pub fn extension(mut self, kind: Protocol, body: [u8; 7]) -> PacketV6 {

@@ -24,6 +24,15 @@ pub const HOST_C: Ipv4Addr = Ipv4Addr::new(192, 168, 200, 10);
 /// An address in no configured network, inner or outer.
 pub const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 
+/// The gateway's address on an underlay of IPv6.
+pub const UNDERLAY_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xa, 0, 0, 0, 1);
+/// That of peer b.
+pub const UNDERLAY_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xb, 0, 0, 0, 1);
+/// That of peer c.
+pub const UNDERLAY_C6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xb, 0, 0, 0, 3);
+/// The key of the flow labels in the table.
+pub const FLOW_KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
+
 /// The gateway's own inner address of IPv6.
 pub const INSIDE_A6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x17, 0, 0, 0, 0, 1);
 /// A host behind the gateway.

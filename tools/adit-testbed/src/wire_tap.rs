@@ -12,8 +12,8 @@ use adit_lab::LabError;
 use adit_lab::capture::{Frame, SNAPLEN};
 use adit_lab::host::Host;
 
-/// The longest datagram that an [`Injector`] sends: the MTU of Ethernet.
-const MAX_DATAGRAM: usize = 1500;
+/// The longest datagram that an [`Injector`] sends: more than the MTU of any cable here.
+const MAX_DATAGRAM: usize = 2000;
 const BATCH: usize = 64;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const ARP: [u8; 2] = [0x08, 0x06];

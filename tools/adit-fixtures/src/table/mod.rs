@@ -6,6 +6,7 @@ mod encapsulation;
 mod gso;
 mod ipv6;
 mod mss;
+mod over_ipv6;
 mod relay;
 mod router_errors;
 
@@ -14,7 +15,7 @@ use crate::case::Case;
 /// All rows.
 #[must_use]
 pub fn table() -> Vec<Case> {
-    [
+    let over_ipv4 = [
         encapsulation::cases(),
         mss::cases(),
         gso::cases(),
@@ -24,7 +25,9 @@ pub fn table() -> Vec<Case> {
         router_errors::cases(),
         ipv6::cases(),
     ]
-    .concat()
+    .concat();
+    let translated = over_ipv6::translated(&over_ipv4);
+    [over_ipv4, translated, over_ipv6::cases()].concat()
 }
 
 /// The kernel does not forward such a packet, so it never reaches the tunnel interface.

@@ -7,19 +7,23 @@
 //! The gateway's kernel forwards too. So an injected inner datagram has a TTL one higher than in
 //! the fixture, and a delivered one has a TTL one lower.
 
-use adit_testbed::needs::ebpf;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_fixtures::packet::{hex, mend, theirs, udp};
-use adit_fixtures::site::{A, B, C, HOST_A, HOST_A6, HOST_B, INSIDE_A, INSIDE_A6};
+use adit_fixtures::packet_v6::bare_v6;
+use adit_fixtures::site::{
+    A, B, C, HOST_A, HOST_A6, HOST_B, INSIDE_A, INSIDE_A6, UNDERLAY_A6, UNDERLAY_B6, UNDERLAY_C6,
+};
 use adit_fixtures::{Case, Direction, Outcome, Setup, table};
 use adit_lab::host::Host;
 use adit_lab::two_sites::{TwoSites, bring_up};
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::tunnel_protocol::TunnelProtocol;
+use adit_testbed::needs::ebpf;
 use adit_testbed::test_planes::plane_name;
 use adit_testbed::wire_tap;
 use adit_tunnel::Totals;
@@ -49,7 +53,7 @@ fn run(plane: DataplaneChoice) {
         tunnels.entry(config(&case.setup, plane)).or_default().push(case);
     }
     for (config, cases) in tunnels {
-        let mut testbed = Testbed::build(&config);
+        let mut testbed = Testbed::build(&config, cases[0].setup.config.underlay.is_ipv6());
         cases.iter().for_each(|case| testbed.expect(case));
         testbed.expect_nothing_else();
     }
@@ -93,8 +97,12 @@ fn config(setup: &Setup, plane: DataplaneChoice) -> String {
     )
 }
 
+/// The MTU of an underlay of IPv6, which leaves as much to the inside as 1500 bytes of IPv4 do.
+const MTU_OVER_IPV6: u32 = 1520;
+
 /// Gateway A between two neighbours that send nothing by themselves.
 struct Testbed {
+    is_over_ipv6: bool,
     overlay: Overlay,
     inside: Injector,
     underlay: Injector,
@@ -105,13 +113,23 @@ struct Testbed {
 }
 
 impl Testbed {
-    fn build(config: &str) -> Self {
-        let network = TwoSites::build_with_ipv6().unwrap();
+    fn build(config: &str, is_over_ipv6: bool) -> Self {
+        let network = if is_over_ipv6 {
+            let network = TwoSites::build_over_ipv6().unwrap();
+            network.set_underlay_mtus(MTU_OVER_IPV6).unwrap();
+            network
+        } else {
+            TwoSites::build_with_ipv6().unwrap()
+        };
         let TwoSites { host_a, gateway_a, router, .. } = &network;
-        // The router has the addresses of all peers, and answers only ARP.
+        // The router has the addresses of all peers, and answers only who asks for their link-layer
+        // addresses.
         router.sysctl("ipv4/ip_forward", "0").unwrap();
-        let placeholders = [B, C].map(|peer| {
-            router.address("lo", Ipv4Net::from(peer)).unwrap();
+        router.sysctl("ipv6/conf/all/forwarding", "0").unwrap();
+        let peers: [IpAddr; 2] =
+            if is_over_ipv6 { [UNDERLAY_B6.into(), UNDERLAY_C6.into()] } else { [B.into(), C.into()] };
+        let placeholders = peers.map(|peer| {
+            router.address("lo", IpNet::from(peer)).unwrap();
             [TunnelProtocol::Ipip, TunnelProtocol::Ipv6]
                 .map(|protocol| router.run(|| RawSocket::placeholder(peer, protocol)).unwrap())
         });
@@ -129,6 +147,7 @@ impl Testbed {
         gateway_a.route_v6(Ipv6Net::default(), Some(HOST_A6), None).unwrap();
         let overlay = bring_up(gateway_a, config).unwrap();
         Self {
+            is_over_ipv6,
             overlay,
             inside: Injector::new(host_a, "eth0", gateway_a, "dummyA"),
             underlay: Injector::new(router, "toA", gateway_a, "underlayA"),
@@ -147,7 +166,7 @@ impl Testbed {
                 let packet = with_ttl_change(&case.packet.bytes, 1);
                 if is_ipv6(&packet) { self.inside.send_ipv6(&packet) } else { self.inside.send(&packet) }
             }
-            Direction::Decap => self.underlay.send(&case.packet.bytes),
+            Direction::Decap => self.send_outer(&case.packet.bytes),
         }
         match &case.outcome {
             Outcome::Sent(frames) => {
@@ -166,14 +185,26 @@ impl Testbed {
         wait_until(&what, || grown() == expected);
     }
 
+    /// Sends an outer packet from the router.
+    fn send_outer(&mut self, packet: &[u8]) {
+        if self.is_over_ipv6 { self.underlay.send_ipv6(packet) } else { self.underlay.send(packet) }
+    }
+
     /// Fails if an unexpected packet has arrived. A sentinel that is sent last, in each direction,
     /// must be the next packet.
     fn expect_nothing_else(&mut self) {
         const SENTINEL: u16 = 0x5e17;
         self.inside.send(&with_ttl_change(&udp(HOST_A, HOST_B, 64).id(SENTINEL).build(), 1));
         let outer = self.at_router.next(WAIT_TIMEOUT).expect("the sentinel is sent");
-        assert_eq!(identification(&outer[20..]), SENTINEL, "unexpected packet {}", hex(&outer));
-        self.underlay.send(&theirs(B, udp(HOST_B, HOST_A, 64).id(SENTINEL)).build());
+        let header_len = if self.is_over_ipv6 { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+        assert_eq!(identification(&outer[header_len..]), SENTINEL, "unexpected packet {}", hex(&outer));
+        let inner = udp(HOST_B, HOST_A, 64).id(SENTINEL);
+        let outer = if self.is_over_ipv6 {
+            bare_v6(UNDERLAY_B6, UNDERLAY_A6, Protocol::IPIP, inner.build()).build()
+        } else {
+            theirs(B, inner).build()
+        };
+        self.send_outer(&outer);
         let inner = self.at_host.next(WAIT_TIMEOUT).expect("the sentinel is delivered");
         assert_eq!(identification(&inner), SENTINEL, "unexpected packet {}", hex(&inner));
     }
@@ -218,6 +249,10 @@ impl GatewayOutput {
 fn forwarded(bytes: &[u8]) -> Option<Vec<u8>> {
     if is_ipv6(bytes) {
         let packet = Ipv6Packet::parse(bytes, Validation::Datapath).ok()?;
+        if packet.source() == UNDERLAY_A6 {
+            let is_outer = !matches!(packet.next_header(), Protocol::ICMPV6);
+            return is_outer.then(|| normalized(packet.as_bytes()));
+        }
         let is_own = packet.source() == INSIDE_A6 || packet.source().is_unicast_link_local();
         return (!is_own && !packet.source().is_unspecified()).then(|| packet.as_bytes().to_vec());
     }
@@ -232,9 +267,16 @@ fn forwarded(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Clears the identification of an outer datagram without DF, for which any value is right.
+/// Clears what may have any value: the identification of an outer datagram without DF, and the flow
+/// label, whose key is the gateway's own.
 fn normalized(outer: &[u8]) -> Vec<u8> {
     let mut outer = outer.to_vec();
+    if is_ipv6(&outer) {
+        assert!(outer[1..4] != [outer[1] & 0xf0, 0, 0], "a packet of a flow has a label: {}", hex(&outer));
+        outer[1] &= 0xf0;
+        outer[2..4].fill(0);
+        return outer;
+    }
     if outer[6] & 0x40 == 0 {
         outer[4..6].fill(0);
         mend(&mut outer);

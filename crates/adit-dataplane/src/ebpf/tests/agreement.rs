@@ -1,12 +1,15 @@
 //! Agreement between a program and the userspace plane about a packet.
 
+use std::net::IpAddr;
+
 use adit_fixtures::packet::{hex, mend};
 use adit_fixtures::{Direction, Outcome, Packet, Program, Setup};
 use adit_tunnel::{Instant, PeerTotals, Totals};
 use adit_wire::encapsulation::OuterHeader;
-use adit_wire::ipv4::{HEADER_LEN, Ipv4Packet};
-use adit_wire::ipv6::{Ipv6Packet, is_ipv6};
+use adit_wire::ipv4::{self, Ipv4Header, Ipv4Packet};
+use adit_wire::ipv6::{self, Ipv6Header, Ipv6Packet, is_ipv6};
 use adit_wire::{Protocol, Validation};
+use zerocopy::FromBytes;
 
 use super::gateway::{Gateway, cut, described};
 use super::programs::{Programs, Ran};
@@ -21,8 +24,19 @@ pub(super) struct Seen {
     pub(super) program: Program,
     /// What both counted.
     pub(super) totals: Totals,
-    /// Whether the inner packet is one of IPv6.
-    pub(super) is_v6: bool,
+}
+
+/// The families of a packet inside and outside, such as `6in4`.
+pub(super) fn combination(setup: &Setup, direction: Direction, packet: &Packet) -> String {
+    let family = |is_v6| if is_v6 { 6 } else { 4 };
+    let inner = match direction {
+        Direction::Encap => &packet.bytes[..],
+        Direction::Decap => {
+            let header_len = if is_ipv6(&packet.bytes) { ipv6::HEADER_LEN } else { ipv4::HEADER_LEN };
+            packet.bytes.get(header_len..).unwrap_or_default()
+        }
+    };
+    format!("{}in{}", family(is_ipv6(inner)), family(setup.config.underlay.is_ipv6()))
 }
 
 /// Runs a program on a packet, and userspace on what the program declines. Compares the result with
@@ -78,11 +92,7 @@ pub(super) fn compare(
     if ran.verdict == Program::Declines && !silent {
         return Err(tell("a declined packet was counted"));
     }
-    let inner = match direction {
-        Direction::Encap => &packet.bytes[..],
-        Direction::Decap => packet.bytes.get(HEADER_LEN..).unwrap_or_default(),
-    };
-    Ok(Seen { outcome: expected, program: ran.verdict, totals, is_v6: is_ipv6(inner) })
+    Ok(Seen { outcome: expected, program: ran.verdict, totals })
 }
 
 /// The outcome of a packet that a program has seen, and what userspace counts of it.
@@ -118,56 +128,60 @@ fn carried(
     gso_size: Option<u16>,
     bytes: &[u8],
 ) -> Result<Outcome, String> {
-    if direction == Direction::Decap && is_ipv6(bytes) {
-        let packet = Ipv6Packet::parse(bytes, Validation::Datapath)
-            .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
-        return Ok(Outcome::Delivered(packet.as_bytes().to_vec()));
-    }
-    let whole = Ipv4Packet::parse(bytes, Validation::Datapath)
-        .map_err(|error| format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes)))?;
-    let ours = whole.source() == setup.config.underlay;
-    if direction == Direction::Decap && !ours {
-        return Ok(Outcome::Delivered(whole.as_bytes().to_vec()));
+    let broken = |error: &dyn std::fmt::Display| {
+        format!("{direction:?}: what was carried is broken: {error}: {}", hex(bytes))
+    };
+    let (packet, header_len, source): (&[u8], usize, IpAddr) = if is_ipv6(bytes) {
+        let whole = Ipv6Packet::parse(bytes, Validation::Datapath).map_err(|error| broken(&error))?;
+        (whole.as_bytes(), ipv6::HEADER_LEN, whole.source().into())
+    } else {
+        let whole = Ipv4Packet::parse(bytes, Validation::Datapath).map_err(|error| broken(&error))?;
+        (whole.as_bytes(), ipv4::HEADER_LEN, whole.source().into())
+    };
+    if direction == Direction::Decap && source != setup.config.underlay {
+        return Ok(Outcome::Delivered(packet.to_vec()));
     }
     // The kernel segments a GSO packet, and writes lengths and identifications as we do.
-    let inner = whole.payload();
-    let outer = whole.fixed_header();
+    let (outer, inner) = packet.split_at(header_len);
     let gso_packet = GsoPacket::new(inner, &described(inner, gso_size))
         .map_err(|_| format!("{direction:?}: what was carried cannot be cut: {}", hex(bytes)))?;
-    if direction == Direction::Encap && whole.total_len() != bytes.len() {
+    if direction == Direction::Encap && packet.len() != bytes.len() {
         return Err(format!("{direction:?}: something follows what was carried: {}", hex(bytes)));
     }
     if gso_size.is_none() {
-        return Ok(Outcome::Sent(vec![whole.as_bytes().to_vec()]));
+        return Ok(Outcome::Sent(vec![packet.to_vec()]));
     }
+    let template = template(setup, outer, inner).ok_or("no outer header has that length")?;
+    if template.as_bytes() != outer {
+        return Err(format!("{direction:?}: an unexpected outer header: {}", hex(bytes)));
+    }
+    Ok(Outcome::Sent(cut(&gso_packet, &template, |_| {})))
+}
+
+/// The outer header that belongs before these inner bytes. It takes from the given one the
+/// addresses, and the identification or the flow label.
+fn template(setup: &Setup, outer: &[u8], inner: &[u8]) -> Option<OuterHeader> {
+    let policy = &setup.config.outer;
     let (protocol, tos, ttl, df) = if is_ipv6(inner) {
         (Protocol::IPV6, inner[0] << 4 | inner[1] >> 4, inner[7], true)
     } else {
         (Protocol::IPIP, inner[1], inner[8], inner[6] & 0x40 != 0)
     };
-    let template = OuterHeader::v4(
-        &setup.config.outer,
-        outer.source(),
-        outer.destination(),
-        protocol,
-        tos,
-        ttl,
-        df,
-        inner.len(),
-        outer.identification(),
-    );
-    let template = template.ok_or("no outer header has that length")?;
-    if template.as_bytes() != &bytes[..HEADER_LEN] {
-        return Err(format!("{direction:?}: an unexpected outer header: {}", hex(bytes)));
+    if is_ipv6(outer) {
+        let header = Ipv6Header::read_from_bytes(outer).ok()?;
+        let (from, to, label) = (header.source(), header.destination(), header.flow_label());
+        return OuterHeader::v6(policy, from, to, protocol, tos, ttl, label, inner.len());
     }
-    Ok(Outcome::Sent(cut(&gso_packet, &template, |_| {})))
+    let header = Ipv4Header::read_from_bytes(outer).ok()?;
+    let (from, to, id) = (header.source(), header.destination(), header.identification());
+    OuterHeader::v4(policy, from, to, protocol, tos, ttl, df, inner.len(), id)
 }
 
 /// The outcome without what may differ: identifications of outer datagrams that may be fragmented.
 pub(super) fn normal(outcome: Outcome) -> Outcome {
     let Outcome::Sent(mut frames) = outcome else { return outcome };
     for frame in &mut frames {
-        if frame[6] & 0x40 == 0 {
+        if !is_ipv6(frame) && frame[6] & 0x40 == 0 {
             frame[4..6].fill(0);
             mend(frame);
         }

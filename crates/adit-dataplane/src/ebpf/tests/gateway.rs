@@ -3,18 +3,19 @@
 
 use std::net::IpAddr;
 
-use adit_fixtures::site::ROUTER;
+use adit_fixtures::site::{FLOW_KEY, ROUTER, STRANGER6};
 use adit_fixtures::{Direction, Outcome, Packet, Setup};
 use adit_linux::sockets::virtio_net::{Checksum, Gso, VirtioNetHeader};
-use adit_policy::{Owner, OwnerLookup};
+use adit_policy::{FlowKey, Owner, OwnerLookup};
 use adit_tunnel::{
-    Counters, Decapsulated, Encapsulated, Inner, Instant, Origin, Outer, Reply, Totals, Tunnel,
+    Counters, Decapsulated, DropReason, Encapsulated, Inner, Instant, Origin, Outer, Reply, Totals, Tunnel,
 };
 use adit_wire::checksum::ChecksumState;
 use adit_wire::encapsulation::OuterHeader;
-use adit_wire::icmpv4::{self, Icmpv4Error, unreachable};
+use adit_wire::icmpv4::{self, Icmpv4Error};
+use adit_wire::icmpv6::{self, Icmpv6Error};
 use adit_wire::ipv4::{self, Ipv4Packet, Ipv4Repr};
-use adit_wire::ipv6::{self, Ipv6Packet, is_ipv6};
+use adit_wire::ipv6::{self, FragmentsV6, Ipv6Packet, Ipv6Repr, is_ipv6};
 use adit_wire::{Protocol, Validation, fragment, tcp};
 
 use crate::userspace::segment::GsoPacket;
@@ -32,11 +33,12 @@ impl Gateway {
     /// A gateway with this setup and no counts.
     pub(super) fn new(setup: &Setup) -> Gateway {
         let tunnel = Tunnel::new(setup.config.clone()).expect("the configuration is good");
+        let tunnel = tunnel.with_flow_key(FlowKey(FLOW_KEY));
         let learning = tunnel.counters();
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
             tunnel.set_underlay_mtu(peer, path.mtu);
             if path.owed {
-                let message = host_unreachable(setup.config.underlay, config.underlay);
+                let message = unreachable(setup.config.underlay, config.underlay);
                 tunnel.on_underlay_icmp(&message, NOW, &learning);
                 assert!(tunnel.has_pending_error(peer), "the message is believed");
             }
@@ -100,7 +102,8 @@ impl Gateway {
             Decapsulated::Deliver { peer, inner, set_ecn, max_mss } => (peer, inner, set_ecn, max_mss),
             Decapsulated::Answer { peer } => panic!("peer {peer:?} answers a probe that nobody sent"),
             Decapsulated::Unanswerable { peer } => panic!("peer {peer:?} probes, and nobody said so"),
-            Decapsulated::NotOurs => panic!("there is no other overlay"),
+            // Nobody counts it.
+            Decapsulated::NotOurs => return Outcome::Dropped(DropReason::OuterNotProtocol4),
             Decapsulated::LeftToStack => panic!("no policy covers a peer"),
             Decapsulated::Drop(reason) => return Outcome::Dropped(reason),
         };
@@ -163,7 +166,7 @@ pub(super) fn described(bytes: &[u8], gso_size: Option<u16>) -> VirtioNetHeader 
 /// Number of datagrams that an outer GSO packet was coalesced from.
 fn joined(outer: &[u8], gso_size: Option<u16>) -> u16 {
     let Some(size) = gso_size else { return 1 };
-    let inner = &outer[ipv4::HEADER_LEN..];
+    let inner = &outer[transport_of(outer).0..];
     let (header_len, protocol) = transport_of(inner);
     let transport = match protocol {
         Protocol::TCP => usize::from(inner[header_len + 12] >> 4) * 4,
@@ -209,6 +212,12 @@ fn fragments(gso_packet: &GsoPacket<'_>, outer: &OuterHeader, max_datagram: usiz
 fn outer_fragments(gso_packet: &GsoPacket<'_>, outer: &OuterHeader, max_datagram: usize) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for bytes in cut(gso_packet, outer, |_| {}) {
+        if is_ipv6(&bytes) {
+            let packet = Ipv6Packet::parse(&bytes, Validation::Datapath).expect("it was just made");
+            let pieces = FragmentsV6::new(&packet, max_datagram, 0).into_iter().flatten();
+            frames.extend(pieces.map(|piece| [&piece.header[..], &bytes[piece.payload]].concat()));
+            continue;
+        }
         let packet = Ipv4Packet::parse(&bytes, Validation::Datapath).expect("it was just made");
         let Ok(pieces) = fragment::fragments(&packet, max_datagram) else { continue };
         frames.extend(pieces.map(|piece| [piece.header(), &bytes[piece.payload()]].concat()));
@@ -222,24 +231,44 @@ fn whole(gso_packet: &GsoPacket<'_>, index: usize) -> Vec<u8> {
     datagram
 }
 
-/// A router's Host Unreachable about a peer, with too short a quote to tell whose datagram it was.
-fn host_unreachable(source: IpAddr, destination: IpAddr) -> Vec<u8> {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else {
-        panic!("the programs have an underlay of IPv4")
-    };
-    let quoted = Ipv4Repr {
-        source,
-        destination,
-        protocol: Protocol::IPIP,
-        ttl: 60,
-        tos: 0,
-        identification: 0,
-        dont_fragment: true,
-        payload_len: 100,
-    };
-    let quote = [&quoted.emit()[..], &[0x45, 0, 0, 100, 0, 0, 0, 0]].concat();
-    let mut message = [0; icmpv4::MAX_ERROR_LEN];
-    let error = Icmpv4Error::DestinationUnreachable { code: unreachable::HOST };
-    let len = icmpv4::build_error(&mut message, ROUTER, source, error, &quote);
-    message[..len].to_vec()
+/// A router's error that the peer cannot be reached, with too short a quote to tell whose packet it
+/// was.
+fn unreachable(source: IpAddr, destination: IpAddr) -> Vec<u8> {
+    let start_of_inner = [0x45, 0, 0, 100, 0, 0, 0, 0];
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let quoted = Ipv4Repr {
+                source,
+                destination,
+                protocol: Protocol::IPIP,
+                ttl: 60,
+                tos: 0,
+                identification: 0,
+                dont_fragment: true,
+                payload_len: 100,
+            };
+            let quote = [&quoted.emit()[..], &start_of_inner].concat();
+            let mut message = [0; icmpv4::MAX_ERROR_LEN];
+            let error = Icmpv4Error::DestinationUnreachable { code: icmpv4::unreachable::HOST };
+            let len = icmpv4::build_error(&mut message, ROUTER, source, error, &quote);
+            message[..len].to_vec()
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let quoted = Ipv6Repr {
+                source,
+                destination,
+                next_header: Protocol::IPIP,
+                hop_limit: 60,
+                traffic_class: 0,
+                flow_label: 0,
+                payload_len: 100,
+            };
+            let quote = [&quoted.emit()[..], &start_of_inner].concat();
+            let mut message = [0; icmpv6::MAX_ERROR_LEN];
+            let error = Icmpv6Error::DestinationUnreachable { code: icmpv6::unreachable::ADDRESS };
+            let len = icmpv6::build_error(&mut message, STRANGER6, source, error, &quote);
+            message[..len].to_vec()
+        }
+        _ => panic!("both ends of a path are of one family"),
+    }
 }

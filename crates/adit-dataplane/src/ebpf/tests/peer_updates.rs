@@ -1,12 +1,14 @@
 //! Programs whose peers change while they run decide as newly loaded programs do.
 
+use adit_fixtures::site::FLOW_KEY;
 use adit_fixtures::{Direction, Packet, Path, Setup};
+use adit_policy::FlowKey;
 use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::programs::Programs;
-use super::strategies::{packets, setup};
+use super::strategies::{packets, setup_over};
 
 const CASES: u32 = 8;
 const CHANGES: usize = 4;
@@ -16,7 +18,11 @@ const SEED: u64 = 2003;
 
 /// Successive peers of one site, and packets for each state.
 fn lives() -> impl Strategy<Value = Vec<(Setup, Vec<(Direction, Packet)>)>> {
-    (setup(), proptest::collection::vec(setup(), CHANGES)).prop_flat_map(|(first, others)| {
+    let setups = |over_ipv6| {
+        let others = proptest::collection::vec(setup_over(over_ipv6), CHANGES);
+        (setup_over(over_ipv6), others)
+    };
+    any::<bool>().prop_flat_map(setups).prop_flat_map(|(first, others)| {
         let mut site = first.config.clone();
         // Without DF, identifications would count up and differ.
         site.outer.df = true;
@@ -45,6 +51,12 @@ fn with_peers(site: &TunnelConfig, other: &Setup) -> Setup {
     Setup { config, paths, forwards: true }
 }
 
+/// A tunnel that labels flows as all others here do.
+fn tunnel(setup: &Setup) -> Tunnel {
+    let tunnel = Tunnel::new(setup.config.clone()).expect("a valid configuration");
+    tunnel.with_flow_key(FlowKey(FLOW_KEY))
+}
+
 #[test(super::ebpf)]
 fn programs_with_changed_peers_decide_as_new_ones() {
     let config = ProptestConfig {
@@ -56,7 +68,7 @@ fn programs_with_changed_peers_decide_as_new_ones() {
     };
     let outcome = TestRunner::new(config).run(&lives(), |lives| {
         let (first, packets) = &lives[0];
-        let mut tunnel = Tunnel::new(first.config.clone()).expect("a valid configuration");
+        let mut tunnel = tunnel(first);
         let mut programs = Programs::load(&tunnel, first);
         // Fills the programs' caches, which must not outlive the change.
         for (direction, packet) in packets {
@@ -73,8 +85,7 @@ fn programs_with_changed_peers_decide_as_new_ones() {
                 programs = Programs::load(&amended, setup);
             }
             tunnel = amended;
-            let mut new =
-                Programs::load(&Tunnel::new(setup.config.clone()).expect("a valid configuration"), setup);
+            let mut new = Programs::load(&self::tunnel(setup), setup);
             for (direction, packet) in earlier.iter().chain(packets) {
                 let amended = programs.run(*direction, packet).map_err(TestCaseError::fail)?;
                 let new = new.run(*direction, packet).map_err(TestCaseError::fail)?;

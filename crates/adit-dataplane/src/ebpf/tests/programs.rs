@@ -52,21 +52,27 @@ impl Programs {
 
     /// Loads the programs as on a kernel where runs may interrupt each other, or not.
     pub(super) fn load_for(tunnel: &Tunnel, setup: &Setup, is_preemptible: bool) -> Programs {
-        let config = tunnel.config();
-        let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
-        let settings = Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
-            .with_flow_key(tunnel.flow_key())
-            .with_relay(setup.forwards)
-            .with_ipv6(config.peers.has_ipv6());
-        let (mut object, maps) =
-            LoadedObject::load(tunnel, settings, None, is_preemptible).expect("the programs load");
+        let (object, maps) = LoadedObject::load(tunnel, settings(tunnel, setup), None, is_preemptible)
+            .expect("the programs load");
+        let counts = Counts::new(maps, &CountSnapshot::default()).expect("nothing to take over");
+        let mut programs = Programs { object, counts, peers: setup.paths.len() };
+        programs.take_over(tunnel, setup);
+        programs
+    }
+
+    /// Takes over what may differ between gateways with the same peers and networks: how outer
+    /// headers are written, and what is known of the paths.
+    pub(super) fn take_over(&mut self, tunnel: &Tunnel, setup: &Setup) {
+        let before = self.object.settings();
+        let mut settings = settings(tunnel, setup).with_relay_rule(before.relay_rule());
+        settings.generation = before.generation;
+        self.object.set_settings(settings).expect("the settings can be written");
         for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
             let device = if path.known { DEVICE } else { 0 };
             let entry = on_link(tunnel, config.underlay, device);
-            object.set_peer(peer, PeerState::of(tunnel, peer), entry).expect("there is room for every peer");
+            let state = PeerState::of(tunnel, peer);
+            self.object.set_peer(peer, state, entry).expect("there is room for every peer");
         }
-        let counts = Counts::new(maps, &CountSnapshot::default()).expect("nothing to take over");
-        Programs { object, counts, peers: setup.paths.len() }
     }
 
     /// Changes the peers. New ones are on the link.
@@ -137,6 +143,15 @@ impl Programs {
         assert_eq!(out[..ETHERNET], header, "the link header");
         Ok(Ran { verdict, bytes: out.split_off(ETHERNET) })
     }
+}
+
+fn settings(tunnel: &Tunnel, setup: &Setup) -> Settings {
+    let config = tunnel.config();
+    let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
+    Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
+        .with_flow_key(tunnel.flow_key())
+        .with_relay(setup.forwards)
+        .with_ipv6(config.peers.has_ipv6())
 }
 
 /// The path to a peer on the link of an interface; 0 is none.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use adit_fixtures::packet::{Datagram, bare, mend, tcp, udp};
+use adit_fixtures::packet_v6::bare_v6;
 use adit_fixtures::site::A;
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::{Owner, OwnerLookup};
@@ -77,8 +78,9 @@ const OUTSIDE: [&str; 11] = [
     "0.0.0.0",
 ];
 
-/// MTUs of outer datagrams: the smallest accepted, the largest usual, and some between.
-const MTUS: [u16; 6] = [88, 100, 576, 1006, 1500, 1501];
+/// MTUs of outer datagrams: the smallest accepted of each family, the largest usual, and some
+/// between.
+const MTUS: [u16; 8] = [88, 100, 576, 1006, 1280, 1300, 1500, 1501];
 
 fn parse(address: &str) -> Ipv4Addr {
     address.parse().expect("an address")
@@ -93,12 +95,18 @@ fn rarely(percent: u32) -> impl Strategy<Value = bool> {
     (0..100_u32).prop_map(move |n| n < percent)
 }
 
-/// A tunnel with one to four peers, and the state of their paths.
+/// A tunnel with one to four peers, and the state of their paths, over either family.
 pub(super) fn setup() -> impl Strategy<Value = Setup> {
+    rarely(50).prop_flat_map(setup_over)
+}
+
+/// The same over IPv6 or IPv4.
+pub(super) fn setup_over(over_ipv6: bool) -> impl Strategy<Value = Setup> {
     let owners = vec(any::<usize>(), NETWORKS.len());
     let mtu = prop_oneof![2 => Just(1500), 1 => select(&MTUS[..])];
     let path = (mtu, rarely(10), rarely(90));
-    let path = path.prop_map(|(mtu, owed, known)| Path { mtu, owed, known });
+    let least = if over_ipv6 { 1280 } else { 0 };
+    let path = path.prop_map(move |(mtu, owed, known)| Path { mtu: mtu.max(least), owed, known });
     let usual = any::<bool>();
     let locals = vec(select(&["172.16.17.1", "192.168.199.1", "203.0.113.1"][..]), 0..3);
     let parts = (
@@ -112,9 +120,10 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
         rarely(80),
         (relay(), rarely(75)),
     );
-    parts.prop_filter_map("a tunnel that there can be", |parts| {
+    parts.prop_filter_map("a tunnel that there can be", move |parts| {
         let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards, rest) = parts;
         let (relay, both_families) = rest;
+        let underlay = |v4: Ipv4Addr| if over_ipv6 { address_v6(v4).into() } else { IpAddr::from(v4) };
         // 0: nobody, 1: us.
         let of = |owner| {
             let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
@@ -124,19 +133,19 @@ pub(super) fn setup() -> impl Strategy<Value = Setup> {
                 .flatten()
                 .collect::<Vec<IpNet>>()
         };
-        let mut set = PeerSet::nested(Some(A.into()), of(1)).ok()?;
+        let mut set = PeerSet::nested(Some(underlay(A)), of(1)).ok()?;
         for index in 0..peers {
             let name = format!("p{index}").parse().expect("a name");
             set.insert(Peer {
                 name,
-                underlay: gateway(index).into(),
+                underlay: underlay(gateway(index)),
                 networks: of(index + 2),
                 path: PathOptions::default(),
             })
             .ok()?;
         }
         let config = TunnelConfig {
-            underlay: A.into(),
+            underlay: underlay(A),
             peers: set,
             outer,
             mss_clamp,
@@ -178,7 +187,7 @@ pub(super) fn packets(
 ) -> impl Strategy<Value = Vec<(Direction, Packet)>> + use<> {
     let ends = ends(setup);
     let inner = inner(ends.clone()).prop_map(|packet| (Direction::Encap, packet));
-    let outer = outer(ends).prop_map(|packet| (Direction::Decap, packet));
+    let outer = outer(ends, setup.config.underlay.is_ipv6()).prop_map(|packet| (Direction::Decap, packet));
     vec(prop_oneof![inner, outer], count)
 }
 
@@ -424,7 +433,7 @@ fn gso_packet(ends: impl Strategy<Value = (Ipv4Addr, Ipv4Addr)>) -> impl Strateg
 }
 
 /// What arrives from the underlay.
-fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
+fn outer(ends: BoxedStrategy<Ends>, over_ipv6: bool) -> impl Strategy<Value = Packet> {
     let inside = ends.prop_flat_map(|(gateway, from, to)| {
         let ends = Just((from, to));
         let one = (datagram(ends), family(), mutations(0)).prop_map(|(datagram, family, mutations)| {
@@ -435,28 +444,76 @@ fn outer(ends: BoxedStrategy<Ends>) -> impl Strategy<Value = Packet> {
     let unknown = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
     let elsewhere = weighted(0.05, select(&OUTSIDE[..]).prop_map(parse));
     let fields = (any::<u8>(), 1..=255_u8, any::<bool>(), any::<u16>(), ip_options(), piece());
-    let after = (weighted(0.2, 1..40_usize), mutations(HEADER_LEN));
+    let fields = fields.prop_map(|(tos, ttl, df, id, options, piece)| OuterFields {
+        tos,
+        ttl,
+        df,
+        id,
+        options,
+        piece,
+    });
+    let least = if over_ipv6 { ipv6::HEADER_LEN } else { HEADER_LEN };
+    let after = (weighted(0.2, 1..40_usize), mutations(least));
     (inside, unknown, elsewhere, fields, after).prop_map(
-        |((gateway, inside), unknown, elsewhere, fields, after)| {
+        move |((gateway, inside), unknown, elsewhere, fields, after)| {
             let (padding, mutations) = after;
-            let (from, to) = (unknown.unwrap_or(gateway), elsewhere.unwrap_or(A));
-            let (tos, ttl, df, id, options, piece) = fields;
-            let plain = inside.gso_size.is_none();
-            let protocol = if is_ipv6(&inside.bytes) { Protocol::IPV6 } else { Protocol::IPIP };
-            let outer = bare(from, to, protocol, inside.bytes).tos(tos).ttl(ttl).df(df).id(id);
-            if !plain {
-                return Packet { bytes: outer.build(), gso_size: inside.gso_size };
+            let ends = (unknown.unwrap_or(gateway), elsewhere.unwrap_or(A));
+            let write = if over_ipv6 { OuterFields::in_ipv6 } else { OuterFields::in_ipv4 };
+            let gso_size = inside.gso_size;
+            let bytes = write(&fields, ends, inside);
+            if gso_size.is_some() {
+                return Packet { bytes, gso_size };
             }
-            let outer = match piece {
-                // A fragment of something as large, so that nothing is cut short.
-                Some((offset, _)) if !df => outer.fragment(offset == 0, offset * 8),
-                _ => outer.options(&options),
-            };
-            let mut bytes = mutated(outer.build(), &mutations);
+            let mut bytes = mutated(bytes, &mutations);
             bytes.extend(vec![0xa5; padding.unwrap_or(0)]);
             bytes.into()
         },
     )
+}
+
+/// Fields of an outer header.
+#[derive(Debug, Clone)]
+struct OuterFields {
+    tos: u8,
+    ttl: u8,
+    df: bool,
+    id: u16,
+    options: Vec<u8>,
+    piece: Option<(usize, usize)>,
+}
+
+impl OuterFields {
+    fn in_ipv4(&self, (from, to): (Ipv4Addr, Ipv4Addr), inside: Packet) -> Vec<u8> {
+        let outer = bare(from, to, protocol_of(&inside), inside.bytes);
+        let outer = outer.tos(self.tos).ttl(self.ttl).df(self.df).id(self.id);
+        let outer = match self.piece {
+            _ if inside.gso_size.is_some() => outer,
+            // A fragment of something as large, so that nothing is cut short.
+            Some((offset, _)) if !self.df => outer.fragment(offset == 0, offset * 8),
+            _ => outer.options(&self.options),
+        };
+        outer.build()
+    }
+
+    fn in_ipv6(&self, (from, to): (Ipv4Addr, Ipv4Addr), inside: Packet) -> Vec<u8> {
+        let outer = bare_v6(address_v6(from), address_v6(to), protocol_of(&inside), inside.bytes);
+        let outer = outer.traffic_class(self.tos).hop_limit(self.ttl).flow_label(self.id.into());
+        let outer = match self.piece {
+            _ if inside.gso_size.is_some() => outer,
+            Some((offset, _)) if !self.df => {
+                let (more, offset) = (u8::from(offset == 0), offset as u8 * 8);
+                outer.extension(Protocol::FRAGMENT, [0, 0, offset | more, 0, 0, 0, 7])
+            }
+            _ if self.options.is_empty() => outer,
+            _ => outer.extension(Protocol::DESTINATION_OPTIONS, [0, 4, 1, self.ttl, 1, 1, 0]),
+        };
+        outer.build()
+    }
+}
+
+/// What an outer header says of a packet.
+fn protocol_of(inside: &Packet) -> Protocol {
+    if is_ipv6(&inside.bytes) { Protocol::IPV6 } else { Protocol::IPIP }
 }
 
 /// A change to a valid packet.

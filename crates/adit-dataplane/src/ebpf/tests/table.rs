@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use adit_fixtures::{Case, Direction, Outcome, Program, table};
 use adit_tunnel::Totals;
 
-use super::agreement::{compare, normal};
+use super::agreement::{combination, compare, normal};
 use super::gateway::Gateway;
 use super::programs::Programs;
 
@@ -20,6 +20,23 @@ fn every_row_has_a_name_of_its_own() {
     let cases = table();
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     assert_eq!(names.len(), cases.len());
+}
+
+/// How many rows there are of each combination: of 4in4, 6in4, 4in6, 6in6.
+#[test]
+#[expect(clippy::print_stderr, reason = "how many there are is worth reading")]
+fn every_combination_of_families_has_rows() {
+    let mut counts = BTreeMap::<String, (u32, u32)>::new();
+    for case in table() {
+        let count = counts.entry(combination(&case.setup, case.direction, &case.packet)).or_default();
+        count.0 += 1;
+        count.1 += u32::from(case.not_end_to_end.is_none());
+    }
+    for (combination, (rows, of_them)) in &counts {
+        eprintln!("{rows:6} {combination}, of which {of_them} end to end");
+    }
+    let many = |name| counts.get(name).is_some_and(|(rows, of_them)| *rows >= 100 && *of_them >= 80);
+    assert!(["4in4", "6in4", "4in6", "6in6"].into_iter().all(many), "{counts:?}");
 }
 
 #[test]
@@ -56,9 +73,12 @@ fn the_programs_do_what_the_table_says() {
     let mut loaded = BTreeMap::new();
     let mut failures = Vec::new();
     for case in table() {
+        let tunnel = Gateway::new(&case.setup).tunnel;
+        let config = &case.setup.config;
         let programs = loaded
-            .entry(format!("{:?}", case.setup))
-            .or_insert_with(|| Programs::load(&Gateway::new(&case.setup).tunnel, &case.setup));
+            .entry(format!("{:?}", (config.underlay, &config.peers, &config.relay, &config.local_addresses)))
+            .or_insert_with(|| Programs::load(&tunnel, &case.setup));
+        programs.take_over(&tunnel, &case.setup);
         if let Err(failure) = on_programs(programs, &case) {
             failures.push(format!("{}: {failure}", case.name));
         }
