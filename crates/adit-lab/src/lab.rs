@@ -1,5 +1,6 @@
 //! `adit lab`: builds the two-site network, checks that the tunnel works, and removes everything.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,7 +153,10 @@ fn close(tunnels: Tunnels) -> Result<(), LabError> {
 }
 
 fn measure(network: &TwoSites) -> Result<Throughput, LabError> {
-    let flow = |address| Flow { client: &network.gateway_a, server: &network.gateway_b, address };
-    let gbps = |address| throughput::tcp(&flow(address), 1, STREAM_TIME).map(|bits| bits / 1e9);
+    let gbps = |address: Ipv4Addr| {
+        let address = address.into();
+        let flow = Flow { client: &network.gateway_a, server: &network.gateway_b, address };
+        throughput::tcp(&flow, 1, STREAM_TIME).map(|bits| bits / 1e9)
+    };
     Ok(Throughput { underlay_gbps: gbps(UNDERLAY_B)?, tunnel_gbps: gbps(INSIDE_B)? })
 }

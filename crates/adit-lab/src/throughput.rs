@@ -4,7 +4,7 @@
 //! every byte that arrives.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ pub struct Flow<'a> {
     /// The host that listens and receives.
     pub server: &'a Host,
     /// The server's address. It decides which route the flow takes.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// Sends `streams` TCP streams for `time` and returns the goodput in bits a second.
@@ -38,7 +38,7 @@ pub struct Flow<'a> {
 /// Fails without a connection, or if a byte changes in transit.
 pub fn tcp(flow: &Flow<'_>, streams: usize, time: Duration) -> Result<f64, LabError> {
     let listener = flow.server.run(|| {
-        TcpListener::bind(SocketAddrV4::new(flow.address, 0)).map_err(LabError::io("listen for a TCP stream"))
+        TcpListener::bind(SocketAddr::new(flow.address, 0)).map_err(LabError::io("listen for a TCP stream"))
     })?;
     let server = listener.local_addr().map_err(LabError::io("find out a port"))?;
     let pattern = pattern();
@@ -126,7 +126,7 @@ fn receive_stream(mut stream: TcpStream, pattern: &[u8]) -> std::io::Result<f64>
 /// Fails without a connection, or if a response does not match its request.
 pub fn request_response(flow: &Flow<'_>, time: Duration) -> Result<f64, LabError> {
     let listener = flow.server.run(|| {
-        TcpListener::bind(SocketAddrV4::new(flow.address, 0)).map_err(LabError::io("listen for requests"))
+        TcpListener::bind(SocketAddr::new(flow.address, 0)).map_err(LabError::io("listen for requests"))
     })?;
     let server = listener.local_addr().map_err(LabError::io("find out a port"))?;
     let echo = flow.server.ns().spawn("lab-echo", move || -> std::io::Result<()> {
@@ -178,12 +178,14 @@ pub struct UdpRate {
 /// # Errors
 /// Fails if a socket cannot be opened.
 pub fn udp_small(flow: &Flow<'_>, time: Duration) -> Result<UdpRate, LabError> {
-    let bind = |address: Ipv4Addr| {
-        move || UdpSocket::bind(SocketAddrV4::new(address, 0)).map_err(LabError::io("open a UDP socket"))
+    let bind = |address: IpAddr| {
+        move || UdpSocket::bind(SocketAddr::new(address, 0)).map_err(LabError::io("open a UDP socket"))
     };
     let receiver = flow.server.run(bind(flow.address))?;
     let server = receiver.local_addr().map_err(LabError::io("find out a port"))?;
-    let sender = flow.client.run(bind(Ipv4Addr::UNSPECIFIED))?;
+    let any =
+        if flow.address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let sender = flow.client.run(bind(any))?;
     sender.connect(server).map_err(LabError::io("connect a UDP socket"))?;
     let payload: [u8; SMALL_PAYLOAD] = std::array::from_fn(|at| at as u8 ^ 0x5a);
     let stop = Arc::new(AtomicBool::new(false));

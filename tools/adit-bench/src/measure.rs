@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::peers::Contender;
+use crate::peers::{Contender, Families};
 use crate::testbed::Shape;
 
 /// The duration of each measurement and its number of slices.
@@ -91,17 +91,25 @@ impl Measure {
     /// The contenders that it is measured of, in the order of the tables.
     pub(crate) fn contenders(self) -> &'static [Contender] {
         use Contender::{
-            Adit, AditBefore, AditEbpf, Bare, Control, Fastd, Ipip, OpenVpn, Tinc, UserspaceBefore, Vpncloud,
-            Vxlan,
+            Adit, AditBefore, AditEbpf, Bare, BareV6, Control, EbpfOf, Fastd, Ipip, OpenVpn, Tinc,
+            UserspaceBefore, UserspaceOf, Vpncloud, Vxlan,
         };
+        use Families::{FourInSix, SixInFour, SixInSix};
         match self {
             Self::TcpOne => &[
                 Bare,
+                BareV6,
                 AditEbpf,
+                EbpfOf(SixInFour),
+                EbpfOf(FourInSix),
+                EbpfOf(SixInSix),
                 AditBefore,
                 Control,
                 Adit,
                 UserspaceBefore,
+                UserspaceOf(SixInFour),
+                UserspaceOf(FourInSix),
+                UserspaceOf(SixInSix),
                 Vxlan,
                 Ipip,
                 Tinc,

@@ -7,7 +7,7 @@ use clap::Parser;
 
 use crate::error::BenchError;
 use crate::measure::{Lengths, Measure};
-use crate::peers::{Contender, Tools};
+use crate::peers::{Contender, Families, Tools};
 
 const DOCUMENT: &str = "docs/benchmarks.md";
 /// The guest's directory that its host reads.
@@ -29,8 +29,8 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Measure only some: `ebpf`, `userspace`, or contenders such as `adit-ebpf,vxlan`. The bare
-    /// veth is always included. Writes no document without --document.
+    /// Measure only some: `ebpf`, `userspace`, `families` (IPv6 inside and outside), or contenders
+    /// such as `adit-ebpf,vxlan`. The bare veth is always included. Writes no document without --document.
     #[arg(long, value_name = "WHO", value_delimiter = ',', value_parser = group)]
     only: Vec<Group>,
 
@@ -76,12 +76,17 @@ fn group(word: &str) -> Result<Group, String> {
     use Contender::{Adit, AditEbpf, AditMany, Control, Fastd, Ipip, OpenVpn, Tinc, Vpncloud, Vxlan};
     match word {
         "ebpf" => Ok(Group(vec![AditEbpf, AditMany, Control, Vxlan, Ipip])),
+        "families" => {
+            let of = |plane: fn(Families) -> Contender| Families::ALL.into_iter().map(plane);
+            let all = of(Contender::EbpfOf).chain(of(Contender::UserspaceOf));
+            Ok(Group(all.chain([AditEbpf, Adit, Control, Contender::BareV6]).collect()))
+        }
         "userspace" => Ok(Group(vec![Adit, Vxlan, Tinc, Fastd, OpenVpn, Vpncloud])),
         _ => match Contender::ALL.iter().find(|contender| contender.slug() == word) {
             Some(&contender) => Ok(Group(vec![contender])),
             None => {
                 let slugs: Vec<&str> = Contender::ALL.iter().map(|contender| contender.slug()).collect();
-                Err(format!("expected `ebpf`, `userspace` or one of {}", slugs.join(", ")))
+                Err(format!("expected `ebpf`, `userspace`, `families` or one of {}", slugs.join(", ")))
             }
         },
     }
@@ -191,7 +196,10 @@ mod tests {
         let ebpf = options(&["--only", "ebpf"])?.contenders();
         assert!(ebpf.contains(&Contender::Bare) && !ebpf.contains(&Contender::Tinc));
         let error = options(&["--only", "tincd"]).unwrap_err();
-        assert!(error.contains("expected `ebpf`, `userspace` or one of bare, adit-ebpf"), "{error}");
+        assert!(
+            error.contains("expected `ebpf`, `userspace`, `families` or one of bare, adit-ebpf"),
+            "{error}"
+        );
         Ok(())
     }
 

@@ -1,13 +1,13 @@
 //! The testbeds of the bench. Every contender has one of its own, so its programs, filters and
 //! routes cannot affect another. All exist at the same time, so that rounds can be interleaved.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_lab::cable::{self, CableEnd, connect_to_gateway};
 use adit_lab::host::Host;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Serialize;
 
 use crate::error::BenchError;
@@ -65,6 +65,18 @@ impl Testbed {
             side.host.mtu(CABLE, CABLE_MTU)?;
         }
         Ok(Self { sides, directory })
+    }
+
+    /// Gives both sides addresses of IPv6 beside those of IPv4.
+    pub(crate) fn add_ipv6(&self) -> Result<(), BenchError> {
+        for side in &self.sides {
+            side.host.address("lo", Ipv6Net::from(side.private_v6()))?;
+            side.host.address(CABLE, Ipv6Net::new_assert(side.underlay_v6(), 64))?;
+        }
+        for side in &self.sides {
+            side.host.await_addresses(CABLE, READY_TIMEOUT)?;
+        }
+        Ok(())
     }
 
     /// The directory for the files of its programs.
@@ -126,6 +138,31 @@ impl Side {
     /// The other's.
     pub(crate) fn other_underlay(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 1, 1, self.other_number)
+    }
+
+    /// Its address of IPv6 on the cable.
+    pub(crate) fn underlay_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 1, 1, 0, 0, 0, self.number.into())
+    }
+
+    /// The other's.
+    pub(crate) fn other_underlay_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 1, 1, 0, 0, 0, self.other_number.into())
+    }
+
+    /// An address in its private network of IPv6, where the load starts or ends.
+    pub(crate) fn private_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 42, self.number.into(), 0, 0, 0, 1)
+    }
+
+    /// Its private network of IPv6.
+    pub(crate) fn private_network_v6(&self) -> Ipv6Net {
+        Ipv6Net::new_assert(self.private_v6(), 64).trunc()
+    }
+
+    /// The other's.
+    pub(crate) fn other_private_network_v6(&self) -> Ipv6Net {
+        Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 42, self.other_number.into(), 0, 0, 0, 0), 64)
     }
 
     /// An address in its private network, where the load starts or ends.

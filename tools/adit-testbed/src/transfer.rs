@@ -3,7 +3,7 @@
 //! measures rates.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -57,8 +57,7 @@ impl Transfer {
     /// Fails without a connection.
     pub fn start(flow: &Flow<'_>, rate: Option<u64>) -> Result<Self, LabError> {
         let listener = flow.server.run(|| {
-            TcpListener::bind(SocketAddrV4::new(flow.address, 0))
-                .map_err(LabError::io("listen for a transfer"))
+            TcpListener::bind(SocketAddr::new(flow.address, 0)).map_err(LabError::io("listen for a transfer"))
         })?;
         let server = listener.local_addr().map_err(LabError::io("find out a port"))?;
         let (stop, received) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());

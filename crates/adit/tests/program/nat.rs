@@ -67,7 +67,7 @@ fn wait_until_found(bed: &Testbed) {
 fn assert_hosts_find_the_hole(bed: &Testbed) {
     let (client, server) = (&bed.sites.network.host_a, &bed.sites.network.host_b);
     client.sysctl("ipv4/tcp_mtu_probing", "1").unwrap();
-    let flow = Flow { client, server, address: HOST_B };
+    let flow = Flow { client, server, address: HOST_B.into() };
     let transfer = Transfer::start(&flow, Some(20_000_000)).unwrap();
     wait_until(PATIENCE, "a host finds the black hole", || transfer.received() > 1 << 20);
     transfer.finish().unwrap();

@@ -1,7 +1,7 @@
 //! Adit itself: `adit run` on both sides, with one of its data planes, and one peer or many.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,17 +10,15 @@ use adit_control::api::client;
 use adit_control::state::paths::RuntimePaths;
 use adit_lab::host::Host;
 use adit_linux::netlink::Route;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::BenchError;
 use crate::process::{self, Process};
-use crate::testbed::{self, Side, Testbed};
+use crate::testbed::{self, CABLE_MTU, Side, Testbed};
 
-use super::{Running, Tools};
+use super::{Families, Running, Tools};
 
 const DEVICE: &str = "adit0";
-/// The cable's less the 20 bytes of the outer header.
-const MTU: u32 = 1480;
 /// Time to come up: 100,000 routes among it.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -47,11 +45,19 @@ pub(crate) struct Flavour {
     pub(crate) is_large: bool,
     /// Whether it is the earlier `adit`.
     pub(crate) is_before: bool,
+    /// What it has instead of IPv4 in IPv4.
+    pub(crate) families: Option<Families>,
 }
 
 impl Flavour {
     /// One peer, on the `adit` that is measured.
-    pub(crate) const DEFAULT: Self = Self { dataplane: "auto", tag: "", is_large: false, is_before: false };
+    pub(crate) const DEFAULT: Self =
+        Self { dataplane: "auto", tag: "", is_large: false, is_before: false, families: None };
+
+    /// The cable's less the outer header.
+    fn mtu(self) -> u32 {
+        CABLE_MTU - if self.families.is_some_and(Families::is_v6_outside) { 40 } else { 20 }
+    }
 
     fn program(self, tools: &Tools) -> &std::path::Path {
         tools.before.as_deref().filter(|_| self.is_before).unwrap_or(&tools.adit)
@@ -69,9 +75,13 @@ pub(super) fn start(testbed: &Testbed, tools: &Tools, flavour: Flavour) -> Resul
     }
     let (processes, cleanup) = sites.into_iter().map(|site| (site.process, site.cleanup)).unzip();
     Ok(Running {
-        server: testbed.sides[1].private(),
+        server: if flavour.families.is_some_and(Families::is_v6_inside) {
+            testbed.sides[1].private_v6().into()
+        } else {
+            testbed.sides[1].private().into()
+        },
         processes,
-        mtu: MTU,
+        mtu: flavour.mtu(),
         version: process::version(flavour.program(tools), "--version"),
         _cleanup: cleanup,
     })
@@ -149,23 +159,27 @@ fn name(side: &Side, flavour: Flavour) -> String {
 /// The parts of a [`Side`] that its configuration mentions.
 struct Sites {
     name: String,
-    underlay: Ipv4Addr,
-    network: Ipv4Net,
+    underlay: IpAddr,
+    network: IpNet,
     other_name: &'static str,
-    other_underlay: Ipv4Addr,
-    other_network: Ipv4Net,
+    other_underlay: IpAddr,
+    other_network: IpNet,
 }
 
 impl Sites {
     fn of(side: &Side, flavour: Flavour) -> Self {
-        Self {
-            name: name(side, flavour),
-            underlay: side.underlay(),
-            network: side.private_network(),
-            other_name: side.other_letter,
-            other_underlay: side.other_underlay(),
-            other_network: side.other_private_network(),
-        }
+        let (underlay, other_underlay) = if flavour.families.is_some_and(Families::is_v6_outside) {
+            (side.underlay_v6().into(), side.other_underlay_v6().into())
+        } else {
+            (side.underlay().into(), side.other_underlay().into())
+        };
+        let (network, other_network) = if flavour.families.is_some_and(Families::is_v6_inside) {
+            (side.private_network_v6().into(), side.other_private_network_v6().into())
+        } else {
+            (side.private_network().into(), side.other_private_network().into())
+        };
+        let (name, other_name) = (name(side, flavour), side.other_letter);
+        Self { name, underlay, network, other_name, other_underlay, other_network }
     }
 }
 
@@ -181,7 +195,7 @@ fn configuration(sites: &Sites, flavour: Flavour) -> Result<String, BenchError> 
         let (name, underlay, mut networks) = if number == count / 2 {
             (sites.other_name.to_owned(), sites.other_underlay, vec![sites.other_network])
         } else {
-            (format!("peer-{number}"), Ipv4Addr::from_bits(FIRST_PEER + number as u32), Vec::new())
+            (format!("peer-{number}"), Ipv4Addr::from_bits(FIRST_PEER + number as u32).into(), Vec::new())
         };
         networks.extend(others.by_ref().take(NETWORKS - networks.len()));
         let networks: Vec<String> = networks.iter().map(|network| format!("\"{network}\"")).collect();
@@ -204,10 +218,12 @@ fn configuration(sites: &Sites, flavour: Flavour) -> Result<String, BenchError> 
 
 /// The networks of the peers that are not measured: one in each 256 addresses, of lengths from 24
 /// to 28 by turns, around those of the bench and none of them.
-fn networks(sites: &Sites) -> Vec<Ipv4Net> {
-    let ours = [testbed::net(sites.underlay, 24).trunc(), sites.network, sites.other_network];
+fn networks(sites: &Sites) -> Vec<IpNet> {
+    let ours = [IpNet::new_assert(sites.underlay, 24).trunc(), sites.network, sites.other_network];
+    let network =
+        |number: u32| Ipv4Net::new_assert(Ipv4Addr::from_bits(FIRST + number * 256), 24 + (number % 5) as u8);
     (0u32..)
-        .map(|number| testbed::net(Ipv4Addr::from_bits(FIRST + number * 256), 24 + (number % 5) as u8))
+        .map(|number| IpNet::from(network(number)))
         .filter(|network| !ours.iter().any(|ours| ours.contains(network)))
         .take(MANY * NETWORKS - 1)
         .collect()
@@ -235,10 +251,10 @@ mod tests {
     fn configured(is_large: bool) -> Result<Config, Box<dyn std::error::Error>> {
         let sites = Sites {
             name: "bench-a".to_owned(),
-            underlay: Ipv4Addr::new(10, 1, 1, 1),
+            underlay: Ipv4Addr::new(10, 1, 1, 1).into(),
             network: "10.42.21.0/24".parse()?,
             other_name: "b",
-            other_underlay: Ipv4Addr::new(10, 1, 1, 2),
+            other_underlay: Ipv4Addr::new(10, 1, 1, 2).into(),
             other_network: "10.42.22.0/24".parse()?,
         };
         let flavour = Flavour { dataplane: "userspace", tag: "test", is_large, ..Flavour::DEFAULT };

@@ -5,6 +5,7 @@
 //! smaller MTU.
 
 pub(crate) mod adit;
+mod families;
 mod fastd;
 mod ipip;
 mod openvpn;
@@ -12,7 +13,7 @@ mod tinc;
 mod vpncloud;
 mod vxlan;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{self, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use crate::process::Process;
 use crate::testbed::{CABLE, CABLE_MTU, Shape, Testbed};
 
 use adit::Flavour;
+pub(crate) use families::Families;
 
 /// A contender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +46,12 @@ pub(crate) enum Contender {
     Adit,
     /// The userspace plane of the earlier `adit`.
     UserspaceBefore,
+    /// The cable itself, with IPv6.
+    BareV6,
+    /// The eBPF plane with IPv6 inside or outside.
+    EbpfOf(Families),
+    /// The userspace plane with IPv6 inside or outside.
+    UserspaceOf(Families),
     /// The kernel's VXLAN.
     Vxlan,
     /// The kernel's own IP in IP.
@@ -55,7 +63,7 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Bare,
         Self::AditEbpf,
         Self::AditBefore,
@@ -63,6 +71,13 @@ impl Contender {
         Self::Control,
         Self::Adit,
         Self::UserspaceBefore,
+        Self::BareV6,
+        Self::EbpfOf(Families::SixInFour),
+        Self::EbpfOf(Families::FourInSix),
+        Self::EbpfOf(Families::SixInSix),
+        Self::UserspaceOf(Families::SixInFour),
+        Self::UserspaceOf(Families::FourInSix),
+        Self::UserspaceOf(Families::SixInSix),
         Self::Vxlan,
         Self::Ipip,
         Self::Tinc,
@@ -83,6 +98,13 @@ impl Contender {
             Self::Control => "bare veth, another",
             Self::Adit => "Adit, userspace",
             Self::UserspaceBefore => "Adit, userspace, before",
+            Self::BareV6 => "bare veth, IPv6",
+            Self::EbpfOf(families) => {
+                families.pick(["Adit, eBPF, 6in4", "Adit, eBPF, 4in6", "Adit, eBPF, 6in6"])
+            }
+            Self::UserspaceOf(families) => {
+                families.pick(["Adit, userspace, 6in4", "Adit, userspace, 4in6", "Adit, userspace, 6in6"])
+            }
             Self::Vxlan => "kernel VXLAN",
             Self::Ipip => "Linux ipip",
             Self::Tinc => "tinc",
@@ -111,6 +133,9 @@ impl Contender {
             Self::Control => "control",
             Self::Adit => "adit",
             Self::UserspaceBefore => "adit-before",
+            Self::BareV6 => "bare-ipv6",
+            Self::EbpfOf(families) => families.pick(["adit-ebpf-6in4", "adit-ebpf-4in6", "adit-ebpf-6in6"]),
+            Self::UserspaceOf(families) => families.pick(["adit-6in4", "adit-4in6", "adit-6in6"]),
             Self::Vxlan => "vxlan",
             Self::Ipip => "ipip",
             Self::Tinc => "tinc",
@@ -123,7 +148,8 @@ impl Contender {
     /// How it is set up, in a few words.
     pub(crate) fn setup(self) -> &'static str {
         match self {
-            Self::Bare | Self::Control => "no tunnel",
+            Self::Bare | Self::Control | Self::BareV6 => "no tunnel",
+            Self::EbpfOf(_) | Self::UserspaceOf(_) => "the same, with IPv6 inside or outside",
             Self::AditEbpf => "IP in IP, programs in the kernel",
             Self::AditBefore | Self::UserspaceBefore => "the same, of an earlier version",
             Self::AditMany => {
@@ -153,6 +179,18 @@ impl Contender {
             Self::UserspaceBefore => {
                 Some(Flavour { dataplane: "userspace", tag: "v", is_before: true, ..Flavour::DEFAULT })
             }
+            Self::EbpfOf(families) => Some(Flavour {
+                dataplane: "ebpf",
+                tag: families.pick(["e64", "e46", "e66"]),
+                families: Some(families),
+                ..Flavour::DEFAULT
+            }),
+            Self::UserspaceOf(families) => Some(Flavour {
+                dataplane: "userspace",
+                tag: families.pick(["u64", "u46", "u66"]),
+                families: Some(families),
+                ..Flavour::DEFAULT
+            }),
             _ => None,
         }
     }
@@ -164,12 +202,22 @@ impl Contender {
 
     /// Returns true if the report is incomplete without it. Other tunnels may not be installed.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Self::Bare | Self::Control) || self.flavour().is_some_and(|flavour| !flavour.is_before)
+        self.is_bare() || self.flavour().is_some_and(|flavour| !flavour.is_before)
     }
 
     /// Returns true if it forwards in a process, whose processor time can be measured.
     pub(crate) fn has_programs(self) -> bool {
-        !matches!(self, Self::Bare | Self::Control | Self::Vxlan | Self::Ipip)
+        !self.is_bare() && !matches!(self, Self::Vxlan | Self::Ipip)
+    }
+
+    /// Returns true if it is a cable without a tunnel.
+    pub(crate) fn is_bare(self) -> bool {
+        matches!(self, Self::Bare | Self::Control | Self::BareV6)
+    }
+
+    /// Returns true if its testbed needs addresses of IPv6.
+    fn needs_ipv6(self) -> bool {
+        self == Self::BareV6 || self.flavour().is_some_and(|flavour| flavour.families.is_some())
     }
 }
 
@@ -193,7 +241,7 @@ pub(crate) struct Tools {
 /// What a contender runs on its testbed.
 struct Running {
     /// Where the receiving side is reached through it.
-    server: Ipv4Addr,
+    server: IpAddr,
     /// Its programs, `a`'s first; none where the kernel does it.
     processes: Vec<Process>,
     /// Bytes of the largest datagram inside.
@@ -205,12 +253,17 @@ struct Running {
 }
 
 impl Running {
-    fn plain(server: Ipv4Addr, mtu: u32) -> Self {
+    fn plain(server: impl Into<IpAddr>, mtu: u32) -> Self {
         Self::of_programs(server, mtu, Vec::new(), None)
     }
 
-    fn of_programs(server: Ipv4Addr, mtu: u32, processes: Vec<Process>, version: Option<String>) -> Self {
-        Self { server, processes, mtu, version, _cleanup: Vec::new() }
+    fn of_programs(
+        server: impl Into<IpAddr>,
+        mtu: u32,
+        processes: Vec<Process>,
+        version: Option<String>,
+    ) -> Self {
+        Self { server: server.into(), processes, mtu, version, _cleanup: Vec::new() }
     }
 }
 
@@ -243,6 +296,9 @@ impl Tunnel {
     ) -> Result<Self, BenchError> {
         interrupt::check()?;
         let testbed = Testbed::build(shape, directory.join(format!("{}-{shape:?}", contender.slug())))?;
+        if contender.needs_ipv6() {
+            testbed.add_ipv6()?;
+        }
         let running = match (contender, contender.flavour()) {
             (_, Some(flavour)) => adit::start(&testbed, tools, flavour)?,
             (Contender::Vxlan, _) => vxlan::start(&testbed)?,
@@ -251,6 +307,7 @@ impl Tunnel {
             (Contender::Fastd, _) => fastd::start(&testbed)?,
             (Contender::OpenVpn, _) => openvpn::start(&testbed)?,
             (Contender::Vpncloud, _) => vpncloud::start(&testbed, tools)?,
+            (Contender::BareV6, _) => Running::plain(testbed.sides[1].underlay_v6(), CABLE_MTU),
             _ => bare(&testbed)?,
         };
         let (mtu, version) = (running.mtu, running.version.clone());
@@ -260,7 +317,7 @@ impl Tunnel {
     }
 
     /// Where the receiving side is reached through it.
-    pub(crate) fn server(&self) -> Ipv4Addr {
+    pub(crate) fn server(&self) -> IpAddr {
         self.running.server
     }
 
@@ -284,8 +341,7 @@ impl Tunnel {
         let side = &self.testbed.sides[0];
         let cable = side.host.index(CABLE)?;
         let route = side.host.netlink()?.route_to(self.server(), None)?;
-        let is_bare = matches!(contender, Contender::Bare | Contender::Control);
-        if is_bare != (route.device == cable) {
+        if contender.is_bare() != (route.device == cable) {
             return Err(BenchError::Bypassed);
         }
         for size in [SMALL, self.mtu as usize] {

@@ -2,6 +2,7 @@
 
 mod before;
 mod ebpf;
+mod families;
 mod ipip;
 mod userspace;
 
@@ -45,6 +46,9 @@ pub(crate) fn tables(
     }
     if is_in(Contender::AditBefore) && !is_guest {
         tables.push(TargetTable { title: "beside an earlier version", targets: before::targets(evidence) });
+    }
+    if is_in(Contender::BareV6) && !is_guest {
+        tables.push(TargetTable { title: "IPv6 inside and outside", targets: families::targets(evidence) });
     }
     if is_in(Contender::Adit) && !is_guest {
         tables.push(TargetTable { title: "Userspace plane", targets: userspace::targets(evidence) });
@@ -240,7 +244,7 @@ mod tests {
         let titles = |is_in: fn(Contender) -> bool, is_guest| -> Vec<&str> {
             tables(&evidence(&samples), is_in, is_guest).iter().map(|table| table.title).collect()
         };
-        let all = ["eBPF plane", "beside an earlier version", "Userspace plane"];
+        let all = ["eBPF plane", "beside an earlier version", "IPv6 inside and outside", "Userspace plane"];
         assert_eq!(titles(|_| true, false), all);
         assert_eq!(titles(|_| true, true), ["eBPF plane beside Linux's ipip"]);
         assert_eq!(titles(|contender| contender == Contender::Adit, false), ["Userspace plane"]);

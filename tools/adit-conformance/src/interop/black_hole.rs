@@ -31,7 +31,7 @@ const HANGS: Duration = Duration::from_secs(20);
 
 fn black_hole(pair: &Pair) -> Result<String, Error> {
     let network = &pair.network;
-    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B.into() };
     let transfer = match Transfer::start(&path, Some(RATE)) {
         Ok(transfer) => transfer,
         Err(LabError::Io { .. }) => return Ok(NO_TRANSFER.to_owned()),

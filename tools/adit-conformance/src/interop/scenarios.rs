@@ -91,7 +91,7 @@ fn transfers(pair: &Pair) -> Result<String, Error> {
         (&network.host_a, &network.host_b, HOST_B, "A to B"),
         (&network.host_b, &network.host_a, HOST_A, "B to A"),
     ] {
-        let transfer = match Transfer::start(&Flow { client, server, address }, Some(RATE)) {
+        let transfer = match Transfer::start(&Flow { client, server, address: address.into() }, Some(RATE)) {
             Ok(transfer) => transfer,
             Err(LabError::Io { .. }) => return Ok(format!("{way}: no transfer")),
             Err(error) => return Err(error.into()),

@@ -20,7 +20,7 @@ fn a_transfer_survives_a_black_hole(plane: DataplaneChoice) {
     let network = TwoSites::build().unwrap();
     let _tunnels = bring_up_on(&network, plane);
     limit_receive_buffer(&network.host_b).unwrap();
-    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B.into() };
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("the transfer runs", || transfer.received() > 4 << 20);
     let hole = network.router.black_hole("toB", 1300, &[UNDERLAY_A, UNDERLAY_B]).unwrap();

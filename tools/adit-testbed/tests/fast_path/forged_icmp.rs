@@ -286,7 +286,7 @@ fn well_quoted_errors_harm_no_connection(plane: DataplaneChoice) {
         // It is in use.
         let begin = Instant::now();
         let (mut sent, mut transfer) = (0, None);
-        let flow = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B };
+        let flow = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B.into() };
         while begin.elapsed() < UNANSWERED_TIMEOUT + Duration::from_secs(2) {
             let due = begin.elapsed().as_millis() as usize * FORGED_PER_SECOND / 1000;
             forge(due - sent, sent);

@@ -31,7 +31,7 @@ fn build(plane: DataplaneChoice) -> (HubNetwork, Overlays) {
 
 /// The path from the host behind one spoke to the host behind the other.
 fn path(network: &HubNetwork, from: Site, to: Site) -> Flow<'_> {
-    Flow { client: &network.of(from).host, server: &network.of(to).host, address: to.host() }
+    Flow { client: &network.of(from).host, server: &network.of(to).host, address: to.host().into() }
 }
 
 fn transfers_pass_through_the_hub(plane: DataplaneChoice) {

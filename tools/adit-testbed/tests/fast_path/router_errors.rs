@@ -56,7 +56,7 @@ fn a_transfer_passes_a_small_link_behind_an_unlisted_router(plane: DataplaneChoi
     far.router.mtu(TO_HOST, 1300).unwrap();
     let _tunnels = bring_up_on(&network, plane);
     let address: Ipv4Addr = far.address;
-    let flow = Flow { client: &network.host_a, server: &far.host, address };
+    let flow = Flow { client: &network.host_a, server: &far.host, address: address.into() };
     let transfer = Transfer::start(&flow, None).unwrap();
     wait_until("4 MiB have arrived", || transfer.received() > 4 << 20);
     transfer.finish().unwrap();

@@ -113,7 +113,7 @@ impl Testbed {
     }
 
     fn transfer(&self) {
-        let flow = Flow { client: &self.sites.host_a, server: &self.sites.host_b, address: HOST_B };
+        let flow = Flow { client: &self.sites.host_a, server: &self.sites.host_b, address: HOST_B.into() };
         let transfer = Transfer::start(&flow, None).unwrap();
         wait_until("a transfer arrives", || transfer.received() > 1 << 20);
         transfer.finish().unwrap();

@@ -26,7 +26,7 @@ const STANDSTILL: Duration = Duration::from_secs(12);
 fn start_and_open_hole(network: &TwoSites, from: End) -> (Transfer, Rule) {
     let (client, server) = (from.host(network), from.other().host(network));
     limit_receive_buffer(server).unwrap();
-    let path = Flow { client, server, address: from.other().addresses().1 };
+    let path = Flow { client, server, address: from.other().addresses().1.into() };
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("the transfer runs", || transfer.received() > 1 << 20);
     let port = match from {

@@ -26,7 +26,7 @@ fn ask(network: &TwoSites, size: usize) -> Answer {
 }
 
 fn transfer(network: &TwoSites) {
-    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B };
+    let path = Flow { client: &network.host_a, server: &network.host_b, address: HOST_B.into() };
     let transfer = Transfer::start(&path, None).unwrap();
     wait_until("1 MiB has arrived", || transfer.received() > 1 << 20);
     transfer.finish().unwrap();

@@ -41,7 +41,8 @@ fn transfer_both_ways(network: &TwoSites) {
     const ENOUGH: u64 = 2 << 20;
     for end in End::BOTH {
         let address = end.other().addresses().1;
-        let path = Flow { client: end.host(network), server: end.other().host(network), address };
+        let path =
+            Flow { client: end.host(network), server: end.other().host(network), address: address.into() };
         let transfer = Transfer::start(&path, None).unwrap();
         wait_until("2 MiB have arrived", || transfer.received() > ENOUGH);
         let report = transfer.finish().unwrap();

@@ -76,7 +76,7 @@ pub(crate) fn assert_carries(bed: &Testbed, largest: usize) {
         let larger = client.run(|| ping(address, largest + 1, 64, ECHO_TIMEOUT)).unwrap();
         assert!(matches!(larger, Answer::Refused { .. } | Answer::NotSent(_)), "{larger:?}");
         datagram_arrives(client, server, address);
-        let transfer = Transfer::start(&Flow { client, server, address }, None).unwrap();
+        let transfer = Transfer::start(&Flow { client, server, address: address.into() }, None).unwrap();
         wait_until(PATIENCE, "a transfer makes progress", || transfer.received() > TRANSFER);
         transfer.finish().unwrap();
     }

@@ -3,6 +3,7 @@
 //! that is wanted, a probe of IPv6.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use adit_lab::host::Host;
@@ -38,7 +39,8 @@ impl Load {
     pub(crate) fn start(network: &TwoSites, rate: Option<u64>) -> Self {
         let (a, b) = (&network.host_a, &network.host_b);
         let ways: [(&Host, &Host, _); 2] = [(a, b, HOST_B), (b, a, HOST_A)];
-        let transfer = |(client, server, address): (_, _, _)| {
+        let transfer = |(client, server, address): (_, _, Ipv4Addr)| {
+            let address = address.into();
             Transfer::start(&Flow { client, server, address }, rate).unwrap()
         };
         let probe = |(from, to, address): (_, _, _)| {
