@@ -28,6 +28,7 @@
     )
 )]
 
+mod address_hasher;
 mod atomic_address;
 mod config;
 mod counters;
@@ -40,6 +41,7 @@ mod hop_count;
 mod icmp_effect;
 mod icmp_reply;
 mod last_drop;
+mod networks_v6;
 mod other_overlays;
 mod outer;
 mod outer_header;

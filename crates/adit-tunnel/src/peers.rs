@@ -1,19 +1,22 @@
 //! The look-up tables of a tunnel: owners by inner prefix (longest match), peers by outer address.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adit_policy::{Owner, PeerIndex};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net};
 use prefix_trie::PrefixMap;
+
+use crate::address_hasher::AddressHasher;
+use crate::networks_v6::NetworksV6;
 
 /// The tables that every datagram is looked up in: owners by inner prefix, one for each family, and
 /// peers by outer address. No lookup allocates.
 #[derive(Debug, Clone, Default)]
 pub struct PeerTable {
     inner_v4: PrefixMap<Ipv4Net, Owner>,
-    inner_v6: PrefixMap<Ipv6Net, Owner>,
+    inner_v6: NetworksV6,
     outer: HashMap<u128, PeerIndex, BuildHasherDefault<AddressHasher>>,
 }
 
@@ -28,7 +31,7 @@ impl PeerTable {
     pub fn insert_network(&mut self, network: IpNet, owner: Owner) -> Option<Owner> {
         match network {
             IpNet::V4(network) => self.inner_v4.insert(network.trunc(), owner),
-            IpNet::V6(network) => self.inner_v6.insert(network.trunc(), owner),
+            IpNet::V6(network) => self.inner_v6.insert(network, owner),
         }
     }
 
@@ -47,7 +50,7 @@ impl PeerTable {
     pub fn remove_network(&mut self, network: IpNet) -> Option<Owner> {
         match network {
             IpNet::V4(network) => self.inner_v4.remove(&network.trunc()),
-            IpNet::V6(network) => self.inner_v6.remove(&network.trunc()),
+            IpNet::V6(network) => self.inner_v6.remove(network),
         }
     }
 
@@ -55,7 +58,7 @@ impl PeerTable {
     pub fn owner_of(&self, network: IpNet) -> Option<Owner> {
         match network {
             IpNet::V4(network) => self.inner_v4.get(&network.trunc()).copied(),
-            IpNet::V6(network) => self.inner_v6.get(&network.trunc()).copied(),
+            IpNet::V6(network) => self.inner_v6.get(network),
         }
     }
 
@@ -71,10 +74,10 @@ impl PeerTable {
         self.inner_v4.get_lpm(&Ipv4Net::from(address)).map(|(_, owner)| *owner)
     }
 
-    /// The same for an address of IPv6.
+    /// The same for an address of IPv6. Costs a look-up for each length of prefix that there is.
     #[inline]
     pub fn owner_v6(&self, address: Ipv6Addr) -> Option<Owner> {
-        self.inner_v6.get_lpm(&Ipv6Net::from(address)).map(|(_, owner)| *owner)
+        self.inner_v6.longest(address)
     }
 
     /// The peer that an inner address is behind, by longest prefix; `None` also for our own
@@ -100,39 +103,6 @@ fn outer_key(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
-    }
-}
-
-/// A few multiplications in place of SipHash. The keys in the table come from the configuration
-/// alone, so an attacker who picks addresses reaches at worst the longest chain that the
-/// configuration made.
-#[derive(Debug, Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    #[inline]
-    fn write_u128(&mut self, address: u128) {
-        self.write_u64((address >> 64) as u64);
-        self.write_u64(address as u64);
-    }
-
-    #[inline]
-    fn write_u64(&mut self, word: u64) {
-        // Multiplying only moves bits upwards; the table takes its bucket from the low bits and its
-        // tag from the high ones, so the halves are folded together.
-        let product = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ (product >> 32);
     }
 }
 
@@ -187,6 +157,11 @@ mod tests {
                     Some(place) => model[place].1 = owner,
                     None => model.push((network.trunc(), owner)),
                 }
+            }
+            for (network, owner) in model.extract_if(.., |(network, _)| network.prefix_len() % 3 == 0) {
+                prop_assert_eq!(table.owner_of(network), Some(owner));
+                prop_assert_eq!(table.remove_network(network), Some(owner));
+                prop_assert_eq!(table.owner_of(network), None);
             }
             let edges = model.iter().flat_map(|(n, _)| [n.network(), n.broadcast()]).collect::<Vec<_>>();
             for address in addresses.into_iter().chain(edges) {
