@@ -98,7 +98,7 @@ fn datagrams_pass_both_ways_without_the_host_answering_at_the_hidden_end() {
         let socket = UdpSocket::bind("10.0.0.1:7000").expect("it can be bound");
         socket.set_read_timeout(Some(TIMEOUT)).expect("it can be set");
         socket.send_to(b"out", "10.0.0.2:7001").expect("it can be sent");
-        let ring = &mut end.receivers[0];
+        let ring = &mut end.receivers[0][0];
         assert!(readable_within(ring, TIMEOUT).expect("it can be waited for"));
         let Some(Ready::Datagram(received)) = ring.take() else { panic!("no datagram") };
         let mut datagram = ring.bytes(received.datagram.clone()).to_vec();
@@ -125,7 +125,7 @@ fn a_deleted_pair_is_noticed_and_one_that_is_down_is_not_gone() {
     in_namespace(|netlink| {
         let (visible, hidden) = make(netlink);
         let end = open(&visible, &hidden);
-        let ring = &end.receivers[0];
+        let ring = &end.receivers[0][0];
         netlink.set_down(hidden.index).expect("it can be set down");
         assert!(readable_within(ring, TIMEOUT).expect("it can be waited for"));
         ring.clear_error();

@@ -56,7 +56,7 @@ impl Inbound {
                 busy_poll.reset();
             } else if !busy_poll.spin() {
                 self.ring.clear_error();
-                wait_readable(&self.ring, &self.waker, LONGEST_SLEEP)
+                wait_readable(std::slice::from_ref(&self.ring), &self.waker, LONGEST_SLEEP)
                     .map_err(|error| format!("cannot wait for datagrams of the peers: {error}"))?;
                 busy_poll.reset();
             }

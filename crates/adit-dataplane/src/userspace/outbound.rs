@@ -56,28 +56,33 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    /// Works until the plane stops or the tunnel interface is gone.
+    /// Works until the plane stops or the tunnel interface is gone. `rings` are those of a receiver
+    /// on the hidden end.
     ///
     /// # Errors
     /// The kernel refuses to wait.
-    pub(super) fn run(mut self, mut receiver: PacketRing, heartbeat: &Heartbeat) -> Result<(), String> {
+    pub(super) fn run(mut self, mut rings: Vec<PacketRing>, heartbeat: &Heartbeat) -> Result<(), String> {
         let mut large = vec![0u8; LARGE].into_boxed_slice();
         let mut scratch = vec![0u8; MAX_DATAGRAM].into_boxed_slice();
         let mut busy_poll = BusyPoll::new();
         while !self.stop.load(Ordering::Relaxed) {
             heartbeat.beat();
-            if self.batch(&mut receiver, &mut large, &mut scratch) > 0 {
+            let mut count = 0;
+            for ring in &mut rings {
+                count += self.batch(ring, &mut large, &mut scratch);
+            }
+            if count > 0 {
                 busy_poll.reset();
             } else if !busy_poll.spin() {
                 // An interface that was set down is an error that clears; one that was deleted
                 // stays away.
-                receiver.clear_error();
-                if receiver.is_unbound() {
+                rings.iter().for_each(PacketRing::clear_error);
+                if rings.iter().any(PacketRing::is_unbound) {
                     tracing::error!("the tunnel interface is gone");
                     self.device_gone.store(true, Ordering::Relaxed);
                     break;
                 }
-                wait_readable(&receiver, &self.waker, LONGEST_SLEEP)
+                wait_readable(&rings, &self.waker, LONGEST_SLEEP)
                     .map_err(|error| format!("cannot wait for packets of the host: {error}"))?;
                 busy_poll.reset();
             }

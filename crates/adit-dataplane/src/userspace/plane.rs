@@ -146,7 +146,7 @@ impl UserspacePlane {
         interface: &TunnelInterface,
         source: FlowSource,
         commands: CommandSender,
-    ) -> Result<(Self, Vec<PacketRing>), Error> {
+    ) -> Result<(Self, Vec<Vec<PacketRing>>), Error> {
         let hidden = interface.open()?;
         let host = HostLink {
             sender: hidden.sender,
@@ -246,7 +246,7 @@ impl UserspacePlane {
 
     fn start_senders(
         &mut self,
-        senders: impl Iterator<Item = (Outbound, PacketRing)>,
+        senders: impl Iterator<Item = (Outbound, Vec<PacketRing>)>,
         rights: PacketThread,
     ) -> Result<(), Error> {
         for (number, (sender, receiver)) in senders.enumerate() {

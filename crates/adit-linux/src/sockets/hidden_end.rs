@@ -34,8 +34,7 @@ pub struct HiddenEndOptions {
     /// The visible end's MTU, in bytes. Datagrams of up to that size are read without a system
     /// call.
     pub visible_mtu: usize,
-    /// The number of receivers for each family, at least one is opened. Each is served by a thread
-    /// of its own.
+    /// The number of receivers, at least one is opened. Each is served by a thread of its own.
     pub queues: usize,
     /// Whether the interface has IPv6.
     pub ipv6: bool,
@@ -43,8 +42,9 @@ pub struct HiddenEndOptions {
 
 /// The open sockets of a hidden end.
 pub struct HiddenEnd {
-    /// Those of a family share the datagrams, flow by flow.
-    pub receivers: Vec<PacketRing>,
+    /// They share the datagrams, flow by flow. A receiver has a ring for each family that the
+    /// interface has, that of IPv4 first.
+    pub receivers: Vec<Vec<PacketRing>>,
     /// Sends to the visible end.
     pub sender: HiddenSender,
     /// The GSO packets that both take.
@@ -75,9 +75,11 @@ impl HiddenEnd {
     /// CAP_NET_RAW is missing, there is no memory, or there is no such interface.
     pub fn open(options: &HiddenEndOptions) -> Result<Self, Error> {
         let HiddenEndOptions { index, queues, visible_mtu, ipv6, .. } = *options;
-        let mut receivers = PacketRing::open_interface(index, Family::V4, queues, visible_mtu)?;
+        let rings = PacketRing::open_interface(index, Family::V4, queues, visible_mtu)?;
+        let mut receivers: Vec<Vec<PacketRing>> = rings.into_iter().map(|ring| vec![ring]).collect();
         if ipv6 {
-            receivers.extend(PacketRing::open_interface(index, Family::V6, queues, visible_mtu)?);
+            let rings = PacketRing::open_interface(index, Family::V6, queues, visible_mtu)?;
+            receivers.iter_mut().zip(rings).for_each(|(receiver, ring)| receiver.push(ring));
         }
         Ok(Self { receivers, sender: HiddenSender::open(options)?, offloads: Offloads::of_this_kernel() })
     }

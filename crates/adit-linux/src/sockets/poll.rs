@@ -77,13 +77,18 @@ impl AsFd for EventFd {
     }
 }
 
-/// Waits until `source` is readable, `waker` has been woken, or `timeout` has passed. A signal ends
-/// the wait too.
+/// Waits until one of `sources` is readable, `waker` has been woken, or `timeout` has passed. A
+/// signal ends the wait too. Only the first seven sources are watched. Allocates nothing.
 ///
 /// # Errors
 /// The kernel refuses to wait. Whoever tries again at once never sleeps.
-pub fn wait_readable(source: &impl AsFd, waker: &Waker, timeout: Duration) -> io::Result<()> {
-    wait_any(&[source.as_fd().as_raw_fd(), waker.event.fd.as_raw_fd()], Some(timeout)).map(drop)
+pub fn wait_readable(sources: &[impl AsFd], waker: &Waker, timeout: Duration) -> io::Result<()> {
+    let mut fds = [waker.event.fd.as_raw_fd(); MAX_SOURCES];
+    let count = sources.len().min(MAX_SOURCES - 1);
+    for (fd, source) in fds.iter_mut().zip(&sources[..count]) {
+        *fd = source.as_fd().as_raw_fd();
+    }
+    wait_any(&fds[..=count], Some(timeout)).map(drop)
 }
 
 /// Waits until one of `sources` is readable, `waker` has been woken, or `timeout` has passed. A
