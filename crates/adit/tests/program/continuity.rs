@@ -168,6 +168,22 @@ fn twenty_restarts() {
     bed.assert_leaves_nothing();
 }
 
+/// Ends of both kinds on both sides, over an underlay of IPv6.
+#[test(alone, root, ebpf)]
+fn restarts_over_an_underlay_of_ipv6() {
+    let mut bed = Loaded::of(Testbed::over_ipv6(DataplaneChoice::Ebpf), DataplaneChoice::Ebpf);
+    let load = bed.load();
+    for (side, signal) in
+        [(A, Signal::SIGKILL), (B, Signal::SIGKILL), (A, Signal::SIGTERM), (B, Signal::SIGTERM)]
+    {
+        bed.end(side, signal);
+        std::thread::sleep(DEAD / 4);
+        bed.start(side);
+    }
+    load.finish("ebpf over IPv6: killed and terminated on either side").assert_lossless();
+    bed.assert_leaves_nothing();
+}
+
 /// Every start brings programs of its own and puts them in the place of those that were there.
 #[test(alone, root, ebpf)]
 fn programs_are_replaced_without_a_gap() {

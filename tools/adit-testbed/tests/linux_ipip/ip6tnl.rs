@@ -7,11 +7,11 @@ use adit_config::DataplaneChoice;
 use adit_control::Overlay;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{CONFIG_A, CONFIG_B, TwoSites, bring_up, over_ipv6, with_ipv6_networks};
-use adit_testbed::needs;
 use adit_testbed::test_planes::with_plane;
 use adit_wire::icmpv4::Icmpv4Error;
 use adit_wire::icmpv6::Icmpv6Error;
 
+use crate::planes::on_every_plane;
 use crate::support::WAIT_TIMEOUT;
 use crate::support::stream::Stream;
 use crate::testbed::End;
@@ -36,12 +36,18 @@ impl Mode {
     }
 }
 
-fn adit(network: &TwoSites, end: End) -> Overlay {
+on_every_plane!(
+    needs adit_testbed::needs::ip6tnl;
+    networks_of_both_families_are_joined,
+    a_packet_of_1280_bytes_passes_the_narrowest_underlay,
+);
+
+fn adit(network: &TwoSites, end: End, plane: DataplaneChoice) -> Overlay {
     let config = match end {
         End::A => CONFIG_A,
         End::B => CONFIG_B,
     };
-    let config = with_plane(&over_ipv6(&with_ipv6_networks(config)), DataplaneChoice::Userspace);
+    let config = with_plane(&over_ipv6(&with_ipv6_networks(config)), plane);
     bring_up(end.gateway(network), &config).unwrap()
 }
 
@@ -77,11 +83,10 @@ fn ask(network: &TwoSites, from: End, size: usize) -> [Answer; 2] {
     [host.run(|| ping(from.other().addresses().1, size, 64, WAIT_TIMEOUT)).unwrap(), v6]
 }
 
-#[test(root, needs::ip6tnl)]
-fn networks_of_both_families_are_joined() {
+fn networks_of_both_families_are_joined(plane: DataplaneChoice) {
     for (mode, end) in Mode::ALL.into_iter().flat_map(|mode| End::BOTH.map(|end| (mode, end))) {
         let network = TwoSites::build_over_ipv6().unwrap();
-        let _overlay = adit(&network, end);
+        let _overlay = adit(&network, end, plane);
         ip6tnl(&network, end.other(), mode, mode.mtu());
         for from in End::BOTH {
             let mtu = if from == end { 1460 } else { mode.mtu() };
@@ -119,12 +124,11 @@ fn networks_of_both_families_are_joined() {
 /// RFC 2473 section 7.1: an underlay of 1280 bytes leaves less than IPv6 needs. Adit sends such
 /// packets in outer fragments, which the driver reassembles. The driver itself refuses them (Linux
 /// 6.1), with Packet Too Big of 1280, so nothing is asked of it.
-#[test(root, needs::ip6tnl)]
-fn a_packet_of_1280_bytes_passes_the_narrowest_underlay() {
+fn a_packet_of_1280_bytes_passes_the_narrowest_underlay(plane: DataplaneChoice) {
     for (mode, end) in Mode::ALL.into_iter().flat_map(|mode| End::BOTH.map(|end| (mode, end))) {
         let network = TwoSites::build_over_ipv6().unwrap();
         network.set_underlay_mtus(1280).unwrap();
-        let _overlay = adit(&network, end);
+        let _overlay = adit(&network, end, plane);
         ip6tnl(&network, end.other(), mode, 1280);
         let [_, answer] = ask(&network, end, 1232);
         assert!(answer.is_reply(), "{mode:?}: {answer:?}");

@@ -46,6 +46,11 @@ impl Sites {
         Self::in_network(TwoSites::build_with_ipv6().unwrap(), None)
     }
 
+    /// The same, with an underlay of both families.
+    pub(crate) fn over_ipv6() -> Self {
+        Self::in_network(TwoSites::build_over_ipv6().unwrap(), None)
+    }
+
     fn of(site: Option<String>) -> Self {
         Self::in_network(TwoSites::build().unwrap(), site)
     }

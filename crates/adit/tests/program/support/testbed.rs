@@ -5,7 +5,7 @@ use std::fs;
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, with_ipv6_networks};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, over_ipv6, with_ipv6_networks};
 use adit_testbed::test_planes::with_plane;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -58,6 +58,12 @@ impl Testbed {
     pub(crate) fn with_ipv6(plane: DataplaneChoice) -> Self {
         let [a, b] = [CONFIG_A, CONFIG_B].map(|config| with_plane(&with_ipv6_networks(config), plane));
         Self::of(Sites::with_ipv6(), &a, &b)
+    }
+
+    /// The same over an underlay of IPv6.
+    pub(crate) fn over_ipv6(plane: DataplaneChoice) -> Self {
+        let text = |config: &str| with_plane(&over_ipv6(&with_ipv6_networks(config)), plane);
+        Self::of(Sites::over_ipv6(), &text(CONFIG_A), &text(CONFIG_B))
     }
 
     /// No daemon runs. The files have these texts.

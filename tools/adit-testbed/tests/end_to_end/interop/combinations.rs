@@ -119,8 +119,17 @@ fn over_ipv4(plane: DataplaneChoice) {
 
 #[test(root, tcpdump, scapy)]
 fn over_ipv6_in_userspace() {
+    over_ipv6_with(DataplaneChoice::Userspace);
+}
+
+#[test(root, ebpf, tcpdump, scapy)]
+fn over_ipv6_by_ebpf() {
+    over_ipv6_with(DataplaneChoice::Ebpf);
+}
+
+fn over_ipv6_with(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
-    let configs = [CONFIG_A, CONFIG_B].map(|text| over_ipv6(&with_ipv6_networks(text)));
+    let configs = [CONFIG_A, CONFIG_B].map(|text| with_plane(&over_ipv6(&with_ipv6_networks(text)), plane));
     assert_valid_outer_packets(&network, configs, ("IP6", UNDERLAY_A6.into(), UNDERLAY_B6.into()), 40);
 }
 
