@@ -133,11 +133,11 @@ const UNDERLAY: KeySpec = KeySpec {
     about: "Our address on the public network, the outer source, or the interface that has it.",
     details: "The address is the one of a single host: not of 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or \
               240.0.0.0/4, and in IPv6 neither link-local nor multicast. No peer has it, and it lies in no \
-              peer's network. All underlay addresses of an overlay are of one family. IPv6 is carried by \
-              `dataplane = \"userspace\"`, which `\"auto\"` then takes. With the name of an interface the \
-              overlay follows the address of that interface, for example of a DHCP lease; its family is \
-              that of the peers.",
-    planes: "all; IPv6: userspace",
+              peer's network. All underlay addresses of an overlay are of one family; \
+              `dataplane = \"kernel\"` takes IPv4 only. With the name of an interface the overlay follows \
+              the address of that interface, for example of a DHCP lease; its family is that of the \
+              peers.",
+    planes: "all; IPv6: ebpf, userspace",
     change: Change::PlaneRestart,
 };
 

@@ -77,18 +77,20 @@ pub(crate) fn document(
     format!(
         "# Conformance, observed\n\n\
          `cargo xtask conformance` generates this document; with `--check` it runs again and compares.\n\n\
-         These tables show what Adit {version} in each of its data planes and the ipip driver of Linux {kernel} do\n\
-         with the same packets, rule by rule. A cell shows an observation. An observation that the rule does\n\
-         not ask for is **bold**. `target/conformance` keeps the packets of every row and system as pcapng.\n\n\
+         These tables show what Adit {version} in each of its data planes and the drivers of Linux {kernel} do with\n\
+         the same packets, rule by rule: `ipip`, for IPv6 in IPv4 `sit`, and over IPv6 `ip6tnl`. A cell shows\n\
+         an observation. An observation that the rule does not ask for is **bold**. `target/conformance`\n\
+         keeps the packets of every row and system as pcapng.\n\n\
          ## One gateway between two scripted neighbours\n\n\
          The gateway under test stands between a host and a router. The test writes every frame of both by\n\
          hand. Every observation has a peer and senders of its own, so none depends on another.\n\n\
-         All systems have their defaults unless the rule says otherwise: Linux `pmtudisc` and `ttl inherit`,\n\
-         Adit `probe = false`, because the scripted router answers no probes. *Encapsulator* and\n\
-         *decapsulator* say which end of the tunnel the system is. The id of a row is the name of its packet\n\
-         files. *8 bytes*, *28 bytes*, *full* and *extended* say how much of the outer datagram's payload an\n\
-         ICMP error quotes (RFC 792; the inner header and 8 bytes; RFC 1812; RFC 4884). *Told 3/1* means that\n\
-         the sender receives an ICMP error of type 3 and code 1.\n\n\
+         All systems have their defaults unless the rule says otherwise: Linux `pmtudisc` and `ttl inherit`\n\
+         (`sit` with `ttl 64`, `ip6tnl` with `encaplimit none`), Adit `probe = false`, because the scripted\n\
+         router answers no probes. *Encapsulator* and *decapsulator* say which end of the tunnel the system\n\
+         is. The id of a row is the name of its packet files. *8 bytes*, *28 bytes*, *full* and *extended*\n\
+         say how much of the outer datagram's payload an ICMP error quotes (RFC 792; the inner header and 8\n\
+         bytes; RFC 1812; RFC 4884). *Told 3/1* means that the sender receives an ICMP error of type 3 and\n\
+         code 1.\n\n\
          {}\n\
          ## Two gateways\n\n\
          This is the two-site network, with real hosts behind both gateways and a real router between them.\n\

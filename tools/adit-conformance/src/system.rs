@@ -8,7 +8,7 @@ use adit_tunnel::DropReason;
 
 use crate::error::Error;
 use crate::kernel_log;
-use crate::site::{INSIDE, OURS, Site, UNDERLAY};
+use crate::site::{Families, INSIDE, INSIDE6, OURS, OURS6, Site, UNDERLAY, UNDERLAY6};
 
 /// A system under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl System {
         match self {
             Self::Userspace => "Adit userspace",
             Self::Ebpf => "Adit eBPF",
-            Self::Linux => "Linux ipip",
+            Self::Linux => "Linux",
         }
     }
 
@@ -61,13 +61,19 @@ pub(crate) enum Setup {
     FixedDscp,
     /// No path MTU discovery inside the tunnel.
     NoDiscovery,
+    /// Networks of IPv6 behind the same underlay: Linux's sit with `ttl 64`.
+    SixInFour,
+    /// An underlay of IPv6: Linux's ip6tnl with `encaplimit none`.
+    OverIpv6,
 }
 
 impl Setup {
     /// Lines for `[tunnel]`, without probes, because the scripted router cannot answer them.
     fn adit(self) -> &'static str {
         match self {
-            Self::Default | Self::FixedTtl | Self::InheritedTos => "probe = false",
+            Self::Default | Self::FixedTtl | Self::InheritedTos | Self::SixInFour | Self::OverIpv6 => {
+                "probe = false"
+            }
             Self::InheritedTtl => "probe = false\nttl = \"inherit\"",
             Self::Compatibility => "probe = false\necn = \"compatibility\"",
             Self::FixedDscp => "probe = false\ndscp = 46",
@@ -84,11 +90,25 @@ impl Setup {
             Self::InheritedTos => Some("tos inherit"),
             Self::FixedDscp => Some("tos 0xb8"),
             Self::NoDiscovery => Some("nopmtudisc"),
+            Self::SixInFour => Some("ttl 64"),
+            Self::OverIpv6 => Some("encaplimit none hoplimit 64"),
+        }
+    }
+
+    /// The families of the tunnel.
+    pub(crate) fn families(self) -> Families {
+        match self {
+            Self::SixInFour => Families::SixInFour,
+            Self::OverIpv6 => Families::OverIpv6,
+            _ => Families::OverIpv4,
         }
     }
 
     /// Returns true if both configure a system alike, so that one testbed serves both.
     pub(crate) fn is_same_testbed(self, other: Self, system: System) -> bool {
+        if self.families() != other.families() {
+            return false;
+        }
         match system {
             // Every site has a tunnel interface of its own, made on demand.
             System::Linux => true,
@@ -109,9 +129,18 @@ impl Tunnel {
         if system == System::Linux {
             return Ok(Self::Linux(gateway.clone()));
         }
-        let peers: String = Site::all().map(|site| site.config()).collect();
+        let families = setup.families();
+        let peers: String = Site::all().map(|site| site.config(families)).collect();
+        let underlay = match families {
+            Families::OverIpv4 | Families::SixInFour => UNDERLAY.to_string(),
+            Families::OverIpv6 => UNDERLAY6.to_string(),
+        };
+        let networks = match families {
+            Families::OverIpv4 => format!("\"{OURS}\""),
+            Families::SixInFour | Families::OverIpv6 => format!("\"{OURS}\", \"{OURS6}\""),
+        };
         let config = format!(
-            "[site]\nname = \"gateway\"\nunderlay = \"{UNDERLAY}\"\nnetworks = [\"{OURS}\"]\ndataplane = \"{}\"\n\
+            "[site]\nname = \"gateway\"\nunderlay = \"{underlay}\"\nnetworks = [{networks}]\ndataplane = \"{}\"\n\
              [tunnel]\n{}\n{peers}",
             system.name(),
             setup.adit()
@@ -122,13 +151,21 @@ impl Tunnel {
     /// Makes this site a peer with this setup.
     pub(crate) fn add(&self, site: Site, setup: Setup) -> Result<(), Error> {
         let (Self::Linux(gateway), Some(arguments)) = (self, setup.linux()) else { return Ok(()) };
-        let device = site.device();
-        let batch = format!(
-            "link add name {device} type ipip local {UNDERLAY} remote {} {arguments}\nlink set {device} up\n\
-             route add {} dev {device} src {INSIDE}\n",
-            site.underlay(),
-            site.network()
-        );
+        let (device, remote) = (site.device(), site.underlay());
+        let kind = match setup.families() {
+            Families::OverIpv4 => format!("ipip local {UNDERLAY} remote {remote}"),
+            Families::SixInFour => format!("sit local {UNDERLAY} remote {remote}"),
+            Families::OverIpv6 => {
+                format!("ip6tnl mode any local {UNDERLAY6} remote {}", site.underlay_v6())
+            }
+        };
+        let mut batch = format!("link add name {device} type {kind} {arguments}\nlink set {device} up\n");
+        if setup.families() != Families::SixInFour {
+            batch += &format!("route add {} dev {device} src {INSIDE}\n", site.network());
+        }
+        if setup.families() != Families::OverIpv4 {
+            batch += &format!("route add {} dev {device} src {INSIDE6}\n", site.network_v6());
+        }
         ip(gateway, &batch)
     }
 

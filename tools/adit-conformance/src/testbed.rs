@@ -12,11 +12,14 @@ use adit_lab::capture::Frame;
 use adit_lab::host::Host;
 use adit_lab::pcapng::write_interfaces;
 use adit_testbed::wire_tap::{FrameReceiver, Injector, mac};
-use ipnet::Ipv4Net;
+use adit_wire::ipv6::is_ipv6;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::error::Error;
-use crate::reaction::{Reaction, error_in};
-use crate::site::{HOST, INSIDE, ROUTER, Site, UNDERLAY};
+use crate::reaction::{Reaction, error_in, error_in_v6, is_neighbor_discovery};
+use crate::site::{
+    Families, HOST, HOST6, INSIDE, INSIDE6, OURS6, ROUTER, ROUTER6, Site, UNDERLAY, UNDERLAY6,
+};
 use crate::system::{Setup, System, Tunnel};
 
 /// After the last datagram, how long the testbed waits for another.
@@ -49,11 +52,34 @@ impl Cable {
     }
 }
 
+/// Gives the gateway addresses and routes of IPv6 too. The neighbours have none, as of IPv4.
+fn add_ipv6(gateway: &Host, [host, router]: [&Host; 2]) -> Result<(), Error> {
+    gateway.sysctl("ipv6/conf/all/forwarding", "1")?;
+    for (device, address, neighbour, its_address) in
+        [(INSIDE_DEVICE, INSIDE6, host, HOST6), (UNDERLAY_DEVICE, UNDERLAY6, router, ROUTER6)]
+    {
+        gateway.address(device, Ipv6Net::new_assert(address, 64))?;
+        gateway.await_addresses(device, REQUIRED_TIMEOUT)?;
+        let index = gateway.index(device)?;
+        gateway.netlink()?.set_neighbour(index, its_address, mac(neighbour, "eth0")?)?;
+    }
+    let ours: Ipv6Net = OURS6.parse().map_err(|error| Error::Io {
+        what: "read a constant".to_owned(),
+        source: std::io::Error::other(error),
+    })?;
+    gateway.route_v6(ours, Some(HOST6), None)?;
+    Ok(gateway.route_v6(Ipv6Net::default(), Some(ROUTER6), None)?)
+}
+
 /// One of the two neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Inside,
     Underlay,
+}
+
+fn is_error(datagram: &[u8]) -> bool {
+    error_in(datagram).is_some() || error_in_v6(datagram).is_some()
 }
 
 /// The gateway, its neighbours and its tunnel.
@@ -88,6 +114,9 @@ impl Testbed {
         }
         gateway.route(Ipv4Net::new_assert([172, 16, 0, 0].into(), 16), Some(HOST), None)?;
         gateway.route(Ipv4Net::default(), Some(ROUTER), None)?;
+        if setup.families() != Families::OverIpv4 {
+            add_ipv6(&gateway, [&host, &router])?;
+        }
         let tunnel = Tunnel::bring_up(system, setup, &gateway)?;
         let mut testbed = Self {
             system,
@@ -97,11 +126,15 @@ impl Testbed {
             gateway,
             free: Box::new(Site::all()),
         };
-        let site = testbed.site(Setup::Default)?;
-        let reaction = testbed.put_until(Side::Inside, &[site.there(100).build()], |reaction| {
-            !reaction.sent_to(site).is_empty()
-        })?;
-        if reaction.sent_to(site).is_empty() {
+        let site =
+            testbed.site(if setup.families() == Families::OverIpv4 { Setup::Default } else { setup })?;
+        let first = match setup.families() {
+            Families::OverIpv4 => site.there(100).build(),
+            Families::SixInFour | Families::OverIpv6 => site.there_v6(100).build(),
+        };
+        let reaction =
+            testbed.put_until(Side::Inside, &[first], |reaction| !reaction.outers_to(site).is_empty())?;
+        if reaction.outers_to(site).is_empty() {
             return Err(Error::Dead { system: system.title(), seconds: REQUIRED_TIMEOUT.as_secs() });
         }
         testbed.take_frames();
@@ -142,7 +175,7 @@ impl Testbed {
         datagrams: &[Vec<u8>],
         complete: impl Fn(&Reaction) -> bool,
     ) -> Result<Reaction, Error> {
-        let errors = datagrams.iter().filter(|datagram| error_in(datagram).is_some()).count() as u64;
+        let errors = datagrams.iter().filter(|datagram| is_error(datagram)).count() as u64;
         let from_underlay = from == Side::Underlay && errors > 0;
         let counted = self.tunnel.errors_counted().filter(|_| from_underlay).map(|counted| counted + errors);
         self.inject(from, datagrams)?;
@@ -169,7 +202,13 @@ impl Testbed {
             Side::Inside => &mut self.inside,
             Side::Underlay => &mut self.underlay,
         };
-        datagrams.iter().for_each(|datagram| cable.injector.add(datagram));
+        for datagram in datagrams {
+            if is_ipv6(datagram) {
+                cable.injector.send_ipv6(datagram)?;
+            } else {
+                cable.injector.add(datagram);
+            }
+        }
         Ok(cable.injector.flush()?)
     }
 
@@ -195,9 +234,12 @@ impl Testbed {
             for (cable, heard) in
                 [(&mut self.inside, &mut reaction.inside), (&mut self.underlay, &mut reaction.underlay)]
             {
-                while let Some(datagram) = cable.receiver.next(POLL_INTERVAL)? {
-                    heard.push(datagram);
-                    (last, quiet) = (Instant::now(), then);
+                while let Some(datagram) = cable.receiver.next_of_any_family(POLL_INTERVAL)? {
+                    // What an interface of IPv6 says by itself is no reaction.
+                    if !is_neighbor_discovery(&datagram) {
+                        heard.push(datagram);
+                        (last, quiet) = (Instant::now(), then);
+                    }
                 }
             }
         }

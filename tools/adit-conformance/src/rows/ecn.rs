@@ -10,12 +10,12 @@ use crate::row::{Row, Trial};
 use crate::system::Setup;
 
 /// The fields in the order of RFC 6040's figures.
-const FIELDS: [(Ecn, &str); 4] =
+pub(super) const FIELDS: [(Ecn, &str); 4] =
     [(Ecn::NotEct, "Not-ECT"), (Ecn::Ect0, "ECT(0)"), (Ecn::Ect1, "ECT(1)"), (Ecn::Ce, "CE")];
 
 /// The table of decapsulation: rows are inner fields, columns outer ones, in the order of
 /// [`FIELDS`].
-const EXIT: [[&str; 4]; 4] = [
+pub(super) const EXIT: [[&str; 4]; 4] = [
     ["Not-ECT", "Not-ECT", "Not-ECT", "dropped"],
     ["ECT(0)", "ECT(0)", "ECT(1)", "CE"],
     ["ECT(1)", "ECT(1)", "ECT(1)", "CE"],

@@ -8,6 +8,7 @@ mod forged;
 mod fragments;
 mod header;
 mod icmp_restrictions;
+mod ipv6;
 mod path;
 
 use crate::row::Row;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Row> {
         ecn::rows(),
         dscp::rows(),
         fragments::rows(),
+        ipv6::rows(),
     ]
     .into_iter()
     .flatten()

@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{NOT_FORWARDED, NOT_RECEIVED};
 use crate::case::{Case, Direction, Outcome, decap_v6, encap_v6};
-use crate::packet::{Packet, a_to_b, udp};
+use crate::packet::{Packet, a_to_b, bare, udp};
 use crate::packet_v6::{PacketV6, a_to_b_v6, bare_v6, udp_v6};
 use crate::site::{
     A, B, C, FLOW_KEY, HOST_A, HOST_A6, HOST_B, HOST_B6, INSIDE_A6, PEER_B, Path, STRANGER, STRANGER6, Setup,
@@ -173,6 +173,15 @@ fn outside() -> Vec<Case> {
                 .not_end_to_end(NOT_RECEIVED),
             row("a stranger's", from(STRANGER6)).drops(DropReason::OuterSourceUnknown, None).declined(),
         ]);
+    }
+    // Less inside than the outer header has: Linux before 6.3 shortens a packet in two steps.
+    for len in [20, 28] {
+        let inner = || match len {
+            20 => bare(HOST_B, HOST_A, Protocol(253), Vec::new()),
+            len => udp(HOST_B, HOST_A, len),
+        };
+        let draft = decap_v6(format!("in IPv6, IPv4: {len} bytes"), received(UNDERLAY_B6, inner()));
+        cases.push(draft.with(both).delivers(inner()));
     }
     cases
 }
