@@ -30,7 +30,8 @@ pub(crate) struct Options {
     pub(crate) quick: bool,
 
     /// Measure only some: `ebpf`, `userspace`, `families` (IPv6 inside and outside), or contenders
-    /// such as `adit-ebpf,vxlan`. The bare veth is always included. Writes no document without --document.
+    /// such as `adit-ebpf,vxlan`. The bare veth is always included. Writes no document without
+    /// --document.
     #[arg(long, value_name = "WHO", value_delimiter = ',', value_parser = group)]
     only: Vec<Group>,
 
