@@ -8,7 +8,7 @@ use adit_wire::icmpv6::{self, Icmpv6Error};
 
 use crate::drop_reason::DropReason;
 use crate::inner::{InnerAddress, InnerHeader};
-use crate::outer::{OuterAddress, OuterView};
+use crate::outer::OuterAddress;
 use crate::peer::{Owner, PeerIndex};
 
 /// The lookups that the rules need. A lookup may be slow, so the rules make each one only when they
@@ -207,8 +207,9 @@ fn no_hops_left(origin: Origin) -> Refusal {
     }
 }
 
-/// Checks the outer header: returns the peer that a datagram comes from (RFC 2003 sections 3.1 and
-/// 6.1). `outer` must be valid.
+/// Checks the fields of an outer header: returns the peer that a datagram comes from (RFC 2003
+/// sections 3.1 and 6.1). The header must be valid. `protocol` is what follows it, and in IPv6 the
+/// extension headers that a tunnel writes.
 ///
 /// # Errors
 ///
@@ -216,18 +217,21 @@ fn no_hops_left(origin: Origin) -> Refusal {
 #[inline(always)]
 pub fn check_outer<D: PeerLookup>(
     lookup: &D,
-    outer: &impl OuterView<Address = D::Underlay>,
+    source: D::Underlay,
+    destination: D::Underlay,
+    protocol: Protocol,
+    is_fragment: bool,
 ) -> Result<PeerIndex, Refusal> {
-    if !is_tunnel(outer.protocol()) {
+    if !is_tunnel(protocol) {
         return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
     }
-    let Some(peer) = outer_sender(lookup, outer.source(), outer.destination()) else {
-        let is_ours = outer.destination() == lookup.underlay();
+    let Some(peer) = outer_sender(lookup, source, destination) else {
+        let is_ours = destination == lookup.underlay();
         let reason =
             if is_ours { DropReason::OuterSourceUnknown } else { DropReason::OuterDestinationNotOurs };
         return Err(Refusal::silent(reason, None));
     };
-    if outer.is_fragment() {
+    if is_fragment {
         return Err(Refusal::silent(DropReason::OuterFragment, Some(peer)));
     }
     Ok(peer)

@@ -33,7 +33,7 @@ pub use bpf::identification::IdRange;
 pub use drop_reason::{DropReason, Stage};
 pub use flow_label::{FlowAddress, FlowKey, flow_label, has_ports};
 pub use inner::{InnerAddress, InnerHeader};
-pub use outer::{OuterAddress, OuterView};
+pub use outer::OuterAddress;
 pub use path_probe::{PROBE_IDENTIFIER, may_be_probe};
 pub use peer::{Owner, PeerIndex};
 pub use router_error::{Quoted, may_be_router_error, router_error_decap, router_error_encap};

@@ -1,22 +1,6 @@
-//! What the rules ask of an outer header. Its addresses are of either family.
+//! What the rules ask of an address of the underlay, which is of either family.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use adit_wire::Protocol;
-
-/// The header of an outer datagram that has arrived, which is valid.
-pub trait OuterView {
-    /// The addresses of the underlay.
-    type Address: OuterAddress;
-    /// The source address.
-    fn source(&self) -> Self::Address;
-    /// The destination address.
-    fn destination(&self) -> Self::Address;
-    /// What follows the header, and in IPv6 the extension headers that a tunnel writes.
-    fn protocol(&self) -> Protocol;
-    /// Whether it is a fragment.
-    fn is_fragment(&self) -> bool;
-}
 
 /// An address of the underlay.
 pub trait OuterAddress: Copy + Eq {

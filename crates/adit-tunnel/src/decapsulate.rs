@@ -159,7 +159,8 @@ impl Tunnel {
         if outer.protocol == Protocol::IPV6 && !self.table.has_v6() {
             return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
         }
-        let peer = adit_policy::check_outer(self, &outer)?;
+        let OuterDatagram { source, destination, protocol, is_fragment, .. } = outer;
+        let peer = adit_policy::check_outer(self, source, destination, protocol, is_fragment)?;
         let state = self.peer_state(peer).ok_or(Refusal::silent(DropReason::OuterSourceUnknown, None))?;
         Ok(Admitted { peer, state, outer })
     }

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use adit_policy::OuterView;
 use adit_wire::ecn::Ecn;
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::ipv6::{self, Ipv6Packet, extension};
@@ -67,29 +66,5 @@ impl<'a> OuterDatagram<'a> {
             header_len,
             payload: packet.as_bytes().get(header_len..)?,
         })
-    }
-}
-
-impl OuterView for OuterDatagram<'_> {
-    type Address = IpAddr;
-
-    #[inline]
-    fn source(&self) -> IpAddr {
-        self.source
-    }
-
-    #[inline]
-    fn destination(&self) -> IpAddr {
-        self.destination
-    }
-
-    #[inline]
-    fn protocol(&self) -> Protocol {
-        self.protocol
-    }
-
-    #[inline]
-    fn is_fragment(&self) -> bool {
-        self.is_fragment
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use adit_peers::{Keepalive, Peer};
-use adit_policy::{DropReason, FlowKey, IdRange, OuterView, Owner, OwnerLookup, PeerIndex, PeerLookup};
+use adit_policy::{DropReason, FlowKey, IdRange, Owner, OwnerLookup, PeerIndex, PeerLookup};
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy, overhead};
 use adit_wire::icmpv4::{self, Icmpv4Error};
 use adit_wire::ipv4::{self, Ipv4Packet};
@@ -424,7 +424,7 @@ impl Tunnel {
     /// Whether the outer header of a datagram says that a peer sends it to us.
     pub fn is_from_peer(&self, outer: &[u8]) -> bool {
         OuterDatagram::parse(outer, Validation::Datapath)
-            .and_then(|outer| adit_policy::outer_sender(self, outer.source(), outer.destination()))
+            .and_then(|outer| adit_policy::outer_sender(self, outer.source, outer.destination))
             .is_some()
     }
 

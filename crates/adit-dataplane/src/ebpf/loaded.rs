@@ -199,11 +199,8 @@ impl LoadedObject {
         let Some(mut slot) = self.slots.of(peer).filter(|_| current != (state, path)) else { return Ok(()) };
         let is_new = current.1 != path;
         if is_new {
-            if self.slots.free().is_none() {
-                adit_linux::bpf::wait_for_programs();
-                self.slots.reclaim();
-            }
-            slot = self.slots.free().ok_or(EbpfError::Missing("free path"))?;
+            let Some(free) = self.slots.free(adit_linux::bpf::wait_for_programs) else { return Ok(()) };
+            slot = free;
             let mut bytes = [0; PATH_LEN];
             bytes.copy_from_slice(path.as_bytes());
             self.paths.set(slot, bytes, 0).map_err(failed(name::PATHS))?;

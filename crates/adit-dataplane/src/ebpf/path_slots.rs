@@ -11,7 +11,7 @@ pub(super) struct PathSlots {
     /// By peer.
     current: Vec<u32>,
     free: Vec<u32>,
-    /// Left by their peers since [`PathSlots::reclaim`].
+    /// Left by their peers since the last wait.
     left: Vec<u32>,
 }
 
@@ -32,8 +32,13 @@ impl PathSlots {
         self.current.get(peer.index()).copied()
     }
 
-    /// An entry that no program can see. `None`: there is one after [`PathSlots::reclaim`].
-    pub(super) fn free(&self) -> Option<u32> {
+    /// An entry that no program can see. `wait` returns when all programs have ended that run now;
+    /// it is called only if no other entry is free.
+    pub(super) fn free(&mut self, wait: impl FnOnce()) -> Option<u32> {
+        if self.free.is_empty() {
+            wait();
+            self.free.append(&mut self.left);
+        }
         self.free.last().copied()
     }
 
@@ -42,11 +47,6 @@ impl PathSlots {
         if let (Some(current), Some(next)) = (self.current.get_mut(peer.index()), self.free.pop()) {
             self.left.push(std::mem::replace(current, next));
         }
-    }
-
-    /// All programs have ended that ran when the last entry was left.
-    pub(super) fn reclaim(&mut self) {
-        self.free.append(&mut self.left);
     }
 }
 
@@ -67,11 +67,9 @@ mod tests {
             let mut slots = PathSlots::new(5);
             let mut visible: BTreeSet<u32> = (0..5).collect();
             for peer in changes.into_iter().map(PeerIndex::new) {
-                if slots.free().is_none() {
-                    slots.reclaim();
-                    visible = (0..5).filter_map(|peer| slots.of(PeerIndex::new(peer))).collect();
-                }
-                let next = slots.free().expect("there is one for each peer");
+                let in_use: Vec<u32> = (0..5).filter_map(|peer| slots.of(PeerIndex::new(peer))).collect();
+                let next = slots.free(|| visible = in_use.into_iter().collect());
+                let next = next.expect("there is one for each peer");
                 prop_assert!(visible.insert(next), "{} is in use", next);
                 prop_assert!((next as usize) < PathSlots::count_for(5));
                 slots.change(peer);

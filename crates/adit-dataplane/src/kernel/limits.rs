@@ -14,7 +14,7 @@ pub struct Limit {
 }
 
 /// All limits.
-pub const LIMITS: [Limit; 9] = [
+pub const LIMITS: [Limit; 10] = [
     Limit {
         name: "late-errors",
         what: "a sender whose datagram is lost inside the tunnel gets no ICMP error; for half a \
@@ -87,6 +87,19 @@ pub const LIMITS: [Limit; 9] = [
                datagram is known to half a second; no router is named that reports a peer \
                unreachable, and no source of what is dropped",
         rows: &[],
+    },
+    Limit {
+        name: "ipv4-only",
+        what: "no networks and no underlay of IPv6",
+        rows: &[
+            "6in4-forged-source",
+            "6in6-forged-source",
+            "ecn-4in6-entrance",
+            "ecn-6in4-entrance",
+            "ecn-6in6-entrance",
+            "flow-label",
+            "over-ipv6-narrow-path",
+        ],
     },
 ];
 

@@ -1,5 +1,5 @@
 //! rtnetlink, synchronous: links, addresses, routes and neighbours of one network namespace, and
-//! their changes. IPv4 only.
+//! their changes. Of both families.
 //!
 //! The crates that know the wire format (`netlink-packet-route` and its relatives, which change
 //! often) are used in this module only.
