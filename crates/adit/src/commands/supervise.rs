@@ -34,16 +34,18 @@ pub(crate) const FILE: &str = "ADIT_SUPERVISED_FILE";
 
 pub(crate) fn supervise(name: &str, ready_fd: i32, netns: Option<&str>) -> Result<ExitCode, Failure> {
     let file = std::env::var_os(FILE).map(PathBuf::from).ok_or_else(|| format!("{FILE} is not set"))?;
-    let ready = File::from(inherited_descriptor(ready_fd)?);
+    let mut ready = Some(File::from(inherited_descriptor(ready_fd)?));
     let paths = RuntimePaths::of(name);
     log_file::log_to_stderr(Some(paths.log()));
     let lock = replace_supervisor(&paths)?;
     // Its path: after an upgrade the new program runs.
     let daemon = DaemonCommand { program: std::env::current_exe()?, file, netns, log: paths.log() };
-    let ended = daemon.run_again_and_again(ready, &paths.lock());
+    let ended = daemon.run_again_and_again(&mut ready, &paths.lock());
     if let Some(lock) = lock {
         lock.remove(&paths.supervisor_lock());
     }
+    // Whoever waits for it goes on: nothing of a start that failed is left.
+    drop(ready);
     Ok(exit_code(ended?))
 }
 
@@ -82,9 +84,8 @@ struct DaemonCommand<'a> {
 
 impl DaemonCommand<'_> {
     /// Runs it until it has ended for good, or another process holds its lock. The first that is
-    /// ready is written to `ready`. Returns how the last one ended.
-    fn run_again_and_again(&self, ready: File, lock: &Path) -> io::Result<ExitStatus> {
-        let mut ready = Some(ready);
+    /// ready is written to `ready`, which is closed. Returns how the last one ended.
+    fn run_again_and_again(&self, ready: &mut Option<File>, lock: &Path) -> io::Result<ExitStatus> {
         let mut restarts = Restarts::default();
         loop {
             let started = Instant::now();
