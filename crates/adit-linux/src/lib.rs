@@ -16,6 +16,7 @@ pub mod error;
 pub mod ethtool;
 pub mod family;
 pub mod flow_source;
+pub mod kernel_version;
 pub mod net_scope;
 pub mod netlink;
 pub mod netns;

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::error::Error;
 use crate::family::Family;
+use crate::kernel_version::kernel_version;
 use crate::sockets::frames::LINK_HEADER;
 use crate::sockets::options::enlarge_send_buffer;
 use crate::sockets::packet::{PACKET_VNET_HDR, bind, packet_socket, set_option};
@@ -147,10 +148,4 @@ impl HiddenSender {
         let sent = unsafe { libc::sendmsg(self.socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
-}
-
-fn kernel_version() -> Option<(u32, u32)> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }

@@ -86,8 +86,9 @@ fn ask(network: &TwoSites, from: End, size: usize) -> [Answer; 2] {
 fn networks_of_both_families_are_joined(plane: DataplaneChoice) {
     for (mode, end) in Mode::ALL.into_iter().flat_map(|mode| End::BOTH.map(|end| (mode, end))) {
         let network = TwoSites::build_over_ipv6().unwrap();
-        let _overlay = adit(&network, end, plane);
+        // First: without it, the far end answers the first probe that nobody is there.
         ip6tnl(&network, end.other(), mode, mode.mtu());
+        let _overlay = adit(&network, end, plane);
         for from in End::BOTH {
             let mtu = if from == end { 1460 } else { mode.mtu() };
             for size in [48, 104, 1280, mtu] {
@@ -128,8 +129,9 @@ fn a_packet_of_1280_bytes_passes_the_narrowest_underlay(plane: DataplaneChoice) 
     for (mode, end) in Mode::ALL.into_iter().flat_map(|mode| End::BOTH.map(|end| (mode, end))) {
         let network = TwoSites::build_over_ipv6().unwrap();
         network.set_underlay_mtus(1280).unwrap();
-        let _overlay = adit(&network, end, plane);
+        // First: without it, the far end answers the first probe that nobody is there.
         ip6tnl(&network, end.other(), mode, 1280);
+        let _overlay = adit(&network, end, plane);
         let [_, answer] = ask(&network, end, 1232);
         assert!(answer.is_reply(), "{mode:?}: {answer:?}");
         let bind = |end: End| {

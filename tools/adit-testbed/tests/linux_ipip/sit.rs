@@ -50,8 +50,9 @@ fn ask(network: &TwoSites, from: End, size: usize) -> Answer {
 fn networks_of_both_families_are_joined(plane: DataplaneChoice) {
     for end in End::BOTH {
         let network = TwoSites::build_with_ipv6().unwrap();
-        let _overlay = adit(&network, end, plane);
+        // First: without it, the far end answers the first probe that nobody is there.
         sit(&network, end.other(), 1480);
+        let _overlay = adit(&network, end, plane);
         for from in End::BOTH {
             for size in [48, 104, 1280, 1480] {
                 let answer = ask(&network, from, size);
@@ -76,8 +77,9 @@ fn a_packet_of_1280_bytes_passes_a_narrower_underlay(plane: DataplaneChoice) {
     for end in End::BOTH {
         let network = TwoSites::build_with_ipv6().unwrap();
         network.set_underlay_mtus(1000).unwrap();
-        let _overlay = adit(&network, end, plane);
+        // First: without it, the far end answers the first probe that nobody is there.
         sit(&network, end.other(), 1280);
+        let _overlay = adit(&network, end, plane);
         for from in End::BOTH {
             for size in [980, 981, 1280] {
                 let answer = ask(&network, from, size);

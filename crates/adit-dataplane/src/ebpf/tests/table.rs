@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use adit_fixtures::{Case, Direction, Outcome, Program, table};
+use adit_linux::kernel_version::kernel_version;
 use adit_tunnel::Totals;
 
 use super::agreement::{combination, compare, normal};
@@ -72,7 +73,7 @@ fn the_programs_do_what_the_table_says() {
     // Loading takes longer than running.
     let mut loaded = BTreeMap::new();
     let mut failures = Vec::new();
-    for case in table() {
+    for case in table().into_iter().filter(|case| !is_lost_in_test_run(case)) {
         let tunnel = Gateway::new(&case.setup).tunnel;
         let config = &case.setup.config;
         let programs = loaded
@@ -110,4 +111,13 @@ fn in_test_run(case: &Case) -> Program {
     let relayed = case.direction == Direction::Decap && matches!(case.outcome, Outcome::Sent(_));
     let refused = case.packet.gso_size.is_some() && case.program == Program::Carries && !relayed;
     if refused { Program::Declines } else { case.program }
+}
+
+/// Whether the kernel makes a packet of the inner family of it and then refuses to shorten it, which
+/// Linux before 6.3 does to a GSO packet without a type. Only a test run has such a packet.
+fn is_lost_in_test_run(case: &Case) -> bool {
+    let shortens_in_two_steps = kernel_version().is_some_and(|version| version < (6, 3));
+    let is_4in6 = combination(&case.setup, case.direction, &case.packet) == "4in6";
+    let is_delivered = case.direction == Direction::Decap && matches!(case.outcome, Outcome::Delivered(_));
+    shortens_in_two_steps && is_4in6 && is_delivered && case.packet.gso_size.is_some()
 }
