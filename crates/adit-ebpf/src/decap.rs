@@ -40,7 +40,7 @@ pub fn decap(skb: Skb) -> Verdict {
         return match skb.byte(ETHERNET + NEXT_HEADER_OFFSET).map(Protocol) {
             Some(Protocol::IPIP) => decap_v4_in_v6(skb),
             Some(Protocol::IPV6) => decap_v6_in_v6(skb),
-            // Extension headers and fragments are for userspace.
+            Some(Protocol::DESTINATION_OPTIONS | Protocol::FRAGMENT) => decline_extended(skb),
             _ => Verdict::Decline,
         };
     }
@@ -67,6 +67,35 @@ fn decap_v4_in_v6(skb: Skb) -> Verdict {
 #[inline(never)]
 fn decap_v6_in_v6(skb: Skb) -> Verdict {
     from_underlay::<Ipv6Header, Ipv6Header>(skb).unwrap_or(Verdict::Decline)
+}
+
+/// Declines a packet of IPv6 with an extension header. One of a peer's tunnel is for userspace
+/// alone: where the kernel's own driver is loaded, the host's IP input would answer it.
+#[inline(never)]
+fn decline_extended(skb: Skb) -> Verdict {
+    if is_extended_tunnel(skb).unwrap_or(false) {
+        skb.leave_to_packet_sockets();
+    }
+    Verdict::Decline
+}
+
+/// Whether a tunnel of a peer begins behind the first extension header, or behind the options that
+/// follow a fragment header.
+#[inline(always)]
+fn is_extended_tunnel(skb: Skb) -> Option<bool> {
+    if !skb.reach(<Ipv6Header as Outer>::INNER + 1) {
+        return None;
+    }
+    let outer = Ipv6Header::read(skb, ETHERNET)?;
+    let tables = &Tables::open()?;
+    let is_tunnel = match Protocol(skb.byte(<Ipv6Header as Outer>::INNER)?) {
+        Protocol::IPIP => true,
+        Protocol::IPV6 => tables.settings.carries_ipv6(),
+        Protocol::DESTINATION_OPTIONS => outer.next_header() == Protocol::FRAGMENT,
+        _ => false,
+    };
+    let from = adit_policy::outer_sender(tables, Outer::source(&outer), Outer::destination(&outer))?;
+    Some(is_tunnel && tables.peer(from)?.left_to_stack == 0)
 }
 
 /// Returns `None` to decline.
