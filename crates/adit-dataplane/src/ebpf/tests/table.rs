@@ -113,7 +113,7 @@ fn in_test_run(case: &Case) -> Program {
     if refused { Program::Declines } else { case.program }
 }
 
-/// Whether the kernel makes a packet of the inner family of it and then refuses to shorten it, which
+/// Whether the kernel makes a packet of the inner family of it and then refuses to shorten it, as
 /// Linux before 6.3 does to a GSO packet without a type. Only a test run has such a packet.
 fn is_lost_in_test_run(case: &Case) -> bool {
     let shortens_in_two_steps = kernel_version().is_some_and(|version| version < (6, 3));
