@@ -51,7 +51,7 @@ pub struct Tunnel {
     pub(crate) icmp: Arc<IcmpLimit>,
     pub(crate) shares_identifications: Arc<AtomicBool>,
     pub(crate) others: Arc<OtherOverlays>,
-    /// What strangers cannot know.
+    /// Random, for what strangers must not guess.
     pub(crate) secret: RandomState,
     /// The key of the flow labels of IPv6.
     pub(crate) flow_key: FlowKey,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use adit_linux::error::{Error, Result};
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Events, Group};
-use adit_linux::sockets::poll::{Waker, wait_readable_any};
+use adit_linux::sockets::poll::{Waker, wait_readable};
 
 use crate::reconcile::route_events::PendingEvents;
 
@@ -48,7 +48,7 @@ impl NetlinkWatcher {
         pending: &mut PendingEvents,
     ) -> Result<bool> {
         let sources: Vec<_> = self.subscriptions.iter().map(AsFd::as_fd).collect();
-        wait_readable_any(&sources, waker, Some(timeout))
+        wait_readable(&sources, waker, timeout)
             .map_err(|error| Error::new("cannot wait for changes of the network", error))?;
         self.drain(pending)
     }

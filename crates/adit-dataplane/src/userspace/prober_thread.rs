@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use adit_linux::error::Error;
 use adit_linux::process::privileges::PacketThread;
-use adit_linux::sockets::poll::{EventFd, Waker, wait_readable_any};
+use adit_linux::sockets::poll::{EventFd, Waker, wait_readable};
 use adit_tunnel::{PeerIndex, Tunnel};
 use arc_swap::ArcSwap;
 
@@ -95,6 +95,6 @@ impl ProberThread {
         // Without our address nothing is probed.
         let deadline = probing.next_deadline().filter(|_| !next_hops.is_source_missing());
         let left = deadline.map_or(LONGEST_SLEEP, |deadline| deadline.since(clock.now()).min(LONGEST_SLEEP));
-        wait_readable_any(&[probing.icmp.as_fd(), signals.changed.as_fd()], waker, Some(left))
+        wait_readable(&[probing.icmp.as_fd(), signals.changed.as_fd()], waker, left)
     }
 }

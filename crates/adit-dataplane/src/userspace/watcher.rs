@@ -12,7 +12,7 @@ use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
 use adit_linux::sockets::packet_listeners::PacketListeners;
-use adit_linux::sockets::poll::{Waker, wait_readable_any};
+use adit_linux::sockets::poll::{Waker, wait_readable};
 use adit_tunnel::Tunnel;
 use arc_swap::ArcSwap;
 
@@ -133,7 +133,7 @@ impl<O: Offload> Prepared<O> {
                 break;
             }
             let Self { watcher, events, device, .. } = self;
-            let _ = wait_readable_any(&[events.as_fd()], &watcher.waker, Some(left));
+            let _ = wait_readable(&[events.as_fd()], &watcher.waker, left);
             drain(events, watcher.source, *device);
         }
     }
@@ -183,7 +183,7 @@ impl<O: Offload> Prepared<O> {
         sources.extend(offload.iter().flat_map(OffloadSync::ready));
         sources.extend(host_rules.news());
         sources.extend(policy_receiver.ready());
-        wait_readable_any(&sources, waker, Some(left))
+        wait_readable(&sources, waker, left)
     }
 
     fn run_timers(&self) {

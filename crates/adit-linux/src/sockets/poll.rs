@@ -88,22 +88,7 @@ pub fn wait_readable(sources: &[impl AsFd], waker: &Waker, timeout: Duration) ->
     for (fd, source) in fds.iter_mut().zip(&sources[..count]) {
         *fd = source.as_fd().as_raw_fd();
     }
-    wait_any(&fds[..=count], Some(timeout)).map(drop)
-}
-
-/// Waits until one of `sources` is readable, `waker` has been woken, or `timeout` has passed. A
-/// signal ends the wait too. At most seven sources are watched.
-///
-/// # Errors
-/// The kernel refuses to wait.
-pub fn wait_readable_any(
-    sources: &[BorrowedFd<'_>],
-    waker: &Waker,
-    timeout: Option<Duration>,
-) -> io::Result<()> {
-    let mut fds: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
-    fds.push(waker.event.fd.as_raw_fd());
-    wait_any(&fds, timeout).map(drop)
+    wait_any(&fds[..=count], timeout).map(drop)
 }
 
 /// Waits until `source` is readable. Returns false if `timeout` passes first; a signal does not end
@@ -117,7 +102,7 @@ pub fn readable_within(source: &impl AsFd, timeout: Duration) -> io::Result<bool
         let left = deadline.saturating_duration_since(Instant::now());
         // Rounded up to milliseconds, so that the last one is not spent spinning.
         let rounded = Duration::from_millis(left.as_micros().div_ceil(1000) as u64);
-        let ready = wait_any(&[source.as_fd().as_raw_fd()], Some(rounded))?;
+        let ready = wait_any(&[source.as_fd().as_raw_fd()], rounded)?;
         if ready || left.is_zero() {
             return Ok(ready);
         }
@@ -125,12 +110,12 @@ pub fn readable_within(source: &impl AsFd, timeout: Duration) -> io::Result<bool
 }
 
 /// Returns true if one of `fds` is ready, false after `timeout` or a signal.
-fn wait_any(fds: &[i32], timeout: Option<Duration>) -> io::Result<bool> {
+fn wait_any(fds: &[i32], timeout: Duration) -> io::Result<bool> {
     let mut polls = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; MAX_SOURCES];
     for (poll, &fd) in polls.iter_mut().zip(fds) {
         poll.fd = fd;
     }
-    let timeout = timeout.map_or(-1, |timeout| timeout.as_millis().try_into().unwrap_or(i32::MAX));
+    let timeout = timeout.as_millis().try_into().unwrap_or(i32::MAX);
     // SAFETY: `polls` holds at least the number of entries given and outlives the call.
     let done = unsafe { libc::poll(polls.as_mut_ptr(), fds.len().min(MAX_SOURCES) as libc::nfds_t, timeout) };
     if done >= 0 {

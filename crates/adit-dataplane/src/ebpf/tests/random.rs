@@ -191,7 +191,7 @@ fn has_owner(setup: &Setup, inner: &[u8]) -> bool {
     source.is_some_and(|source| tunnel.owner(Ipv4Addr::from(source)).is_some())
 }
 
-/// Whether the inner datagram is a fragment, or the outer packet is one of IPv6.
+/// Whether the inner datagram is a fragment, or the outer packet is a fragment of IPv6.
 fn is_fragment(outer: &[u8], outer_len: usize) -> bool {
     if is_ipv6(outer) && outer.get(6) == Some(&Protocol::FRAGMENT.0) {
         return true;
