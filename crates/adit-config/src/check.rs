@@ -11,6 +11,7 @@ use std::ops::Range;
 use adit_peers::{AddressPlan, Conflict, Holder, Keepalive, NAMED_ADDRESSES, Relay};
 use ipnet::IpNet;
 
+use crate::decode::Spanned;
 use crate::model::{DataplaneChoice, MIN_MTU_OF_IPV6, Mtu, Ttl};
 use crate::problem::Diagnostics;
 use crate::read::FilePart;
@@ -87,10 +88,10 @@ fn underlay_of_ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
     if site.dataplane != Some(DataplaneChoice::Kernel) {
         return;
     }
-    let ours = site.underlay.iter().filter_map(|own| Some((own.value.address()?, &own.span)));
+    let ours = site.underlay.iter().flat_map(|own| &own.addresses);
     let of_peers = file.peers.iter().filter_map(|peer| peer.underlay.as_ref());
-    let all = ours.chain(of_peers.map(|underlay| (underlay.value, &underlay.span)));
-    if let Some((address, span)) = { all }.find(|(address, _)| address.is_ipv6()) {
+    let mut all = ours.chain(of_peers.flat_map(|underlay| &underlay.addresses));
+    if let Some(Spanned { value: address, span }) = all.find(|address| address.value.is_ipv6()) {
         let message = format!("with dataplane = \"kernel\", `underlay` is of IPv4: found {address}");
         let help = "leave `dataplane` out, or take another data plane";
         diagnostics.report(span.clone(), message, "the ipip driver of Linux sends over IPv4 only", help);
@@ -157,13 +158,19 @@ pub(crate) fn check_addresses(file: &FilePart, diagnostics: &mut Diagnostics) {
     for (place, name) in peers().filter_map(|(place, peer)| Some((place, peer.name.as_ref()?))) {
         report(&name.span, plan.claim_name(&name.value, place).err().into_iter().collect());
     }
-    if let Some(underlay) = file.site.as_ref().and_then(|site| site.underlay.as_ref())
-        && let Some(address) = underlay.value.address()
-    {
-        report(&underlay.span, plan.claim_underlay(address, Holder::Site));
+    let ours = file.site.as_ref().and_then(|site| site.underlay.as_ref());
+    for address in ours.iter().flat_map(|underlay| &underlay.addresses) {
+        report(&address.span, plan.claim_underlay(address.value, Holder::Site));
     }
+    let site = ours.and_then(|underlay| underlay.value.addresses());
     for (place, underlay) in peers().filter_map(|(place, peer)| Some((place, peer.underlay.as_ref()?))) {
-        report(&underlay.span, plan.claim_underlay(underlay.value, Holder::Peer(place)));
+        for address in &underlay.addresses {
+            report(&address.span, plan.claim_underlay(address.value, Holder::Peer(place)));
+        }
+        let addresses = underlay.value;
+        let apart = site.filter(|site| site.path_to(&addresses).is_none());
+        let conflict = apart.map(|site| Conflict::NoCommonFamily { site, peer: place, addresses });
+        report(&underlay.span, conflict.into_iter().collect());
     }
     for network in file.site.iter().flat_map(|site| &site.networks) {
         report(&network.span, plan.claim_network(network.value, Holder::Site));
@@ -224,13 +231,13 @@ impl<'f> Owners<'f> {
         name.map(|name| name.span.clone()).unwrap_or_default()
     }
 
-    fn underlay(&self, owner: Holder<Place>) -> Range<usize> {
+    fn underlay(&self, owner: Holder<Place>, address: IpAddr) -> Range<usize> {
         let span = match owner {
             Holder::Site => {
-                self.file.site.as_ref().and_then(|site| Some(site.underlay.as_ref()?.span.clone()))
+                self.file.site.as_ref().and_then(|site| Some(site.underlay.as_ref()?.place_of(address)))
             }
             Holder::Peer(place) => {
-                self.file.peers.get(place).and_then(|peer| Some(peer.underlay.as_ref()?.span.clone()))
+                self.file.peers.get(place).and_then(|peer| Some(peer.underlay.as_ref()?.place_of(address)))
             }
         };
         span.unwrap_or_default()
@@ -264,7 +271,7 @@ impl<'f> Owners<'f> {
                     .with_other(first, "first here");
             }
             Conflict::UnderlayTaken { address, claimant, holder } => {
-                let first = self.underlay(holder);
+                let first = self.underlay(holder, address);
                 let line = diagnostics.source.line(first.start);
                 let (this, whose) = (self.described(claimant), self.described(holder));
                 let message = format!("{this} has the underlay address {address} of {whose} (line {line})");
@@ -278,22 +285,23 @@ impl<'f> Owners<'f> {
                     .report(span.clone(), message, "taken", help)
                     .with_other(first, format!("of {whose}"));
             }
-            Conflict::UnderlayFamily { address, claimant, other, holder } => {
-                let first = self.underlay(holder);
-                let line = diagnostics.source.line(first.start);
-                let (this, whose) = (self.described(claimant), self.described(holder));
+            Conflict::NoCommonFamily { site, peer, addresses } => {
+                let ours = self.underlay(Holder::Site, site.first());
+                let line = diagnostics.source.line(ours.start);
+                let (this, whose) = (self.described(Holder::Peer(peer)), self.described(Holder::Site));
                 let message = format!(
-                    "{this} has the underlay address {address}, and {whose} {other} (line {line}): they are of \
-                     different families"
+                    "{this} has the underlay address {addresses}, and {whose} {site} (line {line}): they are \
+                     of different families"
                 );
                 diagnostics
                     .report(
                         span.clone(),
                         message,
                         "of another family",
-                        "an overlay has one underlay, of IPv4 or of IPv6: write addresses of one family",
+                        "no packet has a source of one family and a destination of the other: give either a \
+                         second address, as in `underlay = [\"192.0.2.1\", \"2001:db8::1\"]`",
                     )
-                    .with_other(first, format!("of {whose}"));
+                    .with_other(ours, format!("of {whose}"));
             }
             Conflict::NetworkRepeated { network, claimant } => {
                 let first = self.network(claimant, network);
@@ -311,7 +319,7 @@ impl<'f> Owners<'f> {
             }
             Conflict::UnderlayEnclosed { network, owner, addresses, count } => {
                 let addresses = addresses.into_iter().map(|(address, owner)| {
-                    (self.underlay(owner), format!("{address} of {}", self.described(owner)), owner)
+                    (self.underlay(owner, address), format!("{address} of {}", self.described(owner)), owner)
                 });
                 let mut addresses: Vec<_> = addresses.collect();
                 addresses.sort_by_key(|(place, _, _)| place.start);

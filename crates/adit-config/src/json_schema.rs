@@ -71,12 +71,12 @@ fn shape(shape: &Shape) -> Value {
         Shape::Name => shape_of_name(),
         Shape::Device | Shape::VrfOrOff => matching(&format!("{DEVICE}{{1,15}}")),
         Shape::NetnsOrOff => matching(r"[!#-.0-\[\]-~]{1,255}"),
-        Shape::Address => matching(&format!("({address}|{ADDRESS_V6})")),
-        Shape::AddressOrInterface => {
+        Shape::UnderlayAddresses => json!({ "anyOf": underlay_addresses(&address) }),
+        Shape::UnderlayAddressesOrInterface => {
             // A name has a character that no address has.
             let mut interface = matching(&format!("[0-9.]*[!-$&--;-~]{DEVICE}*"));
             interface["maxLength"] = 15.into();
-            json!({ "anyOf": [matching(&format!("({address}|{ADDRESS_V6})")), interface] })
+            json!({ "anyOf": underlay_addresses(&address).into_iter().chain([interface]).collect::<Vec<_>>() })
         }
         Shape::AddressOrWord { word, meaning } => json!({
             "anyOf": [matching(&address), constant(&(word, meaning))],
@@ -110,6 +110,14 @@ fn shape(shape: &Shape) -> Value {
         }),
         Shape::ListenOrOff => matching(&format!(r"(off|({address}|\[[0-9a-fA-F:.]+\]):[1-9][0-9]{{0,4}})")),
     }
+}
+
+/// An address, or a list of one or two. That two are of different families is for the decoder.
+fn underlay_addresses(v4: &str) -> [Value; 2] {
+    let address = matching(&format!("({v4}|{ADDRESS_V6})"));
+    let list =
+        json!({ "type": "array", "minItems": 1, "maxItems": 2, "uniqueItems": true, "items": address });
+    [address, list]
 }
 
 fn shape_of_name() -> Value {

@@ -45,8 +45,8 @@ mod underlay;
 mod write;
 
 pub use adit_peers::{
-    Conflict, DeltaError, Keepalive, NameError, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay,
-    networks_v4,
+    Conflict, DeltaError, Keepalive, NameError, Path, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay,
+    UnderlayAddresses, networks_v4,
 };
 pub use json_schema::json_schema;
 pub use load::{LoadError, read_file, read_regular_file};

@@ -1,10 +1,10 @@
 //! The configuration: the values of a valid file.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use adit_peers::{Conflict, Peer, PeerSet, Relay};
+use adit_peers::{Conflict, Peer, PeerSet, Relay, UnderlayAddresses};
 use ipnet::IpNet;
 
 use crate::name::{DeviceName, NetnsName, SiteName};
@@ -42,7 +42,7 @@ impl Config {
     /// # Errors
     /// The first conflict of the site with itself, or of a peer with what comes before it.
     pub fn new(site: SiteConfig, peers: impl IntoIterator<Item = Peer>) -> Result<Self, Conflict> {
-        let mut set = PeerSet::new(site.underlay.address(), site.networks.iter().copied())?;
+        let mut set = PeerSet::new(site.underlay.addresses(), site.networks.iter().copied())?;
         for peer in peers {
             set.insert(peer)?;
         }
@@ -58,7 +58,7 @@ pub(crate) const MIN_MTU_OF_IPV6: u16 = 1280;
 pub struct SiteConfig {
     /// Names the overlay's socket, state and pins.
     pub name: SiteName,
-    /// Our address on the public network, the outer source, or the interface that has it.
+    /// Our addresses on the public network, the outer sources, or the interface that has them.
     pub underlay: Underlay,
     /// The networks behind this site. Never empty in a file.
     pub networks: Vec<IpNet>,
@@ -81,21 +81,21 @@ pub struct SiteConfig {
     pub tunnel: TunnelOptions,
 }
 
-/// Our side of the underlay: an address, or the interface that has it.
+/// Our side of the underlay: an address, one of each family, or the interface that has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Underlay {
-    /// This address, on any interface. Always unicast in a file.
-    Address(IpAddr),
-    /// The address that this interface has, for example from DHCP.
+    /// These addresses, on any interface. Always unicast in a file.
+    Addresses(UnderlayAddresses),
+    /// The addresses that this interface has, for example from DHCP.
     Interface(DeviceName),
 }
 
 impl Underlay {
-    /// The address, if the file has one.
+    /// The addresses, if the file has them.
     #[must_use]
-    pub fn address(&self) -> Option<IpAddr> {
+    pub fn addresses(&self) -> Option<UnderlayAddresses> {
         match self {
-            Self::Address(address) => Some(*address),
+            Self::Addresses(addresses) => Some(*addresses),
             Self::Interface(_) => None,
         }
     }
@@ -104,22 +104,22 @@ impl Underlay {
     #[must_use]
     pub fn interface(&self) -> Option<&DeviceName> {
         match self {
-            Self::Address(_) => None,
+            Self::Addresses(_) => None,
             Self::Interface(name) => Some(name),
         }
     }
 }
 
-impl From<IpAddr> for Underlay {
-    fn from(address: IpAddr) -> Self {
-        Self::Address(address)
+impl<A: Into<UnderlayAddresses>> From<A> for Underlay {
+    fn from(addresses: A) -> Self {
+        Self::Addresses(addresses.into())
     }
 }
 
 impl fmt::Display for Underlay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(address) => address.fmt(f),
+            Self::Addresses(addresses) => addresses.fmt(f),
             Self::Interface(name) => name.fmt(f),
         }
     }

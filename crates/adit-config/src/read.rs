@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
-use adit_peers::{NameError, NotUnicast, PathOptions, Peer, PeerName, check_network};
+use adit_peers::{NameError, NotUnicast, PathOptions, Peer, PeerName, UnderlayAddresses, check_network};
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
@@ -22,7 +22,7 @@ use crate::problem::Diagnostics;
 use crate::relay::relay;
 use crate::schema::{ADDRESS, KeySpec, PEER, PREFIX, SITE, TOP, TUNNEL, TableSpec};
 use crate::scope::name_or_off;
-use crate::underlay::{address_v4, own_underlay, underlay};
+use crate::underlay::{UnderlayPart, address_v4, own_underlay, underlays};
 
 pub(crate) const DATAPLANES: [(&str, DataplaneChoice); 4] = [
     ("auto", DataplaneChoice::Auto),
@@ -54,7 +54,7 @@ pub(crate) struct FilePart {
 #[derive(Debug)]
 pub(crate) struct SitePart {
     name: Option<SiteName>,
-    pub(crate) underlay: Option<Spanned<Underlay>>,
+    pub(crate) underlay: Option<UnderlayPart<Underlay>>,
     pub(crate) networks: Vec<Spanned<IpNet>>,
     pub(crate) local: Vec<Spanned<Ipv4Addr>>,
     pub(crate) device: Option<DeviceName>,
@@ -70,7 +70,7 @@ pub(crate) struct SitePart {
 #[derive(Debug)]
 pub(crate) struct PeerPart {
     pub(crate) name: Option<Spanned<PeerName>>,
-    pub(crate) underlay: Option<Spanned<IpAddr>>,
+    pub(crate) underlay: Option<UnderlayPart<UnderlayAddresses>>,
     pub(crate) networks: Vec<Spanned<IpNet>>,
     pub(crate) path: Option<PathOptions>,
     /// The place of `keepalive`.
@@ -331,7 +331,7 @@ fn read_peer(table: &DeTable<'_>, header: Range<usize>, diagnostics: &mut Diagno
         .required("name", diagnostics)
         .and_then(|(key, value)| name(key, value, PeerName::new, diagnostics));
     let underlay =
-        section.required("underlay", diagnostics).and_then(|(key, value)| underlay(key, value, diagnostics));
+        section.required("underlay", diagnostics).and_then(|(key, value)| underlays(key, value, diagnostics));
     let networks =
         section.required("networks", diagnostics).map(|(key, value)| networks(key, value, diagnostics));
     let networks = networks.unwrap_or_default();

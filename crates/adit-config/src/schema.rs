@@ -43,10 +43,10 @@ pub(crate) enum Shape {
     Name,
     /// The name of an interface.
     Device,
-    /// A unicast IPv4 address.
-    Address,
-    /// A unicast IPv4 address, or the name of an interface.
-    AddressOrInterface,
+    /// A unicast address, or a list of one of each family.
+    UnderlayAddresses,
+    /// The same, or the name of an interface.
+    UnderlayAddressesOrInterface,
     /// A unicast IPv4 address, or this word with its meaning.
     AddressOrWord { word: &'static str, meaning: &'static str },
     /// A time in seconds of this range, as a number with a unit, or one of these words.
@@ -126,17 +126,19 @@ const NAME: KeySpec = KeySpec {
 
 const UNDERLAY: KeySpec = KeySpec {
     name: "underlay",
-    shape: Shape::AddressOrInterface,
+    shape: Shape::UnderlayAddressesOrInterface,
     expected: "an IP address or the name of an interface",
     example: "\"10.1.1.1\"",
     default: None,
     about: "Our address on the public network, the outer source, or the interface that has it.",
-    details: "The address is the one of a single host: not of 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or \
-              240.0.0.0/4, and in IPv6 neither link-local nor multicast. No peer has it, and it lies in no \
-              peer's network. All underlay addresses of an overlay are of one family; \
-              `dataplane = \"kernel\"` takes IPv4 only. With the name of an interface the overlay follows \
-              the address of that interface, for example of a DHCP lease; its family is that of the \
-              peers.",
+    details: "One address, or a list of one of IPv4 and one of IPv6, as in \
+              `[\"192.0.2.1\", \"2001:db8::1\"]`. An address is the one of a single host: not of \
+              0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4, and in IPv6 neither link-local nor \
+              multicast. No peer has it, and it lies in no peer's network. Peers may send to each \
+              address; what is sent to a peer has the one of its path's family as the source. \
+              `dataplane = \"kernel\"` takes IPv4 only. With the name of an interface the overlay \
+              follows the addresses of that interface, for example of a DHCP lease: one of each family \
+              that a peer has.",
     planes: "all; IPv6: ebpf, userspace",
     change: Change::PlaneRestart,
 };
@@ -461,14 +463,15 @@ pub(crate) const PEER: TableSpec = TableSpec {
             ..NAME
         },
         KeySpec {
-            shape: Shape::Address,
+            shape: Shape::UnderlayAddresses,
             expected: "an IP address",
             example: "\"10.1.1.2\"",
             about: "Its address on the public network: the outer destination.",
-            details: "Unique among the peers, in no peer's network, of the family of our own, and the address \
-                      of a single host: not of 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4, and in \
-                      IPv6 neither link-local nor multicast. Tunnel packets from other addresses are \
-                      dropped.",
+            details: "One address, or a list of one of IPv4 and one of IPv6. Packets go to the first one \
+                      whose family this site has, and are accepted from each. Unique among the peers, in \
+                      no peer's network, and the address of a single host: not of 0.0.0.0/8, 127.0.0.0/8, \
+                      224.0.0.0/4 or 240.0.0.0/4, and in IPv6 neither link-local nor multicast. Tunnel \
+                      packets from other addresses are dropped.",
             change: Change::InPlace,
             ..UNDERLAY
         },

@@ -1,8 +1,10 @@
 //! The decoders of underlay addresses, and of the interface that has ours.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
-use adit_peers::check_host;
+use adit_peers::{UnderlayAddresses, check_host};
+use toml::de::DeValue;
 
 use crate::decode::{Spanned, Value, described, is_ipv6, string};
 use crate::model::Underlay;
@@ -10,18 +12,40 @@ use crate::name::DeviceName;
 use crate::problem::Diagnostics;
 use crate::schema::KeySpec;
 
-/// Reads our underlay: an address, or an interface.
+/// The value of a key `underlay`, and where its addresses are written.
+#[derive(Debug)]
+pub(crate) struct UnderlayPart<T> {
+    pub(crate) value: T,
+    pub(crate) addresses: Vec<Spanned<IpAddr>>,
+    pub(crate) span: Range<usize>,
+}
+
+impl<T> UnderlayPart<T> {
+    /// The place of an address; that of the whole value if it is none of them.
+    pub(crate) fn place_of(&self, address: IpAddr) -> Range<usize> {
+        let written = self.addresses.iter().find(|written| written.value == address);
+        written.map_or_else(|| self.span.clone(), |written| written.span.clone())
+    }
+
+    fn map<U>(self, to: impl FnOnce(T) -> U) -> UnderlayPart<U> {
+        UnderlayPart { value: to(self.value), addresses: self.addresses, span: self.span }
+    }
+}
+
+/// Reads our underlay: an address, one of each family, or an interface.
 pub(crate) fn own_underlay(
     key: &KeySpec,
     value: &Value<'_>,
     diagnostics: &mut Diagnostics,
-) -> Option<Spanned<Underlay>> {
+) -> Option<UnderlayPart<Underlay>> {
+    if matches!(value.get_ref(), DeValue::Array(_)) {
+        return Some(underlays(key, value, diagnostics)?.map(Underlay::Addresses));
+    }
     let text = string(key, value, diagnostics)?;
     // A text that looks like an address is read as one, even if an interface could have that name.
     let is_address = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '/')) || is_ipv6(text);
     if is_address {
-        return underlay(key, value, diagnostics)
-            .map(|Spanned { value, span }| Spanned { value: Underlay::Address(value), span });
+        return Some(underlays(key, value, diagnostics)?.map(Underlay::Addresses));
     }
     match DeviceName::new(text) {
         Ok(_) if is_host_name(text) => {
@@ -34,7 +58,9 @@ pub(crate) fn own_underlay(
             );
             None
         }
-        Ok(name) => Some(Spanned { value: Underlay::Interface(name), span: value.span() }),
+        Ok(name) => {
+            Some(UnderlayPart { value: Underlay::Interface(name), addresses: Vec::new(), span: value.span() })
+        }
         Err(error) => {
             let found =
                 format!("{}, which is no address, and as an interface's name {error}", described(value));
@@ -49,12 +75,50 @@ pub(crate) fn own_underlay(
     }
 }
 
-/// Reads an address that one machine can have.
-pub(crate) fn underlay(
+/// Reads the underlay addresses of one gateway: an address, or a list of one of each family.
+pub(crate) fn underlays(
     key: &KeySpec,
     value: &Value<'_>,
     diagnostics: &mut Diagnostics,
-) -> Option<Spanned<IpAddr>> {
+) -> Option<UnderlayPart<UnderlayAddresses>> {
+    let addresses = match value.get_ref() {
+        DeValue::Array(array) => {
+            let read: Vec<_> =
+                array.iter().filter_map(|element| address(key, element, diagnostics)).collect();
+            if array.is_empty() {
+                let help = format!("name at least one: `{} = {}`", key.name, key.example);
+                key.refuse(value.span(), "an empty list", Some(help), diagnostics);
+            }
+            // What is wrong with the others has been reported.
+            if array.is_empty() || read.len() < array.len() {
+                return None;
+            }
+            read
+        }
+        _ => vec![address(key, value, diagnostics)?],
+    };
+    for (place, later) in addresses.iter().enumerate() {
+        let before = addresses.iter().take(place);
+        let same = { before }.find(|before| before.value.is_ipv4() == later.value.is_ipv4());
+        if let Some(first) = same {
+            let family = if later.value.is_ipv4() { "IPv4" } else { "IPv6" };
+            let message = format!(
+                "`{}`: expected one address of each family at most, found {} and {}, both of {family}",
+                key.name, first.value, later.value
+            );
+            let help = "a gateway has one address of IPv4 and one of IPv6 here: remove one of the two";
+            diagnostics
+                .report(later.span.clone(), message, "of the same family", help)
+                .with_other(first.span.clone(), "first here");
+            return None;
+        }
+    }
+    let both = UnderlayAddresses::new(addresses.iter().map(|written| written.value)).ok()?;
+    Some(UnderlayPart { value: both, addresses, span: value.span() })
+}
+
+/// Reads an address that one machine can have.
+fn address(key: &KeySpec, value: &Value<'_>, diagnostics: &mut Diagnostics) -> Option<Spanned<IpAddr>> {
     let text = string(key, value, diagnostics)?;
     let found = described(value);
     let Ok(address) = text.parse::<IpAddr>() else {
@@ -93,7 +157,7 @@ pub(crate) fn address_v4(
     value: &Value<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Spanned<Ipv4Addr>> {
-    let Spanned { value: address, span } = underlay(key, value, diagnostics)?;
+    let Spanned { value: address, span } = address(key, value, diagnostics)?;
     match address {
         IpAddr::V4(address) => Some(Spanned { value: address, span }),
         IpAddr::V6(_) => {
@@ -132,11 +196,11 @@ mod tests {
 
     #[test]
     fn a_text_that_is_no_address_is_an_interface() {
-        assert_eq!(config("10.1.1.1").site.underlay, Underlay::Address(Ipv4Addr::new(10, 1, 1, 1).into()));
+        assert_eq!(config("10.1.1.1").site.underlay, Underlay::Addresses([10, 1, 1, 1].into()));
         for name in ["eth0", "eth0.100", "wan", "e", "enp0s31f6", "0x", "a.b.c.d"] {
             let underlay = config(name).site.underlay;
             assert_eq!(underlay.interface().map(DeviceName::as_str), Some(name));
-            assert_eq!((underlay.address(), underlay.to_string()), (None, name.to_owned()));
+            assert_eq!((underlay.addresses(), underlay.to_string()), (None, name.to_owned()));
         }
     }
 

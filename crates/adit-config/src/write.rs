@@ -3,10 +3,12 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use adit_peers::{Keepalive, Peer, Relay};
+use adit_peers::{Keepalive, Peer, Relay, UnderlayAddresses};
 use toml::Value;
 
-use crate::model::{Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, SiteConfig, Ttl, TunnelOptions};
+use crate::model::{
+    Config, DataplaneChoice, DscpChoice, EcnChoice, Mtu, SiteConfig, Ttl, TunnelOptions, Underlay,
+};
 use crate::read::{DATAPLANES, ECN_MODES};
 use crate::schema::{AUTO, DEFAULT, OFF, PEER, SITE, TUNNEL, TableSpec};
 
@@ -41,7 +43,10 @@ fn table(spec: &TableSpec, value: impl Fn(&str) -> Option<Value>) -> String {
 fn of_site(site: &SiteConfig, key: &str) -> Option<Value> {
     Some(match key {
         "name" => text(&site.name),
-        "underlay" => text(&site.underlay),
+        "underlay" => match &site.underlay {
+            Underlay::Addresses(addresses) => one_or_list(*addresses),
+            Underlay::Interface(name) => text(name),
+        },
         "networks" => list(&site.networks),
         "local" => list(&site.local),
         "device" => text(&site.device),
@@ -90,7 +95,7 @@ fn of_tunnel(options: &TunnelOptions, key: &str) -> Option<Value> {
 fn of_peer(peer: &Peer, key: &str) -> Option<Value> {
     Some(match key {
         "name" => text(&peer.name),
-        "underlay" => text(&peer.underlay),
+        "underlay" => one_or_list(peer.underlay),
         "networks" => list(&peer.networks),
         "probe-address" => peer.path.probe_address.map_or_else(|| text(&AUTO), |address| text(&address)),
         "keepalive" => match peer.path.keepalive {
@@ -112,6 +117,12 @@ fn text(value: &dyn Display) -> Value {
 
 fn number(value: impl Into<i64>) -> Value {
     Value::Integer(value.into())
+}
+
+/// An address alone, or a list of two.
+fn one_or_list(addresses: UnderlayAddresses) -> Value {
+    let all: Vec<_> = addresses.iter().collect();
+    if let [only] = all.as_slice() { text(only) } else { list(&all) }
 }
 
 fn list<T: Display>(values: &[T]) -> Value {

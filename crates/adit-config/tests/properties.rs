@@ -9,7 +9,7 @@ use adit_config::{
     PathOptions, Peer, PeerName, PeerSet, Problems, Relay, SiteConfig, SiteName, Ttl, TunnelOptions,
     Underlay,
 };
-use adit_peers::networks_v4;
+use adit_peers::{UnderlayAddresses, networks_v4};
 use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -87,7 +87,8 @@ fn config() -> impl Strategy<Value = Config> {
                     && !matches!(tunnel.mtu, Mtu::Fixed(mtu) if mtu < 1280);
                 let takes_any_underlay =
                     matches!(dataplane, DataplaneChoice::Auto | DataplaneChoice::Userspace);
-                let is_over_ipv6 = takes_any_underlay && start % 4 == 0;
+                // Over IPv6, over both families, or over IPv4.
+                let families = if takes_any_underlay { start % 4 } else { 3 };
                 let device = DeviceName::new(device).ok()?;
                 let interface = interface.map(DeviceName::new).transpose().ok()?;
                 let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {
@@ -106,11 +107,16 @@ fn config() -> impl Strategy<Value = Config> {
                         })
                         .collect();
                     let [b, c] = start.to_be_bytes();
-                    let underlay = if is_over_ipv6 {
-                        IpAddr::from([0x2001, 0xdb8, 0xffff, start, 0, 0, 0, index.into()])
-                    } else {
-                        IpAddr::from([198, b, c, index])
+                    let v4 = IpAddr::from([198, b, c, index]);
+                    let v6 = IpAddr::from([0x2001, 0xdb8, 0xffff, start, 0, 0, 0, index.into()]);
+                    // The site comes first.
+                    let underlay = match (families, index % 4) {
+                        (0, _) | (1, 3) => vec![v6],
+                        (1, 0) => vec![v6, v4],
+                        (1, 1) => vec![v4, v6],
+                        _ => vec![v4],
                     };
+                    let underlay = UnderlayAddresses::new(underlay).unwrap();
                     (format!("{index}-{name}"), underlay, networks.into_iter().collect())
                 });
                 let (name, underlay, networks) = owners.next()?;
@@ -126,7 +132,7 @@ fn config() -> impl Strategy<Value = Config> {
                     }
                 });
                 let name = SiteName::new(name).unwrap();
-                let underlay = interface.map_or(Underlay::Address(underlay), Underlay::Interface);
+                let underlay = interface.map_or(Underlay::Addresses(underlay), Underlay::Interface);
                 let (netns, vrf) = inside;
                 let fwmark = start.into();
                 let local = (0..start % 3).map(|n| Ipv4Addr::new(192, 0, 2, n as u8)).collect();

@@ -51,7 +51,7 @@ fn the_examples_are_the_two_site_network() {
         assert_eq!(us.peers.len(), 1);
         let peer = us.peers.iter().next().unwrap();
         assert_eq!(peer.name.as_str(), them.site.name.as_str());
-        assert_eq!(Some(peer.underlay), them.site.underlay.address());
+        assert_eq!(Some(peer.underlay), them.site.underlay.addresses());
         assert_eq!(peer.networks, them.site.networks);
     }
 }
@@ -164,5 +164,23 @@ fn schema_and_decoder_agree_on_what_an_underlay_is() {
         let value: Value = toml::from_str(&text).unwrap();
         assert_eq!(validator.is_valid(&value), is_right, "{underlay}: by the schema");
         assert_eq!(Config::parse("x", &text).is_ok(), is_right, "{underlay}: by the decoder");
+    }
+    for (underlay, is_right) in [
+        ("[\"10.1.1.1\"]", true),
+        ("[\"10.1.1.1\", \"2001:db8::1\"]", true),
+        ("[\"2001:db8::1\", \"10.1.1.1\"]", true),
+        ("[]", false),
+        ("[\"10.1.1.1\", \"10.1.1.1\"]", false),
+        ("[\"10.1.1.1\", \"2001:db8::1\", \"2001:db8::3\"]", false),
+        ("[\"eth0\"]", false),
+        ("[7]", false),
+        ("7", false),
+    ] {
+        for (ours, theirs) in [(underlay, "\"10.1.1.2\""), ("\"10.1.1.2\"", underlay)] {
+            let text = text.replace("\"10.1.1.1\"", ours).replace("\"PEER\"", theirs);
+            let value: Value = toml::from_str(&text).unwrap();
+            assert_eq!(validator.is_valid(&value), is_right, "{ours} and {theirs}: by the schema");
+            assert_eq!(Config::parse("x", &text).is_ok(), is_right, "{ours} and {theirs}: by the decoder");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! atomically.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ pub struct Overlay {
     path_cache: Option<PathCache>,
     repairs: BTreeMap<Object, Repairs>,
     /// Our underlay address was missing at the last look.
-    is_underlay_missing: bool,
+    missing_underlay: Vec<IpAddr>,
     /// The packet filter is to be set again, because the addresses of this machine are others.
     is_filter_due: bool,
     warnings: Warnings,
@@ -152,7 +153,7 @@ impl Overlay {
             running,
             path_cache,
             repairs: BTreeMap::new(),
-            is_underlay_missing: false,
+            missing_underlay: Vec::new(),
             is_filter_due: false,
             warnings,
             peer_states: PeerStates::default(),
@@ -313,10 +314,10 @@ impl Overlay {
         &mut self.peer_states
     }
 
-    /// Returns true if our underlay address was missing at the last look.
+    /// Returns those of our underlay addresses that were missing at the last look.
     #[must_use]
-    pub fn is_underlay_missing(&self) -> bool {
-        self.is_underlay_missing
+    pub fn missing_underlay(&self) -> &[IpAddr] {
+        &self.missing_underlay
     }
 
     /// Returns where the inner side is.

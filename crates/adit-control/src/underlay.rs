@@ -1,65 +1,129 @@
-//! Our address on the underlay: the file names it, or the interface that has it.
+//! Our addresses on the underlay: the file names them, or the interface that has them.
 
 use std::net::IpAddr;
 
-use adit_config::{Config, Underlay};
+use adit_config::{Config, DeviceName, PeerSet, Underlay, UnderlayAddresses};
+use adit_linux::family::Family;
 use adit_linux::netlink::{Address, Network};
 
 use crate::error::ControlError;
 
-/// Finds our address among those of the machine. The one that is `in_use` stays as long as the
+/// Finds our addresses among those of the machine. One that is `in_use` stays as long as the
 /// interface has it.
 ///
 /// # Errors
-/// Fails if the address or the interface of the file is missing, which may be temporary, if the
-/// interface has no address, or if its address lies in a peer's network.
+/// Fails if an address or the interface of the file is missing, which may be temporary, if the
+/// interface has no address of a family that a peer needs, or if its address lies in a peer's
+/// network.
 pub(crate) fn find(
     network: &mut dyn Network,
     config: &Config,
-    in_use: Option<IpAddr>,
-) -> Result<IpAddr, ControlError> {
-    let there = &network.addresses(None)?;
-    let name = match &config.site.underlay {
-        Underlay::Address(address) => {
-            if let Some(found) = there.iter().find(|found| found.prefix.addr() == *address) {
-                // Another host may have it (RFC 4862 section 5.4).
-                return if found.is_tentative {
-                    Err(ControlError::UnderlayTentative { address: *address })
-                } else {
-                    Ok(*address)
-                };
-            }
-            return Err(ControlError::UnderlayMissing { address: *address, found: list(there) });
+    in_use: Option<UnderlayAddresses>,
+) -> Result<UnderlayAddresses, ControlError> {
+    let there = network.addresses(None)?;
+    match &config.site.underlay {
+        Underlay::Addresses(addresses) => {
+            addresses.iter().try_for_each(|address| check_present(&there, address))?;
+            Ok(*addresses)
         }
-        Underlay::Interface(name) => name,
-    };
+        Underlay::Interface(name) => of_interface(network, name, &there, &config.peers, in_use),
+    }
+}
+
+/// Checks that the machine has an address of the file.
+fn check_present(there: &[Address], address: IpAddr) -> Result<(), ControlError> {
+    match there.iter().find(|found| found.prefix.addr() == address) {
+        // Another host may have it (RFC 4862 section 5.4).
+        Some(found) if found.is_tentative => Err(ControlError::UnderlayTentative { address }),
+        Some(_) => Ok(()),
+        None => Err(ControlError::UnderlayMissing { address, found: list(there) }),
+    }
+}
+
+/// The addresses of an interface, of the families that the peers have. One of IPv4 comes first, and
+/// one of two that no peer needs may be missing.
+fn of_interface(
+    network: &mut dyn Network,
+    name: &DeviceName,
+    there: &[Address],
+    peers: &PeerSet,
+    in_use: Option<UnderlayAddresses>,
+) -> Result<UnderlayAddresses, ControlError> {
     let missing = |why: &str| ControlError::NoUnderlayAddress {
         interface: name.to_string(),
         why: why.to_owned(),
         found: list(there),
     };
     let link = network.link(name.as_str())?.ok_or_else(|| missing(no_interface(name.as_str())))?;
-    let is_over_ipv6 = config.peers.iter().any(|peer| peer.underlay.is_ipv6());
-    let address = choose(there, link.index, is_over_ipv6, in_use).ok_or_else(|| {
-        missing(match is_over_ipv6 {
-            true => "which has no global IPv6 address yet that stays",
-            false => "which has no IPv4 address yet",
-        })
-    })?;
-    config.peers.check_site_underlay(address)?;
-    Ok(address)
+    let families = families(peers);
+    let used = |family: Family| in_use?.iter().find(|address| Family::of(*address) == family);
+    let found = families.iter().filter_map(|family| choose(there, link.index, *family, used(*family)));
+    let Ok(found) = UnderlayAddresses::new(found) else {
+        return Err(missing(match families.as_slice() {
+            [Family::V6] => NO_V6,
+            [Family::V4] => NO_V4,
+            _ => "which has no IPv4 address yet, and no global IPv6 address that stays",
+        }));
+    };
+    if let Some(peer) = peers.iter().find(|peer| found.path_to(&peer.underlay).is_none()) {
+        return Err(missing(if peer.underlay.first().is_ipv6() { NO_V6 } else { NO_V4 }));
+    }
+    peers.check_site_underlay(found)?;
+    Ok(found)
+}
+
+const NO_V4: &str = "which has no IPv4 address yet";
+const NO_V6: &str = "which has no global IPv6 address yet that stays";
+
+/// Those of our addresses that the machine does not have now, or not on the interface of the file.
+///
+/// # Errors
+/// Fails if the kernel cannot be asked.
+pub(crate) fn missing(
+    network: &mut dyn Network,
+    config: &Config,
+    ours: UnderlayAddresses,
+) -> Result<Vec<IpAddr>, ControlError> {
+    let there = network.addresses(None)?;
+    let interface = match config.site.underlay.interface() {
+        Some(name) => network.link(name.as_str())?.map(|link| link.index),
+        None => None,
+    };
+    let is_named = config.site.underlay.interface().is_some();
+    let has = |address: &IpAddr| {
+        let mut found = there.iter().filter(|found| found.prefix.addr() == *address);
+        found.any(|found| !found.is_tentative && (!is_named || Some(found.index) == interface))
+    };
+    Ok(ours.iter().filter(|address| !has(address)).collect())
+}
+
+/// The families that an interface's addresses are of use for: those of the peers, or IPv4 while
+/// there are no peers.
+pub(crate) fn families(peers: &PeerSet) -> Vec<Family> {
+    let has = |family| {
+        let mut addresses = peers.iter().flat_map(|peer| peer.underlay.iter());
+        addresses.any(|address| Family::of(address) == family)
+    };
+    [Family::V4, Family::V6]
+        .into_iter()
+        .filter(|family| has(*family) || peers.is_empty() && *family == Family::V4)
+        .collect()
 }
 
 /// Refuses an underlay address in a VRF: to send from there takes sockets and routes of that VRF.
 ///
 /// # Errors
-/// Fails if the address is in a VRF, or if the kernel cannot be asked.
-pub(crate) fn refuse_vrf(network: &mut dyn Network, address: IpAddr) -> Result<(), ControlError> {
+/// Fails if an address is in a VRF, or if the kernel cannot be asked.
+pub(crate) fn refuse_vrf(
+    network: &mut dyn Network,
+    addresses: UnderlayAddresses,
+) -> Result<(), ControlError> {
     let there = network.addresses(None)?;
-    for found in there.iter().filter(|found| found.prefix.addr() == address) {
+    for found in there.iter().filter(|found| addresses.contains(found.prefix.addr())) {
         let Some(link) = network.link_by_index(found.index)? else { continue };
         let master = link.master.map(|master| network.link_by_index(master)).transpose()?.flatten();
         if let Some(vrf) = master.filter(|master| master.vrf_table.is_some()) {
+            let address = found.prefix.addr();
             return Err(ControlError::UnderlayInVrf { address, interface: link.name, vrf: vrf.name });
         }
     }
@@ -69,13 +133,13 @@ pub(crate) fn refuse_vrf(network: &mut dyn Network, address: IpAddr) -> Result<(
 /// Chooses among the global addresses of an interface, of one family: the one in use, or the first
 /// that is not a secondary address of its network, or the first. Of IPv6 a new choice is no
 /// temporary and no deprecated address (RFC 8981, RFC 4862 section 5.5.4), which will go.
-fn choose(there: &[Address], interface: u32, is_over_ipv6: bool, in_use: Option<IpAddr>) -> Option<IpAddr> {
+fn choose(there: &[Address], interface: u32, family: Family, in_use: Option<IpAddr>) -> Option<IpAddr> {
     let of_interface = there.iter().filter(|found| found.index == interface && found.is_global);
-    let of_family = of_interface.filter(|found| found.prefix.addr().is_ipv6() == is_over_ipv6);
+    let of_family = of_interface.filter(|found| Family::of(found.prefix.addr()) == family);
     let usable: Vec<&Address> = of_family.filter(|found| !found.is_tentative).collect();
     let used = usable.iter().find(|found| Some(found.prefix.addr()) == in_use);
     let primary = usable.iter().find(|found| !found.is_secondary && !found.is_deprecated);
-    let first = usable.first().filter(|_| !is_over_ipv6);
+    let first = usable.first().filter(|_| family == Family::V4);
     used.or(primary).or(first).map(|found| found.prefix.addr())
 }
 
@@ -133,7 +197,7 @@ mod tests {
             (vec![new.clone(), second], at(3), at(3)),
             (vec![link_local, new], at(1), at(7)),
         ] {
-            assert_eq!(choose(&there, ETH0, false, in_use), expected, "{there:?} {in_use:?}");
+            assert_eq!(choose(&there, ETH0, Family::V4, in_use), expected, "{there:?} {in_use:?}");
         }
     }
 
@@ -158,8 +222,8 @@ mod tests {
             (vec![stays.clone(), tentative], at("2"), at("1")),
             (vec![deprecated], at("1"), None),
         ] {
-            assert_eq!(choose(&there, ETH0, true, in_use), expected, "{there:?} {in_use:?}");
+            assert_eq!(choose(&there, ETH0, Family::V6, in_use), expected, "{there:?} {in_use:?}");
         }
-        assert_eq!(choose(&[stays], ETH0, false, None), None);
+        assert_eq!(choose(&[stays], ETH0, Family::V4, None), None);
     }
 }

@@ -20,11 +20,13 @@ mod next_hop;
 mod plane;
 mod routes;
 mod tunnel_interface;
+mod underlay_sources;
 pub mod userspace;
 
 pub use host_rules::{HostRules, RelayPath, chains_passed_by};
 pub use plane::{CarriedBy, DataPlane, PlaneKind};
 pub use tunnel_interface::TunnelInterface;
+pub use underlay_sources::UnderlaySources;
 
 #[cfg(test)]
 fn main() -> std::process::ExitCode {

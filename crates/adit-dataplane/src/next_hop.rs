@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use adit_linux::family::Family;
 use adit_tunnel::PeerIndex;
 
 /// An Ethernet address.
@@ -19,8 +20,9 @@ pub(crate) struct NextHops {
     source: AtomicU64,
     /// Whether a capture on that interface must see what leaves by it.
     tapped: AtomicBool,
-    /// Whether our address is not this host's, so that nothing may be sent from it.
-    source_missing: AtomicBool,
+    /// For each family, whether our address is not this host's, so that nothing may be sent from
+    /// it.
+    source_missing: [AtomicBool; 2],
     /// One per peer: valid bit, generation, MAC address; 0: the kernel routes.
     peers: Box<[AtomicU64]>,
 }
@@ -47,7 +49,7 @@ impl NextHops {
             device: AtomicU64::new(0),
             source: AtomicU64::new(0),
             tapped: AtomicBool::new(false),
-            source_missing: AtomicBool::new(false),
+            source_missing: [AtomicBool::new(false), AtomicBool::new(false)],
             peers: (0..peers).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -105,19 +107,25 @@ impl NextHops {
         self.tapped.store(tapped, Ordering::Relaxed);
     }
 
-    /// Whether our address is not this host's. The kernel would send raw datagrams from it, but
-    /// nothing may be sent.
+    /// Whether our address of a family is not this host's. The kernel would send raw datagrams from
+    /// it, but nothing may be sent, whether a peer has a next hop or not.
     #[inline]
     #[must_use]
-    pub(crate) fn is_source_missing(&self) -> bool {
-        self.source_missing.load(Ordering::Relaxed)
+    pub(crate) fn is_source_missing(&self, family: Family) -> bool {
+        self.missing_source(family).load(Ordering::Relaxed)
     }
 
-    /// Sets whether our address is not this host's. If it is missing, no peer has a next hop.
-    pub(crate) fn set_source_missing(&self, missing: bool) {
-        self.source_missing.store(missing, Ordering::Relaxed);
-        if missing {
-            self.set_device(None);
+    /// Sets whether our address of a family is not this host's.
+    pub(crate) fn set_source_missing(&self, family: Family, is_missing: bool) {
+        self.missing_source(family).store(is_missing, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn missing_source(&self, family: Family) -> &AtomicBool {
+        let [v4, v6] = &self.source_missing;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
         }
     }
 
@@ -184,17 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn without_our_address_no_peer_has_a_next_hop() {
+    fn the_address_of_one_family_may_be_missing() {
         let hops = NextHops::new(1);
-        hops.set_device(Some(A));
-        hops.set(PeerIndex::new(0), Some(NEXT));
-        hops.set_source_missing(true);
-        assert!(hops.is_source_missing());
-        assert_eq!(hops.get(PeerIndex::new(0)), None);
-        hops.set_source_missing(false);
-        hops.set_device(Some(A));
-        hops.set(PeerIndex::new(0), Some(NEXT));
-        assert_eq!(hops.get(PeerIndex::new(0)), Some((A, NEXT)));
+        hops.set_source_missing(Family::V6, true);
+        assert!(hops.is_source_missing(Family::V6) && !hops.is_source_missing(Family::V4));
+        hops.set_source_missing(Family::V6, false);
+        assert!(!hops.is_source_missing(Family::V6));
     }
 
     #[test]

@@ -208,8 +208,8 @@ fn deliver<O: Outer, I: Inner>(skb: Skb, tables: &Tables, passed: &Passed<I>) ->
         return None;
     }
     if tables.settings.mss_clamp() {
-        let room = tables.peer(passed.from)?.path_mtu.saturating_sub(O::LEN as u16);
-        mss::clamp(skb, &passed.inner, O::INNER, room, passed.from)?;
+        // Of the path that our packets take, which may be of the other family.
+        mss::clamp(skb, &passed.inner, O::INNER, || tables.room(passed.from), passed.from)?;
     }
     if passed.ecn != Ecn::from_tos(passed.inner.tos()) {
         passed.inner.with_ecn(passed.ecn)?.write(skb, O::INNER)?;

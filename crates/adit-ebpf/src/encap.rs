@@ -67,7 +67,7 @@ fn try_encap<I: Inner>(skb: Skb) -> Option<Verdict> {
         return None;
     }
     if tables.settings.mss_clamp() {
-        mss::clamp(skb, &inner, ETHERNET, path.room(), peer)?;
+        mss::clamp(skb, &inner, ETHERNET, || Some(path.room()), peer)?;
     }
     match path.entry.form() {
         Form::InIpv4 => send::<Ipv4Header, I>(skb, &tables, peer, path, &inner, shape),

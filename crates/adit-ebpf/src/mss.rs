@@ -12,7 +12,13 @@ use crate::skb::Skb;
 /// `at` is the offset of the IP header, and `peer` the peer whose path it is. Returns `None` if
 /// userspace has to clamp: the MSS option is not the first one.
 #[inline(always)]
-pub fn clamp<I: Inner>(skb: Skb, header: &I, at: usize, room: u16, peer: PeerIndex) -> Option<()> {
+pub fn clamp<I: Inner>(
+    skb: Skb,
+    header: &I,
+    at: usize,
+    room: impl FnOnce() -> Option<u16>,
+    peer: PeerIndex,
+) -> Option<()> {
     if header.protocol() != Protocol::TCP || !header.has_transport_header() {
         return Some(());
     }
@@ -25,7 +31,7 @@ pub fn clamp<I: Inner>(skb: Skb, header: &I, at: usize, room: u16, peer: PeerInd
     if !TcpFlags(skb.byte(segment + tcp::FLAGS_OFFSET)?).contains(TcpFlags::SYN) {
         return Some(());
     }
-    let max = room.saturating_sub((I::LEN + tcp::HEADER_LEN) as u16);
+    let max = room()?.saturating_sub((I::LEN + tcp::HEADER_LEN) as u16);
     lower(skb, len, segment, max, peer)
 }
 

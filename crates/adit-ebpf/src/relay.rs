@@ -35,9 +35,8 @@ pub fn relay<O: Outer, I: Inner>(
     }
     if tables.settings.mss_clamp() {
         // Decapsulation clamps to the path it came by, encapsulation to the path it leaves by.
-        let room = tables.peer(passed.from)?.path_mtu.saturating_sub(O::LEN as u16);
-        mss::clamp(skb, &inner, O::INNER, room, passed.from)?;
-        mss::clamp(skb, &inner, O::INNER, path.room(), to)?;
+        mss::clamp(skb, &inner, O::INNER, || tables.room(passed.from), passed.from)?;
+        mss::clamp(skb, &inner, O::INNER, || Some(path.room()), to)?;
     }
     let outer = O::encapsulate(skb, tables, to, path.entry, &inner, passed.shape, O::INNER)?;
     inner.write(skb, O::INNER)?;

@@ -68,12 +68,14 @@ impl Tables {
     /// known, and no sender is owed an ICMP answer.
     #[inline(always)]
     pub fn open_path(&self, peer: PeerIndex) -> Option<Path> {
-        if !self.settings.sends() {
-            return None;
-        }
         let peer = self.peer(peer).filter(|peer| peer.owes_answer == 0)?;
-        let entry = PATHS.get(peer.path).filter(|path| path.device != 0)?;
-        Some(Path { entry, mtu: peer.path_mtu })
+        Path::of(peer).filter(|path| path.entry.device != 0 && self.settings.sends(path.entry.form()))
+    }
+
+    /// The bytes of the largest inner packet that the path to a peer takes.
+    #[inline(always)]
+    pub fn room(&self, peer: PeerIndex) -> Option<u16> {
+        Path::of(self.peer(peer)?).map(Path::room)
     }
 
     /// The word of a peer, as of now.
@@ -132,9 +134,14 @@ pub struct Path {
 }
 
 impl Path {
+    #[inline(always)]
+    fn of(peer: PeerEntry) -> Option<Path> {
+        PATHS.get(peer.path).map(|entry| Path { entry, mtu: peer.path_mtu })
+    }
+
     /// Bytes of the largest inner packet that it takes.
     #[inline(always)]
-    pub fn room(&self) -> u16 {
+    pub fn room(self) -> u16 {
         self.mtu.saturating_sub(self.entry.form().overhead() as u16)
     }
 }
@@ -143,21 +150,16 @@ impl PeerLookup for Tables {
     type Underlay = UnderlayAddress;
 
     #[inline(always)]
-    fn underlay(&self) -> UnderlayAddress {
-        self.settings.underlay
+    fn is_our_underlay(&self, address: UnderlayAddress) -> bool {
+        self.settings.is_our_underlay(address)
     }
 
     #[inline(always)]
-    fn peer_by_underlay(&self, underlay: UnderlayAddress) -> Option<PeerIndex> {
+    fn peer_by_underlay(&self, address: UnderlayAddress) -> Option<PeerIndex> {
         // SAFETY: the value is one word, copied at once. Userspace never changes an entry. It adds
         // before it removes, so it does not reuse a removed entry's memory for another address in
         // the same change.
-        unsafe { PEER_BY_OUTER.get(underlay) }.map(|number| PeerIndex::new(*number))
-    }
-
-    #[inline(always)]
-    fn underlay_of(&self, peer: PeerIndex) -> Option<UnderlayAddress> {
-        PATHS.get(self.peer(peer)?.path).map(|path| path.destination)
+        unsafe { PEER_BY_OUTER.get(address) }.map(|number| PeerIndex::new(*number))
     }
 
     #[inline(always)]

@@ -1,11 +1,11 @@
 //! The address plan: which owner holds which name, underlay address and network, and the one rule
 //! for them.
 //!
-//! The rule: names are unique; underlay addresses are unique, unicast and of one family; a network
-//! has no host bits, is written once for each owner, and overlaps no network of another owner; no
-//! underlay address lies in a peer's network, since a packet to it would be routed into the tunnel
-//! that it carries; and no peer's underlay address lies in the site's networks, since what the
-//! peer's gateway sends through the tunnel would pretend to come from this site.
+//! The rule: names are unique; underlay addresses are unique and unicast; a network has no host
+//! bits, is written once for each owner, and overlaps no network of another owner; no underlay
+//! address lies in a peer's network, since a packet to it would be routed into the tunnel that it
+//! carries; and no peer's underlay address lies in the site's networks, since what the peer's
+//! gateway sends through the tunnel would pretend to come from this site.
 //!
 //! The plan records a claim even when it conflicts, so that a reader of a file finds every mistake
 //! in one pass. [`PeerSet`](crate::PeerSet) stops at the first conflict and takes its claims back.
@@ -78,13 +78,10 @@ impl<P: Clone + Eq> AddressPlan<P> {
         }
     }
 
-    /// Claims an underlay address, and returns all conflicts. The first claimant keeps the address,
-    /// and sets the family: an address of the other one is not recorded, so that it alone
-    /// conflicts.
+    /// Claims an underlay address, and returns all conflicts. The first claimant keeps the address.
     pub fn claim_underlay(&mut self, address: IpAddr, claimant: Holder<P>) -> Vec<Conflict<P>> {
         let conflicts = self.underlay_conflicts(address, &claimant);
-        let is_of_family = !conflicts.iter().any(|found| matches!(found, Conflict::UnderlayFamily { .. }));
-        if check_host(address).is_ok() && is_of_family {
+        if check_host(address).is_ok() {
             self.underlays.entry(address).or_insert(claimant);
         }
         conflicts
@@ -111,19 +108,7 @@ impl<P: Clone + Eq> AddressPlan<P> {
                     count: 1,
                 }
             });
-        taken.into_iter().chain(enclosing).chain(self.family_conflict(address, claimant)).collect()
-    }
-
-    /// The conflict of an underlay address with one of the other family: a tunnel has one underlay.
-    fn family_conflict(&self, address: IpAddr, claimant: &Holder<P>) -> Option<Conflict<P>> {
-        let (other, holder) = self.underlays.first_key_value()?;
-        let is_of_other = other.is_ipv4() != address.is_ipv4() && holder != claimant;
-        is_of_other.then(|| Conflict::UnderlayFamily {
-            address,
-            claimant: claimant.clone(),
-            other: *other,
-            holder: holder.clone(),
-        })
+        taken.into_iter().chain(enclosing).collect()
     }
 
     /// Claims a network, and returns all conflicts. The first claimant keeps the network.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::name::PeerName;
+use crate::underlay_addresses::UnderlayAddresses;
 use crate::unicast::NotUnicast;
 
 /// Number of addresses that [`Conflict::UnderlayEnclosed`] names at most.
@@ -61,16 +62,14 @@ pub enum Conflict<P = PeerName> {
         /// The owner that has it.
         holder: Holder<P>,
     },
-    /// Two owners have underlay addresses of different families.
-    UnderlayFamily {
-        /// The address.
-        address: IpAddr,
-        /// The owner that claims it.
-        claimant: Holder<P>,
-        /// An address of the other family.
-        other: IpAddr,
-        /// The owner that has that one.
-        holder: Holder<P>,
+    /// The site and a peer have underlay addresses of different families.
+    NoCommonFamily {
+        /// Those of the site.
+        site: UnderlayAddresses,
+        /// The peer.
+        peer: P,
+        /// Those of the peer.
+        addresses: UnderlayAddresses,
     },
     /// A prefix has bits set behind its length.
     HostBits {
@@ -134,10 +133,11 @@ impl<P: fmt::Display> fmt::Display for Conflict<P> {
                 f,
                 "{address} is the underlay address of both {holder} and {claimant}: give each its own"
             ),
-            Self::UnderlayFamily { address, claimant, other, holder } => write!(
+            Self::NoCommonFamily { site, peer, addresses } => write!(
                 f,
-                "the underlay address {address} of {claimant} and {other} of {holder} are of different \
-                 families: a tunnel has an underlay of IPv4 or of IPv6, so give addresses of one family"
+                "the underlay address {site} of this site and {addresses} of peer {peer} are of different \
+                 families, and no packet has a source of one and a destination of the other: give either a \
+                 second address, of the other family"
             ),
             Self::HostBits { network, claimant } => write!(
                 f,

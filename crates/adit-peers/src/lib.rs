@@ -49,6 +49,7 @@ mod peer;
 mod peer_delta;
 mod peer_set;
 mod relay;
+mod underlay_addresses;
 mod unicast;
 
 pub use address_plan::AddressPlan;
@@ -58,4 +59,5 @@ pub use peer::{Keepalive, PathOptions, Peer, networks_v4};
 pub use peer_delta::{DeltaError, PeerDelta};
 pub use peer_set::PeerSet;
 pub use relay::Relay;
+pub use underlay_addresses::{Path, UnderlayAddresses, UnderlayAddressesError};
 pub use unicast::{NotUnicast, check_host, check_network};

@@ -1,13 +1,14 @@
 //! One peer.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::name::PeerName;
+use crate::underlay_addresses::UnderlayAddresses;
 
-/// Another site: an underlay address *and* the networks behind it.
+/// Another site: its underlay addresses *and* the networks behind it.
 ///
 /// A value of this type may hold anything; only the peers of a [`PeerSet`](crate::PeerSet) keep the
 /// rule.
@@ -15,8 +16,9 @@ use crate::name::PeerName;
 pub struct Peer {
     /// Unique among the peers. Identifies the peer in a [`PeerDelta`](crate::PeerDelta).
     pub name: PeerName,
-    /// Its address on the underlay: the outer destination. Unicast, unique, and not ours.
-    pub underlay: IpAddr,
+    /// Its addresses on the underlay: one of them is the outer destination, and each may be the
+    /// outer source. Unicast, unique, and not ours.
+    pub underlay: UnderlayAddresses,
     /// The networks that are reached through this peer, and that may send through it, of either
     /// family.
     pub networks: Vec<IpNet>,

@@ -1,7 +1,6 @@
 //! The peers of one site at one revision.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -11,6 +10,7 @@ use crate::conflict::{Conflict, Holder};
 use crate::name::PeerName;
 use crate::peer::Peer;
 use crate::peer_delta::{DeltaError, PeerDelta};
+use crate::underlay_addresses::UnderlayAddresses;
 
 /// Peers that keep the rule of [`AddressPlan`], among themselves and against their own site.
 ///
@@ -31,7 +31,7 @@ type Slot = u64;
 
 #[derive(Clone, Debug)]
 struct Content {
-    underlay: Option<IpAddr>,
+    underlay: Option<UnderlayAddresses>,
     networks: Vec<IpNet>,
     peers: BTreeMap<Slot, Arc<Peer>>,
     slots: HashMap<PeerName, Slot>,
@@ -40,13 +40,13 @@ struct Content {
 }
 
 impl PeerSet {
-    /// A set without peers for the site with this underlay address and these networks. `None`: the
-    /// address is an interface's, and not known yet.
+    /// A set without peers for the site with these underlay addresses and these networks. `None`:
+    /// the addresses are an interface's, and not known yet.
     ///
     /// # Errors
-    /// The address or a network is not unicast; a network has host bits, or is there twice.
+    /// An address or a network is not unicast; a network has host bits, or is there twice.
     pub fn new(
-        underlay: Option<IpAddr>,
+        underlay: Option<UnderlayAddresses>,
         networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
         Self::with_plan(AddressPlan::new(), underlay, networks)
@@ -59,7 +59,7 @@ impl PeerSet {
     /// # Errors
     /// As [`PeerSet::new`].
     pub fn nested(
-        underlay: Option<IpAddr>,
+        underlay: Option<UnderlayAddresses>,
         networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
         Self::with_plan(AddressPlan::nested(), underlay, networks)
@@ -67,12 +67,12 @@ impl PeerSet {
 
     fn with_plan(
         mut plan: AddressPlan<PeerName>,
-        underlay: Option<IpAddr>,
+        underlay: Option<UnderlayAddresses>,
         networks: impl IntoIterator<Item = IpNet>,
     ) -> Result<Self, Conflict> {
         let networks: Vec<IpNet> = networks.into_iter().collect();
-        if let Some(underlay) = underlay {
-            first(plan.claim_underlay(underlay, Holder::Site))?;
+        for address in underlay.iter().flat_map(UnderlayAddresses::iter) {
+            first(plan.claim_underlay(address, Holder::Site))?;
         }
         for network in &networks {
             first(plan.claim_network(*network, Holder::Site))?;
@@ -82,29 +82,37 @@ impl PeerSet {
         Ok(Self { revision: 0, content: Arc::new(content) })
     }
 
-    /// The same peers for a site whose underlay address is known by now, or has changed.
+    /// The same peers for a site whose underlay addresses are known by now, or have changed.
     ///
     /// # Errors
-    /// The address is not unicast, is a peer's, or lies in a peer's network.
-    pub fn with_site_underlay(&self, address: IpAddr) -> Result<Self, Conflict> {
-        self.check_site_underlay(address)?;
+    /// An address is not unicast, is a peer's, or lies in a peer's network; or a peer has no
+    /// address of a family that the site has.
+    pub fn with_site_underlay(&self, addresses: UnderlayAddresses) -> Result<Self, Conflict> {
+        self.check_site_underlay(addresses)?;
         let mut set = self.clone();
-        if self.content.underlay != Some(address) {
+        if self.content.underlay != Some(addresses) {
             let content = Arc::make_mut(&mut set.content);
-            if let Some(before) = content.underlay.replace(address) {
-                content.plan.release_underlay(before, &Holder::Site);
+            let before = content.underlay.replace(addresses);
+            for address in before.iter().flat_map(UnderlayAddresses::iter) {
+                content.plan.release_underlay(address, &Holder::Site);
             }
-            first(content.plan.claim_underlay(address, Holder::Site))?;
+            for address in addresses.iter() {
+                first(content.plan.claim_underlay(address, Holder::Site))?;
+            }
         }
         Ok(set)
     }
 
-    /// Checks an address that the site's interface turns out to have. Nothing is copied.
+    /// Checks addresses that the site's interface turns out to have. Nothing is copied; linear in
+    /// the number of peers.
     ///
     /// # Errors
     /// As [`PeerSet::with_site_underlay`].
-    pub fn check_site_underlay(&self, address: IpAddr) -> Result<(), Conflict> {
-        first(self.content.plan.underlay_conflicts(address, &Holder::Site))
+    pub fn check_site_underlay(&self, addresses: UnderlayAddresses) -> Result<(), Conflict> {
+        for address in addresses.iter() {
+            first(self.content.plan.underlay_conflicts(address, &Holder::Site))?;
+        }
+        self.iter().try_for_each(|peer| check_family(addresses, peer))
     }
 
     /// The same peers as revision `revision`.
@@ -120,9 +128,9 @@ impl PeerSet {
         self.revision
     }
 
-    /// The underlay address of the site, where it is known.
+    /// The underlay addresses of the site, where they are known.
     #[must_use]
-    pub fn site_underlay(&self) -> Option<IpAddr> {
+    pub fn site_underlay(&self) -> Option<UnderlayAddresses> {
         self.content.underlay
     }
 
@@ -254,7 +262,12 @@ impl Content {
     }
 
     fn claim(&mut self, peer: &Peer) -> Result<(), Conflict> {
-        first(self.plan.claim_underlay(peer.underlay, Holder::Peer(peer.name.clone())))?;
+        for address in peer.underlay.iter() {
+            first(self.plan.claim_underlay(address, Holder::Peer(peer.name.clone())))?;
+        }
+        if let Some(site) = self.underlay {
+            check_family(site, peer)?;
+        }
         for network in &peer.networks {
             first(self.plan.claim_network(*network, Holder::Peer(peer.name.clone())))?;
         }
@@ -272,10 +285,20 @@ impl Content {
     fn release(&mut self, peer: &Peer) {
         let holder = Holder::Peer(peer.name.clone());
         self.plan.release_name(&peer.name, &peer.name);
-        self.plan.release_underlay(peer.underlay, &holder);
+        for address in peer.underlay.iter() {
+            self.plan.release_underlay(address, &holder);
+        }
         for network in &peer.networks {
             self.plan.release_network(*network, &holder);
         }
+    }
+}
+
+/// Checks that packets can be sent to a peer: the site has an address of a family that it has.
+fn check_family(site: UnderlayAddresses, peer: &Peer) -> Result<(), Conflict> {
+    match site.path_to(&peer.underlay) {
+        Some(_) => Ok(()),
+        None => Err(Conflict::NoCommonFamily { site, peer: peer.name.clone(), addresses: peer.underlay }),
     }
 }
 

@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use adit_peers::{AddressPlan, Conflict, DeltaError, Holder, PathOptions, Peer, PeerName, PeerSet};
+use adit_peers::{
+    AddressPlan, Conflict, DeltaError, Holder, PathOptions, Peer, PeerName, PeerSet, UnderlayAddresses,
+};
 use ipnet::IpNet;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -40,18 +42,54 @@ fn site_networks() -> Vec<IpNet> {
 }
 
 fn empty() -> PeerSet {
-    PeerSet::new(Some(SITE), site_networks()).unwrap()
+    PeerSet::new(Some(SITE.into()), site_networks()).unwrap()
+}
+
+/// One underlay address, or one of each family. The site has one of IPv4 only.
+fn underlay() -> impl Strategy<Value = UnderlayAddresses> {
+    let v4 = (1..8_u8).prop_map(|last| Ipv4Addr::new(192, 0, 2, last).into());
+    let v6 = (0..3_u16).prop_map(|last| Ipv6Addr::new(0x2001, 0xdb8, 0xa, 1, 0, 0, 0, last).into());
+    (v4, v6, 0..9_u8).prop_map(|(v4, v6, which)| {
+        let addresses = match which {
+            0 => vec![v6],
+            1 => vec![v6, v4],
+            2 => vec![v4, v6],
+            _ => vec![v4],
+        };
+        UnderlayAddresses::new(addresses).unwrap()
+    })
+}
+
+/// Whether a network of `networks` contains an address of `underlay`.
+fn encloses(networks: &[IpNet], underlay: UnderlayAddresses) -> bool {
+    networks.iter().any(|network| underlay.iter().any(|address| network.contains(&address)))
+}
+
+/// Whether both have an address.
+fn share_an_address(one: UnderlayAddresses, other: UnderlayAddresses) -> bool {
+    one.iter().any(|address| other.contains(address))
+}
+
+/// Whether the rule for underlay addresses is kept between the site and a peer.
+fn suits_the_site(peer: &Peer) -> bool {
+    !share_an_address(peer.underlay, SITE.into())
+        && peer.underlay.iter().any(|address| address.is_ipv4())
+        && !encloses(&peer.networks, peer.underlay)
+        && !encloses(&peer.networks, SITE.into())
+}
+
+/// Whether it is kept between two peers.
+fn suit_each_other(one: &Peer, other: &Peer) -> bool {
+    !share_an_address(one.underlay, other.underlay)
+        && !encloses(&one.networks, other.underlay)
+        && !encloses(&other.networks, one.underlay)
 }
 
 fn peer() -> impl Strategy<Value = Peer> {
     let networks = vec(select(&NETWORKS[..]), 0..4);
-    (0..6_u8, 1..9_u8, networks).prop_map(|(name, underlay, networks)| Peer {
+    (0..6_u8, underlay(), networks).prop_map(|(name, underlay, networks)| Peer {
         name: PeerName::new(format!("p{name}")).unwrap(),
-        // One of them is of the other family than the site's.
-        underlay: match underlay {
-            8 => Ipv6Addr::new(0x2001, 0xdb8, 0xa, 1, 0, 0, 0, 1).into(),
-            last => Ipv4Addr::new(192, 0, 2, last).into(),
-        },
+        underlay,
         networks: networks.into_iter().map(|network| network.parse().unwrap()).collect(),
         path: PathOptions::default(),
     })
@@ -65,16 +103,12 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
 fn fits(peer: &Peer, others: &[Arc<Peer>]) -> bool {
     let is_alone = |network: &IpNet| peer.networks.iter().filter(|other| *other == network).count() == 1;
     let site = site_networks();
-    peer.underlay != SITE
-        && peer.underlay.is_ipv4()
-        && !peer.networks.iter().any(|network| network.contains(&SITE) || network.contains(&peer.underlay))
+    suits_the_site(peer)
         && peer.networks.iter().all(is_alone)
         && !peer.networks.iter().any(|network| site.iter().any(|other| overlap(network, other)))
         && others.iter().all(|other| {
             peer.name != other.name
-                && peer.underlay != other.underlay
-                && !peer.networks.iter().any(|network| network.contains(&other.underlay))
-                && !other.networks.iter().any(|network| network.contains(&peer.underlay))
+                && suit_each_other(peer, other)
                 && !peer
                     .networks
                     .iter()
@@ -173,7 +207,9 @@ proptest! {
         }
         for (number, peer) in peers.iter().enumerate() {
             found.extend(plan.claim_name(&peer.name, number).err());
-            found.extend(plan.claim_underlay(peer.underlay, Holder::Peer(number)));
+            for address in peer.underlay.iter() {
+                found.extend(plan.claim_underlay(address, Holder::Peer(number)));
+            }
             for network in &peer.networks {
                 found.extend(plan.claim_network(*network, Holder::Peer(number)));
             }
@@ -183,7 +219,7 @@ proptest! {
             Holder::Peer(number) => peers[*number].networks.clone(),
         };
         let underlay = |holder: &Holder<usize>| match holder {
-            Holder::Site => SITE,
+            Holder::Site => SITE.into(),
             Holder::Peer(number) => peers[*number].underlay,
         };
         for conflict in &found {
@@ -194,11 +230,7 @@ proptest! {
                 }
                 Conflict::UnderlayTaken { address, claimant, holder } => {
                     prop_assert!(claimant != holder);
-                    prop_assert!(underlay(claimant) == *address && underlay(holder) == *address);
-                }
-                Conflict::UnderlayFamily { address, claimant, other, holder } => {
-                    prop_assert!(address.is_ipv4() != other.is_ipv4());
-                    prop_assert!(underlay(claimant) == *address && underlay(holder) == *other);
+                    prop_assert!(underlay(claimant).contains(*address) && underlay(holder).contains(*address));
                 }
                 Conflict::NetworkRepeated { network, claimant } => {
                     prop_assert!(networks(claimant).iter().filter(|other| *other == network).count() > 1);
@@ -210,12 +242,15 @@ proptest! {
                 Conflict::UnderlayEnclosed { network, owner, addresses, count } => {
                     prop_assert!(networks(owner).contains(network) && *count >= addresses.len());
                     for (address, holder) in addresses {
-                        prop_assert!(network.contains(address) && underlay(holder) == *address);
+                        prop_assert!(network.contains(address) && underlay(holder).contains(*address));
                     }
                 }
                 other => prop_assert!(false, "{:?}", other),
             }
         }
+        // A plan does not know the site's families.
+        let reached = |peer: &Peer| peer.underlay.iter().any(|address| address.is_ipv4());
+        prop_assume!(peers.iter().all(reached));
         let is_good = fitting(peers.clone()).len() == peers.len();
         prop_assert_eq!(found.is_empty(), is_good, "{:?}", found);
         // Every network in an overlap of the model is in a report.
@@ -234,22 +269,17 @@ proptest! {
 
     #[test]
     fn a_nested_set_refuses_equal_networks_only(peers in vec(peer(), 1..6)) {
-        let mut set = PeerSet::nested(Some(SITE), site_networks()).unwrap();
+        let mut set = PeerSet::nested(Some(SITE.into()), site_networks()).unwrap();
         let mut accepted: Vec<Peer> = Vec::new();
         for peer in peers {
             let site = site_networks();
             let is_alone = |network: &IpNet| peer.networks.iter().filter(|other| *other == network).count() == 1;
-            let fits = peer.underlay != SITE
-                && peer.underlay.is_ipv4()
-                && !peer.networks.iter().any(|network| network.contains(&SITE) || network.contains(&peer.underlay))
+            let fits = suits_the_site(&peer)
                 && peer.networks.iter().all(|network| is_alone(network) && !site.contains(network))
                 && accepted.iter().all(|other| {
                     other.name != peer.name
-                        && other.underlay != peer.underlay
-                        && !other.networks.iter().any(|network| {
-                            peer.networks.contains(network) || network.contains(&peer.underlay)
-                        })
-                        && !peer.networks.iter().any(|network| network.contains(&other.underlay))
+                        && suit_each_other(other, &peer)
+                        && !other.networks.iter().any(|network| peer.networks.contains(network))
                 });
             prop_assert_eq!(set.insert(peer.clone()).is_ok(), fits, "{:?} beside {:?}", peer, accepted);
             if fits {
@@ -306,17 +336,22 @@ fn the_underlay_address_of_an_interface_is_checked_against_the_peers() {
         refused([10, 0, 9, 9]).starts_with("network 10.0.0.0/16 of peer b contains the underlay address")
     );
     assert!(refused([240, 0, 0, 1]).contains("a reserved address"));
-    let of_ipv6 = set.check_site_underlay("2001:db8::1".parse().unwrap()).unwrap_err().to_string();
+    let v6: IpAddr = "2001:db8::1".parse().unwrap();
+    let of_ipv6 = set.check_site_underlay(v6.into()).unwrap_err().to_string();
     assert!(
         of_ipv6.starts_with(
             "the underlay address 2001:db8::1 of this site and 192.0.2.2 of peer b are of different families"
         ),
         "{of_ipv6}"
     );
-    let known = set.with_site_underlay(SITE).unwrap();
-    assert_eq!((known.site_underlay(), set.site_underlay()), (Some(SITE), None));
+    let known = set.with_site_underlay(SITE.into()).unwrap();
+    assert_eq!((known.site_underlay(), set.site_underlay()), (Some(SITE.into()), None));
     let moved = known.with_site_underlay([192, 0, 2, 9].into()).unwrap();
-    assert_eq!(moved.with_site_underlay(SITE).unwrap(), known, "the former address is free again");
+    let back = moved.with_site_underlay(SITE.into()).unwrap();
+    assert_eq!(back, known, "the former address is free again");
+    let both = UnderlayAddresses::new([v6, SITE]).unwrap();
+    let wide = known.with_site_underlay(both).unwrap();
+    assert_eq!(wide.site_underlay(), Some(both), "a second family reaches the same peers");
 }
 
 #[test]
@@ -324,7 +359,7 @@ fn an_underlay_of_ipv6_keeps_the_same_rules() {
     let site: IpAddr = "2001:db8::1".parse().unwrap();
     let peer = |underlay: &str, network: &str| Peer {
         name: "b".parse().unwrap(),
-        underlay: underlay.parse().unwrap(),
+        underlay: underlay.parse::<IpAddr>().unwrap().into(),
         networks: vec![network.parse().unwrap()],
         path: PathOptions::default(),
     };
@@ -346,7 +381,7 @@ fn an_underlay_of_ipv6_keeps_the_same_rules() {
         (
             "192.0.2.2",
             "fd00::/16",
-            "the underlay address 192.0.2.2 of peer b and 2001:db8::1 of this site are",
+            "the underlay address 2001:db8::1 of this site and 192.0.2.2 of peer b are of different",
         ),
     ] {
         let found = refused(peer(underlay, network));
@@ -355,7 +390,7 @@ fn an_underlay_of_ipv6_keeps_the_same_rules() {
 }
 
 fn empty_v6(site: IpAddr) -> PeerSet {
-    PeerSet::new(Some(site), Vec::new()).unwrap()
+    PeerSet::new(Some(site.into()), Vec::new()).unwrap()
 }
 
 /// Each step would take minutes if its cost were quadratic.

@@ -16,12 +16,10 @@ use crate::peer::{Owner, PeerIndex};
 pub trait PeerLookup {
     /// The addresses of the underlay.
     type Underlay: OuterAddress;
-    /// This tunnel's underlay address.
-    fn underlay(&self) -> Self::Underlay;
-    /// The peer with this underlay address.
-    fn peer_by_underlay(&self, underlay: Self::Underlay) -> Option<PeerIndex>;
-    /// The underlay address of a peer; `None` if there is no such peer.
-    fn underlay_of(&self, peer: PeerIndex) -> Option<Self::Underlay>;
+    /// Whether it is an underlay address of this tunnel's.
+    fn is_our_underlay(&self, address: Self::Underlay) -> bool;
+    /// The peer that has this underlay address, among others perhaps.
+    fn peer_by_underlay(&self, address: Self::Underlay) -> Option<PeerIndex>;
     /// Whether datagrams from one peer may go on to another.
     fn may_relay(&self, from: PeerIndex, to: PeerIndex) -> bool;
 }
@@ -40,15 +38,15 @@ fn is_tunnel(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::IPIP | Protocol::IPV6)
 }
 
-/// Whether it is our underlay address, which an inner address of its family can be.
+/// Whether it is an underlay address of ours, which an inner address can be.
 #[inline(always)]
-fn is_our_end<D: PeerLookup>(lookup: &D, address: impl InnerAddress) -> bool {
-    address.on_underlay() == Some(lookup.underlay())
+pub(crate) fn is_our_end<D: PeerLookup>(lookup: &D, address: impl InnerAddress) -> bool {
+    address.on_underlay().is_some_and(|address| lookup.is_our_underlay(address))
 }
 
 #[inline(always)]
 fn is_end_of_peer<D: PeerLookup>(lookup: &D, peer: PeerIndex, address: impl InnerAddress) -> bool {
-    address.on_underlay().is_some_and(|address| lookup.underlay_of(peer) == Some(address))
+    address.on_underlay().is_some_and(|address| lookup.peer_by_underlay(address) == Some(peer))
 }
 
 #[inline(always)]
@@ -180,9 +178,6 @@ pub fn check_encap<H: InnerHeader, D: OwnerLookup<H::Address>>(
     let Some(Owner::Peer(peer)) = lookup.owner(destination) else {
         return Err(Refusal::with_error(SenderError::NoRoute, DropReason::InnerDestinationUnknown, None));
     };
-    if is_end_of_peer(lookup, peer, source) {
-        return Err(Refusal::silent(DropReason::InnerSourceIsTunnelExit, Some(peer)));
-    }
     if origin == Origin::Forwarded && lookup.is_local(source) {
         return Err(Refusal::silent(DropReason::InnerSourceIsOwnForwarded, Some(peer)));
     }
@@ -191,6 +186,10 @@ pub fn check_encap<H: InnerHeader, D: OwnerLookup<H::Address>>(
             Err(Refusal::silent(DropReason::RelayToSamePeer, Some(peer)))
         }
         Some(_) => Ok(peer),
+        // No network has a peer's underlay address in it, so this is asked only here.
+        None if is_end_of_peer(lookup, peer, source) => {
+            Err(Refusal::silent(DropReason::InnerSourceIsTunnelExit, Some(peer)))
+        }
         None => Err(Refusal::with_error(SenderError::Prohibited, DropReason::InnerSourceDenied, Some(peer))),
     }
 }
@@ -226,7 +225,7 @@ pub fn check_outer<D: PeerLookup>(
         return Err(Refusal::silent(DropReason::OuterNotProtocol4, None));
     }
     let Some(peer) = outer_sender(lookup, source, destination) else {
-        let is_ours = destination == lookup.underlay();
+        let is_ours = lookup.is_our_underlay(destination);
         let reason =
             if is_ours { DropReason::OuterSourceUnknown } else { DropReason::OuterDestinationNotOurs };
         return Err(Refusal::silent(reason, None));
@@ -245,7 +244,7 @@ pub fn outer_sender<D: PeerLookup>(
     source: D::Underlay,
     destination: D::Underlay,
 ) -> Option<PeerIndex> {
-    if destination != lookup.underlay() {
+    if !lookup.is_our_underlay(destination) {
         return None;
     }
     lookup.peer_by_underlay(source)

@@ -4,7 +4,7 @@
 //! path MTU and traceroute. So such an error is judged by its quote: it goes to the sender of the
 //! quoted datagram, which was on its way to the site that the error comes from.
 
-use crate::admission::{Delivery, OwnerLookup};
+use crate::admission::{Delivery, OwnerLookup, is_our_end};
 use crate::inner::{InnerAddress, InnerHeader};
 use crate::peer::{Owner, PeerIndex};
 
@@ -69,7 +69,7 @@ fn may_be_from<A: InnerAddress, D: OwnerLookup<A>>(lookup: &D, source: A, from: 
     gateway.is_none_or(|gateway| Owner::Peer(gateway) == from)
         && lookup.owner(source).is_none()
         && !lookup.is_local(source)
-        && on_underlay != Some(lookup.underlay())
+        && !is_our_end(lookup, source)
         && !source.is_no_routers()
 }
 
@@ -94,16 +94,13 @@ mod tests {
     impl PeerLookup for Site {
         type Underlay = IpAddr;
 
-        fn underlay(&self) -> IpAddr {
-            US.into()
+        fn is_our_underlay(&self, address: IpAddr) -> bool {
+            address == IpAddr::from(US)
         }
 
-        fn peer_by_underlay(&self, underlay: IpAddr) -> Option<PeerIndex> {
-            (0..2).map(PeerIndex::new).find(|peer| self.underlay_of(*peer) == Some(underlay))
-        }
-
-        fn underlay_of(&self, peer: PeerIndex) -> Option<IpAddr> {
-            PEERS.get(peer.index()).map(|octets| (*octets).into())
+        fn peer_by_underlay(&self, address: IpAddr) -> Option<PeerIndex> {
+            let place = PEERS.iter().position(|octets| address == IpAddr::from(*octets));
+            place.map(|place| PeerIndex::new(place as u32))
         }
 
         fn may_relay(&self, _: PeerIndex, _: PeerIndex) -> bool {

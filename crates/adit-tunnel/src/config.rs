@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use adit_peers::{Conflict, DeltaError, PeerSet, Relay};
+use adit_peers::{Conflict, DeltaError, Path, Peer, PeerSet, Relay, UnderlayAddresses};
 use adit_wire::encapsulation::OuterPolicy;
 
 use crate::probe::ProbeOptions;
@@ -10,8 +10,9 @@ use crate::probe::ProbeOptions;
 /// A tunnel: this side, and the peers on the other side.
 #[derive(Debug, Clone)]
 pub struct TunnelConfig {
-    /// Our address on the underlay: the outer source. Its family is that of all peers' addresses.
-    pub underlay: IpAddr,
+    /// Our addresses on the underlay, each of which peers may send to. What we send to a peer has
+    /// the one of its path as the outer source.
+    pub underlay: UnderlayAddresses,
     /// The networks behind us, and the peers. Of networks inside each other the longest prefix
     /// wins.
     pub peers: PeerSet,
@@ -25,7 +26,7 @@ pub struct TunnelConfig {
     /// included. Less than 88 is taken as 88.
     pub underlay_mtu: u16,
     /// The smallest path MTU in bytes that a router may set. Probes find smaller ones. Less than 88
-    /// is taken as 88, and on an underlay of IPv6 less than 1280 as 1280 (RFC 8201 section 4).
+    /// is taken as 88, and on a path of IPv6 less than 1280 as 1280 (RFC 8201 section 4).
     pub mtu_floor: u16,
     /// This gateway's own inner addresses. Packets to them are delivered here, and RFC 2003,
     /// section 3.2, refuses to forward packets from them.
@@ -36,11 +37,22 @@ pub struct TunnelConfig {
     pub probe: Option<ProbeOptions>,
 }
 
+impl TunnelConfig {
+    /// The path to a peer.
+    pub(crate) fn path_to(&self, peer: &Peer) -> Result<Path, Conflict> {
+        self.underlay.path_to(&peer.underlay).ok_or_else(|| Conflict::NoCommonFamily {
+            site: self.underlay,
+            peer: peer.name.clone(),
+            addresses: peer.underlay,
+        })
+    }
+}
+
 /// The reason why a tunnel cannot be made or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TunnelError {
-    /// Our underlay address conflicts with the peers.
+    /// Our underlay addresses conflict with the peers.
     #[error(transparent)]
     Conflict(#[from] Conflict),
     /// A change of peers does not apply.

@@ -188,7 +188,7 @@ impl Tunnel {
         }
         check_gateways_v6(admitted.peer, &packet, delivery)?;
         let set_ecn = decapsulated_ecn(admitted, packet.ecn(), segments, counters)?;
-        let max_mss = self.max_mss_v6(&packet, admitted.state.soft.path_mtu.mtu(now));
+        let max_mss = self.max_mss_v6(admitted.state, &packet, admitted.state.soft.path_mtu.mtu(now));
         let probe_from = self.probe_from(is_icmp, &packet, delivery);
         Ok(Taken::Packet { len: packet.total_len(), set_ecn, max_mss, probe_from })
     }
@@ -217,7 +217,7 @@ impl Tunnel {
             return Ok(Taken::Answer);
         }
         let set_ecn = decapsulated_ecn(admitted, packet.ecn(), segments, counters)?;
-        let max_mss = self.max_mss(&packet, admitted.state.soft.path_mtu.mtu(now));
+        let max_mss = self.max_mss(admitted.state, &packet, admitted.state.soft.path_mtu.mtu(now));
         let probe_from = self.probe_from(is_icmp, &packet, delivery);
         Ok(Taken::Packet { len: packet.total_len(), set_ecn, max_mss, probe_from })
     }
@@ -275,7 +275,7 @@ impl Tunnel {
     #[cold]
     fn is_probe(&self, packet: &impl ProbePacket, delivery: Delivery) -> bool {
         matches!(delivery, Delivery::Here | Delivery::HereToGateway)
-            && probe::has_form(packet, EchoKind::Request, self.overhead())
+            && probe::has_form(packet, EchoKind::Request)
             && self.has_address(packet.destination())
     }
 
@@ -291,7 +291,7 @@ impl Tunnel {
     ) -> Option<()> {
         let peer = admitted.peer;
         let (source, destination) = (packet.source(), packet.destination());
-        let is_probe = probe::has_form(packet, EchoKind::Request, self.overhead())
+        let is_probe = probe::has_form(packet, EchoKind::Request)
             && self.owner_of(source) == Some(Owner::Peer(peer))
             && self.owner_of(destination).is_none()
             && !self.has_address(destination);
@@ -313,7 +313,8 @@ impl Tunnel {
         counters: &Counters,
     ) -> bool {
         let options = self.config().probe.as_ref();
-        let answered = options.and_then(|options| options.answered(admitted.state.underlay, packet));
+        let peer = admitted.state.path.destination;
+        let answered = options.and_then(|options| options.answered(peer, packet));
         if let Some(probe) = answered {
             admitted.state.soft.answers.note(probe, now);
             counters.count_probe_answered();
@@ -339,8 +340,9 @@ impl Tunnel {
             return Ok(false);
         }
         // A later fragment of an answer. The first one has the token.
-        let source = self.config().probe.as_ref().map(|options| options.source);
-        if packet.fragment_offset() != 0 && source == Some(packet.destination().into()) {
+        let options = self.config().probe.as_ref();
+        let is_to_source = options.is_some_and(|options| options.is_source(packet.destination().into()));
+        if packet.fragment_offset() != 0 && is_to_source {
             return Ok(true);
         }
         let kind = packet.payload().first().copied().filter(|_| packet.is_first_fragment_or_whole());

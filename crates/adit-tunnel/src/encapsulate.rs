@@ -160,11 +160,11 @@ impl Tunnel {
         Ok((peer, state))
     }
 
-    /// Returns true if the stack of this gateway sends the packet from its underlay address: the
+    /// Returns true if the stack of this gateway sends the packet from an underlay address: the
     /// answer to a peer's probe, or an error about a packet that left the tunnel.
     #[cold]
     fn is_from_own_stack(&self, packet: &Ipv4Packet<'_>) -> bool {
-        if self.config.underlay != packet.source() || packet.protocol() != Protocol::ICMP {
+        if !self.config.underlay.contains(packet.source().into()) || packet.protocol() != Protocol::ICMP {
             return false;
         }
         let is_answer = |kind: u8| kind == types::ECHO_REPLY || icmpv4::is_error(kind);
@@ -177,9 +177,8 @@ impl Tunnel {
     #[cold]
     fn is_answer_to_probe(&self, packet: &Ipv4Packet<'_>) -> bool {
         let source = packet.source();
-        let is_later_fragment = packet.fragment_offset() != 0 && self.config.underlay == source;
-        is_later_fragment
-            || probe::has_form(packet, EchoKind::Reply, self.overhead()) && self.is_local(source)
+        let is_later_fragment = packet.fragment_offset() != 0 && self.config.underlay.contains(source.into());
+        is_later_fragment || probe::has_form(packet, EchoKind::Reply) && self.is_local(source)
     }
 
     /// The outer header, unless the datagram is too big for the path (RFC 2003 section 5.1).
@@ -193,7 +192,7 @@ impl Tunnel {
         now: Instant,
     ) -> Result<(PeerIndex, Encapsulated), Refusal> {
         let mtu = state.soft.path_mtu.mtu(now);
-        let max_datagram = usize::from(mtu).saturating_sub(self.overhead());
+        let max_datagram = usize::from(mtu).saturating_sub(state.overhead());
         let inner_df = packet.dont_fragment();
         let too_big = inner.largest_datagram > max_datagram;
         let error = SenderError::TooBig { mtu: max_datagram as u16 };
@@ -202,7 +201,7 @@ impl Tunnel {
         }
         // A header of IPv6 has no identification. RFC 6864 section 4.1: an atomic outer datagram
         // may carry any identification. In a fragment train the caller takes as many as it makes.
-        let atomic = self.outer_policy().df || inner_df || self.config.underlay.is_ipv6();
+        let atomic = self.outer_policy().df || inner_df || state.path.destination.is_ipv6();
         let identification =
             if atomic || too_big { 0 } else { state.soft.identifications(inner.segments, self.half()) };
         let length = if too_big { max_datagram } else { inner.largest_datagram };
@@ -211,7 +210,7 @@ impl Tunnel {
         let Some(outer) = outer else {
             return Err(Refusal::with_error(error, DropReason::InnerTooBig, Some(peer)));
         };
-        let max_mss = self.max_mss(packet, mtu);
+        let max_mss = self.max_mss(state, packet, mtu);
         let verdict = if too_big {
             Encapsulated::Fragment { peer, max_datagram, outer, max_mss }
         } else {

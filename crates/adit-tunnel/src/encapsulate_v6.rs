@@ -82,14 +82,14 @@ impl Tunnel {
     /// Returns true if the stack of this gateway answers a peer's probe.
     #[cold]
     fn is_answer_to_probe_v6(&self, packet: &Ipv6Packet<'_>) -> bool {
-        probe::has_form(packet, EchoKind::Reply, self.overhead()) && self.is_local(packet.source())
+        probe::has_form(packet, EchoKind::Reply) && self.is_local(packet.source())
     }
 
     /// As [`Tunnel::is_from_own_stack`].
     #[cold]
     fn is_from_own_stack_v6(&self, packet: &Ipv6Packet<'_>) -> bool {
         let kind = packet.payload().first().copied().filter(|_| packet.next_header() == Protocol::ICMPV6);
-        self.config.underlay == packet.source()
+        self.config.underlay.contains(packet.source().into())
             && kind.is_some_and(|kind| kind == types::ECHO_REPLY || icmpv6::is_error(kind))
     }
 
@@ -103,8 +103,8 @@ impl Tunnel {
         now: Instant,
     ) -> Result<(PeerIndex, Encapsulated), Refusal> {
         let mtu = state.soft.path_mtu.mtu(now);
-        let limit_left = self.limit_left(peer, packet)?;
-        let overhead = self.overhead() + limit_left.map_or(0, |_| LIMIT_LEN);
+        let limit_left = limit_left(peer, state, packet)?;
+        let overhead = state.overhead() + limit_left.map_or(0, |_| LIMIT_LEN);
         let left = mtu.saturating_sub(overhead as u16);
         let limit = left.max(MIN_MTU);
         let too_big =
@@ -114,7 +114,7 @@ impl Tunnel {
         }
         let fits = inner.largest_datagram <= usize::from(left);
         let policy = OuterPolicy { df: fits, ..*self.outer_policy() };
-        let identification = if fits || self.config.underlay.is_ipv6() {
+        let identification = if fits || state.path.destination.is_ipv6() {
             0
         } else {
             self.identifications(peer, inner.segments)
@@ -126,29 +126,11 @@ impl Tunnel {
         };
         let outer = outer.ok_or(too_big)?;
         let verdict = if fits {
-            Encapsulated::Forward { peer, outer, max_mss: self.max_mss_v6(packet, mtu) }
+            Encapsulated::Forward { peer, outer, max_mss: self.max_mss_v6(state, packet, mtu) }
         } else {
             Encapsulated::ForwardInFragments { peer, max_datagram: usize::from(mtu), outer }
         };
         Ok((peer, verdict))
-    }
-
-    /// How often the packet may still be encapsulated behind this tunnel, if it says so. An
-    /// entrance of a tunnel over IPv6 looks for a limit in every packet (RFC 2473 section 4.1.1).
-    /// Costs a comparison for a packet without extension headers.
-    fn limit_left(&self, peer: PeerIndex, packet: &Ipv6Packet<'_>) -> Result<Option<u8>, Refusal> {
-        let has_options = matches!(
-            packet.next_header(),
-            Protocol::HOP_BY_HOP | Protocol::ROUTING | Protocol::DESTINATION_OPTIONS
-        );
-        if !has_options || self.config.underlay.is_ipv4() {
-            return Ok(None);
-        }
-        let upper = extension::walk(packet.as_bytes(), packet.next_header()).ok();
-        let Some(found) = upper.and_then(|upper| upper.limit) else { return Ok(None) };
-        let error = SenderError::EncapsulationLimit { pointer: found.offset as u32 };
-        let none_left = Refusal::with_error(error, DropReason::EncapsulationLimit, Some(peer));
-        found.limit.checked_sub(1).map(Some).ok_or(none_left)
     }
 
     /// As [`Tunnel::answer`].
@@ -168,12 +150,30 @@ impl Tunnel {
 
     /// As [`Tunnel::max_mss`]. The header of IPv6 is longer, and TCP behind extension headers is
     /// left alone.
-    pub(crate) fn max_mss_v6(&self, packet: &Ipv6Packet<'_>, mtu: u16) -> Option<u16> {
+    pub(crate) fn max_mss_v6(&self, state: &PeerState, packet: &Ipv6Packet<'_>, mtu: u16) -> Option<u16> {
         if !self.config.mss_clamp || packet.next_header() != Protocol::TCP {
             return None;
         }
-        mss_of_syn(packet.payload(), self.overhead() + ipv6::HEADER_LEN, mtu)
+        mss_of_syn(packet.payload(), state.overhead() + ipv6::HEADER_LEN, mtu)
     }
+}
+
+/// How often the packet may still be encapsulated behind this tunnel, if it says so. An
+/// entrance of a tunnel over IPv6 looks for a limit in every packet (RFC 2473 section 4.1.1).
+/// Costs a comparison for a packet without extension headers.
+fn limit_left(peer: PeerIndex, state: &PeerState, packet: &Ipv6Packet<'_>) -> Result<Option<u8>, Refusal> {
+    let has_options = matches!(
+        packet.next_header(),
+        Protocol::HOP_BY_HOP | Protocol::ROUTING | Protocol::DESTINATION_OPTIONS
+    );
+    if !has_options || state.path.destination.is_ipv4() {
+        return Ok(None);
+    }
+    let upper = extension::walk(packet.as_bytes(), packet.next_header()).ok();
+    let Some(found) = upper.and_then(|upper| upper.limit) else { return Ok(None) };
+    let error = SenderError::EncapsulationLimit { pointer: found.offset as u32 };
+    let none_left = Refusal::with_error(error, DropReason::EncapsulationLimit, Some(peer));
+    found.limit.checked_sub(1).map(Some).ok_or(none_left)
 }
 
 /// Reports a pending error to the sender of this packet (RFC 2473 section 8).

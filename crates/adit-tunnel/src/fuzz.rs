@@ -38,7 +38,7 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         let [v4, v6] = networks;
         Some(Peer {
             name: name.parse().ok()?,
-            underlay: underlay(last),
+            underlay: underlay(last).into(),
             networks: vec![v4.parse().ok()?, v6.parse().ok()?],
             path: adit_peers::PathOptions::default(),
         })
@@ -49,14 +49,16 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1).into()
     };
     let underlay = underlay(1);
-    let mut peers =
-        PeerSet::new(Some(underlay), ["172.16.17.0/24".parse().ok()?, "2001:db8:a::/48".parse().ok()?])
-            .ok()?;
+    let mut peers = PeerSet::new(
+        Some(underlay.into()),
+        ["172.16.17.0/24".parse().ok()?, "2001:db8:a::/48".parse().ok()?],
+    )
+    .ok()?;
     peers.insert(peer("b", 2, ["192.168.199.0/24", "2001:db8:b::/48"])?).ok()?;
     peers.insert(peer("c", 3, ["192.168.200.0/24", "2001:db8:c::/48"])?).ok()?;
     let ttl = if how & NO_DF == 0 { TtlPolicy::Fixed(64) } else { TtlPolicy::Inherit };
     Tunnel::new(TunnelConfig {
-        underlay,
+        underlay: underlay.into(),
         peers,
         outer: OuterPolicy { ttl, df: how & NO_DF == 0, ..OuterPolicy::default() },
         mss_clamp: true,
@@ -65,7 +67,7 @@ fn tunnel(how: u8) -> Option<Tunnel> {
         underlay_mtu: 1500,
         local_addresses: vec![inside],
         reachable_addresses: Vec::new(),
-        probe: Some(ProbeOptions { source: inside, secret: RandomState::new(), keepalive: None }),
+        probe: Some(ProbeOptions { sources: vec![inside], secret: RandomState::new(), keepalive: None }),
     })
     .ok()
 }

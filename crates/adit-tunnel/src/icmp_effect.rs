@@ -141,7 +141,7 @@ impl Tunnel {
     /// arrival would refute it; `None` if it may be acted upon. A tunnel that cannot probe believes
     /// every quote.
     pub(crate) fn doubt(&self, validated: &ValidatedError<'_, '_>, now: Instant) -> Option<(Claim, u16)> {
-        if self.config.probe.is_none() || matches!(validated.inner, Quoted::Probe) {
+        if self.probing(validated.peer).is_none() || matches!(validated.inner, Quoted::Probe) {
             return None;
         }
         match self.class_of(validated) {
@@ -149,7 +149,7 @@ impl Tunnel {
             ErrorClass::TooBig { mtu } => {
                 let told = self.plausible_mtu(validated, mtu)?;
                 // An MTU that is not less than the one in use changes nothing.
-                let is_news = told < validated.soft.path_mtu.mtu(now);
+                let is_news = told < validated.state.soft.path_mtu.mtu(now);
                 is_news.then(|| (Claim::TooBig, told.saturating_add(1)))
             }
             ErrorClass::ParameterProblem { pointer, .. } => {
@@ -175,7 +175,8 @@ impl Tunnel {
         trust: Trust,
         now: Instant,
     ) -> Result<UnderlayIcmp, DropReason> {
-        let ValidatedError { peer, soft, inner, .. } = *validated;
+        let ValidatedError { peer, state, inner, .. } = *validated;
+        let soft = &state.soft;
         let (claim, error) = match self.class_of(validated) {
             ErrorClass::NotRelayed => return Err(DropReason::IcmpNotRelayed),
             ErrorClass::Unreachable(error) => {
@@ -190,7 +191,7 @@ impl Tunnel {
             }
             ErrorClass::TooBig { mtu } => {
                 let mtu = self.plausible_mtu(validated, mtu).ok_or(DropReason::IcmpUnbelievable)?;
-                if self.config.probe.is_none()
+                if self.probing(peer).is_none()
                     || matches!(inner, Quoted::Probe)
                     || trust == Trust::Proven(Proof::Silence)
                 {
@@ -201,7 +202,7 @@ impl Tunnel {
                 if validated.outer_len <= path_mtu && !matches!(inner, Quoted::Probe) {
                     return Err(DropReason::IcmpUnproven);
                 }
-                let mtu = path_mtu.saturating_sub(self.overhead() as u16);
+                let mtu = path_mtu.saturating_sub(state.overhead() as u16);
                 (Claim::TooBig, Relayed::Error(SenderError::TooBig { mtu }))
             }
             ErrorClass::ParameterProblem { code, pointer } => {
@@ -240,7 +241,7 @@ impl Tunnel {
     fn plausible_mtu(&self, validated: &ValidatedError<'_, '_>, mtu: u16) -> Option<u16> {
         let told = if mtu == 0 { plateau_below(validated.outer_len) } else { mtu };
         let is_plausible = validated.outer_df && told < validated.outer_len;
-        is_plausible.then(|| told.max(self.config.mtu_floor))
+        is_plausible.then(|| told.max(self.mtu_floor(validated.state.path)))
     }
 
     /// The code of the error for a sender if this one says that the decapsulator is unreachable

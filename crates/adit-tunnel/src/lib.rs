@@ -65,7 +65,9 @@ mod tunnel;
 mod underlay_icmp;
 mod underlay_icmp_v6;
 
-pub use adit_peers::{Keepalive, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay, networks_v4};
+pub use adit_peers::{
+    Keepalive, Path, PathOptions, Peer, PeerDelta, PeerName, PeerSet, Relay, UnderlayAddresses, networks_v4,
+};
 pub use adit_policy::{DropReason, Origin, Owner, PeerIndex, Stage};
 pub use config::{TunnelConfig, TunnelError};
 pub use counters::{Counters, IcmpTotals, PeerTotals, ProbeTotals, Totals, Traffic};

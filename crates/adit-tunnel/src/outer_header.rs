@@ -1,4 +1,4 @@
-//! The outer header of what the tunnel sends, in the family of its underlay.
+//! The outer header of what the tunnel sends, in the family of the path.
 
 use std::net::IpAddr;
 
@@ -76,14 +76,14 @@ impl Tunnel {
         identification: u16,
     ) -> Option<OuterHeader> {
         let (tos, ttl) = (inner.tos(), inner.ttl());
-        match (self.config.underlay, to.underlay) {
+        match (to.path.source, to.path.destination) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 OuterHeader::v4(policy, from, to, I::PROTOCOL, tos, ttl, is_df, len, identification)
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 OuterHeader::v6(policy, from, to, I::PROTOCOL, tos, ttl, inner.flow_label(self.flow_key), len)
             }
-            // Peers of the other family are refused.
+            // A path is of one family.
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use adit_peers::{Peer, PeerDelta};
+use adit_peers::{Path, Peer, PeerDelta};
 use adit_policy::{Owner, PeerIndex};
 use ipnet::IpNet;
 
@@ -15,14 +15,19 @@ use crate::tunnel::{Slot, Tunnel};
 /// The changes of look-ups that a [`PeerDelta`] makes, for data planes that keep tables of their
 /// own.
 ///
-/// Here a peer is identified by its underlay address: one that gets another address is removed and
-/// added, with a new number; one that gets another name changes nothing.
+/// Here a peer is identified by the outer destination of what is sent to it: one that is sent to at
+/// another address is removed and added, with a new number; one that gets another name changes
+/// nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableDelta {
     /// Peers that come, with numbers that were not used before.
-    pub added: Vec<(PeerIndex, IpAddr)>,
+    pub added: Vec<(PeerIndex, Path)>,
     /// Peers that go.
-    pub removed: Vec<(PeerIndex, IpAddr)>,
+    pub removed: Vec<PeerIndex>,
+    /// Outer sources that are another peer's than before, or a peer's for the first time.
+    pub sources_assigned: Vec<(IpAddr, PeerIndex)>,
+    /// Outer sources that are no peer's any more.
+    pub sources_withdrawn: Vec<IpAddr>,
     /// Networks that lead to another peer than before, or to one for the first time.
     pub assigned: Vec<(IpNet, PeerIndex)>,
     /// Networks that lead to no peer any more.
@@ -30,8 +35,8 @@ pub struct TableDelta {
 }
 
 impl Tunnel {
-    /// The tunnel with other peers. A peer whose underlay address stays keeps its number and shares
-    /// its soft state with this tunnel. New addresses get new numbers, and the numbers of removed
+    /// The tunnel with other peers. A peer that is sent to at the same address keeps its number and
+    /// shares its soft state with this tunnel. New ones get new numbers, and the numbers of removed
     /// peers are not used again.
     ///
     /// Cost: a copy of the tables, and some look-ups for each network that changes; milliseconds
@@ -61,21 +66,32 @@ impl Tunnel {
 
         // What one peer loses another may gain, so everything is taken first.
         let mut lost: BTreeSet<IpNet> = BTreeSet::new();
-        for network in before.iter().flat_map(|peer| &peer.networks) {
-            tunnel.table.remove_network(*network);
-            lost.insert(*network);
+        let mut lost_sources: BTreeSet<IpAddr> = BTreeSet::new();
+        for peer in &before {
+            for network in &peer.networks {
+                tunnel.table.remove_network(*network);
+                lost.insert(*network);
+            }
+            for address in peer.underlay.iter() {
+                tunnel.table.remove_underlay(address);
+                lost_sources.insert(address);
+            }
         }
-        let stay: BTreeSet<IpAddr> = after.iter().map(|peer| peer.underlay).collect();
-        for peer in before.iter().filter(|peer| !stay.contains(&peer.underlay)) {
-            if let Some(index) = tunnel.table.remove_underlay(peer.underlay) {
+        let stay: BTreeSet<IpAddr> = after
+            .iter()
+            .map(|peer| self.config.path_to(peer).map(|path| path.destination))
+            .collect::<Result<_, _>>()?;
+        for peer in &before {
+            let destination = self.config.path_to(peer)?.destination;
+            if let Some(index) = self.sent_to_at(destination).filter(|_| !stay.contains(&destination)) {
                 if let Some(slot) = tunnel.slots.get_mut(index.index()) {
                     slot.state = None;
                 }
-                change.removed.push((index, peer.underlay));
+                change.removed.push(index);
             }
         }
         for peer in after {
-            let index = tunnel.slot_for(peer, &mut change)?;
+            let index = self.slot_for(peer, &mut tunnel, &mut change)?;
             for network in &peer.networks {
                 tunnel.table.insert_network(*network, Owner::Peer(index));
                 lost.remove(network);
@@ -83,26 +99,45 @@ impl Tunnel {
                     change.assigned.push((*network, index));
                 }
             }
+            for address in peer.underlay.iter() {
+                tunnel.table.insert_underlay(address, index);
+                lost_sources.remove(&address);
+                if self.table.lookup_outer(address) != Some(index) {
+                    change.sources_assigned.push((address, index));
+                }
+            }
         }
+        change.sources_withdrawn.extend(lost_sources);
         change.withdrawn.extend(lost);
         tunnel.relay = RelayTable::new(&tunnel.config.relay, tunnel.peers());
         Ok((tunnel, change))
     }
 
-    /// The number of a peer: that of its underlay address, or a new one.
-    fn slot_for(&mut self, peer: &Arc<Peer>, change: &mut TableDelta) -> Result<PeerIndex, TunnelError> {
-        if let Some(index) = self.table.lookup_outer(peer.underlay) {
-            if let Some(slot) = self.slots.get_mut(index.index()) {
+    /// The peer that is sent to at this address.
+    fn sent_to_at(&self, destination: IpAddr) -> Option<PeerIndex> {
+        let index = self.table.lookup_outer(destination)?;
+        (self.path(index)?.destination == destination).then_some(index)
+    }
+
+    /// The number of a peer in `next`: the one that it has here, or a new one.
+    fn slot_for(
+        &self,
+        peer: &Arc<Peer>,
+        next: &mut Tunnel,
+        change: &mut TableDelta,
+    ) -> Result<PeerIndex, TunnelError> {
+        let path = self.config.path_to(peer)?;
+        if let Some(index) = self.sent_to_at(path.destination) {
+            if let Some(slot) = next.slots.get_mut(index.index()) {
                 slot.peer = Arc::clone(peer);
             }
             return Ok(index);
         }
-        let found = self.slots.len();
+        let found = next.slots.len();
         let index = u32::try_from(found).map_err(|_| TunnelError::TooManyPeers { found })?;
         let index = PeerIndex::new(index);
-        self.table.insert_underlay(peer.underlay, index);
-        self.slots.push(Slot::new(Arc::clone(peer), self.config.underlay_mtu));
-        change.added.push((index, peer.underlay));
+        next.slots.push(Slot::new(Arc::clone(peer), path, self.config.underlay_mtu));
+        change.added.push((index, path));
         Ok(index)
     }
 }
@@ -110,9 +145,9 @@ impl Tunnel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use adit_peers::{PathOptions, PeerName, PeerSet};
+    use adit_peers::{PathOptions, PeerName, PeerSet, UnderlayAddresses};
     use adit_wire::encapsulation::OuterPolicy;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -126,10 +161,29 @@ mod tests {
         Ipv4Addr::new(192, 0, 2, last).into()
     }
 
+    fn underlay_v6(last: u8) -> IpAddr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into()).into()
+    }
+
+    /// The address of IPv4 alone, or with one of IPv6 that goes from peer to peer with a block: of
+    /// a second family, or of the first.
+    fn addresses(last: u8, blocks: &[u8]) -> UnderlayAddresses {
+        let second = blocks.iter().copied().min().filter(|block| block % 3 != 0).map(underlay_v6);
+        let mut both: Vec<IpAddr> = [underlay(last)].into_iter().chain(second).collect();
+        if blocks.len().is_multiple_of(2) {
+            both.reverse();
+        }
+        UnderlayAddresses::new(both).expect("of two families")
+    }
+
+    fn site() -> UnderlayAddresses {
+        UnderlayAddresses::new([underlay(1), underlay_v6(0xff)]).expect("of two families")
+    }
+
     fn peers(wish: &Wish) -> Vec<Peer> {
         let peer = |(&last, blocks): (&u8, &Vec<u8>)| Peer {
             name: PeerName::new(format!("p{last}-{}", blocks.len())).expect("a name"),
-            underlay: underlay(last),
+            underlay: addresses(last, blocks),
             networks: blocks.iter().map(|block| network(*block)).collect(),
             path: PathOptions::default(),
         };
@@ -145,12 +199,12 @@ mod tests {
 
     fn config(peers: Vec<Peer>) -> TunnelConfig {
         let ours = [OURS.parse().expect("a network")];
-        let mut set = PeerSet::new(Some(underlay(1)), ours).expect("a site without conflicts");
+        let mut set = PeerSet::new(Some(site()), ours).expect("a site without conflicts");
         for peer in peers {
             set.insert(peer).expect("a peer without conflicts");
         }
         TunnelConfig {
-            underlay: underlay(1),
+            underlay: site(),
             peers: set,
             outer: OuterPolicy::default(),
             mss_clamp: true,
@@ -191,7 +245,10 @@ mod tests {
 
     /// Whose an address is, by underlay address.
     fn owner(tunnel: &Tunnel, address: Ipv4Addr) -> Option<IpAddr> {
-        tunnel.lookup_inner(address).and_then(|peer| tunnel.peer_state(peer)).map(|peer| peer.underlay)
+        tunnel
+            .lookup_inner(address)
+            .and_then(|peer| tunnel.peer_state(peer))
+            .map(|peer| peer.path.destination)
     }
 
     proptest! {
@@ -201,7 +258,7 @@ mod tests {
         ) {
             let mut tunnel = fresh(&wishes[0]);
             for pair in wishes.windows(2) {
-                let before: Vec<_> = tunnel.peers().map(|(peer, config)| (peer, config.underlay)).collect();
+                let before: Vec<_> = tunnel.paths().collect();
                 let (amended, change) = tunnel.with_peers(&delta(&tunnel, &pair[1])).expect("a good wish");
                 let new = fresh(&pair[1]);
                 for block in 0..=255u8 {
@@ -217,12 +274,27 @@ mod tests {
                     }
                 }
                 let mut names: Vec<_> = amended.peers().map(|(_, peer)| peer.clone()).collect();
-                names.sort_by_key(|peer: &Peer| peer.underlay);
+                names.sort_by_key(|peer: &Peer| peer.underlay.of_family_of(underlay(1)));
                 prop_assert_eq!(names, peers(&pair[1]));
-                for (peer, address) in before {
-                    let now = amended.lookup_outer(address);
-                    prop_assert!(now.is_none_or(|now| now == peer), "{address} keeps its number");
+                for (peer, path) in before {
+                    let now = amended.paths().find(|(_, now)| *now == path).map(|(now, _)| now);
+                    prop_assert!(now.is_none_or(|now| now == peer), "{path:?} keeps its number");
                     prop_assert_eq!(now.is_some(), amended.peer_state(peer).is_some());
+                }
+                for source in (0..=255).flat_map(|last| [underlay(last), underlay_v6(last)]) {
+                    let sender = |tunnel: &Tunnel| {
+                        let peer = tunnel.lookup_outer(source)?;
+                        Some(tunnel.peer(peer).name.clone())
+                    };
+                    prop_assert_eq!(sender(&amended), sender(&new), "{}", source);
+                    // The steps alone lead from one to the other.
+                    let led = change.sources_assigned.iter().find(|(address, _)| *address == source);
+                    let led = match led {
+                        Some((_, peer)) => Some(*peer),
+                        None if change.sources_withdrawn.contains(&source) => None,
+                        None => tunnel.lookup_outer(source),
+                    };
+                    prop_assert_eq!(amended.lookup_outer(source), led, "{}", source);
                 }
                 tunnel = amended;
             }
@@ -237,7 +309,10 @@ mod tests {
         let peer = after.lookup_outer(underlay(2)).expect("it stays");
         after.set_underlay_mtu(peer, 1400);
         assert_eq!(before.path_mtu(peer).mtu, 1400);
-        assert_eq!(change.removed, [(PeerIndex::new(1), underlay(3))]);
+        assert_eq!(
+            (change.removed, change.sources_withdrawn),
+            (vec![PeerIndex::new(1)], vec![underlay(3), underlay_v6(1)])
+        );
         assert_eq!(change.assigned, [(network(2), peer)]);
         assert_eq!(change.withdrawn, [network(1)]);
         assert!(after.counters().traffic(PeerIndex::new(1)).sent == 0 && after.peer_slots() == 2);
@@ -248,7 +323,7 @@ mod tests {
         let before = fresh(&Wish::from([(2, vec![0])]));
         let peer = |name: &str, last| Peer {
             name: name.parse().expect("a name"),
-            underlay: underlay(last),
+            underlay: underlay(last).into(),
             networks: vec![network(0)],
             path: PathOptions::default(),
         };
@@ -259,7 +334,10 @@ mod tests {
         let moved = config(vec![peer("new", 9)]).peers;
         let (after, change) = after.with_peers(&after.config().peers.delta_to(&moved)).expect("an address");
         let (old, new) = (PeerIndex::new(0), PeerIndex::new(1));
-        assert_eq!((change.removed, change.added), (vec![(old, underlay(2))], vec![(new, underlay(9))]));
+        let path = Path { source: underlay(1), destination: underlay(9) };
+        assert_eq!((change.removed, change.added), (vec![old], vec![(new, path)]));
+        assert_eq!(change.sources_withdrawn, [underlay(2)]);
+        assert_eq!(change.sources_assigned, [(underlay(9), new)]);
         assert_eq!((change.assigned, change.withdrawn), (vec![(network(0), new)], vec![]));
         assert_eq!(after.peers().map(|(index, _)| index).collect::<Vec<_>>(), [new]);
     }
@@ -271,7 +349,7 @@ mod tests {
         let insert = |last: u8, network: &str| PeerDelta {
             inserted: vec![Arc::new(Peer {
                 name: "new".parse().expect("a name"),
-                underlay: underlay(last),
+                underlay: underlay(last).into(),
                 networks: vec![network.parse().expect("a network")],
                 path: PathOptions::default(),
             })],

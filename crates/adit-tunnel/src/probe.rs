@@ -19,6 +19,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use adit_peers::Path;
 use adit_policy::PROBE_IDENTIFIER;
 use adit_wire::Protocol;
 use adit_wire::encapsulation::{OuterHeader, OuterPolicy, overhead};
@@ -30,12 +31,13 @@ use adit_wire::ipv6::{self, Ipv6Packet, Ipv6Repr};
 use crate::tagged_time::TaggedTime;
 use crate::time::Instant;
 
-/// The source address and the secret of a tunnel's probes.
+/// The source addresses and the secret of a tunnel's probes.
 #[derive(Debug, Clone)]
 pub struct ProbeOptions {
-    /// An address of this gateway in our own networks, of the underlay's family. The peer's answers
-    /// go to it through the tunnel.
-    pub source: IpAddr,
+    /// Addresses of this gateway in our own networks. Probes of a path come from the first one of
+    /// the path's family, and the peer's answers go to it through the tunnel. A path without one is
+    /// not probed.
+    pub sources: Vec<IpAddr>,
     /// The key of the tokens.
     pub secret: RandomState,
     /// The time without a datagram to a peer after which one is sent that keeps firewalls and NATs
@@ -149,16 +151,27 @@ pub(crate) const fn min_size(underlay: IpAddr) -> u16 {
 pub(crate) const MIN_SIZE: u16 = 62;
 
 impl ProbeOptions {
+    /// The address that probes of a path to `destination` come from.
+    pub fn source_towards(&self, destination: IpAddr) -> Option<IpAddr> {
+        self.sources.iter().copied().find(|source| source.is_ipv4() == destination.is_ipv4())
+    }
+
+    /// Whether probes come from an address.
+    pub(crate) fn is_source(&self, address: IpAddr) -> bool {
+        self.source_towards(address) == Some(address)
+    }
+
     /// Writes a probe into `out`, outer header first, and returns its length, which is
     /// `probe.size`. `None`: `out` is too short for it, the size is too small for a probe, or the
     /// addresses are not all of one family.
     pub(crate) fn write(
         &self,
         policy: &OuterPolicy,
-        (underlay, peer): (IpAddr, IpAddr),
+        Path { source: underlay, destination: peer }: Path,
         probe: Probe,
         out: &mut [u8],
     ) -> Option<usize> {
+        let source = self.source_towards(peer)?;
         let size = usize::from(probe.size);
         let packet = out.get_mut(..size)?;
         let smallest = usize::from(min_size(underlay));
@@ -169,7 +182,7 @@ impl ProbeOptions {
         }
         let inner_len = size - overhead(underlay);
         let sequence = probe.round as u16;
-        match (underlay, peer, self.source, probe.destination) {
+        match (underlay, peer, source, probe.destination) {
             (IpAddr::V4(from), IpAddr::V4(to), IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let outer = OuterHeader::v4(policy, from, to, Protocol::IPIP, 0, TTL, true, inner_len, 0)?;
                 let inner = Ipv4Repr {
@@ -207,13 +220,13 @@ impl ProbeOptions {
 
     /// The probe that an inner packet answers; `None`: it answers none.
     pub(crate) fn answered(&self, peer: IpAddr, packet: &impl ProbePacket) -> Option<Probe> {
-        let is_back = packet.destination() == self.source;
+        let is_back = self.is_source(packet.destination());
         is_back.then(|| self.read(peer, packet.source(), packet, EchoKind::Reply)).flatten()
     }
 
     /// The probe that `packet`, an inner packet quoted by a router, is; `None`: it is none of ours.
     pub(crate) fn quoted(&self, peer: IpAddr, packet: &impl ProbePacket) -> Option<Probe> {
-        let is_ours = packet.source() == self.source;
+        let is_ours = self.is_source(packet.source());
         is_ours.then(|| self.read(peer, packet.destination(), packet, EchoKind::Request)).flatten()
     }
 
@@ -254,17 +267,16 @@ fn headers<'p>(packet: &'p mut [u8], outer: &OuterHeader, inner: &[u8]) -> Optio
     Some(message)
 }
 
-/// Whether an inner packet has the form of a probe, or of an answer, in an outer header of
-/// `overhead` bytes. Another gateway's token cannot be checked, and need not be: this only decides
-/// what counts the packet.
-pub(crate) fn has_form(packet: &impl ProbePacket, kind: EchoKind, overhead: usize) -> bool {
+/// Whether an inner packet has the form of a probe, or of an answer. Another gateway's token cannot
+/// be checked, and need not be: this only decides what counts the packet.
+pub(crate) fn has_form(packet: &impl ProbePacket, kind: EchoKind) -> bool {
     let Some(echo) = packet.echo().filter(|echo| echo.kind == kind) else { return false };
     let Some([.., a, b, c, d, e, f]) = echo.payload.first_chunk::<PAYLOAD>().copied() else {
         return false;
     };
     let (round, size) = (u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]));
     (echo.identifier, echo.sequence) == (PROBE_IDENTIFIER, round as u16)
-        && (packet.is_cut() || usize::from(size) == packet.len() + overhead)
+        && (packet.is_cut() || usize::from(size) == packet.len() + overhead(packet.source()))
 }
 
 /// The probes that a peer has answered. Receiving threads write it, and the prober reads it.
@@ -315,16 +327,17 @@ mod tests {
     const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 3));
     const US_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1));
     const PEER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 2));
+    const PATH: Path = Path { source: US, destination: PEER };
     const PROBE: Probe = Probe { round: 7, size: 1400, destination: PEER };
 
     fn options() -> ProbeOptions {
-        ProbeOptions { source: [172, 16, 17, 1].into(), secret: RandomState::new(), keepalive: None }
+        ProbeOptions { sources: vec![[172, 16, 17, 1].into()], secret: RandomState::new(), keepalive: None }
     }
 
     fn written(options: &ProbeOptions, probe: Probe) -> Vec<u8> {
         let mut out = vec![0xff; 65_535];
         let policy = OuterPolicy { df: false, ..OuterPolicy::default() };
-        let len = options.write(&policy, (US, PEER), probe, &mut out).expect("there is room");
+        let len = options.write(&policy, PATH, probe, &mut out).expect("there is room");
         out.truncate(len);
         out
     }
@@ -337,7 +350,7 @@ mod tests {
         assert_eq!((outer.total_len(), outer.protocol()), (1400, Protocol::IPIP));
         assert!(outer.dont_fragment(), "DF is set even if the tunnel's policy leaves it clear");
         let inner = Ipv4Packet::parse(outer.payload(), Validation::Datapath).expect("an IPv4 datagram");
-        assert_eq!((options.source, PEER), (inner.source().into(), inner.destination().into()));
+        assert_eq!((options.sources[0], PEER), (inner.source().into(), inner.destination().into()));
         assert_eq!(inner.total_len(), 1380);
         assert!(inner.dont_fragment());
         let message = Icmpv4Message::parse(inner.payload()).expect("the checksum is right");
@@ -374,7 +387,7 @@ mod tests {
     fn a_size_below_62_bytes_is_no_probe() {
         let mut out = [0; 100];
         let write = |size, out: &mut [u8]| {
-            options().write(&OuterPolicy::default(), (US, PEER), Probe { size, ..PROBE }, out)
+            options().write(&OuterPolicy::default(), PATH, Probe { size, ..PROBE }, out)
         };
         assert_eq!(write(61, &mut out), None);
         assert_eq!(write(62, &mut out), Some(62));
@@ -384,11 +397,11 @@ mod tests {
     #[test]
     fn rfc8899_s4_1_over_ipv6_a_probe_is_an_echo_of_ipv6() {
         let source: IpAddr = "2001:db8:a::1".parse().expect("an address");
-        let options = ProbeOptions { source, ..options() };
+        let options = ProbeOptions { sources: vec![US, source], ..options() };
+        let path = Path { source: US_V6, destination: PEER_V6 };
         let probe = Probe { destination: PEER_V6, ..PROBE };
         let mut out = vec![0xff; 65_535];
-        let write =
-            |probe, out: &mut [u8]| options.write(&OuterPolicy::default(), (US_V6, PEER_V6), probe, out);
+        let write = |probe, out: &mut [u8]| options.write(&OuterPolicy::default(), path, probe, out);
         assert_eq!(write(probe, &mut out), Some(1400));
         let outer = Ipv6Packet::parse(&out[..1400], Validation::Strict).expect("a packet");
         assert_eq!((outer.next_header(), outer.hop_limit()), (Protocol::IPV6, 64));
@@ -397,7 +410,7 @@ mod tests {
         let message = Icmpv6Message::parse(inner.payload()).expect("a message");
         assert!(message.checksum_ok(inner.source(), inner.destination()));
         assert_eq!(options.quoted(PEER_V6, &inner), Some(probe));
-        assert!(has_form(&inner, EchoKind::Request, 40) && !has_form(&inner, EchoKind::Reply, 40));
+        assert!(has_form(&inner, EchoKind::Request) && !has_form(&inner, EchoKind::Reply));
         // The answer: the addresses change their places.
         let mut answer = outer.payload().to_vec();
         let (to, from) = (answer[8..24].to_vec(), answer[24..40].to_vec());

@@ -88,7 +88,7 @@ impl Prober {
         self.peers.resize_with(count, ProbedPath::default);
         for (index, path) in (0..).zip(&mut self.peers) {
             let peer = PeerIndex::new(index);
-            if tunnel.peer_state(peer).is_none() {
+            if tunnel.probing(peer).is_none() {
                 if path.is_open() {
                     *path = ProbedPath::default();
                 }
@@ -96,7 +96,7 @@ impl Prober {
                 path.set_configured(tunnel.peer(peer).path.probe_address.map(IpAddr::from));
             }
         }
-        self.open.retain(|peer| peer.index() < count && tunnel.peer_state(*peer).is_some());
+        self.open.retain(|peer| peer.index() < count && tunnel.probing(*peer).is_some());
     }
 
     /// The time of the next [`Prober::handle_timeout`]; `None`: never.
@@ -169,6 +169,9 @@ impl Prober {
             let Some((path, state)) = self.peers.get_mut(index).zip(tunnel.peer_state(peer)) else {
                 continue;
             };
+            if tunnel.probing(peer).is_none() {
+                continue;
+            }
             path.note_sent(traffic(peer).sent, now);
             let was_open = path.is_open();
             let interval = tunnel.keepalive(peer);
@@ -217,13 +220,13 @@ impl Prober {
         let known = address.or(path.address());
         let known = known.filter(|address| {
             tunnel.owner_of(*address) == Some(Owner::Peer(peer))
-                && address.is_ipv4() == state.underlay.is_ipv4()
+                && address.is_ipv4() == state.path.destination.is_ipv4()
         });
-        let destination = known.unwrap_or(state.underlay);
+        let destination = known.unwrap_or(state.path.destination);
         if address.is_none() {
             state.probe_address.note_probed(destination);
         }
-        let smallest = min_size(state.underlay);
+        let smallest = min_size(state.path.destination);
         let sizes = sizes.as_slice().iter().map(|size| (*size).max(smallest));
         self.out.extend(sizes.map(|size| (peer, Probe { round, size, destination })));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use adit_peers::{Keepalive, Peer};
+use adit_peers::{Keepalive, Path, Peer};
 use adit_policy::{DropReason, FlowKey, IdRange, Owner, OwnerLookup, PeerIndex, PeerLookup};
 use adit_wire::encapsulation::{OuterPolicy, TtlPolicy, overhead};
 use adit_wire::icmpv4::{self, Icmpv4Error};
@@ -89,7 +89,7 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct PeerState {
     pub(crate) soft: SoftState,
-    pub(crate) underlay: IpAddr,
+    pub(crate) path: Path,
     pub(crate) probe_address: ProbeAddress,
     /// Limits of the errors that routers with unlisted addresses send to the peer, and from it.
     pub(crate) router_errors_out: IcmpLimit,
@@ -100,10 +100,10 @@ pub(crate) struct PeerState {
 }
 
 impl Slot {
-    pub(crate) fn new(peer: Arc<Peer>, underlay_mtu: u16) -> Slot {
+    pub(crate) fn new(peer: Arc<Peer>, path: Path, underlay_mtu: u16) -> Slot {
         let state = PeerState {
             soft: SoftState::new(underlay_mtu),
-            underlay: peer.underlay,
+            path,
             probe_address: ProbeAddress::default(),
             router_errors_out: IcmpLimit::new(),
             router_errors_in: IcmpLimit::new(),
@@ -114,14 +114,22 @@ impl Slot {
     }
 }
 
+impl PeerState {
+    /// Bytes that encapsulation adds to a packet to this peer.
+    #[inline]
+    pub(crate) fn overhead(&self) -> usize {
+        overhead(self.path.destination)
+    }
+}
+
 impl Tunnel {
     /// Checks the configuration and makes the tunnel. The path MTU of every peer is at first that
     /// of the underlay. Linear in the number of networks.
     ///
     /// # Errors
     ///
-    /// The underlay address is a peer's or lies in a peer's network; the outer TTL is 0; there are
-    /// more than `u32::MAX` peers.
+    /// An underlay address is a peer's or lies in a peer's network; a peer has none of a family of
+    /// ours; the outer TTL is 0; there are more than `u32::MAX` peers.
     pub fn new(config: TunnelConfig) -> Result<Tunnel, TunnelError> {
         if u32::try_from(config.peers.len()).is_err() {
             return Err(TunnelError::TooManyPeers { found: config.peers.len() });
@@ -130,11 +138,7 @@ impl Tunnel {
             return Err(TunnelError::TtlZero);
         }
         let peers = config.peers.with_site_underlay(config.underlay)?;
-        let mtu_floor = match config.underlay {
-            IpAddr::V4(_) => config.mtu_floor.max(PATH_MTU_FLOOR),
-            IpAddr::V6(_) => config.mtu_floor.max(ipv6::MIN_MTU),
-        };
-        let config = TunnelConfig { peers, mtu_floor, ..config };
+        let config = TunnelConfig { peers, ..config };
         let mut table = PeerTable::new();
         for network in config.peers.site_networks() {
             table.insert_network(*network, Owner::Ours);
@@ -142,15 +146,17 @@ impl Tunnel {
         for address in &config.reachable_addresses {
             table.insert_network(IpNet::from(IpAddr::from(*address)), Owner::Ours);
         }
+        let mut slots = Vec::with_capacity(config.peers.len());
         for (number, peer) in (0..).zip(&config.peers) {
             let index = PeerIndex::new(number);
-            table.insert_underlay(peer.underlay, index);
+            for address in peer.underlay.iter() {
+                table.insert_underlay(address, index);
+            }
             for network in &peer.networks {
                 table.insert_network(*network, Owner::Peer(index));
             }
+            slots.push(Slot::new(Arc::clone(peer), config.path_to(peer)?, config.underlay_mtu));
         }
-        let slots =
-            config.peers.iter().map(|peer| Slot::new(Arc::clone(peer), config.underlay_mtu)).collect();
         let peers = (0..).map(PeerIndex::new).zip(config.peers.iter().map(|peer| &**peer));
         let relay = RelayTable::new(&config.relay, peers);
         let secret = RandomState::new();
@@ -208,12 +214,13 @@ impl Tunnel {
         Counters::new(self.slots.len())
     }
 
-    /// Takes over path MTU, reachability and rate limits of the peers that `previous` had under the
-    /// same underlay address, so that a changed configuration does not forget what was learned.
+    /// Takes over path MTU, reachability and rate limits of the peers that `previous` sent to at
+    /// the same underlay address, so that a changed configuration does not forget what was learned.
     pub fn inherit(&self, previous: &Tunnel) {
         for peer in self.states() {
-            let old = previous.table.lookup_outer(peer.underlay);
-            if let Some(old) = old.and_then(|old| previous.peer_state(old)) {
+            let old = previous.table.lookup_outer(peer.path.destination);
+            let old = old.and_then(|old| previous.peer_state(old));
+            if let Some(old) = old.filter(|old| old.path.destination == peer.path.destination) {
                 peer.soft.inherit(&old.soft);
             }
         }
@@ -270,12 +277,23 @@ impl Tunnel {
         }
     }
 
-    /// Whether this gateway has an address: one of its own inner ones, or its underlay address.
+    /// Whether this gateway has an address: one of its own inner ones, or an underlay address.
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => self.is_local(address),
             IpAddr::V6(address) => self.is_local(address),
         }
+    }
+
+    /// The path that packets to a peer take. `None`: it is not of this tunnel.
+    pub fn path(&self, peer: PeerIndex) -> Option<Path> {
+        Some(self.peer_state(peer)?.path)
+    }
+
+    /// All paths with the numbers of their peers, in ascending order.
+    pub fn paths(&self) -> impl Iterator<Item = (PeerIndex, Path)> + Clone {
+        let slots = (0..).map(PeerIndex::new).zip(&self.slots);
+        slots.filter_map(|(index, slot)| Some((index, slot.state.as_ref()?.path)))
     }
 
     /// The peer with an underlay address.
@@ -375,14 +393,28 @@ impl Tunnel {
     }
 
     pub(crate) fn write_probe(&self, peer: PeerIndex, probe: Probe, out: &mut [u8]) -> Option<usize> {
-        let to = self.peer_state(peer)?.underlay;
-        self.config.probe.as_ref()?.write(self.outer_policy(), (self.config.underlay, to), probe, out)
+        let path = self.peer_state(peer)?.path;
+        self.config.probe.as_ref()?.write(self.outer_policy(), path, probe, out)
     }
 
-    /// Bytes that encapsulation adds to a packet.
-    #[inline]
-    pub fn overhead(&self) -> usize {
-        overhead(self.config.underlay)
+    /// How the path to a peer is probed; `None`: not at all.
+    pub fn probing(&self, peer: PeerIndex) -> Option<&ProbeOptions> {
+        let path = self.path(peer)?;
+        self.config.probe.as_ref().filter(|options| options.source_towards(path.destination).is_some())
+    }
+
+    /// The smallest path MTU in bytes that a router may set for a path.
+    pub(crate) fn mtu_floor(&self, path: Path) -> u16 {
+        let least = match path.destination {
+            IpAddr::V4(_) => PATH_MTU_FLOOR,
+            IpAddr::V6(_) => ipv6::MIN_MTU,
+        };
+        self.config.mtu_floor.max(least)
+    }
+
+    /// Bytes that encapsulation adds to a packet to a peer; 0 if it is not of this tunnel.
+    pub fn overhead(&self, peer: PeerIndex) -> usize {
+        self.peer_state(peer).map_or(0, PeerState::overhead)
     }
 
     pub(crate) fn outer_policy(&self) -> &OuterPolicy {
@@ -446,7 +478,7 @@ impl Tunnel {
         self.shares_identifications.load(Relaxed).then_some(IdRange::Upper)
     }
 
-    /// The gateway's own addresses without the underlay address.
+    /// The gateway's own addresses, of which the underlay addresses may be missing.
     pub fn local_addresses(&self) -> &[IpAddr] {
         &self.config.local_addresses
     }
@@ -479,12 +511,12 @@ impl Tunnel {
     /// The MSS to clamp to, if this is a TCP SYN: what is left of the path MTU after both IP
     /// headers and TCP's own, without options (RFC 9293 section 3.7.1).
     #[inline]
-    pub(crate) fn max_mss(&self, packet: &Ipv4Packet<'_>, mtu: u16) -> Option<u16> {
+    pub(crate) fn max_mss(&self, state: &PeerState, packet: &Ipv4Packet<'_>, mtu: u16) -> Option<u16> {
         let tcp = self.config.mss_clamp && packet.protocol() == Protocol::TCP;
         if !tcp || !packet.is_first_fragment_or_whole() {
             return None;
         }
-        mss_of_syn(packet.payload(), self.overhead() + ipv4::HEADER_LEN, mtu)
+        mss_of_syn(packet.payload(), state.overhead() + ipv4::HEADER_LEN, mtu)
     }
 }
 
@@ -500,18 +532,13 @@ impl PeerLookup for Tunnel {
     type Underlay = IpAddr;
 
     #[inline]
-    fn underlay(&self) -> IpAddr {
-        self.config.underlay
+    fn is_our_underlay(&self, address: IpAddr) -> bool {
+        self.config.underlay.contains(address)
     }
 
     #[inline]
-    fn peer_by_underlay(&self, underlay: IpAddr) -> Option<PeerIndex> {
-        self.table.lookup_outer(underlay)
-    }
-
-    #[inline]
-    fn underlay_of(&self, peer: PeerIndex) -> Option<IpAddr> {
-        self.peer_state(peer).map(|peer| peer.underlay)
+    fn peer_by_underlay(&self, address: IpAddr) -> Option<PeerIndex> {
+        self.table.lookup_outer(address)
     }
 
     #[inline]
@@ -529,7 +556,8 @@ impl OwnerLookup<Ipv6Addr> for Tunnel {
     /// The kernel delivers to its own addresses by itself.
     #[inline]
     fn is_local(&self, address: Ipv6Addr) -> bool {
-        self.config.underlay == address || self.config.local_addresses.contains(&address.into())
+        let address = address.into();
+        self.config.underlay.contains(address) || self.config.local_addresses.contains(&address)
     }
 }
 
@@ -541,6 +569,7 @@ impl OwnerLookup<Ipv4Addr> for Tunnel {
 
     #[inline]
     fn is_local(&self, address: Ipv4Addr) -> bool {
-        self.config.underlay == address || self.config.local_addresses.contains(&address.into())
+        let address = address.into();
+        self.config.underlay.contains(address) || self.config.local_addresses.contains(&address)
     }
 }

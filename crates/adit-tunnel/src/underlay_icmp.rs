@@ -21,9 +21,8 @@ use adit_wire::{Protocol, Validation};
 use crate::counters::Counters;
 use crate::icmp_reply::Reply;
 use crate::last_drop::Dropped;
-use crate::soft_state::SoftState;
 use crate::time::Instant;
-use crate::tunnel::Tunnel;
+use crate::tunnel::{PeerState, Tunnel};
 
 /// The outcome of an ICMP message from the underlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +107,7 @@ pub(crate) enum RouterError {
 /// An ICMP error whose quote is a datagram of ours.
 pub(crate) struct ValidatedError<'t, 'a> {
     pub(crate) peer: PeerIndex,
-    pub(crate) soft: &'t SoftState,
+    pub(crate) state: &'t PeerState,
     pub(crate) error: RouterError,
     /// The address that the error came from.
     pub(crate) router: IpAddr,
@@ -212,22 +211,23 @@ impl Tunnel {
         let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
             return Err(DropReason::IcmpUnbelievable);
         };
-        let sent_by_us = self.config.underlay == outer.source()
-            && self.config.underlay == packet.destination()
+        let sent_by_us = state.path.source == outer.source()
+            && state.path.source == packet.destination()
+            && state.path.destination == outer.destination()
             && outer.header_len() == OVERHEAD_V4
             && outer.fragment_offset() == 0;
         if !sent_by_us {
             return Err(DropReason::IcmpUnbelievable);
         }
         let inner = if carries_v6 {
-            self.quoted_inner_v6(peer, state.underlay, quote.payload())?
+            self.quoted_inner_v6(peer, state.path.destination, quote.payload())?
         } else {
-            self.quoted_inner(peer, state.underlay, quote.payload())?
+            self.quoted_inner(peer, state.path.destination, quote.payload())?
         };
         let start = packet.header_len() + icmpv4::HEADER_LEN + outer.header_len();
         Ok(Some(ValidatedError {
             peer,
-            soft: &state.soft,
+            state,
             error: RouterError::V4(error),
             router: packet.source().into(),
             outer_len: sent_len(&quote),

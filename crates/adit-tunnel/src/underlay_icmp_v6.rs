@@ -39,19 +39,22 @@ impl Tunnel {
         let Some((peer, state)) = found.and_then(|peer| Some((peer, self.peer_state(peer)?))) else {
             return Err(DropReason::IcmpUnbelievable);
         };
-        let us = self.config.underlay;
-        if us != outer.source() || us != packet.destination() {
+        let path = state.path;
+        let is_sent_by_us = path.source == outer.source()
+            && path.source == packet.destination()
+            && path.destination == outer.destination();
+        if !is_sent_by_us {
             return Err(DropReason::IcmpUnbelievable);
         }
         let inner = if carries_v6 {
-            self.quoted_inner_v6(peer, state.underlay, outer.payload())?
+            self.quoted_inner_v6(peer, path.destination, outer.payload())?
         } else {
-            self.quoted_inner(peer, state.underlay, outer.payload())?
+            self.quoted_inner(peer, path.destination, outer.payload())?
         };
         let start = ipv6::HEADER_LEN + icmpv6::HEADER_LEN + ipv6::HEADER_LEN;
         Ok(Some(ValidatedError {
             peer,
-            soft: &state.soft,
+            state,
             error: RouterError::V6(error),
             router: IpAddr::V6(packet.source()),
             outer_len: u16::try_from(outer.total_len()).unwrap_or(u16::MAX),

@@ -64,7 +64,7 @@ fn end(which: usize, setup: Setup) -> End {
     let peer = Peer { name, underlay: theirs.into(), networks: vec![networks(1 - which)], path };
     peers.insert(peer).expect("no conflict");
     let options =
-        ProbeOptions { source: inside.into(), secret: RandomState::new(), keepalive: setup.keepalive };
+        ProbeOptions { sources: vec![inside.into()], secret: RandomState::new(), keepalive: setup.keepalive };
     let gateway = Gateway::new(TunnelConfig {
         underlay: private.into(),
         peers,
@@ -349,8 +349,11 @@ fn keepalives_of_many_peers_are_spread_out() {
         };
         set.insert(peer).expect("no conflict");
     }
-    let probe =
-        ProbeOptions { source: INSIDE_A.into(), secret: RandomState::new(), keepalive: Some(interval) };
+    let probe = ProbeOptions {
+        sources: vec![INSIDE_A.into()],
+        secret: RandomState::new(),
+        keepalive: Some(interval),
+    };
     let mut gateway = Gateway::new(TunnelConfig { peers: set, probe: Some(probe), ..config() });
     let mut prober = Prober::new(&gateway.tunnel);
     let mut out = [0; 2000];

@@ -50,8 +50,11 @@ struct Bed {
 
 impl Bed {
     fn new(path: Path) -> Bed {
-        let probe =
-            Some(ProbeOptions { source: GATEWAY_A.into(), secret: RandomState::new(), keepalive: None });
+        let probe = Some(ProbeOptions {
+            sources: vec![GATEWAY_A.into()],
+            secret: RandomState::new(),
+            keepalive: None,
+        });
         let gateway = Gateway::new(adit_tunnel::TunnelConfig { probe, ..config() });
         let prober = Prober::new(&gateway.tunnel);
         Bed { gateway, prober, path, sent: 0, probes: Vec::new(), chance: 1, told: Vec::new() }
@@ -238,7 +241,11 @@ fn probing_peer() -> (Gateway, Vec<u8>) {
         peers: peer_set(B, "192.168.199.0/24", &[("a", A, "172.16.17.0/24")]),
         local_addresses: vec![GATEWAY_B.into()],
         reachable_addresses: Vec::new(),
-        probe: Some(ProbeOptions { source: GATEWAY_B.into(), secret: RandomState::new(), keepalive: None }),
+        probe: Some(ProbeOptions {
+            sources: vec![GATEWAY_B.into()],
+            secret: RandomState::new(),
+            keepalive: None,
+        }),
         ..config()
     };
     let mut gateway = Gateway::new(config);

@@ -466,7 +466,7 @@ struct ProbedPath {
 impl ProbedPath {
     fn new(takes: usize, says: bool) -> ProbedPath {
         let source = v6("2001:db8:a::1").into();
-        let probe = Some(ProbeOptions { source, secret: RandomState::new(), keepalive: None });
+        let probe = Some(ProbeOptions { sources: vec![source], secret: RandomState::new(), keepalive: None });
         let near = Gateway::new(TunnelConfig { probe, local_addresses: vec![source], ..over_v6() });
         let prober = Prober::new(&near.tunnel);
         ProbedPath { near, far: far_gateway(), prober, takes, says, sent: 0 }

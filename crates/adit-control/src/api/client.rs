@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use adit_config::Config;
+use adit_config::{Config, UnderlayAddresses};
 use serde::de::DeserializeOwned;
 
 use crate::api::apply::{Applied, ApplyRequest, CHANGE_TIMEOUT};
@@ -61,8 +61,11 @@ pub fn running_config(paths: &RuntimePaths) -> Result<Option<Config>, ControlErr
 pub fn running_overlay(paths: &RuntimePaths) -> Result<Option<RunningOverlay>, ControlError> {
     let Some(config) = running_config(paths)? else { return Ok(None) };
     let site = status(paths)?.site;
-    let not_an_address = |_| bad(paths, format!("{} is no IPv4 address", site.underlay));
-    let underlay = site.underlay.parse().map_err(not_an_address)?;
+    // A daemon of an earlier version lists none.
+    let listed = if site.underlays.is_empty() { vec![site.underlay] } else { site.underlays };
+    let addresses = listed.iter().filter_map(|address| address.parse().ok());
+    let wrong = |_| bad(paths, format!("{} are no underlay addresses", listed.join(", ")));
+    let underlay = UnderlayAddresses::new(addresses).map_err(wrong)?;
     Ok(Some(RunningOverlay { config, underlay, mtu: site.mtu }))
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use adit_config::Config;
 use adit_dataplane::kernel::limits::{LIMITS, Limit};
-use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, Network, Route};
 use adit_tunnel::Tunnel;
@@ -83,7 +82,7 @@ impl Carrier for IpipCarrier {
         let filter = self.filter(namespaces)?;
         let target = Target { site, desired: &prepared.desired, known: &[], foreign: &prepared.foreign };
         let started = target.make(namespaces, filter).and_then(|devices| {
-            let plane = filter.start(prepared.tunnel.clone(), prepared.desired.source(), devices.clone())?;
+            let plane = filter.start(prepared.tunnel.clone(), prepared.desired.mark, devices.clone())?;
             Ok(Running::new(devices, plane, REASON.to_owned()))
         });
         if started.is_err() {
@@ -104,7 +103,7 @@ impl Carrier for IpipCarrier {
         let target =
             Target { site, desired: &prepared.desired, known: &running.devices, foreign: &prepared.foreign };
         let devices = target.make(namespaces, filter)?;
-        start_again(filter, prepared.tunnel.clone(), prepared.desired.source(), devices, running)
+        start_again(filter, prepared.tunnel.clone(), prepared.desired.mark, devices, running)
     }
 
     fn follow_renames(
@@ -137,7 +136,7 @@ impl Carrier for IpipCarrier {
         let target = Target { site, desired, known: &running.devices, foreign };
         let devices = target.make(namespaces, filter)?;
         if devices != running.devices {
-            start_again(filter, running.plane.tunnel(), desired.source(), devices, running)?;
+            start_again(filter, running.plane.tunnel(), desired.mark, devices, running)?;
         }
         Ok(Repair::Done)
     }
@@ -166,12 +165,12 @@ impl Carrier for IpipCarrier {
 fn start_again(
     filter: &dyn PacketFilter,
     tunnel: Arc<Tunnel>,
-    source: FlowSource,
+    mark: u32,
     devices: Vec<u32>,
     running: &mut Running,
 ) -> Result<(), ControlError> {
     let counts = running.ending_counts(&tunnel);
-    running.replace_plane(filter.start(tunnel, source, devices.clone())?, counts);
+    running.replace_plane(filter.start(tunnel, mark, devices.clone())?, counts);
     running.devices = devices;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The part of a carrier that forwards, and the counts that outlive a data plane.
 
 use adit_dataplane::DataPlane;
-use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel};
+use adit_tunnel::{PeerIndex, PeerTotals, Totals, Tunnel, UnderlayAddresses};
 
 /// What forwards.
 pub(crate) struct Running {
@@ -29,14 +29,17 @@ impl Running {
     }
 
     /// Returns the counts that end with the data plane that runs, for the peers of another
-    /// `tunnel`: a peer is the same if its underlay address is.
+    /// `tunnel`: a peer is the same if one of its underlay addresses is.
     pub(crate) fn ending_counts(&self, tunnel: &Tunnel) -> Totals {
         let mut counted = self.plane.own_totals();
         counted.add(&self.replaced);
         let old = self.plane.tunnel();
         let mut peers = vec![PeerTotals::default(); tunnel.peer_slots()];
+        let same = |addresses: UnderlayAddresses, tunnel: &Tunnel| {
+            addresses.iter().find_map(|address| tunnel.lookup_outer(address))
+        };
         for (peer, config) in tunnel.peers() {
-            let index = old.lookup_outer(config.underlay).map(PeerIndex::index);
+            let index = same(config.underlay, &old).map(PeerIndex::index);
             if let (Some(count), Some(before)) =
                 (peers.get_mut(peer.index()), index.and_then(|index| counted.peers.get(index)))
             {
@@ -46,7 +49,7 @@ impl Running {
         for dropped in counted.last_drops.iter_mut().flatten() {
             let underlay = dropped.peer.filter(|peer| peer.index() < old.peer_slots());
             let underlay = underlay.map(|peer| old.peer(peer).underlay);
-            dropped.peer = underlay.and_then(|underlay| tunnel.lookup_outer(underlay));
+            dropped.peer = underlay.and_then(|underlay| same(underlay, tunnel));
         }
         Totals { peers, ..counted }
     }

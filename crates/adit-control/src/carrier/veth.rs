@@ -59,7 +59,7 @@ impl VethCarrier {
             choice: config.site.dataplane,
             tunnel: &prepared.tunnel,
             interface: &interface,
-            source: prepared.desired.source(),
+            mark: prepared.desired.mark,
             pins: self.outlives_process.then(|| config.site.name.as_str()),
         })
     }

@@ -613,7 +613,7 @@ impl PacketFilter for FakeFilter {
         Ok(())
     }
 
-    fn start(&self, tunnel: Arc<Tunnel>, _: FlowSource, _: Vec<u32>) -> Result<Box<dyn DataPlane>> {
+    fn start(&self, tunnel: Arc<Tunnel>, _: u32, _: Vec<u32>) -> Result<Box<dyn DataPlane>> {
         let devices = Devices::Ipip { host: self.host.clone(), set: Arc::clone(&self.set) };
         Ok(Box::new(FakePlane { kind: PlaneKind::Kernel, tunnel, devices }))
     }

@@ -158,14 +158,9 @@ impl PacketFilter for FaultyFilter {
         Ok(())
     }
 
-    fn start(
-        &self,
-        tunnel: Arc<Tunnel>,
-        source: FlowSource,
-        devices: Vec<u32>,
-    ) -> Result<Box<dyn DataPlane>> {
+    fn start(&self, tunnel: Arc<Tunnel>, mark: u32, devices: Vec<u32>) -> Result<Box<dyn DataPlane>> {
         self.faults.call("start the data plane")?;
-        Ok(BreakablePlane::wrap(self.filter.start(tunnel, source, devices)?, &self.faults))
+        Ok(BreakablePlane::wrap(self.filter.start(tunnel, mark, devices)?, &self.faults))
     }
 }
 

@@ -11,7 +11,6 @@ use adit_dataplane::kernel::{Filter, FilterTable, KernelPlane, table_name};
 use adit_linux::EOPNOTSUPP;
 use adit_linux::error::Result;
 use adit_linux::ethtool;
-use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Ipip, Link, Netlink, Network, VethPair};
 use adit_linux::netns::NetNs;
@@ -171,8 +170,8 @@ const TRIAL: &str = "trial";
 const TRIAL_MTU: u16 = 1480;
 
 fn trial_ipip(tunnel: &Tunnel) -> Ipip {
-    let remote = tunnel.peers().next().and_then(|(_, peer)| v4(peer.underlay));
-    let local = v4(tunnel.config().underlay).unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let remote = tunnel.peers().next().and_then(|(_, peer)| peer.underlay.iter().find_map(v4));
+    let local = tunnel.config().underlay.iter().find_map(v4).unwrap_or(Ipv4Addr::UNSPECIFIED);
     Ipip { local, remote, ttl: 64, tos: 0, protocol: 4, path_mtu_discovery: true, mark: 0 }
 }
 
@@ -184,12 +183,7 @@ impl PacketFilter for NftablesFilter {
         self.0.set(filter)
     }
 
-    fn start(
-        &self,
-        tunnel: Arc<Tunnel>,
-        source: FlowSource,
-        devices: Vec<u32>,
-    ) -> Result<Box<dyn DataPlane>> {
-        Ok(Box::new(KernelPlane::of(tunnel, source, Arc::clone(&self.0), devices)?))
+    fn start(&self, tunnel: Arc<Tunnel>, mark: u32, devices: Vec<u32>) -> Result<Box<dyn DataPlane>> {
+        Ok(Box::new(KernelPlane::of(tunnel, mark, Arc::clone(&self.0), devices)?))
     }
 }

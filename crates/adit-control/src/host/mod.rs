@@ -15,7 +15,6 @@ use adit_config::DataplaneChoice;
 use adit_dataplane::kernel::Filter;
 use adit_dataplane::{DataPlane, TunnelInterface};
 use adit_linux::error::Result;
-use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Network;
 use adit_tunnel::Tunnel;
@@ -113,7 +112,8 @@ pub(crate) struct PlaneRequest<'a> {
     pub(crate) choice: DataplaneChoice,
     pub(crate) tunnel: &'a Arc<Tunnel>,
     pub(crate) interface: &'a TunnelInterface,
-    pub(crate) source: FlowSource,
+    /// The firewall mark of what is sent to peers; 0 is none.
+    pub(crate) mark: u32,
     /// The site under whose name programs are pinned; `None`: they end with the process.
     pub(crate) pins: Option<&'a str>,
 }
@@ -134,6 +134,5 @@ pub(crate) trait PacketFilter: Send {
 
     /// Starts the data plane that counts and checks what passes the filter and these ipip
     /// interfaces.
-    fn start(&self, tunnel: Arc<Tunnel>, source: FlowSource, devices: Vec<u32>)
-    -> Result<Box<dyn DataPlane>>;
+    fn start(&self, tunnel: Arc<Tunnel>, mark: u32, devices: Vec<u32>) -> Result<Box<dyn DataPlane>>;
 }

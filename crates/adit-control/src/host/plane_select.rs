@@ -50,8 +50,8 @@ impl PlaneStarter<'_> {
         };
         let stays = persistence.outlives_process();
         let options = EbpfOptions::of(persistence);
-        let PlaneRequest { tunnel, interface, source, .. } = self.request;
-        let plane = EbpfPlane::start(Arc::clone(tunnel), interface, *source, &options)?;
+        let PlaneRequest { tunnel, interface, mark, .. } = self.request;
+        let plane = EbpfPlane::start(Arc::clone(tunnel), interface, *mark, &options)?;
         let why = if must_be_ebpf { AS_CONFIGURED } else { "auto: this kernel takes the programs" };
         let reason = format!("{why}, attached by {}{why_filters}", plane.hook().as_str());
         Ok(StartedPlane { plane: Box::new(plane), reason, stays })
@@ -71,8 +71,8 @@ impl PlaneStarter<'_> {
         reason: String,
         persistence: Option<Persistence>,
     ) -> Result<StartedPlane, ControlError> {
-        let PlaneRequest { tunnel, interface, source, .. } = self.request;
-        let plane = UserspacePlane::start(Arc::clone(tunnel), interface, *source)?;
+        let PlaneRequest { tunnel, interface, mark, .. } = self.request;
+        let plane = UserspacePlane::start(Arc::clone(tunnel), interface, *mark)?;
         // Programs of an earlier start would go on forwarding by an old configuration.
         match &persistence {
             Some(Persistence::Pinned(pins)) => ebpf::remove_pins(pins)?,

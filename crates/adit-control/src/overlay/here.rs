@@ -70,7 +70,7 @@ fn look(
         }
     };
     // Without our address there is no tunnel to try.
-    if !machine.underlay.is_unspecified() {
+    if !machine.underlay.first().is_unspecified() {
         match Tunnel::new(tunnel_config(config, &machine)) {
             Ok(tunnel) if running.is_none() => findings.note(host.try_plane(config.site.dataplane, &tunnel)),
             Ok(_) => {}
@@ -104,7 +104,7 @@ impl Findings {
 /// Returns the facts to go on with where those of the machine are not all there.
 fn assumed(namespaces: &mut Namespaces, config: &Config) -> Machine {
     let underlay = match config.site.underlay {
-        Underlay::Address(address) => address,
+        Underlay::Addresses(addresses) => addresses,
         Underlay::Interface(_) => Ipv4Addr::UNSPECIFIED.into(),
     };
     let vrf = namespaces.vrf().ok().flatten();

@@ -1,11 +1,9 @@
 //! What a configuration would change on a machine, beside what runs.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use adit_config::{Config, Mtu};
+use adit_config::{Config, Mtu, UnderlayAddresses};
 use adit_linux::netlink::Route;
-use adit_wire::encapsulation::overhead;
 
 use crate::carrier::choice::carrier_of;
 use crate::carrier::{Carrier, Prepared};
@@ -13,7 +11,7 @@ use crate::error::ControlError;
 use crate::host::{Host, LinuxHost};
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::Change;
-use crate::reconcile::desired::Desired;
+use crate::reconcile::desired::{Desired, largest_overhead};
 use crate::reconcile::devices::uses_kernel_plane;
 use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::forwarding::ForwardingPath;
@@ -27,8 +25,8 @@ use crate::state::warning::Warning;
 pub struct RunningOverlay {
     /// Its configuration.
     pub config: Config,
-    /// The underlay address in use.
-    pub underlay: IpAddr,
+    /// The underlay addresses in use.
+    pub underlay: UnderlayAddresses,
     /// MTU of the tunnel interface, in bytes.
     pub mtu: u16,
 }
@@ -37,7 +35,10 @@ impl RunningOverlay {
     /// Returns what a change of it keeps if the machine still has it.
     pub(super) fn in_use(&self) -> InUse {
         let is_auto = self.config.site.tunnel.mtu == Mtu::Auto;
-        let underlay_mtu = is_auto.then(|| self.mtu.saturating_add(overhead(self.underlay) as u16));
+        let underlay_mtu = is_auto.then(|| {
+            let overhead = largest_overhead(&self.config, self.underlay);
+            self.mtu.saturating_add(overhead as u16)
+        });
         InUse::of(&self.config, Some(self.underlay), underlay_mtu)
     }
 }

@@ -1,8 +1,8 @@
 //! The repair of an overlay: a look at everything, and what follows from it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use adit_config::UnderlayAddresses;
 use adit_dataplane::clock::Clock;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::Route;
@@ -84,7 +84,7 @@ impl Overlay {
         let Desired { underlay, vrf, .. } = &self.desired;
         let Namespaces { inner, underlay: outside, .. } = &mut self.namespaces;
         let local = machine::local_addresses(inner.as_mut(), *underlay, vrf.as_ref())?;
-        let mtu = machine::underlay_mtu(outside.as_mut(), &self.config, self.desired.source())?;
+        let mtu = machine::underlay_mtu(outside.as_mut(), &self.config, self.desired.sources())?;
         let underlay_mtu = mtu.unwrap_or_else(|| self.running.plane.tunnel().config().underlay_mtu);
         Ok(Machine { underlay: *underlay, local, underlay_mtu, vrf: vrf.clone() })
     }
@@ -101,10 +101,10 @@ impl Overlay {
             other_networks: other_overlays::networks(&mut self.namespaces, self.config.site.name.as_str())?,
             ..host_facts(&self.config, machine, &tunnel)
         };
-        let source = |probe: &Option<ProbeOptions>| probe.as_ref().map(|probe| probe.source);
+        let sources = |probe: &Option<ProbeOptions>| probe.as_ref().map(|probe| probe.sources.clone());
         let config = tunnel.config();
         let is_same = config.local_addresses == facts.local_addresses
-            && source(&config.probe) == source(&facts.probe)
+            && sources(&config.probe) == sources(&facts.probe)
             && tunnel.other_networks() == facts.other_networks;
         if is_same {
             return Ok(());
@@ -158,20 +158,22 @@ impl Overlay {
         }
     }
 
-    /// Returns a change if our underlay address is another one now. If it is missing, nothing
+    /// Returns a change if our underlay addresses are others now. If one is missing, nothing
     /// changes: it may come back.
     fn find_underlay_move(&mut self) -> Result<Option<Change>, ControlError> {
         let before = self.desired.underlay;
-        let found = underlay::find(self.namespaces.underlay.as_mut(), &self.config, Some(before));
-        self.is_underlay_missing = found.as_ref().is_err_and(|error| error.retry_reason().is_some());
-        let address = match found {
-            Err(_) if self.is_underlay_missing => before,
-            found => found?,
+        let network = self.namespaces.underlay.as_mut();
+        let found = underlay::find(network, &self.config, Some(before));
+        let is_missing = found.as_ref().is_err_and(|error| error.retry_reason().is_some());
+        self.missing_underlay = match is_missing {
+            true => underlay::missing(network, &self.config, before)?,
+            false => Vec::new(),
         };
-        Ok((address != before).then(|| self.underlay_move(before, address)))
+        let addresses = if is_missing { before } else { found? };
+        Ok((addresses != before).then(|| self.underlay_move(before, addresses)))
     }
 
-    fn underlay_move(&self, before: IpAddr, after: IpAddr) -> Change {
+    fn underlay_move(&self, before: UnderlayAddresses, after: UnderlayAddresses) -> Change {
         let at = &self.config.site.underlay;
         let what = format!("{at} {before} -> {after}: every peer's file has to name {after}");
         Change::new(Kind::Change, Object::Underlay, what)

@@ -15,4 +15,5 @@ mod reconciler;
 mod rollback;
 mod sources;
 mod takeover;
+mod underlays;
 pub(crate) mod world;

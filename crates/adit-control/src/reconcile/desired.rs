@@ -5,9 +5,11 @@ use std::collections::HashSet;
 use std::hash::RandomState;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl, networks_v4};
+use adit_config::{
+    Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl, UnderlayAddresses, networks_v4,
+};
+use adit_dataplane::UnderlaySources;
 use adit_dataplane::kernel::Filter;
-use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, MAIN_TABLE};
 use adit_tunnel::{HostFacts, ProbeOptions, Relay, Tunnel, TunnelConfig};
 use adit_wire::dscp::{Dscp, DscpPolicy};
@@ -24,10 +26,10 @@ const MIN_MTU: u16 = 68;
 /// The facts of a machine that a desired state depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Our address on the underlay.
-    pub underlay: IpAddr,
+    /// Our addresses on the underlay.
+    pub underlay: UnderlayAddresses,
     /// All addresses of the inner side that are not link-local ones of IPv6, and our underlay
-    /// address.
+    /// addresses.
     pub local: Vec<IpAddr>,
     /// The largest datagram that its underlay carries, in bytes.
     pub underlay_mtu: u16,
@@ -56,8 +58,8 @@ pub struct Desired {
     /// The hidden end of the tunnel interface, in the namespace of the underlay. The ipip driver
     /// has none.
     pub hidden: Option<HiddenEnd>,
-    /// Our address on the underlay.
-    pub underlay: IpAddr,
+    /// Our addresses on the underlay.
+    pub underlay: UnderlayAddresses,
     /// The firewall mark of what is sent to peers; 0 is none.
     pub mark: u32,
     /// The network namespace of interfaces and routes; `None`: that of the underlay.
@@ -99,6 +101,8 @@ pub struct DesiredRoute {
 /// How a site makes its routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Routing {
+    /// Our addresses on the underlay, which say by which address a peer is reached.
+    pub(crate) underlay: UnderlayAddresses,
     pub(crate) gateways: Gateways,
     pub(crate) preferred_sources: PreferredSources,
 }
@@ -201,9 +205,9 @@ impl Gateways {
 
 impl Routing {
     /// Returns how `config` makes its routes on a machine with these addresses.
-    fn of(config: &Config, devices: &[DesiredDevice], local: &[IpAddr]) -> Self {
-        let preferred_sources = PreferredSources::of(&config.site, local);
-        Self { gateways: Gateways::of(config, devices), preferred_sources }
+    fn of(config: &Config, devices: &[DesiredDevice], machine: &Machine) -> Self {
+        let preferred_sources = PreferredSources::of(&config.site, &machine.local);
+        Self { underlay: machine.underlay, gateways: Gateways::of(config, devices), preferred_sources }
     }
 
     /// Returns the routes to the networks of `peer` by the interface at position `device`.
@@ -212,11 +216,13 @@ impl Routing {
         peer: &'a Peer,
         device: usize,
     ) -> impl Iterator<Item = DesiredRoute> + use<'a> {
+        let path = self.underlay.path_to(&peer.underlay);
+        let destination = path.map_or(peer.underlay.first(), |path| path.destination);
         peer.networks.iter().map(move |network| DesiredRoute {
             network: *network,
             peer: peer.name.to_string(),
             device,
-            via: self.gateways.towards(*network, peer.underlay),
+            via: self.gateways.towards(*network, destination),
             preferred_source: self.preferred_sources.towards(*network),
         })
     }
@@ -233,7 +239,7 @@ impl Desired {
     pub fn of(config: &Config, machine: &Machine) -> Self {
         let site = &config.site;
         let devices = devices::of(config, machine.underlay);
-        let routing = Routing::of(config, &devices, &machine.local);
+        let routing = Routing::of(config, &devices, machine);
         let has_one_each = devices.len() > 1;
         let device_of = |position| if has_one_each { position } else { 0 };
         let peers = config.peers.iter().enumerate();
@@ -256,9 +262,9 @@ impl Desired {
         }
     }
 
-    /// Returns the source of what is sent to peers.
-    pub(crate) fn source(&self) -> FlowSource {
-        FlowSource { address: self.underlay, mark: self.mark }
+    /// Returns the sources of what is sent to peers.
+    pub(crate) fn sources(&self) -> UnderlaySources {
+        UnderlaySources { addresses: self.underlay, mark: self.mark }
     }
 
     /// Returns the routing table of the overlay's routes.
@@ -316,14 +322,16 @@ impl Desired {
 fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filter {
     Filter {
         site: config.site.name.to_string(),
-        underlay: v4(machine.underlay),
+        underlay: machine.underlay.iter().find_map(v4),
         networks: networks_v4(&config.site.networks).collect(),
         local: local_v4(machine),
         reachable: config.site.local.clone(),
         peers: config
             .peers
             .iter()
-            .filter_map(|peer| Some((v4(peer.underlay)?, networks_v4(&peer.networks).collect())))
+            .filter_map(|peer| {
+                Some((peer.underlay.iter().find_map(v4)?, networks_v4(&peer.networks).collect()))
+            })
             .collect(),
         relayed: relayed(config),
         devices: devices.iter().map(|device| device.name.clone()).collect(),
@@ -341,7 +349,7 @@ fn relayed(config: &Config) -> Option<Vec<(Ipv4Addr, Ipv4Addr)>> {
         Relay::Off => return Some(Vec::new()),
         Relay::Pairs(pairs) => pairs,
     };
-    let address = |name| config.peers.get(name).and_then(|peer| v4(peer.underlay));
+    let address = |name| config.peers.get(name).and_then(|peer| peer.underlay.iter().find_map(v4));
     let pairs = pairs.iter().filter_map(|[one, other]| Some((address(one)?, address(other)?)));
     Some(pairs.flat_map(|(one, other)| [(one, other), (other, one)]).collect())
 }
@@ -353,13 +361,21 @@ fn local_v4(machine: &Machine) -> Vec<Ipv4Addr> {
 
 /// Returns the MTU of the tunnel interface, in bytes. The kernel takes IPv6 off an interface whose
 /// MTU is below the smallest that IPv6 knows; the tunnel fragments what the path does not carry.
-pub(crate) fn mtu_of(config: &Config, underlay: IpAddr, underlay_mtu: u16) -> u16 {
-    let overhead = overhead(underlay);
+pub(crate) fn mtu_of(config: &Config, underlay: UnderlayAddresses, underlay_mtu: u16) -> u16 {
+    let overhead = largest_overhead(config, underlay);
     let smallest = if config.peers.has_ipv6() { ipv6::MIN_MTU } else { MIN_MTU };
     match config.site.tunnel.mtu {
         Mtu::Fixed(mtu) => mtu,
         Mtu::Auto => underlay_mtu.saturating_sub(overhead as u16).max(smallest),
     }
+}
+
+/// Returns the bytes that encapsulation adds to a packet to any peer, at most: on each path that
+/// there is, so that a switch of paths leaves the MTU of the tunnel interface as it is.
+pub(crate) fn largest_overhead(config: &Config, underlay: UnderlayAddresses) -> usize {
+    let destinations = config.peers.iter().flat_map(|peer| peer.underlay.iter());
+    let reached = destinations.filter(|destination| underlay.of_family_of(*destination).is_some());
+    reached.map(overhead).max().unwrap_or(overhead(underlay.first()))
 }
 
 /// Returns what a tunnel has to know of a machine, without the other overlays. Its probes keep
@@ -406,13 +422,15 @@ pub fn tunnel_config(config: &Config, machine: &Machine) -> TunnelConfig {
 
 /// Returns how `config` asks for probes on a machine, with a new key; `None`: not at all.
 fn probe_options(config: &Config, machine: &Machine) -> Option<ProbeOptions> {
-    let sources = PreferredSources::of(&config.site, &machine.local);
-    let source = match machine.underlay {
-        IpAddr::V4(_) => sources.v4.map(IpAddr::from),
-        IpAddr::V6(_) => sources.v6.map(IpAddr::from),
+    let preferred = PreferredSources::of(&config.site, &machine.local);
+    let of_family_of = |address| match address {
+        IpAddr::V4(_) => preferred.v4.map(IpAddr::from),
+        IpAddr::V6(_) => preferred.v6.map(IpAddr::from),
     };
-    let source = source.filter(|_| wants_probes(config))?;
-    Some(ProbeOptions { source, secret: RandomState::new(), keepalive: config.site.tunnel.keepalive })
+    let sources: Vec<IpAddr> = machine.underlay.iter().filter_map(of_family_of).collect();
+    let is_wanted = wants_probes(config) && !sources.is_empty();
+    let keepalive = config.site.tunnel.keepalive;
+    is_wanted.then(|| ProbeOptions { sources, secret: RandomState::new(), keepalive })
 }
 
 /// Returns true if `config` asks for path probes. Linux's ipip driver sends none.

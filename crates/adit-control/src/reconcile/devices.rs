@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use adit_config::{Config, DataplaneChoice, DscpChoice, Peer, Ttl};
+use adit_config::{Config, DataplaneChoice, DscpChoice, Peer, Ttl, UnderlayAddresses};
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
 
 /// Up to this many peers each have an ipip interface of their own, which can be watched, captured
@@ -160,7 +160,7 @@ pub(crate) fn uses_kernel_plane(config: &Config) -> bool {
 }
 
 /// Returns the interfaces that `config` asks for, in the order of the peers if each has its own.
-pub(crate) fn of(config: &Config, underlay: IpAddr) -> Vec<DesiredDevice> {
+pub(crate) fn of(config: &Config, underlay: UnderlayAddresses) -> Vec<DesiredDevice> {
     let site = config.site.name.as_str();
     let device = config.site.device.to_string();
     if !uses_kernel_plane(config) {
@@ -199,12 +199,12 @@ pub(crate) fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-fn ipip(config: &Config, underlay: IpAddr, peer: Option<&Peer>) -> Ipip {
+fn ipip(config: &Config, underlay: UnderlayAddresses, peer: Option<&Peer>) -> Ipip {
     let options = &config.site.tunnel;
     Ipip {
         // The file is refused if the underlay is of IPv6.
-        local: v4(underlay).unwrap_or(Ipv4Addr::UNSPECIFIED),
-        remote: peer.and_then(|peer| v4(peer.underlay)),
+        local: underlay.iter().find_map(v4).unwrap_or(Ipv4Addr::UNSPECIFIED),
+        remote: peer.and_then(|peer| peer.underlay.iter().find_map(v4)),
         ttl: match options.ttl {
             Ttl::Fixed(ttl) => ttl,
             Ttl::Inherit => 0,
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
     use crate::reconcile::desired::{Desired, Machine};
 
-    const US: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1));
+    const US: [u8; 4] = [10, 1, 1, 1];
 
     fn config(peers: usize) -> Config {
         let mut text = "[site]\nname = \"a\"\nunderlay = \"10.1.1.1\"\nnetworks = [\"172.16.17.0/24\"]\ndevice = \"ipipA\"\n\
@@ -296,7 +296,7 @@ mod tests {
     fn desired(peers: usize) -> Desired {
         Desired::of(
             &config(peers),
-            &Machine { underlay: US, local: Vec::new(), underlay_mtu: 1500, vrf: None },
+            &Machine { underlay: US.into(), local: Vec::new(), underlay_mtu: 1500, vrf: None },
         )
     }
 
@@ -401,7 +401,7 @@ mod tests {
         let file = text("");
         let wanted = |from: &str, to: &str| {
             let config = Config::parse("a.toml", &file.replace(from, to)).expect("it is valid");
-            super::of(&config, US)[0].ipip.expect("it is ipip")
+            super::of(&config, US.into())[0].ipip.expect("it is ipip")
         };
         let usual = wanted("none", "none");
         assert_eq!((usual.ttl, usual.tos, usual.path_mtu_discovery), (64, INHERIT_TOS, true));

@@ -2,28 +2,29 @@
 //! Pure.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 
-use adit_config::{Config, PeerName};
+use adit_config::Config;
 use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route, RouteKey};
 use ipnet::IpNet;
 
 use crate::host::Ipv6;
 use crate::reconcile::change::{Change, Kind, Object};
-use crate::reconcile::desired::{Desired, DesiredRoute};
+use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{
     DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC, ipv6_settings, is_no_arp,
 };
 use crate::reconcile::guard_routes;
+use crate::reconcile::linux_drivers::LinuxDrivers;
 use crate::reconcile::objects::{Actual, PairIpv6, desired_routes};
 
 /// Returns what has to change in the kernel. The commands are those for the kernel's own tunnel
 /// drivers, as one types them by hand.
 pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
     let mut changes: Vec<Change> = filter_change(desired, actual).into_iter().collect();
+    let drivers = LinuxDrivers::of(config, desired);
     for (position, device) in desired.devices.iter().enumerate() {
         match actual.devices.get(position).and_then(Option::as_ref) {
-            None => changes.push(new_device(config, desired, device)),
+            None => changes.push(new_device(&drivers, desired, device)),
             Some(link) => changes.extend(device_changes(desired, device, link)),
         }
     }
@@ -38,7 +39,7 @@ pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Ve
     changes.extend(ipv6_changes(desired, actual));
     let (missing_guards, unwanted_guards) = guard_changes(desired, actual);
     changes.extend(missing_guards);
-    changes.extend(route_changes(config, desired, actual));
+    changes.extend(route_changes(config, &drivers, desired, actual));
     changes.extend(unwanted_guards);
     changes.extend(actual.unwanted.iter().map(|link| {
         let name = &link.name;
@@ -60,38 +61,43 @@ fn filter_change(desired: &Desired, actual: &Actual) -> Option<Change> {
 }
 
 /// Returns the change that creates an interface.
-fn new_device(config: &Config, desired: &Desired, device: &DesiredDevice) -> Change {
-    let name = &device.name;
-    let only_peer = config.peers.iter().next().filter(|_| config.peers.len() == 1);
-    let remote = match &device.ipip {
-        Some(ipip) => ipip.remote.map(IpAddr::from),
-        None => only_peer.map(|peer| peer.underlay),
-    };
-    let remote = remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
-    let settings = device.ipip.as_ref().map(options).unwrap_or_default();
-    let (local, ip) = (desired.underlay, ip(desired));
-    let mut what = format!("{name} mtu {}", desired.mtu);
-    let ends = format!("local {local}{remote}{settings}");
-    // Linux's ipip driver carries IPv4 only; its driver sit carries both families.
-    let tunnel = match (local, only_peer) {
-        (IpAddr::V4(_), _) if desired.ipv6 => format!("sit mode any {ends}"),
-        (IpAddr::V4(_), _) => format!("ipip {ends}"),
-        (IpAddr::V6(_), Some(_)) => format!("ip6tnl mode any {ends} encaplimit none"),
-        // The routes say where a packet goes.
-        (IpAddr::V6(_), None) => "ip6tnl external".to_owned(),
-    };
-    let mut commands = vec![format!("ip link add name {name} type {tunnel}")];
+fn new_device(drivers: &LinuxDrivers, desired: &Desired, device: &DesiredDevice) -> Change {
+    let mut change = Change::new(Kind::Add, Object::Device, String::new());
+    match &device.ipip {
+        Some(ipip) => {
+            let remote = ipip.remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
+            let kind = format!("ipip local {}{remote}{}", ipip.local, options(ipip));
+            change.commands = link_commands(desired, &device.name, &kind);
+        }
+        None => {
+            let interfaces = drivers.interfaces();
+            change.commands =
+                interfaces.flat_map(|(name, kind)| link_commands(desired, name, kind)).collect();
+        }
+    }
+    let mut what = format!("{} mtu {}", device.name, desired.mtu);
     if let Some(netns) = &desired.netns {
         what.push_str(&format!(" netns {netns}"));
+    }
+    if let Some(vrf) = &desired.vrf {
+        what.push_str(&format!(" vrf {}", vrf.name));
+    }
+    Change { what, ..change }
+}
+
+/// Returns the commands that make an interface of a driver of Linux.
+fn link_commands(desired: &Desired, name: &str, kind: &str) -> Vec<String> {
+    let ip = ip(desired);
+    let mut commands = vec![format!("ip link add name {name} type {kind}")];
+    if let Some(netns) = &desired.netns {
         // The driver keeps sending from the namespace in which the interface was created.
         commands.push(format!("ip link set {name} netns {netns}"));
     }
     if let Some(vrf) = &desired.vrf {
-        what.push_str(&format!(" vrf {}", vrf.name));
         commands.push(format!("{ip} link set {name} vrf {}", vrf.name));
     }
     commands.push(format!("{ip} link set {name} up"));
-    Change { commands, ..Change::new(Kind::Add, Object::Device, what) }
+    commands
 }
 
 /// Returns what a command begins with that is for a network namespace.
@@ -247,7 +253,7 @@ fn ethernet_changes(ip: &str, name: &str, link: &Link, mac: [u8; 6]) -> Vec<Chan
 }
 
 /// Compares the routes.
-fn route_changes(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Change> {
+fn route_changes(config: &Config, drivers: &LinuxDrivers, desired: &Desired, actual: &Actual) -> Vec<Change> {
     let mut changes = Vec::new();
     let wanted = desired_routes(desired, &actual.indices());
     let there: HashMap<RouteKey, &Route> = actual.routes.iter().map(|route| (route.key(), route)).collect();
@@ -260,8 +266,13 @@ fn route_changes(config: &Config, desired: &Desired, actual: &Actual) -> Vec<Cha
         }
         let device = desired.devices.get(route.device).map_or(desired.device.as_str(), |device| &device.name);
         let kind = if found.is_some() { Kind::Change } else { Kind::Add };
-        let change = route_change(kind, wanted, device, desired);
-        changes.push(with_peers_gateway(change, wanted, route, config, desired));
+        let mut change = route_change(kind, wanted, device, desired);
+        if let Some(gateway) = wanted.gateway {
+            for command in &mut change.commands {
+                *command = drivers.route_command(command, gateway, &route.peer, config, desired);
+            }
+        }
+        changes.push(change);
     }
     let keys: HashSet<RouteKey> = wanted.iter().map(Route::key).collect();
     for found in actual.routes.iter().filter(|found| !keys.contains(&found.key())) {
@@ -294,39 +305,6 @@ pub(crate) fn guard_change(kind: Kind, route: &Route, desired: &Desired) -> Chan
 /// Returns the change of one route.
 pub(crate) fn route_change(kind: Kind, route: &Route, device: &str, desired: &Desired) -> Change {
     change_in_words(kind, route, words(route, device), desired)
-}
-
-/// Lets the command of a route name the peer's underlay address as its gateway, in the form of the
-/// family. Any gateway will do for the route that Adit makes, but the drivers of Linux, which the
-/// commands are for, send to it. The driver of an underlay of IPv6 takes no gateway: it has one
-/// peer, or reads the peer from the route.
-fn with_peers_gateway(
-    mut change: Change,
-    route: &Route,
-    wanted: &DesiredRoute,
-    config: &Config,
-    desired: &Desired,
-) -> Change {
-    let peer = PeerName::new(&wanted.peer).ok().and_then(|name| config.peers.get(&name));
-    if let (Some(gateway), Some(peer)) = (route.gateway, peer) {
-        let to = match (peer.underlay, gateway) {
-            (IpAddr::V4(underlay), IpAddr::V4(_)) => format!(" via {underlay} "),
-            // An IPv4-compatible address, which the driver sit takes for the far end.
-            (IpAddr::V4(underlay), IpAddr::V6(_)) => format!(" via ::{underlay} "),
-            (IpAddr::V6(_), _) if config.peers.len() == 1 => " ".to_owned(),
-            (IpAddr::V6(underlay), _) => {
-                format!(" encap ip6 dst {underlay} src {} hoplimit 64 ", desired.underlay)
-            }
-        };
-        let from = format!(" via {gateway} ");
-        for command in &mut change.commands {
-            *command = command.replace(&from, &to);
-            if peer.underlay.is_ipv6() {
-                *command = command.replace(" onlink", "");
-            }
-        }
-    }
-    change
 }
 
 fn change_in_words(kind: Kind, route: &Route, mut what: String, desired: &Desired) -> Change {
@@ -366,7 +344,7 @@ fn words(route: &Route, device: &str) -> String {
 mod tests {
     use super::*;
     use crate::reconcile::desired::Machine;
-    use std::net::Ipv4Addr;
+    use std::net::IpAddr;
 
     use adit_linux::netlink::LinkLayer;
 
@@ -374,12 +352,12 @@ mod tests {
         Config::parse("a.toml", text).expect("it is valid")
     }
 
-    const US: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1));
+    const US: [u8; 4] = [10, 1, 1, 1];
     const A: &str = include_str!("../../../../examples/a.toml");
 
     fn machine(local: &str) -> Machine {
         let local = vec![local.parse().expect("an address")];
-        Machine { underlay: US, local, underlay_mtu: 1500, vrf: None }
+        Machine { underlay: US.into(), local, underlay_mtu: 1500, vrf: None }
     }
 
     fn desired(config: &Config) -> Desired {
@@ -439,8 +417,8 @@ mod tests {
                           networks = [\"192.168.199.0/24\", \"fd00:b::/32\"]\n";
         let commands = |text: &str| -> Vec<String> {
             let config = config(text);
-            let machine =
-                Machine { underlay: "2001:db8::1".parse().expect("an address"), ..machine("172.16.17.1") };
+            let ours: IpAddr = "2001:db8::1".parse().expect("an address");
+            let machine = Machine { underlay: ours.into(), ..machine("172.16.17.1") };
             let changes = compare(&config, &Desired::of(&config, &machine), &Actual::default());
             changes.into_iter().filter(|change| !change.is_guard).flat_map(|change| change.commands).collect()
         };

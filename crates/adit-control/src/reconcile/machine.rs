@@ -1,12 +1,13 @@
-//! The facts of a machine that an overlay depends on: our underlay address, the addresses of the
+//! The facts of a machine that an overlay depends on: our underlay addresses, the addresses of the
 //! inner side, and the MTU towards the peers.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use adit_config::Config;
-use adit_linux::flow_source::FlowSource;
+use adit_config::{Config, UnderlayAddresses};
+use adit_dataplane::UnderlaySources;
 use adit_linux::netlink::{Address, Link, Network};
+use adit_tunnel::Path;
 use ipnet::IpNet;
 
 use crate::error::ControlError;
@@ -20,8 +21,8 @@ pub(crate) const DEFAULT_MTU: u16 = 1500;
 /// What an overlay that runs has, and keeps if the machine still has it.
 #[derive(Default)]
 pub(crate) struct InUse {
-    /// Our underlay address.
-    pub(crate) underlay: Option<IpAddr>,
+    /// Our underlay addresses.
+    pub(crate) underlay: Option<UnderlayAddresses>,
     /// The MTU of the underlay, in bytes, where no peer has a route at present.
     pub(crate) underlay_mtu: Option<u16>,
     /// The networks of its peers. A foreign route to one of them, which came meanwhile, is no
@@ -31,17 +32,21 @@ pub(crate) struct InUse {
 
 impl InUse {
     /// Returns what an overlay with this configuration has.
-    pub(crate) fn of(config: &Config, underlay: Option<IpAddr>, underlay_mtu: Option<u16>) -> Self {
+    pub(crate) fn of(
+        config: &Config,
+        underlay: Option<UnderlayAddresses>,
+        underlay_mtu: Option<u16>,
+    ) -> Self {
         let networks = config.peers.iter().flat_map(|peer| peer.networks.iter().copied());
         Self { underlay, underlay_mtu, networks: networks.collect() }
     }
 }
 
-/// Looks up what `config` depends on. The underlay address that is `in_use` stays if the machine
+/// Looks up what `config` depends on. An underlay address that is `in_use` stays if the machine
 /// still has it, and so does the MTU where no peer has a route at present.
 ///
 /// # Errors
-/// Fails if our underlay address or the VRF of the file is missing or cannot be used, or if the
+/// Fails if an underlay address or the VRF of the file is missing or cannot be used, or if the
 /// kernel cannot be asked.
 pub(crate) fn look_up(
     namespaces: &mut Namespaces,
@@ -52,13 +57,13 @@ pub(crate) fn look_up(
     let underlay = underlay::find(namespaces.underlay.as_mut(), config, in_use.underlay)?;
     underlay::refuse_vrf(namespaces.underlay.as_mut(), underlay)?;
     let local = local_addresses(namespaces.inner.as_mut(), underlay, vrf.as_ref())?;
-    let source = FlowSource { address: underlay, mark: config.site.fwmark };
-    let mtu = underlay_mtu(namespaces.underlay.as_mut(), config, source)?;
+    let sources = UnderlaySources { addresses: underlay, mark: config.site.fwmark };
+    let mtu = underlay_mtu(namespaces.underlay.as_mut(), config, sources)?;
     let underlay_mtu = mtu.or(in_use.underlay_mtu).unwrap_or(DEFAULT_MTU);
     Ok(Machine { underlay, local, underlay_mtu, vrf })
 }
 
-/// Lists the addresses of the inner side, and our underlay address, which may be elsewhere. Those
+/// Lists the addresses of the inner side, and our underlay addresses, which may be elsewhere. Those
 /// of a VRF other than `vrf` are not the inner side's: the kernel refuses them as a source of its
 /// routes.
 ///
@@ -66,7 +71,7 @@ pub(crate) fn look_up(
 /// Fails if the kernel cannot be asked.
 pub(crate) fn local_addresses(
     inner: &mut dyn Network,
-    underlay: IpAddr,
+    underlay: UnderlayAddresses,
     vrf: Option<&Vrf>,
 ) -> Result<Vec<IpAddr>, ControlError> {
     let addresses = inner.addresses(None)?;
@@ -81,8 +86,10 @@ pub(crate) fn local_addresses(
         address.prefix.addr().is_ipv6() && (address.is_deprecated || address.is_secondary)
     });
     let mut local: Vec<IpAddr> = found.iter().map(|address| address.prefix.addr()).collect();
-    if !local.contains(&underlay) {
-        local.push(underlay);
+    for address in underlay.iter() {
+        if !local.contains(&address) {
+            local.push(address);
+        }
     }
     Ok(local)
 }
@@ -107,27 +114,30 @@ fn vrf_of(links: &[Link], index: u32) -> Option<u32> {
 pub(crate) fn underlay_mtu(
     network: &mut dyn Network,
     config: &Config,
-    source: FlowSource,
+    sources: UnderlaySources,
 ) -> Result<Option<u16>, ControlError> {
-    let peers: Vec<IpAddr> = config.peers.iter().map(|peer| peer.underlay).collect();
-    smallest_mtu(network, &peers, source)
+    let paths = config.peers.iter().filter_map(|peer| sources.addresses.path_to(&peer.underlay));
+    smallest_mtu(network, paths, sources)
 }
 
-/// Returns the largest datagram, in bytes, that the interfaces towards all of `peers` carry from
-/// `source`. `None`: no peer has a route.
+/// Returns the largest datagram, in bytes, that the interfaces of all of these paths carry. `None`:
+/// no path has a route.
 ///
 /// # Errors
-/// Fails if the kernel cannot be asked. A peer without a route is no error.
+/// Fails if the kernel cannot be asked. A path without a route is no error.
 pub(crate) fn smallest_mtu(
     network: &mut dyn Network,
-    peers: &[IpAddr],
-    source: FlowSource,
+    paths: impl Iterator<Item = Path> + Clone,
+    sources: UnderlaySources,
 ) -> Result<Option<u16>, ControlError> {
     let links = network.links()?;
     let mut smallest = None;
-    for route in network.routes_to(peers, Some(source))?.into_iter().flatten() {
-        let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
-        smallest = smallest.into_iter().chain(link).min();
+    for (source, peers) in sources.group(paths.map(|path| ((), path))) {
+        let peers: Vec<IpAddr> = peers.into_iter().map(|((), peer)| peer).collect();
+        for route in network.routes_to(&peers, Some(source))?.into_iter().flatten() {
+            let link = links.iter().find(|link| link.index == route.device).map(|link| link.mtu);
+            smallest = smallest.into_iter().chain(link).min();
+        }
     }
     Ok(smallest.map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)))
 }

@@ -10,6 +10,7 @@ pub(crate) mod foreign_routes;
 pub(crate) mod forwarding;
 pub(crate) mod guard_routes;
 pub(crate) mod kernel_diff;
+mod linux_drivers;
 pub(crate) mod machine;
 pub(crate) mod netlink_watch;
 pub(crate) mod objects;

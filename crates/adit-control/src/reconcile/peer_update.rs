@@ -2,21 +2,21 @@
 //! not on the number of peers.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use adit_config::{Config, Peer, PeerDelta, PeerSet};
 use adit_dataplane::DataPlane;
 use adit_linux::netlink::Route;
-use adit_tunnel::Tunnel;
+use adit_tunnel::{TableDelta, Tunnel};
 use ipnet::IpNet;
 
 use crate::error::ControlError;
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind};
-use crate::reconcile::desired::{Desired, DesiredRoute, Routing};
+use crate::reconcile::desired::{Desired, DesiredRoute, Routing, mtu_of};
 use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::{config_diff, guard_routes, kernel_diff, machine, objects};
+use crate::underlay;
 
 /// The most peers that change in place. An installation does more of them faster, all at once.
 const MAX_CHANGED_PEERS: usize = 1000;
@@ -81,6 +81,11 @@ impl PeerUpdate<'_> {
         if self.delta.len() > MAX_CHANGED_PEERS {
             return Ok(None);
         }
+        // An interface has addresses of the families that peers have.
+        let is_named = self.config.site.underlay.interface().is_some();
+        if is_named && underlay::families(&self.config.peers) != underlay::families(&self.running.peers) {
+            return Ok(None);
+        }
         // The file may name our underlay by its interface, so only now is it known whether that
         // address is in a new peer's network.
         self.config.peers.check_site_underlay(self.desired.underlay)?;
@@ -94,8 +99,9 @@ impl PeerUpdate<'_> {
         }
         let peers = ChangedPeers::of(self.delta, &self.running.peers);
         let routes = RouteChanges::of(&peers, self.desired.routing);
-        let added: Vec<IpAddr> = steps.added.iter().map(|(_, address)| *address).collect();
-        if self.smallest_mtu(&amended, &added)? != tunnel.config().underlay_mtu {
+        let underlay_mtu = tunnel.config().underlay_mtu;
+        let is_mtu_new = mtu_of(self.config, self.desired.underlay, underlay_mtu) != self.desired.mtu;
+        if is_mtu_new || self.smallest_mtu(&amended, &steps)? != underlay_mtu {
             return Ok(None);
         }
         if !self.is_place_free(&routes)? {
@@ -136,10 +142,11 @@ impl PeerUpdate<'_> {
     }
 
     /// Returns the smallest MTU towards all peers of `tunnel`, in bytes. Those of peers that stay
-    /// are known; only `added` ones are looked up.
-    fn smallest_mtu(&mut self, tunnel: &Tunnel, added: &[IpAddr]) -> Result<u16, ControlError> {
+    /// are known; only added ones are looked up.
+    fn smallest_mtu(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<u16, ControlError> {
         let known = tunnel.peers().map(|(peer, _)| tunnel.underlay_mtu(peer));
-        let asked = machine::smallest_mtu(self.namespaces.underlay.as_mut(), added, self.desired.source())?;
+        let added = steps.added.iter().map(|(_, path)| *path);
+        let asked = machine::smallest_mtu(self.namespaces.underlay.as_mut(), added, self.desired.sources())?;
         Ok(known.chain(asked).min().unwrap_or_default())
     }
 

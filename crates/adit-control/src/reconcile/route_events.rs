@@ -112,7 +112,11 @@ mod tests {
             vrf: None,
             ipv6: false,
             mtu: 1480,
-            routing: Routing { gateways: Gateways::Unnamed, preferred_sources: PreferredSources::default() },
+            routing: Routing {
+                underlay: [10, 1, 1, 1].into(),
+                gateways: Gateways::Unnamed,
+                preferred_sources: PreferredSources::default(),
+            },
             filter: None,
             guard_metric: guard_metric("a"),
             routes: vec![route("10.1.0.0/16"), route("10.2.0.0/16")],

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::state::events::{DownCause, EventKind};
-use crate::state::status::{PeerState, PeerStatus, Probing, Relay, SiteStatus, Status, UnderlayState};
+use crate::state::status::{PeerState, PeerStatus, Probing, Relay, SiteStatus, Status};
 use crate::state::unreachable::Unreachable;
 use crate::state::warning::Warning;
 
@@ -63,19 +63,20 @@ fn of_warnings(before: &[Warning], after: &[Warning], kinds: &mut Vec<EventKind>
 }
 
 fn of_underlay(before: &SiteStatus, after: &SiteStatus, kinds: &mut Vec<EventKind>) {
-    let (from, to) = (before.underlay.clone(), after.underlay.clone());
-    let has_moved = from != to;
+    let has_moved = before.underlays != after.underlays;
     if has_moved {
-        kinds.push(EventKind::UnderlayMoved { from, to: to.clone() });
+        let (from, to) = (before.underlays.join(", "), after.underlays.join(", "));
+        kinds.push(EventKind::UnderlayMoved { from, to });
     }
-    match (before.underlay_state, after.underlay_state) {
-        (UnderlayState::Present, UnderlayState::Missing) => {
-            kinds.push(EventKind::UnderlayMissing { address: to });
+    let is_in = |site: &SiteStatus, address: &String| site.underlay_missing.contains(address);
+    for address in after.underlay_missing.iter().filter(|address| !is_in(before, address)) {
+        kinds.push(EventKind::UnderlayMissing { address: address.clone() });
+    }
+    for address in before.underlay_missing.iter().filter(|address| !is_in(after, address)) {
+        // One that we have no more has moved.
+        if after.underlays.contains(address) {
+            kinds.push(EventKind::UnderlayPresent { address: address.clone() });
         }
-        (UnderlayState::Missing, UnderlayState::Present) if !has_moved => {
-            kinds.push(EventKind::UnderlayPresent { address: to });
-        }
-        _ => {}
     }
 }
 
@@ -273,23 +274,34 @@ mod tests {
 
     #[test]
     fn each_change_of_the_underlay_address_is_an_event() {
-        use UnderlayState::{Missing, Present};
-        let at = |address: &str, state| {
+        const PRESENT: bool = true;
+        const MISSING: bool = false;
+        let at = |addresses: &str, is_present| {
             let mut status = status("b", UP);
-            (status.site.underlay, status.site.underlay_state) = (address.to_owned(), state);
+            status.site.underlays = addresses.split(", ").map(str::to_owned).collect();
+            status.site.underlay_missing = status.site.underlays.last().cloned().into_iter().collect();
+            status.site.underlay_missing.retain(|_| is_present == MISSING);
             status
         };
         let (old, new) = ("10.1.1.1".to_owned(), "10.1.1.7".to_owned());
+        let (v6, both) = ("2001:db8::1".to_owned(), "10.1.1.1, 2001:db8::1".to_owned());
         let moved = || EventKind::UnderlayMoved { from: old.clone(), to: new.clone() };
         let gone = |address: &String| EventKind::UnderlayMissing { address: address.clone() };
         for (before, after, expected) in [
-            ((&old, Present), (&old, Present), vec![]),
-            ((&old, Missing), (&old, Missing), vec![]),
-            ((&old, Present), (&old, Missing), vec![gone(&old)]),
-            ((&old, Missing), (&old, Present), vec![EventKind::UnderlayPresent { address: old.clone() }]),
-            ((&old, Present), (&new, Present), vec![moved()]),
-            ((&old, Missing), (&new, Present), vec![moved()]),
-            ((&old, Present), (&new, Missing), vec![moved(), gone(&new)]),
+            ((&old, PRESENT), (&old, PRESENT), vec![]),
+            ((&old, MISSING), (&old, MISSING), vec![]),
+            ((&old, PRESENT), (&old, MISSING), vec![gone(&old)]),
+            ((&old, MISSING), (&old, PRESENT), vec![EventKind::UnderlayPresent { address: old.clone() }]),
+            ((&old, PRESENT), (&new, PRESENT), vec![moved()]),
+            ((&old, MISSING), (&new, PRESENT), vec![moved()]),
+            ((&old, PRESENT), (&new, MISSING), vec![moved(), gone(&new)]),
+            ((&both, PRESENT), (&both, MISSING), vec![gone(&v6)]),
+            ((&both, MISSING), (&both, PRESENT), vec![EventKind::UnderlayPresent { address: v6.clone() }]),
+            (
+                (&both, MISSING),
+                (&old, PRESENT),
+                vec![EventKind::UnderlayMoved { from: both.clone(), to: old.clone() }],
+            ),
         ] {
             let found = between(&at(before.0, before.1), &at(after.0, after.1));
             assert_eq!(found, expected, "{before:?} to {after:?}");

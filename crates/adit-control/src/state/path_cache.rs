@@ -100,7 +100,7 @@ impl PathCache {
 }
 
 fn addresses(tunnel: &Tunnel) -> impl Iterator<Item = (PeerIndex, IpAddr)> {
-    tunnel.peers().map(|(index, peer)| (index, peer.underlay))
+    tunnel.paths().map(|(index, path)| (index, path.destination))
 }
 
 impl KeptPeer {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use adit_config::Config;
+use adit_config::{Config, UnderlayAddresses};
 use adit_dataplane::clock::Clock;
 use adit_dataplane::kernel::limits;
 use adit_tunnel::{HopCount, Instant, LearnedBy, PeerIndex, PeerTotals, Tunnel};
@@ -141,7 +141,7 @@ pub struct ProbeStatus {
 pub struct SiteStatus {
     /// The site's name.
     pub name: String,
-    /// The outer source address.
+    /// The outer source address; the first one, if there is one of each family.
     pub underlay: String,
     /// All addresses of the site on the underlay.
     #[serde(default)]
@@ -149,9 +149,12 @@ pub struct SiteStatus {
     /// The interface that has it, if the file names one.
     #[serde(default)]
     pub underlay_interface: Option<String>,
-    /// Whether the machine has that address.
+    /// Whether the machine has all of those addresses.
     #[serde(default)]
     pub underlay_state: UnderlayState,
+    /// Those of them that it does not have. Nothing is sent from them.
+    #[serde(default)]
+    pub underlay_missing: Vec<String>,
     /// The tunnel interface.
     pub device: String,
     /// The data plane.
@@ -261,11 +264,14 @@ pub enum UnderlayState {
 pub struct PeerStatus {
     /// Its name.
     pub name: String,
-    /// Its outer address.
+    /// The outer address that packets to it are sent to.
     pub underlay: String,
-    /// All its outer addresses.
+    /// All its outer addresses. Packets are accepted from each.
     #[serde(default)]
     pub underlays: Vec<String>,
+    /// Our address that packets to it are sent from.
+    #[serde(default)]
+    pub underlay_source: String,
     /// The networks behind it.
     #[schemars(with = "Vec<String>")]
     pub networks: Vec<IpNet>,
@@ -348,7 +354,7 @@ pub enum Probing {
 
 impl SoftState {
     fn of(tunnel: &Tunnel, peer: PeerIndex, counts: &PeerTotals, wants_probes: bool, now: Instant) -> Self {
-        let not_probed = match tunnel.config().probe {
+        let not_probed = match tunnel.probing(peer) {
             Some(_) if tunnel.is_silent(peer) => Some("it answers no probe"),
             None if wants_probes => Some("no address here lies in site.networks"),
             _ => None,
@@ -364,7 +370,7 @@ impl SoftState {
             },
             path_mtu_expires_seconds: path_mtu.expires.map(|at| at.since(now).as_secs_f64()),
             probe: match answered {
-                _ if tunnel.config().probe.is_none() => Probing::Off,
+                _ if tunnel.probing(peer).is_none() => Probing::Off,
                 None => Probing::Unanswered,
                 Some(_) if tunnel.is_silent(peer) => Probing::Unanswered,
                 Some(_) => Probing::Answered,
@@ -390,16 +396,22 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// Addresses as text, in their order.
+fn texts(addresses: &UnderlayAddresses) -> impl Iterator<Item = String> + use<> {
+    addresses.iter().map(|address| address.to_string())
+}
+
 impl Status {
     /// The status of an overlay that cannot come up yet, because of `why`. `file` is the file that
     /// it is to run.
     pub(crate) fn waiting(config: &Config, file: &str, why: String) -> Self {
-        let underlay = config.site.underlay.address().map(|address| address.to_string());
+        let addresses = config.site.underlay.addresses();
+        let underlays: Vec<String> = addresses.iter().flat_map(texts).collect();
         let mut status = Self::without_daemon(config.site.name.as_str(), config.site.device.as_str());
         status.daemon = DaemonState::Waiting;
         status.waiting_for = Some(why);
-        status.site.underlay = underlay.clone().unwrap_or_default();
-        status.site.underlays = underlay.into_iter().collect();
+        status.site.underlay = underlays.first().cloned().unwrap_or_default();
+        status.site.underlays = underlays;
         status.site.underlay_interface = config.site.underlay.interface().map(ToString::to_string);
         "nothing is sent or received yet".clone_into(&mut status.site.dataplane_reason);
         file.clone_into(&mut status.file);
@@ -428,6 +440,7 @@ impl Status {
                 underlays: Vec::new(),
                 underlay_interface: None,
                 underlay_state: UnderlayState::Missing,
+                underlay_missing: Vec::new(),
                 device: device.to_owned(),
                 dataplane: String::new(),
                 dataplane_reason: String::new(),
@@ -474,7 +487,8 @@ impl Status {
             .peers
             .iter()
             .filter_map(|peer| {
-                let index = tunnel.lookup_outer(peer.underlay)?;
+                let index = tunnel.lookup_outer(peer.underlay.first())?;
+                let path = tunnel.path(index)?;
                 let counts = totals.peers.get(index.index()).copied().unwrap_or_default();
                 // An answered probe shows that the peer is up without being traffic.
                 let heard = counts.last_rx.max(tunnel.probe_answered(index));
@@ -485,14 +499,15 @@ impl Status {
                     heard,
                     answers_probes: soft_state.probe == Probing::Answered,
                     is_unreachable: soft_state.unreachable.is_some(),
-                    is_silenced: overlay.is_underlay_missing(),
+                    is_silenced: overlay.missing_underlay().contains(&path.source),
                 };
                 Some(PeerStatus {
                     name: peer.name.to_string(),
-                    underlay: peer.underlay.to_string(),
-                    underlays: vec![peer.underlay.to_string()],
+                    underlay: path.destination.to_string(),
+                    underlays: texts(&peer.underlay).collect(),
+                    underlay_source: path.source.to_string(),
                     networks: peer.networks.clone(),
-                    state: states.look(peer.underlay, config.peers.len(), seen, now),
+                    state: states.look(path.destination, config.peers.len(), seen, now),
                     path_mtu: tunnel.path_mtu(index).mtu,
                     tx: Traffic { packets: counts.tx_packets, bytes: counts.tx_bytes },
                     rx: Traffic { packets: counts.rx_packets, bytes: counts.rx_bytes },
@@ -516,13 +531,14 @@ impl Status {
             waiting_for: None,
             site: SiteStatus {
                 name: config.site.name.to_string(),
-                underlay: overlay.desired().underlay.to_string(),
-                underlays: vec![overlay.desired().underlay.to_string()],
+                underlay: overlay.desired().underlay.first().to_string(),
+                underlays: texts(&overlay.desired().underlay).collect(),
                 underlay_interface: config.site.underlay.interface().map(ToString::to_string),
-                underlay_state: match overlay.is_underlay_missing() {
-                    true => UnderlayState::Missing,
-                    false => UnderlayState::Present,
+                underlay_state: match overlay.missing_underlay() {
+                    [] => UnderlayState::Present,
+                    _ => UnderlayState::Missing,
                 },
+                underlay_missing: overlay.missing_underlay().iter().map(ToString::to_string).collect(),
                 device: overlay.desired().device.clone(),
                 dataplane: plane.kind().to_string(),
                 dataplane_reason: match &carried.reason {

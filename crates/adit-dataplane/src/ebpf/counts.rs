@@ -125,11 +125,11 @@ impl CountSnapshot {
         let Some(previous) = previous else { return Self::default() };
         let mut peers = vec![PeerCounts::default(); tunnel.peer_slots()];
         for (peer, config) in tunnel.peers() {
-            if let (Ok(index), Some(counts)) = (
-                previous.peer_by_outer.get(&underlay_octets(config.underlay), 0),
-                peers.get_mut(peer.index()),
-            ) {
-                *counts = of_peer(&previous.counts.peers, index);
+            let mut addresses = config.underlay.iter();
+            let number =
+                addresses.find_map(|address| previous.peer_by_outer.get(&underlay_octets(address), 0).ok());
+            if let (Some(number), Some(counts)) = (number, peers.get_mut(peer.index())) {
+                *counts = of_peer(&previous.counts.peers, number);
             }
         }
         // Another version of Adit may number its drop reasons differently.

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use adit_linux::bpf::programs_are_preemptible;
+use adit_linux::family::Family;
 use adit_policy::PeerIndex;
-use adit_policy::bpf::maps::{PathEntry, Settings};
+use adit_policy::bpf::maps::{Form, Settings};
 use adit_tunnel::{Reachability, TableDelta, Tunnel};
 
 use super::attach::{self, Attacher, Hook};
@@ -14,7 +15,7 @@ use super::attach_point::{AttachPoint, Program};
 use super::attachments::{Attachment, Attachments};
 use super::counts::{CountSnapshot, Counts, PreviousMaps};
 use super::error::EbpfError;
-use super::loaded::{LoadedObject, PeerState};
+use super::loaded::{LoadedObject, PeerState, both, entry_of};
 use super::options::{EbpfOptions, Persistence};
 use super::pins::{PinGuard, Pins};
 use crate::tunnel_interface::TunnelInterface;
@@ -51,7 +52,7 @@ impl FastPath {
     ) -> Result<Self, EbpfError> {
         let config = tunnel.config();
         let host = interface.for_programs();
-        let settings = Settings::new(config.underlay, host, &config.outer, config.mss_clamp)
+        let settings = Settings::new(both(config.underlay), host, &config.outer, config.mss_clamp)
             .with_flow_key(tunnel.flow_key())
             .with_mark(mark)
             .with_ipv6(interface.ipv6);
@@ -199,20 +200,24 @@ impl Offload for FastPath {
         peer: PeerIndex,
         next_hop: Option<NextHop>,
     ) -> Result<(), EbpfError> {
-        let path = PathEntry::new(tunnel.config().underlay, tunnel.peer(peer).underlay);
+        let Some(path) = tunnel.path(peer).map(entry_of) else { return Ok(()) };
         let path = next_hop.map_or(path, |next_hop| path.via(next_hop.address, next_hop.device));
         self.object.set_peer(peer, PeerState::of(tunnel, peer), path)
     }
 
-    fn set_sending(&mut self, sends: bool) -> Result<(), EbpfError> {
-        let settings = self.object.settings().with_sending(sends);
+    fn set_sending(&mut self, family: Family, sends: bool) -> Result<(), EbpfError> {
+        let form = match family {
+            Family::V4 => Form::InIpv4,
+            Family::V6 => Form::InIpv6,
+        };
+        let settings = self.object.settings().with_sending(form, sends);
         self.object.set_settings(settings)
     }
 
     fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
         self.object.set_host(tunnel)?;
         self.object.update_peers(tunnel, steps)?;
-        for (peer, _) in &steps.removed {
+        for peer in &steps.removed {
             self.silent.remove(peer);
         }
         Ok(())

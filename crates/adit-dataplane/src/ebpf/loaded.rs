@@ -10,7 +10,9 @@ use adit_policy::bpf::maps::{
     name, program,
 };
 use adit_policy::{DropReason, Owner, PeerIndex};
-use adit_tunnel::{Relay, RelayTable, TableDelta, Tunnel, TunnelConfig};
+use adit_tunnel::{
+    Path as TunnelPath, Relay, RelayTable, TableDelta, Tunnel, TunnelConfig, UnderlayAddresses,
+};
 use adit_wire::ecn::EcnAnomaly;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
@@ -101,7 +103,7 @@ impl LoadedObject {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(name::PREFIX_OWNERS, entries(capacity.networks))
             .map_max_entries(name::PREFIX_OWNERS6, entries(capacity.networks))
-            .map_max_entries(name::PEER_BY_OUTER, peers)
+            .map_max_entries(name::PEER_BY_OUTER, entries(capacity.peers * 2))
             .map_max_entries(name::PEERS, peers)
             .map_max_entries(name::PATHS, entries(PathSlots::count_for(capacity.peers)))
             .map_max_entries(name::IDENTIFICATIONS, peers)
@@ -152,9 +154,8 @@ impl LoadedObject {
             current: Settings::default(),
             states: vec![Default::default(); capacity.peers],
         };
-        for (peer, config) in tunnel.peers() {
-            let path = PathEntry::new(tunnel.config().underlay, config.underlay);
-            object.set_peer(peer, PeerState::of(tunnel, peer), path)?;
+        for (peer, path) in tunnel.paths() {
+            object.set_peer(peer, PeerState::of(tunnel, peer), entry_of(path))?;
         }
         object.set_host(tunnel)?;
         object.relay_pairs.set(tunnel)?;
@@ -228,17 +229,16 @@ impl LoadedObject {
     /// and what leads to it goes before the entry does. So a datagram meets a peer as it was, as it
     /// will be, or not at all, and peers that stay are not touched. New peers have no next hop yet.
     pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
-        let ours = tunnel.config().underlay;
-        for &(peer, address) in &steps.added {
+        for &(peer, path) in &steps.added {
             let state = PeerState { path_mtu: tunnel.path_mtu(peer).mtu, ..PeerState::default() };
-            self.set_peer(peer, state, PathEntry::new(ours, address))?;
+            self.set_peer(peer, state, entry_of(path))?;
         }
         // Assigned before others are withdrawn, so that an address always has an owner when a
         // longer prefix replaces a shorter one or the reverse.
         for &(network, peer) in &steps.assigned {
             self.networks.insert(network, Owner::Peer(peer))?;
         }
-        for &(peer, address) in &steps.added {
+        for &(address, peer) in &steps.sources_assigned {
             self.peer_by_outer
                 .insert(underlay_octets(address), peer.number(), 0)
                 .map_err(failed(name::PEER_BY_OUTER))?;
@@ -250,9 +250,12 @@ impl LoadedObject {
         // From here on programs ignore their cached lookups.
         let next = self.current.with_next_generation().ok_or(EbpfError::GenerationsUsedUp)?;
         self.set_settings(next)?;
-        for &(peer, address) in &steps.removed {
+        for &address in &steps.sources_withdrawn {
             self.peer_by_outer.remove(&underlay_octets(address)).map_err(failed(name::PEER_BY_OUTER))?;
-            self.set_peer(peer, self.peer(peer).0, PathEntry::new(ours, address))?;
+        }
+        for &peer in &steps.removed {
+            let (state, path) = self.peer(peer);
+            self.set_peer(peer, state, path.without_next_hop())?;
         }
         Ok(())
     }
@@ -261,7 +264,7 @@ impl LoadedObject {
     /// the networks of other overlays.
     pub(super) fn set_host(&mut self, tunnel: &Tunnel) -> Result<(), EbpfError> {
         let (mut v4, mut v6) = (HashSet::new(), HashSet::new());
-        for address in std::iter::once(&tunnel.config().underlay).chain(tunnel.local_addresses()) {
+        for address in tunnel.config().underlay.iter().chain(tunnel.local_addresses().iter().copied()) {
             match address {
                 IpAddr::V4(address) => v4.insert(address.octets()),
                 IpAddr::V6(address) => v6.insert(address.octets()),
@@ -411,11 +414,24 @@ fn fill(ebpf: &mut Ebpf, tunnel: &Tunnel) -> Result<(PrefixOwners, PeerByOuter),
         for network in &peer.networks {
             networks.insert(*network, Owner::Peer(index))?;
         }
-        peer_by_outer
-            .insert(underlay_octets(peer.underlay), index.number(), 0)
-            .map_err(failed(name::PEER_BY_OUTER))?;
+        for address in peer.underlay.iter() {
+            peer_by_outer
+                .insert(underlay_octets(address), index.number(), 0)
+                .map_err(failed(name::PEER_BY_OUTER))?;
+        }
     }
     Ok((networks, peer_by_outer))
+}
+
+/// Our addresses as the programs have them: the only one twice.
+pub(super) fn both(addresses: UnderlayAddresses) -> [IpAddr; 2] {
+    let first = addresses.first();
+    [first, addresses.iter().nth(1).unwrap_or(first)]
+}
+
+/// A path whose next hop is not known.
+pub(super) fn entry_of(path: TunnelPath) -> PathEntry {
+    PathEntry::new(path.source, path.destination)
 }
 
 /// An underlay address as the key of a map.

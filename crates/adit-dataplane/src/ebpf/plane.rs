@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use adit_linux::flow_source::FlowSource;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 
 use super::attach::Hook;
@@ -37,12 +36,12 @@ impl EbpfPlane {
     pub fn start(
         tunnel: Arc<Tunnel>,
         interface: &TunnelInterface,
-        source: FlowSource,
+        mark: u32,
         options: &EbpfOptions,
     ) -> Result<Self, EbpfError> {
-        let fast_path = FastPath::load(&tunnel, interface, source.mark, options)?;
+        let fast_path = FastPath::load(&tunnel, interface, mark, options)?;
         let (counts, attachments) = (fast_path.counts(), fast_path.attachments());
-        let userspace = UserspacePlane::start_behind(tunnel, interface, source, Some(fast_path))?;
+        let userspace = UserspacePlane::start_behind(tunnel, interface, mark, Some(fast_path))?;
         Ok(Self {
             userspace,
             counts,

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::Notifications;
 use adit_linux::nftables::{Tables, legacy_tables};
 use adit_linux::sysctl;
@@ -17,6 +16,7 @@ use super::forward::{Firewall, passed_by, relay_path};
 use super::policies::covered;
 use super::{HostRules, RelayPath};
 use crate::tunnel_interface::TunnelInterface;
+use crate::underlay_sources::UnderlaySources;
 
 /// How often to look for changed rules without notice: iptables-legacy and sysctls give none. The
 /// number of nf_tables' generation says whether anything has to be listed.
@@ -27,7 +27,7 @@ const FULL_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// See the module.
 pub(crate) struct HostRulesWatch {
     interface: TunnelInterface,
-    source: FlowSource,
+    sources: UnderlaySources,
     /// Whether programs could relay.
     has_programs: bool,
     tables: Option<Tables>,
@@ -50,7 +50,7 @@ impl HostRulesWatch {
     /// opened counts as a rule.
     pub(crate) fn open(
         interface: &TunnelInterface,
-        source: FlowSource,
+        sources: UnderlaySources,
         has_programs: bool,
         published: Arc<ArcSwap<HostRules>>,
     ) -> Self {
@@ -63,7 +63,7 @@ impl HostRulesWatch {
         };
         Self {
             interface: interface.clone(),
-            source,
+            sources,
             has_programs,
             tables: None,
             generation: None,
@@ -108,8 +108,14 @@ impl HostRulesWatch {
     /// Publishes what the rules mean for the peers of `tunnel`, as last read. Returns true if other
     /// peers are covered by a policy than before.
     pub(crate) fn publish(&self, tunnel: &Tunnel) -> bool {
-        let peers = tunnel.peers().map(|(index, peer)| (index, peer.underlay));
-        let policies = covered(&self.policies, self.source, peers);
+        // A peer may send to each address of ours from its address of that family.
+        let policies = self.sources.iter().flat_map(|source| {
+            let peers = tunnel
+                .peers()
+                .filter_map(|(index, peer)| Some((index, peer.underlay.of_family_of(source.address)?)));
+            covered(&self.policies, source, peers)
+        });
+        let policies: BTreeMap<PeerIndex, String> = policies.collect();
         for (peer, _) in tunnel.peers() {
             tunnel.leave_to_stack(peer, policies.contains_key(&peer));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::Netlink;
-use adit_tunnel::{Instant, LearnedBy, PathMtu, PeerIndex, Reachability, Remembered, Totals, Tunnel};
+use adit_tunnel::{Instant, LearnedBy, Path, PathMtu, PeerIndex, Reachability, Remembered, Totals, Tunnel};
 
 use super::filter::{RECEIVED, SENT};
 use super::filter_table::FilterTable;
@@ -14,12 +14,13 @@ use super::monotonic_counters::MonotonicCounters;
 use crate::clock::Clock;
 use crate::plane::{DataPlane, PlaneKind};
 use crate::routes::note_routes;
+use crate::underlay_sources::UnderlaySources;
 
 /// See the module.
 #[derive(Debug)]
 pub struct KernelPlane {
     tunnel: Arc<Tunnel>,
-    source: FlowSource,
+    sources: UnderlaySources,
     table: Arc<FilterTable>,
     devices: Vec<u32>,
     asked: Mutex<Asked>,
@@ -46,18 +47,24 @@ const MAX_ROUTE_LOOKUPS: usize = 256;
 const PATH_MTU_LIFETIME: Duration = Duration::from_secs(30);
 
 impl Paths {
-    fn ask(&mut self, tunnel: &Tunnel, source: FlowSource, netlink: &mut Netlink, now: Instant) {
+    fn ask(&mut self, tunnel: &Tunnel, sources: UnderlaySources, netlink: &mut Netlink, now: Instant) {
         tunnel.on_deadline(now);
-        let peers: Vec<(PeerIndex, IpAddr)> = tunnel
-            .peers()
-            .skip(self.next)
-            .take(MAX_ROUTE_LOOKUPS)
-            .map(|(index, peer)| (index, peer.underlay))
-            .collect();
-        self.next = if peers.len() < MAX_ROUTE_LOOKUPS { 0 } else { self.next + MAX_ROUTE_LOOKUPS };
-        let addresses: Vec<IpAddr> = peers.iter().map(|(_, underlay)| *underlay).collect();
+        let paths: Vec<(PeerIndex, Path)> = tunnel.paths().skip(self.next).take(MAX_ROUTE_LOOKUPS).collect();
+        self.next = if paths.len() < MAX_ROUTE_LOOKUPS { 0 } else { self.next + MAX_ROUTE_LOOKUPS };
+        for (source, peers) in sources.group(paths.iter().copied()) {
+            Self::ask_from(tunnel, source, peers, netlink, now);
+        }
+    }
+
+    fn ask_from(
+        tunnel: &Tunnel,
+        source: FlowSource,
+        peers: Vec<(PeerIndex, IpAddr)>,
+        netlink: &mut Netlink,
+        now: Instant,
+    ) {
+        let (peers, addresses): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
         let Ok(routes) = netlink.routes_to(&addresses, Some(source)) else { return };
-        let (peers, _): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
         note_routes(tunnel, &peers, &routes);
         for (peer, route) in peers.into_iter().zip(routes) {
             let mtu = route.ok().and_then(|route| route.mtu).and_then(|mtu| u16::try_from(mtu).ok());
@@ -76,7 +83,7 @@ impl KernelPlane {
     /// Fails if the kernel cannot be asked.
     pub fn of(
         tunnel: Arc<Tunnel>,
-        source: FlowSource,
+        mark: u32,
         table: Arc<FilterTable>,
         devices: Vec<u32>,
     ) -> Result<Self, adit_linux::error::Error> {
@@ -85,7 +92,8 @@ impl KernelPlane {
             counters: MonotonicCounters::default(),
             paths: Paths::default(),
         };
-        let plane = Self { tunnel, source, table, devices, asked: Mutex::new(asked) };
+        let sources = UnderlaySources { addresses: tunnel.config().underlay, mark };
+        let plane = Self { tunnel, sources, table, devices, asked: Mutex::new(asked) };
         // The first look is the baseline: only later traffic counts as new.
         plane.look();
         Ok(plane)
@@ -116,7 +124,7 @@ impl KernelPlane {
             Some((*device, statistics))
         });
         counters.note_devices(statistics.collect());
-        paths.ask(&self.tunnel, self.source, netlink, now);
+        paths.ask(&self.tunnel, self.sources, netlink, now);
         (counters.totals(self.tunnel.peer_slots()), counters.lost(self.tunnel.peer_slots()))
     }
 }

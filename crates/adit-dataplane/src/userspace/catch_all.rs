@@ -1,5 +1,5 @@
-//! The catch-all receiver: a raw socket for each protocol. It gets datagrams that arrive by an
-//! interface without a packet socket, since routes may be asymmetric.
+//! The catch-all receiver: a raw socket for each protocol and address. It gets datagrams that
+//! arrive by an interface without a packet socket, since routes may be asymmetric.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +9,7 @@ use adit_linux::sockets::packet_ring::Received;
 use adit_linux::sockets::raw::RawSocket;
 use adit_linux::sockets::virtio_net::{Checksum, PartialChecksum, VirtioNetHeader};
 use adit_linux::tunnel_protocol::TunnelProtocol;
-use adit_tunnel::{Instant, Tunnel};
+use adit_tunnel::{Instant, Tunnel, UnderlayAddresses};
 use adit_wire::ipv4::Ipv4Packet;
 use adit_wire::ipv6::{self, Ipv6Packet};
 use adit_wire::{Protocol, Validation, checksum, tcp, udp};
@@ -31,13 +31,15 @@ pub(super) struct CatchAllReceiver {
 }
 
 impl CatchAllReceiver {
-    /// Opens the sockets at the address `underlay`.
+    /// Opens the sockets at our underlay addresses.
     pub(super) fn open(
-        underlay: IpAddr,
+        underlay: UnderlayAddresses,
         protocols: &[TunnelProtocol],
         deliverer: Deliverer,
     ) -> Result<Self, Error> {
-        let sockets = protocols.iter().map(|protocol| RawSocket::tunneled(underlay, *protocol));
+        let ends =
+            underlay.iter().flat_map(|address| protocols.iter().map(move |protocol| (address, *protocol)));
+        let sockets = ends.map(|(address, protocol)| RawSocket::tunneled(address, protocol));
         let coalescer = Coalescer::new(1, deliverer.host.takes_udp);
         Ok(Self { sockets: sockets.collect::<Result<_, _>>()?, deliverer, coalescer })
     }

@@ -12,7 +12,7 @@ use adit_wire::ipv6::{self, Ipv6Packet};
 const MAX_UNMATCHED: usize = 64;
 
 /// Datagrams that the first socket has delivered since the second receives too.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct HandoverDedup {
     hasher: RandomState,
     delivered: Vec<u64>,

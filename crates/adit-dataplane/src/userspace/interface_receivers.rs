@@ -49,7 +49,7 @@ impl InterfaceReceivers {
             let queued = rings.queued()?;
             let now = self.pool.clock.now();
             let dedup = self.catch_all.hand_over(&mut vec![0; BUFFER_LEN], queued, now);
-            rings.start(&self.pool, dedup)?;
+            rings.start(&self.pool, &dedup)?;
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ mod policy_receiver;
 mod prober_thread;
 mod probing;
 mod protocol_claim;
+mod raw_senders;
 mod receivers;
 pub(crate) mod segment;
 mod threads;

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use adit_linux::error::Error;
+use adit_linux::family::Family;
 use adit_tunnel::{PeerIndex, TableDelta, Traffic, Tunnel};
 
 /// Interfaces of the underlay: index to name.
@@ -66,12 +67,12 @@ pub(crate) trait Offload: Send + 'static {
         next_hop: Option<NextHop>,
     ) -> Result<(), Self::Error>;
 
-    /// Stops sending, or allows it again, at once for all peers. What is declined meanwhile goes to
-    /// userspace.
+    /// Stops sending over a family, or allows it again, at once for all peers. What is declined
+    /// meanwhile goes to userspace.
     ///
     /// # Errors
     /// Fails if the kernel does not take the change.
-    fn set_sending(&mut self, sends: bool) -> Result<(), Self::Error>;
+    fn set_sending(&mut self, family: Family, sends: bool) -> Result<(), Self::Error>;
 
     /// Adds, changes and removes peers while packets flow. New peers have no next hop yet.
     ///
@@ -109,7 +110,7 @@ impl Offload for NoOffload {
         match *self {}
     }
 
-    fn set_sending(&mut self, _: bool) -> Result<(), Error> {
+    fn set_sending(&mut self, _: Family, _: bool) -> Result<(), Error> {
         match *self {}
     }
 

@@ -6,14 +6,15 @@ use std::mem;
 use std::os::fd::BorrowedFd;
 
 use adit_linux::error::Error;
-use adit_linux::flow_source::FlowSource;
+use adit_linux::family::Family;
 use adit_linux::netlink::Netlink;
 use adit_tunnel::{Instant, TableDelta, Tunnel};
 
 use super::interface_receivers::InterfaceReceivers;
 use super::offload::{Interfaces, NextHop, Offload, TrafficReader};
-use super::underlay::{Underlay, all_peers};
+use super::underlay::Underlay;
 use crate::tunnel_interface::TunnelInterface;
+use crate::underlay_sources::UnderlaySources;
 
 /// Next hops that are resolved before anything is sent to them. The kernel resolves the others when
 /// the first packet leaves.
@@ -56,8 +57,8 @@ impl<O: Offload> OffloadSync<O> {
     }
 
     /// See [`Offload::set_sending`].
-    pub(super) fn set_sending(&mut self, sends: bool) {
-        if let Err(error) = self.offload.set_sending(sends) {
+    pub(super) fn set_sending(&mut self, family: Family, sends: bool) {
+        if let Err(error) = self.offload.set_sending(family, sends) {
             tracing::error!(%error, sends, "the offload cannot be told whether it may send");
         }
     }
@@ -72,16 +73,16 @@ impl<O: Offload> OffloadSync<O> {
         self.receivers.receive_catch_all(buffer, now)
     }
 
-    /// Looks up the next hops of all peers. `devices` are the interfaces that have our address.
+    /// Looks up the next hops of all peers. `devices` are the interfaces that have our addresses.
     /// Returns true if every peer has a next hop whose link-layer address the kernel knows.
     pub(super) fn look(
         &mut self,
         netlink: &mut Netlink,
         tunnel: &Tunnel,
-        source: FlowSource,
+        sources: UnderlaySources,
         mut devices: BTreeSet<u32>,
     ) -> Result<bool, Error> {
-        let seen = Underlay::look(netlink, tunnel, source, &all_peers(tunnel))?;
+        let seen = Underlay::look(netlink, tunnel, sources, tunnel.paths())?;
         if self.receivers.any_interface() {
             let others = seen.links.keys().filter(|index| !self.own.has(**index));
             devices.extend(others.take(MAX_INTERFACES));
@@ -104,15 +105,15 @@ impl<O: Offload> OffloadSync<O> {
         &mut self,
         netlink: &mut Netlink,
         tunnel: &Tunnel,
-        source: FlowSource,
+        sources: UnderlaySources,
         steps: &TableDelta,
     ) -> Result<(), String> {
         self.offload.update_peers(tunnel, steps).map_err(|error| error.to_string())?;
         if steps.added.is_empty() {
             return Ok(());
         }
-        let seen =
-            Underlay::look(netlink, tunnel, source, &steps.added).map_err(|error| error.to_string())?;
+        let seen = Underlay::look(netlink, tunnel, sources, steps.added.iter().copied())
+            .map_err(|error| error.to_string())?;
         let next_hops = set_next_hops(&mut self.offload, tunnel, &seen);
         for link in next_hops.iter().flatten().filter_map(|next_hop| seen.ethernet(next_hop.device)) {
             self.interfaces.insert(link.index, link.name.clone());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use adit_fixtures::Setup;
 use adit_linux::error::Error;
+use adit_linux::family::Family;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use adit_linux::netns::NetNs;
@@ -99,12 +100,12 @@ impl Offload for FakeOffload {
         if self.refuses_next_hop_of == Some(peer) { Err(refused()) } else { Ok(()) }
     }
 
-    fn set_sending(&mut self, _: bool) -> Result<(), Error> {
+    fn set_sending(&mut self, _: Family, _: bool) -> Result<(), Error> {
         Ok(())
     }
 
     fn update_peers(&mut self, _: &Tunnel, steps: &TableDelta) -> Result<(), Error> {
-        self.record(Call::UpdatePeers(steps.added.iter().map(|(_, address)| *address).collect()));
+        self.record(Call::UpdatePeers(steps.added.iter().map(|(_, path)| path.destination).collect()));
         Ok(())
     }
 
@@ -150,7 +151,7 @@ fn tunnel() -> Tunnel {
 }
 
 fn addresses(tunnel: &Tunnel) -> Vec<(PeerIndex, IpAddr)> {
-    tunnel.peers().map(|(index, peer)| (index, peer.underlay)).collect()
+    tunnel.paths().map(|(index, path)| (index, path.destination)).collect()
 }
 
 /// An underlay of two links, Ethernet and not, with a route to each peer by the given link.
@@ -283,7 +284,7 @@ impl Bed {
     fn start(&self, tunnel: Tunnel, offload: FakeOffload) -> Result<UserspacePlane, Error> {
         let start = || {
             let interface = tunnel_interface()?;
-            UserspacePlane::start_behind(Arc::new(tunnel), &interface, A.into(), Some(offload))
+            UserspacePlane::start_behind(Arc::new(tunnel), &interface, 0, Some(offload))
         };
         self.near.run(start).expect("the namespace can be entered")
     }

@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use adit_linux::family::Family;
 use adit_linux::sockets::arena::Arena;
 use adit_linux::sockets::frames::{FrameSender, REFUSED_LEN, Sent};
 use adit_linux::sockets::packet_ring::{PacketRing, Ready};
 use adit_linux::sockets::poll::{Waker, wait_readable};
-use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::sockets::virtio_net::{Checksum, VirtioNetHeader};
 use adit_tunnel::{Counters, DropReason, Dropped, Encapsulated, Inner, Instant, Origin, PeerIndex, Tunnel};
 use adit_wire::checksum::ChecksumState;
@@ -24,6 +24,7 @@ use arc_swap::ArcSwap;
 
 use super::busy_poll::BusyPoll;
 use super::icmp_replies::ReplySender;
+use super::raw_senders::RawSenders;
 use super::segment::GsoPacket;
 use super::tx_path::{BATCH, Link, TxPath};
 use crate::clock::Clock;
@@ -45,7 +46,7 @@ pub(super) struct Outbound {
     pub(super) next_hops: Arc<NextHops>,
     /// The firewall mark of what leaves.
     pub(super) mark: u32,
-    pub(super) raw: RawFrameSender,
+    pub(super) raw: RawSenders,
     /// ICMP errors to the hosts inside.
     pub(super) replies: ReplySender,
     pub(super) link: Option<Link>,
@@ -176,7 +177,7 @@ impl Outbound {
         max_mss: Option<u16>,
         complete: bool,
     ) {
-        let Some(path) = self.tx_path(tunnel, peer, outer.len() + gso_packet.largest()) else {
+        let Some(path) = self.tx_path(tunnel, peer, outer, outer.len() + gso_packet.largest()) else {
             self.count_unsent(peer, gso_packet);
             return;
         };
@@ -209,7 +210,7 @@ impl Outbound {
         max_datagram: usize,
         scratch: &mut [u8],
     ) {
-        let Some(path) = self.tx_path(tunnel, peer, outer.len() + max_datagram) else {
+        let Some(path) = self.tx_path(tunnel, peer, outer, outer.len() + max_datagram) else {
             self.count_unsent(peer, gso_packet);
             return;
         };
@@ -248,7 +249,7 @@ impl Outbound {
         max_datagram: usize,
         scratch: &mut [u8],
     ) {
-        let Some(path) = self.tx_path(tunnel, peer, max_datagram) else {
+        let Some(path) = self.tx_path(tunnel, peer, outer, max_datagram) else {
             self.count_unsent(peer, gso_packet);
             return;
         };
@@ -290,12 +291,22 @@ impl Outbound {
     /// How datagrams of `len` bytes leave for `peer` now. `None`: not at all, because our address
     /// is not this host's.
     #[inline]
-    fn tx_path(&mut self, tunnel: &Tunnel, peer: PeerIndex, len: usize) -> Option<TxPath> {
+    fn tx_path(
+        &mut self,
+        tunnel: &Tunnel,
+        peer: PeerIndex,
+        outer: &OuterHeader,
+        len: usize,
+    ) -> Option<TxPath> {
+        let family = if ipv6::is_ipv6(outer.as_bytes()) { Family::V6 } else { Family::V4 };
+        if self.next_hops.is_source_missing(family) {
+            return None;
+        }
         let Some((device, mac)) = self.next_hops.get(peer) else {
             // It is not shown that the kernel applies a policy of IPsec to IPv6 packets whose
             // header we write, so a peer that has one gets nothing.
-            let is_refused = tunnel.config().underlay.is_ipv6() && tunnel.is_left_to_stack(peer);
-            return (!self.next_hops.is_source_missing() && !is_refused).then_some(TxPath::Routed);
+            let is_refused = family == Family::V6 && tunnel.is_left_to_stack(peer);
+            return (!is_refused).then_some(TxPath::Routed);
         };
         let visible = self.next_hops.tapped();
         let fits = |link: &Link| link.device.index == device.index && link.visible == visible;
@@ -331,8 +342,10 @@ impl Outbound {
             link.sender.flush();
             count_refused(&self.counters, link.sender.as_mut(), &self.tunnel, self.clock);
         }
-        self.raw.flush();
-        count_refused(&self.counters, &mut self.raw, &self.tunnel, self.clock);
+        for sender in self.raw.iter_mut() {
+            sender.flush();
+            count_refused(&self.counters, sender, &self.tunnel, self.clock);
+        }
         self.replies.flush();
     }
 }

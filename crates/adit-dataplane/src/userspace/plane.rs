@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use adit_linux::error::Error;
-use adit_linux::flow_source::FlowSource;
 use adit_linux::process::privileges::PacketThread;
 use adit_linux::sockets::packet_listeners::PacketListeners;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
-use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, Instant, TableDelta, Totals, Tunnel};
 use arc_swap::ArcSwap;
 
@@ -27,6 +25,7 @@ use super::policy_receiver::PolicyReceiver;
 use super::prober_thread::{ProberSignals, ProberThread};
 use super::probing::{PlaneCounters, Probing};
 use super::protocol_claim::ProtocolClaim;
+use super::raw_senders::RawSenders;
 use super::receivers::ReceiverPool;
 use super::threads;
 use super::watcher::Watcher;
@@ -37,6 +36,7 @@ use crate::liveness::{self, Thread};
 use crate::next_hop::NextHops;
 use crate::plane::{DataPlane, PlaneKind};
 use crate::tunnel_interface::TunnelInterface;
+use crate::underlay_sources::UnderlaySources;
 
 /// Largest outer datagram, in bytes, of a tunnel without peers.
 const DEFAULT_MTU: usize = 1500;
@@ -61,43 +61,41 @@ pub struct UserspacePlane {
     /// What the host's own rules mean, as the watcher has seen last.
     host_rules: Arc<ArcSwap<HostRules>>,
     /// Held until the plane is dropped and not until it ends: another plane may start in its place,
-    /// and the kernel must not answer the peers in between.
-    claim: Option<Arc<ProtocolClaim>>,
+    /// and the kernel must not answer the peers in between. One for each address of ours; none
+    /// behind an offload.
+    claims: Arc<[ProtocolClaim]>,
 }
 
 impl UserspacePlane {
     /// Starts forwarding between the tunnel interface and the underlay of the calling thread's
-    /// network namespace. When it returns, datagrams pass: the sockets are open, and the peers'
-    /// next hops have been looked up.
+    /// network namespace. `mark` is the firewall mark of what leaves; 0 is none. When it returns,
+    /// datagrams pass: the sockets are open, and the peers' next hops have been looked up.
     ///
     /// # Errors
     /// Fails if a socket cannot be opened; the error says what to do.
-    pub fn start(
-        tunnel: Arc<Tunnel>,
-        interface: &TunnelInterface,
-        source: FlowSource,
-    ) -> Result<Self, Error> {
-        Self::start_behind::<NoOffload>(tunnel, interface, source, None)
+    pub fn start(tunnel: Arc<Tunnel>, interface: &TunnelInterface, mark: u32) -> Result<Self, Error> {
+        Self::start_behind::<NoOffload>(tunnel, interface, mark, None)
     }
 
     /// Starts forwarding behind an offload, which it opens.
     pub(crate) fn start_behind<O: Offload>(
         tunnel: Arc<Tunnel>,
         interface: &TunnelInterface,
-        source: FlowSource,
+        mark: u32,
         offload: Option<O>,
     ) -> Result<Self, O::Error> {
+        let sources = UnderlaySources { addresses: tunnel.config().underlay, mark };
         let (sender, commands) = commands::channel()?;
         // From here on, dropping the plane ends what was started.
-        let (mut plane, hidden_receivers) = Self::idle(&tunnel, interface, source, sender)?;
+        let (mut plane, hidden_receivers) = Self::idle(&tunnel, interface, sender)?;
         // Without an offload a packet thread follows its next hop to another interface, or to a
         // socket that a capture sees. Behind one, the kernel routes what userspace sends.
         let rights = if offload.is_none() { PacketThread::OpensSenders } else { PacketThread::Plain };
-        let offload = plane.start_receivers(interface, source, offload)?;
+        let offload = plane.start_receivers(interface, sources, offload)?;
         let host_rules =
-            HostRulesWatch::open(interface, source, offload.is_some(), Arc::clone(&plane.host_rules));
+            HostRulesWatch::open(interface, sources, offload.is_some(), Arc::clone(&plane.host_rules));
         let policy_receiver = PolicyReceiver::new(Arc::clone(&plane.receivers), plane.shard());
-        let senders = plane.senders(hidden_receivers.len(), source, interface)?;
+        let senders = plane.senders(hidden_receivers.len(), sources, interface)?;
         let counters = PlaneCounters {
             own: plane.shard(),
             others: plane.counters.clone(),
@@ -105,7 +103,7 @@ impl UserspacePlane {
         };
         let offloaded = offload.as_ref().map(OffloadSync::traffic);
         let prober = ProberThread {
-            probing: Probing::open(&tunnel, source, interface, counters, offloaded)?,
+            probing: Probing::open(&tunnel, sources, interface, counters, offloaded)?,
             tunnel: Arc::clone(&tunnel),
             current: Arc::clone(&plane.tunnel),
             next_hops: Arc::clone(&plane.next_hops),
@@ -120,11 +118,11 @@ impl UserspacePlane {
             current: Arc::clone(&plane.tunnel),
             commands,
             next_hops: Arc::clone(&plane.next_hops),
-            claim: plane.claim.clone(),
+            claims: Arc::clone(&plane.claims),
             offload,
             host_rules,
             policy_receiver,
-            source,
+            sources,
             listeners: PacketListeners::open().ok(),
             interface: interface.clone(),
             clock: Clock,
@@ -144,7 +142,6 @@ impl UserspacePlane {
     fn idle(
         tunnel: &Arc<Tunnel>,
         interface: &TunnelInterface,
-        source: FlowSource,
         commands: CommandSender,
     ) -> Result<(Self, Vec<Vec<PacketRing>>), Error> {
         let hidden = interface.open()?;
@@ -165,7 +162,7 @@ impl UserspacePlane {
             peers: capacity.peers,
             host: Arc::new(host),
             queues: interface.queues,
-            underlay: source.address,
+            underlay: tunnel.config().underlay,
             protocols: interface.protocols(),
             mtu,
             clock: Clock,
@@ -185,7 +182,7 @@ impl UserspacePlane {
             waker,
             threads: Vec::new(),
             host_rules: Arc::default(),
-            claim: None,
+            claims: Arc::new([]),
         };
         Ok((plane, hidden.receivers))
     }
@@ -195,19 +192,22 @@ impl UserspacePlane {
     fn start_receivers<O: Offload>(
         &mut self,
         interface: &TunnelInterface,
-        source: FlowSource,
+        sources: UnderlaySources,
         offload: Option<O>,
     ) -> Result<Option<OffloadSync<O>>, Error> {
         let pool = Arc::clone(&self.receivers);
         let Some(offload) = offload else {
             let device = &interface.hidden_name;
-            let claim = ProtocolClaim::open(device, source.address, interface.protocols())?;
-            self.claim = Some(Arc::new(claim));
-            pool.bind(None)?.start(&pool, HandoverDedup::default())?;
+            let claims = sources
+                .addresses
+                .iter()
+                .map(|address| ProtocolClaim::open(device, address, interface.protocols()));
+            self.claims = claims.collect::<Result<_, _>>()?;
+            pool.bind(None)?.start(&pool, &HandoverDedup::default())?;
             return Ok(None);
         };
         let deliverer = pool.deliverer(self.shard());
-        let catch_all = CatchAllReceiver::open(source.address, interface.protocols(), deliverer)?;
+        let catch_all = CatchAllReceiver::open(sources.addresses, interface.protocols(), deliverer)?;
         let receivers = InterfaceReceivers::new(Arc::clone(&pool), catch_all);
         Ok(Some(OffloadSync::new(offload, receivers, interface.clone())))
     }
@@ -216,16 +216,16 @@ impl UserspacePlane {
     fn senders(
         &mut self,
         count: usize,
-        source: FlowSource,
+        sources: UnderlaySources,
         interface: &TunnelInterface,
     ) -> Result<Vec<Outbound>, Error> {
-        (0..count).map(|number| self.sender(number, source, interface)).collect()
+        (0..count).map(|number| self.sender(number, sources, interface)).collect()
     }
 
     fn sender(
         &mut self,
         number: usize,
-        source: FlowSource,
+        sources: UnderlaySources,
         interface: &TunnelInterface,
     ) -> Result<Outbound, Error> {
         Ok(Outbound {
@@ -233,8 +233,8 @@ impl UserspacePlane {
             tunnel: Arc::clone(&self.tunnel),
             counters: self.shard(),
             next_hops: Arc::clone(&self.next_hops),
-            mark: source.mark,
-            raw: RawFrameSender::open_from(source, outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
+            mark: sources.mark,
+            raw: RawSenders::open(sources, outbound::MAX_DATAGRAM, outbound::RAW_BATCH)?,
             replies: ReplySender::open(interface)?,
             link: None,
             clock: Clock,

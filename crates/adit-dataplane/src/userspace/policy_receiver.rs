@@ -26,7 +26,7 @@ impl PolicyReceiver {
     /// Receives from those peers of `tunnel` that are left to the stack now.
     pub(super) fn follow(&mut self, tunnel: &Tunnel) {
         let peers = tunnel.peers().filter(|(index, _)| tunnel.is_left_to_stack(*index));
-        let sources: Vec<IpAddr> = peers.map(|(_, peer)| peer.underlay).collect();
+        let sources: Vec<IpAddr> = peers.flat_map(|(_, peer)| peer.underlay.iter()).collect();
         if sources.is_empty() {
             self.open = None;
         } else if let Err(error) = self.receive_from(&sources) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use adit_linux::error::Error;
+use adit_linux::family::Family;
 use adit_linux::process::privileges::PacketThread;
 use adit_linux::sockets::poll::{EventFd, Waker, wait_readable};
 use adit_tunnel::{PeerIndex, Tunnel};
@@ -70,9 +71,8 @@ impl ProberThread {
             self.follow();
             let now = self.clock.now();
             let mut has_learned = self.probing.take_icmp(&self.tunnel, &mut buffer, now);
-            // Nothing is sent from an address that is not ours.
-            if !self.next_hops.is_source_missing() {
-                has_learned |= self.probing.advance(&self.tunnel, now);
+            if self.may_probe() {
+                has_learned |= self.probing.advance(&self.tunnel, &self.next_hops, now);
             }
             // Userspace reads it from the tunnel, an offload has to be told.
             if has_learned && self.probing.offloaded.is_some() {
@@ -90,11 +90,18 @@ impl ProberThread {
         }
     }
 
+    /// Whether this host has an address of ours. Without one nothing is probed.
+    fn may_probe(&self) -> bool {
+        let mut addresses = self.tunnel.config().underlay.iter();
+        addresses.any(|address| !self.next_hops.is_source_missing(Family::of(address)))
+    }
+
     fn wait(&self) -> std::io::Result<()> {
-        let Self { probing, next_hops, signals, clock, waker, .. } = self;
-        // Without our address nothing is probed.
-        let deadline = probing.next_deadline().filter(|_| !next_hops.is_source_missing());
+        let Self { probing, signals, clock, waker, .. } = self;
+        let deadline = probing.next_deadline().filter(|_| self.may_probe());
         let left = deadline.map_or(LONGEST_SLEEP, |deadline| deadline.since(clock.now()).min(LONGEST_SLEEP));
-        wait_readable(&[probing.icmp.as_fd(), signals.changed.as_fd()], waker, left)
+        let icmp = probing.icmp.iter().map(|icmp| icmp.socket.as_fd());
+        let ready: Vec<_> = icmp.chain([signals.changed.as_fd()]).collect();
+        wait_readable(&ready, waker, left)
     }
 }

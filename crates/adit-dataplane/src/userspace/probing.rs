@@ -3,35 +3,53 @@
 use std::sync::Arc;
 
 use adit_linux::error::Error;
-use adit_linux::flow_source::FlowSource;
+use adit_linux::family::Family;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
-use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_tunnel::{Counters, DropReason, Dropped, Instant, PeerIndex, Prober, Traffic, Tunnel, UnderlayIcmp};
+use adit_wire::ipv6;
 
 use super::icmp_replies::ReplySender;
 use super::offload::TrafficReader;
 use super::outbound::MAX_DATAGRAM;
+use super::raw_senders::RawSenders;
 use super::receivers::ReceiverPool;
+use crate::next_hop::NextHops;
 use crate::tunnel_interface::TunnelInterface;
+use crate::underlay_sources::UnderlaySources;
 
 /// ICMP messages that are handled before other work gets its turn.
 const BATCH: usize = 256;
 /// Probes that one system call sends.
 const FRAMES: usize = 4;
 
-/// The socket that receives routers' ICMP errors, the one that sends probes, and the prober.
+/// The sockets that receive routers' ICMP errors, those that send probes, and the prober.
 pub(super) struct Probing {
-    pub(super) icmp: RawSocket,
-    raw: RawFrameSender,
+    pub(super) icmp: Vec<IcmpSocket>,
+    raw: RawSenders,
     /// ICMP errors to the hosts inside.
     replies: ReplySender,
     prober: Prober,
+    /// The probe that is sent next.
+    probe: Box<[u8]>,
     counters: PlaneCounters,
     /// What an offload has exchanged with a peer; `None` without an offload.
     pub(super) offloaded: Option<TrafficReader>,
-    /// ICMP messages that the socket has dropped, as far as they are counted.
+}
+
+/// A socket for the ICMP errors of one family.
+pub(super) struct IcmpSocket {
+    pub(super) socket: RawSocket,
+    /// Messages that the socket has dropped, as far as they are counted.
     overflowed: u32,
+}
+
+impl IcmpSocket {
+    /// How many messages were dropped since the last call.
+    fn dropped(&mut self) -> u32 {
+        let dropped = self.socket.dropped();
+        dropped.wrapping_sub(std::mem::replace(&mut self.overflowed, dropped))
+    }
 }
 
 /// The counters of a plane.
@@ -59,19 +77,23 @@ impl PlaneCounters {
 impl Probing {
     pub(super) fn open(
         tunnel: &Tunnel,
-        source: FlowSource,
+        sources: UnderlaySources,
         interface: &TunnelInterface,
         counters: PlaneCounters,
         offloaded: Option<TrafficReader>,
     ) -> Result<Self, Error> {
+        let icmp = sources.iter().map(|source| {
+            let socket = RawSocket::icmp_errors(source.address)?;
+            Ok(IcmpSocket { socket, overflowed: 0 })
+        });
         Ok(Self {
-            icmp: RawSocket::icmp_errors(source.address)?,
-            raw: RawFrameSender::open_from(source, MAX_DATAGRAM, FRAMES)?,
+            icmp: icmp.collect::<Result<_, Error>>()?,
+            raw: RawSenders::open(sources, MAX_DATAGRAM, FRAMES)?,
             replies: ReplySender::open(interface)?,
             prober: Prober::new(tunnel),
+            probe: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             counters,
             offloaded,
-            overflowed: 0,
         })
     }
 
@@ -93,28 +115,29 @@ impl Probing {
     /// Handles the ICMP errors that have arrived, at most a batch. Returns true if the tunnel has
     /// learned from any.
     pub(super) fn take_icmp(&mut self, tunnel: &Tunnel, buffer: &mut [u8], now: Instant) -> bool {
-        let Self { icmp, prober, counters, offloaded, replies, overflowed, .. } = self;
+        let Self { icmp, prober, counters, offloaded, replies, .. } = self;
         let traffic = counters.traffic(offloaded.as_ref());
         let mut has_learned = false;
-        for _ in 0..BATCH {
-            let Ok(len) = icmp.recv(buffer) else { break };
-            let Some(packet) = buffer.get(..len) else { break };
-            let outcome = prober.handle_icmp(tunnel, packet, now, &counters.own, &traffic);
-            relay(replies, &outcome, packet);
-            has_learned |= has_changed_state(&outcome);
-        }
-        let dropped = icmp.dropped();
-        let more = dropped.wrapping_sub(*overflowed);
-        if more > 0 {
-            counters.own.count_drop(DropReason::QueueFull, Dropped::at(now), u64::from(more));
-            *overflowed = dropped;
+        for icmp in icmp {
+            for _ in 0..BATCH {
+                let Ok(len) = icmp.socket.recv(buffer) else { break };
+                let Some(packet) = buffer.get(..len) else { break };
+                let outcome = prober.handle_icmp(tunnel, packet, now, &counters.own, &traffic);
+                relay(replies, &outcome, packet);
+                has_learned |= has_changed_state(&outcome);
+            }
+            let dropped = icmp.dropped();
+            if dropped > 0 {
+                counters.own.count_drop(DropReason::QueueFull, Dropped::at(now), u64::from(dropped));
+            }
         }
         has_learned
     }
 
     /// Sends the probes that are due, and relays errors that have been proven. Returns true if the
-    /// tunnel may have learned from either.
-    pub(super) fn advance(&mut self, tunnel: &Tunnel, now: Instant) -> bool {
+    /// tunnel may have learned from either. Nothing is sent from an address that is not this
+    /// host's.
+    pub(super) fn advance(&mut self, tunnel: &Tunnel, next_hops: &NextHops, now: Instant) -> bool {
         let mut has_learned = false;
         if self.prober.poll_timeout().is_some_and(|deadline| deadline <= now) {
             has_learned = self.prober.has_open_rounds();
@@ -126,13 +149,23 @@ impl Probing {
             relay(&mut self.replies, &outcome, &message);
             has_learned |= has_changed_state(&outcome);
         }
-        while let Some(frame) = self.raw.frame().get_mut(LINK_HEADER..) {
-            let Some(len) = self.prober.poll_transmit(tunnel, &self.counters.own, frame) else { break };
-            self.raw.commit(len, None);
+        while let Some(probe) = self.prober.poll_transmit(tunnel, &self.counters.own, &mut self.probe) {
+            let Some(probe) = self.probe.get(..probe) else { break };
+            let is_ipv6 = ipv6::is_ipv6(probe);
+            if next_hops.is_source_missing(if is_ipv6 { Family::V6 } else { Family::V4 }) {
+                continue;
+            }
+            let sender = self.raw.of(is_ipv6);
+            if let Some(frame) = sender.frame().get_mut(LINK_HEADER..LINK_HEADER + probe.len()) {
+                frame.copy_from_slice(probe);
+                sender.commit(probe.len(), None);
+            }
         }
         self.raw.flush();
         // A probe that cannot be sent is one that is not answered.
-        let _ = self.raw.take_sent();
+        for sender in self.raw.iter_mut() {
+            let _ = sender.take_sent();
+        }
         has_learned
     }
 }

@@ -23,6 +23,7 @@ static NEXT_TABLE: AtomicU32 = AtomicU32::new(0);
 /// See the module. Only a plane without an offload needs it: what an offload declines does not
 /// reach the host's IP input.
 pub(super) struct ProtocolClaim {
+    underlay: IpAddr,
     protocols: &'static [TunnelProtocol],
     _placeholders: Vec<RawSocket>,
     device: String,
@@ -50,6 +51,7 @@ impl ProtocolClaim {
     ) -> Result<Self, Error> {
         let placeholders = protocols.iter().map(|protocol| RawSocket::placeholder(underlay, *protocol));
         Ok(Self {
+            underlay,
             protocols,
             _placeholders: placeholders.collect::<Result<_, _>>()?,
             device: device.to_owned(),
@@ -65,7 +67,8 @@ impl ProtocolClaim {
     }
 
     /// Looks whether the driver has been loaded, and sets the rule where it is needed.
-    pub(super) fn look(&self, tunnel: &Tunnel, underlay: IpAddr) {
+    pub(super) fn look(&self, tunnel: &Tunnel) {
+        let underlay = self.underlay;
         let mut driver = self.lock();
         match &*driver {
             TunnelDriver::NotLoaded if !TunnelDropRule::is_needed(Family::of(underlay)) => return,
@@ -75,7 +78,8 @@ impl ProtocolClaim {
         // The rule would drop what the stack has to pass on.
         let is_ours = |index| !tunnel.is_left_to_stack(index);
         let peers = tunnel.peers().filter(|(index, _)| is_ours(*index));
-        let peers: Vec<IpAddr> = peers.map(|(_, peer)| peer.underlay).collect();
+        let peers = peers.filter_map(|(_, peer)| peer.underlay.of_family_of(underlay));
+        let peers: Vec<IpAddr> = peers.collect();
         let table = format!("adit-{}-{}", self.device, NEXT_TABLE.fetch_add(1, Ordering::Relaxed));
         match (TunnelDropRule::start(&table, underlay, &peers, self.protocols), &mut *driver) {
             (Ok(rule), _) => *driver = TunnelDriver::Silenced { _rule: rule, is_current: true },

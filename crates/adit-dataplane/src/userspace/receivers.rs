@@ -1,6 +1,5 @@
 //! The receiver pool: packet sockets on the underlay, each with a thread.
 
-use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +8,7 @@ use adit_linux::process::privileges::PacketThread;
 use adit_linux::sockets::packet_ring::PacketRing;
 use adit_linux::sockets::poll::Waker;
 use adit_linux::tunnel_protocol::TunnelProtocol;
-use adit_tunnel::{Counters, Reassembler, Tunnel};
+use adit_tunnel::{Counters, Reassembler, Tunnel, UnderlayAddresses};
 use arc_swap::ArcSwap;
 
 use super::dedup::HandoverDedup;
@@ -28,7 +27,7 @@ pub(super) struct ReceiverPool {
     pub(super) host: Arc<HostLink>,
     /// Number of receivers on all interfaces.
     pub(super) queues: usize,
-    pub(super) underlay: IpAddr,
+    pub(super) underlay: UnderlayAddresses,
     /// What peers send.
     pub(super) protocols: &'static [TunnelProtocol],
     /// Bytes of the largest datagram that fits a frame of a ring.
@@ -48,15 +47,14 @@ impl BoundRings {
         self.0.iter().map(PacketRing::count).sum()
     }
 
-    /// Starts a thread for each socket. The first skips what `dedup` has recorded.
-    pub(super) fn start(self, pool: &ReceiverPool, dedup: HandoverDedup) -> Result<(), Error> {
-        let dedups = std::iter::once(dedup).chain(std::iter::repeat_with(HandoverDedup::default));
-        for (ring, dedup) in self.0.into_iter().zip(dedups) {
+    /// Starts a thread for each socket. They skip what `dedup` has recorded.
+    pub(super) fn start(self, pool: &ReceiverPool, dedup: &HandoverDedup) -> Result<(), Error> {
+        for ring in self.0 {
             let counters = Arc::new(Counters::new(pool.peers));
             let inbound = Inbound {
                 ring,
                 deliverer: pool.deliverer(Arc::clone(&counters)),
-                dedup,
+                dedup: dedup.clone(),
                 reassembler: Reassembler::default(),
                 clock: pool.clock,
                 stop: Arc::clone(&pool.stop),
@@ -89,7 +87,12 @@ impl ReceiverPool {
     pub(super) fn bind(&self, device: Option<u32>) -> Result<BoundRings, Error> {
         // An offload declines little: one queue is enough.
         let queues = if device.is_some() { 1 } else { self.queues };
-        PacketRing::open_group(self.underlay, self.protocols, device, queues, self.mtu).map(BoundRings)
+        let groups = self
+            .underlay
+            .iter()
+            .map(|address| PacketRing::open_group(address, self.protocols, device, queues, self.mtu));
+        let groups: Vec<Vec<PacketRing>> = groups.collect::<Result<_, _>>()?;
+        Ok(BoundRings(groups.into_iter().flatten().collect()))
     }
 
     /// Takes the threads out, to wait for their end.

@@ -4,11 +4,11 @@
 use adit_linux::error::Error;
 use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::packet::PacketSender;
-use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_linux::sockets::virtio_net::PartialChecksum;
 use adit_linux::sockets::xdp::XdpSender;
 use adit_wire::ipv6;
 
+use super::raw_senders::RawSenders;
 use super::segment::complete_checksum;
 use crate::next_hop::{LinkDevice, Mac};
 
@@ -77,7 +77,7 @@ impl TxPath {
     pub(super) fn send(
         self,
         link: &mut Option<Link>,
-        raw: &mut RawFrameSender,
+        raw: &mut RawSenders,
         header: &[u8],
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<PartialChecksum>,
@@ -86,7 +86,7 @@ impl TxPath {
             (Self::Link(destination, source), Some(link)) => {
                 (link.sender.as_mut(), Some((destination, source)))
             }
-            _ => (raw, None),
+            _ => (raw.of(ipv6::is_ipv6(header)), None),
         };
         let completes = sender.completes_checksums();
         let (front, rest) = sender.frame().split_at_mut(LINK_HEADER);

@@ -7,17 +7,10 @@ use adit_linux::error::Error;
 use adit_linux::flow_source::FlowSource;
 use adit_linux::netlink::{Link, LinkLayer, Netlink, RouteKind, RouteLookup};
 use adit_linux::sockets::raw::RawSocket;
-use adit_tunnel::{PeerIndex, Tunnel};
+use adit_tunnel::{Path, PeerIndex, Tunnel};
 
 use crate::routes::note_routes;
-
-/// A peer and its underlay address.
-pub(super) type PeerAddress = (PeerIndex, IpAddr);
-
-/// All peers of a tunnel.
-pub(super) fn all_peers(tunnel: &Tunnel) -> Vec<PeerAddress> {
-    tunnel.peers().map(|(index, peer)| (index, peer.underlay)).collect()
-}
+use crate::underlay_sources::UnderlaySources;
 
 /// See the module.
 pub(super) struct Underlay {
@@ -32,28 +25,43 @@ impl Underlay {
     pub(super) fn look(
         netlink: &mut Netlink,
         tunnel: &Tunnel,
-        source: FlowSource,
-        peers: &[PeerAddress],
+        sources: UnderlaySources,
+        paths: impl Iterator<Item = (PeerIndex, Path)> + Clone,
     ) -> Result<Self, Error> {
-        let links: BTreeMap<u32, Link> =
-            netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
-        let (peers, addresses): (Vec<_>, Vec<_>) = peers.iter().copied().unzip();
+        let links = netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        let mut seen = Self { links, routes: Vec::new() };
+        for (source, peers) in sources.group(paths) {
+            seen.look_from(netlink, tunnel, source, peers)?;
+        }
+        Ok(seen)
+    }
+
+    /// The same for peers that are sent to from one of our addresses.
+    fn look_from(
+        &mut self,
+        netlink: &mut Netlink,
+        tunnel: &Tunnel,
+        source: FlowSource,
+        peers: Vec<(PeerIndex, IpAddr)>,
+    ) -> Result<(), Error> {
+        let (peers, addresses): (Vec<_>, Vec<_>) = peers.into_iter().unzip();
         let routes = netlink.routes_to(&addresses, Some(source))?;
         note_routes(tunnel, &peers, &routes);
         let routes =
             routes.into_iter().map(|route| route.ok().filter(|route| route.kind == RouteKind::Unicast));
-        let routes: Vec<_> = peers.into_iter().zip(routes).collect();
         let mut added = AddedByIpsec { source, asked: None };
-        for ((peer, route), address) in routes.iter().zip(addresses) {
-            let Some(route) = route else { continue };
-            let Some(link) = links.get(&route.device) else { continue };
-            let is_covered = tunnel.is_left_to_stack(*peer);
-            let added = if is_covered { added.to(address, route.mtu.unwrap_or(link.mtu)) } else { 0 };
-            // Not the route's MTU: the kernel believes ICMP errors that the tunnel may doubt.
-            let mtu = link.mtu.saturating_sub(added);
-            tunnel.set_underlay_mtu(*peer, mtu.min(65_535) as u16);
+        for ((peer, address), route) in peers.into_iter().zip(addresses).zip(routes) {
+            let link = route.as_ref().and_then(|route| Some((route, self.links.get(&route.device)?)));
+            if let Some((route, link)) = link {
+                let is_covered = tunnel.is_left_to_stack(peer);
+                let added = if is_covered { added.to(address, route.mtu.unwrap_or(link.mtu)) } else { 0 };
+                // Not the route's MTU: the kernel believes ICMP errors that the tunnel may doubt.
+                let mtu = link.mtu.saturating_sub(added);
+                tunnel.set_underlay_mtu(peer, mtu.min(65_535) as u16);
+            }
+            self.routes.push((peer, route));
         }
-        Ok(Self { links, routes })
+        Ok(())
     }
 
     /// An interface, if it is Ethernet, up and running.

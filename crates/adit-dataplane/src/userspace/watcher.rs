@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use adit_linux::error::Error;
-use adit_linux::flow_source::FlowSource;
+use adit_linux::family::Family;
 use adit_linux::netlink::{Event, Events, Group, Netlink, ROUTE_PROTOCOL};
 use adit_linux::sockets::packet_listeners::PacketListeners;
 use adit_linux::sockets::poll::{Waker, wait_readable};
-use adit_tunnel::Tunnel;
+use adit_tunnel::{Path, PeerIndex, Tunnel};
 use arc_swap::ArcSwap;
 
 use super::commands::{Command, CommandReceiver};
@@ -22,12 +22,13 @@ use super::offload_sync::OffloadSync;
 use super::policy_receiver::PolicyReceiver;
 use super::prober_thread::ProberSignals;
 use super::protocol_claim::ProtocolClaim;
-use super::underlay::{PeerAddress, Underlay, all_peers};
+use super::underlay::Underlay;
 use crate::clock::Clock;
 use crate::host_rules::HostRulesWatch;
 use crate::liveness::Heartbeat;
 use crate::next_hop::{LinkDevice, Mac, NextHops};
 use crate::tunnel_interface::TunnelInterface;
+use crate::underlay_sources::UnderlaySources;
 
 /// How often neighbours must confirm that they are reachable, as the kernel asks of those that it
 /// sends to itself (RFC 4861 section 7.3.1; Linux `delay_first_probe_time` is 5 s).
@@ -49,12 +50,12 @@ pub(super) struct Watcher<O> {
     pub(super) commands: CommandReceiver,
     pub(super) prober: ProberSignals,
     pub(super) next_hops: Arc<NextHops>,
-    pub(super) claim: Option<Arc<ProtocolClaim>>,
+    pub(super) claims: Arc<[ProtocolClaim]>,
     /// Behind an offload userspace sends little, and the kernel routes that.
     pub(super) offload: Option<OffloadSync<O>>,
     pub(super) host_rules: HostRulesWatch,
     pub(super) policy_receiver: PolicyReceiver,
-    pub(super) source: FlowSource,
+    pub(super) sources: UnderlaySources,
     /// `None` where there is no `/proc`: any interface may then have a capture.
     pub(super) listeners: Option<PacketListeners>,
     pub(super) interface: TunnelInterface,
@@ -78,12 +79,12 @@ impl<O: Offload> Watcher<O> {
     /// Subscribes before it looks, so that no change in between is missed. Then it waits a moment
     /// for neighbours to answer, so that the first datagram need not take the slow path.
     pub(super) fn prepare(self) -> Result<Prepared<O>, O::Error> {
-        let events = Events::open(match self.source.address {
-            IpAddr::V4(_) => &[Group::Link, Group::Address, Group::Route, Group::Rule, Group::Neighbour],
-            IpAddr::V6(_) => {
-                &[Group::Link, Group::AddressV6, Group::RouteV6, Group::RuleV6, Group::Neighbour]
-            }
-        })?;
+        let mut groups = vec![Group::Link, Group::Neighbour];
+        groups.extend(self.sources.iter().flat_map(|source| match source.address {
+            IpAddr::V4(_) => [Group::Address, Group::Route, Group::Rule],
+            IpAddr::V6(_) => [Group::AddressV6, Group::RouteV6, Group::RuleV6],
+        }));
+        let events = Events::open(&groups)?;
         let netlink = Netlink::open()?;
         let interface = &self.interface;
         let device = if interface.scope.netns.is_none() { interface.index } else { 0 };
@@ -111,9 +112,7 @@ impl<O: Offload> Watcher<O> {
     /// Receives from the peers that are left to the host's stack now.
     fn follow_policies(&mut self) {
         self.policy_receiver.follow(&self.tunnel);
-        if let Some(claim) = &self.claim {
-            claim.renew();
-        }
+        self.claims.iter().for_each(ProtocolClaim::renew);
     }
 
     fn receive_catch_all(&mut self, buffer: &mut [u8]) -> bool {
@@ -134,7 +133,7 @@ impl<O: Offload> Prepared<O> {
             }
             let Self { watcher, events, device, .. } = self;
             let _ = wait_readable(&[events.as_fd()], &watcher.waker, left);
-            drain(events, watcher.source, *device);
+            drain(events, watcher.sources, *device);
         }
     }
 
@@ -160,7 +159,7 @@ impl<O: Offload> Prepared<O> {
             // Before the offload is synchronised, so that nothing learned meanwhile is missed.
             self.watcher.prober.learned.drain();
             let has_new_interface = self.watcher.receive_catch_all(&mut buffer);
-            let has_changed = drain(&mut self.events, self.watcher.source, self.device);
+            let has_changed = drain(&mut self.events, self.watcher.sources, self.device);
             let has_new_rules = self.watcher.follow_host_rules();
             if has_changed || has_new_interface || has_new_rules || looked.elapsed() >= due {
                 self.look();
@@ -196,13 +195,11 @@ impl<O: Offload> Prepared<O> {
 
     /// Brings the next hops up to date. Returns true when every peer behind Ethernet has one.
     fn look(&mut self) -> bool {
-        let own = self.look_for_source();
-        let Watcher { offload, tunnel, source, claim, .. } = &mut self.watcher;
-        if let Some(claim) = claim {
-            claim.look(tunnel, source.address);
-        }
+        let own = self.look_for_sources();
+        let Watcher { offload, tunnel, sources, claims, .. } = &mut self.watcher;
+        claims.iter().for_each(|claim| claim.look(tunnel));
         let looked = match offload {
-            Some(offload) => own.and_then(|own| offload.look(&mut self.netlink, tunnel, *source, own)),
+            Some(offload) => own.and_then(|own| offload.look(&mut self.netlink, tunnel, *sources, own)),
             None => self.look_at_all(),
         };
         match looked {
@@ -215,44 +212,51 @@ impl<O: Offload> Prepared<O> {
         }
     }
 
-    /// Lets nothing be sent while our address is not this host's, before anything else is looked
-    /// up, which takes long with many peers. Returns the interfaces that have our address.
-    fn look_for_source(&mut self) -> Result<BTreeSet<u32>, Error> {
-        let Watcher { offload, next_hops, prober, source, .. } = &mut self.watcher;
+    /// Lets nothing be sent from an address of ours while it is not this host's, before anything
+    /// else is looked up, which takes long with many peers. Returns the interfaces that have our
+    /// addresses.
+    fn look_for_sources(&mut self) -> Result<BTreeSet<u32>, Error> {
+        let Watcher { offload, next_hops, prober, sources, .. } = &mut self.watcher;
         // If the kernel cannot be asked, it stays as it is.
-        let addresses = self.netlink.addresses(None)?.into_iter();
-        let own = addresses.filter(|address| address.prefix.addr() == source.address);
-        let own: BTreeSet<u32> = own.map(|address| address.index).collect();
-        let is_missing = own.is_empty();
-        if is_missing != next_hops.is_source_missing() {
-            next_hops.set_source_missing(is_missing);
-            prober.changed.notify();
-            if let Some(offload) = offload {
-                offload.set_sending(!is_missing);
+        let addresses = self.netlink.addresses(None)?;
+        let mut devices = BTreeSet::new();
+        for source in sources.iter() {
+            let family = Family::of(source.address);
+            let own = addresses.iter().filter(|address| address.prefix.addr() == source.address);
+            let own: Vec<u32> = own.map(|address| address.index).collect();
+            let is_missing = own.is_empty();
+            devices.extend(own);
+            if is_missing != next_hops.is_source_missing(family) {
+                next_hops.set_source_missing(family, is_missing);
+                prober.changed.notify();
+                if let Some(offload) = offload {
+                    offload.set_sending(family, !is_missing);
+                }
             }
         }
-        Ok(own)
+        Ok(devices)
     }
 
     /// Changes the peers. Userspace comes first: it takes what the offload does not know yet.
     fn update_peers(&mut self, command: &Command) -> Result<(), String> {
         self.watcher.tunnel = Arc::clone(&command.tunnel);
-        if let Some(claim) = &self.watcher.claim {
+        for claim in self.watcher.claims.iter() {
             claim.renew();
-            claim.look(&command.tunnel, self.watcher.source.address);
+            claim.look(&command.tunnel);
         }
         // Before a packet thread knows a new peer.
         if self.watcher.host_rules.publish(&command.tunnel) {
             self.watcher.follow_policies();
         }
-        let Watcher { tunnel, current, prober, offload, source, .. } = &mut self.watcher;
+        let Watcher { tunnel, current, prober, offload, sources, .. } = &mut self.watcher;
         current.store(Arc::clone(tunnel));
         prober.changed.notify();
         match offload {
-            Some(offload) => offload.update_peers(&mut self.netlink, tunnel, *source, &command.steps),
+            Some(offload) => offload.update_peers(&mut self.netlink, tunnel, *sources, &command.steps),
             None => {
                 let device = self.watcher.next_hops.device();
-                self.look_at(&command.steps.added, device).map(drop).map_err(|error| error.to_string())
+                let added = command.steps.added.iter().copied();
+                self.look_at(added, device).map(drop).map_err(|error| error.to_string())
             }
         }
     }
@@ -268,8 +272,8 @@ impl<O: Offload> Prepared<O> {
     }
 
     fn look_at_all(&mut self) -> Result<bool, Error> {
-        let peers = all_peers(&self.watcher.tunnel);
-        let (device, is_complete) = self.look_at(&peers, None)?;
+        let tunnel = Arc::clone(&self.watcher.tunnel);
+        let (device, is_complete) = self.look_at(tunnel.paths(), None)?;
         if device.is_none() && !self.is_interrupted {
             self.watcher.next_hops.set_device(None);
         }
@@ -280,12 +284,12 @@ impl<O: Offload> Prepared<O> {
     /// that a route leads to. A waiting command interrupts it.
     fn look_at(
         &mut self,
-        peers: &[PeerAddress],
+        paths: impl Iterator<Item = (PeerIndex, Path)> + Clone,
         mut device: Option<LinkDevice>,
     ) -> Result<(Option<LinkDevice>, bool), Error> {
-        let Watcher { tunnel, source, next_hops, commands, .. } = &self.watcher;
+        let Watcher { tunnel, sources, next_hops, commands, .. } = &self.watcher;
         self.is_interrupted = false;
-        let seen = Underlay::look(&mut self.netlink, tunnel, *source, peers)?;
+        let seen = Underlay::look(&mut self.netlink, tunnel, *sources, paths)?;
         let mut is_complete = true;
         let mut known: HashMap<(u32, IpAddr), Option<Mac>> = HashMap::new();
         for (peer, route) in &seen.routes {
@@ -334,10 +338,10 @@ fn use_neighbour(netlink: &mut Netlink, device: u32, address: IpAddr) -> Result<
     Ok(usable.and_then(|neighbour| neighbour.mac))
 }
 
-/// Reads the events that are queued. Returns true if there was any but those of neighbours of the
-/// other family, and of our routes: into the tunnel, behind which no peer is, or without an
-/// interface. The events only say that something changed: a look finds out what.
-fn drain(events: &mut Events, source: FlowSource, device: u32) -> bool {
+/// Reads the events that are queued. Returns true if there was any but those of neighbours of a
+/// family that we do not have, and of our routes: into the tunnel, behind which no peer is, or
+/// without an interface. The events only say that something changed: a look finds out what.
+fn drain(events: &mut Events, sources: UnderlaySources, device: u32) -> bool {
     let mut any = false;
     for event in events.queued().map_while(Result::ok) {
         any |= match event {
@@ -345,7 +349,7 @@ fn drain(events: &mut Events, source: FlowSource, device: u32) -> bool {
                 route.protocol != ROUTE_PROTOCOL || route.device.is_some_and(|found| found != device)
             }
             Event::NeighbourChanged(neighbour) | Event::NeighbourGone(neighbour) => {
-                neighbour.ip.is_ipv4() == source.address.is_ipv4() && !neighbour.ip.is_multicast()
+                sources.has(Family::of(neighbour.ip)) && !neighbour.ip.is_multicast()
             }
             _ => true,
         };

@@ -99,8 +99,8 @@ pub mod program {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Settings {
-    /// Our address on the underlay.
-    pub underlay: UnderlayAddress,
+    /// Our addresses on the underlay. Both are the same if there is one.
+    underlay: [UnderlayAddress; 2],
     /// The key of the flow labels of IPv6.
     pub flow_key: FlowKey,
     /// How datagrams get to the host.
@@ -251,21 +251,23 @@ const ECN_COMPATIBILITY: u32 = 1 << 2;
 const DONT_FRAGMENT: u32 = 1 << 3;
 const MSS_CLAMP: u32 = 1 << 4;
 const RELAY: u32 = 1 << 5;
-const SILENT: u32 = 1 << 6;
+const SILENT_IN_IPV4: u32 = 1 << 6;
 const RELAY_NOBODY: u32 = 1 << 7;
 const RELAY_LISTED: u32 = 1 << 8;
 const CARRIES_IPV6: u32 = 1 << 9;
+const SILENT_IN_IPV6: u32 = 1 << 10;
 
 impl Settings {
-    /// Settings of a tunnel that does not relay; see [`Settings::with_relay`].
+    /// Settings of a tunnel that does not relay; see [`Settings::with_relay`]. Give the only
+    /// underlay address twice.
     #[must_use]
     pub fn new(
-        underlay: IpAddr,
+        underlay: [IpAddr; 2],
         interface: HostInterface,
         policy: &OuterPolicy,
         mss_clamp: bool,
     ) -> Settings {
-        let underlay = UnderlayAddress::new(underlay);
+        let underlay = underlay.map(UnderlayAddress::new);
         let mut settings = Settings { underlay, interface, ..Settings::default() };
         match policy.ttl {
             TtlPolicy::Fixed(ttl) => settings.ttl = ttl,
@@ -347,12 +349,21 @@ impl Settings {
         self
     }
 
-    /// The same settings, with or without permission to send. Without it the programs leave
-    /// everything that they would send to userspace.
+    /// The same settings, with or without permission to send in this form. Without it the programs
+    /// leave everything that they would send so to userspace.
     #[must_use]
-    pub const fn with_sending(mut self, sends: bool) -> Settings {
-        self.flags = if sends { self.flags & !SILENT } else { self.flags | SILENT };
+    pub const fn with_sending(mut self, form: Form, sends: bool) -> Settings {
+        let silent = silent_in(form);
+        self.flags = if sends { self.flags & !silent } else { self.flags | silent };
         self
+    }
+
+    /// Whether an address is one of ours.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_our_underlay(&self, address: UnderlayAddress) -> bool {
+        let [first, second] = self.underlay;
+        address == first || address == second
     }
 
     /// The same settings with the next generation, after a change of the prefixes. `None`: all have
@@ -392,15 +403,23 @@ impl Settings {
         self.has(RELAY)
     }
 
-    /// Whether the programs may send.
+    /// Whether the programs may send in this form.
     #[inline(always)]
     #[must_use]
-    pub const fn sends(&self) -> bool {
-        !self.has(SILENT)
+    pub const fn sends(&self, form: Form) -> bool {
+        !self.has(silent_in(form))
     }
 
     const fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
+    }
+}
+
+#[inline(always)]
+const fn silent_in(form: Form) -> u32 {
+    match form {
+        Form::InIpv4 => SILENT_IN_IPV4,
+        Form::InIpv6 => SILENT_IN_IPV6,
     }
 }
 
@@ -471,6 +490,14 @@ impl PathEntry {
             device: 0,
             form: if destination.is_ipv6() { IN_IPV6 } else { 0 },
         }
+    }
+
+    /// The same path, whose next hop is not known any more.
+    #[must_use]
+    pub const fn without_next_hop(mut self) -> PathEntry {
+        self.next_hop = UnderlayAddress { words: [0; 2] };
+        self.device = 0;
+        self
     }
 
     /// The same path by this next hop and interface.

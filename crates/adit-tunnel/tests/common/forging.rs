@@ -79,7 +79,7 @@ impl Peers {
             .unwrap();
         }
         let probe = probes.then(|| ProbeOptions {
-            source: GATEWAY_A.into(),
+            sources: vec![GATEWAY_A.into()],
             secret: RandomState::new(),
             keepalive: None,
         });

@@ -57,10 +57,19 @@ fn show(status: &Status, output: &Output) {
     let at = site.underlay_interface.as_ref().map_or(String::new(), |name| format!(" ({name})"));
     output.line(format_args!(
         "site {}  underlay {}{at}  device {}  mtu {}",
-        site.name, site.underlay, site.device, site.mtu
+        site.name,
+        site.underlays.join(", "),
+        site.device,
+        site.mtu
     ));
     if site.underlay_state == UnderlayState::Missing {
-        output.line(format_args!("  underlay address missing: no traffic until {} returns", site.underlay));
+        let missing = site.underlay_missing.join(", ");
+        let what = if site.underlay_missing.len() < site.underlays.len() {
+            format!("nothing is sent from {missing} until it returns")
+        } else {
+            format!("no traffic until {missing} returns")
+        };
+        output.line(format_args!("  underlay address missing: {what}"));
     }
     output.line(format_args!(
         "  data plane {} ({}); plaintext: nothing is encrypted",
@@ -148,11 +157,18 @@ fn peer_line(peer: &PeerStatus, width: usize) -> String {
         Some(seconds) => format!("heard {seconds:.1} s ago"),
         None => "never heard".to_owned(),
     };
+    // The address that packets are sent to comes first.
+    let others: Vec<&str> =
+        peer.underlays.iter().map(String::as_str).filter(|other| *other != peer.underlay).collect();
+    let underlay = match others.as_slice() {
+        [] => peer.underlay.clone(),
+        others => format!("{} (also {})", peer.underlay, others.join(", ")),
+    };
     let networks: Vec<String> = peer.networks.iter().map(ToString::to_string).collect();
     format!(
         "  peer {:width$}  {state}  {}  {}  path mtu {path_mtu}{hops}  tx {}  rx {}  {heard}{marked}",
         peer.name,
-        peer.underlay,
+        underlay,
         networks.join(" "),
         traffic(peer.tx.packets, peer.tx.bytes),
         traffic(peer.rx.packets, peer.rx.bytes),

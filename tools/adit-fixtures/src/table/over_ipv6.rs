@@ -66,7 +66,7 @@ fn setup_over_ipv6(setup: &Setup) -> Option<Setup> {
     let v4 = &setup.config.peers;
     let mut peers = PeerSet::new(Some(UNDERLAY_A6.into()), v4.site_networks().iter().copied()).ok()?;
     for peer in v4.iter() {
-        let peer = Peer { underlay: address_v6(peer.underlay)?.into(), ..Peer::clone(peer) };
+        let peer = Peer { underlay: address_v6(peer.underlay.first())?.into(), ..Peer::clone(peer) };
         peers.insert(peer).ok()?;
     }
     let longer = |mtu: u16| mtu.checked_add(V4 as u16).filter(|mtu| *mtu >= MIN_MTU);

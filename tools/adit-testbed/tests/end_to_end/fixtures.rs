@@ -53,7 +53,7 @@ fn run(plane: DataplaneChoice) {
         tunnels.entry(config(&case.setup, plane)).or_default().push(case);
     }
     for (config, cases) in tunnels {
-        let mut testbed = Testbed::build(&config, cases[0].setup.config.underlay.is_ipv6());
+        let mut testbed = Testbed::build(&config, cases[0].setup.config.underlay.first().is_ipv6());
         cases.iter().for_each(|case| testbed.expect(case));
         testbed.expect_nothing_else();
     }

@@ -140,11 +140,12 @@ fn two_queues(gateway: &Host, config: &str, device: &str) -> UserspacePlane {
     let plane = gateway
         .run(|| {
             let interface = two_queue_interface(device)?;
-            let underlay = config.site.underlay.address().expect("the file has the address");
-            let machine = Machine { underlay, local: vec![underlay], underlay_mtu: 1500, vrf: None };
+            let underlay = config.site.underlay.addresses().expect("the file has the address");
+            let local = underlay.iter().collect();
+            let machine = Machine { underlay, local, underlay_mtu: 1500, vrf: None };
             let tunnel =
                 Tunnel::new(tunnel_config(&config, &machine)).expect("the configuration makes a tunnel");
-            UserspacePlane::start(Arc::new(tunnel), &interface, underlay.into())
+            UserspacePlane::start(Arc::new(tunnel), &interface, 0)
         })
         .unwrap();
     gateway.sysctl(&format!("ipv6/conf/{device}/disable_ipv6"), "1").unwrap();

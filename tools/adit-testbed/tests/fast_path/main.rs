@@ -10,6 +10,7 @@ extern crate adit_harness;
 
 mod asymmetric;
 mod black_hole;
+mod both_underlays;
 mod churn;
 mod forged_icmp;
 mod hub;

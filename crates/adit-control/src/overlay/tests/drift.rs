@@ -389,6 +389,15 @@ const UNDERLAY_ROWS: &[Row] = &[
         expected: &[],
         outcome: Untouched,
     },
+    Row {
+        what: "the interface of the underlay has an address of a family that no peer has",
+        drift: |world| {
+            let index = world.index("eth0");
+            world.others.add_address(index, "2001:db8:1::1/64".parse().unwrap()).unwrap();
+        },
+        expected: &[],
+        outcome: Untouched,
+    },
 ];
 
 /// With two peers, whose interfaces are `ipipA-b` and `ipipA-c`.

@@ -15,7 +15,7 @@ fn known(overlay: &Overlay) -> Known {
     let tunnel = overlay.plane().tunnel();
     let config = tunnel.config();
     let others = tunnel.other_networks().iter().map(ToString::to_string).collect();
-    let source = config.probe.as_ref().map(|probe| probe.source);
+    let source = config.probe.as_ref().and_then(|probe| probe.sources.first().copied());
     (config.underlay_mtu, source, config.local_addresses.contains(&LAN.into()), others)
 }
 

@@ -36,7 +36,13 @@ pub(super) fn combination(setup: &Setup, direction: Direction, packet: &Packet) 
             packet.bytes.get(header_len..).unwrap_or_default()
         }
     };
-    format!("{}in{}", family(is_ipv6(inner)), family(setup.config.underlay.is_ipv6()))
+    let outer = match (direction, setup.config.underlay.iter().count()) {
+        (Direction::Decap, _) => family(is_ipv6(&packet.bytes)).to_string(),
+        (Direction::Encap, 1) => family(setup.config.underlay.first().is_ipv6()).to_string(),
+        // As the peer has it.
+        (Direction::Encap, _) => "4 or 6".to_owned(),
+    };
+    format!("{}in{outer}", family(is_ipv6(inner)))
 }
 
 /// Runs a program on a packet, and userspace on what the program declines. Compares the result with
@@ -138,7 +144,7 @@ fn carried(
         let whole = Ipv4Packet::parse(bytes, Validation::Datapath).map_err(|error| broken(&error))?;
         (whole.as_bytes(), ipv4::HEADER_LEN, whole.source().into())
     };
-    if direction == Direction::Decap && source != setup.config.underlay {
+    if direction == Direction::Decap && !setup.config.underlay.contains(source) {
         return Ok(Outcome::Delivered(packet.to_vec()));
     }
     // The kernel segments a GSO packet, and writes lengths and identifications as we do.

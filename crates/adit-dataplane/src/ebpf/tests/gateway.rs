@@ -35,10 +35,10 @@ impl Gateway {
         let tunnel = Tunnel::new(setup.config.clone()).expect("the configuration is good");
         let tunnel = tunnel.with_flow_key(FlowKey(FLOW_KEY));
         let learning = tunnel.counters();
-        for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
+        for ((peer, ends), path) in tunnel.paths().zip(&setup.paths) {
             tunnel.set_underlay_mtu(peer, path.mtu);
             if path.owed {
-                let message = unreachable(setup.config.underlay, config.underlay);
+                let message = unreachable(ends.source, ends.destination);
                 tunnel.on_underlay_icmp(&message, NOW, &learning);
                 assert!(tunnel.has_pending_error(peer), "the message is believed");
             }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::programs::Programs;
-use super::strategies::{packets, setup_over};
+use super::strategies::{over, packets, setup_over};
 
 const CASES: u32 = 8;
 const CHANGES: usize = 4;
@@ -18,11 +18,11 @@ const SEED: u64 = 2003;
 
 /// Successive peers of one site, and packets for each state.
 fn lives() -> impl Strategy<Value = Vec<(Setup, Vec<(Direction, Packet)>)>> {
-    let setups = |over_ipv6| {
-        let others = proptest::collection::vec(setup_over(over_ipv6), CHANGES);
-        (setup_over(over_ipv6), others)
+    let setups = |over| {
+        let others = proptest::collection::vec(setup_over(over), CHANGES);
+        (setup_over(over), others)
     };
-    any::<bool>().prop_flat_map(setups).prop_flat_map(|(first, others)| {
+    over().prop_flat_map(setups).prop_flat_map(|(first, others)| {
         let mut site = first.config.clone();
         // Without DF, identifications would count up and differ.
         site.outer.df = true;

@@ -1,17 +1,15 @@
 //! The programs in test runs: the kernel makes a packet of some bytes, runs a program on it, and
 //! returns the changed packet. Nothing leaves the host: a redirect is a verdict like any other.
 
-use std::net::IpAddr;
-
 use adit_fixtures::{Direction, Packet, Program, Setup};
 use adit_policy::PeerIndex;
 use adit_policy::bpf::maps::{HostInterface, PathEntry, Settings, program};
-use adit_tunnel::{TableDelta, Totals, Tunnel};
+use adit_tunnel::{Path, TableDelta, Totals, Tunnel};
 use adit_wire::ipv6::is_ipv6;
 use aya::programs::{TestRun, TestRunOptions};
 
 use super::super::counts::{CountSnapshot, Counts};
-use super::super::loaded::{LoadedObject, PeerState};
+use super::super::loaded::{LoadedObject, PeerState, both, entry_of};
 
 const ETHERNET: usize = 14;
 /// Room for an added outer header, in bytes.
@@ -67,9 +65,9 @@ impl Programs {
         let mut settings = settings(tunnel, setup).with_relay_rule(before.relay_rule());
         settings.generation = before.generation;
         self.object.set_settings(settings).expect("the settings can be written");
-        for ((peer, config), path) in tunnel.peers().zip(&setup.paths) {
+        for ((peer, ends), path) in tunnel.paths().zip(&setup.paths) {
             let device = if path.known { DEVICE } else { 0 };
-            let entry = on_link(tunnel, config.underlay, device);
+            let entry = on_link(ends, device);
             let state = PeerState::of(tunnel, peer);
             self.object.set_peer(peer, state, entry).expect("there is room for every peer");
         }
@@ -78,9 +76,9 @@ impl Programs {
     /// Changes the peers. New ones are on the link.
     pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) {
         self.object.update_peers(tunnel, steps).expect("there is room");
-        for (peer, underlay) in &steps.added {
+        for (peer, path) in &steps.added {
             let state = PeerState { path_mtu: 1500, ..PeerState::default() };
-            self.object.set_peer(*peer, state, on_link(tunnel, *underlay, DEVICE)).expect("there is room");
+            self.object.set_peer(*peer, state, on_link(*path, DEVICE)).expect("there is room");
         }
     }
 
@@ -148,15 +146,15 @@ impl Programs {
 fn settings(tunnel: &Tunnel, setup: &Setup) -> Settings {
     let config = tunnel.config();
     let interface = HostInterface::new(DEVICE, Some(DEVICE), MTU, MAC, HIDDEN_MAC);
-    Settings::new(config.underlay, interface, &config.outer, config.mss_clamp)
+    Settings::new(both(config.underlay), interface, &config.outer, config.mss_clamp)
         .with_flow_key(tunnel.flow_key())
         .with_relay(setup.forwards)
         .with_ipv6(config.peers.has_ipv6())
 }
 
 /// The path to a peer on the link of an interface; 0 is none.
-fn on_link(tunnel: &Tunnel, underlay: IpAddr, device: u32) -> PathEntry {
-    PathEntry::new(tunnel.config().underlay, underlay).via(underlay, device)
+fn on_link(path: Path, device: u32) -> PathEntry {
+    entry_of(path).via(path.destination, device)
 }
 
 /// An Ethernet header for this host: the loopback interface's address is all zeros. It says IPv6

@@ -8,7 +8,7 @@ use adit_fixtures::packet_v6::bare_v6;
 use adit_fixtures::site::A;
 use adit_fixtures::{Direction, Packet, Path, Setup};
 use adit_policy::{Owner, OwnerLookup};
-use adit_tunnel::{PathOptions, Peer, PeerSet, Relay, Tunnel, TunnelConfig};
+use adit_tunnel::{PathOptions, Peer, PeerSet, Relay, Tunnel, TunnelConfig, UnderlayAddresses};
 use adit_wire::Protocol;
 use adit_wire::dscp::{Dscp, DscpPolicy};
 use adit_wire::ecn::EcnMode;
@@ -95,17 +95,31 @@ fn rarely(percent: u32) -> impl Strategy<Value = bool> {
     (0..100_u32).prop_map(move |n| n < percent)
 }
 
-/// A tunnel with one to four peers, and the state of their paths, over either family.
-pub(super) fn setup() -> impl Strategy<Value = Setup> {
-    rarely(50).prop_flat_map(setup_over)
+/// The families of the underlay addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    V4,
+    V6,
+    /// The site has both, and a peer either or both.
+    Both,
 }
 
-/// The same over IPv6 or IPv4.
-pub(super) fn setup_over(over_ipv6: bool) -> impl Strategy<Value = Setup> {
+/// Any of them.
+pub(super) fn over() -> impl Strategy<Value = Over> {
+    prop_oneof![2 => Just(Over::V4), 2 => Just(Over::V6), 1 => Just(Over::Both)]
+}
+
+/// A tunnel with one to four peers, and the state of their paths.
+pub(super) fn setup() -> impl Strategy<Value = Setup> {
+    over().prop_flat_map(setup_over)
+}
+
+/// The same over these families.
+pub(super) fn setup_over(over: Over) -> BoxedStrategy<Setup> {
     let owners = vec(any::<usize>(), NETWORKS.len());
     let mtu = prop_oneof![2 => Just(1500), 1 => select(&MTUS[..])];
     let path = (mtu, rarely(10), rarely(90));
-    let least = if over_ipv6 { 1280 } else { 0 };
+    let least = if over == Over::V4 { 0 } else { 1280 };
     let path = path.prop_map(move |(mtu, owed, known)| Path { mtu: mtu.max(least), owed, known });
     let usual = any::<bool>();
     let locals = vec(select(&["172.16.17.1", "192.168.199.1", "203.0.113.1"][..]), 0..3);
@@ -120,49 +134,62 @@ pub(super) fn setup_over(over_ipv6: bool) -> impl Strategy<Value = Setup> {
         rarely(80),
         (relay(), rarely(75)),
     );
-    parts.prop_filter_map("a tunnel that there can be", move |parts| {
-        let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards, rest) = parts;
-        let (relay, both_families) = rest;
-        let underlay = |v4: Ipv4Addr| if over_ipv6 { address_v6(v4).into() } else { IpAddr::from(v4) };
-        // 0: nobody, 1: us.
-        let of = |owner| {
-            let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
-            let owned = owned.map(|(network, _)| network.parse::<Ipv4Net>().expect("a network"));
-            owned
-                .flat_map(|network| [Some(network.into()), both_families.then(|| network_v6(network))])
-                .flatten()
-                .collect::<Vec<IpNet>>()
-        };
-        let mut set = PeerSet::nested(Some(underlay(A)), of(1)).ok()?;
-        for index in 0..peers {
-            let name = format!("p{index}").parse().expect("a name");
-            set.insert(Peer {
-                name,
-                underlay: underlay(gateway(index)),
-                networks: of(index + 2),
-                path: PathOptions::default(),
-            })
-            .ok()?;
-        }
-        let config = TunnelConfig {
-            underlay: underlay(A),
-            peers: set,
-            outer,
-            mss_clamp,
-            relay,
-            mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
-            underlay_mtu: 1500,
-            local_addresses: locals
-                .into_iter()
-                .flat_map(|local| [IpAddr::from(parse(local)), address_v6(parse(local)).into()])
-                .collect(),
-            reachable_addresses: Vec::new(),
-            probe: None,
-        };
-        Tunnel::new(config.clone()).ok()?;
-        let path = |path: &Path| if usual { Path::of(path.mtu) } else { *path };
-        Some(Setup { config, paths: paths.iter().take(peers).map(path).collect(), forwards })
-    })
+    parts
+        .prop_filter_map("a tunnel that there can be", move |parts| {
+            let (peers, owners, paths, usual, locals, outer, mss_clamp, forwards, rest) = parts;
+            let (relay, both_families) = rest;
+            let underlay = |v4: Ipv4Addr, kind: usize| {
+                let both = [IpAddr::from(v4), address_v6(v4).into()];
+                let [first, second] = both;
+                let addresses = match (over, kind % 4) {
+                    (Over::V4, _) | (Over::Both, 2) => vec![first],
+                    (Over::V6, _) | (Over::Both, 3) => vec![second],
+                    (Over::Both, 1) => vec![second, first],
+                    (Over::Both, _) => vec![first, second],
+                };
+                UnderlayAddresses::new(addresses).expect("of different families")
+            };
+            let kinds = owners.iter().fold(0, |sum: usize, owner| sum.wrapping_add(*owner));
+            // 0: nobody, 1: us.
+            let of = |owner| {
+                let owned = NETWORKS.iter().zip(&owners).filter(move |(_, n)| **n % (peers + 2) == owner);
+                let owned = owned.map(|(network, _)| network.parse::<Ipv4Net>().expect("a network"));
+                owned
+                    .flat_map(|network| [Some(network.into()), both_families.then(|| network_v6(network))])
+                    .flatten()
+                    .collect::<Vec<IpNet>>()
+            };
+            let mut set = PeerSet::nested(Some(underlay(A, 0)), of(1)).ok()?;
+            for index in 0..peers {
+                let name = format!("p{index}").parse().expect("a name");
+                set.insert(Peer {
+                    name,
+                    underlay: underlay(gateway(index), kinds.wrapping_add(index)),
+                    networks: of(index + 2),
+                    path: PathOptions::default(),
+                })
+                .ok()?;
+            }
+            let config = TunnelConfig {
+                underlay: underlay(A, 0),
+                peers: set,
+                outer,
+                mss_clamp,
+                relay,
+                mtu_floor: adit_tunnel::DEFAULT_MTU_FLOOR,
+                underlay_mtu: 1500,
+                local_addresses: locals
+                    .into_iter()
+                    .flat_map(|local| [IpAddr::from(parse(local)), address_v6(parse(local)).into()])
+                    .collect(),
+                reachable_addresses: Vec::new(),
+                probe: None,
+            };
+            Tunnel::new(config.clone()).ok()?;
+            let path = |path: &Path| if usual { Path::of(path.mtu) } else { *path };
+            Some(Setup { config, paths: paths.iter().take(peers).map(path).collect(), forwards })
+        })
+        .boxed()
 }
 
 /// Which peers reach each other: mostly all, sometimes none, or some.
@@ -187,8 +214,10 @@ pub(super) fn packets(
 ) -> impl Strategy<Value = Vec<(Direction, Packet)>> + use<> {
     let ends = ends(setup);
     let inner = inner(ends.clone()).prop_map(|packet| (Direction::Encap, packet));
-    let outer = outer(ends, setup.config.underlay.is_ipv6()).prop_map(|packet| (Direction::Decap, packet));
-    vec(prop_oneof![inner, outer], count)
+    let ours: Vec<bool> = setup.config.underlay.iter().map(|address| address.is_ipv6()).collect();
+    let outer = select(ours).prop_flat_map(move |over_ipv6| outer(ends.clone(), over_ipv6).boxed());
+    let outer = outer.prop_map(|packet| (Direction::Decap, packet));
+    vec(prop_oneof![inner, outer].boxed(), count)
 }
 
 fn address() -> impl Strategy<Value = Ipv4Addr> {
