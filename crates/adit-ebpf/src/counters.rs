@@ -1,6 +1,6 @@
 //! Counters. Each processor has its own copy. On most kernels nothing interrupts a program there
 //! that counts too, so plain additions are enough. With PREEMPT_RT another run may come between the
-//! load and the store of an addition, so additions are atomic there: [`IS_PREEMPTIBLE`].
+//! load and the store of an addition, so additions are atomic there: `preemption.rs`.
 //!
 //! Nothing makes a reference to a count: userspace reads it at any time, and so does another run.
 
@@ -9,11 +9,11 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use adit_policy::bpf::maps::{LastDrop, LastRx, PeerCounts};
 use adit_policy::{DropReason, PeerIndex};
 use adit_wire::ecn::EcnAnomaly;
-use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::maps::PerCpuArray;
 
 use crate::inner::Inner;
+use crate::preemption;
 use crate::tables::{DROPS, ECN, LAST_DROPS, PEER_COUNTS};
 
 /// What one packet adds to the counters: datagrams and their bytes.
@@ -23,17 +23,12 @@ pub struct Amount {
     pub bytes: u32,
 }
 
-/// Not 0 if runs of the programs on one processor may interrupt each other. The loader sets it, and
-/// the kernel's verifier removes the code for the other case.
-#[unsafe(no_mangle)]
-static IS_PREEMPTIBLE: Global<u8> = Global::new(0);
-
 /// Adds to a count. It must point into a map's value.
 #[inline(always)]
 unsafe fn add(count: *mut u64, n: u64) {
     // SAFETY: a map's value is aligned and lives as long as the program.
     unsafe {
-        if IS_PREEMPTIBLE.load() != 0 {
+        if preemption::may_interrupt_programs() {
             // Relaxed: the instruction that does not return the old value.
             atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(count, n);
         } else {

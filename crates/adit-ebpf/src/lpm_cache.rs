@@ -4,9 +4,10 @@
 //! Userspace changes the trie first and then raises its generation. A cache entry of another
 //! generation is not used.
 //!
-//! An entry is one word, so that it is read and written at once. On a kernel with PREEMPT_RT
-//! another run of a program may interrupt this one on the same processor: an entry in several words
-//! could then be one address with the owner of another.
+//! An entry for an address of IPv4 is one word, so that it is read and written at once. On a kernel
+//! with PREEMPT_RT another run of a program may interrupt this one on the same processor: an entry
+//! in several words could then be one address with the owner of another. So on such a kernel there
+//! is no cache for IPv6, whose addresses take two words.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +17,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{LpmTrie, PerCpuArray};
 
-/// Entries of the cache: a power of two. They take 8 KiB a processor.
+use crate::preemption;
+
+/// Entries of a cache: a power of two. They take 8 KiB a processor, and 24 KiB for IPv6.
 const ENTRIES: usize = 1 << INDEX_BITS;
 const INDEX_BITS: u32 = 10;
 
@@ -43,6 +46,19 @@ static PREFIX_OWNERS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(1, 0);
 static PREFIX_OWNERS6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, 0);
 #[map]
 static LPM_CACHE: PerCpuArray<[CacheEntry; ENTRIES]> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static LPM_CACHE6: PerCpuArray<[CacheEntryV6; ENTRIES]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The cached owner of an address of IPv6 in one generation.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct CacheEntryV6 {
+    /// The address, in two words.
+    address: [u64; 2],
+    generation: u32,
+    /// The code of the owner; 0: the entry is unused.
+    code: u32,
+}
 
 // A code is a peer's number plus one, or one of these. An entry has its lower bits, which are those
 // of these two for no peer that is cached.
@@ -57,16 +73,37 @@ pub fn owner(address: Ipv4Addr, generation: u32) -> Option<Owner> {
     owner_of_code(code_of(address.to_bits(), generation))
 }
 
-/// The same of IPv6, whose addresses do not fit into an entry of the cache.
+/// The same of IPv6.
 #[inline(always)]
-pub fn owner_v6(address: Ipv6Addr) -> Option<Owner> {
+pub fn owner_v6(address: Ipv6Addr, generation: u32) -> Option<Owner> {
     let bits = address.to_bits();
-    owner_of_code(code_of_v6((bits >> 64) as u64, bits as u64))
+    owner_of_code(code_of_v6((bits >> 64) as u64, bits as u64, generation))
 }
 
 // Not inlined: four places call it, with numbers in and a number out.
 #[inline(never)]
-fn code_of_v6(high: u64, low: u64) -> u32 {
+fn code_of_v6(high: u64, low: u64, generation: u32) -> u32 {
+    if preemption::may_interrupt_programs() {
+        return look_up_v6(high, low);
+    }
+    let hash = (high.rotate_left(32) ^ low).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let at = (hash >> (u64::BITS - INDEX_BITS)) as usize % ENTRIES;
+    let Some(entries) = LPM_CACHE6.get_ptr_mut(0) else { return NOBODY };
+    // SAFETY: `at` is below the number of entries, and a map's value lives as long as the program.
+    // No other run of a program uses the entry meanwhile: it is this processor's, whose runs do not
+    // interrupt each other.
+    let entry = unsafe { &mut *entries.cast::<CacheEntryV6>().add(at) };
+    let is_current = entry.code != 0 && entry.generation == generation;
+    if is_current && entry.address == [high, low] {
+        return entry.code;
+    }
+    let code = look_up_v6(high, low);
+    *entry = CacheEntryV6 { address: [high, low], generation, code };
+    code
+}
+
+#[inline(always)]
+fn look_up_v6(high: u64, low: u64) -> u32 {
     let mut octets = [0; 16];
     let (front, back) = octets.split_at_mut(8);
     front.copy_from_slice(&high.to_be_bytes());

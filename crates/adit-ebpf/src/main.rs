@@ -26,6 +26,7 @@ mod lpm_cache;
 mod mss;
 mod outer;
 mod passed;
+mod preemption;
 mod relay;
 mod skb;
 mod tables;

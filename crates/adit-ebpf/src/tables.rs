@@ -215,8 +215,8 @@ impl InnerTables for Ipv4Addr {
 
 impl InnerTables for Ipv6Addr {
     #[inline(always)]
-    fn owner(self, _: u32) -> Option<Owner> {
-        lpm_cache::owner_v6(self)
+    fn owner(self, generation: u32) -> Option<Owner> {
+        lpm_cache::owner_v6(self, generation)
     }
 
     #[inline(always)]
