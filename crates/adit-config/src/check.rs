@@ -11,8 +11,7 @@ use std::ops::Range;
 use adit_peers::{AddressPlan, Conflict, Holder, Keepalive, NAMED_ADDRESSES, Relay};
 use ipnet::IpNet;
 
-use crate::decode::Spanned;
-use crate::model::{DataplaneChoice, MIN_MTU_OF_IPV6, Mtu, Ttl};
+use crate::model::{DataplaneChoice, MIN_MTU_OF_IPV6, Mtu, OWN_DEVICES, Ttl};
 use crate::problem::Diagnostics;
 use crate::read::FilePart;
 use crate::suggest::nearest;
@@ -20,9 +19,9 @@ use crate::suggest::nearest;
 /// Reports options that conflict with each other.
 pub(crate) fn check_options(file: &FilePart, diagnostics: &mut Diagnostics) {
     underlay_of_the_tunnel(file, diagnostics);
-    ipip_driver(file, diagnostics);
+    tunnel_drivers(file, diagnostics);
     ipv6(file, diagnostics);
-    underlay_of_ipv6(file, diagnostics);
+    shared_interface(file, diagnostics);
     keepalive_without_probes(file, diagnostics);
     relayed_peers(file, diagnostics);
 }
@@ -38,8 +37,8 @@ fn underlay_of_the_tunnel(file: &FilePart, diagnostics: &mut Diagnostics) {
     }
 }
 
-/// Refuses what Linux's ipip driver would ignore without an error.
-fn ipip_driver(file: &FilePart, diagnostics: &mut Diagnostics) {
+/// Refuses what Linux's tunnel drivers would ignore without an error.
+fn tunnel_drivers(file: &FilePart, diagnostics: &mut Diagnostics) {
     let uses_kernel_plane =
         file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
     let Some((tunnel, df)) = file.tunnel.as_ref().zip(file.df.clone()) else { return };
@@ -50,23 +49,17 @@ fn ipip_driver(file: &FilePart, diagnostics: &mut Diagnostics) {
         diagnostics.report(
             df,
             format!("with dataplane = \"kernel\", df = false needs ttl = \"inherit\": it is {ttl}"),
-            "the ipip driver of Linux sets DF wherever the TTL is fixed",
+            "Linux's tunnel drivers set DF wherever the TTL is fixed",
             "write `ttl = \"inherit\"`, leave `df` out, or take another data plane",
         );
     }
 }
 
-/// Refuses networks of IPv6 where they would not be reached: behind Linux's ipip driver, which
-/// carries IPv4 only, and behind an interface whose MTU is too small for IPv6.
+/// Refuses networks of IPv6 behind an interface whose MTU is too small for IPv6.
 fn ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
     let of_peers = file.peers.iter().flat_map(|peer| &peer.networks);
     let mut all = file.site.iter().flat_map(|site| &site.networks).chain(of_peers);
     let Some(network) = all.find(|network| network.value.addr().is_ipv6()) else { return };
-    if file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel)) {
-        let message = format!("with dataplane = \"kernel\", `networks` are of IPv4: found {}", network.value);
-        let help = "remove it, or take another data plane";
-        diagnostics.report(network.span.clone(), message, "the ipip driver of Linux carries IPv4 only", help);
-    }
     let fixed = file.tunnel.as_ref().and_then(|tunnel| match tunnel.mtu {
         Mtu::Fixed(mtu) => Some(mtu),
         Mtu::Auto => None,
@@ -82,20 +75,29 @@ fn ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
     }
 }
 
-/// Refuses an underlay of IPv6 for the kernel's plane, which has IPv4 only.
-fn underlay_of_ipv6(file: &FilePart, diagnostics: &mut Diagnostics) {
-    let Some(site) = &file.site else { return };
-    if site.dataplane != Some(DataplaneChoice::Kernel) {
+/// Refuses IPv6 for so many peers that they share one interface of Linux's tunnel drivers. A shared
+/// interface of sit takes an address of its own and any IPv4-compatible address for a peer's.
+fn shared_interface(file: &FilePart, diagnostics: &mut Diagnostics) {
+    let uses_kernel_plane =
+        file.site.as_ref().is_some_and(|site| site.dataplane == Some(DataplaneChoice::Kernel));
+    if !uses_kernel_plane || file.peers.len() <= OWN_DEVICES {
         return;
     }
-    let ours = site.underlay.iter().flat_map(|own| &own.addresses);
-    let of_peers = file.peers.iter().filter_map(|peer| peer.underlay.as_ref());
-    let mut all = ours.chain(of_peers.flat_map(|underlay| &underlay.addresses));
-    if let Some(Spanned { value: address, span }) = all.find(|address| address.value.is_ipv6()) {
-        let message = format!("with dataplane = \"kernel\", `underlay` is of IPv4: found {address}");
-        let help = "leave `dataplane` out, or take another data plane";
-        diagnostics.report(span.clone(), message, "the ipip driver of Linux sends over IPv4 only", help);
-    }
+    let networks = file.peers.iter().flat_map(|peer| &peer.networks);
+    let underlays = file.peers.iter().filter_map(|peer| peer.underlay.as_ref());
+    let underlays = underlays.flat_map(|underlay| &underlay.addresses);
+    let network = networks.map(|network| (network.value.addr(), network.value.to_string(), &network.span));
+    let underlay = underlays.map(|address| (address.value, address.value.to_string(), &address.span));
+    let Some((_, found, span)) = network.chain(underlay).find(|(address, ..)| address.is_ipv6()) else {
+        return;
+    };
+    let message = format!(
+        "with dataplane = \"kernel\", more than {OWN_DEVICES} peers have IPv4 only: there are {}, and one has \
+         {found}",
+        file.peers.len()
+    );
+    let help = format!("have at most {OWN_DEVICES} peers here, or take another data plane");
+    diagnostics.report(span.clone(), message, "of IPv6", help);
 }
 
 /// Refuses keepalives that would not be sent, because they are probes.

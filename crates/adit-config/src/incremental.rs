@@ -38,7 +38,9 @@ impl Config {
         }
         // The data plane and `mtu` may forbid networks of IPv6.
         let has_ipv6 = |peer: &Peer| peer.networks.iter().any(|network| network.addr().is_ipv6());
-        if new.iter().any(has_ipv6) && !self.takes_ipv6() {
+        let has_new_ipv6 = new.iter().any(has_ipv6);
+        let is_kernel = self.site.dataplane == DataplaneChoice::Kernel;
+        if has_new_ipv6 && (is_kernel || !self.takes_ipv6()) || self.limits_peers() {
             return None;
         }
         let is_in = |peers: &[Peer], name: &PeerName| peers.iter().any(|peer| peer.name == *name);
@@ -61,7 +63,14 @@ impl Config {
     /// Whether networks of IPv6 can be reached with the settings of this site.
     fn takes_ipv6(&self) -> bool {
         let is_too_small = matches!(self.site.tunnel.mtu, Mtu::Fixed(mtu) if mtu < MIN_MTU_OF_IPV6);
-        self.site.dataplane != DataplaneChoice::Kernel && !is_too_small
+        !is_too_small
+    }
+
+    /// Whether the number of peers is limited. Then the whole file is checked.
+    fn limits_peers(&self) -> bool {
+        let is_of_ipv6 = |peer: &Arc<Peer>| peer.underlay.iter().any(|address| address.is_ipv6());
+        self.site.dataplane == DataplaneChoice::Kernel
+            && (self.peers.has_ipv6() || self.peers.iter().any(is_of_ipv6))
     }
 }
 

@@ -51,8 +51,8 @@ pub use adit_peers::{
 pub use json_schema::json_schema;
 pub use load::{LoadError, read_file, read_regular_file};
 pub use model::{
-    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, SiteConfig, Ttl, TunnelOptions,
-    Underlay,
+    Config, DataplaneChoice, DscpChoice, EcnChoice, MAX_MTU, MIN_MTU, Mtu, OWN_DEVICES, SiteConfig, Ttl,
+    TunnelOptions, Underlay,
 };
 pub use name::{DeviceName, NetnsName, SiteName};
 pub use problem::{Place, Problem, Problems};

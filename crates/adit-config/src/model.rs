@@ -53,6 +53,9 @@ impl Config {
 /// The smallest MTU of an interface with IPv6, in bytes (RFC 8200 section 5).
 pub(crate) const MIN_MTU_OF_IPV6: u16 = 1280;
 
+/// With `dataplane = "kernel"`, up to this many peers have an interface each. More share one.
+pub const OWN_DEVICES: usize = 64;
+
 /// This side of the overlay, and how its tunnel treats packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteConfig {
@@ -179,7 +182,7 @@ pub enum DataplaneChoice {
     Ebpf,
     /// A process between a TUN device and raw sockets.
     Userspace,
-    /// Linux's ipip driver.
+    /// Linux's tunnel drivers.
     Kernel,
 }
 

@@ -135,11 +135,10 @@ const UNDERLAY: KeySpec = KeySpec {
               `[\"192.0.2.1\", \"2001:db8::1\"]`. An address is the one of a single host: not of \
               0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4, and in IPv6 neither link-local nor \
               multicast. No peer has it, and it lies in no peer's network. Peers may send to each \
-              address; what is sent to a peer has the one of its path's family as the source. \
-              `dataplane = \"kernel\"` takes IPv4 only. With the name of an interface the overlay \
-              follows the addresses of that interface, for example of a DHCP lease: one of each family \
-              that a peer has.",
-    planes: "all; IPv6: ebpf, userspace",
+              address; what is sent to a peer has the one of its path's family as the source. With \
+              the name of an interface the overlay follows the addresses of that interface, for \
+              example of a DHCP lease: one of each family that a peer has.",
+    planes: ALL_PLANES,
     change: Change::PlaneRestart,
 };
 
@@ -151,7 +150,7 @@ const NETWORKS: KeySpec = KeySpec {
     default: None,
     about: "The networks behind this site. Packets come from them and are delivered to them.",
     details: "At least one, of IPv4 or IPv6. A prefix has no host bits. Networks of two owners do not \
-              overlap. With `dataplane = \"kernel\"` they are of IPv4.",
+              overlap.",
     planes: ALL_PLANES,
     change: Change::PlaneRestart,
 };
@@ -226,7 +225,7 @@ pub(crate) const SITE: TableSpec = TableSpec {
                 ("auto", "eBPF if its programs load on this machine, else userspace."),
                 ("ebpf", "Programs in the kernel, with userspace behind them."),
                 ("userspace", "A process that reads the tunnel interface and sends by packet sockets."),
-                ("kernel", "Linux's ipip driver."),
+                ("kernel", "Linux's tunnel drivers."),
             ]),
             expected: "\"auto\", \"ebpf\", \"userspace\" or \"kernel\"",
             example: "\"auto\"",

@@ -79,16 +79,13 @@ fn config() -> impl Strategy<Value = Config> {
         .prop_filter_map(
             "a name that means something to the kernel",
             |(mut tunnel, (dataplane, metrics, interface, inside), device, owners, start)| {
-                // Linux's ipip driver sets DF if the TTL is fixed.
+                // Linux's tunnel drivers set DF if the TTL is fixed.
                 if dataplane == DataplaneChoice::Kernel && tunnel.ttl != Ttl::Inherit {
                     tunnel.df = true;
                 }
-                let takes_ipv6 = dataplane != DataplaneChoice::Kernel
-                    && !matches!(tunnel.mtu, Mtu::Fixed(mtu) if mtu < 1280);
-                let takes_any_underlay =
-                    matches!(dataplane, DataplaneChoice::Auto | DataplaneChoice::Userspace);
+                let takes_ipv6 = !matches!(tunnel.mtu, Mtu::Fixed(mtu) if mtu < 1280);
                 // Over IPv6, over both families, or over IPv4.
-                let families = if takes_any_underlay { start % 4 } else { 3 };
+                let families = start % 4;
                 let device = DeviceName::new(device).ok()?;
                 let interface = interface.map(DeviceName::new).transpose().ok()?;
                 let mut owners = owners.into_iter().enumerate().map(|(index, (name, networks))| {

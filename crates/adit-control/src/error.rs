@@ -1,6 +1,6 @@
 //! The errors of this crate. Each text says what was expected, what was found and what to do.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use adit_tunnel::TunnelError;
@@ -130,14 +130,16 @@ pub enum ControlError {
         /// Its device, gateway and protocol.
         what: String,
     },
-    /// Another ipip interface has the same endpoints.
+    /// Another interface of Linux's tunnel drivers has the same endpoints.
     #[error(
-        "an ipip interface from {local} to {remote} exists ({device}, {what}), and Linux's driver has only one for each \
+        "an interface of {kind} from {local} to {remote} exists ({device}, {what}), and Linux has only one for each \
          pair of addresses: remove it, use another underlay address, or use dataplane = \"ebpf\" or \"userspace\" here"
     )]
     PairTaken {
+        /// Its driver.
+        kind: &'static str,
         /// Our address on the underlay.
-        local: Ipv4Addr,
+        local: IpAddr,
         /// The peer's.
         remote: String,
         /// The interface that is there.
@@ -194,16 +196,18 @@ pub enum ControlError {
         /// The site.
         site: String,
     },
-    /// The kernel has no ipip driver.
+    /// The kernel lacks one of its tunnel drivers.
     #[error(
-        "site.dataplane is \"kernel\", but this kernel has no ipip driver ({error}): asking for such an \
+        "site.dataplane is \"kernel\", but this kernel has no {driver} driver ({error}): asking for such an \
          interface did not load its module, and {modprobe}; install the module (Debian has it in \
          linux-image-*), or use dataplane = \"ebpf\" or \"userspace\", which need none"
     )]
     NoDriver {
+        /// The driver.
+        driver: &'static str,
         /// The error of the kernel.
         error: adit_linux::error::Error,
-        /// What came of `modprobe ipip`.
+        /// What came of `modprobe`.
         modprobe: String,
     },
     /// The file to be applied has mistakes. Nothing has changed.

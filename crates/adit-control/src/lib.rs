@@ -3,7 +3,7 @@
 //!
 //! - [`overlay`] is the life of an overlay: start, change, repair, end.
 //! - [`reconcile`] compares the desired state with the kernel's and plans the difference.
-//! - `carrier` makes what carries the packets: a veth pair with a data plane, or Linux's ipip
+//! - `carrier` makes what carries the packets: a veth pair with a data plane, or Linux's tunnel
 //!   driver.
 //! - `host` opens what all of them need of the machine, which a test replaces by a model.
 //! - [`daemon`] serves one overlay, [`api`] answers on its socket, [`state`] is what both publish

@@ -3,7 +3,7 @@
 //!
 //! - [`userspace`] is the complete one: all of RFC 2003, on any kernel.
 //! - [`ebpf`] runs programs in front of it that carry ordinary packets inside the kernel.
-//! - [`kernel`] uses Linux's own ipip driver, with our rules about addresses as a table of
+//! - [`kernel`] uses Linux's own tunnel drivers, with our rules about addresses as tables of
 //!   nf_tables.
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub enum PlaneKind {
     Ebpf,
     /// TUN and packet sockets.
     Userspace,
-    /// Linux's own ipip driver.
+    /// Linux's own tunnel drivers.
     Kernel,
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
     #[default]
@@ -13,6 +13,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both of them.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
     /// Returns the family of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {

@@ -89,8 +89,15 @@ impl UnderlayAddresses {
     /// an interface's needs no order of its own.
     #[must_use]
     pub fn path_to(&self, peer: &Self) -> Option<Path> {
-        peer.iter()
-            .find_map(|destination| self.of_family_of(destination).map(|source| Path { source, destination }))
+        self.paths_to(peer).next()
+    }
+
+    /// All paths that packets to a peer could take, the one in use first.
+    pub fn paths_to(&self, peer: &Self) -> impl Iterator<Item = Path> + use<> {
+        let ours = *self;
+        peer.iter().filter_map(move |destination| {
+            ours.of_family_of(destination).map(|source| Path { source, destination })
+        })
     }
 }
 

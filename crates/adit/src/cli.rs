@@ -75,7 +75,7 @@ pub(crate) enum Command {
     Plan {
         /// Configuration file.
         file: PathBuf,
-        /// Print equivalent `ip` and `nft` commands, for the kernel's own ipip driver.
+        /// Print equivalent `ip` and `nft` commands, for the kernel's own tunnel drivers.
         #[arg(long)]
         commands: bool,
     },

@@ -9,7 +9,7 @@ use adit_control::reconcile::desired::{Machine, tunnel_config};
 use adit_dataplane::ebpf as programs;
 use adit_lab::host::Host;
 use adit_lab::two_sites::{CONFIG_A, UNDERLAY_A, UNDERLAY_B};
-use adit_linux::netlink::{Ipip, Netlink};
+use adit_linux::netlink::{IpTunnel, Netlink, TunnelDriver};
 use adit_linux::netns::NetNs;
 use adit_tunnel::Tunnel;
 
@@ -131,16 +131,8 @@ pub fn no_ipip() -> Result<(), String> {
 
 fn has_ipip() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
-    let parameters = Ipip {
-        local: UNDERLAY_A,
-        remote: Some(UNDERLAY_B),
-        ttl: 64,
-        tos: 0,
-        protocol: 4,
-        path_mtu_discovery: true,
-        mark: 0,
-    };
-    let make = || Netlink::open().and_then(|mut netlink| netlink.add_ipip("probe", 1480, &parameters));
+    let parameters = IpTunnel::between(TunnelDriver::Ipip, UNDERLAY_A.into(), Some(UNDERLAY_B.into()));
+    let make = || Netlink::open().and_then(|mut netlink| netlink.add_tunnel("probe", 1480, &parameters));
     *ANSWER.get_or_init(|| NetNs::fresh().and_then(|ns| ns.run(make)).is_ok_and(|made| made.is_ok()))
 }
 

@@ -3,7 +3,7 @@
 use adit_config::Config;
 
 use super::Carrier;
-use super::ipip::IpipCarrier;
+use super::ip_tunnel::IpTunnelCarrier;
 use super::veth::VethCarrier;
 use crate::reconcile::devices::uses_kernel_plane;
 
@@ -11,7 +11,7 @@ use crate::reconcile::devices::uses_kernel_plane;
 /// kernel stays there when this process ends.
 pub(crate) fn carrier_of(config: &Config, outlives_process: bool) -> Box<dyn Carrier> {
     if uses_kernel_plane(config) {
-        return Box::new(IpipCarrier::default());
+        return Box::new(IpTunnelCarrier::default());
     }
     Box::new(VethCarrier::new(outlives_process))
 }

@@ -1,9 +1,9 @@
 //! The way an overlay's packets are carried: by a veth pair and a data plane behind it, or by
-//! Linux's ipip driver. Both make different kernel objects in a different order, and everything
+//! Linux's tunnel drivers. Both make different kernel objects in a different order, and everything
 //! else in this crate works with either through [`Carrier`].
 
 pub(crate) mod choice;
-mod ipip;
+mod ip_tunnel;
 mod prepared;
 mod running;
 mod veth;

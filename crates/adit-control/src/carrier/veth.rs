@@ -13,7 +13,7 @@ use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::devices::{self, DesiredDevice, HIDDEN_MAC, HIDDEN_MTU, HiddenEnd, VISIBLE_MAC};
-use crate::reconcile::objects::{self, Actual, PairIpv6};
+use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::peer_update::PeerUpdate;
 
 /// Carries packets through a veth pair.
@@ -110,15 +110,14 @@ impl Carrier for VethCarrier {
             return Ok(missing);
         }
         let host = namespaces.host.as_ref();
-        let ipv6 = PairIpv6 {
-            visible: host.ipv6(&namespaces.scope, &pair.visible.name)?,
-            hidden: host.ipv6(&NetScope::default(), &pair.hidden.name)?,
-        };
+        let ipv6 = vec![host.ipv6(&namespaces.scope, &pair.visible.name)?];
+        let hidden_ipv6 = host.ipv6(&NetScope::default(), &pair.hidden.name)?;
         Ok(Actual {
             devices: vec![Some(pair.visible)],
             hidden: Some(pair.hidden),
             unreadable_offloads: excess,
             ipv6,
+            hidden_ipv6,
             routes: objects::our_routes(routes, &[index]).cloned().collect(),
             ..Actual::default()
         })

@@ -15,7 +15,8 @@ use adit_linux::error::{Error, Result};
 use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
 use adit_linux::netlink::{
-    Address, Ipip, Link, LinkLayer, MAIN_TABLE, Network, Route, RouteKind, RouteLookup, RouteScope, VethPair,
+    Address, IpTunnel, Link, LinkLayer, MAIN_TABLE, Network, Route, RouteKind, RouteLookup, RouteScope,
+    TunnelDriver, VethPair,
 };
 use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
@@ -34,6 +35,7 @@ const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const EINVAL: i32 = 22;
 const ESRCH: i32 = 3;
+const EOPNOTSUPP: i32 = 95;
 const EADDRNOTAVAIL: i32 = 99;
 const ENETDOWN: i32 = 100;
 const ENETUNREACH: i32 = 101;
@@ -76,7 +78,7 @@ pub(crate) fn link(index: u32, name: &str, kind: &str) -> Link {
         lower: None,
         is_lower_elsewhere: false,
         vrf_table: None,
-        ipip: None,
+        tunnel: None,
         hardware: LinkLayer::None,
         flags: 0,
     }
@@ -87,9 +89,9 @@ fn refuse<T>(what: &str, errno: i32) -> Result<T> {
 }
 
 impl State {
-    fn add_link(&mut self, name: &str, kind: &str, ipip: Option<Ipip>) -> u32 {
+    fn add_link(&mut self, name: &str, kind: &str, tunnel: Option<IpTunnel>) -> u32 {
         self.last_index += 1;
-        self.links.push(Link { ipip, ..link(self.last_index, name, kind) });
+        self.links.push(Link { tunnel, ..link(self.last_index, name, kind) });
         self.last_index
     }
 
@@ -192,10 +194,12 @@ impl State {
         self.routes.iter().position(|found| found.key() == route.key())
     }
 
-    fn has_endpoints(&self, ipip: &Ipip, except: u32) -> bool {
+    fn has_endpoints(&self, tunnel: &IpTunnel, except: u32) -> bool {
         let mut others = self.links.iter().filter(|link| link.index != except);
         others.any(|link| {
-            link.ipip.is_some_and(|found| (found.local, found.remote) == (ipip.local, ipip.remote))
+            link.tunnel.is_some_and(|found| {
+                (found.driver, found.local, found.remote) == (tunnel.driver, tunnel.local, tunnel.remote)
+            })
         })
     }
 }
@@ -267,12 +271,12 @@ impl Network for FakeHost {
         Ok(self.state().by_index(index).ok().cloned())
     }
 
-    fn add_ipip(&mut self, name: &str, mtu: u32, ipip: &Ipip) -> Result<()> {
+    fn add_tunnel(&mut self, name: &str, mtu: u32, tunnel: &IpTunnel) -> Result<()> {
         let mut state = self.state();
-        if state.by_name(name).is_some() || state.has_endpoints(ipip, 0) {
-            return refuse("make an ipip interface", EEXIST);
+        if state.by_name(name).is_some() || state.has_endpoints(tunnel, 0) {
+            return refuse("make a tunnel interface", EEXIST);
         }
-        let index = state.add_link(name, "ipip", Some(*ipip));
+        let index = state.add_link(name, tunnel.driver.kind(), Some(*tunnel));
         state.by_index(index)?.mtu = mtu;
         Ok(())
     }
@@ -306,12 +310,16 @@ impl Network for FakeHost {
         Ok(())
     }
 
-    fn change_ipip(&mut self, index: u32, ipip: &Ipip) -> Result<()> {
+    fn change_tunnel(&mut self, index: u32, tunnel: &IpTunnel) -> Result<()> {
         let mut state = self.state();
-        if state.has_endpoints(ipip, index) {
-            return refuse("change an ipip interface", EEXIST);
+        if state.has_endpoints(tunnel, index) {
+            return refuse("change a tunnel interface", EEXIST);
         }
-        state.by_index(index)?.ipip = Some(*ipip);
+        let link = state.by_index(index)?;
+        if link.tunnel.is_none_or(|found| found.driver != tunnel.driver) {
+            return refuse("change a tunnel interface", EOPNOTSUPP);
+        }
+        link.tunnel = Some(*tunnel);
         Ok(())
     }
 
@@ -586,8 +594,8 @@ impl Host for FakeHost {
         Ok(self.state().filters.remove(&table_name(site)).is_some())
     }
 
-    fn load_ipip_driver(&self) -> String {
-        "`modprobe ipip` did not help".to_owned()
+    fn load_driver(&self, driver: TunnelDriver) -> String {
+        format!("`modprobe {}` did not help", driver.module())
     }
 
     fn has_pins(&self, _: &str) -> bool {
@@ -614,7 +622,7 @@ impl PacketFilter for FakeFilter {
     }
 
     fn start(&self, tunnel: Arc<Tunnel>, _: u32, _: Vec<u32>) -> Result<Box<dyn DataPlane>> {
-        let devices = Devices::Ipip { host: self.host.clone(), set: Arc::clone(&self.set) };
+        let devices = Devices::Tunnels { host: self.host.clone(), set: Arc::clone(&self.set) };
         Ok(Box::new(FakePlane { kind: PlaneKind::Kernel, tunnel, devices }))
     }
 }
@@ -629,7 +637,7 @@ struct FakePlane {
 /// What a data plane depends on.
 enum Devices {
     Veth { host: FakeHost, hidden: u32 },
-    Ipip { host: FakeHost, set: Arc<Mutex<Option<Filter>>> },
+    Tunnels { host: FakeHost, set: Arc<Mutex<Option<Filter>>> },
 }
 
 impl DataPlane for FakePlane {
@@ -660,7 +668,7 @@ impl DataPlane for FakePlane {
                 Ok(_) => Ok(()),
                 Err(_) => Err("the interface was deleted".to_owned()),
             },
-            Devices::Ipip { host, set } => {
+            Devices::Tunnels { host, set } => {
                 let set = set.lock().unwrap_or_else(PoisonError::into_inner);
                 let table = set.as_ref().map(|filter| table_name(&filter.site)).unwrap_or_default();
                 match host.state().filters.get(&table) == set.as_ref() {

@@ -11,7 +11,9 @@ use adit_dataplane::{DataPlane, PlaneKind};
 use adit_linux::error::{Error, Result};
 use adit_linux::flow_source::FlowSource;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Address, Ipip, Link, Network, Route, RouteKind, RouteLookup, VethPair};
+use adit_linux::netlink::{
+    Address, IpTunnel, Link, Network, Route, RouteKind, RouteLookup, TunnelDriver, VethPair,
+};
 use adit_linux::netns::NetNs;
 use adit_tunnel::{Instant, TableDelta, Totals, Tunnel};
 use ipnet::IpNet;
@@ -131,8 +133,8 @@ impl Host for FaultyHost {
         self.host.remove_filter(site)
     }
 
-    fn load_ipip_driver(&self) -> String {
-        self.host.load_ipip_driver()
+    fn load_driver(&self, driver: TunnelDriver) -> String {
+        self.host.load_driver(driver)
     }
 
     fn has_pins(&self, site: &str) -> bool {
@@ -236,8 +238,8 @@ faulty! {
     fn links() -> Vec<Link>;
     fn link(name: &str) -> Option<Link>;
     fn link_by_index(index: u32) -> Option<Link>;
-    fn add_ipip(name: &str, mtu: u32, ipip: &Ipip) -> ();
-    fn change_ipip(index: u32, ipip: &Ipip) -> ();
+    fn add_tunnel(name: &str, mtu: u32, tunnel: &IpTunnel) -> ();
+    fn change_tunnel(index: u32, tunnel: &IpTunnel) -> ();
     fn add_veth_pair(pair: &VethPair, netns: Option<&NetNs>) -> ();
     fn set_no_arp(index: u32) -> ();
     fn set_mac(index: u32, mac: [u8; 6]) -> ();

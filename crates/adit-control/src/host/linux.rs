@@ -1,18 +1,19 @@
 //! The real machine: system calls, and the data planes of `adit-dataplane`.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use adit_config::DataplaneChoice;
+use adit_config::{DataplaneChoice, Path};
 use adit_dataplane::DataPlane;
 use adit_dataplane::ebpf;
 use adit_dataplane::kernel::{Filter, FilterTable, KernelPlane, table_name};
 use adit_linux::EOPNOTSUPP;
 use adit_linux::error::Result;
 use adit_linux::ethtool;
+use adit_linux::family::Family;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Ipip, Link, Netlink, Network, VethPair};
+use adit_linux::netlink::{IpTunnel, Link, Netlink, Network, TunnelDriver, VethPair};
 use adit_linux::netns::NetNs;
 use adit_linux::nftables::Tables;
 use adit_linux::sysctl;
@@ -22,7 +23,7 @@ use super::plane_select::PlaneStarter;
 use super::{Host, Ipv6, PacketFilter, PlaneRequest, StartedPlane};
 use crate::error::ControlError;
 use crate::reconcile::devices::{
-    HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC, hidden_alias, ipv6_setting, ipv6_settings, v4,
+    HIDDEN_MAC, HIDDEN_MTU, VISIBLE_MAC, driver, hidden_alias, ipv6_setting, ipv6_settings,
 };
 
 /// This machine, in the calling thread's network namespace.
@@ -81,11 +82,10 @@ impl Host for LinuxHost {
     }
 
     fn try_plane(&self, choice: DataplaneChoice, tunnel: &Tunnel) -> std::result::Result<(), ControlError> {
+        if choice == DataplaneChoice::Kernel {
+            return trial_tunnels(tunnel).iter().try_for_each(try_tunnel);
+        }
         let make_interface = || -> Result<()> {
-            if choice == DataplaneChoice::Kernel {
-                Tables::open()?;
-                return Netlink::open()?.add_ipip(TRIAL, TRIAL_MTU.into(), &trial_ipip(tunnel));
-            }
             let pair = VethPair {
                 name: TRIAL.to_owned(),
                 mac: VISIBLE_MAC,
@@ -97,13 +97,7 @@ impl Host for LinuxHost {
             Netlink::open()?.add_veth_pair(&pair, None)
         };
         // In a namespace of its own, which ends with its last reference.
-        match NetNs::fresh()?.run(make_interface)? {
-            Err(error) if choice == DataplaneChoice::Kernel && error.errno() == Some(EOPNOTSUPP) => {
-                let modprobe = "`modprobe ipip` was not tried".to_owned();
-                return Err(ControlError::NoDriver { error, modprobe });
-            }
-            made => made?,
-        }
+        NetNs::fresh()?.run(make_interface)??;
         match choice {
             DataplaneChoice::Ebpf => Ok(ebpf::probe(tunnel)?),
             // Where eBPF cannot be used, userspace forwards.
@@ -116,16 +110,27 @@ impl Host for LinuxHost {
     }
 
     fn filter_matches(&self, filter: &Filter) -> Result<Option<bool>> {
-        let ruleset = filter.ruleset();
-        let found = Tables::open()?.look(&ruleset.table)?;
-        // Only the open filter, which has set the rules, can tell whether they are unchanged.
-        Ok(found.map(|found| found.is(&ruleset, found.rules)))
+        let (name, rulesets) = (table_name(&filter.site), filter.rulesets());
+        let mut tables = Tables::open()?;
+        let mut matches = Vec::with_capacity(Family::BOTH.len());
+        for family in Family::BOTH {
+            let ruleset = rulesets.iter().find(|ruleset| ruleset.family == family);
+            // Only the open filter, which has set the rules, can tell whether they are unchanged.
+            matches.push(match (ruleset, tables.look(family, &name)?) {
+                (Some(ruleset), Some(found)) => Some(found.is(ruleset, found.rules)),
+                (None, Some(_)) => Some(false),
+                (Some(_), None) => None,
+                (None, None) => continue,
+            });
+        }
+        let has_any = matches.iter().any(Option::is_some);
+        Ok(has_any.then(|| matches.iter().all(|matches| *matches == Some(true))))
     }
 
     fn has_filter(&self, site: &str) -> bool {
-        let found = Tables::open().and_then(|mut tables| tables.exists(&table_name(site)));
         // A kernel without nf_tables has no tables.
-        found.unwrap_or(false)
+        let Ok(mut tables) = Tables::open() else { return false };
+        Family::BOTH.iter().any(|family| tables.exists(*family, &table_name(site)).unwrap_or(false))
     }
 
     fn remove_filter(&self, site: &str) -> Result<bool> {
@@ -135,16 +140,17 @@ impl Host for LinuxHost {
         Tables::open()?.delete(&table_name(site))
     }
 
-    fn load_ipip_driver(&self) -> String {
+    fn load_driver(&self, driver: TunnelDriver) -> String {
+        let module = driver.module();
         let mut command = Command::new("modprobe");
-        command.arg("ipip").stdin(Stdio::null());
+        command.arg(module).stdin(Stdio::null());
         match command.output() {
-            Ok(output) if output.status.success() => "`modprobe ipip` did not help".to_owned(),
+            Ok(output) if output.status.success() => format!("`modprobe {module}` did not help"),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
-                format!("`modprobe ipip` said: {}", said.trim().lines().next().unwrap_or("nothing"))
+                format!("`modprobe {module}` said: {}", said.trim().lines().next().unwrap_or("nothing"))
             }
-            Err(error) => format!("`modprobe ipip` cannot be run: {error}"),
+            Err(error) => format!("`modprobe {module}` cannot be run: {error}"),
         }
     }
 
@@ -169,10 +175,37 @@ impl Host for LinuxHost {
 const TRIAL: &str = "trial";
 const TRIAL_MTU: u16 = 1480;
 
-fn trial_ipip(tunnel: &Tunnel) -> Ipip {
-    let remote = tunnel.peers().next().and_then(|(_, peer)| peer.underlay.iter().find_map(v4));
-    let local = tunnel.config().underlay.iter().find_map(v4).unwrap_or(Ipv4Addr::UNSPECIFIED);
-    Ipip { local, remote, ttl: 64, tos: 0, protocol: 4, path_mtu_discovery: true, mark: 0 }
+/// Tries whether the kernel has the driver of a tunnel, and nf_tables. In a namespace of its own,
+/// which ends with its last reference.
+fn try_tunnel(tunnel: &IpTunnel) -> std::result::Result<(), ControlError> {
+    let make_interface = || -> Result<()> {
+        Tables::open()?;
+        Netlink::open()?.add_tunnel(TRIAL, TRIAL_MTU.into(), tunnel)
+    };
+    NetNs::fresh()?.run(make_interface)?.map_err(|error| {
+        if error.errno() != Some(EOPNOTSUPP) {
+            return error.into();
+        }
+        let modprobe = format!("`modprobe {}` was not tried", tunnel.driver.module());
+        ControlError::NoDriver { driver: tunnel.driver.kind(), error, modprobe }
+    })
+}
+
+/// Returns one tunnel of each driver that the peers need; of ipip, if there is none.
+fn trial_tunnels(tunnel: &Tunnel) -> Vec<IpTunnel> {
+    let ours = tunnel.config().underlay;
+    let mut trials: BTreeMap<TunnelDriver, IpTunnel> = BTreeMap::new();
+    for (_, peer) in tunnel.peers() {
+        for Path { source, destination } in ours.paths_to(&peer.underlay) {
+            let driver = driver(source, &peer.networks);
+            trials.entry(driver).or_insert(IpTunnel::between(driver, source, Some(destination)));
+        }
+    }
+    if trials.is_empty() {
+        let local = ours.first();
+        trials.insert(TunnelDriver::Ipip, IpTunnel::between(driver(local, []), local, None));
+    }
+    trials.into_values().collect()
 }
 
 /// The table of nf_tables that the kernel plane keeps.

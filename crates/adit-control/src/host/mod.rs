@@ -16,7 +16,7 @@ use adit_dataplane::kernel::Filter;
 use adit_dataplane::{DataPlane, TunnelInterface};
 use adit_linux::error::Result;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::Network;
+use adit_linux::netlink::{Network, TunnelDriver};
 use adit_tunnel::Tunnel;
 
 use crate::error::ControlError;
@@ -71,8 +71,8 @@ pub(crate) trait Host: Send + Sync {
     /// Removes the packet filter of this site; returns true if there was one.
     fn remove_filter(&self, site: &str) -> Result<bool>;
 
-    /// Loads Linux's ipip driver by hand; returns what came of it, for an error text.
-    fn load_ipip_driver(&self) -> String;
+    /// Loads one of Linux's tunnel drivers by hand; returns what came of it, for an error text.
+    fn load_driver(&self, driver: TunnelDriver) -> String;
 
     /// Returns true if eBPF programs of this site are pinned.
     fn has_pins(&self, site: &str) -> bool;
@@ -132,7 +132,7 @@ pub(crate) trait PacketFilter: Send {
     /// Replaces the table in one transaction. If the kernel refuses, the table is unchanged.
     fn set(&self, filter: &Filter) -> Result<()>;
 
-    /// Starts the data plane that counts and checks what passes the filter and these ipip
-    /// interfaces.
+    /// Starts the data plane that counts and checks what passes the filter and these interfaces of
+    /// Linux's tunnel drivers.
     fn start(&self, tunnel: Arc<Tunnel>, mark: u32, devices: Vec<u32>) -> Result<Box<dyn DataPlane>>;
 }

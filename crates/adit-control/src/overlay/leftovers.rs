@@ -69,7 +69,7 @@ pub(crate) fn what_is_left(site: &str, netns: Option<&str>) -> Result<Option<Lef
     if let (Some(inner), Some(_)) = (&mut inner, netns) {
         links.extend(links_of_site(inner.as_mut(), site)?);
     }
-    if links.iter().any(|link| link.kind.as_deref() == Some("ipip")) {
+    if links.iter().any(|link| link.tunnel.is_some()) {
         return Ok(Some(Left::Driver));
     }
     if !links.is_empty() {

@@ -186,17 +186,16 @@ impl Overlay {
         Ok(())
     }
 
-    /// Returns true if IPv6 was turned on or off on an end of the pair, about which there are no
-    /// events. It costs a read of two small files.
+    /// Returns true if IPv6 was turned on or off on an interface of ours, about which there are no
+    /// events. It costs a read of a few small files for each interface.
     pub(crate) fn has_other_ipv6(&self) -> bool {
         let Namespaces { host, scope, .. } = &self.namespaces;
         let differs = |scope: &NetScope, name: &str, wanted| {
             host.ipv6(scope, name).is_ok_and(|found| found.differs_from(wanted))
         };
-        self.desired.hidden.as_ref().is_some_and(|hidden| {
-            differs(scope, &self.desired.device, self.desired.ipv6)
-                || differs(&NetScope::default(), &hidden.name, false)
-        })
+        let hidden = self.desired.hidden.as_ref();
+        hidden.is_some_and(|hidden| differs(&NetScope::default(), &hidden.name, false))
+            || self.desired.devices.iter().any(|device| differs(scope, &device.name, device.ipv6))
     }
 
     /// Reads the settings for forwarding, about which there are no events. It costs a read of a

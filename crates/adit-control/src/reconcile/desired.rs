@@ -5,9 +5,7 @@ use std::collections::HashSet;
 use std::hash::RandomState;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use adit_config::{
-    Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl, UnderlayAddresses, networks_v4,
-};
+use adit_config::{Config, DscpChoice, EcnChoice, Mtu, Peer, SiteConfig, Ttl, UnderlayAddresses};
 use adit_dataplane::UnderlaySources;
 use adit_dataplane::kernel::Filter;
 use adit_linux::netlink::{Link, MAIN_TABLE};
@@ -18,7 +16,7 @@ use adit_wire::encapsulation::{OuterPolicy, TtlPolicy, overhead};
 use adit_wire::ipv6;
 use ipnet::IpNet;
 
-use crate::reconcile::devices::{self, DesiredDevice, HiddenEnd, has_alias_of, uses_kernel_plane, v4};
+use crate::reconcile::devices::{self, DesiredDevice, HiddenEnd, has_alias_of, uses_kernel_plane};
 
 /// The smallest MTU of an interface that carries IPv4, in bytes (RFC 791).
 const MIN_MTU: u16 = 68;
@@ -53,10 +51,10 @@ pub struct Vrf {
 pub struct Desired {
     /// The tunnel interface, as the file names it.
     pub device: String,
-    /// The interfaces of the tunnel: one, unless the ipip driver has one for each peer.
+    /// The interfaces of the tunnel: one, unless Linux's tunnel drivers have one for each peer.
     pub devices: Vec<DesiredDevice>,
-    /// The hidden end of the tunnel interface, in the namespace of the underlay. The ipip driver
-    /// has none.
+    /// The hidden end of the tunnel interface, in the namespace of the underlay. Linux's
+    /// tunnel drivers have none.
     pub hidden: Option<HiddenEnd>,
     /// Our addresses on the underlay.
     pub underlay: UnderlayAddresses,
@@ -139,7 +137,8 @@ impl PreferredSources {
 /// Which gateway the routes to a peer name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gateways {
-    /// None.
+    /// None for IPv4. For IPv6 a link-local address as of [`Gateways::PeerAddress`]: without one
+    /// the kernel keeps a neighbour for each destination, and has no more than 1024 by default.
     Unnamed,
     /// The peer's underlay address.
     PeerAddress,
@@ -170,7 +169,7 @@ impl Gateways {
     /// Returns the gateways that the routes of `config` into `devices` name.
     fn of(config: &Config, devices: &[DesiredDevice]) -> Self {
         if is_shared(devices) {
-            // The ipip driver sends to the gateway.
+            // The driver sends to the gateway.
             return Self::PeerAddress;
         }
         // An interface of one peer only: packets never leave by the interface they came in by.
@@ -187,8 +186,8 @@ impl Gateways {
     /// the placeholder.
     fn towards(self, network: IpNet, underlay: IpAddr) -> Option<IpAddr> {
         let gateway = match self {
-            Self::Unnamed => return None,
-            Self::PeerAddress => underlay,
+            Self::Unnamed if network.addr().is_ipv4() => return None,
+            Self::Unnamed | Self::PeerAddress => underlay,
             Self::Placeholder => PLACEHOLDER_GATEWAY.into(),
         };
         let interface = match gateway {
@@ -228,9 +227,9 @@ impl Routing {
     }
 }
 
-/// Returns true if all peers share one ipip interface.
+/// Returns true if all peers share one interface of Linux's tunnel drivers.
 fn is_shared(devices: &[DesiredDevice]) -> bool {
-    devices.iter().any(|device| device.ipip.is_some_and(|ipip| ipip.remote.is_none()))
+    devices.iter().any(|device| device.tunnel.is_some_and(|tunnel| tunnel.remote.is_none()))
 }
 
 impl Desired {
@@ -241,9 +240,14 @@ impl Desired {
         let devices = devices::of(config, machine.underlay);
         let routing = Routing::of(config, &devices, machine);
         let has_one_each = devices.len() > 1;
-        let device_of = |position| if has_one_each { position } else { 0 };
-        let peers = config.peers.iter().enumerate();
-        let routes = peers.flat_map(|(position, peer)| routing.to_peer(peer, device_of(position))).collect();
+        let mut next = 0;
+        let mut routes = Vec::new();
+        for peer in &config.peers {
+            routes.extend(routing.to_peer(peer, next));
+            if has_one_each {
+                next += machine.underlay.paths_to(&peer.underlay).count();
+            }
+        }
         let filter = uses_kernel_plane(config).then(|| filter(config, machine, &devices));
         Self {
             device: site.device.to_string(),
@@ -285,7 +289,7 @@ impl Desired {
             }
         }
         let Some(filter) = &mut self.filter else { return false };
-        let before = std::mem::replace(&mut filter.local, local_v4(machine));
+        let before = std::mem::replace(&mut filter.local, machine.local.clone());
         before != filter.local
     }
 
@@ -294,13 +298,21 @@ impl Desired {
         Routing { gateways: Gateways::of(config, &self.devices), ..self.routing }
     }
 
-    /// Adapts the ipip interfaces to those that exist: they keep their names, and no new one takes
-    /// such a name. Foreign tunnels keep their peers.
+    /// Returns true if all peers share an interface that is to carry or to be carried by IPv6.
+    pub(crate) fn shares_ipv6(&self) -> bool {
+        let is_for_ipv6 =
+            |device: &DesiredDevice| device.tunnel.is_some_and(|tunnel| tunnel.driver.carries_ipv6());
+        // The interface of a site without peers carries nothing.
+        is_shared(&self.devices) && self.devices.iter().any(is_for_ipv6) && !self.routes.is_empty()
+    }
+
+    /// Adapts the interfaces of Linux's tunnel drivers to those that exist: they keep their names,
+    /// and no new one takes such a name. Foreign tunnels keep their peers.
     pub(crate) fn adapt_to(&mut self, site: &str, links: &[Link]) {
         let Some(filter) = &mut self.filter else { return };
         let is_ours = |link: &&Link| has_alias_of(link, site);
         let mut names: HashSet<String> = links.iter().filter(is_ours).map(|link| link.name.clone()).collect();
-        let found = devices::find_ipip(&self.devices, site, links, &[]);
+        let found = devices::find_tunnels(&self.devices, site, links, &[]);
         for (device, found) in self.devices.iter_mut().zip(found) {
             match found {
                 Some(link) => device.name.clone_from(&link.name),
@@ -313,8 +325,8 @@ impl Desired {
             }
         }
         filter.devices = self.devices.iter().map(|device| device.name.clone()).collect();
-        let others = links.iter().filter(|link| !is_ours(link)).filter_map(|link| link.ipip);
-        filter.others = others.filter_map(|ipip| ipip.remote).collect();
+        let others = links.iter().filter(|link| !is_ours(link)).filter_map(|link| link.tunnel);
+        filter.others = others.filter_map(|tunnel| tunnel.remote).collect();
         filter.others.sort_unstable();
     }
 }
@@ -322,16 +334,14 @@ impl Desired {
 fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filter {
     Filter {
         site: config.site.name.to_string(),
-        underlay: machine.underlay.iter().find_map(v4),
-        networks: networks_v4(&config.site.networks).collect(),
-        local: local_v4(machine),
-        reachable: config.site.local.clone(),
+        underlay: machine.underlay.iter().collect(),
+        networks: config.site.networks.clone(),
+        local: machine.local.clone(),
+        reachable: config.site.local.iter().copied().map(IpAddr::from).collect(),
         peers: config
             .peers
             .iter()
-            .filter_map(|peer| {
-                Some((peer.underlay.iter().find_map(v4)?, networks_v4(&peer.networks).collect()))
-            })
+            .flat_map(|peer| peer.underlay.iter().map(|address| (address, peer.networks.clone())))
             .collect(),
         relayed: relayed(config),
         devices: devices.iter().map(|device| device.name.clone()).collect(),
@@ -343,20 +353,17 @@ fn filter(config: &Config, machine: &Machine, devices: &[DesiredDevice]) -> Filt
 
 /// Returns the underlay addresses of the peers that reach each other, for each direction; `None`:
 /// all do.
-fn relayed(config: &Config) -> Option<Vec<(Ipv4Addr, Ipv4Addr)>> {
+fn relayed(config: &Config) -> Option<Vec<(IpAddr, IpAddr)>> {
     let pairs = match &config.site.tunnel.relay {
         Relay::Auto | Relay::Direct => return None,
         Relay::Off => return Some(Vec::new()),
         Relay::Pairs(pairs) => pairs,
     };
-    let address = |name| config.peers.get(name).and_then(|peer| peer.underlay.iter().find_map(v4));
-    let pairs = pairs.iter().filter_map(|[one, other]| Some((address(one)?, address(other)?)));
-    Some(pairs.flat_map(|(one, other)| [(one, other), (other, one)]).collect())
-}
-
-/// Lists the IPv4 addresses of a machine, which are those that the packet filter checks.
-fn local_v4(machine: &Machine) -> Vec<Ipv4Addr> {
-    machine.local.iter().filter_map(|address| v4(*address)).collect()
+    let of = |name| config.peers.get(name).into_iter().flat_map(|peer| peer.underlay.iter());
+    let pairs = pairs.iter().flat_map(|[one, other]| {
+        of(one).flat_map(move |one| of(other).flat_map(move |other| [(one, other), (other, one)]))
+    });
+    Some(pairs.collect())
 }
 
 /// Returns the MTU of the tunnel interface, in bytes. The kernel takes IPv6 off an interface whose
@@ -433,7 +440,7 @@ fn probe_options(config: &Config, machine: &Machine) -> Option<ProbeOptions> {
     is_wanted.then(|| ProbeOptions { sources, secret: RandomState::new(), keepalive })
 }
 
-/// Returns true if `config` asks for path probes. Linux's ipip driver sends none.
+/// Returns true if `config` asks for path probes. Linux's tunnel drivers send none.
 pub(crate) fn wants_probes(config: &Config) -> bool {
     config.site.tunnel.probe && config.site.tunnel.df && !uses_kernel_plane(config)
 }

@@ -1,20 +1,18 @@
 //! The interfaces a tunnel is made of, and their names. Pure.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::net::IpAddr;
 
-use adit_config::{Config, DataplaneChoice, DscpChoice, Peer, Ttl, UnderlayAddresses};
-use adit_linux::netlink::{INHERIT_TOS, Ipip, Link};
+use adit_config::{Config, DataplaneChoice, DscpChoice, Ttl, UnderlayAddresses};
+use adit_linux::netlink::{INHERIT_TOS, IpTunnel, Link, TunnelDriver};
+use ipnet::IpNet;
 
-/// Up to this many peers each have an ipip interface of their own, which can be watched, captured
-/// on and limited separately. Above it, all peers share one, and the routes name the peer as their
-/// gateway. An interface costs the kernel some 40 KB, and milliseconds to create and to delete; a
-/// route of the shared one costs 1 KB. The cost of a datagram is the same (docs/benchmarks.md).
-pub const OWN_DEVICES: usize = 64;
-
-/// The only protocol that the packet filter checks. Anything else would pass unchecked.
-const IPIP_PROTOCOL: u8 = 4;
+/// Up to this many peers each have an interface of Linux's tunnel drivers of their own, which can
+/// be watched, captured on and limited separately. Above it, all peers share one, and the routes
+/// name the peer as their gateway. An interface costs the kernel some 40 KB, and milliseconds to
+/// create and to delete; a route of the shared one costs 1 KB. The cost of a datagram is the same
+/// (docs/benchmarks.md).
+pub use adit_config::OWN_DEVICES;
 
 /// The longest name of an interface, in bytes.
 const MAX_NAME: usize = 15;
@@ -26,8 +24,11 @@ pub struct DesiredDevice {
     pub name: String,
     /// The alias that marks it as ours, and as this site's.
     pub alias: String,
-    /// Endpoints and options, for Linux's ipip driver; `None`: the visible end of a veth pair.
-    pub ipip: Option<Ipip>,
+    /// Driver, endpoints and options of one of Linux's tunnel drivers; `None`: the visible end of a
+    /// veth pair.
+    pub tunnel: Option<IpTunnel>,
+    /// Whether it has IPv6, since a network of IPv6 is reached through it.
+    pub ipv6: bool,
 }
 
 /// The link-layer address of the visible end of every veth pair: the tunnel interface. It is local
@@ -98,11 +99,12 @@ pub(crate) fn has_alias_of(link: &Link, site: &str) -> bool {
     link.alias.as_deref().is_some_and(|alias| is_of_site(alias, site))
 }
 
-/// Returns true if `link` is what a start creates first, still down and without an alias: an ipip
-/// interface with the endpoints and options of `device`, or a veth with our link-layer address.
+/// Returns true if `link` is what a start creates first, still down and without an alias: an
+/// interface with the driver, endpoints and options of `device`, or a veth with our link-layer
+/// address.
 pub(crate) fn is_half_made(link: &Link, device: &DesiredDevice) -> bool {
-    let is_ours = match &device.ipip {
-        Some(_) => link.ipip == device.ipip,
+    let is_ours = match &device.tunnel {
+        Some(_) => link.tunnel == device.tunnel,
         None => is_veth(link) && link.mac == Some(VISIBLE_MAC),
     };
     link.alias.is_none() && !link.up && is_ours
@@ -148,63 +150,77 @@ pub(crate) fn is_no_arp(link: &Link) -> bool {
     link.flags & IFF_NOARP != 0
 }
 
-/// Returns the hidden end that `config` asks for; the ipip driver has none.
+/// Returns the hidden end that `config` asks for; Linux's tunnel drivers have none.
 pub(crate) fn hidden_end(config: &Config) -> Option<HiddenEnd> {
     let site = config.site.name.as_str();
     (!uses_kernel_plane(config)).then(|| HiddenEnd::of(site, config.site.device.as_str()))
 }
 
-/// Returns true if the configuration chooses Linux's ipip driver.
+/// Returns true if the configuration chooses Linux's tunnel drivers.
 pub(crate) fn uses_kernel_plane(config: &Config) -> bool {
     config.site.dataplane == DataplaneChoice::Kernel
 }
 
-/// Returns the interfaces that `config` asks for, in the order of the peers if each has its own.
+/// Returns the interfaces that `config` asks for, in the order of the peers if each has its own. A
+/// peer then has one for each path, the path in use first: what arrives on another is accepted too.
 pub(crate) fn of(config: &Config, underlay: UnderlayAddresses) -> Vec<DesiredDevice> {
     let site = config.site.name.as_str();
     let device = config.site.device.to_string();
     if !uses_kernel_plane(config) {
-        return vec![DesiredDevice { name: device, alias: alias(site), ipip: None }];
+        let ipv6 = config.peers.has_ipv6();
+        return vec![DesiredDevice { name: device, alias: alias(site), tunnel: None, ipv6 }];
     }
-    match config.peers.len() {
-        1 => {
-            let of_peer = |only: &Arc<Peer>| DesiredDevice {
-                name: device.clone(),
-                alias: alias_of_peer(site, only.name.as_str()),
-                ipip: Some(ipip(config, underlay, Some(only))),
-            };
-            config.peers.iter().map(of_peer).collect()
-        }
-        2..=OWN_DEVICES => {
-            let mut names = HashSet::new();
-            let named = |peer: &Arc<Peer>| DesiredDevice {
-                name: free_name(&device, peer.name.as_str(), &mut names),
-                alias: alias_of_peer(site, peer.name.as_str()),
-                ipip: Some(ipip(config, underlay, Some(peer))),
-            };
-            config.peers.iter().map(named).collect()
-        }
+    let has_own = (1..=OWN_DEVICES).contains(&config.peers.len());
+    if !has_own {
         // No peers yet, or many.
-        _ => {
-            vec![DesiredDevice { name: device, alias: alias(site), ipip: Some(ipip(config, underlay, None)) }]
+        let networks = || config.peers.iter().flat_map(|peer| &peer.networks);
+        let local = underlay.iter().find(IpAddr::is_ipv4).unwrap_or(underlay.first());
+        return vec![of_tunnel(config, device, alias(site), (local, None), networks)];
+    }
+    let mut names = HashSet::from([device.clone()]);
+    let mut devices = Vec::new();
+    for peer in &config.peers {
+        for (place, path) in underlay.paths_to(&peer.underlay).enumerate() {
+            let family = if path.destination.is_ipv6() { "v6" } else { "v4" };
+            let name = match (config.peers.len(), place) {
+                (1, 0) => device.clone(),
+                (1, _) => free_name(&device, family, &mut names),
+                (_, 0) => free_name(&device, peer.name.as_str(), &mut names),
+                _ => free_name(&device, &format!("{}-{family}", peer.name), &mut names),
+            };
+            let alias = alias_of_peer(site, peer.name.as_str());
+            let ends = (path.source, Some(path.destination));
+            devices.push(of_tunnel(config, name, alias, ends, || peer.networks.iter()));
         }
     }
+    devices
 }
 
-/// An address of IPv4. The kernel plane has no others.
-pub(crate) fn v4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
+/// Returns the driver that carries packets for these networks in a header of the family of `local`.
+/// For IPv4 in IPv4 it is the driver for nothing else, so IPv6 changes nothing there.
+pub(crate) fn driver<'n>(local: IpAddr, networks: impl IntoIterator<Item = &'n IpNet>) -> TunnelDriver {
+    match local {
+        IpAddr::V6(_) => TunnelDriver::Ip6tnl,
+        IpAddr::V4(_) if has_ipv6(networks) => TunnelDriver::Sit,
+        IpAddr::V4(_) => TunnelDriver::Ipip,
     }
 }
 
-fn ipip(config: &Config, underlay: UnderlayAddresses, peer: Option<&Peer>) -> Ipip {
+fn has_ipv6<'n>(networks: impl IntoIterator<Item = &'n IpNet>) -> bool {
+    networks.into_iter().any(|network| network.addr().is_ipv6())
+}
+
+/// Returns an interface of Linux's tunnel drivers between two ends, to these networks.
+fn of_tunnel<'n, I: IntoIterator<Item = &'n IpNet>>(
+    config: &Config,
+    name: String,
+    alias: String,
+    (local, remote): (IpAddr, Option<IpAddr>),
+    networks: impl Fn() -> I,
+) -> DesiredDevice {
     let options = &config.site.tunnel;
-    Ipip {
-        // The file is refused if the underlay is of IPv6.
-        local: underlay.iter().find_map(v4).unwrap_or(Ipv4Addr::UNSPECIFIED),
-        remote: peer.and_then(|peer| peer.underlay.iter().find_map(v4)),
+    let driver = driver(local, networks());
+    let tunnel = IpTunnel {
         ttl: match options.ttl {
             Ttl::Fixed(ttl) => ttl,
             Ttl::Inherit => 0,
@@ -213,36 +229,41 @@ fn ipip(config: &Config, underlay: UnderlayAddresses, peer: Option<&Peer>) -> Ip
             DscpChoice::Inherit => INHERIT_TOS,
             DscpChoice::Fixed(dscp) => dscp << 2,
         },
-        protocol: IPIP_PROTOCOL,
-        path_mtu_discovery: options.df,
+        // An outer header of IPv6 has no such bit.
+        path_mtu_discovery: options.df || driver == TunnelDriver::Ip6tnl,
         mark: config.site.fwmark,
-    }
+        ..IpTunnel::between(driver, local, remote)
+    };
+    DesiredDevice { name, alias, tunnel: Some(tunnel), ipv6: has_ipv6(networks()) }
 }
 
-/// Finds the interface of each of the ipip driver's `devices` among `links`: first by its two
-/// endpoints, which no two interfaces share, then by its alias. `known` are the indices of those
-/// that are ours whatever their alias is.
-pub(crate) fn find_ipip<'a>(
+/// Finds the interface of each of the `devices` of Linux's tunnel drivers among `links`: first by
+/// its two endpoints, which no two interfaces of a driver share, then by its alias. `known` are the
+/// indices of those that are ours whatever their alias is. An interface of another driver is
+/// another interface, because the driver cannot be changed.
+pub(crate) fn find_tunnels<'a>(
     devices: &[DesiredDevice],
     site: &str,
     links: &'a [Link],
     known: &[u32],
 ) -> Vec<Option<&'a Link>> {
     let is_ours =
-        |link: &&Link| link.ipip.is_some() && (known.contains(&link.index) || has_alias_of(link, site));
+        |link: &&Link| link.tunnel.is_some() && (known.contains(&link.index) || has_alias_of(link, site));
     let ours: Vec<&Link> = links.iter().filter(is_ours).collect();
-    let endpoints = |ipip: Option<Ipip>| ipip.map(|ipip| (ipip.local, ipip.remote));
-    let by_endpoints: HashMap<_, &Link> = ours.iter().map(|link| (endpoints(link.ipip), *link)).collect();
+    let endpoints =
+        |tunnel: Option<IpTunnel>| tunnel.map(|tunnel| (tunnel.driver, tunnel.local, tunnel.remote));
+    let driver = |tunnel: Option<IpTunnel>| tunnel.map(|tunnel| tunnel.driver);
+    let by_endpoints: HashMap<_, &Link> = ours.iter().map(|link| (endpoints(link.tunnel), *link)).collect();
     let mut found: Vec<Option<&Link>> =
-        devices.iter().map(|device| by_endpoints.get(&endpoints(device.ipip)).copied()).collect();
+        devices.iter().map(|device| by_endpoints.get(&endpoints(device.tunnel)).copied()).collect();
     let taken: HashSet<u32> = found.iter().flatten().map(|link| link.index).collect();
-    let by_alias: HashMap<&str, &Link> = ours
+    let by_alias: HashMap<_, &Link> = ours
         .iter()
         .filter(|link| !taken.contains(&link.index))
-        .filter_map(|link| Some((link.alias.as_deref()?, *link)))
+        .filter_map(|link| Some(((link.alias.as_deref()?, driver(link.tunnel)), *link)))
         .collect();
     for (device, found) in devices.iter().zip(&mut found) {
-        *found = found.or_else(|| by_alias.get(device.alias.as_str()).copied());
+        *found = found.or_else(|| by_alias.get(&(device.alias.as_str(), driver(device.tunnel))).copied());
     }
     found
 }
@@ -304,7 +325,8 @@ mod tests {
         desired.devices.iter().map(|device| device.name.as_str()).collect()
     }
 
-    fn link(name: &str, alias: &str, ipip: Option<Ipip>) -> Link {
+    fn link(name: &str, alias: &str, tunnel: Option<IpTunnel>) -> Link {
+        let kind = tunnel.map(|tunnel| tunnel.driver.kind().to_owned());
         Link {
             index: 7,
             name: name.to_owned(),
@@ -313,12 +335,12 @@ mod tests {
             running: true,
             mac: None,
             alias: Some(alias.to_owned()),
-            kind: Some("ipip".to_owned()),
+            kind,
             master: None,
             lower: None,
             is_lower_elsewhere: false,
             vrf_table: None,
-            ipip,
+            tunnel,
             hardware: adit_linux::netlink::LinkLayer::None,
             flags: 0,
         }
@@ -331,7 +353,7 @@ mod tests {
         assert_eq!(desired(OWN_DEVICES).devices.len(), OWN_DEVICES);
         for shared in [desired(0), desired(OWN_DEVICES + 1)] {
             assert_eq!(names(&shared), ["ipipA"]);
-            assert_eq!(shared.devices[0].ipip.and_then(|ipip| ipip.remote), None);
+            assert_eq!(shared.devices[0].tunnel.and_then(|tunnel| tunnel.remote), None);
             assert!(shared.routes.iter().all(|route| route.device == 0 && route.via.is_some()));
         }
         let own = desired(3);
@@ -342,7 +364,7 @@ mod tests {
 
     #[test]
     fn an_existing_interface_keeps_its_name_and_no_other_takes_it() {
-        let ipip = desired(1).devices[0].ipip;
+        let ipip = desired(1).devices[0].tunnel;
         let mut more = desired(2);
         more.adapt_to("a", &[link("ipipA", "adit:a:p0", ipip)]);
         assert_eq!(names(&more), ["ipipA", "ipipA-p1"]);
@@ -357,11 +379,118 @@ mod tests {
 
     #[test]
     fn foreign_tunnels_keep_their_peers() {
-        let theirs =
-            Ipip { remote: Some([10, 9, 9, 9].into()), ..desired(1).devices[0].ipip.expect("it is ipip") };
+        let theirs = IpTunnel {
+            remote: Some([10, 9, 9, 9].into()),
+            ..desired(1).devices[0].tunnel.expect("it is ipip")
+        };
         let mut many = desired(OWN_DEVICES + 1);
         many.adapt_to("a", &[link("theirs", "adit:ab", Some(theirs))]);
         assert_eq!(many.filter.map(|filter| filter.others), Some(vec![[10, 9, 9, 9].into()]));
+    }
+
+    /// A site with networks of both families, and a peer with these networks.
+    fn site(underlays: [&str; 2], tunnel: &str, networks: &str) -> Config {
+        let [ours, theirs] = underlays;
+        let text = format!(
+            "[site]\nname = \"a\"\nunderlay = \"{ours}\"\ndevice = \"adit0\"\ndataplane = \"kernel\"\n\
+             networks = [\"172.16.17.0/24\", \"fd00:a::/32\"]\n[tunnel]\n{tunnel}\n\
+             [[peer]]\nname = \"b\"\nunderlay = \"{theirs}\"\nnetworks = [{networks}]\n"
+        );
+        Config::parse("a.toml", &text).expect("it is valid")
+    }
+
+    const OVER_V4: [&str; 2] = ["10.1.1.1", "10.1.1.2"];
+    const OVER_V6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+    const V4: &str = "\"192.168.199.0/24\"";
+    const V6: &str = "\"fd00:b::/32\"";
+
+    #[test]
+    fn the_driver_of_a_peer_follows_from_its_underlay_and_its_networks() {
+        let both = format!("{V4}, {V6}");
+        for (underlays, networks, driver, protocol, has_ipv6) in [
+            (OVER_V4, V4, TunnelDriver::Ipip, 4, false),
+            (OVER_V4, V6, TunnelDriver::Sit, 0, true),
+            (OVER_V4, both.as_str(), TunnelDriver::Sit, 0, true),
+            (OVER_V6, V4, TunnelDriver::Ip6tnl, 0, false),
+            (OVER_V6, V6, TunnelDriver::Ip6tnl, 0, true),
+            (OVER_V6, both.as_str(), TunnelDriver::Ip6tnl, 0, true),
+        ] {
+            let config = site(underlays, "", networks);
+            let [local, remote] = underlays.map(|address| address.parse::<IpAddr>().expect("an address"));
+            let device = super::of(&config, local.into()).pop().expect("one");
+            let expected =
+                IpTunnel { tos: INHERIT_TOS, protocol, ..IpTunnel::between(driver, local, Some(remote)) };
+            assert_eq!((device.tunnel, device.ipv6), (Some(expected), has_ipv6), "{underlays:?} {networks}");
+        }
+    }
+
+    /// What is sent goes by the first, and what arrives is accepted by both.
+    #[test]
+    fn a_peer_with_an_address_of_each_family_has_an_interface_for_each() {
+        let text = |first: &str| {
+            format!(
+                "[site]\nname = \"a\"\nunderlay = [\"10.1.1.1\", \"2001:db8::1\"]\nnetworks = [\"172.16.17.0/24\"]\n\
+                 dataplane = \"kernel\"\n[[peer]]\nname = \"b\"\nunderlay = [{first}]\nnetworks = [{V4}, {V6}]\n\
+                 [[peer]]\nname = \"c\"\nunderlay = \"10.1.1.3\"\nnetworks = [\"192.168.200.0/24\"]\n"
+            )
+        };
+        let both: Vec<IpAddr> = ["10.1.1.1", "2001:db8::1"].map(|us| us.parse().expect("an address")).into();
+        let underlay = UnderlayAddresses::new(both).expect("of different families");
+        let machine = Machine { underlay, local: Vec::new(), underlay_mtu: 1500, vrf: None };
+        let (v4, v6) = ("\"10.1.1.2\"", "\"2001:db8::2\"");
+        for (first, drivers, names) in [
+            (
+                format!("{v4}, {v6}"),
+                [TunnelDriver::Sit, TunnelDriver::Ip6tnl, TunnelDriver::Ipip],
+                ["adit0-b", "adit0-b-v6", "adit0-c"],
+            ),
+            (
+                format!("{v6}, {v4}"),
+                [TunnelDriver::Ip6tnl, TunnelDriver::Sit, TunnelDriver::Ipip],
+                ["adit0-b", "adit0-b-v4", "adit0-c"],
+            ),
+        ] {
+            let config = Config::parse("a.toml", &text(&first)).expect("it is valid");
+            let desired = Desired::of(&config, &machine);
+            assert_eq!(self::names(&desired), names);
+            let found = desired.devices.iter().map(|device| device.tunnel.expect("a driver").driver);
+            assert_eq!(found.collect::<Vec<_>>(), drivers);
+            let by: Vec<(&str, usize)> =
+                desired.routes.iter().map(|route| (route.peer.as_str(), route.device)).collect();
+            assert_eq!(by, [("b", 0), ("b", 0), ("c", 2)]);
+            assert_eq!(desired.mtu, 1460);
+        }
+    }
+
+    #[test]
+    fn an_interface_of_another_driver_is_another_interface() {
+        let [local, machine] = [US, US].map(|us| Machine {
+            underlay: us.into(),
+            local: Vec::new(),
+            underlay_mtu: 1500,
+            vrf: None,
+        });
+        let of_v4 = Desired::of(&site(OVER_V4, "", V4), &local).devices[0].clone();
+        let mut of_v6 = Desired::of(&site(OVER_V4, "", V6), &machine);
+        let found = [link("adit0", "adit:a:b", of_v4.tunnel)];
+        assert_eq!(find_tunnels(std::slice::from_ref(&of_v4), "a", &found, &[]), [Some(&found[0])]);
+        assert_eq!(find_tunnels(&of_v6.devices, "a", &found, &[]), [None]);
+        of_v6.adapt_to("a", &found);
+        assert_ne!(names(&of_v6), ["adit0"], "both are there until the routes lead by the new one");
+    }
+
+    #[test]
+    fn many_peers_with_ipv6_are_not_shared() {
+        let machine = Machine { underlay: US.into(), local: Vec::new(), underlay_mtu: 1500, vrf: None };
+        let mut more = config(OWN_DEVICES);
+        assert!(!Desired::of(&more, &machine).shares_ipv6());
+        let of_v6 = site(OVER_V4, "", V6).peers.iter().cloned().collect();
+        let peers = more.peers.clone();
+        let delta = adit_config::PeerDelta { inserted: of_v6, base: peers.revision(), ..Default::default() };
+        more.peers = peers.apply(&delta).expect("it is free");
+        assert!(Desired::of(&more, &machine).shares_ipv6());
+        assert!(!desired(OWN_DEVICES + 1).shares_ipv6());
+        assert!(!desired(0).shares_ipv6());
     }
 
     #[test]
@@ -401,11 +530,18 @@ mod tests {
         let file = text("");
         let wanted = |from: &str, to: &str| {
             let config = Config::parse("a.toml", &file.replace(from, to)).expect("it is valid");
-            super::of(&config, US.into())[0].ipip.expect("it is ipip")
+            super::of(&config, US.into())[0].tunnel.expect("it is ipip")
         };
         let usual = wanted("none", "none");
         assert_eq!((usual.ttl, usual.tos, usual.path_mtu_discovery), (64, INHERIT_TOS, true));
         assert_eq!(wanted("ttl = 64", "ttl = \"inherit\"").ttl, 0);
         assert_eq!(wanted("dscp = \"inherit\"", "dscp = 46").tos, 0xb8);
+        let over_v6 = super::of(
+            &site(OVER_V6, "ttl = \"inherit\"\ndf = false\ndscp = 46", V4),
+            OVER_V6[0].parse::<IpAddr>().expect("an address").into(),
+        );
+        let tunnel = over_v6[0].tunnel.expect("it has a driver");
+        assert_eq!((tunnel.ttl, tunnel.tos, tunnel.encap_limit), (0, 0xb8, None));
+        assert!(tunnel.path_mtu_discovery, "IPv6 has no DF, so nothing differs");
     }
 }

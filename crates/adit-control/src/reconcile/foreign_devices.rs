@@ -1,7 +1,7 @@
 //! Interfaces of others that have the names of ours. Adit never touches them: a start and a change
 //! are refused.
 
-use adit_linux::netlink::{Link, Network};
+use adit_linux::netlink::{IpTunnel, Link, Network};
 
 use crate::error::ControlError;
 use crate::reconcile::desired::Desired;
@@ -44,7 +44,7 @@ fn refuse_device(network: &mut dyn Network, site: &str, desired: &DesiredDevice)
             false => Err(is_taken(&link)),
         };
     }
-    if link.ipip.is_some() != desired.ipip.is_some() {
+    if link.tunnel.is_some() != desired.tunnel.is_some() {
         return Err(ControlError::OtherKind {
             device: desired.name.clone(),
             kind: link.kind.unwrap_or_default(),
@@ -54,8 +54,9 @@ fn refuse_device(network: &mut dyn Network, site: &str, desired: &DesiredDevice)
     Ok(())
 }
 
-/// Refuses endpoints of ipip interfaces that others have: Linux's driver has one interface for each
-/// pair of addresses.
+/// Refuses endpoints of interfaces that others have: each of Linux's tunnel drivers has one
+/// interface for each pair of addresses, and IPv4 in IPv4 goes to one of ipip even if there is one
+/// of sit for it.
 ///
 /// # Errors
 /// Fails if there is one, or if the kernel cannot be asked.
@@ -66,9 +67,12 @@ pub(crate) fn refuse_pairs(
 ) -> Result<(), ControlError> {
     let links = network.links()?;
     for device in &desired.devices {
-        let Some(wanted) = device.ipip else { continue };
+        let Some(wanted) = device.tunnel else { continue };
         let has_pair = |link: &&Link| {
-            let is_same = link.ipip.is_some_and(|it| (it.local, it.remote) == (wanted.local, wanted.remote));
+            let is_same = link.tunnel.is_some_and(|it| {
+                let is_in_the_way = it.driver == wanted.driver || takes_ipv4(it) && takes_ipv4(wanted);
+                is_in_the_way && (it.local, it.remote) == (wanted.local, wanted.remote)
+            });
             let is_left_over = link.name == device.name && is_half_made(link, device);
             is_same && !has_alias_of(link, site) && !is_left_over
         };
@@ -79,9 +83,17 @@ pub(crate) fn refuse_pairs(
         };
         let (local, device) = (wanted.local, link.name.clone());
         let remote = wanted.remote.map_or_else(|| "any address".to_owned(), |remote| remote.to_string());
-        return Err(ControlError::PairTaken { local, remote, device, what });
+        let kind = link.tunnel.map_or(wanted.driver, |found| found.driver).kind();
+        return Err(ControlError::PairTaken { kind, local, remote, device, what });
     }
     Ok(())
+}
+
+/// Returns true if an interface takes IPv4 from its peer.
+fn takes_ipv4(tunnel: IpTunnel) -> bool {
+    const ANY: u8 = 0;
+    const IPIP: u8 = 4;
+    matches!(tunnel.protocol, ANY | IPIP)
 }
 
 /// The error about an interface of others that has a name of ours.

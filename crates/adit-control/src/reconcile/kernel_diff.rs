@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use adit_config::Config;
-use adit_linux::netlink::{INHERIT_TOS, Ipip, Link, Route, RouteKey};
+use adit_dataplane::kernel::table_name;
+use adit_linux::netlink::{INHERIT_TOS, IpTunnel, Link, Route, RouteKey, TunnelDriver};
 use ipnet::IpNet;
 
 use crate::host::Ipv6;
@@ -15,7 +16,7 @@ use crate::reconcile::devices::{
 };
 use crate::reconcile::guard_routes;
 use crate::reconcile::linux_drivers::LinuxDrivers;
-use crate::reconcile::objects::{Actual, PairIpv6, desired_routes};
+use crate::reconcile::objects::{Actual, desired_routes};
 
 /// Returns what has to change in the kernel. The commands are those for the kernel's own tunnel
 /// drivers, as one types them by hand.
@@ -50,29 +51,36 @@ pub(crate) fn compare(config: &Config, desired: &Desired, actual: &Actual) -> Ve
 
 /// Compares the packet filter, which exists before any interface.
 fn filter_change(desired: &Desired, actual: &Actual) -> Option<Change> {
-    let ruleset = desired.filter.as_ref()?.ruleset();
-    let change = match actual.filter {
+    let filter = desired.filter.as_ref()?;
+    let (name, rulesets) = (table_name(&filter.site), filter.rulesets());
+    let mut change = match actual.filter {
         Some(true) => return None,
-        Some(false) => Change::new(Kind::Change, Object::Table, ruleset.table.clone())
-            .by(format!("nft delete table ip {}", ruleset.table)),
-        None => Change::new(Kind::Add, Object::Table, ruleset.table.clone()),
+        Some(false) => {
+            Change::new(Kind::Change, Object::Table, name.clone()).by(format!("nft delete table ip {name}"))
+        }
+        None => Change::new(Kind::Add, Object::Table, name.clone()),
     };
-    Some(change.by(format!("nft -f - <<'END'\n{ruleset}\nEND")))
+    if actual.filter.is_some() && rulesets.len() > 1 {
+        // It may be missing, and then it cannot be deleted.
+        change = change.by(format!("nft 'add table ip6 {name}; delete table ip6 {name}'"));
+    }
+    let text: Vec<String> = rulesets.iter().map(ToString::to_string).collect();
+    Some(change.by(format!("nft -f - <<'END'\n{}\nEND", text.join("\n"))))
 }
 
 /// Returns the change that creates an interface.
 fn new_device(drivers: &LinuxDrivers, desired: &Desired, device: &DesiredDevice) -> Change {
     let mut change = Change::new(Kind::Add, Object::Device, String::new());
-    match &device.ipip {
-        Some(ipip) => {
-            let remote = ipip.remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
-            let kind = format!("ipip local {}{remote}{}", ipip.local, options(ipip));
-            change.commands = link_commands(desired, &device.name, &kind);
+    match &device.tunnel {
+        Some(tunnel) => {
+            let remote = tunnel.remote.map(|remote| format!(" remote {remote}")).unwrap_or_default();
+            let kind = format!("{} local {}{remote}{}", tunnel.driver.kind(), tunnel.local, options(tunnel));
+            change.commands = link_commands(desired, &device.name, &kind, device.ipv6);
         }
         None => {
             let interfaces = drivers.interfaces();
             change.commands =
-                interfaces.flat_map(|(name, kind)| link_commands(desired, name, kind)).collect();
+                interfaces.flat_map(|(name, kind)| link_commands(desired, name, kind, false)).collect();
         }
     }
     let mut what = format!("{} mtu {}", device.name, desired.mtu);
@@ -85,8 +93,9 @@ fn new_device(drivers: &LinuxDrivers, desired: &Desired, device: &DesiredDevice)
     Change { what, ..change }
 }
 
-/// Returns the commands that make an interface of a driver of Linux.
-fn link_commands(desired: &Desired, name: &str, kind: &str) -> Vec<String> {
+/// Returns the commands that make an interface of a driver of Linux. `asks_no_routers`: it has
+/// IPv6, and the kernel would make a link-local address and ask the peer for routers.
+fn link_commands(desired: &Desired, name: &str, kind: &str, asks_no_routers: bool) -> Vec<String> {
     let ip = ip(desired);
     let mut commands = vec![format!("ip link add name {name} type {kind}")];
     if let Some(netns) = &desired.netns {
@@ -95,6 +104,9 @@ fn link_commands(desired: &Desired, name: &str, kind: &str) -> Vec<String> {
     }
     if let Some(vrf) = &desired.vrf {
         commands.push(format!("{ip} link set {name} vrf {}", vrf.name));
+    }
+    if asks_no_routers {
+        commands.push(format!("{ip} link set {name} addrgenmode none"));
     }
     commands.push(format!("{ip} link set {name} up"));
     commands
@@ -110,20 +122,38 @@ fn ip(desired: &Desired) -> String {
     desired.netns.as_ref().map_or_else(|| "ip".to_owned(), |netns| format!("ip -n {netns}"))
 }
 
-/// Returns the options of an ipip interface, in ip(8)'s words.
-fn options(ipip: &Ipip) -> String {
-    let ttl = if ipip.ttl > 0 { format!(" ttl {}", ipip.ttl) } else { String::new() };
-    let tos = match ipip.tos {
-        0 => String::new(),
-        tos if tos & INHERIT_TOS != 0 => " tos inherit".to_owned(),
-        tos => format!(" tos {tos:#04x}"),
+/// Returns the options of an interface of Linux's tunnel drivers, in ip(8)'s words.
+fn options(tunnel: &IpTunnel) -> String {
+    let (ttl, tos) = match tunnel.driver {
+        TunnelDriver::Ipip | TunnelDriver::Sit => ("ttl", "tos"),
+        TunnelDriver::Ip6tnl => ("hoplimit", "tclass"),
     };
-    let mode = match ipip.protocol {
-        0 => "any",
-        4 => "ipip",
+    let ttl = match tunnel.ttl {
+        // ip(8) itself would fix it.
+        0 if tunnel.driver == TunnelDriver::Ip6tnl => format!(" {ttl} 0"),
+        0 => String::new(),
+        fixed => format!(" {ttl} {fixed}"),
+    };
+    let tos = match tunnel.tos {
+        0 => String::new(),
+        value if value & INHERIT_TOS != 0 => format!(" {tos} inherit"),
+        value => format!(" {tos} {value:#04x}"),
+    };
+    let mode = match (tunnel.protocol, tunnel.driver) {
+        (0, _) => "any",
+        (4, TunnelDriver::Ip6tnl) => "ipip6",
+        (4, _) => "ipip",
+        (41, TunnelDriver::Ip6tnl) => "ip6ip6",
+        (41, _) => "ip6ip",
         _ => "mplsip",
     };
-    format!(" mode {mode}{ttl}{tos}{}", if ipip.path_mtu_discovery { "" } else { " nopmtudisc" })
+    let limit = match (tunnel.driver, tunnel.encap_limit) {
+        (TunnelDriver::Ip6tnl, None) => " encaplimit none".to_owned(),
+        (_, Some(limit)) => format!(" encaplimit {limit}"),
+        _ => String::new(),
+    };
+    let fragments = if tunnel.path_mtu_discovery { "" } else { " nopmtudisc" };
+    format!(" mode {mode}{ttl}{tos}{fragments}{limit}")
 }
 
 /// Compares an interface.
@@ -133,16 +163,16 @@ fn device_changes(desired: &Desired, device: &DesiredDevice, link: &Link) -> Vec
     let mut change = |what: String, command: String| {
         changes.push(Change::new(Kind::Change, Object::Device, what).by(command));
     };
-    if let (Some(wanted), Some(found)) = (&device.ipip, &link.ipip)
+    if let (Some(wanted), Some(found)) = (&device.tunnel, &link.tunnel)
         && wanted != found
     {
-        let ends = |ipip: &Ipip| match ipip.remote {
-            Some(remote) => format!("local {} remote {remote}{}", ipip.local, options(ipip)),
-            None => format!("local {} remote any{}", ipip.local, options(ipip)),
+        let ends = |tunnel: &IpTunnel| match tunnel.remote {
+            Some(remote) => format!("local {} remote {remote}{}", tunnel.local, options(tunnel)),
+            None => format!("local {} remote any{}", tunnel.local, options(tunnel)),
         };
         change(
             format!("{device_name} {} -> {}", ends(found), ends(wanted)),
-            format!("{ip} link change {device_name} type ipip {}", ends(wanted)),
+            format!("{ip} link change {device_name} type {} {}", wanted.driver.kind(), ends(wanted)),
         );
     }
     if link.alias.as_deref() != Some(&device.alias) {
@@ -161,7 +191,7 @@ fn device_changes(desired: &Desired, device: &DesiredDevice, link: &Link) -> Vec
     if !link.up {
         change(format!("{device_name} down -> up"), format!("{ip} link set {device_name} up"));
     }
-    if device.ipip.is_none() {
+    if device.tunnel.is_none() {
         changes.extend(ethernet_changes(&ip, device_name, link, VISIBLE_MAC));
     }
     let mut change = |what: String, command: String| {
@@ -172,7 +202,7 @@ fn device_changes(desired: &Desired, device: &DesiredDevice, link: &Link) -> Vec
             let name = &vrf.name;
             change(format!("{device_name} to vrf {name}"), format!("{ip} link set {device_name} vrf {name}"));
         }
-        None if link.master.is_some() && device.ipip.is_none() => {
+        None if link.master.is_some() && device.tunnel.is_none() => {
             change(format!("{device_name} to no master"), format!("{ip} link set {device_name} nomaster"));
         }
         _ => {}
@@ -211,12 +241,14 @@ fn hidden_changes(hidden: &HiddenEnd, link: &Link) -> Vec<Change> {
     changes
 }
 
-/// Compares whether IPv6 is on and off on the ends of the pair as it should be.
+/// Compares whether IPv6 is on and off on the interfaces and on the hidden end as it should be.
 fn ipv6_changes(desired: &Desired, actual: &Actual) -> Vec<Change> {
-    let PairIpv6 { visible, hidden } = actual.ipv6;
     let prefix = in_netns(desired.netns.as_deref());
-    let devices = actual.devices.iter().flatten().map(|link| (prefix.as_str(), link, visible, desired.ipv6));
-    let ends = devices.chain(actual.hidden.iter().map(|link| ("", link, hidden, false)));
+    let found =
+        desired.devices.iter().zip(&actual.devices).filter_map(|(of, link)| Some((of, link.as_ref()?)));
+    let devices =
+        found.zip(&actual.ipv6).map(|((device, link), found)| (prefix.as_str(), link, *found, device.ipv6));
+    let ends = devices.chain(actual.hidden.iter().map(|link| ("", link, actual.hidden_ipv6, false)));
     let differing = ends.filter(|(_, _, found, wanted)| found.differs_from(*wanted));
     let change = |(prefix, link, found, wanted): (&str, &Link, Ipv6, bool)| {
         let name = &link.name;
@@ -267,7 +299,9 @@ fn route_changes(config: &Config, drivers: &LinuxDrivers, desired: &Desired, act
         let device = desired.devices.get(route.device).map_or(desired.device.as_str(), |device| &device.name);
         let kind = if found.is_some() { Kind::Change } else { Kind::Add };
         let mut change = route_change(kind, wanted, device, desired);
-        if let Some(gateway) = wanted.gateway {
+        let has_driver = desired.devices.get(route.device).is_some_and(|device| device.tunnel.is_some());
+        // With a driver, what Adit makes is what one types by hand.
+        if let Some(gateway) = wanted.gateway.filter(|_| !has_driver) {
             for command in &mut change.commands {
                 *command = drivers.route_command(command, gateway, &route.peer, config, desired);
             }
@@ -378,7 +412,7 @@ mod tests {
             lower: None,
             is_lower_elsewhere: false,
             vrf_table: None,
-            ipip: None,
+            tunnel: None,
             hardware: LinkLayer::Ethernet,
             // IFF_NOARP.
             flags: 0x80,
@@ -438,6 +472,100 @@ mod tests {
             "ip route add 192.168.200.0/24 encap ip6 dst 2001:db8::3 src 2001:db8::1 hoplimit 64 dev adit0 src 172.16.17.1",
         ];
         assert_eq!(commands(&format!("{A6}{third}")), expected);
+    }
+
+    const KERNEL: &str = "[site]\nname = \"a\"\nunderlay = \"US\"\ndevice = \"adit0\"\ndataplane = \"kernel\"\n\
+                          networks = [\"172.16.17.0/24\", \"fd00:a::/32\"]\n\
+                          [[peer]]\nname = \"b\"\nunderlay = \"THEM\"\n\
+                          networks = [\"192.168.199.0/24\", \"fd00:b::/32\"]\n";
+
+    fn over([us, them]: [&str; 2]) -> (Config, Desired) {
+        let config = config(&KERNEL.replace("US", us).replace("THEM", them));
+        let machine =
+            Machine { underlay: us.parse::<IpAddr>().expect("an address").into(), ..machine("172.16.17.1") };
+        let desired = Desired::of(&config, &machine);
+        (config, desired)
+    }
+
+    #[test]
+    fn commands_of_the_kernel_plane_name_the_driver_of_the_underlay() {
+        for (ends, tunnel, gateway) in [
+            (
+                ["10.1.1.1", "10.1.1.2"],
+                "sit local 10.1.1.1 remote 10.1.1.2 mode any ttl 64 tos inherit",
+                "a01:102",
+            ),
+            (
+                ["2001:db8::1", "2001:db8::2"],
+                "ip6tnl local 2001:db8::1 remote 2001:db8::2 mode any hoplimit 64 tclass inherit encaplimit none",
+                "2",
+            ),
+        ] {
+            let (config, desired) = over(ends);
+            let changes = compare(&config, &desired, &Actual::default());
+            let commands: Vec<String> = changes
+                .iter()
+                .filter(|change| !change.is_guard)
+                .flat_map(|change| change.commands.clone())
+                .collect();
+            let (tables, rest) = commands.split_first().expect("some");
+            assert!(tables.starts_with("nft -f - <<'END'\ntable ip adit_a {"), "{tables}");
+            assert!(tables.contains("\n}\ntable ip6 adit_a {"), "{tables}");
+            let expected = [
+                format!("ip link add name adit0 type {tunnel}"),
+                "ip link set adit0 addrgenmode none".to_owned(),
+                "ip link set adit0 up".to_owned(),
+                "ip route add 192.168.199.0/24 dev adit0 src 172.16.17.1".to_owned(),
+                format!("ip route add fd00:b::/32 via fe80::{gateway} dev adit0 onlink"),
+            ];
+            assert_eq!(rest, expected);
+        }
+    }
+
+    #[test]
+    fn each_difference_of_a_tunnel_of_both_families_is_a_change() {
+        let (config, desired) = over(["2001:db8::1", "2001:db8::2"]);
+        let tunnel = desired.devices[0].tunnel.expect("it has a driver");
+        let good =
+            Link { name: "adit0".to_owned(), tunnel: Some(tunnel), ..link(1460, true, Some("adit:a:b")) };
+        let lines = |link: &Link, ipv6, filter| {
+            let actual = Actual {
+                devices: vec![Some(link.clone())],
+                ipv6: vec![ipv6],
+                filter,
+                routes: desired_routes(&desired, &[link.index]).iter().map(listed).collect(),
+                guards: guard_routes::desired_guards(&desired).collect(),
+                ..Actual::default()
+            };
+            let changes = compare(&config, &desired, &actual);
+            changes.iter().map(|change| (change.to_string(), change.commands.join("; "))).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&good, Ipv6::Static, Some(true)), []);
+        let limit = Link { tunnel: Some(IpTunnel { encap_limit: Some(4), ..tunnel }), ..good.clone() };
+        let (what, command) = &lines(&limit, Ipv6::Static, Some(true))[0];
+        assert!(what.contains("encaplimit 4 -> ") && what.ends_with("encaplimit none"), "{what}");
+        assert!(command.starts_with("ip link change adit0 type ip6tnl local 2001:db8::1"), "{command}");
+        let (what, command) = &lines(&good, Ipv6::Auto, Some(true))[0];
+        assert_eq!(what, "~ device adit0 ipv6 auto -> static");
+        assert!(command.contains("net/ipv6/conf/adit0/addr_gen_mode=1"), "{command}");
+        let (what, command) = &lines(&good, Ipv6::Static, Some(false))[0];
+        assert_eq!(what, "~ table adit_a");
+        let expected =
+            "nft delete table ip adit_a; nft 'add table ip6 adit_a; delete table ip6 adit_a'; nft -f -";
+        assert!(command.starts_with(expected), "{command}");
+    }
+
+    /// A route as the kernel lists it.
+    fn listed(route: &Route) -> Route {
+        let scope = match (route.destination, route.gateway) {
+            (IpNet::V4(_), None) => adit_linux::netlink::RouteScope::Link,
+            _ => adit_linux::netlink::RouteScope::Universe,
+        };
+        Route {
+            scope: Some(scope),
+            metric: Some(route.key().metric).filter(|metric| *metric > 0),
+            ..route.clone()
+        }
     }
 
     /// Adit's own routes then name a placeholder. Linux's ipip driver would send everything there.
@@ -535,7 +663,7 @@ mod tests {
                 "~ device ipipA tx-udp-segmentation on -> off",
             ),
             (
-                Actual { ipv6: PairIpv6 { visible: Ipv6::Static, hidden: Ipv6::AlwaysAuto }, ..good.clone() },
+                Actual { ipv6: vec![Ipv6::Static], hidden_ipv6: Ipv6::AlwaysAuto, ..good.clone() },
                 "~ device ipipA ipv6 on -> off",
             ),
             (

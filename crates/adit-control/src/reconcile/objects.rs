@@ -17,14 +17,16 @@ use adit_linux::netlink::{Link, Network, ROUTE_PROTOCOL, Route, RouteKey};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Actual {
     /// The interfaces, in the order of [`Desired::devices`]: those of the desired name, whoever
-    /// created them, or, of the ipip driver, whatever their name is.
+    /// created them, or, of Linux's tunnel drivers, whatever their name is.
     pub(crate) devices: Vec<Option<Link>>,
     /// The hidden end of the tunnel interface, in the namespace of the underlay.
     pub(crate) hidden: Option<Link>,
     /// Offloads of the tunnel interface whose packets a data plane could not read.
     pub(crate) unreadable_offloads: Vec<String>,
-    /// Whether IPv6 is on on each end of the pair.
-    pub(crate) ipv6: PairIpv6,
+    /// Whether IPv6 is on on each of these interfaces that exists.
+    pub(crate) ipv6: Vec<Ipv6>,
+    /// The same of the hidden end.
+    pub(crate) hidden_ipv6: Ipv6,
     /// Interfaces of this site that are no longer desired.
     pub(crate) unwanted: Vec<Link>,
     /// Our routes into all these interfaces.
@@ -33,13 +35,6 @@ pub(crate) struct Actual {
     pub(crate) guards: Vec<Route>,
     /// Whether the packet filter is as desired; `None`: there is none.
     pub(crate) filter: Option<bool>,
-}
-
-/// Whether IPv6 is on on the ends of a pair.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PairIpv6 {
-    pub(crate) visible: Ipv6,
-    pub(crate) hidden: Ipv6,
 }
 
 impl Actual {
@@ -109,7 +104,7 @@ pub(crate) fn configure_device(
 ) -> Result<(), ControlError> {
     namespaces.inner.set_alias(link.index, &device.alias)?;
     namespaces.inner.set_mtu(link.index, u32::from(desired.mtu))?;
-    set_ipv6(namespaces.host.as_ref(), &namespaces.scope, &link.name, desired.ipv6)
+    set_ipv6(namespaces.host.as_ref(), &namespaces.scope, &link.name, device.ipv6)
 }
 
 /// Turns IPv6 on or off on an interface, where it is not as wanted and can be. Without a network of

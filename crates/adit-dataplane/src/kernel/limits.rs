@@ -1,6 +1,7 @@
-//! Limits of Linux's ipip driver: what the other data planes do and it does not. `adit check` and
-//! `adit status` show them. Each limit lists the rows of docs/reference/conformance.md that the
-//! driver was observed to break, and a test compares the lists with that document.
+//! Limits of Linux's drivers ipip, sit and ip6tnl: what the other data planes do and they do not.
+//! `adit check` and `adit status` show them. Each limit lists the rows of
+//! docs/reference/conformance.md that a driver was observed to break, and a test compares the lists
+//! with that document.
 
 /// One limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,12 +10,12 @@ pub struct Limit {
     pub name: &'static str,
     /// What is missing, in a sentence.
     pub what: &'static str,
-    /// Ids of the rows that the driver breaks because of it.
+    /// Ids of the rows that a driver breaks because of it.
     pub rows: &'static [&'static str],
 }
 
 /// All limits.
-pub const LIMITS: [Limit; 10] = [
+pub const LIMITS: [Limit; 12] = [
     Limit {
         name: "late-errors",
         what: "a sender whose datagram is lost inside the tunnel gets no ICMP error; for half a \
@@ -73,6 +74,9 @@ pub const LIMITS: [Limit; 10] = [
             "ecn-compatibility-mode",
             "ecn-ect1-in-ect0",
             "ecn-ce-in-ect1",
+            "ecn-4in6-entrance",
+            "ecn-6in4-entrance",
+            "ecn-6in6-entrance",
         ],
     },
     Limit {
@@ -89,22 +93,27 @@ pub const LIMITS: [Limit; 10] = [
         rows: &[],
     },
     Limit {
-        name: "ipv4-only",
-        what: "no networks and no underlay of IPv6",
-        rows: &[
-            "6in4-forged-source",
-            "6in6-forged-source",
-            "ecn-4in6-entrance",
-            "ecn-6in4-entrance",
-            "ecn-6in6-entrance",
-            "flow-label",
-            "over-ipv6-narrow-path",
-        ],
+        name: "narrow-ipv6-path",
+        what: "over IPv6, packets of IPv6 that the path does not carry are refused even if they have \
+               no more than 1280 bytes, so nothing of that size passes a path of less than 1320 (RFC \
+               2473 section 7.1)",
+        rows: &["over-ipv6-narrow-path"],
+    },
+    Limit {
+        name: "flow-label",
+        what: "over IPv6, all flows to a peer have the same outer flow label, so routers that choose \
+               among paths by it send them all by one (RFC 6438)",
+        rows: &["flow-label"],
+    },
+    Limit {
+        name: "ipv6-peers",
+        what: "more than 64 peers have IPv4 only, because they share one interface",
+        rows: &[],
     },
 ];
 
-/// Rows that the driver breaks with its defaults, and keeps with our settings and our table.
-pub const MENDED: [&str; 8] = [
+/// Rows that a driver breaks with its defaults, and keeps with our settings and our table.
+pub const MENDED: [&str; 10] = [
     "tos",
     "outer-ttl",
     "ttl-zero-at-exit",
@@ -113,6 +122,8 @@ pub const MENDED: [&str; 8] = [
     "spoofed-inner-source",
     "spoofed-inner-destination",
     "nested",
+    "6in4-forged-source",
+    "6in6-forged-source",
 ];
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The kernel data plane: Linux's own ipip driver carries the packets, and a table of nf_tables
-//! decides who may send what.
+//! The kernel data plane: Linux's own tunnel drivers carry the packets (ipip, sit, ip6tnl), and
+//! tables of nf_tables decide who may send what.
 
 pub mod filter;
 mod filter_table;

@@ -2,11 +2,13 @@
 //! table or interface; this adds up what it counted before. Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use adit_linux::family::Family;
 use adit_linux::netlink::LinkStatistics;
 use adit_linux::nftables::Counted;
 use adit_tunnel::{DropReason, Instant, PeerTotals, Totals};
-use adit_wire::encapsulation::OVERHEAD_V4;
+use adit_wire::encapsulation::overhead;
 
 /// A count that may start again from zero.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,28 +44,38 @@ struct PeerCounts {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct MonotonicCounters {
-    peers: BTreeMap<usize, PeerCounts>,
-    drops: BTreeMap<usize, Count>,
+    /// By the peer and its underlay address: it is counted at each of them for itself.
+    peers: BTreeMap<(usize, IpAddr), PeerCounts>,
+    /// By the reason and the family of the table.
+    drops: BTreeMap<(usize, Family), Count>,
     devices: BTreeMap<u32, LinkStatistics>,
     /// Drops on interfaces that are gone.
     gone: BTreeMap<usize, u64>,
 }
 
 impl MonotonicCounters {
-    pub(super) fn note_drops(&mut self, counters: &BTreeMap<String, Counted>) {
+    /// Takes the counters of the table of a family.
+    pub(super) fn note_drops(&mut self, family: Family, counters: &BTreeMap<String, Counted>) {
         for (name, counted) in counters {
             if let Some(reason) = DropReason::from_name(name) {
-                self.drops.entry(reason.index()).or_default().note(counted.packets);
+                self.drops.entry((reason.index(), family)).or_default().note(counted.packets);
             }
         }
     }
 
-    /// Takes a peer's count. The kernel does not say when a peer last sent, but growth since the
-    /// last look does.
-    pub(super) fn note_traffic(&mut self, peer: usize, is_received: bool, counted: Counted, now: Instant) {
-        let counts = self.peers.entry(peer).or_default();
+    /// Takes the count of a peer at one of its underlay addresses. The kernel does not say when a
+    /// peer last sent, but growth since the last look does.
+    pub(super) fn note_traffic(
+        &mut self,
+        peer: usize,
+        address: IpAddr,
+        is_received: bool,
+        counted: Counted,
+        now: Instant,
+    ) {
+        let counts = self.peers.entry((peer, address)).or_default();
         // The kernel counts outer datagrams.
-        let bytes = counted.bytes.saturating_sub(counted.packets * OVERHEAD_V4 as u64);
+        let bytes = counted.bytes.saturating_sub(counted.packets * overhead(address) as u64);
         if is_received {
             let is_news = counts.rx_packets.note(counted.packets) && counts.is_known;
             counts.rx_bytes.note(bytes);
@@ -94,8 +106,10 @@ impl MonotonicCounters {
         for (reason, count) in self.devices.values().flat_map(drops_of) {
             add_drops(&mut totals, reason.index(), count);
         }
-        for (number, peer) in totals.peers.iter_mut().enumerate() {
-            peer.last_rx = self.peers.get(&number).and_then(|counts| counts.last_rx);
+        for ((number, _), counts) in &self.peers {
+            if let Some(peer) = totals.peers.get_mut(*number) {
+                peer.last_rx = peer.last_rx.max(counts.last_rx);
+            }
         }
         totals
     }
@@ -106,21 +120,18 @@ impl MonotonicCounters {
     }
 
     fn sum(&self, peers: usize, of: impl Fn(Count) -> u64) -> Totals {
-        let peer = |number| {
-            let counts: PeerCounts = self.peers.get(&number).copied().unwrap_or_default();
-            PeerTotals {
-                tx_packets: of(counts.tx_packets),
-                tx_bytes: of(counts.tx_bytes),
-                rx_packets: of(counts.rx_packets),
-                rx_bytes: of(counts.rx_bytes),
-                ..PeerTotals::default()
-            }
-        };
-        let mut totals = Totals { peers: (0..peers).map(peer).collect(), ..Totals::default() };
+        let mut totals = Totals { peers: vec![PeerTotals::default(); peers], ..Totals::default() };
+        for ((number, _), counts) in &self.peers {
+            let Some(peer) = totals.peers.get_mut(*number) else { continue };
+            peer.tx_packets += of(counts.tx_packets);
+            peer.tx_bytes += of(counts.tx_bytes);
+            peer.rx_packets += of(counts.rx_packets);
+            peer.rx_bytes += of(counts.rx_bytes);
+        }
         for (reason, count) in &self.gone {
             add_drops(&mut totals, *reason, *count);
         }
-        for (reason, count) in &self.drops {
+        for ((reason, _), count) in &self.drops {
             add_drops(&mut totals, *reason, of(*count));
         }
         totals
@@ -151,6 +162,8 @@ mod tests {
         Instant::from_millis(seconds * 1000)
     }
 
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 1, 2));
+
     fn counted(packets: u64) -> Counted {
         Counted { packets, bytes: packets * 120 }
     }
@@ -159,7 +172,7 @@ mod tests {
     fn counts_exclude_outer_headers_and_never_decrease() {
         let mut counters = MonotonicCounters::default();
         let mut look = |received, now| {
-            counters.note_traffic(0, true, counted(received), now);
+            counters.note_traffic(0, PEER, true, counted(received), now);
             (counters.totals(2), counters.lost(2))
         };
         let (first, _) = look(7, at(1));
@@ -178,10 +191,29 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_with_two_addresses_and_both_tables_count_together() {
+        let mut counters = MonotonicCounters::default();
+        let v6 = "2001:db8::2".parse().expect("an address");
+        for (address, bytes) in [(PEER, 120), (v6, 140)] {
+            let counted = Counted { packets: 2, bytes: 2 * bytes };
+            counters.note_traffic(0, address, false, counted, at(1));
+        }
+        let peer = counters.totals(1).peers[0];
+        assert_eq!((peer.tx_packets, peer.tx_bytes), (4, 400), "the overhead is that of each family");
+        let name = DropReason::InnerSourceIsOwn.as_str().to_owned();
+        for (family, count) in [(Family::V4, 5), (Family::V6, 3), (Family::V6, 4)] {
+            counters.note_drops(family, &BTreeMap::from([(name.clone(), counted(count))]));
+        }
+        assert_eq!(counters.totals(0).drops_of(DropReason::InnerSourceIsOwn), 9);
+        assert_eq!(counters.lost(0).dropped(), 0);
+    }
+
+    #[test]
     fn drops_include_those_of_the_table_and_of_the_driver() {
         let mut counters = MonotonicCounters::default();
         let name = DropReason::OuterSourceUnknown.as_str().to_owned();
-        counters.note_drops(&BTreeMap::from([(name, counted(3)), ("mine".to_owned(), counted(1))]));
+        counters
+            .note_drops(Family::V4, &BTreeMap::from([(name, counted(3)), ("mine".to_owned(), counted(1))]));
         let statistics = LinkStatistics { rx_frame_errors: 2, ..LinkStatistics::default() };
         counters.note_devices(BTreeMap::from([(5, statistics)]));
         let drops = |counters: &MonotonicCounters, reason| counters.totals(0).drops_of(reason);

@@ -1,6 +1,6 @@
 //! The plane: no thread runs here, and every answer comes from the kernel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,6 +76,12 @@ impl Paths {
     }
 }
 
+/// The address that is the key of an element.
+fn address_of(key: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(key).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(key).map(IpAddr::from)).ok()
+}
+
 impl KernelPlane {
     /// A plane for existing interfaces and a table, in the calling thread's network namespace.
     ///
@@ -105,17 +111,18 @@ impl KernelPlane {
         let Asked { netlink, counters, paths } = &mut *asked;
         let now = Clock.now();
         // What cannot be read keeps its last value.
-        match self.table.counters() {
-            Ok(drops) => counters.note_drops(&drops),
-            Err(error) => tracing::debug!(%error, "cannot read the drop counters"),
-        }
-        for (set, is_received) in [(RECEIVED, true), (SENT, false)] {
-            let Ok(elements) = self.table.elements(set) else { continue };
-            for (key, counted) in elements {
-                let address = key.as_slice().try_into().map(|key: [u8; 4]| Ipv4Addr::from(key));
-                let peer = address.ok().and_then(|address| self.tunnel.lookup_outer(address.into()));
-                if let Some(peer) = peer {
-                    counters.note_traffic(peer.index(), is_received, counted, now);
+        for family in self.table.families() {
+            match self.table.counters(family) {
+                Ok(drops) => counters.note_drops(family, &drops),
+                Err(error) => tracing::debug!(%error, "cannot read the drop counters"),
+            }
+            for (set, is_received) in [(RECEIVED, true), (SENT, false)] {
+                let Ok(elements) = self.table.elements(family, set) else { continue };
+                for (key, counted) in elements {
+                    let Some(address) = address_of(&key) else { continue };
+                    if let Some(peer) = self.tunnel.lookup_outer(address) {
+                        counters.note_traffic(peer.index(), address, is_received, counted, now);
+                    }
                 }
             }
         }

@@ -169,7 +169,7 @@ fn underlay(tunnel: &Tunnel, by: impl Fn(PeerIndex) -> Option<u32>) -> Underlay 
         lower: None,
         is_lower_elsewhere: false,
         vrf_table: None,
-        ipip: None,
+        tunnel: None,
         hardware,
         flags: 0,
     };

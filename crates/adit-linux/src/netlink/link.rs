@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::Netlink;
-use super::ipip::Ipip;
+use super::ip_tunnel::IpTunnel;
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
@@ -33,7 +33,7 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// Its alias, a text that the creator can set.
     pub alias: Option<String>,
-    /// The kind of a virtual interface: `veth`, `tun`, `ipip`.
+    /// The kind of a virtual interface: `veth`, `tun`, `sit`.
     pub kind: Option<String>,
     /// The number of the interface it is a port of: a bridge or a VRF.
     pub master: Option<u32>,
@@ -44,8 +44,8 @@ pub struct Link {
     pub is_lower_elsewhere: bool,
     /// For a VRF, its routing table.
     pub vrf_table: Option<u32>,
-    /// For an interface of the ipip driver, how it tunnels.
-    pub ipip: Option<Ipip>,
+    /// For an interface of the drivers ipip, sit and ip6tnl, how it tunnels.
+    pub tunnel: Option<IpTunnel>,
     /// Its link layer.
     pub hardware: LinkLayer,
     /// All its flags (`IFF_*` of netdevice(7)).
@@ -300,7 +300,7 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
         lower: None,
         is_lower_elsewhere: false,
         vrf_table: None,
-        ipip: None,
+        tunnel: None,
         hardware: match message.header.link_layer_type {
             LinkLayerType::Ether => LinkLayer::Ethernet,
             LinkLayerType::Loopback => LinkLayer::Loopback,
@@ -325,12 +325,12 @@ pub(super) fn of_message(message: LinkMessage) -> Option<Link> {
                         LinkInfo::Data(InfoData::Vrf(vrf)) => {
                             link.vrf_table = vrf.into_iter().find_map(table)
                         }
-                        LinkInfo::Data(InfoData::IpTunnel(data)) => link.ipip = Some(Ipip::of(data)),
+                        LinkInfo::Data(InfoData::IpTunnel(data)) => {
+                            link.tunnel = link.kind.as_deref().and_then(|kind| IpTunnel::of(kind, data));
+                        }
                         _ => {}
                     }
                 }
-                // The kernel describes other tunnels with the same attributes.
-                link.ipip = link.ipip.filter(|_| link.kind.as_deref() == Some("ipip"));
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Address, Ipip, Link, Netlink, Route, RouteKind, RouteLookup, VethPair};
+use super::{Address, IpTunnel, Link, Netlink, Route, RouteKind, RouteLookup, VethPair};
 use crate::error::Result;
 use crate::flow_source::FlowSource;
 use crate::netns::NetNs;
@@ -38,10 +38,10 @@ network! {
     fn link(name: &str) -> Option<Link>;
     /// Looks up an interface by index.
     fn link_by_index(index: u32) -> Option<Link>;
-    /// Creates an interface of Linux's ipip driver.
-    fn add_ipip(name: &str, mtu: u32, ipip: &Ipip) -> ();
-    /// Changes the endpoints and options of an ipip interface.
-    fn change_ipip(index: u32, ipip: &Ipip) -> ();
+    /// Creates an interface of one of Linux's tunnel drivers.
+    fn add_tunnel(name: &str, mtu: u32, tunnel: &IpTunnel) -> ();
+    /// Changes the endpoints and options of such an interface.
+    fn change_tunnel(index: u32, tunnel: &IpTunnel) -> ();
     /// Creates a veth pair, the visible end in another namespace if one is given.
     fn add_veth_pair(pair: &VethPair, netns: Option<&NetNs>) -> ();
     /// Turns neighbour resolution and multicast off on an interface.

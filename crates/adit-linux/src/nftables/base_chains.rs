@@ -97,7 +97,7 @@ impl Tables {
         for (family, code) in FAMILIES {
             let found = |bytes: &[u8]| chains.extend(of_answer(family, bytes));
             let what = "cannot list the chains of nf_tables";
-            self.list_family(code as u8, Message::GetChain, |_| {}, what, found)?;
+            self.list_number(code as u8, Message::GetChain, |_| {}, what, found)?;
         }
         Ok(chains)
     }

@@ -9,7 +9,7 @@ use crate::family::Family;
 const BATCH_BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
 const BATCH_END: u16 = BATCH_BEGIN + 1;
 const SUBSYSTEM: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
-pub(super) const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
+const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
 const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
 const PLAIN: u16 = libc::NLM_F_REQUEST as u16;
 const ACKNOWLEDGED: u16 = PLAIN | libc::NLM_F_ACK as u16;
@@ -41,6 +41,14 @@ pub(super) enum Message {
     GetObject = libc::NFT_MSG_GETOBJ as isize,
 }
 
+/// Returns netfilter's number of a family.
+pub(super) const fn family_number(family: Family) -> u8 {
+    match family {
+        Family::V4 => IPV4,
+        Family::V6 => IPV6,
+    }
+}
+
 impl Message {
     /// Returns the netlink message type: the subsystem and the message.
     pub(super) fn number(self) -> u16 {
@@ -48,10 +56,11 @@ impl Message {
     }
 }
 
-/// A transaction about one table, while it is written.
+/// A transaction about the tables of one name, while it is written.
 #[derive(Debug)]
 pub(super) struct Batch {
     writer: Writer,
+    /// The family of the table that the next messages are about.
     family: u8,
     table: String,
     /// Messages so far. The kernel acknowledges each.
@@ -59,14 +68,15 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(family: Family, table: &str) -> Self {
+    pub(super) fn new(table: &str) -> Self {
         let mut writer = Writer::default();
         writer.message(BATCH_BEGIN, PLAIN, 0, 0, SUBSYSTEM, |_| {});
-        let family = match family {
-            Family::V4 => IPV4,
-            Family::V6 => IPV6,
-        };
-        Self { writer, family, table: table.to_owned(), count: 0 }
+        Self { writer, family: IPV4, table: table.to_owned(), count: 0 }
+    }
+
+    /// Continues with the table of another family.
+    pub(super) fn go_to(&mut self, family: Family) {
+        self.family = family_number(family);
     }
 
     /// Returns the bytes, and the number of acknowledgements that the kernel will send.
@@ -186,11 +196,17 @@ impl Key {
         const ADDRESS: u32 = 7;
         const ADDRESS_V6: u32 = 8;
         const INTERFACE: u32 = 41;
+        let of = |family| match family {
+            Family::V4 => (ADDRESS, 4),
+            Family::V6 => (ADDRESS_V6, 16),
+        };
         match self {
-            Self::AddressV6 => (ADDRESS_V6, 16),
-            Self::Address | Self::Bytes => (ADDRESS, 4),
-            // Six bits for each part of a concatenation.
-            Self::Pair => (ADDRESS << 6 | ADDRESS, 8),
+            Self::Address(family) | Self::Bytes(family) => of(family),
+            Self::Pair(outer, inner) => {
+                let ((outer_type, outer_len), (inner_type, inner_len)) = (of(outer), of(inner));
+                // Six bits for each part of a concatenation.
+                (outer_type << 6 | inner_type, outer_len + inner_len)
+            }
             Self::Interface => (INTERFACE, 16),
         }
     }

@@ -61,9 +61,10 @@ impl TunnelDropRule {
 
 fn ruleset(table: &str, local: IpAddr, peers: &[IpAddr], protocols: &[TunnelProtocol]) -> Ruleset {
     let family = Family::of(local);
-    let (key, source, destination, prefix) = match family {
-        Family::V4 => (Key::Address, Field::SOURCE, Field::DESTINATION, 32),
-        Family::V6 => (Key::AddressV6, Field::SOURCE_V6, Field::DESTINATION_V6, 128),
+    let key = Key::Address(family);
+    let (source, destination, prefix) = match family {
+        Family::V4 => (Field::SOURCE, Field::DESTINATION, 32),
+        Family::V6 => (Field::SOURCE_V6, Field::DESTINATION_V6, 128),
     };
     let is_peer = |field| Step::In { field, prefix, set: SET.to_owned() };
     let rule = |protocol: &TunnelProtocol| -> Rule {

@@ -1,13 +1,14 @@
 //! The steps of a rule as nf_tables expressions.
 
-use super::ruleset::{Base, Comparison, Field, Rule, Step, mask};
+use super::ruleset::{Base, Comparison, Field, RESERVED_PROTOCOL, Rule, Step, mask};
 use super::uapi::*;
 use super::writer::Writer;
+use crate::family::Family;
 
 const VERDICT_REGISTER: u32 = libc::NFT_REG_VERDICT as u32;
 const REGISTER: u32 = libc::NFT_REG_1 as u32;
-/// The second four bytes of [`REGISTER`].
-const SECOND_WORD: u32 = libc::NFT_REG32_01 as u32;
+/// The first four bytes of [`REGISTER`]. The registers of four bytes have numbers in a row.
+const FIRST_WORD: u32 = libc::NFT_REG32_00 as u32;
 
 pub(super) fn write_rule(list: &mut Writer, rule: &Rule) {
     rule.iter().for_each(|step| write_step(list, step));
@@ -24,17 +25,19 @@ fn write_step(list: &mut Writer, step: &Step) {
         }
         Step::In { field, prefix, set } => {
             load(list, *field, REGISTER);
-            keep_prefix(list, REGISTER, *prefix);
+            keep_prefix(list, REGISTER, *field, *prefix);
             look_up(list, set, false);
         }
         Step::NotIn { field, set } => {
             load(list, *field, REGISTER);
             look_up(list, set, true);
         }
-        Step::PairIn { field, prefix, set } => {
-            load(list, Field::SOURCE, REGISTER);
-            load(list, *field, SECOND_WORD);
-            keep_prefix(list, SECOND_WORD, *prefix);
+        Step::PairIn { source, field, prefix, set } => {
+            const WORD: u32 = 4;
+            let second = FIRST_WORD + source.len / WORD;
+            load(list, *source, REGISTER);
+            load(list, *field, second);
+            keep_prefix(list, second, *field, *prefix);
             look_up(list, set, false);
         }
         Step::LeavesBy { set } => {
@@ -44,6 +47,24 @@ fn write_step(list: &mut Writer, step: &Step) {
         Step::Carries(protocol) => {
             meta(list, libc::NFT_META_L4PROTO as u32);
             compare(list, Comparison::Equal, &[*protocol]);
+        }
+        Step::FirstFragment | Step::LaterFragment => {
+            // The fragment offset: 13 bits behind the second octet (RFC 8200 section 4.5).
+            const OFFSET: (u32, u32) = (2, 2);
+            const OFFSET_BITS: u16 = 0xfff8;
+            expression(list, "exthdr", |data| {
+                data.number(NFTA_EXTHDR_DREG, REGISTER);
+                data.bytes(NFTA_EXTHDR_TYPE, &[libc::IPPROTO_FRAGMENT as u8]);
+                data.number(NFTA_EXTHDR_OFFSET, OFFSET.0);
+                data.number(NFTA_EXTHDR_LEN, OFFSET.1);
+            });
+            keep_bits(list, REGISTER, &OFFSET_BITS.to_be_bytes());
+            let is_first = *step == Step::FirstFragment;
+            compare(list, if is_first { Comparison::Equal } else { Comparison::NotEqual }, &[0, 0]);
+        }
+        Step::NamesProtocol => {
+            meta(list, libc::NFT_META_L4PROTO as u32);
+            compare(list, Comparison::NotEqual, &[RESERVED_PROTOCOL]);
         }
         Step::TcpSyn => {
             // The control bits: octet 13 of the TCP header (RFC 9293 section 3.1).
@@ -63,11 +84,14 @@ fn write_step(list: &mut Writer, step: &Step) {
         Step::Goto(chain) => verdict(list, libc::NFT_GOTO, Some(chain)),
         Step::Accept => verdict(list, libc::NF_ACCEPT, None),
         Step::Drop => verdict(list, libc::NF_DROP, None),
-        Step::Prohibit => expression(list, "reject", |data| {
+        Step::Prohibit(family) => expression(list, "reject", |data| {
             // Destination unreachable, communication administratively prohibited.
-            const PROHIBITED: u8 = 13;
+            let code = match family {
+                Family::V4 => 13,
+                Family::V6 => 1,
+            };
             data.number(NFTA_REJECT_TYPE, libc::NFT_REJECT_ICMP_UNREACH as u32);
-            data.bytes(NFTA_REJECT_ICMP_CODE, &[PROHIBITED]);
+            data.bytes(NFTA_REJECT_ICMP_CODE, &[code]);
         }),
     }
 }
@@ -93,9 +117,9 @@ fn load(list: &mut Writer, field: Field, register: u32) {
     });
 }
 
-fn keep_prefix(list: &mut Writer, register: u32, prefix: u8) {
-    if prefix < 32 {
-        keep_bits(list, register, &mask(prefix));
+fn keep_prefix(list: &mut Writer, register: u32, field: Field, prefix: u8) {
+    if u32::from(prefix) < field.len * 8 {
+        keep_bits(list, register, &mask(prefix, field.len));
     }
 }
 

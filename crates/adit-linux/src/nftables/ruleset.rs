@@ -11,8 +11,7 @@ use crate::family::Family;
 /// A table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The family of the datagrams that it sees: `ip` or `ip6` for nft(8). [`super::Tables`] reads
-    /// and changes tables of IPv4 only.
+    /// The family of the datagrams that it sees: `ip` or `ip6` for nft(8).
     pub family: Family,
     /// Its name.
     pub table: String,
@@ -42,15 +41,13 @@ pub struct Set {
 /// The type of a set's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// An IPv4 address.
-    Address,
-    /// An IPv6 address.
-    AddressV6,
-    /// An IPv4 address that is compared with bytes of the payload. For nft(8) that is another type
-    /// than an address.
-    Bytes,
-    /// A source address and an address in the payload.
-    Pair,
+    /// An address.
+    Address(Family),
+    /// An address that is compared with bytes of the payload. For nft(8) that is another type than
+    /// an address.
+    Bytes(Family),
+    /// A source address and an address in the payload, each of its family.
+    Pair(Family, Family),
     /// The name of an interface.
     Interface,
 }
@@ -120,8 +117,19 @@ impl Field {
     /// The destination of an IPv6 header.
     pub const DESTINATION_V6: Self = Self { base: Base::Network, offset: 24, len: 16 };
 
+    /// The payload length of an IPv6 header.
+    pub const LENGTH_V6: Self = Self { base: Base::Network, offset: 4, len: 2 };
+
     /// The header's source, for look-ups in a set of [`Key::Bytes`].
     pub const SOURCE_BYTES: Self = Self { base: Base::NetworkBytes, offset: 12, len: 4 };
+    /// The same of an IPv6 header.
+    pub const SOURCE_BYTES_V6: Self = Self { base: Base::NetworkBytes, offset: 8, len: 16 };
+
+    /// Bytes of the header.
+    #[must_use]
+    pub const fn network(offset: u32, len: u32) -> Self {
+        Self { base: Base::Network, offset, len }
+    }
 
     /// Bytes after the headers of IP: in IP in IP, those of the inner header.
     #[must_use]
@@ -173,6 +181,8 @@ pub enum Step {
     },
     /// Condition: the source and the prefix of another address are an element of a set.
     PairIn {
+        /// The source.
+        source: Field,
         /// The other address.
         field: Field,
         /// The length of its prefix in bits.
@@ -187,6 +197,12 @@ pub enum Step {
     },
     /// Condition: the protocol is this one, behind the extension headers of IPv6.
     Carries(u8),
+    /// Condition: the datagram is the first fragment of one of IPv6.
+    FirstFragment,
+    /// Condition: the datagram is a fragment of IPv6, and not the first.
+    LaterFragment,
+    /// Condition: the header chain of IPv6 is whole, so that its last header names a protocol.
+    NamesProtocol,
     /// Condition: the datagram is a TCP segment with SYN and without RST.
     TcpSyn,
     /// Counts the datagram in the named counter.
@@ -199,10 +215,13 @@ pub enum Step {
     Accept,
     /// Drops the datagram.
     Drop,
-    /// Drops the datagram and tells its sender that it is administratively prohibited (RFC 1812
-    /// section 5.2.7.1).
-    Prohibit,
+    /// Drops the datagram and tells its sender, by ICMP of this family, that it is
+    /// administratively prohibited (RFC 1812 section 5.2.7.1, RFC 4443 section 3.1).
+    Prohibit(Family),
 }
+
+/// A protocol number that no packet has.
+pub(super) const RESERVED_PROTOCOL: u8 = 255;
 
 impl Ruleset {
     /// Returns the set of that name.
@@ -212,9 +231,10 @@ impl Ruleset {
     }
 }
 
-/// Returns the mask of a prefix of that many bits.
-pub(super) fn mask(prefix: u8) -> [u8; 4] {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0).to_be_bytes()
+/// Returns the mask of a prefix of that many bits, for a field of `len` bytes.
+pub(super) fn mask(prefix: u8, len: u32) -> Vec<u8> {
+    let bits_of_octet = |octet: u32| u32::from(prefix).saturating_sub(octet * 8).min(8);
+    (0..len).map(|octet| !(0xff_u32 >> bits_of_octet(octet)) as u8).collect()
 }
 
 impl Hook {
@@ -280,12 +300,17 @@ impl fmt::Display for Ruleset {
 
 impl fmt::Display for Set {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = |family| match family {
+            Family::V4 => "@th,96,32",
+            Family::V6 => "@th,64,128",
+        };
         let kind = match self.key {
-            Key::Address => "type ipv4_addr",
-            Key::AddressV6 => "type ipv6_addr",
-            Key::Bytes => "typeof @th,96,32",
-            Key::Pair => "typeof ip saddr . @th,96,32",
-            Key::Interface => "type ifname",
+            Key::Address(Family::V4) => "type ipv4_addr".to_owned(),
+            Key::Address(Family::V6) => "type ipv6_addr".to_owned(),
+            Key::Bytes(family) => format!("typeof {}", bytes(family)),
+            Key::Pair(Family::V4, inner) => format!("typeof ip saddr . {}", bytes(inner)),
+            Key::Pair(Family::V6, inner) => format!("typeof ip6 saddr . {}", bytes(inner)),
+            Key::Interface => "type ifname".to_owned(),
         };
         write!(f, "set {} {{ {kind};", self.name)?;
         if self.counts {
@@ -303,15 +328,26 @@ impl fmt::Display for Set {
 impl Key {
     fn element(self, bytes: &[u8]) -> String {
         let address = |bytes| address_of(bytes).map(|address| address.to_string()).unwrap_or_default();
-        match (self, bytes.split_at_checked(4)) {
-            (Self::Address | Self::AddressV6, _) => address(bytes),
-            (Self::Bytes, _) => hexadecimal(bytes),
-            (Self::Pair, Some((first, second))) => format!("{} . {}", address(first), hexadecimal(second)),
-            _ => {
+        match self {
+            Self::Address(_) => address(bytes),
+            Self::Bytes(_) => hexadecimal(bytes),
+            Self::Pair(outer, _) => {
+                let (first, second) = bytes.split_at_checked(address_len(outer)).unwrap_or_default();
+                format!("{} . {}", address(first), hexadecimal(second))
+            }
+            Self::Interface => {
                 let name: Vec<u8> = bytes.iter().copied().take_while(|byte| *byte != 0).collect();
                 format!("\"{}\"", String::from_utf8_lossy(&name))
             }
         }
+    }
+}
+
+/// Returns how many bytes an address has.
+pub(super) const fn address_len(family: Family) -> usize {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 16,
     }
 }
 
@@ -336,6 +372,7 @@ impl fmt::Display for Field {
             (_, Self::NEXT_HEADER) => f.write_str("ip6 nexthdr"),
             (_, Self::SOURCE_V6) => f.write_str("ip6 saddr"),
             (_, Self::DESTINATION_V6) => f.write_str("ip6 daddr"),
+            (_, Self::LENGTH_V6) => f.write_str("ip6 length"),
             (Base::Network | Base::NetworkBytes, field) => {
                 write!(f, "@nh,{},{}", field.offset * 8, field.len * 8)
             }
@@ -346,10 +383,13 @@ impl fmt::Display for Field {
 
 /// Returns the text of the first `prefix` bits of a field.
 fn part(field: Field, prefix: u8) -> String {
-    match (field.base, prefix) {
-        (_, prefix) if u32::from(prefix) == field.len * 8 => field.to_string(),
-        (Base::Network, _) => format!("{field} & {}", Ipv4Addr::from(mask(prefix))),
-        (Base::NetworkBytes | Base::Payload, _) => format!("{field} & {}", hexadecimal(&mask(prefix))),
+    let mask = || mask(prefix, field.len);
+    match field.base {
+        _ if u32::from(prefix) == field.len * 8 => field.to_string(),
+        Base::Network => {
+            format!("{field} & {}", address_of(&mask()).map(|mask| mask.to_string()).unwrap_or_default())
+        }
+        Base::NetworkBytes | Base::Payload => format!("{field} & {}", hexadecimal(&mask())),
     }
 }
 
@@ -374,17 +414,26 @@ impl fmt::Display for Step {
             }
             Self::In { field, prefix, set } => write!(f, "{} @{set}", part(*field, *prefix)),
             Self::NotIn { field, set } => write!(f, "{field} != @{set}"),
-            Self::PairIn { field, prefix: 32, set } => write!(f, "ip saddr . {field} @{set}"),
-            Self::PairIn { field, prefix, set } => write!(f, "ip saddr . ({}) @{set}", part(*field, *prefix)),
+            Self::PairIn { source, field, prefix, set } if u32::from(*prefix) == field.len * 8 => {
+                write!(f, "{source} . {field} @{set}")
+            }
+            Self::PairIn { source, field, prefix, set } => {
+                write!(f, "{source} . ({}) @{set}", part(*field, *prefix))
+            }
             Self::LeavesBy { set } => write!(f, "oifname @{set}"),
             Self::Carries(protocol) => write!(f, "meta l4proto {protocol}"),
+            Self::FirstFragment => f.write_str("frag frag-off == 0"),
+            Self::LaterFragment => f.write_str("frag frag-off != 0"),
+            // The number is reserved. What the chain does not name fulfils no condition about it.
+            Self::NamesProtocol => write!(f, "meta l4proto != {RESERVED_PROTOCOL}"),
             Self::TcpSyn => f.write_str("tcp flags & (syn | rst) == syn"),
             Self::Count(name) => write!(f, "counter name {name}"),
             Self::LowerMss => f.write_str("tcp option maxseg size set rt mtu"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
-            Self::Prohibit => f.write_str("reject with icmp admin-prohibited"),
+            Self::Prohibit(Family::V4) => f.write_str("reject with icmp admin-prohibited"),
+            Self::Prohibit(Family::V6) => f.write_str("reject with icmpv6 admin-prohibited"),
         }
     }
 }

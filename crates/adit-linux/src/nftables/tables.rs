@@ -9,7 +9,7 @@ use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::answer::{Counted, attributes, counted, errno_of, find, number, string};
-use super::batch::{Batch, IPV4, Message};
+use super::batch::{Batch, Message, family_number};
 use super::ruleset::Ruleset;
 use super::uapi::*;
 use super::writer::Writer;
@@ -92,38 +92,39 @@ impl Tables {
         let what = "cannot read the generation of nf_tables";
         let mut generation = None;
         let found = |bytes: &[u8]| generation = find(bytes, NFTA_GEN_ID).and_then(number);
-        self.ask(Message::GetGeneration, 0, |_| {}, what, found)?;
+        // All families have the same.
+        self.ask(Family::V4, Message::GetGeneration, 0, |_| {}, what, found)?;
         generation.ok_or_else(|| Error::from_errno(what, libc::EPROTO).with_hint(NEEDED))
     }
 
-    /// Returns true if there is a table of that name.
+    /// Returns true if there is a table of that name and family.
     ///
     /// # Errors
     /// The kernel has no nf_tables, or refuses to show the table.
-    pub fn exists(&mut self, table: &str) -> Result<bool> {
-        self.flags(table).map(|flags| flags.is_some())
+    pub fn exists(&mut self, family: Family, table: &str) -> Result<bool> {
+        self.flags(family, table).map(|flags| flags.is_some())
     }
 
-    /// Returns the flags of a table, if there is one of that name.
-    fn flags(&mut self, table: &str) -> Result<Option<u32>> {
+    /// Returns the flags of a table, if there is one of that name and family.
+    fn flags(&mut self, family: Family, table: &str) -> Result<Option<u32>> {
         let what = format!("cannot look up the table `{table}` of nf_tables");
         let mut flags = None;
         let found =
             |bytes: &[u8]| flags = Some(find(bytes, NFTA_TABLE_FLAGS).and_then(number).unwrap_or_default());
         let about = |body: &mut Writer| body.string(NFTA_TABLE_NAME, table);
-        match self.ask(Message::GetTable, 0, about, &what, found) {
+        match self.ask(family, Message::GetTable, 0, about, &what, found) {
             Ok(()) => Ok(flags),
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Returns the state of a table, if there is one of that name.
+    /// Returns the state of a table, if there is one of that name and family.
     ///
     /// # Errors
     /// The kernel has no nf_tables, or refuses to list a part of the table.
-    pub fn look(&mut self, table: &str) -> Result<Option<TableState>> {
-        let Some(flags) = self.flags(table)? else { return Ok(None) };
+    pub fn look(&mut self, family: Family, table: &str) -> Result<Option<TableState>> {
+        let Some(flags) = self.flags(family, table)? else { return Ok(None) };
         let what = format!("cannot list the table `{table}` of nf_tables");
         let mut state = TableState { is_dormant: flags & NFT_TABLE_F_DORMANT != 0, ..TableState::default() };
         let about = |body: &mut Writer| body.string(NFTA_TABLE_NAME, table);
@@ -131,13 +132,23 @@ impl Tables {
         let is_ours = |bytes: &[u8]| find(bytes, NFTA_TABLE_NAME).and_then(string).as_deref() == Some(table);
         let name = |bytes: &[u8], kind| find(bytes, kind).and_then(string).filter(|_| is_ours(bytes));
         let mut sets = Vec::new();
-        self.list(Message::GetSet, about, &what, |bytes| sets.extend(name(bytes, NFTA_SET_NAME)))?;
+        self.list(family, Message::GetSet, about, &what, |bytes| sets.extend(name(bytes, NFTA_SET_NAME)))?;
         let counters = &mut state.counters;
-        self.list(Message::GetObject, about, &what, |bytes| counters.extend(name(bytes, NFTA_OBJ_NAME)))?;
+        self.list(family, Message::GetObject, about, &what, |bytes| {
+            counters.extend(name(bytes, NFTA_OBJ_NAME));
+        })?;
         let chains = &mut state.chains;
-        self.list(Message::GetChain, |_| {}, &what, |bytes| chains.extend(name(bytes, NFTA_CHAIN_NAME)))?;
+        self.list(
+            family,
+            Message::GetChain,
+            |_| {},
+            &what,
+            |bytes| {
+                chains.extend(name(bytes, NFTA_CHAIN_NAME));
+            },
+        )?;
         let mut rules = Vec::new();
-        self.list(Message::GetRule, about, &what, |bytes| {
+        self.list(family, Message::GetRule, about, &what, |bytes| {
             if is_ours(bytes) {
                 // Not the handle: a rule gets another one each time it is replaced.
                 let part = |kind| find(bytes, kind).map(<[u8]>::to_vec);
@@ -148,7 +159,7 @@ impl Tables {
         rules.hash(&mut hasher);
         state.rules = hasher.finish();
         for name in sets {
-            let elements = self.elements(table, &name)?.into_iter().map(|(key, _)| key).collect();
+            let elements = self.elements(family, table, &name)?.into_iter().map(|(key, _)| key).collect();
             state.sets.insert(name, elements);
         }
         Ok(Some(state))
@@ -162,18 +173,18 @@ impl Tables {
     ///
     /// # Errors
     /// There is no such set, or the kernel refuses to list it.
-    pub fn elements(&mut self, table: &str, set: &str) -> Result<Elements> {
+    pub fn elements(&mut self, family: Family, table: &str, set: &str) -> Result<Elements> {
         let what = format!("cannot list the set `{set}` of the table `{table}` of nf_tables");
         let keys = |elements: &Elements| -> BTreeSet<Vec<u8>> {
             elements.iter().map(|(key, _)| key.clone()).collect()
         };
-        let (mut elements, datagrams) = self.list_elements(table, set, &what)?;
+        let (mut elements, datagrams) = self.list_elements(family, table, set, &what)?;
         if datagrams < 2 {
             return Ok(elements);
         }
         let mut expected = keys(&elements);
         for _ in 0..MAX_LISTINGS {
-            (elements, _) = self.list_elements(table, set, &what)?;
+            (elements, _) = self.list_elements(family, table, set, &what)?;
             let found = keys(&elements);
             if found == expected {
                 return Ok(elements);
@@ -184,14 +195,20 @@ impl Tables {
     }
 
     /// Lists a set once. Also returns how many datagrams with elements the kernel sent.
-    fn list_elements(&mut self, table: &str, set: &str, what: &str) -> Result<(Elements, usize)> {
+    fn list_elements(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+        what: &str,
+    ) -> Result<(Elements, usize)> {
         let mut elements = Vec::new();
         let mut datagrams = 0;
         let about = |body: &mut Writer| {
             body.string(NFTA_SET_ELEM_LIST_TABLE, table);
             body.string(NFTA_SET_ELEM_LIST_SET, set);
         };
-        self.list(Message::GetElements, about, what, |bytes| {
+        self.list(family, Message::GetElements, about, what, |bytes| {
             datagrams += 1;
             let list = find(bytes, NFTA_SET_ELEM_LIST_ELEMENTS).unwrap_or_default();
             elements.extend(attributes(list).filter_map(|(_, item)| {
@@ -208,11 +225,11 @@ impl Tables {
     ///
     /// # Errors
     /// The kernel refuses to list them.
-    pub fn counters(&mut self, table: &str) -> Result<BTreeMap<String, Counted>> {
+    pub fn counters(&mut self, family: Family, table: &str) -> Result<BTreeMap<String, Counted>> {
         let what = format!("cannot list the counters of the table `{table}` of nf_tables");
         let mut counters = BTreeMap::new();
         let about = |body: &mut Writer| body.string(NFTA_OBJ_TABLE, table);
-        self.list(Message::GetObject, about, &what, |bytes| {
+        self.list(family, Message::GetObject, about, &what, |bytes| {
             let is_ours = find(bytes, NFTA_OBJ_TABLE).and_then(string).as_deref() == Some(table);
             let name = find(bytes, NFTA_OBJ_NAME).and_then(string).filter(|_| is_ours);
             let count = || find(bytes, NFTA_OBJ_DATA).map(counted).unwrap_or_default();
@@ -221,18 +238,22 @@ impl Tables {
         Ok(counters)
     }
 
-    /// Makes the table match `ruleset` in one transaction, so that every datagram meets the old or
-    /// the new table. Sets and counters that stay keep their counts.
+    /// Makes the tables named `table` match `rulesets`, which are of different families, in one
+    /// transaction, so that every datagram meets the old or the new tables. A family without a
+    /// ruleset has no table afterwards. Sets and counters that stay keep their counts.
     ///
     /// # Errors
-    /// The kernel refuses; the table is then unchanged.
-    pub fn set(&mut self, ruleset: &Ruleset) -> Result<()> {
-        let Some(actual) = self.look(&ruleset.table)? else { return self.create(ruleset) };
-        let what = set_what(ruleset);
-        match self.send(changes(ruleset, &actual, false), &what) {
-            // A set or a chain of the same name may be of another type. Replace the whole table.
-            Err(error) if !error.is_permission() => {
-                self.send(changes(ruleset, &TableState::default(), true), &what)
+    /// The kernel refuses; the tables are then unchanged.
+    pub fn set(&mut self, table: &str, rulesets: &[Ruleset]) -> Result<()> {
+        let mut actual = Vec::with_capacity(Family::BOTH.len());
+        for family in Family::BOTH {
+            actual.push((family, self.look(family, table)?));
+        }
+        let what = set_what(table);
+        match self.send(changes(table, rulesets, &actual, Present::Changed), &what) {
+            // A set or a chain of the same name may be of another type. Replace the whole tables.
+            Err(error) if !error.is_permission() && actual.iter().any(|(_, found)| found.is_some()) => {
+                self.send(changes(table, rulesets, &actual, Present::Replaced), &what)
             }
             result => result,
         }
@@ -243,21 +264,27 @@ impl Tables {
     /// # Errors
     /// The kernel refuses; then it creates nothing.
     pub(super) fn create(&mut self, ruleset: &Ruleset) -> Result<()> {
-        self.send(changes(ruleset, &TableState::default(), false), &set_what(ruleset))
+        let changes = changes(&ruleset.table, std::slice::from_ref(ruleset), &[], Present::Changed);
+        self.send(changes, &set_what(&ruleset.table))
     }
 
-    /// Removes a table. Returns true if there was one of that name.
+    /// Removes the tables of that name, of both families. Returns true if there was one.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn delete(&mut self, table: &str) -> Result<bool> {
-        let mut batch = Batch::new(Family::V4, table);
-        batch.delete_table();
-        match self.send(batch, &format!("cannot remove the table `{table}` of nf_tables")) {
-            Ok(()) => Ok(true),
-            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),
-            Err(error) => Err(error),
+        let mut had_any = false;
+        for family in Family::BOTH {
+            let mut batch = Batch::new(table);
+            batch.go_to(family);
+            batch.delete_table();
+            match self.send(batch, &format!("cannot remove the table `{table}` of nf_tables")) {
+                Ok(()) => had_any = true,
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(had_any)
     }
 
     fn send(&mut self, batch: Batch, what: &str) -> Result<()> {
@@ -312,20 +339,22 @@ impl Tables {
         Ok(())
     }
 
-    /// Sends a request and passes the attributes of each answer to `found`.
+    /// Sends a request about objects of a family, and passes the attributes of each answer to
+    /// `found`.
     fn ask(
         &mut self,
+        family: Family,
         message: Message,
         flags: i32,
         body: impl FnOnce(&mut Writer),
         what: &str,
         found: impl FnMut(&[u8]),
     ) -> Result<()> {
-        self.ask_family(IPV4, message, flags, body, what, found)
+        self.ask_number(family_number(family), message, flags, body, what, found)
     }
 
-    /// As [`Self::ask`], about objects of a family.
-    fn ask_family(
+    /// As [`Self::ask`], with netfilter's number of a family, of which there are more.
+    fn ask_number(
         &mut self,
         family: u8,
         message: Message,
@@ -346,19 +375,20 @@ impl Tables {
         }
     }
 
-    /// Lists all objects of a kind and passes the attributes of each to `found`.
+    /// Lists all objects of a kind and a family, and passes the attributes of each to `found`.
     fn list(
         &mut self,
+        family: Family,
         message: Message,
         body: impl Fn(&mut Writer),
         what: &str,
         found: impl FnMut(&[u8]),
     ) -> Result<()> {
-        self.list_family(IPV4, message, body, what, found)
+        self.list_number(family_number(family), message, body, what, found)
     }
 
-    /// As [`Self::list`], of a family.
-    pub(super) fn list_family(
+    /// As [`Self::list`], with netfilter's number of a family.
+    pub(super) fn list_number(
         &mut self,
         family: u8,
         message: Message,
@@ -369,7 +399,7 @@ impl Tables {
         for _ in 0..MAX_LISTINGS {
             let mut objects = Vec::new();
             let keep = |bytes: &[u8]| objects.push(bytes.to_vec());
-            match self.ask_family(family, message, libc::NLM_F_DUMP, &body, what, keep) {
+            match self.ask_number(family, message, libc::NLM_F_DUMP, &body, what, keep) {
                 Ok(()) => {
                     objects.iter().map(Vec::as_slice).for_each(found);
                     return Ok(());
@@ -416,17 +446,42 @@ fn changes_too_fast(what: &str) -> Error {
     Error::from_errno(what, libc::EAGAIN).with_hint("it changes faster than it can be listed: try again")
 }
 
-fn set_what(ruleset: &Ruleset) -> String {
-    format!("cannot set the table `{}` of nf_tables", ruleset.table)
+fn set_what(table: &str) -> String {
+    format!("cannot set the table `{table}` of nf_tables")
 }
 
-/// Returns the transaction that changes a table from `actual` to `ruleset`. With `deletes_first` it
-/// first deletes the whole table.
-fn changes(ruleset: &Ruleset, actual: &TableState, deletes_first: bool) -> Batch {
-    let mut batch = Batch::new(ruleset.family, &ruleset.table);
-    if deletes_first {
-        batch.delete_table();
+/// What happens to a table that exists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Present {
+    Changed,
+    Replaced,
+}
+
+/// Returns the transaction that changes the tables of a name from `actual` to `rulesets`.
+fn changes(
+    table: &str,
+    rulesets: &[Ruleset],
+    actual: &[(Family, Option<TableState>)],
+    present: Present,
+) -> Batch {
+    let mut batch = Batch::new(table);
+    let nothing = TableState::default();
+    let state_of = |family| actual.iter().find(|(of, _)| *of == family).and_then(|(_, state)| state.as_ref());
+    for family in Family::BOTH {
+        batch.go_to(family);
+        let (ruleset, state) = (rulesets.iter().find(|ruleset| ruleset.family == family), state_of(family));
+        if state.is_some() && (ruleset.is_none() || present == Present::Replaced) {
+            batch.delete_table();
+        }
+        let Some(ruleset) = ruleset else { continue };
+        let kept = state.filter(|_| present == Present::Changed);
+        write_changes(&mut batch, ruleset, kept.unwrap_or(&nothing));
     }
+    batch
+}
+
+/// Writes the messages that change one table from `actual` to `ruleset`.
+fn write_changes(batch: &mut Batch, ruleset: &Ruleset, actual: &TableState) {
     batch.create_frame(ruleset);
     let nothing = BTreeSet::new();
     for set in &ruleset.sets {
@@ -446,5 +501,4 @@ fn changes(ruleset: &Ruleset, actual: &TableState, deletes_first: bool) -> Batch
     for name in actual.chains.iter().filter(|name| !is_wanted(name)) {
         batch.delete_chain(name);
     }
-    batch
 }

@@ -93,6 +93,7 @@ pub(super) const NFTA_BYTEORDER_OP: u16 = 3;
 pub(super) const NFTA_BYTEORDER_LEN: u16 = 4;
 pub(super) const NFTA_BYTEORDER_SIZE: u16 = 5;
 
+pub(super) const NFTA_EXTHDR_DREG: u16 = 1;
 pub(super) const NFTA_EXTHDR_TYPE: u16 = 2;
 pub(super) const NFTA_EXTHDR_OFFSET: u16 = 3;
 pub(super) const NFTA_EXTHDR_LEN: u16 = 4;

@@ -1,10 +1,10 @@
-//! Linux's own ipip driver as the data plane. Most of this needs the driver, which build machines
-//! may lack: `cargo xtask vm test adit:program`.
+//! Linux's own tunnel drivers as the data plane. Most of this needs the drivers, which build
+//! machines may lack: `cargo xtask vm test adit:program`.
 
 use crate::support::testbed::{Side, Testbed};
-use adit_testbed::needs::{ipip, no_ipip};
+use adit_testbed::needs::{ip6tnl, ipip, no_ipip, sit};
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Deref;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +13,19 @@ use std::time::Duration;
 use crate::support::machine::PROGRAM;
 use crate::support::sites::{assert_reaches, example, view};
 use crate::support::wait_until;
+use adit_config::DataplaneChoice;
 use adit_control::reconcile::devices::OWN_DEVICES;
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::host::Host;
 use adit_lab::ping::ping;
-use adit_lab::two_sites::{HOST_A, HOST_B, UNDERLAY_A, UNDERLAY_B};
+use adit_lab::two_sites::{
+    HOST_A, HOST_A6, HOST_B, HOST_B6, UNDERLAY_A, UNDERLAY_A6, UNDERLAY_B, UNDERLAY_B6,
+};
+use adit_linux::family::Family;
 use adit_linux::netlink::{Link, ROUTE_PROTOCOL, Route};
+use adit_linux::sockets::frames::{FrameSender, LINK_HEADER};
 use adit_linux::sockets::raw::RawSocket;
+use adit_linux::sockets::raw_frames::RawFrameSender;
 use adit_testbed::loss_stream::{LossStream, StreamOptions};
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
@@ -420,7 +426,7 @@ fn restarts_and_changes_beside_a_peer_lose_nothing() {
     let ttl = file("a.toml", "kernel", FAR).replacen("[tunnel]", "[tunnel]\nttl = 32", 1);
     let ttl = bed.0.write("ttl.toml", &ttl);
     without_loss(&bed, "another TTL", || drop(bed.adit(&["apply", &ttl]).ok()));
-    assert_eq!(bed.link("ipipA").unwrap().ipip.unwrap().ttl, 32);
+    assert_eq!(bed.link("ipipA").unwrap().tunnel.unwrap().ttl, 32);
     // An apply that is not confirmed is taken back.
     bed.adit(&["apply", &more]).ok();
     let mistake =
@@ -487,7 +493,7 @@ fn many_peers_share_an_interface_and_the_border_is_crossed_without_loss() {
         for _ in 0..2 {
             bed.adit(&["apply", &many]).ok();
             let ours: Vec<Link> = bed.links().into_iter().filter(|link| link.alias.is_some()).collect();
-            assert!(matches!(&ours[..], [only] if only.ipip.unwrap().remote.is_none()), "{ours:?}");
+            assert!(matches!(&ours[..], [only] if only.tunnel.unwrap().remote.is_none()), "{ours:?}");
             bed.adit(&["apply", &few]).ok();
             assert_eq!(bed.links().iter().filter(|link| link.alias.is_some()).count(), 2);
         }
@@ -512,17 +518,272 @@ fn many_peers_share_an_interface_and_the_border_is_crossed_without_loss() {
     assert_eq!(bed.run("/usr/sbin/nft list ruleset"), "");
 }
 
+/// The testbed with networks of both families and the kernel data plane on both gateways, over IPv4
+/// or over IPv6.
+fn with_ipv6(underlay: Family) -> KernelPlane {
+    KernelPlane(match underlay {
+        Family::V4 => Testbed::with_ipv6(DataplaneChoice::Kernel),
+        Family::V6 => Testbed::over_ipv6(DataplaneChoice::Kernel),
+    })
+}
+
+/// Both gateways are up.
+fn joined_with_ipv6(underlay: Family) -> KernelPlane {
+    let mut bed = with_ipv6(underlay);
+    bed.0.start(Side::B);
+    bed.0.start(Side::A);
+    bed
+}
+
+impl KernelPlane {
+    /// Whether host A reaches host B over each family.
+    fn reaches_over_both(&self) -> bool {
+        let from = &self.sites.network.host_a;
+        let over_v6 = || from.run(|| ping(HOST_B6, 104, 64, Duration::from_millis(300))).unwrap();
+        self.reaches() && over_v6().is_reply()
+    }
+
+    /// Sends a packet of IPv6 from somebody inside one from gateway B to gateway A.
+    fn inject_v6(&self, underlay: Family, source: Ipv6Addr) {
+        let inner = packet_v6(source, HOST_A6, 17, &[0, 9, 0, 9, 0, 8, 0, 0]);
+        let router = &self.sites.network.router;
+        match underlay {
+            Family::V4 => inject(router, &[datagram(UNDERLAY_B, UNDERLAY_A, 41, 64, &inner)]),
+            Family::V6 => {
+                let outer = packet_v6(UNDERLAY_B6, UNDERLAY_A6, 41, &inner);
+                let sent = router.run(|| {
+                    let mut sender = RawFrameSender::open_from(ROUTER6.into(), 2000, 1)?;
+                    sender.frame()[LINK_HEADER..][..outer.len()].copy_from_slice(&outer);
+                    sender.commit(outer.len(), None);
+                    sender.flush();
+                    Ok::<u64, adit_linux::error::Error>(sender.take_sent().taken)
+                });
+                assert_eq!(sent.unwrap(), 1);
+            }
+        }
+    }
+}
+
+const ROUTER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0xa, 0, 0, 0, 0xfe);
+
+fn packet_v6(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, payload: &[u8]) -> Vec<u8> {
+    let len = (payload.len() as u16).to_be_bytes();
+    let head = [0x60, 0, 0, 0, len[0], len[1], next_header, 64];
+    [&head[..], &source.octets(), &destination.octets(), payload].concat()
+}
+
+fn a_plan_is_the_commands_for_both_families(underlay: Family, expected: &str) {
+    let bed = with_ipv6(underlay);
+    let file = bed.0.file("a.toml");
+    bed.adit(&["check", "--here", &file]).ok();
+    let commands = bed.adit(&["plan", &file, "--commands"]).stdout;
+    let (tables, rest) = commands.split_once("\nEND\n").unwrap();
+    assert!(tables.starts_with("nft -f - <<'END'\ntable ip adit_a {"), "{tables}");
+    assert!(tables.contains("\ntable ip6 adit_a {"), "{tables}");
+    assert_eq!(rest, expected);
+    // They do the same.
+    let script = bed.0.write("commands.sh", &commands);
+    bed.run(&format!("sh -e {script}"));
+    let list = |family: &str| bed.run(&format!("/usr/sbin/nft list table {family} adit_a"));
+    let shown = || {
+        let all = bed.run("ip -d link show ipipA");
+        let settings = all.lines().find(|line| line.contains("numtxqueues")).unwrap().to_owned();
+        (settings, bed.run("ip -6 addr show dev ipipA"), bed.run("ip -6 route show dev ipipA"))
+    };
+    let (by_hand, rules) = (shown(), ["ip", "ip6"].map(list));
+    bed.run("ip link delete ipipA");
+    for network in ["192.168.199.0/24", "2001:db8:199::/64"] {
+        bed.run(&format!("ip route delete unreachable {network}"));
+    }
+    bed.run("/usr/sbin/nft delete table ip adit_a");
+    bed.run("/usr/sbin/nft delete table ip6 adit_a");
+    let a = bed.ready();
+    let by_adit = shown();
+    assert_eq!(by_adit.0, by_hand.0);
+    assert_eq!((by_adit.1.as_str(), by_hand.1.as_str()), ("", ""), "no address of its own");
+    // Only Adit names itself as the route's maker.
+    assert_eq!(by_adit.2.replace(" proto 173", ""), by_hand.2);
+    let chains = |text: &String| text.split_once("\tchain ").unwrap().1.to_owned();
+    assert_eq!(["ip", "ip6"].map(list).each_ref().map(chains), rules.each_ref().map(chains));
+    a.end(Signal::SIGINT);
+}
+
+#[test(alone, root, sit)]
+fn a_plan_over_ipv4_names_the_driver_sit() {
+    a_plan_is_the_commands_for_both_families(
+        Family::V4,
+        "ip link add name ipipA type sit local 10.1.1.1 remote 10.1.1.2 mode any ttl 64 tos inherit\n\
+         ip link set ipipA addrgenmode none\n\
+         ip link set ipipA up\n\
+         ip route add unreachable 192.168.199.0/24 metric 4278987208\n\
+         ip route add unreachable 2001:db8:199::/64 metric 4278987208\n\
+         ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1\n\
+         ip route add 2001:db8:199::/64 via fe80::a01:102 dev ipipA onlink src 2001:db8:17::1\n",
+    );
+}
+
+#[test(alone, root, ip6tnl)]
+fn a_plan_over_ipv6_names_the_driver_ip6tnl() {
+    a_plan_is_the_commands_for_both_families(
+        Family::V6,
+        "ip link add name ipipA type ip6tnl local 2001:db8:1:a::1 remote 2001:db8:1:b::1 mode any hoplimit 64 \
+         tclass inherit encaplimit none\n\
+         ip link set ipipA addrgenmode none\n\
+         ip link set ipipA up\n\
+         ip route add unreachable 192.168.199.0/24 metric 4278987208\n\
+         ip route add unreachable 2001:db8:199::/64 metric 4278987208\n\
+         ip route add 192.168.199.0/24 dev ipipA src 172.16.17.1\n\
+         ip route add 2001:db8:199::/64 via fe80::1 dev ipipA onlink src 2001:db8:17::1\n",
+    );
+}
+
+/// Forged sources are dropped and counted, what others break is repaired, and nothing is left.
+fn ipv6_is_guarded_and_repaired(underlay: Family, fallback: &str) {
+    let mut bed = joined_with_ipv6(underlay);
+    wait_until(PATIENCE, "both families pass", || bed.reaches_over_both());
+    let status = bed.status();
+    assert_eq!(status["drops"].as_object().unwrap().len(), 0, "{status}");
+    let plan = || bed.adit(&["plan", &bed.0.file("a.toml")]).ok().stdout;
+    assert_eq!(plan(), "overlay `a`: nothing to change\n");
+    for (reason, source) in [
+        ("inner-source-not-from-peer", "2001:db8:99::9"),
+        ("inner-source-not-from-peer", "fe80::9"),
+        ("inner-source-not-from-peer", "::ffff:192.168.199.9"),
+        ("inner-source-is-own", "2001:db8:17::10"),
+    ] {
+        let (before, heard) = (bed.drops(reason), bed.status()["peers"][0]["rx"]["packets"].clone());
+        bed.inject_v6(underlay, source.parse().unwrap());
+        wait_until(PATIENCE, reason, || bed.drops(reason) == before + 1);
+        assert_eq!(bed.status()["peers"][0]["rx"]["packets"], heard, "{reason}");
+    }
+    // At the entrance: a host that borrows somebody's address.
+    let forged = packet_v6("2001:db8:99::9".parse().unwrap(), HOST_B6, 17, &[0, 9, 0, 9, 0, 8, 0, 0]);
+    let sent = bed.sites.network.host_a.run(|| {
+        let mut sender = RawFrameSender::open_from(HOST_A6.into(), 2000, 1)?;
+        sender.frame()[LINK_HEADER..][..forged.len()].copy_from_slice(&forged);
+        sender.commit(forged.len(), None);
+        sender.flush();
+        Ok::<u64, adit_linux::error::Error>(sender.take_sent().taken)
+    });
+    assert_eq!(sent.unwrap(), 1);
+    wait_until(PATIENCE, "the forged source is refused", || bed.drops("inner-source-denied") == 1);
+    for (what, work) in [
+        ("the device is deleted", "ip link delete ipipA"),
+        ("the device is down", "ip link set ipipA down"),
+        ("the route is deleted", "ip -6 route delete 2001:db8:199::/64 dev ipipA"),
+        ("the table of IPv6 is deleted", "/usr/sbin/nft delete table ip6 adit_a"),
+        ("the table of IPv4 is deleted", "/usr/sbin/nft delete table ip adit_a"),
+    ] {
+        let counted = bed.repairs();
+        bed.run(work);
+        wait_until(PATIENCE, what, || bed.repairs() > counted && bed.reaches_over_both());
+        wait_until(PATIENCE, what, || plan() == "overlay `a`: nothing to change\n");
+    }
+    assert_eq!(bed.run("ip -6 addr show dev ipipA"), "", "no address of its own");
+    let module = bed.link(fallback).unwrap();
+    assert!(!module.up && module.alias.is_none(), "{module:?}");
+    bed.0.end(Side::A, Signal::SIGTERM);
+    assert!(bed.reaches_over_both(), "the kernel goes on without us");
+    bed.adit(&["down", "a"]).ok();
+    assert!(bed.links().iter().all(|link| link.alias.is_none()), "{:?}", bed.links());
+    assert_eq!(bed.run("/usr/sbin/nft list ruleset"), "");
+}
+
+#[test(alone, root, sit)]
+fn ipv6_in_ipv4_is_guarded_and_repaired() {
+    ipv6_is_guarded_and_repaired(Family::V4, "sit0");
+}
+
+#[test(alone, root, ip6tnl)]
+fn ipv6_in_ipv6_is_guarded_and_repaired() {
+    ipv6_is_guarded_and_repaired(Family::V6, "ip6tnl0");
+}
+
+/// A network of IPv6 turns a peer's interface into one of another driver, and back.
+#[test(alone, root, ipip, sit)]
+fn networks_of_ipv6_and_peers_come_and_go_without_loss() {
+    let mut bed = joined_with_ipv6(Family::V4);
+    wait_until(PATIENCE, "both families pass", || bed.reaches_over_both());
+    let both = bed.0.file("a.toml");
+    let only_v4 = bed.write("only-v4.toml", "");
+    let far = FAR.replace("[\"10.77.0.0/16\"]", "[\"10.77.0.0/16\", \"2001:db8:77::/64\"]");
+    let more = bed.0.write_changed("more.toml", |text| text + &far);
+    let kinds = |bed: &KernelPlane| {
+        let ours = bed.links().into_iter().filter(|link| link.alias.is_some());
+        let mut kinds: Vec<String> = ours.filter_map(|link| link.kind).collect();
+        kinds.sort_unstable();
+        kinds
+    };
+    assert_eq!(kinds(&bed), ["sit"]);
+    without_loss(&bed, "networks of IPv6 go and come", || {
+        bed.adit(&["apply", &only_v4]).ok();
+        assert_eq!(kinds(&bed), ["ipip"]);
+        assert_eq!(bed.run("/usr/sbin/nft list tables"), "table ip adit_a\n");
+        bed.adit(&["apply", &both]).ok();
+        assert_eq!(kinds(&bed), ["sit"]);
+    });
+    wait_until(PATIENCE, "both families pass", || bed.reaches_over_both());
+    without_loss(&bed, "another peer comes and goes", || {
+        for (file, expected) in [(&more, &["sit", "sit"][..]), (&both, &["sit"]), (&more, &["sit", "sit"])] {
+            bed.adit(&["apply", file]).ok();
+            assert_eq!(kinds(&bed), expected);
+        }
+    });
+    assert!(bed.reaches_over_both());
+    // We are a hub: what the peer behind gateway B sends to the other goes on to that.
+    let sent = || {
+        let status = bed.status();
+        let peers = status["peers"].as_array().unwrap().clone();
+        peers.iter().find(|peer| peer["name"] == "far").unwrap()["tx"]["packets"].as_u64().unwrap()
+    };
+    let before = sent();
+    let inner = packet_v6(HOST_B6, "2001:db8:77::9".parse().unwrap(), 17, &[0, 9, 0, 9, 0, 8, 0, 0]);
+    bed.inject(&[datagram(UNDERLAY_B, UNDERLAY_A, 41, 64, &inner)]);
+    wait_until(PATIENCE, "it is relayed", || sent() == before + 1);
+    bed.0.end(Side::A, Signal::SIGTERM);
+    bed.adit(&["down", "a"]).ok();
+    assert_eq!(kinds(&bed), [] as [&str; 0]);
+}
+
+/// What the kernel learns of a path over IPv6 is shown.
+#[test(alone, root, ip6tnl)]
+fn a_path_over_ipv6_that_shrinks_is_shown() {
+    let bed = joined_with_ipv6(Family::V6);
+    wait_until(PATIENCE, "both families pass", || bed.reaches_over_both());
+    assert_eq!(bed.status()["peers"][0]["path_mtu"], 1500);
+    let network = &bed.sites.network;
+    network.router.mtu("toB", 1400).unwrap();
+    let sizes = [1380, 1360];
+    let sent = |size| network.host_a.run(|| ping(HOST_B6, size, 64, Duration::from_millis(500))).unwrap();
+    wait_until(PATIENCE, "the path's MTU is known", || {
+        let _ = sent(sizes[0]);
+        bed.status()["peers"][0]["path_mtu"] == 1400
+    });
+    assert_eq!(bed.status()["peers"][0]["soft_state"]["path_mtu_from"], "router");
+    assert!(sent(sizes[1]).is_reply(), "what fits the path passes");
+}
+
 /// On a machine without the driver: what was tried, what the kernel says, and what needs no driver.
 #[test(alone, root, no_ipip)]
 fn the_absence_of_the_driver_is_explained() {
-    let bed = KernelPlane::without_daemons();
-    let before = bed.traces();
-    let file = bed.write("a.toml", "");
-    let said = bed.adit(&["run", &file]);
-    assert_eq!(said.code, Some(1), "{said:?}");
-    for words in ["no ipip driver", "Operation not supported", "`modprobe ipip`", "\"ebpf\" or \"userspace\""]
-    {
-        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    for (driver, module) in [("ipip", "ipip"), ("sit", "sit"), ("ip6tnl", "ip6_tunnel")] {
+        let bed = match driver {
+            "sit" => with_ipv6(Family::V4),
+            "ip6tnl" => with_ipv6(Family::V6),
+            _ => KernelPlane::without_daemons(),
+        };
+        let before = bed.traces();
+        let said = bed.adit(&["run", &bed.0.file("a.toml")]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        let words = [
+            format!("no {driver} driver"),
+            "Operation not supported".to_owned(),
+            format!("`modprobe {module}`"),
+            "\"ebpf\" or \"userspace\"".to_owned(),
+        ];
+        for words in words {
+            assert!(said.stderr.contains(&words), "{words}: {said:?}");
+        }
+        assert_eq!(bed.traces(), before, "nothing of the attempt is left");
     }
-    assert_eq!(bed.traces(), before, "nothing of the attempt is left");
 }

@@ -8,6 +8,7 @@ extern crate adit_harness;
 mod black_hole;
 mod fragments;
 mod ip6tnl;
+mod kernel_plane;
 mod path;
 #[allow(dead_code, reason = "each test program uses its part")]
 #[path = "../fast_path/planes.rs"]

@@ -270,16 +270,12 @@ fn a_second_ipip_interface_between_the_same_gateways_is_refused() {
         ("theirs", "from 10.1.1.1 to 10.1.1.2 exists (ipip9, its alias is `theirs`)"),
     ] {
         let mut world = World::model();
-        let pair = adit_linux::netlink::Ipip {
-            local: [10, 1, 1, 1].into(),
-            remote: Some([10, 1, 1, 2].into()),
-            ttl: 64,
-            tos: 0,
-            protocol: 4,
-            path_mtu_discovery: true,
-            mark: 0,
-        };
-        world.others.add_ipip("ipip9", 1480, &pair).unwrap();
+        let pair = adit_linux::netlink::IpTunnel::between(
+            adit_linux::netlink::TunnelDriver::Ipip,
+            [10, 1, 1, 1].into(),
+            Some([10, 1, 1, 2].into()),
+        );
+        world.others.add_tunnel("ipip9", 1480, &pair).unwrap();
         let index = world.index("ipip9");
         world.others.set_alias(index, alias).unwrap();
         let before = world.view();
@@ -290,8 +286,34 @@ fn a_second_ipip_interface_between_the_same_gateways_is_refused() {
         }
         assert_eq!(world.view(), before);
         // To another peer there may be one.
-        let other = adit_linux::netlink::Ipip { remote: Some([10, 1, 1, 3].into()), ..pair };
-        world.others.change_ipip(index, &other).unwrap();
+        let other = adit_linux::netlink::IpTunnel { remote: Some([10, 1, 1, 3].into()), ..pair };
+        world.others.change_tunnel(index, &other).unwrap();
         world.bring_up(&file).unwrap();
+    }
+}
+
+/// IPv4 in IPv4 would go to one of the two, whoever has made it.
+#[test]
+fn an_interface_of_another_driver_for_the_same_packets_is_refused() {
+    use adit_linux::netlink::{IpTunnel, TunnelDriver};
+    const BOTH: &str = "\"192.168.199.0/24\", \"2001:db8:199::/64\"";
+    let of_v4 = super::world::with_ipip(TUN);
+    let of_both = of_v4.replace("\"192.168.199.0/24\"", BOTH);
+    let between = |driver| IpTunnel::between(driver, [10, 1, 1, 1].into(), Some([10, 1, 1, 2].into()));
+    let only_v6 = IpTunnel { protocol: 41, ..between(TunnelDriver::Sit) };
+    for (theirs, ours, is_refused) in [
+        (between(TunnelDriver::Sit), &of_v4, true),
+        (between(TunnelDriver::Ipip), &of_both, true),
+        (only_v6, &of_v4, false),
+        (only_v6, &of_both, true),
+    ] {
+        let mut world = World::model();
+        world.others.add_tunnel("theirs", 1480, &theirs).unwrap();
+        let result = world.bring_up(&config(ours));
+        assert_eq!(result.is_err(), is_refused, "{theirs:?}: {ours}");
+        if let Err(error) = result {
+            let words = format!("an interface of {} from 10.1.1.1 to 10.1.1.2", theirs.driver.kind());
+            assert!(error.to_string().contains(&words), "{error}");
+        }
     }
 }

@@ -456,8 +456,8 @@ const IPIP_ROWS: &[Row] = &[
         what: "an interface has another TTL",
         drift: |world| {
             let link = world.others.link("ipipA-b").unwrap().unwrap();
-            let ipip = adit_linux::netlink::Ipip { ttl: 9, ..link.ipip.unwrap() };
-            world.others.change_ipip(link.index, &ipip).unwrap();
+            let ipip = adit_linux::netlink::IpTunnel { ttl: 9, ..link.tunnel.unwrap() };
+            world.others.change_tunnel(link.index, &ipip).unwrap();
         },
         expected: &["~ device ipipA-b local 10.1.1.1 remote 10.1.1.2 mode ipip ttl 9 tos inherit -> \
                      local 10.1.1.1 remote 10.1.1.2 mode ipip ttl 64 tos inherit"],
@@ -475,10 +475,10 @@ const IPIP_ROWS: &[Row] = &[
     Row {
         what: "an interface is added under our alias",
         drift: |world| {
-            let template = world.others.link("ipipA-b").unwrap().unwrap().ipip.unwrap();
+            let template = world.others.link("ipipA-b").unwrap().unwrap().tunnel.unwrap();
             let remote = Some([10, 1, 1, 99].into());
-            let ipip = adit_linux::netlink::Ipip { remote, ..template };
-            world.others.add_ipip("more", 1480, &ipip).unwrap();
+            let ipip = adit_linux::netlink::IpTunnel { remote, ..template };
+            world.others.add_tunnel("more", 1480, &ipip).unwrap();
             let index = world.index("more");
             world.others.set_alias(index, "adit:a:more").unwrap();
         },

@@ -2,7 +2,7 @@
 
 use adit_linux::net_scope::NetScope;
 
-use super::world::{Kernel, PEER_C, TUN, View, World, config};
+use super::world::{Kernel, PEER_C, TUN, View, World, config, with_ipip};
 use crate::host::Ipv6;
 
 /// The two-site network's file with networks of both families.
@@ -114,6 +114,42 @@ fn the_mtu_of_an_interface_with_ipv6_is_at_least_1280(world: World) {
     let _overlay = world.bring_up(&config(TUN)).unwrap();
     let links = world.view().links;
     assert!(links.iter().any(|link| link.starts_with("ipipA veth mtu 1270 ")), "{links:?}");
+}
+
+/// Linux's drivers: a network of IPv6 takes another driver than one of IPv4, so its peer gets
+/// another interface, which leads to the same networks before the first one goes.
+#[test]
+fn networks_of_ipv6_on_tunnel_drivers() {
+    Kernel::Model.run(&|world| {
+        let mut world = with_address(world);
+        let (one, both) = (config(&with_ipip(TUN)), config(&with_ipip(&both_families())));
+        let before = world.view();
+        let mut overlay = world.bring_up(&one).unwrap();
+        let ours = |world: &mut World, word: usize| -> Vec<String> {
+            let links = world.view().links.into_iter().filter(|link| link.contains("adit:a"));
+            links.filter_map(|link| link.split(' ').nth(word).map(str::to_owned)).collect()
+        };
+        let kinds = |world: &mut World| ours(world, 1);
+        assert_eq!(kinds(&mut world), ["ipip"]);
+        overlay.reload(&both).unwrap();
+        assert_eq!(kinds(&mut world), ["sit"]);
+        assert_eq!(overlay.repair().unwrap(), []);
+        let device = ours(&mut world, 0).remove(0);
+        assert_ne!(device, "ipipA", "both were there");
+        let ipv6 = |world: &World| world.host().ipv6(&NetScope::default(), &device).unwrap();
+        assert_eq!(ipv6(&world), Ipv6::Static);
+        assert!(!overlay.has_other_ipv6());
+        world.host().set_ipv6(&NetScope::default(), &device, false).unwrap();
+        assert!(overlay.has_other_ipv6());
+        let route =
+            format!("+ route 2001:db8:199::/64 via fe80::a01:102 dev {device} onlink src 2001:db8:17::1");
+        assert_eq!(lines(&overlay.repair().unwrap()), [format!("~ device {device} ipv6 off -> on"), route]);
+        assert_eq!(ipv6(&world), Ipv6::Static);
+        overlay.reload(&one).unwrap();
+        assert_eq!(kinds(&mut world), ["ipip"]);
+        overlay.close(crate::OnExit::Remove).unwrap();
+        assert_eq!(world.view(), before);
+    });
 }
 
 const TESTS: [fn(World); 4] = [

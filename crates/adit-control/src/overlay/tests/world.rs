@@ -6,7 +6,7 @@ use std::sync::Arc;
 use adit_config::Config;
 use adit_dataplane::kernel::Filter;
 use adit_linux::net_scope::NetScope;
-use adit_linux::netlink::{Ipip, MAIN_TABLE, Netlink, Network, Route, RouteKind};
+use adit_linux::netlink::{IpTunnel, MAIN_TABLE, Netlink, Network, Route, RouteKind};
 use adit_linux::netns::NetNs;
 
 use crate::error::ControlError;
@@ -188,7 +188,7 @@ impl World {
                 let state = if link.up { "up" } else { "down" };
                 let alias = link.alias.as_deref().unwrap_or("-");
                 let kind = link.kind.as_deref().unwrap_or("-");
-                let ends = link.ipip.map(|ipip| format!(" {ipip:?}")).unwrap_or_default();
+                let ends = link.tunnel.map(|ipip| format!(" {ipip:?}")).unwrap_or_default();
                 // Other interfaces have random ones.
                 let is_pair = link.alias.is_some() && is_veth(link);
                 let ethernet = if is_pair {
@@ -248,20 +248,15 @@ pub(super) fn with_ipip(text: &str) -> String {
 
 /// What the tests need of the machine.
 pub(super) mod needs {
-    use super::{Ipip, NetNs, Netlink};
+    use adit_linux::netlink::TunnelDriver;
+
+    use super::{IpTunnel, NetNs, Netlink};
 
     /// Linux's ipip driver, which many kernels of build machines lack.
     pub(crate) fn ipip() -> Result<(), String> {
-        let parameters = Ipip {
-            local: [192, 0, 2, 1].into(),
-            remote: Some([192, 0, 2, 2].into()),
-            ttl: 64,
-            tos: 0,
-            protocol: 4,
-            path_mtu_discovery: true,
-            mark: 0,
-        };
-        let attempt = || Netlink::open()?.add_ipip("adit-probe", 1480, &parameters);
+        let parameters =
+            IpTunnel::between(TunnelDriver::Ipip, [192, 0, 2, 1].into(), Some([192, 0, 2, 2].into()));
+        let attempt = || Netlink::open()?.add_tunnel("adit-probe", 1480, &parameters);
         let created = NetNs::fresh().and_then(|netns| netns.run(attempt)?);
         created.map_err(|error| format!("the kernel's ipip driver: `cargo xtask vm test` has it ({error})"))
     }

@@ -1,5 +1,5 @@
-//! Linux's own ipip driver, with a packet filter of nf_tables. All of it stays in the kernel, so a
-//! start, a change and a repair are the same steps.
+//! Linux's own tunnel drivers, with a packet filter of nf_tables. All of it stays in the kernel, so
+//! a start, a change and a repair are the same steps.
 
 use std::sync::Arc;
 
@@ -15,21 +15,21 @@ use crate::host::PacketFilter;
 use crate::namespaces::Namespaces;
 use crate::reconcile::change::{Change, Kind, Object};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::devices::{DesiredDevice, find_ipip, has_alias_of, is_half_made};
+use crate::reconcile::devices::{DesiredDevice, find_tunnels, has_alias_of, is_half_made};
 use crate::reconcile::foreign_routes::ForeignRoutes;
 use crate::reconcile::objects::{self, Actual};
 use crate::reconcile::peer_update::PeerUpdate;
 
-const REASON: &str = "as configured: Linux's own ipip driver";
+const REASON: &str = "as configured: Linux's own tunnel drivers";
 
-/// Carries packets through ipip interfaces.
+/// Carries packets through interfaces of the drivers ipip, sit and ip6tnl.
 #[derive(Default)]
-pub(crate) struct IpipCarrier {
+pub(crate) struct IpTunnelCarrier {
     /// Open from the first start on.
     filter: Option<Box<dyn PacketFilter>>,
 }
 
-impl IpipCarrier {
+impl IpTunnelCarrier {
     fn filter(&mut self, namespaces: &Namespaces) -> Result<&dyn PacketFilter, ControlError> {
         let filter = match self.filter.take() {
             Some(filter) => filter,
@@ -39,7 +39,7 @@ impl IpipCarrier {
     }
 }
 
-impl Carrier for IpipCarrier {
+impl Carrier for IpTunnelCarrier {
     fn check_scope(&self, scope: &NetScope) -> Result<(), ControlError> {
         if !scope.is_separate() {
             return Ok(());
@@ -49,6 +49,11 @@ impl Carrier for IpipCarrier {
     }
 
     fn adapt(&self, desired: &mut Desired, site: &str, inner: &mut dyn Network) -> Result<(), ControlError> {
+        if desired.shares_ipv6() {
+            let why =
+                "which shares one interface among more than 64 peers, and that carries IPv4 in IPv4 only";
+            return Err(ControlError::PlaneCannot { plane: "kernel", why });
+        }
         desired.adapt_to(site, &inner.links()?);
         Ok(())
     }
@@ -64,6 +69,9 @@ impl Carrier for IpipCarrier {
         let mut actual = observe_interfaces(namespaces.inner.as_mut(), site, desired, known)?;
         let devices = actual.devices.iter().flatten().chain(&actual.unwanted);
         let devices: Vec<u32> = devices.map(|link| link.index).collect();
+        for link in actual.devices.iter().flatten() {
+            actual.ipv6.push(namespaces.host.ipv6(&namespaces.scope, &link.name)?);
+        }
         actual.routes = objects::our_routes(routes, &devices).cloned().collect();
         if let Some(filter) = &desired.filter {
             actual.filter = namespaces.host.filter_matches(filter)?;
@@ -175,7 +183,7 @@ fn start_again(
     Ok(())
 }
 
-/// Lists the interfaces of the driver that are the site's.
+/// Lists the interfaces of the drivers that are the site's.
 fn observe_interfaces(
     inner: &mut dyn Network,
     site: &str,
@@ -183,11 +191,11 @@ fn observe_interfaces(
     known: &[u32],
 ) -> Result<Actual, ControlError> {
     let links = inner.links()?;
-    let found = find_ipip(&desired.devices, site, &links, known);
+    let found = find_tunnels(&desired.devices, site, &links, known);
     let devices: Vec<Option<Link>> = found.into_iter().map(Option::<&Link>::cloned).collect();
     let is_unwanted = |link: &&Link| {
         let is_desired = devices.iter().flatten().any(|device| device.index == link.index);
-        link.ipip.is_some() && has_alias_of(link, site) && !is_desired
+        link.tunnel.is_some() && has_alias_of(link, site) && !is_desired
     };
     let unwanted: Vec<Link> = links.iter().filter(is_unwanted).cloned().collect();
     Ok(Actual { devices, unwanted, ..Actual::default() })
@@ -236,15 +244,18 @@ fn make_device(
     device: &DesiredDevice,
     found: Option<&Link>,
 ) -> Result<u32, ControlError> {
-    let Some(ipip) = &device.ipip else { return Err(ControlError::vanished(&device.name)) };
+    let Some(tunnel) = &device.tunnel else { return Err(ControlError::vanished(&device.name)) };
     let link = match found {
         Some(link) => link.clone(),
         None => find_or_create(namespaces, desired, device)?,
     };
-    if link.ipip != Some(*ipip) {
-        namespaces.inner.change_ipip(link.index, ipip)?;
+    if link.tunnel != Some(*tunnel) {
+        namespaces.inner.change_tunnel(link.index, tunnel)?;
     }
-    if link.alias.as_deref() != Some(&device.alias) || link.mtu != u32::from(desired.mtu) || !link.up {
+    let has_other_ipv6 = namespaces.host.ipv6(&namespaces.scope, &link.name)?.differs_from(device.ipv6);
+    let has_other_settings =
+        link.alias.as_deref() != Some(&device.alias) || link.mtu != u32::from(desired.mtu);
+    if has_other_settings || has_other_ipv6 || !link.up {
         objects::configure_device(namespaces, &link, device, desired)?;
     }
     if !link.up {
@@ -287,14 +298,15 @@ fn create(
     desired: &Desired,
     device: &DesiredDevice,
 ) -> Result<(), ControlError> {
-    let Some(ipip) = &device.ipip else { return Ok(()) };
-    let mut attempt = || namespaces.inner.add_ipip(&device.name, u32::from(desired.mtu), ipip);
+    let Some(tunnel) = &device.tunnel else { return Ok(()) };
+    let mut attempt = || namespaces.inner.add_tunnel(&device.name, u32::from(desired.mtu), tunnel);
     let is_missing = |error: &adit_linux::error::Error| error.errno() == Some(adit_linux::EOPNOTSUPP);
     match attempt() {
         Err(error) if is_missing(&error) => {
-            let modprobe = namespaces.host.load_ipip_driver();
+            let modprobe = namespaces.host.load_driver(tunnel.driver);
+            let driver = tunnel.driver.kind();
             attempt().map_err(|error| match is_missing(&error) {
-                true => ControlError::NoDriver { error, modprobe },
+                true => ControlError::NoDriver { driver, error, modprobe },
                 false => error.into(),
             })
         }
