@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use adit_config::Config;
 use adit_control::Overlay;
+use adit_linux::family::Family;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::cable::{CableEnd, connect_to_gateway, network};
@@ -238,6 +239,24 @@ pub fn over_ipv6(config: &str) -> String {
     config
         .replace(&format!("\"{UNDERLAY_A}\""), &format!("\"{UNDERLAY_A6}\""))
         .replace(&format!("\"{UNDERLAY_B}\""), &format!("\"{UNDERLAY_B6}\""))
+}
+
+/// Gives both gateways in [`CONFIG_A`], [`CONFIG_B`] or a text made of one an address of each family.
+/// Those of the peer begin with that of `first`, by which packets are sent to it.
+#[must_use]
+pub fn over_both(config: &str, first: Family) -> String {
+    let with_both = |text: &str, first: Family| {
+        let pairs = [(UNDERLAY_A, UNDERLAY_A6), (UNDERLAY_B, UNDERLAY_B6)];
+        pairs.iter().fold(text.to_owned(), |text, (v4, v6)| {
+            let both = match first {
+                Family::V4 => format!("[\"{v4}\", \"{v6}\"]"),
+                Family::V6 => format!("[\"{v6}\", \"{v4}\"]"),
+            };
+            text.replace(&format!("\"{v4}\""), &both)
+        })
+    };
+    let (site, peer) = config.split_at(config.find("[[peer]]").unwrap_or(config.len()));
+    with_both(site, Family::V4) + &with_both(peer, first)
 }
 
 /// Whether an address may appear outside on the underlay of IPv6: that of a gateway or the router,

@@ -1,7 +1,7 @@
 //! Gateways with an underlay address of each family: what each sends over, what is accepted, and
 //! what happens when one family goes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use adit_config::{Config, DataplaneChoice};
@@ -10,8 +10,9 @@ use adit_lab::host::Host;
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{
     CONFIG_A, CONFIG_B, HOST_A, HOST_A6, HOST_B, HOST_B6, INSIDE_A, INSIDE_A6, INSIDE_B, INSIDE_B6, Tunnels,
-    TwoSites, UNDERLAY_A, UNDERLAY_A6, UNDERLAY_B, UNDERLAY_B6, bring_up, with_ipv6_networks,
+    TwoSites, UNDERLAY_A, UNDERLAY_A6, UNDERLAY_B, UNDERLAY_B6, bring_up, over_both, with_ipv6_networks,
 };
+use adit_linux::family::Family;
 use adit_testbed::hub::{HubNetwork, Site, UNDERLAY};
 use adit_testbed::loss_stream::{LossStream, StreamOptions};
 use adit_testbed::test_planes::with_plane;
@@ -40,30 +41,14 @@ on_every_plane!(
     a_hub_joins_a_spoke_over_ipv4_and_one_over_ipv6,
 );
 
-/// The family of the outer header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
-    V4,
-    V6,
-}
-
-/// Gives both gateways an address of each family. Those of the peer begin with that of `first`.
-fn config(plane: DataplaneChoice, text: &str, first: Over) -> String {
-    let both = |v4: Ipv4Addr, v6: Ipv6Addr, first: Over| match first {
-        Over::V4 => format!("[\"{v4}\", \"{v6}\"]"),
-        Over::V6 => format!("[\"{v6}\", \"{v4}\"]"),
-    };
-    let (of_a, of_b) = if text == CONFIG_A { (Over::V4, first) } else { (first, Over::V4) };
-    let text = with_ipv6_networks(text)
-        .replace(&format!("\"{UNDERLAY_A}\""), &both(UNDERLAY_A, UNDERLAY_A6, of_a))
-        .replace(&format!("\"{UNDERLAY_B}\""), &both(UNDERLAY_B, UNDERLAY_B6, of_b));
-    with_plane(&text, plane)
+fn config(plane: DataplaneChoice, text: &str, first: Family) -> String {
+    with_plane(&over_both(&with_ipv6_networks(text), first), plane)
 }
 
 /// A sends over IPv6, and B over IPv4. The file of B names the interface that has its addresses.
 fn bring_up_both(network: &TwoSites, plane: DataplaneChoice) -> Tunnels {
-    let a = bring_up(&network.gateway_a, &config(plane, CONFIG_A, Over::V6)).unwrap();
-    let of_b = config(plane, CONFIG_B, Over::V4)
+    let a = bring_up(&network.gateway_a, &config(plane, CONFIG_A, Family::V6)).unwrap();
+    let of_b = config(plane, CONFIG_B, Family::V4)
         .replace(&format!("[\"{UNDERLAY_B}\", \"{UNDERLAY_B6}\"]"), "\"underlayB\"");
     assert!(of_b.contains("underlayB"), "{of_b}");
     Tunnels { a, b: bring_up(&network.gateway_b, &of_b).unwrap() }
@@ -175,25 +160,25 @@ fn a_site_goes_on_over_one_family_without_its_address_of_the_other(plane: Datapl
 fn another_order_of_addresses_switches_the_path(plane: DataplaneChoice) {
     let network = TwoSites::build_over_ipv6().unwrap();
     let mut tunnels = bring_up_both(&network, plane);
-    let mut switch_to = |first: Over| {
+    let mut switch_to = |first: Family| {
         let config = Config::parse("a.toml", &config(plane, CONFIG_A, first)).expect("it is valid");
         network.gateway_a.ns().run(|| tunnels.a.reload(&config)).unwrap().expect("it is applied");
         let path = tunnels.a.plane().tunnel().paths().next().expect("there is a peer").1;
-        assert_eq!(path.destination.is_ipv6(), first == Over::V6);
+        assert_eq!(path.destination.is_ipv6(), first == Family::V6);
     };
-    for first in [Over::V4, Over::V6] {
+    for first in [Family::V4, Family::V6] {
         switch_to(first);
         let tap = Tap::start(&network.router, "toA").unwrap();
         assert!(ask(&network.host_a, HOST_B6, 88).is_reply());
         let [v4, v6] = outer_packets(&tap.finish(), UNDERLAY_A.octets(), UNDERLAY_A6);
-        assert_eq!((v4 > 0, v6 > 0), (first == Over::V4, first == Over::V6), "{v4} and {v6}");
+        assert_eq!((v4 > 0, v6 > 0), (first == Family::V4, first == Family::V6), "{v4} and {v6}");
     }
     let start = |from: &Host, to: &Host, address| {
         LossStream::start(from, to, address, StreamOptions::default(), WAIT_TIMEOUT).unwrap()
     };
     let streams =
         [start(&network.host_a, &network.host_b, HOST_B), start(&network.host_b, &network.host_a, HOST_A)];
-    for first in [Over::V4, Over::V6, Over::V4, Over::V6] {
+    for first in [Family::V4, Family::V6, Family::V4, Family::V6] {
         switch_to(first);
         for stream in &streams {
             assert!(stream.wait_for_arrival(WAIT_TIMEOUT), "traffic goes on");

@@ -12,7 +12,7 @@ use adit_fixtures::packet_v6::{bare_v6, udp_v6};
 use adit_lab::capture::{Frame, Tap};
 use adit_lab::ping::{Answer, ping};
 use adit_lab::two_sites::{
-    CONFIG_A, CONFIG_B, HOST_A6, HOST_B6, TwoSites, UNDERLAY_A6, UNDERLAY_B6, bring_up, over_ipv6,
+    CONFIG_A, CONFIG_B, HOST_A6, HOST_B6, TwoSites, UNDERLAY_A6, UNDERLAY_B6, bring_up, over_both, over_ipv6,
     with_ipv6_networks,
 };
 use adit_linux::family::Family;
@@ -89,6 +89,48 @@ fn networks_of_both_families_are_joined(underlay: Family, planes: [DataplaneChoi
             assert_eq!(received, sent, "to {to}");
         }
     }
+}
+
+/// A sends over IPv6, and B over IPv4. Each accepts what comes over the other family.
+fn gateways_that_prefer_different_families_hear_each_other(planes: [DataplaneChoice; 2]) {
+    let network = network(Family::V6);
+    let up = |gateway, text: &str, plane, first| {
+        bring_up(gateway, &with_plane(&over_both(&with_ipv6_networks(text), first), plane)).unwrap()
+    };
+    let _a = up(&network.gateway_a, CONFIG_A, planes[0], Family::V6);
+    let _b = up(&network.gateway_b, CONFIG_B, planes[1], Family::V4);
+    let tap = Tap::start(&network.router, "toA").unwrap();
+    for from in End::BOTH {
+        for size in [48, 1280, 1460] {
+            let answers = ask(&network, from, size);
+            assert!(answers.iter().all(Answer::is_reply), "{size} bytes from {from:?}: {answers:?}");
+        }
+    }
+    let frames = tap.finish();
+    let of_a = frames.iter().filter_map(Frame::ipv6).filter(|bytes| bytes[8..24] == UNDERLAY_A6.octets());
+    let of_b = frames.iter().filter_map(Frame::ipv4).filter(|bytes| bytes[12..16] == [10, 1, 1, 2]);
+    let carries = |next: u8| matches!(next, 4 | 41);
+    assert!(of_a.filter(|bytes| carries(bytes[6])).count() >= 12, "A sends over IPv6");
+    assert!(of_b.filter(|bytes| carries(bytes[9])).count() >= 12, "B sends over IPv4");
+    let ends = (&network.host_a, &network.host_b);
+    let stream = Stream { seed: 64, len: 1 << 20, write: 65_536, nodelay: false };
+    let (sent, received) = stream.send(ends, HOST_B6);
+    assert_eq!(received, sent);
+}
+
+#[test(root, sit, ip6tnl)]
+fn over_both_to_the_same_plane() {
+    gateways_that_prefer_different_families_hear_each_other([Kernel, Kernel]);
+}
+
+#[test(root, sit, ip6tnl, ebpf)]
+fn over_both_to_the_programs() {
+    gateways_that_prefer_different_families_hear_each_other([Kernel, Ebpf]);
+}
+
+#[test(root, sit, ip6tnl)]
+fn over_both_to_userspace() {
+    gateways_that_prefer_different_families_hear_each_other([Userspace, Kernel]);
 }
 
 #[test(root, sit)]
