@@ -241,8 +241,8 @@ pub fn over_ipv6(config: &str) -> String {
         .replace(&format!("\"{UNDERLAY_B}\""), &format!("\"{UNDERLAY_B6}\""))
 }
 
-/// Gives both gateways in [`CONFIG_A`], [`CONFIG_B`] or a text made of one an address of each family.
-/// Those of the peer begin with that of `first`, by which packets are sent to it.
+/// Gives both gateways in [`CONFIG_A`], [`CONFIG_B`] or a text made of one an address of each
+/// family. Those of the peer begin with that of `first`, by which packets are sent to it.
 #[must_use]
 pub fn over_both(config: &str, first: Family) -> String {
     let with_both = |text: &str, first: Family| {

@@ -184,6 +184,38 @@ fn restarts_over_an_underlay_of_ipv6() {
     bed.assert_leaves_nothing();
 }
 
+/// Ends and another order of the addresses on both sides, which send over different families.
+#[test(alone, root, ebpf)]
+fn restarts_and_switches_of_path_over_underlays_of_both_families() {
+    let mut bed = Loaded::of(Testbed::over_both(DataplaneChoice::Ebpf), DataplaneChoice::Ebpf);
+    let path = |bed: &Loaded, side: Side| {
+        bed.status_of(side)["peers"][0]["underlay"].as_str().expect("an address").contains(':')
+    };
+    assert_eq!((path(&bed, A), path(&bed, B)), (true, false), "over IPv6 from A, over IPv4 from B");
+    let load = bed.load();
+    for side in [A, B] {
+        bed.end(side, Signal::SIGKILL);
+        std::thread::sleep(DEAD / 4);
+        bed.start(side);
+        let name = format!("{}.toml", side.name());
+        let text = std::fs::read_to_string(bed.file(&name)).unwrap();
+        let (site, peer) = text.split_at(text.find("[[peer]]").expect("a peer"));
+        let file = bed.write(&name, &format!("{site}{}", in_other_order(peer)));
+        bed.sites.machine.adit(bed.side(side).ns(), &["apply", &file]).ok();
+    }
+    assert_eq!((path(&bed, A), path(&bed, B)), (false, true), "and the other way round");
+    load.finish("ebpf over both: killed, and switched by apply").assert_lossless();
+    bed.assert_leaves_nothing();
+}
+
+/// The peer's section with its underlay addresses in the other order.
+fn in_other_order(peer: &str) -> String {
+    let (_, list) = peer.split_once("underlay = [").expect("a list");
+    let (list, _) = list.split_once(']').expect("a list");
+    let (first, second) = list.split_once(", ").expect("two addresses");
+    peer.replace(list, &format!("{second}, {first}"))
+}
+
 /// Every start brings programs of its own and puts them in the place of those that were there.
 #[test(alone, root, ebpf)]
 fn programs_are_replaced_without_a_gap() {

@@ -5,7 +5,8 @@ use std::fs;
 
 use adit_config::DataplaneChoice;
 use adit_lab::host::Host;
-use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, over_ipv6, with_ipv6_networks};
+use adit_lab::two_sites::{CONFIG_A, CONFIG_B, HOST_B, over_both, over_ipv6, with_ipv6_networks};
+use adit_linux::family::Family;
 use adit_testbed::test_planes::with_plane;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -64,6 +65,12 @@ impl Testbed {
     pub(crate) fn over_ipv6(plane: DataplaneChoice) -> Self {
         let text = |config: &str| with_plane(&over_ipv6(&with_ipv6_networks(config)), plane);
         Self::of(Sites::over_ipv6(), &text(CONFIG_A), &text(CONFIG_B))
+    }
+
+    /// Over underlays of both families: A sends over IPv6, and B over IPv4.
+    pub(crate) fn over_both(plane: DataplaneChoice) -> Self {
+        let text = |config: &str, first| with_plane(&over_both(&with_ipv6_networks(config), first), plane);
+        Self::of(Sites::over_ipv6(), &text(CONFIG_A, Family::V6), &text(CONFIG_B, Family::V4))
     }
 
     /// No daemon runs. The files have these texts.
@@ -180,7 +187,13 @@ impl Testbed {
 
     /// The status of overlay a.
     pub(crate) fn status(&self) -> Value {
-        self.adit(&["status", "a", "-j"]).ok().json()["overlays"][0].clone()
+        self.status_of(Side::A)
+    }
+
+    /// The status of a side's overlay.
+    pub(crate) fn status_of(&self, side: Side) -> Value {
+        let said = self.sites.machine.adit(self.side(side).ns(), &["status", side.name(), "-j"]);
+        said.ok().json()["overlays"][0].clone()
     }
 
     /// How many repairs overlay a counts, of all objects.
