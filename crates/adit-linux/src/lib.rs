@@ -29,6 +29,8 @@ pub mod xfrm;
 
 /// `errno` of a datagram longer than the socket, the interface or the path takes.
 pub const EMSGSIZE: i32 = libc::EMSGSIZE;
+/// `errno` of a send queue that is full, and of memory beyond the limit of locked memory.
+pub const ENOBUFS: i32 = libc::ENOBUFS;
 /// `errno` of an object that does not exist.
 pub const ENOENT: i32 = libc::ENOENT;
 /// `errno` of an interface whose kind the kernel does not know.

@@ -8,9 +8,12 @@ use std::io::ErrorKind;
 use std::net::{TcpListener, UdpSocket};
 use std::thread;
 
-use adit_linux::process::privileges::{PacketThread, confine_packet_thread};
+use adit_linux::netlink::Netlink;
+use adit_linux::netns::NetNs;
+use adit_linux::process::privileges::{self, PacketThread, confine_packet_thread};
 use adit_linux::process::{Capability, has_capability};
 use adit_linux::sockets::packet::PacketSender;
+use adit_linux::sockets::xdp::XdpSender;
 
 /// Runs `work` on a thread that is confined as a packet thread.
 fn confined<T: Send + 'static>(kind: PacketThread, work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -60,6 +63,33 @@ fn a_packet_thread_can_open_senders_and_no_other_sockets() {
     });
     confined(PacketThread::Plain, || assert!(PacketSender::open(1, 1500, 1).is_err()));
     assert!(has_capability(Capability::NetAdmin));
+}
+
+/// Many daemons of root run on a gateway of many overlays, and many queues in one of them. All
+/// their frames count against one limit of locked memory, which is 8 MiB on most systems.
+#[test(root)]
+fn a_packet_thread_can_open_senders_beyond_the_limit_of_locked_memory() {
+    const SENDERS: u32 = 16;
+    let (here, there) = (NetNs::fresh().unwrap(), NetNs::fresh().unwrap());
+    let links: Vec<u32> = here
+        .run(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let mut add = |number: u32| {
+                let (near, far) = (format!("near{number}"), format!("far{number}"));
+                netlink.add_veth(&near, &far, &there).unwrap();
+                let index = netlink.link(&near).unwrap().unwrap().index;
+                netlink.set_up(index).unwrap();
+                index
+            };
+            (0..SENDERS).map(&mut add).collect()
+        })
+        .unwrap();
+    let opened = here.run(|| {
+        privileges::keep_only(&[Capability::NetAdmin, Capability::NetRaw]).unwrap();
+        confine_packet_thread(PacketThread::OpensSenders).unwrap();
+        links.into_iter().map(|link| XdpSender::open(link, 0, 64)).collect::<Result<Vec<_>, _>>()
+    });
+    assert_eq!(opened.unwrap().unwrap().len(), SENDERS as usize);
 }
 
 /// Signal 0 only asks whether the caller may signal that thread.

@@ -52,6 +52,10 @@ impl Link {
         });
         let sender: Box<dyn FrameSender + Send> = match xdp {
             Ok(sender) => Box::new(sender),
+            Err(error) if error.errno() == Some(adit_linux::ENOBUFS) => {
+                tracing::warn!(%error, "using a packet socket, which is slower than AF_XDP");
+                Box::new(packet()?)
+            }
             Err(error) => {
                 tracing::debug!(%error, "using a packet socket instead of AF_XDP");
                 Box::new(packet()?)

@@ -9,6 +9,8 @@ pub enum Capability {
     NetAdmin,
     /// CAP_NET_RAW: open raw and packet sockets.
     NetRaw,
+    /// CAP_IPC_LOCK: lock more memory than the limit (RLIMIT_MEMLOCK).
+    IpcLock,
     /// CAP_SYS_ADMIN: create and enter namespaces.
     SysAdmin,
     /// CAP_PERFMON: load eBPF programs that read packets by pointers.
@@ -23,6 +25,7 @@ impl Capability {
             Self::NetBindService => caps::Capability::CAP_NET_BIND_SERVICE,
             Self::NetAdmin => caps::Capability::CAP_NET_ADMIN,
             Self::NetRaw => caps::Capability::CAP_NET_RAW,
+            Self::IpcLock => caps::Capability::CAP_IPC_LOCK,
             Self::SysAdmin => caps::Capability::CAP_SYS_ADMIN,
             Self::Perfmon => caps::Capability::CAP_PERFMON,
             Self::Bpf => caps::Capability::CAP_BPF,

@@ -21,26 +21,32 @@ pub use crate::process::seccomp::PacketThread;
 /// No program that they execute regains any. Capabilities that the thread does not have are not
 /// added. Other processes of the same user can no longer inspect the process (it is not dumpable).
 ///
-/// The limit of locked memory is lifted first if possible, because CAP_IPC_LOCK, which makes it
-/// unlimited for root, is dropped.
+/// AF_XDP's frames are locked memory, which the kernel counts per user: under the usual limit, the
+/// second or third daemon of root gets none. So the limit is lifted first. If that is not permitted
+/// (CAP_SYS_RESOURCE is missing, as in many containers), the thread keeps CAP_IPC_LOCK, which
+/// ignores the limit.
 ///
 /// # Errors
 /// The kernel refuses. No case is known.
 pub fn keep_only(rights: &[Capability]) -> Result<()> {
-    lift_memory_limit();
-    restrict(rights)?;
+    if lift_memory_limit() {
+        restrict(rights)?;
+    } else {
+        restrict(&[rights, &[Capability::IpcLock]].concat())?;
+    }
     prctl::set_dumpable(false).map_err(|errno| failed("make the process private", errno.into()))
 }
 
 /// Confines the calling thread to moving packets: it keeps its open descriptors, the system calls
-/// for packets, and what `thread` needs.
+/// for packets, and what `thread` needs. One that opens senders also keeps CAP_IPC_LOCK if
+/// [`keep_only`] had to keep it.
 ///
 /// # Errors
 /// The kernel refuses, for instance because it was built without seccomp filters. The capabilities
 /// are dropped even then.
 pub fn confine_packet_thread(thread: PacketThread) -> Result<()> {
     let rights: &[Capability] = match thread {
-        PacketThread::OpensSenders => &[Capability::NetRaw],
+        PacketThread::OpensSenders => &[Capability::NetRaw, Capability::IpcLock],
         PacketThread::Plain | PacketThread::ReadsMaps => &[],
     };
     restrict(rights)?;
@@ -58,16 +64,15 @@ pub fn is_confined() -> bool {
     IS_CONFINED.get()
 }
 
-/// Makes locked memory unlimited, or raises the soft limit to the hard one if that is not
-/// permitted.
-fn lift_memory_limit() {
+/// Makes locked memory unlimited and returns true. Without permission, raises the soft limit to
+/// the hard one, and returns true if that is no limit.
+fn lift_memory_limit() -> bool {
     let resource = Resource::RLIMIT_MEMLOCK;
-    let lifted = setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY);
-    if lifted.is_err()
-        && let Ok((_, hard)) = getrlimit(resource)
-    {
-        let _ = setrlimit(resource, hard, hard);
+    if setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY).is_ok() {
+        return true;
     }
+    let Ok((_, hard)) = getrlimit(resource) else { return false };
+    setrlimit(resource, hard, hard).is_ok() && hard == RLIM_INFINITY
 }
 
 fn restrict(rights: &[Capability]) -> Result<()> {

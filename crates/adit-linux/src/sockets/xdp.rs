@@ -38,6 +38,8 @@ const CHUNK: usize = 2048;
 /// Chunks, and entries of each ring. There are more than a batch needs, because the kernel gives a
 /// chunk back only when the interface is done with it.
 const FRAMES: usize = 1024;
+/// The chunks are locked memory, which the kernel counts per user.
+const RAISE_THE_LIMIT: &str = "raise the limit of locked memory (`ulimit -l`), or grant CAP_IPC_LOCK";
 
 #[repr(C)]
 struct UmemReg {
@@ -130,8 +132,11 @@ impl XdpSender {
             flags: XDP_UMEM_TX_METADATA_LEN,
             tx_metadata_len: METADATA as u32,
         };
-        set_socket_option(&socket, SOL_XDP, XDP_UMEM_REG, registration)
-            .map_err(|error| Error::new(what("register memory"), error))?;
+        set_socket_option(&socket, SOL_XDP, XDP_UMEM_REG, registration).map_err(|error| {
+            let is_limit = error.raw_os_error() == Some(libc::ENOBUFS);
+            let error = Error::new(what("register memory"), error);
+            if is_limit { error.with_hint(RAISE_THE_LIMIT) } else { error }
+        })?;
         // The kernel requires a fill ring, although nothing is received.
         for ring in [XDP_UMEM_FILL_RING, XDP_UMEM_COMPLETION_RING, XDP_TX_RING] {
             set_socket_option(&socket, SOL_XDP, ring, FRAMES as u32)

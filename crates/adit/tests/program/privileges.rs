@@ -9,10 +9,13 @@ use crate::support::machine::PATIENCE;
 use crate::support::sites::Sites;
 use adit_config::DataplaneChoice;
 use adit_testbed::test_planes::plane_name;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::signal::Signal;
 
 const NET_ADMIN: u64 = 1 << 12;
 const NET_RAW: u64 = 1 << 13;
+const IPC_LOCK: u64 = 1 << 14;
+const SYS_RESOURCE: u64 = 1 << 24;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
@@ -43,7 +46,7 @@ fn held(pid: u32) -> BTreeSet<(String, Held)> {
         let rights = set("CapEff:");
         assert_eq!((set("CapPrm:"), set("CapInh:"), set("CapAmb:")), (rights, 0, 0), "{status}");
         // A packet thread has no right to lower its bound, nor a way to make use of it.
-        assert_eq!(set("CapBnd:") & !(NET_ADMIN | NET_RAW | BPF | PERFMON), 0, "{status}");
+        assert_eq!(set("CapBnd:") & !(NET_ADMIN | NET_RAW | IPC_LOCK | BPF | PERFMON), 0, "{status}");
         assert_eq!(value("NoNewPrivs:"), "1", "{status}");
         let name = fs::read_to_string(task.join("comm")).unwrap();
         let name = name.trim().trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
@@ -51,6 +54,15 @@ fn held(pid: u32) -> BTreeSet<(String, Held)> {
         threads.insert((name, found));
     }
     threads
+}
+
+/// What a daemon keeps in place of a limit of locked memory that it may not lift.
+fn right_to_lock_memory() -> u64 {
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let set = own.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    let may_lift = u64::from_str_radix(set, 16).unwrap() & SYS_RESOURCE != 0;
+    let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap();
+    if may_lift || hard == RLIM_INFINITY { 0 } else { IPC_LOCK }
 }
 
 fn what_is_left(plane: DataplaneChoice) {
@@ -61,9 +73,9 @@ fn what_is_left(plane: DataplaneChoice) {
     let of_process = match plane {
         DataplaneChoice::Ebpf => NET_ADMIN | NET_RAW | PERFMON | BPF,
         _ => NET_ADMIN | NET_RAW,
-    };
+    } | right_to_lock_memory();
     // With programs in front, the kernel routes what userspace sends.
-    let of_senders = if plane == DataplaneChoice::Ebpf { 0 } else { NET_RAW };
+    let of_senders = if plane == DataplaneChoice::Ebpf { 0 } else { NET_RAW | right_to_lock_memory() };
     let expected = [
         ("adit-under-test", of_process, false),
         ("adit-keep", of_process, false),
