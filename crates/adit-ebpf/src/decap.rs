@@ -144,6 +144,7 @@ fn from_peer<O: Outer, I: Inner>(skb: Skb, tables: &Tables, outer: &O, from: Pee
         {
             return Some(Verdict::Decline);
         }
+        Err(_) if !tables.are_of_one_state() => return None,
         // Userspace reads what it quotes.
         Err(Refusal {
             reason: DropReason::InnerSourceNotFromPeer | DropReason::InnerDestinationNotOurs,

@@ -56,6 +56,7 @@ fn try_encap<I: Inner>(skb: Skb) -> Option<Verdict> {
     let shape = shape(skb, &inner)?;
     let peer = match adit_policy::check_encap(&tables, &inner, Origin::Unknown) {
         Ok(peer) => peer,
+        Err(_) if !tables.are_of_one_state() => return None,
         Err(refusal) => return Some(Verdict::of(refusal, &inner, shape.segments)),
     };
     // Userspace counts answers to probes apart.

@@ -58,10 +58,15 @@ impl Tables {
     #[inline(always)]
     pub fn open() -> Option<Tables> {
         let settings: &'static Settings = SETTINGS.get(0)?;
-        // SAFETY: a map's value is aligned and lives as long as the program. Userspace may write it
-        // at any time, so this reads it once and nothing reads it again.
-        let generation = unsafe { core::ptr::read_volatile(&raw const settings.generation) };
-        Some(Tables { settings, generation })
+        Some(Tables { settings, generation: generation(settings) })
+    }
+
+    /// Whether all lookups since [`Tables::open`] are of one state of the peers. If not, a packet
+    /// may be refused that neither the old state nor the new one refuses, so a refusal does not
+    /// count. Userspace changes its own tables first, and at once.
+    #[inline(always)]
+    pub fn are_of_one_state(&self) -> bool {
+        !Settings::is_change(self.generation) && generation(self.settings) == self.generation
     }
 
     /// The path to a peer that the program may send to: our address is this host's, the next hop is
@@ -123,6 +128,14 @@ impl Tables {
         let first = IdRange::Lower.identifications(count(), segments);
         first.or_else(|| IdRange::Lower.identifications(count(), segments)).unwrap_or(0)
     }
+}
+
+/// The generation of the prefixes and the outer sources, as of now.
+#[inline(always)]
+fn generation(settings: &'static Settings) -> u32 {
+    // SAFETY: a map's value is aligned and lives as long as the program. Userspace may write it at
+    // any time, so this reads it once.
+    unsafe { core::ptr::read_volatile(&raw const settings.generation) }
 }
 
 /// A path to send by.

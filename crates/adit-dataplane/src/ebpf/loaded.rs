@@ -228,11 +228,15 @@ impl LoadedObject {
     /// Changes the peers under running programs. A peer's entry exists before anything leads to it,
     /// and what leads to it goes before the entry does. So a datagram meets a peer as it was, as it
     /// will be, or not at all, and peers that stay are not touched. New peers have no next hop yet.
+    ///
+    /// A program may look up an inner source before a step and the outer one after it, so it leaves
+    /// to userspace what it refuses meanwhile.
     pub(super) fn update_peers(&mut self, tunnel: &Tunnel, steps: &TableDelta) -> Result<(), EbpfError> {
         for &(peer, path) in &steps.added {
             let state = PeerState { path_mtu: tunnel.path_mtu(peer).mtu, ..PeerState::default() };
             self.set_peer(peer, state, entry_of(path))?;
         }
+        self.begin_change()?;
         // Assigned before others are withdrawn, so that an address always has an owner when a
         // longer prefix replaces a shorter one or the reverse.
         for &(network, peer) in &steps.assigned {
@@ -247,9 +251,7 @@ impl LoadedObject {
             self.networks.remove(*network)?;
         }
         self.relay_pairs.set(tunnel)?;
-        // From here on programs ignore their cached lookups.
-        let next = self.current.with_next_generation().ok_or(EbpfError::GenerationsUsedUp)?;
-        self.set_settings(next)?;
+        self.end_change()?;
         for &address in &steps.sources_withdrawn {
             self.peer_by_outer.remove(&underlay_octets(address)).map_err(failed(name::PEER_BY_OUTER))?;
         }
@@ -258,6 +260,22 @@ impl LoadedObject {
             self.set_peer(peer, state, path.without_next_hop())?;
         }
         Ok(())
+    }
+
+    /// From here on programs leave to userspace what they refuse.
+    pub(super) fn begin_change(&mut self) -> Result<(), EbpfError> {
+        // A change that failed has not ended.
+        if Settings::is_change(self.current.generation) { Ok(()) } else { self.next_generation() }
+    }
+
+    /// From here on programs refuse again, and ignore their cached lookups.
+    pub(super) fn end_change(&mut self) -> Result<(), EbpfError> {
+        self.next_generation()
+    }
+
+    fn next_generation(&mut self) -> Result<(), EbpfError> {
+        let next = self.current.with_next_generation().ok_or(EbpfError::GenerationsUsedUp)?;
+        self.set_settings(next)
     }
 
     /// Writes what the programs know of this machine, as far as it is different: its addresses, and

@@ -111,7 +111,8 @@ pub struct Settings {
     padding: [u8; 2],
     /// The firewall mark of what is sent; 0 leaves each packet its own.
     pub mark: u32,
-    /// Generation of the prefixes. Programs ignore cached lookups of another generation.
+    /// Generation of the prefixes and the outer sources, odd while they change. Programs ignore
+    /// cached lookups of another generation.
     pub generation: u32,
 }
 
@@ -366,12 +367,21 @@ impl Settings {
         address == first || address == second
     }
 
-    /// The same settings with the next generation, after a change of the prefixes. `None`: all have
-    /// been used, and one that comes again would make old cached lookups valid.
+    /// The same settings with the next generation, at the begin and at the end of a change of the
+    /// prefixes. `None`: all have been used, and one that comes again would make old cached lookups
+    /// valid.
     #[must_use]
     pub const fn with_next_generation(mut self) -> Option<Settings> {
         self.generation += 1;
         if self.generation >> GENERATION_BITS == 0 { Some(self) } else { None }
+    }
+
+    /// Returns true if the prefixes and the outer sources change in this generation. A packet then
+    /// may meet one half of the change.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_change(generation: u32) -> bool {
+        generation % 2 == 1
     }
 
     /// How to write outer headers.

@@ -314,7 +314,15 @@ fn status_in_json_is_as_the_contract_has_it() {
         ]
     );
     assert_eq!((&used["schema"], &used["daemon"]), (&2.into(), &"running".into()));
-    let beside = ["carried_by", "limits", "passed_by", "relay", "underlay_interface", "underlay_state"];
+    let beside = [
+        "carried_by",
+        "limits",
+        "passed_by",
+        "relay",
+        "underlay_interface",
+        "underlay_missing",
+        "underlay_state",
+    ];
     let contract: Vec<_> = keys(&used["site"]).into_iter().filter(|key| !beside.contains(key)).collect();
     assert_eq!(contract, ["dataplane", "dataplane_reason", "device", "mtu", "name", "underlay", "underlays"]);
     for (key, value) in [("name", "a"), ("underlay", "10.1.1.1"), ("device", "ipipA"), ("dataplane", "ebpf")]

@@ -36,7 +36,7 @@ fn survives(dataplane: &'static str) {
     let known = peer(&sites);
     assert_eq!((&known["path_mtu"], &known["soft_state"]["path_mtu_from"]), (&1300.into(), &"router".into()));
     let left = known["soft_state"]["path_mtu_expires_seconds"].as_f64().expect("it is a number");
-    assert!((1.0..600.0).contains(&left), "{left} s");
+    assert!((1.0..=600.0).contains(&left), "{left} s");
     drop(a);
 
     sites.machine.adit(network.gateway_a.ns(), &["down", "a"]).ok();

@@ -1,7 +1,9 @@
 //! Programs whose peers change while they run decide as newly loaded programs do.
 
-use adit_fixtures::site::FLOW_KEY;
-use adit_fixtures::{Direction, Packet, Path, Setup};
+use adit_fixtures::packet::{theirs, udp};
+use adit_fixtures::site::{B, FLOW_KEY, HOST_A, HOST_B, HOST_C};
+use adit_fixtures::{Direction, Packet, Path, Program, Setup};
+use adit_policy::DropReason;
 use adit_policy::FlowKey;
 use adit_tunnel::{Peer, PeerSet, Tunnel, TunnelConfig};
 use proptest::prelude::*;
@@ -97,5 +99,27 @@ fn programs_with_changed_peers_decide_as_new_ones() {
     });
     if let Err(error) = outcome {
         panic!("{error}");
+    }
+}
+
+/// A program may look up the inner source before a step of the change, and the outer one after it.
+/// The pair then looks forged although it is not.
+#[test(super::ebpf)]
+fn what_programs_refuse_during_a_change_is_left_to_userspace() {
+    let setup = Setup::default();
+    let mut programs = Programs::load(&tunnel(&setup), &setup);
+    let verdict = |programs: &mut Programs, inner_source| {
+        let packet = theirs(B, udp(inner_source, HOST_A, 100));
+        programs.run(Direction::Decap, &packet.into()).expect("it can be run").verdict
+    };
+    let drops = |programs: &Programs| programs.totals().drops_of(DropReason::InnerSourceNotFromPeer);
+    for changes in 1..3 {
+        programs.begin_change();
+        assert_eq!(verdict(&mut programs, HOST_B), Program::Carries);
+        assert_eq!(verdict(&mut programs, HOST_C), Program::Declines);
+        assert_eq!(drops(&programs), changes - 1);
+        programs.end_change();
+        assert_eq!(verdict(&mut programs, HOST_C), Program::Drops);
+        assert_eq!(drops(&programs), changes);
     }
 }

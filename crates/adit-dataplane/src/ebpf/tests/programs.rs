@@ -82,6 +82,16 @@ impl Programs {
         }
     }
 
+    /// See [`LoadedObject::begin_change`].
+    pub(super) fn begin_change(&mut self) {
+        self.object.begin_change().expect("there are generations left");
+    }
+
+    /// See [`LoadedObject::end_change`].
+    pub(super) fn end_change(&mut self) {
+        self.object.end_change().expect("there are generations left");
+    }
+
     /// Restores what packets may have changed: that a sender is owed an answer.
     pub(super) fn restore(&mut self) {
         self.counts.forget_last_drops();
