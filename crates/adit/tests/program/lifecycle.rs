@@ -345,6 +345,7 @@ fn status_in_json_is_as_the_contract_has_it() {
             "state",
             "tx",
             "underlay",
+            "underlay_source",
             "underlays",
             "xfrm_policy"
         ]
