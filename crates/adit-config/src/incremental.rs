@@ -36,11 +36,14 @@ impl Config {
         if may_forbid && new.iter().any(|peer| peer.path != PathOptions::default()) {
             return None;
         }
-        // The data plane and `mtu` may forbid networks of IPv6.
+        // `mtu` may forbid networks of IPv6, and the data plane IPv6 for that many peers.
         let has_ipv6 = |peer: &Peer| peer.networks.iter().any(|network| network.addr().is_ipv6());
-        let has_new_ipv6 = new.iter().any(has_ipv6);
-        let is_kernel = self.site.dataplane == DataplaneChoice::Kernel;
-        if has_new_ipv6 && (is_kernel || !self.takes_ipv6()) || self.limits_peers() {
+        let needs_ipv6 = |peer: &Peer| has_ipv6(peer) || peer.underlay.iter().any(|at| at.is_ipv6());
+        let may_forbid = match self.site.dataplane {
+            DataplaneChoice::Kernel => self.peers.iter().map(AsRef::as_ref).chain(&new).any(needs_ipv6),
+            _ => !self.takes_ipv6() && new.iter().any(has_ipv6),
+        };
+        if may_forbid {
             return None;
         }
         let is_in = |peers: &[Peer], name: &PeerName| peers.iter().any(|peer| peer.name == *name);
@@ -62,15 +65,7 @@ impl Config {
 impl Config {
     /// Whether networks of IPv6 can be reached with the settings of this site.
     fn takes_ipv6(&self) -> bool {
-        let is_too_small = matches!(self.site.tunnel.mtu, Mtu::Fixed(mtu) if mtu < MIN_MTU_OF_IPV6);
-        !is_too_small
-    }
-
-    /// Whether the number of peers is limited. Then the whole file is checked.
-    fn limits_peers(&self) -> bool {
-        let is_of_ipv6 = |peer: &Arc<Peer>| peer.underlay.iter().any(|address| address.is_ipv6());
-        self.site.dataplane == DataplaneChoice::Kernel
-            && (self.peers.has_ipv6() || self.peers.iter().any(is_of_ipv6))
+        !matches!(self.site.tunnel.mtu, Mtu::Fixed(mtu) if mtu < MIN_MTU_OF_IPV6)
     }
 }
 
@@ -126,6 +121,7 @@ fn sections(text: &str) -> Option<Vec<Peer>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::OWN_DEVICES;
     use proptest::prelude::*;
 
     const SITE: &str = "[site]\nname = \"a\"\nunderlay = \"10.1.1.1\"\nnetworks = [\"172.16.17.0/24\"]\n";
@@ -195,6 +191,20 @@ mod tests {
         // A peer that the rest of the file names.
         let relay = "[tunnel]\nrelay = [\n[\"p2\", \"p3\"],\n]\n";
         assert!(!assert_same(&format!("{before}{relay}"), &format!("{SITE}{}{relay}", section(2, 2, &[2]))));
+    }
+
+    /// Linux's drivers have IPv4 only for so many peers, and that includes the underlay.
+    #[test]
+    fn ipv6_with_the_kernel_plane_is_not_read_incrementally() {
+        let site = SITE.replace("\"10.1.1.1\"", "[\"10.1.1.1\", \"2001:db8::1\"]");
+        let many = (2..).take(OWN_DEVICES).map(|n| section(n, n, &[n]));
+        let before = format!("{site}dataplane = \"kernel\"\n{}", many.collect::<String>());
+        let one_more = section(99, 99, &[99]);
+        assert!(assert_same(&before, &format!("{before}{one_more}")));
+        let over_ipv6 = one_more.replace("10.1.1.99", "2001:db8::99");
+        assert!(!assert_same(&before, &format!("{before}{over_ipv6}")));
+        let of_ipv6 = one_more.replace("10.9.99.0/24", "2001:db8:99::/48");
+        assert!(!assert_same(&before, &format!("{before}{of_ipv6}")));
     }
 
     /// Valid sections, invalid ones, and other text.
